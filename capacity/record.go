@@ -1,0 +1,107 @@
+// Package capacity is what an SFU says about itself and how to choose among
+// several: the record and its seal, stress, the policy and the ranking, the
+// reservation ledger, leases and tickets.
+//
+// It is pure: no I/O, no goroutines, and no clock; time is passed in.
+package capacity
+
+import (
+	"time"
+
+	"github.com/hashicorp/serf/coordinate"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/multiformats/go-multiaddr"
+)
+
+const (
+	// MaxRecordSize bounds a sealed record in bytes; longer ones are refused
+	// before they are decoded.
+	MaxRecordSize = 1024
+	// DefaultTTL is how long a record stays usable after it was issued.
+	DefaultTTL = 15 * time.Second
+	// MaxTTL bounds what a publisher may ask for.
+	MaxTTL = 60 * time.Second
+	// MaxClockSkew is how far a publisher's clock may be off ours.
+	MaxClockSkew = 10 * time.Second
+	// MaxAddrs bounds the libp2p addresses in a record.
+	MaxAddrs = 6
+	// MaxLabel bounds region and zone, in bytes.
+	MaxLabel = 32
+	// MaxStreamName bounds a stream's name, in bytes.
+	MaxStreamName = 128
+	// MaxDepth bounds the cascade links between an origin and a carrier.
+	MaxDepth = 8
+)
+
+// State is whether a node takes placements.
+type State uint8
+
+// The states of a node.
+const (
+	Active   State = iota // takes placements
+	Draining              // takes none, and is emptying itself
+	Full                  // takes none until its stress has fallen
+)
+
+// Usage is how much of one resource is used, and the limit at which it counts
+// as exhausted. A zero Limit means the resource is not counted.
+type Usage struct {
+	Used  int64 `json:"used" expr:"used"`
+	Limit int64 `json:"limit" expr:"limit"`
+}
+
+// Record is what one node claims about itself at one moment, and, in a
+// stream's topic, about one stream that it carries.
+//
+// Seq rises with every record a node publishes, and the higher Seq wins. The
+// zero Record is not valid: a node fills in its own just before [Seal], and
+// every other comes from [Open].
+type Record struct {
+	Node   peer.ID
+	Seq    uint64        // strictly increasing per node; starts at Unix ms
+	Issued time.Time     // publisher's clock, ms resolution
+	TTL    time.Duration // at most MaxTTL
+
+	Addrs []multiaddr.Multiaddr // libp2p addresses, at most MaxAddrs, without /p2p
+	URL   string                // public base URL of WHIP and WHEP
+	Media string                // UDP address of media, host:port
+
+	State      State
+	Region     string
+	Zone       string
+	Coordinate *coordinate.Coordinate // Vivaldi; nil if not known yet
+
+	Uplink   Usage   // bit/s
+	Downlink Usage   // bit/s
+	Cores    float64 // CPU cores this node may use
+	CPU      float64 // share of them in use, 0…1; CPULimit is the share that counts as exhausted
+	CPULimit float64 // 0: CPU is not counted
+	Packets  Usage   // packets/s, forwarded
+	Sessions Usage   // WHIP and WHEP sessions, leases included
+	Streams  Usage
+	Reserved int64 // bit/s promised in leases and not yet used
+
+	Release  string   // version of the software
+	Features []string // protocol features
+	Policy   uint64   // version of the policy held
+
+	// Carries is set in records of a stream's topic only.
+	Carries *Carriage
+}
+
+// Carriage is a node's claim to carry one stream.
+type Carriage struct {
+	Stream    string        `json:"stream"`
+	Origin    bool          `json:"origin"`           // the publisher is connected here
+	Depth     int           `json:"depth"`            // cascade links to the origin; 0 there
+	Parent    peer.ID       `json:"parent,omitempty"` // whom it is pulled from; empty at the origin
+	ParentRTT time.Duration `json:"-"`                // as measured on the link
+	Path      []peer.ID     `json:"path"`             // origin first, this node last; at most MaxDepth+1
+	Viewers   int           `json:"viewers"`
+	Children  int           `json:"children"` // cascade pulls served
+	Fanout    int           `json:"fanout"`   // most cascade pulls of this stream; 0: not bounded
+	Tracks    []string      `json:"tracks"`   // "video/VP8", "audio/opus"
+}
+
+// Expires is when the record runs out, by the publisher's clock.
+func (r *Record) Expires() time.Time { return r.Issued.Add(r.TTL) }
