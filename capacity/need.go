@@ -18,28 +18,29 @@ const (
 
 // Need is what a seeker is looking for.
 type Need struct {
-	Purpose Purpose
-	Stream  string
-	Uplink  int64 // bit/s the target will send
-	Packets int64 // packets/s the target will forward
-	Region  string
+	Purpose Purpose `json:"purpose"`
+	Stream  string  `json:"stream"`
+	Uplink  int64   `json:"uplink"`  // bit/s the target will send
+	Packets int64   `json:"packets"` // packets/s the target will forward
+	Region  string  `json:"region"`  // the one preferred; "": any
 }
 
 // Request asks a target's ledger for a lease. The pair From, ID makes it
-// idempotent.
+// idempotent. IDs must be unguessable (128 random bits will do): whoever knows
+// one can show up in its place.
 type Request struct {
-	ID   string // chosen by the seeker, at most 64 bytes
+	ID   string // chosen by the seeker: 1 to 64 bytes of printable ASCII
 	From peer.ID
 	Need Need
 }
 
 // Lease is a target's promise to admit one session or pull until Expires.
 type Lease struct {
-	ID      string    // the Request's
-	Target  peer.ID   // who promises, and signs
-	From    peer.ID   // to whom
-	Need    Need      //
-	Expires time.Time // target's clock
+	ID      string    `json:"id"`      // the Request's
+	Target  peer.ID   `json:"target"`  // who promises, and signs
+	From    peer.ID   `json:"from"`    // to whom
+	Need    Need      `json:"need"`    //
+	Expires time.Time `json:"expires"` // target's clock
 }
 
 // Refusal is why a ledger, or a whole placement, said no. It is an error.

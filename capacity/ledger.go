@@ -1,0 +1,405 @@
+package capacity
+
+import (
+	"container/list"
+	"errors"
+	"fmt"
+	"math"
+	"sync"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+)
+
+const (
+	// SettleTime is how long what an active entry promised is still counted
+	// beside what is measured: the meter needs that long to see it.
+	SettleTime = 3 * time.Second
+
+	maxLeases     = 4096 // in total; one costs about 300 bytes
+	maxLeasesFrom = 256  // to one node: 25 redirects per second
+
+	// ownShare is the share of uplink and packets that views and publishers
+	// may fill. The rest is for cascades: it is how a full node still hands
+	// its streams on.
+	ownShare = 0.9
+
+	retryAfter = 5 * time.Second
+)
+
+// ErrNoLease is returned by [Ledger.Claim].
+var ErrNoLease = errors.New("no such lease: unknown, expired or claimed already")
+
+// Limits are what a node may be filled to; 0 means not bounded.
+type Limits struct {
+	Sessions int   // WHIP and WHEP sessions
+	Uplink   int64 // bit/s
+	Packets  int64 // packets/s, forwarded
+	Streams  int
+}
+
+// Load is what the meter measured.
+type Load struct {
+	Uplink   int64   // bit/s
+	Packets  int64   // packets/s
+	CPU      float64 // share of the cores in use
+	CPULimit float64 // the share that counts as exhausted; 0: CPU is not counted
+}
+
+// A Ledger decides what one node admits, by what it has promised and what is
+// measured. What it decides is the truth; records are hints at it.
+//
+// Promises are leases, which end by themselves after LeaseTime, and active
+// entries, which last until [Ledger.End]. A Ledger is safe for concurrent use,
+// does no I/O and has no clock: time is passed in. Times older than one seen
+// before count as that one.
+type Ledger struct {
+	self   peer.ID
+	limits Limits
+
+	mu       sync.Mutex
+	now      time.Time
+	load     Load
+	draining bool
+	cpu      Hysteresis
+	stress   Hysteresis
+	leases   map[leaseKey]*entry
+	from     map[peer.ID]int // leases by holder
+	pending  list.List       // of *entry: leases, soonest to expire first
+	active   map[string]*entry
+	settling list.List      // of *entry: active ones, soonest to settle first
+	streams  map[string]int // entries and leases by stream
+	promised Load           // Uplink and Packets of pending and settling
+	leased   int            // leases that count as sessions
+	count    [Cascade + 1]int
+}
+
+type leaseKey struct {
+	from peer.ID
+	id   string
+}
+
+// entry is a lease or, once claimed, an active entry.
+type entry struct {
+	lease  Lease
+	settle time.Time     // when an active entry stops being counted as promised
+	in     *list.Element // in pending or settling; nil once settled
+}
+
+// NewLedger returns a ledger of the node self with nothing promised.
+func NewLedger(self peer.ID, limits Limits) *Ledger {
+	return &Ledger{
+		self:    self,
+		limits:  limits,
+		leases:  map[leaseKey]*entry{},
+		from:    map[peer.ID]int{},
+		active:  map[string]*entry{},
+		streams: map[string]int{},
+	}
+}
+
+// Observe takes what was measured at now.
+func (l *Ledger) Observe(now time.Time, load Load) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.advance(now)
+	l.load = load
+	l.cpu.Next(load.cpu())
+}
+
+// SetDraining says whether all but cascades are refused.
+func (l *Ledger) SetDraining(draining bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.draining = draining
+}
+
+// Reserve promises room for what is requested until LeaseTime from now. A
+// request that was granted already, and is neither expired nor claimed, gets
+// the same lease again.
+//
+// The error is a [*Refusal] whose reason is "draining", "sessions", "uplink",
+// "packets", "cpu" or "streams", after what there is no room for; "leases" if
+// too many are held; "claimed" if the lease was used up; or "malformed".
+func (l *Ledger) Reserve(now time.Time, req Request) (Lease, error) {
+	if err := req.check(); err != nil {
+		return Lease{}, &Refusal{Reason: "malformed", Detail: err.Error()}
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.advance(now)
+	key := leaseKey{req.From, req.ID}
+	if e := l.leases[key]; e != nil {
+		if e.lease.Need != req.Need {
+			return Lease{}, &Refusal{Reason: "malformed", Detail: "the request ID is in use for another need"}
+		}
+		return e.lease, nil
+	}
+	if e := l.active[req.ID]; e != nil {
+		return Lease{}, &Refusal{Reason: "claimed", Detail: "the request ID is that of an active session"}
+	}
+	if n := l.from[req.From]; n >= maxLeasesFrom {
+		return Lease{}, refusal("leases", "%d leases held by one node", n)
+	}
+	if n := len(l.leases); n >= maxLeases {
+		return Lease{}, refusal("leases", "%d leases held", n)
+	}
+	if r := l.refuse(req.Need); r != nil {
+		return Lease{}, r
+	}
+	e := &entry{lease: Lease{ID: req.ID, Target: l.self, From: req.From, Need: req.Need, Expires: l.now.Add(LeaseTime)}}
+	e.in = l.pending.PushBack(e)
+	l.leases[key] = e
+	l.from[req.From]++
+	if req.Need.Purpose != Cascade {
+		l.leased++
+	}
+	l.promise(req.Need, 1)
+	l.enter(req.Need.Stream, 1)
+	return e.lease, nil
+}
+
+// Claim turns the lease that from holds under id into an active entry of that
+// id. The error is [ErrNoLease].
+func (l *Ledger) Claim(now time.Time, from peer.ID, id string) (Lease, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.advance(now)
+	e := l.leases[leaseKey{from, id}]
+	if e == nil || l.active[id] != nil {
+		return Lease{}, ErrNoLease
+	}
+	l.drop(e)
+	l.start(e)
+	return e.lease, nil
+}
+
+// Admit makes an active entry for someone who came without a lease, if there is
+// room. The error is a [*Refusal] as from [Ledger.Reserve]. To admit an id that
+// is active already changes nothing.
+func (l *Ledger) Admit(now time.Time, id string, need Need) error {
+	if err := need.check(); err != nil {
+		return &Refusal{Reason: "malformed", Detail: err.Error()}
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.advance(now)
+	if l.active[id] != nil {
+		return nil
+	}
+	if r := l.refuse(need); r != nil {
+		return r
+	}
+	l.start(&entry{lease: Lease{ID: id, Target: l.self, Need: need}})
+	return nil
+}
+
+// End frees what the active entry id holds. An unknown id is ignored.
+func (l *Ledger) End(id string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	e := l.active[id]
+	if e == nil {
+		return
+	}
+	delete(l.active, id)
+	l.count[e.lease.Need.Purpose]--
+	l.enter(e.lease.Need.Stream, -1)
+	if e.in != nil {
+		l.settling.Remove(e.in)
+		l.promise(e.lease.Need, -1)
+	}
+}
+
+// Release gives a lease back. One that is unknown, expired or claimed is
+// ignored.
+func (l *Ledger) Release(from peer.ID, id string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if e := l.leases[leaseKey{from, id}]; e != nil {
+		l.drop(e)
+	}
+}
+
+// Totals is a ledger's state at one moment.
+type Totals struct {
+	Sessions   int     `json:"sessions"` // active and leased, without cascades
+	Viewers    int     `json:"viewers"`  // active
+	Publishers int     `json:"publishers"`
+	Cascades   int     `json:"cascades"`
+	Streams    int     `json:"streams"`  // distinct ones, active and leased
+	Leases     int     `json:"leases"`   // not claimed yet
+	Reserved   int64   `json:"reserved"` // bit/s promised and not yet measured
+	Stress     float64 `json:"stress"`
+	State      State   `json:"state"`
+
+	Load   Load   `json:"-"` // as last observed
+	Limits Limits `json:"-"`
+}
+
+// Totals sums up what is promised and measured.
+func (l *Ledger) Totals(now time.Time) Totals {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.advance(now)
+	t := Totals{
+		Sessions:   l.sessions(),
+		Viewers:    l.count[View],
+		Publishers: l.count[Publish],
+		Cascades:   l.count[Cascade],
+		Streams:    len(l.streams),
+		Leases:     len(l.leases),
+		Reserved:   l.promised.Uplink,
+		Load:       l.load,
+		Limits:     l.limits,
+	}
+	var r Record
+	t.Fill(&r)
+	t.Stress = r.Stress()
+	full := l.stress.Next(t.Stress)
+	switch {
+	case l.draining:
+		t.State = Draining
+	case full:
+		t.State = Full
+	}
+	return t
+}
+
+// Fill writes into r all that the ledger knows: the state, CPU, uplink,
+// packets, sessions, streams and what is reserved.
+func (t Totals) Fill(r *Record) {
+	r.State = t.State
+	r.CPU, r.CPULimit = t.Load.CPU, t.Load.CPULimit
+	r.Uplink = Usage{t.Load.Uplink, t.Limits.Uplink}
+	r.Packets = Usage{t.Load.Packets, t.Limits.Packets}
+	r.Sessions = Usage{int64(t.Sessions), int64(t.Limits.Sessions)}
+	r.Streams = Usage{int64(t.Streams), int64(t.Limits.Streams)}
+	r.Reserved = min(t.Reserved, maxQuantity) // without an uplink limit, anything can be promised
+}
+
+// refuse returns why there is no room for need, or nil. Called with mu held.
+func (l *Ledger) refuse(need Need) *Refusal {
+	cascade := need.Purpose == Cascade
+	share := ownShare
+	if cascade {
+		share = 1
+	}
+	if l.draining && !cascade {
+		return &Refusal{Reason: "draining", Detail: "the node takes nothing new"}
+	}
+	if used := l.sessions(); !cascade && l.limits.Sessions > 0 && used >= l.limits.Sessions {
+		return refusal("sessions", "%d of %d sessions in use, %d of them reserved", used, l.limits.Sessions, l.leased)
+	}
+	if r := lacks("uplink", "bit/s", l.load.Uplink, l.promised.Uplink, need.Uplink, l.limits.Uplink, share); r != nil {
+		return r
+	}
+	if r := lacks("packets", "packets/s", l.load.Packets, l.promised.Packets, need.Packets, l.limits.Packets, share); r != nil {
+		return r
+	}
+	if cpu := l.load.cpu(); cascade && cpu >= 1 || !cascade && l.cpu.full {
+		return refusal("cpu", "%.0f %% of the CPU limit in use", 100*cpu)
+	}
+	if n := len(l.streams); l.limits.Streams > 0 && n >= l.limits.Streams && need.Stream != "" && l.streams[need.Stream] == 0 {
+		return refusal("streams", "%d of %d streams in use", n, l.limits.Streams)
+	}
+	return nil
+}
+
+// lacks returns why need more does not fit under share of limit, or nil.
+func lacks(reason, unit string, measured, promised, need, limit int64, share float64) *Refusal {
+	if limit <= 0 || float64(measured)+float64(promised)+float64(need) <= share*float64(limit) {
+		return nil
+	}
+	return refusal(reason, "%d %s in use and %d promised, %d more do not fit under %.0f %% of %d", measured, unit, promised, need, 100*share, limit)
+}
+
+func refusal(reason, format string, args ...any) *Refusal {
+	return &Refusal{Reason: reason, Detail: fmt.Sprintf(format, args...), RetryAfter: retryAfter}
+}
+
+// cpu is the share of the CPU limit in use.
+func (l Load) cpu() float64 {
+	if l.CPULimit <= 0 || math.IsNaN(l.CPU) {
+		return 0
+	}
+	return l.CPU / l.CPULimit
+}
+
+// The methods below are called with mu held.
+
+// sessions counts the active and the leased ones.
+func (l *Ledger) sessions() int { return l.count[View] + l.count[Publish] + l.leased }
+
+// advance takes the time, and ends what has run out.
+func (l *Ledger) advance(now time.Time) {
+	if now.After(l.now) {
+		l.now = now
+	}
+	for el := l.pending.Front(); el != nil; el = l.pending.Front() {
+		e := el.Value.(*entry)
+		if l.now.Before(e.lease.Expires) {
+			break
+		}
+		l.drop(e)
+	}
+	for el := l.settling.Front(); el != nil; el = l.settling.Front() {
+		e := el.Value.(*entry)
+		if l.now.Before(e.settle) {
+			break
+		}
+		l.settling.Remove(el)
+		e.in = nil
+		l.promise(e.lease.Need, -1)
+	}
+}
+
+// drop takes a lease out.
+func (l *Ledger) drop(e *entry) {
+	from := e.lease.From
+	delete(l.leases, leaseKey{from, e.lease.ID})
+	if l.from[from]--; l.from[from] == 0 {
+		delete(l.from, from)
+	}
+	if e.lease.Need.Purpose != Cascade {
+		l.leased--
+	}
+	l.pending.Remove(e.in)
+	e.in = nil
+	l.promise(e.lease.Need, -1)
+	l.enter(e.lease.Need.Stream, -1)
+}
+
+// start makes e an active entry.
+func (l *Ledger) start(e *entry) {
+	l.active[e.lease.ID] = e
+	l.count[e.lease.Need.Purpose]++
+	l.enter(e.lease.Need.Stream, 1)
+	e.settle = l.now.Add(SettleTime)
+	e.in = l.settling.PushBack(e)
+	l.promise(e.lease.Need, 1)
+}
+
+func (l *Ledger) promise(need Need, sign int64) {
+	l.promised.Uplink += sign * need.Uplink
+	l.promised.Packets += sign * need.Packets
+}
+
+func (l *Ledger) enter(stream string, n int) {
+	if stream == "" {
+		return
+	}
+	if l.streams[stream] += n; l.streams[stream] == 0 {
+		delete(l.streams, stream)
+	}
+}
+
+func (r *Request) check() error {
+	if err := checkRequestID(r.ID); err != nil {
+		return malformed("id", "%w", err)
+	}
+	if err := checkID("from", r.From); err != nil {
+		return err
+	}
+	return r.Need.check()
+}

@@ -1,0 +1,288 @@
+package capacity
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"reflect"
+	"slices"
+
+	"github.com/expr-lang/expr/ast"
+	"github.com/expr-lang/expr/checker"
+	"github.com/expr-lang/expr/compiler"
+	"github.com/expr-lang/expr/conf"
+	"github.com/expr-lang/expr/file"
+	"github.com/expr-lang/expr/optimizer"
+	"github.com/expr-lang/expr/vm"
+)
+
+// What a policy may cost. Nothing an expression can say loops over more than a
+// list it spells out or a record's features.
+const (
+	maxRules      = 32
+	maxTerms      = 16
+	maxExpr       = 1024 // bytes
+	maxExprNodes  = 256
+	maxExprMemory = 4096 // elements of lists built while running
+	maxWeight     = 1e6
+)
+
+// Policy is how to choose among nodes: who qualifies, and who of those is best.
+// Its expressions are written in expr-lang (https://expr-lang.org) over the
+// names that [Facts] and [Wants] document.
+type Policy struct {
+	Version uint64 `json:"version"`
+	Name    string `json:"name"`
+	Filter  []Rule `json:"filter"` // all must hold
+	Score   []Term `json:"score"`  // summed up
+	Keep    int    `json:"keep"`   // how many of the best to draw among; 0: 4
+	Fanout  int    `json:"fanout"` // most cascade pulls of a stream per node, where the node names no limit; 0: not bounded
+	Depth   int    `json:"depth"`  // most cascade links from the origin; 0: MaxDepth
+}
+
+// Rule is a condition on a candidate. Expr is boolean; where it is false, Name
+// is the reason given.
+type Rule struct {
+	Name string `json:"name"`
+	Expr string `json:"expr"`
+}
+
+// Term is a part of a candidate's score: Weight times the number that Expr
+// yields.
+type Term struct {
+	Name   string  `json:"name"`
+	Expr   string  `json:"expr"`
+	Weight float64 `json:"weight"`
+}
+
+// DefaultPolicy spreads: of the nodes with room it prefers the least stressed,
+// near ones, and for cascades carriers near the origin.
+//
+// A cascade is not kept from a node that is full or draining: streams that are
+// carried there can be had from there, and the last tenth of its uplink is kept
+// for that; see [Ledger].
+func DefaultPolicy() Policy {
+	return Policy{
+		Name: "default",
+		Filter: []Rule{
+			{"self", `!r.self`},
+			{"state", `q.purpose == "cascade" || r.state == "active"`},
+			{"url", `q.purpose == "cascade" || r.url`},
+			{"carries", `q.purpose != "cascade" || r.carries`},
+			{"loop", `!r.loop`},
+			{"depth", `q.purpose != "cascade" || r.depth < q.depth`},
+			{"fanout", `q.purpose != "cascade" || r.children_free >= 1`},
+			{"sessions", `q.purpose == "cascade" || r.sessions_free >= 1`},
+			{"uplink", `r.uplink_free - q.uplink >= (q.purpose == "cascade" ? 0 : 0.1 * r.uplink_limit)`},
+			{"packets", `r.packets_free - q.packets >= (q.purpose == "cascade" ? 0 : 0.1 * r.packets_limit)`},
+			{"overloaded", `r.stress < 0.9 || q.purpose == "cascade" && r.cpu < 1`},
+		},
+		Score: []Term{
+			{"headroom", `max(0, min(1 - r.stress, r.believed))`, 0.5},
+			{"rtt", `rtt > 0 ? 1 / (1 + rtt / 50) : 0.25`, 0.3},
+			{"region", `q.region == "" ? 0.5 : r.region == q.region ? 1 : 0`, 0.1},
+			{"shallow", `r.carries ? 1 / (1 + r.depth) : 0`, 0.1},
+		},
+		Keep:   4,
+		Fanout: 16,
+		Depth:  4,
+	}
+}
+
+// Judge is a policy ready for use. It is safe for concurrent use.
+type Judge struct {
+	policy    Policy
+	filter    []*vm.Program
+	score     []*vm.Program
+	nodeNames bool // an expression uses r.node or me.node
+}
+
+// Compile checks every expression of p: its syntax, its names, its types and
+// what it may cost. The error says which rule or term is wrong, and where in
+// it, by line, column and a caret. Several are joined.
+func Compile(p Policy) (*Judge, error) {
+	// The caller may go on and change its slices.
+	p.Filter, p.Score = slices.Clone(p.Filter), slices.Clone(p.Score)
+	j := &Judge{policy: p}
+	var errs []error
+	if len(p.Filter) > maxRules {
+		return nil, fmt.Errorf("policy: %d filter rules, at most %d", len(p.Filter), maxRules)
+	}
+	if len(p.Score) > maxTerms {
+		return nil, fmt.Errorf("policy: %d score terms, at most %d", len(p.Score), maxTerms)
+	}
+	if p.Keep < 0 || p.Fanout < 0 || p.Fanout > maxCount || p.Depth < 0 || p.Depth > MaxDepth {
+		errs = append(errs, fmt.Errorf("policy: keep %d, fanout %d, depth %d: want 0 or more, a fanout of at most %d and a depth of at most %d", p.Keep, p.Fanout, p.Depth, maxCount, MaxDepth))
+	}
+	if err := checkLabel(p.Name, MaxLabel); err != nil {
+		errs = append(errs, fmt.Errorf("policy: name: %w", err))
+	}
+	seen := map[string]bool{ruleScore: true}
+	name := func(what, s string) {
+		switch err := checkLabel(s, MaxLabel); {
+		case err != nil:
+			errs = append(errs, fmt.Errorf("%s %q: name: %w", what, s, err))
+		case s == "":
+			errs = append(errs, fmt.Errorf("a %s has no name", what))
+		case seen[s]:
+			errs = append(errs, fmt.Errorf("%s %q: the name is taken", what, s))
+		}
+		seen[s] = true
+	}
+	for _, r := range p.Filter {
+		name("rule", r.Name)
+		prog, err := j.compile(r.Expr, reflect.Bool)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("rule %q: %w", r.Name, err))
+		}
+		j.filter = append(j.filter, prog)
+	}
+	clear(seen)
+	for _, t := range p.Score {
+		name("term", t.Name)
+		if !(math.Abs(t.Weight) <= maxWeight) { // so that NaN fails
+			errs = append(errs, fmt.Errorf("term %q: weight %v is not within ±%v", t.Name, t.Weight, float64(maxWeight)))
+		}
+		prog, err := j.compile(t.Expr, reflect.Float64)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("term %q: %w", t.Name, err))
+		}
+		j.score = append(j.score, prog)
+	}
+	if len(errs) > 0 {
+		return nil, errors.Join(errs...)
+	}
+	return j, nil
+}
+
+// Policy returns what was compiled.
+func (j *Judge) Policy() Policy {
+	p := j.policy
+	p.Filter, p.Score = slices.Clone(p.Filter), slices.Clone(p.Score)
+	return p
+}
+
+// compile is expr.Compile with a look at the typed tree in between.
+func (j *Judge) compile(source string, result reflect.Kind) (*vm.Program, error) {
+	if len(source) > maxExpr {
+		return nil, fmt.Errorf("%d bytes, at most %d", len(source), maxExpr)
+	}
+	c := conf.New(environment{})
+	c.MaxNodes = maxExprNodes
+	c.Expect = result // and with ExpectAny false, of a known type
+	c.Visitors = []ast.Visitor{floats{}}
+	for name := range c.Builtins {
+		if !slices.Contains(functions, name) {
+			delete(c.Builtins, name)
+			c.Disabled[name] = true
+		}
+	}
+	tree, err := checker.ParseCheck(source, c)
+	if err != nil {
+		return nil, err
+	}
+	// Before the optimizer, which runs constant expressions.
+	if err := j.vet(tree.Node); err != nil {
+		return nil, err.Bind(tree.Source)
+	}
+	if err := optimizer.Optimize(&tree.Node, c); err != nil {
+		var at *file.Error
+		if errors.As(err, &at) {
+			return nil, at.Bind(tree.Source)
+		}
+		return nil, err
+	}
+	return compiler.Compile(tree, c)
+}
+
+// floats makes all numbers floating point, as the fields are: then both branches
+// of a choice have the same type.
+type floats struct{}
+
+func (floats) Visit(node *ast.Node) {
+	if n, ok := (*node).(*ast.IntegerNode); ok {
+		ast.Patch(node, &ast.FloatNode{Value: float64(n.Value)})
+	}
+}
+
+var (
+	functions = []string{"abs", "ceil", "floor", "max", "min", "round"}
+	operators = []string{
+		"+", "-", "*", "/", "**", "^", "==", "!=", "<", ">", "<=", ">=",
+		"and", "&&", "or", "||", "in", "contains", "startsWith", "endsWith",
+	}
+)
+
+// vet returns an error for whatever is not plain arithmetic, comparison or
+// choice over fields: what could loop, build data, or have no known type.
+func (j *Judge) vet(node ast.Node) *file.Error {
+	at := func(format string, args ...any) *file.Error {
+		return &file.Error{Location: node.Location(), Message: fmt.Sprintf(format, args...)}
+	}
+	var parts []ast.Node
+	switch n := node.(type) {
+	case *ast.IntegerNode, *ast.FloatNode, *ast.BoolNode, *ast.StringNode:
+		return nil
+	case *ast.IdentifierNode:
+		if !scalar(n) {
+			return at("%s is not a value: name one of its fields", n.Value)
+		}
+		return nil
+	case *ast.MemberNode:
+		base, ok := n.Node.(*ast.IdentifierNode)
+		field, constant := n.Property.(*ast.StringNode)
+		if !ok || !constant || n.Optional || scalar(base) {
+			return at("only fields of r, q and me can be named")
+		}
+		if field.Value == "node" {
+			j.nodeNames = true
+		}
+		return nil
+	case *ast.UnaryNode:
+		parts = []ast.Node{n.Node}
+	case *ast.BinaryNode:
+		if !slices.Contains(operators, n.Operator) {
+			return at("operator %s cannot be used here", n.Operator)
+		}
+		if n.Operator == "in" {
+			if list, ok := n.Right.(*ast.ArrayNode); ok {
+				parts = append(list.Nodes, n.Left)
+				break
+			}
+			right := n.Right.Nature()
+			if !right.IsArray() {
+				return at("in wants a list on its right")
+			}
+			if err := j.vet(n.Right); err != nil {
+				return err
+			}
+			parts = []ast.Node{n.Left}
+			break
+		}
+		parts = []ast.Node{n.Left, n.Right}
+	case *ast.ConditionalNode:
+		parts = []ast.Node{n.Cond, n.Exp1, n.Exp2}
+	case *ast.BuiltinNode:
+		if !slices.Contains(functions, n.Name) {
+			return at("%s cannot be used here", n.Name)
+		}
+		parts = n.Arguments
+	default:
+		return at("this cannot be used here; there are numbers, strings, fields, operators, ?: and the functions %v", functions)
+	}
+	for _, p := range parts {
+		if err := j.vet(p); err != nil {
+			return err
+		}
+		if !scalar(p) {
+			return &file.Error{Location: p.Location(), Message: "want a number, a string or a condition"}
+		}
+	}
+	return nil
+}
+
+// scalar says whether node is known to yield a number, string or bool.
+func scalar(node ast.Node) bool {
+	n := node.Nature()
+	return n.IsNumber() || n.IsString() || n.IsBool()
+}

@@ -1,0 +1,324 @@
+package capacity
+
+import (
+	"cmp"
+	"math"
+	"math/rand/v2"
+	"slices"
+	"time"
+
+	"github.com/expr-lang/expr/vm"
+	"github.com/libp2p/go-libp2p/core/peer"
+)
+
+const (
+	// Unlimited is what a fact says for how much is free of a resource that
+	// has no limit.
+	Unlimited = 1e15
+
+	// ruleScore is the rule that rejects a candidate whose score is no number.
+	ruleScore = "score"
+
+	defaultKeep = 4
+)
+
+// Facts are what a policy's expressions can say about a record: r.… about the
+// candidate's, me.… about our own. All numbers are floating point.
+type Facts struct {
+	Node    string `expr:"node"`    // peer ID
+	State   string `expr:"state"`   // "active", "draining", "full"
+	Region  string `expr:"region"`  //
+	Zone    string `expr:"zone"`    //
+	Release string `expr:"release"` //
+
+	Features []string `expr:"features"` // for "x" in r.features
+
+	Self     bool    `expr:"self"`     // the record is our own
+	URL      bool    `expr:"url"`      // it serves WHIP and WHEP
+	Believed float64 `expr:"believed"` // 0…1, by our own experience; 1 is trusted
+	Stress   float64 `expr:"stress"`   // 0…1 and beyond
+	Policy   float64 `expr:"policy"`   // version held
+
+	// For each resource: used, limit (0: none), and free = limit − used, or
+	// Unlimited. What is reserved is not free.
+	UplinkUsed    float64 `expr:"uplink_used"` // bit/s
+	UplinkLimit   float64 `expr:"uplink_limit"`
+	UplinkFree    float64 `expr:"uplink_free"`
+	DownlinkUsed  float64 `expr:"downlink_used"` // bit/s
+	DownlinkLimit float64 `expr:"downlink_limit"`
+	DownlinkFree  float64 `expr:"downlink_free"`
+	PacketsUsed   float64 `expr:"packets_used"` // packets/s
+	PacketsLimit  float64 `expr:"packets_limit"`
+	PacketsFree   float64 `expr:"packets_free"`
+	SessionsUsed  float64 `expr:"sessions_used"`
+	SessionsLimit float64 `expr:"sessions_limit"`
+	SessionsFree  float64 `expr:"sessions_free"`
+	StreamsUsed   float64 `expr:"streams_used"`
+	StreamsLimit  float64 `expr:"streams_limit"`
+	StreamsFree   float64 `expr:"streams_free"`
+	Reserved      float64 `expr:"reserved"`  // bit/s
+	Cores         float64 `expr:"cores"`     //
+	CPU           float64 `expr:"cpu"`       // share of the CPU limit in use; 0 without a limit
+	CPUShare      float64 `expr:"cpu_share"` // share of the cores in use
+
+	// About the stream, in records of a stream's topic.
+	Carries      bool    `expr:"carries"`       // it is such a record
+	Origin       bool    `expr:"origin"`        // the publisher is connected there
+	Loop         bool    `expr:"loop"`          // we are on its path from the origin
+	Depth        float64 `expr:"depth"`         // cascade links to the origin
+	ParentRTT    float64 `expr:"parent_rtt"`    // ms
+	Viewers      float64 `expr:"viewers"`       //
+	Children     float64 `expr:"children"`      // cascade pulls served
+	ChildrenFree float64 `expr:"children_free"` // more that may be; Unlimited without a limit
+}
+
+// Wants are what a policy's expressions can say about the need, as q.…
+type Wants struct {
+	Purpose string  `expr:"purpose"` // "view", "publish", "cascade"
+	Stream  string  `expr:"stream"`
+	Region  string  `expr:"region"` // "" if any will do
+	Uplink  float64 `expr:"uplink"` // bit/s
+	Packets float64 `expr:"packets"`
+	Depth   float64 `expr:"depth"`  // the policy's; carriers must stay above it
+	Fanout  float64 `expr:"fanout"` // the policy's; 0: not bounded
+}
+
+// environment is what expressions run in.
+type environment struct {
+	R   Facts   `expr:"r"`
+	Q   Wants   `expr:"q"`
+	Me  Facts   `expr:"me"`
+	RTT float64 `expr:"rtt"` // ms to the candidate as predicted; 0 if unknown
+}
+
+// Candidate is a node that might be chosen.
+type Candidate struct {
+	Record   Record
+	Sealed   []byte        // the record as it was received
+	RTT      time.Duration // predicted; 0: unknown
+	Believed float64       // 0…1: how far our experience bears out its claims; 1: trusted
+}
+
+// Verdict is what a policy made of a candidate.
+type Verdict struct {
+	Candidate
+	Rule  string      // the one that rejected it; "" if it passed
+	Score float64     // sum of Terms
+	Terms []TermScore // nil if a filter rule rejected it
+}
+
+// TermScore is what one term of a policy adds to a score.
+type TermScore struct {
+	Name   string  `json:"name"`
+	Value  float64 `json:"value"` // what the expression yielded
+	Weight float64 `json:"weight"`
+	Score  float64 `json:"score"` // Value × Weight
+}
+
+// Ranking is what a policy made of all candidates.
+type Ranking struct {
+	Passed   []Verdict // best first
+	Rejected []Verdict // in the order they came in
+}
+
+// Rank judges cands for need. me is our own record; the zero Record will do
+// where there is none. A candidate fails by the first filter rule that is not
+// true of it, and by "score" if its score is not a finite number. Rank neither
+// keeps nor reorders cands.
+func (j *Judge) Rank(need Need, me Record, cands []Candidate) Ranking {
+	var machine vm.VM
+	machine.MemoryBudget = maxExprMemory
+	env := &environment{Q: j.wants(need)}
+	j.facts(&env.Me, &me, me.Node, 1)
+	verdicts := make([]Verdict, len(cands))
+	terms := make([]TermScore, len(cands)*len(j.score))
+	passed := 0
+	for i, c := range cands {
+		v := &verdicts[i]
+		v.Candidate = c
+		j.facts(&env.R, &c.Record, me.Node, c.Believed)
+		env.RTT = milliseconds(c.RTT)
+		if v.Rule = j.rejects(&machine, env); v.Rule != "" {
+			continue
+		}
+		n := len(j.score)
+		v.Terms = terms[i*n : (i+1)*n : (i+1)*n]
+		if v.Rule = j.rate(&machine, env, v); v.Rule == "" {
+			passed++
+		}
+	}
+	r := Ranking{Passed: make([]Verdict, 0, passed), Rejected: make([]Verdict, 0, len(cands)-passed)}
+	for _, v := range verdicts {
+		if v.Rule == "" {
+			r.Passed = append(r.Passed, v)
+		} else {
+			r.Rejected = append(r.Rejected, v)
+		}
+	}
+	slices.SortStableFunc(r.Passed, func(a, b Verdict) int { return cmp.Compare(b.Score, a.Score) })
+	return r
+}
+
+// rejects returns the filter rule that env fails, or "".
+func (j *Judge) rejects(machine *vm.VM, env *environment) string {
+	for i, prog := range j.filter {
+		out, err := machine.Run(prog, env)
+		if ok, isBool := out.(bool); err != nil || !isBool || !ok {
+			return j.policy.Filter[i].Name
+		}
+	}
+	return ""
+}
+
+// rate fills in v's score and returns "", or the rule that rejects it.
+func (j *Judge) rate(machine *vm.VM, env *environment, v *Verdict) string {
+	for i, prog := range j.score {
+		t := &j.policy.Score[i]
+		out, err := machine.Run(prog, env)
+		if err != nil {
+			return ruleScore
+		}
+		var x float64
+		switch out := out.(type) {
+		case float64:
+			x = out
+		case int:
+			x = float64(out)
+		default:
+			return ruleScore
+		}
+		if math.IsNaN(x) || math.IsInf(x, 0) {
+			return ruleScore
+		}
+		v.Terms[i] = TermScore{t.Name, x, t.Weight, x * t.Weight}
+		v.Score += v.Terms[i].Score
+	}
+	if math.IsNaN(v.Score) || math.IsInf(v.Score, 0) {
+		return ruleScore
+	}
+	return ""
+}
+
+func (j *Judge) wants(need Need) Wants {
+	w := Wants{
+		Purpose: need.Purpose.String(),
+		Stream:  need.Stream,
+		Region:  need.Region,
+		Uplink:  float64(need.Uplink),
+		Packets: float64(need.Packets),
+		Depth:   float64(j.policy.Depth),
+		Fanout:  float64(j.policy.Fanout),
+	}
+	if w.Depth == 0 {
+		w.Depth = MaxDepth
+	}
+	return w
+}
+
+// facts sets f to what r says.
+func (j *Judge) facts(f *Facts, r *Record, me peer.ID, believed float64) {
+	*f = Facts{
+		State:    r.State.String(),
+		Region:   r.Region,
+		Zone:     r.Zone,
+		Release:  r.Release,
+		Features: r.Features,
+		Self:     r.Node == me,
+		URL:      r.URL != "",
+		Believed: believed,
+		Stress:   r.Stress(),
+		Policy:   float64(r.Policy),
+		Reserved: float64(r.Reserved),
+		Cores:    r.Cores,
+		CPUShare: r.CPU,
+	}
+	if j.nodeNames {
+		f.Node = r.Node.String()
+	}
+	if r.CPULimit > 0 {
+		f.CPU = r.CPU / r.CPULimit
+	}
+	f.UplinkUsed, f.UplinkLimit, f.UplinkFree = r.Uplink.facts(r.Reserved)
+	f.DownlinkUsed, f.DownlinkLimit, f.DownlinkFree = r.Downlink.facts(0)
+	f.PacketsUsed, f.PacketsLimit, f.PacketsFree = r.Packets.facts(0)
+	f.SessionsUsed, f.SessionsLimit, f.SessionsFree = r.Sessions.facts(0)
+	f.StreamsUsed, f.StreamsLimit, f.StreamsFree = r.Streams.facts(0)
+	c := r.Carries
+	if c == nil {
+		return
+	}
+	f.Carries = true
+	f.Origin = c.Origin
+	f.Loop = me != "" && slices.Contains(c.Path, me)
+	f.Depth = float64(c.Depth)
+	f.ParentRTT = milliseconds(c.ParentRTT)
+	f.Viewers = float64(c.Viewers)
+	f.Children = float64(c.Children)
+	f.ChildrenFree = Unlimited
+	if limit := cmp.Or(c.Fanout, j.policy.Fanout); limit > 0 {
+		f.ChildrenFree = float64(limit - c.Children)
+	}
+}
+
+func (u Usage) facts(reserved int64) (used, limit, free float64) {
+	used, limit, free = float64(u.Used), float64(u.Limit), Unlimited
+	if u.Limit > 0 {
+		free = limit - used - float64(reserved)
+	}
+	return used, limit, free
+}
+
+// RejectedBy counts the rejected candidates by rule.
+func (r Ranking) RejectedBy() map[string]int {
+	by := map[string]int{}
+	for _, v := range r.Rejected {
+		by[v.Rule]++
+	}
+	return by
+}
+
+// Draw returns n of the keep best that passed, or all if they are fewer, in the
+// order drawn: without replacement, each time with a chance in proportion to
+// the score. Scores of 0 or less have no chance while there are others. keep 0
+// means 4.
+//
+// Chance keeps seekers who read the same stale records from all choosing the
+// same node (Mitzenmacher, "How Useful Is Old Information?", IEEE TPDS 11(1),
+// 2000). Tests seed rnd. Draw leaves r as it is.
+func (r Ranking) Draw(n, keep int, rnd *rand.Rand) []Verdict {
+	if keep <= 0 {
+		keep = defaultKeep
+	}
+	pool := slices.Clone(r.Passed[:min(keep, len(r.Passed))])
+	n = min(n, len(pool))
+	drawn := make([]Verdict, 0, max(n, 0))
+	for len(drawn) < n {
+		i := drawOne(pool, rnd)
+		drawn = append(drawn, pool[i])
+		pool = slices.Delete(pool, i, i+1)
+	}
+	return drawn
+}
+
+func drawOne(pool []Verdict, rnd *rand.Rand) int {
+	total := 0.0
+	for _, v := range pool {
+		total += max(0, v.Score)
+	}
+	if total <= 0 || math.IsInf(total, 1) {
+		return rnd.IntN(len(pool))
+	}
+	x := rnd.Float64() * total
+	last := 0
+	for i, v := range pool {
+		if v.Score <= 0 {
+			continue
+		}
+		if x < v.Score {
+			return i
+		}
+		x -= v.Score
+		last = i
+	}
+	return last // x was rounded up to the total
+}

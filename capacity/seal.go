@@ -1,0 +1,366 @@
+package capacity
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"time"
+
+	"github.com/hashicorp/serf/coordinate"
+	"github.com/libp2p/go-libp2p/core/crypto"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/record"
+	"github.com/multiformats/go-multiaddr"
+	"google.golang.org/protobuf/proto"
+
+	"weir/capacity/pb"
+)
+
+//go:generate protoc --go_out=. --go_opt=module=weir/capacity pb/capacity.proto
+
+// What is wrong with something signed. Errors of the Open functions wrap
+// exactly one of these.
+var (
+	ErrTooLarge    = errors.New("too large")
+	ErrMalformed   = errors.New("malformed")
+	ErrForged      = errors.New("forged") // bad signature, or signed by someone else than it names
+	ErrExpired     = errors.New("expired")
+	ErrFromFuture  = errors.New("from the future")
+	ErrWrongTarget = errors.New("meant for another node")
+)
+
+// kind is one sort of signed payload. Domain and codec are part of what is
+// signed, so one sort cannot pass for another.
+type kind struct {
+	domain string
+	codec  string // multicodec varint from the private use range 0x300000–0x3fffff
+}
+
+var (
+	recordKind = kind{"weir-capacity", "\x81\x80\xc0\x01"}
+	leaseKind  = kind{"weir-lease", "\x82\x80\xc0\x01"}
+	ticketKind = kind{"weir-ticket", "\x83\x80\xc0\x01"}
+)
+
+// payload is the core/record.Record that carries msg.
+type payload struct {
+	kind
+	msg proto.Message
+}
+
+func (p payload) Domain() string { return p.domain }
+func (p payload) Codec() []byte  { return []byte(p.codec) }
+
+func (p payload) MarshalRecord() ([]byte, error) {
+	return proto.MarshalOptions{Deterministic: true}.Marshal(p.msg)
+}
+
+func (p payload) UnmarshalRecord(b []byte) error { return proto.Unmarshal(b, p.msg) }
+
+// seal signs msg. signer is the node that msg names as its signer.
+func seal(k kind, msg proto.Message, signer peer.ID, key crypto.PrivKey, limit int) ([]byte, error) {
+	if !signer.MatchesPrivateKey(key) {
+		return nil, fmt.Errorf("%w: the key is not that of %s", ErrForged, signer)
+	}
+	envelope, err := record.Seal(payload{k, msg}, key)
+	if err != nil {
+		return nil, err
+	}
+	sealed, err := envelope.Marshal()
+	if err != nil {
+		return nil, err
+	}
+	if len(sealed) > limit {
+		return nil, fmt.Errorf("%w: %d bytes sealed, at most %d", ErrTooLarge, len(sealed), limit)
+	}
+	return sealed, nil
+}
+
+// open checks the signature, decodes the payload into msg and returns the
+// signer.
+func open(k kind, sealed []byte, msg proto.Message, limit int) (peer.ID, error) {
+	if len(sealed) > limit {
+		return "", fmt.Errorf("%w: %d bytes, at most %d", ErrTooLarge, len(sealed), limit)
+	}
+	// ConsumeTypedEnvelope also returns envelopes that it found bad: err first.
+	envelope, err := record.ConsumeTypedEnvelope(sealed, payload{k, msg})
+	switch {
+	case errors.Is(err, record.ErrInvalidSignature):
+		return "", fmt.Errorf("%w: the signature does not match", ErrForged)
+	case err != nil:
+		return "", fmt.Errorf("%w: %w", ErrMalformed, err)
+	case string(envelope.PayloadType) != k.codec:
+		return "", fmt.Errorf("%w: payload type %x, want %x", ErrMalformed, envelope.PayloadType, k.codec)
+	case envelope.PublicKey.Type() != crypto.Ed25519:
+		return "", fmt.Errorf("%w: signed with an %s key, want Ed25519", ErrMalformed, envelope.PublicKey.Type())
+	}
+	signer, err := peer.IDFromPublicKey(envelope.PublicKey)
+	if err != nil {
+		return "", fmt.Errorf("%w: signer: %w", ErrMalformed, err)
+	}
+	return signer, nil
+}
+
+// Seal signs r with key, which must be the node's, and returns a libp2p signed
+// envelope (RFC 0002).
+//
+// What is sealed is what [Open] accepts: the error wraps [ErrMalformed] if a
+// field is out of its bounds, [ErrTooLarge] if the whole is longer than
+// MaxRecordSize, and [ErrForged] if key is not the node's. Resolution: Issued
+// and TTL 1 ms, ParentRTT 1 µs, CPU 0.0001, Cores 0.001, coordinates float32.
+func Seal(r Record, key crypto.PrivKey) ([]byte, error) {
+	if err := r.check(); err != nil {
+		return nil, fmt.Errorf("seal record: %w", err)
+	}
+	sealed, err := seal(recordKind, r.proto(), r.Node, key, MaxRecordSize)
+	if err != nil {
+		return nil, fmt.Errorf("seal record: %w", err)
+	}
+	return sealed, nil
+}
+
+// Open checks sealed and returns the record inside it.
+//
+// The error wraps [ErrTooLarge], [ErrMalformed], [ErrForged] if the signature
+// is bad or the signer is not the node the record names, [ErrExpired] if the
+// record ran out more than MaxClockSkew before now, or [ErrFromFuture] if it
+// was issued more than MaxClockSkew after now. A caller that is searching drops
+// the record and carries on whatever the error. Open keeps no memory: that a
+// record is older than one seen before (Seq) is for the caller to see.
+func Open(sealed []byte, now time.Time) (Record, error) {
+	r, err := OpenAnyAge(sealed)
+	if err != nil {
+		return Record{}, err
+	}
+	if err := r.CheckAge(now); err != nil {
+		return Record{}, fmt.Errorf("open record: %w", err)
+	}
+	return r, nil
+}
+
+// OpenAnyAge is [Open] without the clock: for inspection.
+func OpenAnyAge(sealed []byte) (Record, error) {
+	var msg pb.Record
+	signer, err := open(recordKind, sealed, &msg, MaxRecordSize)
+	if err != nil {
+		return Record{}, fmt.Errorf("open record: %w", err)
+	}
+	r, err := recordFromProto(&msg)
+	if err != nil {
+		return Record{}, fmt.Errorf("open record: %w", err)
+	}
+	if signer != r.Node {
+		return Record{}, fmt.Errorf("open record: %w: names %s, signed by %s", ErrForged, r.Node, signer)
+	}
+	return r, nil
+}
+
+// CheckAge returns nil if the record may be used at now, by our clock, and
+// otherwise an error that wraps [ErrExpired] or [ErrFromFuture].
+func (r *Record) CheckAge(now time.Time) error {
+	if ahead := r.Issued.Sub(now); ahead > MaxClockSkew {
+		return fmt.Errorf("%w: issued %v ahead of our clock", ErrFromFuture, ahead.Round(time.Millisecond))
+	}
+	if past := now.Sub(r.Expires()); past > MaxClockSkew {
+		return fmt.Errorf("%w %v ago", ErrExpired, past.Round(time.Millisecond))
+	}
+	return nil
+}
+
+// proto converts a record that check has passed.
+func (r *Record) proto() *pb.Record {
+	m := &pb.Record{
+		Node:     []byte(r.Node),
+		Seq:      r.Seq,
+		Issued:   uint64(r.Issued.UnixMilli()),
+		Ttl:      uint32(r.TTL.Milliseconds()),
+		Addrs:    addrsToBytes(r.Addrs),
+		Url:      r.URL,
+		Media:    r.Media,
+		State:    pb.State(r.State),
+		Region:   r.Region,
+		Zone:     r.Zone,
+		Uplink:   r.Uplink.proto(),
+		Downlink: r.Downlink.proto(),
+		Packets:  r.Packets.proto(),
+		Sessions: r.Sessions.proto(),
+		Streams:  r.Streams.proto(),
+		Reserved: uint64(r.Reserved),
+		Cores:    uint32(math.Round(r.Cores * 1e3)),
+		Cpu:      uint32(math.Round(r.CPU * 1e4)),
+		CpuLimit: uint32(math.Round(r.CPULimit * 1e4)),
+		Release:  r.Release,
+		Features: r.Features,
+		Policy:   r.Policy,
+	}
+	if c := r.Coordinate; c != nil {
+		m.Coordinate = &pb.Coordinate{
+			Vec:        make([]float32, len(c.Vec)),
+			Error:      float32(c.Error),
+			Adjustment: float32(c.Adjustment),
+			Height:     float32(c.Height),
+		}
+		for i, x := range c.Vec {
+			m.Coordinate.Vec[i] = float32(x)
+		}
+	}
+	if c := r.Carries; c != nil {
+		m.Carries = &pb.Carriage{
+			Stream:    c.Stream,
+			ParentRtt: uint32(c.ParentRTT.Microseconds()),
+			Viewers:   uint32(c.Viewers),
+			Children:  uint32(c.Children),
+			Fanout:    uint32(c.Fanout),
+			Tracks:    c.Tracks,
+		}
+		for _, id := range c.Path[:len(c.Path)-1] {
+			m.Carries.Upstream = append(m.Carries.Upstream, []byte(id))
+		}
+	}
+	return m
+}
+
+// recordFromProto converts m and checks every field; what it returns is valid.
+func recordFromProto(m *pb.Record) (Record, error) {
+	// Bounded before converted: a time.Time or int64 must not wrap around.
+	if m.Issued > maxUnixMilli {
+		return Record{}, malformed("issued", "%d ms is past the year 9999", m.Issued)
+	}
+	for _, q := range []struct {
+		field string
+		u     *pb.Usage
+	}{
+		{"uplink", m.Uplink}, {"downlink", m.Downlink}, {"packets", m.Packets},
+		{"sessions", m.Sessions}, {"streams", m.Streams}, {"reserved", &pb.Usage{Used: m.Reserved}},
+	} {
+		if q.u.GetUsed() > maxQuantity || q.u.GetLimit() > maxQuantity {
+			return Record{}, malformed(q.field, "%d of %d is more than %d", q.u.GetUsed(), q.u.GetLimit(), int64(maxQuantity))
+		}
+	}
+	if m.State < 0 || m.State > pb.State(Full) {
+		return Record{}, malformed("state", "%d is unknown", m.State)
+	}
+	if len(m.Addrs) > MaxAddrs {
+		return Record{}, malformed("addrs", "%d addresses, at most %d", len(m.Addrs), MaxAddrs)
+	}
+	node, err := idFromBytes("node", m.Node)
+	if err != nil {
+		return Record{}, err
+	}
+	addrs, err := addrsFromBytes("addrs", m.Addrs)
+	if err != nil {
+		return Record{}, err
+	}
+	r := Record{
+		Node:     node,
+		Seq:      m.Seq,
+		Issued:   time.UnixMilli(int64(m.Issued)).UTC(),
+		TTL:      time.Duration(m.Ttl) * time.Millisecond,
+		Addrs:    addrs,
+		URL:      m.Url,
+		Media:    m.Media,
+		State:    State(m.State),
+		Region:   m.Region,
+		Zone:     m.Zone,
+		Uplink:   usageFromProto(m.Uplink),
+		Downlink: usageFromProto(m.Downlink),
+		Packets:  usageFromProto(m.Packets),
+		Sessions: usageFromProto(m.Sessions),
+		Streams:  usageFromProto(m.Streams),
+		Reserved: int64(m.Reserved),
+		Cores:    float64(m.Cores) / 1e3,
+		CPU:      float64(m.Cpu) / 1e4,
+		CPULimit: float64(m.CpuLimit) / 1e4,
+		Release:  m.Release,
+		Features: m.Features,
+		Policy:   m.Policy,
+	}
+	if c := m.Coordinate; c != nil {
+		if len(c.Vec) != Dimensions {
+			return Record{}, malformed("coordinate", "%d dimensions, want %d", len(c.Vec), Dimensions)
+		}
+		r.Coordinate = &coordinate.Coordinate{
+			Vec:        make([]float64, Dimensions),
+			Error:      float64(c.Error),
+			Adjustment: float64(c.Adjustment),
+			Height:     float64(c.Height),
+		}
+		for i, x := range c.Vec {
+			r.Coordinate.Vec[i] = float64(x)
+		}
+	}
+	if c := m.Carries; c != nil {
+		if len(c.Upstream) > MaxDepth {
+			return Record{}, malformed("carries.path", "%d nodes upstream, at most %d", len(c.Upstream), MaxDepth)
+		}
+		if max(c.Viewers, c.Children, c.Fanout) > maxCount {
+			return Record{}, malformed("carries", "a count is more than %d", maxCount)
+		}
+		r.Carries = &Carriage{
+			Stream:    c.Stream,
+			Origin:    len(c.Upstream) == 0,
+			Depth:     len(c.Upstream),
+			ParentRTT: time.Duration(c.ParentRtt) * time.Microsecond,
+			Path:      make([]peer.ID, 0, len(c.Upstream)+1),
+			Viewers:   int(c.Viewers),
+			Children:  int(c.Children),
+			Fanout:    int(c.Fanout),
+			Tracks:    c.Tracks,
+		}
+		for _, b := range c.Upstream {
+			id, err := idFromBytes("carries.path", b)
+			if err != nil {
+				return Record{}, err
+			}
+			r.Carries.Path = append(r.Carries.Path, id)
+			r.Carries.Parent = id
+		}
+		r.Carries.Path = append(r.Carries.Path, node)
+	}
+	if err := r.check(); err != nil {
+		return Record{}, err
+	}
+	return r, nil
+}
+
+func (u Usage) proto() *pb.Usage {
+	if u == (Usage{}) {
+		return nil
+	}
+	return &pb.Usage{Used: uint64(u.Used), Limit: uint64(u.Limit)}
+}
+
+func usageFromProto(u *pb.Usage) Usage {
+	return Usage{Used: int64(u.GetUsed()), Limit: int64(u.GetLimit())}
+}
+
+func idFromBytes(field string, b []byte) (peer.ID, error) {
+	id, err := peer.IDFromBytes(b)
+	if err != nil {
+		return "", malformed(field, "%w", err)
+	}
+	return id, checkID(field, id)
+}
+
+func addrsToBytes(addrs []multiaddr.Multiaddr) [][]byte {
+	var b [][]byte
+	for _, a := range addrs {
+		b = append(b, a.Bytes())
+	}
+	return b
+}
+
+func addrsFromBytes(field string, bs [][]byte) ([]multiaddr.Multiaddr, error) {
+	var addrs []multiaddr.Multiaddr
+	for _, b := range bs {
+		if len(b) > maxAddr {
+			return nil, malformed(field, "an address of %d bytes, at most %d", len(b), maxAddr)
+		}
+		a, err := multiaddr.NewMultiaddrBytes(b)
+		if err != nil {
+			return nil, malformed(field, "%w", err)
+		}
+		addrs = append(addrs, a)
+	}
+	return addrs, nil
+}
