@@ -1,0 +1,235 @@
+package sfu
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/pion/dtls/v3"
+	"github.com/pion/ice/v4"
+	"github.com/pion/interceptor"
+	"github.com/pion/interceptor/pkg/nack"
+	"github.com/pion/interceptor/pkg/report"
+	"github.com/pion/interceptor/pkg/twcc"
+	"github.com/pion/logging"
+	"github.com/pion/sdp/v3"
+	"github.com/pion/webrtc/v4"
+)
+
+// ICE times. A peer that says nothing for iceFailed is gone; pion's defaults
+// would take 30 s to notice.
+const (
+	iceDisconnected = 5 * time.Second
+	iceFailed       = 10 * time.Second
+	iceKeepalive    = 2 * time.Second
+)
+
+// receiveMTU is the largest RTP or RTCP packet taken from a peer, in bytes.
+const receiveMTU = 1500
+
+// certificateLife is how long one DTLS certificate serves before a new one is
+// made; pion's are valid for a month.
+const certificateLife = 7 * 24 * time.Hour
+
+// Header extensions that are carried from hop to hop unread.
+const (
+	extAudioLevel  = "urn:ietf:params:rtp-hdrext:ssrc-audio-level"                                             // RFC 6464
+	extCaptureTime = "http://www.webrtc.org/experiments/rtp-hdrext/abs-capture-time"                           //
+	extDependency  = "https://aomediacodec.github.io/av1-rtp-spec/#dependency-descriptor-rtp-header-extension" // AV1 RTP spec
+	extOrientation = "urn:3gpp:video-orientation"                                                              // 3GPP TS 26.114
+)
+
+var carriedExtensions = map[webrtc.RTPCodecType][]string{
+	webrtc.RTPCodecTypeAudio: {extAudioLevel, extCaptureTime},
+	webrtc.RTPCodecTypeVideo: {extCaptureTime, extDependency, extOrientation},
+}
+
+// engine makes the PeerConnections of a node, all on one UDP port.
+type engine struct {
+	mux ice.UDPMux
+	log logging.LoggerFactory
+
+	mu     sync.Mutex
+	cert   *webrtc.Certificate
+	certAt time.Time
+}
+
+// leg is what a PeerConnection is for, which decides its ICE role and its
+// interceptors.
+type leg int
+
+const (
+	legPublish leg = iota // WHIP: we receive, ICE-lite
+	legView               // WHEP: we send, ICE-lite
+	legDial               // cascade link we opened: full ICE, we offer
+	legAccept             // cascade link opened to us: ICE-lite
+)
+
+func (e *engine) certificate(now time.Time) (webrtc.Certificate, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.cert == nil || now.Sub(e.certAt) > certificateLife {
+		key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+		if err != nil {
+			return webrtc.Certificate{}, err
+		}
+		cert, err := webrtc.GenerateCertificate(key)
+		if err != nil {
+			return webrtc.Certificate{}, fmt.Errorf("make a DTLS certificate: %w", err)
+		}
+		e.cert, e.certAt = cert, now
+	}
+	return *e.cert, nil
+}
+
+// peerConnection makes one for leg, able to do the codecs and extensions of
+// media and nothing else.
+func (e *engine) peerConnection(leg leg, media *webrtc.MediaEngine) (*webrtc.PeerConnection, error) {
+	cert, err := e.certificate(time.Now())
+	if err != nil {
+		return nil, err
+	}
+	registry := &interceptor.Registry{}
+	if err := e.intercept(leg, media, registry); err != nil {
+		return nil, err
+	}
+
+	var s webrtc.SettingEngine
+	s.LoggerFactory = e.log
+	s.SetICEUDPMux(e.mux)
+	s.SetNetworkTypes([]webrtc.NetworkType{webrtc.NetworkTypeUDP4, webrtc.NetworkTypeUDP6})
+	s.SetICEMulticastDNSMode(ice.MulticastDNSModeDisabled)
+	s.SetIncludeLoopbackCandidate(true)
+	s.SetICETimeouts(iceDisconnected, iceFailed, iceKeepalive)
+	s.SetLite(leg != legDial)
+	s.DisableActiveTCP(true)
+	s.SetReceiveMTU(receiveMTU)
+	s.SetFireOnTrackBeforeFirstRTP(true)
+	s.SetDTLSRetransmissionInterval(200 * time.Millisecond)
+	s.SetSRTPProtectionProfiles(dtls.SRTP_AEAD_AES_128_GCM, dtls.SRTP_AES128_CM_HMAC_SHA1_80)
+
+	api := webrtc.NewAPI(webrtc.WithMediaEngine(media), webrtc.WithInterceptorRegistry(registry), webrtc.WithSettingEngine(s))
+	return api.NewPeerConnection(webrtc.Configuration{
+		Certificates: []webrtc.Certificate{cert},
+		BundlePolicy: webrtc.BundlePolicyMaxBundle,
+	})
+}
+
+// intercept adds what a leg needs of pion's interceptors. Sender reports are
+// not among them: the publisher's own are carried instead, see [Track].
+func (e *engine) intercept(leg leg, media *webrtc.MediaEngine, registry *interceptor.Registry) error {
+	if leg != legView {
+		generator, err := nack.NewGeneratorInterceptor()
+		if err != nil {
+			return err
+		}
+		registry.Add(generator)
+		reports, err := report.NewReceiverInterceptor()
+		if err != nil {
+			return err
+		}
+		registry.Add(reports)
+	}
+	if leg != legPublish {
+		responder, err := nack.NewResponderInterceptor()
+		if err != nil {
+			return err
+		}
+		registry.Add(responder)
+	}
+	if leg == legPublish { // browsers estimate their uplink from this
+		feedback, err := twcc.NewSenderInterceptor()
+		if err != nil {
+			return err
+		}
+		registry.Add(feedback)
+		for _, kind := range []webrtc.RTPCodecType{webrtc.RTPCodecTypeAudio, webrtc.RTPCodecTypeVideo} {
+			if err := media.RegisterHeaderExtension(webrtc.RTPHeaderExtensionCapability{URI: sdp.TransportCCURI}, kind); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// newMedia is a MediaEngine that knows the extensions which are carried, and
+// no codec yet.
+func newMedia() (*webrtc.MediaEngine, error) {
+	media := &webrtc.MediaEngine{}
+	for kind, uris := range carriedExtensions {
+		for _, uri := range append([]string{sdp.SDESMidURI}, uris...) {
+			if err := media.RegisterHeaderExtension(webrtc.RTPHeaderExtensionCapability{URI: uri}, kind); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return media, nil
+}
+
+var (
+	feedbackVideo = []webrtc.RTCPFeedback{{Type: "goog-remb"}, {Type: "transport-cc"}, {Type: "ccm", Parameter: "fir"}, {Type: "nack"}, {Type: "nack", Parameter: "pli"}}
+	feedbackAudio = []webrtc.RTCPFeedback{{Type: "transport-cc"}}
+)
+
+// kindOf is the kind of a codec by its MIME type.
+func kindOf(mime string) webrtc.RTPCodecType {
+	if len(mime) > 6 && mime[:6] == "audio/" {
+		return webrtc.RTPCodecTypeAudio
+	}
+	return webrtc.RTPCodecTypeVideo
+}
+
+// register adds one codec to media under payload type pt, and its
+// retransmissions under rtx unless that is 0.
+func register(media *webrtc.MediaEngine, codec webrtc.RTPCodecCapability, pt, rtx webrtc.PayloadType) error {
+	kind := kindOf(codec.MimeType)
+	codec.RTCPFeedback = feedbackAudio
+	if kind == webrtc.RTPCodecTypeVideo {
+		codec.RTCPFeedback = feedbackVideo
+	}
+	if err := media.RegisterCodec(webrtc.RTPCodecParameters{RTPCodecCapability: codec, PayloadType: pt}, kind); err != nil {
+		return err
+	}
+	if rtx == 0 {
+		return nil
+	}
+	return media.RegisterCodec(webrtc.RTPCodecParameters{
+		RTPCodecCapability: webrtc.RTPCodecCapability{
+			MimeType:    webrtc.MimeTypeRTX,
+			ClockRate:   codec.ClockRate,
+			SDPFmtpLine: fmt.Sprintf("apt=%d", pt),
+		},
+		PayloadType: rtx,
+	}, kind)
+}
+
+// linkMedia is what a cascade link can do. Payloads are opaque there and the
+// parent says what each is, so one payload type for each name is enough.
+func linkMedia() (*webrtc.MediaEngine, error) {
+	media, err := newMedia()
+	if err != nil {
+		return nil, err
+	}
+	for _, c := range []struct {
+		mime    string
+		clock   uint32
+		ch      uint16
+		fmtp    string
+		pt, rtx webrtc.PayloadType
+	}{
+		{webrtc.MimeTypeOpus, 48000, 2, "minptime=10;useinbandfec=1", 111, 0},
+		{webrtc.MimeTypeVP8, 90000, 0, "", 96, 97},
+		{webrtc.MimeTypeH264, 90000, 0, "level-asymmetry-allowed=1;packetization-mode=1;profile-level-id=42e01f", 98, 99},
+		{webrtc.MimeTypeVP9, 90000, 0, "profile-id=0", 100, 101},
+		{webrtc.MimeTypeAV1, 90000, 0, "", 102, 103},
+	} {
+		codec := webrtc.RTPCodecCapability{MimeType: c.mime, ClockRate: c.clock, Channels: c.ch, SDPFmtpLine: c.fmtp}
+		if err := register(media, codec, c.pt, c.rtx); err != nil {
+			return nil, err
+		}
+	}
+	return media, nil
+}

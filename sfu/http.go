@@ -1,0 +1,572 @@
+package sfu
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"mime"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"weir/capacity"
+)
+
+const (
+	typeSDP      = "application/sdp"
+	typeFragment = "application/trickle-ice-sdpfrag"
+
+	// maxPending bounds the requests that are being set up at once.
+	maxPending = 128
+	// setupTimeout bounds one request: finding, placing, pulling, answering.
+	setupTimeout = 8 * time.Second
+	// relayTimeout bounds the helper's answer in Overflow Relay.
+	relayTimeout = 8 * time.Second
+	// retryNotLive is when to ask again for a stream that is not live yet.
+	retryNotLive = 2 * time.Second
+	// retryBusy is when to ask again while nobody has room.
+	retryBusy = 5 * time.Second
+	// MaxWait bounds what ?wait= may ask for.
+	MaxWait = 30 * time.Second
+)
+
+// Handler serves WHIP at /whip/{stream}, WHEP at /whep/{stream}, and the
+// sessions of both at /session/{id}.
+func (s *SFU) Handler() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("POST /whip/{stream...}", s.post(kindWHIP))
+	mux.HandleFunc("POST /whep/{stream...}", s.post(kindWHEP))
+	mux.HandleFunc("PATCH /session/{id}", s.patch)
+	mux.HandleFunc("DELETE /session/{id}", s.delete)
+	for _, pattern := range []string{"/whip/{stream...}", "/whep/{stream...}"} {
+		mux.HandleFunc("OPTIONS "+pattern, preflight("POST, OPTIONS"))
+		mux.HandleFunc(pattern, notAllowed("POST, OPTIONS", "send an SDP offer by POST"))
+	}
+	mux.HandleFunc("OPTIONS /session/{id}", preflight("PATCH, DELETE, OPTIONS"))
+	mux.HandleFunc("/session/{id}", notAllowed("PATCH, DELETE, OPTIONS", "a session takes PATCH and DELETE"))
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		h := w.Header()
+		h.Set("Access-Control-Allow-Origin", "*")
+		h.Set("Access-Control-Expose-Headers", "Location, ETag, Link, Retry-After, Accept-Patch")
+		mux.ServeHTTP(w, r)
+	})
+}
+
+// preflight answers CORS and RFC 9725's discovery by OPTIONS. It never asks
+// for credentials and never redirects: browsers would give up.
+func preflight(methods string) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		h := w.Header()
+		h.Set("Access-Control-Allow-Methods", methods)
+		h.Set("Access-Control-Allow-Headers", "Content-Type, Authorization, If-Match")
+		h.Set("Access-Control-Max-Age", "86400")
+		if strings.HasPrefix(methods, "POST") {
+			h.Set("Accept-Post", typeSDP)
+		}
+		w.WriteHeader(http.StatusNoContent)
+	}
+}
+
+func notAllowed(methods, advice string) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Allow", methods)
+		http.Error(w, r.Method+" is not served here: "+advice, http.StatusMethodNotAllowed)
+	}
+}
+
+// A reply is an answer that is not the one hoped for.
+type reply struct {
+	status int
+	text   string
+	retry  time.Duration
+}
+
+func (e *reply) Error() string { return e.text }
+
+// fail tells the client what went wrong, in one line of text.
+func (s *SFU) fail(w http.ResponseWriter, r *http.Request, err error) {
+	var (
+		rep     *reply
+		refusal *capacity.Refusal
+		badSDP  sdpError
+	)
+	switch {
+	case errors.As(err, &rep):
+	case errors.As(err, &refusal):
+		rep = &reply{http.StatusServiceUnavailable, refusal.Error(), max(refusal.RetryAfter, retryBusy)}
+		s.event(Event{Kind: "refused", Stream: r.PathValue("stream"), Detail: refusal.Error()})
+	case errors.As(err, &badSDP):
+		rep = &reply{http.StatusBadRequest, badSDP.Error(), 0}
+	case errors.Is(err, errNoCodec):
+		rep = &reply{http.StatusNotAcceptable, err.Error(), 0}
+	case errors.Is(err, ErrNotLive):
+		// 409 and not 404: clients give up on 404, and this may mend itself.
+		rep = &reply{http.StatusConflict, fmt.Sprintf("stream %q is not live: try again when it is published", r.PathValue("stream")), retryNotLive}
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, errClosing):
+		rep = &reply{http.StatusServiceUnavailable, err.Error(), retryNotLive}
+	case errors.Is(err, context.Canceled):
+		return // the client has gone
+	default:
+		s.log.Warn("request failed", "path", r.URL.Path, "err", err)
+		rep = &reply{http.StatusServiceUnavailable, err.Error(), retryBusy}
+	}
+	if rep.retry > 0 {
+		w.Header().Set("Retry-After", strconv.Itoa(int(math.Ceil(rep.retry.Seconds()))))
+	}
+	http.Error(w, rep.text, rep.status)
+}
+
+// body reads a request's body of the wanted type, at most MaxSDP bytes.
+func body(w http.ResponseWriter, r *http.Request, want string) ([]byte, error) {
+	if got, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || got != want {
+		return nil, &reply{http.StatusUnsupportedMediaType, fmt.Sprintf("Content-Type is %q: send %s", r.Header.Get("Content-Type"), want), 0}
+	}
+	b, err := io.ReadAll(http.MaxBytesReader(w, r.Body, MaxSDP))
+	var tooLarge *http.MaxBytesError
+	if errors.As(err, &tooLarge) {
+		return nil, &reply{http.StatusRequestEntityTooLarge, fmt.Sprintf("the body is longer than %d bytes", MaxSDP), 0}
+	}
+	if err != nil {
+		return nil, &reply{http.StatusBadRequest, "the body did not arrive whole", 0}
+	}
+	return b, nil
+}
+
+// post serves both WHIP and WHEP: they differ in what is set up.
+func (s *SFU) post(kind sessionKind) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		if err := s.open(w, r, kind); err != nil {
+			s.fail(w, r, err)
+		}
+	}
+}
+
+func (s *SFU) open(w http.ResponseWriter, r *http.Request, kind sessionKind) error {
+	name := r.PathValue("stream")
+	if err := capacity.ValidStreamName(name); err != nil {
+		return &reply{http.StatusBadRequest, err.Error(), 0}
+	}
+	raw, err := body(w, r, typeSDP)
+	if err != nil {
+		return err
+	}
+	o, err := parseOffer(raw)
+	if err != nil {
+		return err
+	}
+	wait, err := waitOf(r)
+	if err != nil {
+		return err
+	}
+
+	s.mu.Lock()
+	if s.closed || s.pending >= maxPending {
+		s.mu.Unlock()
+		return &reply{http.StatusServiceUnavailable, "too many requests are being set up", time.Second}
+	}
+	s.pending++
+	s.mu.Unlock()
+	defer func() {
+		s.mu.Lock()
+		s.pending--
+		s.mu.Unlock()
+	}()
+	ctx, cancel := context.WithTimeout(r.Context(), setupTimeout+wait)
+	defer cancel()
+	stop := context.AfterFunc(s.ctx, cancel)
+	defer stop()
+
+	a := &arrival{sfu: s, kind: kind, name: name, offer: o, raw: raw, remote: r.RemoteAddr, wait: wait}
+	if ticket := r.URL.Query().Get("ticket"); ticket != "" {
+		if a.ticket, err = s.ticket(ticket, kind, name); err != nil {
+			return err
+		}
+	}
+	sess, answer, err := a.serve(ctx)
+	var onward *handover
+	if errors.As(err, &onward) {
+		return s.handOn(ctx, w, a, onward)
+	}
+	if err != nil {
+		return err
+	}
+	h := w.Header()
+	h.Set("Content-Type", typeSDP)
+	h.Set("Location", s.base(r)+"/session/"+sess.id)
+	h.Set("ETag", sess.etag)
+	h.Set("Accept-Patch", typeFragment)
+	w.WriteHeader(http.StatusCreated)
+	_, _ = io.WriteString(w, answer)
+	return nil
+}
+
+// waitOf is how long the client lets us wait for the stream to go live.
+func waitOf(r *http.Request) (time.Duration, error) {
+	v := r.URL.Query().Get("wait")
+	if v == "" {
+		return 0, nil
+	}
+	wait, err := time.ParseDuration(v)
+	if err != nil || wait < 0 || wait > MaxWait {
+		return 0, &reply{http.StatusBadRequest, fmt.Sprintf("wait=%s: want a duration up to %v, such as 10s", v, MaxWait), 0}
+	}
+	return wait, nil
+}
+
+// base is the public URL of this node.
+func (s *SFU) base(r *http.Request) string {
+	if s.cfg.PublicURL != "" {
+		return strings.TrimSuffix(s.cfg.PublicURL, "/")
+	}
+	scheme := "http"
+	if r.TLS != nil {
+		scheme = "https"
+	}
+	return scheme + "://" + r.Host
+}
+
+// ticket opens and checks a ticket that another node gave the client.
+func (s *SFU) ticket(raw string, kind sessionKind, name string) (*capacity.Ticket, error) {
+	t, err := capacity.OpenTicket(raw, s.cfg.Self, time.Now())
+	if err == nil {
+		switch want := map[sessionKind]capacity.Purpose{kindWHIP: capacity.Publish, kindWHEP: capacity.View}[kind]; {
+		case t.Stream != name:
+			err = fmt.Errorf("it is for stream %q", t.Stream)
+		case t.Purpose != want:
+			err = fmt.Errorf("it is for %s", t.Purpose)
+		}
+	}
+	if err != nil {
+		return nil, &reply{http.StatusForbidden, "the ticket is not good here: " + err.Error() + "; ask the server that sent you again", 0}
+	}
+	return &t, nil
+}
+
+// An arrival is a client on its way in.
+type arrival struct {
+	sfu    *SFU
+	kind   sessionKind
+	name   string
+	offer  *offer
+	raw    []byte
+	remote string
+	wait   time.Duration
+	ticket *capacity.Ticket
+}
+
+// A handover is the helper that an arrival is to be sent to, as an error.
+type handover struct{ helper Helper }
+
+func (h *handover) Error() string { return "handed on to " + h.helper.Node.String() }
+
+// serve sets the session up here, or returns a handover.
+func (a *arrival) serve(ctx context.Context) (*session, string, error) {
+	if a.kind == kindWHIP {
+		done, err := a.reserveName(ctx)
+		if err != nil {
+			return nil, "", err
+		}
+		defer done()
+	}
+	entry, err := a.enter(ctx)
+	if err != nil {
+		return nil, "", err
+	}
+	var (
+		sess   *session
+		answer string
+	)
+	if a.kind == kindWHIP {
+		sess, answer, err = a.sfu.publisher(ctx, a.name, a.offer, entry, a.remote)
+		if err == nil {
+			err = a.sfu.publish(sess)
+		}
+	} else {
+		sess, answer, err = a.view(ctx, entry)
+	}
+	if err == nil {
+		err = a.sfu.admit(sess)
+	}
+	if err != nil {
+		a.sfu.cfg.Ledger.End(entry)
+		return nil, "", err
+	}
+	return sess, answer, nil
+}
+
+// enter gets the arrival past the ledger, and returns its entry there.
+func (a *arrival) enter(ctx context.Context) (string, error) {
+	s, now := a.sfu, time.Now()
+	if a.ticket != nil {
+		if lease, err := s.cfg.Ledger.Claim(now, a.ticket.From, a.ticket.Lease); err == nil {
+			return lease.ID, nil
+		}
+		return "", &reply{http.StatusForbidden, "the ticket has been used, or has expired: ask the server that sent you again", 0}
+	}
+	purpose := capacity.View
+	if a.kind == kindWHIP {
+		purpose = capacity.Publish
+	}
+	need := defaultNeed(purpose, a.name)
+	here := s.stream(a.name)
+	if here != nil && purpose == capacity.View {
+		need = here.load(purpose)
+	}
+	entry := "session/" + newETag()
+	refused := s.cfg.Ledger.Admit(now, entry, need)
+	if refused == nil {
+		return entry, nil
+	}
+	if s.cfg.Overflow == Refuse {
+		return "", refused
+	}
+	helper, err := s.cfg.Place(ctx, need, []peer.ID{s.cfg.Self})
+	if err != nil {
+		var nobody *capacity.Refusal
+		if errors.As(err, &nobody) {
+			return "", &capacity.Refusal{Reason: nobody.Reason, Detail: fmt.Sprintf("this node is full (%v), and so is the network: %s", refused, nobody.Detail), RetryAfter: nobody.RetryAfter}
+		}
+		return "", err
+	}
+	helper.Why = fmt.Sprintf("%v; %s", refused, helper.Why)
+	return "", &handover{helper}
+}
+
+// reserveName sees to it that a stream has one publisher, and returns what to
+// call once that is settled.
+func (a *arrival) reserveName(ctx context.Context) (func(), error) {
+	s := a.sfu
+	taken := func(where string) error {
+		return &reply{http.StatusConflict, fmt.Sprintf("stream %q is being published %s: choose another name, or end that session first", a.name, where), retryNotLive}
+	}
+	s.mu.Lock()
+	here, busy := s.streams[a.name], s.publishing[a.name]
+	if here != nil && here.Origin || busy {
+		s.mu.Unlock()
+		return nil, taken("here")
+	}
+	s.publishing[a.name] = true
+	s.mu.Unlock()
+	done := func() {
+		s.mu.Lock()
+		delete(s.publishing, a.name)
+		s.mu.Unlock()
+	}
+	if s.cfg.Published != nil {
+		if node, ok := s.cfg.Published(ctx, a.name); ok {
+			done()
+			return nil, taken("at node " + node.String())
+		}
+	}
+	return done, nil
+}
+
+// publish makes the session's stream known here.
+func (s *SFU) publish(sess *session) error {
+	s.mu.Lock()
+	old := s.streams[sess.stream.Name]
+	s.streams[sess.stream.Name] = sess.stream
+	s.mu.Unlock()
+	if old != nil { // a relay of a publisher who has gone
+		old.end(reasonLost)
+	}
+	s.cfg.Changed()
+	return nil
+}
+
+// view sets a viewer up, pulling the stream here if need be.
+func (a *arrival) view(ctx context.Context, entry string) (*session, string, error) {
+	var hint *Carrier
+	if a.ticket != nil && a.ticket.Source != "" {
+		hint = &Carrier{Node: a.ticket.Source, Addrs: a.ticket.SourceAddrs, Lease: a.ticket.Lease}
+	}
+	deadline := time.Now().Add(a.wait)
+	for {
+		st, err := a.sfu.acquire(ctx, a.name, hint)
+		if errors.Is(err, ErrNotLive) && time.Now().Before(deadline) {
+			select {
+			case <-time.After(min(notLivePause, time.Until(deadline))):
+				continue
+			case <-ctx.Done():
+				return nil, "", ctx.Err()
+			}
+		}
+		if err != nil {
+			return nil, "", err
+		}
+		sess, answer, err := a.sfu.viewer(ctx, st, a.offer, entry, a.remote)
+		if errors.Is(err, ErrNotLive) && ctx.Err() == nil && !time.Now().After(deadline) {
+			continue // it ended between the two
+		}
+		return sess, answer, err
+	}
+}
+
+// notLivePause is between two looks for a stream that a client waits for.
+const notLivePause = 300 * time.Millisecond
+
+// handOn sends the client to a helper, with a ticket in the URL: browsers and
+// Go clients drop an Authorization header on the way to another host.
+func (s *SFU) handOn(ctx context.Context, w http.ResponseWriter, a *arrival, h *handover) error {
+	helper := h.helper
+	purpose := capacity.Publish
+	t := capacity.Ticket{
+		Lease: helper.Lease.ID, Stream: a.name, Purpose: purpose, Target: helper.Node, From: s.cfg.Self,
+		Expires: helper.Lease.Expires,
+	}
+	if a.kind == kindWHEP {
+		t.Purpose = capacity.View
+		if s.stream(a.name) != nil {
+			// The pull that the helper will need is granted here and now. If even
+			// that is refused, the helper looks for another carrier.
+			need := defaultNeed(capacity.Cascade, a.name)
+			if _, err := s.cfg.Ledger.Reserve(time.Now(), capacity.Request{ID: t.Lease, From: helper.Node, Need: need}); err == nil {
+				t.Source, t.SourceAddrs = s.cfg.Self, s.cfg.Addrs()
+			}
+		}
+	}
+	ticket, err := capacity.SealTicket(t, s.cfg.Key)
+	if err != nil {
+		return fmt.Errorf("make a ticket: %w", err)
+	}
+	to := strings.TrimSuffix(helper.URL, "/") + "/" + string(a.kind) + "/" + a.name + "?ticket=" + url.QueryEscape(ticket)
+	s.event(Event{Kind: "redirect", Stream: a.name, Peer: helper.Node, Detail: helper.Why})
+	if s.cfg.Overflow == Relay {
+		return s.relay(ctx, w, to, a.raw)
+	}
+	w.Header().Set("Location", to)
+	w.WriteHeader(http.StatusTemporaryRedirect)
+	return nil
+}
+
+// relay hands the offer to the helper and its answer to the client, whose
+// further requests go to the helper itself: Location is absolute.
+func (s *SFU) relay(ctx context.Context, w http.ResponseWriter, to string, offer []byte) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, to, strings.NewReader(string(offer)))
+	if err != nil {
+		return err
+	}
+	req.Header.Set("Content-Type", typeSDP)
+	resp, err := s.http.Do(req)
+	if err != nil {
+		return fmt.Errorf("the helper could not be reached: %w", err)
+	}
+	defer resp.Body.Close()
+	answer, err := io.ReadAll(io.LimitReader(resp.Body, MaxSDP))
+	if err != nil {
+		return fmt.Errorf("the helper's answer: %w", err)
+	}
+	for _, key := range []string{"Content-Type", "Location", "ETag", "Accept-Patch", "Retry-After", "Link"} {
+		if v := resp.Header.Get(key); v != "" {
+			w.Header().Set(key, v)
+		}
+	}
+	w.WriteHeader(resp.StatusCode)
+	_, _ = w.Write(answer)
+	return nil
+}
+
+// session finds the session of a request.
+func (s *SFU) session(r *http.Request) (*session, error) {
+	id := r.PathValue("id")
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if sess := s.sessions[id]; sess != nil {
+		return sess, nil
+	}
+	if _, ended := s.tombs.ids[id]; ended {
+		return nil, &reply{http.StatusNotFound, "the session has ended: start a new one by POST", 0}
+	}
+	return nil, &reply{http.StatusNotFound, "there is no such session here", 0}
+}
+
+// patch serves trickled candidates and ICE restarts (RFC 9725, section 4.3).
+func (s *SFU) patch(w http.ResponseWriter, r *http.Request) {
+	if err := s.trickle(w, r); err != nil {
+		s.fail(w, r, err)
+	}
+}
+
+func (s *SFU) trickle(w http.ResponseWriter, r *http.Request) error {
+	sess, err := s.session(r)
+	if err != nil {
+		return err
+	}
+	raw, err := body(w, r, typeFragment)
+	if err != nil {
+		return err
+	}
+	f, err := parseFragment(raw)
+	if err != nil {
+		return &reply{http.StatusBadRequest, err.Error(), 0}
+	}
+	sess.patch.Lock()
+	defer sess.patch.Unlock()
+	restart := f.ufrag != "" && f.ufrag != sess.ufrag
+	// A client that trickles may leave If-Match out where its ufrag says which
+	// ICE session it means; a restart is for whatever there is ("*").
+	if match := r.Header.Get("If-Match"); match != "" && match != "*" && match != sess.etag {
+		return &reply{http.StatusPreconditionFailed, "If-Match is not this session's ETag: the ICE session it meant is over", 0}
+	}
+	if restart {
+		if f.pwd == "" {
+			return &reply{http.StatusBadRequest, "a=ice-ufrag without a=ice-pwd", 0}
+		}
+		ctx, cancel := context.WithTimeout(r.Context(), setupTimeout)
+		defer cancel()
+		fragment, err := sess.restart(ctx, f)
+		if err != nil {
+			return err
+		}
+		w.Header().Set("Content-Type", typeFragment)
+		w.Header().Set("ETag", sess.etag)
+		_, _ = io.WriteString(w, fragment)
+		return nil
+	}
+	if sess.candidates += len(f.candidates); sess.candidates > maxCandidates {
+		return &reply{http.StatusTooManyRequests, fmt.Sprintf("more than %d candidates in one session", maxCandidates), 0}
+	}
+	for _, c := range f.candidates {
+		// One that cannot be used, such as an mDNS name, is no error: our side
+		// learns the client's address from its checks.
+		if err := sess.pc.AddICECandidate(c); err != nil {
+			s.log.Debug("candidate not used", "session", sess.id, "err", err)
+		}
+	}
+	w.WriteHeader(http.StatusNoContent)
+	return nil
+}
+
+// delete ends a session at its client's wish. A client whose connection ended
+// first is told the same.
+func (s *SFU) delete(w http.ResponseWriter, r *http.Request) {
+	id := r.PathValue("id")
+	s.mu.Lock()
+	sess := s.sessions[id]
+	deleted, ended := s.tombs.ids[id]
+	if sess != nil || ended && !deleted {
+		s.tombs.deleted(id)
+	}
+	s.mu.Unlock()
+	switch {
+	case deleted:
+		s.fail(w, r, &reply{http.StatusNotFound, "the session has been deleted already", 0})
+	case sess != nil:
+		sess.end("deleted by the client")
+		select {
+		case <-sess.done:
+		case <-r.Context().Done():
+		}
+		w.WriteHeader(http.StatusOK)
+	case ended:
+		w.WriteHeader(http.StatusOK)
+	default:
+		s.fail(w, r, &reply{http.StatusNotFound, "there is no such session here", 0})
+	}
+}

@@ -1,0 +1,868 @@
+package sfu
+
+import (
+	"bufio"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/pion/rtcp"
+	"github.com/pion/webrtc/v4"
+	"google.golang.org/protobuf/proto"
+
+	"weir/capacity"
+	"weir/sfu/pb"
+)
+
+// Signal carries a link's signalling: a libp2p stream, or one end of a pipe in
+// a test.
+type Signal interface {
+	io.ReadWriteCloser
+	SetReadDeadline(time.Time) error
+	SetWriteDeadline(time.Time) error
+}
+
+const (
+	// heartbeat is the pause between two pings, and linkDead how long a link
+	// may say nothing: five of them.
+	heartbeat = 200 * time.Millisecond
+	linkDead  = 5 * heartbeat
+	// linkLinger is how long a link without pulls is kept by who opened it.
+	linkLinger = 10 * time.Second
+	// linkSetup bounds the time from opening to media flowing.
+	linkSetup = 10 * time.Second
+	// maxMessage bounds one signalling message, in bytes: an offer of maxSlots
+	// sections takes about 60 KiB.
+	maxMessage = 256 << 10
+	// maxSlots bounds the media sections that one end sends in.
+	maxSlots = 64
+	// maxTracks bounds the tracks of one stream.
+	maxTracks = maxSections
+	// slotRest is how long a media section is left alone before another track
+	// takes it, so that late packets of the old one are not taken for the new.
+	slotRest = 2 * time.Second
+	// maxOffers is how often a section is asked for before the peer is given up.
+	maxOffers = 4
+	// sendQueue is how many messages wait for a peer that reads slowly. One
+	// more, and the link is given up.
+	sendQueue = 256
+)
+
+// Reasons that end a pull, as they travel.
+const (
+	reasonFinished = "finished" // the publisher has gone
+	reasonLost     = "lost"     // the sender lost its own source
+	reasonLink     = "link"     // the link broke
+	reasonLoop     = "loop"
+	reasonCrossed  = "crossed" // both ends opened a link at once
+)
+
+var (
+	errClosing = errors.New("this node is closing")
+	// errCrossed means that both ends opened a link at once and the other's
+	// was kept.
+	errCrossed  = errors.New("both ends opened a link at once; the other one is used")
+	errLinkGone = errors.New("the cascade link is gone")
+)
+
+// A Link connects this node with one other by a single PeerConnection, over
+// which either end may pull streams from the other. Its signalling is
+// described in pb/cascade.proto.
+//
+// Whoever opened the link makes the offers. A track travels in a slot: a media
+// section that, once the track has gone, carries the next one of the same
+// codec without another negotiation.
+type Link struct {
+	fence // readers, the writer, the negotiator, branches
+
+	Peer   peer.ID
+	sfu    *SFU
+	dialer bool
+	pc     *webrtc.PeerConnection
+	signal Signal
+	opened time.Time
+	rtt    atomic.Int64 // of the signalling, ns
+
+	queue       chan *pb.Message
+	renegotiate chan struct{}        // dialer: there is something to offer
+	remote      chan *pb.Description // the other end's offers, or answers
+	connected   chan struct{}        // closed when media can flow
+	connectOnce sync.Once
+	done        chan struct{} // closed when the link has ended
+	doneOnce    sync.Once
+	why         string // set before done is closed
+
+	mu       sync.Mutex
+	ended    bool
+	lastPull uint64
+	inbounds map[uint64]*inbound // what we pull, by our number
+	branches map[uint64]*branch  // what the peer pulls, by its number
+	slotsIn  map[string]*slotIn  // by mid
+	slotsOut []*slotOut
+	offering bool      // an offer of ours is to be made, or out
+	idle     time.Time // since when nothing is pulled
+}
+
+// slotIn is a media section that the peer sends in.
+type slotIn struct {
+	intake atomic.Pointer[intake] // nil until the remote track is there
+	next   *assignment            // link.mu's: what is carried in it now
+}
+
+// slotOut is a media section that we send in.
+type slotOut struct {
+	sender *webrtc.RTPSender
+	out    *out // nil: free since freed
+	branch *branch
+	mime   string
+	mid    string // "" until negotiated
+	freed  time.Time
+}
+
+// link returns the link to carrier.Node, opening one if there is none.
+func (s *SFU) link(ctx context.Context, carrier Carrier) (*Link, error) {
+	for {
+		s.mu.Lock()
+		if s.closed {
+			s.mu.Unlock()
+			return nil, errClosing
+		}
+		if l := s.links[carrier.Node]; l != nil {
+			s.mu.Unlock()
+			return l, nil
+		}
+		wait := s.dialing[carrier.Node]
+		if wait == nil {
+			wait = make(chan struct{})
+			s.dialing[carrier.Node] = wait
+			s.mu.Unlock()
+			return s.dial(ctx, carrier, wait)
+		}
+		s.mu.Unlock()
+		select {
+		case <-wait:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+}
+
+func (s *SFU) dial(ctx context.Context, carrier Carrier, done chan struct{}) (*Link, error) {
+	began := time.Now()
+	signal, err := s.cfg.Dial(ctx, carrier.Node, carrier.Addrs)
+	var l *Link
+	if err == nil {
+		l, err = s.newLink(carrier.Node, signal, true)
+	}
+	s.mu.Lock()
+	delete(s.dialing, carrier.Node)
+	close(done)
+	switch {
+	case err != nil:
+	case s.closed:
+		err = errClosing
+	case s.links[carrier.Node] != nil: // accepted meanwhile
+		err = errCrossed
+	default:
+		l.opened = began
+		s.links[carrier.Node] = l
+		s.wg.Go(l.run)
+	}
+	s.mu.Unlock()
+	if err != nil {
+		if l != nil {
+			_ = l.pc.GracefulClose()
+		}
+		if signal != nil {
+			_ = signal.Close()
+		}
+		return nil, fmt.Errorf("open a cascade link to %s: %w", carrier.Node, err)
+	}
+	return l, nil
+}
+
+// Accept serves a cascade link that node opened, until it ends. The caller's
+// goroutine may be reused afterwards; signal is closed.
+func (s *SFU) Accept(node peer.ID, signal Signal) {
+	l, err := s.newLink(node, signal, false)
+	if err != nil {
+		s.log.Warn("cascade link not accepted", "peer", node, "err", err)
+		_ = signal.Close()
+		return
+	}
+	s.mu.Lock()
+	old := s.links[node]
+	// Of two links opened at once, the one that the lower ID opened stays. A
+	// link that was up already is dead to the peer, or it would not open another.
+	crossed := s.dialing[node] != nil || old != nil && old.dialer && time.Since(old.opened) < linkDead
+	refuse := s.closed || crossed && s.cfg.Self < node
+	if !refuse {
+		s.links[node] = l
+		s.wg.Go(l.run)
+	}
+	s.mu.Unlock()
+	if refuse {
+		_ = signal.SetWriteDeadline(time.Now().Add(linkDead))
+		_ = writeMessage(signal, &pb.Message{Body: &pb.Message_Refused{Refused: &pb.Refused{Reason: reasonCrossed}}})
+		_ = signal.Close()
+		_ = l.pc.GracefulClose()
+		return
+	}
+	if old != nil {
+		old.fail(reasonCrossed)
+	}
+	<-l.done
+}
+
+func (s *SFU) newLink(node peer.ID, signal Signal, dialer bool) (*Link, error) {
+	media, err := linkMedia()
+	if err != nil {
+		return nil, err
+	}
+	role := legAccept
+	if dialer {
+		role = legDial
+	}
+	pc, err := s.engine.peerConnection(role, media)
+	if err != nil {
+		return nil, err
+	}
+	l := &Link{
+		Peer: node, sfu: s, dialer: dialer, pc: pc, signal: signal, opened: time.Now(),
+		queue:       make(chan *pb.Message, sendQueue),
+		renegotiate: make(chan struct{}, 1),
+		remote:      make(chan *pb.Description, 1),
+		connected:   make(chan struct{}),
+		done:        make(chan struct{}),
+		inbounds:    map[uint64]*inbound{},
+		branches:    map[uint64]*branch{},
+		slotsIn:     map[string]*slotIn{},
+		idle:        time.Now(),
+	}
+	pc.OnTrack(l.onTrack)
+	pc.OnConnectionStateChange(func(state webrtc.PeerConnectionState) {
+		switch state {
+		case webrtc.PeerConnectionStateConnected:
+			l.connectOnce.Do(func() {
+				close(l.connected)
+				l.start(l.reachable)
+				s.event(Event{Kind: "link.opened", Peer: l.Peer, Elapsed: milliseconds(time.Since(l.opened))})
+			})
+		case webrtc.PeerConnectionStateFailed, webrtc.PeerConnectionStateClosed:
+			l.fail("media connection " + state.String())
+		}
+	})
+	if dialer {
+		// One section of each kind at once, so that the first pull need not wait
+		// to learn the stream's tracks.
+		for _, kind := range []webrtc.RTPCodecType{webrtc.RTPCodecTypeAudio, webrtc.RTPCodecTypeVideo} {
+			if err := l.offerLine(kind); err != nil {
+				_ = pc.GracefulClose()
+				return nil, err
+			}
+		}
+		l.offering = true
+		l.renegotiate <- struct{}{}
+	}
+	return l, nil
+}
+
+// fail ends the link. It does not wait.
+func (l *Link) fail(why string) {
+	l.doneOnce.Do(func() {
+		l.why = why
+		close(l.done)
+	})
+}
+
+// run owns the link: when it returns, nothing of it is left.
+func (l *Link) run() {
+	l.start(l.read)
+	l.start(l.write)
+	l.start(l.negotiate)
+	beat := time.NewTicker(heartbeat)
+	defer beat.Stop()
+	setup := time.NewTimer(linkSetup)
+	defer setup.Stop()
+loop:
+	for {
+		select {
+		case <-l.done:
+			break loop
+		case <-l.sfu.ctx.Done():
+			l.fail("this node is closing")
+		case now := <-beat.C:
+			l.send(&pb.Message{Body: &pb.Message_Ping{Ping: &pb.Ping{Time: now.UnixNano()}}})
+			if l.dialer && l.unused(now) > linkLinger {
+				l.fail("nothing is pulled over it")
+			}
+		case <-setup.C:
+			select {
+			case <-l.connected:
+			default:
+				l.fail(fmt.Sprintf("no media connection within %v", linkSetup))
+			}
+		}
+	}
+
+	l.sfu.mu.Lock()
+	if l.sfu.links[l.Peer] == l {
+		delete(l.sfu.links, l.Peer)
+	}
+	l.sfu.mu.Unlock()
+	l.shut()
+	l.mu.Lock()
+	l.ended = true
+	inbounds, branches := l.inbounds, l.branches
+	l.inbounds, l.branches = map[uint64]*inbound{}, map[uint64]*branch{}
+	l.mu.Unlock()
+	for _, b := range branches {
+		b.close()
+	}
+	reason := reasonLink
+	if l.why == reasonCrossed {
+		reason = reasonCrossed
+	}
+	for _, in := range inbounds {
+		in.end(reason)
+	}
+	_ = l.signal.Close()
+	_ = l.pc.GracefulClose()
+	l.wait()
+	l.sfu.event(Event{Kind: "link.closed", Peer: l.Peer, Detail: l.why})
+}
+
+// unused is how long nothing has been pulled either way.
+func (l *Link) unused(now time.Time) time.Duration {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.inbounds) > 0 || len(l.branches) > 0 {
+		l.idle = now
+	}
+	return now.Sub(l.idle)
+}
+
+// Signalling.
+
+func (l *Link) send(m *pb.Message) {
+	select {
+	case l.queue <- m:
+	default:
+		l.fail("the peer does not read what we send")
+	}
+}
+
+func (l *Link) write() {
+	for {
+		select {
+		case m := <-l.queue:
+			_ = l.signal.SetWriteDeadline(time.Now().Add(linkDead))
+			if err := writeMessage(l.signal, m); err != nil {
+				l.fail("signalling: " + err.Error())
+				return
+			}
+		case <-l.done:
+			return
+		}
+	}
+}
+
+func writeMessage(w io.Writer, m *pb.Message) error {
+	body, err := proto.Marshal(m)
+	if err != nil {
+		return err
+	}
+	_, err = w.Write(append(binary.AppendUvarint(nil, uint64(len(body))), body...))
+	return err
+}
+
+func readMessage(r *bufio.Reader) (*pb.Message, error) {
+	size, err := binary.ReadUvarint(r)
+	if err != nil {
+		return nil, err
+	}
+	if size > maxMessage {
+		return nil, fmt.Errorf("a message of %d bytes, at most %d are taken", size, maxMessage)
+	}
+	body := make([]byte, size)
+	if _, err := io.ReadFull(r, body); err != nil {
+		return nil, err
+	}
+	m := &pb.Message{}
+	return m, proto.Unmarshal(body, m)
+}
+
+func (l *Link) read() {
+	r := bufio.NewReader(l.signal)
+	for {
+		_ = l.signal.SetReadDeadline(time.Now().Add(linkDead))
+		m, err := readMessage(r)
+		if err != nil {
+			l.fail("signalling: " + err.Error())
+			return
+		}
+		if err := l.handle(m); err != nil {
+			l.fail(err.Error())
+			return
+		}
+	}
+}
+
+// handle acts on one message. It must not block: heartbeats are answered from
+// here. An error ends the link.
+func (l *Link) handle(m *pb.Message) error {
+	switch m := m.Body.(type) {
+	case *pb.Message_Ping:
+		l.send(&pb.Message{Body: &pb.Message_Pong{Pong: m.Ping}})
+	case *pb.Message_Pong:
+		if rtt := time.Since(time.Unix(0, m.Pong.Time)); rtt >= 0 && rtt < linkDead {
+			l.rtt.Store(int64(rtt))
+		}
+	case *pb.Message_Subscribe:
+		l.serve(m.Subscribe)
+	case *pb.Message_Subscribed:
+		if in := l.inbound(m.Subscribed.Pull); in != nil {
+			return in.accepted(m.Subscribed)
+		}
+	case *pb.Message_Refused:
+		if m.Refused.Reason == reasonCrossed {
+			l.fail(reasonCrossed)
+		} else if in := l.inbound(m.Refused.Pull); in != nil {
+			in.refused(&capacity.Refusal{Reason: clip(m.Refused.Reason), Detail: clip(m.Refused.Detail)})
+		}
+	case *pb.Message_Start:
+		if b := l.branch(m.Start.Pull); b != nil {
+			b.begin()
+		}
+	case *pb.Message_Unsubscribe:
+		if b := l.branch(m.Unsubscribe.Pull); b != nil {
+			b.close()
+		}
+	case *pb.Message_Ended:
+		if in := l.inbound(m.Ended.Pull); in != nil {
+			in.end(clip(m.Ended.Reason))
+		}
+	case *pb.Message_Path:
+		if in := l.inbound(m.Path.Pull); in != nil {
+			path, err := l.parsePath(m.Path.Path)
+			if err != nil {
+				return err
+			}
+			in.move(path)
+		}
+	case *pb.Message_Offer:
+		if l.dialer {
+			return errors.New("an offer from who did not open the link")
+		}
+		return l.described(m.Offer)
+	case *pb.Message_Answer:
+		if !l.dialer {
+			return errors.New("an answer nobody asked for")
+		}
+		return l.described(m.Answer)
+	}
+	return nil
+}
+
+func (l *Link) described(d *pb.Description) error {
+	select {
+	case l.remote <- d:
+		return nil
+	default:
+		return errors.New("a description before the last one was answered")
+	}
+}
+
+// clip bounds a peer's words.
+func clip(s string) string {
+	const most = 200
+	if len(s) > most {
+		s = s[:most]
+	}
+	return strings.ToValidUTF8(s, "?")
+}
+
+// parsePath reads a path that the peer is the last of.
+func (l *Link) parsePath(raw [][]byte) ([]peer.ID, error) {
+	if len(raw) == 0 || len(raw) > capacity.MaxDepth {
+		return nil, fmt.Errorf("a path of %d nodes", len(raw))
+	}
+	path := make([]peer.ID, len(raw))
+	for i, b := range raw {
+		id, err := peer.IDFromBytes(b)
+		if err != nil {
+			return nil, fmt.Errorf("path: %w", err)
+		}
+		path[i] = id
+	}
+	if path[len(path)-1] != l.Peer {
+		return nil, errors.New("a path that does not end at its sender")
+	}
+	return path, nil
+}
+
+func (l *Link) inbound(pull uint64) *inbound {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.inbounds[pull]
+}
+
+func (l *Link) branch(pull uint64) *branch {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.branches[pull]
+}
+
+// Negotiation. One goroutine does it all, so that offers and answers of one
+// link never interleave.
+
+func (l *Link) negotiate() {
+	for {
+		var err error
+		select {
+		case <-l.done:
+			return
+		case <-l.renegotiate:
+			err = l.offer()
+		case d := <-l.remote:
+			if l.dialer {
+				err = errors.New("an answer nobody asked for")
+			} else {
+				err = l.answer(d)
+			}
+		}
+		if err != nil {
+			l.fail("negotiation: " + err.Error())
+			return
+		}
+	}
+}
+
+// wantOffer has the dialer negotiate; the other end waits to be offered.
+func (l *Link) wantOffer() {
+	if l.dialer {
+		select {
+		case l.renegotiate <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// offerLine adds a section to receive kind in. Only the dialer's negotiator,
+// and newLink, call it.
+func (l *Link) offerLine(kind webrtc.RTPCodecType) error {
+	_, err := l.pc.AddTransceiverFromKind(kind, webrtc.RTPTransceiverInit{Direction: webrtc.RTPTransceiverDirectionRecvonly})
+	return err
+}
+
+// missing counts, by kind, the tracks we pull that no section was named for.
+func (l *Link) missing() map[webrtc.RTPCodecType]int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	want := map[webrtc.RTPCodecType]int{}
+	for _, in := range l.inbounds {
+		for _, t := range in.described {
+			if in.mids[t.Id] == "" {
+				want[kindOf(t.Mime)]++
+			}
+		}
+	}
+	return want
+}
+
+// unusedLines counts the sections of kind that we offered to receive in and
+// that no track was ever named for.
+func (l *Link) unusedLines(kind webrtc.RTPCodecType) int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	n := 0
+	for _, tr := range l.pc.GetTransceivers() {
+		if tr.Kind() == kind && tr.Sender() == nil && l.slotsIn[tr.Mid()] == nil {
+			n++
+		}
+	}
+	return n
+}
+
+func (l *Link) offer() error {
+	l.mu.Lock()
+	l.offering = true
+	l.mu.Unlock()
+	for kind, n := range l.missing() {
+		for range n - l.unusedLines(kind) {
+			if err := l.offerLine(kind); err != nil {
+				return err
+			}
+		}
+	}
+	for s, o := range l.unplaced() {
+		tr, err := l.pc.AddTransceiverFromTrack(o, webrtc.RTPTransceiverInit{Direction: webrtc.RTPTransceiverDirectionSendonly})
+		if err != nil {
+			return err
+		}
+		l.place(s, tr.Sender())
+	}
+	description, err := l.pc.CreateOffer(nil)
+	if err == nil {
+		err = l.setLocal(description)
+	}
+	if err != nil {
+		return err
+	}
+	l.send(&pb.Message{Body: &pb.Message_Offer{Offer: l.describe()}})
+
+	timeout := time.NewTimer(linkSetup)
+	defer timeout.Stop()
+	select {
+	case d := <-l.remote:
+		if err := l.pc.SetRemoteDescription(webrtc.SessionDescription{Type: webrtc.SDPTypeAnswer, SDP: d.Sdp}); err != nil {
+			return err
+		}
+		return l.assign(d.Slots)
+	case <-timeout.C:
+		return fmt.Errorf("no answer within %v", linkSetup)
+	case <-l.done:
+		return nil
+	}
+}
+
+func (l *Link) answer(d *pb.Description) error {
+	if n := countLines([]byte(d.Sdp), "m="); n > 2*maxSlots {
+		return fmt.Errorf("an offer of %d media sections", n)
+	}
+	if err := l.pc.SetRemoteDescription(webrtc.SessionDescription{Type: webrtc.SDPTypeOffer, SDP: d.Sdp}); err != nil {
+		return err
+	}
+	// What there is no section for yet waits for the next offer, which the
+	// peer makes when it hears of the tracks.
+	for s, o := range l.unplaced() {
+		if !l.roomFor(o.Kind()) {
+			continue
+		}
+		sender, err := l.pc.AddTrack(o)
+		if err != nil {
+			return err
+		}
+		l.place(s, sender)
+	}
+	description, err := l.pc.CreateAnswer(nil)
+	if err == nil {
+		err = l.setLocal(description)
+	}
+	if err != nil {
+		return err
+	}
+	l.send(&pb.Message{Body: &pb.Message_Answer{Answer: l.describe()}})
+	return l.assign(d.Slots)
+}
+
+// roomFor reports whether the peer has offered a section for kind that nothing
+// is sent in.
+func (l *Link) roomFor(kind webrtc.RTPCodecType) bool {
+	return slices.ContainsFunc(l.pc.GetTransceivers(), func(t *webrtc.RTPTransceiver) bool {
+		return t.Kind() == kind && t.Sender() == nil && t.Direction() == webrtc.RTPTransceiverDirectionSendonly
+	})
+}
+
+func (l *Link) setLocal(d webrtc.SessionDescription) error {
+	gathered := webrtc.GatheringCompletePromise(l.pc)
+	if err := l.pc.SetLocalDescription(d); err != nil {
+		return err
+	}
+	select {
+	case <-gathered: // host candidates of one socket: at once
+	case <-l.done:
+	}
+	return nil
+}
+
+// describe is the local description, with the slots that got their mid by it.
+func (l *Link) describe() *pb.Description {
+	d := &pb.Description{Sdp: l.pc.LocalDescription().SDP}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, tr := range l.pc.GetTransceivers() {
+		for _, s := range l.slotsOut {
+			if s.mid == "" && s.sender != nil && s.sender == tr.Sender() {
+				s.mid = tr.Mid()
+				if s.branch != nil {
+					d.Slots = append(d.Slots, &pb.Slot{Mid: s.mid, Pull: s.branch.pull, Track: s.out.track.ID})
+				}
+			}
+		}
+	}
+	return d
+}
+
+// unplaced are the slots that wait for a section, and what is to be sent there.
+func (l *Link) unplaced() map[*slotOut]*out {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.slotsOut = slices.DeleteFunc(l.slotsOut, func(s *slotOut) bool { return s.sender == nil && s.out == nil })
+	all := map[*slotOut]*out{}
+	for _, s := range l.slotsOut {
+		if s.sender == nil {
+			all[s] = s.out
+		}
+	}
+	return all
+}
+
+// place gives s its sender and serves its RTCP, for whatever track is sent in
+// it at the time.
+func (l *Link) place(s *slotOut, sender *webrtc.RTPSender) {
+	l.mu.Lock()
+	s.sender = sender
+	l.mu.Unlock()
+	l.start(func() {
+		readRTCP(senderReader{sender}, func() *out {
+			l.mu.Lock()
+			defer l.mu.Unlock()
+			return s.out
+		})
+	})
+}
+
+// assign notes which sections carry the tracks that we pull, and asks again
+// for those that have none yet.
+func (l *Link) assign(slots []*pb.Slot) error {
+	for _, s := range slots {
+		if in := l.inbound(s.Pull); in != nil { // else unsubscribed meanwhile
+			in.assign(s.Track, s.Mid)
+		}
+	}
+	l.mu.Lock()
+	l.offering = false
+	again := false
+	for _, in := range l.inbounds {
+		if len(in.mids) < len(in.described) {
+			again = true
+			if in.offers++; in.offers > maxOffers {
+				l.mu.Unlock()
+				return fmt.Errorf("%d negotiations, and no section for stream %s", maxOffers, in.stream)
+			}
+		}
+	}
+	l.mu.Unlock()
+	if again {
+		l.wantOffer()
+	}
+	return nil
+}
+
+// onTrack is pion's handler: the peer sends in a section now.
+func (l *Link) onTrack(remote *webrtc.TrackRemote, receiver *webrtc.RTPReceiver) {
+	mid := ""
+	for _, tr := range l.pc.GetTransceivers() {
+		if tr.Receiver() == receiver {
+			mid = tr.Mid()
+		}
+	}
+	in := &intake{remote: remote, receiver: receiver}
+	in.ssrc.Store(uint32(remote.SSRC()))
+	l.mu.Lock()
+	slot := l.slot(mid)
+	slot.intake.Store(in)
+	if slot.next != nil {
+		in.assigned.Store(slot.next)
+	}
+	l.mu.Unlock()
+	l.start(in.readRTP)
+	l.start(in.readRTCP)
+	l.reachable()
+}
+
+// slot is the section mid, made if need be. Called with mu held.
+func (l *Link) slot(mid string) *slotIn {
+	s := l.slotsIn[mid]
+	if s == nil {
+		s = &slotIn{}
+		l.slotsIn[mid] = s
+	}
+	return s
+}
+
+// reachable has keyframe requests sent that could not be sent before.
+func (l *Link) reachable() {
+	l.mu.Lock()
+	var sources []*source
+	for _, s := range l.slotsIn {
+		if s.next != nil {
+			sources = append(sources, s.next.source)
+		}
+	}
+	l.mu.Unlock()
+	for _, s := range sources {
+		s.reachable()
+	}
+}
+
+// LinkStatus is a link as seen from this end.
+type LinkStatus struct {
+	Peer       peer.ID   `json:"peer"`
+	State      string    `json:"state"`
+	Dialer     bool      `json:"dialer"` // we opened it
+	RTT        float64   `json:"rtt_ms"`
+	Opened     time.Time `json:"opened"`
+	PullsIn    []string  `json:"pulls_in"`  // streams that come
+	PullsOut   []string  `json:"pulls_out"` // streams that go
+	PacketsIn  int64     `json:"packets_in"`
+	PacketsOut int64     `json:"packets_out"`
+	BytesIn    int64     `json:"bytes_in"`  // payload
+	BytesOut   int64     `json:"bytes_out"` // RTP
+	Lost       int64     `json:"lost"`      // packets that did not come
+}
+
+// Links lists this node's links.
+func (s *SFU) Links() []LinkStatus {
+	s.mu.Lock()
+	links := make([]*Link, 0, len(s.links))
+	for _, l := range s.links {
+		links = append(links, l)
+	}
+	s.mu.Unlock()
+	all := make([]LinkStatus, 0, len(links))
+	for _, l := range links {
+		all = append(all, l.status())
+	}
+	slices.SortFunc(all, func(a, b LinkStatus) int { return strings.Compare(string(a.Peer), string(b.Peer)) })
+	return all
+}
+
+func (l *Link) status() LinkStatus {
+	st := LinkStatus{
+		Peer: l.Peer, State: l.pc.ConnectionState().String(), Dialer: l.dialer, Opened: l.opened,
+		RTT: milliseconds(time.Duration(l.rtt.Load())), PullsIn: []string{}, PullsOut: []string{},
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, in := range l.inbounds {
+		st.PullsIn = append(st.PullsIn, in.stream)
+		for _, f := range in.feeds {
+			st.PacketsIn += f.track.packets.Load()
+			st.BytesIn += f.track.bytes.Load()
+			st.Lost += f.source.lost.Load()
+		}
+	}
+	for _, b := range l.branches {
+		st.PullsOut = append(st.PullsOut, b.stream.Name)
+		for _, o := range b.outs {
+			st.PacketsOut += int64(o.packets.Load())
+			st.BytesOut += o.bytes.Load()
+		}
+	}
+	slices.Sort(st.PullsIn)
+	slices.Sort(st.PullsOut)
+	return st
+}
+
+// writeRTCP is how outs on the link send their reports.
+func (l *Link) writeRTCP(p []rtcp.Packet) error { return l.pc.WriteRTCP(p) }

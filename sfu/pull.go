@@ -1,0 +1,237 @@
+package sfu
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"weir/capacity"
+)
+
+const (
+	// maxPulls bounds the streams that are being fetched at once: unknown names
+	// cost a search each.
+	maxPulls = 128
+	// pullAttempts is how many carriers are tried for one pull.
+	pullAttempts = 4
+	// resumeFor is how long a relay looks for another carrier after it lost
+	// its own, before it gives the stream up.
+	resumeFor = 5 * time.Second
+	// resumePause is between two such attempts.
+	resumePause = 200 * time.Millisecond
+	// attemptTimeout bounds one attempt: finding, dialling, subscribing.
+	attemptTimeout = 4 * time.Second
+)
+
+// A pull fetches one stream for as long as somebody here takes it. There is
+// one for a stream, however many ask for it.
+type pull struct {
+	name  string
+	ready chan struct{} // closed once stream or err is set
+	// The next two are set before ready is closed, and not changed.
+	stream *Stream
+	err    error
+}
+
+// acquire returns the stream, pulling it here if it is carried elsewhere. hint
+// names a carrier to try first.
+func (s *SFU) acquire(ctx context.Context, name string, hint *Carrier) (*Stream, error) {
+	s.mu.Lock()
+	if st := s.streams[name]; st != nil && !st.ended() {
+		s.mu.Unlock()
+		return st, nil
+	}
+	p := s.pulls[name]
+	switch {
+	case s.closed:
+		s.mu.Unlock()
+		return nil, errClosing
+	case p == nil && s.publishing[name]:
+		s.mu.Unlock()
+		return nil, ErrNotLive
+	case p == nil && len(s.pulls) >= maxPulls:
+		s.mu.Unlock()
+		return nil, &capacity.Refusal{Reason: "pulls", Detail: fmt.Sprintf("%d streams are being fetched already", maxPulls), RetryAfter: time.Second}
+	case p == nil:
+		p = &pull{name: name, ready: make(chan struct{})}
+		s.pulls[name] = p
+		s.wg.Go(func() { s.runPull(p, hint) })
+	}
+	s.mu.Unlock()
+	select {
+	case <-p.ready:
+		return p.stream, p.err
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+func (s *SFU) runPull(p *pull, hint *Carrier) {
+	began := time.Now()
+	s.event(Event{Kind: "pull.started", Stream: p.name})
+	in, carrier, err := s.pullFrom(p.name, hint, nil)
+	s.mu.Lock()
+	if err == nil && (s.streams[p.name] != nil || s.publishing[p.name]) {
+		err = fmt.Errorf("stream %s was published here meanwhile", p.name)
+	}
+	if err == nil {
+		p.stream = newStream(p.name, false, in.newTracks(), in.pathTo(s.cfg.Self), time.Now())
+		s.streams[p.name] = p.stream
+	}
+	p.err = err
+	if err != nil {
+		delete(s.pulls, p.name)
+	}
+	s.mu.Unlock()
+	if err != nil {
+		if in != nil {
+			in.unsubscribe()
+		}
+		s.event(Event{Kind: "pull.failed", Stream: p.name, Detail: err.Error(), Elapsed: milliseconds(time.Since(began))})
+		close(p.ready)
+		return
+	}
+	in.connect(p.stream.tracks)
+	close(p.ready)
+	s.event(Event{Kind: "pull.ready", Stream: p.name, Peer: carrier.Node, Elapsed: milliseconds(time.Since(began))})
+	s.cfg.Changed()
+
+	why, detail := s.keep(p.stream, in)
+	s.mu.Lock()
+	delete(s.pulls, p.name)
+	s.mu.Unlock()
+	s.drop(p.stream, why)
+	s.event(Event{Kind: "pull.ended", Stream: p.name, Detail: detail})
+}
+
+// keep holds the pull until nobody takes the stream or nobody carries it any
+// more, and says which: as a reason for those who pull it from here, and for
+// people. A carrier that is lost is replaced.
+func (s *SFU) keep(st *Stream, in *inbound) (why, detail string) {
+	linger := time.NewTimer(s.cfg.Linger)
+	defer linger.Stop()
+	for {
+		select {
+		case <-s.ctx.Done():
+			in.unsubscribe()
+			return reasonLost, "this node is closing"
+		case <-st.idle:
+			linger.Reset(s.cfg.Linger)
+		case <-linger.C:
+			idle := st.idleFor(time.Now())
+			if idle >= s.cfg.Linger && st.retire(reasonLost) {
+				in.unsubscribe()
+				return reasonLost, "nobody watches it"
+			}
+			linger.Reset(max(s.cfg.Linger-idle, time.Millisecond))
+		case path := <-in.moved:
+			if slices.Contains(path, s.cfg.Self) {
+				in.unsubscribe()
+				in.end(reasonLoop)
+				continue
+			}
+			s.moved(st, append(path, s.cfg.Self))
+		case <-in.over:
+			if in.reason() == reasonFinished {
+				return reasonFinished, "the publisher has finished"
+			}
+			lost := in.link.Peer
+			s.event(Event{Kind: "pull.lost", Stream: st.Name, Peer: lost, Detail: in.reason()})
+			next, err := s.resume(st, lost)
+			if err != nil {
+				return reasonLost, err.Error()
+			}
+			in = next
+		}
+	}
+}
+
+// resume finds another carrier for st and lets its tracks go on from there.
+func (s *SFU) resume(st *Stream, lost peer.ID) (*inbound, error) {
+	began := time.Now()
+	ctx, cancel := context.WithTimeout(s.ctx, resumeFor)
+	defer cancel()
+	for exclude := []peer.ID{lost}; ; exclude = nil { // it may come back
+		in, carrier, err := s.pullFrom(st.Name, nil, exclude)
+		if err == nil && !in.sameTracks(st.tracks) {
+			in.unsubscribe()
+			err = errors.New("it came back with other tracks")
+		}
+		if err == nil {
+			in.connect(st.tracks)
+			s.moved(st, in.pathTo(s.cfg.Self))
+			s.event(Event{Kind: "pull.resumed", Stream: st.Name, Peer: carrier.Node, Elapsed: milliseconds(time.Since(began))})
+			return in, nil
+		}
+		select {
+		case <-time.After(resumePause):
+		case <-ctx.Done():
+			return nil, fmt.Errorf("no other carrier within %v: %w", resumeFor, err)
+		}
+	}
+}
+
+// moved notes the stream's new path and tells those who pull it from here.
+func (s *SFU) moved(st *Stream, path []peer.ID) {
+	st.move(path)
+	for _, b := range st.branches() {
+		b.tellPath(path)
+	}
+	s.cfg.Changed()
+}
+
+// pullFrom subscribes to name at a carrier: hint if there is one, else those
+// that Locate finds, one after another.
+func (s *SFU) pullFrom(name string, hint *Carrier, exclude []peer.ID) (*inbound, Carrier, error) {
+	exclude = append(slices.Clone(exclude), s.cfg.Self)
+	var problems []string
+	for range pullAttempts {
+		in, carrier, err := s.attempt(name, hint, exclude)
+		if err == nil {
+			return in, carrier, nil
+		}
+		if s.ctx.Err() != nil {
+			return nil, Carrier{}, errClosing
+		}
+		if carrier.Node == "" { // nobody left to ask
+			var refusal *capacity.Refusal
+			if len(problems) > 0 && !errors.As(err, &refusal) {
+				err = fmt.Errorf("%w (%s)", err, strings.Join(problems, "; "))
+			}
+			return nil, Carrier{}, err
+		}
+		s.log.Debug("pull refused", "stream", name, "carrier", carrier.Node, "err", err)
+		problems = append(problems, fmt.Sprintf("%s: %v", carrier.Node.ShortString(), err))
+		if hint == nil && !errors.Is(err, errCrossed) {
+			exclude = append(exclude, carrier.Node)
+		}
+		hint = nil
+	}
+	return nil, Carrier{}, fmt.Errorf("no carrier of %s let us pull it (%s)", name, strings.Join(problems, "; "))
+}
+
+func (s *SFU) attempt(name string, hint *Carrier, exclude []peer.ID) (*inbound, Carrier, error) {
+	ctx, cancel := context.WithTimeout(s.ctx, attemptTimeout)
+	defer cancel()
+	carrier := Carrier{}
+	if hint != nil {
+		carrier = *hint
+	} else {
+		found, err := s.cfg.Locate(ctx, defaultNeed(capacity.Cascade, name), exclude)
+		if err != nil {
+			return nil, Carrier{}, err
+		}
+		carrier = found
+	}
+	link, err := s.link(ctx, carrier)
+	if err != nil {
+		return nil, carrier, err
+	}
+	in, err := link.subscribe(ctx, name, carrier.Lease)
+	return in, carrier, err
+}

@@ -1,0 +1,474 @@
+package sfu
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/pion/webrtc/v4"
+)
+
+type sessionKind string
+
+const (
+	kindWHIP sessionKind = "whip"
+	kindWHEP sessionKind = "whep"
+)
+
+const (
+	// connectTimeout is how long a client may take from its offer to media.
+	connectTimeout = 15 * time.Second
+	// consentTimeout is how long a client may go without an authenticated
+	// connectivity check (RFC 7675, section 5.1). Other packets do not count,
+	// since anyone can send them.
+	consentTimeout = 30 * time.Second
+	consentCheck   = 5 * time.Second
+)
+
+// errNoCodec means that client and stream have no codec in common.
+var errNoCodec = errors.New("no codec in common")
+
+// A session is one WHIP or WHEP client. Its goroutine, watch, owns it.
+type session struct {
+	fence
+	id     string
+	kind   sessionKind
+	sfu    *SFU
+	pc     *webrtc.PeerConnection
+	stream *Stream
+	entry  string // in the ledger
+	remote string // who asked, for people
+	began  time.Time
+
+	gone      chan string   // why the session is to end; the first counts
+	connected chan struct{} // closed when media can flow
+	done      chan struct{} // closed when nothing of it is left
+
+	outs    []*out    // a viewer's
+	sources []*source // a publisher's
+	release func()    // a viewer's hold on the stream
+
+	// patch is held while a PATCH is served.
+	patch      sync.Mutex
+	etag       string
+	offer      string // the client's last, to build a restart on
+	ufrag      string // the client's
+	candidates int
+}
+
+func (s *SFU) newSession(kind sessionKind, media *webrtc.MediaEngine, o *offer, entry, remote string) (*session, error) {
+	leg := legPublish
+	if kind == kindWHEP {
+		leg = legView
+	}
+	pc, err := s.engine.peerConnection(leg, media)
+	if err != nil {
+		return nil, err
+	}
+	sess := &session{
+		id: rand.Text(), kind: kind, sfu: s, pc: pc, entry: entry, remote: remote, began: time.Now(),
+		gone: make(chan string, 1), connected: make(chan struct{}), done: make(chan struct{}),
+		etag: newETag(), offer: o.sdp, ufrag: o.ufrag,
+	}
+	var once sync.Once
+	pc.OnConnectionStateChange(func(state webrtc.PeerConnectionState) {
+		switch state {
+		case webrtc.PeerConnectionStateConnected:
+			once.Do(func() {
+				close(sess.connected)
+				sess.start(sess.begin)
+			})
+		case webrtc.PeerConnectionStateFailed:
+			sess.end("the client fell silent")
+		case webrtc.PeerConnectionStateClosed:
+			sess.end("the client closed the connection")
+		}
+	})
+	return sess, nil
+}
+
+func newETag() string { return `"` + rand.Text() + `"` }
+
+// end asks the session to end. It does not wait.
+func (s *session) end(why string) {
+	select {
+	case s.gone <- why:
+	default:
+	}
+}
+
+// begin starts media: the connection is up.
+func (s *session) begin() {
+	for _, o := range s.outs {
+		o.track.add(o)
+	}
+	for _, src := range s.sources {
+		src.reachable()
+	}
+}
+
+// answer gives the client's offer to the PeerConnection and returns the answer,
+// with all of our candidates in it.
+func (s *session) answer(ctx context.Context, offer string) (string, error) {
+	if err := s.pc.SetRemoteDescription(webrtc.SessionDescription{Type: webrtc.SDPTypeOffer, SDP: offer}); err != nil {
+		return "", sdpError(err.Error())
+	}
+	for _, o := range s.outs {
+		if o.bound.Load() != nil {
+			continue // a restart
+		}
+		sender, err := s.pc.AddTrack(o)
+		if err != nil {
+			return "", err
+		}
+		s.start(func() { readRTCP(senderReader{sender}, func() *out { return o }) })
+	}
+	answer, err := s.pc.CreateAnswer(nil)
+	if err != nil {
+		return "", sdpError(err.Error())
+	}
+	gathered := webrtc.GatheringCompletePromise(s.pc)
+	if err := s.pc.SetLocalDescription(answer); err != nil {
+		return "", sdpError(err.Error())
+	}
+	select {
+	case <-gathered: // host candidates of one socket: at once
+	case <-ctx.Done():
+		return "", ctx.Err()
+	}
+	return s.pc.LocalDescription().SDP, nil
+}
+
+// discard closes a session that was never begun.
+func (s *session) discard() {
+	s.shut()
+	_ = s.pc.GracefulClose()
+	s.wait()
+}
+
+// admit takes the session in and watches over it from now on.
+func (s *SFU) admit(sess *session) error {
+	s.mu.Lock()
+	if s.closed {
+		s.mu.Unlock()
+		return errClosing
+	}
+	s.sessions[sess.id] = sess
+	s.wg.Go(sess.watch)
+	s.mu.Unlock()
+	s.event(Event{Kind: "session.opened", Stream: sess.stream.Name, Session: sess.id, Detail: string(sess.kind) + " from " + sess.remote})
+	return nil
+}
+
+// watch runs until the session is over, and takes it down.
+func (s *session) watch() {
+	connect := time.NewTimer(connectTimeout)
+	defer connect.Stop()
+	consent := time.NewTicker(consentCheck)
+	defer consent.Stop()
+	over := s.stream.over
+	if s.kind == kindWHIP {
+		over = nil
+	}
+	why := ""
+	for why == "" {
+		select {
+		case why = <-s.gone:
+		case <-over:
+			why = "the stream has ended"
+		case <-s.sfu.ctx.Done():
+			why = "this node is closing"
+		case <-connect.C:
+			select {
+			case <-s.connected:
+			default:
+				why = fmt.Sprintf("no media connection within %v", connectTimeout)
+			}
+		case now := <-consent.C:
+			if !s.consents(now) {
+				why = fmt.Sprintf("no connectivity check for %v", consentTimeout)
+			}
+		}
+	}
+
+	sfu := s.sfu
+	s.shut()
+	for _, o := range s.outs {
+		o.track.remove(o)
+	}
+	if s.kind == kindWHIP {
+		sfu.drop(s.stream, reasonFinished)
+	} else {
+		s.release()
+	}
+	for _, src := range s.sources {
+		src.close()
+	}
+	sfu.mu.Lock()
+	delete(sfu.sessions, s.id)
+	sfu.tombs.add(s.id)
+	sfu.mu.Unlock()
+	sfu.cfg.Ledger.End(s.entry)
+	_ = s.pc.GracefulClose()
+	s.wait()
+	close(s.done)
+	sfu.event(Event{Kind: "session.closed", Stream: s.stream.Name, Session: s.id, Detail: why, Elapsed: milliseconds(time.Since(s.began))})
+}
+
+// consents reports whether the client has shown lately that it still wants
+// media. Before the first check there is the connect timer.
+func (s *session) consents(now time.Time) bool {
+	select {
+	case <-s.connected:
+	default:
+		return true
+	}
+	pair, ok := s.pc.SCTP().Transport().ICETransport().GetSelectedCandidatePairStats()
+	if !ok || pair.RequestsReceived == 0 {
+		return true
+	}
+	return now.Sub(pair.LastRequestReceivedTimestamp.Time()) < consentTimeout
+}
+
+// publisher sets a WHIP client up as the stream's origin.
+func (s *SFU) publisher(ctx context.Context, name string, o *offer, entry, remote string) (*session, string, error) {
+	media, err := newMedia()
+	if err != nil {
+		return nil, "", err
+	}
+	// One codec of each kind, so that viewers can be answered before the first
+	// packet comes.
+	chosen := map[webrtc.RTPCodecType]offered{}
+	byMid := map[string]*Track{}
+	var tracks []*Track
+	count := map[webrtc.RTPCodecType]int{}
+	for _, section := range o.sections {
+		if !section.sends {
+			continue
+		}
+		codec, ok := chosen[section.kind]
+		if !ok {
+			if codec, ok = section.preferred(); !ok {
+				continue
+			}
+			chosen[section.kind] = codec
+			if err := register(media, codec.RTPCodecCapability, codec.pt, codec.rtx); err != nil {
+				return nil, "", sdpError(err.Error())
+			}
+		} else if !slices.ContainsFunc(section.codecs, func(c offered) bool { return c.pt == codec.pt && c.MimeType == codec.MimeType }) {
+			continue
+		}
+		t := &Track{ID: fmt.Sprintf("%s%d", section.kind, count[section.kind]), Codec: codec.RTPCodecCapability}
+		count[section.kind]++
+		tracks = append(tracks, t)
+		byMid[section.mid] = t
+	}
+	if len(tracks) == 0 {
+		return nil, "", fmt.Errorf("%w: the offer must send at least one track of %s", errNoCodec, strings.Join(codecNames(), ", "))
+	}
+
+	sess, err := s.newSession(kindWHIP, media, o, entry, remote)
+	if err != nil {
+		return nil, "", err
+	}
+	intakes := map[*Track]*intake{}
+	for _, t := range tracks {
+		in := &intake{}
+		src := newSource(t.Codec, func() bool {
+			ssrc := in.ssrc.Load()
+			return ssrc != 0 && askKeyframe(sess.pc, webrtc.SSRC(ssrc))
+		})
+		in.assigned.Store(&assignment{track: t, source: src})
+		t.attach(src)
+		intakes[t] = in
+		sess.sources = append(sess.sources, src)
+	}
+	sess.pc.OnTrack(func(remote *webrtc.TrackRemote, receiver *webrtc.RTPReceiver) {
+		for _, tr := range sess.pc.GetTransceivers() {
+			t := byMid[tr.Mid()]
+			if tr.Receiver() != receiver || t == nil {
+				continue
+			}
+			in := intakes[t]
+			if !in.ssrc.CompareAndSwap(0, uint32(remote.SSRC())) {
+				return // a second stream in one section
+			}
+			in.remote, in.receiver = remote, receiver
+			sess.start(in.readRTP)
+			sess.start(in.readRTCP)
+			in.assigned.Load().source.reachable()
+		}
+	})
+	sess.stream = newStream(name, true, tracks, []peer.ID{s.cfg.Self}, time.Now())
+	answer, err := sess.answer(ctx, o.sdp)
+	if err != nil {
+		sess.discard()
+		return nil, "", err
+	}
+	return sess, answer, nil
+}
+
+// viewer sets a WHEP client up to receive st.
+func (s *SFU) viewer(ctx context.Context, st *Stream, o *offer, entry, remote string) (*session, string, error) {
+	media, err := newMedia()
+	if err != nil {
+		return nil, "", err
+	}
+	taken := make([]bool, len(o.sections))
+	registered := map[webrtc.PayloadType]bool{}
+	var tracks []*Track
+	for _, t := range st.tracks {
+		for i, section := range o.sections {
+			if taken[i] || !section.receives || section.kind != kindOf(t.Codec.MimeType) {
+				continue
+			}
+			codec, ok := section.match(t.Codec)
+			if !ok {
+				continue
+			}
+			if !registered[codec.pt] {
+				registered[codec.pt] = true
+				if err := register(media, codec.RTPCodecCapability, codec.pt, codec.rtx); err != nil {
+					return nil, "", sdpError(err.Error())
+				}
+			}
+			taken[i] = true
+			tracks = append(tracks, t)
+			break
+		}
+	}
+	if len(tracks) == 0 {
+		var has []string
+		for _, t := range st.tracks {
+			has = append(has, t.Codec.MimeType)
+		}
+		return nil, "", fmt.Errorf("%w: the stream has %s; offer to receive that", errNoCodec, strings.Join(has, " and "))
+	}
+	sess, err := s.newSession(kindWHEP, media, o, entry, remote)
+	if err != nil {
+		return nil, "", err
+	}
+	sess.stream = st
+	for _, t := range tracks {
+		sess.outs = append(sess.outs, newOut(t, "weir", sess.pc.WriteRTCP))
+	}
+	answer, err := sess.answer(ctx, o.sdp)
+	if err == nil {
+		var ok bool
+		if sess.release, ok = st.use(sess, true); !ok {
+			err = ErrNotLive
+		}
+	}
+	if err != nil {
+		sess.discard()
+		return nil, "", err
+	}
+	return sess, answer, nil
+}
+
+func codecNames() []string {
+	var names []string
+	for _, mime := range forwardable {
+		_, name, _ := strings.Cut(mime, "/")
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	return names
+}
+
+// restart serves an ICE restart (RFC 9725, section 4.3.3): the client comes
+// with new credentials and gets ours. Called with patch held.
+func (s *session) restart(ctx context.Context, f *fragment) (string, error) {
+	offer := withCredentials(s.offer, f.ufrag, f.pwd)
+	answer, err := s.answer(ctx, offer)
+	if err != nil {
+		return "", err
+	}
+	s.offer, s.ufrag, s.candidates, s.etag = offer, f.ufrag, 0, newETag()
+	return restartFragment(answer), nil
+}
+
+// SessionStatus is a session as the admin API shows it.
+type SessionStatus struct {
+	ID        string      `json:"id"`
+	Kind      sessionKind `json:"kind"`
+	Stream    string      `json:"stream"`
+	Remote    string      `json:"remote"`
+	Since     time.Time   `json:"since"`
+	State     string      `json:"state"`
+	Packets   int64       `json:"packets"`
+	Bytes     int64       `json:"bytes"`
+	Lost      int64       `json:"lost"`
+	Keyframes int64       `json:"keyframes"`
+}
+
+// Sessions lists the WHIP and WHEP clients, oldest first.
+func (s *SFU) Sessions() []SessionStatus {
+	s.mu.Lock()
+	all := make([]SessionStatus, 0, len(s.sessions))
+	for _, sess := range s.sessions {
+		st := SessionStatus{
+			ID: sess.id, Kind: sess.kind, Stream: sess.stream.Name, Remote: sess.remote, Since: sess.began,
+			State: sess.pc.ConnectionState().String(),
+		}
+		for _, o := range sess.outs {
+			st.Packets += int64(o.packets.Load())
+			st.Bytes += o.bytes.Load()
+			st.Lost += o.lost.Load()
+		}
+		if sess.kind == kindWHIP {
+			for _, t := range sess.stream.tracks {
+				st.Packets += t.packets.Load()
+				st.Bytes += t.bytes.Load()
+				st.Keyframes += t.keyframes.Load()
+			}
+			for _, src := range sess.sources {
+				st.Lost += src.lost.Load()
+			}
+		}
+		all = append(all, st)
+	}
+	s.mu.Unlock()
+	slices.SortFunc(all, func(a, b SessionStatus) int { return a.Since.Compare(b.Since) })
+	return all
+}
+
+// tombstones remember the sessions that ended last, so that a DELETE that
+// comes after can be told apart from one of a session that never was.
+type tombstones struct {
+	ids  map[string]bool // whether it was deleted by its client
+	ring []string
+	next int
+}
+
+const maxTombstones = 4096
+
+// add notes that a session has ended, or will.
+func (t *tombstones) add(id string) {
+	if _, known := t.ids[id]; known {
+		return
+	}
+	if t.ids == nil {
+		t.ids = map[string]bool{}
+	}
+	if len(t.ring) < maxTombstones {
+		t.ring = append(t.ring, id)
+	} else {
+		delete(t.ids, t.ring[t.next])
+		t.ring[t.next] = id
+		t.next = (t.next + 1) % maxTombstones
+	}
+	t.ids[id] = false
+}
+
+// deleted notes that the client itself has ended the session.
+func (t *tombstones) deleted(id string) {
+	t.add(id)
+	t.ids[id] = true
+}

@@ -1,0 +1,283 @@
+// Package sfu takes streams in by WHIP (RFC 9725), sends them out by WHEP
+// (draft-ietf-wish-whep), and carries them from node to node over cascade
+// links. It forwards RTP and never transcodes.
+//
+// It knows nothing of how other nodes are found: [Config] has a function for
+// each thing it needs of them.
+package sfu
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net/http"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/crypto"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/multiformats/go-multiaddr"
+	"github.com/pion/ice/v4"
+	"github.com/pion/logging"
+
+	"weir/capacity"
+)
+
+// Overflow is what a full node does with a client that it cannot take.
+type Overflow string
+
+// The ways to hand a client on.
+const (
+	// Redirect answers 307 with the helper's URL and a ticket.
+	Redirect Overflow = "redirect"
+	// Relay hands the client's offer to the helper and returns its answer, for
+	// clients that do not follow redirects. Media flows to the helper directly.
+	Relay Overflow = "relay"
+	// Refuse answers 503.
+	Refuse Overflow = "refuse"
+)
+
+// ParseOverflow reads one of the names above.
+func ParseOverflow(s string) (Overflow, error) {
+	switch o := Overflow(s); o {
+	case Redirect, Relay, Refuse:
+		return o, nil
+	}
+	return "", fmt.Errorf("overflow %q: want redirect, relay or refuse", s)
+}
+
+// A Carrier is a node to pull a stream from.
+type Carrier struct {
+	Node  peer.ID
+	Addrs []multiaddr.Multiaddr
+	Lease string // ID of a lease for the pull, granted by Node; may be empty
+}
+
+// A Helper is a node that will take one client, under a lease.
+type Helper struct {
+	Node  peer.ID
+	URL   string // public base URL of its WHIP and WHEP
+	Lease capacity.Lease
+	Why   string // one line, for people
+}
+
+// Errors that Locate and Place return, and that decide what a client is told.
+var (
+	// ErrNotLive means that nobody publishes the stream now.
+	ErrNotLive = errors.New("stream is not live")
+	// ErrLoop means that pulling from that node would close a circle.
+	ErrLoop = errors.New("the stream would come back to where it is")
+)
+
+// Config is what an SFU is made of. All functions may be called from several
+// goroutines and must return when ctx ends.
+type Config struct {
+	Self   peer.ID
+	Key    crypto.PrivKey // signs tickets
+	Socket *Socket        // media; the SFU closes it
+	Ledger *capacity.Ledger
+
+	// Locate finds a carrier of stream, other than those in exclude, and
+	// reserves a pull on it. ErrNotLive if there is none.
+	Locate func(ctx context.Context, need capacity.Need, exclude []peer.ID) (Carrier, error)
+	// Place finds and reserves a helper for a client. A [capacity.Refusal] if
+	// nobody has room, ErrNotLive if the stream to view is nowhere.
+	Place func(ctx context.Context, need capacity.Need, exclude []peer.ID) (Helper, error)
+	// Published tells which other node has stream's publisher, if one does.
+	Published func(ctx context.Context, stream string) (peer.ID, bool)
+	// Dial opens the signalling of a cascade link.
+	Dial func(ctx context.Context, node peer.ID, addrs []multiaddr.Multiaddr) (Signal, error)
+	// Addrs are this node's own libp2p addresses, for tickets.
+	Addrs func() []multiaddr.Multiaddr
+	// Changed is told when a stream has come or gone.
+	Changed func()
+	// Event is told what happens; see [Event]. It must not block.
+	Event func(Event)
+
+	Overflow  Overflow      // default Redirect
+	PublicURL string        // base URL for Location; default: as the client addressed us
+	Fanout    int           // most cascade pulls of one stream; default 8
+	Depth     int           // most cascade links between origin and viewer; default 4
+	Linger    time.Duration // how long an unwatched relay is kept; default 10 s
+	Log       *slog.Logger
+}
+
+// An SFU is one node's media plane. Close ends all sessions and links and
+// waits for every goroutine.
+type SFU struct {
+	cfg    Config
+	log    *slog.Logger
+	engine engine
+	http   *http.Client // for Overflow Relay
+
+	ctx    context.Context // ends at Close
+	cancel context.CancelFunc
+
+	mu         sync.Mutex
+	closed     bool
+	streams    map[string]*Stream
+	publishing map[string]bool // names whose publisher is being set up
+	pulls      map[string]*pull
+	sessions   map[string]*session
+	tombs      tombstones
+	links      map[peer.ID]*Link
+	dialing    map[peer.ID]chan struct{}
+	pending    int // requests being set up
+
+	wg sync.WaitGroup // sessions, pulls, links, and their teardown
+}
+
+// New starts an SFU on cfg.Socket.
+func New(cfg Config) (*SFU, error) {
+	if cfg.Overflow == "" {
+		cfg.Overflow = Redirect
+	}
+	if cfg.Fanout == 0 {
+		cfg.Fanout = 8
+	}
+	if cfg.Depth == 0 {
+		cfg.Depth = 4
+	}
+	if cfg.Linger == 0 {
+		cfg.Linger = 10 * time.Second
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Changed == nil {
+		cfg.Changed = func() {}
+	}
+	if cfg.Event == nil {
+		cfg.Event = func(Event) {}
+	}
+	loggers := logging.NewDefaultLoggerFactory()
+	loggers.DefaultLogLevel = logging.LogLevelDisabled
+	ctx, cancel := context.WithCancel(context.Background())
+	s := &SFU{
+		cfg: cfg, log: cfg.Log, ctx: ctx, cancel: cancel,
+		http:       &http.Client{Timeout: relayTimeout, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }},
+		streams:    map[string]*Stream{},
+		publishing: map[string]bool{},
+		pulls:      map[string]*pull{},
+		sessions:   map[string]*session{},
+		links:      map[peer.ID]*Link{},
+		dialing:    map[peer.ID]chan struct{}{},
+	}
+	s.engine.log = loggers
+	s.engine.mux = ice.NewUDPMuxDefault(ice.UDPMuxParams{Logger: loggers.NewLogger("ice"), UDPConn: cfg.Socket})
+	if _, err := s.engine.certificate(time.Now()); err != nil {
+		cancel()
+		_ = s.engine.mux.Close()
+		return nil, err
+	}
+	return s, nil
+}
+
+// Run measures streams until ctx is done, and returns ctx.Err().
+func (s *SFU) Run(ctx context.Context) error {
+	tick := time.NewTicker(sampleInterval)
+	defer tick.Stop()
+	for {
+		select {
+		case now := <-tick.C:
+			s.mu.Lock()
+			streams := slices.Collect(maps.Values(s.streams))
+			s.mu.Unlock()
+			for _, st := range streams {
+				st.sample(now)
+			}
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// Close ends everything and waits. It may be called more than once.
+func (s *SFU) Close() error {
+	s.mu.Lock()
+	s.closed = true
+	s.mu.Unlock()
+	s.cancel()
+	s.wg.Wait()
+	s.http.CloseIdleConnections()
+	err := s.engine.mux.Close()
+	if e := s.cfg.Socket.Close(); err == nil && !isClosed(e) {
+		err = e
+	}
+	return err
+}
+
+// Carriages are this node's claims about the streams it carries, by name.
+func (s *SFU) Carriages() []capacity.Carriage {
+	s.mu.Lock()
+	streams := slices.Collect(maps.Values(s.streams))
+	s.mu.Unlock()
+	var all []capacity.Carriage
+	for _, st := range streams {
+		if !st.ended() {
+			all = append(all, st.carriage(s.cfg.Fanout))
+		}
+	}
+	slices.SortFunc(all, func(a, b capacity.Carriage) int { return cmpString(a.Stream, b.Stream) })
+	return all
+}
+
+// stream is the stream of that name that is carried here, or nil.
+func (s *SFU) stream(name string) *Stream {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if st := s.streams[name]; st != nil && !st.ended() {
+		return st
+	}
+	return nil
+}
+
+// drop ends st, for one of the reasons in link.go, and forgets it.
+func (s *SFU) drop(st *Stream, why string) {
+	st.end(why)
+	s.mu.Lock()
+	if s.streams[st.Name] == st {
+		delete(s.streams, st.Name)
+	}
+	s.mu.Unlock()
+	s.cfg.Changed()
+}
+
+// Counts are how many of each there are now.
+type Counts struct{ Publishers, Viewers, Streams, Links int }
+
+// Counts reads them.
+func (s *SFU) Counts() Counts {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c := Counts{Streams: len(s.streams), Links: len(s.links)}
+	for _, sess := range s.sessions {
+		if sess.kind == kindWHIP {
+			c.Publishers++
+		} else {
+			c.Viewers++
+		}
+	}
+	return c
+}
+
+// Event is something that happened, for people and for the console.
+type Event struct {
+	Time    time.Time `json:"time"`
+	Kind    string    `json:"kind"` // "session.opened", "link.closed", …
+	Stream  string    `json:"stream,omitempty"`
+	Peer    peer.ID   `json:"peer,omitempty"`
+	Session string    `json:"session,omitempty"`
+	Detail  string    `json:"detail,omitempty"`
+	Elapsed float64   `json:"elapsed_ms,omitempty"`
+}
+
+func (s *SFU) event(e Event) {
+	e.Time = time.Now()
+	s.cfg.Event(e)
+}
+
+func milliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }

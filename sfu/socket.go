@@ -1,0 +1,141 @@
+package sfu
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"sync/atomic"
+	"syscall"
+)
+
+// A Socket is the one UDP socket of a node that all media uses: WHIP, WHEP and
+// cascade links. It counts what passes, and keeps from the DTLS stack what
+// could close a session without knowing its keys.
+//
+// DTLS records of epoch 0 are not authenticated. Alerts among them, and
+// application data, which never is legitimate there, make pion/dtls close the
+// connection or answer with a fatal alert, so anyone who can forge a source
+// address could end a session: such datagrams are dropped (RFC 9147, section
+// 4.5.2, allows it).
+type Socket struct {
+	*net.UDPConn
+
+	in, out         atomic.Int64 // bytes of UDP payload
+	packIn, packOut atomic.Int64
+	dropped         atomic.Int64 // datagrams kept from DTLS
+}
+
+// socketBuffer is asked of the kernel in both directions: about 40 ms of
+// media at 1 Gbit/s.
+const socketBuffer = 4 << 20
+
+// ListenMedia binds addr ("127.0.0.1:0") for media. The error says so when the
+// port is taken.
+func ListenMedia(addr string) (*Socket, error) {
+	udp, err := net.ResolveUDPAddr("udp", addr)
+	if err != nil {
+		return nil, fmt.Errorf("media address %q: %w", addr, err)
+	}
+	conn, err := net.ListenUDP("udp", udp)
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return nil, fmt.Errorf("media address %s is in use by another process: choose another --media-port, or 0 for any free one", addr)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("media address %s: %w", addr, err)
+	}
+	// A smaller buffer than asked for costs packets only under load, and the
+	// kernel's limit is the operator's to raise.
+	_ = conn.SetReadBuffer(socketBuffer)
+	_ = conn.SetWriteBuffer(socketBuffer)
+	return &Socket{UDPConn: conn}, nil
+}
+
+// SocketCounters are totals since the socket was bound, in bytes of UDP
+// payload and in datagrams.
+type SocketCounters struct {
+	BytesIn, BytesOut     int64
+	PacketsIn, PacketsOut int64
+	Dropped               int64
+}
+
+// Counters reads the totals.
+func (s *Socket) Counters() SocketCounters {
+	return SocketCounters{
+		BytesIn: s.in.Load(), BytesOut: s.out.Load(),
+		PacketsIn: s.packIn.Load(), PacketsOut: s.packOut.Load(),
+		Dropped: s.dropped.Load(),
+	}
+}
+
+// ReadFromAddrPort implements ice.AddrPortReaderWriter.
+func (s *Socket) ReadFromAddrPort(b []byte) (int, netip.AddrPort, error) {
+	for {
+		n, from, err := s.UDPConn.ReadFromUDPAddrPort(b)
+		if err != nil {
+			return n, from, err
+		}
+		s.in.Add(int64(n))
+		s.packIn.Add(1)
+		if forgeable(b[:n]) {
+			s.dropped.Add(1)
+			continue
+		}
+		return n, from, nil
+	}
+}
+
+// WriteToAddrPort implements ice.AddrPortReaderWriter.
+func (s *Socket) WriteToAddrPort(b []byte, to netip.AddrPort) (int, error) {
+	n, err := s.UDPConn.WriteToUDPAddrPort(b, to)
+	s.out.Add(int64(n))
+	s.packOut.Add(1)
+	return n, err
+}
+
+// ReadFrom implements net.PacketConn.
+func (s *Socket) ReadFrom(b []byte) (int, net.Addr, error) {
+	n, from, err := s.ReadFromAddrPort(b)
+	if err != nil {
+		return n, nil, err
+	}
+	return n, net.UDPAddrFromAddrPort(from), nil
+}
+
+// WriteTo implements net.PacketConn.
+func (s *Socket) WriteTo(b []byte, to net.Addr) (int, error) {
+	udp, ok := to.(*net.UDPAddr)
+	if !ok {
+		return 0, fmt.Errorf("write to %T: not a UDP address", to)
+	}
+	return s.WriteToAddrPort(b, udp.AddrPort())
+}
+
+// DTLS 1.2 record header: RFC 6347, section 4.1.
+const (
+	dtlsHeader          = 13
+	dtlsAlert           = 21
+	dtlsApplicationData = 23
+)
+
+// forgeable reports whether datagram holds a DTLS record of epoch 0 that could
+// end a connection. Several records may share one datagram, so all are read;
+// what is not DTLS (RFC 7983: first byte 20 to 63) passes.
+func forgeable(datagram []byte) bool {
+	if len(datagram) == 0 || datagram[0] < 20 || datagram[0] > 63 {
+		return false
+	}
+	for rest := datagram; len(rest) >= dtlsHeader; {
+		epoch := binary.BigEndian.Uint16(rest[3:])
+		if epoch == 0 && (rest[0] == dtlsAlert || rest[0] == dtlsApplicationData) {
+			return true
+		}
+		end := dtlsHeader + int(binary.BigEndian.Uint16(rest[11:]))
+		if end > len(rest) {
+			return false
+		}
+		rest = rest[end:]
+	}
+	return false
+}

@@ -1,0 +1,517 @@
+package sfu
+
+import (
+	"io"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/pion/rtcp"
+	"github.com/pion/rtp"
+	"github.com/pion/webrtc/v4"
+
+	"weir/sfu/keyframe"
+)
+
+const (
+	// keyframeInterval is the least time between two keyframe requests to one
+	// source: however many viewers ask, the encoder hears of one.
+	keyframeInterval = 250 * time.Millisecond
+	// keyframePatience is how long a new viewer is kept from frames that it
+	// could not decode. Past that it gets what there is: the payload may be
+	// encrypted end to end, so that no keyframe can be told (RFC 9605).
+	keyframePatience = 2 * time.Second
+)
+
+// A Track is one RTP stream of a [Stream], and forwards every packet that its
+// source feeds it to all of its outs.
+//
+// Sender reports are carried rather than made: every out repeats the
+// publisher's own pairs of NTP and RTP time (RFC 3550, section 6.4.1), moved
+// by no more than that out's timestamp offset, so that audio and video stay in
+// sync over any number of hops.
+type Track struct {
+	ID    string // "video0", in the order of the publisher's offer
+	Codec webrtc.RTPCodecCapability
+
+	packets, bytes, keyframes atomic.Int64
+
+	// mu is held while a packet is handed to the outs. Their writes end in a
+	// UDP socket, which does not block.
+	mu     sync.Mutex
+	source *source
+	outs   []*out
+	report senderReport
+}
+
+// A source is one upstream of a track, from the moment that its first packet
+// came until another took over.
+type source struct {
+	clock uint32
+	// ask sends one keyframe request upstream; false if that is not possible yet.
+	ask  func() bool
+	lost atomic.Int64
+	// exts are the header extensions by their ID on this hop. The goroutine
+	// that feeds sets them before the first packet.
+	exts map[uint8]string
+
+	mu      sync.Mutex
+	asked   time.Time
+	wanted  bool        // a request could not be sent yet
+	waiting *time.Timer // the request that was put off
+	closed  bool
+}
+
+// senderReport is the last that came, and when, by our clock.
+type senderReport struct {
+	ntp uint64
+	rtp uint32
+	at  time.Time
+}
+
+// video reports whether the track's packets depend on each other.
+func (t *Track) video() bool { return kindOf(t.Codec.MimeType) == webrtc.RTPCodecTypeVideo }
+
+// attach makes s the track's source from now on. Outs go on with their own
+// numbering, and video waits for a keyframe, which is asked for.
+func (t *Track) attach(s *source) {
+	t.mu.Lock()
+	t.source = s
+	t.report = senderReport{}
+	need := t.video() && len(t.outs) > 0
+	now := time.Now()
+	for _, o := range t.outs {
+		o.since = now
+	}
+	t.mu.Unlock()
+	if need {
+		s.requestKeyframe()
+	}
+}
+
+// add begins forwarding to o and asks for a keyframe.
+func (t *Track) add(o *out) {
+	t.mu.Lock()
+	if slices.Contains(t.outs, o) {
+		t.mu.Unlock()
+		return
+	}
+	o.since = time.Now()
+	t.outs = append(t.outs, o)
+	source := t.source
+	t.mu.Unlock()
+	if source != nil && t.video() && !o.relay {
+		source.requestKeyframe()
+	}
+}
+
+func (t *Track) remove(o *out) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if i := slices.Index(t.outs, o); i >= 0 {
+		t.outs = slices.Delete(t.outs, i, i+1)
+	}
+}
+
+// requestKeyframe asks the source, if there is one yet.
+func (t *Track) requestKeyframe() {
+	t.mu.Lock()
+	source := t.source
+	t.mu.Unlock()
+	if source != nil && t.video() {
+		source.requestKeyframe()
+	}
+}
+
+// requestKeyframe asks at once, or at the end of keyframeInterval if it was
+// asked within it.
+func (s *source) requestKeyframe() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed || s.waiting != nil {
+		return
+	}
+	if wait := keyframeInterval - time.Since(s.asked); wait > 0 {
+		s.waiting = time.AfterFunc(wait, func() {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			s.waiting = nil
+			s.send()
+		})
+		return
+	}
+	s.send()
+}
+
+// send asks now. Called with mu held: ask writes one datagram, which does not
+// block.
+func (s *source) send() {
+	if s.closed {
+		return
+	}
+	if s.wanted = !s.ask(); !s.wanted {
+		s.asked = time.Now()
+	}
+}
+
+// reachable says that ask may work from now on.
+func (s *source) reachable() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.wanted {
+		s.send()
+	}
+}
+
+// gotKeyframe cancels a request that was put off: what it would ask for is
+// here.
+func (s *source) gotKeyframe() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.waiting != nil && s.waiting.Stop() {
+		s.waiting = nil
+	}
+}
+
+func (s *source) close() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.closed = true
+	if s.waiting != nil {
+		s.waiting.Stop()
+		s.waiting = nil
+	}
+}
+
+// feed forwards one packet of s. Packets of a source that was replaced are
+// dropped.
+func (t *Track) feed(s *source, p *rtp.Packet) {
+	key := t.video() && keyframe.Is(t.Codec.MimeType, p.Payload)
+	t.packets.Add(1)
+	t.bytes.Add(int64(len(p.Payload)))
+
+	now := time.Now()
+	served := true
+	t.mu.Lock()
+	if t.source != s {
+		t.mu.Unlock()
+		return
+	}
+	for _, o := range t.outs {
+		served = o.write(s, &t.report, p, key, now) && served
+	}
+	t.mu.Unlock()
+	if key {
+		t.keyframes.Add(1)
+		if served {
+			s.gotKeyframe()
+		}
+	}
+}
+
+// feedReport passes a sender report of s on to the outs.
+func (t *Track) feedReport(s *source, ntp uint64, rtpTime uint32) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.source != s {
+		return
+	}
+	t.report = senderReport{ntp: ntp, rtp: rtpTime, at: time.Now()}
+	for _, o := range t.outs {
+		o.report(s, &t.report, t.report.at)
+	}
+}
+
+// An out is one leg that a track is forwarded to: a viewer's, or a cascade
+// link's. It is a [webrtc.TrackLocal].
+//
+// The leg has an SSRC, sequence numbers and timestamps of its own, which go on
+// without a gap when the track's source changes.
+type out struct {
+	track *Track
+	// writeRTCP sends on the leg's PeerConnection.
+	writeRTCP func([]rtcp.Packet) error
+
+	packets, octets atomic.Uint32
+	bytes           atomic.Int64
+	lost            atomic.Int64 // as the far end last reported
+
+	bound  atomic.Pointer[binding]
+	stream string // msid
+	// relay outs get every packet: who needs a keyframe is known downstream.
+	relay bool
+
+	// The rest belongs to track.mu.
+	since   time.Time // waiting for a keyframe from then on
+	source  *source   // whose numbering the offsets are for; nil before the first packet
+	first   uint16    // source's sequence number of the first packet sent
+	sent    int       // packets of source since then
+	seqOff  uint16
+	timeOff uint32
+	lastSeq uint16    // highest sent, in our numbering
+	lastTS  uint32    // of lastSeq
+	lastAt  time.Time //
+}
+
+// binding is what the negotiation settled.
+type binding struct {
+	id     string
+	writer webrtc.TrackLocalWriter
+	ssrc   uint32
+	pt     uint8
+	exts   map[string]uint8
+}
+
+func newOut(t *Track, stream string, writeRTCP func([]rtcp.Packet) error) *out {
+	return &out{track: t, stream: stream, writeRTCP: writeRTCP}
+}
+
+// Bind implements webrtc.TrackLocal.
+func (o *out) Bind(ctx webrtc.TrackLocalContext) (webrtc.RTPCodecParameters, error) {
+	for _, codec := range ctx.CodecParameters() {
+		if codec.MimeType != o.track.Codec.MimeType {
+			continue
+		}
+		b := &binding{id: ctx.ID(), writer: ctx.WriteStream(), ssrc: uint32(ctx.SSRC()), pt: uint8(codec.PayloadType), exts: map[string]uint8{}}
+		carried := carriedExtensions[o.Kind()]
+		for _, ext := range ctx.HeaderExtensions() {
+			if slices.Contains(carried, ext.URI) {
+				b.exts[ext.URI] = uint8(ext.ID)
+			}
+		}
+		o.bound.Store(b)
+		return codec, nil
+	}
+	return webrtc.RTPCodecParameters{}, webrtc.ErrUnsupportedCodec
+}
+
+// Unbind implements webrtc.TrackLocal.
+func (o *out) Unbind(webrtc.TrackLocalContext) error {
+	o.bound.Store(nil)
+	return nil
+}
+
+// ID implements webrtc.TrackLocal.
+func (o *out) ID() string { return o.track.ID }
+
+// RID implements webrtc.TrackLocal.
+func (o *out) RID() string { return "" }
+
+// StreamID implements webrtc.TrackLocal. Tracks that share it are played in
+// sync.
+func (o *out) StreamID() string { return o.stream }
+
+// Kind implements webrtc.TrackLocal.
+func (o *out) Kind() webrtc.RTPCodecType { return kindOf(o.track.Codec.MimeType) }
+
+// write sends p in the leg's numbering, and reports whether the leg is past
+// waiting for a keyframe. Called with track.mu held.
+func (o *out) write(s *source, sr *senderReport, p *rtp.Packet, key bool, now time.Time) bool {
+	b := o.bound.Load()
+	if b == nil {
+		return false
+	}
+	begin := o.source != s
+	if begin {
+		if o.track.video() && !o.relay && !key && now.Sub(o.since) < keyframePatience {
+			return false
+		}
+		o.rebase(s, p, now)
+	} else if o.sent < 1<<14 && int16(p.SequenceNumber-o.first) < 0 {
+		return true // late, and from before the first packet we sent
+	}
+	o.sent++
+
+	h := rtp.Header{
+		Version:        2,
+		Marker:         p.Marker,
+		PayloadType:    b.pt,
+		SequenceNumber: p.SequenceNumber + o.seqOff,
+		Timestamp:      p.Timestamp + o.timeOff,
+		SSRC:           b.ssrc,
+	}
+	if p.Extension {
+		for _, id := range p.GetExtensionIDs() {
+			if to, ok := b.exts[s.exts[id]]; ok {
+				// An extension that does not fit is the publisher's loss alone.
+				_ = h.SetExtension(to, p.GetExtension(id))
+			}
+		}
+	}
+	// Errors mean the leg is closing, which its owner sees for itself.
+	n, _ := b.writer.WriteRTP(&h, p.Payload)
+	o.packets.Add(1)
+	o.octets.Add(uint32(len(p.Payload)))
+	o.bytes.Add(int64(n))
+	if int16(h.SequenceNumber-o.lastSeq) > 0 || begin {
+		o.lastSeq, o.lastTS, o.lastAt = h.SequenceNumber, h.Timestamp, now
+	}
+	if begin && !sr.at.IsZero() {
+		o.report(s, sr, now)
+	}
+	return true
+}
+
+// rebase chooses offsets so that p is the packet after the last one sent.
+func (o *out) rebase(s *source, p *rtp.Packet, now time.Time) {
+	if o.source != nil {
+		elapsed := now.Sub(o.lastAt).Seconds()
+		o.seqOff = o.lastSeq + 1 - p.SequenceNumber
+		o.timeOff = o.lastTS + max(1, uint32(elapsed*float64(s.clock))) - p.Timestamp
+	}
+	o.source, o.first, o.sent = s, p.SequenceNumber, 0
+}
+
+// report sends sr on the leg, carried forward to now. Called with track.mu
+// held.
+func (o *out) report(s *source, sr *senderReport, now time.Time) {
+	b := o.bound.Load()
+	if b == nil || o.source != s {
+		return
+	}
+	elapsed := now.Sub(sr.at)
+	// NTP time counts seconds in its upper 32 bits.
+	ntp := sr.ntp + uint64(elapsed.Seconds()*(1<<32))
+	_ = o.writeRTCP([]rtcp.Packet{&rtcp.SenderReport{
+		SSRC:        b.ssrc,
+		NTPTime:     ntp,
+		RTPTime:     sr.rtp + o.timeOff + uint32(elapsed.Seconds()*float64(s.clock)),
+		PacketCount: o.packets.Load(),
+		OctetCount:  o.octets.Load(),
+	}})
+}
+
+// readRTCP serves the RTCP of the far end, for the out that current returns,
+// until r ends: keyframe requests go to the track, reception reports are noted.
+// Retransmissions are pion's responder's.
+func readRTCP(r io.Reader, current func() *out) {
+	buf := make([]byte, receiveMTU)
+	for {
+		n, err := r.Read(buf)
+		if err != nil {
+			return
+		}
+		packets, err := rtcp.Unmarshal(buf[:n])
+		o := current()
+		if err != nil || o == nil {
+			continue
+		}
+		for _, p := range packets {
+			switch p := p.(type) {
+			case *rtcp.PictureLossIndication, *rtcp.FullIntraRequest:
+				o.track.requestKeyframe()
+			case *rtcp.ReceiverReport:
+				for _, r := range p.Reports {
+					if b := o.bound.Load(); b != nil && r.SSRC == b.ssrc {
+						o.lost.Store(int64(r.TotalLost))
+					}
+				}
+			}
+		}
+	}
+}
+
+// senderReader adapts a pion sender's RTCP to io.Reader.
+type senderReader struct{ *webrtc.RTPSender }
+
+func (s senderReader) Read(b []byte) (int, error) {
+	n, _, err := s.RTPSender.Read(b)
+	return n, err
+}
+
+// An intake reads one remote track and feeds it to whatever track it is
+// assigned to at the moment; none, and the packets are dropped.
+type intake struct {
+	ssrc     atomic.Uint32 // remote's; 0 until it is there
+	remote   *webrtc.TrackRemote
+	receiver *webrtc.RTPReceiver
+
+	assigned atomic.Pointer[assignment]
+}
+
+type assignment struct {
+	track  *Track
+	source *source
+}
+
+// newSource makes a source whose keyframes ask requests. Its header extensions
+// are known only once the remote track is there.
+func newSource(codec webrtc.RTPCodecCapability, ask func() bool) *source {
+	return &source{clock: codec.ClockRate, ask: ask}
+}
+
+// extensionsOf maps the header extension IDs of a receiver to their URIs.
+func extensionsOf(r *webrtc.RTPReceiver) map[uint8]string {
+	exts := map[uint8]string{}
+	for _, e := range r.GetParameters().HeaderExtensions {
+		exts[uint8(e.ID)] = e.URI
+	}
+	return exts
+}
+
+// readRTP feeds packets until the remote track ends.
+func (in *intake) readRTP() {
+	buf := make([]byte, receiveMTU)
+	var (
+		p       rtp.Packet
+		current *assignment
+		last    uint16
+		live    bool
+	)
+	for {
+		n, _, err := in.remote.Read(buf)
+		if err != nil {
+			return
+		}
+		a := in.assigned.Load()
+		if a == nil || p.Unmarshal(buf[:n]) != nil {
+			live = false
+			continue
+		}
+		if a != current {
+			current, live = a, false
+			a.source.exts = extensionsOf(in.receiver)
+		}
+		if gap := int16(p.SequenceNumber - last); live && gap > 1 {
+			a.source.lost.Add(int64(gap - 1))
+		} else if live && gap < 0 {
+			a.source.lost.Add(-1) // was counted, came late
+		}
+		if !live || int16(p.SequenceNumber-last) > 0 {
+			last, live = p.SequenceNumber, true
+		}
+		a.track.feed(a.source, &p)
+	}
+}
+
+// readRTCP passes the far end's sender reports on until the track ends.
+func (in *intake) readRTCP() {
+	buf := make([]byte, receiveMTU)
+	for {
+		n, _, err := in.receiver.Read(buf)
+		if err != nil {
+			return
+		}
+		packets, err := rtcp.Unmarshal(buf[:n])
+		if err != nil {
+			continue
+		}
+		a := in.assigned.Load()
+		if a == nil {
+			continue
+		}
+		for _, p := range packets {
+			if sr, ok := p.(*rtcp.SenderReport); ok && sr.SSRC == uint32(in.remote.SSRC()) {
+				a.track.feedReport(a.source, sr.NTPTime, sr.RTPTime)
+			}
+		}
+	}
+}
+
+// askKeyframe sends one picture loss indication (RFC 4585, section 6.3.1) for
+// ssrc, and reports whether the connection was up to send it.
+func askKeyframe(pc *webrtc.PeerConnection, ssrc webrtc.SSRC) bool {
+	return pc.ConnectionState() == webrtc.PeerConnectionStateConnected &&
+		pc.WriteRTCP([]rtcp.Packet{&rtcp.PictureLossIndication{MediaSSRC: uint32(ssrc)}}) == nil
+}
