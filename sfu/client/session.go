@@ -1,0 +1,255 @@
+package client
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"mime"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+)
+
+const (
+	maxHops     = 5
+	maxAnswer   = 64 << 10 // bytes of SDP
+	maxReason   = 1 << 10  // bytes quoted of a refusal
+	sdpType     = "application/sdp"
+	deleteTime  = 2 * time.Second // what Close waits for the server
+	retryTime   = time.Second     // between attempts, where the server names no time
+	minRetry    = 100 * time.Millisecond
+	httpTimeout = 10 * time.Second // for a server that accepts and then says nothing
+)
+
+var (
+	// ErrBadURL means that the URL given is not one to publish to or view.
+	ErrBadURL = errors.New("not an http or https URL")
+	// ErrNoConnection means that the server was not reached: its HTTP port, or
+	// its media port after a good answer.
+	ErrNoConnection = errors.New("no connection")
+	// ErrBadAnswer means that the server answered 201 but not with an SDP answer
+	// that fits the offer, or redirected in a way that cannot be followed.
+	ErrBadAnswer = errors.New("bad answer")
+)
+
+// Refused is the server's answer to an offer if it is not 201 Created.
+type Refused struct {
+	URL        string // the last one asked, after redirects
+	Status     int
+	Body       string        // the first kilobyte at most, spaces trimmed
+	RetryAfter time.Duration // 0 if the server named none
+}
+
+func (r *Refused) Error() string {
+	s := fmt.Sprintf("refused by %s: %d %s", r.URL, r.Status, http.StatusText(r.Status))
+	if r.Body != "" {
+		s += fmt.Sprintf(": %q", r.Body)
+	}
+	if r.RetryAfter > 0 {
+		s += fmt.Sprintf(" (retry after %v)", r.RetryAfter.Round(time.Second))
+	}
+	return s
+}
+
+// session is the HTTP side of a WHIP or WHEP session (RFC 9725).
+type session struct {
+	http     *http.Client
+	posted   time.Time // when the POST that led to the answer was first sent
+	answered time.Time
+	answer   string
+	hops     []string // URLs asked, the last one answered 201
+	resource *url.URL // where DELETE goes; nil if the server named none
+	etag     string
+}
+
+// httpClient copies c, or makes a new one, so that redirects come back to us.
+func httpClient(c *http.Client) *http.Client {
+	own := http.Client{}
+	if c != nil {
+		own = *c
+	} else {
+		own.Transport = http.DefaultTransport.(*http.Transport).Clone()
+	}
+	own.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	return &own
+}
+
+func parseURL(raw string) (*url.URL, error) {
+	u, err := url.Parse(raw)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrBadURL, err)
+	}
+	if u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
+		return nil, fmt.Errorf("%w: %q; expected something like http://127.0.0.1:8080/whip/demo", ErrBadURL, raw)
+	}
+	return u, nil
+}
+
+// negotiate posts offer to u and follows up to maxHops redirects. A server that
+// answers 409 or 503 is asked again, from u on, until wait has passed since the
+// first attempt. ctx bounds everything.
+func negotiate(ctx context.Context, c *http.Client, u *url.URL, offer string, wait time.Duration, log *slog.Logger) (*session, error) {
+	start := time.Now()
+	for {
+		s, err := attempt(ctx, c, u, offer)
+		var refused *Refused
+		if !errors.As(err, &refused) || refused.Status != http.StatusConflict && refused.Status != http.StatusServiceUnavailable {
+			return s, err
+		}
+		pause := max(refused.RetryAfter, minRetry)
+		if refused.RetryAfter == 0 {
+			pause = retryTime
+		}
+		if left := wait - time.Since(start); left <= 0 {
+			return nil, err
+		} else if pause > left {
+			pause = left // one last try when the time is up
+		}
+		log.Info("refused, waiting", "url", refused.URL, "status", refused.Status, "reason", refused.Body, "retry", pause)
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return nil, err
+		}
+	}
+}
+
+// attempt posts offer to u and to where it is redirected.
+func attempt(ctx context.Context, c *http.Client, u *url.URL, offer string) (*session, error) {
+	s := &session{http: c, posted: time.Now()}
+	for {
+		s.hops = append(s.hops, u.String())
+		next, err := s.post(ctx, u, offer)
+		if err != nil || next == nil {
+			return s, err
+		}
+		if len(s.hops) > maxHops {
+			return nil, fmt.Errorf("%w: more than %d redirects: %s", ErrBadAnswer, maxHops, strings.Join(append(s.hops, next.String()), " → "))
+		}
+		u = next
+	}
+}
+
+// post sends offer to u. It returns where to go instead if it is redirected.
+func (s *session) post(ctx context.Context, u *url.URL, offer string) (*url.URL, error) {
+	ctx, cancel := context.WithTimeout(ctx, httpTimeout)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, u.String(), strings.NewReader(offer))
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrBadURL, err)
+	}
+	req.Header.Set("Content-Type", sdpType)
+	req.Header.Set("Accept", sdpType)
+	resp, err := s.http.Do(req)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrNoConnection, err)
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
+	if err != nil {
+		return nil, fmt.Errorf("%w: read answer of %s: %w", ErrNoConnection, u, err)
+	}
+	switch resp.StatusCode {
+	case http.StatusCreated:
+		return nil, s.accept(u, resp.Header, body)
+	case http.StatusTemporaryRedirect, http.StatusPermanentRedirect:
+		next, err := u.Parse(resp.Header.Get("Location"))
+		if err != nil || resp.Header.Get("Location") == "" {
+			return nil, fmt.Errorf("%w: %s redirects to %q", ErrBadAnswer, u, resp.Header.Get("Location"))
+		}
+		if _, err := parseURL(next.String()); err != nil {
+			return nil, fmt.Errorf("%w: %s redirects: %w", ErrBadAnswer, u, err)
+		}
+		return next, nil
+	}
+	return nil, &Refused{
+		URL:        u.String(),
+		Status:     resp.StatusCode,
+		Body:       reason(body),
+		RetryAfter: retryAfter(resp.Header.Get("Retry-After"), time.Now()),
+	}
+}
+
+// accept takes over a 201 answer that came from u. The resource is remembered
+// even if the answer is bad, so that it can be deleted.
+func (s *session) accept(u *url.URL, h http.Header, body []byte) error {
+	s.answered = time.Now()
+	s.etag = h.Get("ETag")
+	if l := h.Get("Location"); l != "" {
+		r, err := u.Parse(l)
+		if err != nil {
+			return fmt.Errorf("%w: %s: Location %q: %w", ErrBadAnswer, u, l, err)
+		}
+		s.resource = r
+	}
+	if t, _, err := mime.ParseMediaType(h.Get("Content-Type")); err != nil || t != sdpType {
+		return fmt.Errorf("%w: %s: content type %q; expected %s", ErrBadAnswer, u, h.Get("Content-Type"), sdpType)
+	}
+	if len(body) > maxAnswer {
+		return fmt.Errorf("%w: %s: more than %d bytes", ErrBadAnswer, u, maxAnswer)
+	}
+	if !bytes.HasPrefix(body, []byte("v=0")) {
+		return fmt.Errorf("%w: %s: %q; expected SDP, which begins with v=0", ErrBadAnswer, u, reason(body[:min(len(body), 80)]))
+	}
+	s.answer = string(body)
+	return nil
+}
+
+// end deletes the session at the server and lets go of connections. That the
+// server has forgotten the session already is no error. It may be called on a
+// session that came to nothing, nil included.
+func (s *session) end() error {
+	if s == nil {
+		return nil
+	}
+	defer s.http.CloseIdleConnections()
+	if s.resource == nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), deleteTime)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodDelete, s.resource.String(), nil)
+	if err != nil {
+		return fmt.Errorf("end session: %w", err)
+	}
+	if s.etag != "" {
+		req.Header.Set("If-Match", s.etag)
+	}
+	resp, err := s.http.Do(req)
+	if err != nil {
+		return fmt.Errorf("end session: %w", err)
+	}
+	defer resp.Body.Close()
+	body, _ := io.ReadAll(io.LimitReader(resp.Body, maxReason))
+	switch {
+	case resp.StatusCode < 300, resp.StatusCode == http.StatusNotFound, resp.StatusCode == http.StatusGone:
+		return nil
+	}
+	return fmt.Errorf("end session: DELETE %s: %s: %q", s.resource, resp.Status, reason(body))
+}
+
+// url returns where the offer was accepted, after redirects.
+func (s *session) url() string { return s.hops[len(s.hops)-1] }
+
+// reason makes a server's text fit to print: bounded, valid and on one line.
+func reason(body []byte) string {
+	s := strings.ToValidUTF8(string(body[:min(len(body), maxReason)]), "")
+	return strings.Join(strings.Fields(s), " ")
+}
+
+// retryAfter parses a Retry-After header, seconds or a date (RFC 9110 §10.2.3),
+// as a time from now on; 0 if there is none.
+func retryAfter(h string, now time.Time) time.Duration {
+	if n, err := strconv.ParseUint(h, 10, 31); err == nil {
+		return time.Duration(n) * time.Second
+	}
+	if t, err := http.ParseTime(h); err == nil {
+		return max(0, t.Sub(now))
+	}
+	return 0
+}

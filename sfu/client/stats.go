@@ -1,0 +1,198 @@
+package client
+
+import (
+	"encoding/json"
+	"time"
+)
+
+// Stats is what a [Publisher] has sent or a [Viewer] has received. Times are
+// since the POST that the server accepted was first sent, before its redirects;
+// 0 means not yet. In JSON they are milliseconds, with names that end in _ms.
+type Stats struct {
+	Elapsed       time.Duration
+	Answered      time.Duration // the SDP answer was there
+	ICE           time.Duration // ICE connected
+	Connected     time.Duration // DTLS done: media can flow
+	FirstPacket   time.Duration // first RTP packet sent or received
+	FirstKeyframe time.Duration // first packet of the first keyframe
+	FirstFrame    time.Duration // first frame whose decoding needs no other was complete
+
+	Packets   uint64  // RTP packets: received once each, repairs included
+	Bytes     uint64  // of RTP payload
+	Lost      uint64  // viewer: not received, nor repaired; publisher: as the server reports
+	Frames    uint64  // of video
+	Keyframes uint64  // of video
+	Bitrate   float64 // of RTP payload, bit/s: since the first packet, or see Since
+
+	Latency *Latency       // viewer: what the publisher's abs-capture-time tells, nil without it
+	Skew    *time.Duration // viewer: how much later video comes than the audio captured with it, from sender reports; nil without them
+	Acked   bool           // publisher: the server has reported on packets received
+
+	URL    string   // where the offer was accepted
+	Hops   []string // every URL asked, from the one given to URL
+	State  string   // of the connection: connecting, connected, disconnected, failed, closed
+	Tracks []TrackStats
+}
+
+// TrackStats is one track's part of [Stats].
+type TrackStats struct {
+	Kind      string  `json:"kind"`  // audio or video
+	Codec     string  `json:"codec"` // such as video/VP8
+	SSRC      uint32  `json:"ssrc"`
+	Packets   uint64  `json:"packets"`
+	Bytes     uint64  `json:"bytes"`
+	Lost      uint64  `json:"lost"`
+	Frames    uint64  `json:"frames"`
+	Keyframes uint64  `json:"keyframes"`
+	Bitrate   float64 `json:"bitrate"`
+
+	FirstPacket   time.Duration `json:"-"`
+	FirstKeyframe time.Duration `json:"-"`
+	FirstFrame    time.Duration `json:"-"`
+	LongestGap    time.Duration `json:"-"` // viewer: between the arrivals of two packets
+
+	Resets     uint64   `json:"resets"`     // viewer: sequence numbers began anew
+	Backwards  uint64   `json:"backwards"`  // viewer: timestamps of packets in order went back
+	Duplicates uint64   `json:"duplicates"` // viewer: packets received again, or too late to tell
+	NACKs      uint64   `json:"nacks"`      // publisher: packets asked for again by the server
+	PLIs       uint64   `json:"plis"`       // publisher: keyframes asked for by the server; viewer: by us
+	RTT        Millis   `json:"rtt_ms"`     // publisher: from receiver reports, 0 unknown
+	Latency    *Latency `json:"latency_ms"` // viewer
+}
+
+// Millis is a duration that JSON shows as milliseconds.
+type Millis time.Duration
+
+// MarshalJSON writes d as a number of milliseconds with three decimals at most.
+func (d Millis) MarshalJSON() ([]byte, error) {
+	return json.Marshal(float64(time.Duration(d).Microseconds()) / 1000)
+}
+
+// Latency is the distribution of one-way latencies: arrival by this machine's
+// clock minus the capture time the publisher stamped by its own.
+type Latency struct {
+	Count uint64 `json:"count"`
+	Min   Millis `json:"min"`
+	P50   Millis `json:"p50"`
+	P90   Millis `json:"p90"`
+	P99   Millis `json:"p99"`
+	Max   Millis `json:"max"`
+}
+
+func (h *histogram) latency() *Latency {
+	if h.count == 0 {
+		return nil
+	}
+	return &Latency{
+		Count: h.count,
+		Min:   Millis(h.min),
+		P50:   Millis(h.quantile(0.50)),
+		P90:   Millis(h.quantile(0.90)),
+		P99:   Millis(h.quantile(0.99)),
+		Max:   Millis(h.max),
+	}
+}
+
+// MarshalJSON writes s with snake_case keys and times in milliseconds.
+func (s Stats) MarshalJSON() ([]byte, error) {
+	tracks := s.Tracks
+	if tracks == nil {
+		tracks = []TrackStats{}
+	}
+	return json.Marshal(struct {
+		Elapsed       Millis       `json:"elapsed_ms"`
+		State         string       `json:"state"`
+		URL           string       `json:"url"`
+		Hops          []string     `json:"hops"`
+		Answered      Millis       `json:"answered_ms"`
+		ICE           Millis       `json:"ice_ms"`
+		Connected     Millis       `json:"connected_ms"`
+		FirstPacket   Millis       `json:"first_packet_ms"`
+		FirstKeyframe Millis       `json:"first_keyframe_ms"`
+		FirstFrame    Millis       `json:"first_frame_ms"`
+		Packets       uint64       `json:"packets"`
+		Bytes         uint64       `json:"bytes"`
+		Lost          uint64       `json:"lost"`
+		Frames        uint64       `json:"frames"`
+		Keyframes     uint64       `json:"keyframes"`
+		Bitrate       float64      `json:"bitrate"`
+		Acked         bool         `json:"acked"`
+		Latency       *Latency     `json:"latency_ms"`
+		Skew          *Millis      `json:"skew_ms"`
+		Tracks        []TrackStats `json:"tracks"`
+	}{
+		Millis(s.Elapsed), s.State, s.URL, s.Hops,
+		Millis(s.Answered), Millis(s.ICE), Millis(s.Connected),
+		Millis(s.FirstPacket), Millis(s.FirstKeyframe), Millis(s.FirstFrame),
+		s.Packets, s.Bytes, s.Lost, s.Frames, s.Keyframes, s.Bitrate,
+		s.Acked, s.Latency, (*Millis)(s.Skew), tracks,
+	})
+}
+
+// MarshalJSON writes t with snake_case keys and times in milliseconds.
+func (t TrackStats) MarshalJSON() ([]byte, error) {
+	type plain TrackStats
+	return json.Marshal(struct {
+		plain
+		FirstPacket   Millis `json:"first_packet_ms"`
+		FirstKeyframe Millis `json:"first_keyframe_ms"`
+		FirstFrame    Millis `json:"first_frame_ms"`
+		LongestGap    Millis `json:"longest_gap_ms"`
+	}{plain(t), Millis(t.FirstPacket), Millis(t.FirstKeyframe), Millis(t.FirstFrame), Millis(t.LongestGap)})
+}
+
+// Since returns s with every Bitrate taken over the time since before, an
+// earlier Stats of the same Publisher or Viewer.
+func (s Stats) Since(before Stats) Stats {
+	rate := func(now, then uint64) float64 {
+		if s.Elapsed <= before.Elapsed {
+			return 0
+		}
+		return float64(8*(now-then)) / (s.Elapsed - before.Elapsed).Seconds()
+	}
+	s.Bitrate = rate(s.Bytes, before.Bytes)
+	tracks := append([]TrackStats(nil), s.Tracks...)
+	for i := range tracks {
+		then := uint64(0)
+		for _, t := range before.Tracks {
+			if t.SSRC == tracks[i].SSRC {
+				then = t.Bytes
+			}
+		}
+		tracks[i].Bitrate = rate(tracks[i].Bytes, then)
+	}
+	s.Tracks = tracks
+	return s
+}
+
+// total fills in what is summed over tracks.
+func (s *Stats) total() {
+	for i := range s.Tracks {
+		t := &s.Tracks[i]
+		if span := s.Elapsed - t.FirstPacket; t.FirstPacket > 0 && span > 0 {
+			t.Bitrate = float64(8*t.Bytes) / span.Seconds()
+		}
+		s.Packets += t.Packets
+		s.Bytes += t.Bytes
+		s.Lost += t.Lost
+		s.Bitrate += t.Bitrate
+		s.FirstPacket = earlier(s.FirstPacket, t.FirstPacket)
+		s.FirstKeyframe = earlier(s.FirstKeyframe, t.FirstKeyframe)
+		if t.Kind == "video" {
+			s.Frames += t.Frames
+			s.Keyframes += t.Keyframes
+			s.FirstFrame = earlier(s.FirstFrame, t.FirstFrame)
+		}
+	}
+	if s.FirstFrame == 0 && len(s.Tracks) == 1 { // audio alone
+		s.FirstFrame = s.Tracks[0].FirstFrame
+	}
+}
+
+// earlier returns the smaller of a and b, of which 0 is not a time.
+func earlier(a, b time.Duration) time.Duration {
+	if a == 0 || b != 0 && b < a {
+		return b
+	}
+	return a
+}
