@@ -1,0 +1,265 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"weir/sfu/client"
+)
+
+// connectTime is what publish and view give a server to answer and to connect,
+// on top of --wait.
+const connectTime = 15 * time.Second
+
+// mediaFlags are what publish and view have in common.
+func mediaFlags(more ...cli.Flag) []cli.Flag {
+	return append(more,
+		&cli.DurationFlag{Name: "duration", Usage: "stop after `D`, such as 30s (0: when interrupted)", EnvVars: []string{"WEIR_DURATION"}},
+		&cli.DurationFlag{Name: "interval", Value: time.Second, Usage: "print statistics every `D`", EnvVars: []string{"WEIR_INTERVAL"}},
+		&cli.DurationFlag{Name: "wait", Usage: "ask a server that answers 409 or 503 again for `D`", EnvVars: []string{"WEIR_WAIT"}},
+		&cli.BoolFlag{Name: "json", Usage: "print one JSON object per interval, and a last one with \"final\":true", EnvVars: []string{"WEIR_JSON"}},
+	)
+}
+
+func publishCommand() *cli.Command {
+	return &cli.Command{
+		Name:      "publish",
+		Usage:     "send media to a WHIP endpoint",
+		ArgsUsage: "[FILE…] URL",
+		Description: `Sends FILEs to URL, such as http://127.0.0.1:8080/whip/demo, and prints
+statistics. Flags go before FILE and URL. At most one file with video (.ivf with
+VP8, VP9 or AV1; .h264, Annex B) and one with audio (.ogg, Opus); they play in a
+loop unless --once is given. --pattern is a built-in test clip.
+
+Exit codes: 0 media flowed, 1 it stopped flowing, 2 no connection, 3 bad input,
+4 refused by the server.`,
+		Flags: mediaFlags(
+			&cli.BoolFlag{Name: "pattern", Usage: "send the built-in test clip", EnvVars: []string{"WEIR_PATTERN"}},
+			&cli.BoolFlag{Name: "once", Usage: "play the files once and stop", EnvVars: []string{"WEIR_ONCE"}},
+		),
+		Action: publish,
+	}
+}
+
+func publish(c *cli.Context) error {
+	args, err := mediaArgs(c)
+	if err != nil {
+		return err
+	}
+	files, url := args[:len(args)-1], args[len(args)-1]
+	var src *client.Source
+	switch {
+	case c.Bool("pattern") && len(files) > 0:
+		return cli.Exit("weir publish: both --pattern and files; expected one of them", exitInput)
+	case c.Bool("pattern"):
+		src = client.Pattern()
+	case len(files) == 0:
+		return cli.Exit("weir publish: nothing to send: name a file before the URL, or use --pattern", exitInput)
+	default:
+		if src, err = client.Open(files...); err != nil {
+			return mediaExit(c, "publish", err)
+		}
+	}
+	src.Once = c.Bool("once")
+
+	ctx, stop := signal.NotifyContext(c.Context, os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	report := newReporter(c)
+	connecting, cancel := context.WithTimeout(ctx, connectTime+c.Duration("wait"))
+	defer cancel()
+	p, err := client.Publish(connecting, client.PublishConfig{URL: url, Media: src, Wait: c.Duration("wait"), Log: report.log})
+	if err != nil {
+		return mediaExit(c, "publish", err)
+	}
+	report.connected("publishing to", p.Stats())
+
+	running, cancel := withDuration(ctx, c.Duration("duration"))
+	defer cancel()
+	ran := make(chan error, 1)
+	go func() { ran <- p.Run(running) }()
+	err = report.until(ran, p.Stats)
+	final := p.Stats()
+	if closeErr := p.Close(); closeErr != nil {
+		report.log.Warn("session not ended", "err", closeErr)
+	}
+	report.final(final)
+	switch {
+	case errors.Is(err, client.ErrConnectionLost):
+		return cli.Exit("weir publish: "+err.Error(), exitFailure)
+	case final.Packets == 0:
+		return cli.Exit("weir publish: nothing was sent", exitConnection)
+	}
+	return nil
+}
+
+// Exit codes of the commands that talk to a server.
+const (
+	exitFailure    = 1
+	exitConnection = 2
+	exitInput      = 3
+	exitRefused    = 4
+)
+
+// mediaArgs returns the arguments, at least one, and checks the common flags.
+func mediaArgs(c *cli.Context) ([]string, error) {
+	args := c.Args().Slice()
+	name := "weir " + c.Command.Name + ": "
+	for _, a := range args {
+		if strings.HasPrefix(a, "-") {
+			return nil, cli.Exit(name+a+" comes after an argument; flags go before it", exitInput)
+		}
+	}
+	if len(args) == 0 {
+		return nil, cli.Exit(name+"a URL is expected; see weir help "+c.Command.Name, exitInput)
+	}
+	if c.Duration("interval") <= 0 || c.Duration("duration") < 0 || c.Duration("wait") < 0 {
+		return nil, cli.Exit(name+"--interval must be positive, --duration and --wait not negative", exitInput)
+	}
+	return args, nil
+}
+
+// withDuration ends ctx after d, if that is not 0.
+func withDuration(ctx context.Context, d time.Duration) (context.Context, context.CancelFunc) {
+	if d == 0 {
+		return context.WithCancel(ctx)
+	}
+	return context.WithTimeout(ctx, d)
+}
+
+// mediaExit says why there is no media, with the exit code for it.
+func mediaExit(c *cli.Context, what string, err error) error {
+	code := exitFailure
+	var refused *client.Refused
+	var path *fs.PathError
+	switch {
+	case errors.As(err, &refused):
+		code = exitRefused
+	case errors.Is(err, client.ErrBadURL), errors.Is(err, client.ErrBadMedia), errors.As(err, &path):
+		code = exitInput
+	case errors.Is(err, client.ErrNoConnection), errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
+		code = exitConnection
+	}
+	text := strings.TrimPrefix(err.Error(), what+": ")
+	if c.Bool("json") {
+		line, _ := json.Marshal(struct {
+			Final bool   `json:"final"`
+			Error string `json:"error"`
+			Code  int    `json:"code"`
+		}{true, text, code})
+		fmt.Fprintf(c.App.Writer, "%s\n", line)
+	}
+	return cli.Exit("weir "+what+": "+text, code)
+}
+
+// reporter prints statistics: to people, or to a program with --json.
+type reporter struct {
+	out      io.Writer
+	log      *slog.Logger
+	json     bool
+	interval time.Duration
+	before   client.Stats
+}
+
+func newReporter(c *cli.Context) *reporter {
+	return &reporter{
+		out:      c.App.Writer,
+		log:      slog.New(slog.NewTextHandler(c.App.ErrWriter, nil)),
+		json:     c.Bool("json"),
+		interval: c.Duration("interval"),
+	}
+}
+
+// connected tells people where the stream is served.
+func (r *reporter) connected(what string, s client.Stats) {
+	if r.json {
+		return
+	}
+	for _, hop := range s.Hops[1:] {
+		fmt.Fprintf(r.out, "redirected to %s\n", hop)
+	}
+	fmt.Fprintf(r.out, "%s %s: answer after %s, connected after %s\n", what, s.URL, millis(s.Answered), millis(s.Connected))
+}
+
+// until prints stats every interval until done delivers, and returns that.
+func (r *reporter) until(done <-chan error, stats func() client.Stats) error {
+	tick := time.NewTicker(r.interval)
+	defer tick.Stop()
+	for {
+		select {
+		case err := <-done:
+			return err
+		case <-tick.C:
+			s := stats()
+			r.line(s.Since(r.before), false)
+			r.before = s
+		}
+	}
+}
+
+// final prints s, the whole run.
+func (r *reporter) final(s client.Stats) { r.line(s, true) }
+
+func (r *reporter) line(s client.Stats, final bool) {
+	if r.json {
+		b, err := json.Marshal(s)
+		if err != nil {
+			panic("weir: statistics do not marshal: " + err.Error())
+		}
+		fmt.Fprintf(r.out, "{\"final\":%t,%s\n", final, b[1:])
+		return
+	}
+	if final {
+		fmt.Fprint(r.out, "total ")
+	}
+	fmt.Fprintln(r.out, describe(s, r.before))
+}
+
+// describe is one line about s, with its frame rate since before.
+func describe(s, before client.Stats) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%6.1f s  %5.0f kbit/s", s.Elapsed.Seconds(), s.Bitrate/1000)
+	if span := s.Elapsed - before.Elapsed; span > 0 && s.Frames > 0 {
+		fmt.Fprintf(&b, "  %4.1f frames/s", float64(s.Frames-before.Frames)/span.Seconds())
+	}
+	fmt.Fprintf(&b, "  %d packets, %d lost, %d keyframes", s.Packets, s.Lost, s.Keyframes)
+	var asked, again uint64
+	var rtt time.Duration
+	for _, t := range s.Tracks {
+		asked += t.PLIs
+		again += t.NACKs
+		rtt = max(rtt, time.Duration(t.RTT))
+	}
+	if asked > 0 {
+		fmt.Fprintf(&b, " (%d asked for)", asked)
+	}
+	if again > 0 {
+		fmt.Fprintf(&b, ", %d sent again", again)
+	}
+	if rtt > 0 {
+		fmt.Fprintf(&b, ", round trip %s", millis(rtt))
+	}
+	if s.Latency != nil {
+		fmt.Fprintf(&b, ", latency p50 %s p99 %s", millis(time.Duration(s.Latency.P50)), millis(time.Duration(s.Latency.P99)))
+	}
+	if s.Skew != nil {
+		fmt.Fprintf(&b, ", video %+.1f ms after audio", float64(s.Skew.Microseconds())/1000)
+	}
+	if s.State != "connected" {
+		fmt.Fprintf(&b, "  [%s]", s.State)
+	}
+	return b.String()
+}
+
+func millis(d time.Duration) string { return fmt.Sprintf("%.1f ms", float64(d.Microseconds())/1000) }
