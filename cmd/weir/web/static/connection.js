@@ -1,0 +1,278 @@
+// One WHIP or WHEP session and the patience around it: it opens, notices when
+// it breaks, waits and opens again until stop() is called.
+//
+// WHIP is RFC 9725, WHEP draft-ietf-wish-whep: an offer is POSTed as
+// application/sdp, 201 brings the answer and, in Location, the session's own
+// URL. A node that is full answers 307; fetch follows it and sends the offer
+// again.
+
+const ANSWER = 10000; // ms for a node to answer a POST, cascades included
+const CONNECT = 12000; // ms from the answer until media may flow
+const LAPSE = 4000; // ms that ICE may stay disconnected
+const FIRST_WAIT = 1000; // ms before the first new attempt
+const LONGEST_WAIT = 15000;
+
+// Problem is why a session could not be opened or did not last. again says
+// whether trying again can help; wait is the server's Retry-After in ms, or
+// NaN; status is 0 where no server answered.
+export class Problem extends Error {
+  constructor(message, { status = 0, again = true, wait = NaN } = {}) {
+    super(message);
+    this.status = status;
+    this.again = again;
+    this.wait = wait;
+  }
+}
+
+// Connection drives one session. prepare(pc) adds tracks or transceivers;
+// onChange(connection) is called on every change. state is one of 'idle',
+// 'connecting', 'live', 'waiting' (to try again at retryAt), 'failed' (for
+// good) and 'stopped'.
+export class Connection {
+  state = 'idle';
+  problem = null; // Problem: why it is waiting or failed
+  retryAt = 0; // performance.now()
+  attempt = 0;
+  times = {}; // performance.now() of: posted, answered, connected
+
+  #running = null; // AbortController of the run
+  #session = null; // the run's {pc, url, etag, redirected}
+  #retryOn; // (status) → whether to try again
+  #wake = null; // ends the wait before a new attempt
+  #giveUp = null; // ends a live session
+
+  constructor({ endpoint, prepare, onChange, retryOn }) {
+    this.endpoint = endpoint;
+    this.prepare = prepare;
+    this.onChange = onChange;
+    this.#retryOn = retryOn;
+    addEventListener('pagehide', this.#leave);
+  }
+
+  get pc() {
+    return this.#session?.pc ?? null;
+  }
+
+  get sessionURL() {
+    return this.#session?.url ?? '';
+  }
+
+  get etag() {
+    return this.#session?.etag ?? '';
+  }
+
+  get redirected() {
+    return this.#session?.redirected ?? false;
+  }
+
+  // start opens the session and keeps it open; it returns at once.
+  start() {
+    if (this.#running) return;
+    const run = new AbortController();
+    this.#running = run;
+    this.attempt = 0;
+    this.#run(run.signal);
+  }
+
+  // stop ends the session and tells the node. It may be called at any time.
+  stop() {
+    removeEventListener('pagehide', this.#leave);
+    this.#running?.abort();
+    this.#running = null;
+    this.#hangUp(this.#session);
+    if (this.state !== 'failed') this.#set('stopped');
+  }
+
+  // now tries again at once instead of at retryAt.
+  now() {
+    this.#wake?.();
+  }
+
+  // The page goes away: the node should not have to find out by silence. If it
+  // comes back from the browser's cache, the connection starts anew.
+  #leave = (event) => {
+    const wasRunning = Boolean(this.#running);
+    this.#running?.abort();
+    this.#running = null;
+    this.#hangUp(this.#session);
+    if (event.persisted && wasRunning) addEventListener('pageshow', () => this.start(), { once: true });
+  };
+
+  async #run(signal) {
+    while (!signal.aborted) {
+      this.attempt++;
+      this.problem = null;
+      const session = { pc: new RTCPeerConnection({ bundlePolicy: 'max-bundle' }), url: '', etag: '', redirected: false };
+      this.#session = session;
+      this.#set('connecting');
+      try {
+        await this.#open(session, signal);
+        this.attempt = 0;
+        this.#set('live');
+        await this.#lost(session.pc, signal);
+      } catch (error) {
+        this.#hangUp(session);
+        if (signal.aborted) return;
+        this.problem = error instanceof Problem ? error : new Problem(error.message, { again: false });
+        if (!this.problem.again) {
+          this.#running = null;
+          this.#set('failed');
+          return;
+        }
+        const backOff = Math.min(LONGEST_WAIT, FIRST_WAIT * 2 ** Math.max(0, this.attempt - 1));
+        // A tenth of chance, so that viewers who lost the same node do not all
+        // ask the next one in the same instant.
+        const wait = Number.isFinite(this.problem.wait) ? this.problem.wait : backOff * (0.9 + 0.2 * Math.random());
+        this.retryAt = performance.now() + wait;
+        this.#set('waiting');
+        await this.#sleep(wait, signal);
+      }
+    }
+  }
+
+  #sleep(time, signal) {
+    return new Promise((resolve) => {
+      setTimeout(resolve, time);
+      signal.addEventListener('abort', resolve, { once: true });
+      this.#wake = resolve;
+    }).finally(() => {
+      this.#wake = null;
+    });
+  }
+
+  async #open(session, signal) {
+    const { pc } = session;
+    this.times = {};
+    this.prepare(pc);
+    await pc.setLocalDescription();
+
+    // The node is ICE-lite and puts all its candidates into the answer, so the
+    // offer goes out before any of ours are gathered.
+    this.times.posted = performance.now();
+    let response;
+    let body;
+    try {
+      response = await fetch(this.endpoint, {
+        method: 'POST',
+        headers: { 'Content-Type': 'application/sdp' },
+        body: pc.localDescription.sdp,
+        cache: 'no-store',
+        signal: AbortSignal.any([signal, AbortSignal.timeout(ANSWER)]),
+      });
+      body = await response.text();
+    } catch (error) {
+      throw unreachable(this.endpoint, error);
+    }
+    this.times.answered = performance.now();
+    if (response.status !== 201) throw this.#refusal(response, body);
+
+    const location = response.headers.get('Location');
+    if (location) session.url = new URL(location, response.url).href;
+    session.etag = response.headers.get('ETag') ?? '';
+    session.redirected = response.redirected;
+    signal.throwIfAborted(); // run deletes the session
+    this.onChange(this);
+    try {
+      await pc.setRemoteDescription({ type: 'answer', sdp: body });
+    } catch (error) {
+      throw new Problem(`The node's answer could not be used: ${error.message}`, { again: false });
+    }
+    await this.#connected(pc, signal);
+    this.times.connected = performance.now();
+  }
+
+  #refusal(response, body) {
+    const said = firstLine(body) || response.statusText || 'no reason given';
+    return new Problem(said, {
+      status: response.status,
+      again: this.#retryOn(response.status),
+      wait: retryAfter(response.headers.get('Retry-After')),
+    });
+  }
+
+  #connected(pc, signal) {
+    let timer = 0;
+    return new Promise((resolve, reject) => {
+      timer = setTimeout(
+        () => reject(new Problem('The node answered, but no media path to it was found. A firewall may block UDP.')), CONNECT);
+      const look = () => {
+        if (pc.connectionState === 'connected') resolve();
+        else if (pc.connectionState === 'failed' || pc.connectionState === 'closed') {
+          reject(new Problem('No media path to the node was found.'));
+        }
+      };
+      pc.addEventListener('connectionstatechange', look);
+      signal.addEventListener('abort', () => reject(signal.reason), { once: true });
+      look();
+    }).finally(() => clearTimeout(timer));
+  }
+
+  // lost rejects once the session is broken.
+  #lost(pc, signal) {
+    return new Promise((_, reject) => {
+      let timer = 0;
+      const look = () => {
+        clearTimeout(timer);
+        if (pc.connectionState === 'failed') reject(new Problem('The connection to the node broke.'));
+        else if (pc.connectionState === 'closed') reject(new Problem('The node closed the session.'));
+        else if (pc.connectionState === 'disconnected') {
+          timer = setTimeout(() => reject(new Problem('The node has gone silent.')), LAPSE);
+        }
+      };
+      pc.addEventListener('connectionstatechange', look);
+      // A DTLS close-notify shows on the transport, and not everywhere on the
+      // connection.
+      const transport = (pc.getReceivers()[0] ?? pc.getSenders()[0])?.transport;
+      transport?.addEventListener('statechange', () => {
+        if (transport.state === 'closed' || transport.state === 'failed') reject(new Problem('The node closed the session.'));
+      });
+      signal.addEventListener('abort', () => reject(signal.reason), { once: true });
+      this.#giveUp = (message) => reject(new Problem(message));
+      look();
+    }).finally(() => {
+      this.#giveUp = null;
+    });
+  }
+
+  // giveUp ends a live session that the caller found useless, and opens another.
+  giveUp(message) {
+    this.#giveUp?.(message);
+  }
+
+  #hangUp(session) {
+    if (!session) return;
+    session.pc.close();
+    const { url } = session;
+    session.url = '';
+    // keepalive: the request outlives the page. A session that is gone already
+    // is as good as deleted, so the answer does not matter.
+    if (url) fetch(url, { method: 'DELETE', keepalive: true }).catch(() => {});
+  }
+
+  #set(state) {
+    this.state = state;
+    this.onChange(this);
+  }
+}
+
+function unreachable(endpoint, error) {
+  const url = new URL(endpoint, location.href);
+  if (error.name === 'TimeoutError') return new Problem(`${url.host} did not answer within ${ANSWER / 1000} seconds.`);
+  if (location.protocol === 'https:' && url.protocol === 'http:') {
+    return new Problem(`This page came by https, so the browser does not let it talk to ${url.host}, which has http only.`, { again: false });
+  }
+  return new Problem(`${url.host} could not be reached.`);
+}
+
+// firstLine takes what a node said, of which only a sane amount is shown.
+function firstLine(body) {
+  const line = body.trim().split('\n', 1)[0].trim();
+  return line.length > 300 ? `${line.slice(0, 299)}…` : line;
+}
+
+// retryAfter reads seconds or an HTTP date, in ms from now; at most a minute.
+function retryAfter(value) {
+  if (!value) return NaN;
+  const time = /^\d+$/.test(value.trim()) ? Number(value) * 1000 : Date.parse(value) - Date.now();
+  return Number.isFinite(time) ? Math.min(60000, Math.max(500, time)) : NaN;
+}

@@ -1,0 +1,372 @@
+// The publish page: camera, screen or test pattern, sent by WHIP.
+
+import { Connection } from './connection.js';
+import { attr, children, copyButton, h, icon, text } from './dom.js';
+import { bits, clock, ms, percent } from './format.js';
+import { compare, nodeAt, originOf, streamPath, streamProblem } from './model.js';
+import { startPattern } from './pattern.js';
+import { Meter, board, sparkline } from './stats.js';
+
+const SAMPLE = 500; // ms between samples of the figures
+
+const sizes = { 360: [640, 360], 540: [960, 540], 720: [1280, 720], 1080: [1920, 1080] };
+const limits = [[300, '300 kbit/s'], [800, '800 kbit/s'], [1500, '1.5 Mbit/s'], [3000, '3 Mbit/s'], [6000, '6 Mbit/s'], [0, 'no limit']];
+
+// chosen outlives the page, so that a look at the network loses nothing.
+const chosen = { source: 'pattern', name: '', size: '360', limit: '1500', codec: '', through: '' };
+
+export function publishPage(query) {
+  const out = window.weir; // this page's, for tests
+  Object.assign(out, { framesEncoded: 0, bytesSent: 0 });
+  if (query.get('stream')) chosen.name = query.get('stream');
+
+  let media = null; // {stream, sound?, stop()}: what is previewed and sent
+  let opening = 0; // number of the newest attempt to open media
+  let connection = null;
+  let liveSince = 0;
+  let model = null;
+  const meter = new Meter();
+
+  // The form.
+
+  const devices = navigator.mediaDevices;
+  const sources = [
+    ['pattern', 'Test pattern', true],
+    ['camera', 'Camera', Boolean(devices?.getUserMedia)],
+    ['screen', 'Screen', Boolean(devices?.getDisplayMedia)],
+  ];
+  const radios = sources.map(([value, name, can]) => h('label', { class: 'choice' },
+    h('input', { type: 'radio', name: 'source', id: `source-${value}`, value, checked: chosen.source === value, disabled: !can, onchange: () => choose(value) }),
+    h('span', {}, name)));
+  const noDevices = h('p', { class: 'hint', id: 'no-devices', hidden: Boolean(devices) },
+    `Browsers give camera and screen only to pages that came by https or from localhost, and this one came from ${location.host}. The test pattern works everywhere.`);
+
+  const name = h('input', {
+    id: 'stream', type: 'text', maxlength: 128, autocomplete: 'off', autocapitalize: 'none', spellcheck: 'false',
+    'aria-describedby': 'stream-problem', oninput: () => checkName(true),
+  });
+  name.value = chosen.name || 'demo';
+  const nameProblem = h('p', { class: 'hint bad', id: 'stream-problem', role: 'status' });
+  const size = select('size', Object.keys(sizes).map((key) => [key, `${key}p`]), () => openMedia());
+  const limit = select('limit', limits, () => applyLimit());
+  const codec = select('codec', [['', 'browser’s choice'], ...videoCodecs().map((c) => [c, c])]);
+  const through = select('through', [['', 'this node']]);
+
+  function select(id, options, onchange) {
+    const el = h('select', {
+      id,
+      onchange: () => {
+        chosen[id] = el.value;
+        onchange?.();
+      },
+    }, options.map(([value, label]) => h('option', { value, selected: String(value) === chosen[id] }, label)));
+    return el;
+  }
+
+  const start = h('button', { class: 'button primary', id: 'start', type: 'submit' }, 'Start publishing');
+  const stop = h('button', { class: 'button danger', id: 'stop', type: 'button', hidden: true, onclick: () => finish() }, icon('stop'), 'Stop');
+  const form = h('form', {
+    class: 'card form', novalidate: true, 'aria-labelledby': 'form-title',
+    onsubmit: (event) => {
+      event.preventDefault();
+      begin();
+    },
+  },
+  h('h2', { id: 'form-title' }, 'What to send'),
+  h('fieldset', { class: 'choices', id: 'sources' }, h('legend', {}, 'Source'), h('div', { class: 'segments' }, radios)),
+  noDevices,
+  field('stream', 'Stream name', name, nameProblem),
+  h('div', { class: 'pair' }, field('size', 'Picture', size), field('limit', 'Video bitrate, at most', limit)),
+  h('div', { class: 'pair' }, field('codec', 'Video codec', codec), field('through', 'Publish at', through)),
+  h('div', { class: 'actions' }, start, stop));
+
+  // The preview and what is known about the session.
+
+  const video = h('video', { id: 'preview', muted: true, autoplay: true, playsinline: true, 'aria-label': 'Preview of what is sent' });
+  video.muted = true; // the attribute alone does not mute an element made by script
+  const note = h('p', { class: 'screen-note', hidden: true });
+  const sign = h('span', { class: 'on-air', hidden: true });
+  const status = h('p', { class: 'status', id: 'status', role: 'status' });
+  const link = h('a', { href: '/', id: 'viewer-link' });
+  const linkRow = h('div', { class: 'link-row', hidden: true }, h('span', { class: 'label' }, 'Viewers open'), link, copyButton('Copy the viewers’ link', () => link.href));
+  const servedBy = h('p', { class: 'served', id: 'served', hidden: true });
+  const figures = board('Live figures of what is sent', [
+    ['bitrate', 'Bitrate', 'audio and video, sent'],
+    ['resolution', 'Resolution', 'as encoded'],
+    ['fps', 'Frames/s', 'encoded'],
+    ['rtt', 'Round trip', 'to the node'],
+    ['loss', 'Loss', 'as the node reports it'],
+    ['nacks', 'NACKs', 'packets asked for again'],
+    ['plis', 'PLIs', 'key frames asked for'],
+    ['codec', 'Codec', ''],
+  ]);
+  const spark = sparkline('Bitrate during the last minute');
+  const el = h('div', { class: 'session-page' },
+    h('div', { class: 'lead' }, h('h1', { class: 'headline' }, 'Publish'), h('p', { class: 'subline' }, 'Send a stream into the network by WHIP. A node that is full hands you on to one with room.')),
+    h('div', { class: 'stage' },
+      h('section', { class: 'card screen-card', 'aria-label': 'Preview' },
+        h('div', { class: 'screen' }, video, note, sign), status, linkRow, servedBy,
+        h('div', { class: 'figures' }, figures.el, spark.el)),
+      form));
+
+  function checkName(typing) {
+    const problem = streamProblem(name.value.trim());
+    chosen.name = name.value.trim();
+    text(nameProblem, typing && !name.value ? '' : problem);
+    attr(name, 'aria-invalid', problem && !(typing && !name.value) ? 'true' : null);
+    return !problem;
+  }
+
+  function choose(source) {
+    chosen.source = source;
+    openMedia();
+  }
+
+  // openMedia previews the chosen source. Of several calls the last wins. The
+  // screen is asked for only on start: the browser wants a click for it.
+  async function openMedia(asked = false) {
+    const mine = ++opening;
+    const [width, height] = sizes[size.value];
+    let next = null;
+    let why = '';
+    try {
+      if (chosen.source === 'pattern') next = startPattern({ width, height });
+      else if (chosen.source === 'camera') {
+        say('Asking for the camera…');
+        next = tracks(await cameraStream(width, height));
+      } else if (asked) {
+        next = tracks(await devices.getDisplayMedia({ video: { height: { max: height }, frameRate: { max: 30 } }, audio: true }));
+      } else why = 'The browser asks which screen or window when you start.';
+    } catch (error) {
+      why = mediaProblem(chosen.source, error);
+    }
+    if (mine !== opening) {
+      next?.stop();
+      return false;
+    }
+    media?.stop();
+    media = next;
+    video.srcObject = next?.stream ?? null;
+    note.hidden = !why;
+    text(note, why);
+    if (!connection) say('');
+    return Boolean(next);
+  }
+
+  async function cameraStream(width, height) {
+    const picture = { width: { ideal: width }, height: { ideal: height }, frameRate: { ideal: 30 } };
+    try {
+      return await devices.getUserMedia({ video: picture, audio: true });
+    } catch (error) {
+      // A camera without a microphone is still worth publishing.
+      if (error.name !== 'NotFoundError') throw error;
+      return devices.getUserMedia({ video: picture });
+    }
+  }
+
+  function tracks(stream) {
+    const [track] = stream.getVideoTracks();
+    if (track && chosen.source === 'screen') track.contentHint = 'detail';
+    // The browser's own "stop sharing" ends the publication too.
+    track?.addEventListener('ended', () => media?.stream === stream && finish('The source has ended.'));
+    return { stream, stop: () => stream.getTracks().forEach((t) => t.stop()) };
+  }
+
+  async function begin() {
+    if (connection) return;
+    if (!checkName(false)) {
+      name.focus();
+      return;
+    }
+    start.disabled = true;
+    try {
+      if (!media && !(await openMedia(true))) return;
+      media.sound?.();
+    } finally {
+      start.disabled = false;
+    }
+    const base = chosen.through || location.origin;
+    connection = new Connection({
+      endpoint: `${base}/whip/${streamPath(chosen.name)}`,
+      prepare,
+      onChange: changed,
+      // 409: somebody else publishes under this name; that needs a person.
+      retryOn: (code) => code === 503 || code === 429 || code === 502 || code === 504,
+    });
+    spark.clear();
+    lock(true);
+    connection.start();
+  }
+
+  function prepare(pc) {
+    const most = Number(limit.value) * 1000;
+    for (const track of media.stream.getTracks()) {
+      const isVideo = track.kind === 'video';
+      const transceiver = pc.addTransceiver(track, {
+        direction: 'sendonly', streams: [media.stream], sendEncodings: [isVideo && most ? { maxBitrate: most } : {}],
+      });
+      if (isVideo && chosen.codec) prefer(transceiver, chosen.codec);
+    }
+  }
+
+  async function applyLimit() {
+    const sender = connection?.pc?.getSenders().find((s) => s.track?.kind === 'video');
+    if (!sender) return;
+    const parameters = sender.getParameters();
+    for (const encoding of parameters.encodings) {
+      if (Number(limit.value)) encoding.maxBitrate = Number(limit.value) * 1000;
+      else delete encoding.maxBitrate;
+    }
+    // It fails only if the session ended meanwhile; the next one reads the limit.
+    await sender.setParameters(parameters).catch(() => {});
+  }
+
+  // lock holds what cannot change during a session; bitrate can.
+  function lock(on) {
+    for (const input of [name, size, codec, through, ...radios.map((r) => r.firstChild)]) {
+      input.disabled = on || (input.name === 'source' && !sources.find(([value]) => value === input.value)[2]);
+    }
+    start.hidden = on;
+    stop.hidden = !on;
+  }
+
+  function finish(why = '') {
+    const ended = connection;
+    connection = null;
+    ended?.stop();
+    if (chosen.source === 'screen') {
+      media?.stop();
+      media = null;
+      video.srcObject = null;
+      openMedia();
+    }
+    Object.assign(out, { state: 'stopped', sessionURL: '', node: '' });
+    lock(false);
+    sign.hidden = linkRow.hidden = servedBy.hidden = true;
+    figures.set({});
+    say(why || 'Stopped. The node has let the stream go.');
+    start.focus();
+  }
+
+  function changed(c) {
+    if (c !== connection && connection) return;
+    Object.assign(out, { state: c.state, sessionURL: c.sessionURL, error: c.problem?.message ?? '' });
+    const live = c.state === 'live';
+    if (live) liveSince = performance.now();
+    sign.hidden = !live;
+    linkRow.hidden = !live;
+    if (live) {
+      link.href = `${location.origin}/play/${streamPath(chosen.name)}`;
+      text(link, link.href.replace(/^https?:\/\//, ''));
+    }
+    showNode();
+    if (c.state === 'failed') {
+      connection = null;
+      c.stop();
+      lock(false);
+      say(c.problem.status === 409 ? `${c.problem.message} Choose another name, or try again later.` : c.problem.message, 'bad');
+    } else if (c.state !== 'stopped') sayState();
+  }
+
+  function sayState() {
+    if (!connection) return;
+    const { state, problem, retryAt } = connection;
+    if (state === 'connecting') say(connection.sessionURL ? 'Connecting…' : 'Offering the stream to the node…');
+    else if (state === 'live') say(`You are live as “${chosen.name}”.`, 'good');
+    else if (state === 'waiting') say(`${problem.message} Trying again in ${Math.max(1, Math.ceil((retryAt - performance.now()) / 1000))} s.`, 'bad');
+  }
+
+  function say(words, how = '') {
+    text(status, words);
+    attr(status, 'data-how', how || null);
+  }
+
+  function showNode() {
+    const url = connection?.sessionURL;
+    servedBy.hidden = !url;
+    if (!url) return;
+    const node = nodeAt(model, url);
+    out.node = node?.id ?? '';
+    const asked = originOf(connection.endpoint);
+    const at = node ? [h('strong', {}, node.label), node.region ? ` in ${node.region}` : ''] : [h('strong', {}, originOf(url))];
+    const moved = originOf(url) !== asked;
+    const words = h('span', {}, 'Published at ', ...at, node?.self ? ', this node.' : moved ? `: ${new URL(asked).host} handed you on to it.` : '.');
+    if (servedBy.textContent !== words.textContent) children(servedBy, [words]);
+  }
+
+  const sampling = setInterval(async () => {
+    if (connection?.state === 'waiting') sayState();
+    const now = await meter.sample(connection?.pc);
+    if (!now || connection?.state !== 'live') return;
+    out.framesEncoded = now.framesEncoded;
+    out.bytesSent = now.sent;
+    text(sign, `Live ${clock((performance.now() - liveSince) / 1000)}`);
+    figures.set({
+      bitrate: bits(now.bitrateOut),
+      resolution: now.width ? `${now.width} × ${now.height}` : '–',
+      fps: Number.isFinite(now.fps) ? Math.round(now.fps) : '–',
+      rtt: ms(now.rtt * 1000),
+      loss: percent(now.remoteLost),
+      nacks: now.nacks,
+      plis: now.plis,
+      codec: now.codecs.join(', ') || '–',
+    });
+    spark.add(now.bitrateOut);
+  }, SAMPLE);
+
+  openMedia();
+  return {
+    title: 'Publish',
+    el,
+    update(next) {
+      model = next;
+      offerNodes(through, model, chosen.through);
+      showNode();
+    },
+    leave() {
+      clearInterval(sampling);
+      connection?.stop();
+      connection = null;
+      opening++;
+      media?.stop();
+    },
+  };
+}
+
+// field labels an input.
+export function field(id, label, input, ...after) {
+  return h('div', { class: 'field' }, h('label', { for: id }, label), input, ...after);
+}
+
+// offerNodes lists the nodes that a session can be opened at. "This node" is
+// where the page came from.
+export function offerNodes(select, model, current) {
+  const others = [...model.nodes.values()].filter((n) => n.url && !n.self && n.valid);
+  others.sort((a, b) => compare(a.label, b.label));
+  const wanted = [['', 'this node'], ...others.map((n) => [n.url, [n.label, n.region].filter(Boolean).join(', ')])];
+  if (current && !wanted.some(([url]) => url === current)) wanted.push([current, originOf(current)]);
+  const key = JSON.stringify(wanted);
+  if (select.dataset.options === key) return;
+  select.dataset.options = key;
+  select.replaceChildren(...wanted.map(([value, label]) => h('option', { value, selected: value === current }, label)));
+}
+
+function mediaProblem(source, error) {
+  const what = source === 'screen' ? 'screen' : 'camera';
+  if (error.name === 'NotAllowedError') return `The browser was not allowed to use the ${what}. Allow it in the address bar, then choose it again.`;
+  if (error.name === 'NotFoundError') return `There is no ${what} here. The test pattern needs none.`;
+  if (error.name === 'NotReadableError') return `The ${what} is in use by another program.`;
+  return `The ${what} could not be opened: ${error.message}`;
+}
+
+function videoCodecs() {
+  const names = (RTCRtpSender.getCapabilities?.('video')?.codecs ?? []).map((c) => c.mimeType.split('/')[1]);
+  return ['VP8', 'H264', 'VP9', 'AV1'].filter((name) => names.includes(name));
+}
+
+// prefer puts one codec first and keeps the others as a fallback.
+function prefer(transceiver, name) {
+  const { codecs } = RTCRtpSender.getCapabilities('video');
+  const first = codecs.filter((c) => c.mimeType === `video/${name}`);
+  transceiver.setCodecPreferences?.([...first, ...codecs.filter((c) => !first.includes(c))]);
+}

@@ -1,0 +1,114 @@
+// Live figures of a peer connection, from getStats.
+
+import { attr, h, s, text } from './dom.js';
+
+const WINDOW = 2000; // ms over which rates are taken
+
+// Meter samples a connection. Counters restart with every connection; rates
+// are over the last WINDOW.
+export class Meter {
+  #pc = null;
+  #past = [];
+
+  // sample returns the figures, or null without a connection. Rates are NaN
+  // until there are two samples.
+  async sample(pc) {
+    if (!pc || pc.connectionState === 'closed') return null;
+    if (pc !== this.#pc) {
+      this.#pc = pc;
+      this.#past = [];
+    }
+    const report = await pc.getStats();
+    const all = [...report.values()];
+    const of = (type, kind) => all.filter((entry) => entry.type === type && (!kind || entry.kind === kind));
+    const sum = (entries, field) => entries.reduce((n, entry) => n + (entry[field] ?? 0), 0);
+    const pair = of('candidate-pair').find((p) => p.nominated && p.state === 'succeeded') ?? of('candidate-pair').find((p) => p.state === 'succeeded');
+    const codecOf = (entry) => report.get(entry?.codecId)?.mimeType?.split('/')[1] ?? '';
+
+    const now = { at: performance.now(), rtt: pair?.currentRoundTripTime ?? NaN };
+    const inVideo = of('inbound-rtp', 'video');
+    const inAudio = of('inbound-rtp', 'audio');
+    const outVideo = of('outbound-rtp', 'video');
+    const outAudio = of('outbound-rtp', 'audio');
+    const remote = of('remote-inbound-rtp');
+    now.received = sum([...inVideo, ...inAudio], 'bytesReceived');
+    now.sent = sum([...outVideo, ...outAudio], 'bytesSent');
+    now.framesDecoded = sum(inVideo, 'framesDecoded');
+    now.framesDropped = sum(inVideo, 'framesDropped');
+    now.framesEncoded = sum(outVideo, 'framesEncoded');
+    now.packets = sum([...inVideo, ...inAudio], 'packetsReceived');
+    now.lost = sum([...inVideo, ...inAudio], 'packetsLost');
+    now.freezes = sum(inVideo, 'freezeCount');
+    now.jitter = Math.max(...[...inVideo, ...inAudio].map((e) => e.jitter ?? 0), 0) * 1000;
+    now.nacks = sum([...inVideo, ...outVideo], 'nackCount');
+    now.plis = sum([...inVideo, ...outVideo], 'pliCount');
+    now.keyFrames = sum(inVideo, 'keyFramesDecoded') + sum(outVideo, 'keyFramesEncoded');
+    now.remoteLost = remote.length ? Math.max(...remote.map((e) => e.fractionLost ?? 0)) : NaN;
+    const buffered = sum(inVideo, 'jitterBufferEmittedCount');
+    now.buffer = buffered ? (sum(inVideo, 'jitterBufferDelay') / buffered) * 1000 : NaN;
+    const video = inVideo[0] ?? outVideo[0];
+    now.width = video?.frameWidth ?? 0;
+    now.height = video?.frameHeight ?? 0;
+    now.codecs = [codecOf(video), codecOf(inAudio[0] ?? outAudio[0])].filter(Boolean);
+    now.limited = outVideo[0]?.qualityLimitationReason ?? 'none';
+
+    this.#past.push(now);
+    while (this.#past.length > 2 && now.at - this.#past[1].at >= WINDOW) this.#past.shift();
+    const then = this.#past[0];
+    const time = (now.at - then.at) / 1000;
+    const rate = (field) => (time > 0 ? (now[field] - then[field]) / time : NaN);
+    now.bitrateIn = rate('received') * 8;
+    now.bitrateOut = rate('sent') * 8;
+    now.fps = inVideo.length ? rate('framesDecoded') : rate('framesEncoded');
+    const [packets, lost] = [now.packets - then.packets, now.lost - then.lost];
+    now.lossNow = packets + lost > 0 ? Math.max(0, lost) / (packets + lost) : 0;
+    return now;
+  }
+}
+
+// board shows named figures. set({name: value}) fills them in.
+export function board(label, names) {
+  const values = new Map();
+  const el = h('dl', { class: 'board', 'aria-label': label },
+    names.map(([key, name, hint]) => {
+      const value = h('dd', { 'data-stat': key }, '–');
+      values.set(key, value);
+      return h('div', {}, h('dt', { title: hint }, name), value);
+    }));
+  return {
+    el,
+    set(figures) {
+      for (const [key, value] of values) text(value, figures[key] ?? '–');
+    },
+  };
+}
+
+// sparkline draws the last minute of one figure.
+export function sparkline(label) {
+  const POINTS = 120;
+  const [width, height] = [240, 44];
+  const area = s('path', { class: 'spark-area' });
+  const line = s('path', { class: 'spark-line' });
+  const el = s('svg', {
+    class: 'spark', viewBox: `0 0 ${width} ${height}`, preserveAspectRatio: 'none', role: 'img', 'aria-label': label,
+  }, area, line);
+  const past = [];
+  return {
+    el,
+    clear() {
+      past.length = 0;
+      attr(line, 'd', '');
+      attr(area, 'd', '');
+    },
+    add(value) {
+      past.push(Number.isFinite(value) ? Math.max(0, value) : 0);
+      if (past.length > POINTS) past.shift();
+      if (past.length < 2) return;
+      const most = Math.max(...past, 1);
+      const points = past.map((v, i) =>
+        `${(width - ((past.length - 1 - i) * width) / (POINTS - 1)).toFixed(1)} ${(height - 2 - (v / most) * (height - 6)).toFixed(1)}`);
+      attr(line, 'd', `M${points.join('L')}`);
+      attr(area, 'd', `M${points[0].split(' ')[0]} ${height}L${points.join('L')}L${width} ${height}Z`);
+    },
+  };
+}
