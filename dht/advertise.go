@@ -1,0 +1,156 @@
+package dht
+
+import (
+	"context"
+	"math"
+	"reflect"
+	"slices"
+	"time"
+
+	"weir/capacity"
+)
+
+const (
+	sampleEvery = 250 * time.Millisecond
+	publishGap  = 500 * time.Millisecond // least time between two records of one topic
+	keepalive   = 5 * time.Second        // most time between them
+	// streamGap is the least time between two records of one stream when
+	// nothing but the node's load has changed: a node may carry many.
+	streamGap = 2 * time.Second
+	// moved is how far a resource has to move, as a share of its limit, to
+	// be worth a record before the keepalive.
+	moved = 0.05
+)
+
+// A claim is one record to be published, without what only publishing fills
+// in.
+type claim struct {
+	topic  Topic
+	record capacity.Record
+}
+
+// An advertiser decides when to publish which record: at once what is new or
+// gone, soon what has changed, and everything once per keepalive. Its state is
+// owned by run.
+type advertiser struct {
+	sample   func() (capacity.Record, []capacity.Carriage)
+	publish  func([]claim)
+	withdraw func([]Topic)
+	kick     chan struct{}
+
+	last map[Topic]published
+}
+
+type published struct {
+	at     time.Time
+	record capacity.Record
+}
+
+func newAdvertiser(sample func() (capacity.Record, []capacity.Carriage), publish func([]claim), withdraw func([]Topic)) advertiser {
+	return advertiser{
+		sample:   sample,
+		publish:  publish,
+		withdraw: withdraw,
+		kick:     make(chan struct{}, 1),
+		last:     make(map[Topic]published),
+	}
+}
+
+// wake makes run take a sample now.
+func (a *advertiser) wake() {
+	select {
+	case a.kick <- struct{}{}:
+	default:
+	}
+}
+
+// run samples and publishes until ctx is done, and returns ctx.Err(). It
+// starts no goroutines; publish must not block.
+func (a *advertiser) run(ctx context.Context) error {
+	tick := time.NewTicker(sampleEvery)
+	defer tick.Stop()
+	kicked := false
+	for {
+		r, carries := a.sample()
+		claims, gone, owed := a.due(time.Now(), r, carries, kicked)
+		if len(gone) > 0 {
+			a.withdraw(gone)
+		}
+		if len(claims) > 0 {
+			a.publish(claims)
+		}
+		kicked = owed
+		select {
+		case <-a.kick:
+			kicked = true
+		case <-tick.C:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// due returns what to publish and what to withdraw at now, given a sample, and
+// takes it as done. Kicked asks for all that the pace allows; owed says that
+// it did not allow all.
+func (a *advertiser) due(now time.Time, r capacity.Record, carries []capacity.Carriage, kicked bool) (claims []claim, gone []Topic, owed bool) {
+	r.Carries = nil
+	all := []claim{{CapacityTopic(), r}}
+	for _, c := range carries {
+		s := r
+		s.Carries = &c
+		all = append(all, claim{StreamTopic(c.Stream), s})
+	}
+	for _, c := range all {
+		last, known := a.last[c.topic]
+		switch since := now.Sub(last.at); {
+		case !known:
+		case since >= keepalive:
+		case since < publishGap:
+			owed = owed || kicked
+			continue
+		case kicked:
+		case carriageChanged(last.record.Carries, c.record.Carries):
+		case !loadMoved(&last.record, &c.record):
+			continue
+		case c.record.Carries != nil && since < streamGap:
+			continue
+		}
+		claims = append(claims, c)
+		a.last[c.topic] = published{now, c.record}
+	}
+	for topic := range a.last {
+		if !slices.ContainsFunc(all, func(c claim) bool { return c.topic == topic }) {
+			gone = append(gone, topic)
+			delete(a.last, topic)
+		}
+	}
+	return claims, gone, owed
+}
+
+func carriageChanged(a, b *capacity.Carriage) bool {
+	if a == nil || b == nil {
+		return a != b
+	}
+	x, y := *a, *b
+	x.ParentRTT, y.ParentRTT = 0, 0 // drifts all the time
+	return !reflect.DeepEqual(x, y)
+}
+
+// loadMoved reports whether b differs from a, the record published last, by
+// enough to be published before the keepalive.
+func loadMoved(a, b *capacity.Record) bool {
+	if a.State != b.State || a.URL != b.URL || a.Media != b.Media || a.Region != b.Region ||
+		a.Zone != b.Zone || a.Policy != b.Policy || a.Release != b.Release {
+		return true
+	}
+	usage := func(a, b capacity.Usage) bool {
+		return a.Limit != b.Limit || b.Limit > 0 && share(a.Used-b.Used, b.Limit) >= moved
+	}
+	return usage(a.Uplink, b.Uplink) || usage(a.Downlink, b.Downlink) ||
+		usage(a.Packets, b.Packets) || usage(a.Sessions, b.Sessions) || usage(a.Streams, b.Streams) ||
+		b.Uplink.Limit > 0 && share(a.Reserved-b.Reserved, b.Uplink.Limit) >= moved ||
+		a.CPULimit != b.CPULimit || b.CPULimit > 0 && math.Abs(a.CPU-b.CPU)/b.CPULimit >= moved
+}
+
+func share(part, whole int64) float64 { return math.Abs(float64(part)) / float64(whole) }

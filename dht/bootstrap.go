@@ -1,0 +1,282 @@
+package dht
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/p2p/net/swarm"
+	"github.com/multiformats/go-multiaddr"
+	"golang.org/x/sync/errgroup"
+)
+
+const (
+	dialTimeout  = 3 * time.Second
+	retryFirst   = 500 * time.Millisecond
+	retryMost    = 30 * time.Second
+	memberCheck  = 2 * time.Second // how often a connection that is up is checked
+	rememberTime = 10 * time.Second
+)
+
+// ParseBootstrap reads a bootstrap peer's address, which ends in /p2p/ and its
+// peer ID.
+func ParseBootstrap(s string) (peer.AddrInfo, error) {
+	a, err := multiaddr.NewMultiaddr(s)
+	if err != nil {
+		return peer.AddrInfo{}, fmt.Errorf("bootstrap address %q is not a multiaddr such as /ip4/192.0.2.1/tcp/4001/p2p/12D3Koo…: %w", s, err)
+	}
+	if _, err := a.ValueForProtocol(multiaddr.P_P2P); err != nil {
+		return peer.AddrInfo{}, fmt.Errorf("bootstrap address %q lacks the peer ID: append /p2p/ and the ID, which the other node prints at start, keeps in its ready file as peer_id and shows in weir status", s)
+	}
+	info, err := peer.AddrInfoFromP2pAddr(a)
+	if err != nil {
+		return peer.AddrInfo{}, fmt.Errorf("bootstrap address %q: %w", s, err)
+	}
+	if len(info.Addrs) == 0 {
+		return peer.AddrInfo{}, fmt.Errorf("bootstrap address %q says who but not where: put an address such as /ip4/192.0.2.1/tcp/4001 before /p2p/", s)
+	}
+	return *info, nil
+}
+
+// A backoff spaces out attempts: twice as long each time, ±25 % by chance so
+// that many nodes do not come at once.
+type backoff struct {
+	first, most time.Duration
+	next        time.Duration
+}
+
+func (b *backoff) reset() { b.next = 0 }
+
+// wait returns how long to wait before the next attempt; rnd is within [0, 1).
+func (b *backoff) wait(rnd float64) time.Duration {
+	b.next = min(max(b.first, 2*b.next), b.most)
+	return time.Duration(float64(b.next) * (0.75 + rnd/2))
+}
+
+// bootstrap connects to every bootstrap peer, each on its own and for ever,
+// and to remembered ones while it knows nobody, announces readiness, and
+// remembers peers.
+func (n *Node) bootstrap(ctx context.Context) error {
+	var peers []peer.AddrInfo
+	for _, ai := range n.cfg.Bootstrap {
+		if ai.ID != n.ID() {
+			peers = append(peers, ai)
+		}
+	}
+	remembered, err := readPeerFile(n.cfg.PeerFile)
+	if err != nil {
+		n.log.Warn("remembered peers not read; going on without", "file", n.cfg.PeerFile, "err", err)
+	}
+
+	g, ctx := errgroup.WithContext(ctx)
+	var tried sync.WaitGroup
+	for _, ai := range peers {
+		tried.Add(1)
+		g.Go(func() error { return n.keepConnected(ctx, ai, sync.OnceFunc(tried.Done)) })
+	}
+	tried.Add(1)
+	g.Go(func() error { return n.rejoin(ctx, remembered, sync.OnceFunc(tried.Done)) })
+	g.Go(func() error {
+		tried.Wait() // bounded: each attempt has its own deadline
+		return n.announce(ctx)
+	})
+	if n.cfg.PeerFile != "" {
+		g.Go(func() error { return n.remember(ctx, remembered) })
+	}
+	return g.Wait()
+}
+
+// keepConnected connects to ai whenever there is no connection, until ctx
+// ends. Tried is called after the first attempt.
+func (n *Node) keepConnected(ctx context.Context, ai peer.AddrInfo, tried func()) error {
+	defer tried()
+	retry := backoff{first: retryFirst, most: retryMost}
+	for {
+		pause := memberCheck
+		if n.host.Network().Connectedness(ai.ID) != network.Connected {
+			if err := n.connect(ctx, ai); err == nil {
+				retry.reset()
+				n.log.Info("bootstrap peer connected", "peer", ai.ID)
+			} else if ctx.Err() == nil {
+				pause = retry.wait(rand.Float64())
+				n.log.Warn("bootstrap peer not reached, trying again", "peer", ai.ID, "in", pause.Round(time.Millisecond), "err", err)
+			}
+		}
+		tried()
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// connect dials ai with a deadline, also if libp2p would rather wait after
+// failures: how often is our concern here.
+func (n *Node) connect(ctx context.Context, ai peer.AddrInfo) error {
+	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+	defer cancel()
+	n.clearBackoff(ai.ID)
+	return n.host.Connect(ctx, ai)
+}
+
+func (n *Node) clearBackoff(id peer.ID) {
+	if s, ok := n.host.Network().(*swarm.Swarm); ok {
+		s.Backoff().Clear(id)
+	}
+}
+
+// rejoin tries the remembered peers whenever the routing table is empty, with
+// back-off, and makes kad-dht look at connected peers again. Tried is called
+// after the first round.
+func (n *Node) rejoin(ctx context.Context, remembered []peer.AddrInfo, tried func()) error {
+	defer tried()
+	retry := backoff{first: retryFirst, most: retryMost}
+	for {
+		pause := memberCheck
+		if n.kad.RoutingTable().Size() > 0 {
+			retry.reset()
+			n.joined.CompareAndSwap(0, time.Now().UnixNano())
+		} else {
+			n.joined.Store(0)
+			remembered = n.recall(remembered)
+			n.connectAny(ctx, remembered, tried)
+			_ = n.kad.Bootstrap(ctx) // never fails; adds connected peers
+			pause = retry.wait(rand.Float64())
+		}
+		tried()
+		select {
+		case <-time.After(pause):
+		case <-n.changed:
+			// Somebody came or went. Give kad-dht a moment to put them in
+			// its table, or to notice the loss.
+			select {
+			case <-time.After(retryFirst / 2):
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// recall adds peers met since to those remembered, newest first.
+func (n *Node) recall(remembered []peer.AddrInfo) []peer.AddrInfo {
+	return mergePeers(n.members(), remembered)
+}
+
+// connectAny tries all of peers, some at a time, and calls tried as soon as
+// one is connected.
+func (n *Node) connectAny(ctx context.Context, peers []peer.AddrInfo, tried func()) {
+	ctx, cancel := context.WithTimeout(ctx, 2*dialTimeout)
+	defer cancel()
+	var g errgroup.Group
+	g.SetLimit(16)
+	for _, ai := range peers {
+		if ai.ID == n.ID() || ctx.Err() != nil {
+			continue
+		}
+		g.Go(func() error {
+			if err := n.connect(ctx, ai); err != nil {
+				n.log.Debug("remembered peer not reached", "peer", ai.ID, "err", err)
+				return nil
+			}
+			tried()
+			return nil
+		})
+	}
+	_ = g.Wait()
+}
+
+// announce closes ready once a holder has accepted the record, or nobody is
+// there to do so. A node without records is ready once it knows a peer.
+func (n *Node) announce(ctx context.Context) error {
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		alone := len(n.members()) == 0 && n.kad.RoutingTable().Size() == 0
+		known := n.cfg.Sample == nil && n.kad.RoutingTable().Size() > 0
+		if alone || known {
+			break
+		}
+		select {
+		case <-n.accepted:
+			close(n.ready)
+			return nil
+		case <-tick.C:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	close(n.ready)
+	return nil
+}
+
+// members are the connected peers that hold records in this network, with the
+// addresses at which they can be dialled, in a fixed order.
+func (n *Node) members() []peer.AddrInfo {
+	var list []peer.AddrInfo
+	for _, p := range n.host.Network().Peers() {
+		if ok, err := n.host.Peerstore().SupportsProtocols(p, n.records); err != nil || len(ok) == 0 {
+			continue
+		}
+		if ai := n.host.Peerstore().PeerInfo(p); len(ai.Addrs) > 0 {
+			slices.SortFunc(ai.Addrs, multiaddr.Multiaddr.Compare)
+			list = append(list, ai)
+		}
+	}
+	slices.SortFunc(list, func(a, b peer.AddrInfo) int { return cmp.Compare(a.ID, b.ID) })
+	return list
+}
+
+// remember keeps the peer file up to date, and writes it once more at the end.
+func (n *Node) remember(ctx context.Context, known []peer.AddrInfo) error {
+	tick := time.NewTicker(rememberTime)
+	defer tick.Stop()
+	soon := time.After(2 * time.Second) // after joining, not ten seconds later
+	var written []peer.AddrInfo
+	for {
+		select {
+		case <-soon:
+		case <-tick.C:
+		case <-ctx.Done():
+		}
+		known = mergePeers(n.members(), known)
+		if !slices.EqualFunc(known, written, samePeer) && len(known) > 0 {
+			if err := writePeerFile(n.cfg.PeerFile, known); err != nil {
+				n.log.Warn("peers not remembered", "file", n.cfg.PeerFile, "err", err)
+			} else {
+				written = known
+			}
+		}
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+	}
+}
+
+// errNotMember means that a peer is connected but holds no records here.
+var errNotMember = errors.New("not a node of this network")
+
+// verifyMember connects to ai and reports why it is not a holder.
+func (n *Node) verifyMember(ctx context.Context, ai peer.AddrInfo) error {
+	if err := n.host.Connect(ctx, ai); err != nil {
+		return err
+	}
+	ok, err := n.host.Peerstore().SupportsProtocols(ai.ID, n.records)
+	if err != nil {
+		return err
+	}
+	if len(ok) == 0 {
+		return errNotMember
+	}
+	return nil
+}

@@ -1,0 +1,97 @@
+package dht
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/protocol"
+	"google.golang.org/protobuf/proto"
+)
+
+// errUnreachable means that there was no connection to a peer and none could
+// be made.
+var errUnreachable = errors.New("unreachable")
+
+// A cost is what exchanges over streams have taken. Messages are frames, both
+// ways; bytes are the frames and the negotiation of the protocol, both ways,
+// without the headers of multiplexer, encryption and IP.
+type cost struct {
+	messages int
+	bytes    int64
+}
+
+func (c *cost) add(d cost) {
+	c.messages += d.messages
+	c.bytes += d.bytes
+}
+
+// negotiated is what opening a stream costs in one direction: the lines
+// "/multistream/1.0.0" and p, each with its length before and a newline after.
+func negotiated(p protocol.ID) int64 {
+	line := func(n int) int64 { return int64(uvarintLen(uint64(n+1)) + n + 1) }
+	return line(len("/multistream/1.0.0")) + line(len(p))
+}
+
+// costOf is what sending req over p costs.
+func costOf(p protocol.ID, req proto.Message) cost {
+	size := proto.Size(req)
+	return cost{1, int64(size+uvarintLen(uint64(size))) + negotiated(p)}
+}
+
+// call sends req to id and reads one reply of at most max bytes into resp. It
+// returns by ctx's deadline, whatever the peer does. The round trip is 0 if a
+// connection had to be made first; what was spent is right also on error.
+func (n *Node) call(ctx context.Context, id peer.ID, p protocol.ID, req, resp proto.Message, max int) (rtt time.Duration, spent cost, err error) {
+	connected := n.host.Network().Connectedness(id) == network.Connected
+	s, err := n.host.NewStream(ctx, id, p)
+	if err != nil {
+		if n.host.Network().Connectedness(id) != network.Connected && ctx.Err() == nil {
+			err = fmt.Errorf("%w: %w", errUnreachable, err)
+		}
+		return 0, spent, err
+	}
+	// Reset, unlike Close, never waits for the peer; after the reply has
+	// been read, Close does not either.
+	defer func() {
+		if err != nil {
+			_ = s.Reset()
+		} else {
+			_ = s.Close()
+		}
+	}()
+	stop := context.AfterFunc(ctx, func() { _ = s.Reset() })
+	defer stop()
+	if deadline, ok := ctx.Deadline(); ok {
+		_ = s.SetDeadline(deadline)
+	}
+	start := time.Now()
+	wrote, err := writeFrame(s, req)
+	spent.add(cost{1, int64(wrote) + negotiated(p)})
+	if err != nil {
+		return 0, spent, callError(ctx, err)
+	}
+	read, err := readFrame(bufio.NewReader(s), max, resp)
+	if read > 0 {
+		spent.add(cost{1, int64(read) + negotiated(p)})
+	}
+	if err != nil {
+		return 0, spent, callError(ctx, err)
+	}
+	if connected {
+		rtt = time.Since(start)
+	}
+	return rtt, spent, nil
+}
+
+// callError prefers the context's reason over what it did to the stream.
+func callError(ctx context.Context, err error) error {
+	if cause := ctx.Err(); cause != nil {
+		return cause
+	}
+	return err
+}

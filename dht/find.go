@@ -1,0 +1,430 @@
+package dht
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"weir/capacity"
+	"weir/dht/pb"
+)
+
+const (
+	asksFirst = 2 // holders asked at once
+	asksMost  = 5 // holders asked in all
+
+	// A holder that has not answered after hedgeLeast, or twice its usual
+	// round trip, gets a rival.
+	hedgeLeast = 40 * time.Millisecond
+	// After the first good answer, a second one may still come in for as long
+	// as the first took, within these bounds.
+	graceLeast = 5 * time.Millisecond
+	graceMost  = 30 * time.Millisecond
+)
+
+// ErrNoHolders means that no holder of a topic answered.
+var ErrNoHolders = errors.New("no holder answered")
+
+// Answer is what holders said to a query.
+type Answer struct {
+	// Candidates are verified, the newest record of each node.
+	Candidates []capacity.Candidate `json:"-"`
+	// Held and Rejected, by rule, are from the holder that holds most: its
+	// word only.
+	Held     int            `json:"held"`
+	Rejected map[string]int `json:"rejected,omitempty"`
+	// Asked lists the holders in the order they were asked, this node itself
+	// first where it is one.
+	Asked    []Asked       `json:"asked"`
+	Elapsed  time.Duration `json:"-"`
+	Messages int           `json:"messages"` // frames, both ways
+	Bytes    int64         `json:"bytes"`    // frames and protocol negotiation, both ways
+}
+
+// Asked is one holder's part in an answer.
+type Asked struct {
+	Holder  peer.ID       `json:"holder"`
+	Elapsed time.Duration `json:"-"`
+	Millis  float64       `json:"elapsed_ms"`
+	Records int           `json:"records"`       // good ones
+	Err     string        `json:"err,omitempty"` // why it does not count
+}
+
+// Find asks the holders of topic for records that meet need, those of the
+// nodes in exclude left out.
+//
+// Of the holders, the two nearest are asked at the same time; one that is slow,
+// fails or knows nothing gets a rival, and the first good answer counts, with
+// what another adds within some milliseconds. A node that is a holder itself
+// adds what it holds; in a network so small that everyone is, and once it has
+// been in it for a TTL, it asks nobody.
+//
+// The error wraps ErrNoHolders if nobody answered, or is ctx's. An answer may
+// be empty without an error.
+func (n *Node) Find(ctx context.Context, topic Topic, need capacity.Need, exclude []peer.ID) (Answer, error) {
+	return n.find(ctx, topic, need, exclude, false)
+}
+
+func (n *Node) find(ctx context.Context, topic Topic, need capacity.Need, exclude []peer.ID, explain bool) (Answer, error) {
+	start := time.Now()
+	if err := topic.check(); err != nil {
+		return Answer{}, err
+	}
+	q := &finding{
+		n:       n,
+		topic:   topic,
+		need:    need,
+		exclude: exclude,
+		explain: explain,
+		found:   make(map[peer.ID]capacity.Candidate),
+		asked:   make(map[peer.ID]bool),
+	}
+	err := q.run(ctx)
+	a := q.answer
+	for _, c := range q.found {
+		a.Candidates = append(a.Candidates, c)
+	}
+	// In a fixed order, so that what is drawn from it depends on the draw only.
+	slices.SortFunc(a.Candidates, func(a, b capacity.Candidate) int { return cmp.Compare(a.Record.Node, b.Record.Node) })
+	a.Elapsed = time.Since(start)
+	return a, err
+}
+
+// A finding is one Find under way. It is owned by the goroutine that runs it.
+type finding struct {
+	n       *Node
+	topic   Topic
+	need    capacity.Need
+	exclude []peer.ID
+	explain bool
+
+	asked  map[peer.ID]bool
+	found  map[peer.ID]capacity.Candidate
+	good   int // remote holders that answered
+	answer Answer
+}
+
+func (q *finding) run(ctx context.Context) error {
+	h, looked := q.n.holders(q.topic)
+	local := 0
+	if h.self {
+		local = q.askSelf()
+	}
+	if h.all && (len(h.remote) == 0 || local > 0 && q.n.settled()) {
+		return nil
+	}
+	if len(h.remote) > 0 {
+		if err := q.askRemote(ctx, q.n.nearestFirst(h.remote)); err != nil {
+			return err
+		}
+	}
+	// The network is searched for other holders only if there is nothing to
+	// lose by it: nobody is known, or nobody knows of the stream.
+	lost := q.good == 0 && !h.self
+	unknown := q.answer.Held == 0 && q.topic.Stream() != ""
+	if (lost || unknown && !(h.all && looked)) && q.n.cache.begin(time.Now(), q.topic) {
+		q.n.lookUp(ctx, q.topic)
+		h, _ = q.n.holders(q.topic)
+		var fresh []peer.ID
+		for _, p := range h.remote {
+			if !q.asked[p] {
+				fresh = append(fresh, p)
+			}
+		}
+		if len(fresh) > 0 {
+			if err := q.askRemote(ctx, q.n.nearestFirst(fresh)); err != nil {
+				return err
+			}
+		}
+	}
+	if q.good == 0 && !h.self {
+		return fmt.Errorf("%w for %s: %d asked", ErrNoHolders, q.topic, len(q.asked))
+	}
+	return nil
+}
+
+// settled reports whether this node has been among others for a TTL without a
+// break, so that every publisher has had the time to tell it.
+func (n *Node) settled() bool {
+	joined := n.joined.Load()
+	return joined == 0 || time.Since(time.Unix(0, joined)) > capacity.DefaultTTL
+}
+
+// nearestFirst orders holders by round trip, as measured or else as unknown in
+// the middle, and puts those that owe an answer last.
+func (n *Node) nearestFirst(peers []peer.ID) []peer.ID {
+	const unknown = 100 * time.Millisecond
+	type entry struct {
+		id       peer.ID
+		doubtful bool
+		rtt      time.Duration
+	}
+	entries := make([]entry, len(peers))
+	for i, p := range peers {
+		entries[i] = entry{p, n.reach.doubtful(p), cmp.Or(n.reach.rtt(p), unknown)}
+	}
+	slices.SortStableFunc(entries, func(a, b entry) int {
+		if a.doubtful != b.doubtful {
+			if a.doubtful {
+				return 1
+			}
+			return -1
+		}
+		return cmp.Compare(a.rtt, b.rtt)
+	})
+	sorted := make([]peer.ID, len(entries))
+	for i, e := range entries {
+		sorted[i] = e.id
+	}
+	return sorted
+}
+
+// me is this node as the policy sees it.
+func (n *Node) me(region string) capacity.Record {
+	me, ok := n.outbox.me()
+	if !ok {
+		me = capacity.Record{Node: n.ID(), Region: region}
+	}
+	me.Coordinate = n.coords.here()
+	return me
+}
+
+// askSelf adds what this node holds and returns how many records of others
+// that is, whether they fit or not.
+func (q *finding) askSelf() (others int) {
+	start := time.Now()
+	picked, held, rejected := q.n.sampleHeld(q.topic, q.need, q.n.me(q.need.Region), q.exclude, queryLimit, q.explain)
+	for _, c := range picked {
+		q.add(c.Record, c.Sealed)
+	}
+	q.answer.Held, q.answer.Rejected = held, rejected
+	q.answer.Asked = append(q.answer.Asked, Asked{
+		Holder:  q.n.ID(),
+		Elapsed: time.Since(start),
+		Millis:  millis(time.Since(start)),
+		Records: len(picked),
+	})
+	if q.n.table.get(start, q.topic, q.n.ID()) != nil {
+		held--
+	}
+	return held
+}
+
+// add keeps the newest record seen of r's node.
+func (q *finding) add(r capacity.Record, sealed []byte) {
+	now := time.Now()
+	r, sealed = q.n.newest.see(now, r, sealed)
+	if slices.Contains(q.exclude, r.Node) {
+		return
+	}
+	q.found[r.Node] = capacity.Candidate{
+		Record:   r,
+		Sealed:   sealed,
+		RTT:      q.n.coords.predict(r.Coordinate),
+		Believed: q.n.beliefs.of(now, r.Node),
+	}
+}
+
+// reply is one remote holder's answer, verified.
+type reply struct {
+	index   int // in answer.Asked
+	holder  peer.ID
+	records []verified
+	query   *pb.QueryReply
+	elapsed time.Duration
+	spent   cost
+	err     error
+}
+
+type verified struct {
+	record capacity.Record
+	sealed []byte
+}
+
+// askRemote asks peers, in this order, until enough has come in. The answers
+// of those that were too slow are not waited for.
+func (q *finding) askRemote(ctx context.Context, peers []peer.ID) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel() // resets the streams of those too slow
+	replies := make(chan reply, asksMost)
+	asked, pending := 0, 0
+	ask := func() time.Duration {
+		if asked == len(peers) || asked == asksMost {
+			return 0
+		}
+		p := peers[asked]
+		asked++
+		pending++
+		q.asked[p] = true
+		index := len(q.answer.Asked)
+		q.answer.Asked = append(q.answer.Asked, Asked{Holder: p, Err: "not waited for"})
+		if !q.n.start(func() { replies <- q.n.query(ctx, index, p, q) }) {
+			replies <- reply{index: index, holder: p, err: context.Canceled}
+		}
+		return max(hedgeLeast, 2*q.n.reach.rtt(p))
+	}
+	hedgeAfter := ask()
+	for range asksFirst - 1 {
+		hedgeAfter = max(hedgeAfter, ask())
+	}
+	start := time.Now()
+	hedge := time.NewTimer(hedgeAfter)
+	defer hedge.Stop()
+	grace := make(<-chan time.Time)
+	empty := 0
+	defer func() { q.charge(pending) }()
+	for pending > 0 {
+		select {
+		case r := <-replies:
+			pending--
+			q.take(r)
+			switch {
+			case r.err != nil:
+				ask()
+				continue
+			case len(r.records) == 0:
+				// It may be new to its task. A second opinion settles it.
+				if empty++; empty >= 2 && len(q.found) == 0 {
+					return nil
+				}
+				if pending == 0 && empty < 2 {
+					ask()
+				}
+				continue
+			case q.good >= 2:
+				return nil
+			}
+			wait := min(max(time.Since(start), graceLeast), graceMost)
+			t := time.NewTimer(wait)
+			defer t.Stop()
+			grace = t.C
+		case <-hedge.C:
+			if next := ask(); next > 0 {
+				hedge.Reset(next)
+			}
+		case <-grace:
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return nil
+}
+
+// charge counts the requests of those whose answer was not waited for: what
+// was sent was sent.
+func (q *finding) charge(pending int) {
+	if pending == 0 {
+		return
+	}
+	spent := costOf(q.n.records, q.n.queryRequest(q))
+	for range pending {
+		q.answer.Messages += spent.messages
+		q.answer.Bytes += spent.bytes
+	}
+}
+
+// take notes one reply and adds its records.
+func (q *finding) take(r reply) {
+	q.answer.Messages += r.spent.messages
+	q.answer.Bytes += r.spent.bytes
+	a := &q.answer.Asked[r.index]
+	a.Elapsed, a.Millis, a.Records, a.Err = r.elapsed, millis(r.elapsed), len(r.records), ""
+	if r.err != nil {
+		a.Err = r.err.Error()
+		return
+	}
+	q.good++
+	for _, v := range r.records {
+		q.add(v.record, v.sealed)
+	}
+	if held := int(r.query.Held); held > q.answer.Held || len(q.answer.Rejected) == 0 {
+		q.answer.Held = max(held, q.answer.Held)
+		if len(r.query.Rejected) > 0 {
+			q.answer.Rejected = make(map[string]int)
+			for _, j := range r.query.Rejected[:min(len(r.query.Rejected), 64)] {
+				q.answer.Rejected[j.Rule] += int(j.Count)
+			}
+		}
+	}
+}
+
+func (n *Node) queryRequest(q *finding) *pb.Request {
+	query := &pb.Query{
+		Topic:   string(q.topic),
+		Need:    needToWire(q.need),
+		Origin:  coordinateToWire(n.coords.here()),
+		Limit:   queryLimit,
+		Policy:  n.cfg.Judge().Policy().Version,
+		Explain: q.explain,
+	}
+	for _, p := range q.exclude[:min(len(q.exclude), maxExclude)] {
+		query.Exclude = append(query.Exclude, []byte(p))
+	}
+	return &pb.Request{Op: &pb.Request_Query{Query: query}}
+}
+
+// query asks one holder, within its own deadline, and verifies what it says. A
+// holder that sends anything but good records of the topic has none of them
+// used.
+func (n *Node) query(ctx context.Context, index int, p peer.ID, q *finding) reply {
+	start := time.Now()
+	r := reply{index: index, holder: p}
+	ctx, cancel := context.WithTimeout(ctx, n.deadline(p))
+	defer cancel()
+	var resp pb.Response
+	var rtt time.Duration
+	rtt, r.spent, r.err = n.call(ctx, p, n.records, n.queryRequest(q), &resp, maxQueryReply)
+	r.elapsed = time.Since(start)
+	if r.err != nil {
+		// Not its fault if we stopped waiting.
+		if !errors.Is(r.err, context.Canceled) {
+			n.failed(p, r.err)
+		}
+		return r
+	}
+	n.answered(p, rtt)
+	r.query = resp.GetQuery()
+	switch {
+	case resp.Error != "":
+		r.err = fmt.Errorf("holder refused: %.200s", resp.Error)
+	case r.query == nil:
+		r.err = errors.New("holder answered something else")
+	case len(r.query.Sealed) > queryLimit:
+		r.err = fmt.Errorf("holder sent %d records, at most %d were asked for", len(r.query.Sealed), queryLimit)
+	default:
+		r.records, r.err = verify(time.Now(), q.topic, r.query.Sealed)
+	}
+	if r.err != nil {
+		n.log.Debug("holder's answer not used", "peer", p, "topic", q.topic, "err", r.err)
+	}
+	return r
+}
+
+// verify opens what a holder sent. Records that ran out on the way are left
+// out; one that is forged or does not belong in topic spoils them all, for no
+// honest holder keeps such.
+func verify(now time.Time, topic Topic, sealed [][]byte) ([]verified, error) {
+	var records []verified
+	for _, b := range sealed {
+		r, err := capacity.Open(b, now)
+		if errors.Is(err, capacity.ErrExpired) || errors.Is(err, capacity.ErrFromFuture) {
+			continue // clocks differ
+		}
+		if err == nil {
+			err = topic.fits(&r)
+		}
+		if err != nil {
+			return nil, err
+		}
+		records = append(records, verified{r, b})
+	}
+	return records, nil
+}
+
+func millis(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }

@@ -1,0 +1,78 @@
+package dht
+
+import (
+	"bufio"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+
+	"google.golang.org/protobuf/proto"
+)
+
+// The largest messages, in bytes, that a peer may send us. A frame that
+// announces more is refused before anything is allocated for it.
+const (
+	maxRequest        = 96 << 10 // an ADVERTISE of maxEntries records
+	maxAdvertiseReply = 32 << 10
+	maxQueryReply     = 24 << 10 // queryLimit records and the rules
+	maxFetchReply     = 72 << 10 // fetchLimit records
+	maxEvent          = 2 << 10
+	maxReserve        = 4 << 10
+)
+
+// errOversized means that a peer announced a frame beyond what we accept.
+var errOversized = errors.New("frame too large")
+
+// appendFrame appends m behind its length as an unsigned varint.
+func appendFrame(b []byte, m proto.Message) ([]byte, error) {
+	b = binary.AppendUvarint(b, uint64(proto.Size(m)))
+	return proto.MarshalOptions{}.MarshalAppend(b, m)
+}
+
+// writeFrame writes m in one Write and returns how many bytes that took.
+func writeFrame(w io.Writer, m proto.Message) (int, error) {
+	b, err := appendFrame(nil, m)
+	if err != nil {
+		return 0, err
+	}
+	return w.Write(b)
+}
+
+// readFrame reads one frame of at most max bytes into m. Memory grows with
+// what has arrived, not with what was announced. It returns the bytes read,
+// the length included, and io.EOF only if there was no frame at all.
+func readFrame(r *bufio.Reader, max int, m proto.Message) (int, error) {
+	n, err := binary.ReadUvarint(r)
+	if err != nil {
+		return 0, err
+	}
+	if n > uint64(max) {
+		return 0, fmt.Errorf("%w: %d bytes announced, at most %d accepted", errOversized, n, max)
+	}
+	const step = 4 << 10
+	b := make([]byte, 0, min(int(n), step))
+	for len(b) < int(n) {
+		have := len(b)
+		want := min(int(n)-have, step)
+		b = append(b, make([]byte, want)...)
+		if _, err := io.ReadFull(r, b[have:]); err != nil {
+			if err == io.EOF {
+				err = io.ErrUnexpectedEOF
+			}
+			return have, fmt.Errorf("frame of %d bytes: %w", n, err)
+		}
+	}
+	if err := proto.Unmarshal(b, m); err != nil {
+		return len(b), fmt.Errorf("decode frame: %w", err)
+	}
+	return len(b) + uvarintLen(n), nil
+}
+
+func uvarintLen(n uint64) int {
+	size := 1
+	for ; n >= 0x80; n >>= 7 {
+		size++
+	}
+	return size
+}

@@ -1,0 +1,180 @@
+package dht
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+	"time"
+
+	"github.com/libp2p/go-libp2p"
+	kaddht "github.com/libp2p/go-libp2p-kad-dht"
+	"github.com/libp2p/go-libp2p/core/crypto"
+	"github.com/libp2p/go-libp2p/core/host"
+	"github.com/libp2p/go-libp2p/core/metrics"
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/protocol"
+	rcmgr "github.com/libp2p/go-libp2p/p2p/host/resource-manager"
+	"github.com/libp2p/go-libp2p/p2p/muxer/yamux"
+	"github.com/libp2p/go-libp2p/p2p/net/connmgr"
+	"github.com/libp2p/go-libp2p/p2p/security/noise"
+	quic "github.com/libp2p/go-libp2p/p2p/transport/quic"
+	"github.com/libp2p/go-libp2p/p2p/transport/tcp"
+	"github.com/libp2p/go-libp2p/x/rate"
+	"github.com/multiformats/go-multiaddr"
+	manet "github.com/multiformats/go-multiaddr/net"
+)
+
+// What a host accepts. libp2p's defaults refuse the 253rd connection, trim at
+// 192, and allow eight connections per IPv4 address: too few for the holders
+// of a popular topic, or for several nodes behind one address.
+const (
+	connsLow    = 1_024 // the connection manager trims down to this…
+	connsHigh   = 1_280 // …when there are more than this
+	connsMost   = 4_096
+	streamsMost = 32_768
+	connsSubnet = 512 // from one IPv4 address or one IPv6 /56
+	dialsSubnet = 50  // new connections per second from one of those
+
+	// Streams open at once with one peer over one of weir's own protocols,
+	// in each direction.
+	streamsPeer = 64
+)
+
+// newHost returns a libp2p host that listens on exactly the addresses in
+// listen, or nowhere. The protocols are those whose streams per peer are
+// bounded.
+func newHost(key crypto.PrivKey, listen []multiaddr.Multiaddr, reporter metrics.Reporter, protocols ...protocol.ID) (host.Host, error) {
+	resources, err := newResources(protocols)
+	if err != nil {
+		return nil, err
+	}
+	conns, err := connmgr.NewConnManager(connsLow, connsHigh, connmgr.WithGracePeriod(time.Minute))
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("connection manager: %w", err), resources.Close())
+	}
+	h, err := libp2p.New(
+		libp2p.Identity(key),
+		libp2p.NoListenAddrs,
+		libp2p.Transport(quic.NewTransport),
+		libp2p.Transport(tcp.NewTCPTransport),
+		libp2p.Security(noise.ID, noise.New),
+		libp2p.Muxer(yamux.ID, yamux.DefaultTransport),
+		libp2p.DisableRelay(),
+		libp2p.ResourceManager(resources),
+		libp2p.ConnectionManager(conns),
+		libp2p.BandwidthReporter(reporter),
+		libp2p.AddrsFactory(realAddrs),
+		libp2p.DisableMetrics(),
+		libp2p.UserAgent("weir"),
+	)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("libp2p host: %w", err), resources.Close())
+	}
+	// One by one: given together, libp2p is content if any one of them works.
+	for _, a := range listen {
+		if err := h.Network().Listen(a); err != nil {
+			return nil, errors.Join(fmt.Errorf("listen on %s: %w", a, err), h.Close())
+		}
+	}
+	return h, nil
+}
+
+func newResources(protocols []protocol.ID) (network.ResourceManager, error) {
+	scaling := rcmgr.DefaultLimits
+	libp2p.SetDefaultServiceLimits(&scaling)
+	perPeer := rcmgr.BaseLimit{
+		Streams:         2 * streamsPeer,
+		StreamsInbound:  streamsPeer,
+		StreamsOutbound: streamsPeer,
+		Memory:          16 << 20,
+	}
+	for _, p := range protocols {
+		scaling.AddProtocolPeerLimit(p, perPeer, rcmgr.BaseLimitIncrease{})
+	}
+	limits := rcmgr.PartialLimitConfig{
+		System: rcmgr.ResourceLimits{
+			Conns: connsMost, ConnsInbound: connsMost, ConnsOutbound: connsMost,
+			Streams: streamsMost, StreamsInbound: streamsMost, StreamsOutbound: streamsMost,
+			FD: connsMost,
+		},
+		Transient: rcmgr.ResourceLimits{
+			Conns: connsLow, ConnsInbound: connsLow, ConnsOutbound: connsLow,
+			Streams: connsLow, StreamsInbound: connsLow, StreamsOutbound: connsLow,
+			FD: connsLow,
+		},
+		ProtocolDefault: rcmgr.ResourceLimits{
+			Streams: streamsMost, StreamsInbound: streamsMost, StreamsOutbound: streamsMost,
+		},
+	}.Build(scaling.AutoScale())
+
+	dials := rate.Limit{RPS: dialsSubnet, Burst: connsSubnet}
+	loopback := make([]rate.PrefixLimit, 0, 2)
+	for _, l := range slices.Concat(rcmgr.DefaultNetworkPrefixLimitV4, rcmgr.DefaultNetworkPrefixLimitV6) {
+		loopback = append(loopback, rate.PrefixLimit{Prefix: l.Network}) // no limit
+	}
+	m, err := rcmgr.NewResourceManager(rcmgr.NewFixedLimiter(limits),
+		rcmgr.WithMetricsDisabled(),
+		rcmgr.WithLimitPerSubnet(
+			[]rcmgr.ConnLimitPerSubnet{{PrefixLength: 32, ConnCount: connsSubnet}},
+			[]rcmgr.ConnLimitPerSubnet{{PrefixLength: 56, ConnCount: connsSubnet}, {PrefixLength: 48, ConnCount: connsMost}},
+		),
+		rcmgr.WithNetworkPrefixLimit(
+			[]rcmgr.NetworkPrefixLimit{{Network: rcmgr.DefaultNetworkPrefixLimitV4[0].Network, ConnCount: math.MaxInt}},
+			[]rcmgr.NetworkPrefixLimit{{Network: rcmgr.DefaultNetworkPrefixLimitV6[0].Network, ConnCount: math.MaxInt}},
+		),
+		rcmgr.WithConnRateLimiters(&rate.Limiter{
+			NetworkPrefixLimits: loopback,
+			SubnetRateLimiter: rate.SubnetLimiter{
+				IPv4SubnetLimits: []rate.SubnetLimit{{PrefixLength: 32, Limit: dials}},
+				IPv6SubnetLimits: []rate.SubnetLimit{{PrefixLength: 56, Limit: dials}},
+				GracePeriod:      time.Minute,
+			},
+		}),
+	)
+	if err != nil {
+		return nil, fmt.Errorf("resource manager: %w", err)
+	}
+	return m, nil
+}
+
+// realAddrs drops the addresses that lead no other machine here: loopback and
+// link-local ones, unless there is nothing else, and unspecified ones.
+func realAddrs(addrs []multiaddr.Multiaddr) []multiaddr.Multiaddr {
+	addrs = slices.DeleteFunc(slices.Clone(addrs), manet.IsIPUnspecified)
+	far := slices.DeleteFunc(slices.Clone(addrs), func(a multiaddr.Multiaddr) bool {
+		return manet.IsIPLoopback(a) || manet.IsIP6LinkLocal(a)
+	})
+	if len(far) > 0 {
+		return far
+	}
+	return addrs
+}
+
+// newKad returns the routing table and look-ups among the nodes under prefix.
+// A server answers others; a client only asks. Values and providers are off:
+// records have a protocol of their own.
+func newKad(h host.Host, prefix protocol.ID, client bool) (*kaddht.IpfsDHT, error) {
+	mode := kaddht.ModeServer
+	if client {
+		mode = kaddht.ModeClient
+	}
+	// The default filters keep loopback and private networks empty; here any
+	// peer that speaks the protocol and has an address is welcome.
+	kad, err := kaddht.New(h,
+		kaddht.ProtocolPrefix(prefix),
+		kaddht.Mode(mode),
+		kaddht.DisableValues(),
+		kaddht.DisableProviders(),
+		kaddht.QueryFilter(func(_ any, ai peer.AddrInfo) bool { return len(ai.Addrs) > 0 }),
+		kaddht.RoutingTableFilter(func(any, peer.ID) bool { return true }),
+		kaddht.AddressFilter(func(as []multiaddr.Multiaddr) []multiaddr.Multiaddr { return as }),
+		kaddht.RoutingTablePeerDiversityFilter(nil),
+		kaddht.RoutingTableRefreshQueryTimeout(3*time.Second),
+	)
+	if err != nil {
+		return nil, fmt.Errorf("kad-dht: %w", err)
+	}
+	return kad, nil
+}

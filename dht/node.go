@@ -1,0 +1,417 @@
+package dht
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/serf/coordinate"
+	kaddht "github.com/libp2p/go-libp2p-kad-dht"
+	kb "github.com/libp2p/go-libp2p-kbucket"
+	"github.com/libp2p/go-libp2p/core/crypto"
+	"github.com/libp2p/go-libp2p/core/host"
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/peerstore"
+	"github.com/libp2p/go-libp2p/core/protocol"
+	"github.com/multiformats/go-multiaddr"
+	"golang.org/x/sync/errgroup"
+
+	"weir/capacity"
+)
+
+// Config says what a node is and what it publishes.
+type Config struct {
+	Key     crypto.PrivKey
+	Network string // name of the network; see [NetworkID]
+
+	Listen    []multiaddr.Multiaddr // TCP and QUIC; empty: nowhere, as a client does
+	Bootstrap []peer.AddrInfo       // any one of them suffices; self is skipped
+	PeerFile  string                // where peers are remembered; "": nowhere
+	Client    bool                  // holds nothing and serves nothing
+
+	// Judge returns the policy in force; nil: the default one.
+	Judge func() *capacity.Judge
+	// Sample returns what to publish now: the node's record, of which Node,
+	// Seq, Issued, TTL, Addrs, Coordinate and Carries are filled in here,
+	// and one carriage per stream carried. It is called a few times a
+	// second. Nil: nothing is published.
+	Sample func() (capacity.Record, []capacity.Carriage)
+	// Grant gives a lease for a request or refuses with a
+	// *capacity.Refusal; Release takes one back. Nil: nothing is granted.
+	Grant   func(capacity.Request) (capacity.Lease, error)
+	Release func(from peer.ID, id string)
+
+	Log *slog.Logger // nil: nothing is logged
+}
+
+// A Node is this machine's place in the network. Close it after use; what
+// keeps it in the network is [Node.Run].
+type Node struct {
+	cfg      Config
+	network  string // its ID
+	records  protocol.ID
+	reserves protocol.ID
+	host     host.Host
+	kad      *kaddht.IpfsDHT
+	log      *slog.Logger
+
+	traffic  *traffic
+	reach    *reach
+	cache    *holderCache
+	table    *table // what it holds for others and itself; empty in a client
+	coords   vivaldi
+	newest   *newestLog
+	beliefs  *beliefs
+	desk     desk // inbound requests at once, per peer
+	adverts  advertiser
+	outbox   outbox
+	joined   atomic.Int64 // Unix ns since when there are peers in the routing table; 0: none
+	accepted chan struct{}
+	accept1  sync.Once
+	ready    chan struct{}
+	changed  chan struct{} // a peer came or went: have a look
+
+	ctx    context.Context // ends with Close
+	cancel context.CancelFunc
+	mu     sync.Mutex
+	closed bool           // nothing starts once set
+	wg     sync.WaitGroup // what start and serve began: handlers, calls, watchers
+}
+
+// Listen makes a node and binds its addresses. A busy port is an error that
+// names the address. Nothing is sent before [Node.Run].
+func Listen(cfg Config) (*Node, error) {
+	if cfg.Key == nil {
+		return nil, errors.New("dht: no identity key")
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Judge == nil {
+		judge, err := capacity.Compile(capacity.DefaultPolicy())
+		if err != nil {
+			return nil, err
+		}
+		cfg.Judge = func() *capacity.Judge { return judge }
+	}
+	coords, err := newVivaldi()
+	if err != nil {
+		return nil, err
+	}
+	id := NetworkID(cfg.Network)
+	n := &Node{
+		cfg:      cfg,
+		network:  id,
+		records:  protocolPrefix(id) + "/records/1",
+		reserves: protocolPrefix(id) + "/reserve/1",
+		log:      cfg.Log,
+		traffic:  newTraffic(),
+		reach:    newReach(),
+		cache:    newHolderCache(id),
+		table:    newTable(defaultTableLimits()),
+		coords:   coords,
+		newest:   newNewestLog(),
+		beliefs:  newBeliefs(),
+		accepted: make(chan struct{}),
+		ready:    make(chan struct{}),
+		changed:  make(chan struct{}, 1),
+	}
+	n.adverts = newAdvertiser(n.sample, n.publish, n.withdraw)
+	n.host, err = newHost(cfg.Key, cfg.Listen, n.traffic, n.records, n.reserves)
+	if err != nil {
+		return nil, err
+	}
+	n.ctx, n.cancel = context.WithCancel(context.Background())
+	n.host.Network().Notify(&network.NotifyBundle{
+		ConnectedF: func(_ network.Network, c network.Conn) {
+			n.reach.answered(time.Now(), c.RemotePeer(), 0)
+			n.wake()
+		},
+		DisconnectedF: func(net network.Network, c network.Conn) {
+			if net.Connectedness(c.RemotePeer()) != network.Connected {
+				n.coords.forget(c.RemotePeer())
+			}
+			n.wake()
+		},
+	})
+	if !cfg.Client {
+		n.host.SetStreamHandler(n.records, n.serve(n.serveRecords))
+		n.host.SetStreamHandler(n.reserves, n.serve(n.serveReserve))
+	}
+	n.kad, err = newKad(n.host, protocolPrefix(id), cfg.Client)
+	if err != nil {
+		return nil, errors.Join(err, n.host.Close())
+	}
+	return n, nil
+}
+
+// Run keeps the node in the network until ctx is done, and returns ctx.Err():
+// it connects to bootstrap and remembered peers, for ever; publishes its
+// records; measures round trips; looks holders up. At the end it withdraws its
+// records, which takes half a second at most. It is called once.
+func (n *Node) Run(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return n.bootstrap(ctx) })
+	g.Go(func() error { return n.refreshHolders(ctx) })
+	g.Go(func() error { return n.probe(ctx) })
+	g.Go(func() error { return n.sweep(ctx) })
+	if n.cfg.Sample != nil {
+		g.Go(func() error { return n.adverts.run(ctx) })
+	}
+	err := g.Wait()
+	if n.cfg.Sample != nil {
+		n.leave()
+	}
+	return err
+}
+
+// Close stops the node and waits: once it has returned, nothing of the node's
+// runs any more. It may be called more than once.
+func (n *Node) Close() error {
+	n.mu.Lock()
+	first := !n.closed
+	n.closed = true
+	n.mu.Unlock()
+	var err error
+	if first {
+		n.cancel()
+		err = errors.Join(n.kad.Close(), n.host.Close())
+	}
+	n.wg.Wait()
+	return err
+}
+
+// start runs f on a goroutine that Close waits for, and reports false without
+// doing so if Close has begun.
+func (n *Node) start(f func()) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.closed {
+		return false
+	}
+	n.wg.Go(f)
+	return true
+}
+
+// serve makes f a stream handler that Close waits for.
+func (n *Node) serve(f func(network.Stream)) network.StreamHandler {
+	return func(s network.Stream) {
+		n.mu.Lock()
+		closed := n.closed
+		if !closed {
+			n.wg.Add(1)
+		}
+		n.mu.Unlock()
+		if closed {
+			_ = s.Reset()
+			return
+		}
+		defer n.wg.Done()
+		f(s)
+	}
+}
+
+// ID is the node's peer ID.
+func (n *Node) ID() peer.ID { return n.host.ID() }
+
+// Host is the libp2p host below the node. It ends with the node.
+func (n *Node) Host() host.Host { return n.host }
+
+// NetworkID is the ID in the node's protocol names.
+func (n *Node) NetworkID() string { return n.network }
+
+// Addrs are the addresses others reach this node at, each with /p2p/ID.
+func (n *Node) Addrs() []multiaddr.Multiaddr {
+	addrs, err := peer.AddrInfoToP2pAddrs(&peer.AddrInfo{ID: n.ID(), Addrs: n.host.Addrs()})
+	if err != nil {
+		return nil // only for an ID that is none
+	}
+	return addrs
+}
+
+// Ready is closed once every bootstrap peer has been tried and a holder has
+// accepted the node's record, or nobody is there to accept it.
+func (n *Node) Ready() <-chan struct{} { return n.ready }
+
+// Coordinate is the node's Vivaldi coordinate, in seconds.
+func (n *Node) Coordinate() *coordinate.Coordinate { return n.coords.here() }
+
+// Traffic is what each protocol has cost since the node started.
+func (n *Node) Traffic() []Traffic { return n.traffic.list() }
+
+// Kick makes the node publish as soon as the pace allows: a stream that is new
+// or gone at once, all else half a second after the last time.
+func (n *Node) Kick() { n.adverts.wake() }
+
+// OpenStream opens a stream of the protocol /weir/<network-id>/name to id,
+// connecting first if need be, also by addrs, all within ctx.
+func (n *Node) OpenStream(ctx context.Context, id peer.ID, addrs []multiaddr.Multiaddr, name string) (network.Stream, error) {
+	n.learn(id, addrs)
+	return n.host.NewStream(ctx, id, protocolPrefix(n.network)+protocol.ID("/"+name))
+}
+
+// Handle lets f serve the streams of the protocol /weir/<network-id>/name. F
+// runs on a goroutine of its own per stream, which Close waits for; Close
+// resets the stream.
+func (n *Node) Handle(name string, f func(network.Stream)) {
+	n.host.SetStreamHandler(protocolPrefix(n.network)+protocol.ID("/"+name), n.serve(f))
+}
+
+const protectTag = "weir-link"
+
+// Protect keeps the connection to id from being trimmed.
+func (n *Node) Protect(id peer.ID) { n.host.ConnManager().Protect(id, protectTag) }
+
+// Unprotect ends what Protect began.
+func (n *Node) Unprotect(id peer.ID) { n.host.ConnManager().Unprotect(id, protectTag) }
+
+// learn keeps addresses at which id may be dialled.
+func (n *Node) learn(id peer.ID, addrs []multiaddr.Multiaddr) {
+	if len(addrs) > 0 && id != n.ID() {
+		n.host.Peerstore().AddAddrs(id, addrs, peerstore.TempAddrTTL)
+	}
+}
+
+// wake makes whoever waits for peers to come or go look again.
+func (n *Node) wake() {
+	select {
+	case n.changed <- struct{}{}:
+	default:
+	}
+}
+
+// self is the node's ID as a holder, "" in a client.
+func (n *Node) self() peer.ID {
+	if n.cfg.Client {
+		return ""
+	}
+	return n.ID()
+}
+
+// holders returns the holders of topic, as far as known, and keeps topic's set
+// warm. Looked is false until a look-up has ended.
+func (n *Node) holders(topic Topic) (h holders, looked bool) {
+	cached, looked := n.cache.use(time.Now(), topic)
+	return n.elect(topic, cached), looked
+}
+
+func (n *Node) elect(topic Topic, cached []peer.ID) holders {
+	now := time.Now()
+	key := kb.ConvertKey(topic.Key(n.network))
+	known := slices.Concat(cached, n.kad.RoutingTable().NearestPeers(key, n.kad.BucketSize()))
+	known = slices.DeleteFunc(known, func(p peer.ID) bool { return n.reach.down(now, p) })
+	return electHolders(key, n.self(), known)
+}
+
+// Holders are the nodes that hold topic as far as this one knows, closest
+// first, this one included if it is among them.
+func (n *Node) Holders(topic Topic) []peer.ID {
+	h, _ := n.holders(topic)
+	list := slices.Clone(h.remote)
+	if h.self {
+		list = append(list, n.ID())
+	}
+	return closest(kb.ConvertKey(topic.Key(n.network)), list)
+}
+
+// small reports whether every node known is a holder of everything.
+func (n *Node) small() bool {
+	return n.elect(CapacityTopic(), n.cache.peek(CapacityTopic())).all
+}
+
+// deadline is how long id may take to answer a request.
+func (n *Node) deadline(id peer.ID) time.Duration {
+	return min(max(300*time.Millisecond, 4*n.reach.rtt(id)), 2*time.Second)
+}
+
+// sweep drops what has run out, once a second, for the watchers' sake, and
+// notices when the process was stopped for a while: what it holds is stale
+// then, and it has to ask others again.
+func (n *Node) sweep(ctx context.Context) error {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	last := time.Now()
+	for {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		// The wall clock: the monotonic one may stand still in a sleep.
+		now := time.Now()
+		if now.Round(0).Sub(last.Round(0)) > keepalive {
+			if joined := n.joined.Load(); joined != 0 {
+				n.joined.CompareAndSwap(joined, now.UnixNano())
+			}
+		}
+		last = now
+		n.table.sweep(now)
+	}
+}
+
+// refreshHolders looks up the holders of every topic in use, every few minutes
+// or as soon as one is lost, a few topics at a time.
+func (n *Node) refreshHolders(ctx context.Context) error {
+	const atOnce = 4
+	tick := time.NewTicker(500 * time.Millisecond)
+	defer tick.Stop()
+	slots := make(chan struct{}, atOnce)
+	for {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		if n.kad.RoutingTable().Size() == 0 {
+			continue
+		}
+		n.cache.use(time.Now(), CapacityTopic())
+		for _, topic := range n.cache.due(time.Now(), n.small()) {
+			select {
+			case slots <- struct{}{}:
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+			ok := n.start(func() {
+				n.lookUp(ctx, topic)
+				<-slots
+			})
+			if !ok {
+				return context.Canceled
+			}
+		}
+	}
+}
+
+// lookUp asks the network for topic's holders and stores what was found by the
+// deadline: a hung peer makes the answer incomplete, not late.
+func (n *Node) lookUp(ctx context.Context, topic Topic) {
+	ctx, cancel := context.WithTimeout(ctx, lookupTime)
+	defer cancel()
+	found, err := n.kad.GetClosestPeers(ctx, topic.Key(n.network))
+	if err != nil && len(found) == 0 {
+		n.log.Debug("holders not looked up", "topic", topic, "err", err)
+	}
+	n.cache.found(time.Now(), topic, found)
+}
+
+// answered and failed keep account of id, and look for other holders when it
+// went down.
+func (n *Node) answered(id peer.ID, rtt time.Duration) { n.reach.answered(time.Now(), id, rtt) }
+
+func (n *Node) failed(id peer.ID, err error) {
+	refused := errors.Is(err, errUnreachable)
+	if !n.reach.failed(time.Now(), id, refused) {
+		return
+	}
+	n.log.Debug("peer is down", "peer", id, "err", err)
+	if refused {
+		n.kad.RoutingTable().RemovePeer(id)
+	}
+	n.cache.lost(id)
+}

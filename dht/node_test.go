@@ -1,0 +1,238 @@
+package dht
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/crypto"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/multiformats/go-multiaddr"
+	"go.uber.org/goleak"
+
+	"weir/capacity"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// patience is how long a test waits for what should come soon.
+const patience = 20 * time.Second
+
+// eventually waits until check returns nil, and fails the test with its last
+// error if it never does.
+func eventually(t testing.TB, check func() error) {
+	t.Helper()
+	deadline := time.After(patience)
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		err := check()
+		if err == nil {
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-deadline:
+			t.Fatalf("after %v: %v", patience, err)
+		}
+	}
+}
+
+func newKey(t testing.TB) crypto.PrivKey {
+	t.Helper()
+	key, _, err := crypto.GenerateEd25519Key(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return key
+}
+
+func idOf(t testing.TB, key crypto.PrivKey) peer.ID {
+	t.Helper()
+	id, err := peer.IDFromPrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return id
+}
+
+func addr(t testing.TB, s string) multiaddr.Multiaddr {
+	t.Helper()
+	a, err := multiaddr.NewMultiaddr(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return a
+}
+
+// testLog is silent unless WEIR_TEST_LOG is set.
+func testLog(name string) *slog.Logger {
+	if os.Getenv("WEIR_TEST_LOG") == "" {
+		return slog.New(slog.DiscardHandler)
+	}
+	h := slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug})
+	return slog.New(h).With("node", name)
+}
+
+// A testNode is a node on loopback with a ledger of its own.
+type testNode struct {
+	*Node
+	key    crypto.PrivKey
+	ledger *capacity.Ledger
+
+	mu      sync.Mutex
+	streams []capacity.Carriage
+
+	stop func()
+}
+
+// carry makes the node publish that it is the origin of the streams, and no
+// other.
+func (n *testNode) carry(names ...string) {
+	n.mu.Lock()
+	n.streams = nil
+	for _, name := range names {
+		n.streams = append(n.streams, capacity.Carriage{Stream: name, Origin: true, Path: []peer.ID{n.ID()}})
+	}
+	n.mu.Unlock()
+	n.Kick()
+}
+
+func (n *testNode) sample() (capacity.Record, []capacity.Carriage) {
+	totals := n.ledger.Totals(time.Now())
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	r := capacity.Record{
+		URL:      "http://127.0.0.1:8080",
+		State:    totals.State,
+		Region:   "test",
+		Sessions: capacity.Usage{Used: int64(totals.Sessions), Limit: 10},
+	}
+	return r, append([]capacity.Carriage(nil), n.streams...)
+}
+
+func (n *testNode) info() peer.AddrInfo { return peer.AddrInfo{ID: n.ID(), Addrs: n.Host().Addrs()} }
+
+// newTestNode makes a node that listens on loopback but does not run yet.
+func newTestNode(t testing.TB, change func(*Config)) *testNode {
+	t.Helper()
+	n := &testNode{key: newKey(t)}
+	cfg := Config{
+		Key:     n.key,
+		Network: "test",
+		Listen:  []multiaddr.Multiaddr{addr(t, "/ip4/127.0.0.1/tcp/0"), addr(t, "/ip4/127.0.0.1/udp/0/quic-v1")},
+		Sample:  n.sample,
+		Grant: func(req capacity.Request) (capacity.Lease, error) {
+			return n.ledger.Reserve(time.Now(), req)
+		},
+		Release: func(from peer.ID, id string) { n.ledger.Release(from, id) },
+	}
+	if change != nil {
+		change(&cfg)
+	}
+	n.key = cfg.Key
+	cfg.Log = testLog(idOf(t, cfg.Key).ShortString())
+	n.ledger = capacity.NewLedger(idOf(t, cfg.Key), capacity.Limits{Sessions: 10})
+	node, err := Listen(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n.Node = node
+	n.stop = sync.OnceFunc(func() {
+		if err := node.Close(); err != nil {
+			t.Errorf("Close: %v", err)
+		}
+	})
+	t.Cleanup(n.stop)
+	return n
+}
+
+// run runs the node until the test ends or stop is called.
+func (n *testNode) run(t testing.TB) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- n.Run(ctx) }()
+	closeNode := n.stop
+	n.stop = sync.OnceFunc(func() {
+		cancel()
+		if err := <-done; !errors.Is(err, context.Canceled) {
+			t.Errorf("Run = %v, want the context's error", err)
+		}
+		closeNode()
+	})
+	t.Cleanup(n.stop)
+}
+
+func (n *testNode) awaitReady(t testing.TB) {
+	t.Helper()
+	select {
+	case <-n.Ready():
+	case <-time.After(patience):
+		t.Fatalf("%s is not ready after %v", n.ID(), patience)
+	}
+}
+
+// newTestNetwork runs size nodes, the first of which is the bootstrap peer of
+// the others, and waits until all see each other's records.
+func newTestNetwork(t testing.TB, size int) []*testNode {
+	t.Helper()
+	var nodes []*testNode
+	for range size {
+		n := newTestNode(t, func(c *Config) {
+			if len(nodes) > 0 {
+				c.Bootstrap = []peer.AddrInfo{nodes[0].info()}
+			}
+		})
+		n.run(t)
+		nodes = append(nodes, n)
+	}
+	for _, n := range nodes {
+		n.awaitReady(t)
+	}
+	for _, n := range nodes {
+		eventually(t, func() error { return n.sees(CapacityTopic(), nodes) })
+	}
+	return nodes
+}
+
+// sees reports whose records a query from n misses.
+func (n *testNode) sees(topic Topic, nodes []*testNode) error {
+	a, err := n.Find(context.Background(), topic, capacity.Need{Purpose: capacity.View}, nil)
+	if err != nil {
+		return err
+	}
+	seen := make(map[peer.ID]bool)
+	for _, c := range a.Candidates {
+		seen[c.Record.Node] = true
+	}
+	for _, m := range nodes {
+		if m != n && !seen[m.ID()] {
+			return fmt.Errorf("%s misses the record of %s: %d candidates, %d held", n.ID(), m.ID(), len(a.Candidates), a.Held)
+		}
+	}
+	return nil
+}
+
+func TestRecordsBecomeVisibleEverywhere(t *testing.T) {
+	for _, size := range []int{1, 3, 5, 10} {
+		t.Run(fmt.Sprintf("%d nodes", size), func(t *testing.T) {
+			start := time.Now()
+			nodes := newTestNetwork(t, size)
+			t.Logf("all see all after %v", time.Since(start).Round(time.Millisecond))
+
+			start = time.Now()
+			nodes[0].carry("studio/one")
+			for _, n := range nodes {
+				eventually(t, func() error { return n.sees(StreamTopic("studio/one"), nodes[:1]) })
+			}
+			t.Logf("a new stream is found from everywhere after %v", time.Since(start).Round(time.Millisecond))
+		})
+	}
+}

@@ -1,0 +1,518 @@
+package dht
+
+import (
+	"bufio"
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"weir/capacity"
+	"weir/dht/pb"
+)
+
+const (
+	reserveFirst = 2 // candidates asked at once
+	reserveMost  = 6 // candidates asked in all: three rounds of two
+
+	// A candidate that has not answered after this, or thrice its round trip,
+	// gets a rival.
+	reserveHedge = 100 * time.Millisecond
+	// reserveTime bounds one reservation, a dial included.
+	reserveTime = time.Second
+	releaseTime = 2 * time.Second
+
+	placeRetry = 2 * time.Second // when to come again after everyone refused
+)
+
+// NoCandidates is the reason of a refusal for which no rule can be blamed.
+const NoCandidates = "no-candidates"
+
+// Placed is where to go, and the room kept there.
+type Placed struct {
+	Candidate capacity.Candidate
+	Lease     capacity.Lease
+}
+
+// Decision is how a placement came about: everything that was known, who was
+// turned down and why, what it took.
+type Decision struct {
+	Topic        Topic         `json:"topic"`
+	Need         DecisionNeed  `json:"need"`
+	Policy       uint64        `json:"policy"` // version applied
+	Time         time.Time     `json:"time"`
+	Answer                     // what the holders said
+	Verdicts     []Judged      `json:"verdicts"` // passed first, best first
+	Reservations []Reservation `json:"reservations"`
+	Chosen       peer.ID       `json:"chosen,omitempty"`
+	Refused      string        `json:"refused,omitempty"` // why nobody was chosen
+
+	FindMillis    float64 `json:"find_ms"`
+	ReserveMillis float64 `json:"reserve_ms"`
+	TotalMillis   float64 `json:"total_ms"`
+}
+
+// DecisionNeed is a capacity.Need as a Decision shows it.
+type DecisionNeed struct {
+	Purpose capacity.Purpose `json:"purpose"`
+	Stream  string           `json:"stream,omitempty"`
+	Uplink  int64            `json:"uplink"`
+	Packets int64            `json:"packets"`
+	Region  string           `json:"region,omitempty"`
+}
+
+// Judged is one candidate as the policy saw it.
+type Judged struct {
+	Node     peer.ID              `json:"node"`
+	Seq      uint64               `json:"seq"`
+	URL      string               `json:"url"`
+	Region   string               `json:"region,omitempty"`
+	Rule     string               `json:"rule,omitempty"` // the one that rejected it
+	Score    float64              `json:"score"`
+	Terms    []capacity.TermScore `json:"terms"`
+	Stress   float64              `json:"stress"`
+	Believed float64              `json:"believed"` // by what it refused lately
+	RTT      float64              `json:"rtt_ms"`   // predicted; 0: unknown
+	Age      float64              `json:"age_ms"`   // since issued, by both clocks
+}
+
+// Reservation is one candidate's answer.
+type Reservation struct {
+	Node    peer.ID `json:"node"`
+	Lease   string  `json:"lease,omitempty"`  // its ID; granted
+	Reason  string  `json:"reason,omitempty"` // refused, failed, or not waited for
+	Detail  string  `json:"detail,omitempty"`
+	Elapsed float64 `json:"elapsed_ms"`
+}
+
+// Explain is Place without the reservation: who would be asked, and why.
+func (n *Node) Explain(ctx context.Context, topic Topic, need capacity.Need, exclude []peer.ID) (Decision, error) {
+	d, ranking, err := n.decide(ctx, topic, need, exclude, true)
+	if err == nil && len(ranking.Passed) > 0 {
+		d.Chosen = ranking.Passed[0].Record.Node
+	} else if err == nil {
+		d.Refused = d.refusal(ranking).Reason
+	}
+	d.TotalMillis = millis(time.Since(d.Time))
+	return d, err
+}
+
+// Place finds a node for need and has it reserve room. It asks two of the best
+// at once and then others, up to six, each within its own deadline; the first
+// good lease is used and every other released, also one that comes late. The
+// lease lives as long as capacity.LeaseTime from when the target gave it.
+//
+// The error is a *capacity.Refusal if nobody has room: its reason is what most
+// candidates gave, or NoCandidates. Others are those of Find.
+func (n *Node) Place(ctx context.Context, topic Topic, need capacity.Need, exclude []peer.ID) (Placed, Decision, error) {
+	start := time.Now()
+	d, ranking, err := n.decide(ctx, topic, need, exclude, false)
+	if err != nil {
+		return Placed{}, d, err
+	}
+	picks := n.picks(ranking)
+	if len(picks) == 0 {
+		refusal := d.refusal(ranking)
+		d.Refused = refusal.Reason
+		d.TotalMillis = millis(time.Since(start))
+		return Placed{}, d, refusal
+	}
+	reserving := time.Now()
+	placed, err := n.reserve(ctx, need, picks, &d)
+	d.ReserveMillis = millis(time.Since(reserving))
+	d.TotalMillis = millis(time.Since(start))
+	if err != nil {
+		var refusal *capacity.Refusal
+		if errors.As(err, &refusal) {
+			d.Refused = refusal.Reason
+		}
+		return Placed{}, d, err
+	}
+	d.Chosen = placed.Candidate.Record.Node
+	return placed, d, nil
+}
+
+// decide asks the holders and ranks what they said.
+func (n *Node) decide(ctx context.Context, topic Topic, need capacity.Need, exclude []peer.ID, explain bool) (Decision, capacity.Ranking, error) {
+	judge := n.cfg.Judge()
+	d := Decision{
+		Topic:        topic,
+		Need:         DecisionNeed(need),
+		Policy:       judge.Policy().Version,
+		Time:         time.Now(),
+		Reservations: []Reservation{},
+		Verdicts:     []Judged{},
+	}
+	answer, err := n.find(ctx, topic, need, exclude, explain)
+	d.Answer = answer
+	d.FindMillis = millis(answer.Elapsed)
+	ranking := judge.Rank(need, n.me(need.Region), answer.Candidates)
+	now := time.Now()
+	for _, v := range slices.Concat(ranking.Passed, ranking.Rejected) {
+		terms := v.Terms
+		if terms == nil {
+			terms = []capacity.TermScore{}
+		}
+		d.Verdicts = append(d.Verdicts, Judged{
+			Node:     v.Record.Node,
+			Seq:      v.Record.Seq,
+			URL:      v.Record.URL,
+			Region:   v.Record.Region,
+			Rule:     v.Rule,
+			Score:    v.Score,
+			Terms:    terms,
+			Stress:   v.Record.Stress(),
+			Believed: v.Believed,
+			RTT:      millis(v.RTT),
+			Age:      millis(now.Sub(v.Record.Issued)),
+		})
+	}
+	return d, ranking, err
+}
+
+// picks are the candidates to try, in order: some of the best at random, then
+// the rest by rank.
+func (n *Node) picks(ranking capacity.Ranking) []capacity.Verdict {
+	picks := ranking.Draw(reserveMost, n.cfg.Judge().Policy().Keep, newRand())
+	for _, v := range ranking.Passed {
+		if len(picks) >= reserveMost {
+			break
+		}
+		if !slices.ContainsFunc(picks, func(p capacity.Verdict) bool { return p.Record.Node == v.Record.Node }) {
+			picks = append(picks, v)
+		}
+	}
+	return picks
+}
+
+// refusal is for when no candidate passed.
+func (d *Decision) refusal(ranking capacity.Ranking) *capacity.Refusal {
+	rejected := ranking.RejectedBy()
+	for rule, count := range d.Rejected {
+		rejected[rule] = max(rejected[rule], count)
+	}
+	// That it is oneself says nothing about room.
+	delete(rejected, "self")
+	reason, count := mostFrequent(rejected)
+	if reason == "" {
+		return &capacity.Refusal{Reason: NoCandidates, Detail: fmt.Sprintf("no other node has a record in %s", d.Topic), RetryAfter: placeRetry}
+	}
+	return &capacity.Refusal{
+		Reason:     reason,
+		Detail:     fmt.Sprintf("no node fits: %d of %d fail on %s", count, max(d.Held, count), reason),
+		RetryAfter: placeRetry,
+	}
+}
+
+// mostFrequent returns the word counted most, the first in the alphabet of
+// several.
+func mostFrequent(counts map[string]int) (word string, count int) {
+	for w, c := range counts {
+		if c > count || c == count && c > 0 && w < word {
+			word, count = w, c
+		}
+	}
+	return word, count
+}
+
+// A reservation race has one winner; whoever gets a lease after that gives it
+// back.
+type reservationRace struct {
+	mu      sync.Mutex
+	settled bool
+}
+
+// win reports whether the caller is the first.
+func (r *reservationRace) win() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	first := !r.settled
+	r.settled = true
+	return first
+}
+
+type reserved struct {
+	index   int // in Decision.Reservations
+	pick    capacity.Verdict
+	lease   capacity.Lease
+	elapsed time.Duration
+	spent   cost
+	err     error
+}
+
+// reserve has one of picks reserve room for need.
+func (n *Node) reserve(ctx context.Context, need capacity.Need, picks []capacity.Verdict, d *Decision) (Placed, error) {
+	id := make([]byte, 8)
+	_, _ = rand.Read(id) // never fails
+	request := hex.EncodeToString(id)
+
+	race := &reservationRace{}
+	results := make(chan reserved, len(picks))
+	tried, pending := 0, 0
+	try := func() time.Duration {
+		if tried == len(picks) {
+			return 0
+		}
+		pick := picks[tried]
+		tried++
+		pending++
+		index := len(d.Reservations)
+		d.Reservations = append(d.Reservations, Reservation{Node: pick.Record.Node, Reason: "not waited for"})
+		ok := n.start(func() {
+			r := n.reserveOn(pick, request, need)
+			r.index = index
+			switch {
+			case r.err == nil && !race.win():
+				r.err = errOutrun
+				results <- r
+				n.release(pick.Record.Node, request)
+				return
+			case r.err != nil && !isRefusal(r.err):
+				// It may have granted the lease and the answer got lost.
+				results <- r
+				n.release(pick.Record.Node, request)
+				return
+			}
+			results <- r
+		})
+		if !ok {
+			results <- reserved{index: index, pick: pick, err: context.Canceled}
+		}
+		return max(reserveHedge, 3*max(pick.RTT, n.reach.rtt(pick.Record.Node)))
+	}
+	hedgeAfter := try()
+	for range reserveFirst - 1 {
+		hedgeAfter = max(hedgeAfter, try())
+	}
+	hedge := time.NewTimer(hedgeAfter)
+	defer hedge.Stop()
+	reasons := make(map[string]int)
+	var last error
+	for pending > 0 {
+		select {
+		case r := <-results:
+			pending--
+			note := &d.Reservations[r.index]
+			note.Elapsed = millis(r.elapsed)
+			d.Messages += r.spent.messages
+			d.Bytes += r.spent.bytes
+			if errors.Is(r.err, errOutrun) {
+				continue // the winner's word is on its way
+			}
+			if r.err == nil {
+				note.Lease, note.Reason = r.lease.ID, ""
+				// Those still under way have cost their request.
+				spent := costOf(n.reserves, reserveRequest(request, need))
+				for range pending {
+					d.Messages += spent.messages
+					d.Bytes += spent.bytes
+				}
+				return Placed{r.pick.Candidate, r.lease}, nil
+			}
+			n.beliefs.refused(time.Now(), r.pick.Record.Node)
+			var refusal *capacity.Refusal
+			if errors.As(r.err, &refusal) {
+				note.Reason, note.Detail = refusal.Reason, refusal.Detail
+				reasons[refusal.Reason]++
+			} else {
+				note.Reason, note.Detail = "unreachable", r.err.Error()
+				reasons["unreachable"]++
+			}
+			last = r.err
+			try()
+		case <-hedge.C:
+			if next := try(); next > 0 {
+				hedge.Reset(next)
+			}
+		case <-ctx.Done():
+			if race.win() {
+				return Placed{}, ctx.Err()
+			}
+			// Somebody won at this very moment: give that back.
+			for r := range results {
+				if r.err == nil {
+					n.start(func() { n.release(r.pick.Record.Node, request) })
+					return Placed{}, ctx.Err()
+				}
+			}
+		}
+	}
+	if n.ctx.Err() != nil {
+		return Placed{}, context.Canceled
+	}
+	reason, count := mostFrequent(reasons)
+	return Placed{}, &capacity.Refusal{
+		Reason:     reason,
+		Detail:     fmt.Sprintf("%d of %d nodes asked gave that reason; the last said: %v", count, tried, last),
+		RetryAfter: placeRetry,
+	}
+}
+
+// errOutrun means that another candidate's lease came first.
+var errOutrun = errors.New("another was faster")
+
+func reserveRequest(id string, need capacity.Need) *pb.ReserveRequest {
+	return &pb.ReserveRequest{Op: &pb.ReserveRequest_Reserve{Reserve: &pb.Reserve{Id: id, Need: needToWire(need)}}}
+}
+
+func isRefusal(err error) bool {
+	var refusal *capacity.Refusal
+	return errors.As(err, &refusal)
+}
+
+// reserveOn asks one candidate. It takes reserveTime at most, and goes on when
+// the placement is decided without it.
+func (n *Node) reserveOn(pick capacity.Verdict, request string, need capacity.Need) (r reserved) {
+	start := time.Now()
+	target := pick.Record.Node
+	r.pick = pick
+	defer func() { r.elapsed = time.Since(start) }()
+	if target == n.ID() {
+		if n.cfg.Grant == nil {
+			r.err = &capacity.Refusal{Reason: "closed", Detail: "this node takes nothing"}
+			return r
+		}
+		r.lease, r.err = n.cfg.Grant(capacity.Request{ID: request, From: target, Need: need})
+		return r
+	}
+	ctx, cancel := context.WithTimeout(n.ctx, max(reserveTime, 6*pick.RTT))
+	defer cancel()
+	n.learn(target, pick.Record.Addrs)
+	if n.host.Network().Connectedness(target) != network.Connected {
+		n.clearBackoff(target) // its record is fresh: worth a dial
+	}
+	req := reserveRequest(request, need)
+	var resp pb.ReserveResponse
+	var rtt time.Duration
+	rtt, r.spent, r.err = n.call(ctx, target, n.reserves, req, &resp, maxReserve)
+	if r.err != nil {
+		if n.ctx.Err() == nil {
+			n.failed(target, r.err)
+		}
+		return r
+	}
+	n.answered(target, rtt)
+	switch {
+	case resp.Refusal != nil:
+		r.err = &capacity.Refusal{
+			Reason:     clip(resp.Refusal.Reason, 64),
+			Detail:     clip(resp.Refusal.Detail, maxReason),
+			RetryAfter: time.Duration(resp.Refusal.RetryMs) * time.Millisecond,
+		}
+	case resp.Error != "":
+		r.err = fmt.Errorf("request not served: %.200s", resp.Error)
+	default:
+		r.lease, r.err = capacity.OpenLease(resp.Lease, time.Now())
+		if l := r.lease; r.err == nil && (l.Target != target || l.From != n.ID() || l.ID != request || l.Need != need) {
+			r.err = errors.New("lease for something else")
+		}
+	}
+	return r
+}
+
+// clip makes s fit for a field of a message: at most so many bytes of UTF-8.
+func clip(s string, most int) string { return strings.ToValidUTF8(s[:min(len(s), most)], "") }
+
+// ReleaseLease gives a lease back that is not going to be used. A target that
+// cannot be told frees it by itself when it runs out.
+func (n *Node) ReleaseLease(ctx context.Context, l capacity.Lease) {
+	ctx, cancel := context.WithTimeout(ctx, releaseTime)
+	defer cancel()
+	n.releaseCtx(ctx, l.Target, l.ID)
+}
+
+// release is ReleaseLease in the background of this node's own work.
+func (n *Node) release(target peer.ID, request string) {
+	ctx, cancel := context.WithTimeout(n.ctx, releaseTime)
+	defer cancel()
+	n.releaseCtx(ctx, target, request)
+}
+
+func (n *Node) releaseCtx(ctx context.Context, target peer.ID, request string) {
+	if target == n.ID() {
+		if n.cfg.Release != nil {
+			n.cfg.Release(target, request)
+		}
+		return
+	}
+	req := &pb.ReserveRequest{Op: &pb.ReserveRequest_Release{Release: &pb.Release{Id: request}}}
+	if _, _, err := n.call(ctx, target, n.reserves, req, &pb.ReserveResponse{}, maxReserve); err != nil {
+		n.log.Debug("lease not given back; it runs out by itself", "peer", target, "err", err)
+	}
+}
+
+// serveReserve answers one request of /reserve/1 by the node's own ledger.
+func (n *Node) serveReserve(s network.Stream) {
+	from := s.Conn().RemotePeer()
+	if !n.desk.enter(from, false) {
+		_ = s.Reset()
+		return
+	}
+	defer n.desk.leave(from, false)
+	_ = s.SetDeadline(time.Now().Add(serveTimeout))
+	var req pb.ReserveRequest
+	if _, err := readFrame(bufio.NewReader(s), maxReserve, &req); err != nil {
+		n.log.Debug("reservation not understood", "peer", from, "err", err)
+		_ = s.Reset()
+		return
+	}
+	n.answered(from, 0)
+	if _, err := writeFrame(s, n.answerReserve(from, &req)); err != nil {
+		_ = s.Reset()
+		return
+	}
+	_ = s.Close()
+}
+
+func (n *Node) answerReserve(from peer.ID, req *pb.ReserveRequest) *pb.ReserveResponse {
+	switch op := req.Op.(type) {
+	case *pb.ReserveRequest_Reserve:
+		need, err := needFromWire(op.Reserve.Need)
+		if err != nil {
+			return &pb.ReserveResponse{Error: clip(err.Error(), maxReason)}
+		}
+		lease, err := n.grant(capacity.Request{ID: op.Reserve.Id, From: from, Need: need})
+		if err != nil {
+			return &pb.ReserveResponse{Refusal: refusalToWire(err)}
+		}
+		return &pb.ReserveResponse{Lease: lease}
+	case *pb.ReserveRequest_Release:
+		if n.cfg.Release != nil {
+			n.cfg.Release(from, op.Release.Id)
+		}
+		return &pb.ReserveResponse{}
+	default:
+		return &pb.ReserveResponse{Error: "unknown request"}
+	}
+}
+
+func (n *Node) grant(req capacity.Request) ([]byte, error) {
+	if n.cfg.Grant == nil {
+		return nil, &capacity.Refusal{Reason: "closed", Detail: "this node takes nothing"}
+	}
+	lease, err := n.cfg.Grant(req)
+	if err != nil {
+		return nil, err
+	}
+	return capacity.SealLease(lease, n.cfg.Key)
+}
+
+func refusalToWire(err error) *pb.Refusal {
+	var refusal *capacity.Refusal
+	if !errors.As(err, &refusal) {
+		refusal = &capacity.Refusal{Reason: "error", Detail: err.Error()}
+	}
+	return &pb.Refusal{
+		Reason:  clip(refusal.Reason, 64),
+		Detail:  clip(refusal.Detail, maxReason),
+		RetryMs: uint32(refusal.RetryAfter.Milliseconds()),
+	}
+}

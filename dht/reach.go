@@ -1,0 +1,130 @@
+package dht
+
+import (
+	"sync"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+)
+
+const (
+	// A peer that failed us is left alone for downFirst, then twice as
+	// long each time up to downMost.
+	downFirst = 5 * time.Second
+	downMost  = 2 * time.Minute
+	// strikes is how many requests in a row may go unanswered before a peer
+	// counts as down. A refused dial does at once.
+	strikes = 2
+
+	maxReach = 8_192 // peers remembered
+)
+
+// reach remembers which peers answer, and how fast. Time is passed in.
+type reach struct {
+	mu         sync.Mutex
+	peers      map[peer.ID]*reachState
+	generation uint64 // rises when a peer goes down or comes back
+}
+
+type reachState struct {
+	rtt     time.Duration // smoothed; 0: never measured
+	strikes int           // requests unanswered in a row
+	downs   int           // times in a row it went down
+	down    time.Time     // until then
+	touched time.Time
+}
+
+func newReach() *reach { return &reach{peers: make(map[peer.ID]*reachState)} }
+
+// answered notes that p answered, after rtt if that is a measurement at all
+// (0: it is not).
+func (r *reach) answered(now time.Time, p peer.ID, rtt time.Duration) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	s := r.state(now, p)
+	if !s.down.IsZero() {
+		r.generation++
+	}
+	s.strikes, s.downs, s.down = 0, 0, time.Time{}
+	switch {
+	case rtt <= 0:
+	case s.rtt == 0 || rtt < s.rtt:
+		s.rtt = rtt // the least is closest to the truth: what is above waited
+	default:
+		s.rtt += (rtt - s.rtt) / 8
+	}
+}
+
+// failed notes that p did not answer, refused meaning that it cannot be
+// reached at all, and reports whether p counts as down since just now.
+func (r *reach) failed(now time.Time, p peer.ID, refused bool) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	s := r.state(now, p)
+	s.strikes++
+	if !refused && s.strikes < strikes || s.down.After(now) {
+		return false
+	}
+	s.down = now.Add(min(downFirst<<min(s.downs, 10), downMost))
+	s.downs++
+	r.generation++
+	return true
+}
+
+// down reports whether p is to be left alone now.
+func (r *reach) down(now time.Time, p peer.ID) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	s := r.peers[p]
+	return s != nil && s.down.After(now)
+}
+
+// doubtful reports whether p's last answer is still owed.
+func (r *reach) doubtful(p peer.ID) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	s := r.peers[p]
+	return s != nil && s.strikes > 0
+}
+
+// rtt is p's smoothed round trip, 0 if none was measured.
+func (r *reach) rtt(p peer.ID) time.Duration {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if s := r.peers[p]; s != nil {
+		return s.rtt
+	}
+	return 0
+}
+
+func (r *reach) changes() uint64 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.generation
+}
+
+// state returns p's state, making room for it if need be. The caller holds mu.
+func (r *reach) state(now time.Time, p peer.ID) *reachState {
+	s := r.peers[p]
+	if s == nil {
+		if len(r.peers) >= maxReach {
+			r.prune(now)
+		}
+		s = &reachState{}
+		r.peers[p] = s
+	}
+	s.touched = now
+	return s
+}
+
+// prune forgets peers not heard of for a while, or all if that frees nothing.
+func (r *reach) prune(now time.Time) {
+	for p, s := range r.peers {
+		if now.Sub(s.touched) > downMost {
+			delete(r.peers, p)
+		}
+	}
+	if len(r.peers) >= maxReach {
+		clear(r.peers)
+	}
+}

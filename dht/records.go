@@ -1,0 +1,418 @@
+package dht
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"time"
+
+	kb "github.com/libp2p/go-libp2p-kbucket"
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/multiformats/go-multiaddr"
+
+	"weir/capacity"
+	"weir/dht/pb"
+)
+
+const (
+	maxEntries = 64 // records in one ADVERTISE
+	queryLimit = 16 // records in one answer to QUERY
+	fetchLimit = 64 // records in one answer to FETCH
+	maxExclude = 64 // peers excluded in one QUERY
+	maxCloser  = 8  // holders named in one acknowledgement
+
+	maxReason = 256 // bytes of a reason given
+
+	serveTimeout = 5 * time.Second // from a request's first byte to its answer's last
+	watchBeat    = 5 * time.Second // an idle watch says so this often
+
+	maxServed        = 1_024 // requests at once
+	maxServedPeer    = 32    // of one peer
+	maxWatchedByPeer = 8     // watches of one peer
+)
+
+var (
+	errNotYours = errors.New("record of another node")
+	errBusy     = errors.New("too many requests at once")
+)
+
+// A desk bounds how many requests are served at once, in all and per peer.
+type desk struct {
+	mu    sync.Mutex
+	total int
+	peers map[deskKey]int
+}
+
+type deskKey struct {
+	peer  peer.ID
+	watch bool
+}
+
+// enter takes a place for p, or reports that there is none.
+func (d *desk) enter(p peer.ID, watch bool) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	key, most := deskKey{p, watch}, maxServedPeer
+	if watch {
+		most = maxWatchedByPeer
+	}
+	if d.total >= maxServed || d.peers[key] >= most {
+		return false
+	}
+	if d.peers == nil {
+		d.peers = make(map[deskKey]int)
+	}
+	d.total++
+	d.peers[key]++
+	return true
+}
+
+func (d *desk) leave(p peer.ID, watch bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	key := deskKey{p, watch}
+	d.total--
+	if d.peers[key]--; d.peers[key] == 0 {
+		delete(d.peers, key)
+	}
+}
+
+// serveRecords answers one request of /records/1. Who asks is who the
+// connection's handshake says it is.
+func (n *Node) serveRecords(s network.Stream) {
+	from := s.Conn().RemotePeer()
+	if !n.desk.enter(from, false) {
+		_ = s.Reset()
+		return
+	}
+	left := false
+	leave := func() {
+		if !left {
+			left = true
+			n.desk.leave(from, false)
+		}
+	}
+	defer leave()
+	_ = s.SetDeadline(time.Now().Add(serveTimeout))
+
+	var req pb.Request
+	if _, err := readFrame(bufio.NewReader(s), maxRequest, &req); err != nil {
+		n.log.Debug("request not understood", "peer", from, "err", err)
+		_ = s.Reset()
+		return
+	}
+	n.answered(from, 0)
+	var resp *pb.Response
+	switch op := req.Op.(type) {
+	case *pb.Request_Advertise:
+		resp = n.serveAdvertise(from, op.Advertise)
+	case *pb.Request_Query:
+		resp = n.serveQuery(from, op.Query)
+	case *pb.Request_Fetch:
+		resp = n.serveFetch(op.Fetch)
+	case *pb.Request_Watch:
+		leave() // a watch is counted by itself
+		n.serveWatch(s, from, op.Watch)
+		return
+	default:
+		resp = failure(errors.New("unknown request"))
+	}
+	if _, err := writeFrame(s, resp); err != nil {
+		n.log.Debug("answer not sent", "peer", from, "err", err)
+		_ = s.Reset()
+		return
+	}
+	_ = s.Close()
+}
+
+func failure(err error) *pb.Response { return &pb.Response{Error: clip(err.Error(), maxReason)} }
+
+// serveAdvertise takes in from's own records, each accepted or refused by
+// itself.
+func (n *Node) serveAdvertise(from peer.ID, req *pb.Advertise) *pb.Response {
+	if len(req.Entries) > maxEntries {
+		return failure(fmt.Errorf("%d records at once, at most %d", len(req.Entries), maxEntries))
+	}
+	now := time.Now()
+	reply := &pb.AdvertiseReply{Coordinate: coordinateToWire(n.coords.here())}
+	var closer []peer.ID
+	for _, e := range req.Entries {
+		result := &pb.Result{}
+		if err := n.hold(now, from, e); err != nil {
+			result.Refused = clip(err.Error(), maxReason)
+			n.log.Debug("record refused", "peer", from, "topic", e.Topic, "err", err)
+		} else {
+			closer = append(closer, n.closer(from, e)...)
+		}
+		reply.Results = append(reply.Results, result)
+	}
+	slices.Sort(closer)
+	closer = slices.Compact(closer)
+	for _, p := range closer[:min(len(closer), maxCloser)] {
+		reply.Closer = append(reply.Closer, peerToWire(n.host.Peerstore().PeerInfo(p)))
+	}
+	return &pb.Response{Op: &pb.Response_Advertise{Advertise: reply}}
+}
+
+// hold puts the record in e into the table, or takes it out. Only the node
+// that a record names may do so, and only in a topic where it belongs.
+func (n *Node) hold(now time.Time, from peer.ID, e *pb.Entry) error {
+	topic := Topic(e.Topic)
+	if err := topic.check(); err != nil {
+		return err
+	}
+	if len(e.Sealed) == 0 {
+		return n.table.withdraw(now, topic, from, e.Seq)
+	}
+	r, err := capacity.Open(e.Sealed, now)
+	if err != nil {
+		return err
+	}
+	if r.Node != from {
+		return errNotYours
+	}
+	if err := topic.fits(&r); err != nil {
+		return err
+	}
+	return n.table.put(now, topic, r, e.Sealed)
+}
+
+// closer returns the holders of e's topic that its publisher seems not to
+// know. In a network where everyone is a holder, nobody is closer.
+func (n *Node) closer(publisher peer.ID, e *pb.Entry) []peer.ID {
+	topic := Topic(e.Topic)
+	h := n.elect(topic, n.cache.peek(topic))
+	view := slices.DeleteFunc(h.remote, func(p peer.ID) bool { return p == publisher })
+	return missing(kb.ConvertKey(topic.Key(n.network)), view, e.Known)
+}
+
+// serveQuery answers with a random sample, weighted by score, of the records
+// that pass the policy: never the plain best, on which all who ask at once
+// would pile up.
+func (n *Node) serveQuery(from peer.ID, q *pb.Query) *pb.Response {
+	topic := Topic(q.Topic)
+	if err := topic.check(); err != nil {
+		return failure(err)
+	}
+	need, err := needFromWire(q.Need)
+	if err != nil {
+		return failure(err)
+	}
+	if len(q.Exclude) > maxExclude {
+		return failure(fmt.Errorf("%d peers excluded, at most %d", len(q.Exclude), maxExclude))
+	}
+	exclude := make([]peer.ID, 0, len(q.Exclude))
+	for _, b := range q.Exclude {
+		exclude = append(exclude, peer.ID(b))
+	}
+	limit := queryLimit
+	if q.Limit > 0 {
+		limit = min(limit, int(q.Limit))
+	}
+	me := capacity.Record{Node: from, Region: need.Region}
+	if h := n.table.get(time.Now(), CapacityTopic(), from); h != nil {
+		me = h.record
+	}
+	if origin := coordinateFromWire(q.Origin); origin != nil {
+		me.Coordinate = origin
+	}
+	picked, held, rejected := n.sampleHeld(topic, need, me, exclude, limit, q.Explain)
+	reply := &pb.QueryReply{Held: uint32(held)}
+	for _, c := range picked {
+		reply.Sealed = append(reply.Sealed, c.Sealed)
+	}
+	for rule, count := range rejected {
+		reply.Rejected = append(reply.Rejected, &pb.Rejected{Rule: rule, Count: uint32(count)})
+	}
+	return &pb.Response{Op: &pb.Response_Query{Query: reply}}
+}
+
+// sampleHeld draws up to limit of the records held in topic that pass the
+// policy for me, and counts those held and those each rule rejected. Explain
+// fills up with rejected ones.
+func (n *Node) sampleHeld(topic Topic, need capacity.Need, me capacity.Record, exclude []peer.ID, limit int, explain bool) (picked []capacity.Candidate, held int, rejected map[string]int) {
+	records := n.table.list(time.Now(), topic)
+	candidates := make([]capacity.Candidate, 0, len(records))
+	for _, h := range records {
+		if slices.Contains(exclude, h.node()) {
+			continue
+		}
+		candidates = append(candidates, capacity.Candidate{
+			Record:   h.record,
+			Sealed:   h.sealed,
+			RTT:      predictRTT(me.Coordinate, h.record.Coordinate),
+			Believed: 1,
+		})
+	}
+	ranking := n.cfg.Judge().Rank(need, me, candidates)
+	verdicts := ranking.Passed
+	if len(verdicts) > limit {
+		verdicts = ranking.Draw(limit, len(verdicts), newRand())
+	}
+	if explain {
+		verdicts = slices.Concat(verdicts, ranking.Rejected)
+	}
+	for _, v := range verdicts[:min(len(verdicts), limit)] {
+		picked = append(picked, v.Candidate)
+	}
+	return picked, len(records), ranking.RejectedBy()
+}
+
+func newRand() *rand.Rand { return rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64())) }
+
+// serveFetch answers with this node's own records.
+func (n *Node) serveFetch(req *pb.Fetch) *pb.Response {
+	own := n.outbox.sealed(min(int(req.Max), fetchLimit))
+	return &pb.Response{Op: &pb.Response_Fetch{Fetch: &pb.FetchReply{
+		Sealed:     own,
+		Coordinate: coordinateToWire(n.coords.here()),
+	}}}
+}
+
+// serveWatch sends what is held in a topic, a marker and every change, until
+// the watcher goes, or is too slow to take what there is.
+func (n *Node) serveWatch(s network.Stream, from peer.ID, req *pb.Watch) {
+	refuse := func(err error) {
+		if _, err := writeFrame(s, failure(err)); err != nil {
+			_ = s.Reset()
+			return
+		}
+		_ = s.Close()
+	}
+	topic := Topic(req.Topic)
+	if err := topic.check(); err != nil {
+		refuse(err)
+		return
+	}
+	if !n.desk.enter(from, true) {
+		refuse(errBusy)
+		return
+	}
+	defer n.desk.leave(from, true)
+	snapshot, w, err := n.table.watch(time.Now(), topic)
+	if err != nil {
+		refuse(err)
+		return
+	}
+	defer n.table.unwatch(w)
+	defer func() { _ = s.Reset() }()
+
+	// The watcher has nothing more to say: whatever comes ends the watch.
+	// This goroutine ends with the Reset above.
+	_ = s.SetReadDeadline(time.Time{})
+	gone := make(chan struct{})
+	if !n.start(func() {
+		defer close(gone)
+		_, _ = s.Read(make([]byte, 1))
+	}) {
+		return
+	}
+
+	send := func(e *pb.Event) error {
+		_ = s.SetWriteDeadline(time.Now().Add(serveTimeout))
+		_, err := writeFrame(s, &pb.Response{Op: &pb.Response_Event{Event: e}})
+		return err
+	}
+	for _, h := range snapshot {
+		if send(eventOf(tableEvent{held: h})) != nil {
+			return
+		}
+	}
+	if send(&pb.Event{Synced: true}) != nil {
+		return
+	}
+	beat := time.NewTicker(watchBeat)
+	defer beat.Stop()
+	for {
+		select {
+		case e, ok := <-w.events:
+			if !ok {
+				n.log.Debug("watcher cut off, too slow", "peer", from, "topic", topic)
+				return
+			}
+			if send(eventOf(e)) != nil {
+				return
+			}
+		case <-beat.C:
+			if send(&pb.Event{}) != nil {
+				return
+			}
+		case <-gone:
+			return
+		case <-n.ctx.Done():
+			return
+		}
+	}
+}
+
+func eventOf(e tableEvent) *pb.Event {
+	if e.gone {
+		return &pb.Event{Gone: []byte(e.held.node())}
+	}
+	return &pb.Event{
+		Sealed: e.held.sealed,
+		HeldMs: uint32(min(time.Since(e.held.received), capacity.MaxTTL).Milliseconds()),
+	}
+}
+
+func needToWire(q capacity.Need) *pb.Need {
+	return &pb.Need{
+		Purpose: uint32(q.Purpose),
+		Stream:  q.Stream,
+		Uplink:  q.Uplink,
+		Packets: q.Packets,
+		Region:  q.Region,
+	}
+}
+
+func needFromWire(w *pb.Need) (capacity.Need, error) {
+	if w == nil {
+		return capacity.Need{}, errors.New("no need given")
+	}
+	q := capacity.Need{
+		Purpose: capacity.Purpose(w.Purpose),
+		Stream:  w.Stream,
+		Uplink:  w.Uplink,
+		Packets: w.Packets,
+		Region:  w.Region,
+	}
+	switch {
+	case w.Purpose > uint32(capacity.Cascade):
+		return q, fmt.Errorf("unknown purpose %d", w.Purpose)
+	case q.Uplink < 0 || q.Packets < 0:
+		return q, errors.New("negative need")
+	case len(q.Region) > capacity.MaxLabel:
+		return q, fmt.Errorf("region of %d bytes, at most %d", len(q.Region), capacity.MaxLabel)
+	case q.Stream != "":
+		return q, capacity.ValidStreamName(q.Stream)
+	}
+	return q, nil
+}
+
+func peerToWire(ai peer.AddrInfo) *pb.Peer {
+	w := &pb.Peer{Id: []byte(ai.ID)}
+	for _, a := range ai.Addrs[:min(len(ai.Addrs), 4)] {
+		w.Addrs = append(w.Addrs, a.Bytes())
+	}
+	return w
+}
+
+func peerFromWire(w *pb.Peer) (peer.AddrInfo, error) {
+	id, err := peer.IDFromBytes(w.Id)
+	if err != nil {
+		return peer.AddrInfo{}, err
+	}
+	ai := peer.AddrInfo{ID: id}
+	for _, b := range w.Addrs[:min(len(w.Addrs), 4)] {
+		a, err := multiaddr.NewMultiaddrBytes(b)
+		if err != nil {
+			return peer.AddrInfo{}, err
+		}
+		ai.Addrs = append(ai.Addrs, a)
+	}
+	return ai, nil
+}
