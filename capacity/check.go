@@ -200,6 +200,9 @@ func checkID(field string, id peer.ID) error {
 	if key.Type() != crypto.Ed25519 {
 		return malformed(field, "peer ID of an %s key, want Ed25519", key.Type())
 	}
+	if !id.MatchesPublicKey(key) {
+		return malformed(field, "peer ID in an unusual spelling")
+	}
 	return nil
 }
 

@@ -13,7 +13,7 @@ import (
 
 // recordJSON is a Record as the admin API, the CLI and the console show it.
 type recordJSON struct {
-	Node       peer.ID         `json:"node"`
+	Node       peer.ID         `json:"node,omitempty"`
 	Seq        uint64          `json:"seq"`
 	Issued     time.Time       `json:"issued"`
 	TTL        float64         `json:"ttl_ms"`

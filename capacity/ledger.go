@@ -19,10 +19,10 @@ const (
 	maxLeases     = 4096 // in total; one costs about 300 bytes
 	maxLeasesFrom = 256  // to one node: 25 redirects per second
 
-	// ownShare is the share of uplink and packets that views and publishers
-	// may fill. The rest is for cascades: it is how a full node still hands
-	// its streams on.
-	ownShare = 0.9
+	// cascadePart is the part of uplink and packets, one in so many, that
+	// only cascades may fill: it is how a full node still hands its streams
+	// on.
+	cascadePart = 10
 
 	retryAfter = 5 * time.Second
 )
@@ -281,9 +281,9 @@ func (t Totals) Fill(r *Record) {
 // refuse returns why there is no room for need, or nil. Called with mu held.
 func (l *Ledger) refuse(need Need) *Refusal {
 	cascade := need.Purpose == Cascade
-	share := ownShare
+	keep := int64(cascadePart)
 	if cascade {
-		share = 1
+		keep = math.MaxInt64
 	}
 	if l.draining && !cascade {
 		return &Refusal{Reason: "draining", Detail: "the node takes nothing new"}
@@ -291,10 +291,10 @@ func (l *Ledger) refuse(need Need) *Refusal {
 	if used := l.sessions(); !cascade && l.limits.Sessions > 0 && used >= l.limits.Sessions {
 		return refusal("sessions", "%d of %d sessions in use, %d of them reserved", used, l.limits.Sessions, l.leased)
 	}
-	if r := lacks("uplink", "bit/s", l.load.Uplink, l.promised.Uplink, need.Uplink, l.limits.Uplink, share); r != nil {
+	if r := lacks("uplink", "bit/s", l.load.Uplink, l.promised.Uplink, need.Uplink, l.limits.Uplink, keep); r != nil {
 		return r
 	}
-	if r := lacks("packets", "packets/s", l.load.Packets, l.promised.Packets, need.Packets, l.limits.Packets, share); r != nil {
+	if r := lacks("packets", "packets/s", l.load.Packets, l.promised.Packets, need.Packets, l.limits.Packets, keep); r != nil {
 		return r
 	}
 	if cpu := l.load.cpu(); cascade && cpu >= 1 || !cascade && l.cpu.full {
@@ -306,12 +306,14 @@ func (l *Ledger) refuse(need Need) *Refusal {
 	return nil
 }
 
-// lacks returns why need more does not fit under share of limit, or nil.
-func lacks(reason, unit string, measured, promised, need, limit int64, share float64) *Refusal {
-	if limit <= 0 || float64(measured)+float64(promised)+float64(need) <= share*float64(limit) {
+// lacks returns why need more does not fit under limit less one part in keep of
+// it, or nil.
+func lacks(reason, unit string, measured, promised, need, limit, keep int64) *Refusal {
+	most := limit - limit/keep
+	if limit <= 0 || float64(measured)+float64(promised)+float64(need) <= float64(most) { // no sum of these wraps around
 		return nil
 	}
-	return refusal(reason, "%d %s in use and %d promised, %d more do not fit under %.0f %% of %d", measured, unit, promised, need, 100*share, limit)
+	return refusal(reason, "%d of %d %s in use and %d promised: no room for %d more", measured, most, unit, promised, need)
 }
 
 func refusal(reason, format string, args ...any) *Refusal {

@@ -36,11 +36,11 @@ type Request struct {
 
 // Lease is a target's promise to admit one session or pull until Expires.
 type Lease struct {
-	ID      string    `json:"id"`      // the Request's
-	Target  peer.ID   `json:"target"`  // who promises, and signs
-	From    peer.ID   `json:"from"`    // to whom
-	Need    Need      `json:"need"`    //
-	Expires time.Time `json:"expires"` // target's clock
+	ID      string    `json:"id"`               // the Request's
+	Target  peer.ID   `json:"target,omitempty"` // who promises, and signs
+	From    peer.ID   `json:"from,omitempty"`   // to whom
+	Need    Need      `json:"need"`             //
+	Expires time.Time `json:"expires"`          // target's clock
 }
 
 // Refusal is why a ledger, or a whole placement, said no. It is an error.

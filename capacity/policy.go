@@ -4,15 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"reflect"
 	"slices"
 
-	"github.com/expr-lang/expr/ast"
-	"github.com/expr-lang/expr/checker"
-	"github.com/expr-lang/expr/compiler"
-	"github.com/expr-lang/expr/conf"
-	"github.com/expr-lang/expr/file"
-	"github.com/expr-lang/expr/optimizer"
+	"github.com/expr-lang/expr/checker/nature"
 	"github.com/expr-lang/expr/vm"
 )
 
@@ -131,7 +125,7 @@ func Compile(p Policy) (*Judge, error) {
 	}
 	for _, r := range p.Filter {
 		name("rule", r.Name)
-		prog, err := j.compile(r.Expr, reflect.Bool)
+		prog, err := j.compile(r.Expr, "a condition", (*nature.Nature).IsBool)
 		if err != nil {
 			errs = append(errs, fmt.Errorf("rule %q: %w", r.Name, err))
 		}
@@ -143,7 +137,7 @@ func Compile(p Policy) (*Judge, error) {
 		if !(math.Abs(t.Weight) <= maxWeight) { // so that NaN fails
 			errs = append(errs, fmt.Errorf("term %q: weight %v is not within ±%v", t.Name, t.Weight, float64(maxWeight)))
 		}
-		prog, err := j.compile(t.Expr, reflect.Float64)
+		prog, err := j.compile(t.Expr, "a number", (*nature.Nature).IsNumber)
 		if err != nil {
 			errs = append(errs, fmt.Errorf("term %q: %w", t.Name, err))
 		}
@@ -160,129 +154,4 @@ func (j *Judge) Policy() Policy {
 	p := j.policy
 	p.Filter, p.Score = slices.Clone(p.Filter), slices.Clone(p.Score)
 	return p
-}
-
-// compile is expr.Compile with a look at the typed tree in between.
-func (j *Judge) compile(source string, result reflect.Kind) (*vm.Program, error) {
-	if len(source) > maxExpr {
-		return nil, fmt.Errorf("%d bytes, at most %d", len(source), maxExpr)
-	}
-	c := conf.New(environment{})
-	c.MaxNodes = maxExprNodes
-	c.Expect = result // and with ExpectAny false, of a known type
-	c.Visitors = []ast.Visitor{floats{}}
-	for name := range c.Builtins {
-		if !slices.Contains(functions, name) {
-			delete(c.Builtins, name)
-			c.Disabled[name] = true
-		}
-	}
-	tree, err := checker.ParseCheck(source, c)
-	if err != nil {
-		return nil, err
-	}
-	// Before the optimizer, which runs constant expressions.
-	if err := j.vet(tree.Node); err != nil {
-		return nil, err.Bind(tree.Source)
-	}
-	if err := optimizer.Optimize(&tree.Node, c); err != nil {
-		var at *file.Error
-		if errors.As(err, &at) {
-			return nil, at.Bind(tree.Source)
-		}
-		return nil, err
-	}
-	return compiler.Compile(tree, c)
-}
-
-// floats makes all numbers floating point, as the fields are: then both branches
-// of a choice have the same type.
-type floats struct{}
-
-func (floats) Visit(node *ast.Node) {
-	if n, ok := (*node).(*ast.IntegerNode); ok {
-		ast.Patch(node, &ast.FloatNode{Value: float64(n.Value)})
-	}
-}
-
-var (
-	functions = []string{"abs", "ceil", "floor", "max", "min", "round"}
-	operators = []string{
-		"+", "-", "*", "/", "**", "^", "==", "!=", "<", ">", "<=", ">=",
-		"and", "&&", "or", "||", "in", "contains", "startsWith", "endsWith",
-	}
-)
-
-// vet returns an error for whatever is not plain arithmetic, comparison or
-// choice over fields: what could loop, build data, or have no known type.
-func (j *Judge) vet(node ast.Node) *file.Error {
-	at := func(format string, args ...any) *file.Error {
-		return &file.Error{Location: node.Location(), Message: fmt.Sprintf(format, args...)}
-	}
-	var parts []ast.Node
-	switch n := node.(type) {
-	case *ast.IntegerNode, *ast.FloatNode, *ast.BoolNode, *ast.StringNode:
-		return nil
-	case *ast.IdentifierNode:
-		if !scalar(n) {
-			return at("%s is not a value: name one of its fields", n.Value)
-		}
-		return nil
-	case *ast.MemberNode:
-		base, ok := n.Node.(*ast.IdentifierNode)
-		field, constant := n.Property.(*ast.StringNode)
-		if !ok || !constant || n.Optional || scalar(base) {
-			return at("only fields of r, q and me can be named")
-		}
-		if field.Value == "node" {
-			j.nodeNames = true
-		}
-		return nil
-	case *ast.UnaryNode:
-		parts = []ast.Node{n.Node}
-	case *ast.BinaryNode:
-		if !slices.Contains(operators, n.Operator) {
-			return at("operator %s cannot be used here", n.Operator)
-		}
-		if n.Operator == "in" {
-			if list, ok := n.Right.(*ast.ArrayNode); ok {
-				parts = append(list.Nodes, n.Left)
-				break
-			}
-			right := n.Right.Nature()
-			if !right.IsArray() {
-				return at("in wants a list on its right")
-			}
-			if err := j.vet(n.Right); err != nil {
-				return err
-			}
-			parts = []ast.Node{n.Left}
-			break
-		}
-		parts = []ast.Node{n.Left, n.Right}
-	case *ast.ConditionalNode:
-		parts = []ast.Node{n.Cond, n.Exp1, n.Exp2}
-	case *ast.BuiltinNode:
-		if !slices.Contains(functions, n.Name) {
-			return at("%s cannot be used here", n.Name)
-		}
-		parts = n.Arguments
-	default:
-		return at("this cannot be used here; there are numbers, strings, fields, operators, ?: and the functions %v", functions)
-	}
-	for _, p := range parts {
-		if err := j.vet(p); err != nil {
-			return err
-		}
-		if !scalar(p) {
-			return &file.Error{Location: p.Location(), Message: "want a number, a string or a condition"}
-		}
-	}
-	return nil
-}
-
-// scalar says whether node is known to yield a number, string or bool.
-func scalar(node ast.Node) bool {
-	n := node.Nature()
-	return n.IsNumber() || n.IsString() || n.IsBool()
 }

@@ -79,7 +79,7 @@ type Wants struct {
 	Region  string  `expr:"region"` // "" if any will do
 	Uplink  float64 `expr:"uplink"` // bit/s
 	Packets float64 `expr:"packets"`
-	Depth   float64 `expr:"depth"`  // the policy's; carriers must stay above it
+	Depth   float64 `expr:"depth"`  // the policy's: how deep whoever pulls may come to be
 	Fanout  float64 `expr:"fanout"` // the policy's; 0: not bounded
 }
 

@@ -16,7 +16,7 @@ import (
 	"weir/capacity/pb"
 )
 
-//go:generate protoc --go_out=. --go_opt=module=weir/capacity pb/capacity.proto
+//go:generate sh -c "protoc --plugin=protoc-gen-go=$(go tool -n protoc-gen-go) --go_out=. --go_opt=module=weir/capacity pb/capacity.proto"
 
 // What is wrong with something signed. Errors of the Open functions wrap
 // exactly one of these.

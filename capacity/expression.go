@@ -1,0 +1,185 @@
+package capacity
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/expr-lang/expr/ast"
+	"github.com/expr-lang/expr/checker"
+	"github.com/expr-lang/expr/checker/nature"
+	"github.com/expr-lang/expr/compiler"
+	"github.com/expr-lang/expr/conf"
+	"github.com/expr-lang/expr/file"
+	"github.com/expr-lang/expr/optimizer"
+	"github.com/expr-lang/expr/vm"
+)
+
+// compile is expr.Compile with a look at the typed tree in between.
+//
+// The result must be of the type that is tells, called want.
+func (j *Judge) compile(source, want string, is func(*nature.Nature) bool) (*vm.Program, error) {
+	if len(source) > maxExpr {
+		return nil, fmt.Errorf("%d bytes, at most %d", len(source), maxExpr)
+	}
+	c := conf.New(environment{})
+	c.MaxNodes = maxExprNodes
+	c.Visitors = []ast.Visitor{floats{}}
+	for name := range c.Builtins {
+		if !slices.Contains(functions, name) {
+			delete(c.Builtins, name)
+			c.Disabled[name] = true
+		}
+	}
+	tree, err := checker.ParseCheck(source, c)
+	if err != nil {
+		return nil, err
+	}
+	// Before the optimizer, which runs constant expressions.
+	fault := j.vet(tree.Node)
+	if got := tree.Node.Nature(); fault == nil && !is(got) {
+		fault = &file.Error{Location: tree.Node.Location(), Message: "yields a " + got.String() + ", want " + want}
+	}
+	if fault != nil {
+		return nil, fault.Bind(tree.Source)
+	}
+	if err := optimizer.Optimize(&tree.Node, c); err != nil {
+		var at *file.Error
+		if errors.As(err, &at) {
+			return nil, at.Bind(tree.Source)
+		}
+		return nil, err
+	}
+	return compiler.Compile(tree, c)
+}
+
+// floats makes all numbers floating point, as the fields are: then both branches
+// of a choice have the same type.
+type floats struct{}
+
+func (floats) Visit(node *ast.Node) {
+	if n, ok := (*node).(*ast.IntegerNode); ok {
+		ast.Patch(node, &ast.FloatNode{Value: float64(n.Value)})
+	}
+}
+
+var (
+	records     = []string{"r", "q", "me"}
+	functions   = []string{"abs", "ceil", "floor", "max", "min", "round"}
+	comparisons = map[string]bool{"==": true, "!=": true, "in": true}
+	operators   = []string{
+		"+", "-", "*", "/", "**", "^", "==", "!=", "<", ">", "<=", ">=",
+		"and", "&&", "or", "||", "in", "contains", "startsWith", "endsWith",
+	}
+)
+
+// vet returns an error for whatever is not plain arithmetic, comparison or
+// choice over fields: what could loop, build data, or have no known type.
+func (j *Judge) vet(node ast.Node) *file.Error {
+	at := func(format string, args ...any) *file.Error {
+		return &file.Error{Location: node.Location(), Message: fmt.Sprintf(format, args...)}
+	}
+	var parts []ast.Node
+	switch n := node.(type) {
+	case *ast.IntegerNode, *ast.FloatNode, *ast.BoolNode, *ast.StringNode:
+		return nil
+	case *ast.IdentifierNode:
+		if !scalar(n) {
+			return at("%s is not a value: name one of its fields", n.Value)
+		}
+		return nil
+	case *ast.MemberNode:
+		base, ok := n.Node.(*ast.IdentifierNode)
+		field, constant := n.Property.(*ast.StringNode)
+		if !ok || !constant || n.Optional || !slices.Contains(records, base.Value) {
+			return at("only fields of r, q and me can be named")
+		}
+		if field.Value == "node" {
+			j.nodeNames = true
+		}
+		return nil
+	case *ast.UnaryNode:
+		parts = []ast.Node{n.Node}
+	case *ast.BinaryNode:
+		if !slices.Contains(operators, n.Operator) {
+			return at("operator %s cannot be used here", n.Operator)
+		}
+		if n.Operator != "in" {
+			parts = []ast.Node{n.Left, n.Right}
+			break
+		}
+		parts = []ast.Node{n.Left}
+		if list, ok := n.Right.(*ast.ArrayNode); ok {
+			parts = append(parts, list.Nodes...)
+		} else if !n.Right.Nature().IsArray() {
+			return at("in wants a list on its right")
+		} else if err := j.vet(n.Right); err != nil {
+			return err
+		}
+	case *ast.ConditionalNode:
+		parts = []ast.Node{n.Cond, n.Exp1, n.Exp2}
+	case *ast.BuiltinNode:
+		if !slices.Contains(functions, n.Name) {
+			return at("%s cannot be used here", n.Name)
+		}
+		parts = n.Arguments
+	default:
+		return at("this cannot be used here; there are numbers, strings, fields, operators, ?: and the functions %v", functions)
+	}
+	for _, p := range parts {
+		if err := j.vet(p); err != nil {
+			return err
+		}
+		if !scalar(p) {
+			return &file.Error{Location: p.Location(), Message: "want a number, a string or a condition"}
+		}
+	}
+	if n, ok := node.(*ast.BinaryNode); ok && comparisons[n.Operator] {
+		// The checker lets a list of mixed types pass.
+		for _, p := range parts[1:] {
+			if p.Nature().Kind != parts[0].Nature().Kind {
+				return &file.Error{Location: p.Location(), Message: "compares a " + parts[0].Nature().String() + " with a " + p.Nature().String()}
+			}
+		}
+		if err := known(parts); err != nil {
+			return err
+		}
+	}
+	if !scalar(node) {
+		return at("the type of this is unknown: both branches of a choice must have the same")
+	}
+	return nil
+}
+
+// known returns an error if a field whose values all have names is compared
+// with some other string: a typo would be a silent false.
+func known(parts []ast.Node) *file.Error {
+	for _, p := range parts {
+		m, ok := p.(*ast.MemberNode)
+		if !ok {
+			continue
+		}
+		var names []string
+		switch field, _ := m.Property.(*ast.StringNode); field.Value {
+		case "state":
+			names = stateNames[:]
+		case "purpose":
+			names = purposeNames[:]
+		default:
+			continue
+		}
+		for _, p := range parts {
+			if s, ok := p.(*ast.StringNode); ok && !slices.Contains(names, s.Value) {
+				return &file.Error{Location: s.Location(), Message: fmt.Sprintf("%q is none of %s", s.Value, strings.Join(names, ", "))}
+			}
+		}
+	}
+	return nil
+}
+
+// scalar says whether node is known to yield a number, string or bool.
+func scalar(node ast.Node) bool {
+	n := node.Nature()
+	return n.IsNumber() || n.IsString() || n.IsBool()
+}

@@ -1,0 +1,742 @@
+package capacity
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+	"pgregory.net/rapid"
+)
+
+// reason returns that of a refusal, or "" for nil.
+func reason(tb testing.TB, err error) string {
+	tb.Helper()
+	if err == nil {
+		return ""
+	}
+	var r *Refusal
+	if !errors.As(err, &r) {
+		tb.Fatalf("%v is no refusal", err)
+	}
+	return r.Reason
+}
+
+func TestLedgerAdmits(t *testing.T) {
+	const mbit = 1_000_000
+	limits := Limits{Sessions: 4, Uplink: 100 * mbit, Packets: 10_000, Streams: 3}
+	for _, tt := range []struct {
+		name   string
+		limits Limits
+		before func(*Ledger)
+		need   Need
+		want   string // the reason for a refusal
+	}{
+		{"a viewer, with nothing in use", limits, nil, Need{Stream: "a", Uplink: 5 * mbit, Packets: 600}, ""},
+		{"a need that fits exactly below the last tenth", limits, nil, Need{Uplink: 90 * mbit, Packets: 9_000}, ""},
+		{"one bit too many", limits, nil, Need{Uplink: 90*mbit + 1}, "uplink"},
+		{"one packet too many", limits, nil, Need{Packets: 9_001}, "packets"},
+		{"a publisher is held to the same", limits, nil, Need{Purpose: Publish, Uplink: 90*mbit + 1}, "uplink"},
+		{"the last tenth is for cascades", limits, nil, Need{Purpose: Cascade, Uplink: 100 * mbit, Packets: 10_000}, ""},
+		{"and ends at the limit", limits, nil, Need{Purpose: Cascade, Uplink: 100*mbit + 1}, "uplink"},
+		{"in packets too", limits, nil, Need{Purpose: Cascade, Packets: 10_001}, "packets"},
+		{"what is measured counts", limits, observe(Load{Uplink: 89 * mbit}), Need{Uplink: 2 * mbit}, "uplink"},
+		{"measured packets count", limits, observe(Load{Packets: 8_500}), Need{Packets: 600}, "packets"},
+		{"what is promised counts beside it", limits, func(l *Ledger) {
+			l.Observe(epoch, Load{Uplink: 50 * mbit})
+			l.Admit(epoch, "young", Need{Uplink: 39 * mbit})
+		}, Need{Uplink: 2 * mbit}, "uplink"},
+		{"until the meter has seen it", limits, func(l *Ledger) {
+			l.Admit(epoch.Add(-SettleTime), "settled", Need{Uplink: 39 * mbit})
+			l.Observe(epoch, Load{Uplink: 50 * mbit})
+		}, Need{Uplink: 2 * mbit}, ""},
+		{"the fourth of four sessions", limits, fill(3), Need{}, ""},
+		{"a fifth of four sessions", limits, fill(4), Need{}, "sessions"},
+		{"a cascade is no session", limits, fill(4), Need{Purpose: Cascade}, ""},
+		{"and takes none", limits, func(l *Ledger) {
+			for i := range 9 {
+				l.Admit(epoch, fmt.Sprint(i), Need{Purpose: Cascade})
+			}
+		}, Need{}, ""},
+		{"a fourth of three streams", limits, streams("a", "b", "c"), Need{Stream: "d"}, "streams"},
+		{"one of the three again", limits, streams("a", "b", "c"), Need{Stream: "c"}, ""},
+		{"no stream in particular", limits, streams("a", "b", "c"), Need{}, ""},
+		{"a hot node", limits, observe(Load{CPU: 0.73, CPULimit: 0.8}), Need{}, "cpu"},
+		{"a node that was hot and has not cooled", limits, observe(Load{CPU: 0.73, CPULimit: 0.8}, Load{CPU: 0.6, CPULimit: 0.8}), Need{}, "cpu"},
+		{"a node that has cooled", limits, observe(Load{CPU: 0.73, CPULimit: 0.8}, Load{CPU: 0.5, CPULimit: 0.8}), Need{}, ""},
+		{"a hot node still hands on", limits, observe(Load{CPU: 0.79, CPULimit: 0.8}), Need{Purpose: Cascade}, ""},
+		{"up to its limit", limits, observe(Load{CPU: 0.8, CPULimit: 0.8}), Need{Purpose: Cascade}, "cpu"},
+		{"CPU without a limit is not counted", limits, observe(Load{CPU: 1}), Need{}, ""},
+		{"a draining node", limits, drain, Need{}, "draining"},
+		{"takes no publisher", limits, drain, Need{Purpose: Publish}, "draining"},
+		{"but hands on", limits, drain, Need{Purpose: Cascade}, ""},
+		{"anything, without limits", Limits{}, func(l *Ledger) {
+			fill(1000)(l)
+			l.Observe(epoch, Load{Uplink: math.MaxInt64, Packets: math.MaxInt64})
+		}, Need{Stream: "a", Uplink: maxNeed, Packets: maxNeed}, ""},
+		{"a negative uplink would make room", limits, nil, Need{Uplink: -1}, "malformed"},
+		{"as would negative packets", limits, nil, Need{Packets: -1}, "malformed"},
+		{"no node has that much", Limits{}, nil, Need{Uplink: maxNeed + 1}, "malformed"},
+		{"a purpose no one knows", limits, nil, Need{Purpose: 3}, "malformed"},
+		{"a stream that cannot be", limits, nil, Need{Stream: ".."}, "malformed"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			// Both ways in are held to the same.
+			for _, way := range []func(*Ledger) error{
+				func(l *Ledger) error { return l.Admit(epoch, "asked", tt.need) },
+				func(l *Ledger) error {
+					_, err := l.Reserve(epoch, Request{ID: "asked", From: idOf(t, "from"), Need: tt.need})
+					return err
+				},
+			} {
+				l := NewLedger(idOf(t, "self"), tt.limits)
+				if tt.before != nil {
+					tt.before(l)
+				}
+				if got := reason(t, way(l)); got != tt.want {
+					t.Errorf("refused for %q, want %q", got, tt.want)
+				}
+			}
+		})
+	}
+}
+
+func observe(loads ...Load) func(*Ledger) {
+	return func(l *Ledger) {
+		for _, load := range loads {
+			l.Observe(epoch, load)
+		}
+	}
+}
+
+func fill(n int) func(*Ledger) {
+	return func(l *Ledger) {
+		for i := range n {
+			if err := l.Admit(epoch, fmt.Sprint("viewer ", i), Need{}); err != nil {
+				panic(err)
+			}
+		}
+	}
+}
+
+func streams(names ...string) func(*Ledger) {
+	return func(l *Ledger) {
+		for _, name := range names {
+			if err := l.Admit(epoch, name, Need{Stream: name}); err != nil {
+				panic(err)
+			}
+		}
+	}
+}
+
+func drain(l *Ledger) { l.SetDraining(true) }
+
+func TestLeases(t *testing.T) {
+	self, from, other := idOf(t, "self"), idOf(t, "from"), idOf(t, "other")
+	req := Request{ID: requestID, From: from, Need: Need{Stream: "demo", Uplink: 100, Packets: 10}}
+	want := Lease{ID: requestID, Target: self, From: from, Need: req.Need, Expires: epoch.Add(LeaseTime)}
+	end := want.Expires
+	for _, tt := range []struct {
+		name string
+		run  func(t *testing.T, l *Ledger) // the lease has been given, of one session
+		held int                           // sessions then
+	}{
+		{"a lease counts as a session", func(t *testing.T, l *Ledger) {}, 1},
+		{"asked for again, it is the same", func(t *testing.T, l *Ledger) {
+			if got, err := l.Reserve(epoch.Add(time.Second), req); err != nil || got != want {
+				t.Errorf("got %+v, %v, want %+v", got, err, want)
+			}
+		}, 1},
+		{"even if there is no room any more", func(t *testing.T, l *Ledger) {
+			l.SetDraining(true)
+			l.Observe(epoch, Load{Uplink: 1 << 40})
+			if got, err := l.Reserve(epoch, req); err != nil || got != want {
+				t.Errorf("got %+v, %v, want %+v", got, err, want)
+			}
+		}, 1},
+		{"but not for another need", func(t *testing.T, l *Ledger) {
+			more := req
+			more.Need.Uplink++
+			if _, err := l.Reserve(epoch, more); reason(t, err) != "malformed" {
+				t.Errorf("got %v", err)
+			}
+		}, 1},
+		{"another's request of the same ID is another", func(t *testing.T, l *Ledger) {
+			theirs := req
+			theirs.From = other
+			if _, err := l.Reserve(epoch, theirs); reason(t, err) != "sessions" {
+				t.Errorf("got %v", err)
+			}
+		}, 1},
+		{"claimed, it stays a session", func(t *testing.T, l *Ledger) {
+			if got, err := l.Claim(epoch.Add(time.Second), from, requestID); err != nil || got != want {
+				t.Errorf("got %+v, %v, want %+v", got, err, want)
+			}
+		}, 1},
+		{"it can be claimed once", func(t *testing.T, l *Ledger) {
+			l.Claim(epoch, from, requestID)
+			if _, err := l.Claim(epoch, from, requestID); !errors.Is(err, ErrNoLease) {
+				t.Errorf("got %v", err)
+			}
+		}, 1},
+		{"not even after the session has ended", func(t *testing.T, l *Ledger) {
+			l.Claim(epoch, from, requestID)
+			l.End(requestID)
+			if _, err := l.Claim(epoch, from, requestID); !errors.Is(err, ErrNoLease) {
+				t.Errorf("got %v", err)
+			}
+		}, 0},
+		{"claimed, it is not given again", func(t *testing.T, l *Ledger) {
+			l.Claim(epoch, from, requestID)
+			if _, err := l.Reserve(epoch, req); reason(t, err) != "claimed" {
+				t.Errorf("got %v", err)
+			}
+		}, 1},
+		{"someone else cannot claim it", func(t *testing.T, l *Ledger) {
+			if _, err := l.Claim(epoch, other, requestID); !errors.Is(err, ErrNoLease) {
+				t.Errorf("got %v", err)
+			}
+		}, 1},
+		{"it can be claimed until it expires", func(t *testing.T, l *Ledger) {
+			if _, err := l.Claim(end.Add(-1), from, requestID); err != nil {
+				t.Error(err)
+			}
+		}, 1},
+		{"and not when it does", func(t *testing.T, l *Ledger) {
+			if _, err := l.Claim(end, from, requestID); !errors.Is(err, ErrNoLease) {
+				t.Errorf("got %v", err)
+			}
+		}, 0},
+		{"even if the clock is then set back", func(t *testing.T, l *Ledger) {
+			l.Observe(end, Load{})
+			if _, err := l.Claim(epoch, from, requestID); !errors.Is(err, ErrNoLease) {
+				t.Errorf("got %v", err)
+			}
+		}, 0},
+		{"claimed, it does not expire", func(t *testing.T, l *Ledger) {
+			l.Claim(epoch, from, requestID)
+			l.Observe(epoch.AddDate(1, 0, 0), Load{})
+		}, 1},
+		{"claimed, it cannot be released", func(t *testing.T, l *Ledger) {
+			l.Claim(epoch, from, requestID)
+			l.Release(from, requestID)
+		}, 1},
+		{"not claimed, it cannot be ended", func(t *testing.T, l *Ledger) { l.End(requestID) }, 1},
+		{"released, it frees its session", func(t *testing.T, l *Ledger) {
+			l.Release(from, requestID)
+			l.Release(from, requestID)
+		}, 0},
+		{"and can be given anew", func(t *testing.T, l *Ledger) {
+			l.Release(from, requestID)
+			got, err := l.Reserve(epoch.Add(time.Second), req)
+			if err != nil || got.Expires != end.Add(time.Second) {
+				t.Errorf("got %+v, %v", got, err)
+			}
+		}, 1},
+		{"someone else cannot release it", func(t *testing.T, l *Ledger) { l.Release(other, requestID) }, 1},
+		{"expired, it frees its session", func(t *testing.T, l *Ledger) { l.Observe(end, Load{}) }, 0},
+		{"ended, so does its session", func(t *testing.T, l *Ledger) {
+			l.Claim(epoch, from, requestID)
+			l.End(requestID)
+			l.End(requestID)
+		}, 0},
+		{"who came by itself cannot take its place", func(t *testing.T, l *Ledger) {
+			if err := l.Admit(epoch, requestID, Need{}); reason(t, err) != "sessions" {
+				t.Errorf("got %v", err)
+			}
+		}, 1},
+		{"to admit a session twice changes nothing", func(t *testing.T, l *Ledger) {
+			l.Claim(epoch, from, requestID)
+			if err := l.Admit(epoch, requestID, Need{}); err != nil {
+				t.Error(err)
+			}
+		}, 1},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			l := NewLedger(self, Limits{Sessions: 1, Uplink: 1000, Packets: 100})
+			if got, err := l.Reserve(epoch, req); err != nil || got != want {
+				t.Fatalf("Reserve: %+v, %v, want %+v", got, err, want)
+			}
+			tt.run(t, l)
+			if got := l.Totals(epoch).Sessions; got != tt.held {
+				t.Errorf("%d sessions, want %d", got, tt.held)
+			}
+		})
+	}
+}
+
+// Requests that no one could have meant are refused before they are kept.
+func TestReserveRefusesBadRequests(t *testing.T) {
+	l := NewLedger(idOf(t, "self"), Limits{})
+	from := idOf(t, "from")
+	for _, tt := range []struct {
+		name string
+		req  Request
+	}{
+		{"without an ID", Request{From: from}},
+		{"with an ID too long", Request{ID: string(make([]byte, maxID+1)), From: from}},
+		{"with an ID that breaks lines", Request{ID: "a\nb", From: from}},
+		{"from nobody", Request{ID: "a"}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			_, err := l.Reserve(epoch, tt.req)
+			if reason(t, err) != "malformed" {
+				t.Errorf("got %v", err)
+			}
+			var r *Refusal
+			if errors.As(err, &r) && r.RetryAfter != 0 {
+				t.Errorf("told to try again in %v", r.RetryAfter)
+			}
+		})
+	}
+}
+
+// One node cannot take all leases, nor can all nodes take memory without end.
+func TestLeasesAreBounded(t *testing.T) {
+	l := NewLedger(idOf(t, "self"), Limits{})
+	ask := func(from peer.ID, i int) string {
+		_, err := l.Reserve(epoch, Request{ID: fmt.Sprint(i), From: from})
+		return reason(t, err)
+	}
+	for n := range maxLeases / maxLeasesFrom {
+		from := idOf(t, fmt.Sprint("from ", n))
+		for i := range maxLeasesFrom {
+			if r := ask(from, i); r != "" {
+				t.Fatalf("lease %d of node %d refused for %q", i, n, r)
+			}
+		}
+		if r := ask(from, maxLeasesFrom); r != "leases" {
+			t.Fatalf("one lease too many for one node refused for %q", r)
+		}
+	}
+	if r := ask(idOf(t, "late"), 0); r != "leases" {
+		t.Errorf("one lease too many refused for %q", r)
+	}
+	l.Release(idOf(t, "from 0"), "0")
+	if r := ask(idOf(t, "late"), 0); r != "" {
+		t.Errorf("one lease was released, and yet refused for %q", r)
+	}
+	if got := l.Totals(epoch.Add(LeaseTime)); got.Leases != 0 || got.Sessions != 0 {
+		t.Errorf("left when all have expired: %+v", got)
+	}
+}
+
+func TestTotals(t *testing.T) {
+	l := NewLedger(idOf(t, "self"), Limits{Sessions: 10, Uplink: 1000, Packets: 1000})
+	l.Observe(epoch, Load{Uplink: 300, Packets: 100, CPU: 0.2, CPULimit: 0.8})
+	for i, need := range []Need{
+		{Purpose: View, Stream: "a", Uplink: 50},
+		{Purpose: View, Stream: "a", Uplink: 50},
+		{Purpose: Publish, Stream: "b"},
+		{Purpose: Cascade, Stream: "a", Uplink: 50},
+	} {
+		if err := l.Admit(epoch, fmt.Sprint(i), need); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := l.Reserve(epoch, Request{ID: "lease", From: idOf(t, "from"), Need: Need{Stream: "c", Uplink: 100}}); err != nil {
+		t.Fatal(err)
+	}
+	got := l.Totals(epoch)
+	want := Totals{
+		Sessions: 4, Viewers: 2, Publishers: 1, Cascades: 1, Streams: 3, Leases: 1,
+		Reserved: 250, Stress: 0.55, State: Active,
+		Load:   Load{Uplink: 300, Packets: 100, CPU: 0.2, CPULimit: 0.8},
+		Limits: Limits{Sessions: 10, Uplink: 1000, Packets: 1000},
+	}
+	if got != want {
+		t.Errorf("got  %+v\nwant %+v", got, want)
+	}
+	var r Record
+	got.Fill(&r)
+	if r.Stress() != got.Stress || r.Uplink != (Usage{300, 1000}) || r.Sessions != (Usage{4, 10}) || r.Streams != (Usage{3, 0}) || r.Reserved != 250 {
+		t.Errorf("the record says %+v", r)
+	}
+	if got := l.Totals(epoch.Add(SettleTime)); got.Reserved != 100 {
+		t.Errorf("%d bit/s reserved when active entries have settled, want the lease's 100", got.Reserved)
+	}
+	if got := l.Totals(epoch.Add(LeaseTime)); got.Reserved != 0 || got.Sessions != 3 || got.Streams != 2 {
+		t.Errorf("when the lease has expired: %+v", got)
+	}
+}
+
+func TestStateOfALedger(t *testing.T) {
+	l := NewLedger(idOf(t, "self"), Limits{Uplink: 100})
+	for _, tt := range []struct {
+		name   string
+		uplink int64
+		drain  bool
+		want   State
+	}{
+		{"calm", 50, false, Active},
+		{"busy", 89, false, Active},
+		{"full", 90, false, Full},
+		{"full until it has calmed down", 73, false, Full},
+		{"calm again", 72, false, Active},
+		{"draining, however calm", 0, true, Draining},
+		{"draining, however full", 100, true, Draining},
+		{"full still, once it stays", 100, false, Full},
+	} {
+		l.Observe(epoch, Load{Uplink: tt.uplink})
+		l.SetDraining(tt.drain)
+		if got := l.Totals(epoch).State; got != tt.want {
+			t.Errorf("%s: %s, want %s", tt.name, got, tt.want)
+		}
+	}
+}
+
+// However much is promised without a limit, the record can be sealed.
+func TestTotalsAlwaysFitARecord(t *testing.T) {
+	l := NewLedger(idOf(t, "node"), Limits{})
+	for i := range 2000 {
+		if err := l.Admit(epoch, fmt.Sprint(i), Need{Uplink: maxNeed}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r := typicalRecord(t, "node")
+	l.Totals(epoch).Fill(&r)
+	if _, err := Seal(r, keyOf(t, "node")); err != nil {
+		t.Error(err)
+	}
+}
+
+// modelEntry is a lease or an active entry of the model below.
+type modelEntry struct {
+	lease  Lease
+	active bool
+	since  time.Time
+}
+
+// model is the ledger as its documentation has it: one list, added up anew at
+// every question.
+type model struct {
+	limits   Limits
+	now      time.Time
+	load     Load
+	draining bool
+	entries  []*modelEntry
+}
+
+func (m *model) find(f func(*modelEntry) bool) *modelEntry {
+	for _, e := range m.entries {
+		if f(e) {
+			return e
+		}
+	}
+	return nil
+}
+
+func (m *model) remove(f func(*modelEntry) bool) {
+	var kept []*modelEntry
+	for _, e := range m.entries {
+		if !f(e) {
+			kept = append(kept, e)
+		}
+	}
+	m.entries = kept
+}
+
+func (m *model) advance(d time.Duration) {
+	m.now = m.now.Add(d)
+	m.remove(func(e *modelEntry) bool { return !e.active && !m.now.Before(e.lease.Expires) })
+}
+
+type modelSums struct {
+	sessions, leases     int
+	uplink, packets      int64
+	streams              map[string]bool
+	viewers, pubs, casts int
+}
+
+func (m *model) sums() modelSums {
+	s := modelSums{streams: map[string]bool{}}
+	for _, e := range m.entries {
+		need := e.lease.Need
+		if need.Purpose != Cascade {
+			s.sessions++
+		}
+		if !e.active || m.now.Sub(e.since) < SettleTime {
+			s.uplink += need.Uplink
+			s.packets += need.Packets
+		}
+		if need.Stream != "" {
+			s.streams[need.Stream] = true
+		}
+		switch {
+		case !e.active:
+			s.leases++
+		case need.Purpose == View:
+			s.viewers++
+		case need.Purpose == Publish:
+			s.pubs++
+		default:
+			s.casts++
+		}
+	}
+	return s
+}
+
+func (m *model) fits(need Need) bool {
+	s := m.sums()
+	own := need.Purpose != Cascade
+	most := func(limit int64) int64 {
+		if own {
+			return limit * 9 / 10 // limits are multiples of ten
+		}
+		return limit
+	}
+	switch {
+	case own && m.draining:
+	case own && m.limits.Sessions > 0 && s.sessions+1 > m.limits.Sessions:
+	case m.limits.Uplink > 0 && m.load.Uplink+s.uplink+need.Uplink > most(m.limits.Uplink):
+	case m.limits.Packets > 0 && m.load.Packets+s.packets+need.Packets > most(m.limits.Packets):
+	case m.limits.Streams > 0 && need.Stream != "" && !s.streams[need.Stream] && len(s.streams)+1 > m.limits.Streams:
+	default:
+		return true
+	}
+	return false
+}
+
+// Whatever happens in whatever order, the ledger decides as the model does and
+// adds up to the same: nothing is oversubscribed, a repeated request costs
+// nothing, and what expires, ends or is released is free again.
+func TestLedgerFollowsItsModel(t *testing.T) {
+	self := idOf(t, "self")
+	froms := []peer.ID{idOf(t, "a"), idOf(t, "b")}
+	rapid.Check(t, func(t *rapid.T) {
+		limits := Limits{
+			Sessions: rapid.IntRange(0, 4).Draw(t, "session limit"),
+			Uplink:   10 * rapid.Int64Range(0, 10).Draw(t, "uplink limit/10"),
+			Packets:  10 * rapid.Int64Range(0, 10).Draw(t, "packet limit/10"),
+			Streams:  rapid.IntRange(0, 3).Draw(t, "stream limit"),
+		}
+		l := NewLedger(self, limits)
+		m := &model{limits: limits, now: epoch}
+		drawFrom := rapid.SampledFrom(froms)
+		drawID := rapid.SampledFrom([]string{"1", "2", "3", "4", "5"})
+		drawNeed := rapid.Custom(func(t *rapid.T) Need {
+			return Need{
+				Purpose: Purpose(rapid.IntRange(0, 2).Draw(t, "purpose")),
+				Stream:  rapid.SampledFrom([]string{"", "x", "y", "z", "w"}).Draw(t, "stream"),
+				Uplink:  rapid.Int64Range(0, 40).Draw(t, "uplink"),
+				Packets: rapid.Int64Range(0, 40).Draw(t, "packets"),
+			}
+		})
+		leased := func(from peer.ID, id string) func(*modelEntry) bool {
+			return func(e *modelEntry) bool { return !e.active && e.lease.From == from && e.lease.ID == id }
+		}
+		active := func(id string) func(*modelEntry) bool {
+			return func(e *modelEntry) bool { return e.active && e.lease.ID == id }
+		}
+		t.Repeat(map[string]func(*rapid.T){
+			"reserve": func(t *rapid.T) {
+				req := Request{ID: drawID.Draw(t, "id"), From: drawFrom.Draw(t, "from"), Need: drawNeed.Draw(t, "need")}
+				got, err := l.Reserve(m.now, req)
+				if held := m.find(leased(req.From, req.ID)); held != nil {
+					if req.Need == held.lease.Need && (err != nil || got != held.lease) {
+						t.Fatalf("held %+v, got %+v, %v", held.lease, got, err)
+					}
+					if req.Need != held.lease.Need && err == nil {
+						t.Fatal("an ID stands for two needs")
+					}
+					return
+				}
+				want := m.fits(req.Need) && m.find(active(req.ID)) == nil
+				if (err == nil) != want {
+					t.Fatalf("got %v, should be granted: %t", err, want)
+				}
+				if err == nil {
+					m.entries = append(m.entries, &modelEntry{lease: got})
+					if got.Expires != m.now.Add(LeaseTime) {
+						t.Fatalf("expires %v after now", got.Expires.Sub(m.now))
+					}
+				}
+			},
+			"claim": func(t *rapid.T) {
+				from, id := drawFrom.Draw(t, "from"), drawID.Draw(t, "id")
+				held := m.find(leased(from, id))
+				want := held != nil && m.find(active(id)) == nil
+				got, err := l.Claim(m.now, from, id)
+				if (err == nil) != want || err == nil && got != held.lease {
+					t.Fatalf("got %+v, %v, should be granted: %t", got, err, want)
+				}
+				if want {
+					held.active, held.since = true, m.now
+				}
+			},
+			"admit": func(t *rapid.T) {
+				id, need := drawID.Draw(t, "id"), drawNeed.Draw(t, "need")
+				there := m.find(active(id)) != nil
+				want := there || m.fits(need)
+				if err := l.Admit(m.now, id, need); (err == nil) != want {
+					t.Fatalf("got %v, should be admitted: %t", err, want)
+				}
+				if want && !there {
+					m.entries = append(m.entries, &modelEntry{lease: Lease{ID: id, Need: need}, active: true, since: m.now})
+				}
+			},
+			"end": func(t *rapid.T) {
+				id := drawID.Draw(t, "id")
+				l.End(id)
+				m.remove(active(id))
+			},
+			"release": func(t *rapid.T) {
+				from, id := drawFrom.Draw(t, "from"), drawID.Draw(t, "id")
+				l.Release(from, id)
+				m.remove(leased(from, id))
+			},
+			"time passes": func(t *rapid.T) {
+				m.advance(time.Duration(rapid.IntRange(1, 6000).Draw(t, "ms")) * time.Millisecond)
+			},
+			"measure": func(t *rapid.T) {
+				m.load = Load{Uplink: rapid.Int64Range(0, 60).Draw(t, "uplink"), Packets: rapid.Int64Range(0, 60).Draw(t, "packets")}
+				l.Observe(m.now, m.load)
+			},
+			"drain": func(t *rapid.T) {
+				m.draining = rapid.Bool().Draw(t, "draining")
+				l.SetDraining(m.draining)
+			},
+			"": func(t *rapid.T) {
+				got, want := l.Totals(m.now), m.sums()
+				if got.Sessions != want.sessions || got.Leases != want.leases || got.Reserved != want.uplink || got.Streams != len(want.streams) ||
+					got.Viewers != want.viewers || got.Publishers != want.pubs || got.Cascades != want.casts {
+					t.Fatalf("got %+v, want %+v", got, want)
+				}
+				if limits.Sessions > 0 && got.Sessions > limits.Sessions {
+					t.Fatalf("%d of %d sessions", got.Sessions, limits.Sessions)
+				}
+			},
+		})
+	})
+}
+
+// Many at once: what is held, counted from outside, never exceeds the limits,
+// no lease is claimed twice, and in the end all is free.
+func TestLedgerIsSafeForConcurrentUse(t *testing.T) {
+	const (
+		sessions = 5
+		uplink   = 1000
+		need     = 150 // six fit under 900
+		workers  = 8
+		rounds   = 400
+	)
+	self := idOf(t, "self")
+	l := NewLedger(self, Limits{Sessions: sessions, Uplink: uplink})
+	// A worker adds after the ledger has granted and subtracts before it gives
+	// back: held is never more than what the ledger has promised.
+	var held, granted, refused atomic.Int64
+	hold := func() {
+		granted.Add(1)
+		if n := held.Add(1); n > sessions || n*need > uplink*9/10 {
+			t.Errorf("%d held at once", n)
+		}
+	}
+	var wg sync.WaitGroup
+	for w := range workers {
+		from := idOf(t, fmt.Sprint("worker ", w/2)) // two share a name, and race for the same leases
+		wg.Go(func() {
+			for i := range rounds {
+				id := fmt.Sprintf("%d-%d", w/2, i)
+				req := Request{ID: id, From: from, Need: Need{Stream: "demo", Uplink: need}}
+				switch (w + i) % 4 {
+				case 0: // comes by itself
+					own := fmt.Sprintf("own-%d-%d", w, i)
+					if l.Admit(epoch, own, req.Need) != nil {
+						refused.Add(1)
+						continue
+					}
+					hold()
+					held.Add(-1)
+					l.End(own)
+				default: // by lease; of the two, one claims it
+					if _, err := l.Reserve(epoch, req); err != nil {
+						refused.Add(1)
+						continue
+					}
+					if i%5 == 0 {
+						l.Release(from, id)
+						continue
+					}
+					if _, err := l.Claim(epoch, from, id); err != nil {
+						l.Release(from, id)
+						continue
+					}
+					hold()
+					held.Add(-1)
+					l.End(id)
+				}
+			}
+		})
+	}
+	stop := make(chan struct{})
+	var watcher sync.WaitGroup
+	watcher.Go(func() {
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			if got := l.Totals(epoch); got.Sessions > sessions || got.Reserved > uplink*9/10 || got.Sessions < 0 || got.Reserved < 0 {
+				t.Errorf("seen: %+v", got)
+				return
+			}
+		}
+	})
+	wg.Wait()
+	close(stop)
+	watcher.Wait()
+	for w := range workers {
+		for i := range rounds {
+			l.Release(idOf(t, fmt.Sprint("worker ", w/2)), fmt.Sprintf("%d-%d", w/2, i))
+		}
+	}
+	if got := l.Totals(epoch); got.Sessions != 0 || got.Reserved != 0 || got.Streams != 0 || got.Leases != 0 {
+		t.Errorf("left in the end: %+v", got)
+	}
+	t.Logf("%d granted, %d refused", granted.Load(), refused.Load())
+}
+
+// Of many who claim one lease at the same time, one gets it.
+func TestALeaseIsClaimedOnce(t *testing.T) {
+	l := NewLedger(idOf(t, "self"), Limits{})
+	from := idOf(t, "from")
+	for i := range 100 {
+		id := fmt.Sprint(i)
+		if _, err := l.Reserve(epoch, Request{ID: id, From: from}); err != nil {
+			t.Fatal(err)
+		}
+		var got atomic.Int64
+		var wg sync.WaitGroup
+		for range 4 {
+			wg.Go(func() {
+				if _, err := l.Claim(epoch, from, id); err == nil {
+					got.Add(1)
+				}
+			})
+		}
+		wg.Wait()
+		if n := got.Load(); n != 1 {
+			t.Fatalf("claimed by %d", n)
+		}
+	}
+}
+
+func BenchmarkLedger(b *testing.B) {
+	l := NewLedger(idOf(b, "self"), Limits{Sessions: 1000, Uplink: 1 << 40})
+	req := Request{ID: requestID, From: idOf(b, "from"), Need: Need{Stream: "demo", Uplink: 5_000_000}}
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := l.Reserve(epoch, req); err != nil {
+			b.Fatal(err)
+		}
+		if _, err := l.Claim(epoch, req.From, req.ID); err != nil {
+			b.Fatal(err)
+		}
+		l.End(req.ID)
+	}
+}

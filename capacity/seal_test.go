@@ -1,0 +1,571 @@
+package capacity
+
+import (
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"flag"
+	"math"
+	"os"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/serf/coordinate"
+	"github.com/libp2p/go-libp2p/core/crypto"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/record"
+	"github.com/multiformats/go-multiaddr"
+	"google.golang.org/protobuf/proto"
+
+	"weir/capacity/pb"
+)
+
+var update = flag.Bool("update", false, "rewrite the golden files in testdata")
+
+// epoch is the tests' now.
+var epoch = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+
+// keyOf returns the same Ed25519 key for the same name every time.
+func keyOf(tb testing.TB, name string) crypto.PrivKey {
+	tb.Helper()
+	seed := sha256.Sum256([]byte(name))
+	key, _, err := crypto.GenerateEd25519Key(strings.NewReader(string(seed[:])))
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return key
+}
+
+func idOf(tb testing.TB, name string) peer.ID {
+	tb.Helper()
+	id, err := peer.IDFromPrivateKey(keyOf(tb, name))
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return id
+}
+
+// typicalRecord is that of a node called name, as it would be in production.
+func typicalRecord(tb testing.TB, name string) Record {
+	tb.Helper()
+	return Record{
+		Node:   idOf(tb, name),
+		Seq:    uint64(epoch.UnixMilli()) + 7,
+		Issued: epoch,
+		TTL:    DefaultTTL,
+		Addrs: []multiaddr.Multiaddr{
+			multiaddr.StringCast("/ip4/203.0.113.7/udp/4001/quic-v1"),
+			multiaddr.StringCast("/ip4/203.0.113.7/tcp/4001"),
+		},
+		URL:    "https://sfu7.eu.example.net",
+		Media:  "203.0.113.7:4002",
+		Region: "eu",
+		Zone:   "eu-1a",
+		Coordinate: &coordinate.Coordinate{
+			Vec:   []float64{0.0125, -0.03125, 0.5, 0, 0.25, -0.125, 0.0625, 0.015625},
+			Error: 0.25, Adjustment: -0.0078125, Height: 0.001953125,
+		},
+		Uplink:   Usage{312_000_000, 1_000_000_000},
+		Downlink: Usage{48_000_000, 1_000_000_000},
+		Packets:  Usage{39_000, 400_000},
+		Sessions: Usage{61, 500},
+		Streams:  Usage{12, 0},
+		Reserved: 10_000_000,
+		Cores:    8,
+		CPU:      0.3127,
+		CPULimit: 0.85,
+		Release:  "v0.1.0",
+		Features: []string{"cascade/1"},
+		Policy:   3,
+	}
+}
+
+// typicalCarriage is that of a relay of a relay.
+func typicalCarriage(tb testing.TB, node peer.ID) *Carriage {
+	tb.Helper()
+	return &Carriage{
+		Stream:    "conference/main-stage",
+		Depth:     2,
+		Parent:    idOf(tb, "relay"),
+		ParentRTT: 12345 * time.Microsecond,
+		Path:      []peer.ID{idOf(tb, "origin"), idOf(tb, "relay"), node},
+		Viewers:   40,
+		Children:  3,
+		Fanout:    16,
+		Tracks:    []string{"video/VP8", "audio/opus"},
+	}
+}
+
+func mustSeal(tb testing.TB, r Record, key crypto.PrivKey) []byte {
+	tb.Helper()
+	sealed, err := Seal(r, key)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return sealed
+}
+
+// sealRaw signs any message as any kind, with none of Seal's checks.
+func sealRaw(tb testing.TB, k kind, msg proto.Message, key crypto.PrivKey) []byte {
+	tb.Helper()
+	envelope, err := record.Seal(payload{k, msg}, key)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	sealed, err := envelope.Marshal()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return sealed
+}
+
+func TestOpenReturnsWhatWasSealed(t *testing.T) {
+	full := typicalRecord(t, "node")
+	carrying := full
+	carrying.State = Draining
+	carrying.Carries = typicalCarriage(t, full.Node)
+	origin := full
+	origin.State = Full
+	origin.Carries = &Carriage{Stream: "demo", Origin: true, Path: []peer.ID{full.Node}}
+	for _, tt := range []struct {
+		name string
+		r    Record
+	}{
+		{"a typical record", full},
+		{"of a relay", carrying},
+		{"of an origin", origin},
+		{"with nothing but what is required", Record{Node: full.Node, Seq: 1, Issued: epoch, TTL: time.Millisecond}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			sealed := mustSeal(t, tt.r, keyOf(t, "node"))
+			got, err := Open(sealed, epoch)
+			if err != nil {
+				t.Fatal(err)
+			}
+			// Coordinates are float32 on the wire.
+			want := tt.r
+			if want.Coordinate != nil {
+				want.Coordinate = want.Coordinate.Clone()
+				want.Coordinate.Vec[0] = float64(float32(want.Coordinate.Vec[0]))
+			}
+			if !reflect.DeepEqual(got, want) {
+				t.Errorf("got  %+v\nwant %+v", got, want)
+			}
+		})
+	}
+}
+
+// The wire format must not change unseen: nodes of different releases share a
+// network. The size is part of the promise.
+func TestGolden(t *testing.T) {
+	r := typicalRecord(t, "golden")
+	carrying := r
+	carrying.Carries = typicalCarriage(t, r.Node)
+	lease, err := SealLease(typicalLease(t), keyOf(t, "target"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ticket, err := SealTicket(typicalTicket(t), keyOf(t, "from"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		file string
+		got  []byte
+		most int
+	}{
+		{"record", mustSeal(t, r, keyOf(t, "golden")), 400},
+		{"carriage", mustSeal(t, carrying, keyOf(t, "golden")), 600},
+		{"lease", lease, 300},
+		{"ticket", []byte(ticket), 600},
+	} {
+		t.Run(tt.file, func(t *testing.T) {
+			if len(tt.got) > tt.most {
+				t.Errorf("%d bytes, want at most %d", len(tt.got), tt.most)
+			}
+			path := filepath.Join("testdata", tt.file+".golden")
+			got := hex.Dump(tt.got)
+			if *update {
+				if err := os.WriteFile(path, []byte(got), 0o666); err != nil {
+					t.Fatal(err)
+				}
+			}
+			want, err := os.ReadFile(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got != string(want) {
+				t.Errorf("the wire format has changed; if that is meant, run with -update\ngot:\n%s\nwant:\n%s", got, want)
+			}
+		})
+	}
+}
+
+// At the greatest depth and with a long name a record still fits.
+func TestDeepestCarriageFits(t *testing.T) {
+	r := typicalRecord(t, "deep")
+	r.Carries = typicalCarriage(t, r.Node)
+	c := r.Carries
+	c.Stream = strings.Repeat("s", MaxStreamName)
+	c.Path = nil
+	for i := range MaxDepth {
+		c.Path = append(c.Path, idOf(t, string(rune('a'+i))))
+	}
+	c.Depth, c.Parent = MaxDepth, c.Path[MaxDepth-1]
+	c.Path = append(c.Path, r.Node)
+	for len(r.Addrs) < MaxAddrs {
+		r.Addrs = append(r.Addrs, multiaddr.StringCast("/ip6/2001:db8::7/udp/4001/quic-v1"))
+	}
+	if n := len(mustSeal(t, r, keyOf(t, "deep"))); n > MaxRecordSize {
+		t.Errorf("%d bytes", n)
+	}
+}
+
+// Every case is one field of an otherwise good record. Seal and Open refuse the
+// same ones.
+func TestFieldsOutOfBoundsAreRefused(t *testing.T) {
+	nan, inf := math.NaN(), math.Inf(1)
+	coord := func(change func(*coordinate.Coordinate)) func(*Record) {
+		return func(r *Record) {
+			r.Coordinate = r.Coordinate.Clone()
+			change(r.Coordinate)
+		}
+	}
+	carriage := func(change func(*Carriage)) func(*Record) {
+		return func(r *Record) {
+			r.Carries = typicalCarriage(t, r.Node)
+			change(r.Carries)
+		}
+	}
+	for _, tt := range []struct {
+		name   string
+		field  string // as the error names it
+		change func(*Record)
+	}{
+		{"a record names its node", "node", func(r *Record) { r.Node = "" }},
+		{"a node is a peer ID", "node", func(r *Record) { r.Node = "not one" }},
+		{"seq starts above 0", "seq", func(r *Record) { r.Seq = 0 }},
+		{"the zero time is no time of issue", "issued", func(r *Record) { r.Issued = time.Time{} }},
+		{"the year 10000 is out of reach", "issued", func(r *Record) { r.Issued = time.UnixMilli(maxUnixMilli + 1) }},
+		{"a TTL of 0 is none", "ttl_ms", func(r *Record) { r.TTL = 0 }},
+		{"a TTL is positive", "ttl_ms", func(r *Record) { r.TTL = -time.Second }},
+		{"a TTL has a bound", "ttl_ms", func(r *Record) { r.TTL = MaxTTL + time.Millisecond }},
+		{"addresses have a bound", "addrs", func(r *Record) { r.Addrs = slices.Repeat(r.Addrs, 4) }},
+		{"an address is not empty", "addrs", func(r *Record) { r.Addrs = []multiaddr.Multiaddr{nil} }},
+		{"an address does not repeat the node", "addrs", func(r *Record) {
+			r.Addrs = []multiaddr.Multiaddr{multiaddr.StringCast("/ip4/203.0.113.7/tcp/4001/p2p/" + r.Node.String())}
+		}},
+		{"an address has a bound", "addrs", func(r *Record) {
+			r.Addrs = []multiaddr.Multiaddr{multiaddr.StringCast("/dns/" + strings.Repeat("d", maxAddr) + "/tcp/1")}
+		}},
+		{"a URL has a scheme", "url", func(r *Record) { r.URL = "sfu.example.net" }},
+		{"a URL is of the web", "url", func(r *Record) { r.URL = "javascript://sfu.example.net/%0Aalert(1)" }},
+		{"a URL has a host", "url", func(r *Record) { r.URL = "http:///whip" }},
+		{"a port alone is no host", "url", func(r *Record) { r.URL = "http://:80" }},
+		{"a URL has no user", "url", func(r *Record) { r.URL = "http://me:secret@sfu.example.net" }},
+		{"a URL has no query", "url", func(r *Record) { r.URL = "http://sfu.example.net/?" }},
+		{"a URL has no fragment", "url", func(r *Record) { r.URL = "http://sfu.example.net/#" }},
+		{"a URL has a port that exists", "url", func(r *Record) { r.URL = "http://sfu.example.net:65536" }},
+		{"a URL has no line breaks", "url", func(r *Record) { r.URL = "http://sfu.example.net/\nSet-Cookie:a" }},
+		{"a URL has a bound", "url", func(r *Record) { r.URL = "http://sfu.example.net/" + strings.Repeat("a", maxURL) }},
+		{"media has a port", "media", func(r *Record) { r.Media = "203.0.113.7" }},
+		{"media has a host", "media", func(r *Record) { r.Media = ":4002" }},
+		{"media has a port above 0", "media", func(r *Record) { r.Media = "203.0.113.7:0" }},
+		{"a state has a name", "state", func(r *Record) { r.State = Full + 1 }},
+		{"a region has a bound", "region", func(r *Record) { r.Region = strings.Repeat("r", MaxLabel+1) }},
+		{"a zone has a bound", "zone", func(r *Record) { r.Zone = strings.Repeat("z", MaxLabel+1) }},
+		{"a region can be printed", "region", func(r *Record) { r.Region = "eu\x1b[2J" }},
+		{"a zone is one line", "zone", func(r *Record) { r.Zone = "a\nb" }},
+		{"a release has a bound", "release", func(r *Record) { r.Release = strings.Repeat("v", maxRelease+1) }},
+		{"features have a bound", "features", func(r *Record) { r.Features = slices.Repeat([]string{"f"}, maxFeatures+1) }},
+		{"a feature has a name", "features", func(r *Record) { r.Features = []string{""} }},
+		{"a feature has a bound", "features", func(r *Record) { r.Features = []string{strings.Repeat("f", MaxLabel+1)} }},
+		{"a coordinate has eight dimensions", "coordinate", coord(func(c *coordinate.Coordinate) { c.Vec = c.Vec[1:] })},
+		{"a coordinate is not NaN", "coordinate", coord(func(c *coordinate.Coordinate) { c.Vec[7] = nan })},
+		{"a coordinate is finite", "coordinate", coord(func(c *coordinate.Coordinate) { c.Vec[0] = -inf })},
+		{"a coordinate's error is not NaN", "coordinate", coord(func(c *coordinate.Coordinate) { c.Error = nan })},
+		{"a coordinate's adjustment is finite", "coordinate", coord(func(c *coordinate.Coordinate) { c.Adjustment = inf })},
+		{"a coordinate's height is not below the ground", "coordinate", coord(func(c *coordinate.Coordinate) { c.Height = -1 })},
+		{"a coordinate is on this planet", "coordinate", coord(func(c *coordinate.Coordinate) { c.Vec[3] = maxSeconds + 1 })},
+		{"uplink in use is not negative", "uplink", func(r *Record) { r.Uplink.Used = -1 }},
+		{"an uplink limit is not negative", "uplink", func(r *Record) { r.Uplink.Limit = -1 }},
+		{"downlink has a bound", "downlink", func(r *Record) { r.Downlink.Used = maxQuantity + 1 }},
+		{"packets in use are not negative", "packets", func(r *Record) { r.Packets.Used = -1 }},
+		{"sessions are not negative", "sessions", func(r *Record) { r.Sessions.Used = math.MinInt64 }},
+		{"a stream limit has a bound", "streams", func(r *Record) { r.Streams.Limit = math.MaxInt64 }},
+		{"what is reserved is not negative", "reserved", func(r *Record) { r.Reserved = -1 }},
+		{"what is reserved has a bound", "reserved", func(r *Record) { r.Reserved = maxQuantity + 1 }},
+		{"cores have a bound", "cores", func(r *Record) { r.Cores = maxCores + 1 }},
+		{"CPU has a bound", "cpu", func(r *Record) { r.CPU = maxShare + 1 }},
+		{"a CPU limit has a bound", "cpu_limit", func(r *Record) { r.CPULimit = maxShare + 1 }},
+		{"a carried stream has a name", "carries.stream", carriage(func(c *Carriage) { c.Stream = "" })},
+		{"a carried stream has a valid name", "carries.stream", carriage(func(c *Carriage) { c.Stream = "a/../b" })},
+		{"a path has no loop", "carries.path", carriage(func(c *Carriage) { c.Path[0] = c.Path[2] })},
+		{"a path has no loop upstream", "carries.path", carriage(func(c *Carriage) { c.Path[1] = c.Path[0]; c.Parent = c.Path[0] })},
+		{"a path is made of peer IDs", "carries.path", carriage(func(c *Carriage) { c.Path[0] = "nobody" })},
+		{"a path has a bound", "carries.path", carriage(func(c *Carriage) {
+			node := c.Path[2]
+			c.Path = nil
+			for i := range MaxDepth + 1 {
+				c.Path = append(c.Path, idOf(t, string(rune('a'+i))))
+			}
+			c.Parent, c.Depth = c.Path[MaxDepth], MaxDepth+1
+			c.Path = append(c.Path, node)
+		})},
+		{"a link is not that slow", "carries.parent_rtt_ms", carriage(func(c *Carriage) { c.ParentRTT = maxRTT + time.Second })},
+		{"viewers have a bound", "carries", carriage(func(c *Carriage) { c.Viewers = maxCount + 1 })},
+		{"children have a bound", "carries", carriage(func(c *Carriage) { c.Children = maxCount + 1 })},
+		{"fan-out has a bound", "carries", carriage(func(c *Carriage) { c.Fanout = maxCount + 1 })},
+		{"tracks have a bound", "carries.tracks", carriage(func(c *Carriage) { c.Tracks = slices.Repeat([]string{"audio/opus"}, maxTracks+1) })},
+		{"a track can be printed", "carries.tracks", carriage(func(c *Carriage) { c.Tracks = []string{"video/\x00"} })},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			key := keyOf(t, "node")
+			r := typicalRecord(t, "node")
+			tt.change(&r)
+			_, err := Seal(r, key)
+			if !errors.Is(err, ErrMalformed) || !strings.Contains(err.Error(), tt.field) {
+				t.Errorf("Seal: %v, want malformed %s", err, tt.field)
+			}
+			_, err = OpenAnyAge(sealRaw(t, recordKind, r.proto(), key))
+			if !errors.Is(err, ErrMalformed) && !errors.Is(err, ErrTooLarge) {
+				t.Errorf("OpenAnyAge: %v, want malformed %s", err, tt.field)
+			}
+		})
+	}
+}
+
+// What a Record can say and the wire cannot is refused before it is sealed.
+func TestSealRefusesContradictions(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		change func(*Record)
+	}{
+		{"a path ends at the node", func(r *Record) { r.Carries.Path = r.Carries.Path[:2] }},
+		{"a path has at least the node", func(r *Record) { r.Carries.Path = nil }},
+		{"the depth is that of the path", func(r *Record) { r.Carries.Depth = 1 }},
+		{"an origin is at depth 0", func(r *Record) { r.Carries.Origin = true }},
+		{"the parent is on the path", func(r *Record) { r.Carries.Parent = r.Node }},
+		{"viewers are not negative", func(r *Record) { r.Carries.Viewers = -1 }},
+		{"children are not negative", func(r *Record) { r.Carries.Children = -1 }},
+		{"fan-out is not negative", func(r *Record) { r.Carries.Fanout = -1 }},
+		{"an RTT is not negative", func(r *Record) { r.Carries.ParentRTT = -1 }},
+		{"cores are not NaN", func(r *Record) { r.Cores = math.NaN() }},
+		{"CPU is not negative", func(r *Record) { r.CPU = -0.1 }},
+		{"labels are UTF-8", func(r *Record) { r.Region = "\xff" }},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			r := typicalRecord(t, "node")
+			r.Carries = typicalCarriage(t, r.Node)
+			tt.change(&r)
+			if _, err := Seal(r, keyOf(t, "node")); !errors.Is(err, ErrMalformed) {
+				t.Errorf("Seal: %v, want malformed", err)
+			}
+		})
+	}
+	t.Run("a record is signed by its node", func(t *testing.T) {
+		if _, err := Seal(typicalRecord(t, "node"), keyOf(t, "other")); !errors.Is(err, ErrForged) {
+			t.Errorf("Seal: %v, want forged", err)
+		}
+	})
+	t.Run("a record fits its bound as a whole", func(t *testing.T) {
+		r := typicalRecord(t, "node")
+		r.URL += "/" + strings.Repeat("u", 200)
+		r.Features = slices.Repeat([]string{strings.Repeat("f", MaxLabel)}, maxFeatures)
+		if _, err := Seal(r, keyOf(t, "node")); !errors.Is(err, ErrTooLarge) {
+			t.Errorf("Seal: %v, want too large", err)
+		}
+	})
+}
+
+func TestOpenRefusesWhatItCannotTrust(t *testing.T) {
+	r := typicalRecord(t, "node")
+	key := keyOf(t, "node")
+	good := mustSeal(t, r, key)
+	rsa, _, err := crypto.GenerateRSAKeyPair(2048, rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	with := func(change func(*pb.Record)) []byte {
+		m := r.proto()
+		change(m)
+		return sealRaw(t, recordKind, m, key)
+	}
+	for _, tt := range []struct {
+		name   string
+		sealed []byte
+		want   error
+	}{
+		{"nothing at all", nil, ErrMalformed},
+		{"text", []byte("hello"), ErrMalformed},
+		{"an envelope cut short", good[:len(good)-1], ErrMalformed},
+		{"more than a record may have", append(good, make([]byte, MaxRecordSize)...), ErrTooLarge},
+		{"another node's record under our signature", sealRaw(t, recordKind, r.proto(), keyOf(t, "other")), ErrForged},
+		{"signed for another domain", sealRaw(t, kind{"weir-lease", recordKind.codec}, r.proto(), key), ErrForged},
+		{"of another payload type", sealRaw(t, kind{recordKind.domain, leaseKind.codec}, r.proto(), key), ErrMalformed},
+		{"a lease", func() []byte { b, _ := SealLease(typicalLease(t), keyOf(t, "target")); return b }(), ErrForged},
+		{"a key that is not Ed25519", sealRaw(t, recordKind, r.proto(), rsa), ErrMalformed},
+		{"a payload that is no record", sealRaw(t, recordKind, &pb.Usage{Used: 1}, key), ErrMalformed},
+		{"an unknown state", with(func(m *pb.Record) { m.State = 9 }), ErrMalformed},
+		{"a negative state", with(func(m *pb.Record) { m.State = -1 }), ErrMalformed},
+		{"a time that would wrap around", with(func(m *pb.Record) { m.Issued = math.MaxUint64 }), ErrMalformed},
+		{"a usage that would turn negative", with(func(m *pb.Record) { m.Uplink = &pb.Usage{Used: math.MaxUint64} }), ErrMalformed},
+		{"a reservation that would turn negative", with(func(m *pb.Record) { m.Reserved = 1 << 63 }), ErrMalformed},
+		{"viewers that would turn negative", with(func(m *pb.Record) { m.Carries = &pb.Carriage{Stream: "s", Viewers: math.MaxUint32} }), ErrMalformed},
+		{"an address that is none", with(func(m *pb.Record) { m.Addrs = [][]byte{{0xff, 0xff}} }), ErrMalformed},
+		{"a node that is no multihash", with(func(m *pb.Record) { m.Node = []byte{1, 2, 3} }), ErrMalformed},
+		{"itself upstream", with(func(m *pb.Record) {
+			m.Carries = &pb.Carriage{Stream: "s", Upstream: [][]byte{[]byte(r.Node)}}
+		}), ErrMalformed},
+		{"a hundred upstream", with(func(m *pb.Record) {
+			m.Carries = &pb.Carriage{Stream: "s", Upstream: make([][]byte, 100)}
+		}), ErrMalformed},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			if _, err := OpenAnyAge(tt.sealed); !errors.Is(err, tt.want) {
+				t.Errorf("got %v, want %v", err, tt.want)
+			}
+		})
+	}
+}
+
+func TestNoBitOfARecordCanBeFlipped(t *testing.T) {
+	sealed := mustSeal(t, typicalRecord(t, "node"), keyOf(t, "node"))
+	for bit := range 8 * len(sealed) {
+		b := slices.Clone(sealed)
+		b[bit/8] ^= 1 << (bit % 8)
+		if r, err := Open(b, epoch); err == nil {
+			t.Errorf("bit %d: opened as %+v", bit, r)
+		}
+	}
+}
+
+func TestRecordsAreOpenedWithinTheirTime(t *testing.T) {
+	r := typicalRecord(t, "node")
+	sealed := mustSeal(t, r, keyOf(t, "node"))
+	end := r.Expires()
+	for _, tt := range []struct {
+		name string
+		now  time.Time
+		want error
+	}{
+		{"when issued", r.Issued, nil},
+		{"at the end", end, nil},
+		{"past the end by the skew allowed", end.Add(MaxClockSkew), nil},
+		{"past the end by more: a replay", end.Add(MaxClockSkew + time.Millisecond), ErrExpired},
+		{"a year later: a replay", end.AddDate(1, 0, 0), ErrExpired},
+		{"before issue by the skew allowed", r.Issued.Add(-MaxClockSkew), nil},
+		{"before issue by more", r.Issued.Add(-MaxClockSkew - time.Millisecond), ErrFromFuture},
+		{"by a clock that was never set", time.Unix(0, 0), ErrFromFuture},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			got, err := Open(sealed, tt.now)
+			if !errors.Is(err, tt.want) {
+				t.Errorf("got %v, want %v", err, tt.want)
+			}
+			if err != nil && !reflect.DeepEqual(got, Record{}) {
+				t.Errorf("an error, and yet %+v", got)
+			}
+		})
+	}
+}
+
+func TestValidStreamName(t *testing.T) {
+	for _, tt := range []struct {
+		name, stream string
+		valid        bool
+	}{
+		{"a word", "demo", true},
+		{"a path", "conference/2026/main-stage", true},
+		{"all that may be used", "AZaz09_.-", true},
+		{"dots within a segment", "..a/b..", true},
+		{"the longest", strings.Repeat("s", MaxStreamName), true},
+		{"one byte too many", strings.Repeat("s", MaxStreamName+1), false},
+		{"nothing", "", false},
+		{"a slash in front", "/demo", false},
+		{"a slash behind", "demo/", false},
+		{"two slashes", "a//b", false},
+		{"up", "a/../b", false},
+		{"here", "./a", false},
+		{"a space", "a b", false},
+		{"a percent sign", "a%2fb", false},
+		{"a query", "a?ticket=b", false},
+		{"a letter beyond ASCII", "bühne", false},
+		{"a line break", "a\nb", false},
+		{"what is not UTF-8", "a\xff", false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			if err := ValidStreamName(tt.stream); (err == nil) != tt.valid {
+				t.Errorf("ValidStreamName(%q) = %v", tt.stream, err)
+			}
+		})
+	}
+}
+
+func FuzzOpen(f *testing.F) {
+	r := typicalRecord(f, "node")
+	f.Add(mustSeal(f, r, keyOf(f, "node")))
+	r.Carries = typicalCarriage(f, r.Node)
+	f.Add(mustSeal(f, r, keyOf(f, "node")))
+	payload, err := proto.Marshal(r.proto())
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(payload)
+	f.Add([]byte{})
+	key, id := keyOf(f, "node"), []byte(r.Node)
+	f.Fuzz(func(t *testing.T, sealed []byte) {
+		if r, err := OpenAnyAge(sealed); err == nil {
+			if err := r.check(); err != nil {
+				t.Fatalf("opened, but %v", err)
+			}
+		}
+		// What passes for a payload, signed well: the fuzzer cannot sign.
+		var m pb.Record
+		if len(sealed) > MaxRecordSize || proto.Unmarshal(sealed, &m) != nil {
+			return
+		}
+		m.Node = id
+		r, err := OpenAnyAge(sealRaw(t, recordKind, &m, key))
+		if err != nil {
+			return
+		}
+		again, err := Seal(r, key)
+		if errors.Is(err, ErrTooLarge) {
+			return // unusual encodings of the same can be shorter
+		}
+		if err != nil {
+			t.Fatalf("what was opened cannot be sealed: %v", err)
+		}
+		same, err := OpenAnyAge(again)
+		if err != nil || !reflect.DeepEqual(same, r) {
+			t.Fatalf("sealed again %+v, %v, want %+v", same, err, r)
+		}
+	})
+}
+
+func BenchmarkSeal(b *testing.B) {
+	r, key := typicalRecord(b, "node"), keyOf(b, "node")
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := Seal(r, key); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func BenchmarkOpen(b *testing.B) {
+	sealed := mustSeal(b, typicalRecord(b, "node"), keyOf(b, "node"))
+	b.ReportAllocs()
+	b.ReportMetric(float64(len(sealed)), "bytes")
+	for b.Loop() {
+		if _, err := Open(sealed, epoch); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
