@@ -197,11 +197,16 @@ func (tb *tab) text(selector string) string {
 // shoot keeps a picture of the whole page where SCREENSHOTS says, if it does.
 func (tb *tab) shoot(name string) {
 	tb.t.Helper()
+	tb.shootBy(name, chromedp.FullScreenshot(100))
+}
+
+func (tb *tab) shootBy(name string, take chromedp.Action[[]byte]) {
+	tb.t.Helper()
 	dir := os.Getenv("SCREENSHOTS")
 	if dir == "" {
 		return
 	}
-	b, err := chromedp.Run(tb.ctx, chromedp.FullScreenshot(100))
+	b, err := chromedp.Run(tb.ctx, take)
 	if err == nil {
 		err = os.WriteFile(filepath.Join(dir, name+".png"), b, 0o644)
 	}
@@ -220,10 +225,10 @@ func (tb *tab) shootAll(name string) {
 	tb.scheme("dark")
 	tb.shoot(name + "-dark")
 	tb.scheme("light")
-	tb.do(chromedp.EmulateViewport(390, 844))
+	tb.do(chromedp.EmulateViewport(390, 1500))
 	tb.until("innerWidth === 390")
 	eval[any](tb, "new Promise(r => requestAnimationFrame(() => requestAnimationFrame(() => r(1))))")
-	tb.shoot(name + "-390")
+	tb.shootBy(name+"-390", chromedp.CaptureScreenshot())
 	tb.do(chromedp.EmulateViewport(1440, 900))
 }
 

@@ -420,3 +420,19 @@ func quietNetwork(url string, n int) map[string]any {
 	}
 	return map[string]any{"self": peerID(0), "network": "open", "nodes": nodes, "streams": nil, "time": time.Now().UTC()}
 }
+
+// waitFor waits for what another goroutine will make true.
+func waitFor(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	deadline := time.NewTimer(20 * time.Second)
+	defer deadline.Stop()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for !ok() {
+		select {
+		case <-tick.C:
+		case <-deadline.C:
+			t.Fatalf("%s: not within 20 s", what)
+		}
+	}
+}

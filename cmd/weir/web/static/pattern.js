@@ -90,7 +90,8 @@ function painter(canvas) {
       g.fillStyle = ['#0f766e', '#12908a', '#2bb5aa'][layer];
       g.beginPath();
       g.moveTo(0, height * 0.84);
-      for (let x = 0; x <= width; x += width / 48) {
+      for (let i = 0; i <= 48; i++) {
+        const x = (i * width) / 48;
         const phase = (x / width) * Math.PI * (3 + layer) + (frame / RATE) * (1.6 - layer * 0.5) * (layer % 2 ? -1 : 1);
         g.lineTo(x, height * (0.63 + layer * 0.055) + Math.sin(phase) * unit * 1.1);
       }

@@ -69,9 +69,10 @@ function ellipse(cx, cy, rx, ry) {
 // arrange gives every node its place in a picture of this size.
 function arrange(model, width) {
   const narrow = width < 560;
-  const height = Math.round(narrow ? width * 1.16 : Math.min(560, Math.max(430, width * 0.56)));
+  const few = model.nodes.size < 2 ? 190 : model.nodes.size < 5 ? 330 : Infinity; // a picture of little is small
+  const height = Math.round(Math.min(few, narrow ? width * 1.16 : Math.min(560, Math.max(430, width * 0.56))));
   const [cx, cy] = [width / 2, height / 2];
-  const rx = Math.max(60, width / 2 - (narrow ? 76 : 132));
+  const rx = Math.max(60, Math.min(width / 2 - (narrow ? 76 : 112), height * 0.8));
   const ry = height / 2 - (narrow ? 48 : 60);
   const round = ellipse(cx, cy, rx, ry);
   const regions = settle(model);
@@ -82,7 +83,7 @@ function arrange(model, width) {
   const nodes = new Map();
   const bands = [];
   // One region starts at the left, so that two nodes face each other.
-  let at = regions.length > 1 ? gap / 2 : 0.25 * total * -1 - 0.5;
+  let at = regions.length > 1 ? gap / 2 : -0.25 * total - 0.5;
   for (const [region, slots] of regions) {
     slots.forEach((id, i) => {
       if (id === null) return;
@@ -90,10 +91,11 @@ function arrange(model, width) {
       nodes.set(id, place);
     });
     const points = [];
-    const [from, to] = [at + 0.22, at + slots.length - 0.22];
-    const steps = Math.max(2, Math.ceil((to - from) * 8));
+    const whole = regions.length === 1;
+    const [from, to] = whole ? [at, at + slots.length] : [at + 0.22, at + slots.length - 0.22];
+    const steps = Math.max(4, Math.ceil((96 * (to - from)) / total));
     for (let i = 0; i <= steps; i++) points.push(round.at((from + ((to - from) * i) / steps) / total));
-    bands.push({ region, points, middle: round.at((at + slots.length / 2) / total), whole: regions.length === 1 });
+    bands.push({ region, points, middle: round.at((at + slots.length / 2) / total), whole });
     at += slots.length + gap;
   }
   return { width, height, cx, cy, nodes, bands, radius, spacing, narrow };
@@ -120,7 +122,7 @@ function curve(layout, link, index, count) {
     return { x: p.x + ((q.x - p.x) / d) * by, y: p.y + ((q.y - p.y) / d) * by };
   };
   const weight = Math.min(10, 1.75 + 1.35 * Math.log2(1 + link.viewers));
-  const head = 6 + weight * 1.1;
+  const head = 7 + weight * 1.15;
   const start = toward(a, control, layout.radius + 6);
   const tip = toward(b, control, layout.radius + 8);
   const end = toward(b, control, layout.radius + 8 + head * 0.8);
@@ -266,7 +268,8 @@ function makeBand() {
   return {
     el,
     update({ points, whole, layout }) {
-      attr(el, 'd', `M${points.map((p) => `${fixed(p.x)} ${fixed(p.y)}`).join('L')}${whole ? 'Z' : ''}`);
+      const path = `M${points.map((p) => `${fixed(p.x)} ${fixed(p.y)}`).join('L')}${whole ? 'Z' : ''}`;
+      attr(el, 'd', layout.nodes.size > 1 ? path : ''); // one node needs no place among others
       attr(el, 'stroke-width', layout.radius * 2 + 22);
     },
   };
@@ -283,7 +286,7 @@ function makeRegion() {
       attr(el, 'x', fixed(middle.x - middle.nx * inward));
       attr(el, 'y', fixed(middle.y - middle.ny * (inward + (side ? 0 : 6)) + 4));
       attr(el, 'text-anchor', !side ? 'middle' : middle.nx > 0 ? 'end' : 'start');
-      text(el, layout.nodes.size > 1 ? region || 'no region' : '');
+      text(el, region || (layout.bands.length > 1 ? 'no region' : ''));
     },
   };
 }

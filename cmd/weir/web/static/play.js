@@ -155,9 +155,13 @@ function player(stream) {
       media.addTrack(pc.addTransceiver(kind, { direction: 'recvonly' }).receiver.track);
     }
     video.srcObject = media;
-    video.requestVideoFrameCallback?.((now) => {
-      if (owner === connection && pc === owner.pc) sawFrame(now);
-    });
+    const look = (now, frame) => {
+      if (owner !== connection || pc !== owner.pc) return;
+      // Chromium first shows a black frame of 2 × 2 in place of the stream.
+      if (pc.connectionState === 'connected' && frame.width > 2) sawFrame(now);
+      else video.requestVideoFrameCallback(look);
+    };
+    video.requestVideoFrameCallback?.(look);
     // Playing muted is allowed everywhere; a failure means that the page went
     // away or another stream came first.
     video.play().catch(() => {});
@@ -166,8 +170,7 @@ function player(stream) {
   // sawFrame takes the moment the first frame was painted.
   function sawFrame(at) {
     if (Number.isFinite(firstFrame) || !connection) return;
-    const t = connection.times;
-    firstFrame = at - t.posted;
+    firstFrame = at - connection.times.posted;
     out.firstFrame = firstFrame;
     overlay.hidden = true;
     unmute.hidden = fullscreen.hidden = false;

@@ -10,7 +10,7 @@ import { Meter, board, sparkline } from './stats.js';
 const SAMPLE = 500; // ms between samples of the figures
 
 const sizes = { 360: [640, 360], 540: [960, 540], 720: [1280, 720], 1080: [1920, 1080] };
-const limits = [[300, '300 kbit/s'], [800, '800 kbit/s'], [1500, '1.5 Mbit/s'], [3000, '3 Mbit/s'], [6000, '6 Mbit/s'], [0, 'no limit']];
+const limits = [[300, '300 kbit/s'], [800, '800 kbit/s'], [1500, '1.5 Mbit/s'], [3000, '3 Mbit/s'], [6000, '6 Mbit/s'], [0, 'none']];
 
 // chosen outlives the page, so that a look at the network loses nothing.
 const chosen = { source: 'pattern', name: '', size: '360', limit: '1500', codec: '', through: '' };
@@ -31,7 +31,7 @@ export function publishPage(query) {
 
   const devices = navigator.mediaDevices;
   const sources = [
-    ['pattern', 'Test pattern', true],
+    ['pattern', 'Pattern', true],
     ['camera', 'Camera', Boolean(devices?.getUserMedia)],
     ['screen', 'Screen', Boolean(devices?.getDisplayMedia)],
   ];
@@ -49,7 +49,7 @@ export function publishPage(query) {
   const nameProblem = h('p', { class: 'hint bad', id: 'stream-problem', role: 'status' });
   const size = select('size', Object.keys(sizes).map((key) => [key, `${key}p`]), () => openMedia());
   const limit = select('limit', limits, () => applyLimit());
-  const codec = select('codec', [['', 'browser’s choice'], ...videoCodecs().map((c) => [c, c])]);
+  const codec = select('codec', [['', 'automatic'], ...videoCodecs().map((c) => [c, c])]);
   const through = select('through', [['', 'this node']]);
 
   function select(id, options, onchange) {
@@ -76,7 +76,7 @@ export function publishPage(query) {
   h('fieldset', { class: 'choices', id: 'sources' }, h('legend', {}, 'Source'), h('div', { class: 'segments' }, radios)),
   noDevices,
   field('stream', 'Stream name', name, nameProblem),
-  h('div', { class: 'pair' }, field('size', 'Picture', size), field('limit', 'Video bitrate, at most', limit)),
+  h('div', { class: 'pair' }, field('size', 'Picture', size), field('limit', 'Bitrate limit', limit)),
   h('div', { class: 'pair' }, field('codec', 'Video codec', codec), field('through', 'Publish at', through)),
   h('div', { class: 'actions' }, start, stop));
 
@@ -264,7 +264,7 @@ export function publishPage(query) {
       connection = null;
       c.stop();
       lock(false);
-      say(c.problem.status === 409 ? `${c.problem.message} Choose another name, or try again later.` : c.problem.message, 'bad');
+      say(c.problem.status === 409 ? `${sentence(c.problem.message)} Choose another name, or try again later.` : c.problem.message, 'bad');
     } else if (c.state !== 'stopped') sayState();
   }
 
@@ -273,7 +273,7 @@ export function publishPage(query) {
     const { state, problem, retryAt } = connection;
     if (state === 'connecting') say(connection.sessionURL ? 'Connecting…' : 'Offering the stream to the node…');
     else if (state === 'live') say(`You are live as “${chosen.name}”.`, 'good');
-    else if (state === 'waiting') say(`${problem.message} Trying again in ${Math.max(1, Math.ceil((retryAt - performance.now()) / 1000))} s.`, 'bad');
+    else if (state === 'waiting') say(`${sentence(problem.message)} Trying again in ${Math.max(1, Math.ceil((retryAt - performance.now()) / 1000))} s.`, 'bad');
   }
 
   function say(words, how = '') {
@@ -332,6 +332,9 @@ export function publishPage(query) {
     },
   };
 }
+
+// sentence ends what a node said with a full stop, so that more can follow.
+const sentence = (words) => (/[.!?]$/.test(words) ? words : `${words}.`);
 
 // field labels an input.
 export function field(id, label, input, ...after) {

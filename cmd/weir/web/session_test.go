@@ -1,0 +1,312 @@
+package web
+
+import (
+	"fmt"
+	"net/http"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/chromedp/chromedp"
+)
+
+// publishAt opens the publish page and starts the test pattern.
+func publishAt(t *testing.T, url, stream string) *tab {
+	t.Helper()
+	tb := newTab(t, 1440, 900)
+	tb.do(chromedp.Navigate(url+"/publish"), chromedp.WaitVisible(chromedp.CSS("#start")))
+	eval[any](tb, fmt.Sprintf(`{ const input = document.querySelector('#stream'); input.value = %q; input.dispatchEvent(new Event('input')); 1 }`, stream))
+	tb.do(chromedp.Click(chromedp.CSS("#start")))
+	return tb
+}
+
+// withURLs is a network of nodes whose public addresses are real, the first
+// being the one asked.
+func withURLs(urls ...string) map[string]any {
+	nodes := []any{}
+	for i, url := range urls {
+		nodes = append(nodes, nodeEntry(i, "eu-central", url, 0.1, usage{int64(i), 40}))
+	}
+	return map[string]any{"self": peerID(0), "network": "open", "nodes": nodes, "streams": []any{}}
+}
+
+func live(n *fakeNode, stream string) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return len(n.tracks[stream]) >= 2
+}
+
+func TestPublishAndPlay(t *testing.T) {
+	n := newFakeNode(t)
+	n.set(withURLs(n.URL))
+	pub := publishAt(t, n.URL, "hall/one")
+	pub.until("window.weir.state === 'live' && window.weir.framesEncoded > 30 && window.weir.bytesSent > 10000")
+	if !live(n, "hall/one") {
+		t.Fatal("the node has not two tracks")
+	}
+	if got := eval[string](pub, "window.weir.sessionURL"); !strings.HasPrefix(got, n.URL+"/session/in") {
+		t.Errorf("sessionURL = %q", got)
+	}
+	if got := eval[string](pub, "window.weir.node"); got != peerID(0) {
+		t.Errorf("node = %q, want %q", got, peerID(0))
+	}
+	if got, want := eval[string](pub, "document.querySelector('#viewer-link').href"), n.URL+"/play/hall/one"; got != want {
+		t.Errorf("the viewers' link is %q, want %q", got, want)
+	}
+	pub.until(`/^[\d.]+ (k|M)bit\/s$/.test(document.querySelector('[data-stat=bitrate]').textContent)`)
+	pub.until(`document.querySelector('[data-stat=resolution]').textContent === '640 × 360'`)
+
+	state := withURLs(n.URL)
+	state["streams"] = []any{map[string]any{"stream": "hall/one", "tracks": []string{"video/VP8", "audio/opus"}, "viewers": 1, "carriers": []any{
+		carrier(0, -1, 0, 0, 1, "eu-central", n.URL, 0),
+	}}}
+	n.set(state)
+	view := newTab(t, 1440, 900)
+	view.do(chromedp.Navigate(n.URL + "/play/hall/one"))
+	view.until("window.weir.state === 'live' && window.weir.framesDecoded > 30 && window.weir.bytesReceived > 10000 && window.weir.firstFrame > 0")
+	view.until(`document.querySelector('#served').textContent === 'Served by n1 in eu-central, this node, where it is published.'`)
+	view.until(`document.querySelector('[data-stat=resolution]').textContent === '640 × 360'`)
+	if got := view.text("#times"); !regexp.MustCompile(`^First frame .+ after the request: answered after .+, media connected after .+\.$`).MatchString(got) {
+		t.Errorf("times = %q", got)
+	}
+
+	// The picture is the pattern's: its frame number, in 16 squares, rises.
+	const number = `(() => {
+		const v = document.querySelector('video'), c = document.createElement('canvas');
+		c.width = v.videoWidth; c.height = v.videoHeight;
+		const g = c.getContext('2d', {willReadFrequently: true});
+		g.drawImage(v, 0, 0);
+		let n = 0;
+		for (let i = 0; i < 16; i++) n = n * 2 + (g.getImageData((i + 0.5) * c.width / 16, c.height * 0.94, 1, 1).data[1] > 127 ? 1 : 0);
+		return n;
+	})()`
+	first := eval[int](view, number)
+	view.until(fmt.Sprintf("%s > %d", number, first+20))
+
+	// Sound is off until asked for.
+	if !eval[bool](view, "document.querySelector('video').muted") {
+		t.Error("the video starts with sound")
+	}
+	view.do(chromedp.Click(chromedp.CSS("#unmute")))
+	if eval[bool](view, "document.querySelector('video').muted") || view.text("#unmute") != "Mute" {
+		t.Error("unmute does not")
+	}
+	pub.noOverflow()
+	view.noOverflow()
+	if visible := eval[string](view, "document.visibilityState"); visible != "visible" {
+		t.Logf("the play page is %s", visible)
+	}
+	view.shootAll("play")
+	pub.shootAll("publish")
+
+	// A bitrate limit applies at once.
+	eval[any](pub, `(() => { const s = document.querySelector('#limit'); s.value = '300'; s.dispatchEvent(new Event('change')); return 1 })()`)
+	pub.until(`parseFloat(document.querySelector('[data-stat=bitrate]').textContent) < 480 && document.querySelector('[data-stat=bitrate]').textContent.endsWith('kbit/s')`)
+
+	viewing := eval[string](view, "window.weir.sessionURL")
+	view.do(chromedp.Click(chromedp.CSS("#stop")))
+	view.until("window.weir.state === 'stopped' && window.weir.sessionURL === ''")
+	waitDeleted(t, n, viewing)
+
+	publishing := eval[string](pub, "window.weir.sessionURL")
+	pub.do(chromedp.Click(chromedp.CSS("#stop")))
+	pub.until("window.weir.state === 'stopped' && !document.querySelector('#start').hidden")
+	waitDeleted(t, n, publishing)
+}
+
+// waitDeleted waits for the DELETE of a session, which the page does not await.
+func waitDeleted(t *testing.T, n *fakeNode, url string) {
+	t.Helper()
+	id := url[strings.LastIndex(url, "/")+1:]
+	waitFor(t, "DELETE of "+id, func() bool {
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		return slices.Contains(n.deleted, id)
+	})
+}
+
+func TestLeavingThePageEndsTheSession(t *testing.T) {
+	n := newFakeNode(t)
+	n.set(withURLs(n.URL))
+	for _, how := range []string{"another tab of the console", "another site"} {
+		t.Run(how, func(t *testing.T) {
+			pub := publishAt(t, n.URL, "demo")
+			pub.until("window.weir.state === 'live'")
+			url := eval[string](pub, "window.weir.sessionURL")
+			if how == "another site" {
+				pub.do(chromedp.Navigate("about:blank"))
+			} else {
+				pub.do(chromedp.Click(chromedp.CSS("nav [data-page=network]")))
+				pub.until("window.weir.page === 'network'")
+			}
+			waitDeleted(t, n, url)
+		})
+	}
+}
+
+func TestCameraPublishes(t *testing.T) {
+	n := newFakeNode(t)
+	n.set(withURLs(n.URL))
+	tb := newTab(t, 1440, 900)
+	tb.do(chromedp.Navigate(n.URL+"/publish"), chromedp.Click(chromedp.CSS("#source-camera")))
+	tb.until("document.querySelector('#preview').videoWidth > 0 && document.querySelector('#preview').srcObject.getAudioTracks().length === 1")
+	tb.do(chromedp.Click(chromedp.CSS("#start")))
+	tb.until("window.weir.state === 'live' && window.weir.framesEncoded > 10")
+	waitFor(t, "two tracks", func() bool { return live(n, "demo") })
+}
+
+// A node that is full answers 307 to another origin; the browser follows.
+func TestRedirectsAreFollowed(t *testing.T) {
+	full, helper := newFakeNode(t), newFakeNode(t)
+	state := withURLs(full.URL, helper.URL)
+	full.set(state)
+	full.setRefuse(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Location", helper.URL+r.URL.Path+"?ticket=abc")
+		w.WriteHeader(http.StatusTemporaryRedirect)
+	})
+	pub := publishAt(t, full.URL, "demo")
+	pub.until("window.weir.state === 'live' && window.weir.framesEncoded > 10")
+	if got := eval[string](pub, "window.weir.sessionURL"); !strings.HasPrefix(got, helper.URL) {
+		t.Errorf("the session is %q, want it at %s", got, helper.URL)
+	}
+	host := strings.TrimPrefix(full.URL, "http://")
+	if got, want := pub.text("#served"), "Published at n2 in eu-central: "+host+" handed you on to it."; got != want {
+		t.Errorf("served = %q, want %q", got, want)
+	}
+	waitFor(t, "two tracks", func() bool { return live(helper, "demo") })
+	state["streams"] = []any{map[string]any{"stream": "demo", "tracks": []string{"video/VP8"}, "viewers": 1, "carriers": []any{
+		carrier(2, -1, 0, 0, 1, "us-east", "", 2), carrier(1, 2, 1, 1, 0, "eu-central", helper.URL, 2, 1),
+	}}}
+	full.set(state)
+
+	view := newTab(t, 1440, 900)
+	view.do(chromedp.Navigate(full.URL + "/play/demo"))
+	view.until("window.weir.state === 'live' && window.weir.framesDecoded > 10")
+	view.until("window.weir.node === '" + peerID(1) + "' && window.weir.hops === 1")
+	if got, want := view.text("#served"), "Served by n2 in eu-central ("+host+" handed you on), 1 hop from where it is published."; got != want {
+		t.Errorf("served = %q, want %q", got, want)
+	}
+	if got := eval[[]string](view, `[...document.querySelectorAll('#route li')].map(l => l.innerText.replace(/\s+/g, ' '))`); len(got) != 3 || got[1] != "n2 serves you" || got[2] != "you" {
+		t.Errorf("route = %q", got)
+	}
+	view.shootAll("play-redirected")
+	pub.shootAll("publish-redirected")
+}
+
+func TestPlaySaysWhatTheNodeSaid(t *testing.T) {
+	n := newFakeNode(t)
+	n.set(withURLs(n.URL))
+	answer := func(status int, retryAfter, text string) http.HandlerFunc {
+		return func(w http.ResponseWriter, _ *http.Request) {
+			if retryAfter != "" {
+				w.Header().Set("Retry-After", retryAfter)
+			}
+			http.Error(w, text, status)
+		}
+	}
+	for _, c := range []struct {
+		name, shot string
+		refuse     http.HandlerFunc
+		state      string
+		want       string
+	}{
+		{"not live yet is retried", "409", answer(409, "7", "nobody publishes demo now"), "waiting", `^Not live yet nobody publishes demo now Trying again in [67] s$`},
+		{"no room is retried", "503", answer(503, "9", "refused: sessions: 4 of 4 sessions in use on every node asked"), "waiting", `^No room now refused: sessions: 4 of 4 sessions in use on every node asked Trying again in [89] s$`},
+		{"without Retry-After it backs off", "", answer(503, "", "no room"), "waiting", `^No room now no room Trying again in [12] s$`},
+		{"an unknown stream is final", "404", answer(404, "", "no such stream"), "failed", `^No such stream no such stream$`},
+		{"a refusal is final", "", answer(403, "", "ticket has expired"), "failed", `^Refused \(403\) ticket has expired$`},
+		{"markup in an error stays text", "", answer(404, "", "<img src=x onerror=alert(1)>"), "failed", `^No such stream <img src=x onerror=alert\(1\)>$`},
+		{"only one line is shown", "", answer(404, "", "first\nsecond"), "failed", `^No such stream first$`},
+		{"an answer that is no SDP", "", func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Location", "/session/x")
+			w.WriteHeader(http.StatusCreated)
+			_, _ = w.Write([]byte("v=0 nonsense"))
+		}, "failed", `^Not connected The node's answer could not be used: `},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			n.setRefuse(c.refuse)
+			tb := newTab(t, 1440, 900)
+			tb.expect(`the server responded with a status of (40[349]|503)`)
+			tb.do(chromedp.Navigate(n.URL + "/play/demo"))
+			tb.until(fmt.Sprintf("window.weir.state === %q", c.state))
+			got := eval[string](tb, `[...document.querySelector('#error').children].map(e => e.textContent).join(' ')`)
+			if !regexp.MustCompile(c.want).MatchString(got) {
+				t.Errorf("the page says %q, want %s", got, c.want)
+			}
+			if eval[bool](tb, `document.querySelector('.overlay').hidden || document.querySelectorAll('main img').length > 0`) {
+				t.Error("the message is hidden or became markup")
+			}
+			if c.shot != "" {
+				tb.shootAll("play-" + c.shot)
+			}
+		})
+	}
+}
+
+// Once the stream is there, a waiting viewer gets it; once its session breaks,
+// it gets another.
+func TestPlayWaitsAndReconnects(t *testing.T) {
+	n := newFakeNode(t)
+	n.set(withURLs(n.URL))
+	view := newTab(t, 1440, 900)
+	view.expect("status of 409")
+	view.do(chromedp.Navigate(n.URL + "/play/demo"))
+	view.until("window.weir.state === 'waiting' && window.weir.status === 409")
+	pub := publishAt(t, n.URL, "demo")
+	pub.until("window.weir.state === 'live'")
+	view.until("window.weir.state === 'live' && window.weir.framesDecoded > 10")
+
+	first := eval[string](view, "window.weir.sessionURL")
+	n.mu.Lock()
+	pc := n.sessions[first[strings.LastIndex(first, "/")+1:]]
+	n.mu.Unlock()
+	if err := pc.Close(); err != nil {
+		t.Fatal(err)
+	}
+	view.until(fmt.Sprintf("window.weir.state === 'live' && window.weir.sessionURL !== %q && window.weir.framesDecoded > 10", first))
+}
+
+func TestPublishRefusals(t *testing.T) {
+	n := newFakeNode(t)
+	n.set(withURLs(n.URL))
+	n.setRefuse(func(w http.ResponseWriter, _ *http.Request) {
+		http.Error(w, "demo is being published already", http.StatusConflict)
+	})
+	tb := publishAt(t, n.URL, "demo")
+	tb.expect("status of (409|503)")
+	tb.until("window.weir.state === 'failed'")
+	if got, want := tb.text("#status"), "demo is being published already. Choose another name, or try again later."; got != want {
+		t.Errorf("status = %q, want %q", got, want)
+	}
+	tb.shoot("publish-409")
+	n.setRefuse(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Retry-After", "2")
+		http.Error(w, "refused: sessions: 4 of 4 sessions in use", http.StatusServiceUnavailable)
+	})
+	tb.do(chromedp.Click(chromedp.CSS("#start")))
+	tb.until("window.weir.state === 'waiting' && document.querySelector('#status').textContent.includes('4 of 4 sessions in use. Trying again in ')")
+	n.setRefuse(nil)
+	tb.until("window.weir.state === 'live'")
+}
+
+func TestPublishChecksTheName(t *testing.T) {
+	n := newFakeNode(t)
+	n.set(withURLs(n.URL))
+	for _, name := range []string{"", "two words", "a//b", "/a", "a/../b", "größe", strings.Repeat("x", 129)} {
+		tb := publishAt(t, n.URL, name)
+		if len(name) == 129 {
+			// The input takes 128 characters from a keyboard; a script may set more.
+			tb.until("document.querySelector('#stream-problem').textContent === 'At most 128 characters.'")
+		}
+		tb.until("document.querySelector('#stream-problem').textContent !== '' && document.activeElement.id === 'stream'")
+		if got := eval[string](tb, "window.weir.state"); got != "idle" {
+			t.Errorf("%q: state = %q, want idle", name, got)
+		}
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.posts != 0 {
+		t.Errorf("%d offers were sent", n.posts)
+	}
+}
