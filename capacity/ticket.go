@@ -157,7 +157,7 @@ type Ticket struct {
 	Purpose     Purpose               // View or Publish
 	Target      peer.ID               // whom it is to be shown to
 	From        peer.ID               // who redirected, holds the lease, and signs
-	Source      peer.ID               // whom to pull the stream from; empty for Publish
+	Source      peer.ID               // whom to pull the stream from; empty for Publish, and where the target is to find it by itself
 	SourceAddrs []multiaddr.Multiaddr // the source's, without /p2p; at most MaxAddrs
 	Expires     time.Time             // From's clock; at most TicketTime ahead
 }
@@ -271,7 +271,7 @@ func (t *Ticket) check() error {
 	if t.Purpose == Publish && (t.Source != "" || len(t.SourceAddrs) > 0) {
 		return malformed("source", "a publisher has none")
 	}
-	if t.Purpose == View {
+	if t.Source != "" {
 		if err := checkID("source", t.Source); err != nil {
 			return err
 		}

@@ -171,7 +171,6 @@ func TestOpenTicket(t *testing.T) {
 		{"without a stream", with(func(m *pb.Ticket) { m.Stream = "" }), target, epoch, ErrMalformed},
 		{"for a cascade", with(func(m *pb.Ticket) { m.Purpose = pb.Purpose_CASCADE }), target, epoch, ErrMalformed},
 		{"for an unknown purpose", with(func(m *pb.Ticket) { m.Purpose = -1 }), target, epoch, ErrMalformed},
-		{"to view without a source", with(func(m *pb.Ticket) { m.Source = nil }), target, epoch, ErrMalformed},
 		{"to publish with a source", with(func(m *pb.Ticket) { m.Purpose = pb.Purpose_PUBLISH }), target, epoch, ErrMalformed},
 		{"with too many addresses", with(func(m *pb.Ticket) {
 			m.SourceAddrs = slices.Repeat([][]byte{multiaddr.StringCast("/ip4/1.2.3.4").Bytes()}, MaxAddrs+1)

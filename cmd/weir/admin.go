@@ -1,0 +1,386 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/http/pprof"
+	"net/netip"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"weir/capacity"
+	"weir/cmd/weir/web"
+	"weir/dht"
+)
+
+// publicHandler serves clients and the console.
+func (n *node) publicHandler() http.Handler {
+	media := n.sfu.Handler()
+	mux := http.NewServeMux()
+	mux.Handle("/whip/", media)
+	mux.Handle("/whep/", media)
+	mux.Handle("/session/", media)
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, r *http.Request) { fmt.Fprintln(w, "ok") })
+	mux.HandleFunc("GET /readyz", n.readyz)
+	mux.HandleFunc("GET /console/state", n.consoleState)
+	mux.HandleFunc("GET /console/events", n.consoleEvents)
+	mux.Handle("/", web.Handler())
+	return mux
+}
+
+// readyz says whether the node is in the network and takes placements.
+func (n *node) readyz(w http.ResponseWriter, r *http.Request) {
+	select {
+	case <-n.dht.Ready():
+	default:
+		http.Error(w, "not in the network yet", http.StatusServiceUnavailable)
+		return
+	}
+	if s := n.ledger.Totals(time.Now()).State; s == capacity.Draining {
+		http.Error(w, "draining", http.StatusServiceUnavailable)
+		return
+	}
+	fmt.Fprintln(w, "ready")
+}
+
+func (n *node) consoleState(w http.ResponseWriter, r *http.Request) {
+	ctx, cancel := context.WithTimeout(r.Context(), 2*snapshotTimeout)
+	defer cancel()
+	state, _, err := n.view.latest(ctx)
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusServiceUnavailable)
+		return
+	}
+	writeJSON(w, state)
+}
+
+func (n *node) consoleEvents(w http.ResponseWriter, r *http.Request) {
+	send, ok := eventStream(w)
+	if !ok {
+		return
+	}
+	var sent time.Time
+	for {
+		state, changed, err := n.view.latest(r.Context())
+		if err != nil {
+			return
+		}
+		if state.Time.After(sent) {
+			if send(state) != nil {
+				return
+			}
+			sent = state.Time
+		}
+		select {
+		case <-changed:
+		case <-time.After(overviewPause): // says again that somebody asks
+		case <-r.Context().Done():
+			return
+		}
+	}
+}
+
+// adminHandler serves the admin API, metrics and profiles.
+func (n *node) adminHandler() http.Handler {
+	mux := http.NewServeMux()
+	get := func(path string, f func(r *http.Request) (any, error)) {
+		mux.HandleFunc("GET /api/v1"+path, func(w http.ResponseWriter, r *http.Request) {
+			v, err := f(r)
+			var bad *badRequest
+			switch {
+			case errors.As(err, &bad):
+				http.Error(w, err.Error(), bad.status)
+			case err != nil:
+				http.Error(w, err.Error(), http.StatusServiceUnavailable)
+			default:
+				writeJSON(w, v)
+			}
+		})
+	}
+	get("/status", func(*http.Request) (any, error) { return n.status(), nil })
+	get("/peers", func(*http.Request) (any, error) { return n.dht.Peers(), nil })
+	get("/held", func(*http.Request) (any, error) { return n.dht.Held(), nil })
+	get("/links", func(*http.Request) (any, error) { return n.sfu.Links(), nil })
+	get("/sessions", func(*http.Request) (any, error) { return n.sfu.Sessions(), nil })
+	get("/decisions", func(*http.Request) (any, error) { return n.view.lastDecisions(), nil })
+	get("/policy", func(*http.Request) (any, error) { return n.judge.Policy(), nil })
+	get("/records", func(r *http.Request) (any, error) {
+		return snapshot(r.Context(), n.dht, topicOf(r.URL.Query().Get("stream")))
+	})
+	get("/records/{peer}", func(r *http.Request) (any, error) {
+		id, err := peer.Decode(r.PathValue("peer"))
+		if err != nil {
+			return nil, &badRequest{http.StatusBadRequest, fmt.Sprintf("%q is no peer ID", r.PathValue("peer"))}
+		}
+		return recordsOf(r.Context(), n.dht, id)
+	})
+	get("/streams", func(r *http.Request) (any, error) {
+		records, err := snapshot(r.Context(), n.dht, dht.CapacityTopic())
+		return streams(r.Context(), n.dht, records), err
+	})
+	get("/select", n.explain)
+	mux.HandleFunc("GET /api/v1/records/watch", n.watchRecords)
+	mux.HandleFunc("GET /api/v1/events", n.streamEvents)
+	mux.Handle("GET /metrics", promhttp.HandlerFor(n.metrics(), promhttp.HandlerOpts{}))
+	mux.HandleFunc("/debug/pprof/", pprof.Index)
+	mux.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)
+	mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
+	mux.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
+	mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
+	return sameSite(mux)
+}
+
+// sameSite refuses requests that a web page in the operator's browser could
+// make: from another origin, or by a name that was bound to our address.
+func sameSite(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		host := r.Host
+		if name, _, err := net.SplitHostPort(host); err == nil {
+			host = name
+		}
+		_, err := netip.ParseAddr(strings.Trim(host, "[]"))
+		if err != nil && host != "localhost" {
+			http.Error(w, "reach the admin API by its IP address or as localhost", http.StatusForbidden)
+			return
+		}
+		if origin := r.Header.Get("Origin"); origin != "" && origin != "http://"+r.Host {
+			http.Error(w, "the admin API is not for other sites", http.StatusForbidden)
+			return
+		}
+		h.ServeHTTP(w, r)
+	})
+}
+
+// A badRequest is the caller's fault.
+type badRequest struct {
+	status int
+	text   string
+}
+
+func (e *badRequest) Error() string { return e.text }
+
+func topicOf(stream string) dht.Topic {
+	if stream == "" {
+		return dht.CapacityTopic()
+	}
+	return dht.StreamTopic(stream)
+}
+
+// recordsOf asks id itself for its records, and the holders if it does not
+// answer.
+func recordsOf(ctx context.Context, d dhtReader, id peer.ID) ([]recordEntry, error) {
+	ctx, cancel := context.WithTimeout(ctx, 2*snapshotTimeout)
+	defer cancel()
+	own, err := d.Fetch(ctx, id)
+	if err == nil {
+		all := make([]recordEntry, 0, len(own))
+		for _, sealed := range own {
+			e := inspect(sealed, time.Now())
+			e.HeldBy, e.HeldFor = []peer.ID{id}, []float64{0}
+			all = append(all, e)
+		}
+		return all, nil
+	}
+	held, snapErr := snapshot(ctx, d, dht.CapacityTopic())
+	if snapErr == nil {
+		for _, e := range held {
+			if e.Node == id {
+				return []recordEntry{e}, nil
+			}
+		}
+	}
+	return nil, &badRequest{http.StatusNotFound, fmt.Sprintf("%s does not answer (%v), and no holder has a record of it", id, err)}
+}
+
+// dhtReader is what inspection reads: a node, or a client of the network.
+type dhtReader interface {
+	watcher
+	fetcher
+}
+
+// needOf reads a hypothetical need.
+func needOf(r *http.Request) (capacity.Need, error) {
+	q := r.URL.Query()
+	need := capacity.Need{Stream: q.Get("stream"), Region: q.Get("region"), Uplink: 2_500_000, Packets: 300}
+	if v := q.Get("purpose"); v != "" {
+		p, err := capacity.ParsePurpose(v)
+		if err != nil {
+			return need, &badRequest{http.StatusBadRequest, err.Error()}
+		}
+		need.Purpose = p
+	}
+	if need.Stream != "" {
+		if err := capacity.ValidStreamName(need.Stream); err != nil {
+			return need, &badRequest{http.StatusBadRequest, err.Error()}
+		}
+	}
+	if v := q.Get("uplink"); v != "" {
+		bits, err := bitrate(v)
+		if err != nil {
+			return need, &badRequest{http.StatusBadRequest, err.Error()}
+		}
+		need.Uplink = bits
+	}
+	if v := q.Get("packets"); v != "" {
+		p, err := strconv.ParseInt(v, 10, 32)
+		if err != nil || p < 0 {
+			return need, &badRequest{http.StatusBadRequest, fmt.Sprintf("packets=%s: want packets per second", v)}
+		}
+		need.Packets = p
+	}
+	return need, nil
+}
+
+func (n *node) explain(r *http.Request) (any, error) {
+	need, err := needOf(r)
+	if err != nil {
+		return nil, err
+	}
+	topic := dht.CapacityTopic()
+	if need.Purpose == capacity.Cascade {
+		if need.Stream == "" {
+			return nil, &badRequest{http.StatusBadRequest, "a cascade needs a stream: add stream=NAME"}
+		}
+		topic = dht.StreamTopic(need.Stream)
+	}
+	return n.dht.Explain(r.Context(), topic, need, []peer.ID{n.dht.ID()})
+}
+
+// watchEvent is one change of a watched topic, as JSON.
+type watchEvent struct {
+	Synced bool         `json:"synced,omitempty"`
+	Gone   peer.ID      `json:"gone,omitempty"`
+	Entry  *recordEntry `json:"entry,omitempty"`
+}
+
+func watchEventOf(c dht.Change) watchEvent {
+	switch {
+	case c.Synced:
+		return watchEvent{Synced: true}
+	case c.Gone:
+		return watchEvent{Gone: c.Node}
+	}
+	e := inspect(c.Sealed, time.Now())
+	e.held(c)
+	return watchEvent{Entry: &e}
+}
+
+func (n *node) watchRecords(w http.ResponseWriter, r *http.Request) {
+	send, ok := eventStream(w)
+	if !ok {
+		return
+	}
+	err := n.dht.Watch(r.Context(), topicOf(r.URL.Query().Get("stream")), func(c dht.Change) error { return send(watchEventOf(c)) })
+	n.log.Debug("watch ended", "err", err)
+}
+
+func (n *node) streamEvents(w http.ResponseWriter, r *http.Request) {
+	send, ok := eventStream(w)
+	if !ok {
+		return
+	}
+	last, next, cancel := n.events.subscribe()
+	defer cancel()
+	for _, e := range last {
+		if send(e) != nil {
+			return
+		}
+	}
+	for {
+		select {
+		case e, open := <-next:
+			if !open || send(e) != nil {
+				return
+			}
+		case <-r.Context().Done():
+			return
+		}
+	}
+}
+
+// eventStream begins server-sent events. Each is written within writeTimeout,
+// or the stream is given up.
+func eventStream(w http.ResponseWriter) (send func(v any) error, ok bool) {
+	const writeTimeout = 10 * time.Second
+	control := http.NewResponseController(w)
+	w.Header().Set("Content-Type", "text/event-stream")
+	w.Header().Set("Cache-Control", "no-store")
+	_ = control.SetReadDeadline(time.Time{})
+	if control.Flush() != nil {
+		http.Error(w, "this connection cannot stream", http.StatusInternalServerError)
+		return nil, false
+	}
+	return func(v any) error {
+		b, err := json.Marshal(v)
+		if err != nil {
+			return err
+		}
+		_ = control.SetWriteDeadline(time.Now().Add(writeTimeout))
+		if _, err := fmt.Fprintf(w, "data: %s\n\n", b); err != nil {
+			return err
+		}
+		return control.Flush()
+	}, true
+}
+
+func writeJSON(w http.ResponseWriter, v any) {
+	b, err := json.Marshal(v)
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Cache-Control", "no-store")
+	_, _ = w.Write(append(b, '\n'))
+}
+
+// metrics are in Prometheus' format.
+func (n *node) metrics() *prometheus.Registry {
+	reg := prometheus.NewRegistry()
+	gauge := func(name, help string, f func() float64) {
+		reg.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Namespace: "weir", Name: name, Help: help}, f))
+	}
+	counter := func(name, help string, f func() float64) {
+		reg.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{Namespace: "weir", Name: name, Help: help}, f))
+	}
+	gauge("stress", "Largest of used over limit, 0 to 1 and more.", func() float64 { return n.ledger.Totals(time.Now()).Stress })
+	gauge("publishers", "WHIP sessions.", func() float64 { return float64(n.sfu.Counts().Publishers) })
+	gauge("viewers", "WHEP sessions.", func() float64 { return float64(n.sfu.Counts().Viewers) })
+	gauge("streams", "Streams carried.", func() float64 { return float64(n.sfu.Counts().Streams) })
+	gauge("links", "Cascade links.", func() float64 { return float64(n.sfu.Counts().Links) })
+	gauge("leases", "Leases granted and not yet used.", func() float64 { return float64(n.ledger.Totals(time.Now()).Leases) })
+	gauge("uplink_bits_per_second", "Sent on the media socket.", func() float64 { return float64(n.gauge.Read().Uplink) })
+	gauge("downlink_bits_per_second", "Received on the media socket.", func() float64 { return float64(n.gauge.Read().Downlink) })
+	gauge("cpu_share", "Share of the CPU in use, 0 to 1.", func() float64 { return n.gauge.Read().CPU })
+	gauge("peers", "libp2p peers connected.", func() float64 { return float64(len(n.dht.Host().Network().Peers())) })
+	counter("media_sent_bytes_total", "UDP payload sent on the media socket.", func() float64 { return float64(n.gauge.Socket.Counters().BytesOut) })
+	counter("media_received_bytes_total", "UDP payload received on the media socket.", func() float64 { return float64(n.gauge.Socket.Counters().BytesIn) })
+	counter("media_dropped_datagrams_total", "Unauthenticated DTLS records kept from the stack.", func() float64 { return float64(n.gauge.Socket.Counters().Dropped) })
+	reg.MustRegister(&trafficCollector{n})
+	return reg
+}
+
+// trafficCollector exports the bytes of each discovery protocol.
+type trafficCollector struct{ node *node }
+
+var trafficDesc = prometheus.NewDesc("weir_discovery_bytes_total", "Bytes on the streams of a libp2p protocol.", []string{"protocol", "direction"}, nil)
+
+// Describe implements prometheus.Collector.
+func (c *trafficCollector) Describe(ch chan<- *prometheus.Desc) { ch <- trafficDesc }
+
+// Collect implements prometheus.Collector.
+func (c *trafficCollector) Collect(ch chan<- prometheus.Metric) {
+	for _, t := range c.node.dht.Traffic() {
+		ch <- prometheus.MustNewConstMetric(trafficDesc, prometheus.CounterValue, float64(t.BytesIn), t.Protocol, "in")
+		ch <- prometheus.MustNewConstMetric(trafficDesc, prometheus.CounterValue, float64(t.BytesOut), t.Protocol, "out")
+	}
+}

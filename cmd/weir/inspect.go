@@ -1,0 +1,711 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"os"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/crypto"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/urfave/cli/v2"
+
+	"weir/dht"
+	"weir/sfu"
+)
+
+const (
+	// adminTimeout bounds one request to the admin API.
+	adminTimeout = 10 * time.Second
+	// joinTimeout bounds joining a network as a client.
+	joinTimeout = 10 * time.Second
+	// maxAdminReply bounds what is read of an answer, in bytes.
+	maxAdminReply = 64 << 20
+)
+
+// adminFlags are those of every command that asks a running node.
+func adminFlags(more ...cli.Flag) []cli.Flag {
+	return append([]cli.Flag{
+		&cli.StringFlag{Name: "admin", Usage: "`ADDR` of a running node's admin API", Value: defaultAdmin, EnvVars: env("ADMIN")},
+		&cli.BoolFlag{Name: "json", Usage: "print what the API returns"},
+	}, more...)
+}
+
+// adminURL completes --admin.
+func adminURL(c *cli.Context) (string, error) {
+	addr := c.String("admin")
+	if !strings.Contains(addr, "://") {
+		addr = "http://" + addr
+	}
+	u, err := url.Parse(addr)
+	if err != nil || u.Host == "" {
+		return "", badInput(fmt.Errorf("--admin %s: want HOST:PORT", c.String("admin")))
+	}
+	return strings.TrimSuffix(u.String(), "/"), nil
+}
+
+// get asks the admin API and decodes its answer into v. With --json the answer
+// is printed as it is, and done reports that nothing is left to do.
+func get(c *cli.Context, path string, v any) (done bool, err error) {
+	resp, cancel, err := ask(c, path, adminTimeout)
+	if err != nil {
+		return true, err
+	}
+	defer cancel()
+	defer resp.Body.Close()
+	b, err := io.ReadAll(io.LimitReader(resp.Body, maxAdminReply))
+	if err != nil {
+		return true, cli.Exit(fmt.Sprintf("%s: the answer broke off: %v", resp.Request.URL, err), exitConnection)
+	}
+	if c.Bool("json") {
+		_, err := c.App.Writer.Write(b)
+		return true, err
+	}
+	if err := json.Unmarshal(b, v); err != nil {
+		return true, fmt.Errorf("%s: not the answer of a weir node: %w", resp.Request.URL, err)
+	}
+	return false, nil
+}
+
+// ask sends one GET to the admin API. A timeout of 0 is none.
+func ask(c *cli.Context, path string, timeout time.Duration) (*http.Response, context.CancelFunc, error) {
+	base, err := adminURL(c)
+	if err != nil {
+		return nil, nil, err
+	}
+	ctx, cancel := context.WithCancel(c.Context)
+	if timeout > 0 {
+		ctx, cancel = context.WithTimeout(c.Context, timeout)
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, base+"/api/v1"+path, nil)
+	if err != nil {
+		cancel()
+		return nil, nil, badInput(err)
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		cancel()
+		return nil, nil, cli.Exit(fmt.Sprintf("no node answers at %s (%v): is it running, and is that its --admin address?", base, cause(err)), exitConnection)
+	}
+	if resp.StatusCode != http.StatusOK {
+		text, _ := io.ReadAll(io.LimitReader(resp.Body, 1<<10))
+		resp.Body.Close()
+		cancel()
+		code := exitFailure
+		if resp.StatusCode < 500 {
+			code = exitInput
+		}
+		return nil, nil, cli.Exit(strings.TrimSpace(string(text)), code)
+	}
+	return resp, cancel, nil
+}
+
+// cause strips what net/http wraps around an error.
+func cause(err error) error {
+	var u *url.Error
+	if errors.As(err, &u) {
+		return u.Err
+	}
+	return err
+}
+
+// events reads server-sent events until the stream or f ends.
+func events(c *cli.Context, path string, f func(data []byte) error) error {
+	resp, cancel, err := ask(c, path, 0)
+	if err != nil {
+		return err
+	}
+	defer cancel()
+	defer resp.Body.Close()
+	lines := bufio.NewScanner(resp.Body)
+	lines.Buffer(nil, 1<<20)
+	for lines.Scan() {
+		if data, ok := strings.CutPrefix(lines.Text(), "data: "); ok {
+			if err := f([]byte(data)); err != nil {
+				return err
+			}
+		}
+	}
+	if c.Context.Err() != nil {
+		return nil // interrupted: that is how a watch ends
+	}
+	return cli.Exit("the node has closed the stream", exitConnection)
+}
+
+// table prints rows under a head, in columns.
+func table(w io.Writer, head string, rows func(row func(format string, args ...any))) {
+	t := tabwriter.NewWriter(w, 0, 4, 2, ' ', 0)
+	fmt.Fprintln(t, head)
+	rows(func(format string, args ...any) { fmt.Fprintf(t, format+"\n", args...) })
+	_ = t.Flush()
+}
+
+func statusCommand() *cli.Command {
+	return &cli.Command{
+		Name: "status", Usage: "what a running node is doing", Flags: adminFlags(),
+		Action: func(c *cli.Context) error {
+			var s status
+			if done, err := get(c, "/status", &s); done {
+				return err
+			}
+			var links []sfu.LinkStatus
+			if _, err := get(c, "/links", &links); err != nil {
+				return err
+			}
+			w := c.App.Writer
+			table(w, "node\t"+s.PeerID.String(), func(row func(string, ...any)) {
+				row("release\t%s, up %v", s.Release, (time.Duration(s.Uptime) * time.Millisecond).Round(time.Second))
+				row("network\t%s, %d peers connected, holds %d records", s.Network, s.Peers, s.Holds)
+				row("region\t%s", or(s.Region, "-"))
+				row("state\t%s, stress %.2f", s.State, s.Stress)
+				row("sessions\t%s (%d publishers, %d viewers, %d leases)", usage(s.Record.Sessions.Used, s.Record.Sessions.Limit), s.Publishers, s.Viewers, s.Leases)
+				row("streams\t%d over %d cascade links", s.Streams, s.Links)
+				row("uplink\t%s of %s", bits(s.Record.Uplink.Used), bits(s.Record.Uplink.Limit))
+				row("cpu\t%.0f %% of %.1f cores", s.Record.CPU*100, s.Record.Cores)
+				row("console\t%s", s.HTTP)
+				row("media\tudp %s", s.Media)
+				for _, a := range s.P2P {
+					row("address\t%s", a)
+				}
+			})
+			if len(links) > 0 {
+				fmt.Fprintln(w)
+				table(w, "LINK\tSTATE\tRTT\tPULLS IN\tPULLS OUT\tPACKETS IN\tPACKETS OUT\tLOST", func(row func(string, ...any)) {
+					for _, l := range links {
+						row("%s\t%s\t%.1f ms\t%s\t%s\t%d\t%d\t%d", shortID(l.Peer), l.State, l.RTT, or(strings.Join(l.PullsIn, " "), "-"), or(strings.Join(l.PullsOut, " "), "-"), l.PacketsIn, l.PacketsOut, l.Lost)
+					}
+				})
+			}
+			return nil
+		},
+	}
+}
+
+func peersCommand() *cli.Command {
+	return &cli.Command{
+		Name: "peers", Usage: "whom a running node knows", Flags: adminFlags(),
+		Action: func(c *cli.Context) error {
+			var peers []dht.PeerInfo
+			if done, err := get(c, "/peers", &peers); done {
+				return err
+			}
+			table(c.App.Writer, "PEER\tCONNECTED\tRTT\tBY COORDINATE\tDIRECTION\tTRANSPORT\tHOLDER\tADDRESS", func(row func(string, ...any)) {
+				for _, p := range peers {
+					addr := "-"
+					if len(p.Addrs) > 0 {
+						addr = p.Addrs[0].String()
+					}
+					row("%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s", p.ID, yes(p.Connected), ms(p.RTT), ms(p.CoordinateRTT), or(p.Direction, "-"), or(p.Transport, "-"), yes(p.Holder), addr)
+				}
+			})
+			return nil
+		},
+	}
+}
+
+// recordFlags are those of the records commands: through a node, or by
+// themselves.
+func recordFlags(more ...cli.Flag) []cli.Flag {
+	return adminFlags(append(more,
+		&cli.StringSliceFlag{Name: "bootstrap", Usage: "join the network by `MULTIADDR` as a client instead of asking a running node; repeatable", EnvVars: env("BOOTSTRAP")},
+		&cli.StringFlag{Name: "network", Usage: "`NAME` of the network to join", Value: "open", EnvVars: env("NETWORK")},
+		&cli.StringFlag{Name: "stream", Usage: "the records of this `STREAM`'s carriers instead of the nodes'"},
+	)...)
+}
+
+func recordsCommand() *cli.Command {
+	return &cli.Command{
+		Name: "records", Usage: "the published capacity records: list, get, watch, verify",
+		Description: "Through a running node (--admin), or by itself (--bootstrap): it then joins the\n" +
+			"network as a client that stores nothing, and leaves.",
+		Subcommands: []*cli.Command{
+			{Name: "list", Usage: "all records, newest of each node", Flags: recordFlags(), Action: listRecords},
+			{Name: "get", Usage: "the records of one node, as it publishes them", ArgsUsage: "PEER",
+				Flags:  recordFlags(&cli.StringFlag{Name: "out", Usage: "write the first one, sealed, to `FILE`"}),
+				Action: getRecords},
+			{Name: "watch", Usage: "records as they come and go, until interrupted", Flags: recordFlags(), Action: watchRecords},
+			{Name: "verify", Usage: "check every record, or one in a file", ArgsUsage: "[FILE]", Flags: recordFlags(), Action: verifyRecords},
+		},
+	}
+}
+
+// join joins the network named by the flags.
+func join(c *cli.Context) (*dht.Node, func(), error) {
+	var bootstrap []peer.AddrInfo
+	for _, s := range c.StringSlice("bootstrap") {
+		info, err := dht.ParseBootstrap(s)
+		if err != nil {
+			return nil, nil, badInput(err)
+		}
+		bootstrap = append(bootstrap, info)
+	}
+	key, _, err := crypto.GenerateEd25519Key(nil)
+	if err != nil {
+		return nil, nil, err
+	}
+	n, err := dht.Listen(dht.Config{Key: key, Network: c.String("network"), Bootstrap: bootstrap, Client: true, Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		return nil, nil, err
+	}
+	ctx, cancel := context.WithCancel(c.Context)
+	ran := make(chan struct{})
+	go func() {
+		defer close(ran)
+		_ = n.Run(ctx) // ends with ctx
+	}()
+	leave := func() {
+		cancel()
+		<-ran
+		_ = n.Close()
+	}
+	timeout := time.NewTimer(joinTimeout)
+	defer timeout.Stop()
+	select {
+	case <-n.Ready():
+	case <-timeout.C:
+	case <-ctx.Done():
+	}
+	if len(n.Host().Network().Peers()) == 0 {
+		leave()
+		return nil, nil, cli.Exit(fmt.Sprintf("none of the bootstrap peers could be reached as a node of network %q: check the addresses, and --network", c.String("network")), exitConnection)
+	}
+	return n, leave, nil
+}
+
+// standalone reports whether the command is to join the network itself.
+func standalone(c *cli.Context) bool {
+	return c.IsSet("bootstrap") && !(c.IsSet("admin") && flagGiven(c, "admin"))
+}
+
+// flagGiven reports whether a flag was on the command line, and not only in
+// the environment.
+func flagGiven(c *cli.Context, name string) bool {
+	return slices.ContainsFunc(os.Args, func(a string) bool {
+		return a == "--"+name || strings.HasPrefix(a, "--"+name+"=") || a == "-"+name
+	})
+}
+
+// readRecords gets the records that the flags name.
+func readRecords(c *cli.Context) (entries []recordEntry, done bool, err error) {
+	stream := c.String("stream")
+	if !standalone(c) {
+		done, err = get(c, "/records?stream="+url.QueryEscape(stream), &entries)
+		return entries, done, err
+	}
+	n, leave, err := join(c)
+	if err != nil {
+		return nil, true, err
+	}
+	defer leave()
+	entries, err = snapshot(c.Context, n, topicOf(stream))
+	if err != nil {
+		return nil, true, cli.Exit("read the records: "+err.Error(), exitConnection)
+	}
+	if c.Bool("json") {
+		return nil, true, printJSON(c, entries)
+	}
+	return entries, false, nil
+}
+
+func printJSON(c *cli.Context, v any) error {
+	b, err := json.Marshal(v)
+	if err == nil {
+		_, err = fmt.Fprintf(c.App.Writer, "%s\n", b)
+	}
+	return err
+}
+
+func listRecords(c *cli.Context) error {
+	entries, done, err := readRecords(c)
+	if done {
+		return err
+	}
+	printRecords(c.App.Writer, entries)
+	return nil
+}
+
+func printRecords(w io.Writer, entries []recordEntry) {
+	if len(entries) == 0 {
+		fmt.Fprintln(w, "no records: nobody has published any, or their time has run out")
+		return
+	}
+	table(w, "NODE\tREGION\tSTATE\tSTRESS\tSESSIONS\tUPLINK\tCPU\tSTREAMS\tAGE\tTTL LEFT\tHELD BY\tURL", func(row func(string, ...any)) {
+		for _, e := range entries {
+			r := e.Record
+			if r == nil {
+				row("%s\t%s", or(e.Node.String(), "?"), e.Error)
+				continue
+			}
+			row("%s\t%s\t%s\t%.2f\t%s\t%s\t%.0f %%\t%d\t%s\t%s\t%d\t%s", shortID(e.Node), or(r.Region, "-"), r.State, r.Stress(),
+				usage(r.Sessions.Used, r.Sessions.Limit), bits(r.Uplink.Used), r.CPU*100, r.Streams.Used, seconds(e.Age), seconds(e.TTLLeft), len(e.HeldBy), r.URL)
+		}
+	})
+}
+
+func getRecords(c *cli.Context) error {
+	id, err := peer.Decode(c.Args().First())
+	if err != nil || c.NArg() != 1 {
+		return badInput(errors.New("records get takes one peer ID, such as weir peers shows"))
+	}
+	var entries []recordEntry
+	if standalone(c) {
+		n, leave, err := join(c)
+		if err != nil {
+			return err
+		}
+		defer leave()
+		if entries, err = recordsOf(c.Context, n, id); err != nil {
+			return cli.Exit(err.Error(), exitConnection)
+		}
+		if c.Bool("json") {
+			return printJSON(c, entries)
+		}
+	} else if done, err := get(c, "/records/"+id.String(), &entries); done {
+		return err
+	}
+	if out := c.String("out"); out != "" && len(entries) > 0 {
+		if err := os.WriteFile(out, entries[0].Sealed, 0o644); err != nil {
+			return err
+		}
+	}
+	for _, e := range entries {
+		b, err := json.MarshalIndent(e.Record, "", "  ")
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(c.App.Writer, "%s\n%d bytes sealed, %s\n", b, e.Bytes, verdict(e))
+	}
+	return nil
+}
+
+func watchRecords(c *cli.Context) error {
+	show := func(e watchEvent) error {
+		if c.Bool("json") {
+			return printJSON(c, e)
+		}
+		w, now := c.App.Writer, time.Now().Format("15:04:05.000")
+		switch {
+		case e.Synced:
+			fmt.Fprintf(w, "%s  -- that is all there is; what follows is new --\n", now)
+		case e.Entry != nil && e.Entry.Record != nil:
+			r := e.Entry.Record
+			fmt.Fprintf(w, "%s  %s  %s  stress %.2f  sessions %s  uplink %s  seq %d  at holder %s\n", now, shortID(r.Node), r.State, r.Stress(),
+				usage(r.Sessions.Used, r.Sessions.Limit), bits(r.Uplink.Used), r.Seq, joinIDs(e.Entry.HeldBy))
+		case e.Entry != nil:
+			fmt.Fprintf(w, "%s  bad record: %s\n", now, e.Entry.Error)
+		default:
+			fmt.Fprintf(w, "%s  %s  gone\n", now, shortID(e.Gone))
+		}
+		return nil
+	}
+	if !standalone(c) {
+		return events(c, "/records/watch?stream="+url.QueryEscape(c.String("stream")), func(data []byte) error {
+			var e watchEvent
+			if err := json.Unmarshal(data, &e); err != nil {
+				return err
+			}
+			return show(e)
+		})
+	}
+	n, leave, err := join(c)
+	if err != nil {
+		return err
+	}
+	defer leave()
+	err = n.Watch(c.Context, topicOf(c.String("stream")), func(ch dht.Change) error { return show(watchEventOf(ch)) })
+	if errors.Is(err, context.Canceled) {
+		return nil
+	}
+	return err
+}
+
+// verdict is what verify says of a record.
+func verdict(e recordEntry) string {
+	if e.Valid {
+		return "good"
+	}
+	return "BAD: " + e.Error
+}
+
+func verifyRecords(c *cli.Context) error {
+	var entries []recordEntry
+	switch {
+	case c.NArg() > 1:
+		return badInput(errors.New("records verify takes at most one file"))
+	case c.NArg() == 1:
+		sealed, err := os.ReadFile(c.Args().First())
+		if err != nil {
+			return badInput(err)
+		}
+		entries = []recordEntry{inspect(sealed, time.Now())}
+		if c.Bool("json") {
+			if err := printJSON(c, entries); err != nil {
+				return err
+			}
+		}
+	default:
+		var done bool
+		var err error
+		if entries, done, err = readRecords(c); done {
+			return err
+		}
+		// What a node says of its records is not proof: check the bytes.
+		for i, e := range entries {
+			checked := inspect(e.Sealed, time.Now())
+			checked.HeldBy, checked.HeldFor = e.HeldBy, e.HeldFor
+			entries[i] = checked
+		}
+	}
+	bad := 0
+	for _, e := range entries {
+		if !e.Valid {
+			bad++
+		}
+	}
+	if !c.Bool("json") {
+		table(c.App.Writer, "NODE\tSIGNER\tSIGNER = NODE\tSEQ\tAGE\tTTL LEFT\tBYTES\tVERDICT", func(row func(string, ...any)) {
+			for _, e := range entries {
+				if e.Record == nil {
+					row("-\t%s\t-\t-\t-\t-\t%d\t%s", or(shortID(e.Signer), "-"), e.Bytes, verdict(e))
+					continue
+				}
+				row("%s\t%s\t%s\t%d\t%s\t%s\t%d\t%s", shortID(e.Node), shortID(e.Signer), yes(e.Node == e.Signer), e.Record.Seq, seconds(e.Age), seconds(e.TTLLeft), e.Bytes, verdict(e))
+			}
+		})
+	}
+	if bad > 0 {
+		return cli.Exit(fmt.Sprintf("%d of %d records are bad", bad, len(entries)), exitFailure)
+	}
+	return nil
+}
+
+func streamsCommand() *cli.Command {
+	return &cli.Command{
+		Name: "streams", Usage: "the streams of the network: list, tree",
+		Subcommands: []*cli.Command{
+			{Name: "list", Usage: "all streams", Flags: adminFlags(), Action: func(c *cli.Context) error {
+				var all []streamEntry
+				if done, err := get(c, "/streams", &all); done {
+					return err
+				}
+				if len(all) == 0 {
+					fmt.Fprintln(c.App.Writer, "no streams: publish one with weir publish --pattern http://HOST:PORT/whip/NAME")
+					return nil
+				}
+				table(c.App.Writer, "STREAM\tTRACKS\tORIGIN\tCARRIERS\tDEPTH\tVIEWERS", func(row func(string, ...any)) {
+					for _, s := range all {
+						origin, depth := "-", 0
+						for _, k := range s.Carriers {
+							depth = max(depth, k.Depth)
+							if k.Origin {
+								origin = shortID(k.Node)
+							}
+						}
+						row("%s\t%s\t%s\t%d\t%d\t%d", s.Stream, strings.Join(s.Tracks, " "), origin, len(s.Carriers), depth, s.Viewers)
+					}
+				})
+				return nil
+			}},
+			{Name: "tree", Usage: "who carries a stream", ArgsUsage: "STREAM", Flags: adminFlags(), Action: func(c *cli.Context) error {
+				if c.NArg() != 1 {
+					return badInput(errors.New("streams tree takes the name of one stream"))
+				}
+				name := c.Args().First()
+				var all []streamEntry
+				if done, err := get(c, "/streams", &all); done {
+					return err
+				}
+				i := slices.IndexFunc(all, func(s streamEntry) bool { return s.Stream == name })
+				if i < 0 {
+					return cli.Exit(fmt.Sprintf("nobody carries a stream %q now; see weir streams list", name), exitFailure)
+				}
+				printTree(c.App.Writer, all[i])
+				return nil
+			}},
+		},
+	}
+}
+
+// printTree draws who pulls a stream from whom. A carrier whose parent is not
+// known, since records are seconds old, stands at the top.
+func printTree(w io.Writer, s streamEntry) {
+	fmt.Fprintf(w, "%s  %s  %d viewers\n", s.Stream, strings.Join(s.Tracks, " "), s.Viewers)
+	children := map[peer.ID][]carrierEntry{}
+	known := map[peer.ID]bool{}
+	for _, k := range s.Carriers {
+		known[k.Node] = true
+	}
+	var roots []carrierEntry
+	for _, k := range s.Carriers {
+		if known[k.Parent] && k.Parent != k.Node {
+			children[k.Parent] = append(children[k.Parent], k)
+		} else {
+			roots = append(roots, k)
+		}
+	}
+	var draw func(k carrierEntry, indent string, last bool, depth int)
+	draw = func(k carrierEntry, indent string, last bool, depth int) {
+		branch, next := "├─ ", "│  "
+		if last {
+			branch, next = "└─ ", "   "
+		}
+		what := "relay"
+		if k.Origin {
+			what = "origin"
+		}
+		line := fmt.Sprintf("%s%s%s  %s  %s  %d viewers", indent, branch, shortID(k.Node), k.URL, what, k.Viewers)
+		if !k.Origin {
+			line += fmt.Sprintf("  link %.1f ms", k.ParentRTT)
+		}
+		fmt.Fprintln(w, line)
+		if depth > len(s.Carriers) {
+			return // records that contradict each other
+		}
+		for i, child := range children[k.Node] {
+			draw(child, indent+next, i == len(children[k.Node])-1, depth+1)
+		}
+	}
+	for i, k := range roots {
+		draw(k, "", i == len(roots)-1, 0)
+	}
+}
+
+func selectCommand() *cli.Command {
+	return &cli.Command{
+		Name: "select", Usage: "which node would be chosen now, and why",
+		Description: "Asks the running node to choose as it would for a client that it cannot take\n" +
+			"itself. Nothing is reserved.",
+		Flags: adminFlags(
+			&cli.BoolFlag{Name: "explain", Usage: "every candidate, with its score by term or the rule that rejected it"},
+			&cli.StringFlag{Name: "need", Usage: "uplink needed, such as 5mbps", Value: "2.5mbps"},
+			&cli.StringFlag{Name: "purpose", Usage: "view, publish or cascade", Value: "view"},
+			&cli.StringFlag{Name: "stream", Usage: "`NAME` of the stream; needed for cascade"},
+			&cli.StringFlag{Name: "region", Usage: "`LABEL` to prefer"},
+			&cli.StringFlag{Name: "from", Usage: "`ADDR` of the admin API of the node that is to choose, if not --admin"},
+		),
+		Action: func(c *cli.Context) error {
+			if from := c.String("from"); from != "" {
+				if err := c.Set("admin", from); err != nil {
+					return badInput(err)
+				}
+			}
+			q := url.Values{"uplink": {c.String("need")}, "purpose": {c.String("purpose")}, "stream": {c.String("stream")}, "region": {c.String("region")}}
+			var d dht.Decision
+			if done, err := get(c, "/select?"+q.Encode(), &d); done {
+				return err
+			}
+			return printDecision(c.App.Writer, d, c.Bool("explain"))
+		},
+	}
+}
+
+func printDecision(w io.Writer, d dht.Decision, explain bool) error {
+	passed := 0
+	for _, v := range d.Verdicts {
+		if v.Rule == "" {
+			passed++
+		}
+	}
+	if explain {
+		fmt.Fprintf(w, "need      %s, %s, %d packets/s%s\n", d.Need.Purpose, bits(d.Need.Uplink), d.Need.Packets, prefixed(", stream ", d.Need.Stream)+prefixed(", region ", d.Need.Region))
+		fmt.Fprintf(w, "found     %d records held, %d candidates, %d pass policy %d; %d messages, %d bytes, %.1f ms\n", d.Held, len(d.Verdicts), passed, d.Policy, d.Messages, d.Bytes, d.FindMillis)
+		for _, a := range d.Asked {
+			fmt.Fprintf(w, "asked     %s: %d records in %.1f ms%s\n", shortID(a.Holder), a.Records, a.Millis, prefixed("; ", a.Err))
+		}
+		for _, rule := range slices.Sorted(keys(d.Rejected)) {
+			fmt.Fprintf(w, "holder    rejected %d by rule %s\n", d.Rejected[rule], rule)
+		}
+		fmt.Fprintln(w)
+		table(w, "NODE\tREGION\tSTRESS\tRTT\tAGE\tSCORE\tBY TERM, OR REJECTED BY", func(row func(string, ...any)) {
+			for _, v := range d.Verdicts {
+				why := "rule " + v.Rule
+				if v.Rule == "" {
+					var terms []string
+					for _, t := range v.Terms {
+						terms = append(terms, fmt.Sprintf("%s %.3f", t.Name, t.Score))
+					}
+					why = strings.Join(terms, ", ")
+				}
+				row("%s\t%s\t%.2f\t%s\t%s\t%.3f\t%s", shortID(v.Node), or(v.Region, "-"), v.Stress, ms(v.RTT), seconds(v.Age), v.Score, why)
+			}
+		})
+		fmt.Fprintln(w)
+	}
+	if passed == 0 {
+		return cli.Exit("nobody would be chosen: "+or(d.Refused, "no candidate passes"), exitFailure)
+	}
+	best := d.Verdicts[0]
+	fmt.Fprintf(w, "best is %s  %s  score %.3f; a real placement draws among the best by score, and reserves\n", best.Node, best.URL, best.Score)
+	return nil
+}
+
+func keys[V any](m map[string]V) func(yield func(string) bool) {
+	return func(yield func(string) bool) {
+		for k := range m {
+			if !yield(k) {
+				return
+			}
+		}
+	}
+}
+
+// What follows turns values into words.
+
+func or(s, instead string) string {
+	if s == "" {
+		return instead
+	}
+	return s
+}
+
+func prefixed(prefix, s string) string {
+	if s == "" {
+		return ""
+	}
+	return prefix + s
+}
+
+func yes(b bool) string {
+	if b {
+		return "yes"
+	}
+	return "no"
+}
+
+func ms(v float64) string {
+	if v == 0 {
+		return "-"
+	}
+	return fmt.Sprintf("%.1f ms", v)
+}
+
+func seconds(millis float64) string { return fmt.Sprintf("%.1f s", millis/1000) }
+
+func usage(used, limit int64) string {
+	if limit == 0 {
+		return fmt.Sprintf("%d of any", used)
+	}
+	return fmt.Sprintf("%d of %d", used, limit)
+}
+
+func bits(v int64) string {
+	switch {
+	case v >= 1e9:
+		return fmt.Sprintf("%.1f Gbit/s", float64(v)/1e9)
+	case v >= 1e6:
+		return fmt.Sprintf("%.1f Mbit/s", float64(v)/1e6)
+	case v >= 1e3:
+		return fmt.Sprintf("%.0f kbit/s", float64(v)/1e3)
+	}
+	return fmt.Sprintf("%d bit/s", v)
+}

@@ -1,0 +1,269 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"github.com/multiformats/go-multiaddr"
+	manet "github.com/multiformats/go-multiaddr/net"
+	"github.com/urfave/cli/v2"
+
+	"weir/dht"
+	"weir/sfu"
+)
+
+// The fixed ports of weir node --dev, and the defaults of weir node.
+const (
+	defaultHTTP  = "127.0.0.1:8080"
+	defaultAdmin = "127.0.0.1:8081"
+	defaultMedia = "8082"
+	devPort      = 4001
+)
+
+func nodeCommand() *cli.Command {
+	return &cli.Command{
+		Name:  "node",
+		Usage: "run a node",
+		Description: "Runs until it is interrupted. The first node of a network needs no --bootstrap;\n" +
+			"every other names one or more that are up (any one suffices, and all are tried\n" +
+			"again for ever).",
+		Flags: []cli.Flag{
+			&cli.BoolFlag{Name: "dev", Usage: "a one-node network on loopback with fixed ports: console on http://" + defaultHTTP, EnvVars: env("DEV")},
+			&cli.StringSliceFlag{Name: "listen", Usage: "libp2p `MULTIADDR` to listen on, TCP or QUIC; repeatable", Value: cli.NewStringSlice("/ip4/127.0.0.1/tcp/0", "/ip4/127.0.0.1/udp/0/quic-v1"), EnvVars: env("LISTEN")},
+			&cli.StringSliceFlag{Name: "bootstrap", Usage: "`MULTIADDR` of a node of the network, with /p2p/ID; repeatable", EnvVars: env("BOOTSTRAP")},
+			&cli.StringFlag{Name: "network", Usage: "`NAME` of the network; nodes of different networks do not meet", Value: "open", EnvVars: env("NETWORK")},
+			&cli.StringFlag{Name: "http", Usage: "`HOST:PORT` of WHIP, WHEP and the console", Value: defaultHTTP, EnvVars: env("HTTP")},
+			&cli.StringFlag{Name: "public-url", Usage: "base `URL` under which clients reach --http, if it is another", EnvVars: env("PUBLIC_URL")},
+			&cli.StringFlag{Name: "admin", Usage: "`HOST:PORT` of the admin API", Value: defaultAdmin, EnvVars: env("ADMIN")},
+			&cli.StringFlag{Name: "media-port", Usage: "UDP `[HOST:]PORT` of all media; without HOST that of --http", Value: defaultMedia, EnvVars: env("MEDIA_PORT")},
+			&cli.StringFlag{Name: "data-dir", Usage: "`DIR` of the identity and of remembered peers", Value: defaultDataDir(), EnvVars: env("DATA_DIR")},
+			&cli.StringFlag{Name: "region", Usage: "`LABEL` of where the node is", EnvVars: env("REGION")},
+			&cli.StringFlag{Name: "zone", Usage: "`LABEL` within the region", EnvVars: env("ZONE")},
+			&cli.IntFlag{Name: "session-limit", Usage: "most WHIP and WHEP `SESSIONS`; 0: no limit", Value: 500, EnvVars: env("SESSION_LIMIT")},
+			&cli.IntFlag{Name: "stream-limit", Usage: "most `STREAMS` carried; 0: no limit", EnvVars: env("STREAM_LIMIT")},
+			&cli.StringFlag{Name: "uplink-limit", Usage: "most to send, such as 800mbps; default: the network card's speed", EnvVars: env("UPLINK_LIMIT")},
+			&cli.Int64Flag{Name: "packet-limit", Usage: "most `PACKETS` per second to send; default: 50000 for each core", EnvVars: env("PACKET_LIMIT")},
+			&cli.Float64Flag{Name: "cpu-limit", Usage: "`SHARE` of the CPU, 0 to 1, that counts as exhausted; 0: CPU is not counted", Value: 1, EnvVars: env("CPU_LIMIT")},
+			&cli.StringFlag{Name: "overflow", Usage: "what a full node does with a client: redirect, relay or refuse", Value: string(sfu.Redirect), EnvVars: env("OVERFLOW")},
+			&cli.IntFlag{Name: "fanout", Usage: "most cascade `PULLS` of one stream", Value: 8, EnvVars: env("FANOUT")},
+			&cli.DurationFlag{Name: "linger", Usage: "how long a relayed stream that nobody watches is kept", Value: defaultLinger, EnvVars: env("LINGER")},
+			&cli.StringFlag{Name: "ready-file", Usage: "`FILE` to write the real addresses to, as JSON, once ready", EnvVars: env("READY_FILE")},
+			&cli.BoolFlag{Name: "insecure-open", Usage: "allow addresses that others than this machine can reach", EnvVars: env("INSECURE_OPEN")},
+			&cli.StringFlag{Name: "log-level", Usage: "debug, info, warn or error", Value: "info", EnvVars: env("LOG_LEVEL")},
+			&cli.StringFlag{Name: "log-format", Usage: "text or json", Value: "text", EnvVars: env("LOG_FORMAT")},
+		},
+		Action: func(c *cli.Context) error {
+			if c.Args().Present() {
+				return badInput(fmt.Errorf("weir node takes no arguments, but got %q", c.Args().First()))
+			}
+			cfg, err := nodeConfigOf(c)
+			if err != nil {
+				return badInput(err)
+			}
+			n, err := newNode(cfg)
+			if err != nil {
+				return err
+			}
+			if err := n.run(c.Context); !errors.Is(err, context.Canceled) {
+				return err
+			}
+			return nil
+		},
+	}
+}
+
+// env is the environment variable of a flag.
+func env(name string) []string { return []string{"WEIR_" + name} }
+
+func defaultDataDir() string {
+	if dir := os.Getenv("XDG_DATA_HOME"); dir != "" {
+		return filepath.Join(dir, "weir")
+	}
+	if home, err := os.UserHomeDir(); err == nil {
+		return filepath.Join(home, ".local", "share", "weir")
+	}
+	return "weir-data"
+}
+
+// nodeConfig is weir node's flags, checked.
+type nodeConfig struct {
+	network   string
+	listen    []multiaddr.Multiaddr
+	bootstrap []string
+	http      string
+	publicURL string
+	admin     string
+	media     string
+	dataDir   string
+	region    string
+	zone      string
+	limits    limits
+	cpuLimit  float64
+	overflow  sfu.Overflow
+	fanout    int
+	linger    duration
+	readyFile string
+	log       *slog.Logger
+}
+
+func nodeConfigOf(c *cli.Context) (nodeConfig, error) {
+	cfg := nodeConfig{
+		network: c.String("network"), http: c.String("http"), admin: c.String("admin"), media: c.String("media-port"),
+		publicURL: c.String("public-url"), dataDir: c.String("data-dir"), region: c.String("region"), zone: c.String("zone"),
+		bootstrap: c.StringSlice("bootstrap"), cpuLimit: c.Float64("cpu-limit"), fanout: c.Int("fanout"), linger: c.Duration("linger"), readyFile: c.String("ready-file"),
+	}
+	listen := c.StringSlice("listen")
+	if c.Bool("dev") {
+		if !c.IsSet("listen") {
+			listen = []string{fmt.Sprintf("/ip4/127.0.0.1/tcp/%d", devPort), fmt.Sprintf("/ip4/127.0.0.1/udp/%d/quic-v1", devPort)}
+		}
+		if !c.IsSet("data-dir") {
+			cfg.dataDir = filepath.Join(cfg.dataDir, "dev")
+		}
+		if !c.IsSet("network") {
+			cfg.network = "dev"
+		}
+	}
+	for _, s := range listen {
+		a, err := multiaddr.NewMultiaddr(s)
+		if err != nil {
+			return cfg, fmt.Errorf("--listen %s: %w; want for example /ip4/127.0.0.1/udp/4001/quic-v1", s, err)
+		}
+		cfg.listen = append(cfg.listen, a)
+	}
+	for _, s := range cfg.bootstrap {
+		if _, err := dht.ParseBootstrap(s); err != nil {
+			return cfg, err
+		}
+	}
+	var err error
+	if cfg.overflow, err = sfu.ParseOverflow(c.String("overflow")); err != nil {
+		return cfg, fmt.Errorf("--overflow: %w", err)
+	}
+	if cfg.limits, err = limitsOf(c); err != nil {
+		return cfg, err
+	}
+	if cfg.fanout < 1 || cfg.linger < 0 {
+		return cfg, errors.New("--fanout must be at least 1, and --linger not negative")
+	}
+	if cfg.log, err = newLogger(os.Stderr, c.String("log-level"), c.String("log-format")); err != nil {
+		return cfg, err
+	}
+	if cfg.media, err = mediaAddr(cfg.media, cfg.http); err != nil {
+		return cfg, err
+	}
+	if !c.Bool("insecure-open") {
+		err = cfg.onlyLoopback()
+	}
+	return cfg, err
+}
+
+// mediaAddr completes --media-port with the host of --http.
+func mediaAddr(media, http string) (string, error) {
+	if _, err := strconv.ParseUint(media, 10, 16); err != nil {
+		if _, _, err := net.SplitHostPort(media); err != nil {
+			return "", fmt.Errorf("--media-port %s: want PORT or HOST:PORT", media)
+		}
+		return media, nil
+	}
+	host, _, err := net.SplitHostPort(http)
+	if err != nil {
+		return "", fmt.Errorf("--http %s: %w; want HOST:PORT", http, err)
+	}
+	return net.JoinHostPort(host, media), nil
+}
+
+// onlyLoopback refuses addresses that other machines can reach: until networks
+// have members, whoever reaches a node can publish records, reserve and pull.
+func (c nodeConfig) onlyLoopback() error {
+	const why = "%s %s can be reached from other machines, and this network is open to whoever does. " +
+		"Use a loopback address, or give --insecure-open if the network around it is closed by other means"
+	for _, a := range c.listen {
+		if ip, err := manet.ToIP(a); err != nil || !ip.IsLoopback() {
+			return fmt.Errorf(why, "--listen", a)
+		}
+	}
+	for _, f := range []struct{ flag, addr string }{{"--http", c.http}, {"--admin", c.admin}, {"--media-port", c.media}} {
+		host, _, err := net.SplitHostPort(f.addr)
+		if err != nil {
+			return fmt.Errorf("%s %s: %w; want HOST:PORT", f.flag, f.addr, err)
+		}
+		if ip, err := netip.ParseAddr(host); host != "localhost" && (err != nil || !ip.IsLoopback()) {
+			return fmt.Errorf(why, f.flag, f.addr)
+		}
+	}
+	return nil
+}
+
+func newLogger(w io.Writer, level, format string) (*slog.Logger, error) {
+	var l slog.Level
+	if err := l.UnmarshalText([]byte(level)); err != nil {
+		return nil, fmt.Errorf("--log-level %s: want debug, info, warn or error", level)
+	}
+	options := &slog.HandlerOptions{Level: l}
+	switch format {
+	case "text":
+		return slog.New(slog.NewTextHandler(w, options)), nil
+	case "json":
+		return slog.New(slog.NewJSONHandler(w, options)), nil
+	}
+	return nil, fmt.Errorf("--log-format %s: want text or json", format)
+}
+
+// bitrate reads "5mbps", "800 kbit/s", "1.5g" or plain bit/s.
+func bitrate(s string) (int64, error) {
+	number := strings.TrimSpace(strings.ToLower(s))
+	for _, unit := range []string{"bit/s", "bps", "b/s", "bit"} {
+		number = strings.TrimSuffix(number, unit)
+	}
+	number = strings.TrimSpace(number)
+	factor := 1.0
+	for suffix, f := range map[string]float64{"k": 1e3, "m": 1e6, "g": 1e9} {
+		if rest, ok := strings.CutSuffix(number, suffix); ok {
+			number, factor = strings.TrimSpace(rest), f
+		}
+	}
+	v, err := strconv.ParseFloat(number, 64)
+	if err != nil || !(v >= 0) || v*factor > 1e13 {
+		return 0, fmt.Errorf("bitrate %q: want for example 5mbps, 800kbps or 2500000", s)
+	}
+	return int64(v * factor), nil
+}
+
+// readyInfo is the content of --ready-file.
+type readyInfo struct {
+	PeerID  string   `json:"peer_id"`
+	P2P     []string `json:"p2p"` // each with /p2p/ID
+	HTTP    string   `json:"http"`
+	Admin   string   `json:"admin"`
+	Media   string   `json:"media"`
+	PID     int      `json:"pid"`
+	Network string   `json:"network"`
+	DataDir string   `json:"data_dir"`
+}
+
+// writeReady writes info so that a reader sees all of it or nothing.
+func writeReady(path string, info readyInfo) error {
+	b, err := json.MarshalIndent(info, "", "  ")
+	if err != nil {
+		return err
+	}
+	tmp := path + ".tmp"
+	if err := os.WriteFile(tmp, append(b, '\n'), 0o644); err != nil {
+		return fmt.Errorf("ready file: %w", err)
+	}
+	if err := os.Rename(tmp, path); err != nil {
+		return fmt.Errorf("ready file: %w", err)
+	}
+	return nil
+}

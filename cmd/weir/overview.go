@@ -1,0 +1,343 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/record"
+	"golang.org/x/sync/errgroup"
+
+	"weir/capacity"
+	"weir/dht"
+)
+
+const (
+	// snapshotTimeout bounds the reading of one topic for inspection.
+	snapshotTimeout = 2 * time.Second
+	// overviewPause is the least time between two looks at the whole network,
+	// however many consoles are open.
+	overviewPause = time.Second
+	// overviewIdle is how long after the last console has asked it goes on.
+	overviewIdle = 5 * time.Second
+	// fetchesAtOnce bounds the nodes that are asked for their streams together.
+	fetchesAtOnce = 16
+	// decisionsKept is how many placements are remembered for explanation.
+	decisionsKept = 64
+)
+
+// A recordEntry is one published record as found, good or bad.
+type recordEntry struct {
+	Record  *capacity.Record `json:"record,omitempty"` // nil if it is none
+	Node    peer.ID          `json:"node"`
+	Signer  peer.ID          `json:"signer,omitempty"`
+	Bytes   int              `json:"bytes"`
+	Valid   bool             `json:"valid"`
+	Error   string           `json:"error,omitempty"`
+	Age     float64          `json:"age_ms"`      // since issued, by both clocks
+	TTLLeft float64          `json:"ttl_left_ms"` // likewise
+	HeldBy  []peer.ID        `json:"held_by"`
+	HeldFor []float64        `json:"held_for_ms"` // by each of HeldBy, since it got its copy
+	Sealed  []byte           `json:"sealed,omitempty"`
+}
+
+// inspect judges one sealed record for people: unlike [capacity.Open] it goes
+// on after the first fault.
+func inspect(sealed []byte, now time.Time) recordEntry {
+	e := recordEntry{Bytes: len(sealed), Sealed: sealed}
+	if len(sealed) <= capacity.MaxRecordSize {
+		if env, err := record.UnmarshalEnvelope(sealed); err == nil && env.PublicKey != nil {
+			if id, err := peer.IDFromPublicKey(env.PublicKey); err == nil {
+				e.Signer = id
+			}
+		}
+	}
+	r, err := capacity.OpenAnyAge(sealed)
+	if err == nil {
+		e.Record, e.Node = &r, r.Node
+		e.Age = float64(now.Sub(r.Issued).Microseconds()) / 1000
+		e.TTLLeft = float64(r.Expires().Sub(now).Microseconds()) / 1000
+		err = r.CheckAge(now)
+	}
+	if err != nil {
+		e.Error = err.Error()
+	}
+	e.Valid = err == nil
+	return e
+}
+
+// held notes the copy that c told of.
+func (e *recordEntry) held(c dht.Change) {
+	e.HeldBy = append(e.HeldBy, c.Holder)
+	e.HeldFor = append(e.HeldFor, float64(c.HeldFor.Microseconds())/1000)
+}
+
+// watcher is what a snapshot is read from: a node, or a client of the network.
+type watcher interface {
+	Watch(ctx context.Context, topic dht.Topic, f func(dht.Change) error) error
+}
+
+var errSynced = errors.New("the snapshot is complete")
+
+// snapshot reads all records of topic from its holders: the newest of each
+// node, and who holds a copy.
+func snapshot(ctx context.Context, w watcher, topic dht.Topic) ([]recordEntry, error) {
+	ctx, cancel := context.WithTimeout(ctx, snapshotTimeout)
+	defer cancel()
+	byNode := map[peer.ID]*recordEntry{}
+	var bad []recordEntry
+	err := w.Watch(ctx, topic, func(c dht.Change) error {
+		switch {
+		case c.Synced:
+			return errSynced
+		case c.Gone:
+			delete(byNode, c.Node)
+			return nil
+		}
+		e := inspect(c.Sealed, time.Now())
+		e.held(c)
+		if e.Record == nil {
+			bad = append(bad, e)
+			return nil
+		}
+		old := byNode[e.Node]
+		switch {
+		case old == nil:
+			byNode[e.Node] = &e
+		case e.Record.Seq > old.Record.Seq: // who held the older one will have it soon
+			byNode[e.Node] = &e
+		case e.Record.Seq == old.Record.Seq:
+			old.held(c)
+		}
+		return nil
+	})
+	all := bad
+	for _, e := range byNode {
+		all = append(all, *e)
+	}
+	slices.SortFunc(all, func(a, b recordEntry) int {
+		ra, rb := regionOf(a), regionOf(b)
+		return cmp.Or(cmp.Compare(ra, rb), cmp.Compare(a.Node, b.Node))
+	})
+	if errors.Is(err, errSynced) || errors.Is(err, context.DeadlineExceeded) && len(all) > 0 {
+		err = nil
+	}
+	return all, err
+}
+
+func regionOf(e recordEntry) string {
+	if e.Record == nil {
+		return ""
+	}
+	return e.Record.Region
+}
+
+// snapshot reads a topic, or what could be read of it.
+func (n *node) snapshot(ctx context.Context, topic dht.Topic) []recordEntry {
+	all, err := snapshot(ctx, n.dht, topic)
+	if err != nil {
+		n.log.Debug("topic not read", "topic", topic, "err", err)
+	}
+	return all
+}
+
+// A streamEntry is one stream, network wide.
+type streamEntry struct {
+	Stream   string         `json:"stream"`
+	Tracks   []string       `json:"tracks"`
+	Viewers  int            `json:"viewers"`
+	Carriers []carrierEntry `json:"carriers"` // origin first, then by depth
+}
+
+type carrierEntry struct {
+	Node      peer.ID   `json:"node"`
+	URL       string    `json:"url"`
+	Region    string    `json:"region"`
+	Origin    bool      `json:"origin"`
+	Depth     int       `json:"depth"`
+	Parent    peer.ID   `json:"parent,omitempty"`
+	ParentRTT float64   `json:"parent_rtt_ms"`
+	Viewers   int       `json:"viewers"`
+	Children  int       `json:"children"`
+	Fanout    int       `json:"fanout"`
+	Path      []peer.ID `json:"path"`
+}
+
+// fetcher asks a node for its own records.
+type fetcher interface {
+	Fetch(ctx context.Context, id peer.ID) ([][]byte, error)
+}
+
+// streams asks every node of records that carries any for its streams.
+func streams(ctx context.Context, f fetcher, records []recordEntry) []streamEntry {
+	var (
+		mu   sync.Mutex
+		rows []capacity.Record
+		work errgroup.Group
+	)
+	ctx, cancel := context.WithTimeout(ctx, snapshotTimeout)
+	defer cancel()
+	work.SetLimit(fetchesAtOnce)
+	for _, e := range records {
+		if !e.Valid || e.Record.Streams.Used == 0 {
+			continue
+		}
+		work.Go(func() error {
+			own, err := f.Fetch(ctx, e.Node)
+			if err != nil {
+				return nil // it has gone since; the others count
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			for _, sealed := range own {
+				if r, err := capacity.Open(sealed, time.Now()); err == nil && r.Node == e.Node && r.Carries != nil {
+					rows = append(rows, r)
+				}
+			}
+			return nil
+		})
+	}
+	_ = work.Wait()
+	return byStream(rows)
+}
+
+// byStream gathers carriers' records into streams.
+func byStream(rows []capacity.Record) []streamEntry {
+	entries := map[string]*streamEntry{}
+	for _, r := range rows {
+		c := r.Carries
+		e := entries[c.Stream]
+		if e == nil {
+			e = &streamEntry{Stream: c.Stream, Tracks: c.Tracks}
+			entries[c.Stream] = e
+		}
+		e.Viewers += c.Viewers
+		e.Carriers = append(e.Carriers, carrierEntry{
+			Node: r.Node, URL: r.URL, Region: r.Region, Origin: c.Origin, Depth: c.Depth, Parent: c.Parent,
+			ParentRTT: float64(c.ParentRTT.Microseconds()) / 1000, Viewers: c.Viewers, Children: c.Children, Fanout: c.Fanout, Path: c.Path,
+		})
+	}
+	all := make([]streamEntry, 0, len(entries))
+	for _, e := range entries {
+		slices.SortFunc(e.Carriers, func(a, b carrierEntry) int {
+			return cmp.Or(cmp.Compare(a.Depth, b.Depth), cmp.Compare(a.Node, b.Node))
+		})
+		all = append(all, *e)
+	}
+	slices.SortFunc(all, func(a, b streamEntry) int { return cmp.Compare(a.Stream, b.Stream) })
+	return all
+}
+
+// networkState is what the console shows.
+type networkState struct {
+	Self    peer.ID       `json:"self"`
+	Network string        `json:"network"`
+	Nodes   []recordEntry `json:"nodes"`
+	Streams []streamEntry `json:"streams"`
+	Time    time.Time     `json:"time"`
+}
+
+// An overview looks at the whole network while a console is open, once for
+// all consoles.
+type overview struct {
+	node *node
+	wake chan struct{}
+
+	mu        sync.Mutex
+	asked     time.Time
+	state     networkState
+	changed   chan struct{} // closed when state is replaced
+	decisions []dht.Decision
+}
+
+func newOverview(n *node) *overview {
+	return &overview{node: n, wake: make(chan struct{}, 1), changed: make(chan struct{})}
+}
+
+// run looks again and again while somebody asks, until ctx is done.
+func (o *overview) run(ctx context.Context) error {
+	pause := time.NewTimer(0)
+	defer pause.Stop()
+	for {
+		select {
+		case <-o.wake:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		for o.wanted() {
+			state := o.node.networkState(ctx)
+			o.mu.Lock()
+			o.state = state
+			close(o.changed)
+			o.changed = make(chan struct{})
+			o.mu.Unlock()
+			pause.Reset(overviewPause)
+			select {
+			case <-pause.C:
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
+	}
+}
+
+func (o *overview) wanted() bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return time.Since(o.asked) < overviewIdle
+}
+
+// latest returns a state no older than a moment, and a channel that is closed
+// when there is a newer one. It waits for the first.
+func (o *overview) latest(ctx context.Context) (networkState, <-chan struct{}, error) {
+	for {
+		o.mu.Lock()
+		o.asked = time.Now()
+		state, changed := o.state, o.changed
+		o.mu.Unlock()
+		select {
+		case o.wake <- struct{}{}:
+		default:
+		}
+		if time.Since(state.Time) < overviewPause+snapshotTimeout {
+			return state, changed, nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return networkState{}, nil, fmt.Errorf("read the network: %w", ctx.Err())
+		}
+	}
+}
+
+// decided keeps a decision for /api/v1/decisions.
+func (o *overview) decided(d dht.Decision) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if len(o.decisions) == decisionsKept {
+		o.decisions = o.decisions[1:]
+	}
+	o.decisions = append(o.decisions, d)
+}
+
+func (o *overview) lastDecisions() []dht.Decision {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return append([]dht.Decision{}, o.decisions...)
+}
+
+func (n *node) networkState(ctx context.Context) networkState {
+	nodes := n.snapshot(ctx, dht.CapacityTopic())
+	for i := range nodes {
+		nodes[i].Sealed = nil // the console has no use for it
+	}
+	return networkState{
+		Self: n.dht.ID(), Network: n.cfg.network, Nodes: nodes,
+		Streams: streams(ctx, n.dht, nodes), Time: time.Now(),
+	}
+}

@@ -1,0 +1,452 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/multiformats/go-multiaddr"
+	"github.com/urfave/cli/v2"
+	"golang.org/x/sync/errgroup"
+
+	"weir/capacity"
+	"weir/dht"
+	"weir/sfu"
+)
+
+// cascadeProtocol is the name of the cascade links' signalling, below
+// /weir/<network-id>/.
+const cascadeProtocol = "cascade/1"
+
+const (
+	defaultLinger = 10 * time.Second
+	// packetsPerCore is assumed where --packet-limit is not given.
+	packetsPerCore = 50_000
+	// httpShutdown is how long requests may take to end at exit.
+	httpShutdown = 3 * time.Second
+)
+
+type (
+	limits   = capacity.Limits
+	duration = time.Duration
+)
+
+// limitsOf reads the limits' flags. cpu-limit is the gauge's.
+func limitsOf(c *cli.Context) (limits, error) {
+	l := limits{Sessions: c.Int("session-limit"), Streams: c.Int("stream-limit"), Packets: c.Int64("packet-limit")}
+	if l.Sessions < 0 || l.Streams < 0 || l.Packets < 0 {
+		return l, errors.New("a limit below 0: give 0 for none")
+	}
+	if cpu := c.Float64("cpu-limit"); !(cpu >= 0 && cpu <= 1) {
+		return l, fmt.Errorf("--cpu-limit %v: want a share from 0 to 1", cpu)
+	}
+	if !c.IsSet("packet-limit") {
+		l.Packets = int64(packetsPerCore * sfu.Cores())
+	}
+	if s := c.String("uplink-limit"); s != "" {
+		v, err := bitrate(s)
+		if err != nil {
+			return l, fmt.Errorf("--uplink-limit: %w", err)
+		}
+		l.Uplink = v
+	} else {
+		l.Uplink = sfu.DefaultUplink()
+	}
+	return l, nil
+}
+
+// A node is one weir node: discovery and media, joined.
+type node struct {
+	cfg    nodeConfig
+	log    *slog.Logger
+	began  time.Time
+	dht    *dht.Node
+	sfu    *sfu.SFU
+	ledger *capacity.Ledger
+	gauge  *sfu.Gauge
+	judge  *capacity.Judge
+	events *eventHub
+	view   *overview
+
+	public, admin net.Listener
+}
+
+// newNode binds everything and starts nothing that needs run. Its error says
+// what is in the way.
+func newNode(cfg nodeConfig) (_ *node, err error) {
+	n := &node{cfg: cfg, log: cfg.log, began: time.Now(), events: newEventHub(cfg.log)}
+	var opened []func() error
+	defer func() {
+		if err != nil {
+			for _, f := range slices.Backward(opened) {
+				_ = f()
+			}
+		}
+	}()
+
+	if n.judge, err = capacity.Compile(capacity.DefaultPolicy()); err != nil {
+		return nil, err
+	}
+	key, err := dht.LoadIdentity(cfg.dataDir)
+	if err != nil {
+		return nil, err
+	}
+	self, err := peer.IDFromPrivateKey(key)
+	if err != nil {
+		return nil, err
+	}
+	if n.public, err = listenTCP(cfg.http, "--http"); err != nil {
+		return nil, err
+	}
+	opened = append(opened, n.public.Close)
+	if n.admin, err = listenTCP(cfg.admin, "--admin"); err != nil {
+		return nil, err
+	}
+	opened = append(opened, n.admin.Close)
+	socket, err := sfu.ListenMedia(cfg.media)
+	if err != nil {
+		return nil, err
+	}
+	opened = append(opened, socket.Close)
+
+	n.ledger = capacity.NewLedger(self, cfg.limits)
+	n.gauge = &sfu.Gauge{Socket: socket, Ledger: n.ledger, CPULimit: cfg.cpuLimit}
+
+	var bootstrap []peer.AddrInfo
+	for _, s := range cfg.bootstrap {
+		info, err := dht.ParseBootstrap(s)
+		if err != nil {
+			return nil, err
+		}
+		bootstrap = append(bootstrap, info)
+	}
+	n.dht, err = dht.Listen(dht.Config{
+		Key: key, Network: cfg.network, Listen: cfg.listen, Bootstrap: bootstrap,
+		PeerFile: filepath.Join(cfg.dataDir, "peers.json"),
+		Judge:    func() *capacity.Judge { return n.judge },
+		Sample:   n.sample,
+		Grant:    func(r capacity.Request) (capacity.Lease, error) { return n.ledger.Reserve(time.Now(), r) },
+		Release:  n.ledger.Release,
+		Log:      cfg.log,
+	})
+	if err != nil {
+		return nil, err
+	}
+	opened = append(opened, n.dht.Close)
+
+	n.sfu, err = sfu.New(sfu.Config{
+		Self: self, Key: key, Socket: socket, Ledger: n.ledger,
+		Locate: n.locate, Place: n.place, Published: n.published, Dial: n.dial,
+		Addrs:    func() []multiaddr.Multiaddr { return n.dht.Host().Addrs() },
+		Changed:  n.dht.Kick,
+		Event:    n.events.add,
+		Overflow: cfg.overflow, PublicURL: cfg.publicURL, Fanout: cfg.fanout, Linger: cfg.linger,
+		Depth: n.judge.Policy().Depth, Log: cfg.log,
+	})
+	if err != nil {
+		return nil, err
+	}
+	n.dht.Handle(cascadeProtocol, func(s network.Stream) {
+		from := s.Conn().RemotePeer()
+		n.dht.Protect(from)
+		defer n.dht.Unprotect(from)
+		n.sfu.Accept(from, s)
+	})
+	n.view = newOverview(n)
+	return n, nil
+}
+
+func listenTCP(addr, flag string) (net.Listener, error) {
+	l, err := net.Listen("tcp", addr)
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return nil, fmt.Errorf("%s %s is in use by another process: choose another, or port 0 for any free one", flag, addr)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s %s: %w", flag, addr, err)
+	}
+	return l, nil
+}
+
+// run serves until ctx is done or a part fails. All work as long as the
+// process is here.
+func (n *node) run(ctx context.Context) error {
+	public := newServer(n.publicHandler(), n.log)
+	admin := newServer(n.adminHandler(), n.log)
+
+	work, ctx := errgroup.WithContext(ctx)
+	work.Go(func() error { return n.dht.Run(ctx) })
+	work.Go(func() error { return n.sfu.Run(ctx) })
+	work.Go(func() error { return n.gauge.Run(ctx) })
+	work.Go(func() error { return n.view.run(ctx) })
+	work.Go(func() error { return serve(ctx, public, n.public) })
+	work.Go(func() error { return serve(ctx, admin, n.admin) })
+	work.Go(func() error { return n.announce(ctx) })
+
+	err := work.Wait()
+	n.events.close()
+	if e := n.sfu.Close(); e != nil {
+		n.log.Warn("media did not close cleanly", "err", e)
+	}
+	if e := n.dht.Close(); e != nil {
+		n.log.Warn("libp2p did not close cleanly", "err", e)
+	}
+	if n.cfg.readyFile != "" {
+		_ = os.Remove(n.cfg.readyFile) // stale from now on
+	}
+	return err
+}
+
+// announce says that the node is ready, once it is.
+func (n *node) announce(ctx context.Context) error {
+	select {
+	case <-n.dht.Ready():
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	info := n.ready()
+	n.log.Info("node is ready", "peer", info.PeerID, "console", info.HTTP, "admin", info.Admin, "media", info.Media, "network", info.Network)
+	for _, a := range info.P2P {
+		n.log.Info("others join by", "bootstrap", a)
+	}
+	if n.cfg.readyFile != "" {
+		return writeReady(n.cfg.readyFile, info)
+	}
+	return nil
+}
+
+func (n *node) ready() readyInfo {
+	info := readyInfo{
+		PeerID: n.dht.ID().String(), HTTP: "http://" + n.public.Addr().String(), Admin: "http://" + n.admin.Addr().String(),
+		Media: n.gauge.Socket.LocalAddr().String(), PID: os.Getpid(), Network: n.cfg.network, DataDir: n.cfg.dataDir,
+	}
+	for _, a := range n.dht.Addrs() {
+		info.P2P = append(info.P2P, a.String())
+	}
+	return info
+}
+
+func (n *node) publicURL() string {
+	if n.cfg.publicURL != "" {
+		return n.cfg.publicURL
+	}
+	return "http://" + n.public.Addr().String()
+}
+
+func newServer(h http.Handler, log *slog.Logger) *http.Server {
+	return &http.Server{
+		Handler:           h,
+		ReadHeaderTimeout: 5 * time.Second,
+		ReadTimeout:       15 * time.Second,
+		IdleTimeout:       60 * time.Second,
+		MaxHeaderBytes:    16 << 10,
+		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+	}
+}
+
+// serve runs s on l until ctx is done.
+func serve(ctx context.Context, s *http.Server, l net.Listener) error {
+	s.BaseContext = func(net.Listener) context.Context { return ctx } // ends event streams
+	stop := context.AfterFunc(ctx, func() {
+		grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), httpShutdown)
+		defer cancel()
+		if s.Shutdown(grace) != nil {
+			_ = s.Close()
+		}
+	})
+	defer stop()
+	if err := s.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+		return err
+	}
+	return ctx.Err()
+}
+
+// sample is what the node claims about itself now.
+func (n *node) sample() (capacity.Record, []capacity.Carriage) {
+	r := capacity.Record{
+		URL: n.publicURL(), Media: n.gauge.Socket.LocalAddr().String(), Region: n.cfg.region, Zone: n.cfg.zone,
+		Release: release(), Features: []string{"whip", "whep", "cascade/1"}, Policy: n.judge.Policy().Version,
+	}
+	n.ledger.Totals(time.Now()).Fill(&r)
+	reading := n.gauge.Read()
+	r.Cores, r.Downlink.Used = reading.Cores, reading.Downlink
+	return r, n.sfu.Carriages()
+}
+
+// dial opens the signalling of a cascade link, and keeps the connection below
+// it for as long.
+func (n *node) dial(ctx context.Context, id peer.ID, addrs []multiaddr.Multiaddr) (sfu.Signal, error) {
+	s, err := n.dht.OpenStream(ctx, id, addrs, cascadeProtocol)
+	if err != nil {
+		return nil, err
+	}
+	n.dht.Protect(id)
+	return s, nil
+}
+
+// locate finds a carrier of the stream and reserves a pull on it.
+func (n *node) locate(ctx context.Context, need capacity.Need, exclude []peer.ID) (sfu.Carrier, error) {
+	placed, d, err := n.dht.Place(ctx, dht.StreamTopic(need.Stream), need, exclude)
+	n.view.decided(d)
+	if err != nil {
+		return sfu.Carrier{}, notLive(d, err)
+	}
+	return sfu.Carrier{Node: placed.Candidate.Record.Node, Addrs: placed.Candidate.Record.Addrs, Lease: placed.Lease.ID}, nil
+}
+
+// notLive is [sfu.ErrNotLive] if the placement failed since nobody carries the
+// stream, and err otherwise.
+func notLive(d dht.Decision, err error) error {
+	var refusal *capacity.Refusal
+	if errors.Is(err, dht.ErrNoHolders) || errors.As(err, &refusal) && refusal.Reason == dht.NoCandidates && d.Held == 0 {
+		return sfu.ErrNotLive
+	}
+	return err
+}
+
+// place finds a helper for a client that this node cannot take. For a viewer a
+// node that carries the stream already is best: it needs no new pull.
+func (n *node) place(ctx context.Context, need capacity.Need, exclude []peer.ID) (sfu.Helper, error) {
+	if need.Purpose == capacity.View {
+		placed, d, err := n.dht.Place(ctx, dht.StreamTopic(need.Stream), need, exclude)
+		if err == nil {
+			n.view.decided(d)
+			return helper(placed, d, "carries it already"), nil
+		}
+		if errors.Is(notLive(d, err), sfu.ErrNotLive) && !n.carries(need.Stream) {
+			return sfu.Helper{}, sfu.ErrNotLive
+		}
+	}
+	placed, d, err := n.dht.Place(ctx, dht.CapacityTopic(), need, exclude)
+	n.view.decided(d)
+	if err != nil {
+		return sfu.Helper{}, err
+	}
+	return helper(placed, d, "will pull it"), nil
+}
+
+func (n *node) carries(stream string) bool {
+	return slices.ContainsFunc(n.sfu.Carriages(), func(c capacity.Carriage) bool { return c.Stream == stream })
+}
+
+func helper(p dht.Placed, d dht.Decision, how string) sfu.Helper {
+	r := p.Candidate.Record
+	score := 0.0
+	passed := 0
+	for _, v := range d.Verdicts {
+		if v.Rule == "" {
+			passed++
+		}
+		if v.Node == r.Node {
+			score = v.Score
+		}
+	}
+	return sfu.Helper{
+		Node: r.Node, URL: r.URL, Lease: p.Lease,
+		Why: fmt.Sprintf("chosen with score %.2f at stress %.2f, of %d that passed (%d records held); %s; found in %.1f ms, reserved in %.1f ms",
+			score, r.Stress(), passed, d.Held, how, d.FindMillis, d.ReserveMillis),
+	}
+}
+
+// confirmTimeout bounds asking a node whether it still has a publisher.
+const confirmTimeout = time.Second
+
+// published tells which other node has the stream's publisher. Records alone
+// do not prove it: a node that crashed leaves them behind, and its publisher
+// must be able to come back elsewhere at once. So the node itself is asked.
+func (n *node) published(ctx context.Context, stream string) (peer.ID, bool) {
+	ctx, cancel := context.WithTimeout(ctx, confirmTimeout)
+	defer cancel()
+	topic := dht.StreamTopic(stream)
+	for _, e := range n.snapshot(ctx, topic) {
+		if e.Record == nil || e.Record.Node == n.dht.ID() || e.Record.Carries == nil || !e.Record.Carries.Origin {
+			continue
+		}
+		own, err := n.dht.Fetch(ctx, e.Record.Node)
+		if err != nil {
+			continue
+		}
+		for _, sealed := range own {
+			if r, err := capacity.Open(sealed, time.Now()); err == nil && r.Node == e.Record.Node && r.Carries != nil && r.Carries.Origin && r.Carries.Stream == stream {
+				return r.Node, true
+			}
+		}
+	}
+	return "", false
+}
+
+// status is the admin API's.
+type status struct {
+	PeerID     peer.ID         `json:"peer_id"`
+	Release    string          `json:"release"`
+	Network    string          `json:"network"`
+	Region     string          `json:"region"`
+	State      capacity.State  `json:"state"`
+	Stress     float64         `json:"stress"`
+	Uptime     int64           `json:"uptime_ms"`
+	P2P        []string        `json:"p2p"`
+	HTTP       string          `json:"http"`
+	Admin      string          `json:"admin"`
+	Media      string          `json:"media"`
+	Policy     uint64          `json:"policy"`
+	Overflow   sfu.Overflow    `json:"overflow"`
+	Publishers int             `json:"publishers"`
+	Viewers    int             `json:"viewers"`
+	Streams    int             `json:"streams"`
+	Links      int             `json:"links"`
+	Leases     int             `json:"leases"`
+	Holds      int             `json:"holds"` // records of others
+	Peers      int             `json:"peers"` // connected
+	Goroutines int             `json:"goroutines"`
+	Record     capacity.Record `json:"record"`
+	Traffic    []dht.Traffic   `json:"traffic"`
+}
+
+func (n *node) status() status {
+	info := n.ready()
+	record, _ := n.sample()
+	record.Node, record.Addrs, record.Coordinate = n.dht.ID(), n.dht.Host().Addrs(), n.dht.Coordinate()
+	record.TTL, record.Issued = capacity.DefaultTTL, time.Now()
+	totals := n.ledger.Totals(time.Now())
+	counts := n.sfu.Counts()
+	s := status{
+		PeerID: n.dht.ID(), Release: release(), Network: n.cfg.network, Region: n.cfg.region,
+		State: totals.State, Stress: totals.Stress, Uptime: time.Since(n.began).Milliseconds(),
+		P2P: info.P2P, HTTP: info.HTTP, Admin: info.Admin, Media: info.Media, Policy: n.judge.Policy().Version,
+		Overflow: n.cfg.overflow, Publishers: counts.Publishers, Viewers: counts.Viewers, Streams: counts.Streams,
+		Links: counts.Links, Leases: totals.Leases, Peers: len(n.dht.Host().Network().Peers()),
+		Goroutines: runtime.NumGoroutine(), Record: record, Traffic: n.dht.Traffic(),
+	}
+	for _, t := range n.dht.Held() {
+		s.Holds += len(t.Records)
+	}
+	return s
+}
+
+// shortID is a peer ID for people.
+func shortID(id peer.ID) string {
+	s := id.String()
+	if len(s) > 8 {
+		return "…" + s[len(s)-8:]
+	}
+	return s
+}
+
+func joinIDs(ids []peer.ID) string {
+	var all []string
+	for _, id := range ids {
+		all = append(all, shortID(id))
+	}
+	return strings.Join(all, " ")
+}
