@@ -143,9 +143,7 @@ func (n *Node) rejoin(ctx context.Context, remembered []peer.AddrInfo, tried fun
 		pause := memberCheck
 		if n.kad.RoutingTable().Size() > 0 {
 			retry.reset()
-			n.joined.CompareAndSwap(0, time.Now().UnixNano())
 		} else {
-			n.joined.Store(0)
 			remembered = n.recall(remembered)
 			n.connectAny(ctx, remembered, tried)
 			_ = n.kad.Bootstrap(ctx) // never fails; adds connected peers

@@ -82,6 +82,7 @@ func (n *Node) find(ctx context.Context, topic Topic, need capacity.Need, exclud
 		exclude: exclude,
 		explain: explain,
 		found:   make(map[peer.ID]capacity.Candidate),
+		answer:  Answer{Asked: []Asked{}},
 		asked:   make(map[peer.ID]bool),
 	}
 	err := q.run(ctx)
@@ -111,6 +112,9 @@ type finding struct {
 
 func (q *finding) run(ctx context.Context) error {
 	h, looked := q.n.holders(q.topic)
+	if h.all {
+		_, looked = q.n.holders(CapacityTopic()) // stands for every topic
+	}
 	local := 0
 	if h.self {
 		local = q.askSelf()
@@ -146,13 +150,6 @@ func (q *finding) run(ctx context.Context) error {
 		return fmt.Errorf("%w for %s: %d asked", ErrNoHolders, q.topic, len(q.asked))
 	}
 	return nil
-}
-
-// settled reports whether this node has been among others for a TTL without a
-// break, so that every publisher has had the time to tell it.
-func (n *Node) settled() bool {
-	joined := n.joined.Load()
-	return joined == 0 || time.Since(time.Unix(0, joined)) > capacity.DefaultTTL
 }
 
 // nearestFirst orders holders by round trip, as measured or else as unknown in
@@ -276,31 +273,26 @@ func (q *finding) askRemote(ctx context.Context, peers []peer.ID) error {
 	hedge := time.NewTimer(hedgeAfter)
 	defer hedge.Stop()
 	grace := make(<-chan time.Time)
-	empty := 0
+	good := 0
 	defer func() { q.charge(pending) }()
 	for pending > 0 {
 		select {
 		case r := <-replies:
 			pending--
 			q.take(r)
-			switch {
-			case r.err != nil:
+			if r.err != nil {
 				ask()
 				continue
-			case len(r.records) == 0:
-				// It may be new to its task. A second opinion settles it.
-				if empty++; empty >= 2 && len(q.found) == 0 {
-					return nil
-				}
-				if pending == 0 && empty < 2 {
-					ask()
-				}
-				continue
-			case q.good >= 2:
-				return nil
 			}
-			wait := min(max(time.Since(start), graceLeast), graceMost)
-			t := time.NewTimer(wait)
+			good++
+			switch known := len(q.found) > 0; {
+			case known && good == asksFirst, good > asksFirst:
+				return nil // enough opinions
+			case !known && good == 1:
+				ask() // it hides something, or is new to its task
+				continue
+			}
+			t := time.NewTimer(min(max(time.Since(start), graceLeast), graceMost))
 			defer t.Stop()
 			grace = t.C
 		case <-hedge.C:
@@ -388,7 +380,6 @@ func (n *Node) query(ctx context.Context, index int, p peer.ID, q *finding) repl
 		}
 		return r
 	}
-	n.answered(p, rtt)
 	r.query = resp.GetQuery()
 	switch {
 	case resp.Error != "":
@@ -402,7 +393,10 @@ func (n *Node) query(ctx context.Context, index int, p peer.ID, q *finding) repl
 	}
 	if r.err != nil {
 		n.log.Debug("holder's answer not used", "peer", p, "topic", q.topic, "err", r.err)
+		n.failed(p, r.err)
+		return r
 	}
+	n.answered(p, rtt)
 	return r
 }
 

@@ -161,8 +161,9 @@ func (c *holderCache) peek(topic Topic) []peer.ID {
 	return slices.Clone(c.hinted)
 }
 
-// due returns the topics to look up now, and marks them as being looked up.
-// Of a small network, only the capacity topic: its holders are everyone.
+// due returns the topics to look up now, and marks them as being looked up:
+// those in use whose result is old or lacks a holder that was lost. Of a small
+// network, only the capacity topic: its holders are everyone.
 func (c *holderCache) due(now time.Time, small bool) []Topic {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -172,7 +173,7 @@ func (c *holderCache) due(now time.Time, small bool) []Topic {
 			delete(c.sets, topic)
 			continue
 		}
-		if s.looking || small && topic.Stream() != "" {
+		if s.looking || !s.used.After(s.lookedAt) || small && topic.Stream() != "" {
 			continue
 		}
 		// A set marked stale waits a little, so that a flapping holder

@@ -70,7 +70,7 @@ type Node struct {
 	desk     desk // inbound requests at once, per peer
 	adverts  advertiser
 	outbox   outbox
-	joined   atomic.Int64 // Unix ns since when there are peers in the routing table; 0: none
+	settling atomic.Int64 // Unix ns since when it is one of a few that hold everything; 0: it is not
 	accepted chan struct{}
 	accept1  sync.Once
 	ready    chan struct{}
@@ -252,6 +252,7 @@ func (n *Node) Kick() { n.adverts.wake() }
 // connecting first if need be, also by addrs, all within ctx.
 func (n *Node) OpenStream(ctx context.Context, id peer.ID, addrs []multiaddr.Multiaddr, name string) (network.Stream, error) {
 	n.learn(id, addrs)
+	n.locate(ctx, id)
 	return n.host.NewStream(ctx, id, protocolPrefix(n.network)+protocol.ID("/"+name))
 }
 
@@ -275,6 +276,27 @@ func (n *Node) learn(id peer.ID, addrs []multiaddr.Multiaddr) {
 	if len(addrs) > 0 && id != n.ID() {
 		n.host.Peerstore().AddAddrs(id, addrs, peerstore.TempAddrTTL)
 	}
+}
+
+// locate prepares for a dial to id: it asks the network for addresses if there
+// are none, and makes libp2p forget past failures, for whoever calls has a
+// reason to try now.
+func (n *Node) locate(ctx context.Context, id peer.ID) {
+	if n.host.Network().Connectedness(id) == network.Connected {
+		return
+	}
+	n.clearBackoff(id)
+	if len(n.host.Peerstore().Addrs(id)) > 0 {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, lookupTime)
+	defer cancel()
+	ai, err := n.kad.FindPeer(ctx, id)
+	if err != nil {
+		n.log.Debug("peer not located", "peer", id, "err", err)
+		return
+	}
+	n.learn(id, ai.Addrs)
 }
 
 // wake makes whoever waits for peers to come or go look again.
@@ -326,7 +348,11 @@ func (n *Node) small() bool {
 
 // deadline is how long id may take to answer a request.
 func (n *Node) deadline(id peer.ID) time.Duration {
-	return min(max(300*time.Millisecond, 4*n.reach.rtt(id)), 2*time.Second)
+	least := 300 * time.Millisecond
+	if n.host.Network().Connectedness(id) != network.Connected {
+		least = time.Second // three or four round trips come on top
+	}
+	return min(max(least, 4*n.reach.rtt(id)), 2*time.Second)
 }
 
 // sweep drops what has run out, once a second, for the watchers' sake, and
@@ -337,21 +363,31 @@ func (n *Node) sweep(ctx context.Context) error {
 	defer tick.Stop()
 	last := time.Now()
 	for {
+		// The wall clock: the monotonic one may stand still in a sleep.
+		now := time.Now()
+		stopped := now.Round(0).Sub(last.Round(0)) > keepalive
+		switch {
+		case n.kad.RoutingTable().Size() == 0 || !n.small():
+			n.settling.Store(0)
+		case stopped || n.settling.Load() == 0:
+			n.settling.Store(now.UnixNano())
+		}
+		last = now
+		n.table.sweep(now)
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
 			return ctx.Err()
 		}
-		// The wall clock: the monotonic one may stand still in a sleep.
-		now := time.Now()
-		if now.Round(0).Sub(last.Round(0)) > keepalive {
-			if joined := n.joined.Load(); joined != 0 {
-				n.joined.CompareAndSwap(joined, now.UnixNano())
-			}
-		}
-		last = now
-		n.table.sweep(now)
 	}
+}
+
+// settled reports whether this node has been one of a few that hold everything
+// for a TTL without a break, so that every publisher has had the time to tell
+// it. Until then its own memory is no answer.
+func (n *Node) settled() bool {
+	since := n.settling.Load()
+	return since != 0 && time.Since(time.Unix(0, since)) > capacity.DefaultTTL
 }
 
 // refreshHolders looks up the holders of every topic in use, every few minutes

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	kb "github.com/libp2p/go-libp2p-kbucket"
+	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"weir/capacity"
@@ -118,7 +119,9 @@ func (n *Node) publish(claims []claim) {
 }
 
 // withdraw takes the topics back from everyone who may hold them.
-func (n *Node) withdraw(topics []Topic) {
+func (n *Node) withdraw(topics []Topic) { n.withdrawFrom(topics, func(peer.ID) bool { return true }) }
+
+func (n *Node) withdrawFrom(topics []Topic, wanted func(peer.ID) bool) {
 	now := time.Now()
 	for _, topic := range topics {
 		seq := n.outbox.nextSeq(now)
@@ -133,18 +136,20 @@ func (n *Node) withdraw(topics []Topic) {
 		_ = n.table.withdraw(now, topic, n.ID(), seq) // only we are newer than ourselves
 		slices.Sort(to)
 		for _, p := range slices.Compact(to) {
-			n.enqueue(p, topic, &pb.Entry{Topic: string(topic), Seq: seq})
+			if wanted(p) {
+				n.enqueue(p, topic, &pb.Entry{Topic: string(topic), Seq: seq})
+			}
 		}
 	}
 }
 
 // leave withdraws everything and waits half a second at most for the holders
-// to hear of it.
+// it is connected with to hear of it.
 func (n *Node) leave() {
 	n.outbox.mu.Lock()
 	topics := slices.Collect(maps.Keys(n.outbox.own))
 	n.outbox.mu.Unlock()
-	n.withdraw(topics)
+	n.withdrawFrom(topics, func(p peer.ID) bool { return n.host.Network().Connectedness(p) == network.Connected })
 	ctx, cancel := context.WithTimeout(n.ctx, 500*time.Millisecond)
 	defer cancel()
 	tick := time.NewTicker(5 * time.Millisecond)
@@ -314,6 +319,7 @@ func (n *Node) advertiseTo(p peer.ID, batch []*pb.Entry) error {
 		}
 	}
 	if accepted {
+		n.host.ConnManager().TagPeer(p, holderTag, peerWeight)
 		n.accept1.Do(func() { close(n.accepted) })
 	}
 	n.meet(p, reply.Closer)

@@ -43,7 +43,9 @@ type Placed struct {
 }
 
 // Decision is how a placement came about: everything that was known, who was
-// turned down and why, what it took.
+// turned down and why, what it took. Messages and bytes are those up to the
+// decision; answers that come later, and the release of a lease that was not
+// needed, show in [Node.Traffic] only.
 type Decision struct {
 	Topic        Topic         `json:"topic"`
 	Need         DecisionNeed  `json:"need"`
@@ -386,9 +388,7 @@ func (n *Node) reserveOn(pick capacity.Verdict, request string, need capacity.Ne
 	ctx, cancel := context.WithTimeout(n.ctx, max(reserveTime, 6*pick.RTT))
 	defer cancel()
 	n.learn(target, pick.Record.Addrs)
-	if n.host.Network().Connectedness(target) != network.Connected {
-		n.clearBackoff(target) // its record is fresh: worth a dial
-	}
+	n.locate(ctx, target) // its record is fresh: worth a dial
 	req := reserveRequest(request, need)
 	var resp pb.ReserveResponse
 	var rtt time.Duration

@@ -46,6 +46,7 @@ func (n *Node) Fetch(ctx context.Context, id peer.ID) ([][]byte, error) {
 	if id == n.ID() {
 		return n.outbox.sealed(fetchLimit), nil
 	}
+	n.locate(ctx, id)
 	return n.fetch(ctx, id, fetchLimit)
 }
 
@@ -89,7 +90,7 @@ func (n *Node) Peers() []PeerInfo {
 	for _, p := range ids {
 		info := PeerInfo{
 			ID:     p,
-			Addrs:  n.host.Peerstore().Addrs(p),
+			Addrs:  append([]multiaddr.Multiaddr{}, n.host.Peerstore().Addrs(p)...),
 			RTT:    millis(n.reach.rtt(p)),
 			Holder: slices.Contains(holders, p),
 		}

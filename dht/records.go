@@ -27,6 +27,11 @@ const (
 
 	maxReason = 256 // bytes of a reason given
 
+	// For the connection manager, should there be too many connections: a
+	// publisher, or a holder of ours, is worth more than any other peer.
+	publisherTag, holderTag = "weir-publisher", "weir-holder"
+	peerWeight              = 50
+
 	serveTimeout = 5 * time.Second // from a request's first byte to its answer's last
 	watchBeat    = 5 * time.Second // an idle watch says so this often
 
@@ -106,27 +111,31 @@ func (n *Node) serveRecords(s network.Stream) {
 		return
 	}
 	n.answered(from, 0)
-	var resp *pb.Response
-	switch op := req.Op.(type) {
-	case *pb.Request_Advertise:
-		resp = n.serveAdvertise(from, op.Advertise)
-	case *pb.Request_Query:
-		resp = n.serveQuery(from, op.Query)
-	case *pb.Request_Fetch:
-		resp = n.serveFetch(op.Fetch)
-	case *pb.Request_Watch:
+	if w := req.GetWatch(); w != nil {
 		leave() // a watch is counted by itself
-		n.serveWatch(s, from, op.Watch)
+		n.serveWatch(s, from, w)
 		return
-	default:
-		resp = failure(errors.New("unknown request"))
 	}
-	if _, err := writeFrame(s, resp); err != nil {
+	if _, err := writeFrame(s, n.answerRecords(from, &req)); err != nil {
 		n.log.Debug("answer not sent", "peer", from, "err", err)
 		_ = s.Reset()
 		return
 	}
 	_ = s.Close()
+}
+
+// answerRecords answers every request but WATCH.
+func (n *Node) answerRecords(from peer.ID, req *pb.Request) *pb.Response {
+	switch op := req.Op.(type) {
+	case *pb.Request_Advertise:
+		return n.serveAdvertise(from, op.Advertise)
+	case *pb.Request_Query:
+		return n.serveQuery(from, op.Query)
+	case *pb.Request_Fetch:
+		return n.serveFetch(op.Fetch)
+	default:
+		return failure(errors.New("unknown request"))
+	}
 }
 
 func failure(err error) *pb.Response { return &pb.Response{Error: clip(err.Error(), maxReason)} }
@@ -147,6 +156,7 @@ func (n *Node) serveAdvertise(from peer.ID, req *pb.Advertise) *pb.Response {
 			n.log.Debug("record refused", "peer", from, "topic", e.Topic, "err", err)
 		} else {
 			closer = append(closer, n.closer(from, e)...)
+			n.host.ConnManager().TagPeer(from, publisherTag, peerWeight)
 		}
 		reply.Results = append(reply.Results, result)
 	}

@@ -150,13 +150,6 @@ func (t *table) all(now time.Time) map[Topic][]*held {
 	return m
 }
 
-// size is how many records, tombstones included, take up room.
-func (t *table) size() int {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return len(t.expiry)
-}
-
 // sweep drops what has run out, and tells the watchers.
 func (t *table) sweep(now time.Time) {
 	t.mu.Lock()

@@ -1,0 +1,183 @@
+package dht
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"weir/capacity"
+)
+
+// A play is what a node measures over time, and when it published what.
+type play struct {
+	start   time.Time
+	record  capacity.Record
+	streams []capacity.Carriage
+	log     []string
+}
+
+func (p *play) advertiser() advertiser {
+	p.start = time.Now()
+	return newAdvertiser(
+		func() (capacity.Record, []capacity.Carriage) { return p.record, slices.Clone(p.streams) },
+		func(claims []claim) {
+			for _, c := range claims {
+				p.note("+", c.topic)
+			}
+		},
+		func(gone []Topic) {
+			for _, topic := range gone {
+				p.note("-", topic)
+			}
+		},
+	)
+}
+
+func (p *play) note(what string, topic Topic) {
+	name := topic.Stream()
+	if name == "" {
+		name = "node"
+	}
+	p.log = append(p.log, fmt.Sprintf("%s%s@%v", what, name, time.Since(p.start)))
+}
+
+// perform runs the advertiser for d. Changes happen at their time; kick says
+// that the node is told of it.
+func perform(t *testing.T, d time.Duration, p *play, changes ...change) []string {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		a := p.advertiser()
+		ctx, cancel := context.WithTimeout(t.Context(), d)
+		defer cancel()
+		done := make(chan error)
+		go func() { done <- a.run(ctx) }()
+		for _, c := range changes {
+			time.Sleep(c.at - time.Since(p.start))
+			c.do(p)
+			if c.kick {
+				a.wake()
+			}
+			synctest.Wait()
+		}
+		if err := <-done; !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("run = %v, want the context's error", err)
+		}
+	})
+	return p.log
+}
+
+type change struct {
+	at   time.Duration
+	kick bool
+	do   func(*play)
+}
+
+const ms = time.Millisecond
+
+func carriage(name string) capacity.Carriage {
+	return capacity.Carriage{Stream: name, Origin: true, Path: []peer.ID{"me"}}
+}
+
+func TestAdvertiserPace(t *testing.T) {
+	uplink := func(used int64) func(*play) { return func(p *play) { p.record.Uplink.Used = used } }
+	base := capacity.Record{Uplink: capacity.Usage{Limit: 100}, Sessions: capacity.Usage{Limit: 10}}
+	cases := []struct {
+		name    string
+		streams []capacity.Carriage
+		d       time.Duration
+		changes []change
+		want    []string
+	}{
+		{
+			name: "nothing changes: a keepalive every five seconds",
+			d:    11 * time.Second,
+			want: []string{"+node@0s", "+node@5s", "+node@10s"},
+		},
+		{
+			name:    "five per cent of the limit are worth a record, four are not",
+			d:       4 * time.Second,
+			changes: []change{{at: 1100 * ms, do: uplink(4)}, {at: 2100 * ms, do: uplink(5)}},
+			want:    []string{"+node@0s", "+node@2.25s"},
+		},
+		{
+			name:    "small steps add up",
+			d:       4 * time.Second,
+			changes: []change{{at: 1100 * ms, do: uplink(3)}, {at: 2100 * ms, do: uplink(6)}},
+			want:    []string{"+node@0s", "+node@2.25s"},
+		},
+		{
+			name: "a keepalive counts from the last record",
+			d:    8 * time.Second,
+			changes: []change{{at: 2100 * ms, do: func(p *play) {
+				p.record.State = capacity.Draining
+			}}},
+			want: []string{"+node@0s", "+node@2.25s", "+node@7.25s"},
+		},
+		{
+			name: "records of a topic are half a second apart, however much moves",
+			d:    2200 * ms,
+			changes: []change{
+				{at: 1010 * ms, kick: true, do: uplink(10)},
+				{at: 1020 * ms, kick: true, do: uplink(20)},
+				{at: 1300 * ms, kick: true, do: uplink(30)},
+			},
+			want: []string{"+node@0s", "+node@1.01s", "+node@1.75s"},
+		},
+		{
+			name:    "a kick is not lost when it comes too early",
+			d:       900 * ms,
+			changes: []change{{at: 100 * ms, kick: true, do: func(*play) {}}},
+			want:    []string{"+node@0s", "+node@500ms"},
+		},
+		{
+			name: "a new stream is published at once, and a gone one withdrawn at once",
+			d:    2 * time.Second,
+			changes: []change{
+				{at: 100 * ms, kick: true, do: func(p *play) { p.streams = append(p.streams, carriage("a")) }},
+				{at: 200 * ms, kick: true, do: func(p *play) { p.streams = nil }},
+			},
+			want: []string{"+node@0s", "+a@100ms", "-a@200ms", "+node@500ms"},
+		},
+		{
+			name:    "a stream's record follows the load at two seconds, its own changes at once",
+			streams: []capacity.Carriage{carriage("a")},
+			d:       3300 * ms,
+			changes: []change{
+				{at: 1100 * ms, do: uplink(50)},
+				{at: 2600 * ms, do: func(p *play) { p.streams[0].Children = 1 }},
+			},
+			want: []string{"+node@0s", "+a@0s", "+node@1.25s", "+a@2s", "+a@2.75s"},
+		},
+		{
+			name:    "the round trip to the parent is worth no record",
+			streams: []capacity.Carriage{carriage("a")},
+			d:       3 * time.Second,
+			changes: []change{{at: 1 * time.Second, do: func(p *play) { p.streams[0].ParentRTT = time.Second }}},
+			want:    []string{"+node@0s", "+a@0s"},
+		},
+	}
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			p := &play{record: base, streams: c.streams}
+			if got := perform(t, c.d, p, c.changes...); !slices.Equal(got, c.want) {
+				t.Errorf("published %v\n      want %v", got, c.want)
+			}
+		})
+	}
+}
+
+func TestSequenceNumbersRise(t *testing.T) {
+	var o outbox
+	now := time.UnixMilli(10_000_000)
+	a, b, c := o.nextSeq(now), o.nextSeq(now), o.nextSeq(now.Add(-time.Hour))
+	d := o.nextSeq(now.Add(time.Second))
+	if a != 10_000_000 || b != a+1 || c != a+2 || d != a+1_000 {
+		t.Errorf("got %d %d %d %d", a, b, c, d)
+	}
+}

@@ -1,0 +1,217 @@
+package dht
+
+import (
+	"bufio"
+	"context"
+	"io"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/crypto"
+	"github.com/libp2p/go-libp2p/core/host"
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/protocol"
+	"github.com/multiformats/go-multiaddr"
+
+	"weir/capacity"
+	"weir/dht/pb"
+)
+
+// A fake is a host that is in the routing tables of a network and speaks its
+// protocols as it pleases.
+type fake struct {
+	key  crypto.PrivKey
+	host host.Host
+	seq  uint64
+}
+
+const (
+	testRecords  protocol.ID = "/records/1"
+	testReserves protocol.ID = "/reserve/1"
+)
+
+func testProtocol(p protocol.ID) protocol.ID { return protocolPrefix(NetworkID("test")) + p }
+
+// newFake makes a fake that knows member. Its handlers are those of the map,
+// by protocol without prefix.
+func newFake(t testing.TB, member peer.AddrInfo, handlers map[protocol.ID]network.StreamHandler) *fake {
+	t.Helper()
+	key := newKey(t)
+	h, err := newHost(key, []multiaddr.Multiaddr{addr(t, "/ip4/127.0.0.1/tcp/0"), addr(t, "/ip4/127.0.0.1/udp/0/quic-v1")}, newTraffic())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for p, f := range handlers {
+		h.SetStreamHandler(testProtocol(p), f)
+	}
+	kad, err := newKad(h, protocolPrefix(NetworkID("test")), false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = kad.Close()
+		_ = h.Close()
+	})
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	if err := h.Connect(ctx, member); err != nil {
+		t.Fatal(err)
+	}
+	return &fake{key: key, host: h}
+}
+
+// call sends one request to id and returns the reply.
+func (f *fake) call(t testing.TB, id peer.ID, req *pb.Request) *pb.Response {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	s, err := f.host.NewStream(ctx, id, testProtocol(testRecords))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = s.Reset() }()
+	_ = s.SetDeadline(time.Now().Add(patience))
+	if _, err := writeFrame(s, req); err != nil {
+		t.Fatal(err)
+	}
+	var resp pb.Response
+	if _, err := readFrame(bufio.NewReader(s), maxFetchReply, &resp); err != nil {
+		t.Fatal(err)
+	}
+	return &resp
+}
+
+// record is a valid capacity record of the fake's, newer than the one before.
+func (f *fake) record() capacity.Record {
+	f.seq = max(uint64(time.Now().UnixMilli()), f.seq+1)
+	return capacity.Record{
+		Node:     f.host.ID(),
+		Seq:      f.seq,
+		Issued:   time.UnixMilli(time.Now().UnixMilli()),
+		TTL:      capacity.DefaultTTL,
+		Addrs:    f.host.Addrs(),
+		URL:      "http://127.0.0.1:9999",
+		Sessions: capacity.Usage{Limit: 10},
+	}
+}
+
+func seal(t testing.TB, r capacity.Record, key crypto.PrivKey) []byte {
+	t.Helper()
+	sealed, err := capacity.Seal(r, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return sealed
+}
+
+// advertise puts the fake's record at each of the nodes.
+func (f *fake) advertise(t testing.TB, nodes ...*testNode) {
+	t.Helper()
+	sealed := seal(t, f.record(), f.key)
+	for _, n := range nodes {
+		resp := f.call(t, n.ID(), advertisement(&pb.Entry{Topic: string(CapacityTopic()), Sealed: sealed}))
+		for _, r := range resp.GetAdvertise().GetResults() {
+			if r.Refused != "" {
+				t.Fatalf("record of the fake refused: %s", r.Refused)
+			}
+		}
+	}
+}
+
+func advertisement(entries ...*pb.Entry) *pb.Request {
+	return &pb.Request{Op: &pb.Request_Advertise{Advertise: &pb.Advertise{Entries: entries}}}
+}
+
+// The ways in which a fake handles a stream.
+
+// hang reads and never answers.
+func hang(s network.Stream) {
+	_, _ = io.Copy(io.Discard, s) // ends with the stream
+}
+
+// say answers whatever is asked with b.
+func say(b []byte) network.StreamHandler {
+	return func(s network.Stream) {
+		var req pb.Request
+		_, _ = readFrame(bufio.NewReader(s), maxRequest, &req)
+		_, _ = s.Write(b)
+		_ = s.CloseWrite()
+		hang(s)
+	}
+}
+
+// answer answers every request with what f returns.
+func answer(f func(peer.ID, *pb.Request) *pb.Response) network.StreamHandler {
+	return func(s network.Stream) {
+		var req pb.Request
+		if _, err := readFrame(bufio.NewReader(s), maxRequest, &req); err != nil {
+			_ = s.Reset()
+			return
+		}
+		_, _ = writeFrame(s, f(s.Conn().RemotePeer(), &req))
+		_ = s.Close()
+	}
+}
+
+// A desk clerk of a fake: it sees the requests of /reserve/1 and answers with
+// what reply returns, once that returns.
+type clerk struct {
+	reply func(from peer.ID, req *pb.Reserve) *pb.ReserveResponse
+
+	mu       sync.Mutex
+	reserved []string
+	released []string
+}
+
+func (c *clerk) handle(s network.Stream) {
+	var req pb.ReserveRequest
+	if _, err := readFrame(bufio.NewReader(s), maxReserve, &req); err != nil {
+		_ = s.Reset()
+		return
+	}
+	resp := &pb.ReserveResponse{}
+	switch op := req.Op.(type) {
+	case *pb.ReserveRequest_Reserve:
+		c.mu.Lock()
+		c.reserved = append(c.reserved, op.Reserve.Id)
+		c.mu.Unlock()
+		resp = c.reply(s.Conn().RemotePeer(), op.Reserve)
+	case *pb.ReserveRequest_Release:
+		c.mu.Lock()
+		c.released = append(c.released, op.Release.Id)
+		c.mu.Unlock()
+	}
+	if resp == nil {
+		hang(s)
+		return
+	}
+	_, _ = writeFrame(s, resp)
+	_ = s.Close()
+}
+
+func (c *clerk) seen() (reserved, released []string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return append([]string(nil), c.reserved...), append([]string(nil), c.released...)
+}
+
+// lease is a valid lease of the fake's for req.
+func (f *fake) lease(t testing.TB, from peer.ID, req *pb.Reserve) []byte {
+	need, err := needFromWire(req.Need)
+	if err != nil {
+		t.Errorf("need: %v", err)
+	}
+	sealed, err := capacity.SealLease(capacity.Lease{
+		ID:      req.Id,
+		Target:  f.host.ID(),
+		From:    from,
+		Need:    need,
+		Expires: time.UnixMilli(time.Now().Add(5 * time.Second).UnixMilli()),
+	}, f.key)
+	if err != nil {
+		t.Errorf("lease: %v", err)
+	}
+	return sealed
+}

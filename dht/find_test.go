@@ -1,0 +1,231 @@
+package dht
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/protocol"
+
+	"weir/capacity"
+	"weir/dht/pb"
+)
+
+// newClient joins the network of nodes as a client and waits until it knows
+// the others.
+func newClient(t testing.TB, nodes []*testNode) *testNode {
+	t.Helper()
+	c := newTestNode(t, func(c *Config) {
+		c.Client, c.Sample, c.Listen = true, nil, nil
+		c.Bootstrap = []peer.AddrInfo{nodes[0].info()}
+	})
+	c.run(t)
+	c.awaitReady(t)
+	return c
+}
+
+// Whatever two holders do that are asked first, the answer of the others is
+// complete, clean and in time.
+func TestBadHoldersNeitherDelayNorPoisonFind(t *testing.T) {
+	victim := newKey(t)
+	record := func() capacity.Record {
+		return capacity.Record{Node: idOf(t, victim), Seq: 1, Issued: time.UnixMilli(time.Now().UnixMilli()), TTL: capacity.DefaultTTL}
+	}
+	forged := func() []byte {
+		sealed := seal(t, record(), victim)
+		sealed[len(sealed)-3] ^= 1 // within the signature
+		return sealed
+	}
+	reply := func(q *pb.QueryReply) network.StreamHandler {
+		return answer(func(peer.ID, *pb.Request) *pb.Response {
+			return &pb.Response{Op: &pb.Response_Query{Query: q}}
+		})
+	}
+	streamRecord := func() []byte {
+		r := record()
+		r.Carries = &capacity.Carriage{Stream: "x", Origin: true, Path: []peer.ID{r.Node}}
+		return seal(t, r, victim)
+	}
+	good := func() []byte { return seal(t, record(), victim) }
+	cases := []struct {
+		name   string
+		handle network.StreamHandler
+	}{
+		{"never answers", hang},
+		{"closes at once", func(s network.Stream) { _ = s.Close() }},
+		{"resets", func(s network.Stream) { _ = s.Reset() }},
+		{"sends garbage", say([]byte("\x08HTTP/1.1 400 Bad Request\r\n"))},
+		{"announces too much", say(binary.AppendUvarint(nil, 1<<40))},
+		{"announces and stops", say(binary.AppendUvarint(nil, maxQueryReply))},
+		{"answers something else", answer(func(peer.ID, *pb.Request) *pb.Response { return &pb.Response{} })},
+		{"refuses", answer(func(peer.ID, *pb.Request) *pb.Response { return &pb.Response{Error: "no"} })},
+		{"sends a forged record", reply(&pb.QueryReply{Held: 1, Sealed: [][]byte{good(), forged()}})},
+		{"sends a record of another topic", reply(&pb.QueryReply{Held: 1, Sealed: [][]byte{streamRecord()}})},
+		{"sends an oversized record", reply(&pb.QueryReply{Held: 1, Sealed: [][]byte{make([]byte, capacity.MaxRecordSize+1)}})},
+		{"sends more records than asked for", reply(&pb.QueryReply{Held: 17, Sealed: slices.Repeat([][]byte{good()}, 17)})},
+		{"says that nobody is there", reply(&pb.QueryReply{})},
+	}
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			nodes := newTestNetwork(t, 3)
+			seeker := newClient(t, nodes)
+			var fakes []peer.ID
+			for range 2 {
+				f := newFake(t, nodes[0].info(), map[protocol.ID]network.StreamHandler{testRecords: c.handle})
+				ctx, cancel := context.WithTimeout(t.Context(), patience)
+				defer cancel()
+				if err := seeker.Host().Connect(ctx, peer.AddrInfo{ID: f.host.ID(), Addrs: f.host.Addrs()}); err != nil {
+					t.Fatal(err)
+				}
+				fakes = append(fakes, f.host.ID())
+			}
+			eventually(t, func() error {
+				h := seeker.Holders(CapacityTopic())
+				for _, p := range append(fakes, nodes[0].ID(), nodes[1].ID(), nodes[2].ID()) {
+					if !slices.Contains(h, p) {
+						return errors.New("not all are known yet")
+					}
+				}
+				return nil
+			})
+			for _, p := range fakes {
+				seeker.reach.answered(time.Now(), p, time.Microsecond) // the nearest
+			}
+			a, err := seeker.Find(t.Context(), CapacityTopic(), capacity.Need{}, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, cand := range a.Candidates {
+				if cand.Record.Node == idOf(t, victim) {
+					t.Error("poisoned: a record that the fake made up is used")
+				}
+			}
+			if len(a.Candidates) != len(nodes) {
+				t.Errorf("%d candidates, want %d; asked %+v", len(a.Candidates), len(nodes), a.Asked)
+			}
+			if !slices.Contains(fakes, a.Asked[0].Holder) || !slices.Contains(fakes, a.Asked[1].Holder) {
+				t.Errorf("the fakes were not asked first: %+v", a.Asked)
+			}
+			// The hedge, one round trip, the grace, and room for a busy machine.
+			if a.Elapsed > 250*time.Millisecond {
+				t.Errorf("took %v", a.Elapsed)
+			}
+		})
+	}
+}
+
+// A holder that replays an older record is not believed, and does not make the
+// newer one that we know disappear.
+func TestReplayedRecordIsNotUsed(t *testing.T) {
+	key := newKey(t)
+	old := capacity.Record{Node: idOf(t, key), Seq: 1000, Issued: time.Now(), TTL: capacity.DefaultTTL}
+	fresh := old
+	fresh.Seq, fresh.State = 1001, capacity.Full
+	l := newNewestLog()
+	now := time.Now()
+	l.see(now, fresh, []byte("fresh"))
+	if r, sealed := l.see(now, old, []byte("old")); r.Seq != fresh.Seq || string(sealed) != "fresh" {
+		t.Errorf("after seq 1001, seq 1000 yields seq %d, want the newer one", r.Seq)
+	}
+	other := old
+	other.Carries = &capacity.Carriage{Stream: "s"}
+	if r, _ := l.see(now, other, []byte("other")); r.Seq != old.Seq {
+		t.Errorf("a record of another topic yields seq %d, want its own", r.Seq)
+	}
+	late := now.Add(capacity.DefaultTTL + capacity.MaxClockSkew)
+	if r, _ := l.see(late, old, []byte("old")); r.Seq != old.Seq {
+		t.Errorf("once the newer one has run out, got seq %d, want the older one", r.Seq)
+	}
+}
+
+func TestNewestLogIsBounded(t *testing.T) {
+	l := newNewestLog()
+	now := time.Now()
+	for i := range maxNewest + 10 {
+		r := capacity.Record{Node: peer.ID("node"), Seq: uint64(i), TTL: time.Minute, Carries: &capacity.Carriage{Stream: string(rune('a' + i))}}
+		l.see(now, r, nil)
+	}
+	if len(l.entries) != maxNewest || l.order.Len() != maxNewest {
+		t.Errorf("%d entries and %d in order, want %d", len(l.entries), l.order.Len(), maxNewest)
+	}
+}
+
+func TestFindWithoutAnyHolder(t *testing.T) {
+	n := newTestNode(t, func(c *Config) { c.Client, c.Sample, c.Listen = true, nil, nil })
+	n.run(t)
+	n.awaitReady(t)
+	start := time.Now()
+	if _, err := n.Find(t.Context(), CapacityTopic(), capacity.Need{}, nil); !errors.Is(err, ErrNoHolders) {
+		t.Errorf("Find = %v, want ErrNoHolders", err)
+	}
+	if took := time.Since(start); took > lookupTime {
+		t.Errorf("took %v", took)
+	}
+}
+
+func TestFindOfUnknownStreamIsEmpty(t *testing.T) {
+	nodes := newTestNetwork(t, 3)
+	a, err := nodes[1].Find(t.Context(), StreamTopic("nobody/has/this"), capacity.Need{Purpose: capacity.Cascade}, nil)
+	if err != nil || len(a.Candidates) != 0 || a.Held != 0 {
+		t.Errorf("Find = %+v, %v; want an empty answer", a, err)
+	}
+	if _, err := nodes[1].Find(t.Context(), StreamTopic("../etc"), capacity.Need{}, nil); err == nil {
+		t.Error("a name that is no stream's was searched for")
+	}
+}
+
+// A stream that ends is withdrawn at once, not when its record runs out.
+func TestGoneStreamIsWithdrawn(t *testing.T) {
+	nodes := newTestNetwork(t, 4)
+	topic := StreamTopic("show")
+	nodes[0].carry("show")
+	for _, n := range nodes[1:] {
+		eventually(t, func() error { return n.sees(topic, nodes[:1]) })
+	}
+	nodes[0].carry()
+	start := time.Now()
+	for _, n := range nodes {
+		eventually(t, func() error {
+			a, err := n.Find(t.Context(), topic, capacity.Need{}, nil)
+			if err == nil && len(a.Candidates) > 0 {
+				err = errors.New("still found")
+			}
+			return err
+		})
+	}
+	if took := time.Since(start); took > capacity.DefaultTTL/3 {
+		t.Errorf("gone after %v only", took)
+	}
+}
+
+// A node that leaves in good order is nobody's candidate any more.
+func TestLeavingNodeWithdrawsItsRecord(t *testing.T) {
+	nodes := newTestNetwork(t, 3)
+	nodes[2].stop()
+	for _, n := range nodes[:2] {
+		if h := n.table.get(time.Now(), CapacityTopic(), nodes[2].ID()); h != nil {
+			t.Errorf("%s still holds the record of a node that has left", n.ID())
+		}
+	}
+}
+
+// Ten is the size at which not everyone is a holder any more.
+func TestTenNodesAskTwoHolders(t *testing.T) {
+	nodes := newTestNetwork(t, 10)
+	client := newClient(t, nodes)
+	a, err := client.Find(t.Context(), CapacityTopic(), capacity.Need{}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(a.Candidates) != len(nodes) || a.Messages < 2 || a.Messages > 4 || a.Bytes == 0 {
+		t.Errorf("%d candidates for %d messages and %d bytes", len(a.Candidates), a.Messages, a.Bytes)
+	}
+	if h := client.Holders(CapacityTopic()); len(h) != replicas {
+		t.Errorf("%d holders, want %d", len(h), replicas)
+	}
+}

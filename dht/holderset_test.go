@@ -1,0 +1,254 @@
+package dht
+
+import (
+	"bytes"
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+
+	kb "github.com/libp2p/go-libp2p-kbucket"
+	"github.com/libp2p/go-libp2p/core/peer"
+)
+
+func peersNamed(from, to int) []peer.ID {
+	var list []peer.ID
+	for i := from; i < to; i++ {
+		list = append(list, peer.ID(fmt.Sprintf("peer-%d", i)))
+	}
+	return list
+}
+
+func TestElectHolders(t *testing.T) {
+	key := kb.ConvertKey("some topic")
+	ordered := closest(key, peersNamed(0, 30))
+	for i := 1; i < len(ordered); i++ {
+		if bytes.Compare(xorDistance(key, ordered[i-1]), xorDistance(key, ordered[i])) >= 0 {
+			t.Fatal("closest is not in the order of distance")
+		}
+	}
+	cases := []struct {
+		name      string
+		self      peer.ID
+		others    []peer.ID
+		remote    []peer.ID
+		hold, all bool
+	}{
+		{"alone, we hold everything", "me", nil, nil, true, true},
+		{"up to nine nodes, everyone holds everything", ordered[20], ordered[:8], ordered[:8], true, true},
+		{"of ten nodes, one far from the key holds nothing", ordered[20], ordered[:9], ordered[:8], false, false},
+		{"of ten nodes, one near the key is one of eight", ordered[3], slices.Concat(ordered[:3], ordered[4:10]), slices.Concat(ordered[:3], ordered[4:8]), true, false},
+		{"the eighth is in", ordered[7], slices.Concat(ordered[:7], ordered[8:12]), ordered[:7], true, false},
+		{"the ninth is out", ordered[8], slices.Concat(ordered[:8], ordered[9:12]), ordered[:8], false, false},
+		{"ourselves among the others are dropped", ordered[0], ordered[:5], ordered[1:5], true, true},
+		{"a peer named twice counts once", "me", slices.Concat(ordered[:4], ordered[:4]), ordered[:4], true, true},
+		{"a client never holds", "", ordered[:3], ordered[:3], false, false},
+		{"a client knows eight of many", "", ordered, ordered[:8], false, false},
+	}
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			got := electHolders(key, c.self, c.others)
+			if !slices.Equal(got.remote, c.remote) || got.self != c.hold || got.all != c.all {
+				t.Errorf("got %v self %v all %v, want %v self %v all %v", got.remote, got.self, got.all, c.remote, c.hold, c.all)
+			}
+		})
+	}
+}
+
+func TestMissingHolders(t *testing.T) {
+	key := kb.ConvertKey("some topic")
+	ordered := closest(key, peersNamed(0, 30))
+	cases := []struct {
+		name        string
+		view, known []peer.ID
+		want        []peer.ID
+	}{
+		{"views agree", ordered[:8], ordered[:8], nil},
+		{"a closer one is named", ordered[:8], slices.Concat(ordered[:3], ordered[4:9]), ordered[3:4]},
+		{"a farther one is not", ordered[1:9], ordered[:8], nil},
+		{"who knows few learns of farther ones too", ordered[:8], ordered[:2], ordered[2:8]},
+		{"who knows nobody learns of all", ordered[:8], nil, ordered[:8]},
+	}
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			if got := missing(key, c.view, knownList(c.known)); !slices.Equal(got, c.want) {
+				t.Errorf("got %v, want %v", got, c.want)
+			}
+		})
+	}
+	if got := missing(key, ordered[:8], []byte{1, 2, 3}); len(got) != 8 {
+		t.Errorf("a torn list: got %d, want all", len(got))
+	}
+}
+
+func TestHolderCacheLooksUpWhatIsInUse(t *testing.T) {
+	c := newHolderCache("net")
+	now := time.Unix(1_000_000, 0)
+	later := func(d time.Duration) { now = now.Add(d) }
+	expect := func(when string, small bool, want ...Topic) {
+		t.Helper()
+		got := c.due(now, small)
+		slices.Sort(got)
+		if !slices.Equal(got, want) {
+			t.Errorf("%s: due %v, want %v", when, got, want)
+		}
+	}
+	expect("nothing in use", false)
+	if peers, looked := c.use(now, "stream/a"); looked || len(peers) != 0 {
+		t.Errorf("a new topic has %v, looked up: %v", peers, looked)
+	}
+	c.use(now, CapacityTopic())
+	expect("a small network looks up the capacity topic only", true, CapacityTopic())
+	expect("never looked up", false, "stream/a")
+	expect("being looked up", false)
+	c.found(now, "stream/a", peersNamed(0, 3))
+	c.found(now, CapacityTopic(), nil)
+	later(time.Second)
+	if peers, looked := c.use(now, "stream/a"); !looked || len(peers) != 3 {
+		t.Errorf("after the look-up: %v, looked up: %v", peers, looked)
+	}
+	expect("fresh", false)
+
+	c.lost("peer-1")
+	expect("lost a holder just after a look-up", false)
+	later(lookupPause)
+	expect("lost a holder", false, "stream/a")
+	c.found(now, "stream/a", peersNamed(2, 5))
+	c.lost("peer-0")
+	later(lookupPause + 1)
+	expect("lost a peer that was not a holder", false)
+
+	later(lookupAge)
+	expect("old but not used since", false)
+	c.use(now, "stream/a")
+	expect("old and in use", false, "stream/a")
+	if c.begin(now, "stream/a") {
+		t.Error("a second look-up begins while one is under way")
+	}
+	c.found(now, "stream/a", nil)
+	if peers := c.peek("stream/a"); len(peers) != 3 {
+		t.Errorf("an empty result replaced %d peers", len(peers))
+	}
+	if c.begin(now, "stream/a") {
+		t.Error("a look-up begins right after the last")
+	}
+	later(lookupPause)
+	if !c.begin(now, "stream/a") {
+		t.Error("no look-up begins after the pause")
+	}
+
+	later(setIdle + 1)
+	c.due(now, false)
+	if len(c.sets) != 0 {
+		t.Errorf("%d sets left though none was used", len(c.sets))
+	}
+}
+
+func TestHolderCacheIsBounded(t *testing.T) {
+	c := newHolderCache("net")
+	now := time.Unix(1_000_000, 0)
+	for i := range maxSets + 10 {
+		c.use(now.Add(time.Duration(i)), Topic(fmt.Sprint("stream/", i)))
+	}
+	if len(c.sets) != maxSets || c.sets["stream/0"] != nil {
+		t.Errorf("%d sets, want %d without the oldest", len(c.sets), maxSets)
+	}
+	for _, p := range peersNamed(0, maxHinted+10) {
+		c.hint(p)
+		c.hint(p)
+	}
+	if len(c.hinted) != maxHinted || slices.Contains(c.hinted, "peer-0") {
+		t.Errorf("%d hinted, want %d without the oldest", len(c.hinted), maxHinted)
+	}
+	c.lost("peer-20")
+	if slices.Contains(c.peek("stream/none"), "peer-20") {
+		t.Error("a hinted holder that was lost is still there")
+	}
+	if !c.meeting(now, "x") || c.meeting(now, "x") || !c.meeting(now.Add(lookupAge+1), "x") {
+		t.Error("a named holder is not checked once per lookupAge")
+	}
+}
+
+func TestReach(t *testing.T) {
+	r := newReach()
+	now := time.Unix(1_000_000, 0)
+	if r.failed(now, "p", false) || r.down(now, "p") || !r.doubtful("p") {
+		t.Error("one unanswered request makes a peer doubtful and no more")
+	}
+	if !r.failed(now, "p", false) || !r.down(now, "p") {
+		t.Error("two in a row make it down")
+	}
+	if r.down(now.Add(downFirst), "p") {
+		t.Error("down for longer than downFirst the first time")
+	}
+	now = now.Add(downFirst)
+	if !r.failed(now, "p", false) || !r.down(now.Add(2*downFirst-1), "p") || r.down(now.Add(2*downFirst), "p") {
+		t.Error("not down for twice as long the second time")
+	}
+	r.answered(now, "p", 0)
+	if r.down(now, "p") || r.doubtful("p") {
+		t.Error("a peer that answered is held to be down")
+	}
+	if !r.failed(now, "q", true) || !r.down(now, "q") {
+		t.Error("a refused dial does not count at once")
+	}
+	for range 30 {
+		now = now.Add(time.Hour)
+		r.failed(now, "q", true)
+	}
+	if r.down(now.Add(downMost), "q") {
+		t.Error("down for longer than downMost")
+	}
+	r.answered(now, "p", 80*time.Millisecond)
+	r.answered(now, "p", 40*time.Millisecond)
+	r.answered(now, "p", 48*time.Millisecond)
+	if got := r.rtt("p"); got != 41*time.Millisecond {
+		t.Errorf("round trip %v, want 41ms: the least, and an eighth of the way up", got)
+	}
+	for _, p := range peersNamed(0, maxReach+10) {
+		r.failed(now, p, false)
+	}
+	if len(r.peers) > maxReach {
+		t.Errorf("%d peers remembered", len(r.peers))
+	}
+}
+
+func TestBeliefsFadeAndRecover(t *testing.T) {
+	b := newBeliefs()
+	now := time.Unix(1_000_000, 0)
+	if got := b.of(now, "p"); got != 1 {
+		t.Errorf("a stranger is believed %v, want 1", got)
+	}
+	b.refused(now, "p")
+	if got := b.of(now, "p"); got != 0.5 {
+		t.Errorf("after one refusal %v, want 0.5", got)
+	}
+	b.refused(now, "p")
+	b.refused(now, "p")
+	if got := b.of(now, "p"); got != 0 {
+		t.Errorf("after three refusals %v, want 0", got)
+	}
+	if got := b.of(now.Add(2*beliefHalfLife), "p"); got != 0.75 {
+		t.Errorf("after two half-lives %v, want 0.75", got)
+	}
+	for _, p := range peersNamed(0, maxBeliefs+10) {
+		b.refused(now, p)
+	}
+	if len(b.peers) > maxBeliefs {
+		t.Errorf("%d peers remembered", len(b.peers))
+	}
+}
+
+func TestBackoff(t *testing.T) {
+	b := backoff{first: time.Second, most: 10 * time.Second}
+	var got []time.Duration
+	for range 6 {
+		got = append(got, b.wait(0.5))
+	}
+	b.reset()
+	got = append(got, b.wait(0), b.wait(0.999))
+	want := []time.Duration{1e9, 2e9, 4e9, 8e9, 10e9, 10e9, 0.75e9, 2.499e9}
+	if !slices.Equal(got, want) {
+		t.Errorf("waits %v, want %v", got, want)
+	}
+}
