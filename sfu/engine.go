@@ -1,6 +1,7 @@
 package sfu
 
 import (
+	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -58,14 +59,16 @@ type engine struct {
 }
 
 // leg is what a PeerConnection is for, which decides its ICE role and its
-// interceptors.
+// interceptors. Both ends of a link are full ICE agents: pion's controlling
+// agent nominates at its next tick of 200 ms, unless the other end checks too,
+// which a lite one never does; then it nominates at once.
 type leg int
 
 const (
 	legPublish leg = iota // WHIP: we receive, ICE-lite
 	legView               // WHEP: we send, ICE-lite
-	legDial               // cascade link we opened: full ICE, we offer
-	legAccept             // cascade link opened to us: ICE-lite
+	legDial               // cascade link we opened: we offer
+	legAccept             // cascade link opened to us
 )
 
 func (e *engine) certificate(now time.Time) (webrtc.Certificate, error) {
@@ -104,7 +107,7 @@ func (e *engine) peerConnection(leg leg, media *webrtc.MediaEngine) (*webrtc.Pee
 	s.SetICEMulticastDNSMode(ice.MulticastDNSModeDisabled)
 	s.SetIncludeLoopbackCandidate(true)
 	s.SetICETimeouts(iceDisconnected, iceFailed, iceKeepalive)
-	s.SetLite(leg != legDial)
+	s.SetLite(leg == legPublish || leg == legView)
 	s.DisableActiveTCP(true)
 	s.SetReceiveMTU(receiveMTU)
 	s.SetFireOnTrackBeforeFirstRTP(true)
@@ -116,6 +119,35 @@ func (e *engine) peerConnection(leg leg, media *webrtc.MediaEngine) (*webrtc.Pee
 		Certificates: []webrtc.Certificate{cert},
 		BundlePolicy: webrtc.BundlePolicyMaxBundle,
 	})
+}
+
+// checkingPatience bounds the wait for an ICE agent to start; it takes about a
+// millisecond.
+const checkingPatience = 200 * time.Millisecond
+
+// checking returns a channel that is closed once pc's ICE agent takes
+// connectivity checks. An answer that leaves before can be overtaken by the
+// first check, which then is lost and repeated only after 200 ms.
+func checking(pc *webrtc.PeerConnection) <-chan struct{} {
+	started := make(chan struct{})
+	var once sync.Once
+	pc.OnICEConnectionStateChange(func(state webrtc.ICEConnectionState) {
+		if state != webrtc.ICEConnectionStateNew {
+			once.Do(func() { close(started) })
+		}
+	})
+	return started
+}
+
+// await waits for c, but no longer than patience, and not past ctx.
+func await(ctx context.Context, c <-chan struct{}, patience time.Duration) {
+	t := time.NewTimer(patience)
+	defer t.Stop()
+	select {
+	case <-c:
+	case <-t.C:
+	case <-ctx.Done():
+	}
 }
 
 // intercept adds what a leg needs of pion's interceptors. Sender reports are

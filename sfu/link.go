@@ -94,7 +94,8 @@ type Link struct {
 	queue       chan *pb.Message
 	renegotiate chan struct{}        // dialer: there is something to offer
 	remote      chan *pb.Description // the other end's offers, or answers
-	connected   chan struct{}        // closed when media can flow
+	checking    <-chan struct{}
+	connected   chan struct{} // closed when media can flow
 	connectOnce sync.Once
 	done        chan struct{} // closed when the link has ended
 	doneOnce    sync.Once
@@ -240,6 +241,7 @@ func (s *SFU) newLink(node peer.ID, signal Signal, dialer bool) (*Link, error) {
 		queue:       make(chan *pb.Message, sendQueue),
 		renegotiate: make(chan struct{}, 1),
 		remote:      make(chan *pb.Description, 1),
+		checking:    checking(pc),
 		connected:   make(chan struct{}),
 		done:        make(chan struct{}),
 		inbounds:    map[uint64]*inbound{},
@@ -660,6 +662,7 @@ func (l *Link) answer(d *pb.Description) error {
 	if err != nil {
 		return err
 	}
+	await(l.sfu.ctx, l.checking, checkingPatience)
 	l.send(&pb.Message{Body: &pb.Message_Answer{Answer: l.describe()}})
 	return l.assign(d.Slots)
 }

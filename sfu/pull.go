@@ -113,6 +113,8 @@ func (s *SFU) runPull(p *pull, hint *Carrier) {
 // more, and says which: as a reason for those who pull it from here, and for
 // people. A carrier that is lost is replaced.
 func (s *SFU) keep(st *Stream, in *inbound) (why, detail string) {
+	measure := time.NewTicker(time.Second)
+	defer measure.Stop()
 	linger := time.NewTimer(s.cfg.Linger)
 	defer linger.Stop()
 	for {
@@ -129,6 +131,8 @@ func (s *SFU) keep(st *Stream, in *inbound) (why, detail string) {
 				return reasonLost, "nobody watches it"
 			}
 			linger.Reset(max(s.cfg.Linger-idle, time.Millisecond))
+		case <-measure.C:
+			st.near(time.Duration(in.link.rtt.Load()))
 		case path := <-in.moved:
 			if slices.Contains(path, s.cfg.Self) {
 				in.unsubscribe()

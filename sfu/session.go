@@ -46,7 +46,8 @@ type session struct {
 	remote string // who asked, for people
 	began  time.Time
 
-	gone      chan string   // why the session is to end; the first counts
+	gone      chan string // why the session is to end; the first counts
+	checking  <-chan struct{}
 	connected chan struct{} // closed when media can flow
 	done      chan struct{} // closed when nothing of it is left
 
@@ -74,7 +75,7 @@ func (s *SFU) newSession(kind sessionKind, media *webrtc.MediaEngine, o *offer, 
 	sess := &session{
 		id: rand.Text(), kind: kind, sfu: s, pc: pc, entry: entry, remote: remote, began: time.Now(),
 		gone: make(chan string, 1), connected: make(chan struct{}), done: make(chan struct{}),
-		etag: newETag(), offer: o.sdp, ufrag: o.ufrag,
+		etag: newETag(), offer: o.sdp, ufrag: o.ufrag, checking: checking(pc),
 	}
 	var once sync.Once
 	pc.OnConnectionStateChange(func(state webrtc.PeerConnectionState) {
@@ -142,6 +143,7 @@ func (s *session) answer(ctx context.Context, offer string) (string, error) {
 	case <-ctx.Done():
 		return "", ctx.Err()
 	}
+	await(ctx, s.checking, checkingPatience)
 	return s.pc.LocalDescription().SDP, nil
 }
 

@@ -119,6 +119,13 @@ func (s *Stream) move(path []peer.ID) {
 	s.path = path
 }
 
+// near notes how far the parent is.
+func (s *Stream) near(rtt time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.parentRTT = rtt
+}
+
 func (s *Stream) pathCopy() []peer.ID {
 	s.mu.Lock()
 	defer s.mu.Unlock()

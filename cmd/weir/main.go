@@ -9,6 +9,8 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"slices"
+	"strings"
 	"syscall"
 
 	"github.com/urfave/cli/v2"
@@ -26,7 +28,7 @@ func release() string {
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := app().RunContext(ctx, os.Args); err != nil {
+	if err := app().RunContext(ctx, flagsFirst(os.Args, commands())); err != nil {
 		code := exitFailure
 		var coder cli.ExitCoder
 		if errors.As(err, &coder) {
@@ -76,6 +78,58 @@ func commands() []*cli.Command {
 		usageErrors(c)
 	}
 	return all
+}
+
+// flagsFirst moves flags that come after a command's arguments before them,
+// as people type them and urfave/cli does not take them. What follows "--" is
+// left alone.
+func flagsFirst(args []string, known []*cli.Command) []string {
+	var command *cli.Command
+	out := args[:0:0]
+	rest := args
+	for len(rest) > 0 { // up to the innermost command's name
+		i := slices.IndexFunc(known, func(c *cli.Command) bool { return c.HasName(rest[0]) })
+		if len(out) > 0 && i < 0 {
+			break
+		}
+		out, rest = append(out, rest[0]), rest[1:]
+		if i >= 0 {
+			command, known = known[i], known[i].Subcommands
+		}
+	}
+	if command == nil {
+		return args
+	}
+	takesValue := func(arg string) bool {
+		name := strings.TrimLeft(arg, "-")
+		if strings.Contains(name, "=") {
+			return false
+		}
+		for _, f := range command.Flags {
+			_, isBool := f.(*cli.BoolFlag)
+			if !isBool && slices.Contains(f.Names(), name) {
+				return true
+			}
+		}
+		return false
+	}
+	var plain []string
+	for i := 0; i < len(rest); i++ {
+		switch a := rest[i]; {
+		case a == "--":
+			plain = append(plain, rest[i:]...)
+			i = len(rest)
+		case len(a) > 1 && a[0] == '-':
+			out = append(out, a)
+			if takesValue(a) && i+1 < len(rest) {
+				i++
+				out = append(out, rest[i])
+			}
+		default:
+			plain = append(plain, a)
+		}
+	}
+	return append(out, plain...)
 }
 
 // usageErrors makes a wrong flag exit as bad input at every level.
