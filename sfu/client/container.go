@@ -70,13 +70,13 @@ func readIVF(b []byte) (clipTrack, error) {
 	if rate == 0 || scale == 0 {
 		return clipTrack{}, fmt.Errorf("IVF time base %d/%d; expected two positive numbers", scale, rate)
 	}
-	var first uint64
+	var first, before, pts uint64
 	for rest := b[header:]; len(rest) > 0; {
 		n := len(t.frames)
 		if len(rest) < frameHeader {
 			return clipTrack{}, fmt.Errorf("IVF frame %d: cut off in its header", n)
 		}
-		size, pts := binary.LittleEndian.Uint32(rest), binary.LittleEndian.Uint64(rest[4:])
+		size, at := binary.LittleEndian.Uint32(rest), binary.LittleEndian.Uint64(rest[4:])
 		rest = rest[frameHeader:]
 		if uint64(size) > uint64(len(rest)) {
 			return clipTrack{}, fmt.Errorf("IVF frame %d: %d bytes expected, %d left in the file", n, size, len(rest))
@@ -85,13 +85,14 @@ func readIVF(b []byte) (clipTrack, error) {
 			continue // a dropped frame: its time passes
 		}
 		if n == 0 {
-			first = pts
+			first = at
 		}
-		at, ok := ticks(pts-first, scale, rate)
-		if pts < first || !ok || n > 0 && at <= t.frames[n-1].at {
-			return clipTrack{}, fmt.Errorf("IVF frame %d: timestamp %d does not follow the one before, or is beyond %v", n, pts, maxClipTime)
+		since, ok := ticks(at-first, scale, rate)
+		if at < first || !ok || n > 0 && since <= t.frames[n-1].at {
+			return clipTrack{}, fmt.Errorf("IVF frame %d: timestamp %d does not follow the one before, or is beyond %v", n, at, maxClipTime)
 		}
-		t.frames = append(t.frames, frame{at: at, data: rest[:size:size], key: isKey(rest[:size])})
+		before, pts = pts, at
+		t.frames = append(t.frames, frame{at: since, data: rest[:size:size], key: isKey(rest[:size])})
 		rest = rest[size:]
 	}
 	if len(t.frames) == 0 {
@@ -100,7 +101,21 @@ func readIVF(b []byte) (clipTrack, error) {
 	if t.codec.MimeType == webrtc.MimeTypeVP9 {
 		t.codec.SDPFmtpLine = fmt.Sprintf("profile-id=%d", vp9Profile(t.frames[0].data))
 	}
-	t.setDurations()
+	// Each frame lasts until the next, and the last as long as the one before it.
+	last := t.frames[len(t.frames)-1].at
+	end := last + defaultFrame
+	if len(t.frames) > 1 {
+		if e, ok := ticks(pts-first+pts-before, scale, rate); ok && e > last {
+			end = e // not a sum of rounded durations, which would drift over loops
+		}
+	}
+	for i := range t.frames {
+		next := end
+		if i+1 < len(t.frames) {
+			next = t.frames[i+1].at
+		}
+		t.frames[i].last = next - t.frames[i].at
+	}
 	return t, nil
 }
 
@@ -116,18 +131,6 @@ func ticks(n uint64, scale, rate uint32) (time.Duration, bool) {
 	}
 	q, _ := bits.Div64(hi, lo, uint64(rate))
 	return time.Duration(q), q <= uint64(maxClipTime)
-}
-
-// setDurations lets each frame last until the next, and the last one as long as
-// the one before it.
-func (t *clipTrack) setDurations() {
-	d := defaultFrame
-	for i := range t.frames {
-		if i+1 < len(t.frames) {
-			d = t.frames[i+1].at - t.frames[i].at
-		}
-		t.frames[i].last = d
-	}
 }
 
 func vp8Key(b []byte) bool { return len(b) > 0 && b[0]&1 == 0 }
@@ -244,7 +247,7 @@ func readOgg(b []byte) (clipTrack, error) {
 	for page := 0; len(b) > 0; page++ {
 		p, rest, err := oggPage(b)
 		if err != nil {
-			return clipTrack{}, fmt.Errorf("Ogg page %d: %w", page, err)
+			return clipTrack{}, fmt.Errorf("in Ogg page %d: %w", page, err)
 		}
 		b = rest
 		if page == 0 {
@@ -268,14 +271,14 @@ func readOgg(b []byte) (clipTrack, error) {
 			switch {
 			case packets == 1:
 				if !bytes.HasPrefix(done, []byte("OpusHead")) {
-					return clipTrack{}, fmt.Errorf("Ogg stream begins with %q; expected OpusHead: only Opus can be published", strings.ToValidUTF8(string(done[:min(8, len(done))]), "?"))
+					return clipTrack{}, fmt.Errorf("is an Ogg stream that begins with %q; expected OpusHead: only Opus can be published", strings.ToValidUTF8(string(done[:min(8, len(done))]), "?"))
 				}
 			case packets == 2:
 				// OpusTags
 			case len(done) > 0:
 				d := opusDuration(done)
 				if d == 0 {
-					return clipTrack{}, fmt.Errorf("Ogg page %d: not an Opus packet", page)
+					return clipTrack{}, fmt.Errorf("in Ogg page %d: not an Opus packet", page)
 				}
 				t.frames = append(t.frames, frame{at: at, last: d, data: done, key: true})
 				if at += d; at > maxClipTime {
@@ -285,7 +288,7 @@ func readOgg(b []byte) (clipTrack, error) {
 		}
 	}
 	if len(t.frames) == 0 {
-		return clipTrack{}, errors.New("Ogg file without an Opus packet")
+		return clipTrack{}, errors.New("is an Ogg file without an Opus packet")
 	}
 	return t, nil
 }
@@ -301,7 +304,7 @@ type page struct {
 func oggPage(b []byte) (p page, rest []byte, err error) {
 	const header = 27
 	if len(b) < header || string(b[:4]) != "OggS" {
-		return page{}, nil, errors.New(`cut off, or does not begin with "OggS"`)
+		return page{}, nil, errors.New(`it is cut off, or does not begin with "OggS"`)
 	}
 	size := header + int(b[26])
 	if len(b) < size {

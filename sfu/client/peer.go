@@ -46,14 +46,14 @@ type peer struct {
 	connectedAt time.Time
 	state       webrtc.PeerConnectionState
 	closed      bool           // nothing starts once set
-	wg          sync.WaitGroup // readers of RTP and RTCP, the viewer's asker for keyframes
+	wg          sync.WaitGroup // readers of RTP and RTCP, the viewer's askers
 
 	closeOnce sync.Once
 	closeErr  error
 }
 
-// newPeer makes a PeerConnection with the codecs given. Receiving ones ask for
-// lost packets again and report what they receive; sending ones repeat.
+// newPeer makes a PeerConnection with the codecs given. Receiving ones report
+// what they receive; sending ones repeat what they are asked for.
 func newPeer(codecs []webrtc.RTPCodecParameters, receive bool) (*peer, error) {
 	m := &webrtc.MediaEngine{}
 	for _, c := range codecs {
@@ -82,15 +82,11 @@ func newPeer(codecs []webrtc.RTPCodecParameters, receive bool) (*peer, error) {
 
 	var factories []interceptor.Factory
 	if receive {
-		asker, err := nack.NewGeneratorInterceptor(nack.WithGeneratorLoggerFactory(loggers))
-		if err != nil {
-			return nil, err
-		}
 		reporter, err := report.NewReceiverInterceptor(report.WithReceiverLoggerFactory(loggers))
 		if err != nil {
 			return nil, err
 		}
-		factories = append(factories, asker, reporter)
+		factories = append(factories, reporter)
 	} else {
 		repeater, err := nack.NewResponderInterceptor(nack.WithResponderLoggerFactory(loggers))
 		if err != nil {

@@ -48,9 +48,9 @@ type PublishConfig struct {
 	Log  *slog.Logger  // nil: discarded
 }
 
-// Publisher sends a Source to a WHIP endpoint. Close ends the session and waits
-// for its goroutines; it may be called more than once, but not before Run has
-// been told to return.
+// Publisher sends a Source to a WHIP endpoint. Close ends the session, which
+// makes Run return, and waits for the Publisher's goroutines; it may be called
+// more than once, from any goroutine.
 type Publisher struct {
 	*peer
 	src    *Source
@@ -209,10 +209,6 @@ func (p *Publisher) Run(ctx context.Context) error {
 	defer timer.Stop()
 	for {
 		now := time.Since(start)
-		if now >= lastKey+keyframeInterval && p.asked.Swap(false) {
-			// Without a keyframe to jump to, there is nothing to answer with.
-			line.jump(max(now, lastSent+tick))
-		}
 		track, f, due, ok := line.peek()
 		if !ok {
 			return nil
@@ -232,6 +228,11 @@ func (p *Publisher) Run(ctx context.Context) error {
 			}
 			t.send(f, due, p.since)
 			line.advance(track)
+			continue
+		}
+		if now >= lastKey+keyframeInterval && p.asked.Swap(false) &&
+			// Without a keyframe to jump to, there is nothing to answer with.
+			line.jump(max(now, lastSent+tick)) {
 			continue
 		}
 		if now >= report {

@@ -33,8 +33,9 @@ type echoServer struct {
 	packets   int
 	ready     chan struct{} // closed when want tracks have come
 	want      int
-	drop      func(*rtp.Packet) bool // does not forward what it is true for
-	wg        sync.WaitGroup
+
+	loseIn, loseOut func(*rtp.Header) bool // packets on their way; set before use
+	wg              sync.WaitGroup
 }
 
 // viewing is a track on its way to a viewer.
@@ -42,6 +43,45 @@ type viewing struct {
 	pc   *webrtc.PeerConnection
 	kind webrtc.RTPCodecType
 	ssrc uint32
+}
+
+// loser loses packets between the network and everyone else.
+type loser struct {
+	interceptor.NoOp
+	in, out func(*rtp.Header) bool // nil: none
+}
+
+func (l *loser) NewInterceptor(string) (interceptor.Interceptor, error) { return l, nil }
+
+func (l *loser) BindRemoteStream(_ *interceptor.StreamInfo, r interceptor.RTPReader) interceptor.RTPReader {
+	if l.in == nil {
+		return r
+	}
+	return interceptor.RTPReaderFunc(func(b []byte, a interceptor.Attributes) (int, interceptor.Attributes, error) {
+		for {
+			n, attr, err := r.Read(b, a)
+			if err != nil {
+				return n, attr, err
+			}
+			var h rtp.Header
+			if _, err := h.Unmarshal(b[:n]); err == nil && l.in(&h) {
+				continue
+			}
+			return n, attr, nil
+		}
+	})
+}
+
+func (l *loser) BindLocalStream(_ *interceptor.StreamInfo, w interceptor.RTPWriter) interceptor.RTPWriter {
+	if l.out == nil {
+		return w
+	}
+	return interceptor.RTPWriterFunc(func(h *rtp.Header, payload []byte, a interceptor.Attributes) (int, error) {
+		if l.out(h) {
+			return len(payload), nil
+		}
+		return w.Write(h, payload, a)
+	})
 }
 
 // newEchoServer expects a publisher of want tracks.
@@ -82,6 +122,9 @@ func (s *echoServer) peer() (*webrtc.PeerConnection, error) {
 		}
 	}
 	registry := &interceptor.Registry{}
+	registry.Add(&loser{in: s.loseIn, out: s.loseOut}) // first, so nearest to the network
+	generator, _ := nack.NewGeneratorInterceptor(nack.GeneratorMaxNacksPerPacket(3))
+	registry.Add(generator)
 	responder, _ := nack.NewResponderInterceptor()
 	registry.Add(responder)
 	receiver, _ := report.NewReceiverInterceptor()
@@ -173,11 +216,8 @@ func (s *echoServer) whip(w http.ResponseWriter, r *http.Request) {
 			}
 			s.mu.Lock()
 			s.packets++
-			drop := s.drop != nil && s.drop(packet)
 			s.mu.Unlock()
-			if !drop {
-				_ = local.WriteRTP(packet)
-			}
+			_ = local.WriteRTP(packet)
 		}
 	})
 	s.answer(w, r, pc, offer)

@@ -23,7 +23,7 @@ const (
 	deleteTime  = 2 * time.Second // what Close waits for the server
 	retryTime   = time.Second     // between attempts, where the server names no time
 	minRetry    = 100 * time.Millisecond
-	httpTimeout = 10 * time.Second // for a server that accepts and then says nothing
+	httpTimeout = 30 * time.Second // for a server that holds the offer, or says nothing
 )
 
 var (

@@ -54,8 +54,8 @@ type TrackStats struct {
 	Resets     uint64   `json:"resets"`     // viewer: sequence numbers began anew
 	Backwards  uint64   `json:"backwards"`  // viewer: timestamps of packets in order went back
 	Duplicates uint64   `json:"duplicates"` // viewer: packets received again, or too late to tell
-	NACKs      uint64   `json:"nacks"`      // publisher: packets asked for again by the server
-	PLIs       uint64   `json:"plis"`       // publisher: keyframes asked for by the server; viewer: by us
+	NACKs      uint64   `json:"nacks"`      // packets asked for again: of a publisher by the server, by a viewer of it
+	PLIs       uint64   `json:"plis"`       // keyframes asked for, likewise
 	RTT        Millis   `json:"rtt_ms"`     // publisher: from receiver reports, 0 unknown
 	Latency    *Latency `json:"latency_ms"` // viewer
 }

@@ -78,7 +78,7 @@ func (t *timeline) advance(track int) {
 		c.next, c.due = 0, c.offset
 		return
 	}
-	t.place(track, max(c.end, c.offset+frames[0].at))
+	t.place(track, c.end)
 }
 
 // place chooses what audio plays at due: the packet that begins nearest to that
@@ -99,13 +99,13 @@ func (t *timeline) place(track int, due time.Duration) {
 	// waited for, if need be in the next round.
 	f := frames[c.next]
 	switch gap := c.offset + f.at - due; {
-	case gap > f.last:
+	case gap > f.last/2:
 		c.due += gap
-	case gap < -f.last && t.src.Once:
+	case gap < -f.last/2 && t.src.Once:
 		c.next = len(frames)
-	case gap < -f.last:
+	case gap < -f.last/2:
 		c.offset += t.src.length
-		c.next, c.due = 0, max(due, c.offset+frames[0].at)
+		t.place(track, due)
 	}
 }
 
@@ -120,9 +120,9 @@ func (t *timeline) delay(d time.Duration) {
 	}
 }
 
-// jump makes the next keyframe of the clip due at now, which must not lie
-// before the frame sent last, and takes audio along. It reports whether there
-// is one: not without video, nor in a clip played once that has none left.
+// jump makes the next keyframe of the clip due at now, and takes audio along;
+// what is due before now must have been sent. It reports whether there is one:
+// not without video, nor in a clip played once that has none left.
 func (t *timeline) jump(now time.Duration) bool {
 	v := -1
 	for i := range t.cursors {
@@ -158,12 +158,9 @@ func (t *timeline) jump(now time.Duration) bool {
 		if c.next == len(t.src.tracks[i].frames) {
 			continue // played once, and over
 		}
-		due := now
-		if c.sent {
-			due = max(c.end, now)
-			if now-c.end < t.src.tracks[i].frames[c.next].last {
-				due = c.end // due already, or about to be: no gap
-			}
+		due := max(c.end, now)
+		if c.sent && c.due == c.end {
+			due = c.end // in step: no gap
 		}
 		if due-offset >= t.src.length && !t.src.Once {
 			c.offset += t.src.length

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/url"
+	"slices"
 	"sync"
 	"time"
 
@@ -58,7 +59,8 @@ type Viewer struct {
 	*peer
 	cfg        ViewConfig
 	firstFrame chan struct{}
-	video      bool // the server may send it; set before media flows
+	gaps       chan struct{} // buffers one: packets are missing
+	video      bool          // the server may send it; set before media flows
 
 	tracksMu sync.Mutex
 	tracks   []*inTrack
@@ -69,10 +71,12 @@ type Viewer struct {
 type inTrack struct {
 	TrackInfo
 	captureID uint8
+	repairs   bool // lost packets may be asked for
 
 	mu      sync.Mutex
 	stats   TrackStats
 	seq     sequence
+	repair  repair
 	highest uint16 // sequence number of the newest packet
 	stamp   uint32 // its timestamp
 	arrival time.Time
@@ -96,11 +100,12 @@ func View(ctx context.Context, cfg ViewConfig) (*Viewer, error) {
 	if err != nil {
 		return nil, err
 	}
-	v := &Viewer{peer: base, cfg: cfg, firstFrame: make(chan struct{})}
+	v := &Viewer{peer: base, cfg: cfg, firstFrame: make(chan struct{}), gaps: make(chan struct{}, 1)}
 	if err := v.negotiate(ctx, u); err != nil {
 		v.close()
 		return nil, fmt.Errorf("view: %w", err)
 	}
+	v.start(v.askMissing)
 	if v.video {
 		v.start(v.askKeyframes)
 	}
@@ -149,6 +154,9 @@ func (v *Viewer) receive(remote *webrtc.TrackRemote, receiver *webrtc.RTPReceive
 			t.captureID = uint8(x.ID)
 		}
 	}
+	t.repairs = slices.ContainsFunc(remote.Codec().RTCPFeedback, func(f webrtc.RTCPFeedback) bool {
+		return f.Type == webrtc.TypeRTCPFBNACK && f.Parameter == ""
+	})
 	t.stats = TrackStats{Kind: t.Kind, Codec: t.Codec, SSRC: t.SSRC}
 	v.tracksMu.Lock()
 	v.tracks = append(v.tracks, t)
@@ -166,8 +174,15 @@ func (v *Viewer) receive(remote *webrtc.TrackRemote, receiver *webrtc.RTPReceive
 		if err := packet.Unmarshal(buf[:n]); err != nil {
 			continue // counted as lost
 		}
-		if t.observe(&packet, now, v.since(now)) {
+		frame, gap := t.observe(&packet, now, v.since(now))
+		if frame {
 			v.frame(t)
+		}
+		if gap {
+			select {
+			case v.gaps <- struct{}{}:
+			default:
+			}
 		}
 		if v.cfg.OnRTP != nil {
 			v.cfg.OnRTP(t.TrackInfo, &packet, now)
@@ -175,17 +190,18 @@ func (v *Viewer) receive(remote *webrtc.TrackRemote, receiver *webrtc.RTPReceive
 	}
 }
 
-// observe counts packet, which arrived at now, that is at since the POST. It
-// reports whether packet completes the track's first frame that can be decoded
-// on its own.
-func (t *inTrack) observe(packet *rtp.Packet, now time.Time, at time.Duration) bool {
+// observe counts packet, which arrived at now, that is at since the POST. frame
+// reports whether it completes the track's first frame that can be decoded on
+// its own, gap whether it came before others that may be asked for.
+func (t *inTrack) observe(packet *rtp.Packet, now time.Time, at time.Duration) (frame, gap bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	first := t.stats.Packets == 0
+	resets := t.seq.resets
 	if !t.seq.observe(packet.SequenceNumber) {
 		t.stats.Duplicates++
-		return false
+		return false, false
 	}
-	first := t.stats.Packets == 0
 	t.stats.Packets++
 	t.stats.Bytes += uint64(len(packet.Payload))
 	t.stats.FirstPacket = earlier(t.stats.FirstPacket, at)
@@ -199,19 +215,40 @@ func (t *inTrack) observe(packet *rtp.Packet, now time.Time, at time.Duration) b
 			t.latency.observe(now.Sub(stamp.CaptureTime()))
 		}
 	}
-	if newest := first || int16(packet.SequenceNumber-t.highest) > 0; newest {
-		if first || packet.Timestamp != t.stamp {
-			t.sync.arrived(packet.Timestamp, now, t.Clock)
-			if !first && int32(packet.Timestamp-t.stamp) < 0 {
-				t.stats.Backwards++
-			}
-		}
-		t.highest, t.stamp = packet.SequenceNumber, packet.Timestamp
-	}
 
-	if len(packet.Payload) == 0 {
-		return false // padding, of no frame
+	ahead := int(int16(packet.SequenceNumber - t.highest))
+	switch {
+	case first || t.seq.resets != resets:
+		t.repair = repair{}
+		t.newest(packet, now, first)
+	case ahead > 0:
+		if gap = t.repairs && ahead > 1; gap {
+			t.repair.gap(t.highest+1, ahead-1, now)
+		}
+		t.newest(packet, now, false)
+	default:
+		t.repair.came(packet.SequenceNumber)
 	}
+	if len(packet.Payload) == 0 {
+		return false, gap // padding, of no frame
+	}
+	return t.frame(packet, at), gap
+}
+
+// newest takes note of a packet later than all before.
+func (t *inTrack) newest(packet *rtp.Packet, now time.Time, first bool) {
+	if first || packet.Timestamp != t.stamp {
+		t.sync.arrived(packet.Timestamp, now, t.Clock)
+		if !first && int32(packet.Timestamp-t.stamp) < 0 {
+			t.stats.Backwards++
+		}
+	}
+	t.highest, t.stamp = packet.SequenceNumber, packet.Timestamp
+}
+
+// frame counts frames and reports whether packet completes the first that can be
+// decoded on its own.
+func (t *inTrack) frame(packet *rtp.Packet, at time.Duration) bool {
 	if t.Kind == "audio" {
 		t.stats.Frames++
 		if t.stats.Keyframes++; t.stats.Keyframes > 1 {
@@ -305,6 +342,40 @@ func (v *Viewer) listen(t *inTrack, receiver *webrtc.RTPReceiver) {
 				t.mu.Lock()
 				t.sync.report(sr)
 				t.mu.Unlock()
+			}
+		}
+	}
+}
+
+// askMissing asks for lost packets while there are any.
+func (v *Viewer) askMissing() {
+	for {
+		select {
+		case <-v.gaps:
+		case <-v.done:
+			return
+		}
+		for left := true; left; {
+			select {
+			case <-time.After(repairDelay):
+			case <-v.done:
+				return
+			}
+			left = false
+			v.tracksMu.Lock()
+			var asked []rtcp.Packet
+			for _, t := range v.tracks {
+				t.mu.Lock()
+				if seqs := t.repair.due(time.Now()); len(seqs) > 0 {
+					t.stats.NACKs += uint64(len(seqs))
+					asked = append(asked, &rtcp.TransportLayerNack{MediaSSRC: t.SSRC, Nacks: rtcp.NackPairsFromSequenceNumbers(seqs)})
+				}
+				left = left || len(t.repair.missing) > 0
+				t.mu.Unlock()
+			}
+			v.tracksMu.Unlock()
+			if len(asked) > 0 {
+				_ = v.pc.WriteRTCP(asked) // asked again later
 			}
 		}
 	}
