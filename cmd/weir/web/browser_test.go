@@ -377,6 +377,49 @@ func TestPictureIsUsableByKeyboard(t *testing.T) {
 	}
 }
 
+// A picture of many nodes drops what it has no room for, and stays in its frame.
+func TestPictureOfManyNodes(t *testing.T) {
+	n := newFakeNode(t)
+	tb := newTab(t, 1440, 900)
+	for _, count := range []int{2, 40, 150} {
+		state := busyNetwork(n.URL)
+		nodes := []any{}
+		for i := range count {
+			e := nodeEntry(i, fmt.Sprintf("region-with-a-long-name-%d", i%5), "", float64(i%11)/11, usage{int64(i), 200})
+			e["name"] = ""
+			nodes = append(nodes, e)
+		}
+		state["nodes"] = nodes
+		if count == 2 {
+			state["streams"] = []any{}
+		}
+		n.set(state)
+		tb.do(chromedp.Navigate(n.URL))
+		tb.until(fmt.Sprintf("document.querySelectorAll('.picture .node').length === Math.max(%d, document.querySelectorAll('.link').length ? 12 : 0)", count))
+		for _, width := range []int64{1440, 390} {
+			tb.do(chromedp.EmulateViewport(width, 900))
+			tb.until(fmt.Sprintf("innerWidth === %d && document.querySelector('.picture').getAttribute('width') <= %d", width, width))
+			const outside = `(() => {
+				const card = document.querySelector('.picture-card').getBoundingClientRect();
+				const top = document.querySelector('#picture-title').getBoundingClientRect().bottom;
+				const bottom = document.querySelector('.strip').getBoundingClientRect().top;
+				return [...document.querySelectorAll('.picture .node, .picture .region')].filter(e => {
+					const r = e.getBoundingClientRect();
+					return r.left < card.left || r.right > card.right || r.top < top - 1 || r.bottom > bottom + 1;
+				}).map(e => e.textContent);
+			})()`
+			if got := eval[[]string](tb, outside); len(got) > 0 {
+				t.Errorf("%d nodes, %d px: outside the card: %q", count, width, got)
+			}
+			tb.noOverflow()
+		}
+		tb.do(chromedp.EmulateViewport(1440, 900))
+		tb.shoot(fmt.Sprintf("network-%d", count))
+	}
+	tb.do(chromedp.SendKeys(chromedp.CSS("#filter"), "name-3"))
+	tb.until("document.querySelectorAll('#nodes tbody .row').length === 30")
+}
+
 func TestNodeDetailsAndSorting(t *testing.T) {
 	n := newFakeNode(t)
 	n.set(busyNetwork(n.URL))
@@ -525,4 +568,74 @@ func TestFeedFallsBackAndRecovers(t *testing.T) {
 		}
 	})
 	tb.until("document.querySelector('#banner').hidden && document.querySelector('#feed').textContent === 'Live'")
+}
+
+// contrast lists the visible texts whose contrast with what is behind them is
+// below WCAG's AA: 4.5, or 3 for large text. Text over video or under a
+// translucent colour is left out, and so is what is disabled.
+const contrast = `(() => {
+	const rgba = (css) => {
+		const m = css.match(/^rgba?\(([^)]+)\)$/);
+		if (m) { const v = m[1].split(/[ ,\/]+/).map(Number); return [v[0], v[1], v[2], v[3] ?? 1]; }
+		const c = css.match(/^color\(srgb ([^)]+)\)$/);
+		if (c) { const v = c[1].split(/[ \/]+/).map(Number); return [v[0] * 255, v[1] * 255, v[2] * 255, v[3] ?? 1]; }
+		return null;
+	};
+	const lum = (c) => {
+		const [r, g, b] = c.slice(0, 3).map(v => v / 255).map(v => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
+		return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+	};
+	const bad = [];
+	for (const el of document.querySelectorAll('body *')) {
+		if (![...el.childNodes].some(n => n.nodeType === 3 && n.data.trim())) continue;
+		if (!el.getClientRects().length || el.closest('.screen, option, .skip') || el.closest(':disabled, :has(> :disabled)')) continue;
+		const style = getComputedStyle(el);
+		if (style.visibility === 'hidden') continue;
+		const ink = rgba(el instanceof SVGElement ? style.fill : style.color);
+		let at = el, behind = null;
+		while (at && !behind) {
+			const c = rgba(getComputedStyle(at).backgroundColor);
+			if (c && c[3] > 0) behind = c;
+			at = at.parentElement;
+		}
+		if (!ink || !behind || behind[3] < 1) continue;
+		const [a, b] = [lum(ink), lum(behind)].sort((x, y) => y - x);
+		const ratio = (a + 0.05) / (b + 0.05);
+		const size = parseFloat(style.fontSize);
+		if (ratio < (size >= 24 || (size >= 18.66 && style.fontWeight >= 700) ? 3 : 4.5)) bad.push(el.textContent.trim().slice(0, 40) + ' ' + ratio.toFixed(2));
+	}
+	return bad;
+})()`
+
+// nameless lists what can be operated and has no name.
+const nameless = `[...document.querySelectorAll('a[href], button, input, select, [role=img], [role=group], video')]
+	.filter(e => e.getClientRects().length && !(e.textContent.trim() || e.getAttribute('aria-label') || e.getAttribute('aria-labelledby') || e.labels?.length))
+	.map(e => e.outerHTML)`
+
+func TestPagesAreReadableAndNamed(t *testing.T) {
+	n := newFakeNode(t)
+	n.set(busyNetwork(n.URL))
+	for _, path := range []string{"/", "/publish", "/play", "/play/demo"} {
+		tb := newTab(t, 1440, 900)
+		tb.expect("status of 409")
+		tb.do(chromedp.Navigate(n.URL + path))
+		tb.until("document.querySelector('#feed').textContent === 'Live' && document.querySelectorAll('#nodes .row, #through option, #choose li').length > 1 || location.pathname === '/play' && document.querySelectorAll('#choose li').length === 3")
+		for _, scheme := range []string{"light", "dark"} {
+			tb.scheme(scheme)
+			for _, bad := range eval[[]string](tb, contrast) {
+				t.Errorf("%s, %s: too little contrast: %s", path, scheme, bad)
+			}
+		}
+		for _, bad := range eval[[]string](tb, nameless) {
+			t.Errorf("%s: no name: %s", path, bad)
+		}
+		if got := eval[int](tb, "document.querySelectorAll('h1').length"); got != 1 {
+			t.Errorf("%s has %d first headings", path, got)
+		}
+		for _, width := range []int64{390, 800, 1024, 1440, 1920} {
+			tb.do(chromedp.EmulateViewport(width, 900))
+			tb.until(fmt.Sprintf("innerWidth === %d", width))
+			tb.noOverflow()
+		}
+	}
 }

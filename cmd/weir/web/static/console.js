@@ -12,24 +12,35 @@ const main = document.getElementById('page');
 const banner = document.getElementById('banner');
 const feedSign = document.getElementById('feed');
 const where = document.getElementById('where');
+const network = document.getElementById('network-name');
+const onAir = document.getElementById('on-air');
 
-// weir is for tests and for the curious; the page shown fills it in.
-window.weir = {};
-
-let page = null; // {el, title, update(model), leave()}
+// A page is {el, title, update(model), leave(), live?()}. live says, in words,
+// what must go on while another page is shown; '' if nothing.
+let page = null;
+let kept = null; // the publish page, while it publishes
 let model = null;
 
 function show() {
   const path = location.pathname;
-  page?.leave();
-  window.weir = { page: '', state: 'idle', sessionURL: '', node: '', error: '', framesDecoded: 0, bytesReceived: 0 };
   let name = 'network';
   if (path === '/publish') name = 'publish';
   else if (path === '/play' || path.startsWith('/play/')) name = 'play';
-  window.weir.page = name;
-  if (name === 'publish') page = publishPage(new URLSearchParams(location.search));
-  else if (name === 'play') page = playPage(streamOf(path));
-  else page = networkPage();
+
+  if (page?.live?.()) kept = page;
+  else page?.leave();
+  if (name === 'publish' && kept) {
+    page = kept;
+    kept = null;
+  } else {
+    // For tests and for the curious; the page fills it in.
+    const out = { page: name, state: 'idle', sessionURL: '', node: '', error: '', framesDecoded: 0, bytesReceived: 0 };
+    if (name === 'publish') page = publishPage(new URLSearchParams(location.search), out, sayOnAir);
+    else if (name === 'play') page = playPage(streamOf(path), out);
+    else page = networkPage();
+    page.out = out;
+  }
+  window.weir = page.out;
 
   main.className = `page-${name}`;
   main.replaceChildren(page.el);
@@ -37,7 +48,19 @@ function show() {
   for (const link of document.querySelectorAll('nav a')) {
     attr(link, 'aria-current', link.dataset.page === name ? 'page' : null);
   }
+  sayOnAir();
   if (model) page.update(model);
+}
+
+// sayOnAir shows in the header that this browser is publishing.
+function sayOnAir() {
+  const live = kept?.live() ?? '';
+  if (kept && !live) {
+    kept.leave();
+    kept = null;
+  }
+  onAir.hidden = !live;
+  text(onAir, live);
 }
 
 function streamOf(path) {
@@ -66,7 +89,8 @@ const feed = new Feed(
   (state) => {
     model = read(state);
     const self = model.nodes.get(model.self);
-    text(where, [model.network && `network ${model.network}`, self?.label].filter(Boolean).join(' · '));
+    text(network, model.network && `network ${model.network}`);
+    text(where, self?.label ?? '');
     attr(where, 'title', model.self || null);
     draw();
   },
@@ -85,6 +109,7 @@ function draw() {
     clearTimeout(drawing);
     drawing = 0;
     page.update(model);
+    kept?.update(model);
   };
   const frame = requestAnimationFrame(run);
   drawing = setTimeout(run, 250);

@@ -4,17 +4,18 @@
 const POLL = 2000; // ms between polls while there are no events
 const SILENCE = 12000; // ms without an event after which the state is asked for
 const RETRY_EVENTS = 15000; // ms until events are tried again
+const HIDDEN = 5000; // ms between polls of a hidden page
 
 // Feed calls onState(state) with each new state, and onStatus(status, since)
 // when its own changes: 'connecting', 'live' (events), 'polling' (no events,
 // but answers) or 'lost' (no answer since the given performance.now(), 0 if
 // there never was one).
 //
-// It pauses while the page is hidden. A browser opens only six connections to
-// a plain-HTTP server; six forgotten tabs would starve the seventh.
+// While the page is hidden it only polls, slowly. A browser opens no more than
+// six connections to a plain-HTTP server; six forgotten tabs with events would
+// starve the seventh.
 export class Feed {
   #source = null;
-  #timer = 0;
   #eventsAfter = 0; // do not try events before this performance.now()
   #heard = 0; // when the last state arrived
   #asking = false;
@@ -25,27 +26,24 @@ export class Feed {
   constructor(onState, onStatus) {
     this.onState = onState;
     this.onStatus = onStatus;
-    document.addEventListener('visibilitychange', () => (document.hidden ? this.#pause() : this.start()));
+    document.addEventListener('visibilitychange', () => {
+      if (document.hidden) {
+        this.#source?.close();
+        this.#source = null;
+      } else this.#tick();
+    });
   }
 
   start() {
-    if (this.#timer || document.hidden) return;
-    this.#timer = setInterval(() => this.#tick(), POLL);
-    this.#ask(); // events may stay away until something changes
-    this.#listen();
-  }
-
-  #pause() {
-    clearInterval(this.#timer);
-    this.#timer = 0;
-    this.#source?.close();
-    this.#source = null;
+    setInterval(() => this.#tick(), POLL);
+    this.#tick(); // events may stay away until something changes, so ask as well
   }
 
   #tick() {
     const now = performance.now();
-    if (!this.#source && now >= this.#eventsAfter) this.#listen();
-    if (this.#source?.readyState !== EventSource.OPEN || now - this.#heard > SILENCE) this.#ask();
+    if (!this.#source && !document.hidden && now >= this.#eventsAfter) this.#listen();
+    const patience = document.hidden ? HIDDEN : this.#source?.readyState === EventSource.OPEN ? SILENCE : 0;
+    if (!this.#heard || now - this.#heard >= patience) this.#ask();
   }
 
   #listen() {

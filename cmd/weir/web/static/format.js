@@ -21,11 +21,13 @@ export function bits(n) {
   return `${short(n / 1000 ** power)} ${units[power]}`;
 }
 
-// bitsOf writes "182 / 500 Mbit/s": both numbers in the limit's unit.
+// bitsOf writes "182 / 500 Mbit/s", or "1.2 Mbit/s / 1 Gbit/s" where the two
+// are too far apart for one unit.
 export function bitsOf(used, limit) {
   if (!limit) return bits(used);
   const power = scale(limit);
-  return `${short(used / 1000 ** power)} / ${bits(limit)}`;
+  const inUnit = used / 1000 ** power;
+  return `${inUnit === 0 || inUnit >= 0.1 ? short(inUnit) : bits(used)} / ${bits(limit)}`;
 }
 
 export const countOf = (used, limit) => (limit ? `${used} / ${limit}` : `${used}`);
@@ -58,6 +60,9 @@ export function clock(n) {
 // peer shortens a peer ID to the part that differs between nodes: every
 // ed25519 ID starts with 12D3KooW.
 export const peer = (id) => (id && id.length > 14 ? `${id.slice(0, 4)}…${id.slice(-6)}` : id || 'unknown');
+
+// tail is shorter still, for lists.
+export const tail = (id) => (id && id.length > 14 ? `…${id.slice(-6)}` : id || 'unknown');
 
 // plural: "1 node", "12 nodes".
 export const plural = (n, one, many = `${one}s`) => `${n.toLocaleString('en')} ${n === 1 ? one : many}`;

@@ -9,7 +9,7 @@ export function read(state) {
   const nodes = new Map();
   for (const entry of state?.nodes ?? []) {
     const record = entry.record ?? {};
-    const id = record.node || entry.signer || '';
+    const id = record.node || entry.node || entry.signer || '';
     if (!id) continue;
     const node = {
       id,

@@ -1,7 +1,7 @@
 // The network page: the picture, the streams, and the table of nodes.
 
 import { attr, children, copyButton, h, icon, keyed, text } from './dom.js';
-import { bits, bitsOf, countOf, list, ms, peer, percent, plural, seconds } from './format.js';
+import { bits, bitsOf, countOf, list, ms, peer, percent, plural, seconds, tail } from './format.js';
 import { colour, compare, streamPath } from './model.js';
 import { details, level, picture } from './picture.js';
 
@@ -268,13 +268,18 @@ function nodeTable() {
   };
 }
 
+// exact are the details that somebody may want to compare letter by letter.
+const exact = new Set(['Peer ID', 'Addresses', 'WHIP and WHEP', 'Media']);
+
 let rowNumber = 0;
 
 function makeRow() {
   const moreID = `more-${++rowNumber}`;
   const name = h('span', { class: 'node-name' });
   const tag = h('span', { class: 'tag' }, 'this node');
+  const nameLine = h('span', { class: 'who-line' }, name);
   const id = h('code', { class: 'peer' });
+  const idLine = h('span', { class: 'who-line' }, id, copyButton('Copy the peer ID', () => node.id));
   const toggle = h('button', {
     class: 'expand', type: 'button', 'aria-expanded': 'false', 'aria-controls': moreID,
     onclick: () => {
@@ -293,7 +298,7 @@ function makeRow() {
   const cell = (key, label, ...content) => h('td', { role: 'cell', class: `col-${key}`, 'data-label': label }, ...content);
   const row = h('tr', { role: 'row' },
     h('th', { scope: 'row', role: 'rowheader', class: 'col-label' },
-      h('div', { class: 'who' }, toggle, h('div', { class: 'who-names' }, h('span', { class: 'who-line' }, name, tag), h('span', { class: 'who-line' }, id, copyButton('Copy the peer ID', () => node.id))))),
+      h('div', { class: 'who' }, toggle, h('div', { class: 'who-names' }, nameLine, idLine))),
     cell('region', 'Region', cells.region),
     cell('state', 'State', state),
     cell('stress', 'Stress', stress.el),
@@ -333,7 +338,7 @@ function makeRow() {
     const wanted = pairs.map(([term, value]) => `${term}\n${value}`).join('\n\n');
     if (facts.dataset.shown === wanted) return;
     facts.dataset.shown = wanted;
-    facts.replaceChildren(...pairs.map(([term, value]) => h('div', {}, h('dt', {}, term), h('dd', {}, String(value)))));
+    facts.replaceChildren(...pairs.map(([term, value]) => h('div', {}, h('dt', {}, term), h('dd', { class: exact.has(term) ? 'exact' : null }, String(value)))));
   }
 
   function tick() {
@@ -355,7 +360,8 @@ function makeRow() {
       attr(row, 'class', `row ${level(node)}${node.self ? ' self' : ''}`);
       attr(row, 'data-node', node.id);
       text(name, node.name || '');
-      name.hidden = !node.name;
+      nameLine.hidden = !node.name;
+      if (tag.parentNode !== (node.name ? nameLine : idLine)) (node.name ? nameLine : idLine).append(tag);
       tag.hidden = !node.self;
       text(id, peer(node.id));
       attr(id, 'title', node.id);
@@ -369,7 +375,7 @@ function makeRow() {
       uplink.set(share(r.uplink), r.uplink ? bitsOf(r.uplink.used, r.uplink.limit) : '–');
       sessions.set(share(r.sessions), r.sessions ? countOf(r.sessions.used, r.sessions.limit) : '–');
       text(cells.streams, r.streams ? countOf(r.streams.used, r.streams.limit) : node.carries.length);
-      const holders = node.heldBy.map((peerID) => model.nodes.get(peerID)?.label ?? peer(peerID));
+      const holders = node.heldBy.map((peerID) => model.nodes.get(peerID)?.name || tail(peerID));
       text(cells.held, holders.length > 3 ? `${holders.slice(0, 2).join(', ')} +${holders.length - 2}` : holders.join(', ') || '–');
       attr(cells.held, 'title', holders.join(', ') || null);
       tick();

@@ -2,7 +2,7 @@
 // links as arrows from the node that sends to the one that pulls.
 
 import { attr, children, h, keyed, s, text } from './dom.js';
-import { bitsOf, countOf, ms, percent, plural } from './format.js';
+import { bitsOf, countOf, ms, percent, plural, tail } from './format.js';
 import { colour, compare } from './model.js';
 
 // Places are remembered for as long as the console is open, so that nobody
@@ -70,10 +70,12 @@ function ellipse(cx, cy, rx, ry) {
 function arrange(model, width) {
   const narrow = width < 560;
   const few = model.nodes.size < 2 ? 190 : model.nodes.size < 5 ? 330 : Infinity; // a picture of little is small
-  const height = Math.round(Math.min(few, narrow ? width * 1.16 : Math.min(560, Math.max(430, width * 0.56))));
+  const height = Math.round(Math.min(few, narrow ? width * 1.2 : Math.min(560, Math.max(430, width * 0.56))));
   const [cx, cy] = [width / 2, height / 2];
-  const rx = Math.max(60, Math.min(width / 2 - (narrow ? 76 : 112), height * 0.8));
-  const ry = height / 2 - (narrow ? 48 : 60);
+  // Room for the names beside the outermost nodes.
+  const letters = Math.max(...[...model.nodes.values()].map((n) => Math.max(nameOf(n, narrow).length * 7.9, noteOf(n, narrow).length * 6.9)), 0);
+  const rx = Math.max(56, Math.min(width / 2 - 34 - Math.min(letters, width * 0.2), height * 0.8));
+  const ry = height / 2 - 62;
   const round = ellipse(cx, cy, rx, ry);
   const regions = settle(model);
   const gap = regions.length > 1 ? 0.9 : 0; // between regions, in places
@@ -204,7 +206,7 @@ function makeNode(layout) {
       const x = p.nx * away;
       const half = anchor === 'middle' ? (p.ny < 0 ? (twoLines ? -18 : -4) : 12) : twoLines ? -3 : 4;
       const y = p.ny * away + half;
-      text(name, shown ? (narrow && !node.name ? `…${node.id.slice(-6)}` : node.label) : '');
+      text(name, shown ? nameOf(node, narrow) : '');
       text(note, shown && twoLines ? noteOf(node, narrow) : '');
       for (const [line, dy] of [[name, 0], [note, 15]]) {
         attr(line, 'x', fixed(x));
@@ -215,6 +217,11 @@ function makeNode(layout) {
     },
   };
 }
+
+const nameOf = (node, narrow) => {
+  const name = narrow && !node.name ? tail(node.id) : node.label;
+  return name.length > 22 ? `${name.slice(0, 21)}…` : name;
+};
 
 function noteOf(node, narrow) {
   if (!node.known) return 'no record';
@@ -270,7 +277,7 @@ function makeBand() {
     update({ points, whole, layout }) {
       const path = `M${points.map((p) => `${fixed(p.x)} ${fixed(p.y)}`).join('L')}${whole ? 'Z' : ''}`;
       attr(el, 'd', layout.nodes.size > 1 ? path : ''); // one node needs no place among others
-      attr(el, 'stroke-width', layout.radius * 2 + 22);
+      attr(el, 'stroke-width', whole ? 2 : layout.radius * 2 + 22); // one region is everybody's
     },
   };
 }
@@ -280,13 +287,17 @@ function makeRegion() {
   const el = s('text', { class: 'region' });
   return {
     el,
-    update({ region, middle, layout }) {
+    update({ region, middle, whole, layout }) {
       const inward = layout.radius + (layout.narrow ? 18 : 24);
       const side = Math.abs(middle.nx) > 0.4;
-      attr(el, 'x', fixed(middle.x - middle.nx * inward));
-      attr(el, 'y', fixed(middle.y - middle.ny * (inward + (side ? 0 : 6)) + 4));
-      attr(el, 'text-anchor', !side ? 'middle' : middle.nx > 0 ? 'end' : 'start');
-      text(el, region || (layout.bands.length > 1 ? 'no region' : ''));
+      // On a phone, names that face each other would meet: one up, one down.
+      const dodge = layout.narrow && side ? Math.sign(middle.nx) * 10 : 0;
+      attr(el, 'x', fixed(whole ? layout.cx : middle.x - middle.nx * inward));
+      attr(el, 'y', fixed(whole ? layout.cy + 4 : middle.y - middle.ny * (inward + (side ? 0 : 6)) + 4 + dodge));
+      attr(el, 'text-anchor', whole || !side ? 'middle' : middle.nx > 0 ? 'end' : 'start');
+      const longest = layout.narrow ? 13 : 24;
+      const name = region.length > longest ? `${region.slice(0, longest - 1)}…` : region;
+      text(el, whole && layout.nodes.size < 2 ? '' : name || (whole ? '' : 'no region'));
     },
   };
 }

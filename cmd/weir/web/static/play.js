@@ -10,8 +10,9 @@ import { Meter, board, sparkline } from './stats.js';
 const SAMPLE = 500; // ms between samples of the figures
 const STALL = 8000; // ms without a byte after which the session is given up
 
-export function playPage(stream) {
-  return stream ? player(stream) : chooser();
+// playPage fills in out.
+export function playPage(stream, out) {
+  return stream ? player(stream, out) : chooser();
 }
 
 // chooser lists what can be played.
@@ -34,7 +35,7 @@ function chooser() {
       go.href = `/play/${streamPath(name.value.trim())}`;
       go.click();
     },
-  }, field('stream', 'Or name it', name, problem), h('div', { class: 'actions' }, h('button', { class: 'button', type: 'submit' }, 'Play'), go));
+  }, field('stream', 'Play by name', name, problem), h('div', { class: 'actions' }, h('button', { class: 'button', type: 'submit' }, 'Play'), go));
   const views = keyed((stream) => {
     const facts = h('span', { class: 'facts' });
     const el = h('li', {}, h('a', { class: `choose-item ${colour(stream)}`, href: `/play/${streamPath(stream)}` },
@@ -59,8 +60,7 @@ function chooser() {
   };
 }
 
-function player(stream) {
-  const out = window.weir; // this page's, for tests
+function player(stream, out) {
   out.stream = stream;
 
   let model = null;
@@ -115,9 +115,9 @@ function player(stream) {
     },
   }, h('option', { value: '' }, 'this node'));
   const stop = h('button', { class: 'button', id: 'stop', type: 'button', onclick: () => toggle() }, 'Stop');
+  const about = h('p', { class: 'subline', id: 'about' }, ' ');
   const el = h('div', { class: 'session-page' },
-    h('div', { class: 'lead' }, h('h1', { class: 'headline stream-title' }, stream),
-      h('p', { class: 'subline' }, 'Received by WHEP.')),
+    h('div', { class: 'lead' }, h('h1', { class: 'headline' }, stream), about),
     h('div', { class: 'stage' },
       h('section', { class: 'card screen-card', 'aria-label': 'Player' }, screenBox, status, servedBy, route,
         h('div', { class: 'controls' }, stop, h('div', { class: 'inline-field' }, h('label', { for: 'through' }, 'Ask'), ask))),
@@ -151,6 +151,7 @@ function player(stream) {
     const media = new MediaStream();
     firstFrame = NaN;
     moving = { bytes: 0, at: performance.now() };
+    attr(video, 'data-shown', null);
     for (const kind of ['video', 'audio']) {
       media.addTrack(pc.addTransceiver(kind, { direction: 'recvonly' }).receiver.track);
     }
@@ -172,6 +173,7 @@ function player(stream) {
     if (Number.isFinite(firstFrame) || !connection) return;
     firstFrame = at - connection.times.posted;
     out.firstFrame = firstFrame;
+    attr(video, 'data-shown', '');
     overlay.hidden = true;
     unmute.hidden = fullscreen.hidden = false;
     sayMuted();
@@ -343,6 +345,10 @@ function player(stream) {
       model = next;
       offerNodes(ask, model, through);
       showNode();
+      const known = model.streams.find((s) => s.name === stream);
+      text(about, known
+        ? [plural(known.viewers, 'viewer'), known.tracks.map((t) => t.replace('/', ' ')).join(', ')].filter(Boolean).join(' · ')
+        : 'No record names this stream now.');
     },
     leave() {
       clearInterval(sampling);

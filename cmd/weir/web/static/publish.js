@@ -15,8 +15,9 @@ const limits = [[300, '300 kbit/s'], [800, '800 kbit/s'], [1500, '1.5 Mbit/s'], 
 // chosen outlives the page, so that a look at the network loses nothing.
 const chosen = { source: 'pattern', name: '', size: '360', limit: '1500', codec: '', through: '' };
 
-export function publishPage(query) {
-  const out = window.weir; // this page's, for tests
+// publishPage fills in out, and calls onLive when what live() says may have
+// changed.
+export function publishPage(query, out, onLive) {
   Object.assign(out, { framesEncoded: 0, bytesSent: 0 });
   if (query.get('stream')) chosen.name = query.get('stream');
 
@@ -25,6 +26,7 @@ export function publishPage(query) {
   let connection = null;
   let liveSince = 0;
   let model = null;
+  let unseen = ''; // that it ended, while another page was shown
   const meter = new Meter();
 
   // The form.
@@ -101,12 +103,13 @@ export function publishPage(query) {
     ['codec', 'Codec', ''],
   ]);
   const spark = sparkline('Bitrate during the last minute');
+  const figuresBox = h('div', { class: 'figures', hidden: true }, figures.el, spark.el);
   const el = h('div', { class: 'session-page' },
     h('div', { class: 'lead' }, h('h1', { class: 'headline' }, 'Publish'), h('p', { class: 'subline' }, 'Send a stream into the network by WHIP. A node that is full hands you on to one with room.')),
     h('div', { class: 'stage' },
       h('section', { class: 'card screen-card', 'aria-label': 'Preview' },
         h('div', { class: 'screen' }, video, note, sign), status, linkRow, servedBy,
-        h('div', { class: 'figures' }, figures.el, spark.el)),
+        figuresBox),
       form));
 
   function checkName(typing) {
@@ -194,6 +197,7 @@ export function publishPage(query) {
       retryOn: (code) => code === 503 || code === 429 || code === 502 || code === 504,
     });
     spark.clear();
+    figures.set({});
     lock(true);
     connection.start();
   }
@@ -227,7 +231,7 @@ export function publishPage(query) {
       input.disabled = on || (input.name === 'source' && !sources.find(([value]) => value === input.value)[2]);
     }
     start.hidden = on;
-    stop.hidden = !on;
+    stop.hidden = figuresBox.hidden = !on;
   }
 
   function finish(why = '') {
@@ -243,9 +247,10 @@ export function publishPage(query) {
     Object.assign(out, { state: 'stopped', sessionURL: '', node: '' });
     lock(false);
     sign.hidden = linkRow.hidden = servedBy.hidden = true;
-    figures.set({});
     say(why || 'Stopped. The node has let the stream go.');
-    start.focus();
+    if (el.isConnected) start.focus();
+    else unseen = `${chosen.name} is no longer live`;
+    onLive();
   }
 
   function changed(c) {
@@ -264,8 +269,10 @@ export function publishPage(query) {
       connection = null;
       c.stop();
       lock(false);
+      if (!el.isConnected) unseen = `${chosen.name} is no longer live`;
       say(c.problem.status === 409 ? `${sentence(c.problem.message)} Choose another name, or try again later.` : c.problem.message, 'bad');
     } else if (c.state !== 'stopped') sayState();
+    onLive();
   }
 
   function sayState() {
@@ -320,9 +327,11 @@ export function publishPage(query) {
     el,
     update(next) {
       model = next;
+      if (el.isConnected) unseen = '';
       offerNodes(through, model, chosen.through);
       showNode();
     },
+    live: () => (connection ? `${connection.state === 'live' ? 'Live as' : 'Publishing'} ${chosen.name}` : unseen),
     leave() {
       clearInterval(sampling);
       connection?.stop();
