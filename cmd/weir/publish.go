@@ -8,10 +8,7 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
-	"os"
-	"os/signal"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -26,10 +23,10 @@ const connectTime = 15 * time.Second
 // mediaFlags are what publish and view have in common.
 func mediaFlags(more ...cli.Flag) []cli.Flag {
 	return append(more,
-		&cli.DurationFlag{Name: "duration", Usage: "stop after `D`, such as 30s (0: when interrupted)", EnvVars: []string{"WEIR_DURATION"}},
-		&cli.DurationFlag{Name: "interval", Value: time.Second, Usage: "print statistics every `D`", EnvVars: []string{"WEIR_INTERVAL"}},
-		&cli.DurationFlag{Name: "wait", Usage: "ask a server that answers 409 or 503 again for `D`", EnvVars: []string{"WEIR_WAIT"}},
-		&cli.BoolFlag{Name: "json", Usage: "print one JSON object per interval, and a last one with \"final\":true", EnvVars: []string{"WEIR_JSON"}},
+		&cli.DurationFlag{Name: "duration", Usage: "stop after `D`, such as 30s (0: when interrupted)", EnvVars: env("DURATION")},
+		&cli.DurationFlag{Name: "interval", Value: time.Second, Usage: "print statistics every `D`", EnvVars: env("INTERVAL")},
+		&cli.DurationFlag{Name: "wait", Usage: "ask a server that answers 409 or 503 again for `D`", EnvVars: env("WAIT")},
+		&cli.BoolFlag{Name: "json", Usage: "print one JSON object per interval, and a last one with \"final\":true", EnvVars: env("JSON")},
 	)
 }
 
@@ -39,15 +36,15 @@ func publishCommand() *cli.Command {
 		Usage:     "send media to a WHIP endpoint",
 		ArgsUsage: "[FILE…] URL",
 		Description: `Sends FILEs to URL, such as http://127.0.0.1:8080/whip/demo, and prints
-statistics. Flags go before FILE and URL. At most one file with video (.ivf with
-VP8, VP9 or AV1; .h264, Annex B) and one with audio (.ogg, Opus); they play in a
-loop unless --once is given. --pattern is a built-in test clip.
+statistics. At most one file with video (.ivf with VP8, VP9 or AV1; .h264, Annex
+B) and one with audio (.ogg, Opus); they play in a loop unless --once is given.
+--pattern is a built-in test clip.
 
 Exit codes: 0 media flowed, 1 it stopped flowing, 2 no connection, 3 bad input,
 4 refused by the server.`,
 		Flags: mediaFlags(
-			&cli.BoolFlag{Name: "pattern", Usage: "send the built-in test clip", EnvVars: []string{"WEIR_PATTERN"}},
-			&cli.BoolFlag{Name: "once", Usage: "play the files once and stop", EnvVars: []string{"WEIR_ONCE"}},
+			&cli.BoolFlag{Name: "pattern", Usage: "send the built-in test clip", EnvVars: env("PATTERN")},
+			&cli.BoolFlag{Name: "once", Usage: "play the files once and stop", EnvVars: env("ONCE")},
 		),
 		Action: publish,
 	}
@@ -62,11 +59,11 @@ func publish(c *cli.Context) error {
 	var src *client.Source
 	switch {
 	case c.Bool("pattern") && len(files) > 0:
-		return cli.Exit("weir publish: both --pattern and files; expected one of them", exitInput)
+		return badInput(errors.New("publish: both --pattern and files; expected one of them"))
 	case c.Bool("pattern"):
 		src = client.Pattern()
 	case len(files) == 0:
-		return cli.Exit("weir publish: nothing to send: name a file before the URL, or use --pattern", exitInput)
+		return badInput(errors.New("publish: nothing to send: name a file before the URL, or use --pattern"))
 	default:
 		if src, err = client.Open(files...); err != nil {
 			return mediaExit(c, "publish", err)
@@ -74,10 +71,8 @@ func publish(c *cli.Context) error {
 	}
 	src.Once = c.Bool("once")
 
-	ctx, stop := signal.NotifyContext(c.Context, os.Interrupt, syscall.SIGTERM)
-	defer stop()
 	report := newReporter(c)
-	connecting, cancel := context.WithTimeout(ctx, connectTime+c.Duration("wait"))
+	connecting, cancel := context.WithTimeout(c.Context, connectTime+c.Duration("wait"))
 	defer cancel()
 	p, err := client.Publish(connecting, client.PublishConfig{URL: url, Media: src, Wait: c.Duration("wait"), Log: report.log})
 	if err != nil {
@@ -85,7 +80,7 @@ func publish(c *cli.Context) error {
 	}
 	report.connected("publishing to", p.Stats())
 
-	running, cancel := withDuration(ctx, c.Duration("duration"))
+	running, cancel := withDuration(c.Context, c.Duration("duration"))
 	defer cancel()
 	ran := make(chan error, 1)
 	go func() { ran <- p.Run(running) }()
@@ -97,9 +92,9 @@ func publish(c *cli.Context) error {
 	report.final(final)
 	switch {
 	case errors.Is(err, client.ErrConnectionLost):
-		return cli.Exit("weir publish: "+err.Error(), exitFailure)
+		return cli.Exit(err.Error(), exitFailure)
 	case final.Packets == 0:
-		return cli.Exit("weir publish: nothing was sent", exitConnection)
+		return cli.Exit("publish: nothing was sent", exitConnection)
 	}
 	return nil
 }
@@ -115,17 +110,12 @@ const (
 // mediaArgs returns the arguments, at least one, and checks the common flags.
 func mediaArgs(c *cli.Context) ([]string, error) {
 	args := c.Args().Slice()
-	name := "weir " + c.Command.Name + ": "
-	for _, a := range args {
-		if strings.HasPrefix(a, "-") {
-			return nil, cli.Exit(name+a+" comes after an argument; flags go before it", exitInput)
-		}
-	}
+	name := c.Command.Name
 	if len(args) == 0 {
-		return nil, cli.Exit(name+"a URL is expected; see weir help "+c.Command.Name, exitInput)
+		return nil, badInput(fmt.Errorf("%s: a URL is expected; see weir help %s", name, name))
 	}
 	if c.Duration("interval") <= 0 || c.Duration("duration") < 0 || c.Duration("wait") < 0 {
-		return nil, cli.Exit(name+"--interval must be positive, --duration and --wait not negative", exitInput)
+		return nil, badInput(fmt.Errorf("%s: --interval must be positive, --duration and --wait not negative", name))
 	}
 	return args, nil
 }
@@ -160,7 +150,7 @@ func mediaExit(c *cli.Context, what string, err error) error {
 		}{true, text, code})
 		fmt.Fprintf(c.App.Writer, "%s\n", line)
 	}
-	return cli.Exit("weir "+what+": "+text, code)
+	return cli.Exit(what+": "+text, code)
 }
 
 // reporter prints statistics: to people, or to a program with --json.
@@ -220,10 +210,15 @@ func (r *reporter) line(s client.Stats, final bool) {
 		fmt.Fprintf(r.out, "{\"final\":%t,%s\n", final, b[1:])
 		return
 	}
-	if final {
-		fmt.Fprint(r.out, "total ")
+	if !final {
+		fmt.Fprintln(r.out, describe(s, r.before))
+		return
 	}
-	fmt.Fprintln(r.out, describe(s, r.before))
+	// Frames per second of the time in which there were frames.
+	fmt.Fprintln(r.out, "total "+describe(s, client.Stats{Elapsed: s.FirstFrame}))
+	if s.FirstFrame > 0 {
+		fmt.Fprintf(r.out, "first packet after %s, first frame after %s\n", millis(s.FirstPacket), millis(s.FirstFrame))
+	}
 }
 
 // describe is one line about s, with its frame rate since before.

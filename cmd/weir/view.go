@@ -3,11 +3,8 @@ package main
 import (
 	"context"
 	"fmt"
-	"os"
-	"os/signal"
 	"strings"
 	"sync"
-	"syscall"
 	"time"
 
 	"github.com/pion/rtp"
@@ -22,15 +19,15 @@ func viewCommand() *cli.Command {
 		Usage:     "receive a stream from a WHEP endpoint and measure it",
 		ArgsUsage: "URL",
 		Description: `Receives the stream at URL, such as http://127.0.0.1:8080/whep/demo, and
-prints statistics. Flags go before the URL. Nothing is decoded or shown; --save
-keeps the video for a player. Latency is one-way, from the publisher's capture
-time stamps: on another machine's clock it is off by what the clocks differ.
+prints statistics. Nothing is decoded or shown; --save keeps the video for a
+player. Latency is one-way, from the publisher's capture time stamps: on another
+machine's clock it is off by what the clocks differ.
 
 Exit codes: 0 a frame came, 1 none did, or the connection was lost, 2 no
 connection, 3 bad input, 4 refused by the server.`,
 		Flags: mediaFlags(
-			&cli.StringFlag{Name: "tracks", Value: "audio,video", Usage: "ask for `KINDS`: audio, video or both", EnvVars: []string{"WEIR_TRACKS"}},
-			&cli.StringFlag{Name: "save", Usage: "write the video to `FILE` (IVF)", EnvVars: []string{"WEIR_SAVE"}},
+			&cli.StringFlag{Name: "tracks", Value: "audio,video", Usage: "ask for `KINDS`: audio, video or both", EnvVars: env("TRACKS")},
+			&cli.StringFlag{Name: "save", Usage: "write the video to `FILE` (IVF)", EnvVars: env("SAVE")},
 		),
 		Action: view,
 	}
@@ -42,12 +39,12 @@ func view(c *cli.Context) error {
 		return err
 	}
 	if len(args) > 1 {
-		return cli.Exit("weir view: one URL is expected, not "+strings.Join(args, " "), exitInput)
+		return badInput(fmt.Errorf("view: one URL is expected, not %s", strings.Join(args, " ")))
 	}
 	report := newReporter(c)
 	cfg := client.ViewConfig{URL: args[0], Wait: c.Duration("wait"), Log: report.log}
 	if err := wantedTracks(&cfg, c.String("tracks")); err != nil {
-		return cli.Exit("weir view: --tracks: "+err.Error(), exitInput)
+		return badInput(fmt.Errorf("view: --tracks: %w", err))
 	}
 	save := func() error { return nil }
 	if path := c.String("save"); path != "" {
@@ -74,9 +71,9 @@ func view(c *cli.Context) error {
 	report.final(final)
 	switch {
 	case final.FirstFrame == 0:
-		return cli.Exit(fmt.Sprintf("weir view: connected to %s, but no frame came", final.URL), exitFailure)
+		return cli.Exit(fmt.Sprintf("view: connected to %s, but no frame came", final.URL), exitFailure)
 	case lost:
-		return cli.Exit("weir view: connection lost", exitFailure)
+		return cli.Exit("view: connection lost", exitFailure)
 	}
 	return nil
 }
@@ -84,9 +81,7 @@ func view(c *cli.Context) error {
 // receive views until it is interrupted, its time is up, or the connection is
 // lost, and returns the statistics of it all.
 func receive(c *cli.Context, cfg client.ViewConfig, report *reporter) (final client.Stats, lost bool, err error) {
-	ctx, stop := signal.NotifyContext(c.Context, os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	connecting, cancel := context.WithTimeout(ctx, connectTime+c.Duration("wait"))
+	connecting, cancel := context.WithTimeout(c.Context, connectTime+c.Duration("wait"))
 	defer cancel()
 	v, err := client.View(connecting, cfg)
 	if err != nil {
@@ -94,7 +89,7 @@ func receive(c *cli.Context, cfg client.ViewConfig, report *reporter) (final cli
 	}
 	report.connected("viewing", v.Stats())
 
-	running, cancel := withDuration(ctx, c.Duration("duration"))
+	running, cancel := withDuration(c.Context, c.Duration("duration"))
 	defer cancel()
 	ended := make(chan error, 1)
 	go func() {

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 
 	"github.com/pion/rtp"
@@ -22,6 +23,7 @@ type Recorder struct {
 	builder *samplebuilder.SampleBuilder
 	first   uint32 // RTP timestamp of the first frame written
 	last    int64  // of the last one, since first
+	step    int64  // from the one before it
 	frames  uint32
 	err     error // the first one; nothing is written after
 }
@@ -36,7 +38,7 @@ func NewRecorder(path string) (*Recorder, error) {
 		return nil, fmt.Errorf("record: %w", err)
 	}
 	r := &Recorder{file: f}
-	if _, err := f.Write(ivfHeader("VP80", 0, 0, 0)); err != nil {
+	if _, err := f.Write(ivfHeader("VP80", 0, 0)); err != nil {
 		f.Close()
 		return nil, fmt.Errorf("record: %w", err)
 	}
@@ -44,7 +46,7 @@ func NewRecorder(path string) (*Recorder, error) {
 }
 
 // ivfHeader is a file header with a time base of 1/90000 s.
-func ivfHeader(fourCC string, width, height uint16, frames uint32) []byte {
+func ivfHeader(fourCC string, width, height uint16) []byte {
 	b := make([]byte, 32)
 	copy(b, "DKIF")
 	binary.LittleEndian.PutUint16(b[6:], 32)
@@ -53,7 +55,6 @@ func ivfHeader(fourCC string, width, height uint16, frames uint32) []byte {
 	binary.LittleEndian.PutUint16(b[14:], height)
 	binary.LittleEndian.PutUint32(b[16:], videoClock)
 	binary.LittleEndian.PutUint32(b[20:], 1)
-	binary.LittleEndian.PutUint32(b[24:], frames)
 	return b
 }
 
@@ -119,7 +120,7 @@ func (r *Recorder) drain() {
 				continue
 			}
 			r.first = s.PacketTimestamp
-			if _, r.err = r.file.WriteAt(ivfHeader(fourCC(r.track.Codec), width, height, 0), 0); r.err != nil {
+			if _, r.err = r.file.WriteAt(ivfHeader(fourCC(r.track.Codec), width, height), 0); r.err != nil {
 				return
 			}
 		}
@@ -128,7 +129,7 @@ func (r *Recorder) drain() {
 		if r.frames > 0 && at <= r.last {
 			continue
 		}
-		r.last = at
+		r.step, r.last = at-r.last, at
 		head := make([]byte, 12, 12+len(data))
 		binary.LittleEndian.PutUint32(head, uint32(len(data)))
 		binary.LittleEndian.PutUint64(head[4:], uint64(at))
@@ -175,8 +176,9 @@ func (r *Recorder) Close() error {
 		r.drain()
 	}
 	if r.err == nil {
+		// Called the number of frames, and read by players as the length.
 		var n [4]byte
-		binary.LittleEndian.PutUint32(n[:], r.frames)
+		binary.LittleEndian.PutUint32(n[:], uint32(min(r.last+r.step, math.MaxUint32)))
 		_, r.err = r.file.WriteAt(n[:], 24)
 	}
 	if err := errors.Join(r.err, r.file.Close()); err != nil {

@@ -1,0 +1,180 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"weir/sfu/client"
+)
+
+// runWeir runs the command line and returns what it prints and its exit code.
+func runWeir(ctx context.Context, args ...string) (stdout string, code int, err error) {
+	var out bytes.Buffer
+	a := app()
+	a.Writer, a.ErrWriter = &out, io.Discard
+	err = a.RunContext(ctx, flagsFirst(append([]string{"weir"}, args...), commands()))
+	var coder cli.ExitCoder
+	switch {
+	case errors.As(err, &coder):
+		code = coder.ExitCode()
+	case err != nil:
+		code = exitFailure
+	}
+	return out.String(), code, err
+}
+
+// startNode runs a node of its own network and returns the URL it serves.
+func startNode(t *testing.T, flags ...string) string {
+	t.Helper()
+	dir := t.TempDir()
+	ready := filepath.Join(dir, "ready.json")
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() {
+		_, _, err := runWeir(ctx, append([]string{"node", "--http", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--media-port", "0",
+			"--data-dir", dir, "--ready-file", ready, "--log-level", "error"}, flags...)...)
+		ended <- err
+	}()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-ended; err != nil {
+			t.Errorf("node: %v", err)
+		}
+	})
+	poll := time.NewTicker(10 * time.Millisecond)
+	defer poll.Stop()
+	deadline := time.After(20 * time.Second)
+	for {
+		if b, err := os.ReadFile(ready); err == nil {
+			var info readyInfo
+			if err := json.Unmarshal(b, &info); err != nil {
+				t.Fatal(err)
+			}
+			return info.HTTP
+		}
+		select {
+		case <-poll.C:
+		case err := <-ended:
+			ended <- err
+			t.Fatalf("node ended: %v", err)
+		case <-deadline:
+			t.Fatal("node not ready within 20 s")
+		}
+	}
+}
+
+func TestPublishAndView(t *testing.T) {
+	if testing.Short() {
+		t.Skip("runs a node")
+	}
+	node := startNode(t)
+	published := make(chan string, 1)
+	go func() {
+		out, code, err := runWeir(t.Context(), "publish", node+"/whip/demo", "--pattern", "--duration", "6s", "--interval", "500ms", "--json")
+		if code != 0 {
+			t.Errorf("publish: exit %d: %v\n%s", code, err, out)
+		}
+		published <- out
+	}()
+
+	file := filepath.Join(t.TempDir(), "out.ivf")
+	// Nobody publishes yet, perhaps: --wait.
+	out, code, err := runWeir(t.Context(), "view", "--duration", "2s", "--interval", "500ms", "--wait", "5s", "--save", file, node+"/whep/demo")
+	if code != 0 {
+		t.Errorf("view: exit %d: %v", code, err)
+	}
+	for _, want := range []string{"viewing " + node + "/whep/demo: answer after", "kbit/s", "frames/s", " 0 lost", "latency p50", "first frame after"} {
+		if !strings.Contains(out, want) {
+			t.Errorf("view prints no %q:\n%s", want, out)
+		}
+	}
+	if s, err := client.Open(file); err != nil || s.Length() < time.Second {
+		t.Errorf("saved video: %v", err)
+	}
+
+	out, code, err = runWeir(t.Context(), "view", "--tracks", "audio", "--duration", "1s", "--json", node+"/whep/demo")
+	if code != 0 {
+		t.Errorf("view of audio: exit %d: %v", code, err)
+	}
+	if last := lastLine(t, out); last["final"] != true || len(last["tracks"].([]any)) != 1 || last["packets"].(float64) < 20 {
+		t.Errorf("view of audio ends with %v", last)
+	}
+
+	out = <-published
+	last := lastLine(t, out)
+	if last["final"] != true || last["acked"] != true || last["frames"].(float64) < 100 || last["url"] != node+"/whip/demo" {
+		t.Errorf("publish ends with %v", last)
+	}
+	if lines := strings.Count(out, "\n"); lines < 8 || strings.Count(out, `{"final":false`) != lines-1 {
+		t.Errorf("%d lines of JSON:\n%s", lines, out)
+	}
+}
+
+func lastLine(t *testing.T, out string) (object map[string]any) {
+	t.Helper()
+	lines := strings.Split(strings.TrimSpace(out), "\n")
+	if err := json.Unmarshal([]byte(lines[len(lines)-1]), &object); err != nil {
+		t.Fatalf("last line: %v\n%s", err, out)
+	}
+	return object
+}
+
+func TestMediaExitCodes(t *testing.T) {
+	full := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		http.Error(w, "no node has room: sessions", http.StatusServiceUnavailable)
+	}))
+	defer full.Close()
+	wrong := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(http.StatusCreated)
+	}))
+	defer wrong.Close()
+	bad := filepath.Join(t.TempDir(), "bad.ivf")
+	if err := os.WriteFile(bad, []byte("DKIF and then nothing of use, not even a codec"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+
+	for _, c := range []struct {
+		args []string
+		code int
+		text string
+	}{
+		{[]string{"publish", "--pattern", full.URL}, exitRefused, "publish: refused by " + full.URL + `: 503 Service Unavailable: "no node has room: sessions"`},
+		{[]string{"view", full.URL}, exitRefused, "view: refused by"},
+		{[]string{"view", wrong.URL}, exitFailure, "bad answer"},
+		{[]string{"publish", "--pattern", "http://127.0.0.1:1/whip/a"}, exitConnection, "no connection"},
+		{[]string{"view", "http://127.0.0.1:1/whep/a"}, exitConnection, "no connection"},
+		{[]string{"view", "127.0.0.1:8080/whep/a"}, exitInput, "not an http or https URL"},
+		{[]string{"view"}, exitInput, "a URL is expected"},
+		{[]string{"view", full.URL, full.URL}, exitInput, "one URL is expected"},
+		{[]string{"view", "--tracks", "smell", full.URL}, exitInput, `"smell"; expected audio, video`},
+		{[]string{"view", "--interval", "0s", full.URL}, exitInput, "--interval must be positive"},
+		{[]string{"view", "--interval", "soon", full.URL}, exitInput, "soon"},
+		{[]string{"view", "--save", filepath.Join(bad, "out.ivf"), full.URL}, exitInput, "record: open"},
+		{[]string{"publish", full.URL}, exitInput, "nothing to send"},
+		{[]string{"publish", "--pattern", bad, full.URL}, exitInput, "both --pattern and files"},
+		{[]string{"publish", bad, full.URL}, exitInput, bad + ": IVF"},
+		{[]string{"publish", filepath.Join(t.TempDir(), "absent.ivf"), full.URL}, exitInput, "no such file"},
+	} {
+		_, code, err := runWeir(t.Context(), c.args...)
+		if err == nil || code != c.code || !strings.Contains(err.Error(), c.text) {
+			t.Errorf("weir %s: exit %d: %v\nwant %d and %q", strings.Join(c.args, " "), code, err, c.code, c.text)
+		}
+	}
+
+	out, _, _ := runWeir(t.Context(), "view", "--json", full.URL)
+	if last := lastLine(t, out); last["final"] != true || last["code"] != float64(exitRefused) || !strings.Contains(last["error"].(string), "no node has room") {
+		t.Errorf("with --json: %v", last)
+	}
+}
