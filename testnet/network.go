@@ -1,0 +1,587 @@
+// Package testnet runs many weir nodes on one machine, as real processes on
+// loopback: for demonstrations, for tests and for benchmarks.
+//
+// A test brings up a network that dies with it, whatever happens to the test:
+//
+//	n, err := testnet.Up(ctx, testnet.Config{Dir: t.TempDir(), N: 3, Binary: weir})
+//	if err != nil {
+//		t.Fatal(err)
+//	}
+//	t.Cleanup(func() { n.Close() })
+//	whip := n.Node("n1").HTTP + "/whip/demo"
+//
+// Without Binary, nodes run this process's own executable, which is right in
+// the weir command and wrong in a test.
+package testnet
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+	"golang.org/x/sync/errgroup"
+)
+
+var (
+	// ErrBusy means that a testnet runs in that directory already.
+	ErrBusy = errors.New("testnet is running")
+	// ErrNone means that there is no testnet in that directory.
+	ErrNone = errors.New("no testnet")
+)
+
+const (
+	defaultTimeout = time.Minute
+	// grace is what nodes told to end have for it.
+	grace = 5 * time.Second
+	// reapTime is what the kernel has to end a process that was killed.
+	reapTime = 5 * time.Second
+	// askTimeout bounds one request to a node.
+	askTimeout = 5 * time.Second
+	// maxReply bounds what is read of its answer, in bytes.
+	maxReply = 64 << 20
+	// asksAtOnce bounds the nodes that are asked together.
+	asksAtOnce = 8
+)
+
+// Config says what network to bring up.
+type Config struct {
+	// Dir is where logs, data and testnet.json go. It is created; if it exists,
+	// it must be empty or an earlier testnet's.
+	Dir string
+	// N is the number of nodes, named n1, n2, …; n1 is whom all others join by.
+	N int
+
+	Regions   int                  // nodes are in r1, r2, … rRegions in turn; 0: in none
+	Binary    string               // weir; default: this process's executable
+	NodeFlags func(i int) []string // further flags of node i, from 1; they win over testnet's own
+	Timeout   time.Duration        // of the whole of Up; default one minute
+	Log       *slog.Logger         // default: discarded
+
+	// Detach lets the nodes outlive this process. By default the kernel kills
+	// them when it ends, and the Network must be closed.
+	Detach bool
+}
+
+// A Node is one process of a Network.
+type Node struct {
+	Name   string  `json:"name"`
+	PID    int     `json:"pid"`
+	Start  string  `json:"start"` // which of all processes that ever have PID
+	Region string  `json:"region,omitempty"`
+	PeerID peer.ID `json:"peer_id,omitempty"`
+
+	P2P   []string `json:"p2p,omitempty"`   // libp2p addresses with /p2p/ID
+	HTTP  string   `json:"http,omitempty"`  // base URL of WHIP, WHEP and the console
+	Admin string   `json:"admin,omitempty"` // base URL of the admin API
+	Media string   `json:"media,omitempty"` // UDP address
+
+	Dir string   `json:"dir"` // of its data
+	Log string   `json:"log"` // file
+	Arg []string `json:"arg"` // of the process, without its name
+}
+
+// Network is a testnet: owned, if it comes from [Up] without Detach, or just
+// known, if it comes from [Open]. Its methods may be called from several
+// goroutines. It starts no goroutine but one that an owned Network needs to
+// keep a thread.
+type Network struct {
+	dir     string
+	binary  string
+	log     *slog.Logger
+	starter *starter // nil if not owned
+
+	mu    sync.Mutex
+	state state
+	own   map[string]*os.Process // children not yet waited for, by name
+
+	ending sync.Once
+	ended  error // of ending
+}
+
+// Up starts cfg.N nodes and returns when all are ready and each sees the
+// records of all. If one exits, the error has the end of its log; if Up fails,
+// nothing is left running. The error wraps [ErrBusy] if a testnet runs in
+// cfg.Dir. ctx bounds the starting only.
+func Up(ctx context.Context, cfg Config) (*Network, error) {
+	if cfg.N < 1 {
+		return nil, fmt.Errorf("testnet of %d nodes: at least one is needed", cfg.N)
+	}
+	if cfg.Regions < 0 {
+		return nil, fmt.Errorf("testnet of %d regions", cfg.Regions)
+	}
+	if cfg.Dir == "" {
+		return nil, errors.New("testnet: no directory named")
+	}
+	dir, err := filepath.Abs(cfg.Dir)
+	if err != nil {
+		return nil, err
+	}
+	binary := cfg.Binary
+	if binary == "" {
+		if binary, err = os.Executable(); err != nil {
+			return nil, err
+		}
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	unlock, err := claim(dir)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+
+	n := &Network{
+		dir: dir, binary: binary, log: cfg.Log, own: map[string]*os.Process{},
+		state: state{Version: stateVersion, Started: time.Now(), Binary: binary},
+	}
+	if !cfg.Detach {
+		n.starter = newStarter()
+	}
+	timeout := cfg.Timeout
+	if timeout == 0 {
+		timeout = defaultTimeout
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, timeout, fmt.Errorf("not up after %v", timeout))
+	defer cancel()
+	if err := n.up(ctx, cfg); err != nil {
+		if e := n.end(0); e != nil {
+			err = errors.Join(err, e)
+		}
+		return nil, err
+	}
+	return n, nil
+}
+
+func (n *Network) up(ctx context.Context, cfg Config) error {
+	var join []string
+	for i := 1; i <= cfg.N; i++ {
+		name := fmt.Sprintf("n%d", i)
+		node := Node{Name: name, Dir: filepath.Join(n.dir, name), Log: filepath.Join(n.dir, name, "log")}
+		if cfg.Regions > 0 {
+			node.Region = fmt.Sprintf("r%d", (i-1)%cfg.Regions+1)
+		}
+		node.Arg = append([]string{"node",
+			"--data-dir", node.Dir, "--ready-file", node.readyFile(), "--region", node.Region,
+			"--http", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--media-port", "0",
+			// The CPU is everybody's on one machine: it would fill all nodes at once.
+			"--cpu-limit", "0",
+		}, join...)
+		if cfg.NodeFlags != nil {
+			node.Arg = append(node.Arg, cfg.NodeFlags(i)...)
+		}
+		if err := n.start(node); err != nil {
+			return err
+		}
+		if i > 1 {
+			continue
+		}
+		if err := n.awaitReady(ctx, name); err != nil {
+			return err
+		}
+		for _, a := range n.Node(name).P2P {
+			join = append(join, "--bootstrap", a)
+		}
+	}
+	var work errgroup.Group
+	for _, node := range n.Nodes()[1:] {
+		work.Go(func() error { return n.awaitReady(ctx, node.Name) })
+	}
+	if err := work.Wait(); err != nil {
+		return err
+	}
+	return n.AwaitRecords(ctx)
+}
+
+func (n Node) readyFile() string { return filepath.Join(n.Dir, "ready.json") }
+
+// start starts a process for node and adds it to the state, which is written at
+// once: whatever happens, Open finds every process.
+func (n *Network) start(node Node) error {
+	if err := os.MkdirAll(node.Dir, 0o755); err != nil {
+		return err
+	}
+	if err := os.Remove(node.readyFile()); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	log, err := os.OpenFile(node.Log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	cmd := exec.Command(n.binary, node.Arg...)
+	cmd.Env = nodeEnv()
+	cmd.Stdout, cmd.Stderr = log, log
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // a terminal's Ctrl-C is not for it
+	start := cmd.Start
+	if n.starter != nil {
+		start = func() error { return n.starter.start(cmd) }
+	}
+	if err := start(); err != nil {
+		return fmt.Errorf("start %s: %w", node.Name, err)
+	}
+	proc, err := readProc(cmd.Process.Pid) // ours, even if it has ended: nobody has waited for it
+	if err != nil {
+		_ = cmd.Process.Kill()
+		_, _ = cmd.Process.Wait()
+		return fmt.Errorf("start %s: this system does not tell when a process began: %w", node.Name, err)
+	}
+	node.PID, node.Start = cmd.Process.Pid, proc.start
+	n.log.Debug("node started", "node", node.Name, "pid", node.PID)
+
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.own[node.Name] = cmd.Process
+	if i := n.index(node.Name); i >= 0 {
+		n.state.Nodes[i] = node
+	} else {
+		n.state.Nodes = append(n.state.Nodes, node)
+	}
+	return writeState(n.dir, n.state)
+}
+
+// index of a node in the state, or -1. n.mu is held.
+func (n *Network) index(name string) int {
+	return slices.IndexFunc(n.state.Nodes, func(o Node) bool { return o.Name == name })
+}
+
+// awaitReady waits for the node's ready file and takes its addresses from it.
+func (n *Network) awaitReady(ctx context.Context, name string) error {
+	node := n.Node(name)
+	err := n.await(ctx, node, func() (bool, error) {
+		b, err := os.ReadFile(node.readyFile())
+		if errors.Is(err, fs.ErrNotExist) {
+			return false, nil
+		}
+		if err != nil {
+			return false, err
+		}
+		return true, json.Unmarshal(b, &struct {
+			PeerID *peer.ID  `json:"peer_id"`
+			P2P    *[]string `json:"p2p"`
+			HTTP   *string   `json:"http"`
+			Admin  *string   `json:"admin"`
+			Media  *string   `json:"media"`
+		}{&node.PeerID, &node.P2P, &node.HTTP, &node.Admin, &node.Media})
+	})
+	if err != nil {
+		return fmt.Errorf("%s is not ready: %w", name, err)
+	}
+	n.log.Debug("node is ready", "node", name, "peer", node.PeerID, "http", node.HTTP)
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.state.Nodes[n.index(name)] = node
+	return writeState(n.dir, n.state)
+}
+
+// await asks done again and again until it reports true or an error, the node
+// exits, or ctx ends.
+func (n *Network) await(ctx context.Context, node Node, done func() (bool, error)) error {
+	tick := time.NewTicker(poll)
+	defer tick.Stop()
+	for {
+		if ok, err := done(); ok || err != nil {
+			return err
+		}
+		if !alive(node.PID, node.Start) {
+			return fmt.Errorf("it exited%s; the end of %s:\n%s", n.reap(node.Name), node.Log, logTail(node.Log))
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// reap waits for a child that has ended, so that no zombie is left, and says
+// how it ended if that is known.
+func (n *Network) reap(name string) string {
+	n.mu.Lock()
+	child := n.own[name]
+	delete(n.own, name)
+	n.mu.Unlock()
+	if child == nil {
+		return ""
+	}
+	s, err := child.Wait()
+	if err != nil {
+		return ""
+	}
+	return " (" + s.String() + ")"
+}
+
+// AwaitRecords returns when each node that is alive and not stopped sees a
+// valid record of each other one, and of itself.
+func (n *Network) AwaitRecords(ctx context.Context) error {
+	var running []Node
+	for _, node := range n.Nodes() {
+		if p, err := lookup(node.PID, node.Start); err == nil && p.state != 'T' {
+			running = append(running, node)
+		}
+	}
+	var work errgroup.Group
+	work.SetLimit(asksAtOnce)
+	for _, node := range running {
+		work.Go(func() error {
+			missing := []string{"all"}
+			err := n.await(ctx, node, func() (bool, error) {
+				seen, err := node.Records(ctx)
+				if err != nil {
+					return false, nil // not yet, or it is ending, which await sees
+				}
+				missing = nil
+				for _, other := range running {
+					if !slices.Contains(seen, other.PeerID) {
+						missing = append(missing, other.Name)
+					}
+				}
+				return len(missing) == 0, nil
+			})
+			if err != nil && ctx.Err() != nil {
+				return fmt.Errorf("%s does not see the records of %s: %w", node.Name, strings.Join(missing, " "), err)
+			}
+			if err != nil {
+				return fmt.Errorf("%s: %w", node.Name, err)
+			}
+			return nil
+		})
+	}
+	return work.Wait()
+}
+
+// Records returns the nodes whose records are valid as n sees them.
+func (n Node) Records(ctx context.Context) ([]peer.ID, error) {
+	var records []struct {
+		Node  peer.ID `json:"node"`
+		Valid bool    `json:"valid"`
+	}
+	if err := n.Get(ctx, "/records", &records); err != nil {
+		return nil, err
+	}
+	var seen []peer.ID
+	for _, r := range records {
+		if r.Valid {
+			seen = append(seen, r.Node)
+		}
+	}
+	return seen, nil
+}
+
+// client asks nodes. It keeps no connections: a test would find them leaked,
+// and a node that ends would wait for them.
+var client = &http.Client{Timeout: askTimeout, Transport: &http.Transport{DisableKeepAlives: true}}
+
+// Get asks the node's admin API for path, such as /status, and decodes the
+// answer into v.
+func (n Node) Get(ctx context.Context, path string, v any) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, n.Admin+"/api/v1"+path, nil)
+	if err != nil {
+		return err
+	}
+	resp, err := client.Do(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(io.LimitReader(resp.Body, maxReply))
+	if err != nil {
+		return fmt.Errorf("%s: %w", req.URL, err)
+	}
+	if resp.StatusCode != http.StatusOK {
+		return fmt.Errorf("%s: %s: %s", req.URL, resp.Status, strings.TrimSpace(string(b)))
+	}
+	if err := json.Unmarshal(b, v); err != nil {
+		return fmt.Errorf("%s: %w", req.URL, err)
+	}
+	return nil
+}
+
+// Open returns the testnet in dir, as it is, whoever brought it up. The error
+// wraps [ErrNone] if there is none.
+func Open(dir string) (*Network, error) {
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return nil, err
+	}
+	s, err := readState(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%w in %s", ErrNone, dir)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &Network{dir: dir, binary: s.Binary, log: slog.New(slog.DiscardHandler), state: s, own: map[string]*os.Process{}}, nil
+}
+
+// Dir returns the network's directory.
+func (n *Network) Dir() string { return n.dir }
+
+// Nodes returns all nodes, dead ones too, in the order of their start.
+func (n *Network) Nodes() []Node {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return slices.Clone(n.state.Nodes)
+}
+
+// Node returns the node of that name. It panics if there is none: names are
+// known, n1 to nN.
+func (n *Network) Node(name string) Node {
+	node, err := n.find(name)
+	if err != nil {
+		panic(err)
+	}
+	return node
+}
+
+func (n *Network) find(name string) (Node, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if i := n.index(name); i >= 0 {
+		return n.state.Nodes[i], nil
+	}
+	return Node{}, fmt.Errorf("no node %q: there are n1 to n%d", name, len(n.state.Nodes))
+}
+
+// Alive reports whether the node's process runs, stopped or not.
+func (n *Network) Alive(name string) bool {
+	node, err := n.find(name)
+	return err == nil && alive(node.PID, node.Start)
+}
+
+// Signal sends sig to a node. The error wraps [os.ErrProcessDone] if it runs no
+// more, whoever has its pid now.
+func (n *Network) Signal(name string, sig syscall.Signal) error {
+	node, err := n.find(name)
+	if err != nil {
+		return err
+	}
+	if err := signal(node.PID, node.Start, sig); err != nil {
+		return fmt.Errorf("%s, pid %d: %w", name, node.PID, err)
+	}
+	return nil
+}
+
+// Kill ends a node without warning (SIGKILL) and returns once it is gone.
+func (n *Network) Kill(name string) error {
+	if err := n.Signal(name, syscall.SIGKILL); err != nil {
+		return err
+	}
+	if n.awaitEnd([]Node{n.Node(name)}, reapTime) > 0 {
+		return fmt.Errorf("%s has not ended %v after it was killed", name, reapTime)
+	}
+	return nil
+}
+
+// Pause stops a node (SIGSTOP): its sockets stay open, and nobody answers.
+func (n *Network) Pause(name string) error { return n.Signal(name, syscall.SIGSTOP) }
+
+// Resume lets a paused node go on.
+func (n *Network) Resume(name string) error { return n.Signal(name, syscall.SIGCONT) }
+
+// Restart kills a node if it runs, and starts it again with the same flags and
+// data: it has its peer ID again, but other ports unless its flags fix them. It
+// returns when the node is ready, which is before others see its new record.
+func (n *Network) Restart(ctx context.Context, name string) error {
+	if err := n.Kill(name); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		return err
+	}
+	n.reap(name)
+	if err := n.start(n.Node(name)); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, defaultTimeout, fmt.Errorf("not ready after %v", defaultTimeout))
+	defer cancel()
+	return n.awaitReady(ctx, name)
+}
+
+// Down ends all nodes, in good order if they do so within a few seconds, and
+// removes testnet.json. Logs and data stay. It may be called more than once.
+func (n *Network) Down() error {
+	unlock, err := lock(n.dir)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	return n.end(grace)
+}
+
+// Close kills all nodes of an owned Network and removes testnet.json: once it
+// has returned, no process is left. It may be called more than once. A Network
+// from [Open], or one that was detached, is left alone.
+func (n *Network) Close() error {
+	if n.starter == nil {
+		return nil
+	}
+	return n.end(0)
+}
+
+// end ends all nodes, at once or with a grace for those that end in good order.
+func (n *Network) end(grace time.Duration) error {
+	n.ending.Do(func() { n.ended = n.endNodes(grace) })
+	return n.ended
+}
+
+func (n *Network) endNodes(grace time.Duration) error {
+	nodes := n.Nodes()
+	send := func(sig syscall.Signal) {
+		for _, node := range nodes {
+			if err := signal(node.PID, node.Start, sig); err != nil && !errors.Is(err, os.ErrProcessDone) {
+				n.log.Warn("node not signalled", "node", node.Name, "pid", node.PID, "err", err)
+			}
+		}
+	}
+	if grace > 0 {
+		send(syscall.SIGTERM)
+		send(syscall.SIGCONT) // a paused one hears it then
+		if left := n.awaitEnd(nodes, grace); left > 0 {
+			n.log.Warn("nodes did not end by themselves", "nodes", left, "after", grace)
+		}
+	}
+	send(syscall.SIGKILL)
+	left := n.awaitEnd(nodes, reapTime)
+	if n.starter != nil {
+		n.starter.close()
+	}
+	if left > 0 {
+		return fmt.Errorf("%d nodes have not ended %v after they were killed", left, reapTime)
+	}
+	if s, err := readState(n.dir); err != nil || !s.Started.Equal(n.state.Started) {
+		return nil // somebody else has ended the nodes, and perhaps begun anew
+	}
+	return removeState(n.dir)
+}
+
+// awaitEnd waits until nodes have ended, at most for the time given, and
+// returns how many have not.
+func (n *Network) awaitEnd(nodes []Node, most time.Duration) (left int) {
+	tick := time.NewTicker(poll)
+	defer tick.Stop()
+	for deadline := time.Now().Add(most); ; <-tick.C {
+		left = 0
+		for _, node := range nodes {
+			if alive(node.PID, node.Start) {
+				left++
+			} else {
+				n.reap(node.Name)
+			}
+		}
+		if left == 0 || time.Now().After(deadline) {
+			return left
+		}
+	}
+}

@@ -1,0 +1,139 @@
+package testnet
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"syscall"
+	"time"
+)
+
+const (
+	stateFile = "testnet.json"
+	// lockFile is locked while the nodes of a directory are started or ended.
+	// It stays, and marks the directory as one that Up may clear.
+	lockFile     = "testnet.lock"
+	stateVersion = 1
+)
+
+var nodeDir = regexp.MustCompile(`^n[1-9][0-9]*$`)
+
+// state is the content of testnet.json.
+type state struct {
+	Version int       `json:"version"`
+	Started time.Time `json:"started"`
+	Binary  string    `json:"binary"`
+	Nodes   []Node    `json:"nodes"`
+}
+
+// readState returns fs.ErrNotExist if dir has no testnet.
+func readState(dir string) (state, error) {
+	path := filepath.Join(dir, stateFile)
+	b, err := os.ReadFile(path)
+	if errors.Is(err, syscall.ENOTDIR) {
+		return state{}, fmt.Errorf("%s is not a directory", dir)
+	}
+	if err != nil {
+		return state{}, err
+	}
+	var s state
+	if err := json.Unmarshal(b, &s); err != nil {
+		return state{}, fmt.Errorf("%s is damaged (%w): end its nodes by hand, if any run, and delete it", path, err)
+	}
+	if s.Version != stateVersion {
+		return state{}, fmt.Errorf("%s has version %d, this weir knows %d: use the weir that wrote it", path, s.Version, stateVersion)
+	}
+	return s, nil
+}
+
+// writeState replaces the state so that a reader sees the old or the new one.
+func writeState(dir string, s state) error {
+	b, err := json.MarshalIndent(s, "", "  ")
+	if err != nil {
+		return err
+	}
+	path := filepath.Join(dir, stateFile)
+	if err := os.WriteFile(path+".tmp", append(b, '\n'), 0o644); err != nil {
+		return err
+	}
+	return os.Rename(path+".tmp", path)
+}
+
+func removeState(dir string) error {
+	if err := os.Remove(filepath.Join(dir, stateFile)); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+// lock returns how to unlock dir. The kernel does it if this process dies.
+func lock(dir string) (unlock func(), err error) {
+	f, err := os.OpenFile(filepath.Join(dir, lockFile), os.O_CREATE|os.O_RDWR, 0o644)
+	if err != nil {
+		return nil, err
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		f.Close()
+		if errors.Is(err, syscall.EWOULDBLOCK) {
+			return nil, fmt.Errorf("%w: another process is starting or ending the nodes in %s", ErrBusy, dir)
+		}
+		return nil, fmt.Errorf("lock %s: %w", f.Name(), err)
+	}
+	return func() { f.Close() }, nil
+}
+
+// claim makes dir ready for a new testnet and locks it. Logs and data of an
+// earlier one go. A directory with anything else in it is left alone.
+func claim(dir string) (unlock func(), err error) {
+	entries, err := os.ReadDir(dir)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			return nil, err
+		}
+	case errors.Is(err, syscall.ENOTDIR):
+		return nil, fmt.Errorf("%s is not a directory", dir)
+	case err != nil:
+		return nil, err
+	case len(entries) > 0:
+		if _, err := os.Stat(filepath.Join(dir, lockFile)); err != nil {
+			return nil, fmt.Errorf("%s has other files in it: name a directory that is empty, new, or an earlier testnet's", dir)
+		}
+	}
+	if unlock, err = lock(dir); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			unlock()
+		}
+	}()
+	s, err := readState(dir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	running := 0
+	for _, n := range s.Nodes {
+		if alive(n.PID, n.Start) {
+			running++
+		}
+	}
+	if running > 0 {
+		return nil, fmt.Errorf("%w: %d of its %d nodes run in %s: end them first (weir testnet down --dir %s)", ErrBusy, running, len(s.Nodes), dir, dir)
+	}
+	if err := removeState(dir); err != nil {
+		return nil, err
+	}
+	for _, e := range entries {
+		if e.IsDir() && nodeDir.MatchString(e.Name()) {
+			if err := os.RemoveAll(filepath.Join(dir, e.Name())); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return unlock, nil
+}
