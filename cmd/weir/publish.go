@@ -177,9 +177,17 @@ func (r *reporter) connected(what string, s client.Stats) {
 		return
 	}
 	for _, hop := range s.Hops[1:] {
-		fmt.Fprintf(r.out, "redirected to %s\n", hop)
+		fmt.Fprintf(r.out, "redirected to %s\n", withoutTicket(hop))
 	}
-	fmt.Fprintf(r.out, "%s %s: answer after %s, connected after %s\n", what, s.URL, millis(s.Answered), millis(s.Connected))
+	fmt.Fprintf(r.out, "%s %s: answer after %s, connected after %s\n", what, withoutTicket(s.URL), millis(s.Answered), millis(s.Connected))
+}
+
+// withoutTicket shortens a URL for people, whom its query does not interest.
+func withoutTicket(url string) string {
+	if before, _, ok := strings.Cut(url, "?"); ok {
+		return before + "?…"
+	}
+	return url
 }
 
 // until prints stats every interval until done delivers, and returns that.

@@ -71,7 +71,7 @@ func view(c *cli.Context) error {
 	report.final(final)
 	switch {
 	case final.FirstFrame == 0:
-		return cli.Exit(fmt.Sprintf("view: connected to %s, but no frame came", final.URL), exitFailure)
+		return cli.Exit(fmt.Sprintf("view: connected to %s, but no frame came", withoutTicket(final.URL)), exitFailure)
 	case lost:
 		return cli.Exit("view: connection lost", exitFailure)
 	}

@@ -113,6 +113,21 @@ func TestPublishAndView(t *testing.T) {
 	}
 }
 
+// A server that does full ICE checks too, and finds the client by its
+// candidates.
+func TestFullICEServer(t *testing.T) {
+	t.Parallel()
+	s := newEchoServer(t, 2)
+	s.full = true
+	publish(t, s.URL+"/whip", Pattern())
+	v := view(t, ViewConfig{URL: s.URL + "/whep"})
+	select {
+	case <-v.FirstFrame():
+	case <-time.After(10 * time.Second):
+		t.Fatal("no frame within 10 s")
+	}
+}
+
 // keyframes collects when each keyframe of a stream arrived.
 type keyframes struct {
 	mu    sync.Mutex

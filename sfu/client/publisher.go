@@ -23,8 +23,8 @@ const (
 	// packetSize bounds RTP payloads, so that a packet with its header,
 	// extensions, RTX number and SRTP tag stays below 1,280 bytes with IP and UDP.
 	packetSize = 1160
-	// keyframeInterval is the least time between a keyframe and one sent because
-	// the server asked: what asks within it is answered at its end.
+	// keyframeInterval is the least time between two keyframes sent because the
+	// server asked: what asks within it is answered at its end.
 	keyframeInterval = 100 * time.Millisecond
 	reportInterval   = time.Second
 	// maxLag is how far behind the clip's clock a publisher catches up in a
@@ -201,7 +201,7 @@ func (p *Publisher) Run(ctx context.Context) error {
 	var (
 		line     = newTimeline(p.src)
 		start    = time.Now()
-		lastKey  = -keyframeInterval // when a keyframe was sent
+		lastJump = -keyframeInterval // when a keyframe was last sent on request
 		lastSent = -tick             // due time of the video frame sent last
 		report   time.Duration       // when sender reports are next
 		timer    = time.NewTimer(0)
@@ -222,7 +222,6 @@ func (p *Publisher) Run(ctx context.Context) error {
 			if t.kind == "video" {
 				lastSent = due
 				if f.key {
-					lastKey = now
 					p.asked.Store(false) // whoever asked before now, is served
 				}
 			}
@@ -230,9 +229,10 @@ func (p *Publisher) Run(ctx context.Context) error {
 			line.advance(track)
 			continue
 		}
-		if now >= lastKey+keyframeInterval && p.asked.Swap(false) &&
+		if now >= lastJump+keyframeInterval && p.asked.Swap(false) &&
 			// Without a keyframe to jump to, there is nothing to answer with.
 			line.jump(max(now, lastSent+tick)) {
+			lastJump = now
 			continue
 		}
 		if now >= report {
@@ -241,7 +241,7 @@ func (p *Publisher) Run(ctx context.Context) error {
 		}
 		next := min(due, report)
 		if p.asked.Load() {
-			next = min(next, lastKey+keyframeInterval)
+			next = min(next, lastJump+keyframeInterval)
 		}
 		timer.Reset(next - now)
 		select {
@@ -285,7 +285,9 @@ func (t *outTrack) send(f frame, due time.Duration, since func(time.Time) time.D
 	if f.key {
 		t.stats.FirstKeyframe = earlier(t.stats.FirstKeyframe, at)
 		t.stats.FirstFrame = earlier(t.stats.FirstFrame, at)
-		t.stats.Keyframes++
+		if t.kind == "video" {
+			t.stats.Keyframes++
+		}
 	}
 	t.stats.Frames++
 	t.stats.Packets += uint64(len(payloads))

@@ -34,6 +34,7 @@ type echoServer struct {
 	ready     chan struct{} // closed when want tracks have come
 	want      int
 
+	full            bool                   // full ICE, not lite; set before use
 	loseIn, loseOut func(*rtp.Header) bool // packets on their way; set before use
 	wg              sync.WaitGroup
 }
@@ -130,7 +131,7 @@ func (s *echoServer) peer() (*webrtc.PeerConnection, error) {
 	receiver, _ := report.NewReceiverInterceptor()
 	registry.Add(receiver)
 	var settings webrtc.SettingEngine
-	settings.SetLite(true)
+	settings.SetLite(!s.full)
 	settings.SetIncludeLoopbackCandidate(true)
 	return webrtc.NewAPI(webrtc.WithMediaEngine(m), webrtc.WithInterceptorRegistry(registry), webrtc.WithSettingEngine(settings)).
 		NewPeerConnection(webrtc.Configuration{})

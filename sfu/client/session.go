@@ -46,7 +46,8 @@ type Refused struct {
 }
 
 func (r *Refused) Error() string {
-	s := fmt.Sprintf("refused by %s: %d %s", r.URL, r.Status, http.StatusText(r.Status))
+	at, _, _ := strings.Cut(r.URL, "?") // without a ticket
+	s := fmt.Sprintf("refused by %s: %d %s", at, r.Status, http.StatusText(r.Status))
 	if r.Body != "" {
 		s += fmt.Sprintf(": %q", r.Body)
 	}

@@ -14,8 +14,8 @@ type Stats struct {
 	ICE           time.Duration // ICE connected
 	Connected     time.Duration // DTLS done: media can flow
 	FirstPacket   time.Duration // first RTP packet sent or received
-	FirstKeyframe time.Duration // first packet of the first keyframe
-	FirstFrame    time.Duration // first frame whose decoding needs no other was complete
+	FirstKeyframe time.Duration // first packet of the first keyframe of video
+	FirstFrame    time.Duration // that keyframe was complete: the first that can be decoded. Of audio, if that is the only track
 
 	Packets   uint64  // RTP packets: received once each, repairs included
 	Bytes     uint64  // of RTP payload
@@ -42,8 +42,8 @@ type TrackStats struct {
 	Packets   uint64  `json:"packets"`
 	Bytes     uint64  `json:"bytes"`
 	Lost      uint64  `json:"lost"`
-	Frames    uint64  `json:"frames"`
-	Keyframes uint64  `json:"keyframes"`
+	Frames    uint64  `json:"frames"`    // of audio: packets
+	Keyframes uint64  `json:"keyframes"` // of video
 	Bitrate   float64 `json:"bitrate"`
 
 	FirstPacket   time.Duration `json:"-"`
@@ -177,15 +177,14 @@ func (s *Stats) total() {
 		s.Lost += t.Lost
 		s.Bitrate += t.Bitrate
 		s.FirstPacket = earlier(s.FirstPacket, t.FirstPacket)
-		s.FirstKeyframe = earlier(s.FirstKeyframe, t.FirstKeyframe)
 		if t.Kind == "video" {
 			s.Frames += t.Frames
 			s.Keyframes += t.Keyframes
+		}
+		if t.Kind == "video" || len(s.Tracks) == 1 { // or audio alone
+			s.FirstKeyframe = earlier(s.FirstKeyframe, t.FirstKeyframe)
 			s.FirstFrame = earlier(s.FirstFrame, t.FirstFrame)
 		}
-	}
-	if s.FirstFrame == 0 && len(s.Tracks) == 1 { // audio alone
-		s.FirstFrame = s.Tracks[0].FirstFrame
 	}
 }
 

@@ -250,8 +250,7 @@ func (t *inTrack) newest(packet *rtp.Packet, now time.Time, first bool) {
 // decoded on its own.
 func (t *inTrack) frame(packet *rtp.Packet, at time.Duration) bool {
 	if t.Kind == "audio" {
-		t.stats.Frames++
-		if t.stats.Keyframes++; t.stats.Keyframes > 1 {
+		if t.stats.Frames++; t.stats.Frames > 1 {
 			return false
 		}
 		t.stats.FirstKeyframe, t.stats.FirstFrame = at, at
