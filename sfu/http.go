@@ -387,25 +387,30 @@ func (a *arrival) view(ctx context.Context, entry string) (*session, string, err
 		hint = &Carrier{Node: a.ticket.Source, Addrs: a.ticket.SourceAddrs, Lease: a.ticket.Lease}
 	}
 	deadline := time.Now().Add(a.wait)
-	for {
-		st, err := a.sfu.acquire(ctx, a.name, hint)
-		if errors.Is(err, ErrNotLive) && time.Now().Before(deadline) {
+	for ended := 0; ; {
+		sess, answer, err := a.viewOnce(ctx, entry, hint)
+		switch {
+		case errors.Is(err, errEnded) && ended < pullAttempts:
+			ended++
+		case errors.Is(err, ErrNotLive) && time.Now().Before(deadline):
 			select {
 			case <-time.After(min(notLivePause, time.Until(deadline))):
-				continue
 			case <-ctx.Done():
 				return nil, "", ctx.Err()
 			}
+		default:
+			return sess, answer, err
 		}
-		if err != nil {
-			return nil, "", err
-		}
-		sess, answer, err := a.sfu.viewer(ctx, st, a.offer, entry, a.remote)
-		if errors.Is(err, ErrNotLive) && ctx.Err() == nil && !time.Now().After(deadline) {
-			continue // it ended between the two
-		}
-		return sess, answer, err
 	}
+}
+
+func (a *arrival) viewOnce(ctx context.Context, entry string, hint *Carrier) (*session, string, error) {
+	st, release, err := a.sfu.acquire(ctx, a.name, hint)
+	if err != nil {
+		return nil, "", err
+	}
+	defer release()
+	return a.sfu.viewer(ctx, st, a.offer, entry, a.remote)
 }
 
 // notLivePause is between two looks for a stream that a client waits for.

@@ -122,6 +122,7 @@ type slotIn struct {
 type slotOut struct {
 	sender *webrtc.RTPSender
 	out    *out // nil: free since freed
+	last   *out // that was sent in it, if it is free
 	branch *branch
 	mime   string
 	mid    string // "" until negotiated
@@ -207,6 +208,8 @@ func (s *SFU) Accept(node peer.ID, signal Signal) {
 	refuse := s.closed || crossed && s.cfg.Self < node
 	if !refuse {
 		s.links[node] = l
+		close(s.arrived)
+		s.arrived = make(chan struct{})
 		s.wg.Go(l.run)
 	}
 	s.mu.Unlock()

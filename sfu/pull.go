@@ -38,9 +38,28 @@ type pull struct {
 	err    error
 }
 
-// acquire returns the stream, pulling it here if it is carried elsewhere. hint
-// names a carrier to try first.
-func (s *SFU) acquire(ctx context.Context, name string, hint *Carrier) (*Stream, error) {
+// A hold keeps a stream from being let go while a viewer of it is set up.
+type hold struct{ stream *Stream }
+
+// acquire returns the stream, pulling it here if it is carried elsewhere, and
+// holds it until the returned function is called. hint names a carrier to try
+// first.
+func (s *SFU) acquire(ctx context.Context, name string, hint *Carrier) (*Stream, func(), error) {
+	st, err := s.find(ctx, name, hint)
+	if err != nil {
+		return nil, nil, err
+	}
+	release, ok := st.use(&hold{st}, false)
+	if !ok {
+		return nil, nil, errEnded
+	}
+	return st, release, nil
+}
+
+// errEnded means that a stream ended just when it was wanted.
+var errEnded = fmt.Errorf("%w: it has just ended", ErrNotLive)
+
+func (s *SFU) find(ctx context.Context, name string, hint *Carrier) (*Stream, error) {
 	s.mu.Lock()
 	if st := s.streams[name]; st != nil && !st.ended() {
 		s.mu.Unlock()
@@ -194,6 +213,7 @@ func (s *SFU) moved(st *Stream, path []peer.ID) {
 func (s *SFU) pullFrom(name string, hint *Carrier, exclude []peer.ID) (*inbound, Carrier, error) {
 	exclude = append(slices.Clone(exclude), s.cfg.Self)
 	var problems []string
+	tried := map[peer.ID]bool{}
 	for range pullAttempts {
 		in, carrier, err := s.attempt(name, hint, exclude)
 		if err == nil {
@@ -211,12 +231,37 @@ func (s *SFU) pullFrom(name string, hint *Carrier, exclude []peer.ID) (*inbound,
 		}
 		s.log.Debug("pull refused", "stream", name, "carrier", carrier.Node, "err", err)
 		problems = append(problems, fmt.Sprintf("%s: %v", carrier.Node.ShortString(), err))
-		if hint == nil && !errors.Is(err, errCrossed) {
+		switch {
+		case errors.Is(err, errCrossed):
+			s.awaitLink(carrier.Node)
+		case tried[carrier.Node], hint == nil && !errors.Is(err, errLinkGone):
 			exclude = append(exclude, carrier.Node)
 		}
+		tried[carrier.Node] = true
 		hint = nil
 	}
 	return nil, Carrier{}, fmt.Errorf("no carrier of %s let us pull it (%s)", name, strings.Join(problems, "; "))
+}
+
+// awaitLink waits a moment for the link that node has opened to us.
+func (s *SFU) awaitLink(node peer.ID) {
+	patience := time.NewTimer(linkDead)
+	defer patience.Stop()
+	for {
+		s.mu.Lock()
+		there, arrived := s.links[node] != nil, s.arrived
+		s.mu.Unlock()
+		if there {
+			return
+		}
+		select {
+		case <-arrived:
+		case <-patience.C:
+			return
+		case <-s.ctx.Done():
+			return
+		}
+	}
 }
 
 func (s *SFU) attempt(name string, hint *Carrier, exclude []peer.ID) (*inbound, Carrier, error) {

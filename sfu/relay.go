@@ -372,7 +372,8 @@ func (l *Link) newBranch(req *pb.Subscribe) (*branch, error) {
 func (l *Link) takeSlot(b *branch, o *out, now time.Time) *slotOut {
 	for _, s := range l.slotsOut {
 		if s.out == nil && s.mid != "" && s.mime == o.track.Codec.MimeType && now.Sub(s.freed) > slotRest && s.sender.ReplaceTrack(o) == nil {
-			s.out, s.branch = o, b
+			o.follow(s.last)
+			s.out, s.branch, s.last = o, b, nil
 			return s
 		}
 	}
@@ -422,7 +423,7 @@ func (b *branch) close() {
 		l.mu.Lock()
 		delete(l.branches, b.pull)
 		for _, s := range b.slots {
-			s.out, s.branch, s.freed = nil, nil, time.Now()
+			s.last, s.out, s.branch, s.freed = s.out, nil, nil, time.Now()
 		}
 		l.mu.Unlock()
 		b.release()

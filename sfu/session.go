@@ -364,7 +364,7 @@ func (s *SFU) viewer(ctx context.Context, st *Stream, o *offer, entry, remote st
 	if err == nil {
 		var ok bool
 		if sess.release, ok = st.use(sess, true); !ok {
-			err = ErrNotLive
+			err = errEnded
 		}
 	}
 	if err != nil {

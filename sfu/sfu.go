@@ -124,6 +124,7 @@ type SFU struct {
 	sessions   map[string]*session
 	tombs      tombstones
 	links      map[peer.ID]*Link
+	arrived    chan struct{} // closed when the next link is accepted
 	dialing    map[peer.ID]chan struct{}
 	pending    int // requests being set up
 
@@ -164,6 +165,7 @@ func New(cfg Config) (*SFU, error) {
 		pulls:      map[string]*pull{},
 		sessions:   map[string]*session{},
 		links:      map[peer.ID]*Link{},
+		arrived:    make(chan struct{}),
 		dialing:    map[peer.ID]chan struct{}{},
 	}
 	s.engine.log = loggers

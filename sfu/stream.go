@@ -29,7 +29,7 @@ type Stream struct {
 	mu        sync.Mutex
 	path      []peer.ID // origin first, this node last
 	parentRTT time.Duration
-	users     map[any]bool // sessions and branches that take the stream
+	users     map[any]bool // sessions, branches and holds that take the stream
 	viewers   int
 	idleSince time.Time
 	bitrate   meter // of the source, all tracks
@@ -151,7 +151,12 @@ func (s *Stream) carriage(fanout int) capacity.Carriage {
 	defer s.mu.Unlock()
 	c := capacity.Carriage{
 		Stream: s.Name, Origin: s.Origin, Depth: len(s.path) - 1, Path: slices.Clone(s.path),
-		Viewers: s.viewers, Children: len(s.users) - s.viewers, Fanout: fanout, ParentRTT: s.parentRTT,
+		Viewers: s.viewers, Fanout: fanout, ParentRTT: s.parentRTT,
+	}
+	for u := range s.users {
+		if _, ok := u.(*branch); ok {
+			c.Children++
+		}
 	}
 	if len(s.path) > 1 {
 		c.Parent = s.path[len(s.path)-2]

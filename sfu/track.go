@@ -245,6 +245,7 @@ type out struct {
 	// The rest belongs to track.mu.
 	since   time.Time // waiting for a keyframe from then on
 	source  *source   // whose numbering the offsets are for; nil before the first packet
+	goesOn  bool      // lastSeq, lastTS and lastAt hold
 	first   uint16    // source's sequence number of the first packet sent
 	sent    int       // packets of source since then
 	seqOff  uint16
@@ -265,6 +266,18 @@ type binding struct {
 
 func newOut(t *Track, stream string, writeRTCP func([]rtcp.Packet) error) *out {
 	return &out{track: t, stream: stream, writeRTCP: writeRTCP}
+}
+
+// follow has o go on with the numbering of an out that was sent under the same
+// SSRC before. Without that the far end's SRTP would take the packets for old
+// ones (RFC 3711, section 3.3.1).
+func (o *out) follow(last *out) {
+	last.track.mu.Lock()
+	goesOn, seq, ts, at := last.goesOn, last.lastSeq, last.lastTS, last.lastAt
+	last.track.mu.Unlock()
+	o.track.mu.Lock()
+	defer o.track.mu.Unlock()
+	o.goesOn, o.lastSeq, o.lastTS, o.lastAt = goesOn, seq, ts, at
 }
 
 // Bind implements webrtc.TrackLocal.
@@ -355,12 +368,12 @@ func (o *out) write(s *source, sr *senderReport, p *rtp.Packet, key bool, now ti
 
 // rebase chooses offsets so that p is the packet after the last one sent.
 func (o *out) rebase(s *source, p *rtp.Packet, now time.Time) {
-	if o.source != nil {
+	if o.goesOn {
 		elapsed := now.Sub(o.lastAt).Seconds()
 		o.seqOff = o.lastSeq + 1 - p.SequenceNumber
 		o.timeOff = o.lastTS + max(1, uint32(elapsed*float64(s.clock))) - p.Timestamp
 	}
-	o.source, o.first, o.sent = s, p.SequenceNumber, 0
+	o.source, o.first, o.sent, o.goesOn = s, p.SequenceNumber, 0, true
 }
 
 // report sends sr on the leg, carried forward to now. Called with track.mu

@@ -1,0 +1,402 @@
+package sfu
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"weir/capacity"
+	"weir/sfu/client"
+)
+
+func TestCascade(t *testing.T) {
+	m := newMesh(t)
+	a, b := m.add(capacity.Limits{}, nil), m.add(capacity.Limits{}, nil)
+	a.publish("room/main")
+	v := b.watch("room/main")
+	flows(t, v, 15)
+	if s := v.Stats(); s.Lost != 0 {
+		t.Errorf("%d packets lost on loopback", s.Lost)
+	}
+
+	got, ok := b.carriage("room/main")
+	if !ok || got.Origin || got.Depth != 1 || got.Parent != a.id || !slices.Equal(got.Path, []peer.ID{a.id, b.id}) || got.Viewers != 1 {
+		t.Errorf("the relay claims %+v", got)
+	}
+	links := b.Links()
+	if len(links) != 1 || links[0].Peer != a.id || !links[0].Dialer || !slices.Equal(links[0].PullsIn, []string{"room/main"}) || links[0].PacketsIn == 0 {
+		t.Errorf("links = %+v", links)
+	}
+	eventually(t, "sender reports tell how far apart audio and video are", func() bool { return v.Stats().Skew != nil })
+	if skew := *v.Stats().Skew; skew.Abs() > 20*time.Millisecond {
+		t.Errorf("audio and video are %v apart after two hops", skew)
+	}
+}
+
+// However many viewers ask a node for a stream at once, it is pulled once.
+func TestManyViewersOnePull(t *testing.T) {
+	m := newMesh(t)
+	a, b := m.add(capacity.Limits{}, nil), m.add(capacity.Limits{}, nil)
+	a.publish("demo")
+
+	var wg sync.WaitGroup
+	for range manyViewers {
+		wg.Go(func() {
+			ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
+			defer cancel()
+			v, err := client.View(ctx, client.ViewConfig{URL: b.web.URL + "/whep/demo", Wait: patience})
+			if err != nil {
+				t.Errorf("view: %v", err)
+				return
+			}
+			select {
+			case <-v.FirstFrame():
+			case <-ctx.Done():
+				t.Error("a viewer got no frame")
+			}
+			if err := v.Close(); err != nil {
+				t.Errorf("close: %v", err)
+			}
+		})
+	}
+	wg.Wait()
+	if n := b.saw("pull.started"); n != 1 {
+		t.Errorf("%d pulls, want 1", n)
+	}
+	if n := len(a.Links()); n != 1 {
+		t.Errorf("%d links, want 1", n)
+	}
+	eventually(t, "all sessions ended", func() bool { return b.Counts().Viewers == 0 })
+}
+
+// Both directions and every stream between two nodes share one link.
+func TestOneLinkForAPair(t *testing.T) {
+	m := newMesh(t)
+	a, b := m.add(capacity.Limits{}, nil), m.add(capacity.Limits{}, nil)
+	a.publish("from-a")
+	a.publish("from-a-too")
+	b.publish("from-b")
+	for _, v := range []*client.Viewer{b.watch("from-a"), b.watch("from-a-too"), a.watch("from-b")} {
+		flows(t, v, 5)
+	}
+	links := a.Links()
+	if len(links) != 1 || len(links[0].PullsIn) != 1 || len(links[0].PullsOut) != 2 {
+		t.Errorf("links of a = %+v, want one with one pull in and two out", links)
+	}
+}
+
+// Nodes that open a link to each other at the same moment end up with one.
+func TestLinksOpenedAtOnce(t *testing.T) {
+	for range 5 {
+		m := newMesh(t)
+		a, b := m.add(capacity.Limits{}, nil), m.add(capacity.Limits{}, nil)
+		a.publish("from-a")
+		b.publish("from-b")
+		var wg sync.WaitGroup
+		wg.Go(func() { a.watch("from-b") })
+		wg.Go(func() { b.watch("from-a") })
+		wg.Wait()
+		if t.Failed() {
+			t.Fatalf("a: %q, b: %q", a.lastDetail("pull.failed"), b.lastDetail("pull.failed"))
+		}
+		if n, k := len(a.Links()), len(b.Links()); n != 1 || k != 1 {
+			t.Errorf("%d and %d links, want one", n, k)
+		}
+	}
+}
+
+// Sections of a link are used again, so that it does not grow with the streams
+// that have ever passed.
+func TestSectionsAreReused(t *testing.T) {
+	m := newMesh(t)
+	a, b := m.add(capacity.Limits{}, nil), m.add(capacity.Limits{}, func(c *Config) { c.Linger = 50 * time.Millisecond })
+	sections := func() int {
+		a.SFU.mu.Lock()
+		defer a.SFU.mu.Unlock()
+		l := a.links[b.id]
+		if l == nil {
+			return 0
+		}
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		return len(l.slotsOut)
+	}
+	rested := func() bool {
+		a.SFU.mu.Lock()
+		defer a.SFU.mu.Unlock()
+		l := a.links[b.id]
+		if l == nil {
+			return false
+		}
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		for _, s := range l.slotsOut {
+			if s.out != nil || time.Since(s.freed) <= slotRest {
+				return false
+			}
+		}
+		return true
+	}
+	for _, name := range []string{"one", "two", "three"} {
+		p := a.publish(name)
+		v := b.watch(name)
+		flows(t, v, 5)
+		if n := sections(); n != 2 {
+			t.Fatalf("%d sections while %s is sent, want its two", n, name)
+		}
+		_ = v.Close()
+		_ = p.Close()
+		eventually(t, "sections at rest", rested)
+	}
+}
+
+// The stream's way is known everywhere, so it never comes back to itself.
+func TestNoLoops(t *testing.T) {
+	m := newMesh(t)
+	a, b, c := m.add(capacity.Limits{}, nil), m.add(capacity.Limits{}, nil), m.add(capacity.Limits{}, nil)
+	a.publish("demo")
+	m.carriers = func(_ string, exclude []peer.ID) []peer.ID { return []peer.ID{a.id} }
+	b.watch("demo")
+	m.mu.Lock()
+	m.carriers = func(_ string, exclude []peer.ID) []peer.ID { return []peer.ID{b.id} }
+	m.mu.Unlock()
+	c.watch("demo")
+
+	link, err := b.link(t.Context(), Carrier{Node: c.id})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = link.subscribe(t.Context(), "demo", "")
+	var refusal *capacity.Refusal
+	if !errors.As(err, &refusal) || refusal.Reason != reasonLoop {
+		t.Errorf("pulling a stream from one's own child = %v, want a refusal for a loop", err)
+	}
+}
+
+func TestDepthAndFanoutAreBounded(t *testing.T) {
+	m := newMesh(t)
+	bounds := func(c *Config) { c.Depth, c.Fanout = 2, 1 }
+	var chain []*meshNode
+	for range 4 {
+		chain = append(chain, m.add(capacity.Limits{}, bounds))
+	}
+	chain[0].publish("demo")
+	from := func(n *meshNode) {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		m.carriers = func(_ string, exclude []peer.ID) []peer.ID {
+			if slices.Contains(exclude, n.id) {
+				return nil
+			}
+			return []peer.ID{n.id}
+		}
+	}
+	refused := func(n *meshNode, reason string) {
+		t.Helper()
+		_, err := client.View(t.Context(), client.ViewConfig{URL: n.web.URL + "/whep/demo"})
+		var r *client.Refused
+		if !errors.As(err, &r) {
+			t.Fatalf("view = %v, want a refusal", err)
+		}
+		if got := n.lastDetail("pull.failed"); !strings.Contains(got, reason) {
+			t.Errorf("the pull failed with %q, want a word of %q", got, reason)
+		}
+	}
+	from(chain[0])
+	chain[1].watch("demo")
+	refused(chain[2], "fanout")
+	from(chain[1])
+	chain[2].watch("demo")
+	from(chain[2])
+	refused(chain[3], "depth")
+}
+
+func (n *meshNode) lastDetail(kind string) string {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, e := range slices.Backward(n.events) {
+		if e.Kind == kind {
+			return e.Detail
+		}
+	}
+	return ""
+}
+
+// A relay whose parent is lost goes on from another one, and its viewers see
+// no more than a pause: same SSRC, no break in the numbering.
+func TestRelaySurvivesItsParent(t *testing.T) {
+	m := newMesh(t)
+	a, b, c := m.add(capacity.Limits{}, nil), m.add(capacity.Limits{}, nil), m.add(capacity.Limits{}, nil)
+	a.publish("demo")
+	b.watch("demo")
+	m.mu.Lock()
+	m.carriers = func(_ string, exclude []peer.ID) []peer.ID {
+		for _, id := range []peer.ID{b.id, a.id} {
+			if !slices.Contains(exclude, id) {
+				return []peer.ID{id}
+			}
+		}
+		return nil
+	}
+	m.mu.Unlock()
+	v := c.watch("demo")
+	flows(t, v, 5)
+	ssrc := v.Stats().Tracks[0].SSRC
+
+	b.crash()
+	eventually(t, "the relay has another parent", func() bool { return c.saw("pull.resumed") == 1 })
+	flows(t, v, 15)
+	if got := v.Stats().Tracks[0].SSRC; got != ssrc {
+		t.Errorf("the SSRC changed from %d to %d", ssrc, got)
+	}
+	got, _ := c.carriage("demo")
+	if got.Parent != a.id || got.Depth != 1 {
+		t.Errorf("the relay claims parent %s at depth %d", got.Parent, got.Depth)
+	}
+}
+
+// When the publisher goes, the stream ends everywhere.
+func TestPublisherGoes(t *testing.T) {
+	m := newMesh(t)
+	a, b := m.add(capacity.Limits{}, nil), m.add(capacity.Limits{}, nil)
+	p := a.publish("demo")
+	v := b.watch("demo")
+	if err := p.Close(); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-v.Done():
+	case <-time.After(patience):
+		t.Fatal("the viewer at the relay was not told")
+	}
+	eventually(t, "nobody carries it", func() bool { return len(a.Carriages())+len(b.Carriages()) == 0 })
+}
+
+// A relay that nobody watches lets go.
+func TestUnwatchedRelayLetsGo(t *testing.T) {
+	m := newMesh(t)
+	a, b := m.add(capacity.Limits{}, nil), m.add(capacity.Limits{}, func(c *Config) { c.Linger = 50 * time.Millisecond })
+	a.publish("demo")
+	v := b.watch("demo")
+	if err := v.Close(); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the relay has let go", func() bool { return len(b.Carriages()) == 0 })
+	eventually(t, "the origin has no child", func() bool { c, _ := a.carriage("demo"); return c.Children == 0 })
+	flows(t, b.watch("demo"), 5) // and takes it up again
+}
+
+func TestFullNodeRedirects(t *testing.T) {
+	m := newMesh(t)
+	a, b := m.add(capacity.Limits{Sessions: 2}, nil), m.add(capacity.Limits{Sessions: 3}, nil)
+	a.publish("demo")
+	stays := a.watch("demo")
+	v := a.watch("demo")
+	if !strings.HasPrefix(v.NodeURL(), b.web.URL) {
+		t.Errorf("served at %s, want the helper %s", v.NodeURL(), b.web.URL)
+	}
+	flows(t, v, 5)
+	flows(t, stays, 5)
+
+	a.publish("second") // a publisher is sent on too
+	if c, ok := b.carriage("second"); !ok || !c.Origin {
+		t.Errorf("the helper carries second as %+v", c)
+	}
+
+	// The ticket worked once, and is good for nothing else.
+	url := v.NodeURL()
+	for name, bad := range map[string]string{
+		"used":             url,
+		"another stream's": strings.Replace(url, "/demo?", "/other?", 1),
+		"tampered with":    url[:len(url)-3] + "AAA",
+		"another node's":   strings.Replace(url, b.web.URL, a.web.URL, 1),
+		"a publisher's":    strings.Replace(url, "/whep/", "/whip/", 1),
+	} {
+		var err error
+		if strings.Contains(bad, "/whip/") {
+			_, err = client.Publish(t.Context(), client.PublishConfig{URL: bad, Media: client.Pattern()})
+		} else {
+			_, err = client.View(t.Context(), client.ViewConfig{URL: bad})
+		}
+		var r *client.Refused
+		if !errors.As(err, &r) || r.Status != http.StatusForbidden || !strings.Contains(r.Body, "ticket") {
+			t.Errorf("a ticket that is %s: %v, want 403 that says so", name, err)
+		}
+	}
+
+	b.watch("demo") // the last place
+	_, err := client.View(t.Context(), client.ViewConfig{URL: a.web.URL + "/whep/demo"})
+	var r *client.Refused
+	if !errors.As(err, &r) || r.Status != http.StatusServiceUnavailable || r.RetryAfter == 0 || !strings.Contains(r.Body, "sessions") {
+		t.Errorf("with nobody free: %v, want 503 with Retry-After and the reason", err)
+	}
+	flows(t, stays, 5)
+}
+
+func TestRelayOverflow(t *testing.T) {
+	m := newMesh(t)
+	a := m.add(capacity.Limits{Sessions: 1}, func(c *Config) { c.Overflow = Relay })
+	b := m.add(capacity.Limits{}, nil)
+	a.publish("demo")
+	v := a.watch("demo") // one answer, no redirect
+	if got := v.Stats().Hops; len(got) != 1 {
+		t.Errorf("hops = %v, want none", got)
+	}
+	flows(t, v, 5)
+	if b.Counts().Viewers != 1 {
+		t.Error("the helper does not serve the viewer")
+	}
+	if err := v.Close(); err != nil {
+		t.Errorf("DELETE at the helper: %v", err)
+	}
+	eventually(t, "the helper's session has ended", func() bool { return b.Counts().Viewers == 0 })
+}
+
+// What a peer says on a link can end that link, and nothing else.
+func TestLinkGarbage(t *testing.T) {
+	for name, garbage := range map[string][]byte{
+		"a length beyond all bounds": {0xff, 0xff, 0xff, 0xff, 0x0f},
+		"no protobuf":                {3, 0xff, 0xff, 0xff},
+		"an answer nobody asked for": {4, 0x4a, 2, 0x0a, 0},
+		"nothing":                    {},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := newMesh(t)
+			a := m.add(capacity.Limits{}, nil)
+			a.publish("demo")
+			v := a.watch("demo")
+			near, far := net.Pipe()
+			served := make(chan struct{})
+			go func() {
+				defer close(served)
+				a.Accept("stranger", far)
+			}()
+			go func() { // what it says to us
+				buf := make([]byte, 1024)
+				for {
+					if _, err := near.Read(buf); err != nil {
+						return
+					}
+				}
+			}()
+			_ = near.SetWriteDeadline(time.Now().Add(patience))
+			_, _ = near.Write(garbage)
+			select {
+			case <-served:
+			case <-time.After(patience):
+				t.Error("the link outlives it")
+			}
+			_ = near.Close()
+			eventually(t, "the link has gone", func() bool { return len(a.Links()) == 0 })
+			flows(t, v, 5)
+		})
+	}
+}

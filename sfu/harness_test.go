@@ -1,0 +1,286 @@
+package sfu
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"net"
+	"net/http/httptest"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/crypto"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/multiformats/go-multiaddr"
+	"go.uber.org/goleak"
+
+	"weir/capacity"
+	"weir/sfu/client"
+)
+
+// TestMain fails the package if anything is left running after its tests.
+func TestMain(m *testing.M) {
+	goleak.VerifyTestMain(m)
+}
+
+// A mesh is some SFUs in one process, joined by pipes instead of libp2p, with
+// real media between them on loopback.
+type mesh struct {
+	t *testing.T
+
+	mu    sync.Mutex
+	nodes map[peer.ID]*meshNode
+	order []*meshNode
+	pulls int // times that Locate was asked
+	// carriers, if set, replaces the search for who carries a stream.
+	carriers func(stream string, exclude []peer.ID) []peer.ID
+}
+
+type meshNode struct {
+	*SFU
+	mesh   *mesh
+	id     peer.ID
+	key    crypto.PrivKey
+	ledger *capacity.Ledger
+	web    *httptest.Server
+
+	mu     sync.Mutex
+	events []Event
+	down   bool
+	pipes  []net.Conn
+}
+
+func newMesh(t *testing.T) *mesh {
+	return &mesh{t: t, nodes: map[peer.ID]*meshNode{}}
+}
+
+// add starts one more node. change, if not nil, edits its configuration.
+func (m *mesh) add(limits capacity.Limits, change func(*Config)) *meshNode {
+	m.t.Helper()
+	key, _, err := crypto.GenerateEd25519Key(rand.Reader)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	id, err := peer.IDFromPrivateKey(key)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	socket, err := ListenMedia("127.0.0.1:0")
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	n := &meshNode{mesh: m, id: id, key: key, ledger: capacity.NewLedger(id, limits)}
+	cfg := Config{
+		Self: id, Key: key, Socket: socket, Ledger: n.ledger,
+		Locate: n.locate, Place: n.place, Dial: n.dial,
+		Addrs:  func() []multiaddr.Multiaddr { return nil },
+		Linger: time.Minute,
+		Event: func(e Event) {
+			n.mu.Lock()
+			defer n.mu.Unlock()
+			n.events = append(n.events, e)
+		},
+	}
+	if change != nil {
+		change(&cfg)
+	}
+	if n.SFU, err = New(cfg); err != nil {
+		m.t.Fatal(err)
+	}
+	n.web = httptest.NewServer(n.Handler())
+	m.mu.Lock()
+	m.nodes[id] = n
+	m.order = append(m.order, n)
+	m.mu.Unlock()
+	m.t.Cleanup(func() {
+		n.web.Close()
+		if err := n.Close(); err != nil {
+			m.t.Errorf("Close = %v", err)
+		}
+		// A closed node holds nothing that its ledger would still count.
+		if got := n.ledger.Totals(time.Now()); got.Viewers+got.Publishers+got.Cascades != 0 {
+			m.t.Errorf("after Close the ledger counts %d viewers, %d publishers, %d cascades", got.Viewers, got.Publishers, got.Cascades)
+		}
+	})
+	return n
+}
+
+func (m *mesh) all() []*meshNode {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return slices.Clone(m.order)
+}
+
+func (n *meshNode) locate(_ context.Context, need capacity.Need, exclude []peer.ID) (Carrier, error) {
+	m := n.mesh
+	m.mu.Lock()
+	m.pulls++
+	choose := m.carriers
+	m.mu.Unlock()
+	if choose != nil {
+		for _, id := range choose(need.Stream, exclude) {
+			return Carrier{Node: id}, nil
+		}
+		return Carrier{}, ErrNotLive
+	}
+	for _, other := range m.all() {
+		if slices.Contains(exclude, other.id) || other.isDown() {
+			continue
+		}
+		for _, c := range other.Carriages() {
+			if c.Stream == need.Stream {
+				return Carrier{Node: other.id}, nil
+			}
+		}
+	}
+	return Carrier{}, ErrNotLive
+}
+
+func (n *meshNode) place(_ context.Context, need capacity.Need, exclude []peer.ID) (Helper, error) {
+	for _, other := range n.mesh.all() {
+		if slices.Contains(exclude, other.id) || other.isDown() {
+			continue
+		}
+		lease, err := other.ledger.Reserve(time.Now(), capacity.Request{ID: rand.Text(), From: n.id, Need: need})
+		if err == nil {
+			return Helper{Node: other.id, URL: other.web.URL, Lease: lease, Why: "it was free"}, nil
+		}
+	}
+	return Helper{}, &capacity.Refusal{Reason: "sessions", Detail: "nobody has room", RetryAfter: 3 * time.Second}
+}
+
+func (n *meshNode) dial(_ context.Context, to peer.ID, _ []multiaddr.Multiaddr) (Signal, error) {
+	n.mesh.mu.Lock()
+	other := n.mesh.nodes[to]
+	n.mesh.mu.Unlock()
+	if other == nil || other.isDown() {
+		return nil, errors.New("unreachable")
+	}
+	near, far := net.Pipe()
+	other.mu.Lock()
+	other.pipes = append(other.pipes, far)
+	other.mu.Unlock()
+	n.mu.Lock()
+	n.pipes = append(n.pipes, near)
+	n.mu.Unlock()
+	go other.Accept(n.id, far) // ends with the link; goleak sees to it
+	return near, nil
+}
+
+func (n *meshNode) isDown() bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.down
+}
+
+// crash cuts the node off from the others.
+func (n *meshNode) crash() {
+	n.mu.Lock()
+	n.down = true
+	pipes := n.pipes
+	n.mu.Unlock()
+	for _, p := range pipes {
+		_ = p.Close()
+	}
+}
+
+// saw counts the events of one kind.
+func (n *meshNode) saw(kind string) int {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	count := 0
+	for _, e := range n.events {
+		if e.Kind == kind {
+			count++
+		}
+	}
+	return count
+}
+
+func (n *meshNode) carriage(stream string) (capacity.Carriage, bool) {
+	for _, c := range n.Carriages() {
+		if c.Stream == stream {
+			return c, true
+		}
+	}
+	return capacity.Carriage{}, false
+}
+
+// publish sends the test clip to the node until the test ends.
+func (n *meshNode) publish(stream string) *client.Publisher {
+	n.mesh.t.Helper()
+	t := n.mesh.t
+	p, err := client.Publish(t.Context(), client.PublishConfig{URL: n.web.URL + "/whip/" + stream, Media: client.Pattern()})
+	if err != nil {
+		t.Fatalf("publish %s: %v", stream, err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	ran := make(chan struct{})
+	go func() {
+		defer close(ran)
+		_ = p.Run(ctx) // ends with ctx, or with the session, which tests look at
+	}()
+	t.Cleanup(func() {
+		cancel()
+		<-ran
+		_ = p.Close() // the node may be gone already
+	})
+	return p
+}
+
+// watch views stream at the node, until the test ends, and waits for a frame.
+func (n *meshNode) watch(stream string) *client.Viewer {
+	n.mesh.t.Helper()
+	v := n.tryWatch(stream)
+	select {
+	case <-v.FirstFrame():
+	case <-time.After(patience):
+		n.mesh.t.Fatalf("no frame of %s within %v", stream, patience)
+	}
+	return v
+}
+
+func (n *meshNode) tryWatch(stream string) *client.Viewer {
+	n.mesh.t.Helper()
+	t := n.mesh.t
+	v, err := client.View(t.Context(), client.ViewConfig{URL: n.web.URL + "/whep/" + stream})
+	if err != nil {
+		t.Fatalf("view %s: %v", stream, err)
+	}
+	t.Cleanup(func() { _ = v.Close() })
+	return v
+}
+
+// patience is how long a test waits for what should take milliseconds.
+const patience = 15 * time.Second
+
+// eventually waits for ok to hold.
+func eventually(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	deadline := time.NewTimer(patience)
+	defer deadline.Stop()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for !ok() {
+		select {
+		case <-tick.C:
+		case <-deadline.C:
+			t.Fatalf("not within %v: %s", patience, what)
+		}
+	}
+}
+
+// flows waits until the viewer has got n further frames, all decodable: none
+// lost, and no break in the numbering.
+func flows(t *testing.T, v *client.Viewer, n uint64) {
+	t.Helper()
+	from := v.Stats()
+	eventually(t, "frames at the viewer", func() bool { return v.Stats().Frames >= from.Frames+n })
+	for _, track := range v.Stats().Tracks {
+		if track.Resets != 0 || track.Backwards != 0 {
+			t.Errorf("%s: %d breaks in sequence numbers, %d in timestamps", track.Kind, track.Resets, track.Backwards)
+		}
+	}
+}
