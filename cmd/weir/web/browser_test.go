@@ -405,9 +405,16 @@ func TestPictureOfManyNodes(t *testing.T) {
 				const bottom = document.querySelector('.strip').getBoundingClientRect().top;
 				return [...document.querySelectorAll('.picture .node, .picture .region')].filter(e => {
 					const r = e.getBoundingClientRect();
-					return r.left < card.left || r.right > card.right || r.top < top - 1 || r.bottom > bottom + 1;
+					return r.left < card.left + 4 || r.right > card.right - 4 || r.top < top - 1 || r.bottom > bottom + 1;
 				}).map(e => e.textContent);
 			})()`
+			const overlapping = `(() => {
+				const boxes = [...document.querySelectorAll('.picture .name')].filter(e => getComputedStyle(e).display !== 'none').map(e => [e.textContent, e.getBoundingClientRect()]);
+				return boxes.flatMap(([a, p], i) => boxes.slice(i + 1).filter(([, q]) => p.left < q.right && q.left < p.right && p.top < q.bottom && q.top < p.bottom).map(([b]) => a + ' and ' + b));
+			})()`
+			if got := eval[[]string](tb, overlapping); len(got) > 0 {
+				t.Errorf("%d nodes, %d px: names overlap: %q", count, width, got)
+			}
 			if got := eval[[]string](tb, outside); len(got) > 0 {
 				t.Errorf("%d nodes, %d px: outside the card: %q", count, width, got)
 			}

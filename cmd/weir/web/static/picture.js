@@ -73,8 +73,8 @@ function arrange(model, width) {
   const height = Math.round(Math.min(few, narrow ? width * 1.2 : Math.min(560, Math.max(430, width * 0.56))));
   const [cx, cy] = [width / 2, height / 2];
   // Room for the names beside the outermost nodes.
-  const letters = Math.max(...[...model.nodes.values()].map((n) => Math.max(nameOf(n, narrow).length * 7.9, noteOf(n, narrow).length * 6.9)), 0);
-  const rx = Math.max(56, Math.min(width / 2 - 34 - Math.min(letters, width * 0.2), height * 0.8));
+  const letters = Math.max(...[...model.nodes.values()].map((n) => widthOf([nameOf(n, narrow), noteOf(n, narrow)])), 0);
+  const rx = Math.max(56, Math.min(width / 2 - 34 - Math.min(letters, width * 0.21), height * 0.8));
   const ry = height / 2 - 62;
   const round = ellipse(cx, cy, rx, ry);
   const regions = settle(model);
@@ -100,8 +100,39 @@ function arrange(model, width) {
     bands.push({ region, points, middle: round.at((at + slots.length / 2) / total), whole });
     at += slots.length + gap;
   }
-  return { width, height, cx, cy, nodes, bands, radius, spacing, narrow };
+  const layout = { width, height, cx, cy, nodes, bands, radius, narrow };
+  layout.labels = writeLabels(model, layout);
+  return layout;
 }
+
+// writeLabels puts each node's name outside of it, and leaves out those that
+// would run into another: they show when the node is looked at. Nodes with
+// something to tell come first.
+function writeLabels(model, { nodes, radius, narrow }) {
+  const weight = (node) => (node.self ? 4 : 0) + (node.carries.length ? 2 : 0) + (level(node) === 'easy' ? 0 : 1);
+  const order = [...nodes.keys()].map((id) => model.nodes.get(id)).sort((a, b) => weight(b) - weight(a) || compare(a.id, b.id));
+  const taken = [...nodes].map(([id, p]) => ({ id, left: p.x - radius, right: p.x + radius, top: p.y - radius, bottom: p.y + radius }));
+  const labels = new Map();
+  for (const node of order) {
+    const p = nodes.get(node.id);
+    const lines = [nameOf(node, narrow), noteOf(node, narrow)];
+    const away = radius + 13;
+    const anchor = p.nx > 0.4 ? 'start' : p.nx < -0.4 ? 'end' : 'middle';
+    const x = p.nx * away;
+    const y = p.ny * away + (anchor !== 'middle' ? -3 : p.ny < 0 ? -18 : 12);
+    const long = widthOf(lines);
+    const left = p.x + x - (anchor === 'start' ? 0 : anchor === 'end' ? long : long / 2);
+    const box = { id: node.id, left, right: left + long, top: p.y + y - 11, bottom: p.y + y + 18 };
+    const shown = !taken.some((t) => t.id !== node.id && t.left < box.right && box.left < t.right && t.top < box.bottom && box.top < t.bottom);
+    if (shown) taken.push(box);
+    labels.set(node.id, { lines, anchor, x, y, shown });
+  }
+  return labels;
+}
+
+// widthOf guesses the width of a label's lines in a wide font; a label that
+// turns out narrower does no harm.
+const widthOf = ([name, note]) => Math.max(name.length * 9.4, note.length * 7.4);
 
 const fixed = (n) => n.toFixed(1);
 
@@ -181,7 +212,7 @@ function makeNode(layout) {
   return {
     el,
     update(node) {
-      const { radius, spacing, narrow } = layout();
+      const { radius } = layout();
       const p = layout().nodes.get(node.id);
       el.picked = { node };
       attr(el, 'transform', `translate(${fixed(p.x)} ${fixed(p.y)})`);
@@ -199,20 +230,15 @@ function makeNode(layout) {
       text(count, node.viewers && radius >= 10 ? node.viewers : '');
       attr(count, 'class', `count${node.viewers > 999 ? ' small' : ''}`);
 
-      const shown = spacing > 24;
-      const twoLines = spacing > 40;
-      const away = radius + 13;
-      const anchor = p.nx > 0.4 ? 'start' : p.nx < -0.4 ? 'end' : 'middle';
-      const x = p.nx * away;
-      const half = anchor === 'middle' ? (p.ny < 0 ? (twoLines ? -18 : -4) : 12) : twoLines ? -3 : 4;
-      const y = p.ny * away + half;
-      text(name, shown ? nameOf(node, narrow) : '');
-      text(note, shown && twoLines ? noteOf(node, narrow) : '');
-      for (const [line, dy] of [[name, 0], [note, 15]]) {
-        attr(line, 'x', fixed(x));
-        attr(line, 'y', fixed(y + dy));
-        attr(line, 'text-anchor', anchor);
+      const label = layout().labels.get(node.id);
+      text(name, label.lines[0]);
+      text(note, label.lines[1]);
+      for (const [line, y] of [[name, label.y], [note, label.y + 15]]) {
+        attr(line, 'x', fixed(label.x));
+        attr(line, 'y', fixed(y));
+        attr(line, 'text-anchor', label.anchor);
       }
+      attr(el, 'data-crowded', label.shown ? null : '');
       attr(el, 'aria-label', describeNode(node));
     },
   };
