@@ -294,6 +294,22 @@ func TestUnwatchedRelayLetsGo(t *testing.T) {
 	flows(t, b.watch("demo"), 5) // and takes it up again
 }
 
+// A pulled stream waits for the viewer that asked for it, even where relays are
+// let go at once.
+func TestPullOutlivesShortLinger(t *testing.T) {
+	m := newMesh(t)
+	a, b := m.add(capacity.Limits{}, nil), m.add(capacity.Limits{}, func(c *Config) { c.Linger = time.Nanosecond })
+	a.publish("demo")
+	for range 5 {
+		v := b.watch("demo")
+		flows(t, v, 5)
+		if err := v.Close(); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "the relay has let go", func() bool { return len(b.Carriages()) == 0 })
+	}
+}
+
 func TestFullNodeRedirects(t *testing.T) {
 	m := newMesh(t)
 	a, b := m.add(capacity.Limits{Sessions: 2}, nil), m.add(capacity.Limits{Sessions: 3}, nil)

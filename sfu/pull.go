@@ -134,7 +134,9 @@ func (s *SFU) runPull(p *pull, hint *Carrier) {
 func (s *SFU) keep(st *Stream, in *inbound) (why, detail string) {
 	measure := time.NewTicker(time.Second)
 	defer measure.Stop()
-	linger := time.NewTimer(s.cfg.Linger)
+	// Whoever had it pulled is still being answered: that is no idleness, however
+	// short Linger is.
+	linger := time.NewTimer(max(s.cfg.Linger, setupTimeout))
 	defer linger.Stop()
 	for {
 		select {
