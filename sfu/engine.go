@@ -58,6 +58,10 @@ type engine struct {
 	certAt time.Time
 }
 
+// maxNACKs is how often a packet is asked for again. pion's generator does not
+// see packets that come back by RTX, so without a bound it would never stop.
+const maxNACKs = 4
+
 // leg is what a PeerConnection is for, which decides its ICE role and its
 // interceptors. Both ends of a link are full ICE agents: pion's controlling
 // agent nominates at its next tick of 200 ms, unless the other end checks too,
@@ -154,7 +158,7 @@ func await(ctx context.Context, c <-chan struct{}, patience time.Duration) {
 // not among them: the publisher's own are carried instead, see [Track].
 func (e *engine) intercept(leg leg, media *webrtc.MediaEngine, registry *interceptor.Registry) error {
 	if leg != legView {
-		generator, err := nack.NewGeneratorInterceptor()
+		generator, err := nack.NewGeneratorInterceptor(nack.GeneratorMaxNacksPerPacket(maxNACKs))
 		if err != nil {
 			return err
 		}

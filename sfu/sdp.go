@@ -210,7 +210,7 @@ func (s *section) match(want webrtc.RTPCodecCapability) (offered, bool) {
 		score := 1
 		for _, key := range []string{"packetization-mode", "profile-id", "profile"} {
 			if or0(fmtpValue(c.SDPFmtpLine, key)) == or0(fmtpValue(want.SDPFmtpLine, key)) {
-				score += 2
+				score += 4
 			}
 		}
 		// profile-level-id is profile_idc, constraints, level_idc (RFC 6184, section 8.1).

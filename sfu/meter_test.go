@@ -1,0 +1,53 @@
+package sfu
+
+import (
+	"testing"
+	"time"
+)
+
+func TestMeterFollowsTheRate(t *testing.T) {
+	var m meter
+	now := time.Unix(0, 0)
+	var bytes, packets int64
+	m.observe(now, bytes, packets)
+	if bits, _ := m.rates(); bits != 0 {
+		t.Errorf("%d bit/s from one reading", bits)
+	}
+	for range 80 { // 20 s of 1 Mbit/s in 100 packets/s
+		now = now.Add(sampleInterval)
+		bytes, packets = bytes+31250, packets+25
+		m.observe(now, bytes, packets)
+	}
+	if bits, rate := m.rates(); bits < 990_000 || bits > 1_010_000 || rate < 99 || rate > 101 {
+		t.Errorf("%d bit/s, %d packets/s; want 1 Mbit/s, 100", bits, rate)
+	}
+	m.observe(now, bytes+1<<40, packets) // no time has passed: no rate to tell
+	for range 40 {                       // silence
+		now = now.Add(sampleInterval)
+		m.observe(now, bytes, packets)
+	}
+	if bits, _ := m.rates(); bits > 20_000 {
+		t.Errorf("%d bit/s after 10 s of silence", bits)
+	}
+}
+
+func TestParseQuota(t *testing.T) {
+	for in, want := range map[string]float64{"150000 100000\n": 1.5, "max 100000": 0, "": 0, "x y": 0, "100000 0": 0, "-1 100000": 0} {
+		got, ok := parseQuota(in)
+		if got != want || ok != (want > 0) {
+			t.Errorf("%q: %v, %v; want %v", in, got, ok, want)
+		}
+	}
+}
+
+func TestCPUShareIsAShare(t *testing.T) {
+	var m cpuMeter
+	if share, err := m.share(time.Now()); err != nil || share != 0 {
+		t.Fatalf("first reading %v, %v; want none yet", share, err)
+	}
+	for deadline := time.Now().Add(50 * time.Millisecond); time.Now().Before(deadline); { // something to measure
+	}
+	if share, err := m.share(time.Now()); err != nil || share <= 0 || share > 1 {
+		t.Errorf("share %v, %v after 50 ms of work", share, err)
+	}
+}
