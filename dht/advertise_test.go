@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -16,16 +17,22 @@ import (
 
 // A play is what a node measures over time, and when it published what.
 type play struct {
-	start   time.Time
+	start time.Time
+	log   []string // of the advertiser's goroutine
+
+	mu      sync.Mutex
 	record  capacity.Record
 	streams []capacity.Carriage
-	log     []string
 }
 
 func (p *play) advertiser() advertiser {
 	p.start = time.Now()
 	return newAdvertiser(
-		func() (capacity.Record, []capacity.Carriage) { return p.record, slices.Clone(p.streams) },
+		func() (capacity.Record, []capacity.Carriage) {
+			p.mu.Lock()
+			defer p.mu.Unlock()
+			return p.record, slices.Clone(p.streams)
+		},
 		func(claims []claim) {
 			for _, c := range claims {
 				p.note("+", c.topic)
@@ -59,7 +66,9 @@ func perform(t *testing.T, d time.Duration, p *play, changes ...change) []string
 		go func() { done <- a.run(ctx) }()
 		for _, c := range changes {
 			time.Sleep(c.at - time.Since(p.start))
+			p.mu.Lock()
 			c.do(p)
+			p.mu.Unlock()
 			if c.kick {
 				a.wake()
 			}

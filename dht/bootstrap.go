@@ -195,14 +195,15 @@ func (n *Node) connectAny(ctx context.Context, peers []peer.AddrInfo, tried func
 }
 
 // announce closes ready once a holder has accepted the record, or nobody is
-// there to do so. A node without records is ready once it knows a peer.
+// there to do so. A node without records is ready once it has looked holders
+// up.
 func (n *Node) announce(ctx context.Context) error {
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
 	for {
 		alone := len(n.members()) == 0 && n.kad.RoutingTable().Size() == 0
-		known := n.cfg.Sample == nil && n.kad.RoutingTable().Size() > 0
-		if alone || known {
+		_, looked := n.holders(CapacityTopic())
+		if alone || looked && n.cfg.Sample == nil {
 			break
 		}
 		select {

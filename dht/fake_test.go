@@ -111,6 +111,7 @@ func (f *fake) advertise(t testing.TB, nodes ...*testNode) {
 	t.Helper()
 	sealed := seal(t, f.record(), f.key)
 	for _, n := range nodes {
+		f.host.Peerstore().AddAddrs(n.ID(), n.Host().Addrs(), time.Hour)
 		resp := f.call(t, n.ID(), advertisement(&pb.Entry{Topic: string(CapacityTopic()), Sealed: sealed}))
 		for _, r := range resp.GetAdvertise().GetResults() {
 			if r.Refused != "" {

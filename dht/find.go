@@ -67,24 +67,19 @@ type Asked struct {
 // The error wraps ErrNoHolders if nobody answered, or is ctx's. An answer may
 // be empty without an error.
 func (n *Node) Find(ctx context.Context, topic Topic, need capacity.Need, exclude []peer.ID) (Answer, error) {
-	return n.find(ctx, topic, need, exclude, false)
+	return n.find(ctx, &finding{topic: topic, need: need, exclude: exclude, limit: queryLimit})
 }
 
-func (n *Node) find(ctx context.Context, topic Topic, need capacity.Need, exclude []peer.ID, explain bool) (Answer, error) {
+// find runs q, of which what to find is filled in.
+func (n *Node) find(ctx context.Context, q *finding) (Answer, error) {
 	start := time.Now()
-	if err := topic.check(); err != nil {
+	if err := q.topic.check(); err != nil {
 		return Answer{}, err
 	}
-	q := &finding{
-		n:       n,
-		topic:   topic,
-		need:    need,
-		exclude: exclude,
-		explain: explain,
-		found:   make(map[peer.ID]capacity.Candidate),
-		answer:  Answer{Asked: []Asked{}},
-		asked:   make(map[peer.ID]bool),
-	}
+	q.n = n
+	q.found = make(map[peer.ID]capacity.Candidate)
+	q.answer.Asked = []Asked{}
+	q.asked = make(map[peer.ID]bool)
 	err := q.run(ctx)
 	a := q.answer
 	for _, c := range q.found {
@@ -102,7 +97,8 @@ type finding struct {
 	topic   Topic
 	need    capacity.Need
 	exclude []peer.ID
-	explain bool
+	limit   int  // records per holder
+	explain bool // rejected ones too
 
 	asked  map[peer.ID]bool
 	found  map[peer.ID]capacity.Candidate
@@ -351,7 +347,7 @@ func (n *Node) queryRequest(q *finding) *pb.Request {
 		Topic:   string(q.topic),
 		Need:    needToWire(q.need),
 		Origin:  coordinateToWire(n.coords.here()),
-		Limit:   queryLimit,
+		Limit:   uint32(q.limit),
 		Policy:  n.cfg.Judge().Policy().Version,
 		Explain: q.explain,
 	}

@@ -235,7 +235,8 @@ func (n *Node) Addrs() []multiaddr.Multiaddr {
 }
 
 // Ready is closed once every bootstrap peer has been tried and a holder has
-// accepted the node's record, or nobody is there to accept it.
+// accepted the node's record, or nobody is there to accept it. A node that
+// publishes nothing is ready once it has looked holders up.
 func (n *Node) Ready() <-chan struct{} { return n.ready }
 
 // Coordinate is the node's Vivaldi coordinate, in seconds.
@@ -394,7 +395,7 @@ func (n *Node) settled() bool {
 // or as soon as one is lost, a few topics at a time.
 func (n *Node) refreshHolders(ctx context.Context) error {
 	const atOnce = 4
-	tick := time.NewTicker(500 * time.Millisecond)
+	tick := time.NewTicker(200 * time.Millisecond)
 	defer tick.Stop()
 	slots := make(chan struct{}, atOnce)
 	for {

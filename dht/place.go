@@ -23,6 +23,10 @@ const (
 	reserveFirst = 2 // candidates asked at once
 	reserveMost  = 6 // candidates asked in all: three rounds of two
 
+	// placeLimit is how many records each holder is asked for: two holders'
+	// samples differ, and even one alone offers more than will be tried.
+	placeLimit = 8
+
 	// A candidate that has not answered after this, or thrice its round trip,
 	// gets a rival.
 	reserveHedge = 100 * time.Millisecond
@@ -153,7 +157,11 @@ func (n *Node) decide(ctx context.Context, topic Topic, need capacity.Need, excl
 		Reservations: []Reservation{},
 		Verdicts:     []Judged{},
 	}
-	answer, err := n.find(ctx, topic, need, exclude, explain)
+	q := &finding{topic: topic, need: need, exclude: exclude, limit: placeLimit}
+	if explain {
+		q.limit, q.explain = queryLimit, true
+	}
+	answer, err := n.find(ctx, q)
 	d.Answer = answer
 	d.FindMillis = millis(answer.Elapsed)
 	ranking := judge.Rank(need, n.me(need.Region), answer.Candidates)

@@ -2,13 +2,20 @@ package dht
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
+	"fmt"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
+	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/protocol"
 
 	"weir/capacity"
+	"weir/dht/pb"
 )
 
 func TestPlaceReservesOnOneAndReleasesTheOther(t *testing.T) {
@@ -46,4 +53,225 @@ func TestPlaceReservesOnOneAndReleasesTheOther(t *testing.T) {
 		}
 		return nil
 	})
+}
+
+func view() capacity.Need {
+	return capacity.Need{Purpose: capacity.View, Stream: "a", Uplink: 1_000_000}
+}
+
+// fakeTarget is in the network of nodes, has a record there, and answers
+// reservations by reply; nil never answers.
+func fakeTarget(t *testing.T, nodes []*testNode, reply func(f *fake, from peer.ID, req *pb.Reserve) *pb.ReserveResponse) (*fake, *clerk) {
+	t.Helper()
+	var f *fake
+	c := &clerk{reply: func(from peer.ID, req *pb.Reserve) *pb.ReserveResponse { return reply(f, from, req) }}
+	f = newFake(t, nodes[0].info(), map[protocol.ID]network.StreamHandler{testReserves: c.handle, testRecords: hang})
+	f.advertise(t, nodes...)
+	return f, c
+}
+
+// others are the IDs of nodes but those in keep.
+func others(nodes []*testNode, keep ...peer.ID) []peer.ID {
+	var list []peer.ID
+	for _, n := range nodes {
+		if !slices.Contains(keep, n.ID()) {
+			list = append(list, n.ID())
+		}
+	}
+	return list
+}
+
+// Of two candidates one hangs: the other is used, at once.
+func TestPlaceDoesNotWaitForAHungCandidate(t *testing.T) {
+	nodes := newTestNetwork(t, 3)
+	hung, clerk := fakeTarget(t, nodes, func(*fake, peer.ID, *pb.Reserve) *pb.ReserveResponse { return nil })
+	exclude := others(nodes, nodes[1].ID())
+	placed, d, err := nodes[0].Place(t.Context(), CapacityTopic(), view(), exclude)
+	if err != nil {
+		t.Fatalf("Place: %v", err)
+	}
+	if placed.Lease.Target != nodes[1].ID() {
+		t.Errorf("placed on %s", placed.Lease.Target)
+	}
+	if d.ReserveMillis > 150 {
+		t.Errorf("reservation took %v ms", d.ReserveMillis)
+	}
+	i := slices.IndexFunc(d.Reservations, func(r Reservation) bool { return r.Node == hung.host.ID() })
+	if i < 0 || d.Reservations[i].Reason == "" || d.Reservations[i].Lease != "" {
+		t.Errorf("the hung one is not explained: %+v", d.Reservations)
+	}
+	// It may have heard the request: it is told that nothing comes of it.
+	eventually(t, func() error {
+		if reserved, released := clerk.seen(); len(reserved) != 1 || !slices.Equal(reserved, released) {
+			return fmt.Errorf("reserved %v, released %v", reserved, released)
+		}
+		return nil
+	})
+}
+
+// All candidates hang: the error comes within the bounds, and says so.
+func TestPlaceGivesUp(t *testing.T) {
+	nodes := newTestNetwork(t, 1)
+	fakeTarget(t, nodes, func(*fake, peer.ID, *pb.Reserve) *pb.ReserveResponse { return nil })
+	start := time.Now()
+	_, d, err := nodes[0].Place(t.Context(), CapacityTopic(), view(), nil)
+	var refusal *capacity.Refusal
+	if !errors.As(err, &refusal) || refusal.Reason != "unreachable" || refusal.RetryAfter == 0 || d.Refused != refusal.Reason {
+		t.Errorf("error %v, decision %+v", err, d)
+	}
+	if took := time.Since(start); took > reserveTime+time.Second {
+		t.Errorf("took %v", took)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	if _, _, err := nodes[0].Place(ctx, CapacityTopic(), view(), nil); !errors.Is(err, context.DeadlineExceeded) && !errors.As(err, &refusal) {
+		t.Errorf("with a deadline: %v", err)
+	}
+}
+
+// A lease that comes when another was chosen already is given back.
+func TestLateLeaseIsReleased(t *testing.T) {
+	nodes := newTestNetwork(t, 2)
+	decided := make(chan struct{})
+	_, clerk := fakeTarget(t, nodes, func(f *fake, from peer.ID, req *pb.Reserve) *pb.ReserveResponse {
+		<-decided
+		return &pb.ReserveResponse{Lease: f.lease(t, from, req)}
+	})
+	placed, _, err := nodes[0].Place(t.Context(), CapacityTopic(), view(), nil)
+	close(decided)
+	if err != nil || placed.Lease.Target != nodes[1].ID() {
+		t.Fatalf("placed %+v, %v", placed.Lease, err)
+	}
+	eventually(t, func() error {
+		if reserved, released := clerk.seen(); len(released) != 1 || !slices.Equal(reserved, released) {
+			return fmt.Errorf("reserved %v, released %v", reserved, released)
+		}
+		return nil
+	})
+	if n := nodes[1].ledger.Totals(time.Now()).Leases; n != 1 {
+		t.Errorf("%d leases at the chosen node, want 1", n)
+	}
+}
+
+// Refused by one, the next is tried; refused by all, the reason is theirs. A
+// lease that is not what was asked for is none.
+func TestPlaceAfterRefusals(t *testing.T) {
+	nodes := newTestNetwork(t, 1)
+	refuse := func(*fake, peer.ID, *pb.Reserve) *pb.ReserveResponse {
+		return &pb.ReserveResponse{Refusal: &pb.Refusal{Reason: "sessions", Detail: "10 of 10 in use"}}
+	}
+	for range 3 {
+		fakeTarget(t, nodes, refuse)
+	}
+	_, d, err := nodes[0].Place(t.Context(), CapacityTopic(), view(), nil)
+	var refusal *capacity.Refusal
+	if !errors.As(err, &refusal) || refusal.Reason != "sessions" || len(d.Reservations) != 3 {
+		t.Fatalf("error %v after %+v", err, d.Reservations)
+	}
+	for _, r := range d.Reservations {
+		if r.Reason != "sessions" || r.Detail != "10 of 10 in use" {
+			t.Errorf("reservation %+v", r)
+		}
+		if got := nodes[0].beliefs.of(time.Now(), r.Node); got > 0.6 {
+			t.Errorf("after its refusal, %s is believed %v", r.Node, got)
+		}
+	}
+
+	swapped := func(f *fake, from peer.ID, req *pb.Reserve) *pb.ReserveResponse {
+		other := &pb.Reserve{Id: req.Id, Need: &pb.Need{Purpose: uint32(capacity.Publish)}}
+		return &pb.ReserveResponse{Lease: f.lease(t, from, other)}
+	}
+	fakeTarget(t, nodes, swapped)
+	good := func(f *fake, from peer.ID, req *pb.Reserve) *pb.ReserveResponse {
+		return &pb.ReserveResponse{Lease: f.lease(t, from, req)}
+	}
+	g, _ := fakeTarget(t, nodes, good)
+	placed, d, err := nodes[0].Place(t.Context(), CapacityTopic(), view(), nil)
+	if err != nil || placed.Lease.Target != g.host.ID() || d.Chosen != g.host.ID() {
+		t.Fatalf("placed on %s, %v; reservations %+v", placed.Lease.Target, err, d.Reservations)
+	}
+}
+
+func TestPlaceWithoutCandidates(t *testing.T) {
+	nodes := newTestNetwork(t, 2)
+	var refusal *capacity.Refusal
+	_, d, err := nodes[0].Place(t.Context(), CapacityTopic(), view(), []peer.ID{nodes[1].ID()})
+	if !errors.As(err, &refusal) || refusal.Reason != NoCandidates || d.Refused != NoCandidates {
+		t.Errorf("nobody left: %v", err)
+	}
+	// One that does not fit: the rule is the reason.
+	for i := range 10 {
+		if _, err := nodes[1].ledger.Reserve(time.Now(), capacity.Request{ID: fmt.Sprint(i), From: nodes[0].ID(), Need: view()}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	nodes[1].Kick()
+	var explained Decision
+	eventually(t, func() (err error) {
+		explained, err = nodes[0].Explain(t.Context(), CapacityTopic(), view(), nil)
+		if err == nil && explained.Refused == "" {
+			err = errors.New("the record does not show that the node is full")
+		}
+		return err
+	})
+	_, d, err = nodes[0].Place(t.Context(), CapacityTopic(), view(), nil)
+	if !errors.As(err, &refusal) || refusal.Reason != explained.Refused || len(d.Reservations) != 0 {
+		t.Errorf("a full node: %v, reservations %v", err, d.Reservations)
+	}
+	if len(explained.Verdicts) != 2 {
+		t.Fatalf("explained %+v", explained)
+	}
+	for _, v := range explained.Verdicts {
+		if v.Rule == "" {
+			t.Errorf("%s passed", v.Node)
+		}
+	}
+}
+
+// A node may be its own target, if its policy lets it.
+func TestPlaceOnOneself(t *testing.T) {
+	policy := capacity.DefaultPolicy()
+	policy.Filter = slices.DeleteFunc(policy.Filter, func(r capacity.Rule) bool { return r.Name == "self" })
+	judge, err := capacity.Compile(policy)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := newTestNode(t, func(c *Config) { c.Judge = func() *capacity.Judge { return judge } })
+	n.run(t)
+	n.awaitReady(t)
+	var placed Placed
+	eventually(t, func() error {
+		var err error
+		placed, _, err = n.Place(t.Context(), CapacityTopic(), view(), nil)
+		return err
+	})
+	if placed.Lease.Target != n.ID() || n.ledger.Totals(time.Now()).Leases != 1 {
+		t.Errorf("lease %+v", placed.Lease)
+	}
+	n.ReleaseLease(t.Context(), placed.Lease)
+	if left := n.ledger.Totals(time.Now()).Leases; left != 0 {
+		t.Errorf("%d leases left", left)
+	}
+}
+
+// A decision is what people are shown: its keys are fixed.
+func TestDecisionJSON(t *testing.T) {
+	nodes := newTestNetwork(t, 3)
+	_, d, err := nodes[0].Place(t.Context(), CapacityTopic(), view(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := json.Marshal(d)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, key := range []string{
+		`"topic":"capacity/all/0"`, `"purpose":"view"`, `"verdicts":[{"node":"12D3`, `"terms":[{"name":`, `"rtt_ms":`, `"age_ms":`,
+		`"reservations":[{"node":"12D3`, `"chosen":"` + d.Chosen.String() + `"`, `"asked":[{"holder":"12D3`, `"messages":`, `"bytes":`,
+		`"find_ms":`, `"reserve_ms":`, `"total_ms":`, `"held":3`, `"rejected":{"self":1}`,
+	} {
+		if !strings.Contains(string(b), key) {
+			t.Errorf("no %s in %s", key, b)
+		}
+	}
 }

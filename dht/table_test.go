@@ -26,7 +26,9 @@ func nodesIn(list []*held) map[peer.ID]uint64 {
 func TestTableKeepsTheNewestUntilItsTTLHasPassed(t *testing.T) {
 	tab := newTable(defaultTableLimits())
 	now := time.Now()
-	put := func(at time.Time, seq uint64) error { return tab.put(at, "t", rec("a", seq, 10*time.Second), []byte{1}) }
+	put := func(at time.Time, seq uint64) error {
+		return tab.put(at, "t", rec("a", seq, 10*time.Second), []byte{1})
+	}
 
 	if err := put(now, 5); err != nil {
 		t.Fatal(err)

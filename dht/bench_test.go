@@ -1,0 +1,80 @@
+package dht
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+)
+
+// total adds up what all nodes sent over the given protocols, so that every
+// message counts once.
+func total(nodes []*testNode, wanted func(protocol string) bool) (messages, bytes int64) {
+	for _, n := range nodes {
+		for _, t := range n.Traffic() {
+			if wanted(t.Protocol) {
+				messages += t.MessagesOut
+				bytes += t.BytesOut
+			}
+		}
+	}
+	return messages, bytes
+}
+
+// BenchmarkPlace is one placement with its reservation. Msgs and B are those
+// of the decision; reserve-B is all that the reservations cost, the loser's
+// lease and its release included, as counted at the streams.
+func BenchmarkPlace(b *testing.B) {
+	for _, size := range []int{5, 10, 20} {
+		b.Run(fmt.Sprintf("%dnodes", size), func(b *testing.B) {
+			nodes := newTestNetwork(b, size)
+			seeker := nodes[size-1]
+			if size <= everyone {
+				// Once it has settled, its own memory is the answer.
+				seeker.settling.Store(time.Now().Add(-time.Hour).UnixNano())
+			}
+			reserves := func(p string) bool { return p == string(seeker.reserves) }
+			_, before := total(nodes, reserves)
+			var messages int
+			var bytes int64
+			for b.Loop() {
+				placed, d, err := seeker.Place(b.Context(), CapacityTopic(), view(), []peer.ID{seeker.ID()})
+				if err != nil {
+					b.Fatal(err)
+				}
+				messages += d.Messages
+				bytes += d.Bytes
+				for _, n := range nodes {
+					if n.ID() == placed.Lease.Target {
+						n.ledger.Release(seeker.ID(), placed.Lease.ID)
+					}
+				}
+			}
+			_, after := total(nodes, reserves)
+			b.ReportMetric(float64(messages)/float64(b.N), "msgs/op")
+			b.ReportMetric(float64(bytes)/float64(b.N), "B-wire/op")
+			b.ReportMetric(float64(after-before)/float64(b.N), "reserve-B/op")
+		})
+	}
+}
+
+// BenchmarkUpkeep is what a network costs that nothing happens in, per node and
+// second.
+func BenchmarkUpkeep(b *testing.B) {
+	for _, size := range []int{5, 10} {
+		b.Run(fmt.Sprintf("%dnodes", size), func(b *testing.B) {
+			nodes := newTestNetwork(b, size)
+			all := func(string) bool { return true }
+			messages, bytes := total(nodes, all)
+			start := time.Now()
+			for b.Loop() {
+				<-time.After(2 * keepalive)
+			}
+			seconds := time.Since(start).Seconds() * float64(size)
+			messagesAfter, bytesAfter := total(nodes, all)
+			b.ReportMetric(float64(messagesAfter-messages)/seconds, "msgs/s/node")
+			b.ReportMetric(float64(bytesAfter-bytes)/seconds, "B/s/node")
+		})
+	}
+}

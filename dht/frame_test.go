@@ -1,0 +1,279 @@
+package dht
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+	"google.golang.org/protobuf/proto"
+
+	"weir/capacity"
+	"weir/dht/pb"
+)
+
+// golden compares got with testdata/name. WEIR_UPDATE_GOLDEN writes it.
+func golden(t *testing.T, name string, got []byte) {
+	t.Helper()
+	path := filepath.Join("testdata", name)
+	if os.Getenv("WEIR_UPDATE_GOLDEN") != "" {
+		if err := os.MkdirAll("testdata", 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, got, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(got, want) {
+		t.Errorf("%s: got %x, want %x", name, got, want)
+	}
+}
+
+func TestFrames(t *testing.T) {
+	m := &pb.Request{Op: &pb.Request_Watch{Watch: &pb.Watch{Topic: "stream/a"}}}
+	var buf bytes.Buffer
+	wrote, err := writeFrame(&buf, m)
+	if err != nil || wrote != buf.Len() {
+		t.Fatalf("wrote %d of %d bytes, %v", wrote, buf.Len(), err)
+	}
+	frame := buf.Bytes()
+	var got pb.Request
+	read, err := readFrame(bufio.NewReader(bytes.NewReader(frame)), len(frame), &got)
+	if err != nil || read != wrote || !proto.Equal(m, &got) {
+		t.Errorf("read %d bytes, %v: %v", read, err, &got)
+	}
+	if _, err := readFrame(bufio.NewReader(bytes.NewReader(frame)), len(frame)-2, &got); !errors.Is(err, errOversized) {
+		t.Errorf("beyond the limit: %v", err)
+	}
+	if _, err := readFrame(bufio.NewReader(bytes.NewReader(frame[:len(frame)-1])), 100, &got); !errors.Is(err, io.ErrUnexpectedEOF) {
+		t.Errorf("torn: %v", err)
+	}
+	if _, err := readFrame(bufio.NewReader(bytes.NewReader(nil)), 100, &got); err != io.EOF {
+		t.Errorf("nothing: %v", err)
+	}
+	if _, err := readFrame(bufio.NewReader(bytes.NewReader([]byte{0})), 100, &got); err != nil {
+		t.Errorf("an empty message: %v", err)
+	}
+}
+
+// Memory grows with what has arrived, not with what was announced.
+func TestFrameAnnouncementsCostNothing(t *testing.T) {
+	head := binary.AppendUvarint(nil, maxRequest)
+	var m pb.Request
+	r := bufio.NewReader(bytes.NewReader(head))
+	per := testing.AllocsPerRun(10, func() {
+		r.Reset(bytes.NewReader(head))
+		_, _ = readFrame(r, maxRequest, &m)
+	})
+	bytesBefore := testing.Benchmark(func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			r.Reset(bytes.NewReader(head))
+			_, _ = readFrame(r, maxRequest, &m)
+		}
+	}).AllocedBytesPerOp()
+	if bytesBefore > 16<<10 {
+		t.Errorf("%d bytes in %v allocations for an announcement of %d", bytesBefore, per, maxRequest)
+	}
+}
+
+func FuzzReadFrame(f *testing.F) {
+	for _, m := range seedRequests() {
+		b, err := appendFrame(nil, m)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(b)
+	}
+	f.Add([]byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1})
+	f.Add([]byte{0x80})
+	f.Add([]byte{0})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		var m pb.Request
+		n, err := readFrame(bufio.NewReader(bytes.NewReader(b)), maxRequest, &m)
+		if err != nil {
+			return
+		}
+		if n > len(b)+8 || n > maxRequest+binary.MaxVarintLen64 {
+			t.Fatalf("read %d of %d bytes", n, len(b))
+		}
+		again, err := appendFrame(nil, &m)
+		if err != nil {
+			t.Fatalf("what was read cannot be written: %v", err)
+		}
+		var back pb.Request
+		if _, err := readFrame(bufio.NewReader(bytes.NewReader(again)), 2*maxRequest, &back); err != nil {
+			t.Fatalf("what was written cannot be read: %v", err)
+		}
+	})
+}
+
+// seedRequests are requests of every kind.
+func seedRequests() []proto.Message {
+	return []proto.Message{
+		&pb.Request{},
+		advertisement(&pb.Entry{Topic: "capacity/all/0", Sealed: []byte("x"), Known: make([]byte, 32)}, &pb.Entry{Topic: "stream/a", Seq: 9}),
+		&pb.Request{Op: &pb.Request_Query{Query: &pb.Query{
+			Topic:   "capacity/all/0",
+			Need:    &pb.Need{Purpose: 2, Stream: "a", Uplink: 1, Packets: 1, Region: "eu"},
+			Exclude: [][]byte{{1}},
+			Origin:  &pb.Coordinate{Vec: make([]float32, 8), Height: 1},
+			Limit:   3,
+			Explain: true,
+		}}},
+		&pb.Request{Op: &pb.Request_Fetch{Fetch: &pb.Fetch{Max: 1 << 31}}},
+		&pb.Request{Op: &pb.Request_Watch{Watch: &pb.Watch{Topic: "stream/a"}}},
+	}
+}
+
+// Whatever a peer sends, a holder answers within its own limits.
+func FuzzServeRecords(f *testing.F) {
+	node := newTestNode(f, func(c *Config) { c.Listen = nil })
+	key := newKey(f)
+	from := idOf(f, key)
+	r := capacity.Record{Node: from, Seq: 1, Issued: time.UnixMilli(time.Now().UnixMilli()), TTL: capacity.MaxTTL, URL: "http://127.0.0.1:1"}
+	own := advertisement(&pb.Entry{Topic: string(CapacityTopic()), Sealed: seal(f, r, key)})
+	for _, m := range append(seedRequests(), own) {
+		b, err := proto.Marshal(m)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(b)
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		var req pb.Request
+		if len(b) > maxRequest || proto.Unmarshal(b, &req) != nil {
+			return
+		}
+		resp := node.answerRecords(from, &req)
+		limit := maxAdvertiseReply
+		switch req.Op.(type) {
+		case *pb.Request_Query:
+			limit = maxQueryReply
+		case *pb.Request_Fetch:
+			limit = maxFetchReply
+		}
+		frame, err := appendFrame(nil, resp)
+		if err != nil || len(frame) > limit {
+			t.Fatalf("answer of %d bytes, at most %d: %v", len(frame), limit, err)
+		}
+		for _, topic := range node.Held() {
+			for _, h := range topic.Records {
+				if h.Node != from {
+					t.Fatalf("a record of %s came from %s", h.Node, from)
+				}
+			}
+		}
+	})
+}
+
+func FuzzServeReserve(f *testing.F) {
+	node := newTestNode(f, func(c *Config) { c.Listen = nil })
+	from := idOf(f, newKey(f))
+	for _, m := range []*pb.ReserveRequest{
+		{},
+		reserveRequest("abc", capacity.Need{Purpose: capacity.View, Stream: "a", Uplink: 1}),
+		{Op: &pb.ReserveRequest_Release{Release: &pb.Release{Id: "abc"}}},
+		{Op: &pb.ReserveRequest_Reserve{Reserve: &pb.Reserve{}}},
+	} {
+		b, err := proto.Marshal(m)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(b)
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		var req pb.ReserveRequest
+		if len(b) > maxReserve || proto.Unmarshal(b, &req) != nil {
+			return
+		}
+		resp := node.answerReserve(from, &req)
+		if frame, err := appendFrame(nil, resp); err != nil || len(frame) > maxReserve {
+			t.Fatalf("answer of %d bytes, at most %d: %v", len(frame), maxReserve, err)
+		}
+		if len(resp.Lease) > 0 {
+			l, err := capacity.OpenLease(resp.Lease, time.Now())
+			if err != nil || l.From != from || l.Target != node.ID() {
+				t.Fatalf("lease %+v, %v", l, err)
+			}
+			node.ledger.Release(from, l.ID)
+		}
+	})
+}
+
+// What holders answer is decoded by these; none of it may do harm.
+func FuzzDecodeAnswers(f *testing.F) {
+	key := newKey(f)
+	id := idOf(f, key)
+	r := capacity.Record{Node: id, Seq: 1, Issued: time.UnixMilli(time.Now().UnixMilli()), TTL: capacity.MaxTTL}
+	sealed := seal(f, r, key)
+	for _, m := range []*pb.Response{
+		{Error: "no"},
+		{Op: &pb.Response_Query{Query: &pb.QueryReply{Sealed: [][]byte{sealed}, Held: 1, Rejected: []*pb.Rejected{{Rule: "x", Count: 1}}}}},
+		{Op: &pb.Response_Fetch{Fetch: &pb.FetchReply{Sealed: [][]byte{sealed}, Coordinate: &pb.Coordinate{Vec: make([]float32, 8)}}}},
+		{Op: &pb.Response_Event{Event: &pb.Event{Sealed: sealed, HeldMs: 7}}},
+		{Op: &pb.Response_Event{Event: &pb.Event{Gone: []byte(id)}}},
+		{Op: &pb.Response_Event{Event: &pb.Event{Synced: true}}},
+		{Op: &pb.Response_Advertise{Advertise: &pb.AdvertiseReply{
+			Results:    []*pb.Result{{Refused: "no"}},
+			Coordinate: &pb.Coordinate{Vec: make([]float32, 3)},
+			Closer:     []*pb.Peer{{Id: []byte(id), Addrs: [][]byte{addr(f, "/ip4/127.0.0.1/tcp/1").Bytes()}}},
+		}}},
+	} {
+		b, err := proto.Marshal(m)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(b)
+	}
+	v, err := newVivaldi()
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		var m pb.Response
+		if proto.Unmarshal(b, &m) != nil {
+			return
+		}
+		now := time.Now()
+		check := func(rs []verified) {
+			for _, r := range rs {
+				if err := CapacityTopic().fits(&r.record); err != nil {
+					t.Fatalf("kept %+v: %v", r.record, err)
+				}
+			}
+		}
+		rs, err := verify(now, CapacityTopic(), m.GetQuery().GetSealed())
+		if err != nil && rs != nil {
+			t.Fatal("records in spite of an error")
+		}
+		check(rs)
+		if e := m.GetEvent(); e != nil {
+			got, ok, err := eventFromWire(now, CapacityTopic(), e)
+			if ok && (err != nil || !got.Synced && got.Node.Validate() != nil) {
+				t.Fatalf("event %+v, %v", got, err)
+			}
+		}
+		for _, c := range []*pb.Coordinate{m.GetFetch().GetCoordinate(), m.GetAdvertise().GetCoordinate()} {
+			v.observe(peer.ID("p"), coordinateFromWire(c), time.Millisecond)
+			if here := v.here(); !here.IsValid() || v.predict(coordinateFromWire(c)) < 0 {
+				t.Fatalf("coordinate is %+v", here)
+			}
+		}
+		for _, w := range m.GetAdvertise().GetCloser() {
+			if ai, err := peerFromWire(w); err == nil && ai.ID.Validate() != nil {
+				t.Fatalf("peer %+v", ai)
+			}
+		}
+	})
+}

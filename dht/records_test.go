@@ -1,0 +1,363 @@
+package dht
+
+import (
+	"bufio"
+	"context"
+	"encoding/binary"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/multiformats/go-multiaddr"
+	"google.golang.org/protobuf/proto"
+
+	"weir/capacity"
+	"weir/dht/pb"
+)
+
+// What a holder does not take in, and the reason it gives.
+func TestHolderRefusesBadRecords(t *testing.T) {
+	node := newTestNode(t, nil)
+	f := newFake(t, node.info(), nil)
+	other := newKey(t)
+
+	sealed := func(change func(*capacity.Record)) []byte {
+		r := f.record()
+		change(&r)
+		return seal(t, r, f.key)
+	}
+	none := func(*capacity.Record) {}
+	carries := func(stream string) func(*capacity.Record) {
+		return func(r *capacity.Record) {
+			r.Carries = &capacity.Carriage{Stream: stream, Origin: true, Path: []peer.ID{r.Node}}
+		}
+	}
+	forged := sealed(none)
+	forged[len(forged)-3] ^= 1
+	foreign := f.record()
+	foreign.Node = idOf(t, other)
+
+	newest := f.record()
+	older := newest
+	newest.Seq += 100
+	withdrawn := newest
+	withdrawn.Seq += 100
+
+	capacityTopic := string(CapacityTopic())
+	cases := []struct {
+		name  string
+		entry *pb.Entry
+		want  string // part of the reason; "": accepted
+	}{
+		{"a good record", &pb.Entry{Topic: capacityTopic, Sealed: sealed(none)}, ""},
+		{"a good record of a stream", &pb.Entry{Topic: "stream/a/b", Sealed: sealed(carries("a/b"))}, ""},
+		{"a forged one", &pb.Entry{Topic: capacityTopic, Sealed: forged}, "forged"},
+		{"one of another node", &pb.Entry{Topic: capacityTopic, Sealed: seal(t, foreign, other)}, "another node"},
+		{"an expired one", &pb.Entry{Topic: capacityTopic, Sealed: sealed(func(r *capacity.Record) {
+			r.Issued = r.Issued.Add(-time.Hour)
+		})}, "expired"},
+		{"one from the future", &pb.Entry{Topic: capacityTopic, Sealed: sealed(func(r *capacity.Record) {
+			r.Issued = r.Issued.Add(time.Hour)
+		})}, "future"},
+		{"an oversized one", &pb.Entry{Topic: capacityTopic, Sealed: make([]byte, capacity.MaxRecordSize+1)}, "too large"},
+		{"garbage", &pb.Entry{Topic: capacityTopic, Sealed: []byte("garbage")}, "malformed"},
+		{"a stream's record among the nodes", &pb.Entry{Topic: capacityTopic, Sealed: sealed(carries("a"))}, "another topic"},
+		{"a node's record among a stream's", &pb.Entry{Topic: "stream/a", Sealed: sealed(none)}, "another topic"},
+		{"another stream's record", &pb.Entry{Topic: "stream/a", Sealed: sealed(carries("b"))}, "another topic"},
+		{"an unknown topic", &pb.Entry{Topic: "nonsense", Sealed: sealed(none)}, "unknown topic"},
+		{"a shard that is none", &pb.Entry{Topic: "capacity/all/1", Sealed: sealed(none)}, "unknown topic"},
+		{"a stream without a name", &pb.Entry{Topic: "stream/", Sealed: sealed(carries("a"))}, "stream name"},
+		{"a newer one", &pb.Entry{Topic: capacityTopic, Sealed: seal(t, newest, f.key)}, ""},
+		{"a replayed one", &pb.Entry{Topic: capacityTopic, Sealed: seal(t, older, f.key)}, "replayed"},
+		{"a withdrawal of an older one", &pb.Entry{Topic: capacityTopic, Seq: older.Seq}, "replayed"},
+		{"a withdrawal", &pb.Entry{Topic: capacityTopic, Seq: withdrawn.Seq}, ""},
+		{"one that was withdrawn", &pb.Entry{Topic: capacityTopic, Sealed: seal(t, newest, f.key)}, "replayed"},
+	}
+	var entries []*pb.Entry
+	for _, c := range cases {
+		entries = append(entries, c.entry)
+	}
+	results := f.call(t, node.ID(), advertisement(entries...)).GetAdvertise().GetResults()
+	if len(results) != len(cases) {
+		t.Fatalf("%d results, want %d", len(results), len(cases))
+	}
+	for i, c := range cases {
+		got := results[i].Refused
+		if (got == "") != (c.want == "") || !strings.Contains(got, c.want) {
+			t.Errorf("%s: %q, want %q in it", c.name, got, c.want)
+		}
+	}
+	held := 0
+	for _, topic := range node.Held() {
+		held += len(topic.Records)
+	}
+	if held != 1 { // the stream's
+		t.Errorf("%d records held, want 1", held)
+	}
+}
+
+func TestHolderRefusesBadRequests(t *testing.T) {
+	node := newTestNode(t, nil)
+	f := newFake(t, node.info(), nil)
+	query := func(q *pb.Query) *pb.Request { return &pb.Request{Op: &pb.Request_Query{Query: q}} }
+	topic := string(CapacityTopic())
+	cases := []struct {
+		name string
+		req  *pb.Request
+		want string
+	}{
+		{"nothing", &pb.Request{}, "unknown request"},
+		{"too many records at once", advertisement(make([]*pb.Entry, maxEntries+1)...), "at most 64"},
+		{"a query without a need", query(&pb.Query{Topic: topic}), "no need"},
+		{"a query for an unknown purpose", query(&pb.Query{Topic: topic, Need: &pb.Need{Purpose: 9}}), "purpose"},
+		{"a query for less than nothing", query(&pb.Query{Topic: topic, Need: &pb.Need{Uplink: -1}}), "negative"},
+		{"a query with a stream that has no name", query(&pb.Query{Topic: topic, Need: &pb.Need{Stream: "a//b"}}), "stream name"},
+		{"a query with a long region", query(&pb.Query{Topic: topic, Need: &pb.Need{Region: strings.Repeat("x", 33)}}), "region"},
+		{"a query of an unknown topic", query(&pb.Query{Topic: "x", Need: &pb.Need{}}), "unknown topic"},
+		{"a query that excludes the world", query(&pb.Query{Topic: topic, Need: &pb.Need{}, Exclude: make([][]byte, maxExclude+1)}), "at most 64"},
+		{"a watch of an unknown topic", &pb.Request{Op: &pb.Request_Watch{Watch: &pb.Watch{Topic: "x"}}}, "unknown topic"},
+	}
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			if got := f.call(t, node.ID(), c.req).Error; !strings.Contains(got, c.want) {
+				t.Errorf("error %q, want %q in it", got, c.want)
+			}
+		})
+	}
+}
+
+// What is no request at all ends the stream, and nothing else.
+func TestHolderSurvivesHostileStreams(t *testing.T) {
+	node := newTestNode(t, nil)
+	f := newFake(t, node.info(), nil)
+	garbage := map[string][]byte{
+		"too much announced":   binary.AppendUvarint(nil, maxRequest+1),
+		"a length that is no":  {0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff},
+		"no protobuf":          append(binary.AppendUvarint(nil, 5), "\xff\xff\xff\xff\xff"...),
+		"less than announced":  append(binary.AppendUvarint(nil, 500), "short"...),
+		"text that is no text": append(binary.AppendUvarint(nil, 6), 0x22, 0x04, 0x0a, 0x02, 0xff, 0xfe),
+	}
+	for name, b := range garbage {
+		t.Run(name, func(t *testing.T) {
+			s, err := f.host.NewStream(t.Context(), node.ID(), testProtocol(testRecords))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := s.Write(b); err != nil {
+				t.Fatal(err)
+			}
+			_ = s.CloseWrite()
+			_ = s.SetReadDeadline(time.Now().Add(patience))
+			var resp pb.Response
+			if _, err := readFrame(bufio.NewReader(s), maxFetchReply, &resp); err == nil {
+				t.Errorf("answered %v", &resp)
+			}
+			_ = s.Reset()
+		})
+	}
+	f.advertise(t, node)
+}
+
+// One peer takes up so many places and no more, and gives them back.
+func TestRequestsPerPeerAreBounded(t *testing.T) {
+	node := newTestNode(t, nil)
+	f := newFake(t, node.info(), nil)
+	g := newFake(t, node.info(), nil)
+	var open []network.Stream
+	for range maxServedPeer + 5 {
+		s, err := f.host.NewStream(t.Context(), node.ID(), testProtocol(testRecords))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.Write([]byte{200, 1}); err != nil { // the length, and then nothing
+			t.Fatal(err)
+		}
+		open = append(open, s)
+	}
+	eventually(t, func() error {
+		node.desk.mu.Lock()
+		defer node.desk.mu.Unlock()
+		if got := node.desk.peers[deskKey{peer: f.host.ID()}]; got != maxServedPeer {
+			return fmt.Errorf("%d requests of one peer under way, want %d", got, maxServedPeer)
+		}
+		return nil
+	})
+	g.advertise(t, node) // another peer is served all the same
+	for _, s := range open {
+		_ = s.Reset()
+	}
+	eventually(t, func() error {
+		node.desk.mu.Lock()
+		defer node.desk.mu.Unlock()
+		if node.desk.total != 0 || len(node.desk.peers) != 0 {
+			return fmt.Errorf("%d requests under way after all have ended", node.desk.total)
+		}
+		return nil
+	})
+	f.advertise(t, node)
+}
+
+// A query answers with what fits only, sixteen at most, never always the same
+// ones, and says what it left out.
+func TestQuerySamples(t *testing.T) {
+	node := newTestNode(t, nil)
+	asker := newFake(t, node.info(), nil)
+	now := time.Now()
+	const full, free = 7, 40
+	for i := range full + free {
+		key := newKey(t)
+		r := capacity.Record{
+			Node: idOf(t, key), Seq: 1, Issued: time.UnixMilli(now.UnixMilli()), TTL: capacity.DefaultTTL,
+			URL: "http://127.0.0.1:1", Sessions: capacity.Usage{Limit: 10},
+		}
+		if i < full {
+			r.State, r.Sessions.Used = capacity.Full, 10
+		}
+		if err := node.table.put(now, CapacityTopic(), r, seal(t, r, key)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	seen := make(map[peer.ID]bool)
+	for range 20 {
+		q := asker.call(t, node.ID(), &pb.Request{Op: &pb.Request_Query{Query: &pb.Query{
+			Topic: string(CapacityTopic()), Need: &pb.Need{}, Limit: 100,
+		}}}).GetQuery()
+		if len(q.Sealed) != queryLimit || q.Held != full+free {
+			t.Fatalf("%d records of %d held, want %d of %d", len(q.Sealed), q.Held, queryLimit, full+free)
+		}
+		if len(q.Rejected) != 1 || q.Rejected[0].Rule != "state" || q.Rejected[0].Count != full {
+			t.Fatalf("rejected %v, want %d by state", q.Rejected, full)
+		}
+		for _, b := range q.Sealed {
+			r, err := capacity.Open(b, now)
+			if err != nil || r.State == capacity.Full {
+				t.Fatalf("got %+v, %v", r, err)
+			}
+			seen[r.Node] = true
+		}
+		if proto.Size(q) > maxQueryReply {
+			t.Fatalf("answer of %d bytes", proto.Size(q))
+		}
+	}
+	if len(seen) < free*3/4 {
+		t.Errorf("in 20 samples of %d only %d of %d nodes turned up", queryLimit, len(seen), free)
+	}
+}
+
+// Whoever gets an acknowledgement learns of the holders it did not know.
+func TestAcknowledgementNamesCloserHolders(t *testing.T) {
+	nodes := newTestNetwork(t, 4)
+	f := newFake(t, nodes[0].info(), nil)
+	sealed := seal(t, f.record(), f.key)
+	reply := f.call(t, nodes[0].ID(), advertisement(&pb.Entry{
+		Topic: string(CapacityTopic()), Sealed: sealed, Known: knownList([]peer.ID{nodes[0].ID(), nodes[1].ID()}),
+	})).GetAdvertise()
+	named := make(map[peer.ID]bool)
+	for _, w := range reply.Closer {
+		ai, err := peerFromWire(w)
+		if err != nil || len(ai.Addrs) == 0 {
+			t.Errorf("named %v, %v", ai, err)
+		}
+		named[ai.ID] = true
+	}
+	if !named[nodes[2].ID()] || !named[nodes[3].ID()] || named[nodes[1].ID()] || named[f.host.ID()] {
+		t.Errorf("named %v", named)
+	}
+	if coordinateFromWire(reply.Coordinate) == nil {
+		t.Error("no coordinate")
+	}
+}
+
+// A holder that another one names counts once it has proven to be one.
+func TestNamedHoldersAreVerified(t *testing.T) {
+	nodes := newTestNetwork(t, 2)
+	stranger := newTestNode(t, nil) // of this network, but nobody has told
+	ghost := idOf(t, newKey(t))
+	nodes[0].meet(nodes[1].ID(), []*pb.Peer{
+		{Id: []byte("no peer ID")},
+		peerToWire(peer.AddrInfo{ID: ghost, Addrs: []multiaddr.Multiaddr{addr(t, "/ip4/127.0.0.1/tcp/1")}}),
+		peerToWire(nodes[0].info()),
+		peerToWire(stranger.info()),
+	})
+	eventually(t, func() error {
+		for _, p := range nodes[0].cache.peek(CapacityTopic()) {
+			switch p {
+			case stranger.ID():
+				return nil
+			case ghost, nodes[0].ID():
+				t.Fatalf("%s counts as a holder", p)
+			}
+		}
+		return fmt.Errorf("%s does not count as a holder", stranger.ID())
+	})
+}
+
+func TestFetchReturnsANodesOwnRecords(t *testing.T) {
+	nodes := newTestNetwork(t, 2)
+	nodes[0].carry("a", "b")
+	eventually(t, func() error {
+		sealed, err := nodes[1].Fetch(context.Background(), nodes[0].ID())
+		if err != nil {
+			return err
+		}
+		if len(sealed) != 3 {
+			return fmt.Errorf("%d records, want 3", len(sealed))
+		}
+		first, err := capacity.Open(sealed[0], time.Now())
+		if err != nil || first.Carries != nil || first.Node != nodes[0].ID() {
+			return fmt.Errorf("first %+v, %v; want the capacity record", first, err)
+		}
+		return nil
+	})
+	if c := nodes[1].Coordinate(); !c.IsValid() || c.Height == 0 {
+		t.Errorf("coordinate %+v", c)
+	}
+	if sealed, err := nodes[0].Fetch(context.Background(), nodes[0].ID()); err != nil || len(sealed) != 3 {
+		t.Errorf("own records: %d, %v", len(sealed), err)
+	}
+}
+
+// A node of another network has other protocols: it is no member, and what it
+// says is not heard.
+func TestOtherNetworksAreStrangers(t *testing.T) {
+	node := newTestNode(t, nil)
+	node.run(t)
+	stranger := newTestNode(t, func(c *Config) {
+		c.Network = "another"
+		c.Bootstrap = []peer.AddrInfo{node.info()}
+	})
+	stranger.run(t)
+	stranger.awaitReady(t) // alone
+	if stranger.NetworkID() == node.NetworkID() {
+		t.Fatal("two networks with one ID")
+	}
+	if _, err := stranger.Fetch(t.Context(), node.ID()); err == nil {
+		t.Error("a request across networks was answered")
+	}
+	for _, n := range []*testNode{node, stranger} {
+		if got := n.Holders(CapacityTopic()); len(got) != 1 || got[0] != n.ID() {
+			t.Errorf("%s takes %v for holders", n.ID(), got)
+		}
+	}
+}
+
+// The golden file is what a request looks like on the wire, so that a change
+// of the protocol shows.
+func TestWireFormat(t *testing.T) {
+	req := &pb.Request{Op: &pb.Request_Query{Query: &pb.Query{
+		Topic:   "capacity/all/0",
+		Need:    needToWire(capacity.Need{Purpose: capacity.Cascade, Stream: "a", Uplink: 5_000_000, Packets: 600, Region: "eu"}),
+		Exclude: [][]byte{{1, 2, 3}},
+		Origin:  &pb.Coordinate{Vec: []float32{0, 0, 0, 0, 0, 0, 0, 0.5}, Error: 1.5, Height: 1e-5},
+		Limit:   16,
+		Policy:  7,
+	}}}
+	b, err := appendFrame(nil, req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	golden(t, "query.frame", b)
+}
