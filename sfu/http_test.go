@@ -1,0 +1,344 @@
+package sfu
+
+import (
+	"bufio"
+	"bytes"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/pion/webrtc/v4"
+
+	"weir/capacity"
+	"weir/sfu/pb"
+)
+
+// call sends one request and returns the answer with its body read.
+func call(t *testing.T, method, url, contentType, body string, header ...string) (*http.Response, string) {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), method, url, strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if contentType != "" {
+		req.Header.Set("Content-Type", contentType)
+	}
+	for i := 0; i+1 < len(header); i += 2 {
+		req.Header.Set(header[i], header[i+1])
+	}
+	c := &http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	defer c.CloseIdleConnections()
+	resp, err := c.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resp, string(b)
+}
+
+// Whatever a client sends, it is told what was wrong, and a session that runs
+// is not disturbed.
+func TestBadRequests(t *testing.T) {
+	m := newMesh(t)
+	a := m.add(capacity.Limits{}, nil)
+	a.publish("demo")
+	v := a.watch("demo")
+	good := offerOf(videoSection("0", "recvonly"))
+
+	for _, c := range []struct {
+		name, method, path, contentType, body string
+		status                                int
+		says                                  string
+	}{
+		{"JSON for SDP", "POST", "/whep/demo", "application/json", "{}", 415, "send application/sdp"},
+		{"no content type", "POST", "/whip/x", "", good, 415, "application/sdp"},
+		{"a body too long", "POST", "/whep/demo", typeSDP, strings.Repeat("a", MaxSDP+1), 413, "65536 bytes"},
+		{"nine sections", "POST", "/whep/demo", typeSDP, offerOf(strings.Repeat(videoSection("0", "recvonly"), 9)), 400, "at most 8"},
+		{"no SDP", "POST", "/whip/x", typeSDP, "hello", 400, "no media section"},
+		{"a bad name", "POST", "/whip/a/../b", typeSDP, good, 0, ""},
+		{"a bad segment", "POST", "/whip/a b", typeSDP, good, 400, "stream"},
+		{"no name", "POST", "/whip/", typeSDP, good, 400, "stream"},
+		{"a stream nobody publishes", "POST", "/whep/nothing", typeSDP, good, 409, "not live"},
+		{"a wait too long", "POST", "/whep/nothing?wait=1h", typeSDP, good, 400, "up to 30s"},
+		{"a ticket that is none", "POST", "/whep/demo?ticket=xyz", typeSDP, good, 403, "ticket"},
+		{"no codec in common", "POST", "/whep/demo", typeSDP, strings.ReplaceAll(good, "VP8", "VP7"), 406, "video/VP8"},
+		{"nothing to publish", "POST", "/whip/x", typeSDP, offerOf(videoSection("0", "recvonly")), 406, "send at least one track"},
+		{"GET for a stream", "GET", "/whep/demo", "", "", 405, "POST"},
+		{"PATCH without a session", "PATCH", "/session/none", typeFragment, "a=ice-ufrag:x\r\n", 404, "no such session"},
+		{"DELETE without a session", "DELETE", "/session/none", "", "", 404, "no such session"},
+		{"POST to a session", "POST", "/session/none", typeSDP, good, 405, "PATCH and DELETE"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			url := a.web.URL + strings.ReplaceAll(c.path, " ", "%20")
+			resp, body := call(t, c.method, url, c.contentType, c.body)
+			if c.status == 0 { // cleaned by the server's mux before it is ours
+				if resp.StatusCode < 300 {
+					t.Errorf("got %s", resp.Status)
+				}
+				return
+			}
+			if resp.StatusCode != c.status || !strings.Contains(body, c.says) {
+				t.Errorf("got %s, %q; want %d and a word of %q", resp.Status, body, c.status, c.says)
+			}
+			if strings.Count(strings.TrimSpace(body), "\n") > 0 {
+				t.Errorf("more than one line: %q", body)
+			}
+			if c.status == 409 && resp.Header.Get("Retry-After") == "" {
+				t.Error("no Retry-After")
+			}
+			if resp.Header.Get("Access-Control-Allow-Origin") != "*" {
+				t.Error("a page could not read this answer")
+			}
+		})
+	}
+	flows(t, v, 5)
+	if s := v.Stats(); s.Lost != 0 {
+		t.Errorf("a running session lost %d packets", s.Lost)
+	}
+	if got := a.ledger.Totals(time.Now()); got.Sessions != 2 {
+		t.Errorf("%d sessions in the ledger, want the publisher and the viewer", got.Sessions)
+	}
+}
+
+func TestPreflight(t *testing.T) {
+	m := newMesh(t)
+	a := m.add(capacity.Limits{Sessions: 1}, nil)
+	a.publish("demo") // full: a preflight is answered all the same
+	for path, methods := range map[string]string{"/whip/x": "POST", "/whep/demo": "POST", "/session/y": "DELETE"} {
+		resp, _ := call(t, "OPTIONS", a.web.URL+path, "", "", "Origin", "https://example.org", "Access-Control-Request-Method", methods)
+		if resp.StatusCode != 204 || !strings.Contains(resp.Header.Get("Access-Control-Allow-Methods"), methods) ||
+			!strings.Contains(resp.Header.Get("Access-Control-Expose-Headers"), "Location") {
+			t.Errorf("%s: %s, %v", path, resp.Status, resp.Header)
+		}
+	}
+}
+
+// pionViewer offers to receive video and audio by plain pion, and returns the
+// session's URL, its ETag and the connection.
+func pionViewer(t *testing.T, n *meshNode, stream string) (*webrtc.PeerConnection, *http.Response) {
+	t.Helper()
+	var s webrtc.SettingEngine
+	s.SetIncludeLoopbackCandidate(true)
+	media := &webrtc.MediaEngine{}
+	if err := media.RegisterDefaultCodecs(); err != nil {
+		t.Fatal(err)
+	}
+	pc, err := webrtc.NewAPI(webrtc.WithSettingEngine(s), webrtc.WithMediaEngine(media)).NewPeerConnection(webrtc.Configuration{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = pc.GracefulClose() })
+	for _, kind := range []webrtc.RTPCodecType{webrtc.RTPCodecTypeAudio, webrtc.RTPCodecTypeVideo} {
+		if _, err := pc.AddTransceiverFromKind(kind, webrtc.RTPTransceiverInit{Direction: webrtc.RTPTransceiverDirectionRecvonly}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	offer, err := pc.CreateOffer(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	gathered := webrtc.GatheringCompletePromise(pc)
+	if err := pc.SetLocalDescription(offer); err != nil {
+		t.Fatal(err)
+	}
+	<-gathered
+	resp, answer := call(t, "POST", n.web.URL+"/whep/"+stream, typeSDP, pc.LocalDescription().SDP)
+	if resp.StatusCode != 201 {
+		t.Fatalf("%s: %s", resp.Status, answer)
+	}
+	if len(answer) > 8<<10 || !strings.Contains(answer, "a=candidate") || !strings.Contains(answer, "a=ice-lite") {
+		t.Errorf("an answer of %d bytes:\n%s", len(answer), answer)
+	}
+	if err := pc.SetRemoteDescription(webrtc.SessionDescription{Type: webrtc.SDPTypeAnswer, SDP: answer}); err != nil {
+		t.Fatal(err)
+	}
+	return pc, resp
+}
+
+func TestSessionSurface(t *testing.T) {
+	m := newMesh(t)
+	a := m.add(capacity.Limits{}, nil)
+	a.publish("demo")
+	pc, resp := pionViewer(t, a, "demo")
+	session, etag := resp.Header.Get("Location"), resp.Header.Get("ETag")
+	if !strings.HasPrefix(session, a.web.URL+"/session/") {
+		t.Errorf("Location %q is not absolute", session)
+	}
+	if !strings.HasPrefix(etag, `"`) {
+		t.Errorf("ETag %q is not a strong one", etag)
+	}
+	eventually(t, "connected", func() bool { return pc.ConnectionState() == webrtc.PeerConnectionStateConnected })
+
+	local := pc.LocalDescription().SDP
+	ufrag := fieldOf(local, "a=ice-ufrag:")
+	candidate := "a=candidate:1 1 UDP 2130706431 127.0.0.1 9 typ host\r\n"
+	for _, c := range []struct {
+		name, contentType, body, match string
+		status                         int
+	}{
+		{"a candidate", typeFragment, "a=ice-ufrag:" + ufrag + "\r\na=mid:0\r\n" + candidate, etag, 204},
+		{"without If-Match", typeFragment, "a=ice-ufrag:" + ufrag + "\r\na=mid:0\r\n" + candidate, "", 204},
+		{"an old ETag", typeFragment, "a=ice-ufrag:" + ufrag + "\r\n" + candidate, `"old"`, 412},
+		{"the wrong type", typeSDP, "x", etag, 415},
+		{"no fragment", typeFragment, "{}", etag, 400},
+		{"a restart without a password", typeFragment, "a=ice-ufrag:other\r\n", "*", 400},
+		{"candidates without end", typeFragment, "a=ice-ufrag:" + ufrag + "\r\na=mid:0\r\n" + strings.Repeat(candidate, maxCandidates), etag, 429},
+	} {
+		resp, body := call(t, "PATCH", session, c.contentType, c.body, "If-Match", c.match)
+		if resp.StatusCode != c.status {
+			t.Errorf("%s: %s %q, want %d", c.name, resp.Status, body, c.status)
+		}
+	}
+
+	// A restart goes through, and media goes on.
+	offer, err := pc.CreateOffer(&webrtc.OfferOptions{ICERestart: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	gathered := webrtc.GatheringCompletePromise(pc)
+	if err := pc.SetLocalDescription(offer); err != nil {
+		t.Fatal(err)
+	}
+	<-gathered
+	before := fieldOf(pc.RemoteDescription().SDP, "a=ice-ufrag:")
+	restart := "a=ice-ufrag:" + fieldOf(offer.SDP, "a=ice-ufrag:") + "\r\na=ice-pwd:" + fieldOf(offer.SDP, "a=ice-pwd:") + "\r\n"
+	resp, fragment := call(t, "PATCH", session, typeFragment, restart, "If-Match", "*")
+	if resp.StatusCode != 200 || resp.Header.Get("Content-Type") != typeFragment || resp.Header.Get("ETag") == etag {
+		t.Fatalf("restart: %s, ETag %s: %s", resp.Status, resp.Header.Get("ETag"), fragment)
+	}
+	if strings.Count(fragment, "a=candidate") != 1 || fieldOf(fragment, "a=ice-ufrag:") == before {
+		t.Errorf("fragment:\n%s", fragment)
+	}
+	answer := withCredentials(pc.RemoteDescription().SDP, fieldOf(fragment, "a=ice-ufrag:"), fieldOf(fragment, "a=ice-pwd:"))
+	if err := pc.SetRemoteDescription(webrtc.SessionDescription{Type: webrtc.SDPTypeAnswer, SDP: answer}); err != nil {
+		t.Fatal(err)
+	}
+	mid := "0"
+	if err := pc.AddICECandidate(webrtc.ICECandidateInit{Candidate: "candidate:" + fieldOf(fragment, "a=candidate:"), SDPMid: &mid}); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "connected again by the new credentials", func() bool {
+		return pc.ICEConnectionState() == webrtc.ICEConnectionStateConnected && pc.SignalingState() == webrtc.SignalingStateStable
+	})
+
+	if resp, body := call(t, "DELETE", session, "", ""); resp.StatusCode != 200 {
+		t.Errorf("DELETE: %s %s", resp.Status, body)
+	}
+	if resp, body := call(t, "DELETE", session, "", ""); resp.StatusCode != 404 || !strings.Contains(body, "already") {
+		t.Errorf("second DELETE: %s %s", resp.Status, body)
+	}
+	if resp, body := call(t, "PATCH", session, typeFragment, restart); resp.StatusCode != 404 || !strings.Contains(body, "ended") {
+		t.Errorf("PATCH after DELETE: %s %s", resp.Status, body)
+	}
+}
+
+// A client whose connection ends first is told the same by its DELETE.
+func TestDeleteAfterTheConnectionEnded(t *testing.T) {
+	m := newMesh(t)
+	a := m.add(capacity.Limits{}, nil)
+	a.publish("demo")
+	pc, resp := pionViewer(t, a, "demo")
+	eventually(t, "connected", func() bool { return pc.ConnectionState() == webrtc.PeerConnectionStateConnected })
+	if err := pc.GracefulClose(); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the session has ended", func() bool { return a.Counts().Viewers == 0 })
+	if resp, body := call(t, "DELETE", resp.Header.Get("Location"), "", ""); resp.StatusCode != 200 {
+		t.Errorf("DELETE: %s %s", resp.Status, body)
+	}
+}
+
+// One publisher of a name, and it can come back once it has gone.
+func TestNameIsTaken(t *testing.T) {
+	m := newMesh(t)
+	a := m.add(capacity.Limits{}, nil)
+	p := a.publish("demo")
+	resp, body := call(t, "POST", a.web.URL+"/whip/demo", typeSDP, offerOf(videoSection("0", "sendonly")))
+	if resp.StatusCode != 409 || !strings.Contains(body, "being published here") {
+		t.Errorf("a second publisher: %s %s", resp.Status, body)
+	}
+	if err := p.Close(); err != nil {
+		t.Fatal(err)
+	}
+	a.publish("demo")
+	flows(t, a.watch("demo"), 3)
+}
+
+// wait holds a viewer's request until the stream is live.
+func TestWaitForAStream(t *testing.T) {
+	m := newMesh(t)
+	a := m.add(capacity.Limits{}, nil)
+	answered := make(chan int, 1)
+	go func() {
+		resp, err := http.Post(a.web.URL+"/whep/later?wait=20s", typeSDP, strings.NewReader(offerOf(videoSection("0", "recvonly"))))
+		if err != nil {
+			answered <- 0
+			return
+		}
+		resp.Body.Close()
+		answered <- resp.StatusCode
+	}()
+	eventually(t, "the viewer has asked", func() bool { m.mu.Lock(); defer m.mu.Unlock(); return m.pulls > 0 })
+	a.publish("later")
+	select {
+	case status := <-answered:
+		if status != 201 {
+			t.Errorf("status %d", status)
+		}
+	case <-time.After(patience):
+		t.Error("no answer")
+	}
+	http.DefaultClient.CloseIdleConnections()
+}
+
+func fieldOf(sdp, prefix string) string {
+	for line := range strings.Lines(sdp) {
+		if v, ok := strings.CutPrefix(line, prefix); ok {
+			return strings.TrimSpace(v)
+		}
+	}
+	return ""
+}
+
+// A peer's signalling is bounded and never panics.
+func FuzzReadMessage(f *testing.F) {
+	for _, m := range []*pb.Message{
+		{Body: &pb.Message_Subscribe{Subscribe: &pb.Subscribe{Pull: 1, Stream: "demo"}}},
+		{Body: &pb.Message_Subscribed{Subscribed: &pb.Subscribed{Pull: 1, Tracks: []*pb.Track{{Id: "video0", Mime: "video/VP8", Clock: 90000}}}}},
+		{Body: &pb.Message_Offer{Offer: &pb.Description{Sdp: "v=0", Slots: []*pb.Slot{{Mid: "0", Pull: 1, Track: "video0"}}}}},
+		{Body: &pb.Message_Ping{Ping: &pb.Ping{Time: 1}}},
+	} {
+		var b bytes.Buffer
+		if err := writeMessage(&b, m); err != nil {
+			f.Fatal(err)
+		}
+		f.Add(b.Bytes())
+	}
+	f.Add([]byte{0xff, 0xff, 0xff, 0xff, 0x7f})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		m, err := readMessage(bufio.NewReader(bytes.NewReader(b)))
+		if err == nil && m == nil {
+			t.Error("neither a message nor an error")
+		}
+		if err != nil {
+			return
+		}
+		// What it says is acted on by a link that has just been opened.
+		l := &Link{queue: make(chan *pb.Message, sendQueue), remote: make(chan *pb.Description, 1), done: make(chan struct{}),
+			inbounds: map[uint64]*inbound{}, branches: map[uint64]*branch{}, slotsIn: map[string]*slotIn{}, sfu: &SFU{streams: map[string]*Stream{}}}
+		l.sfu.cfg.Ledger = capacity.NewLedger("self", capacity.Limits{})
+		in := &inbound{link: l, pull: 1, result: make(chan error, 1), moved: make(chan []peer.ID, 1), over: make(chan struct{}), mids: map[string]string{}}
+		l.inbounds[1] = in
+		_ = l.handle(m)
+		if n := len(in.described); n > maxTracks {
+			t.Errorf("%d tracks accepted", n)
+		}
+	})
+}
