@@ -370,8 +370,9 @@ func (l *Link) write() {
 		select {
 		case m := <-l.queue:
 			_ = l.signal.SetWriteDeadline(time.Now().Add(linkDead))
-			if err := writeMessage(l.signal, m); err != nil {
-				l.fail("signalling: " + err.Error())
+			if writeMessage(l.signal, m) != nil {
+				// The peer may have said why before it closed: that is the reader's to
+				// find, or that there is nothing.
 				return
 			}
 		case <-l.done:
