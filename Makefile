@@ -2,18 +2,50 @@ SHELL := /bin/bash
 GO    ?= go
 BIN   := bin/weir
 
-.PHONY: build test race fuzz lint
+# How long each fuzz target runs in make fuzz.
+FUZZTIME ?= 5s
+
+.PHONY: build demo test race fuzz lint deps proto clip
 
 build:
 	$(GO) build -trimpath -o $(BIN) ./cmd/weir
 
-test: build
-	$(GO) test ./...
+# Five nodes, a publisher, and viewers until the first node is full. It stays
+# until interrupted, or for DEMO_SECONDS.
+demo: build
+	$(BIN) testnet demo
+
+# All tests: units, real processes, a real browser. One package at a time, since
+# many of them measure time. For the units alone: go test -short ./...
+test: deps build
+	$(GO) test -p 1 -timeout 20m ./...
 
 race:
-	$(GO) test -race ./...
+	$(GO) test -race -short -p 1 -timeout 20m ./...
+
+# Every fuzz target for FUZZTIME.
+fuzz:
+	@set -e; for pkg in $$($(GO) list ./...); do \
+		for target in $$($(GO) test -list '^Fuzz' $$pkg | grep '^Fuzz' || true); do \
+			echo "$$pkg $$target"; \
+			$(GO) test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) -parallel 2 $$pkg | grep -v 'elapsed:' || exit 1; \
+		done; \
+	done
 
 lint:
 	@test -z "$$(gofmt -l .)" || { gofmt -l .; echo "run gofmt -w on the files above"; exit 1; }
 	$(GO) vet ./...
-	$(GO) tool staticcheck ./...
+	$(GO) tool staticcheck -checks 'inherit,ST1016,ST1019,ST1020,ST1021,ST1022' ./...
+
+# What the tests need beyond Go.
+deps:
+	@testnet/deps.sh
+
+# Generated code, kept in the repository: needs protoc.
+proto:
+	$(GO) build -o bin/protoc-gen-go google.golang.org/protobuf/cmd/protoc-gen-go
+	protoc --plugin=bin/protoc-gen-go --go_out=. --go_opt=module=weir $$(git ls-files '*.proto')
+
+# The test clip, kept in the repository: needs ffmpeg and DejaVu fonts.
+clip:
+	sfu/client/clip/generate.sh

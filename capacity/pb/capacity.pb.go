@@ -6,7 +6,7 @@
 // versions:
 // 	protoc-gen-go v1.36.12
 // 	protoc        v3.21.12
-// source: pb/capacity.proto
+// source: capacity/pb/capacity.proto
 
 package pb
 
@@ -58,11 +58,11 @@ func (x State) String() string {
 }
 
 func (State) Descriptor() protoreflect.EnumDescriptor {
-	return file_pb_capacity_proto_enumTypes[0].Descriptor()
+	return file_capacity_pb_capacity_proto_enumTypes[0].Descriptor()
 }
 
 func (State) Type() protoreflect.EnumType {
-	return &file_pb_capacity_proto_enumTypes[0]
+	return &file_capacity_pb_capacity_proto_enumTypes[0]
 }
 
 func (x State) Number() protoreflect.EnumNumber {
@@ -71,7 +71,7 @@ func (x State) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use State.Descriptor instead.
 func (State) EnumDescriptor() ([]byte, []int) {
-	return file_pb_capacity_proto_rawDescGZIP(), []int{0}
+	return file_capacity_pb_capacity_proto_rawDescGZIP(), []int{0}
 }
 
 type Purpose int32
@@ -107,11 +107,11 @@ func (x Purpose) String() string {
 }
 
 func (Purpose) Descriptor() protoreflect.EnumDescriptor {
-	return file_pb_capacity_proto_enumTypes[1].Descriptor()
+	return file_capacity_pb_capacity_proto_enumTypes[1].Descriptor()
 }
 
 func (Purpose) Type() protoreflect.EnumType {
-	return &file_pb_capacity_proto_enumTypes[1]
+	return &file_capacity_pb_capacity_proto_enumTypes[1]
 }
 
 func (x Purpose) Number() protoreflect.EnumNumber {
@@ -120,7 +120,7 @@ func (x Purpose) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Purpose.Descriptor instead.
 func (Purpose) EnumDescriptor() ([]byte, []int) {
-	return file_pb_capacity_proto_rawDescGZIP(), []int{1}
+	return file_capacity_pb_capacity_proto_rawDescGZIP(), []int{1}
 }
 
 // Record: domain "weir-capacity", payload type 0x300001.
@@ -156,7 +156,7 @@ type Record struct {
 
 func (x *Record) Reset() {
 	*x = Record{}
-	mi := &file_pb_capacity_proto_msgTypes[0]
+	mi := &file_capacity_pb_capacity_proto_msgTypes[0]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -168,7 +168,7 @@ func (x *Record) String() string {
 func (*Record) ProtoMessage() {}
 
 func (x *Record) ProtoReflect() protoreflect.Message {
-	mi := &file_pb_capacity_proto_msgTypes[0]
+	mi := &file_capacity_pb_capacity_proto_msgTypes[0]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -181,7 +181,7 @@ func (x *Record) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Record.ProtoReflect.Descriptor instead.
 func (*Record) Descriptor() ([]byte, []int) {
-	return file_pb_capacity_proto_rawDescGZIP(), []int{0}
+	return file_capacity_pb_capacity_proto_rawDescGZIP(), []int{0}
 }
 
 func (x *Record) GetNode() []byte {
@@ -362,7 +362,7 @@ type Usage struct {
 
 func (x *Usage) Reset() {
 	*x = Usage{}
-	mi := &file_pb_capacity_proto_msgTypes[1]
+	mi := &file_capacity_pb_capacity_proto_msgTypes[1]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -374,7 +374,7 @@ func (x *Usage) String() string {
 func (*Usage) ProtoMessage() {}
 
 func (x *Usage) ProtoReflect() protoreflect.Message {
-	mi := &file_pb_capacity_proto_msgTypes[1]
+	mi := &file_capacity_pb_capacity_proto_msgTypes[1]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -387,7 +387,7 @@ func (x *Usage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Usage.ProtoReflect.Descriptor instead.
 func (*Usage) Descriptor() ([]byte, []int) {
-	return file_pb_capacity_proto_rawDescGZIP(), []int{1}
+	return file_capacity_pb_capacity_proto_rawDescGZIP(), []int{1}
 }
 
 func (x *Usage) GetUsed() uint64 {
@@ -417,7 +417,7 @@ type Coordinate struct {
 
 func (x *Coordinate) Reset() {
 	*x = Coordinate{}
-	mi := &file_pb_capacity_proto_msgTypes[2]
+	mi := &file_capacity_pb_capacity_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -429,7 +429,7 @@ func (x *Coordinate) String() string {
 func (*Coordinate) ProtoMessage() {}
 
 func (x *Coordinate) ProtoReflect() protoreflect.Message {
-	mi := &file_pb_capacity_proto_msgTypes[2]
+	mi := &file_capacity_pb_capacity_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -442,7 +442,7 @@ func (x *Coordinate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Coordinate.ProtoReflect.Descriptor instead.
 func (*Coordinate) Descriptor() ([]byte, []int) {
-	return file_pb_capacity_proto_rawDescGZIP(), []int{2}
+	return file_capacity_pb_capacity_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *Coordinate) GetVec() []float32 {
@@ -490,7 +490,7 @@ type Carriage struct {
 
 func (x *Carriage) Reset() {
 	*x = Carriage{}
-	mi := &file_pb_capacity_proto_msgTypes[3]
+	mi := &file_capacity_pb_capacity_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -502,7 +502,7 @@ func (x *Carriage) String() string {
 func (*Carriage) ProtoMessage() {}
 
 func (x *Carriage) ProtoReflect() protoreflect.Message {
-	mi := &file_pb_capacity_proto_msgTypes[3]
+	mi := &file_capacity_pb_capacity_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -515,7 +515,7 @@ func (x *Carriage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Carriage.ProtoReflect.Descriptor instead.
 func (*Carriage) Descriptor() ([]byte, []int) {
-	return file_pb_capacity_proto_rawDescGZIP(), []int{3}
+	return file_capacity_pb_capacity_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *Carriage) GetStream() string {
@@ -580,7 +580,7 @@ type Need struct {
 
 func (x *Need) Reset() {
 	*x = Need{}
-	mi := &file_pb_capacity_proto_msgTypes[4]
+	mi := &file_capacity_pb_capacity_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -592,7 +592,7 @@ func (x *Need) String() string {
 func (*Need) ProtoMessage() {}
 
 func (x *Need) ProtoReflect() protoreflect.Message {
-	mi := &file_pb_capacity_proto_msgTypes[4]
+	mi := &file_capacity_pb_capacity_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -605,7 +605,7 @@ func (x *Need) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Need.ProtoReflect.Descriptor instead.
 func (*Need) Descriptor() ([]byte, []int) {
-	return file_pb_capacity_proto_rawDescGZIP(), []int{4}
+	return file_capacity_pb_capacity_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Need) GetPurpose() Purpose {
@@ -657,7 +657,7 @@ type Lease struct {
 
 func (x *Lease) Reset() {
 	*x = Lease{}
-	mi := &file_pb_capacity_proto_msgTypes[5]
+	mi := &file_capacity_pb_capacity_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -669,7 +669,7 @@ func (x *Lease) String() string {
 func (*Lease) ProtoMessage() {}
 
 func (x *Lease) ProtoReflect() protoreflect.Message {
-	mi := &file_pb_capacity_proto_msgTypes[5]
+	mi := &file_capacity_pb_capacity_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -682,7 +682,7 @@ func (x *Lease) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Lease.ProtoReflect.Descriptor instead.
 func (*Lease) Descriptor() ([]byte, []int) {
-	return file_pb_capacity_proto_rawDescGZIP(), []int{5}
+	return file_capacity_pb_capacity_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Lease) GetId() string {
@@ -737,7 +737,7 @@ type Ticket struct {
 
 func (x *Ticket) Reset() {
 	*x = Ticket{}
-	mi := &file_pb_capacity_proto_msgTypes[6]
+	mi := &file_capacity_pb_capacity_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -749,7 +749,7 @@ func (x *Ticket) String() string {
 func (*Ticket) ProtoMessage() {}
 
 func (x *Ticket) ProtoReflect() protoreflect.Message {
-	mi := &file_pb_capacity_proto_msgTypes[6]
+	mi := &file_capacity_pb_capacity_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -762,7 +762,7 @@ func (x *Ticket) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ticket.ProtoReflect.Descriptor instead.
 func (*Ticket) Descriptor() ([]byte, []int) {
-	return file_pb_capacity_proto_rawDescGZIP(), []int{6}
+	return file_capacity_pb_capacity_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Ticket) GetLease() string {
@@ -821,11 +821,11 @@ func (x *Ticket) GetExpires() uint64 {
 	return 0
 }
 
-var File_pb_capacity_proto protoreflect.FileDescriptor
+var File_capacity_pb_capacity_proto protoreflect.FileDescriptor
 
-const file_pb_capacity_proto_rawDesc = "" +
+const file_capacity_pb_capacity_proto_rawDesc = "" +
 	"\n" +
-	"\x11pb/capacity.proto\x12\rweir.capacity\"\xfd\x05\n" +
+	"\x1acapacity/pb/capacity.proto\x12\rweir.capacity\"\xfd\x05\n" +
 	"\x06Record\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\fR\x04node\x12\x10\n" +
 	"\x03seq\x18\x02 \x01(\x04R\x03seq\x12\x16\n" +
@@ -906,20 +906,20 @@ const file_pb_capacity_proto_rawDesc = "" +
 	"\aCASCADE\x10\x02B\x12Z\x10weir/capacity/pbb\x06proto3"
 
 var (
-	file_pb_capacity_proto_rawDescOnce sync.Once
-	file_pb_capacity_proto_rawDescData []byte
+	file_capacity_pb_capacity_proto_rawDescOnce sync.Once
+	file_capacity_pb_capacity_proto_rawDescData []byte
 )
 
-func file_pb_capacity_proto_rawDescGZIP() []byte {
-	file_pb_capacity_proto_rawDescOnce.Do(func() {
-		file_pb_capacity_proto_rawDescData = protoimpl.X.CompressGZIP(unsafe.Slice(unsafe.StringData(file_pb_capacity_proto_rawDesc), len(file_pb_capacity_proto_rawDesc)))
+func file_capacity_pb_capacity_proto_rawDescGZIP() []byte {
+	file_capacity_pb_capacity_proto_rawDescOnce.Do(func() {
+		file_capacity_pb_capacity_proto_rawDescData = protoimpl.X.CompressGZIP(unsafe.Slice(unsafe.StringData(file_capacity_pb_capacity_proto_rawDesc), len(file_capacity_pb_capacity_proto_rawDesc)))
 	})
-	return file_pb_capacity_proto_rawDescData
+	return file_capacity_pb_capacity_proto_rawDescData
 }
 
-var file_pb_capacity_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_pb_capacity_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
-var file_pb_capacity_proto_goTypes = []any{
+var file_capacity_pb_capacity_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
+var file_capacity_pb_capacity_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
+var file_capacity_pb_capacity_proto_goTypes = []any{
 	(State)(0),         // 0: weir.capacity.State
 	(Purpose)(0),       // 1: weir.capacity.Purpose
 	(*Record)(nil),     // 2: weir.capacity.Record
@@ -930,7 +930,7 @@ var file_pb_capacity_proto_goTypes = []any{
 	(*Lease)(nil),      // 7: weir.capacity.Lease
 	(*Ticket)(nil),     // 8: weir.capacity.Ticket
 }
-var file_pb_capacity_proto_depIdxs = []int32{
+var file_capacity_pb_capacity_proto_depIdxs = []int32{
 	0,  // 0: weir.capacity.Record.state:type_name -> weir.capacity.State
 	4,  // 1: weir.capacity.Record.coordinate:type_name -> weir.capacity.Coordinate
 	3,  // 2: weir.capacity.Record.uplink:type_name -> weir.capacity.Usage
@@ -949,27 +949,27 @@ var file_pb_capacity_proto_depIdxs = []int32{
 	0,  // [0:11] is the sub-list for field type_name
 }
 
-func init() { file_pb_capacity_proto_init() }
-func file_pb_capacity_proto_init() {
-	if File_pb_capacity_proto != nil {
+func init() { file_capacity_pb_capacity_proto_init() }
+func file_capacity_pb_capacity_proto_init() {
+	if File_capacity_pb_capacity_proto != nil {
 		return
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
-			RawDescriptor: unsafe.Slice(unsafe.StringData(file_pb_capacity_proto_rawDesc), len(file_pb_capacity_proto_rawDesc)),
+			RawDescriptor: unsafe.Slice(unsafe.StringData(file_capacity_pb_capacity_proto_rawDesc), len(file_capacity_pb_capacity_proto_rawDesc)),
 			NumEnums:      2,
 			NumMessages:   7,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
-		GoTypes:           file_pb_capacity_proto_goTypes,
-		DependencyIndexes: file_pb_capacity_proto_depIdxs,
-		EnumInfos:         file_pb_capacity_proto_enumTypes,
-		MessageInfos:      file_pb_capacity_proto_msgTypes,
+		GoTypes:           file_capacity_pb_capacity_proto_goTypes,
+		DependencyIndexes: file_capacity_pb_capacity_proto_depIdxs,
+		EnumInfos:         file_capacity_pb_capacity_proto_enumTypes,
+		MessageInfos:      file_capacity_pb_capacity_proto_msgTypes,
 	}.Build()
-	File_pb_capacity_proto = out.File
-	file_pb_capacity_proto_goTypes = nil
-	file_pb_capacity_proto_depIdxs = nil
+	File_capacity_pb_capacity_proto = out.File
+	file_capacity_pb_capacity_proto_goTypes = nil
+	file_capacity_pb_capacity_proto_depIdxs = nil
 }
