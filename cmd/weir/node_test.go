@@ -1,0 +1,139 @@
+package main
+
+import (
+	"bytes"
+	"flag"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/urfave/cli/v2"
+
+	"weir/capacity"
+)
+
+func TestBitrate(t *testing.T) {
+	for in, want := range map[string]int64{
+		"5mbps": 5_000_000, "800kbps": 800_000, "2500000": 2_500_000, "1.5 Gbit/s": 1_500_000_000, "0": 0, "64 kbit/s": 64_000,
+	} {
+		if got, err := bitrate(in); err != nil || got != want {
+			t.Errorf("%q is %d, %v; want %d", in, got, err, want)
+		}
+	}
+	for _, in := range []string{"", "fast", "-1", "5 MB", "NaN", "1e30", "inf"} {
+		if got, err := bitrate(in); err == nil || !strings.Contains(err.Error(), "5mbps") {
+			t.Errorf("%q is %d, %v; want an error with an example", in, got, err)
+		}
+	}
+}
+
+// parse runs weir node's flags through nodeConfigOf.
+func parse(t *testing.T, args ...string) (nodeConfig, error) {
+	t.Helper()
+	set := flag.NewFlagSet("node", flag.ContinueOnError)
+	for _, f := range nodeCommand().Flags {
+		if err := f.Apply(set); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := set.Parse(args); err != nil {
+		t.Fatal(err)
+	}
+	return nodeConfigOf(cli.NewContext(cli.NewApp(), set, nil))
+}
+
+func TestNodeFlags(t *testing.T) {
+	cfg, err := parse(t, "--media-port", "5000", "--http", "127.0.0.1:0", "--uplink-limit", "1gbps", "--session-limit", "3")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if cfg.media != "127.0.0.1:5000" || cfg.limits.Uplink != 1e9 || cfg.limits.Sessions != 3 || cfg.limits.Packets == 0 || len(cfg.listen) != 2 {
+		t.Errorf("got %+v", cfg)
+	}
+	cfg, err = parse(t, "--dev", "--data-dir", "/x")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if cfg.network != "dev" || cfg.dataDir != "/x" || !strings.Contains(cfg.listen[0].String(), "4001") {
+		t.Errorf("--dev gave %+v", cfg)
+	}
+}
+
+// A flag that is wrong is named, with what would be right.
+func TestNodeFlagsThatAreWrong(t *testing.T) {
+	for _, c := range []struct{ args, says string }{
+		{"--listen nonsense", "--listen nonsense"},
+		{"--listen /ip4/0.0.0.0/tcp/0", "--insecure-open"},
+		{"--http 0.0.0.0:8080", "--http 0.0.0.0:8080 can be reached from other machines"},
+		{"--http :8080", "can be reached"},
+		{"--admin 192.0.2.1:1", "--admin"},
+		{"--media-port 0.0.0.0:0", "--media-port"},
+		{"--media-port 99999", "HOST:PORT"},
+		{"--http nowhere", "--http nowhere"},
+		{"--bootstrap /ip4/127.0.0.1/tcp/4001", "/p2p/"},
+		{"--overflow spill", "redirect, relay or refuse"},
+		{"--uplink-limit fast", "5mbps"},
+		{"--session-limit -1", "0 for none"},
+		{"--cpu-limit 2", "0 to 1"},
+		{"--fanout 0", "--fanout"},
+		{"--log-level loud", "debug, info, warn or error"},
+		{"--log-format xml", "text or json"},
+	} {
+		_, err := parse(t, strings.Fields(c.args)...)
+		if err == nil || !strings.Contains(err.Error(), c.says) {
+			t.Errorf("%s: %v; want a word of %q", c.args, err, c.says)
+		}
+	}
+	if _, err := parse(t, "--listen", "/ip4/0.0.0.0/tcp/0", "--http", "0.0.0.0:0", "--media-port", "0", "--insecure-open"); err != nil {
+		t.Errorf("--insecure-open: %v", err)
+	}
+}
+
+// Records are seconds old and may contradict each other; the tree is drawn all
+// the same, every carrier once.
+func TestPrintTree(t *testing.T) {
+	carrier := func(id, parent string, depth int) carrierEntry {
+		return carrierEntry{Node: peer.ID(id), Parent: peer.ID(parent), Origin: depth == 0, Depth: depth, Viewers: 1, URL: "http://" + id}
+	}
+	draw := func(all ...carrierEntry) string {
+		var b bytes.Buffer
+		printTree(&b, streamEntry{Stream: "demo", Tracks: []string{"video/VP8"}, Viewers: len(all), Carriers: all})
+		return b.String()
+	}
+	got := draw(carrier("a", "", 0), carrier("b", "a", 1), carrier("c", "a", 1), carrier("d", "b", 2))
+	var order []string
+	for line := range strings.Lines(got) {
+		if _, url, ok := strings.Cut(line, "http://"); ok {
+			order = append(order, url[:1])
+		}
+	}
+	if strings.Join(order, "") != "abdc" {
+		t.Errorf("drawn in order %v:\n%s", order, got)
+	}
+	if got := draw(carrier("b", "gone", 1)); !strings.Contains(got, "http://b") {
+		t.Errorf("a carrier without its parent is not drawn:\n%s", got)
+	}
+}
+
+func TestByStream(t *testing.T) {
+	at := func(node, stream string, depth int) capacity.Record {
+		return capacity.Record{Node: peer.ID(node), Carries: &capacity.Carriage{Stream: stream, Origin: depth == 0, Depth: depth, Viewers: 2}}
+	}
+	got := byStream([]capacity.Record{at("x", "b", 1), at("y", "a", 0), at("z", "b", 0)})
+	if len(got) != 2 || got[0].Stream != "a" || got[1].Viewers != 4 || !got[1].Carriers[0].Origin {
+		t.Errorf("got %+v", got)
+	}
+}
+
+// A record is judged for people: what it says, who signed it, and what is wrong.
+func TestInspectGarbage(t *testing.T) {
+	for name, sealed := range map[string][]byte{
+		"nothing": nil, "noise": []byte("not a record"), "too long": make([]byte, 4096),
+	} {
+		e := inspect(sealed, time.Now())
+		if e.Valid || e.Error == "" || e.Record != nil || e.Bytes != len(sealed) {
+			t.Errorf("%s: %+v", name, e)
+		}
+	}
+}
