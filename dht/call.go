@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/network"
@@ -37,6 +38,50 @@ func negotiated(p protocol.ID) int64 {
 	return line(len("/multistream/1.0.0")) + line(len(p))
 }
 
+// callsPerPeer is how many requests to one peer may be under way. More wait,
+// lest the peer refuse them.
+const callsPerPeer = 24
+
+// lanes let callsPerPeer requests to each peer pass at once.
+type lanes struct {
+	mu    sync.Mutex
+	peers map[peer.ID]*lane
+}
+
+type lane struct {
+	slots chan struct{}
+	users int // in it or waiting
+}
+
+// enter waits for a place and returns what gives it back, or ctx's error.
+func (l *lanes) enter(ctx context.Context, p peer.ID) (leave func(), err error) {
+	l.mu.Lock()
+	if l.peers == nil {
+		l.peers = make(map[peer.ID]*lane)
+	}
+	at := l.peers[p]
+	if at == nil {
+		at = &lane{slots: make(chan struct{}, callsPerPeer)}
+		l.peers[p] = at
+	}
+	at.users++
+	l.mu.Unlock()
+	quit := func() {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		if at.users--; at.users == 0 {
+			delete(l.peers, p)
+		}
+	}
+	select {
+	case at.slots <- struct{}{}:
+		return func() { <-at.slots; quit() }, nil
+	case <-ctx.Done():
+		quit()
+		return nil, ctx.Err()
+	}
+}
+
 // costOf is what sending req over p costs.
 func costOf(p protocol.ID, req proto.Message) cost {
 	size := proto.Size(req)
@@ -47,9 +92,16 @@ func costOf(p protocol.ID, req proto.Message) cost {
 // returns by ctx's deadline, whatever the peer does. The round trip is 0 if a
 // connection had to be made first; what was spent is right also on error.
 func (n *Node) call(ctx context.Context, id peer.ID, p protocol.ID, req, resp proto.Message, max int) (rtt time.Duration, spent cost, err error) {
+	leave, err := n.lanes.enter(ctx, id)
+	if err != nil {
+		// We were too busy; that is not the peer's silence.
+		return 0, spent, fmt.Errorf("%w: %d requests under way: %w", network.ErrResourceLimitExceeded, callsPerPeer, err)
+	}
+	defer leave()
 	connected := n.host.Network().Connectedness(id) == network.Connected
 	s, err := n.host.NewStream(ctx, id, p)
 	if err != nil {
+		err = callError(ctx, err)
 		if n.host.Network().Connectedness(id) != network.Connected && ctx.Err() == nil {
 			err = fmt.Errorf("%w: %w", errUnreachable, err)
 		}

@@ -25,6 +25,8 @@ const (
 	// as the first took, within these bounds.
 	graceLeast = 5 * time.Millisecond
 	graceMost  = 30 * time.Millisecond
+	// When two know of nothing, a third may still come in for that long.
+	graceEmpty = 150 * time.Millisecond
 )
 
 // ErrNoHolders means that no holder of a topic answered.
@@ -281,14 +283,17 @@ func (q *finding) askRemote(ctx context.Context, peers []peer.ID) error {
 				continue
 			}
 			good++
+			wait := min(max(time.Since(start), graceLeast), graceMost)
 			switch known := len(q.found) > 0; {
 			case known && good == asksFirst, good > asksFirst:
 				return nil // enough opinions
 			case !known && good == 1:
 				ask() // it hides something, or is new to its task
 				continue
+			case !known:
+				wait = graceEmpty
 			}
-			t := time.NewTimer(min(max(time.Since(start), graceLeast), graceMost))
+			t := time.NewTimer(wait)
 			defer t.Stop()
 			grace = t.C
 		case <-hedge.C:
@@ -370,10 +375,7 @@ func (n *Node) query(ctx context.Context, index int, p peer.ID, q *finding) repl
 	rtt, r.spent, r.err = n.call(ctx, p, n.records, n.queryRequest(q), &resp, maxQueryReply)
 	r.elapsed = time.Since(start)
 	if r.err != nil {
-		// Not its fault if we stopped waiting.
-		if !errors.Is(r.err, context.Canceled) {
-			n.failed(p, r.err)
-		}
+		n.failed(p, r.err)
 		return r
 	}
 	r.query = resp.GetQuery()

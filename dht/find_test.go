@@ -233,3 +233,44 @@ func TestTenNodesAskTwoHolders(t *testing.T) {
 		return nil
 	})
 }
+
+// A node that crashes delays nobody, and is forgotten when its record runs out
+// at the latest.
+func TestCrashedNodeDelaysNobody(t *testing.T) {
+	nodes := newTestNetwork(t, 4)
+	crashed := nodes[3].ID()
+	if err := nodes[3].Host().Close(); err != nil {
+		t.Fatal(err)
+	}
+	start := time.Now()
+	for range 20 {
+		for _, n := range nodes[:3] {
+			a, err := n.Find(t.Context(), CapacityTopic(), capacity.Need{}, []peer.ID{n.ID()})
+			if err != nil || len(a.Candidates) < 2 {
+				t.Fatalf("%d candidates, %v", len(a.Candidates), err)
+			}
+			if a.Elapsed > 250*time.Millisecond {
+				t.Errorf("took %v: %+v", a.Elapsed, a.Asked)
+			}
+		}
+	}
+	eventually(t, func() error {
+		for _, n := range nodes[:3] {
+			if err := n.sees(CapacityTopic(), nodes[:3]); err != nil {
+				return err
+			}
+			a, err := n.Find(t.Context(), CapacityTopic(), capacity.Need{}, nil)
+			if err != nil {
+				return err
+			}
+			if slices.ContainsFunc(a.Candidates, func(c capacity.Candidate) bool { return c.Record.Node == crashed }) {
+				return fmt.Errorf("%s still finds the crashed node", n.ID())
+			}
+			if slices.Contains(n.Holders(CapacityTopic()), crashed) {
+				return fmt.Errorf("%s still takes it for a holder", n.ID())
+			}
+		}
+		return nil
+	})
+	t.Logf("forgotten after %v", time.Since(start).Round(time.Second))
+}

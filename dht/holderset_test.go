@@ -172,29 +172,37 @@ func TestHolderCacheIsBounded(t *testing.T) {
 func TestReach(t *testing.T) {
 	r := newReach()
 	now := time.Unix(1_000_000, 0)
-	if r.failed(now, "p", false) || r.down(now, "p") || !r.doubtful("p") {
+	if r.failed(now, "p", silent) || r.down(now, "p") || !r.doubtful("p") {
 		t.Error("one unanswered request makes a peer doubtful and no more")
 	}
-	if !r.failed(now, "p", false) || !r.down(now, "p") {
+	if !r.failed(now, "p", silent) || !r.down(now, "p") {
 		t.Error("two in a row make it down")
 	}
 	if r.down(now.Add(downFirst), "p") {
 		t.Error("down for longer than downFirst the first time")
 	}
 	now = now.Add(downFirst)
-	if !r.failed(now, "p", false) || !r.down(now.Add(2*downFirst-1), "p") || r.down(now.Add(2*downFirst), "p") {
+	if !r.failed(now, "p", silent) || !r.down(now.Add(2*downFirst-1), "p") || r.down(now.Add(2*downFirst), "p") {
 		t.Error("not down for twice as long the second time")
 	}
 	r.answered(now, "p", 0)
 	if r.down(now, "p") || r.doubtful("p") {
 		t.Error("a peer that answered is held to be down")
 	}
-	if !r.failed(now, "q", true) || !r.down(now, "q") {
+	if !r.failed(now, "q", unreachable) || !r.down(now, "q") {
 		t.Error("a refused dial does not count at once")
+	}
+	for range broken - 1 {
+		if r.failed(now, "b", broken) {
+			t.Error("a peer that lives but does not behave is down too soon")
+		}
+	}
+	if !r.failed(now, "b", broken) {
+		t.Error("a peer that never behaves is not down")
 	}
 	for range 30 {
 		now = now.Add(time.Hour)
-		r.failed(now, "q", true)
+		r.failed(now, "q", unreachable)
 	}
 	if r.down(now.Add(downMost), "q") {
 		t.Error("down for longer than downMost")
@@ -206,7 +214,7 @@ func TestReach(t *testing.T) {
 		t.Errorf("round trip %v, want 41ms: the least, and an eighth of the way up", got)
 	}
 	for _, p := range peersNamed(0, maxReach+10) {
-		r.failed(now, p, false)
+		r.failed(now, p, silent)
 	}
 	if len(r.peers) > maxReach {
 		t.Errorf("%d peers remembered", len(r.peers))

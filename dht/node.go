@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"os"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -67,7 +68,8 @@ type Node struct {
 	coords   vivaldi
 	newest   *newestLog
 	beliefs  *beliefs
-	desk     desk // inbound requests at once, per peer
+	desk     desk  // inbound requests at once, per peer
+	lanes    lanes // outbound requests at once, per peer
 	adverts  advertiser
 	outbox   outbox
 	settling atomic.Int64 // Unix ns since when it is one of a few that hold everything; 0: it is not
@@ -139,13 +141,13 @@ func Listen(cfg Config) (*Node, error) {
 			n.wake()
 		},
 	})
-	if !cfg.Client {
-		n.host.SetStreamHandler(n.records, n.serve(n.serveRecords))
-		n.host.SetStreamHandler(n.reserves, n.serve(n.serveReserve))
-	}
 	n.kad, err = newKad(n.host, protocolPrefix(id), cfg.Client)
 	if err != nil {
 		return nil, errors.Join(err, n.host.Close())
+	}
+	if !cfg.Client {
+		n.host.SetStreamHandler(n.records, n.serve(n.serveRecords))
+		n.host.SetStreamHandler(n.reserves, n.serve(n.serveReserve))
 	}
 	return n, nil
 }
@@ -442,12 +444,20 @@ func (n *Node) lookUp(ctx context.Context, topic Topic) {
 func (n *Node) answered(id peer.ID, rtt time.Duration) { n.reach.answered(time.Now(), id, rtt) }
 
 func (n *Node) failed(id peer.ID, err error) {
-	refused := errors.Is(err, errUnreachable)
-	if !n.reach.failed(time.Now(), id, refused) {
+	how := broken
+	switch {
+	case errors.Is(err, network.ErrResourceLimitExceeded), errors.Is(err, context.Canceled):
+		return // our own doing
+	case errors.Is(err, errUnreachable):
+		how = unreachable
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded):
+		how = silent
+	}
+	if !n.reach.failed(time.Now(), id, how) {
 		return
 	}
 	n.log.Debug("peer is down", "peer", id, "err", err)
-	if refused {
+	if how == unreachable {
 		n.kad.RoutingTable().RemovePeer(id)
 	}
 	n.cache.lost(id)

@@ -22,7 +22,7 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // patience is how long a test waits for what should come soon.
-const patience = 20 * time.Second
+const patience = 30 * time.Second
 
 // eventually waits until check returns nil, and fails the test with its last
 // error if it never does.

@@ -298,9 +298,7 @@ func (n *Node) advertiseTo(p peer.ID, batch []*pb.Entry) error {
 	var resp pb.Response
 	rtt, _, err := n.call(ctx, p, n.records, req, &resp, maxAdvertiseReply)
 	if err != nil {
-		if n.ctx.Err() == nil {
-			n.failed(p, err)
-		}
+		n.failed(p, err)
 		return err
 	}
 	n.answered(p, rtt)

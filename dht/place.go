@@ -402,9 +402,7 @@ func (n *Node) reserveOn(pick capacity.Verdict, request string, need capacity.Ne
 	var rtt time.Duration
 	rtt, r.spent, r.err = n.call(ctx, target, n.reserves, req, &resp, maxReserve)
 	if r.err != nil {
-		if n.ctx.Err() == nil {
-			n.failed(target, r.err)
-		}
+		n.failed(target, r.err)
 		return r
 	}
 	n.answered(target, rtt)

@@ -275,3 +275,58 @@ func TestDecisionJSON(t *testing.T) {
 		}
 	}
 }
+
+// Many placements at once neither oversubscribe a node nor make anyone take
+// the others for dead.
+func TestManyPlacementsAtOnce(t *testing.T) {
+	nodes := newTestNetwork(t, 5)
+	const seekers, room = 200, 4 * 10
+	type result struct {
+		target peer.ID
+		err    error
+	}
+	results := make(chan result, seekers)
+	for range seekers {
+		go func() {
+			placed, _, err := nodes[0].Place(context.Background(), CapacityTopic(), view(), nil)
+			results <- result{placed.Lease.Target, err}
+		}()
+	}
+	given := make(map[peer.ID]int)
+	var refusal *capacity.Refusal
+	refused := make(map[string]int)
+	for range seekers {
+		switch r := <-results; {
+		case r.err == nil:
+			given[r.target]++
+		case errors.As(r.err, &refusal):
+			refused[refusal.Reason]++
+		default:
+			t.Errorf("Place: %v", r.err)
+		}
+	}
+	sum := 0
+	for target, n := range given {
+		sum += n
+		if n > 10 {
+			t.Errorf("%d leases from %s, which has room for 10", n, target)
+		}
+	}
+	// Seekers hold a second lease for a moment, so not every place is found.
+	if sum > room || sum < room*3/4 {
+		t.Errorf("%d of %d places given; refused %v", sum, room, refused)
+	}
+	now := time.Now()
+	for _, n := range nodes[1:] {
+		if nodes[0].reach.down(now, n.ID()) {
+			t.Errorf("%s is taken for dead", n.ID())
+		}
+	}
+	nodes[0].lanes.mu.Lock()
+	defer nodes[0].lanes.mu.Unlock()
+	for p, at := range nodes[0].lanes.peers {
+		if at.users > callsPerPeer {
+			t.Errorf("%d calls to %s left", at.users, p)
+		}
+	}
+}

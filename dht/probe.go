@@ -56,9 +56,7 @@ func (n *Node) fetch(ctx context.Context, id peer.ID, max int) ([][]byte, error)
 	var resp pb.Response
 	rtt, _, err := n.call(ctx, id, n.records, &pb.Request{Op: &pb.Request_Fetch{Fetch: &pb.Fetch{Max: uint32(max)}}}, &resp, maxFetchReply)
 	if err != nil {
-		if ctx.Err() != context.Canceled {
-			n.failed(id, err)
-		}
+		n.failed(id, err)
 		return nil, err
 	}
 	n.answered(id, rtt)

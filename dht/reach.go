@@ -11,10 +11,7 @@ const (
 	// A peer that failed us is left alone for downFirst, then twice as
 	// long each time up to downMost.
 	downFirst = 5 * time.Second
-	downMost  = 2 * time.Minute
-	// strikes is how many requests in a row may go unanswered before a peer
-	// counts as down. A refused dial does at once.
-	strikes = 2
+	downMost  = 30 * time.Second
 
 	maxReach = 8_192 // peers remembered
 )
@@ -26,9 +23,19 @@ type reach struct {
 	generation uint64 // rises when a peer goes down or comes back
 }
 
+// A failure is how a peer failed us, and its value how many in a row make it
+// count as down.
+type failure int
+
+const (
+	unreachable failure = 1 // no connection could be made
+	silent      failure = 2 // no answer in time
+	broken      failure = 8 // something else than an answer: it lives, and may be overloaded
+)
+
 type reachState struct {
 	rtt     time.Duration // smoothed; 0: never measured
-	strikes int           // requests unanswered in a row
+	strikes int           // failures in a row
 	downs   int           // times in a row it went down
 	down    time.Time     // until then
 	touched time.Time
@@ -55,14 +62,14 @@ func (r *reach) answered(now time.Time, p peer.ID, rtt time.Duration) {
 	}
 }
 
-// failed notes that p did not answer, refused meaning that it cannot be
-// reached at all, and reports whether p counts as down since just now.
-func (r *reach) failed(now time.Time, p peer.ID, refused bool) bool {
+// failed notes that p failed, and reports whether it counts as down since just
+// now.
+func (r *reach) failed(now time.Time, p peer.ID, how failure) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	s := r.state(now, p)
 	s.strikes++
-	if !refused && s.strikes < strikes || s.down.After(now) {
+	if s.strikes < int(how) || s.down.After(now) {
 		return false
 	}
 	s.down = now.Add(min(downFirst<<min(s.downs, 10), downMost))
@@ -79,7 +86,7 @@ func (r *reach) down(now time.Time, p peer.ID) bool {
 	return s != nil && s.down.After(now)
 }
 
-// doubtful reports whether p's last answer is still owed.
+// doubtful reports whether p has failed since it answered last.
 func (r *reach) doubtful(p peer.ID) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()

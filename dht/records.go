@@ -134,17 +134,17 @@ func (n *Node) answerRecords(from peer.ID, req *pb.Request) *pb.Response {
 	case *pb.Request_Fetch:
 		return n.serveFetch(op.Fetch)
 	default:
-		return failure(errors.New("unknown request"))
+		return errorReply(errors.New("unknown request"))
 	}
 }
 
-func failure(err error) *pb.Response { return &pb.Response{Error: clip(err.Error(), maxReason)} }
+func errorReply(err error) *pb.Response { return &pb.Response{Error: clip(err.Error(), maxReason)} }
 
 // serveAdvertise takes in from's own records, each accepted or refused by
 // itself.
 func (n *Node) serveAdvertise(from peer.ID, req *pb.Advertise) *pb.Response {
 	if len(req.Entries) > maxEntries {
-		return failure(fmt.Errorf("%d records at once, at most %d", len(req.Entries), maxEntries))
+		return errorReply(fmt.Errorf("%d records at once, at most %d", len(req.Entries), maxEntries))
 	}
 	now := time.Now()
 	reply := &pb.AdvertiseReply{Coordinate: coordinateToWire(n.coords.here())}
@@ -206,14 +206,14 @@ func (n *Node) closer(publisher peer.ID, e *pb.Entry) []peer.ID {
 func (n *Node) serveQuery(from peer.ID, q *pb.Query) *pb.Response {
 	topic := Topic(q.Topic)
 	if err := topic.check(); err != nil {
-		return failure(err)
+		return errorReply(err)
 	}
 	need, err := needFromWire(q.Need)
 	if err != nil {
-		return failure(err)
+		return errorReply(err)
 	}
 	if len(q.Exclude) > maxExclude {
-		return failure(fmt.Errorf("%d peers excluded, at most %d", len(q.Exclude), maxExclude))
+		return errorReply(fmt.Errorf("%d peers excluded, at most %d", len(q.Exclude), maxExclude))
 	}
 	exclude := make([]peer.ID, 0, len(q.Exclude))
 	for _, b := range q.Exclude {
@@ -287,7 +287,7 @@ func (n *Node) serveFetch(req *pb.Fetch) *pb.Response {
 // the watcher goes, or is too slow to take what there is.
 func (n *Node) serveWatch(s network.Stream, from peer.ID, req *pb.Watch) {
 	refuse := func(err error) {
-		if _, err := writeFrame(s, failure(err)); err != nil {
+		if _, err := writeFrame(s, errorReply(err)); err != nil {
 			_ = s.Reset()
 			return
 		}

@@ -308,9 +308,7 @@ func (n *Node) watchRemote(ctx context.Context, p peer.ID, topic Topic, emit fun
 	defer cancel()
 	s, err := n.host.NewStream(opening, p, n.records)
 	if err != nil {
-		if ctx.Err() == nil {
-			n.failed(p, err)
-		}
+		n.failed(p, callError(opening, err))
 		return err
 	}
 	defer func() { _ = s.Reset() }()
