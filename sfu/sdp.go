@@ -348,3 +348,43 @@ func rtcpComponent(line string) bool {
 	fields := strings.Fields(line)
 	return strings.HasPrefix(line, "a=candidate:") && len(fields) > 1 && fields[1] == "2"
 }
+
+// completeAnswer mends what pion leaves open where it rejects the first media
+// section: the candidates stand in that section, where clients do not look
+// (RFC 8839, section 4.4.1.1.1: a rejected section has none), and rejected
+// sections lack their a=mid (RFC 9143, section 7.3.3).
+func completeAnswer(answer string, o *offer) string {
+	var parts []string // the session's, then one for each section
+	for line := range strings.Lines(answer) {
+		if len(parts) == 0 || strings.HasPrefix(line, "m=") {
+			parts = append(parts, "")
+		}
+		parts[len(parts)-1] += line
+	}
+	rejected := func(part string) bool {
+		fields := strings.Fields(part)
+		return len(fields) > 1 && fields[1] == "0"
+	}
+	moved, to := "", 0
+	for i := 1; i < len(parts); i++ {
+		if !rejected(parts[i]) {
+			if to == 0 {
+				to = i
+			}
+			continue
+		}
+		for line := range strings.Lines(parts[i]) {
+			if strings.HasPrefix(line, "a=candidate:") || strings.HasPrefix(line, "a=end-of-candidates") {
+				moved += line
+			}
+		}
+		parts[i] = withoutLines(parts[i], "a=candidate:", "a=end-of-candidates")
+		if i <= len(o.sections) && !strings.Contains(parts[i], "\na=mid:") {
+			parts[i] += "a=mid:" + o.sections[i-1].mid + "\r\n"
+		}
+	}
+	if to > 0 {
+		parts[to] += moved
+	}
+	return strings.Join(parts, "")
+}

@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"github.com/pion/webrtc/v4"
+
+	"weir/capacity"
 )
 
 // offerOf is a small offer with the sections given.
@@ -157,6 +159,35 @@ func TestRestartFragmentHasOneLineACandidate(t *testing.T) {
 	got := restartFragment(answer)
 	if n := strings.Count(got, "a=candidate"); n != 1 || strings.Count(got, "a=ice-ufrag") != 1 {
 		t.Errorf("fragment:\n%s", got)
+	}
+}
+
+// A viewer of a stream without audio offers audio first: the section is
+// rejected, and the candidates stand where the client looks for them.
+func TestRejectedFirstSection(t *testing.T) {
+	m := newMesh(t)
+	a := m.add(capacity.Limits{}, nil)
+	offer := func(sections ...string) *offer {
+		o, err := parseOffer([]byte(strings.Replace(offerOf(sections...), "t=0 0\r\n", "t=0 0\r\na=group:BUNDLE 0 1\r\n", 1)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return o
+	}
+	p, _, err := a.publisher(t.Context(), "x", offer(videoSection("0", "sendonly")), "entry", "test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.discard()
+	v, answer, err := a.viewer(t.Context(), p.stream, offer(audioSection("0", "recvonly"), videoSection("1", "recvonly")), "entry", "test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer v.discard()
+	_, sections, _ := strings.Cut(answer, "m=audio 0 ")
+	audio, video, ok := strings.Cut(sections, "m=video ")
+	if !ok || strings.HasPrefix(video, "0 ") || strings.Contains(audio, "candidate") || !strings.Contains(audio, "a=mid:0") || !strings.Contains(video, "a=candidate:") || !strings.Contains(video, "a=end-of-candidates") {
+		t.Errorf("answer:\n%s", answer)
 	}
 }
 

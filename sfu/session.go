@@ -313,7 +313,7 @@ func (s *SFU) publisher(ctx context.Context, name string, o *offer, entry, remot
 		sess.discard()
 		return nil, "", err
 	}
-	return sess, answer, nil
+	return sess, completeAnswer(answer, o), nil
 }
 
 // viewer sets a WHEP client up to receive st.
@@ -371,7 +371,7 @@ func (s *SFU) viewer(ctx context.Context, st *Stream, o *offer, entry, remote st
 		sess.discard()
 		return nil, "", err
 	}
-	return sess, answer, nil
+	return sess, completeAnswer(answer, o), nil
 }
 
 func codecNames() []string {
