@@ -216,10 +216,12 @@ func TestKeyframeRequestsAreMerged(t *testing.T) {
 		src := newSource(track.Codec, func() bool { asked = append(asked, time.Since(begin)); return true })
 		track.attach(src)
 		time.Sleep(time.Second)
+		synctest.Wait()
 		for range 100 {
 			track.requestKeyframe()
 		}
 		time.Sleep(time.Second)
+		synctest.Wait()
 		if len(asked) != 2 || asked[0] != time.Second || asked[1] != time.Second+keyframeInterval {
 			t.Fatalf("asked at %v, want at 1 s and once more %v later", asked, keyframeInterval)
 		}
@@ -230,6 +232,7 @@ func TestKeyframeRequestsAreMerged(t *testing.T) {
 		track.requestKeyframe()
 		track.feed(src, packet(1, 0, keyPayload))
 		time.Sleep(time.Second)
+		synctest.Wait()
 		if len(asked) != 3 {
 			t.Errorf("asked %d times, want 3: the keyframe had come", len(asked))
 		}
@@ -237,6 +240,7 @@ func TestKeyframeRequestsAreMerged(t *testing.T) {
 		track.requestKeyframe()
 		src.close()
 		time.Sleep(time.Second)
+		synctest.Wait()
 		if len(asked) != 4 {
 			t.Errorf("asked %d times, want 4: the source was closed", len(asked))
 		}

@@ -149,7 +149,7 @@ func newNode(cfg nodeConfig) (_ *node, err error) {
 	n.sfu, err = sfu.New(sfu.Config{
 		Self: self, Key: key, Socket: socket, Ledger: n.ledger,
 		Locate: n.locate, Place: n.place, Published: n.published, Dial: n.dial,
-		Addrs:    func() []multiaddr.Multiaddr { return n.dht.Host().Addrs() },
+		Addrs:    n.addrs,
 		Changed:  n.dht.Kick,
 		Event:    n.events.add,
 		Overflow: cfg.overflow, PublicURL: cfg.publicURL, Fanout: cfg.fanout, Linger: cfg.linger,
@@ -282,6 +282,12 @@ func (n *node) sample() (capacity.Record, []capacity.Carriage) {
 	reading := n.gauge.Read()
 	r.Cores, r.Downlink.Used = reading.Cores, reading.Downlink
 	return r, n.sfu.Carriages()
+}
+
+// addrs are this node's libp2p addresses, as many as a ticket takes.
+func (n *node) addrs() []multiaddr.Multiaddr {
+	all := n.dht.Host().Addrs()
+	return all[:min(len(all), capacity.MaxAddrs)]
 }
 
 // dial opens the signalling of a cascade link, and keeps the connection below
