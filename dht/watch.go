@@ -21,6 +21,7 @@ const (
 	syncedAfter  = time.Second      // the snapshot is called complete without the slower ones
 	watchOpen    = 2 * time.Second  // to open a watch
 	maxWatched   = 4 * maxHeldTopic // nodes followed by one watch
+	maxBad       = 64               // bad records told of in one watch
 )
 
 // Change is one step of a watch.
@@ -30,7 +31,11 @@ type Change struct {
 	Synced bool
 	// Sealed is a verified record of Node as held by Holder, HeldFor long. The
 	// same record comes once per holder that has it; an older one never.
+	//
+	// With Err set it is what Holder passes for a record but is none, or has
+	// run out; Record and Node are not set then. At most maxBad of them come.
 	Sealed  []byte
+	Err     error
 	Record  capacity.Record
 	Holder  peer.ID
 	HeldFor time.Duration // by the holder's clock
@@ -95,6 +100,7 @@ type watching struct {
 
 	from   map[peer.ID]*watchSource
 	nodes  map[peer.ID]*watchedNode
+	bad    int
 	synced bool
 }
 
@@ -219,6 +225,11 @@ func (w *watching) take(now time.Time, e watchEvent) error {
 	case e.Synced:
 		s.synced = true
 		return nil
+	case e.Err != nil:
+		if w.bad++; w.bad > maxBad {
+			return nil
+		}
+		return w.f(e.Change)
 	case e.Gone:
 		node := w.nodes[e.Node]
 		if node == nil {
@@ -343,7 +354,8 @@ func (n *Node) watchRemote(ctx context.Context, p peer.ID, topic Topic, emit fun
 	}
 }
 
-// eventFromWire verifies w; ok is false if there is nothing in it.
+// eventFromWire verifies w; ok is false if there is nothing in it. A record
+// that does not verify is told of, with why; whoever inspects wants to know.
 func eventFromWire(now time.Time, topic Topic, w *pb.Event) (e watchEvent, ok bool, err error) {
 	switch {
 	case w.Synced:
@@ -354,13 +366,16 @@ func eventFromWire(now time.Time, topic Topic, w *pb.Event) (e watchEvent, ok bo
 		e.Node, err = peer.IDFromBytes(w.Gone)
 		return e, err == nil, err
 	case len(w.Sealed) > 0:
-		records, err := verify(now, topic, [][]byte{w.Sealed})
-		if err != nil || len(records) == 0 {
-			return e, false, err
+		e.Sealed, e.HeldFor = w.Sealed, time.Duration(w.HeldMs)*time.Millisecond
+		r, err := capacity.Open(w.Sealed, now)
+		if err == nil {
+			err = topic.fits(&r)
 		}
-		e.Sealed, e.Record = w.Sealed, records[0].record
-		e.Node = e.Record.Node
-		e.HeldFor = time.Duration(w.HeldMs) * time.Millisecond
+		if err != nil {
+			e.Err = err
+			return e, true, nil
+		}
+		e.Record, e.Node = r, r.Node
 		return e, true, nil
 	}
 	return e, false, nil

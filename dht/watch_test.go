@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -44,6 +45,7 @@ func (v *watchView) change(c Change) error {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	switch {
+	case c.Err != nil: // shown for what it is
 	case c.Synced:
 		v.synced++
 	case c.Gone:
@@ -133,9 +135,9 @@ func TestWatchSurvivesBadHolders(t *testing.T) {
 		r := capacity.Record{Node: idOf(t, key), Seq: 1, Issued: time.UnixMilli(time.Now().UnixMilli()), TTL: capacity.DefaultTTL}
 		sealed := seal(t, r, key)
 		sealed[len(sealed)-2] ^= 1
+		_, _ = writeFrame(s, event(&pb.Event{Sealed: sealed}))
 		_, _ = writeFrame(s, event(&pb.Event{Synced: true}))
 		_, _ = writeFrame(s, event(&pb.Event{Gone: []byte(nodes[0].ID())})) // it never had it
-		_, _ = writeFrame(s, event(&pb.Event{Sealed: sealed}))
 		hang(s)
 	}
 	client := newClient(t, nodes)
@@ -155,6 +157,15 @@ func TestWatchSurvivesBadHolders(t *testing.T) {
 	})
 	v := startWatch(t, client, CapacityTopic())
 	eventually(t, func() error { return v.has(nodes...) })
+
+	// Whoever inspects is shown what the liar holds, and why it is bad.
+	changes, err := client.Snapshot(t.Context(), CapacityTopic())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !slices.ContainsFunc(changes, func(c Change) bool { return errors.Is(c.Err, capacity.ErrForged) && len(c.Sealed) > 0 }) {
+		t.Errorf("the forged record is not among %d", len(changes))
+	}
 }
 
 // The function's error ends the watch and is returned.

@@ -203,7 +203,7 @@ func recordsOf(ctx context.Context, d dhtReader, id peer.ID) ([]recordEntry, err
 
 // dhtReader is what inspection reads: a node, or a client of the network.
 type dhtReader interface {
-	watcher
+	snapshotter
 	fetcher
 }
 

@@ -77,45 +77,34 @@ func (e *recordEntry) held(c dht.Change) {
 	e.HeldFor = append(e.HeldFor, float64(c.HeldFor.Microseconds())/1000)
 }
 
-// watcher is what a snapshot is read from: a node, or a client of the network.
-type watcher interface {
-	Watch(ctx context.Context, topic dht.Topic, f func(dht.Change) error) error
+// snapshotter is what records are read from: a node, or a client of the
+// network.
+type snapshotter interface {
+	Snapshot(ctx context.Context, topic dht.Topic) ([]dht.Change, error)
 }
-
-var errSynced = errors.New("the snapshot is complete")
 
 // snapshot reads all records of topic from its holders: the newest of each
 // node, and who holds a copy.
-func snapshot(ctx context.Context, w watcher, topic dht.Topic) ([]recordEntry, error) {
+func snapshot(ctx context.Context, from snapshotter, topic dht.Topic) ([]recordEntry, error) {
 	ctx, cancel := context.WithTimeout(ctx, snapshotTimeout)
 	defer cancel()
+	copies, err := from.Snapshot(ctx, topic)
 	byNode := map[peer.ID]*recordEntry{}
 	var bad []recordEntry
-	err := w.Watch(ctx, topic, func(c dht.Change) error {
-		switch {
-		case c.Synced:
-			return errSynced
-		case c.Gone:
-			delete(byNode, c.Node)
-			return nil
-		}
+	for _, c := range copies {
 		e := inspect(c.Sealed, time.Now())
 		e.held(c)
 		if e.Record == nil {
 			bad = append(bad, e)
-			return nil
+			continue
 		}
-		old := byNode[e.Node]
-		switch {
-		case old == nil:
-			byNode[e.Node] = &e
-		case e.Record.Seq > old.Record.Seq: // who held the older one will have it soon
+		switch old := byNode[e.Node]; {
+		case old == nil, e.Record.Seq > old.Record.Seq: // who held the older one will have it soon
 			byNode[e.Node] = &e
 		case e.Record.Seq == old.Record.Seq:
 			old.held(c)
 		}
-		return nil
-	})
+	}
 	all := bad
 	for _, e := range byNode {
 		all = append(all, *e)
@@ -124,7 +113,7 @@ func snapshot(ctx context.Context, w watcher, topic dht.Topic) ([]recordEntry, e
 		ra, rb := regionOf(a), regionOf(b)
 		return cmp.Or(cmp.Compare(ra, rb), cmp.Compare(a.Node, b.Node))
 	})
-	if errors.Is(err, errSynced) || errors.Is(err, context.DeadlineExceeded) && len(all) > 0 {
+	if errors.Is(err, context.DeadlineExceeded) && len(all) > 0 {
 		err = nil
 	}
 	return all, err
