@@ -416,3 +416,42 @@ func TestLinkGarbage(t *testing.T) {
 		})
 	}
 }
+
+// What is lost on the way in, or on the link, is asked for again there, and
+// the viewer misses nothing.
+func TestLossIsRepairedHopByHop(t *testing.T) {
+	m := newMesh(t)
+	// Every 20th RTP packet that arrives is lost, repairs included: RFC 7983
+	// gives RTP and RTCP the first bytes 128 to 191, and RTCP the second byte
+	// 192 to 223 (RFC 5761).
+	lossy := func(c *Config) {
+		n := 0
+		c.Socket.lose = func(d []byte) bool {
+			if len(d) < 2 || d[0] < 128 || d[0] > 191 || d[1] >= 192 && d[1] <= 223 {
+				return false
+			}
+			n++
+			return n%20 == 0
+		}
+	}
+	a, b := m.add(capacity.Limits{}, lossy), m.add(capacity.Limits{}, lossy)
+	a.publish("demo")
+	v := b.watch("demo")
+	from := v.Stats()
+	eventually(t, "150 frames", func() bool { return v.Stats().Frames >= from.Frames+150 })
+	for _, l := range b.Links() {
+		if l.PacketsIn < 150 {
+			t.Errorf("%d packets came over the link", l.PacketsIn)
+		}
+	}
+	var video, lost uint64
+	for _, track := range v.Stats().Tracks {
+		if track.Kind == "video" {
+			video, lost = track.Packets, track.Lost
+		}
+	}
+	// Two hops lose 10 %; what the viewer still lacks may be under way.
+	if lost*100 > video*2 {
+		t.Errorf("%d of %d video packets are missing: losses are not repaired", lost, video)
+	}
+}

@@ -25,6 +25,8 @@ type Socket struct {
 	in, out         atomic.Int64 // bytes of UDP payload
 	packIn, packOut atomic.Int64
 	dropped         atomic.Int64 // datagrams kept from DTLS
+
+	lose func(datagram []byte) bool // a test's lossy network; nil: none
 }
 
 // socketBuffer is asked of the kernel in both directions: about 40 ms of
@@ -80,6 +82,9 @@ func (s *Socket) ReadFromAddrPort(b []byte) (int, netip.AddrPort, error) {
 		s.packIn.Add(1)
 		if forgeable(b[:n]) {
 			s.dropped.Add(1)
+			continue
+		}
+		if s.lose != nil && s.lose(b[:n]) {
 			continue
 		}
 		return n, from, nil
