@@ -326,8 +326,8 @@ func notLive(d dht.Decision, err error) error {
 func (n *node) place(ctx context.Context, need capacity.Need, exclude []peer.ID) (sfu.Helper, error) {
 	if need.Purpose == capacity.View {
 		placed, d, err := n.dht.Place(ctx, dht.StreamTopic(need.Stream), need, exclude)
+		n.view.decided(d)
 		if err == nil {
-			n.view.decided(d)
 			return helper(placed, d, "carries it already"), nil
 		}
 		if errors.Is(notLive(d, err), sfu.ErrNotLive) && !n.carries(need.Stream) {
