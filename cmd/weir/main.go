@@ -73,6 +73,7 @@ func commands() []*cli.Command {
 		selectCommand(),
 		publishCommand(),
 		viewCommand(),
+		benchCommand(),
 	}
 	for _, c := range all {
 		usageErrors(c)
