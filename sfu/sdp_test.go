@@ -191,6 +191,40 @@ func TestRejectedFirstSection(t *testing.T) {
 	}
 }
 
+// Chromium's own offers: the simulcast one is held to one layer.
+func TestChromiumOffers(t *testing.T) {
+	for name, c := range map[string]struct{ sends bool }{"whip": {true}, "whep": {false}} {
+		raw, err := os.ReadFile("testdata/sdp/chromium-" + name + ".sdp")
+		if err != nil {
+			t.Fatal(err)
+		}
+		o, err := parseOffer(raw)
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		if len(o.sections) != 2 || strings.Contains(o.sdp, "simulcast") {
+			t.Errorf("%s: %d sections", name, len(o.sections))
+		}
+		mimes := map[string]bool{}
+		for _, s := range o.sections {
+			if s.sends != c.sends || s.receives == c.sends {
+				t.Errorf("%s: section %s sends %v, receives %v", name, s.mid, s.sends, s.receives)
+			}
+			for _, codec := range s.codecs {
+				mimes[codec.MimeType] = true
+				if s.kind == webrtc.RTPCodecTypeVideo && codec.rtx == 0 {
+					t.Errorf("%s: %s %s has no retransmissions", name, codec.MimeType, codec.SDPFmtpLine)
+				}
+			}
+		}
+		for _, want := range []string{webrtc.MimeTypeOpus, webrtc.MimeTypeVP8, webrtc.MimeTypeVP9, webrtc.MimeTypeH264, webrtc.MimeTypeAV1} {
+			if !mimes[want] {
+				t.Errorf("%s: no %s among %v", name, want, mimes)
+			}
+		}
+	}
+}
+
 // corpus adds the offers of real clients in testdata/sdp.
 func corpus(f *testing.F) {
 	files, err := filepath.Glob("testdata/sdp/*.sdp")
