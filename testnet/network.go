@@ -15,6 +15,8 @@
 package testnet
 
 import (
+	"bufio"
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -41,6 +43,9 @@ var (
 	ErrBusy = errors.New("testnet is running")
 	// ErrNone means that there is no testnet in that directory.
 	ErrNone = errors.New("no testnet")
+	// ErrInput means that what was asked for cannot be: a directory that is not
+	// for a testnet, or a node that is not in it.
+	ErrInput = errors.New("testnet")
 )
 
 const (
@@ -53,6 +58,8 @@ const (
 	askTimeout = 5 * time.Second
 	// maxReply bounds what is read of its answer, in bytes.
 	maxReply = 64 << 20
+	// maxEvent bounds one event, in bytes.
+	maxEvent = 1 << 20
 	// asksAtOnce bounds the nodes that are asked together.
 	asksAtOnce = 8
 )
@@ -118,13 +125,13 @@ type Network struct {
 // cfg.Dir. ctx bounds the starting only.
 func Up(ctx context.Context, cfg Config) (*Network, error) {
 	if cfg.N < 1 {
-		return nil, fmt.Errorf("testnet of %d nodes: at least one is needed", cfg.N)
+		return nil, fmt.Errorf("%w of %d nodes: at least one is needed", ErrInput, cfg.N)
 	}
 	if cfg.Regions < 0 {
-		return nil, fmt.Errorf("testnet of %d regions", cfg.Regions)
+		return nil, fmt.Errorf("%w of %d regions", ErrInput, cfg.Regions)
 	}
 	if cfg.Dir == "" {
-		return nil, errors.New("testnet: no directory named")
+		return nil, fmt.Errorf("%w: no directory named", ErrInput)
 	}
 	dir, err := filepath.Abs(cfg.Dir)
 	if err != nil {
@@ -384,31 +391,72 @@ func (n Node) Records(ctx context.Context) ([]peer.ID, error) {
 
 // client asks nodes. It keeps no connections: a test would find them leaked,
 // and a node that ends would wait for them.
-var client = &http.Client{Timeout: askTimeout, Transport: &http.Transport{DisableKeepAlives: true}}
+var client = &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+
+// ask sends one GET to the node's admin API. The answer is 200, and its body is
+// to be closed.
+func (n Node) ask(ctx context.Context, path string) (*http.Response, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, n.Admin+"/api/v1"+path, nil)
+	if err != nil {
+		return nil, err
+	}
+	resp, err := client.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	if resp.StatusCode != http.StatusOK {
+		defer resp.Body.Close()
+		b, _ := io.ReadAll(io.LimitReader(resp.Body, 1<<10))
+		return nil, fmt.Errorf("%s: %s: %s", req.URL, resp.Status, strings.TrimSpace(string(b)))
+	}
+	return resp, nil
+}
 
 // Get asks the node's admin API for path, such as /status, and decodes the
 // answer into v.
 func (n Node) Get(ctx context.Context, path string, v any) error {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, n.Admin+"/api/v1"+path, nil)
-	if err != nil {
-		return err
-	}
-	resp, err := client.Do(req)
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	resp, err := n.ask(ctx, path)
 	if err != nil {
 		return err
 	}
 	defer resp.Body.Close()
 	b, err := io.ReadAll(io.LimitReader(resp.Body, maxReply))
+	if err == nil {
+		err = json.Unmarshal(b, v)
+	}
 	if err != nil {
-		return fmt.Errorf("%s: %w", req.URL, err)
-	}
-	if resp.StatusCode != http.StatusOK {
-		return fmt.Errorf("%s: %s: %s", req.URL, resp.Status, strings.TrimSpace(string(b)))
-	}
-	if err := json.Unmarshal(b, v); err != nil {
-		return fmt.Errorf("%s: %w", req.URL, err)
+		return fmt.Errorf("%s: %w", resp.Request.URL, err)
 	}
 	return nil
+}
+
+// Events calls f with each event the node's admin API sends at path, such as
+// /events, until ctx ends, the node does, or f returns an error. It returns the
+// error, never nil.
+func (n Node) Events(ctx context.Context, path string, f func(data []byte) error) error {
+	resp, err := n.ask(ctx, path)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	lines := bufio.NewScanner(resp.Body)
+	lines.Buffer(nil, maxEvent)
+	for lines.Scan() {
+		if data, ok := bytes.CutPrefix(lines.Bytes(), []byte("data: ")); ok {
+			if err := f(data); err != nil {
+				return err
+			}
+		}
+	}
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	if lines.Err() != nil {
+		return lines.Err()
+	}
+	return io.EOF
 }
 
 // Open returns the testnet in dir, as it is, whoever brought it up. The error
@@ -454,7 +502,7 @@ func (n *Network) find(name string) (Node, error) {
 	if i := n.index(name); i >= 0 {
 		return n.state.Nodes[i], nil
 	}
-	return Node{}, fmt.Errorf("no node %q: there are n1 to n%d", name, len(n.state.Nodes))
+	return Node{}, fmt.Errorf("%w: no node %q: there are n1 to n%d", ErrInput, name, len(n.state.Nodes))
 }
 
 // Alive reports whether the node's process runs, stopped or not.

@@ -35,7 +35,7 @@ func readState(dir string) (state, error) {
 	path := filepath.Join(dir, stateFile)
 	b, err := os.ReadFile(path)
 	if errors.Is(err, syscall.ENOTDIR) {
-		return state{}, fmt.Errorf("%s is not a directory", dir)
+		return state{}, fmt.Errorf("%w: %s is not a directory", ErrInput, dir)
 	}
 	if err != nil {
 		return state{}, err
@@ -96,12 +96,12 @@ func claim(dir string) (unlock func(), err error) {
 			return nil, err
 		}
 	case errors.Is(err, syscall.ENOTDIR):
-		return nil, fmt.Errorf("%s is not a directory", dir)
+		return nil, fmt.Errorf("%w: %s is not a directory", ErrInput, dir)
 	case err != nil:
 		return nil, err
 	case len(entries) > 0:
 		if _, err := os.Stat(filepath.Join(dir, lockFile)); err != nil {
-			return nil, fmt.Errorf("%s has other files in it: name a directory that is empty, new, or an earlier testnet's", dir)
+			return nil, fmt.Errorf("%w: %s has other files in it: name a directory that is empty, new, or an earlier testnet's", ErrInput, dir)
 		}
 	}
 	if unlock, err = lock(dir); err != nil {

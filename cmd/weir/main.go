@@ -74,6 +74,7 @@ func commands() []*cli.Command {
 		publishCommand(),
 		viewCommand(),
 		benchCommand(),
+		testnetCommand(),
 	}
 	for _, c := range all {
 		usageErrors(c)

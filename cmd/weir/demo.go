@@ -1,0 +1,647 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/urfave/cli/v2"
+
+	"weir/capacity"
+	"weir/dht"
+	"weir/sfu"
+	"weir/sfu/client"
+	"weir/testnet"
+)
+
+const (
+	demoStream = "demo"
+	// demoPause is between two arrivals, so that people can follow.
+	demoPause = 300 * time.Millisecond
+	// demoSettle is how long events may come after what caused them.
+	demoSettle = 150 * time.Millisecond
+	// demoFigures is between two lines of figures.
+	demoFigures = 5 * time.Second
+	// demoFrame is what a viewer is given to its first frame.
+	demoFrame = 10 * time.Second
+	// demoRecords is what the records are given to tell of every viewer: one is
+	// published every five seconds even if little has changed.
+	demoRecords = 6 * time.Second
+	// demoLast is the time at the end in which every viewer must get frames.
+	demoLast = time.Second
+)
+
+func demoCommand() *cli.Command {
+	return &cli.Command{
+		Name: "demo", Usage: "show an overloaded node find help and cascade to it",
+		Description: "Starts nodes, publishes the built-in clip to n1, and lets viewers come to n1 until\n" +
+			"it is full, and a few more. Runs until it is interrupted. With --seconds it ends by\n" +
+			"itself, and its exit code is 0 only if media flowed over a cascade link.",
+		Flags: testnetFlags(
+			&cli.IntFlag{Name: "seconds", Usage: "end after `N` seconds; 0: when interrupted", EnvVars: []string{"DEMO_SECONDS"}},
+			&cli.IntFlag{Name: "nodes", Aliases: []string{"n"}, Usage: "how many `NODES`", Value: 5, EnvVars: env("NODES")},
+			&cli.IntFlag{Name: "region-count", Usage: "nodes are in one of `R` regions in turn, r1 to rR", Value: 2, EnvVars: env("REGION_COUNT")},
+			&cli.IntFlag{Name: "session-limit", Usage: "most `SESSIONS` of n1, the publisher's included", Value: 3},
+			&cli.StringFlag{Name: "overflow", Usage: "what n1 does when it is full: redirect, relay or refuse", Value: string(sfu.Redirect)},
+			&cli.IntFlag{Name: "viewers", Usage: "how many `VIEWERS` come to n1", Value: 6},
+			&cli.BoolFlag{Name: "direct", Usage: "one more viewer comes to another node", Value: true},
+		),
+		Action: func(c *cli.Context) error {
+			if c.Args().Present() {
+				return badInput(fmt.Errorf("weir testnet demo takes no arguments, but got %q", c.Args().First()))
+			}
+			overflow, err := sfu.ParseOverflow(c.String("overflow"))
+			if err != nil {
+				return badInput(fmt.Errorf("--overflow: %w", err))
+			}
+			cfg := demoConfig{
+				dir: c.String("dir"), nodes: c.Int("nodes"), regions: c.Int("region-count"), sessionLimit: c.Int("session-limit"),
+				overflow: overflow, viewers: c.Int("viewers"), direct: c.Bool("direct"), length: time.Duration(c.Int("seconds")) * time.Second,
+			}
+			if cfg.length < 0 || cfg.sessionLimit < 1 || cfg.viewers < 0 {
+				return badInput(errors.New("--seconds and --viewers must not be negative, and --session-limit at least 1"))
+			}
+			return testnetExit(runDemo(c.Context, cfg, newScreen(c.App.Writer)))
+		},
+	}
+}
+
+type demoConfig struct {
+	dir          string
+	nodes        int
+	regions      int
+	sessionLimit int
+	overflow     sfu.Overflow
+	viewers      int
+	direct       bool
+	length       time.Duration // 0: until interrupted
+}
+
+// A demo is one run. All but what listen's goroutines do belongs to the
+// goroutine of runDemo.
+type demo struct {
+	cfg     demoConfig
+	screen  *screen
+	net     *testnet.Network
+	first   testnet.Node
+	names   map[peer.ID]string
+	origin  string // the node the publisher sends to
+	viewers []*demoViewer
+}
+
+// A demoViewer is one viewer that came.
+type demoViewer struct {
+	name   string
+	asked  string // the node it went to
+	served string // the node that serves it; empty if none does
+	why    string // it is not served
+	viewer *client.Viewer
+	before client.Stats // at the last look
+	lost   bool
+}
+
+// runDemo shows everything and takes it away again. Its error says what was
+// missing.
+func runDemo(ctx context.Context, cfg demoConfig, screen *screen) (err error) {
+	d := &demo{cfg: cfg, screen: screen, names: map[peer.ID]string{}}
+	screen.title("weir: %d nodes on this machine, and a node that finds help when it is full", cfg.nodes)
+	if d.net, err = testnet.Up(ctx, testnet.Config{
+		Dir: cfg.dir, N: cfg.nodes, Regions: cfg.regions,
+		NodeFlags: func(i int) []string {
+			if i > 1 {
+				return nil
+			}
+			return []string{"--session-limit", fmt.Sprint(cfg.sessionLimit), "--overflow", string(cfg.overflow)}
+		},
+	}); err != nil {
+		return interrupted(ctx, err)
+	}
+	defer func() {
+		screen.say(time.Now(), "end", "ending the nodes; their logs are in %s", d.net.Dir())
+		screen.flush()
+		if e := d.net.Down(); e != nil && err == nil {
+			err = e
+		}
+		if e := d.net.Close(); e != nil && err == nil {
+			err = e
+		}
+	}()
+	d.first = d.net.Node("n1")
+	for _, n := range d.net.Nodes() {
+		d.names[n.PeerID] = n.Name
+	}
+	d.showNodes()
+
+	listening, stop := context.WithCancel(ctx)
+	var wg sync.WaitGroup // one per node, listening to its events
+	defer wg.Wait()
+	defer stop()
+	for _, n := range d.net.Nodes() {
+		wg.Go(func() { d.listen(listening, n) })
+	}
+
+	connecting, cancel := context.WithTimeout(ctx, connectTime)
+	defer cancel()
+	pub, err := client.Publish(connecting, client.PublishConfig{URL: d.first.HTTP + "/whip/" + demoStream, Media: client.Pattern()})
+	if err != nil {
+		return interrupted(ctx, fmt.Errorf("publish to n1: %w", err))
+	}
+	published := make(chan error, 1)
+	sending, stopSending := context.WithCancel(ctx)
+	go func() { published <- pub.Run(sending) }()
+	defer func() {
+		stopSending()
+		<-published
+		d.leave()
+		_ = pub.Close() // the node is about to end anyway
+		stop()
+	}()
+	d.origin = d.nodeAt(pub.NodeURL())
+	screen.say(time.Now(), "publisher", "sends the built-in clip, VP8 and Opus, to %s: connected after %s", d.origin, millis(pub.Stats().Connected))
+
+	for i := range cfg.viewers {
+		if err := d.arrive(ctx, fmt.Sprintf("viewer %d", i+1), d.first); err != nil {
+			return interrupted(ctx, err)
+		}
+	}
+	if cfg.direct {
+		if err := d.arrive(ctx, fmt.Sprintf("viewer %d", cfg.viewers+1), d.idle()); err != nil {
+			return interrupted(ctx, err)
+		}
+	}
+	if err := d.showNetwork(ctx); err != nil {
+		return interrupted(ctx, err)
+	}
+	return d.watch(ctx)
+}
+
+// interrupted replaces what an interrupt made of err.
+func interrupted(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return cli.Exit("interrupted before it was over", exitFailure)
+	}
+	return err
+}
+
+func (d *demo) showNodes() {
+	text := []string{fmt.Sprintf("%d nodes are ready, and each sees the records of all", len(d.names))}
+	for _, n := range d.net.Nodes() {
+		limit := ""
+		if n.Name == d.first.Name {
+			limit = fmt.Sprintf("  takes %d sessions, then: %s", d.cfg.sessionLimit, d.cfg.overflow)
+		}
+		text = append(text, fmt.Sprintf("%s  %s  %s  %s%s", n.Name, shortID(n.PeerID), or(n.Region, "-"), n.HTTP, limit))
+	}
+	d.screen.add(screenLine{time.Now(), "up", text})
+	d.screen.flush()
+}
+
+// name is how the demo calls a node.
+func (d *demo) name(id peer.ID) string { return or(d.names[id], shortID(id)) }
+
+// nodeAt returns the name of the node whose URL url is.
+func (d *demo) nodeAt(url string) string {
+	for _, n := range d.net.Nodes() {
+		if strings.HasPrefix(url, n.HTTP+"/") {
+			return n.Name
+		}
+	}
+	return url
+}
+
+// idle returns the last node that serves nobody yet, or else the last one.
+func (d *demo) idle() testnet.Node {
+	nodes := d.net.Nodes()
+	for _, n := range slices.Backward(nodes) {
+		if n.Name != d.origin && !slices.ContainsFunc(d.viewers, func(v *demoViewer) bool { return v.served == n.Name }) {
+			return n
+		}
+	}
+	return nodes[len(nodes)-1]
+}
+
+// arrive lets a viewer come to a node and tells what became of it. The error is
+// the context's.
+func (d *demo) arrive(ctx context.Context, name string, at testnet.Node) error {
+	v := &demoViewer{name: name, asked: at.Name}
+	d.viewers = append(d.viewers, v)
+	connecting, cancel := context.WithTimeout(ctx, connectTime)
+	defer cancel()
+	var err error
+	v.viewer, err = client.View(connecting, client.ViewConfig{URL: at.HTTP + "/whep/" + demoStream})
+	if err != nil {
+		v.why = err.Error()
+		d.screen.say(time.Now(), name, "asks %s: not served: %v", at.Name, err)
+		return d.settle(ctx)
+	}
+	late := time.NewTimer(demoFrame)
+	defer late.Stop()
+	select {
+	case <-v.viewer.FirstFrame():
+	case <-v.viewer.Done():
+	case <-late.C:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	s := v.viewer.Stats()
+	v.served = d.nodeAt(s.URL)
+	how := "served by it"
+	if v.served != v.asked {
+		how = "served by " + v.served
+	}
+	if len(s.Hops) > 1 {
+		how = fmt.Sprintf("redirected by 307, served by %s", v.served)
+	}
+	if s.FirstFrame == 0 {
+		d.screen.say(time.Now(), name, "asks %s: %s, but no frame came", at.Name, how)
+	} else {
+		d.screen.say(time.Now(), name, "asks %s: %s, first frame after %s", at.Name, how, millis(s.FirstFrame))
+	}
+	return d.settle(ctx)
+}
+
+// settle prints what has been said since the last time, once it is all there.
+func (d *demo) settle(ctx context.Context) error {
+	if err := sleep(ctx, demoSettle); err != nil {
+		return err
+	}
+	d.screen.flush()
+	return sleep(ctx, demoPause-demoSettle)
+}
+
+func sleep(ctx context.Context, most time.Duration) error {
+	t := time.NewTimer(most)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// listen tells what a node reports, until ctx ends or the node does.
+func (d *demo) listen(ctx context.Context, n testnet.Node) {
+	err := n.Events(ctx, "/events", func(data []byte) error {
+		var e sfu.Event
+		if err := json.Unmarshal(data, &e); err != nil {
+			return err
+		}
+		d.tell(ctx, n, e)
+		return nil
+	})
+	if ctx.Err() == nil {
+		d.screen.say(time.Now(), n.Name, "is not heard any more: %v", err)
+	}
+}
+
+// tell says what e means, if it is of interest here.
+func (d *demo) tell(ctx context.Context, n testnet.Node, e sfu.Event) {
+	say := func(format string, args ...any) []string { return []string{fmt.Sprintf(format, args...)} }
+	var text []string
+	switch e.Kind {
+	case "redirect":
+		why, how, _ := strings.Cut(e.Detail, "; ")
+		text = append(say("hands the client on to %s, since it is full itself: %s", d.name(e.Peer), strings.TrimPrefix(why, "refused: ")), how)
+		text = append(text, d.decision(ctx, n, e, false)...)
+	case "refused":
+		text = say("refuses the client: %s", strings.TrimPrefix(e.Detail, "refused: "))
+	case "link.opened":
+		var links []sfu.LinkStatus
+		if n.Get(ctx, "/links", &links) != nil || !slices.ContainsFunc(links, func(l sfu.LinkStatus) bool { return l.Peer == e.Peer && l.Dialer }) {
+			return // the other end tells
+		}
+		text = say("cascade link to %s opened in %.1f ms", d.name(e.Peer), e.Elapsed)
+	case "pull.ready":
+		text = append(say("pulls %s from %s: ready after %.1f ms", e.Stream, d.name(e.Peer), e.Elapsed), d.decision(ctx, n, e, true)...)
+	case "pull.failed", "pull.lost":
+		text = say("%s of %s: %s", e.Kind, e.Stream, e.Detail)
+	case "pull.resumed":
+		text = say("pulls %s from %s now, after %.1f ms", e.Stream, d.name(e.Peer), e.Elapsed)
+	case "link.closed":
+		text = say("cascade link to %s closed: %s", d.name(e.Peer), e.Detail)
+	default:
+		return
+	}
+	d.screen.add(screenLine{e.Time, n.Name, text})
+}
+
+// decision explains the choice that led to e: of whom to pull from, or of whom
+// to hand a client on to.
+func (d *demo) decision(ctx context.Context, n testnet.Node, e sfu.Event, pull bool) []string {
+	var all []dht.Decision
+	if err := n.Get(ctx, "/decisions", &all); err != nil {
+		return nil
+	}
+	for _, dec := range slices.Backward(all) {
+		if dec.Chosen != e.Peer || dec.Need.Stream != e.Stream || (dec.Need.Purpose == capacity.Cascade) != pull {
+			continue
+		}
+		return d.explain(dec)
+	}
+	if pull {
+		return []string{"as the ticket says: no search was needed"}
+	}
+	return nil
+}
+
+func (d *demo) explain(dec dht.Decision) []string {
+	var candidates, answers []string
+	for _, v := range dec.Verdicts {
+		if v.Rule != "" {
+			candidates = append(candidates, fmt.Sprintf("%s (no: %s)", d.name(v.Node), v.Rule))
+		} else {
+			candidates = append(candidates, fmt.Sprintf("%s %.2f", d.name(v.Node), v.Score))
+		}
+	}
+	for _, r := range dec.Reservations {
+		switch {
+		case r.Node == dec.Chosen:
+			answers = append(answers, fmt.Sprintf("%s yes, first, in %.1f ms", d.name(r.Node), r.Elapsed))
+		case r.Lease != "":
+			answers = append(answers, fmt.Sprintf("%s yes, in %.1f ms, given back", d.name(r.Node), r.Elapsed))
+		default:
+			answers = append(answers, fmt.Sprintf("%s %s", d.name(r.Node), r.Reason))
+		}
+	}
+	lines := []string{fmt.Sprintf("topic %s, score of each candidate: %s", dec.Topic, strings.Join(candidates, ", "))}
+	if len(answers) > 0 {
+		lines = append(lines, "asked to reserve: "+strings.Join(answers, "; "))
+	}
+	return lines
+}
+
+// showNetwork prints the records and the stream's tree, once they tell of every
+// viewer, or as they are if that takes long.
+func (d *demo) showNetwork(ctx context.Context) error {
+	carriers := map[string]bool{d.origin: true}
+	served := 0
+	for _, v := range d.viewers {
+		if v.served != "" {
+			carriers[v.served] = true
+			served++
+		}
+	}
+	var (
+		tree    streamEntry
+		records []recordEntry
+	)
+	for deadline := time.Now().Add(demoRecords); ; {
+		var all []streamEntry
+		if err := d.first.Get(ctx, "/streams", &all); err != nil {
+			return fmt.Errorf("read the streams: %w", err)
+		}
+		if i := slices.IndexFunc(all, func(s streamEntry) bool { return s.Stream == demoStream }); i >= 0 {
+			tree = all[i]
+		}
+		if err := d.first.Get(ctx, "/records", &records); err != nil {
+			return fmt.Errorf("read the records: %w", err)
+		}
+		sessions := int64(0)
+		for _, e := range records {
+			if e.Record != nil {
+				sessions += e.Record.Sessions.Used
+			}
+		}
+		if len(tree.Carriers) == len(carriers) && tree.Viewers == served && sessions == int64(served)+1 || time.Now().After(deadline) {
+			break
+		}
+		if err := sleep(ctx, demoPause); err != nil {
+			return err
+		}
+	}
+	d.screen.flush()
+	d.screen.title("What the nodes publish about themselves (weir records list)")
+	printRecords(d.screen.out, records)
+	d.screen.title("Who pulls the stream from whom (weir streams tree %s)", demoStream)
+	if len(tree.Carriers) > 0 {
+		printTree(d.screen.out, tree)
+	} else {
+		fmt.Fprintln(d.screen.out, "no records of the stream yet")
+	}
+	d.screen.title("Console: %s", d.first.HTTP)
+	fmt.Fprintf(d.screen.out, "More:    weir records list --admin %s\n", strings.TrimPrefix(d.first.Admin, "http://"))
+	if d.cfg.length == 0 {
+		fmt.Fprintln(d.screen.out, "Ctrl-C ends it all.")
+	}
+	fmt.Fprintln(d.screen.out)
+	return nil
+}
+
+// watch prints figures until it is time, and then judges.
+func (d *demo) watch(ctx context.Context) error {
+	var over <-chan time.Time
+	if d.cfg.length > 0 {
+		t := time.NewTimer(time.Until(d.screen.began.Add(d.cfg.length - demoLast)))
+		defer t.Stop()
+		over = t.C
+	}
+	for _, v := range d.viewers {
+		if v.viewer != nil {
+			v.before = v.viewer.Stats()
+		}
+	}
+	tick := time.NewTicker(demoFigures)
+	defer tick.Stop()
+	last := time.Now()
+	for {
+		select {
+		case <-tick.C:
+			d.figures(ctx, time.Since(last))
+			last = time.Now()
+		case <-over:
+			return d.judge(ctx)
+		case <-ctx.Done():
+			fmt.Fprintln(d.screen.out)
+			if d.cfg.length > 0 {
+				return interrupted(ctx, nil)
+			}
+			return nil
+		}
+	}
+}
+
+// figures says what has come in since the last time.
+func (d *demo) figures(ctx context.Context, since time.Duration) {
+	var frames, lost uint64
+	var rate float64
+	served := 0
+	relays := map[string]bool{}
+	for _, v := range d.viewers {
+		if v.viewer == nil || v.lost {
+			continue
+		}
+		s := v.viewer.Stats()
+		frames += s.Frames - v.before.Frames
+		lost += s.Lost
+		rate += s.Since(v.before).Bitrate
+		v.before = s
+		select {
+		case <-v.viewer.Done():
+			v.lost = true
+			d.screen.say(time.Now(), v.name, "has lost its connection to %s after %d frames", v.served, s.Frames)
+			continue
+		default:
+		}
+		served++
+		if v.served != d.origin {
+			relays[v.served] = true
+		}
+	}
+	var links []string
+	for _, n := range d.net.Nodes() {
+		if relays[n.Name] {
+			links = append(links, fmt.Sprintf("%s %d", n.Name, d.packetsIn(ctx, n.Name)))
+		}
+	}
+	d.screen.say(time.Now(), "figures", "%d viewers get %.0f frames/s and %s in all, %d packets lost; packets in over links: %s",
+		served, float64(frames)/since.Seconds(), bits(int64(rate)), lost, or(strings.Join(links, ", "), "none"))
+	d.screen.flush()
+}
+
+// packetsIn counts what a node has received of the stream over cascade links.
+func (d *demo) packetsIn(ctx context.Context, node string) int64 {
+	var links []sfu.LinkStatus
+	if err := d.net.Node(node).Get(ctx, "/links", &links); err != nil {
+		return 0
+	}
+	var sum int64
+	for _, l := range links {
+		if slices.Contains(l.PullsIn, demoStream) {
+			sum += l.PacketsIn
+		}
+	}
+	return sum
+}
+
+// judge says whether media flowed over cascade links: to every viewer that
+// another node serves than the origin, and to the end.
+func (d *demo) judge(ctx context.Context) error {
+	remote := slices.DeleteFunc(slices.Clone(d.viewers), func(v *demoViewer) bool { return v.viewer == nil || v.served == d.origin })
+	for _, v := range remote {
+		v.before = v.viewer.Stats()
+	}
+	if sleep(ctx, demoLast) != nil {
+		return interrupted(ctx, nil)
+	}
+	var good, missing []string
+	for _, v := range remote {
+		s := v.viewer.Stats()
+		packets := d.packetsIn(ctx, v.served)
+		switch {
+		case s.Frames == 0:
+			missing = append(missing, fmt.Sprintf("%s, served by %s, got no frame", v.name, v.served))
+		case s.Frames == v.before.Frames:
+			missing = append(missing, fmt.Sprintf("%s, served by %s, got no frame in the last %v; its connection is %s", v.name, v.served, demoLast, s.State))
+		case packets == 0:
+			missing = append(missing, fmt.Sprintf("%s, which serves %s, has received no packet over a cascade link", v.served, v.name))
+		default:
+			good = append(good, fmt.Sprintf("%s at %s: %d frames; %d packets came to %s over its link", v.name, v.served, s.Frames, packets, v.served))
+		}
+	}
+	if len(remote) == 0 {
+		missing = append(missing, fmt.Sprintf("no viewer was served by another node than %s, which has the publisher", d.origin))
+		for _, v := range d.viewers {
+			if v.why != "" {
+				missing = append(missing, fmt.Sprintf("%s: %s", v.name, v.why))
+			}
+		}
+	}
+	if len(missing) > 0 {
+		return cli.Exit("media did not flow over a cascade link:\n  "+strings.Join(missing, "\n  "), exitFailure)
+	}
+	d.screen.add(screenLine{time.Now(), "result", append([]string{"media flowed over cascade links"}, good...)})
+	d.screen.flush()
+	return nil
+}
+
+// leave ends all viewers.
+func (d *demo) leave() {
+	var wg sync.WaitGroup
+	for _, v := range d.viewers {
+		if v.viewer != nil {
+			wg.Go(func() { _ = v.viewer.Close() }) // the nodes are about to end anyway
+		}
+	}
+	wg.Wait()
+}
+
+// A screen prints lines of what happened when, in order of time though they
+// come from several goroutines. What is said is printed by flush.
+type screen struct {
+	out    io.Writer
+	began  time.Time
+	colour bool
+
+	mu    sync.Mutex
+	lines []screenLine
+}
+
+type screenLine struct {
+	at   time.Time
+	who  string
+	text []string // the first line, and more that belong to it
+}
+
+// newScreen prints with colours if out is a terminal that wants them.
+func newScreen(out io.Writer) *screen {
+	s := &screen{out: out, began: time.Now()}
+	if f, ok := out.(*os.File); ok && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb" {
+		info, err := f.Stat()
+		s.colour = err == nil && info.Mode()&os.ModeCharDevice != 0
+	}
+	return s
+}
+
+// ANSI codes (ECMA-48 SGR).
+const (
+	bold = "1"
+	dim  = "2"
+	cyan = "36"
+)
+
+func (s *screen) paint(code, text string) string {
+	if !s.colour {
+		return text
+	}
+	return "\x1b[" + code + "m" + text + "\x1b[0m"
+}
+
+// title prints at once.
+func (s *screen) title(format string, args ...any) {
+	fmt.Fprintf(s.out, "\n%s\n", s.paint(bold, fmt.Sprintf(format, args...)))
+}
+
+func (s *screen) say(at time.Time, who, format string, args ...any) {
+	s.add(screenLine{at, who, []string{fmt.Sprintf(format, args...)}})
+}
+
+func (s *screen) add(l screenLine) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.lines = append(s.lines, l)
+}
+
+// flush prints what has been said, earliest first.
+func (s *screen) flush() {
+	s.mu.Lock()
+	lines := s.lines
+	s.lines = nil
+	s.mu.Unlock()
+	slices.SortStableFunc(lines, func(a, b screenLine) int { return a.at.Compare(b.at) })
+	for _, l := range lines {
+		at := fmt.Sprintf("%6.2f s", l.at.Sub(s.began).Seconds())
+		fmt.Fprintf(s.out, "%s  %s  %s\n", s.paint(dim, at), s.paint(cyan, fmt.Sprintf("%-9s", l.who)), l.text[0])
+		for _, more := range l.text[1:] {
+			fmt.Fprintf(s.out, "%21s%s\n", "", s.paint(dim, more))
+		}
+	}
+}

@@ -1,0 +1,196 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"weir/testnet"
+)
+
+// defaultTestnetDir is where the testnet commands keep their state: below the
+// directory they are run in.
+const defaultTestnetDir = ".testnet"
+
+func testnetFlags(more ...cli.Flag) []cli.Flag {
+	return append([]cli.Flag{
+		&cli.StringFlag{Name: "dir", Usage: "`DIR` of the testnet's state, logs and data", Value: defaultTestnetDir, EnvVars: env("TESTNET_DIR")},
+	}, more...)
+}
+
+func testnetCommand() *cli.Command {
+	return &cli.Command{
+		Name: "testnet", Usage: "many nodes on this machine: up, status, kill, down, demo",
+		Description: "Runs real weir nodes on loopback, n1, n2 and so on. The others join by n1.\n" +
+			"Each has its log and its data in DIR, where testnet.json tells of them all.",
+		Subcommands: []*cli.Command{
+			{
+				Name: "up", Usage: "start nodes, and return when each sees the records of all", ArgsUsage: "[-- NODE FLAGS…]",
+				Description: "Flags after -- are given to every node, for example\n" +
+					"  weir testnet up -n 5 -- --session-limit 10 --log-level debug",
+				Flags: testnetFlags(
+					&cli.IntFlag{Name: "nodes", Aliases: []string{"n"}, Usage: "how many `NODES`", Value: 5, EnvVars: env("NODES")},
+					&cli.IntFlag{Name: "region-count", Usage: "nodes are in one of `R` regions in turn, r1 to rR", Value: 1, EnvVars: env("REGION_COUNT")},
+					&cli.DurationFlag{Name: "timeout", Usage: "give up after `D`, and leave nothing running", Value: time.Minute, EnvVars: env("TESTNET_TIMEOUT")},
+					&cli.BoolFlag{Name: "json", Usage: "print what status --json prints"},
+				),
+				Action: testnetUp,
+			},
+			{Name: "status", Usage: "what the nodes are doing", Flags: testnetFlags(&cli.BoolFlag{Name: "json", Usage: "print an array with an object for each node"}), Action: testnetStatus},
+			{
+				Name: "kill", Usage: "end a node, or send it another signal", ArgsUsage: "NODE",
+				Flags:  testnetFlags(&cli.StringFlag{Name: "signal", Usage: "`SIGNAL` to send: KILL, TERM, INT, STOP, CONT, QUIT, HUP, USR1 or USR2", Value: "KILL"}),
+				Action: testnetKill,
+			},
+			{Name: "down", Usage: "end all nodes; logs and data stay", Flags: testnetFlags(), Action: testnetDown},
+			demoCommand(),
+		},
+	}
+}
+
+// testnetExit gives an error of package testnet its exit code.
+func testnetExit(err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, testnet.ErrNone):
+		return cli.Exit(err.Error()+": start one with weir testnet up", exitConnection)
+	case errors.Is(err, testnet.ErrInput):
+		return badInput(err)
+	}
+	return err
+}
+
+func testnetUp(c *cli.Context) error {
+	began := time.Now()
+	extra := c.Args().Slice()
+	if len(extra) > 0 && !strings.HasPrefix(extra[0], "-") {
+		return badInput(fmt.Errorf("weir testnet up takes no argument %q; flags for every node go after --", extra[0]))
+	}
+	n, err := testnet.Up(c.Context, testnet.Config{
+		Dir: c.String("dir"), N: c.Int("nodes"), Regions: c.Int("region-count"), Timeout: c.Duration("timeout"),
+		NodeFlags: func(int) []string { return extra },
+		Log:       slog.New(slog.NewTextHandler(c.App.ErrWriter, nil)),
+		Detach:    true,
+	})
+	if err != nil {
+		return testnetExit(err)
+	}
+	took := time.Since(began)
+	all := n.Status(c.Context)
+	if c.Bool("json") {
+		return printJSON(c, all)
+	}
+	printTestnet(c, all)
+	w, first := c.App.Writer, n.Node("n1")
+	fmt.Fprintf(w, "\n%d nodes up in %.1f s; each sees the records of all\n\n", len(all), took.Seconds())
+	fmt.Fprintf(w, "console   %s\n", first.HTTP)
+	fmt.Fprintf(w, "inspect   weir records list --admin %s\n", strings.TrimPrefix(first.Admin, "http://"))
+	fmt.Fprintf(w, "publish   weir publish --pattern %s/whip/demo\n", first.HTTP)
+	fmt.Fprintf(w, "end       weir testnet down%s\n", dirFlag(c))
+	return nil
+}
+
+// dirFlag is the --dir that a further command needs.
+func dirFlag(c *cli.Context) string {
+	if dir := c.String("dir"); dir != defaultTestnetDir {
+		return " --dir " + dir
+	}
+	return ""
+}
+
+func testnetStatus(c *cli.Context) error {
+	n, err := openTestnet(c, 0)
+	if err != nil {
+		return err
+	}
+	all := n.Status(c.Context)
+	if c.Bool("json") {
+		return printJSON(c, all)
+	}
+	printTestnet(c, all)
+	return nil
+}
+
+// openTestnet opens the one in --dir, for a command that takes so many
+// arguments.
+func openTestnet(c *cli.Context, args int) (*testnet.Network, error) {
+	if c.NArg() != args {
+		return nil, badInput(fmt.Errorf("weir testnet %s takes %d arguments, but got %q; flags go before them", c.Command.Name, args, c.Args().Slice()))
+	}
+	n, err := testnet.Open(c.String("dir"))
+	return n, testnetExit(err)
+}
+
+func printTestnet(c *cli.Context, all []testnet.NodeStatus) {
+	table(c.App.Writer, "NAME\tPID\tPROCESS\tPEER\tREGION\tHTTP\tADMIN\tSTATE\tSESSIONS\tSTREAMS\tLINKS\tRECORDS SEEN", func(row func(string, ...any)) {
+		for _, s := range all {
+			if s.Load == "" {
+				row("%s\t%d\t%s\t%s\t%s\t%s\t%s\t-\t-\t-\t-\t-", s.Name, s.PID, s.State, shortID(s.PeerID), or(s.Region, "-"), s.HTTP, s.Admin)
+				continue
+			}
+			row("%s\t%d\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%d\t%d\t%d of %d", s.Name, s.PID, s.State, shortID(s.PeerID), or(s.Region, "-"), s.HTTP, s.Admin,
+				s.Load, usage(s.Sessions.Used, s.Sessions.Limit), s.Streams, s.Links, s.Seen, len(all))
+		}
+	})
+}
+
+var signals = map[string]syscall.Signal{
+	"KILL": syscall.SIGKILL, "TERM": syscall.SIGTERM, "INT": syscall.SIGINT, "STOP": syscall.SIGSTOP, "CONT": syscall.SIGCONT,
+	"QUIT": syscall.SIGQUIT, "HUP": syscall.SIGHUP, "USR1": syscall.SIGUSR1, "USR2": syscall.SIGUSR2,
+}
+
+func testnetKill(c *cli.Context) error {
+	name := strings.TrimPrefix(strings.ToUpper(c.String("signal")), "SIG")
+	sig, ok := signals[name]
+	if !ok {
+		return badInput(fmt.Errorf("--signal %s: want KILL, TERM, INT, STOP, CONT, QUIT, HUP, USR1 or USR2", c.String("signal")))
+	}
+	n, err := openTestnet(c, 1)
+	if err != nil {
+		return err
+	}
+	node := c.Args().First()
+	if sig == syscall.SIGKILL {
+		err = n.Kill(node)
+	} else {
+		err = n.Signal(node, sig)
+	}
+	if errors.Is(err, os.ErrProcessDone) {
+		return cli.Exit(node+" does not run any more", exitFailure)
+	}
+	if err != nil {
+		return testnetExit(err)
+	}
+	fmt.Fprintf(c.App.Writer, "%s: sent SIG%s to pid %d\n", node, name, n.Node(node).PID)
+	return nil
+}
+
+func testnetDown(c *cli.Context) error {
+	if _, err := testnet.Open(c.String("dir")); errors.Is(err, testnet.ErrNone) {
+		fmt.Fprintf(c.App.Writer, "no testnet in %s: nothing to end\n", c.String("dir"))
+		return nil
+	}
+	n, err := openTestnet(c, 0)
+	if err != nil {
+		return err
+	}
+	running := 0
+	for _, node := range n.Nodes() {
+		if n.Alive(node.Name) {
+			running++
+		}
+	}
+	began := time.Now()
+	if err := n.Down(); err != nil {
+		return testnetExit(err)
+	}
+	fmt.Fprintf(c.App.Writer, "%d of %d nodes ran and have ended, after %.1f s; logs are in %s\n", running, len(n.Nodes()), time.Since(began).Seconds(), n.Dir())
+	return nil
+}
