@@ -389,9 +389,9 @@ func (n Node) Records(ctx context.Context) ([]peer.ID, error) {
 	return seen, nil
 }
 
-// client asks nodes. It keeps no connections: a test would find them leaked,
+// asker asks nodes. It keeps no connections: a test would find them leaked,
 // and a node that ends would wait for them.
-var client = &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+var asker = &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
 
 // ask sends one GET to the node's admin API. The answer is 200, and its body is
 // to be closed.
@@ -400,7 +400,7 @@ func (n Node) ask(ctx context.Context, path string) (*http.Response, error) {
 	if err != nil {
 		return nil, err
 	}
-	resp, err := client.Do(req)
+	resp, err := asker.Do(req)
 	if err != nil {
 		return nil, err
 	}

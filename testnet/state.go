@@ -107,14 +107,18 @@ func claim(dir string) (unlock func(), err error) {
 	if unlock, err = lock(dir); err != nil {
 		return nil, err
 	}
-	defer func() {
-		if err != nil {
-			unlock()
-		}
-	}()
+	if err := clearDir(dir, entries); err != nil {
+		unlock()
+		return nil, err
+	}
+	return unlock, nil
+}
+
+// clearDir removes what an earlier testnet left in dir, unless it runs.
+func clearDir(dir string, entries []fs.DirEntry) error {
 	s, err := readState(dir)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, err
+		return err
 	}
 	running := 0
 	for _, n := range s.Nodes {
@@ -123,17 +127,17 @@ func claim(dir string) (unlock func(), err error) {
 		}
 	}
 	if running > 0 {
-		return nil, fmt.Errorf("%w: %d of its %d nodes run in %s: end them first (weir testnet down --dir %s)", ErrBusy, running, len(s.Nodes), dir, dir)
+		return fmt.Errorf("%w: %d of its %d nodes run in %s: end them first (weir testnet down --dir %s)", ErrBusy, running, len(s.Nodes), dir, dir)
 	}
 	if err := removeState(dir); err != nil {
-		return nil, err
+		return err
 	}
 	for _, e := range entries {
 		if e.IsDir() && nodeDir.MatchString(e.Name()) {
 			if err := os.RemoveAll(filepath.Join(dir, e.Name())); err != nil {
-				return nil, err
+				return err
 			}
 		}
 	}
-	return unlock, nil
+	return nil
 }

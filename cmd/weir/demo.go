@@ -50,7 +50,7 @@ func demoCommand() *cli.Command {
 			&cli.IntFlag{Name: "nodes", Aliases: []string{"n"}, Usage: "how many `NODES`", Value: 5, EnvVars: env("NODES")},
 			&cli.IntFlag{Name: "region-count", Usage: "nodes are in one of `R` regions in turn, r1 to rR", Value: 2, EnvVars: env("REGION_COUNT")},
 			&cli.IntFlag{Name: "session-limit", Usage: "most `SESSIONS` of n1, the publisher's included", Value: 3},
-			&cli.StringFlag{Name: "overflow", Usage: "what n1 does when it is full: redirect, relay or refuse", Value: string(sfu.Redirect)},
+			&cli.StringFlag{Name: "overflow", Usage: "what n1 does when it is full: redirect or refuse", Value: string(sfu.Redirect)},
 			&cli.IntFlag{Name: "viewers", Usage: "how many `VIEWERS` come to n1", Value: 6},
 			&cli.BoolFlag{Name: "direct", Usage: "one more viewer comes to another node", Value: true},
 		),
@@ -58,9 +58,9 @@ func demoCommand() *cli.Command {
 			if c.Args().Present() {
 				return badInput(fmt.Errorf("weir testnet demo takes no arguments, but got %q", c.Args().First()))
 			}
-			overflow, err := sfu.ParseOverflow(c.String("overflow"))
-			if err != nil {
-				return badInput(fmt.Errorf("--overflow: %w", err))
+			overflow := sfu.Overflow(c.String("overflow"))
+			if overflow != sfu.Redirect && overflow != sfu.Refuse { // a relayed viewer is not told by whom it is served
+				return badInput(fmt.Errorf("--overflow %s: the demo shows redirect and refuse", overflow))
 			}
 			cfg := demoConfig{
 				dir: c.String("dir"), nodes: c.Int("nodes"), regions: c.Int("region-count"), sessionLimit: c.Int("session-limit"),

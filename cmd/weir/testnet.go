@@ -119,10 +119,10 @@ func testnetStatus(c *cli.Context) error {
 }
 
 // openTestnet opens the one in --dir, for a command that takes so many
-// arguments.
+// arguments, none or one.
 func openTestnet(c *cli.Context, args int) (*testnet.Network, error) {
 	if c.NArg() != args {
-		return nil, badInput(fmt.Errorf("weir testnet %s takes %d arguments, but got %q; flags go before them", c.Command.Name, args, c.Args().Slice()))
+		return nil, badInput(fmt.Errorf("weir testnet %s takes %s, but got %q", c.Command.Name, []string{"no argument", "the name of one node"}[args], c.Args().Slice()))
 	}
 	n, err := testnet.Open(c.String("dir"))
 	return n, testnetExit(err)
