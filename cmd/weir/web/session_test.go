@@ -207,14 +207,16 @@ func TestEndOfPublishingIsToldOnOtherPages(t *testing.T) {
 	pub.until("document.querySelector('#status').textContent === 'not any more' && document.querySelector('#on-air').hidden && !document.querySelector('#start').hidden")
 }
 
+// A start while the camera is being opened waits for it.
 func TestCameraPublishes(t *testing.T) {
 	n := newFakeNode(t)
 	n.set(withURLs(n.URL))
 	tb := newTab(t, 1440, 900)
-	tb.do(chromedp.Navigate(n.URL+"/publish"), chromedp.Click(chromedp.CSS("#source-camera")))
-	tb.until("document.querySelector('#preview').videoWidth > 0 && document.querySelector('#preview').srcObject.getAudioTracks().length === 1")
-	tb.do(chromedp.Click(chromedp.CSS("#start")))
+	tb.do(chromedp.Navigate(n.URL + "/publish"))
+	tb.until("document.querySelector('#source-camera')")
+	eval[any](tb, "document.querySelector('#source-camera').click(), document.querySelector('#start').click(), 1")
 	tb.until("window.weir.state === 'live' && window.weir.framesEncoded > 10")
+	tb.until("document.querySelector('#preview').videoWidth > 0 && document.querySelector('#preview').srcObject.getAudioTracks().length === 1")
 	waitFor(t, "two tracks", func() bool { return live(n, "demo") })
 }
 

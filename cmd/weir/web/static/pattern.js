@@ -1,7 +1,10 @@
-// The test pattern: a moving picture with a running frame counter, and a tone.
-// It needs neither camera nor microphone.
+// The test pattern: a moving picture with a running frame counter, and a tone
+// with a flash that shows whether sound and picture are in sync. It needs
+// neither camera nor microphone.
 
 const RATE = 30; // frames per second
+const TONE = 100; // ms that a tone and its flash last
+const AHEAD = 20; // ms from deciding on a tone to its begin
 
 // Trusted Types want to know where a worker's script comes from.
 const types = globalThis.trustedTypes?.createPolicy('weir', {
@@ -19,14 +22,18 @@ export function startPattern({ width, height }) {
   canvas.width = width;
   canvas.height = height;
   const paint = painter(canvas);
-  paint(0);
+  paint(0, false);
   const stream = canvas.captureStream(RATE);
   stream.getVideoTracks()[0].contentHint = 'motion';
 
   const url = '/assets/ticker.js';
   const ticker = new Worker(types ? types.createScriptURL(url) : url);
   let frame = 0;
-  ticker.onmessage = () => paint(++frame);
+  let beat = -Infinity; // performance.now() at which the last tone begins
+  ticker.onmessage = () => {
+    const since = performance.now() - beat;
+    paint(++frame, since >= 0 && since < TONE);
+  };
   ticker.postMessage(1000 / RATE);
 
   let audio = null;
@@ -38,7 +45,9 @@ export function startPattern({ width, height }) {
       if (audio) return;
       audio = new AudioContext();
       const out = audio.createMediaStreamDestination();
-      beeping = beep(audio, out);
+      beeping = beep(audio, out, (at) => {
+        beat = at;
+      });
       stream.addTrack(out.stream.getAudioTracks()[0]);
     },
     stop() {
@@ -50,9 +59,9 @@ export function startPattern({ width, height }) {
   };
 }
 
-// beep plays a short, soft tone at each second, a higher one every fifth. It
-// returns the interval's number.
-function beep(audio, out) {
+// beep plays a short, soft tone at each second, a higher one every fifth, and
+// says beforehand when by performance.now(). It returns the interval's number.
+function beep(audio, out, announce) {
   const tone = audio.createOscillator();
   const gain = audio.createGain();
   gain.gain.value = 0;
@@ -60,24 +69,26 @@ function beep(audio, out) {
   tone.start();
   let beat = 0;
   return setInterval(() => {
-    const at = audio.currentTime + 0.02;
+    const at = audio.currentTime + AHEAD / 1000;
+    announce(performance.now() + AHEAD);
     tone.frequency.setValueAtTime(beat++ % 5 ? 440 : 660, at);
     gain.gain.setValueAtTime(0, at);
     gain.gain.linearRampToValueAtTime(0.2, at + 0.01);
-    gain.gain.setTargetAtTime(0, at + 0.08, 0.03);
+    gain.gain.setTargetAtTime(0, at + TONE / 1000, 0.03);
   }, 1000);
 }
 
 // painter draws bars like those of a test card, a sweep that shows smoothness,
-// the time, and the frame's number twice: in digits, and as 16 black or white
-// squares along the bottom, which a program can read after any codec.
+// the time, a strip that is white while the tone sounds, and the frame's number
+// twice: in digits, and as 16 black or white squares along the bottom, which a
+// program can read after any codec.
 function painter(canvas) {
   const { width, height } = canvas;
   const g = canvas.getContext('2d', { alpha: false });
   const bars = ['#e8ecea', '#d9b44a', '#3fb6ad', '#4f9e58', '#a0559b', '#c8553d', '#3a62b8'];
   const unit = height / 36;
   const mono = 'ui-monospace, "SF Mono", Menlo, Consolas, "DejaVu Sans Mono", monospace';
-  return (frame) => {
+  return (frame, flash) => {
     bars.forEach((colour, i) => {
       g.fillStyle = colour;
       g.fillRect(Math.floor((i * width) / bars.length), 0, Math.ceil(width / bars.length), height * 0.6);
@@ -104,8 +115,9 @@ function painter(canvas) {
     g.fillRect(x, 0, Math.max(2, unit / 3), height * 0.6);
 
     g.fillStyle = 'rgb(8 16 17 / 82%)';
-    g.fillRect(width * 0.27, height * 0.15, width * 0.46, height * 0.3);
+    g.fillRect(width * 0.27, height * 0.11, width * 0.46, height * 0.34);
     g.fillStyle = '#fff';
+    if (flash) g.fillRect(width * 0.27, height * 0.11, width * 0.46, height * 0.04);
     g.textAlign = 'center';
     g.textBaseline = 'middle';
     g.font = `600 ${unit * 5.4}px ${mono}`;

@@ -66,6 +66,7 @@ function player(stream, out) {
   let model = null;
   let connection = null;
   let firstFrame = NaN; // ms from the POST
+  let played = false; // whether anything was, since the person asked
   let moving = { bytes: 0, at: 0 }; // when bytes last arrived
   let through = '';
   const meter = new Meter();
@@ -133,6 +134,7 @@ function player(stream, out) {
       return;
     }
     firstFrame = NaN;
+    played = false;
     spark.clear();
     figures.set({});
     text(times, '');
@@ -172,6 +174,7 @@ function player(stream, out) {
   function sawFrame(at) {
     if (Number.isFinite(firstFrame) || !connection) return;
     firstFrame = at - connection.times.posted;
+    played = true;
     out.firstFrame = firstFrame;
     attr(video, 'data-shown', '');
     overlay.hidden = true;
@@ -212,11 +215,11 @@ function player(stream, out) {
   // explain puts what to do next after what the node said.
   function explain(problem) {
     const said = problem.message;
-    if (problem.status === 409) return ['Not live yet', said];
+    if (problem.status === 409) return [played ? 'No longer live' : 'Not live yet', said];
     if (problem.status === 404) return ['No such stream', said];
     if (problem.status === 503) return ['No room now', said];
     if (problem.status) return [`Refused (${problem.status})`, said];
-    return ['Not connected', said];
+    return [played ? 'Interrupted' : 'Not connected', said];
   }
 
   // The countdown is shown on the video; the status line, which is read out,

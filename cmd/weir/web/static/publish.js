@@ -23,6 +23,7 @@ export function publishPage(query, out, onLive) {
 
   let media = null; // {stream, sound?, stop()}: what is previewed and sent
   let opening = 0; // number of the newest attempt to open media
+  let opened = null; // promise of that attempt: whether there is media now
   let connection = null;
   let liveSince = 0;
   let model = null;
@@ -127,7 +128,12 @@ export function publishPage(query, out, onLive) {
 
   // openMedia previews the chosen source. Of several calls the last wins. The
   // screen is asked for only on start: the browser wants a click for it.
-  async function openMedia(asked = false) {
+  function openMedia(asked = false) {
+    opened = tryMedia(asked);
+    return opened;
+  }
+
+  async function tryMedia(asked) {
     const mine = ++opening;
     const [width, height] = sizes[size.value];
     let next = null;
@@ -183,6 +189,11 @@ export function publishPage(query, out, onLive) {
     }
     start.disabled = true;
     try {
+      // What is being opened is what the person wants to send.
+      for (let waited = null; waited !== opened;) {
+        waited = opened;
+        await waited;
+      }
       if (!media && !(await openMedia(true))) return;
       media.sound?.();
     } finally {
