@@ -63,7 +63,7 @@ func DefaultPolicy() Policy {
 			{"state", `q.purpose == "cascade" || r.state == "active"`},
 			{"url", `q.purpose == "cascade" || r.url`},
 			{"carries", `q.purpose != "cascade" || r.carries`},
-			{"loop", `!r.loop`},
+			{"loop", `q.purpose != "cascade" || !r.loop`},
 			{"depth", `q.purpose != "cascade" || r.depth < q.depth`},
 			{"fanout", `q.purpose != "cascade" || r.children_free >= 1`},
 			{"sessions", `q.purpose == "cascade" || r.sessions_free >= 1`},

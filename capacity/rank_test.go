@@ -70,6 +70,7 @@ func TestDefaultPolicyFilters(t *testing.T) {
 		{"nor in packets", cascade, func(r *Record) { r.Packets = Usage{399_401, 400_000} }, "packets"},
 		{"a carrier at its CPU limit is no help", cascade, func(r *Record) { r.CPU = 0.85 }, "overloaded"},
 		{"nobody pulls from whom it feeds", cascade, func(r *Record) { r.Carries.Path[1] = me.Node }, "loop"},
+		{"but a child of ours takes a viewer", view, func(r *Record) { r.Carries = typicalCarriage(t, r.Node); r.Carries.Path[1] = me.Node }, ""},
 		{"a carrier at the deepest level has none below", cascade, func(r *Record) { r.Carries.Depth = 4 }, "depth"},
 		{"one above it has", cascade, func(r *Record) { r.Carries.Depth = 3 }, ""},
 		{"a carrier's fan-out is bounded by itself", cascade, func(r *Record) { r.Carries.Fanout = 3 }, "fanout"},
