@@ -244,9 +244,9 @@ func TestInterruptedDemoLeavesNothing(t *testing.T) {
 	}{
 		{"while it sets up", "viewer 2", nil, syscall.SIGINT, 1},
 		{"while it runs", "Console:", nil, syscall.SIGINT, 0},
-		{"while it runs, asked by kill", "Console:", nil, syscall.SIGTERM, 0},
+		{"while it sets up, asked by kill", "viewer 2", nil, syscall.SIGTERM, 1},
 		{"before its time is over", "Console:", []string{"--seconds", "60"}, syscall.SIGINT, 1},
-		{"killed", "Console:", nil, syscall.SIGKILL, -1},
+		{"killed", "viewer 2", nil, syscall.SIGKILL, -1},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			d := startDemo(t, append(c.args, "--nodes", "2", "--viewers", "3")...)
