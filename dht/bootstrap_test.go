@@ -71,6 +71,16 @@ func TestBusyPortIsAnError(t *testing.T) {
 			t.Errorf("error %q, want the address and the reason", err)
 		}
 	}
+	first, err := Listen(Config{Key: newKey(t), Network: "test", Listen: []multiaddr.Multiaddr{addr(t, "/ip4/127.0.0.1/tcp/0")}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer first.Close()
+	second, err := Listen(Config{Key: newKey(t), Network: "test", Listen: first.Host().Addrs()})
+	if err == nil {
+		second.Close()
+		t.Errorf("two nodes listen on %v", first.Host().Addrs())
+	}
 	if _, err := Listen(Config{Network: "test"}); err == nil {
 		t.Error("a node without a key")
 	}

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strings"
+	"syscall"
 	"time"
 
 	"github.com/libp2p/go-libp2p"
@@ -58,7 +60,9 @@ func newHost(key crypto.PrivKey, listen []multiaddr.Multiaddr, reporter metrics.
 		libp2p.Identity(key),
 		libp2p.NoListenAddrs,
 		libp2p.Transport(quic.NewTransport),
-		libp2p.Transport(tcp.NewTCPTransport),
+		// Without SO_REUSEPORT: a second node on the same port would share it and
+		// get every other connection, instead of an error.
+		libp2p.Transport(tcp.NewTCPTransport, tcp.DisableReuseport()),
 		libp2p.Security(noise.ID, noise.New),
 		libp2p.Muxer(yamux.ID, yamux.DefaultTransport),
 		libp2p.DisableRelay(),
@@ -74,7 +78,11 @@ func newHost(key crypto.PrivKey, listen []multiaddr.Multiaddr, reporter metrics.
 	}
 	// One by one: given together, libp2p is content if any one of them works.
 	for _, a := range listen {
-		if err := h.Network().Listen(a); err != nil {
+		err := h.Network().Listen(a)
+		if err != nil && strings.Contains(err.Error(), syscall.EADDRINUSE.Error()) { // libp2p does not wrap it
+			err = errors.New("in use by another process: choose another port, or 0 for any free one")
+		}
+		if err != nil {
 			return nil, errors.Join(fmt.Errorf("listen on %s: %w", a, err), h.Close())
 		}
 	}
