@@ -1,263 +1,71 @@
 package web
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"regexp"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
-	"github.com/chromedp/cdproto/emulation"
-	"github.com/chromedp/cdproto/log"
-	"github.com/chromedp/cdproto/page"
-	"github.com/chromedp/cdproto/runtime"
 	"github.com/chromedp/chromedp"
 	"github.com/chromedp/chromedp/kb"
+
+	"weir/testnet/browser"
 )
 
+// chromium is started once for all tests.
 var chromium struct {
 	once sync.Once
-	ctx  context.Context
-	stop func()
+	c    *browser.Chromium
 	err  error
 }
 
 func TestMain(m *testing.M) {
 	code := m.Run()
-	if chromium.stop != nil {
-		chromium.stop()
+	if chromium.c != nil {
+		if err := chromium.c.Close(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			code = 1
+		}
 	}
 	os.Exit(code)
 }
 
-// browser starts Chromium once for all tests, with a made-up camera.
-func browser() (context.Context, error) {
-	chromium.once.Do(func() {
-		bin, err := exec.LookPath("chromium")
-		if err != nil {
-			chromium.err = errors.New("the console's tests need Chromium: apt-get install chromium")
-			return
-		}
-		dir, err := os.MkdirTemp("", "weir-console-")
-		if err != nil {
-			chromium.err = err
-			return
-		}
-		flags := []chromedp.ExecAllocatorOption{chromedp.ExecPath(bin), chromedp.UserDataDir(dir), chromedp.NoFirstRun, chromedp.NoSandbox}
-		for _, name := range []string{
-			"disable-gpu", "disable-quic", "disable-background-networking", "disable-component-update", "disable-sync",
-			"disable-dev-shm-usage", "hide-scrollbars", "use-fake-device-for-media-stream", "use-fake-ui-for-media-stream",
-		} {
-			flags = append(flags, chromedp.Flag(name, true))
-		}
-		flags = append(flags, chromedp.Flag("headless", "new"))
-		alloc, stopAlloc := chromedp.NewExecAllocator(context.Background(), flags...)
-		ctx, stop := chromedp.NewContext(alloc)
-		chromium.stop = func() {
-			stop()
-			stopAlloc()
-			_ = os.RemoveAll(dir) // Chromium's last writes may race; it is a temporary directory
-		}
-		chromium.ctx, chromium.err = ctx, chromedp.Do(ctx)
-	})
-	return chromium.ctx, chromium.err
-}
-
-// tab is one page under test. When the test ends it fails if the page said
-// anything on the console that the test did not expect, or broke its policy.
-type tab struct {
-	t   *testing.T
-	ctx context.Context
-
-	mu       sync.Mutex
-	said     []string
-	expected []*regexp.Regexp
-}
-
-func newTab(t *testing.T, width, height int64) *tab {
+func newTab(t *testing.T, width, height int64) *browser.Tab {
 	t.Helper()
 	if testing.Short() {
 		t.Skip("a browser is too slow for -short")
 	}
-	parent, err := browser()
-	if err != nil {
-		t.Fatal(err)
+	chromium.once.Do(func() { chromium.c, chromium.err = browser.Start() })
+	if chromium.err != nil {
+		t.Fatal(chromium.err)
 	}
-	tb := &tab{t: t}
-	ctx, cancel := chromedp.NewContext(parent, chromedp.WithNewBrowserContext(), chromedp.WithListener(tb.listen))
-	t.Cleanup(cancel)
-	ctx, cancelTime := context.WithTimeout(ctx, 90*time.Second)
-	t.Cleanup(cancelTime)
-	tb.ctx = ctx
-	t.Cleanup(tb.checkSaid)
-	const watch = `addEventListener('securitypolicyviolation', e => console.error('policy broken: ' + e.violatedDirective + ' ' + e.blockedURI))`
-	if err := chromedp.Do(ctx, chromedp.EmulateViewport(width, height)); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := chromedp.Call(ctx, page.AddScriptToEvaluateOnNewDocument, page.AddScriptToEvaluateOnNewDocumentParams{Source: watch}); err != nil {
-		t.Fatal(err)
-	}
-	tb.scheme("light")
-	return tb
-}
-
-func (tb *tab) listen(ev any) {
-	var line string
-	switch ev := ev.(type) {
-	case *runtime.EventConsoleAPICalled:
-		line = string(ev.Type)
-		for _, a := range ev.Args {
-			line += " " + string(a.Value)
-		}
-	case *runtime.EventExceptionThrown:
-		line = "exception " + ev.ExceptionDetails.Text
-		if ev.ExceptionDetails.Exception != nil {
-			line += " " + ev.ExceptionDetails.Exception.Description
-		}
-	case *log.EventEntryAdded:
-		line = fmt.Sprintf("%s %s %s", ev.Entry.Level, ev.Entry.Text, ev.Entry.URL)
-	default:
-		return
-	}
-	tb.mu.Lock()
-	defer tb.mu.Unlock()
-	tb.said = append(tb.said, line)
-}
-
-// expect allows console messages that match.
-func (tb *tab) expect(pattern string) {
-	tb.mu.Lock()
-	defer tb.mu.Unlock()
-	tb.expected = append(tb.expected, regexp.MustCompile(pattern))
-}
-
-func (tb *tab) checkSaid() {
-	tb.mu.Lock()
-	defer tb.mu.Unlock()
-next:
-	for _, line := range tb.said {
-		for _, re := range tb.expected {
-			if re.MatchString(line) {
-				continue next
-			}
-		}
-		tb.t.Errorf("the page said: %s", line)
-	}
-}
-
-func (tb *tab) do(steps ...chromedp.Action[chromedp.Void]) {
-	tb.t.Helper()
-	if err := chromedp.Do(tb.ctx, steps...); err != nil {
-		tb.t.Fatal(err)
-	}
-}
-
-func (tb *tab) scheme(scheme string) {
-	tb.t.Helper()
-	if _, err := chromedp.Call(tb.ctx, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{
-		Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: scheme}, {Name: "prefers-reduced-motion", Value: "reduce"}},
-	}); err != nil {
-		tb.t.Fatal(err)
-	}
-}
-
-// eval runs js, which may be a promise, and decodes its value.
-func eval[T any](tb *tab, js string) T {
-	tb.t.Helper()
-	v, err := chromedp.Run(tb.ctx, chromedp.Evaluate[T](js, chromedp.EvalAwaitPromise))
-	if err != nil {
-		tb.t.Fatalf("%s: %v", js, err)
-	}
-	return v
-}
-
-// until waits for js to become true.
-func (tb *tab) until(js string) {
-	tb.t.Helper()
-	_, err := chromedp.Run(tb.ctx, chromedp.Poll[bool]("Boolean("+js+")", chromedp.WithPollingInterval(40*time.Millisecond), chromedp.WithPollingTimeout(30*time.Second)))
-	if err != nil {
-		seen, _ := chromedp.Run(tb.ctx, chromedp.Evaluate[string](`JSON.stringify(window.weir) + '\n' + document.body.innerText`))
-		tb.t.Fatalf("%s did not come true: %v\nthe page:\n%s", js, err, seen)
-	}
-}
-
-func (tb *tab) text(selector string) string {
-	tb.t.Helper()
-	return eval[string](tb, fmt.Sprintf("document.querySelector(%q).textContent", selector))
-}
-
-// shoot keeps a picture of the whole page where SCREENSHOTS says, if it does.
-func (tb *tab) shoot(name string) {
-	tb.t.Helper()
-	tb.shootBy(name, chromedp.FullScreenshot(100))
-}
-
-func (tb *tab) shootBy(name string, take chromedp.Action[[]byte]) {
-	tb.t.Helper()
-	dir := os.Getenv("SCREENSHOTS")
-	if dir == "" {
-		return
-	}
-	b, err := chromedp.Run(tb.ctx, take)
-	if err == nil {
-		err = os.WriteFile(filepath.Join(dir, name+".png"), b, 0o644)
-	}
-	if err != nil {
-		tb.t.Fatal(err)
-	}
-}
-
-// shootAll keeps the page in light, in dark and as a phone shows it.
-func (tb *tab) shootAll(name string) {
-	tb.t.Helper()
-	if os.Getenv("SCREENSHOTS") == "" {
-		return
-	}
-	tb.shoot(name)
-	tb.scheme("dark")
-	tb.shoot(name + "-dark")
-	tb.scheme("light")
-	tb.do(chromedp.EmulateViewport(390, 1500))
-	tb.until("innerWidth === 390")
-	eval[any](tb, "new Promise(r => requestAnimationFrame(() => requestAnimationFrame(() => r(1))))")
-	tb.shootBy(name+"-390", chromedp.CaptureScreenshot())
-	tb.do(chromedp.EmulateViewport(1440, 900))
-}
-
-// noOverflow fails if the page is wider than the window.
-func (tb *tab) noOverflow() {
-	tb.t.Helper()
-	if wide := eval[int](tb, "document.documentElement.scrollWidth - innerWidth"); wide > 0 {
-		tb.t.Errorf("the page is %d px wider than the window", wide)
-	}
+	return chromium.c.Open(t, width, height)
 }
 
 func TestNetworkPageShowsTheRecords(t *testing.T) {
 	n := newFakeNode(t)
 	n.set(busyNetwork(n.URL))
 	tb := newTab(t, 1440, 900)
-	tb.do(chromedp.Navigate(n.URL))
-	tb.until("document.querySelectorAll('#nodes tbody .row').length === 12")
-	tb.until("document.querySelector('#feed').textContent === 'Live'")
-	if got, want := tb.text("#headline"), "12 nodes in 3 regions carry 3 streams to 157 viewers."; got != want {
+	tb.Go(n.URL)
+	tb.Until("document.querySelectorAll('#nodes tbody .row').length === 12")
+	tb.Until("document.querySelector('#feed').textContent === 'Live'")
+	if got, want := tb.Text("#headline"), "12 nodes in 3 regions carry 3 streams to 157 viewers."; got != want {
 		t.Errorf("headline = %q, want %q", got, want)
 	}
-	if got, want := tb.text("#subline"), "3 origins and 7 relays over 7 cascade links, at most 2 hops deep. 1 full and 1 draining."; got != want {
+	if got, want := tb.Text("#subline"), "3 origins and 7 relays over 7 cascade links, at most 2 hops deep. 1 full and 1 draining."; got != want {
 		t.Errorf("subline = %q, want %q", got, want)
 	}
 	row := fmt.Sprintf(`[...document.querySelectorAll('#nodes [data-node="%s"] > *')].map(c => c.innerText.replace(/\s+/g, ' ').trim())`, peerID(0))
-	cells := eval[[]string](tb, row)
+	cells := browser.Eval[[]string](tb, row)
 	id := peerID(0)
 	for i, want := range []string{
-		"n1 this node 12D3…" + id[len(id)-6:], "eu-central", "full", "95 %", "59 %", "456 / 500 Mbit/s", "40 / 40", "0",
+		"n1 this node 12D3…\u2060" + id[len(id)-6:], "eu-central", "full", "95 %", "59 %", "456 / 500 Mbit/s", "40 / 40", "0",
 		"", "n2, n5 +2",
 	} {
 		if want != "" && cells[i] != want {
@@ -268,10 +76,10 @@ func TestNetworkPageShowsTheRecords(t *testing.T) {
 		t.Errorf("record = %q, want its age and what is left", cells[8])
 	}
 	// The age goes on between events.
-	tb.until(fmt.Sprintf("%s[8] !== %q", row, cells[8]))
+	tb.Until(fmt.Sprintf("%s[8] !== %q", row, cells[8]))
 
 	type link struct{ From, To, Stream string }
-	links := eval[[]link](tb, `[...document.querySelectorAll('.link')].map(l => ({From: l.dataset.from, To: l.dataset.to, Stream: l.dataset.stream}))`)
+	links := browser.Eval[[]link](tb, `[...document.querySelectorAll('.link')].map(l => ({From: l.dataset.from, To: l.dataset.to, Stream: l.dataset.stream}))`)
 	want := map[link]bool{
 		{peerID(0), peerID(3), "keynote"}: true, {peerID(0), peerID(1), "keynote"}: true, {peerID(1), peerID(10), "keynote"}: true,
 		{peerID(3), peerID(5), "keynote"}: true, {peerID(0), peerID(2), "keynote"}: true,
@@ -286,25 +94,25 @@ func TestNetworkPageShowsTheRecords(t *testing.T) {
 		}
 	}
 	width := func(from, to int) float64 {
-		return eval[float64](tb, fmt.Sprintf(`+document.querySelector('.link[data-from="%s"][data-to="%s"] .line').getAttribute('stroke-width')`, peerID(from), peerID(to)))
+		return browser.Eval[float64](tb, fmt.Sprintf(`+document.querySelector('.link[data-from="%s"][data-to="%s"] .line').getAttribute('stroke-width')`, peerID(from), peerID(to)))
 	}
 	if thick, thin := width(0, 3), width(0, 2); thick <= thin {
 		t.Errorf("a link with 44 viewers behind it is %.1f wide, one with 3 is %.1f", thick, thin)
 	}
-	if got := eval[int](tb, "document.querySelectorAll('.picture .node').length"); got != 12 {
+	if got := browser.Eval[int](tb, "document.querySelectorAll('.picture .node').length"); got != 12 {
 		t.Errorf("%d nodes drawn, want 12", got)
 	}
-	if got, want := eval[string](tb, `document.querySelector('.stream[data-stream="hall/camera.2"]').innerText.replace(/\s+/g, ' ')`),
+	if got, want := browser.Eval[string](tb, `document.querySelector('.stream[data-stream="hall/camera.2"]').innerText.replace(/\s+/g, ' ')`),
 		"hall/camera.2 Play 25 viewers · 2 carriers, 1 hop deep From n8 in us-east video H264, audio opus"; got != want {
 		t.Errorf("stream = %q, want %q", got, want)
 	}
-	if got := eval[string](tb, `document.querySelector('.stream[data-stream="hall/camera.2"] a').getAttribute('href')`); got != "/play/hall/camera.2" {
+	if got := browser.Eval[string](tb, `document.querySelector('.stream[data-stream="hall/camera.2"] a').getAttribute('href')`); got != "/play/hall/camera.2" {
 		t.Errorf("the play button leads to %q", got)
 	}
-	tb.noOverflow()
-	tb.shootAll("network")
-	tb.do(chromedp.EmulateViewport(390, 844))
-	tb.noOverflow()
+	tb.NoOverflow()
+	tb.ShootAll("network")
+	tb.Do(chromedp.EmulateViewport(390, 844))
+	tb.NoOverflow()
 }
 
 // What moves in the picture must be the network's doing.
@@ -313,19 +121,19 @@ func TestPictureStaysPut(t *testing.T) {
 	state := busyNetwork(n.URL)
 	n.set(state)
 	tb := newTab(t, 1440, 900)
-	tb.do(chromedp.Navigate(n.URL))
-	tb.until("document.querySelectorAll('.picture .node').length === 12")
+	tb.Go(n.URL)
+	tb.Until("document.querySelectorAll('.picture .node').length === 12")
 	const where = `JSON.stringify([...document.querySelectorAll('.picture .node')].map(n => [n.dataset.node, n.getAttribute('transform')]).sort())`
-	before := eval[string](tb, where)
+	before := browser.Eval[string](tb, where)
 
 	// One leaves, and the record of another is new.
 	nodes := state["nodes"].([]any)
 	without := busyNetwork(n.URL)
 	without["nodes"] = append(append([]any{}, nodes[:9]...), nodes[10:]...)
 	n.set(without)
-	tb.until("document.querySelectorAll('.picture .node').length === 11")
+	tb.Until("document.querySelectorAll('.picture .node').length === 11")
 	var was, is [][2]string
-	for s, v := range map[string]*[][2]string{before: &was, eval[string](tb, where): &is} {
+	for s, v := range map[string]*[][2]string{before: &was, browser.Eval[string](tb, where): &is} {
 		if err := json.Unmarshal([]byte(s), v); err != nil {
 			t.Fatal(err)
 		}
@@ -340,8 +148,8 @@ func TestPictureStaysPut(t *testing.T) {
 		}
 	}
 	n.set(busyNetwork(n.URL))
-	tb.until("document.querySelectorAll('.picture .node').length === 12")
-	if after := eval[string](tb, where); after != before {
+	tb.Until("document.querySelectorAll('.picture .node').length === 12")
+	if after := browser.Eval[string](tb, where); after != before {
 		t.Errorf("back to the same network, another picture:\n%s\n%s", before, after)
 	}
 }
@@ -350,29 +158,29 @@ func TestPictureIsUsableByKeyboard(t *testing.T) {
 	n := newFakeNode(t)
 	n.set(busyNetwork(n.URL))
 	tb := newTab(t, 1440, 900)
-	tb.do(chromedp.Navigate(n.URL))
-	tb.until("document.querySelectorAll('.link').length === 7")
-	if got := eval[int](tb, `document.querySelectorAll('.picture [tabindex="0"]').length`); got != 1 {
+	tb.Go(n.URL)
+	tb.Until("document.querySelectorAll('.link').length === 7")
+	if got := browser.Eval[int](tb, `document.querySelectorAll('.picture [tabindex="0"]').length`); got != 1 {
 		t.Errorf("the picture has %d tab stops, want 1", got)
 	}
-	eval[any](tb, fmt.Sprintf(`document.querySelector('.node[data-node="%s"]').focus(), 1`, peerID(0)))
-	tb.until("document.querySelector('#details').textContent.includes('n1 (this node)')")
-	if got := tb.text("#details"); !strings.Contains(got, "keynote: origin, 38 viewers") || !strings.Contains(got, "sessions 40 / 40") {
+	browser.Eval[any](tb, fmt.Sprintf(`document.querySelector('.node[data-node="%s"]').focus(), 1`, peerID(0)))
+	tb.Until("document.querySelector('#details').textContent.includes('n1 (this node)')")
+	if got := tb.Text("#details"); !strings.Contains(got, "keynote: origin, 38 viewers") || !strings.Contains(got, "sessions 40 / 40") {
 		t.Errorf("details = %q", got)
 	}
-	if got := eval[int](tb, `document.querySelectorAll('.link.hot').length`); got != 3 {
+	if got := browser.Eval[int](tb, `document.querySelectorAll('.link.hot').length`); got != 3 {
 		t.Errorf("%d links are highlighted, want the node's 3", got)
 	}
-	tb.shoot("network-focus")
-	tb.do(chromedp.KeyEvent(kb.End))
-	tb.until("document.activeElement.matches('.link') && document.querySelector('#details').textContent.includes('→')")
-	if got := eval[string](tb, "document.activeElement.getAttribute('aria-label')"); !strings.Contains(got, "sends to") {
+	tb.Shoot("network-focus")
+	tb.Do(chromedp.KeyEvent(kb.End))
+	tb.Until("document.activeElement.matches('.link') && document.querySelector('#details').textContent.includes('→')")
+	if got := browser.Eval[string](tb, "document.activeElement.getAttribute('aria-label')"); !strings.Contains(got, "sends to") {
 		t.Errorf("a link is called %q", got)
 	}
 	// An update takes nobody's focus away.
 	n.set(busyNetwork(n.URL))
-	eval[any](tb, "new Promise(r => setTimeout(() => r(1), 400))")
-	if !eval[bool](tb, "document.activeElement.matches('.link')") {
+	browser.Eval[any](tb, "new Promise(r => setTimeout(() => r(1), 400))")
+	if !browser.Eval[bool](tb, "document.activeElement.matches('.link')") {
 		t.Error("an update took the focus away")
 	}
 }
@@ -394,11 +202,11 @@ func TestPictureOfManyNodes(t *testing.T) {
 			state["streams"] = []any{}
 		}
 		n.set(state)
-		tb.do(chromedp.Navigate(n.URL))
-		tb.until(fmt.Sprintf("document.querySelectorAll('.picture .node').length === Math.max(%d, document.querySelectorAll('.link').length ? 12 : 0)", count))
+		tb.Go(n.URL)
+		tb.Until(fmt.Sprintf("document.querySelectorAll('.picture .node').length === Math.max(%d, document.querySelectorAll('.link').length ? 12 : 0)", count))
 		for _, width := range []int64{1440, 390} {
-			tb.do(chromedp.EmulateViewport(width, 900))
-			tb.until(fmt.Sprintf("innerWidth === %d && document.querySelector('.picture').getAttribute('width') <= %d", width, width))
+			tb.Do(chromedp.EmulateViewport(width, 900))
+			tb.Until(fmt.Sprintf("innerWidth === %d && document.querySelector('.picture').getAttribute('width') <= %d", width, width))
 			const outside = `(() => {
 				const card = document.querySelector('.picture-card').getBoundingClientRect();
 				const top = document.querySelector('#picture-title').getBoundingClientRect().bottom;
@@ -412,45 +220,45 @@ func TestPictureOfManyNodes(t *testing.T) {
 				const boxes = [...document.querySelectorAll('.picture .name')].filter(e => getComputedStyle(e).display !== 'none').map(e => [e.textContent, e.getBoundingClientRect()]);
 				return boxes.flatMap(([a, p], i) => boxes.slice(i + 1).filter(([, q]) => p.left < q.right && q.left < p.right && p.top < q.bottom && q.top < p.bottom).map(([b]) => a + ' and ' + b));
 			})()`
-			if got := eval[[]string](tb, overlapping); len(got) > 0 {
+			if got := browser.Eval[[]string](tb, overlapping); len(got) > 0 {
 				t.Errorf("%d nodes, %d px: names overlap: %q", count, width, got)
 			}
-			if got := eval[[]string](tb, outside); len(got) > 0 {
+			if got := browser.Eval[[]string](tb, outside); len(got) > 0 {
 				t.Errorf("%d nodes, %d px: outside the card: %q", count, width, got)
 			}
-			tb.noOverflow()
+			tb.NoOverflow()
 		}
-		tb.do(chromedp.EmulateViewport(1440, 900))
-		tb.shoot(fmt.Sprintf("network-%d", count))
+		tb.Do(chromedp.EmulateViewport(1440, 900))
+		tb.Shoot(fmt.Sprintf("network-%d", count))
 	}
-	tb.do(chromedp.SendKeys(chromedp.CSS("#filter"), "name-3"))
-	tb.until("document.querySelectorAll('#nodes tbody .row').length === 30")
+	tb.Do(chromedp.SendKeys(chromedp.CSS("#filter"), "name-3"))
+	tb.Until("document.querySelectorAll('#nodes tbody .row').length === 30")
 }
 
 func TestNodeDetailsAndSorting(t *testing.T) {
 	n := newFakeNode(t)
 	n.set(busyNetwork(n.URL))
 	tb := newTab(t, 1440, 900)
-	tb.do(chromedp.Navigate(n.URL))
-	tb.until("document.querySelectorAll('#nodes tbody .row').length === 12")
-	tb.do(chromedp.Click(chromedp.CSS(fmt.Sprintf(`#nodes [data-node="%s"] .expand`, peerID(1)))))
-	tb.until("document.querySelector('.more:not([hidden])')")
-	got := eval[string](tb, "document.querySelector('.more:not([hidden])').innerText")
+	tb.Go(n.URL)
+	tb.Until("document.querySelectorAll('#nodes tbody .row').length === 12")
+	tb.Click(fmt.Sprintf(`#nodes [data-node="%s"] .expand`, peerID(1)))
+	tb.Until("document.querySelector('.more:not([hidden])')")
+	got := browser.Eval[string](tb, "document.querySelector('.more:not([hidden])').innerText")
 	for _, want := range []string{peerID(1), "/ip4/127.0.0.1/tcp/4001", "n3, n6, n7, n11", "keynote: depth 1 from n1", "332 bytes sealed", "itself"} {
 		if !strings.Contains(got, want) {
 			t.Errorf("the details lack %q:\n%s", want, got)
 		}
 	}
-	tb.shoot("network-details")
+	tb.Shoot("network-details")
 	first := `document.querySelector('#nodes tbody .row').dataset.node`
-	tb.do(chromedp.Click(chromedp.CSS("#nodes th.col-stress button")))
-	tb.until(fmt.Sprintf("%s === %q", first, peerID(9)))
-	tb.do(chromedp.Click(chromedp.CSS("#nodes th.col-stress button")))
-	tb.until(fmt.Sprintf("%s === %q", first, peerID(0)))
-	if got := eval[string](tb, `document.querySelector('th.col-stress').getAttribute('aria-sort')`); got != "descending" {
+	tb.Click("#nodes th.col-stress button")
+	tb.Until(fmt.Sprintf("%s === %q", first, peerID(9)))
+	tb.Click("#nodes th.col-stress button")
+	tb.Until(fmt.Sprintf("%s === %q", first, peerID(0)))
+	if got := browser.Eval[string](tb, `document.querySelector('th.col-stress').getAttribute('aria-sort')`); got != "descending" {
 		t.Errorf("aria-sort = %q", got)
 	}
-	if !eval[bool](tb, `!document.querySelector('.more:not([hidden])') || document.querySelector('.more:not([hidden])').previousElementSibling.dataset.node === '`+peerID(1)+`'`) {
+	if !browser.Eval[bool](tb, `!document.querySelector('.more:not([hidden])') || document.querySelector('.more:not([hidden])').previousElementSibling.dataset.node === '`+peerID(1)+`'`) {
 		t.Error("the details left their row")
 	}
 }
@@ -458,36 +266,36 @@ func TestNodeDetailsAndSorting(t *testing.T) {
 func TestEmptyNetworksSayWhatToDo(t *testing.T) {
 	n := newFakeNode(t)
 	tb := newTab(t, 1440, 900)
-	tb.do(chromedp.Navigate(n.URL))
-	tb.until("document.querySelector('#headline').textContent === 'No node has published a record yet.'")
-	if got := tb.text("#help"); !strings.Contains(got, "weir status") {
+	tb.Go(n.URL)
+	tb.Until("document.querySelector('#headline').textContent === 'No node has published a record yet.'")
+	if got := tb.Text("#help"); !strings.Contains(got, "weir status") {
 		t.Errorf("help = %q", got)
 	}
-	tb.shootAll("empty")
+	tb.ShootAll("empty")
 
 	n.set(quietNetwork(n.URL, 1))
-	tb.until("document.querySelector('#headline').textContent === '1 node is up; nobody is publishing.'")
-	if got, want := tb.text("#help code"), "weir node --bootstrap /ip4/127.0.0.1/udp/4000/quic-v1/p2p/"+peerID(0); got != want {
+	tb.Until("document.querySelector('#headline').textContent === '1 node is up; nobody is publishing.'")
+	if got, want := tb.Text("#help code"), "weir node --bootstrap /ip4/127.0.0.1/udp/4000/quic-v1/p2p/"+peerID(0); got != want {
 		t.Errorf("command = %q, want %q", got, want)
 	}
-	if got := tb.text("#no-streams"); !strings.Contains(got, "weir publish --pattern "+n.URL+"/whip/demo") {
+	if got := tb.Text("#no-streams"); !strings.Contains(got, "weir publish --pattern "+n.URL+"/whip/demo") {
 		t.Errorf("no streams: %q", got)
 	}
-	tb.shootAll("alone")
+	tb.ShootAll("alone")
 
 	n.set(quietNetwork(n.URL, 5))
-	tb.until("document.querySelector('#headline').textContent === '5 nodes are up; nobody is publishing.'")
-	if !eval[bool](tb, "document.querySelector('#help').hidden") {
+	tb.Until("document.querySelector('#headline').textContent === '5 nodes are up; nobody is publishing.'")
+	if !browser.Eval[bool](tb, "document.querySelector('#help').hidden") {
 		t.Error("five nodes need no help to find each other")
 	}
-	if got := tb.text("#no-links"); !strings.Contains(got, "once a stream is watched through a node other than its own") {
+	if got := tb.Text("#no-links"); !strings.Contains(got, "once a stream is watched through a node other than its own") {
 		t.Errorf("no links: %q", got)
 	}
-	tb.shootAll("quiet")
+	tb.ShootAll("quiet")
 
-	tb.do(chromedp.Navigate(n.URL + "/play"))
-	tb.until("!document.querySelector('#nothing-live').hidden")
-	tb.shootAll("play-empty")
+	tb.Go(n.URL + "/play")
+	tb.Until("!document.querySelector('#nothing-live').hidden")
+	tb.ShootAll("play-empty")
 }
 
 // Everything in a record was written by somebody else.
@@ -515,28 +323,28 @@ func TestHostileNamesStayText(t *testing.T) {
 	n.set(state)
 
 	tb := newTab(t, 1440, 900)
-	tb.do(chromedp.Navigate(n.URL))
-	tb.until("document.querySelectorAll('#nodes tbody .row').length === 12")
-	eval[any](tb, `document.querySelectorAll('.expand').forEach(b => b.click()), 1`)
-	if !eval[bool](tb, `document.querySelector('.stream-name').textContent.startsWith('<img') || [...document.querySelectorAll('.stream-name')].some(e => e.textContent.startsWith('<img'))`) {
+	tb.Go(n.URL)
+	tb.Until("document.querySelectorAll('#nodes tbody .row').length === 12")
+	browser.Eval[any](tb, `document.querySelectorAll('.expand').forEach(b => b.click()), 1`)
+	if !browser.Eval[bool](tb, `document.querySelector('.stream-name').textContent.startsWith('<img') || [...document.querySelectorAll('.stream-name')].some(e => e.textContent.startsWith('<img'))`) {
 		t.Error("the stream's name is not shown as it is")
 	}
 	for _, path := range []string{"/", "/play", "/publish", "/play/%3Cimg%20src=x%20onerror=%22window.hacked=1%22%3E"} {
-		tb.do(chromedp.Navigate(n.URL + path))
-		tb.until("document.querySelector('#feed').textContent === 'Live'")
-		eval[any](tb, "new Promise(r => setTimeout(() => r(1), 300))")
-		if got := eval[string](tb, `[window.hacked, document.querySelectorAll('main img, main script, header img').length, document.querySelectorAll('[href^="javascript:"], option[value^="javascript:"]').length].join()`); got != ",0,0" {
+		tb.Go(n.URL + path)
+		tb.Until("document.querySelector('#feed').textContent === 'Live'")
+		browser.Eval[any](tb, "new Promise(r => setTimeout(() => r(1), 300))")
+		if got := browser.Eval[string](tb, `[window.hacked, document.querySelectorAll('main img, main script, header img').length, document.querySelectorAll('[href^="javascript:"], option[value^="javascript:"]').length].join()`); got != ",0,0" {
 			t.Errorf("%s: hacked, elements, links = %s", path, got)
 		}
 	}
-	if got := eval[string](tb, "window.weir.state"); got != "failed" {
+	if got := browser.Eval[string](tb, "window.weir.state"); got != "failed" {
 		t.Errorf("a name that cannot be a stream's: state = %q, want failed", got)
 	}
 	// The browser itself must refuse markup, whatever the console's code does.
-	if got := eval[string](tb, `(() => { try { document.body.innerHTML = '<b>x</b>'; return 'set'; } catch (e) { return e.name; } })()`); got != "TypeError" {
+	if got := browser.Eval[string](tb, `(() => { try { document.body.innerHTML = '<b>x</b>'; return 'set'; } catch (e) { return e.name; } })()`); got != "TypeError" {
 		t.Errorf("assigning innerHTML: %s, want a TypeError from Trusted Types", got)
 	}
-	tb.expect("TrustedHTML|policy broken: require-trusted-types-for|Trusted Type")
+	tb.Expect("TrustedHTML|policy broken: require-trusted-types-for|Trusted Type")
 }
 
 func TestFeedFallsBackAndRecovers(t *testing.T) {
@@ -544,22 +352,22 @@ func TestFeedFallsBackAndRecovers(t *testing.T) {
 	n.events = false
 	n.set(quietNetwork(n.URL, 2))
 	tb := newTab(t, 1440, 900)
-	tb.expect("console/events|console/state|ERR_")
-	tb.do(chromedp.Navigate(n.URL))
-	tb.until("document.querySelector('#feed').textContent === 'Polling'")
+	tb.Expect("console/events|console/state|ERR_")
+	tb.Go(n.URL)
+	tb.Until("document.querySelector('#feed').textContent === 'Polling'")
 	n.set(quietNetwork(n.URL, 4))
-	tb.until("document.querySelectorAll('#nodes tbody .row').length === 4")
+	tb.Until("document.querySelectorAll('#nodes tbody .row').length === 4")
 
 	// The node goes, and comes back at the same address.
 	address := n.Listener.Addr().String()
 	n.CloseClientConnections()
 	n.Close()
-	tb.until("!document.querySelector('#banner').hidden && document.querySelector('#feed').textContent === 'No contact'")
-	if got := tb.text("#banner"); !strings.Contains(got, "has not answered for") {
+	tb.Until("!document.querySelector('#banner').hidden && document.querySelector('#feed').textContent === 'No contact'")
+	if got := tb.Text("#banner"); !strings.Contains(got, "has not answered for") {
 		t.Errorf("banner = %q", got)
 	}
-	tb.shootAll("lost")
-	if got := eval[int](tb, "document.querySelectorAll('#nodes tbody .row').length"); got != 4 {
+	tb.ShootAll("lost")
+	if got := browser.Eval[int](tb, "document.querySelectorAll('#nodes tbody .row').length"); got != 4 {
 		t.Errorf("what was known is gone: %d rows", got)
 	}
 	n.mu.Lock()
@@ -574,7 +382,7 @@ func TestFeedFallsBackAndRecovers(t *testing.T) {
 			t.Errorf("the node that came back: %v", err)
 		}
 	})
-	tb.until("document.querySelector('#banner').hidden && document.querySelector('#feed').textContent === 'Live'")
+	tb.Until("document.querySelector('#banner').hidden && document.querySelector('#feed').textContent === 'Live'")
 }
 
 // contrast lists the visible texts whose contrast with what is behind them is
@@ -624,25 +432,25 @@ func TestPagesAreReadableAndNamed(t *testing.T) {
 	n.set(busyNetwork(n.URL))
 	for _, path := range []string{"/", "/publish", "/play", "/play/demo"} {
 		tb := newTab(t, 1440, 900)
-		tb.expect("status of 409")
-		tb.do(chromedp.Navigate(n.URL + path))
-		tb.until("document.querySelector('#feed').textContent === 'Live' && document.querySelectorAll('#nodes .row, #through option, #choose li').length > 1 || location.pathname === '/play' && document.querySelectorAll('#choose li').length === 3")
+		tb.Expect("status of 409")
+		tb.Go(n.URL + path)
+		tb.Until("document.querySelector('#feed').textContent === 'Live' && document.querySelectorAll('#nodes .row, #through option, #choose li').length > 1 || location.pathname === '/play' && document.querySelectorAll('#choose li').length === 3")
 		for _, scheme := range []string{"light", "dark"} {
-			tb.scheme(scheme)
-			for _, bad := range eval[[]string](tb, contrast) {
+			tb.Scheme(scheme)
+			for _, bad := range browser.Eval[[]string](tb, contrast) {
 				t.Errorf("%s, %s: too little contrast: %s", path, scheme, bad)
 			}
 		}
-		for _, bad := range eval[[]string](tb, nameless) {
+		for _, bad := range browser.Eval[[]string](tb, nameless) {
 			t.Errorf("%s: no name: %s", path, bad)
 		}
-		if got := eval[int](tb, "document.querySelectorAll('h1').length"); got != 1 {
+		if got := browser.Eval[int](tb, "document.querySelectorAll('h1').length"); got != 1 {
 			t.Errorf("%s has %d first headings", path, got)
 		}
 		for _, width := range []int64{390, 800, 1024, 1440, 1920} {
-			tb.do(chromedp.EmulateViewport(width, 900))
-			tb.until(fmt.Sprintf("innerWidth === %d", width))
-			tb.noOverflow()
+			tb.Do(chromedp.EmulateViewport(width, 900))
+			tb.Until(fmt.Sprintf("innerWidth === %d", width))
+			tb.NoOverflow()
 		}
 	}
 }

@@ -10,15 +10,17 @@ import (
 
 	browserapi "github.com/chromedp/cdproto/browser"
 	"github.com/chromedp/chromedp"
+
+	"weir/testnet/browser"
 )
 
 // publishAt opens the publish page and starts the test pattern.
-func publishAt(t *testing.T, url, stream string) *tab {
+func publishAt(t *testing.T, url, stream string) *browser.Tab {
 	t.Helper()
 	tb := newTab(t, 1440, 900)
-	tb.do(chromedp.Navigate(url+"/publish"), chromedp.WaitVisible(chromedp.CSS("#start")))
-	eval[any](tb, fmt.Sprintf(`{ const input = document.querySelector('#stream'); input.value = %q; input.dispatchEvent(new Event('input')); 1 }`, stream))
-	tb.do(chromedp.Click(chromedp.CSS("#start")))
+	tb.Do(chromedp.Navigate(url+"/publish"), chromedp.WaitVisible(chromedp.CSS("#start")))
+	browser.Eval[any](tb, fmt.Sprintf(`{ const input = document.querySelector('#stream'); input.value = %q; input.dispatchEvent(new Event('input')); 1 }`, stream))
+	tb.Click("#start")
 	return tb
 }
 
@@ -42,21 +44,21 @@ func TestPublishAndPlay(t *testing.T) {
 	n := newFakeNode(t)
 	n.set(withURLs(n.URL))
 	pub := publishAt(t, n.URL, "hall/one")
-	pub.until("window.weir.state === 'live' && window.weir.framesEncoded > 30 && window.weir.bytesSent > 10000")
+	pub.Until("window.weir.state === 'live' && window.weir.framesEncoded > 30 && window.weir.bytesSent > 10000")
 	if !live(n, "hall/one") {
 		t.Fatal("the node has not two tracks")
 	}
-	if got := eval[string](pub, "window.weir.sessionURL"); !strings.HasPrefix(got, n.URL+"/session/in") {
+	if got := browser.Eval[string](pub, "window.weir.sessionURL"); !strings.HasPrefix(got, n.URL+"/session/in") {
 		t.Errorf("sessionURL = %q", got)
 	}
-	if got := eval[string](pub, "window.weir.node"); got != peerID(0) {
+	if got := browser.Eval[string](pub, "window.weir.node"); got != peerID(0) {
 		t.Errorf("node = %q, want %q", got, peerID(0))
 	}
-	if got, want := eval[string](pub, "document.querySelector('#viewer-link').href"), n.URL+"/play/hall/one"; got != want {
+	if got, want := browser.Eval[string](pub, "document.querySelector('#viewer-link').href"), n.URL+"/play/hall/one"; got != want {
 		t.Errorf("the viewers' link is %q, want %q", got, want)
 	}
-	pub.until(`/^[\d.]+ (k|M)bit\/s$/.test(document.querySelector('[data-stat=bitrate]').textContent)`)
-	pub.until(`document.querySelector('[data-stat=resolution]').textContent === '640 × 360'`)
+	pub.Until(`/^[\d.]+\s(k|M)bit\/s$/.test(document.querySelector('[data-stat=bitrate]').textContent)`)
+	pub.Until(`document.querySelector('[data-stat=resolution]').textContent === '640 × 360'`)
 
 	state := withURLs(n.URL)
 	state["streams"] = []any{map[string]any{"stream": "hall/one", "tracks": []string{"video/VP8", "audio/opus"}, "viewers": 1, "carriers": []any{
@@ -64,11 +66,11 @@ func TestPublishAndPlay(t *testing.T) {
 	}}}
 	n.set(state)
 	view := newTab(t, 1440, 900)
-	view.do(chromedp.Navigate(n.URL + "/play/hall/one"))
-	view.until("window.weir.state === 'live' && window.weir.framesDecoded > 30 && window.weir.bytesReceived > 10000 && window.weir.firstFrame > 0")
-	view.until(`document.querySelector('#served').textContent === 'Served by n1 in eu-central, this node, where it is published.'`)
-	view.until(`document.querySelector('[data-stat=resolution]').textContent === '640 × 360'`)
-	if got := view.text("#times"); !regexp.MustCompile(`^First frame .+ after the request: answered after .+, media connected after .+\.$`).MatchString(got) {
+	view.Go(n.URL + "/play/hall/one")
+	view.Until("window.weir.state === 'live' && window.weir.framesDecoded > 30 && window.weir.bytesReceived > 10000 && window.weir.firstFrame > 0")
+	view.Until(`document.querySelector('#served').textContent === 'Served by n1 in eu-central, this node, where it is published.'`)
+	view.Until(`document.querySelector('[data-stat=resolution]').textContent === '640 × 360'`)
+	if got := view.Text("#times"); !regexp.MustCompile(`^First frame .+ after the request: answered after .+, media connected after .+\.$`).MatchString(got) {
 		t.Errorf("times = %q", got)
 	}
 
@@ -82,37 +84,37 @@ func TestPublishAndPlay(t *testing.T) {
 		for (let i = 0; i < 16; i++) n = n * 2 + (g.getImageData((i + 0.5) * c.width / 16, c.height * 0.94, 1, 1).data[1] > 127 ? 1 : 0);
 		return n;
 	})()`
-	first := eval[int](view, number)
-	view.until(fmt.Sprintf("%s > %d", number, first+20))
+	first := browser.Eval[int](view, number)
+	view.Until(fmt.Sprintf("%s > %d", number, first+20))
 
 	// Sound is off until asked for.
-	if !eval[bool](view, "document.querySelector('video').muted") {
+	if !browser.Eval[bool](view, "document.querySelector('video').muted") {
 		t.Error("the video starts with sound")
 	}
-	view.do(chromedp.Click(chromedp.CSS("#unmute")))
-	if eval[bool](view, "document.querySelector('video').muted") || view.text("#unmute") != "Mute" {
+	view.Click("#unmute")
+	if browser.Eval[bool](view, "document.querySelector('video').muted") || view.Text("#unmute") != "Mute" {
 		t.Error("unmute does not")
 	}
-	pub.noOverflow()
-	view.noOverflow()
-	if visible := eval[string](view, "document.visibilityState"); visible != "visible" {
+	pub.NoOverflow()
+	view.NoOverflow()
+	if visible := browser.Eval[string](view, "document.visibilityState"); visible != "visible" {
 		t.Logf("the play page is %s", visible)
 	}
-	view.shootAll("play")
-	pub.shootAll("publish")
+	view.ShootAll("play")
+	pub.ShootAll("publish")
 
 	// A bitrate limit applies at once.
-	eval[any](pub, `(() => { const s = document.querySelector('#limit'); s.value = '300'; s.dispatchEvent(new Event('change')); return 1 })()`)
-	pub.until(`parseFloat(document.querySelector('[data-stat=bitrate]').textContent) < 480 && document.querySelector('[data-stat=bitrate]').textContent.endsWith('kbit/s')`)
+	browser.Eval[any](pub, `(() => { const s = document.querySelector('#limit'); s.value = '300'; s.dispatchEvent(new Event('change')); return 1 })()`)
+	pub.Until(`parseFloat(document.querySelector('[data-stat=bitrate]').textContent) < 480 && document.querySelector('[data-stat=bitrate]').textContent.endsWith('kbit/s')`)
 
-	viewing := eval[string](view, "window.weir.sessionURL")
-	view.do(chromedp.Click(chromedp.CSS("#stop")))
-	view.until("window.weir.state === 'stopped' && window.weir.sessionURL === ''")
+	viewing := browser.Eval[string](view, "window.weir.sessionURL")
+	view.Click("#stop")
+	view.Until("window.weir.state === 'stopped' && window.weir.sessionURL === ''")
 	waitDeleted(t, n, viewing)
 
-	publishing := eval[string](pub, "window.weir.sessionURL")
-	pub.do(chromedp.Click(chromedp.CSS("#stop")))
-	pub.until("window.weir.state === 'stopped' && !document.querySelector('#start').hidden")
+	publishing := browser.Eval[string](pub, "window.weir.sessionURL")
+	pub.Click("#stop")
+	pub.Until("window.weir.state === 'stopped' && !document.querySelector('#start').hidden")
 	waitDeleted(t, n, publishing)
 }
 
@@ -131,9 +133,9 @@ func TestLeavingTheConsoleEndsTheSession(t *testing.T) {
 	n := newFakeNode(t)
 	n.set(withURLs(n.URL))
 	pub := publishAt(t, n.URL, "demo")
-	pub.until("window.weir.state === 'live'")
-	url := eval[string](pub, "window.weir.sessionURL")
-	pub.do(chromedp.Navigate("about:blank"))
+	pub.Until("window.weir.state === 'live'")
+	url := browser.Eval[string](pub, "window.weir.sessionURL")
+	pub.Go("about:blank")
 	waitDeleted(t, n, url)
 }
 
@@ -142,22 +144,22 @@ func TestPublishingGoesOnAcrossPages(t *testing.T) {
 	n := newFakeNode(t)
 	n.set(withURLs(n.URL))
 	pub := publishAt(t, n.URL, "demo")
-	pub.until("window.weir.state === 'live' && window.weir.framesEncoded > 10")
-	url := eval[string](pub, "window.weir.sessionURL")
-	pub.do(chromedp.Click(chromedp.CSS("nav [data-page=network]")))
-	pub.until("window.weir.page === 'network' && document.querySelector('#on-air').textContent === 'Live as demo'")
-	pub.shootAll("network-live")
-	pub.do(chromedp.Click(chromedp.CSS("#on-air")))
-	pub.until("window.weir.page === 'publish' && window.weir.state === 'live' && document.querySelector('#on-air').hidden")
-	if got := eval[string](pub, "window.weir.sessionURL"); got != url {
+	pub.Until("window.weir.state === 'live' && window.weir.framesEncoded > 10")
+	url := browser.Eval[string](pub, "window.weir.sessionURL")
+	pub.Click("nav [data-page=network]")
+	pub.Until("window.weir.page === 'network' && document.querySelector('#on-air').textContent === 'Live as demo'")
+	pub.ShootAll("network-live")
+	pub.Click("#on-air")
+	pub.Until("window.weir.page === 'publish' && window.weir.state === 'live' && document.querySelector('#on-air').hidden")
+	if got := browser.Eval[string](pub, "window.weir.sessionURL"); got != url {
 		t.Errorf("the session is %q, want the same as before, %q", got, url)
 	}
-	frames := eval[int](pub, "window.weir.framesEncoded")
-	pub.until(fmt.Sprintf("window.weir.framesEncoded > %d", frames+10))
-	pub.do(chromedp.Click(chromedp.CSS("#stop")))
+	frames := browser.Eval[int](pub, "window.weir.framesEncoded")
+	pub.Until(fmt.Sprintf("window.weir.framesEncoded > %d", frames+10))
+	pub.Click("#stop")
 	waitDeleted(t, n, url)
-	pub.do(chromedp.Click(chromedp.CSS("nav [data-page=network]")))
-	pub.until("window.weir.page === 'network' && document.querySelector('#on-air').hidden")
+	pub.Click("nav [data-page=network]")
+	pub.Until("window.weir.page === 'network' && document.querySelector('#on-air').hidden")
 }
 
 // Browsers slow down what a hidden page does; the pattern must not stutter.
@@ -165,21 +167,21 @@ func TestPatternKeepsItsPaceInAHiddenPage(t *testing.T) {
 	n := newFakeNode(t)
 	n.set(withURLs(n.URL))
 	pub := publishAt(t, n.URL, "demo")
-	pub.until("window.weir.state === 'live' && window.weir.framesEncoded > 10")
-	window, err := chromedp.CallBrowser(pub.ctx, browserapi.GetWindowForTarget, browserapi.GetWindowForTargetParams{
-		TargetID: chromedp.FromContext(pub.ctx).Target.TargetID,
+	pub.Until("window.weir.state === 'live' && window.weir.framesEncoded > 10")
+	window, err := chromedp.CallBrowser(pub.Context(), browserapi.GetWindowForTarget, browserapi.GetWindowForTargetParams{
+		TargetID: chromedp.FromContext(pub.Context()).Target.TargetID,
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := chromedp.CallBrowser(pub.ctx, browserapi.SetWindowBounds, browserapi.SetWindowBoundsParams{
+	if _, err := chromedp.CallBrowser(pub.Context(), browserapi.SetWindowBounds, browserapi.SetWindowBoundsParams{
 		WindowID: window.WindowID, Bounds: &browserapi.Bounds{WindowState: browserapi.WindowStateMinimized},
 	}); err != nil {
 		t.Fatal(err)
 	}
-	pub.until("document.hidden")
-	before := eval[int](pub, "window.weir.framesEncoded")
-	after := eval[int](pub, "new Promise(r => setTimeout(() => r(window.weir.framesEncoded), 3000))")
+	pub.Until("document.hidden")
+	before := browser.Eval[int](pub, "window.weir.framesEncoded")
+	after := browser.Eval[int](pub, "new Promise(r => setTimeout(() => r(window.weir.framesEncoded), 3000))")
 	// 90 at full pace, 3 if timers were slowed down; a busy machine loses some.
 	if after-before < 30 {
 		t.Errorf("%d frames in 3 s of a hidden page", after-before)
@@ -191,10 +193,10 @@ func TestEndOfPublishingIsToldOnOtherPages(t *testing.T) {
 	n := newFakeNode(t)
 	n.set(withURLs(n.URL))
 	pub := publishAt(t, n.URL, "demo")
-	pub.expect("status of 403")
-	pub.until("window.weir.state === 'live'")
-	url := eval[string](pub, "window.weir.sessionURL")
-	pub.do(chromedp.Click(chromedp.CSS("nav [data-page=network]")))
+	pub.Expect("status of 403")
+	pub.Until("window.weir.state === 'live'")
+	url := browser.Eval[string](pub, "window.weir.sessionURL")
+	pub.Click("nav [data-page=network]")
 	n.setRefuse(func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "not any more", http.StatusForbidden) })
 	n.mu.Lock()
 	pc := n.sessions[url[strings.LastIndex(url, "/")+1:]]
@@ -202,9 +204,9 @@ func TestEndOfPublishingIsToldOnOtherPages(t *testing.T) {
 	if err := pc.Close(); err != nil {
 		t.Fatal(err)
 	}
-	pub.until("document.querySelector('#on-air').textContent === 'demo is no longer live'")
-	pub.do(chromedp.Click(chromedp.CSS("#on-air")))
-	pub.until("document.querySelector('#status').textContent === 'not any more' && document.querySelector('#on-air').hidden && !document.querySelector('#start').hidden")
+	pub.Until("document.querySelector('#on-air').textContent === 'demo is no longer live'")
+	pub.Click("#on-air")
+	pub.Until("document.querySelector('#status').textContent === 'not any more' && document.querySelector('#on-air').hidden && !document.querySelector('#start').hidden")
 }
 
 // A start while the camera is being opened waits for it.
@@ -212,11 +214,11 @@ func TestCameraPublishes(t *testing.T) {
 	n := newFakeNode(t)
 	n.set(withURLs(n.URL))
 	tb := newTab(t, 1440, 900)
-	tb.do(chromedp.Navigate(n.URL + "/publish"))
-	tb.until("document.querySelector('#source-camera')")
-	eval[any](tb, "document.querySelector('#source-camera').click(), document.querySelector('#start').click(), 1")
-	tb.until("window.weir.state === 'live' && window.weir.framesEncoded > 10")
-	tb.until("document.querySelector('#preview').videoWidth > 0 && document.querySelector('#preview').srcObject.getAudioTracks().length === 1")
+	tb.Go(n.URL + "/publish")
+	tb.Until("document.querySelector('#source-camera')")
+	browser.Eval[any](tb, "document.querySelector('#source-camera').click(), document.querySelector('#start').click(), 1")
+	tb.Until("window.weir.state === 'live' && window.weir.framesEncoded > 10")
+	tb.Until("document.querySelector('#preview').videoWidth > 0 && document.querySelector('#preview').srcObject.getAudioTracks().length === 1")
 	waitFor(t, "two tracks", func() bool { return live(n, "demo") })
 }
 
@@ -230,12 +232,12 @@ func TestRedirectsAreFollowed(t *testing.T) {
 		w.WriteHeader(http.StatusTemporaryRedirect)
 	})
 	pub := publishAt(t, full.URL, "demo")
-	pub.until("window.weir.state === 'live' && window.weir.framesEncoded > 10")
-	if got := eval[string](pub, "window.weir.sessionURL"); !strings.HasPrefix(got, helper.URL) {
+	pub.Until("window.weir.state === 'live' && window.weir.framesEncoded > 10")
+	if got := browser.Eval[string](pub, "window.weir.sessionURL"); !strings.HasPrefix(got, helper.URL) {
 		t.Errorf("the session is %q, want it at %s", got, helper.URL)
 	}
 	host := strings.TrimPrefix(full.URL, "http://")
-	if got, want := pub.text("#served"), "Published at n2 in eu-central: "+host+" handed you on to it."; got != want {
+	if got, want := pub.Text("#served"), "Published at n2 in eu-central: "+host+" handed you on to it."; got != want {
 		t.Errorf("served = %q, want %q", got, want)
 	}
 	waitFor(t, "two tracks", func() bool { return live(helper, "demo") })
@@ -245,17 +247,17 @@ func TestRedirectsAreFollowed(t *testing.T) {
 	full.set(state)
 
 	view := newTab(t, 1440, 900)
-	view.do(chromedp.Navigate(full.URL + "/play/demo"))
-	view.until("window.weir.state === 'live' && window.weir.framesDecoded > 10")
-	view.until("window.weir.node === '" + peerID(1) + "' && window.weir.hops === 1")
-	if got, want := view.text("#served"), "Served by n2 in eu-central ("+host+" handed you on), 1 hop from where it is published."; got != want {
+	view.Go(full.URL + "/play/demo")
+	view.Until("window.weir.state === 'live' && window.weir.framesDecoded > 10")
+	view.Until("window.weir.node === '" + peerID(1) + "' && window.weir.hops === 1")
+	if got, want := view.Text("#served"), "Served by n2 in eu-central ("+host+" handed you on), 1 hop from where it is published."; got != want {
 		t.Errorf("served = %q, want %q", got, want)
 	}
-	if got := eval[[]string](view, `[...document.querySelectorAll('#route li')].map(l => l.innerText.replace(/\s+/g, ' '))`); len(got) != 3 || got[1] != "n2 serves you" || got[2] != "you" {
+	if got := browser.Eval[[]string](view, `[...document.querySelectorAll('#route li')].map(l => l.innerText.replace(/\s+/g, ' '))`); len(got) != 3 || got[1] != "n2 serves you" || got[2] != "you" {
 		t.Errorf("route = %q", got)
 	}
-	view.shootAll("play-redirected")
-	pub.shootAll("publish-redirected")
+	view.ShootAll("play-redirected")
+	pub.ShootAll("publish-redirected")
 }
 
 func TestPlaySaysWhatTheNodeSaid(t *testing.T) {
@@ -291,18 +293,18 @@ func TestPlaySaysWhatTheNodeSaid(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			n.setRefuse(c.refuse)
 			tb := newTab(t, 1440, 900)
-			tb.expect(`the server responded with a status of (40[349]|503)`)
-			tb.do(chromedp.Navigate(n.URL + "/play/demo"))
-			tb.until(fmt.Sprintf("window.weir.state === %q", c.state))
-			got := eval[string](tb, `[...document.querySelector('#error').children].map(e => e.textContent).join(' ')`)
+			tb.Expect(`the server responded with a status of (40[349]|503)`)
+			tb.Go(n.URL + "/play/demo")
+			tb.Until(fmt.Sprintf("window.weir.state === %q", c.state))
+			got := browser.Eval[string](tb, `[...document.querySelector('#error').children].map(e => e.textContent).join(' ')`)
 			if !regexp.MustCompile(c.want).MatchString(got) {
 				t.Errorf("the page says %q, want %s", got, c.want)
 			}
-			if eval[bool](tb, `document.querySelector('.overlay').hidden || document.querySelectorAll('main img').length > 0`) {
+			if browser.Eval[bool](tb, `document.querySelector('.overlay').hidden || document.querySelectorAll('main img').length > 0`) {
 				t.Error("the message is hidden or became markup")
 			}
 			if c.shot != "" {
-				tb.shootAll("play-" + c.shot)
+				tb.ShootAll("play-" + c.shot)
 			}
 		})
 	}
@@ -314,21 +316,21 @@ func TestPlayWaitsAndReconnects(t *testing.T) {
 	n := newFakeNode(t)
 	n.set(withURLs(n.URL))
 	view := newTab(t, 1440, 900)
-	view.expect("status of 409")
-	view.do(chromedp.Navigate(n.URL + "/play/demo"))
-	view.until("window.weir.state === 'waiting' && window.weir.status === 409")
+	view.Expect("status of 409")
+	view.Go(n.URL + "/play/demo")
+	view.Until("window.weir.state === 'waiting' && window.weir.status === 409")
 	pub := publishAt(t, n.URL, "demo")
-	pub.until("window.weir.state === 'live'")
-	view.until("window.weir.state === 'live' && window.weir.framesDecoded > 10")
+	pub.Until("window.weir.state === 'live'")
+	view.Until("window.weir.state === 'live' && window.weir.framesDecoded > 10")
 
-	first := eval[string](view, "window.weir.sessionURL")
+	first := browser.Eval[string](view, "window.weir.sessionURL")
 	n.mu.Lock()
 	pc := n.sessions[first[strings.LastIndex(first, "/")+1:]]
 	n.mu.Unlock()
 	if err := pc.Close(); err != nil {
 		t.Fatal(err)
 	}
-	view.until(fmt.Sprintf("window.weir.state === 'live' && window.weir.sessionURL !== %q && window.weir.framesDecoded > 10", first))
+	view.Until(fmt.Sprintf("window.weir.state === 'live' && window.weir.sessionURL !== %q && window.weir.framesDecoded > 10", first))
 }
 
 func TestPublishRefusals(t *testing.T) {
@@ -338,20 +340,20 @@ func TestPublishRefusals(t *testing.T) {
 		http.Error(w, "demo is being published already", http.StatusConflict)
 	})
 	tb := publishAt(t, n.URL, "demo")
-	tb.expect("status of (409|503)")
-	tb.until("window.weir.state === 'failed'")
-	if got, want := tb.text("#status"), "demo is being published already. Choose another name, or try again later."; got != want {
+	tb.Expect("status of (409|503)")
+	tb.Until("window.weir.state === 'failed'")
+	if got, want := tb.Text("#status"), "demo is being published already. Choose another name, or try again later."; got != want {
 		t.Errorf("status = %q, want %q", got, want)
 	}
-	tb.shoot("publish-409")
+	tb.Shoot("publish-409")
 	n.setRefuse(func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Retry-After", "2")
 		http.Error(w, "refused: sessions: 4 of 4 sessions in use", http.StatusServiceUnavailable)
 	})
-	tb.do(chromedp.Click(chromedp.CSS("#start")))
-	tb.until("window.weir.state === 'waiting' && document.querySelector('#status').textContent.includes('4 of 4 sessions in use. Trying again in ')")
+	tb.Click("#start")
+	tb.Until("window.weir.state === 'waiting' && document.querySelector('#status').textContent.includes('4 of 4 sessions in use. Trying again in ')")
 	n.setRefuse(nil)
-	tb.until("window.weir.state === 'live'")
+	tb.Until("window.weir.state === 'live'")
 }
 
 func TestPublishChecksTheName(t *testing.T) {
@@ -361,10 +363,10 @@ func TestPublishChecksTheName(t *testing.T) {
 		tb := publishAt(t, n.URL, name)
 		if len(name) == 129 {
 			// The input takes 128 characters from a keyboard; a script may set more.
-			tb.until("document.querySelector('#stream-problem').textContent === 'At most 128 characters.'")
+			tb.Until("document.querySelector('#stream-problem').textContent === 'At most 128 characters.'")
 		}
-		tb.until("document.querySelector('#stream-problem').textContent !== '' && document.activeElement.id === 'stream'")
-		if got := eval[string](tb, "window.weir.state"); got != "idle" {
+		tb.Until("document.querySelector('#stream-problem').textContent !== '' && document.activeElement.id === 'stream'")
+		if got := browser.Eval[string](tb, "window.weir.state"); got != "idle" {
 			t.Errorf("%q: state = %q, want idle", name, got)
 		}
 	}

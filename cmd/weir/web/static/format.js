@@ -14,23 +14,25 @@ function scale(n) {
 
 const short = (n) => (n >= 99.5 || Number.isInteger(n) ? n.toFixed(0) : n.toFixed(1));
 
-// bits writes a rate given in bit/s.
+// bits writes a rate given in bit/s, with a space that does not break.
 export function bits(n) {
   if (!Number.isFinite(n)) return '–';
   const power = scale(Math.abs(n));
-  return `${short(n / 1000 ** power)} ${units[power]}`;
+  return `${short(n / 1000 ** power)}\u00a0${units[power]}`;
 }
 
-// bitsOf writes "182 / 500 Mbit/s", or "1.2 Mbit/s / 1 Gbit/s" where the two
+// bitsOf writes "182 / 500 Mbit/s", or "1.2 Mbit/s of 1 Gbit/s" where the two
 // are too far apart for one unit.
 export function bitsOf(used, limit) {
   if (!limit) return bits(used);
   const power = scale(limit);
   const inUnit = used / 1000 ** power;
-  return `${inUnit === 0 || inUnit >= 0.1 ? short(inUnit) : bits(used)} / ${bits(limit)}`;
+  return inUnit === 0 || inUnit >= 0.1 ? `${short(inUnit)} / ${bits(limit)}` : `${bits(used)} of ${bits(limit)}`;
 }
 
-export const countOf = (used, limit) => (limit ? `${used} / ${limit}` : `${used}`);
+export const count = (n) => n.toLocaleString('en');
+
+export const countOf = (used, limit) => (limit ? `${count(used)} / ${count(limit)}` : count(used));
 
 export const percent = (share) => (Number.isFinite(share) ? `${Math.round(share * 100)} %` : '–');
 
@@ -58,14 +60,15 @@ export function clock(n) {
 }
 
 // peer shortens a peer ID to the part that differs between nodes: every
-// ed25519 ID starts with 12D3KooW.
-export const peer = (id) => (id && id.length > 14 ? `${id.slice(0, 4)}…${id.slice(-6)}` : id || 'unknown');
+// ed25519 ID starts with 12D3KooW. The joiner keeps a line from ending in "…".
+const joiner = '\u2060';
+export const peer = (id) => (id && id.length > 14 ? `${id.slice(0, 4)}…${joiner}${id.slice(-6)}` : id || 'unknown');
 
 // tail is shorter still, for lists.
-export const tail = (id) => (id && id.length > 14 ? `…${id.slice(-6)}` : id || 'unknown');
+export const tail = (id) => (id && id.length > 14 ? `…${joiner}${id.slice(-6)}` : id || 'unknown');
 
 // plural: "1 node", "12 nodes".
-export const plural = (n, one, many = `${one}s`) => `${n.toLocaleString('en')} ${n === 1 ? one : many}`;
+export const plural = (n, one, many = `${one}s`) => `${count(n)} ${n === 1 ? one : many}`;
 
 // list: "a", "a and b", "a, b and c".
 export function list(words) {

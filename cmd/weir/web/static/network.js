@@ -328,7 +328,7 @@ function makeRow() {
       ['Promised', bits(r.reserved ?? 0)],
       ['Cores', r.cores ?? '–'],
       ['Release', [r.release || 'unknown', r.features?.length ? `(${r.features.join(', ')})` : ''].join(' ')],
-      ['Policy', `version ${r.policy ?? 0}`],
+      ['Policy', r.policy ? `version ${r.policy}` : 'built in'],
       ['Record', node.known ? `number ${r.seq ?? '–'}, ${node.bytes ? `${node.bytes} bytes sealed` : 'size unknown'}` : 'none: it is known from its streams only'],
       ['Signed by', node.signer ? (node.signer === node.id ? 'itself' : `${node.signer}, which is not this node`) : 'unknown'],
       ['Held by', node.heldBy.map(nameOf).join(', ') || 'nobody known'],

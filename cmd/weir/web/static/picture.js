@@ -97,7 +97,10 @@ function arrange(model, width) {
     const [from, to] = whole ? [at, at + slots.length] : [at + 0.22, at + slots.length - 0.22];
     const steps = Math.max(4, Math.ceil((96 * (to - from)) / total));
     for (let i = 0; i <= steps; i++) points.push(round.at((from + ((to - from) * i) / steps) / total));
-    bands.push({ region, points, middle: round.at((at + slots.length / 2) / total), whole });
+    // The name stands between two nodes or beside the only one: links set out in
+    // front of them.
+    const middle = round.at((at + (slots.length > 1 ? Math.floor(slots.length / 2) : 0.26)) / total);
+    bands.push({ region, points, middle, whole });
     at += slots.length + gap;
   }
   const layout = { width, height, cx, cy, nodes, bands, radius, narrow };
@@ -118,8 +121,11 @@ function writeLabels(model, { nodes, radius, narrow }) {
     const lines = [nameOf(node, narrow), noteOf(node, narrow)];
     const away = radius + 13;
     const anchor = p.nx > 0.4 ? 'start' : p.nx < -0.4 ? 'end' : 'middle';
-    const x = p.nx * away;
     const y = p.ny * away + (anchor !== 'middle' ? -3 : p.ny < 0 ? -18 : 12);
+    // Beside the node, both lines keep clear of its ring.
+    const over = Math.max(0, p.ny < 0 ? -(y + 18) : y - 11);
+    const clear = anchor === 'middle' ? 0 : Math.sqrt(Math.max(0, (radius + 9) ** 2 - over ** 2));
+    const x = Math.sign(p.nx) * Math.max(Math.abs(p.nx) * away, clear);
     const long = widthOf(lines);
     const left = p.x + x - (anchor === 'start' ? 0 : anchor === 'end' ? long : long / 2);
     const box = { id: node.id, left, right: left + long, top: p.y + y - 11, bottom: p.y + y + 18 };

@@ -2,7 +2,7 @@
 
 import { Connection } from './connection.js';
 import { attr, children, h, icon, keyed, text } from './dom.js';
-import { bits, ms, peer, percent, plural } from './format.js';
+import { bits, count, ms, peer, percent, plural } from './format.js';
 import { colour, nodeAt, originOf, streamPath, streamProblem } from './model.js';
 import { field, offerNodes } from './publish.js';
 import { Meter, board, sparkline } from './stats.js';
@@ -327,7 +327,7 @@ function player(stream, out) {
       first: ms(firstFrame),
       resolution: now.width ? `${now.width} × ${now.height}` : '–',
       fps: Number.isFinite(now.fps) ? Math.round(now.fps) : '–',
-      frames: now.framesDecoded.toLocaleString('en'),
+      frames: count(now.framesDecoded),
       bitrate: bits(now.bitrateIn),
       loss: `${percent(now.lossNow)}, ${now.lost}`,
       jitter: ms(now.jitter),
