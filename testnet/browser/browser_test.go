@@ -164,32 +164,36 @@ func watchLips(tb *Tab) {
 }
 
 // checkLips fails the test if flashes and tones do not come together at last.
+//
 // Chromium shifts one against the other as sender reports tell it, by some 80 ms
-// each second, so that wrong reports show only after a while. Of the last beats
-// the median counts: a busy machine paints late now and then.
+// each second: wrong reports show only after a while, and so does that the
+// buffers of a busy machine are evened out. The median of a few beats counts,
+// since single frames are painted late.
 func checkLips(t *testing.T, tb *Tab) {
 	t.Helper()
-	const beats, last, apart, most = 10, 5, time.Second, 200 * time.Millisecond
+	const first, last, few, apart, most = 12, 16, 5, time.Second, 200 * time.Millisecond
 	type lips struct{ Flashes, Tones []float64 }
-	var skews []time.Duration
+	var skew time.Duration
 	eventually(t, "flashes and tones", func() bool {
 		seen := Eval[lips](tb, "window.lips")
-		skews = nil
+		var skews []time.Duration
 		for _, tone := range seen.Tones {
 			for _, flash := range seen.Flashes {
-				if skew := time.Duration((tone - flash) * float64(time.Millisecond)); skew.Abs() < apart/2 {
-					skews = append(skews, skew.Round(time.Millisecond))
+				if d := time.Duration((tone - flash) * float64(time.Millisecond)); d.Abs() < apart/2 {
+					skews = append(skews, d.Round(time.Millisecond))
 				}
 			}
 		}
-		return len(skews) >= beats
+		if len(skews) < first {
+			return false
+		}
+		skew = slices.Sorted(slices.Values(skews[len(skews)-few:]))[few/2]
+		if len(skews) > last {
+			t.Fatalf("sound and picture are %v apart, want at most %v; at each beat %v", skew, most, skews)
+		}
+		return skew.Abs() <= most
 	})
-	sorted := slices.Sorted(slices.Values(skews[len(skews)-last:]))
-	skew := sorted[last/2]
-	t.Logf("the tone is heard %v after the flash is seen; all beats: %v", skew, skews)
-	if skew.Abs() > most {
-		t.Errorf("sound and picture are %v apart, want at most %v", skew, most)
-	}
+	t.Logf("the tone is heard %v after the flash is seen", skew)
 }
 
 func TestCameraOverACascade(t *testing.T) {
