@@ -275,7 +275,8 @@ func join(c *cli.Context) (*dht.Node, func(), error) {
 	case <-timeout.C:
 	case <-ctx.Done():
 	}
-	if len(n.Host().Network().Peers()) == 0 {
+	// A node of another network connects as well, but serves nothing of ours.
+	if len(n.Holders(dht.CapacityTopic())) == 0 {
 		leave()
 		return nil, nil, cli.Exit(fmt.Sprintf("none of the bootstrap peers could be reached as a node of network %q: check the addresses, and --network", c.String("network")), exitConnection)
 	}
