@@ -1,0 +1,209 @@
+package e2e
+
+import (
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"weir/capacity"
+	"weir/sfu/client"
+)
+
+func TestViewerElsewhereIsServedOverOneLink(t *testing.T) {
+	w := up(t, 3, func(int) []string { return []string{"--linger", "100ms"} })
+	a, b := w.n(1), w.n(2)
+	w.witness(w.n(3), w.n(3))
+	forth := publish(t, a.whip("forth"))
+	b.finds(t, "forth")
+	v := view(t, b.whep("forth"))
+	if !b.serves(v.NodeURL()) {
+		t.Errorf("served at %s, want %s itself", v.NodeURL(), b.Name)
+	}
+	flows(t, v)
+	if s := v.Stats(); s.Lost > 0 || s.Latency == nil || time.Duration(s.Latency.P50) > maxGap {
+		t.Errorf("over the link %d packets were lost, latency %+v", s.Lost, s.Latency)
+	}
+
+	// The way back takes the same link.
+	publish(t, b.whip("back"))
+	a.finds(t, "back")
+	view(t, a.whep("back"))
+	for _, end := range []struct {
+		at, other node
+		in, out   string
+		dialer    bool
+	}{{b, a, "forth", "back", true}, {a, b, "back", "forth", false}} {
+		links := end.at.links(t)
+		if len(links) != 1 {
+			t.Fatalf("%s has %d links, want one: %+v", end.at.Name, len(links), links)
+		}
+		l := links[0]
+		if l.Peer != end.other.PeerID || strings.Join(l.PullsIn, " ") != end.in || strings.Join(l.PullsOut, " ") != end.out ||
+			l.Dialer != end.dialer || l.State != "connected" || l.PacketsIn == 0 || l.PacketsOut == 0 {
+			t.Errorf("the link of %s is %+v", end.at.Name, l)
+		}
+	}
+
+	// The publisher ends: so do its viewers elsewhere, and nothing is left.
+	forth.stop()
+	eventually(t, "the viewer's connection is closed", func() bool { return isClosed(v.Done()) })
+	eventually(t, "the stream is found no more", func() bool { return len(b.carriers(t, "forth")) == 0 })
+	if _, err := tryView(t, b.whep("forth")); refusal(t, err).Status != http.StatusConflict {
+		t.Errorf("a viewer that comes after: %v", err)
+	}
+}
+
+func isClosed(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
+	}
+}
+
+// A link that nothing is pulled over is let go, and one is opened again when it
+// is needed.
+func TestUnusedLinkIsLetGo(t *testing.T) {
+	w := up(t, 2, func(int) []string { return []string{"--linger", "100ms"} })
+	a, b := w.n(1), w.n(2)
+	w.witness(a, a)
+	publish(t, a.whip("demo"))
+	b.finds(t, "demo")
+	v := view(t, b.whep("demo"))
+	opened := b.links(t)[0].Opened
+	if err := v.Close(); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "both ends have let the link go", func() bool { return len(a.links(t))+len(b.links(t)) == 0 })
+	if s := a.status(t); s.Leases != 0 || s.Streams != 2 {
+		t.Errorf("the origin has %d leases and %d streams, want 0 and its 2", s.Leases, s.Streams)
+	}
+	flows(t, view(t, b.whep("demo")))
+	if again := b.links(t); len(again) != 1 || !again[0].Opened.After(opened) {
+		t.Errorf("the new viewer's link: %+v", again)
+	}
+}
+
+func TestManyViewersAtOnceAreOnePull(t *testing.T) {
+	const many = 60
+	w := up(t, 3, nil)
+	a, b := w.n(1), w.n(2)
+	w.witness(a, a, w.n(3))
+	publish(t, a.whip("demo"))
+	b.finds(t, "demo")
+	events := b.follow(t)
+
+	viewers := make([]*client.Viewer, many)
+	var work errgroup.Group
+	for i := range viewers {
+		work.Go(func() (err error) {
+			viewers[i], err = tryView(t, b.whep("demo"))
+			return err
+		})
+	}
+	if err := work.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "all sessions are told of", func() bool { return len(events.of("session.opened", "demo")) == many })
+	for _, kind := range []string{"pull.started", "pull.ready"} {
+		if n := len(events.of(kind, "demo")); n != 1 {
+			t.Errorf("%d × %s, want one", n, kind)
+		}
+	}
+	searches := 0
+	for _, d := range b.decisions(t) {
+		if d.Need.Purpose == capacity.Cascade && d.Need.Stream == "demo" {
+			searches++
+		}
+	}
+	if searches != 1 {
+		t.Errorf("%s searched for a carrier %d times, want once", b.Name, searches)
+	}
+	if links := b.links(t); len(links) != 1 || strings.Join(links[0].PullsIn, " ") != "demo" {
+		t.Errorf("links of %s: %+v", b.Name, links)
+	}
+	if out := a.links(t); len(out) != 2 { // the other is the witness's
+		t.Errorf("%s has %d links, want 2", a.Name, len(out))
+	}
+	flows(t, viewers...)
+}
+
+func TestStreamThatIsNotLive(t *testing.T) {
+	w := up(t, 2, nil)
+	a, b := w.n(1), w.n(2)
+	w.witness(a, a, b)
+	resp, text := a.post(t, a.whep("soon"), viewerOffer(t))
+	if resp.StatusCode != http.StatusConflict || retryAfter(t, resp) < 1 {
+		t.Errorf("%s, Retry-After %q; want 409 and when to ask again", resp.Status, resp.Header.Get("Retry-After"))
+	}
+	says(t, text, `"soon" is not live`, "try again")
+
+	for _, bad := range []string{"soon", "-1s", "1h"} {
+		resp, text := a.post(t, a.whep("soon")+"?wait="+bad, viewerOffer(t))
+		if resp.StatusCode != http.StatusBadRequest {
+			t.Errorf("wait=%s: %s", bad, resp.Status)
+		}
+		says(t, text, bad, "such as 10s")
+	}
+
+	// One that may wait gets the stream when it goes live, on another node too.
+	began := time.Now()
+	viewed := make(chan error, 1)
+	var v *client.Viewer
+	go func() {
+		var err error
+		v, err = tryView(t, a.whep("soon")+"?wait=15s")
+		viewed <- err
+	}()
+	eventually(t, "the request is waiting", func() bool {
+		for _, d := range a.decisions(t) {
+			if d.Need.Stream == "soon" && d.Time.After(began) {
+				return true
+			}
+		}
+		return false
+	})
+	publish(t, b.whip("soon"))
+	if err := <-viewed; err != nil {
+		t.Fatalf("it went live meanwhile, but: %v", err)
+	}
+	flows(t, v)
+
+	// In vain, it is told so when the time is up.
+	began = time.Now()
+	resp, _ = a.post(t, a.whep("never")+"?wait=1s", viewerOffer(t))
+	if took := time.Since(began); resp.StatusCode != http.StatusConflict || took < time.Second || took > 5*time.Second {
+		t.Errorf("wait=1s: %s after %v", resp.Status, took)
+	}
+}
+
+func TestNameIsTakenOnAnotherNode(t *testing.T) {
+	w := up(t, 2, nil)
+	a, b := w.n(1), w.n(2)
+	w.witness(a, a, b)
+	first := publish(t, a.whip("demo"))
+	b.finds(t, "demo")
+
+	_, err := tryPublish(t, b.whip("demo"))
+	r := refusal(t, err)
+	if r.Status != http.StatusConflict || r.RetryAfter == 0 {
+		t.Errorf("elsewhere: %d, retry after %v; want 409 and when", r.Status, r.RetryAfter)
+	}
+	says(t, r.Body, `"demo"`, a.PeerID.String(), "choose another name")
+
+	_, err = tryPublish(t, a.whip("demo"))
+	r = refusal(t, err)
+	if r.Status != http.StatusConflict {
+		t.Errorf("here: %d, want 409", r.Status)
+	}
+	says(t, r.Body, `"demo"`, "here", "choose another name")
+
+	// Once the name is free, it is free at once.
+	first.stop()
+	publish(t, b.whip("demo"))
+	flows(t, view(t, b.whep("demo")))
+}

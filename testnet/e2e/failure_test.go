@@ -1,0 +1,142 @@
+package e2e
+
+import (
+	"net/http"
+	"os/exec"
+	"slices"
+	"testing"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+)
+
+// When a publisher's node crashes, the publisher may come back on another node
+// at once, though the dead node's records are still about; and viewers at other
+// nodes go on without noticing more than a pause.
+func TestPublishersNodeIsKilled(t *testing.T) {
+	w := up(t, 4, nil)
+	dies, relay, other := w.n(2), w.n(1), w.n(3) // n1 is whom all join by
+	w.witness(w.n(4), w.n(4), relay)
+	publish(t, dies.whip("demo"))
+	relay.finds(t, "demo")
+	v := view(t, relay.whep("demo"))
+	other.finds(t, "demo")
+
+	if err := w.Kill(dies.Name); err != nil {
+		t.Fatal(err)
+	}
+	if !slices.Contains(other.carriers(t, "demo"), dies.PeerID) {
+		t.Error("the dead node's record is gone already: this test proves nothing")
+	}
+	publish(t, other.whip("demo"))
+	flows(t, v)
+	continuous(t, v)
+	if url := v.NodeURL(); !relay.serves(url) || v.Stats().State != "connected" {
+		t.Errorf("the viewer is %s at %s", v.Stats().State, url)
+	}
+	eventually(t, "the relay pulls from the new origin", func() bool {
+		for _, l := range relay.links(t) {
+			if l.Peer == other.PeerID && slices.Contains(l.PullsIn, "demo") {
+				return true
+			}
+		}
+		return false
+	})
+	eventually(t, "the dead node's records have run out", func() bool {
+		return !slices.Contains(relay.carriers(t, "demo"), dies.PeerID) && !slices.Contains(known(t, relay), dies.PeerID)
+	})
+	// It comes back under its own name.
+	if err := w.Restart(t.Context(), dies.Name); err != nil {
+		t.Fatal(err)
+	}
+	w.see(t)
+	flows(t, view(t, w.n(2).whep("demo")))
+}
+
+// known lists whose records n sees.
+func known(t *testing.T, n node) []peer.ID {
+	t.Helper()
+	ids, err := n.Records(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return ids
+}
+
+// A relay that loses its own parent is served by another carrier.
+func TestRelayInTheMiddleIsKilled(t *testing.T) {
+	w := up(t, 3, nil)
+	origin, middle, edge := w.n(1), w.n(2), w.n(3)
+	publish(t, origin.whip("demo"))
+	middle.finds(t, "demo")
+	view(t, middle.whep("demo"))
+	eventually(t, "both carry it", func() bool { return len(edge.carriers(t, "demo")) == 2 })
+	v := view(t, edge.whep("demo"))
+	w.witness(origin, origin)
+	if err := w.Kill(middle.Name); err != nil {
+		t.Fatal(err)
+	}
+	flows(t, v)
+	flows(t, v)
+	continuous(t, v)
+}
+
+// A publisher that vanishes without a word is noticed, and its stream ends
+// everywhere.
+func TestPublisherVanishes(t *testing.T) {
+	w := up(t, 2, nil)
+	a, b := w.n(1), w.n(2)
+	w.witness(a, a, b)
+	cmd := exec.Command(weir, "publish", "--pattern", "--json", a.whip("demo"))
+	cmd.Env = cleanEnv()
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _, _ = cmd.Process.Wait() }()
+	defer func() { _ = cmd.Process.Kill() }()
+	b.finds(t, "demo")
+	v := view(t, b.whep("demo"))
+	flows(t, v)
+
+	if err := cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	// Its name is kept as long as it may only be a network's hiccup.
+	if _, err := tryPublish(t, a.whip("demo")); refusal(t, err).Status != http.StatusConflict {
+		t.Errorf("before it is given up: %v", err)
+	}
+	eventually(t, "the publisher's session is reaped", func() bool { return a.status(t).Publishers == 1 })
+	eventually(t, "the viewer elsewhere is told", func() bool { return isClosed(v.Done()) })
+	eventually(t, "nobody carries the stream", func() bool { return len(a.carriers(t, "demo"))+len(b.carriers(t, "demo")) == 0 })
+	eventually(t, "the viewer's session has ended", func() bool { return b.status(t).Viewers == 1 })
+
+	publish(t, a.whip("demo"))
+	b.finds(t, "demo")
+	flows(t, view(t, b.whep("demo")))
+}
+
+// So is a viewer.
+func TestViewerVanishes(t *testing.T) {
+	w := up(t, 2, nil)
+	a, b := w.n(1), w.n(2)
+	w.witness(a, a, b)
+	cmd := exec.Command(weir, "view", "--json", b.whep("witness"))
+	cmd.Env = cleanEnv()
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _, _ = cmd.Process.Wait() }()
+	defer func() { _ = cmd.Process.Kill() }()
+	eventually(t, "it is connected", func() bool {
+		connected := 0
+		for _, s := range b.sessions(t) {
+			if s.State == "connected" && s.Packets > 0 {
+				connected++
+			}
+		}
+		return connected == 2
+	})
+	if err := cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "its session is reaped", func() bool { return b.status(t).Viewers == 1 })
+}
