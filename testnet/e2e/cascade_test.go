@@ -65,9 +65,44 @@ func isClosed(c <-chan struct{}) bool {
 	}
 }
 
+// Where the origin takes no more pulls, the tree grows downwards; a viewer three
+// links from the publisher still has sound and picture in step.
+func TestTreeGrowsByItself(t *testing.T) {
+	w := up(t, 4, func(int) []string { return []string{"--fanout", "1"} })
+	w.witness(w.n(4), w.n(4))
+	publish(t, w.n(1).whip("demo"))
+	var last *client.Viewer
+	for i := 2; i <= 4; i++ {
+		n := w.n(i)
+		eventually(t, "those above are found", func() bool { return len(n.carriers(t, "demo")) == i-1 })
+		last = view(t, n.whep("demo"))
+		if links := n.links(t); len(links) != 1 || links[0].Peer != w.n(i-1).PeerID {
+			t.Errorf("%s pulls over %+v, want from %s", n.Name, links, w.n(i-1).Name)
+		}
+	}
+	eventually(t, "the records tell the depth of each", func() bool {
+		for _, s := range ask[[]struct {
+			Stream   string
+			Carriers []struct{ Depth int }
+		}](t, w.n(1), "/streams") {
+			if s.Stream == "demo" && len(s.Carriers) == 4 && s.Carriers[0].Depth == 0 && s.Carriers[3].Depth == 3 {
+				return true
+			}
+		}
+		return false
+	})
+	eventually(t, "sender reports have come", func() bool { return last.Stats().Skew != nil })
+	flows(t, last)
+	if s := last.Stats(); s.Lost > 0 || s.Skew.Abs() > 100*time.Millisecond {
+		t.Errorf("three links on: %d packets lost, video %v after audio", s.Lost, *s.Skew)
+	}
+	continuous(t, last)
+}
+
 // A link that nothing is pulled over is let go, and one is opened again when it
 // is needed.
 func TestUnusedLinkIsLetGo(t *testing.T) {
+	t.Parallel()
 	w := up(t, 2, func(int) []string { return []string{"--linger", "100ms"} })
 	a, b := w.n(1), w.n(2)
 	w.witness(a, a)

@@ -84,10 +84,6 @@ func TestNodeThatCannotStart(t *testing.T) {
 	w.witness(w.n(1), w.n(1))
 	running := w.n(1)
 	taken := func(url string) string { return strings.TrimPrefix(url, "http://") }
-	_, mediaPort, err := net.SplitHostPort(running.Media)
-	if err != nil {
-		t.Fatal(err)
-	}
 	withoutID, _, _ := strings.Cut(running.P2P[0], "/p2p/")
 	listens := running.P2P[slices.IndexFunc(running.P2P, func(a string) bool { return strings.Contains(a, "/tcp/") })]
 	listens, _, _ = strings.Cut(listens, "/p2p/")
@@ -104,7 +100,7 @@ func TestNodeThatCannotStart(t *testing.T) {
 	}{
 		"the HTTP port is busy":            {[]string{"--http", taken(running.HTTP)}, failure, []string{"--http", "in use", "port 0"}},
 		"the admin port is busy":           {[]string{"--admin", taken(running.Admin)}, failure, []string{"--admin", "in use", "port 0"}},
-		"the media port is busy":           {[]string{"--media-port", mediaPort}, failure, []string{"--media-port", "in use"}},
+		"the media port is busy":           {[]string{"--media-port", port(t, running.Media)}, failure, []string{"--media-port", "in use"}},
 		"the libp2p port is busy":          {[]string{"--listen", listens}, failure, []string{listens, "in use"}},
 		"the identity is corrupt":          {[]string{"--data-dir", corrupt}, failure, []string{key}},
 		"the data is in a file":            {[]string{"--data-dir", key}, failure, []string{key}},
@@ -172,6 +168,16 @@ func freePort(t *testing.T) string {
 	return l.Addr().String()
 }
 
+// port is that of addr.
+func port(t *testing.T, addr string) string {
+	t.Helper()
+	_, p, err := net.SplitHostPort(addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
 // reads runs weir, which must succeed.
 func reads(t *testing.T, args ...string) string {
 	t.Helper()
@@ -217,6 +223,7 @@ func TestInspection(t *testing.T) {
 }
 
 func TestRecords(t *testing.T) {
+	t.Parallel()
 	w := up(t, 3, nil)
 	a, b := w.n(1), w.n(2)
 	w.witness(a, a, b)

@@ -2,7 +2,9 @@ package e2e
 
 import (
 	"net/http"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"testing"
 
@@ -13,6 +15,7 @@ import (
 // at once, though the dead node's records are still about; and viewers at other
 // nodes go on without noticing more than a pause.
 func TestPublishersNodeIsKilled(t *testing.T) {
+	t.Parallel()
 	w := up(t, 4, nil)
 	dies, relay, other := w.n(2), w.n(1), w.n(3) // n1 is whom all join by
 	w.witness(w.n(4), w.n(4), relay)
@@ -83,6 +86,7 @@ func TestRelayInTheMiddleIsKilled(t *testing.T) {
 // A publisher that vanishes without a word is noticed, and its stream ends
 // everywhere.
 func TestPublisherVanishes(t *testing.T) {
+	t.Parallel()
 	w := up(t, 2, nil)
 	a, b := w.n(1), w.n(2)
 	w.witness(a, a, b)
@@ -116,6 +120,7 @@ func TestPublisherVanishes(t *testing.T) {
 
 // So is a viewer.
 func TestViewerVanishes(t *testing.T) {
+	t.Parallel()
 	w := up(t, 2, nil)
 	a, b := w.n(1), w.n(2)
 	w.witness(a, a, b)
@@ -139,4 +144,37 @@ func TestViewerVanishes(t *testing.T) {
 		t.Fatal(err)
 	}
 	eventually(t, "its session is reaped", func() bool { return b.status(t).Viewers == 1 })
+}
+
+// A network outlives whom it was joined by, and that one finds back into it.
+func TestBootstrapPeerIsKilled(t *testing.T) {
+	t.Parallel()
+	w := up(t, 4, only(1, "--listen", "/ip4/127.0.0.1/tcp/"+port(t, freePort(t))))
+	first, second, third, fourth := w.n(1), w.n(2), w.n(3), w.n(4)
+	w.witness(third, third, fourth)
+	for _, n := range []node{first, second} {
+		eventually(t, n.Name+" has written down whom it met", func() bool {
+			_, err := os.Stat(filepath.Join(n.Dir, "peers.json"))
+			return err == nil
+		})
+	}
+	if err := w.Kill(first.Name); err != nil {
+		t.Fatal(err)
+	}
+	// One whose only --bootstrap is dead knows others from before.
+	if err := w.Restart(t.Context(), second.Name); err != nil {
+		t.Fatal(err)
+	}
+	w.see(t)
+	third.finds(t, "witness")
+	flows(t, view(t, w.n(2).whep("witness")))
+
+	if err := w.Restart(t.Context(), first.Name); err != nil {
+		t.Fatal(err)
+	}
+	w.see(t)
+	if again := w.n(1); again.PeerID != first.PeerID {
+		t.Errorf("it came back as %s, was %s", again.PeerID, first.PeerID)
+	}
+	flows(t, view(t, w.n(1).whep("witness")))
 }

@@ -423,6 +423,7 @@ func TestForgedDatagrams(t *testing.T) {
 
 // Peers that send nothing, or stop in the middle, hold nothing up.
 func TestStalledRequests(t *testing.T) {
+	t.Parallel()
 	w := up(t, 2, nil)
 	n := w.n(1)
 	w.witness(n, n, w.n(2))

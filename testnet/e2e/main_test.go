@@ -57,7 +57,16 @@ func run(m *testing.M) (int, error) {
 	if out, err := exec.Command("go", "build", "-o", weir, "weir/cmd/weir").CombinedOutput(); err != nil {
 		return 0, fmt.Errorf("build weir: %w\n%s", err, out)
 	}
-	return m.Run(), nil
+	// Tests that mostly wait for what takes its time are parallel: more of them
+	// at once than there are CPUs.
+	if err := flag.Set("test.parallel", "4"); err != nil {
+		return 0, err
+	}
+	code := m.Run()
+	if code == 0 {
+		err = goleak.Find()
+	}
+	return code, err
 }
 
 // patience bounds every wait for something that must happen.
@@ -72,7 +81,6 @@ type world struct {
 // up starts n nodes with further flags for each, numbered from 1.
 func up(t *testing.T, n int, flags func(i int) []string) *world {
 	t.Helper()
-	t.Cleanup(func() { goleak.VerifyNone(t) })
 	net, err := testnet.Up(t.Context(), testnet.Config{Dir: t.TempDir(), N: n, Binary: weir, NodeFlags: flags})
 	if err != nil {
 		t.Fatal(err)

@@ -97,6 +97,7 @@ func redirected(t *testing.T, full node, stream string) *url.URL {
 }
 
 func TestTickets(t *testing.T) {
+	t.Parallel()
 	w := up(t, 3, only(1, "--session-limit", "2"))
 	full := w.n(1)
 	w.witness(w.n(2), w.n(2), w.n(3))
