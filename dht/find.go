@@ -80,6 +80,7 @@ func (n *Node) find(ctx context.Context, q *finding) (Answer, error) {
 	}
 	q.n = n
 	q.found = make(map[peer.ID]capacity.Candidate)
+	q.offers = make(map[peer.ID]offer)
 	q.answer.Asked = []Asked{}
 	q.asked = make(map[peer.ID]bool)
 	err := q.run(ctx)
@@ -101,10 +102,12 @@ type finding struct {
 	exclude []peer.ID
 	limit   int  // records per holder
 	explain bool // rejected ones too
+	compact bool // offers will do
 
 	asked  map[peer.ID]bool
 	found  map[peer.ID]capacity.Candidate
-	good   int // remote holders that answered
+	offers map[peer.ID]offer // if compact
+	good   int               // remote holders that answered
 	answer Answer
 }
 
@@ -193,16 +196,30 @@ func (n *Node) me(region string) capacity.Record {
 // that is, whether they fit or not.
 func (q *finding) askSelf() (others int) {
 	start := time.Now()
-	picked, held, rejected := q.n.sampleHeld(q.topic, q.need, q.n.me(q.need.Region), q.exclude, queryLimit, q.explain)
-	for _, c := range picked {
-		q.add(c.Record, c.Sealed)
+	me := q.n.me(q.need.Region)
+	var held, picked int
+	var rejected map[string]int
+	if q.compact {
+		var offers []offer
+		offers, held, rejected = q.n.offers(q.topic, q.need, me, q.exclude, queryLimit, 1)
+		for _, o := range offers {
+			q.offered(start, o)
+		}
+		picked = len(offers)
+	} else {
+		var candidates []capacity.Candidate
+		candidates, held, rejected = q.n.sampleHeld(q.topic, q.need, me, q.exclude, queryLimit, q.explain)
+		for _, c := range candidates {
+			q.add(c.Record, c.Sealed)
+		}
+		picked = len(candidates)
 	}
 	q.answer.Held, q.answer.Rejected = held, rejected
 	q.answer.Asked = append(q.answer.Asked, Asked{
 		Holder:  q.n.ID(),
 		Elapsed: time.Since(start),
 		Millis:  millis(time.Since(start)),
-		Records: len(picked),
+		Records: picked,
 	})
 	if q.n.table.get(start, q.topic, q.n.ID()) != nil {
 		held--
@@ -230,6 +247,7 @@ type reply struct {
 	index   int // in answer.Asked
 	holder  peer.ID
 	records []verified
+	offers  []offer
 	query   *pb.QueryReply
 	elapsed time.Duration
 	spent   cost
@@ -284,7 +302,7 @@ func (q *finding) askRemote(ctx context.Context, peers []peer.ID) error {
 			}
 			good++
 			wait := min(max(time.Since(start), graceLeast), graceMost)
-			switch known := len(q.found) > 0; {
+			switch known := len(q.found)+len(q.offers) > 0; {
 			case known && good == asksFirst, good > asksFirst:
 				return nil // enough opinions
 			case !known && good == 1:
@@ -327,7 +345,7 @@ func (q *finding) take(r reply) {
 	q.answer.Messages += r.spent.messages
 	q.answer.Bytes += r.spent.bytes
 	a := &q.answer.Asked[r.index]
-	a.Elapsed, a.Millis, a.Records, a.Err = r.elapsed, millis(r.elapsed), len(r.records), ""
+	a.Elapsed, a.Millis, a.Records, a.Err = r.elapsed, millis(r.elapsed), len(r.records)+len(r.offers), ""
 	if r.err != nil {
 		a.Err = r.err.Error()
 		return
@@ -335,6 +353,9 @@ func (q *finding) take(r reply) {
 	q.good++
 	for _, v := range r.records {
 		q.add(v.record, v.sealed)
+	}
+	for _, o := range r.offers {
+		q.offered(time.Now(), o)
 	}
 	if held := int(r.query.Held); held > q.answer.Held || len(q.answer.Rejected) == 0 {
 		q.answer.Held = max(held, q.answer.Held)
@@ -355,6 +376,7 @@ func (n *Node) queryRequest(q *finding) *pb.Request {
 		Limit:   uint32(q.limit),
 		Policy:  n.cfg.Judge().Policy().Version,
 		Explain: q.explain,
+		Sealed:  !q.compact,
 	}
 	for _, p := range q.exclude[:min(len(q.exclude), maxExclude)] {
 		query.Exclude = append(query.Exclude, []byte(p))
@@ -363,8 +385,8 @@ func (n *Node) queryRequest(q *finding) *pb.Request {
 }
 
 // query asks one holder, within its own deadline, and verifies what it says. A
-// holder that sends anything but good records of the topic has none of them
-// used.
+// holder that sends anything but good records of the topic, or offers where
+// those will do, has none of them used.
 func (n *Node) query(ctx context.Context, index int, p peer.ID, q *finding) reply {
 	start := time.Now()
 	r := reply{index: index, holder: p}
@@ -384,10 +406,15 @@ func (n *Node) query(ctx context.Context, index int, p peer.ID, q *finding) repl
 		r.err = fmt.Errorf("holder refused: %.200s", resp.Error)
 	case r.query == nil:
 		r.err = errors.New("holder answered something else")
-	case len(r.query.Sealed) > queryLimit:
-		r.err = fmt.Errorf("holder sent %d records, at most %d were asked for", len(r.query.Sealed), queryLimit)
+	case len(r.query.Sealed)+len(r.query.Digests) > queryLimit:
+		r.err = fmt.Errorf("holder sent %d records, at most %d were asked for", len(r.query.Sealed)+len(r.query.Digests), queryLimit)
+	case len(r.query.Digests) > 0 && !q.compact:
+		r.err = errors.New("holder sent digests where records were asked for")
 	default:
-		r.records, r.err = verify(time.Now(), q.topic, r.query.Sealed)
+		now := time.Now()
+		if r.records, r.err = verify(now, q.topic, r.query.Sealed); r.err == nil {
+			r.offers, r.err = digests(now, p, n.cfg.Judge().Policy(), r.query.Digests)
+		}
 	}
 	if r.err != nil {
 		n.log.Debug("holder's answer not used", "peer", p, "topic", q.topic, "err", r.err)

@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"io"
+	"math"
 	"os"
 	"path/filepath"
 	"testing"
@@ -131,6 +132,7 @@ func seedRequests() []proto.Message {
 			Limit:   3,
 			Explain: true,
 		}}},
+		&pb.Request{Op: &pb.Request_Query{Query: &pb.Query{Topic: "capacity/all/0", Need: &pb.Need{Uplink: 1 << 62, Packets: 1 << 62}}}},
 		&pb.Request{Op: &pb.Request_Fetch{Fetch: &pb.Fetch{Max: 1 << 31}}},
 		&pb.Request{Op: &pb.Request_Watch{Watch: &pb.Watch{Topic: "stream/a"}}},
 	}
@@ -179,10 +181,12 @@ func FuzzServeRecords(f *testing.F) {
 
 func FuzzServeReserve(f *testing.F) {
 	node := newTestNode(f, func(c *Config) { c.Listen = nil })
+	r, _ := node.sample()
+	node.publish([]claim{{CapacityTopic(), r}})
 	from := idOf(f, newKey(f))
 	for _, m := range []*pb.ReserveRequest{
 		{},
-		reserveRequest("abc", capacity.Need{Purpose: capacity.View, Stream: "a", Uplink: 1}),
+		reserveRequest("abc", CapacityTopic(), capacity.Need{Purpose: capacity.View, Stream: "a", Uplink: 1}, 7),
 		{Op: &pb.ReserveRequest_Release{Release: &pb.Release{Id: "abc"}}},
 		{Op: &pb.ReserveRequest_Reserve{Reserve: &pb.Reserve{}}},
 	} {
@@ -206,6 +210,9 @@ func FuzzServeReserve(f *testing.F) {
 			if err != nil || l.From != from || l.Target != node.ID() {
 				t.Fatalf("lease %+v, %v", l, err)
 			}
+			if r, err := capacity.Open(resp.Record, time.Now()); len(resp.Record) > 0 && (err != nil || r.Node != node.ID()) {
+				t.Fatalf("record %+v, %v", r, err)
+			}
 			node.ledger.Release(from, l.ID)
 		}
 	})
@@ -220,6 +227,9 @@ func FuzzDecodeAnswers(f *testing.F) {
 	for _, m := range []*pb.Response{
 		{Error: "no"},
 		{Op: &pb.Response_Query{Query: &pb.QueryReply{Sealed: [][]byte{sealed}, Held: 1, Rejected: []*pb.Rejected{{Rule: "x", Count: 1}}}}},
+		{Op: &pb.Response_Query{Query: &pb.QueryReply{Held: 1, Digests: []*pb.Digest{
+			{Node: []byte(id), Seq: 1, Age: 5, Stress: 1, Rtt: 1, Terms: make([]float32, 4), Addrs: [][]byte{addr(f, "/ip4/127.0.0.1/tcp/1").Bytes()}},
+		}}}},
 		{Op: &pb.Response_Fetch{Fetch: &pb.FetchReply{Sealed: [][]byte{sealed}, Coordinate: &pb.Coordinate{Vec: make([]float32, 8)}}}},
 		{Op: &pb.Response_Event{Event: &pb.Event{Sealed: sealed, HeldMs: 7}}},
 		{Op: &pb.Response_Event{Event: &pb.Event{Gone: []byte(id)}}},
@@ -258,6 +268,16 @@ func FuzzDecodeAnswers(f *testing.F) {
 			t.Fatal("records in spite of an error")
 		}
 		check(rs)
+		policy := capacity.DefaultPolicy()
+		offers, err := digests(now, id, policy, m.GetQuery().GetDigests())
+		if err != nil && offers != nil {
+			t.Fatal("offers in spite of an error")
+		}
+		for _, o := range offers {
+			if o.Record.Node.Validate() != nil || math.IsNaN(o.Score) || len(o.Terms) != len(policy.Score) || o.RTT < 0 || !o.told() {
+				t.Fatalf("offer %+v", o)
+			}
+		}
 		if e := m.GetEvent(); e != nil {
 			got, ok, err := eventFromWire(now, CapacityTopic(), e)
 			if ok && (err != nil || !got.Synced && got.Err == nil && got.Node.Validate() != nil) {

@@ -39,6 +39,19 @@ func newNewestLog() *newestLog {
 	return &newestLog{entries: make(map[newestKey]*list.Element), order: list.New()}
 }
 
+// get returns the newest record seen of node, in the topic of stream, or in
+// the capacity topics if that is "", and as it was sealed.
+func (l *newestLog) get(now time.Time, node peer.ID, stream string) (capacity.Record, []byte, bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	el := l.entries[newestKey{node, stream}]
+	if el == nil {
+		return capacity.Record{}, nil, false
+	}
+	e := el.Value.(*newestEntry)
+	return e.record, e.sealed, e.until.After(now)
+}
+
 // see takes in a verified record and returns the newest one seen of its node
 // and topic: itself, or one seen before.
 func (l *newestLog) see(now time.Time, r capacity.Record, sealed []byte) (capacity.Record, []byte) {

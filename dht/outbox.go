@@ -69,14 +69,20 @@ func (o *outbox) sealed(max int) [][]byte {
 	return list
 }
 
-// me returns the node's own capacity record as published last.
-func (o *outbox) me() (capacity.Record, bool) {
+// published returns the node's own record in topic as published last.
+func (o *outbox) published(topic Topic) (capacity.Record, []byte, bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if c := o.own[CapacityTopic()]; c != nil {
-		return c.record, true
+	if c := o.own[topic]; c != nil {
+		return c.record, c.sealed, true
 	}
-	return capacity.Record{}, false
+	return capacity.Record{}, nil, false
+}
+
+// me returns the node's own capacity record as published last.
+func (o *outbox) me() (capacity.Record, bool) {
+	r, _, ok := o.published(CapacityTopic())
+	return r, ok
 }
 
 func (n *Node) sample() (capacity.Record, []capacity.Carriage) {

@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -25,7 +26,7 @@ const (
 
 	// placeLimit is how many records each holder is asked for: two holders'
 	// samples differ, and even one alone offers more than will be tried.
-	placeLimit = 8
+	placeLimit = 6
 
 	// A candidate that has not answered after this, or thrice its round trip,
 	// gets a rival.
@@ -61,6 +62,8 @@ type Decision struct {
 	Chosen       peer.ID       `json:"chosen,omitempty"`
 	Refused      string        `json:"refused,omitempty"` // why nobody was chosen
 
+	rejected map[string]int // of the candidates, by rule
+
 	FindMillis    float64 `json:"find_ms"`
 	ReserveMillis float64 `json:"reserve_ms"`
 	TotalMillis   float64 `json:"total_ms"`
@@ -75,19 +78,23 @@ type DecisionNeed struct {
 	Region  string           `json:"region,omitempty"`
 }
 
-// Judged is one candidate as the policy saw it.
+// Judged is one candidate as the policy saw it. If it was only told of, a
+// holder applied the policy, and URL and Region are known of the chosen one
+// alone, whose record came with its lease.
 type Judged struct {
 	Node     peer.ID              `json:"node"`
 	Seq      uint64               `json:"seq"`
+	Told     bool                 `json:"told,omitempty"` // by a digest
 	URL      string               `json:"url"`
 	Region   string               `json:"region,omitempty"`
 	Rule     string               `json:"rule,omitempty"` // the one that rejected it
 	Score    float64              `json:"score"`
 	Terms    []capacity.TermScore `json:"terms"`
 	Stress   float64              `json:"stress"`
-	Believed float64              `json:"believed"` // by what it refused lately
-	RTT      float64              `json:"rtt_ms"`   // predicted; 0: unknown
-	Age      float64              `json:"age_ms"`   // since issued, by both clocks
+	Headroom *int64               `json:"headroom,omitempty"` // bit/s of uplink to spare; nil: no limit
+	Believed float64              `json:"believed"`           // by what it refused lately
+	RTT      float64              `json:"rtt_ms"`             // predicted; 0: unknown
+	Age      float64              `json:"age_ms"`             // since issued, by both clocks
 }
 
 // Reservation is one candidate's answer.
@@ -101,11 +108,11 @@ type Reservation struct {
 
 // Explain is Place without the reservation: who would be asked, and why.
 func (n *Node) Explain(ctx context.Context, topic Topic, need capacity.Need, exclude []peer.ID) (Decision, error) {
-	d, ranking, err := n.decide(ctx, topic, need, exclude, true)
-	if err == nil && len(ranking.Passed) > 0 {
-		d.Chosen = ranking.Passed[0].Record.Node
+	d, passed, err := n.decide(ctx, topic, need, exclude, true)
+	if err == nil && len(passed) > 0 {
+		d.Chosen = passed[0].Record.Node
 	} else if err == nil {
-		d.Refused = d.refusal(ranking).Reason
+		d.Refused = d.refusal().Reason
 	}
 	d.TotalMillis = millis(time.Since(d.Time))
 	return d, err
@@ -120,13 +127,13 @@ func (n *Node) Explain(ctx context.Context, topic Topic, need capacity.Need, exc
 // candidates gave, or NoCandidates. Others are those of Find.
 func (n *Node) Place(ctx context.Context, topic Topic, need capacity.Need, exclude []peer.ID) (Placed, Decision, error) {
 	start := time.Now()
-	d, ranking, err := n.decide(ctx, topic, need, exclude, false)
+	d, passed, err := n.decide(ctx, topic, need, exclude, false)
 	if err != nil {
 		return Placed{}, d, err
 	}
-	picks := n.picks(ranking)
+	picks := n.picks(passed)
 	if len(picks) == 0 {
-		refusal := d.refusal(ranking)
+		refusal := d.refusal()
 		d.Refused = refusal.Reason
 		d.TotalMillis = millis(time.Since(start))
 		return Placed{}, d, refusal
@@ -142,12 +149,23 @@ func (n *Node) Place(ctx context.Context, topic Topic, need capacity.Need, exclu
 		}
 		return Placed{}, d, err
 	}
-	d.Chosen = placed.Candidate.Record.Node
+	d.choose(&placed.Candidate.Record)
 	return placed, d, nil
 }
 
-// decide asks the holders and ranks what they said.
-func (n *Node) decide(ctx context.Context, topic Topic, need capacity.Need, exclude []peer.ID, explain bool) (Decision, capacity.Ranking, error) {
+// choose notes that r's node was chosen, and what its record told.
+func (d *Decision) choose(r *capacity.Record) {
+	d.Chosen = r.Node
+	for i := range d.Verdicts {
+		if v := &d.Verdicts[i]; v.Node == r.Node {
+			v.URL, v.Region = r.URL, r.Region
+		}
+	}
+}
+
+// decide asks the holders and ranks what they said. To explain takes the
+// records themselves, to place what the holders offer will do.
+func (n *Node) decide(ctx context.Context, topic Topic, need capacity.Need, exclude []peer.ID, explain bool) (Decision, []offer, error) {
 	judge := n.cfg.Judge()
 	d := Decision{
 		Topic:        topic,
@@ -157,19 +175,29 @@ func (n *Node) decide(ctx context.Context, topic Topic, need capacity.Need, excl
 		Reservations: []Reservation{},
 		Verdicts:     []Judged{},
 	}
-	q := &finding{topic: topic, need: need, exclude: exclude, limit: placeLimit}
+	q := &finding{topic: topic, need: need, exclude: exclude, limit: placeLimit, compact: true}
 	if explain {
-		q.limit, q.explain = queryLimit, true
+		q.limit, q.explain, q.compact = queryLimit, true, false
 	}
 	answer, err := n.find(ctx, q)
 	d.Answer = answer
 	d.FindMillis = millis(answer.Elapsed)
 	ranking := judge.Rank(need, n.me(need.Region), answer.Candidates)
 	now := time.Now()
-	for _, v := range slices.Concat(ranking.Passed, ranking.Rejected) {
+	passed := n.rankOffers(now, ranking, q.offers)
+	all := slices.Clone(passed)
+	d.rejected = ranking.RejectedBy()
+	for _, v := range ranking.Rejected {
+		all = append(all, judgedHere(v))
+	}
+	for _, v := range all {
 		terms := v.Terms
 		if terms == nil {
 			terms = []capacity.TermScore{}
+		}
+		var headroom *int64
+		if v.headroom >= 0 {
+			headroom = &v.headroom
 		}
 		d.Verdicts = append(d.Verdicts, Judged{
 			Node:     v.Record.Node,
@@ -179,33 +207,50 @@ func (n *Node) decide(ctx context.Context, topic Topic, need capacity.Need, excl
 			Rule:     v.Rule,
 			Score:    v.Score,
 			Terms:    terms,
-			Stress:   v.Record.Stress(),
+			Stress:   v.stress,
+			Headroom: headroom,
+			Told:     v.told(),
 			Believed: v.Believed,
 			RTT:      millis(v.RTT),
 			Age:      millis(now.Sub(v.Record.Issued)),
 		})
 	}
-	return d, ranking, err
+	return d, passed, err
 }
 
-// picks are the candidates to try, in order: some of the best at random, then
-// the rest by rank.
-func (n *Node) picks(ranking capacity.Ranking) []capacity.Verdict {
-	picks := ranking.Draw(reserveMost, n.cfg.Judge().Policy().Keep, newRand())
-	for _, v := range ranking.Passed {
-		if len(picks) >= reserveMost {
-			break
-		}
-		if !slices.ContainsFunc(picks, func(p capacity.Verdict) bool { return p.Record.Node == v.Record.Node }) {
-			picks = append(picks, v)
+// picks are the candidates to try of those that passed, in order: some of the
+// best at random, then the rest by rank. The first two do not rest on the word
+// of the same holder alone, as far as there are others: it may be lying.
+func (n *Node) picks(passed []offer) []offer {
+	var ranking capacity.Ranking
+	byNode := make(map[peer.ID]offer, len(passed))
+	for _, o := range passed {
+		ranking.Passed = append(ranking.Passed, o.Verdict)
+		byNode[o.Record.Node] = o
+	}
+	var picks []offer
+	for _, v := range ranking.Draw(reserveMost, n.cfg.Judge().Policy().Keep, newRand()) {
+		picks = append(picks, byNode[v.Record.Node])
+		delete(byNode, v.Record.Node)
+	}
+	for _, o := range passed {
+		if _, left := byNode[o.Record.Node]; left {
+			picks = append(picks, o)
 		}
 	}
-	return picks
+	if len(picks) > 1 && picks[0].holder != "" {
+		other := slices.IndexFunc(picks, func(o offer) bool { return o.holder != picks[0].holder })
+		if other > 1 {
+			o := picks[other]
+			picks = slices.Insert(slices.Delete(picks, other, other+1), 1, o)
+		}
+	}
+	return picks[:min(len(picks), reserveMost)]
 }
 
 // refusal is for when no candidate passed.
-func (d *Decision) refusal(ranking capacity.Ranking) *capacity.Refusal {
-	rejected := ranking.RejectedBy()
+func (d *Decision) refusal() *capacity.Refusal {
+	rejected := maps.Clone(d.rejected)
 	for rule, count := range d.Rejected {
 		rejected[rule] = max(rejected[rule], count)
 	}
@@ -251,15 +296,15 @@ func (r *reservationRace) win() bool {
 
 type reserved struct {
 	index   int // in Decision.Reservations
-	pick    capacity.Verdict
-	lease   capacity.Lease
+	node    peer.ID
+	placed  Placed
 	elapsed time.Duration
 	spent   cost
 	err     error
 }
 
 // reserve has one of picks reserve room for need.
-func (n *Node) reserve(ctx context.Context, need capacity.Need, picks []capacity.Verdict, d *Decision) (Placed, error) {
+func (n *Node) reserve(ctx context.Context, need capacity.Need, picks []offer, d *Decision) (Placed, error) {
 	id := make([]byte, 8)
 	_, _ = rand.Read(id) // never fails
 	request := hex.EncodeToString(id)
@@ -277,7 +322,7 @@ func (n *Node) reserve(ctx context.Context, need capacity.Need, picks []capacity
 		index := len(d.Reservations)
 		d.Reservations = append(d.Reservations, Reservation{Node: pick.Record.Node, Reason: "not waited for"})
 		ok := n.start(func() {
-			r := n.reserveOn(pick, request, need)
+			r := n.reserveOn(&pick, d.Topic, request, need)
 			r.index = index
 			switch {
 			case r.err == nil && !race.win():
@@ -294,7 +339,7 @@ func (n *Node) reserve(ctx context.Context, need capacity.Need, picks []capacity
 			results <- r
 		})
 		if !ok {
-			results <- reserved{index: index, pick: pick, err: context.Canceled}
+			results <- reserved{index: index, node: pick.Record.Node, err: context.Canceled}
 		}
 		return max(reserveHedge, 3*max(pick.RTT, n.reach.rtt(pick.Record.Node)))
 	}
@@ -318,24 +363,29 @@ func (n *Node) reserve(ctx context.Context, need capacity.Need, picks []capacity
 				continue // the winner's word is on its way
 			}
 			if r.err == nil {
-				note.Lease, note.Reason = r.lease.ID, ""
+				note.Lease, note.Reason = r.placed.Lease.ID, ""
 				// Those still under way have cost their request.
-				spent := costOf(n.reserves, reserveRequest(request, need))
+				spent := costOf(n.reserves, reserveRequest(request, d.Topic, need, 0))
 				for range pending {
 					d.Messages += spent.messages
 					d.Bytes += spent.bytes
 				}
-				return Placed{r.pick.Candidate, r.lease}, nil
+				return r.placed, nil
 			}
-			n.beliefs.refused(time.Now(), r.pick.Record.Node)
+			n.beliefs.refused(time.Now(), r.node)
 			var refusal *capacity.Refusal
-			if errors.As(r.err, &refusal) {
+			var unfit *errUnfit
+			switch {
+			case errors.As(r.err, &refusal):
 				note.Reason, note.Detail = refusal.Reason, refusal.Detail
-				reasons[refusal.Reason]++
-			} else {
+			case errors.As(r.err, &unfit):
+				note.Reason, note.Detail = unfit.rule, r.err.Error()
+			case errors.Is(r.err, errUnproven):
+				note.Reason, note.Detail = "unproven", r.err.Error()
+			default:
 				note.Reason, note.Detail = "unreachable", r.err.Error()
-				reasons["unreachable"]++
 			}
+			reasons[note.Reason]++
 			last = r.err
 			try()
 		case <-hedge.C:
@@ -349,7 +399,7 @@ func (n *Node) reserve(ctx context.Context, need capacity.Need, picks []capacity
 			// Somebody won at this very moment: give that back.
 			for r := range results {
 				if r.err == nil {
-					n.start(func() { n.release(r.pick.Record.Node, request) })
+					n.start(func() { n.release(r.node, request) })
 					return Placed{}, ctx.Err()
 				}
 			}
@@ -369,8 +419,16 @@ func (n *Node) reserve(ctx context.Context, need capacity.Need, picks []capacity
 // errOutrun means that another candidate's lease came first.
 var errOutrun = errors.New("another was faster")
 
-func reserveRequest(id string, need capacity.Need) *pb.ReserveRequest {
-	return &pb.ReserveRequest{Op: &pb.ReserveRequest_Reserve{Reserve: &pb.Reserve{Id: id, Need: needToWire(need)}}}
+// errUnproven means that a candidate's lease, or the record with it, is not
+// what it has to be.
+var errUnproven = errors.New("lease not used")
+
+// reserveRequest asks for a lease, and for the target's record in topic unless
+// it is no newer than seq.
+func reserveRequest(id string, topic Topic, need capacity.Need, seq uint64) *pb.ReserveRequest {
+	return &pb.ReserveRequest{Op: &pb.ReserveRequest_Reserve{Reserve: &pb.Reserve{
+		Id: id, Need: needToWire(need), Topic: string(topic), Seq: seq,
+	}}}
 }
 
 func isRefusal(err error) bool {
@@ -378,26 +436,32 @@ func isRefusal(err error) bool {
 	return errors.As(err, &refusal)
 }
 
-// reserveOn asks one candidate. It takes reserveTime at most, and goes on when
-// the placement is decided without it.
-func (n *Node) reserveOn(pick capacity.Verdict, request string, need capacity.Need) (r reserved) {
+// reserveOn asks one candidate and checks what it says. It takes reserveTime at
+// most, and goes on when the placement is decided without it.
+func (n *Node) reserveOn(pick *offer, topic Topic, request string, need capacity.Need) (r reserved) {
 	start := time.Now()
 	target := pick.Record.Node
-	r.pick = pick
+	r.node = target
 	defer func() { r.elapsed = time.Since(start) }()
 	if target == n.ID() {
 		if n.cfg.Grant == nil {
 			r.err = &capacity.Refusal{Reason: "closed", Detail: "this node takes nothing"}
 			return r
 		}
-		r.lease, r.err = n.cfg.Grant(capacity.Request{ID: request, From: target, Need: need})
+		if r.placed.Candidate, r.err = n.confirm(topic, need, pick, nil); r.err == nil {
+			r.placed.Lease, r.err = n.cfg.Grant(capacity.Request{ID: request, From: target, Need: need})
+		}
 		return r
 	}
 	ctx, cancel := context.WithTimeout(n.ctx, max(reserveTime, 6*pick.RTT))
 	defer cancel()
 	n.learn(target, pick.Record.Addrs)
 	n.locate(ctx, target) // its record is fresh: worth a dial
-	req := reserveRequest(request, need)
+	var known uint64
+	if !pick.told() {
+		known = pick.Record.Seq
+	}
+	req := reserveRequest(request, topic, need, known)
 	var resp pb.ReserveResponse
 	var rtt time.Duration
 	rtt, r.spent, r.err = n.call(ctx, target, n.reserves, req, &resp, maxReserve)
@@ -416,10 +480,19 @@ func (n *Node) reserveOn(pick capacity.Verdict, request string, need capacity.Ne
 	case resp.Error != "":
 		r.err = fmt.Errorf("request not served: %.200s", resp.Error)
 	default:
-		r.lease, r.err = capacity.OpenLease(resp.Lease, time.Now())
-		if l := r.lease; r.err == nil && (l.Target != target || l.From != n.ID() || l.ID != request || l.Need != need) {
-			r.err = errors.New("lease for something else")
+		var err error
+		r.placed.Lease, err = capacity.OpenLease(resp.Lease, time.Now())
+		if l := r.placed.Lease; err == nil && (l.Target != target || l.From != n.ID() || l.ID != request || l.Need != need) {
+			err = errors.New("it is for something else")
 		}
+		if err == nil {
+			r.placed.Candidate, err = n.confirm(topic, need, pick, resp.Record)
+		}
+		var unfit *errUnfit
+		if err != nil && !errors.As(err, &unfit) {
+			err = fmt.Errorf("%w: %w", errUnproven, err)
+		}
+		r.err = err
 	}
 	return r
 }
@@ -485,11 +558,26 @@ func (n *Node) answerReserve(from peer.ID, req *pb.ReserveRequest) *pb.ReserveRe
 		if err != nil {
 			return &pb.ReserveResponse{Error: clip(err.Error(), maxReason)}
 		}
+		topic := Topic(op.Reserve.Topic)
+		if err := topic.check(); err != nil {
+			return &pb.ReserveResponse{Error: clip(err.Error(), maxReason)}
+		}
+		// The record as it was before the lease, which may have taken the
+		// last there was.
+		r, sealed, ok := n.outbox.published(topic)
+		if !ok {
+			return &pb.ReserveResponse{Refusal: refusalToWire(&capacity.Refusal{
+				Reason: "gone", Detail: "this node has nothing in " + string(topic) + " any more",
+			})}
+		}
+		if r.Seq <= op.Reserve.Seq {
+			sealed = nil
+		}
 		lease, err := n.grant(capacity.Request{ID: op.Reserve.Id, From: from, Need: need})
 		if err != nil {
 			return &pb.ReserveResponse{Refusal: refusalToWire(err)}
 		}
-		return &pb.ReserveResponse{Lease: lease}
+		return &pb.ReserveResponse{Lease: lease, Record: sealed}
 	case *pb.ReserveRequest_Release:
 		if n.cfg.Release != nil {
 			n.cfg.Release(from, op.Release.Id)

@@ -21,6 +21,10 @@ import (
 const (
 	maxEntries = 64 // records in one ADVERTISE
 	queryLimit = 16 // records in one answer to QUERY
+	// askersPerQuery is how many seekers a query stands for, as each asks a few
+	// of all holders only.
+	askersPerQuery = float64(replicas) / asksFirst
+
 	fetchLimit = 64 // records in one answer to FETCH
 	maxExclude = 64 // peers excluded in one QUERY
 	maxCloser  = 8  // holders named in one acknowledgement
@@ -202,7 +206,8 @@ func (n *Node) closer(publisher peer.ID, e *pb.Entry) []peer.ID {
 
 // serveQuery answers with a random sample, weighted by score, of the records
 // that pass the policy: never the plain best, on which all who ask at once
-// would pile up.
+// would pile up. A seeker that holds the same policy gets digests, for it will
+// have the record from the node it takes.
 func (n *Node) serveQuery(from peer.ID, q *pb.Query) *pb.Response {
 	topic := Topic(q.Topic)
 	if err := topic.check(); err != nil {
@@ -230,11 +235,24 @@ func (n *Node) serveQuery(from peer.ID, q *pb.Query) *pb.Response {
 	if origin := coordinateFromWire(q.Origin); origin != nil {
 		me.Coordinate = origin
 	}
-	picked, held, rejected := n.sampleHeld(topic, need, me, exclude, limit, q.Explain)
-	reply := &pb.QueryReply{Held: uint32(held)}
-	for _, c := range picked {
-		reply.Sealed = append(reply.Sealed, c.Sealed)
+	reply := &pb.QueryReply{}
+	var held int
+	var rejected map[string]int
+	if q.Sealed || q.Explain || q.Policy != n.cfg.Judge().Policy().Version {
+		var picked []capacity.Candidate
+		picked, held, rejected = n.sampleHeld(topic, need, me, exclude, limit, q.Explain)
+		for _, c := range picked {
+			reply.Sealed = append(reply.Sealed, c.Sealed)
+		}
+	} else {
+		var offers []offer
+		offers, held, rejected = n.offers(topic, need, me, exclude, limit, askersPerQuery)
+		now := time.Now()
+		for _, o := range offers {
+			reply.Digests = append(reply.Digests, digestToWire(now, &o))
+		}
 	}
+	reply.Held = uint32(held)
 	for rule, count := range rejected {
 		reply.Rejected = append(reply.Rejected, &pb.Rejected{Rule: rule, Count: uint32(count)})
 	}

@@ -223,7 +223,7 @@ func TestQuerySamples(t *testing.T) {
 	seen := make(map[peer.ID]bool)
 	for range 20 {
 		q := asker.call(t, node.ID(), &pb.Request{Op: &pb.Request_Query{Query: &pb.Query{
-			Topic: string(CapacityTopic()), Need: &pb.Need{}, Limit: 100,
+			Topic: string(CapacityTopic()), Need: &pb.Need{}, Limit: 100, Sealed: true,
 		}}}).GetQuery()
 		if len(q.Sealed) != queryLimit || q.Held != full+free {
 			t.Fatalf("%d records of %d held, want %d of %d", len(q.Sealed), q.Held, queryLimit, full+free)
@@ -360,4 +360,28 @@ func TestWireFormat(t *testing.T) {
 		t.Fatal(err)
 	}
 	golden(t, "query.frame", b)
+}
+
+// Likewise, what a holder answers with.
+func TestWireFormatOfAnswers(t *testing.T) {
+	digest := digestToWire(time.UnixMilli(1_700_000_001_000), &offer{
+		Verdict: capacity.Verdict{
+			Candidate: capacity.Candidate{RTT: 12_345 * time.Microsecond, Record: capacity.Record{
+				Node: "a node", Seq: 1_700_000_000_000, Issued: time.UnixMilli(1_700_000_000_000),
+				Addrs: []multiaddr.Multiaddr{addr(t, "/ip4/192.0.2.1/udp/4001/quic-v1")},
+			}},
+			Terms: []capacity.TermScore{{Value: 0.5}, {Value: 0.25}, {Value: 1}, {Value: 0}},
+		},
+		stress: 0.5, headroom: 800_000_000,
+	})
+	b, err := appendFrame(nil, &pb.Response{Op: &pb.Response_Query{Query: &pb.QueryReply{Held: 3, Digests: []*pb.Digest{digest}}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	golden(t, "digest.frame", b)
+	b, err = appendFrame(nil, reserveRequest("0123456789abcdef", CapacityTopic(), view(), 1_700_000_000_000))
+	if err != nil {
+		t.Fatal(err)
+	}
+	golden(t, "reserve.frame", b)
 }

@@ -47,14 +47,16 @@ func defaultTableLimits() tableLimits {
 	return tableLimits{maxHeld, maxHeldTopic, maxHeldNode, maxWatchers}
 }
 
-// held is one record in a table. All but index is fixed once it is in.
+// held is one record in a table. All but index and shadow, which the table
+// guards, is fixed once it is in.
 type held struct {
 	topic    Topic
 	record   capacity.Record
 	sealed   []byte // nil: a tombstone, of which record has Node and Seq only
 	received time.Time
 	expires  time.Time
-	index    int // in the expiry heap
+	index    int    // in the expiry heap
+	shadow   shadow // what it was offered for since it came in
 }
 
 func (h *held) node() peer.ID { return h.record.Node }
@@ -123,6 +125,31 @@ func (t *table) list(now time.Time, topic Topic) []*held {
 	defer t.mu.Unlock()
 	t.expire(now)
 	return t.live(topic)
+}
+
+// stocked is a record with its shadow at one moment.
+type stocked struct {
+	*held
+	shadow shadow
+}
+
+// stock returns the records of topic with their shadows, in no order.
+func (t *table) stock(now time.Time, topic Topic) []stocked {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.expire(now)
+	list := make([]stocked, 0, len(t.topics[topic]))
+	for _, h := range t.live(topic) {
+		list = append(list, stocked{h, h.shadow})
+	}
+	return list
+}
+
+// offered adds s to h's shadow.
+func (t *table) offered(h *held, s shadow) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	h.shadow = h.shadow.plus(s)
 }
 
 // get returns node's record in topic, or nil.

@@ -688,6 +688,7 @@ type Query struct {
 	Limit         uint32                 `protobuf:"varint,5,opt,name=limit,proto3" json:"limit,omitempty"`     // at most 16
 	Policy        uint64                 `protobuf:"varint,6,opt,name=policy,proto3" json:"policy,omitempty"`   // version of the policy the asker holds
 	Explain       bool                   `protobuf:"varint,7,opt,name=explain,proto3" json:"explain,omitempty"` // fill up to the limit with records that a rule rejected
+	Sealed        bool                   `protobuf:"varint,8,opt,name=sealed,proto3" json:"sealed,omitempty"`   // answer with the records themselves
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -771,11 +772,21 @@ func (x *Query) GetExplain() bool {
 	return false
 }
 
+func (x *Query) GetSealed() bool {
+	if x != nil {
+		return x.Sealed
+	}
+	return false
+}
+
+// QueryReply has digests if they will do: if the asker did not ask for sealed
+// records or for explanation, and both hold the same version of the policy.
 type QueryReply struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Sealed        [][]byte               `protobuf:"bytes,1,rep,name=sealed,proto3" json:"sealed,omitempty"` // a random sample of those that pass the policy first
 	Held          uint32                 `protobuf:"varint,2,opt,name=held,proto3" json:"held,omitempty"`    // unexpired records held in the topic
 	Rejected      []*Rejected            `protobuf:"bytes,3,rep,name=rejected,proto3" json:"rejected,omitempty"`
+	Digests       []*Digest              `protobuf:"bytes,4,rep,name=digests,proto3" json:"digests,omitempty"` // likewise, instead of sealed
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -831,6 +842,115 @@ func (x *QueryReply) GetRejected() []*Rejected {
 	return nil
 }
 
+func (x *QueryReply) GetDigests() []*Digest {
+	if x != nil {
+		return x.Digests
+	}
+	return nil
+}
+
+// Digest is what a seeker needs to know of a record until it has asked the
+// node itself, which then sends the record.
+type Digest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Node          []byte                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"` // peer ID
+	Seq           uint64                 `protobuf:"varint,2,opt,name=seq,proto3" json:"seq,omitempty"`
+	Age           uint32                 `protobuf:"varint,3,opt,name=age,proto3" json:"age,omitempty"`                 // ms since it was issued, as far as the holder knows
+	Stress        uint32                 `protobuf:"varint,4,opt,name=stress,proto3" json:"stress,omitempty"`           // ten-thousandths, what was offered since included
+	Headroom      *uint64                `protobuf:"varint,5,opt,name=headroom,proto3,oneof" json:"headroom,omitempty"` // bit/s of uplink to spare; absent: it has no limit
+	Rtt           uint32                 `protobuf:"varint,6,opt,name=rtt,proto3" json:"rtt,omitempty"`                 // microseconds from the origin, predicted; 0: unknown
+	Terms         []float32              `protobuf:"fixed32,7,rep,packed,name=terms,proto3" json:"terms,omitempty"`     // what each term of the policy yielded
+	Addrs         [][]byte               `protobuf:"bytes,8,rep,name=addrs,proto3" json:"addrs,omitempty"`              // multiaddrs, at most 2
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Digest) Reset() {
+	*x = Digest{}
+	mi := &file_dht_pb_dht_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Digest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Digest) ProtoMessage() {}
+
+func (x *Digest) ProtoReflect() protoreflect.Message {
+	mi := &file_dht_pb_dht_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Digest.ProtoReflect.Descriptor instead.
+func (*Digest) Descriptor() ([]byte, []int) {
+	return file_dht_pb_dht_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *Digest) GetNode() []byte {
+	if x != nil {
+		return x.Node
+	}
+	return nil
+}
+
+func (x *Digest) GetSeq() uint64 {
+	if x != nil {
+		return x.Seq
+	}
+	return 0
+}
+
+func (x *Digest) GetAge() uint32 {
+	if x != nil {
+		return x.Age
+	}
+	return 0
+}
+
+func (x *Digest) GetStress() uint32 {
+	if x != nil {
+		return x.Stress
+	}
+	return 0
+}
+
+func (x *Digest) GetHeadroom() uint64 {
+	if x != nil && x.Headroom != nil {
+		return *x.Headroom
+	}
+	return 0
+}
+
+func (x *Digest) GetRtt() uint32 {
+	if x != nil {
+		return x.Rtt
+	}
+	return 0
+}
+
+func (x *Digest) GetTerms() []float32 {
+	if x != nil {
+		return x.Terms
+	}
+	return nil
+}
+
+func (x *Digest) GetAddrs() [][]byte {
+	if x != nil {
+		return x.Addrs
+	}
+	return nil
+}
+
 type Rejected struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Rule          string                 `protobuf:"bytes,1,opt,name=rule,proto3" json:"rule,omitempty"`
@@ -841,7 +961,7 @@ type Rejected struct {
 
 func (x *Rejected) Reset() {
 	*x = Rejected{}
-	mi := &file_dht_pb_dht_proto_msgTypes[11]
+	mi := &file_dht_pb_dht_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -853,7 +973,7 @@ func (x *Rejected) String() string {
 func (*Rejected) ProtoMessage() {}
 
 func (x *Rejected) ProtoReflect() protoreflect.Message {
-	mi := &file_dht_pb_dht_proto_msgTypes[11]
+	mi := &file_dht_pb_dht_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -866,7 +986,7 @@ func (x *Rejected) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Rejected.ProtoReflect.Descriptor instead.
 func (*Rejected) Descriptor() ([]byte, []int) {
-	return file_dht_pb_dht_proto_rawDescGZIP(), []int{11}
+	return file_dht_pb_dht_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Rejected) GetRule() string {
@@ -893,7 +1013,7 @@ type Fetch struct {
 
 func (x *Fetch) Reset() {
 	*x = Fetch{}
-	mi := &file_dht_pb_dht_proto_msgTypes[12]
+	mi := &file_dht_pb_dht_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -905,7 +1025,7 @@ func (x *Fetch) String() string {
 func (*Fetch) ProtoMessage() {}
 
 func (x *Fetch) ProtoReflect() protoreflect.Message {
-	mi := &file_dht_pb_dht_proto_msgTypes[12]
+	mi := &file_dht_pb_dht_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -918,7 +1038,7 @@ func (x *Fetch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Fetch.ProtoReflect.Descriptor instead.
 func (*Fetch) Descriptor() ([]byte, []int) {
-	return file_dht_pb_dht_proto_rawDescGZIP(), []int{12}
+	return file_dht_pb_dht_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Fetch) GetMax() uint32 {
@@ -938,7 +1058,7 @@ type FetchReply struct {
 
 func (x *FetchReply) Reset() {
 	*x = FetchReply{}
-	mi := &file_dht_pb_dht_proto_msgTypes[13]
+	mi := &file_dht_pb_dht_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -950,7 +1070,7 @@ func (x *FetchReply) String() string {
 func (*FetchReply) ProtoMessage() {}
 
 func (x *FetchReply) ProtoReflect() protoreflect.Message {
-	mi := &file_dht_pb_dht_proto_msgTypes[13]
+	mi := &file_dht_pb_dht_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -963,7 +1083,7 @@ func (x *FetchReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FetchReply.ProtoReflect.Descriptor instead.
 func (*FetchReply) Descriptor() ([]byte, []int) {
-	return file_dht_pb_dht_proto_rawDescGZIP(), []int{13}
+	return file_dht_pb_dht_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *FetchReply) GetSealed() [][]byte {
@@ -990,7 +1110,7 @@ type Watch struct {
 
 func (x *Watch) Reset() {
 	*x = Watch{}
-	mi := &file_dht_pb_dht_proto_msgTypes[14]
+	mi := &file_dht_pb_dht_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1002,7 +1122,7 @@ func (x *Watch) String() string {
 func (*Watch) ProtoMessage() {}
 
 func (x *Watch) ProtoReflect() protoreflect.Message {
-	mi := &file_dht_pb_dht_proto_msgTypes[14]
+	mi := &file_dht_pb_dht_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1015,7 +1135,7 @@ func (x *Watch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Watch.ProtoReflect.Descriptor instead.
 func (*Watch) Descriptor() ([]byte, []int) {
-	return file_dht_pb_dht_proto_rawDescGZIP(), []int{14}
+	return file_dht_pb_dht_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Watch) GetTopic() string {
@@ -1038,7 +1158,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_dht_pb_dht_proto_msgTypes[15]
+	mi := &file_dht_pb_dht_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1050,7 +1170,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_dht_pb_dht_proto_msgTypes[15]
+	mi := &file_dht_pb_dht_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1063,7 +1183,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_dht_pb_dht_proto_rawDescGZIP(), []int{15}
+	return file_dht_pb_dht_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Event) GetSealed() []byte {
@@ -1107,7 +1227,7 @@ type ReserveRequest struct {
 
 func (x *ReserveRequest) Reset() {
 	*x = ReserveRequest{}
-	mi := &file_dht_pb_dht_proto_msgTypes[16]
+	mi := &file_dht_pb_dht_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1119,7 +1239,7 @@ func (x *ReserveRequest) String() string {
 func (*ReserveRequest) ProtoMessage() {}
 
 func (x *ReserveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_dht_pb_dht_proto_msgTypes[16]
+	mi := &file_dht_pb_dht_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1132,7 +1252,7 @@ func (x *ReserveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReserveRequest.ProtoReflect.Descriptor instead.
 func (*ReserveRequest) Descriptor() ([]byte, []int) {
-	return file_dht_pb_dht_proto_rawDescGZIP(), []int{16}
+	return file_dht_pb_dht_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ReserveRequest) GetOp() isReserveRequest_Op {
@@ -1181,13 +1301,15 @@ type Reserve struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
 	Need          *Need                  `protobuf:"bytes,2,opt,name=need,proto3" json:"need,omitempty"`
+	Topic         string                 `protobuf:"bytes,3,opt,name=topic,proto3" json:"topic,omitempty"` // where the target was found
+	Seq           uint64                 `protobuf:"varint,4,opt,name=seq,proto3" json:"seq,omitempty"`    // of its newest record there that the sender has; 0: none
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Reserve) Reset() {
 	*x = Reserve{}
-	mi := &file_dht_pb_dht_proto_msgTypes[17]
+	mi := &file_dht_pb_dht_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1199,7 +1321,7 @@ func (x *Reserve) String() string {
 func (*Reserve) ProtoMessage() {}
 
 func (x *Reserve) ProtoReflect() protoreflect.Message {
-	mi := &file_dht_pb_dht_proto_msgTypes[17]
+	mi := &file_dht_pb_dht_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1212,7 +1334,7 @@ func (x *Reserve) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Reserve.ProtoReflect.Descriptor instead.
 func (*Reserve) Descriptor() ([]byte, []int) {
-	return file_dht_pb_dht_proto_rawDescGZIP(), []int{17}
+	return file_dht_pb_dht_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Reserve) GetId() string {
@@ -1229,6 +1351,20 @@ func (x *Reserve) GetNeed() *Need {
 	return nil
 }
 
+func (x *Reserve) GetTopic() string {
+	if x != nil {
+		return x.Topic
+	}
+	return ""
+}
+
+func (x *Reserve) GetSeq() uint64 {
+	if x != nil {
+		return x.Seq
+	}
+	return 0
+}
+
 // Release gives a lease back; unknown ones are ignored.
 type Release struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1239,7 +1375,7 @@ type Release struct {
 
 func (x *Release) Reset() {
 	*x = Release{}
-	mi := &file_dht_pb_dht_proto_msgTypes[18]
+	mi := &file_dht_pb_dht_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1251,7 +1387,7 @@ func (x *Release) String() string {
 func (*Release) ProtoMessage() {}
 
 func (x *Release) ProtoReflect() protoreflect.Message {
-	mi := &file_dht_pb_dht_proto_msgTypes[18]
+	mi := &file_dht_pb_dht_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1264,7 +1400,7 @@ func (x *Release) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Release.ProtoReflect.Descriptor instead.
 func (*Release) Descriptor() ([]byte, []int) {
-	return file_dht_pb_dht_proto_rawDescGZIP(), []int{18}
+	return file_dht_pb_dht_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Release) GetId() string {
@@ -1279,13 +1415,14 @@ type ReserveResponse struct {
 	Error         string                 `protobuf:"bytes,1,opt,name=error,proto3" json:"error,omitempty"`
 	Lease         []byte                 `protobuf:"bytes,2,opt,name=lease,proto3" json:"lease,omitempty"`     // sealed by the target
 	Refusal       *Refusal               `protobuf:"bytes,3,opt,name=refusal,proto3" json:"refusal,omitempty"` // instead of a lease
+	Record        []byte                 `protobuf:"bytes,4,opt,name=record,proto3" json:"record,omitempty"`   // the target's newest in the topic, unless the sender has it
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ReserveResponse) Reset() {
 	*x = ReserveResponse{}
-	mi := &file_dht_pb_dht_proto_msgTypes[19]
+	mi := &file_dht_pb_dht_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1297,7 +1434,7 @@ func (x *ReserveResponse) String() string {
 func (*ReserveResponse) ProtoMessage() {}
 
 func (x *ReserveResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_dht_pb_dht_proto_msgTypes[19]
+	mi := &file_dht_pb_dht_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1310,7 +1447,7 @@ func (x *ReserveResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReserveResponse.ProtoReflect.Descriptor instead.
 func (*ReserveResponse) Descriptor() ([]byte, []int) {
-	return file_dht_pb_dht_proto_rawDescGZIP(), []int{19}
+	return file_dht_pb_dht_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ReserveResponse) GetError() string {
@@ -1334,6 +1471,13 @@ func (x *ReserveResponse) GetRefusal() *Refusal {
 	return nil
 }
 
+func (x *ReserveResponse) GetRecord() []byte {
+	if x != nil {
+		return x.Record
+	}
+	return nil
+}
+
 type Refusal struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Reason        string                 `protobuf:"bytes,1,opt,name=reason,proto3" json:"reason,omitempty"`
@@ -1345,7 +1489,7 @@ type Refusal struct {
 
 func (x *Refusal) Reset() {
 	*x = Refusal{}
-	mi := &file_dht_pb_dht_proto_msgTypes[20]
+	mi := &file_dht_pb_dht_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1357,7 +1501,7 @@ func (x *Refusal) String() string {
 func (*Refusal) ProtoMessage() {}
 
 func (x *Refusal) ProtoReflect() protoreflect.Message {
-	mi := &file_dht_pb_dht_proto_msgTypes[20]
+	mi := &file_dht_pb_dht_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1370,7 +1514,7 @@ func (x *Refusal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Refusal.ProtoReflect.Descriptor instead.
 func (*Refusal) Descriptor() ([]byte, []int) {
-	return file_dht_pb_dht_proto_rawDescGZIP(), []int{20}
+	return file_dht_pb_dht_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Refusal) GetReason() string {
@@ -1443,7 +1587,7 @@ const file_dht_pb_dht_proto_rawDesc = "" +
 	"\x06stream\x18\x02 \x01(\tR\x06stream\x12\x16\n" +
 	"\x06uplink\x18\x03 \x01(\x03R\x06uplink\x12\x18\n" +
 	"\apackets\x18\x04 \x01(\x03R\apackets\x12\x16\n" +
-	"\x06region\x18\x05 \x01(\tR\x06region\"\xd1\x01\n" +
+	"\x06region\x18\x05 \x01(\tR\x06region\"\xe9\x01\n" +
 	"\x05Query\x12\x14\n" +
 	"\x05topic\x18\x01 \x01(\tR\x05topic\x12\"\n" +
 	"\x04need\x18\x02 \x01(\v2\x0e.weir.dht.NeedR\x04need\x12\x18\n" +
@@ -1451,12 +1595,24 @@ const file_dht_pb_dht_proto_rawDesc = "" +
 	"\x06origin\x18\x04 \x01(\v2\x14.weir.dht.CoordinateR\x06origin\x12\x14\n" +
 	"\x05limit\x18\x05 \x01(\rR\x05limit\x12\x16\n" +
 	"\x06policy\x18\x06 \x01(\x04R\x06policy\x12\x18\n" +
-	"\aexplain\x18\a \x01(\bR\aexplain\"h\n" +
+	"\aexplain\x18\a \x01(\bR\aexplain\x12\x16\n" +
+	"\x06sealed\x18\b \x01(\bR\x06sealed\"\x94\x01\n" +
 	"\n" +
 	"QueryReply\x12\x16\n" +
 	"\x06sealed\x18\x01 \x03(\fR\x06sealed\x12\x12\n" +
 	"\x04held\x18\x02 \x01(\rR\x04held\x12.\n" +
-	"\brejected\x18\x03 \x03(\v2\x12.weir.dht.RejectedR\brejected\"4\n" +
+	"\brejected\x18\x03 \x03(\v2\x12.weir.dht.RejectedR\brejected\x12*\n" +
+	"\adigests\x18\x04 \x03(\v2\x10.weir.dht.DigestR\adigests\"\xc4\x01\n" +
+	"\x06Digest\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\fR\x04node\x12\x10\n" +
+	"\x03seq\x18\x02 \x01(\x04R\x03seq\x12\x10\n" +
+	"\x03age\x18\x03 \x01(\rR\x03age\x12\x16\n" +
+	"\x06stress\x18\x04 \x01(\rR\x06stress\x12\x1f\n" +
+	"\bheadroom\x18\x05 \x01(\x04H\x00R\bheadroom\x88\x01\x01\x12\x10\n" +
+	"\x03rtt\x18\x06 \x01(\rR\x03rtt\x12\x14\n" +
+	"\x05terms\x18\a \x03(\x02R\x05terms\x12\x14\n" +
+	"\x05addrs\x18\b \x03(\fR\x05addrsB\v\n" +
+	"\t_headroom\"4\n" +
 	"\bRejected\x12\x12\n" +
 	"\x04rule\x18\x01 \x01(\tR\x04rule\x12\x14\n" +
 	"\x05count\x18\x02 \x01(\rR\x05count\"\x19\n" +
@@ -1478,16 +1634,19 @@ const file_dht_pb_dht_proto_rawDesc = "" +
 	"\x0eReserveRequest\x12-\n" +
 	"\areserve\x18\x01 \x01(\v2\x11.weir.dht.ReserveH\x00R\areserve\x12-\n" +
 	"\arelease\x18\x02 \x01(\v2\x11.weir.dht.ReleaseH\x00R\areleaseB\x04\n" +
-	"\x02op\"=\n" +
+	"\x02op\"e\n" +
 	"\aReserve\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\"\n" +
-	"\x04need\x18\x02 \x01(\v2\x0e.weir.dht.NeedR\x04need\"\x19\n" +
+	"\x04need\x18\x02 \x01(\v2\x0e.weir.dht.NeedR\x04need\x12\x14\n" +
+	"\x05topic\x18\x03 \x01(\tR\x05topic\x12\x10\n" +
+	"\x03seq\x18\x04 \x01(\x04R\x03seq\"\x19\n" +
 	"\aRelease\x12\x0e\n" +
-	"\x02id\x18\x01 \x01(\tR\x02id\"j\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\"\x82\x01\n" +
 	"\x0fReserveResponse\x12\x14\n" +
 	"\x05error\x18\x01 \x01(\tR\x05error\x12\x14\n" +
 	"\x05lease\x18\x02 \x01(\fR\x05lease\x12+\n" +
-	"\arefusal\x18\x03 \x01(\v2\x11.weir.dht.RefusalR\arefusal\"T\n" +
+	"\arefusal\x18\x03 \x01(\v2\x11.weir.dht.RefusalR\arefusal\x12\x16\n" +
+	"\x06record\x18\x04 \x01(\fR\x06record\"T\n" +
 	"\aRefusal\x12\x16\n" +
 	"\x06reason\x18\x01 \x01(\tR\x06reason\x12\x16\n" +
 	"\x06detail\x18\x02 \x01(\tR\x06detail\x12\x19\n" +
@@ -1505,7 +1664,7 @@ func file_dht_pb_dht_proto_rawDescGZIP() []byte {
 	return file_dht_pb_dht_proto_rawDescData
 }
 
-var file_dht_pb_dht_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
+var file_dht_pb_dht_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
 var file_dht_pb_dht_proto_goTypes = []any{
 	(*Request)(nil),         // 0: weir.dht.Request
 	(*Response)(nil),        // 1: weir.dht.Response
@@ -1518,43 +1677,45 @@ var file_dht_pb_dht_proto_goTypes = []any{
 	(*Need)(nil),            // 8: weir.dht.Need
 	(*Query)(nil),           // 9: weir.dht.Query
 	(*QueryReply)(nil),      // 10: weir.dht.QueryReply
-	(*Rejected)(nil),        // 11: weir.dht.Rejected
-	(*Fetch)(nil),           // 12: weir.dht.Fetch
-	(*FetchReply)(nil),      // 13: weir.dht.FetchReply
-	(*Watch)(nil),           // 14: weir.dht.Watch
-	(*Event)(nil),           // 15: weir.dht.Event
-	(*ReserveRequest)(nil),  // 16: weir.dht.ReserveRequest
-	(*Reserve)(nil),         // 17: weir.dht.Reserve
-	(*Release)(nil),         // 18: weir.dht.Release
-	(*ReserveResponse)(nil), // 19: weir.dht.ReserveResponse
-	(*Refusal)(nil),         // 20: weir.dht.Refusal
+	(*Digest)(nil),          // 11: weir.dht.Digest
+	(*Rejected)(nil),        // 12: weir.dht.Rejected
+	(*Fetch)(nil),           // 13: weir.dht.Fetch
+	(*FetchReply)(nil),      // 14: weir.dht.FetchReply
+	(*Watch)(nil),           // 15: weir.dht.Watch
+	(*Event)(nil),           // 16: weir.dht.Event
+	(*ReserveRequest)(nil),  // 17: weir.dht.ReserveRequest
+	(*Reserve)(nil),         // 18: weir.dht.Reserve
+	(*Release)(nil),         // 19: weir.dht.Release
+	(*ReserveResponse)(nil), // 20: weir.dht.ReserveResponse
+	(*Refusal)(nil),         // 21: weir.dht.Refusal
 }
 var file_dht_pb_dht_proto_depIdxs = []int32{
 	2,  // 0: weir.dht.Request.advertise:type_name -> weir.dht.Advertise
 	9,  // 1: weir.dht.Request.query:type_name -> weir.dht.Query
-	12, // 2: weir.dht.Request.fetch:type_name -> weir.dht.Fetch
-	14, // 3: weir.dht.Request.watch:type_name -> weir.dht.Watch
+	13, // 2: weir.dht.Request.fetch:type_name -> weir.dht.Fetch
+	15, // 3: weir.dht.Request.watch:type_name -> weir.dht.Watch
 	4,  // 4: weir.dht.Response.advertise:type_name -> weir.dht.AdvertiseReply
 	10, // 5: weir.dht.Response.query:type_name -> weir.dht.QueryReply
-	13, // 6: weir.dht.Response.fetch:type_name -> weir.dht.FetchReply
-	15, // 7: weir.dht.Response.event:type_name -> weir.dht.Event
+	14, // 6: weir.dht.Response.fetch:type_name -> weir.dht.FetchReply
+	16, // 7: weir.dht.Response.event:type_name -> weir.dht.Event
 	3,  // 8: weir.dht.Advertise.entries:type_name -> weir.dht.Entry
 	5,  // 9: weir.dht.AdvertiseReply.results:type_name -> weir.dht.Result
 	7,  // 10: weir.dht.AdvertiseReply.coordinate:type_name -> weir.dht.Coordinate
 	6,  // 11: weir.dht.AdvertiseReply.closer:type_name -> weir.dht.Peer
 	8,  // 12: weir.dht.Query.need:type_name -> weir.dht.Need
 	7,  // 13: weir.dht.Query.origin:type_name -> weir.dht.Coordinate
-	11, // 14: weir.dht.QueryReply.rejected:type_name -> weir.dht.Rejected
-	7,  // 15: weir.dht.FetchReply.coordinate:type_name -> weir.dht.Coordinate
-	17, // 16: weir.dht.ReserveRequest.reserve:type_name -> weir.dht.Reserve
-	18, // 17: weir.dht.ReserveRequest.release:type_name -> weir.dht.Release
-	8,  // 18: weir.dht.Reserve.need:type_name -> weir.dht.Need
-	20, // 19: weir.dht.ReserveResponse.refusal:type_name -> weir.dht.Refusal
-	20, // [20:20] is the sub-list for method output_type
-	20, // [20:20] is the sub-list for method input_type
-	20, // [20:20] is the sub-list for extension type_name
-	20, // [20:20] is the sub-list for extension extendee
-	0,  // [0:20] is the sub-list for field type_name
+	12, // 14: weir.dht.QueryReply.rejected:type_name -> weir.dht.Rejected
+	11, // 15: weir.dht.QueryReply.digests:type_name -> weir.dht.Digest
+	7,  // 16: weir.dht.FetchReply.coordinate:type_name -> weir.dht.Coordinate
+	18, // 17: weir.dht.ReserveRequest.reserve:type_name -> weir.dht.Reserve
+	19, // 18: weir.dht.ReserveRequest.release:type_name -> weir.dht.Release
+	8,  // 19: weir.dht.Reserve.need:type_name -> weir.dht.Need
+	21, // 20: weir.dht.ReserveResponse.refusal:type_name -> weir.dht.Refusal
+	21, // [21:21] is the sub-list for method output_type
+	21, // [21:21] is the sub-list for method input_type
+	21, // [21:21] is the sub-list for extension type_name
+	21, // [21:21] is the sub-list for extension extendee
+	0,  // [0:21] is the sub-list for field type_name
 }
 
 func init() { file_dht_pb_dht_proto_init() }
@@ -1574,7 +1735,8 @@ func file_dht_pb_dht_proto_init() {
 		(*Response_Fetch)(nil),
 		(*Response_Event)(nil),
 	}
-	file_dht_pb_dht_proto_msgTypes[16].OneofWrappers = []any{
+	file_dht_pb_dht_proto_msgTypes[11].OneofWrappers = []any{}
+	file_dht_pb_dht_proto_msgTypes[17].OneofWrappers = []any{
 		(*ReserveRequest_Reserve)(nil),
 		(*ReserveRequest_Release)(nil),
 	}
@@ -1584,7 +1746,7 @@ func file_dht_pb_dht_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_dht_pb_dht_proto_rawDesc), len(file_dht_pb_dht_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   21,
+			NumMessages:   22,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -1,0 +1,303 @@
+package dht
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/protocol"
+	"github.com/multiformats/go-multiaddr"
+
+	"weir/capacity"
+	"weir/dht/pb"
+)
+
+// bytesPerPlacement is the aim for one placement, its reservation included.
+const bytesPerPlacement = 4_000
+
+// Whoever holds nothing is offered digests, and has the record from the node
+// that it takes.
+func TestPlaceByDigests(t *testing.T) {
+	nodes := newTestNetwork(t, 10)
+	seeker := newClient(t, nodes)
+	placed, d, err := seeker.Place(t.Context(), CapacityTopic(), view(), nil)
+	if err != nil {
+		t.Fatalf("Place: %v (%+v)", err, d)
+	}
+	r, err := capacity.Open(placed.Candidate.Sealed, time.Now())
+	if err != nil || r.Node != placed.Lease.Target || r.Seq != placed.Candidate.Record.Seq || r.URL == "" {
+		t.Errorf("record of the chosen %+v, %v; lease %+v", r, err, placed.Lease)
+	}
+	if len(d.Verdicts) < placeLimit {
+		t.Errorf("%d verdicts", len(d.Verdicts))
+	}
+	for _, v := range d.Verdicts {
+		if !v.Told || v.Score <= 0 || v.Age <= 0 || v.Age > 10_000 || len(v.Terms) != len(capacity.DefaultPolicy().Score) || v.Seq == 0 {
+			t.Errorf("verdict %+v", v)
+		}
+		if chosen := v.Node == d.Chosen; chosen != (v.URL != "") {
+			t.Errorf("chosen %v, URL %q", chosen, v.URL)
+		}
+	}
+	if d.Bytes > bytesPerPlacement {
+		t.Errorf("%d bytes for one placement", d.Bytes)
+	}
+	// A seeker that holds another version of the policy judges for itself.
+	other := capacity.DefaultPolicy()
+	other.Version = 7
+	judge, err := capacity.Compile(other)
+	if err != nil {
+		t.Fatal(err)
+	}
+	seeker.cfg.Judge = func() *capacity.Judge { return judge }
+	_, d, err = seeker.Place(t.Context(), CapacityTopic(), view(), nil)
+	if err != nil || slices.ContainsFunc(d.Verdicts, func(v Judged) bool { return v.Told }) {
+		t.Errorf("with another policy: %v, %+v", err, d.Verdicts)
+	}
+}
+
+// offering is a holder that offers what f returns.
+func offering(f func() []*pb.Digest) network.StreamHandler {
+	return answer(func(peer.ID, *pb.Request) *pb.Response {
+		d := f()
+		return &pb.Response{Op: &pb.Response_Query{Query: &pb.QueryReply{Held: uint32(len(d)), Digests: d}}}
+	})
+}
+
+// A holder can offer what it likes: nothing that it made up is used, and those
+// that another holder offers are found in spite of it.
+func TestPlaceInSpiteOfALyingHolder(t *testing.T) {
+	best := []float32{1, 1, 1, 1}
+	cases := []struct {
+		name   string
+		digest func(t *testing.T, real *testNode) []*pb.Digest
+	}{
+		{"nodes that do not exist", func(t *testing.T, _ *testNode) (list []*pb.Digest) {
+			for range queryLimit {
+				list = append(list, &pb.Digest{Node: []byte(idOf(t, newKey(t))), Seq: 9, Terms: best, Addrs: [][]byte{addr(t, "/ip4/127.0.0.1/tcp/1").Bytes()}})
+			}
+			return list
+		}},
+		{"records newer than there are", func(t *testing.T, real *testNode) []*pb.Digest {
+			return []*pb.Digest{{Node: []byte(real.ID()), Seq: math.MaxUint64, Terms: best}}
+		}},
+		{"a score beyond numbers", func(t *testing.T, real *testNode) []*pb.Digest {
+			return []*pb.Digest{{Node: []byte(real.ID()), Seq: 1, Terms: []float32{float32(math.Inf(1)), 1, 1, 1}}}
+		}},
+		{"too few terms", func(t *testing.T, real *testNode) []*pb.Digest {
+			return []*pb.Digest{{Node: []byte(real.ID()), Seq: 1, Terms: best[:2]}}
+		}},
+		{"too many addresses", func(t *testing.T, real *testNode) []*pb.Digest {
+			a := addr(t, "/ip4/127.0.0.1/tcp/1").Bytes()
+			return []*pb.Digest{{Node: []byte(real.ID()), Seq: 1, Terms: best, Addrs: [][]byte{a, a, a}}}
+		}},
+		{"more than was asked for", func(t *testing.T, real *testNode) []*pb.Digest {
+			return slices.Repeat([]*pb.Digest{{Node: []byte(real.ID()), Seq: 1, Terms: best}}, queryLimit+1)
+		}},
+	}
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			nodes := newTestNetwork(t, 3)
+			seeker := newClient(t, nodes)
+			liar := newFake(t, nodes[0].info(), map[protocol.ID]network.StreamHandler{
+				testRecords: offering(func() []*pb.Digest { return c.digest(t, nodes[1]) }),
+			})
+			if err := seeker.Host().Connect(t.Context(), peer.AddrInfo{ID: liar.host.ID(), Addrs: liar.host.Addrs()}); err != nil {
+				t.Fatal(err)
+			}
+			eventually(t, func() error {
+				if !slices.Contains(seeker.Holders(CapacityTopic()), liar.host.ID()) {
+					return errors.New("the liar is not known yet")
+				}
+				return nil
+			})
+			seeker.reach.answered(time.Now(), liar.host.ID(), time.Microsecond) // the nearest
+			placed, d, err := seeker.Place(t.Context(), CapacityTopic(), view(), nil)
+			if err != nil {
+				t.Fatalf("Place: %v; asked %+v, reservations %+v", err, d.Asked, d.Reservations)
+			}
+			if d.Asked[0].Holder != liar.host.ID() {
+				t.Errorf("asked %+v", d.Asked)
+			}
+			r, err := capacity.Open(placed.Candidate.Sealed, time.Now())
+			if err != nil || r.Node != placed.Lease.Target {
+				t.Errorf("placed on %+v, %v", r, err)
+			}
+			if d.TotalMillis > 500 {
+				t.Errorf("took %v ms", d.TotalMillis)
+			}
+		})
+	}
+}
+
+// What comes with a lease is used only if it is the target's own, newest and
+// fit; otherwise the lease goes back and the next is tried.
+func TestLeaseWithABadRecord(t *testing.T) {
+	stranger := newKey(t)
+	cases := []struct {
+		name   string
+		record func(f *fake) []byte
+		reason string
+	}{
+		{"none", func(*fake) []byte { return nil }, "unproven"},
+		{"no record", func(*fake) []byte { return []byte("x") }, "unproven"},
+		{"another node's", func(f *fake) []byte {
+			r := f.record()
+			r.Node = idOf(t, stranger)
+			return seal(t, r, stranger)
+		}, "unproven"},
+		{"an older one", func(f *fake) []byte {
+			r := f.record()
+			r.Seq = 1
+			return seal(t, r, f.key)
+		}, "unproven"},
+		{"one that has run out", func(f *fake) []byte {
+			r := f.record()
+			r.Issued = r.Issued.Add(-time.Hour)
+			return seal(t, r, f.key)
+		}, "unproven"},
+		{"a stream's", func(f *fake) []byte {
+			r := f.record()
+			r.Carries = &capacity.Carriage{Stream: "a", Origin: true, Path: []peer.ID{r.Node}}
+			return seal(t, r, f.key)
+		}, "unproven"},
+		{"one that the policy forbids", func(f *fake) []byte {
+			r := f.record()
+			r.State = capacity.Draining
+			return seal(t, r, f.key)
+		}, "state"},
+	}
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			nodes := newTestNetwork(t, 1)
+			seeker := newClient(t, nodes)
+			f, clerk := fakeTarget(t, nodes, func(f *fake, from peer.ID, req *pb.Reserve) *pb.ReserveResponse {
+				return &pb.ReserveResponse{Lease: f.lease(t, from, req), Record: c.record(f)}
+			})
+			seeker.reach.failed(time.Now(), f.host.ID(), unreachable) // no holder
+			_, d, err := seeker.Place(t.Context(), CapacityTopic(), view(), []peer.ID{nodes[0].ID()})
+			var refusal *capacity.Refusal
+			if !errors.As(err, &refusal) || refusal.Reason != c.reason || len(d.Reservations) != 1 || d.Reservations[0].Reason != c.reason {
+				t.Fatalf("error %v; reservations %+v", err, d.Reservations)
+			}
+			eventually(t, func() error {
+				if reserved, released := clerk.seen(); len(reserved) != 1 || !slices.Equal(reserved, released) {
+					return fmt.Errorf("reserved %v, released %v", reserved, released)
+				}
+				return nil
+			})
+		})
+	}
+}
+
+// Two hundred seekers read the same records, which nobody renews meanwhile, of
+// forty nodes with room for ten each. Each asks two of eight holders. Hardly
+// any chooses a node that is full by then.
+func TestSeekersOfStaleRecordsDoNotHerd(t *testing.T) {
+	const seekers, targets, room, holders, runs = 200, 40, 10, 8, 5
+	judge, err := capacity.Compile(capacity.DefaultPolicy())
+	if err != nil {
+		t.Fatal(err)
+	}
+	seeker := &Node{cfg: Config{Judge: func() *capacity.Judge { return judge }}, host: fakeHost{}, newest: newNewestLog()}
+	now := time.Now()
+	rejected := 0
+	for range runs {
+		var nodes []*Node
+		for range holders {
+			nodes = append(nodes, &Node{cfg: seeker.cfg, table: newTable(defaultTableLimits()), host: fakeHost{}})
+		}
+		for i := range targets {
+			// Some are half used, some free: the plain best would be a few.
+			r := capacity.Record{
+				Node: peer.ID(fmt.Sprintf("target %d", i)), Seq: 1, TTL: time.Minute, URL: "http://127.0.0.1:1",
+				Sessions: capacity.Usage{Used: int64(i % 4), Limit: room + int64(i%4)},
+			}
+			for _, n := range nodes {
+				if err := n.table.put(now, CapacityTopic(), r, []byte("sealed")); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		rnd := newRand()
+		taken := make(map[peer.ID]int)
+		for range seekers {
+			q := &finding{n: seeker, offers: make(map[peer.ID]offer)}
+			for _, h := range rnd.Perm(holders)[:asksFirst] {
+				offers, _, _ := nodes[h].offers(CapacityTopic(), view(), capacity.Record{}, nil, placeLimit, askersPerQuery)
+				for _, o := range offers {
+					o.holder = peer.ID(fmt.Sprint(h))
+					q.offered(now, o)
+				}
+			}
+			first := seeker.picks(rankedByScore(q.offers))[0].Record.Node
+			if taken[first] == room {
+				rejected++
+			} else {
+				taken[first]++
+			}
+		}
+	}
+	share := float64(rejected) / (runs * seekers)
+	t.Logf("%.1f %% of first choices were full by then", share*100)
+	if share > 0.02 {
+		t.Errorf("%.1f %% of first choices were full by then, want hardly any", share*100)
+	}
+}
+
+func TestShadowsDoNotHideTheLastRoom(t *testing.T) {
+	judge, err := capacity.Compile(capacity.DefaultPolicy())
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := &Node{cfg: Config{Judge: func() *capacity.Judge { return judge }}, table: newTable(defaultTableLimits()), host: fakeHost{}}
+	r := rec("a", 1, time.Minute)
+	r.URL, r.Sessions.Limit, r.Uplink.Limit = "http://127.0.0.1:1", 2, 1_000_000_000
+	if err := n.table.put(time.Now(), CapacityTopic(), r, []byte("x")); err != nil {
+		t.Fatal(err)
+	}
+	need := view()
+	need.Uplink = math.MaxInt64 // fits nowhere
+	if o, _, _ := n.offers(CapacityTopic(), need, capacity.Record{}, nil, 4, 1); len(o) != 0 {
+		t.Errorf("offered for a need beyond all limits: %+v", o)
+	}
+	var stress []float64
+	for range 4 {
+		o, held, _ := n.offers(CapacityTopic(), view(), capacity.Record{}, nil, 4, 1)
+		if len(o) != 1 || held != 1 {
+			t.Fatalf("offers %+v", o)
+		}
+		if o[0].Record.Sessions.Used != 0 {
+			t.Error("the shadow got into the record")
+		}
+		stress = append(stress, o[0].stress)
+	}
+	if want := []float64{0, 0.5, 0, 0}; !slices.Equal(stress, want) {
+		t.Errorf("stress as offered %v, want %v", stress, want)
+	}
+	// The next record makes up for it.
+	r.Seq, r.Sessions.Used = 2, 1
+	if err := n.table.put(time.Now(), CapacityTopic(), r, []byte("y")); err != nil {
+		t.Fatal(err)
+	}
+	if o, _, _ := n.offers(CapacityTopic(), view(), capacity.Record{}, nil, 4, 1); o[0].stress != 0.5 {
+		t.Errorf("stress after a new record %v", o[0].stress)
+	}
+}
+
+func TestDialable(t *testing.T) {
+	var all []multiaddr.Multiaddr
+	for _, s := range []string{"/ip4/192.0.2.1/tcp/1", "/ip4/192.0.2.2/tcp/1", "/ip4/192.0.2.1/udp/1/quic-v1"} {
+		all = append(all, addr(t, s))
+	}
+	for n, want := range [][]multiaddr.Multiaddr{{}, all[:1], all[:2], {all[0], all[2]}} {
+		if got := dialable(all[:n]); !slices.EqualFunc(got, want, multiaddr.Multiaddr.Equal) {
+			t.Errorf("of %v: %v, want %v", all[:n], got, want)
+		}
+	}
+}
