@@ -513,6 +513,9 @@ func (s *SFU) trickle(w http.ResponseWriter, r *http.Request) error {
 	}
 	sess.patch.Lock()
 	defer sess.patch.Unlock()
+	if sess.over {
+		return &reply{http.StatusNotFound, "the session has ended: start a new one by POST", 0}
+	}
 	restart := f.ufrag != "" && f.ufrag != sess.ufrag
 	// A client that trickles may leave If-Match out where its ufrag says which
 	// ICE session it means; a restart is for whatever there is ("*").

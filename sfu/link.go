@@ -290,9 +290,13 @@ func (l *Link) fail(why string) {
 
 // run owns the link: when it returns, nothing of it is left.
 func (l *Link) run() {
+	negotiated := make(chan struct{})
 	l.start(l.read)
 	l.start(l.write)
-	l.start(l.negotiate)
+	l.start(func() {
+		defer close(negotiated)
+		l.negotiate()
+	})
 	beat := time.NewTicker(heartbeat)
 	defer beat.Stop()
 	setup := time.NewTimer(linkSetup)
@@ -340,6 +344,9 @@ loop:
 		in.end(reason)
 	}
 	_ = l.signal.Close()
+	// A description that is set while the connection closes would make pion
+	// start an ICE agent that nobody ends.
+	<-negotiated
 	_ = l.pc.GracefulClose()
 	l.wait()
 	l.sfu.event(Event{Kind: "link.closed", Peer: l.Peer, Detail: l.why})

@@ -55,8 +55,9 @@ type session struct {
 	sources []*source // a publisher's
 	release func()    // a viewer's hold on the stream
 
-	// patch is held while a PATCH is served.
+	// patch is held while a PATCH is served, and while the connection closes.
 	patch      sync.Mutex
+	over       bool // closed
 	etag       string
 	offer      string // the client's last, to build a restart on
 	ufrag      string // the client's
@@ -217,7 +218,10 @@ func (s *session) watch() {
 	sfu.tombs.add(s.id)
 	sfu.mu.Unlock()
 	sfu.cfg.Ledger.End(s.entry)
+	s.patch.Lock() // a restart that is under way would make an ICE agent that nobody ends
+	s.over = true
 	_ = s.pc.GracefulClose()
+	s.patch.Unlock()
 	s.wait()
 	close(s.done)
 	sfu.event(Event{Kind: "session.closed", Stream: s.stream.Name, Session: s.id, Detail: why, Elapsed: milliseconds(time.Since(s.began))})
