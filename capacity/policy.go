@@ -112,34 +112,35 @@ func Compile(p Policy) (*Judge, error) {
 		errs = append(errs, fmt.Errorf("policy: name: %w", err))
 	}
 	seen := map[string]bool{ruleScore: true}
-	name := func(what, s string) {
+	name := func(list string, i int, s string) {
+		fault := func(err error) { errs = append(errs, &partError{list, i, s, err}) }
 		switch err := checkLabel(s, MaxLabel); {
 		case err != nil:
-			errs = append(errs, fmt.Errorf("%s %q: name: %w", what, s, err))
+			fault(fmt.Errorf("name: %w", err))
 		case s == "":
-			errs = append(errs, fmt.Errorf("a %s has no name", what))
+			fault(errors.New("it has no name"))
 		case seen[s]:
-			errs = append(errs, fmt.Errorf("%s %q: the name is taken", what, s))
+			fault(errors.New("the name is taken"))
 		}
 		seen[s] = true
 	}
-	for _, r := range p.Filter {
-		name("rule", r.Name)
+	for i, r := range p.Filter {
+		name(filterList, i, r.Name)
 		prog, err := j.compile(r.Expr, "a condition", (*nature.Nature).IsBool)
 		if err != nil {
-			errs = append(errs, fmt.Errorf("rule %q: %w", r.Name, err))
+			errs = append(errs, &partError{filterList, i, r.Name, err})
 		}
 		j.filter = append(j.filter, prog)
 	}
 	clear(seen)
-	for _, t := range p.Score {
-		name("term", t.Name)
+	for i, t := range p.Score {
+		name(scoreList, i, t.Name)
 		if !(math.Abs(t.Weight) <= maxWeight) { // so that NaN fails
-			errs = append(errs, fmt.Errorf("term %q: weight %v is not within ±%v", t.Name, t.Weight, float64(maxWeight)))
+			errs = append(errs, &partError{scoreList, i, t.Name, fmt.Errorf("weight %v is not within ±%v", t.Weight, float64(maxWeight))})
 		}
 		prog, err := j.compile(t.Expr, "a number", (*nature.Nature).IsNumber)
 		if err != nil {
-			errs = append(errs, fmt.Errorf("term %q: %w", t.Name, err))
+			errs = append(errs, &partError{scoreList, i, t.Name, err})
 		}
 		j.score = append(j.score, prog)
 	}
@@ -147,6 +148,33 @@ func Compile(p Policy) (*Judge, error) {
 		return nil, errors.Join(errs...)
 	}
 	return j, nil
+}
+
+// A partError is a mistake in one rule or term of a policy.
+type partError struct {
+	list  string // filterList or scoreList
+	index int
+	name  string
+	err   error
+}
+
+const filterList, scoreList = "filter", "score"
+
+func (e *partError) what() string {
+	if e.list == filterList {
+		return "rule"
+	}
+	return "term"
+}
+
+func (e *partError) Error() string { return fmt.Sprintf("%s %q: %v", e.what(), e.name, e.err) }
+func (e *partError) Unwrap() error { return e.err }
+
+// as is j under another version.
+func (j *Judge) as(version uint64) *Judge {
+	k := *j
+	k.policy.Version = version
+	return &k
 }
 
 // Policy returns what was compiled.

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"math"
 	"math/rand/v2"
+	"reflect"
 	"slices"
 	"time"
 
@@ -25,62 +26,84 @@ const (
 // Facts are what a policy's expressions can say about a record: r.… about the
 // candidate's, me.… about our own. All numbers are floating point.
 type Facts struct {
-	Node    string `expr:"node"`    // peer ID
-	State   string `expr:"state"`   // "active", "draining", "full"
-	Region  string `expr:"region"`  //
-	Zone    string `expr:"zone"`    //
-	Release string `expr:"release"` //
+	Node    string `expr:"node" doc:"peer ID"`
+	State   string `expr:"state" doc:"active, draining or full"`
+	Region  string `expr:"region" doc:"operator's label"`
+	Zone    string `expr:"zone" doc:"operator's label"`
+	Release string `expr:"release" doc:"version of the software"`
 
-	Features []string `expr:"features"` // for "x" in r.features
+	Features []string `expr:"features" doc:"protocol features, for \"x\" in r.features"`
 
-	Self     bool    `expr:"self"`     // the record is our own
-	URL      bool    `expr:"url"`      // it serves WHIP and WHEP
-	Believed float64 `expr:"believed"` // 0…1, by our own experience; 1 is trusted
-	Stress   float64 `expr:"stress"`   // 0…1 and beyond
-	Policy   float64 `expr:"policy"`   // version held
+	Self     bool    `expr:"self" doc:"the record is our own"`
+	URL      bool    `expr:"url" doc:"it serves WHIP and WHEP"`
+	Believed float64 `expr:"believed" doc:"0…1, by our own experience; 1 is trusted"`
+	Stress   float64 `expr:"stress" doc:"0…1 and beyond: the largest of used/limit"`
+	Policy   float64 `expr:"policy" doc:"version of the policy held"`
 
 	// For each resource: used, limit (0: none), and free = limit − used, or
 	// Unlimited. What is reserved is not free.
-	UplinkUsed    float64 `expr:"uplink_used"` // bit/s
-	UplinkLimit   float64 `expr:"uplink_limit"`
-	UplinkFree    float64 `expr:"uplink_free"`
-	DownlinkUsed  float64 `expr:"downlink_used"` // bit/s
-	DownlinkLimit float64 `expr:"downlink_limit"`
-	DownlinkFree  float64 `expr:"downlink_free"`
-	PacketsUsed   float64 `expr:"packets_used"` // packets/s
-	PacketsLimit  float64 `expr:"packets_limit"`
-	PacketsFree   float64 `expr:"packets_free"`
-	SessionsUsed  float64 `expr:"sessions_used"`
-	SessionsLimit float64 `expr:"sessions_limit"`
-	SessionsFree  float64 `expr:"sessions_free"`
-	StreamsUsed   float64 `expr:"streams_used"`
-	StreamsLimit  float64 `expr:"streams_limit"`
-	StreamsFree   float64 `expr:"streams_free"`
-	Reserved      float64 `expr:"reserved"`  // bit/s
-	Cores         float64 `expr:"cores"`     //
-	CPU           float64 `expr:"cpu"`       // share of the CPU limit in use; 0 without a limit
-	CPUShare      float64 `expr:"cpu_share"` // share of the cores in use
+	UplinkUsed    float64 `expr:"uplink_used" doc:"bit/s"`
+	UplinkLimit   float64 `expr:"uplink_limit" doc:"bit/s; 0: none"`
+	UplinkFree    float64 `expr:"uplink_free" doc:"bit/s; 1e15 without a limit; what is reserved is not free"`
+	DownlinkUsed  float64 `expr:"downlink_used" doc:"bit/s"`
+	DownlinkLimit float64 `expr:"downlink_limit" doc:"bit/s; 0: none"`
+	DownlinkFree  float64 `expr:"downlink_free" doc:"bit/s; 1e15 without a limit"`
+	PacketsUsed   float64 `expr:"packets_used" doc:"packets/s"`
+	PacketsLimit  float64 `expr:"packets_limit" doc:"packets/s; 0: none"`
+	PacketsFree   float64 `expr:"packets_free" doc:"packets/s; 1e15 without a limit"`
+	SessionsUsed  float64 `expr:"sessions_used" doc:"count, leases included"`
+	SessionsLimit float64 `expr:"sessions_limit" doc:"count; 0: none"`
+	SessionsFree  float64 `expr:"sessions_free" doc:"count; 1e15 without a limit"`
+	StreamsUsed   float64 `expr:"streams_used" doc:"count"`
+	StreamsLimit  float64 `expr:"streams_limit" doc:"count; 0: none"`
+	StreamsFree   float64 `expr:"streams_free" doc:"count; 1e15 without a limit"`
+	Reserved      float64 `expr:"reserved" doc:"bit/s promised and not yet used"`
+	Cores         float64 `expr:"cores" doc:"CPU cores it may use"`
+	CPU           float64 `expr:"cpu" doc:"share of the CPU limit in use; 0 without a limit"`
+	CPUShare      float64 `expr:"cpu_share" doc:"share of the cores in use"`
 
 	// About the stream, in records of a stream's topic.
-	Carries      bool    `expr:"carries"`       // it is such a record
-	Origin       bool    `expr:"origin"`        // the publisher is connected there
-	Loop         bool    `expr:"loop"`          // we are on its path from the origin
-	Depth        float64 `expr:"depth"`         // cascade links to the origin
-	ParentRTT    float64 `expr:"parent_rtt"`    // ms
-	Viewers      float64 `expr:"viewers"`       //
-	Children     float64 `expr:"children"`      // cascade pulls served
-	ChildrenFree float64 `expr:"children_free"` // more that may be; Unlimited without a limit
+	Carries      bool    `expr:"carries" doc:"it is a record of the stream asked for; the next seven are about that stream"`
+	Origin       bool    `expr:"origin" doc:"the publisher is connected there"`
+	Loop         bool    `expr:"loop" doc:"we are on its path from the origin"`
+	Depth        float64 `expr:"depth" doc:"cascade links to the origin"`
+	ParentRTT    float64 `expr:"parent_rtt" doc:"ms to whom it pulls from"`
+	Viewers      float64 `expr:"viewers" doc:"count"`
+	Children     float64 `expr:"children" doc:"cascade pulls served"`
+	ChildrenFree float64 `expr:"children_free" doc:"more that may be; 1e15 without a limit"`
 }
 
 // Wants are what a policy's expressions can say about the need, as q.…
 type Wants struct {
-	Purpose string  `expr:"purpose"` // "view", "publish", "cascade"
-	Stream  string  `expr:"stream"`
-	Region  string  `expr:"region"` // "" if any will do
-	Uplink  float64 `expr:"uplink"` // bit/s
-	Packets float64 `expr:"packets"`
-	Depth   float64 `expr:"depth"`  // the policy's: how deep whoever pulls may come to be
-	Fanout  float64 `expr:"fanout"` // the policy's; 0: not bounded
+	Purpose string  `expr:"purpose" doc:"view, publish or cascade"`
+	Stream  string  `expr:"stream" doc:"its name"`
+	Region  string  `expr:"region" doc:"wanted; \"\" if any will do"`
+	Uplink  float64 `expr:"uplink" doc:"bit/s"`
+	Packets float64 `expr:"packets" doc:"packets/s"`
+	Depth   float64 `expr:"depth" doc:"the policy's: how deep whoever pulls may come to be"`
+	Fanout  float64 `expr:"fanout" doc:"the policy's; 0: not bounded"`
+}
+
+// A Field is a name that a policy's expressions may use.
+type Field struct {
+	Name string `json:"name"` // such as r.stress
+	Type string `json:"type"` // "number", "string", "condition", "list of strings"
+	Doc  string `json:"doc"`  // unit and meaning
+}
+
+// PolicyFields lists every name that expressions may use. What is said of r is
+// true of me, our own record, too.
+func PolicyFields() []Field {
+	var list []Field
+	add := func(prefix string, v any) {
+		for f := range reflect.TypeOf(v).Fields() {
+			kind := map[reflect.Kind]string{reflect.Float64: "number", reflect.String: "string", reflect.Bool: "condition", reflect.Slice: "list of strings"}[f.Type.Kind()]
+			list = append(list, Field{prefix + f.Tag.Get("expr"), kind, f.Tag.Get("doc")})
+		}
+	}
+	add("r.", Facts{})
+	add("q.", Wants{})
+	return append(list, Field{"rtt", "number", "ms to the candidate and back, as predicted; 0 if unknown"})
 }
 
 // environment is what expressions run in.

@@ -21,8 +21,10 @@ const (
 	DefaultTTL = 15 * time.Second
 	// MaxTTL bounds what a publisher may ask for.
 	MaxTTL = 60 * time.Second
-	// MaxClockSkew is how far a publisher's clock may be off ours.
-	MaxClockSkew = 10 * time.Second
+	// MaxClockSkew is how far a publisher's clock may be off ours: both may be
+	// five minutes wrong, in opposite directions. How old a record is shows by
+	// when it came in; its own clock only bounds replays.
+	MaxClockSkew = 11 * time.Minute
 	// MaxAddrs bounds the libp2p addresses in a record.
 	MaxAddrs = 6
 	// MaxLabel bounds region and zone, in bytes.

@@ -821,6 +821,68 @@ func (x *Ticket) GetExpires() uint64 {
 	return 0
 }
 
+// Policy: domain "weir-policy", payload type 0x300004. The signer is the
+// network's operator.
+type Policy struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Version       uint64                 `protobuf:"varint,1,opt,name=version,proto3" json:"version,omitempty"` // the higher one wins, whatever the text says
+	Issued        uint64                 `protobuf:"varint,2,opt,name=issued,proto3" json:"issued,omitempty"`   // Unix ms, by the operator's clock
+	Text          []byte                 `protobuf:"bytes,3,opt,name=text,proto3" json:"text,omitempty"`        // YAML
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Policy) Reset() {
+	*x = Policy{}
+	mi := &file_capacity_pb_capacity_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Policy) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Policy) ProtoMessage() {}
+
+func (x *Policy) ProtoReflect() protoreflect.Message {
+	mi := &file_capacity_pb_capacity_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Policy.ProtoReflect.Descriptor instead.
+func (*Policy) Descriptor() ([]byte, []int) {
+	return file_capacity_pb_capacity_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *Policy) GetVersion() uint64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+func (x *Policy) GetIssued() uint64 {
+	if x != nil {
+		return x.Issued
+	}
+	return 0
+}
+
+func (x *Policy) GetText() []byte {
+	if x != nil {
+		return x.Text
+	}
+	return nil
+}
+
 var File_capacity_pb_capacity_proto protoreflect.FileDescriptor
 
 const file_capacity_pb_capacity_proto_rawDesc = "" +
@@ -894,7 +956,11 @@ const file_capacity_pb_capacity_proto_rawDesc = "" +
 	"\x04from\x18\x05 \x01(\fR\x04from\x12\x16\n" +
 	"\x06source\x18\x06 \x01(\fR\x06source\x12!\n" +
 	"\fsource_addrs\x18\a \x03(\fR\vsourceAddrs\x12\x18\n" +
-	"\aexpires\x18\b \x01(\x04R\aexpires*+\n" +
+	"\aexpires\x18\b \x01(\x04R\aexpires\"N\n" +
+	"\x06Policy\x12\x18\n" +
+	"\aversion\x18\x01 \x01(\x04R\aversion\x12\x16\n" +
+	"\x06issued\x18\x02 \x01(\x04R\x06issued\x12\x12\n" +
+	"\x04text\x18\x03 \x01(\fR\x04text*+\n" +
 	"\x05State\x12\n" +
 	"\n" +
 	"\x06ACTIVE\x10\x00\x12\f\n" +
@@ -918,7 +984,7 @@ func file_capacity_pb_capacity_proto_rawDescGZIP() []byte {
 }
 
 var file_capacity_pb_capacity_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_capacity_pb_capacity_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
+var file_capacity_pb_capacity_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
 var file_capacity_pb_capacity_proto_goTypes = []any{
 	(State)(0),         // 0: weir.capacity.State
 	(Purpose)(0),       // 1: weir.capacity.Purpose
@@ -929,6 +995,7 @@ var file_capacity_pb_capacity_proto_goTypes = []any{
 	(*Need)(nil),       // 6: weir.capacity.Need
 	(*Lease)(nil),      // 7: weir.capacity.Lease
 	(*Ticket)(nil),     // 8: weir.capacity.Ticket
+	(*Policy)(nil),     // 9: weir.capacity.Policy
 }
 var file_capacity_pb_capacity_proto_depIdxs = []int32{
 	0,  // 0: weir.capacity.Record.state:type_name -> weir.capacity.State
@@ -960,7 +1027,7 @@ func file_capacity_pb_capacity_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_capacity_pb_capacity_proto_rawDesc), len(file_capacity_pb_capacity_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   7,
+			NumMessages:   8,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
