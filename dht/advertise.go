@@ -12,8 +12,11 @@ import (
 
 const (
 	sampleEvery = 250 * time.Millisecond
-	publishGap  = 500 * time.Millisecond // least time between two records of one topic
+	publishGap  = 500 * time.Millisecond // least time between two records of one topic that tell news
 	keepalive   = 5 * time.Second        // most time between them
+	// indexKeepalive is how often a record in the index of regions is renewed,
+	// whatever its node's load.
+	indexKeepalive = 20 * time.Second
 	// streamGap is the least time between two records of one stream when
 	// nothing but the node's load has changed: a node may carry many.
 	streamGap = 2 * time.Second
@@ -33,7 +36,9 @@ type claim struct {
 // gone, soon what has changed, and everything once per keepalive. Its state is
 // owned by run.
 type advertiser struct {
-	sample   func() (capacity.Record, []capacity.Carriage)
+	sample func() (capacity.Record, []capacity.Carriage)
+	// homes are the topics of the capacity record, given its region.
+	homes    func(now time.Time, region string) []Topic
 	publish  func([]claim)
 	withdraw func([]Topic)
 	kick     chan struct{}
@@ -42,13 +47,14 @@ type advertiser struct {
 }
 
 type published struct {
-	at     time.Time
-	record capacity.Record
+	at, news time.Time
+	record   capacity.Record
 }
 
-func newAdvertiser(sample func() (capacity.Record, []capacity.Carriage), publish func([]claim), withdraw func([]Topic)) advertiser {
+func newAdvertiser(sample func() (capacity.Record, []capacity.Carriage), homes func(time.Time, string) []Topic, publish func([]claim), withdraw func([]Topic)) advertiser {
 	return advertiser{
 		sample:   sample,
+		homes:    homes,
 		publish:  publish,
 		withdraw: withdraw,
 		kick:     make(chan struct{}, 1),
@@ -95,7 +101,10 @@ func (a *advertiser) run(ctx context.Context) error {
 // it did not allow all.
 func (a *advertiser) due(now time.Time, r capacity.Record, carries []capacity.Carriage, kicked bool) (claims []claim, gone []Topic, owed bool) {
 	r.Carries = nil
-	all := []claim{{CapacityTopic(), r}}
+	var all []claim
+	for _, topic := range a.homes(now, r.Region) {
+		all = append(all, claim{topic, r})
+	}
 	for _, c := range carries {
 		s := r
 		s.Carries = &c
@@ -103,11 +112,15 @@ func (a *advertiser) due(now time.Time, r capacity.Record, carries []capacity.Ca
 	}
 	for _, c := range all {
 		last, known := a.last[c.topic]
+		news := now // when it was last published for another reason than time
 		switch since := now.Sub(last.at); {
 		case !known:
-		case since >= keepalive:
-		case since < publishGap:
+		case since >= keepalive && c.topic != regionsTopic, since >= indexKeepalive:
+			news = last.news
+		case now.Sub(last.news) < publishGap:
 			owed = owed || kicked
+			continue
+		case c.topic == regionsTopic:
 			continue
 		case kicked:
 		case carriageChanged(last.record.Carries, c.record.Carries):
@@ -117,7 +130,7 @@ func (a *advertiser) due(now time.Time, r capacity.Record, carries []capacity.Ca
 			continue
 		}
 		claims = append(claims, c)
-		a.last[c.topic] = published{now, c.record}
+		a.last[c.topic] = published{now, news, c.record}
 	}
 	for topic := range a.last {
 		if !slices.ContainsFunc(all, func(c claim) bool { return c.topic == topic }) {

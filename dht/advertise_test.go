@@ -33,6 +33,7 @@ func (p *play) advertiser() advertiser {
 			defer p.mu.Unlock()
 			return p.record, slices.Clone(p.streams)
 		},
+		func(time.Time, string) []Topic { return []Topic{testHome} },
 		func(claims []claim) {
 			for _, c := range claims {
 				p.note("+", c.topic)

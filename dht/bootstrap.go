@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"math/rand/v2"
 	"slices"
 	"sync"
@@ -27,23 +26,7 @@ const (
 
 // ParseBootstrap reads a bootstrap peer's address, which ends in /p2p/ and its
 // peer ID.
-func ParseBootstrap(s string) (peer.AddrInfo, error) {
-	a, err := multiaddr.NewMultiaddr(s)
-	if err != nil {
-		return peer.AddrInfo{}, fmt.Errorf("bootstrap address %q is not a multiaddr such as /ip4/192.0.2.1/tcp/4001/p2p/12D3Koo…: %w", s, err)
-	}
-	if _, err := a.ValueForProtocol(multiaddr.P_P2P); err != nil {
-		return peer.AddrInfo{}, fmt.Errorf("bootstrap address %q lacks the peer ID: append /p2p/ and the ID, which the other node prints at start, keeps in its ready file as peer_id and shows in weir status", s)
-	}
-	info, err := peer.AddrInfoFromP2pAddr(a)
-	if err != nil {
-		return peer.AddrInfo{}, fmt.Errorf("bootstrap address %q: %w", s, err)
-	}
-	if len(info.Addrs) == 0 {
-		return peer.AddrInfo{}, fmt.Errorf("bootstrap address %q says who but not where: put an address such as /ip4/192.0.2.1/tcp/4001 before /p2p/", s)
-	}
-	return *info, nil
-}
+func ParseBootstrap(s string) (peer.AddrInfo, error) { return parsePeerAddr("bootstrap address", s) }
 
 // A backoff spaces out attempts: twice as long each time, ±25 % by chance so
 // that many nodes do not come at once.
@@ -103,7 +86,11 @@ func (n *Node) keepConnected(ctx context.Context, ai peer.AddrInfo, tried func()
 		if n.host.Network().Connectedness(ai.ID) != network.Connected {
 			if err := n.connect(ctx, ai); err == nil {
 				retry.reset()
-				n.log.Info("bootstrap peer connected", "peer", ai.ID)
+				if n.member(ai.ID) {
+					n.log.Info("bootstrap peer connected", "peer", ai.ID)
+				} else {
+					n.log.Warn("bootstrap peer is no node of this network: give both the same --network, or name another peer", "peer", ai.ID)
+				}
 			} else if ctx.Err() == nil {
 				pause = retry.wait(rand.Float64())
 				n.log.Warn("bootstrap peer not reached, trying again", "peer", ai.ID, "in", pause.Round(time.Millisecond), "err", err)
@@ -133,7 +120,7 @@ func (n *Node) clearBackoff(id peer.ID) {
 	}
 }
 
-// rejoin tries the remembered peers whenever the routing table is empty, with
+// rejoin tries the listed servers and the remembered peers whenever the routing table is empty, with
 // back-off, and makes kad-dht look at connected peers again. Tried is called
 // after the first round.
 func (n *Node) rejoin(ctx context.Context, remembered []peer.AddrInfo, tried func()) error {
@@ -145,7 +132,7 @@ func (n *Node) rejoin(ctx context.Context, remembered []peer.AddrInfo, tried fun
 			retry.reset()
 		} else {
 			remembered = n.recall(remembered)
-			n.connectAny(ctx, remembered, tried)
+			n.connectAny(ctx, slices.Concat(n.listed(), remembered), tried)
 			_ = n.kad.Bootstrap(ctx) // never fails; adds connected peers
 			pause = retry.wait(rand.Float64())
 		}
@@ -170,6 +157,21 @@ func (n *Node) rejoin(ctx context.Context, remembered []peer.AddrInfo, tried fun
 func (n *Node) recall(remembered []peer.AddrInfo) []peer.AddrInfo {
 	return mergePeers(n.members(), remembered)
 }
+
+// listed are some of the listed servers, by which to join where no bootstrap
+// peers are given.
+func (n *Node) listed() []peer.AddrInfo {
+	if !n.cfg.Holding.listed() || len(n.cfg.Bootstrap) > 0 {
+		return nil
+	}
+	servers := slices.Clone(n.cfg.Servers())
+	rand.Shuffle(len(servers), func(i, j int) { servers[i], servers[j] = servers[j], servers[i] })
+	return servers[:min(len(servers), maxRemembered)]
+}
+
+// Relisted tells the node that Config.Servers returns others than before: if it
+// has nobody to talk to, it tries them at once.
+func (n *Node) Relisted() { n.wake() }
 
 // connectAny tries all of peers, some at a time, and calls tried as soon as
 // one is connected.
@@ -202,8 +204,8 @@ func (n *Node) announce(ctx context.Context) error {
 	defer tick.Stop()
 	for {
 		alone := len(n.members()) == 0 && n.kad.RoutingTable().Size() == 0
-		_, looked := n.holders(CapacityTopic())
-		if alone || looked && n.cfg.Sample == nil {
+		h, looked := n.holders(CapacityTopic())
+		if alone || looked && (n.cfg.Sample == nil || len(h.remote) == 0) {
 			break
 		}
 		select {
@@ -219,12 +221,18 @@ func (n *Node) announce(ctx context.Context) error {
 	return nil
 }
 
+// member reports whether p has told that it serves records of this network.
+func (n *Node) member(p peer.ID) bool {
+	ok, err := n.host.Peerstore().SupportsProtocols(p, n.records)
+	return err == nil && len(ok) > 0
+}
+
 // members are the connected peers that hold records in this network, with the
 // addresses at which they can be dialled, in a fixed order.
 func (n *Node) members() []peer.AddrInfo {
 	var list []peer.AddrInfo
 	for _, p := range n.host.Network().Peers() {
-		if ok, err := n.host.Peerstore().SupportsProtocols(p, n.records); err != nil || len(ok) == 0 {
+		if !n.member(p) {
 			continue
 		}
 		if ai := n.host.Peerstore().PeerInfo(p); len(ai.Addrs) > 0 {

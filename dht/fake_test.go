@@ -39,7 +39,7 @@ func testProtocol(p protocol.ID) protocol.ID { return protocolPrefix(NetworkID("
 func newFake(t testing.TB, member peer.AddrInfo, handlers map[protocol.ID]network.StreamHandler) *fake {
 	t.Helper()
 	key := newKey(t)
-	h, err := newHost(key, []multiaddr.Multiaddr{addr(t, "/ip4/127.0.0.1/tcp/0"), addr(t, "/ip4/127.0.0.1/udp/0/quic-v1")}, newTraffic())
+	h, err := newHost(key, []multiaddr.Multiaddr{addr(t, "/ip4/127.0.0.1/tcp/0"), addr(t, "/ip4/127.0.0.1/udp/0/quic-v1")}, nil, newTraffic())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -112,7 +112,7 @@ func (f *fake) advertise(t testing.TB, nodes ...*testNode) {
 	sealed := seal(t, f.record(), f.key)
 	for _, n := range nodes {
 		f.host.Peerstore().AddAddrs(n.ID(), n.Host().Addrs(), time.Hour)
-		resp := f.call(t, n.ID(), advertisement(&pb.Entry{Topic: string(CapacityTopic()), Sealed: sealed}))
+		resp := f.call(t, n.ID(), advertisement(&pb.Entry{Topic: string(testHome), Sealed: sealed}))
 		for _, r := range resp.GetAdvertise().GetResults() {
 			if r.Refused != "" {
 				t.Fatalf("record of the fake refused: %s", r.Refused)

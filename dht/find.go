@@ -15,11 +15,12 @@ import (
 )
 
 const (
-	asksFirst = 2 // holders asked at once
-	asksMost  = 5 // holders asked in all
+	asksFirst = 2        // holders asked at once
+	asksMost  = replicas // holders asked in all…
+	asksNear  = 4        // …and when there are other regions to turn to
 
-	// A holder that has not answered after hedgeLeast, or twice its usual
-	// round trip, gets a rival.
+	// If the holders asked have not answered after half as long again as their
+	// usual round trip takes, and hedgeLeast at least, as many others are asked.
 	hedgeLeast = 40 * time.Millisecond
 	// After the first good answer, a second one may still come in for as long
 	// as the first took, within these bounds.
@@ -27,6 +28,8 @@ const (
 	graceMost  = 30 * time.Millisecond
 	// When two know of nothing, a third may still come in for that long.
 	graceEmpty = 150 * time.Millisecond
+
+	maxRules = 64 // that an answer may name
 )
 
 // ErrNoHolders means that no holder of a topic answered.
@@ -75,23 +78,32 @@ func (n *Node) Find(ctx context.Context, topic Topic, need capacity.Need, exclud
 // find runs q, of which what to find is filled in.
 func (n *Node) find(ctx context.Context, q *finding) (Answer, error) {
 	start := time.Now()
-	if err := q.topic.check(); err != nil {
+	if err := q.topic.checkAsked(); err != nil {
 		return Answer{}, err
 	}
-	q.n = n
-	q.found = make(map[peer.ID]capacity.Candidate)
-	q.offers = make(map[peer.ID]offer)
-	q.answer.Asked = []Asked{}
-	q.asked = make(map[peer.ID]bool)
-	err := q.run(ctx)
+	q.begin(n)
+	var err error
+	switch {
+	case n.cfg.Holding == HoldNone:
+		err = q.askEveryone(ctx)
+	case q.topic == CapacityTopic():
+		err = q.runWide(ctx)
+	default:
+		err = q.run(ctx)
+	}
+	q.answer.Elapsed = time.Since(start)
+	return q.result(), err
+}
+
+// result is the answer with what was found.
+func (q *finding) result() Answer {
 	a := q.answer
 	for _, c := range q.found {
 		a.Candidates = append(a.Candidates, c)
 	}
 	// In a fixed order, so that what is drawn from it depends on the draw only.
 	slices.SortFunc(a.Candidates, func(a, b capacity.Candidate) int { return cmp.Compare(a.Record.Node, b.Record.Node) })
-	a.Elapsed = time.Since(start)
-	return a, err
+	return a
 }
 
 // A finding is one Find under way. It is owned by the goroutine that runs it.
@@ -103,12 +115,26 @@ type finding struct {
 	limit   int  // records per holder
 	explain bool // rejected ones too
 	compact bool // offers will do
+	level   int  // of widening at which to go on; see Node.widen
+
+	near     bool // there are others to turn to; no look-up is worth waiting for
+	everyone bool // all listed nodes are asked, each for its own record
 
 	asked  map[peer.ID]bool
 	found  map[peer.ID]capacity.Candidate
 	offers map[peer.ID]offer // if compact
 	good   int               // remote holders that answered
+	split  bool              // one said that the topic's nodes publish elsewhere
 	answer Answer
+	err    error // of a part of a wider search
+}
+
+func (q *finding) begin(n *Node) {
+	q.n = n
+	q.found = make(map[peer.ID]capacity.Candidate)
+	q.offers = make(map[peer.ID]offer)
+	q.answer.Asked = []Asked{}
+	q.asked = make(map[peer.ID]bool)
 }
 
 func (q *finding) run(ctx context.Context) error {
@@ -130,9 +156,9 @@ func (q *finding) run(ctx context.Context) error {
 	}
 	// The network is searched for other holders only if there is nothing to
 	// lose by it: nobody is known, or nobody knows of the stream.
-	lost := q.good == 0 && !h.self
+	lost := q.good == 0 && !h.self && !q.near
 	unknown := q.answer.Held == 0 && q.topic.Stream() != ""
-	if (lost || unknown && !(h.all && looked)) && q.n.cache.begin(time.Now(), q.topic) {
+	if (lost || unknown && !(h.all && looked)) && !q.n.cfg.Holding.listed() && q.n.cache.begin(time.Now(), q.topic) {
 		q.n.lookUp(ctx, q.topic)
 		h, _ = q.n.holders(q.topic)
 		var fresh []peer.ID
@@ -167,19 +193,24 @@ func (n *Node) nearestFirst(peers []peer.ID) []peer.ID {
 		entries[i] = entry{p, n.reach.doubtful(p), cmp.Or(n.reach.rtt(p), unknown)}
 	}
 	slices.SortStableFunc(entries, func(a, b entry) int {
-		if a.doubtful != b.doubtful {
-			if a.doubtful {
-				return 1
-			}
-			return -1
-		}
-		return cmp.Compare(a.rtt, b.rtt)
+		return cmp.Or(falseFirst(a.doubtful, b.doubtful), cmp.Compare(a.rtt, b.rtt))
 	})
 	sorted := make([]peer.ID, len(entries))
 	for i, e := range entries {
 		sorted[i] = e.id
 	}
 	return sorted
+}
+
+// falseFirst compares two conditions as cmp.Compare does numbers.
+func falseFirst(a, b bool) int {
+	switch {
+	case a == b:
+		return 0
+	case a:
+		return 1
+	}
+	return -1
 }
 
 // me is this node as the policy sees it.
@@ -215,6 +246,7 @@ func (q *finding) askSelf() (others int) {
 		picked = len(candidates)
 	}
 	q.answer.Held, q.answer.Rejected = held, rejected
+	_, q.split = q.n.table.count(start, q.topic, q.n.sharding.quorum())
 	q.answer.Asked = append(q.answer.Asked, Asked{
 		Holder:  q.n.ID(),
 		Elapsed: time.Since(start),
@@ -230,8 +262,8 @@ func (q *finding) askSelf() (others int) {
 // add keeps the newest record seen of r's node.
 func (q *finding) add(r capacity.Record, sealed []byte) {
 	now := time.Now()
-	r, sealed = q.n.newest.see(now, r, sealed)
-	if slices.Contains(q.exclude, r.Node) {
+	r, sealed, ok := q.n.newest.see(now, r, sealed)
+	if !ok || slices.Contains(q.exclude, r.Node) {
 		return
 	}
 	q.found[r.Node] = capacity.Candidate{
@@ -264,13 +296,19 @@ type verified struct {
 func (q *finding) askRemote(ctx context.Context, peers []peer.ID) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel() // resets the streams of those too slow
-	replies := make(chan reply, asksMost)
+	most := min(len(peers), asksMost)
+	if q.near {
+		most = min(most, asksNear)
+	}
+	replies := make(chan reply, most)
 	asked, pending := 0, 0
+	waiting := make(map[peer.ID]bool)
 	ask := func() time.Duration {
-		if asked == len(peers) || asked == asksMost {
+		if asked == most {
 			return 0
 		}
 		p := peers[asked]
+		waiting[p] = true
 		asked++
 		pending++
 		q.asked[p] = true
@@ -279,14 +317,16 @@ func (q *finding) askRemote(ctx context.Context, peers []peer.ID) error {
 		if !q.n.start(func() { replies <- q.n.query(ctx, index, p, q) }) {
 			replies <- reply{index: index, holder: p, err: context.Canceled}
 		}
-		return max(hedgeLeast, 2*q.n.reach.rtt(p))
+		return max(hedgeLeast, q.n.patience(p))
 	}
-	hedgeAfter := ask()
-	for range asksFirst - 1 {
-		hedgeAfter = max(hedgeAfter, ask())
+	askMore := func() (patience time.Duration) {
+		for range asksFirst {
+			patience = max(patience, ask())
+		}
+		return patience
 	}
 	start := time.Now()
-	hedge := time.NewTimer(hedgeAfter)
+	hedge := time.NewTimer(askMore())
 	defer hedge.Stop()
 	grace := make(<-chan time.Time)
 	good := 0
@@ -295,6 +335,7 @@ func (q *finding) askRemote(ctx context.Context, peers []peer.ID) error {
 		select {
 		case r := <-replies:
 			pending--
+			delete(waiting, r.holder)
 			q.take(r)
 			if r.err != nil {
 				ask()
@@ -315,8 +356,13 @@ func (q *finding) askRemote(ctx context.Context, peers []peer.ID) error {
 			defer t.Stop()
 			grace = t.C
 		case <-hedge.C:
-			if next := ask(); next > 0 {
+			for p := range waiting {
+				q.n.failed(p, errLate)
+			}
+			if next := askMore(); next > 0 {
 				hedge.Reset(next)
+			} else if q.near {
+				return nil // others answer sooner
 			}
 		case <-grace:
 			return nil
@@ -351,21 +397,44 @@ func (q *finding) take(r reply) {
 		return
 	}
 	q.good++
+	q.split = q.split || r.query.Split
 	for _, v := range r.records {
 		q.add(v.record, v.sealed)
 	}
 	for _, o := range r.offers {
 		q.offered(time.Now(), o)
 	}
-	if held := int(r.query.Held); held > q.answer.Held || len(q.answer.Rejected) == 0 {
-		q.answer.Held = max(held, q.answer.Held)
-		if len(r.query.Rejected) > 0 {
-			q.answer.Rejected = make(map[string]int)
-			for _, j := range r.query.Rejected[:min(len(r.query.Rejected), 64)] {
-				q.answer.Rejected[j.Rule] += int(j.Count)
-			}
+	rejected := make(map[string]int)
+	for _, j := range r.query.Rejected[:min(len(r.query.Rejected), maxRules)] {
+		rejected[j.Rule] += int(j.Count)
+	}
+	held := int(r.query.Held)
+	switch a := &q.answer; {
+	case q.everyone: // each tells of itself
+		a.count(held, rejected)
+	case held > a.Held || len(a.Rejected) == 0:
+		a.Held = max(held, a.Held)
+		if len(rejected) > 0 {
+			a.Rejected = rejected
 		}
 	}
+}
+
+// count adds to what was held and rejected.
+func (a *Answer) count(held int, rejected map[string]int) {
+	a.Held += held
+	a.Rejected = sumCounts(a.Rejected, rejected)
+}
+
+// sumCounts adds more to counts, which may be nil, and returns it.
+func sumCounts(counts, more map[string]int) map[string]int {
+	if counts == nil && len(more) > 0 {
+		counts = make(map[string]int)
+	}
+	for word, n := range more {
+		counts[word] += n
+	}
+	return counts
 }
 
 func (n *Node) queryRequest(q *finding) *pb.Request {
@@ -412,7 +481,7 @@ func (n *Node) query(ctx context.Context, index int, p peer.ID, q *finding) repl
 		r.err = errors.New("holder sent digests where records were asked for")
 	default:
 		now := time.Now()
-		if r.records, r.err = verify(now, q.topic, r.query.Sealed); r.err == nil {
+		if r.records, r.err = verify(n.wall(now), q.topic, r.query.Sealed); r.err == nil {
 			r.offers, r.err = digests(now, p, n.cfg.Judge().Policy(), r.query.Digests)
 		}
 	}
@@ -447,3 +516,57 @@ func verify(now time.Time, topic Topic, sealed [][]byte) ([]verified, error) {
 }
 
 func millis(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
+
+const (
+	everyoneTime   = time.Second // for all to answer
+	everyoneAtOnce = 256         // asked at the same time
+)
+
+// askEveryone asks each listed node for its own record. Once three quarters
+// have answered, the others have as long again as that took: they are far away,
+// or hang.
+func (q *finding) askEveryone(ctx context.Context) error {
+	n, start := q.n, time.Now()
+	q.everyone = true
+	if n.self() != "" {
+		q.askSelf()
+	}
+	peers := slices.DeleteFunc(n.servers(), func(p peer.ID) bool {
+		return p == n.ID() || slices.Contains(q.exclude, p) || n.reach.down(start, p)
+	})
+	asking, cancel := context.WithTimeout(ctx, everyoneTime)
+	defer cancel() // resets the streams of those too slow
+	replies := make(chan reply, len(peers))
+	next, pending := 0, 0
+	defer func() { q.charge(pending) }()
+	var late <-chan time.Time
+	for next < len(peers) || pending > 0 {
+		for ; next < len(peers) && pending < everyoneAtOnce; next++ {
+			p, index := peers[next], len(q.answer.Asked)
+			q.answer.Asked = append(q.answer.Asked, Asked{Holder: p, Err: "not waited for"})
+			if !n.start(func() { replies <- n.query(asking, index, p, q) }) {
+				return context.Canceled
+			}
+			pending++
+		}
+		select {
+		case r := <-replies:
+			pending--
+			q.take(r)
+			if late == nil && 4*q.good >= 3*len(peers) {
+				late = time.After(max(time.Since(start), graceMost))
+			}
+			continue
+		case <-late:
+		case <-asking.Done():
+		}
+		break
+	}
+	switch {
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case q.good == 0 && len(peers) > 0:
+		return fmt.Errorf("%w for %s: %d asked", ErrNoHolders, q.topic, len(peers))
+	}
+	return nil
+}

@@ -130,17 +130,23 @@ func TestReplayedRecordIsNotUsed(t *testing.T) {
 	l := newNewestLog()
 	now := time.Now()
 	l.see(now, fresh, []byte("fresh"))
-	if r, sealed := l.see(now, old, []byte("old")); r.Seq != fresh.Seq || string(sealed) != "fresh" {
+	if r, sealed, ok := l.see(now, old, []byte("old")); !ok || r.Seq != fresh.Seq || string(sealed) != "fresh" {
 		t.Errorf("after seq 1001, seq 1000 yields seq %d, want the newer one", r.Seq)
 	}
 	other := old
 	other.Carries = &capacity.Carriage{Stream: "s"}
-	if r, _ := l.see(now, other, []byte("other")); r.Seq != old.Seq {
+	if r, _, _ := l.see(now, other, []byte("other")); r.Seq != old.Seq {
 		t.Errorf("a record of another topic yields seq %d, want its own", r.Seq)
 	}
-	late := now.Add(capacity.DefaultTTL + capacity.MaxClockSkew)
-	if r, _ := l.see(late, old, []byte("old")); r.Seq != old.Seq {
-		t.Errorf("once the newer one has run out, got seq %d, want the older one", r.Seq)
+	late := now.Add(capacity.DefaultTTL)
+	if _, _, ok := l.see(late, fresh, []byte("fresh")); ok {
+		t.Error("a record is used for longer than its TTL")
+	}
+	if _, _, ok := l.see(late, old, []byte("old")); ok {
+		t.Error("once the newer record has run out, an older one is used")
+	}
+	if r, _, ok := l.see(late.Add(rememberAfter), old, []byte("old")); !ok || r.Seq != old.Seq {
+		t.Error("a node whose clock was set back is shut out for ever")
 	}
 }
 

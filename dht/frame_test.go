@@ -123,18 +123,22 @@ func FuzzReadFrame(f *testing.F) {
 func seedRequests() []proto.Message {
 	return []proto.Message{
 		&pb.Request{},
-		advertisement(&pb.Entry{Topic: "capacity/all/0", Sealed: []byte("x"), Known: make([]byte, 32)}, &pb.Entry{Topic: "stream/a", Seq: 9}),
+		advertisement(&pb.Entry{Topic: "capacity/*/*", Sealed: []byte("x"), Known: make([]byte, 32)}, &pb.Entry{Topic: "stream/a", Seq: 9}),
 		&pb.Request{Op: &pb.Request_Query{Query: &pb.Query{
-			Topic:   "capacity/all/0",
+			Topic:   "capacity/*/*",
 			Need:    &pb.Need{Purpose: 2, Stream: "a", Uplink: 1, Packets: 1, Region: "eu"},
 			Exclude: [][]byte{{1}},
 			Origin:  &pb.Coordinate{Vec: make([]float32, 8), Height: 1},
 			Limit:   3,
 			Explain: true,
 		}}},
-		&pb.Request{Op: &pb.Request_Query{Query: &pb.Query{Topic: "capacity/all/0", Need: &pb.Need{Uplink: 1 << 62, Packets: 1 << 62}}}},
+		&pb.Request{Op: &pb.Request_Query{Query: &pb.Query{Topic: "capacity/*/*", Need: &pb.Need{Uplink: 1 << 62, Packets: 1 << 62}}}},
 		&pb.Request{Op: &pb.Request_Fetch{Fetch: &pb.Fetch{Max: 1 << 31}}},
 		&pb.Request{Op: &pb.Request_Watch{Watch: &pb.Watch{Topic: "stream/a"}}},
+		advertisement(&pb.Entry{Topic: "capacity/eu/01", Deeper: true}, &pb.Entry{Topic: "regions", Sealed: []byte("x")}),
+		&pb.Request{Op: &pb.Request_Query{Query: &pb.Query{Topic: "regions", Need: &pb.Need{}, Limit: 1 << 31}}},
+		&pb.Request{Op: &pb.Request_Query{Query: &pb.Query{Topic: "capacity", Need: &pb.Need{}, Sealed: true}}},
+		&pb.Request{Op: &pb.Request_HandOver{HandOver: &pb.HandOver{Topic: "capacity/*/*", Copies: []*pb.Copy{{Sealed: []byte("x"), HeldMs: 1 << 31}}}}},
 	}
 }
 
@@ -144,7 +148,7 @@ func FuzzServeRecords(f *testing.F) {
 	key := newKey(f)
 	from := idOf(f, key)
 	r := capacity.Record{Node: from, Seq: 1, Issued: time.UnixMilli(time.Now().UnixMilli()), TTL: capacity.MaxTTL, URL: "http://127.0.0.1:1"}
-	own := advertisement(&pb.Entry{Topic: string(CapacityTopic()), Sealed: seal(f, r, key)})
+	own := advertisement(&pb.Entry{Topic: string(testHome), Sealed: seal(f, r, key)})
 	for _, m := range append(seedRequests(), own) {
 		b, err := proto.Marshal(m)
 		if err != nil {
@@ -182,7 +186,7 @@ func FuzzServeRecords(f *testing.F) {
 func FuzzServeReserve(f *testing.F) {
 	node := newTestNode(f, func(c *Config) { c.Listen = nil })
 	r, _ := node.sample()
-	node.publish([]claim{{CapacityTopic(), r}})
+	node.publish([]claim{{testHome, r}})
 	from := idOf(f, newKey(f))
 	for _, m := range []*pb.ReserveRequest{
 		{},
@@ -258,12 +262,12 @@ func FuzzDecodeAnswers(f *testing.F) {
 		now := time.Now()
 		check := func(rs []verified) {
 			for _, r := range rs {
-				if err := CapacityTopic().fits(&r.record); err != nil {
+				if err := testHome.fits(&r.record); err != nil {
 					t.Fatalf("kept %+v: %v", r.record, err)
 				}
 			}
 		}
-		rs, err := verify(now, CapacityTopic(), m.GetQuery().GetSealed())
+		rs, err := verify(now, testHome, m.GetQuery().GetSealed())
 		if err != nil && rs != nil {
 			t.Fatal("records in spite of an error")
 		}
@@ -279,7 +283,7 @@ func FuzzDecodeAnswers(f *testing.F) {
 			}
 		}
 		if e := m.GetEvent(); e != nil {
-			got, ok, err := eventFromWire(now, CapacityTopic(), e)
+			got, ok, err := eventFromWire(now, testHome, e)
 			if ok && (err != nil || !got.Synced && got.Err == nil && got.Node.Validate() != nil) {
 				t.Fatalf("event %+v, %v", got, err)
 			}

@@ -38,6 +38,9 @@ type holders struct {
 func electHolders(key kb.ID, self peer.ID, others []peer.ID) holders {
 	others = slices.DeleteFunc(closest(key, others), func(p peer.ID) bool { return p == self })
 	if self == "" {
+		if len(others) > 0 && len(others) <= everyone {
+			return holders{remote: others, all: true}
+		}
 		return holders{remote: others[:min(len(others), replicas)]}
 	}
 	if len(others) < everyone {

@@ -42,7 +42,7 @@ func TestElectHolders(t *testing.T) {
 		{"the ninth is out", ordered[8], slices.Concat(ordered[:8], ordered[9:12]), ordered[:8], false, false},
 		{"ourselves among the others are dropped", ordered[0], ordered[:5], ordered[1:5], true, true},
 		{"a peer named twice counts once", "me", slices.Concat(ordered[:4], ordered[:4]), ordered[:4], true, true},
-		{"a client never holds", "", ordered[:3], ordered[:3], false, false},
+		{"a client never holds; of nine, everyone else does", "", ordered[:3], ordered[:3], false, true},
 		{"a client knows eight of many", "", ordered, ordered[:8], false, false},
 	}
 	for _, c := range cases {
@@ -97,12 +97,12 @@ func TestHolderCacheLooksUpWhatIsInUse(t *testing.T) {
 	if peers, looked := c.use(now, "stream/a"); looked || len(peers) != 0 {
 		t.Errorf("a new topic has %v, looked up: %v", peers, looked)
 	}
-	c.use(now, CapacityTopic())
-	expect("a small network looks up the capacity topic only", true, CapacityTopic())
+	c.use(now, testHome)
+	expect("a small network looks up the capacity topic only", true, testHome)
 	expect("never looked up", false, "stream/a")
 	expect("being looked up", false)
 	c.found(now, "stream/a", peersNamed(0, 3))
-	c.found(now, CapacityTopic(), nil)
+	c.found(now, testHome, nil)
 	later(time.Second)
 	if peers, looked := c.use(now, "stream/a"); !looked || len(peers) != 3 {
 		t.Errorf("after the look-up: %v, looked up: %v", peers, looked)

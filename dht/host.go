@@ -47,7 +47,7 @@ const (
 // newHost returns a libp2p host that listens on exactly the addresses in
 // listen, or nowhere. The protocols are those whose streams per peer are
 // bounded.
-func newHost(key crypto.PrivKey, listen []multiaddr.Multiaddr, reporter metrics.Reporter, protocols ...protocol.ID) (host.Host, error) {
+func newHost(key crypto.PrivKey, listen []multiaddr.Multiaddr, more []libp2p.Option, reporter metrics.Reporter, protocols ...protocol.ID) (host.Host, error) {
 	resources, err := newResources(protocols)
 	if err != nil {
 		return nil, err
@@ -56,13 +56,15 @@ func newHost(key crypto.PrivKey, listen []multiaddr.Multiaddr, reporter metrics.
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("connection manager: %w", err), resources.Close())
 	}
-	h, err := libp2p.New(
-		libp2p.Identity(key),
-		libp2p.NoListenAddrs,
+	transports := []libp2p.Option{
 		libp2p.Transport(quic.NewTransport),
 		// Without SO_REUSEPORT: a second node on the same port would share it and
 		// get every other connection, instead of an error.
 		libp2p.Transport(tcp.NewTCPTransport, tcp.DisableReuseport()),
+	}
+	h, err := libp2p.New(append(append(transports, more...),
+		libp2p.Identity(key),
+		libp2p.NoListenAddrs,
 		libp2p.Security(noise.ID, noise.New),
 		libp2p.Muxer(yamux.ID, yamux.DefaultTransport),
 		libp2p.DisableRelay(),
@@ -72,7 +74,7 @@ func newHost(key crypto.PrivKey, listen []multiaddr.Multiaddr, reporter metrics.
 		libp2p.AddrsFactory(realAddrs),
 		libp2p.DisableMetrics(),
 		libp2p.UserAgent("weir"),
-	)
+	)...)
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("libp2p host: %w", err), resources.Close())
 	}

@@ -10,13 +10,20 @@ import (
 	"weir/capacity"
 )
 
-// maxNewest bounds the records remembered, about 1 KiB each.
-const maxNewest = 4_096
+const (
+	// maxNewest bounds the records remembered, about 1 KiB each.
+	maxNewest = 4_096
+	// rememberAfter is how long after a record has run out older ones of its
+	// node are still refused. It is bounded for the sake of a node that was
+	// restarted with its clock set back.
+	rememberAfter = time.Minute
+)
 
 // A newestLog remembers the newest record seen of each node and topic, so that
 // an older one, replayed or from a holder that lags behind, is never used in
-// its place. The one unused for longest is forgotten first, and each when it
-// has run out. Time is passed in.
+// its place, nor the same one for longer than its TTL: clocks may differ by
+// minutes, so how old a record is shows by when it was seen first. The one
+// unused for longest is forgotten first. Time is passed in.
 type newestLog struct {
 	mu      sync.Mutex
 	entries map[newestKey]*list.Element
@@ -32,7 +39,7 @@ type newestEntry struct {
 	key    newestKey
 	record capacity.Record
 	sealed []byte
-	until  time.Time // by our clock
+	until  time.Time // when it runs out, by our clock
 }
 
 func newNewestLog() *newestLog {
@@ -53,28 +60,30 @@ func (l *newestLog) get(now time.Time, node peer.ID, stream string) (capacity.Re
 }
 
 // see takes in a verified record and returns the newest one seen of its node
-// and topic: itself, or one seen before.
-func (l *newestLog) see(now time.Time, r capacity.Record, sealed []byte) (capacity.Record, []byte) {
+// and topic: itself, or one seen before. It is not ok if that has run out, or is
+// gone and r is older.
+func (l *newestLog) see(now time.Time, r capacity.Record, sealed []byte) (newest capacity.Record, as []byte, ok bool) {
 	key := newestKey{node: r.Node}
 	if r.Carries != nil {
 		key.stream = r.Carries.Stream
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	fresh := newestEntry{key, r, sealed, now.Add(r.TTL)}
 	if el := l.entries[key]; el != nil {
 		e := el.Value.(*newestEntry)
 		l.order.MoveToFront(el)
-		if e.record.Seq >= r.Seq && e.until.After(now) {
-			return e.record, e.sealed
+		if e.record.Seq >= r.Seq && now.Before(e.until.Add(rememberAfter)) {
+			return e.record, e.sealed, now.Before(e.until)
 		}
-		*e = newestEntry{key, r, sealed, now.Add(r.TTL + capacity.MaxClockSkew)}
-		return r, sealed
+		*e = fresh
+		return r, sealed, true
 	}
 	if len(l.entries) >= maxNewest {
 		oldest := l.order.Back()
 		delete(l.entries, oldest.Value.(*newestEntry).key)
 		l.order.Remove(oldest)
 	}
-	l.entries[key] = l.order.PushFront(&newestEntry{key, r, sealed, now.Add(r.TTL + capacity.MaxClockSkew)})
-	return r, sealed
+	l.entries[key] = l.order.PushFront(&fresh)
+	return r, sealed, true
 }

@@ -3,6 +3,7 @@ package dht
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"os"
 	"slices"
@@ -11,6 +12,7 @@ import (
 	"time"
 
 	"github.com/hashicorp/serf/coordinate"
+	"github.com/libp2p/go-libp2p"
 	kaddht "github.com/libp2p/go-libp2p-kad-dht"
 	kb "github.com/libp2p/go-libp2p-kbucket"
 	"github.com/libp2p/go-libp2p/core/crypto"
@@ -20,6 +22,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peerstore"
 	"github.com/libp2p/go-libp2p/core/protocol"
 	"github.com/multiformats/go-multiaddr"
+	"github.com/multiformats/go-multistream"
 	"golang.org/x/sync/errgroup"
 
 	"weir/capacity"
@@ -35,8 +38,32 @@ type Config struct {
 	PeerFile  string                // where peers are remembered; "": nowhere
 	Client    bool                  // holds nothing and serves nothing
 
+	// Holding says who holds records; "": HoldDHT. The other three need
+	// Servers, which returns the brokers (HoldCentral) or all nodes that take
+	// part (HoldNone, HoldAll), this one possibly among them. It is called
+	// often, and may return other servers each time.
+	Holding Holding
+	Servers func() []peer.AddrInfo
+
+	// ClockOffset is added to the machine's clock where it is compared with
+	// those of others, to try out what happens when it is wrong.
+	ClockOffset time.Duration
+
+	// Libp2p are further options of the host, such as those that put it on a
+	// simulated network.
+	Libp2p []libp2p.Option
+
+	// A shard with more than ShardSplit publishers is split, and one with less
+	// than ShardMerge joined to its neighbour. 0: DefaultSplit and DefaultMerge.
+	ShardSplit, ShardMerge int
+
 	// Judge returns the policy in force; nil: the default one.
 	Judge func() *capacity.Judge
+	// Operator is whose policies are applied; "": nobody's. Apply puts one in
+	// force, which Judge returns from then on, or says why not. It is called
+	// with one policy at a time, each newer than the one before.
+	Operator peer.ID
+	Apply    func(p capacity.SignedPolicy, sealed []byte) error
 	// Sample returns what to publish now: the node's record, of which Node,
 	// Seq, Issued, TTL, Addrs, Coordinate and Carries are filled in here,
 	// and one carriage per stream carried. It is called a few times a
@@ -57,6 +84,7 @@ type Node struct {
 	network  string // its ID
 	records  protocol.ID
 	reserves protocol.ID
+	policyID protocol.ID
 	host     host.Host
 	kad      *kaddht.IpfsDHT
 	log      *slog.Logger
@@ -65,7 +93,11 @@ type Node struct {
 	reach    *reach
 	cache    *holderCache
 	table    *table // what it holds for others and itself; empty in a client
+	sharding *sharding
+	regions  regionIndex
+	policies policyHold
 	coords   vivaldi
+	told     told
 	newest   *newestLog
 	beliefs  *beliefs
 	desk     desk  // inbound requests at once, per peer
@@ -101,6 +133,13 @@ func Listen(cfg Config) (*Node, error) {
 		}
 		cfg.Judge = func() *capacity.Judge { return judge }
 	}
+	var err error
+	if cfg.Holding, err = ParseHolding(string(cfg.Holding)); err != nil {
+		return nil, err
+	}
+	if cfg.Holding.listed() && cfg.Servers == nil {
+		return nil, fmt.Errorf("holders %s: no list of servers", cfg.Holding)
+	}
 	coords, err := newVivaldi()
 	if err != nil {
 		return nil, err
@@ -111,6 +150,7 @@ func Listen(cfg Config) (*Node, error) {
 		network:  id,
 		records:  protocolPrefix(id) + "/records/1",
 		reserves: protocolPrefix(id) + "/reserve/1",
+		policyID: protocolPrefix(id) + "/policy/1",
 		log:      cfg.Log,
 		traffic:  newTraffic(),
 		reach:    newReach(),
@@ -123,8 +163,13 @@ func Listen(cfg Config) (*Node, error) {
 		ready:    make(chan struct{}),
 		changed:  make(chan struct{}, 1),
 	}
-	n.adverts = newAdvertiser(n.sample, n.publish, n.withdraw)
-	n.host, err = newHost(cfg.Key, cfg.Listen, n.traffic, n.records, n.reserves)
+	self, err := peer.IDFromPrivateKey(cfg.Key)
+	if err != nil {
+		return nil, fmt.Errorf("identity: %w", err)
+	}
+	n.sharding = newSharding(self, cfg.ShardSplit, cfg.ShardMerge)
+	n.adverts = newAdvertiser(n.sample, n.homes, n.publish, n.withdraw)
+	n.host, err = newHost(cfg.Key, cfg.Listen, cfg.Libp2p, n.traffic, n.records, n.reserves, n.policyID)
 	if err != nil {
 		return nil, err
 	}
@@ -132,6 +177,8 @@ func Listen(cfg Config) (*Node, error) {
 	n.host.Network().Notify(&network.NotifyBundle{
 		ConnectedF: func(_ network.Network, c network.Conn) {
 			n.reach.answered(time.Now(), c.RemotePeer(), 0)
+			n.receiveDatagrams(c)
+			n.meetPolicy(c.RemotePeer())
 			n.wake()
 		},
 		DisconnectedF: func(net network.Network, c network.Conn) {
@@ -148,6 +195,7 @@ func Listen(cfg Config) (*Node, error) {
 	if !cfg.Client {
 		n.host.SetStreamHandler(n.records, n.serve(n.serveRecords))
 		n.host.SetStreamHandler(n.reserves, n.serve(n.serveReserve))
+		n.host.SetStreamHandler(n.policyID, n.serve(n.servePolicy))
 	}
 	return n, nil
 }
@@ -155,13 +203,16 @@ func Listen(cfg Config) (*Node, error) {
 // Run keeps the node in the network until ctx is done, and returns ctx.Err():
 // it connects to bootstrap and remembered peers, for ever; publishes its
 // records; measures round trips; looks holders up. At the end it withdraws its
-// records, which takes half a second at most. It is called once.
+// records and hands on those of others, which takes a second and a half at most.
+// It is called once.
 func (n *Node) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return n.bootstrap(ctx) })
 	g.Go(func() error { return n.refreshHolders(ctx) })
 	g.Go(func() error { return n.probe(ctx) })
 	g.Go(func() error { return n.sweep(ctx) })
+	g.Go(func() error { return n.refreshRegions(ctx) })
+	g.Go(func() error { return n.comparePolicies(ctx) })
 	if n.cfg.Sample != nil {
 		g.Go(func() error { return n.adverts.run(ctx) })
 	}
@@ -169,6 +220,7 @@ func (n *Node) Run(ctx context.Context) error {
 	if n.cfg.Sample != nil {
 		n.leave()
 	}
+	n.handOver()
 	return err
 }
 
@@ -217,6 +269,9 @@ func (n *Node) serve(f func(network.Stream)) network.StreamHandler {
 		f(s)
 	}
 }
+
+// wall is the clock that others' times are compared with.
+func (n *Node) wall(now time.Time) time.Time { return now.Add(n.cfg.ClockOffset) }
 
 // ID is the node's peer ID.
 func (n *Node) ID() peer.ID { return n.host.ID() }
@@ -321,21 +376,38 @@ func (n *Node) self() peer.ID {
 // holders returns the holders of topic, as far as known, and keeps topic's set
 // warm. Looked is false until a look-up has ended.
 func (n *Node) holders(topic Topic) (h holders, looked bool) {
+	if topic == CapacityTopic() {
+		topic = n.sharding.home()
+	}
+	if n.cfg.Holding.listed() {
+		return n.electListed(), true
+	}
 	cached, looked := n.cache.use(time.Now(), topic)
 	return n.elect(topic, cached), looked
 }
 
 func (n *Node) elect(topic Topic, cached []peer.ID) holders {
+	if n.cfg.Holding.listed() {
+		return n.electListed()
+	}
+	return electHolders(kb.ConvertKey(topic.Key(n.network)), n.self(), n.candidates(topic, cached))
+}
+
+// candidates are the nodes that may hold topic, of those cached for it and those
+// in the routing table, in no order. Those that are down are left out.
+func (n *Node) candidates(topic Topic, cached []peer.ID) []peer.ID {
 	now := time.Now()
 	key := kb.ConvertKey(topic.Key(n.network))
 	known := slices.Concat(cached, n.kad.RoutingTable().NearestPeers(key, n.kad.BucketSize()))
-	known = slices.DeleteFunc(known, func(p peer.ID) bool { return n.reach.down(now, p) })
-	return electHolders(key, n.self(), known)
+	return slices.DeleteFunc(known, func(p peer.ID) bool { return n.reach.down(now, p) })
 }
 
 // Holders are the nodes that hold topic as far as this one knows, closest
 // first, this one included if it is among them.
 func (n *Node) Holders(topic Topic) []peer.ID {
+	if topic == CapacityTopic() {
+		topic = n.sharding.home()
+	}
 	h, _ := n.holders(topic)
 	list := slices.Clone(h.remote)
 	if h.self {
@@ -346,7 +418,8 @@ func (n *Node) Holders(topic Topic) []peer.ID {
 
 // small reports whether every node known is a holder of everything.
 func (n *Node) small() bool {
-	return n.elect(CapacityTopic(), n.cache.peek(CapacityTopic())).all
+	home := n.sharding.home()
+	return n.elect(home, n.cache.peek(home)).all
 }
 
 // deadline is how long id may take to answer a request.
@@ -356,6 +429,37 @@ func (n *Node) deadline(id peer.ID) time.Duration {
 		least = time.Second // three or four round trips come on top
 	}
 	return min(max(least, 4*n.reach.rtt(id)), 2*time.Second)
+}
+
+// patience is how long to wait for id's answer before asking others too.
+func (n *Node) patience(id peer.ID) time.Duration {
+	rtt := n.reach.rtt(id)
+	if n.host.Network().Connectedness(id) != network.Connected {
+		return min(4*rtt, patienceMost) // a handshake comes first
+	}
+	return min(rtt+rtt/2, patienceMost)
+}
+
+// patienceMost bounds the wait also for those far away.
+const patienceMost = 200 * time.Millisecond
+
+// errLate means that a peer's answer is not there when it should be.
+var errLate = errors.New("no answer when it was due")
+
+// dropStale closes all connections to id but the newest, if there are several: a
+// node that was restarted has opened a new one, while what is sent over the old
+// one gets lost until it times out.
+func (n *Node) dropStale(id peer.ID) {
+	conns := n.host.Network().ConnsToPeer(id)
+	if len(conns) < 2 {
+		return
+	}
+	newest := slices.MaxFunc(conns, func(a, b network.Conn) int { return a.Stat().Opened.Compare(b.Stat().Opened) })
+	for _, c := range conns {
+		if c != newest {
+			n.start(func() { _ = c.Close() })
+		}
+	}
 }
 
 // sweep drops what has run out, once a second, for the watchers' sake, and
@@ -406,10 +510,10 @@ func (n *Node) refreshHolders(ctx context.Context) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		}
-		if n.kad.RoutingTable().Size() == 0 {
+		if n.kad.RoutingTable().Size() == 0 || n.cfg.Holding.listed() {
 			continue
 		}
-		n.cache.use(time.Now(), CapacityTopic())
+		n.cache.use(time.Now(), n.sharding.home())
 		for _, topic := range n.cache.due(time.Now(), n.small()) {
 			select {
 			case slots <- struct{}{}:
@@ -450,15 +554,27 @@ func (n *Node) failed(id peer.ID, err error) {
 		return // our own doing
 	case errors.Is(err, errUnreachable):
 		how = unreachable
+	case errors.Is(err, errLate):
+		how = late
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded):
 		how = silent
 	}
 	if !n.reach.failed(time.Now(), id, how) {
 		return
 	}
-	n.log.Debug("peer is down", "peer", id, "err", err)
+	var foreign multistream.ErrNotSupported[protocol.ID]
+	if n.cfg.Holding.listed() && errors.As(err, &foreign) {
+		n.log.Warn("listed server is no node of this network: take it off the list, or give both the same --network", "peer", id)
+	} else {
+		n.log.Debug("peer is down", "peer", id, "err", err)
+	}
 	if how == unreachable {
 		n.kad.RoutingTable().RemovePeer(id)
 	}
+	n.dropStale(id)
 	n.cache.lost(id)
+	// If one holder is gone, others may be: have the next record confirmed.
+	if n.outbox.doubt(id) {
+		n.Kick()
+	}
 }

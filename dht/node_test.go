@@ -21,6 +21,9 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
+// testHome is where nodes without a region publish.
+var testHome = ShardTopic("", "")
+
 // patience is how long a test waits for what should come soon.
 const patience = 30 * time.Second
 
@@ -85,6 +88,7 @@ type testNode struct {
 	*Node
 	key    crypto.PrivKey
 	ledger *capacity.Ledger
+	region string
 
 	mu      sync.Mutex
 	streams []capacity.Carriage
@@ -111,7 +115,7 @@ func (n *testNode) sample() (capacity.Record, []capacity.Carriage) {
 	r := capacity.Record{
 		URL:      "http://127.0.0.1:8080",
 		State:    totals.State,
-		Region:   "test",
+		Region:   n.region,
 		Sessions: capacity.Usage{Used: int64(totals.Sessions), Limit: 10},
 	}
 	return r, append([]capacity.Carriage(nil), n.streams...)
@@ -122,7 +126,7 @@ func (n *testNode) info() peer.AddrInfo { return peer.AddrInfo{ID: n.ID(), Addrs
 // newTestNode makes a node that listens on loopback but does not run yet.
 func newTestNode(t testing.TB, change func(*Config)) *testNode {
 	t.Helper()
-	n := &testNode{key: newKey(t)}
+	n := &testNode{key: newKey(t), region: "test"}
 	cfg := Config{
 		Key:     n.key,
 		Network: "test",
@@ -137,7 +141,9 @@ func newTestNode(t testing.TB, change func(*Config)) *testNode {
 		change(&cfg)
 	}
 	n.key = cfg.Key
-	cfg.Log = testLog(idOf(t, cfg.Key).ShortString())
+	if cfg.Log == nil {
+		cfg.Log = testLog(idOf(t, cfg.Key).ShortString())
+	}
 	n.ledger = capacity.NewLedger(idOf(t, cfg.Key), capacity.Limits{Sessions: 10})
 	node, err := Listen(cfg)
 	if err != nil {
@@ -183,13 +189,23 @@ func (n *testNode) awaitReady(t testing.TB) {
 // the others, and waits until all see each other's records.
 func newTestNetwork(t testing.TB, size int) []*testNode {
 	t.Helper()
+	return newTestNetworkOf(t, size, func(int, *testNode) {}, nil)
+}
+
+// newTestNetworkOf is newTestNetwork of nodes that differ.
+func newTestNetworkOf(t testing.TB, size int, each func(i int, n *testNode), change func(*Config)) []*testNode {
+	t.Helper()
 	var nodes []*testNode
-	for range size {
+	for i := range size {
 		n := newTestNode(t, func(c *Config) {
 			if len(nodes) > 0 {
 				c.Bootstrap = []peer.AddrInfo{nodes[0].info()}
 			}
+			if change != nil {
+				change(c)
+			}
 		})
+		each(i, n)
 		n.run(t)
 		nodes = append(nodes, n)
 	}
@@ -200,6 +216,20 @@ func newTestNetwork(t testing.TB, size int) []*testNode {
 		eventually(t, func() error { return n.sees(CapacityTopic(), nodes) })
 	}
 	return nodes
+}
+
+// inspect returns of how many nodes a snapshot shows the record.
+func (n *testNode) inspect(t testing.TB) int {
+	t.Helper()
+	changes, err := n.Snapshot(t.Context(), CapacityTopic())
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen := make(map[peer.ID]bool)
+	for _, c := range changes {
+		seen[c.Node] = true
+	}
+	return len(seen)
 }
 
 // sees reports whose records a query from n misses.
@@ -234,5 +264,40 @@ func TestRecordsBecomeVisibleEverywhere(t *testing.T) {
 			}
 			t.Logf("a new stream is found from everywhere after %v", time.Since(start).Round(time.Millisecond))
 		})
+	}
+}
+
+// Clocks that are wrong by minutes, one ahead and one behind, do not keep nodes
+// apart.
+func TestClocksThatDisagree(t *testing.T) {
+	offsets := []time.Duration{0, 5 * time.Minute, -5 * time.Minute}
+	made := 0
+	nodes := newTestNetworkOf(t, 3, func(int, *testNode) {}, func(c *Config) {
+		offset := offsets[made]
+		made++
+		c.ClockOffset = offset
+		grant := c.Grant
+		c.Grant = func(r capacity.Request) (capacity.Lease, error) {
+			l, err := grant(r)
+			l.Expires = l.Expires.Add(offset)
+			return l, err
+		}
+	})
+	for i, n := range nodes {
+		for j, target := range nodes {
+			if i == j {
+				continue
+			}
+			exclude := []peer.ID{n.ID(), nodes[3-i-j].ID()}
+			placed, d, err := n.Place(t.Context(), CapacityTopic(), view(), exclude)
+			if err != nil || placed.Lease.Target != target.ID() {
+				t.Errorf("a clock %v off places on one %v off: %v (%+v)", offsets[i], offsets[j], err, d)
+			}
+			for _, v := range d.Verdicts {
+				if v.Told && (v.Age < 0 || v.Age > 10_000) {
+					t.Errorf("age %v ms: %+v", v.Age, v)
+				}
+			}
+		}
 	}
 }

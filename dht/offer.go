@@ -27,8 +27,9 @@ type offer struct {
 	// Addrs only, and Sealed is nil.
 	capacity.Verdict
 	stress   float64
-	headroom int64   // bit/s; negative: no limit
-	holder   peer.ID // on whose word alone this rests; "": on more
+	headroom int64     // bit/s; negative: no limit
+	holder   peer.ID   // on whose word alone this rests; "": on more
+	received time.Time // by the holder, if this node is it
 }
 
 // told reports whether the record itself is not known here.
@@ -76,7 +77,7 @@ func (n *Node) offers(topic Topic, need capacity.Need, me capacity.Record, exclu
 		n.table.offered(plain[v.Record.Node], shadowOf(need, chance*askers))
 	}
 	for _, v := range verdicts {
-		o := offer{Verdict: v, stress: v.Record.Stress(), headroom: -1, holder: n.ID()}
+		o := offer{Verdict: v, stress: v.Record.Stress(), headroom: -1, holder: n.ID(), received: plain[v.Record.Node].received}
 		if r := &v.Record; r.Uplink.Limit > 0 {
 			o.headroom = max(0, r.Uplink.Limit-r.Uplink.Used-r.Reserved)
 		}
@@ -151,7 +152,7 @@ func digestToWire(now time.Time, o *offer) *pb.Digest {
 	w := &pb.Digest{
 		Node:   []byte(o.Record.Node),
 		Seq:    o.Record.Seq,
-		Age:    uint32(min(max(0, now.Sub(o.Record.Issued)), 2*capacity.MaxTTL).Milliseconds()),
+		Age:    uint32(min(max(0, now.Sub(o.received)), 2*capacity.MaxTTL).Milliseconds()),
 		Stress: uint32(math.Round(min(o.stress, 1_000) * 1e4)),
 		Rtt:    uint32(min(o.RTT, time.Minute).Microseconds()),
 	}
@@ -348,7 +349,7 @@ func (n *Node) confirm(topic Topic, need capacity.Need, o *offer, sealed []byte)
 		sealed = o.Sealed
 	} else {
 		var err error
-		if r, err = capacity.Open(sealed, now); err != nil {
+		if r, err = capacity.Open(sealed, n.wall(now)); err != nil {
 			return capacity.Candidate{}, err
 		}
 		switch {
@@ -360,7 +361,10 @@ func (n *Node) confirm(topic Topic, need capacity.Need, o *offer, sealed []byte)
 		if err := topic.fits(&r); err != nil {
 			return capacity.Candidate{}, err
 		}
-		r, sealed = n.newest.see(now, r, sealed)
+		var ok bool
+		if r, sealed, ok = n.newest.see(now, r, sealed); !ok {
+			return capacity.Candidate{}, fmt.Errorf("lease with record %d, which has run out", r.Seq)
+		}
 	}
 	c := capacity.Candidate{Record: r, Sealed: sealed, RTT: n.coords.predict(r.Coordinate), Believed: n.beliefs.of(now, r.Node)}
 	ranking := n.cfg.Judge().Rank(need, n.me(need.Region), []capacity.Candidate{c})

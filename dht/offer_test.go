@@ -20,11 +20,20 @@ import (
 // bytesPerPlacement is the aim for one placement, its reservation included.
 const bytesPerPlacement = 4_000
 
+func (l *newestLog) forget() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	clear(l.entries)
+	l.order.Init()
+}
+
 // Whoever holds nothing is offered digests, and has the record from the node
 // that it takes.
 func TestPlaceByDigests(t *testing.T) {
 	nodes := newTestNetwork(t, 10)
 	seeker := newClient(t, nodes)
+	seeker.readRegions(t.Context())
+	seeker.newest.forget() // it has the records of the index by now
 	placed, d, err := seeker.Place(t.Context(), CapacityTopic(), view(), nil)
 	if err != nil {
 		t.Fatalf("Place: %v (%+v)", err, d)
@@ -204,7 +213,7 @@ func TestSeekersOfStaleRecordsDoNotHerd(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	seeker := &Node{cfg: Config{Judge: func() *capacity.Judge { return judge }}, host: fakeHost{}, newest: newNewestLog()}
+	seeker := &Node{cfg: Config{Judge: func() *capacity.Judge { return judge }}, host: fakeHost{}, newest: newNewestLog(), reach: newReach()}
 	now := time.Now()
 	rejected := 0
 	for range runs {
@@ -219,7 +228,7 @@ func TestSeekersOfStaleRecordsDoNotHerd(t *testing.T) {
 				Sessions: capacity.Usage{Used: int64(i % 4), Limit: room + int64(i%4)},
 			}
 			for _, n := range nodes {
-				if err := n.table.put(now, CapacityTopic(), r, []byte("sealed")); err != nil {
+				if err := n.table.put(now, now, testHome, r, []byte("sealed")); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -229,7 +238,7 @@ func TestSeekersOfStaleRecordsDoNotHerd(t *testing.T) {
 		for range seekers {
 			q := &finding{n: seeker, offers: make(map[peer.ID]offer)}
 			for _, h := range rnd.Perm(holders)[:asksFirst] {
-				offers, _, _ := nodes[h].offers(CapacityTopic(), view(), capacity.Record{}, nil, placeLimit, askersPerQuery)
+				offers, _, _ := nodes[h].offers(testHome, view(), capacity.Record{}, nil, placeLimit, askersPerQuery)
 				for _, o := range offers {
 					o.holder = peer.ID(fmt.Sprint(h))
 					q.offered(now, o)
@@ -258,17 +267,17 @@ func TestShadowsDoNotHideTheLastRoom(t *testing.T) {
 	n := &Node{cfg: Config{Judge: func() *capacity.Judge { return judge }}, table: newTable(defaultTableLimits()), host: fakeHost{}}
 	r := rec("a", 1, time.Minute)
 	r.URL, r.Sessions.Limit, r.Uplink.Limit = "http://127.0.0.1:1", 2, 1_000_000_000
-	if err := n.table.put(time.Now(), CapacityTopic(), r, []byte("x")); err != nil {
+	if err := n.table.put(time.Now(), time.Now(), testHome, r, []byte("x")); err != nil {
 		t.Fatal(err)
 	}
 	need := view()
 	need.Uplink = math.MaxInt64 // fits nowhere
-	if o, _, _ := n.offers(CapacityTopic(), need, capacity.Record{}, nil, 4, 1); len(o) != 0 {
+	if o, _, _ := n.offers(testHome, need, capacity.Record{}, nil, 4, 1); len(o) != 0 {
 		t.Errorf("offered for a need beyond all limits: %+v", o)
 	}
 	var stress []float64
 	for range 4 {
-		o, held, _ := n.offers(CapacityTopic(), view(), capacity.Record{}, nil, 4, 1)
+		o, held, _ := n.offers(testHome, view(), capacity.Record{}, nil, 4, 1)
 		if len(o) != 1 || held != 1 {
 			t.Fatalf("offers %+v", o)
 		}
@@ -282,10 +291,10 @@ func TestShadowsDoNotHideTheLastRoom(t *testing.T) {
 	}
 	// The next record makes up for it.
 	r.Seq, r.Sessions.Used = 2, 1
-	if err := n.table.put(time.Now(), CapacityTopic(), r, []byte("y")); err != nil {
+	if err := n.table.put(time.Now(), time.Now(), testHome, r, []byte("y")); err != nil {
 		t.Fatal(err)
 	}
-	if o, _, _ := n.offers(CapacityTopic(), view(), capacity.Record{}, nil, 4, 1); o[0].stress != 0.5 {
+	if o, _, _ := n.offers(testHome, view(), capacity.Record{}, nil, 4, 1); o[0].stress != 0.5 {
 		t.Errorf("stress after a new record %v", o[0].stress)
 	}
 }

@@ -25,13 +25,21 @@ type outbox struct {
 	own     map[Topic]*ownCopy // what is published now
 	pending map[peer.ID]map[Topic]*pb.Entry
 	busy    map[peer.ID]bool
+	// confirmed is when each holder last accepted a record of each topic.
+	confirmed map[confirmedAt]time.Time
 	audience
+}
+
+type confirmedAt struct {
+	holder peer.ID
+	topic  Topic
 }
 
 type ownCopy struct {
 	sealed []byte
 	record capacity.Record
 	sent   map[peer.ID]bool // holders it was put in the box for
+	urgent bool             // it says something new, and must not get lost
 }
 
 // audience is what the sets of holders depended on when they were last
@@ -55,28 +63,55 @@ func (o *outbox) sealed(max int) [][]byte {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	var list [][]byte
-	if c := o.own[CapacityTopic()]; c != nil && max > 0 {
+	if c := o.home(); c != nil && max > 0 {
 		list = append(list, c.sealed)
 	}
 	for topic, c := range o.own {
 		if len(list) >= max {
 			break
 		}
-		if topic != CapacityTopic() {
+		if topic.Stream() != "" {
 			list = append(list, c.sealed)
 		}
 	}
 	return list
 }
 
-// published returns the node's own record in topic as published last.
+// published returns the node's own record in topic as published last; of the
+// topics of capacity records one is as good as another.
 func (o *outbox) published(topic Topic) (capacity.Record, []byte, bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	c := o.own[topic]
+	if topic.Stream() == "" {
+		c = o.home()
+	}
+	if c == nil {
+		return capacity.Record{}, nil, false
+	}
+	return c.record, c.sealed, true
+}
+
+// exactly returns the node's own record as published last in this very topic.
+func (o *outbox) exactly(topic Topic) (capacity.Record, []byte, bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if c := o.own[topic]; c != nil {
 		return c.record, c.sealed, true
 	}
 	return capacity.Record{}, nil, false
+}
+
+// home returns the newest capacity record published, or nil. The caller holds
+// mu.
+func (o *outbox) home() *ownCopy {
+	var newest *ownCopy
+	for topic, c := range o.own {
+		if topic.Stream() == "" && (newest == nil || c.record.Seq > newest.record.Seq) {
+			newest = c
+		}
+	}
+	return newest
 }
 
 // me returns the node's own capacity record as published last.
@@ -86,8 +121,33 @@ func (o *outbox) me() (capacity.Record, bool) {
 }
 
 func (n *Node) sample() (capacity.Record, []capacity.Carriage) {
+	now := time.Now()
+	if n.sharding.step(now) {
+		n.log.Info("publishing in another shard", "topic", n.sharding.home())
+	}
+	for _, p := range n.sharding.posts(now) {
+		h, _ := n.holders(p.topic)
+		to := h.remote
+		if !p.deeper {
+			to = to[:min(len(to), asksFirst)]
+		} else if h.self {
+			n.table.post(now, p.topic, n.ID())
+		}
+		for _, holder := range to {
+			n.enqueue(holder, p.topic, &pb.Entry{Topic: string(p.topic), Deeper: p.deeper})
+		}
+	}
 	n.spread()
 	return n.cfg.Sample()
+}
+
+// homes are the topics of this node's capacity record, its home first.
+func (n *Node) homes(now time.Time, region string) []Topic {
+	list := n.sharding.homes(now, region)
+	if !n.cfg.Holding.listed() && !n.small() && n.sharding.sponsor(now) {
+		list = append(list, regionsTopic)
+	}
+	return list
 }
 
 // publish seals the claims and puts them in the box for their holders, this
@@ -98,9 +158,12 @@ func (n *Node) publish(claims []claim) {
 	for _, c := range claims {
 		r := c.record
 		r.Node = n.ID()
-		r.Seq = n.outbox.nextSeq(now)
-		r.Issued = time.UnixMilli(now.UnixMilli())
+		r.Seq = n.outbox.nextSeq(n.wall(now))
+		r.Issued = time.UnixMilli(n.wall(now).UnixMilli())
 		r.TTL = capacity.DefaultTTL
+		if c.topic == regionsTopic {
+			r.TTL = capacity.MaxTTL
+		}
 		r.Addrs = addrs[:min(len(addrs), capacity.MaxAddrs)]
 		r.Coordinate = n.coords.here()
 		sealed, err := capacity.Seal(r, n.cfg.Key)
@@ -110,15 +173,20 @@ func (n *Node) publish(claims []claim) {
 		}
 		h, _ := n.holders(c.topic)
 		if h.self {
-			if err := n.table.put(now, c.topic, r, sealed); err != nil {
+			if err := n.table.put(now, now, c.topic, r, sealed); err != nil {
 				n.log.Debug("own record not held", "topic", c.topic, "err", err)
 			}
+			n.heardSelf(now, c.topic)
 		}
 		n.outbox.mu.Lock()
 		if n.outbox.own == nil {
 			n.outbox.own = make(map[Topic]*ownCopy)
 		}
-		n.outbox.own[c.topic] = &ownCopy{sealed: sealed, record: r, sent: make(map[peer.ID]bool)}
+		own := &ownCopy{sealed: sealed, record: r, sent: make(map[peer.ID]bool), urgent: true}
+		if old := n.outbox.own[c.topic]; old != nil {
+			own.urgent = old.record.State != r.State || carriageChanged(old.record.Carries, r.Carries)
+		}
+		n.outbox.own[c.topic] = own
 		n.outbox.mu.Unlock()
 		n.send(c.topic, h)
 	}
@@ -130,7 +198,7 @@ func (n *Node) withdraw(topics []Topic) { n.withdrawFrom(topics, func(peer.ID) b
 func (n *Node) withdrawFrom(topics []Topic, wanted func(peer.ID) bool) {
 	now := time.Now()
 	for _, topic := range topics {
-		seq := n.outbox.nextSeq(now)
+		seq := n.outbox.nextSeq(n.wall(now))
 		h, _ := n.holders(topic)
 		to := h.remote
 		n.outbox.mu.Lock()
@@ -178,7 +246,7 @@ func (o *outbox) underWay() bool {
 // spread hands what is published already to holders that have come up since.
 // It costs next to nothing while nobody comes or goes.
 func (n *Node) spread() {
-	now := audience{n.reach.changes(), n.cache.changes(), n.kad.RoutingTable().ListPeers()}
+	now := audience{n.reach.changes(), n.cache.changes(), append(n.kad.RoutingTable().ListPeers(), n.servers()...)}
 	slices.Sort(now.table)
 	n.outbox.mu.Lock()
 	was := n.outbox.audience
@@ -190,6 +258,9 @@ func (n *Node) spread() {
 	}
 	for _, topic := range topics {
 		h, _ := n.holders(topic)
+		if r, sealed, ok := n.outbox.exactly(topic); ok && h.self {
+			_ = n.table.put(time.Now(), time.Now(), topic, r, sealed) // a holder since just now, perhaps
+		}
 		n.send(topic, h)
 	}
 }
@@ -198,7 +269,7 @@ func (n *Node) spread() {
 // that it was not put in for yet.
 func (n *Node) send(topic Topic, h holders) {
 	e := &pb.Entry{Topic: string(topic)}
-	if !h.all {
+	if !h.all && !n.cfg.Holding.listed() {
 		e.Known = knownList(h.remote)
 		if h.self {
 			e.Known = append(e.Known, kb.ConvertPeerID(n.ID())[:4]...)
@@ -232,7 +303,7 @@ func (n *Node) enqueue(p peer.ID, topic Topic, e *pb.Entry) {
 	if o.pending[p] == nil {
 		o.pending[p] = make(map[Topic]*pb.Entry)
 	}
-	o.pending[p][topic] = e
+	o.pending[p][topic] = merged(o.pending[p][topic], e)
 	begin := !o.busy[p]
 	if begin {
 		o.busy[p] = true
@@ -245,6 +316,23 @@ func (n *Node) enqueue(p peer.ID, topic Topic, e *pb.Entry) {
 		o.mu.Unlock()
 	}
 }
+
+// merged is what is left to say of a topic when e comes up before old, if there
+// is one, was sent: the newer record, and whether to go deeper.
+func merged(old, e *pb.Entry) *pb.Entry {
+	if old == nil {
+		return e
+	}
+	m := &pb.Entry{Topic: e.Topic, Sealed: e.Sealed, Seq: e.Seq, Known: e.Known, Deeper: e.Deeper || old.Deeper}
+	if bare(e) {
+		m.Sealed, m.Seq, m.Known = old.Sealed, old.Seq, old.Known
+	}
+	return m
+}
+
+// bare reports whether e is about no record, neither a new one nor one that is
+// withdrawn.
+func bare(e *pb.Entry) bool { return len(e.Sealed) == 0 && e.Seq == 0 }
 
 // deliver sends p what is in its box until that is empty or p fails.
 func (n *Node) deliver(p peer.ID) {
@@ -286,6 +374,7 @@ func (o *outbox) take(p peer.ID) []*pb.Entry {
 func (o *outbox) missed(p peer.ID, batch []*pb.Entry) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	maps.DeleteFunc(o.confirmed, func(at confirmedAt, _ time.Time) bool { return at.holder == p })
 	for _, e := range slices.AppendSeq(batch, maps.Values(o.pending[p])) {
 		if c := o.own[Topic(e.Topic)]; c != nil {
 			delete(c.sent, p)
@@ -298,6 +387,9 @@ func (o *outbox) missed(p peer.ID, batch []*pb.Entry) {
 
 // advertiseTo sends one batch and takes in what the holder answers.
 func (n *Node) advertiseTo(p peer.ID, batch []*pb.Entry) error {
+	if n.sendLossy(time.Now(), p, batch) {
+		return nil
+	}
 	ctx, cancel := context.WithTimeout(n.ctx, max(time.Second, 4*n.reach.rtt(p)))
 	defer cancel()
 	req := &pb.Request{Op: &pb.Request_Advertise{Advertise: &pb.Advertise{Entries: batch}}}
@@ -315,19 +407,58 @@ func (n *Node) advertiseTo(p peer.ID, batch []*pb.Entry) error {
 	}
 	n.coords.observe(p, coordinateFromWire(reply.Coordinate), rtt)
 	accepted := false
+	now := time.Now()
 	for i, r := range reply.Results {
-		if r.Refused == "" {
-			accepted = accepted || len(batch[i].Sealed) > 0
-		} else {
+		if r.Refused != "" {
 			n.log.Debug("record refused by holder", "peer", p, "topic", batch[i].Topic, "reason", r.Refused)
+			continue
+		}
+		n.sharding.heard(now, Topic(batch[i].Topic), p, int(r.Held), r.Split)
+		if len(batch[i].Sealed) > 0 { // else the next record is to be confirmed again
+			accepted = true
+			n.outbox.confirm(now, confirmedAt{p, Topic(batch[i].Topic)})
 		}
 	}
 	if accepted {
 		n.host.ConnManager().TagPeer(p, holderTag, peerWeight)
 		n.accept1.Do(func() { close(n.accepted) })
 	}
-	n.meet(p, reply.Closer)
+	if !n.cfg.Holding.listed() {
+		n.meet(p, reply.Closer)
+	}
 	return nil
+}
+
+// heardSelf tells the sharding what this node, a holder, holds of topic.
+func (n *Node) heardSelf(now time.Time, topic Topic) {
+	held, split := n.table.count(now, topic, n.sharding.quorum())
+	n.sharding.heard(now, topic, n.ID(), held, split)
+}
+
+// confirm notes that a holder has accepted a record.
+func (o *outbox) confirm(now time.Time, at confirmedAt) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.confirmed == nil {
+		o.confirmed = make(map[confirmedAt]time.Time)
+	}
+	o.confirmed[at] = now
+	maps.DeleteFunc(o.confirmed, func(_ confirmedAt, at time.Time) bool { return now.Sub(at) > ackEvery })
+}
+
+// doubt forgets which holders have answered lately, if p was one of them, and
+// reports whether it was.
+func (o *outbox) doubt(p peer.ID) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	holder := false
+	for _, c := range o.own {
+		holder = holder || c.sent[p]
+	}
+	if holder {
+		clear(o.confirmed)
+	}
+	return holder
 }
 
 // meet checks holders that another one named: only those that answer count.

@@ -1,7 +1,6 @@
 package dht
 
 import (
-	"bufio"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
@@ -15,6 +14,7 @@ import (
 
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
+	"google.golang.org/protobuf/proto"
 
 	"weir/capacity"
 	"weir/dht/pb"
@@ -28,9 +28,10 @@ const (
 	// samples differ, and even one alone offers more than will be tried.
 	placeLimit = 6
 
-	// A candidate that has not answered after this, or thrice its round trip,
-	// gets a rival.
-	reserveHedge = 100 * time.Millisecond
+	// Candidates that have not answered after this, or half as long again as
+	// they should take, get one rival: each one more holds room for a moment that
+	// others are refused.
+	reserveHedge = 60 * time.Millisecond
 	// reserveTime bounds one reservation, a dial included.
 	reserveTime = time.Second
 	releaseTime = 2 * time.Second
@@ -40,6 +41,9 @@ const (
 
 // NoCandidates is the reason of a refusal for which no rule can be blamed.
 const NoCandidates = "no-candidates"
+
+// unreachableReason is why a candidate was not taken that did not answer.
+const unreachableReason = "unreachable"
 
 // Placed is where to go, and the room kept there.
 type Placed struct {
@@ -108,7 +112,7 @@ type Reservation struct {
 
 // Explain is Place without the reservation: who would be asked, and why.
 func (n *Node) Explain(ctx context.Context, topic Topic, need capacity.Need, exclude []peer.ID) (Decision, error) {
-	d, passed, err := n.decide(ctx, topic, need, exclude, true)
+	d, passed, err := n.decide(ctx, &finding{topic: topic, need: need, exclude: exclude, limit: queryLimit, explain: true})
 	if err == nil && len(passed) > 0 {
 		d.Chosen = passed[0].Record.Node
 	} else if err == nil {
@@ -126,31 +130,92 @@ func (n *Node) Explain(ctx context.Context, topic Topic, need capacity.Need, exc
 // The error is a *capacity.Refusal if nobody has room: its reason is what most
 // candidates gave, or NoCandidates. Others are those of Find.
 func (n *Node) Place(ctx context.Context, topic Topic, need capacity.Need, exclude []peer.ID) (Placed, Decision, error) {
-	start := time.Now()
-	d, passed, err := n.decide(ctx, topic, need, exclude, false)
+	q := &finding{topic: topic, need: need, exclude: exclude, limit: placeLimit, compact: true}
+	d, passed, err := n.decide(ctx, q)
 	if err != nil {
 		return Placed{}, d, err
 	}
+	placed, err := n.take(ctx, need, passed, &d)
+	// Those near by have all refused, each by its own ledger: look further,
+	// unless there is no further: where a list says whom to ask, all were.
+	// If the last of all were dead, those near by that nobody offered come next.
+	level, again := q.level, false
+	for isRefusal(err) && topic == CapacityTopic() && !n.cfg.Holding.listed() && ctx.Err() == nil && len(d.Reservations) > 0 {
+		if level >= widest {
+			if again || d.Refused != unreachableReason {
+				break
+			}
+			level, again = 0, true
+		}
+		tried := slices.Clone(exclude)
+		for _, r := range d.Reservations {
+			tried = append(tried, r.Node)
+		}
+		q = &finding{topic: topic, need: need, exclude: tried, limit: placeLimit, compact: true, level: level}
+		further, more, decideErr := n.decide(ctx, q)
+		d.extend(further)
+		level = q.level
+		if decideErr != nil || len(more) == 0 {
+			continue // nobody there; the refusal stands
+		}
+		placed, err = n.take(ctx, need, more, &d)
+	}
+	d.TotalMillis = millis(time.Since(d.Time))
+	return placed, d, err
+}
+
+// PlaceAmong is Place among nodes whose sealed records are at hand, however they
+// came here. Records that do not verify are left out.
+func (n *Node) PlaceAmong(ctx context.Context, topic Topic, need capacity.Need, sealed [][]byte, exclude []peer.ID) (Placed, Decision, error) {
+	q := &finding{topic: topic, need: need, exclude: exclude}
+	q.begin(n)
+	now := time.Now()
+	for _, b := range sealed {
+		if records, err := verify(n.wall(now), topic, [][]byte{b}); err == nil && len(records) == 1 {
+			q.add(records[0].record, b)
+		}
+	}
+	q.answer.Held, q.answer.Elapsed = len(q.found), time.Since(now)
+	d, passed := n.weigh(now, q, q.result())
+	placed, err := n.take(ctx, need, passed, &d)
+	d.TotalMillis = millis(time.Since(now))
+	return placed, d, err
+}
+
+// take has one of those that passed reserve room.
+func (n *Node) take(ctx context.Context, need capacity.Need, passed []offer, d *Decision) (Placed, error) {
 	picks := n.picks(passed)
 	if len(picks) == 0 {
 		refusal := d.refusal()
 		d.Refused = refusal.Reason
-		d.TotalMillis = millis(time.Since(start))
-		return Placed{}, d, refusal
+		d.TotalMillis = millis(time.Since(d.Time))
+		return Placed{}, refusal
 	}
 	reserving := time.Now()
-	placed, err := n.reserve(ctx, need, picks, &d)
-	d.ReserveMillis = millis(time.Since(reserving))
-	d.TotalMillis = millis(time.Since(start))
+	placed, err := n.reserve(ctx, need, picks, d)
+	d.ReserveMillis += millis(time.Since(reserving))
+	d.TotalMillis = millis(time.Since(d.Time))
 	if err != nil {
 		var refusal *capacity.Refusal
 		if errors.As(err, &refusal) {
 			d.Refused = refusal.Reason
 		}
-		return Placed{}, d, err
+		return Placed{}, err
 	}
+	d.Refused = ""
 	d.choose(&placed.Candidate.Record)
-	return placed, d, nil
+	return placed, nil
+}
+
+// extend adds what a search further afield found.
+func (d *Decision) extend(e Decision) {
+	d.count(e.Held, e.Answer.Rejected)
+	d.Asked = append(d.Asked, e.Asked...)
+	d.Messages += e.Messages
+	d.Bytes += e.Bytes
+	d.FindMillis += e.FindMillis
+	d.Verdicts = append(d.Verdicts, e.Verdicts...)
+	d.rejected = sumCounts(d.rejected, e.rejected)
 }
 
 // choose notes that r's node was chosen, and what its record told.
@@ -165,23 +230,26 @@ func (d *Decision) choose(r *capacity.Record) {
 
 // decide asks the holders and ranks what they said. To explain takes the
 // records themselves, to place what the holders offer will do.
-func (n *Node) decide(ctx context.Context, topic Topic, need capacity.Need, exclude []peer.ID, explain bool) (Decision, []offer, error) {
-	judge := n.cfg.Judge()
+func (n *Node) decide(ctx context.Context, q *finding) (Decision, []offer, error) {
+	start := time.Now()
+	answer, err := n.find(ctx, q)
+	d, passed := n.weigh(start, q, answer)
+	return d, passed, err
+}
+
+// weigh ranks what q found.
+func (n *Node) weigh(start time.Time, q *finding, answer Answer) (Decision, []offer) {
+	judge, need := n.cfg.Judge(), q.need
 	d := Decision{
-		Topic:        topic,
+		Topic:        q.topic,
 		Need:         DecisionNeed(need),
 		Policy:       judge.Policy().Version,
-		Time:         time.Now(),
+		Time:         start,
+		Answer:       answer,
+		FindMillis:   millis(answer.Elapsed),
 		Reservations: []Reservation{},
 		Verdicts:     []Judged{},
 	}
-	q := &finding{topic: topic, need: need, exclude: exclude, limit: placeLimit, compact: true}
-	if explain {
-		q.limit, q.explain, q.compact = queryLimit, true, false
-	}
-	answer, err := n.find(ctx, q)
-	d.Answer = answer
-	d.FindMillis = millis(answer.Elapsed)
 	ranking := judge.Rank(need, n.me(need.Region), answer.Candidates)
 	now := time.Now()
 	passed := n.rankOffers(now, ranking, q.offers)
@@ -215,7 +283,7 @@ func (n *Node) decide(ctx context.Context, topic Topic, need capacity.Need, excl
 			Age:      millis(now.Sub(v.Record.Issued)),
 		})
 	}
-	return d, passed, err
+	return d, passed
 }
 
 // picks are the candidates to try of those that passed, in order: some of the
@@ -245,6 +313,10 @@ func (n *Node) picks(passed []offer) []offer {
 			picks = slices.Insert(slices.Delete(picks, other, other+1), 1, o)
 		}
 	}
+	// Those that owe an answer come last.
+	slices.SortStableFunc(picks, func(a, b offer) int {
+		return falseFirst(n.reach.doubtful(a.Record.Node), n.reach.doubtful(b.Record.Node))
+	})
 	return picks[:min(len(picks), reserveMost)]
 }
 
@@ -312,6 +384,7 @@ func (n *Node) reserve(ctx context.Context, need capacity.Need, picks []offer, d
 	race := &reservationRace{}
 	results := make(chan reserved, len(picks))
 	tried, pending := 0, 0
+	waiting := make(map[peer.ID]bool)
 	try := func() time.Duration {
 		if tried == len(picks) {
 			return 0
@@ -341,7 +414,8 @@ func (n *Node) reserve(ctx context.Context, need capacity.Need, picks []offer, d
 		if !ok {
 			results <- reserved{index: index, node: pick.Record.Node, err: context.Canceled}
 		}
-		return max(reserveHedge, 3*max(pick.RTT, n.reach.rtt(pick.Record.Node)))
+		waiting[pick.Record.Node] = true
+		return max(reserveHedge, n.patience(pick.Record.Node), min(2*pick.RTT, 2*patienceMost))
 	}
 	hedgeAfter := try()
 	for range reserveFirst - 1 {
@@ -355,6 +429,7 @@ func (n *Node) reserve(ctx context.Context, need capacity.Need, picks []offer, d
 		select {
 		case r := <-results:
 			pending--
+			delete(waiting, r.node)
 			note := &d.Reservations[r.index]
 			note.Elapsed = millis(r.elapsed)
 			d.Messages += r.spent.messages
@@ -383,12 +458,15 @@ func (n *Node) reserve(ctx context.Context, need capacity.Need, picks []offer, d
 			case errors.Is(r.err, errUnproven):
 				note.Reason, note.Detail = "unproven", r.err.Error()
 			default:
-				note.Reason, note.Detail = "unreachable", r.err.Error()
+				note.Reason, note.Detail = unreachableReason, r.err.Error()
 			}
 			reasons[note.Reason]++
 			last = r.err
 			try()
 		case <-hedge.C:
+			for p := range waiting {
+				n.failed(p, errLate)
+			}
 			if next := try(); next > 0 {
 				hedge.Reset(next)
 			}
@@ -481,7 +559,7 @@ func (n *Node) reserveOn(pick *offer, topic Topic, request string, need capacity
 		r.err = fmt.Errorf("request not served: %.200s", resp.Error)
 	default:
 		var err error
-		r.placed.Lease, err = capacity.OpenLease(resp.Lease, time.Now())
+		r.placed.Lease, err = capacity.OpenLease(resp.Lease, n.wall(time.Now()))
 		if l := r.placed.Lease; err == nil && (l.Target != target || l.From != n.ID() || l.ID != request || l.Need != need) {
 			err = errors.New("it is for something else")
 		}
@@ -530,25 +608,8 @@ func (n *Node) releaseCtx(ctx context.Context, target peer.ID, request string) {
 
 // serveReserve answers one request of /reserve/1 by the node's own ledger.
 func (n *Node) serveReserve(s network.Stream) {
-	from := s.Conn().RemotePeer()
-	if !n.desk.enter(from, false) {
-		_ = s.Reset()
-		return
-	}
-	defer n.desk.leave(from, false)
-	_ = s.SetDeadline(time.Now().Add(serveTimeout))
 	var req pb.ReserveRequest
-	if _, err := readFrame(bufio.NewReader(s), maxReserve, &req); err != nil {
-		n.log.Debug("reservation not understood", "peer", from, "err", err)
-		_ = s.Reset()
-		return
-	}
-	n.answered(from, 0)
-	if _, err := writeFrame(s, n.answerReserve(from, &req)); err != nil {
-		_ = s.Reset()
-		return
-	}
-	_ = s.Close()
+	n.serveOne(s, maxReserve, &req, func(from peer.ID) proto.Message { return n.answerReserve(from, &req) })
 }
 
 func (n *Node) answerReserve(from peer.ID, req *pb.ReserveRequest) *pb.ReserveResponse {
@@ -559,7 +620,7 @@ func (n *Node) answerReserve(from peer.ID, req *pb.ReserveRequest) *pb.ReserveRe
 			return &pb.ReserveResponse{Error: clip(err.Error(), maxReason)}
 		}
 		topic := Topic(op.Reserve.Topic)
-		if err := topic.check(); err != nil {
+		if err := topic.checkAsked(); err != nil {
 			return &pb.ReserveResponse{Error: clip(err.Error(), maxReason)}
 		}
 		// The record as it was before the lease, which may have taken the

@@ -266,7 +266,7 @@ func TestDecisionJSON(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, key := range []string{
-		`"topic":"capacity/all/0"`, `"purpose":"view"`, `"verdicts":[{"node":"12D3`, `"terms":[{"name":`, `"rtt_ms":`, `"age_ms":`,
+		`"topic":"capacity"`, `"purpose":"view"`, `"verdicts":[{"node":"12D3`, `"terms":[{"name":`, `"rtt_ms":`, `"age_ms":`,
 		`"reservations":[{"node":"12D3`, `"chosen":"` + d.Chosen.String() + `"`, `"asked":[{"holder":"12D3`, `"messages":`, `"bytes":`,
 		`"find_ms":`, `"reserve_ms":`, `"total_ms":`, `"held":3`, `"rejected":{"self":1}`,
 	} {
@@ -327,6 +327,33 @@ func TestManyPlacementsAtOnce(t *testing.T) {
 	for p, at := range nodes[0].lanes.peers {
 		if at.users > callsPerPeer {
 			t.Errorf("%d calls to %s left", at.users, p)
+		}
+	}
+}
+
+// Where everybody was asked and refused, a placement is refused: there is
+// nobody further away to ask.
+func TestPlaceEndsWhenAllRefuse(t *testing.T) {
+	for _, holding := range []Holding{HoldNone, HoldAll} {
+		list := &serverList{}
+		nodes := newTestNetworkOf(t, 3, func(_ int, n *testNode) { list.add(n) }, func(c *Config) {
+			c.Holding, c.Servers = holding, list.get
+			c.Grant = func(capacity.Request) (capacity.Lease, error) {
+				return capacity.Lease{}, &capacity.Refusal{Reason: "sessions"}
+			}
+		})
+		done := make(chan error, 1)
+		go func() {
+			_, _, err := nodes[0].Place(t.Context(), CapacityTopic(), view(), nil)
+			done <- err
+		}()
+		select {
+		case err := <-done:
+			if !isRefusal(err) {
+				t.Errorf("%s: Place = %v, want a refusal", holding, err)
+			}
+		case <-time.After(patience):
+			t.Fatalf("%s: Place goes on for ever", holding)
 		}
 	}
 }

@@ -3,7 +3,7 @@ package dht
 import (
 	"cmp"
 	"context"
-	"math/rand/v2"
+	"fmt"
 	"slices"
 	"time"
 
@@ -14,26 +14,35 @@ import (
 	"weir/dht/pb"
 )
 
-// probeEvery is how often the round trip to one connected peer, drawn at
-// random, is measured.
-const probeEvery = 5 * time.Second
+const (
+	// probeEvery is how often one connected peer is asked what it says of
+	// itself, and probeNew how soon the next one that never was.
+	probeEvery = 5 * time.Second
+	probeNew   = 500 * time.Millisecond
+)
 
-// probe measures round trips, so that the node's coordinate takes in peers
-// other than its holders, until ctx is done.
+// probe asks connected peers in turn, to measure round trips and clocks, so that
+// the node's coordinate takes in peers other than its holders, until ctx is done.
 func (n *Node) probe(ctx context.Context) error {
-	tick := time.NewTicker(probeEvery)
+	tick := time.NewTicker(probeNew)
 	defer tick.Stop()
+	var last time.Time
 	for {
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
 			return ctx.Err()
 		}
-		members := n.members()
-		if len(members) == 0 {
+		var members []peer.ID
+		for _, ai := range n.members() {
+			members = append(members, ai.ID)
+		}
+		p, fresh := n.told.next(members)
+		if p == "" || !fresh && time.Since(last) < probeEvery {
 			continue
 		}
-		p := members[rand.IntN(len(members))].ID
+		last = time.Now()
+		n.told.asked(last, p)
 		if _, err := n.fetch(ctx, p, 0); err != nil && ctx.Err() == nil {
 			n.log.Debug("round trip not measured", "peer", p, "err", err)
 		}
@@ -60,8 +69,14 @@ func (n *Node) fetch(ctx context.Context, id peer.ID, max int) ([][]byte, error)
 		return nil, err
 	}
 	n.answered(id, rtt)
-	n.coords.observe(id, coordinateFromWire(resp.GetFetch().GetCoordinate()), rtt)
-	sealed := resp.GetFetch().GetSealed()
+	reply := resp.GetFetch()
+	if reply == nil {
+		return nil, fmt.Errorf("%s answered something else: %.200s", id, resp.Error)
+	}
+	now := time.Now()
+	n.coords.observe(id, coordinateFromWire(reply.Coordinate), rtt)
+	n.told.take(now, n.wall(now), id, reply, rtt)
+	sealed := reply.Sealed
 	return sealed[:min(len(sealed), max)], nil
 }
 
@@ -70,12 +85,24 @@ type PeerInfo struct {
 	ID            peer.ID               `json:"peer_id"`
 	Addrs         []multiaddr.Multiaddr `json:"addrs"`
 	Connected     bool                  `json:"connected"`
-	RTT           float64               `json:"rtt_ms"`              // measured; 0: never
-	CoordinateRTT float64               `json:"coordinate_rtt_ms"`   // predicted; 0: unknown
-	Direction     string                `json:"direction,omitempty"` // "inbound", "outbound": who dialled
-	Transport     string                `json:"transport,omitempty"` // "quic", "tcp"
-	Holder        bool                  `json:"holder"`              // of the capacity topic
-	Since         time.Time             `json:"since,omitzero"`      // connected since
+	Member        bool                  `json:"member"`            // serves this network's protocol, as far as known
+	RTT           float64               `json:"rtt_ms"`            // measured; 0: never
+	CoordinateRTT float64               `json:"coordinate_rtt_ms"` // predicted; 0: unknown
+	// CoordinateError is how far the peer trusts its coordinate: Vivaldi's
+	// estimate of its relative error, without unit; 0: unknown.
+	CoordinateError float64   `json:"coordinate_error"`
+	Direction       string    `json:"direction,omitempty"` // "inbound", "outbound": who dialled
+	Transport       string    `json:"transport,omitempty"` // "quic", "tcp"
+	Holder          bool      `json:"holder"`              // of the capacity topic
+	Since           time.Time `json:"since,omitzero"`      // connected since
+
+	// What the peer itself said, at Told; zero: nothing yet.
+	Told        time.Time `json:"told,omitzero"`
+	ClockOffset float64   `json:"clock_offset_ms"` // how far its clock is ahead of ours
+	HoldsTopics int       `json:"holds_topics"`    // topics of which it holds records
+	Holds       int       `json:"holds_records"`   // records it holds, its own included
+	Holding     Holding   `json:"holders,omitempty"`
+	Release     string    `json:"release,omitempty"`
 }
 
 // Peers lists the peers that are connected or in the routing table.
@@ -89,13 +116,22 @@ func (n *Node) Peers() []PeerInfo {
 		info := PeerInfo{
 			ID:     p,
 			Addrs:  append([]multiaddr.Multiaddr{}, n.host.Peerstore().Addrs(p)...),
+			Member: n.member(p),
 			RTT:    millis(n.reach.rtt(p)),
 			Holder: slices.Contains(holders, p),
 		}
 		slices.SortFunc(info.Addrs, multiaddr.Multiaddr.Compare)
-		if h := n.table.get(time.Now(), CapacityTopic(), p); h != nil {
-			info.CoordinateRTT = millis(n.coords.predict(h.record.Coordinate))
+		said := n.told.of(p)
+		at := said.coords
+		if h := n.table.get(time.Now(), CapacityTopic(), p); at == nil && h != nil {
+			at = h.record.Coordinate
 		}
+		if at != nil {
+			info.CoordinateRTT, info.CoordinateError = millis(n.coords.predict(at)), at.Error
+		}
+		info.Told, info.ClockOffset = said.at, millis(said.clock)
+		info.HoldsTopics, info.Holds = said.topics, said.held
+		info.Holding, info.Release = said.mode, said.vers
 		if conns := n.host.Network().ConnsToPeer(p); len(conns) > 0 {
 			c := conns[0]
 			info.Connected = true

@@ -30,6 +30,7 @@ type failure int
 const (
 	unreachable failure = 1 // no connection could be made
 	silent      failure = 2 // no answer in time
+	late        failure = 3 // no answer when others were asked instead
 	broken      failure = 8 // something else than an answer: it lives, and may be overloaded
 )
 

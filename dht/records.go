@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -13,6 +14,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/multiformats/go-multiaddr"
+	"google.golang.org/protobuf/proto"
 
 	"weir/capacity"
 	"weir/dht/pb"
@@ -39,9 +41,9 @@ const (
 	serveTimeout = 5 * time.Second // from a request's first byte to its answer's last
 	watchBeat    = 5 * time.Second // an idle watch says so this often
 
-	maxServed        = 1_024 // requests at once
-	maxServedPeer    = 32    // of one peer
-	maxWatchedByPeer = 8     // watches of one peer
+	maxServed        = 1_024            // requests at once
+	maxServedPeer    = 32               // of one peer
+	maxWatchedByPeer = maxWatchedTopics // watches of one peer
 )
 
 var (
@@ -88,6 +90,30 @@ func (d *desk) leave(p peer.ID, watch bool) {
 	if d.peers[key]--; d.peers[key] == 0 {
 		delete(d.peers, key)
 	}
+}
+
+// serveOne reads one request of at most max bytes from s into req, and sends
+// what reply returns. Who asks is who the connection's handshake says it is.
+func (n *Node) serveOne(s network.Stream, max int, req proto.Message, reply func(from peer.ID) proto.Message) {
+	from := s.Conn().RemotePeer()
+	if !n.desk.enter(from, false) {
+		_ = s.Reset()
+		return
+	}
+	defer n.desk.leave(from, false)
+	_ = s.SetDeadline(time.Now().Add(serveTimeout))
+	if _, err := readFrame(bufio.NewReader(s), max, req); err != nil {
+		n.log.Debug("request not understood", "peer", from, "protocol", s.Protocol(), "err", err)
+		_ = s.Reset()
+		return
+	}
+	n.answered(from, 0)
+	if _, err := writeFrame(s, reply(from)); err != nil {
+		n.log.Debug("answer not sent", "peer", from, "protocol", s.Protocol(), "err", err)
+		_ = s.Reset()
+		return
+	}
+	_ = s.Close()
 }
 
 // serveRecords answers one request of /records/1. Who asks is who the
@@ -137,6 +163,8 @@ func (n *Node) answerRecords(from peer.ID, req *pb.Request) *pb.Response {
 		return n.serveQuery(from, op.Query)
 	case *pb.Request_Fetch:
 		return n.serveFetch(op.Fetch)
+	case *pb.Request_HandOver:
+		return n.serveHandOver(from, op.HandOver)
 	default:
 		return errorReply(errors.New("unknown request"))
 	}
@@ -158,9 +186,13 @@ func (n *Node) serveAdvertise(from peer.ID, req *pb.Advertise) *pb.Response {
 		if err := n.hold(now, from, e); err != nil {
 			result.Refused = clip(err.Error(), maxReason)
 			n.log.Debug("record refused", "peer", from, "topic", e.Topic, "err", err)
-		} else {
+		} else if len(e.Sealed) > 0 {
 			closer = append(closer, n.closer(from, e)...)
 			n.host.ConnManager().TagPeer(from, publisherTag, peerWeight)
+		}
+		if topic := Topic(e.Topic); topic.check() == nil && topic.Stream() == "" {
+			held, split := n.table.count(now, topic, n.sharding.quorum())
+			result.Held, result.Split = uint32(held), split
 		}
 		reply.Results = append(reply.Results, result)
 	}
@@ -179,10 +211,22 @@ func (n *Node) hold(now time.Time, from peer.ID, e *pb.Entry) error {
 	if err := topic.check(); err != nil {
 		return err
 	}
+	if err := n.holds(); err != nil {
+		return err
+	}
+	if e.Deeper {
+		if _, bits, ok := topic.shard(); !ok || !strings.HasPrefix(idBits(from), bits) {
+			return errWrongTopic
+		}
+		n.table.post(now, topic, from)
+		if bare(e) {
+			return nil
+		}
+	}
 	if len(e.Sealed) == 0 {
 		return n.table.withdraw(now, topic, from, e.Seq)
 	}
-	r, err := capacity.Open(e.Sealed, now)
+	r, err := capacity.Open(e.Sealed, n.wall(now))
 	if err != nil {
 		return err
 	}
@@ -192,12 +236,15 @@ func (n *Node) hold(now time.Time, from peer.ID, e *pb.Entry) error {
 	if err := topic.fits(&r); err != nil {
 		return err
 	}
-	return n.table.put(now, topic, r, e.Sealed)
+	return n.table.put(now, now, topic, r, e.Sealed)
 }
 
 // closer returns the holders of e's topic that its publisher seems not to
 // know. In a network where everyone is a holder, nobody is closer.
 func (n *Node) closer(publisher peer.ID, e *pb.Entry) []peer.ID {
+	if n.cfg.Holding.listed() {
+		return nil
+	}
 	topic := Topic(e.Topic)
 	h := n.elect(topic, n.cache.peek(topic))
 	view := slices.DeleteFunc(h.remote, func(p peer.ID) bool { return p == publisher })
@@ -210,7 +257,7 @@ func (n *Node) closer(publisher peer.ID, e *pb.Entry) []peer.ID {
 // have the record from the node it takes.
 func (n *Node) serveQuery(from peer.ID, q *pb.Query) *pb.Response {
 	topic := Topic(q.Topic)
-	if err := topic.check(); err != nil {
+	if err := topic.checkAsked(); err != nil {
 		return errorReply(err)
 	}
 	need, err := needFromWire(q.Need)
@@ -235,6 +282,9 @@ func (n *Node) serveQuery(from peer.ID, q *pb.Query) *pb.Response {
 	if origin := coordinateFromWire(q.Origin); origin != nil {
 		me.Coordinate = origin
 	}
+	if topic == regionsTopic {
+		return &pb.Response{Op: &pb.Response_Query{Query: n.answerRegions(me, limit)}}
+	}
 	reply := &pb.QueryReply{}
 	var held int
 	var rejected map[string]int
@@ -253,6 +303,7 @@ func (n *Node) serveQuery(from peer.ID, q *pb.Query) *pb.Response {
 		}
 	}
 	reply.Held = uint32(held)
+	_, reply.Split = n.table.count(time.Now(), topic, n.sharding.quorum())
 	for rule, count := range rejected {
 		reply.Rejected = append(reply.Rejected, &pb.Rejected{Rule: rule, Count: uint32(count)})
 	}
@@ -292,15 +343,6 @@ func (n *Node) sampleHeld(topic Topic, need capacity.Need, me capacity.Record, e
 
 func newRand() *rand.Rand { return rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64())) }
 
-// serveFetch answers with this node's own records.
-func (n *Node) serveFetch(req *pb.Fetch) *pb.Response {
-	own := n.outbox.sealed(min(int(req.Max), fetchLimit))
-	return &pb.Response{Op: &pb.Response_Fetch{Fetch: &pb.FetchReply{
-		Sealed:     own,
-		Coordinate: coordinateToWire(n.coords.here()),
-	}}}
-}
-
 // serveWatch sends what is held in a topic, a marker and every change, until
 // the watcher goes, or is too slow to take what there is.
 func (n *Node) serveWatch(s network.Stream, from peer.ID, req *pb.Watch) {
@@ -312,7 +354,7 @@ func (n *Node) serveWatch(s network.Stream, from peer.ID, req *pb.Watch) {
 		_ = s.Close()
 	}
 	topic := Topic(req.Topic)
-	if err := topic.check(); err != nil {
+	if err := topic.checkAsked(); err != nil {
 		refuse(err)
 		return
 	}
@@ -350,7 +392,8 @@ func (n *Node) serveWatch(s network.Stream, from peer.ID, req *pb.Watch) {
 			return
 		}
 	}
-	if send(&pb.Event{Synced: true}) != nil {
+	_, split := n.table.count(time.Now(), topic, n.sharding.quorum())
+	if send(&pb.Event{Synced: true, Split: split}) != nil {
 		return
 	}
 	beat := time.NewTicker(watchBeat)

@@ -46,7 +46,7 @@ func TestHolderRefusesBadRecords(t *testing.T) {
 	withdrawn := newest
 	withdrawn.Seq += 100
 
-	capacityTopic := string(CapacityTopic())
+	capacityTopic := string(testHome)
 	cases := []struct {
 		name  string
 		entry *pb.Entry
@@ -68,7 +68,7 @@ func TestHolderRefusesBadRecords(t *testing.T) {
 		{"a node's record among a stream's", &pb.Entry{Topic: "stream/a", Sealed: sealed(none)}, "another topic"},
 		{"another stream's record", &pb.Entry{Topic: "stream/a", Sealed: sealed(carries("b"))}, "another topic"},
 		{"an unknown topic", &pb.Entry{Topic: "nonsense", Sealed: sealed(none)}, "unknown topic"},
-		{"a shard that is none", &pb.Entry{Topic: "capacity/all/1", Sealed: sealed(none)}, "unknown topic"},
+		{"a shard that is none", &pb.Entry{Topic: "capacity/all/9", Sealed: sealed(none)}, "unknown topic"},
 		{"a stream without a name", &pb.Entry{Topic: "stream/", Sealed: sealed(carries("a"))}, "stream name"},
 		{"a newer one", &pb.Entry{Topic: capacityTopic, Sealed: seal(t, newest, f.key)}, ""},
 		{"a replayed one", &pb.Entry{Topic: capacityTopic, Sealed: seal(t, older, f.key)}, "replayed"},
@@ -103,7 +103,7 @@ func TestHolderRefusesBadRequests(t *testing.T) {
 	node := newTestNode(t, nil)
 	f := newFake(t, node.info(), nil)
 	query := func(q *pb.Query) *pb.Request { return &pb.Request{Op: &pb.Request_Query{Query: q}} }
-	topic := string(CapacityTopic())
+	topic := string(testHome)
 	cases := []struct {
 		name string
 		req  *pb.Request
@@ -216,14 +216,14 @@ func TestQuerySamples(t *testing.T) {
 		if i < full {
 			r.State, r.Sessions.Used = capacity.Full, 10
 		}
-		if err := node.table.put(now, CapacityTopic(), r, seal(t, r, key)); err != nil {
+		if err := node.table.put(now, now, testHome, r, seal(t, r, key)); err != nil {
 			t.Fatal(err)
 		}
 	}
 	seen := make(map[peer.ID]bool)
 	for range 20 {
 		q := asker.call(t, node.ID(), &pb.Request{Op: &pb.Request_Query{Query: &pb.Query{
-			Topic: string(CapacityTopic()), Need: &pb.Need{}, Limit: 100, Sealed: true,
+			Topic: string(testHome), Need: &pb.Need{}, Limit: 100, Sealed: true,
 		}}}).GetQuery()
 		if len(q.Sealed) != queryLimit || q.Held != full+free {
 			t.Fatalf("%d records of %d held, want %d of %d", len(q.Sealed), q.Held, queryLimit, full+free)
@@ -253,7 +253,7 @@ func TestAcknowledgementNamesCloserHolders(t *testing.T) {
 	f := newFake(t, nodes[0].info(), nil)
 	sealed := seal(t, f.record(), f.key)
 	reply := f.call(t, nodes[0].ID(), advertisement(&pb.Entry{
-		Topic: string(CapacityTopic()), Sealed: sealed, Known: knownList([]peer.ID{nodes[0].ID(), nodes[1].ID()}),
+		Topic: string(testHome), Sealed: sealed, Known: knownList([]peer.ID{nodes[0].ID(), nodes[1].ID()}),
 	})).GetAdvertise()
 	named := make(map[peer.ID]bool)
 	for _, w := range reply.Closer {
@@ -283,7 +283,7 @@ func TestNamedHoldersAreVerified(t *testing.T) {
 		peerToWire(stranger.info()),
 	})
 	eventually(t, func() error {
-		for _, p := range nodes[0].cache.peek(CapacityTopic()) {
+		for _, p := range nodes[0].cache.peek(testHome) {
 			switch p {
 			case stranger.ID():
 				return nil
@@ -348,7 +348,7 @@ func TestOtherNetworksAreStrangers(t *testing.T) {
 // of the protocol shows.
 func TestWireFormat(t *testing.T) {
 	req := &pb.Request{Op: &pb.Request_Query{Query: &pb.Query{
-		Topic:   "capacity/all/0",
+		Topic:   "capacity/*/*",
 		Need:    needToWire(capacity.Need{Purpose: capacity.Cascade, Stream: "a", Uplink: 5_000_000, Packets: 600, Region: "eu"}),
 		Exclude: [][]byte{{1, 2, 3}},
 		Origin:  &pb.Coordinate{Vec: []float32{0, 0, 0, 0, 0, 0, 0, 0.5}, Error: 1.5, Height: 1e-5},
@@ -367,12 +367,12 @@ func TestWireFormatOfAnswers(t *testing.T) {
 	digest := digestToWire(time.UnixMilli(1_700_000_001_000), &offer{
 		Verdict: capacity.Verdict{
 			Candidate: capacity.Candidate{RTT: 12_345 * time.Microsecond, Record: capacity.Record{
-				Node: "a node", Seq: 1_700_000_000_000, Issued: time.UnixMilli(1_700_000_000_000),
+				Node: "a node", Seq: 1_700_000_000_000,
 				Addrs: []multiaddr.Multiaddr{addr(t, "/ip4/192.0.2.1/udp/4001/quic-v1")},
 			}},
 			Terms: []capacity.TermScore{{Value: 0.5}, {Value: 0.25}, {Value: 1}, {Value: 0}},
 		},
-		stress: 0.5, headroom: 800_000_000,
+		stress: 0.5, headroom: 800_000_000, received: time.UnixMilli(1_700_000_000_000),
 	})
 	b, err := appendFrame(nil, &pb.Response{Op: &pb.Response_Query{Query: &pb.QueryReply{Held: 3, Digests: []*pb.Digest{digest}}}})
 	if err != nil {

@@ -3,6 +3,7 @@ package dht
 import (
 	"container/heap"
 	"errors"
+	"maps"
 	"sync"
 	"time"
 
@@ -16,6 +17,8 @@ const (
 	maxHeld         = 16_384 // records in all, about 1 KiB each
 	maxHeldTopic    = 1_024  // publishers of one topic
 	maxHeldNode     = 512    // topics of one publisher
+	maxPosts        = 256    // signposts of one topic
+	maxPosted       = 4_096  // topics with signposts
 	maxWatchers     = 256    // in all
 	watchQueueDepth = 256    // events a watcher may lag behind
 )
@@ -39,6 +42,7 @@ type table struct {
 	nodes    map[peer.ID]map[Topic]*held
 	expiry   expiryHeap
 	watchers map[*watcher]struct{}
+	posts    map[Topic]map[peer.ID]time.Time // signposts, until when they stand
 }
 
 type tableLimits struct{ total, topic, node, watchers int }
@@ -67,13 +71,15 @@ func newTable(limits tableLimits) *table {
 		topics:   make(map[Topic]map[peer.ID]*held),
 		nodes:    make(map[peer.ID]map[Topic]*held),
 		watchers: make(map[*watcher]struct{}),
+		posts:    make(map[Topic]map[peer.ID]time.Time),
 	}
 }
 
-// put holds r, sealed, for its TTL from now on. The caller has checked the
-// seal and that r belongs in topic. The error is errReplay if a newer one is
-// held; the one held already is refreshed to no longer than it was.
-func (t *table) put(now time.Time, topic Topic, r capacity.Record, sealed []byte) error {
+// put holds r, sealed, for its TTL since it came in: now, or earlier if another
+// holder passed it on. The caller has checked the seal and that r belongs in
+// topic. The error is errReplay if a newer one is held; the one held already is
+// refreshed to no longer than it was.
+func (t *table) put(now, since time.Time, topic Topic, r capacity.Record, sealed []byte) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.expire(now)
@@ -87,7 +93,7 @@ func (t *table) put(now time.Time, topic Topic, r capacity.Record, sealed []byte
 		t.remove(old)
 	}
 	t.makeRoom(topic, r.Node)
-	h := &held{topic: topic, record: r, sealed: sealed, received: now, expires: now.Add(r.TTL)}
+	h := &held{topic: topic, record: r, sealed: sealed, received: since, expires: since.Add(r.TTL)}
 	t.add(h)
 	t.tell(tableEvent{held: h})
 	return nil
@@ -138,8 +144,9 @@ func (t *table) stock(now time.Time, topic Topic) []stocked {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.expire(now)
-	list := make([]stocked, 0, len(t.topics[topic]))
-	for _, h := range t.live(topic) {
+	live := t.live(topic)
+	list := make([]stocked, 0, len(live))
+	for _, h := range live {
 		list = append(list, stocked{h, h.shadow})
 	}
 	return list
@@ -157,10 +164,55 @@ func (t *table) get(now time.Time, topic Topic, node peer.ID) *held {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.expire(now)
+	if topic == CapacityTopic() {
+		return newestShard(t.nodes[node])
+	}
 	if h := t.topics[topic][node]; h != nil && h.sealed != nil {
 		return h
 	}
 	return nil
+}
+
+// newestShard returns the newest capacity record of one node's, or nil.
+func newestShard(records map[Topic]*held) *held {
+	var newest *held
+	for topic, h := range records {
+		if _, _, ok := topic.shard(); ok && h.sealed != nil && (newest == nil || h.record.Seq > newest.record.Seq) {
+			newest = h
+		}
+	}
+	return newest
+}
+
+// count returns how many records topic has, and whether enough nodes say that
+// they have moved on from it.
+func (t *table) count(now time.Time, topic Topic, quorum int) (records int, split bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.expire(now)
+	standing := 0
+	for _, until := range t.posts[topic] {
+		if until.After(now) {
+			standing++
+		}
+	}
+	return len(t.live(topic)), standing >= quorum
+}
+
+// post puts node's signpost up in topic.
+func (t *table) post(now time.Time, topic Topic, node peer.ID) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.expire(now)
+	if t.posts[topic] == nil {
+		if len(t.posts) >= maxPosted {
+			return
+		}
+		t.posts[topic] = make(map[peer.ID]time.Time)
+	}
+	if _, up := t.posts[topic][node]; up || len(t.posts[topic]) < maxPosts {
+		t.posts[topic][node] = now.Add(postTTL)
+	}
 }
 
 // all returns every record by topic.
@@ -182,6 +234,12 @@ func (t *table) sweep(now time.Time) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.expire(now)
+	for topic, posts := range t.posts {
+		maps.DeleteFunc(posts, func(_ peer.ID, until time.Time) bool { return !until.After(now) })
+		if len(posts) == 0 {
+			delete(t.posts, topic)
+		}
+	}
 }
 
 // A tableEvent is one change of a topic.
@@ -220,6 +278,15 @@ func (t *table) unwatch(w *watcher) {
 // The methods below are called with mu held.
 
 func (t *table) live(topic Topic) []*held {
+	if topic == CapacityTopic() {
+		var list []*held
+		for _, records := range t.nodes {
+			if h := newestShard(records); h != nil {
+				list = append(list, h)
+			}
+		}
+		return list
+	}
 	list := make([]*held, 0, len(t.topics[topic]))
 	for _, h := range t.topics[topic] {
 		if h.sealed != nil {
@@ -296,7 +363,7 @@ func (t *table) remove(h *held) {
 // in order.
 func (t *table) tell(e tableEvent) {
 	for w := range t.watchers {
-		if w.topic != e.held.topic {
+		if w.topic != e.held.topic && !w.topic.covers(e.held.topic) {
 			continue
 		}
 		select {

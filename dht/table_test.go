@@ -27,7 +27,7 @@ func TestTableKeepsTheNewestUntilItsTTLHasPassed(t *testing.T) {
 	tab := newTable(defaultTableLimits())
 	now := time.Now()
 	put := func(at time.Time, seq uint64) error {
-		return tab.put(at, "t", rec("a", seq, 10*time.Second), []byte{1})
+		return tab.put(at, at, "t", rec("a", seq, 10*time.Second), []byte{1})
 	}
 
 	if err := put(now, 5); err != nil {
@@ -56,7 +56,7 @@ func TestTableKeepsTheNewestUntilItsTTLHasPassed(t *testing.T) {
 func TestTableRefusesWhatWasWithdrawn(t *testing.T) {
 	tab := newTable(defaultTableLimits())
 	now := time.Now()
-	_ = tab.put(now, "t", rec("a", 5, time.Minute), []byte{1})
+	_ = tab.put(now, now, "t", rec("a", 5, time.Minute), []byte{1})
 	if err := tab.withdraw(now, "t", "a", 4); !errors.Is(err, errReplay) {
 		t.Errorf("withdrawal of an older record: %v, want a replay", err)
 	}
@@ -70,11 +70,11 @@ func TestTableRefusesWhatWasWithdrawn(t *testing.T) {
 		t.Errorf("still held: %v", nodesIn(got))
 	}
 	for _, seq := range []uint64{5, 6} {
-		if err := tab.put(now, "t", rec("a", seq, time.Minute), []byte{1}); !errors.Is(err, errReplay) {
+		if err := tab.put(now, now, "t", rec("a", seq, time.Minute), []byte{1}); !errors.Is(err, errReplay) {
 			t.Errorf("seq %d after its withdrawal: %v, want a replay", seq, err)
 		}
 	}
-	if err := tab.put(now, "t", rec("a", 7, time.Minute), []byte{1}); err != nil {
+	if err := tab.put(now, now, "t", rec("a", 7, time.Minute), []byte{1}); err != nil {
 		t.Errorf("a newer record after a withdrawal: %v", err)
 	}
 }
@@ -86,7 +86,7 @@ func TestTableCaps(t *testing.T) {
 		// a runs out first, then b, c, d.
 		for i, node := range []string{"d", "a", "c", "b"} {
 			ttl := time.Duration(node[0]) * time.Second
-			if err := tab.put(now, "t", rec(node, uint64(i), ttl), []byte{1}); err != nil {
+			if err := tab.put(now, now, "t", rec(node, uint64(i), ttl), []byte{1}); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -106,9 +106,9 @@ func TestTableCaps(t *testing.T) {
 	})
 	t.Run("a publisher of too much loses its own", func(t *testing.T) {
 		tab := newTable(tableLimits{total: 100, topic: 100, node: 3})
-		_ = tab.put(now, "other", rec("b", 1, time.Second), []byte{1})
+		_ = tab.put(now, now, "other", rec("b", 1, time.Second), []byte{1})
 		for i := range 5 {
-			_ = tab.put(now, Topic(fmt.Sprint(i)), rec("a", 1, time.Minute+time.Duration(i)), []byte{1})
+			_ = tab.put(now, now, Topic(fmt.Sprint(i)), rec("a", 1, time.Minute+time.Duration(i)), []byte{1})
 		}
 		all := tab.all(now)
 		if len(all) != 4 || len(all["other"]) != 1 || len(all["0"])+len(all["1"]) != 0 {
@@ -117,7 +117,7 @@ func TestTableCaps(t *testing.T) {
 	})
 	t.Run("a newer record of the same node needs no room", func(t *testing.T) {
 		tab := fill(tableLimits{total: 4, topic: 4, node: 1})
-		_ = tab.put(now, "t", rec("b", 99, time.Hour), []byte{1})
+		_ = tab.put(now, now, "t", rec("b", 99, time.Hour), []byte{1})
 		if got := nodesIn(tab.list(now, "t")); len(got) != 4 || got["b"] != 99 {
 			t.Errorf("left: %v", got)
 		}
@@ -129,7 +129,7 @@ func TestTableWatchers(t *testing.T) {
 	limits := defaultTableLimits()
 	limits.watchers = 2
 	tab := newTable(limits)
-	_ = tab.put(now, "t", rec("a", 1, time.Second), []byte{1})
+	_ = tab.put(now, now, "t", rec("a", 1, time.Second), []byte{1})
 	snapshot, w, err := tab.watch(now, "t")
 	if err != nil || len(snapshot) != 1 {
 		t.Fatalf("snapshot of %d, %v", len(snapshot), err)
@@ -138,8 +138,8 @@ func TestTableWatchers(t *testing.T) {
 	if _, _, err := tab.watch(now, "t"); !errors.Is(err, errWatchers) {
 		t.Errorf("a third watcher: %v, want a refusal", err)
 	}
-	_ = tab.put(now, "other", rec("a", 1, time.Second), []byte{1})
-	_ = tab.put(now, "t", rec("b", 1, time.Minute), []byte{1})
+	_ = tab.put(now, now, "other", rec("a", 1, time.Second), []byte{1})
+	_ = tab.put(now, now, "t", rec("b", 1, time.Minute), []byte{1})
 	_ = tab.withdraw(now, "t", "b", 2)
 	tab.sweep(now.Add(time.Second))
 	want := []string{"b false", "b true", "a true"}
@@ -151,7 +151,7 @@ func TestTableWatchers(t *testing.T) {
 	}
 	// Who does not read is cut off, and nobody else is.
 	for i := range 2 * watchQueueDepth {
-		_ = tab.put(now, "t", rec("c", uint64(i+1), time.Minute), []byte{1})
+		_ = tab.put(now, now, "t", rec("c", uint64(i+1), time.Minute), []byte{1})
 		<-w.events
 	}
 	n := 0
@@ -180,7 +180,7 @@ func FuzzTable(f *testing.F) {
 			script = script[4:]
 			switch op % 4 {
 			case 0, 1:
-				_ = tab.put(now, topic, rec(node, seq, time.Duration(op)*time.Second), []byte{1})
+				_ = tab.put(now, now, topic, rec(node, seq, time.Duration(op)*time.Second), []byte{1})
 			case 2:
 				_ = tab.withdraw(now, topic, peer.ID(node), seq)
 			case 3:

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -22,6 +23,9 @@ const (
 	watchOpen    = 2 * time.Second  // to open a watch
 	maxWatched   = 4 * maxHeldTopic // nodes followed by one watch
 	maxBad       = 64               // bad records told of in one watch
+
+	maxWatchedTopics = 64  // of one watch
+	maxListedWatch   = 512 // nodes watched, where each holds its own record only
 )
 
 // Change is one step of a watch.
@@ -29,8 +33,9 @@ type Change struct {
 	// Synced: what is held at the beginning has been told. It comes once, and
 	// by itself.
 	Synced bool
-	// Sealed is a verified record of Node as held by Holder, HeldFor long. The
-	// same record comes once per holder that has it; an older one never.
+	// Sealed is a verified record of Node as held by Holder in Topic, HeldFor
+	// long. The same record comes once per holder and topic that has it; an
+	// older one only from Snapshot.
 	//
 	// With Err set it is what Holder passes for a record but is none, or has
 	// run out; Record and Node are not set then. At most maxBad of them come.
@@ -38,6 +43,7 @@ type Change struct {
 	Err     error
 	Record  capacity.Record
 	Holder  peer.ID
+	Topic   Topic
 	HeldFor time.Duration // by the holder's clock
 	// Gone: no watched holder has a record of Node any more.
 	Gone bool
@@ -49,15 +55,16 @@ type Change struct {
 // to the node's own table, where it is a holder, and to three others, and
 // replaces those that fail. All calls come from the calling goroutine.
 func (n *Node) Watch(ctx context.Context, topic Topic, f func(Change) error) error {
-	return n.watch(ctx, topic, watched, f)
+	return n.watch(ctx, topic, watched, false, f)
 }
 
 // Snapshot returns what every holder of topic holds now: one Change per record
-// and holder. Holders that have not answered within a second are left out.
+// and holder, copies that are not the newest included. Holders that have not
+// answered within a second are left out.
 func (n *Node) Snapshot(ctx context.Context, topic Topic) ([]Change, error) {
 	errDone := errors.New("done")
 	var list []Change
-	err := n.watch(ctx, topic, replicas, func(c Change) error {
+	err := n.watch(ctx, topic, replicas, true, func(c Change) error {
 		if c.Synced {
 			return errDone
 		}
@@ -72,18 +79,22 @@ func (n *Node) Snapshot(ctx context.Context, topic Topic) ([]Change, error) {
 	return list, nil
 }
 
-func (n *Node) watch(ctx context.Context, topic Topic, remotes int, f func(Change) error) error {
-	if err := topic.check(); err != nil {
+func (n *Node) watch(ctx context.Context, topic Topic, remotes int, all bool, f func(Change) error) error {
+	if err := topic.checkAsked(); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	w := &watching{
 		n:      n,
-		topic:  topic,
+		topics: []Topic{topic},
 		f:      f,
+		all:    all,
 		events: make(chan watchEvent, 64),
-		from:   make(map[peer.ID]*watchSource),
+		from:   make(map[watchedAt]*watchSource),
 		nodes:  make(map[peer.ID]*watchedNode),
+	}
+	if topic == CapacityTopic() {
+		w.topics = n.shards(ctx)
 	}
 	defer w.wg.Wait()
 	defer cancel()
@@ -93,15 +104,22 @@ func (n *Node) watch(ctx context.Context, topic Topic, remotes int, f func(Chang
 // A watching is one Watch under way, owned by the goroutine that called it.
 type watching struct {
 	n      *Node
-	topic  Topic
+	topics []Topic // at most maxWatchedTopics
 	f      func(Change) error
+	all    bool // older records too
 	events chan watchEvent
 	wg     sync.WaitGroup // one per source
 
-	from   map[peer.ID]*watchSource
+	from   map[watchedAt]*watchSource
 	nodes  map[peer.ID]*watchedNode
 	bad    int
 	synced bool
+}
+
+// watchedAt is one topic at one holder.
+type watchedAt struct {
+	holder peer.ID
+	topic  Topic
 }
 
 type watchSource struct {
@@ -111,14 +129,15 @@ type watchSource struct {
 
 type watchedNode struct {
 	seq     uint64
-	holders map[peer.ID]bool
+	holders map[watchedAt]bool
 	expires time.Time // by our clock
 }
 
 // watchEvent is what one source said.
 type watchEvent struct {
-	from peer.ID
+	from watchedAt
 	Change
+	split bool // with Synced: there are finer shards
 	ended bool
 }
 
@@ -136,8 +155,12 @@ func (w *watching) run(ctx context.Context, remotes int) error {
 		}
 		select {
 		case e := <-w.events:
+			topics := len(w.topics)
 			if err := w.take(time.Now(), e); err != nil {
 				return err
+			}
+			if len(w.topics) > topics {
+				w.listen(ctx, remotes)
 			}
 		case <-tick.C:
 			w.listen(ctx, remotes)
@@ -166,36 +189,52 @@ func (w *watching) complete(waited time.Duration) bool {
 
 // listen starts sources until there are as many as wanted.
 func (w *watching) listen(ctx context.Context, remotes int) {
-	h, _ := w.n.holders(w.topic)
-	if h.self {
-		w.source(ctx, w.n.ID(), w.n.watchSelf)
-	}
-	live := 0
-	for p, s := range w.from {
-		if p != w.n.ID() && s.ended.IsZero() {
-			live++
+	for _, topic := range w.topics {
+		h, _ := w.n.holders(topic)
+		if w.n.cfg.Holding == HoldNone {
+			h.remote, remotes = w.n.servers(), maxListedWatch // each has its own record only
+		}
+		if h.self {
+			w.source(ctx, watchedAt{w.n.ID(), topic}, w.n.watchSelf)
+		}
+		live := 0
+		for at, s := range w.from {
+			if at.topic == topic && at.holder != w.n.ID() && s.ended.IsZero() {
+				live++
+			}
+		}
+		for _, p := range w.n.nearestFirst(h.remote) {
+			if live >= remotes {
+				break
+			}
+			if p != w.n.ID() && w.source(ctx, watchedAt{p, topic}, w.n.watchRemote) {
+				live++
+			}
 		}
 	}
-	for _, p := range w.n.nearestFirst(h.remote) {
-		if live >= remotes {
-			return
-		}
-		if w.source(ctx, p, w.n.watchRemote) {
-			live++
+}
+
+// deepen adds the finer shards of topic.
+func (w *watching) deepen(topic Topic) {
+	region, bits, ok := topic.shard()
+	for _, bit := range []string{"0", "1"} {
+		finer := ShardTopic(region, bits+bit)
+		if ok && len(bits) < maxShardBits && len(w.topics) < maxWatchedTopics && !slices.Contains(w.topics, finer) {
+			w.topics = append(w.topics, finer)
 		}
 	}
 }
 
 // source starts listening to p, unless that goes on already or has ended just
 // now.
-func (w *watching) source(ctx context.Context, p peer.ID, listen func(context.Context, peer.ID, Topic, func(watchEvent) bool) error) bool {
-	if s := w.from[p]; s != nil && (s.ended.IsZero() || time.Since(s.ended) < watchRetry) {
+func (w *watching) source(ctx context.Context, at watchedAt, listen func(context.Context, peer.ID, Topic, func(watchEvent) bool) error) bool {
+	if s := w.from[at]; s != nil && (s.ended.IsZero() || time.Since(s.ended) < watchRetry) {
 		return false
 	}
-	w.from[p] = &watchSource{}
+	w.from[at] = &watchSource{}
 	emit := func(e watchEvent) bool {
-		e.from = p
-		e.Holder = p
+		e.from = at
+		e.Holder, e.Topic = at.holder, at.topic
 		select {
 		case w.events <- e:
 			return true
@@ -204,8 +243,8 @@ func (w *watching) source(ctx context.Context, p peer.ID, listen func(context.Co
 		}
 	}
 	w.wg.Go(func() {
-		if err := listen(ctx, p, w.topic, emit); err != nil && ctx.Err() == nil {
-			w.n.log.Debug("watch ended by holder", "peer", p, "topic", w.topic, "err", err)
+		if err := listen(ctx, at.holder, at.topic, emit); err != nil && ctx.Err() == nil {
+			w.n.log.Debug("watch ended by holder", "peer", at.holder, "topic", at.topic, "err", err)
 		}
 		emit(watchEvent{ended: true})
 	})
@@ -224,6 +263,9 @@ func (w *watching) take(now time.Time, e watchEvent) error {
 		return nil
 	case e.Synced:
 		s.synced = true
+		if e.split {
+			w.deepen(e.from.topic)
+		}
 		return nil
 	case e.Err != nil:
 		if w.bad++; w.bad > maxBad {
@@ -251,10 +293,12 @@ func (w *watching) take(now time.Time, e watchEvent) error {
 		w.nodes[e.Node] = node
 	}
 	switch {
+	case e.Record.Seq < node.seq && w.all:
+		return w.f(e.Change)
 	case e.Record.Seq < node.seq:
 		return nil
 	case e.Record.Seq > node.seq:
-		*node = watchedNode{seq: e.Record.Seq, holders: make(map[peer.ID]bool)}
+		*node = watchedNode{seq: e.Record.Seq, holders: make(map[watchedAt]bool)}
 	}
 	node.holders[e.from] = true
 	node.expires = now.Add(e.Record.TTL - min(e.HeldFor, e.Record.TTL))
@@ -287,7 +331,8 @@ func (n *Node) watchSelf(ctx context.Context, _ peer.ID, topic Topic, emit func(
 			return nil
 		}
 	}
-	if !emit(watchEvent{Change: Change{Synced: true}}) {
+	_, split := n.table.count(time.Now(), topic, n.sharding.quorum())
+	if !emit(watchEvent{Change: Change{Synced: true}, split: split}) {
 		return nil
 	}
 	for {
@@ -344,7 +389,7 @@ func (n *Node) watchRemote(ctx context.Context, p peer.ID, topic Topic, emit fun
 		if event == nil {
 			return errors.New("holder answered something else")
 		}
-		e, ok, err := eventFromWire(time.Now(), topic, event)
+		e, ok, err := eventFromWire(n.wall(time.Now()), topic, event)
 		if err != nil {
 			return err
 		}
@@ -359,7 +404,7 @@ func (n *Node) watchRemote(ctx context.Context, p peer.ID, topic Topic, emit fun
 func eventFromWire(now time.Time, topic Topic, w *pb.Event) (e watchEvent, ok bool, err error) {
 	switch {
 	case w.Synced:
-		e.Synced = true
+		e.Synced, e.split = true, w.Split
 		return e, true, nil
 	case len(w.Gone) > 0:
 		e.Gone = true

@@ -4,7 +4,7 @@
 // 	protoc        v3.21.12
 // source: dht/pb/dht.proto
 
-// The messages of /weir/<network-id>/records/1 and /weir/<network-id>/reserve/1.
+// The messages of /weir/<network-id>/records/1, …/reserve/1 and …/policy/1.
 //
 // A stream carries one request and its reply, each behind its length as an
 // unsigned varint. WATCH is answered by replies until either side closes.
@@ -34,6 +34,7 @@ type Request struct {
 	//	*Request_Query
 	//	*Request_Fetch
 	//	*Request_Watch
+	//	*Request_HandOver
 	Op            isRequest_Op `protobuf_oneof:"op"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -112,6 +113,15 @@ func (x *Request) GetWatch() *Watch {
 	return nil
 }
 
+func (x *Request) GetHandOver() *HandOver {
+	if x != nil {
+		if x, ok := x.Op.(*Request_HandOver); ok {
+			return x.HandOver
+		}
+	}
+	return nil
+}
+
 type isRequest_Op interface {
 	isRequest_Op()
 }
@@ -132,6 +142,10 @@ type Request_Watch struct {
 	Watch *Watch `protobuf:"bytes,4,opt,name=watch,proto3,oneof"`
 }
 
+type Request_HandOver struct {
+	HandOver *HandOver `protobuf:"bytes,5,opt,name=hand_over,json=handOver,proto3,oneof"`
+}
+
 func (*Request_Advertise) isRequest_Op() {}
 
 func (*Request_Query) isRequest_Op() {}
@@ -139,6 +153,8 @@ func (*Request_Query) isRequest_Op() {}
 func (*Request_Fetch) isRequest_Op() {}
 
 func (*Request_Watch) isRequest_Op() {}
+
+func (*Request_HandOver) isRequest_Op() {}
 
 type Response struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -149,6 +165,7 @@ type Response struct {
 	//	*Response_Query
 	//	*Response_Fetch
 	//	*Response_Event
+	//	*Response_HandOver
 	Op            isResponse_Op `protobuf_oneof:"op"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -234,6 +251,15 @@ func (x *Response) GetEvent() *Event {
 	return nil
 }
 
+func (x *Response) GetHandOver() *HandOverReply {
+	if x != nil {
+		if x, ok := x.Op.(*Response_HandOver); ok {
+			return x.HandOver
+		}
+	}
+	return nil
+}
+
 type isResponse_Op interface {
 	isResponse_Op()
 }
@@ -254,6 +280,10 @@ type Response_Event struct {
 	Event *Event `protobuf:"bytes,5,opt,name=event,proto3,oneof"`
 }
 
+type Response_HandOver struct {
+	HandOver *HandOverReply `protobuf:"bytes,6,opt,name=hand_over,json=handOver,proto3,oneof"`
+}
+
 func (*Response_Advertise) isResponse_Op() {}
 
 func (*Response_Query) isResponse_Op() {}
@@ -261,6 +291,8 @@ func (*Response_Query) isResponse_Op() {}
 func (*Response_Fetch) isResponse_Op() {}
 
 func (*Response_Event) isResponse_Op() {}
+
+func (*Response_HandOver) isResponse_Op() {}
 
 // Advertise hands the sender's own records to a holder.
 type Advertise struct {
@@ -314,7 +346,10 @@ type Entry struct {
 	Seq    uint64                 `protobuf:"varint,3,opt,name=seq,proto3" json:"seq,omitempty"`      // of a withdrawal: it undoes every record up to this
 	// Per holder of the topic that the sender knows of, the first four bytes of
 	// the SHA-256 of its peer ID. The holder names those that are missing.
-	Known         []byte `protobuf:"bytes,4,opt,name=known,proto3" json:"known,omitempty"`
+	Known []byte `protobuf:"bytes,4,opt,name=known,proto3" json:"known,omitempty"`
+	// Those who publish here have moved on to finer shards. With it, there may be
+	// no record at all.
+	Deeper        bool `protobuf:"varint,5,opt,name=deeper,proto3" json:"deeper,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -375,6 +410,13 @@ func (x *Entry) GetKnown() []byte {
 		return x.Known
 	}
 	return nil
+}
+
+func (x *Entry) GetDeeper() bool {
+	if x != nil {
+		return x.Deeper
+	}
+	return false
 }
 
 type AdvertiseReply struct {
@@ -440,6 +482,8 @@ func (x *AdvertiseReply) GetCloser() []*Peer {
 type Result struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Refused       string                 `protobuf:"bytes,1,opt,name=refused,proto3" json:"refused,omitempty"` // why; empty: accepted
+	Held          uint32                 `protobuf:"varint,2,opt,name=held,proto3" json:"held,omitempty"`      // records held in the topic
+	Split         bool                   `protobuf:"varint,3,opt,name=split,proto3" json:"split,omitempty"`    // enough nodes say that they have moved on from it
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -479,6 +523,20 @@ func (x *Result) GetRefused() string {
 		return x.Refused
 	}
 	return ""
+}
+
+func (x *Result) GetHeld() uint32 {
+	if x != nil {
+		return x.Held
+	}
+	return 0
+}
+
+func (x *Result) GetSplit() bool {
+	if x != nil {
+		return x.Split
+	}
+	return false
 }
 
 type Peer struct {
@@ -787,6 +845,7 @@ type QueryReply struct {
 	Held          uint32                 `protobuf:"varint,2,opt,name=held,proto3" json:"held,omitempty"`    // unexpired records held in the topic
 	Rejected      []*Rejected            `protobuf:"bytes,3,rep,name=rejected,proto3" json:"rejected,omitempty"`
 	Digests       []*Digest              `protobuf:"bytes,4,rep,name=digests,proto3" json:"digests,omitempty"` // likewise, instead of sealed
+	Split         bool                   `protobuf:"varint,5,opt,name=split,proto3" json:"split,omitempty"`    // the topic's nodes publish in finer shards
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -849,13 +908,20 @@ func (x *QueryReply) GetDigests() []*Digest {
 	return nil
 }
 
+func (x *QueryReply) GetSplit() bool {
+	if x != nil {
+		return x.Split
+	}
+	return false
+}
+
 // Digest is what a seeker needs to know of a record until it has asked the
 // node itself, which then sends the record.
 type Digest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Node          []byte                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"` // peer ID
 	Seq           uint64                 `protobuf:"varint,2,opt,name=seq,proto3" json:"seq,omitempty"`
-	Age           uint32                 `protobuf:"varint,3,opt,name=age,proto3" json:"age,omitempty"`                 // ms since it was issued, as far as the holder knows
+	Age           uint32                 `protobuf:"varint,3,opt,name=age,proto3" json:"age,omitempty"`                 // ms since the holder got it
 	Stress        uint32                 `protobuf:"varint,4,opt,name=stress,proto3" json:"stress,omitempty"`           // ten-thousandths, what was offered since included
 	Headroom      *uint64                `protobuf:"varint,5,opt,name=headroom,proto3,oneof" json:"headroom,omitempty"` // bit/s of uplink to spare; absent: it has no limit
 	Rtt           uint32                 `protobuf:"varint,6,opt,name=rtt,proto3" json:"rtt,omitempty"`                 // microseconds from the origin, predicted; 0: unknown
@@ -1049,9 +1115,15 @@ func (x *Fetch) GetMax() uint32 {
 }
 
 type FetchReply struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Sealed        [][]byte               `protobuf:"bytes,1,rep,name=sealed,proto3" json:"sealed,omitempty"` // the capacity record first
-	Coordinate    *Coordinate            `protobuf:"bytes,2,opt,name=coordinate,proto3" json:"coordinate,omitempty"`
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	Sealed     [][]byte               `protobuf:"bytes,1,rep,name=sealed,proto3" json:"sealed,omitempty"` // the capacity record first
+	Coordinate *Coordinate            `protobuf:"bytes,2,opt,name=coordinate,proto3" json:"coordinate,omitempty"`
+	// For inspection.
+	NowMs         int64  `protobuf:"varint,10,opt,name=now_ms,json=nowMs,proto3" json:"now_ms,omitempty"`                   // the node's wall clock, Unix ms
+	HeldTopics    uint32 `protobuf:"varint,11,opt,name=held_topics,json=heldTopics,proto3" json:"held_topics,omitempty"`    // of which it holds records
+	HeldRecords   uint32 `protobuf:"varint,12,opt,name=held_records,json=heldRecords,proto3" json:"held_records,omitempty"` // its own included
+	Mode          string `protobuf:"bytes,13,opt,name=mode,proto3" json:"mode,omitempty"`                                   // who holds records, by its settings: dht, central, none or all
+	Version       string `protobuf:"bytes,14,opt,name=version,proto3" json:"version,omitempty"`                             // of its program
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1098,6 +1170,41 @@ func (x *FetchReply) GetCoordinate() *Coordinate {
 		return x.Coordinate
 	}
 	return nil
+}
+
+func (x *FetchReply) GetNowMs() int64 {
+	if x != nil {
+		return x.NowMs
+	}
+	return 0
+}
+
+func (x *FetchReply) GetHeldTopics() uint32 {
+	if x != nil {
+		return x.HeldTopics
+	}
+	return 0
+}
+
+func (x *FetchReply) GetHeldRecords() uint32 {
+	if x != nil {
+		return x.HeldRecords
+	}
+	return 0
+}
+
+func (x *FetchReply) GetMode() string {
+	if x != nil {
+		return x.Mode
+	}
+	return ""
+}
+
+func (x *FetchReply) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
 }
 
 // Watch asks for what is held in a topic, and then for every change.
@@ -1152,6 +1259,7 @@ type Event struct {
 	HeldMs        uint32                 `protobuf:"varint,2,opt,name=held_ms,json=heldMs,proto3" json:"held_ms,omitempty"` // how long the holder has held it
 	Gone          []byte                 `protobuf:"bytes,3,opt,name=gone,proto3" json:"gone,omitempty"`                    // the peer ID of a node whose record ran out or was withdrawn
 	Synced        bool                   `protobuf:"varint,4,opt,name=synced,proto3" json:"synced,omitempty"`               // the snapshot is complete
+	Split         bool                   `protobuf:"varint,5,opt,name=split,proto3" json:"split,omitempty"`                 // with synced: the topic's nodes publish in finer shards
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1214,6 +1322,163 @@ func (x *Event) GetSynced() bool {
 	return false
 }
 
+func (x *Event) GetSplit() bool {
+	if x != nil {
+		return x.Split
+	}
+	return false
+}
+
+// HandOver passes the records of a topic on, from a holder that leaves to the
+// one that comes in its place.
+type HandOver struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Topic         string                 `protobuf:"bytes,1,opt,name=topic,proto3" json:"topic,omitempty"`
+	Copies        []*Copy                `protobuf:"bytes,2,rep,name=copies,proto3" json:"copies,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HandOver) Reset() {
+	*x = HandOver{}
+	mi := &file_dht_pb_dht_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HandOver) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HandOver) ProtoMessage() {}
+
+func (x *HandOver) ProtoReflect() protoreflect.Message {
+	mi := &file_dht_pb_dht_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HandOver.ProtoReflect.Descriptor instead.
+func (*HandOver) Descriptor() ([]byte, []int) {
+	return file_dht_pb_dht_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *HandOver) GetTopic() string {
+	if x != nil {
+		return x.Topic
+	}
+	return ""
+}
+
+func (x *HandOver) GetCopies() []*Copy {
+	if x != nil {
+		return x.Copies
+	}
+	return nil
+}
+
+type Copy struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Sealed        []byte                 `protobuf:"bytes,1,opt,name=sealed,proto3" json:"sealed,omitempty"`
+	HeldMs        uint32                 `protobuf:"varint,2,opt,name=held_ms,json=heldMs,proto3" json:"held_ms,omitempty"` // how long the sender has held it
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Copy) Reset() {
+	*x = Copy{}
+	mi := &file_dht_pb_dht_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Copy) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Copy) ProtoMessage() {}
+
+func (x *Copy) ProtoReflect() protoreflect.Message {
+	mi := &file_dht_pb_dht_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Copy.ProtoReflect.Descriptor instead.
+func (*Copy) Descriptor() ([]byte, []int) {
+	return file_dht_pb_dht_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *Copy) GetSealed() []byte {
+	if x != nil {
+		return x.Sealed
+	}
+	return nil
+}
+
+func (x *Copy) GetHeldMs() uint32 {
+	if x != nil {
+		return x.HeldMs
+	}
+	return 0
+}
+
+type HandOverReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Taken         uint32                 `protobuf:"varint,1,opt,name=taken,proto3" json:"taken,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HandOverReply) Reset() {
+	*x = HandOverReply{}
+	mi := &file_dht_pb_dht_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HandOverReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HandOverReply) ProtoMessage() {}
+
+func (x *HandOverReply) ProtoReflect() protoreflect.Message {
+	mi := &file_dht_pb_dht_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HandOverReply.ProtoReflect.Descriptor instead.
+func (*HandOverReply) Descriptor() ([]byte, []int) {
+	return file_dht_pb_dht_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *HandOverReply) GetTaken() uint32 {
+	if x != nil {
+		return x.Taken
+	}
+	return 0
+}
+
 type ReserveRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Types that are valid to be assigned to Op:
@@ -1227,7 +1492,7 @@ type ReserveRequest struct {
 
 func (x *ReserveRequest) Reset() {
 	*x = ReserveRequest{}
-	mi := &file_dht_pb_dht_proto_msgTypes[17]
+	mi := &file_dht_pb_dht_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1239,7 +1504,7 @@ func (x *ReserveRequest) String() string {
 func (*ReserveRequest) ProtoMessage() {}
 
 func (x *ReserveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_dht_pb_dht_proto_msgTypes[17]
+	mi := &file_dht_pb_dht_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1252,7 +1517,7 @@ func (x *ReserveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReserveRequest.ProtoReflect.Descriptor instead.
 func (*ReserveRequest) Descriptor() ([]byte, []int) {
-	return file_dht_pb_dht_proto_rawDescGZIP(), []int{17}
+	return file_dht_pb_dht_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ReserveRequest) GetOp() isReserveRequest_Op {
@@ -1309,7 +1574,7 @@ type Reserve struct {
 
 func (x *Reserve) Reset() {
 	*x = Reserve{}
-	mi := &file_dht_pb_dht_proto_msgTypes[18]
+	mi := &file_dht_pb_dht_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1321,7 +1586,7 @@ func (x *Reserve) String() string {
 func (*Reserve) ProtoMessage() {}
 
 func (x *Reserve) ProtoReflect() protoreflect.Message {
-	mi := &file_dht_pb_dht_proto_msgTypes[18]
+	mi := &file_dht_pb_dht_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1334,7 +1599,7 @@ func (x *Reserve) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Reserve.ProtoReflect.Descriptor instead.
 func (*Reserve) Descriptor() ([]byte, []int) {
-	return file_dht_pb_dht_proto_rawDescGZIP(), []int{18}
+	return file_dht_pb_dht_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Reserve) GetId() string {
@@ -1375,7 +1640,7 @@ type Release struct {
 
 func (x *Release) Reset() {
 	*x = Release{}
-	mi := &file_dht_pb_dht_proto_msgTypes[19]
+	mi := &file_dht_pb_dht_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1387,7 +1652,7 @@ func (x *Release) String() string {
 func (*Release) ProtoMessage() {}
 
 func (x *Release) ProtoReflect() protoreflect.Message {
-	mi := &file_dht_pb_dht_proto_msgTypes[19]
+	mi := &file_dht_pb_dht_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1400,7 +1665,7 @@ func (x *Release) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Release.ProtoReflect.Descriptor instead.
 func (*Release) Descriptor() ([]byte, []int) {
-	return file_dht_pb_dht_proto_rawDescGZIP(), []int{19}
+	return file_dht_pb_dht_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Release) GetId() string {
@@ -1422,7 +1687,7 @@ type ReserveResponse struct {
 
 func (x *ReserveResponse) Reset() {
 	*x = ReserveResponse{}
-	mi := &file_dht_pb_dht_proto_msgTypes[20]
+	mi := &file_dht_pb_dht_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1434,7 +1699,7 @@ func (x *ReserveResponse) String() string {
 func (*ReserveResponse) ProtoMessage() {}
 
 func (x *ReserveResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_dht_pb_dht_proto_msgTypes[20]
+	mi := &file_dht_pb_dht_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1447,7 +1712,7 @@ func (x *ReserveResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReserveResponse.ProtoReflect.Descriptor instead.
 func (*ReserveResponse) Descriptor() ([]byte, []int) {
-	return file_dht_pb_dht_proto_rawDescGZIP(), []int{20}
+	return file_dht_pb_dht_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *ReserveResponse) GetError() string {
@@ -1489,7 +1754,7 @@ type Refusal struct {
 
 func (x *Refusal) Reset() {
 	*x = Refusal{}
-	mi := &file_dht_pb_dht_proto_msgTypes[21]
+	mi := &file_dht_pb_dht_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1501,7 +1766,7 @@ func (x *Refusal) String() string {
 func (*Refusal) ProtoMessage() {}
 
 func (x *Refusal) ProtoReflect() protoreflect.Message {
-	mi := &file_dht_pb_dht_proto_msgTypes[21]
+	mi := &file_dht_pb_dht_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1514,7 +1779,7 @@ func (x *Refusal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Refusal.ProtoReflect.Descriptor instead.
 func (*Refusal) Descriptor() ([]byte, []int) {
-	return file_dht_pb_dht_proto_rawDescGZIP(), []int{21}
+	return file_dht_pb_dht_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Refusal) GetReason() string {
@@ -1538,39 +1803,106 @@ func (x *Refusal) GetRetryMs() uint32 {
 	return 0
 }
 
+// PolicyExchange is both request and reply: which signed policy a node holds,
+// and that policy if the other one's is older, as far as is known.
+type PolicyExchange struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Version       uint64                 `protobuf:"varint,1,opt,name=version,proto3" json:"version,omitempty"` // 0: none
+	Sealed        []byte                 `protobuf:"bytes,2,opt,name=sealed,proto3" json:"sealed,omitempty"`
+	Error         string                 `protobuf:"bytes,3,opt,name=error,proto3" json:"error,omitempty"` // why what was sent is not applied
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PolicyExchange) Reset() {
+	*x = PolicyExchange{}
+	mi := &file_dht_pb_dht_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PolicyExchange) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PolicyExchange) ProtoMessage() {}
+
+func (x *PolicyExchange) ProtoReflect() protoreflect.Message {
+	mi := &file_dht_pb_dht_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PolicyExchange.ProtoReflect.Descriptor instead.
+func (*PolicyExchange) Descriptor() ([]byte, []int) {
+	return file_dht_pb_dht_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *PolicyExchange) GetVersion() uint64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+func (x *PolicyExchange) GetSealed() []byte {
+	if x != nil {
+		return x.Sealed
+	}
+	return nil
+}
+
+func (x *PolicyExchange) GetError() string {
+	if x != nil {
+		return x.Error
+	}
+	return ""
+}
+
 var File_dht_pb_dht_proto protoreflect.FileDescriptor
 
 const file_dht_pb_dht_proto_rawDesc = "" +
 	"\n" +
-	"\x10dht/pb/dht.proto\x12\bweir.dht\"\xbf\x01\n" +
+	"\x10dht/pb/dht.proto\x12\bweir.dht\"\xf2\x01\n" +
 	"\aRequest\x123\n" +
 	"\tadvertise\x18\x01 \x01(\v2\x13.weir.dht.AdvertiseH\x00R\tadvertise\x12'\n" +
 	"\x05query\x18\x02 \x01(\v2\x0f.weir.dht.QueryH\x00R\x05query\x12'\n" +
 	"\x05fetch\x18\x03 \x01(\v2\x0f.weir.dht.FetchH\x00R\x05fetch\x12'\n" +
-	"\x05watch\x18\x04 \x01(\v2\x0f.weir.dht.WatchH\x00R\x05watchB\x04\n" +
-	"\x02op\"\xe5\x01\n" +
+	"\x05watch\x18\x04 \x01(\v2\x0f.weir.dht.WatchH\x00R\x05watch\x121\n" +
+	"\thand_over\x18\x05 \x01(\v2\x12.weir.dht.HandOverH\x00R\bhandOverB\x04\n" +
+	"\x02op\"\x9d\x02\n" +
 	"\bResponse\x12\x14\n" +
 	"\x05error\x18\x01 \x01(\tR\x05error\x128\n" +
 	"\tadvertise\x18\x02 \x01(\v2\x18.weir.dht.AdvertiseReplyH\x00R\tadvertise\x12,\n" +
 	"\x05query\x18\x03 \x01(\v2\x14.weir.dht.QueryReplyH\x00R\x05query\x12,\n" +
 	"\x05fetch\x18\x04 \x01(\v2\x14.weir.dht.FetchReplyH\x00R\x05fetch\x12'\n" +
-	"\x05event\x18\x05 \x01(\v2\x0f.weir.dht.EventH\x00R\x05eventB\x04\n" +
+	"\x05event\x18\x05 \x01(\v2\x0f.weir.dht.EventH\x00R\x05event\x126\n" +
+	"\thand_over\x18\x06 \x01(\v2\x17.weir.dht.HandOverReplyH\x00R\bhandOverB\x04\n" +
 	"\x02op\"6\n" +
 	"\tAdvertise\x12)\n" +
-	"\aentries\x18\x01 \x03(\v2\x0f.weir.dht.EntryR\aentries\"]\n" +
+	"\aentries\x18\x01 \x03(\v2\x0f.weir.dht.EntryR\aentries\"u\n" +
 	"\x05Entry\x12\x14\n" +
 	"\x05topic\x18\x01 \x01(\tR\x05topic\x12\x16\n" +
 	"\x06sealed\x18\x02 \x01(\fR\x06sealed\x12\x10\n" +
 	"\x03seq\x18\x03 \x01(\x04R\x03seq\x12\x14\n" +
-	"\x05known\x18\x04 \x01(\fR\x05known\"\x9a\x01\n" +
+	"\x05known\x18\x04 \x01(\fR\x05known\x12\x16\n" +
+	"\x06deeper\x18\x05 \x01(\bR\x06deeper\"\x9a\x01\n" +
 	"\x0eAdvertiseReply\x12*\n" +
 	"\aresults\x18\x01 \x03(\v2\x10.weir.dht.ResultR\aresults\x124\n" +
 	"\n" +
 	"coordinate\x18\x02 \x01(\v2\x14.weir.dht.CoordinateR\n" +
 	"coordinate\x12&\n" +
-	"\x06closer\x18\x03 \x03(\v2\x0e.weir.dht.PeerR\x06closer\"\"\n" +
+	"\x06closer\x18\x03 \x03(\v2\x0e.weir.dht.PeerR\x06closer\"L\n" +
 	"\x06Result\x12\x18\n" +
-	"\arefused\x18\x01 \x01(\tR\arefused\",\n" +
+	"\arefused\x18\x01 \x01(\tR\arefused\x12\x12\n" +
+	"\x04held\x18\x02 \x01(\rR\x04held\x12\x14\n" +
+	"\x05split\x18\x03 \x01(\bR\x05split\",\n" +
 	"\x04Peer\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\fR\x02id\x12\x14\n" +
 	"\x05addrs\x18\x02 \x03(\fR\x05addrs\"l\n" +
@@ -1596,13 +1928,14 @@ const file_dht_pb_dht_proto_rawDesc = "" +
 	"\x05limit\x18\x05 \x01(\rR\x05limit\x12\x16\n" +
 	"\x06policy\x18\x06 \x01(\x04R\x06policy\x12\x18\n" +
 	"\aexplain\x18\a \x01(\bR\aexplain\x12\x16\n" +
-	"\x06sealed\x18\b \x01(\bR\x06sealed\"\x94\x01\n" +
+	"\x06sealed\x18\b \x01(\bR\x06sealed\"\xaa\x01\n" +
 	"\n" +
 	"QueryReply\x12\x16\n" +
 	"\x06sealed\x18\x01 \x03(\fR\x06sealed\x12\x12\n" +
 	"\x04held\x18\x02 \x01(\rR\x04held\x12.\n" +
 	"\brejected\x18\x03 \x03(\v2\x12.weir.dht.RejectedR\brejected\x12*\n" +
-	"\adigests\x18\x04 \x03(\v2\x10.weir.dht.DigestR\adigests\"\xc4\x01\n" +
+	"\adigests\x18\x04 \x03(\v2\x10.weir.dht.DigestR\adigests\x12\x14\n" +
+	"\x05split\x18\x05 \x01(\bR\x05split\"\xc4\x01\n" +
 	"\x06Digest\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\fR\x04node\x12\x10\n" +
 	"\x03seq\x18\x02 \x01(\x04R\x03seq\x12\x10\n" +
@@ -1617,20 +1950,36 @@ const file_dht_pb_dht_proto_rawDesc = "" +
 	"\x04rule\x18\x01 \x01(\tR\x04rule\x12\x14\n" +
 	"\x05count\x18\x02 \x01(\rR\x05count\"\x19\n" +
 	"\x05Fetch\x12\x10\n" +
-	"\x03max\x18\x01 \x01(\rR\x03max\"Z\n" +
+	"\x03max\x18\x01 \x01(\rR\x03max\"\xe3\x01\n" +
 	"\n" +
 	"FetchReply\x12\x16\n" +
 	"\x06sealed\x18\x01 \x03(\fR\x06sealed\x124\n" +
 	"\n" +
 	"coordinate\x18\x02 \x01(\v2\x14.weir.dht.CoordinateR\n" +
-	"coordinate\"\x1d\n" +
+	"coordinate\x12\x15\n" +
+	"\x06now_ms\x18\n" +
+	" \x01(\x03R\x05nowMs\x12\x1f\n" +
+	"\vheld_topics\x18\v \x01(\rR\n" +
+	"heldTopics\x12!\n" +
+	"\fheld_records\x18\f \x01(\rR\vheldRecords\x12\x12\n" +
+	"\x04mode\x18\r \x01(\tR\x04mode\x12\x18\n" +
+	"\aversion\x18\x0e \x01(\tR\aversion\"\x1d\n" +
 	"\x05Watch\x12\x14\n" +
-	"\x05topic\x18\x01 \x01(\tR\x05topic\"d\n" +
+	"\x05topic\x18\x01 \x01(\tR\x05topic\"z\n" +
 	"\x05Event\x12\x16\n" +
 	"\x06sealed\x18\x01 \x01(\fR\x06sealed\x12\x17\n" +
 	"\aheld_ms\x18\x02 \x01(\rR\x06heldMs\x12\x12\n" +
 	"\x04gone\x18\x03 \x01(\fR\x04gone\x12\x16\n" +
-	"\x06synced\x18\x04 \x01(\bR\x06synced\"t\n" +
+	"\x06synced\x18\x04 \x01(\bR\x06synced\x12\x14\n" +
+	"\x05split\x18\x05 \x01(\bR\x05split\"H\n" +
+	"\bHandOver\x12\x14\n" +
+	"\x05topic\x18\x01 \x01(\tR\x05topic\x12&\n" +
+	"\x06copies\x18\x02 \x03(\v2\x0e.weir.dht.CopyR\x06copies\"7\n" +
+	"\x04Copy\x12\x16\n" +
+	"\x06sealed\x18\x01 \x01(\fR\x06sealed\x12\x17\n" +
+	"\aheld_ms\x18\x02 \x01(\rR\x06heldMs\"%\n" +
+	"\rHandOverReply\x12\x14\n" +
+	"\x05taken\x18\x01 \x01(\rR\x05taken\"t\n" +
 	"\x0eReserveRequest\x12-\n" +
 	"\areserve\x18\x01 \x01(\v2\x11.weir.dht.ReserveH\x00R\areserve\x12-\n" +
 	"\arelease\x18\x02 \x01(\v2\x11.weir.dht.ReleaseH\x00R\areleaseB\x04\n" +
@@ -1650,7 +1999,11 @@ const file_dht_pb_dht_proto_rawDesc = "" +
 	"\aRefusal\x12\x16\n" +
 	"\x06reason\x18\x01 \x01(\tR\x06reason\x12\x16\n" +
 	"\x06detail\x18\x02 \x01(\tR\x06detail\x12\x19\n" +
-	"\bretry_ms\x18\x03 \x01(\rR\aretryMsB\rZ\vweir/dht/pbb\x06proto3"
+	"\bretry_ms\x18\x03 \x01(\rR\aretryMs\"X\n" +
+	"\x0ePolicyExchange\x12\x18\n" +
+	"\aversion\x18\x01 \x01(\x04R\aversion\x12\x16\n" +
+	"\x06sealed\x18\x02 \x01(\fR\x06sealed\x12\x14\n" +
+	"\x05error\x18\x03 \x01(\tR\x05errorB\rZ\vweir/dht/pbb\x06proto3"
 
 var (
 	file_dht_pb_dht_proto_rawDescOnce sync.Once
@@ -1664,7 +2017,7 @@ func file_dht_pb_dht_proto_rawDescGZIP() []byte {
 	return file_dht_pb_dht_proto_rawDescData
 }
 
-var file_dht_pb_dht_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
+var file_dht_pb_dht_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
 var file_dht_pb_dht_proto_goTypes = []any{
 	(*Request)(nil),         // 0: weir.dht.Request
 	(*Response)(nil),        // 1: weir.dht.Response
@@ -1683,39 +2036,46 @@ var file_dht_pb_dht_proto_goTypes = []any{
 	(*FetchReply)(nil),      // 14: weir.dht.FetchReply
 	(*Watch)(nil),           // 15: weir.dht.Watch
 	(*Event)(nil),           // 16: weir.dht.Event
-	(*ReserveRequest)(nil),  // 17: weir.dht.ReserveRequest
-	(*Reserve)(nil),         // 18: weir.dht.Reserve
-	(*Release)(nil),         // 19: weir.dht.Release
-	(*ReserveResponse)(nil), // 20: weir.dht.ReserveResponse
-	(*Refusal)(nil),         // 21: weir.dht.Refusal
+	(*HandOver)(nil),        // 17: weir.dht.HandOver
+	(*Copy)(nil),            // 18: weir.dht.Copy
+	(*HandOverReply)(nil),   // 19: weir.dht.HandOverReply
+	(*ReserveRequest)(nil),  // 20: weir.dht.ReserveRequest
+	(*Reserve)(nil),         // 21: weir.dht.Reserve
+	(*Release)(nil),         // 22: weir.dht.Release
+	(*ReserveResponse)(nil), // 23: weir.dht.ReserveResponse
+	(*Refusal)(nil),         // 24: weir.dht.Refusal
+	(*PolicyExchange)(nil),  // 25: weir.dht.PolicyExchange
 }
 var file_dht_pb_dht_proto_depIdxs = []int32{
 	2,  // 0: weir.dht.Request.advertise:type_name -> weir.dht.Advertise
 	9,  // 1: weir.dht.Request.query:type_name -> weir.dht.Query
 	13, // 2: weir.dht.Request.fetch:type_name -> weir.dht.Fetch
 	15, // 3: weir.dht.Request.watch:type_name -> weir.dht.Watch
-	4,  // 4: weir.dht.Response.advertise:type_name -> weir.dht.AdvertiseReply
-	10, // 5: weir.dht.Response.query:type_name -> weir.dht.QueryReply
-	14, // 6: weir.dht.Response.fetch:type_name -> weir.dht.FetchReply
-	16, // 7: weir.dht.Response.event:type_name -> weir.dht.Event
-	3,  // 8: weir.dht.Advertise.entries:type_name -> weir.dht.Entry
-	5,  // 9: weir.dht.AdvertiseReply.results:type_name -> weir.dht.Result
-	7,  // 10: weir.dht.AdvertiseReply.coordinate:type_name -> weir.dht.Coordinate
-	6,  // 11: weir.dht.AdvertiseReply.closer:type_name -> weir.dht.Peer
-	8,  // 12: weir.dht.Query.need:type_name -> weir.dht.Need
-	7,  // 13: weir.dht.Query.origin:type_name -> weir.dht.Coordinate
-	12, // 14: weir.dht.QueryReply.rejected:type_name -> weir.dht.Rejected
-	11, // 15: weir.dht.QueryReply.digests:type_name -> weir.dht.Digest
-	7,  // 16: weir.dht.FetchReply.coordinate:type_name -> weir.dht.Coordinate
-	18, // 17: weir.dht.ReserveRequest.reserve:type_name -> weir.dht.Reserve
-	19, // 18: weir.dht.ReserveRequest.release:type_name -> weir.dht.Release
-	8,  // 19: weir.dht.Reserve.need:type_name -> weir.dht.Need
-	21, // 20: weir.dht.ReserveResponse.refusal:type_name -> weir.dht.Refusal
-	21, // [21:21] is the sub-list for method output_type
-	21, // [21:21] is the sub-list for method input_type
-	21, // [21:21] is the sub-list for extension type_name
-	21, // [21:21] is the sub-list for extension extendee
-	0,  // [0:21] is the sub-list for field type_name
+	17, // 4: weir.dht.Request.hand_over:type_name -> weir.dht.HandOver
+	4,  // 5: weir.dht.Response.advertise:type_name -> weir.dht.AdvertiseReply
+	10, // 6: weir.dht.Response.query:type_name -> weir.dht.QueryReply
+	14, // 7: weir.dht.Response.fetch:type_name -> weir.dht.FetchReply
+	16, // 8: weir.dht.Response.event:type_name -> weir.dht.Event
+	19, // 9: weir.dht.Response.hand_over:type_name -> weir.dht.HandOverReply
+	3,  // 10: weir.dht.Advertise.entries:type_name -> weir.dht.Entry
+	5,  // 11: weir.dht.AdvertiseReply.results:type_name -> weir.dht.Result
+	7,  // 12: weir.dht.AdvertiseReply.coordinate:type_name -> weir.dht.Coordinate
+	6,  // 13: weir.dht.AdvertiseReply.closer:type_name -> weir.dht.Peer
+	8,  // 14: weir.dht.Query.need:type_name -> weir.dht.Need
+	7,  // 15: weir.dht.Query.origin:type_name -> weir.dht.Coordinate
+	12, // 16: weir.dht.QueryReply.rejected:type_name -> weir.dht.Rejected
+	11, // 17: weir.dht.QueryReply.digests:type_name -> weir.dht.Digest
+	7,  // 18: weir.dht.FetchReply.coordinate:type_name -> weir.dht.Coordinate
+	18, // 19: weir.dht.HandOver.copies:type_name -> weir.dht.Copy
+	21, // 20: weir.dht.ReserveRequest.reserve:type_name -> weir.dht.Reserve
+	22, // 21: weir.dht.ReserveRequest.release:type_name -> weir.dht.Release
+	8,  // 22: weir.dht.Reserve.need:type_name -> weir.dht.Need
+	24, // 23: weir.dht.ReserveResponse.refusal:type_name -> weir.dht.Refusal
+	24, // [24:24] is the sub-list for method output_type
+	24, // [24:24] is the sub-list for method input_type
+	24, // [24:24] is the sub-list for extension type_name
+	24, // [24:24] is the sub-list for extension extendee
+	0,  // [0:24] is the sub-list for field type_name
 }
 
 func init() { file_dht_pb_dht_proto_init() }
@@ -1728,15 +2088,17 @@ func file_dht_pb_dht_proto_init() {
 		(*Request_Query)(nil),
 		(*Request_Fetch)(nil),
 		(*Request_Watch)(nil),
+		(*Request_HandOver)(nil),
 	}
 	file_dht_pb_dht_proto_msgTypes[1].OneofWrappers = []any{
 		(*Response_Advertise)(nil),
 		(*Response_Query)(nil),
 		(*Response_Fetch)(nil),
 		(*Response_Event)(nil),
+		(*Response_HandOver)(nil),
 	}
 	file_dht_pb_dht_proto_msgTypes[11].OneofWrappers = []any{}
-	file_dht_pb_dht_proto_msgTypes[17].OneofWrappers = []any{
+	file_dht_pb_dht_proto_msgTypes[20].OneofWrappers = []any{
 		(*ReserveRequest_Reserve)(nil),
 		(*ReserveRequest_Release)(nil),
 	}
@@ -1746,7 +2108,7 @@ func file_dht_pb_dht_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_dht_pb_dht_proto_rawDesc), len(file_dht_pb_dht_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   22,
+			NumMessages:   26,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -1,0 +1,133 @@
+package dht
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	kb "github.com/libp2p/go-libp2p-kbucket"
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"weir/capacity"
+	"weir/dht/pb"
+)
+
+const (
+	maxCopies    = 64              // records in one HAND-OVER
+	maxHandOvers = 8               // of them to one heir
+	handOverTime = 1 * time.Second // for all
+)
+
+var errNotPredecessor = errors.New("handed over by a node that was no holder of the topic")
+
+// handOver passes what this node holds on to the nodes that come in its place,
+// within handOverTime. The other holders of each topic have the same records,
+// and publishers will find the new one by themselves; until they do it knows
+// what it was handed.
+func (n *Node) handOver() {
+	if n.cfg.Holding.listed() || n.self() == "" || n.small() {
+		return
+	}
+	now := time.Now()
+	heirs := make(map[peer.ID][]*pb.HandOver)
+	for topic, records := range n.table.all(now) {
+		heir, ok := n.heir(topic)
+		if !ok || n.host.Network().Connectedness(heir) != network.Connected {
+			continue
+		}
+		records = slices.DeleteFunc(records, func(h *held) bool { return h.node() == heir || h.node() == n.ID() })
+		for batch := range slices.Chunk(records, maxCopies) {
+			if len(heirs[heir]) == maxHandOvers {
+				break
+			}
+			m := &pb.HandOver{Topic: string(topic)}
+			for _, h := range batch {
+				m.Copies = append(m.Copies, &pb.Copy{Sealed: h.sealed, HeldMs: uint32(now.Sub(h.received).Milliseconds())})
+			}
+			heirs[heir] = append(heirs[heir], m)
+		}
+	}
+	ctx, cancel := context.WithTimeout(n.ctx, handOverTime)
+	defer cancel()
+	var wg sync.WaitGroup
+	for heir, batches := range heirs {
+		wg.Go(func() {
+			for _, m := range batches {
+				var resp pb.Response
+				if _, _, err := n.call(ctx, heir, n.records, &pb.Request{Op: &pb.Request_HandOver{HandOver: m}}, &resp, maxAdvertiseReply); err != nil {
+					n.log.Debug("records not handed over", "peer", heir, "err", err)
+					return
+				}
+				n.log.Debug("records handed over", "peer", heir, "topic", m.Topic, "records", len(m.Copies), "taken", resp.GetHandOver().GetTaken())
+			}
+		})
+	}
+	wg.Wait()
+}
+
+// heir is the node that becomes a holder of topic when this one, which is one,
+// leaves.
+func (n *Node) heir(topic Topic) (peer.ID, bool) {
+	h, near := n.electNear(topic)
+	if !h.self || len(near) < replicas {
+		return "", false
+	}
+	return near[replicas-1], true
+}
+
+// electNear returns topic's holders and the nodes known near its key, closest
+// first, this one not among them.
+func (n *Node) electNear(topic Topic) (holders, []peer.ID) {
+	key := kb.ConvertKey(topic.Key(n.network))
+	known := slices.DeleteFunc(n.candidates(topic, n.cache.peek(topic)), func(p peer.ID) bool { return p == n.ID() })
+	return electHolders(key, n.self(), known), closest(key, known)
+}
+
+// serveHandOver takes in the records of a holder that leaves. They come from
+// others than the nodes they name, so each seal is checked, and they live no
+// longer than with the one who had them.
+func (n *Node) serveHandOver(from peer.ID, req *pb.HandOver) *pb.Response {
+	topic := Topic(req.Topic)
+	if err := topic.check(); err != nil {
+		return errorReply(err)
+	}
+	if len(req.Copies) > maxCopies {
+		return errorReply(fmt.Errorf("%d records at once, at most %d", len(req.Copies), maxCopies))
+	}
+	if n.cfg.Holding.listed() {
+		return errorReply(errNotHolder)
+	}
+	if _, near := n.electNear(topic); !slices.Contains(near[:min(len(near), replicas+1)], from) {
+		return errorReply(errNotPredecessor)
+	}
+	taken := n.takeCopies(time.Now(), from, topic, req.Copies)
+	return &pb.Response{Op: &pb.Response_HandOver{HandOver: &pb.HandOverReply{Taken: taken}}}
+}
+
+// takeCopies puts those of copies into the table that are good, and returns how
+// many.
+func (n *Node) takeCopies(now time.Time, from peer.ID, topic Topic, copies []*pb.Copy) (taken uint32) {
+	for _, c := range copies {
+		held := time.Duration(c.HeldMs) * time.Millisecond
+		r, err := capacity.Open(c.Sealed, n.wall(now))
+		if err == nil {
+			err = topic.fits(&r)
+		}
+		if err == nil && held >= r.TTL {
+			err = capacity.ErrExpired
+		}
+		if err == nil {
+			err = n.table.put(now, now.Add(-held), topic, r, c.Sealed)
+		}
+		if err != nil {
+			n.log.Debug("record handed over not taken", "peer", from, "topic", topic, "err", err)
+			continue
+		}
+		taken++
+	}
+	return taken
+}

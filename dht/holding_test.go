@@ -1,0 +1,247 @@
+package dht
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/protocol"
+
+	"weir/capacity"
+	"weir/dht/pb"
+)
+
+// A serverList is what nodes are configured with, and may change.
+type serverList struct {
+	mu   sync.Mutex
+	list []peer.AddrInfo
+}
+
+func (l *serverList) add(nodes ...*testNode) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, n := range nodes {
+		l.list = append(l.list, n.info())
+	}
+}
+
+func (l *serverList) get() []peer.AddrInfo {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.Clone(l.list)
+}
+
+// newListedNetwork runs nodes of which the first listed are on the list.
+func newListedNetwork(t *testing.T, holding Holding, size, listed int) ([]*testNode, *serverList) {
+	t.Helper()
+	list := &serverList{}
+	nodes := newTestNetworkOf(t, size, func(i int, n *testNode) {
+		if i < listed {
+			list.add(n)
+		}
+	}, func(c *Config) { c.Holding, c.Servers = holding, list.get })
+	return nodes, list
+}
+
+// Whoever holds the records, placements come about the same way.
+func TestEveryHoldingPlaces(t *testing.T) {
+	for _, c := range []struct {
+		holding      Holding
+		size, listed int
+		holders      int // remote ones, as a node sees that is none
+	}{
+		{HoldCentral, 12, 1, 1},
+		{HoldCentral, 12, 3, 3},
+		{HoldNone, 12, 12, 0},
+		{HoldAll, 12, 12, 11},
+	} {
+		t.Run(fmt.Sprintf("%s, %d listed", c.holding, c.listed), func(t *testing.T) {
+			nodes, list := newListedNetwork(t, c.holding, c.size, c.listed)
+			for _, n := range []*testNode{nodes[0], nodes[c.size-1]} {
+				placed, d, err := n.Place(t.Context(), CapacityTopic(), view(), []peer.ID{n.ID()})
+				if err != nil {
+					t.Fatalf("Place: %v (%+v)", err, d)
+				}
+				if placed.Lease.Target == n.ID() || placed.Lease.Target != placed.Candidate.Record.Node || d.Held < c.size-1 {
+					t.Errorf("placed on %s of %d held: %+v", placed.Lease.Target, d.Held, d)
+				}
+			}
+			last := nodes[c.size-1]
+			if h, _ := last.holders(CapacityTopic()); len(h.remote) != c.holders {
+				t.Errorf("%d remote holders, want %d", len(h.remote), c.holders)
+			}
+
+			// A stream is found likewise, and withdrawn.
+			nodes[1].carry("demo")
+			eventually(t, func() error { return last.sees(StreamTopic("demo"), nodes[1:2]) })
+			nodes[1].carry()
+			eventually(t, func() error {
+				a, err := last.Find(t.Context(), StreamTopic("demo"), capacity.Need{}, nil)
+				if err == nil && len(a.Candidates) > 0 {
+					err = errors.New("still found")
+				}
+				return err
+			})
+
+			// Inspection sees every record.
+			if seen := last.inspect(t); seen != c.size {
+				t.Errorf("%d of %d records are seen", seen, c.size)
+			}
+
+			// A node that is added to the list later takes part.
+			if c.holding != HoldCentral {
+				late := newTestNode(t, func(cfg *Config) {
+					cfg.Bootstrap = []peer.AddrInfo{nodes[0].info()}
+					cfg.Holding, cfg.Servers = c.holding, list.get
+				})
+				late.run(t)
+				late.awaitReady(t)
+				list.add(late)
+				eventually(t, func() error { return last.sees(CapacityTopic(), []*testNode{late}) })
+				eventually(t, func() error { return late.sees(CapacityTopic(), nodes) })
+			}
+		})
+	}
+}
+
+// Seekers do not notice that a broker dies.
+func TestBrokersDeathIsUnnoticed(t *testing.T) {
+	nodes, _ := newListedNetwork(t, HoldCentral, 8, 3)
+	seeker := nodes[7]
+	dead := nodes[1]
+	if err := dead.Host().Close(); err != nil {
+		t.Fatal(err)
+	}
+	for range 20 {
+		placed, d, err := seeker.Place(t.Context(), CapacityTopic(), view(), []peer.ID{seeker.ID(), dead.ID()})
+		if err != nil {
+			t.Fatalf("Place: %v (%+v)", err, d)
+		}
+		if d.FindMillis > 250 {
+			t.Errorf("asking took %v ms: %+v", d.FindMillis, d.Asked)
+		}
+		seeker.ReleaseLease(t.Context(), placed.Lease)
+	}
+}
+
+// Where nobody holds, a node that hangs delays a search by no more than those
+// that answer need.
+func TestAskingEveryoneWaitsForNoOne(t *testing.T) {
+	nodes, list := newListedNetwork(t, HoldNone, 6, 6)
+	stuck := newFake(t, nodes[0].info(), map[protocol.ID]network.StreamHandler{testRecords: hang})
+	list.mu.Lock()
+	list.list = append(list.list, peer.AddrInfo{ID: stuck.host.ID(), Addrs: stuck.host.Addrs()})
+	list.mu.Unlock()
+	a, err := nodes[0].Find(t.Context(), CapacityTopic(), view(), nil)
+	if err != nil || len(a.Candidates) != 5 || a.Held != 6 { // itself is no candidate
+		t.Errorf("%d candidates of %d held, %v", len(a.Candidates), a.Held, err)
+	}
+	if a.Elapsed > everyoneTime/2 {
+		t.Errorf("took %v", a.Elapsed)
+	}
+}
+
+// A node that holds nothing says so to those who think it does.
+func TestWhoIsNoHolderRefusesRecords(t *testing.T) {
+	for holding, listed := range map[Holding]int{HoldCentral: 1, HoldNone: 3} {
+		nodes, _ := newListedNetwork(t, holding, 3, listed)
+		f := newFake(t, nodes[2].info(), nil)
+		resp := f.call(t, nodes[2].ID(), advertisement(&pb.Entry{Topic: string(testHome), Sealed: seal(t, f.record(), f.key)}))
+		if got := resp.GetAdvertise().GetResults()[0].Refused; !strings.Contains(got, "--holders") {
+			t.Errorf("%s: refused with %q", holding, got)
+		}
+		resp = f.call(t, nodes[2].ID(), &pb.Request{Op: &pb.Request_HandOver{HandOver: &pb.HandOver{Topic: string(testHome)}}})
+		if !strings.Contains(resp.Error, "--holders") {
+			t.Errorf("%s: hand-over answered with %q", holding, resp.Error)
+		}
+	}
+}
+
+func TestUnknownHolding(t *testing.T) {
+	if _, err := Listen(Config{Key: newKey(t), Holding: "some"}); err == nil || !strings.Contains(err.Error(), `holders "some": want dht, central, none or all`) {
+		t.Errorf("got %v", err)
+	}
+	if _, err := Listen(Config{Key: newKey(t), Holding: HoldCentral}); err == nil || !strings.Contains(err.Error(), "no list of servers") {
+		t.Errorf("got %v", err)
+	}
+}
+
+// With a database instead of holders, policy and reservation are the same.
+func TestPlaceAmongRecordsAtHand(t *testing.T) {
+	nodes := newTestNetwork(t, 3)
+	var sealed [][]byte
+	for _, n := range nodes {
+		own := n.outbox.sealed(1)
+		sealed = append(sealed, own...)
+	}
+	sealed = append(sealed, []byte("no record"), nil)
+	placed, d, err := nodes[0].PlaceAmong(t.Context(), CapacityTopic(), view(), sealed, []peer.ID{nodes[0].ID()})
+	if err != nil || placed.Lease.Target == nodes[0].ID() {
+		t.Fatalf("PlaceAmong: %v (%+v)", err, d)
+	}
+	if d.Held != 2 || len(d.Verdicts) != 2 || d.Chosen != placed.Lease.Target {
+		t.Errorf("decision %+v", d)
+	}
+	old := time.Now()
+	if _, _, err := nodes[0].PlaceAmong(t.Context(), CapacityTopic(), view(), nil, nil); err == nil {
+		t.Error("placed among nobody")
+	} else if refusal := (*capacity.Refusal)(nil); !errors.As(err, &refusal) || refusal.Reason != NoCandidates {
+		t.Errorf("among nobody: %v after %v", err, time.Since(old))
+	}
+}
+
+// A listed server that belongs to another network costs a warning, and nobody
+// waits for it.
+func TestBrokerOfAnotherNetwork(t *testing.T) {
+	other := newTestNode(t, func(c *Config) { c.Network = "other" })
+	other.run(t)
+	var warned syncBuffer
+	list := &serverList{}
+	nodes := newTestNetworkOf(t, 3, func(i int, n *testNode) {
+		if i == 0 {
+			list.add(n)
+		}
+	}, func(c *Config) {
+		c.Holding, c.Servers = HoldCentral, list.get
+		c.Log = slog.New(slog.NewTextHandler(&warned, &slog.HandlerOptions{Level: slog.LevelWarn}))
+	})
+	list.add(other)
+	eventually(t, func() error {
+		if s := warned.String(); !strings.Contains(s, "give both the same --network") || !strings.Contains(s, other.ID().String()) {
+			return fmt.Errorf("logged: %q", s)
+		}
+		return nil
+	})
+	for _, n := range nodes {
+		placed, d, err := n.Place(t.Context(), CapacityTopic(), view(), []peer.ID{n.ID()})
+		if err != nil || d.FindMillis > 250 {
+			t.Errorf("Place: %v (%+v)", err, d)
+		}
+		n.ReleaseLease(t.Context(), placed.Lease)
+	}
+}
+
+// A syncBuffer may be written and read at the same time.
+type syncBuffer struct {
+	mu sync.Mutex
+	b  strings.Builder
+}
+
+func (b *syncBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.Write(p)
+}
+
+func (b *syncBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.String()
+}

@@ -1,0 +1,262 @@
+package dht
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"weir/capacity"
+	"weir/dht/pb"
+)
+
+// newRegions runs perRegion nodes in each of the regions.
+func newRegions(t *testing.T, perRegion int, regions ...string) []*testNode {
+	t.Helper()
+	var nodes []*testNode
+	for i := range perRegion * len(regions) {
+		n := newTestNode(t, func(c *Config) {
+			if len(nodes) > 0 {
+				c.Bootstrap = []peer.AddrInfo{nodes[0].info()}
+			}
+		})
+		n.region = regions[i%len(regions)]
+		n.run(t)
+		nodes = append(nodes, n)
+	}
+	for _, n := range nodes {
+		n.awaitReady(t)
+	}
+	return nodes
+}
+
+func inRegion(nodes []*testNode, region string) []*testNode {
+	return slices.DeleteFunc(slices.Clone(nodes), func(n *testNode) bool { return n.region != region })
+}
+
+// A node is placed in its own region while there is room, then in another; and
+// one who inspects sees all of them.
+func TestPlacementStaysInTheRegionUntilItIsFull(t *testing.T) {
+	nodes := newRegions(t, 6, "eu", "us")
+	eu, us := inRegion(nodes, "eu"), inRegion(nodes, "us")
+	seeker := eu[0]
+	eventually(t, func() error {
+		if near, _ := seeker.regions.list(); len(near) < 2 {
+			return fmt.Errorf("regions known: %q", near)
+		}
+		return seeker.sees(CapacityTopic(), eu)
+	})
+	for range 5 {
+		placed, d, err := seeker.Place(t.Context(), CapacityTopic(), view(), []peer.ID{seeker.ID()})
+		if err != nil {
+			t.Fatalf("Place: %v (%+v)", err, d)
+		}
+		if placed.Candidate.Record.Region != "eu" {
+			t.Errorf("placed in %s: %+v", placed.Candidate.Record.Region, d)
+		}
+		seeker.ReleaseLease(t.Context(), placed.Lease)
+	}
+
+	// Another region may be asked for.
+	need := view()
+	need.Region = "us"
+	if placed, d, err := seeker.Place(t.Context(), CapacityTopic(), need, nil); err != nil || placed.Candidate.Record.Region != "us" {
+		t.Errorf("in us: %v, %+v", err, d)
+	}
+
+	// The region's ledgers fill up before the records say so: every one asked
+	// refuses, and the search goes on elsewhere.
+	for _, n := range eu {
+		for i := range 10 {
+			_, _ = n.ledger.Reserve(time.Now(), capacity.Request{ID: fmt.Sprint("fill", i), From: us[0].ID(), Need: view()})
+		}
+	}
+	placed, d, err := seeker.Place(t.Context(), CapacityTopic(), view(), []peer.ID{seeker.ID()})
+	if err != nil || placed.Candidate.Record.Region != "us" {
+		t.Errorf("with eu full: %v, %+v", err, d)
+	}
+	// Once they do, it need not even ask.
+	for _, n := range eu {
+		n.Kick()
+	}
+	eventually(t, func() error {
+		placed, d, err := seeker.Place(t.Context(), CapacityTopic(), view(), []peer.ID{seeker.ID()})
+		if err != nil || placed.Candidate.Record.Region != "us" {
+			return fmt.Errorf("with eu full: %v, %+v", err, d)
+		}
+		seeker.ReleaseLease(t.Context(), placed.Lease)
+		if len(d.Reservations) > reserveFirst {
+			return fmt.Errorf("%d reservations", len(d.Reservations))
+		}
+		return nil
+	})
+
+	if seen := newClient(t, nodes).inspect(t); seen != len(nodes) {
+		t.Errorf("a client sees %d of %d nodes", seen, len(nodes))
+	}
+}
+
+// A region with more publishers than a shard takes is split, and nobody gets
+// lost by it.
+func TestCrowdedRegionIsSplit(t *testing.T) {
+	nodes := newTestNetworkOf(t, 14, func(int, *testNode) {}, func(c *Config) { c.ShardSplit, c.ShardMerge = 8, 2 })
+	eventually(t, func() error {
+		for _, n := range nodes {
+			if n.sharding.home() == testHome || n.sharding.home() == ShardTopic("test", "") {
+				return fmt.Errorf("%s still publishes in %s", n.ID(), n.sharding.home())
+			}
+		}
+		return nil
+	})
+	eventually(t, func() error { // they have left the coarse one, of which signposts tell
+		for _, n := range nodes {
+			if len(n.table.list(time.Now(), ShardTopic("test", ""))) > 0 {
+				return fmt.Errorf("%s still holds records of the whole region", n.ID())
+			}
+		}
+		return nil
+	})
+	for _, n := range nodes {
+		if placed, d, err := n.Place(t.Context(), CapacityTopic(), view(), []peer.ID{n.ID()}); err != nil {
+			t.Errorf("Place: %v (%+v)", err, d)
+		} else {
+			n.ReleaseLease(t.Context(), placed.Lease)
+		}
+	}
+	client := newClient(t, nodes)
+	for _, seeker := range []*testNode{nodes[3], client} {
+		if seen := seeker.inspect(t); seen != len(nodes) {
+			t.Errorf("%d of %d nodes are seen", seen, len(nodes))
+		}
+		if _, _, err := seeker.Place(t.Context(), CapacityTopic(), view(), nil); err != nil {
+			t.Errorf("Place by %s: %v", seeker.ID(), err)
+		}
+	}
+}
+
+// The index of regions names the nearest, one node each.
+func TestIndexNamesEachRegionOnce(t *testing.T) {
+	n := newTestNode(t, nil)
+	now := time.Now()
+	for i, region := range []string{"eu", "us", "eu", "ap", "us", "eu"} {
+		key := newKey(t)
+		r := capacity.Record{Node: idOf(t, key), Seq: uint64(i + 1), Issued: time.UnixMilli(now.UnixMilli()), TTL: capacity.MaxTTL, Region: region}
+		if err := n.table.put(now, now, regionsTopic, r, seal(t, r, key)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	reply := n.serveQuery(n.ID(), &pb.Query{Topic: string(regionsTopic), Need: &pb.Need{}}).GetQuery()
+	var got []string
+	for _, b := range reply.GetSealed() {
+		r, err := capacity.Open(b, now)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got = append(got, r.Region)
+	}
+	slices.Sort(got)
+	if !slices.Equal(got, []string{"ap", "eu", "us"}) || reply.Held != 6 {
+		t.Errorf("regions %q, %d held", got, reply.Held)
+	}
+	reply = n.serveQuery(n.ID(), &pb.Query{Topic: string(regionsTopic), Need: &pb.Need{}, Limit: 2}).GetQuery()
+	if len(reply.GetSealed()) != 2 {
+		t.Errorf("%d regions where 2 were asked for", len(reply.GetSealed()))
+	}
+}
+
+// A holder that leaves passes its table on to the one that comes in its place.
+func TestLeavingHolderHandsOver(t *testing.T) {
+	nodes := newTestNetwork(t, 12)
+	topic := ShardTopic("test", "")
+	eventually(t, func() error { // all agree on who holds, and have a connection
+		for _, n := range nodes {
+			if h := n.Holders(topic); !slices.Equal(h, nodes[0].Holders(topic)) || len(h) != replicas {
+				return fmt.Errorf("%s and %s disagree on the holders", n.ID(), nodes[0].ID())
+			}
+		}
+		return nil
+	})
+	var leaver, heir *testNode
+	for _, n := range nodes {
+		id, ok := n.heir(topic)
+		if !ok {
+			continue
+		}
+		i := slices.IndexFunc(nodes, func(m *testNode) bool { return m.ID() == id })
+		leaver, heir = n, nodes[i]
+		if n.Host().Network().Connectedness(id) == network.Connected {
+			break
+		}
+	}
+	if err := leaver.Host().Connect(t.Context(), heir.info()); err != nil {
+		t.Fatal(err)
+	}
+	// The heir knows nothing, and nobody will tell it in the meantime.
+	gone := nodes[0]
+	for _, n := range nodes {
+		if n != leaver && n != heir {
+			gone = n
+		}
+	}
+	held := leaver.table.get(time.Now(), topic, gone.ID())
+	if held == nil {
+		t.Fatalf("%s does not hold the record of %s", leaver.ID(), gone.ID())
+	}
+	for _, h := range heir.table.list(time.Now(), topic) {
+		heir.table.mu.Lock()
+		heir.table.drop(h)
+		heir.table.mu.Unlock()
+	}
+	leaver.handOver()
+	got := heir.table.get(time.Now(), topic, gone.ID())
+	if got == nil || got.record.Seq < held.record.Seq {
+		t.Fatalf("the heir holds %v", got)
+	}
+	if left, had := time.Until(got.expires), time.Until(held.expires); left > had+100*time.Millisecond && got.record.Seq == held.record.Seq {
+		t.Errorf("the copy lives for %v, the original for %v", left, had)
+	}
+
+	// Others than holders hand nothing over, and nothing forged is taken.
+	copies := func(sealed []byte, ms uint32) *pb.Request {
+		return &pb.Request{Op: &pb.Request_HandOver{HandOver: &pb.HandOver{Topic: string(topic), Copies: []*pb.Copy{{Sealed: sealed, HeldMs: ms}}}}}
+	}
+	key := newKey(t)
+	r := capacity.Record{Node: idOf(t, key), Seq: 1, Issued: time.UnixMilli(time.Now().UnixMilli()), TTL: capacity.DefaultTTL, Region: "test"}
+	good := seal(t, r, key)
+	outside := heir
+	for _, n := range nodes {
+		if !slices.Contains(heir.Holders(topic), n.ID()) && n != heir {
+			outside = n
+		}
+	}
+	if _, near := heir.electNear(topic); !slices.Contains(near[:replicas+1], outside.ID()) {
+		if resp := heir.answerRecords(outside.ID(), copies(good, 0)); resp.Error == "" {
+			t.Error("a node that is no holder handed records over")
+		}
+	}
+	for name, c := range map[string]struct {
+		sealed []byte
+		ms     uint32
+	}{
+		"forged":   {append(slices.Clone(good[:len(good)-1]), good[len(good)-1]^1), 0},
+		"run out":  {good, uint32(capacity.DefaultTTL.Milliseconds())},
+		"no bytes": {nil, 0},
+	} {
+		if resp := heir.answerRecords(leaver.ID(), copies(c.sealed, c.ms)); resp.Error != "" || resp.GetHandOver().GetTaken() != 0 {
+			t.Errorf("%s: %v", name, resp)
+		}
+	}
+	if resp := heir.answerRecords(leaver.ID(), copies(good, 10)); resp.GetHandOver().GetTaken() != 1 {
+		t.Errorf("a good copy is not taken: %v", resp)
+	}
+	if resp := heir.answerRecords(leaver.ID(), copies(good, 10)); resp.GetHandOver().GetTaken() != 1 {
+		t.Errorf("twice the same: %v", resp)
+	}
+	many := &pb.HandOver{Topic: string(topic), Copies: make([]*pb.Copy, maxCopies+1)}
+	if resp := heir.serveHandOver(leaver.ID(), many); resp.Error == "" {
+		t.Error("too many copies at once are taken")
+	}
+}

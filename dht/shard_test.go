@@ -1,0 +1,271 @@
+package dht
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"weir/capacity"
+	"weir/dht/pb"
+)
+
+// A shardWorld is many publishers of one region and one holder that all topics
+// share: what eight would say, but for their differences.
+type shardWorld struct {
+	t      *testing.T
+	now    time.Time
+	nodes  map[peer.ID]*sharding
+	holder *table
+	rnd    *rand.Rand
+	made   int
+}
+
+func newShardWorld(t *testing.T) *shardWorld {
+	return &shardWorld{
+		t: t, now: time.Unix(1_700_000_000, 0), nodes: make(map[peer.ID]*sharding),
+		holder: newTable(tableLimits{total: 1 << 20, topic: 1 << 20, node: 1 << 20}),
+		rnd:    rand.New(rand.NewPCG(1, 2)),
+	}
+}
+
+const worldSplit, worldMerge = 64, 16
+
+func (w *shardWorld) join(count int) {
+	for range count {
+		w.made++
+		id := peer.ID(fmt.Sprintf("node-%d", w.made))
+		w.nodes[id] = newSharding(id, worldSplit, worldMerge)
+	}
+}
+
+// leave takes nodes away, without a word, until so many are left.
+func (w *shardWorld) leave(left int) {
+	for id := range w.nodes {
+		if len(w.nodes) == left {
+			return
+		}
+		delete(w.nodes, id)
+	}
+}
+
+// pass lets time pass, a keepalive at a time.
+func (w *shardWorld) pass(d time.Duration) {
+	for end := w.now.Add(d); w.now.Before(end); w.now = w.now.Add(keepalive) {
+		for id, s := range w.nodes {
+			s.step(w.now)
+			for _, topic := range s.homes(w.now, "eu") {
+				r := capacity.Record{Node: id, Region: "eu", Seq: uint64(w.now.UnixMilli()), TTL: capacity.DefaultTTL}
+				if err := topic.fits(&r); err != nil {
+					w.t.Fatalf("%s publishes in %s: %v", id, topic, err)
+				}
+				if err := w.holder.put(w.now, w.now, topic, r, []byte("sealed")); err != nil {
+					w.t.Fatal(err)
+				}
+				held, split := w.holder.count(w.now, topic, s.quorum())
+				s.heard(w.now, topic, "holder", held, split)
+			}
+			for _, p := range s.posts(w.now) {
+				if p.deeper {
+					w.holder.post(w.now, p.topic, id)
+				}
+				held, split := w.holder.count(w.now, p.topic, s.quorum())
+				s.heard(w.now, p.topic, "holder", held, split)
+			}
+		}
+		w.holder.sweep(w.now)
+	}
+}
+
+// check sees to it that every shard is within bounds, and every node findable
+// from the whole region by following the signposts.
+func (w *shardWorld) check(what string, most int) {
+	w.t.Helper()
+	var walk func(bits string) int
+	walk = func(bits string) int {
+		held, split := w.holder.count(w.now, ShardTopic("eu", bits), min(signpostQuorum, worldMerge))
+		if held > most {
+			w.t.Errorf("%s: %d publishers in shard %q, at most %d are wanted", what, held, bits, most)
+		}
+		if split {
+			held += walk(bits+"0") + walk(bits+"1")
+		}
+		return held
+	}
+	if found := walk(""); found < len(w.nodes) {
+		w.t.Errorf("%s: %d of %d nodes are found", what, found, len(w.nodes))
+	}
+}
+
+func (w *shardWorld) depths() map[int]int {
+	m := make(map[int]int)
+	for _, s := range w.nodes {
+		_, bits, _ := s.home().shard()
+		m[len(bits)]++
+	}
+	return m
+}
+
+func TestShardsFollowTheNumberOfPublishers(t *testing.T) {
+	w := newShardWorld(t)
+	w.join(50)
+	w.pass(time.Minute)
+	w.check("50 nodes", worldSplit)
+	if d := w.depths(); d[0] != 50 {
+		t.Errorf("50 nodes, which fit in one shard, are at depths %v", d)
+	}
+
+	w.join(950)
+	w.pass(5 * time.Minute)
+	w.check("1000 nodes", worldSplit)
+	settled := fmt.Sprint(w.depths())
+	w.pass(30 * time.Minute)
+	if now := fmt.Sprint(w.depths()); now != settled {
+		t.Errorf("shards change without need: depths %s became %s", settled, now)
+	}
+
+	// Those who come later find their way down.
+	w.join(20)
+	w.pass(time.Minute)
+	w.check("20 more", worldSplit+8)
+	if d := w.depths(); d[0]+d[1] > 0 {
+		t.Errorf("newcomers stay at the top: %v", d)
+	}
+
+	w.leave(20)
+	w.pass(45 * time.Minute)
+	w.check("20 left", worldSplit)
+	if d := w.depths(); d[0] != 20 {
+		t.Errorf("20 nodes, which fit in one shard, are at depths %v", d)
+	}
+}
+
+// Two shards of which one is thin stay: to join it to a crowded one would only
+// split it again.
+func TestThinShardBesideACrowdedOneStays(t *testing.T) {
+	w := newShardWorld(t)
+	w.join(100)
+	w.pass(5 * time.Minute)
+	var thin int
+	for id, s := range w.nodes {
+		if strings.HasPrefix(s.bits, "0") {
+			if thin++; thin > 5 {
+				delete(w.nodes, id)
+			}
+		}
+	}
+	w.pass(10 * time.Minute)
+	before := w.depths()
+	w.pass(30 * time.Minute)
+	if now := w.depths(); fmt.Sprint(now) != fmt.Sprint(before) || now[1] < 40 {
+		t.Errorf("depths %v became %v", before, now)
+	}
+}
+
+// What one lying holder says moves nobody.
+func TestOneHolderAmongEightMovesNobody(t *testing.T) {
+	s := newSharding("n", 0, 0)
+	now := time.Unix(1_700_000_000, 0)
+	home := s.homes(now, "eu")[0]
+	for i := range replicas - 1 {
+		s.heard(now, home, peer.ID(fmt.Sprint("h", i)), 100, false)
+	}
+	s.heard(now, home, "liar", 1_000_000, true)
+	if s.step(now) {
+		t.Error("moved on the word of one holder")
+	}
+	if got := s.size(now); got != 100 {
+		t.Errorf("size %d, want 100", got)
+	}
+	// Nor do holders that were not asked about it.
+	s.heard(now, ShardTopic("us", ""), "x", 10_000, true)
+	s.heard(now, ShardTopic("eu", "0101"), "y", 10_000, true)
+	if s.step(now) {
+		t.Error("moved by what was said of other topics")
+	}
+}
+
+// For one TTL after a move both shards have the record.
+func TestBothShardsHaveARecordWhileItsNodeMoves(t *testing.T) {
+	s := newSharding("n", 4, 1)
+	now := time.Unix(1_700_000_000, 0)
+	top := s.homes(now, "")[0]
+	s.heard(now, top, "h", 5, false)
+	if !s.step(now) {
+		t.Fatal("a shard of 5 with room for 4 is not split")
+	}
+	finer := ShardTopic("", s.bits[:1])
+	if got := s.homes(now.Add(bothTime-1), ""); !slices.Equal(got, []Topic{finer, top}) {
+		t.Errorf("publishes in %v, want %s and %s", got, finer, top)
+	}
+	if got := s.homes(now.Add(bothTime), ""); !slices.Equal(got, []Topic{finer}) {
+		t.Errorf("publishes in %v after a TTL, want %s", got, finer)
+	}
+}
+
+func TestTopicNames(t *testing.T) {
+	long := strings.Repeat("x", capacity.MaxLabel+1)
+	for _, c := range []struct {
+		topic        Topic
+		region, bits string
+		ok           bool
+	}{
+		{"capacity/eu/*", "eu", "", true},
+		{"capacity/eu/0110", "eu", "0110", true},
+		{"capacity/*/1", "", "1", true},
+		{"capacity/%2A/*", "*", "", true},
+		{"capacity/a%2Fb/*", "a/b", "", true},
+		{"capacity/a/b/*", "", "", false},
+		{"capacity//*", "", "", false},
+		{"capacity/eu/", "", "", false},
+		{"capacity/eu/012", "", "", false},
+		{"capacity/eu/" + Topic(strings.Repeat("0", maxShardBits+1)), "", "", false},
+		{"capacity/%65u/*", "", "", false}, // eu, spelt otherwise
+		{"capacity/%zz/*", "", "", false},
+		{Topic("capacity/" + long + "/*"), "", "", false},
+		{"capacity", "", "", false},
+	} {
+		region, bits, ok := c.topic.shard()
+		if ok != c.ok || ok && (region != c.region || bits != c.bits) {
+			t.Errorf("%s: region %q, bits %q, %v", c.topic, region, bits, ok)
+		}
+		if err := c.topic.check(); (err == nil) != c.ok {
+			t.Errorf("%s: check says %v", c.topic, err)
+		}
+	}
+}
+
+// A signpost that waits for a holder to answer is not lost to the record that
+// comes after it, nor the other way round.
+func TestSignpostsAndRecordsShareAnEntry(t *testing.T) {
+	post, look := &pb.Entry{Topic: "t", Deeper: true}, &pb.Entry{Topic: "t"}
+	record, withdrawal := &pb.Entry{Topic: "t", Sealed: []byte("r"), Known: []byte("k")}, &pb.Entry{Topic: "t", Seq: 7}
+	for _, c := range []struct {
+		name   string
+		first  *pb.Entry
+		then   *pb.Entry
+		sealed string
+		seq    uint64
+		deeper bool
+	}{
+		{"a post, then a record", post, record, "r", 0, true},
+		{"a record, then a post", record, post, "r", 0, true},
+		{"a post, then a withdrawal", post, withdrawal, "", 7, true},
+		{"a withdrawal, then a post", withdrawal, post, "", 7, true},
+		{"a record, then a withdrawal", record, withdrawal, "", 7, false},
+		{"a withdrawal, then a record", withdrawal, record, "r", 0, false},
+		{"a record, then a look", record, look, "r", 0, false},
+		{"nothing, then a post", nil, post, "", 0, true},
+	} {
+		if m := merged(c.first, c.then); string(m.Sealed) != c.sealed || m.Seq != c.seq || m.Deeper != c.deeper {
+			t.Errorf("%s: %v", c.name, m)
+		}
+	}
+	if post.Sealed != nil || record.Deeper || withdrawal.Deeper {
+		t.Error("an entry that others share was changed")
+	}
+}
