@@ -1,14 +1,30 @@
 #!/usr/bin/env bash
-# Installs what the tests need beyond Go: Chromium, for the browser tests.
-# Debian or Ubuntu, as root or with sudo; elsewhere it says what is missing.
+# Installs what is needed beyond Go: Chromium, for the browser tests; called with
+# redis-server, that, for the comparison with a database. Debian or Ubuntu, as
+# root or with sudo; elsewhere it says what is missing.
 set -euo pipefail
 
-command -v chromium >/dev/null 2>&1 && exit 0
+package=${1:-chromium}
+case $package in
+chromium)
+	what="The browser tests need"
+	without="leave the tests with real processes and browsers out: go test -short ./..."
+	;;
+redis-server)
+	what="The comparison with a database needs"
+	without="leave it out: bin/weir bench discovery --modes dht,central-1,central-3,none,all"
+	;;
+*)
+	echo "deps.sh: nothing is known of $package; there are chromium and redis-server" >&2
+	exit 3
+	;;
+esac
+command -v "$package" >/dev/null 2>&1 && exit 0
 
 missing() {
-	echo "The browser tests need chromium, and it could not be installed here: $1." >&2
-	echo "Install it by hand (Debian: apt-get install chromium), then try again," >&2
-	echo "or leave the tests with real processes and browsers out: go test -short ./..." >&2
+	echo "$what $package, and it could not be installed here: $1." >&2
+	echo "Install it by hand (Debian: apt-get install $package), then try again," >&2
+	echo "or $without" >&2
 	exit 1
 }
 
@@ -18,6 +34,6 @@ if [ "$(id -u)" != 0 ]; then
 	command -v sudo >/dev/null 2>&1 || missing "neither root nor sudo"
 	sudo=sudo
 fi
-echo "Installing chromium for the browser tests …"
+echo "Installing $package …"
 $sudo apt-get update -qq || missing "apt-get update failed"
-$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium >/dev/null || missing "apt-get install failed"
+$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$package" >/dev/null || missing "apt-get install failed"

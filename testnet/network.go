@@ -36,6 +36,8 @@ import (
 
 	"github.com/libp2p/go-libp2p/core/peer"
 	"golang.org/x/sync/errgroup"
+
+	"weir/dht"
 )
 
 var (
@@ -71,6 +73,12 @@ type Config struct {
 	Dir string
 	// N is the number of nodes, named n1, n2, …; n1 is whom all others join by.
 	N int
+
+	// Holding says who holds records; "": [dht.HoldDHT]. In the other modes
+	// each node is given the file "servers" in Dir, which lists the nodes that
+	// are ready: the first Brokers ones in [dht.HoldCentral], else all.
+	Holding dht.Holding
+	Brokers int // 0: 1
 
 	Regions   int                  // nodes are in r1, r2, … rRegions in turn; 0: in none
 	Binary    string               // weir; default: this process's executable
@@ -127,6 +135,18 @@ func Up(ctx context.Context, cfg Config) (*Network, error) {
 	if cfg.N < 1 {
 		return nil, fmt.Errorf("%w of %d nodes: at least one is needed", ErrInput, cfg.N)
 	}
+	holding, err := dht.ParseHolding(string(cfg.Holding))
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrInput, err)
+	}
+	switch {
+	case cfg.Brokers != 0 && holding != dht.HoldCentral:
+		return nil, fmt.Errorf("%w: there are brokers only where holders are %s", ErrInput, dht.HoldCentral)
+	case cfg.Brokers < 0 || cfg.Brokers > cfg.N:
+		return nil, fmt.Errorf("%w of %d nodes: %d of them cannot be brokers", ErrInput, cfg.N, cfg.Brokers)
+	case holding == dht.HoldCentral:
+		cfg.Brokers = max(cfg.Brokers, 1)
+	}
 	if cfg.Regions < 0 {
 		return nil, fmt.Errorf("%w of %d regions", ErrInput, cfg.Regions)
 	}
@@ -154,7 +174,7 @@ func Up(ctx context.Context, cfg Config) (*Network, error) {
 
 	n := &Network{
 		dir: dir, binary: binary, log: cfg.Log, own: map[string]*os.Process{},
-		state: state{Version: stateVersion, Started: time.Now(), Binary: binary},
+		state: state{Version: stateVersion, Started: time.Now(), Binary: binary, Holding: holding, Brokers: cfg.Brokers},
 	}
 	if !cfg.Detach {
 		n.starter = newStarter()
@@ -176,6 +196,12 @@ func Up(ctx context.Context, cfg Config) (*Network, error) {
 
 func (n *Network) up(ctx context.Context, cfg Config) error {
 	var join []string
+	if n.state.listed() {
+		if err := writeServers(n.dir, n.state); err != nil {
+			return err
+		}
+		join = []string{"--holders", string(n.state.Holding), "--server-list", filepath.Join(n.dir, serverFile)}
+	}
 	for i := 1; i <= cfg.N; i++ {
 		name := fmt.Sprintf("n%d", i)
 		node := Node{Name: name, Dir: filepath.Join(n.dir, name), Log: filepath.Join(n.dir, name, "log")}
@@ -194,24 +220,47 @@ func (n *Network) up(ctx context.Context, cfg Config) error {
 		if err := n.start(node); err != nil {
 			return err
 		}
-		if i > 1 {
+		if i > max(1, cfg.Brokers) {
 			continue
 		}
 		if err := n.awaitReady(ctx, name); err != nil {
 			return err
+		}
+		if n.state.listed() {
+			if i <= cfg.Brokers {
+				if err := n.awaitList(ctx, i); err != nil {
+					return err
+				}
+			}
+			continue // they join by the list
 		}
 		for _, a := range n.Node(name).P2P {
 			join = append(join, "--bootstrap", a)
 		}
 	}
 	var work errgroup.Group
-	for _, node := range n.Nodes()[1:] {
+	for _, node := range n.Nodes()[max(1, cfg.Brokers):] {
 		work.Go(func() error { return n.awaitReady(ctx, node.Name) })
 	}
 	if err := work.Wait(); err != nil {
 		return err
 	}
 	return n.AwaitRecords(ctx)
+}
+
+// awaitList waits until all nodes have read that there are so many servers. A
+// broker refuses records until it knows that it is one.
+func (n *Network) awaitList(ctx context.Context, servers int) error {
+	for _, node := range n.Nodes() {
+		err := n.await(ctx, node, func() (bool, error) {
+			var told struct{ Servers int }
+			return node.Get(ctx, "/status", &told) == nil && told.Servers == servers, nil
+		})
+		if err != nil {
+			return fmt.Errorf("%s has not read the list of servers: %w", node.Name, err)
+		}
+	}
+	return nil
 }
 
 func (n Node) readyFile() string { return filepath.Join(n.Dir, "ready.json") }
@@ -292,6 +341,11 @@ func (n *Network) awaitReady(ctx context.Context, name string) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.state.Nodes[n.index(name)] = node
+	if n.state.listed() {
+		if err := writeServers(n.dir, n.state); err != nil {
+			return err
+		}
+	}
 	return writeState(n.dir, n.state)
 }
 

@@ -18,6 +18,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"weir/dht"
 	"weir/sfu"
 	"weir/sfu/client"
 )
@@ -100,6 +101,66 @@ func gone(t *testing.T, nodes []Node) {
 	for _, node := range nodes {
 		if alive(node.PID, node.Start) {
 			t.Errorf("%s, pid %d, is left running", node.Name, node.PID)
+		}
+	}
+}
+
+// However records are held, all nodes see all, by the list that testnet writes;
+// one that comes back at other addresses is listed there.
+func TestNetworkOfEachHolding(t *testing.T) {
+	for _, c := range []struct {
+		holding dht.Holding
+		brokers int
+		listed  int
+	}{{dht.HoldCentral, 2, 2}, {dht.HoldNone, 0, 3}, {dht.HoldAll, 0, 3}} {
+		t.Run(string(c.holding), func(t *testing.T) {
+			n := up(t, Config{N: 3, Holding: c.holding, Brokers: c.brokers})
+			lists := func() bool {
+				servers, err := os.ReadFile(filepath.Join(n.Dir(), serverFile))
+				if err != nil {
+					t.Fatal(err)
+				}
+				list, err := dht.ParseServers(serverFile, servers)
+				if err != nil {
+					t.Fatal(err)
+				}
+				for i, node := range n.Nodes()[:c.listed] {
+					if len(list) != c.listed || list[i].ID != node.PeerID || !strings.Contains(string(servers), node.P2P[0]) {
+						return false
+					}
+				}
+				return true
+			}
+			if !lists() {
+				t.Error("the list is not that of the servers")
+			}
+			var told struct {
+				Holders dht.Holding
+				Servers int
+			}
+			eventually(t, "the list is read", func() bool {
+				return n.Node("n3").Get(t.Context(), "/status", &told) == nil && told.Holders == c.holding && told.Servers == c.listed
+			})
+			if err := n.Restart(t.Context(), "n2"); err != nil {
+				t.Fatal(err)
+			}
+			if !lists() {
+				t.Error("the list is not that of the servers after a restart")
+			}
+			if c.holding == dht.HoldNone {
+				return // others ask it by what is left of the connection to the killed process, for half a minute
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			defer cancel()
+			if err := n.AwaitRecords(ctx); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	for _, cfg := range []Config{{N: 2, Brokers: 1}, {N: 2, Holding: dht.HoldCentral, Brokers: 3}, {N: 2, Holding: "some"}} {
+		cfg.Dir = t.TempDir()
+		if _, err := Up(t.Context(), cfg); !errors.Is(err, ErrInput) {
+			t.Errorf("%+v: %v, want bad input", cfg, err)
 		}
 	}
 }

@@ -8,8 +8,11 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"strings"
 	"syscall"
 	"time"
+
+	"weir/dht"
 )
 
 const (
@@ -28,6 +31,41 @@ type state struct {
 	Started time.Time `json:"started"`
 	Binary  string    `json:"binary"`
 	Nodes   []Node    `json:"nodes"`
+
+	// Who holds records where that is not left to the DHT, and how many nodes,
+	// from the first on, the list of servers has; 0: all.
+	Holding dht.Holding `json:"holders,omitempty"`
+	Brokers int         `json:"brokers,omitempty"`
+}
+
+// listed reports whether the nodes are given a list of servers.
+func (s state) listed() bool { return s.Holding != "" && s.Holding != dht.HoldDHT }
+
+// serverFile is the list of servers in a testnet's directory.
+const serverFile = "servers"
+
+// writeServers replaces the list of servers. Nodes that are not ready yet are
+// not in it.
+func writeServers(dir string, s state) error {
+	var b strings.Builder
+	fmt.Fprintf(&b, "# The servers of --holders %s, for weir node --server-list\n", s.Holding)
+	for i, n := range s.Nodes {
+		if s.Brokers > 0 && i >= s.Brokers {
+			break
+		}
+		for _, a := range n.P2P {
+			fmt.Fprintf(&b, "%s # %s\n", a, n.Name)
+		}
+	}
+	return replaceFile(filepath.Join(dir, serverFile), []byte(b.String()))
+}
+
+// replaceFile writes a file so that a reader sees the old or the new one.
+func replaceFile(path string, b []byte) error {
+	if err := os.WriteFile(path+".tmp", b, 0o644); err != nil {
+		return err
+	}
+	return os.Rename(path+".tmp", path)
 }
 
 // readState returns fs.ErrNotExist if dir has no testnet.
@@ -56,16 +94,14 @@ func writeState(dir string, s state) error {
 	if err != nil {
 		return err
 	}
-	path := filepath.Join(dir, stateFile)
-	if err := os.WriteFile(path+".tmp", append(b, '\n'), 0o644); err != nil {
-		return err
-	}
-	return os.Rename(path+".tmp", path)
+	return replaceFile(filepath.Join(dir, stateFile), append(b, '\n'))
 }
 
 func removeState(dir string) error {
-	if err := os.Remove(filepath.Join(dir, stateFile)); !errors.Is(err, fs.ErrNotExist) {
-		return err
+	for _, name := range []string{serverFile, stateFile} {
+		if err := os.Remove(filepath.Join(dir, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
 	}
 	return nil
 }

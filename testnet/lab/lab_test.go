@@ -1,0 +1,247 @@
+package lab
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"runtime"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"weir/capacity"
+	"weir/dht"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// patience is how long a test waits for what should come soon.
+const patience = 30 * time.Second
+
+var need = capacity.Need{Purpose: capacity.View, Uplink: 20e6, Packets: 3_000}
+
+func up(t testing.TB, cfg Config) *Lab {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	l, err := Up(ctx, cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := l.Close(); err != nil {
+			t.Errorf("Close: %v", err)
+		}
+	})
+	return l
+}
+
+// eventually waits until check returns nil, and fails the test with its last
+// error if it never does.
+func eventually(t testing.TB, check func() error) {
+	t.Helper()
+	deadline := time.After(patience)
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		err := check()
+		if err == nil {
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-deadline:
+			t.Fatalf("after %v: %v", patience, err)
+		}
+	}
+}
+
+// place has n place a session within a second, and returns on which node.
+func place(t testing.TB, l *Lab, n *Node) (*Node, error) {
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	placed, _, err := n.Place(ctx, dht.CapacityTopic(), need, nil)
+	if err != nil {
+		return nil, err
+	}
+	for _, m := range l.Nodes() {
+		if m.ID() == placed.Candidate.Record.Node {
+			return m, nil
+		}
+	}
+	return nil, fmt.Errorf("placed on %s, which is no node of the lab", placed.Candidate.Record.Node)
+}
+
+func TestGeography(t *testing.T) {
+	const n = 200
+	g := NewGeography(7, 4, 100*time.Millisecond)
+	var sum, within, pairs, near float64
+	for i := range n {
+		for j := range i {
+			a, b := g.Place(i), g.Place(j)
+			rtt := 2 * a.OneWay(b).Seconds() * 1000
+			sum += rtt
+			pairs++
+			if a.Region == b.Region {
+				within += rtt
+				near++
+			}
+		}
+	}
+	if mean := sum / pairs; math.Abs(mean-100) > 5 {
+		t.Errorf("mean round trip %.1f ms, want 100", mean)
+	}
+	if within/near > 40 {
+		t.Errorf("mean round trip within a region %.1f ms: regions are no regions", within/near)
+	}
+	if g.Place(5) != NewGeography(7, 4, 100*time.Millisecond).Place(5) {
+		t.Error("the same seed puts node 5 elsewhere")
+	}
+	if g.Place(5) == NewGeography(8, 4, 100*time.Millisecond).Place(5) {
+		t.Error("another seed puts node 5 in the same place")
+	}
+}
+
+// Nodes find and reserve on each other over ways as long as the map says, and
+// the wire counts what that takes.
+func TestNodesPlaceOnEachOther(t *testing.T) {
+	l := up(t, Config{Nodes: 5, Seed: 1})
+	nodes := l.Nodes()
+	nodes[1].SetLoad(capacity.Load{Uplink: 95e7})
+	for _, n := range nodes {
+		eventually(t, func() error {
+			on, err := place(t, l, n)
+			if err == nil && on == nodes[1] {
+				return errors.New("placed on a node without room")
+			}
+			return err
+		})
+	}
+	a, b := nodes[0], nodes[3]
+	conns := a.Host().Network().ConnsToPeer(b.ID())
+	if len(conns) == 0 {
+		t.Fatal("two nodes of five are not connected")
+	}
+	eventually(t, func() error { // a call that met other work took longer
+		for _, p := range a.Peers() {
+			if p.ID != b.ID() {
+				continue
+			}
+			if want := a.RTT(b).Seconds() * 1000; p.RTT < want || p.RTT > 1.5*want+5 {
+				return fmt.Errorf("measured a round trip of %.1f ms, the map says %.1f", p.RTT, want)
+			}
+			return nil
+		}
+		return errors.New("peer not listed")
+	})
+	if c := a.Wire(); c.PacketsIn < 10 || c.PacketsOut < 10 || c.BytesOut < 28*c.PacketsOut {
+		t.Errorf("counted %+v", c)
+	}
+}
+
+// A node that is paused answers nobody, one that is killed never again, and
+// selections go on without them.
+func TestPauseAndKill(t *testing.T) {
+	l := up(t, Config{Nodes: 6, Seed: 2, RTT: 40 * time.Millisecond})
+	nodes := l.Nodes()
+	seeker := nodes[5]
+	eventually(t, func() error { _, err := place(t, l, seeker); return err })
+	nodes[0].Pause()
+	nodes[1].Kill()
+	before := nodes[0].Wire()
+	eventually(t, func() error {
+		for range 3 {
+			on, err := place(t, l, seeker)
+			if err != nil {
+				return err
+			}
+			if on == nodes[0] || on == nodes[1] {
+				t.Fatalf("placed on node %d, which is cut off", on.Index)
+			}
+		}
+		return nil
+	})
+	if got := nodes[0].Wire().Sub(before); got != (Counters{}) {
+		t.Errorf("a paused node exchanged %+v", got)
+	}
+	if !nodes[1].Dead() || nodes[0].Dead() {
+		t.Error("Dead is true of the wrong nodes")
+	}
+	nodes[0].Resume()
+	eventually(t, func() error { _, err := place(t, l, nodes[0]); return err })
+}
+
+// Two halves of a network choose within themselves until they are joined
+// again. A node that comes later is chosen too.
+func TestPartitionAndGrowth(t *testing.T) {
+	l := up(t, Config{Nodes: 6, Seed: 3, RTT: 20 * time.Millisecond})
+	half := func(n *Node) int { return n.Index % 2 }
+	l.Partition(half)
+	for _, n := range l.Nodes() {
+		eventually(t, func() error {
+			on, err := place(t, l, n)
+			if err == nil && half(on) != half(n) {
+				t.Fatalf("node %d placed on node %d across the gap", n.Index, on.Index)
+			}
+			return err
+		})
+	}
+	l.Heal()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	late, err := l.Start(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, n := range l.Nodes() {
+		if n != late {
+			n.SetLoad(capacity.Load{Uplink: 95e7})
+		}
+	}
+	eventually(t, func() error {
+		on, err := place(t, l, l.Nodes()[0])
+		if err == nil && on != late {
+			return fmt.Errorf("placed on node %d, which is full", on.Index)
+		}
+		return err
+	})
+	if err := late.Stop(); err != nil {
+		t.Errorf("Stop: %v", err)
+	}
+}
+
+func TestUpTellsWhatIsWrong(t *testing.T) {
+	for name, cfg := range map[string]Config{
+		"no nodes":        {},
+		"everything lost": {Nodes: 2, Loss: 1},
+		"no regions":      {Nodes: 2, Regions: -1},
+	} {
+		if l, err := Up(t.Context(), cfg); err == nil {
+			l.Close()
+			t.Errorf("%s: no error", name)
+		}
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := Up(ctx, Config{Nodes: 3, Seed: 4}); !errors.Is(err, context.Canceled) {
+		t.Errorf("Up with a context that has ended: %v", err)
+	}
+}
+
+// A hundred nodes come up on one machine.
+func BenchmarkUp(b *testing.B) {
+	for b.Loop() {
+		start := time.Now()
+		l := up(b, Config{Nodes: 100, Seed: 5})
+		b.ReportMetric(time.Since(start).Seconds(), "s-to-ready")
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		b.ReportMetric(float64(runtime.NumGoroutine()), "goroutines")
+		b.ReportMetric(float64(m.HeapAlloc)/1e6, "MB-heap")
+		if err := l.Close(); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

@@ -1,0 +1,75 @@
+package lab
+
+import (
+	"crypto/rand"
+	"fmt"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/crypto"
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"weir/capacity"
+	"weir/dht"
+)
+
+// A policy reaches every node of fifty, far apart, within two seconds.
+func TestPolicyReachesEveryone(t *testing.T) {
+	if testing.Short() {
+		t.Skip("runs 50 nodes for some seconds")
+	}
+	const nodes, aim = 50, 2 * time.Second
+	operator, _, err := crypto.GenerateEd25519Key(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	id, err := peer.IDFromPrivateKey(operator)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var mu sync.Mutex
+	applied := make(map[uint64][]time.Time)
+	l := up(t, Config{Nodes: nodes, Seed: 21, Change: func(_ int, cfg *dht.Config) {
+		cfg.Operator = id
+		cfg.Apply = func(p capacity.SignedPolicy, _ []byte) error {
+			mu.Lock()
+			defer mu.Unlock()
+			applied[p.Version] = append(applied[p.Version], time.Now())
+			return nil
+		}
+	}})
+	steady(t, l)
+	text, err := capacity.DefaultPolicy().Text()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for version := uint64(1); version <= 5; version++ {
+		sealed, err := capacity.SealPolicy("p", text, version, time.Now(), operator)
+		if err != nil {
+			t.Fatal(err)
+		}
+		pushed := time.Now()
+		if _, err := l.Nodes()[version*7].PushPolicy(sealed); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, func() error {
+			mu.Lock()
+			defer mu.Unlock()
+			if got := len(applied[version]); got < nodes {
+				return fmt.Errorf("version %d: %d of %d nodes", version, got, nodes)
+			}
+			return nil
+		})
+		mu.Lock()
+		times := applied[version]
+		mu.Unlock()
+		slices.SortFunc(times, time.Time.Compare)
+		last := times[nodes-1].Sub(pushed)
+		t.Logf("version %d: half have it after %v, all after %v", version, times[nodes/2].Sub(pushed).Round(time.Millisecond), last.Round(time.Millisecond))
+		if last > aim || len(times) != nodes {
+			t.Errorf("version %d: applied %d times, the last after %v; want %d within %v", version, len(times), last, nodes, aim)
+		}
+	}
+}

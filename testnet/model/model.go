@@ -1,0 +1,442 @@
+// Package model reckons what discovery costs in networks too large to run: the
+// same figures, for the same modes, as testnet/bench measures in small ones.
+// It is pure. A formula stands where it is used, with where it comes from;
+// sizes are those of real messages ([SizesOf]), round trips those of the map
+// that the lab runs on.
+//
+// What is left out: connections' own upkeep, packet headers and
+// acknowledgements, lost packets, processors that other work keeps busy, and
+// what selections add to the load of whoever answers them.
+package model
+
+import (
+	"cmp"
+	"math"
+	"math/rand/v2"
+	"slices"
+	"time"
+
+	"weir/capacity"
+	"weir/dht"
+	"weir/testnet/lab"
+)
+
+// Params describe the network, beside its size.
+type Params struct {
+	Map     *lab.Geography `json:"-"`
+	Regions int            `json:"regions"`
+	Seed    uint64         `json:"seed"`
+	Trials  int            `json:"-"` // selections drawn; 0: 2000
+
+	Rate      float64 `json:"rate"`      // records a node publishes per second: by keepalive and because its load moved
+	Confirmed float64 `json:"confirmed"` // share of them that a holder answers, the rest being datagrams
+	Sizes     Sizes   `json:"sizes"`
+}
+
+// What package dht does, and what machines can do.
+const (
+	holders    = 8                // of a topic
+	few        = 9                // nodes, up to which everybody holds everything
+	shardSplit = dht.DefaultSplit // publishers above which a shard is split in two
+	offered    = 6                // offers each holder is asked for
+	drawnFrom  = 4                // best of them, of which two are drawn and asked to reserve
+
+	graceLeast, graceMost = 5.0, 30.0 // ms that a second answer is waited for, as long as the first took
+
+	probeEvery    = 5.0  // s between two round trips measured by a node
+	indexEvery    = 20.0 // s between two records in the index of regions
+	indexSponsors = 16   // nodes of a region that stand in it
+	wideAbove     = 0.8  // stress of the best offer above which the nearest regions are asked
+	wideRegions   = 2
+
+	noneAtOnce  = 256     // nodes asked at the same time where nobody holds
+	noneAtMost  = 1_000.0 // ms after which whoever has answered must do
+	routeBucket = 20      // peers in a bucket of Kademlia's routing table
+
+	// Of a machine of ours: ranking a record by the default policy, verifying
+	// one (ed25519), a QUIC handshake, and what a link carries.
+	rankMillis      = 0.0042
+	verifyMillis    = 0.061
+	handshakeMillis = 1.0
+	linkBytes       = 125_000.0 // per ms: 1 Gbit/s
+	initialWindow   = 14_480.0  // bytes that TCP sends at once after a pause (RFC 6928)
+
+	// Stress of nodes as the lab's load makes it: it jumps to anywhere between
+	// the first two, and wanders little in between. Whoever jumps beyond
+	// capacity.FullAt is full until it jumps below capacity.FreeAt; so a share
+	// F = above + between × F of all nodes is.
+	stressLeast, stressMost = 0.40, 1.00
+	above                   = (stressMost - capacity.FullAt) / (stressMost - stressLeast)
+	between                 = (capacity.FullAt - capacity.FreeAt) / (stressMost - stressLeast)
+	full                    = above / (1 - between)
+)
+
+// Row is one mode in a network of one size. Upkeep is payload, in and out.
+type Row struct {
+	Mode     string  `json:"mode"`
+	Nodes    int     `json:"nodes"`
+	Messages float64 `json:"messages"` // per selection, up to the decision; mean
+	Bytes    float64 `json:"bytes"`    // of them, payload
+	TimeP50  float64 `json:"time_p50_ms"`
+	TimeP99  float64 `json:"time_p99_ms"`
+	Upkeep   float64 `json:"upkeep"`          // bytes per second and node, to keep records
+	Busiest  float64 `json:"upkeep_busiest"`  // of the node, broker or server that carries most
+	Lookup   float64 `json:"lookup_messages"` // of one Kademlia look-up, made in the background
+	Shards   int     `json:"shards"`          // per region
+}
+
+// Modes are the modes that Reckon knows.
+var Modes = []string{"dht", "central-1", "central-3", "none", "all", "redis"}
+
+// Reckon returns the row of mode in a network of n nodes.
+func Reckon(p Params, mode string, n int) Row {
+	p.Trials = cmp.Or(p.Trials, 2_000)
+	r := Row{Mode: mode, Nodes: n, Shards: 1}
+	m := modes[mode]
+	m.upkeep(&p, &r, float64(n))
+	rnd := rand.New(rand.NewPCG(p.Seed, uint64(n)))
+	times := make([]float64, p.Trials)
+	for i := range times {
+		t := trial{p: &p, n: n, rnd: rnd, seeker: rnd.IntN(n)}
+		t.me = p.Map.Place(t.seeker)
+		m.find(&t)
+		t.reserve()
+		times[i] = t.ms
+		r.Messages += t.messages / float64(p.Trials)
+		r.Bytes += t.bytes / float64(p.Trials)
+	}
+	slices.Sort(times)
+	r.TimeP50 = times[len(times)/2]
+	r.TimeP99 = times[len(times)*99/100]
+	return r
+}
+
+type mode struct {
+	upkeep func(p *Params, r *Row, n float64)
+	find   func(*trial)
+}
+
+var modes = map[string]mode{
+	"dht":       {dhtUpkeep, (*trial).dht},
+	"central-1": {brokerUpkeep(1), func(t *trial) { t.central(1) }},
+	"central-3": {brokerUpkeep(3), func(t *trial) { t.central(3) }},
+	"none":      {noneUpkeep, (*trial).none},
+	"all":       {allUpkeep, (*trial).all},
+	"redis":     {redisUpkeep, (*trial).redis},
+}
+
+// publish is what sending one record to one holder costs on average.
+func (p *Params) publish() float64 {
+	return p.Confirmed*(p.Sizes.Advertise+p.Sizes.AdvertiseReply) + (1-p.Confirmed)*p.Sizes.Datagram
+}
+
+// probe is what measuring round trips costs a node, who asks and is asked once
+// per probeEvery.
+func (p *Params) probe() float64 { return 2 * (p.Sizes.Fetch + p.Sizes.FetchReply) / probeEvery }
+
+// shardsOf is into how many shards a region with that many nodes is split: as
+// few as keep each at shardSplit or below.
+func shardsOf(region float64) int {
+	s := 1
+	for region/float64(s) > shardSplit {
+		s *= 2
+	}
+	return s
+}
+
+// dhtUpkeep: what a node sends to its topic's holders it receives, on average,
+// as a holder. Holders are the nodes closest to a key that a hash makes, so how
+// many topics a node holds is binomial; the busiest holds the largest number
+// that any of n is expected to (DESIGN §5, §11).
+func dhtUpkeep(p *Params, r *Row, n float64) {
+	a := p.publish()
+	if n <= few {
+		r.Upkeep = 2*(n-1)*p.Rate*a + p.probe()
+		r.Busiest = r.Upkeep
+		return
+	}
+	region := n / float64(p.Regions)
+	r.Shards = shardsOf(region)
+	remote := holders * (1 - 1/n) // it may be one itself
+	index := min(1, indexSponsors/region) * remote * p.Sizes.Datagram / indexEvery
+	own := remote*p.Rate*a + index
+	r.Upkeep = 2*own + p.probe()
+	topics := float64(p.Regions * r.Shards)
+	held := busiest(n, topics, min(1, holders/n))
+	r.Busiest = own + p.probe() + held*(region/float64(r.Shards))*p.Rate*a
+	r.Lookup = lookup(n)
+}
+
+// busiest is how many of so many topics the busiest of n nodes holds, each
+// holding each with the given chance: the most that at least one node is
+// expected to reach.
+func busiest(n, topics, chance float64) float64 {
+	k := 0.0
+	at := math.Pow(1-chance, topics) // P(X = 0)
+	if chance == 1 {
+		return topics
+	}
+	above := 1 - at // P(X > k)
+	for n*above >= 0.5 && k < topics {
+		at *= (topics - k) / (k + 1) * chance / (1 - chance)
+		k++
+		above = max(0, above-at)
+	}
+	return k
+}
+
+// lookup is how many messages finding a key's k closest nodes takes: each step
+// halves the distance, and with b nodes to a bucket it takes log2(n/b) steps to
+// come among the last b, of which each is asked (Maymounkov and Mazières,
+// "Kademlia", IPTPS 2002, §3); a request and a reply each.
+func lookup(n float64) float64 { return 2 * (max(0, math.Log2(n/routeBucket)) + min(n, routeBucket)) }
+
+// brokerUpkeep: every node sends to every broker.
+func brokerUpkeep(brokers float64) func(*Params, *Row, float64) {
+	return func(p *Params, r *Row, n float64) {
+		one := p.Rate * p.publish()
+		r.Upkeep = brokers*one + p.probe()
+		r.Busiest = n * one
+	}
+}
+
+// noneUpkeep: a record is not published, only asked for.
+func noneUpkeep(p *Params, r *Row, _ float64) { r.Upkeep, r.Busiest = p.probe(), p.probe() }
+
+// allUpkeep: everybody sends to everybody.
+func allUpkeep(p *Params, r *Row, n float64) {
+	r.Upkeep = 2*(n-1)*p.Rate*p.publish() + p.probe()
+	r.Busiest = r.Upkeep
+}
+
+func redisUpkeep(p *Params, r *Row, n float64) {
+	r.Upkeep = p.Rate*p.Sizes.RedisSet + p.probe()
+	r.Busiest = n * p.Rate * p.Sizes.RedisSet
+}
+
+// A trial is one selection.
+type trial struct {
+	p      *Params
+	n      int
+	rnd    *rand.Rand
+	seeker int
+	me     lab.Place
+
+	ms, messages, bytes float64
+	candidates          []candidate
+	records             bool // the seeker has the candidates' records, so that a lease comes without
+}
+
+type candidate struct {
+	place  lab.Place
+	rtt    float64 // ms
+	score  float64
+	stress float64
+}
+
+// rtt is the round trip from the seeker, in ms.
+func (t *trial) rtt(to lab.Place) float64 {
+	return 2 * float64(t.me.OneWay(to)) / float64(time.Millisecond)
+}
+
+// other is a random node that is not the seeker, of the seeker's region or of
+// any.
+func (t *trial) other(near bool) lab.Place {
+	for range 100 {
+		i := t.rnd.IntN(t.n)
+		if near {
+			i = i/t.p.Regions*t.p.Regions + t.seeker%t.p.Regions // nodes take turns through the regions
+		}
+		if i < t.n && i != t.seeker {
+			return t.p.Map.Place(i)
+		}
+	}
+	return t.me
+}
+
+// pool draws up to count distinct nodes and keeps those with room. The default
+// policy's score: half headroom, three tenths nearness, and for a seeker that
+// names no region a constant.
+func (t *trial) pool(count int, near bool) (best float64) {
+	best = 1
+	for range count {
+		c := candidate{place: t.other(near), stress: stressLeast + (stressMost-stressLeast)*t.rnd.Float64()}
+		if c.stress >= capacity.FullAt || c.stress > capacity.FreeAt && t.rnd.Float64() < full {
+			continue
+		}
+		c.rtt = t.rtt(c.place)
+		c.score = 0.5*(1-c.stress) + 0.3/(1+c.rtt/50) + 0.05
+		best = min(best, c.stress)
+		t.candidates = append(t.candidates, c)
+	}
+	return best
+}
+
+// sample leaves count of the candidates, drawn by score.
+func (t *trial) sample(count int) {
+	t.candidates = t.draw(t.candidates, count)
+}
+
+func (t *trial) draw(from []candidate, count int) []candidate {
+	from = slices.Clone(from)
+	var drawn []candidate
+	for len(drawn) < count && len(from) > 0 {
+		total := 0.0
+		for _, c := range from {
+			total += c.score
+		}
+		x, i := t.rnd.Float64()*total, 0
+		for i < len(from)-1 && x >= from[i].score {
+			x -= from[i].score
+			i++
+		}
+		drawn = append(drawn, from[i])
+		from = slices.Delete(from, i, i+1)
+	}
+	return drawn
+}
+
+// ask has holders answer a query in parallel: the first answer counts, and a
+// second may still come in for as long as the first took. It returns the time.
+func (t *trial) ask(rtts []float64, rank float64, offers int) float64 {
+	reply := t.p.Sizes.reply(min(offers, offered))
+	slices.Sort(rtts)
+	asked := rtts[:min(2, len(rtts))]
+	first := asked[0]
+	took := first
+	t.messages += float64(len(asked)) + 1
+	t.bytes += float64(len(asked))*t.p.Sizes.Query + reply
+	if len(asked) > 1 {
+		grace := min(max(first, graceLeast), graceMost)
+		if asked[1] <= first+grace {
+			took = asked[1]
+			t.messages++
+			t.bytes += reply
+		} else {
+			took = first + grace
+		}
+	}
+	return took + rank
+}
+
+// most bounds how many candidates are drawn for who sees all: of so many, the
+// best four are as good as they get.
+const most = 500
+
+func (t *trial) dht() {
+	if t.n <= few {
+		t.records = true
+		t.pool(t.n-1, false)
+		return
+	}
+	region := t.n / t.p.Regions
+	shard := region / shardsOf(float64(region))
+	var rtts []float64
+	for range holders {
+		rtts = append(rtts, t.rtt(t.other(false)))
+	}
+	best := t.pool(min(shard-1, most), true)
+	t.ms += t.ask(rtts, rankMillis*float64(shard), len(t.candidates))
+	t.sample(2 * offered) // each of the two offers its own
+	if best > wideAbove {
+		// The nearest regions, at the same time; their holders are as far.
+		slowest := 0.0
+		for range wideRegions {
+			var rtts []float64
+			for range holders {
+				rtts = append(rtts, t.rtt(t.other(false)))
+			}
+			known := len(t.candidates)
+			t.pool(min(shard, 2*offered), false)
+			slowest = max(slowest, t.ask(rtts, rankMillis*float64(shard), len(t.candidates)-known))
+		}
+		t.ms += slowest
+	}
+}
+
+func (t *trial) central(brokers int) {
+	var rtts []float64
+	for i := range brokers {
+		rtts = append(rtts, t.rtt(t.p.Map.Centre(i)))
+	}
+	t.pool(min(t.n-1, most), false)
+	t.ms += t.ask(rtts, rankMillis*float64(t.n), len(t.candidates))
+	t.sample(min(2, brokers) * offered)
+}
+
+// none asks everybody, noneAtOnce at a time. Once three quarters have answered,
+// the rest has as long again.
+func (t *trial) none() {
+	asked := t.n - 1
+	sample := min(asked, most)
+	rtts := make([]float64, sample)
+	for i := range rtts {
+		rtts[i] = t.rtt(t.other(false)) * t.trips()
+	}
+	slices.Sort(rtts)
+	rounds := math.Ceil(float64(asked) / noneAtOnce)
+	mean := 0.0
+	for _, r := range rtts {
+		mean += r / float64(sample)
+	}
+	all := (rounds-1)*mean + min(rtts[sample-1], 2*max(rtts[sample*3/4], graceMost))
+	took := min(all, noneAtMost)
+	part := took / all // what there was time for
+	t.ms += took + part*float64(asked)*(t.trips()-1)*handshakeMillis
+	t.messages += part * 2 * float64(asked)
+	t.bytes += part * float64(asked) * t.p.Sizes.Query
+	t.pool(int(part*float64(sample)), false)
+	pass := float64(len(t.candidates)) / float64(sample)
+	t.bytes += part * float64(asked) * (t.p.Sizes.reply(0) + pass*(t.p.Sizes.reply(1)-t.p.Sizes.reply(0)))
+}
+
+func (t *trial) all() {
+	t.records = true
+	t.ms += rankMillis * float64(t.n)
+	t.pool(min(t.n-1, most), false)
+}
+
+// redis: one round trip, and more while TCP's window opens: it doubles with
+// each (RFC 5681 §3.1). The seeker verifies every record.
+func (t *trial) redis() {
+	reply := float64(t.n) * t.p.Sizes.RedisRecord
+	rounds := 1 + max(0, math.Ceil(math.Log2(reply/initialWindow+1))-1)
+	t.ms += rounds*t.rtt(t.p.Map.Centre(0)) + reply/linkBytes + float64(t.n)*(verifyMillis+rankMillis)
+	t.messages += 2
+	t.bytes += t.p.Sizes.RedisRead + reply
+	t.records = true
+	t.pool(min(t.n-1, most), false)
+}
+
+// reserve asks two of the best at the same time, and takes the first lease.
+func (t *trial) reserve() {
+	if len(t.candidates) == 0 {
+		return // nobody has room: that much is known
+	}
+	slices.SortFunc(t.candidates, func(a, b candidate) int { return cmp.Compare(b.score, a.score) })
+	picks := t.draw(t.candidates[:min(drawnFrom, len(t.candidates))], 2)
+	took := math.Inf(1)
+	for _, c := range picks {
+		trips := 1.0
+		if t.rnd.Float64() < t.trips()-1 {
+			trips = 2
+		}
+		took = min(took, trips*c.rtt)
+	}
+	t.ms += took
+	t.messages += float64(len(picks)) + 1
+	t.bytes += float64(len(picks))*t.p.Sizes.Reserve + t.p.Sizes.ReserveReply
+	if t.records {
+		t.bytes -= t.p.Sizes.Record
+	}
+}
+
+// trips is how many round trips an exchange with a random node takes on
+// average: two if there is no connection, the first being QUIC's handshake
+// (RFC 9000). A node is connected with those in its routing table, its holders,
+// and those whose holder it is.
+func (t *trial) trips() float64 {
+	n := float64(t.n)
+	peers := lookup(n)/2*routeBucket/2 + 2*holders // buckets, about half full
+	return 2 - min(1, peers/n)
+}
