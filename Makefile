@@ -5,7 +5,7 @@ BIN   := bin/weir
 # How long each fuzz target runs in make fuzz.
 FUZZTIME ?= 5s
 
-.PHONY: build demo test race fuzz lint deps proto clip
+.PHONY: build demo test race fuzz lint deps proto clip bench-discovery
 
 build:
 	$(GO) build -trimpath -o $(BIN) ./cmd/weir
@@ -14,6 +14,12 @@ build:
 # until interrupted, or for DEMO_SECONDS.
 demo: build
 	$(BIN) testnet demo
+
+# Who should hold the servers' state: the comparison, about a quarter of an hour
+# on a machine that has nothing else to do. DISCOVERY_FLAGS can shorten it.
+bench-discovery: build
+	@testnet/deps.sh redis-server
+	$(BIN) bench discovery --out testnet/results $(DISCOVERY_FLAGS)
 
 # All tests: units, real processes, a real browser. One package at a time, since
 # many of them measure time. For the units alone: go test -short ./...
@@ -40,6 +46,7 @@ lint:
 # What the tests need beyond Go.
 deps:
 	@testnet/deps.sh
+	@testnet/deps.sh redis-server
 
 # Generated code, kept in the repository: needs protoc.
 proto:

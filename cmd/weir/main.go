@@ -71,6 +71,8 @@ func commands() []*cli.Command {
 		recordsCommand(),
 		streamsCommand(),
 		selectCommand(),
+		policyCommand(),
+		doctorCommand(),
 		publishCommand(),
 		viewCommand(),
 		benchCommand(),

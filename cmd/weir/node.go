@@ -14,6 +14,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/multiformats/go-multiaddr"
 	manet "github.com/multiformats/go-multiaddr/net"
 	"github.com/urfave/cli/v2"
@@ -37,7 +38,7 @@ func nodeCommand() *cli.Command {
 		Description: "Runs until it is interrupted. The first node of a network needs no --bootstrap;\n" +
 			"every other names one or more that are up (any one suffices, and all are tried\n" +
 			"again for ever).",
-		Flags: []cli.Flag{
+		Flags: append([]cli.Flag{
 			&cli.BoolFlag{Name: "dev", Usage: "a one-node network on loopback with fixed ports: console on http://" + defaultHTTP, EnvVars: env("DEV")},
 			&cli.StringSliceFlag{Name: "listen", Usage: "libp2p `MULTIADDR` to listen on, TCP or QUIC; repeatable", Value: cli.NewStringSlice("/ip4/127.0.0.1/tcp/0", "/ip4/127.0.0.1/udp/0/quic-v1"), EnvVars: env("LISTEN")},
 			&cli.StringSliceFlag{Name: "bootstrap", Usage: "`MULTIADDR` of a node of the network, with /p2p/ID; repeatable", EnvVars: env("BOOTSTRAP")},
@@ -57,11 +58,13 @@ func nodeCommand() *cli.Command {
 			&cli.StringFlag{Name: "overflow", Usage: "what a full node does with a client: redirect, relay or refuse", Value: string(sfu.Redirect), EnvVars: env("OVERFLOW")},
 			&cli.IntFlag{Name: "fanout", Usage: "most cascade `PULLS` of one stream", Value: 8, EnvVars: env("FANOUT")},
 			&cli.DurationFlag{Name: "linger", Usage: "how long a relayed stream that nobody watches is kept", Value: defaultLinger, EnvVars: env("LINGER")},
+			&cli.StringFlag{Name: "policy", Usage: "`FILE` of the policy, read again when it changes; default: the built-in one", EnvVars: env("POLICY")},
+			&cli.StringFlag{Name: "operator", Usage: "`ID` of whom this node takes signed policies from; weir policy key prints it", EnvVars: env("OPERATOR")},
 			&cli.StringFlag{Name: "ready-file", Usage: "`FILE` to write the real addresses to, as JSON, once ready", EnvVars: env("READY_FILE")},
 			&cli.BoolFlag{Name: "insecure-open", Usage: "allow addresses that others than this machine can reach", EnvVars: env("INSECURE_OPEN")},
 			&cli.StringFlag{Name: "log-level", Usage: "debug, info, warn or error", Value: "info", EnvVars: env("LOG_LEVEL")},
 			&cli.StringFlag{Name: "log-format", Usage: "text or json", Value: "text", EnvVars: env("LOG_FORMAT")},
-		},
+		}, holderFlags()...),
 		Action: func(c *cli.Context) error {
 			if c.Args().Present() {
 				return badInput(fmt.Errorf("weir node takes no arguments, but got %q", c.Args().First()))
@@ -100,6 +103,8 @@ type nodeConfig struct {
 	network   string
 	listen    []multiaddr.Multiaddr
 	bootstrap []string
+	holding   dht.Holding
+	servers   *dht.ServerList // nil where there is none
 	http      string
 	publicURL string
 	admin     string
@@ -113,6 +118,9 @@ type nodeConfig struct {
 	fanout    int
 	linger    duration
 	readyFile string
+	policy    *policyFile
+	operator  peer.ID
+	open      bool // --insecure-open
 	log       *slog.Logger
 }
 
@@ -121,6 +129,7 @@ func nodeConfigOf(c *cli.Context) (nodeConfig, error) {
 		network: c.String("network"), http: c.String("http"), admin: c.String("admin"), media: c.String("media-port"),
 		publicURL: c.String("public-url"), dataDir: c.String("data-dir"), region: c.String("region"), zone: c.String("zone"),
 		bootstrap: c.StringSlice("bootstrap"), cpuLimit: c.Float64("cpu-limit"), fanout: c.Int("fanout"), linger: c.Duration("linger"), readyFile: c.String("ready-file"),
+		open: c.Bool("insecure-open"),
 	}
 	listen := c.StringSlice("listen")
 	if c.Bool("dev") {
@@ -159,10 +168,24 @@ func nodeConfigOf(c *cli.Context) (nodeConfig, error) {
 	if cfg.log, err = newLogger(os.Stderr, c.String("log-level"), c.String("log-format")); err != nil {
 		return cfg, err
 	}
+	if cfg.holding, cfg.servers, err = holdersOf(c, cfg.log); err != nil {
+		return cfg, err
+	}
+	if cfg.policy, err = newPolicyFile(c.String("policy"), cfg.log); err != nil {
+		return cfg, err
+	}
+	if s := c.String("operator"); s != "" {
+		if cfg.operator, err = peer.Decode(s); err != nil {
+			return cfg, fmt.Errorf("--operator %s: want an ID such as weir policy key prints, 12D3Koo…", s)
+		}
+		if c.IsSet("policy") {
+			return cfg, errors.New("--policy and --operator: a node takes its policy from a file or from the operator, not from both")
+		}
+	}
 	if cfg.media, err = mediaAddr(cfg.media, cfg.http); err != nil {
 		return cfg, err
 	}
-	if !c.Bool("insecure-open") {
+	if !cfg.open {
 		err = cfg.onlyLoopback()
 	}
 	return cfg, err
@@ -252,17 +275,22 @@ type readyInfo struct {
 	DataDir string   `json:"data_dir"`
 }
 
+// replaceFile writes a file so that a reader sees all of it or what was there
+// before.
+func replaceFile(path string, b []byte, mode os.FileMode) error {
+	if err := os.WriteFile(path+".tmp", b, mode); err != nil {
+		return err
+	}
+	return os.Rename(path+".tmp", path)
+}
+
 // writeReady writes info so that a reader sees all of it or nothing.
 func writeReady(path string, info readyInfo) error {
 	b, err := json.MarshalIndent(info, "", "  ")
 	if err != nil {
 		return err
 	}
-	tmp := path + ".tmp"
-	if err := os.WriteFile(tmp, append(b, '\n'), 0o644); err != nil {
-		return fmt.Errorf("ready file: %w", err)
-	}
-	if err := os.Rename(tmp, path); err != nil {
+	if err := replaceFile(path, append(b, '\n'), 0o644); err != nil {
 		return fmt.Errorf("ready file: %w", err)
 	}
 	return nil

@@ -3,6 +3,8 @@ package main
 import (
 	"bytes"
 	"flag"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -11,6 +13,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"weir/capacity"
+	"weir/dht"
 )
 
 func TestBitrate(t *testing.T) {
@@ -62,6 +65,11 @@ func TestNodeFlags(t *testing.T) {
 
 // A flag that is wrong is named, with what would be right.
 func TestNodeFlagsThatAreWrong(t *testing.T) {
+	const server = "/ip4/192.0.2.1/tcp/4001/p2p/12D3KooWGeYejmCRfjCkyaueQiSbs4H9JeggCmtvwJf68KjZLqRJ"
+	broken := filepath.Join(t.TempDir(), "servers")
+	if err := os.WriteFile(broken, []byte("# brokers\nbroker.example.org\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	for _, c := range []struct{ args, says string }{
 		{"--listen nonsense", "--listen nonsense"},
 		{"--listen /ip4/0.0.0.0/tcp/0", "--insecure-open"},
@@ -79,6 +87,14 @@ func TestNodeFlagsThatAreWrong(t *testing.T) {
 		{"--fanout 0", "--fanout"},
 		{"--log-level loud", "debug, info, warn or error"},
 		{"--log-format xml", "text or json"},
+		{"--holders some", "dht, central, none or all"},
+		{"--holders central", "--server-list FILE"},
+		{"--holders none", "--holder MULTIADDR"},
+		{"--holder " + server, "--holders central, none or all"},
+		{"--server-list /nowhere --holders dht", "--holders central, none or all"},
+		{"--holders all --holder 192.0.2.1:4001", "--holder: server address"},
+		{"--holders all --server-list /nowhere/servers", "create it"},
+		{"--holders all --server-list " + broken, "servers:2: server address"},
 	} {
 		_, err := parse(t, strings.Fields(c.args)...)
 		if err == nil || !strings.Contains(err.Error(), c.says) {
@@ -87,6 +103,9 @@ func TestNodeFlagsThatAreWrong(t *testing.T) {
 	}
 	if _, err := parse(t, "--listen", "/ip4/0.0.0.0/tcp/0", "--http", "0.0.0.0:0", "--media-port", "0", "--insecure-open"); err != nil {
 		t.Errorf("--insecure-open: %v", err)
+	}
+	if cfg, err := parse(t, "--holders", "central", "--holder", server); err != nil || cfg.holding != dht.HoldCentral || len(cfg.servers.Servers()) != 1 {
+		t.Errorf("a broker given: %+v, %v", cfg, err)
 	}
 }
 

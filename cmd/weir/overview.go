@@ -43,7 +43,18 @@ type recordEntry struct {
 	TTLLeft float64          `json:"ttl_left_ms"` // likewise
 	HeldBy  []peer.ID        `json:"held_by"`
 	HeldFor []float64        `json:"held_for_ms"` // by each of HeldBy, since it got its copy
+	Copies  []recordCopy     `json:"copies,omitempty"`
 	Sealed  []byte           `json:"sealed,omitempty"`
+}
+
+// A recordCopy is one copy of a node's record, of this one or of an older one
+// that its holder still has.
+type recordCopy struct {
+	Holder  peer.ID   `json:"holder"`
+	Topic   dht.Topic `json:"topic"`
+	HeldFor float64   `json:"held_for_ms"`
+	Seq     uint64    `json:"seq"`
+	Old     bool      `json:"old"` // others hold a newer one in the topic
 }
 
 // inspect judges one sealed record for people: unlike [capacity.Open] it goes
@@ -88,26 +99,20 @@ type snapshotter interface {
 func snapshot(ctx context.Context, from snapshotter, topic dht.Topic) ([]recordEntry, error) {
 	ctx, cancel := context.WithTimeout(ctx, snapshotTimeout)
 	defer cancel()
-	copies, err := from.Snapshot(ctx, topic)
-	byNode := map[peer.ID]*recordEntry{}
-	var bad []recordEntry
-	for _, c := range copies {
-		e := inspect(c.Sealed, time.Now())
-		e.held(c)
-		if e.Record == nil {
-			bad = append(bad, e)
+	changes, err := from.Snapshot(ctx, topic)
+	var all []recordEntry
+	byNode := map[peer.ID][]dht.Change{}
+	for _, c := range changes {
+		if c.Err == nil {
+			byNode[c.Node] = append(byNode[c.Node], c)
 			continue
 		}
-		switch old := byNode[e.Node]; {
-		case old == nil, e.Record.Seq > old.Record.Seq: // who held the older one will have it soon
-			byNode[e.Node] = &e
-		case e.Record.Seq == old.Record.Seq:
-			old.held(c)
-		}
+		e := inspect(c.Sealed, time.Now())
+		e.held(c)
+		all = append(all, e)
 	}
-	all := bad
-	for _, e := range byNode {
-		all = append(all, *e)
+	for _, copies := range byNode {
+		all = append(all, gather(copies, time.Now()))
 	}
 	slices.SortFunc(all, func(a, b recordEntry) int {
 		ra, rb := regionOf(a), regionOf(b)
@@ -117,6 +122,48 @@ func snapshot(ctx context.Context, from snapshotter, topic dht.Topic) ([]recordE
 		err = nil
 	}
 	return all, err
+}
+
+// gather makes one entry of the copies of one node's records: the newest, and
+// where which is held. A node may publish in several topics, each with its own
+// sequence numbers.
+func gather(copies []dht.Change, now time.Time) recordEntry {
+	newest := copies[0]
+	newestIn := map[dht.Topic]uint64{}
+	for _, c := range copies {
+		newestIn[c.Topic] = max(newestIn[c.Topic], c.Record.Seq)
+		if c.Record.Seq > newest.Record.Seq {
+			newest = c
+		}
+	}
+	// A holder may have told of an older record first, and then of the newer.
+	type place struct {
+		holder peer.ID
+		topic  dht.Topic
+	}
+	latest := map[place]dht.Change{}
+	for _, c := range copies {
+		at := place{c.Holder, c.Topic}
+		if had, ok := latest[at]; !ok || c.Record.Seq > had.Record.Seq {
+			latest[at] = c
+		}
+	}
+	e := inspect(newest.Sealed, now)
+	for _, c := range latest {
+		e.Copies = append(e.Copies, recordCopy{
+			Holder: c.Holder, Topic: c.Topic, HeldFor: float64(c.HeldFor.Microseconds()) / 1000,
+			Seq: c.Record.Seq, Old: c.Record.Seq < newestIn[c.Topic],
+		})
+	}
+	slices.SortFunc(e.Copies, func(a, b recordCopy) int {
+		return cmp.Or(cmp.Compare(a.Topic, b.Topic), cmp.Compare(a.HeldFor, b.HeldFor), cmp.Compare(a.Holder, b.Holder))
+	})
+	for _, k := range e.Copies {
+		if !k.Old && !slices.Contains(e.HeldBy, k.Holder) {
+			e.HeldBy, e.HeldFor = append(e.HeldBy, k.Holder), append(e.HeldFor, k.HeldFor)
+		}
+	}
+	return e
 }
 
 func regionOf(e recordEntry) string {
@@ -323,7 +370,7 @@ func (o *overview) lastDecisions() []dht.Decision {
 func (n *node) networkState(ctx context.Context) networkState {
 	nodes := n.snapshot(ctx, dht.CapacityTopic())
 	for i := range nodes {
-		nodes[i].Sealed = nil // the console has no use for it
+		nodes[i].Sealed, nodes[i].Copies = nil, nil // the console has no use for it
 	}
 	return networkState{
 		Self: n.dht.ID(), Network: n.cfg.network, Nodes: nodes,

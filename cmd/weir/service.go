@@ -76,9 +76,11 @@ type node struct {
 	sfu    *sfu.SFU
 	ledger *capacity.Ledger
 	gauge  *sfu.Gauge
-	judge  *capacity.Judge
-	events *eventHub
-	view   *overview
+	policy *policyFile
+
+	policies *policyStore // of the operator
+	events   *eventHub
+	view     *overview
 
 	public, admin net.Listener
 }
@@ -86,7 +88,7 @@ type node struct {
 // newNode binds everything and starts nothing that needs run. Its error says
 // what is in the way.
 func newNode(cfg nodeConfig) (_ *node, err error) {
-	n := &node{cfg: cfg, log: cfg.log, began: time.Now(), events: newEventHub(cfg.log)}
+	n := &node{cfg: cfg, log: cfg.log, policy: cfg.policy, began: time.Now(), events: newEventHub(cfg.log)}
 	var opened []func() error
 	defer func() {
 		if err != nil {
@@ -96,9 +98,6 @@ func newNode(cfg nodeConfig) (_ *node, err error) {
 		}
 	}()
 
-	if n.judge, err = capacity.Compile(capacity.DefaultPolicy()); err != nil {
-		return nil, err
-	}
 	key, err := dht.LoadIdentity(cfg.dataDir)
 	if err != nil {
 		return nil, err
@@ -132,10 +131,13 @@ func newNode(cfg nodeConfig) (_ *node, err error) {
 		}
 		bootstrap = append(bootstrap, info)
 	}
+	n.policies = &policyStore{dir: filepath.Join(cfg.dataDir, policyDir), operator: cfg.operator, policy: cfg.policy, log: cfg.log}
 	n.dht, err = dht.Listen(dht.Config{
+		Operator: cfg.operator, Apply: n.policies.apply,
 		Key: key, Network: cfg.network, Listen: cfg.listen, Bootstrap: bootstrap,
+		Holding: cfg.holding, Servers: serversOf(cfg.servers),
 		PeerFile: filepath.Join(cfg.dataDir, "peers.json"),
-		Judge:    func() *capacity.Judge { return n.judge },
+		Judge:    n.policy.Judge,
 		Sample:   n.sample,
 		Grant:    func(r capacity.Request) (capacity.Lease, error) { return n.ledger.Reserve(time.Now(), r) },
 		Release:  n.ledger.Release,
@@ -145,6 +147,11 @@ func newNode(cfg nodeConfig) (_ *node, err error) {
 		return nil, err
 	}
 	opened = append(opened, n.dht.Close)
+	if cfg.operator != "" {
+		if err := n.policies.restore(n.dht); err != nil {
+			cfg.log.Warn("kept policy not put in force", "err", err)
+		}
+	}
 
 	n.sfu, err = sfu.New(sfu.Config{
 		Self: self, Key: key, Socket: socket, Ledger: n.ledger,
@@ -153,7 +160,7 @@ func newNode(cfg nodeConfig) (_ *node, err error) {
 		Changed:  n.dht.Kick,
 		Event:    n.events.add,
 		Overflow: cfg.overflow, PublicURL: cfg.publicURL, Fanout: cfg.fanout, Linger: cfg.linger,
-		Depth: n.judge.Policy().Depth, Log: cfg.log,
+		Depth: n.policy.Judge().Policy().Depth, Log: cfg.log,
 	})
 	if err != nil {
 		return nil, err
@@ -187,8 +194,12 @@ func (n *node) run(ctx context.Context) error {
 
 	work, ctx := errgroup.WithContext(ctx)
 	work.Go(func() error { return n.dht.Run(ctx) })
+	if n.cfg.servers != nil {
+		work.Go(func() error { return n.cfg.servers.Run(ctx, n.dht.Relisted) })
+	}
 	work.Go(func() error { return n.sfu.Run(ctx) })
 	work.Go(func() error { return n.gauge.Run(ctx) })
+	work.Go(func() error { return n.policy.run(ctx) })
 	work.Go(func() error { return n.view.run(ctx) })
 	work.Go(func() error { return serve(ctx, public, n.public) })
 	work.Go(func() error { return serve(ctx, admin, n.admin) })
@@ -276,7 +287,7 @@ func serve(ctx context.Context, s *http.Server, l net.Listener) error {
 func (n *node) sample() (capacity.Record, []capacity.Carriage) {
 	r := capacity.Record{
 		URL: n.publicURL(), Media: n.gauge.Socket.LocalAddr().String(), Region: n.cfg.region, Zone: n.cfg.zone,
-		Release: release(), Features: []string{"whip", "whep", "cascade/1"}, Policy: n.judge.Policy().Version,
+		Release: release(), Features: []string{"whip", "whep", "cascade/1"}, Policy: n.policy.Judge().Policy().Version,
 	}
 	n.ledger.Totals(time.Now()).Fill(&r)
 	reading := n.gauge.Read()
@@ -397,6 +408,8 @@ type status struct {
 	PeerID     peer.ID         `json:"peer_id"`
 	Release    string          `json:"release"`
 	Network    string          `json:"network"`
+	Holders    dht.Holding     `json:"holders"`
+	Servers    int             `json:"servers"` // listed
 	Region     string          `json:"region"`
 	State      capacity.State  `json:"state"`
 	Stress     float64         `json:"stress"`
@@ -427,12 +440,15 @@ func (n *node) status() status {
 	totals := n.ledger.Totals(time.Now())
 	counts := n.sfu.Counts()
 	s := status{
-		PeerID: n.dht.ID(), Release: release(), Network: n.cfg.network, Region: n.cfg.region,
+		PeerID: n.dht.ID(), Release: release(), Network: n.cfg.network, Holders: n.cfg.holding, Region: n.cfg.region,
 		State: totals.State, Stress: totals.Stress, Uptime: time.Since(n.began).Milliseconds(),
-		P2P: info.P2P, HTTP: info.HTTP, Admin: info.Admin, Media: info.Media, Policy: n.judge.Policy().Version,
+		P2P: info.P2P, HTTP: info.HTTP, Admin: info.Admin, Media: info.Media, Policy: n.policy.Judge().Policy().Version,
 		Overflow: n.cfg.overflow, Publishers: counts.Publishers, Viewers: counts.Viewers, Streams: counts.Streams,
 		Links: counts.Links, Leases: totals.Leases, Peers: len(n.dht.Host().Network().Peers()),
 		Goroutines: runtime.NumGoroutine(), Record: record, Traffic: n.dht.Traffic(),
+	}
+	if n.cfg.servers != nil {
+		s.Servers = len(n.cfg.servers.Servers())
 	}
 	for _, t := range n.dht.Held() {
 		s.Holds += len(t.Records)

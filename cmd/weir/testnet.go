@@ -11,6 +11,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"weir/dht"
 	"weir/testnet"
 )
 
@@ -24,6 +25,14 @@ func testnetFlags(more ...cli.Flag) []cli.Flag {
 	}, more...)
 }
 
+// testnetHolders say who holds records; testnet makes the list of servers.
+func testnetHolders() []cli.Flag {
+	return []cli.Flag{
+		&cli.StringFlag{Name: "holders", Usage: "who holds the records: dht, central, none or all", Value: string(dht.HoldDHT), EnvVars: env("HOLDERS")},
+		&cli.IntFlag{Name: "brokers", Usage: "with --holders central: the first `N` nodes are the brokers; default: 1"},
+	}
+}
+
 func testnetCommand() *cli.Command {
 	return &cli.Command{
 		Name: "testnet", Usage: "many nodes on this machine: up, status, kill, down, demo",
@@ -34,12 +43,12 @@ func testnetCommand() *cli.Command {
 				Name: "up", Usage: "start nodes, and return when each sees the records of all", ArgsUsage: "[-- NODE FLAGS…]",
 				Description: "Flags after -- are given to every node, for example\n" +
 					"  weir testnet up -n 5 -- --session-limit 10 --log-level debug",
-				Flags: testnetFlags(
+				Flags: testnetFlags(append(testnetHolders(),
 					&cli.IntFlag{Name: "nodes", Aliases: []string{"n"}, Usage: "how many `NODES`", Value: 5, EnvVars: env("NODES")},
 					&cli.IntFlag{Name: "region-count", Usage: "nodes are in one of `R` regions in turn, r1 to rR", Value: 1, EnvVars: env("REGION_COUNT")},
 					&cli.DurationFlag{Name: "timeout", Usage: "give up after `D`, and leave nothing running", Value: time.Minute, EnvVars: env("TESTNET_TIMEOUT")},
 					&cli.BoolFlag{Name: "json", Usage: "print what status --json prints"},
-				),
+				)...),
 				Action: testnetUp,
 			},
 			{Name: "status", Usage: "what the nodes are doing", Flags: testnetFlags(&cli.BoolFlag{Name: "json", Usage: "print an array with an object for each node"}), Action: testnetStatus},
@@ -75,6 +84,7 @@ func testnetUp(c *cli.Context) error {
 	}
 	n, err := testnet.Up(c.Context, testnet.Config{
 		Dir: c.String("dir"), N: c.Int("nodes"), Regions: c.Int("region-count"), Timeout: c.Duration("timeout"),
+		Holding: dht.Holding(c.String("holders")), Brokers: c.Int("brokers"),
 		NodeFlags: func(int) []string { return extra },
 		Log:       slog.New(slog.NewTextHandler(c.App.ErrWriter, nil)),
 		Detach:    true,

@@ -1,0 +1,145 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"weir/capacity"
+	"weir/dht"
+)
+
+// A diagnosis is what weir doctor prints.
+type diagnosis struct {
+	OK      bool        `json:"ok"` // nothing failed; there may be warnings
+	Node    string      `json:"node"`
+	Network string      `json:"network"`
+	Checks  []dht.Check `json:"checks"`
+}
+
+// diagnose looks at the node's network, and at the node itself.
+func (n *node) diagnose(ctx context.Context) diagnosis {
+	d := diagnosis{OK: true, Node: n.dht.ID().String(), Network: n.cfg.network, Checks: n.dht.Diagnose(ctx, n.cfg.open)}
+	d.Checks = append(d.Checks, checkState(n.ledger.Totals(time.Now())), dht.Check{
+		Name: "media", Outcome: dht.Fine,
+		Seen: fmt.Sprintf("bound to UDP %s; whether clients reach it cannot be seen from here", n.gauge.Socket.LocalAddr()),
+	})
+	for _, c := range d.Checks {
+		if c.Outcome == dht.Failure {
+			d.OK = false
+		}
+	}
+	return d
+}
+
+// checkState says whether the node takes placements.
+func checkState(t capacity.Totals) dht.Check {
+	c := dht.Check{Name: "state", Outcome: dht.Fine, Seen: fmt.Sprintf("%s, at stress %.2f", t.State, t.Stress)}
+	switch t.State {
+	case capacity.Full:
+		c.Outcome, c.Do = dht.Warning, "raise the limit that is reached (weir status shows them), or add nodes"
+		c.Seen += ": it sends clients to others, and takes none of theirs"
+	case capacity.Draining:
+		c.Outcome, c.Do = dht.Warning, "let it take placements again, or end it"
+		c.Seen += ": it takes no placements"
+	}
+	return c
+}
+
+func doctorCommand() *cli.Command {
+	return &cli.Command{
+		Name: "doctor", Usage: "why a running node is alone, cut off or not chosen, and what to do",
+		Description: "Asks the node to look at its addresses, at whom it should reach, at what holders\n" +
+			"have of it, at clocks and settings. Exits with 1 if something is wrong, and with 2\n" +
+			"if no node answers at --admin.",
+		Flags: adminFlags(),
+		Action: func(c *cli.Context) error {
+			resp, cancel, err := ask(c, "/doctor", adminTimeout)
+			if exit, ok := err.(cli.ExitCoder); ok && exit.ExitCode() == exitConnection {
+				return cli.Exit(err.Error()+" To start one: weir node --dev; to start several: weir testnet up", exitConnection)
+			}
+			if err != nil {
+				return err
+			}
+			defer cancel()
+			defer resp.Body.Close()
+			b, err := io.ReadAll(io.LimitReader(resp.Body, maxAdminReply))
+			if err != nil {
+				return cli.Exit(fmt.Sprintf("%s: the answer broke off: %v", resp.Request.URL, err), exitConnection)
+			}
+			var d diagnosis
+			if err := json.Unmarshal(b, &d); err != nil {
+				return fmt.Errorf("%s: not the answer of a weir node: %w", resp.Request.URL, err)
+			}
+			if c.Bool("json") {
+				if _, err := c.App.Writer.Write(b); err != nil {
+					return err
+				}
+			} else {
+				printDiagnosis(c.App.Writer, d)
+			}
+			if !d.OK {
+				return cli.Exit("", exitFailure)
+			}
+			return nil
+		},
+	}
+}
+
+// printDiagnosis prints what was seen check by check, with what to do below each
+// that is not fine, and what it all comes to.
+func printDiagnosis(w io.Writer, d diagnosis) {
+	marks := map[dht.Outcome]string{dht.Fine: "ok  ", dht.Warning: "WARN", dht.Failure: "FAIL", dht.Skipped: "-   "}
+	wide := 0
+	for _, c := range d.Checks {
+		wide = max(wide, len(c.Name))
+	}
+	fmt.Fprintf(w, "node %s of network %q\n\n", d.Node, d.Network)
+	var failed, warned []string
+	for _, c := range d.Checks {
+		fmt.Fprintf(w, "%s  %-*s  %s\n", marks[c.Outcome], wide, c.Name, c.Seen)
+		if c.Do != "" {
+			fmt.Fprintf(w, "      %-*s  → %s\n", wide, "", c.Do)
+		}
+		switch c.Outcome {
+		case dht.Failure:
+			failed = append(failed, c.Name)
+		case dht.Warning:
+			warned = append(warned, c.Name)
+		}
+	}
+	fmt.Fprintln(w)
+	switch {
+	case len(failed) > 0:
+		also := ""
+		if len(warned) > 0 {
+			also = "; have a look at " + names(warned) + " too"
+		}
+		fmt.Fprintf(w, "%s: %s%s\n", count(len(failed), "problem", "problems"), names(failed), also)
+	case len(warned) > 0:
+		fmt.Fprintf(w, "nothing is broken; have a look at %s\n", names(warned))
+	default:
+		fmt.Fprintln(w, "all is well")
+	}
+}
+
+// names lists each of all once.
+func names(all []string) string {
+	var list []string
+	seen := map[string]bool{}
+	for _, s := range all {
+		if !seen[s] {
+			seen[s] = true
+			list = append(list, s)
+		}
+	}
+	return strings.Join(list, ", ")
+}
+
+func (n *node) doctor(r *http.Request) (any, error) { return n.diagnose(r.Context()), nil }

@@ -1,0 +1,49 @@
+package main
+
+import (
+	"bytes"
+	"strings"
+	"testing"
+
+	"weir/capacity"
+	"weir/dht"
+)
+
+func TestDiagnosisInWords(t *testing.T) {
+	fine := dht.Check{Name: "dht", Outcome: dht.Fine, Seen: "server"}
+	warned := dht.Check{Name: "clock", Outcome: dht.Warning, Seen: "3s behind", Do: "set it"}
+	failed := dht.Check{Name: "bootstrap", Outcome: dht.Failure, Seen: "refused", Do: "start it"}
+	skipped := dht.Check{Name: "udp", Outcome: dht.Skipped, Seen: "not tried"}
+	for name, c := range map[string]struct {
+		checks []dht.Check
+		last   string
+		says   []string
+	}{
+		"all fine":       {[]dht.Check{fine, skipped}, "all is well", []string{"ok    dht", "-     udp"}},
+		"a warning":      {[]dht.Check{fine, warned}, "nothing is broken; have a look at clock", []string{"WARN  clock  3s behind", "→ set it"}},
+		"problems":       {[]dht.Check{failed, failed, fine}, "2 problems: bootstrap", []string{"FAIL  bootstrap  refused", "→ start it"}},
+		"and a warning":  {[]dht.Check{failed, warned}, "1 problem: bootstrap; have a look at clock too", nil},
+		"nothing at all": {nil, "all is well", nil},
+	} {
+		var out bytes.Buffer
+		printDiagnosis(&out, diagnosis{Node: "n", Network: "open", Checks: c.checks})
+		lines := strings.Split(strings.TrimSpace(out.String()), "\n")
+		if got := lines[len(lines)-1]; got != c.last {
+			t.Errorf("%s: ends %q, want %q", name, got, c.last)
+		}
+		for _, s := range c.says {
+			if !strings.Contains(out.String(), s) {
+				t.Errorf("%s: does not say %q:\n%s", name, s, &out)
+			}
+		}
+	}
+}
+
+func TestCheckState(t *testing.T) {
+	for state, want := range map[capacity.State]dht.Outcome{capacity.Active: dht.Fine, capacity.Full: dht.Warning, capacity.Draining: dht.Warning} {
+		c := checkState(capacity.Totals{State: state})
+		if c.Outcome != want || !strings.Contains(c.Seen, state.String()) || (c.Do == "") != (want == dht.Fine) {
+			t.Errorf("%s: %+v", state, c)
+		}
+	}
+}

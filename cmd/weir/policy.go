@@ -1,0 +1,289 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync/atomic"
+	"text/tabwriter"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/urfave/cli/v2"
+
+	"weir/capacity"
+	"weir/dht"
+)
+
+// maxPolicyFile bounds what is read of a policy's file, in bytes: a little more
+// than a policy may have, which says so itself.
+const maxPolicyFile = 64 << 10
+
+func policyCommand() *cli.Command {
+	return &cli.Command{
+		Name: "policy", Usage: "the heuristics by which nodes are chosen: check, fields, show, key, push, history",
+		Subcommands: []*cli.Command{
+			{
+				Name: "check", Usage: "read a policy and point at what is wrong with it", ArgsUsage: "FILE",
+				Description: "FILE is YAML; - is standard input. weir policy show prints one to begin with, and\nweir policy fields the names that expressions may use.",
+				Flags:       []cli.Flag{&cli.BoolFlag{Name: "json", Usage: "print the policy as JSON"}},
+				Action:      checkPolicy,
+			},
+			{
+				Name: "fields", Usage: "the names that expressions may use, with types and units",
+				Flags: []cli.Flag{&cli.BoolFlag{Name: "json", Usage: "print JSON"}},
+				Action: func(c *cli.Context) error {
+					if c.Bool("json") {
+						return printJSON(c, capacity.PolicyFields())
+					}
+					w := tabwriter.NewWriter(c.App.Writer, 0, 4, 2, ' ', 0)
+					fmt.Fprintln(w, "NAME\tTYPE\tMEANING")
+					for _, f := range capacity.PolicyFields() {
+						fmt.Fprintf(w, "%s\t%s\t%s\n", f.Name, f.Type, f.Doc)
+					}
+					if err := w.Flush(); err != nil {
+						return err
+					}
+					_, err := fmt.Fprintln(c.App.Writer, "\nme.… is our own record, with the same fields as r.…, the candidate's.\nOperators: + - * / ** == != < > <= >= and or not in contains startsWith endsWith ?:\nFunctions: abs ceil floor max min round")
+					return err
+				},
+			},
+			{
+				Name: "show", Usage: "the policy in force at a running node, or the built-in one", Flags: adminFlags(
+					&cli.BoolFlag{Name: "default", Usage: "the built-in one; no node is asked"},
+				),
+				Action: showPolicy,
+			},
+			{
+				Name: "key", Usage: "the operator's key in DIR, made if there is none, and its ID", ArgsUsage: "DIR",
+				Description: "Whoever has the key can change the policy of every node that was started with\n--operator ID. Keep it off the nodes.",
+				Flags:       []cli.Flag{&cli.BoolFlag{Name: "json", Usage: "print JSON"}},
+				Action:      policyKey,
+			},
+			{
+				Name: "push", Usage: "sign a policy and give it to the whole network", ArgsUsage: "FILE", Flags: adminFlags(
+					&cli.StringFlag{Name: "key", Usage: "`DIR` of the operator's key", Required: true, EnvVars: env("OPERATOR_KEY")},
+					&cli.Uint64Flag{Name: "as", Usage: "`VERSION` to give it; default: one above what the node holds, whatever the file says"},
+				),
+				Description: "Every node takes it at once, and nobody who is connected notices. To go back, push\nan older file again: it gets a new version.",
+				Action:      pushPolicy,
+			},
+			{
+				Name: "history", Usage: "the policies that a node has been given, newest first", Flags: adminFlags(),
+				Action: policyHistory,
+			},
+		},
+	}
+}
+
+func policyKey(c *cli.Context) error {
+	if c.NArg() != 1 {
+		return badInput(errors.New("weir policy key wants one DIR"))
+	}
+	key, err := dht.LoadIdentity(c.Args().First())
+	if err != nil {
+		return err
+	}
+	id, err := peer.IDFromPrivateKey(key)
+	if err != nil {
+		return err
+	}
+	if c.Bool("json") {
+		return printJSON(c, map[string]peer.ID{"operator": id})
+	}
+	_, err = fmt.Fprintf(c.App.Writer, "%s\nstart every node with --operator %s\n", id, id)
+	return err
+}
+
+func pushPolicy(c *cli.Context) error {
+	if c.NArg() != 1 {
+		return badInput(errors.New("weir policy push wants one FILE"))
+	}
+	dir := c.String("key")
+	if _, err := os.Stat(filepath.Join(dir, "identity.key")); err != nil {
+		return badInput(fmt.Errorf("--key %s: no key there; weir policy key %s makes one: %w", dir, dir, err))
+	}
+	key, err := dht.LoadIdentity(dir)
+	if err != nil {
+		return badInput(err)
+	}
+	name := c.Args().First()
+	text, err := readText(name, c.App.Reader)
+	if err != nil {
+		return badInput(err)
+	}
+	version := c.Uint64("as")
+	if !c.IsSet("as") {
+		var held capacity.Policy
+		if err := fetch(c, "/policy", &held); err != nil {
+			return err
+		}
+		version = held.Version + 1
+	}
+	sealed, err := capacity.SealPolicy(name, text, version, time.Now(), key)
+	if err != nil {
+		return badInput(err)
+	}
+	var applied policyEntry
+	if err := post(c, "/policy", sealed, &applied); err != nil {
+		return err
+	}
+	if c.Bool("json") {
+		return printJSON(c, applied)
+	}
+	_, err = fmt.Fprintf(c.App.Writer, "policy %q is version %d, sum %s; the node has applied it and tells the others\n", applied.Name, applied.Version, applied.Sum)
+	return err
+}
+
+func policyHistory(c *cli.Context) error {
+	var list []policyEntry
+	if done, err := get(c, "/policy/history", &list); done {
+		return err
+	}
+	w := tabwriter.NewWriter(c.App.Writer, 0, 4, 2, ' ', 0)
+	fmt.Fprintln(w, "VERSION\tNAME\tSIGNED\tBY\tSUM\t")
+	for _, p := range list {
+		mark := ""
+		if p.InForce {
+			mark = "in force"
+		}
+		fmt.Fprintf(w, "%d\t%s\t%s\t%s\t%s\t%s\n", p.Version, p.Name, p.Issued.Local().Format(time.DateTime), shortID(p.Operator), p.Sum, mark)
+	}
+	return w.Flush()
+}
+
+func checkPolicy(c *cli.Context) error {
+	if c.NArg() != 1 {
+		return badInput(errors.New("weir policy check wants one FILE, or - for standard input"))
+	}
+	name := c.Args().First()
+	text, err := readText(name, c.App.Reader)
+	if err != nil {
+		return badInput(err)
+	}
+	judge, err := capacity.ParsePolicy(name, text)
+	if err != nil {
+		return badInput(err)
+	}
+	p := judge.Policy()
+	if c.Bool("json") {
+		return printJSON(c, p)
+	}
+	_, err = fmt.Fprintf(c.App.Writer, "%s: policy %q, version %d: %d rules and %d terms, all well\n", name, p.Name, p.Version, len(p.Filter), len(p.Score))
+	return err
+}
+
+func showPolicy(c *cli.Context) error {
+	p := capacity.DefaultPolicy()
+	if !c.Bool("default") {
+		if done, err := get(c, "/policy", &p); done {
+			return err
+		}
+	} else if c.Bool("json") {
+		return printJSON(c, p)
+	}
+	text, err := p.Text()
+	if err != nil {
+		return err
+	}
+	_, err = c.App.Writer.Write(text)
+	return err
+}
+
+// readText reads the file name, "-" being stdin if there is one.
+func readText(name string, stdin io.Reader) ([]byte, error) {
+	in := stdin
+	if name != "-" || stdin == nil {
+		f, err := os.Open(name)
+		if err != nil {
+			return nil, err
+		}
+		defer f.Close()
+		in = f
+	}
+	text, err := io.ReadAll(io.LimitReader(in, maxPolicyFile))
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	return text, nil
+}
+
+// policyCheck is how often a policy's file is looked at.
+const policyCheck = time.Second
+
+// A policyFile is the policy in force: the built-in one, or that of a file,
+// which may change while the node runs. A text with a mistake changes nothing.
+type policyFile struct {
+	path  string // "": the built-in one
+	judge atomic.Pointer[capacity.Judge]
+	text  []byte // as read last; owned by newPolicyFile and then by run
+	log   *slog.Logger
+}
+
+// newPolicyFile returns the policy in the file at path, or the built-in one if
+// that is "".
+func newPolicyFile(path string, log *slog.Logger) (*policyFile, error) {
+	f := &policyFile{path: path, log: log}
+	judge, err := capacity.Compile(capacity.DefaultPolicy())
+	if path != "" {
+		if f.text, err = readText(path, nil); err == nil {
+			judge, err = f.parse()
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("--policy: %w", err)
+	}
+	f.judge.Store(judge)
+	return f, nil
+}
+
+// parse reads text. Version 0 is the built-in policy's: holders and seekers take
+// the same version for the same policy.
+func (f *policyFile) parse() (*capacity.Judge, error) {
+	judge, err := capacity.ParsePolicy(f.path, f.text)
+	if err == nil && judge.Policy().Version == 0 {
+		err = fmt.Errorf("%s: it has no version: add for example version: 1, and raise it with every change", f.path)
+	}
+	return judge, err
+}
+
+// Judge is the policy in force, ready for use.
+func (f *policyFile) Judge() *capacity.Judge { return f.judge.Load() }
+
+// run applies what the file comes to say, until ctx is done. Sessions, streams
+// and links are not touched: the next decision is made by the new policy.
+func (f *policyFile) run(ctx context.Context) error {
+	if f.path == "" {
+		return nil
+	}
+	tick := time.NewTicker(policyCheck)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		f.reload()
+	}
+}
+
+func (f *policyFile) reload() {
+	text, err := readText(f.path, nil)
+	if err != nil || bytes.Equal(text, f.text) {
+		return // a file that is not there is being replaced
+	}
+	f.text = text
+	judge, err := f.parse()
+	if err != nil {
+		f.log.Warn("policy not applied; the one before stays in force", "err", err)
+		return
+	}
+	before, now := f.judge.Swap(judge).Policy(), judge.Policy()
+	f.log.Info("policy applied", "name", now.Name, "version", now.Version, "before", before.Version)
+}

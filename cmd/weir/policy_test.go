@@ -1,0 +1,87 @@
+package main
+
+import (
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+const policyV1 = "name: one\nversion: 1\nfilter:\n  - {name: room, expr: r.sessions_free >= 1}\nscore:\n  - {name: headroom, expr: 1 - r.stress}\n"
+
+// What a policy's file comes to say is applied, and a mistake in it is not.
+func TestPolicyFileIsReadAgain(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "policy.yaml")
+	write := func(text string) {
+		t.Helper()
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(policyV1)
+	var log strings.Builder
+	f, err := newPolicyFile(path, slog.New(slog.NewTextHandler(&log, nil)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	inForce := func(version uint64, says string) {
+		t.Helper()
+		log.Reset()
+		f.reload()
+		if got := f.Judge().Policy().Version; got != version {
+			t.Errorf("version %d is in force, want %d", got, version)
+		}
+		if !strings.Contains(log.String(), says) || says == "" && log.Len() > 0 {
+			t.Errorf("logged %q, want %q", log.String(), says)
+		}
+	}
+	inForce(1, "")
+	write(strings.Replace(policyV1, "version: 1", "version: 2", 1))
+	inForce(2, "policy applied")
+	inForce(2, "")
+	write(strings.Replace(policyV1, "sessions_free", "sesions_free", 1))
+	inForce(2, "policy.yaml:4:")
+	inForce(2, "") // once is enough
+	write(strings.Replace(policyV1, "version: 1\n", "", 1))
+	inForce(2, "it has no version")
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	inForce(2, "")
+	write(policyV1) // back to an older one: the operator's decision
+	inForce(1, "policy applied")
+}
+
+func TestPolicyCommands(t *testing.T) {
+	dir := t.TempDir()
+	good, bad := filepath.Join(dir, "good.yaml"), filepath.Join(dir, "bad.yaml")
+	if err := os.WriteFile(good, []byte(policyV1), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(bad, []byte(strings.Replace(policyV1, "r.stress", "r.stres", 1)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		args []string
+		code int
+		want string
+	}{
+		{[]string{"policy", "check", good}, 0, `policy "one", version 1: 1 rules and 1 terms`},
+		{[]string{"policy", "check", bad}, exitInput, "bad.yaml:6:34: term \"headroom\": r and me have no field stres"},
+		{[]string{"policy", "check"}, exitInput, "wants one FILE"},
+		{[]string{"policy", "check", filepath.Join(dir, "absent")}, exitInput, "no such file"},
+		{[]string{"policy", "show", "--default"}, 0, "name: default"},
+		{[]string{"policy", "show", "--admin", "127.0.0.1:1"}, exitConnection, "no node answers"},
+		{[]string{"policy", "fields"}, 0, "r.uplink_free"},
+		{[]string{"node", "--policy", bad, "--data-dir", dir}, exitInput, "no field stres"},
+	} {
+		out, code, err := runWeir(t.Context(), c.args...)
+		if err != nil {
+			out += err.Error()
+		}
+		if code != c.code || !strings.Contains(out, c.want) {
+			t.Errorf("weir %s: exit %d, %s\nwant %d and %q", strings.Join(c.args, " "), code, out, c.code, c.want)
+		}
+	}
+}

@@ -1,0 +1,154 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"weir/capacity"
+	"weir/dht"
+)
+
+// policiesKept is how many signed policies a node keeps, for weir policy
+// history.
+const policiesKept = 32
+
+// policyDir is where they are kept, below the data directory.
+const policyDir = "policies"
+
+// A policyStore keeps the policies that the network's operator has signed, each
+// in a file named for its version, and puts the newest in force.
+type policyStore struct {
+	dir      string
+	operator peer.ID
+	policy   *policyFile
+	log      *slog.Logger
+}
+
+// apply keeps a policy and puts it in force. Sessions, streams and links are not
+// touched.
+func (s *policyStore) apply(p capacity.SignedPolicy, sealed []byte) error {
+	if err := s.keep(p.Version, sealed); err != nil {
+		s.log.Warn("policy not kept; it is in force until the node ends", "err", err)
+	}
+	before := s.policy.judge.Swap(p.Judge).Policy()
+	s.log.Info("policy applied", "name", p.Judge.Policy().Name, "version", p.Version, "before", before.Version, "sum", p.Sum())
+	return nil
+}
+
+// keep writes a policy, and drops the oldest of too many.
+func (s *policyStore) keep(version uint64, sealed []byte) error {
+	if err := os.MkdirAll(s.dir, 0o700); err != nil {
+		return err
+	}
+	if err := replaceFile(filepath.Join(s.dir, fmt.Sprintf("%020d.policy", version)), sealed, 0o600); err != nil {
+		return err
+	}
+	files, err := s.files()
+	if err != nil {
+		return err
+	}
+	for _, f := range files[:max(0, len(files)-policiesKept)] {
+		if err := os.Remove(f); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// files are those of the policies kept, oldest first.
+func (s *policyStore) files() ([]string, error) {
+	entries, err := os.ReadDir(s.dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	var files []string
+	for _, e := range entries {
+		if strings.HasSuffix(e.Name(), ".policy") {
+			files = append(files, filepath.Join(s.dir, e.Name()))
+		}
+	}
+	slices.Sort(files) // the names have leading zeros
+	return files, err
+}
+
+// A policyEntry is one signed policy that a node has kept.
+type policyEntry struct {
+	Version  uint64    `json:"version"`
+	Name     string    `json:"name"`
+	Issued   time.Time `json:"issued"` // operator's clock
+	Operator peer.ID   `json:"operator"`
+	Sum      string    `json:"sum"` // beginning of the text's SHA-256
+	InForce  bool      `json:"in_force"`
+	Text     string    `json:"text"`
+
+	sealed []byte
+}
+
+func policyEntryOf(p capacity.SignedPolicy, sealed []byte, inForce bool) policyEntry {
+	return policyEntry{
+		Version: p.Version, Name: p.Judge.Policy().Name, Issued: p.Issued, Operator: p.Operator, Sum: p.Sum(),
+		InForce: inForce, Text: string(p.Text), sealed: sealed,
+	}
+}
+
+// history are the policies kept, newest first. Files that do not hold one, or
+// one of another operator, are left out and logged.
+func (s *policyStore) history() ([]policyEntry, error) {
+	files, err := s.files()
+	if err != nil {
+		return nil, err
+	}
+	list := []policyEntry{}
+	for _, name := range slices.Backward(files) {
+		sealed, err := os.ReadFile(name)
+		if err != nil {
+			return nil, err
+		}
+		p, err := capacity.OpenPolicy(sealed, s.operator)
+		if err != nil {
+			s.log.Warn("kept policy not used", "file", name, "err", err)
+			continue
+		}
+		list = append(list, policyEntryOf(p, sealed, p.Version == s.policy.Judge().Policy().Version))
+	}
+	return list, nil
+}
+
+// restore puts the newest policy kept in force, as it was when the node ended.
+func (s *policyStore) restore(d *dht.Node) error {
+	list, err := s.history()
+	if err != nil || len(list) == 0 {
+		return err
+	}
+	_, err = d.PushPolicy(list[0].sealed)
+	return err
+}
+
+// pushPolicy serves POST /api/v1/policy, whose body is a signed policy.
+func (n *node) pushPolicy(w http.ResponseWriter, r *http.Request) {
+	sealed, err := io.ReadAll(http.MaxBytesReader(w, r.Body, capacity.MaxPolicySize))
+	if err != nil {
+		http.Error(w, "a signed policy has at most "+fmt.Sprint(capacity.MaxPolicySize)+" bytes", http.StatusRequestEntityTooLarge)
+		return
+	}
+	p, err := n.dht.PushPolicy(sealed)
+	switch {
+	case errors.Is(err, dht.ErrOldPolicy):
+		http.Error(w, err.Error(), http.StatusConflict)
+	case err != nil:
+		http.Error(w, err.Error(), http.StatusBadRequest)
+	default:
+		writeJSON(w, policyEntryOf(p, sealed, true))
+	}
+}

@@ -1,0 +1,176 @@
+package e2e
+
+import (
+	"encoding/json"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"weir/capacity"
+)
+
+// The heuristics of a network change while it works: the next decision is made
+// by the new ones, and nobody who is connected notices.
+func TestPolicyChangesWhileMediaRuns(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "policy.yaml")
+	write := func(text string) {
+		t.Helper()
+		tmp := path + ".new"
+		if err := os.WriteFile(tmp, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Rename(tmp, path); err != nil {
+			t.Fatal(err)
+		}
+	}
+	policy := capacity.DefaultPolicy()
+	policy.Version = 1
+	text, err := policy.Text()
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(string(text))
+	w := up(t, 3, func(i int) []string {
+		flags := []string{"--policy", path}
+		if i == 1 {
+			flags = append(flags, "--session-limit", "2")
+		}
+		return flags
+	})
+	full := w.n(1)
+	publish(t, full.whip("own"))
+	first := view(t, full.whep("own"))
+	second := view(t, full.whep("own"))
+	if !full.serves(first.NodeURL()) || full.serves(second.NodeURL()) {
+		t.Fatalf("viewers are at %s and %s", first.NodeURL(), second.NodeURL())
+	}
+	flows(t, first, second)
+
+	inForce := func(version uint64) {
+		t.Helper()
+		eventually(t, "the policy is in force everywhere", func() bool {
+			for i := range 3 {
+				if ask[capacity.Policy](t, w.n(i+1), "/policy").Version != version {
+					return false
+				}
+			}
+			return true
+		})
+	}
+	write(strings.NewReplacer("version: 1", "version: 2", `'!r.self'`, `'!r.self'`+"\n    - name: closed-today\n      expr: q.purpose != \"publish\"").Replace(string(text)))
+	inForce(2)
+	r := refusal(t, func() error { _, err := tryPublish(t, full.whip("other")); return err }())
+	if r.Status != http.StatusServiceUnavailable || !strings.Contains(r.Error(), "closed-today") {
+		t.Errorf("a publisher is refused with %v", r)
+	}
+	flows(t, first, second)
+
+	write("nonsense")
+	eventually(t, "the mistake is logged", func() bool {
+		b, err := os.ReadFile(full.Log)
+		return err == nil && strings.Contains(string(b), "policy not applied")
+	})
+	write(strings.Replace(string(text), "version: 1", "version: 3", 1))
+	inForce(3)
+	if p := publish(t, full.whip("other")); full.serves(p.NodeURL()) {
+		t.Error("the full node took a publisher")
+	}
+	flows(t, first, second)
+	continuous(t, first)
+	continuous(t, second)
+}
+
+// The operator signs a policy and hands it to one node: all have it soon, one
+// that was down has it when it is back, and viewers notice nothing.
+func TestOperatorPushesPolicies(t *testing.T) {
+	dir := t.TempDir()
+	keys, file := filepath.Join(dir, "operator"), filepath.Join(dir, "policy.yaml")
+	var key struct{ Operator string }
+	weirJSON(t, &key, "policy", "key", "--json", keys)
+	w := up(t, 4, func(int) []string { return []string{"--operator", key.Operator} })
+	first, down := w.n(1), w.n(4)
+	publish(t, first.whip("demo"))
+	w.n(2).finds(t, "demo")
+	v := view(t, w.n(2).whep("demo"))
+	flows(t, v)
+
+	text, err := capacity.DefaultPolicy().Text()
+	if err != nil {
+		t.Fatal(err)
+	}
+	push := func(text string) {
+		t.Helper()
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		var applied struct{ Version uint64 }
+		weirJSON(t, &applied, "policy", "push", "--json", "--key", keys, "--admin", first.Admin, file)
+	}
+	have := func(version uint64, nodes ...node) {
+		t.Helper()
+		within(t, 2*time.Second, "all have the policy", func() bool {
+			for _, n := range nodes {
+				if ask[capacity.Policy](t, n, "/policy").Version != version {
+					return false
+				}
+			}
+			return true
+		})
+	}
+	push(string(text))
+	have(1, first, w.n(2), w.n(3), down)
+	if err := w.Kill(down.Name); err != nil {
+		t.Fatal(err)
+	}
+	push(strings.Replace(string(text), "name: default", "name: second", 1))
+	have(2, first, w.n(2), w.n(3))
+	push(string(text)) // back to the first, under a new version
+	have(3, first, w.n(2), w.n(3))
+	if err := w.Restart(t.Context(), down.Name); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the node that was down catches up", func() bool {
+		return ask[capacity.Policy](t, w.n(4), "/policy").Version == 3
+	})
+	// It knows so also without the others.
+	if err := w.Restart(t.Context(), down.Name); err != nil {
+		t.Fatal(err)
+	}
+	if got := ask[capacity.Policy](t, w.n(4), "/policy"); got.Version != 3 || got.Name != "default" {
+		t.Errorf("after a restart, %q version %d", got.Name, got.Version)
+	}
+	var history []struct {
+		Version uint64
+		Name    string
+		InForce bool `json:"in_force"`
+	}
+	weirJSON(t, &history, "policy", "history", "--json", "--admin", first.Admin)
+	if len(history) != 3 || history[0].Version != 3 || !history[0].InForce || history[1].Name != "second" {
+		t.Errorf("history %+v", history)
+	}
+	flows(t, v)
+	continuous(t, v)
+
+	// A stranger's is refused, with the reason.
+	var stranger struct{ Operator string }
+	weirJSON(t, &stranger, "policy", "key", "--json", filepath.Join(dir, "stranger"))
+	if r := cli(t, "policy", "push", "--key", filepath.Join(dir, "stranger"), "--admin", first.Admin, file); r.code == ok || !strings.Contains(r.errout, "signed by "+stranger.Operator) {
+		t.Errorf("a stranger's policy: exit %d: %s", r.code, r.errout)
+	}
+	have(3, first)
+}
+
+// weirJSON runs the command and decodes what it prints.
+func weirJSON(t *testing.T, v any, args ...string) {
+	t.Helper()
+	r := cli(t, args...)
+	if r.code != ok {
+		t.Fatalf("weir %s: exit %d: %s", strings.Join(args, " "), r.code, r.errout)
+	}
+	if err := json.Unmarshal([]byte(r.out), v); err != nil {
+		t.Fatalf("weir %s: %v: %s", strings.Join(args, " "), err, r.out)
+	}
+}
