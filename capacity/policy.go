@@ -1,10 +1,12 @@
 package capacity
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"math"
 	"slices"
+	"time"
 
 	"github.com/expr-lang/expr/checker/nature"
 	"github.com/expr-lang/expr/vm"
@@ -27,11 +29,64 @@ const (
 type Policy struct {
 	Version uint64 `json:"version"`
 	Name    string `json:"name"`
+	Mood    Mood   `json:"mood"`
 	Filter  []Rule `json:"filter"` // all must hold
 	Score   []Term `json:"score"`  // summed up
 	Keep    int    `json:"keep"`   // how many of the best to draw among; 0: 4
 	Fanout  int    `json:"fanout"` // most cascade pulls of a stream per node, where the node names no limit; 0: not bounded
 	Depth   int    `json:"depth"`  // most cascade links from the origin; 0: MaxDepth
+
+	Provision Provision `json:"provision"`
+}
+
+// Mood is what a policy aims at beyond the single choice.
+type Mood uint8
+
+// The moods.
+const (
+	Spread Mood = iota // load is even: holders offer a random sample, by score
+	Pack               // few nodes are in use: holders offer the best, and idle nodes may be released
+)
+
+// Provision says when nodes are started and stopped. A zero field means the
+// default that its comment gives; durations are of the clock of whoever
+// decides, in whole milliseconds.
+type Provision struct {
+	Cooldown time.Duration // least time between two starts, and between two releases, in a region; 0: 30 s
+	Wait     time.Duration // how long a request waits for the newcomer; 0: 8 s, at most MaxProvisionWait
+	Most     int           // nodes of a region beyond which none is started; 0: 64
+	Idle     time.Duration // how long a node has been idle before it is released, under Pack; 0: 5 min
+	Least    int           // nodes of a region that are never released; 0: 1
+}
+
+// MaxProvisionWait bounds [Provision.Wait]: clients give up after about that.
+const MaxProvisionWait = 30 * time.Second
+
+// OrDefault is p with the defaults in place of what is zero.
+func (p Provision) OrDefault() Provision {
+	return Provision{
+		Cooldown: cmp.Or(p.Cooldown, 30*time.Second),
+		Wait:     cmp.Or(p.Wait, 8*time.Second),
+		Most:     cmp.Or(p.Most, 64),
+		Idle:     cmp.Or(p.Idle, 5*time.Minute),
+		Least:    cmp.Or(p.Least, 1),
+	}
+}
+
+func (p Provision) check() error {
+	for _, d := range []struct {
+		field string
+		d     time.Duration
+		most  time.Duration
+	}{{"cooldown", p.Cooldown, 24 * time.Hour}, {"wait", p.Wait, MaxProvisionWait}, {"idle", p.Idle, 24 * time.Hour}} {
+		if d.d < 0 || d.d > d.most || d.d%time.Millisecond != 0 {
+			return fmt.Errorf("policy: provision: %s %v: want whole milliseconds within 0…%v", d.field, d.d, d.most)
+		}
+	}
+	if p.Most < 0 || p.Most > maxCount || p.Least < 0 || p.Least > maxCount {
+		return fmt.Errorf("policy: provision: most %d, least %d: want 0 to %d", p.Most, p.Least, maxCount)
+	}
+	return nil
 }
 
 // Rule is a condition on a candidate. Expr is boolean; where it is false, Name
@@ -83,6 +138,28 @@ func DefaultPolicy() Policy {
 	}
 }
 
+// PackTarget is the stress up to which [PackPolicy] fills a node. A node counts
+// as full from FullAt on; what lies between is for load that grows by itself.
+const PackTarget = 0.8
+
+// PackPolicy fills the fewest nodes that stay under PackTarget, in an order that
+// all seekers share, so that the others can be switched off (as Mafalda does for mediasoup).
+// Everything else is as with DefaultPolicy.
+func PackPolicy() Policy {
+	p := DefaultPolicy()
+	p.Name, p.Mood, p.Keep = "pack", Pack, 2
+	p.Filter = append(p.Filter, Rule{"target", fmt.Sprintf(`q.purpose == "cascade" || r.stress < %v`, PackTarget)})
+	p.Score = []Term{
+		{"fill", `r.stress`, 1},
+		{"order", `r.lot`, 0.2},
+		{"believed", `r.believed`, 0.5},
+		{"rtt", `rtt > 0 ? 1 / (1 + rtt / 50) : 0.25`, 0.2},
+		{"region", `q.region == "" ? 0.5 : r.region == q.region ? 1 : 0`, 0.5},
+		{"shallow", `r.carries ? 1 / (1 + r.depth) : 0`, 0.2},
+	}
+	return p
+}
+
 // Judge is a policy ready for use. It is safe for concurrent use.
 type Judge struct {
 	policy    Policy
@@ -110,6 +187,12 @@ func Compile(p Policy) (*Judge, error) {
 	}
 	if err := checkLabel(p.Name, MaxLabel); err != nil {
 		errs = append(errs, fmt.Errorf("policy: name: %w", err))
+	}
+	if p.Mood > Pack {
+		errs = append(errs, fmt.Errorf("policy: mood %d: want spread or pack", p.Mood))
+	}
+	if err := p.Provision.check(); err != nil {
+		errs = append(errs, err)
 	}
 	seen := map[string]bool{ruleScore: true}
 	name := func(list string, i int, s string) {
@@ -139,6 +222,9 @@ func Compile(p Policy) (*Judge, error) {
 			errs = append(errs, &partError{scoreList, i, t.Name, fmt.Errorf("weight %v is not within ±%v", t.Weight, float64(maxWeight))})
 		}
 		prog, err := j.compile(t.Expr, "a number", (*nature.Nature).IsNumber)
+		if err == nil {
+			err = tryOut(prog)
+		}
 		if err != nil {
 			errs = append(errs, &partError{scoreList, i, t.Name, err})
 		}

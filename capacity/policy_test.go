@@ -1,6 +1,7 @@
 package capacity
 
 import (
+	"fmt"
 	"math"
 	"reflect"
 	"slices"
@@ -201,4 +202,38 @@ func FuzzCompile(f *testing.F) {
 			}
 		}
 	})
+}
+
+// Packing prefers the fullest node below the target, and of idle ones the same
+// for everybody; region and room still decide first.
+func TestPackPolicy(t *testing.T) {
+	j := mustCompile(t, PackPolicy())
+	at := func(used int64) Candidate {
+		r := typicalRecord(t, fmt.Sprint("n", used))
+		r.Uplink, r.Packets, r.CPULimit, r.Reserved = Usage{}, Usage{}, 0, 0
+		r.Sessions = Usage{used, 100}
+		return Candidate{Record: r, Believed: 1}
+	}
+	me := typicalRecord(t, "me")
+	r := j.Rank(Need{}, me, []Candidate{at(0), at(40), at(85), at(70), at(1)})
+	var got []int64
+	for _, v := range r.Passed {
+		got = append(got, v.Record.Sessions.Used)
+	}
+	if len(got) != 4 || got[0] != 70 || got[1] != 40 {
+		t.Errorf("in the order %v, want 70, 40 and the idle ones", got)
+	}
+	if by := r.RejectedBy(); by["target"] != 1 {
+		t.Errorf("rejected by %v, want the one at 85 by target", by)
+	}
+
+	idle := []Candidate{at(0), at(0), at(0)}
+	for i := range idle {
+		idle[i].Record.Node = typicalRecord(t, fmt.Sprint("idle", i)).Node
+	}
+	first := j.Rank(Need{}, me, idle).Passed[0].Record.Node
+	slices.Reverse(idle)
+	if again := j.Rank(Need{}, me, idle).Passed[0].Record.Node; again != first {
+		t.Errorf("of idle nodes %s comes first, or %s by the order they came in", first, again)
+	}
 }

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/expr-lang/expr/file"
 	"go.yaml.in/yaml/v3"
@@ -180,12 +181,23 @@ func value[T any](r *policyReader, to *T, what string) func(*yaml.Node) {
 }
 
 func (r *policyReader) policy(n *yaml.Node, p *Policy) {
-	r.fields(n, "name, version, filter, score, keep, fanout and depth", map[string]func(*yaml.Node){
+	r.fields(n, "name, version, mood, filter, score, keep, fanout, depth and provision", map[string]func(*yaml.Node){
 		"name":    value(r, &p.Name, "a name"),
+		"mood":    value(r, &p.Mood, "spread or pack"),
 		"version": value(r, &p.Version, "a whole number"),
 		"keep":    value(r, &p.Keep, "a whole number"),
 		"fanout":  value(r, &p.Fanout, "a whole number"),
 		"depth":   value(r, &p.Depth, "a whole number"),
+		"provision": func(n *yaml.Node) {
+			const period = "a duration such as 30s"
+			r.fields(n, "cooldown, wait, most, idle and least", map[string]func(*yaml.Node){
+				"cooldown": value(r, &p.Provision.Cooldown, period),
+				"wait":     value(r, &p.Provision.Wait, period),
+				"most":     value(r, &p.Provision.Most, "a whole number"),
+				"idle":     value(r, &p.Provision.Idle, period),
+				"least":    value(r, &p.Provision.Least, "a whole number"),
+			})
+		},
 		filterList: r.list(filterList, maxRules, func(i int) map[string]func(*yaml.Node) {
 			p.Filter = append(p.Filter, Rule{})
 			rule := &p.Filter[i]
@@ -256,6 +268,9 @@ func (r *policyReader) part(part *partError) PolicyFault {
 	message := fmt.Sprintf("%s %q: %v", part.what(), part.name, part.err)
 	field := "name"
 	var in *file.Error
+	if errors.As(part.err, new(valueError)) {
+		field = "expr"
+	}
 	if errors.As(part.err, &in) {
 		field = "expr"
 		message = fmt.Sprintf("%s %q: %s", part.what(), part.name, plainWords.Replace(in.Message))
@@ -294,15 +309,24 @@ func (p Policy) Text() ([]byte, error) {
 		Expr   string  `yaml:"expr"`
 		Weight float64 `yaml:"weight"`
 	}
+	type provision struct {
+		Cooldown time.Duration `yaml:"cooldown,omitempty"`
+		Wait     time.Duration `yaml:"wait,omitempty"`
+		Most     int           `yaml:"most,omitempty"`
+		Idle     time.Duration `yaml:"idle,omitempty"`
+		Least    int           `yaml:"least,omitempty"`
+	}
 	out := struct {
-		Name    string `yaml:"name"`
-		Version uint64 `yaml:"version"`
-		Keep    int    `yaml:"keep,omitempty"`
-		Fanout  int    `yaml:"fanout,omitempty"`
-		Depth   int    `yaml:"depth,omitempty"`
-		Filter  []rule `yaml:"filter"`
-		Score   []term `yaml:"score"`
-	}{Name: p.Name, Version: p.Version, Keep: p.Keep, Fanout: p.Fanout, Depth: p.Depth}
+		Name      string    `yaml:"name"`
+		Version   uint64    `yaml:"version"`
+		Mood      string    `yaml:"mood"`
+		Keep      int       `yaml:"keep,omitempty"`
+		Fanout    int       `yaml:"fanout,omitempty"`
+		Depth     int       `yaml:"depth,omitempty"`
+		Provision provision `yaml:"provision,omitempty"`
+		Filter    []rule    `yaml:"filter"`
+		Score     []term    `yaml:"score"`
+	}{Name: p.Name, Version: p.Version, Mood: p.Mood.String(), Keep: p.Keep, Fanout: p.Fanout, Depth: p.Depth, Provision: provision(p.Provision)}
 	for _, f := range p.Filter {
 		out.Filter = append(out.Filter, rule(f))
 	}

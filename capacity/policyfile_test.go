@@ -5,11 +5,20 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+	"time"
 )
 
 func TestPolicyTextRoundTrip(t *testing.T) {
-	p := DefaultPolicy()
-	p.Version = 7
+	for _, p := range []Policy{DefaultPolicy(), PackPolicy()} {
+		p.Version = 7
+		roundTrip(t, p)
+		p.Provision = Provision{Cooldown: time.Minute, Wait: 1500 * time.Millisecond, Most: 12, Idle: time.Hour, Least: 3}
+		roundTrip(t, p)
+	}
+}
+
+func roundTrip(t *testing.T, p Policy) {
+	t.Helper()
 	text, err := p.Text()
 	if err != nil {
 		t.Fatal(err)
@@ -42,6 +51,16 @@ func TestPolicyMistakesAreShown(t *testing.T) {
 			"filter:\n  - {name: room, expr: r.stress}\n",
 			"p.yaml:2:26: rule \"room\": yields a float64, want a condition\n      - {name: room, expr: r.stress}\n                             ^",
 		},
+		"a score that is no number where something is 0": {
+			"score:\n  - {name: a, expr: 1 / r.viewers}\n",
+			"p.yaml:2:21: term \"a\": yields +Inf for a node without limits: where it divides",
+		},
+		"a mood that is none":   {"mood: merry\n", "p.yaml:1:7: want spread or pack"},
+		"a time without a unit": {"provision:\n  wait: 5\n", "p.yaml:2:9: want a duration such as 30s"},
+		"a wait that is too long": {
+			"provision: {wait: 2m}\n", "p.yaml: policy: provision: wait 2m0s: want whole milliseconds within 0…30s",
+		},
+		"provisioning that never was": {"provision: {speed: 5}\n", "p.yaml:1:13: unknown field \"speed\": there are cooldown, idle"},
 		"a string compared with a number": {
 			"filter:\n  - name: a\n    expr: r.region == 3\n",
 			"p.yaml:3:",

@@ -2,6 +2,8 @@ package capacity
 
 import (
 	"cmp"
+	"hash/fnv"
+	"io"
 	"math"
 	"math/rand/v2"
 	"reflect"
@@ -39,6 +41,7 @@ type Facts struct {
 	Believed float64 `expr:"believed" doc:"0…1, by our own experience; 1 is trusted"`
 	Stress   float64 `expr:"stress" doc:"0…1 and beyond: the largest of used/limit"`
 	Policy   float64 `expr:"policy" doc:"version of the policy held"`
+	Lot      float64 `expr:"lot" doc:"0…1, drawn by the peer ID: an order among equals that all seekers share"`
 
 	// For each resource: used, limit (0: none), and free = limit − used, or
 	// Unlimited. What is reserved is not free.
@@ -201,13 +204,8 @@ func (j *Judge) rate(machine *vm.VM, env *environment, v *Verdict) string {
 		if err != nil {
 			return ruleScore
 		}
-		var x float64
-		switch out := out.(type) {
-		case float64:
-			x = out
-		case int:
-			x = float64(out)
-		default:
+		x, ok := number(out)
+		if !ok {
 			return ruleScore
 		}
 		if math.IsNaN(x) || math.IsInf(x, 0) {
@@ -251,6 +249,7 @@ func (j *Judge) facts(f *Facts, r *Record, me peer.ID, believed float64) {
 		Believed: believed,
 		Stress:   r.Stress(),
 		Policy:   float64(r.Policy),
+		Lot:      lot(r.Node),
 		Reserved: float64(r.Reserved),
 		Cores:    r.Cores,
 		CPUShare: r.CPU,
@@ -281,6 +280,14 @@ func (j *Judge) facts(f *Facts, r *Record, me peer.ID, believed float64) {
 	if limit := cmp.Or(c.Fanout, j.policy.Fanout); limit > 0 {
 		f.ChildrenFree = float64(limit - c.Children)
 	}
+}
+
+// lot is a number in 0…1 that depends on the node only. Peer IDs end with the
+// public key, which nobody chooses freely but by making many.
+func lot(id peer.ID) float64 {
+	h := fnv.New32a()
+	_, _ = io.WriteString(h, string(id)) // never fails
+	return float64(h.Sum32()) / math.MaxUint32
 }
 
 func (u Usage) facts(reserved int64) (used, limit, free float64) {

@@ -37,7 +37,7 @@ func (o *offer) told() bool { return o.Sealed == nil }
 
 // offers draws up to limit of the records held in topic that pass the policy
 // for me, by score and chance, and counts those held and those each rule
-// rejected.
+// rejected. Under a policy that packs it takes the best.
 //
 // What was offered since a record came in counts as used, by the chance that
 // the asker takes it, times askers: how many placements this one stands for.
@@ -55,7 +55,11 @@ func (n *Node) offers(topic Topic, need capacity.Need, me capacity.Record, exclu
 	}
 	verdicts := ranking.Passed
 	if len(verdicts) > limit {
-		verdicts = ranking.Draw(limit, len(verdicts), newRand())
+		pool := len(verdicts)
+		if judge.Policy().Mood == capacity.Pack {
+			pool = limit // shadows alone keep askers apart
+		}
+		verdicts = ranking.Draw(limit, pool, newRand())
 	}
 	// The asker draws among the best of what it gets, by score.
 	best := slices.Clone(verdicts)

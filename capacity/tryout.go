@@ -1,0 +1,88 @@
+package capacity
+
+import (
+	"errors"
+	"fmt"
+	"math"
+
+	"github.com/expr-lang/expr/vm"
+)
+
+// A valueError is an expression that yields what it may not.
+type valueError struct{ error }
+
+// tryOut runs a score's expression over nodes of every kind and returns an
+// error for one of which it makes no finite number: most often it divides by
+// what is 0 somewhere. Whatever slips through is rejected when it comes up, by
+// the rule "score".
+func tryOut(prog *vm.Program) error {
+	var machine vm.VM
+	machine.MemoryBudget = maxExprMemory
+	for _, s := range samples() {
+		out, err := machine.Run(prog, &s.env)
+		if err != nil {
+			return valueError{fmt.Errorf("fails for %s: %w", s.what, err)}
+		}
+		x, ok := number(out)
+		if !ok {
+			return valueError{errors.New("yields no number")}
+		}
+		if math.IsNaN(x) || math.IsInf(x, 0) {
+			return valueError{fmt.Errorf("yields %v for %s: where it divides by something, say what holds when that is 0, with ?:", x, s.what)}
+		}
+	}
+	return nil
+}
+
+// number is what an expression yielded as a float64.
+func number(out any) (float64, bool) {
+	switch out := out.(type) {
+	case float64:
+		return out, true
+	case int:
+		return float64(out), true
+	}
+	return 0, false
+}
+
+type sampleEnv struct {
+	what string
+	env  environment
+}
+
+// samples are nodes of every kind, as candidates for needs of every kind.
+func samples() []sampleEnv {
+	free := Facts{State: "active", URL: true, Believed: 1, UplinkFree: Unlimited, DownlinkFree: Unlimited, PacketsFree: Unlimited, SessionsFree: Unlimited, StreamsFree: Unlimited}
+	idle := free
+	idle.UplinkLimit, idle.UplinkFree = 1e9, 1e9
+	idle.DownlinkLimit, idle.DownlinkFree = 1e9, 1e9
+	idle.PacketsLimit, idle.PacketsFree = 1e5, 1e5
+	idle.SessionsLimit, idle.SessionsFree = 500, 500
+	idle.StreamsLimit, idle.StreamsFree = 100, 100
+	idle.Cores, idle.Lot = 2, 0.5
+	full := idle
+	full.State, full.Stress, full.CPU, full.CPUShare, full.Lot, full.Believed = "full", 1, 1, 1, 1, 0
+	full.UplinkUsed, full.UplinkFree = 1e9, 0
+	full.DownlinkUsed, full.DownlinkFree = 1e9, 0
+	full.PacketsUsed, full.PacketsFree = 1e5, 0
+	full.SessionsUsed, full.SessionsFree = 500, 0
+	full.StreamsUsed, full.StreamsFree = 100, 0
+	carrier := idle
+	carrier.Carries, carrier.Origin, carrier.ChildrenFree, carrier.Viewers = true, true, Unlimited, 0
+	relay := full
+	relay.Carries, relay.Depth, relay.ParentRTT, relay.Viewers, relay.Children, relay.ChildrenFree = true, 2, 40, 80, 8, 0
+	over := full
+	over.Stress, over.UplinkFree, over.SessionsFree = 1.2, -1e8, -3
+
+	view := Wants{Purpose: "view", Depth: MaxDepth, Fanout: 16, Uplink: 2.5e6, Packets: 330}
+	nothing := Wants{Purpose: "view", Depth: MaxDepth}
+	cascade := Wants{Purpose: "cascade", Stream: "s", Region: "r", Depth: 4, Uplink: 2.5e6, Packets: 330}
+	return []sampleEnv{
+		{"a node without limits", environment{R: free, Q: nothing, Me: free}},
+		{"an idle node", environment{R: idle, Q: view, Me: full, RTT: 30}},
+		{"a full node", environment{R: full, Q: view, Me: idle}},
+		{"a node beyond its limits", environment{R: over, Q: nothing, Me: over, RTT: 300}},
+		{"the origin of a stream", environment{R: carrier, Q: cascade, Me: idle, RTT: 1}},
+		{"a full relay of a stream", environment{R: relay, Q: cascade, Me: carrier, RTT: 40}},
+	}
+}
