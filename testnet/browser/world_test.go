@@ -218,8 +218,10 @@ func (p picture) changed(q picture) int {
 func moves(t *testing.T, tb *Tab, pattern bool) {
 	t.Helper()
 	first := Eval[picture](tb, takePicture)
-	if first.Width != 640 || first.Height != 360 {
-		t.Errorf("the picture is %d × %d, want 640 × 360", first.Width, first.Height)
+	// The publishing browser sends a smaller picture of the same shape where its
+	// encoder does not keep up.
+	if w, h := first.Width, first.Height; w*360 != h*640 || w > 640 || w < 160 {
+		t.Errorf("the picture is %d × %d, want 640 × 360 or the same shape down to a quarter", w, h)
 	}
 	if mean, spread := first.light(); mean < 30 || mean > 225 || spread < 60 {
 		t.Errorf("the picture's luma is %d with a spread of %d: black, white or blank", mean, spread)
