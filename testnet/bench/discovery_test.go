@@ -48,7 +48,8 @@ func TestDiscoveryCheckTellsWhatIsWrong(t *testing.T) {
 
 // The smallest comparison there is measures everything once, for real, and the
 // model agrees with what is measured: messages to within two, bytes to within a
-// third, times and upkeep, which a short run knows less well, to within a half.
+// factor of 1.5, times and upkeep, which a short run knows less well, of two, and
+// the busiest node's upkeep, an extreme of some seconds of one node, of three.
 func TestDiscoveryAndItsModel(t *testing.T) {
 	if testing.Short() {
 		t.Skip("measures for half a minute")
@@ -66,11 +67,11 @@ func TestDiscoveryAndItsModel(t *testing.T) {
 			reckoned[Mode(r.Mode)] = r
 		}
 	}
-	within := func(m Mode, what string, measured, reckoned, tolerance float64) {
+	within := func(m Mode, what string, measured, reckoned, factor float64) {
 		t.Helper()
 		t.Logf("%s: %s: measured %.4g, reckoned %.4g", m, what, measured, reckoned)
-		if !(math.Abs(measured-reckoned) <= tolerance*measured) {
-			t.Errorf("%s: %s: measured %.4g, reckoned %.4g: more than %.0f %% apart", m, what, measured, reckoned, 100*tolerance)
+		if ratio := measured / reckoned; !(max(ratio, 1/ratio) <= factor) {
+			t.Errorf("%s: %s: measured %.4g, reckoned %.4g: apart by more than a factor of %v", m, what, measured, reckoned, factor)
 		}
 	}
 	for _, row := range report.Measured {
@@ -84,11 +85,11 @@ func TestDiscoveryAndItsModel(t *testing.T) {
 		if math.Abs(s.Messages.Mean-r.Messages) > 2 {
 			t.Errorf("%s: %.1f messages measured, %.1f reckoned", row.Mode, s.Messages.Mean, r.Messages)
 		}
-		within(row.Mode, "bytes per selection", s.Bytes.Mean, r.Bytes, 1.0/3)
-		within(row.Mode, "time of a selection", s.Time.P50, r.TimeP50, 0.5)
+		within(row.Mode, "bytes per selection", s.Bytes.Mean, r.Bytes, 1.5)
+		within(row.Mode, "time of a selection", s.Time.P50, r.TimeP50, 2)
 		if row.Mode != ModeNone { // whose upkeep is next to nothing
-			within(row.Mode, "upkeep", row.Upkeep.Records.Mean, r.Upkeep, 0.5)
-			within(row.Mode, "upkeep of the busiest", row.Upkeep.Records.Busiest, r.Busiest, 0.5)
+			within(row.Mode, "upkeep", row.Upkeep.Records.Mean, r.Upkeep, 2)
+			within(row.Mode, "upkeep of the busiest", row.Upkeep.Records.Busiest, r.Busiest, 3)
 		}
 		d := row.Death
 		switch row.Mode {
