@@ -28,7 +28,7 @@ func tryOut(prog *vm.Program) error {
 			return valueError{errors.New("yields no number")}
 		}
 		if math.IsNaN(x) || math.IsInf(x, 0) {
-			return valueError{fmt.Errorf("yields %v for %s: where it divides by something, say what holds when that is 0, with ?:", x, s.what)}
+			return valueError{fmt.Errorf("yields %v for %s: where it divides by something, say with ?: what holds when that is 0", x, s.what)}
 		}
 	}
 	return nil

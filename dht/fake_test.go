@@ -46,7 +46,7 @@ func newFake(t testing.TB, member peer.AddrInfo, handlers map[protocol.ID]networ
 	for p, f := range handlers {
 		h.SetStreamHandler(testProtocol(p), f)
 	}
-	kad, err := newKad(h, protocolPrefix(NetworkID("test")), false)
+	kad, err := newKad(h, protocolPrefix(NetworkID("test")), false, "")
 	if err != nil {
 		t.Fatal(err)
 	}

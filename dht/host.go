@@ -163,19 +163,24 @@ func realAddrs(addrs []multiaddr.Multiaddr) []multiaddr.Multiaddr {
 }
 
 // newKad returns the routing table and look-ups among the nodes under prefix.
-// A server answers others; a client only asks. Values and providers are off:
-// records have a protocol of their own.
-func newKad(h host.Host, prefix protocol.ID, client bool) (*kaddht.IpfsDHT, error) {
+// A server answers others; a client only asks. Providers are off: records have a
+// protocol of their own. The only value there can be is the operator's policy,
+// and without an operator there is none.
+func newKad(h host.Host, prefix protocol.ID, client bool, operator peer.ID) (*kaddht.IpfsDHT, error) {
 	mode := kaddht.ModeServer
 	if client {
 		mode = kaddht.ModeClient
+	}
+	values := kaddht.DisableValues()
+	if operator != "" {
+		values = kaddht.Validator(policyValidator{operator})
 	}
 	// The default filters keep loopback and private networks empty; here any
 	// peer that speaks the protocol and has an address is welcome.
 	kad, err := kaddht.New(h,
 		kaddht.ProtocolPrefix(prefix),
 		kaddht.Mode(mode),
-		kaddht.DisableValues(),
+		values,
 		kaddht.DisableProviders(),
 		kaddht.QueryFilter(func(_ any, ai peer.AddrInfo) bool { return len(ai.Addrs) > 0 }),
 		kaddht.RoutingTableFilter(func(any, peer.ID) bool { return true }),

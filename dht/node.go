@@ -188,7 +188,7 @@ func Listen(cfg Config) (*Node, error) {
 			n.wake()
 		},
 	})
-	n.kad, err = newKad(n.host, protocolPrefix(id), cfg.Client)
+	n.kad, err = newKad(n.host, protocolPrefix(id), cfg.Client, cfg.Operator)
 	if err != nil {
 		return nil, errors.Join(err, n.host.Close())
 	}

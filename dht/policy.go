@@ -22,6 +22,10 @@ const (
 	policyAtOnce   = 32               // peers told at the same time
 	policyEvery    = 20 * time.Second // how often versions are compared with a peer drawn at random
 	policyTime     = 3 * time.Second  // for one exchange
+	policyLookUp   = 5 * time.Second  // to store it in the DHT, or read it there
+	// policyStored is how often it is stored there again, by those closest to
+	// its key: kad-dht forgets a value after 48 hours, and nodes come and go.
+	policyStored = time.Hour
 )
 
 // ErrOldPolicy means that a policy is not newer than the one held.
@@ -75,6 +79,9 @@ func (n *Node) takePolicy(sealed []byte, from peer.ID) (capacity.SignedPolicy, e
 	h.version, h.sealed = p.Version, sealed
 	h.mu.Unlock()
 	n.start(func() { n.spreadPolicy(from) })
+	if from == "" {
+		n.start(n.storePolicy)
+	}
 	return p, nil
 }
 
@@ -129,13 +136,24 @@ func (n *Node) comparePolicies(ctx context.Context) error {
 	if n.cfg.Operator == "" {
 		return nil
 	}
+	select {
+	case <-n.ready:
+		n.start(n.fetchPolicy)
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 	tick := time.NewTicker(policyEvery)
 	defer tick.Stop()
+	stored := time.Now()
 	for {
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
 			return ctx.Err()
+		}
+		if time.Since(stored) > policyStored {
+			stored = time.Now()
+			n.start(n.keepPolicy)
 		}
 		if members := n.members(); len(members) > 0 {
 			p := members[rand.IntN(len(members))].ID

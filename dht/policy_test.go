@@ -1,6 +1,8 @@
 package dht
 
 import (
+	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"strings"
@@ -8,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/libp2p/go-libp2p"
+	"github.com/libp2p/go-libp2p/core/crypto"
 	"google.golang.org/protobuf/proto"
 
 	"weir/capacity"
@@ -104,6 +108,109 @@ func TestPolicySpreads(t *testing.T) {
 	})
 }
 
+// A policy is in the DHT itself, where a node finds it that has it from nobody,
+// and nothing else can be put there.
+func TestPolicyIsInTheDHT(t *testing.T) {
+	operator, stranger := newKey(t), newKey(t)
+	id := idOf(t, operator)
+	nodes := newTestNetworkOf(t, 4, func(int, *testNode) {}, func(c *Config) {
+		c.Operator, c.Apply = id, new(sheet).apply
+	})
+	seal := func(version uint64, by crypto.PrivKey) []byte {
+		t.Helper()
+		sealed, err := capacity.SealPolicy("p", []byte(somePolicy), version, time.Now(), by)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return sealed
+	}
+	two := seal(2, operator)
+	if _, err := nodes[0].PushPolicy(two); err != nil {
+		t.Fatal(err)
+	}
+	// A node of the network that speaks Kademlia and nothing else.
+	h, err := libp2p.New(libp2p.ListenAddrStrings("/ip4/127.0.0.1/tcp/0"), libp2p.DisableRelay())
+	if err != nil {
+		t.Fatal(err)
+	}
+	kad, err := newKad(h, protocolPrefix(nodes[0].NetworkID()), true, id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := errors.Join(kad.Close(), h.Close()); err != nil {
+			t.Error(err)
+		}
+	})
+	for _, n := range nodes {
+		if err := h.Connect(t.Context(), n.info()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	read := func() ([]byte, error) {
+		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
+		defer cancel()
+		return kad.GetValue(ctx, policyKey(id))
+	}
+	eventually(t, func() error {
+		got, err := read()
+		if err == nil && !bytes.Equal(got, two) {
+			err = errors.New("another value")
+		}
+		return err
+	})
+	for name, put := range map[string]struct {
+		key   string
+		value []byte
+		want  string
+	}{
+		"a stranger's policy":            {policyKey(id), seal(9, stranger), "signed by"},
+		"an older one":                   {policyKey(id), seal(1, operator), ""}, // kad-dht does not tell that nobody kept it
+		"something else":                 {policyKey(id), []byte("x"), "malformed"},
+		"a policy under another's key":   {policyKey(idOf(t, stranger)), two, "only the operator's policy"},
+		"a value under a key of no kind": {"/pk/x", []byte("x"), "only the operator's policy"},
+	} {
+		// Past our own validator, as a peer would that has none.
+		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
+		err := kad.PutValue(ctx, put.key, put.value)
+		cancel()
+		if put.want != "" && (err == nil || !strings.Contains(err.Error(), put.want)) {
+			t.Errorf("%s: %v, want %q", name, err, put.want)
+		}
+	}
+	if got, err := read(); err != nil || !bytes.Equal(got, two) {
+		t.Errorf("in the end %v, %d bytes", err, len(got))
+	}
+}
+
+func TestPolicyValidator(t *testing.T) {
+	operator := newKey(t)
+	v := policyValidator{idOf(t, operator)}
+	var values [][]byte
+	for _, version := range []uint64{3, 7, 7, 5} {
+		sealed, err := capacity.SealPolicy("p", []byte(somePolicy), version, time.UnixMilli(1e12+int64(len(values))), operator)
+		if err != nil {
+			t.Fatal(err)
+		}
+		values = append(values, sealed)
+	}
+	for name, c := range map[string]struct {
+		values [][]byte
+		want   int
+		fails  bool
+	}{
+		"the highest version":          {values, 1, false},
+		"the first of equals":          {values[1:3], 0, false},
+		"the only one that is any":     {[][]byte{[]byte("x"), nil, values[3]}, 2, false},
+		"none that is any is an error": {[][]byte{[]byte("x")}, 0, true},
+		"nothing at all is an error":   {nil, 0, true},
+	} {
+		if got, err := v.Select(policyKey(v.operator), c.values); got != c.want || (err != nil) != c.fails {
+			t.Errorf("%s: got %d, %v", name, got, err)
+		}
+	}
+}
+
 func TestPolicyWithoutOperator(t *testing.T) {
 	n := newTestNode(t, nil)
 	sealed, err := capacity.SealPolicy("p", []byte(somePolicy), 1, time.Now(), newKey(t))
@@ -150,6 +257,29 @@ func FuzzPolicyExchange(f *testing.F) {
 		after, held := node.policies.get()
 		if after < before || resp.Version != after || len(resp.Sealed) > 0 && (after <= m.Version || string(resp.Sealed) != string(held)) {
 			t.Fatalf("version %d became %d, answer %v", before, after, resp)
+		}
+	})
+}
+
+// Whatever a peer stores must not end the process: kad-dht recovers from nothing.
+func FuzzPolicyValidator(f *testing.F) {
+	operator := newKey(f)
+	v := policyValidator{idOf(f, operator)}
+	sealed, err := capacity.SealPolicy("p", []byte(somePolicy), 3, time.Now(), operator)
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(policyKey(v.operator), sealed)
+	f.Add(policyKey(v.operator), sealed[:len(sealed)/2])
+	f.Add("/pk/x", sealed)
+	f.Add("", []byte{})
+	f.Fuzz(func(t *testing.T, key string, value []byte) {
+		err := v.Validate(key, value)
+		if err == nil && key != policyKey(v.operator) {
+			t.Fatalf("a value under %q is taken", key)
+		}
+		if i, selectErr := v.Select(key, [][]byte{value, sealed}); selectErr != nil || i == 0 && err != nil && key == policyKey(v.operator) {
+			t.Fatalf("%d is selected, %v; it is %v", i, selectErr, err)
 		}
 	})
 }
