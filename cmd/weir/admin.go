@@ -129,8 +129,14 @@ func (n *node) adminHandler() http.Handler {
 	})
 	get("/policy/history", func(*http.Request) (any, error) { return n.policies.history() })
 	mux.HandleFunc("POST /api/v1/policy", n.pushPolicy)
+	mux.HandleFunc("POST /api/v1/drain", n.serveDrain)
+	mux.HandleFunc("POST /api/v1/undrain", n.serveUndrain)
 	get("/select", n.explain)
 	get("/doctor", n.doctor)
+	get("/invite", func(*http.Request) (any, error) {
+		token, err := n.invite()
+		return inviteReply{token, n.cfg.network}, err
+	})
 	mux.HandleFunc("GET /api/v1/records/watch", n.watchRecords)
 	mux.HandleFunc("GET /api/v1/events", n.streamEvents)
 	mux.Handle("GET /metrics", promhttp.HandlerFor(n.metrics(), promhttp.HandlerOpts{}))

@@ -199,7 +199,7 @@ func statusCommand() *cli.Command {
 				row("network\t%s, %d peers connected, holds %d records", s.Network, s.Peers, s.Holds)
 				row("holders\t%s", holdersLine(s))
 				row("region\t%s", or(s.Region, "-"))
-				row("state\t%s, stress %.2f", s.State, s.Stress)
+				row("state\t%s, stress %.2f%s", s.State, s.Stress, drainLine(s.Drain))
 				row("sessions\t%s (%d publishers, %d viewers, %d leases)", usage(s.Record.Sessions.Used, s.Record.Sessions.Limit), s.Publishers, s.Viewers, s.Leases)
 				row("streams\t%d over %d cascade links", s.Streams, s.Links)
 				row("uplink\t%s of %s", bits(s.Record.Uplink.Used), bits(s.Record.Uplink.Limit))

@@ -42,6 +42,7 @@ func nodeCommand() *cli.Command {
 			&cli.BoolFlag{Name: "dev", Usage: "a one-node network on loopback with fixed ports: console on http://" + defaultHTTP, EnvVars: env("DEV")},
 			&cli.StringSliceFlag{Name: "listen", Usage: "libp2p `MULTIADDR` to listen on, TCP or QUIC; repeatable", Value: cli.NewStringSlice("/ip4/127.0.0.1/tcp/0", "/ip4/127.0.0.1/udp/0/quic-v1"), EnvVars: env("LISTEN")},
 			&cli.StringSliceFlag{Name: "bootstrap", Usage: "`MULTIADDR` of a node of the network, with /p2p/ID; repeatable", EnvVars: env("BOOTSTRAP")},
+			&cli.StringFlag{Name: "join", Usage: "`TOKEN` of weir network invite: stands for --bootstrap, --network, --operator and --holders", EnvVars: env("JOIN")},
 			&cli.StringFlag{Name: "network", Usage: "`NAME` of the network; nodes of different networks do not meet", Value: "open", EnvVars: env("NETWORK")},
 			&cli.StringFlag{Name: "http", Usage: "`HOST:PORT` of WHIP, WHEP and the console", Value: defaultHTTP, EnvVars: env("HTTP")},
 			&cli.StringFlag{Name: "public-url", Usage: "base `URL` under which clients reach --http, if it is another", EnvVars: env("PUBLIC_URL")},
@@ -77,7 +78,7 @@ func nodeCommand() *cli.Command {
 			if err != nil {
 				return err
 			}
-			if err := n.run(c.Context); !errors.Is(err, context.Canceled) {
+			if err := n.run(c.Context); !errors.Is(err, context.Canceled) && !errors.Is(err, errDrained) {
 				return err
 			}
 			return nil
@@ -125,6 +126,9 @@ type nodeConfig struct {
 }
 
 func nodeConfigOf(c *cli.Context) (nodeConfig, error) {
+	if err := applyJoin(c); err != nil {
+		return nodeConfig{}, err
+	}
 	cfg := nodeConfig{
 		network: c.String("network"), http: c.String("http"), admin: c.String("admin"), media: c.String("media-port"),
 		publicURL: c.String("public-url"), dataDir: c.String("data-dir"), region: c.String("region"), zone: c.String("zone"),

@@ -81,6 +81,7 @@ type node struct {
 	policies *policyStore // of the operator
 	events   *eventHub
 	view     *overview
+	drain    drain
 
 	public, admin net.Listener
 }
@@ -204,6 +205,7 @@ func (n *node) run(ctx context.Context) error {
 	work.Go(func() error { return serve(ctx, public, n.public) })
 	work.Go(func() error { return serve(ctx, admin, n.admin) })
 	work.Go(func() error { return n.announce(ctx) })
+	work.Go(func() error { return n.watchDrain(ctx) })
 
 	err := work.Wait()
 	n.events.close()
@@ -428,6 +430,7 @@ type status struct {
 	Holds      int             `json:"holds"` // records of others
 	Peers      int             `json:"peers"` // connected
 	Goroutines int             `json:"goroutines"`
+	Drain      drainStatus     `json:"drain"`
 	Record     capacity.Record `json:"record"`
 	Traffic    []dht.Traffic   `json:"traffic"`
 }
@@ -445,7 +448,7 @@ func (n *node) status() status {
 		P2P: info.P2P, HTTP: info.HTTP, Admin: info.Admin, Media: info.Media, Policy: n.policy.Judge().Policy().Version,
 		Overflow: n.cfg.overflow, Publishers: counts.Publishers, Viewers: counts.Viewers, Streams: counts.Streams,
 		Links: counts.Links, Leases: totals.Leases, Peers: len(n.dht.Host().Network().Peers()),
-		Goroutines: runtime.NumGoroutine(), Record: record, Traffic: n.dht.Traffic(),
+		Goroutines: runtime.NumGoroutine(), Drain: n.drainStatus(), Record: record, Traffic: n.dht.Traffic(),
 	}
 	if n.cfg.servers != nil {
 		s.Servers = len(n.cfg.servers.Servers())
