@@ -66,6 +66,17 @@ func (d *drain) begin(now time.Time, deadline time.Duration, exit bool, reason s
 	return first
 }
 
+// beginAlone starts draining without a deadline, unless a drain is under way.
+func (d *drain) beginAlone(now time.Time, reason string) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.on {
+		return false
+	}
+	d.on, d.reason, d.begun = true, reason, now
+	return true
+}
+
 // end stops draining, unless it goes on for another reason. An empty reason is
 // any.
 func (d *drain) end(reason string) bool {
@@ -109,13 +120,17 @@ func (n *node) drainStatus() drainStatus {
 // startDrain has the node take nothing new. Clients are handed on as by a full
 // node; what is here stays, and streams can still be pulled.
 func (n *node) startDrain(deadline time.Duration, exit bool, reason string) {
-	first := n.drain.begin(time.Now(), deadline, exit, reason)
+	if n.drain.begin(time.Now(), deadline, exit, reason) {
+		n.closeDoor(reason)
+	}
+}
+
+// closeDoor makes a drain that has begun known.
+func (n *node) closeDoor(reason string) {
 	n.ledger.SetDraining(true)
 	n.dht.Kick()
-	if first {
-		n.log.Info("draining", "reason", reason, "deadline", deadline, "exit", exit)
-		n.events.add(sfu.Event{Time: time.Now(), Kind: "drain.started", Detail: reason})
-	}
+	n.log.Info("draining", "reason", reason)
+	n.events.add(sfu.Event{Time: time.Now(), Kind: "drain.started", Detail: reason})
 }
 
 // stopDrain takes it back, unless the node drains for another reason.

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net/http"
 	"net/url"
 	"os"
@@ -206,6 +207,12 @@ func statusCommand() *cli.Command {
 				row("cpu\t%.0f %% of %.1f cores", s.Record.CPU*100, s.Record.Cores)
 				row("console\t%s", s.HTTP)
 				row("media\tudp %s", s.Media)
+				if s.Releasable {
+					row("idle\treleasable")
+				}
+				for _, region := range slices.Sorted(maps.Keys(s.Provision)) {
+					row("provision\tregion %s: %s", or(region, "-"), provisionLine(s.Provision[region], time.Now()))
+				}
 				for _, a := range s.P2P {
 					row("address\t%s", a)
 				}
