@@ -36,7 +36,7 @@ const (
 // A provisioner starts servers for the regions it serves, one at a time, and
 // lets idle ones go. What it decides is capacity's; here is what runs it.
 type provisioner struct {
-	hook    hook
+	hook    func(context.Context, hookInput) error
 	network string
 	regions []string
 	policy  func() capacity.Provision
@@ -64,9 +64,9 @@ type startJob struct {
 	reason  string
 }
 
-// newProvisioner returns one that works once node n is filled in; see attach.
-func newProvisioner(h hook, network string, regions []string, log *slog.Logger) *provisioner {
-	p := &provisioner{hook: h, network: network, regions: regions, log: log, state: make(map[string]*regionState), jobs: make(chan startJob, len(regions))}
+// newProvisioner returns one that lacks what it needs of its node.
+func newProvisioner(hook func(context.Context, hookInput) error, network string, regions []string, log *slog.Logger) *provisioner {
+	p := &provisioner{hook: hook, network: network, regions: regions, log: log, state: make(map[string]*regionState), jobs: make(chan startJob, len(regions))}
 	for _, r := range regions {
 		p.state[r] = &regionState{}
 	}
@@ -165,7 +165,7 @@ func (p *provisioner) try(ctx context.Context, job startJob) error {
 	if err != nil {
 		return err
 	}
-	return p.hook.run(ctx, hookInput{
+	return p.hook(ctx, hookInput{
 		Action: "provision", Region: job.region, Reason: job.reason, Join: token, Request: job.request, Network: p.network,
 		Need: &hookNeed{job.need.Purpose, job.need.Uplink, job.need.Packets, job.need.Stream},
 	})

@@ -142,7 +142,7 @@ func newNode(cfg nodeConfig) (_ *node, err error) {
 	n.outcomes = newOutcomes()
 	var starts *dht.Provisioner
 	if cfg.provision.given() {
-		p := newProvisioner(cfg.provision, cfg.network, cfg.provisionRegions, cfg.log)
+		p := newProvisioner(cfg.provision.run, cfg.network, cfg.provisionRegions, cfg.log)
 		p.policy = func() capacity.Provision { return n.policy.Judge().Policy().Provision }
 		p.nodes, p.invite, p.event, p.counts = n.regionRecords, n.invite, n.events.add, n.outcomes
 		n.provisioner = p
