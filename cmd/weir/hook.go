@@ -15,6 +15,7 @@ import (
 	"sync"
 	"syscall"
 	"time"
+	"unicode"
 
 	"github.com/libp2p/go-libp2p/core/peer"
 
@@ -28,7 +29,7 @@ const (
 	// hookTail is how much of it is logged when the hook has failed.
 	hookTail = 2 << 10
 	// hookGrace is how long a hook's pipes may stay open once it was killed.
-	hookGrace = time.Second
+	hookGrace = 500 * time.Millisecond
 	// defaultHookTimeout bounds one run of a hook.
 	defaultHookTimeout = 30 * time.Second
 )
@@ -117,11 +118,13 @@ func (h hook) exec(ctx context.Context, stdin []byte, out *boundedOutput) error 
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	cmd.WaitDelay = hookGrace
 	err := cmd.Run()
-	if ctx.Err() != nil {
+	switch {
+	case errors.Is(context.Cause(ctx), errHookOutput):
+		return errHookOutput
+	case cmd.ProcessState != nil && cmd.ProcessState.Success():
+		return nil // even if a server that it started holds its pipes
+	case ctx.Err() != nil:
 		return context.Cause(ctx)
-	}
-	if errors.Is(err, exec.ErrWaitDelay) {
-		return nil // it has ended well; a server that it started holds its pipes
 	}
 	return err
 }
@@ -185,5 +188,11 @@ func (o *boundedOutput) over() bool {
 func (o *boundedOutput) tail() string {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	return strings.TrimSpace(strings.ToValidUTF8(string(o.buf[max(0, len(o.buf)-hookTail):]), "�"))
+	text := strings.Map(func(r rune) rune {
+		if r == '\n' || unicode.IsPrint(r) {
+			return r
+		}
+		return '.'
+	}, strings.ToValidUTF8(string(o.buf[max(0, len(o.buf)-hookTail):]), "."))
+	return strings.TrimSpace(text)
 }

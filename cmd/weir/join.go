@@ -49,7 +49,7 @@ func parseInvitation(token string) (invitation, error) {
 	}
 	b, err := base64.RawURLEncoding.DecodeString(strings.TrimRight(strings.TrimSpace(token), "="))
 	if err != nil {
-		return i, errors.New("not a token: want one as weir network invite prints it, whole")
+		return i, errors.New("not a token, or not all of it: want one as weir network invite prints it")
 	}
 	var head struct {
 		Version int `json:"v"`
