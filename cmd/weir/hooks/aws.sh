@@ -20,12 +20,13 @@ case $(field .action) in
 provision)
 	region=$(printf %s "$input" | jq -r .region)
 	request=$(field .request)
+	join=$(field .join)
 	data=$(mktemp)
 	trap 'rm -f "$data"' EXIT
 	cat >"$data" <<END
 #!/bin/sh
 address=\$(hostname -I | cut -d' ' -f1)
-WEIR_JOIN='$(field .join)' WEIR_REGION='$(printf %s "$region" | tr -cd 'A-Za-z0-9_.-')' weir node --insecure-open \\
+WEIR_JOIN='$join' WEIR_REGION='$(printf %s "$region" | tr -cd 'A-Za-z0-9_.-')' weir node --insecure-open \\
 	--http "\$address:8080" --media-port 8082 --listen "/ip4/\$address/udp/4001/quic-v1" \\
 	--data-dir /var/lib/weir --release-command true
 shutdown -h now

@@ -20,10 +20,12 @@ field() { printf %s "$input" | jq -er "$1"; }
 case $(field .action) in
 provision)
 	# The request is the name: tried again, it is the same container.
-	name=weir-$(field .request | tr 'A-Z' 'a-z')
+	request=$(field .request)
+	join=$(field .join)
+	name=weir-$(printf %s "$request" | tr 'A-Z' 'a-z')
 	region=$(printf %s "$input" | jq -r .region)
 	"$docker" run --detach --rm --network host --name "$name" \
-		--env WEIR_JOIN="$(field .join)" --env WEIR_REGION="$region" \
+		--env WEIR_JOIN="$join" --env WEIR_REGION="$region" \
 		--label weir.region="$region" \
 		"$image" node --insecure-open --http "$address:0" --admin 127.0.0.1:0 --media-port 0 \
 		--listen "/ip4/$address/udp/0/quic-v1" --listen "/ip4/$address/tcp/0" \

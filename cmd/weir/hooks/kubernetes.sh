@@ -17,6 +17,8 @@ field() { printf %s "$input" | jq -er "$1"; }
 
 case $(field .action) in
 provision)
+	field '.join | strings' >/dev/null
+	field '.request | strings' >/dev/null
 	# The request is the name: tried again, it is the same pod. Regions are
 	# zones of the cluster; an empty one is any.
 	printf %s "$input" | jq --arg image "$image" '{
