@@ -229,6 +229,7 @@ type Totals struct {
 	Cascades   int     `json:"cascades"`
 	Streams    int     `json:"streams"`  // distinct ones, active and leased
 	Leases     int     `json:"leases"`   // not claimed yet
+	Leased     int     `json:"-"`        // leases that count as sessions
 	Reserved   int64   `json:"reserved"` // bit/s promised and not yet measured
 	Stress     float64 `json:"stress"`
 	State      State   `json:"state"`
@@ -249,6 +250,7 @@ func (l *Ledger) Totals(now time.Time) Totals {
 		Cascades:   l.count[Cascade],
 		Streams:    len(l.streams),
 		Leases:     len(l.leases),
+		Leased:     l.leased,
 		Reserved:   l.promised.Uplink,
 		Load:       l.load,
 		Limits:     l.limits,

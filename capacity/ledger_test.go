@@ -343,7 +343,7 @@ func TestTotals(t *testing.T) {
 	}
 	got := l.Totals(epoch)
 	want := Totals{
-		Sessions: 4, Viewers: 2, Publishers: 1, Cascades: 1, Streams: 3, Leases: 1,
+		Sessions: 4, Viewers: 2, Publishers: 1, Cascades: 1, Streams: 3, Leases: 1, Leased: 1,
 		Reserved: 250, Stress: 0.55, State: Active,
 		Load:   Load{Uplink: 300, Packets: 100, CPU: 0.2, CPULimit: 0.8},
 		Limits: Limits{Sessions: 10, Uplink: 1000, Packets: 1000},

@@ -149,7 +149,7 @@ func FuzzDatagram(f *testing.F) {
 }
 
 func FuzzTopic(f *testing.F) {
-	for _, s := range []string{"capacity/eu/*", "capacity/*/01", "capacity/%2A/1", "regions", "stream/a/b", "capacity", "capacity/%/", ""} {
+	for _, s := range []string{"capacity/eu/*", "capacity/*/01", "capacity/%2A/1", "regions", "stream/a/b", "provision/*", "provision/eu", "provision/%2A", "provision/a/b", "capacity", "capacity/%/", ""} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
@@ -158,7 +158,7 @@ func FuzzTopic(f *testing.F) {
 		if ok && (ShardTopic(region, bits) != topic || topic.check() != nil || len(region) > capacity.MaxLabel || len(bits) > maxShardBits) {
 			t.Fatalf("%q is region %q, bits %q", s, region, bits)
 		}
-		if !ok && topic.check() == nil && topic != regionsTopic && topic.Stream() == "" {
+		if !ok && topic.check() == nil && topic != regionsTopic && topic.Stream() == "" && !topic.provisions() {
 			t.Fatalf("%q passes for a topic", s)
 		}
 	})

@@ -155,9 +155,9 @@ func (q *finding) run(ctx context.Context) error {
 		}
 	}
 	// The network is searched for other holders only if there is nothing to
-	// lose by it: nobody is known, or nobody knows of the stream.
+	// lose by it: nobody is known, or nobody knows of the stream, or of who starts servers.
 	lost := q.good == 0 && !h.self && !q.near
-	unknown := q.answer.Held == 0 && q.topic.Stream() != ""
+	unknown := q.answer.Held == 0 && (q.topic.Stream() != "" || q.topic.provisions())
 	if (lost || unknown && !(h.all && looked)) && !q.n.cfg.Holding.listed() && q.n.cache.begin(time.Now(), q.topic) {
 		q.n.lookUp(ctx, q.topic)
 		h, _ = q.n.holders(q.topic)

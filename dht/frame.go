@@ -19,6 +19,7 @@ const (
 	maxFetchReply     = 72 << 10 // fetchLimit records
 	maxEvent          = 2 << 10
 	maxReserve        = 4 << 10
+	maxProvision      = 4 << 10
 )
 
 // errOversized means that a peer announced a frame beyond what we accept.

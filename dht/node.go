@@ -73,6 +73,8 @@ type Config struct {
 	// *capacity.Refusal; Release takes one back. Nil: nothing is granted.
 	Grant   func(capacity.Request) (capacity.Lease, error)
 	Release func(from peer.ID, id string)
+	// Provisioner starts and stops servers; nil: this node does not.
+	Provisioner *Provisioner
 
 	Log *slog.Logger // nil: nothing is logged
 }
@@ -85,9 +87,11 @@ type Node struct {
 	records  protocol.ID
 	reserves protocol.ID
 	policyID protocol.ID
-	host     host.Host
-	kad      *kaddht.IpfsDHT
-	log      *slog.Logger
+	// provisionID is that of requests for servers.
+	provisionID protocol.ID
+	host        host.Host
+	kad         *kaddht.IpfsDHT
+	log         *slog.Logger
 
 	traffic  *traffic
 	reach    *reach
@@ -146,22 +150,23 @@ func Listen(cfg Config) (*Node, error) {
 	}
 	id := NetworkID(cfg.Network)
 	n := &Node{
-		cfg:      cfg,
-		network:  id,
-		records:  protocolPrefix(id) + "/records/1",
-		reserves: protocolPrefix(id) + "/reserve/1",
-		policyID: protocolPrefix(id) + "/policy/1",
-		log:      cfg.Log,
-		traffic:  newTraffic(),
-		reach:    newReach(),
-		cache:    newHolderCache(id),
-		table:    newTable(defaultTableLimits()),
-		coords:   coords,
-		newest:   newNewestLog(),
-		beliefs:  newBeliefs(),
-		accepted: make(chan struct{}),
-		ready:    make(chan struct{}),
-		changed:  make(chan struct{}, 1),
+		cfg:         cfg,
+		network:     id,
+		records:     protocolPrefix(id) + "/records/1",
+		reserves:    protocolPrefix(id) + "/reserve/1",
+		policyID:    protocolPrefix(id) + "/policy/1",
+		provisionID: protocolPrefix(id) + "/provision/1",
+		log:         cfg.Log,
+		traffic:     newTraffic(),
+		reach:       newReach(),
+		cache:       newHolderCache(id),
+		table:       newTable(defaultTableLimits()),
+		coords:      coords,
+		newest:      newNewestLog(),
+		beliefs:     newBeliefs(),
+		accepted:    make(chan struct{}),
+		ready:       make(chan struct{}),
+		changed:     make(chan struct{}, 1),
 	}
 	self, err := peer.IDFromPrivateKey(cfg.Key)
 	if err != nil {
@@ -169,7 +174,7 @@ func Listen(cfg Config) (*Node, error) {
 	}
 	n.sharding = newSharding(self, cfg.ShardSplit, cfg.ShardMerge)
 	n.adverts = newAdvertiser(n.sample, n.homes, n.publish, n.withdraw)
-	n.host, err = newHost(cfg.Key, cfg.Listen, cfg.Libp2p, n.traffic, n.records, n.reserves, n.policyID)
+	n.host, err = newHost(cfg.Key, cfg.Listen, cfg.Libp2p, n.traffic, n.records, n.reserves, n.policyID, n.provisionID)
 	if err != nil {
 		return nil, err
 	}
@@ -196,6 +201,7 @@ func Listen(cfg Config) (*Node, error) {
 		n.host.SetStreamHandler(n.records, n.serve(n.serveRecords))
 		n.host.SetStreamHandler(n.reserves, n.serve(n.serveReserve))
 		n.host.SetStreamHandler(n.policyID, n.serve(n.servePolicy))
+		n.host.SetStreamHandler(n.provisionID, n.serve(n.serveProvision))
 	}
 	return n, nil
 }

@@ -90,8 +90,9 @@ type testNode struct {
 	ledger *capacity.Ledger
 	region string
 
-	mu      sync.Mutex
-	streams []capacity.Carriage
+	mu       sync.Mutex
+	features []string
+	streams  []capacity.Carriage
 
 	stop func()
 }
@@ -116,6 +117,7 @@ func (n *testNode) sample() (capacity.Record, []capacity.Carriage) {
 		URL:      "http://127.0.0.1:8080",
 		State:    totals.State,
 		Region:   n.region,
+		Features: n.features,
 		Sessions: capacity.Usage{Used: int64(totals.Sessions), Limit: 10},
 	}
 	return r, append([]capacity.Carriage(nil), n.streams...)

@@ -147,6 +147,11 @@ func (n *Node) homes(now time.Time, region string) []Topic {
 	if !n.cfg.Holding.listed() && !n.small() && n.sharding.sponsor(now) {
 		list = append(list, regionsTopic)
 	}
+	if p := n.cfg.Provisioner; p != nil {
+		for _, r := range p.Regions {
+			list = append(list, ProvisionTopic(r))
+		}
+	}
 	return list
 }
 

@@ -288,7 +288,7 @@ func (n *Node) serveQuery(from peer.ID, q *pb.Query) *pb.Response {
 	reply := &pb.QueryReply{}
 	var held int
 	var rejected map[string]int
-	if q.Sealed || q.Explain || q.Policy != n.cfg.Judge().Policy().Version {
+	if q.Sealed || q.Explain || topic.provisions() || q.Policy != n.cfg.Judge().Policy().Version {
 		var picked []capacity.Candidate
 		picked, held, rejected = n.sampleHeld(topic, need, me, exclude, limit, q.Explain)
 		for _, c := range picked {
@@ -314,6 +314,10 @@ func (n *Node) serveQuery(from peer.ID, q *pb.Query) *pb.Response {
 // policy for me, and counts those held and those each rule rejected. Explain
 // fills up with rejected ones.
 func (n *Node) sampleHeld(topic Topic, need capacity.Need, me capacity.Record, exclude []peer.ID, limit int, explain bool) (picked []capacity.Candidate, held int, rejected map[string]int) {
+	if topic.provisions() {
+		picked, held = n.sampleProvisioners(topic, exclude, limit)
+		return picked, held, nil
+	}
 	records := n.table.list(time.Now(), topic)
 	candidates := make([]capacity.Candidate, 0, len(records))
 	for _, h := range records {

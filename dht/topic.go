@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"slices"
 	"strings"
 
 	kb "github.com/libp2p/go-libp2p-kbucket"
@@ -32,14 +33,16 @@ func protocolPrefix(networkID string) protocol.ID {
 // node of the region whose Kademlia ID begins with the shard's bits, and
 // "stream/<name>" one per node that carries the stream. "regions" holds a few
 // nodes of each region, by which seekers elsewhere find the region.
+// "provision/<region>" holds those that start servers in the region.
 //
 // "capacity" is no key but all capacity topics together: what a holder of
 // everything is asked for, and what a seeker means that wants a node anywhere.
 type Topic string
 
 const (
-	streamPrefix   = "stream/"
-	capacityPrefix = "capacity/"
+	streamPrefix    = "stream/"
+	capacityPrefix  = "capacity/"
+	provisionPrefix = "provision/"
 	// regionsTopic is the index of regions.
 	regionsTopic = Topic("regions")
 	// unlabelled stands for the lack of a region, or of bits, in a topic. It
@@ -64,6 +67,22 @@ func escapeLabel(s string) string { return strings.ReplaceAll(url.PathEscape(s),
 
 // StreamTopic is the topic of the carriers of the stream called name.
 func StreamTopic(name string) Topic { return Topic(streamPrefix + name) }
+
+// ProvisionTopic is the topic of the nodes that start servers in region, which
+// may be empty.
+func ProvisionTopic(region string) Topic {
+	return Topic(provisionPrefix + cmp.Or(escapeLabel(region), unlabelled))
+}
+
+// provisions reports whether t is a [ProvisionTopic].
+func (t Topic) provisions() bool {
+	label, ok := strings.CutPrefix(string(t), provisionPrefix)
+	if !ok || label == unlabelled {
+		return ok
+	}
+	region, err := url.PathUnescape(label)
+	return err == nil && region != "" && len(region) <= capacity.MaxLabel && ProvisionTopic(region) == t
+}
 
 // Key is the topic's Kademlia key in the network networkID: the SHA-256 of
 // both.
@@ -106,7 +125,7 @@ func (t Topic) shard() (region, bits string, ok bool) {
 
 // check reports why t is not a topic that records are held in.
 func (t Topic) check() error {
-	if _, _, ok := t.shard(); ok || t == regionsTopic {
+	if _, _, ok := t.shard(); ok || t == regionsTopic || t.provisions() {
 		return nil
 	}
 	name, ok := strings.CutPrefix(string(t), streamPrefix)
@@ -127,10 +146,14 @@ func (t Topic) checkAsked() error {
 var errWrongTopic = errors.New("record of another topic")
 
 // fits reports whether r belongs in t: a stream's topic holds records that
-// carry that stream, a shard's those of its nodes, which carry none.
+// carry that stream, a shard's those of its nodes, which carry none. In a
+// provision topic are those that say that they start servers, wherever they are.
 func (t Topic) fits(r *capacity.Record) error {
 	stream := t.Stream()
 	if (stream == "") != (r.Carries == nil) || stream != "" && r.Carries.Stream != stream {
+		return errWrongTopic
+	}
+	if t.provisions() && !slices.Contains(r.Features, ProvisionFeature) {
 		return errWrongTopic
 	}
 	if region, bits, ok := t.shard(); ok && (r.Region != region || !strings.HasPrefix(idBits(r.Node), bits)) {

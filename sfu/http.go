@@ -177,7 +177,10 @@ func (s *SFU) open(w http.ResponseWriter, r *http.Request, kind sessionKind) err
 		s.pending--
 		s.mu.Unlock()
 	}()
-	ctx, cancel := context.WithTimeout(r.Context(), setupTimeout+wait)
+	// The whole request is here: the server's time for reading one would end it
+	// while it waits.
+	_ = http.NewResponseController(w).SetReadDeadline(time.Time{})
+	ctx, cancel := context.WithCancel(r.Context())
 	defer cancel()
 	stop := context.AfterFunc(s.ctx, cancel)
 	defer stop()
@@ -278,6 +281,8 @@ func (a *arrival) serve(ctx context.Context) (*session, string, error) {
 	if err != nil {
 		return nil, "", err
 	}
+	ctx, cancel := context.WithTimeout(ctx, setupTimeout+a.wait)
+	defer cancel()
 	var (
 		sess   *session
 		answer string
@@ -326,6 +331,8 @@ func (a *arrival) enter(ctx context.Context) (string, error) {
 	if s.cfg.Overflow == Refuse {
 		return "", refused
 	}
+	ctx, cancel := context.WithTimeout(ctx, setupTimeout+s.cfg.Patience)
+	defer cancel()
 	helper, err := s.cfg.Place(ctx, need, []peer.ID{s.cfg.Self})
 	if err != nil {
 		var nobody *capacity.Refusal

@@ -98,6 +98,7 @@ type Config struct {
 	Event func(Event)
 
 	Overflow  Overflow      // default Redirect
+	Patience  time.Duration // how long Place may wait for a server that is being started
 	PublicURL string        // base URL for Location; default: as the client addressed us
 	Fanout    int           // most cascade pulls of one stream; default 8
 	Depth     int           // most cascade links between origin and viewer; default 4

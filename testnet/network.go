@@ -83,6 +83,7 @@ type Config struct {
 	Regions   int                  // nodes are in r1, r2, … rRegions in turn; 0: in none
 	Binary    string               // weir; default: this process's executable
 	NodeFlags func(i int) []string // further flags of node i, from 1; they win over testnet's own
+	AddFlags  []string             // likewise, of every node that [Add] adds later
 	Timeout   time.Duration        // of the whole of Up; default one minute
 	Log       *slog.Logger         // default: discarded
 
@@ -107,6 +108,8 @@ type Node struct {
 	Dir string   `json:"dir"` // of its data
 	Log string   `json:"log"` // file
 	Arg []string `json:"arg"` // of the process, without its name
+
+	Retired bool `json:"retired,omitempty"` // its process was to end by itself
 }
 
 // Network is a testnet: owned, if it comes from [Up] without Detach, or just
@@ -174,7 +177,7 @@ func Up(ctx context.Context, cfg Config) (*Network, error) {
 
 	n := &Network{
 		dir: dir, binary: binary, log: cfg.Log, own: map[string]*os.Process{},
-		state: state{Version: stateVersion, Started: time.Now(), Binary: binary, Holding: holding, Brokers: cfg.Brokers},
+		state: state{Version: stateVersion, Started: time.Now(), Binary: binary, Holding: holding, Brokers: cfg.Brokers, AddFlags: cfg.AddFlags},
 	}
 	if !cfg.Detach {
 		n.starter = newStarter()
@@ -204,16 +207,11 @@ func (n *Network) up(ctx context.Context, cfg Config) error {
 	}
 	for i := 1; i <= cfg.N; i++ {
 		name := fmt.Sprintf("n%d", i)
-		node := Node{Name: name, Dir: filepath.Join(n.dir, name), Log: filepath.Join(n.dir, name, "log")}
+		region := ""
 		if cfg.Regions > 0 {
-			node.Region = fmt.Sprintf("r%d", (i-1)%cfg.Regions+1)
+			region = fmt.Sprintf("r%d", (i-1)%cfg.Regions+1)
 		}
-		node.Arg = append([]string{"node",
-			"--data-dir", node.Dir, "--ready-file", node.readyFile(), "--region", node.Region,
-			"--http", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--media-port", "0",
-			// The CPU is everybody's on one machine: it would fill all nodes at once.
-			"--cpu-limit", "0",
-		}, join...)
+		node := n.newNode(name, region, join)
 		if cfg.NodeFlags != nil {
 			node.Arg = append(node.Arg, cfg.NodeFlags(i)...)
 		}
@@ -246,6 +244,18 @@ func (n *Network) up(ctx context.Context, cfg Config) error {
 		return err
 	}
 	return n.AwaitRecords(ctx)
+}
+
+// newNode is a node that is yet to be started, and how to start it.
+func (n *Network) newNode(name, region string, join []string) Node {
+	node := Node{Name: name, Region: region, Dir: filepath.Join(n.dir, name), Log: filepath.Join(n.dir, name, "log")}
+	node.Arg = append([]string{"node",
+		"--data-dir", node.Dir, "--ready-file", node.readyFile(), "--region", node.Region,
+		"--http", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--media-port", "0",
+		// The CPU is everybody's on one machine: it would fill all nodes at once.
+		"--cpu-limit", "0",
+	}, join...)
+	return node
 }
 
 // awaitList waits until all nodes have read that there are so many servers. A
@@ -302,12 +312,29 @@ func (n *Network) start(node Node) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.own[node.Name] = cmd.Process
+	n.adopt()
 	if i := n.index(node.Name); i >= 0 {
 		n.state.Nodes[i] = node
 	} else {
 		n.state.Nodes = append(n.state.Nodes, node)
 	}
 	return writeState(n.dir, n.state)
+}
+
+// adopt takes in the nodes that another process has added to the same testnet
+// meanwhile. n.mu is held.
+func (n *Network) adopt() {
+	s, err := readState(n.dir)
+	if err != nil || !s.Started.Equal(n.state.Started) {
+		return
+	}
+	for _, node := range s.Nodes {
+		if i := n.index(node.Name); i < 0 {
+			n.state.Nodes = append(n.state.Nodes, node)
+		} else if node.PID == n.state.Nodes[i].PID {
+			n.state.Nodes[i] = node
+		}
+	}
 }
 
 // index of a node in the state, or -1. n.mu is held.
@@ -340,6 +367,7 @@ func (n *Network) awaitReady(ctx context.Context, name string) error {
 	n.log.Debug("node is ready", "node", name, "peer", node.PeerID, "http", node.HTTP)
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	n.adopt()
 	n.state.Nodes[n.index(name)] = node
 	if n.state.listed() {
 		if err := writeServers(n.dir, n.state); err != nil {
@@ -537,6 +565,7 @@ func (n *Network) Dir() string { return n.dir }
 func (n *Network) Nodes() []Node {
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	n.adopt()
 	return slices.Clone(n.state.Nodes)
 }
 
@@ -553,6 +582,9 @@ func (n *Network) Node(name string) Node {
 func (n *Network) find(name string) (Node, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	if n.index(name) < 0 {
+		n.adopt()
+	}
 	if i := n.index(name); i >= 0 {
 		return n.state.Nodes[i], nil
 	}
@@ -639,7 +671,7 @@ func (n *Network) end(grace time.Duration) error {
 }
 
 func (n *Network) endNodes(grace time.Duration) error {
-	nodes := n.Nodes()
+	nodes := n.Nodes() // those that others have added too
 	send := func(sig syscall.Signal) {
 		for _, node := range nodes {
 			if err := signal(node.PID, node.Start, sig); err != nil && !errors.Is(err, os.ErrProcessDone) {
@@ -656,6 +688,9 @@ func (n *Network) endNodes(grace time.Duration) error {
 	}
 	send(syscall.SIGKILL)
 	left := n.awaitEnd(nodes, reapTime)
+	if len(n.Nodes()) > len(nodes) { // somebody has added one meanwhile
+		return n.endNodes(0)
+	}
 	if n.starter != nil {
 		n.starter.close()
 	}

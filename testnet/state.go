@@ -36,6 +36,8 @@ type state struct {
 	// from the first on, the list of servers has; 0: all.
 	Holding dht.Holding `json:"holders,omitempty"`
 	Brokers int         `json:"brokers,omitempty"`
+
+	AddFlags []string `json:"add_flags,omitempty"` // of nodes that are added later
 }
 
 // listed reports whether the nodes are given a list of servers.

@@ -12,7 +12,8 @@ const (
 	Running = "running"
 	Paused  = "paused" // by SIGSTOP
 	Dead    = "dead"
-	Silent  = "silent" // it runs, but its admin API does not answer
+	Retired = "retired" // it ended by itself, as it was to
+	Silent  = "silent"  // it runs, but its admin API does not answer
 )
 
 // NodeStatus is what a node is doing.
@@ -51,6 +52,9 @@ func (n Node) status(ctx context.Context) NodeStatus {
 	s := NodeStatus{Node: n, State: Dead}
 	p, err := lookup(n.PID, n.Start)
 	if errors.Is(err, fs.ErrNotExist) {
+		if n.Retired {
+			s.State = Retired
+		}
 		return s
 	}
 	s.Alive, s.State = true, Running

@@ -129,8 +129,14 @@ func (n *node) adminHandler() http.Handler {
 	})
 	get("/policy/history", func(*http.Request) (any, error) { return n.policies.history() })
 	mux.HandleFunc("POST /api/v1/policy", n.pushPolicy)
+	mux.HandleFunc("POST /api/v1/drain", n.serveDrain)
+	mux.HandleFunc("POST /api/v1/undrain", n.serveUndrain)
 	get("/select", n.explain)
 	get("/doctor", n.doctor)
+	get("/invite", func(*http.Request) (any, error) {
+		token, err := n.invite()
+		return inviteReply{token, n.cfg.network}, err
+	})
 	mux.HandleFunc("GET /api/v1/records/watch", n.watchRecords)
 	mux.HandleFunc("GET /api/v1/events", n.streamEvents)
 	mux.Handle("GET /metrics", promhttp.HandlerFor(n.metrics(), promhttp.HandlerOpts{}))
@@ -368,6 +374,8 @@ func (n *node) metrics() *prometheus.Registry {
 	counter("media_sent_bytes_total", "UDP payload sent on the media socket.", func() float64 { return float64(n.gauge.Socket.Counters().BytesOut) })
 	counter("media_received_bytes_total", "UDP payload received on the media socket.", func() float64 { return float64(n.gauge.Socket.Counters().BytesIn) })
 	counter("media_dropped_datagrams_total", "Unauthenticated DTLS records kept from the stack.", func() float64 { return float64(n.gauge.Socket.Counters().Dropped) })
+	gauge("waiting", "Requests that wait for a server to be started.", func() float64 { return float64(n.waiters.waiting.Load()) })
+	reg.MustRegister(n.outcomes.counter)
 	reg.MustRegister(&trafficCollector{n})
 	return reg
 }

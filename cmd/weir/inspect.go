@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net/http"
 	"net/url"
 	"os"
@@ -199,13 +200,19 @@ func statusCommand() *cli.Command {
 				row("network\t%s, %d peers connected, holds %d records", s.Network, s.Peers, s.Holds)
 				row("holders\t%s", holdersLine(s))
 				row("region\t%s", or(s.Region, "-"))
-				row("state\t%s, stress %.2f", s.State, s.Stress)
+				row("state\t%s, stress %.2f%s", s.State, s.Stress, drainLine(s.Drain))
 				row("sessions\t%s (%d publishers, %d viewers, %d leases)", usage(s.Record.Sessions.Used, s.Record.Sessions.Limit), s.Publishers, s.Viewers, s.Leases)
 				row("streams\t%d over %d cascade links", s.Streams, s.Links)
 				row("uplink\t%s of %s", bits(s.Record.Uplink.Used), bits(s.Record.Uplink.Limit))
 				row("cpu\t%.0f %% of %.1f cores", s.Record.CPU*100, s.Record.Cores)
 				row("console\t%s", s.HTTP)
 				row("media\tudp %s", s.Media)
+				if s.Releasable {
+					row("idle\treleasable")
+				}
+				for _, region := range slices.Sorted(maps.Keys(s.Provision)) {
+					row("provision\tregion %s: %s", or(region, "-"), provisionLine(s.Provision[region], time.Now()))
+				}
 				for _, a := range s.P2P {
 					row("address\t%s", a)
 				}

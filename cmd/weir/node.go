@@ -42,6 +42,7 @@ func nodeCommand() *cli.Command {
 			&cli.BoolFlag{Name: "dev", Usage: "a one-node network on loopback with fixed ports: console on http://" + defaultHTTP, EnvVars: env("DEV")},
 			&cli.StringSliceFlag{Name: "listen", Usage: "libp2p `MULTIADDR` to listen on, TCP or QUIC; repeatable", Value: cli.NewStringSlice("/ip4/127.0.0.1/tcp/0", "/ip4/127.0.0.1/udp/0/quic-v1"), EnvVars: env("LISTEN")},
 			&cli.StringSliceFlag{Name: "bootstrap", Usage: "`MULTIADDR` of a node of the network, with /p2p/ID; repeatable", EnvVars: env("BOOTSTRAP")},
+			&cli.StringFlag{Name: "join", Usage: "`TOKEN` of weir network invite: stands for --bootstrap, --network, --operator and --holders", EnvVars: env("JOIN")},
 			&cli.StringFlag{Name: "network", Usage: "`NAME` of the network; nodes of different networks do not meet", Value: "open", EnvVars: env("NETWORK")},
 			&cli.StringFlag{Name: "http", Usage: "`HOST:PORT` of WHIP, WHEP and the console", Value: defaultHTTP, EnvVars: env("HTTP")},
 			&cli.StringFlag{Name: "public-url", Usage: "base `URL` under which clients reach --http, if it is another", EnvVars: env("PUBLIC_URL")},
@@ -60,6 +61,12 @@ func nodeCommand() *cli.Command {
 			&cli.DurationFlag{Name: "linger", Usage: "how long a relayed stream that nobody watches is kept", Value: defaultLinger, EnvVars: env("LINGER")},
 			&cli.StringFlag{Name: "policy", Usage: "`FILE` of the policy, read again when it changes; default: the built-in one", EnvVars: env("POLICY")},
 			&cli.StringFlag{Name: "operator", Usage: "`ID` of whom this node takes signed policies from; weir policy key prints it", EnvVars: env("OPERATOR")},
+			&cli.StringFlag{Name: "provision-command", Usage: "`CMD` for sh -c that starts a server when nobody has room, given JSON on standard input; see cmd/weir/hooks", EnvVars: env("PROVISION_COMMAND")},
+			&cli.StringFlag{Name: "provision-url", Usage: "`URL` to post that JSON to instead", EnvVars: env("PROVISION_URL")},
+			&cli.StringSliceFlag{Name: "provision-region", Usage: "`REGION` in which this node has servers started; repeatable; default: its own", EnvVars: env("PROVISION_REGION")},
+			&cli.StringFlag{Name: "release-command", Usage: "`CMD` for sh -c that takes this node's server away once it is idle under a policy of mood pack", EnvVars: env("RELEASE_COMMAND")},
+			&cli.StringFlag{Name: "release-url", Usage: "`URL` to post the JSON to instead", EnvVars: env("RELEASE_URL")},
+			&cli.DurationFlag{Name: "hook-timeout", Usage: "how long these commands and URLs may take", Value: defaultHookTimeout, EnvVars: env("HOOK_TIMEOUT")},
 			&cli.StringFlag{Name: "ready-file", Usage: "`FILE` to write the real addresses to, as JSON, once ready", EnvVars: env("READY_FILE")},
 			&cli.BoolFlag{Name: "insecure-open", Usage: "allow addresses that others than this machine can reach", EnvVars: env("INSECURE_OPEN")},
 			&cli.StringFlag{Name: "log-level", Usage: "debug, info, warn or error", Value: "info", EnvVars: env("LOG_LEVEL")},
@@ -77,7 +84,7 @@ func nodeCommand() *cli.Command {
 			if err != nil {
 				return err
 			}
-			if err := n.run(c.Context); !errors.Is(err, context.Canceled) {
+			if err := n.run(c.Context); !errors.Is(err, context.Canceled) && !errors.Is(err, errDrained) {
 				return err
 			}
 			return nil
@@ -121,10 +128,17 @@ type nodeConfig struct {
 	policy    *policyFile
 	operator  peer.ID
 	open      bool // --insecure-open
-	log       *slog.Logger
+
+	provision        hook // starts servers
+	provisionRegions []string
+	release          hook // takes this one away
+	log              *slog.Logger
 }
 
 func nodeConfigOf(c *cli.Context) (nodeConfig, error) {
+	if err := applyJoin(c); err != nil {
+		return nodeConfig{}, err
+	}
 	cfg := nodeConfig{
 		network: c.String("network"), http: c.String("http"), admin: c.String("admin"), media: c.String("media-port"),
 		publicURL: c.String("public-url"), dataDir: c.String("data-dir"), region: c.String("region"), zone: c.String("zone"),
@@ -181,6 +195,18 @@ func nodeConfigOf(c *cli.Context) (nodeConfig, error) {
 		if c.IsSet("policy") {
 			return cfg, errors.New("--policy and --operator: a node takes its policy from a file or from the operator, not from both")
 		}
+	}
+	if cfg.provision, err = newHook("provision", c.String("provision-command"), c.String("provision-url"), c.Duration("hook-timeout"), cfg.log); err != nil {
+		return cfg, err
+	}
+	if cfg.release, err = newHook("release", c.String("release-command"), c.String("release-url"), c.Duration("hook-timeout"), cfg.log); err != nil {
+		return cfg, err
+	}
+	if c.IsSet("provision-region") && !cfg.provision.given() {
+		return cfg, errors.New("--provision-region: give --provision-command or --provision-url too")
+	}
+	if cfg.provisionRegions, err = provisionRegions(c.StringSlice("provision-region"), cfg.region); err != nil {
+		return cfg, err
 	}
 	if cfg.media, err = mediaAddr(cfg.media, cfg.http); err != nil {
 		return cfg, err

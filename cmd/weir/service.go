@@ -36,6 +36,8 @@ const (
 	packetsPerCore = 50_000
 	// httpShutdown is how long requests may take to end at exit.
 	httpShutdown = 3 * time.Second
+	// placeTime bounds a search for a helper.
+	placeTime = 8 * time.Second
 )
 
 type (
@@ -81,6 +83,12 @@ type node struct {
 	policies *policyStore // of the operator
 	events   *eventHub
 	view     *overview
+	drain    drain
+
+	outcomes    *outcomes
+	waiters     waitingRoom
+	provisioner *provisioner // nil: this node starts no servers
+	releaser    *releaser    // nil: it does not end by itself
 
 	public, admin net.Listener
 }
@@ -131,6 +139,17 @@ func newNode(cfg nodeConfig) (_ *node, err error) {
 		}
 		bootstrap = append(bootstrap, info)
 	}
+	n.outcomes = newOutcomes()
+	var starts *dht.Provisioner
+	if cfg.provision.given() {
+		p := newProvisioner(cfg.provision.run, cfg.network, cfg.provisionRegions, cfg.log)
+		p.policy = func() capacity.Provision { return n.policy.Judge().Policy().Provision }
+		p.nodes, p.invite, p.event, p.counts = n.regionRecords, n.invite, n.events.add, n.outcomes
+		n.provisioner = p
+		starts = &dht.Provisioner{Regions: p.regions, Start: p.start, Leave: p.leave}
+	} else if cfg.release.given() {
+		n.releaser = newReleaser(n, cfg.release)
+	}
 	n.policies = &policyStore{dir: filepath.Join(cfg.dataDir, policyDir), operator: cfg.operator, policy: cfg.policy, log: cfg.log}
 	n.dht, err = dht.Listen(dht.Config{
 		Operator: cfg.operator, Apply: n.policies.apply,
@@ -141,7 +160,9 @@ func newNode(cfg nodeConfig) (_ *node, err error) {
 		Sample:   n.sample,
 		Grant:    func(r capacity.Request) (capacity.Lease, error) { return n.ledger.Reserve(time.Now(), r) },
 		Release:  n.ledger.Release,
-		Log:      cfg.log,
+
+		Provisioner: starts,
+		Log:         cfg.log,
 	})
 	if err != nil {
 		return nil, err
@@ -156,8 +177,8 @@ func newNode(cfg nodeConfig) (_ *node, err error) {
 	n.sfu, err = sfu.New(sfu.Config{
 		Self: self, Key: key, Socket: socket, Ledger: n.ledger,
 		Locate: n.locate, Place: n.place, Published: n.published, Dial: n.dial,
-		Addrs:    n.addrs,
-		Changed:  n.dht.Kick,
+		Addrs:   n.addrs,
+		Changed: n.dht.Kick, Patience: capacity.MaxProvisionWait,
 		Event:    n.events.add,
 		Overflow: cfg.overflow, PublicURL: cfg.publicURL, Fanout: cfg.fanout, Linger: cfg.linger,
 		Depth: n.policy.Judge().Policy().Depth, Log: cfg.log,
@@ -204,6 +225,13 @@ func (n *node) run(ctx context.Context) error {
 	work.Go(func() error { return serve(ctx, public, n.public) })
 	work.Go(func() error { return serve(ctx, admin, n.admin) })
 	work.Go(func() error { return n.announce(ctx) })
+	work.Go(func() error { return n.watchDrain(ctx) })
+	if n.provisioner != nil {
+		work.Go(func() error { return n.provisioner.run(ctx) })
+	}
+	if n.releaser != nil {
+		work.Go(func() error { return n.releaser.run(ctx) })
+	}
 
 	err := work.Wait()
 	n.events.close()
@@ -287,12 +315,23 @@ func serve(ctx context.Context, s *http.Server, l net.Listener) error {
 func (n *node) sample() (capacity.Record, []capacity.Carriage) {
 	r := capacity.Record{
 		URL: n.publicURL(), Media: n.gauge.Socket.LocalAddr().String(), Region: n.cfg.region, Zone: n.cfg.zone,
-		Release: release(), Features: []string{"whip", "whep", "cascade/1"}, Policy: n.policy.Judge().Policy().Version,
+		Release: release(), Features: n.features(), Policy: n.policy.Judge().Policy().Version,
 	}
 	n.ledger.Totals(time.Now()).Fill(&r)
 	reading := n.gauge.Read()
 	r.Cores, r.Downlink.Used = reading.Cores, reading.Downlink
 	return r, n.sfu.Carriages()
+}
+
+func (n *node) features() []string {
+	list := []string{"whip", "whep", "cascade/1"}
+	if n.provisioner != nil {
+		list = append(list, dht.ProvisionFeature)
+	}
+	if n.releaser != nil && n.releaser.releasable() {
+		list = append(list, releasableFeature)
+	}
+	return list
 }
 
 // addrs are this node's libp2p addresses, as many as a ticket takes.
@@ -332,9 +371,22 @@ func notLive(d dht.Decision, err error) error {
 	return err
 }
 
-// place finds a helper for a client that this node cannot take. For a viewer a
-// node that carries the stream already is best: it needs no new pull.
+// place finds a helper for a client that this node cannot take, if need be a
+// server that is started for it.
 func (n *node) place(ctx context.Context, need capacity.Need, exclude []peer.ID) (sfu.Helper, error) {
+	finding, cancel := context.WithTimeout(ctx, placeTime)
+	defer cancel()
+	helper, err := n.placeOnce(finding, need, exclude)
+	var refused *capacity.Refusal
+	if errors.As(err, &refused) && ctx.Err() == nil {
+		return n.awaitServer(ctx, need, exclude, refused)
+	}
+	return helper, err
+}
+
+// placeOnce finds a helper among the nodes that there are. For a viewer a node
+// that carries the stream already is best: it needs no new pull.
+func (n *node) placeOnce(ctx context.Context, need capacity.Need, exclude []peer.ID) (sfu.Helper, error) {
 	if need.Purpose == capacity.View {
 		placed, d, err := n.dht.Place(ctx, dht.StreamTopic(need.Stream), need, exclude)
 		n.view.decided(d)
@@ -405,31 +457,38 @@ func (n *node) published(ctx context.Context, stream string) (peer.ID, bool) {
 
 // status is the admin API's.
 type status struct {
-	PeerID     peer.ID         `json:"peer_id"`
-	Release    string          `json:"release"`
-	Network    string          `json:"network"`
-	Holders    dht.Holding     `json:"holders"`
-	Servers    int             `json:"servers"` // listed
-	Region     string          `json:"region"`
-	State      capacity.State  `json:"state"`
-	Stress     float64         `json:"stress"`
-	Uptime     int64           `json:"uptime_ms"`
-	P2P        []string        `json:"p2p"`
-	HTTP       string          `json:"http"`
-	Admin      string          `json:"admin"`
-	Media      string          `json:"media"`
-	Policy     uint64          `json:"policy"`
-	Overflow   sfu.Overflow    `json:"overflow"`
-	Publishers int             `json:"publishers"`
-	Viewers    int             `json:"viewers"`
-	Streams    int             `json:"streams"`
-	Links      int             `json:"links"`
-	Leases     int             `json:"leases"`
-	Holds      int             `json:"holds"` // records of others
-	Peers      int             `json:"peers"` // connected
-	Goroutines int             `json:"goroutines"`
-	Record     capacity.Record `json:"record"`
-	Traffic    []dht.Traffic   `json:"traffic"`
+	PeerID     peer.ID        `json:"peer_id"`
+	Release    string         `json:"release"`
+	Network    string         `json:"network"`
+	Holders    dht.Holding    `json:"holders"`
+	Servers    int            `json:"servers"` // listed
+	Region     string         `json:"region"`
+	State      capacity.State `json:"state"`
+	Stress     float64        `json:"stress"`
+	Uptime     int64          `json:"uptime_ms"`
+	P2P        []string       `json:"p2p"`
+	HTTP       string         `json:"http"`
+	Admin      string         `json:"admin"`
+	Media      string         `json:"media"`
+	Policy     uint64         `json:"policy"`
+	Overflow   sfu.Overflow   `json:"overflow"`
+	Publishers int            `json:"publishers"`
+	Viewers    int            `json:"viewers"`
+	Streams    int            `json:"streams"`
+	Links      int            `json:"links"`
+	Leases     int            `json:"leases"`
+	Holds      int            `json:"holds"` // records of others
+	Peers      int            `json:"peers"` // connected
+	Goroutines int            `json:"goroutines"`
+	Drain      drainStatus    `json:"drain"`
+	Waiting    int64          `json:"waiting"` // requests that wait for a server
+	Releasable bool           `json:"releasable"`
+
+	// Provision is the state in each region where this node has servers started.
+	Provision map[string]capacity.StartsStatus `json:"provision,omitempty"`
+
+	Record  capacity.Record `json:"record"`
+	Traffic []dht.Traffic   `json:"traffic"`
 }
 
 func (n *node) status() status {
@@ -445,7 +504,8 @@ func (n *node) status() status {
 		P2P: info.P2P, HTTP: info.HTTP, Admin: info.Admin, Media: info.Media, Policy: n.policy.Judge().Policy().Version,
 		Overflow: n.cfg.overflow, Publishers: counts.Publishers, Viewers: counts.Viewers, Streams: counts.Streams,
 		Links: counts.Links, Leases: totals.Leases, Peers: len(n.dht.Host().Network().Peers()),
-		Goroutines: runtime.NumGoroutine(), Record: record, Traffic: n.dht.Traffic(),
+		Goroutines: runtime.NumGoroutine(), Drain: n.drainStatus(), Waiting: n.waiters.waiting.Load(),
+		Provision: n.provisioner.status(), Releasable: n.releaser != nil && n.releaser.releasable(), Record: record, Traffic: n.dht.Traffic(),
 	}
 	if n.cfg.servers != nil {
 		s.Servers = len(n.cfg.servers.Servers())

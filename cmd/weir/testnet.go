@@ -1,14 +1,19 @@
 package main
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
 
+	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/urfave/cli/v2"
 
 	"weir/dht"
@@ -35,7 +40,7 @@ func testnetHolders() []cli.Flag {
 
 func testnetCommand() *cli.Command {
 	return &cli.Command{
-		Name: "testnet", Usage: "many nodes on this machine: up, status, kill, down, demo",
+		Name: "testnet", Usage: "many nodes on this machine: up, add, status, kill, down, demo",
 		Description: "Runs real weir nodes on loopback, n1, n2 and so on. The others join by n1.\n" +
 			"Each has its log and its data in DIR, where testnet.json tells of them all.",
 		Subcommands: []*cli.Command{
@@ -48,8 +53,24 @@ func testnetCommand() *cli.Command {
 					&cli.IntFlag{Name: "region-count", Usage: "nodes are in one of `R` regions in turn, r1 to rR", Value: 1, EnvVars: env("REGION_COUNT")},
 					&cli.DurationFlag{Name: "timeout", Usage: "give up after `D`, and leave nothing running", Value: time.Minute, EnvVars: env("TESTNET_TIMEOUT")},
 					&cli.BoolFlag{Name: "json", Usage: "print what status --json prints"},
+					&cli.BoolFlag{Name: "provision", Usage: "n1 starts further nodes when nobody has room, and idle ones end under a policy of mood pack", EnvVars: env("TESTNET_PROVISION")},
 				)...),
 				Action: testnetUp,
+			},
+			{
+				Name: "add", Usage: "start further nodes in a testnet that runs", ArgsUsage: "[-] [-- NODE FLAGS…]",
+				Description: "With -, standard input has the JSON of a provisioning hook: region and join.\nThat is how weir testnet up --provision starts nodes.",
+				Flags: testnetFlags(
+					&cli.IntFlag{Name: "nodes", Aliases: []string{"n"}, Usage: "how many `NODES`", Value: 1},
+					&cli.StringFlag{Name: "region", Usage: "`LABEL` of where they are; default: where n1 is"},
+					&cli.StringFlag{Name: "join", Usage: "`TOKEN` of weir network invite; default: by a node that runs"},
+				),
+				Action: testnetAdd,
+			},
+			{
+				Name: "retire", Usage: "note that a node ends by itself", ArgsUsage: "NODE | -",
+				Description: "With -, standard input has the JSON of a release hook.",
+				Flags:       testnetFlags(), Action: testnetRetire,
 			},
 			{Name: "status", Usage: "what the nodes are doing", Flags: testnetFlags(&cli.BoolFlag{Name: "json", Usage: "print an array with an object for each node"}), Action: testnetStatus},
 			{
@@ -82,12 +103,27 @@ func testnetUp(c *cli.Context) error {
 	if len(extra) > 0 && !strings.HasPrefix(extra[0], "-") {
 		return badInput(fmt.Errorf("weir testnet up takes no argument %q; flags for every node go after --", extra[0]))
 	}
+	every, first := extra, []string(nil)
+	if c.Bool("provision") {
+		add, retire, err := testnetHooks(c.String("dir"))
+		if err != nil {
+			return err
+		}
+		every = append([]string{"--release-command", retire}, extra...)
+		first = append([]string{"--provision-command", add}, extra...)
+	}
 	n, err := testnet.Up(c.Context, testnet.Config{
 		Dir: c.String("dir"), N: c.Int("nodes"), Regions: c.Int("region-count"), Timeout: c.Duration("timeout"),
 		Holding: dht.Holding(c.String("holders")), Brokers: c.Int("brokers"),
-		NodeFlags: func(int) []string { return extra },
-		Log:       slog.New(slog.NewTextHandler(c.App.ErrWriter, nil)),
-		Detach:    true,
+		NodeFlags: func(i int) []string {
+			if i == 1 && first != nil {
+				return first
+			}
+			return every
+		},
+		AddFlags: every,
+		Log:      slog.New(slog.NewTextHandler(c.App.ErrWriter, nil)),
+		Detach:   true,
 	})
 	if err != nil {
 		return testnetExit(err)
@@ -98,11 +134,11 @@ func testnetUp(c *cli.Context) error {
 		return printJSON(c, all)
 	}
 	printTestnet(c, all)
-	w, first := c.App.Writer, n.Node("n1")
+	w, n1 := c.App.Writer, n.Node("n1")
 	fmt.Fprintf(w, "\n%d nodes up in %.1f s; each sees the records of all\n\n", len(all), took.Seconds())
-	fmt.Fprintf(w, "console   %s\n", first.HTTP)
-	fmt.Fprintf(w, "inspect   weir records list --admin %s\n", strings.TrimPrefix(first.Admin, "http://"))
-	fmt.Fprintf(w, "publish   weir publish --pattern %s/whip/demo\n", first.HTTP)
+	fmt.Fprintf(w, "console   %s\n", n1.HTTP)
+	fmt.Fprintf(w, "inspect   weir records list --admin %s\n", strings.TrimPrefix(n1.Admin, "http://"))
+	fmt.Fprintf(w, "publish   weir publish --pattern %s/whip/demo\n", n1.HTTP)
 	fmt.Fprintf(w, "end       weir testnet down%s\n", dirFlag(c))
 	return nil
 }
@@ -203,4 +239,94 @@ func testnetDown(c *cli.Context) error {
 	}
 	fmt.Fprintf(c.App.Writer, "%d of %d nodes ran and have ended, after %.1f s; logs are in %s\n", running, len(n.Nodes()), time.Since(began).Seconds(), n.Dir())
 	return nil
+}
+
+// testnetHooks are the commands by which a testnet's nodes start another, and
+// take note that one ends.
+func testnetHooks(dir string) (add, retire string, err error) {
+	self, err := os.Executable()
+	if err != nil {
+		return "", "", err
+	}
+	if dir, err = filepath.Abs(dir); err != nil {
+		return "", "", err
+	}
+	command := func(what string) string {
+		return fmt.Sprintf("exec %s testnet %s --dir %s -", shellQuote(self), what, shellQuote(dir))
+	}
+	return command("add"), command("retire"), nil
+}
+
+// shellQuote is s as one word of sh.
+func shellQuote(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'" }
+
+// readHookInput reads the JSON that a hook is given.
+func readHookInput(c *cli.Context) (hookInput, error) {
+	var in hookInput
+	r := c.App.Reader
+	if r == nil {
+		r = os.Stdin
+	}
+	if err := json.NewDecoder(io.LimitReader(r, maxHookOutput)).Decode(&in); err != nil {
+		return in, badInput(fmt.Errorf("standard input: want the JSON of a hook: %w", err))
+	}
+	return in, nil
+}
+
+func testnetAdd(c *cli.Context) error {
+	cfg := testnet.AddConfig{N: c.Int("nodes"), Region: c.String("region"), Join: c.String("join"), Flags: c.Args().Slice()}
+	if c.Args().First() == "-" {
+		in, err := readHookInput(c)
+		if err != nil {
+			return err
+		}
+		cfg.Region, cfg.Join, cfg.Flags = in.Region, in.Join, c.Args().Tail()
+	} else if !c.IsSet("region") {
+		n, err := testnet.Open(c.String("dir"))
+		if err != nil {
+			return testnetExit(err)
+		}
+		cfg.Region = n.Node("n1").Region
+	}
+	if len(cfg.Flags) > 0 && !strings.HasPrefix(cfg.Flags[0], "-") {
+		return badInput(fmt.Errorf("weir testnet add takes no argument %q; flags of the nodes go after --", cfg.Flags[0]))
+	}
+	if cfg.N < 1 {
+		return badInput(fmt.Errorf("-n %d: want at least 1", cfg.N))
+	}
+	added, err := testnet.Add(c.Context, c.String("dir"), cfg)
+	for _, n := range added {
+		fmt.Fprintf(c.App.Writer, "%s: pid %d, %s\n", n.Name, n.PID, n.HTTP)
+	}
+	return testnetExit(err)
+}
+
+func testnetRetire(c *cli.Context) error {
+	if c.NArg() != 1 {
+		return badInput(errors.New("weir testnet retire takes the name of one node, or - for the JSON of a hook"))
+	}
+	id := peer.ID("")
+	if name := c.Args().First(); name != "-" {
+		n, err := openTestnet(c, 1)
+		if err != nil {
+			return err
+		}
+		i := slices.IndexFunc(n.Nodes(), func(o testnet.Node) bool { return o.Name == name })
+		if i < 0 {
+			return badInput(fmt.Errorf("no node %q", name))
+		}
+		id = n.Nodes()[i].PeerID
+	} else {
+		in, err := readHookInput(c)
+		if err != nil {
+			return err
+		}
+		id = in.PeerID
+	}
+	n, err := testnet.Retire(c.Context, c.String("dir"), id)
+	if err != nil {
+		return testnetExit(err)
+	}
+	_, err = fmt.Fprintf(c.App.Writer, "%s is retired\n", n.Name)
+	return err
 }

@@ -4,7 +4,8 @@
 // 	protoc        v3.21.12
 // source: dht/pb/dht.proto
 
-// The messages of /weir/<network-id>/records/1, …/reserve/1 and …/policy/1.
+// The messages of /weir/<network-id>/records/1, …/reserve/1, …/policy/1 and
+// …/provision/1.
 //
 // A stream carries one request and its reply, each behind its length as an
 // unsigned varint. WATCH is answered by replies until either side closes.
@@ -1865,6 +1866,341 @@ func (x *PolicyExchange) GetError() string {
 	return ""
 }
 
+// ProvisionRequest asks a node that starts and stops servers for one, or for
+// leave to end.
+type ProvisionRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Types that are valid to be assigned to Op:
+	//
+	//	*ProvisionRequest_Provision
+	//	*ProvisionRequest_Leave
+	Op            isProvisionRequest_Op `protobuf_oneof:"op"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ProvisionRequest) Reset() {
+	*x = ProvisionRequest{}
+	mi := &file_dht_pb_dht_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ProvisionRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ProvisionRequest) ProtoMessage() {}
+
+func (x *ProvisionRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_dht_pb_dht_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ProvisionRequest.ProtoReflect.Descriptor instead.
+func (*ProvisionRequest) Descriptor() ([]byte, []int) {
+	return file_dht_pb_dht_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *ProvisionRequest) GetOp() isProvisionRequest_Op {
+	if x != nil {
+		return x.Op
+	}
+	return nil
+}
+
+func (x *ProvisionRequest) GetProvision() *Provision {
+	if x != nil {
+		if x, ok := x.Op.(*ProvisionRequest_Provision); ok {
+			return x.Provision
+		}
+	}
+	return nil
+}
+
+func (x *ProvisionRequest) GetLeave() *Leave {
+	if x != nil {
+		if x, ok := x.Op.(*ProvisionRequest_Leave); ok {
+			return x.Leave
+		}
+	}
+	return nil
+}
+
+type isProvisionRequest_Op interface {
+	isProvisionRequest_Op()
+}
+
+type ProvisionRequest_Provision struct {
+	Provision *Provision `protobuf:"bytes,1,opt,name=provision,proto3,oneof"`
+}
+
+type ProvisionRequest_Leave struct {
+	Leave *Leave `protobuf:"bytes,2,opt,name=leave,proto3,oneof"`
+}
+
+func (*ProvisionRequest_Provision) isProvisionRequest_Op() {}
+
+func (*ProvisionRequest_Leave) isProvisionRequest_Op() {}
+
+// Provision says that nobody in region has room.
+type Provision struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Region        string                 `protobuf:"bytes,1,opt,name=region,proto3" json:"region,omitempty"`
+	Need          *Need                  `protobuf:"bytes,2,opt,name=need,proto3" json:"need,omitempty"`
+	Reason        string                 `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"` // of the refusal
+	Final         bool                   `protobuf:"varint,4,opt,name=final,proto3" json:"final,omitempty"`  // the sender has asked who is closer: do not name anyone
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Provision) Reset() {
+	*x = Provision{}
+	mi := &file_dht_pb_dht_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Provision) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Provision) ProtoMessage() {}
+
+func (x *Provision) ProtoReflect() protoreflect.Message {
+	mi := &file_dht_pb_dht_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Provision.ProtoReflect.Descriptor instead.
+func (*Provision) Descriptor() ([]byte, []int) {
+	return file_dht_pb_dht_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *Provision) GetRegion() string {
+	if x != nil {
+		return x.Region
+	}
+	return ""
+}
+
+func (x *Provision) GetNeed() *Need {
+	if x != nil {
+		return x.Need
+	}
+	return nil
+}
+
+func (x *Provision) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *Provision) GetFinal() bool {
+	if x != nil {
+		return x.Final
+	}
+	return false
+}
+
+// Leave is asked for by a node that has nothing to do.
+type Leave struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Region        string                 `protobuf:"bytes,1,opt,name=region,proto3" json:"region,omitempty"`
+	Final         bool                   `protobuf:"varint,2,opt,name=final,proto3" json:"final,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Leave) Reset() {
+	*x = Leave{}
+	mi := &file_dht_pb_dht_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Leave) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Leave) ProtoMessage() {}
+
+func (x *Leave) ProtoReflect() protoreflect.Message {
+	mi := &file_dht_pb_dht_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Leave.ProtoReflect.Descriptor instead.
+func (*Leave) Descriptor() ([]byte, []int) {
+	return file_dht_pb_dht_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *Leave) GetRegion() string {
+	if x != nil {
+		return x.Region
+	}
+	return ""
+}
+
+func (x *Leave) GetFinal() bool {
+	if x != nil {
+		return x.Final
+	}
+	return false
+}
+
+type ProvisionResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Error         string                 `protobuf:"bytes,1,opt,name=error,proto3" json:"error,omitempty"`
+	Closer        *Peer                  `protobuf:"bytes,2,opt,name=closer,proto3" json:"closer,omitempty"`   // ask that one, who is elected
+	Refusal       *Refusal               `protobuf:"bytes,3,opt,name=refusal,proto3" json:"refusal,omitempty"` // none is started, or the sender has to stay
+	Coming        *Coming                `protobuf:"bytes,4,opt,name=coming,proto3" json:"coming,omitempty"`   // of Provision, if neither
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ProvisionResponse) Reset() {
+	*x = ProvisionResponse{}
+	mi := &file_dht_pb_dht_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ProvisionResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ProvisionResponse) ProtoMessage() {}
+
+func (x *ProvisionResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_dht_pb_dht_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ProvisionResponse.ProtoReflect.Descriptor instead.
+func (*ProvisionResponse) Descriptor() ([]byte, []int) {
+	return file_dht_pb_dht_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *ProvisionResponse) GetError() string {
+	if x != nil {
+		return x.Error
+	}
+	return ""
+}
+
+func (x *ProvisionResponse) GetCloser() *Peer {
+	if x != nil {
+		return x.Closer
+	}
+	return nil
+}
+
+func (x *ProvisionResponse) GetRefusal() *Refusal {
+	if x != nil {
+		return x.Refusal
+	}
+	return nil
+}
+
+func (x *ProvisionResponse) GetComing() *Coming {
+	if x != nil {
+		return x.Coming
+	}
+	return nil
+}
+
+// Coming says that a server is on its way.
+type Coming struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Request       string                 `protobuf:"bytes,1,opt,name=request,proto3" json:"request,omitempty"`
+	UntilMs       uint32                 `protobuf:"varint,2,opt,name=until_ms,json=untilMs,proto3" json:"until_ms,omitempty"` // how long it may take yet
+	Started       bool                   `protobuf:"varint,3,opt,name=started,proto3" json:"started,omitempty"`                // by this very request
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Coming) Reset() {
+	*x = Coming{}
+	mi := &file_dht_pb_dht_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Coming) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Coming) ProtoMessage() {}
+
+func (x *Coming) ProtoReflect() protoreflect.Message {
+	mi := &file_dht_pb_dht_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Coming.ProtoReflect.Descriptor instead.
+func (*Coming) Descriptor() ([]byte, []int) {
+	return file_dht_pb_dht_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *Coming) GetRequest() string {
+	if x != nil {
+		return x.Request
+	}
+	return ""
+}
+
+func (x *Coming) GetUntilMs() uint32 {
+	if x != nil {
+		return x.UntilMs
+	}
+	return 0
+}
+
+func (x *Coming) GetStarted() bool {
+	if x != nil {
+		return x.Started
+	}
+	return false
+}
+
 var File_dht_pb_dht_proto protoreflect.FileDescriptor
 
 const file_dht_pb_dht_proto_rawDesc = "" +
@@ -2003,7 +2339,28 @@ const file_dht_pb_dht_proto_rawDesc = "" +
 	"\x0ePolicyExchange\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\x04R\aversion\x12\x16\n" +
 	"\x06sealed\x18\x02 \x01(\fR\x06sealed\x12\x14\n" +
-	"\x05error\x18\x03 \x01(\tR\x05errorB\rZ\vweir/dht/pbb\x06proto3"
+	"\x05error\x18\x03 \x01(\tR\x05error\"v\n" +
+	"\x10ProvisionRequest\x123\n" +
+	"\tprovision\x18\x01 \x01(\v2\x13.weir.dht.ProvisionH\x00R\tprovision\x12'\n" +
+	"\x05leave\x18\x02 \x01(\v2\x0f.weir.dht.LeaveH\x00R\x05leaveB\x04\n" +
+	"\x02op\"u\n" +
+	"\tProvision\x12\x16\n" +
+	"\x06region\x18\x01 \x01(\tR\x06region\x12\"\n" +
+	"\x04need\x18\x02 \x01(\v2\x0e.weir.dht.NeedR\x04need\x12\x16\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\x12\x14\n" +
+	"\x05final\x18\x04 \x01(\bR\x05final\"5\n" +
+	"\x05Leave\x12\x16\n" +
+	"\x06region\x18\x01 \x01(\tR\x06region\x12\x14\n" +
+	"\x05final\x18\x02 \x01(\bR\x05final\"\xa8\x01\n" +
+	"\x11ProvisionResponse\x12\x14\n" +
+	"\x05error\x18\x01 \x01(\tR\x05error\x12&\n" +
+	"\x06closer\x18\x02 \x01(\v2\x0e.weir.dht.PeerR\x06closer\x12+\n" +
+	"\arefusal\x18\x03 \x01(\v2\x11.weir.dht.RefusalR\arefusal\x12(\n" +
+	"\x06coming\x18\x04 \x01(\v2\x10.weir.dht.ComingR\x06coming\"W\n" +
+	"\x06Coming\x12\x18\n" +
+	"\arequest\x18\x01 \x01(\tR\arequest\x12\x19\n" +
+	"\buntil_ms\x18\x02 \x01(\rR\auntilMs\x12\x18\n" +
+	"\astarted\x18\x03 \x01(\bR\astartedB\rZ\vweir/dht/pbb\x06proto3"
 
 var (
 	file_dht_pb_dht_proto_rawDescOnce sync.Once
@@ -2017,34 +2374,39 @@ func file_dht_pb_dht_proto_rawDescGZIP() []byte {
 	return file_dht_pb_dht_proto_rawDescData
 }
 
-var file_dht_pb_dht_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
+var file_dht_pb_dht_proto_msgTypes = make([]protoimpl.MessageInfo, 31)
 var file_dht_pb_dht_proto_goTypes = []any{
-	(*Request)(nil),         // 0: weir.dht.Request
-	(*Response)(nil),        // 1: weir.dht.Response
-	(*Advertise)(nil),       // 2: weir.dht.Advertise
-	(*Entry)(nil),           // 3: weir.dht.Entry
-	(*AdvertiseReply)(nil),  // 4: weir.dht.AdvertiseReply
-	(*Result)(nil),          // 5: weir.dht.Result
-	(*Peer)(nil),            // 6: weir.dht.Peer
-	(*Coordinate)(nil),      // 7: weir.dht.Coordinate
-	(*Need)(nil),            // 8: weir.dht.Need
-	(*Query)(nil),           // 9: weir.dht.Query
-	(*QueryReply)(nil),      // 10: weir.dht.QueryReply
-	(*Digest)(nil),          // 11: weir.dht.Digest
-	(*Rejected)(nil),        // 12: weir.dht.Rejected
-	(*Fetch)(nil),           // 13: weir.dht.Fetch
-	(*FetchReply)(nil),      // 14: weir.dht.FetchReply
-	(*Watch)(nil),           // 15: weir.dht.Watch
-	(*Event)(nil),           // 16: weir.dht.Event
-	(*HandOver)(nil),        // 17: weir.dht.HandOver
-	(*Copy)(nil),            // 18: weir.dht.Copy
-	(*HandOverReply)(nil),   // 19: weir.dht.HandOverReply
-	(*ReserveRequest)(nil),  // 20: weir.dht.ReserveRequest
-	(*Reserve)(nil),         // 21: weir.dht.Reserve
-	(*Release)(nil),         // 22: weir.dht.Release
-	(*ReserveResponse)(nil), // 23: weir.dht.ReserveResponse
-	(*Refusal)(nil),         // 24: weir.dht.Refusal
-	(*PolicyExchange)(nil),  // 25: weir.dht.PolicyExchange
+	(*Request)(nil),           // 0: weir.dht.Request
+	(*Response)(nil),          // 1: weir.dht.Response
+	(*Advertise)(nil),         // 2: weir.dht.Advertise
+	(*Entry)(nil),             // 3: weir.dht.Entry
+	(*AdvertiseReply)(nil),    // 4: weir.dht.AdvertiseReply
+	(*Result)(nil),            // 5: weir.dht.Result
+	(*Peer)(nil),              // 6: weir.dht.Peer
+	(*Coordinate)(nil),        // 7: weir.dht.Coordinate
+	(*Need)(nil),              // 8: weir.dht.Need
+	(*Query)(nil),             // 9: weir.dht.Query
+	(*QueryReply)(nil),        // 10: weir.dht.QueryReply
+	(*Digest)(nil),            // 11: weir.dht.Digest
+	(*Rejected)(nil),          // 12: weir.dht.Rejected
+	(*Fetch)(nil),             // 13: weir.dht.Fetch
+	(*FetchReply)(nil),        // 14: weir.dht.FetchReply
+	(*Watch)(nil),             // 15: weir.dht.Watch
+	(*Event)(nil),             // 16: weir.dht.Event
+	(*HandOver)(nil),          // 17: weir.dht.HandOver
+	(*Copy)(nil),              // 18: weir.dht.Copy
+	(*HandOverReply)(nil),     // 19: weir.dht.HandOverReply
+	(*ReserveRequest)(nil),    // 20: weir.dht.ReserveRequest
+	(*Reserve)(nil),           // 21: weir.dht.Reserve
+	(*Release)(nil),           // 22: weir.dht.Release
+	(*ReserveResponse)(nil),   // 23: weir.dht.ReserveResponse
+	(*Refusal)(nil),           // 24: weir.dht.Refusal
+	(*PolicyExchange)(nil),    // 25: weir.dht.PolicyExchange
+	(*ProvisionRequest)(nil),  // 26: weir.dht.ProvisionRequest
+	(*Provision)(nil),         // 27: weir.dht.Provision
+	(*Leave)(nil),             // 28: weir.dht.Leave
+	(*ProvisionResponse)(nil), // 29: weir.dht.ProvisionResponse
+	(*Coming)(nil),            // 30: weir.dht.Coming
 }
 var file_dht_pb_dht_proto_depIdxs = []int32{
 	2,  // 0: weir.dht.Request.advertise:type_name -> weir.dht.Advertise
@@ -2071,11 +2433,17 @@ var file_dht_pb_dht_proto_depIdxs = []int32{
 	22, // 21: weir.dht.ReserveRequest.release:type_name -> weir.dht.Release
 	8,  // 22: weir.dht.Reserve.need:type_name -> weir.dht.Need
 	24, // 23: weir.dht.ReserveResponse.refusal:type_name -> weir.dht.Refusal
-	24, // [24:24] is the sub-list for method output_type
-	24, // [24:24] is the sub-list for method input_type
-	24, // [24:24] is the sub-list for extension type_name
-	24, // [24:24] is the sub-list for extension extendee
-	0,  // [0:24] is the sub-list for field type_name
+	27, // 24: weir.dht.ProvisionRequest.provision:type_name -> weir.dht.Provision
+	28, // 25: weir.dht.ProvisionRequest.leave:type_name -> weir.dht.Leave
+	8,  // 26: weir.dht.Provision.need:type_name -> weir.dht.Need
+	6,  // 27: weir.dht.ProvisionResponse.closer:type_name -> weir.dht.Peer
+	24, // 28: weir.dht.ProvisionResponse.refusal:type_name -> weir.dht.Refusal
+	30, // 29: weir.dht.ProvisionResponse.coming:type_name -> weir.dht.Coming
+	30, // [30:30] is the sub-list for method output_type
+	30, // [30:30] is the sub-list for method input_type
+	30, // [30:30] is the sub-list for extension type_name
+	30, // [30:30] is the sub-list for extension extendee
+	0,  // [0:30] is the sub-list for field type_name
 }
 
 func init() { file_dht_pb_dht_proto_init() }
@@ -2102,13 +2470,17 @@ func file_dht_pb_dht_proto_init() {
 		(*ReserveRequest_Reserve)(nil),
 		(*ReserveRequest_Release)(nil),
 	}
+	file_dht_pb_dht_proto_msgTypes[26].OneofWrappers = []any{
+		(*ProvisionRequest_Provision)(nil),
+		(*ProvisionRequest_Leave)(nil),
+	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_dht_pb_dht_proto_rawDesc), len(file_dht_pb_dht_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   26,
+			NumMessages:   31,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -88,7 +88,10 @@ func up(t *testing.T, n int, flags func(i int) []string) *world {
 // upWith starts the nodes of a network in a directory of its own.
 func upWith(t *testing.T, cfg testnet.Config) *world {
 	t.Helper()
-	cfg.Dir, cfg.Binary = t.TempDir(), weir
+	if cfg.Dir == "" {
+		cfg.Dir = t.TempDir()
+	}
+	cfg.Binary = weir
 	net, err := testnet.Up(t.Context(), cfg)
 	if err != nil {
 		t.Fatal(err)

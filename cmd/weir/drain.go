@@ -1,0 +1,306 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"weir/capacity"
+	"weir/sfu"
+)
+
+const (
+	// drainCheck is how often a draining node looks whether it is empty.
+	drainCheck = 200 * time.Millisecond
+	// drainLinger is how long it goes on once it is: holders, and whoever waits
+	// for it, hear of it by then.
+	drainLinger = 600 * time.Millisecond
+	// maxDrain bounds what may be asked for.
+	maxDrain = 24 * time.Hour
+)
+
+// errDrained ends a node in good order.
+var errDrained = errors.New("drained")
+
+// A drain is what the operator, or the node itself before it is released, has
+// asked for.
+type drain struct {
+	mu     sync.Mutex
+	on     bool
+	exit   bool
+	begun  time.Time
+	until  time.Time // zero: no deadline
+	reason string
+}
+
+// drainStatus is a drain as the admin API shows it.
+type drainStatus struct {
+	Draining bool       `json:"draining"`
+	Exit     bool       `json:"exit"` // the process ends when empty, or at the deadline
+	Deadline *time.Time `json:"deadline,omitempty"`
+	Reason   string     `json:"reason,omitempty"`
+	Left     int        `json:"left"` // sessions, leases and pulls served
+}
+
+// begin starts draining, or changes what a drain under way does. It reports
+// whether none was.
+func (d *drain) begin(now time.Time, deadline time.Duration, exit bool, reason string) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	first := !d.on
+	d.on, d.exit, d.reason = true, exit, reason
+	if first {
+		d.begun = now
+	}
+	d.until = time.Time{}
+	if deadline > 0 {
+		d.until = now.Add(deadline)
+	}
+	return first
+}
+
+// beginAlone starts draining without a deadline, unless a drain is under way.
+func (d *drain) beginAlone(now time.Time, reason string) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.on {
+		return false
+	}
+	d.on, d.reason, d.begun = true, reason, now
+	return true
+}
+
+// end stops draining, unless it goes on for another reason. An empty reason is
+// any.
+func (d *drain) end(reason string) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if !d.on || reason != "" && reason != d.reason {
+		return false
+	}
+	d.on, d.exit, d.until, d.reason = false, false, time.Time{}, ""
+	return true
+}
+
+// due reports whether the process is to end now, given how long nothing has
+// been left.
+func (d *drain) due(now time.Time, empty time.Duration) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.on && d.exit && (empty >= drainLinger || !d.until.IsZero() && !now.Before(d.until))
+}
+
+func (d *drain) status() drainStatus {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	s := drainStatus{Draining: d.on, Exit: d.exit, Reason: d.reason}
+	if !d.until.IsZero() {
+		until := d.until
+		s.Deadline = &until
+	}
+	return s
+}
+
+// left counts what would be lost if the node ended now.
+func left(t capacity.Totals) int { return t.Sessions + t.Cascades + (t.Leases - t.Leased) }
+
+func (n *node) drainStatus() drainStatus {
+	s := n.drain.status()
+	s.Left = left(n.ledger.Totals(time.Now()))
+	return s
+}
+
+// startDrain has the node take nothing new. Clients are handed on as by a full
+// node; what is here stays, and streams can still be pulled.
+func (n *node) startDrain(deadline time.Duration, exit bool, reason string) {
+	if n.drain.begin(time.Now(), deadline, exit, reason) {
+		n.closeDoor(reason)
+	}
+}
+
+// closeDoor makes a drain that has begun known.
+func (n *node) closeDoor(reason string) {
+	n.ledger.SetDraining(true)
+	n.dht.Kick()
+	n.log.Info("draining", "reason", reason)
+	n.events.add(sfu.Event{Time: time.Now(), Kind: "drain.started", Detail: reason})
+}
+
+// stopDrain takes it back, unless the node drains for another reason.
+func (n *node) stopDrain(reason string) {
+	if !n.drain.end(reason) {
+		return
+	}
+	n.ledger.SetDraining(false)
+	n.dht.Kick()
+	n.log.Info("not draining any more")
+	n.events.add(sfu.Event{Time: time.Now(), Kind: "drain.ended"})
+}
+
+// watchDrain returns errDrained once the process is to end.
+func (n *node) watchDrain(ctx context.Context) error {
+	tick := time.NewTicker(drainCheck)
+	defer tick.Stop()
+	var emptySince time.Time
+	for {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		now := time.Now()
+		switch {
+		case left(n.ledger.Totals(now)) > 0:
+			emptySince = time.Time{}
+		case emptySince.IsZero():
+			emptySince = now
+		}
+		var empty time.Duration
+		if !emptySince.IsZero() {
+			empty = now.Sub(emptySince)
+		}
+		if n.drain.due(now, empty) {
+			n.log.Info("drained: the node ends", "left", left(n.ledger.Totals(now)))
+			return errDrained
+		}
+	}
+}
+
+// drainRequest is the body of POST /api/v1/drain.
+type drainRequest struct {
+	DeadlineMillis int64 `json:"deadline_ms"` // 0: none
+	Exit           bool  `json:"exit"`
+}
+
+// byOperator is the reason of a drain that was asked for by hand.
+const byOperator = "by the operator"
+
+func (n *node) serveDrain(w http.ResponseWriter, r *http.Request) {
+	var req drainRequest
+	d := json.NewDecoder(http.MaxBytesReader(w, r.Body, 4<<10))
+	d.DisallowUnknownFields()
+	if err := d.Decode(&req); err != nil && !errors.Is(err, io.EOF) {
+		http.Error(w, "want a JSON object with deadline_ms and exit: "+err.Error(), http.StatusBadRequest)
+		return
+	}
+	if req.DeadlineMillis < 0 || req.DeadlineMillis > maxDrain.Milliseconds() {
+		http.Error(w, fmt.Sprintf("deadline_ms %d: want 0 for none, or up to %d", req.DeadlineMillis, maxDrain.Milliseconds()), http.StatusBadRequest)
+		return
+	}
+	n.startDrain(time.Duration(req.DeadlineMillis)*time.Millisecond, req.Exit, byOperator)
+	writeJSON(w, n.drainStatus())
+}
+
+func (n *node) serveUndrain(w http.ResponseWriter, _ *http.Request) {
+	n.stopDrain("")
+	writeJSON(w, n.drainStatus())
+}
+
+func drainCommand() *cli.Command {
+	return &cli.Command{
+		Name: "drain", Usage: "have a node take nothing new, and end when it is empty if asked to",
+		Description: "New clients are sent to other nodes; those connected stay until they leave.\nweir undrain takes it back.",
+		Flags: adminFlags(
+			&cli.DurationFlag{Name: "deadline", Usage: "with --exit, end after `D` whoever is left; with --wait, wait no longer. 0: no deadline", Value: 10 * time.Minute},
+			&cli.BoolFlag{Name: "exit", Usage: "the node's process ends when it is empty, or at the deadline"},
+			&cli.BoolFlag{Name: "wait", Usage: "return when the node is empty or has ended"},
+		),
+		Action: func(c *cli.Context) error {
+			deadline := c.Duration("deadline")
+			if deadline < 0 || deadline > maxDrain {
+				return badInput(fmt.Errorf("--deadline %v: want 0 for none, or up to %v", deadline, maxDrain))
+			}
+			body, err := json.Marshal(drainRequest{deadline.Milliseconds(), c.Bool("exit")})
+			if err != nil {
+				return err
+			}
+			var s drainStatus
+			if err := post(c, "/drain", body, &s); err != nil {
+				return err
+			}
+			if c.Bool("wait") {
+				if s, err = awaitDrained(c, s, deadline); err != nil {
+					return err
+				}
+			}
+			if c.Bool("json") {
+				return printJSON(c, s)
+			}
+			_, err = fmt.Fprintf(c.App.Writer, "draining; %s left\n", count(s.Left, "session or pull", "sessions and pulls"))
+			return err
+		},
+	}
+}
+
+// awaitDrained asks until nothing is left, or nobody answers where the process
+// was to end.
+func awaitDrained(c *cli.Context, s drainStatus, deadline time.Duration) (drainStatus, error) {
+	ctx := c.Context
+	if deadline > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, deadline+drainLinger)
+		defer cancel()
+	}
+	tick := time.NewTicker(drainCheck)
+	defer tick.Stop()
+	for s.Left > 0 || s.Exit {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return s, cli.Exit(fmt.Sprintf("%s left after %v", count(s.Left, "session or pull", "sessions and pulls"), deadline), exitFailure)
+		}
+		var now status
+		if err := fetch(c, "/status", &now); err != nil {
+			var exit cli.ExitCoder
+			if s.Exit && errors.As(err, &exit) && exit.ExitCode() == exitConnection {
+				s.Left = 0
+				return s, nil // it has ended
+			}
+			return s, err
+		}
+		if !now.Drain.Draining {
+			return s, cli.Exit("the node drains no more: somebody has taken it back", exitFailure)
+		}
+		s = now.Drain
+	}
+	return s, nil
+}
+
+func undrainCommand() *cli.Command {
+	return &cli.Command{
+		Name: "undrain", Usage: "have a draining node take clients again", Flags: adminFlags(),
+		Action: func(c *cli.Context) error {
+			var s drainStatus
+			if err := post(c, "/undrain", nil, &s); err != nil {
+				return err
+			}
+			if c.Bool("json") {
+				return printJSON(c, s)
+			}
+			_, err := fmt.Fprintln(c.App.Writer, "the node takes clients again")
+			return err
+		},
+	}
+}
+
+// drainLine is what status says of a drain, after the state.
+func drainLine(s drainStatus) string {
+	if !s.Draining {
+		return ""
+	}
+	line := fmt.Sprintf("; %s, %d left", s.Reason, s.Left)
+	if s.Exit {
+		line += ", ends when empty"
+	}
+	if s.Exit && s.Deadline != nil {
+		line += " or at " + s.Deadline.Local().Format(time.TimeOnly)
+	}
+	return line
+}

@@ -1,0 +1,198 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"os/exec"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+	"unicode"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"weir/capacity"
+)
+
+const (
+	// maxHookOutput bounds what a hook may say, in bytes. One that says more is
+	// out of its mind, and ended.
+	maxHookOutput = 64 << 10
+	// hookTail is how much of it is logged when the hook has failed.
+	hookTail = 2 << 10
+	// hookGrace is how long a hook's pipes may stay open once it was killed.
+	hookGrace = 500 * time.Millisecond
+	// defaultHookTimeout bounds one run of a hook.
+	defaultHookTimeout = 30 * time.Second
+)
+
+// errHookOutput means that a hook said more than maxHookOutput.
+var errHookOutput = fmt.Errorf("it printed more than %d bytes", maxHookOutput)
+
+// A hook is a command of the operator's, or a URL, that starts or stops a
+// server. It is handed JSON: on standard input, or as the body of a POST.
+// Neither set: there is none.
+type hook struct {
+	command string // for sh -c
+	url     string // http or https
+	timeout time.Duration
+	log     *slog.Logger
+}
+
+// hookInput is the JSON. Of Need and Join, those of a release are empty.
+type hookInput struct {
+	Action  string    `json:"action"` // "provision" or "release"
+	Region  string    `json:"region"`
+	Need    *hookNeed `json:"need,omitempty"`
+	Reason  string    `json:"reason"`
+	Join    string    `json:"join,omitempty"` // for weir node --join
+	Request string    `json:"request"`        // the same if it is tried again
+	Network string    `json:"network"`
+	PeerID  peer.ID   `json:"peer_id,omitempty"` // of the node to release
+}
+
+// hookNeed is what nobody had room for.
+type hookNeed struct {
+	Purpose capacity.Purpose `json:"purpose"`
+	Uplink  int64            `json:"uplink"`  // bit/s
+	Packets int64            `json:"packets"` // packets/s
+	Stream  string           `json:"stream"`
+}
+
+func newHook(what, command, address string, timeout time.Duration, log *slog.Logger) (hook, error) {
+	h := hook{command, address, timeout, log}
+	if command != "" && address != "" {
+		return h, fmt.Errorf("--%s-command and --%s-url: give one of them", what, what)
+	}
+	if u, err := url.Parse(address); address != "" && (err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "") {
+		return h, fmt.Errorf("--%s-url %s: want http://… or https://…", what, address)
+	}
+	if timeout <= 0 || timeout > 10*time.Minute {
+		return h, fmt.Errorf("--hook-timeout %v: want more than 0 and at most 10m", timeout)
+	}
+	return h, nil
+}
+
+func (h hook) given() bool { return h.command != "" || h.url != "" }
+
+// run runs the hook, which has until timeout for it. Its output is logged if it
+// fails. The error says nothing of the output: clients may see it.
+func (h hook) run(ctx context.Context, in hookInput) error {
+	body, err := json.Marshal(in)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, h.timeout, fmt.Errorf("it has not ended within %v", h.timeout))
+	defer cancel()
+	out := &boundedOutput{}
+	if h.command != "" {
+		err = h.exec(ctx, body, out)
+	} else {
+		err = h.post(ctx, body, out)
+	}
+	if err != nil {
+		h.log.Warn("hook failed", "action", in.Action, "region", in.Region, "request", in.Request, "err", err, "output", out.tail())
+		return err
+	}
+	h.log.Debug("hook done", "action", in.Action, "region", in.Region, "request", in.Request, "output", out.tail())
+	return nil
+}
+
+// exec runs the command in a process group of its own, which is killed as a
+// whole when ctx ends.
+func (h hook) exec(ctx context.Context, stdin []byte, out *boundedOutput) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	out.full = func() { cancel(errHookOutput) }
+	cmd := exec.CommandContext(ctx, "sh", "-c", h.command)
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(stdin), out, out
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
+	cmd.WaitDelay = hookGrace
+	err := cmd.Run()
+	switch {
+	case errors.Is(context.Cause(ctx), errHookOutput):
+		return errHookOutput
+	case cmd.ProcessState != nil && cmd.ProcessState.Success():
+		return nil // even if a server that it started holds its pipes
+	case ctx.Err() != nil:
+		return context.Cause(ctx)
+	}
+	return err
+}
+
+func (h hook) post(ctx context.Context, body []byte, out *boundedOutput) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, h.url, bytes.NewReader(body))
+	if err != nil {
+		return err
+	}
+	req.Header.Set("Content-Type", "application/json")
+	req.Close = true // one a minute at most: no connection is kept
+	resp, err := http.DefaultClient.Do(req)
+	if err == nil {
+		defer resp.Body.Close()
+		_, err = io.Copy(out, resp.Body)
+	}
+	switch {
+	case ctx.Err() != nil:
+		return context.Cause(ctx)
+	case err != nil:
+		return cause(err)
+	case out.over():
+		return errHookOutput
+	case resp.StatusCode/100 != 2:
+		return fmt.Errorf("the URL answered %s", resp.Status)
+	}
+	return nil
+}
+
+// A boundedOutput keeps what is written up to maxHookOutput.
+type boundedOutput struct {
+	full func() // called once there is more; nil: writing fails
+
+	mu   sync.Mutex
+	buf  []byte
+	more bool
+}
+
+func (o *boundedOutput) Write(p []byte) (int, error) {
+	o.mu.Lock()
+	o.buf = append(o.buf, p[:min(len(p), maxHookOutput-len(o.buf))]...)
+	first := !o.more && len(o.buf) == maxHookOutput
+	o.more = o.more || first
+	o.mu.Unlock()
+	if first && o.full != nil {
+		o.full()
+	}
+	if o.full == nil && o.over() {
+		return 0, errHookOutput
+	}
+	return len(p), nil
+}
+
+func (o *boundedOutput) over() bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.more
+}
+
+// tail is the end of it, as text.
+func (o *boundedOutput) tail() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	text := strings.Map(func(r rune) rune {
+		if r == '\n' || unicode.IsPrint(r) {
+			return r
+		}
+		return '.'
+	}, strings.ToValidUTF8(string(o.buf[max(0, len(o.buf)-hookTail):]), "."))
+	return strings.TrimSpace(text)
+}

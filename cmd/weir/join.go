@@ -1,0 +1,197 @@
+package main
+
+import (
+	"bytes"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/urfave/cli/v2"
+
+	"weir/dht"
+)
+
+const (
+	inviteVersion = 1
+	maxInvite     = 8 << 10 // bytes of a token
+	maxInviteList = 32      // addresses of each kind
+)
+
+// An invitation is what a node needs to know to join a network. It is no secret
+// and proves nothing: whoever reaches the network may join it.
+type invitation struct {
+	Version   int      `json:"v"`
+	Network   string   `json:"network"`
+	Bootstrap []string `json:"bootstrap,omitempty"` // any one of them suffices
+	Operator  string   `json:"operator,omitempty"`  // whose policies apply
+	Holders   string   `json:"holders,omitempty"`   // "": dht
+	Servers   []string `json:"servers,omitempty"`   // for the other modes
+}
+
+// token is i as weir node --join takes it.
+func (i invitation) token() (string, error) {
+	b, err := json.Marshal(i)
+	if err != nil {
+		return "", err
+	}
+	return base64.RawURLEncoding.EncodeToString(b), nil
+}
+
+// parseInvitation reads a token.
+func parseInvitation(token string) (invitation, error) {
+	var i invitation
+	if len(token) > maxInvite {
+		return i, fmt.Errorf("a token has at most %d characters, this one %d", maxInvite, len(token))
+	}
+	b, err := base64.RawURLEncoding.DecodeString(strings.TrimRight(strings.TrimSpace(token), "="))
+	if err != nil {
+		return i, errors.New("not a token, or not all of it: want one as weir network invite prints it")
+	}
+	var head struct {
+		Version int `json:"v"`
+	}
+	if err := json.Unmarshal(b, &head); err != nil {
+		return i, errors.New("not a token, or not all of it: want one as weir network invite prints it")
+	}
+	if head.Version != inviteVersion {
+		return i, fmt.Errorf("the token has version %d, this weir knows %d: use the weir that made it", head.Version, inviteVersion)
+	}
+	d := json.NewDecoder(bytes.NewReader(b))
+	d.DisallowUnknownFields()
+	if err := d.Decode(&i); err != nil {
+		return i, fmt.Errorf("the token is damaged: %w", err)
+	}
+	if _, err := d.Token(); err != io.EOF {
+		return i, errors.New("the token is damaged: there is more after its end")
+	}
+	return i, i.check()
+}
+
+func (i invitation) check() error {
+	switch {
+	case i.Network == "":
+		return errors.New("the token names no network")
+	case len(i.Bootstrap) > maxInviteList || len(i.Servers) > maxInviteList:
+		return fmt.Errorf("the token has %d and %d addresses, at most %d of each", len(i.Bootstrap), len(i.Servers), maxInviteList)
+	case len(i.Bootstrap)+len(i.Servers) == 0:
+		return errors.New("the token has no address to join by")
+	}
+	for _, a := range i.Bootstrap {
+		if _, err := dht.ParseBootstrap(a); err != nil {
+			return fmt.Errorf("the token: %w", err)
+		}
+	}
+	for _, a := range i.Servers {
+		if _, err := dht.ParseServer(a); err != nil {
+			return fmt.Errorf("the token: %w", err)
+		}
+	}
+	if _, err := dht.ParseHolding(i.Holders); err != nil {
+		return fmt.Errorf("the token: %w", err)
+	}
+	if i.Operator != "" {
+		if _, err := peer.Decode(i.Operator); err != nil {
+			return fmt.Errorf("the token: operator %s is no ID", i.Operator)
+		}
+	}
+	return nil
+}
+
+// applyJoin sets the flags of weir node that --join stands for. One that is
+// given besides must say the same; further addresses are added.
+func applyJoin(c *cli.Context) error {
+	token := c.String("join")
+	if token == "" {
+		return nil
+	}
+	i, err := parseInvitation(token)
+	if err != nil {
+		return fmt.Errorf("--join: %w", err)
+	}
+	for flag, v := range map[string]string{"network": i.Network, "operator": i.Operator, "holders": i.Holders} {
+		switch {
+		case v == "":
+		case c.IsSet(flag) && c.String(flag) != v:
+			return fmt.Errorf("--join and --%s: the token is for %s %q, the flag says %q", flag, flag, v, c.String(flag))
+		default:
+			if err := c.Set(flag, v); err != nil {
+				return err
+			}
+		}
+	}
+	if i.Holders == "" || i.Holders == string(dht.HoldDHT) {
+		i.Servers = nil
+	}
+	for flag, list := range map[string][]string{"bootstrap": i.Bootstrap, "holder": i.Servers} {
+		for _, a := range list {
+			if err := c.Set(flag, a); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// invite makes a token to join this node's network by.
+func (n *node) invite() (string, error) {
+	i := invitation{Version: inviteVersion, Network: n.cfg.network, Operator: n.cfg.operator.String()}
+	if n.cfg.operator == "" {
+		i.Operator = ""
+	}
+	add := func(list []string, more ...string) []string {
+		for _, a := range more {
+			if len(list) < maxInviteList {
+				list = append(list, a)
+			}
+		}
+		return list
+	}
+	for _, a := range n.dht.Addrs() {
+		i.Bootstrap = add(i.Bootstrap, a.String())
+	}
+	i.Bootstrap = add(i.Bootstrap, n.cfg.bootstrap...)
+	if n.cfg.servers != nil {
+		i.Holders = string(n.cfg.holding)
+		for _, s := range n.cfg.servers.Servers() {
+			addrs, err := peer.AddrInfoToP2pAddrs(&s)
+			if err != nil {
+				continue
+			}
+			for _, a := range addrs {
+				i.Servers = add(i.Servers, a.String())
+			}
+		}
+	}
+	return i.token()
+}
+
+// inviteReply is what GET /api/v1/invite returns.
+type inviteReply struct {
+	Token   string `json:"token"`
+	Network string `json:"network"`
+}
+
+func networkCommand() *cli.Command {
+	return &cli.Command{
+		Name: "network", Usage: "the network as a whole: invite",
+		Subcommands: []*cli.Command{{
+			Name: "invite", Usage: "print a token for weir node --join",
+			Description: "The token has the network's name, addresses to join by, and whose policies apply. It\n" +
+				"carries no secret and proves nothing: until networks have members, whoever can reach\n" +
+				"a node can join.",
+			Flags: adminFlags(),
+			Action: func(c *cli.Context) error {
+				var reply inviteReply
+				if done, err := get(c, "/invite", &reply); done {
+					return err
+				}
+				_, err := fmt.Fprintln(c.App.Writer, reply.Token)
+				return err
+			},
+		}},
+	}
+}

@@ -1,0 +1,98 @@
+package main
+
+import (
+	"encoding/base64"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const (
+	someID   = "12D3KooWHJBy88w5VomhCLk2J5V3Vqwx7hzhHfxfrTQTfoXa2YH9"
+	someAddr = "/ip4/127.0.0.1/tcp/4001/p2p/" + someID
+)
+
+func TestJoinToken(t *testing.T) {
+	want := invitation{Version: 1, Network: "film night", Bootstrap: []string{someAddr}, Operator: someID}
+	token, err := want.token()
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := parseInvitation(token + "\n")
+	if err != nil || !reflect.DeepEqual(got, want) {
+		t.Errorf("read %+v, %v", got, err)
+	}
+	cfg, err := parse(t, "--join", token, "--bootstrap", "/ip4/127.0.0.1/tcp/4002/p2p/"+someID)
+	if err != nil || cfg.network != "film night" || cfg.operator.String() != someID || len(cfg.bootstrap) != 2 || !slices.Contains(cfg.bootstrap, someAddr) {
+		t.Errorf("joins %q of %s by %q: %v", cfg.network, cfg.operator, cfg.bootstrap, err)
+	}
+	if _, err := parse(t, "--join", token, "--network", "other"); err == nil || !strings.Contains(err.Error(), `"film night"`) {
+		t.Errorf("another network as well: %v", err)
+	}
+	listed := invitation{Version: 1, Network: "open", Holders: "central", Servers: []string{someAddr}}
+	if token, err = listed.token(); err != nil {
+		t.Fatal(err)
+	}
+	if cfg, err = parse(t, "--join", token); err != nil || cfg.holding != "central" || len(cfg.servers.Servers()) != 1 {
+		t.Errorf("a network with brokers: %v", err)
+	}
+}
+
+func TestBadJoinTokens(t *testing.T) {
+	encode := func(s string) string { return base64.RawURLEncoding.EncodeToString([]byte(s)) }
+	good, err := invitation{Version: 1, Network: "open", Bootstrap: []string{someAddr}}.token()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]struct{ token, want string }{
+		"empty":                  {"", "not a token"},
+		"no base64":              {"what?", "want one as weir network invite prints it"},
+		"cut off":                {good[:len(good)/2], "not all of it"},
+		"no JSON":                {encode("hello"), "not a token"},
+		"of a later version":     {encode(`{"v":2,"certificate":"…"}`), "version 2, this weir knows 1"},
+		"unknown field":          {encode(`{"v":1,"network":"a","secret":"b"}`), "damaged"},
+		"two":                    {encode(`{"v":1,"network":"a"} {"v":1}`), "not a token"},
+		"no network":             {encode(`{"v":1,"bootstrap":["` + someAddr + `"]}`), "no network"},
+		"no address":             {encode(`{"v":1,"network":"a"}`), "no address"},
+		"an address that is no":  {encode(`{"v":1,"network":"a","bootstrap":["/ip4/1.2.3.4/tcp/1"]}`), "/p2p/"},
+		"an operator that is no": {encode(`{"v":1,"network":"a","operator":"me","bootstrap":["` + someAddr + `"]}`), "operator me"},
+		"a mode that is none":    {encode(`{"v":1,"network":"a","holders":"some","bootstrap":["` + someAddr + `"]}`), "some"},
+		"too long":               {strings.Repeat("a", maxInvite+1), "at most"},
+		"too many addresses":     {encode(`{"v":1,"network":"a","bootstrap":["` + strings.Repeat(`x","`, 40) + `x"]}`), "at most 32"},
+	} {
+		if _, err := parseInvitation(c.token); err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: %v, want %q", name, err, c.want)
+		}
+	}
+}
+
+// What passes for a token says the same when it is written again.
+func FuzzParseInvitation(f *testing.F) {
+	for _, i := range []invitation{
+		{Version: 1, Network: "open", Bootstrap: []string{someAddr}},
+		{Version: 1, Network: "open", Bootstrap: []string{someAddr}, Operator: someID},
+		{Version: 1, Network: "open", Holders: "all", Servers: []string{someAddr}},
+	} {
+		token, err := i.token()
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(token)
+	}
+	f.Add("")
+	f.Add(base64.RawURLEncoding.EncodeToString([]byte(`{"v":1,"v":1,"network":null}`)))
+	f.Fuzz(func(t *testing.T, token string) {
+		i, err := parseInvitation(token)
+		if err != nil {
+			return
+		}
+		again, err := i.token()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if back, err := parseInvitation(again); len(again) <= maxInvite && (err != nil || !reflect.DeepEqual(back, i)) {
+			t.Fatalf("%+v reads back as %+v, %v", i, back, err)
+		}
+	})
+}

@@ -1,0 +1,412 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"weir/capacity"
+	"weir/dht"
+	"weir/sfu"
+)
+
+const (
+	// provisionWatch is how often a provisioner looks whether a newcomer is there.
+	provisionWatch = 300 * time.Millisecond
+	// waitingMost bounds the requests that wait for a server at one node.
+	waitingMost = 64
+	// placeAgain is how often one that waits looks for room, and askAgain how
+	// often it asks how far the server is.
+	placeAgain = 300 * time.Millisecond
+	askAgain   = time.Second
+	// nobodyFor is for how long it is remembered that nobody starts servers.
+	nobodyFor = 5 * time.Second
+)
+
+// A provisioner starts servers for the regions it serves, one at a time, and
+// lets idle ones go. What it decides is capacity's; here is what runs it.
+type provisioner struct {
+	hook    func(context.Context, hookInput) error
+	network string
+	regions []string
+	policy  func() capacity.Provision
+	nodes   func(ctx context.Context, region string) ([]capacity.Record, error)
+	invite  func() (string, error)
+	event   func(sfu.Event)
+	counts  *outcomes
+	log     *slog.Logger
+	jobs    chan startJob // one a region at most: sending never waits
+
+	mu    sync.Mutex
+	state map[string]*regionState
+}
+
+type regionState struct {
+	starts   capacity.Starts
+	releases capacity.Releases
+}
+
+// startJob is one run of the hook.
+type startJob struct {
+	region  string
+	request string
+	need    capacity.Need
+	reason  string
+}
+
+// newProvisioner returns one that lacks what it needs of its node.
+func newProvisioner(hook func(context.Context, hookInput) error, network string, regions []string, log *slog.Logger) *provisioner {
+	p := &provisioner{hook: hook, network: network, regions: regions, log: log, state: make(map[string]*regionState), jobs: make(chan startJob, len(regions))}
+	for _, r := range regions {
+		p.state[r] = &regionState{}
+	}
+	return p
+}
+
+// start answers a seeker; it is dht.Provisioner's.
+func (p *provisioner) start(region string, need capacity.Need, reason string) (capacity.Coming, error) {
+	request := rand.Text()
+	p.mu.Lock()
+	coming, refused := p.state[region].starts.Ask(time.Now(), p.policy(), request)
+	p.mu.Unlock()
+	if refused != nil {
+		return coming, refused
+	}
+	if coming.Started {
+		p.jobs <- startJob{region, request, need, reason}
+	}
+	return coming, nil
+}
+
+// leave answers a node that would like to end; it is dht.Provisioner's.
+func (p *provisioner) leave(ctx context.Context, region string, node peer.ID) error {
+	records, err := p.nodes(ctx, region)
+	if err != nil {
+		return err
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	st := p.state[region]
+	if st.starts.Pending() {
+		return &capacity.Refusal{Reason: "release-starting", Detail: "a server is being started: there is need", RetryAfter: p.policy().OrDefault().Cooldown}
+	}
+	if refused := st.releases.Ask(time.Now(), p.policy(), node, records); refused != nil {
+		return refused
+	}
+	p.counts.add("released")
+	p.log.Info("node may end", "peer", node, "region", region, "nodes", len(records))
+	p.event(sfu.Event{Time: time.Now(), Kind: "provision.released", Peer: node, Detail: "idle, in region " + or(region, "-")})
+	return nil
+}
+
+// run runs the hook when start asks for it, one at a time, and sees to it that
+// newcomers are noticed, until ctx is done.
+func (p *provisioner) run(ctx context.Context) error {
+	tick := time.NewTicker(provisionWatch)
+	defer tick.Stop()
+	for {
+		select {
+		case job := <-p.jobs:
+			p.provision(ctx, job)
+		case <-tick.C:
+			p.look(ctx)
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// provision is one start, up to the hook's end.
+func (p *provisioner) provision(ctx context.Context, job startJob) {
+	began := time.Now()
+	err := p.try(ctx, job)
+	var refused *capacity.Refusal
+	outcome := "started"
+	switch {
+	case errors.As(err, &refused):
+		outcome = "most"
+	case err != nil:
+		outcome = "failed"
+	}
+	p.mu.Lock()
+	p.state[job.region].starts.Ended(time.Now(), p.policy(), err)
+	p.mu.Unlock()
+	p.counts.add(outcome)
+	e := sfu.Event{Time: time.Now(), Kind: "provision." + outcome, Stream: job.need.Stream, Detail: fmt.Sprintf("request %s in region %s, since %s", job.request, or(job.region, "-"), job.reason), Elapsed: millisecondsOf(time.Since(began))}
+	if err != nil {
+		e.Detail += ": " + err.Error()
+	}
+	p.event(e)
+	p.log.Info("asked for a server", "region", job.region, "request", job.request, "reason", job.reason, "outcome", outcome)
+}
+
+func (p *provisioner) try(ctx context.Context, job startJob) error {
+	records, err := p.nodes(ctx, job.region)
+	if err != nil {
+		return fmt.Errorf("the region's nodes are not known: %w", err)
+	}
+	p.mu.Lock()
+	refused := p.state[job.region].starts.Begin(time.Now(), p.policy(), idsOf(records))
+	p.mu.Unlock()
+	if refused != nil {
+		return refused
+	}
+	token, err := p.invite()
+	if err != nil {
+		return err
+	}
+	return p.hook(ctx, hookInput{
+		Action: "provision", Region: job.region, Reason: job.reason, Join: token, Request: job.request, Network: p.network,
+		Need: &hookNeed{job.need.Purpose, job.need.Uplink, job.need.Packets, job.need.Stream},
+	})
+}
+
+func idsOf(records []capacity.Record) []peer.ID {
+	ids := make([]peer.ID, 0, len(records))
+	for _, r := range records {
+		ids = append(ids, r.Node)
+	}
+	return ids
+}
+
+// look settles the starts that are under way.
+func (p *provisioner) look(ctx context.Context) {
+	for _, region := range p.regions {
+		p.mu.Lock()
+		pending := p.state[region].starts.Pending()
+		p.mu.Unlock()
+		if !pending {
+			continue
+		}
+		records, err := p.nodes(ctx, region)
+		if err != nil {
+			p.log.Debug("the region's nodes are not known", "region", region, "err", err)
+		}
+		p.mu.Lock()
+		starts := &p.state[region].starts
+		settled := starts.Seen(time.Now(), p.policy(), idsOf(records))
+		st := starts.Status()
+		p.mu.Unlock()
+		if !settled {
+			continue
+		}
+		outcome := "arrived"
+		if st.Failures > 0 {
+			outcome = "late"
+			p.log.Warn("no server has come", "region", region, "err", st.Last, "failures", st.Failures, "again_after", st.Cooldown)
+		}
+		p.counts.add(outcome)
+		p.event(sfu.Event{Time: time.Now(), Kind: "provision." + outcome, Detail: "region " + or(region, "-") + prefixed(": ", st.Last)})
+	}
+}
+
+// status is the provisioner's state in each region.
+func (p *provisioner) status() map[string]capacity.StartsStatus {
+	if p == nil {
+		return nil
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	all := make(map[string]capacity.StartsStatus, len(p.state))
+	for region, st := range p.state {
+		all[region] = st.starts.Status()
+	}
+	return all
+}
+
+// outcomes count what came of provisioning.
+type outcomes struct{ counter *prometheus.CounterVec }
+
+// Those that there are: of starts and releases at the provisioner, and of the
+// requests that waited here.
+var outcomeNames = []string{"started", "failed", "most", "late", "arrived", "released", "placed", "refused"}
+
+func newOutcomes() *outcomes {
+	o := &outcomes{prometheus.NewCounterVec(prometheus.CounterOpts{
+		Namespace: "weir", Name: "provision_total",
+		Help: "Servers asked for, by what came of it: at the provisioner started, failed, most, late, arrived, released; where a client waited placed or refused.",
+	}, []string{"outcome"})}
+	for _, name := range outcomeNames {
+		o.counter.WithLabelValues(name)
+	}
+	return o
+}
+
+func (o *outcomes) add(outcome string) { o.counter.WithLabelValues(outcome).Inc() }
+
+// regionRecords are the records of a region's nodes that take part, or will.
+func (n *node) regionRecords(ctx context.Context, region string) ([]capacity.Record, error) {
+	entries, err := snapshot(ctx, n.dht, dht.CapacityTopic())
+	var records []capacity.Record
+	for _, e := range entries {
+		if e.Valid && e.Record != nil && e.Record.Region == region && e.Record.State != capacity.Draining {
+			records = append(records, *e.Record)
+		}
+	}
+	if len(records) > 0 {
+		err = nil // some holder was slow
+	}
+	return records, err
+}
+
+// A waitingRoom bounds the requests that wait for a server, and remembers that
+// there is nobody who starts one.
+type waitingRoom struct {
+	waiting atomic.Int64
+
+	mu     sync.Mutex
+	nobody time.Time // when it was found out
+}
+
+func (w *waitingRoom) enter() bool {
+	if w.waiting.Add(1) > waitingMost {
+		w.waiting.Add(-1)
+		return false
+	}
+	return true
+}
+
+func (w *waitingRoom) leave() { w.waiting.Add(-1) }
+
+// hopeless reports whether it was found out just now that nobody starts servers.
+func (w *waitingRoom) hopeless(now time.Time) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return !w.nobody.IsZero() && now.Sub(w.nobody) < nobodyFor
+}
+
+func (w *waitingRoom) foundNobody(now time.Time) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.nobody = now
+}
+
+// awaitServer has a server started for a need that nobody has room for, and
+// waits until there is room, there or elsewhere, or until the policy's wait is
+// over. The error is a *capacity.Refusal that says why it was in vain; if nobody
+// starts servers it is refused itself.
+func (n *node) awaitServer(ctx context.Context, need capacity.Need, exclude []peer.ID, refused *capacity.Refusal) (sfu.Helper, error) {
+	if n.waiters.hopeless(time.Now()) {
+		return sfu.Helper{}, refused
+	}
+	if !n.waiters.enter() {
+		return sfu.Helper{}, &capacity.Refusal{Reason: refused.Reason, Detail: fmt.Sprintf("%s; %d requests wait for a server already", refused.Detail, waitingMost), RetryAfter: refused.RetryAfter}
+	}
+	defer n.waiters.leave()
+	began := time.Now()
+	settings := n.policy.Judge().Policy().Provision.OrDefault()
+	ctx, cancel := context.WithTimeout(ctx, settings.Wait)
+	defer cancel()
+	region := cmp.Or(need.Region, n.cfg.region)
+	helper, err := n.placeOnNewcomer(ctx, region, need, exclude, refused)
+	if errors.Is(err, dht.ErrNoProvisioner) {
+		n.waiters.foundNobody(time.Now())
+		return helper, refused
+	}
+	outcome := "placed"
+	e := sfu.Event{Stream: need.Stream, Peer: helper.Node, Detail: helper.Why, Elapsed: millisecondsOf(time.Since(began))}
+	if err != nil {
+		outcome, e.Detail = "refused", err.Error()
+	}
+	n.outcomes.add(outcome)
+	e.Time, e.Kind = time.Now(), "provision."+outcome
+	n.events.add(e)
+	return helper, err
+}
+
+func (n *node) placeOnNewcomer(ctx context.Context, region string, need capacity.Need, exclude []peer.ID, refused *capacity.Refusal) (sfu.Helper, error) {
+	tick := time.NewTicker(placeAgain)
+	defer tick.Stop()
+	deadline, _ := ctx.Deadline()
+	began := time.Now()
+	var asked time.Time
+	why := refused // what to say if the wait is in vain
+	for {
+		if time.Since(asked) >= askAgain {
+			asked = time.Now()
+			coming, err := n.dht.Provision(ctx, region, need, refused.Reason)
+			var no *capacity.Refusal
+			switch {
+			case err == nil:
+				why = &capacity.Refusal{
+					Reason:     capacity.ProvisioningLate,
+					Detail:     fmt.Sprintf("a server is on its way (request %s), but was not there within %v", coming.Request, time.Until(deadline).Round(time.Second)+time.Since(began).Round(time.Second)),
+					RetryAfter: max(time.Until(coming.Until), time.Second),
+				}
+			case errors.As(err, &no):
+				why = no
+				if no.Reason == capacity.ProvisioningFailed || no.Reason == capacity.ProvisioningLate || time.Now().Add(no.RetryAfter).After(deadline) {
+					return sfu.Helper{}, no
+				}
+			case errors.Is(err, dht.ErrNoProvisioner):
+				return sfu.Helper{}, err
+			case ctx.Err() == nil:
+				n.log.Debug("provisioner not reached", "region", region, "err", err)
+				why = &capacity.Refusal{Reason: "provisioner-unreachable", Detail: "who starts servers does not answer", RetryAfter: placeRetryAfter}
+			}
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			if cause := context.Cause(ctx); !errors.Is(cause, context.DeadlineExceeded) {
+				return sfu.Helper{}, cause // the client has gone
+			}
+			return sfu.Helper{}, why
+		}
+		helper, err := n.placeOnce(ctx, need, exclude)
+		var again *capacity.Refusal
+		if err == nil || ctx.Err() == nil && !errors.As(err, &again) {
+			return helper, err
+		}
+	}
+}
+
+// placeRetryAfter is when to come again if it is not known when there is room.
+const placeRetryAfter = 5 * time.Second
+
+func millisecondsOf(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
+
+// provisionRegions are the regions that --provision-region names, by default
+// the node's own.
+func provisionRegions(given []string, own string) ([]string, error) {
+	if len(given) == 0 {
+		given = []string{own}
+	}
+	regions := slices.Compact(slices.Sorted(slices.Values(given)))
+	const most = 32
+	if len(regions) > most {
+		return nil, fmt.Errorf("--provision-region: %d regions, at most %d", len(regions), most)
+	}
+	for _, r := range regions {
+		if len(r) > capacity.MaxLabel {
+			return nil, fmt.Errorf("--provision-region %s: a region has at most %d bytes", r, capacity.MaxLabel)
+		}
+	}
+	return regions, nil
+}
+
+// provisionLine is what status says of a region.
+func provisionLine(s capacity.StartsStatus, now time.Time) string {
+	line := s.Phase
+	if s.LastRun.IsZero() {
+		return line + ", no server asked for yet"
+	}
+	line += fmt.Sprintf(", last run %v ago", now.Sub(s.LastRun).Round(time.Second))
+	if wait := s.Cooldown.Sub(now).Round(time.Second); wait > 0 {
+		line += fmt.Sprintf(", none before %v", wait)
+	}
+	if s.Failures > 0 {
+		line += fmt.Sprintf(", %s in a row: %s", count(s.Failures, "failure", "failures"), s.Last)
+	}
+	return line
+}

@@ -1,0 +1,293 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"weir/capacity"
+	"weir/sfu"
+)
+
+// A fakeCloud is what a provisioner's hook acts on.
+type fakeCloud struct {
+	mu     sync.Mutex
+	nodes  map[string][]capacity.Record // by region
+	at     []time.Duration              // when the hook ran
+	inputs []hookInput
+	events []string
+}
+
+// runProvisioner runs one for eu and us, in a bubble, until the test ends.
+func runProvisioner(t *testing.T, cloud *fakeCloud, settings capacity.Provision, hook func(context.Context, hookInput) error) *provisioner {
+	t.Helper()
+	start := time.Now()
+	p := newProvisioner(func(ctx context.Context, in hookInput) error {
+		cloud.mu.Lock()
+		cloud.at, cloud.inputs = append(cloud.at, time.Since(start)), append(cloud.inputs, in)
+		cloud.mu.Unlock()
+		return hook(ctx, in)
+	}, "test", []string{"eu", "us"}, slog.New(slog.DiscardHandler))
+	p.policy = func() capacity.Provision { return settings }
+	p.nodes = func(_ context.Context, region string) ([]capacity.Record, error) {
+		cloud.mu.Lock()
+		defer cloud.mu.Unlock()
+		return cloud.nodes[region], nil
+	}
+	p.invite = func() (string, error) { return "token", nil }
+	p.counts = newOutcomes()
+	p.event = func(e sfu.Event) {
+		cloud.mu.Lock()
+		defer cloud.mu.Unlock()
+		cloud.events = append(cloud.events, e.Kind)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- p.run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; !errors.Is(err, context.Canceled) {
+			t.Errorf("run = %v, want the context's error", err)
+		}
+	})
+	return p
+}
+
+func (c *fakeCloud) arrive(region, name string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.nodes == nil {
+		c.nodes = map[string][]capacity.Record{}
+	}
+	c.nodes[region] = append(c.nodes[region], capacity.Record{Node: peer.ID(name), Region: region})
+}
+
+func (c *fakeCloud) ran() []time.Duration {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return append([]time.Duration(nil), c.at...)
+}
+
+func counted(t *testing.T, o *outcomes, name string) float64 {
+	t.Helper()
+	reg := prometheus.NewRegistry()
+	reg.MustRegister(o.counter)
+	families, err := reg.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range families[0].GetMetric() {
+		if m.GetLabel()[0].GetValue() == name {
+			return m.GetCounter().GetValue()
+		}
+	}
+	t.Fatalf("%s is not counted", name)
+	return 0
+}
+
+var wantsRoom = capacity.Need{Purpose: capacity.View, Stream: "demo", Uplink: 5}
+
+func reasonOf(err error) string {
+	var refused *capacity.Refusal
+	if errors.As(err, &refused) {
+		return refused.Reason
+	}
+	return ""
+}
+
+// However many ask, the hook runs once, and again after the cooldown only.
+func TestHookRunsOnceForMany(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cloud := &fakeCloud{}
+		cloud.arrive("eu", "old")
+		p := runProvisioner(t, cloud, capacity.Provision{Cooldown: 10 * time.Second, Wait: 5 * time.Second}, func(_ context.Context, in hookInput) error {
+			time.Sleep(2 * time.Second)
+			cloud.arrive("eu", in.Request)
+			return nil
+		})
+		started := 0
+		for range 100 {
+			c, err := p.start("eu", wantsRoom, "sessions")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if c.Started {
+				started++
+			}
+			time.Sleep(10 * time.Millisecond)
+		}
+		time.Sleep(8 * time.Second)
+		if _, err := p.start("eu", wantsRoom, "sessions"); reasonOf(err) != capacity.ProvisioningCooldown {
+			t.Errorf("within the cooldown: %v", err)
+		}
+		time.Sleep(2 * time.Second)
+		if c, err := p.start("eu", wantsRoom, "sessions"); err != nil || !c.Started {
+			t.Errorf("after the cooldown: %+v, %v", c, err)
+		}
+		time.Sleep(5 * time.Second)
+		if ran := cloud.ran(); started != 1 || len(ran) != 2 || ran[0] != 0 {
+			t.Errorf("%d told that they started it; the hook ran at %v", started, ran)
+		}
+		in := cloud.inputs[0]
+		if in.Action != "provision" || in.Region != "eu" || in.Join != "token" || in.Reason != "sessions" || in.Need.Stream != "demo" || in.Request == "" || in.Network != "test" {
+			t.Errorf("the hook was given %+v", in)
+		}
+		for name, want := range map[string]float64{"started": 2, "arrived": 2, "failed": 0, "late": 0} {
+			if got := counted(t, p.counts, name); got != want {
+				t.Errorf("counted %v as %s, want %v", got, name, want)
+			}
+		}
+	})
+}
+
+// Two regions in need at once get their servers one after the other.
+func TestHooksRunOneAtATime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cloud := &fakeCloud{}
+		running := 0
+		p := runProvisioner(t, cloud, capacity.Provision{Cooldown: 30 * time.Second}, func(_ context.Context, in hookInput) error {
+			running++ // the loop's goroutine is the only one
+			if running > 1 {
+				t.Error("two at once")
+			}
+			time.Sleep(5 * time.Second)
+			running--
+			cloud.arrive(in.Region, "new in "+in.Region)
+			return nil
+		})
+		for _, region := range []string{"eu", "us"} {
+			if c, err := p.start(region, wantsRoom, "sessions"); err != nil || !c.Started {
+				t.Errorf("%s: %+v, %v", region, c, err)
+			}
+		}
+		time.Sleep(11 * time.Second)
+		if ran := cloud.ran(); len(ran) != 2 || ran[1] != 5*time.Second {
+			t.Errorf("the hook ran at %v", ran)
+		}
+		for region, st := range p.status() {
+			if st.Phase != "idle" || st.Failures != 0 {
+				t.Errorf("%s: %+v", region, st)
+			}
+		}
+	})
+}
+
+// Failures are told to all who ask, and tries get rarer.
+func TestFailingHookBacksOff(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cloud := &fakeCloud{}
+		p := runProvisioner(t, cloud, capacity.Provision{Cooldown: 10 * time.Second, Wait: 5 * time.Second}, func(_ context.Context, in hookInput) error {
+			if len(cloud.ran()) == 3 {
+				return nil // but no node comes
+			}
+			return errors.New("exit status 1")
+		})
+		reasons := map[string]int{}
+		for range 200 {
+			_, err := p.start("eu", wantsRoom, "sessions")
+			reasons[reasonOf(err)]++
+			time.Sleep(time.Second)
+		}
+		var at []int
+		for _, d := range cloud.ran() {
+			at = append(at, int(d.Round(time.Second).Seconds()))
+		}
+		// Ten seconds after the first failure, twenty after the second; the third
+		// is known to be one ten seconds later, and then it is forty.
+		if len(at) != 5 || at[1] != 10 || at[2] != 30 || at[3] < 80 || at[3] > 82 || at[4]-at[3] < 80 || at[4]-at[3] > 81 {
+			t.Errorf("the hook ran at %v", at)
+		}
+		if reasons[capacity.ProvisioningFailed] == 0 || reasons[capacity.ProvisioningLate] < 35 || reasons[capacity.ProvisioningCooldown] > 0 {
+			t.Errorf("refused with %v", reasons)
+		}
+		if st := p.status()["eu"]; st.Failures != 5 || !strings.Contains(st.Last, "exit status 1") || !strings.Contains(provisionLine(st, time.Now()), "5 failures in a row") {
+			t.Errorf("status %+v", st)
+		}
+	})
+}
+
+// A node that is idle may leave, but not while a server is being started.
+func TestNobodyLeavesWhileAServerStarts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cloud := &fakeCloud{}
+		cloud.arrive("eu", "a")
+		cloud.arrive("eu", "b")
+		p := runProvisioner(t, cloud, capacity.Provision{Cooldown: 10 * time.Second}, func(context.Context, hookInput) error {
+			time.Sleep(time.Second)
+			cloud.arrive("eu", "c")
+			return nil
+		})
+		if _, err := p.start("eu", wantsRoom, "sessions"); err != nil {
+			t.Fatal(err)
+		}
+		if err := p.leave(t.Context(), "eu", "a"); reasonOf(err) != "release-starting" {
+			t.Errorf("leave = %v", err)
+		}
+		time.Sleep(2 * time.Second)
+		if err := p.leave(t.Context(), "eu", "a"); err != nil {
+			t.Errorf("leave = %v", err)
+		}
+		if err := p.leave(t.Context(), "eu", "b"); reasonOf(err) != "release-cooldown" {
+			t.Errorf("leave = %v", err)
+		}
+	})
+}
+
+func TestWaitingRoom(t *testing.T) {
+	var w waitingRoom
+	for range waitingMost {
+		if !w.enter() {
+			t.Fatal("full too soon")
+		}
+	}
+	if w.enter() {
+		t.Error("more wait than may")
+	}
+	w.leave()
+	if !w.enter() {
+		t.Error("a place that is free is not given")
+	}
+	now := time.Now()
+	if w.hopeless(now) {
+		t.Error("hopeless from the beginning")
+	}
+	w.foundNobody(now)
+	if !w.hopeless(now.Add(nobodyFor-1)) || w.hopeless(now.Add(nobodyFor)) {
+		t.Error("that nobody starts servers is to be remembered for a while")
+	}
+}
+
+func TestDrainState(t *testing.T) {
+	now := time.Now()
+	var d drain
+	if d.due(now, time.Hour) {
+		t.Error("due before it has begun")
+	}
+	if !d.begin(now, time.Minute, true, byOperator) || d.begin(now, time.Minute, true, byOperator) {
+		t.Error("it begins once")
+	}
+	if d.due(now, 0) || !d.due(now, drainLinger) || !d.due(now.Add(time.Minute), 0) {
+		t.Error("due when it has been empty for a moment, or at the deadline")
+	}
+	if d.beginAlone(now, byRelease) || d.end(byRelease) {
+		t.Error("a release has taken the operator's drain over")
+	}
+	if !d.end("") || d.status().Draining || d.due(now.Add(time.Hour), time.Hour) {
+		t.Error("it has not ended")
+	}
+	if !d.beginAlone(now, byRelease) || d.due(now, time.Hour) {
+		t.Error("a release ends its process itself")
+	}
+	d.begin(now, 0, false, byOperator)
+	if d.end(byRelease) {
+		t.Error("a release has ended what the operator asked for meanwhile")
+	}
+}

@@ -1,0 +1,136 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"log/slog"
+	"sync"
+	"time"
+
+	"weir/capacity"
+	"weir/dht"
+	"weir/sfu"
+)
+
+const (
+	// releaseCheck is how often a node looks whether it is idle.
+	releaseCheck = 250 * time.Millisecond
+	// releaseAgain is the least time between two questions for leave.
+	releaseAgain = 2 * time.Second
+	// releaseTime bounds one such question.
+	releaseTime = 5 * time.Second
+	// releasableFeature is in the records of nodes that are idle.
+	releasableFeature = "releasable"
+	// byRelease is the reason of a drain that ends with the node.
+	byRelease = "idle, and released"
+)
+
+// A releaser ends its node when it has had nothing to do for long enough, under
+// a policy that packs: it asks the provisioner for leave, drains, makes sure
+// that nothing came in between, runs the hook, and ends the process. A node
+// that starts servers has none.
+type releaser struct {
+	node *node
+	hook hook
+	log  *slog.Logger
+
+	// Owned by run.
+	idle  capacity.Idle
+	again time.Time
+
+	mu   sync.Mutex
+	free bool // idle for long enough
+}
+
+func newReleaser(n *node, h hook) *releaser { return &releaser{node: n, hook: h, log: n.log} }
+
+func (r *releaser) releasable() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.free
+}
+
+// run returns errDrained once the node is to end.
+func (r *releaser) run(ctx context.Context) error {
+	tick := time.NewTicker(releaseCheck)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		p := r.node.policy.Judge().Policy()
+		free := r.step(time.Now(), p)
+		if !free || time.Now().Before(r.again) {
+			continue
+		}
+		if r.release(ctx, p.Provision.OrDefault()) {
+			return errDrained
+		}
+	}
+}
+
+// step reports whether the node is idle for long enough now. A drain that the
+// operator asked for is the operator's to end.
+func (r *releaser) step(now time.Time, p capacity.Policy) bool {
+	idle := r.idle.Next(now, r.node.empty(now) && !r.node.drain.status().Draining)
+	free := p.Mood == capacity.Pack && idle >= p.Provision.OrDefault().Idle
+	r.mu.Lock()
+	changed := r.free != free
+	r.free = free
+	r.mu.Unlock()
+	if changed {
+		r.node.dht.Kick()
+	}
+	return free
+}
+
+// empty reports whether nothing is here, and nothing promised.
+func (n *node) empty(now time.Time) bool {
+	t, c := n.ledger.Totals(now), n.sfu.Counts()
+	return left(t) == 0 && t.Streams == 0 && c.Streams+c.Publishers+c.Viewers == 0
+}
+
+// release reports whether the node may end, and has run the hook.
+func (r *releaser) release(ctx context.Context, p capacity.Provision) bool {
+	n := r.node
+	asking, cancel := context.WithTimeout(ctx, releaseTime)
+	defer cancel()
+	r.again = time.Now().Add(releaseAgain)
+	if err := n.dht.AskLeave(asking, n.cfg.region); err != nil {
+		var refused *capacity.Refusal
+		if errors.As(err, &refused) {
+			r.again = time.Now().Add(min(max(refused.RetryAfter, releaseCheck), time.Minute))
+		} else if errors.Is(err, dht.ErrNoProvisioner) {
+			r.again = time.Now().Add(max(releaseAgain, p.Cooldown))
+		}
+		r.log.Debug("stays, though idle", "err", err)
+		return false
+	}
+	if !n.drain.beginAlone(time.Now(), byRelease) {
+		return false // the operator has been faster
+	}
+	// From here on nothing is let in: what is not here now does not come.
+	n.closeDoor(byRelease)
+	if !n.empty(time.Now()) {
+		r.log.Info("stays: somebody came just now")
+		n.stopDrain(byRelease)
+		return false
+	}
+	err := r.hook.run(ctx, hookInput{
+		Action: "release", Region: n.cfg.region, Reason: "idle", Request: rand.Text(), Network: n.cfg.network, PeerID: n.dht.ID(),
+	})
+	if err != nil {
+		n.stopDrain(byRelease)
+		r.again = time.Now().Add(max(p.Cooldown, releaseAgain))
+		return false
+	}
+	if !n.empty(time.Now()) {
+		n.log.Warn("something came while the node was being released")
+	}
+	n.log.Info("released: the node ends")
+	n.events.add(sfu.Event{Time: time.Now(), Kind: "released"})
+	return true
+}

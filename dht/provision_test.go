@@ -1,0 +1,283 @@
+package dht
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	kb "github.com/libp2p/go-libp2p-kbucket"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"google.golang.org/protobuf/proto"
+
+	"weir/capacity"
+	"weir/dht/pb"
+)
+
+var nobodyHasRoom = capacity.Need{Purpose: capacity.View, Stream: "demo", Uplink: 1}
+
+// asked counts who asked a provisioner for what.
+type asked struct {
+	mu     sync.Mutex
+	starts int
+	leaves int
+}
+
+func (a *asked) counts() (starts, leaves int) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.starts, a.leaves
+}
+
+// provisions makes c that of a provisioner that says yes to all.
+func (a *asked) provisions(c *Config, regions ...string) {
+	c.Provisioner = &Provisioner{
+		Regions: regions,
+		Start: func(region string, need capacity.Need, reason string) (capacity.Coming, error) {
+			a.mu.Lock()
+			defer a.mu.Unlock()
+			a.starts++
+			if reason == "no" {
+				return capacity.Coming{}, &capacity.Refusal{Reason: capacity.ProvisioningFailed, Detail: "in " + region, RetryAfter: time.Minute}
+			}
+			return capacity.Coming{Request: "r1", Until: time.Now().Add(time.Minute), Started: a.starts == 1}, nil
+		},
+		Leave: func(_ context.Context, region string, node peer.ID) error {
+			a.mu.Lock()
+			defer a.mu.Unlock()
+			a.leaves++
+			return nil
+		},
+	}
+}
+
+// newProvisionNetwork is a network whose first nodes are provisioners of region,
+// each of which knows of all.
+func newProvisionNetwork(t *testing.T, size, provisioners int, region string) (nodes []*testNode, tasks map[peer.ID]*asked, order []peer.ID) {
+	t.Helper()
+	tasks = make(map[peer.ID]*asked)
+	i := 0
+	nodes = newTestNetworkOf(t, size, func(i int, n *testNode) {
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		if i < provisioners {
+			n.features = []string{ProvisionFeature}
+		}
+	}, func(c *Config) {
+		if i++; i <= provisioners {
+			a := &asked{}
+			a.provisions(c, region)
+			tasks[idOf(t, c.Key)] = a
+			order = append(order, idOf(t, c.Key))
+		}
+	})
+	order = closest(kb.ConvertKey(ProvisionTopic(region).Key(nodes[0].NetworkID())), order)
+	for _, n := range nodes {
+		eventually(t, func() error {
+			list, err := n.provisioners(t.Context(), region)
+			if err == nil && len(list) != provisioners {
+				err = fmt.Errorf("%s knows of %d provisioners", n.ID(), len(list))
+			}
+			return err
+		})
+	}
+	return nodes, tasks, order
+}
+
+// However many seekers there are, all ask the same provisioner, and the next one
+// once that is gone.
+func TestOneProvisionerIsElected(t *testing.T) {
+	nodes, tasks, order := newProvisionNetwork(t, 5, 3, "eu")
+	var all sync.WaitGroup
+	for _, n := range nodes {
+		all.Go(func() {
+			if c, err := n.Provision(t.Context(), "eu", nobodyHasRoom, "sessions"); err != nil || c.Request != "r1" || time.Until(c.Until) < 50*time.Second {
+				t.Errorf("Provision = %+v, %v", c, err)
+			}
+			if err := n.AskLeave(t.Context(), "eu"); err != nil {
+				t.Errorf("AskLeave = %v", err)
+			}
+		})
+	}
+	all.Wait()
+	for i, id := range order {
+		want := 0
+		if i == 0 {
+			want = len(nodes)
+		}
+		if starts, leaves := tasks[id].counts(); starts != want || leaves != want {
+			t.Errorf("provisioner %d was asked %d times for a server and %d times for leave, want %d of each", i, starts, leaves, want)
+		}
+	}
+	// What is refused is refused, and nobody else is asked.
+	var refusal *capacity.Refusal
+	if _, err := nodes[4].Provision(t.Context(), "eu", nobodyHasRoom, "no"); !errors.As(err, &refusal) || refusal.Reason != capacity.ProvisioningFailed || refusal.RetryAfter != time.Minute {
+		t.Errorf("Provision = %v", err)
+	}
+	if starts, _ := tasks[order[1]].counts(); starts > 0 {
+		t.Error("another one was asked after a refusal")
+	}
+	if _, err := nodes[4].Provision(t.Context(), "us", nobodyHasRoom, "sessions"); !errors.Is(err, ErrNoProvisioner) {
+		t.Errorf("in a region without provisioners: %v", err)
+	}
+
+	for _, n := range nodes {
+		if n.ID() == order[0] {
+			_ = n.Host().Close() // it dies: its record stays for a while
+		}
+	}
+	for _, n := range nodes {
+		if n.ID() == order[0] {
+			continue
+		}
+		if c, err := n.Provision(t.Context(), "eu", nobodyHasRoom, "sessions"); err != nil || c.Request != "r1" {
+			t.Errorf("with the elected one dead: %+v, %v", c, err)
+		}
+	}
+	if starts, _ := tasks[order[1]].counts(); starts != len(nodes)-1 {
+		t.Errorf("the next one was asked %d times", starts)
+	}
+}
+
+// A seeker that knows of one provisioner only is told of the closer one, once.
+func TestProvisionerNamesACloserOne(t *testing.T) {
+	nodes, tasks, order := newProvisionNetwork(t, 3, 2, "eu")
+	byID := make(map[peer.ID]*testNode)
+	for _, n := range nodes {
+		byID[n.ID()] = n
+	}
+	far, seeker := byID[order[1]], nodes[2]
+	request := func(final bool) *pb.ProvisionRequest {
+		return &pb.ProvisionRequest{Op: &pb.ProvisionRequest_Provision{Provision: &pb.Provision{Region: "eu", Need: needToWire(nobodyHasRoom), Reason: "sessions", Final: final}}}
+	}
+	resp, err := seeker.askProvisioner(t.Context(), far.ID(), request(false))
+	if err != nil || seeker.namedCloser(resp) != order[0] || resp.Coming != nil {
+		t.Errorf("the farther one answered %v, %v; want the closer one named", resp, err)
+	}
+	resp, err = seeker.askProvisioner(t.Context(), far.ID(), request(true))
+	if err != nil || resp.Closer != nil || resp.Coming == nil {
+		t.Errorf("asked to answer itself: %v, %v", resp, err)
+	}
+	resp, err = seeker.askProvisioner(t.Context(), order[0], request(false))
+	if err != nil || resp.Closer != nil || resp.Coming == nil {
+		t.Errorf("the closest one answered %v, %v", resp, err)
+	}
+	for i, id := range order {
+		if starts, _ := tasks[id].counts(); starts != 1 {
+			t.Errorf("provisioner %d was asked %d times", i, starts)
+		}
+	}
+	// Nobody else serves requests at all.
+	if _, err := seeker.askProvisioner(t.Context(), seeker.ID(), request(false)); err == nil {
+		t.Error("a node asked itself")
+	}
+	if resp := seeker.answerProvision(far.ID(), request(false)); resp.Error == "" {
+		t.Errorf("a node that starts no servers answers %v", resp)
+	}
+}
+
+// Who does not say that it starts servers is not taken for one who does.
+func TestProvisionTopicHoldsProvisioners(t *testing.T) {
+	topic := ProvisionTopic("eu")
+	for _, c := range []struct {
+		name string
+		r    capacity.Record
+		fits bool
+	}{
+		{"one of the region", capacity.Record{Region: "eu", Features: []string{ProvisionFeature}}, true},
+		{"one elsewhere, for it may serve several", capacity.Record{Region: "us", Features: []string{"whip", ProvisionFeature}}, true},
+		{"a node without the feature", capacity.Record{Region: "eu"}, false},
+		{"a carrier's record", capacity.Record{Features: []string{ProvisionFeature}, Carries: &capacity.Carriage{Stream: "a"}}, false},
+	} {
+		if err := topic.fits(&c.r); (err == nil) != c.fits {
+			t.Errorf("%s: %v", c.name, err)
+		}
+	}
+	for topic, ok := range map[Topic]bool{
+		ProvisionTopic(""): true, ProvisionTopic("*"): true, ProvisionTopic("a/b"): true, "provision/": false, "provision/a/b": false, "provision/%61": false, "provision": false,
+	} {
+		if err := topic.check(); (err == nil) != ok {
+			t.Errorf("%s: check says %v", topic, err)
+		}
+	}
+}
+
+func TestProvisionFramesAreAsEver(t *testing.T) {
+	for name, m := range map[string]proto.Message{
+		"provision.frame": &pb.ProvisionRequest{Op: &pb.ProvisionRequest_Provision{Provision: &pb.Provision{Region: "eu", Need: needToWire(nobodyHasRoom), Reason: "sessions", Final: true}}},
+		"leave.frame":     &pb.ProvisionRequest{Op: &pb.ProvisionRequest_Leave{Leave: &pb.Leave{Region: "eu"}}},
+		"coming.frame":    &pb.ProvisionResponse{Coming: &pb.Coming{Request: "r1", UntilMs: 8000, Started: true}},
+	} {
+		b, err := appendFrame(nil, m)
+		if err != nil {
+			t.Fatal(err)
+		}
+		golden(t, name, b)
+	}
+}
+
+// Whatever is asked, the answer fits, and a server is started for a region
+// served only.
+func FuzzServeProvision(f *testing.F) {
+	var task asked
+	node := newTestNode(f, func(c *Config) {
+		c.Listen = nil
+		task.provisions(c, "eu")
+	})
+	from := idOf(f, newKey(f))
+	for _, m := range []*pb.ProvisionRequest{
+		{},
+		{Op: &pb.ProvisionRequest_Provision{Provision: &pb.Provision{Region: "eu", Need: needToWire(nobodyHasRoom), Reason: "no"}}},
+		{Op: &pb.ProvisionRequest_Provision{Provision: &pb.Provision{Region: "eu", Need: needToWire(nobodyHasRoom), Reason: "sessions", Final: true}}},
+		{Op: &pb.ProvisionRequest_Provision{Provision: &pb.Provision{Region: "us"}}},
+		{Op: &pb.ProvisionRequest_Provision{Provision: &pb.Provision{Region: "eu", Need: &pb.Need{Uplink: -1}}}},
+		{Op: &pb.ProvisionRequest_Leave{Leave: &pb.Leave{Region: "eu", Final: true}}},
+	} {
+		b, err := proto.Marshal(m)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(b)
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		var req pb.ProvisionRequest
+		if len(b) > maxProvision || proto.Unmarshal(b, &req) != nil {
+			return
+		}
+		starts, leaves := task.counts()
+		resp := node.answerProvision(from, &req)
+		if frame, err := appendFrame(nil, resp); err != nil || len(frame) > maxProvision {
+			t.Fatalf("answer of %d bytes, at most %d: %v", len(frame), maxProvision, err)
+		}
+		s, l := task.counts()
+		if s > starts && req.GetProvision().GetRegion() != "eu" || l > leaves && req.GetLeave().GetRegion() != "eu" {
+			t.Fatalf("acted on %v", &req)
+		}
+	})
+}
+
+// Whatever a provisioner answers, the seeker gets by.
+func FuzzProvisionAnswer(f *testing.F) {
+	node := newTestNode(f, func(c *Config) { c.Listen = nil })
+	for _, m := range []*pb.ProvisionResponse{
+		{}, {Error: "no"}, {Closer: &pb.Peer{Id: []byte("x")}}, {Closer: peerToWire(peer.AddrInfo{ID: idOf(f, newKey(f))})},
+		{Refusal: &pb.Refusal{Reason: "r"}}, {Coming: &pb.Coming{Request: "r", UntilMs: 1}},
+	} {
+		b, err := proto.Marshal(m)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(b)
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		var resp pb.ProvisionResponse
+		if len(b) > maxProvision || proto.Unmarshal(b, &resp) != nil {
+			return
+		}
+		if id := node.namedCloser(&resp); id != "" && id.Validate() != nil {
+			t.Fatalf("named %q", id)
+		}
+	})
+}
