@@ -11,13 +11,14 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"weir/capacity"
+	"weir/dht/holder"
 	"weir/dht/pb"
 )
 
 const (
-	asksFirst = 2        // holders asked at once
-	asksMost  = replicas // holders asked in all…
-	asksNear  = 4        // …and when there are other regions to turn to
+	asksFirst = holder.AsksFirst // holders asked at once
+	asksMost  = replicas         // holders asked in all…
+	asksNear  = 4                // …and when there are other regions to turn to
 
 	// If the holders asked have not answered after half as long again as their
 	// usual round trip takes, and hedgeLeast at least, as many others are asked.
@@ -78,7 +79,7 @@ func (n *Node) Find(ctx context.Context, topic Topic, need capacity.Need, exclud
 // find runs q, of which what to find is filled in.
 func (n *Node) find(ctx context.Context, q *finding) (Answer, error) {
 	start := time.Now()
-	if err := q.topic.checkAsked(); err != nil {
+	if err := q.topic.CheckAsked(); err != nil {
 		return Answer{}, err
 	}
 	q.begin(n)
@@ -246,14 +247,14 @@ func (q *finding) askSelf() (others int) {
 		picked = len(candidates)
 	}
 	q.answer.Held, q.answer.Rejected = held, rejected
-	_, q.split = q.n.table.count(start, q.topic, q.n.sharding.quorum())
+	_, q.split = q.n.table.Count(start, q.topic, q.n.sharding.quorum())
 	q.answer.Asked = append(q.answer.Asked, Asked{
 		Holder:  q.n.ID(),
 		Elapsed: time.Since(start),
 		Millis:  millis(time.Since(start)),
 		Records: picked,
 	})
-	if q.n.table.get(start, q.topic, q.n.ID()) != nil {
+	if q.n.table.Get(start, q.topic, q.n.ID()) != nil {
 		held--
 	}
 	return held
@@ -270,7 +271,7 @@ func (q *finding) add(r capacity.Record, sealed []byte) {
 		Record:   r,
 		Sealed:   sealed,
 		RTT:      q.n.coords.predict(r.Coordinate),
-		Believed: q.n.beliefs.of(now, r.Node),
+		Believed: q.n.beliefs.Of(now, r.Node),
 	}
 }
 
@@ -505,7 +506,7 @@ func verify(now time.Time, topic Topic, sealed [][]byte) ([]verified, error) {
 			continue // clocks differ
 		}
 		if err == nil {
-			err = topic.fits(&r)
+			err = topic.Fits(&r)
 		}
 		if err != nil {
 			return nil, err

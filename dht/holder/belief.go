@@ -1,4 +1,4 @@
-package dht
+package holder
 
 import (
 	"math"
@@ -16,9 +16,9 @@ const (
 	maxBeliefs    = 4_096
 )
 
-// beliefs remember how far a peer's claims were borne out: 1 by default, less
+// Beliefs remember how far a peer's claims were borne out: 1 by default, less
 // after each refusal, and back up as time passes. Time is passed in.
-type beliefs struct {
+type Beliefs struct {
 	mu    sync.Mutex
 	peers map[peer.ID]doubt
 }
@@ -28,10 +28,11 @@ type doubt struct {
 	at     time.Time
 }
 
-func newBeliefs() *beliefs { return &beliefs{peers: make(map[peer.ID]doubt)} }
+// NewBeliefs returns beliefs of one who has no experience.
+func NewBeliefs() *Beliefs { return &Beliefs{peers: make(map[peer.ID]doubt)} }
 
-// refused notes that p's record promised room that p then did not give.
-func (b *beliefs) refused(now time.Time, p peer.ID) {
+// Refused notes that p's record promised room that p then did not give.
+func (b *Beliefs) Refused(now time.Time, p peer.ID) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if len(b.peers) >= maxBeliefs {
@@ -40,8 +41,8 @@ func (b *beliefs) refused(now time.Time, p peer.ID) {
 	b.peers[p] = doubt{math.Min(1, b.peers[p].left(now)+refusalWeight), now}
 }
 
-// of returns the belief in p, 0…1.
-func (b *beliefs) of(now time.Time, p peer.ID) float64 {
+// Of returns the belief in p, 0…1.
+func (b *Beliefs) Of(now time.Time, p peer.ID) float64 {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return 1 - b.peers[p].left(now)
@@ -55,7 +56,7 @@ func (d doubt) left(now time.Time) float64 {
 }
 
 // prune forgets doubts that have faded, or all if that frees nothing.
-func (b *beliefs) prune(now time.Time) {
+func (b *Beliefs) prune(now time.Time) {
 	for p, d := range b.peers {
 		if d.left(now) < 0.05 {
 			delete(b.peers, p)
