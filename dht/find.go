@@ -233,7 +233,7 @@ func (q *finding) askSelf() (others int) {
 	var rejected map[string]int
 	if q.compact {
 		var offers []offer
-		offers, held, rejected = q.n.offers(q.topic, q.need, me, q.exclude, queryLimit, 1)
+		offers, held, rejected = q.n.offers(q.topic, q.need, me, q.exclude, queryLimit)
 		for _, o := range offers {
 			q.offered(start, o)
 		}

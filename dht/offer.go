@@ -26,9 +26,9 @@ type offer = holder.Offer
 
 // offers draws from the records held in topic, as [holder.Table.Offers] does by
 // the policy of now.
-func (n *Node) offers(topic Topic, need capacity.Need, me capacity.Record, exclude []peer.ID, limit int, askers float64) (offers []offer, count int, rejected map[string]int) {
+func (n *Node) offers(topic Topic, need capacity.Need, me capacity.Record, exclude []peer.ID, limit int) (offers []offer, count int, rejected map[string]int) {
 	offers, count, rejected = n.table.Offers(time.Now(), n.cfg.Judge(), holder.Query{
-		Topic: topic, Need: need, Me: me, Exclude: exclude, Limit: limit, Askers: askers,
+		Topic: topic, Need: need, Me: me, Exclude: exclude, Limit: limit,
 	}, newRand())
 	for i := range offers {
 		offers[i].Holder = n.ID()

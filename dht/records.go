@@ -293,7 +293,7 @@ func (n *Node) serveQuery(from peer.ID, q *pb.Query) *pb.Response {
 		}
 	} else {
 		var offers []offer
-		offers, held, rejected = n.offers(topic, need, me, exclude, limit, holder.AskersPerQuery)
+		offers, held, rejected = n.offers(topic, need, me, exclude, limit)
 		now := time.Now()
 		for _, o := range offers {
 			reply.Digests = append(reply.Digests, digestToWire(now, &o))

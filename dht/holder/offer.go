@@ -18,9 +18,10 @@ const (
 	Replicas = 8
 	// AsksFirst is how many of them a seeker asks at once.
 	AsksFirst = 2
-	// AskersPerQuery is how many seekers a query stands for, as each asks a few
-	// of all holders only.
-	AskersPerQuery = float64(Replicas) / AsksFirst
+	// mostAskers is for how many seekers a query may stand, as each asks a few
+	// of all holders only. Those asked are the nearest, mostly the same for
+	// all, so it is less where many are heard.
+	mostAskers = float64(Replicas) / AsksFirst
 
 	// OfferLimit is how many offers each holder is asked for: two holders'
 	// samples differ, and even one alone offers more than will be tried.
@@ -29,6 +30,9 @@ const (
 	// all: three rounds of two.
 	ReserveFirst = 2
 	ReserveMost  = 6
+
+	// Offers are drawn from the best poolPart times as many.
+	poolPart = 2
 
 	// WideStress is the stress of the best offer above which a seeker looks
 	// further afield: waiting for refusals first would cost more.
@@ -66,30 +70,37 @@ type Query struct {
 	Need    capacity.Need
 	Me      capacity.Record // the seeker's own
 	Exclude []peer.ID
-	Limit   int     // of offers
-	Askers  float64 // how many placements this one stands for
+	Limit   int // of offers
+
+	// Believed is how far the holder believes a node's claims, by what seekers
+	// told it. Nil: everything.
+	Believed func(peer.ID) float64
 }
 
-// Offers draws up to q.Limit of the records held that pass the policy, by score
-// and chance, and counts those held and those each rule rejected. Under a
+// Offers draws up to q.Limit of the best records held that pass the policy, by
+// score and chance, and counts those held and those each rule rejected. Under a
 // policy that packs it takes the best.
 //
 // What was offered since a record came in counts as used, by the chance that
-// the asker takes it, times q.Askers. So those who come between two records of
-// a node do not all find it the roomiest: of 200 who placed on 40 nodes with
-// one and the same records, 0.7 % chose one that was full by then, against 25 %
-// of those who drew among the best with nothing counted. The count is too high
-// where askers go elsewhere; so where it alone leaves nothing to offer, it is
-// not applied.
+// the asker takes it, and for those who asked other holders meanwhile; see
+// askers. So those who come between two records of a node do not all find it
+// the roomiest: of 200 who placed on 40 nodes with one and the same records,
+// 0.7 % chose one that was full by then, against 25 % of those who drew among
+// the best with nothing counted. The count is too high where askers go
+// elsewhere; so where it alone leaves nothing to offer, it is not applied. Nor
+// would it be right if nobody ever left; see drift.
 func (t *Table) Offers(now time.Time, judge *capacity.Judge, q Query, rnd *rand.Rand) (offers []Offer, held int, rejected map[string]int) {
-	stock := t.stock(now, q.Topic)
+	stock, askers, rate := t.stock(now, q.Topic, q.Me.Node)
+	for i := range stock {
+		stock[i].left = left(rate, now.Sub(stock[i].Received))
+	}
 	ranking := rankStock(judge, stock, &q, true)
 	if len(ranking.Passed) == 0 && slices.ContainsFunc(stock, func(s stocked) bool { return s.shadow != shadow{} }) {
 		ranking = rankStock(judge, stock, &q, false)
 	}
 	verdicts := ranking.Passed
 	if len(verdicts) > q.Limit {
-		pool := len(verdicts)
+		pool := poolPart * q.Limit
 		if judge.Policy().Mood == capacity.Pack {
 			pool = q.Limit // shadows alone keep askers apart
 		}
@@ -112,7 +123,7 @@ func (t *Table) Offers(now time.Time, judge *capacity.Judge, q Query, rnd *rand.
 		if total > 0 {
 			chance = max(0, v.Score) / total
 		}
-		t.offered(plain[v.Record.Node], shadowOf(q.Need, chance*q.Askers))
+		t.offered(plain[v.Record.Node], shadowOf(q.Need, chance*askers))
 	}
 	for _, v := range verdicts {
 		o := Judged(v)
@@ -131,14 +142,18 @@ func rankStock(judge *capacity.Judge, stock []stocked, q *Query, shadows bool) c
 		}
 		r := s.Record
 		if shadows {
-			r = s.shadow.on(r)
+			r = s.shadow.on(r, s.left)
 		}
-		candidates = append(candidates, capacity.Candidate{
+		c := capacity.Candidate{
 			Record:   r,
 			Sealed:   s.Sealed,
 			RTT:      PredictRTT(q.Me.Coordinate, r.Coordinate),
 			Believed: 1,
-		})
+		}
+		if q.Believed != nil {
+			c.Believed = q.Believed(s.Node())
+		}
+		candidates = append(candidates, c)
 	}
 	return judge.Rank(q.Need, q.Me, candidates)
 }
@@ -179,8 +194,13 @@ func (s shadow) plus(t shadow) shadow {
 	}
 }
 
-// on returns r with s counted as used.
-func (s shadow) on(r capacity.Record) capacity.Record {
+// on returns r with s counted as used, and of what it says itself a part that
+// is left.
+func (s shadow) on(r capacity.Record, left float64) capacity.Record {
+	scale := func(u *int64) { *u = int64(math.Round(float64(*u) * left)) }
+	scale(&r.Sessions.Used)
+	scale(&r.Uplink.Used)
+	scale(&r.Packets.Used)
 	r.Sessions.Used += int64(math.Round(s.sessions))
 	r.Reserved += int64(s.uplink)
 	r.Packets.Used += int64(s.packets)

@@ -57,7 +57,7 @@ func TestSeekersOfStaleRecordsDoNotHerd(t *testing.T) {
 		for range seekers {
 			found := make(map[peer.ID]Offer)
 			for _, h := range rnd.Perm(Replicas)[:AsksFirst] {
-				offers, _, _ := tables[h].Offers(now, judge, Query{Topic: "t", Limit: OfferLimit, Askers: AskersPerQuery}, rnd)
+				offers, _, _ := tables[h].Offers(now, judge, Query{Topic: "t", Limit: OfferLimit}, rnd)
 				for _, o := range offers {
 					o.Holder = peer.ID(fmt.Sprint(h))
 					Merge(found, o)
@@ -82,12 +82,14 @@ func TestShadowsDoNotHideTheLastRoom(t *testing.T) {
 	judge := compile(t, capacity.DefaultPolicy())
 	tab, now := NewTable(DefaultLimits()), time.Now()
 	r := rec("a", 1, time.Minute)
-	r.URL, r.Sessions.Limit, r.Uplink.Limit = "http://127.0.0.1:1", 2, 1_000_000_000
-	if err := tab.Put(now, now, "t", r, []byte("x")); err != nil {
-		t.Fatal(err)
+	r.URL, r.Sessions.Limit, r.Uplink.Limit = "http://127.0.0.1:1", 4, 1_000_000_000
+	for _, r := range []capacity.Record{r, rec("seeker", 1, time.Minute)} {
+		if err := tab.Put(now, now, "t", r, []byte("x")); err != nil {
+			t.Fatal(err)
+		}
 	}
 	ask := func(uplink int64) ([]Offer, int) {
-		offers, held, _ := tab.Offers(now, judge, Query{Topic: "t", Need: capacity.Need{Uplink: uplink}, Limit: 4, Askers: 1}, testRand())
+		offers, held, _ := tab.Offers(now, judge, Query{Topic: "t", Need: capacity.Need{Uplink: uplink}, Me: rec("seeker", 1, time.Minute), Limit: 4}, testRand())
 		return offers, held
 	}
 	if o, _ := ask(math.MaxInt64); len(o) != 0 { // fits nowhere
@@ -96,7 +98,7 @@ func TestShadowsDoNotHideTheLastRoom(t *testing.T) {
 	var stress []float64
 	for range 4 {
 		o, held := ask(1_000_000)
-		if len(o) != 1 || held != 1 {
+		if len(o) != 1 || held != 2 {
 			t.Fatalf("offers %+v", o)
 		}
 		if o[0].Record.Sessions.Used != 0 {
@@ -108,7 +110,7 @@ func TestShadowsDoNotHideTheLastRoom(t *testing.T) {
 		t.Errorf("stress as offered %v, want %v", stress, want)
 	}
 	// The next record makes up for it.
-	r.Seq, r.Sessions.Used = 2, 1
+	r.Seq, r.Sessions.Used = 2, 2
 	if err := tab.Put(now, now, "t", r, []byte("y")); err != nil {
 		t.Fatal(err)
 	}

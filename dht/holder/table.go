@@ -23,6 +23,10 @@ const (
 	maxPosted       = 4_096  // topics with signposts
 	maxWatchers     = 256    // in all
 	watchQueueDepth = 256    // events a watcher may lag behind
+
+	// askedAge is how long a publisher that asked for others counts as one who
+	// asks here.
+	askedAge = time.Minute
 )
 
 var (
@@ -46,6 +50,7 @@ type Table struct {
 	nodes    map[peer.ID]map[Topic]*Held
 	expiry   expiryHeap
 	watchers map[*Watcher]struct{}
+	drifts   map[Topic]*drift
 	posts    map[Topic]map[peer.ID]time.Time // signposts, until when they stand
 }
 
@@ -57,7 +62,7 @@ func DefaultLimits() Limits {
 	return Limits{maxTotal, MaxTopic, maxNode, maxWatchers}
 }
 
-// Held is one record in a table. All but index and shadow, which the table
+// Held is one record in a table. All but the last three, which the table
 // guards, is fixed once it is in.
 type Held struct {
 	Topic    Topic
@@ -66,8 +71,9 @@ type Held struct {
 	Received time.Time
 	Expires  time.Time
 
-	index  int    // in the expiry heap
-	shadow shadow // what it was offered for since it came in
+	index  int       // in the expiry heap
+	shadow shadow    // what it was offered for since it came in
+	asked  time.Time // when its node last asked for others in the topic
 }
 
 // Node is who published the record.
@@ -79,6 +85,7 @@ func NewTable(limits Limits) *Table {
 		limits:   limits,
 		topics:   make(map[Topic]map[peer.ID]*Held),
 		nodes:    make(map[peer.ID]map[Topic]*Held),
+		drifts:   make(map[Topic]*drift),
 		watchers: make(map[*Watcher]struct{}),
 		posts:    make(map[Topic]map[peer.ID]time.Time),
 	}
@@ -92,17 +99,25 @@ func (t *Table) Put(now, since time.Time, topic Topic, r capacity.Record, sealed
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.expire(now)
+	var asked time.Time
 	if old := t.topics[topic][r.Node]; old != nil {
+		asked = old.asked
 		switch {
 		case r.Seq < old.Record.Seq, r.Seq == old.Record.Seq && old.Sealed == nil:
 			return ErrReplay
 		case r.Seq == old.Record.Seq:
 			return nil
 		}
+		if old.Sealed != nil {
+			if t.drifts[topic] == nil {
+				t.drifts[topic] = &drift{}
+			}
+			t.drifts[topic].learn(old, since, &r)
+		}
 		t.remove(old)
 	}
 	t.makeRoom(topic, r.Node)
-	h := &Held{Topic: topic, Record: r, Sealed: sealed, Received: since, Expires: since.Add(r.TTL)}
+	h := &Held{Topic: topic, Record: r, Sealed: sealed, Received: since, Expires: since.Add(r.TTL), asked: asked}
 	t.add(h)
 	t.tell(Event{Held: h})
 	return nil
@@ -146,21 +161,38 @@ func (t *Table) List(now time.Time, topic Topic) []*Held {
 type stocked struct {
 	*Held
 	shadow shadow
+	left   float64 // of what the record says is used
 }
 
 // stock returns the records of topic with their shadows, by node: what is drawn
-// from it depends on the draw only.
-func (t *Table) stock(now time.Time, topic Topic) []stocked {
+// from it depends on the draw only. It notes that seeker has asked, and returns
+// for how many seekers that stands: of those who publish in the topic, and so
+// ask in it, some ask only other holders. The last result is the share of
+// sessions that end per second.
+func (t *Table) stock(now time.Time, topic Topic, seeker peer.ID) (list []stocked, askers, drift float64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.expire(now)
 	live := t.live(topic)
-	list := make([]stocked, 0, len(live))
+	list = make([]stocked, 0, len(live))
+	heard := 0
 	for _, h := range live {
-		list = append(list, stocked{h, h.shadow})
+		if h.Node() == seeker {
+			h.asked = now
+		}
+		if now.Sub(h.asked) <= askedAge {
+			heard++
+		}
+		list = append(list, stocked{h, h.shadow, 1})
 	}
 	slices.SortFunc(list, func(a, b stocked) int { return cmp.Compare(a.Node(), b.Node()) })
-	return list
+	if d := t.drifts[topic]; d != nil {
+		drift = d.rate()
+	}
+	if heard == 0 {
+		return list, mostAskers, drift
+	}
+	return list, min(mostAskers, float64(len(list))/float64(heard)), drift
 }
 
 // offered adds s to h's shadow.
@@ -274,6 +306,7 @@ func (t *Table) Sweep(now time.Time) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.expire(now)
+	maps.DeleteFunc(t.drifts, func(topic Topic, _ *drift) bool { return len(t.topics[topic]) == 0 })
 	for topic, posts := range t.posts {
 		maps.DeleteFunc(posts, func(_ peer.ID, until time.Time) bool { return !until.After(now) })
 		if len(posts) == 0 {
