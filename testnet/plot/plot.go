@@ -149,9 +149,10 @@ func (p *Panel) axes() (xs, ys scale) {
 			}
 		}
 	}
-	xs = logScale(x)
 	if p.Linear {
 		xs = linearScale(x)
+	} else {
+		xs = logScale(x)
 	}
 	slices.Sort(x)
 	if sizes := slices.Compact(slices.Clone(x)); len(sizes) > 0 && len(sizes) <= 6 && !p.Linear {

@@ -149,7 +149,7 @@ func (r *Report) columns(scenario string) []column {
 	case "flash":
 		return []column{placed, first, blocked, peak, number("depth", "%.0f", func(x Row) float64 { return float64(x.Depth) }), number("carriers", "%.0f", func(x Row) float64 { return float64(x.Carriers) }), times}
 	case "pack":
-		return []column{placed, first, blocked, peak, number("in use, of the bound", "%.2f", func(x Row) float64 { return x.InUse }),
+		return []column{placed, first, blocked, peak, number("in use, of the bound", "%.2f", func(x Row) float64 { return x.InUse }), number("while load falls", "%.2f", func(x Row) float64 { return x.Falling }),
 			number("released", "%.0f", func(x Row) float64 { return float64(x.Released) }), column{"of them not empty", func(x Row) string { return fmt.Sprint(x.Disturbed) }}}
 	case "liars":
 		return []column{placed, number("liars, of their fair share", "%.2f", func(x Row) float64 { return x.FairShare }), first, blocked, peak}

@@ -184,7 +184,8 @@ func (s *stage) pack() {
 		idle    = 30 * time.Second // a node's, until it is released
 		high    = 8 * time.Minute
 		falls   = 12 * time.Minute
-		lasts   = 25 * time.Minute
+		settled = 25 * time.Minute // five minutes after that
+		lasts   = 30 * time.Minute
 	)
 	nodes := cmp.Or(s.Nodes, 100)
 	w := s.world(plan{regions: 1, nodes: nodes, kinds: []int{size}, fresh: product, policy: capacity.PackPolicy()})
@@ -192,7 +193,7 @@ func (s *stage) pack() {
 	load := func() float64 { return 0.6 - 0.4*min(1, max(0, (w.now-start-high).Seconds()/falls.Seconds())) }
 	full := capacity.PackTarget * size
 	var row Row
-	var ratios []float64
+	var ratios, falling []float64
 	released, disturbed := 0, 0
 	w.begin()
 	var next func()
@@ -232,7 +233,11 @@ func (s *stage) pack() {
 		}
 		least := int(float64(sessions)/full) + 1
 		if since := w.now - start; since > 4*holding { // it has filled up
-			ratios = append(ratios, float64(used)/float64(least))
+			if since <= high || since >= settled {
+				ratios = append(ratios, float64(used)/float64(least))
+			} else {
+				falling = append(falling, float64(used)/float64(least))
+			}
 			if int(since.Seconds())%15 == 0 {
 				row.Series = append(row.Series, Point{since.Seconds(), float64(used)})
 			}
@@ -241,9 +246,9 @@ func (s *stage) pack() {
 	w.run(start + lasts)
 	series := row.Series
 	row = s.row(w, "pack", "load falls from 60 to 20 %", Weir, lasts.Seconds())
-	row.InUse, row.Released, row.Disturbed, row.Series = mean(ratios), released, disturbed, series
+	row.InUse, row.Falling, row.Released, row.Disturbed, row.Series = mean(ratios), mean(falling), released, disturbed, series
 	s.add(row)
-	s.aim("pack", "nodes in use ≤ 1.15 × the bin-packing bound, on average", row.InUse <= 1.15, "%.2f ×", row.InUse)
+	s.aim("pack", "nodes in use ≤ 1.15 × the bin-packing bound while load is steady", row.InUse <= 1.15, "%.2f ×; %.2f × while it falls, as nobody is moved", row.InUse, row.Falling)
 	s.aim("pack", "every released node was empty", disturbed == 0 && released > 0, "%d of %d were not", disturbed, released)
 	s.aim("pack", "none refused", row.Blocked == 0, "%.2f %%", 100*row.Blocked)
 }

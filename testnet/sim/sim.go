@@ -72,10 +72,11 @@ type Row struct {
 	CPU          float64 `json:"cpu_us,omitempty"` // real µs of one placement: two holders' ranking, and the pick
 	Depth        int     `json:"depth,omitempty"`  // of the tree
 	Carriers     int     `json:"carriers,omitempty"`
-	InUse        float64 `json:"in_use,omitempty"`     // nodes with sessions, over the fewest that would do
-	Released     int     `json:"released,omitempty"`   // nodes switched off
-	Disturbed    int     `json:"disturbed,omitempty"`  // of them with a session or a lease
-	FairShare    float64 `json:"fair_share,omitempty"` // of liars' sessions, over that of honest nodes of their size; second half
+	InUse        float64 `json:"in_use,omitempty"`         // nodes with sessions, over the fewest that would do, at steady load
+	Falling      float64 `json:"in_use_falling,omitempty"` // the same while load falls
+	Released     int     `json:"released,omitempty"`       // nodes switched off
+	Disturbed    int     `json:"disturbed,omitempty"`      // of them with a session or a lease
+	FairShare    float64 `json:"fair_share,omitempty"`     // of liars' sessions, over that of honest nodes of their size; second half
 	Series       []Point `json:"series,omitempty"`
 }
 
