@@ -32,9 +32,8 @@ type figures struct {
 	on       map[*node]int // placements
 	records  int           // published
 
-	spread  []float64 // s.d. of load at moments
-	peak    float64   // highest load of one node
-	regrets []float64
+	spread []float64 // s.d. of load at moments
+	peak   float64   // highest load of one node
 }
 
 func (f *figures) sizes() *model.Sizes { return &f.weights }

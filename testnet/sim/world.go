@@ -201,7 +201,7 @@ func (w *world) elect() []*node {
 	return holders
 }
 
-func (a *node) rtt(b *node) time.Duration { return 2 * a.place.OneWay(b.place) }
+func (n *node) rtt(to *node) time.Duration { return 2 * n.place.OneWay(to.place) }
 
 // usable is how many viewers the node may be filled with.
 func (n *node) usable() int { return int(usable * float64(n.sessions)) }
