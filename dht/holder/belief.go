@@ -17,7 +17,7 @@ const (
 	refusalWeight = 0.5
 	// shortHalfLife is how long it takes until a shortfall counts half. A node
 	// that has been overrated once will claim the same again.
-	shortHalfLife = 5 * time.Minute
+	shortHalfLife = 15 * time.Minute
 	maxBeliefs    = 4_096
 
 	// MaxDoubts is how many doubts a seeker tells a holder at once.
