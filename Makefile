@@ -5,7 +5,7 @@ BIN   := bin/weir
 # How long each fuzz target runs in make fuzz.
 FUZZTIME ?= 5s
 
-.PHONY: build demo test race fuzz lint deps proto clip bench-discovery
+.PHONY: build demo test race fuzz lint deps proto clip bench-discovery sim
 
 build:
 	$(GO) build -trimpath -o $(BIN) ./cmd/weir
@@ -20,6 +20,11 @@ demo: build
 bench-discovery: build
 	@testnet/deps.sh redis-server
 	$(BIN) bench discovery --out testnet/results $(DISCOVERY_FLAGS)
+
+# Placement in networks too large to run, simulated: about a quarter of an hour.
+# SIM_FLAGS can shorten it.
+sim: build
+	$(BIN) testnet sim --out testnet/results $(SIM_FLAGS)
 
 # All tests: units, real processes, a real browser. One package at a time, since
 # many of them measure time. For the units alone: go test -short ./...

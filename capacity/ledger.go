@@ -95,6 +95,7 @@ func NewLedger(self peer.ID, limits Limits) *Ledger {
 		from:    map[peer.ID]int{},
 		active:  map[string]*entry{},
 		streams: map[string]int{},
+		stress:  Hysteresis{Free: roomAt},
 	}
 }
 
@@ -258,7 +259,7 @@ func (l *Ledger) Totals(now time.Time) Totals {
 	var r Record
 	t.Fill(&r)
 	t.Stress = r.Stress()
-	full := l.stress.Next(t.Stress)
+	full := l.stress.Next(t.Stress) || l.cpu.full
 	switch {
 	case l.draining:
 		t.State = Draining

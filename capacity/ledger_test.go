@@ -375,14 +375,30 @@ func TestStateOfALedger(t *testing.T) {
 		{"calm", 50, false, Active},
 		{"busy", 89, false, Active},
 		{"full", 90, false, Full},
-		{"full until it has calmed down", 73, false, Full},
-		{"calm again", 72, false, Active},
+		{"full until there is a little room", 89, false, Full},
+		{"room again", 88, false, Active},
 		{"draining, however calm", 0, true, Draining},
 		{"draining, however full", 100, true, Draining},
 		{"full still, once it stays", 100, false, Full},
 	} {
 		l.Observe(epoch, Load{Uplink: tt.uplink})
 		l.SetDraining(tt.drain)
+		if got := l.Totals(epoch).State; got != tt.want {
+			t.Errorf("%s: %s, want %s", tt.name, got, tt.want)
+		}
+	}
+	l = NewLedger(idOf(t, "self"), Limits{})
+	for _, tt := range []struct {
+		name string
+		cpu  float64
+		want State
+	}{
+		{"a busy CPU", 0.89, Active},
+		{"a full one", 0.90, Full},
+		{"full until it has calmed down", 0.73, Full},
+		{"calm again", 0.72, Active},
+	} {
+		l.Observe(epoch, Load{CPU: tt.cpu, CPULimit: 1})
 		if got := l.Totals(epoch).State; got != tt.want {
 			t.Errorf("%s: %s, want %s", tt.name, got, tt.want)
 		}

@@ -127,8 +127,8 @@ func DefaultPolicy() Policy {
 			{"overloaded", `r.stress < 0.9 || q.purpose == "cascade" && r.cpu < 1`},
 		},
 		Score: []Term{
-			{"headroom", `max(0, min(1 - r.stress, r.believed))`, 0.5},
-			{"rtt", `rtt > 0 ? 1 / (1 + rtt / 50) : 0.25`, 0.3},
+			{"headroom", `max(0, min(1 - r.stress, r.believed))`, 0.6},
+			{"rtt", `rtt > 0 ? 1 / (1 + rtt / 50) : 0.25`, 0.2},
 			{"region", `q.region == "" ? 0.5 : r.region == q.region ? 1 : 0`, 0.1},
 			{"shallow", `r.carries ? 1 / (1 + r.depth) : 0`, 0.1},
 		},

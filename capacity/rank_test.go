@@ -312,3 +312,18 @@ func BenchmarkRank(b *testing.B) {
 		})
 	}
 }
+
+// One decision: 16 candidates ranked, and two drawn. DESIGN aims at 50 µs.
+func BenchmarkDecision(b *testing.B) {
+	j := mustCompile(b, DefaultPolicy())
+	me := typicalRecord(b, "me")
+	cands := candidates(b, 16, false)
+	need := Need{Purpose: View, Stream: "show", Uplink: 5_000_000, Packets: 600, Region: "eu"}
+	rnd := rand.New(rand.NewPCG(1, 2))
+	b.ReportAllocs()
+	for b.Loop() {
+		if d := j.Rank(need, me, cands).Draw(2, j.policy.Keep, rnd); len(d) != 2 {
+			b.Fatalf("%d drawn", len(d))
+		}
+	}
+}

@@ -2,27 +2,22 @@ package dht
 
 import (
 	"context"
-	"math"
 	"reflect"
 	"slices"
 	"time"
 
 	"weir/capacity"
+	"weir/dht/holder"
 )
 
 const (
-	sampleEvery = 250 * time.Millisecond
-	publishGap  = 500 * time.Millisecond // least time between two records of one topic that tell news
-	keepalive   = 5 * time.Second        // most time between them
+	keepalive = holder.Keepalive
 	// indexKeepalive is how often a record in the index of regions is renewed,
 	// whatever its node's load.
 	indexKeepalive = 20 * time.Second
 	// streamGap is the least time between two records of one stream when
 	// nothing but the node's load has changed: a node may carry many.
 	streamGap = 2 * time.Second
-	// moved is how far a resource has to move, as a share of its limit, to
-	// be worth a record before the keepalive.
-	moved = 0.05
 )
 
 // A claim is one record to be published, without what only publishing fills
@@ -73,7 +68,7 @@ func (a *advertiser) wake() {
 // run samples and publishes until ctx is done, and returns ctx.Err(). It
 // starts no goroutines; publish must not block.
 func (a *advertiser) run(ctx context.Context) error {
-	tick := time.NewTicker(sampleEvery)
+	tick := time.NewTicker(holder.SampleEvery)
 	defer tick.Stop()
 	kicked := false
 	for {
@@ -115,16 +110,16 @@ func (a *advertiser) due(now time.Time, r capacity.Record, carries []capacity.Ca
 		news := now // when it was last published for another reason than time
 		switch since := now.Sub(last.at); {
 		case !known:
-		case since >= keepalive && c.topic != regionsTopic, since >= indexKeepalive:
+		case since >= keepalive && c.topic != holder.RegionsTopic, since >= indexKeepalive:
 			news = last.news
-		case now.Sub(last.news) < publishGap:
+		case now.Sub(last.news) < holder.PublishGap:
 			owed = owed || kicked
 			continue
-		case c.topic == regionsTopic:
+		case c.topic == holder.RegionsTopic:
 			continue
 		case kicked:
 		case carriageChanged(last.record.Carries, c.record.Carries):
-		case !loadMoved(&last.record, &c.record):
+		case !holder.LoadMoved(&last.record, &c.record):
 			continue
 		case c.record.Carries != nil && since < streamGap:
 			continue
@@ -149,21 +144,3 @@ func carriageChanged(a, b *capacity.Carriage) bool {
 	x.ParentRTT, y.ParentRTT = 0, 0 // drifts all the time
 	return !reflect.DeepEqual(x, y)
 }
-
-// loadMoved reports whether b differs from a, the record published last, by
-// enough to be published before the keepalive.
-func loadMoved(a, b *capacity.Record) bool {
-	if a.State != b.State || a.URL != b.URL || a.Media != b.Media || a.Region != b.Region ||
-		a.Zone != b.Zone || a.Policy != b.Policy || a.Release != b.Release {
-		return true
-	}
-	usage := func(a, b capacity.Usage) bool {
-		return a.Limit != b.Limit || b.Limit > 0 && share(a.Used-b.Used, b.Limit) >= moved
-	}
-	return usage(a.Uplink, b.Uplink) || usage(a.Downlink, b.Downlink) ||
-		usage(a.Packets, b.Packets) || usage(a.Sessions, b.Sessions) || usage(a.Streams, b.Streams) ||
-		b.Uplink.Limit > 0 && share(a.Reserved-b.Reserved, b.Uplink.Limit) >= moved ||
-		a.CPULimit != b.CPULimit || b.CPULimit > 0 && math.Abs(a.CPU-b.CPU)/b.CPULimit >= moved
-}
-
-func share(part, whole int64) float64 { return math.Abs(float64(part)) / float64(whole) }

@@ -6,6 +6,7 @@ import (
 	"github.com/hashicorp/serf/coordinate"
 	"github.com/libp2p/go-libp2p/core/peer"
 
+	"weir/dht/holder"
 	"weir/dht/pb"
 )
 
@@ -33,16 +34,7 @@ func (v vivaldi) here() *coordinate.Coordinate { return v.client.GetCoordinate()
 
 // predict returns the round trip to be expected to a node at c, 0 if unknown.
 func (v vivaldi) predict(c *coordinate.Coordinate) time.Duration {
-	return predictRTT(v.here(), c)
-}
-
-// predictRTT is the round trip expected between a and b, 0 if either is
-// missing or they cannot be compared.
-func predictRTT(a, b *coordinate.Coordinate) time.Duration {
-	if a == nil || b == nil || !a.IsValid() || !b.IsValid() || !a.IsCompatibleWith(b) {
-		return 0
-	}
-	return a.DistanceTo(b)
+	return holder.PredictRTT(v.here(), c)
 }
 
 func coordinateToWire(c *coordinate.Coordinate) *pb.Coordinate {

@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"weir/capacity"
+	"weir/dht/holder"
 	"weir/dht/pb"
 )
 
@@ -55,7 +56,7 @@ func TestKeepalivesGoByDatagram(t *testing.T) {
 		from.publish([]claim{{topic, r}})
 		seq := from.outbox.seqNow()
 		eventually(t, func() error {
-			if h := holder.table.get(time.Now(), topic, from.ID()); h == nil || h.record.Seq < seq {
+			if h := holder.table.Get(time.Now(), topic, from.ID()); h == nil || h.Record.Seq < seq {
 				return fmt.Errorf("%s: the holder has not got record %d", what, seq)
 			}
 			return nil
@@ -96,21 +97,21 @@ func TestDatagramsOfOthersAreNotTaken(t *testing.T) {
 		{"too long", errNoDatagram.Error(), append(datagram("test", good), make([]byte, maxDatagram)...)},
 		{"garbage", "proto", append(datagramPrefix(NetworkID("test")), 0xff, 0xff)},
 		{"another node's record", errNotYours.Error(), datagram("test", &pb.Entry{Topic: string(testHome), Sealed: seal(t, capacity.Record{Node: n.ID(), Seq: 9, Issued: r.Issued, TTL: r.TTL}, n.key)})},
-		{"a record of another topic", errWrongTopic.Error(), datagram("test", &pb.Entry{Topic: string(ShardTopic("eu", "")), Sealed: sealed})},
+		{"a record of another topic", holder.ErrWrongTopic.Error(), datagram("test", &pb.Entry{Topic: string(ShardTopic("eu", "")), Sealed: sealed})},
 		{"no topic", "unknown topic", datagram("test", &pb.Entry{Topic: "x", Sealed: sealed})},
 	} {
 		if err := n.takeDatagram(now, from, c.b); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: %v, want %q", c.name, err, c.want)
 		}
 	}
-	if h := n.table.all(now); len(h) != 0 {
+	if h := n.table.All(now); len(h) != 0 {
 		t.Errorf("held: %v", h)
 	}
-	if err := n.takeDatagram(now, from, datagram("test", good, good)); err != nil || n.table.get(now, testHome, from) == nil {
+	if err := n.takeDatagram(now, from, datagram("test", good, good)); err != nil || n.table.Get(now, testHome, from) == nil {
 		t.Errorf("a good one: %v", err)
 	}
 	// A withdrawal is not believed: it may be an old one.
-	if err := n.takeDatagram(now, from, datagram("test", &pb.Entry{Topic: string(testHome), Seq: 99})); err != nil || n.table.get(now, testHome, from) == nil {
+	if err := n.takeDatagram(now, from, datagram("test", &pb.Entry{Topic: string(testHome), Seq: 99})); err != nil || n.table.Get(now, testHome, from) == nil {
 		t.Errorf("a withdrawal by datagram: %v", err)
 	}
 	many := slices.Repeat([]*pb.Entry{{Topic: "x", Sealed: []byte{1}}}, datagramTopics+1)
@@ -154,11 +155,11 @@ func FuzzTopic(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, s string) {
 		topic := Topic(s)
-		region, bits, ok := topic.shard()
-		if ok && (ShardTopic(region, bits) != topic || topic.check() != nil || len(region) > capacity.MaxLabel || len(bits) > maxShardBits) {
+		region, bits, ok := topic.Shard()
+		if ok && (ShardTopic(region, bits) != topic || topic.Check() != nil || len(region) > capacity.MaxLabel || len(bits) > holder.MaxShardBits) {
 			t.Fatalf("%q is region %q, bits %q", s, region, bits)
 		}
-		if !ok && topic.check() == nil && topic != regionsTopic && topic.Stream() == "" && !topic.provisions() {
+		if !ok && topic.Check() == nil && topic != holder.RegionsTopic && topic.Stream() == "" && !topic.Provisions() {
 			t.Fatalf("%q passes for a topic", s)
 		}
 	})
@@ -186,16 +187,16 @@ func FuzzHandOver(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		var m pb.HandOver
-		if proto.Unmarshal(b, &m) != nil || Topic(m.Topic).check() != nil {
+		if proto.Unmarshal(b, &m) != nil || Topic(m.Topic).Check() != nil {
 			return
 		}
 		now := time.Now()
 		if taken := node.takeCopies(now, "from", Topic(m.Topic), m.Copies); int(taken) > len(m.Copies) {
 			t.Fatalf("%d taken of %d", taken, len(m.Copies))
 		}
-		for topic, records := range node.table.all(now) {
+		for topic, records := range node.table.All(now) {
 			for _, h := range records {
-				if got, err := capacity.OpenAnyAge(h.sealed); err != nil || got.Node != h.node() || topic.fits(&got) != nil || h.expires.Sub(h.received) > got.TTL {
+				if got, err := capacity.OpenAnyAge(h.Sealed); err != nil || got.Node != h.Node() || topic.Fits(&got) != nil || h.Expires.Sub(h.Received) > got.TTL {
 					t.Fatalf("%s holds %+v: %v", topic, got, err)
 				}
 			}

@@ -216,14 +216,3 @@ func (f *fake) lease(t testing.TB, from peer.ID, req *pb.Reserve) []byte {
 	}
 	return sealed
 }
-
-// fakeHost has an ID and nothing else.
-type fakeHost struct{ host.Host }
-
-func (fakeHost) ID() peer.ID { return "self" }
-
-// rankedByScore is rankOffers without beliefs and records.
-func rankedByScore(offers map[peer.ID]offer) []offer {
-	n := &Node{beliefs: newBeliefs()}
-	return n.rankOffers(time.Now(), capacity.Ranking{}, offers)
-}

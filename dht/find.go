@@ -11,13 +11,14 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"weir/capacity"
+	"weir/dht/holder"
 	"weir/dht/pb"
 )
 
 const (
-	asksFirst = 2        // holders asked at once
-	asksMost  = replicas // holders asked in all…
-	asksNear  = 4        // …and when there are other regions to turn to
+	asksFirst = holder.AsksFirst // holders asked at once
+	asksMost  = replicas         // holders asked in all…
+	asksNear  = 4                // …and when there are other regions to turn to
 
 	// If the holders asked have not answered after half as long again as their
 	// usual round trip takes, and hedgeLeast at least, as many others are asked.
@@ -78,7 +79,7 @@ func (n *Node) Find(ctx context.Context, topic Topic, need capacity.Need, exclud
 // find runs q, of which what to find is filled in.
 func (n *Node) find(ctx context.Context, q *finding) (Answer, error) {
 	start := time.Now()
-	if err := q.topic.checkAsked(); err != nil {
+	if err := q.topic.CheckAsked(); err != nil {
 		return Answer{}, err
 	}
 	q.begin(n)
@@ -157,7 +158,7 @@ func (q *finding) run(ctx context.Context) error {
 	// The network is searched for other holders only if there is nothing to
 	// lose by it: nobody is known, or nobody knows of the stream, or of who starts servers.
 	lost := q.good == 0 && !h.self && !q.near
-	unknown := q.answer.Held == 0 && (q.topic.Stream() != "" || q.topic.provisions())
+	unknown := q.answer.Held == 0 && (q.topic.Stream() != "" || q.topic.Provisions())
 	if (lost || unknown && !(h.all && looked)) && !q.n.cfg.Holding.listed() && q.n.cache.begin(time.Now(), q.topic) {
 		q.n.lookUp(ctx, q.topic)
 		h, _ = q.n.holders(q.topic)
@@ -232,7 +233,7 @@ func (q *finding) askSelf() (others int) {
 	var rejected map[string]int
 	if q.compact {
 		var offers []offer
-		offers, held, rejected = q.n.offers(q.topic, q.need, me, q.exclude, queryLimit, 1)
+		offers, held, rejected = q.n.offers(q.topic, q.need, me, q.exclude, queryLimit)
 		for _, o := range offers {
 			q.offered(start, o)
 		}
@@ -246,14 +247,14 @@ func (q *finding) askSelf() (others int) {
 		picked = len(candidates)
 	}
 	q.answer.Held, q.answer.Rejected = held, rejected
-	_, q.split = q.n.table.count(start, q.topic, q.n.sharding.quorum())
+	_, q.split = q.n.table.Count(start, q.topic, q.n.sharding.quorum())
 	q.answer.Asked = append(q.answer.Asked, Asked{
 		Holder:  q.n.ID(),
 		Elapsed: time.Since(start),
 		Millis:  millis(time.Since(start)),
 		Records: picked,
 	})
-	if q.n.table.get(start, q.topic, q.n.ID()) != nil {
+	if q.n.table.Get(start, q.topic, q.n.ID()) != nil {
 		held--
 	}
 	return held
@@ -270,7 +271,7 @@ func (q *finding) add(r capacity.Record, sealed []byte) {
 		Record:   r,
 		Sealed:   sealed,
 		RTT:      q.n.coords.predict(r.Coordinate),
-		Believed: q.n.beliefs.of(now, r.Node),
+		Believed: q.n.beliefs.Of(now, r.Node),
 	}
 }
 
@@ -505,7 +506,7 @@ func verify(now time.Time, topic Topic, sealed [][]byte) ([]verified, error) {
 			continue // clocks differ
 		}
 		if err == nil {
-			err = topic.fits(&r)
+			err = topic.Fits(&r)
 		}
 		if err != nil {
 			return nil, err

@@ -215,7 +215,7 @@ func TestLeavingNodeWithdrawsItsRecord(t *testing.T) {
 	nodes := newTestNetwork(t, 3)
 	nodes[2].stop()
 	for _, n := range nodes[:2] {
-		if h := n.table.get(time.Now(), CapacityTopic(), nodes[2].ID()); h != nil {
+		if h := n.table.Get(time.Now(), CapacityTopic(), nodes[2].ID()); h != nil {
 			t.Errorf("%s still holds the record of a node that has left", n.ID())
 		}
 	}

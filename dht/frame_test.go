@@ -262,7 +262,7 @@ func FuzzDecodeAnswers(f *testing.F) {
 		now := time.Now()
 		check := func(rs []verified) {
 			for _, r := range rs {
-				if err := testHome.fits(&r.record); err != nil {
+				if err := testHome.Fits(&r.record); err != nil {
 					t.Fatalf("kept %+v: %v", r.record, err)
 				}
 			}
@@ -278,7 +278,7 @@ func FuzzDecodeAnswers(f *testing.F) {
 			t.Fatal("offers in spite of an error")
 		}
 		for _, o := range offers {
-			if o.Record.Node.Validate() != nil || math.IsNaN(o.Score) || len(o.Terms) != len(policy.Score) || o.RTT < 0 || !o.told() {
+			if o.Record.Node.Validate() != nil || math.IsNaN(o.Score) || len(o.Terms) != len(policy.Score) || o.RTT < 0 || !o.Told() {
 				t.Fatalf("offer %+v", o)
 			}
 		}

@@ -13,6 +13,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"weir/capacity"
+	"weir/dht/holder"
 	"weir/dht/pb"
 )
 
@@ -34,19 +35,19 @@ func (n *Node) handOver() {
 	}
 	now := time.Now()
 	heirs := make(map[peer.ID][]*pb.HandOver)
-	for topic, records := range n.table.all(now) {
+	for topic, records := range n.table.All(now) {
 		heir, ok := n.heir(topic)
 		if !ok || n.host.Network().Connectedness(heir) != network.Connected {
 			continue
 		}
-		records = slices.DeleteFunc(records, func(h *held) bool { return h.node() == heir || h.node() == n.ID() })
+		records = slices.DeleteFunc(records, func(h *holder.Held) bool { return h.Node() == heir || h.Node() == n.ID() })
 		for batch := range slices.Chunk(records, maxCopies) {
 			if len(heirs[heir]) == maxHandOvers {
 				break
 			}
 			m := &pb.HandOver{Topic: string(topic)}
 			for _, h := range batch {
-				m.Copies = append(m.Copies, &pb.Copy{Sealed: h.sealed, HeldMs: uint32(now.Sub(h.received).Milliseconds())})
+				m.Copies = append(m.Copies, &pb.Copy{Sealed: h.Sealed, HeldMs: uint32(now.Sub(h.Received).Milliseconds())})
 			}
 			heirs[heir] = append(heirs[heir], m)
 		}
@@ -92,7 +93,7 @@ func (n *Node) electNear(topic Topic) (holders, []peer.ID) {
 // longer than with the one who had them.
 func (n *Node) serveHandOver(from peer.ID, req *pb.HandOver) *pb.Response {
 	topic := Topic(req.Topic)
-	if err := topic.check(); err != nil {
+	if err := topic.Check(); err != nil {
 		return errorReply(err)
 	}
 	if len(req.Copies) > maxCopies {
@@ -115,13 +116,13 @@ func (n *Node) takeCopies(now time.Time, from peer.ID, topic Topic, copies []*pb
 		held := time.Duration(c.HeldMs) * time.Millisecond
 		r, err := capacity.Open(c.Sealed, n.wall(now))
 		if err == nil {
-			err = topic.fits(&r)
+			err = topic.Fits(&r)
 		}
 		if err == nil && held >= r.TTL {
 			err = capacity.ErrExpired
 		}
 		if err == nil {
-			err = n.table.put(now, now.Add(-held), topic, r, c.Sealed)
+			err = n.table.Put(now, now.Add(-held), topic, r, c.Sealed)
 		}
 		if err != nil {
 			n.log.Debug("record handed over not taken", "peer", from, "topic", topic, "err", err)

@@ -10,11 +10,13 @@ import (
 
 	kb "github.com/libp2p/go-libp2p-kbucket"
 	"github.com/libp2p/go-libp2p/core/peer"
+
+	"weir/dht/holder"
 )
 
 const (
 	// replicas is how many nodes hold a topic.
-	replicas = 8
+	replicas = holder.Replicas
 	// everyone is the size up to which every node of a network holds every
 	// topic: self and replicas others.
 	everyone = replicas + 1

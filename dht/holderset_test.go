@@ -221,32 +221,6 @@ func TestReach(t *testing.T) {
 	}
 }
 
-func TestBeliefsFadeAndRecover(t *testing.T) {
-	b := newBeliefs()
-	now := time.Unix(1_000_000, 0)
-	if got := b.of(now, "p"); got != 1 {
-		t.Errorf("a stranger is believed %v, want 1", got)
-	}
-	b.refused(now, "p")
-	if got := b.of(now, "p"); got != 0.5 {
-		t.Errorf("after one refusal %v, want 0.5", got)
-	}
-	b.refused(now, "p")
-	b.refused(now, "p")
-	if got := b.of(now, "p"); got != 0 {
-		t.Errorf("after three refusals %v, want 0", got)
-	}
-	if got := b.of(now.Add(2*beliefHalfLife), "p"); got != 0.75 {
-		t.Errorf("after two half-lives %v, want 0.75", got)
-	}
-	for _, p := range peersNamed(0, maxBeliefs+10) {
-		b.refused(now, p)
-	}
-	if len(b.peers) > maxBeliefs {
-		t.Errorf("%d peers remembered", len(b.peers))
-	}
-}
-
 func TestBackoff(t *testing.T) {
 	b := backoff{first: time.Second, most: 10 * time.Second}
 	var got []time.Duration

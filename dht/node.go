@@ -26,6 +26,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"weir/capacity"
+	"weir/dht/holder"
 )
 
 // Config says what a node is and what it publishes.
@@ -96,14 +97,14 @@ type Node struct {
 	traffic  *traffic
 	reach    *reach
 	cache    *holderCache
-	table    *table // what it holds for others and itself; empty in a client
+	table    *holder.Table // what it holds for others and itself; empty in a client
 	sharding *sharding
 	regions  regionIndex
 	policies policyHold
 	coords   vivaldi
 	told     told
 	newest   *newestLog
-	beliefs  *beliefs
+	beliefs  *holder.Beliefs
 	desk     desk  // inbound requests at once, per peer
 	lanes    lanes // outbound requests at once, per peer
 	adverts  advertiser
@@ -160,10 +161,10 @@ func Listen(cfg Config) (*Node, error) {
 		traffic:     newTraffic(),
 		reach:       newReach(),
 		cache:       newHolderCache(id),
-		table:       newTable(defaultTableLimits()),
+		table:       holder.NewTable(holder.DefaultLimits()),
 		coords:      coords,
 		newest:      newNewestLog(),
-		beliefs:     newBeliefs(),
+		beliefs:     holder.NewBeliefs(),
 		accepted:    make(chan struct{}),
 		ready:       make(chan struct{}),
 		changed:     make(chan struct{}, 1),
@@ -486,7 +487,7 @@ func (n *Node) sweep(ctx context.Context) error {
 			n.settling.Store(now.UnixNano())
 		}
 		last = now
-		n.table.sweep(now)
+		n.table.Sweep(now)
 		select {
 		case <-tick.C:
 		case <-ctx.Done():

@@ -12,6 +12,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"weir/capacity"
+	"weir/dht/holder"
 	"weir/dht/pb"
 )
 
@@ -131,7 +132,7 @@ func (n *Node) sample() (capacity.Record, []capacity.Carriage) {
 		if !p.deeper {
 			to = to[:min(len(to), asksFirst)]
 		} else if h.self {
-			n.table.post(now, p.topic, n.ID())
+			n.table.Post(now, now.Add(postTTL), p.topic, n.ID())
 		}
 		for _, holder := range to {
 			n.enqueue(holder, p.topic, &pb.Entry{Topic: string(p.topic), Deeper: p.deeper})
@@ -145,7 +146,7 @@ func (n *Node) sample() (capacity.Record, []capacity.Carriage) {
 func (n *Node) homes(now time.Time, region string) []Topic {
 	list := n.sharding.homes(now, region)
 	if !n.cfg.Holding.listed() && !n.small() && n.sharding.sponsor(now) {
-		list = append(list, regionsTopic)
+		list = append(list, holder.RegionsTopic)
 	}
 	if p := n.cfg.Provisioner; p != nil {
 		for _, r := range p.Regions {
@@ -166,7 +167,7 @@ func (n *Node) publish(claims []claim) {
 		r.Seq = n.outbox.nextSeq(n.wall(now))
 		r.Issued = time.UnixMilli(n.wall(now).UnixMilli())
 		r.TTL = capacity.DefaultTTL
-		if c.topic == regionsTopic {
+		if c.topic == holder.RegionsTopic {
 			r.TTL = capacity.MaxTTL
 		}
 		r.Addrs = addrs[:min(len(addrs), capacity.MaxAddrs)]
@@ -178,7 +179,7 @@ func (n *Node) publish(claims []claim) {
 		}
 		h, _ := n.holders(c.topic)
 		if h.self {
-			if err := n.table.put(now, now, c.topic, r, sealed); err != nil {
+			if err := n.table.Put(now, now, c.topic, r, sealed); err != nil {
 				n.log.Debug("own record not held", "topic", c.topic, "err", err)
 			}
 			n.heardSelf(now, c.topic)
@@ -212,7 +213,7 @@ func (n *Node) withdrawFrom(topics []Topic, wanted func(peer.ID) bool) {
 		}
 		delete(n.outbox.own, topic)
 		n.outbox.mu.Unlock()
-		_ = n.table.withdraw(now, topic, n.ID(), seq) // only we are newer than ourselves
+		_ = n.table.Withdraw(now, topic, n.ID(), seq) // only we are newer than ourselves
 		slices.Sort(to)
 		for _, p := range slices.Compact(to) {
 			if wanted(p) {
@@ -264,7 +265,7 @@ func (n *Node) spread() {
 	for _, topic := range topics {
 		h, _ := n.holders(topic)
 		if r, sealed, ok := n.outbox.exactly(topic); ok && h.self {
-			_ = n.table.put(time.Now(), time.Now(), topic, r, sealed) // a holder since just now, perhaps
+			_ = n.table.Put(time.Now(), time.Now(), topic, r, sealed) // a holder since just now, perhaps
 		}
 		n.send(topic, h)
 	}
@@ -436,7 +437,7 @@ func (n *Node) advertiseTo(p peer.ID, batch []*pb.Entry) error {
 
 // heardSelf tells the sharding what this node, a holder, holds of topic.
 func (n *Node) heardSelf(now time.Time, topic Topic) {
-	held, split := n.table.count(now, topic, n.sharding.quorum())
+	held, split := n.table.Count(now, topic, n.sharding.quorum())
 	n.sharding.heard(now, topic, n.ID(), held, split)
 }
 

@@ -17,16 +17,17 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"weir/capacity"
+	"weir/dht/holder"
 	"weir/dht/pb"
 )
 
 const (
-	reserveFirst = 2 // candidates asked at once
-	reserveMost  = 6 // candidates asked in all: three rounds of two
+	reserveFirst = holder.ReserveFirst // candidates asked at once
+	reserveMost  = holder.ReserveMost  // candidates asked in all
 
 	// placeLimit is how many records each holder is asked for: two holders'
 	// samples differ, and even one alone offers more than will be tried.
-	placeLimit = 6
+	placeLimit = holder.OfferLimit
 
 	// Candidates that have not answered after this, or half as long again as
 	// they should take, get one rival: each one more holds room for a moment that
@@ -256,7 +257,7 @@ func (n *Node) weigh(start time.Time, q *finding, answer Answer) (Decision, []of
 	all := slices.Clone(passed)
 	d.rejected = ranking.RejectedBy()
 	for _, v := range ranking.Rejected {
-		all = append(all, judgedHere(v))
+		all = append(all, holder.Judged(v))
 	}
 	for _, v := range all {
 		terms := v.Terms
@@ -264,8 +265,8 @@ func (n *Node) weigh(start time.Time, q *finding, answer Answer) (Decision, []of
 			terms = []capacity.TermScore{}
 		}
 		var headroom *int64
-		if v.headroom >= 0 {
-			headroom = &v.headroom
+		if v.Headroom >= 0 {
+			headroom = &v.Headroom
 		}
 		d.Verdicts = append(d.Verdicts, Judged{
 			Node:     v.Record.Node,
@@ -275,9 +276,9 @@ func (n *Node) weigh(start time.Time, q *finding, answer Answer) (Decision, []of
 			Rule:     v.Rule,
 			Score:    v.Score,
 			Terms:    terms,
-			Stress:   v.stress,
+			Stress:   v.Stress,
 			Headroom: headroom,
-			Told:     v.told(),
+			Told:     v.Told(),
 			Believed: v.Believed,
 			RTT:      millis(v.RTT),
 			Age:      millis(now.Sub(v.Record.Issued)),
@@ -286,38 +287,10 @@ func (n *Node) weigh(start time.Time, q *finding, answer Answer) (Decision, []of
 	return d, passed
 }
 
-// picks are the candidates to try of those that passed, in order: some of the
-// best at random, then the rest by rank. The first two do not rest on the word
-// of the same holder alone, as far as there are others: it may be lying.
+// picks are the candidates to try of those that passed, in order; those that
+// owe an answer come last.
 func (n *Node) picks(passed []offer) []offer {
-	var ranking capacity.Ranking
-	byNode := make(map[peer.ID]offer, len(passed))
-	for _, o := range passed {
-		ranking.Passed = append(ranking.Passed, o.Verdict)
-		byNode[o.Record.Node] = o
-	}
-	var picks []offer
-	for _, v := range ranking.Draw(reserveMost, n.cfg.Judge().Policy().Keep, newRand()) {
-		picks = append(picks, byNode[v.Record.Node])
-		delete(byNode, v.Record.Node)
-	}
-	for _, o := range passed {
-		if _, left := byNode[o.Record.Node]; left {
-			picks = append(picks, o)
-		}
-	}
-	if len(picks) > 1 && picks[0].holder != "" {
-		other := slices.IndexFunc(picks, func(o offer) bool { return o.holder != picks[0].holder })
-		if other > 1 {
-			o := picks[other]
-			picks = slices.Insert(slices.Delete(picks, other, other+1), 1, o)
-		}
-	}
-	// Those that owe an answer come last.
-	slices.SortStableFunc(picks, func(a, b offer) int {
-		return falseFirst(n.reach.doubtful(a.Record.Node), n.reach.doubtful(b.Record.Node))
-	})
-	return picks[:min(len(picks), reserveMost)]
+	return holder.Picks(passed, n.cfg.Judge().Policy().Keep, n.reach.doubtful, newRand())
 }
 
 // refusal is for when no candidate passed.
@@ -447,7 +420,7 @@ func (n *Node) reserve(ctx context.Context, need capacity.Need, picks []offer, d
 				}
 				return r.placed, nil
 			}
-			n.beliefs.refused(time.Now(), r.node)
+			n.beliefs.Refused(time.Now(), r.node)
 			var refusal *capacity.Refusal
 			var unfit *errUnfit
 			switch {
@@ -536,7 +509,7 @@ func (n *Node) reserveOn(pick *offer, topic Topic, request string, need capacity
 	n.learn(target, pick.Record.Addrs)
 	n.locate(ctx, target) // its record is fresh: worth a dial
 	var known uint64
-	if !pick.told() {
+	if !pick.Told() {
 		known = pick.Record.Seq
 	}
 	req := reserveRequest(request, topic, need, known)
@@ -620,7 +593,7 @@ func (n *Node) answerReserve(from peer.ID, req *pb.ReserveRequest) *pb.ReserveRe
 			return &pb.ReserveResponse{Error: clip(err.Error(), maxReason)}
 		}
 		topic := Topic(op.Reserve.Topic)
-		if err := topic.checkAsked(); err != nil {
+		if err := topic.CheckAsked(); err != nil {
 			return &pb.ReserveResponse{Error: clip(err.Error(), maxReason)}
 		}
 		// The record as it was before the lease, which may have taken the

@@ -123,8 +123,8 @@ func (n *Node) Peers() []PeerInfo {
 		slices.SortFunc(info.Addrs, multiaddr.Multiaddr.Compare)
 		said := n.told.of(p)
 		at := said.coords
-		if h := n.table.get(time.Now(), CapacityTopic(), p); at == nil && h != nil {
-			at = h.record.Coordinate
+		if h := n.table.Get(time.Now(), CapacityTopic(), p); at == nil && h != nil {
+			at = h.Record.Coordinate
 		}
 		if at != nil {
 			info.CoordinateRTT, info.CoordinateError = millis(n.coords.predict(at)), at.Error
@@ -169,15 +169,15 @@ type HeldRecord struct {
 func (n *Node) Held() []HeldTopic {
 	now := time.Now()
 	list := []HeldTopic{}
-	for topic, records := range n.table.all(now) {
+	for topic, records := range n.table.All(now) {
 		t := HeldTopic{Topic: topic}
 		for _, h := range records {
 			t.Records = append(t.Records, HeldRecord{
-				Node:   h.node(),
-				Seq:    h.record.Seq,
-				Sealed: h.sealed,
-				For:    now.Sub(h.received),
-				Left:   h.expires.Sub(now),
+				Node:   h.Node(),
+				Seq:    h.Record.Seq,
+				Sealed: h.Sealed,
+				For:    now.Sub(h.Received),
+				Left:   h.Expires.Sub(now),
 			})
 		}
 		slices.SortFunc(t.Records, func(a, b HeldRecord) int { return cmp.Compare(a.Node, b.Node) })

@@ -13,12 +13,13 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"weir/capacity"
+	"weir/dht/holder"
 	"weir/dht/pb"
 )
 
 const (
 	// ProvisionFeature is in the records of nodes that start servers.
-	ProvisionFeature = "provision/1"
+	ProvisionFeature = holder.ProvisionFeature
 
 	provisionTime = 1500 * time.Millisecond // for one provisioner to answer
 	closerTime    = 500 * time.Millisecond  // for the asked one to see who is closer
@@ -161,11 +162,11 @@ func (n *Node) provisioners(ctx context.Context, region string) ([]peer.ID, erro
 func (n *Node) sampleProvisioners(topic Topic, exclude []peer.ID, limit int) (picked []capacity.Candidate, held int) {
 	byNode := make(map[peer.ID]capacity.Candidate)
 	var list []peer.ID
-	records := n.table.list(time.Now(), topic)
+	records := n.table.List(time.Now(), topic)
 	for _, h := range records {
-		if !slices.Contains(exclude, h.node()) {
-			byNode[h.node()] = capacity.Candidate{Record: h.record, Sealed: h.sealed, Believed: 1}
-			list = append(list, h.node())
+		if !slices.Contains(exclude, h.Node()) {
+			byNode[h.Node()] = capacity.Candidate{Record: h.Record, Sealed: h.Sealed, Believed: 1}
+			list = append(list, h.Node())
 		}
 	}
 	for _, id := range closest(kb.ConvertKey(topic.Key(n.network)), list) {

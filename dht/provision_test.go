@@ -191,14 +191,14 @@ func TestProvisionTopicHoldsProvisioners(t *testing.T) {
 		{"a node without the feature", capacity.Record{Region: "eu"}, false},
 		{"a carrier's record", capacity.Record{Features: []string{ProvisionFeature}, Carries: &capacity.Carriage{Stream: "a"}}, false},
 	} {
-		if err := topic.fits(&c.r); (err == nil) != c.fits {
+		if err := topic.Fits(&c.r); (err == nil) != c.fits {
 			t.Errorf("%s: %v", c.name, err)
 		}
 	}
 	for topic, ok := range map[Topic]bool{
 		ProvisionTopic(""): true, ProvisionTopic("*"): true, ProvisionTopic("a/b"): true, "provision/": false, "provision/a/b": false, "provision/%61": false, "provision": false,
 	} {
-		if err := topic.check(); (err == nil) != ok {
+		if err := topic.Check(); (err == nil) != ok {
 			t.Errorf("%s: check says %v", topic, err)
 		}
 	}

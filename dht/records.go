@@ -17,16 +17,13 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"weir/capacity"
+	"weir/dht/holder"
 	"weir/dht/pb"
 )
 
 const (
 	maxEntries = 64 // records in one ADVERTISE
 	queryLimit = 16 // records in one answer to QUERY
-	// askersPerQuery is how many seekers a query stands for, as each asks a few
-	// of all holders only.
-	askersPerQuery = float64(replicas) / asksFirst
-
 	fetchLimit = 64 // records in one answer to FETCH
 	maxExclude = 64 // peers excluded in one QUERY
 	maxCloser  = 8  // holders named in one acknowledgement
@@ -190,8 +187,8 @@ func (n *Node) serveAdvertise(from peer.ID, req *pb.Advertise) *pb.Response {
 			closer = append(closer, n.closer(from, e)...)
 			n.host.ConnManager().TagPeer(from, publisherTag, peerWeight)
 		}
-		if topic := Topic(e.Topic); topic.check() == nil && topic.Stream() == "" {
-			held, split := n.table.count(now, topic, n.sharding.quorum())
+		if topic := Topic(e.Topic); topic.Check() == nil && topic.Stream() == "" {
+			held, split := n.table.Count(now, topic, n.sharding.quorum())
 			result.Held, result.Split = uint32(held), split
 		}
 		reply.Results = append(reply.Results, result)
@@ -208,23 +205,23 @@ func (n *Node) serveAdvertise(from peer.ID, req *pb.Advertise) *pb.Response {
 // that a record names may do so, and only in a topic where it belongs.
 func (n *Node) hold(now time.Time, from peer.ID, e *pb.Entry) error {
 	topic := Topic(e.Topic)
-	if err := topic.check(); err != nil {
+	if err := topic.Check(); err != nil {
 		return err
 	}
 	if err := n.holds(); err != nil {
 		return err
 	}
 	if e.Deeper {
-		if _, bits, ok := topic.shard(); !ok || !strings.HasPrefix(idBits(from), bits) {
-			return errWrongTopic
+		if _, bits, ok := topic.Shard(); !ok || !strings.HasPrefix(holder.IDBits(from), bits) {
+			return holder.ErrWrongTopic
 		}
-		n.table.post(now, topic, from)
+		n.table.Post(now, now.Add(postTTL), topic, from)
 		if bare(e) {
 			return nil
 		}
 	}
 	if len(e.Sealed) == 0 {
-		return n.table.withdraw(now, topic, from, e.Seq)
+		return n.table.Withdraw(now, topic, from, e.Seq)
 	}
 	r, err := capacity.Open(e.Sealed, n.wall(now))
 	if err != nil {
@@ -233,10 +230,10 @@ func (n *Node) hold(now time.Time, from peer.ID, e *pb.Entry) error {
 	if r.Node != from {
 		return errNotYours
 	}
-	if err := topic.fits(&r); err != nil {
+	if err := topic.Fits(&r); err != nil {
 		return err
 	}
-	return n.table.put(now, now, topic, r, e.Sealed)
+	return n.table.Put(now, now, topic, r, e.Sealed)
 }
 
 // closer returns the holders of e's topic that its publisher seems not to
@@ -257,7 +254,7 @@ func (n *Node) closer(publisher peer.ID, e *pb.Entry) []peer.ID {
 // have the record from the node it takes.
 func (n *Node) serveQuery(from peer.ID, q *pb.Query) *pb.Response {
 	topic := Topic(q.Topic)
-	if err := topic.checkAsked(); err != nil {
+	if err := topic.CheckAsked(); err != nil {
 		return errorReply(err)
 	}
 	need, err := needFromWire(q.Need)
@@ -276,19 +273,19 @@ func (n *Node) serveQuery(from peer.ID, q *pb.Query) *pb.Response {
 		limit = min(limit, int(q.Limit))
 	}
 	me := capacity.Record{Node: from, Region: need.Region}
-	if h := n.table.get(time.Now(), CapacityTopic(), from); h != nil {
-		me = h.record
+	if h := n.table.Get(time.Now(), CapacityTopic(), from); h != nil {
+		me = h.Record
 	}
 	if origin := coordinateFromWire(q.Origin); origin != nil {
 		me.Coordinate = origin
 	}
-	if topic == regionsTopic {
+	if topic == holder.RegionsTopic {
 		return &pb.Response{Op: &pb.Response_Query{Query: n.answerRegions(me, limit)}}
 	}
 	reply := &pb.QueryReply{}
 	var held int
 	var rejected map[string]int
-	if q.Sealed || q.Explain || topic.provisions() || q.Policy != n.cfg.Judge().Policy().Version {
+	if q.Sealed || q.Explain || topic.Provisions() || q.Policy != n.cfg.Judge().Policy().Version {
 		var picked []capacity.Candidate
 		picked, held, rejected = n.sampleHeld(topic, need, me, exclude, limit, q.Explain)
 		for _, c := range picked {
@@ -296,14 +293,14 @@ func (n *Node) serveQuery(from peer.ID, q *pb.Query) *pb.Response {
 		}
 	} else {
 		var offers []offer
-		offers, held, rejected = n.offers(topic, need, me, exclude, limit, askersPerQuery)
+		offers, held, rejected = n.offers(topic, need, me, exclude, limit)
 		now := time.Now()
 		for _, o := range offers {
 			reply.Digests = append(reply.Digests, digestToWire(now, &o))
 		}
 	}
 	reply.Held = uint32(held)
-	_, reply.Split = n.table.count(time.Now(), topic, n.sharding.quorum())
+	_, reply.Split = n.table.Count(time.Now(), topic, n.sharding.quorum())
 	for rule, count := range rejected {
 		reply.Rejected = append(reply.Rejected, &pb.Rejected{Rule: rule, Count: uint32(count)})
 	}
@@ -314,20 +311,20 @@ func (n *Node) serveQuery(from peer.ID, q *pb.Query) *pb.Response {
 // policy for me, and counts those held and those each rule rejected. Explain
 // fills up with rejected ones.
 func (n *Node) sampleHeld(topic Topic, need capacity.Need, me capacity.Record, exclude []peer.ID, limit int, explain bool) (picked []capacity.Candidate, held int, rejected map[string]int) {
-	if topic.provisions() {
+	if topic.Provisions() {
 		picked, held = n.sampleProvisioners(topic, exclude, limit)
 		return picked, held, nil
 	}
-	records := n.table.list(time.Now(), topic)
+	records := n.table.List(time.Now(), topic)
 	candidates := make([]capacity.Candidate, 0, len(records))
 	for _, h := range records {
-		if slices.Contains(exclude, h.node()) {
+		if slices.Contains(exclude, h.Node()) {
 			continue
 		}
 		candidates = append(candidates, capacity.Candidate{
-			Record:   h.record,
-			Sealed:   h.sealed,
-			RTT:      predictRTT(me.Coordinate, h.record.Coordinate),
+			Record:   h.Record,
+			Sealed:   h.Sealed,
+			RTT:      holder.PredictRTT(me.Coordinate, h.Record.Coordinate),
 			Believed: 1,
 		})
 	}
@@ -358,7 +355,7 @@ func (n *Node) serveWatch(s network.Stream, from peer.ID, req *pb.Watch) {
 		_ = s.Close()
 	}
 	topic := Topic(req.Topic)
-	if err := topic.checkAsked(); err != nil {
+	if err := topic.CheckAsked(); err != nil {
 		refuse(err)
 		return
 	}
@@ -367,12 +364,12 @@ func (n *Node) serveWatch(s network.Stream, from peer.ID, req *pb.Watch) {
 		return
 	}
 	defer n.desk.leave(from, true)
-	snapshot, w, err := n.table.watch(time.Now(), topic)
+	snapshot, w, err := n.table.Watch(time.Now(), topic)
 	if err != nil {
 		refuse(err)
 		return
 	}
-	defer n.table.unwatch(w)
+	defer n.table.Unwatch(w)
 	defer func() { _ = s.Reset() }()
 
 	// The watcher has nothing more to say: whatever comes ends the watch.
@@ -392,11 +389,11 @@ func (n *Node) serveWatch(s network.Stream, from peer.ID, req *pb.Watch) {
 		return err
 	}
 	for _, h := range snapshot {
-		if send(eventOf(tableEvent{held: h})) != nil {
+		if send(eventOf(holder.Event{Held: h})) != nil {
 			return
 		}
 	}
-	_, split := n.table.count(time.Now(), topic, n.sharding.quorum())
+	_, split := n.table.Count(time.Now(), topic, n.sharding.quorum())
 	if send(&pb.Event{Synced: true, Split: split}) != nil {
 		return
 	}
@@ -404,7 +401,7 @@ func (n *Node) serveWatch(s network.Stream, from peer.ID, req *pb.Watch) {
 	defer beat.Stop()
 	for {
 		select {
-		case e, ok := <-w.events:
+		case e, ok := <-w.Events:
 			if !ok {
 				n.log.Debug("watcher cut off, too slow", "peer", from, "topic", topic)
 				return
@@ -424,13 +421,13 @@ func (n *Node) serveWatch(s network.Stream, from peer.ID, req *pb.Watch) {
 	}
 }
 
-func eventOf(e tableEvent) *pb.Event {
-	if e.gone {
-		return &pb.Event{Gone: []byte(e.held.node())}
+func eventOf(e holder.Event) *pb.Event {
+	if e.Gone {
+		return &pb.Event{Gone: []byte(e.Held.Node())}
 	}
 	return &pb.Event{
-		Sealed: e.held.sealed,
-		HeldMs: uint32(min(time.Since(e.held.received), capacity.MaxTTL).Milliseconds()),
+		Sealed: e.Held.Sealed,
+		HeldMs: uint32(min(time.Since(e.Held.Received), capacity.MaxTTL).Milliseconds()),
 	}
 }
 

@@ -216,7 +216,7 @@ func TestQuerySamples(t *testing.T) {
 		if i < full {
 			r.State, r.Sessions.Used = capacity.Full, 10
 		}
-		if err := node.table.put(now, now, testHome, r, seal(t, r, key)); err != nil {
+		if err := node.table.Put(now, now, testHome, r, seal(t, r, key)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -372,7 +372,7 @@ func TestWireFormatOfAnswers(t *testing.T) {
 			}},
 			Terms: []capacity.TermScore{{Value: 0.5}, {Value: 0.25}, {Value: 1}, {Value: 0}},
 		},
-		stress: 0.5, headroom: 800_000_000, received: time.UnixMilli(1_700_000_000_000),
+		Stress: 0.5, Headroom: 800_000_000, Received: time.UnixMilli(1_700_000_000_000),
 	})
 	b, err := appendFrame(nil, &pb.Response{Op: &pb.Response_Query{Query: &pb.QueryReply{Held: 3, Digests: []*pb.Digest{digest}}}})
 	if err != nil {

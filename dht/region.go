@@ -11,14 +11,11 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"weir/capacity"
+	"weir/dht/holder"
 	"weir/dht/pb"
 )
 
 const (
-	// wideStress is the stress of the best offer above which a seeker looks
-	// further afield: waiting for refusals first would cost more.
-	wideStress = 0.8
-
 	nearRegions = 2 // regions asked at once when the own one does not do
 	farRegions  = 4 // and when those do not either
 	widest      = 4 // levels of widening
@@ -53,7 +50,7 @@ func (x *regionIndex) setDepth(region string, depth int) {
 	if x.depth == nil || len(x.depth) >= maxRegions {
 		x.depth = make(map[string]int)
 	}
-	x.depth[region] = min(depth, maxShardBits)
+	x.depth[region] = min(depth, holder.MaxShardBits)
 }
 
 // refreshRegions reads the index of regions now and then, off the path of any
@@ -82,7 +79,7 @@ func (n *Node) refreshRegions(ctx context.Context) error {
 
 // readRegions asks the holders of the index for the regions nearest by.
 func (n *Node) readRegions(ctx context.Context) {
-	answer, err := n.find(ctx, &finding{topic: regionsTopic, limit: queryLimit})
+	answer, err := n.find(ctx, &finding{topic: holder.RegionsTopic, limit: queryLimit})
 	if err != nil {
 		n.log.Debug("index of regions not read", "err", err)
 	}
@@ -105,10 +102,10 @@ func (n *Node) readRegions(ctx context.Context) {
 // nearestRegions draws from what is held in the index one node of each region,
 // the nearest to me first.
 func (n *Node) nearestRegions(me capacity.Record, limit int) (picked []capacity.Candidate, held int) {
-	records := n.table.list(time.Now(), regionsTopic)
+	records := n.table.List(time.Now(), holder.RegionsTopic)
 	all := make([]capacity.Candidate, 0, len(records))
 	for _, h := range records {
-		all = append(all, capacity.Candidate{Record: h.record, Sealed: h.sealed, RTT: predictRTT(me.Coordinate, h.record.Coordinate)})
+		all = append(all, capacity.Candidate{Record: h.Record, Sealed: h.Sealed, RTT: holder.PredictRTT(me.Coordinate, h.Record.Coordinate)})
 	}
 	slices.SortFunc(all, func(a, b capacity.Candidate) int {
 		return cmp.Or(cmp.Compare(a.RTT, b.RTT), cmp.Compare(a.Record.Node, b.Record.Node))
@@ -136,7 +133,7 @@ func (n *Node) answerRegions(me capacity.Record, limit int) *pb.QueryReply {
 // the node's own shard, or the region asked for, then another shard there, then
 // the nearest regions, then others.
 func (n *Node) widen(level int, need capacity.Need) []Topic {
-	own, _, _ := n.sharding.home().shard()
+	own, _, _ := n.sharding.home().Shard()
 	region := cmp.Or(need.Region, own)
 	published := n.cfg.Sample != nil
 	switch level {
@@ -153,7 +150,7 @@ func (n *Node) widen(level int, need capacity.Need) []Topic {
 		}
 		return []Topic{n.anyShard(region)}
 	case 1:
-		_, bits, _ := n.sharding.home().shard()
+		_, bits, _ := n.sharding.home().Shard()
 		if other := randomBits(len(bits)); region == own && published && other != bits {
 			return []Topic{ShardTopic(region, other)}
 		}
@@ -204,7 +201,7 @@ func (q *finding) runWide(ctx context.Context) error {
 	for q.level < widest && ctx.Err() == nil {
 		topics := slices.DeleteFunc(q.n.widen(q.level, q.need), func(t Topic) bool { return asked[t] })
 		q.level++
-		for depth := 0; len(topics) > 0 && depth <= maxShardBits; depth++ {
+		for depth := 0; len(topics) > 0 && depth <= holder.MaxShardBits; depth++ {
 			var next []Topic
 			for _, sub := range q.askTopics(ctx, topics) {
 				asked[sub.topic] = true
@@ -240,12 +237,12 @@ func (q *finding) runWide(ctx context.Context) error {
 // redirected returns the shard to ask instead of the one that sub asked: a
 // finer one if its nodes have moved on, a coarser one if nobody is there.
 func (n *Node) redirected(sub *finding) Topic {
-	region, bits, ok := sub.topic.shard()
-	own, home, _ := n.sharding.home().shard()
+	region, bits, ok := sub.topic.Shard()
+	own, home, _ := n.sharding.home().Shard()
 	switch {
 	case !ok || region == own && bits == home && n.cfg.Sample != nil:
 		return "" // publishing there, it learns of it anyway
-	case sub.split && len(bits) < maxShardBits:
+	case sub.split && len(bits) < holder.MaxShardBits:
 		n.regions.setDepth(region, len(bits)+1)
 		return ShardTopic(region, bits+randomBits(1))
 	case sub.answer.Held == 0 && len(bits) > 0 && !sub.split:
@@ -308,7 +305,7 @@ func newer(found map[peer.ID]capacity.Candidate, c capacity.Candidate) capacity.
 // further.
 func (q *finding) enough() bool {
 	for _, o := range q.offers {
-		if o.stress <= wideStress {
+		if o.Stress <= holder.WideStress {
 			return true
 		}
 	}
@@ -317,7 +314,7 @@ func (q *finding) enough() bool {
 		candidates = append(candidates, c)
 	}
 	ranking := q.n.cfg.Judge().Rank(q.need, q.n.me(q.need.Region), candidates)
-	return slices.ContainsFunc(ranking.Passed, func(v capacity.Verdict) bool { return v.Record.Stress() <= wideStress })
+	return slices.ContainsFunc(ranking.Passed, func(v capacity.Verdict) bool { return v.Record.Stress() <= holder.WideStress })
 }
 
 // shards returns every capacity topic there is, as far as this node can find
@@ -332,7 +329,7 @@ func (n *Node) shards(ctx context.Context) []Topic {
 		n.readRegions(ctx)
 		near, _ = n.regions.list()
 	}
-	own, _, _ := n.sharding.home().shard()
+	own, _, _ := n.sharding.home().Shard()
 	topics := []Topic{ShardTopic(own, "")}
 	for _, region := range near {
 		if region != own {

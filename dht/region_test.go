@@ -10,6 +10,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"weir/capacity"
+	"weir/dht/holder"
 	"weir/dht/pb"
 )
 
@@ -113,7 +114,7 @@ func TestCrowdedRegionIsSplit(t *testing.T) {
 	})
 	eventually(t, func() error { // they have left the coarse one, of which signposts tell
 		for _, n := range nodes {
-			if len(n.table.list(time.Now(), ShardTopic("test", ""))) > 0 {
+			if len(n.table.List(time.Now(), ShardTopic("test", ""))) > 0 {
 				return fmt.Errorf("%s still holds records of the whole region", n.ID())
 			}
 		}
@@ -144,11 +145,11 @@ func TestIndexNamesEachRegionOnce(t *testing.T) {
 	for i, region := range []string{"eu", "us", "eu", "ap", "us", "eu"} {
 		key := newKey(t)
 		r := capacity.Record{Node: idOf(t, key), Seq: uint64(i + 1), Issued: time.UnixMilli(now.UnixMilli()), TTL: capacity.MaxTTL, Region: region}
-		if err := n.table.put(now, now, regionsTopic, r, seal(t, r, key)); err != nil {
+		if err := n.table.Put(now, now, holder.RegionsTopic, r, seal(t, r, key)); err != nil {
 			t.Fatal(err)
 		}
 	}
-	reply := n.serveQuery(n.ID(), &pb.Query{Topic: string(regionsTopic), Need: &pb.Need{}}).GetQuery()
+	reply := n.serveQuery(n.ID(), &pb.Query{Topic: string(holder.RegionsTopic), Need: &pb.Need{}}).GetQuery()
 	var got []string
 	for _, b := range reply.GetSealed() {
 		r, err := capacity.Open(b, now)
@@ -161,7 +162,7 @@ func TestIndexNamesEachRegionOnce(t *testing.T) {
 	if !slices.Equal(got, []string{"ap", "eu", "us"}) || reply.Held != 6 {
 		t.Errorf("regions %q, %d held", got, reply.Held)
 	}
-	reply = n.serveQuery(n.ID(), &pb.Query{Topic: string(regionsTopic), Need: &pb.Need{}, Limit: 2}).GetQuery()
+	reply = n.serveQuery(n.ID(), &pb.Query{Topic: string(holder.RegionsTopic), Need: &pb.Need{}, Limit: 2}).GetQuery()
 	if len(reply.GetSealed()) != 2 {
 		t.Errorf("%d regions where 2 were asked for", len(reply.GetSealed()))
 	}
@@ -201,21 +202,17 @@ func TestLeavingHolderHandsOver(t *testing.T) {
 			gone = n
 		}
 	}
-	held := leaver.table.get(time.Now(), topic, gone.ID())
+	held := leaver.table.Get(time.Now(), topic, gone.ID())
 	if held == nil {
 		t.Fatalf("%s does not hold the record of %s", leaver.ID(), gone.ID())
 	}
-	for _, h := range heir.table.list(time.Now(), topic) {
-		heir.table.mu.Lock()
-		heir.table.drop(h)
-		heir.table.mu.Unlock()
-	}
+	heir.table.Forget(topic)
 	leaver.handOver()
-	got := heir.table.get(time.Now(), topic, gone.ID())
-	if got == nil || got.record.Seq < held.record.Seq {
+	got := heir.table.Get(time.Now(), topic, gone.ID())
+	if got == nil || got.Record.Seq < held.Record.Seq {
 		t.Fatalf("the heir holds %v", got)
 	}
-	if left, had := time.Until(got.expires), time.Until(held.expires); left > had+100*time.Millisecond && got.record.Seq == held.record.Seq {
+	if left, had := time.Until(got.Expires), time.Until(held.Expires); left > had+100*time.Millisecond && got.Record.Seq == held.Record.Seq {
 		t.Errorf("the copy lives for %v, the original for %v", left, had)
 	}
 

@@ -11,6 +11,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"weir/capacity"
+	"weir/dht/holder"
 )
 
 const (
@@ -67,7 +68,7 @@ type sharding struct {
 }
 
 func newSharding(id peer.ID, split, merge int) *sharding {
-	s := &sharding{split: split, merge: merge, id: id, bits: idBits(id), words: make(map[Topic]map[peer.ID]word), posted: make(map[Topic]time.Time)}
+	s := &sharding{split: split, merge: merge, id: id, bits: holder.IDBits(id), words: make(map[Topic]map[peer.ID]word), posted: make(map[Topic]time.Time)}
 	if s.split == 0 {
 		s.split = DefaultSplit
 	}
@@ -129,7 +130,7 @@ func (s *sharding) step(now time.Time) bool {
 		return false
 	}
 	switch {
-	case s.depth < maxShardBits && (split || held > s.split):
+	case s.depth < holder.MaxShardBits && (split || held > s.split):
 		s.move(now, s.depth+1)
 		return true
 	case s.depth > 0 && held < s.merge && now.Sub(s.since) > settle:
@@ -188,7 +189,7 @@ func (s *sharding) sponsor(now time.Time) bool {
 	defer s.mu.Unlock()
 	held, _, known := s.opinion(now, s.at(s.depth), wordAge)
 	all := float64(max(held, 1)) * math.Exp2(float64(s.depth))
-	return known && s.lot(regionsTopic) < sponsors/all
+	return known && s.lot(holder.RegionsTopic) < sponsors/all
 }
 
 // The methods below are called with mu held.

@@ -11,6 +11,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"weir/capacity"
+	"weir/dht/holder"
 	"weir/dht/pb"
 )
 
@@ -20,7 +21,7 @@ type shardWorld struct {
 	t      *testing.T
 	now    time.Time
 	nodes  map[peer.ID]*sharding
-	holder *table
+	holder *holder.Table
 	rnd    *rand.Rand
 	made   int
 }
@@ -28,7 +29,7 @@ type shardWorld struct {
 func newShardWorld(t *testing.T) *shardWorld {
 	return &shardWorld{
 		t: t, now: time.Unix(1_700_000_000, 0), nodes: make(map[peer.ID]*sharding),
-		holder: newTable(tableLimits{total: 1 << 20, topic: 1 << 20, node: 1 << 20}),
+		holder: holder.NewTable(holder.Limits{Total: 1 << 20, Topic: 1 << 20, Node: 1 << 20}),
 		rnd:    rand.New(rand.NewPCG(1, 2)),
 	}
 }
@@ -60,24 +61,24 @@ func (w *shardWorld) pass(d time.Duration) {
 			s.step(w.now)
 			for _, topic := range s.homes(w.now, "eu") {
 				r := capacity.Record{Node: id, Region: "eu", Seq: uint64(w.now.UnixMilli()), TTL: capacity.DefaultTTL}
-				if err := topic.fits(&r); err != nil {
+				if err := topic.Fits(&r); err != nil {
 					w.t.Fatalf("%s publishes in %s: %v", id, topic, err)
 				}
-				if err := w.holder.put(w.now, w.now, topic, r, []byte("sealed")); err != nil {
+				if err := w.holder.Put(w.now, w.now, topic, r, []byte("sealed")); err != nil {
 					w.t.Fatal(err)
 				}
-				held, split := w.holder.count(w.now, topic, s.quorum())
+				held, split := w.holder.Count(w.now, topic, s.quorum())
 				s.heard(w.now, topic, "holder", held, split)
 			}
 			for _, p := range s.posts(w.now) {
 				if p.deeper {
-					w.holder.post(w.now, p.topic, id)
+					w.holder.Post(w.now, w.now.Add(postTTL), p.topic, id)
 				}
-				held, split := w.holder.count(w.now, p.topic, s.quorum())
+				held, split := w.holder.Count(w.now, p.topic, s.quorum())
 				s.heard(w.now, p.topic, "holder", held, split)
 			}
 		}
-		w.holder.sweep(w.now)
+		w.holder.Sweep(w.now)
 	}
 }
 
@@ -87,7 +88,7 @@ func (w *shardWorld) check(what string, most int) {
 	w.t.Helper()
 	var walk func(bits string) int
 	walk = func(bits string) int {
-		held, split := w.holder.count(w.now, ShardTopic("eu", bits), min(signpostQuorum, worldMerge))
+		held, split := w.holder.Count(w.now, ShardTopic("eu", bits), min(signpostQuorum, worldMerge))
 		if held > most {
 			w.t.Errorf("%s: %d publishers in shard %q, at most %d are wanted", what, held, bits, most)
 		}
@@ -104,7 +105,7 @@ func (w *shardWorld) check(what string, most int) {
 func (w *shardWorld) depths() map[int]int {
 	m := make(map[int]int)
 	for _, s := range w.nodes {
-		_, bits, _ := s.home().shard()
+		_, bits, _ := s.home().Shard()
 		m[len(bits)]++
 	}
 	return m
@@ -204,38 +205,6 @@ func TestBothShardsHaveARecordWhileItsNodeMoves(t *testing.T) {
 	}
 	if got := s.homes(now.Add(bothTime), ""); !slices.Equal(got, []Topic{finer}) {
 		t.Errorf("publishes in %v after a TTL, want %s", got, finer)
-	}
-}
-
-func TestTopicNames(t *testing.T) {
-	long := strings.Repeat("x", capacity.MaxLabel+1)
-	for _, c := range []struct {
-		topic        Topic
-		region, bits string
-		ok           bool
-	}{
-		{"capacity/eu/*", "eu", "", true},
-		{"capacity/eu/0110", "eu", "0110", true},
-		{"capacity/*/1", "", "1", true},
-		{"capacity/%2A/*", "*", "", true},
-		{"capacity/a%2Fb/*", "a/b", "", true},
-		{"capacity/a/b/*", "", "", false},
-		{"capacity//*", "", "", false},
-		{"capacity/eu/", "", "", false},
-		{"capacity/eu/012", "", "", false},
-		{"capacity/eu/" + Topic(strings.Repeat("0", maxShardBits+1)), "", "", false},
-		{"capacity/%65u/*", "", "", false}, // eu, spelt otherwise
-		{"capacity/%zz/*", "", "", false},
-		{Topic("capacity/" + long + "/*"), "", "", false},
-		{"capacity", "", "", false},
-	} {
-		region, bits, ok := c.topic.shard()
-		if ok != c.ok || ok && (region != c.region || bits != c.bits) {
-			t.Errorf("%s: region %q, bits %q, %v", c.topic, region, bits, ok)
-		}
-		if err := c.topic.check(); (err == nil) != c.ok {
-			t.Errorf("%s: check says %v", c.topic, err)
-		}
 	}
 }
 

@@ -157,32 +157,12 @@ func (n *Node) serveFetch(req *pb.Fetch) *pb.Response {
 		NowMs:      n.wall(now).UnixMilli(),
 		Mode:       string(n.cfg.Holding),
 	}
-	topics, records := n.table.size(now)
+	topics, records := n.table.Size(now)
 	reply.HeldTopics, reply.HeldRecords = uint32(topics), uint32(records)
 	if me, ok := n.outbox.me(); ok {
 		reply.Version = me.Release
 	}
 	return &pb.Response{Op: &pb.Response_Fetch{Fetch: reply}}
-}
-
-// size counts the topics of which records are held, and the records.
-func (t *table) size(now time.Time) (topics, records int) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.expire(now)
-	for _, m := range t.topics {
-		live := 0
-		for _, h := range m {
-			if h.sealed != nil {
-				live++
-			}
-		}
-		records += live
-		if live > 0 {
-			topics++
-		}
-	}
-	return topics, records
 }
 
 // since returns who has said something since then.

@@ -12,17 +12,18 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"weir/capacity"
+	"weir/dht/holder"
 	"weir/dht/pb"
 )
 
 const (
-	watched      = 3                // remote holders watched at once
-	watchSilence = 3 * watchBeat    // a holder silent for so long is given up
-	watchRetry   = 2 * time.Second  // before a holder that ended is asked again
-	syncedAfter  = time.Second      // the snapshot is called complete without the slower ones
-	watchOpen    = 2 * time.Second  // to open a watch
-	maxWatched   = 4 * maxHeldTopic // nodes followed by one watch
-	maxBad       = 64               // bad records told of in one watch
+	watched      = 3                   // remote holders watched at once
+	watchSilence = 3 * watchBeat       // a holder silent for so long is given up
+	watchRetry   = 2 * time.Second     // before a holder that ended is asked again
+	syncedAfter  = time.Second         // the snapshot is called complete without the slower ones
+	watchOpen    = 2 * time.Second     // to open a watch
+	maxWatched   = 4 * holder.MaxTopic // nodes followed by one watch
+	maxBad       = 64                  // bad records told of in one watch
 
 	maxWatchedTopics = 64  // of one watch
 	maxListedWatch   = 512 // nodes watched, where each holds its own record only
@@ -80,7 +81,7 @@ func (n *Node) Snapshot(ctx context.Context, topic Topic) ([]Change, error) {
 }
 
 func (n *Node) watch(ctx context.Context, topic Topic, remotes int, all bool, f func(Change) error) error {
-	if err := topic.checkAsked(); err != nil {
+	if err := topic.CheckAsked(); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithCancel(ctx)
@@ -216,10 +217,10 @@ func (w *watching) listen(ctx context.Context, remotes int) {
 
 // deepen adds the finer shards of topic.
 func (w *watching) deepen(topic Topic) {
-	region, bits, ok := topic.shard()
+	region, bits, ok := topic.Shard()
 	for _, bit := range []string{"0", "1"} {
 		finer := ShardTopic(region, bits+bit)
-		if ok && len(bits) < maxShardBits && len(w.topics) < maxWatchedTopics && !slices.Contains(w.topics, finer) {
+		if ok && len(bits) < holder.MaxShardBits && len(w.topics) < maxWatchedTopics && !slices.Contains(w.topics, finer) {
 			w.topics = append(w.topics, finer)
 		}
 	}
@@ -321,23 +322,23 @@ func (w *watching) expire(now time.Time) error {
 
 // watchSelf emits what the node's own table holds, and its changes.
 func (n *Node) watchSelf(ctx context.Context, _ peer.ID, topic Topic, emit func(watchEvent) bool) error {
-	snapshot, watcher, err := n.table.watch(time.Now(), topic)
+	snapshot, watcher, err := n.table.Watch(time.Now(), topic)
 	if err != nil {
 		return err
 	}
-	defer n.table.unwatch(watcher)
+	defer n.table.Unwatch(watcher)
 	for _, h := range snapshot {
-		if !emit(changeOf(tableEvent{held: h})) {
+		if !emit(changeOf(holder.Event{Held: h})) {
 			return nil
 		}
 	}
-	_, split := n.table.count(time.Now(), topic, n.sharding.quorum())
+	_, split := n.table.Count(time.Now(), topic, n.sharding.quorum())
 	if !emit(watchEvent{Change: Change{Synced: true}, split: split}) {
 		return nil
 	}
 	for {
 		select {
-		case e, ok := <-watcher.events:
+		case e, ok := <-watcher.Events:
 			if !ok {
 				return errors.New("too slow")
 			}
@@ -350,10 +351,10 @@ func (n *Node) watchSelf(ctx context.Context, _ peer.ID, topic Topic, emit func(
 	}
 }
 
-func changeOf(e tableEvent) watchEvent {
-	c := Change{Node: e.held.node(), Gone: e.gone}
-	if !e.gone {
-		c.Sealed, c.Record, c.HeldFor = e.held.sealed, e.held.record, time.Since(e.held.received)
+func changeOf(e holder.Event) watchEvent {
+	c := Change{Node: e.Held.Node(), Gone: e.Gone}
+	if !e.Gone {
+		c.Sealed, c.Record, c.HeldFor = e.Held.Sealed, e.Held.Record, time.Since(e.Held.Received)
 	}
 	return watchEvent{Change: c}
 }
@@ -414,7 +415,7 @@ func eventFromWire(now time.Time, topic Topic, w *pb.Event) (e watchEvent, ok bo
 		e.Sealed, e.HeldFor = w.Sealed, time.Duration(w.HeldMs)*time.Millisecond
 		r, err := capacity.Open(w.Sealed, now)
 		if err == nil {
-			err = topic.fits(&r)
+			err = topic.Fits(&r)
 		}
 		if err != nil {
 			e.Err = err

@@ -40,7 +40,7 @@ func testnetHolders() []cli.Flag {
 
 func testnetCommand() *cli.Command {
 	return &cli.Command{
-		Name: "testnet", Usage: "many nodes on this machine: up, add, status, kill, down, demo",
+		Name: "testnet", Usage: "many nodes on this machine: up, add, status, kill, down, demo, sim",
 		Description: "Runs real weir nodes on loopback, n1, n2 and so on. The others join by n1.\n" +
 			"Each has its log and its data in DIR, where testnet.json tells of them all.",
 		Subcommands: []*cli.Command{
@@ -80,6 +80,7 @@ func testnetCommand() *cli.Command {
 			},
 			{Name: "down", Usage: "end all nodes; logs and data stay", Flags: testnetFlags(), Action: testnetDown},
 			demoCommand(),
+			testnetSimCommand(),
 		},
 	}
 }

@@ -13,6 +13,7 @@ import (
 
 	"weir/testnet/lab"
 	"weir/testnet/model"
+	"weir/testnet/plot"
 )
 
 // A SimulatedRow is reckoned by package model, not measured.
@@ -153,7 +154,7 @@ func (r *DiscoveryReport) Markdown(w io.Writer) error {
 		fmt.Fprintf(&b, "\n## Reckoned\n\nBy `testnet/model`, with messages of real size, %.2f records per node and second of which %.0f %% are confirmed, and the same map. Not measured. Who asks everybody has a second for it: with many nodes it hears of a part only.\n\n", r.Model.Rate, 100*r.Model.Confirmed)
 		b.WriteString("| nodes | mode | messages | bytes per selection | time, ms, p50 / p99 | records, B/s, mean / busiest |\n| --- | --- | --- | --- | --- | --- |\n")
 		for _, m := range r.Simulated {
-			fmt.Fprintf(&b, "| %s | %s | %s | %s | %.0f / %.0f | %s / %s |\n", tickLabel(float64(m.Nodes)), m.Mode, tickLabel(m.Messages), tickLabel(m.Bytes), m.TimeP50, m.TimeP99, tickLabel(m.Upkeep), tickLabel(m.Busiest))
+			fmt.Fprintf(&b, "| %s | %s | %s | %s | %.0f / %.0f | %s / %s |\n", plot.Label(float64(m.Nodes)), m.Mode, plot.Label(m.Messages), plot.Label(m.Bytes), m.TimeP50, m.TimeP99, plot.Label(m.Upkeep), plot.Label(m.Busiest))
 		}
 	}
 	_, err := io.WriteString(w, b.String())

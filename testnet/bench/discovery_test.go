@@ -285,14 +285,6 @@ func TestPlotsAreDrawnOfAnything(t *testing.T) {
 	}
 }
 
-func TestTickLabel(t *testing.T) {
-	for v, want := range map[float64]string{0: "0", 0.05: "0.05", 20: "20", 999: "999", 1_000: "1k", 2_500: "2.5k", 1e6: "1M", 3e9: "3G"} {
-		if got := tickLabel(v); got != want {
-			t.Errorf("tickLabel(%v) = %q, want %q", v, got, want)
-		}
-	}
-}
-
 // Everybody whom the bench knows of the model knows too.
 func TestModelKnowsTheModes(t *testing.T) {
 	for i, m := range Modes {

@@ -255,7 +255,7 @@ func (t *trial) other(near bool) lab.Place {
 }
 
 // pool draws up to count distinct nodes and keeps those with room. The default
-// policy's score: half headroom, three tenths nearness, and for a seeker that
+// policy's score: six tenths headroom, two nearness, and for a seeker that
 // names no region a constant.
 func (t *trial) pool(count int, near bool) (best float64) {
 	best = 1
@@ -265,7 +265,7 @@ func (t *trial) pool(count int, near bool) (best float64) {
 			continue
 		}
 		c.rtt = t.rtt(c.place)
-		c.score = 0.5*(1-c.stress) + 0.3/(1+c.rtt/50) + 0.05
+		c.score = 0.6*(1-c.stress) + 0.2/(1+c.rtt/50) + 0.05
 		best = min(best, c.stress)
 		t.candidates = append(t.candidates, c)
 	}

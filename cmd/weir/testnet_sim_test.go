@@ -1,0 +1,38 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+func TestTestnetSim(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "results")
+	for _, c := range []struct {
+		args []string
+		code int
+		want string
+	}{
+		{[]string{"--scenario", "burst", "--quiet", "--out", dir}, 0, "| burst | none refused | 0.0 % | met |"},
+		{[]string{"--scenario", "burst", "--quiet", "--json"}, 0, `"aims"`},
+		{[]string{"--scenario", "storm"}, exitInput, `scenario "storm": want all or some of`},
+		{[]string{"--nodes", "5"}, exitInput, "5 nodes: want 10 to"},
+		{[]string{"--nodes", "0"}, exitInput, "want 10 or more"},
+		{[]string{"--nodes", "many"}, exitInput, "many"},
+		{[]string{"--seed", "0"}, exitInput, "want 1 or more"},
+		{[]string{"burst"}, exitInput, "takes no arguments"},
+		{[]string{"--scenario", "burst", "--quiet", "--out", os.DevNull}, exitFailure, os.DevNull},
+	} {
+		out, code, err := runWeir(t.Context(), append([]string{"testnet", "sim"}, c.args...)...)
+		if err != nil {
+			out += err.Error()
+		}
+		if code != c.code || !strings.Contains(out, c.want) {
+			t.Errorf("weir testnet sim %s: exit %d, %.500s\nwant %d and %q", strings.Join(c.args, " "), code, out, c.code, c.want)
+		}
+	}
+	if b, err := os.ReadFile(filepath.Join(dir, "sim.json")); err != nil || len(b) == 0 {
+		t.Errorf("sim.json: %v", err)
+	}
+}

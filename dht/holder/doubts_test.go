@@ -1,0 +1,129 @@
+package holder
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"weir/capacity"
+)
+
+func TestDoubtsTakeMoreThanTwo(t *testing.T) {
+	now := time.Unix(1_000_000, 0)
+	tell := func(d *Doubts, from, count int, belief float64) {
+		for i := range count {
+			d.Heard(now, peer.ID(fmt.Sprint("seeker ", from+i)), []Doubt{{"node", belief}})
+		}
+	}
+	for _, c := range []struct {
+		name  string
+		among int // seekers who say nothing
+		said  map[float64]int
+		want  float64
+	}{
+		{"nobody says anything", 10, nil, 1},
+		{"one says the worst", 10, map[float64]int{0: 1}, 1},
+		{"two do", 10, map[float64]int{0: 2}, 1},
+		{"three agree", 10, map[float64]int{0.25: 3}, 0.25},
+		{"one of four exaggerates", 10, map[float64]int{0: 1, 0.5: 3}, 0.5},
+		{"three of very many who ask", 200, map[float64]int{0: 3}, 1},
+		{"many of very many", 200, map[float64]int{0.25: 16}, 0.25},
+	} {
+		d := NewDoubts()
+		for i := range c.among {
+			d.Heard(now, peer.ID(fmt.Sprint("silent ", i)), nil)
+		}
+		from := 0
+		for belief, count := range c.said {
+			tell(d, from, count, belief)
+			from += count
+		}
+		if got := d.Of(now, "node"); got != c.want {
+			t.Errorf("%s: believed %v, want %v", c.name, got, c.want)
+		}
+	}
+}
+
+func TestDoubtsAreBoundedAndFade(t *testing.T) {
+	now := time.Unix(1_000_000, 0)
+	d := NewDoubts()
+	// The same reporter many times is one reporter, and nobody reports itself.
+	for range 100 {
+		d.Heard(now, "a", []Doubt{{"node", 0}, {"a", 0}})
+	}
+	if got := d.Of(now, "node"); got != 1 || len(d.said) != 1 {
+		t.Errorf("one reporter made a node believed %v", got)
+	}
+	for i := range maxReporters + 10 {
+		d.Heard(now, peer.ID(fmt.Sprint(i)), []Doubt{{"node", 0}})
+	}
+	if n := len(d.said["node"]); n != maxReporters {
+		t.Errorf("%d reporters are kept, want %d", n, maxReporters)
+	}
+	if got := d.Of(now, "node"); got != 0 {
+		t.Errorf("believed %v, want 0", got)
+	}
+	if got := d.Of(now.Add(shortHalfLife), "node"); got != 0.5 {
+		t.Errorf("after a half-life %v, want 0.5", got)
+	}
+	if got := d.Of(now.Add(10*shortHalfLife), "node"); got != 1 {
+		t.Errorf("long after %v, want 1", got)
+	}
+	for i := range maxDoubted + 10 {
+		d.Heard(now, "b", []Doubt{{peer.ID(fmt.Sprint("other ", i)), 0}})
+	}
+	if len(d.said) > maxDoubted {
+		t.Errorf("doubts of %d nodes", len(d.said))
+	}
+}
+
+// What a seeker saw of one that claims ten times its capacity, and is full.
+func TestShortfallsShowWhatThereIs(t *testing.T) {
+	now := time.Unix(1_000_000, 0)
+	b := NewBeliefs()
+	b.FellShort(now, "liar", Borne(0.12, 0.83))
+	if got := b.Of(now, "liar"); got < 0.09 || got > 0.11 {
+		t.Errorf("believed %v, want about a tenth", got)
+	}
+	b.Refused(now, "refuser")
+	b.FellShort(now, "fine", 0.95)
+	list := b.Doubts(now)
+	if len(list) != 1 || list[0].Node != "liar" {
+		t.Errorf("tells of %v, want the liar", list)
+	}
+	for i := range 20 {
+		b.FellShort(now, peer.ID(fmt.Sprint(i)), 0.5)
+	}
+	if list := b.Doubts(now); len(list) != MaxDoubts || list[0].Node != "liar" {
+		t.Errorf("tells of %v, want %d, the worst first", list, MaxDoubts)
+	}
+}
+
+// Among the records of a topic those that are old do not look fuller than those
+// that came in just now, if as many go as come.
+func TestDrift(t *testing.T) {
+	now := time.Unix(1_000_000, 0)
+	d := &drift{}
+	r := rec("a", 1, time.Minute)
+	r.Sessions = capacity.Usage{Used: 100, Limit: 200}
+	for range 2_000 {
+		// Two were placed and two left within ten seconds.
+		d.learn(&Held{Record: r, Received: now, shadow: shadow{sessions: 2}}, now.Add(10*time.Second), &r)
+	}
+	if got := d.rate(); got < 0.0019 || got > 0.0021 {
+		t.Errorf("%v leave per second, want 0.002", got)
+	}
+	if got := left(d.rate(), 10*time.Second); got < 0.979 || got > 0.981 {
+		t.Errorf("%v are left, want 0.98", got)
+	}
+	// Where more come than was known of, nothing is taken to leave.
+	d = &drift{}
+	more := r
+	more.Sessions.Used = 150
+	d.learn(&Held{Record: r, Received: now}, now.Add(10*time.Second), &more)
+	if got := d.rate(); got != 0 {
+		t.Errorf("%v leave per second, want 0", got)
+	}
+}

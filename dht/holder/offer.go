@@ -1,0 +1,306 @@
+package holder
+
+import (
+	"cmp"
+	"math"
+	"math/rand/v2"
+	"slices"
+	"time"
+
+	"github.com/hashicorp/serf/coordinate"
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"weir/capacity"
+)
+
+const (
+	// Replicas is how many nodes hold a topic.
+	Replicas = 8
+	// AsksFirst is how many of them a seeker asks at once.
+	AsksFirst = 2
+	// mostAskers is for how many seekers a query may stand, as each asks a few
+	// of all holders only. Those asked are the nearest, mostly the same for
+	// all, so it is less where many are heard.
+	mostAskers = float64(Replicas) / AsksFirst
+
+	// OfferLimit is how many offers each holder is asked for: two holders'
+	// samples differ, and even one alone offers more than will be tried.
+	OfferLimit = 6
+	// ReserveFirst of the candidates are asked at once, and ReserveMost in
+	// all: three rounds of two.
+	ReserveFirst = 2
+	ReserveMost  = 6
+
+	// Offers are drawn from the best poolPart times as many.
+	poolPart = 2
+
+	// WideStress is the stress of the best offer above which a seeker looks
+	// further afield: waiting for refusals first would cost more.
+	WideStress = 0.8
+)
+
+// An Offer is a candidate of a placement as a holder judged it. What it says
+// decides only whom to ask: the target's own ledger and record have the last
+// word.
+type Offer struct {
+	// Of a record that the seeker does not know, Record has Node, Seq, Issued
+	// and Addrs only, and Sealed is nil.
+	capacity.Verdict
+	Stress   float64
+	Headroom int64     // bit/s; negative: no limit
+	Holder   peer.ID   // on whose word alone this rests; "": on more
+	Received time.Time // by the holder, if that is who has the Offer
+}
+
+// Told reports whether the record itself is not known here.
+func (o *Offer) Told() bool { return o.Sealed == nil }
+
+// Judged is v as an Offer of one's own.
+func Judged(v capacity.Verdict) Offer {
+	o := Offer{Verdict: v, Stress: v.Record.Stress(), Headroom: -1}
+	if r := &v.Record; r.Uplink.Limit > 0 {
+		o.Headroom = max(0, r.Uplink.Limit-r.Uplink.Used-r.Reserved)
+	}
+	return o
+}
+
+// A Query is what a seeker asks of a holder.
+type Query struct {
+	Topic   Topic
+	Need    capacity.Need
+	Me      capacity.Record // the seeker's own
+	Exclude []peer.ID
+	Limit   int // of offers
+
+	// Believed is how far the holder believes a node's claims, by what seekers
+	// told it. Nil: everything.
+	Believed func(peer.ID) float64
+}
+
+// Offers draws up to q.Limit of the best records held that pass the policy, by
+// score and chance, and counts those held and those each rule rejected. Under a
+// policy that packs it takes the best.
+//
+// What was offered since a record came in counts as used, by the chance that
+// the asker takes it, and for those who asked other holders meanwhile; see
+// askers. So those who come between two records of a node do not all find it
+// the roomiest: of 200 who placed on 40 nodes with one and the same records,
+// 0.7 % chose one that was full by then, against 25 % of those who drew among
+// the best with nothing counted. The count is too high where askers go
+// elsewhere; so where it alone leaves nothing to offer, it is not applied. Nor
+// would it be right if nobody ever left; see drift.
+func (t *Table) Offers(now time.Time, judge *capacity.Judge, q Query, rnd *rand.Rand) (offers []Offer, held int, rejected map[string]int) {
+	stock, askers, rate := t.stock(now, q.Topic, q.Me.Node)
+	for i := range stock {
+		stock[i].left = left(rate, now.Sub(stock[i].Received))
+	}
+	ranking := rankStock(judge, stock, &q, true)
+	if len(ranking.Passed) == 0 && slices.ContainsFunc(stock, func(s stocked) bool { return s.shadow != shadow{} }) {
+		ranking = rankStock(judge, stock, &q, false)
+	}
+	verdicts := ranking.Passed
+	if len(verdicts) > q.Limit {
+		pool := poolPart * q.Limit
+		if judge.Policy().Mood == capacity.Pack {
+			pool = q.Limit // shadows alone keep askers apart
+		}
+		verdicts = ranking.Draw(q.Limit, pool, rnd)
+	}
+	// The asker draws among the best of what it gets, by score.
+	best := slices.Clone(verdicts)
+	slices.SortStableFunc(best, func(a, b capacity.Verdict) int { return cmp.Compare(b.Score, a.Score) })
+	best = best[:min(len(best), cmp.Or(judge.Policy().Keep, len(best)))]
+	total := 0.0
+	for _, v := range best {
+		total += max(0, v.Score)
+	}
+	plain := make(map[peer.ID]*Held, len(stock))
+	for _, s := range stock {
+		plain[s.Node()] = s.Held
+	}
+	for _, v := range best {
+		chance := 1 / float64(len(best))
+		if total > 0 {
+			chance = max(0, v.Score) / total
+		}
+		t.offered(plain[v.Record.Node], shadowOf(q.Need, chance*askers))
+	}
+	for _, v := range verdicts {
+		o := Judged(v)
+		o.Received = plain[v.Record.Node].Received
+		o.Record = plain[v.Record.Node].Record
+		offers = append(offers, o)
+	}
+	return offers, len(stock), ranking.RejectedBy()
+}
+
+func rankStock(judge *capacity.Judge, stock []stocked, q *Query, shadows bool) capacity.Ranking {
+	candidates := make([]capacity.Candidate, 0, len(stock))
+	for _, s := range stock {
+		if slices.Contains(q.Exclude, s.Node()) {
+			continue
+		}
+		r := s.Record
+		if shadows {
+			r = s.shadow.on(r, s.left)
+		}
+		c := capacity.Candidate{
+			Record:   r,
+			Sealed:   s.Sealed,
+			RTT:      PredictRTT(q.Me.Coordinate, r.Coordinate),
+			Believed: 1,
+		}
+		if q.Believed != nil {
+			c.Believed = q.Believed(s.Node())
+		}
+		candidates = append(candidates, c)
+	}
+	return judge.Rank(q.Need, q.Me, candidates)
+}
+
+// PredictRTT is the round trip expected between a and b, 0 if either is
+// missing or they cannot be compared.
+func PredictRTT(a, b *coordinate.Coordinate) time.Duration {
+	if a == nil || b == nil || !a.IsValid() || !b.IsValid() || !a.IsCompatibleWith(b) {
+		return 0
+	}
+	return a.DistanceTo(b)
+}
+
+// A shadow is what a holder expects to come upon a node because of what it has
+// offered.
+type shadow struct{ sessions, pulls, uplink, packets float64 }
+
+// shadowOf is the shadow of so many placements for need.
+func shadowOf(need capacity.Need, placements float64) shadow {
+	const most = 1 << 40 // of one need, which a peer names
+	s := shadow{
+		uplink:  placements * float64(min(need.Uplink, most)),
+		packets: placements * float64(min(need.Packets, most)),
+	}
+	if need.Purpose == capacity.Cascade {
+		s.pulls = placements
+	} else {
+		s.sessions = placements
+	}
+	return s
+}
+
+func (s shadow) plus(t shadow) shadow {
+	const most = 1 << 50 // sums stay far from overflowing
+	return shadow{
+		min(s.sessions+t.sessions, most), min(s.pulls+t.pulls, most),
+		min(s.uplink+t.uplink, most), min(s.packets+t.packets, most),
+	}
+}
+
+// on returns r with s counted as used, and of what it says itself a part that
+// is left.
+func (s shadow) on(r capacity.Record, left float64) capacity.Record {
+	scale := func(u *int64) { *u = int64(math.Round(float64(*u) * left)) }
+	scale(&r.Sessions.Used)
+	scale(&r.Uplink.Used)
+	scale(&r.Packets.Used)
+	r.Sessions.Used += int64(math.Round(s.sessions))
+	r.Reserved += int64(s.uplink)
+	r.Packets.Used += int64(s.packets)
+	if pulls := int(math.Round(s.pulls)); pulls > 0 && r.Carries != nil {
+		c := *r.Carries
+		c.Children += pulls
+		r.Carries = &c
+	}
+	return r
+}
+
+// Merge adds o to offers. Of several offers of a node the newest record counts;
+// of one and the same record the less favourable word, whose holder has offered
+// it more often.
+func Merge(offers map[peer.ID]Offer, o Offer) {
+	node := o.Record.Node
+	old, twice := offers[node]
+	switch {
+	case !twice, o.Record.Seq > old.Record.Seq:
+		offers[node] = o
+	case o.Record.Seq == old.Record.Seq:
+		if old.Told() && !o.Told() {
+			old.Record, old.Sealed = o.Record, o.Sealed
+		}
+		if o.Score < old.Score {
+			old.Score, old.Terms, old.Stress, old.Headroom = o.Score, o.Terms, o.Stress, o.Headroom
+		}
+		old.Holder = ""
+		offers[node] = old
+	}
+}
+
+// RankOffers merges what holders offered with the ranking of the records that
+// the seeker judged itself, best first. What it believes of each scales what
+// others said.
+func RankOffers(ranking capacity.Ranking, offers map[peer.ID]Offer, believed func(peer.ID) float64) []Offer {
+	var all []Offer
+	judged := make(map[peer.ID]uint64)
+	for _, v := range ranking.Passed {
+		all = append(all, Judged(v))
+		judged[v.Record.Node] = v.Record.Seq
+	}
+	for _, v := range ranking.Rejected {
+		judged[v.Record.Node] = v.Record.Seq
+	}
+	for node, o := range offers {
+		if seq, ok := judged[node]; ok && seq >= o.Record.Seq {
+			continue
+		}
+		o.Believed = believed(node)
+		o.Score *= o.Believed
+		all = append(all, o)
+	}
+	slices.SortFunc(all, func(a, b Offer) int {
+		return cmp.Or(cmp.Compare(b.Score, a.Score), cmp.Compare(a.Record.Node, b.Record.Node))
+	})
+	return all
+}
+
+// Picks are the candidates to try of those that passed, best first, in order:
+// some of the keep best at random, then the rest by rank. The first two do not
+// rest on the word of the same holder alone, as far as there are others: it may
+// be lying. Those that are doubtful come last.
+func Picks(passed []Offer, keep int, doubtful func(peer.ID) bool, rnd *rand.Rand) []Offer {
+	var ranking capacity.Ranking
+	byNode := make(map[peer.ID]Offer, len(passed))
+	for _, o := range passed {
+		ranking.Passed = append(ranking.Passed, o.Verdict)
+		byNode[o.Record.Node] = o
+	}
+	var picks []Offer
+	for _, v := range ranking.Draw(ReserveMost, keep, rnd) {
+		picks = append(picks, byNode[v.Record.Node])
+		delete(byNode, v.Record.Node)
+	}
+	for _, o := range passed {
+		if _, left := byNode[o.Record.Node]; left {
+			picks = append(picks, o)
+		}
+	}
+	if len(picks) > 1 && picks[0].Holder != "" {
+		other := slices.IndexFunc(picks, func(o Offer) bool { return o.Holder != picks[0].Holder })
+		if other > 1 {
+			o := picks[other]
+			picks = slices.Insert(slices.Delete(picks, other, other+1), 1, o)
+		}
+	}
+	slices.SortStableFunc(picks, func(a, b Offer) int {
+		return falseFirst(doubtful(a.Record.Node), doubtful(b.Record.Node))
+	})
+	return picks[:min(len(picks), ReserveMost)]
+}
+
+// falseFirst compares two conditions as cmp.Compare does numbers.
+func falseFirst(a, b bool) int {
+	switch {
+	case a == b:
+		return 0
+	case a:
+		return 1
+	}
+	return -1
+}

@@ -1,0 +1,478 @@
+package holder
+
+import (
+	"cmp"
+	"container/heap"
+	"errors"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"weir/capacity"
+)
+
+// Caps of a holder's table. A full one drops what would run out first.
+const (
+	maxTotal        = 16_384 // records in all, about 1 KiB each
+	MaxTopic        = 1_024  // publishers of one topic
+	maxNode         = 512    // topics of one publisher
+	maxPosts        = 256    // signposts of one topic
+	maxPosted       = 4_096  // topics with signposts
+	maxWatchers     = 256    // in all
+	watchQueueDepth = 256    // events a watcher may lag behind
+
+	// askedAge is how long a publisher that asked for others counts as one who
+	// asks here.
+	askedAge = time.Minute
+)
+
+var (
+	// ErrReplay is what [Table.Put] and [Table.Withdraw] say of old records.
+	ErrReplay = errors.New("replayed: a newer record is held")
+	// ErrWatchers is what [Table.Watch] says when there are too many.
+	ErrWatchers = errors.New("too many watchers")
+)
+
+// A Table is what a holder holds: at most one record per topic and node, each
+// until its TTL has passed since it came in, by the holder's own clock. Time
+// is passed in. It is safe for concurrent use and never blocks.
+//
+// A withdrawn record leaves a tombstone with its sequence number until the
+// TTL has passed, so that an older copy on its way cannot bring it back.
+type Table struct {
+	limits Limits
+
+	mu       sync.Mutex
+	topics   map[Topic]map[peer.ID]*Held
+	nodes    map[peer.ID]map[Topic]*Held
+	expiry   expiryHeap
+	watchers map[*Watcher]struct{}
+	drifts   map[Topic]*drift
+	posts    map[Topic]map[peer.ID]time.Time // signposts, until when they stand
+}
+
+// Limits are the caps of a table.
+type Limits struct{ Total, Topic, Node, Watchers int }
+
+// DefaultLimits are those of a node.
+func DefaultLimits() Limits {
+	return Limits{maxTotal, MaxTopic, maxNode, maxWatchers}
+}
+
+// Held is one record in a table. All but the last three, which the table
+// guards, is fixed once it is in.
+type Held struct {
+	Topic    Topic
+	Record   capacity.Record
+	Sealed   []byte // nil: a tombstone, of which Record has Node and Seq only
+	Received time.Time
+	Expires  time.Time
+
+	index  int       // in the expiry heap
+	shadow shadow    // what it was offered for since it came in
+	asked  time.Time // when its node last asked for others in the topic
+}
+
+// Node is who published the record.
+func (h *Held) Node() peer.ID { return h.Record.Node }
+
+// NewTable returns an empty table.
+func NewTable(limits Limits) *Table {
+	return &Table{
+		limits:   limits,
+		topics:   make(map[Topic]map[peer.ID]*Held),
+		nodes:    make(map[peer.ID]map[Topic]*Held),
+		drifts:   make(map[Topic]*drift),
+		watchers: make(map[*Watcher]struct{}),
+		posts:    make(map[Topic]map[peer.ID]time.Time),
+	}
+}
+
+// Put holds r, sealed, for its TTL since it came in: now, or earlier if another
+// holder passed it on. The caller has checked the seal and that r belongs in
+// topic. The error is ErrReplay if a newer one is held; the one held already is
+// refreshed to no longer than it was.
+func (t *Table) Put(now, since time.Time, topic Topic, r capacity.Record, sealed []byte) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.expire(now)
+	var asked time.Time
+	if old := t.topics[topic][r.Node]; old != nil {
+		asked = old.asked
+		switch {
+		case r.Seq < old.Record.Seq, r.Seq == old.Record.Seq && old.Sealed == nil:
+			return ErrReplay
+		case r.Seq == old.Record.Seq:
+			return nil
+		}
+		if old.Sealed != nil {
+			if t.drifts[topic] == nil {
+				t.drifts[topic] = &drift{}
+			}
+			t.drifts[topic].learn(old, since, &r)
+		}
+		t.remove(old)
+	}
+	t.makeRoom(topic, r.Node)
+	h := &Held{Topic: topic, Record: r, Sealed: sealed, Received: since, Expires: since.Add(r.TTL), asked: asked}
+	t.add(h)
+	t.tell(Event{Held: h})
+	return nil
+}
+
+// Withdraw takes node's record out of topic if its sequence number is at most
+// seq, and refuses what is older than seq from then on.
+func (t *Table) Withdraw(now time.Time, topic Topic, node peer.ID, seq uint64) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.expire(now)
+	old := t.topics[topic][node]
+	if old == nil {
+		return nil
+	}
+	if old.Record.Seq > seq {
+		return ErrReplay
+	}
+	t.remove(old)
+	t.add(&Held{
+		Topic:    topic,
+		Record:   capacity.Record{Node: node, Seq: seq},
+		Received: now,
+		Expires:  now.Add(capacity.MaxTTL),
+	})
+	if old.Sealed != nil {
+		t.tell(Event{Held: old, Gone: true})
+	}
+	return nil
+}
+
+// List returns the records of topic, in no order.
+func (t *Table) List(now time.Time, topic Topic) []*Held {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.expire(now)
+	return t.live(topic)
+}
+
+// stocked is a record with its shadow at one moment.
+type stocked struct {
+	*Held
+	shadow shadow
+	left   float64 // of what the record says is used
+}
+
+// stock returns the records of topic with their shadows, by node: what is drawn
+// from it depends on the draw only. It notes that seeker has asked, and returns
+// for how many seekers that stands: of those who publish in the topic, and so
+// ask in it, some ask only other holders. The last result is the share of
+// sessions that end per second.
+func (t *Table) stock(now time.Time, topic Topic, seeker peer.ID) (list []stocked, askers, drift float64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.expire(now)
+	live := t.live(topic)
+	list = make([]stocked, 0, len(live))
+	heard := 0
+	for _, h := range live {
+		if h.Node() == seeker {
+			h.asked = now
+		}
+		if now.Sub(h.asked) <= askedAge {
+			heard++
+		}
+		list = append(list, stocked{h, h.shadow, 1})
+	}
+	slices.SortFunc(list, func(a, b stocked) int { return cmp.Compare(a.Node(), b.Node()) })
+	if d := t.drifts[topic]; d != nil {
+		drift = d.rate()
+	}
+	if heard == 0 {
+		return list, mostAskers, drift
+	}
+	return list, min(mostAskers, float64(len(list))/float64(heard)), drift
+}
+
+// offered adds s to h's shadow.
+func (t *Table) offered(h *Held, s shadow) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	h.shadow = h.shadow.plus(s)
+}
+
+// Get returns node's record in topic, or nil.
+func (t *Table) Get(now time.Time, topic Topic, node peer.ID) *Held {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.expire(now)
+	if topic == CapacityTopic() {
+		return newestShard(t.nodes[node])
+	}
+	if h := t.topics[topic][node]; h != nil && h.Sealed != nil {
+		return h
+	}
+	return nil
+}
+
+// newestShard returns the newest capacity record of one node's, or nil.
+func newestShard(records map[Topic]*Held) *Held {
+	var newest *Held
+	for topic, h := range records {
+		if _, _, ok := topic.Shard(); ok && h.Sealed != nil && (newest == nil || h.Record.Seq > newest.Record.Seq) {
+			newest = h
+		}
+	}
+	return newest
+}
+
+// Count returns how many records topic has, and whether enough nodes say that
+// they have moved on from it.
+func (t *Table) Count(now time.Time, topic Topic, quorum int) (records int, split bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.expire(now)
+	standing := 0
+	for _, until := range t.posts[topic] {
+		if until.After(now) {
+			standing++
+		}
+	}
+	return len(t.live(topic)), standing >= quorum
+}
+
+// Post puts node's signpost up in topic until then.
+func (t *Table) Post(now, until time.Time, topic Topic, node peer.ID) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.expire(now)
+	if t.posts[topic] == nil {
+		if len(t.posts) >= maxPosted {
+			return
+		}
+		t.posts[topic] = make(map[peer.ID]time.Time)
+	}
+	if _, up := t.posts[topic][node]; up || len(t.posts[topic]) < maxPosts {
+		t.posts[topic][node] = until
+	}
+}
+
+// All returns every record by topic.
+func (t *Table) All(now time.Time) map[Topic][]*Held {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.expire(now)
+	m := make(map[Topic][]*Held, len(t.topics))
+	for topic := range t.topics {
+		if live := t.live(topic); len(live) > 0 {
+			m[topic] = live
+		}
+	}
+	return m
+}
+
+// Forget drops the records of topic, as if they had run out.
+func (t *Table) Forget(topic Topic) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, h := range t.topics[topic] {
+		t.drop(h)
+	}
+}
+
+// Size counts the topics of which records are held, and the records.
+func (t *Table) Size(now time.Time) (topics, records int) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.expire(now)
+	for _, m := range t.topics {
+		live := 0
+		for _, h := range m {
+			if h.Sealed != nil {
+				live++
+			}
+		}
+		records += live
+		if live > 0 {
+			topics++
+		}
+	}
+	return topics, records
+}
+
+// Sweep drops what has run out, and tells the watchers.
+func (t *Table) Sweep(now time.Time) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.expire(now)
+	maps.DeleteFunc(t.drifts, func(topic Topic, _ *drift) bool { return len(t.topics[topic]) == 0 })
+	for topic, posts := range t.posts {
+		maps.DeleteFunc(posts, func(_ peer.ID, until time.Time) bool { return !until.After(now) })
+		if len(posts) == 0 {
+			delete(t.posts, topic)
+		}
+	}
+}
+
+// An Event is one change of a topic.
+type Event struct {
+	Held *Held
+	Gone bool // it ran out, was withdrawn or had to make room
+}
+
+// A Watcher sees every change of one topic. Events is closed when it lags too
+// far behind, or by Unwatch.
+type Watcher struct {
+	Topic  Topic
+	Events chan Event
+}
+
+// Watch returns what topic holds now and a Watcher of what changes from then
+// on, which the caller ends with Unwatch.
+func (t *Table) Watch(now time.Time, topic Topic) ([]*Held, *Watcher, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if len(t.watchers) >= t.limits.Watchers {
+		return nil, nil, ErrWatchers
+	}
+	t.expire(now)
+	w := &Watcher{Topic: topic, Events: make(chan Event, watchQueueDepth)}
+	t.watchers[w] = struct{}{}
+	return t.live(topic), w, nil
+}
+
+// Unwatch ends what Watch began.
+func (t *Table) Unwatch(w *Watcher) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.cut(w)
+}
+
+// The methods below are called with mu held.
+
+func (t *Table) live(topic Topic) []*Held {
+	if topic == CapacityTopic() {
+		var list []*Held
+		for _, records := range t.nodes {
+			if h := newestShard(records); h != nil {
+				list = append(list, h)
+			}
+		}
+		return list
+	}
+	list := make([]*Held, 0, len(t.topics[topic]))
+	for _, h := range t.topics[topic] {
+		if h.Sealed != nil {
+			list = append(list, h)
+		}
+	}
+	return list
+}
+
+func (t *Table) expire(now time.Time) {
+	for len(t.expiry) > 0 && !t.expiry[0].Expires.After(now) {
+		t.drop(t.expiry[0])
+	}
+}
+
+// makeRoom drops what would run out first where one more record of node in
+// topic would go beyond a cap.
+func (t *Table) makeRoom(topic Topic, node peer.ID) {
+	if m := t.topics[topic]; len(m) >= t.limits.Topic {
+		t.drop(first(m))
+	}
+	if m := t.nodes[node]; len(m) >= t.limits.Node {
+		t.drop(first(m))
+	}
+	if len(t.expiry) >= t.limits.Total {
+		t.drop(t.expiry[0])
+	}
+}
+
+// first returns the record of m that runs out first.
+func first[K comparable](m map[K]*Held) *Held {
+	var f *Held
+	for _, h := range m {
+		if f == nil || h.Expires.Before(f.Expires) {
+			f = h
+		}
+	}
+	return f
+}
+
+func (t *Table) drop(h *Held) {
+	t.remove(h)
+	if h.Sealed != nil {
+		t.tell(Event{Held: h, Gone: true})
+	}
+}
+
+func (t *Table) add(h *Held) {
+	if t.topics[h.Topic] == nil {
+		t.topics[h.Topic] = make(map[peer.ID]*Held)
+	}
+	if t.nodes[h.Node()] == nil {
+		t.nodes[h.Node()] = make(map[Topic]*Held)
+	}
+	t.topics[h.Topic][h.Node()] = h
+	t.nodes[h.Node()][h.Topic] = h
+	heap.Push(&t.expiry, h)
+}
+
+func (t *Table) remove(h *Held) {
+	delete(t.topics[h.Topic], h.Node())
+	if len(t.topics[h.Topic]) == 0 {
+		delete(t.topics, h.Topic)
+	}
+	delete(t.nodes[h.Node()], h.Topic)
+	if len(t.nodes[h.Node()]) == 0 {
+		delete(t.nodes, h.Node())
+	}
+	heap.Remove(&t.expiry, h.index)
+}
+
+// tell queues e for its topic's watchers; one whose queue is full is cut off.
+// The send never blocks, so it may happen under the lock, which keeps events
+// in order.
+func (t *Table) tell(e Event) {
+	for w := range t.watchers {
+		if w.Topic != e.Held.Topic && !w.Topic.Covers(e.Held.Topic) {
+			continue
+		}
+		select {
+		case w.Events <- e:
+		default:
+			t.cut(w)
+		}
+	}
+}
+
+func (t *Table) cut(w *Watcher) {
+	if _, ok := t.watchers[w]; ok {
+		delete(t.watchers, w)
+		close(w.Events)
+	}
+}
+
+// expiryHeap has the record that runs out first on top.
+type expiryHeap []*Held
+
+func (h expiryHeap) Len() int           { return len(h) }
+func (h expiryHeap) Less(i, j int) bool { return h[i].Expires.Before(h[j].Expires) }
+func (h expiryHeap) Swap(i, j int) {
+	h[i], h[j] = h[j], h[i]
+	h[i].index, h[j].index = i, j
+}
+func (h *expiryHeap) Push(x any) {
+	e := x.(*Held)
+	e.index = len(*h)
+	*h = append(*h, e)
+}
+func (h *expiryHeap) Pop() any {
+	old := *h
+	e := old[len(old)-1]
+	old[len(old)-1] = nil
+	*h = old[:len(old)-1]
+	return e
+}

@@ -1,0 +1,157 @@
+// Package sim places viewers in networks that are simulated, on virtual time: of
+// up to 100,000 nodes, by weir and, with arrivals drawn alike, by others.
+//
+// What is simulated is the network, the viewers and the meters. What decides is
+// the product's own: [capacity.Judge] and its policies, [capacity.Ledger], and
+// of package holder the table, the offers, the beliefs, the picks and the pace
+// of publishing. Every viewer is placed: the node that one comes to first, the
+// seeker, serves none itself.
+//
+// Simplified: a record arrives at all holders at once; holders are drawn at
+// random, as if by a hash; coordinates are exact; a link carries whatever there
+// is to carry; nothing is lost; and nobody's clock is wrong.
+package sim
+
+import (
+	"errors"
+	"fmt"
+	"runtime"
+	"slices"
+	"time"
+
+	"weir/testnet/model"
+)
+
+// ErrInput means that a Config makes no sense.
+var ErrInput = errors.New("bad input")
+
+// Scenarios are the names of all there are, in the order in which they run.
+var Scenarios = []string{"burst", "steady", "flash", "pack", "liars", "scale"}
+
+// MaxNodes bounds what one machine has room for.
+const MaxNodes = 200_000
+
+// Config says what to simulate. The zero value is everything at its usual size.
+type Config struct {
+	Scenarios []string // empty: all
+	Nodes     int      // of those scenarios whose size is free; 0: their own
+	Seed      uint64   // 0: 1
+	Progress  func(scenario, who string)
+}
+
+// Report is what was simulated.
+type Report struct {
+	Began   time.Time `json:"began"`
+	Elapsed float64   `json:"elapsed_s"` // real seconds
+	Go      string    `json:"go"`
+	Seed    uint64    `json:"seed"`
+	Rows    []Row     `json:"rows"`
+	Aims    []Aim     `json:"aims"`
+}
+
+// Row is how one way of placing fared in one scenario. Shares are of 1.
+type Row struct {
+	Scenario     string  `json:"scenario"`
+	Case         string  `json:"case,omitempty"`
+	Who          string  `json:"who"`
+	Nodes        int     `json:"nodes"`
+	Placed       int     `json:"placements"`
+	FirstRefused float64 `json:"first_refused"` // the node tried first had no room
+	BothRefused  float64 `json:"both_refused"`  // nor the one tried at the same time; of others as FirstRefused
+	Blocked      float64 `json:"blocked"`       // nobody had room, of those tried
+	Overfull     float64 `json:"overfull"`      // placed on a node that had no room, as it does not refuse
+	MostOnOne    float64 `json:"most_on_one"`   // of all placements
+	Peak         float64 `json:"peak"`          // highest load, as a share of what a node may be filled with
+	Spread       float64 `json:"spread"`        // s.d. of load, as a share of each node's limit
+	TimeP50      float64 `json:"time_p50_ms"`
+	TimeP99      float64 `json:"time_p99_ms"`
+	Messages     float64 `json:"messages"` // per placement
+	Bytes        float64 `json:"bytes"`
+	Records      float64 `json:"records"`          // published per node and second
+	Regret       float64 `json:"regret,omitempty"` // score that the chosen node fell short of the best one's
+	CPU          float64 `json:"cpu_us,omitempty"` // real µs of one placement: two holders' ranking, and the pick
+	Depth        int     `json:"depth,omitempty"`  // of the tree
+	Carriers     int     `json:"carriers,omitempty"`
+	InUse        float64 `json:"in_use,omitempty"`         // nodes with sessions, over the fewest that would do, at steady load
+	Falling      float64 `json:"in_use_falling,omitempty"` // the same while load falls
+	Released     int     `json:"released,omitempty"`       // nodes switched off
+	Disturbed    int     `json:"disturbed,omitempty"`      // of them with a session or a lease
+	FairShare    float64 `json:"fair_share,omitempty"`     // of liars' sessions, over that of honest nodes of their size; second half
+	Series       []Point `json:"series,omitempty"`
+}
+
+// Point is a value at a time.
+type Point struct {
+	T float64 `json:"t"` // s
+	Y float64 `json:"y"`
+}
+
+// Aim is what a scenario is to show of weir.
+type Aim struct {
+	Scenario string `json:"scenario"`
+	Aim      string `json:"aim"`
+	Found    string `json:"found"`
+	Met      bool   `json:"met"`
+}
+
+// Check reports why c makes no sense.
+func (c Config) Check() error {
+	for _, s := range c.Scenarios {
+		if !slices.Contains(Scenarios, s) {
+			return fmt.Errorf("%w: scenario %q: want all or some of %v", ErrInput, s, Scenarios)
+		}
+	}
+	if c.Nodes != 0 && (c.Nodes < 10 || c.Nodes > MaxNodes) {
+		return fmt.Errorf("%w: %d nodes: want 10 to %d", ErrInput, c.Nodes, MaxNodes)
+	}
+	return nil
+}
+
+// Run simulates what c says. The same Config gives the same figures, but for
+// those that are of real time.
+func Run(c Config) (*Report, error) {
+	if err := c.Check(); err != nil {
+		return nil, err
+	}
+	weights, err := model.SizesOf()
+	if err != nil {
+		return nil, err
+	}
+	if len(c.Scenarios) == 0 {
+		c.Scenarios = Scenarios
+	}
+	if c.Seed == 0 {
+		c.Seed = 1
+	}
+	if c.Progress == nil {
+		c.Progress = func(string, string) {}
+	}
+	r := &Report{Began: time.Now(), Go: runtime.Version(), Seed: c.Seed}
+	s := &stage{Config: c, weights: weights, report: r}
+	for _, name := range Scenarios {
+		if !slices.Contains(c.Scenarios, name) {
+			continue
+		}
+		switch name {
+		case "burst":
+			s.burst()
+		case "steady":
+			s.steady()
+		case "flash":
+			s.flash()
+		case "pack":
+			s.pack()
+		case "liars":
+			s.liars()
+		case "scale":
+			s.scale()
+		}
+	}
+	r.Elapsed = time.Since(r.Began).Seconds()
+	return r, nil
+}
+
+// Met reports whether all aims are.
+func (r *Report) Met() bool {
+	return !slices.ContainsFunc(r.Aims, func(a Aim) bool { return !a.Met })
+}

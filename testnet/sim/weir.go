@@ -1,0 +1,257 @@
+package sim
+
+import (
+	"cmp"
+	"slices"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"weir/capacity"
+	"weir/dht/holder"
+)
+
+const (
+	// A second answer is waited for as long as the first took, within these
+	// bounds; see package dht.
+	graceLeast, graceMost = 5 * time.Millisecond, 30 * time.Millisecond
+
+	localLimit = 16 // offers that a seeker takes which holds the topic itself
+	widest     = 4  // levels of widening
+	nearest    = 2  // regions asked at level 2
+	further    = 4  // and at level 3
+)
+
+// A placing is one placement by weir under way.
+type placing struct {
+	w      *world
+	seeker *node
+	need   capacity.Need
+	only   *shard // a stream's; nil: those of capacity
+	began  time.Duration
+
+	offers map[peer.ID]holder.Offer
+	asked  map[*shard]bool
+	tried  []peer.ID
+	level  int
+
+	id      string
+	picks   []holder.Offer
+	next    int
+	pending int
+	won     bool
+
+	refused, answers int // of those asked to reserve
+	cost
+	done func(*placing, *node) // the target, or nil
+}
+
+// place finds a node for need as package dht does, and calls done.
+func (w *world) place(seeker *node, need capacity.Need, done func(*placing, *node)) {
+	p := &placing{w: w, seeker: seeker, need: need, began: w.now, asked: make(map[*shard]bool), id: w.requestID(), done: done}
+	p.offers = make(map[peer.ID]holder.Offer)
+	p.widen()
+}
+
+// shards are those to ask at a level.
+func (p *placing) shards(level int) []*shard {
+	home, in := p.seeker.home, p.seeker.in
+	if p.only != nil {
+		return []*shard{p.only}
+	}
+	switch level {
+	case 0:
+		return []*shard{home}
+	case 1:
+		return []*shard{in.shards[p.w.rnd.IntN(len(in.shards))]}
+	}
+	near := in.near
+	if level == 2 {
+		near = near[:min(len(near), nearest)]
+	} else {
+		near = near[min(len(near), nearest):]
+		near = near[:min(len(near), further)]
+	}
+	var list []*shard
+	for _, r := range near {
+		list = append(list, r.shards[p.w.rnd.IntN(len(r.shards))])
+	}
+	return list
+}
+
+// widen asks one level further, unless what is known is good enough.
+func (p *placing) widen() {
+	for p.level < widest {
+		list := slices.DeleteFunc(p.shards(p.level), func(s *shard) bool { return p.asked[s] })
+		p.level++
+		if len(list) == 0 {
+			continue
+		}
+		wait := time.Duration(0)
+		for _, s := range list {
+			p.asked[s] = true
+			wait = max(wait, p.ask(s))
+		}
+		p.w.after(wait, func() {
+			for _, o := range p.offers {
+				if o.Stress <= holder.WideStress {
+					p.take()
+					return
+				}
+			}
+			p.widen()
+		})
+		return
+	}
+	p.take()
+}
+
+// nearestHolders are the two that a seeker asks.
+func (n *node) nearestHolders(s *shard) []*node {
+	if n.near[s] == nil {
+		others := slices.DeleteFunc(slices.Clone(s.holders), func(h *node) bool { return h == n })
+		slices.SortStableFunc(others, func(a, b *node) int { return cmp.Compare(n.rtt(a), n.rtt(b)) })
+		n.near[s] = others[:min(len(others), holder.AsksFirst)]
+	}
+	return n.near[s]
+}
+
+// ask has the two nearest holders of s answer, and returns when that is over.
+func (p *placing) ask(s *shard) time.Duration {
+	w := p.w
+	if slices.Contains(s.holders, p.seeker) {
+		p.offer(p.seeker, s, localLimit)
+	}
+	remote := p.seeker.nearestHolders(s)
+	if len(remote) == 0 {
+		return 0
+	}
+	first := p.seeker.rtt(remote[0])
+	wait := first
+	for i, h := range remote {
+		rtt := p.seeker.rtt(h)
+		late := i > 0 && rtt > first+min(max(first, graceLeast), graceMost)
+		if i > 0 {
+			wait = min(rtt, first+min(max(first, graceLeast), graceMost))
+		}
+		p.messages++
+		p.bytes += w.sizes().Query
+		w.after(rtt/2, func() {
+			offers := p.offerBy(h, s, holder.OfferLimit)
+			if late {
+				return // it counts as offered, but comes too late
+			}
+			p.messages++
+			p.bytes += w.sizes().QueryReply + float64(len(offers))*w.sizes().Offer
+			for _, o := range offers {
+				holder.Merge(p.offers, o)
+			}
+		})
+	}
+	return wait
+}
+
+func (p *placing) offer(h *node, s *shard, limit int) {
+	for _, o := range p.offerBy(h, s, limit) {
+		holder.Merge(p.offers, o)
+	}
+}
+
+func (p *placing) offerBy(h *node, s *shard, limit int) []holder.Offer {
+	now := p.w.clock()
+	me := capacity.Record{Node: p.seeker.id, Region: p.seeker.in.label, Coordinate: p.seeker.coord}
+	q := holder.Query{
+		Topic: s.topic, Need: p.need, Me: me, Exclude: append([]peer.ID{p.seeker.id}, p.tried...), Limit: limit,
+	}
+	if p.w.hearsay {
+		h.doubts.Heard(now, p.seeker.id, p.seeker.beliefs.Doubts(now))
+		q.Believed = func(id peer.ID) float64 { return h.doubts.Of(now, id) }
+	}
+	offers, _, _ := h.table.Offers(now, p.w.judge, q, p.w.rnd)
+	for i := range offers {
+		offers[i].Holder, offers[i].Sealed = h.id, nil // a digest
+	}
+	return offers
+}
+
+// take asks some of what was offered to reserve.
+func (p *placing) take() {
+	p.pick()
+	if len(p.picks) == 0 {
+		p.lost()
+		return
+	}
+	for range holder.ReserveFirst {
+		p.reserve()
+	}
+}
+
+func (p *placing) pick() {
+	now := p.w.clock()
+	passed := holder.RankOffers(capacity.Ranking{}, p.offers, func(id peer.ID) float64 { return p.seeker.beliefs.Of(now, id) })
+	p.picks = holder.Picks(passed, p.w.judge.Policy().Keep, func(peer.ID) bool { return false }, p.w.rnd)
+	p.next = 0
+	clear(p.offers)
+}
+
+// lost goes on further afield, or gives up.
+func (p *placing) lost() {
+	if p.level < widest {
+		p.widen()
+		return
+	}
+	p.done(p, nil)
+}
+
+func (p *placing) reserve() {
+	if p.next == len(p.picks) {
+		return
+	}
+	w, target := p.w, p.w.byID[p.picks[p.next].Record.Node]
+	p.next++
+	p.pending++
+	first := len(p.tried) == 0
+	p.tried = append(p.tried, target.id)
+	rtt := p.seeker.rtt(target)
+	p.messages++
+	p.bytes += w.sizes().Reserve
+	w.after(rtt/2, func() {
+		_, err := target.ledger.Reserve(w.clock(), capacity.Request{ID: p.id, From: p.seeker.id, Need: p.need})
+		if err == nil {
+			w.moved(target)
+		} else if first && w.counting {
+			w.firstRefused++
+		}
+		w.after(rtt/2, func() { p.answered(target, rtt, err) })
+	})
+}
+
+func (p *placing) answered(target *node, rtt time.Duration, err error) {
+	p.pending--
+	p.answers++
+	switch {
+	case err == nil && p.won:
+		p.w.after(rtt/2, func() {
+			target.ledger.Release(p.seeker.id, p.id)
+			p.w.moved(target)
+		})
+	case err == nil:
+		p.won = true
+		p.messages++
+		p.bytes += p.w.sizes().ReserveReply
+		p.done(p, target)
+	default:
+		p.seeker.beliefs.Refused(p.w.clock(), target.id)
+		p.refused++
+		if p.refused == holder.ReserveFirst && p.answers == holder.ReserveFirst && p.w.counting {
+			p.w.bothRefused++
+		}
+		if p.won {
+			return
+		}
+		p.messages++
+		if p.reserve(); p.pending == 0 {
+			p.lost()
+		}
+	}
+}
