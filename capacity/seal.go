@@ -119,7 +119,7 @@ func Seal(r Record, key crypto.PrivKey) ([]byte, error) {
 	return sealed, nil
 }
 
-// Open checks sealed and returns the record inside it.
+// Open checks sealed, which may be amended, and returns the record inside it.
 //
 // The error wraps [ErrTooLarge], [ErrMalformed], [ErrForged] if the signature
 // is bad or the signer is not the node the record names, [ErrExpired] if the
@@ -140,19 +140,37 @@ func Open(sealed []byte, now time.Time) (Record, error) {
 
 // OpenAnyAge is [Open] without the clock: for inspection.
 func OpenAnyAge(sealed []byte) (Record, error) {
-	var msg pb.Record
-	signer, err := open(recordKind, sealed, &msg, MaxRecordSize)
+	r, err := openAmended(sealed)
 	if err != nil {
 		return Record{}, fmt.Errorf("open record: %w", err)
+	}
+	return r, nil
+}
+
+func openAmended(sealed []byte) (Record, error) {
+	if len(sealed) > MaxRecordSize {
+		return Record{}, fmt.Errorf("%w: %d bytes, at most %d", ErrTooLarge, len(sealed), MaxRecordSize)
+	}
+	envelope, amendment, err := splitAmended(sealed)
+	if err != nil {
+		return Record{}, err
+	}
+	var msg pb.Record
+	signer, err := open(recordKind, envelope, &msg, MaxRecordSize)
+	if err != nil {
+		return Record{}, err
 	}
 	r, err := recordFromProto(&msg)
 	if err != nil {
-		return Record{}, fmt.Errorf("open record: %w", err)
+		return Record{}, err
 	}
 	if signer != r.Node {
-		return Record{}, fmt.Errorf("open record: %w: names %s, signed by %s", ErrForged, r.Node, signer)
+		return Record{}, fmt.Errorf("%w: names %s, signed by %s", ErrForged, r.Node, signer)
 	}
-	return r, nil
+	if amendment == nil {
+		return r, nil
+	}
+	return amended(r, envelope, amendment)
 }
 
 // CheckAge returns nil if the record may be used at now, by our clock, and

@@ -181,6 +181,7 @@ func TestGolden(t *testing.T) {
 	}{
 		{"record", mustSeal(t, r, keyOf(t, "golden")), 400},
 		{"carriage", mustSeal(t, carrying, keyOf(t, "golden")), 600},
+		{"amendment", mustSealAmendment(t, mustSeal(t, carrying, keyOf(t, "golden")), later(carrying), "golden"), 120},
 		{"lease", lease, 300},
 		{"ticket", []byte(ticket), 600},
 	} {

@@ -18,7 +18,7 @@ import (
 )
 
 const (
-	// ackEvery is how often a holder is sent a record for which it answers.
+	// ackEvery is how often a holder is sent something for which it answers.
 	// What comes between goes by datagram, and if one is lost the next will
 	// do: a record outlives three of them.
 	ackEvery = 3 * keepalive
@@ -52,9 +52,8 @@ func (n *Node) quicTo(p peer.ID) *quic.Conn {
 }
 
 // sendLossy sends the batch to p by datagram and reports whether it did. It
-// does not for what p has to confirm: a withdrawal, what is new, and anything
-// at all every ackEvery.
-func (n *Node) sendLossy(now time.Time, p peer.ID, batch []*pb.Entry) bool {
+// does so for amendments only, and not for those that p has to confirm.
+func (n *Node) sendLossy(now time.Time, p peer.ID, batch []parcel) bool {
 	if len(batch) > datagramTopics || !n.outbox.mayLose(now, p, batch) {
 		return false
 	}
@@ -64,7 +63,7 @@ func (n *Node) sendLossy(now time.Time, p peer.ID, batch []*pb.Entry) bool {
 	}
 	m := &pb.Advertise{}
 	for _, e := range batch {
-		m.Entries = append(m.Entries, &pb.Entry{Topic: e.Topic, Sealed: e.Sealed})
+		m.Entries = append(m.Entries, &pb.Entry{Topic: e.Topic, Amendment: e.Amendment})
 	}
 	b, err := proto.MarshalOptions{}.MarshalAppend(datagramPrefix(n.network), m)
 	if err != nil || len(b) > maxDatagram || q.SendDatagram(b) != nil {
@@ -74,15 +73,14 @@ func (n *Node) sendLossy(now time.Time, p peer.ID, batch []*pb.Entry) bool {
 	return true
 }
 
-// mayLose reports whether nothing in batch matters so much that p has to
-// confirm it.
-func (o *outbox) mayLose(now time.Time, p peer.ID, batch []*pb.Entry) bool {
+// mayLose reports whether batch is nothing but amendments, each in a topic in
+// which p has confirmed something within ackEvery.
+func (o *outbox) mayLose(now time.Time, p peer.ID, batch []parcel) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	return !slices.ContainsFunc(batch, func(e *pb.Entry) bool {
-		c := o.own[Topic(e.Topic)]
-		return len(e.Sealed) == 0 || e.Deeper || c == nil || c.urgent ||
-			now.Sub(o.confirmed[confirmedAt{p, Topic(e.Topic)}]) >= ackEvery
+	return !slices.ContainsFunc(batch, func(e parcel) bool {
+		c := o.confirmed[confirmedAt{p, Topic(e.Topic)}]
+		return len(e.Amendment) == 0 || e.Deeper || c.anew || now.Sub(c.at) >= ackEvery
 	})
 }
 
@@ -126,10 +124,10 @@ func (n *Node) takeDatagram(now time.Time, from peer.ID, b []byte) error {
 	}
 	var errs []error
 	for _, e := range m.Entries[:min(len(m.Entries), datagramTopics)] {
-		if len(e.Sealed) == 0 {
+		if len(e.Sealed)+len(e.Amendment) == 0 {
 			continue // a withdrawal must not get lost, so it does not come this way
 		}
-		errs = append(errs, n.hold(now, from, &pb.Entry{Topic: e.Topic, Sealed: e.Sealed}))
+		errs = append(errs, n.hold(now, from, &pb.Entry{Topic: e.Topic, Sealed: e.Sealed, Amendment: e.Amendment}))
 	}
 	n.answered(from, 0)
 	return errors.Join(errs...)

@@ -149,7 +149,10 @@ func FuzzServeRecords(f *testing.F) {
 	from := idOf(f, key)
 	r := capacity.Record{Node: from, Seq: 1, Issued: time.UnixMilli(time.Now().UnixMilli()), TTL: capacity.MaxTTL, URL: "http://127.0.0.1:1"}
 	own := advertisement(&pb.Entry{Topic: string(testHome), Sealed: seal(f, r, key)})
-	for _, m := range append(seedRequests(), own) {
+	next := r
+	next.Seq++
+	amended := advertisement(&pb.Entry{Topic: string(testHome), Amendment: amend(f, &testNode{key: key}, seal(f, r, key), next)})
+	for _, m := range append(seedRequests(), own, amended) {
 		b, err := proto.Marshal(m)
 		if err != nil {
 			f.Fatal(err)

@@ -2,18 +2,29 @@ package dht
 
 import (
 	"context"
+	"errors"
 	"maps"
 	"slices"
 	"sync"
 	"time"
 
+	"github.com/hashicorp/serf/coordinate"
 	kb "github.com/libp2p/go-libp2p-kbucket"
+	"github.com/libp2p/go-libp2p/core/crypto"
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"weir/capacity"
 	"weir/dht/holder"
 	"weir/dht/pb"
+)
+
+const (
+	// rebaseEvery is how often a record is published whole even if amendments
+	// would do, and rebaseDistance, in time, how far its node's coordinate may
+	// have moved until then.
+	rebaseEvery    = time.Minute
+	rebaseDistance = 5 * time.Millisecond
 )
 
 // An outbox holds what this node publishes and what of it each holder still
@@ -24,10 +35,10 @@ type outbox struct {
 	mu      sync.Mutex
 	seq     uint64             // the last one given out
 	own     map[Topic]*ownCopy // what is published now
-	pending map[peer.ID]map[Topic]*pb.Entry
+	pending map[peer.ID]map[Topic]parcel
 	busy    map[peer.ID]bool
-	// confirmed is when each holder last accepted a record of each topic.
-	confirmed map[confirmedAt]time.Time
+	// confirmed is what each holder last accepted in each topic.
+	confirmed map[confirmedAt]confirmation
 	audience
 }
 
@@ -36,11 +47,26 @@ type confirmedAt struct {
 	topic  Topic
 }
 
+type confirmation struct {
+	at   time.Time
+	base uint64 // sequence number of the record that it has, amended or not
+	anew bool   // it is to confirm what comes next
+}
+
+// A parcel is what is left to say to a holder of one topic.
+type parcel struct {
+	*pb.Entry
+	base uint64 // sequence number of the record that the holder then has, amended or not; 0: none
+}
+
+// An ownCopy is what is published in one topic: a base, and what amends it.
 type ownCopy struct {
-	sealed []byte
-	record capacity.Record
-	sent   map[peer.ID]bool // holders it was put in the box for
-	urgent bool             // it says something new, and must not get lost
+	base      capacity.Record
+	at        time.Time // when the base was published
+	record    capacity.Record
+	sealed    []byte           // the record, as amended
+	amendment []byte           // nil: it is the base
+	sent      map[peer.ID]bool // holders it was put in the box for
 }
 
 // audience is what the sets of holders depended on when they were last
@@ -135,7 +161,7 @@ func (n *Node) sample() (capacity.Record, []capacity.Carriage) {
 			n.table.Post(now, now.Add(postTTL), p.topic, n.ID())
 		}
 		for _, holder := range to {
-			n.enqueue(holder, p.topic, &pb.Entry{Topic: string(p.topic), Deeper: p.deeper})
+			n.enqueue(holder, parcel{&pb.Entry{Topic: string(p.topic), Deeper: p.deeper}, 0})
 		}
 	}
 	n.spread()
@@ -172,14 +198,14 @@ func (n *Node) publish(claims []claim) {
 		}
 		r.Addrs = addrs[:min(len(addrs), capacity.MaxAddrs)]
 		r.Coordinate = n.coords.here()
-		sealed, err := capacity.Seal(r, n.cfg.Key)
+		own, err := n.outbox.copyOf(now, c.topic, r, n.cfg.Key)
 		if err != nil {
 			n.log.Warn("record not published", "topic", c.topic, "err", err)
 			continue
 		}
 		h, _ := n.holders(c.topic)
 		if h.self {
-			if err := n.table.Put(now, now, c.topic, r, sealed); err != nil {
+			if err := n.table.Put(now, now, c.topic, r, own.sealed); err != nil {
 				n.log.Debug("own record not held", "topic", c.topic, "err", err)
 			}
 			n.heardSelf(now, c.topic)
@@ -188,14 +214,41 @@ func (n *Node) publish(claims []claim) {
 		if n.outbox.own == nil {
 			n.outbox.own = make(map[Topic]*ownCopy)
 		}
-		own := &ownCopy{sealed: sealed, record: r, sent: make(map[peer.ID]bool), urgent: true}
-		if old := n.outbox.own[c.topic]; old != nil {
-			own.urgent = old.record.State != r.State || carriageChanged(old.record.Carries, r.Carries)
-		}
 		n.outbox.own[c.topic] = own
 		n.outbox.mu.Unlock()
 		n.send(c.topic, h)
 	}
+}
+
+// copyOf seals r to be published in topic: as an amendment of what is published
+// there if that will do, else as a base.
+func (o *outbox) copyOf(now time.Time, topic Topic, r capacity.Record, key crypto.PrivKey) (*ownCopy, error) {
+	o.mu.Lock()
+	old := o.own[topic]
+	o.mu.Unlock()
+	c := &ownCopy{base: r, at: now, record: r, sent: make(map[peer.ID]bool)}
+	if old != nil && now.Sub(old.at) < rebaseEvery && capacity.Amendable(&old.base, &r) && !strayed(old.base.Coordinate, r.Coordinate) {
+		amendment, err := capacity.SealAmendment(old.sealed, r, key)
+		if err == nil {
+			c.base, c.at, c.amendment = old.base, old.at, amendment
+			_, c.sealed, err = capacity.Amend(old.base, old.sealed, amendment)
+		}
+		if err == nil || !errors.Is(err, capacity.ErrTooLarge) {
+			return c, err
+		}
+		c.base, c.at, c.amendment = r, now, nil
+	}
+	var err error
+	c.sealed, err = capacity.Seal(r, key)
+	return c, err
+}
+
+// strayed reports whether a node's coordinate is no longer where its base says.
+func strayed(a, b *coordinate.Coordinate) bool {
+	if a == nil || b == nil {
+		return a != b
+	}
+	return a.DistanceTo(b) >= rebaseDistance
 }
 
 // withdraw takes the topics back from everyone who may hold them.
@@ -217,7 +270,7 @@ func (n *Node) withdrawFrom(topics []Topic, wanted func(peer.ID) bool) {
 		slices.Sort(to)
 		for _, p := range slices.Compact(to) {
 			if wanted(p) {
-				n.enqueue(p, topic, &pb.Entry{Topic: string(topic), Seq: seq})
+				n.enqueue(p, parcel{&pb.Entry{Topic: string(topic), Seq: seq}, 0})
 			}
 		}
 	}
@@ -272,44 +325,55 @@ func (n *Node) spread() {
 }
 
 // send puts the record published in topic in the box for those of its holders
-// that it was not put in for yet.
+// that it was not put in for yet: what amends it for those that have the base,
+// else all of it.
 func (n *Node) send(topic Topic, h holders) {
-	e := &pb.Entry{Topic: string(topic)}
+	var known []byte
 	if !h.all && !n.cfg.Holding.listed() {
-		e.Known = knownList(h.remote)
+		known = knownList(h.remote)
 		if h.self {
-			e.Known = append(e.Known, kb.ConvertPeerID(n.ID())[:4]...)
+			known = append(known, kb.ConvertPeerID(n.ID())[:4]...)
 		}
 	}
-	var fresh []peer.ID
+	fresh := make(map[peer.ID]parcel)
 	n.outbox.mu.Lock()
 	if c := n.outbox.own[topic]; c != nil {
-		e.Sealed = c.sealed
 		for _, p := range h.remote {
-			if !c.sent[p] {
-				c.sent[p] = true
-				fresh = append(fresh, p)
+			if c.sent[p] {
+				continue
 			}
+			c.sent[p] = true
+			e := &pb.Entry{Topic: string(topic), Known: known}
+			if c.amendment != nil && n.outbox.confirmed[confirmedAt{p, topic}].base == c.base.Seq {
+				e.Amendment = c.amendment
+			} else {
+				e.Sealed = c.sealed
+			}
+			fresh[p] = parcel{e, c.base.Seq}
 		}
 	}
 	n.outbox.mu.Unlock()
-	for _, p := range fresh {
-		n.enqueue(p, topic, e)
+	for p, e := range fresh {
+		n.enqueue(p, e)
 	}
 }
 
 // enqueue puts e in the box for p, and sees to it that the box is emptied.
-func (n *Node) enqueue(p peer.ID, topic Topic, e *pb.Entry) {
+func (n *Node) enqueue(p peer.ID, e parcel) {
 	o := &n.outbox
 	o.mu.Lock()
 	if o.pending == nil {
-		o.pending = make(map[peer.ID]map[Topic]*pb.Entry)
+		o.pending = make(map[peer.ID]map[Topic]parcel)
 		o.busy = make(map[peer.ID]bool)
 	}
 	if o.pending[p] == nil {
-		o.pending[p] = make(map[Topic]*pb.Entry)
+		o.pending[p] = make(map[Topic]parcel)
 	}
-	o.pending[p][topic] = merged(o.pending[p][topic], e)
+	topic := Topic(e.Topic)
+	if old, waits := o.pending[p][topic]; waits {
+		e = merged(old, e)
+	}
+	o.pending[p][topic] = e
 	begin := !o.busy[p]
 	if begin {
 		o.busy[p] = true
@@ -323,22 +387,22 @@ func (n *Node) enqueue(p peer.ID, topic Topic, e *pb.Entry) {
 	}
 }
 
-// merged is what is left to say of a topic when e comes up before old, if there
-// is one, was sent: the newer record, and whether to go deeper.
-func merged(old, e *pb.Entry) *pb.Entry {
-	if old == nil {
-		return e
+// merged is what is left to say of a topic when e comes up before old was sent:
+// the newer record, and whether to go deeper.
+func merged(old, e parcel) parcel {
+	about := e
+	if bare(e.Entry) {
+		about = old
 	}
-	m := &pb.Entry{Topic: e.Topic, Sealed: e.Sealed, Seq: e.Seq, Known: e.Known, Deeper: e.Deeper || old.Deeper}
-	if bare(e) {
-		m.Sealed, m.Seq, m.Known = old.Sealed, old.Seq, old.Known
-	}
-	return m
+	return parcel{&pb.Entry{
+		Topic: e.Topic, Sealed: about.Sealed, Amendment: about.Amendment, Seq: about.Seq, Known: about.Known,
+		Deeper: e.Deeper || old.Deeper,
+	}, about.base}
 }
 
 // bare reports whether e is about no record, neither a new one nor one that is
 // withdrawn.
-func bare(e *pb.Entry) bool { return len(e.Sealed) == 0 && e.Seq == 0 }
+func bare(e *pb.Entry) bool { return len(e.Sealed)+len(e.Amendment) == 0 && e.Seq == 0 }
 
 // deliver sends p what is in its box until that is empty or p fails.
 func (n *Node) deliver(p peer.ID) {
@@ -357,10 +421,10 @@ func (n *Node) deliver(p peer.ID) {
 
 // take removes up to maxEntries of what is in p's box. When there is nothing,
 // p's box is closed.
-func (o *outbox) take(p peer.ID) []*pb.Entry {
+func (o *outbox) take(p peer.ID) []parcel {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	var batch []*pb.Entry
+	var batch []parcel
 	for topic, e := range o.pending[p] {
 		if len(batch) == maxEntries {
 			break
@@ -376,29 +440,47 @@ func (o *outbox) take(p peer.ID) []*pb.Entry {
 }
 
 // missed drops what is in p's box and closes it. What p has not got is put in
-// again at the next sample, unless p counts as down by then.
-func (o *outbox) missed(p peer.ID, batch []*pb.Entry) {
+// again, whole, at the next sample, unless p counts as down by then.
+func (o *outbox) missed(p peer.ID, batch []parcel) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	maps.DeleteFunc(o.confirmed, func(at confirmedAt, _ time.Time) bool { return at.holder == p })
+	maps.DeleteFunc(o.confirmed, func(at confirmedAt, _ confirmation) bool { return at.holder == p })
 	for _, e := range slices.AppendSeq(batch, maps.Values(o.pending[p])) {
-		if c := o.own[Topic(e.Topic)]; c != nil {
-			delete(c.sent, p)
-		}
+		o.owe(p, Topic(e.Topic))
 	}
 	delete(o.pending, p)
 	delete(o.busy, p)
+}
+
+// refused has p sent all of what is published in topic at the next sample: it
+// lacks what was amended.
+func (o *outbox) refused(p peer.ID, topic Topic) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.owe(p, topic)
+}
+
+// owe is called with mu held.
+func (o *outbox) owe(p peer.ID, topic Topic) {
+	delete(o.confirmed, confirmedAt{p, topic})
+	if c := o.own[topic]; c != nil {
+		delete(c.sent, p)
+	}
 	o.audience = audience{}
 }
 
 // advertiseTo sends one batch and takes in what the holder answers.
-func (n *Node) advertiseTo(p peer.ID, batch []*pb.Entry) error {
+func (n *Node) advertiseTo(p peer.ID, batch []parcel) error {
 	if n.sendLossy(time.Now(), p, batch) {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(n.ctx, max(time.Second, 4*n.reach.rtt(p)))
 	defer cancel()
-	req := &pb.Request{Op: &pb.Request_Advertise{Advertise: &pb.Advertise{Entries: batch}}}
+	advertise := &pb.Advertise{}
+	for _, e := range batch {
+		advertise.Entries = append(advertise.Entries, e.Entry)
+	}
+	req := &pb.Request{Op: &pb.Request_Advertise{Advertise: advertise}}
 	var resp pb.Response
 	rtt, _, err := n.call(ctx, p, n.records, req, &resp, maxAdvertiseReply)
 	if err != nil {
@@ -417,12 +499,15 @@ func (n *Node) advertiseTo(p peer.ID, batch []*pb.Entry) error {
 	for i, r := range reply.Results {
 		if r.Refused != "" {
 			n.log.Debug("record refused by holder", "peer", p, "topic", batch[i].Topic, "reason", r.Refused)
+			if len(batch[i].Amendment) > 0 {
+				n.outbox.refused(p, Topic(batch[i].Topic))
+			}
 			continue
 		}
 		n.sharding.heard(now, Topic(batch[i].Topic), p, int(r.Held), r.Split)
-		if len(batch[i].Sealed) > 0 { // else the next record is to be confirmed again
+		if batch[i].base > 0 { // else the next record is to be confirmed again
 			accepted = true
-			n.outbox.confirm(now, confirmedAt{p, Topic(batch[i].Topic)})
+			n.outbox.confirm(confirmedAt{p, Topic(batch[i].Topic)}, confirmation{at: now, base: batch[i].base})
 		}
 	}
 	if accepted {
@@ -441,19 +526,19 @@ func (n *Node) heardSelf(now time.Time, topic Topic) {
 	n.sharding.heard(now, topic, n.ID(), held, split)
 }
 
-// confirm notes that a holder has accepted a record.
-func (o *outbox) confirm(now time.Time, at confirmedAt) {
+// confirm notes that a holder has accepted something.
+func (o *outbox) confirm(at confirmedAt, c confirmation) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.confirmed == nil {
-		o.confirmed = make(map[confirmedAt]time.Time)
+		o.confirmed = make(map[confirmedAt]confirmation)
 	}
-	o.confirmed[at] = now
-	maps.DeleteFunc(o.confirmed, func(_ confirmedAt, at time.Time) bool { return now.Sub(at) > ackEvery })
+	o.confirmed[at] = c
+	maps.DeleteFunc(o.confirmed, func(_ confirmedAt, old confirmation) bool { return c.at.Sub(old.at) > rebaseEvery })
 }
 
-// doubt forgets which holders have answered lately, if p was one of them, and
-// reports whether it was.
+// doubt has everything confirmed that is sent from now on, if p is a holder of
+// ours, and reports whether it is.
 func (o *outbox) doubt(p peer.ID) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -462,7 +547,10 @@ func (o *outbox) doubt(p peer.ID) bool {
 		holder = holder || c.sent[p]
 	}
 	if holder {
-		clear(o.confirmed)
+		for at, c := range o.confirmed {
+			c.anew = true
+			o.confirmed[at] = c
+		}
 	}
 	return holder
 }

@@ -46,6 +46,8 @@ const (
 var (
 	errNotYours = errors.New("record of another node")
 	errBusy     = errors.New("too many requests at once")
+
+	errNothingToAmend = errors.New("no record held to amend: send it whole")
 )
 
 // A desk bounds how many requests are served at once, in all and per peer.
@@ -183,7 +185,7 @@ func (n *Node) serveAdvertise(from peer.ID, req *pb.Advertise) *pb.Response {
 		if err := n.hold(now, from, e); err != nil {
 			result.Refused = clip(err.Error(), maxReason)
 			n.log.Debug("record refused", "peer", from, "topic", e.Topic, "err", err)
-		} else if len(e.Sealed) > 0 {
+		} else if len(e.Sealed)+len(e.Amendment) > 0 {
 			closer = append(closer, n.closer(from, e)...)
 			n.host.ConnManager().TagPeer(from, publisherTag, peerWeight)
 		}
@@ -220,10 +222,22 @@ func (n *Node) hold(now time.Time, from peer.ID, e *pb.Entry) error {
 			return nil
 		}
 	}
-	if len(e.Sealed) == 0 {
+	if len(e.Sealed)+len(e.Amendment) == 0 {
 		return n.table.Withdraw(now, topic, from, e.Seq)
 	}
-	r, err := capacity.Open(e.Sealed, n.wall(now))
+	var r capacity.Record
+	sealed, err := e.Sealed, error(nil)
+	if len(e.Amendment) > 0 {
+		h := n.table.Get(now, topic, from)
+		if h == nil {
+			return errNothingToAmend
+		}
+		if r, sealed, err = capacity.Amend(h.Record, h.Sealed, e.Amendment); err == nil {
+			err = r.CheckAge(n.wall(now))
+		}
+	} else {
+		r, err = capacity.Open(sealed, n.wall(now))
+	}
 	if err != nil {
 		return err
 	}
@@ -233,7 +247,7 @@ func (n *Node) hold(now time.Time, from peer.ID, e *pb.Entry) error {
 	if err := topic.Fits(&r); err != nil {
 		return err
 	}
-	return n.table.Put(now, now, topic, r, e.Sealed)
+	return n.table.Put(now, now, topic, r, sealed)
 }
 
 // closer returns the holders of e's topic that its publisher seems not to

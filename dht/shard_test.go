@@ -211,26 +211,31 @@ func TestBothShardsHaveARecordWhileItsNodeMoves(t *testing.T) {
 // A signpost that waits for a holder to answer is not lost to the record that
 // comes after it, nor the other way round.
 func TestSignpostsAndRecordsShareAnEntry(t *testing.T) {
-	post, look := &pb.Entry{Topic: "t", Deeper: true}, &pb.Entry{Topic: "t"}
-	record, withdrawal := &pb.Entry{Topic: "t", Sealed: []byte("r"), Known: []byte("k")}, &pb.Entry{Topic: "t", Seq: 7}
+	post, look := parcel{&pb.Entry{Topic: "t", Deeper: true}, 0}, parcel{&pb.Entry{Topic: "t"}, 0}
+	record, withdrawal := parcel{&pb.Entry{Topic: "t", Sealed: []byte("r"), Known: []byte("k")}, 3}, parcel{&pb.Entry{Topic: "t", Seq: 7}, 0}
+	amendment := parcel{&pb.Entry{Topic: "t", Amendment: []byte("a"), Known: []byte("k")}, 3}
 	for _, c := range []struct {
 		name   string
-		first  *pb.Entry
-		then   *pb.Entry
+		first  parcel
+		then   parcel
 		sealed string
 		seq    uint64
 		deeper bool
+		base   uint64
 	}{
-		{"a post, then a record", post, record, "r", 0, true},
-		{"a record, then a post", record, post, "r", 0, true},
-		{"a post, then a withdrawal", post, withdrawal, "", 7, true},
-		{"a withdrawal, then a post", withdrawal, post, "", 7, true},
-		{"a record, then a withdrawal", record, withdrawal, "", 7, false},
-		{"a withdrawal, then a record", withdrawal, record, "r", 0, false},
-		{"a record, then a look", record, look, "r", 0, false},
-		{"nothing, then a post", nil, post, "", 0, true},
+		{"a post, then a record", post, record, "r", 0, true, 3},
+		{"a record, then a post", record, post, "r", 0, true, 3},
+		{"a post, then a withdrawal", post, withdrawal, "", 7, true, 0},
+		{"a withdrawal, then a post", withdrawal, post, "", 7, true, 0},
+		{"a record, then a withdrawal", record, withdrawal, "", 7, false, 0},
+		{"a withdrawal, then a record", withdrawal, record, "r", 0, false, 3},
+		{"a record, then a look", record, look, "r", 0, false, 3},
+		{"a record, then an amendment of it", record, amendment, "", 0, false, 3},
+		{"an amendment, then a post", amendment, post, "", 0, true, 3},
+		{"an amendment, then a withdrawal", amendment, withdrawal, "", 7, false, 0},
 	} {
-		if m := merged(c.first, c.then); string(m.Sealed) != c.sealed || m.Seq != c.seq || m.Deeper != c.deeper {
+		m := merged(c.first, c.then)
+		if string(m.Sealed) != c.sealed || m.Seq != c.seq || m.Deeper != c.deeper || m.base != c.base || (m.base > 0) != (len(m.Sealed)+len(m.Amendment) > 0) {
 			t.Errorf("%s: %v", c.name, m)
 		}
 	}

@@ -567,6 +567,145 @@ func (x *Carriage) GetTracks() []string {
 	return nil
 }
 
+// Amendment says anew what of a record changes all the time. It travels behind
+// the record's envelope, as field 15 of that message, or alone to whoever has
+// the record: its encoding, and behind that 64 bytes of an Ed25519 signature by
+// the record's node. Signed is, each behind its length as an unsigned varint,
+// the domain "weir-amendment", the record's envelope and the encoding.
+type Amendment struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Seq    uint64                 `protobuf:"varint,1,opt,name=seq,proto3" json:"seq,omitempty"`
+	Issued int64                  `protobuf:"zigzag64,2,opt,name=issued,proto3" json:"issued,omitempty"` // ms after what seq would be as a time
+	// Used, of each resource. Limits stay what they are.
+	Uplink   uint64 `protobuf:"varint,3,opt,name=uplink,proto3" json:"uplink,omitempty"`
+	Downlink uint64 `protobuf:"varint,4,opt,name=downlink,proto3" json:"downlink,omitempty"`
+	Packets  uint64 `protobuf:"varint,5,opt,name=packets,proto3" json:"packets,omitempty"`
+	Sessions uint64 `protobuf:"varint,6,opt,name=sessions,proto3" json:"sessions,omitempty"`
+	Streams  uint64 `protobuf:"varint,7,opt,name=streams,proto3" json:"streams,omitempty"`
+	Reserved uint64 `protobuf:"varint,8,opt,name=reserved,proto3" json:"reserved,omitempty"`
+	Cpu      uint32 `protobuf:"varint,9,opt,name=cpu,proto3" json:"cpu,omitempty"` // ten-thousandths
+	// Of the stream, if the record has one.
+	Viewers       uint32 `protobuf:"varint,10,opt,name=viewers,proto3" json:"viewers,omitempty"`
+	Children      uint32 `protobuf:"varint,11,opt,name=children,proto3" json:"children,omitempty"`
+	ParentRtt     uint32 `protobuf:"varint,12,opt,name=parent_rtt,json=parentRtt,proto3" json:"parent_rtt,omitempty"` // microseconds
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Amendment) Reset() {
+	*x = Amendment{}
+	mi := &file_capacity_pb_capacity_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Amendment) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Amendment) ProtoMessage() {}
+
+func (x *Amendment) ProtoReflect() protoreflect.Message {
+	mi := &file_capacity_pb_capacity_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Amendment.ProtoReflect.Descriptor instead.
+func (*Amendment) Descriptor() ([]byte, []int) {
+	return file_capacity_pb_capacity_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *Amendment) GetSeq() uint64 {
+	if x != nil {
+		return x.Seq
+	}
+	return 0
+}
+
+func (x *Amendment) GetIssued() int64 {
+	if x != nil {
+		return x.Issued
+	}
+	return 0
+}
+
+func (x *Amendment) GetUplink() uint64 {
+	if x != nil {
+		return x.Uplink
+	}
+	return 0
+}
+
+func (x *Amendment) GetDownlink() uint64 {
+	if x != nil {
+		return x.Downlink
+	}
+	return 0
+}
+
+func (x *Amendment) GetPackets() uint64 {
+	if x != nil {
+		return x.Packets
+	}
+	return 0
+}
+
+func (x *Amendment) GetSessions() uint64 {
+	if x != nil {
+		return x.Sessions
+	}
+	return 0
+}
+
+func (x *Amendment) GetStreams() uint64 {
+	if x != nil {
+		return x.Streams
+	}
+	return 0
+}
+
+func (x *Amendment) GetReserved() uint64 {
+	if x != nil {
+		return x.Reserved
+	}
+	return 0
+}
+
+func (x *Amendment) GetCpu() uint32 {
+	if x != nil {
+		return x.Cpu
+	}
+	return 0
+}
+
+func (x *Amendment) GetViewers() uint32 {
+	if x != nil {
+		return x.Viewers
+	}
+	return 0
+}
+
+func (x *Amendment) GetChildren() uint32 {
+	if x != nil {
+		return x.Children
+	}
+	return 0
+}
+
+func (x *Amendment) GetParentRtt() uint32 {
+	if x != nil {
+		return x.ParentRtt
+	}
+	return 0
+}
+
 type Need struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Purpose       Purpose                `protobuf:"varint,1,opt,name=purpose,proto3,enum=weir.capacity.Purpose" json:"purpose,omitempty"`
@@ -580,7 +719,7 @@ type Need struct {
 
 func (x *Need) Reset() {
 	*x = Need{}
-	mi := &file_capacity_pb_capacity_proto_msgTypes[4]
+	mi := &file_capacity_pb_capacity_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -592,7 +731,7 @@ func (x *Need) String() string {
 func (*Need) ProtoMessage() {}
 
 func (x *Need) ProtoReflect() protoreflect.Message {
-	mi := &file_capacity_pb_capacity_proto_msgTypes[4]
+	mi := &file_capacity_pb_capacity_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -605,7 +744,7 @@ func (x *Need) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Need.ProtoReflect.Descriptor instead.
 func (*Need) Descriptor() ([]byte, []int) {
-	return file_capacity_pb_capacity_proto_rawDescGZIP(), []int{4}
+	return file_capacity_pb_capacity_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Need) GetPurpose() Purpose {
@@ -657,7 +796,7 @@ type Lease struct {
 
 func (x *Lease) Reset() {
 	*x = Lease{}
-	mi := &file_capacity_pb_capacity_proto_msgTypes[5]
+	mi := &file_capacity_pb_capacity_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -669,7 +808,7 @@ func (x *Lease) String() string {
 func (*Lease) ProtoMessage() {}
 
 func (x *Lease) ProtoReflect() protoreflect.Message {
-	mi := &file_capacity_pb_capacity_proto_msgTypes[5]
+	mi := &file_capacity_pb_capacity_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -682,7 +821,7 @@ func (x *Lease) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Lease.ProtoReflect.Descriptor instead.
 func (*Lease) Descriptor() ([]byte, []int) {
-	return file_capacity_pb_capacity_proto_rawDescGZIP(), []int{5}
+	return file_capacity_pb_capacity_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Lease) GetId() string {
@@ -737,7 +876,7 @@ type Ticket struct {
 
 func (x *Ticket) Reset() {
 	*x = Ticket{}
-	mi := &file_capacity_pb_capacity_proto_msgTypes[6]
+	mi := &file_capacity_pb_capacity_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -749,7 +888,7 @@ func (x *Ticket) String() string {
 func (*Ticket) ProtoMessage() {}
 
 func (x *Ticket) ProtoReflect() protoreflect.Message {
-	mi := &file_capacity_pb_capacity_proto_msgTypes[6]
+	mi := &file_capacity_pb_capacity_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -762,7 +901,7 @@ func (x *Ticket) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ticket.ProtoReflect.Descriptor instead.
 func (*Ticket) Descriptor() ([]byte, []int) {
-	return file_capacity_pb_capacity_proto_rawDescGZIP(), []int{6}
+	return file_capacity_pb_capacity_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Ticket) GetLease() string {
@@ -834,7 +973,7 @@ type Policy struct {
 
 func (x *Policy) Reset() {
 	*x = Policy{}
-	mi := &file_capacity_pb_capacity_proto_msgTypes[7]
+	mi := &file_capacity_pb_capacity_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -846,7 +985,7 @@ func (x *Policy) String() string {
 func (*Policy) ProtoMessage() {}
 
 func (x *Policy) ProtoReflect() protoreflect.Message {
-	mi := &file_capacity_pb_capacity_proto_msgTypes[7]
+	mi := &file_capacity_pb_capacity_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -859,7 +998,7 @@ func (x *Policy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Policy.ProtoReflect.Descriptor instead.
 func (*Policy) Descriptor() ([]byte, []int) {
-	return file_capacity_pb_capacity_proto_rawDescGZIP(), []int{7}
+	return file_capacity_pb_capacity_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Policy) GetVersion() uint64 {
@@ -935,7 +1074,22 @@ const file_capacity_pb_capacity_proto_rawDesc = "" +
 	"\aviewers\x18\x04 \x01(\rR\aviewers\x12\x1a\n" +
 	"\bchildren\x18\x05 \x01(\rR\bchildren\x12\x16\n" +
 	"\x06fanout\x18\x06 \x01(\rR\x06fanout\x12\x16\n" +
-	"\x06tracks\x18\a \x03(\tR\x06tracks\"\x9a\x01\n" +
+	"\x06tracks\x18\a \x03(\tR\x06tracks\"\xbc\x02\n" +
+	"\tAmendment\x12\x10\n" +
+	"\x03seq\x18\x01 \x01(\x04R\x03seq\x12\x16\n" +
+	"\x06issued\x18\x02 \x01(\x12R\x06issued\x12\x16\n" +
+	"\x06uplink\x18\x03 \x01(\x04R\x06uplink\x12\x1a\n" +
+	"\bdownlink\x18\x04 \x01(\x04R\bdownlink\x12\x18\n" +
+	"\apackets\x18\x05 \x01(\x04R\apackets\x12\x1a\n" +
+	"\bsessions\x18\x06 \x01(\x04R\bsessions\x12\x18\n" +
+	"\astreams\x18\a \x01(\x04R\astreams\x12\x1a\n" +
+	"\breserved\x18\b \x01(\x04R\breserved\x12\x10\n" +
+	"\x03cpu\x18\t \x01(\rR\x03cpu\x12\x18\n" +
+	"\aviewers\x18\n" +
+	" \x01(\rR\aviewers\x12\x1a\n" +
+	"\bchildren\x18\v \x01(\rR\bchildren\x12\x1d\n" +
+	"\n" +
+	"parent_rtt\x18\f \x01(\rR\tparentRtt\"\x9a\x01\n" +
 	"\x04Need\x120\n" +
 	"\apurpose\x18\x01 \x01(\x0e2\x16.weir.capacity.PurposeR\apurpose\x12\x16\n" +
 	"\x06stream\x18\x02 \x01(\tR\x06stream\x12\x16\n" +
@@ -984,7 +1138,7 @@ func file_capacity_pb_capacity_proto_rawDescGZIP() []byte {
 }
 
 var file_capacity_pb_capacity_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_capacity_pb_capacity_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
+var file_capacity_pb_capacity_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
 var file_capacity_pb_capacity_proto_goTypes = []any{
 	(State)(0),         // 0: weir.capacity.State
 	(Purpose)(0),       // 1: weir.capacity.Purpose
@@ -992,10 +1146,11 @@ var file_capacity_pb_capacity_proto_goTypes = []any{
 	(*Usage)(nil),      // 3: weir.capacity.Usage
 	(*Coordinate)(nil), // 4: weir.capacity.Coordinate
 	(*Carriage)(nil),   // 5: weir.capacity.Carriage
-	(*Need)(nil),       // 6: weir.capacity.Need
-	(*Lease)(nil),      // 7: weir.capacity.Lease
-	(*Ticket)(nil),     // 8: weir.capacity.Ticket
-	(*Policy)(nil),     // 9: weir.capacity.Policy
+	(*Amendment)(nil),  // 6: weir.capacity.Amendment
+	(*Need)(nil),       // 7: weir.capacity.Need
+	(*Lease)(nil),      // 8: weir.capacity.Lease
+	(*Ticket)(nil),     // 9: weir.capacity.Ticket
+	(*Policy)(nil),     // 10: weir.capacity.Policy
 }
 var file_capacity_pb_capacity_proto_depIdxs = []int32{
 	0,  // 0: weir.capacity.Record.state:type_name -> weir.capacity.State
@@ -1007,7 +1162,7 @@ var file_capacity_pb_capacity_proto_depIdxs = []int32{
 	3,  // 6: weir.capacity.Record.streams:type_name -> weir.capacity.Usage
 	5,  // 7: weir.capacity.Record.carries:type_name -> weir.capacity.Carriage
 	1,  // 8: weir.capacity.Need.purpose:type_name -> weir.capacity.Purpose
-	6,  // 9: weir.capacity.Lease.need:type_name -> weir.capacity.Need
+	7,  // 9: weir.capacity.Lease.need:type_name -> weir.capacity.Need
 	1,  // 10: weir.capacity.Ticket.purpose:type_name -> weir.capacity.Purpose
 	11, // [11:11] is the sub-list for method output_type
 	11, // [11:11] is the sub-list for method input_type
@@ -1027,7 +1182,7 @@ func file_capacity_pb_capacity_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_capacity_pb_capacity_proto_rawDesc), len(file_capacity_pb_capacity_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   8,
+			NumMessages:   9,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -343,14 +343,17 @@ func (x *Advertise) GetEntries() []*Entry {
 type Entry struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
 	Topic  string                 `protobuf:"bytes,1,opt,name=topic,proto3" json:"topic,omitempty"`
-	Sealed []byte                 `protobuf:"bytes,2,opt,name=sealed,proto3" json:"sealed,omitempty"` // empty: the sender withdraws what it published here
+	Sealed []byte                 `protobuf:"bytes,2,opt,name=sealed,proto3" json:"sealed,omitempty"` // without it and amendment the sender withdraws what it published here
 	Seq    uint64                 `protobuf:"varint,3,opt,name=seq,proto3" json:"seq,omitempty"`      // of a withdrawal: it undoes every record up to this
 	// Per holder of the topic that the sender knows of, the first four bytes of
 	// the SHA-256 of its peer ID. The holder names those that are missing.
 	Known []byte `protobuf:"bytes,4,opt,name=known,proto3" json:"known,omitempty"`
 	// Those who publish here have moved on to finer shards. With it, there may be
 	// no record at all.
-	Deeper        bool `protobuf:"varint,5,opt,name=deeper,proto3" json:"deeper,omitempty"`
+	Deeper bool `protobuf:"varint,5,opt,name=deeper,proto3" json:"deeper,omitempty"`
+	// Instead of sealed: what the record says anew that the holder has from the
+	// sender, as amended or not; see weir.capacity.Amendment.
+	Amendment     []byte `protobuf:"bytes,6,opt,name=amendment,proto3" json:"amendment,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -418,6 +421,13 @@ func (x *Entry) GetDeeper() bool {
 		return x.Deeper
 	}
 	return false
+}
+
+func (x *Entry) GetAmendment() []byte {
+	if x != nil {
+		return x.Amendment
+	}
+	return nil
 }
 
 type AdvertiseReply struct {
@@ -2222,13 +2232,14 @@ const file_dht_pb_dht_proto_rawDesc = "" +
 	"\thand_over\x18\x06 \x01(\v2\x17.weir.dht.HandOverReplyH\x00R\bhandOverB\x04\n" +
 	"\x02op\"6\n" +
 	"\tAdvertise\x12)\n" +
-	"\aentries\x18\x01 \x03(\v2\x0f.weir.dht.EntryR\aentries\"u\n" +
+	"\aentries\x18\x01 \x03(\v2\x0f.weir.dht.EntryR\aentries\"\x93\x01\n" +
 	"\x05Entry\x12\x14\n" +
 	"\x05topic\x18\x01 \x01(\tR\x05topic\x12\x16\n" +
 	"\x06sealed\x18\x02 \x01(\fR\x06sealed\x12\x10\n" +
 	"\x03seq\x18\x03 \x01(\x04R\x03seq\x12\x14\n" +
 	"\x05known\x18\x04 \x01(\fR\x05known\x12\x16\n" +
-	"\x06deeper\x18\x05 \x01(\bR\x06deeper\"\x9a\x01\n" +
+	"\x06deeper\x18\x05 \x01(\bR\x06deeper\x12\x1c\n" +
+	"\tamendment\x18\x06 \x01(\fR\tamendment\"\x9a\x01\n" +
 	"\x0eAdvertiseReply\x12*\n" +
 	"\aresults\x18\x01 \x03(\v2\x10.weir.dht.ResultR\aresults\x124\n" +
 	"\n" +

@@ -1,0 +1,195 @@
+package capacity
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"math"
+	"reflect"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/crypto"
+	"google.golang.org/protobuf/encoding/protowire"
+	"google.golang.org/protobuf/proto"
+
+	"weir/capacity/pb"
+)
+
+const (
+	// maxAmendment bounds an amendment, in bytes.
+	maxAmendment = 192
+
+	amendmentDomain = "weir-amendment"
+	amendmentField  = 15 // of the envelope's message, which uses 1 to 5
+	signatureSize   = 64 // Ed25519
+)
+
+// Amendable reports whether r differs from base, a record of the same node, in
+// nothing but what an amendment can say: what is used, and by whom. It does not
+// look at coordinates, which drift all the time.
+func Amendable(base, r *Record) bool {
+	b := *base
+	b.say(r)
+	b.Coordinate = r.Coordinate
+	return reflect.DeepEqual(&b, r)
+}
+
+// say takes from r what an amendment says.
+func (b *Record) say(r *Record) {
+	b.Seq, b.Issued = r.Seq, r.Issued
+	b.Uplink.Used, b.Downlink.Used, b.Packets.Used = r.Uplink.Used, r.Downlink.Used, r.Packets.Used
+	b.Sessions.Used, b.Streams.Used = r.Sessions.Used, r.Streams.Used
+	b.Reserved, b.CPU = r.Reserved, r.CPU
+	if b.Carries != nil && r.Carries != nil {
+		c := *b.Carries
+		c.Viewers, c.Children, c.ParentRTT = r.Carries.Viewers, r.Carries.Children, r.Carries.ParentRTT
+		b.Carries = &c
+	}
+}
+
+// SealAmendment signs what r says anew, a record for which base was sealed and
+// is [Amendable]. base may have been amended before: the amendment takes the
+// place of the other one. It is about a fourth of a sealed record.
+func SealAmendment(base []byte, r Record, key crypto.PrivKey) ([]byte, error) {
+	if !r.Node.MatchesPrivateKey(key) {
+		return nil, fmt.Errorf("seal amendment: %w: the key is not that of %s", ErrForged, r.Node)
+	}
+	if err := r.check(); err != nil {
+		return nil, fmt.Errorf("seal amendment: %w", err)
+	}
+	envelope, _, err := splitAmended(base)
+	if err != nil {
+		return nil, fmt.Errorf("seal amendment: %w", err)
+	}
+	m := &pb.Amendment{
+		Seq:      r.Seq,
+		Issued:   int64(uint64(r.Issued.UnixMilli()) - r.Seq),
+		Uplink:   uint64(r.Uplink.Used),
+		Downlink: uint64(r.Downlink.Used),
+		Packets:  uint64(r.Packets.Used),
+		Sessions: uint64(r.Sessions.Used),
+		Streams:  uint64(r.Streams.Used),
+		Reserved: uint64(r.Reserved),
+		Cpu:      uint32(math.Round(r.CPU * 1e4)),
+	}
+	if c := r.Carries; c != nil {
+		m.Viewers, m.Children, m.ParentRtt = uint32(c.Viewers), uint32(c.Children), uint32(c.ParentRTT.Microseconds())
+	}
+	body, err := proto.MarshalOptions{Deterministic: true}.Marshal(m)
+	if err != nil {
+		return nil, fmt.Errorf("seal amendment: %w", err)
+	}
+	signature, err := key.Sign(amendmentSigned(envelope, body))
+	if err != nil {
+		return nil, fmt.Errorf("seal amendment: %w", err)
+	}
+	return append(body, signature...), nil
+}
+
+// Amend returns base, the record that sealed opens as, as amended, and that
+// sealed anew: [Open] takes it like any other. Whatever amended sealed before is
+// gone. base is not changed.
+//
+// The error wraps [ErrForged] if the node did not sign this amendment of this
+// record: of an older one, perhaps. It wraps [ErrTooLarge] or [ErrMalformed] if
+// it is no amendment. How old it is, Amend does not look at; see
+// [Record.CheckAge].
+func Amend(base Record, sealed, amendment []byte) (Record, []byte, error) {
+	envelope, _, err := splitAmended(sealed)
+	if err != nil {
+		return Record{}, nil, fmt.Errorf("amend record: %w", err)
+	}
+	r, err := amended(base, envelope, amendment)
+	if err != nil {
+		return Record{}, nil, fmt.Errorf("amend record: %w", err)
+	}
+	b := protowire.AppendTag(bytes.Clone(envelope), amendmentField, protowire.BytesType)
+	b = protowire.AppendBytes(b, amendment)
+	if len(b) > MaxRecordSize {
+		return Record{}, nil, fmt.Errorf("amend record: %w: %d bytes, at most %d", ErrTooLarge, len(b), MaxRecordSize)
+	}
+	return r, b, nil
+}
+
+// amended is base, whose envelope that is, as amended.
+func amended(base Record, envelope, amendment []byte) (Record, error) {
+	if len(amendment) > maxAmendment {
+		return Record{}, fmt.Errorf("%w: an amendment of %d bytes, at most %d", ErrTooLarge, len(amendment), maxAmendment)
+	}
+	if len(amendment) < signatureSize {
+		return Record{}, malformed("amendment", "%d bytes, at least %d", len(amendment), signatureSize)
+	}
+	body, signature := amendment[:len(amendment)-signatureSize], amendment[len(amendment)-signatureSize:]
+	key, err := base.Node.ExtractPublicKey()
+	if err != nil {
+		return Record{}, malformed("amendment", "signer: %w", err)
+	}
+	if ok, err := key.Verify(amendmentSigned(envelope, body), signature); err != nil || !ok {
+		return Record{}, fmt.Errorf("%w: the amendment's signature does not match this record", ErrForged)
+	}
+	var m pb.Amendment
+	if err := proto.Unmarshal(body, &m); err != nil {
+		return Record{}, malformed("amendment", "%w", err)
+	}
+	issued := m.Seq + uint64(m.Issued)
+	if issued > maxUnixMilli {
+		return Record{}, malformed("amendment", "issued %d ms is past the year 9999", issued)
+	}
+	if max(m.Uplink, m.Downlink, m.Packets, m.Sessions, m.Streams, m.Reserved) > maxQuantity {
+		return Record{}, malformed("amendment", "a quantity is more than %d", int64(maxQuantity))
+	}
+	if max(m.Viewers, m.Children) > maxCount {
+		return Record{}, malformed("amendment", "a count is more than %d", maxCount)
+	}
+	said := Record{
+		Seq:      m.Seq,
+		Issued:   time.UnixMilli(int64(issued)).UTC(),
+		Uplink:   Usage{Used: int64(m.Uplink)},
+		Downlink: Usage{Used: int64(m.Downlink)},
+		Packets:  Usage{Used: int64(m.Packets)},
+		Sessions: Usage{Used: int64(m.Sessions)},
+		Streams:  Usage{Used: int64(m.Streams)},
+		Reserved: int64(m.Reserved),
+		CPU:      float64(m.Cpu) / 1e4,
+		Carries:  &Carriage{Viewers: int(m.Viewers), Children: int(m.Children), ParentRTT: time.Duration(m.ParentRtt) * time.Microsecond},
+	}
+	base.say(&said)
+	if err := base.check(); err != nil {
+		return Record{}, err
+	}
+	return base, nil
+}
+
+func amendmentSigned(envelope, body []byte) []byte {
+	b := make([]byte, 0, len(amendmentDomain)+len(envelope)+len(body)+8)
+	for _, part := range [][]byte{[]byte(amendmentDomain), envelope, body} {
+		b = protowire.AppendBytes(b, part)
+	}
+	return b
+}
+
+// splitAmended returns the envelope that sealed begins with, and the amendment
+// behind it, or nil.
+func splitAmended(sealed []byte) (envelope, amendment []byte, err error) {
+	for rest := sealed; len(rest) > 0; {
+		field, kind, n := protowire.ConsumeTag(rest)
+		if n < 0 {
+			return nil, nil, fmt.Errorf("%w: %w", ErrMalformed, protowire.ParseError(n))
+		}
+		if field == amendmentField && kind == protowire.BytesType {
+			b, m := protowire.ConsumeBytes(rest[n:])
+			if m < 0 || n+m != len(rest) {
+				return nil, nil, fmt.Errorf("%w: %w", ErrMalformed, errBehind)
+			}
+			return sealed[:len(sealed)-len(rest)], b, nil
+		}
+		m := protowire.ConsumeFieldValue(field, kind, rest[n:])
+		if m < 0 {
+			return nil, nil, fmt.Errorf("%w: %w", ErrMalformed, protowire.ParseError(m))
+		}
+		rest = rest[n+m:]
+	}
+	return sealed, nil, nil
+}
+
+var errBehind = errors.New("an amendment is the last there is, and whole")
