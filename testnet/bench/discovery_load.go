@@ -176,21 +176,22 @@ func (t *truth) look(seeker *lab.Node, need capacity.Need, rnd *rand.Rand) insig
 }
 
 // publishing is how often a node publishes under this load, per second, and
-// which share of that holders have to confirm, by the rules of package dht: a
-// record goes out when the load has moved by a twentieth, half a second after
-// the last at the earliest and five seconds at the latest; it is confirmed when
-// it says that the node is full, or no longer, and every fifteen seconds.
-func publishing(seed uint64) (rate, confirmed float64) {
+// which shares of that holders have to confirm and get whole, by the rules of
+// package dht: a record goes out when the load has moved by a twentieth, half a
+// second after the last at the earliest and five seconds at the latest. It is
+// whole when it says that the node is full, or no longer, and every minute, else
+// an amendment; and confirmed when it is whole, and every fifteen seconds.
+func publishing(seed uint64) (rate, confirmed, whole float64) {
 	const (
-		nodes, steps     = 200, 1_200
-		gap, keep, acked = 2, 20, 60 // steps
-		moved            = 0.05
+		nodes, steps           = 200, 1_200
+		gap, keep, acked, base = 2, 20, 60, 240 // steps
+		moved                  = 0.05
 	)
-	records, acks := 0, 0
+	records, acks, wholes := 0, 0, 0
 	for node := range nodes {
 		w := newWander(seed, node)
 		full, toldFull := capacity.Hysteresis{}, false
-		last, told, ack := -keep, 0.0, -acked
+		last, told, ack, rebased := -keep, 0.0, -acked, -base
 		for step := range steps {
 			w.next()
 			isFull := full.Next(w.share)
@@ -198,12 +199,17 @@ func publishing(seed uint64) (rate, confirmed float64) {
 				continue
 			}
 			records++
-			if step-ack >= acked || isFull != toldFull {
+			if step-rebased >= base || isFull != toldFull {
+				wholes++
+				rebased, ack = step, -acked
+			}
+			if step-ack >= acked {
 				acks++
 				ack = step
 			}
 			last, told, toldFull = step, w.share, isFull
 		}
 	}
-	return float64(records) / (nodes * steps * loadStep.Seconds()), float64(acks) / float64(records)
+	n := float64(records)
+	return n / (nodes * steps * loadStep.Seconds()), float64(acks) / n, float64(wholes) / n
 }

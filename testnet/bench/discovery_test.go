@@ -220,12 +220,15 @@ func TestRedis(t *testing.T) {
 }
 
 func TestPublishing(t *testing.T) {
-	rate, confirmed := publishing(1)
+	rate, confirmed, whole := publishing(1)
 	if rate < 0.2 || rate > 2 {
 		t.Errorf("%.2f records per second: a keepalive alone makes 0.2, the pace allows 2", rate)
 	}
 	if confirmed <= 0.05 || confirmed > 1 {
 		t.Errorf("a share of %.2f is confirmed", confirmed)
+	}
+	if least := 1 / (rate * 60); whole < least*0.99 || whole > confirmed {
+		t.Errorf("a share of %.2f is whole: once a minute makes %.2f, and of %.2f that are confirmed", whole, least, confirmed)
 	}
 }
 

@@ -30,6 +30,7 @@ type Params struct {
 
 	Rate      float64 `json:"rate"`      // records a node publishes per second: by keepalive and because its load moved
 	Confirmed float64 `json:"confirmed"` // share of them that a holder answers, the rest being datagrams
+	Whole     float64 `json:"whole"`     // share of them, confirmed, that are whole, the rest being amendments
 	Sizes     Sizes   `json:"sizes"`
 }
 
@@ -127,7 +128,8 @@ var modes = map[string]mode{
 
 // publish is what sending one record to one holder costs on average.
 func (p *Params) publish() float64 {
-	return p.Confirmed*(p.Sizes.Advertise+p.Sizes.AdvertiseReply) + (1-p.Confirmed)*p.Sizes.Datagram
+	s := &p.Sizes
+	return p.Whole*s.Advertise + (p.Confirmed-p.Whole)*s.Amend + p.Confirmed*s.AdvertiseReply + (1-p.Confirmed)*s.Datagram
 }
 
 // probe is what measuring round trips costs a node, who asks and is asked once
@@ -158,7 +160,7 @@ func dhtUpkeep(p *Params, r *Row, n float64) {
 	region := n / float64(p.Regions)
 	r.Shards = shardsOf(region)
 	remote := holders * (1 - 1/n) // it may be one itself
-	index := min(1, indexSponsors/region) * remote * p.Sizes.Datagram / indexEvery
+	index := min(1, indexSponsors/region) * remote * (p.Sizes.Amend + p.Sizes.AdvertiseReply) / indexEvery
 	own := remote*p.Rate*a + index
 	r.Upkeep = 2*own + p.probe()
 	topics := float64(p.Regions * r.Shards)

@@ -17,7 +17,7 @@ func params(t testing.TB) Params {
 	}
 	return Params{
 		Map: lab.NewGeography(1, 4, 100*time.Millisecond), Regions: 4, Seed: 1, Trials: 1_000,
-		Rate: 0.3, Confirmed: 0.4, Sizes: s,
+		Rate: 0.3, Confirmed: 0.4, Whole: 0.1, Sizes: s,
 	}
 }
 
@@ -29,7 +29,8 @@ func TestSizes(t *testing.T) {
 	}
 	for name, c := range map[string][2]float64{
 		"an advertisement contains the record": {s.Advertise, s.Record},
-		"a datagram is shorter than that":      {s.Advertise, s.Datagram},
+		"an amendment is shorter than that":    {s.Advertise, 2 * s.Amend},
+		"a datagram is shorter yet":            {s.Amend, s.Datagram},
 		"offers are what makes a reply long":   {s.reply(2), 2 * s.reply(0)},
 		"a lease comes with the record":        {s.ReserveReply, s.Record},
 		"redis stores the record as it is":     {s.RedisSet, s.Record},

@@ -23,8 +23,9 @@ type Sizes struct {
 	Record float64 `json:"record"` // sealed
 
 	Advertise      float64 `json:"advertise"` // of one record
+	Amend          float64 `json:"amend"`     // of what it says anew
 	AdvertiseReply float64 `json:"advertise_reply"`
-	Datagram       float64 `json:"datagram"` // with one record
+	Datagram       float64 `json:"datagram"` // with what one record says anew
 	Query          float64 `json:"query"`    // without offers
 	QueryReply     float64 `json:"query_reply"`
 	Offer          float64 `json:"offer"` // each
@@ -68,6 +69,10 @@ func SizesOf() (Sizes, error) {
 	if err != nil {
 		return s, err
 	}
+	amendment, err := capacity.SealAmendment(sealed, record, key)
+	if err != nil {
+		return s, err
+	}
 	need := &pb.Need{Uplink: 2e7, Packets: 2_500}
 	topic := string(dht.ShardTopic("region-1", ""))
 	here := &pb.Coordinate{Error: 0.1, Adjustment: 0.01, Height: 0.001}
@@ -94,7 +99,8 @@ func SizesOf() (Sizes, error) {
 	s.Record = float64(len(sealed))
 	s.Advertise = records(&pb.Request{Op: &pb.Request_Advertise{Advertise: &pb.Advertise{Entries: []*pb.Entry{entry}}}})
 	s.AdvertiseReply = records(&pb.Response{Op: &pb.Response_Advertise{Advertise: &pb.AdvertiseReply{Results: []*pb.Result{{Held: 100}}, Coordinate: here}}})
-	s.Datagram = float64(8 + proto.Size(&pb.Advertise{Entries: []*pb.Entry{{Topic: topic, Sealed: sealed}}}))
+	s.Amend = records(&pb.Request{Op: &pb.Request_Advertise{Advertise: &pb.Advertise{Entries: []*pb.Entry{{Topic: topic, Amendment: amendment, Known: entry.Known}}}}})
+	s.Datagram = float64(8 + proto.Size(&pb.Advertise{Entries: []*pb.Entry{{Topic: topic, Amendment: amendment}}}))
 	s.Query = records(&pb.Request{Op: &pb.Request_Query{Query: &pb.Query{Topic: topic, Need: need, Origin: here, Limit: offered}}})
 	s.QueryReply, s.Offer = records(offers(0)), records(offers(2))-records(offers(1))
 	s.Fetch = records(&pb.Request{Op: &pb.Request_Fetch{Fetch: &pb.Fetch{}}})
