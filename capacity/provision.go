@@ -14,6 +14,7 @@ const (
 	ProvisioningMost     = "provisioning-most"     // the region has as many as it may
 	ProvisioningFailed   = "provisioning-failed"   // the hook failed
 	ProvisioningLate     = "provisioning-late"     // the hook went well, but no node has come
+	ProvisioningVain     = "provisioning-vain"     // a rule of the policy would refuse a new server, too
 )
 
 const (
@@ -26,6 +27,20 @@ const (
 	// not count as one that stays.
 	leaveTime = time.Minute
 )
+
+// RejectsNew returns the rule by which need would be refused even by a server
+// that has just been started in region, like our own but without any limit, or
+// "": then one that is started may help.
+func (j *Judge) RejectsNew(need Need, me Record, region string) (rule string) {
+	r := me
+	r.Node, r.State, r.Region, r.Carries, r.Coordinate = "new", Active, region, nil, nil
+	r.Uplink, r.Downlink, r.Packets, r.Sessions, r.Streams = Usage{}, Usage{}, Usage{}, Usage{}, Usage{}
+	r.Reserved, r.CPU, r.CPULimit = 0, 0, 0
+	for _, v := range j.Rank(need, me, []Candidate{{Record: r, Believed: 1}}).Rejected {
+		rule = v.Rule
+	}
+	return rule
+}
 
 // A Coming is a server that is on its way.
 type Coming struct {

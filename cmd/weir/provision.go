@@ -299,6 +299,15 @@ func (n *node) awaitServer(ctx context.Context, need capacity.Need, exclude []pe
 	if n.waiters.hopeless(time.Now()) {
 		return sfu.Helper{}, refused
 	}
+	region := cmp.Or(need.Region, n.cfg.region)
+	me, _ := n.sample()
+	if rule := n.policy.Judge().RejectsNew(need, me, region); rule != "" {
+		return sfu.Helper{}, &capacity.Refusal{
+			Reason:     capacity.ProvisioningVain,
+			Detail:     fmt.Sprintf("%s; a new server would not help: the policy's rule %q refuses it as well", refused.Detail, rule),
+			RetryAfter: refused.RetryAfter,
+		}
+	}
 	if !n.waiters.enter() {
 		return sfu.Helper{}, &capacity.Refusal{Reason: refused.Reason, Detail: fmt.Sprintf("%s; %d requests wait for a server already", refused.Detail, waitingMost), RetryAfter: refused.RetryAfter}
 	}
@@ -307,7 +316,6 @@ func (n *node) awaitServer(ctx context.Context, need capacity.Need, exclude []pe
 	settings := n.policy.Judge().Policy().Provision.OrDefault()
 	ctx, cancel := context.WithTimeout(ctx, settings.Wait)
 	defer cancel()
-	region := cmp.Or(need.Region, n.cfg.region)
 	helper, err := n.placeOnNewcomer(ctx, region, need, exclude, refused)
 	if errors.Is(err, dht.ErrNoProvisioner) {
 		n.waiters.foundNobody(time.Now())
