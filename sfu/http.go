@@ -100,7 +100,7 @@ func (s *SFU) fail(w http.ResponseWriter, r *http.Request, err error) {
 	case errors.As(err, &rep):
 	case errors.As(err, &refusal):
 		rep = &reply{http.StatusServiceUnavailable, refusal.Error(), max(refusal.RetryAfter, retryBusy)}
-		s.event(Event{Kind: "refused", Stream: r.PathValue("stream"), Detail: refusal.Error()})
+		s.event(Event{Kind: "refused", Stream: r.PathValue("stream"), Reason: refusal.Reason, Detail: refusal.Error()})
 	case errors.As(err, &badSDP):
 		rep = &reply{http.StatusBadRequest, badSDP.Error(), 0}
 	case errors.Is(err, errNoCodec):
