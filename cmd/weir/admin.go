@@ -391,7 +391,8 @@ func (n *node) metrics() *prometheus.Registry {
 	counter("media_dropped_datagrams_total", "Unauthenticated DTLS records kept from the stack.", func() float64 { return float64(n.gauge.Socket.Counters().Dropped) })
 	gauge("waiting", "Requests that wait for a server to be started.", func() float64 { return float64(n.waiters.waiting.Load()) })
 	reg.MustRegister(n.outcomes.counter)
-	reg.MustRegister(&trafficCollector{n})
+	n.counters.register(reg)
+	reg.MustRegister(&trafficCollector{n}, ledgerCollector{n.ledger})
 	return reg
 }
 
