@@ -4,6 +4,7 @@ import (
 	"container/list"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"sync"
 	"time"
@@ -72,6 +73,7 @@ type Ledger struct {
 	promised Load           // Uplink and Packets of pending and settling
 	leased   int            // leases that count as sessions
 	count    [Cascade + 1]int
+	decided  Decided
 }
 
 type leaseKey struct {
@@ -96,6 +98,7 @@ func NewLedger(self peer.ID, limits Limits) *Ledger {
 		active:  map[string]*entry{},
 		streams: map[string]int{},
 		stress:  Hysteresis{Free: roomAt},
+		decided: Decided{Refused: map[string]uint64{}},
 	}
 }
 
@@ -123,30 +126,30 @@ func (l *Ledger) SetDraining(draining bool) {
 // "packets", "cpu" or "streams", after what there is no room for; "leases" if
 // too many are held; "claimed" if the lease was used up; or "malformed".
 func (l *Ledger) Reserve(now time.Time, req Request) (Lease, error) {
-	if err := req.check(); err != nil {
-		return Lease{}, &Refusal{Reason: "malformed", Detail: err.Error()}
-	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if err := req.check(); err != nil {
+		return Lease{}, l.no(&Refusal{Reason: "malformed", Detail: err.Error()})
+	}
 	l.advance(now)
 	key := leaseKey{req.From, req.ID}
 	if e := l.leases[key]; e != nil {
 		if e.lease.Need != req.Need {
-			return Lease{}, &Refusal{Reason: "malformed", Detail: "the request ID is in use for another need"}
+			return Lease{}, l.no(&Refusal{Reason: "malformed", Detail: "the request ID is in use for another need"})
 		}
 		return e.lease, nil
 	}
 	if e := l.active[req.ID]; e != nil {
-		return Lease{}, &Refusal{Reason: "claimed", Detail: "the request ID is that of an active session"}
+		return Lease{}, l.no(&Refusal{Reason: "claimed", Detail: "the request ID is that of an active session"})
 	}
 	if n := l.from[req.From]; n >= maxLeasesFrom {
-		return Lease{}, refusal("leases", "%d leases held by one node", n)
+		return Lease{}, l.no(refusal("leases", "%d leases held by one node", n))
 	}
 	if n := len(l.leases); n >= maxLeases {
-		return Lease{}, refusal("leases", "%d leases held", n)
+		return Lease{}, l.no(refusal("leases", "%d leases held", n))
 	}
 	if r := l.refuse(req.Need); r != nil {
-		return Lease{}, r
+		return Lease{}, l.no(r)
 	}
 	e := &entry{lease: Lease{ID: req.ID, Target: l.self, From: req.From, Need: req.Need, Expires: l.now.Add(LeaseTime)}}
 	e.in = l.pending.PushBack(e)
@@ -157,6 +160,7 @@ func (l *Ledger) Reserve(now time.Time, req Request) (Lease, error) {
 	}
 	l.promise(req.Need, 1)
 	l.enter(req.Need.Stream, 1)
+	l.decided.Leases++
 	return e.lease, nil
 }
 
@@ -179,19 +183,20 @@ func (l *Ledger) Claim(now time.Time, from peer.ID, id string) (Lease, error) {
 // room. The error is a [*Refusal] as from [Ledger.Reserve]. To admit an id that
 // is active already changes nothing.
 func (l *Ledger) Admit(now time.Time, id string, need Need) error {
-	if err := need.check(); err != nil {
-		return &Refusal{Reason: "malformed", Detail: err.Error()}
-	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if err := need.check(); err != nil {
+		return l.no(&Refusal{Reason: "malformed", Detail: err.Error()})
+	}
 	l.advance(now)
 	if l.active[id] != nil {
 		return nil
 	}
 	if r := l.refuse(need); r != nil {
-		return r
+		return l.no(r)
 	}
 	l.start(&entry{lease: Lease{ID: id, Target: l.self, Need: need}})
+	l.decided.Entries++
 	return nil
 }
 
@@ -269,6 +274,28 @@ func (l *Ledger) Totals(now time.Time) Totals {
 	return t
 }
 
+// Decided counts what a ledger has decided since it was made. A request that
+// comes again, and gets what it has already, counts once.
+type Decided struct {
+	Leases  uint64            // granted
+	Entries uint64            // admitted without a lease
+	Refused map[string]uint64 // by reason, one of LedgerReasons
+}
+
+// LedgerReasons are those that a ledger's refusals have.
+func LedgerReasons() []string {
+	return []string{"draining", "sessions", "uplink", "packets", "cpu", "streams", "leases", "claimed", "malformed"}
+}
+
+// Decided returns the counts.
+func (l *Ledger) Decided() Decided {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	d := l.decided
+	d.Refused = maps.Clone(d.Refused)
+	return d
+}
+
 // Fill writes into r all that the ledger knows: the state, CPU, uplink,
 // packets, sessions, streams and what is reserved.
 func (t Totals) Fill(r *Record) {
@@ -279,6 +306,12 @@ func (t Totals) Fill(r *Record) {
 	r.Sessions = Usage{int64(t.Sessions), int64(t.Limits.Sessions)}
 	r.Streams = Usage{int64(t.Streams), int64(t.Limits.Streams)}
 	r.Reserved = min(t.Reserved, maxQuantity) // without an uplink limit, anything can be promised
+}
+
+// no counts a refusal and returns it. Called with mu held.
+func (l *Ledger) no(r *Refusal) error {
+	l.decided.Refused[r.Reason]++
+	return r
 }
 
 // refuse returns why there is no room for need, or nil. Called with mu held.

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"reflect"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -754,5 +756,42 @@ func BenchmarkLedger(b *testing.B) {
 			b.Fatal(err)
 		}
 		l.End(req.ID)
+	}
+}
+
+// A ledger counts what it has decided, a repeated request once.
+func TestLedgerCounts(t *testing.T) {
+	l := NewLedger(idOf(t, "self"), Limits{Sessions: 2})
+	from := idOf(t, "from")
+	request := func(id string) Request { return Request{ID: id, From: from, Need: Need{Stream: "a"}} }
+	for _, id := range []string{"one", "one"} {
+		if _, err := l.Reserve(epoch, request(id)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, id := range []string{"two", "two"} {
+		if err := l.Admit(epoch, id, Need{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_, full := l.Reserve(epoch, request("three"))
+	fuller := l.Admit(epoch, "three", Need{})
+	malformed := l.Admit(epoch, "three", Need{Uplink: -1})
+	if reason(t, full) != "sessions" || reason(t, fuller) != "sessions" || reason(t, malformed) != "malformed" {
+		t.Fatalf("refused with %v, %v and %v", full, fuller, malformed)
+	}
+	want := Decided{Leases: 1, Entries: 1, Refused: map[string]uint64{"sessions": 2, "malformed": 1}}
+	got := l.Decided()
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("got %+v, want %+v", got, want)
+	}
+	got.Refused["sessions"] = 0
+	if l.Decided().Refused["sessions"] != 2 {
+		t.Error("the caller's copy is the ledger's")
+	}
+	for r := range want.Refused {
+		if !slices.Contains(LedgerReasons(), r) {
+			t.Errorf("%s is not among the reasons", r)
+		}
 	}
 }

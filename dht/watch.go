@@ -32,8 +32,9 @@ const (
 // Change is one step of a watch.
 type Change struct {
 	// Synced: what is held at the beginning has been told. It comes once, and
-	// by itself.
+	// by itself. Silent are the holders that had not told all of theirs by then.
 	Synced bool
+	Silent []peer.ID
 	// Sealed is a verified record of Node as held by Holder in Topic, HeldFor
 	// long. The same record comes once per holder and topic that has it; an
 	// older one only from Snapshot.
@@ -150,7 +151,7 @@ func (w *watching) run(ctx context.Context, remotes int) error {
 	for {
 		if !w.synced && w.complete(time.Since(start)) {
 			w.synced = true
-			if err := w.f(Change{Synced: true}); err != nil {
+			if err := w.f(Change{Synced: true, Silent: w.silent()}); err != nil {
 				return err
 			}
 		}
@@ -186,6 +187,18 @@ func (w *watching) complete(waited time.Duration) bool {
 		}
 	}
 	return len(w.from) > 0 && open == 0 || waited > syncedAfter
+}
+
+// silent are the holders that have ended or go on without having told all.
+func (w *watching) silent() []peer.ID {
+	var ids []peer.ID
+	for at, s := range w.from {
+		if !s.synced && !slices.Contains(ids, at.holder) {
+			ids = append(ids, at.holder)
+		}
+	}
+	slices.Sort(ids)
+	return ids
 }
 
 // listen starts sources until there are as many as wanted.

@@ -100,7 +100,7 @@ func (s *SFU) fail(w http.ResponseWriter, r *http.Request, err error) {
 	case errors.As(err, &rep):
 	case errors.As(err, &refusal):
 		rep = &reply{http.StatusServiceUnavailable, refusal.Error(), max(refusal.RetryAfter, retryBusy)}
-		s.event(Event{Kind: "refused", Stream: r.PathValue("stream"), Detail: refusal.Error()})
+		s.event(Event{Kind: "refused", Stream: r.PathValue("stream"), Reason: refusal.Reason, Detail: refusal.Error()})
 	case errors.As(err, &badSDP):
 		rep = &reply{http.StatusBadRequest, badSDP.Error(), 0}
 	case errors.Is(err, errNoCodec):
@@ -318,7 +318,7 @@ func (a *arrival) enter(ctx context.Context) (string, error) {
 	if a.kind == kindWHIP {
 		purpose = capacity.Publish
 	}
-	need := defaultNeed(purpose, a.name)
+	need := DefaultNeed(purpose, a.name)
 	here := s.stream(a.name)
 	if here != nil && purpose == capacity.View {
 		need = here.load(purpose)
@@ -437,7 +437,7 @@ func (s *SFU) handOn(ctx context.Context, w http.ResponseWriter, a *arrival, h *
 		if s.stream(a.name) != nil {
 			// The pull that the helper will need is granted here and now. If even
 			// that is refused, the helper looks for another carrier.
-			need := defaultNeed(capacity.Cascade, a.name)
+			need := DefaultNeed(capacity.Cascade, a.name)
 			if _, err := s.cfg.Ledger.Reserve(time.Now(), capacity.Request{ID: t.Lease, From: helper.Node, Need: need}); err == nil {
 				t.Source, t.SourceAddrs = s.cfg.Self, s.cfg.Addrs()
 			}

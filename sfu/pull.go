@@ -273,7 +273,7 @@ func (s *SFU) attempt(name string, hint *Carrier, exclude []peer.ID) (*inbound, 
 	if hint != nil {
 		carrier = *hint
 	} else {
-		found, err := s.cfg.Locate(ctx, defaultNeed(capacity.Cascade, name), exclude)
+		found, err := s.cfg.Locate(ctx, DefaultNeed(capacity.Cascade, name), exclude)
 		if err != nil {
 			return nil, Carrier{}, err
 		}

@@ -274,6 +274,7 @@ type Event struct {
 	Stream  string    `json:"stream,omitempty"`
 	Peer    peer.ID   `json:"peer,omitempty"`
 	Session string    `json:"session,omitempty"`
+	Reason  string    `json:"reason,omitempty"` // of a refusal; a word, which may be another node's
 	Detail  string    `json:"detail,omitempty"`
 	Elapsed float64   `json:"elapsed_ms,omitempty"`
 }

@@ -172,7 +172,7 @@ func (s *Stream) carriage(fanout int) capacity.Carriage {
 func (s *Stream) load(purpose capacity.Purpose) capacity.Need {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	need := defaultNeed(purpose, s.Name)
+	need := DefaultNeed(purpose, s.Name)
 	if bits, packets := s.bitrate.rates(); bits > 0 {
 		need.Uplink, need.Packets = max(bits, minNeedUplink), packets
 	}
@@ -199,9 +199,9 @@ const (
 	minNeedUplink = 64_000
 )
 
-// defaultNeed is what a stream is assumed to need before it was measured: HD
+// DefaultNeed is what a stream is assumed to need before it was measured: HD
 // video at a common bitrate, and audio.
-func defaultNeed(purpose capacity.Purpose, stream string) capacity.Need {
+func DefaultNeed(purpose capacity.Purpose, stream string) capacity.Need {
 	need := capacity.Need{Purpose: purpose, Stream: stream, Uplink: 2_500_000, Packets: 300}
 	if purpose == capacity.Publish {
 		need.Uplink = minNeedUplink // a publisher costs downlink; RTCP goes back

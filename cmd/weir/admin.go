@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/http/pprof"
 	"net/netip"
+	"net/url"
 	"strconv"
 	"strings"
 	"time"
@@ -20,6 +21,7 @@ import (
 	"weir/capacity"
 	"weir/cmd/weir/web"
 	"weir/dht"
+	"weir/sfu"
 )
 
 // publicHandler serves clients and the console.
@@ -92,8 +94,8 @@ func (n *node) consoleEvents(w http.ResponseWriter, r *http.Request) {
 // adminHandler serves the admin API, metrics and profiles.
 func (n *node) adminHandler() http.Handler {
 	mux := http.NewServeMux()
-	get := func(path string, f func(r *http.Request) (any, error)) {
-		mux.HandleFunc("GET /api/v1"+path, func(w http.ResponseWriter, r *http.Request) {
+	handle := func(pattern string, f func(r *http.Request) (any, error)) {
+		mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
 			v, err := f(r)
 			var bad *badRequest
 			switch {
@@ -106,6 +108,7 @@ func (n *node) adminHandler() http.Handler {
 			}
 		})
 	}
+	get := func(path string, f func(r *http.Request) (any, error)) { handle("GET /api/v1"+path, f) }
 	get("/status", func(*http.Request) (any, error) { return n.status(), nil })
 	get("/peers", func(*http.Request) (any, error) { return n.dht.Peers(), nil })
 	get("/held", func(*http.Request) (any, error) { return n.dht.Held(), nil })
@@ -129,6 +132,7 @@ func (n *node) adminHandler() http.Handler {
 	})
 	get("/policy/history", func(*http.Request) (any, error) { return n.policies.history() })
 	mux.HandleFunc("POST /api/v1/policy", n.pushPolicy)
+	handle("POST /api/v1/policy/try", n.tryPolicy)
 	mux.HandleFunc("POST /api/v1/drain", n.serveDrain)
 	mux.HandleFunc("POST /api/v1/undrain", n.serveUndrain)
 	get("/select", n.explain)
@@ -216,17 +220,23 @@ type dhtReader interface {
 	fetcher
 }
 
-// needOf reads a hypothetical need.
-func needOf(r *http.Request) (capacity.Need, error) {
-	q := r.URL.Query()
-	need := capacity.Need{Stream: q.Get("stream"), Region: q.Get("region"), Uplink: 2_500_000, Packets: 300}
-	if v := q.Get("purpose"); v != "" {
-		p, err := capacity.ParsePurpose(v)
-		if err != nil {
-			return need, &badRequest{http.StatusBadRequest, err.Error()}
-		}
-		need.Purpose = p
+// purposeOf reads what a hypothetical need is for.
+func purposeOf(q url.Values) (capacity.Purpose, error) {
+	if q.Get("purpose") == "" {
+		return capacity.View, nil
 	}
+	p, err := capacity.ParsePurpose(q.Get("purpose"))
+	if err != nil {
+		return p, &badRequest{http.StatusBadRequest, err.Error()}
+	}
+	return p, nil
+}
+
+// needOf reads a hypothetical need for purpose. What q does not say is as with
+// a client of that kind.
+func needOf(q url.Values, purpose capacity.Purpose) (capacity.Need, error) {
+	need := sfu.DefaultNeed(purpose, q.Get("stream"))
+	need.Region = q.Get("region")
 	if need.Stream != "" {
 		if err := capacity.ValidStreamName(need.Stream); err != nil {
 			return need, &badRequest{http.StatusBadRequest, err.Error()}
@@ -250,7 +260,12 @@ func needOf(r *http.Request) (capacity.Need, error) {
 }
 
 func (n *node) explain(r *http.Request) (any, error) {
-	need, err := needOf(r)
+	q := r.URL.Query()
+	purpose, err := purposeOf(q)
+	if err != nil {
+		return nil, err
+	}
+	need, err := needOf(q, purpose)
 	if err != nil {
 		return nil, err
 	}
@@ -376,7 +391,8 @@ func (n *node) metrics() *prometheus.Registry {
 	counter("media_dropped_datagrams_total", "Unauthenticated DTLS records kept from the stack.", func() float64 { return float64(n.gauge.Socket.Counters().Dropped) })
 	gauge("waiting", "Requests that wait for a server to be started.", func() float64 { return float64(n.waiters.waiting.Load()) })
 	reg.MustRegister(n.outcomes.counter)
-	reg.MustRegister(&trafficCollector{n})
+	n.counters.register(reg)
+	reg.MustRegister(&trafficCollector{n}, ledgerCollector{n.ledger})
 	return reg
 }
 

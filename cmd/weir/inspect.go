@@ -35,6 +35,9 @@ const (
 	joinTimeout = 10 * time.Second
 	// maxAdminReply bounds what is read of an answer, in bytes.
 	maxAdminReply = 64 << 20
+	// maxAdminError bounds what is read of an error, in bytes: all mistakes in a
+	// policy, each with its line.
+	maxAdminError = 64 << 10
 )
 
 // adminFlags are those of every command that asks a running node.
@@ -130,7 +133,7 @@ func request(c *cli.Context, method, path string, body []byte, timeout time.Dura
 		return nil, nil, cli.Exit(fmt.Sprintf("no node answers at %s (%v): is it running, and is that its --admin address?", base, cause(err)), exitConnection)
 	}
 	if resp.StatusCode != http.StatusOK {
-		text, _ := io.ReadAll(io.LimitReader(resp.Body, 1<<10))
+		text, _ := io.ReadAll(io.LimitReader(resp.Body, maxAdminError))
 		resp.Body.Close()
 		cancel()
 		code := exitFailure
@@ -748,11 +751,7 @@ func printDecision(w io.Writer, d dht.Decision, explain bool) error {
 			for _, v := range d.Verdicts {
 				why := "rule " + v.Rule
 				if v.Rule == "" {
-					var terms []string
-					for _, t := range v.Terms {
-						terms = append(terms, fmt.Sprintf("%s %.3f", t.Name, t.Score))
-					}
-					why = strings.Join(terms, ", ")
+					why = byTerm(v.Terms)
 				}
 				row("%s\t%s\t%.2f\t%s\t%s\t%.3f\t%s", shortID(v.Node), or(v.Region, "-"), v.Stress, ms(v.RTT), seconds(v.Age), v.Score, why)
 			}
@@ -791,6 +790,15 @@ func prefixed(prefix, s string) string {
 		return ""
 	}
 	return prefix + s
+}
+
+// byTerm is a score as its terms make it up.
+func byTerm(terms []capacity.TermScore) string {
+	var list []string
+	for _, t := range terms {
+		list = append(list, fmt.Sprintf("%s %.3f", t.Name, t.Score))
+	}
+	return strings.Join(list, ", ")
 }
 
 func yes(b bool) string {

@@ -26,7 +26,7 @@ const maxPolicyFile = 64 << 10
 
 func policyCommand() *cli.Command {
 	return &cli.Command{
-		Name: "policy", Usage: "the heuristics by which nodes are chosen: check, fields, show, key, push, history",
+		Name: "policy", Usage: "the heuristics by which nodes are chosen: check, fields, show, try, key, push, history",
 		Subcommands: []*cli.Command{
 			{
 				Name: "check", Usage: "read a policy and point at what is wrong with it", ArgsUsage: "FILE",
@@ -59,6 +59,7 @@ func policyCommand() *cli.Command {
 				),
 				Action: showPolicy,
 			},
+			tryPolicyCommand(),
 			{
 				Name: "key", Usage: "the operator's key in DIR, made if there is none, and its ID", ArgsUsage: "DIR",
 				Description: "Whoever has the key can change the policy of every node that was started with\n--operator ID. Keep it off the nodes.",

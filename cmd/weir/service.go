@@ -85,6 +85,7 @@ type node struct {
 	view     *overview
 	drain    drain
 
+	counters    *counters
 	outcomes    *outcomes
 	waiters     waitingRoom
 	provisioner *provisioner // nil: this node starts no servers
@@ -139,7 +140,7 @@ func newNode(cfg nodeConfig) (_ *node, err error) {
 		}
 		bootstrap = append(bootstrap, info)
 	}
-	n.outcomes = newOutcomes()
+	n.outcomes, n.counters = newOutcomes(), newCounters(n.policy.Judge)
 	var starts *dht.Provisioner
 	if cfg.provision.given() {
 		p := newProvisioner(cfg.provision.run, cfg.network, cfg.provisionRegions, cfg.log)
@@ -179,7 +180,7 @@ func newNode(cfg nodeConfig) (_ *node, err error) {
 		Locate: n.locate, Place: n.place, Published: n.published, Dial: n.dial,
 		Addrs:   n.addrs,
 		Changed: n.dht.Kick, Patience: capacity.MaxProvisionWait,
-		Event:    n.events.add,
+		Event:    n.event,
 		Overflow: cfg.overflow, PublicURL: cfg.publicURL, Fanout: cfg.fanout, Linger: cfg.linger,
 		Depth: n.policy.Judge().Policy().Depth, Log: cfg.log,
 	})
@@ -354,11 +355,25 @@ func (n *node) dial(ctx context.Context, id peer.ID, addrs []multiaddr.Multiaddr
 // locate finds a carrier of the stream and reserves a pull on it.
 func (n *node) locate(ctx context.Context, need capacity.Need, exclude []peer.ID) (sfu.Carrier, error) {
 	placed, d, err := n.dht.Place(ctx, dht.StreamTopic(need.Stream), need, exclude)
-	n.view.decided(d)
+	n.decided(d, err)
 	if err != nil {
 		return sfu.Carrier{}, notLive(d, err)
 	}
 	return sfu.Carrier{Node: placed.Candidate.Record.Node, Addrs: placed.Candidate.Record.Addrs, Lease: placed.Lease.ID}, nil
+}
+
+// decided keeps and counts a placement that ended with err.
+func (n *node) decided(d dht.Decision, err error) {
+	n.view.decided(d)
+	n.counters.decided(d, err)
+}
+
+// event takes what happens to media.
+func (n *node) event(e sfu.Event) {
+	if e.Kind == "refused" {
+		n.counters.refused(e.Reason)
+	}
+	n.events.add(e)
 }
 
 // notLive is [sfu.ErrNotLive] if the placement failed since nobody carries the
@@ -389,7 +404,7 @@ func (n *node) place(ctx context.Context, need capacity.Need, exclude []peer.ID)
 func (n *node) placeOnce(ctx context.Context, need capacity.Need, exclude []peer.ID) (sfu.Helper, error) {
 	if need.Purpose == capacity.View {
 		placed, d, err := n.dht.Place(ctx, dht.StreamTopic(need.Stream), need, exclude)
-		n.view.decided(d)
+		n.decided(d, err)
 		if err == nil {
 			return helper(placed, d, "carries it already"), nil
 		}
@@ -398,7 +413,7 @@ func (n *node) placeOnce(ctx context.Context, need capacity.Need, exclude []peer
 		}
 	}
 	placed, d, err := n.dht.Place(ctx, dht.CapacityTopic(), need, exclude)
-	n.view.decided(d)
+	n.decided(d, err)
 	if err != nil {
 		return sfu.Helper{}, err
 	}

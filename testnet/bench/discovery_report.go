@@ -1,12 +1,10 @@
 package bench
 
 import (
-	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -14,6 +12,7 @@ import (
 	"weir/testnet/lab"
 	"weir/testnet/model"
 	"weir/testnet/plot"
+	"weir/testnet/report"
 )
 
 // A SimulatedRow is reckoned by package model, not measured.
@@ -80,32 +79,16 @@ func ReadDiscovery(file string) (*DiscoveryReport, error) {
 
 // Write puts the report into dir: discovery.json, discovery.md and the plots.
 func (r *DiscoveryReport) Write(dir string) error {
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return err
-	}
-	for name, write := range map[string]func(io.Writer) error{
+	return report.Write(dir, map[string]func(io.Writer) error{
 		"discovery.json":        r.JSON,
 		"discovery.md":          r.Markdown,
 		"discovery-cost.svg":    r.plotCost,
 		"discovery-quality.svg": r.plotQuality,
-	} {
-		var b bytes.Buffer
-		if err := write(&b); err != nil {
-			return fmt.Errorf("%s: %w", name, err)
-		}
-		if err := os.WriteFile(filepath.Join(dir, name), b.Bytes(), 0o644); err != nil {
-			return err
-		}
-	}
-	return nil
+	})
 }
 
 // JSON writes all there is.
-func (r *DiscoveryReport) JSON(w io.Writer) error {
-	e := json.NewEncoder(w)
-	e.SetIndent("", " ")
-	return e.Encode(r)
-}
+func (r *DiscoveryReport) JSON(w io.Writer) error { return report.JSON(w, r) }
 
 // Markdown writes the report as tables.
 func (r *DiscoveryReport) Markdown(w io.Writer) error {
@@ -113,7 +96,7 @@ func (r *DiscoveryReport) Markdown(w io.Writer) error {
 	fmt.Fprintf(&b, "# Who should hold the servers' state: measured\n\n")
 	fmt.Fprintf(&b, "`weir bench discovery` on %s, %d CPUs shared by all nodes, %s, %.0f minutes. Real nodes in one process on a simulated network, mean round trip %.0f ms; per mode and size %.0f s of upkeep, %.0f s of %.0f selections a second, and as long again after the busiest has died. Map, load and selections are the same in each (seed %d).\n\n",
 		r.Began.UTC().Format("2006-01-02"), r.CPUs, r.Go, r.Elapsed/60_000, r.RTT, r.Phase, r.Phase, r.Rate, r.Seed)
-	b.WriteString("| nodes | mode | messages | bytes per selection, p50 / p99 | time, ms, p50 / p99 | record's age, s, p50 / p99 | regret | refused at first | failed |\n| --- | --- | --- | --- | --- | --- | --- | --- | --- |\n")
+	report.Head(&b, "nodes", "mode", "messages", "bytes per selection, p50 / p99", "time, ms, p50 / p99", "record's age, s, p50 / p99", "regret", "refused at first", "failed")
 	for _, m := range r.Measured {
 		s := m.Selections
 		fmt.Fprintf(&b, "| %d | %s | %.0f | %.0f / %.0f | %.0f / %.0f | %.1f / %.1f | %.3f | %.1f %% | %d of %d |\n", m.Nodes, m.Mode, s.Messages.P50,
@@ -121,7 +104,7 @@ func (r *DiscoveryReport) Markdown(w io.Writer) error {
 	}
 	fmt.Fprintf(&b, "\nBytes are payload, both ways, up to the decision. Regret is by how much the chosen node's score, of 1, fell short of the best node's, on what was true at that moment; one who knew all and drew two of the best four as the policy says would have had %s, one who took any node with room %s, in the order of sizes.\n\n", r.reference(func(s DiscoverySelections) float64 { return s.RegretKnowing }), r.reference(func(s DiscoverySelections) float64 { return s.RegretRandom }))
 
-	b.WriteString("| nodes | mode | records, B/s, mean / busiest | routing, B/s, mean / busiest | on the wire, B/s, mean / busiest | who dies | then fail | until | time then, ms, p50 / p99 |\n| --- | --- | --- | --- | --- | --- | --- | --- | --- |\n")
+	report.Head(&b, "nodes", "mode", "records, B/s, mean / busiest", "routing, B/s, mean / busiest", "on the wire, B/s, mean / busiest", "who dies", "then fail", "until", "time then, ms, p50 / p99")
 	for _, m := range r.Measured {
 		u, d := m.Upkeep, m.Death
 		until := "–"
@@ -152,7 +135,7 @@ func (r *DiscoveryReport) Markdown(w io.Writer) error {
 
 	if len(r.Simulated) > 0 {
 		fmt.Fprintf(&b, "\n## Reckoned\n\nBy `testnet/model`, with messages of real size, %.2f records per node and second of which %.0f %% are confirmed and %.0f %% whole, the others amendments, and the same map. Not measured. Who asks everybody has a second for it: with many nodes it hears of a part only.\n\n", r.Model.Rate, 100*r.Model.Confirmed, 100*r.Model.Whole)
-		b.WriteString("| nodes | mode | messages | bytes per selection | time, ms, p50 / p99 | records, B/s, mean / busiest |\n| --- | --- | --- | --- | --- | --- |\n")
+		report.Head(&b, "nodes", "mode", "messages", "bytes per selection", "time, ms, p50 / p99", "records, B/s, mean / busiest")
 		for _, m := range r.Simulated {
 			fmt.Fprintf(&b, "| %s | %s | %s | %s | %.0f / %.0f | %s / %s |\n", plot.Label(float64(m.Nodes)), m.Mode, plot.Label(m.Messages), plot.Label(m.Bytes), m.TimeP50, m.TimeP99, plot.Label(m.Upkeep), plot.Label(m.Busiest))
 		}

@@ -2,6 +2,8 @@ package e2e
 
 import (
 	"encoding/json"
+	"fmt"
+	"maps"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -9,7 +11,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/libp2p/go-libp2p/core/peer"
+
 	"weir/capacity"
+	"weir/dht"
 )
 
 // The heuristics of a network change while it works: the next decision is made
@@ -173,4 +178,112 @@ func weirJSON(t *testing.T, v any, args ...string) {
 	if err := json.Unmarshal([]byte(r.out), v); err != nil {
 		t.Fatalf("weir %s: %v: %s", strings.Join(args, " "), err, r.out)
 	}
+}
+
+// What weir policy try says would change is what changes when the policy is
+// then pushed; until then nothing does.
+func TestTriedPolicyChangesWhatItSaid(t *testing.T) {
+	dir := t.TempDir()
+	keys, file := filepath.Join(dir, "operator"), filepath.Join(dir, "policy.yaml")
+	var key struct{ Operator string }
+	weirJSON(t, &key, "policy", "key", "--json", keys)
+	w := up(t, 4, func(i int) []string {
+		flags := []string{"--operator", key.Operator, "--zone", fmt.Sprintf("z%d", i)}
+		if i == 1 {
+			flags = append(flags, "--session-limit", "2")
+		}
+		return flags
+	})
+	full, wanted := w.n(1), w.n(3)
+	first := fill(t, full, "demo")
+	w.see(t)
+
+	type trial struct {
+		Needs []struct {
+			Need struct{ Purpose string }
+			capacity.Comparison
+		}
+		Recent struct{ Placements, Before, After int }
+	}
+	try := func(rule, expr string) (trial, string) {
+		t.Helper()
+		policy := capacity.DefaultPolicy()
+		policy.Name = rule
+		policy.Filter = append(policy.Filter, capacity.Rule{Name: rule, Expr: expr})
+		text, err := policy.Text()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(file, text, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		var got trial
+		weirJSON(t, &got, "policy", "try", "--json", "--admin", full.Admin, file)
+		if len(got.Needs) != 2 || got.Needs[1].Need.Purpose != "publish" {
+			t.Fatalf("tried %+v", got)
+		}
+		return got, reads(t, "policy", "try", "--admin", full.Admin, file)
+	}
+	push := func() {
+		t.Helper()
+		var applied struct{ Version uint64 }
+		weirJSON(t, &applied, "policy", "push", "--json", "--key", keys, "--admin", full.Admin, file)
+	}
+	// chosen asks the full node to choose, and returns the rules that reject.
+	chosen := func() map[peer.ID]string {
+		t.Helper()
+		rules := map[peer.ID]string{}
+		var d dht.Decision
+		weirJSON(t, &d, "select", "--json", "--purpose", "publish", "--need", "64kbps", "--admin", full.Admin)
+		for _, v := range d.Verdicts {
+			rules[v.Node] = v.Rule
+		}
+		return rules
+	}
+	said := func(got trial, standing func(capacity.Compared) capacity.Standing) map[peer.ID]string {
+		rules := map[peer.ID]string{}
+		for _, n := range got.Needs[1].Nodes {
+			rules[n.Node] = standing(n).Rule
+		}
+		return rules
+	}
+	before := func(c capacity.Compared) capacity.Standing { return c.Before }
+	after := func(c capacity.Compared) capacity.Standing { return c.After }
+
+	// One node alone passes, and it is the one that a publisher is sent to.
+	got, out := try("zone", `r.zone == "z3"`)
+	publishing := got.Needs[1]
+	if publishing.Before.Passed != 3 || publishing.After.Passed != 1 || publishing.After.First != wanted.PeerID || publishing.After.Rejected["zone"] != 2 {
+		t.Errorf("tried: %+v", publishing)
+	}
+	says(t, out, "of 3 nodes 3 pass now, 1 would; the first choice", `rule "zone" rejects 2 more`, "→ 100 %", "nothing is applied")
+	if p := ask[capacity.Policy](t, full, "/policy"); p.Version != 0 {
+		t.Errorf("after trying it, policy %q version %d is in force", p.Name, p.Version)
+	}
+	if now, want := chosen(), said(got, before); !maps.Equal(now, want) {
+		t.Errorf("before the push it was said that rules reject %v, and they reject %v", want, now)
+	}
+	push()
+	if now, want := chosen(), said(got, after); !maps.Equal(now, want) {
+		t.Errorf("it was said that rules would reject %v, and they reject %v", want, now)
+	}
+	if p := publish(t, full.whip("second")); !wanted.serves(p.NodeURL()) {
+		t.Errorf("a publisher was sent to %s, want %s", p.NodeURL(), wanted.HTTP)
+	}
+
+	// Nobody would pass: that is said loudly, and true.
+	got, out = try("closed-today", `q.purpose == "cascade"`)
+	if got.Needs[1].After.Passed != 0 || got.Recent.Placements == 0 || got.Recent.Before == 0 || got.Recent.After != 0 {
+		t.Errorf("tried: %+v", got)
+	}
+	says(t, out, "NOBODY would be chosen for view or publish", `"closed-today"`, "503")
+	if r := cli(t, "policy", "try", "--fail-if-none", "--admin", full.Admin, file); r.code != failure {
+		t.Errorf("--fail-if-none: exit %d", r.code)
+	}
+	push()
+	r := refusal(t, func() error { _, err := tryPublish(t, full.whip("third")); return err }())
+	if r.Status != http.StatusServiceUnavailable || !strings.Contains(r.Error(), "closed-today") {
+		t.Errorf("a publisher is refused with %v", r)
+	}
+	flows(t, first)
 }

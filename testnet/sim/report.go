@@ -1,25 +1,19 @@
 package sim
 
 import (
-	"bytes"
-	"encoding/json"
 	"fmt"
 	"io"
 	"math"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 
 	"weir/testnet/plot"
+	"weir/testnet/report"
 )
 
 // Write puts the report into dir: sim.json, sim.md and the plots of whatever was
 // simulated.
 func (r *Report) Write(dir string) error {
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return err
-	}
 	files := map[string]func(io.Writer) error{"sim.json": r.JSON, "sim.md": r.Markdown}
 	if len(r.of("steady")) > 0 {
 		files["sim-steady.svg"] = r.plotSteady
@@ -30,24 +24,11 @@ func (r *Report) Write(dir string) error {
 	if len(r.of("liars"))+len(r.of("flash"))+len(r.of("pack")) > 0 {
 		files["sim-time.svg"] = r.plotTime
 	}
-	for name, write := range files {
-		var b bytes.Buffer
-		if err := write(&b); err != nil {
-			return fmt.Errorf("%s: %w", name, err)
-		}
-		if err := os.WriteFile(filepath.Join(dir, name), b.Bytes(), 0o644); err != nil {
-			return err
-		}
-	}
-	return nil
+	return report.Write(dir, files)
 }
 
 // JSON writes all there is.
-func (r *Report) JSON(w io.Writer) error {
-	e := json.NewEncoder(w)
-	e.SetIndent("", " ")
-	return e.Encode(r)
-}
+func (r *Report) JSON(w io.Writer) error { return report.JSON(w, r) }
 
 func (r *Report) of(scenario string) (rows []Row) {
 	for _, row := range r.Rows {
@@ -88,11 +69,11 @@ func (r *Report) Markdown(w io.Writer) error {
 		}
 		fmt.Fprintf(&b, "\n## %s%s\n\n%s\n\n", strings.ToUpper(scenario[:1]), scenario[1:], explained[scenario])
 		columns := r.columns(scenario)
-		b.WriteString("| case | nodes | who |")
+		titles := []string{"case", "nodes", "who"}
 		for _, c := range columns {
-			fmt.Fprintf(&b, " %s |", c.title)
+			titles = append(titles, c.title)
 		}
-		b.WriteString("\n| --- | --- | --- |" + strings.Repeat(" --- |", len(columns)) + "\n")
+		report.Head(&b, titles...)
 		for _, row := range rows {
 			name := row.Case
 			if name == "" {

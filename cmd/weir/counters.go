@@ -1,0 +1,162 @@
+package main
+
+import (
+	"errors"
+	"slices"
+	"sync"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"weir/capacity"
+	"weir/dht"
+)
+
+const (
+	// mostRules bounds the names of rules that are counted by name, of all
+	// policies that were in force since the node began.
+	mostRules = 128
+	// mostRejected bounds what one decision adds for a rule: how many a holder
+	// has rejected is its word only.
+	mostRejected = 4096
+	// otherWord stands for every word that is not counted by name.
+	otherWord = "other"
+)
+
+// counters count what became of placements, and why.
+type counters struct {
+	words        words
+	placements   *prometheus.CounterVec
+	rejected     *prometheus.CounterVec
+	reservations *prometheus.CounterVec
+	refusals     *prometheus.CounterVec
+}
+
+// newCounters returns counters that are 0. Judge is the policy in force.
+func newCounters(judge func() *capacity.Judge) *counters {
+	vector := func(name, help string, labels ...string) *prometheus.CounterVec {
+		return prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: "weir", Name: name, Help: help}, labels)
+	}
+	return &counters{
+		words:        words{judge: judge, known: knownWords(), rules: make(map[string]bool)},
+		placements:   vector("placements_total", "Searches for a node, among the carriers of a stream or all nodes: placed, refused, no-holders or failed.", "purpose", "among", "outcome"),
+		rejected:     vector("candidates_rejected_total", "Candidates of those searches that a rule of the policy rejected, as judged here by the seeker or as told by holders.", "by", "rule"),
+		reservations: vector("reservations_total", "Reservations asked of candidates: granted, or why not. Not waited for: another was faster.", "outcome"),
+		refusals:     vector("client_refusals_total", "Clients refused with 503 since there was no room, by reason: what the node or most candidates lack.", "reason"),
+	}
+}
+
+func (c *counters) register(reg *prometheus.Registry) {
+	reg.MustRegister(c.placements, c.rejected, c.reservations, c.refusals)
+}
+
+// decided counts a placement that ended with err.
+func (c *counters) decided(d dht.Decision, err error) {
+	among := "carriers"
+	if d.Topic == dht.CapacityTopic() {
+		among = "nodes"
+	}
+	outcome := "failed"
+	var refused *capacity.Refusal
+	switch {
+	case err == nil:
+		outcome = "placed"
+	case errors.As(err, &refused):
+		outcome = "refused"
+	case errors.Is(err, dht.ErrNoHolders):
+		outcome = "no-holders"
+	}
+	c.placements.WithLabelValues(d.Need.Purpose.String(), among, outcome).Inc()
+	for _, v := range d.Verdicts {
+		if v.Rule != "" {
+			c.rejected.WithLabelValues("seeker", c.words.word(v.Rule)).Inc()
+		}
+	}
+	for rule, count := range d.Rejected {
+		c.rejected.WithLabelValues("holder", c.words.word(rule)).Add(float64(max(0, min(count, mostRejected))))
+	}
+	for _, r := range d.Reservations {
+		outcome := "granted"
+		if r.Lease == "" {
+			outcome = c.words.word(r.Reason)
+		}
+		c.reservations.WithLabelValues(outcome).Inc()
+	}
+}
+
+// refused counts a client that was refused.
+func (c *counters) refused(reason string) {
+	c.refusals.WithLabelValues(c.words.word(reason)).Inc()
+}
+
+// words keep what a label may say to a bounded set: much of it comes from
+// peers.
+type words struct {
+	judge func() *capacity.Judge
+	known map[string]bool // read only
+
+	mu    sync.Mutex
+	rules map[string]bool // other names of rules, mostRules at most
+}
+
+// knownWords are the reasons that weir itself gives: those of ledgers, of
+// placements, of cascade links and of provisioning.
+func knownWords() map[string]bool {
+	known := make(map[string]bool)
+	for _, list := range [][]string{
+		capacity.LedgerReasons(),
+		{dht.NoCandidates, "unreachable", "unproven", "not waited for", "gone", "closed", "error"},
+		{"not-here", "loop", "depth", "fanout", "pull", "slots", "pulls"},
+		{capacity.ProvisioningFailed, capacity.ProvisioningLate, capacity.ProvisioningMost, capacity.ProvisioningCooldown, "provisioner-unreachable"},
+		{"score"}, // the rule that no policy spells out
+	} {
+		for _, w := range list {
+			known[w] = true
+		}
+	}
+	return known
+}
+
+// word is s if weir itself says that, or if a rule of the policy in force has
+// that name and there is room for it; or else otherWord.
+func (w *words) word(s string) string {
+	if w.known[s] {
+		return s
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if !w.rules[s] {
+		isRule := func(r capacity.Rule) bool { return r.Name == s }
+		if len(w.rules) >= mostRules || !slices.ContainsFunc(w.judge().Policy().Filter, isRule) {
+			return otherWord
+		}
+		w.rules[s] = true
+	}
+	return s
+}
+
+// ledgerCollector exports what the node's own ledger has decided.
+type ledgerCollector struct{ ledger *capacity.Ledger }
+
+var (
+	grantsDesc   = prometheus.NewDesc("weir_ledger_grants_total", "What this node's ledger has granted: leases to other nodes, and entries to clients and pulls that came without one.", []string{"kind"}, nil)
+	refusalsDesc = prometheus.NewDesc("weir_ledger_refusals_total", "What this node's ledger has refused, by reason.", []string{"reason"}, nil)
+)
+
+// Describe implements prometheus.Collector.
+func (c ledgerCollector) Describe(ch chan<- *prometheus.Desc) {
+	ch <- grantsDesc
+	ch <- refusalsDesc
+}
+
+// Collect implements prometheus.Collector.
+func (c ledgerCollector) Collect(ch chan<- prometheus.Metric) {
+	d := c.ledger.Decided()
+	count := func(desc *prometheus.Desc, n uint64, label string) {
+		ch <- prometheus.MustNewConstMetric(desc, prometheus.CounterValue, float64(n), label)
+	}
+	count(grantsDesc, d.Leases, "lease")
+	count(grantsDesc, d.Entries, "entry")
+	for _, reason := range capacity.LedgerReasons() {
+		count(refusalsDesc, d.Refused[reason], reason)
+	}
+}

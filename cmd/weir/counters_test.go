@@ -1,0 +1,142 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net/http/httptest"
+	"strings"
+	"testing"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"weir/capacity"
+	"weir/dht"
+)
+
+// exposed is what c looks like in /metrics.
+func exposed(t *testing.T, c *counters) string {
+	t.Helper()
+	reg := prometheus.NewRegistry()
+	c.register(reg)
+	w := httptest.NewRecorder()
+	promhttp.HandlerFor(reg, promhttp.HandlerOpts{}).ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
+	return w.Body.String()
+}
+
+// policyOf is a policy of rules with these names.
+func policyOf(t *testing.T, names ...string) *capacity.Judge {
+	t.Helper()
+	var p capacity.Policy
+	for _, name := range names {
+		p.Filter = append(p.Filter, capacity.Rule{Name: name, Expr: "true"})
+	}
+	j, err := capacity.Compile(p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return j
+}
+
+func TestCounters(t *testing.T) {
+	judge := policyOf(t, "room", "state")
+	c := newCounters(func() *capacity.Judge { return judge })
+	c.decided(dht.Decision{
+		Topic: dht.CapacityTopic(),
+		Need:  dht.DecisionNeed{Purpose: capacity.Publish},
+		Answer: dht.Answer{Rejected: map[string]int{
+			"room": 3, "state": 1 << 40, "sessions": -5, "made up": 2, "room{by=\"x\"}\n": 1,
+		}},
+		Verdicts: []dht.Judged{{Rule: "room"}, {Rule: "score"}, {}},
+		Reservations: []dht.Reservation{
+			{Lease: "x"}, {Reason: "sessions"}, {Reason: "not waited for"}, {Reason: "because"}, {Reason: "unreachable"}, {Reason: "room"},
+		},
+	}, nil)
+	c.decided(dht.Decision{Topic: dht.StreamTopic("demo"), Need: dht.DecisionNeed{Purpose: capacity.Cascade}}, &capacity.Refusal{Reason: "depth"})
+	c.decided(dht.Decision{Topic: dht.StreamTopic("demo")}, fmt.Errorf("find: %w", dht.ErrNoHolders))
+	c.decided(dht.Decision{Topic: dht.StreamTopic("demo")}, context.Canceled)
+	for _, reason := range []string{"sessions", "sessions", "room", "a stranger's word"} {
+		c.refused(reason)
+	}
+	text := exposed(t, c)
+	for _, line := range []string{
+		`weir_placements_total{among="nodes",outcome="placed",purpose="publish"} 1`,
+		`weir_placements_total{among="carriers",outcome="refused",purpose="cascade"} 1`,
+		`weir_placements_total{among="carriers",outcome="no-holders",purpose="view"} 1`,
+		`weir_placements_total{among="carriers",outcome="failed",purpose="view"} 1`,
+		`weir_candidates_rejected_total{by="seeker",rule="room"} 1`,
+		`weir_candidates_rejected_total{by="seeker",rule="score"} 1`,
+		`weir_candidates_rejected_total{by="holder",rule="room"} 3`,
+		`weir_candidates_rejected_total{by="holder",rule="state"} 4096`,
+		`weir_candidates_rejected_total{by="holder",rule="sessions"} 0`,
+		`weir_candidates_rejected_total{by="holder",rule="other"} 3`,
+		`weir_reservations_total{outcome="granted"} 1`,
+		`weir_reservations_total{outcome="sessions"} 1`,
+		`weir_reservations_total{outcome="not waited for"} 1`,
+		`weir_reservations_total{outcome="unreachable"} 1`,
+		`weir_reservations_total{outcome="room"} 1`,
+		`weir_reservations_total{outcome="other"} 1`,
+		`weir_client_refusals_total{reason="sessions"} 2`,
+		`weir_client_refusals_total{reason="room"} 1`,
+		`weir_client_refusals_total{reason="other"} 1`,
+	} {
+		if !strings.Contains(text, line+"\n") {
+			t.Errorf("%s is not there", line)
+		}
+	}
+	if t.Failed() {
+		t.Log(text)
+	}
+}
+
+// However often the policy changes, and whatever peers say, the labels have so
+// many values and no more.
+func TestCountersAreBounded(t *testing.T) {
+	judge := policyOf(t)
+	c := newCounters(func() *capacity.Judge { return judge })
+	for change := range 20 {
+		var names []string
+		for i := range 32 {
+			names = append(names, fmt.Sprintf("rule-%d-%d", change, i))
+		}
+		judge = policyOf(t, names...)
+		d := dht.Decision{Answer: dht.Answer{Rejected: map[string]int{}}}
+		for i, name := range names {
+			d.Answer.Rejected[name] = 1
+			d.Answer.Rejected[fmt.Sprintf("lie-%d-%d", change, i)] = 1
+			c.refused(name)
+			c.refused(fmt.Sprintf("lie-%d-%d", change, i))
+		}
+		c.decided(d, nil)
+	}
+	text := exposed(t, c)
+	for _, series := range []string{"weir_candidates_rejected_total{", "weir_client_refusals_total{"} {
+		if got := strings.Count(text, series); got != mostRules+1 {
+			t.Errorf("%d series of %s…}, want %d", got, series, mostRules+1)
+		}
+	}
+	if strings.Contains(text, "lie-") {
+		t.Error("what a peer made up is a label")
+	}
+	// A rule that was counted by name goes on to be, also when the policy that
+	// has it is no more.
+	if got := c.words.word("rule-0-0"); got != "rule-0-0" {
+		t.Errorf("it is counted as %s", got)
+	}
+}
+
+// The ledger's counters are all there from the beginning.
+func TestLedgerMetrics(t *testing.T) {
+	n, _ := startAdmin(t)
+	w := httptest.NewRecorder()
+	r := httptest.NewRequest("GET", "http://127.0.0.1/metrics", nil)
+	n.adminHandler().ServeHTTP(w, r)
+	for _, reason := range capacity.LedgerReasons() {
+		if line := fmt.Sprintf("weir_ledger_refusals_total{reason=%q} 0\n", reason); !strings.Contains(w.Body.String(), line) {
+			t.Errorf("%s is not there", line)
+		}
+	}
+	if line := `weir_ledger_grants_total{kind="lease"} 0`; !strings.Contains(w.Body.String(), line) {
+		t.Errorf("%s is not there:\n%s", line, w.Body)
+	}
+}

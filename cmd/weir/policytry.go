@@ -1,0 +1,365 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"net/http"
+	"net/url"
+	"reflect"
+	"slices"
+	"strings"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/urfave/cli/v2"
+
+	"weir/capacity"
+	"weir/dht"
+)
+
+// A policyTrial is what a policy would change if it came into force, judged by
+// one node on the records published now.
+type policyTrial struct {
+	Node    peer.ID     `json:"node"`
+	InForce policyName  `json:"in_force"`
+	Tried   policyName  `json:"tried"`
+	Needs   []needTrial `json:"needs"`
+	Recent  recentTrial `json:"recent"`
+	Silent  []peer.ID   `json:"silent"` // holders whose records may be missing
+}
+
+type policyName struct {
+	Name    string `json:"name"`
+	Version uint64 `json:"version"`
+}
+
+// A needTrial is what would change for one need.
+type needTrial struct {
+	Topic dht.Topic        `json:"topic"`
+	Need  dht.DecisionNeed `json:"need"`
+	capacity.Comparison
+}
+
+// A recentTrial is what would become of the placements that the node remembers,
+// if they came again now.
+type recentTrial struct {
+	Placements   int `json:"placements"`
+	Before       int `json:"before"`        // for which some node passes by the policy in force
+	After        int `json:"after"`         // and by the one tried
+	FirstChanges int `json:"first_changes"` // for which another node would be the best
+}
+
+// tryPolicy serves POST /api/v1/policy/try, whose body is a policy's text. The
+// query may give uplink, packets, region and stream, of the needs to try it
+// with, and file, which is what mistakes are said to be in.
+func (n *node) tryPolicy(r *http.Request) (any, error) {
+	text, err := io.ReadAll(http.MaxBytesReader(nil, r.Body, maxPolicyFile))
+	if err != nil {
+		return nil, &badRequest{http.StatusRequestEntityTooLarge, fmt.Sprintf("a policy's text of more than %d bytes, or not all of it arrived", maxPolicyFile)}
+	}
+	q := r.URL.Query()
+	after, err := capacity.ParsePolicy(or(q.Get("file"), "policy"), text)
+	if err != nil {
+		return nil, &badRequest{http.StatusBadRequest, err.Error()}
+	}
+	purposes := []capacity.Purpose{capacity.View, capacity.Publish}
+	topics := []dht.Topic{dht.CapacityTopic()}
+	if stream := q.Get("stream"); stream != "" {
+		purposes = append(purposes, capacity.Cascade)
+		topics = append(topics, dht.StreamTopic(stream))
+	}
+	var needs []capacity.Need
+	for _, p := range purposes {
+		need, err := needOf(q, p)
+		if err != nil {
+			return nil, err
+		}
+		needs = append(needs, need)
+	}
+	surveys := make(map[dht.Topic]dht.Survey)
+	for _, topic := range topics {
+		ctx, cancel := context.WithTimeout(r.Context(), snapshotTimeout)
+		survey, err := n.dht.Survey(ctx, topic)
+		cancel()
+		if err != nil {
+			return nil, fmt.Errorf("read the records of %s: %w", topic, err)
+		}
+		surveys[topic] = survey
+	}
+	t := trial(n.policy.Judge(), after, surveys, needs, n.view.lastDecisions())
+	t.Node = n.dht.ID()
+	return t, nil
+}
+
+// trial compares two policies over surveys, by topic, for needs and for those of
+// decisions made before.
+func trial(before, after *capacity.Judge, surveys map[dht.Topic]dht.Survey, needs []capacity.Need, decisions []dht.Decision) policyTrial {
+	nameOf := func(j *capacity.Judge) policyName {
+		p := j.Policy()
+		return policyName{p.Name, p.Version}
+	}
+	t := policyTrial{InForce: nameOf(before), Tried: nameOf(after), Silent: []peer.ID{}}
+	for _, s := range surveys {
+		t.Silent = append(t.Silent, s.Silent...)
+	}
+	slices.Sort(t.Silent)
+	t.Silent = slices.Compact(t.Silent)
+
+	compare := func(topic dht.Topic, need capacity.Need) capacity.Comparison {
+		return capacity.Compare(before, after, need, surveys[topic].Me, surveys[topic].Candidates)
+	}
+	for _, need := range needs {
+		topic := dht.CapacityTopic()
+		if need.Purpose == capacity.Cascade {
+			topic = dht.StreamTopic(need.Stream)
+		}
+		t.Needs = append(t.Needs, needTrial{topic, dht.DecisionNeed(need), compare(topic, need)})
+	}
+	type placement struct {
+		topic dht.Topic
+		need  dht.DecisionNeed
+	}
+	compared := make(map[placement]capacity.Comparison) // many ask for the same
+	for _, d := range decisions {
+		if _, read := surveys[d.Topic]; !read {
+			continue
+		}
+		p := placement{d.Topic, d.Need}
+		c, ok := compared[p]
+		if !ok {
+			c = compare(d.Topic, capacity.Need(d.Need))
+			compared[p] = c
+		}
+		t.Recent.add(c)
+	}
+	return t
+}
+
+func (r *recentTrial) add(c capacity.Comparison) {
+	r.Placements++
+	if c.Before.Passed > 0 {
+		r.Before++
+	}
+	if c.After.Passed > 0 {
+		r.After++
+	}
+	if c.Before.First != c.After.First {
+		r.FirstChanges++
+	}
+}
+
+func tryPolicyCommand() *cli.Command {
+	return &cli.Command{
+		Name: "try", Usage: "what a policy would change, judged on the records published now; nothing is applied", ArgsUsage: "FILE",
+		Description: "A running node judges every record it can get by the policy in force and by that\n" +
+			"of FILE: who passes, by which rule others fail, rank, score, and CHANCE, which is how\n" +
+			"likely a node is to be asked first by who sees them all. The node itself is left out,\n" +
+			"as when it looks for another's help. It judges all regions that it knows of; a real\n" +
+			"placement begins in one, and goes on only if nobody there has much room.",
+		Flags: adminFlags(
+			&cli.StringFlag{Name: "need", Usage: "uplink needed, such as 5mbps; default: what viewers and publishers are reckoned with"},
+			&cli.StringFlag{Name: "stream", Usage: "`NAME` of a stream: try who would be pulled from, too"},
+			&cli.StringFlag{Name: "region", Usage: "`LABEL` to prefer"},
+			&cli.BoolFlag{Name: "fail-if-none", Usage: "exit with 1 if there is a need for which nobody would pass"},
+		),
+		Action: tryPolicy,
+	}
+}
+
+func tryPolicy(c *cli.Context) error {
+	if c.NArg() != 1 {
+		return badInput(errors.New("weir policy try wants one FILE, or - for standard input"))
+	}
+	name := c.Args().First()
+	text, err := readText(name, c.App.Reader)
+	if err != nil {
+		return badInput(err)
+	}
+	q := url.Values{"file": {name}, "uplink": {c.String("need")}, "stream": {c.String("stream")}, "region": {c.String("region")}}
+	var t policyTrial
+	if err := post(c, "/policy/try?"+q.Encode(), text, &t); err != nil {
+		return err
+	}
+	if c.Bool("json") {
+		err = printJSON(c, t)
+	} else {
+		t.print(c.App.Writer)
+	}
+	if i := slices.IndexFunc(t.Needs, nobody); err == nil && i >= 0 && c.Bool("fail-if-none") {
+		return cli.Exit(fmt.Sprintf("by this policy nobody would be chosen for %s", t.Needs[i].Need.Purpose), exitFailure)
+	}
+	return err
+}
+
+// nobody reports whether all are rejected by the policy tried.
+func nobody(t needTrial) bool { return len(t.Nodes) > 0 && t.After.Passed == 0 }
+
+// print writes t for people: what would change in a line for each need, and
+// then the nodes. Needs that all nodes meet alike share a table.
+func (t policyTrial) print(w io.Writer) {
+	var groups [][]needTrial
+	for _, n := range t.Needs {
+		i := slices.IndexFunc(groups, func(g []needTrial) bool {
+			return g[0].Topic == n.Topic && reflect.DeepEqual(g[0].Comparison, n.Comparison)
+		})
+		if i < 0 {
+			groups = append(groups, []needTrial{n})
+		} else {
+			groups[i] = append(groups[i], n)
+		}
+	}
+	for _, g := range groups {
+		fmt.Fprintf(w, "%s: %s\n", purposes(g), summary(g[0]))
+	}
+	fmt.Fprintf(w, "%s is in force, %s was tried by node %s; nothing is applied\n", t.InForce, t.Tried, shortID(t.Node))
+	if r := t.Recent; r.Placements > 0 {
+		fmt.Fprintf(w, "of the last %s of this node, somebody passes now for %d, would for %d; the first choice would be another for %d\n",
+			count(r.Placements, "placement", "placements"), r.Before, r.After, r.FirstChanges)
+	}
+	if len(t.Silent) > 0 {
+		fmt.Fprintf(w, "%s did not answer in time (%s): nodes whose records only they hold are missing here\n", count(len(t.Silent), "holder", "holders"), joinIDs(t.Silent))
+	}
+	for _, g := range groups {
+		if !nobody(g[0]) {
+			continue
+		}
+		fmt.Fprintf(w, "\nNOBODY would be chosen for %s: %s rejected, most by rule %q.\n", purposes(g), count(len(g[0].Nodes), "node is", "nodes are"), worst(g[0].After.Rejected))
+		if g[0].Need.Purpose == capacity.Cascade {
+			fmt.Fprintln(w, "With this policy in force no node could pull the stream from another: only viewers at nodes\nthat carry it already would be served.")
+		} else {
+			fmt.Fprintf(w, "With this policy in force every client that comes to a full node would be refused, with 503\nand %q, however much room there is elsewhere.\n", worst(g[0].After.Rejected))
+		}
+	}
+	for _, g := range groups {
+		if len(g[0].Nodes) > 0 {
+			fmt.Fprintln(w)
+			printTrial(w, g)
+		}
+	}
+}
+
+func (p policyName) String() string { return fmt.Sprintf("policy %q version %d", p.Name, p.Version) }
+
+func purposes(group []needTrial) string {
+	var list []string
+	for _, n := range group {
+		list = append(list, n.Need.Purpose.String())
+	}
+	return strings.Join(list, " or ")
+}
+
+// summary says in one line what would change for a need.
+func summary(t needTrial) string {
+	total := len(t.Nodes)
+	switch {
+	case total == 0 && t.Need.Purpose == capacity.Cascade:
+		return fmt.Sprintf("nobody else carries %q now, so there is nothing to compare", t.Need.Stream)
+	case total == 0:
+		return "there is no other node, so there is nothing to compare"
+	}
+	before, after := t.Before, t.After
+	line := fmt.Sprintf("of %s %d pass now, %d would", count(total, "node", "nodes"), before.Passed, after.Passed)
+	if before.Passed == after.Passed {
+		line = fmt.Sprintf("of %s %d pass, as now", count(total, "node", "nodes"), after.Passed)
+	}
+	switch {
+	case after.First == "" && before.First == "":
+	case after.First == "":
+		line += fmt.Sprintf("; the first choice is %s, and would be NOBODY", shortID(before.First))
+	case before.First == "":
+		line += fmt.Sprintf("; the first choice would be %s", shortID(after.First))
+	case before.First == after.First:
+		line += fmt.Sprintf("; the first choice stays %s", shortID(after.First))
+	default:
+		line += fmt.Sprintf("; the first choice changes from %s to %s", shortID(before.First), shortID(after.First))
+	}
+	for _, rule := range rulesOf(t.Comparison) {
+		switch more := after.Rejected[rule] - before.Rejected[rule]; {
+		case more > 0:
+			line += fmt.Sprintf("; rule %q rejects %d more", rule, more)
+		case more < 0:
+			line += fmt.Sprintf("; rule %q rejects %d fewer", rule, -more)
+		}
+	}
+	return line
+}
+
+// rulesOf are the rules that reject anybody, those first that would reject most.
+func rulesOf(c capacity.Comparison) []string {
+	all := maps.Clone(c.Before.Rejected)
+	maps.Copy(all, c.After.Rejected)
+	return slices.SortedFunc(maps.Keys(all), func(a, b string) int {
+		return cmp.Or(cmp.Compare(c.After.Rejected[b], c.After.Rejected[a]), cmp.Compare(a, b))
+	})
+}
+
+// worst is the rule that rejects most, and so the reason that clients get.
+func worst(rejected map[string]int) string {
+	return slices.MaxFunc(slices.Sorted(maps.Keys(rejected)), func(a, b string) int { return cmp.Compare(rejected[a], rejected[b]) })
+}
+
+// trialRows bounds what is shown of a large network.
+const trialRows = 64
+
+// printTrial writes the nodes of one table: as they are now, and as they would be.
+func printTrial(w io.Writer, group []needTrial) {
+	for _, t := range group {
+		fmt.Fprintf(w, "%s, %s, %d packets/s%s\n", t.Need.Purpose, bits(t.Need.Uplink), t.Need.Packets, prefixed(", stream ", t.Need.Stream)+prefixed(", region ", t.Need.Region))
+	}
+	c := group[0].Comparison
+	shown := c.Nodes[:min(len(c.Nodes), trialRows)]
+	table(w, "NODE\tREGION\tSTRESS\tRTT\tRANK\tSCORE\tCHANCE\tTHEN BY TERM, OR REJECTED BY", func(row func(string, ...any)) {
+		for _, n := range shown {
+			row("%s\t%s\t%.2f\t%s\t%s\t%s\t%s\t%s", shortID(n.Node), or(n.Region, "-"), n.Stress, ms(n.RTT),
+				arrow(rank(n.Before), rank(n.After)), arrow(score(n.Before), score(n.After)), arrow(chance(n.Before), chance(n.After)), why(n.Before, n.After))
+		}
+	})
+	if more := len(c.Nodes) - len(shown); more > 0 {
+		fmt.Fprintf(w, "… and %d more: --json has them all\n", more)
+	}
+	if rules := rulesOf(c); len(rules) > 0 {
+		table(w, "RULE\tREJECTS NOW\tWOULD", func(row func(string, ...any)) {
+			for _, rule := range rules {
+				row("%s\t%d\t%d", rule, c.Before.Rejected[rule], c.After.Rejected[rule])
+			}
+		})
+	}
+}
+
+// arrow is what is, and what would be if that is something else.
+func arrow(before, after string) string {
+	if before == after {
+		return before
+	}
+	return before + " → " + after
+}
+
+func rank(s capacity.Standing) string { return unlessRejected(s, "%d", s.Rank) }
+
+func score(s capacity.Standing) string { return unlessRejected(s, "%.3f", s.Score) }
+
+func chance(s capacity.Standing) string { return unlessRejected(s, "%.0f %%", 100*s.Chance) }
+
+func unlessRejected(s capacity.Standing, format string, v any) string {
+	if s.Rule != "" {
+		return "-"
+	}
+	return fmt.Sprintf(format, v)
+}
+
+// why is the rule that rejects, or else the score to come by term, and the rule
+// that rejects now.
+func why(before, after capacity.Standing) string {
+	switch {
+	case after.Rule == "" && before.Rule == "":
+		return byTerm(after.Terms)
+	case after.Rule == "":
+		return arrow("rule "+before.Rule, byTerm(after.Terms))
+	case before.Rule == "":
+		return "rule " + after.Rule
+	}
+	return arrow("rule "+before.Rule, "rule "+after.Rule)
+}

@@ -1,0 +1,189 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"weir/capacity"
+	"weir/dht"
+)
+
+// What is said of three nodes that have 9, 5 and 1 of 10 sessions free, with
+// policyV1 in force.
+func TestTrialInWords(t *testing.T) {
+	judge := func(text string) *capacity.Judge {
+		j, err := capacity.ParsePolicy("test", []byte(text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return j
+	}
+	ids := []peer.ID{peer.ID("a"), peer.ID("b"), peer.ID("c")}
+	survey := dht.Survey{Silent: []peer.ID{"silent"}}
+	for i, used := range []int64{1, 5, 9} {
+		survey.Candidates = append(survey.Candidates, capacity.Candidate{
+			Believed: 1, Record: capacity.Record{Node: ids[i], Sessions: capacity.Usage{Used: used, Limit: 10}},
+		})
+	}
+	view := capacity.Need{Purpose: capacity.View}
+	cascade := capacity.Need{Purpose: capacity.Cascade, Stream: "demo"}
+	surveys := map[dht.Topic]dht.Survey{dht.CapacityTopic(): survey, dht.StreamTopic("demo"): {}}
+	decisions := []dht.Decision{
+		{Topic: dht.CapacityTopic(), Need: dht.DecisionNeed(view)},
+		{Topic: dht.CapacityTopic(), Need: dht.DecisionNeed(view)},
+		{Topic: dht.StreamTopic("other"), Need: dht.DecisionNeed(view)}, // whose records were not read
+	}
+	a, b, c := shortID(ids[0]), shortID(ids[1]), shortID(ids[2])
+	for name, tt := range map[string]struct {
+		after  string
+		says   []string
+		nobody bool
+	}{
+		"nothing changes": {policyV1, []string{
+			"view: of 3 nodes 3 pass, as now; the first choice stays " + a + "\n",
+			`cascade: nobody else carries "demo" now`,
+			"of the last 2 placements of this node, somebody passes now for 2, would for 2; the first choice would be another for 0",
+			"1 holder did not answer in time (" + shortID("silent") + ")",
+			"headroom 0.900",
+		}, false},
+		"some are rejected": {strings.Replace(policyV1, "free >= 1", "free >= 4", 1), []string{
+			"view: of 3 nodes 3 pass now, 2 would; the first choice stays " + a + `; rule "room" rejects 1 more`,
+			"3 → -", "rule room",
+		}, false},
+		"another is first": {strings.Replace(policyV1, "1 - r.stress", "r.stress", 1), []string{
+			"the first choice changes from " + a + " to " + c,
+			"3 → 1", "0.100 → 0.900", "7 % → 60 %", "the first choice would be another for 2",
+		}, false},
+		"nobody passes": {strings.Replace(policyV1, "free >= 1", "free > 10", 1), []string{
+			"view: of 3 nodes 3 pass now, 0 would; the first choice is " + a + `, and would be NOBODY; rule "room" rejects 3 more`,
+			"somebody passes now for 2, would for 0",
+			`NOBODY would be chosen for view: 3 nodes are rejected, most by rule "room".`,
+			"every client that comes to a full node would be refused, with 503\nand \"room\"",
+		}, true},
+	} {
+		got := trial(judge(policyV1), judge(tt.after), surveys, []capacity.Need{view, cascade}, decisions)
+		var out strings.Builder
+		got.print(&out)
+		for _, s := range tt.says {
+			if !strings.Contains(out.String(), s) {
+				t.Errorf("%s: it does not say %q:\n%s", name, s, &out)
+			}
+		}
+		if nobody(got.Needs[0]) != tt.nobody || nobody(got.Needs[1]) {
+			t.Errorf("%s: nobody passes: %v, %v", name, nobody(got.Needs[0]), nobody(got.Needs[1]))
+		}
+	}
+	back := trial(judge(strings.Replace(policyV1, "free >= 1", "free > 10", 1)), judge(policyV1), surveys, []capacity.Need{view}, nil)
+	if got, want := summary(back.Needs[0]), `of 3 nodes 0 pass now, 3 would; the first choice would be `+a+`; rule "room" rejects 3 fewer`; got != want {
+		t.Errorf("%q, want %q", got, want)
+	}
+
+	// Needs that all meet alike share a table.
+	publish := capacity.Need{Purpose: capacity.Publish}
+	both := trial(judge(policyV1), judge(policyV1), surveys, []capacity.Need{view, publish}, nil)
+	var out strings.Builder
+	both.print(&out)
+	if !strings.HasPrefix(out.String(), "view or publish: of 3 nodes") || strings.Count(out.String(), b) != 1 {
+		t.Errorf("got\n%s", &out)
+	}
+}
+
+// startAdmin serves the admin API of a node that is alone.
+func startAdmin(t *testing.T) (*node, string) {
+	t.Helper()
+	cfg, err := parse(t, "--data-dir", t.TempDir(), "--http", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--media-port", "0", "--log-level", "error")
+	if err != nil {
+		t.Fatal(err)
+	}
+	n, err := newNode(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- n.run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-ended; !errors.Is(err, context.Canceled) {
+			t.Errorf("run = %v", err)
+		}
+	})
+	server := httptest.NewServer(n.adminHandler())
+	t.Cleanup(server.Close)
+	return n, server.URL
+}
+
+func TestPolicyTryAPI(t *testing.T) {
+	n, admin := startAdmin(t)
+	bad := strings.Replace(policyV1, "r.stress", "r.stres", 1)
+	for name, c := range map[string]struct {
+		query, body string
+		status      int
+		says        string
+	}{
+		"alone":                   {"", policyV1, http.StatusOK, `"tried":{"name":"one","version":1}`},
+		"with a stream":           {"?stream=demo&uplink=5mbps&region=eu", policyV1, http.StatusOK, `"purpose":"cascade","stream":"demo","uplink":5000000,`},
+		"a mistake":               {"?file=new.yaml", bad, http.StatusBadRequest, "new.yaml:6:34: term \"headroom\": r and me have no field stres"},
+		"no policy":               {"", "", http.StatusBadRequest, "it is empty"},
+		"too long":                {"", strings.Repeat("#", maxPolicyFile+1), http.StatusRequestEntityTooLarge, "more than 65536 bytes"},
+		"longer than a policy":    {"", policyV1 + strings.Repeat("#", maxPolicyFile/2), http.StatusBadRequest, "at most"},
+		"an uplink without sense": {"?uplink=fast", policyV1, http.StatusBadRequest, "5mbps"},
+		"a stream that is none":   {"?stream=a//b", policyV1, http.StatusBadRequest, "stream"},
+	} {
+		resp, err := http.Post(admin+"/api/v1/policy/try"+c.query, "", strings.NewReader(c.body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var b strings.Builder
+		_, err = io.Copy(&b, resp.Body)
+		resp.Body.Close()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if resp.StatusCode != c.status || !strings.Contains(b.String(), c.says) {
+			t.Errorf("%s: %s: %s; want %d and %q", name, resp.Status, &b, c.status, c.says)
+		}
+	}
+	if got := n.policy.Judge().Policy().Name; got != "default" {
+		t.Errorf("policy %q is in force after trying others", got)
+	}
+
+	// The command says what the API says, and what weir policy check says.
+	dir := t.TempDir()
+	file := filepath.Join(dir, "bad.yaml")
+	if err := os.WriteFile(file, []byte(bad), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_, code, tried := runWeir(t.Context(), "policy", "try", "--admin", admin, file)
+	_, checkCode, checked := runWeir(t.Context(), "policy", "check", file)
+	if code != exitInput || code != checkCode || tried == nil || checked == nil || tried.Error() != checked.Error() {
+		t.Errorf("try: exit %d, %v\ncheck: exit %d, %v", code, tried, checkCode, checked)
+	}
+	if err := os.WriteFile(file, []byte(policyV1), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	out, code, err := runWeir(t.Context(), "policy", "try", "--admin", admin, "--fail-if-none", file)
+	if err != nil || code != 0 || !strings.Contains(out, "there is no other node") {
+		t.Errorf("alone: exit %d, %v: %s", code, err, out)
+	}
+	out, _, err = runWeir(t.Context(), "policy", "try", "--admin", admin, "--json", file)
+	var got policyTrial
+	if err != nil || json.Unmarshal([]byte(out), &got) != nil || len(got.Needs) != 2 || got.Node != n.dht.ID() {
+		t.Errorf("--json: %v: %s", err, out)
+	}
+	for _, args := range [][]string{{"policy", "try"}, {"policy", "try", "--admin", admin, filepath.Join(dir, "absent")}} {
+		if _, code, err := runWeir(t.Context(), args...); code != exitInput {
+			t.Errorf("weir %s: exit %d, %v", strings.Join(args, " "), code, err)
+		}
+	}
+}

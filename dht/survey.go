@@ -1,0 +1,58 @@
+package dht
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"slices"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"weir/capacity"
+)
+
+// A Survey is what this node would have to choose among, if it saw every record
+// of a topic.
+type Survey struct {
+	Me         capacity.Record      // its own, as a policy sees it
+	Candidates []capacity.Candidate // the newest record of each other node
+	// Silent are the holders that did not tell all they hold in time: what only
+	// they hold is missing.
+	Silent []peer.ID
+}
+
+// Survey reads all records of topic that are held now, as Snapshot does. Unlike
+// [Node.Find] it leaves no choice to the holders.
+func (n *Node) Survey(ctx context.Context, topic Topic) (Survey, error) {
+	errDone := errors.New("done")
+	var silent []peer.ID
+	newest := make(map[peer.ID]Change)
+	err := n.watch(ctx, topic, replicas, false, func(c Change) error {
+		switch {
+		case c.Synced:
+			silent = c.Silent
+			return errDone
+		case c.Gone:
+			delete(newest, c.Node)
+		case c.Err == nil && c.Node != n.ID():
+			newest[c.Node] = c
+		}
+		return nil
+	})
+	if !errors.Is(err, errDone) {
+		return Survey{}, err
+	}
+	now := time.Now()
+	s := Survey{Me: n.me(""), Candidates: make([]capacity.Candidate, 0, len(newest)), Silent: silent}
+	for id, c := range newest {
+		s.Candidates = append(s.Candidates, capacity.Candidate{
+			Record:   c.Record,
+			Sealed:   c.Sealed,
+			RTT:      n.coords.predict(c.Record.Coordinate),
+			Believed: n.beliefs.Of(now, id),
+		})
+	}
+	slices.SortFunc(s.Candidates, func(a, b capacity.Candidate) int { return cmp.Compare(a.Record.Node, b.Record.Node) })
+	return s, nil
+}

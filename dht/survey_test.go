@@ -1,0 +1,57 @@
+package dht
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"testing"
+
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/protocol"
+)
+
+// A survey has every other node's record once, and names the holders that it
+// had to do without.
+func TestSurvey(t *testing.T) {
+	nodes := newTestNetwork(t, 4)
+	surveys := func(silent ...peer.ID) func() error {
+		return func() error {
+			s, err := nodes[0].Survey(t.Context(), CapacityTopic())
+			if err != nil {
+				return err
+			}
+			var found []peer.ID
+			for _, c := range s.Candidates {
+				found = append(found, c.Record.Node)
+			}
+			want := others(nodes, nodes[0].ID())
+			slices.Sort(want)
+			if !slices.Equal(found, want) || s.Me.Node != nodes[0].ID() || !slices.Equal(s.Silent, silent) {
+				return fmt.Errorf("found %v as %s, without %v; want %v, without %v", found, s.Me.Node, s.Silent, want, silent)
+			}
+			return nil
+		}
+	}
+	eventually(t, surveys())
+
+	hung := newFake(t, nodes[0].info(), map[protocol.ID]network.StreamHandler{testRecords: hang})
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	if err := nodes[0].Host().Connect(ctx, peer.AddrInfo{ID: hung.host.ID(), Addrs: hung.host.Addrs()}); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, func() error {
+		if !slices.Contains(nodes[0].Holders(CapacityTopic()), hung.host.ID()) {
+			return fmt.Errorf("the one that hangs is not a holder yet")
+		}
+		return nil
+	})
+	eventually(t, surveys(hung.host.ID()))
+
+	ended, end := context.WithCancel(t.Context())
+	end()
+	if _, err := nodes[0].Survey(ended, CapacityTopic()); err == nil {
+		t.Error("a survey without time has an answer")
+	}
+}
