@@ -358,3 +358,92 @@ func TestDrainedNodeExitsWithZero(t *testing.T) {
 		t.Error("it has not ended")
 	}
 }
+
+// No server is started for what a rule of the policy would refuse there as well.
+func TestNoServerIsStartedInVain(t *testing.T) {
+	t.Parallel()
+	p := capacity.DefaultPolicy()
+	p.Filter = append(p.Filter, capacity.Rule{Name: "moonlit", Expr: `q.purpose == "cascade" || r.zone == "moon"`})
+	policy := policyWith(t, p, capacity.Provision{})
+	w := up(t, 2, func(i int) []string {
+		return []string{"--session-limit", "2", "--policy", policy, "--provision-command", "false"}
+	})
+	fill(t, w.n(1), "one")
+	began := time.Now()
+	_, err := tryView(t, w.n(1).whep("one"))
+	r := refusal(t, err)
+	if r.Status != http.StatusServiceUnavailable {
+		t.Errorf("%d, want 503", r.Status)
+	}
+	says(t, r.Body, capacity.ProvisioningVain, "moonlit")
+	if took := time.Since(began); took > 2*time.Second {
+		t.Errorf("it took %v", took)
+	}
+	if failed := w.metric(t, outcome("failed")); failed != 0 {
+		t.Errorf("the hook ran %v times", failed)
+	}
+}
+
+// Whoever comes while a node is being released goes elsewhere, and the node ends.
+func TestNobodyIsLetInDuringRelease(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	asked, goOn := filepath.Join(dir, "asked"), filepath.Join(dir, "go-on")
+	policy := policyWith(t, capacity.PackPolicy(), capacity.Provision{Cooldown: time.Second, Idle: time.Second, Least: 1})
+	w := up(t, 2, func(i int) []string {
+		if i == 1 {
+			return []string{"--policy", policy, "--provision-command", "false"}
+		}
+		return []string{"--policy", policy, "--release-command", fmt.Sprintf("touch '%s'; until test -e '%s'; do sleep 0.05; done", asked, goOn)}
+	})
+	eventually(t, "the release hook runs", func() bool { _, err := os.Stat(asked); return err == nil })
+	leaving := w.n(2)
+	if p := publish(t, leaving.whip("late")); leaving.serves(p.NodeURL()) {
+		t.Error("it took a publisher while it was being released")
+	}
+	v := view(t, leaving.whep("late"))
+	if leaving.serves(v.NodeURL()) {
+		t.Error("it took a viewer while it was being released")
+	}
+	if err := os.WriteFile(goOn, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "it has ended", func() bool { return !w.Alive("n2") })
+	if b, err := os.ReadFile(leaving.Log); err != nil || strings.Contains(string(b), "something came while") {
+		t.Errorf("it was not empty: %v", err)
+	}
+	flows(t, v)
+	continuous(t, v)
+}
+
+// The README's way: a testnet that starts further nodes by itself.
+func TestTestnetStartsNodes(t *testing.T) {
+	dir := t.TempDir()
+	t.Cleanup(func() {
+		if out, err := exec.Command(weir, "testnet", "down", "--dir", dir).CombinedOutput(); err != nil {
+			t.Errorf("weir testnet down: %v: %s", err, out)
+		}
+	})
+	if r := cli(t, "testnet", "up", "--dir", dir, "-n", "2", "--provision", "--", "--session-limit", "2"); r.code != ok {
+		t.Fatalf("weir testnet up: exit %d: %s%s", r.code, r.out, r.errout)
+	}
+	status := func() (nodes []testnet.Node) {
+		r := cli(t, "testnet", "status", "--dir", dir, "--json")
+		if err := json.Unmarshal([]byte(r.out), &nodes); r.code != ok || err != nil {
+			t.Fatalf("weir testnet status: exit %d, %v: %s%s", r.code, err, r.out, r.errout)
+		}
+		return nodes
+	}
+	two := status()
+	if len(two) != 2 {
+		t.Fatalf("%d nodes, want 2", len(two))
+	}
+	fill(t, node{two[0]}, "one")
+	fill(t, node{two[1]}, "two")
+	v := view(t, node{two[0]}.whep("one"))
+	three := status()
+	if len(three) != 3 || !(node{three[2]}).serves(v.NodeURL()) {
+		t.Errorf("%d nodes, want one more, and the viewer there; it is at %s", len(three), v.NodeURL())
+	}
+	flows(t, v)
+}
