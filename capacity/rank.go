@@ -10,7 +10,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/expr-lang/expr/vm"
 	"github.com/libp2p/go-libp2p/core/peer"
 )
 
@@ -152,8 +151,6 @@ type Ranking struct {
 // true of it, and by "score" if its score is not a finite number. Rank neither
 // keeps nor reorders cands.
 func (j *Judge) Rank(need Need, me Record, cands []Candidate) Ranking {
-	var machine vm.VM
-	machine.MemoryBudget = maxExprMemory
 	env := &environment{Q: j.wants(need)}
 	j.facts(&env.Me, &me, me.Node, 1)
 	verdicts := make([]Verdict, len(cands))
@@ -164,12 +161,12 @@ func (j *Judge) Rank(need Need, me Record, cands []Candidate) Ranking {
 		v.Candidate = c
 		j.facts(&env.R, &c.Record, me.Node, c.Believed)
 		env.RTT = milliseconds(c.RTT)
-		if v.Rule = j.rejects(&machine, env); v.Rule != "" {
+		if v.Rule = j.rejects(env); v.Rule != "" {
 			continue
 		}
 		n := len(j.score)
 		v.Terms = terms[i*n : (i+1)*n : (i+1)*n]
-		if v.Rule = j.rate(&machine, env, v); v.Rule == "" {
+		if v.Rule = j.rate(env, v); v.Rule == "" {
 			passed++
 		}
 	}
@@ -186,10 +183,9 @@ func (j *Judge) Rank(need Need, me Record, cands []Candidate) Ranking {
 }
 
 // rejects returns the filter rule that env fails, or "".
-func (j *Judge) rejects(machine *vm.VM, env *environment) string {
-	for i, prog := range j.filter {
-		out, err := machine.Run(prog, env)
-		if ok, isBool := out.(bool); err != nil || !isBool || !ok {
+func (j *Judge) rejects(env *environment) string {
+	for i, holds := range j.filter {
+		if !holds(env) {
 			return j.policy.Filter[i].Name
 		}
 	}
@@ -197,17 +193,10 @@ func (j *Judge) rejects(machine *vm.VM, env *environment) string {
 }
 
 // rate fills in v's score and returns "", or the rule that rejects it.
-func (j *Judge) rate(machine *vm.VM, env *environment, v *Verdict) string {
-	for i, prog := range j.score {
+func (j *Judge) rate(env *environment, v *Verdict) string {
+	for i, value := range j.score {
 		t := &j.policy.Score[i]
-		out, err := machine.Run(prog, env)
-		if err != nil {
-			return ruleScore
-		}
-		x, ok := number(out)
-		if !ok {
-			return ruleScore
-		}
+		x := value(env)
 		if math.IsNaN(x) || math.IsInf(x, 0) {
 			return ruleScore
 		}
