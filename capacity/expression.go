@@ -46,8 +46,14 @@ func (j *Judge) parse(source string) (*parser.Tree, error) {
 			c.Disabled[name] = true
 		}
 	}
-	tree, err := checker.ParseCheck(source, c)
+	tree, err := parser.ParseWithConfig(source, c)
 	if err != nil {
+		return nil, err
+	}
+	if err := checkSize(tree); err != nil {
+		return nil, err
+	}
+	if _, err := new(checker.Checker).PatchAndCheck(tree, c); err != nil {
 		return nil, err
 	}
 	if fault := j.vet(tree.Node); fault != nil {
@@ -55,6 +61,31 @@ func (j *Judge) parse(source string) (*parser.Tree, error) {
 	}
 	return tree, nil
 }
+
+// checkSize returns an error if a walk over the tree is too long. What was
+// written once can be met several times: x of x ?: y, and y of x < y < z, is
+// there twice, and each nesting of these doubles it again.
+func checkSize(tree *parser.Tree) (err error) {
+	tooLong := &file.Error{Message: "too many nodes, counting twice what ?: and a chain of comparisons repeat"}
+	defer func() {
+		if r := recover(); r == tooLong {
+			err = tooLong.Bind(tree.Source)
+		} else if r != nil {
+			panic(r)
+		}
+	}()
+	met := 0
+	ast.Walk(&tree.Node, visitor(func(*ast.Node) {
+		if met++; met > maxExprNodes {
+			panic(tooLong) // there is no other way to end a walk
+		}
+	}))
+	return nil
+}
+
+type visitor func(*ast.Node)
+
+func (v visitor) Visit(node *ast.Node) { v(node) }
 
 // floats makes all numbers floating point, as the fields are: then both branches
 // of a choice have the same type.

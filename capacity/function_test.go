@@ -36,7 +36,7 @@ func sources() []string {
 		`r.url in [true, me.url]`, `r.url == me.url`, `r.url != (rtt > 1)`, `(r.url ? me.url : r.self) and r.carries`, `r.url ? rtt : -rtt`,
 		`r.region + "-" + r.zone == me.zone`, `"a" + "b" + r.region`, `(r.url ? r.region : "none") < me.region`, `r.region >= "eu"`, `r.region > me.region and r.region <= "z"`,
 		`r.release contains "0."`, `r.zone startsWith r.region + "-"`, `r.region endsWith ""`, `"" contains r.region`, `r["stress"] < 1`,
-		`r.self || !r.url && me.carries`, `not r.self or me.loop`, `if rtt > 1 { r.stress } else { 2 }`, `r.url ?: me.url`, "r.url and\nnot r.self", `true`, `"é" < r.region`,
+		`r.self || !r.url && me.carries`, `not r.self or me.loop`, `if rtt > 1 { r.stress } else { 2 }`, `r.url ?: me.url`, `0 < rtt < 50 <= r.stress`, "r.url and\nnot r.self", `true`, `"é" < r.region`,
 	)
 }
 
