@@ -1,7 +1,6 @@
 package capacity
 
 import (
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -9,17 +8,32 @@ import (
 	"github.com/expr-lang/expr/ast"
 	"github.com/expr-lang/expr/checker"
 	"github.com/expr-lang/expr/checker/nature"
-	"github.com/expr-lang/expr/compiler"
 	"github.com/expr-lang/expr/conf"
 	"github.com/expr-lang/expr/file"
-	"github.com/expr-lang/expr/optimizer"
-	"github.com/expr-lang/expr/vm"
+	"github.com/expr-lang/expr/parser"
 )
 
-// compile is expr.Compile with a look at the typed tree in between.
-//
-// The result must be of the type that is tells, called want.
-func (j *Judge) compile(source, want string, is func(*nature.Nature) bool) (*vm.Program, error) {
+// compile makes a function of source with build, whose result is of the type
+// that is tells, called want.
+func compile[T any](j *Judge, source, want string, is func(*nature.Nature) bool, build func(*builder, ast.Node) function[T]) (function[T], error) {
+	tree, err := j.parse(source)
+	if err != nil {
+		return nil, err
+	}
+	if got := tree.Node.Nature(); !is(got) {
+		fault := &file.Error{Location: tree.Node.Location(), Message: "yields a " + got.String() + ", want " + want}
+		return nil, fault.Bind(tree.Source)
+	}
+	var b builder
+	f := build(&b, tree.Node)
+	if b.fault != nil {
+		return nil, b.fault.Bind(tree.Source)
+	}
+	return f, nil
+}
+
+// parse returns a typed tree that vet has let pass.
+func (j *Judge) parse(source string) (*parser.Tree, error) {
 	if len(source) > maxExpr {
 		return nil, fmt.Errorf("%d bytes, at most %d", len(source), maxExpr)
 	}
@@ -32,27 +46,46 @@ func (j *Judge) compile(source, want string, is func(*nature.Nature) bool) (*vm.
 			c.Disabled[name] = true
 		}
 	}
-	tree, err := checker.ParseCheck(source, c)
+	tree, err := parser.ParseWithConfig(source, c)
 	if err != nil {
 		return nil, err
 	}
-	// Before the optimizer, which runs constant expressions.
-	fault := j.vet(tree.Node)
-	if got := tree.Node.Nature(); fault == nil && !is(got) {
-		fault = &file.Error{Location: tree.Node.Location(), Message: "yields a " + got.String() + ", want " + want}
-	}
-	if fault != nil {
-		return nil, fault.Bind(tree.Source)
-	}
-	if err := optimizer.Optimize(&tree.Node, c); err != nil {
-		var at *file.Error
-		if errors.As(err, &at) {
-			return nil, at.Bind(tree.Source)
-		}
+	if err := checkSize(tree); err != nil {
 		return nil, err
 	}
-	return compiler.Compile(tree, c)
+	if _, err := new(checker.Checker).PatchAndCheck(tree, c); err != nil {
+		return nil, err
+	}
+	if fault := j.vet(tree.Node); fault != nil {
+		return nil, fault.Bind(tree.Source)
+	}
+	return tree, nil
 }
+
+// checkSize returns an error if a walk over the tree is too long. What was
+// written once can be met several times: x of x ?: y, and y of x < y < z, is
+// there twice, and each nesting of these doubles it again.
+func checkSize(tree *parser.Tree) (err error) {
+	tooLong := &file.Error{Message: "too many nodes, counting twice what ?: and a chain of comparisons repeat"}
+	defer func() {
+		if r := recover(); r == tooLong {
+			err = tooLong.Bind(tree.Source)
+		} else if r != nil {
+			panic(r)
+		}
+	}()
+	met := 0
+	ast.Walk(&tree.Node, visitor(func(*ast.Node) {
+		if met++; met > maxExprNodes {
+			panic(tooLong) // there is no other way to end a walk
+		}
+	}))
+	return nil
+}
+
+type visitor func(*ast.Node)
+
+func (v visitor) Visit(node *ast.Node) { v(node) }
 
 // floats makes all numbers floating point, as the fields are: then both branches
 // of a choice have the same type.

@@ -9,18 +9,17 @@ import (
 	"time"
 
 	"github.com/expr-lang/expr/checker/nature"
-	"github.com/expr-lang/expr/vm"
 )
 
 // What a policy may cost. Nothing an expression can say loops over more than a
-// list it spells out or a record's features.
+// list it spells out or a record's features, or makes a text longer than all
+// those it names together.
 const (
-	maxRules      = 32
-	maxTerms      = 16
-	maxExpr       = 1024 // bytes
-	maxExprNodes  = 256
-	maxExprMemory = 4096 // elements of lists built while running
-	maxWeight     = 1e6
+	maxRules     = 32
+	maxTerms     = 16
+	maxExpr      = 1024 // bytes
+	maxExprNodes = 256
+	maxWeight    = 1e6
 )
 
 // Policy is how to choose among nodes: who qualifies, and who of those is best.
@@ -163,8 +162,8 @@ func PackPolicy() Policy {
 // Judge is a policy ready for use. It is safe for concurrent use.
 type Judge struct {
 	policy    Policy
-	filter    []*vm.Program
-	score     []*vm.Program
+	filter    []function[bool]
+	score     []function[float64]
 	nodeNames bool // an expression uses r.node or me.node
 }
 
@@ -209,11 +208,11 @@ func Compile(p Policy) (*Judge, error) {
 	}
 	for i, r := range p.Filter {
 		name(filterList, i, r.Name)
-		prog, err := j.compile(r.Expr, "a condition", (*nature.Nature).IsBool)
+		holds, err := compile(j, r.Expr, "a condition", (*nature.Nature).IsBool, (*builder).condition)
 		if err != nil {
 			errs = append(errs, &partError{filterList, i, r.Name, err})
 		}
-		j.filter = append(j.filter, prog)
+		j.filter = append(j.filter, holds)
 	}
 	clear(seen)
 	for i, t := range p.Score {
@@ -221,14 +220,14 @@ func Compile(p Policy) (*Judge, error) {
 		if !(math.Abs(t.Weight) <= maxWeight) { // so that NaN fails
 			errs = append(errs, &partError{scoreList, i, t.Name, fmt.Errorf("weight %v is not within ±%v", t.Weight, float64(maxWeight))})
 		}
-		prog, err := j.compile(t.Expr, "a number", (*nature.Nature).IsNumber)
+		value, err := compile(j, t.Expr, "a number", (*nature.Nature).IsNumber, (*builder).number)
 		if err == nil {
-			err = tryOut(prog)
+			err = tryOut(value)
 		}
 		if err != nil {
 			errs = append(errs, &partError{scoreList, i, t.Name, err})
 		}
-		j.score = append(j.score, prog)
+		j.score = append(j.score, value)
 	}
 	if len(errs) > 0 {
 		return nil, errors.Join(errs...)

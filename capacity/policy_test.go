@@ -100,6 +100,8 @@ func TestCompileRefuses(t *testing.T) {
 		{"a remainder", `rtt % 2 == 0`, []string{"^"}},
 		{"too many bytes", strings.Repeat(" ", maxExpr) + "true", []string{"1028 bytes, at most 1024"}},
 		{"too many parts", "0" + strings.Repeat("+0", maxExprNodes) + " == 0", []string{"nodes"}},
+		{"nested choices that repeat their condition", strings.Repeat("(", 100) + "r.url" + strings.Repeat("?:true)", 100), []string{"too many nodes", "(1:1)"}},
+		{"nested chains of comparisons", strings.Repeat("(0<", 25) + "rtt" + strings.Repeat("<1?1:0)", 25) + "==1", []string{"too many nodes"}},
 		{"a depth that could exhaust the stack", strings.Repeat("(", maxExpr/2), []string{`rule "fits"`}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -3,14 +3,12 @@ package capacity
 import (
 	"cmp"
 	"hash/fnv"
-	"io"
 	"math"
 	"math/rand/v2"
 	"reflect"
 	"slices"
 	"time"
 
-	"github.com/expr-lang/expr/vm"
 	"github.com/libp2p/go-libp2p/core/peer"
 )
 
@@ -152,72 +150,72 @@ type Ranking struct {
 // true of it, and by "score" if its score is not a finite number. Rank neither
 // keeps nor reorders cands.
 func (j *Judge) Rank(need Need, me Record, cands []Candidate) Ranking {
-	var machine vm.VM
-	machine.MemoryBudget = maxExprMemory
 	env := &environment{Q: j.wants(need)}
 	j.facts(&env.Me, &me, me.Node, 1)
-	verdicts := make([]Verdict, len(cands))
+	// Verdicts are large: they are written once, where they will stay.
+	found := make([]finding, len(cands))
 	terms := make([]TermScore, len(cands)*len(j.score))
 	passed := 0
-	for i, c := range cands {
-		v := &verdicts[i]
-		v.Candidate = c
+	for i := range cands {
+		c := &cands[i]
 		j.facts(&env.R, &c.Record, me.Node, c.Believed)
 		env.RTT = milliseconds(c.RTT)
-		if v.Rule = j.rejects(&machine, env); v.Rule != "" {
-			continue
-		}
 		n := len(j.score)
-		v.Terms = terms[i*n : (i+1)*n : (i+1)*n]
-		if v.Rule = j.rate(&machine, env, v); v.Rule == "" {
+		found[i] = j.judge(env, terms[i*n:(i+1)*n:(i+1)*n])
+		found[i].of = c
+		if found[i].rule == "" {
 			passed++
 		}
 	}
-	r := Ranking{Passed: make([]Verdict, 0, passed), Rejected: make([]Verdict, 0, len(cands)-passed)}
-	for _, v := range verdicts {
-		if v.Rule == "" {
-			r.Passed = append(r.Passed, v)
-		} else {
-			r.Rejected = append(r.Rejected, v)
+	slices.SortStableFunc(found, func(a, b finding) int {
+		switch {
+		case a.rule == "" && b.rule == "":
+			return cmp.Compare(b.score, a.score)
+		case a.rule == "":
+			return -1
+		case b.rule == "":
+			return 1
 		}
+		return 0
+	})
+	verdicts := make([]Verdict, len(cands))
+	for i, f := range found {
+		verdicts[i] = Verdict{*f.of, f.rule, f.score, f.terms}
 	}
-	slices.SortStableFunc(r.Passed, func(a, b Verdict) int { return cmp.Compare(b.Score, a.Score) })
-	return r
+	return Ranking{Passed: verdicts[:passed:passed], Rejected: verdicts[passed:]}
 }
 
-// rejects returns the filter rule that env fails, or "".
-func (j *Judge) rejects(machine *vm.VM, env *environment) string {
-	for i, prog := range j.filter {
-		out, err := machine.Run(prog, env)
-		if ok, isBool := out.(bool); err != nil || !isBool || !ok {
-			return j.policy.Filter[i].Name
-		}
-	}
-	return ""
+// finding is a verdict without a copy of the candidate.
+type finding struct {
+	of    *Candidate
+	rule  string
+	score float64
+	terms []TermScore
 }
 
-// rate fills in v's score and returns "", or the rule that rejects it.
-func (j *Judge) rate(machine *vm.VM, env *environment, v *Verdict) string {
-	for i, prog := range j.score {
+// judge judges the candidate that env is about. It fills in terms, unless a
+// filter rule rejects the candidate.
+func (j *Judge) judge(env *environment, terms []TermScore) finding {
+	for i, holds := range j.filter {
+		if !holds(env) {
+			return finding{rule: j.policy.Filter[i].Name}
+		}
+	}
+	f := finding{terms: terms}
+	for i, value := range j.score {
 		t := &j.policy.Score[i]
-		out, err := machine.Run(prog, env)
-		if err != nil {
-			return ruleScore
-		}
-		x, ok := number(out)
-		if !ok {
-			return ruleScore
-		}
+		x := value(env)
 		if math.IsNaN(x) || math.IsInf(x, 0) {
-			return ruleScore
+			f.rule = ruleScore
+			return f
 		}
-		v.Terms[i] = TermScore{t.Name, x, t.Weight, x * t.Weight}
-		v.Score += v.Terms[i].Score
+		terms[i] = TermScore{t.Name, x, t.Weight, x * t.Weight}
+		f.score += terms[i].Score
 	}
-	if math.IsNaN(v.Score) || math.IsInf(v.Score, 0) {
-		return ruleScore
+	if math.IsNaN(f.score) || math.IsInf(f.score, 0) {
+		f.rule = ruleScore
 	}
-	return ""
+	return f
 }
 
 func (j *Judge) wants(need Need) Wants {
@@ -286,7 +284,7 @@ func (j *Judge) facts(f *Facts, r *Record, me peer.ID, believed float64) {
 // public key, which nobody chooses freely but by making many.
 func lot(id peer.ID) float64 {
 	h := fnv.New32a()
-	_, _ = io.WriteString(h, string(id)) // never fails
+	_, _ = h.Write([]byte(id)) // never fails
 	return float64(h.Sum32()) / math.MaxUint32
 }
 

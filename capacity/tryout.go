@@ -1,11 +1,8 @@
 package capacity
 
 import (
-	"errors"
 	"fmt"
 	"math"
-
-	"github.com/expr-lang/expr/vm"
 )
 
 // A valueError is an expression that yields what it may not.
@@ -15,34 +12,13 @@ type valueError struct{ error }
 // error for one of which it makes no finite number: most often it divides by
 // what is 0 somewhere. Whatever slips through is rejected when it comes up, by
 // the rule "score".
-func tryOut(prog *vm.Program) error {
-	var machine vm.VM
-	machine.MemoryBudget = maxExprMemory
+func tryOut(value function[float64]) error {
 	for _, s := range samples() {
-		out, err := machine.Run(prog, &s.env)
-		if err != nil {
-			return valueError{fmt.Errorf("fails for %s: %w", s.what, err)}
-		}
-		x, ok := number(out)
-		if !ok {
-			return valueError{errors.New("yields no number")}
-		}
-		if math.IsNaN(x) || math.IsInf(x, 0) {
+		if x := value(&s.env); math.IsNaN(x) || math.IsInf(x, 0) {
 			return valueError{fmt.Errorf("yields %v for %s: where it divides by something, say with ?: what holds when that is 0", x, s.what)}
 		}
 	}
 	return nil
-}
-
-// number is what an expression yielded as a float64.
-func number(out any) (float64, bool) {
-	switch out := out.(type) {
-	case float64:
-		return out, true
-	case int:
-		return float64(out), true
-	}
-	return 0, false
 }
 
 type sampleEnv struct {
