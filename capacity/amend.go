@@ -61,6 +61,17 @@ func SealAmendment(base []byte, r Record, key crypto.PrivKey) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("seal amendment: %w", err)
 	}
+	body := r.Use()
+	signature, err := key.Sign(amendmentSigned(envelope, body))
+	if err != nil {
+		return nil, fmt.Errorf("seal amendment: %w", err)
+	}
+	return append(body, signature...), nil
+}
+
+// Use is what r says that changes all the time, encoded: an amendment without a
+// signature, for who asks the node itself.
+func (r *Record) Use() []byte {
 	m := &pb.Amendment{
 		Seq:      r.Seq,
 		Issued:   int64(uint64(r.Issued.UnixMilli()) - r.Seq),
@@ -75,15 +86,20 @@ func SealAmendment(base []byte, r Record, key crypto.PrivKey) ([]byte, error) {
 	if c := r.Carries; c != nil {
 		m.Viewers, m.Children, m.ParentRtt = uint32(c.Viewers), uint32(c.Children), uint32(c.ParentRTT.Microseconds())
 	}
-	body, err := proto.MarshalOptions{Deterministic: true}.Marshal(m)
-	if err != nil {
-		return nil, fmt.Errorf("seal amendment: %w", err)
+	b, _ := proto.MarshalOptions{Deterministic: true}.Marshal(m) // numbers alone cannot fail
+	return b
+}
+
+// Using returns r as of when its node encoded use, but under its own sequence
+// number and time. The error wraps [ErrTooLarge] or [ErrMalformed].
+func (r Record) Using(use []byte) (Record, error) {
+	if len(use) > maxAmendment {
+		return Record{}, fmt.Errorf("%w: %d bytes of use, at most %d", ErrTooLarge, len(use), maxAmendment)
 	}
-	signature, err := key.Sign(amendmentSigned(envelope, body))
-	if err != nil {
-		return nil, fmt.Errorf("seal amendment: %w", err)
-	}
-	return append(body, signature...), nil
+	seq, issued := r.Seq, r.Issued
+	r, err := r.saying(use)
+	r.Seq, r.Issued = seq, issued
+	return r, err
 }
 
 // Amend returns base, the record that sealed opens as, as amended, and that
@@ -127,6 +143,11 @@ func amended(base Record, envelope, amendment []byte) (Record, error) {
 	if ok, err := key.Verify(amendmentSigned(envelope, body), signature); err != nil || !ok {
 		return Record{}, fmt.Errorf("%w: the amendment's signature does not match this record", ErrForged)
 	}
+	return base.saying(body)
+}
+
+// saying is b with what body says, an encoded amendment without its signature.
+func (b Record) saying(body []byte) (Record, error) {
 	var m pb.Amendment
 	if err := proto.Unmarshal(body, &m); err != nil {
 		return Record{}, malformed("amendment", "%w", err)
@@ -153,11 +174,11 @@ func amended(base Record, envelope, amendment []byte) (Record, error) {
 		CPU:      float64(m.Cpu) / 1e4,
 		Carries:  &Carriage{Viewers: int(m.Viewers), Children: int(m.Children), ParentRTT: time.Duration(m.ParentRtt) * time.Microsecond},
 	}
-	base.say(&said)
-	if err := base.check(); err != nil {
+	b.say(&said)
+	if err := b.check(); err != nil {
 		return Record{}, err
 	}
-	return base, nil
+	return b, nil
 }
 
 func amendmentSigned(envelope, body []byte) []byte {

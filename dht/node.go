@@ -67,8 +67,8 @@ type Config struct {
 	Apply    func(p capacity.SignedPolicy, sealed []byte) error
 	// Sample returns what to publish now: the node's record, of which Node,
 	// Seq, Issued, TTL, Addrs, Coordinate and Carries are filled in here,
-	// and one carriage per stream carried. It is called a few times a
-	// second. Nil: nothing is published.
+	// and one carriage per stream carried. It is called a few times a second,
+	// and by whoever answers a reservation. Nil: nothing is published.
 	Sample func() (capacity.Record, []capacity.Carriage)
 	// Grant gives a lease for a request or refuses with a
 	// *capacity.Refusal; Release takes one back. Nil: nothing is granted.

@@ -1,6 +1,7 @@
 package dht
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"math"
@@ -184,40 +185,48 @@ func (e *errUnfit) Error() string {
 }
 
 // confirm checks the record with which the target of o answered: that it is
-// the target's, belongs in topic, is no older than what was offered, and passes
-// the policy. Sealed may be empty if the record is known here. A holder that
-// made something up is found out here, before anything comes of it.
-func (n *Node) confirm(topic Topic, need capacity.Need, o *offer, sealed []byte) (capacity.Candidate, error) {
+// the target's, belongs in topic, is no older than what was offered, and, with
+// what the target uses by now, passes the policy. Sealed may be empty if the
+// record is known here, and use if nothing is told of it; rtt is how long the
+// answer took, 0 if that says nothing. A holder that made something up is found
+// out here, before anything comes of it.
+func (n *Node) confirm(topic Topic, need capacity.Need, o *offer, sealed, use []byte, rtt time.Duration) (capacity.Verdict, error) {
 	now := time.Now()
 	r := o.Record
 	if len(sealed) == 0 {
 		if o.Told() {
-			return capacity.Candidate{}, errors.New("lease without a record")
+			return capacity.Verdict{}, errors.New("lease without a record")
 		}
 		sealed = o.Sealed
 	} else {
 		var err error
 		if r, err = capacity.Open(sealed, n.wall(now)); err != nil {
-			return capacity.Candidate{}, err
+			return capacity.Verdict{}, err
 		}
 		switch {
 		case r.Node != o.Record.Node:
-			return capacity.Candidate{}, fmt.Errorf("lease with the record of %s", r.Node)
+			return capacity.Verdict{}, fmt.Errorf("lease with the record of %s", r.Node)
 		case r.Seq < o.Record.Seq:
-			return capacity.Candidate{}, fmt.Errorf("lease with record %d, but record %d was offered", r.Seq, o.Record.Seq)
+			return capacity.Verdict{}, fmt.Errorf("lease with record %d, but record %d was offered", r.Seq, o.Record.Seq)
 		}
 		if err := topic.Fits(&r); err != nil {
-			return capacity.Candidate{}, err
+			return capacity.Verdict{}, err
 		}
 		var ok bool
 		if r, sealed, ok = n.newest.see(now, r, sealed); !ok {
-			return capacity.Candidate{}, fmt.Errorf("lease with record %d, which has run out", r.Seq)
+			return capacity.Verdict{}, fmt.Errorf("lease with record %d, which has run out", r.Seq)
 		}
 	}
-	c := capacity.Candidate{Record: r, Sealed: sealed, RTT: n.coords.predict(r.Coordinate), Believed: n.beliefs.Of(now, r.Node)}
+	if len(use) > 0 {
+		var err error
+		if r, err = r.Using(use); err != nil {
+			return capacity.Verdict{}, err
+		}
+	}
+	c := capacity.Candidate{Record: r, Sealed: sealed, RTT: cmp.Or(rtt, n.coords.predict(r.Coordinate)), Believed: n.beliefs.Of(now, r.Node)}
 	ranking := n.cfg.Judge().Rank(need, n.me(need.Region), []capacity.Candidate{c})
 	if len(ranking.Passed) == 0 {
-		return c, &errUnfit{ranking.Rejected[0].Rule}
+		return ranking.Rejected[0], &errUnfit{ranking.Rejected[0].Rule}
 	}
-	return c, nil
+	return ranking.Passed[0], nil
 }

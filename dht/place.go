@@ -1,6 +1,7 @@
 package dht
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
@@ -124,9 +125,9 @@ func (n *Node) Explain(ctx context.Context, topic Topic, need capacity.Need, exc
 }
 
 // Place finds a node for need and has it reserve room. It asks two of the best
-// at once and then others, up to six, each within its own deadline; the first
-// good lease is used and every other released, also one that comes late. The
-// lease lives as long as capacity.LeaseTime from when the target gave it.
+// at once and then others, up to six, each within its own deadline; the better
+// lease is used and every other released, also one that comes late. The lease
+// lives as long as capacity.LeaseTime from when the target gave it.
 //
 // The error is a *capacity.Refusal if nobody has room: its reason is what most
 // candidates gave, or NoCandidates. Others are those of Find.
@@ -323,46 +324,75 @@ func mostFrequent(counts map[string]int) (word string, count int) {
 	return word, count
 }
 
-// A reservation race has one winner; whoever gets a lease after that gives it
-// back.
+// A reservationRace collects the answers to one placement's reservations, until
+// it is decided: whoever answers after that gives its lease back.
 type reservationRace struct {
+	results chan reserved // has room for all
+
 	mu      sync.Mutex
-	settled bool
+	decided bool
 }
 
-// win reports whether the caller is the first.
-func (r *reservationRace) win() bool {
+// in passes r on, or reports that it comes too late.
+func (r *reservationRace) in(res reserved) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	first := !r.settled
-	r.settled = true
-	return first
+	if !r.decided {
+		r.results <- res
+	}
+	return !r.decided
+}
+
+// decide ends the race and returns what has come in and was not looked at.
+func (r *reservationRace) decide() (left []reserved) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.decided = true
+	for len(r.results) > 0 {
+		left = append(left, <-r.results)
+	}
+	return left
 }
 
 type reserved struct {
 	index   int // in Decision.Reservations
 	node    peer.ID
 	placed  Placed
+	score   float64 // by the policy, of the target as it is now
 	elapsed time.Duration
 	spent   cost
 	err     error
 }
 
-// reserve has one of picks reserve room for need.
+// reserve has one of picks reserve room for need. Of those that are asked at the
+// same time and have room the better counts, by what they say themselves with
+// their leases: what was offered may be as old as the records, and seekers who
+// all take the first to answer would fill who is near, whatever the policy says.
+// A second lease is waited for no longer than [holder.LeaseGrace].
 func (n *Node) reserve(ctx context.Context, need capacity.Need, picks []offer, d *Decision) (Placed, error) {
 	id := make([]byte, 8)
 	_, _ = rand.Read(id) // never fails
 	request := hex.EncodeToString(id)
 
-	race := &reservationRace{}
-	results := make(chan reserved, len(picks))
+	race := &reservationRace{results: make(chan reserved, len(picks))}
+	var leases []reserved
+	defer func() {
+		for _, r := range append(leases, race.decide()...) {
+			if r.err == nil {
+				n.start(func() { n.release(r.node, request) })
+			}
+		}
+	}()
+	began := time.Now()
 	tried, pending := 0, 0
 	waiting := make(map[peer.ID]bool)
+	slowest := time.Duration(0) // round trip, predicted
 	try := func() time.Duration {
 		if tried == len(picks) {
 			return 0
 		}
 		pick := picks[tried]
+		slowest = max(slowest, pick.RTT)
 		tried++
 		pending++
 		index := len(d.Reservations)
@@ -370,22 +400,13 @@ func (n *Node) reserve(ctx context.Context, need capacity.Need, picks []offer, d
 		ok := n.start(func() {
 			r := n.reserveOn(&pick, d.Topic, request, need)
 			r.index = index
-			switch {
-			case r.err == nil && !race.win():
-				r.err = errOutrun
-				results <- r
+			// One that failed may have granted the lease, and the answer got lost.
+			if late := !race.in(r); late && r.err == nil || r.err != nil && !isRefusal(r.err) {
 				n.release(pick.Record.Node, request)
-				return
-			case r.err != nil && !isRefusal(r.err):
-				// It may have granted the lease and the answer got lost.
-				results <- r
-				n.release(pick.Record.Node, request)
-				return
 			}
-			results <- r
 		})
 		if !ok {
-			results <- reserved{index: index, node: pick.Record.Node, err: context.Canceled}
+			race.in(reserved{index: index, node: pick.Record.Node, err: context.Canceled})
 		}
 		waiting[pick.Record.Node] = true
 		return max(reserveHedge, n.patience(pick.Record.Node), min(2*pick.RTT, 2*patienceMost))
@@ -396,29 +417,26 @@ func (n *Node) reserve(ctx context.Context, need capacity.Need, picks []offer, d
 	}
 	hedge := time.NewTimer(hedgeAfter)
 	defer hedge.Stop()
+	grace := make(<-chan time.Time)
 	reasons := make(map[string]int)
 	var last error
-	for pending > 0 {
+	for late := false; pending > 0 && !late; {
 		select {
-		case r := <-results:
+		case r := <-race.results:
 			pending--
 			delete(waiting, r.node)
 			note := &d.Reservations[r.index]
 			note.Elapsed = millis(r.elapsed)
 			d.Messages += r.spent.messages
 			d.Bytes += r.spent.bytes
-			if errors.Is(r.err, errOutrun) {
-				continue // the winner's word is on its way
-			}
 			if r.err == nil {
 				note.Lease, note.Reason = r.placed.Lease.ID, ""
-				// Those still under way have cost their request.
-				spent := costOf(n.reserves, reserveRequest(request, d.Topic, need, 0))
-				for range pending {
-					d.Messages += spent.messages
-					d.Bytes += spent.bytes
+				if leases = append(leases, r); len(leases) == 1 {
+					t := time.NewTimer(holder.LeaseGrace(time.Since(began), slowest))
+					defer t.Stop()
+					grace = t.C
 				}
-				return r.placed, nil
+				continue
 			}
 			n.beliefs.Refused(time.Now(), r.node)
 			var refusal *capacity.Refusal
@@ -435,26 +453,38 @@ func (n *Node) reserve(ctx context.Context, need capacity.Need, picks []offer, d
 			}
 			reasons[note.Reason]++
 			last = r.err
-			try()
+			if len(leases) == 0 {
+				try()
+			}
+		case <-grace:
+			late = true
 		case <-hedge.C:
 			for p := range waiting {
 				n.failed(p, errLate)
+			}
+			if len(leases) > 0 {
+				continue
 			}
 			if next := try(); next > 0 {
 				hedge.Reset(next)
 			}
 		case <-ctx.Done():
-			if race.win() {
-				return Placed{}, ctx.Err()
-			}
-			// Somebody won at this very moment: give that back.
-			for r := range results {
-				if r.err == nil {
-					n.start(func() { n.release(r.node, request) })
-					return Placed{}, ctx.Err()
-				}
-			}
+			return Placed{}, ctx.Err()
 		}
+	}
+	if len(leases) > 0 {
+		// Those still under way have cost their request.
+		spent := costOf(n.reserves, reserveRequest(request, d.Topic, need, 0))
+		for range pending {
+			d.Messages += spent.messages
+			d.Bytes += spent.bytes
+		}
+		best := slices.MaxFunc(leases, func(a, b reserved) int { return cmp.Or(cmp.Compare(a.score, b.score), cmp.Compare(b.index, a.index)) })
+		leases = slices.DeleteFunc(leases, func(r reserved) bool { return r.index == best.index })
+		for _, r := range leases {
+			d.Reservations[r.index].Detail = "another is the better one"
+		}
+		return best.placed, nil
 	}
 	if n.ctx.Err() != nil {
 		return Placed{}, context.Canceled
@@ -466,9 +496,6 @@ func (n *Node) reserve(ctx context.Context, need capacity.Need, picks []offer, d
 		RetryAfter: placeRetry,
 	}
 }
-
-// errOutrun means that another candidate's lease came first.
-var errOutrun = errors.New("another was faster")
 
 // errUnproven means that a candidate's lease, or the record with it, is not
 // what it has to be.
@@ -499,7 +526,9 @@ func (n *Node) reserveOn(pick *offer, topic Topic, request string, need capacity
 			r.err = &capacity.Refusal{Reason: "closed", Detail: "this node takes nothing"}
 			return r
 		}
-		if r.placed.Candidate, r.err = n.confirm(topic, need, pick, nil); r.err == nil {
+		var v capacity.Verdict
+		if v, r.err = n.confirm(topic, need, pick, nil, n.use(topic), 0); r.err == nil {
+			r.placed.Candidate, r.score = v.Candidate, v.Score
 			r.placed.Lease, r.err = n.cfg.Grant(capacity.Request{ID: request, From: target, Need: need})
 		}
 		return r
@@ -537,7 +566,9 @@ func (n *Node) reserveOn(pick *offer, topic Topic, request string, need capacity
 			err = errors.New("it is for something else")
 		}
 		if err == nil {
-			r.placed.Candidate, err = n.confirm(topic, need, pick, resp.Record)
+			var v capacity.Verdict
+			v, err = n.confirm(topic, need, pick, resp.Record, resp.Use, rtt)
+			r.placed.Candidate, r.score = v.Candidate, v.Score
 		}
 		var unfit *errUnfit
 		if err != nil && !errors.As(err, &unfit) {
@@ -607,11 +638,12 @@ func (n *Node) answerReserve(from peer.ID, req *pb.ReserveRequest) *pb.ReserveRe
 		if r.Seq <= op.Reserve.Seq {
 			sealed = nil
 		}
+		use := n.use(topic)
 		lease, err := n.grant(capacity.Request{ID: op.Reserve.Id, From: from, Need: need})
 		if err != nil {
 			return &pb.ReserveResponse{Refusal: refusalToWire(err)}
 		}
-		return &pb.ReserveResponse{Lease: lease, Record: sealed}
+		return &pb.ReserveResponse{Lease: lease, Record: sealed, Use: use}
 	case *pb.ReserveRequest_Release:
 		if n.cfg.Release != nil {
 			n.cfg.Release(from, op.Release.Id)
@@ -620,6 +652,22 @@ func (n *Node) answerReserve(from peer.ID, req *pb.ReserveRequest) *pb.ReserveRe
 	default:
 		return &pb.ReserveResponse{Error: "unknown request"}
 	}
+}
+
+// use is what this node uses now, and in a stream's topic what it does for that.
+func (n *Node) use(topic Topic) []byte {
+	if n.cfg.Sample == nil {
+		return nil
+	}
+	r, carries := n.cfg.Sample()
+	r.Carries = nil
+	for _, c := range carries {
+		if c.Stream == topic.Stream() {
+			r.Carries = &c
+		}
+	}
+	r.Seq, r.Issued = 1, time.UnixMilli(1)
+	return r.Use()
 }
 
 func (n *Node) grant(req capacity.Request) ([]byte, error) {

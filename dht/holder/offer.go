@@ -39,6 +39,14 @@ const (
 	WideStress = 0.8
 )
 
+// LeaseGrace is how much longer the other leases are waited for when the first
+// took so long: as long again, or until they should be there, given the round
+// trip to the furthest asked; and in any case 5 to 30 ms. Who hangs costs no more.
+func LeaseGrace(first, slowest time.Duration) time.Duration {
+	const least, most = 5 * time.Millisecond, 30 * time.Millisecond
+	return min(max(first, slowest+slowest/4-first, least), most)
+}
+
 // An Offer is a candidate of a placement as a holder judged it. What it says
 // decides only whom to ask: the target's own ledger and record have the last
 // word.

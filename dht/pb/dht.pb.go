@@ -1692,6 +1692,7 @@ type ReserveResponse struct {
 	Lease         []byte                 `protobuf:"bytes,2,opt,name=lease,proto3" json:"lease,omitempty"`     // sealed by the target
 	Refusal       *Refusal               `protobuf:"bytes,3,opt,name=refusal,proto3" json:"refusal,omitempty"` // instead of a lease
 	Record        []byte                 `protobuf:"bytes,4,opt,name=record,proto3" json:"record,omitempty"`   // the target's newest in the topic, unless the sender has it
+	Use           []byte                 `protobuf:"bytes,5,opt,name=use,proto3" json:"use,omitempty"`         // of the target before the lease: a weir.capacity.Amendment without signature
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1750,6 +1751,13 @@ func (x *ReserveResponse) GetRefusal() *Refusal {
 func (x *ReserveResponse) GetRecord() []byte {
 	if x != nil {
 		return x.Record
+	}
+	return nil
+}
+
+func (x *ReserveResponse) GetUse() []byte {
+	if x != nil {
+		return x.Use
 	}
 	return nil
 }
@@ -2337,12 +2345,13 @@ const file_dht_pb_dht_proto_rawDesc = "" +
 	"\x05topic\x18\x03 \x01(\tR\x05topic\x12\x10\n" +
 	"\x03seq\x18\x04 \x01(\x04R\x03seq\"\x19\n" +
 	"\aRelease\x12\x0e\n" +
-	"\x02id\x18\x01 \x01(\tR\x02id\"\x82\x01\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\"\x94\x01\n" +
 	"\x0fReserveResponse\x12\x14\n" +
 	"\x05error\x18\x01 \x01(\tR\x05error\x12\x14\n" +
 	"\x05lease\x18\x02 \x01(\fR\x05lease\x12+\n" +
 	"\arefusal\x18\x03 \x01(\v2\x11.weir.dht.RefusalR\arefusal\x12\x16\n" +
-	"\x06record\x18\x04 \x01(\fR\x06record\"T\n" +
+	"\x06record\x18\x04 \x01(\fR\x06record\x12\x10\n" +
+	"\x03use\x18\x05 \x01(\fR\x03use\"T\n" +
 	"\aRefusal\x12\x16\n" +
 	"\x06reason\x18\x01 \x01(\tR\x06reason\x12\x16\n" +
 	"\x06detail\x18\x02 \x01(\tR\x06detail\x12\x19\n" +

@@ -39,7 +39,11 @@ type placing struct {
 	picks   []holder.Offer
 	next    int
 	pending int
+	leases  []lease
 	won     bool
+
+	reserving time.Duration // since when those were asked
+	slowest   time.Duration // round trip to one of them
 
 	refused, answers int // of those asked to reserve
 	cost
@@ -181,6 +185,7 @@ func (p *placing) take() {
 		p.lost()
 		return
 	}
+	p.reserving = p.w.now
 	for range holder.ReserveFirst {
 		p.reserve()
 	}
@@ -212,36 +217,47 @@ func (p *placing) reserve() {
 	p.pending++
 	first := len(p.tried) == 0
 	p.tried = append(p.tried, target.id)
-	rtt := p.seeker.rtt(target)
+	l := lease{target, p.seeker.rtt(target), 0}
+	p.slowest = max(p.slowest, l.rtt)
 	p.messages++
 	p.bytes += w.sizes().Reserve
-	w.after(rtt/2, func() {
+	w.after(l.rtt/2, func() {
+		now := w.sample(target) // before the lease
 		_, err := target.ledger.Reserve(w.clock(), capacity.Request{ID: p.id, From: p.seeker.id, Need: p.need})
 		if err == nil {
+			me := capacity.Record{Node: p.seeker.id, Region: p.seeker.in.label, Coordinate: p.seeker.coord}
+			for _, v := range w.judge.Rank(p.need, me, []capacity.Candidate{{Record: now, RTT: l.rtt, Believed: p.seeker.beliefs.Of(w.clock(), target.id)}}).Passed {
+				l.score = v.Score
+			}
 			w.moved(target)
 		} else if first && w.counting {
 			w.firstRefused++
 		}
-		w.after(rtt/2, func() { p.answered(target, rtt, err) })
+		w.after(l.rtt/2, func() { p.answered(l, err) })
 	})
 }
 
-func (p *placing) answered(target *node, rtt time.Duration, err error) {
+// A lease is what a node gave, and what its policy's score is now.
+type lease struct {
+	target *node
+	rtt    time.Duration
+	score  float64
+}
+
+func (p *placing) answered(l lease, err error) {
 	p.pending--
 	p.answers++
 	switch {
 	case err == nil && p.won:
-		p.w.after(rtt/2, func() {
-			target.ledger.Release(p.seeker.id, p.id)
-			p.w.moved(target)
-		})
+		p.release(l)
 	case err == nil:
-		p.won = true
 		p.messages++
 		p.bytes += p.w.sizes().ReserveReply
-		p.done(p, target)
+		if p.leases = append(p.leases, l); len(p.leases) == 1 {
+			p.w.after(holder.LeaseGrace(p.w.now-p.reserving, p.slowest), p.decide)
+		}
 	default:
-		p.seeker.beliefs.Refused(p.w.clock(), target.id)
+		p.seeker.beliefs.Refused(p.w.clock(), l.target.id)
 		p.refused++
 		if p.refused == holder.ReserveFirst && p.answers == holder.ReserveFirst && p.w.counting {
 			p.w.bothRefused++
@@ -250,8 +266,37 @@ func (p *placing) answered(target *node, rtt time.Duration, err error) {
 			return
 		}
 		p.messages++
-		if p.reserve(); p.pending == 0 {
-			p.lost()
+		if len(p.leases) == 0 {
+			p.reserve()
 		}
 	}
+	switch {
+	case p.pending > 0 || p.won:
+	case len(p.leases) > 0:
+		p.decide()
+	default:
+		p.lost()
+	}
+}
+
+// decide takes the better of the leases and gives the others back.
+func (p *placing) decide() {
+	if p.won {
+		return
+	}
+	p.won = true
+	best := slices.MaxFunc(p.leases, func(a, b lease) int { return cmp.Compare(a.score, b.score) })
+	for _, l := range p.leases {
+		if l.target != best.target {
+			p.release(l)
+		}
+	}
+	p.done(p, best.target)
+}
+
+func (p *placing) release(l lease) {
+	p.w.after(l.rtt/2, func() {
+		l.target.ledger.Release(p.seeker.id, p.id)
+		p.w.moved(l.target)
+	})
 }
