@@ -81,7 +81,8 @@ type Config struct {
 	Ledger *capacity.Ledger
 
 	// Locate finds a carrier of stream, other than those in exclude, and
-	// reserves a pull on it. ErrNotLive if there is none.
+	// reserves a pull on it. ErrNotLive if there is none, a [capacity.Refusal] if
+	// none has room.
 	Locate func(ctx context.Context, need capacity.Need, exclude []peer.ID) (Carrier, error)
 	// Place finds and reserves a helper for a client. A [capacity.Refusal] if
 	// nobody has room, ErrNotLive if the stream to view is nowhere.
@@ -103,8 +104,12 @@ type Config struct {
 	Fanout    int           // most cascade pulls of one stream; default 8
 	Depth     int           // most cascade links between origin and viewer; default 4
 	Linger    time.Duration // how long an unwatched relay is kept; default 10 s
+	RoomWait  time.Duration // how long a viewer waits for a carrier with room; default 10 s
 	Log       *slog.Logger
 }
+
+// defaultRoomWait is about how long viewers, and their clients, wait.
+const defaultRoomWait = 10 * time.Second
 
 // An SFU is one node's media plane. Close ends all sessions and links and
 // waits for every goroutine.
@@ -145,6 +150,9 @@ func New(cfg Config) (*SFU, error) {
 	}
 	if cfg.Linger == 0 {
 		cfg.Linger = 10 * time.Second
+	}
+	if cfg.RoomWait == 0 {
+		cfg.RoomWait = defaultRoomWait
 	}
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
