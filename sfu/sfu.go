@@ -95,6 +95,11 @@ type Config struct {
 	Addrs func() []multiaddr.Multiaddr
 	// Changed is told when a stream has come or gone.
 	Changed func()
+	// Delivered is told which share of what node sends over a cascade link has
+	// come in the last seconds, 0…1, lost packets counted that were not repaired;
+	// once in several seconds for a link, and not while the loss may be this
+	// node's own fault. It must not block.
+	Delivered func(node peer.ID, share float64)
 	// Event is told what happens; see [Event]. It must not block.
 	Event func(Event)
 
@@ -159,6 +164,9 @@ func New(cfg Config) (*SFU, error) {
 	}
 	if cfg.Changed == nil {
 		cfg.Changed = func() {}
+	}
+	if cfg.Delivered == nil {
+		cfg.Delivered = func(peer.ID, float64) {}
 	}
 	if cfg.Event == nil {
 		cfg.Event = func(Event) {}
