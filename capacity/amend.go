@@ -34,16 +34,16 @@ func Amendable(base, r *Record) bool {
 	return reflect.DeepEqual(&b, r)
 }
 
-// say takes from r what an amendment says.
-func (b *Record) say(r *Record) {
-	b.Seq, b.Issued = r.Seq, r.Issued
-	b.Uplink.Used, b.Downlink.Used, b.Packets.Used = r.Uplink.Used, r.Downlink.Used, r.Packets.Used
-	b.Sessions.Used, b.Streams.Used = r.Sessions.Used, r.Streams.Used
-	b.Reserved, b.CPU = r.Reserved, r.CPU
-	if b.Carries != nil && r.Carries != nil {
-		c := *b.Carries
-		c.Viewers, c.Children, c.ParentRTT = r.Carries.Viewers, r.Carries.Children, r.Carries.ParentRTT
-		b.Carries = &c
+// say takes from s what an amendment says.
+func (r *Record) say(s *Record) {
+	r.Seq, r.Issued = s.Seq, s.Issued
+	r.Uplink.Used, r.Downlink.Used, r.Packets.Used = s.Uplink.Used, s.Downlink.Used, s.Packets.Used
+	r.Sessions.Used, r.Streams.Used = s.Sessions.Used, s.Streams.Used
+	r.Reserved, r.CPU = s.Reserved, s.CPU
+	if r.Carries != nil && s.Carries != nil {
+		c := *r.Carries
+		c.Viewers, c.Children, c.ParentRTT = s.Carries.Viewers, s.Carries.Children, s.Carries.ParentRTT
+		r.Carries = &c
 	}
 }
 
@@ -146,8 +146,8 @@ func amended(base Record, envelope, amendment []byte) (Record, error) {
 	return base.saying(body)
 }
 
-// saying is b with what body says, an encoded amendment without its signature.
-func (b Record) saying(body []byte) (Record, error) {
+// saying is r with what body says, an encoded amendment without its signature.
+func (r Record) saying(body []byte) (Record, error) {
 	var m pb.Amendment
 	if err := proto.Unmarshal(body, &m); err != nil {
 		return Record{}, malformed("amendment", "%w", err)
@@ -174,11 +174,11 @@ func (b Record) saying(body []byte) (Record, error) {
 		CPU:      float64(m.Cpu) / 1e4,
 		Carries:  &Carriage{Viewers: int(m.Viewers), Children: int(m.Children), ParentRTT: time.Duration(m.ParentRtt) * time.Microsecond},
 	}
-	b.say(&said)
-	if err := b.check(); err != nil {
+	r.say(&said)
+	if err := r.check(); err != nil {
 		return Record{}, err
 	}
-	return b, nil
+	return r, nil
 }
 
 func amendmentSigned(envelope, body []byte) []byte {

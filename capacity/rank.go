@@ -36,7 +36,7 @@ type Facts struct {
 
 	Self     bool    `expr:"self" doc:"the record is our own"`
 	URL      bool    `expr:"url" doc:"it serves WHIP and WHEP"`
-	Believed float64 `expr:"believed" doc:"0…1, by our own experience; 1 is trusted"`
+	Believed float64 `expr:"believed" doc:"0…1, by experience, our own or told by many; 1 is trusted"`
 	Stress   float64 `expr:"stress" doc:"0…1 and beyond: the largest of used/limit"`
 	Policy   float64 `expr:"policy" doc:"version of the policy held"`
 	Lot      float64 `expr:"lot" doc:"0…1, drawn by the peer ID: an order among equals that all seekers share"`
@@ -120,7 +120,7 @@ type Candidate struct {
 	Record   Record
 	Sealed   []byte        // the record as it was received
 	RTT      time.Duration // predicted; 0: unknown
-	Believed float64       // 0…1: how far our experience bears out its claims; 1: trusted
+	Believed float64       // 0…1: how far experience, our own or told, bears out its claims; 1: trusted
 }
 
 // Verdict is what a policy made of a candidate.

@@ -100,6 +100,9 @@ func (n *Node) find(ctx context.Context, q *finding) (Answer, error) {
 func (q *finding) result() Answer {
 	a := q.answer
 	for _, c := range q.found {
+		if heard, ok := q.hearsay[c.Record.Node]; ok {
+			c.Believed = min(c.Believed, heard)
+		}
 		a.Candidates = append(a.Candidates, c)
 	}
 	// In a fixed order, so that what is drawn from it depends on the draw only.
@@ -124,16 +127,20 @@ type finding struct {
 	asked  map[peer.ID]bool
 	found  map[peer.ID]capacity.Candidate
 	offers map[peer.ID]offer // if compact
-	good   int               // remote holders that answered
-	split  bool              // one said that the topic's nodes publish elsewhere
-	answer Answer
-	err    error // of a part of a wider search
+	// hearsay is how far holders believe in those that they do not in full: of
+	// several words the least favourable counts, as with offers.
+	hearsay map[peer.ID]float64
+	good    int  // remote holders that answered
+	split   bool // one said that the topic's nodes publish elsewhere
+	answer  Answer
+	err     error // of a part of a wider search
 }
 
 func (q *finding) begin(n *Node) {
 	q.n = n
 	q.found = make(map[peer.ID]capacity.Candidate)
 	q.offers = make(map[peer.ID]offer)
+	q.hearsay = make(map[peer.ID]float64)
 	q.answer.Asked = []Asked{}
 	q.asked = make(map[peer.ID]bool)
 }
@@ -243,6 +250,7 @@ func (q *finding) askSelf() (others int) {
 		candidates, held, rejected = q.n.sampleHeld(q.topic, q.need, me, q.exclude, queryLimit, q.explain)
 		for _, c := range candidates {
 			q.add(c.Record, c.Sealed)
+			q.hear(c.Record.Node, c.Believed)
 		}
 		picked = len(candidates)
 	}
@@ -275,12 +283,20 @@ func (q *finding) add(r capacity.Record, sealed []byte) {
 	}
 }
 
+// hear notes how far a holder believes in node.
+func (q *finding) hear(node peer.ID, belief float64) {
+	if heard, ok := q.hearsay[node]; belief < 1 && (!ok || belief < heard) {
+		q.hearsay[node] = belief
+	}
+}
+
 // reply is one remote holder's answer, verified.
 type reply struct {
 	index   int // in answer.Asked
 	holder  peer.ID
 	records []verified
 	offers  []offer
+	doubts  []holder.Doubt
 	query   *pb.QueryReply
 	elapsed time.Duration
 	spent   cost
@@ -402,6 +418,14 @@ func (q *finding) take(r reply) {
 	for _, v := range r.records {
 		q.add(v.record, v.sealed)
 	}
+	for _, d := range r.doubts {
+		q.hear(d.Node, d.Belief)
+		for i := range r.offers {
+			if r.offers[i].Record.Node == d.Node {
+				r.offers[i].Believed = d.Belief // its score tells already
+			}
+		}
+	}
 	for _, o := range r.offers {
 		q.offered(time.Now(), o)
 	}
@@ -451,6 +475,12 @@ func (n *Node) queryRequest(q *finding) *pb.Request {
 	for _, p := range q.exclude[:min(len(q.exclude), maxExclude)] {
 		query.Exclude = append(query.Exclude, []byte(p))
 	}
+	// Who is asked for its own record only is not told what others think of it.
+	if topic := q.topic; n.cfg.Holding != HoldNone && topic != holder.RegionsTopic && !topic.Provisions() {
+		for _, d := range n.beliefs.Doubts(time.Now()) {
+			query.Doubts = append(query.Doubts, doubtToWire(d))
+		}
+	}
 	return &pb.Request{Op: &pb.Request_Query{Query: query}}
 }
 
@@ -484,6 +514,9 @@ func (n *Node) query(ctx context.Context, index int, p peer.ID, q *finding) repl
 		now := time.Now()
 		if r.records, r.err = verify(n.wall(now), q.topic, r.query.Sealed); r.err == nil {
 			r.offers, r.err = digests(now, p, n.cfg.Judge().Policy(), r.query.Digests)
+		}
+		if r.err == nil {
+			r.doubts, r.err = doubtsFromWire(r.query.Doubts, queryLimit)
 		}
 	}
 	if r.err != nil {

@@ -15,7 +15,7 @@ import (
 const (
 	maxRequest        = 96 << 10 // an ADVERTISE of maxEntries records
 	maxAdvertiseReply = 32 << 10
-	maxQueryReply     = 24 << 10 // queryLimit records and the rules
+	maxQueryReply     = 24 << 10 // queryLimit records, doubts of them, and the rules
 	maxFetchReply     = 72 << 10 // fetchLimit records
 	maxEvent          = 2 << 10
 	maxReserve        = 4 << 10

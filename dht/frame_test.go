@@ -133,6 +133,13 @@ func seedRequests() []proto.Message {
 			Explain: true,
 		}}},
 		&pb.Request{Op: &pb.Request_Query{Query: &pb.Query{Topic: "capacity/*/*", Need: &pb.Need{Uplink: 1 << 62, Packets: 1 << 62}}}},
+		&pb.Request{Op: &pb.Request_Query{Query: &pb.Query{
+			Topic: "capacity/*/*", Need: &pb.Need{},
+			Doubts: []*pb.Doubt{{Node: []byte("\x00\x04node"), Belief: 2_500}, {Node: []byte("\x00\x05other")}},
+		}}},
+		&pb.Request{Op: &pb.Request_Query{Query: &pb.Query{
+			Topic: "capacity/*/*", Need: &pb.Need{}, Doubts: []*pb.Doubt{{Node: []byte("\x00\x04node"), Belief: 1 << 31}},
+		}}},
 		&pb.Request{Op: &pb.Request_Fetch{Fetch: &pb.Fetch{Max: 1 << 31}}},
 		&pb.Request{Op: &pb.Request_Watch{Watch: &pb.Watch{Topic: "stream/a"}}},
 		advertisement(&pb.Entry{Topic: "capacity/eu/01", Deeper: true}, &pb.Entry{Topic: "regions", Sealed: []byte("x")}),
@@ -237,6 +244,7 @@ func FuzzDecodeAnswers(f *testing.F) {
 		{Op: &pb.Response_Query{Query: &pb.QueryReply{Held: 1, Digests: []*pb.Digest{
 			{Node: []byte(id), Seq: 1, Age: 5, Stress: 1, Rtt: 1, Terms: make([]float32, 4), Addrs: [][]byte{addr(f, "/ip4/127.0.0.1/tcp/1").Bytes()}},
 		}}}},
+		{Op: &pb.Response_Query{Query: &pb.QueryReply{Sealed: [][]byte{sealed}, Doubts: []*pb.Doubt{{Node: []byte(id), Belief: 2_500}}}}},
 		{Op: &pb.Response_Fetch{Fetch: &pb.FetchReply{Sealed: [][]byte{sealed}, Coordinate: &pb.Coordinate{Vec: make([]float32, 8)}}}},
 		{Op: &pb.Response_Event{Event: &pb.Event{Sealed: sealed, HeldMs: 7}}},
 		{Op: &pb.Response_Event{Event: &pb.Event{Gone: []byte(id)}}},
@@ -283,6 +291,15 @@ func FuzzDecodeAnswers(f *testing.F) {
 		for _, o := range offers {
 			if o.Record.Node.Validate() != nil || math.IsNaN(o.Score) || len(o.Terms) != len(policy.Score) || o.RTT < 0 || !o.Told() {
 				t.Fatalf("offer %+v", o)
+			}
+		}
+		doubts, err := doubtsFromWire(m.GetQuery().GetDoubts(), queryLimit)
+		if err != nil && doubts != nil || len(doubts) > queryLimit {
+			t.Fatalf("%d doubts, %v", len(doubts), err)
+		}
+		for _, d := range doubts {
+			if d.Node.Validate() != nil || !(d.Belief >= 0 && d.Belief <= 1) {
+				t.Fatalf("doubt %+v", d)
 			}
 		}
 		if e := m.GetEvent(); e != nil {

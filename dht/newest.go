@@ -59,6 +59,20 @@ func (l *newestLog) get(now time.Time, node peer.ID, stream string) (capacity.Re
 	return e.record, e.sealed, e.until.After(now)
 }
 
+// of returns the newest record seen of node in any topic, unless it has run
+// out.
+func (l *newestLog) of(now time.Time, node peer.ID) (newest capacity.Record, ok bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for key, el := range l.entries {
+		e := el.Value.(*newestEntry)
+		if key.node == node && e.until.After(now) && (!ok || e.record.Seq > newest.Seq) {
+			newest, ok = e.record, true
+		}
+	}
+	return newest, ok
+}
+
 // see takes in a verified record and returns the newest one seen of its node
 // and topic: itself, or one seen before. It is not ok if that has run out, or is
 // gone and r is older.

@@ -105,8 +105,9 @@ type Node struct {
 	told     told
 	newest   *newestLog
 	beliefs  *holder.Beliefs
-	desk     desk  // inbound requests at once, per peer
-	lanes    lanes // outbound requests at once, per peer
+	doubts   *holder.Doubts // of those who ask it
+	desk     desk           // inbound requests at once, per peer
+	lanes    lanes          // outbound requests at once, per peer
 	adverts  advertiser
 	outbox   outbox
 	settling atomic.Int64 // Unix ns since when it is one of a few that hold everything; 0: it is not
@@ -165,6 +166,7 @@ func Listen(cfg Config) (*Node, error) {
 		coords:      coords,
 		newest:      newNewestLog(),
 		beliefs:     holder.NewBeliefs(),
+		doubts:      holder.NewDoubts(),
 		accepted:    make(chan struct{}),
 		ready:       make(chan struct{}),
 		changed:     make(chan struct{}, 1),

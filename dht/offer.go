@@ -28,8 +28,10 @@ type offer = holder.Offer
 // offers draws from the records held in topic, as [holder.Table.Offers] does by
 // the policy of now.
 func (n *Node) offers(topic Topic, need capacity.Need, me capacity.Record, exclude []peer.ID, limit int) (offers []offer, count int, rejected map[string]int) {
-	offers, count, rejected = n.table.Offers(time.Now(), n.cfg.Judge(), holder.Query{
+	now := time.Now()
+	offers, count, rejected = n.table.Offers(now, n.cfg.Judge(), holder.Query{
 		Topic: topic, Need: need, Me: me, Exclude: exclude, Limit: limit,
+		Believed: func(p peer.ID) float64 { return n.doubts.Of(now, p) },
 	}, newRand())
 	for i := range offers {
 		offers[i].Holder = n.ID()
@@ -148,6 +150,7 @@ func (q *finding) offered(now time.Time, o offer) {
 	if slices.Contains(q.exclude, node) {
 		return
 	}
+	q.hear(node, o.Believed)
 	r, sealed, known := q.n.known(now, q.topic, node)
 	switch {
 	case known && r.Seq > o.Record.Seq:

@@ -98,7 +98,7 @@ type Judged struct {
 	Terms    []capacity.TermScore `json:"terms"`
 	Stress   float64              `json:"stress"`
 	Headroom *int64               `json:"headroom,omitempty"` // bit/s of uplink to spare; nil: no limit
-	Believed float64              `json:"believed"`           // by what it refused lately
+	Believed float64              `json:"believed"`           // 0…1: by what it refused or fell short of, here or by what holders heard
 	RTT      float64              `json:"rtt_ms"`             // predicted; 0: unknown
 	Age      float64              `json:"age_ms"`             // since issued, by both clocks
 }

@@ -278,6 +278,10 @@ func (n *Node) serveQuery(from peer.ID, q *pb.Query) *pb.Response {
 	if len(q.Exclude) > maxExclude {
 		return errorReply(fmt.Errorf("%d peers excluded, at most %d", len(q.Exclude), maxExclude))
 	}
+	doubts, err := doubtsFromWire(q.Doubts, holder.MaxDoubts)
+	if err != nil {
+		return errorReply(err)
+	}
 	exclude := make([]peer.ID, 0, len(q.Exclude))
 	for _, b := range q.Exclude {
 		exclude = append(exclude, peer.ID(b))
@@ -296,6 +300,9 @@ func (n *Node) serveQuery(from peer.ID, q *pb.Query) *pb.Response {
 	if topic == holder.RegionsTopic {
 		return &pb.Response{Op: &pb.Response_Query{Query: n.answerRegions(me, limit)}}
 	}
+	if !topic.Provisions() {
+		n.doubts.Heard(time.Now(), from, doubts)
+	}
 	reply := &pb.QueryReply{}
 	var held int
 	var rejected map[string]int
@@ -304,6 +311,7 @@ func (n *Node) serveQuery(from peer.ID, q *pb.Query) *pb.Response {
 		picked, held, rejected = n.sampleHeld(topic, need, me, exclude, limit, q.Explain)
 		for _, c := range picked {
 			reply.Sealed = append(reply.Sealed, c.Sealed)
+			reply.Doubts = append(reply.Doubts, doubtsIn(&c)...)
 		}
 	} else {
 		var offers []offer
@@ -311,6 +319,7 @@ func (n *Node) serveQuery(from peer.ID, q *pb.Query) *pb.Response {
 		now := time.Now()
 		for _, o := range offers {
 			reply.Digests = append(reply.Digests, digestToWire(now, &o))
+			reply.Doubts = append(reply.Doubts, doubtsIn(&o.Candidate)...)
 		}
 	}
 	reply.Held = uint32(held)
@@ -329,7 +338,8 @@ func (n *Node) sampleHeld(topic Topic, need capacity.Need, me capacity.Record, e
 		picked, held = n.sampleProvisioners(topic, exclude, limit)
 		return picked, held, nil
 	}
-	records := n.table.List(time.Now(), topic)
+	now := time.Now()
+	records := n.table.List(now, topic)
 	candidates := make([]capacity.Candidate, 0, len(records))
 	for _, h := range records {
 		if slices.Contains(exclude, h.Node()) {
@@ -339,7 +349,7 @@ func (n *Node) sampleHeld(topic Topic, need capacity.Need, me capacity.Record, e
 			Record:   h.Record,
 			Sealed:   h.Sealed,
 			RTT:      holder.PredictRTT(me.Coordinate, h.Record.Coordinate),
-			Believed: 1,
+			Believed: n.doubts.Of(now, h.Node()),
 		})
 	}
 	ranking := n.cfg.Judge().Rank(need, me, candidates)

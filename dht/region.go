@@ -282,6 +282,9 @@ func (q *finding) merge(sub *finding) {
 	for _, c := range sub.found {
 		q.found[c.Record.Node] = newer(q.found, c)
 	}
+	for node, belief := range sub.hearsay {
+		q.hear(node, belief)
+	}
 	for _, o := range sub.offers {
 		q.offered(time.Now(), o)
 	}

@@ -183,7 +183,7 @@ func TestNoLoops(t *testing.T) {
 
 func TestDepthAndFanoutAreBounded(t *testing.T) {
 	m := newMesh(t)
-	bounds := func(c *Config) { c.Depth, c.Fanout = 2, 1 }
+	bounds := func(c *Config) { c.Depth, c.Fanout, c.RoomWait = 2, 1, time.Millisecond }
 	var chain []*meshNode
 	for range 4 {
 		chain = append(chain, m.add(capacity.Limits{}, bounds))
@@ -203,11 +203,8 @@ func TestDepthAndFanoutAreBounded(t *testing.T) {
 		t.Helper()
 		_, err := client.View(t.Context(), client.ViewConfig{URL: n.web.URL + "/whep/demo"})
 		var r *client.Refused
-		if !errors.As(err, &r) {
-			t.Fatalf("view = %v, want a refusal", err)
-		}
-		if got := n.lastDetail("pull.failed"); !strings.Contains(got, reason) {
-			t.Errorf("the pull failed with %q, want a word of %q", got, reason)
+		if !errors.As(err, &r) || r.Status != http.StatusServiceUnavailable || r.RetryAfter == 0 || !strings.Contains(r.Body, reason) {
+			t.Fatalf("view = %v, want 503 with Retry-After and a word of %q", err, reason)
 		}
 	}
 	from(chain[0])
@@ -217,6 +214,39 @@ func TestDepthAndFanoutAreBounded(t *testing.T) {
 	chain[2].watch("demo")
 	from(chain[2])
 	refused(chain[3], "depth")
+}
+
+// Where all that carry a stream have as many children as they may, a viewer
+// waits until another relay of it has come to be.
+func TestPullWaitsForARelay(t *testing.T) {
+	m := newMesh(t)
+	narrow := func(c *Config) { c.Fanout = 1 }
+	a, b, c := m.add(capacity.Limits{}, narrow), m.add(capacity.Limits{}, narrow), m.add(capacity.Limits{}, nil)
+	a.publish("demo")
+	b.watch("demo")
+	m.mu.Lock()
+	m.carriers = func(_ string, exclude []peer.ID) []peer.ID {
+		if c.saw("pull.waiting") == 0 {
+			return without(exclude, a.id)
+		}
+		return without(exclude, b.id) // its record has spread
+	}
+	m.mu.Unlock()
+	flows(t, c.watch("demo"), 5)
+	if got, _ := c.carriage("demo"); got.Parent != b.id {
+		t.Errorf("pulled from %s, want the relay %s", got.Parent, b.id)
+	}
+	if started, waited := c.saw("pull.started"), c.saw("pull.waiting"); started != 1 || waited != 1 {
+		t.Errorf("%d pulls that waited %d times, want one that waited once", started, waited)
+	}
+}
+
+// without is id alone, or nothing if exclude has it.
+func without(exclude []peer.ID, id peer.ID) []peer.ID {
+	if slices.Contains(exclude, id) {
+		return nil
+	}
+	return []peer.ID{id}
 }
 
 func (n *meshNode) lastDetail(kind string) string {

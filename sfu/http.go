@@ -26,8 +26,9 @@ const (
 	maxPending = 128
 	// setupTimeout bounds one request: finding, placing, pulling, answering.
 	setupTimeout = 8 * time.Second
-	// relayTimeout bounds the helper's answer in Overflow Relay.
-	relayTimeout = 8 * time.Second
+	// relayTimeout bounds the helper's answer in Overflow Relay. The helper may
+	// hold it for as long as nobody has room for its pull.
+	relayTimeout = setupTimeout + defaultRoomWait
 	// retryNotLive is when to ask again for a stream that is not live yet.
 	retryNotLive = 2 * time.Second
 	// retryBusy is when to ask again while nobody has room.
@@ -281,7 +282,7 @@ func (a *arrival) serve(ctx context.Context) (*session, string, error) {
 	if err != nil {
 		return nil, "", err
 	}
-	ctx, cancel := context.WithTimeout(ctx, setupTimeout+a.wait)
+	ctx, cancel := context.WithTimeout(ctx, setupTimeout+a.roomWait())
 	defer cancel()
 	var (
 		sess   *session
@@ -393,9 +394,10 @@ func (a *arrival) view(ctx context.Context, entry string) (*session, string, err
 	if a.ticket != nil && a.ticket.Source != "" {
 		hint = &Carrier{Node: a.ticket.Source, Addrs: a.ticket.SourceAddrs, Lease: a.ticket.Lease}
 	}
-	deadline := time.Now().Add(a.wait)
+	now := time.Now()
+	deadline, until := now.Add(a.wait), now.Add(a.roomWait())
 	for ended := 0; ; {
-		sess, answer, err := a.viewOnce(ctx, entry, hint)
+		sess, answer, err := a.viewOnce(ctx, entry, hint, until)
 		switch {
 		case errors.Is(err, errEnded) && ended < pullAttempts:
 			ended++
@@ -411,8 +413,17 @@ func (a *arrival) view(ctx context.Context, entry string) (*session, string, err
 	}
 }
 
-func (a *arrival) viewOnce(ctx context.Context, entry string, hint *Carrier) (*session, string, error) {
-	st, release, err := a.sfu.acquire(ctx, a.name, hint)
+// roomWait is how long a carrier with room may be waited for. A client that
+// waits longer for the stream to go live waits as long for that.
+func (a *arrival) roomWait() time.Duration {
+	if a.kind == kindWHIP {
+		return 0
+	}
+	return max(a.wait, a.sfu.cfg.RoomWait)
+}
+
+func (a *arrival) viewOnce(ctx context.Context, entry string, hint *Carrier, until time.Time) (*session, string, error) {
+	st, release, err := a.sfu.acquire(ctx, a.name, hint, until)
 	if err != nil {
 		return nil, "", err
 	}

@@ -301,6 +301,10 @@ func (l *Link) run() {
 	defer beat.Stop()
 	setup := time.NewTimer(linkSetup)
 	defer setup.Stop()
+	var (
+		coming delivery
+		looked time.Time
+	)
 loop:
 	for {
 		select {
@@ -312,6 +316,10 @@ loop:
 			l.send(&pb.Message{Body: &pb.Message_Ping{Ping: &pb.Ping{Time: now.UnixNano()}}})
 			if l.dialer && l.unused(now) > linkLinger {
 				l.fail("nothing is pulled over it")
+			}
+			if now.Sub(looked) >= deliveryEvery {
+				looked = now
+				l.judge(now, &coming)
 			}
 		case <-setup.C:
 			select {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"slices"
 	"strings"
 	"time"
@@ -26,7 +27,31 @@ const (
 	resumePause = 200 * time.Millisecond
 	// attemptTimeout bounds one attempt: finding, dialling, subscribing.
 	attemptTimeout = 4 * time.Second
+	// roomPause is until a pull is tried again after no carrier had room. It
+	// doubles with each try, up to roomPauseMost: relays of a stream that many
+	// come for appear within seconds.
+	roomPause     = 250 * time.Millisecond
+	roomPauseMost = 2 * time.Second
 )
+
+// lasting are the reasons of refusals that no further carrier of a stream
+// would cure. All others, those after rules of the policy included, are for
+// want of room: on a node, of a stream's fan-out or depth.
+var lasting = map[string]bool{
+	// Of a carrier, or its ledger.
+	"not-here": true, reasonLoop: true, "pull": true, "error": true, "malformed": true, "claimed": true,
+	// Of the search for one.
+	"no-candidates": true, "unreachable": true, "unproven": true, "gone": true, "closed": true,
+}
+
+// wantOfRoom returns the refusal in err if it is for want of room, or nil.
+func wantOfRoom(err error) *capacity.Refusal {
+	var refusal *capacity.Refusal
+	if errors.As(err, &refusal) && !lasting[refusal.Reason] {
+		return refusal
+	}
+	return nil
+}
 
 // A pull fetches one stream for as long as somebody here takes it. There is
 // one for a stream, however many ask for it.
@@ -36,6 +61,13 @@ type pull struct {
 	// The next two are set before ready is closed, and not changed.
 	stream *Stream
 	err    error
+
+	short    chan struct{} // closed once refused is set
+	deserted chan struct{} // told when the last who waited has gone
+
+	// The rest belongs to SFU.mu.
+	waiting int               // how many wait for ready
+	refused *capacity.Refusal // for want of room, the last time
 }
 
 // A hold keeps a stream from being let go while a viewer of it is set up.
@@ -43,9 +75,10 @@ type hold struct{ stream *Stream }
 
 // acquire returns the stream, pulling it here if it is carried elsewhere, and
 // holds it until the returned function is called. hint names a carrier to try
-// first.
-func (s *SFU) acquire(ctx context.Context, name string, hint *Carrier) (*Stream, func(), error) {
-	st, err := s.find(ctx, name, hint)
+// first. While no carrier has room it waits for one that has; when that has
+// not come at until, the error is the last [capacity.Refusal].
+func (s *SFU) acquire(ctx context.Context, name string, hint *Carrier, until time.Time) (*Stream, func(), error) {
+	st, err := s.find(ctx, name, hint, until)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -59,7 +92,7 @@ func (s *SFU) acquire(ctx context.Context, name string, hint *Carrier) (*Stream,
 // errEnded means that a stream ended just when it was wanted.
 var errEnded = fmt.Errorf("%w: it has just ended", ErrNotLive)
 
-func (s *SFU) find(ctx context.Context, name string, hint *Carrier) (*Stream, error) {
+func (s *SFU) find(ctx context.Context, name string, hint *Carrier, until time.Time) (*Stream, error) {
 	s.mu.Lock()
 	if st := s.streams[name]; st != nil && !st.ended() {
 		s.mu.Unlock()
@@ -77,16 +110,84 @@ func (s *SFU) find(ctx context.Context, name string, hint *Carrier) (*Stream, er
 		s.mu.Unlock()
 		return nil, &capacity.Refusal{Reason: "pulls", Detail: fmt.Sprintf("%d streams are being fetched already", maxPulls), RetryAfter: time.Second}
 	case p == nil:
-		p = &pull{name: name, ready: make(chan struct{})}
+		p = &pull{name: name, ready: make(chan struct{}), short: make(chan struct{}), deserted: make(chan struct{}, 1)}
 		s.pulls[name] = p
 		s.wg.Go(func() { s.runPull(p, hint) })
 	}
+	p.waiting++
 	s.mu.Unlock()
+	defer s.leave(p)
 	select {
 	case <-p.ready:
 		return p.stream, p.err
+	case <-p.short:
 	case <-ctx.Done():
 		return nil, ctx.Err()
+	}
+	patience := time.NewTimer(time.Until(until))
+	defer patience.Stop()
+	select {
+	case <-p.ready:
+		return p.stream, p.err
+	case <-patience.C:
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return nil, p.refused
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// leave takes one who waits off p.
+func (s *SFU) leave(p *pull) {
+	s.mu.Lock()
+	p.waiting--
+	last := p.waiting == 0
+	s.mu.Unlock()
+	if last {
+		select {
+		case p.deserted <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// awaitRoom pauses p after a try that failed, and returns nil when it is to be
+// tried again. It returns an error when that would not help, when nobody waits
+// any more, and when the stream has come to be here by itself.
+func (s *SFU) awaitRoom(p *pull, tries int, failed error) error {
+	refused := wantOfRoom(failed)
+	if refused == nil {
+		return failed
+	}
+	s.mu.Lock()
+	first := p.refused == nil
+	p.refused = refused
+	s.mu.Unlock()
+	if first {
+		close(p.short)
+		s.event(Event{Kind: "pull.waiting", Stream: p.name, Detail: refused.Error()})
+	}
+	pause := min(roomPause<<min(tries, 8), roomPauseMost)
+	again := time.NewTimer(pause/2 + rand.N(pause)) // apart from others who were refused just now
+	defer again.Stop()
+	for {
+		s.mu.Lock()
+		st, deserted := s.streams[p.name], p.waiting == 0
+		if deserted {
+			delete(s.pulls, p.name) // whoever comes from now on begins another
+		}
+		s.mu.Unlock()
+		if deserted || st != nil && !st.ended() {
+			return failed
+		}
+		select {
+		case <-again.C:
+			return nil
+		case <-p.deserted:
+		case <-s.ctx.Done():
+			return errClosing
+		}
 	}
 }
 
@@ -94,6 +195,12 @@ func (s *SFU) runPull(p *pull, hint *Carrier) {
 	began := time.Now()
 	s.event(Event{Kind: "pull.started", Stream: p.name})
 	in, carrier, err := s.pullFrom(p.name, hint, nil)
+	for tries := 0; err != nil; tries++ {
+		if err = s.awaitRoom(p, tries, err); err != nil {
+			break
+		}
+		in, carrier, err = s.pullFrom(p.name, nil, nil)
+	}
 	s.mu.Lock()
 	if err == nil && (s.streams[p.name] != nil || s.publishing[p.name]) {
 		err = fmt.Errorf("stream %s was published here meanwhile", p.name)
@@ -102,8 +209,12 @@ func (s *SFU) runPull(p *pull, hint *Carrier) {
 		p.stream = newStream(p.name, false, in.newTracks(), in.pathTo(s.cfg.Self), time.Now())
 		s.streams[p.name] = p.stream
 	}
-	p.err = err
-	if err != nil {
+	if here := s.streams[p.name]; err != nil && here != nil && !here.ended() {
+		p.stream = here
+	} else {
+		p.err = err
+	}
+	if err != nil && s.pulls[p.name] == p {
 		delete(s.pulls, p.name)
 	}
 	s.mu.Unlock()
@@ -211,10 +322,27 @@ func (s *SFU) moved(st *Stream, path []peer.ID) {
 }
 
 // pullFrom subscribes to name at a carrier: hint if there is one, else those
-// that Locate finds, one after another.
+// that Locate finds, one after another. The error is a [capacity.Refusal] if
+// one of them lacked room, whatever the others said.
 func (s *SFU) pullFrom(name string, hint *Carrier, exclude []peer.ID) (*inbound, Carrier, error) {
 	exclude = append(slices.Clone(exclude), s.cfg.Self)
-	var problems []string
+	var (
+		problems []string
+		lacking  *capacity.Refusal // of the last that lacked room
+	)
+	failed := func(err error) error {
+		said := strings.Join(problems, "; ")
+		var refusal *capacity.Refusal
+		switch {
+		case len(problems) == 0:
+			return err
+		case lacking != nil:
+			return &capacity.Refusal{Reason: lacking.Reason, Detail: fmt.Sprintf("no carrier of %s has room (%s)", name, said), RetryAfter: lacking.RetryAfter}
+		case errors.As(err, &refusal):
+			return err
+		}
+		return fmt.Errorf("%w (%s)", err, said)
+	}
 	tried := map[peer.ID]bool{}
 	for range pullAttempts {
 		in, carrier, err := s.attempt(name, hint, exclude)
@@ -224,12 +352,11 @@ func (s *SFU) pullFrom(name string, hint *Carrier, exclude []peer.ID) (*inbound,
 		if s.ctx.Err() != nil {
 			return nil, Carrier{}, errClosing
 		}
+		if refusal := wantOfRoom(err); refusal != nil {
+			lacking = refusal
+		}
 		if carrier.Node == "" { // nobody left to ask
-			var refusal *capacity.Refusal
-			if len(problems) > 0 && !errors.As(err, &refusal) {
-				err = fmt.Errorf("%w (%s)", err, strings.Join(problems, "; "))
-			}
-			return nil, Carrier{}, err
+			return nil, Carrier{}, failed(err)
 		}
 		s.log.Debug("pull refused", "stream", name, "carrier", carrier.Node, "err", err)
 		problems = append(problems, fmt.Sprintf("%s: %v", carrier.Node.ShortString(), err))
@@ -242,7 +369,7 @@ func (s *SFU) pullFrom(name string, hint *Carrier, exclude []peer.ID) (*inbound,
 		tried[carrier.Node] = true
 		hint = nil
 	}
-	return nil, Carrier{}, fmt.Errorf("no carrier of %s let us pull it (%s)", name, strings.Join(problems, "; "))
+	return nil, Carrier{}, failed(fmt.Errorf("no carrier of %s let us pull it", name))
 }
 
 // awaitLink waits a moment for the link that node has opened to us.

@@ -81,7 +81,8 @@ type Config struct {
 	Ledger *capacity.Ledger
 
 	// Locate finds a carrier of stream, other than those in exclude, and
-	// reserves a pull on it. ErrNotLive if there is none.
+	// reserves a pull on it. ErrNotLive if there is none, a [capacity.Refusal] if
+	// none has room.
 	Locate func(ctx context.Context, need capacity.Need, exclude []peer.ID) (Carrier, error)
 	// Place finds and reserves a helper for a client. A [capacity.Refusal] if
 	// nobody has room, ErrNotLive if the stream to view is nowhere.
@@ -94,6 +95,11 @@ type Config struct {
 	Addrs func() []multiaddr.Multiaddr
 	// Changed is told when a stream has come or gone.
 	Changed func()
+	// Delivered is told which share of what node sends over a cascade link has
+	// come in the last seconds, 0…1, lost packets counted that were not repaired;
+	// once in several seconds for a link, and not while the loss may be this
+	// node's own fault. It must not block.
+	Delivered func(node peer.ID, share float64)
 	// Event is told what happens; see [Event]. It must not block.
 	Event func(Event)
 
@@ -103,8 +109,12 @@ type Config struct {
 	Fanout    int           // most cascade pulls of one stream; default 8
 	Depth     int           // most cascade links between origin and viewer; default 4
 	Linger    time.Duration // how long an unwatched relay is kept; default 10 s
+	RoomWait  time.Duration // how long a viewer waits for a carrier with room; default 10 s
 	Log       *slog.Logger
 }
+
+// defaultRoomWait is about how long viewers, and their clients, wait.
+const defaultRoomWait = 10 * time.Second
 
 // An SFU is one node's media plane. Close ends all sessions and links and
 // waits for every goroutine.
@@ -146,11 +156,17 @@ func New(cfg Config) (*SFU, error) {
 	if cfg.Linger == 0 {
 		cfg.Linger = 10 * time.Second
 	}
+	if cfg.RoomWait == 0 {
+		cfg.RoomWait = defaultRoomWait
+	}
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
 	if cfg.Changed == nil {
 		cfg.Changed = func() {}
+	}
+	if cfg.Delivered == nil {
+		cfg.Delivered = func(peer.ID, float64) {}
 	}
 	if cfg.Event == nil {
 		cfg.Event = func(Event) {}

@@ -60,6 +60,7 @@ type SocketCounters struct {
 	BytesIn, BytesOut     int64
 	PacketsIn, PacketsOut int64
 	Dropped               int64
+	Overflowed            int64 // that came, and that the kernel had no room for; 0 if it does not tell
 }
 
 // Counters reads the totals.
@@ -67,7 +68,7 @@ func (s *Socket) Counters() SocketCounters {
 	return SocketCounters{
 		BytesIn: s.in.Load(), BytesOut: s.out.Load(),
 		PacketsIn: s.packIn.Load(), PacketsOut: s.packOut.Load(),
-		Dropped: s.dropped.Load(),
+		Dropped: s.dropped.Load(), Overflowed: overflowed(s.UDPConn),
 	}
 }
 

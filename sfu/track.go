@@ -50,8 +50,10 @@ type Track struct {
 type source struct {
 	clock uint32
 	// ask sends one keyframe request upstream; false if that is not possible yet.
-	ask  func() bool
-	lost atomic.Int64
+	ask func() bool
+
+	came, lost atomic.Int64 // packets; those that come late are not lost
+	report     atomic.Pointer[sourceReport]
 	// exts are the header extensions by their ID on this hop. The goroutine
 	// that feeds sets them before the first packet.
 	exts map[uint8]string
@@ -173,6 +175,9 @@ func (s *source) gotKeyframe() {
 		s.waiting = nil
 	}
 }
+
+// tally is what has come so far.
+func (s *source) tally() tally { return tally{s.came.Load(), s.lost.Load(), s.report.Load()} }
 
 func (s *source) close() {
 	s.mu.Lock()
@@ -486,6 +491,7 @@ func (in *intake) readRTP() {
 			current, live = a, false
 			a.source.exts = extensionsOf(in.receiver)
 		}
+		a.source.came.Add(1)
 		if gap := int16(p.SequenceNumber - last); live && gap > 1 {
 			a.source.lost.Add(int64(gap - 1))
 		} else if live && gap < 0 {
@@ -516,6 +522,7 @@ func (in *intake) readRTCP() {
 		}
 		for _, p := range packets {
 			if sr, ok := p.(*rtcp.SenderReport); ok && sr.SSRC == uint32(in.remote.SSRC()) {
+				a.source.report.Store(&sourceReport{sr.PacketCount, a.source.came.Load()})
 				a.track.feedReport(a.source, sr.NTPTime, sr.RTPTime)
 			}
 		}

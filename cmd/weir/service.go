@@ -180,8 +180,9 @@ func newNode(cfg nodeConfig) (_ *node, err error) {
 		Locate: n.locate, Place: n.place, Published: n.published, Dial: n.dial,
 		Addrs:   n.addrs,
 		Changed: n.dht.Kick, Patience: capacity.MaxProvisionWait,
-		Event:    n.event,
-		Overflow: cfg.overflow, PublicURL: cfg.publicURL, Fanout: cfg.fanout, Linger: cfg.linger,
+		Delivered: n.dht.Delivered,
+		Event:     n.event,
+		Overflow:  cfg.overflow, PublicURL: cfg.publicURL, Fanout: cfg.fanout, Linger: cfg.linger,
 		Depth: n.policy.Judge().Policy().Depth, Log: cfg.log,
 	})
 	if err != nil {

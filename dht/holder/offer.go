@@ -234,7 +234,7 @@ func Merge(offers map[peer.ID]Offer, o Offer) {
 			old.Record, old.Sealed = o.Record, o.Sealed
 		}
 		if o.Score < old.Score {
-			old.Score, old.Terms, old.Stress, old.Headroom = o.Score, o.Terms, o.Stress, o.Headroom
+			old.Score, old.Terms, old.Stress, old.Headroom, old.Believed = o.Score, o.Terms, o.Stress, o.Headroom, o.Believed
 		}
 		old.Holder = ""
 		offers[node] = old
@@ -242,8 +242,8 @@ func Merge(offers map[peer.ID]Offer, o Offer) {
 }
 
 // RankOffers merges what holders offered with the ranking of the records that
-// the seeker judged itself, best first. What it believes of each scales what
-// others said.
+// the seeker judged itself, best first. What it believes of each scales the
+// score by which others offered it; what those believe is in that already.
 func RankOffers(ranking capacity.Ranking, offers map[peer.ID]Offer, believed func(peer.ID) float64) []Offer {
 	var all []Offer
 	judged := make(map[peer.ID]uint64)
@@ -258,8 +258,9 @@ func RankOffers(ranking capacity.Ranking, offers map[peer.ID]Offer, believed fun
 		if seq, ok := judged[node]; ok && seq >= o.Record.Seq {
 			continue
 		}
-		o.Believed = believed(node)
-		o.Score *= o.Believed
+		own := believed(node)
+		o.Score *= own
+		o.Believed = min(own, o.Believed)
 		all = append(all, o)
 	}
 	slices.SortFunc(all, func(a, b Offer) int {

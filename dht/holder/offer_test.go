@@ -118,3 +118,27 @@ func TestShadowsDoNotHideTheLastRoom(t *testing.T) {
 		t.Errorf("stress after a new record %v", o[0].Stress)
 	}
 }
+
+// What a holder believes of a node is in the score of its offer already; what
+// the seeker believes comes on top.
+func TestBeliefInAnOffer(t *testing.T) {
+	offer := func(seq uint64, score, believed float64) Offer {
+		var o Offer
+		o.Record.Node, o.Record.Seq, o.Score, o.Believed = "node", seq, score, believed
+		return o
+	}
+	found := make(map[peer.ID]Offer)
+	Merge(found, offer(1, 0.9, 1))
+	Merge(found, offer(1, 0.6, 0.4))
+	Merge(found, offer(1, 0.8, 1))
+	for own, want := range map[float64]Offer{1: offer(1, 0.6, 0.4), 0.5: offer(1, 0.3, 0.4), 0.25: offer(1, 0.15, 0.25)} {
+		got := RankOffers(capacity.Ranking{}, found, func(peer.ID) float64 { return own })[0]
+		if math.Abs(got.Score-want.Score) > 1e-9 || got.Believed != want.Believed {
+			t.Errorf("own belief %v: score %v and belief %v, want %v and %v", own, got.Score, got.Believed, want.Score, want.Believed)
+		}
+	}
+	Merge(found, offer(2, 0.9, 1)) // a newer record, of which nothing is said
+	if got := found["node"]; got.Believed != 1 || got.Score != 0.9 {
+		t.Errorf("after a newer record: %+v", got)
+	}
+}

@@ -758,6 +758,7 @@ type Query struct {
 	Policy        uint64                 `protobuf:"varint,6,opt,name=policy,proto3" json:"policy,omitempty"`   // version of the policy the asker holds
 	Explain       bool                   `protobuf:"varint,7,opt,name=explain,proto3" json:"explain,omitempty"` // fill up to the limit with records that a rule rejected
 	Sealed        bool                   `protobuf:"varint,8,opt,name=sealed,proto3" json:"sealed,omitempty"`   // answer with the records themselves
+	Doubts        []*Doubt               `protobuf:"bytes,9,rep,name=doubts,proto3" json:"doubts,omitempty"`    // at most 8: those that fell short for the asker
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -848,22 +849,86 @@ func (x *Query) GetSealed() bool {
 	return false
 }
 
+func (x *Query) GetDoubts() []*Doubt {
+	if x != nil {
+		return x.Doubts
+	}
+	return nil
+}
+
+// Doubt is in a node that delivered less than it should while it claimed to
+// have room.
+type Doubt struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Node          []byte                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`      // peer ID
+	Belief        uint32                 `protobuf:"varint,2,opt,name=belief,proto3" json:"belief,omitempty"` // ten-thousandths: which share of its claims it bears out
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Doubt) Reset() {
+	*x = Doubt{}
+	mi := &file_dht_pb_dht_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Doubt) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Doubt) ProtoMessage() {}
+
+func (x *Doubt) ProtoReflect() protoreflect.Message {
+	mi := &file_dht_pb_dht_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Doubt.ProtoReflect.Descriptor instead.
+func (*Doubt) Descriptor() ([]byte, []int) {
+	return file_dht_pb_dht_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *Doubt) GetNode() []byte {
+	if x != nil {
+		return x.Node
+	}
+	return nil
+}
+
+func (x *Doubt) GetBelief() uint32 {
+	if x != nil {
+		return x.Belief
+	}
+	return 0
+}
+
 // QueryReply has digests if they will do: if the asker did not ask for sealed
 // records or for explanation, and both hold the same version of the policy.
 type QueryReply struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Sealed        [][]byte               `protobuf:"bytes,1,rep,name=sealed,proto3" json:"sealed,omitempty"` // a random sample of those that pass the policy first
-	Held          uint32                 `protobuf:"varint,2,opt,name=held,proto3" json:"held,omitempty"`    // unexpired records held in the topic
-	Rejected      []*Rejected            `protobuf:"bytes,3,rep,name=rejected,proto3" json:"rejected,omitempty"`
-	Digests       []*Digest              `protobuf:"bytes,4,rep,name=digests,proto3" json:"digests,omitempty"` // likewise, instead of sealed
-	Split         bool                   `protobuf:"varint,5,opt,name=split,proto3" json:"split,omitempty"`    // the topic's nodes publish in finer shards
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Sealed   [][]byte               `protobuf:"bytes,1,rep,name=sealed,proto3" json:"sealed,omitempty"` // a random sample of those that pass the policy first
+	Held     uint32                 `protobuf:"varint,2,opt,name=held,proto3" json:"held,omitempty"`    // unexpired records held in the topic
+	Rejected []*Rejected            `protobuf:"bytes,3,rep,name=rejected,proto3" json:"rejected,omitempty"`
+	Digests  []*Digest              `protobuf:"bytes,4,rep,name=digests,proto3" json:"digests,omitempty"` // likewise, instead of sealed
+	Split    bool                   `protobuf:"varint,5,opt,name=split,proto3" json:"split,omitempty"`    // the topic's nodes publish in finer shards
+	// In which of the nodes above the holder does not believe in full, by what
+	// many who asked told it. Digests are judged by that already.
+	Doubts        []*Doubt `protobuf:"bytes,6,rep,name=doubts,proto3" json:"doubts,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *QueryReply) Reset() {
 	*x = QueryReply{}
-	mi := &file_dht_pb_dht_proto_msgTypes[10]
+	mi := &file_dht_pb_dht_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -875,7 +940,7 @@ func (x *QueryReply) String() string {
 func (*QueryReply) ProtoMessage() {}
 
 func (x *QueryReply) ProtoReflect() protoreflect.Message {
-	mi := &file_dht_pb_dht_proto_msgTypes[10]
+	mi := &file_dht_pb_dht_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -888,7 +953,7 @@ func (x *QueryReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QueryReply.ProtoReflect.Descriptor instead.
 func (*QueryReply) Descriptor() ([]byte, []int) {
-	return file_dht_pb_dht_proto_rawDescGZIP(), []int{10}
+	return file_dht_pb_dht_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *QueryReply) GetSealed() [][]byte {
@@ -926,6 +991,13 @@ func (x *QueryReply) GetSplit() bool {
 	return false
 }
 
+func (x *QueryReply) GetDoubts() []*Doubt {
+	if x != nil {
+		return x.Doubts
+	}
+	return nil
+}
+
 // Digest is what a seeker needs to know of a record until it has asked the
 // node itself, which then sends the record.
 type Digest struct {
@@ -944,7 +1016,7 @@ type Digest struct {
 
 func (x *Digest) Reset() {
 	*x = Digest{}
-	mi := &file_dht_pb_dht_proto_msgTypes[11]
+	mi := &file_dht_pb_dht_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -956,7 +1028,7 @@ func (x *Digest) String() string {
 func (*Digest) ProtoMessage() {}
 
 func (x *Digest) ProtoReflect() protoreflect.Message {
-	mi := &file_dht_pb_dht_proto_msgTypes[11]
+	mi := &file_dht_pb_dht_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -969,7 +1041,7 @@ func (x *Digest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Digest.ProtoReflect.Descriptor instead.
 func (*Digest) Descriptor() ([]byte, []int) {
-	return file_dht_pb_dht_proto_rawDescGZIP(), []int{11}
+	return file_dht_pb_dht_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Digest) GetNode() []byte {
@@ -1038,7 +1110,7 @@ type Rejected struct {
 
 func (x *Rejected) Reset() {
 	*x = Rejected{}
-	mi := &file_dht_pb_dht_proto_msgTypes[12]
+	mi := &file_dht_pb_dht_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1050,7 +1122,7 @@ func (x *Rejected) String() string {
 func (*Rejected) ProtoMessage() {}
 
 func (x *Rejected) ProtoReflect() protoreflect.Message {
-	mi := &file_dht_pb_dht_proto_msgTypes[12]
+	mi := &file_dht_pb_dht_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1063,7 +1135,7 @@ func (x *Rejected) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Rejected.ProtoReflect.Descriptor instead.
 func (*Rejected) Descriptor() ([]byte, []int) {
-	return file_dht_pb_dht_proto_rawDescGZIP(), []int{12}
+	return file_dht_pb_dht_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Rejected) GetRule() string {
@@ -1090,7 +1162,7 @@ type Fetch struct {
 
 func (x *Fetch) Reset() {
 	*x = Fetch{}
-	mi := &file_dht_pb_dht_proto_msgTypes[13]
+	mi := &file_dht_pb_dht_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1102,7 +1174,7 @@ func (x *Fetch) String() string {
 func (*Fetch) ProtoMessage() {}
 
 func (x *Fetch) ProtoReflect() protoreflect.Message {
-	mi := &file_dht_pb_dht_proto_msgTypes[13]
+	mi := &file_dht_pb_dht_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1115,7 +1187,7 @@ func (x *Fetch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Fetch.ProtoReflect.Descriptor instead.
 func (*Fetch) Descriptor() ([]byte, []int) {
-	return file_dht_pb_dht_proto_rawDescGZIP(), []int{13}
+	return file_dht_pb_dht_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Fetch) GetMax() uint32 {
@@ -1141,7 +1213,7 @@ type FetchReply struct {
 
 func (x *FetchReply) Reset() {
 	*x = FetchReply{}
-	mi := &file_dht_pb_dht_proto_msgTypes[14]
+	mi := &file_dht_pb_dht_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1153,7 +1225,7 @@ func (x *FetchReply) String() string {
 func (*FetchReply) ProtoMessage() {}
 
 func (x *FetchReply) ProtoReflect() protoreflect.Message {
-	mi := &file_dht_pb_dht_proto_msgTypes[14]
+	mi := &file_dht_pb_dht_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1166,7 +1238,7 @@ func (x *FetchReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FetchReply.ProtoReflect.Descriptor instead.
 func (*FetchReply) Descriptor() ([]byte, []int) {
-	return file_dht_pb_dht_proto_rawDescGZIP(), []int{14}
+	return file_dht_pb_dht_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *FetchReply) GetSealed() [][]byte {
@@ -1228,7 +1300,7 @@ type Watch struct {
 
 func (x *Watch) Reset() {
 	*x = Watch{}
-	mi := &file_dht_pb_dht_proto_msgTypes[15]
+	mi := &file_dht_pb_dht_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1240,7 +1312,7 @@ func (x *Watch) String() string {
 func (*Watch) ProtoMessage() {}
 
 func (x *Watch) ProtoReflect() protoreflect.Message {
-	mi := &file_dht_pb_dht_proto_msgTypes[15]
+	mi := &file_dht_pb_dht_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1253,7 +1325,7 @@ func (x *Watch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Watch.ProtoReflect.Descriptor instead.
 func (*Watch) Descriptor() ([]byte, []int) {
-	return file_dht_pb_dht_proto_rawDescGZIP(), []int{15}
+	return file_dht_pb_dht_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Watch) GetTopic() string {
@@ -1277,7 +1349,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_dht_pb_dht_proto_msgTypes[16]
+	mi := &file_dht_pb_dht_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1289,7 +1361,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_dht_pb_dht_proto_msgTypes[16]
+	mi := &file_dht_pb_dht_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1302,7 +1374,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_dht_pb_dht_proto_rawDescGZIP(), []int{16}
+	return file_dht_pb_dht_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Event) GetSealed() []byte {
@@ -1352,7 +1424,7 @@ type HandOver struct {
 
 func (x *HandOver) Reset() {
 	*x = HandOver{}
-	mi := &file_dht_pb_dht_proto_msgTypes[17]
+	mi := &file_dht_pb_dht_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1364,7 +1436,7 @@ func (x *HandOver) String() string {
 func (*HandOver) ProtoMessage() {}
 
 func (x *HandOver) ProtoReflect() protoreflect.Message {
-	mi := &file_dht_pb_dht_proto_msgTypes[17]
+	mi := &file_dht_pb_dht_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1377,7 +1449,7 @@ func (x *HandOver) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HandOver.ProtoReflect.Descriptor instead.
 func (*HandOver) Descriptor() ([]byte, []int) {
-	return file_dht_pb_dht_proto_rawDescGZIP(), []int{17}
+	return file_dht_pb_dht_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *HandOver) GetTopic() string {
@@ -1404,7 +1476,7 @@ type Copy struct {
 
 func (x *Copy) Reset() {
 	*x = Copy{}
-	mi := &file_dht_pb_dht_proto_msgTypes[18]
+	mi := &file_dht_pb_dht_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1416,7 +1488,7 @@ func (x *Copy) String() string {
 func (*Copy) ProtoMessage() {}
 
 func (x *Copy) ProtoReflect() protoreflect.Message {
-	mi := &file_dht_pb_dht_proto_msgTypes[18]
+	mi := &file_dht_pb_dht_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1429,7 +1501,7 @@ func (x *Copy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Copy.ProtoReflect.Descriptor instead.
 func (*Copy) Descriptor() ([]byte, []int) {
-	return file_dht_pb_dht_proto_rawDescGZIP(), []int{18}
+	return file_dht_pb_dht_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Copy) GetSealed() []byte {
@@ -1455,7 +1527,7 @@ type HandOverReply struct {
 
 func (x *HandOverReply) Reset() {
 	*x = HandOverReply{}
-	mi := &file_dht_pb_dht_proto_msgTypes[19]
+	mi := &file_dht_pb_dht_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1467,7 +1539,7 @@ func (x *HandOverReply) String() string {
 func (*HandOverReply) ProtoMessage() {}
 
 func (x *HandOverReply) ProtoReflect() protoreflect.Message {
-	mi := &file_dht_pb_dht_proto_msgTypes[19]
+	mi := &file_dht_pb_dht_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1480,7 +1552,7 @@ func (x *HandOverReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HandOverReply.ProtoReflect.Descriptor instead.
 func (*HandOverReply) Descriptor() ([]byte, []int) {
-	return file_dht_pb_dht_proto_rawDescGZIP(), []int{19}
+	return file_dht_pb_dht_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *HandOverReply) GetTaken() uint32 {
@@ -1503,7 +1575,7 @@ type ReserveRequest struct {
 
 func (x *ReserveRequest) Reset() {
 	*x = ReserveRequest{}
-	mi := &file_dht_pb_dht_proto_msgTypes[20]
+	mi := &file_dht_pb_dht_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1515,7 +1587,7 @@ func (x *ReserveRequest) String() string {
 func (*ReserveRequest) ProtoMessage() {}
 
 func (x *ReserveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_dht_pb_dht_proto_msgTypes[20]
+	mi := &file_dht_pb_dht_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1528,7 +1600,7 @@ func (x *ReserveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReserveRequest.ProtoReflect.Descriptor instead.
 func (*ReserveRequest) Descriptor() ([]byte, []int) {
-	return file_dht_pb_dht_proto_rawDescGZIP(), []int{20}
+	return file_dht_pb_dht_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ReserveRequest) GetOp() isReserveRequest_Op {
@@ -1585,7 +1657,7 @@ type Reserve struct {
 
 func (x *Reserve) Reset() {
 	*x = Reserve{}
-	mi := &file_dht_pb_dht_proto_msgTypes[21]
+	mi := &file_dht_pb_dht_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1597,7 +1669,7 @@ func (x *Reserve) String() string {
 func (*Reserve) ProtoMessage() {}
 
 func (x *Reserve) ProtoReflect() protoreflect.Message {
-	mi := &file_dht_pb_dht_proto_msgTypes[21]
+	mi := &file_dht_pb_dht_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1610,7 +1682,7 @@ func (x *Reserve) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Reserve.ProtoReflect.Descriptor instead.
 func (*Reserve) Descriptor() ([]byte, []int) {
-	return file_dht_pb_dht_proto_rawDescGZIP(), []int{21}
+	return file_dht_pb_dht_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Reserve) GetId() string {
@@ -1651,7 +1723,7 @@ type Release struct {
 
 func (x *Release) Reset() {
 	*x = Release{}
-	mi := &file_dht_pb_dht_proto_msgTypes[22]
+	mi := &file_dht_pb_dht_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1663,7 +1735,7 @@ func (x *Release) String() string {
 func (*Release) ProtoMessage() {}
 
 func (x *Release) ProtoReflect() protoreflect.Message {
-	mi := &file_dht_pb_dht_proto_msgTypes[22]
+	mi := &file_dht_pb_dht_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1676,7 +1748,7 @@ func (x *Release) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Release.ProtoReflect.Descriptor instead.
 func (*Release) Descriptor() ([]byte, []int) {
-	return file_dht_pb_dht_proto_rawDescGZIP(), []int{22}
+	return file_dht_pb_dht_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Release) GetId() string {
@@ -1699,7 +1771,7 @@ type ReserveResponse struct {
 
 func (x *ReserveResponse) Reset() {
 	*x = ReserveResponse{}
-	mi := &file_dht_pb_dht_proto_msgTypes[23]
+	mi := &file_dht_pb_dht_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1711,7 +1783,7 @@ func (x *ReserveResponse) String() string {
 func (*ReserveResponse) ProtoMessage() {}
 
 func (x *ReserveResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_dht_pb_dht_proto_msgTypes[23]
+	mi := &file_dht_pb_dht_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1724,7 +1796,7 @@ func (x *ReserveResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReserveResponse.ProtoReflect.Descriptor instead.
 func (*ReserveResponse) Descriptor() ([]byte, []int) {
-	return file_dht_pb_dht_proto_rawDescGZIP(), []int{23}
+	return file_dht_pb_dht_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ReserveResponse) GetError() string {
@@ -1773,7 +1845,7 @@ type Refusal struct {
 
 func (x *Refusal) Reset() {
 	*x = Refusal{}
-	mi := &file_dht_pb_dht_proto_msgTypes[24]
+	mi := &file_dht_pb_dht_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1785,7 +1857,7 @@ func (x *Refusal) String() string {
 func (*Refusal) ProtoMessage() {}
 
 func (x *Refusal) ProtoReflect() protoreflect.Message {
-	mi := &file_dht_pb_dht_proto_msgTypes[24]
+	mi := &file_dht_pb_dht_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1798,7 +1870,7 @@ func (x *Refusal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Refusal.ProtoReflect.Descriptor instead.
 func (*Refusal) Descriptor() ([]byte, []int) {
-	return file_dht_pb_dht_proto_rawDescGZIP(), []int{24}
+	return file_dht_pb_dht_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Refusal) GetReason() string {
@@ -1835,7 +1907,7 @@ type PolicyExchange struct {
 
 func (x *PolicyExchange) Reset() {
 	*x = PolicyExchange{}
-	mi := &file_dht_pb_dht_proto_msgTypes[25]
+	mi := &file_dht_pb_dht_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1847,7 +1919,7 @@ func (x *PolicyExchange) String() string {
 func (*PolicyExchange) ProtoMessage() {}
 
 func (x *PolicyExchange) ProtoReflect() protoreflect.Message {
-	mi := &file_dht_pb_dht_proto_msgTypes[25]
+	mi := &file_dht_pb_dht_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1860,7 +1932,7 @@ func (x *PolicyExchange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PolicyExchange.ProtoReflect.Descriptor instead.
 func (*PolicyExchange) Descriptor() ([]byte, []int) {
-	return file_dht_pb_dht_proto_rawDescGZIP(), []int{25}
+	return file_dht_pb_dht_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *PolicyExchange) GetVersion() uint64 {
@@ -1899,7 +1971,7 @@ type ProvisionRequest struct {
 
 func (x *ProvisionRequest) Reset() {
 	*x = ProvisionRequest{}
-	mi := &file_dht_pb_dht_proto_msgTypes[26]
+	mi := &file_dht_pb_dht_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1911,7 +1983,7 @@ func (x *ProvisionRequest) String() string {
 func (*ProvisionRequest) ProtoMessage() {}
 
 func (x *ProvisionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_dht_pb_dht_proto_msgTypes[26]
+	mi := &file_dht_pb_dht_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1924,7 +1996,7 @@ func (x *ProvisionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProvisionRequest.ProtoReflect.Descriptor instead.
 func (*ProvisionRequest) Descriptor() ([]byte, []int) {
-	return file_dht_pb_dht_proto_rawDescGZIP(), []int{26}
+	return file_dht_pb_dht_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *ProvisionRequest) GetOp() isProvisionRequest_Op {
@@ -1981,7 +2053,7 @@ type Provision struct {
 
 func (x *Provision) Reset() {
 	*x = Provision{}
-	mi := &file_dht_pb_dht_proto_msgTypes[27]
+	mi := &file_dht_pb_dht_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1993,7 +2065,7 @@ func (x *Provision) String() string {
 func (*Provision) ProtoMessage() {}
 
 func (x *Provision) ProtoReflect() protoreflect.Message {
-	mi := &file_dht_pb_dht_proto_msgTypes[27]
+	mi := &file_dht_pb_dht_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2006,7 +2078,7 @@ func (x *Provision) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Provision.ProtoReflect.Descriptor instead.
 func (*Provision) Descriptor() ([]byte, []int) {
-	return file_dht_pb_dht_proto_rawDescGZIP(), []int{27}
+	return file_dht_pb_dht_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Provision) GetRegion() string {
@@ -2048,7 +2120,7 @@ type Leave struct {
 
 func (x *Leave) Reset() {
 	*x = Leave{}
-	mi := &file_dht_pb_dht_proto_msgTypes[28]
+	mi := &file_dht_pb_dht_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2060,7 +2132,7 @@ func (x *Leave) String() string {
 func (*Leave) ProtoMessage() {}
 
 func (x *Leave) ProtoReflect() protoreflect.Message {
-	mi := &file_dht_pb_dht_proto_msgTypes[28]
+	mi := &file_dht_pb_dht_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2073,7 +2145,7 @@ func (x *Leave) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Leave.ProtoReflect.Descriptor instead.
 func (*Leave) Descriptor() ([]byte, []int) {
-	return file_dht_pb_dht_proto_rawDescGZIP(), []int{28}
+	return file_dht_pb_dht_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Leave) GetRegion() string {
@@ -2102,7 +2174,7 @@ type ProvisionResponse struct {
 
 func (x *ProvisionResponse) Reset() {
 	*x = ProvisionResponse{}
-	mi := &file_dht_pb_dht_proto_msgTypes[29]
+	mi := &file_dht_pb_dht_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2114,7 +2186,7 @@ func (x *ProvisionResponse) String() string {
 func (*ProvisionResponse) ProtoMessage() {}
 
 func (x *ProvisionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_dht_pb_dht_proto_msgTypes[29]
+	mi := &file_dht_pb_dht_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2127,7 +2199,7 @@ func (x *ProvisionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProvisionResponse.ProtoReflect.Descriptor instead.
 func (*ProvisionResponse) Descriptor() ([]byte, []int) {
-	return file_dht_pb_dht_proto_rawDescGZIP(), []int{29}
+	return file_dht_pb_dht_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *ProvisionResponse) GetError() string {
@@ -2170,7 +2242,7 @@ type Coming struct {
 
 func (x *Coming) Reset() {
 	*x = Coming{}
-	mi := &file_dht_pb_dht_proto_msgTypes[30]
+	mi := &file_dht_pb_dht_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2182,7 +2254,7 @@ func (x *Coming) String() string {
 func (*Coming) ProtoMessage() {}
 
 func (x *Coming) ProtoReflect() protoreflect.Message {
-	mi := &file_dht_pb_dht_proto_msgTypes[30]
+	mi := &file_dht_pb_dht_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2195,7 +2267,7 @@ func (x *Coming) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Coming.ProtoReflect.Descriptor instead.
 func (*Coming) Descriptor() ([]byte, []int) {
-	return file_dht_pb_dht_proto_rawDescGZIP(), []int{30}
+	return file_dht_pb_dht_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Coming) GetRequest() string {
@@ -2274,7 +2346,7 @@ const file_dht_pb_dht_proto_rawDesc = "" +
 	"\x06stream\x18\x02 \x01(\tR\x06stream\x12\x16\n" +
 	"\x06uplink\x18\x03 \x01(\x03R\x06uplink\x12\x18\n" +
 	"\apackets\x18\x04 \x01(\x03R\apackets\x12\x16\n" +
-	"\x06region\x18\x05 \x01(\tR\x06region\"\xe9\x01\n" +
+	"\x06region\x18\x05 \x01(\tR\x06region\"\x92\x02\n" +
 	"\x05Query\x12\x14\n" +
 	"\x05topic\x18\x01 \x01(\tR\x05topic\x12\"\n" +
 	"\x04need\x18\x02 \x01(\v2\x0e.weir.dht.NeedR\x04need\x12\x18\n" +
@@ -2283,14 +2355,19 @@ const file_dht_pb_dht_proto_rawDesc = "" +
 	"\x05limit\x18\x05 \x01(\rR\x05limit\x12\x16\n" +
 	"\x06policy\x18\x06 \x01(\x04R\x06policy\x12\x18\n" +
 	"\aexplain\x18\a \x01(\bR\aexplain\x12\x16\n" +
-	"\x06sealed\x18\b \x01(\bR\x06sealed\"\xaa\x01\n" +
+	"\x06sealed\x18\b \x01(\bR\x06sealed\x12'\n" +
+	"\x06doubts\x18\t \x03(\v2\x0f.weir.dht.DoubtR\x06doubts\"3\n" +
+	"\x05Doubt\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\fR\x04node\x12\x16\n" +
+	"\x06belief\x18\x02 \x01(\rR\x06belief\"\xd3\x01\n" +
 	"\n" +
 	"QueryReply\x12\x16\n" +
 	"\x06sealed\x18\x01 \x03(\fR\x06sealed\x12\x12\n" +
 	"\x04held\x18\x02 \x01(\rR\x04held\x12.\n" +
 	"\brejected\x18\x03 \x03(\v2\x12.weir.dht.RejectedR\brejected\x12*\n" +
 	"\adigests\x18\x04 \x03(\v2\x10.weir.dht.DigestR\adigests\x12\x14\n" +
-	"\x05split\x18\x05 \x01(\bR\x05split\"\xc4\x01\n" +
+	"\x05split\x18\x05 \x01(\bR\x05split\x12'\n" +
+	"\x06doubts\x18\x06 \x03(\v2\x0f.weir.dht.DoubtR\x06doubts\"\xc4\x01\n" +
 	"\x06Digest\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\fR\x04node\x12\x10\n" +
 	"\x03seq\x18\x02 \x01(\x04R\x03seq\x12\x10\n" +
@@ -2394,7 +2471,7 @@ func file_dht_pb_dht_proto_rawDescGZIP() []byte {
 	return file_dht_pb_dht_proto_rawDescData
 }
 
-var file_dht_pb_dht_proto_msgTypes = make([]protoimpl.MessageInfo, 31)
+var file_dht_pb_dht_proto_msgTypes = make([]protoimpl.MessageInfo, 32)
 var file_dht_pb_dht_proto_goTypes = []any{
 	(*Request)(nil),           // 0: weir.dht.Request
 	(*Response)(nil),          // 1: weir.dht.Response
@@ -2406,64 +2483,67 @@ var file_dht_pb_dht_proto_goTypes = []any{
 	(*Coordinate)(nil),        // 7: weir.dht.Coordinate
 	(*Need)(nil),              // 8: weir.dht.Need
 	(*Query)(nil),             // 9: weir.dht.Query
-	(*QueryReply)(nil),        // 10: weir.dht.QueryReply
-	(*Digest)(nil),            // 11: weir.dht.Digest
-	(*Rejected)(nil),          // 12: weir.dht.Rejected
-	(*Fetch)(nil),             // 13: weir.dht.Fetch
-	(*FetchReply)(nil),        // 14: weir.dht.FetchReply
-	(*Watch)(nil),             // 15: weir.dht.Watch
-	(*Event)(nil),             // 16: weir.dht.Event
-	(*HandOver)(nil),          // 17: weir.dht.HandOver
-	(*Copy)(nil),              // 18: weir.dht.Copy
-	(*HandOverReply)(nil),     // 19: weir.dht.HandOverReply
-	(*ReserveRequest)(nil),    // 20: weir.dht.ReserveRequest
-	(*Reserve)(nil),           // 21: weir.dht.Reserve
-	(*Release)(nil),           // 22: weir.dht.Release
-	(*ReserveResponse)(nil),   // 23: weir.dht.ReserveResponse
-	(*Refusal)(nil),           // 24: weir.dht.Refusal
-	(*PolicyExchange)(nil),    // 25: weir.dht.PolicyExchange
-	(*ProvisionRequest)(nil),  // 26: weir.dht.ProvisionRequest
-	(*Provision)(nil),         // 27: weir.dht.Provision
-	(*Leave)(nil),             // 28: weir.dht.Leave
-	(*ProvisionResponse)(nil), // 29: weir.dht.ProvisionResponse
-	(*Coming)(nil),            // 30: weir.dht.Coming
+	(*Doubt)(nil),             // 10: weir.dht.Doubt
+	(*QueryReply)(nil),        // 11: weir.dht.QueryReply
+	(*Digest)(nil),            // 12: weir.dht.Digest
+	(*Rejected)(nil),          // 13: weir.dht.Rejected
+	(*Fetch)(nil),             // 14: weir.dht.Fetch
+	(*FetchReply)(nil),        // 15: weir.dht.FetchReply
+	(*Watch)(nil),             // 16: weir.dht.Watch
+	(*Event)(nil),             // 17: weir.dht.Event
+	(*HandOver)(nil),          // 18: weir.dht.HandOver
+	(*Copy)(nil),              // 19: weir.dht.Copy
+	(*HandOverReply)(nil),     // 20: weir.dht.HandOverReply
+	(*ReserveRequest)(nil),    // 21: weir.dht.ReserveRequest
+	(*Reserve)(nil),           // 22: weir.dht.Reserve
+	(*Release)(nil),           // 23: weir.dht.Release
+	(*ReserveResponse)(nil),   // 24: weir.dht.ReserveResponse
+	(*Refusal)(nil),           // 25: weir.dht.Refusal
+	(*PolicyExchange)(nil),    // 26: weir.dht.PolicyExchange
+	(*ProvisionRequest)(nil),  // 27: weir.dht.ProvisionRequest
+	(*Provision)(nil),         // 28: weir.dht.Provision
+	(*Leave)(nil),             // 29: weir.dht.Leave
+	(*ProvisionResponse)(nil), // 30: weir.dht.ProvisionResponse
+	(*Coming)(nil),            // 31: weir.dht.Coming
 }
 var file_dht_pb_dht_proto_depIdxs = []int32{
 	2,  // 0: weir.dht.Request.advertise:type_name -> weir.dht.Advertise
 	9,  // 1: weir.dht.Request.query:type_name -> weir.dht.Query
-	13, // 2: weir.dht.Request.fetch:type_name -> weir.dht.Fetch
-	15, // 3: weir.dht.Request.watch:type_name -> weir.dht.Watch
-	17, // 4: weir.dht.Request.hand_over:type_name -> weir.dht.HandOver
+	14, // 2: weir.dht.Request.fetch:type_name -> weir.dht.Fetch
+	16, // 3: weir.dht.Request.watch:type_name -> weir.dht.Watch
+	18, // 4: weir.dht.Request.hand_over:type_name -> weir.dht.HandOver
 	4,  // 5: weir.dht.Response.advertise:type_name -> weir.dht.AdvertiseReply
-	10, // 6: weir.dht.Response.query:type_name -> weir.dht.QueryReply
-	14, // 7: weir.dht.Response.fetch:type_name -> weir.dht.FetchReply
-	16, // 8: weir.dht.Response.event:type_name -> weir.dht.Event
-	19, // 9: weir.dht.Response.hand_over:type_name -> weir.dht.HandOverReply
+	11, // 6: weir.dht.Response.query:type_name -> weir.dht.QueryReply
+	15, // 7: weir.dht.Response.fetch:type_name -> weir.dht.FetchReply
+	17, // 8: weir.dht.Response.event:type_name -> weir.dht.Event
+	20, // 9: weir.dht.Response.hand_over:type_name -> weir.dht.HandOverReply
 	3,  // 10: weir.dht.Advertise.entries:type_name -> weir.dht.Entry
 	5,  // 11: weir.dht.AdvertiseReply.results:type_name -> weir.dht.Result
 	7,  // 12: weir.dht.AdvertiseReply.coordinate:type_name -> weir.dht.Coordinate
 	6,  // 13: weir.dht.AdvertiseReply.closer:type_name -> weir.dht.Peer
 	8,  // 14: weir.dht.Query.need:type_name -> weir.dht.Need
 	7,  // 15: weir.dht.Query.origin:type_name -> weir.dht.Coordinate
-	12, // 16: weir.dht.QueryReply.rejected:type_name -> weir.dht.Rejected
-	11, // 17: weir.dht.QueryReply.digests:type_name -> weir.dht.Digest
-	7,  // 18: weir.dht.FetchReply.coordinate:type_name -> weir.dht.Coordinate
-	18, // 19: weir.dht.HandOver.copies:type_name -> weir.dht.Copy
-	21, // 20: weir.dht.ReserveRequest.reserve:type_name -> weir.dht.Reserve
-	22, // 21: weir.dht.ReserveRequest.release:type_name -> weir.dht.Release
-	8,  // 22: weir.dht.Reserve.need:type_name -> weir.dht.Need
-	24, // 23: weir.dht.ReserveResponse.refusal:type_name -> weir.dht.Refusal
-	27, // 24: weir.dht.ProvisionRequest.provision:type_name -> weir.dht.Provision
-	28, // 25: weir.dht.ProvisionRequest.leave:type_name -> weir.dht.Leave
-	8,  // 26: weir.dht.Provision.need:type_name -> weir.dht.Need
-	6,  // 27: weir.dht.ProvisionResponse.closer:type_name -> weir.dht.Peer
-	24, // 28: weir.dht.ProvisionResponse.refusal:type_name -> weir.dht.Refusal
-	30, // 29: weir.dht.ProvisionResponse.coming:type_name -> weir.dht.Coming
-	30, // [30:30] is the sub-list for method output_type
-	30, // [30:30] is the sub-list for method input_type
-	30, // [30:30] is the sub-list for extension type_name
-	30, // [30:30] is the sub-list for extension extendee
-	0,  // [0:30] is the sub-list for field type_name
+	10, // 16: weir.dht.Query.doubts:type_name -> weir.dht.Doubt
+	13, // 17: weir.dht.QueryReply.rejected:type_name -> weir.dht.Rejected
+	12, // 18: weir.dht.QueryReply.digests:type_name -> weir.dht.Digest
+	10, // 19: weir.dht.QueryReply.doubts:type_name -> weir.dht.Doubt
+	7,  // 20: weir.dht.FetchReply.coordinate:type_name -> weir.dht.Coordinate
+	19, // 21: weir.dht.HandOver.copies:type_name -> weir.dht.Copy
+	22, // 22: weir.dht.ReserveRequest.reserve:type_name -> weir.dht.Reserve
+	23, // 23: weir.dht.ReserveRequest.release:type_name -> weir.dht.Release
+	8,  // 24: weir.dht.Reserve.need:type_name -> weir.dht.Need
+	25, // 25: weir.dht.ReserveResponse.refusal:type_name -> weir.dht.Refusal
+	28, // 26: weir.dht.ProvisionRequest.provision:type_name -> weir.dht.Provision
+	29, // 27: weir.dht.ProvisionRequest.leave:type_name -> weir.dht.Leave
+	8,  // 28: weir.dht.Provision.need:type_name -> weir.dht.Need
+	6,  // 29: weir.dht.ProvisionResponse.closer:type_name -> weir.dht.Peer
+	25, // 30: weir.dht.ProvisionResponse.refusal:type_name -> weir.dht.Refusal
+	31, // 31: weir.dht.ProvisionResponse.coming:type_name -> weir.dht.Coming
+	32, // [32:32] is the sub-list for method output_type
+	32, // [32:32] is the sub-list for method input_type
+	32, // [32:32] is the sub-list for extension type_name
+	32, // [32:32] is the sub-list for extension extendee
+	0,  // [0:32] is the sub-list for field type_name
 }
 
 func init() { file_dht_pb_dht_proto_init() }
@@ -2485,12 +2565,12 @@ func file_dht_pb_dht_proto_init() {
 		(*Response_Event)(nil),
 		(*Response_HandOver)(nil),
 	}
-	file_dht_pb_dht_proto_msgTypes[11].OneofWrappers = []any{}
-	file_dht_pb_dht_proto_msgTypes[20].OneofWrappers = []any{
+	file_dht_pb_dht_proto_msgTypes[12].OneofWrappers = []any{}
+	file_dht_pb_dht_proto_msgTypes[21].OneofWrappers = []any{
 		(*ReserveRequest_Reserve)(nil),
 		(*ReserveRequest_Release)(nil),
 	}
-	file_dht_pb_dht_proto_msgTypes[26].OneofWrappers = []any{
+	file_dht_pb_dht_proto_msgTypes[27].OneofWrappers = []any{
 		(*ProvisionRequest_Provision)(nil),
 		(*ProvisionRequest_Leave)(nil),
 	}
@@ -2500,7 +2580,7 @@ func file_dht_pb_dht_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_dht_pb_dht_proto_rawDesc), len(file_dht_pb_dht_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   31,
+			NumMessages:   32,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

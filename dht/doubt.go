@@ -1,0 +1,117 @@
+package dht
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"weir/capacity"
+	"weir/dht/holder"
+	"weir/dht/pb"
+)
+
+// deliversFully is the share of what a peer sends from which on it is taken to
+// have delivered: the rest is what any network loses.
+const deliversFully = 0.95
+
+// beliefScale is a belief of 1 on the wire.
+const beliefScale = 10_000
+
+// Delivered takes in which share of what p sends over a cascade link has come
+// of late, 0…1. One that falls short is believed less by what it claims at the
+// time, see [holder.Borne], and holders hear of it with every query; one that
+// delivers is no news.
+//
+// It does not block. If p's newest record is not at hand, p is asked for it in
+// the background, and nothing comes of it if p does not answer.
+func (n *Node) Delivered(p peer.ID, share float64) {
+	if !(share < deliversFully) {
+		return
+	}
+	now := time.Now()
+	r, ok := n.newest.of(now, p)
+	if h := n.table.Get(now, CapacityTopic(), p); h != nil && (!ok || h.Record.Seq > r.Seq) {
+		r, ok = h.Record, true
+	}
+	if ok {
+		n.fellShort(&r, share)
+		return
+	}
+	n.start(func() {
+		ctx, cancel := context.WithTimeout(n.ctx, reserveTime)
+		defer cancel()
+		r, err := n.ask(ctx, p)
+		if err != nil {
+			n.log.Debug("shortfall not noted", "peer", p, "share", share, "err", err)
+			return
+		}
+		n.fellShort(&r, share)
+	})
+}
+
+// fellShort notes that r's node delivered only share while r was its newest
+// record.
+func (n *Node) fellShort(r *capacity.Record, share float64) {
+	borne := holder.Borne(r.Stress(), share)
+	n.beliefs.FellShort(time.Now(), r.Node, borne)
+	n.log.Debug("node fell short", "peer", r.Node, "share", share, "stress", r.Stress(), "borne", borne)
+}
+
+// ask has p say what it claims, and verifies that.
+func (n *Node) ask(ctx context.Context, p peer.ID) (capacity.Record, error) {
+	own, err := n.Fetch(ctx, p)
+	if err != nil {
+		return capacity.Record{}, err
+	}
+	if len(own) == 0 {
+		return capacity.Record{}, errors.New("it publishes nothing")
+	}
+	now := time.Now()
+	r, err := capacity.Open(own[0], n.wall(now))
+	if err != nil {
+		return capacity.Record{}, err
+	}
+	if r.Node != p {
+		return capacity.Record{}, errNotYours
+	}
+	r, _, ok := n.newest.see(now, r, own[0])
+	if !ok {
+		return capacity.Record{}, capacity.ErrExpired
+	}
+	return r, nil
+}
+
+func doubtToWire(d holder.Doubt) *pb.Doubt {
+	return &pb.Doubt{Node: []byte(d.Node), Belief: uint32(math.Round(min(1, max(0, d.Belief)) * beliefScale))}
+}
+
+// doubtsIn is what a holder doubts of c: one doubt or none.
+func doubtsIn(c *capacity.Candidate) []*pb.Doubt {
+	if c.Believed >= 1 {
+		return nil
+	}
+	return []*pb.Doubt{doubtToWire(holder.Doubt{Node: c.Record.Node, Belief: c.Believed})}
+}
+
+// doubtsFromWire checks what a peer doubts. One that is wrong spoils them all.
+func doubtsFromWire(sent []*pb.Doubt, most int) ([]holder.Doubt, error) {
+	if len(sent) > most {
+		return nil, fmt.Errorf("%d doubts, at most %d", len(sent), most)
+	}
+	doubts := make([]holder.Doubt, 0, len(sent))
+	for _, w := range sent {
+		id, err := peer.IDFromBytes(w.Node)
+		switch {
+		case err != nil:
+			return nil, fmt.Errorf("doubt: %w", err)
+		case w.Belief > beliefScale:
+			return nil, fmt.Errorf("doubt: a belief of %d, at most %d", w.Belief, beliefScale)
+		}
+		doubts = append(doubts, holder.Doubt{Node: id, Belief: float64(w.Belief) / beliefScale})
+	}
+	return doubts, nil
+}

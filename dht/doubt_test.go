@@ -1,0 +1,181 @@
+package dht
+
+import (
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+	"google.golang.org/protobuf/proto"
+
+	"weir/capacity"
+	"weir/dht/holder"
+	"weir/dht/pb"
+)
+
+// asks is a query where the nodes of the tests publish, by one who doubts so.
+func asks(doubts ...*pb.Doubt) *pb.Request {
+	return &pb.Request{Op: &pb.Request_Query{Query: &pb.Query{
+		Topic: string(ShardTopic("test", "")), Need: needToWire(view()), Policy: capacity.DefaultPolicy().Version, Limit: queryLimit, Doubts: doubts,
+	}}}
+}
+
+// Three who say that a node fell short make holders rank it lower, for all who
+// ask; one or two can say what they like.
+func TestDoubtsOfSeekersCount(t *testing.T) {
+	for _, c := range []struct {
+		name      string
+		reporters int
+		said      float64
+		want      float64
+	}{
+		{"one liar", 1, 0, 1},
+		{"two liars", 2, 0, 1},
+		{"three seekers", 3, 0.2, 0.2},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			nodes := newTestNetwork(t, 3)
+			target := nodes[1].ID()
+			for range c.reporters {
+				reporter := idOf(t, newKey(t))
+				for _, n := range nodes { // all are holders
+					resp := n.answerRecords(reporter, asks(doubtToWire(holder.Doubt{Node: target, Belief: c.said})))
+					if resp.Error != "" {
+						t.Fatal(resp.Error)
+					}
+				}
+			}
+			check := func(how string, d Decision) {
+				t.Helper()
+				seen := 0
+				scores := make(map[bool]float64) // the best, of the target and of others
+				for _, v := range d.Verdicts {
+					if v.Rule != "" {
+						continue
+					}
+					seen++
+					scores[v.Node == target] = max(scores[v.Node == target], v.Score)
+					want := 1.0
+					if v.Node == target {
+						want = c.want
+					}
+					if math.Abs(v.Believed-want) > 0.01 {
+						t.Errorf("%s: %s is believed %v, want %v", how, v.Node, v.Believed, want)
+					}
+				}
+				if seen != len(nodes) {
+					t.Errorf("%s: %d candidates, want %d", how, seen, len(nodes))
+				}
+				// Fair ones are a little apart, too: by the lot, and by what was offered.
+				if lower := scores[true] < scores[false]-0.05; !lower && c.want < 1 || scores[true] < scores[false]-0.2 && c.want == 1 {
+					t.Errorf("%s: the node scores %v, others %v", how, scores[true], scores[false])
+				}
+			}
+			seeker := newClient(t, nodes)
+			d, err := seeker.Explain(t.Context(), CapacityTopic(), view(), nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			check("explained", d)
+			_, d, err = seeker.Place(t.Context(), CapacityTopic(), view(), nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			check("placed", d)
+
+			q := asks()
+			reply := nodes[0].answerRecords(seeker.ID(), q).GetQuery()
+			if told := len(reply.Doubts) > 0; told != (c.want < 1) || len(reply.Digests) != len(nodes) {
+				t.Errorf("a holder answers with doubts %v and %d digests", reply.Doubts, len(reply.Digests))
+			}
+		})
+	}
+}
+
+// Who falls short is believed less, by what it claimed at the time, and holders
+// hear of it. Who delivers is no news.
+func TestDelivered(t *testing.T) {
+	nodes := newTestNetwork(t, 2)
+	target := nodes[1]
+	for i := range 8 {
+		if _, err := target.ledger.Reserve(time.Now(), capacity.Request{ID: fmt.Sprint(i), From: nodes[0].ID(), Need: view()}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	target.Kick()
+	seeker := newClient(t, nodes)
+	q := &finding{topic: CapacityTopic(), need: view()}
+	plain := proto.Size(seeker.queryRequest(q))
+
+	eventually(t, func() error {
+		if h := nodes[0].table.Get(time.Now(), CapacityTopic(), target.ID()); h == nil || h.Record.Stress() < 0.8 {
+			return fmt.Errorf("the record does not show the load yet: %v", h)
+		}
+		return nil
+	})
+	for _, n := range []*testNode{nodes[0], seeker} {
+		n.newest.forget() // nodes[0] holds the record, the seeker has to ask
+		for _, share := range []float64{1, deliversFully, math.NaN()} {
+			n.Delivered(target.ID(), share)
+		}
+		if got := n.beliefs.Of(time.Now(), target.ID()); got != 1 {
+			t.Errorf("who delivers is believed %v", got)
+		}
+		n.Delivered(target.ID(), 0.5)
+		eventually(t, func() error {
+			if got := n.beliefs.Of(time.Now(), target.ID()); math.Abs(got-0.4) > 0.01 {
+				return fmt.Errorf("believed %v, want half of the 0.8 that it said were in use", got)
+			}
+			return nil
+		})
+	}
+	doubts := seeker.queryRequest(q).GetQuery().Doubts
+	if len(doubts) != 1 || peer.ID(doubts[0].Node) != target.ID() || doubts[0].Belief < 3_900 || doubts[0].Belief > 4_100 {
+		t.Errorf("a query says %v", doubts)
+	}
+	if grown := proto.Size(seeker.queryRequest(q)) - plain; grown <= 0 || grown > 50 {
+		t.Errorf("a doubt takes %d bytes", grown)
+	}
+	// Who starts servers, and what regions there are, is not judged by that.
+	for _, topic := range []Topic{holder.RegionsTopic, ProvisionTopic("test")} {
+		if d := seeker.queryRequest(&finding{topic: topic}).GetQuery().Doubts; len(d) != 0 {
+			t.Errorf("a query of %s says %v", topic, d)
+		}
+	}
+	// One that nobody knows costs no more than a question.
+	seeker.Delivered(idOf(t, newKey(t)), 0)
+	if got := seeker.beliefs.Doubts(time.Now()); len(got) != 1 {
+		t.Errorf("doubts %v", got)
+	}
+}
+
+func TestDoubtsOnTheWire(t *testing.T) {
+	id := idOf(t, newKey(t))
+	good := &pb.Doubt{Node: []byte(id), Belief: 2_500}
+	got, err := doubtsFromWire([]*pb.Doubt{good}, holder.MaxDoubts)
+	if err != nil || !slices.Equal(got, []holder.Doubt{{Node: id, Belief: 0.25}}) || !proto.Equal(doubtToWire(got[0]), good) {
+		t.Errorf("%v, %v", got, err)
+	}
+	node := newTestNode(t, nil)
+	for name, c := range map[string]struct {
+		doubts []*pb.Doubt
+		say    string
+	}{
+		"too many":         {slices.Repeat([]*pb.Doubt{good}, holder.MaxDoubts+1), "9 doubts, at most 8"},
+		"no node":          {[]*pb.Doubt{good, {Belief: 1}}, "doubt: "},
+		"not a peer's ID":  {[]*pb.Doubt{{Node: []byte("x")}}, "doubt: "},
+		"a belief above 1": {[]*pb.Doubt{{Node: []byte(id), Belief: beliefScale + 1}}, "a belief of 10001"},
+	} {
+		if resp := node.answerRecords(id, asks(c.doubts...)); !strings.Contains(resp.Error, c.say) {
+			t.Errorf("%s: %v, want an error with %q", name, resp, c.say)
+		}
+	}
+	b, err := appendFrame(nil, asks(&pb.Doubt{Node: []byte("a node"), Belief: 2_500}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	golden(t, "doubts.frame", b)
+}

@@ -1,0 +1,212 @@
+package sfu
+
+import (
+	"math"
+	"net"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"weir/capacity"
+)
+
+func TestShareOfWhatWasSent(t *testing.T) {
+	report := func(sent uint32, came int64) *sourceReport { return &sourceReport{sent, came} }
+	from := tally{came: 1000, lost: 10, report: report(1010, 1000)}
+	for _, c := range []struct {
+		name  string
+		now   tally
+		sent  int64
+		share float64
+	}{
+		{"all came", tally{came: 1500, lost: 10, report: report(1510, 1500)}, 500, 1},
+		{"a tenth was lost on the way", tally{came: 1450, lost: 60, report: report(1510, 1450)}, 500, 0.9},
+		{"the sender lacked a tenth itself", tally{came: 1450, lost: 60, report: report(1460, 1450)}, 450, 1},
+		{"a tenth had come but waited to be read", tally{came: 1500, lost: 10, report: report(1510, 1450)}, 500, 1},
+		{"nothing comes", tally{came: 1000, lost: 10, report: report(1510, 1000)}, 500, 0},
+		{"nothing is sent", tally{came: 1000, lost: 10, report: report(1010, 1000)}, 0, 1},
+		{"late ones fill old gaps", tally{came: 1510, lost: 0, report: report(1510, 1510)}, 500, 1},
+		{"no further report", tally{came: 1100, lost: 400, report: from.report}, 0, 1},
+		{"a count that goes back", tally{came: 1450, lost: 60, report: report(10, 1450)}, 0, 1},
+		{"no report at all", tally{came: 1450, lost: 60}, 0, 1},
+	} {
+		if sent, share := c.now.since(from); sent != c.sent || math.Abs(share-c.share) > 1e-9 {
+			t.Errorf("%s: %v of %d, want %v of %d", c.name, share, sent, c.share, c.sent)
+		}
+	}
+	last := tally{came: 1, report: report(math.MaxUint32-99, 1)}
+	if sent, share := (tally{came: 201, report: report(100, 201)}).since(last); sent != 200 || share != 1 {
+		t.Errorf("over the count's end: %v of %d", share, sent)
+	}
+}
+
+// A judged link has one source, which the test moves on, and a clock of its own.
+type judged struct {
+	*Link
+	delivery
+	now    time.Time
+	source *source
+	sent   uint32
+	told   []float64
+}
+
+func newJudged(t *testing.T) *judged {
+	socket, err := ListenMedia("127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = socket.Close() })
+	j := &judged{now: time.Unix(1_000_000, 0), source: &source{}}
+	feeds := map[string]*feed{"video0": {assignment: assignment{source: j.source}}}
+	j.Link = &Link{
+		Peer: "sender", inbounds: map[uint64]*inbound{1: {feeds: feeds}},
+		sfu: &SFU{cfg: Config{
+			Socket: socket, Ledger: capacity.NewLedger("self", capacity.Limits{}),
+			Delivered: func(node peer.ID, share float64) {
+				if node != "sender" {
+					t.Errorf("told of %s", node)
+				}
+				j.told = append(j.told, share)
+			},
+		}},
+	}
+	return j
+}
+
+// second passes, in which the peer sends so many packets and not all come.
+func (j *judged) second(sent, lost int64) {
+	j.now = j.now.Add(time.Second)
+	j.sent += uint32(sent)
+	j.source.came.Add(sent - lost)
+	if sent > lost {
+		j.source.lost.Add(lost)
+	}
+	j.source.report.Store(&sourceReport{j.sent, j.source.came.Load()})
+	j.judge(j.now, &j.delivery)
+}
+
+func TestLinksAreJudged(t *testing.T) {
+	seconds := func(j *judged, n int, sent, lost int64) {
+		for range n {
+			j.second(sent, lost)
+		}
+	}
+	for _, c := range []struct {
+		name string
+		run  func(j *judged)
+		want []float64
+	}{
+		{"once in five seconds", func(j *judged) { seconds(j, 18, 100, 0) }, []float64{1, 1, 1}},
+		{"by what is lost", func(j *judged) { seconds(j, 7, 100, 20) }, []float64{0.8}},
+		{"not by the first second", func(j *judged) {
+			seconds(j, 2, 100, 90)
+			seconds(j, 5, 100, 0)
+		}, []float64{1}},
+		{"not by a few packets", func(j *judged) { seconds(j, 11, 10, 5) }, nil},
+		{"by few packets over a longer time", func(j *judged) { seconds(j, 14, 10, 5) }, []float64{0.5}},
+		{"when it stalls", func(j *judged) {
+			seconds(j, 7, 100, 0)
+			seconds(j, 5, 100, 100)
+		}, []float64{1, 0}},
+		{"not while we are short of CPU ourselves", func(j *judged) {
+			j.sfu.cfg.Ledger.Observe(j.now, capacity.Load{CPU: 0.95})
+			seconds(j, 20, 100, 20)
+			j.sfu.cfg.Ledger.Observe(j.now, capacity.Load{CPU: 0.5})
+			seconds(j, 8, 100, 0)
+		}, []float64{1}},
+		{"not by a source that has gone", func(j *judged) {
+			seconds(j, 5, 100, 50)
+			j.source, j.sent = &source{}, 0
+			j.inbounds[1].feeds["video0"].source = j.source
+			seconds(j, 10, 100, 20)
+		}, []float64{0.8}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			j := newJudged(t)
+			c.run(j)
+			if !slices.EqualFunc(j.told, c.want, func(a, b float64) bool { return math.Abs(a-b) < 1e-9 }) {
+				t.Errorf("told %v, want %v", j.told, c.want)
+			}
+		})
+	}
+}
+
+// Of two nodes that pull from the same one, the one whose packets are lost for
+// good says so, and the other that all come.
+func TestDeliveredShare(t *testing.T) {
+	m := newMesh(t)
+	told := map[string]chan float64{"lossy": make(chan float64, 1), "clean": make(chan float64, 1)}
+	from := make(chan peer.ID, 64)
+	relay := func(name string, lose func([]byte) bool) *meshNode {
+		return m.add(capacity.Limits{}, func(c *Config) {
+			c.Socket.lose = lose
+			c.Delivered = func(node peer.ID, share float64) {
+				select {
+				case told[name] <- share:
+					from <- node
+				default:
+				}
+			}
+		})
+	}
+	n := 0
+	// Every fourth RTP packet, and every repair, by its payload type in linkMedia.
+	lose := func(d []byte) bool {
+		if len(d) < 2 || d[0] < 128 || d[0] > 191 || d[1] >= 192 && d[1] <= 223 {
+			return false
+		}
+		if pt := d[1] & 0x7f; pt == 97 || pt == 99 || pt == 101 || pt == 103 {
+			return true
+		}
+		n++
+		return n%4 == 0
+	}
+	a := m.add(capacity.Limits{}, nil)
+	a.publish("demo")
+	relay("lossy", lose).tryWatch("demo")
+	relay("clean", nil).watch("demo")
+	for name, want := range map[string]float64{"lossy": 0.75, "clean": 1} {
+		select {
+		case share := <-told[name]:
+			if math.Abs(share-want) > 0.1 || <-from != a.id {
+				t.Errorf("%s: %.3f came, want about %v", name, share, want)
+			}
+		case <-time.After(patience):
+			t.Errorf("%s: not judged within %v", name, patience)
+		}
+	}
+}
+
+func TestOverflowIsSeen(t *testing.T) {
+	s, err := ListenMedia("127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	if got := s.Counters().Overflowed; got != 0 {
+		t.Fatalf("%d datagrams dropped of none", got)
+	}
+	if err := s.SetReadBuffer(4 << 10); err != nil {
+		t.Fatal(err)
+	}
+	out, err := net.DialUDP("udp", nil, s.LocalAddr().(*net.UDPAddr))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer out.Close()
+	const sent = 100
+	for range sent {
+		if _, err := out.Write(make([]byte, 1000)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got := s.Counters().Overflowed
+	if overflowed(s.UDPConn) == 0 {
+		t.Skip("this system does not tell")
+	}
+	if got <= 0 || got >= sent {
+		t.Errorf("%d of %d datagrams dropped, that nobody read", got, sent)
+	}
+}
