@@ -185,6 +185,39 @@ func TestWhatCannotBeAmended(t *testing.T) {
 	}
 }
 
+// What a node says of its use changes a record's numbers, not whose it is or when.
+func TestUse(t *testing.T) {
+	base := typicalRecord(t, "node")
+	now := later(base)
+	got, err := base.Using(now.Use())
+	want := now
+	want.Seq, want.Issued = base.Seq, base.Issued
+	if err != nil || !reflect.DeepEqual(got, want) {
+		t.Errorf("Using = %+v, %v, want %+v", got, err, want)
+	}
+	for name, use := range map[string][]byte{"garbage": {0xff}, "nothing": {}, "too much": bytes.Repeat([]byte{8, 1}, maxAmendment)} {
+		if _, err := base.Using(use); err == nil {
+			t.Errorf("%s passes", name)
+		}
+	}
+}
+
+func FuzzUse(f *testing.F) {
+	base := typicalRecord(f, "node")
+	now := later(base)
+	f.Add(now.Use())
+	f.Add([]byte{})
+	f.Fuzz(func(t *testing.T, use []byte) {
+		r, err := base.Using(use)
+		if err != nil {
+			return
+		}
+		if err := r.check(); err != nil || r.Node != base.Node || r.Seq != base.Seq || r.Uplink.Limit != base.Uplink.Limit {
+			t.Fatalf("%+v: %v", r, err)
+		}
+	})
+}
+
 func FuzzOpenAmended(f *testing.F) {
 	base := typicalRecord(f, "node")
 	sealed := mustSeal(f, base, keyOf(f, "node"))

@@ -153,6 +153,72 @@ func TestLateLeaseIsReleased(t *testing.T) {
 	}
 }
 
+// Of two that give a lease the one is taken that is better off by now, whoever
+// answers first and whatever its record said; the other gets its lease back. One
+// whose use fails the policy, or makes no sense, is not taken at all.
+func TestPlaceTakesTheBetterLease(t *testing.T) {
+	for _, c := range []struct {
+		name     string
+		use      func(*capacity.Record)
+		reason   string // of the worse
+		nonsense []byte
+	}{
+		{name: "fuller", use: func(r *capacity.Record) { r.Sessions.Used = 8 }},
+		{name: "full", use: func(r *capacity.Record) { r.Sessions.Used = 10 }, reason: "sessions"},
+		{name: "nonsense", nonsense: []byte{0xff}, reason: "unproven"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			nodes := newTestNetwork(t, 1)
+			answer := func(use func(*capacity.Record), nonsense []byte) func(*fake, peer.ID, *pb.Reserve) *pb.ReserveResponse {
+				return func(f *fake, from peer.ID, req *pb.Reserve) *pb.ReserveResponse {
+					r := capacity.Record{Seq: 1, Issued: time.UnixMilli(1)}
+					if use != nil {
+						use(&r)
+					}
+					b := r.Use()
+					if nonsense != nil {
+						b = nonsense
+					}
+					return &pb.ReserveResponse{Lease: f.lease(t, from, req), Use: b}
+				}
+			}
+			worse, w := fakeTarget(t, nodes, answer(c.use, c.nonsense))
+			better, b := fakeTarget(t, nodes, answer(func(r *capacity.Record) { r.Sessions.Used = 3 }, nil))
+			compared := 0
+			eventually(t, func() error { // on a busy machine the second may come too late
+				placed, d, err := nodes[0].Place(t.Context(), CapacityTopic(), view(), nil)
+				if err != nil || len(d.Reservations) != 2 {
+					t.Fatalf("placed %+v, %v; %+v", placed.Lease, err, d.Reservations)
+				}
+				i := slices.IndexFunc(d.Reservations, func(r Reservation) bool { return r.Node == worse.host.ID() })
+				lost, won := d.Reservations[i], d.Reservations[1-i]
+				if won.Lease == "" || (lost.Lease == "") == (c.reason == "") || lost.Reason != c.reason && lost.Reason != "" {
+					return fmt.Errorf("not both have answered: %+v", d.Reservations)
+				}
+				if placed.Lease.Target != better.host.ID() || d.Chosen != better.host.ID() {
+					t.Fatalf("placed on %s; reservations %+v", placed.Lease.Target, d.Reservations)
+				}
+				if used := placed.Candidate.Record.Sessions.Used; used != 3 {
+					t.Errorf("the chosen one uses %d sessions, want what it said with its lease", used)
+				}
+				if compared++; compared < 3 {
+					return errors.New("once more")
+				}
+				return nil
+			})
+			eventually(t, func() error {
+				if reserved, released := w.seen(); len(reserved) != len(released) {
+					return fmt.Errorf("the worse one was asked %d times and released %d times", len(reserved), len(released))
+				}
+				return nil
+			})
+			if reserved, released := b.seen(); len(reserved)-len(released) < compared {
+				t.Errorf("the better one was asked %d times and released %d times, though it was taken %d times", len(reserved), len(released), compared)
+			}
+		})
+	}
+}
+
 // Refused by one, the next is tried; refused by all, the reason is theirs. A
 // lease that is not what was asked for is none.
 func TestPlaceAfterRefusals(t *testing.T) {
