@@ -44,6 +44,14 @@ var lasting = map[string]bool{
 	"no-candidates": true, "unreachable": true, "unproven": true, "gone": true, "closed": true,
 }
 
+// RoomPause is the time between two tries to pull a stream of which no carrier
+// has room, after so many tries. chance, 0…1, keeps apart who was refused at the
+// same time.
+func RoomPause(tries int, chance float64) time.Duration {
+	pause := min(roomPause<<min(tries, 8), roomPauseMost)
+	return pause/2 + time.Duration(chance*float64(pause))
+}
+
 // wantOfRoom returns the refusal in err if it is for want of room, or nil.
 func wantOfRoom(err error) *capacity.Refusal {
 	var refusal *capacity.Refusal
@@ -168,8 +176,7 @@ func (s *SFU) awaitRoom(p *pull, tries int, failed error) error {
 		close(p.short)
 		s.event(Event{Kind: "pull.waiting", Stream: p.name, Detail: refused.Error()})
 	}
-	pause := min(roomPause<<min(tries, 8), roomPauseMost)
-	again := time.NewTimer(pause/2 + rand.N(pause)) // apart from others who were refused just now
+	again := time.NewTimer(RoomPause(tries, rand.Float64()))
 	defer again.Stop()
 	for {
 		s.mu.Lock()

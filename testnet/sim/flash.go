@@ -10,6 +10,7 @@ import (
 	"weir/capacity"
 	"weir/dht"
 	"weir/dht/holder"
+	"weir/sfu"
 )
 
 const (
@@ -20,8 +21,8 @@ const (
 	flashWait    = 10 * time.Second // that a viewer's request may wait; clients give up after about that
 	flashFanout  = 8                // pulls of one stream per node, as nodes are set by default
 
-	pullAttempts = 5                      // of one pull; see package sfu
-	pullRetry    = 250 * time.Millisecond // until a viewer who waits has it tried again
+	pullAttempts = 4                      // of one pull; see package sfu
+	comeAgain    = 500 * time.Millisecond // until a client that was refused comes again
 )
 
 // A carrier is what a node is to the stream.
@@ -43,6 +44,8 @@ type crowd struct {
 	shard     *shard
 	carriers  map[*node]*carrier
 	pulling   map[*node][]func(bool)
+	tries     map[*node]int           // of the pull that waits for room
+	retry     map[*node]time.Duration // when it is tried again
 	served    int
 	refused   int
 	waited    int // viewers who found no way at once
@@ -62,7 +65,7 @@ func (s *stage) flash() {
 	viewers := flashViewers * nodes / flashNodes
 	w := s.world(plan{regions: 4, nodes: nodes, kinds: []int{20, 30, 40}, fresh: product, policy: capacity.DefaultPolicy()})
 	w.run(10 * time.Second) // records and all are there
-	c := &crowd{w: w, topic: dht.StreamTopic(flashStream), carriers: make(map[*node]*carrier), pulling: make(map[*node][]func(bool)), waits: make(map[time.Duration]bool)}
+	c := &crowd{w: w, topic: dht.StreamTopic(flashStream), carriers: make(map[*node]*carrier), pulling: make(map[*node][]func(bool)), tries: make(map[*node]int), retry: make(map[*node]time.Duration), waits: make(map[time.Duration]bool)}
 	c.shard = &shard{topic: c.topic, holders: w.elect()}
 	c.carry(w.nodes[0], nil)
 	w.run(w.now + 2*time.Second)
@@ -102,7 +105,7 @@ func (c *crowd) come(n *node, began time.Duration, redirect bool) {
 				c.come(n, began, redirect)
 			case w.now-began < flashWait:
 				c.wait(began)
-				w.after(pullRetry, func() { c.come(n, began, redirect) })
+				w.at(c.retry[n], func() { c.come(n, began, redirect) })
 			default:
 				c.refused++
 			}
@@ -147,7 +150,7 @@ func (c *crowd) again(n *node, began time.Duration) {
 		return
 	}
 	c.wait(began)
-	c.w.after(2*pullRetry, func() { c.come(n, began, true) })
+	c.w.after(comeAgain, func() { c.come(n, began, true) })
 }
 
 // wait notes that one who came at began has to.
@@ -186,6 +189,10 @@ func (c *crowd) attempt(n, from *node, left int, exclude []peer.ID) {
 	finish := func(ok bool) {
 		waiting := c.pulling[n]
 		delete(c.pulling, n)
+		c.retry[n] = w.now + sfu.RoomPause(c.tries[n], w.rnd.Float64())
+		if c.tries[n]++; ok {
+			delete(c.tries, n)
+		}
 		for _, done := range waiting {
 			done(ok)
 		}
