@@ -212,7 +212,8 @@ func (p *placing) reserve() {
 	if p.next == len(p.picks) {
 		return
 	}
-	w, target := p.w, p.w.byID[p.picks[p.next].Record.Node]
+	pick := &p.picks[p.next]
+	w, target := p.w, p.w.byID[pick.Record.Node]
 	p.next++
 	p.pending++
 	first := len(p.tried) == 0
@@ -226,7 +227,7 @@ func (p *placing) reserve() {
 		_, err := target.ledger.Reserve(w.clock(), capacity.Request{ID: p.id, From: p.seeker.id, Need: p.need})
 		if err == nil {
 			me := capacity.Record{Node: p.seeker.id, Region: p.seeker.in.label, Coordinate: p.seeker.coord}
-			for _, v := range w.judge.Rank(p.need, me, []capacity.Candidate{{Record: now, RTT: l.rtt, Believed: p.seeker.beliefs.Of(w.clock(), target.id)}}).Passed {
+			for _, v := range w.judge.Rank(p.need, me, []capacity.Candidate{{Record: now, RTT: l.rtt, Believed: min(p.seeker.beliefs.Of(w.clock(), target.id), pick.Believed)}}).Passed {
 				l.score = v.Score
 			}
 			w.moved(target)
