@@ -25,13 +25,12 @@ const (
 )
 
 // Amendable reports whether r differs from base, a record of the same node, in
-// nothing but what an amendment can say: what is used, and by whom. It does not
-// look at coordinates, which drift all the time.
+// nothing but what an amendment can say: what is used, and where the node is.
 func Amendable(base, r *Record) bool {
 	b := *base
 	b.say(r)
 	b.Coordinate = r.Coordinate
-	return reflect.DeepEqual(&b, r)
+	return reflect.DeepEqual(&b, r) && (r.Coordinate != nil || base.Coordinate == nil)
 }
 
 // say takes from s what an amendment says.
@@ -40,6 +39,9 @@ func (r *Record) say(s *Record) {
 	r.Uplink.Used, r.Downlink.Used, r.Packets.Used = s.Uplink.Used, s.Downlink.Used, s.Packets.Used
 	r.Sessions.Used, r.Streams.Used = s.Sessions.Used, s.Streams.Used
 	r.Reserved, r.CPU = s.Reserved, s.CPU
+	if s.Coordinate != nil {
+		r.Coordinate = s.Coordinate
+	}
 	if r.Carries != nil && s.Carries != nil {
 		c := *r.Carries
 		c.Viewers, c.Children, c.ParentRTT = s.Carries.Viewers, s.Carries.Children, s.Carries.ParentRTT
@@ -47,19 +49,23 @@ func (r *Record) say(s *Record) {
 	}
 }
 
-// SealAmendment signs what r says anew, a record for which base was sealed and
-// is [Amendable]. base may have been amended before: the amendment takes the
-// place of the other one. It is about a fourth of a sealed record.
-func SealAmendment(base []byte, r Record, key crypto.PrivKey) ([]byte, error) {
+// SealAmendment signs what r says anew, where base is the record that sealed
+// opens as, and r is [Amendable]. sealed may have been amended before: this
+// amendment takes the place of the other one. It has about 100 bytes, and 50
+// more if r has another coordinate.
+func SealAmendment(base Record, sealed []byte, r Record, key crypto.PrivKey) ([]byte, error) {
 	if !r.Node.MatchesPrivateKey(key) {
 		return nil, fmt.Errorf("seal amendment: %w: the key is not that of %s", ErrForged, r.Node)
 	}
 	if err := r.check(); err != nil {
 		return nil, fmt.Errorf("seal amendment: %w", err)
 	}
-	envelope, _, err := splitAmended(base)
+	envelope, _, err := splitAmended(sealed)
 	if err != nil {
 		return nil, fmt.Errorf("seal amendment: %w", err)
+	}
+	if reflect.DeepEqual(r.Coordinate, base.Coordinate) {
+		r.Coordinate = nil
 	}
 	body := r.Use()
 	signature, err := key.Sign(amendmentSigned(envelope, body))
@@ -73,15 +79,16 @@ func SealAmendment(base []byte, r Record, key crypto.PrivKey) ([]byte, error) {
 // signature, for who asks the node itself.
 func (r *Record) Use() []byte {
 	m := &pb.Amendment{
-		Seq:      r.Seq,
-		Issued:   int64(uint64(r.Issued.UnixMilli()) - r.Seq),
-		Uplink:   uint64(r.Uplink.Used),
-		Downlink: uint64(r.Downlink.Used),
-		Packets:  uint64(r.Packets.Used),
-		Sessions: uint64(r.Sessions.Used),
-		Streams:  uint64(r.Streams.Used),
-		Reserved: uint64(r.Reserved),
-		Cpu:      uint32(math.Round(r.CPU * 1e4)),
+		Seq:        r.Seq,
+		Issued:     int64(uint64(r.Issued.UnixMilli()) - r.Seq),
+		Uplink:     uint64(r.Uplink.Used),
+		Downlink:   uint64(r.Downlink.Used),
+		Packets:    uint64(r.Packets.Used),
+		Sessions:   uint64(r.Sessions.Used),
+		Streams:    uint64(r.Streams.Used),
+		Reserved:   uint64(r.Reserved),
+		Cpu:        uint32(math.Round(r.CPU * 1e4)),
+		Coordinate: coordinateToProto(r.Coordinate),
 	}
 	if c := r.Carries; c != nil {
 		m.Viewers, m.Children, m.ParentRtt = uint32(c.Viewers), uint32(c.Children), uint32(c.ParentRTT.Microseconds())
@@ -173,6 +180,12 @@ func (r Record) saying(body []byte) (Record, error) {
 		Reserved: int64(m.Reserved),
 		CPU:      float64(m.Cpu) / 1e4,
 		Carries:  &Carriage{Viewers: int(m.Viewers), Children: int(m.Children), ParentRTT: time.Duration(m.ParentRtt) * time.Microsecond},
+	}
+	if m.Coordinate != nil {
+		var err error
+		if said.Coordinate, err = coordinateFromProto(m.Coordinate); err != nil {
+			return Record{}, err
+		}
 	}
 	r.say(&said)
 	if err := r.check(); err != nil {

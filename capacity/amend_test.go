@@ -28,9 +28,10 @@ func later(r Record) Record {
 	return r
 }
 
-func mustSealAmendment(tb testing.TB, base []byte, r Record, name string) []byte {
+// mustSealAmendment amends sealed with r, of which the coordinate is left out.
+func mustSealAmendment(tb testing.TB, sealed []byte, r Record, name string) []byte {
 	tb.Helper()
-	b, err := SealAmendment(base, r, keyOf(tb, name))
+	b, err := SealAmendment(Record{Coordinate: r.Coordinate}, sealed, r, keyOf(tb, name))
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -67,6 +68,18 @@ func TestAmendedRecordOpensAsWhatItSaysNow(t *testing.T) {
 			if c := base.Carries; c != nil && c.Viewers != 40 {
 				t.Errorf("the base has changed: %+v", c)
 			}
+			// A node that has moved says so.
+			moved := want
+			moved.Coordinate = base.Coordinate.Clone()
+			moved.Coordinate.Vec[2] = 0.75
+			amendment, err = SealAmendment(base, sealed, moved, key)
+			if err != nil || len(amendment) > 180 {
+				t.Fatalf("%d bytes, %v", len(amendment), err)
+			}
+			if r, _, err := Amend(base, sealed, amendment); err != nil || !reflect.DeepEqual(r, moved) {
+				t.Errorf("Amend = %+v, %v, want %+v", r, err, moved)
+			}
+			amendment = mustSealAmendment(t, sealed, want, "node")
 			// Amended once more, it is as if the first had never been.
 			next := later(want)
 			r, again, err := Amend(r, resealed, mustSealAmendment(t, resealed, next, "node"))
@@ -122,6 +135,7 @@ func TestAmendmentThatIsRefused(t *testing.T) {
 		"more than there is":             {signed(&pb.Amendment{Seq: seq, Uplink: maxQuantity + 1}), ErrMalformed},
 		"more viewers than there can be": {signed(&pb.Amendment{Seq: seq, Viewers: maxCount + 1}), ErrMalformed},
 		"a CPU beyond all cores":         {signed(&pb.Amendment{Seq: seq, Cpu: 1 << 30}), ErrMalformed},
+		"nowhere":                        {signed(&pb.Amendment{Seq: seq, Coordinate: &pb.Coordinate{Vec: []float32{1}}}), ErrMalformed},
 		"before time began":              {signed(&pb.Amendment{Seq: 1, Issued: -2}), ErrMalformed},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -153,7 +167,7 @@ func TestAmendmentThatIsRefused(t *testing.T) {
 	if _, _, err := Amend(long, sealed, mustSealAmendment(t, sealed, later(long), "node")); !errors.Is(err, ErrTooLarge) {
 		t.Errorf("a record of %d bytes amended: %v, want %v", len(sealed), err, ErrTooLarge)
 	}
-	if _, err := SealAmendment(sealed, later(base), keyOf(t, "stranger")); !errors.Is(err, ErrForged) {
+	if _, err := SealAmendment(base, sealed, later(base), keyOf(t, "stranger")); !errors.Is(err, ErrForged) {
 		t.Errorf("SealAmendment with another's key: %v", err)
 	}
 }
@@ -179,9 +193,13 @@ func TestWhatCannotBeAmended(t *testing.T) {
 		}
 	}
 	r := later(base)
-	r.Coordinate = nil
+	r.Coordinate = base.Coordinate.Clone()
+	r.Coordinate.Height = 0.01
 	if !Amendable(&base, &r) {
 		t.Error("another coordinate: not amendable")
+	}
+	if r.Coordinate = nil; Amendable(&base, &r) {
+		t.Error("no coordinate any more: amendable")
 	}
 }
 
@@ -189,9 +207,10 @@ func TestWhatCannotBeAmended(t *testing.T) {
 func TestUse(t *testing.T) {
 	base := typicalRecord(t, "node")
 	now := later(base)
+	now.Coordinate = nil // as a node's sample has none
 	got, err := base.Using(now.Use())
 	want := now
-	want.Seq, want.Issued = base.Seq, base.Issued
+	want.Seq, want.Issued, want.Coordinate = base.Seq, base.Issued, base.Coordinate
 	if err != nil || !reflect.DeepEqual(got, want) {
 		t.Errorf("Using = %+v, %v, want %+v", got, err, want)
 	}

@@ -211,17 +211,7 @@ func (r *Record) proto() *pb.Record {
 		Features: r.Features,
 		Policy:   r.Policy,
 	}
-	if c := r.Coordinate; c != nil {
-		m.Coordinate = &pb.Coordinate{
-			Vec:        make([]float32, len(c.Vec)),
-			Error:      float32(c.Error),
-			Adjustment: float32(c.Adjustment),
-			Height:     float32(c.Height),
-		}
-		for i, x := range c.Vec {
-			m.Coordinate.Vec[i] = float32(x)
-		}
-	}
+	m.Coordinate = coordinateToProto(r.Coordinate)
 	if c := r.Carries; c != nil {
 		m.Carries = &pb.Carriage{
 			Stream:    c.Stream,
@@ -294,17 +284,8 @@ func recordFromProto(m *pb.Record) (Record, error) {
 		Policy:   m.Policy,
 	}
 	if c := m.Coordinate; c != nil {
-		if len(c.Vec) != Dimensions {
-			return Record{}, malformed("coordinate", "%d dimensions, want %d", len(c.Vec), Dimensions)
-		}
-		r.Coordinate = &coordinate.Coordinate{
-			Vec:        make([]float64, Dimensions),
-			Error:      float64(c.Error),
-			Adjustment: float64(c.Adjustment),
-			Height:     float64(c.Height),
-		}
-		for i, x := range c.Vec {
-			r.Coordinate.Vec[i] = float64(x)
+		if r.Coordinate, err = coordinateFromProto(c); err != nil {
+			return Record{}, err
 		}
 	}
 	if c := m.Carries; c != nil {
@@ -339,6 +320,38 @@ func recordFromProto(m *pb.Record) (Record, error) {
 		return Record{}, err
 	}
 	return r, nil
+}
+
+func coordinateToProto(c *coordinate.Coordinate) *pb.Coordinate {
+	if c == nil {
+		return nil
+	}
+	m := &pb.Coordinate{
+		Vec:        make([]float32, len(c.Vec)),
+		Error:      float32(c.Error),
+		Adjustment: float32(c.Adjustment),
+		Height:     float32(c.Height),
+	}
+	for i, x := range c.Vec {
+		m.Vec[i] = float32(x)
+	}
+	return m
+}
+
+func coordinateFromProto(m *pb.Coordinate) (*coordinate.Coordinate, error) {
+	if len(m.Vec) != Dimensions {
+		return nil, malformed("coordinate", "%d dimensions, want %d", len(m.Vec), Dimensions)
+	}
+	c := &coordinate.Coordinate{
+		Vec:        make([]float64, Dimensions),
+		Error:      float64(m.Error),
+		Adjustment: float64(m.Adjustment),
+		Height:     float64(m.Height),
+	}
+	for i, x := range m.Vec {
+		c.Vec[i] = float64(x)
+	}
+	return c, nil
 }
 
 func (u Usage) proto() *pb.Usage {

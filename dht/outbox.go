@@ -21,10 +21,10 @@ import (
 
 const (
 	// rebaseEvery is how often a record is published whole even if amendments
-	// would do, and rebaseDistance, in time, how far its node's coordinate may
-	// have moved until then.
-	rebaseEvery    = time.Minute
-	rebaseDistance = 5 * time.Millisecond
+	// would do, and strayedBy, in time, how far its node's coordinate has moved
+	// when that is said anew.
+	rebaseEvery = time.Minute
+	strayedBy   = 5 * time.Millisecond
 )
 
 // An outbox holds what this node publishes and what of it each holder still
@@ -205,7 +205,7 @@ func (n *Node) publish(claims []claim) {
 		}
 		h, _ := n.holders(c.topic)
 		if h.self {
-			if err := n.table.Put(now, now, c.topic, r, own.sealed); err != nil {
+			if err := n.table.Put(now, now, c.topic, own.record, own.sealed); err != nil {
 				n.log.Debug("own record not held", "topic", c.topic, "err", err)
 			}
 			n.heardSelf(now, c.topic)
@@ -227,8 +227,11 @@ func (o *outbox) copyOf(now time.Time, topic Topic, r capacity.Record, key crypt
 	old := o.own[topic]
 	o.mu.Unlock()
 	c := &ownCopy{base: r, at: now, record: r, sent: make(map[peer.ID]bool)}
-	if old != nil && now.Sub(old.at) < rebaseEvery && capacity.Amendable(&old.base, &r) && !strayed(old.base.Coordinate, r.Coordinate) {
-		amendment, err := capacity.SealAmendment(old.sealed, r, key)
+	if old != nil && now.Sub(old.at) < rebaseEvery && capacity.Amendable(&old.base, &r) {
+		if c.record = r; !strayed(old.base.Coordinate, r.Coordinate) {
+			c.record.Coordinate = old.base.Coordinate
+		}
+		amendment, err := capacity.SealAmendment(old.base, old.sealed, c.record, key)
 		if err == nil {
 			c.base, c.at, c.amendment = old.base, old.at, amendment
 			_, c.sealed, err = capacity.Amend(old.base, old.sealed, amendment)
@@ -236,19 +239,19 @@ func (o *outbox) copyOf(now time.Time, topic Topic, r capacity.Record, key crypt
 		if err == nil || !errors.Is(err, capacity.ErrTooLarge) {
 			return c, err
 		}
-		c.base, c.at, c.amendment = r, now, nil
+		c.base, c.at, c.record, c.amendment = r, now, r, nil
 	}
 	var err error
 	c.sealed, err = capacity.Seal(r, key)
 	return c, err
 }
 
-// strayed reports whether a node's coordinate is no longer where its base says.
+// strayed reports whether a node is no longer where its base says.
 func strayed(a, b *coordinate.Coordinate) bool {
 	if a == nil || b == nil {
 		return a != b
 	}
-	return a.DistanceTo(b) >= rebaseDistance
+	return !a.IsCompatibleWith(b) || a.DistanceTo(b) >= strayedBy
 }
 
 // withdraw takes the topics back from everyone who may hold them.

@@ -12,7 +12,7 @@ import (
 
 func amend(t testing.TB, n *testNode, base []byte, r capacity.Record) []byte {
 	t.Helper()
-	b, err := capacity.SealAmendment(base, r, n.key)
+	b, err := capacity.SealAmendment(capacity.Record{}, base, r, n.key)
 	if err != nil {
 		t.Fatal(err)
 	}

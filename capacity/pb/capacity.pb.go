@@ -585,9 +585,10 @@ type Amendment struct {
 	Reserved uint64 `protobuf:"varint,8,opt,name=reserved,proto3" json:"reserved,omitempty"`
 	Cpu      uint32 `protobuf:"varint,9,opt,name=cpu,proto3" json:"cpu,omitempty"` // ten-thousandths
 	// Of the stream, if the record has one.
-	Viewers       uint32 `protobuf:"varint,10,opt,name=viewers,proto3" json:"viewers,omitempty"`
-	Children      uint32 `protobuf:"varint,11,opt,name=children,proto3" json:"children,omitempty"`
-	ParentRtt     uint32 `protobuf:"varint,12,opt,name=parent_rtt,json=parentRtt,proto3" json:"parent_rtt,omitempty"` // microseconds
+	Viewers       uint32      `protobuf:"varint,10,opt,name=viewers,proto3" json:"viewers,omitempty"`
+	Children      uint32      `protobuf:"varint,11,opt,name=children,proto3" json:"children,omitempty"`
+	ParentRtt     uint32      `protobuf:"varint,12,opt,name=parent_rtt,json=parentRtt,proto3" json:"parent_rtt,omitempty"` // microseconds
+	Coordinate    *Coordinate `protobuf:"bytes,13,opt,name=coordinate,proto3" json:"coordinate,omitempty"`                 // if it is another
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -704,6 +705,13 @@ func (x *Amendment) GetParentRtt() uint32 {
 		return x.ParentRtt
 	}
 	return 0
+}
+
+func (x *Amendment) GetCoordinate() *Coordinate {
+	if x != nil {
+		return x.Coordinate
+	}
+	return nil
 }
 
 type Need struct {
@@ -1074,7 +1082,7 @@ const file_capacity_pb_capacity_proto_rawDesc = "" +
 	"\aviewers\x18\x04 \x01(\rR\aviewers\x12\x1a\n" +
 	"\bchildren\x18\x05 \x01(\rR\bchildren\x12\x16\n" +
 	"\x06fanout\x18\x06 \x01(\rR\x06fanout\x12\x16\n" +
-	"\x06tracks\x18\a \x03(\tR\x06tracks\"\xbc\x02\n" +
+	"\x06tracks\x18\a \x03(\tR\x06tracks\"\xf7\x02\n" +
 	"\tAmendment\x12\x10\n" +
 	"\x03seq\x18\x01 \x01(\x04R\x03seq\x12\x16\n" +
 	"\x06issued\x18\x02 \x01(\x12R\x06issued\x12\x16\n" +
@@ -1089,7 +1097,10 @@ const file_capacity_pb_capacity_proto_rawDesc = "" +
 	" \x01(\rR\aviewers\x12\x1a\n" +
 	"\bchildren\x18\v \x01(\rR\bchildren\x12\x1d\n" +
 	"\n" +
-	"parent_rtt\x18\f \x01(\rR\tparentRtt\"\x9a\x01\n" +
+	"parent_rtt\x18\f \x01(\rR\tparentRtt\x129\n" +
+	"\n" +
+	"coordinate\x18\r \x01(\v2\x19.weir.capacity.CoordinateR\n" +
+	"coordinate\"\x9a\x01\n" +
 	"\x04Need\x120\n" +
 	"\apurpose\x18\x01 \x01(\x0e2\x16.weir.capacity.PurposeR\apurpose\x12\x16\n" +
 	"\x06stream\x18\x02 \x01(\tR\x06stream\x12\x16\n" +
@@ -1161,14 +1172,15 @@ var file_capacity_pb_capacity_proto_depIdxs = []int32{
 	3,  // 5: weir.capacity.Record.sessions:type_name -> weir.capacity.Usage
 	3,  // 6: weir.capacity.Record.streams:type_name -> weir.capacity.Usage
 	5,  // 7: weir.capacity.Record.carries:type_name -> weir.capacity.Carriage
-	1,  // 8: weir.capacity.Need.purpose:type_name -> weir.capacity.Purpose
-	7,  // 9: weir.capacity.Lease.need:type_name -> weir.capacity.Need
-	1,  // 10: weir.capacity.Ticket.purpose:type_name -> weir.capacity.Purpose
-	11, // [11:11] is the sub-list for method output_type
-	11, // [11:11] is the sub-list for method input_type
-	11, // [11:11] is the sub-list for extension type_name
-	11, // [11:11] is the sub-list for extension extendee
-	0,  // [0:11] is the sub-list for field type_name
+	4,  // 8: weir.capacity.Amendment.coordinate:type_name -> weir.capacity.Coordinate
+	1,  // 9: weir.capacity.Need.purpose:type_name -> weir.capacity.Purpose
+	7,  // 10: weir.capacity.Lease.need:type_name -> weir.capacity.Need
+	1,  // 11: weir.capacity.Ticket.purpose:type_name -> weir.capacity.Purpose
+	12, // [12:12] is the sub-list for method output_type
+	12, // [12:12] is the sub-list for method input_type
+	12, // [12:12] is the sub-list for extension type_name
+	12, // [12:12] is the sub-list for extension extendee
+	0,  // [0:12] is the sub-list for field type_name
 }
 
 func init() { file_capacity_pb_capacity_proto_init() }

@@ -69,7 +69,7 @@ func SizesOf() (Sizes, error) {
 	if err != nil {
 		return s, err
 	}
-	amendment, err := capacity.SealAmendment(sealed, record, key)
+	amendment, err := capacity.SealAmendment(record, sealed, record, key)
 	if err != nil {
 		return s, err
 	}
