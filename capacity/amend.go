@@ -25,7 +25,8 @@ const (
 )
 
 // Amendable reports whether r differs from base, a record of the same node, in
-// nothing but what an amendment can say: what is used, and where the node is.
+// nothing but what an amendment can say: what is used, whether the node takes
+// more, and where it is.
 func Amendable(base, r *Record) bool {
 	b := *base
 	b.say(r)
@@ -35,7 +36,7 @@ func Amendable(base, r *Record) bool {
 
 // say takes from s what an amendment says.
 func (r *Record) say(s *Record) {
-	r.Seq, r.Issued = s.Seq, s.Issued
+	r.Seq, r.Issued, r.State = s.Seq, s.Issued, s.State
 	r.Uplink.Used, r.Downlink.Used, r.Packets.Used = s.Uplink.Used, s.Downlink.Used, s.Packets.Used
 	r.Sessions.Used, r.Streams.Used = s.Sessions.Used, s.Streams.Used
 	r.Reserved, r.CPU = s.Reserved, s.CPU
@@ -89,6 +90,7 @@ func (r *Record) Use() []byte {
 		Reserved:   uint64(r.Reserved),
 		Cpu:        uint32(math.Round(r.CPU * 1e4)),
 		Coordinate: coordinateToProto(r.Coordinate),
+		State:      pb.State(r.State),
 	}
 	if c := r.Carries; c != nil {
 		m.Viewers, m.Children, m.ParentRtt = uint32(c.Viewers), uint32(c.Children), uint32(c.ParentRTT.Microseconds())
@@ -169,8 +171,12 @@ func (r Record) saying(body []byte) (Record, error) {
 	if max(m.Viewers, m.Children) > maxCount {
 		return Record{}, malformed("amendment", "a count is more than %d", maxCount)
 	}
+	if m.State < 0 || m.State > pb.State(Full) {
+		return Record{}, malformed("amendment", "state %d is unknown", m.State)
+	}
 	said := Record{
 		Seq:      m.Seq,
+		State:    State(m.State),
 		Issued:   time.UnixMilli(int64(issued)).UTC(),
 		Uplink:   Usage{Used: int64(m.Uplink)},
 		Downlink: Usage{Used: int64(m.Downlink)},

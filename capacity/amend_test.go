@@ -19,7 +19,7 @@ func later(r Record) Record {
 	r.Issued = r.Issued.Add(5 * time.Second)
 	r.Uplink.Used += 7_000_000
 	r.Downlink.Used, r.Packets.Used, r.Sessions.Used, r.Streams.Used = 0, 41_000, 64, 13
-	r.Reserved, r.CPU = 0, 0.3301
+	r.Reserved, r.CPU, r.State = 0, 0.3301, Full
 	if r.Carries != nil {
 		c := *r.Carries
 		c.Viewers, c.Children, c.ParentRTT = 41, 4, 13*time.Millisecond
@@ -134,6 +134,7 @@ func TestAmendmentThatIsRefused(t *testing.T) {
 		"no sequence number":             {signed(&pb.Amendment{}), ErrMalformed},
 		"more than there is":             {signed(&pb.Amendment{Seq: seq, Uplink: maxQuantity + 1}), ErrMalformed},
 		"more viewers than there can be": {signed(&pb.Amendment{Seq: seq, Viewers: maxCount + 1}), ErrMalformed},
+		"no state there is":              {signed(&pb.Amendment{Seq: seq, State: 3}), ErrMalformed},
 		"a CPU beyond all cores":         {signed(&pb.Amendment{Seq: seq, Cpu: 1 << 30}), ErrMalformed},
 		"nowhere":                        {signed(&pb.Amendment{Seq: seq, Coordinate: &pb.Coordinate{Vec: []float32{1}}}), ErrMalformed},
 		"before time began":              {signed(&pb.Amendment{Seq: 1, Issued: -2}), ErrMalformed},
@@ -176,7 +177,6 @@ func TestWhatCannotBeAmended(t *testing.T) {
 	base := typicalRecord(t, "node")
 	base.Carries = typicalCarriage(t, base.Node)
 	for name, change := range map[string]func(*Record){
-		"its state":   func(r *Record) { r.State = Full },
 		"a limit":     func(r *Record) { r.Sessions.Limit++ },
 		"an address":  func(r *Record) { r.Addrs = r.Addrs[:1] },
 		"its policy":  func(r *Record) { r.Policy++ },

@@ -14,14 +14,17 @@ import (
 	"golang.org/x/time/rate"
 	"google.golang.org/protobuf/proto"
 
+	"weir/dht/holder"
 	"weir/dht/pb"
 )
 
 const (
 	// ackEvery is how often a holder is sent something for which it answers.
 	// What comes between goes by datagram, and if one is lost the next will
-	// do: a record outlives three of them.
-	ackEvery = 3 * keepalive
+	// do: a record outlives three of them. In the index of regions all takes
+	// its time.
+	ackEvery      = 3 * keepalive
+	indexAckEvery = 3 * indexKeepalive
 
 	maxDatagram    = 1_400 // bytes
 	datagramTopics = 4     // records in one
@@ -73,14 +76,17 @@ func (n *Node) sendLossy(now time.Time, p peer.ID, batch []parcel) bool {
 	return true
 }
 
-// mayLose reports whether batch is nothing but amendments, each in a topic in
-// which p has confirmed something within ackEvery.
+// mayLose reports whether batch is nothing but amendments, none of them urgent
+// and each in a topic in which p has confirmed something lately.
 func (o *outbox) mayLose(now time.Time, p peer.ID, batch []parcel) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return !slices.ContainsFunc(batch, func(e parcel) bool {
-		c := o.confirmed[confirmedAt{p, Topic(e.Topic)}]
-		return len(e.Amendment) == 0 || e.Deeper || c.anew || now.Sub(c.at) >= ackEvery
+		own, c, every := o.own[Topic(e.Topic)], o.confirmed[confirmedAt{p, Topic(e.Topic)}], ackEvery
+		if Topic(e.Topic) == holder.RegionsTopic {
+			every = indexAckEvery
+		}
+		return len(e.Amendment) == 0 || e.Deeper || own == nil || own.urgent || c.anew || now.Sub(c.at) >= every
 	})
 }
 

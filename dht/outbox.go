@@ -66,6 +66,7 @@ type ownCopy struct {
 	record    capacity.Record
 	sealed    []byte           // the record, as amended
 	amendment []byte           // nil: it is the base
+	urgent    bool             // it says what must not get lost
 	sent      map[peer.ID]bool // holders it was put in the box for
 }
 
@@ -228,6 +229,7 @@ func (o *outbox) copyOf(now time.Time, topic Topic, r capacity.Record, key crypt
 	o.mu.Unlock()
 	c := &ownCopy{base: r, at: now, record: r, sent: make(map[peer.ID]bool)}
 	if old != nil && now.Sub(old.at) < rebaseEvery && capacity.Amendable(&old.base, &r) {
+		c.urgent = old.record.State != r.State
 		if c.record = r; !strayed(old.base.Coordinate, r.Coordinate) {
 			c.record.Coordinate = old.base.Coordinate
 		}
@@ -239,7 +241,7 @@ func (o *outbox) copyOf(now time.Time, topic Topic, r capacity.Record, key crypt
 		if err == nil || !errors.Is(err, capacity.ErrTooLarge) {
 			return c, err
 		}
-		c.base, c.at, c.record, c.amendment = r, now, r, nil
+		c.base, c.at, c.record, c.amendment, c.urgent = r, now, r, nil, false
 	}
 	var err error
 	c.sealed, err = capacity.Seal(r, key)

@@ -589,6 +589,7 @@ type Amendment struct {
 	Children      uint32      `protobuf:"varint,11,opt,name=children,proto3" json:"children,omitempty"`
 	ParentRtt     uint32      `protobuf:"varint,12,opt,name=parent_rtt,json=parentRtt,proto3" json:"parent_rtt,omitempty"` // microseconds
 	Coordinate    *Coordinate `protobuf:"bytes,13,opt,name=coordinate,proto3" json:"coordinate,omitempty"`                 // if it is another
+	State         State       `protobuf:"varint,14,opt,name=state,proto3,enum=weir.capacity.State" json:"state,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -712,6 +713,13 @@ func (x *Amendment) GetCoordinate() *Coordinate {
 		return x.Coordinate
 	}
 	return nil
+}
+
+func (x *Amendment) GetState() State {
+	if x != nil {
+		return x.State
+	}
+	return State_ACTIVE
 }
 
 type Need struct {
@@ -1082,7 +1090,7 @@ const file_capacity_pb_capacity_proto_rawDesc = "" +
 	"\aviewers\x18\x04 \x01(\rR\aviewers\x12\x1a\n" +
 	"\bchildren\x18\x05 \x01(\rR\bchildren\x12\x16\n" +
 	"\x06fanout\x18\x06 \x01(\rR\x06fanout\x12\x16\n" +
-	"\x06tracks\x18\a \x03(\tR\x06tracks\"\xf7\x02\n" +
+	"\x06tracks\x18\a \x03(\tR\x06tracks\"\xa3\x03\n" +
 	"\tAmendment\x12\x10\n" +
 	"\x03seq\x18\x01 \x01(\x04R\x03seq\x12\x16\n" +
 	"\x06issued\x18\x02 \x01(\x12R\x06issued\x12\x16\n" +
@@ -1100,7 +1108,8 @@ const file_capacity_pb_capacity_proto_rawDesc = "" +
 	"parent_rtt\x18\f \x01(\rR\tparentRtt\x129\n" +
 	"\n" +
 	"coordinate\x18\r \x01(\v2\x19.weir.capacity.CoordinateR\n" +
-	"coordinate\"\x9a\x01\n" +
+	"coordinate\x12*\n" +
+	"\x05state\x18\x0e \x01(\x0e2\x14.weir.capacity.StateR\x05state\"\x9a\x01\n" +
 	"\x04Need\x120\n" +
 	"\apurpose\x18\x01 \x01(\x0e2\x16.weir.capacity.PurposeR\apurpose\x12\x16\n" +
 	"\x06stream\x18\x02 \x01(\tR\x06stream\x12\x16\n" +
@@ -1173,14 +1182,15 @@ var file_capacity_pb_capacity_proto_depIdxs = []int32{
 	3,  // 6: weir.capacity.Record.streams:type_name -> weir.capacity.Usage
 	5,  // 7: weir.capacity.Record.carries:type_name -> weir.capacity.Carriage
 	4,  // 8: weir.capacity.Amendment.coordinate:type_name -> weir.capacity.Coordinate
-	1,  // 9: weir.capacity.Need.purpose:type_name -> weir.capacity.Purpose
-	7,  // 10: weir.capacity.Lease.need:type_name -> weir.capacity.Need
-	1,  // 11: weir.capacity.Ticket.purpose:type_name -> weir.capacity.Purpose
-	12, // [12:12] is the sub-list for method output_type
-	12, // [12:12] is the sub-list for method input_type
-	12, // [12:12] is the sub-list for extension type_name
-	12, // [12:12] is the sub-list for extension extendee
-	0,  // [0:12] is the sub-list for field type_name
+	0,  // 9: weir.capacity.Amendment.state:type_name -> weir.capacity.State
+	1,  // 10: weir.capacity.Need.purpose:type_name -> weir.capacity.Purpose
+	7,  // 11: weir.capacity.Lease.need:type_name -> weir.capacity.Need
+	1,  // 12: weir.capacity.Ticket.purpose:type_name -> weir.capacity.Purpose
+	13, // [13:13] is the sub-list for method output_type
+	13, // [13:13] is the sub-list for method input_type
+	13, // [13:13] is the sub-list for extension type_name
+	13, // [13:13] is the sub-list for extension extendee
+	0,  // [0:13] is the sub-list for field type_name
 }
 
 func init() { file_capacity_pb_capacity_proto_init() }

@@ -32,7 +32,7 @@ func benchDiscoveryCommand() *cli.Command {
 		Flags: []cli.Flag{
 			&cli.IntSliceFlag{Name: "nodes", Usage: "`SIZES` of the networks", Value: cli.NewIntSlice(5, 20, 50, 100)},
 			&cli.StringSliceFlag{Name: "modes", Usage: "`MODES` to compare", Value: cli.NewStringSlice(modes...)},
-			&cli.DurationFlag{Name: "duration", Usage: "of each phase: upkeep, selections, and after a death", Value: 5 * time.Second},
+			&cli.DurationFlag{Name: "duration", Usage: "of each phase: upkeep (15 s at least), selections, and after a death", Value: 5 * time.Second},
 			&cli.DurationFlag{Name: "calm", Usage: "how long a network is left alone before that; 0: 5 s, and 0.3 s for each node"},
 			&cli.Float64Flag{Name: "rate", Usage: "selections per second, of all nodes together", Value: 20},
 			&cli.DurationFlag{Name: "rtt", Usage: "mean round trip between two nodes", Value: 100 * time.Millisecond},

@@ -59,7 +59,7 @@ type DiscoveryConfig struct {
 	Seed  uint64 // of the map, the load and the selections; default 1
 
 	RTT      time.Duration // mean between two nodes; default 100 ms
-	Duration time.Duration // of each of the three phases; default 5 s
+	Duration time.Duration // of each of the three phases, of which upkeep takes 15 s at least; default 5 s
 	Rate     float64       // selections per second; default 20
 	Calm     time.Duration // for a network to find itself before that; default 5 s and more with its size
 	Redis    string        // the redis-server to start; default: as found in PATH
@@ -252,6 +252,9 @@ const (
 	// be there before it trusts its own memory: a record's TTL and some.
 	settleTime = 17 * time.Second
 	fewNodes   = 9
+	// upkeepLeast is how long upkeep is measured: holders confirm records every
+	// 15 s, and nodes that were started together have them do so together.
+	upkeepLeast = 15 * time.Second
 	regions    = 4
 )
 
@@ -308,7 +311,7 @@ func measureMode(ctx context.Context, cfg DiscoveryConfig, mode Mode, size int) 
 
 	log.Info("measuring upkeep")
 	before := c.meter()
-	if err := pause(ctx, cfg.Duration); err != nil {
+	if err := pause(ctx, max(cfg.Duration, upkeepLeast)); err != nil {
 		return row, err
 	}
 	idle := c.meter().since(before)

@@ -179,8 +179,8 @@ func (t *truth) look(seeker *lab.Node, need capacity.Need, rnd *rand.Rand) insig
 // which shares of that holders have to confirm and get whole, by the rules of
 // package dht: a record goes out when the load has moved by a twentieth, half a
 // second after the last at the earliest and five seconds at the latest. It is
-// whole when it says that the node is full, or no longer, and every minute, else
-// an amendment; and confirmed when it is whole, and every fifteen seconds.
+// whole every minute, else an amendment; and confirmed when it is whole or says
+// that the node is full, or no longer, and every fifteen seconds.
 func publishing(seed uint64) (rate, confirmed, whole float64) {
 	const (
 		nodes, steps           = 200, 1_200
@@ -199,11 +199,12 @@ func publishing(seed uint64) (rate, confirmed, whole float64) {
 				continue
 			}
 			records++
-			if step-rebased >= base || isFull != toldFull {
+			whole := step-rebased >= base
+			if whole {
 				wholes++
-				rebased, ack = step, -acked
+				rebased = step
 			}
-			if step-ack >= acked {
+			if whole || step-ack >= acked || isFull != toldFull {
 				acks++
 				ack = step
 			}

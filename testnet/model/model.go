@@ -18,6 +18,7 @@ import (
 
 	"weir/capacity"
 	"weir/dht"
+	"weir/dht/holder"
 	"weir/testnet/lab"
 )
 
@@ -160,7 +161,7 @@ func dhtUpkeep(p *Params, r *Row, n float64) {
 	region := n / float64(p.Regions)
 	r.Shards = shardsOf(region)
 	remote := holders * (1 - 1/n) // it may be one itself
-	index := min(1, indexSponsors/region) * remote * (p.Sizes.Amend + p.Sizes.AdvertiseReply) / indexEvery
+	index := min(1, indexSponsors/region) * remote * (2*p.Sizes.Datagram + p.Sizes.Advertise + p.Sizes.AdvertiseReply) / 3 / indexEvery
 	own := remote*p.Rate*a + index
 	r.Upkeep = 2*own + p.probe()
 	topics := float64(p.Regions * r.Shards)
@@ -410,27 +411,40 @@ func (t *trial) redis() {
 	t.pool(min(t.n-1, most), false)
 }
 
-// reserve asks two of the best at the same time, and takes the first lease.
+// reserve asks two of the best at the same time, and takes the better lease: a
+// second is waited for no longer than [holder.LeaseGrace].
 func (t *trial) reserve() {
 	if len(t.candidates) == 0 {
 		return // nobody has room: that much is known
 	}
 	slices.SortFunc(t.candidates, func(a, b candidate) int { return cmp.Compare(b.score, a.score) })
 	picks := t.draw(t.candidates[:min(drawnFrom, len(t.candidates))], 2)
-	took := math.Inf(1)
+	var took []float64
+	slowest := 0.0
 	for _, c := range picks {
 		trips := 1.0
 		if t.rnd.Float64() < t.trips()-1 {
 			trips = 2
 		}
-		took = min(took, trips*c.rtt)
+		took = append(took, trips*c.rtt)
+		slowest = max(slowest, c.rtt)
 	}
-	t.ms += took
-	t.messages += float64(len(picks)) + 1
-	t.bytes += float64(len(picks))*t.p.Sizes.Reserve + t.p.Sizes.ReserveReply
+	slices.Sort(took)
+	replies, until := 1.0, took[0]
+	if len(took) > 1 {
+		ms := float64(time.Millisecond)
+		until += float64(holder.LeaseGrace(time.Duration(took[0]*ms), time.Duration(slowest*ms))) / ms
+		if took[1] <= until {
+			replies, until = 2, took[1]
+		}
+	}
+	t.ms += until
+	t.messages += float64(len(picks)) + replies
+	reply := t.p.Sizes.ReserveReply
 	if t.records {
-		t.bytes -= t.p.Sizes.Record
+		reply -= t.p.Sizes.Record
 	}
+	t.bytes += float64(len(picks))*t.p.Sizes.Reserve + replies*reply
 }
 
 // trips is how many round trips an exchange with a random node takes on
