@@ -378,8 +378,8 @@ func TestManyPlacementsAtOnce(t *testing.T) {
 			t.Errorf("%d leases from %s, which has room for 10", n, target)
 		}
 	}
-	// Seekers hold a second lease for a moment, so not every place is found.
-	if sum > room || sum < room*3/4 {
+	// Each seeker may hold two leases for a moment, so not every place is found.
+	if sum > room || sum < room/2 {
 		t.Errorf("%d of %d places given; refused %v", sum, room, refused)
 	}
 	now := time.Now()

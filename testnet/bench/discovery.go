@@ -255,7 +255,7 @@ const (
 	// upkeepLeast is how long upkeep is measured: holders confirm records every
 	// 15 s, and nodes that were started together have them do so together.
 	upkeepLeast = 15 * time.Second
-	regions    = 4
+	regions     = 4
 )
 
 // A contest is one mode in one network while it is measured.
