@@ -390,7 +390,7 @@ func (n *node) metrics() *prometheus.Registry {
 	counter("media_received_bytes_total", "UDP payload received on the media socket.", func() float64 { return float64(n.gauge.Socket.Counters().BytesIn) })
 	counter("media_dropped_datagrams_total", "Unauthenticated DTLS records kept from the stack.", func() float64 { return float64(n.gauge.Socket.Counters().Dropped) })
 	counter("media_overflowed_datagrams_total", "Datagrams that came and that the kernel had no room for: raise net.core.rmem_max, or the node's share of the CPU.", func() float64 { return float64(n.gauge.Socket.Counters().Overflowed) })
-	gauge("waiting", "Requests that wait for a server to be started.", func() float64 { return float64(n.waiters.waiting.Load()) })
+	gauge("waiting", "Requests that wait for a server to be started.", func() float64 { return float64(n.waiters.count()) })
 	reg.MustRegister(n.outcomes.counter)
 	n.counters.register(reg)
 	reg.MustRegister(&trafficCollector{n}, ledgerCollector{n.ledger})

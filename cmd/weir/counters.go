@@ -106,7 +106,7 @@ func knownWords() map[string]bool {
 		capacity.LedgerReasons(),
 		{dht.NoCandidates, "unreachable", "unproven", "not waited for", "gone", "closed", "error"},
 		{"not-here", "loop", "depth", "fanout", "pull", "slots", "pulls"},
-		{capacity.ProvisioningFailed, capacity.ProvisioningLate, capacity.ProvisioningMost, capacity.ProvisioningCooldown, "provisioner-unreachable"},
+		{capacity.ProvisioningFailed, capacity.ProvisioningLate, capacity.ProvisioningMost, capacity.ProvisioningCooldown, capacity.ProvisioningVain, "provisioner-unreachable"},
 		{"score"}, // the rule that no policy spells out
 	} {
 		for _, w := range list {

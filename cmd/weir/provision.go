@@ -9,7 +9,6 @@ import (
 	"log/slog"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -25,8 +24,8 @@ const (
 	provisionWatch = 300 * time.Millisecond
 	// waitingMost bounds the requests that wait for a server at one node.
 	waitingMost = 64
-	// placeAgain is how often one that waits looks for room, and askAgain how
-	// often it asks how far the server is.
+	// placeAgain is how often those that wait look for room, one after another,
+	// and askAgain how often each asks how far the server is, at most.
 	placeAgain = 300 * time.Millisecond
 	askAgain   = time.Second
 	// nobodyFor is for how long it is remembered that nobody starts servers.
@@ -259,24 +258,58 @@ func (n *node) regionRecords(ctx context.Context, region string) ([]capacity.Rec
 	return records, err
 }
 
-// A waitingRoom bounds the requests that wait for a server, and remembers that
-// there is nobody who starts one.
+// A waitingRoom bounds the requests that wait for a server, has them take turns
+// in looking for room, and remembers that there is nobody who starts one.
 type waitingRoom struct {
-	waiting atomic.Int64
-
-	mu     sync.Mutex
-	nobody time.Time // when it was found out
+	mu      sync.Mutex
+	waiting int
+	room    chan struct{} // closed when one of those that wait has found room
+	nobody  time.Time     // when it was found out
 }
 
 func (w *waitingRoom) enter() bool {
-	if w.waiting.Add(1) > waitingMost {
-		w.waiting.Add(-1)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.waiting >= waitingMost {
 		return false
 	}
+	w.waiting++
 	return true
 }
 
-func (w *waitingRoom) leave() { w.waiting.Add(-1) }
+func (w *waitingRoom) leave() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.waiting--
+}
+
+func (w *waitingRoom) count() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.waiting
+}
+
+// turn returns when one of those that wait is to look for room, so that all of
+// them together do so once every placeAgain, and what is closed if another finds
+// some before.
+func (w *waitingRoom) turn() (after time.Duration, room <-chan struct{}) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.room == nil {
+		w.room = make(chan struct{})
+	}
+	return time.Duration(max(1, w.waiting)) * placeAgain, w.room
+}
+
+// found has all that wait look at once.
+func (w *waitingRoom) found() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.room != nil {
+		close(w.room)
+		w.room = nil
+	}
+}
 
 // hopeless reports whether it was found out just now that nobody starts servers.
 func (w *waitingRoom) hopeless(now time.Time) bool {
@@ -333,8 +366,6 @@ func (n *node) awaitServer(ctx context.Context, need capacity.Need, exclude []pe
 }
 
 func (n *node) placeOnNewcomer(ctx context.Context, region string, need capacity.Need, exclude []peer.ID, refused *capacity.Refusal) (sfu.Helper, error) {
-	tick := time.NewTicker(placeAgain)
-	defer tick.Stop()
 	deadline, _ := ctx.Deadline()
 	began := time.Now()
 	var asked time.Time
@@ -363,9 +394,14 @@ func (n *node) placeOnNewcomer(ctx context.Context, region string, need capacity
 				why = &capacity.Refusal{Reason: "provisioner-unreachable", Detail: "who starts servers does not answer", RetryAfter: placeRetryAfter}
 			}
 		}
+		after, room := n.waiters.turn()
+		turn := time.NewTimer(after)
 		select {
-		case <-tick.C:
+		case <-turn.C:
+		case <-room:
+			turn.Stop()
 		case <-ctx.Done():
+			turn.Stop()
 			if cause := context.Cause(ctx); !errors.Is(cause, context.DeadlineExceeded) {
 				return sfu.Helper{}, cause // the client has gone
 			}
@@ -373,6 +409,9 @@ func (n *node) placeOnNewcomer(ctx context.Context, region string, need capacity
 		}
 		helper, err := n.placeOnce(ctx, need, exclude)
 		var again *capacity.Refusal
+		if err == nil {
+			n.waiters.found()
+		}
 		if err == nil || ctx.Err() == nil && !errors.As(err, &again) {
 			return helper, err
 		}

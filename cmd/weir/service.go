@@ -520,7 +520,7 @@ func (n *node) status() status {
 		P2P: info.P2P, HTTP: info.HTTP, Admin: info.Admin, Media: info.Media, Policy: n.policy.Judge().Policy().Version,
 		Overflow: n.cfg.overflow, Publishers: counts.Publishers, Viewers: counts.Viewers, Streams: counts.Streams,
 		Links: counts.Links, Leases: totals.Leases, Peers: len(n.dht.Host().Network().Peers()),
-		Goroutines: runtime.NumGoroutine(), Drain: n.drainStatus(), Waiting: n.waiters.waiting.Load(),
+		Goroutines: runtime.NumGoroutine(), Drain: n.drainStatus(), Waiting: int64(n.waiters.count()),
 		Provision: n.provisioner.status(), Releasable: n.releaser != nil && n.releaser.releasable(), Record: record, Traffic: n.dht.Traffic(),
 	}
 	if n.cfg.servers != nil {
