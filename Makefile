@@ -15,8 +15,8 @@ build:
 demo: build
 	$(BIN) testnet demo
 
-# Who should hold the servers' state: the comparison, about a quarter of an hour
-# on a machine that has nothing else to do. DISCOVERY_FLAGS can shorten it.
+# Who should hold the servers' state: the comparison, about twenty minutes on a
+# machine that has nothing else to do. DISCOVERY_FLAGS can shorten it.
 bench-discovery: build
 	@testnet/deps.sh redis-server
 	$(BIN) bench discovery --out testnet/results $(DISCOVERY_FLAGS)

@@ -28,7 +28,7 @@ func benchDiscoveryCommand() *cli.Command {
 			"selection costs and takes, what upkeep costs, how old the records are that\n" +
 			"selections rest on, how good the choices are, and what happens when the busiest\n" +
 			"holder dies. Mode redis starts a redis-server of its own. All of it shares this\n" +
-			"machine: leave it alone meanwhile, about a quarter of an hour.",
+			"machine: leave it alone meanwhile, about twenty minutes.",
 		Flags: []cli.Flag{
 			&cli.IntSliceFlag{Name: "nodes", Usage: "`SIZES` of the networks", Value: cli.NewIntSlice(5, 20, 50, 100)},
 			&cli.StringSliceFlag{Name: "modes", Usage: "`MODES` to compare", Value: cli.NewStringSlice(modes...)},
