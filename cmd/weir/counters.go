@@ -40,7 +40,7 @@ func newCounters(judge func() *capacity.Judge) *counters {
 		words:        words{judge: judge, known: knownWords(), rules: make(map[string]bool)},
 		placements:   vector("placements_total", "Searches for a node, among the carriers of a stream or all nodes: placed, refused, no-holders or failed.", "purpose", "among", "outcome"),
 		rejected:     vector("candidates_rejected_total", "Candidates of those searches that a rule of the policy rejected, as judged here by the seeker or as told by holders.", "by", "rule"),
-		reservations: vector("reservations_total", "Reservations asked of candidates: granted, or why not. Not waited for: another was faster.", "outcome"),
+		reservations: vector("reservations_total", "Reservations asked of candidates: granted, or why not. Not waited for: another was there before.", "outcome"),
 		refusals:     vector("client_refusals_total", "Clients refused with 503 since there was no room, by reason: what the node or most candidates lack.", "reason"),
 	}
 }

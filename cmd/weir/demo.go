@@ -368,7 +368,7 @@ func (d *demo) explain(dec dht.Decision) []string {
 	for _, r := range dec.Reservations {
 		switch {
 		case r.Node == dec.Chosen:
-			answers = append(answers, fmt.Sprintf("%s yes, first, in %.1f ms", d.name(r.Node), r.Elapsed))
+			answers = append(answers, fmt.Sprintf("%s yes, taken, in %.1f ms", d.name(r.Node), r.Elapsed))
 		case r.Lease != "":
 			answers = append(answers, fmt.Sprintf("%s yes, in %.1f ms, given back", d.name(r.Node), r.Elapsed))
 		default:

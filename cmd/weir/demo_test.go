@@ -79,7 +79,7 @@ func TestDemoExplainsAChoice(t *testing.T) {
 	})
 	want := []string{
 		"topic stream/demo, score of each candidate: n2 0.93, n3 0.90, n1 (no: sessions)",
-		"asked to reserve: n3 yes, in 2.0 ms, given back; n2 yes, first, in 1.3 ms; n1 sessions",
+		"asked to reserve: n3 yes, in 2.0 ms, given back; n2 yes, taken, in 1.3 ms; n1 sessions",
 	}
 	if len(got) != len(want) || got[0] != want[0] || got[1] != want[1] {
 		t.Errorf("explained as\n%q\nwant\n%q", got, want)
