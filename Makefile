@@ -52,6 +52,7 @@ lint:
 deps:
 	@testnet/deps.sh
 	@testnet/deps.sh redis-server
+	@testnet/deps.sh jq
 
 # Generated code, kept in the repository: needs protoc.
 proto:

@@ -3,6 +3,7 @@ package sfu
 import (
 	"math"
 	"net"
+	"runtime"
 	"slices"
 	"testing"
 	"time"
@@ -203,8 +204,8 @@ func TestOverflowIsSeen(t *testing.T) {
 		}
 	}
 	got := s.Counters().Overflowed
-	if overflowed(s.UDPConn) == 0 {
-		t.Skip("this system does not tell")
+	if runtime.GOOS != "linux" || runtime.GOARCH != "amd64" && runtime.GOARCH != "arm64" {
+		t.Skip("only Linux tells, and it is asked on amd64 and arm64 only")
 	}
 	if got <= 0 || got >= sent {
 		t.Errorf("%d of %d datagrams dropped, that nobody read", got, sent)

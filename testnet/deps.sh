@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Installs what is needed beyond Go: Chromium, for the browser tests; called with
-# redis-server, that, for the comparison with a database. Debian or Ubuntu, as
-# root or with sudo; elsewhere it says what is missing.
+# redis-server, that, for the comparison with a database, and with jq, that, for
+# the example hooks. Debian or Ubuntu, as root or with sudo; elsewhere it says
+# what is missing.
 set -euo pipefail
 
 package=${1:-chromium}
@@ -14,8 +15,12 @@ redis-server)
 	what="The comparison with a database needs"
 	without="leave it out: bin/weir bench discovery --modes dht,central-1,central-3,none,all"
 	;;
+jq)
+	what="The tests of the example hooks need"
+	without="leave the tests that start processes out: go test -short ./..."
+	;;
 *)
-	echo "deps.sh: nothing is known of $package; there are chromium and redis-server" >&2
+	echo "deps.sh: nothing is known of $package; there are chromium, redis-server and jq" >&2
 	exit 3
 	;;
 esac
