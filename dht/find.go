@@ -23,10 +23,6 @@ const (
 	// If the holders asked have not answered after half as long again as their
 	// usual round trip takes, and hedgeLeast at least, as many others are asked.
 	hedgeLeast = 40 * time.Millisecond
-	// After the first good answer, a second one may still come in for as long
-	// as the first took, within these bounds.
-	graceLeast = 5 * time.Millisecond
-	graceMost  = 30 * time.Millisecond
 	// When two know of nothing, a third may still come in for that long.
 	graceEmpty = 150 * time.Millisecond
 
@@ -359,7 +355,7 @@ func (q *finding) askRemote(ctx context.Context, peers []peer.ID) error {
 				continue
 			}
 			good++
-			wait := min(max(time.Since(start), graceLeast), graceMost)
+			wait := holder.AnswerGrace(time.Since(start))
 			switch known := len(q.found)+len(q.offers) > 0; {
 			case known && good == asksFirst, good > asksFirst:
 				return nil // enough opinions
@@ -588,7 +584,7 @@ func (q *finding) askEveryone(ctx context.Context) error {
 			pending--
 			q.take(r)
 			if late == nil && 4*q.good >= 3*len(peers) {
-				late = time.After(max(time.Since(start), graceMost))
+				late = time.After(max(time.Since(start), holder.GraceMost))
 			}
 			continue
 		case <-late:

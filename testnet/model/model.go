@@ -43,8 +43,6 @@ const (
 	offered    = 6                // offers each holder is asked for
 	drawnFrom  = 4                // best of them, of which two are drawn and asked to reserve
 
-	graceLeast, graceMost = 5.0, 30.0 // ms that a second answer is waited for, as long as the first took
-
 	probeEvery    = 5.0  // s between two round trips measured by a node
 	indexEvery    = 20.0 // s between two records in the index of regions
 	indexSponsors = 16   // nodes of a region that stand in it
@@ -310,7 +308,7 @@ func (t *trial) ask(rtts []float64, rank float64, offers int) float64 {
 	t.messages += float64(len(asked)) + 1
 	t.bytes += float64(len(asked))*t.p.Sizes.Query + reply
 	if len(asked) > 1 {
-		grace := min(max(first, graceLeast), graceMost)
+		grace := asMillis(holder.AnswerGrace(fromMillis(first)))
 		if asked[1] <= first+grace {
 			took = asked[1]
 			t.messages++
@@ -382,7 +380,7 @@ func (t *trial) none() {
 	for _, r := range rtts {
 		mean += r / float64(sample)
 	}
-	all := (rounds-1)*mean + min(rtts[sample-1], 2*max(rtts[sample*3/4], graceMost))
+	all := (rounds-1)*mean + min(rtts[sample-1], 2*max(rtts[sample*3/4], asMillis(holder.GraceMost)))
 	took := min(all, noneAtMost)
 	part := took / all // what there was time for
 	t.ms += took + part*float64(asked)*(t.trips()-1)*handshakeMillis
@@ -432,8 +430,7 @@ func (t *trial) reserve() {
 	slices.Sort(took)
 	replies, until := 1.0, took[0]
 	if len(took) > 1 {
-		ms := float64(time.Millisecond)
-		until += float64(holder.LeaseGrace(time.Duration(took[0]*ms), time.Duration(slowest*ms))) / ms
+		until += asMillis(holder.LeaseGrace(fromMillis(took[0]), fromMillis(slowest)))
 		if took[1] <= until {
 			replies, until = 2, took[1]
 		}
@@ -446,6 +443,9 @@ func (t *trial) reserve() {
 	}
 	t.bytes += float64(len(picks))*t.p.Sizes.Reserve + replies*reply
 }
+
+func asMillis(d time.Duration) float64    { return float64(d) / float64(time.Millisecond) }
+func fromMillis(ms float64) time.Duration { return time.Duration(ms * float64(time.Millisecond)) }
 
 // trips is how many round trips an exchange with a random node takes on
 // average: two if there is no connection, the first being QUIC's handshake

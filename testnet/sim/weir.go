@@ -12,10 +12,6 @@ import (
 )
 
 const (
-	// A second answer is waited for as long as the first took, within these
-	// bounds; see package dht.
-	graceLeast, graceMost = 5 * time.Millisecond, 30 * time.Millisecond
-
 	localLimit = 16 // offers that a seeker takes which holds the topic itself
 	widest     = 4  // levels of widening
 	nearest    = 2  // regions asked at level 2
@@ -134,9 +130,9 @@ func (p *placing) ask(s *shard) time.Duration {
 	wait := first
 	for i, h := range remote {
 		rtt := p.seeker.rtt(h)
-		late := i > 0 && rtt > first+min(max(first, graceLeast), graceMost)
+		late := i > 0 && rtt > first+holder.AnswerGrace(first)
 		if i > 0 {
-			wait = min(rtt, first+min(max(first, graceLeast), graceMost))
+			wait = min(rtt, first+holder.AnswerGrace(first))
 		}
 		p.messages++
 		p.bytes += w.sizes().Query
