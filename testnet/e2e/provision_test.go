@@ -401,6 +401,7 @@ func TestNobodyIsLetInDuringRelease(t *testing.T) {
 	if p := publish(t, leaving.whip("late")); leaving.serves(p.NodeURL()) {
 		t.Error("it took a publisher while it was being released")
 	}
+	leaving.finds(t, "late")
 	v := view(t, leaving.whep("late"))
 	if leaving.serves(v.NodeURL()) {
 		t.Error("it took a viewer while it was being released")
