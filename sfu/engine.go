@@ -6,6 +6,7 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"fmt"
+	"net/netip"
 	"sync"
 	"time"
 
@@ -51,6 +52,7 @@ var carriedExtensions = map[webrtc.RTPCodecType][]string{
 // engine makes the PeerConnections of a node, all on one UDP port.
 type engine struct {
 	mux ice.UDPMux
+	nat *webrtc.ICEAddressRewriteRule // nil: others reach us where we are bound
 	log logging.LoggerFactory
 
 	mu     sync.Mutex
@@ -105,6 +107,11 @@ func (e *engine) peerConnection(leg leg, media *webrtc.MediaEngine) (*webrtc.Pee
 	}
 
 	var s webrtc.SettingEngine
+	if e.nat != nil {
+		if err := s.SetICEAddressRewriteRules(*e.nat); err != nil {
+			return nil, fmt.Errorf("public address: %w", err)
+		}
+	}
 	s.LoggerFactory = e.log
 	s.SetICEUDPMux(e.mux)
 	s.SetNetworkTypes([]webrtc.NetworkType{webrtc.NetworkTypeUDP4, webrtc.NetworkTypeUDP6})
@@ -123,6 +130,22 @@ func (e *engine) peerConnection(leg leg, media *webrtc.MediaEngine) (*webrtc.Pee
 		Certificates: []webrtc.Certificate{cert},
 		BundlePolicy: webrtc.BundlePolicyMaxBundle,
 	})
+}
+
+// reachedAt has all of our candidates be at public instead of where they are
+// bound, with the same port; those of the other family stay as they are.
+func reachedAt(public netip.Addr) *webrtc.ICEAddressRewriteRule {
+	if !public.IsValid() {
+		return nil
+	}
+	family := webrtc.NetworkTypeUDP4
+	if public.Is6() {
+		family = webrtc.NetworkTypeUDP6
+	}
+	return &webrtc.ICEAddressRewriteRule{
+		External: []string{public.String()}, AsCandidateType: webrtc.ICECandidateTypeHost,
+		Mode: webrtc.ICEAddressRewriteReplace, Networks: []webrtc.NetworkType{family},
+	}
 }
 
 // checkingPatience bounds the wait for an ICE agent to start; it takes about a

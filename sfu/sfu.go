@@ -13,6 +13,7 @@ import (
 	"log/slog"
 	"maps"
 	"net/http"
+	"net/netip"
 	"slices"
 	"sync"
 	"time"
@@ -106,6 +107,7 @@ type Config struct {
 	Overflow  Overflow      // default Redirect
 	Patience  time.Duration // how long Place may wait for a server that is being started
 	PublicURL string        // base URL for Location; default: as the client addressed us
+	PublicIP  netip.Addr    // where others reach Socket, whose port a NAT leaves as it is; zero: where it is bound
 	Fanout    int           // most cascade pulls of one stream; default 8
 	Depth     int           // most cascade links between origin and viewer; default 4
 	Linger    time.Duration // how long an unwatched relay is kept; default 10 s
@@ -186,6 +188,7 @@ func New(cfg Config) (*SFU, error) {
 		dialing:    map[peer.ID]chan struct{}{},
 	}
 	s.engine.log = loggers
+	s.engine.nat = reachedAt(cfg.PublicIP)
 	s.engine.mux = ice.NewUDPMuxDefault(ice.UDPMuxParams{Logger: loggers.NewLogger("ice"), UDPConn: cfg.Socket})
 	if _, err := s.engine.certificate(time.Now()); err != nil {
 		cancel()

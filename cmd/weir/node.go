@@ -48,6 +48,7 @@ func nodeCommand() *cli.Command {
 			&cli.StringFlag{Name: "public-url", Usage: "base `URL` under which clients reach --http, if it is another", EnvVars: env("PUBLIC_URL")},
 			&cli.StringFlag{Name: "admin", Usage: "`HOST:PORT` of the admin API", Value: defaultAdmin, EnvVars: env("ADMIN")},
 			&cli.StringFlag{Name: "media-port", Usage: "UDP `[HOST:]PORT` of all media; without HOST that of --http", Value: defaultMedia, EnvVars: env("MEDIA_PORT")},
+			&cli.StringFlag{Name: "public-ip", Usage: "`IP` at which others reach the port of all media, if a NAT in front of this machine maps it one to one", EnvVars: env("PUBLIC_IP")},
 			&cli.StringFlag{Name: "data-dir", Usage: "`DIR` of the identity and of remembered peers", Value: defaultDataDir(), EnvVars: env("DATA_DIR")},
 			&cli.StringFlag{Name: "region", Usage: "`LABEL` of where the node is", EnvVars: env("REGION")},
 			&cli.StringFlag{Name: "zone", Usage: "`LABEL` within the region", EnvVars: env("ZONE")},
@@ -114,6 +115,7 @@ type nodeConfig struct {
 	servers   *dht.ServerList // nil where there is none
 	http      string
 	publicURL string
+	publicIP  netip.Addr
 	admin     string
 	media     string
 	dataDir   string
@@ -210,6 +212,11 @@ func nodeConfigOf(c *cli.Context) (nodeConfig, error) {
 	}
 	if cfg.media, err = mediaAddr(cfg.media, cfg.http); err != nil {
 		return cfg, err
+	}
+	if s := c.String("public-ip"); s != "" {
+		if cfg.publicIP, err = netip.ParseAddr(s); err != nil || cfg.publicIP.IsUnspecified() || cfg.publicIP.Zone() != "" {
+			return cfg, fmt.Errorf("--public-ip %s: want an address such as 203.0.113.7, without a port", s)
+		}
 	}
 	if !cfg.open {
 		err = cfg.onlyLoopback()

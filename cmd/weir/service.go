@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -182,7 +183,7 @@ func newNode(cfg nodeConfig) (_ *node, err error) {
 		Changed: n.dht.Kick, Patience: capacity.MaxProvisionWait,
 		Delivered: n.dht.Delivered,
 		Event:     n.event,
-		Overflow:  cfg.overflow, PublicURL: cfg.publicURL, Fanout: cfg.fanout, Linger: cfg.linger,
+		Overflow:  cfg.overflow, PublicURL: cfg.publicURL, PublicIP: cfg.publicIP, Fanout: cfg.fanout, Linger: cfg.linger,
 		Depth: n.policy.Judge().Policy().Depth, Log: cfg.log,
 	})
 	if err != nil {
@@ -270,7 +271,7 @@ func (n *node) announce(ctx context.Context) error {
 func (n *node) ready() readyInfo {
 	info := readyInfo{
 		PeerID: n.dht.ID().String(), HTTP: "http://" + n.public.Addr().String(), Admin: "http://" + n.admin.Addr().String(),
-		Media: n.gauge.Socket.LocalAddr().String(), PID: os.Getpid(), Network: n.cfg.network, DataDir: n.cfg.dataDir,
+		Media: n.media(), PID: os.Getpid(), Network: n.cfg.network, DataDir: n.cfg.dataDir,
 	}
 	for _, a := range n.dht.Addrs() {
 		info.P2P = append(info.P2P, a.String())
@@ -283,6 +284,15 @@ func (n *node) publicURL() string {
 		return n.cfg.publicURL
 	}
 	return "http://" + n.public.Addr().String()
+}
+
+// media is where others reach the port of all media.
+func (n *node) media() string {
+	at := n.gauge.Socket.LocalAddr().(*net.UDPAddr).AddrPort()
+	if n.cfg.publicIP.IsValid() {
+		at = netip.AddrPortFrom(n.cfg.publicIP, at.Port())
+	}
+	return at.String()
 }
 
 func newServer(h http.Handler, log *slog.Logger) *http.Server {
@@ -316,7 +326,7 @@ func serve(ctx context.Context, s *http.Server, l net.Listener) error {
 // sample is what the node claims about itself now.
 func (n *node) sample() (capacity.Record, []capacity.Carriage) {
 	r := capacity.Record{
-		URL: n.publicURL(), Media: n.gauge.Socket.LocalAddr().String(), Region: n.cfg.region, Zone: n.cfg.zone,
+		URL: n.publicURL(), Media: n.media(), Region: n.cfg.region, Zone: n.cfg.zone,
 		Release: release(), Features: n.features(), Policy: n.policy.Judge().Policy().Version,
 	}
 	n.ledger.Totals(time.Now()).Fill(&r)
