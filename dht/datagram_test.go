@@ -1,6 +1,7 @@
 package dht
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"slices"
@@ -8,6 +9,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/protocol"
 	"google.golang.org/protobuf/proto"
 
 	"weir/capacity"
@@ -20,6 +24,16 @@ func datagramsIn(n *testNode) int64 {
 	for _, t := range n.Traffic() {
 		if t.Protocol == string(n.datagramProtocol()) {
 			return t.MessagesIn
+		}
+	}
+	return 0
+}
+
+// datagramsOut is how many datagrams n has sent.
+func (n *testNode) datagramsOut() int64 {
+	for _, t := range n.Traffic() {
+		if t.Protocol == string(n.datagramProtocol()) {
+			return t.MessagesOut
 		}
 	}
 	return 0
@@ -39,19 +53,25 @@ func (o *outbox) seqNow() uint64 {
 	return o.seq
 }
 
-// What only amends a record goes by datagram to a holder that has answered
-// lately; news is confirmed.
-func TestKeepalivesGoByDatagram(t *testing.T) {
+// confirmedLast is when a holder last accepted something in a topic.
+func (o *outbox) confirmedLast(holder peer.ID, topic Topic) time.Time {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.confirmed[confirmedAt{holder, topic}].at
+}
+
+// What only amends a record goes by datagram; news is confirmed.
+func TestAmendmentsGoByDatagram(t *testing.T) {
 	nodes := newTestNetwork(t, 2)
 	from, holder := nodes[0], nodes[1]
 	if from.quicTo(holder.ID()) == nil {
 		t.Fatal("no QUIC connection")
 	}
 	topic := from.sharding.home()
-	arrives := func(what string, by func(before, after int64) bool, change func(*capacity.Record)) {
+	arrives := func(what string, confirmed bool, change func(*capacity.Record)) {
 		t.Helper()
 		eventually(t, from.outbox.atRest) // nothing else is on its way
-		before := datagramsIn(holder)
+		before, last := datagramsIn(holder), from.outbox.confirmedLast(holder.ID(), topic)
 		r, _ := from.sample()
 		change(&r)
 		from.publish([]claim{{topic, r}})
@@ -60,18 +80,72 @@ func TestKeepalivesGoByDatagram(t *testing.T) {
 			if h := holder.table.Get(time.Now(), topic, from.ID()); h == nil || h.Record.Seq < seq {
 				return fmt.Errorf("%s: the holder has not got record %d", what, seq)
 			}
-			return nil
+			return from.outbox.atRest()
 		})
-		if after := datagramsIn(holder); !by(before, after) {
-			t.Errorf("%s: %d datagrams became %d", what, before, after)
+		if after := datagramsIn(holder); after == before {
+			t.Errorf("%s: no datagram came", what)
+		}
+		// The node itself publishes meanwhile, which may be confirmed.
+		if now := from.outbox.confirmedLast(holder.ID(), topic); confirmed && !now.After(last) {
+			t.Errorf("%s: not confirmed", what)
 		}
 	}
-	more := func(before, after int64) bool { return after > before }
-	same := func(before, after int64) bool { return after == before }
-	// The node itself publishes meanwhile, so an odd datagram may come in
-	// between: what must not is that one with news does.
-	arrives("a keepalive", more, func(*capacity.Record) {})
-	arrives("a node that is full now", same, func(r *capacity.Record) { r.State = capacity.Full })
+	eventually(t, func() error {
+		r, _ := from.sample()
+		from.publish([]claim{{topic, r}})
+		if from.outbox.confirmedLast(holder.ID(), topic).IsZero() {
+			return errors.New("the base is not confirmed")
+		}
+		return nil
+	})
+	arrives("a keepalive", false, func(*capacity.Record) {})
+	arrives("a node that is full now", true, func(r *capacity.Record) { r.State = capacity.Full })
+}
+
+// A datagram that is to be confirmed and is not goes by stream.
+func TestUnansweredDatagramIsSentByStream(t *testing.T) {
+	from := newTestNode(t, nil)
+	came := make(chan *pb.Entry, 1)
+	deaf := newFake(t, peer.AddrInfo{ID: from.ID(), Addrs: from.Host().Addrs()}, map[protocol.ID]network.StreamHandler{
+		testRecords: answer(func(_ peer.ID, req *pb.Request) *pb.Response {
+			reply := &pb.AdvertiseReply{}
+			for _, e := range req.GetAdvertise().GetEntries() {
+				reply.Results = append(reply.Results, &pb.Result{})
+				select {
+				case came <- e:
+				default:
+				}
+			}
+			return &pb.Response{Op: &pb.Response_Advertise{Advertise: reply}}
+		}),
+	})
+	if from.quicTo(deaf.host.ID()) == nil {
+		t.Fatal("no QUIC connection")
+	}
+	before := from.datagramsOut()
+	amendment := []byte("what is new")
+	from.enqueue(deaf.host.ID(), parcel{&pb.Entry{Topic: string(testHome), Amendment: amendment}, 1})
+	for {
+		select {
+		case e := <-came:
+			if len(e.Amendment) == 0 {
+				continue // the node's own
+			}
+			if !bytes.Equal(e.Amendment, amendment) {
+				t.Errorf("by stream came %q", e.Amendment)
+			}
+		case <-time.After(patience):
+			t.Fatal("nothing came by stream")
+		}
+		break
+	}
+	if from.datagramsOut() == before {
+		t.Error("it was not tried by datagram")
+	}
+	eventually(t, from.outbox.atRest)
+	if from.outbox.confirmedLast(deaf.host.ID(), testHome).IsZero() {
+		t.Error("not confirmed")
+	}
 }
 
 func TestDatagramsOfOthersAreNotTaken(t *testing.T) {
@@ -82,7 +156,7 @@ func TestDatagramsOfOthersAreNotTaken(t *testing.T) {
 	r := capacity.Record{Node: from, Seq: 1, Issued: time.UnixMilli(now.UnixMilli()), TTL: capacity.DefaultTTL}
 	sealed := seal(t, r, key)
 	datagram := func(network string, entries ...*pb.Entry) []byte {
-		b, err := proto.MarshalOptions{}.MarshalAppend(datagramPrefix(NetworkID(network)), &pb.Advertise{Entries: entries})
+		b, err := proto.MarshalOptions{}.MarshalAppend(datagramPrefix(NetworkID(network)), &pb.Datagram{Entries: entries})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -101,24 +175,113 @@ func TestDatagramsOfOthersAreNotTaken(t *testing.T) {
 		{"a record of another topic", holder.ErrWrongTopic.Error(), datagram("test", &pb.Entry{Topic: string(ShardTopic("eu", "")), Sealed: sealed})},
 		{"no topic", "unknown topic", datagram("test", &pb.Entry{Topic: "x", Sealed: sealed})},
 	} {
-		if err := n.takeDatagram(now, from, c.b); err == nil || !strings.Contains(err.Error(), c.want) {
+		if _, err := n.takeDatagram(now, from, c.b); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: %v, want %q", c.name, err, c.want)
 		}
 	}
 	if h := n.table.All(now); len(h) != 0 {
 		t.Errorf("held: %v", h)
 	}
-	if err := n.takeDatagram(now, from, datagram("test", good, good)); err != nil || n.table.Get(now, testHome, from) == nil {
+	if _, err := n.takeDatagram(now, from, datagram("test", good, good)); err != nil || n.table.Get(now, testHome, from) == nil {
 		t.Errorf("a good one: %v", err)
 	}
 	// A withdrawal is not believed: it may be an old one.
-	if err := n.takeDatagram(now, from, datagram("test", &pb.Entry{Topic: string(testHome), Seq: 99})); err != nil || n.table.Get(now, testHome, from) == nil {
+	if _, err := n.takeDatagram(now, from, datagram("test", &pb.Entry{Topic: string(testHome), Seq: 99})); err != nil || n.table.Get(now, testHome, from) == nil {
 		t.Errorf("a withdrawal by datagram: %v", err)
 	}
 	many := slices.Repeat([]*pb.Entry{{Topic: "x", Sealed: []byte{1}}}, datagramTopics+1)
-	if err := n.takeDatagram(now, from, datagram("test", many...)); strings.Count(fmt.Sprint(err), "unknown topic") != datagramTopics {
+	if _, err := n.takeDatagram(now, from, datagram("test", many...)); strings.Count(fmt.Sprint(err), "unknown topic") != datagramTopics {
 		t.Errorf("of too many entries: %v", err)
 	}
+}
+
+// What a datagram asks for is answered, and nothing else.
+func TestAnswersToDatagrams(t *testing.T) {
+	n := newTestNode(t, nil)
+	now := time.Now()
+	key := newKey(t)
+	from := idOf(t, key)
+	r := capacity.Record{Node: from, Seq: 1, Issued: time.UnixMilli(now.UnixMilli()), TTL: capacity.DefaultTTL}
+	sealed := seal(t, r, key)
+	next := r
+	next.Seq = 2
+	amendment := amend(t, &testNode{key: key}, sealed, next)
+	take := func(m *pb.Datagram) *pb.Datagram {
+		t.Helper()
+		b, err := proto.MarshalOptions{}.MarshalAppend(datagramPrefix(NetworkID("test")), m)
+		if err != nil {
+			t.Fatal(err)
+		}
+		answer, err := n.takeDatagram(now, from, b)
+		if err != nil && !errors.Is(err, errNothingToAmend) {
+			t.Fatal(err)
+		}
+		return answer
+	}
+	home := string(testHome)
+	if a := take(&pb.Datagram{Entries: []*pb.Entry{{Topic: home, Amendment: amendment}}}); !slices.Equal(a.GetLacking(), []string{home}) || a.Answer != nil {
+		t.Errorf("what cannot be amended: %v", a)
+	}
+	a := take(&pb.Datagram{Id: 7, Entries: []*pb.Entry{{Topic: home, Amendment: amendment}}})
+	if a.GetAnswers() != 7 || a.GetAnswer().GetResults()[0].GetRefused() != errNothingToAmend.Error() || len(a.Lacking) > 0 {
+		t.Errorf("what cannot be amended and is to be confirmed: %v", a)
+	}
+	a = take(&pb.Datagram{Id: 8, Entries: []*pb.Entry{{Topic: home, Sealed: sealed}, {Topic: home, Amendment: amendment}}})
+	if rs := a.GetAnswer().GetResults(); a.GetAnswers() != 8 || len(rs) != 2 || rs[0].Refused+rs[1].Refused != "" {
+		t.Errorf("what is to be confirmed: %v", a)
+	}
+	if a := take(&pb.Datagram{Entries: []*pb.Entry{{Topic: home, Amendment: amendment}}}); a != nil {
+		t.Errorf("what is not to be confirmed: %v", a)
+	}
+	if a := take(&pb.Datagram{Answer: &pb.AdvertiseReply{}, Answers: 7, Lacking: []string{home, "x"}}); a != nil {
+		t.Errorf("an answer: %v", a)
+	}
+
+	// Only who was asked may answer, once, and only what was asked.
+	m := &pb.Datagram{}
+	answer := n.letters.open(from, m)
+	n.letters.answered("another", m.Id, &pb.AdvertiseReply{})
+	n.letters.answered(from, m.Id+1, &pb.AdvertiseReply{})
+	if len(answer) != 0 {
+		t.Error("a stray answer is taken")
+	}
+	for range 2 {
+		take(&pb.Datagram{Answer: &pb.AdvertiseReply{}, Answers: m.Id})
+	}
+	if len(answer) != 1 {
+		t.Error("the answer is not taken")
+	}
+}
+
+// An answer fits into a datagram, whatever its holder knows.
+func TestAnswerFitsIntoADatagram(t *testing.T) {
+	nodes := newTestNetwork(t, 16)
+	n, from := nodes[0], nodes[1]
+	for _, other := range nodes[2:] { // many addresses each
+		for port := range 12 {
+			n.Host().Peerstore().AddAddr(other.ID(), addr(t, fmt.Sprintf("/ip4/192.0.2.1/tcp/%d", 1000+port)), time.Hour)
+		}
+	}
+	eventually(t, func() error {
+		r, _ := from.sample()
+		r.Node, r.Seq, r.Issued, r.TTL = from.ID(), from.outbox.nextSeq(time.Now()), time.UnixMilli(time.Now().UnixMilli()), capacity.DefaultTTL
+		m := &pb.Datagram{Id: 1, Entries: []*pb.Entry{{Topic: string(from.sharding.home()), Sealed: seal(t, r, from.key)}}}
+		b, err := proto.MarshalOptions{}.MarshalAppend(datagramPrefix(n.network), m)
+		if err != nil {
+			t.Fatal(err)
+		}
+		a, err := n.takeDatagram(time.Now(), from.ID(), b)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if size := proto.Size(a); size > maxAnswer+16 {
+			t.Fatalf("%d bytes", size)
+		}
+		if len(a.Answer.Closer) == 0 {
+			return errors.New("no closer holder is named")
+		}
+		return nil
+	})
 }
 
 func FuzzDatagram(f *testing.F) {
@@ -129,8 +292,10 @@ func FuzzDatagram(f *testing.F) {
 	r := capacity.Record{Node: from, Seq: 1, Issued: time.UnixMilli(time.Now().UnixMilli()), TTL: capacity.MaxTTL}
 	next := r
 	next.Seq++
-	for _, m := range []*pb.Advertise{
+	for _, m := range []*pb.Datagram{
 		{},
+		{Answer: &pb.AdvertiseReply{Results: []*pb.Result{{Held: 3}}}, Answers: 1, Lacking: []string{string(testHome)}},
+		{Id: 5, Entries: []*pb.Entry{{Topic: string(testHome), Sealed: seal(f, r, key), Known: []byte("12345678")}}},
 		{Entries: []*pb.Entry{{Topic: string(testHome), Sealed: seal(f, r, key)}}},
 		{Entries: []*pb.Entry{{Topic: string(testHome), Amendment: amend(f, &testNode{key: key}, seal(f, r, key), next)}}},
 		{Entries: []*pb.Entry{{Topic: "stream/a", Sealed: []byte("x")}, {Topic: "regions", Deeper: true}}},
@@ -142,7 +307,9 @@ func FuzzDatagram(f *testing.F) {
 		f.Add(b)
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
-		_ = node.takeDatagram(time.Now(), from, b)
+		if a, _ := node.takeDatagram(time.Now(), from, b); a != nil && proto.Size(a) > maxDatagram-8 {
+			t.Fatalf("an answer of %d bytes", proto.Size(a))
+		}
 		for _, topic := range node.Held() {
 			for _, h := range topic.Records {
 				if h.Node != from {

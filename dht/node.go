@@ -110,6 +110,7 @@ type Node struct {
 	lanes    lanes          // outbound requests at once, per peer
 	adverts  advertiser
 	outbox   outbox
+	letters  letters
 	settling atomic.Int64 // Unix ns since when it is one of a few that hold everything; 0: it is not
 	accepted chan struct{}
 	accept1  sync.Once

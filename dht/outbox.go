@@ -19,13 +19,9 @@ import (
 	"weir/dht/pb"
 )
 
-const (
-	// rebaseEvery is how often a record is published whole even if amendments
-	// would do, and strayedBy, in time, how far its node's coordinate has moved
-	// when that is said anew.
-	rebaseEvery = time.Minute
-	strayedBy   = 5 * time.Millisecond
-)
+// strayedBy is how far, in time, a node's coordinate has moved when that is
+// said anew.
+const strayedBy = 5 * time.Millisecond
 
 // An outbox holds what this node publishes and what of it each holder still
 // has to get. At most one ADVERTISE is under way per holder; what comes up
@@ -228,7 +224,7 @@ func (o *outbox) copyOf(now time.Time, topic Topic, r capacity.Record, key crypt
 	old := o.own[topic]
 	o.mu.Unlock()
 	c := &ownCopy{base: r, at: now, record: r, sent: make(map[peer.ID]bool)}
-	if old != nil && now.Sub(old.at) < rebaseEvery && capacity.Amendable(&old.base, &r) {
+	if old != nil && now.Sub(old.at) < holder.WholeEvery && capacity.Amendable(&old.base, &r) {
 		c.urgent = old.record.State != r.State
 		if c.record = r; !strayed(old.base.Coordinate, r.Coordinate) {
 			c.record.Coordinate = old.base.Coordinate
@@ -468,15 +464,15 @@ func (o *outbox) refused(p peer.ID, topic Topic) {
 // owe is called with mu held.
 func (o *outbox) owe(p peer.ID, topic Topic) {
 	delete(o.confirmed, confirmedAt{p, topic})
-	if c := o.own[topic]; c != nil {
+	if c := o.own[topic]; c != nil && c.sent[p] {
 		delete(c.sent, p)
+		o.audience = audience{}
 	}
-	o.audience = audience{}
 }
 
 // advertiseTo sends one batch and takes in what the holder answers.
 func (n *Node) advertiseTo(p peer.ID, batch []parcel) error {
-	if n.sendLossy(time.Now(), p, batch) {
+	if n.amendByDatagram(p, batch) {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(n.ctx, max(time.Second, 4*n.reach.rtt(p)))
@@ -498,6 +494,13 @@ func (n *Node) advertiseTo(p peer.ID, batch []parcel) error {
 		n.log.Debug("records not taken", "peer", p, "err", resp.Error)
 		return nil
 	}
+	n.confirmed(p, batch, reply, rtt)
+	return nil
+}
+
+// confirmed takes in what p, a holder, answered to the batch: one result for
+// each of it.
+func (n *Node) confirmed(p peer.ID, batch []parcel, reply *pb.AdvertiseReply, rtt time.Duration) {
 	n.coords.observe(p, coordinateFromWire(reply.Coordinate), rtt)
 	accepted := false
 	now := time.Now()
@@ -522,7 +525,6 @@ func (n *Node) advertiseTo(p peer.ID, batch []parcel) error {
 	if !n.cfg.Holding.listed() {
 		n.meet(p, reply.Closer)
 	}
-	return nil
 }
 
 // heardSelf tells the sharding what this node, a holder, holds of topic.
@@ -539,7 +541,7 @@ func (o *outbox) confirm(at confirmedAt, c confirmation) {
 		o.confirmed = make(map[confirmedAt]confirmation)
 	}
 	o.confirmed[at] = c
-	maps.DeleteFunc(o.confirmed, func(_ confirmedAt, old confirmation) bool { return c.at.Sub(old.at) > rebaseEvery })
+	maps.DeleteFunc(o.confirmed, func(_ confirmedAt, old confirmation) bool { return c.at.Sub(old.at) > holder.WholeEvery })
 }
 
 // doubt has everything confirmed that is sent from now on, if p is a holder of

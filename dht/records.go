@@ -177,10 +177,15 @@ func (n *Node) serveAdvertise(from peer.ID, req *pb.Advertise) *pb.Response {
 	if len(req.Entries) > maxEntries {
 		return errorReply(fmt.Errorf("%d records at once, at most %d", len(req.Entries), maxEntries))
 	}
-	now := time.Now()
-	reply := &pb.AdvertiseReply{Coordinate: coordinateToWire(n.coords.here())}
+	reply := n.takeEntries(time.Now(), from, req.Entries)
+	reply.Coordinate = coordinateToWire(n.coords.here())
+	return &pb.Response{Op: &pb.Response_Advertise{Advertise: reply}}
+}
+
+func (n *Node) takeEntries(now time.Time, from peer.ID, entries []*pb.Entry) *pb.AdvertiseReply {
+	reply := &pb.AdvertiseReply{}
 	var closer []peer.ID
-	for _, e := range req.Entries {
+	for _, e := range entries {
 		result := &pb.Result{}
 		if err := n.hold(now, from, e); err != nil {
 			result.Refused = clip(err.Error(), maxReason)
@@ -200,7 +205,7 @@ func (n *Node) serveAdvertise(from peer.ID, req *pb.Advertise) *pb.Response {
 	for _, p := range closer[:min(len(closer), maxCloser)] {
 		reply.Closer = append(reply.Closer, peerToWire(n.host.Peerstore().PeerInfo(p)))
 	}
-	return &pb.Response{Op: &pb.Response_Advertise{Advertise: reply}}
+	return reply
 }
 
 // hold puts the record in e into the table, or takes it out. Only the node

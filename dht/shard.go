@@ -33,7 +33,7 @@ const (
 
 	postEvery = time.Minute         // how often a signpost is renewed
 	postTTL   = 3 * postEvery       // how long one stands
-	wordAge   = 2 * ackEvery        // how long a holder's count is taken into account
+	wordAge   = 2 * holder.ConfirmEvery        // how long a holder's count is taken into account
 	settle    = postTTL             // least time in a shard before a coarser one is considered
 	bothTime  = capacity.DefaultTTL // how long a node publishes in its former shard too
 )

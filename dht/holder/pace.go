@@ -14,6 +14,14 @@ const (
 	PublishGap  = 500 * time.Millisecond // least time between two records of one topic that tell news
 	Keepalive   = 5 * time.Second        // most time between them
 
+	// ConfirmEvery is how often a holder is sent something for which it
+	// answers. If what comes between is lost the next will do: a record
+	// outlives three of them.
+	ConfirmEvery = 3 * Keepalive
+	// WholeEvery is how often a record is published whole even if amendments
+	// would do.
+	WholeEvery = 2 * time.Minute
+
 	// moved is how far a resource has to move, as a share of its limit, to
 	// be worth a record before the keepalive.
 	moved = 0.05

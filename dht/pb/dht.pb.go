@@ -430,10 +430,89 @@ func (x *Entry) GetAmendment() []byte {
 	return nil
 }
 
+// Datagram is what goes by datagram (RFC 9221) behind the network's ID.
+type Datagram struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Entries []*Entry               `protobuf:"bytes,1,rep,name=entries,proto3" json:"entries,omitempty"` // as in Advertise, but nothing is withdrawn
+	Id      uint32                 `protobuf:"varint,2,opt,name=id,proto3" json:"id,omitempty"`          // that the answer is to name; 0: none is wanted
+	Answer  *AdvertiseReply        `protobuf:"bytes,3,opt,name=answer,proto3" json:"answer,omitempty"`
+	Answers uint32                 `protobuf:"varint,4,opt,name=answers,proto3" json:"answers,omitempty"` // id of what answer is to
+	// Topics of entries that came without an id, in which the sender has no
+	// record that they could amend.
+	Lacking       []string `protobuf:"bytes,5,rep,name=lacking,proto3" json:"lacking,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Datagram) Reset() {
+	*x = Datagram{}
+	mi := &file_dht_pb_dht_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Datagram) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Datagram) ProtoMessage() {}
+
+func (x *Datagram) ProtoReflect() protoreflect.Message {
+	mi := &file_dht_pb_dht_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Datagram.ProtoReflect.Descriptor instead.
+func (*Datagram) Descriptor() ([]byte, []int) {
+	return file_dht_pb_dht_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *Datagram) GetEntries() []*Entry {
+	if x != nil {
+		return x.Entries
+	}
+	return nil
+}
+
+func (x *Datagram) GetId() uint32 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+func (x *Datagram) GetAnswer() *AdvertiseReply {
+	if x != nil {
+		return x.Answer
+	}
+	return nil
+}
+
+func (x *Datagram) GetAnswers() uint32 {
+	if x != nil {
+		return x.Answers
+	}
+	return 0
+}
+
+func (x *Datagram) GetLacking() []string {
+	if x != nil {
+		return x.Lacking
+	}
+	return nil
+}
+
 type AdvertiseReply struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Results       []*Result              `protobuf:"bytes,1,rep,name=results,proto3" json:"results,omitempty"`       // one per entry, in order
-	Coordinate    *Coordinate            `protobuf:"bytes,2,opt,name=coordinate,proto3" json:"coordinate,omitempty"` // the holder's
+	Coordinate    *Coordinate            `protobuf:"bytes,2,opt,name=coordinate,proto3" json:"coordinate,omitempty"` // the holder's; not in datagrams
 	Closer        []*Peer                `protobuf:"bytes,3,rep,name=closer,proto3" json:"closer,omitempty"`         // holders the sender did not know of
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -441,7 +520,7 @@ type AdvertiseReply struct {
 
 func (x *AdvertiseReply) Reset() {
 	*x = AdvertiseReply{}
-	mi := &file_dht_pb_dht_proto_msgTypes[4]
+	mi := &file_dht_pb_dht_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -453,7 +532,7 @@ func (x *AdvertiseReply) String() string {
 func (*AdvertiseReply) ProtoMessage() {}
 
 func (x *AdvertiseReply) ProtoReflect() protoreflect.Message {
-	mi := &file_dht_pb_dht_proto_msgTypes[4]
+	mi := &file_dht_pb_dht_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -466,7 +545,7 @@ func (x *AdvertiseReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AdvertiseReply.ProtoReflect.Descriptor instead.
 func (*AdvertiseReply) Descriptor() ([]byte, []int) {
-	return file_dht_pb_dht_proto_rawDescGZIP(), []int{4}
+	return file_dht_pb_dht_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *AdvertiseReply) GetResults() []*Result {
@@ -501,7 +580,7 @@ type Result struct {
 
 func (x *Result) Reset() {
 	*x = Result{}
-	mi := &file_dht_pb_dht_proto_msgTypes[5]
+	mi := &file_dht_pb_dht_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -513,7 +592,7 @@ func (x *Result) String() string {
 func (*Result) ProtoMessage() {}
 
 func (x *Result) ProtoReflect() protoreflect.Message {
-	mi := &file_dht_pb_dht_proto_msgTypes[5]
+	mi := &file_dht_pb_dht_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -526,7 +605,7 @@ func (x *Result) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Result.ProtoReflect.Descriptor instead.
 func (*Result) Descriptor() ([]byte, []int) {
-	return file_dht_pb_dht_proto_rawDescGZIP(), []int{5}
+	return file_dht_pb_dht_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Result) GetRefused() string {
@@ -560,7 +639,7 @@ type Peer struct {
 
 func (x *Peer) Reset() {
 	*x = Peer{}
-	mi := &file_dht_pb_dht_proto_msgTypes[6]
+	mi := &file_dht_pb_dht_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -572,7 +651,7 @@ func (x *Peer) String() string {
 func (*Peer) ProtoMessage() {}
 
 func (x *Peer) ProtoReflect() protoreflect.Message {
-	mi := &file_dht_pb_dht_proto_msgTypes[6]
+	mi := &file_dht_pb_dht_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -585,7 +664,7 @@ func (x *Peer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Peer.ProtoReflect.Descriptor instead.
 func (*Peer) Descriptor() ([]byte, []int) {
-	return file_dht_pb_dht_proto_rawDescGZIP(), []int{6}
+	return file_dht_pb_dht_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Peer) GetId() []byte {
@@ -615,7 +694,7 @@ type Coordinate struct {
 
 func (x *Coordinate) Reset() {
 	*x = Coordinate{}
-	mi := &file_dht_pb_dht_proto_msgTypes[7]
+	mi := &file_dht_pb_dht_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -627,7 +706,7 @@ func (x *Coordinate) String() string {
 func (*Coordinate) ProtoMessage() {}
 
 func (x *Coordinate) ProtoReflect() protoreflect.Message {
-	mi := &file_dht_pb_dht_proto_msgTypes[7]
+	mi := &file_dht_pb_dht_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -640,7 +719,7 @@ func (x *Coordinate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Coordinate.ProtoReflect.Descriptor instead.
 func (*Coordinate) Descriptor() ([]byte, []int) {
-	return file_dht_pb_dht_proto_rawDescGZIP(), []int{7}
+	return file_dht_pb_dht_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Coordinate) GetVec() []float32 {
@@ -684,7 +763,7 @@ type Need struct {
 
 func (x *Need) Reset() {
 	*x = Need{}
-	mi := &file_dht_pb_dht_proto_msgTypes[8]
+	mi := &file_dht_pb_dht_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -696,7 +775,7 @@ func (x *Need) String() string {
 func (*Need) ProtoMessage() {}
 
 func (x *Need) ProtoReflect() protoreflect.Message {
-	mi := &file_dht_pb_dht_proto_msgTypes[8]
+	mi := &file_dht_pb_dht_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -709,7 +788,7 @@ func (x *Need) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Need.ProtoReflect.Descriptor instead.
 func (*Need) Descriptor() ([]byte, []int) {
-	return file_dht_pb_dht_proto_rawDescGZIP(), []int{8}
+	return file_dht_pb_dht_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Need) GetPurpose() uint32 {
@@ -765,7 +844,7 @@ type Query struct {
 
 func (x *Query) Reset() {
 	*x = Query{}
-	mi := &file_dht_pb_dht_proto_msgTypes[9]
+	mi := &file_dht_pb_dht_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -777,7 +856,7 @@ func (x *Query) String() string {
 func (*Query) ProtoMessage() {}
 
 func (x *Query) ProtoReflect() protoreflect.Message {
-	mi := &file_dht_pb_dht_proto_msgTypes[9]
+	mi := &file_dht_pb_dht_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -790,7 +869,7 @@ func (x *Query) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Query.ProtoReflect.Descriptor instead.
 func (*Query) Descriptor() ([]byte, []int) {
-	return file_dht_pb_dht_proto_rawDescGZIP(), []int{9}
+	return file_dht_pb_dht_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Query) GetTopic() string {
@@ -868,7 +947,7 @@ type Doubt struct {
 
 func (x *Doubt) Reset() {
 	*x = Doubt{}
-	mi := &file_dht_pb_dht_proto_msgTypes[10]
+	mi := &file_dht_pb_dht_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -880,7 +959,7 @@ func (x *Doubt) String() string {
 func (*Doubt) ProtoMessage() {}
 
 func (x *Doubt) ProtoReflect() protoreflect.Message {
-	mi := &file_dht_pb_dht_proto_msgTypes[10]
+	mi := &file_dht_pb_dht_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -893,7 +972,7 @@ func (x *Doubt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Doubt.ProtoReflect.Descriptor instead.
 func (*Doubt) Descriptor() ([]byte, []int) {
-	return file_dht_pb_dht_proto_rawDescGZIP(), []int{10}
+	return file_dht_pb_dht_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Doubt) GetNode() []byte {
@@ -928,7 +1007,7 @@ type QueryReply struct {
 
 func (x *QueryReply) Reset() {
 	*x = QueryReply{}
-	mi := &file_dht_pb_dht_proto_msgTypes[11]
+	mi := &file_dht_pb_dht_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -940,7 +1019,7 @@ func (x *QueryReply) String() string {
 func (*QueryReply) ProtoMessage() {}
 
 func (x *QueryReply) ProtoReflect() protoreflect.Message {
-	mi := &file_dht_pb_dht_proto_msgTypes[11]
+	mi := &file_dht_pb_dht_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -953,7 +1032,7 @@ func (x *QueryReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QueryReply.ProtoReflect.Descriptor instead.
 func (*QueryReply) Descriptor() ([]byte, []int) {
-	return file_dht_pb_dht_proto_rawDescGZIP(), []int{11}
+	return file_dht_pb_dht_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *QueryReply) GetSealed() [][]byte {
@@ -1016,7 +1095,7 @@ type Digest struct {
 
 func (x *Digest) Reset() {
 	*x = Digest{}
-	mi := &file_dht_pb_dht_proto_msgTypes[12]
+	mi := &file_dht_pb_dht_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1028,7 +1107,7 @@ func (x *Digest) String() string {
 func (*Digest) ProtoMessage() {}
 
 func (x *Digest) ProtoReflect() protoreflect.Message {
-	mi := &file_dht_pb_dht_proto_msgTypes[12]
+	mi := &file_dht_pb_dht_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1041,7 +1120,7 @@ func (x *Digest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Digest.ProtoReflect.Descriptor instead.
 func (*Digest) Descriptor() ([]byte, []int) {
-	return file_dht_pb_dht_proto_rawDescGZIP(), []int{12}
+	return file_dht_pb_dht_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Digest) GetNode() []byte {
@@ -1110,7 +1189,7 @@ type Rejected struct {
 
 func (x *Rejected) Reset() {
 	*x = Rejected{}
-	mi := &file_dht_pb_dht_proto_msgTypes[13]
+	mi := &file_dht_pb_dht_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1122,7 +1201,7 @@ func (x *Rejected) String() string {
 func (*Rejected) ProtoMessage() {}
 
 func (x *Rejected) ProtoReflect() protoreflect.Message {
-	mi := &file_dht_pb_dht_proto_msgTypes[13]
+	mi := &file_dht_pb_dht_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1135,7 +1214,7 @@ func (x *Rejected) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Rejected.ProtoReflect.Descriptor instead.
 func (*Rejected) Descriptor() ([]byte, []int) {
-	return file_dht_pb_dht_proto_rawDescGZIP(), []int{13}
+	return file_dht_pb_dht_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Rejected) GetRule() string {
@@ -1162,7 +1241,7 @@ type Fetch struct {
 
 func (x *Fetch) Reset() {
 	*x = Fetch{}
-	mi := &file_dht_pb_dht_proto_msgTypes[14]
+	mi := &file_dht_pb_dht_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1174,7 +1253,7 @@ func (x *Fetch) String() string {
 func (*Fetch) ProtoMessage() {}
 
 func (x *Fetch) ProtoReflect() protoreflect.Message {
-	mi := &file_dht_pb_dht_proto_msgTypes[14]
+	mi := &file_dht_pb_dht_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1187,7 +1266,7 @@ func (x *Fetch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Fetch.ProtoReflect.Descriptor instead.
 func (*Fetch) Descriptor() ([]byte, []int) {
-	return file_dht_pb_dht_proto_rawDescGZIP(), []int{14}
+	return file_dht_pb_dht_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Fetch) GetMax() uint32 {
@@ -1213,7 +1292,7 @@ type FetchReply struct {
 
 func (x *FetchReply) Reset() {
 	*x = FetchReply{}
-	mi := &file_dht_pb_dht_proto_msgTypes[15]
+	mi := &file_dht_pb_dht_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1225,7 +1304,7 @@ func (x *FetchReply) String() string {
 func (*FetchReply) ProtoMessage() {}
 
 func (x *FetchReply) ProtoReflect() protoreflect.Message {
-	mi := &file_dht_pb_dht_proto_msgTypes[15]
+	mi := &file_dht_pb_dht_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1238,7 +1317,7 @@ func (x *FetchReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FetchReply.ProtoReflect.Descriptor instead.
 func (*FetchReply) Descriptor() ([]byte, []int) {
-	return file_dht_pb_dht_proto_rawDescGZIP(), []int{15}
+	return file_dht_pb_dht_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *FetchReply) GetSealed() [][]byte {
@@ -1300,7 +1379,7 @@ type Watch struct {
 
 func (x *Watch) Reset() {
 	*x = Watch{}
-	mi := &file_dht_pb_dht_proto_msgTypes[16]
+	mi := &file_dht_pb_dht_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1312,7 +1391,7 @@ func (x *Watch) String() string {
 func (*Watch) ProtoMessage() {}
 
 func (x *Watch) ProtoReflect() protoreflect.Message {
-	mi := &file_dht_pb_dht_proto_msgTypes[16]
+	mi := &file_dht_pb_dht_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1325,7 +1404,7 @@ func (x *Watch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Watch.ProtoReflect.Descriptor instead.
 func (*Watch) Descriptor() ([]byte, []int) {
-	return file_dht_pb_dht_proto_rawDescGZIP(), []int{16}
+	return file_dht_pb_dht_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Watch) GetTopic() string {
@@ -1349,7 +1428,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_dht_pb_dht_proto_msgTypes[17]
+	mi := &file_dht_pb_dht_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1361,7 +1440,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_dht_pb_dht_proto_msgTypes[17]
+	mi := &file_dht_pb_dht_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1374,7 +1453,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_dht_pb_dht_proto_rawDescGZIP(), []int{17}
+	return file_dht_pb_dht_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Event) GetSealed() []byte {
@@ -1424,7 +1503,7 @@ type HandOver struct {
 
 func (x *HandOver) Reset() {
 	*x = HandOver{}
-	mi := &file_dht_pb_dht_proto_msgTypes[18]
+	mi := &file_dht_pb_dht_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1436,7 +1515,7 @@ func (x *HandOver) String() string {
 func (*HandOver) ProtoMessage() {}
 
 func (x *HandOver) ProtoReflect() protoreflect.Message {
-	mi := &file_dht_pb_dht_proto_msgTypes[18]
+	mi := &file_dht_pb_dht_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1449,7 +1528,7 @@ func (x *HandOver) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HandOver.ProtoReflect.Descriptor instead.
 func (*HandOver) Descriptor() ([]byte, []int) {
-	return file_dht_pb_dht_proto_rawDescGZIP(), []int{18}
+	return file_dht_pb_dht_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *HandOver) GetTopic() string {
@@ -1476,7 +1555,7 @@ type Copy struct {
 
 func (x *Copy) Reset() {
 	*x = Copy{}
-	mi := &file_dht_pb_dht_proto_msgTypes[19]
+	mi := &file_dht_pb_dht_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1488,7 +1567,7 @@ func (x *Copy) String() string {
 func (*Copy) ProtoMessage() {}
 
 func (x *Copy) ProtoReflect() protoreflect.Message {
-	mi := &file_dht_pb_dht_proto_msgTypes[19]
+	mi := &file_dht_pb_dht_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1501,7 +1580,7 @@ func (x *Copy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Copy.ProtoReflect.Descriptor instead.
 func (*Copy) Descriptor() ([]byte, []int) {
-	return file_dht_pb_dht_proto_rawDescGZIP(), []int{19}
+	return file_dht_pb_dht_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Copy) GetSealed() []byte {
@@ -1527,7 +1606,7 @@ type HandOverReply struct {
 
 func (x *HandOverReply) Reset() {
 	*x = HandOverReply{}
-	mi := &file_dht_pb_dht_proto_msgTypes[20]
+	mi := &file_dht_pb_dht_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1539,7 +1618,7 @@ func (x *HandOverReply) String() string {
 func (*HandOverReply) ProtoMessage() {}
 
 func (x *HandOverReply) ProtoReflect() protoreflect.Message {
-	mi := &file_dht_pb_dht_proto_msgTypes[20]
+	mi := &file_dht_pb_dht_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1552,7 +1631,7 @@ func (x *HandOverReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HandOverReply.ProtoReflect.Descriptor instead.
 func (*HandOverReply) Descriptor() ([]byte, []int) {
-	return file_dht_pb_dht_proto_rawDescGZIP(), []int{20}
+	return file_dht_pb_dht_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *HandOverReply) GetTaken() uint32 {
@@ -1575,7 +1654,7 @@ type ReserveRequest struct {
 
 func (x *ReserveRequest) Reset() {
 	*x = ReserveRequest{}
-	mi := &file_dht_pb_dht_proto_msgTypes[21]
+	mi := &file_dht_pb_dht_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1587,7 +1666,7 @@ func (x *ReserveRequest) String() string {
 func (*ReserveRequest) ProtoMessage() {}
 
 func (x *ReserveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_dht_pb_dht_proto_msgTypes[21]
+	mi := &file_dht_pb_dht_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1600,7 +1679,7 @@ func (x *ReserveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReserveRequest.ProtoReflect.Descriptor instead.
 func (*ReserveRequest) Descriptor() ([]byte, []int) {
-	return file_dht_pb_dht_proto_rawDescGZIP(), []int{21}
+	return file_dht_pb_dht_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ReserveRequest) GetOp() isReserveRequest_Op {
@@ -1657,7 +1736,7 @@ type Reserve struct {
 
 func (x *Reserve) Reset() {
 	*x = Reserve{}
-	mi := &file_dht_pb_dht_proto_msgTypes[22]
+	mi := &file_dht_pb_dht_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1669,7 +1748,7 @@ func (x *Reserve) String() string {
 func (*Reserve) ProtoMessage() {}
 
 func (x *Reserve) ProtoReflect() protoreflect.Message {
-	mi := &file_dht_pb_dht_proto_msgTypes[22]
+	mi := &file_dht_pb_dht_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1682,7 +1761,7 @@ func (x *Reserve) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Reserve.ProtoReflect.Descriptor instead.
 func (*Reserve) Descriptor() ([]byte, []int) {
-	return file_dht_pb_dht_proto_rawDescGZIP(), []int{22}
+	return file_dht_pb_dht_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Reserve) GetId() string {
@@ -1723,7 +1802,7 @@ type Release struct {
 
 func (x *Release) Reset() {
 	*x = Release{}
-	mi := &file_dht_pb_dht_proto_msgTypes[23]
+	mi := &file_dht_pb_dht_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1735,7 +1814,7 @@ func (x *Release) String() string {
 func (*Release) ProtoMessage() {}
 
 func (x *Release) ProtoReflect() protoreflect.Message {
-	mi := &file_dht_pb_dht_proto_msgTypes[23]
+	mi := &file_dht_pb_dht_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1748,7 +1827,7 @@ func (x *Release) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Release.ProtoReflect.Descriptor instead.
 func (*Release) Descriptor() ([]byte, []int) {
-	return file_dht_pb_dht_proto_rawDescGZIP(), []int{23}
+	return file_dht_pb_dht_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Release) GetId() string {
@@ -1771,7 +1850,7 @@ type ReserveResponse struct {
 
 func (x *ReserveResponse) Reset() {
 	*x = ReserveResponse{}
-	mi := &file_dht_pb_dht_proto_msgTypes[24]
+	mi := &file_dht_pb_dht_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1783,7 +1862,7 @@ func (x *ReserveResponse) String() string {
 func (*ReserveResponse) ProtoMessage() {}
 
 func (x *ReserveResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_dht_pb_dht_proto_msgTypes[24]
+	mi := &file_dht_pb_dht_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1796,7 +1875,7 @@ func (x *ReserveResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReserveResponse.ProtoReflect.Descriptor instead.
 func (*ReserveResponse) Descriptor() ([]byte, []int) {
-	return file_dht_pb_dht_proto_rawDescGZIP(), []int{24}
+	return file_dht_pb_dht_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *ReserveResponse) GetError() string {
@@ -1845,7 +1924,7 @@ type Refusal struct {
 
 func (x *Refusal) Reset() {
 	*x = Refusal{}
-	mi := &file_dht_pb_dht_proto_msgTypes[25]
+	mi := &file_dht_pb_dht_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1857,7 +1936,7 @@ func (x *Refusal) String() string {
 func (*Refusal) ProtoMessage() {}
 
 func (x *Refusal) ProtoReflect() protoreflect.Message {
-	mi := &file_dht_pb_dht_proto_msgTypes[25]
+	mi := &file_dht_pb_dht_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1870,7 +1949,7 @@ func (x *Refusal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Refusal.ProtoReflect.Descriptor instead.
 func (*Refusal) Descriptor() ([]byte, []int) {
-	return file_dht_pb_dht_proto_rawDescGZIP(), []int{25}
+	return file_dht_pb_dht_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Refusal) GetReason() string {
@@ -1907,7 +1986,7 @@ type PolicyExchange struct {
 
 func (x *PolicyExchange) Reset() {
 	*x = PolicyExchange{}
-	mi := &file_dht_pb_dht_proto_msgTypes[26]
+	mi := &file_dht_pb_dht_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1919,7 +1998,7 @@ func (x *PolicyExchange) String() string {
 func (*PolicyExchange) ProtoMessage() {}
 
 func (x *PolicyExchange) ProtoReflect() protoreflect.Message {
-	mi := &file_dht_pb_dht_proto_msgTypes[26]
+	mi := &file_dht_pb_dht_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1932,7 +2011,7 @@ func (x *PolicyExchange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PolicyExchange.ProtoReflect.Descriptor instead.
 func (*PolicyExchange) Descriptor() ([]byte, []int) {
-	return file_dht_pb_dht_proto_rawDescGZIP(), []int{26}
+	return file_dht_pb_dht_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *PolicyExchange) GetVersion() uint64 {
@@ -1971,7 +2050,7 @@ type ProvisionRequest struct {
 
 func (x *ProvisionRequest) Reset() {
 	*x = ProvisionRequest{}
-	mi := &file_dht_pb_dht_proto_msgTypes[27]
+	mi := &file_dht_pb_dht_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1983,7 +2062,7 @@ func (x *ProvisionRequest) String() string {
 func (*ProvisionRequest) ProtoMessage() {}
 
 func (x *ProvisionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_dht_pb_dht_proto_msgTypes[27]
+	mi := &file_dht_pb_dht_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1996,7 +2075,7 @@ func (x *ProvisionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProvisionRequest.ProtoReflect.Descriptor instead.
 func (*ProvisionRequest) Descriptor() ([]byte, []int) {
-	return file_dht_pb_dht_proto_rawDescGZIP(), []int{27}
+	return file_dht_pb_dht_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *ProvisionRequest) GetOp() isProvisionRequest_Op {
@@ -2053,7 +2132,7 @@ type Provision struct {
 
 func (x *Provision) Reset() {
 	*x = Provision{}
-	mi := &file_dht_pb_dht_proto_msgTypes[28]
+	mi := &file_dht_pb_dht_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2065,7 +2144,7 @@ func (x *Provision) String() string {
 func (*Provision) ProtoMessage() {}
 
 func (x *Provision) ProtoReflect() protoreflect.Message {
-	mi := &file_dht_pb_dht_proto_msgTypes[28]
+	mi := &file_dht_pb_dht_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2078,7 +2157,7 @@ func (x *Provision) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Provision.ProtoReflect.Descriptor instead.
 func (*Provision) Descriptor() ([]byte, []int) {
-	return file_dht_pb_dht_proto_rawDescGZIP(), []int{28}
+	return file_dht_pb_dht_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Provision) GetRegion() string {
@@ -2120,7 +2199,7 @@ type Leave struct {
 
 func (x *Leave) Reset() {
 	*x = Leave{}
-	mi := &file_dht_pb_dht_proto_msgTypes[29]
+	mi := &file_dht_pb_dht_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2132,7 +2211,7 @@ func (x *Leave) String() string {
 func (*Leave) ProtoMessage() {}
 
 func (x *Leave) ProtoReflect() protoreflect.Message {
-	mi := &file_dht_pb_dht_proto_msgTypes[29]
+	mi := &file_dht_pb_dht_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2145,7 +2224,7 @@ func (x *Leave) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Leave.ProtoReflect.Descriptor instead.
 func (*Leave) Descriptor() ([]byte, []int) {
-	return file_dht_pb_dht_proto_rawDescGZIP(), []int{29}
+	return file_dht_pb_dht_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Leave) GetRegion() string {
@@ -2174,7 +2253,7 @@ type ProvisionResponse struct {
 
 func (x *ProvisionResponse) Reset() {
 	*x = ProvisionResponse{}
-	mi := &file_dht_pb_dht_proto_msgTypes[30]
+	mi := &file_dht_pb_dht_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2186,7 +2265,7 @@ func (x *ProvisionResponse) String() string {
 func (*ProvisionResponse) ProtoMessage() {}
 
 func (x *ProvisionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_dht_pb_dht_proto_msgTypes[30]
+	mi := &file_dht_pb_dht_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2199,7 +2278,7 @@ func (x *ProvisionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProvisionResponse.ProtoReflect.Descriptor instead.
 func (*ProvisionResponse) Descriptor() ([]byte, []int) {
-	return file_dht_pb_dht_proto_rawDescGZIP(), []int{30}
+	return file_dht_pb_dht_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *ProvisionResponse) GetError() string {
@@ -2242,7 +2321,7 @@ type Coming struct {
 
 func (x *Coming) Reset() {
 	*x = Coming{}
-	mi := &file_dht_pb_dht_proto_msgTypes[31]
+	mi := &file_dht_pb_dht_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2254,7 +2333,7 @@ func (x *Coming) String() string {
 func (*Coming) ProtoMessage() {}
 
 func (x *Coming) ProtoReflect() protoreflect.Message {
-	mi := &file_dht_pb_dht_proto_msgTypes[31]
+	mi := &file_dht_pb_dht_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2267,7 +2346,7 @@ func (x *Coming) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Coming.ProtoReflect.Descriptor instead.
 func (*Coming) Descriptor() ([]byte, []int) {
-	return file_dht_pb_dht_proto_rawDescGZIP(), []int{31}
+	return file_dht_pb_dht_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *Coming) GetRequest() string {
@@ -2319,7 +2398,13 @@ const file_dht_pb_dht_proto_rawDesc = "" +
 	"\x03seq\x18\x03 \x01(\x04R\x03seq\x12\x14\n" +
 	"\x05known\x18\x04 \x01(\fR\x05known\x12\x16\n" +
 	"\x06deeper\x18\x05 \x01(\bR\x06deeper\x12\x1c\n" +
-	"\tamendment\x18\x06 \x01(\fR\tamendment\"\x9a\x01\n" +
+	"\tamendment\x18\x06 \x01(\fR\tamendment\"\xab\x01\n" +
+	"\bDatagram\x12)\n" +
+	"\aentries\x18\x01 \x03(\v2\x0f.weir.dht.EntryR\aentries\x12\x0e\n" +
+	"\x02id\x18\x02 \x01(\rR\x02id\x120\n" +
+	"\x06answer\x18\x03 \x01(\v2\x18.weir.dht.AdvertiseReplyR\x06answer\x12\x18\n" +
+	"\aanswers\x18\x04 \x01(\rR\aanswers\x12\x18\n" +
+	"\alacking\x18\x05 \x03(\tR\alacking\"\x9a\x01\n" +
 	"\x0eAdvertiseReply\x12*\n" +
 	"\aresults\x18\x01 \x03(\v2\x10.weir.dht.ResultR\aresults\x124\n" +
 	"\n" +
@@ -2471,79 +2556,82 @@ func file_dht_pb_dht_proto_rawDescGZIP() []byte {
 	return file_dht_pb_dht_proto_rawDescData
 }
 
-var file_dht_pb_dht_proto_msgTypes = make([]protoimpl.MessageInfo, 32)
+var file_dht_pb_dht_proto_msgTypes = make([]protoimpl.MessageInfo, 33)
 var file_dht_pb_dht_proto_goTypes = []any{
 	(*Request)(nil),           // 0: weir.dht.Request
 	(*Response)(nil),          // 1: weir.dht.Response
 	(*Advertise)(nil),         // 2: weir.dht.Advertise
 	(*Entry)(nil),             // 3: weir.dht.Entry
-	(*AdvertiseReply)(nil),    // 4: weir.dht.AdvertiseReply
-	(*Result)(nil),            // 5: weir.dht.Result
-	(*Peer)(nil),              // 6: weir.dht.Peer
-	(*Coordinate)(nil),        // 7: weir.dht.Coordinate
-	(*Need)(nil),              // 8: weir.dht.Need
-	(*Query)(nil),             // 9: weir.dht.Query
-	(*Doubt)(nil),             // 10: weir.dht.Doubt
-	(*QueryReply)(nil),        // 11: weir.dht.QueryReply
-	(*Digest)(nil),            // 12: weir.dht.Digest
-	(*Rejected)(nil),          // 13: weir.dht.Rejected
-	(*Fetch)(nil),             // 14: weir.dht.Fetch
-	(*FetchReply)(nil),        // 15: weir.dht.FetchReply
-	(*Watch)(nil),             // 16: weir.dht.Watch
-	(*Event)(nil),             // 17: weir.dht.Event
-	(*HandOver)(nil),          // 18: weir.dht.HandOver
-	(*Copy)(nil),              // 19: weir.dht.Copy
-	(*HandOverReply)(nil),     // 20: weir.dht.HandOverReply
-	(*ReserveRequest)(nil),    // 21: weir.dht.ReserveRequest
-	(*Reserve)(nil),           // 22: weir.dht.Reserve
-	(*Release)(nil),           // 23: weir.dht.Release
-	(*ReserveResponse)(nil),   // 24: weir.dht.ReserveResponse
-	(*Refusal)(nil),           // 25: weir.dht.Refusal
-	(*PolicyExchange)(nil),    // 26: weir.dht.PolicyExchange
-	(*ProvisionRequest)(nil),  // 27: weir.dht.ProvisionRequest
-	(*Provision)(nil),         // 28: weir.dht.Provision
-	(*Leave)(nil),             // 29: weir.dht.Leave
-	(*ProvisionResponse)(nil), // 30: weir.dht.ProvisionResponse
-	(*Coming)(nil),            // 31: weir.dht.Coming
+	(*Datagram)(nil),          // 4: weir.dht.Datagram
+	(*AdvertiseReply)(nil),    // 5: weir.dht.AdvertiseReply
+	(*Result)(nil),            // 6: weir.dht.Result
+	(*Peer)(nil),              // 7: weir.dht.Peer
+	(*Coordinate)(nil),        // 8: weir.dht.Coordinate
+	(*Need)(nil),              // 9: weir.dht.Need
+	(*Query)(nil),             // 10: weir.dht.Query
+	(*Doubt)(nil),             // 11: weir.dht.Doubt
+	(*QueryReply)(nil),        // 12: weir.dht.QueryReply
+	(*Digest)(nil),            // 13: weir.dht.Digest
+	(*Rejected)(nil),          // 14: weir.dht.Rejected
+	(*Fetch)(nil),             // 15: weir.dht.Fetch
+	(*FetchReply)(nil),        // 16: weir.dht.FetchReply
+	(*Watch)(nil),             // 17: weir.dht.Watch
+	(*Event)(nil),             // 18: weir.dht.Event
+	(*HandOver)(nil),          // 19: weir.dht.HandOver
+	(*Copy)(nil),              // 20: weir.dht.Copy
+	(*HandOverReply)(nil),     // 21: weir.dht.HandOverReply
+	(*ReserveRequest)(nil),    // 22: weir.dht.ReserveRequest
+	(*Reserve)(nil),           // 23: weir.dht.Reserve
+	(*Release)(nil),           // 24: weir.dht.Release
+	(*ReserveResponse)(nil),   // 25: weir.dht.ReserveResponse
+	(*Refusal)(nil),           // 26: weir.dht.Refusal
+	(*PolicyExchange)(nil),    // 27: weir.dht.PolicyExchange
+	(*ProvisionRequest)(nil),  // 28: weir.dht.ProvisionRequest
+	(*Provision)(nil),         // 29: weir.dht.Provision
+	(*Leave)(nil),             // 30: weir.dht.Leave
+	(*ProvisionResponse)(nil), // 31: weir.dht.ProvisionResponse
+	(*Coming)(nil),            // 32: weir.dht.Coming
 }
 var file_dht_pb_dht_proto_depIdxs = []int32{
 	2,  // 0: weir.dht.Request.advertise:type_name -> weir.dht.Advertise
-	9,  // 1: weir.dht.Request.query:type_name -> weir.dht.Query
-	14, // 2: weir.dht.Request.fetch:type_name -> weir.dht.Fetch
-	16, // 3: weir.dht.Request.watch:type_name -> weir.dht.Watch
-	18, // 4: weir.dht.Request.hand_over:type_name -> weir.dht.HandOver
-	4,  // 5: weir.dht.Response.advertise:type_name -> weir.dht.AdvertiseReply
-	11, // 6: weir.dht.Response.query:type_name -> weir.dht.QueryReply
-	15, // 7: weir.dht.Response.fetch:type_name -> weir.dht.FetchReply
-	17, // 8: weir.dht.Response.event:type_name -> weir.dht.Event
-	20, // 9: weir.dht.Response.hand_over:type_name -> weir.dht.HandOverReply
+	10, // 1: weir.dht.Request.query:type_name -> weir.dht.Query
+	15, // 2: weir.dht.Request.fetch:type_name -> weir.dht.Fetch
+	17, // 3: weir.dht.Request.watch:type_name -> weir.dht.Watch
+	19, // 4: weir.dht.Request.hand_over:type_name -> weir.dht.HandOver
+	5,  // 5: weir.dht.Response.advertise:type_name -> weir.dht.AdvertiseReply
+	12, // 6: weir.dht.Response.query:type_name -> weir.dht.QueryReply
+	16, // 7: weir.dht.Response.fetch:type_name -> weir.dht.FetchReply
+	18, // 8: weir.dht.Response.event:type_name -> weir.dht.Event
+	21, // 9: weir.dht.Response.hand_over:type_name -> weir.dht.HandOverReply
 	3,  // 10: weir.dht.Advertise.entries:type_name -> weir.dht.Entry
-	5,  // 11: weir.dht.AdvertiseReply.results:type_name -> weir.dht.Result
-	7,  // 12: weir.dht.AdvertiseReply.coordinate:type_name -> weir.dht.Coordinate
-	6,  // 13: weir.dht.AdvertiseReply.closer:type_name -> weir.dht.Peer
-	8,  // 14: weir.dht.Query.need:type_name -> weir.dht.Need
-	7,  // 15: weir.dht.Query.origin:type_name -> weir.dht.Coordinate
-	10, // 16: weir.dht.Query.doubts:type_name -> weir.dht.Doubt
-	13, // 17: weir.dht.QueryReply.rejected:type_name -> weir.dht.Rejected
-	12, // 18: weir.dht.QueryReply.digests:type_name -> weir.dht.Digest
-	10, // 19: weir.dht.QueryReply.doubts:type_name -> weir.dht.Doubt
-	7,  // 20: weir.dht.FetchReply.coordinate:type_name -> weir.dht.Coordinate
-	19, // 21: weir.dht.HandOver.copies:type_name -> weir.dht.Copy
-	22, // 22: weir.dht.ReserveRequest.reserve:type_name -> weir.dht.Reserve
-	23, // 23: weir.dht.ReserveRequest.release:type_name -> weir.dht.Release
-	8,  // 24: weir.dht.Reserve.need:type_name -> weir.dht.Need
-	25, // 25: weir.dht.ReserveResponse.refusal:type_name -> weir.dht.Refusal
-	28, // 26: weir.dht.ProvisionRequest.provision:type_name -> weir.dht.Provision
-	29, // 27: weir.dht.ProvisionRequest.leave:type_name -> weir.dht.Leave
-	8,  // 28: weir.dht.Provision.need:type_name -> weir.dht.Need
-	6,  // 29: weir.dht.ProvisionResponse.closer:type_name -> weir.dht.Peer
-	25, // 30: weir.dht.ProvisionResponse.refusal:type_name -> weir.dht.Refusal
-	31, // 31: weir.dht.ProvisionResponse.coming:type_name -> weir.dht.Coming
-	32, // [32:32] is the sub-list for method output_type
-	32, // [32:32] is the sub-list for method input_type
-	32, // [32:32] is the sub-list for extension type_name
-	32, // [32:32] is the sub-list for extension extendee
-	0,  // [0:32] is the sub-list for field type_name
+	3,  // 11: weir.dht.Datagram.entries:type_name -> weir.dht.Entry
+	5,  // 12: weir.dht.Datagram.answer:type_name -> weir.dht.AdvertiseReply
+	6,  // 13: weir.dht.AdvertiseReply.results:type_name -> weir.dht.Result
+	8,  // 14: weir.dht.AdvertiseReply.coordinate:type_name -> weir.dht.Coordinate
+	7,  // 15: weir.dht.AdvertiseReply.closer:type_name -> weir.dht.Peer
+	9,  // 16: weir.dht.Query.need:type_name -> weir.dht.Need
+	8,  // 17: weir.dht.Query.origin:type_name -> weir.dht.Coordinate
+	11, // 18: weir.dht.Query.doubts:type_name -> weir.dht.Doubt
+	14, // 19: weir.dht.QueryReply.rejected:type_name -> weir.dht.Rejected
+	13, // 20: weir.dht.QueryReply.digests:type_name -> weir.dht.Digest
+	11, // 21: weir.dht.QueryReply.doubts:type_name -> weir.dht.Doubt
+	8,  // 22: weir.dht.FetchReply.coordinate:type_name -> weir.dht.Coordinate
+	20, // 23: weir.dht.HandOver.copies:type_name -> weir.dht.Copy
+	23, // 24: weir.dht.ReserveRequest.reserve:type_name -> weir.dht.Reserve
+	24, // 25: weir.dht.ReserveRequest.release:type_name -> weir.dht.Release
+	9,  // 26: weir.dht.Reserve.need:type_name -> weir.dht.Need
+	26, // 27: weir.dht.ReserveResponse.refusal:type_name -> weir.dht.Refusal
+	29, // 28: weir.dht.ProvisionRequest.provision:type_name -> weir.dht.Provision
+	30, // 29: weir.dht.ProvisionRequest.leave:type_name -> weir.dht.Leave
+	9,  // 30: weir.dht.Provision.need:type_name -> weir.dht.Need
+	7,  // 31: weir.dht.ProvisionResponse.closer:type_name -> weir.dht.Peer
+	26, // 32: weir.dht.ProvisionResponse.refusal:type_name -> weir.dht.Refusal
+	32, // 33: weir.dht.ProvisionResponse.coming:type_name -> weir.dht.Coming
+	34, // [34:34] is the sub-list for method output_type
+	34, // [34:34] is the sub-list for method input_type
+	34, // [34:34] is the sub-list for extension type_name
+	34, // [34:34] is the sub-list for extension extendee
+	0,  // [0:34] is the sub-list for field type_name
 }
 
 func init() { file_dht_pb_dht_proto_init() }
@@ -2565,12 +2653,12 @@ func file_dht_pb_dht_proto_init() {
 		(*Response_Event)(nil),
 		(*Response_HandOver)(nil),
 	}
-	file_dht_pb_dht_proto_msgTypes[12].OneofWrappers = []any{}
-	file_dht_pb_dht_proto_msgTypes[21].OneofWrappers = []any{
+	file_dht_pb_dht_proto_msgTypes[13].OneofWrappers = []any{}
+	file_dht_pb_dht_proto_msgTypes[22].OneofWrappers = []any{
 		(*ReserveRequest_Reserve)(nil),
 		(*ReserveRequest_Release)(nil),
 	}
-	file_dht_pb_dht_proto_msgTypes[27].OneofWrappers = []any{
+	file_dht_pb_dht_proto_msgTypes[28].OneofWrappers = []any{
 		(*ProvisionRequest_Provision)(nil),
 		(*ProvisionRequest_Leave)(nil),
 	}
@@ -2580,7 +2668,7 @@ func file_dht_pb_dht_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_dht_pb_dht_proto_rawDesc), len(file_dht_pb_dht_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   32,
+			NumMessages:   33,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

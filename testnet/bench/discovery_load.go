@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"weir/capacity"
+	"weir/dht/holder"
 	"weir/testnet/lab"
 )
 
@@ -177,15 +178,15 @@ func (t *truth) look(seeker *lab.Node, need capacity.Need, rnd *rand.Rand) insig
 
 // publishing is how often a node publishes under this load, per second, and
 // which shares of that holders have to confirm and get whole, by the rules of
-// package dht: a record goes out when the load has moved by a twentieth, half a
-// second after the last at the earliest and five seconds at the latest. It is
-// whole every minute, else an amendment; and confirmed when it is whole or says
-// that the node is full, or no longer, and every fifteen seconds.
+// package dht: a record goes out when the load has moved by a twentieth. It is
+// confirmed when it is whole or says that the node is full, or no longer, and
+// every [holder.ConfirmEvery].
 func publishing(seed uint64) (rate, confirmed, whole float64) {
 	const (
-		nodes, steps           = 200, 1_200
-		gap, keep, acked, base = 2, 20, 60, 240 // steps
-		moved                  = 0.05
+		nodes, steps = 100, 4_800
+		gap, keep    = int(holder.PublishGap / loadStep), int(holder.Keepalive / loadStep)
+		acked, base  = int(holder.ConfirmEvery / loadStep), int(holder.WholeEvery / loadStep)
+		moved        = 0.05
 	)
 	records, acks, wholes := 0, 0, 0
 	for node := range nodes {

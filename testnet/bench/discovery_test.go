@@ -227,8 +227,8 @@ func TestPublishing(t *testing.T) {
 	if confirmed <= 0.05 || confirmed > 1 {
 		t.Errorf("a share of %.2f is confirmed", confirmed)
 	}
-	if least := 1 / (rate * 60); whole < least*0.99 || whole > confirmed {
-		t.Errorf("a share of %.2f is whole: once a minute makes %.2f, and of %.2f that are confirmed", whole, least, confirmed)
+	if least := 1 / (rate * 120); whole < least*0.99 || whole > confirmed {
+		t.Errorf("a share of %.2f is whole: once in two minutes makes %.2f, and of %.2f that are confirmed", whole, least, confirmed)
 	}
 }
 

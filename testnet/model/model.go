@@ -30,8 +30,8 @@ type Params struct {
 	Trials  int            `json:"-"` // selections drawn; 0: 2000
 
 	Rate      float64 `json:"rate"`      // records a node publishes per second: by keepalive and because its load moved
-	Confirmed float64 `json:"confirmed"` // share of them that a holder answers, the rest being datagrams
-	Whole     float64 `json:"whole"`     // share of them, confirmed, that are whole, the rest being amendments
+	Confirmed float64 `json:"confirmed"` // share of them that a holder answers
+	Whole     float64 `json:"whole"`     // share of them, confirmed, that are whole, the rest being amendments in datagrams
 	Sizes     Sizes   `json:"sizes"`
 }
 
@@ -128,7 +128,7 @@ var modes = map[string]mode{
 // publish is what sending one record to one holder costs on average.
 func (p *Params) publish() float64 {
 	s := &p.Sizes
-	return p.Whole*s.Advertise + (p.Confirmed-p.Whole)*s.Amend + p.Confirmed*s.AdvertiseReply + (1-p.Confirmed)*s.Datagram
+	return p.Whole*(s.Advertise+s.AdvertiseReply) + (p.Confirmed-p.Whole)*(s.Asking+s.Answer) + (1-p.Confirmed)*s.Datagram
 }
 
 // probe is what measuring round trips costs a node, who asks and is asked once

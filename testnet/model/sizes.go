@@ -23,9 +23,10 @@ type Sizes struct {
 	Record float64 `json:"record"` // sealed
 
 	Advertise      float64 `json:"advertise"` // of one record
-	Amend          float64 `json:"amend"`     // of what it says anew
 	AdvertiseReply float64 `json:"advertise_reply"`
 	Datagram       float64 `json:"datagram"` // with what one record says anew
+	Asking         float64 `json:"asking"`   // the same, to be confirmed
+	Answer         float64 `json:"answer"`   // to that
 	Query          float64 `json:"query"`    // without offers
 	QueryReply     float64 `json:"query_reply"`
 	Offer          float64 `json:"offer"` // each
@@ -38,6 +39,9 @@ type Sizes struct {
 	RedisRead   float64 `json:"redis_read"`   // the call of the script that returns all
 	RedisRecord float64 `json:"redis_record"` // one record in its answer
 }
+
+// networkID is how many bytes of it stand before every datagram.
+const networkID = 8
 
 // SizesOf makes one of each message and weighs it.
 func SizesOf() (Sizes, error) {
@@ -98,9 +102,12 @@ func SizesOf() (Sizes, error) {
 	records := func(m proto.Message) float64 { return onStream("records", m) }
 	s.Record = float64(len(sealed))
 	s.Advertise = records(&pb.Request{Op: &pb.Request_Advertise{Advertise: &pb.Advertise{Entries: []*pb.Entry{entry}}}})
-	s.AdvertiseReply = records(&pb.Response{Op: &pb.Response_Advertise{Advertise: &pb.AdvertiseReply{Results: []*pb.Result{{Held: 100}}, Coordinate: here}}})
-	s.Amend = records(&pb.Request{Op: &pb.Request_Advertise{Advertise: &pb.Advertise{Entries: []*pb.Entry{{Topic: topic, Amendment: amendment, Known: entry.Known}}}}})
-	s.Datagram = float64(8 + proto.Size(&pb.Advertise{Entries: []*pb.Entry{{Topic: topic, Amendment: amendment}}}))
+	results := []*pb.Result{{Held: 100}}
+	s.AdvertiseReply = records(&pb.Response{Op: &pb.Response_Advertise{Advertise: &pb.AdvertiseReply{Results: results, Coordinate: here}}})
+	datagram := func(m *pb.Datagram) float64 { return float64(networkID + proto.Size(m)) }
+	s.Datagram = datagram(&pb.Datagram{Entries: []*pb.Entry{{Topic: topic, Amendment: amendment}}})
+	s.Asking = datagram(&pb.Datagram{Entries: []*pb.Entry{{Topic: topic, Amendment: amendment, Known: entry.Known}}, Id: 1_000})
+	s.Answer = datagram(&pb.Datagram{Answer: &pb.AdvertiseReply{Results: results}, Answers: 1_000})
 	s.Query = records(&pb.Request{Op: &pb.Request_Query{Query: &pb.Query{Topic: topic, Need: need, Origin: here, Limit: offered}}})
 	s.QueryReply, s.Offer = records(offers(0)), records(offers(2))-records(offers(1))
 	s.Fetch = records(&pb.Request{Op: &pb.Request_Fetch{Fetch: &pb.Fetch{}}})
