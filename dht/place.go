@@ -31,9 +31,12 @@ const (
 	placeLimit = holder.OfferLimit
 
 	// Candidates that have not answered after this, or half as long again as
-	// they should take, get one rival: each one more holds room for a moment that
-	// others are refused.
+	// they should take, get two rivals: not more, as each holds room for a moment
+	// that others are refused.
 	reserveHedge = 60 * time.Millisecond
+	// reserveSilence is how long the last ones have at least before others are
+	// looked for further away.
+	reserveSilence = 250 * time.Millisecond
 	// reserveTime bounds one reservation, a dial included.
 	reserveTime = time.Second
 	releaseTime = 2 * time.Second
@@ -137,10 +140,13 @@ func (n *Node) Place(ctx context.Context, topic Topic, need capacity.Need, exclu
 	if err != nil {
 		return Placed{}, d, err
 	}
-	placed, err := n.take(ctx, need, passed, &d)
-	// Those near by have all refused, each by its own ledger: look further,
-	// unless there is no further: where a list says whom to ask, all were.
-	// If the last of all were dead, those near by that nobody offered come next.
+	race := n.newRace(need, &d)
+	defer race.end()
+	placed, err := n.take(ctx, race, passed)
+	// Those near by have all refused, each by its own ledger, or do not answer:
+	// look further, unless there is no further: where a list says whom to ask,
+	// all were. If the last of all were dead, those near by that nobody offered
+	// come next.
 	level, again := q.level, false
 	for isRefusal(err) && topic == CapacityTopic() && !n.cfg.Holding.listed() && ctx.Err() == nil && len(d.Reservations) > 0 {
 		if level >= widest {
@@ -157,10 +163,13 @@ func (n *Node) Place(ctx context.Context, topic Topic, need capacity.Need, exclu
 		further, more, decideErr := n.decide(ctx, q)
 		d.extend(further)
 		level = q.level
-		if decideErr != nil || len(more) == 0 {
+		if decideErr != nil || len(more) == 0 && len(race.results) == 0 {
 			continue // nobody there; the refusal stands
 		}
-		placed, err = n.take(ctx, need, more, &d)
+		placed, err = n.settle(ctx, race, n.picks(more), false)
+	}
+	if isRefusal(err) && len(race.waiting) > 0 { // there is nobody else
+		placed, err = n.settle(ctx, race, nil, true)
 	}
 	d.TotalMillis = millis(time.Since(d.Time))
 	return placed, d, err
@@ -179,24 +188,32 @@ func (n *Node) PlaceAmong(ctx context.Context, topic Topic, need capacity.Need, 
 	}
 	q.answer.Held, q.answer.Elapsed = len(q.found), time.Since(now)
 	d, passed := n.weigh(now, q, q.result())
-	placed, err := n.take(ctx, need, passed, &d)
+	race := n.newRace(need, &d)
+	defer race.end()
+	placed, err := n.take(ctx, race, passed)
+	if isRefusal(err) && len(race.waiting) > 0 {
+		placed, err = n.settle(ctx, race, nil, true)
+	}
 	d.TotalMillis = millis(time.Since(now))
 	return placed, d, err
 }
 
 // take has one of those that passed reserve room.
-func (n *Node) take(ctx context.Context, need capacity.Need, passed []offer, d *Decision) (Placed, error) {
+func (n *Node) take(ctx context.Context, race *race, passed []offer) (Placed, error) {
 	picks := n.picks(passed)
 	if len(picks) == 0 {
-		refusal := d.refusal()
-		d.Refused = refusal.Reason
-		d.TotalMillis = millis(time.Since(d.Time))
+		refusal := race.d.refusal()
+		race.d.Refused = refusal.Reason
 		return Placed{}, refusal
 	}
-	reserving := time.Now()
-	placed, err := n.reserve(ctx, need, picks, d)
-	d.ReserveMillis += millis(time.Since(reserving))
-	d.TotalMillis = millis(time.Since(d.Time))
+	return n.settle(ctx, race, picks, false)
+}
+
+// settle runs the race on, with picks, and notes what came of it.
+func (n *Node) settle(ctx context.Context, race *race, picks []offer, toTheEnd bool) (Placed, error) {
+	d, began := race.d, time.Now()
+	placed, err := race.run(ctx, picks, toTheEnd)
+	d.ReserveMillis += millis(time.Since(began))
 	if err != nil {
 		var refusal *capacity.Refusal
 		if errors.As(err, &refusal) {
@@ -324,34 +341,24 @@ func mostFrequent(counts map[string]int) (word string, count int) {
 	return word, count
 }
 
-// A reservationRace collects the answers to one placement's reservations, until
-// it is decided: whoever answers after that gives its lease back.
-type reservationRace struct {
-	results chan reserved // has room for all
+// A race is one placement's reservations. Candidates are asked, two at once,
+// until some have room and the better of those is taken; whoever answers after
+// that gives its lease back. It is used by one goroutine, but for in.
+type race struct {
+	n       *Node
+	need    capacity.Need
+	request string
+	d       *Decision
 
+	tried   int
+	waiting map[peer.ID]bool // for whose answers
+	leases  []reserved
+	reasons map[string]int // why others gave none
+	last    error
+
+	results chan reserved // has room for all
 	mu      sync.Mutex
 	decided bool
-}
-
-// in passes r on, or reports that it comes too late.
-func (r *reservationRace) in(res reserved) bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if !r.decided {
-		r.results <- res
-	}
-	return !r.decided
-}
-
-// decide ends the race and returns what has come in and was not looked at.
-func (r *reservationRace) decide() (left []reserved) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.decided = true
-	for len(r.results) > 0 {
-		left = append(left, <-r.results)
-	}
-	return left
 }
 
 type reserved struct {
@@ -364,137 +371,203 @@ type reserved struct {
 	err     error
 }
 
-// reserve has one of picks reserve room for need. Of those that are asked at the
-// same time and have room the better counts, by what they say themselves with
-// their leases: what was offered may be as old as the records, and seekers who
-// all take the first to answer would fill who is near, whatever the policy says.
-// A second lease is waited for no longer than [holder.LeaseGrace].
-func (n *Node) reserve(ctx context.Context, need capacity.Need, picks []offer, d *Decision) (Placed, error) {
+// raceMost bounds the candidates asked in one race, over all of its rounds.
+const raceMost = (2*widest + 2) * reserveMost
+
+func (n *Node) newRace(need capacity.Need, d *Decision) *race {
 	id := make([]byte, 8)
 	_, _ = rand.Read(id) // never fails
-	request := hex.EncodeToString(id)
+	return &race{
+		n: n, need: need, request: hex.EncodeToString(id), d: d,
+		waiting: make(map[peer.ID]bool), reasons: make(map[string]int), results: make(chan reserved, raceMost),
+	}
+}
 
-	race := &reservationRace{results: make(chan reserved, len(picks))}
-	var leases []reserved
-	defer func() {
-		for _, r := range append(leases, race.decide()...) {
-			if r.err == nil {
-				n.start(func() { n.release(r.node, request) })
-			}
+// end decides the race, and has all leases given back that have come and are
+// not taken.
+func (r *race) end() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.decided = true
+	for len(r.results) > 0 {
+		r.leases = append(r.leases, <-r.results)
+	}
+	for _, res := range r.leases {
+		if res.err == nil {
+			r.n.start(func() { r.n.release(res.node, r.request) })
 		}
-	}()
-	began := time.Now()
-	tried, pending := 0, 0
-	waiting := make(map[peer.ID]bool)
+	}
+}
+
+// in passes res on, or reports that it comes too late.
+func (r *race) in(res reserved) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !r.decided {
+		r.results <- res
+	}
+	return !r.decided
+}
+
+// ask has pick reserve room, and returns after which time its answer is
+// overdue.
+func (r *race) ask(pick offer) time.Duration {
+	n, node, index := r.n, pick.Record.Node, len(r.d.Reservations)
+	r.d.Reservations = append(r.d.Reservations, Reservation{Node: node, Reason: "not waited for"})
+	r.tried++
+	r.waiting[node] = true
+	topic := r.d.Topic // r.d is not ours in the background
+	ok := n.start(func() {
+		res := n.reserveOn(&pick, topic, r.request, r.need)
+		res.index = index
+		// One that failed may have granted the lease, and the answer got lost.
+		if late := !r.in(res); late && res.err == nil || res.err != nil && !isRefusal(res.err) {
+			n.release(node, r.request)
+		}
+	})
+	if !ok {
+		r.in(reserved{index: index, node: node, err: context.Canceled})
+	}
+	return max(reserveHedge, n.patience(node), min(2*pick.RTT, 2*patienceMost))
+}
+
+// heard takes in one answer.
+func (r *race) heard(res reserved) {
+	delete(r.waiting, res.node)
+	note := &r.d.Reservations[res.index]
+	note.Elapsed = millis(res.elapsed)
+	r.d.Messages += res.spent.messages
+	r.d.Bytes += res.spent.bytes
+	if res.err == nil {
+		note.Lease, note.Reason = res.placed.Lease.ID, ""
+		r.leases = append(r.leases, res)
+		return
+	}
+	r.n.beliefs.Refused(time.Now(), res.node)
+	var refusal *capacity.Refusal
+	var unfit *errUnfit
+	switch {
+	case errors.As(res.err, &refusal):
+		note.Reason, note.Detail = refusal.Reason, refusal.Detail
+	case errors.As(res.err, &unfit):
+		note.Reason, note.Detail = unfit.rule, res.err.Error()
+	case errors.Is(res.err, errUnproven):
+		note.Reason, note.Detail = "unproven", res.err.Error()
+	default:
+		note.Reason, note.Detail = unreachableReason, res.err.Error()
+	}
+	r.reasons[note.Reason]++
+	r.last = res.err
+}
+
+// run asks picks, in order, until one has room. Of those that are asked at the
+// same time the better counts, by what they say themselves with their leases:
+// what was offered may be as old as the records, and seekers who all take the
+// first to answer would fill who is near, whatever the policy says. A second
+// lease is waited for no longer than [holder.LeaseGrace].
+//
+// The error is a *capacity.Refusal if nobody has room. Those whose answers are
+// overdue then stay in the race, which the next run goes on with, unless this one
+// is to the end.
+func (r *race) run(ctx context.Context, picks []offer, toTheEnd bool) (Placed, error) {
+	n, began := r.n, time.Now()
+	for len(r.results) > 0 { // since the run before
+		r.heard(<-r.results)
+	}
 	slowest := time.Duration(0) // round trip, predicted
-	try := func() time.Duration {
-		if tried == len(picks) {
-			return 0
-		}
-		pick := picks[tried]
-		slowest = max(slowest, pick.RTT)
-		tried++
-		pending++
-		index := len(d.Reservations)
-		d.Reservations = append(d.Reservations, Reservation{Node: pick.Record.Node, Reason: "not waited for"})
-		ok := n.start(func() {
-			r := n.reserveOn(&pick, d.Topic, request, need)
-			r.index = index
-			// One that failed may have granted the lease, and the answer got lost.
-			if late := !race.in(r); late && r.err == nil || r.err != nil && !isRefusal(r.err) {
-				n.release(pick.Record.Node, request)
+	var due time.Time           // when the answers are overdue
+	ask := func(count int) (asked bool) {
+		for ; count > 0 && len(picks) > 0 && r.tried < raceMost; count-- {
+			slowest = max(slowest, picks[0].RTT)
+			patience := r.ask(picks[0])
+			if picks = picks[1:]; len(picks) == 0 {
+				patience = max(patience, reserveSilence)
 			}
-		})
-		if !ok {
-			race.in(reserved{index: index, node: pick.Record.Node, err: context.Canceled})
+			if at := time.Now().Add(patience); at.After(due) {
+				due = at
+			}
+			asked = true
 		}
-		waiting[pick.Record.Node] = true
-		return max(reserveHedge, n.patience(pick.Record.Node), min(2*pick.RTT, 2*patienceMost))
+		return asked
 	}
-	hedgeAfter := try()
-	for range reserveFirst - 1 {
-		hedgeAfter = max(hedgeAfter, try())
+	if len(r.leases) == 0 {
+		ask(reserveFirst)
 	}
-	hedge := time.NewTimer(hedgeAfter)
-	defer hedge.Stop()
+	overdue := time.NewTimer(time.Until(due))
+	defer overdue.Stop()
+	if toTheEnd {
+		overdue.Stop()
+	}
 	grace := make(<-chan time.Time)
-	reasons := make(map[string]int)
-	var last error
-	for late := false; pending > 0 && !late; {
+	if len(r.leases) > 0 {
+		grace = time.After(0)
+	}
+	for late := false; len(r.waiting) > 0 && !late; {
 		select {
-		case r := <-race.results:
-			pending--
-			delete(waiting, r.node)
-			note := &d.Reservations[r.index]
-			note.Elapsed = millis(r.elapsed)
-			d.Messages += r.spent.messages
-			d.Bytes += r.spent.bytes
-			if r.err == nil {
-				note.Lease, note.Reason = r.placed.Lease.ID, ""
-				if leases = append(leases, r); len(leases) == 1 {
-					t := time.NewTimer(holder.LeaseGrace(time.Since(began), slowest))
-					defer t.Stop()
-					grace = t.C
-				}
-				continue
-			}
-			n.beliefs.Refused(time.Now(), r.node)
-			var refusal *capacity.Refusal
-			var unfit *errUnfit
-			switch {
-			case errors.As(r.err, &refusal):
-				note.Reason, note.Detail = refusal.Reason, refusal.Detail
-			case errors.As(r.err, &unfit):
-				note.Reason, note.Detail = unfit.rule, r.err.Error()
-			case errors.Is(r.err, errUnproven):
-				note.Reason, note.Detail = "unproven", r.err.Error()
-			default:
-				note.Reason, note.Detail = unreachableReason, r.err.Error()
-			}
-			reasons[note.Reason]++
-			last = r.err
-			if len(leases) == 0 {
-				try()
+		case res := <-r.results:
+			had := len(r.leases) > 0
+			switch r.heard(res); {
+			case len(r.leases) == 0:
+				ask(1)
+			case !had:
+				t := time.NewTimer(holder.LeaseGrace(time.Since(began), slowest))
+				defer t.Stop()
+				grace = t.C
 			}
 		case <-grace:
 			late = true
-		case <-hedge.C:
-			for p := range waiting {
-				n.failed(p, errLate)
-			}
-			if len(leases) > 0 {
+		case <-overdue.C:
+			if left := time.Until(due); left > 0 && len(picks) == 0 {
+				overdue.Reset(left)
 				continue
 			}
-			if next := try(); next > 0 {
-				hedge.Reset(next)
+			for p := range r.waiting {
+				n.failed(p, errLate)
+			}
+			switch {
+			case len(r.leases) > 0:
+			case ask(reserveFirst):
+				overdue.Reset(time.Until(due))
+			default:
+				late = true
 			}
 		case <-ctx.Done():
 			return Placed{}, ctx.Err()
 		}
 	}
-	if len(leases) > 0 {
-		// Those still under way have cost their request.
-		spent := costOf(n.reserves, reserveRequest(request, d.Topic, need, 0))
-		for range pending {
-			d.Messages += spent.messages
-			d.Bytes += spent.bytes
-		}
-		best := slices.MaxFunc(leases, func(a, b reserved) int { return cmp.Or(cmp.Compare(a.score, b.score), cmp.Compare(b.index, a.index)) })
-		leases = slices.DeleteFunc(leases, func(r reserved) bool { return r.index == best.index })
-		for _, r := range leases {
-			d.Reservations[r.index].Detail = "another is the better one"
-		}
-		return best.placed, nil
+	if len(r.leases) > 0 {
+		return r.take(), nil
 	}
 	if n.ctx.Err() != nil {
 		return Placed{}, context.Canceled
 	}
+	reasons, last := maps.Clone(r.reasons), r.last
+	if silent := len(r.waiting); silent > 0 {
+		reasons[unreachableReason] += silent
+		last = errLate
+	}
 	reason, count := mostFrequent(reasons)
 	return Placed{}, &capacity.Refusal{
 		Reason:     reason,
-		Detail:     fmt.Sprintf("%d of %d nodes asked gave that reason; the last said: %v", count, tried, last),
+		Detail:     fmt.Sprintf("%d of %d nodes asked gave that reason; the last said: %v", count, r.tried, last),
 		RetryAfter: placeRetry,
 	}
+}
+
+// take takes the best lease there is.
+func (r *race) take() Placed {
+	// Those still under way have cost their request.
+	spent := costOf(r.n.reserves, reserveRequest(r.request, r.d.Topic, r.need, 0))
+	for range r.waiting {
+		r.d.Messages += spent.messages
+		r.d.Bytes += spent.bytes
+	}
+	best := slices.MaxFunc(r.leases, func(a, b reserved) int { return cmp.Or(cmp.Compare(a.score, b.score), cmp.Compare(b.index, a.index)) })
+	r.leases = slices.DeleteFunc(r.leases, func(res reserved) bool { return res.index == best.index })
+	for _, res := range r.leases {
+		r.d.Reservations[res.index].Detail = "another is the better one"
+	}
+	return best.placed
 }
 
 // errUnproven means that a candidate's lease, or the record with it, is not

@@ -15,6 +15,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/protocol"
 
 	"weir/capacity"
+	"weir/dht/holder"
 	"weir/dht/pb"
 )
 
@@ -126,6 +127,65 @@ func TestPlaceGivesUp(t *testing.T) {
 	defer cancel()
 	if _, _, err := nodes[0].Place(ctx, CapacityTopic(), view(), nil); !errors.Is(err, context.DeadlineExceeded) && !errors.As(err, &refusal) {
 		t.Errorf("with a deadline: %v", err)
+	}
+}
+
+// Others are asked before those who are silent have had all their time, and
+// what the silent ones grant in the end is given back.
+func TestRaceGoesOnPastTheSilent(t *testing.T) {
+	nodes := newTestNetwork(t, 2)
+	offered := func(r capacity.Record) offer {
+		return holder.Judged(capacity.Verdict{Candidate: capacity.Candidate{Record: r, Believed: 1}})
+	}
+	decided := make(chan struct{})
+	var silent []offer
+	var clerks []*clerk
+	for range reserveMost {
+		f, c := fakeTarget(t, nodes, func(f *fake, from peer.ID, req *pb.Reserve) *pb.ReserveResponse {
+			<-decided
+			return &pb.ReserveResponse{Lease: f.lease(t, from, req)}
+		})
+		silent, clerks = append(silent, offered(f.record())), append(clerks, c)
+	}
+	d := Decision{Topic: CapacityTopic()}
+	race := nodes[0].newRace(view(), &d)
+	_, err := race.run(t.Context(), silent, false)
+	var refusal *capacity.Refusal
+	if !errors.As(err, &refusal) || refusal.Reason != unreachableReason || len(race.waiting) != reserveMost {
+		t.Fatalf("%v while %d are waited for; reservations %+v", err, len(race.waiting), d.Reservations)
+	}
+	r, _ := nodes[1].outbox.me()
+	placed, err := race.run(t.Context(), []offer{offered(r)}, false)
+	if err != nil || placed.Lease.Target != nodes[1].ID() {
+		t.Fatalf("placed on %s, %v; reservations %+v", placed.Lease.Target, err, d.Reservations)
+	}
+	race.end()
+	close(decided)
+	for i, c := range clerks {
+		eventually(t, func() error {
+			if reserved, released := c.seen(); len(reserved) != 1 || !slices.Equal(reserved, released) {
+				return fmt.Errorf("%d: reserved %v, released %v", i, reserved, released)
+			}
+			return nil
+		})
+	}
+}
+
+// Who is slow is waited for, if there is nobody else.
+func TestPlaceWaitsForTheSlow(t *testing.T) {
+	nodes := newTestNetwork(t, 1)
+	slow, _ := fakeTarget(t, nodes, func(f *fake, from peer.ID, req *pb.Reserve) *pb.ReserveResponse {
+		eventually(t, func() error {
+			if !nodes[0].reach.doubtful(f.host.ID()) {
+				return errors.New("not overdue yet")
+			}
+			return nil
+		})
+		return &pb.ReserveResponse{Lease: f.lease(t, from, req)}
+	})
+	placed, d, err := nodes[0].Place(t.Context(), CapacityTopic(), view(), nil)
+	if err != nil || placed.Lease.Target != slow.host.ID() || d.Refused != "" {
+		t.Fatalf("placed on %s, %v; reservations %+v", placed.Lease.Target, err, d.Reservations)
 	}
 }
 

@@ -31,11 +31,11 @@ const (
 	// regions.
 	sponsors = 16
 
-	postEvery = time.Minute         // how often a signpost is renewed
-	postTTL   = 3 * postEvery       // how long one stands
-	wordAge   = 2 * holder.ConfirmEvery        // how long a holder's count is taken into account
-	settle    = postTTL             // least time in a shard before a coarser one is considered
-	bothTime  = capacity.DefaultTTL // how long a node publishes in its former shard too
+	postEvery = time.Minute             // how often a signpost is renewed
+	postTTL   = 3 * postEvery           // how long one stands
+	wordAge   = 2 * holder.ConfirmEvery // how long a holder's count is taken into account
+	settle    = postTTL                 // least time in a shard before a coarser one is considered
+	bothTime  = capacity.DefaultTTL     // how long a node publishes in its former shard too
 )
 
 // A word is what a holder said of a topic.
