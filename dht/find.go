@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"weir/capacity"
@@ -119,6 +120,11 @@ type finding struct {
 
 	near     bool // there are others to turn to; no look-up is worth waiting for
 	everyone bool // all listed nodes are asked, each for its own record
+	first    int  // holders asked at once; 0: asksFirst
+	// elsewhere is closed when another part of the same search has found
+	// something: those who are overdue are not waited for any more. Nil: there
+	// is none.
+	elsewhere <-chan struct{}
 
 	asked  map[peer.ID]bool
 	found  map[peer.ID]capacity.Candidate
@@ -153,6 +159,9 @@ func (q *finding) run(ctx context.Context) error {
 	if h.all && (len(h.remote) == 0 || local > 0 && q.n.settled()) {
 		return nil
 	}
+	if q.topic == q.n.sharding.partner() {
+		h.remote = q.n.warm(h.remote)
+	}
 	if len(h.remote) > 0 {
 		if err := q.askRemote(ctx, q.n.nearestFirst(h.remote)); err != nil {
 			return err
@@ -181,6 +190,28 @@ func (q *finding) run(ctx context.Context) error {
 		return fmt.Errorf("%w for %s: %d asked", ErrNoHolders, q.topic, len(q.asked))
 	}
 	return nil
+}
+
+// warm returns those of peers that are connected and whose round trip is known,
+// and sees to it, a few at a time, that others are, too, next time.
+func (n *Node) warm(peers []peer.ID) (ready []peer.ID) {
+	const most = 2
+	warming := 0
+	for _, p := range peers {
+		switch {
+		case n.host.Network().Connectedness(p) == network.Connected && n.reach.rtt(p) > 0:
+			ready = append(ready, p)
+		case warming < most && n.cache.meeting(time.Now(), p):
+			warming++
+			n.start(func() {
+				n.locate(n.ctx, p)
+				if _, err := n.fetch(n.ctx, p, 0); err != nil && n.ctx.Err() == nil {
+					n.log.Debug("round trip not measured", "peer", p, "err", err)
+				}
+			})
+		}
+	}
+	return ready
 }
 
 // nearestFirst orders holders by round trip, as measured or else as unknown in
@@ -313,6 +344,7 @@ func (q *finding) askRemote(ctx context.Context, peers []peer.ID) error {
 	if q.near {
 		most = min(most, asksNear)
 	}
+	first := cmp.Or(q.first, asksFirst)
 	replies := make(chan reply, most)
 	asked, pending := 0, 0
 	waiting := make(map[peer.ID]bool)
@@ -332,17 +364,18 @@ func (q *finding) askRemote(ctx context.Context, peers []peer.ID) error {
 		}
 		return max(hedgeLeast, q.n.patience(p))
 	}
-	askMore := func() (patience time.Duration) {
-		for range asksFirst {
+	askMore := func(count int) (patience time.Duration) {
+		for range count {
 			patience = max(patience, ask())
 		}
 		return patience
 	}
 	start := time.Now()
-	hedge := time.NewTimer(askMore())
+	hedge := time.NewTimer(askMore(first))
 	defer hedge.Stop()
 	grace := make(<-chan time.Time)
 	good := 0
+	elsewhere, served, overdue := q.elsewhere, false, false
 	defer func() { q.charge(pending) }()
 	for pending > 0 {
 		select {
@@ -357,7 +390,7 @@ func (q *finding) askRemote(ctx context.Context, peers []peer.ID) error {
 			good++
 			wait := holder.AnswerGrace(time.Since(start))
 			switch known := len(q.found)+len(q.offers) > 0; {
-			case known && good == asksFirst, good > asksFirst:
+			case known && good == first, good > asksFirst, served && !known:
 				return nil // enough opinions
 			case !known && good == 1:
 				ask() // it hides something, or is new to its task
@@ -372,11 +405,20 @@ func (q *finding) askRemote(ctx context.Context, peers []peer.ID) error {
 			for p := range waiting {
 				q.n.failed(p, errLate)
 			}
-			if next := askMore(); next > 0 {
+			if served {
+				return nil
+			}
+			overdue = true
+			if next := askMore(asksFirst); next > 0 {
 				hedge.Reset(next)
 			} else if q.near {
 				return nil // others answer sooner
 			}
+		case <-elsewhere:
+			if overdue {
+				return nil
+			}
+			elsewhere, served = nil, true
 		case <-grace:
 			return nil
 		case <-ctx.Done():

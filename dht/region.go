@@ -130,8 +130,8 @@ func (n *Node) answerRegions(me capacity.Record, limit int) *pb.QueryReply {
 }
 
 // widen returns the topics to ask at one level of a search for capacity: first
-// the node's own shard, or the region asked for, then another shard there, then
-// the nearest regions, then others.
+// the node's own shard and its partner, or the region asked for, then another
+// shard there, then the nearest regions, then others.
 func (n *Node) widen(level int, need capacity.Need) []Topic {
 	own, _, _ := n.sharding.home().Shard()
 	region := cmp.Or(need.Region, own)
@@ -139,7 +139,11 @@ func (n *Node) widen(level int, need capacity.Need) []Topic {
 	switch level {
 	case 0:
 		if region == own && published {
-			return n.sharding.homes(time.Now(), own)
+			topics := n.sharding.homes(time.Now(), own)
+			if partner := n.sharding.partner(); partner != "" && !slices.Contains(topics, partner) {
+				topics = append(topics, partner)
+			}
+			return topics
 		}
 		if region == "" { // a client that says nothing of where it is
 			near, _ := n.regions.list()
@@ -203,7 +207,7 @@ func (q *finding) runWide(ctx context.Context) error {
 		q.level++
 		for depth := 0; len(topics) > 0 && depth <= holder.MaxShardBits; depth++ {
 			var next []Topic
-			for _, sub := range q.askTopics(ctx, topics) {
+			for _, sub := range q.askTopics(ctx, topics, q.level == 1) {
 				asked[sub.topic] = true
 				q.merge(sub)
 				if sub.err != nil {
@@ -242,6 +246,11 @@ func (n *Node) redirected(sub *finding) Topic {
 	switch {
 	case !ok || region == own && bits == home && n.cfg.Sample != nil:
 		return "" // publishing there, it learns of it anyway
+	case sub.topic == n.sharding.partner() && n.cfg.Sample != nil:
+		if _, looked := n.holders(sub.topic); looked && sub.good > 0 {
+			n.sharding.heardOfPartner(sub.topic, sub.answer.Held, sub.split)
+		}
+		return "" // next time will do
 	case sub.split && len(bits) < holder.MaxShardBits:
 		n.regions.setDepth(region, len(bits)+1)
 		return ShardTopic(region, bits+randomBits(1))
@@ -259,19 +268,31 @@ func (q *finding) part(topic Topic) *finding {
 	return sub
 }
 
-// askTopics runs one search per topic, all at the same time.
-func (q *finding) askTopics(ctx context.Context, topics []Topic) []*finding {
+// askTopics runs one search per topic, all at the same time. Near by, where
+// the topics are as good as each other, one holder of each is asked at first, and
+// one topic's answer is enough if those of others are overdue.
+func (q *finding) askTopics(ctx context.Context, topics []Topic, nearBy bool) []*finding {
 	subs := make([]*finding, len(topics))
+	elsewhere := make(chan struct{})
+	found := sync.OnceFunc(func() { close(elsewhere) })
 	var wg sync.WaitGroup
 	for i, topic := range topics {
 		sub := q.part(topic)
 		sub.near = true
+		if nearBy && len(topics) > 1 {
+			sub.first, sub.elsewhere = 1, elsewhere
+		}
 		subs[i] = sub
+		run := func() {
+			if sub.err = sub.run(ctx); len(sub.found)+len(sub.offers) > 0 {
+				found()
+			}
+		}
 		if i == len(topics)-1 {
-			sub.err = sub.run(ctx) // on this goroutine
+			run() // on this goroutine
 			break
 		}
-		wg.Go(func() { sub.err = sub.run(ctx) })
+		wg.Go(run)
 	}
 	wg.Wait()
 	return subs

@@ -145,6 +145,52 @@ func TestCrowdedRegionIsSplit(t *testing.T) {
 	}
 }
 
+// A seeker compares its own shard with another one: if that is less loaded, it
+// goes there, though its own has room.
+func TestShardsOfARegionAreCompared(t *testing.T) {
+	nodes := newTestNetworkOf(t, 14, func(int, *testNode) {}, func(c *Config) { c.ShardSplit, c.ShardMerge = 8, 2 })
+	eventually(t, func() error {
+		for _, n := range nodes {
+			if _, bits, _ := n.sharding.home().Shard(); len(bits) != 1 {
+				return fmt.Errorf("%s publishes in %s", n.ID(), n.sharding.home())
+			}
+		}
+		return nil
+	})
+	var busy, idle []*testNode
+	for _, n := range nodes {
+		if n.sharding.home() == nodes[0].sharding.home() {
+			busy = append(busy, n)
+		} else {
+			idle = append(idle, n)
+		}
+	}
+	if len(idle) == 0 || len(busy) == 1 {
+		t.Skip("all of the IDs drawn begin with the same bit: there is one shard only")
+	}
+	for _, n := range busy {
+		for i := range 6 { // of 10; nobody would look further for that
+			if err := n.ledger.Admit(time.Now(), fmt.Sprint("viewer", i), view()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		n.Kick()
+	}
+	for _, seeker := range busy {
+		eventually(t, func() error {
+			placed, d, err := seeker.Place(t.Context(), CapacityTopic(), view(), []peer.ID{seeker.ID()})
+			if err != nil {
+				return err
+			}
+			seeker.ReleaseLease(t.Context(), placed.Lease)
+			if !slices.ContainsFunc(idle, func(n *testNode) bool { return n.ID() == placed.Lease.Target }) {
+				return fmt.Errorf("placed in the busy shard; asked %+v", d.Asked)
+			}
+			return nil
+		})
+	}
+}
+
 // The index of regions names the nearest, one node each.
 func TestIndexNamesEachRegionOnce(t *testing.T) {
 	n := newTestNode(t, nil)

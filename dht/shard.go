@@ -1,10 +1,12 @@
 package dht
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/binary"
 	"math"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -64,7 +66,9 @@ type sharding struct {
 	former Topic     // published in too until bothUntil
 	until  time.Time
 	words  map[Topic]map[peer.ID]word // of the home and the coarser topic
-	posted map[Topic]time.Time
+
+	partnerDepth int // 0: as the home's
+	posted       map[Topic]time.Time
 }
 
 func newSharding(id peer.ID, split, merge int) *sharding {
@@ -94,7 +98,7 @@ func (s *sharding) homes(now time.Time, region string) []Topic {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if region != s.region {
-		s.region, s.depth, s.former = region, 0, ""
+		s.region, s.depth, s.former, s.partnerDepth = region, 0, "", 0
 		clear(s.words)
 		clear(s.posted)
 	}
@@ -103,6 +107,44 @@ func (s *sharding) homes(now time.Time, region string) []Topic {
 		list = append(list, s.former)
 	}
 	return list
+}
+
+// partner is another shard of the node's region, in which it looks for others
+// as it does in its home; "" if the region is one shard. A shard that nobody
+// compared with others would drift away from their load: seekers come to it by
+// the number of its nodes, whatever those can carry. Every node has a partner of
+// its own, drawn by its ID, so all shards of a region are tied together.
+func (s *sharding) partner() Topic {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.depth == 0 {
+		return ""
+	}
+	sum := sha256.Sum256([]byte(string(s.id) + "\x00partner"))
+	bits := make([]byte, cmp.Or(s.partnerDepth, s.depth))
+	for i := range bits {
+		bits[i] = '0' + sum[i/8]>>(i%8)&1
+	}
+	if p := string(bits); strings.HasPrefix(s.bits, p) || strings.HasPrefix(p, s.bits[:s.depth]) {
+		bits[0] ^= 1
+	}
+	return ShardTopic(s.region, string(bits))
+}
+
+// heardOfPartner takes in what a holder of topic said: that it holds so many
+// records, or that those who publish there have moved on to finer shards.
+func (s *sharding) heardOfPartner(topic Topic, held int, split bool) {
+	now := s.partner()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	_, bits, _ := topic.Shard()
+	switch {
+	case topic != now || s.depth == 0:
+	case split:
+		s.partnerDepth = min(len(bits)+1, holder.MaxShardBits)
+	case held == 0:
+		s.partnerDepth = max(len(bits)-1, 1)
+	}
 }
 
 // heard takes in what holder said of topic.
@@ -220,7 +262,7 @@ func (s *sharding) opinion(now time.Time, topic Topic, age time.Duration) (held 
 
 func (s *sharding) move(now time.Time, depth int) {
 	s.former, s.until = s.at(s.depth), now.Add(bothTime)
-	s.depth, s.since = depth, now
+	s.depth, s.since, s.partnerDepth = depth, now, 0
 	clear(s.words)
 	clear(s.posted)
 }

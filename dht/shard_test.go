@@ -190,6 +190,66 @@ func TestOneHolderAmongEightMovesNobody(t *testing.T) {
 	}
 }
 
+// Every node has a partner outside of its own shard; the nodes of one shard have
+// partners everywhere; and who finds nobody, or only signposts, goes by that.
+func TestPartner(t *testing.T) {
+	now := time.Unix(1_700_000_000, 0)
+	partners := make(map[Topic]int)
+	var s *sharding
+	for i := range 400 {
+		s = newSharding(peer.ID(fmt.Sprint("node", i)), 4, 1)
+		s.homes(now, "eu")
+		if p := s.partner(); p != "" {
+			t.Fatalf("in a region of one shard the partner is %s", p)
+		}
+		for range 3 {
+			s.heard(now, s.home(), "h", 5, false)
+			s.step(now)
+		}
+		_, home, _ := s.home().Shard()
+		region, bits, ok := s.partner().Shard()
+		if !ok || region != "eu" || len(home) != 3 || len(bits) != 3 || bits == home || s.partner() != s.partner() {
+			t.Fatalf("home %s, partner %s", s.home(), s.partner())
+		}
+		partners[s.partner()]++
+	}
+	for p, n := range partners {
+		if n < 20 {
+			t.Errorf("%s is the partner of %d of 400", p, n)
+		}
+	}
+	if len(partners) != 8 {
+		t.Errorf("partners %v, want all shards", partners)
+	}
+	depth := func() int {
+		_, bits, _ := s.partner().Shard()
+		if _, home, _ := s.home().Shard(); strings.HasPrefix(home, bits) || strings.HasPrefix(bits, home) {
+			t.Errorf("home %s, partner %s", home, bits)
+		}
+		return len(bits)
+	}
+	s.heardOfPartner("capacity/eu/111111", 0, true) // another topic
+	s.heardOfPartner(s.partner(), 3, false)
+	if d := depth(); d != 3 {
+		t.Errorf("depth %d of one that is in use", d)
+	}
+	s.heardOfPartner(s.partner(), 0, true)
+	if d := depth(); d != 4 {
+		t.Errorf("depth %d of one that was split", d)
+	}
+	for range 6 {
+		s.heardOfPartner(s.partner(), 0, false)
+	}
+	if d := depth(); d != 1 {
+		t.Errorf("depth %d where nobody is", d)
+	}
+	s.heard(now, s.home(), "h", 5, false)
+	s.step(now)
+	if d := depth(); d != 4 {
+		t.Errorf("depth %d after a move to depth 4", d)
+	}
+}
+
 // For one TTL after a move both shards have the record.
 func TestBothShardsHaveARecordWhileItsNodeMoves(t *testing.T) {
 	s := newSharding("n", 4, 1)
