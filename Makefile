@@ -21,7 +21,7 @@ bench-discovery: build
 	@testnet/deps.sh redis-server
 	$(BIN) bench discovery --out testnet/results $(DISCOVERY_FLAGS)
 
-# Placement in networks too large to run, simulated: about a quarter of an hour.
+# Placement in networks too large to run, simulated: about half an hour.
 # SIM_FLAGS can shorten it.
 sim: build
 	$(BIN) testnet sim --out testnet/results $(SIM_FLAGS)

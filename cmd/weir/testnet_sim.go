@@ -14,8 +14,8 @@ func testnetSimCommand() *cli.Command {
 	return &cli.Command{
 		Name: "sim", Usage: "simulate placement in large networks, and compare it with others' rules",
 		Description: "Runs the policy, the ledgers and the holders' code on virtual time, in networks of\n" +
-			"up to 100,000 nodes, and others' rules with arrivals drawn alike. Starts no node. Says\n" +
-			"which aims are met. All scenarios take about a quarter of an hour, scale half of it.",
+			"up to 100,000 nodes, and others' rules for the same viewers. Starts no node. Says\n" +
+			"which aims are met. All scenarios take about half an hour, steady two thirds of it.",
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "scenario", Usage: "`NAMES`, by comma: all, " + strings.Join(sim.Scenarios, ", "), Value: "all"},
 			&cli.IntFlag{Name: "nodes", Usage: "simulate so many `NODES` instead of each scenario's own number; burst always has 10"},

@@ -331,28 +331,38 @@ func (t *trial) dht() {
 		return
 	}
 	region := t.n / t.p.Regions
-	shard := region / shardsOf(float64(region))
-	var rtts []float64
-	for range holders {
-		rtts = append(rtts, t.rtt(t.other(false)))
+	shards := shardsOf(float64(region))
+	shard := region / shards
+	rank := rankMillis * float64(shard)
+	var best float64
+	if shards == 1 {
+		best = t.pool(min(shard-1, most), true)
+		t.ms += t.ask(t.holders(), rank, len(t.candidates))
+	} else { // the nearest holder of the own shard, and that of another one
+		best = t.pool(min(2*shard-1, most), true)
+		t.ms += max(slices.Min(t.holders()), slices.Min(t.holders())) + rank
+		t.messages += 4
+		t.bytes += 2 * (t.p.Sizes.Query + t.p.Sizes.reply(min(len(t.candidates)/2, offered)))
 	}
-	best := t.pool(min(shard-1, most), true)
-	t.ms += t.ask(rtts, rankMillis*float64(shard), len(t.candidates))
 	t.sample(2 * offered) // each of the two offers its own
 	if best > wideAbove {
 		// The nearest regions, at the same time; their holders are as far.
 		slowest := 0.0
 		for range wideRegions {
-			var rtts []float64
-			for range holders {
-				rtts = append(rtts, t.rtt(t.other(false)))
-			}
 			known := len(t.candidates)
 			t.pool(min(shard, 2*offered), false)
-			slowest = max(slowest, t.ask(rtts, rankMillis*float64(shard), len(t.candidates)-known))
+			slowest = max(slowest, t.ask(t.holders(), rank, len(t.candidates)-known))
 		}
 		t.ms += slowest
 	}
+}
+
+// holders are the round trips to those of a topic, which are anywhere.
+func (t *trial) holders() (rtts []float64) {
+	for range holders {
+		rtts = append(rtts, t.rtt(t.other(false)))
+	}
+	return rtts
 }
 
 func (t *trial) central(brokers int) {

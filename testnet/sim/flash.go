@@ -72,7 +72,7 @@ func (s *stage) flash() {
 	w.begin()
 	began := w.now
 	for range viewers {
-		w.after(time.Duration(w.rnd.Int64N(int64(flashTime))), func() {
+		w.after(time.Duration(w.demand.Int64N(int64(flashTime))), func() {
 			c.come(w.ingress(0), w.now, true)
 		})
 	}

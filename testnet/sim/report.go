@@ -41,7 +41,7 @@ func (r *Report) of(scenario string) (rows []Row) {
 
 var explained = map[string]string{
 	"burst":  "92 viewers come within 31 s to 10 idle nodes of one region, with room for 20 each (in jicofo#1298 one of Jitsi's bridges got 63 % of them). Ten times over; of each figure the worst.",
-	"steady": "Load of 85 % of what viewers may fill, which is 90 % of the uplink; four regions; viewers watch for a lognormal time of ten minutes in the mean, nodes carry 100, 200 or 400 of them. Everybody sees the same records. Targets refuse what they have no room for, those of Jitsi and LiveKit do not: what they take all the same is overfull. All-knowing are two references that no one can be: they see the truth and are never late.",
+	"steady": "Load of 85 % of what viewers may fill, which is 90 % of the uplink; four regions; viewers watch for a lognormal time of ten minutes in the mean, nodes carry 100, 200 or 400 of them. All begin equally loaded; what is counted is what goes on after 15 minutes, for three. Everybody sees the same records, and gets the same viewers at the same time. Targets refuse what they have no room for, those of Jitsi and LiveKit do not: what they take all the same is overfull. All-knowing are two references that no one can be: they see the truth and are never late.",
 	"flash":  "One stream; its tree grows by cascade pulls as viewers come to more nodes, at most 8 to a node. Full nodes send viewers on. A viewer's request may wait up to 10 s, and its pull is tried again meanwhile. First refused: viewers who found no way at once, and waited.",
 	"pack":   "Equal nodes under the pack policy. Load is 60 % of what they may be packed with for eight minutes, and falls to 20 % within twelve; viewers stay for a minute in the mean. A node that is idle for 30 s drains, and is released once it is empty. The bound is the fewest nodes that could carry the sessions of the moment.",
 	"liars":  "One node in twenty claims tenfold capacity and takes whoever comes; what it delivers is bounded by the truth. Viewers and links notice every 5 s what arrives. Fair is what honest nodes of the same size carry: the highest ratio after two minutes.",
@@ -52,7 +52,7 @@ var explained = map[string]string{
 func (r *Report) Markdown(w io.Writer) error {
 	var b strings.Builder
 	b.WriteString("# Placement, simulated\n\n")
-	fmt.Fprintf(&b, "`weir testnet sim`, seed %d, %s, %.0f s of real time, %s. Virtual time; policy, ranking, ledger, holders' tables and offers are the product's own code, and all get arrivals drawn alike. Not measured on real nodes.\n\n",
+	fmt.Fprintf(&b, "`weir testnet sim`, seed %d, %s, %.0f s of real time, %s. Virtual time; policy, ranking, ledger, holders' tables and offers are the product's own code, and all get the same viewers at the same times. Not measured on real nodes.\n\n",
 		r.Seed, r.Began.UTC().Format("2006-01-02"), r.Elapsed, r.Go)
 	b.WriteString("| scenario | aim | found | |\n| --- | --- | --- | --- |\n")
 	for _, a := range r.Aims {

@@ -3,7 +3,9 @@ package sim
 import (
 	"cmp"
 	"fmt"
+	"runtime"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -18,6 +20,7 @@ type stage struct {
 	Config
 	weights model.Sizes
 	report  *Report
+	mu      sync.Mutex // for progress
 }
 
 func (s *stage) world(p plan) *world {
@@ -49,6 +52,30 @@ func (s *stage) row(w *world, scenario, kase, who string, seconds float64) Row {
 		r.MostOnOne = max(r.MostOnOne, share(n, w.placed))
 	}
 	return r
+}
+
+// each has run simulate everybody, some at the same time, and adds what it
+// returns in their order.
+func (s *stage) each(who []string, run func(who string) Row) []Row {
+	rows := make([]Row, len(who))
+	slots := make(chan struct{}, runtime.GOMAXPROCS(0))
+	var all sync.WaitGroup
+	for i, w := range who {
+		slots <- struct{}{}
+		all.Go(func() {
+			defer func() { <-slots }()
+			rows[i] = run(w)
+		})
+	}
+	all.Wait()
+	s.report.Rows = append(s.report.Rows, rows...)
+	return rows
+}
+
+func (s *stage) progress(scenario, who string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.Progress(scenario, who)
 }
 
 func (s *stage) add(r Row) Row {
@@ -103,7 +130,7 @@ func (s *stage) burst() {
 
 func (s *stage) burstOn(w *world, who string) {
 	for range burstViewers {
-		w.after(time.Duration(w.rnd.Int64N(int64(burstTime))), func() { w.view(who, w.ingress(0), time.Hour) })
+		w.after(time.Duration(w.demand.Int64N(int64(burstTime))), func() { w.view(who, w.ingress(0), time.Hour) })
 	}
 	end := w.now + burstTime + 5*time.Second
 	w.every(time.Second, end, w.look)
@@ -143,11 +170,11 @@ var (
 
 // steadyCases: 85 % of what viewers may fill, n nodes.
 func steadyCases(n int) []steadyCase {
-	c := steadyCase{fresh: stale, kinds: serverKinds, holding: 10 * time.Minute, nodes: n, load: 0.85, warm: 20 * time.Second, lasts: 40 * time.Second}
+	c := steadyCase{fresh: stale, kinds: serverKinds, holding: 10 * time.Minute, nodes: n, load: 0.85, warm: 15 * time.Minute, lasts: 3 * time.Minute}
 	old, now, hard := c, c, c
 	old.name = "records up to 15 s old"
 	now.name, now.fresh = "published as weir does", product
-	hard.name, hard.kinds, hard.holding = "up to 15 s old, small nodes, stays of 2 min", smallKinds, 2*time.Minute
+	hard.name, hard.kinds, hard.holding, hard.warm, hard.lasts = "up to 15 s old, small nodes, stays of 2 min", smallKinds, 2*time.Minute, 4*time.Minute, time.Minute
 	return []steadyCase{old, now, hard}
 }
 
@@ -155,14 +182,13 @@ func steadyCases(n int) []steadyCase {
 func (s *stage) steady() {
 	for i, c := range steadyCases(cmp.Or(s.Nodes, 1_000)) {
 		spread := make(map[string]float64)
-		var weir Row
-		for _, who := range append([]string{Weir}, Rivals...) {
-			s.Progress("steady", who+", "+c.name)
-			r := s.add(s.row(s.runSteady(c, who), "steady", c.name, who, c.lasts.Seconds()))
-			spread[who] = r.Spread
-			if who == Weir {
-				weir = r
-			}
+		rows := s.each(append([]string{Weir}, Rivals...), func(who string) Row {
+			s.progress("steady", who+", "+c.name)
+			return s.row(s.runSteady(c, who), "steady", c.name, who, c.lasts.Seconds())
+		})
+		weir := rows[0]
+		for _, r := range rows {
+			spread[r.Who] = r.Spread
 		}
 		if i == 2 {
 			continue // to know where it ends
@@ -202,7 +228,7 @@ func (s *stage) pack() {
 		if w.now-start >= lasts {
 			return
 		}
-		if w.rnd.Float64() < load()/0.6 {
+		if w.demand.Float64() < load()/0.6 {
 			w.view(Weir, w.ingress(0), w.exponential(holding.Seconds()))
 		}
 		w.after(w.exponential(1/most), next)

@@ -1,5 +1,5 @@
 // Package sim places viewers in networks that are simulated, on virtual time: of
-// up to 100,000 nodes, by weir and, with arrivals drawn alike, by others.
+// up to 100,000 nodes, by weir and, for the same viewers, by others.
 //
 // What is simulated is the network, the viewers and the meters. What decides is
 // the product's own: [capacity.Judge] and its policies, [capacity.Ledger], and

@@ -122,7 +122,7 @@ func TestLiarsGetTheirFairShare(t *testing.T) {
 }
 
 func TestPackReleasesEmptyNodes(t *testing.T) {
-	r := simulate(t, Config{Scenarios: []string{"pack"}, Nodes: 20})
+	r := simulate(t, Config{Scenarios: []string{"pack"}, Nodes: 30})
 	row := r.Rows[0]
 	t.Logf("%+v", r.Aims)
 	if row.Disturbed != 0 || row.Released == 0 || row.Blocked > 0 || row.InUse > 1.4 {

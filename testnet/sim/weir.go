@@ -61,6 +61,9 @@ func (p *placing) shards(level int) []*shard {
 	}
 	switch level {
 	case 0:
+		if partner := p.seeker.partner; partner != nil {
+			return []*shard{home, partner}
+		}
 		return []*shard{home}
 	case 1:
 		return []*shard{in.shards[p.w.rnd.IntN(len(in.shards))]}
@@ -87,10 +90,14 @@ func (p *placing) widen() {
 		if len(list) == 0 {
 			continue
 		}
+		each := holder.AsksFirst
+		if p.level == 1 && len(list) > 1 {
+			each = 1 // of both
+		}
 		wait := time.Duration(0)
 		for _, s := range list {
 			p.asked[s] = true
-			wait = max(wait, p.ask(s))
+			wait = max(wait, p.ask(s, each))
 		}
 		p.w.after(wait, func() {
 			for _, o := range p.offers {
@@ -116,13 +123,14 @@ func (n *node) nearestHolders(s *shard) []*node {
 	return n.near[s]
 }
 
-// ask has the two nearest holders of s answer, and returns when that is over.
-func (p *placing) ask(s *shard) time.Duration {
+// ask has the nearest holders of s answer, and returns when that is over.
+func (p *placing) ask(s *shard, count int) time.Duration {
 	w := p.w
 	if slices.Contains(s.holders, p.seeker) {
 		p.offer(p.seeker, s, localLimit)
 	}
 	remote := p.seeker.nearestHolders(s)
+	remote = remote[:min(len(remote), count)]
 	if len(remote) == 0 {
 		return 0
 	}

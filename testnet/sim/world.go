@@ -62,6 +62,7 @@ type world struct {
 	engine
 	plan
 	rnd     *rand.Rand
+	demand  *rand.Rand // who comes, when, where and for how long: the same whoever places them
 	judge   *capacity.Judge
 	nodes   []*node
 	byID    map[peer.ID]*node
@@ -92,6 +93,8 @@ type node struct {
 	home  *shard
 	near  map[*shard][]*node // its two nearest holders of shards it has asked
 
+	partner *shard // that it asks as well; nil: there is but one
+
 	sessions int     // that it carries at its limit
 	claims   float64 // the limit it names, as a multiple of its own
 	ledger   *capacity.Ledger
@@ -117,7 +120,7 @@ func newWorld(p plan) *world {
 	if err != nil {
 		panic(err) // it is one of ours
 	}
-	w := &world{plan: p, judge: judge, rnd: rand.New(rand.NewPCG(p.seed, 0x73696d)), byID: make(map[peer.ID]*node, p.nodes)}
+	w := &world{plan: p, judge: judge, rnd: rand.New(rand.NewPCG(p.seed, 0x73696d)), demand: rand.New(rand.NewPCG(p.seed, 0x64656d)), byID: make(map[peer.ID]*node, p.nodes)}
 	geography := lab.NewGeography(p.seed, p.regions, meanRTT)
 	for i := range p.regions {
 		w.regions = append(w.regions, &region{label: geography.Place(i).Region})
@@ -127,6 +130,11 @@ func newWorld(p plan) *world {
 	}
 	for _, r := range w.regions {
 		r.shards = w.split(r, "", r.nodes)
+		for _, n := range r.nodes {
+			for len(r.shards) > 1 && (n.partner == nil || n.partner == n.home) {
+				n.partner = r.nodes[w.rnd.IntN(len(r.nodes))].home // by its share of all IDs
+			}
+		}
 		r.near = slices.DeleteFunc(slices.Clone(w.regions), func(o *region) bool { return o == r || len(o.nodes) == 0 })
 		if len(r.nodes) > 0 {
 			slices.SortStableFunc(r.near, func(a, b *region) int {
@@ -306,7 +314,7 @@ func (w *world) meter(n *node, more int) {
 func (w *world) fill(load float64, holding time.Duration) {
 	for _, n := range w.nodes {
 		mean := load * usable * float64(n.sessions)
-		count := min(n.usable(), int(mean+w.rnd.Float64()))
+		count := min(n.usable(), int(mean+w.demand.Float64()))
 		for range count {
 			id := w.requestID()
 			need := capacity.Need{Uplink: viewerUplink, Packets: viewerPackets}
@@ -338,27 +346,27 @@ func (w *world) arrivals(rate, bias float64, until time.Duration, place func(ing
 
 func (w *world) ingress(bias float64) *node {
 	r := 0
-	if x := w.rnd.Float64() * (float64(len(w.regions)) + bias); x >= 1+bias {
+	if x := w.demand.Float64() * (float64(len(w.regions)) + bias); x >= 1+bias {
 		r = min(int(x-bias), len(w.regions)-1)
 	}
 	nodes := w.regions[r].nodes
-	return nodes[w.rnd.IntN(len(nodes))]
+	return nodes[w.demand.IntN(len(nodes))]
 }
 
 func (w *world) exponential(seconds float64) time.Duration {
-	return time.Duration(w.rnd.ExpFloat64() * seconds * float64(time.Second))
+	return time.Duration(w.demand.ExpFloat64() * seconds * float64(time.Second))
 }
 
 // watching is how long someone watches, lognormal as people do: most go soon,
 // some stay for long.
 func (w *world) watching(mean time.Duration) time.Duration {
-	return time.Duration(float64(mean) * math.Exp(watchingSigma*(w.rnd.NormFloat64()-watchingSigma/2)))
+	return time.Duration(float64(mean) * math.Exp(watchingSigma*(w.demand.NormFloat64()-watchingSigma/2)))
 }
 
 // residual is how much longer one watches who is found watching: a part of a
 // time that was drawn in proportion to its length.
 func (w *world) residual(mean time.Duration) time.Duration {
-	return time.Duration(w.rnd.Float64() * float64(mean) * math.Exp(watchingSigma*(w.rnd.NormFloat64()+watchingSigma/2)))
+	return time.Duration(w.demand.Float64() * float64(mean) * math.Exp(watchingSigma*(w.demand.NormFloat64()+watchingSigma/2)))
 }
 
 const watchingSigma = 1.0
