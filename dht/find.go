@@ -390,7 +390,7 @@ func (q *finding) askRemote(ctx context.Context, peers []peer.ID) error {
 			good++
 			wait := holder.AnswerGrace(time.Since(start))
 			switch known := len(q.found)+len(q.offers) > 0; {
-			case known && good == first, good > asksFirst, served && !known:
+			case known && good >= first, good > asksFirst, served && !known:
 				return nil // enough opinions
 			case !known && good == 1:
 				ask() // it hides something, or is new to its task
