@@ -34,12 +34,14 @@ test: deps build
 race:
 	$(GO) test -count=1 -race -short -p 1 -timeout 20m ./...
 
-# Every fuzz target for FUZZTIME.
+# Every fuzz target for FUZZTIME, each package built once.
 fuzz:
-	@set -e; for pkg in $$($(GO) list ./...); do \
-		for target in $$($(GO) test -list '^Fuzz' $$pkg | grep '^Fuzz' || true); do \
+	@set -eo pipefail; dir=$$(mktemp -d); trap 'rm -rf "$$dir"' EXIT; \
+	for pkg in $$(git grep -l '^func Fuzz' -- '*_test.go' | xargs -n1 dirname | sort -u); do \
+		$(GO) test -c -fuzz . -o "$$dir/test" "./$$pkg"; \
+		for target in $$(cd "$$pkg" && "$$dir/test" -test.list '^Fuzz'); do \
 			echo "$$pkg $$target"; \
-			$(GO) test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) -parallel 2 $$pkg | grep -v 'elapsed:' || exit 1; \
+			(cd "$$pkg" && "$$dir/test" -test.run '^$$' -test.fuzz "^$$target$$" -test.fuzztime $(FUZZTIME) -test.parallel 2 -test.fuzzcachedir "$$dir/corpus" 2>&1) | grep -v 'elapsed:'; \
 		done; \
 	done
 
