@@ -19,24 +19,14 @@ import (
 	"weir/dht/pb"
 )
 
-// datagramsIn is how many datagrams n has received.
-func datagramsIn(n *testNode) int64 {
+// datagrams is how many datagrams n has received and sent.
+func (n *testNode) datagrams() (in, out int64) {
 	for _, t := range n.Traffic() {
 		if t.Protocol == string(n.datagramProtocol()) {
-			return t.MessagesIn
+			return t.MessagesIn, t.MessagesOut
 		}
 	}
-	return 0
-}
-
-// datagramsOut is how many datagrams n has sent.
-func (n *testNode) datagramsOut() int64 {
-	for _, t := range n.Traffic() {
-		if t.Protocol == string(n.datagramProtocol()) {
-			return t.MessagesOut
-		}
-	}
-	return 0
+	return 0, 0
 }
 
 // atRest is nil when nothing is on its way to a holder.
@@ -71,7 +61,8 @@ func TestAmendmentsGoByDatagram(t *testing.T) {
 	arrives := func(what string, confirmed bool, change func(*capacity.Record)) {
 		t.Helper()
 		eventually(t, from.outbox.atRest) // nothing else is on its way
-		before, last := datagramsIn(holder), from.outbox.confirmedLast(holder.ID(), topic)
+		before, _ := holder.datagrams()
+		last := from.outbox.confirmedLast(holder.ID(), topic)
 		r, _ := from.sample()
 		change(&r)
 		from.publish([]claim{{topic, r}})
@@ -82,7 +73,7 @@ func TestAmendmentsGoByDatagram(t *testing.T) {
 			}
 			return from.outbox.atRest()
 		})
-		if after := datagramsIn(holder); after == before {
+		if after, _ := holder.datagrams(); after == before {
 			t.Errorf("%s: no datagram came", what)
 		}
 		// The node itself publishes meanwhile, which may be confirmed.
@@ -122,7 +113,7 @@ func TestUnansweredDatagramIsSentByStream(t *testing.T) {
 	if from.quicTo(deaf.host.ID()) == nil {
 		t.Fatal("no QUIC connection")
 	}
-	before := from.datagramsOut()
+	_, before := from.datagrams()
 	amendment := []byte("what is new")
 	from.enqueue(deaf.host.ID(), parcel{&pb.Entry{Topic: string(testHome), Amendment: amendment}, 1})
 	for {
@@ -139,7 +130,7 @@ func TestUnansweredDatagramIsSentByStream(t *testing.T) {
 		}
 		break
 	}
-	if from.datagramsOut() == before {
+	if _, after := from.datagrams(); after == before {
 		t.Error("it was not tried by datagram")
 	}
 	eventually(t, from.outbox.atRest)

@@ -217,6 +217,7 @@ func nodeConfigOf(c *cli.Context) (nodeConfig, error) {
 		if cfg.publicIP, err = netip.ParseAddr(s); err != nil || cfg.publicIP.IsUnspecified() || cfg.publicIP.Zone() != "" {
 			return cfg, fmt.Errorf("--public-ip %s: want an address such as 203.0.113.7, without a port", s)
 		}
+		cfg.publicIP = cfg.publicIP.Unmap()
 	}
 	if !cfg.open {
 		err = cfg.onlyLoopback()
