@@ -454,7 +454,8 @@ func helper(p dht.Placed, d dht.Decision, how string) sfu.Helper {
 	}
 }
 
-// confirmTimeout bounds asking a node whether it still has a publisher.
+// confirmTimeout bounds finding a node that has a publisher, and asking it
+// whether it still does.
 const confirmTimeout = time.Second
 
 // published tells which other node has the stream's publisher. Records alone
@@ -463,8 +464,10 @@ const confirmTimeout = time.Second
 func (n *node) published(ctx context.Context, stream string) (peer.ID, bool) {
 	ctx, cancel := context.WithTimeout(ctx, confirmTimeout)
 	defer cancel()
-	topic := dht.StreamTopic(stream)
-	for _, e := range n.snapshot(ctx, topic) {
+	// A holder that hangs must leave time to confirm what others know.
+	looking, done := context.WithTimeout(ctx, confirmTimeout/2)
+	defer done()
+	for _, e := range n.snapshot(looking, dht.StreamTopic(stream)) {
 		if e.Record == nil || e.Record.Node == n.dht.ID() || e.Record.Carries == nil || !e.Record.Carries.Origin {
 			continue
 		}
