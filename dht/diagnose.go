@@ -251,7 +251,7 @@ func (n *Node) contact(whole context.Context, c *contact) {
 		c.network = n.networkOf(id)
 		return
 	}
-	if _, err := n.fetch(ctx, id, 0); err != nil {
+	if _, err := n.fetch(ctx, id, "", 0); err != nil {
 		c.silent = true
 		// A process that was killed leaves a QUIC connection behind, which lasts
 		// for half a minute.

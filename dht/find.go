@@ -118,6 +118,7 @@ type finding struct {
 	compact bool // offers will do
 	level   int  // of widening at which to go on; see Node.widen
 
+	origins  bool // who publishes the stream, whatever the policy; holders that are known will do
 	near     bool // there are others to turn to; no look-up is worth waiting for
 	everyone bool // all listed nodes are asked, each for its own record
 	first    int  // holders asked at once; 0: asksFirst
@@ -171,7 +172,7 @@ func (q *finding) run(ctx context.Context) error {
 	// lose by it: nobody is known, or nobody knows of the stream, or of who starts servers.
 	lost := q.good == 0 && !h.self && !q.near
 	unknown := q.answer.Held == 0 && (q.topic.Stream() != "" || q.topic.Provisions())
-	if (lost || unknown && !(h.all && looked)) && !q.n.cfg.Holding.listed() && q.n.cache.begin(time.Now(), q.topic) {
+	if (lost || unknown && !(h.all && looked)) && !q.origins && !q.n.cfg.Holding.listed() && q.n.cache.begin(time.Now(), q.topic) {
 		q.n.lookUp(ctx, q.topic)
 		h, _ = q.n.holders(q.topic)
 		var fresh []peer.ID
@@ -205,7 +206,7 @@ func (n *Node) warm(peers []peer.ID) (ready []peer.ID) {
 			warming++
 			n.start(func() {
 				n.locate(n.ctx, p)
-				if _, err := n.fetch(n.ctx, p, 0); err != nil && n.ctx.Err() == nil {
+				if _, err := n.fetch(n.ctx, p, "", 0); err != nil && n.ctx.Err() == nil {
 					n.log.Debug("round trip not measured", "peer", p, "err", err)
 				}
 			})
@@ -265,7 +266,14 @@ func (q *finding) askSelf() (others int) {
 	me := q.n.me(q.need.Region)
 	var held, picked int
 	var rejected map[string]int
-	if q.compact {
+	if q.origins {
+		var origins []capacity.Candidate
+		origins, held = q.n.origins(q.topic, q.exclude)
+		for _, c := range origins {
+			q.add(c.Record, c.Sealed)
+		}
+		picked = len(origins)
+	} else if q.compact {
 		var offers []offer
 		offers, held, rejected = q.n.offers(q.topic, q.need, me, q.exclude, queryLimit)
 		for _, o := range offers {
@@ -509,6 +517,7 @@ func (n *Node) queryRequest(q *finding) *pb.Request {
 		Policy:  n.cfg.Judge().Policy().Version,
 		Explain: q.explain,
 		Sealed:  !q.compact,
+		Origins: q.origins,
 	}
 	for _, p := range q.exclude[:min(len(q.exclude), maxExclude)] {
 		query.Exclude = append(query.Exclude, []byte(p))

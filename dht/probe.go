@@ -43,7 +43,7 @@ func (n *Node) probe(ctx context.Context) error {
 		}
 		last = time.Now()
 		n.told.asked(last, p)
-		if _, err := n.fetch(ctx, p, 0); err != nil && ctx.Err() == nil {
+		if _, err := n.fetch(ctx, p, "", 0); err != nil && ctx.Err() == nil {
 			n.log.Debug("round trip not measured", "peer", p, "err", err)
 		}
 	}
@@ -53,17 +53,19 @@ func (n *Node) probe(ctx context.Context) error {
 // id itself says. They are not verified.
 func (n *Node) Fetch(ctx context.Context, id peer.ID) ([][]byte, error) {
 	if id == n.ID() {
-		return n.outbox.sealed(fetchLimit), nil
+		return n.outbox.sealed("", fetchLimit), nil
 	}
 	n.locate(ctx, id)
-	return n.fetch(ctx, id, fetchLimit)
+	return n.fetch(ctx, id, "", fetchLimit)
 }
 
-func (n *Node) fetch(ctx context.Context, id peer.ID, max int) ([][]byte, error) {
+// fetch asks for at most max of id's own records; those of one topic, unless
+// that is empty.
+func (n *Node) fetch(ctx context.Context, id peer.ID, topic Topic, max int) ([][]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
 	var resp pb.Response
-	rtt, _, err := n.call(ctx, id, n.records, &pb.Request{Op: &pb.Request_Fetch{Fetch: &pb.Fetch{Max: uint32(max)}}}, &resp, maxFetchReply)
+	rtt, _, err := n.call(ctx, id, n.records, &pb.Request{Op: &pb.Request_Fetch{Fetch: &pb.Fetch{Topic: string(topic), Max: uint32(max)}}}, &resp, maxFetchReply)
 	if err != nil {
 		n.failed(id, err)
 		return nil, err

@@ -280,6 +280,9 @@ func (n *Node) serveQuery(from peer.ID, q *pb.Query) *pb.Response {
 	if err != nil {
 		return errorReply(err)
 	}
+	if q.Origins && topic.Stream() == "" {
+		return errorReply(fmt.Errorf("nothing is published in %s: ask for the origins of a stream", topic))
+	}
 	if len(q.Exclude) > maxExclude {
 		return errorReply(fmt.Errorf("%d peers excluded, at most %d", len(q.Exclude), maxExclude))
 	}
@@ -311,7 +314,13 @@ func (n *Node) serveQuery(from peer.ID, q *pb.Query) *pb.Response {
 	reply := &pb.QueryReply{}
 	var held int
 	var rejected map[string]int
-	if q.Sealed || q.Explain || topic.Provisions() || q.Policy != n.cfg.Judge().Policy().Version {
+	if q.Origins {
+		var origins []capacity.Candidate
+		origins, held = n.origins(topic, exclude)
+		for _, c := range origins {
+			reply.Sealed = append(reply.Sealed, c.Sealed)
+		}
+	} else if q.Sealed || q.Explain || topic.Provisions() || q.Policy != n.cfg.Judge().Policy().Version {
 		var picked []capacity.Candidate
 		picked, held, rejected = n.sampleHeld(topic, need, me, exclude, limit, q.Explain)
 		for _, c := range picked {

@@ -152,7 +152,7 @@ func (t *told) entry(now time.Time, p peer.ID) *telling {
 func (n *Node) serveFetch(req *pb.Fetch) *pb.Response {
 	now := time.Now()
 	reply := &pb.FetchReply{
-		Sealed:     n.outbox.sealed(min(int(req.Max), fetchLimit)),
+		Sealed:     n.outbox.sealed(Topic(req.Topic), min(int(req.Max), fetchLimit)),
 		Coordinate: coordinateToWire(n.coords.here()),
 		NowMs:      n.wall(now).UnixMilli(),
 		Mode:       string(n.cfg.Holding),

@@ -178,7 +178,7 @@ func newNode(cfg nodeConfig) (_ *node, err error) {
 
 	n.sfu, err = sfu.New(sfu.Config{
 		Self: self, Key: key, Socket: socket, Ledger: n.ledger,
-		Locate: n.locate, Place: n.place, Published: n.published, Dial: n.dial,
+		Locate: n.locate, Place: n.place, Published: n.dht.Publisher, Dial: n.dial,
 		Addrs:   n.addrs,
 		Changed: n.dht.Kick, Patience: capacity.MaxProvisionWait,
 		Delivered: n.dht.Delivered,
@@ -452,36 +452,6 @@ func helper(p dht.Placed, d dht.Decision, how string) sfu.Helper {
 		Why: fmt.Sprintf("chosen with score %.2f at stress %.2f, of %d that passed (%d records held); %s; found in %.1f ms, reserved in %.1f ms",
 			score, r.Stress(), passed, d.Held, how, d.FindMillis, d.ReserveMillis),
 	}
-}
-
-// confirmTimeout bounds finding a node that has a publisher, and asking it
-// whether it still does.
-const confirmTimeout = time.Second
-
-// published tells which other node has the stream's publisher. Records alone
-// do not prove it: a node that crashed leaves them behind, and its publisher
-// must be able to come back elsewhere at once. So the node itself is asked.
-func (n *node) published(ctx context.Context, stream string) (peer.ID, bool) {
-	ctx, cancel := context.WithTimeout(ctx, confirmTimeout)
-	defer cancel()
-	// A holder that hangs must leave time to confirm what others know.
-	looking, done := context.WithTimeout(ctx, confirmTimeout/2)
-	defer done()
-	for _, e := range n.snapshot(looking, dht.StreamTopic(stream)) {
-		if e.Record == nil || e.Record.Node == n.dht.ID() || e.Record.Carries == nil || !e.Record.Carries.Origin {
-			continue
-		}
-		own, err := n.dht.Fetch(ctx, e.Record.Node)
-		if err != nil {
-			continue
-		}
-		for _, sealed := range own {
-			if r, err := capacity.Open(sealed, time.Now()); err == nil && r.Node == e.Record.Node && r.Carries != nil && r.Carries.Origin && r.Carries.Stream == stream {
-				return r.Node, true
-			}
-		}
-	}
-	return "", false
 }
 
 // status is the admin API's.

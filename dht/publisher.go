@@ -1,0 +1,102 @@
+package dht
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"weir/capacity"
+	"weir/dht/holder"
+)
+
+const (
+	originsTime = 500 * time.Millisecond // to learn which nodes claim to publish a stream
+	confirmTime = time.Second            // with what asking them takes
+)
+
+// Publisher returns which other node stream is published at, if there is one.
+//
+// Holders that are known say who claims it. Records alone do not prove it,
+// though: a node that crashed leaves them behind, and its publisher must be able
+// to come back elsewhere at once. So those nodes are asked themselves, all at the
+// same time, and whoever does not answer within confirmTime is not believed.
+func (n *Node) Publisher(ctx context.Context, stream string) (peer.ID, bool) {
+	ctx, cancel := context.WithTimeout(ctx, confirmTime)
+	defer cancel() // ends the questions that are left
+	topic := StreamTopic(stream)
+	looking, done := context.WithTimeout(ctx, originsTime)
+	defer done()
+	claimed, err := n.find(looking, &finding{
+		topic: topic, need: capacity.Need{Purpose: capacity.Publish, Stream: stream}, exclude: []peer.ID{n.ID()},
+		limit: queryLimit, origins: true, near: true,
+	})
+	if err != nil {
+		n.log.Debug("publishers not all known", "stream", stream, "err", err)
+	}
+	answers := make(chan peer.ID, len(claimed.Candidates))
+	asked := 0
+	for _, c := range claimed.Candidates {
+		if !publishes(&c.Record) {
+			continue
+		}
+		started := n.start(func() {
+			id := c.Record.Node
+			if err := n.confirmPublisher(ctx, id, topic); err != nil {
+				n.log.Debug("claim to publish not confirmed", "stream", stream, "peer", id, "err", err)
+				id = ""
+			}
+			answers <- id
+		})
+		if started {
+			asked++
+		}
+	}
+	for range asked {
+		select {
+		case id := <-answers:
+			if id != "" {
+				return id, true
+			}
+		case <-ctx.Done():
+			return "", false
+		}
+	}
+	return "", false
+}
+
+// publishes reports whether r claims that its stream is published at its node.
+func publishes(r *capacity.Record) bool { return r.Carries != nil && r.Carries.Origin }
+
+// confirmPublisher asks id whether topic's stream is published there.
+func (n *Node) confirmPublisher(ctx context.Context, id peer.ID, topic Topic) error {
+	n.locate(ctx, id)
+	own, err := n.fetch(ctx, id, topic, 1)
+	if err != nil {
+		return err
+	}
+	records, err := verify(n.wall(time.Now()), topic, own)
+	if err != nil {
+		return err
+	}
+	if len(records) != 1 || records[0].record.Node != id || !publishes(&records[0].record) {
+		return fmt.Errorf("%s publishes it no more", id)
+	}
+	return nil
+}
+
+// origins are the records held in topic, a stream's, of the nodes where it is
+// published. More than one are leftovers, but for the one heard last; it comes
+// first.
+func (n *Node) origins(topic Topic, exclude []peer.ID) (picked []capacity.Candidate, held int) {
+	records := n.table.List(time.Now(), topic)
+	slices.SortFunc(records, func(a, b *holder.Held) int { return b.Received.Compare(a.Received) })
+	for _, h := range records {
+		if publishes(&h.Record) && !slices.Contains(exclude, h.Node()) {
+			picked = append(picked, capacity.Candidate{Record: h.Record, Sealed: h.Sealed, Believed: 1})
+		}
+	}
+	return picked[:min(len(picked), queryLimit)], len(records)
+}

@@ -1,0 +1,142 @@
+package dht
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/protocol"
+
+	"weir/capacity"
+	"weir/dht/pb"
+)
+
+// publishedAt asks n until it finds stream at want.
+func (n *testNode) publishedAt(t *testing.T, stream string, want peer.ID) {
+	t.Helper()
+	eventually(t, func() error {
+		if id, ok := n.Publisher(t.Context(), stream); !ok || id != want {
+			return fmt.Errorf("%s: published at %q, %v", stream, id, ok)
+		}
+		return nil
+	})
+}
+
+// Of more streams than one answer to FETCH can tell of, each is found where it
+// is published, though the node takes nobody any more.
+func TestPublisherIsFound(t *testing.T) {
+	nodes := newTestNetwork(t, 4)
+	at := nodes[0]
+	var names []string
+	for i := range fetchLimit + 6 {
+		names = append(names, fmt.Sprintf("s%d", i))
+	}
+	at.ledger.SetDraining(true)
+	at.carry(names...)
+	for _, name := range names {
+		nodes[1].publishedAt(t, name, at.ID())
+	}
+	if a, err := nodes[1].Find(t.Context(), StreamTopic("s0"), view(), nil); err != nil || len(a.Candidates) > 0 {
+		t.Errorf("the node takes viewers: %+v, %v", a, err)
+	}
+	if id, ok := at.Publisher(t.Context(), "s0"); ok {
+		t.Errorf("asked at the node itself: %q", id)
+	}
+	if id, ok := nodes[1].Publisher(t.Context(), "free"); ok {
+		t.Errorf("a free name is published at %q", id)
+	}
+}
+
+// Who relays a stream does not publish it.
+func TestRelayIsNoPublisher(t *testing.T) {
+	nodes := newTestNetwork(t, 3)
+	origin, relay := nodes[0], nodes[1]
+	relay.mu.Lock()
+	relay.streams = []capacity.Carriage{{Stream: "show", Path: []peer.ID{origin.ID(), relay.ID()}, Parent: origin.ID(), Depth: 1}}
+	relay.mu.Unlock()
+	relay.Kick()
+	eventually(t, func() error { return nodes[2].sees(StreamTopic("show"), []*testNode{relay}) })
+	if id, ok := nodes[2].Publisher(t.Context(), "show"); ok {
+		t.Errorf("published at %q", id)
+	}
+	origin.carry("show")
+	nodes[2].publishedAt(t, "show", origin.ID())
+}
+
+// What a crashed node leaves behind keeps nobody from its name, and hides
+// nobody who took it up.
+func TestCrashedPublisherIsNotBelieved(t *testing.T) {
+	nodes := newTestNetwork(t, 4)
+	nodes[0].carry("show")
+	for _, n := range nodes[1:] {
+		n.publishedAt(t, "show", nodes[0].ID())
+	}
+	if err := nodes[0].Host().Close(); err != nil {
+		t.Fatal(err)
+	}
+	start := time.Now()
+	if id, ok := nodes[1].Publisher(t.Context(), "show"); ok {
+		t.Errorf("published at %q", id)
+	}
+	if took := time.Since(start); took > confirmTime+confirmTime/2 {
+		t.Errorf("the name was free after %v", took)
+	}
+	nodes[1].carry("show")
+	for _, n := range nodes[2:] {
+		n.publishedAt(t, "show", nodes[1].ID())
+	}
+}
+
+// Holders that hang neither hide a publisher nor delay one.
+func TestHungHoldersDoNotDelayPublishers(t *testing.T) {
+	nodes := newTestNetwork(t, 3)
+	nodes[0].carry("show")
+	asker := newClient(t, nodes)
+	var fakes []peer.ID
+	for range 2 {
+		f := newFake(t, nodes[0].info(), map[protocol.ID]network.StreamHandler{testRecords: hang})
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
+		defer cancel()
+		if err := asker.Host().Connect(ctx, peer.AddrInfo{ID: f.host.ID(), Addrs: f.host.Addrs()}); err != nil {
+			t.Fatal(err)
+		}
+		fakes = append(fakes, f.host.ID())
+	}
+	asker.publishedAt(t, "show", nodes[0].ID())
+	for _, name := range []string{"show", "free"} {
+		eventually(t, func() error {
+			for _, p := range fakes {
+				if !slices.Contains(asker.Holders(StreamTopic(name)), p) {
+					return errors.New("not known yet")
+				}
+			}
+			return nil
+		})
+		for _, p := range fakes { // the nearest, and owing nothing
+			asker.reach.answered(time.Now(), p, time.Microsecond)
+		}
+		start := time.Now()
+		id, ok := asker.Publisher(t.Context(), name)
+		if took := time.Since(start); took > 400*time.Millisecond {
+			t.Errorf("%s: took %v", name, took)
+		}
+		if ok != (name == "show") || ok && id != nodes[0].ID() {
+			t.Errorf("%s: published at %q, %v", name, id, ok)
+		}
+	}
+}
+
+// Origins are asked of streams only.
+func TestOriginsOfWhatIsNoStream(t *testing.T) {
+	nodes := newTestNetwork(t, 1)
+	f := newFake(t, nodes[0].info(), nil)
+	query := &pb.Query{Topic: string(CapacityTopic()), Need: needToWire(capacity.Need{}), Origins: true}
+	if resp := f.call(t, nodes[0].ID(), &pb.Request{Op: &pb.Request_Query{Query: query}}); resp.Error == "" {
+		t.Errorf("answered %v", resp)
+	}
+}
