@@ -230,7 +230,10 @@ func newMedia() (*webrtc.MediaEngine, error) {
 
 var (
 	feedbackVideo = []webrtc.RTCPFeedback{{Type: "goog-remb"}, {Type: "transport-cc"}, {Type: "ccm", Parameter: "fir"}, {Type: "nack"}, {Type: "nack", Parameter: "pli"}}
-	feedbackAudio = []webrtc.RTCPFeedback{{Type: "transport-cc"}}
+	// Browsers do not offer nack for audio, but cascade links and our own
+	// client do: a hop that loses a packet is asked for it again (without RTX,
+	// RFC 4585 alone).
+	feedbackAudio = []webrtc.RTCPFeedback{{Type: "transport-cc"}, {Type: "nack"}}
 )
 
 // kindOf is the kind of a codec by its MIME type.

@@ -36,7 +36,8 @@ func videoCodec(mime, fmtp string) webrtc.RTPCodecCapability {
 }
 
 func opusCodec() webrtc.RTPCodecCapability {
-	return webrtc.RTPCodecCapability{MimeType: webrtc.MimeTypeOpus, ClockRate: audioClock, Channels: 2, SDPFmtpLine: "minptime=10;useinbandfec=1"}
+	return webrtc.RTPCodecCapability{MimeType: webrtc.MimeTypeOpus, ClockRate: audioClock, Channels: 2, SDPFmtpLine: "minptime=10;useinbandfec=1",
+		RTCPFeedback: []webrtc.RTCPFeedback{{Type: webrtc.TypeRTCPFBNACK}}}
 }
 
 // readIVF reads an IVF file (https://wiki.multimedia.cx/index.php/IVF) of VP8,

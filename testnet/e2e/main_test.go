@@ -334,7 +334,9 @@ func (w *witness) undisturbed(t *testing.T) {
 		if s.Lost > 0 && s.Lost <= dropped {
 			t.Logf("%d packets lost at %s, while this machine's kernel dropped %d datagrams that nobody had the time to read", s.Lost, s.URL, dropped)
 		} else if s.Lost > 0 {
-			t.Errorf("somebody else's session at %s: %d packets lost of %d", s.URL, s.Lost, s.Packets)
+			for _, track := range s.Tracks {
+				t.Errorf("somebody else's %s at %s: %d packets lost of %d, asked for %d times", track.Kind, s.URL, track.Lost, track.Packets, track.NACKs)
+			}
 		}
 		if s.State != "connected" {
 			t.Errorf("somebody else's session at %s is %s", s.URL, s.State)
@@ -349,29 +351,35 @@ func (w *witness) undisturbed(t *testing.T) {
 }
 
 // kernelDrops counts the datagrams that the kernel has dropped since a socket's
-// buffer was full: that a process had no CPU for so long is the machine's
-// doing, not weir's. 0 where the kernel does not tell.
-func kernelDrops(t *testing.T) uint64 {
-	b, err := os.ReadFile("/proc/net/snmp")
-	if err != nil {
-		return 0
+// buffer, its memory or a CPU's backlog was full: that a process had no CPU for
+// so long is the machine's doing, not weir's. 0 where the kernel does not tell.
+func kernelDrops(t *testing.T) (n uint64) {
+	number := func(s string, base int) uint64 {
+		n, err := strconv.ParseUint(s, base, 64)
+		if err != nil {
+			t.Fatalf("the kernel's counts of drops: %v", err)
+		}
+		return n
 	}
+	snmp, _ := os.ReadFile("/proc/net/snmp")
 	var names []string
-	for line := range strings.Lines(string(b)) {
+	for line := range strings.Lines(string(snmp)) {
 		fields := strings.Fields(line)
 		if fields[0] != "Udp:" {
 			continue
 		}
-		if i := slices.Index(names, "RcvbufErrors"); i >= 0 && i < len(fields) {
-			n, err := strconv.ParseUint(fields[i], 10, 64)
-			if err != nil {
-				t.Fatalf("/proc/net/snmp: %v", err)
-			}
-			return n
+		if i := slices.Index(names, "InErrors"); i >= 0 && i < len(fields) {
+			n += number(fields[i], 10)
 		}
 		names = fields
 	}
-	return 0
+	softnet, _ := os.ReadFile("/proc/net/softnet_stat")
+	for line := range strings.Lines(string(softnet)) { // one per CPU
+		if fields := strings.Fields(line); len(fields) > 1 {
+			n += number(fields[1], 16)
+		}
+	}
+	return n
 }
 
 // continuous fails the test if what v received has a seam.
