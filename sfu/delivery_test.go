@@ -152,17 +152,16 @@ func TestDeliveredShare(t *testing.T) {
 			}
 		})
 	}
-	n := 0
-	// Every fourth RTP packet, and every repair, by its payload type in linkMedia.
+	// Every fourth RTP packet, by its sequence number and so with its repairs, or
+	// by the payload type of those in linkMedia.
 	lose := func(d []byte) bool {
-		if len(d) < 2 || d[0] < 128 || d[0] > 191 || d[1] >= 192 && d[1] <= 223 {
+		if len(d) < 4 || d[0] < 128 || d[0] > 191 || d[1] >= 192 && d[1] <= 223 {
 			return false
 		}
 		if pt := d[1] & 0x7f; pt == 97 || pt == 99 || pt == 101 || pt == 103 {
 			return true
 		}
-		n++
-		return n%4 == 0
+		return d[3]%4 == 0
 	}
 	a := m.add(capacity.Limits{}, nil)
 	a.publish("demo")
