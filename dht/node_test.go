@@ -25,7 +25,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 var testHome = ShardTopic("", "")
 
 // patience is how long a test waits for what should come soon.
-const patience = 30 * time.Second
+const patience = time.Minute
 
 // eventually waits until check returns nil, and fails the test with its last
 // error if it never does.

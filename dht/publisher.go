@@ -13,20 +13,26 @@ import (
 )
 
 const (
-	originsTime = 500 * time.Millisecond // to learn which nodes claim to publish a stream
-	confirmTime = time.Second            // with what asking them takes
+	namingTime  = 700 * time.Millisecond // to look up who holds a stream's records
+	originsTime = 500 * time.Millisecond // for those to say who claims to publish it
+	confirmTime = time.Second            // for the nodes that do to confirm it
 )
 
 // Publisher returns which other node stream is published at, if there is one.
 //
-// Holders that are known say who claims it. Records alone do not prove it,
-// though: a node that crashed leaves them behind, and its publisher must be able
-// to come back elsewhere at once. So those nodes are asked themselves, all at the
-// same time, and whoever does not answer within confirmTime is not believed.
+// The holders say who claims it. They are looked up first, where not everybody
+// is one: who is about to publish needs them anyway, and a guess at them would
+// let a name be taken twice. Records alone do not prove a claim, though: a node
+// that crashed leaves them behind, and its publisher must be able to come back
+// elsewhere at once. So the nodes themselves are asked, all at the same time, and
+// whoever does not answer within a second is not believed.
 func (n *Node) Publisher(ctx context.Context, stream string) (peer.ID, bool) {
-	ctx, cancel := context.WithTimeout(ctx, confirmTime)
-	defer cancel() // ends the questions that are left
 	topic := StreamTopic(stream)
+	if h, looked := n.holders(topic); !looked && !h.all && n.cache.begin(time.Now(), topic) {
+		naming, done := context.WithTimeout(ctx, namingTime)
+		n.lookUp(naming, topic)
+		done()
+	}
 	looking, done := context.WithTimeout(ctx, originsTime)
 	defer done()
 	claimed, err := n.find(looking, &finding{
@@ -36,6 +42,8 @@ func (n *Node) Publisher(ctx context.Context, stream string) (peer.ID, bool) {
 	if err != nil {
 		n.log.Debug("publishers not all known", "stream", stream, "err", err)
 	}
+	ctx, cancel := context.WithTimeout(ctx, confirmTime)
+	defer cancel() // ends the questions that are left
 	answers := make(chan peer.ID, len(claimed.Candidates))
 	asked := 0
 	for _, c := range claimed.Candidates {

@@ -22,7 +22,8 @@ type Survey struct {
 	Silent []peer.ID
 }
 
-// Survey reads all records of topic that are held now, as Snapshot does. Unlike
+// Survey reads all records of topic that are held now, as Snapshot does, with
+// those of finer shards: a region's are those of its coarsest one. Unlike
 // [Node.Find] it leaves no choice to the holders.
 func (n *Node) Survey(ctx context.Context, topic Topic) (Survey, error) {
 	errDone := errors.New("done")

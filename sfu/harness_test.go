@@ -254,7 +254,7 @@ func (n *meshNode) tryWatch(stream string) *client.Viewer {
 }
 
 // patience is how long a test waits for what should take milliseconds.
-const patience = 15 * time.Second
+const patience = 30 * time.Second
 
 // eventually waits for ok to hold.
 func eventually(t *testing.T, what string, ok func() bool) {

@@ -245,17 +245,23 @@ func (o *outcomes) add(outcome string) { o.counter.WithLabelValues(outcome).Inc(
 
 // regionRecords are the records of a region's nodes that take part, or will.
 func (n *node) regionRecords(ctx context.Context, region string) ([]capacity.Record, error) {
-	entries, err := snapshot(ctx, n.dht, dht.CapacityTopic())
+	ctx, cancel := context.WithTimeout(ctx, snapshotTimeout)
+	defer cancel()
+	survey, err := n.dht.Survey(ctx, dht.ShardTopic(region, ""))
+	if err != nil {
+		return nil, err
+	}
 	var records []capacity.Record
-	for _, e := range entries {
-		if e.Valid && e.Record != nil && e.Record.Region == region && e.Record.State != capacity.Draining {
-			records = append(records, *e.Record)
+	add := func(r capacity.Record) {
+		if r.Region == region && r.State != capacity.Draining {
+			records = append(records, r)
 		}
 	}
-	if len(records) > 0 {
-		err = nil // some holder was slow
+	add(survey.Me)
+	for _, c := range survey.Candidates {
+		add(c.Record)
 	}
-	return records, err
+	return records, nil
 }
 
 // A waitingRoom bounds the requests that wait for a server, has them take turns

@@ -71,7 +71,7 @@ func run(m *testing.M) (int, error) {
 }
 
 // patience bounds every wait for something that must happen.
-const patience = 20 * time.Second
+const patience = 40 * time.Second
 
 // A world is a network, and a test's view of it.
 type world struct {

@@ -18,7 +18,7 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // patience is how long a test waits for what should come soon.
-const patience = 30 * time.Second
+const patience = time.Minute
 
 var need = capacity.Need{Purpose: capacity.View, Uplink: 20e6, Packets: 3_000}
 
