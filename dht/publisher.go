@@ -37,7 +37,7 @@ func (n *Node) Publisher(ctx context.Context, stream string) (peer.ID, bool) {
 	defer done()
 	claimed, err := n.find(looking, &finding{
 		topic: topic, need: capacity.Need{Purpose: capacity.Publish, Stream: stream}, exclude: []peer.ID{n.ID()},
-		limit: queryLimit, origins: true, near: true,
+		limit: queryLimit, origins: true,
 	})
 	if err != nil {
 		n.log.Debug("publishers not all known", "stream", stream, "err", err)
