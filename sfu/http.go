@@ -272,7 +272,7 @@ func (h *handover) Error() string { return "handed on to " + h.helper.Node.Strin
 // serve sets the session up here, or returns a handover.
 func (a *arrival) serve(ctx context.Context) (*session, string, error) {
 	if a.kind == kindWHIP {
-		done, err := a.reserveName(ctx)
+		done, err := a.reserveName()
 		if err != nil {
 			return nil, "", err
 		}
@@ -289,7 +289,10 @@ func (a *arrival) serve(ctx context.Context) (*session, string, error) {
 		answer string
 	)
 	if a.kind == kindWHIP {
-		sess, answer, err = a.sfu.publisher(ctx, a.name, a.offer, entry, a.remote)
+		// Asked where the publisher stays only: who is handed on is asked there.
+		if err = a.freeElsewhere(ctx); err == nil {
+			sess, answer, err = a.sfu.publisher(ctx, a.name, a.offer, entry, a.remote)
+		}
 		if err == nil {
 			err = a.sfu.publish(sess)
 		}
@@ -346,33 +349,36 @@ func (a *arrival) enter(ctx context.Context) (string, error) {
 	return "", &handover{helper}
 }
 
-// reserveName sees to it that a stream has one publisher, and returns what to
-// call once that is settled.
-func (a *arrival) reserveName(ctx context.Context) (func(), error) {
+// reserveName sees to it that a stream has one publisher here, and returns what
+// to call once that is settled.
+func (a *arrival) reserveName() (func(), error) {
 	s := a.sfu
-	taken := func(where string) error {
-		return &reply{http.StatusConflict, fmt.Sprintf("stream %q is being published %s: choose another name, or end that session first", a.name, where), retryNotLive}
-	}
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	here, busy := s.streams[a.name], s.publishing[a.name]
 	if here != nil && here.Origin || busy {
-		s.mu.Unlock()
-		return nil, taken("here")
+		return nil, a.taken("here")
 	}
 	s.publishing[a.name] = true
-	s.mu.Unlock()
-	done := func() {
+	return func() {
 		s.mu.Lock()
+		defer s.mu.Unlock()
 		delete(s.publishing, a.name)
-		s.mu.Unlock()
-	}
-	if s.cfg.Published != nil {
-		if node, ok := s.cfg.Published(ctx, a.name); ok {
-			done()
-			return nil, taken("at node " + node.String())
+	}, nil
+}
+
+// freeElsewhere is an error if another node has the stream's publisher.
+func (a *arrival) freeElsewhere(ctx context.Context) error {
+	if a.sfu.cfg.Published != nil {
+		if node, ok := a.sfu.cfg.Published(ctx, a.name); ok {
+			return a.taken("at node " + node.String())
 		}
 	}
-	return done, nil
+	return nil
+}
+
+func (a *arrival) taken(where string) error {
+	return &reply{http.StatusConflict, fmt.Sprintf("stream %q is being published %s: choose another name, or end that session first", a.name, where), retryNotLive}
 }
 
 // publish makes the session's stream known here.

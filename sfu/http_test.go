@@ -3,9 +3,11 @@ package sfu
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"io"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -269,6 +271,50 @@ func TestNameIsTaken(t *testing.T) {
 	}
 	a.publish("demo")
 	flows(t, a.watch("demo"), 3)
+}
+
+// Whether a name is taken elsewhere is asked once, where the publisher comes to
+// stay, and one that is refused for it leaves nothing behind.
+func TestNameIsTakenElsewhere(t *testing.T) {
+	m := newMesh(t)
+	var a, b *meshNode
+	asked := map[*meshNode]*atomic.Int64{}
+	add := func(limits capacity.Limits) (n *meshNode) {
+		count := &atomic.Int64{}
+		n = m.add(limits, func(c *Config) {
+			c.Published = func(_ context.Context, stream string) (peer.ID, bool) {
+				count.Add(1)
+				return a.id, stream == "taken"
+			}
+		})
+		asked[n] = count
+		return n
+	}
+	a = add(capacity.Limits{Sessions: 1})
+	b = add(capacity.Limits{})
+	a.publish("own")
+	before := asked[a].Load()
+	offer := offerOf(videoSection("0", "sendonly"))
+	for stream, want := range map[string]int{"taken": 409, "free": 201} {
+		resp, body := call(t, "POST", a.web.URL+"/whip/"+stream, typeSDP, offer)
+		if resp.StatusCode != 307 {
+			t.Fatalf("%s at a full node: %s %s", stream, resp.Status, body)
+		}
+		was := asked[b].Load()
+		resp, body = call(t, "POST", resp.Header.Get("Location"), typeSDP, offer)
+		if resp.StatusCode != want || want == 409 && !strings.Contains(body, "being published at node "+a.id.String()) {
+			t.Errorf("%s where it was sent: %s %s", stream, resp.Status, body)
+		}
+		if n := asked[b].Load() - was; n != 1 {
+			t.Errorf("%s: asked %d times where it was sent", stream, n)
+		}
+	}
+	if n := asked[a].Load() - before; n != 0 {
+		t.Errorf("the full node asked %d times", n)
+	}
+	if got := b.ledger.Totals(time.Now()); got.Publishers != 1 || got.Leases != 0 {
+		t.Errorf("the ledger counts %d publishers and %d leases", got.Publishers, got.Leases)
+	}
 }
 
 // wait holds a viewer's request until the stream is live.
