@@ -317,6 +317,43 @@ func TestNameIsTakenElsewhere(t *testing.T) {
 	}
 }
 
+// Of two who take a name at the same time at two nodes, when neither can see the
+// other yet, one stays.
+func TestNameIsTakenTwice(t *testing.T) {
+	m := newMesh(t)
+	var visible atomic.Bool
+	add := func() (n *meshNode) {
+		n = m.add(capacity.Limits{}, func(c *Config) {
+			c.Published = func(_ context.Context, stream string) (peer.ID, bool) {
+				for _, other := range m.all() {
+					if carried, ok := other.carriage(stream); visible.Load() && other != n && ok && carried.Origin {
+						return other.id, true
+					}
+				}
+				return "", false
+			}
+		})
+		return n
+	}
+	stays, goes := add(), add()
+	if goes.id < stays.id {
+		stays, goes = goes, stays
+	}
+	stays.publish("demo")
+	goes.publish("demo")
+	v := stays.watch("demo")
+	visible.Store(true)
+	eventually(t, "one has gone", func() bool { return goes.saw("session.closed") > 0 })
+	if detail := goes.lastDetail("session.closed"); !strings.Contains(detail, stays.id.String()) {
+		t.Errorf("it is told %q", detail)
+	}
+	from := v.Stats().Frames
+	eventually(t, "the other goes on", func() bool { return v.Stats().Frames > from+100 })
+	if n := stays.Counts().Publishers; n != 1 {
+		t.Errorf("%d publishers where it stays", n)
+	}
+}
+
 // wait holds a viewer's request until the stream is live.
 func TestWaitForAStream(t *testing.T) {
 	m := newMesh(t)

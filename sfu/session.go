@@ -164,9 +164,32 @@ func (s *SFU) admit(sess *session) error {
 	}
 	s.sessions[sess.id] = sess
 	s.wg.Go(sess.watch)
+	if sess.kind == kindWHIP && s.cfg.Published != nil {
+		s.wg.Go(sess.settleName)
+	}
 	s.mu.Unlock()
 	s.event(Event{Kind: "session.opened", Stream: sess.stream.Name, Session: sess.id, Detail: string(sess.kind) + " from " + sess.remote})
 	return nil
+}
+
+// nameSettles is when it is looked up once more whether a publisher's name is
+// taken elsewhere, by when everybody's records tell.
+const nameSettles = 3 * time.Second
+
+// settleName ends the session if another node took its name at the same time:
+// neither saw the other's record then. Both look, and the one with the smaller
+// peer ID stays.
+func (s *session) settleName() {
+	settled := time.NewTimer(nameSettles)
+	defer settled.Stop()
+	select {
+	case <-settled.C:
+	case <-s.done:
+		return
+	}
+	if node, ok := s.sfu.cfg.Published(s.sfu.ctx, s.stream.Name); ok && node < s.sfu.cfg.Self {
+		s.end("its name was taken at the same time at node " + node.String())
+	}
 }
 
 // watch runs until the session is over, and takes it down.

@@ -1,9 +1,13 @@
 package e2e
 
 import (
+	"errors"
+	"fmt"
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -246,4 +250,40 @@ func TestNameIsTakenOnAnotherNode(t *testing.T) {
 	first.stop()
 	publish(t, b.whip("demo"))
 	flows(t, view(t, b.whep("demo")))
+}
+
+// Of those who take one name at the same moment at different nodes, before any
+// of them can know of the others, one stays, and is seen everywhere.
+func TestNameIsTakenAtTheSameTime(t *testing.T) {
+	t.Parallel()
+	w := up(t, 3, nil)
+	const names = 4
+	var taking sync.WaitGroup
+	var took atomic.Int64
+	for i := range names {
+		for k := 1; k <= 3; k++ {
+			taking.Go(func() {
+				_, err := tryPublish(t, w.n(k).whip(fmt.Sprint("same", i)))
+				var refused *client.Refused
+				if err == nil {
+					took.Add(1)
+				} else if !errors.As(err, &refused) || refused.Status != http.StatusConflict {
+					t.Errorf("neither taken nor refused for its name: %v", err)
+				}
+			})
+		}
+	}
+	taking.Wait()
+	t.Logf("%d of %d publishers of %d names were let in at first", took.Load(), 3*names, names)
+	eventually(t, "one publisher of each name is left", func() bool {
+		sum := 0
+		for k := 1; k <= 3; k++ {
+			sum += w.n(k).status(t).Publishers
+		}
+		return sum == names
+	})
+	for i := range names {
+		w.n(1).finds(t, fmt.Sprint("same", i))
+		flows(t, view(t, w.n(1).whep(fmt.Sprint("same", i))))
+	}
 }
