@@ -18,7 +18,8 @@ const (
 	confirmTime = time.Second            // for the nodes that do to confirm it
 )
 
-// Publisher returns which other node stream is published at, if there is one.
+// Publishers returns which other nodes stream is published at, in no order: one
+// at most, unless several took its name at the same time.
 //
 // The holders say who claims it. They are looked up first, where not everybody
 // is one: who is about to publish needs them anyway, and a guess at them would
@@ -26,7 +27,7 @@ const (
 // that crashed leaves them behind, and its publisher must be able to come back
 // elsewhere at once. So the nodes themselves are asked, all at the same time, and
 // whoever does not answer within a second is not believed.
-func (n *Node) Publisher(ctx context.Context, stream string) (peer.ID, bool) {
+func (n *Node) Publishers(ctx context.Context, stream string) []peer.ID {
 	topic := StreamTopic(stream)
 	if h, looked := n.holders(topic); !looked && !h.all && n.cache.begin(time.Now(), topic) {
 		naming, done := context.WithTimeout(ctx, namingTime)
@@ -62,17 +63,18 @@ func (n *Node) Publisher(ctx context.Context, stream string) (peer.ID, bool) {
 			asked++
 		}
 	}
+	var confirmed []peer.ID
 	for range asked {
 		select {
 		case id := <-answers:
 			if id != "" {
-				return id, true
+				confirmed = append(confirmed, id)
 			}
 		case <-ctx.Done():
-			return "", false
+			return confirmed
 		}
 	}
-	return "", false
+	return confirmed
 }
 
 // publishes reports whether r claims that its stream is published at its node.

@@ -370,8 +370,8 @@ func (a *arrival) reserveName() (func(), error) {
 // freeElsewhere is an error if another node has the stream's publisher.
 func (a *arrival) freeElsewhere(ctx context.Context) error {
 	if a.sfu.cfg.Published != nil {
-		if node, ok := a.sfu.cfg.Published(ctx, a.name); ok {
-			return a.taken("at node " + node.String())
+		if nodes := a.sfu.cfg.Published(ctx, a.name); len(nodes) > 0 {
+			return a.taken("at node " + nodes[0].String())
 		}
 	}
 	return nil

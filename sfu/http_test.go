@@ -3,9 +3,11 @@ package sfu
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -282,9 +284,12 @@ func TestNameIsTakenElsewhere(t *testing.T) {
 	add := func(limits capacity.Limits) (n *meshNode) {
 		count := &atomic.Int64{}
 		n = m.add(limits, func(c *Config) {
-			c.Published = func(_ context.Context, stream string) (peer.ID, bool) {
+			c.Published = func(_ context.Context, stream string) []peer.ID {
 				count.Add(1)
-				return a.id, stream == "taken"
+				if stream == "taken" {
+					return []peer.ID{a.id}
+				}
+				return nil
 			}
 		})
 		asked[n] = count
@@ -317,35 +322,38 @@ func TestNameIsTakenElsewhere(t *testing.T) {
 	}
 }
 
-// Of two who take a name at the same time at two nodes, when neither can see the
-// other yet, one stays.
+// Of three who take a name at the same time at three nodes, when none can see
+// the others yet, one stays.
 func TestNameIsTakenTwice(t *testing.T) {
 	m := newMesh(t)
 	var visible atomic.Bool
-	add := func() (n *meshNode) {
+	var nodes []*meshNode
+	for range 3 {
+		var n *meshNode
 		n = m.add(capacity.Limits{}, func(c *Config) {
-			c.Published = func(_ context.Context, stream string) (peer.ID, bool) {
+			c.Published = func(_ context.Context, stream string) (at []peer.ID) {
 				for _, other := range m.all() {
 					if carried, ok := other.carriage(stream); visible.Load() && other != n && ok && carried.Origin {
-						return other.id, true
+						at = append(at, other.id)
 					}
 				}
-				return "", false
+				return at
 			}
 		})
-		return n
+		nodes = append(nodes, n)
 	}
-	stays, goes := add(), add()
-	if goes.id < stays.id {
-		stays, goes = goes, stays
+	slices.SortFunc(nodes, func(a, b *meshNode) int { return cmp.Compare(a.id, b.id) })
+	for _, n := range nodes {
+		n.publish("demo")
 	}
-	stays.publish("demo")
-	goes.publish("demo")
+	stays := nodes[0]
 	v := stays.watch("demo")
 	visible.Store(true)
-	eventually(t, "one has gone", func() bool { return goes.saw("session.closed") > 0 })
-	if detail := goes.lastDetail("session.closed"); !strings.Contains(detail, stays.id.String()) {
-		t.Errorf("it is told %q", detail)
+	for _, goes := range nodes[1:] {
+		eventually(t, "one has gone", func() bool { return goes.saw("session.closed") > 0 })
+		if detail := goes.lastDetail("session.closed"); !strings.Contains(detail, "taken at the same time") {
+			t.Errorf("it is told %q", detail)
+		}
 	}
 	from := v.Stats().Frames
 	eventually(t, "the other goes on", func() bool { return v.Stats().Frames > from+100 })

@@ -172,23 +172,29 @@ func (s *SFU) admit(sess *session) error {
 	return nil
 }
 
-// nameSettles is when it is looked up once more whether a publisher's name is
-// taken elsewhere, by when everybody's records tell.
-const nameSettles = 3 * time.Second
+// nameSettles is when it is looked up again, after a publisher has come, whether
+// its name is taken elsewhere: when records should tell everywhere, and when at
+// the latest they do.
+var nameSettles = []time.Duration{3 * time.Second, 15 * time.Second}
 
 // settleName ends the session if another node took its name at the same time:
-// neither saw the other's record then. Both look, and the one with the smaller
+// neither saw the other's record then. All look, and the one with the smallest
 // peer ID stays.
 func (s *session) settleName() {
-	settled := time.NewTimer(nameSettles)
-	defer settled.Stop()
-	select {
-	case <-settled.C:
-	case <-s.done:
-		return
-	}
-	if node, ok := s.sfu.cfg.Published(s.sfu.ctx, s.stream.Name); ok && node < s.sfu.cfg.Self {
-		s.end("its name was taken at the same time at node " + node.String())
+	for _, after := range nameSettles {
+		settled := time.NewTimer(time.Until(s.began.Add(after)))
+		select {
+		case <-settled.C:
+		case <-s.done:
+			settled.Stop()
+			return
+		}
+		for _, node := range s.sfu.cfg.Published(s.sfu.ctx, s.stream.Name) {
+			if node < s.sfu.cfg.Self {
+				s.end("its name was taken at the same time at node " + node.String())
+				return
+			}
+		}
 	}
 }
 

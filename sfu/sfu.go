@@ -88,8 +88,8 @@ type Config struct {
 	// Place finds and reserves a helper for a client. A [capacity.Refusal] if
 	// nobody has room, ErrNotLive if the stream to view is nowhere.
 	Place func(ctx context.Context, need capacity.Need, exclude []peer.ID) (Helper, error)
-	// Published tells which other node has stream's publisher, if one does.
-	Published func(ctx context.Context, stream string) (peer.ID, bool)
+	// Published tells which other nodes have a publisher of stream.
+	Published func(ctx context.Context, stream string) []peer.ID
 	// Dial opens the signalling of a cascade link.
 	Dial func(ctx context.Context, node peer.ID, addrs []multiaddr.Multiaddr) (Signal, error)
 	// Addrs are this node's own libp2p addresses, for tickets.

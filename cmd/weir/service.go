@@ -178,7 +178,7 @@ func newNode(cfg nodeConfig) (_ *node, err error) {
 
 	n.sfu, err = sfu.New(sfu.Config{
 		Self: self, Key: key, Socket: socket, Ledger: n.ledger,
-		Locate: n.locate, Place: n.place, Published: n.dht.Publisher, Dial: n.dial,
+		Locate: n.locate, Place: n.place, Published: n.dht.Publishers, Dial: n.dial,
 		Addrs:   n.addrs,
 		Changed: n.dht.Kick, Patience: capacity.MaxProvisionWait,
 		Delivered: n.dht.Delivered,
