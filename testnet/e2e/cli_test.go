@@ -202,11 +202,11 @@ func TestInspection(t *testing.T) {
 	out = reads(t, admin("peers")...)
 	says(t, out, b.PeerID.String(), w.n(3).PeerID.String(), "yes")
 	tree := ""
-	eventually(t, "the relay is in the tree", func() bool {
+	eventually(t, "origin and relay are in the tree", func() bool {
 		tree = cli(t, "streams", "tree", "--admin", a.Admin, "witness").out
-		return strings.Contains(tree, "relay")
+		return strings.Contains(tree, "relay") && strings.Contains(tree, "origin")
 	})
-	says(t, tree, "witness", "origin", a.HTTP, b.HTTP, "└─")
+	says(t, tree, "witness", a.HTTP, b.HTTP, "└─")
 	says(t, reads(t, admin("streams", "list")...), "witness", "video/VP8", "audio/opus")
 	fails(t, failure, []string{`"nobody"`, "weir streams list"}, "streams", "tree", "--admin", a.Admin, "nobody")
 
@@ -230,6 +230,7 @@ func TestRecords(t *testing.T) {
 	w := up(t, 3, nil)
 	a, b := w.n(1), w.n(2)
 	w.witness(a, a, b)
+	eventually(t, "both carriers have a record", func() bool { return len(a.carriers(t, "witness")) == 2 })
 	for name, through := range map[string][]string{
 		"through a node": {"--admin", a.Admin},
 		"by itself":      {"--bootstrap", a.P2P[0]},
