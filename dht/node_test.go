@@ -31,7 +31,13 @@ const patience = time.Minute
 // error if it never does.
 func eventually(t testing.TB, check func() error) {
 	t.Helper()
-	deadline := time.After(patience)
+	within(t, patience, check)
+}
+
+// within is eventually for what may take longer.
+func within(t testing.TB, limit time.Duration, check func() error) {
+	t.Helper()
+	deadline := time.After(limit)
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
 	for {
@@ -42,7 +48,7 @@ func eventually(t testing.TB, check func() error) {
 		select {
 		case <-tick.C:
 		case <-deadline:
-			t.Fatalf("after %v: %v", patience, err)
+			t.Fatalf("after %v: %v", limit, err)
 		}
 	}
 }
