@@ -266,14 +266,7 @@ func (q *finding) askSelf() (others int) {
 	me := q.n.me(q.need.Region)
 	var held, picked int
 	var rejected map[string]int
-	if q.origins {
-		var origins []capacity.Candidate
-		origins, held = q.n.origins(q.topic, q.exclude)
-		for _, c := range origins {
-			q.add(c.Record, c.Sealed)
-		}
-		picked = len(origins)
-	} else if q.compact {
+	if q.compact {
 		var offers []offer
 		offers, held, rejected = q.n.offers(q.topic, q.need, me, q.exclude, queryLimit)
 		for _, o := range offers {
@@ -282,7 +275,7 @@ func (q *finding) askSelf() (others int) {
 		picked = len(offers)
 	} else {
 		var candidates []capacity.Candidate
-		candidates, held, rejected = q.n.sampleHeld(q.topic, q.need, me, q.exclude, queryLimit, q.explain)
+		candidates, held, rejected = q.n.sampleHeld(q.topic, q.need, me, q.exclude, queryLimit, q.explain, q.origins)
 		for _, c := range candidates {
 			q.add(c.Record, c.Sealed)
 			q.hear(c.Record.Node, c.Believed)

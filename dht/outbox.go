@@ -83,16 +83,10 @@ func (o *outbox) nextSeq(now time.Time) uint64 {
 }
 
 // sealed returns up to max of the node's own records, the capacity one first.
-func (o *outbox) sealed(topic Topic, max int) [][]byte {
+func (o *outbox) sealed(max int) [][]byte {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	var list [][]byte
-	if topic != "" {
-		if c := o.own[topic]; c != nil && max > 0 {
-			list = append(list, c.sealed)
-		}
-		return list
-	}
 	if c := o.home(); c != nil && max > 0 {
 		list = append(list, c.sealed)
 	}

@@ -53,7 +53,7 @@ func (n *Node) probe(ctx context.Context) error {
 // id itself says. They are not verified.
 func (n *Node) Fetch(ctx context.Context, id peer.ID) ([][]byte, error) {
 	if id == n.ID() {
-		return n.outbox.sealed("", fetchLimit), nil
+		return n.outbox.sealed(fetchLimit), nil
 	}
 	n.locate(ctx, id)
 	return n.fetch(ctx, id, "", fetchLimit)

@@ -97,10 +97,10 @@ func (n *Node) confirmPublisher(ctx context.Context, id peer.ID, topic Topic) er
 	return nil
 }
 
-// origins are the records held in topic, a stream's, of the nodes where it is
-// published. More than one are leftovers, but for the one heard last; it comes
-// first.
-func (n *Node) origins(topic Topic, exclude []peer.ID) (picked []capacity.Candidate, held int) {
+// sampleOrigins draws nothing: of the nodes where topic, a stream's, is published
+// all that are held count. More than one are leftovers, but for the one heard
+// last; it comes first.
+func (n *Node) sampleOrigins(topic Topic, exclude []peer.ID, limit int) (picked []capacity.Candidate, held int) {
 	records := n.table.List(time.Now(), topic)
 	slices.SortFunc(records, func(a, b *holder.Held) int { return b.Received.Compare(a.Received) })
 	for _, h := range records {
@@ -108,5 +108,5 @@ func (n *Node) origins(topic Topic, exclude []peer.ID) (picked []capacity.Candid
 			picked = append(picked, capacity.Candidate{Record: h.Record, Sealed: h.Sealed, Believed: 1})
 		}
 	}
-	return picked[:min(len(picked), queryLimit)], len(records)
+	return picked[:min(len(picked), limit)], len(records)
 }

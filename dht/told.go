@@ -152,7 +152,7 @@ func (t *told) entry(now time.Time, p peer.ID) *telling {
 func (n *Node) serveFetch(req *pb.Fetch) *pb.Response {
 	now := time.Now()
 	reply := &pb.FetchReply{
-		Sealed:     n.outbox.sealed(Topic(req.Topic), min(int(req.Max), fetchLimit)),
+		Sealed:     n.fetched(req),
 		Coordinate: coordinateToWire(n.coords.here()),
 		NowMs:      n.wall(now).UnixMilli(),
 		Mode:       string(n.cfg.Holding),
@@ -163,6 +163,17 @@ func (n *Node) serveFetch(req *pb.Fetch) *pb.Response {
 		reply.Version = me.Release
 	}
 	return &pb.Response{Op: &pb.Response_Fetch{Fetch: reply}}
+}
+
+// fetched are the own records that req asks for.
+func (n *Node) fetched(req *pb.Fetch) [][]byte {
+	if req.Topic == "" {
+		return n.outbox.sealed(min(int(req.Max), fetchLimit))
+	}
+	if _, sealed, ok := n.outbox.published(Topic(req.Topic)); ok && req.Max > 0 {
+		return [][]byte{sealed}
+	}
+	return nil
 }
 
 // since returns who has said something since then.
