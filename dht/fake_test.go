@@ -62,6 +62,23 @@ func newFake(t testing.TB, member peer.AddrInfo, handlers map[protocol.ID]networ
 	return &fake{key: key, host: h}
 }
 
+// connect has n connect to f.
+func (n *testNode) connect(t testing.TB, f *fake) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	if err := n.Host().Connect(ctx, peer.AddrInfo{ID: f.host.ID(), Addrs: f.host.Addrs()}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// nearest makes n take peers for the nearest there are, who owe it nothing.
+func (n *testNode) nearest(peers []peer.ID) {
+	for _, p := range peers {
+		n.reach.answered(time.Now(), p, time.Microsecond)
+	}
+}
+
 // call sends one request to id and returns the reply.
 func (f *fake) call(t testing.TB, id peer.ID, req *pb.Request) *pb.Response {
 	t.Helper()

@@ -1,7 +1,6 @@
 package dht
 
 import (
-	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -78,11 +77,7 @@ func TestBadHoldersNeitherDelayNorPoisonFind(t *testing.T) {
 			var fakes []peer.ID
 			for range 2 {
 				f := newFake(t, nodes[0].info(), map[protocol.ID]network.StreamHandler{testRecords: c.handle})
-				ctx, cancel := context.WithTimeout(t.Context(), patience)
-				defer cancel()
-				if err := seeker.Host().Connect(ctx, peer.AddrInfo{ID: f.host.ID(), Addrs: f.host.Addrs()}); err != nil {
-					t.Fatal(err)
-				}
+				seeker.connect(t, f)
 				fakes = append(fakes, f.host.ID())
 			}
 			eventually(t, func() error {
@@ -94,9 +89,7 @@ func TestBadHoldersNeitherDelayNorPoisonFind(t *testing.T) {
 				}
 				return nil
 			})
-			for _, p := range fakes {
-				seeker.reach.answered(time.Now(), p, time.Microsecond) // the nearest
-			}
+			seeker.nearest(fakes)
 			a, err := seeker.Find(t.Context(), CapacityTopic(), capacity.Need{}, nil)
 			if err != nil {
 				t.Fatal(err)

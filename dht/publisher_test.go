@@ -1,7 +1,6 @@
 package dht
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -100,11 +99,7 @@ func TestHungHoldersDoNotDelayPublishers(t *testing.T) {
 	var fakes []peer.ID
 	for range 2 {
 		f := newFake(t, nodes[0].info(), map[protocol.ID]network.StreamHandler{testRecords: hang})
-		ctx, cancel := context.WithTimeout(t.Context(), patience)
-		defer cancel()
-		if err := asker.Host().Connect(ctx, peer.AddrInfo{ID: f.host.ID(), Addrs: f.host.Addrs()}); err != nil {
-			t.Fatal(err)
-		}
+		asker.connect(t, f)
 		fakes = append(fakes, f.host.ID())
 	}
 	asker.publishedAt(t, "show", nodes[0].ID())
@@ -117,9 +112,7 @@ func TestHungHoldersDoNotDelayPublishers(t *testing.T) {
 			}
 			return nil
 		})
-		for _, p := range fakes { // the nearest, and owing nothing
-			asker.reach.answered(time.Now(), p, time.Microsecond)
-		}
+		asker.nearest(fakes)
 		start := time.Now()
 		at := asker.Publishers(t.Context(), name)
 		if took := time.Since(start); took > 400*time.Millisecond {

@@ -36,11 +36,7 @@ func TestSurvey(t *testing.T) {
 	eventually(t, surveys())
 
 	hung := newFake(t, nodes[0].info(), map[protocol.ID]network.StreamHandler{testRecords: hang})
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
-	defer cancel()
-	if err := nodes[0].Host().Connect(ctx, peer.AddrInfo{ID: hung.host.ID(), Addrs: hung.host.Addrs()}); err != nil {
-		t.Fatal(err)
-	}
+	nodes[0].connect(t, hung)
 	eventually(t, func() error {
 		if !slices.Contains(nodes[0].Holders(CapacityTopic()), hung.host.ID()) {
 			return fmt.Errorf("the one that hangs is not a holder yet")

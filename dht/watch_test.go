@@ -143,11 +143,7 @@ func TestWatchSurvivesBadHolders(t *testing.T) {
 	client := newClient(t, nodes)
 	for _, handle := range []network.StreamHandler{lies, hang} {
 		f := newFake(t, nodes[0].info(), map[protocol.ID]network.StreamHandler{testRecords: handle})
-		ctx, cancel := context.WithTimeout(t.Context(), patience)
-		defer cancel()
-		if err := client.Host().Connect(ctx, peer.AddrInfo{ID: f.host.ID(), Addrs: f.host.Addrs()}); err != nil {
-			t.Fatal(err)
-		}
+		client.connect(t, f)
 	}
 	eventually(t, func() error {
 		if h := client.Holders(CapacityTopic()); len(h) != 4 {
