@@ -55,7 +55,7 @@ func nodeCommand() *cli.Command {
 			&cli.IntFlag{Name: "session-limit", Usage: "most WHIP and WHEP `SESSIONS`; 0: no limit", Value: 500, EnvVars: env("SESSION_LIMIT")},
 			&cli.IntFlag{Name: "stream-limit", Usage: "most `STREAMS` carried; 0: no limit", EnvVars: env("STREAM_LIMIT")},
 			&cli.StringFlag{Name: "uplink-limit", Usage: "most to send, such as 800mbps; default: the network card's speed", EnvVars: env("UPLINK_LIMIT")},
-			&cli.Int64Flag{Name: "packet-limit", Usage: "most `PACKETS` per second to send; default: 50000 for each core", EnvVars: env("PACKET_LIMIT")},
+			&cli.Int64Flag{Name: "packet-limit", Usage: "most `PACKETS` per second to send; 0: no limit", DefaultText: "50000 for each core", EnvVars: env("PACKET_LIMIT")},
 			&cli.Float64Flag{Name: "cpu-limit", Usage: "`SHARE` of the CPU, 0 to 1, that counts as exhausted; 0: CPU is not counted", Value: 1, EnvVars: env("CPU_LIMIT")},
 			&cli.StringFlag{Name: "overflow", Usage: "what a full node does with a client: redirect, relay or refuse", Value: string(sfu.Redirect), EnvVars: env("OVERFLOW")},
 			&cli.IntFlag{Name: "fanout", Usage: "most cascade `PULLS` of one stream", Value: 8, EnvVars: env("FANOUT")},

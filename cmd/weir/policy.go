@@ -69,7 +69,7 @@ func policyCommand() *cli.Command {
 			{
 				Name: "push", Usage: "sign a policy and give it to the whole network", ArgsUsage: "FILE", Flags: adminFlags(
 					&cli.StringFlag{Name: "key", Usage: "`DIR` of the operator's key", Required: true, EnvVars: env("OPERATOR_KEY")},
-					&cli.Uint64Flag{Name: "as", Usage: "`VERSION` to give it; default: one above what the node holds, whatever the file says"},
+					&cli.Uint64Flag{Name: "as", Usage: "`VERSION` to give it", DefaultText: "one above what the node holds, whatever the file says"},
 				),
 				Description: "Every node takes it at once, and nobody who is connected notices. To go back, push\nan older file again: it gets a new version.",
 				Action:      pushPolicy,

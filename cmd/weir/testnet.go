@@ -34,7 +34,7 @@ func testnetFlags(more ...cli.Flag) []cli.Flag {
 func testnetHolders() []cli.Flag {
 	return []cli.Flag{
 		&cli.StringFlag{Name: "holders", Usage: "who holds the records: dht, central, none or all", Value: string(dht.HoldDHT), EnvVars: env("HOLDERS")},
-		&cli.IntFlag{Name: "brokers", Usage: "with --holders central: the first `N` nodes are the brokers; default: 1"},
+		&cli.IntFlag{Name: "brokers", Usage: "with --holders central: the first `N` nodes are the brokers", DefaultText: "1"},
 	}
 }
 
