@@ -51,6 +51,11 @@ func (r *Record) check() error {
 	if err := checkID("node", r.Node); err != nil {
 		return err
 	}
+	if r.Name != "" {
+		if err := ValidName(r.Name); err != nil {
+			return malformed("name", "%w", err)
+		}
+	}
 	if r.Seq == 0 {
 		return malformed("seq", "must not be 0")
 	}
@@ -160,6 +165,15 @@ func (c *Carriage) check(node peer.ID) error {
 	return nil
 }
 
+// ValidName returns nil if s can name a node: 1 to MaxName of [A-Za-z0-9_.-],
+// so that a name can neither look like a peer ID's end nor steer a terminal.
+func ValidName(s string) error {
+	if s == "" || len(s) > MaxName {
+		return fmt.Errorf("a node's name of %d bytes, want 1…%d", len(s), MaxName)
+	}
+	return checkNameChars("node", s, s)
+}
+
 // ValidStreamName returns nil if s can name a stream: a path of segments of
 // [A-Za-z0-9_.-], separated by single slashes, none of them "." or "..", of at
 // most MaxStreamName bytes.
@@ -177,14 +191,30 @@ func ValidStreamName(s string) error {
 		case ".", "..":
 			return fmt.Errorf("stream name %q has a segment %q", s, segment)
 		}
-		if i := strings.IndexFunc(segment, func(c rune) bool {
-			return !('a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || strings.ContainsRune("_.-", c))
-		}); i >= 0 {
-			c, _ := utf8.DecodeRuneInString(segment[i:])
-			return fmt.Errorf("stream name %q contains %q; letters, digits, _ . - and / may be used", s, c)
+		if err := checkNameChars("stream", segment, s); err != nil {
+			return err
 		}
 	}
 	return nil
+}
+
+// NameRune reports whether names may contain c.
+func NameRune(c rune) bool {
+	return 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || strings.ContainsRune("_.-", c)
+}
+
+// checkNameChars checks part of the name s of a node or a stream.
+func checkNameChars(what, part, s string) error {
+	i := strings.IndexFunc(part, func(c rune) bool { return !NameRune(c) })
+	if i < 0 {
+		return nil
+	}
+	c, _ := utf8.DecodeRuneInString(part[i:])
+	allowed := "letters, digits, _ . and -"
+	if what == "stream" {
+		allowed = "letters, digits, _ . - and /"
+	}
+	return fmt.Errorf("%s name %q contains %q; %s may be used", what, s, c, allowed)
 }
 
 // checkID accepts the peer IDs of Ed25519 keys, the only ones nodes have. They

@@ -14,6 +14,7 @@ import (
 // recordJSON is a Record as the admin API, the CLI and the console show it.
 type recordJSON struct {
 	Node       peer.ID         `json:"node,omitempty"`
+	Name       string          `json:"name"`
 	Seq        uint64          `json:"seq"`
 	Issued     time.Time       `json:"issued"`
 	TTL        float64         `json:"ttl_ms"`
@@ -53,7 +54,7 @@ type coordinateJSON struct {
 // that are empty as [].
 func (r Record) MarshalJSON() ([]byte, error) {
 	j := recordJSON{
-		Node: r.Node, Seq: r.Seq, Issued: r.Issued, TTL: milliseconds(r.TTL),
+		Node: r.Node, Name: r.Name, Seq: r.Seq, Issued: r.Issued, TTL: milliseconds(r.TTL),
 		Addrs: []string{}, URL: r.URL, Media: r.Media,
 		State: r.State, Region: r.Region, Zone: r.Zone,
 		Uplink: r.Uplink, Downlink: r.Downlink, Cores: r.Cores, CPU: r.CPU, CPULimit: r.CPULimit,
@@ -96,7 +97,7 @@ func (r *Record) UnmarshalJSON(b []byte) error {
 		addrs = append(addrs, a)
 	}
 	*r = Record{
-		Node: j.Node, Seq: j.Seq, Issued: j.Issued, TTL: ttl,
+		Node: j.Node, Name: j.Name, Seq: j.Seq, Issued: j.Issued, TTL: ttl,
 		Addrs: addrs, URL: j.URL, Media: j.Media,
 		State: j.State, Region: j.Region, Zone: j.Zone,
 		Uplink: j.Uplink, Downlink: j.Downlink, Cores: j.Cores, CPU: j.CPU, CPULimit: j.CPULimit,

@@ -27,6 +27,7 @@ const (
 // candidate's, me.… about our own. All numbers are floating point.
 type Facts struct {
 	Node    string `expr:"node" doc:"peer ID"`
+	Name    string `expr:"name" doc:"as its operator calls it; several may share one"`
 	State   string `expr:"state" doc:"active, draining or full"`
 	Region  string `expr:"region" doc:"operator's label"`
 	Zone    string `expr:"zone" doc:"operator's label"`
@@ -238,6 +239,7 @@ func (j *Judge) wants(need Need) Wants {
 func (j *Judge) facts(f *Facts, r *Record, me peer.ID, believed float64) {
 	*f = Facts{
 		State:    r.State.String(),
+		Name:     r.Name,
 		Region:   r.Region,
 		Zone:     r.Zone,
 		Release:  r.Release,

@@ -29,6 +29,8 @@ const (
 	MaxAddrs = 6
 	// MaxLabel bounds region and zone, in bytes.
 	MaxLabel = 32
+	// MaxName bounds a node's name, in bytes.
+	MaxName = 32
 	// MaxStreamName bounds a stream's name, in bytes.
 	MaxStreamName = 128
 	// MaxDepth bounds the cascade links between an origin and a carrier.
@@ -60,6 +62,7 @@ type Usage struct {
 // every other comes from [Open].
 type Record struct {
 	Node   peer.ID
+	Name   string        // as its operator calls it; a claim that several may make; see [ValidName]
 	Seq    uint64        // strictly increasing per node; starts at Unix ms
 	Issued time.Time     // publisher's clock, ms resolution
 	TTL    time.Duration // at most MaxTTL

@@ -210,6 +210,7 @@ func (r *Record) proto() *pb.Record {
 		Release:  r.Release,
 		Features: r.Features,
 		Policy:   r.Policy,
+		Name:     r.Name,
 	}
 	m.Coordinate = coordinateToProto(r.Coordinate)
 	if c := r.Carries; c != nil {
@@ -261,6 +262,7 @@ func recordFromProto(m *pb.Record) (Record, error) {
 	}
 	r := Record{
 		Node:     node,
+		Name:     m.Name,
 		Seq:      m.Seq,
 		Issued:   time.UnixMilli(int64(m.Issued)).UTC(),
 		TTL:      time.Duration(m.Ttl) * time.Millisecond,

@@ -55,6 +55,7 @@ func typicalRecord(tb testing.TB, name string) Record {
 	tb.Helper()
 	return Record{
 		Node:   idOf(tb, name),
+		Name:   "sfu7",
 		Seq:    uint64(epoch.UnixMilli()) + 7,
 		Issued: epoch,
 		TTL:    DefaultTTL,
@@ -278,6 +279,9 @@ func TestFieldsOutOfBoundsAreRefused(t *testing.T) {
 		{"media has a host", "media", func(r *Record) { r.Media = ":4002" }},
 		{"media has a port above 0", "media", func(r *Record) { r.Media = "203.0.113.7:0" }},
 		{"a state has a name", "state", func(r *Record) { r.State = Full + 1 }},
+		{"a name has a bound", "name", func(r *Record) { r.Name = strings.Repeat("n", MaxName+1) }},
+		{"a name cannot steer a terminal", "name", func(r *Record) { r.Name = "n1\x1b[2J" }},
+		{"a name cannot look like the end of a peer ID", "name", func(r *Record) { r.Name = "n1…abcd" }},
 		{"a region has a bound", "region", func(r *Record) { r.Region = strings.Repeat("r", MaxLabel+1) }},
 		{"a zone has a bound", "zone", func(r *Record) { r.Zone = strings.Repeat("z", MaxLabel+1) }},
 		{"a region can be printed", "region", func(r *Record) { r.Region = "eu\x1b[2J" }},

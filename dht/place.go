@@ -88,10 +88,11 @@ type DecisionNeed struct {
 }
 
 // Judged is one candidate as the policy saw it. If it was only told of, a
-// holder applied the policy, and URL and Region are known of the chosen one
+// holder applied the policy, and Name, URL and Region are known of the chosen one
 // alone, whose record came with its lease.
 type Judged struct {
 	Node     peer.ID              `json:"node"`
+	Name     string               `json:"name,omitempty"` // its own claim
 	Seq      uint64               `json:"seq"`
 	Told     bool                 `json:"told,omitempty"` // by a digest
 	URL      string               `json:"url"`
@@ -242,7 +243,7 @@ func (d *Decision) choose(r *capacity.Record) {
 	d.Chosen = r.Node
 	for i := range d.Verdicts {
 		if v := &d.Verdicts[i]; v.Node == r.Node {
-			v.URL, v.Region = r.URL, r.Region
+			v.Name, v.URL, v.Region = r.Name, r.URL, r.Region
 		}
 	}
 }
@@ -288,6 +289,7 @@ func (n *Node) weigh(start time.Time, q *finding, answer Answer) (Decision, []of
 		}
 		d.Verdicts = append(d.Verdicts, Judged{
 			Node:     v.Record.Node,
+			Name:     v.Record.Name,
 			Seq:      v.Record.Seq,
 			URL:      v.Record.URL,
 			Region:   v.Record.Region,

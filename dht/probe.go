@@ -85,6 +85,7 @@ func (n *Node) fetch(ctx context.Context, id peer.ID, topic Topic, max int) ([][
 // PeerInfo is what a node knows of another.
 type PeerInfo struct {
 	ID            peer.ID               `json:"peer_id"`
+	Name          string                `json:"name,omitempty"` // its own claim
 	Addrs         []multiaddr.Multiaddr `json:"addrs"`
 	Connected     bool                  `json:"connected"`
 	Member        bool                  `json:"member"`            // serves this network's protocol, as far as known
@@ -117,6 +118,7 @@ func (n *Node) Peers() []PeerInfo {
 	for _, p := range ids {
 		info := PeerInfo{
 			ID:     p,
+			Name:   n.Name(p),
 			Addrs:  append([]multiaddr.Multiaddr{}, n.host.Peerstore().Addrs(p)...),
 			Member: n.member(p),
 			RTT:    millis(n.reach.rtt(p)),
@@ -150,6 +152,39 @@ func (n *Node) Peers() []PeerInfo {
 		list = append(list, info)
 	}
 	return list
+}
+
+// Name is how id's operator calls it, as far as known: a claim, which several
+// nodes may make. "" if it is not known.
+func (n *Node) Name(id peer.ID) string {
+	if id == n.ID() {
+		me, _ := n.outbox.me()
+		return me.Name
+	}
+	if name := n.told.of(id).name; name != "" {
+		return name
+	}
+	if h := n.table.Get(time.Now(), CapacityTopic(), id); h != nil {
+		return h.Record.Name
+	}
+	return ""
+}
+
+// Names are the names of this node, of those it has asked lately, and of those
+// whose records it holds.
+func (n *Node) Names() map[peer.ID]string {
+	names := n.told.names()
+	for _, records := range n.table.All(time.Now()) {
+		for _, h := range records {
+			if name := h.Record.Name; name != "" && names[h.Node()] == "" {
+				names[h.Node()] = name
+			}
+		}
+	}
+	if name := n.Name(n.ID()); name != "" {
+		names[n.ID()] = name
+	}
+	return names
 }
 
 // HeldTopic is what a node holds of one topic.

@@ -10,6 +10,7 @@ import (
 	"github.com/hashicorp/serf/coordinate"
 	"github.com/libp2p/go-libp2p/core/peer"
 
+	"weir/capacity"
 	"weir/dht/pb"
 )
 
@@ -40,6 +41,7 @@ type telling struct {
 	held   int  // records
 	mode   Holding
 	vers   string
+	name   string
 	coords *coordinate.Coordinate // nil: unknown
 }
 
@@ -59,6 +61,10 @@ func (t *told) take(now, wall time.Time, p peer.ID, r *pb.FetchReply, rtt time.D
 	s.at, s.tried = now, now
 	s.topics, s.held = int(r.HeldTopics), int(r.HeldRecords)
 	s.vers = plain(r.Version, maxVersion)
+	s.name = ""
+	if capacity.ValidName(r.Name) == nil {
+		s.name = r.Name
+	}
 	if c := coordinateFromWire(r.Coordinate); c != nil {
 		s.coords = c
 	}
@@ -160,7 +166,7 @@ func (n *Node) serveFetch(req *pb.Fetch) *pb.Response {
 	topics, records := n.table.Size(now)
 	reply.HeldTopics, reply.HeldRecords = uint32(topics), uint32(records)
 	if me, ok := n.outbox.me(); ok {
-		reply.Version = me.Release
+		reply.Version, reply.Name = me.Release, me.Name
 	}
 	return &pb.Response{Op: &pb.Response_Fetch{Fetch: reply}}
 }
@@ -174,6 +180,19 @@ func (n *Node) fetched(req *pb.Fetch) [][]byte {
 		return [][]byte{sealed}
 	}
 	return nil
+}
+
+// names are those that peers gave for themselves.
+func (t *told) names() map[peer.ID]string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	names := map[peer.ID]string{}
+	for p, s := range t.peers {
+		if s.name != "" {
+			names[p] = s.name
+		}
+	}
+	return names
 }
 
 // since returns who has said something since then.

@@ -249,7 +249,7 @@ func (n *Network) up(ctx context.Context, cfg Config) error {
 // newNode is a node that is yet to be started, and how to start it.
 func (n *Network) newNode(name, region string, join []string) Node {
 	node := Node{Name: name, Region: region, Dir: filepath.Join(n.dir, name), Log: filepath.Join(n.dir, name, "log")}
-	node.Arg = append([]string{"node",
+	node.Arg = append([]string{"node", "--name", name,
 		"--data-dir", node.Dir, "--ready-file", node.readyFile(), "--region", node.Region,
 		"--http", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--media-port", "0",
 		// The CPU is everybody's on one machine: it would fill all nodes at once.

@@ -150,6 +150,7 @@ type Record struct {
 	Features      []string               `protobuf:"bytes,22,rep,name=features,proto3" json:"features,omitempty"`
 	Policy        uint64                 `protobuf:"varint,23,opt,name=policy,proto3" json:"policy,omitempty"`
 	Carries       *Carriage              `protobuf:"bytes,24,opt,name=carries,proto3" json:"carries,omitempty"`
+	Name          string                 `protobuf:"bytes,25,opt,name=name,proto3" json:"name,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -350,6 +351,13 @@ func (x *Record) GetCarries() *Carriage {
 		return x.Carries
 	}
 	return nil
+}
+
+func (x *Record) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
 }
 
 type Usage struct {
@@ -1042,7 +1050,7 @@ var File_capacity_pb_capacity_proto protoreflect.FileDescriptor
 
 const file_capacity_pb_capacity_proto_rawDesc = "" +
 	"\n" +
-	"\x1acapacity/pb/capacity.proto\x12\rweir.capacity\"\xfd\x05\n" +
+	"\x1acapacity/pb/capacity.proto\x12\rweir.capacity\"\x91\x06\n" +
 	"\x06Record\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\fR\x04node\x12\x10\n" +
 	"\x03seq\x18\x02 \x01(\x04R\x03seq\x12\x16\n" +
@@ -1070,7 +1078,8 @@ const file_capacity_pb_capacity_proto_rawDesc = "" +
 	"\arelease\x18\x15 \x01(\tR\arelease\x12\x1a\n" +
 	"\bfeatures\x18\x16 \x03(\tR\bfeatures\x12\x16\n" +
 	"\x06policy\x18\x17 \x01(\x04R\x06policy\x121\n" +
-	"\acarries\x18\x18 \x01(\v2\x17.weir.capacity.CarriageR\acarries\"1\n" +
+	"\acarries\x18\x18 \x01(\v2\x17.weir.capacity.CarriageR\acarries\x12\x12\n" +
+	"\x04name\x18\x19 \x01(\tR\x04name\"1\n" +
 	"\x05Usage\x12\x12\n" +
 	"\x04used\x18\x01 \x01(\x04R\x04used\x12\x14\n" +
 	"\x05limit\x18\x02 \x01(\x04R\x05limit\"l\n" +

@@ -19,6 +19,7 @@ import (
 	manet "github.com/multiformats/go-multiaddr/net"
 	"github.com/urfave/cli/v2"
 
+	"weir/capacity"
 	"weir/dht"
 	"weir/sfu"
 )
@@ -50,6 +51,7 @@ func nodeCommand() *cli.Command {
 			&cli.StringFlag{Name: "media-port", Usage: "UDP `[HOST:]PORT` of all media; without HOST that of --http", Value: defaultMedia, EnvVars: env("MEDIA_PORT")},
 			&cli.StringFlag{Name: "public-ip", Usage: "`IP` at which others reach the port of all media, if a NAT in front of this machine maps it one to one", EnvVars: env("PUBLIC_IP")},
 			&cli.StringFlag{Name: "data-dir", Usage: "`DIR` of the identity and of remembered peers", Value: defaultDataDir(), EnvVars: env("DATA_DIR")},
+			&cli.StringFlag{Name: "name", Usage: "`NAME` by which people know the node; letters, digits, _ . and -", DefaultText: "the machine's", EnvVars: env("NAME")},
 			&cli.StringFlag{Name: "region", Usage: "`LABEL` of where the node is", EnvVars: env("REGION")},
 			&cli.StringFlag{Name: "zone", Usage: "`LABEL` within the region", EnvVars: env("ZONE")},
 			&cli.IntFlag{Name: "session-limit", Usage: "most WHIP and WHEP `SESSIONS`; 0: no limit", Value: 500, EnvVars: env("SESSION_LIMIT")},
@@ -119,6 +121,7 @@ type nodeConfig struct {
 	admin     string
 	media     string
 	dataDir   string
+	name      string
 	region    string
 	zone      string
 	limits    limits
@@ -172,6 +175,11 @@ func nodeConfigOf(c *cli.Context) (nodeConfig, error) {
 		}
 	}
 	var err error
+	if cfg.name = c.String("name"); cfg.name == "" {
+		cfg.name = defaultName()
+	} else if err := capacity.ValidName(cfg.name); err != nil {
+		return cfg, fmt.Errorf("--name: %w", err)
+	}
 	if cfg.overflow, err = sfu.ParseOverflow(c.String("overflow")); err != nil {
 		return cfg, fmt.Errorf("--overflow: %w", err)
 	}
@@ -300,6 +308,7 @@ func bitrate(s string) (int64, error) {
 // readyInfo is the content of --ready-file.
 type readyInfo struct {
 	PeerID  string   `json:"peer_id"`
+	Name    string   `json:"name"`
 	P2P     []string `json:"p2p"` // each with /p2p/ID
 	HTTP    string   `json:"http"`
 	Admin   string   `json:"admin"`

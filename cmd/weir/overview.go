@@ -192,6 +192,7 @@ type streamEntry struct {
 
 type carrierEntry struct {
 	Node      peer.ID   `json:"node"`
+	Name      string    `json:"name"`
 	URL       string    `json:"url"`
 	Region    string    `json:"region"`
 	Origin    bool      `json:"origin"`
@@ -254,7 +255,7 @@ func byStream(rows []capacity.Record) []streamEntry {
 		}
 		e.Viewers += c.Viewers
 		e.Carriers = append(e.Carriers, carrierEntry{
-			Node: r.Node, URL: r.URL, Region: r.Region, Origin: c.Origin, Depth: c.Depth, Parent: c.Parent,
+			Node: r.Node, Name: r.Name, URL: r.URL, Region: r.Region, Origin: c.Origin, Depth: c.Depth, Parent: c.Parent,
 			ParentRTT: float64(c.ParentRTT.Microseconds()) / 1000, Viewers: c.Viewers, Children: c.Children, Fanout: c.Fanout, Path: c.Path,
 		})
 	}

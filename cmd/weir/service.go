@@ -258,7 +258,7 @@ func (n *node) announce(ctx context.Context) error {
 		return ctx.Err()
 	}
 	info := n.ready()
-	n.log.Info("node is ready", "peer", info.PeerID, "console", info.HTTP, "admin", info.Admin, "media", info.Media, "network", info.Network)
+	n.log.Info("node is ready", "name", info.Name, "peer", info.PeerID, "console", info.HTTP, "admin", info.Admin, "media", info.Media, "network", info.Network)
 	for _, a := range info.P2P {
 		n.log.Info("others join by", "bootstrap", a)
 	}
@@ -270,7 +270,7 @@ func (n *node) announce(ctx context.Context) error {
 
 func (n *node) ready() readyInfo {
 	info := readyInfo{
-		PeerID: n.dht.ID().String(), HTTP: "http://" + n.public.Addr().String(), Admin: "http://" + n.admin.Addr().String(),
+		PeerID: n.dht.ID().String(), Name: n.cfg.name, HTTP: "http://" + n.public.Addr().String(), Admin: "http://" + n.admin.Addr().String(),
 		Media: n.media(), PID: os.Getpid(), Network: n.cfg.network, DataDir: n.cfg.dataDir,
 	}
 	for _, a := range n.dht.Addrs() {
@@ -326,7 +326,7 @@ func serve(ctx context.Context, s *http.Server, l net.Listener) error {
 // sample is what the node claims about itself now.
 func (n *node) sample() (capacity.Record, []capacity.Carriage) {
 	r := capacity.Record{
-		URL: n.publicURL(), Media: n.media(), Region: n.cfg.region, Zone: n.cfg.zone,
+		Name: n.cfg.name, URL: n.publicURL(), Media: n.media(), Region: n.cfg.region, Zone: n.cfg.zone,
 		Release: release(), Features: n.features(), Policy: n.policy.Judge().Policy().Version,
 	}
 	n.ledger.Totals(time.Now()).Fill(&r)
@@ -457,6 +457,7 @@ func helper(p dht.Placed, d dht.Decision, how string) sfu.Helper {
 // status is the admin API's.
 type status struct {
 	PeerID     peer.ID        `json:"peer_id"`
+	Name       string         `json:"name"`
 	Release    string         `json:"release"`
 	Network    string         `json:"network"`
 	Holders    dht.Holding    `json:"holders"`
@@ -498,7 +499,7 @@ func (n *node) status() status {
 	totals := n.ledger.Totals(time.Now())
 	counts := n.sfu.Counts()
 	s := status{
-		PeerID: n.dht.ID(), Release: release(), Network: n.cfg.network, Holders: n.cfg.holding, Region: n.cfg.region,
+		PeerID: n.dht.ID(), Name: n.cfg.name, Release: release(), Network: n.cfg.network, Holders: n.cfg.holding, Region: n.cfg.region,
 		State: totals.State, Stress: totals.Stress, Uptime: time.Since(n.began).Milliseconds(),
 		P2P: info.P2P, HTTP: info.HTTP, Admin: info.Admin, Media: info.Media, Policy: n.policy.Judge().Policy().Version,
 		Overflow: n.cfg.overflow, Publishers: counts.Publishers, Viewers: counts.Viewers, Streams: counts.Streams,

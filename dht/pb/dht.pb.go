@@ -1302,6 +1302,7 @@ type FetchReply struct {
 	HeldRecords   uint32 `protobuf:"varint,12,opt,name=held_records,json=heldRecords,proto3" json:"held_records,omitempty"` // its own included
 	Mode          string `protobuf:"bytes,13,opt,name=mode,proto3" json:"mode,omitempty"`                                   // who holds records, by its settings: dht, central, none or all
 	Version       string `protobuf:"bytes,14,opt,name=version,proto3" json:"version,omitempty"`                             // of its program
+	Name          string `protobuf:"bytes,15,opt,name=name,proto3" json:"name,omitempty"`                                   // as its operator calls it
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1381,6 +1382,13 @@ func (x *FetchReply) GetMode() string {
 func (x *FetchReply) GetVersion() string {
 	if x != nil {
 		return x.Version
+	}
+	return ""
+}
+
+func (x *FetchReply) GetName() string {
+	if x != nil {
+		return x.Name
 	}
 	return ""
 }
@@ -2486,7 +2494,7 @@ const file_dht_pb_dht_proto_rawDesc = "" +
 	"\x05count\x18\x02 \x01(\rR\x05count\"/\n" +
 	"\x05Fetch\x12\x10\n" +
 	"\x03max\x18\x01 \x01(\rR\x03max\x12\x14\n" +
-	"\x05topic\x18\x02 \x01(\tR\x05topic\"\xe3\x01\n" +
+	"\x05topic\x18\x02 \x01(\tR\x05topic\"\xf7\x01\n" +
 	"\n" +
 	"FetchReply\x12\x16\n" +
 	"\x06sealed\x18\x01 \x03(\fR\x06sealed\x124\n" +
@@ -2499,7 +2507,8 @@ const file_dht_pb_dht_proto_rawDesc = "" +
 	"heldTopics\x12!\n" +
 	"\fheld_records\x18\f \x01(\rR\vheldRecords\x12\x12\n" +
 	"\x04mode\x18\r \x01(\tR\x04mode\x12\x18\n" +
-	"\aversion\x18\x0e \x01(\tR\aversion\"\x1d\n" +
+	"\aversion\x18\x0e \x01(\tR\aversion\x12\x12\n" +
+	"\x04name\x18\x0f \x01(\tR\x04name\"\x1d\n" +
 	"\x05Watch\x12\x14\n" +
 	"\x05topic\x18\x01 \x01(\tR\x05topic\"z\n" +
 	"\x05Event\x12\x16\n" +

@@ -1,0 +1,123 @@
+package main
+
+import (
+	"cmp"
+	"maps"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"weir/capacity"
+)
+
+// defaultName is what a node is called whose operator has not said: the
+// machine, without its domain.
+func defaultName() string {
+	host, err := os.Hostname()
+	if err != nil {
+		return ""
+	}
+	return nameOf(host)
+}
+
+// nameOf makes a node's name of a machine's, or "" if nothing is left of it.
+func nameOf(host string) string {
+	host, _, _ = strings.Cut(host, ".")
+	name := strings.Map(func(c rune) rune {
+		if capacity.NameRune(c) {
+			return c
+		}
+		return '-'
+	}, host)
+	return strings.Trim(name[:min(len(name), capacity.MaxName)], "-")
+}
+
+// nodeNames are what nodes are called, as far as they are known. A name is a
+// claim: where several nodes make it, each is shown with the end of its peer
+// ID. The zero value knows none.
+type nodeNames struct {
+	byID   map[peer.ID]string
+	shared map[string]bool
+}
+
+func newNames(byID map[peer.ID]string) nodeNames {
+	n := nodeNames{byID, map[string]bool{}}
+	seen := map[string]bool{}
+	for _, name := range byID {
+		n.shared[name] = n.shared[name] || seen[name]
+		seen[name] = true
+	}
+	return n
+}
+
+// namesIn are those that records claim.
+func namesIn(entries []recordEntry) nodeNames {
+	byID := map[peer.ID]string{}
+	for _, e := range entries {
+		if e.Record != nil && e.Record.Name != "" {
+			byID[e.Node] = e.Record.Name
+		}
+	}
+	return newNames(byID)
+}
+
+// of is what a person calls the node: its name, or the end of its peer ID, or
+// both.
+func (n nodeNames) of(id peer.ID) string {
+	switch name := n.byID[id]; {
+	case id == "", name == "":
+		return shortID(id)
+	case n.shared[name]:
+		return name + shortID(id)
+	default:
+		return name
+	}
+}
+
+// list is of for several.
+func (n nodeNames) list(ids []peer.ID) string {
+	var all []string
+	for _, id := range ids {
+		all = append(all, n.of(id))
+	}
+	return strings.Join(all, " ")
+}
+
+// find returns the nodes that s may mean: a peer ID, the end of one, a name, or
+// what of makes of these.
+func (n nodeNames) find(s string) []peer.ID {
+	if id, err := peer.Decode(s); err == nil {
+		return []peer.ID{id}
+	}
+	var found []peer.ID
+	for id, name := range n.byID {
+		end, isEnd := strings.CutPrefix(s, "…")
+		if name == s || n.of(id) == s || isEnd && len(end) >= 4 && strings.HasSuffix(id.String(), end) {
+			found = append(found, id)
+		}
+	}
+	slices.SortFunc(found, func(a, b peer.ID) int { return cmp.Compare(a, b) })
+	return found
+}
+
+// names are those that this node knows, its own included.
+func (n *node) names() map[peer.ID]string {
+	known := map[peer.ID]string{}
+	if n.dht != nil {
+		maps.Copy(known, n.dht.Names())
+	}
+	if n.cfg.name != "" {
+		known[n.dht.ID()] = n.cfg.name
+	}
+	return known
+}
+
+// nameOf is what id's operator calls it, as far as known.
+func (n *node) nameOf(id peer.ID) string {
+	if id == n.dht.ID() {
+		return n.cfg.name
+	}
+	return n.dht.Name(id)
+}
