@@ -32,7 +32,7 @@ type Policy struct {
 	Filter  []Rule `json:"filter"` // all must hold
 	Score   []Term `json:"score"`  // summed up
 	Keep    int    `json:"keep"`   // how many of the best to draw among; 0: 4
-	Fanout  int    `json:"fanout"` // most cascade pulls of a stream per node, where the node names no limit; 0: not bounded
+	Fanout  int    `json:"fanout"` // most cascade pulls of a stream per node, which may allow fewer itself; 0: not bounded
 	Depth   int    `json:"depth"`  // most cascade links from the origin; 0: MaxDepth
 
 	Provision Provision `json:"provision"`
@@ -132,7 +132,7 @@ func DefaultPolicy() Policy {
 			{"shallow", `r.carries ? 1 / (1 + r.depth) : 0`, 0.1},
 		},
 		Keep:   4,
-		Fanout: 16,
+		Fanout: 8,
 		Depth:  4,
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 
 	"github.com/libp2p/go-libp2p/core/crypto"
 )
@@ -93,20 +94,40 @@ func writeNew(path string, b []byte) error {
 		return err
 	}
 	defer os.Remove(temp)
-	return os.Link(temp, path)
+	if err := os.Link(temp, path); err != nil {
+		return err
+	}
+	return syncDir(filepath.Dir(path))
 }
 
-// replaceFile puts b in the place of path's content, whole or not at all.
-func replaceFile(path string, b []byte) error {
+// ReplaceFile puts b in the place of path's content, whole or not at all, also
+// if the machine loses power: file and directory are synced.
+func ReplaceFile(path string, b []byte, mode os.FileMode) error {
 	temp, err := writeTemp(path, b)
 	if err != nil {
 		return err
 	}
-	if err := os.Rename(temp, path); err != nil {
+	if err = os.Chmod(temp, mode); err == nil {
+		err = os.Rename(temp, path)
+	}
+	if err != nil {
 		os.Remove(temp)
 		return err
 	}
-	return nil
+	return syncDir(filepath.Dir(path))
+}
+
+// syncDir makes the names in dir durable.
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	err = d.Sync()
+	if errors.Is(err, errors.ErrUnsupported) || errors.Is(err, syscall.EINVAL) {
+		err = nil // a file system without it
+	}
+	return errors.Join(err, d.Close())
 }
 
 // writeTemp writes b to a new file beside path, synced, with mode 0600.

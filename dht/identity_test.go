@@ -81,3 +81,26 @@ func FuzzParseIdentity(f *testing.F) {
 		}
 	})
 }
+
+// A file is replaced whole, with the mode that was asked for, and leaves
+// nothing beside it.
+func TestReplaceFile(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "f")
+	for i, text := range []string{"first", "second"} {
+		if err := ReplaceFile(path, []byte(text), 0o640); err != nil {
+			t.Fatal(err)
+		}
+		got, err := os.ReadFile(path)
+		info, statErr := os.Stat(path)
+		if err != nil || statErr != nil || string(got) != text || info.Mode().Perm() != 0o640 {
+			t.Errorf("write %d left %q, mode %v", i, got, info.Mode())
+		}
+	}
+	if err := ReplaceFile(filepath.Join(dir, "none", "f"), nil, 0o600); err == nil {
+		t.Error("written where there is no directory")
+	}
+	if left, err := os.ReadDir(dir); err != nil || len(left) != 1 {
+		t.Errorf("beside it: %v, %v", left, err)
+	}
+}

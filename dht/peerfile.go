@@ -91,7 +91,7 @@ func writePeerFile(path string, peers []peer.AddrInfo) error {
 	if err != nil {
 		return err
 	}
-	return replaceFile(path, append(b, '\n'))
+	return ReplaceFile(path, append(b, '\n'), 0o600)
 }
 
 // mergePeers puts fresh before old, each peer once, within the bounds of a

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -181,9 +182,18 @@ func TestNoLoops(t *testing.T) {
 	}
 }
 
+func most(n int) func() int { return func() int { return n } }
+
 func TestDepthAndFanoutAreBounded(t *testing.T) {
 	m := newMesh(t)
-	bounds := func(c *Config) { c.Depth, c.Fanout, c.RoomWait = 2, 1, time.Millisecond }
+	var depth, fanout atomic.Int64
+	depth.Store(2)
+	fanout.Store(1)
+	bounds := func(c *Config) {
+		c.Depth = func() int { return int(depth.Load()) }
+		c.Fanout = func() int { return int(fanout.Load()) }
+		c.RoomWait = time.Millisecond
+	}
 	var chain []*meshNode
 	for range 4 {
 		chain = append(chain, m.add(capacity.Limits{}, bounds))
@@ -214,13 +224,22 @@ func TestDepthAndFanoutAreBounded(t *testing.T) {
 	chain[2].watch("demo")
 	from(chain[2])
 	refused(chain[3], "depth")
+	// What the policy says by now holds at once, also for a carrier that began
+	// under another.
+	depth.Store(3)
+	chain[3].watch("demo")
+	from(chain[0])
+	last := m.add(capacity.Limits{}, bounds)
+	refused(last, "fanout")
+	fanout.Store(2)
+	last.watch("demo")
 }
 
 // Where all that carry a stream have as many children as they may, a viewer
 // waits until another relay of it has come to be.
 func TestPullWaitsForARelay(t *testing.T) {
 	m := newMesh(t)
-	narrow := func(c *Config) { c.Fanout = 1 }
+	narrow := func(c *Config) { c.Fanout = most(1) }
 	a, b, c := m.add(capacity.Limits{}, narrow), m.add(capacity.Limits{}, narrow), m.add(capacity.Limits{}, nil)
 	a.publish("demo")
 	b.watch("demo")

@@ -230,7 +230,7 @@ func TestPublishedHereWhileAPullWaits(t *testing.T) {
 // The refusal of a carrier that lacked room outweighs what else went wrong.
 func TestPullTellsWhoLackedRoom(t *testing.T) {
 	m := newMesh(t)
-	narrow := func(c *Config) { c.Fanout, c.RoomWait = 1, time.Millisecond }
+	narrow := func(c *Config) { c.Fanout, c.RoomWait = most(1), time.Millisecond }
 	a, b, c := m.add(capacity.Limits{}, narrow), m.add(capacity.Limits{}, narrow), m.add(capacity.Limits{}, narrow)
 	a.publish("demo")
 	m.mu.Lock()

@@ -325,11 +325,11 @@ func (l *Link) newBranch(req *pb.Subscribe) (*branch, error) {
 	if slices.Contains(path, l.Peer) {
 		return nil, &capacity.Refusal{Reason: reasonLoop, Detail: "the stream comes here by way of you"}
 	}
-	if len(path) > s.cfg.Depth {
-		return nil, &capacity.Refusal{Reason: "depth", Detail: fmt.Sprintf("%d links from the origin, at most %d are allowed", len(path), s.cfg.Depth)}
+	if most := s.cfg.Depth(); len(path) > most {
+		return nil, &capacity.Refusal{Reason: "depth", Detail: fmt.Sprintf("%d links from the origin, at most %d are allowed", len(path), most)}
 	}
-	if n := len(st.branches()); n >= s.cfg.Fanout {
-		return nil, &capacity.Refusal{Reason: "fanout", Detail: fmt.Sprintf("%d of %d pulls of this stream are taken", n, s.cfg.Fanout)}
+	if n, most := len(st.branches()), s.cfg.Fanout(); most > 0 && n >= most {
+		return nil, &capacity.Refusal{Reason: "fanout", Detail: fmt.Sprintf("%d of %d pulls of this stream are taken", n, most)}
 	}
 	b := &branch{link: l, pull: req.Pull, stream: st, done: make(chan struct{})}
 

@@ -108,8 +108,8 @@ type Config struct {
 	Patience  time.Duration // how long Place may wait for a server that is being started
 	PublicURL string        // base URL for Location; default: as the client addressed us
 	PublicIP  netip.Addr    // where others reach Socket, whose port a NAT leaves as it is; zero: where it is bound
-	Fanout    int           // most cascade pulls of one stream; default 8
-	Depth     int           // most cascade links between origin and viewer; default 4
+	Fanout    func() int    // most cascade pulls of one stream as of now; 0: not bounded. Default: 8
+	Depth     func() int    // most cascade links between origin and viewer as of now. Default: 4
 	Linger    time.Duration // how long an unwatched relay is kept; default 10 s
 	RoomWait  time.Duration // how long a viewer waits for a carrier with room; default 10 s
 	Log       *slog.Logger
@@ -149,11 +149,11 @@ func New(cfg Config) (*SFU, error) {
 	if cfg.Overflow == "" {
 		cfg.Overflow = Redirect
 	}
-	if cfg.Fanout == 0 {
-		cfg.Fanout = 8
+	if cfg.Fanout == nil {
+		cfg.Fanout = func() int { return 8 }
 	}
-	if cfg.Depth == 0 {
-		cfg.Depth = 4
+	if cfg.Depth == nil {
+		cfg.Depth = func() int { return 4 }
 	}
 	if cfg.Linger == 0 {
 		cfg.Linger = 10 * time.Second
@@ -240,7 +240,7 @@ func (s *SFU) Carriages() []capacity.Carriage {
 	var all []capacity.Carriage
 	for _, st := range streams {
 		if !st.ended() {
-			all = append(all, st.carriage(s.cfg.Fanout))
+			all = append(all, st.carriage(s.cfg.Fanout()))
 		}
 	}
 	slices.SortFunc(all, func(a, b capacity.Carriage) int { return cmpString(a.Stream, b.Stream) })

@@ -60,7 +60,7 @@ func nodeCommand() *cli.Command {
 			&cli.Int64Flag{Name: "packet-limit", Usage: "most `PACKETS` per second to send; 0: no limit", DefaultText: "50000 for each core", EnvVars: env("PACKET_LIMIT")},
 			&cli.Float64Flag{Name: "cpu-limit", Usage: "`SHARE` of the CPU, 0 to 1, that counts as exhausted; 0: CPU is not counted", Value: 1, EnvVars: env("CPU_LIMIT")},
 			&cli.StringFlag{Name: "overflow", Usage: "what a full node does with a client: redirect, relay or refuse", Value: string(sfu.Redirect), EnvVars: env("OVERFLOW")},
-			&cli.IntFlag{Name: "fanout", Usage: "most cascade `PULLS` of one stream", Value: 8, EnvVars: env("FANOUT")},
+			&cli.IntFlag{Name: "fanout", Usage: "most cascade `PULLS` of one stream, if the policy in force does not say fewer", DefaultText: "as many as the policy says", EnvVars: env("FANOUT")},
 			&cli.DurationFlag{Name: "linger", Usage: "how long a relayed stream that nobody watches is kept", Value: defaultLinger, EnvVars: env("LINGER")},
 			&cli.StringFlag{Name: "policy", Usage: "`FILE` of the policy, read again when it changes; default: the built-in one", EnvVars: env("POLICY")},
 			&cli.StringFlag{Name: "operator", Usage: "`ID` of whom this node takes signed policies from; weir policy key prints it", EnvVars: env("OPERATOR")},
@@ -186,7 +186,7 @@ func nodeConfigOf(c *cli.Context) (nodeConfig, error) {
 	if cfg.limits, err = limitsOf(c); err != nil {
 		return cfg, err
 	}
-	if cfg.fanout < 1 || cfg.linger < 0 {
+	if c.IsSet("fanout") && cfg.fanout < 1 || cfg.linger < 0 {
 		return cfg, errors.New("--fanout must be at least 1, and --linger not negative")
 	}
 	if cfg.log, err = newLogger(os.Stderr, c.String("log-level"), c.String("log-format")); err != nil {
@@ -318,22 +318,13 @@ type readyInfo struct {
 	DataDir string   `json:"data_dir"`
 }
 
-// replaceFile writes a file so that a reader sees all of it or what was there
-// before.
-func replaceFile(path string, b []byte, mode os.FileMode) error {
-	if err := os.WriteFile(path+".tmp", b, mode); err != nil {
-		return err
-	}
-	return os.Rename(path+".tmp", path)
-}
-
 // writeReady writes info so that a reader sees all of it or nothing.
 func writeReady(path string, info readyInfo) error {
 	b, err := json.MarshalIndent(info, "", "  ")
 	if err != nil {
 		return err
 	}
-	if err := replaceFile(path, append(b, '\n'), 0o644); err != nil {
+	if err := dht.ReplaceFile(path, append(b, '\n'), 0o644); err != nil {
 		return fmt.Errorf("ready file: %w", err)
 	}
 	return nil

@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"weir/capacity"
 )
 
 const policyV1 = "name: one\nversion: 1\nfilter:\n  - {name: room, expr: r.sessions_free >= 1}\nscore:\n  - {name: headroom, expr: 1 - r.stress}\n"
@@ -82,6 +84,42 @@ func TestPolicyCommands(t *testing.T) {
 		}
 		if code != c.code || !strings.Contains(out, c.want) {
 			t.Errorf("weir %s: exit %d, %s\nwant %d and %q", strings.Join(c.args, " "), code, out, c.code, c.want)
+		}
+	}
+}
+
+// A node allows as many pulls, and as deep a tree, as the policy says that is in
+// force when it is asked, and never more pulls than it was told itself.
+func TestBoundsAreThoseOfThePolicyInForce(t *testing.T) {
+	f, err := newPolicyFile("", slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	force := func(fanout, depth int) {
+		t.Helper()
+		p := capacity.DefaultPolicy()
+		p.Fanout, p.Depth = fanout, depth
+		judge, err := capacity.Compile(p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		f.judge.Store(judge)
+	}
+	for _, tt := range []struct {
+		name                      string
+		flag, fanout, depth       int
+		wantedFanout, wantedDepth int
+	}{
+		{"the policy's", 0, 12, 3, 12, 3},
+		{"the node's, if it is the smaller", 5, 12, 3, 5, 3},
+		{"the policy's, if it is the smaller", 5, 2, 1, 2, 1},
+		{"the node's, where the policy names none", 5, 0, 0, 5, capacity.MaxDepth},
+		{"no bound, where nobody names one", 0, 0, 0, 0, capacity.MaxDepth},
+	} {
+		force(tt.fanout, tt.depth)
+		n := &node{cfg: nodeConfig{fanout: tt.flag}, policy: f}
+		if fanout, depth := n.fanout(), n.depth(); fanout != tt.wantedFanout || depth != tt.wantedDepth {
+			t.Errorf("%s: fan-out %d and depth %d, want %d and %d", tt.name, fanout, depth, tt.wantedFanout, tt.wantedDepth)
 		}
 	}
 }

@@ -51,7 +51,7 @@ func (s *policyStore) keep(version uint64, sealed []byte) error {
 	if err := os.MkdirAll(s.dir, 0o700); err != nil {
 		return err
 	}
-	if err := replaceFile(filepath.Join(s.dir, fmt.Sprintf("%020d.policy", version)), sealed, 0o600); err != nil {
+	if err := dht.ReplaceFile(filepath.Join(s.dir, fmt.Sprintf("%020d.policy", version)), sealed, 0o600); err != nil {
 		return err
 	}
 	files, err := s.files()

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -183,8 +184,8 @@ func newNode(cfg nodeConfig) (_ *node, err error) {
 		Changed: n.dht.Kick, Patience: capacity.MaxProvisionWait,
 		Delivered: n.dht.Delivered,
 		Event:     n.event,
-		Overflow:  cfg.overflow, PublicURL: cfg.publicURL, PublicIP: cfg.publicIP, Fanout: cfg.fanout, Linger: cfg.linger,
-		Depth: n.policy.Judge().Policy().Depth, Log: cfg.log,
+		Overflow:  cfg.overflow, PublicURL: cfg.publicURL, PublicIP: cfg.publicIP, Fanout: n.fanout, Depth: n.depth,
+		Linger: cfg.linger, Log: cfg.log,
 	})
 	if err != nil {
 		return nil, err
@@ -197,6 +198,22 @@ func newNode(cfg nodeConfig) (_ *node, err error) {
 	})
 	n.view = newOverview(n)
 	return n, nil
+}
+
+// fanout is how many cascade pulls of one stream there may be here: as many as
+// the policy in force says, and no more than --fanout where that is given.
+func (n *node) fanout() int {
+	most := n.policy.Judge().Policy().Fanout
+	if own := n.cfg.fanout; own > 0 && (most == 0 || own < most) {
+		return own
+	}
+	return most
+}
+
+// depth is how many cascade links there may be from the origin to a viewer by
+// the policy in force.
+func (n *node) depth() int {
+	return cmp.Or(n.policy.Judge().Policy().Depth, capacity.MaxDepth)
 }
 
 func listenTCP(addr, flag string) (net.Listener, error) {
