@@ -166,7 +166,11 @@ func sameSite(h http.Handler) http.Handler {
 			http.Error(w, "reach the admin API by its IP address or as localhost", http.StatusForbidden)
 			return
 		}
-		if origin := r.Header.Get("Origin"); origin != "" && origin != "http://"+r.Host {
+		// Origin comes with requests of scripts and forms; the other with all that
+		// browsers make, such as pictures and links of other pages. "none" is the
+		// address bar's.
+		site := r.Header.Get("Sec-Fetch-Site")
+		if origin := r.Header.Get("Origin"); origin != "" && origin != "http://"+r.Host || site != "" && site != "same-origin" && site != "none" {
 			http.Error(w, "the admin API is not for other sites", http.StatusForbidden)
 			return
 		}
