@@ -108,7 +108,11 @@ func (l *Ledger) Observe(now time.Time, load Load) {
 	defer l.mu.Unlock()
 	l.advance(now)
 	l.load = load
-	l.cpu.Next(load.cpu())
+	if l.idle() {
+		l.cpu.Next(0)
+	} else {
+		l.cpu.Next(load.cpu())
+	}
 }
 
 // SetDraining says whether all but cascades are refused.
@@ -264,7 +268,11 @@ func (l *Ledger) Totals(now time.Time) Totals {
 	var r Record
 	t.Fill(&r)
 	t.Stress = r.Stress()
-	full := l.stress.Next(t.Stress) || l.cpu.full
+	judged := r
+	if l.idle() {
+		judged.CPULimit = 0
+	}
+	full := l.stress.Next(judged.Stress()) || l.cpuFull()
 	switch {
 	case l.draining:
 		t.State = Draining
@@ -333,7 +341,7 @@ func (l *Ledger) refuse(need Need) *Refusal {
 	if r := lacks("packets", "packets/s", l.load.Packets, l.promised.Packets, need.Packets, l.limits.Packets, keep); r != nil {
 		return r
 	}
-	if cpu := l.load.cpu(); cascade && cpu >= 1 || !cascade && l.cpu.full {
+	if cpu := l.load.cpu(); cascade && cpu >= 1 && !l.idle() || !cascade && l.cpuFull() {
 		return refusal("cpu", "%.0f %% of the CPU limit in use", 100*cpu)
 	}
 	if n := len(l.streams); l.limits.Streams > 0 && n >= l.limits.Streams && need.Stream != "" && l.streams[need.Stream] == 0 {
@@ -368,6 +376,14 @@ func (l Load) cpu() float64 {
 
 // sessions counts the active and the leased ones.
 func (l *Ledger) sessions() int { return l.count[View] + l.count[Publish] + l.leased }
+
+// idle reports whether nothing is here and nothing promised.
+func (l *Ledger) idle() bool { return len(l.active)+len(l.leases) == 0 }
+
+// cpuFull reports whether the CPU is full. That of an idle node is not: nothing
+// that it could end would free it, and a node that refuses its first client for
+// what else the machine does would never have one.
+func (l *Ledger) cpuFull() bool { return l.cpu.full && !l.idle() }
 
 // advance takes the time, and ends what has run out.
 func (l *Ledger) advance(now time.Time) {

@@ -71,6 +71,8 @@ func TestLedgerAdmits(t *testing.T) {
 		{"a node that has cooled", limits, observe(Load{CPU: 0.73, CPULimit: 0.8}, Load{CPU: 0.5, CPULimit: 0.8}), Need{}, ""},
 		{"a hot node still hands on", limits, observe(Load{CPU: 0.79, CPULimit: 0.8}), Need{Purpose: Cascade}, ""},
 		{"up to its limit", limits, observe(Load{CPU: 0.8, CPULimit: 0.8}), Need{Purpose: Cascade}, "cpu"},
+		{"a node without sessions is never full for CPU", limits, func(l *Ledger) { l.Observe(epoch, Load{CPU: 1, CPULimit: 0.8}) }, Need{}, ""},
+		{"nor for a cascade", limits, func(l *Ledger) { l.Observe(epoch, Load{CPU: 1, CPULimit: 0.8}) }, Need{Purpose: Cascade}, ""},
 		{"CPU without a limit is not counted", limits, observe(Load{CPU: 1}), Need{}, ""},
 		{"a draining node", limits, drain, Need{}, "draining"},
 		{"takes no publisher", limits, drain, Need{Purpose: Publish}, "draining"},
@@ -106,8 +108,10 @@ func TestLedgerAdmits(t *testing.T) {
 	}
 }
 
+// observe is what a ledger measures while one client is here.
 func observe(loads ...Load) func(*Ledger) {
 	return func(l *Ledger) {
+		l.Admit(epoch, "here", Need{})
 		for _, load := range loads {
 			l.Observe(epoch, load)
 		}
@@ -389,6 +393,13 @@ func TestStateOfALedger(t *testing.T) {
 		}
 	}
 	l = NewLedger(idOf(t, "self"), Limits{})
+	l.Observe(epoch, Load{CPU: 1, CPULimit: 1})
+	if got := l.Totals(epoch); got.State != Active || got.Stress != 1 {
+		t.Errorf("a busy CPU without a session: %s at stress %v, want active at 1", got.State, got.Stress)
+	}
+	if err := l.Admit(epoch, "here", Need{}); err != nil {
+		t.Fatal(err)
+	}
 	for _, tt := range []struct {
 		name string
 		cpu  float64

@@ -30,24 +30,3 @@ func TestMeterFollowsTheRate(t *testing.T) {
 		t.Errorf("%d bit/s after 10 s of silence", bits)
 	}
 }
-
-func TestParseQuota(t *testing.T) {
-	for in, want := range map[string]float64{"150000 100000\n": 1.5, "max 100000": 0, "": 0, "x y": 0, "100000 0": 0, "-1 100000": 0} {
-		got, ok := parseQuota(in)
-		if got != want || ok != (want > 0) {
-			t.Errorf("%q: %v, %v; want %v", in, got, ok, want)
-		}
-	}
-}
-
-func TestCPUShareIsAShare(t *testing.T) {
-	var m cpuMeter
-	if share, err := m.share(time.Now()); err != nil || share != 0 {
-		t.Fatalf("first reading %v, %v; want none yet", share, err)
-	}
-	for deadline := time.Now().Add(50 * time.Millisecond); time.Now().Before(deadline); { // something to measure
-	}
-	if share, err := m.share(time.Now()); err != nil || share <= 0 || share > 1 {
-		t.Errorf("share %v, %v after 50 ms of work", share, err)
-	}
-}

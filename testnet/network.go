@@ -252,8 +252,6 @@ func (n *Network) newNode(name, region string, join []string) Node {
 	node.Arg = append([]string{"node", "--name", name,
 		"--data-dir", node.Dir, "--ready-file", node.readyFile(), "--region", node.Region,
 		"--http", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--media-port", "0",
-		// The CPU is everybody's on one machine: it would fill all nodes at once.
-		"--cpu-limit", "0",
 	}, join...)
 	return node
 }
