@@ -5,17 +5,16 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math"
 	"mime"
 	"net/http"
 	"net/url"
-	"strconv"
 	"strings"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"weir/capacity"
+	"weir/sfu/problem"
 )
 
 const (
@@ -51,11 +50,12 @@ func (s *SFU) Handler() http.Handler {
 	}
 	mux.HandleFunc("OPTIONS /session/{id}", preflight("PATCH, DELETE, OPTIONS"))
 	mux.HandleFunc("/session/{id}", notAllowed("PATCH, DELETE, OPTIONS", "a session takes PATCH and DELETE"))
+	known := problem.Mux(mux)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h := w.Header()
 		h.Set("Access-Control-Allow-Origin", "*")
 		h.Set("Access-Control-Expose-Headers", "Location, ETag, Link, Retry-After, Accept-Patch")
-		mux.ServeHTTP(w, r)
+		known.ServeHTTP(w, r)
 	})
 }
 
@@ -77,64 +77,66 @@ func preflight(methods string) http.HandlerFunc {
 func notAllowed(methods, advice string) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Allow", methods)
-		http.Error(w, r.Method+" is not served here: "+advice, http.StatusMethodNotAllowed)
+		problem.New(problem.BadMethod, r.Method+" is not served here: "+advice).Write(w)
 	}
 }
 
-// A reply is an answer that is not the one hoped for.
-type reply struct {
-	status int
-	text   string
-	retry  time.Duration
+// fail tells the client what went wrong.
+func (s *SFU) fail(w http.ResponseWriter, r *http.Request, err error) {
+	if errors.Is(err, context.Canceled) && r.Context().Err() != nil {
+		return // the client has gone
+	}
+	p := *s.problemOf(r, err) // it may be the one of a pull that others wait for too
+	if p.Stream == "" {
+		p.Stream = r.PathValue("stream")
+	}
+	p.Write(w)
 }
 
-func (e *reply) Error() string { return e.text }
-
-// fail tells the client what went wrong, in one line of text.
-func (s *SFU) fail(w http.ResponseWriter, r *http.Request, err error) {
+// problemOf says err in words of our own. What is not foreseen is logged.
+func (s *SFU) problemOf(r *http.Request, err error) *problem.Problem {
 	var (
-		rep     *reply
 		refusal *capacity.Refusal
 		badSDP  sdpError
 	)
+	if p := problem.Of(err); p != nil {
+		return p
+	}
 	switch {
-	case errors.As(err, &rep):
 	case errors.As(err, &refusal):
-		rep = &reply{http.StatusServiceUnavailable, refusal.Error(), max(refusal.RetryAfter, retryBusy)}
 		s.event(Event{Kind: "refused", Stream: r.PathValue("stream"), Reason: refusal.Reason, Detail: refusal.Error()})
+		p := problem.New(problem.NoCapacity, refusal.Error()).Retry(max(refusal.RetryAfter, retryBusy))
+		p.Reason = refusal.Reason
+		return p
 	case errors.As(err, &badSDP):
-		rep = &reply{http.StatusBadRequest, badSDP.Error(), 0}
+		return problem.New(problem.BadSDP, badSDP.Error())
 	case errors.Is(err, errNoCodec):
-		rep = &reply{http.StatusNotAcceptable, err.Error(), 0}
+		return problem.New(problem.NoCommonCodec, err.Error())
 	case errors.Is(err, ErrNotLive):
-		// 409 and not 404: clients give up on 404, and this may mend itself.
-		rep = &reply{http.StatusConflict, fmt.Sprintf("stream %q is not live: try again when it is published", r.PathValue("stream")), retryNotLive}
-	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, errClosing):
-		rep = &reply{http.StatusServiceUnavailable, err.Error(), retryNotLive}
-	case errors.Is(err, context.Canceled):
-		return // the client has gone
-	default:
-		s.log.Warn("request failed", "path", r.URL.Path, "err", err)
-		rep = &reply{http.StatusServiceUnavailable, err.Error(), retryBusy}
+		return problem.New(problem.NotLive, fmt.Sprintf("stream %q is not live: try again when it is published", r.PathValue("stream"))).Retry(retryNotLive)
+	case errors.Is(err, errClosing), s.ctx.Err() != nil:
+		return problem.New(problem.Closing, "this node is ending: ask another one").Retry(retryNotLive)
+	case errors.Is(err, context.DeadlineExceeded):
+		return problem.New(problem.Timeout, "the session could not be set up in time: try again").Retry(retryNotLive)
 	}
-	if rep.retry > 0 {
-		w.Header().Set("Retry-After", strconv.Itoa(int(math.Ceil(rep.retry.Seconds()))))
-	}
-	http.Error(w, rep.text, rep.status)
+	p := problem.New(problem.Internal, "this node failed; its log says more").Retry(retryBusy)
+	p.Request = newETag()
+	s.log.Warn("request failed", "request", p.Request, "path", r.URL.Path, "err", problem.WithoutURL(err))
+	return p
 }
 
 // body reads a request's body of the wanted type, at most MaxSDP bytes.
 func body(w http.ResponseWriter, r *http.Request, want string) ([]byte, error) {
 	if got, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || got != want {
-		return nil, &reply{http.StatusUnsupportedMediaType, fmt.Sprintf("Content-Type is %q: send %s", r.Header.Get("Content-Type"), want), 0}
+		return nil, problem.New(problem.BadMediaType, fmt.Sprintf("Content-Type is %q: send %s", r.Header.Get("Content-Type"), want))
 	}
 	b, err := io.ReadAll(http.MaxBytesReader(w, r.Body, MaxSDP))
 	var tooLarge *http.MaxBytesError
 	if errors.As(err, &tooLarge) {
-		return nil, &reply{http.StatusRequestEntityTooLarge, fmt.Sprintf("the body is longer than %d bytes", MaxSDP), 0}
+		return nil, problem.New(problem.TooLarge, fmt.Sprintf("the body is longer than %d bytes", MaxSDP))
 	}
 	if err != nil {
-		return nil, &reply{http.StatusBadRequest, "the body did not arrive whole", 0}
+		return nil, problem.New(problem.BadBody, "the body did not arrive whole")
 	}
 	return b, nil
 }
@@ -151,7 +153,7 @@ func (s *SFU) post(kind sessionKind) http.HandlerFunc {
 func (s *SFU) open(w http.ResponseWriter, r *http.Request, kind sessionKind) error {
 	name := r.PathValue("stream")
 	if err := capacity.ValidStreamName(name); err != nil {
-		return &reply{http.StatusBadRequest, err.Error(), 0}
+		return problem.New(problem.BadStreamName, err.Error())
 	}
 	raw, err := body(w, r, typeSDP)
 	if err != nil {
@@ -169,7 +171,7 @@ func (s *SFU) open(w http.ResponseWriter, r *http.Request, kind sessionKind) err
 	s.mu.Lock()
 	if s.closed || s.pending >= maxPending {
 		s.mu.Unlock()
-		return &reply{http.StatusServiceUnavailable, "too many requests are being set up", time.Second}
+		return problem.New(problem.TooManySetups, "too many requests are being set up").Retry(time.Second)
 	}
 	s.pending++
 	s.mu.Unlock()
@@ -218,7 +220,7 @@ func waitOf(r *http.Request) (time.Duration, error) {
 	}
 	wait, err := time.ParseDuration(v)
 	if err != nil || wait < 0 || wait > MaxWait {
-		return 0, &reply{http.StatusBadRequest, fmt.Sprintf("wait=%s: want a duration up to %v, such as 10s", v, MaxWait), 0}
+		return 0, problem.New(problem.BadWait, fmt.Sprintf("wait=%s: want a duration up to %v, such as 10s", v, MaxWait))
 	}
 	return wait, nil
 }
@@ -247,7 +249,7 @@ func (s *SFU) ticket(raw string, kind sessionKind, name string) (*capacity.Ticke
 		}
 	}
 	if err != nil {
-		return nil, &reply{http.StatusForbidden, "the ticket is not good here: " + err.Error() + "; ask the server that sent you again", 0}
+		return nil, problem.New(problem.BadTicket, "the ticket is not good here: "+err.Error()+"; ask the server that sent you again")
 	}
 	return &t, nil
 }
@@ -316,7 +318,7 @@ func (a *arrival) enter(ctx context.Context) (string, error) {
 		if lease, err := s.cfg.Ledger.Claim(now, a.ticket.From, a.ticket.Lease); err == nil {
 			return lease.ID, nil
 		}
-		return "", &reply{http.StatusForbidden, "the ticket has been used, or has expired: ask the server that sent you again", 0}
+		return "", problem.New(problem.BadTicket, "the ticket has been used, or has expired: ask the server that sent you again")
 	}
 	purpose := capacity.View
 	if a.kind == kindWHIP {
@@ -378,7 +380,7 @@ func (a *arrival) freeElsewhere(ctx context.Context) error {
 }
 
 func (a *arrival) taken(where string) error {
-	return &reply{http.StatusConflict, fmt.Sprintf("stream %q is being published %s: choose another name, or end that session first", a.name, where), retryNotLive}
+	return problem.New(problem.NameTaken, fmt.Sprintf("stream %q is being published %s: choose another name, or end that session first", a.name, where)).Retry(retryNotLive)
 }
 
 // publish makes the session's stream known here.
@@ -467,7 +469,7 @@ func (s *SFU) handOn(ctx context.Context, w http.ResponseWriter, a *arrival, h *
 	to := strings.TrimSuffix(helper.URL, "/") + "/" + string(a.kind) + "/" + a.name + "?ticket=" + url.QueryEscape(ticket)
 	s.event(Event{Kind: "redirect", Stream: a.name, Peer: helper.Node, Detail: helper.Why})
 	if s.cfg.Overflow == Relay {
-		return s.relay(ctx, w, to, a.raw)
+		return s.relay(ctx, w, helper, to, a.raw)
 	}
 	w.Header().Set("Location", to)
 	w.WriteHeader(http.StatusTemporaryRedirect)
@@ -476,7 +478,7 @@ func (s *SFU) handOn(ctx context.Context, w http.ResponseWriter, a *arrival, h *
 
 // relay hands the offer to the helper and its answer to the client, whose
 // further requests go to the helper itself: Location is absolute.
-func (s *SFU) relay(ctx context.Context, w http.ResponseWriter, to string, offer []byte) error {
+func (s *SFU) relay(ctx context.Context, w http.ResponseWriter, h Helper, to string, offer []byte) error {
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, to, strings.NewReader(string(offer)))
 	if err != nil {
 		return err
@@ -484,12 +486,14 @@ func (s *SFU) relay(ctx context.Context, w http.ResponseWriter, to string, offer
 	req.Header.Set("Content-Type", typeSDP)
 	resp, err := s.http.Do(req)
 	if err != nil {
-		return fmt.Errorf("the helper could not be reached: %w", err)
+		s.log.Warn("helper not reached", "helper", h.Node, "err", problem.WithoutURL(err))
+		return notReached(h, problem.Cause(err))
 	}
 	defer resp.Body.Close()
 	answer, err := io.ReadAll(io.LimitReader(resp.Body, MaxSDP))
 	if err != nil {
-		return fmt.Errorf("the helper's answer: %w", err)
+		s.log.Warn("helper's answer broke off", "helper", h.Node, "err", err)
+		return notReached(h, "its answer broke off")
 	}
 	for _, key := range []string{"Content-Type", "Location", "ETag", "Accept-Patch", "Retry-After", "Link"} {
 		if v := resp.Header.Get(key); v != "" {
@@ -501,6 +505,12 @@ func (s *SFU) relay(ctx context.Context, w http.ResponseWriter, to string, offer
 	return nil
 }
 
+func notReached(h Helper, why string) error {
+	p := problem.New(problem.HelperUnreachable, "this node is full, and the one that has room could not be reached: "+why).Retry(retryNotLive)
+	p.Node = h.Node
+	return p
+}
+
 // session finds the session of a request.
 func (s *SFU) session(r *http.Request) (*session, error) {
 	id := r.PathValue("id")
@@ -510,9 +520,9 @@ func (s *SFU) session(r *http.Request) (*session, error) {
 		return sess, nil
 	}
 	if _, ended := s.tombs.ids[id]; ended {
-		return nil, &reply{http.StatusNotFound, "the session has ended: start a new one by POST", 0}
+		return nil, problem.New(problem.SessionEnded, "the session has ended: start a new one by POST")
 	}
-	return nil, &reply{http.StatusNotFound, "there is no such session here", 0}
+	return nil, problem.New(problem.NoSession, "there is no such session here")
 }
 
 // patch serves trickled candidates and ICE restarts (RFC 9725, section 4.3).
@@ -533,22 +543,22 @@ func (s *SFU) trickle(w http.ResponseWriter, r *http.Request) error {
 	}
 	f, err := parseFragment(raw)
 	if err != nil {
-		return &reply{http.StatusBadRequest, err.Error(), 0}
+		return problem.New(problem.BadFragment, err.Error())
 	}
 	sess.patch.Lock()
 	defer sess.patch.Unlock()
 	if sess.over {
-		return &reply{http.StatusNotFound, "the session has ended: start a new one by POST", 0}
+		return problem.New(problem.SessionEnded, "the session has ended: start a new one by POST")
 	}
 	restart := f.ufrag != "" && f.ufrag != sess.ufrag
 	// A client that trickles may leave If-Match out where its ufrag says which
 	// ICE session it means; a restart is for whatever there is ("*").
 	if match := r.Header.Get("If-Match"); match != "" && match != "*" && match != sess.etag {
-		return &reply{http.StatusPreconditionFailed, "If-Match is not this session's ETag: the ICE session it meant is over", 0}
+		return problem.New(problem.OldSession, "If-Match is not this session's ETag: the ICE session it meant is over")
 	}
 	if restart {
 		if f.pwd == "" {
-			return &reply{http.StatusBadRequest, "a=ice-ufrag without a=ice-pwd", 0}
+			return problem.New(problem.BadFragment, "a=ice-ufrag without a=ice-pwd")
 		}
 		ctx, cancel := context.WithTimeout(r.Context(), setupTimeout)
 		defer cancel()
@@ -562,7 +572,7 @@ func (s *SFU) trickle(w http.ResponseWriter, r *http.Request) error {
 		return nil
 	}
 	if sess.candidates += len(f.candidates); sess.candidates > maxCandidates {
-		return &reply{http.StatusTooManyRequests, fmt.Sprintf("more than %d candidates in one session", maxCandidates), 0}
+		return problem.New(problem.TooManyCandidates, fmt.Sprintf("more than %d candidates in one session", maxCandidates))
 	}
 	for _, c := range f.candidates {
 		// One that cannot be used, such as an mDNS name, is no error: our side
@@ -588,7 +598,7 @@ func (s *SFU) delete(w http.ResponseWriter, r *http.Request) {
 	s.mu.Unlock()
 	switch {
 	case deleted:
-		s.fail(w, r, &reply{http.StatusNotFound, "the session has been deleted already", 0})
+		s.fail(w, r, problem.New(problem.SessionEnded, "the session has been deleted already"))
 	case sess != nil:
 		sess.end("deleted by the client")
 		select {
@@ -599,6 +609,6 @@ func (s *SFU) delete(w http.ResponseWriter, r *http.Request) {
 	case ended:
 		w.WriteHeader(http.StatusOK)
 	default:
-		s.fail(w, r, &reply{http.StatusNotFound, "there is no such session here", 0})
+		s.fail(w, r, problem.New(problem.NoSession, "there is no such session here"))
 	}
 }

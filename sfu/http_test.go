@@ -5,6 +5,8 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"slices"
@@ -14,10 +16,12 @@ import (
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/multiformats/go-multiaddr"
 	"github.com/pion/webrtc/v4"
 
 	"weir/capacity"
 	"weir/sfu/pb"
+	"weir/sfu/problem"
 )
 
 // call sends one request and returns the answer with its body read.
@@ -59,25 +63,26 @@ func TestBadRequests(t *testing.T) {
 	for _, c := range []struct {
 		name, method, path, contentType, body string
 		status                                int
+		code                                  problem.Code
 		says                                  string
 	}{
-		{"JSON for SDP", "POST", "/whep/demo", "application/json", "{}", 415, "send application/sdp"},
-		{"no content type", "POST", "/whip/x", "", good, 415, "application/sdp"},
-		{"a body too long", "POST", "/whep/demo", typeSDP, strings.Repeat("a", MaxSDP+1), 413, "65536 bytes"},
-		{"nine sections", "POST", "/whep/demo", typeSDP, offerOf(strings.Repeat(videoSection("0", "recvonly"), 9)), 400, "at most 8"},
-		{"no SDP", "POST", "/whip/x", typeSDP, "hello", 400, "no media section"},
-		{"a bad name", "POST", "/whip/a/../b", typeSDP, good, 0, ""},
-		{"a bad segment", "POST", "/whip/a b", typeSDP, good, 400, "stream"},
-		{"no name", "POST", "/whip/", typeSDP, good, 400, "stream"},
-		{"a stream nobody publishes", "POST", "/whep/nothing", typeSDP, good, 409, "not live"},
-		{"a wait too long", "POST", "/whep/nothing?wait=1h", typeSDP, good, 400, "up to 30s"},
-		{"a ticket that is none", "POST", "/whep/demo?ticket=xyz", typeSDP, good, 403, "ticket"},
-		{"no codec in common", "POST", "/whep/demo", typeSDP, strings.ReplaceAll(good, "VP8", "VP7"), 406, "video/VP8"},
-		{"nothing to publish", "POST", "/whip/x", typeSDP, offerOf(videoSection("0", "recvonly")), 406, "send at least one track"},
-		{"GET for a stream", "GET", "/whep/demo", "", "", 405, "POST"},
-		{"PATCH without a session", "PATCH", "/session/none", typeFragment, "a=ice-ufrag:x\r\n", 404, "no such session"},
-		{"DELETE without a session", "DELETE", "/session/none", "", "", 404, "no such session"},
-		{"POST to a session", "POST", "/session/none", typeSDP, good, 405, "PATCH and DELETE"},
+		{"JSON for SDP", "POST", "/whep/demo", "application/json", "{}", 415, problem.BadMediaType, "send application/sdp"},
+		{"no content type", "POST", "/whip/x", "", good, 415, problem.BadMediaType, "application/sdp"},
+		{"a body too long", "POST", "/whep/demo", typeSDP, strings.Repeat("a", MaxSDP+1), 413, problem.TooLarge, "65536 bytes"},
+		{"nine sections", "POST", "/whep/demo", typeSDP, offerOf(strings.Repeat(videoSection("0", "recvonly"), 9)), 400, problem.BadSDP, "at most 8"},
+		{"no SDP", "POST", "/whip/x", typeSDP, "hello", 400, problem.BadSDP, "no media section"},
+		{"a bad name", "POST", "/whip/a/../b", typeSDP, good, 0, "", ""},
+		{"a bad segment", "POST", "/whip/a b", typeSDP, good, 400, problem.BadStreamName, "stream"},
+		{"no name", "POST", "/whip/", typeSDP, good, 400, problem.BadStreamName, "stream"},
+		{"a stream nobody publishes", "POST", "/whep/nothing", typeSDP, good, 409, problem.NotLive, "not live"},
+		{"a wait too long", "POST", "/whep/nothing?wait=1h", typeSDP, good, 400, problem.BadWait, "up to 30s"},
+		{"a ticket that is none", "POST", "/whep/demo?ticket=xyz", typeSDP, good, 403, problem.BadTicket, "ticket"},
+		{"no codec in common", "POST", "/whep/demo", typeSDP, strings.ReplaceAll(good, "VP8", "VP7"), 406, problem.NoCommonCodec, "video/VP8"},
+		{"nothing to publish", "POST", "/whip/x", typeSDP, offerOf(videoSection("0", "recvonly")), 406, problem.NoCommonCodec, "send at least one track"},
+		{"GET for a stream", "GET", "/whep/demo", "", "", 405, problem.BadMethod, "POST"},
+		{"PATCH without a session", "PATCH", "/session/none", typeFragment, "a=ice-ufrag:x\r\n", 404, problem.NoSession, "no such session"},
+		{"DELETE without a session", "DELETE", "/session/none", "", "", 404, problem.NoSession, "no such session"},
+		{"POST to a session", "POST", "/session/none", typeSDP, good, 405, problem.BadMethod, "PATCH and DELETE"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			url := a.web.URL + strings.ReplaceAll(c.path, " ", "%20")
@@ -88,8 +93,9 @@ func TestBadRequests(t *testing.T) {
 				}
 				return
 			}
-			if resp.StatusCode != c.status || !strings.Contains(body, c.says) {
-				t.Errorf("got %s, %q; want %d and a word of %q", resp.Status, body, c.status, c.says)
+			said := problem.Parse(resp.StatusCode, resp.Header.Get("Content-Type"), []byte(body))
+			if resp.StatusCode != c.status || said.Code != c.code || !strings.Contains(said.Detail, c.says) {
+				t.Errorf("got %s, %q; want %d, %s and a word of %q", resp.Status, body, c.status, c.code, c.says)
 			}
 			if strings.Count(strings.TrimSpace(body), "\n") > 0 {
 				t.Errorf("more than one line: %q", body)
@@ -108,6 +114,63 @@ func TestBadRequests(t *testing.T) {
 	}
 	if got := a.ledger.Totals(time.Now()); got.Sessions != 2 {
 		t.Errorf("%d sessions in the ledger, want the publisher and the viewer", got.Sessions)
+	}
+}
+
+// What goes wrong between nodes is told apart, in words of our own.
+func TestProblemsBetweenNodes(t *testing.T) {
+	m := newMesh(t)
+	full := &capacity.Refusal{Reason: "sessions", Detail: "1 of 1 sessions in use"}
+	var locate, place error
+	other := m.add(capacity.Limits{}, nil).id
+	a := m.add(capacity.Limits{Sessions: 1}, func(c *Config) {
+		c.Locate = func(context.Context, capacity.Need, []peer.ID) (Carrier, error) {
+			return Carrier{Node: other}, locate
+		}
+		c.Dial = func(context.Context, peer.ID, []multiaddr.Multiaddr) (Signal, error) {
+			return nil, errors.New("failed to dial: all dials failed")
+		}
+		c.Place = func(context.Context, capacity.Need, []peer.ID) (Helper, error) {
+			lease := capacity.Lease{ID: "lease", Target: other, Expires: time.Now().Add(capacity.LeaseTime)}
+			return Helper{Node: other, URL: "http://127.0.0.1:1", Lease: lease}, place
+		}
+		c.Overflow, c.RoomWait = Relay, time.Millisecond
+	})
+	offer := offerOf(videoSection("0", "recvonly"))
+	ask := func(code problem.Code) {
+		t.Helper()
+		resp, body := call(t, "POST", a.web.URL+"/whep/demo", typeSDP, offer)
+		p := problem.Parse(resp.StatusCode, resp.Header.Get("Content-Type"), []byte(body))
+		if p.Code != code || p.Stream != "demo" || p.RetryAfter == 0 || resp.Header.Get("Retry-After") == "" {
+			t.Errorf("got %s, %+v; want %s", resp.Status, p, code)
+		}
+		for _, goes := range []string{"ticket=", "dial", "context", "peer.ID", "sql"} {
+			if strings.Contains(p.Detail, goes) {
+				t.Errorf("%s: a person is told %q", code, p.Detail)
+			}
+		}
+		if p.Code == problem.Internal != (p.Request != "") {
+			t.Errorf("%s has the request ID %q", p.Code, p.Request)
+		}
+	}
+	ask(problem.OriginUnreachable) // it cannot be dialled
+	locate = &capacity.Refusal{Reason: "unreachable", Detail: "none of 3 answered"}
+	ask(problem.OriginUnreachable)
+	locate = full
+	ask(problem.NoCapacity)
+	locate = ErrNotLive
+	ask(problem.NotLive)
+	locate = fmt.Errorf("look: %w", context.DeadlineExceeded)
+	ask(problem.Timeout)
+	locate = errors.New("sql: no rows")
+	ask(problem.Internal)
+
+	a.publish("own") // it is full now
+	ask(problem.HelperUnreachable)
+	place = full
+	ask(problem.NoCapacity)
+	if detail := a.lastDetail("refused"); !strings.Contains(detail, "1 of 1 sessions") {
+		t.Errorf("the last refusal was %q", detail)
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"weir/capacity"
+	"weir/sfu/problem"
 )
 
 const (
@@ -210,7 +211,7 @@ func (s *SFU) runPull(p *pull, hint *Carrier) {
 	}
 	s.mu.Lock()
 	if err == nil && (s.streams[p.name] != nil || s.publishing[p.name]) {
-		err = fmt.Errorf("stream %s was published here meanwhile", p.name)
+		err = fmt.Errorf("%w: it is being published here", ErrNotLive)
 	}
 	if err == nil {
 		p.stream = newStream(p.name, false, in.newTracks(), in.pathTo(s.cfg.Self), time.Now())
@@ -330,27 +331,29 @@ func (s *SFU) moved(st *Stream, path []peer.ID) {
 
 // pullFrom subscribes to name at a carrier: hint if there is one, else those
 // that Locate finds, one after another. The error is a [capacity.Refusal] if
-// one of them lacked room, whatever the others said.
+// one of them lacked room, whatever the others said, and a [problem.Problem] if
+// none could be reached.
 func (s *SFU) pullFrom(name string, hint *Carrier, exclude []peer.ID) (*inbound, Carrier, error) {
 	exclude = append(slices.Clone(exclude), s.cfg.Self)
 	var (
-		problems []string
+		problems []string          // what carriers said
+		causes   []string          // why others were not reached
 		lacking  *capacity.Refusal // of the last that lacked room
+		tried    = map[peer.ID]bool{}
 	)
 	failed := func(err error) error {
 		said := strings.Join(problems, "; ")
-		var refusal *capacity.Refusal
 		switch {
-		case len(problems) == 0:
-			return err
-		case lacking != nil:
+		case lacking != nil && said != "":
 			return &capacity.Refusal{Reason: lacking.Reason, Detail: fmt.Sprintf("no carrier of %s has room (%s)", name, said), RetryAfter: lacking.RetryAfter}
-		case errors.As(err, &refusal):
+		case errors.Is(err, ErrNotLive), problem.Of(err) != nil, wantOfRoom(err) != nil:
+			return err
+		case len(tried) == 0 && !errors.As(err, new(*capacity.Refusal)):
 			return err
 		}
-		return fmt.Errorf("%w (%s)", err, said)
+		p := problem.New(problem.OriginUnreachable, fmt.Sprintf("stream %q is live, but no node that carries it can be reached from here: try again, or at another node", name)).Retry(retryNotLive)
+		return fmt.Errorf("%w (%s)", p, strings.Join(append(causes, err.Error()), "; "))
 	}
-	tried := map[peer.ID]bool{}
 	for range pullAttempts {
 		in, carrier, err := s.attempt(name, hint, exclude)
 		if err == nil {
@@ -366,7 +369,11 @@ func (s *SFU) pullFrom(name string, hint *Carrier, exclude []peer.ID) (*inbound,
 			return nil, Carrier{}, failed(err)
 		}
 		s.log.Debug("pull refused", "stream", name, "carrier", carrier.Node, "err", err)
-		problems = append(problems, fmt.Sprintf("%s: %v", carrier.Node.ShortString(), err))
+		if refusal := (*capacity.Refusal)(nil); errors.As(err, &refusal) {
+			problems = append(problems, fmt.Sprintf("%s: %v", shortID(carrier.Node), refusal))
+		} else {
+			causes = append(causes, fmt.Sprintf("%s: %v", shortID(carrier.Node), err))
+		}
 		switch {
 		case errors.Is(err, errCrossed):
 			s.awaitLink(carrier.Node)
@@ -377,6 +384,12 @@ func (s *SFU) pullFrom(name string, hint *Carrier, exclude []peer.ID) (*inbound,
 		hint = nil
 	}
 	return nil, Carrier{}, failed(fmt.Errorf("no carrier of %s let us pull it", name))
+}
+
+// shortID is the end of a peer ID, for people.
+func shortID(id peer.ID) string {
+	s := id.String()
+	return "…" + s[max(0, len(s)-8):]
 }
 
 // awaitLink waits a moment for the link that node has opened to us.

@@ -38,6 +38,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"weir/dht"
+	"weir/sfu/problem"
 )
 
 var (
@@ -486,8 +487,7 @@ func (n Node) ask(ctx context.Context, path string) (*http.Response, error) {
 	}
 	if resp.StatusCode != http.StatusOK {
 		defer resp.Body.Close()
-		b, _ := io.ReadAll(io.LimitReader(resp.Body, 1<<10))
-		return nil, fmt.Errorf("%s: %s: %s", req.URL, resp.Status, strings.TrimSpace(string(b)))
+		return nil, fmt.Errorf("%s: %s: %w", req.URL, resp.Status, problem.Read(resp))
 	}
 	return resp, nil
 }

@@ -22,6 +22,7 @@ import (
 	"weir/cmd/weir/web"
 	"weir/dht"
 	"weir/sfu"
+	"weir/sfu/problem"
 )
 
 // publicHandler serves clients and the console.
@@ -39,16 +40,19 @@ func (n *node) publicHandler() http.Handler {
 	return mux
 }
 
+// retryReady is when to ask again what could not be answered yet.
+const retryReady = time.Second
+
 // readyz says whether the node is in the network and takes placements.
 func (n *node) readyz(w http.ResponseWriter, r *http.Request) {
 	select {
 	case <-n.dht.Ready():
 	default:
-		http.Error(w, "not in the network yet", http.StatusServiceUnavailable)
+		problem.New(problem.NotReady, "this node is not in its network yet").Retry(retryReady).Write(w)
 		return
 	}
 	if s := n.ledger.Totals(time.Now()).State; s == capacity.Draining {
-		http.Error(w, "draining", http.StatusServiceUnavailable)
+		problem.New(problem.Draining, "this node is draining: it takes nothing new").Write(w)
 		return
 	}
 	fmt.Fprintln(w, "ready")
@@ -59,7 +63,7 @@ func (n *node) consoleState(w http.ResponseWriter, r *http.Request) {
 	defer cancel()
 	state, _, err := n.view.latest(ctx)
 	if err != nil {
-		http.Error(w, err.Error(), http.StatusServiceUnavailable)
+		n.fail(w, r, err)
 		return
 	}
 	writeJSON(w, state)
@@ -97,15 +101,11 @@ func (n *node) adminHandler() http.Handler {
 	handle := func(pattern string, f func(r *http.Request) (any, error)) {
 		mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
 			v, err := f(r)
-			var bad *badRequest
-			switch {
-			case errors.As(err, &bad):
-				http.Error(w, err.Error(), bad.status)
-			case err != nil:
-				http.Error(w, err.Error(), http.StatusServiceUnavailable)
-			default:
-				writeJSON(w, v)
+			if err != nil {
+				n.fail(w, r, err)
+				return
 			}
+			writeJSON(w, v)
 		})
 	}
 	get := func(path string, f func(r *http.Request) (any, error)) { handle("GET /api/v1"+path, f) }
@@ -123,7 +123,7 @@ func (n *node) adminHandler() http.Handler {
 	get("/records/{peer}", func(r *http.Request) (any, error) {
 		id, err := peer.Decode(r.PathValue("peer"))
 		if err != nil {
-			return nil, &badRequest{http.StatusBadRequest, fmt.Sprintf("%q is no peer ID", r.PathValue("peer"))}
+			return nil, problem.New(problem.BadParameter, fmt.Sprintf("%q is no peer ID", r.PathValue("peer")))
 		}
 		return recordsOf(r.Context(), n.dht, id)
 	})
@@ -150,7 +150,26 @@ func (n *node) adminHandler() http.Handler {
 	mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
 	mux.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
 	mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
-	return sameSite(mux)
+	return sameSite(problem.Mux(mux))
+}
+
+// fail answers a request to the admin API with what went wrong. Those who may
+// ask it may read the text of errors too; URLs in them may carry secrets.
+func (n *node) fail(w http.ResponseWriter, r *http.Request, err error) {
+	p := problem.Of(err)
+	switch {
+	case p != nil:
+	case errors.Is(err, dht.ErrNoHolders):
+		p = problem.New(problem.NoAnswer, "no node that keeps these records has answered: "+err.Error()).Retry(retryReady)
+	case errors.Is(err, context.DeadlineExceeded):
+		p = problem.New(problem.NoAnswer, "the nodes asked did not answer in time").Retry(retryReady)
+	case errors.Is(err, context.Canceled):
+		p = problem.New(problem.Closing, "this node is ending")
+	default:
+		p = problem.New(problem.Internal, problem.WithoutURL(err).Error())
+		n.log.Warn("admin request failed", "path", r.URL.Path, "err", p.Detail)
+	}
+	p.Write(w)
 }
 
 // sameSite refuses requests that a web page in the operator's browser could
@@ -163,7 +182,7 @@ func sameSite(h http.Handler) http.Handler {
 		}
 		_, err := netip.ParseAddr(strings.Trim(host, "[]"))
 		if err != nil && host != "localhost" {
-			http.Error(w, "reach the admin API by its IP address or as localhost", http.StatusForbidden)
+			problem.New(problem.BadHost, "reach the admin API by its IP address or as localhost").Write(w)
 			return
 		}
 		// Origin comes with requests of scripts and forms; the other with all that
@@ -171,20 +190,12 @@ func sameSite(h http.Handler) http.Handler {
 		// address bar's.
 		site := r.Header.Get("Sec-Fetch-Site")
 		if origin := r.Header.Get("Origin"); origin != "" && origin != "http://"+r.Host || site != "" && site != "same-origin" && site != "none" {
-			http.Error(w, "the admin API is not for other sites", http.StatusForbidden)
+			problem.New(problem.BadOrigin, "the admin API is not for other sites").Write(w)
 			return
 		}
 		h.ServeHTTP(w, r)
 	})
 }
-
-// A badRequest is the caller's fault.
-type badRequest struct {
-	status int
-	text   string
-}
-
-func (e *badRequest) Error() string { return e.text }
 
 func topicOf(stream string) dht.Topic {
 	if stream == "" {
@@ -216,7 +227,7 @@ func recordsOf(ctx context.Context, d dhtReader, id peer.ID) ([]recordEntry, err
 			}
 		}
 	}
-	return nil, &badRequest{http.StatusNotFound, fmt.Sprintf("%s does not answer (%v), and no holder has a record of it", id, err)}
+	return nil, problem.New(problem.NotFound, fmt.Sprintf("%s does not answer (%v), and no holder has a record of it", id, err))
 }
 
 // dhtReader is what inspection reads: a node, or a client of the network.
@@ -232,7 +243,7 @@ func purposeOf(q url.Values) (capacity.Purpose, error) {
 	}
 	p, err := capacity.ParsePurpose(q.Get("purpose"))
 	if err != nil {
-		return p, &badRequest{http.StatusBadRequest, err.Error()}
+		return p, problem.New(problem.BadParameter, err.Error())
 	}
 	return p, nil
 }
@@ -244,20 +255,20 @@ func needOf(q url.Values, purpose capacity.Purpose) (capacity.Need, error) {
 	need.Region = q.Get("region")
 	if need.Stream != "" {
 		if err := capacity.ValidStreamName(need.Stream); err != nil {
-			return need, &badRequest{http.StatusBadRequest, err.Error()}
+			return need, problem.New(problem.BadParameter, err.Error())
 		}
 	}
 	if v := q.Get("uplink"); v != "" {
 		bits, err := bitrate(v)
 		if err != nil {
-			return need, &badRequest{http.StatusBadRequest, err.Error()}
+			return need, problem.New(problem.BadParameter, err.Error())
 		}
 		need.Uplink = bits
 	}
 	if v := q.Get("packets"); v != "" {
 		p, err := strconv.ParseInt(v, 10, 32)
 		if err != nil || p < 0 {
-			return need, &badRequest{http.StatusBadRequest, fmt.Sprintf("packets=%s: want packets per second", v)}
+			return need, problem.New(problem.BadParameter, fmt.Sprintf("packets=%s: want packets per second", v))
 		}
 		need.Packets = p
 	}
@@ -277,7 +288,7 @@ func (n *node) explain(r *http.Request) (any, error) {
 	topic := dht.CapacityTopic()
 	if need.Purpose == capacity.Cascade {
 		if need.Stream == "" {
-			return nil, &badRequest{http.StatusBadRequest, "a cascade needs a stream: add stream=NAME"}
+			return nil, problem.New(problem.BadParameter, "a cascade needs a stream: add stream=NAME")
 		}
 		topic = dht.StreamTopic(need.Stream)
 	}
@@ -345,7 +356,7 @@ func eventStream(w http.ResponseWriter) (send func(v any) error, ok bool) {
 	w.Header().Set("Cache-Control", "no-store")
 	_ = control.SetReadDeadline(time.Time{})
 	if control.Flush() != nil {
-		http.Error(w, "this connection cannot stream", http.StatusInternalServerError)
+		problem.New(problem.Internal, "this connection cannot stream").Write(w)
 		return nil, false
 	}
 	return func(v any) error {
@@ -364,7 +375,7 @@ func eventStream(w http.ResponseWriter) (send func(v any) error, ok bool) {
 func writeJSON(w http.ResponseWriter, v any) {
 	b, err := json.Marshal(v)
 	if err != nil {
-		http.Error(w, err.Error(), http.StatusInternalServerError)
+		problem.New(problem.Internal, err.Error()).Write(w)
 		return
 	}
 	w.Header().Set("Content-Type", "application/json")

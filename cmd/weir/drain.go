@@ -14,6 +14,7 @@ import (
 
 	"weir/capacity"
 	"weir/sfu"
+	"weir/sfu/problem"
 )
 
 const (
@@ -187,11 +188,11 @@ func (n *node) serveDrain(w http.ResponseWriter, r *http.Request) {
 	d := json.NewDecoder(http.MaxBytesReader(w, r.Body, 4<<10))
 	d.DisallowUnknownFields()
 	if err := d.Decode(&req); err != nil && !errors.Is(err, io.EOF) {
-		http.Error(w, "want a JSON object with deadline_ms and exit: "+err.Error(), http.StatusBadRequest)
+		problem.New(problem.BadBody, "want a JSON object with deadline_ms and exit: "+err.Error()).Write(w)
 		return
 	}
 	if req.DeadlineMillis < 0 || req.DeadlineMillis > maxDrain.Milliseconds() {
-		http.Error(w, fmt.Sprintf("deadline_ms %d: want 0 for none, or up to %d", req.DeadlineMillis, maxDrain.Milliseconds()), http.StatusBadRequest)
+		problem.New(problem.BadParameter, fmt.Sprintf("deadline_ms %d: want 0 for none, or up to %d", req.DeadlineMillis, maxDrain.Milliseconds())).Write(w)
 		return
 	}
 	n.startDrain(time.Duration(req.DeadlineMillis)*time.Millisecond, req.Exit, byOperator)

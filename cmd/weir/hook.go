@@ -20,6 +20,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"weir/capacity"
+	"weir/sfu/problem"
 )
 
 const (
@@ -145,7 +146,7 @@ func (h hook) post(ctx context.Context, body []byte, out *boundedOutput) error {
 	case ctx.Err() != nil:
 		return context.Cause(ctx)
 	case err != nil:
-		return cause(err)
+		return problem.WithoutURL(err)
 	case out.over():
 		return errHookOutput
 	case resp.StatusCode/100 != 2:

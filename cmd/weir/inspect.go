@@ -26,6 +26,7 @@ import (
 	"weir/capacity"
 	"weir/dht"
 	"weir/sfu"
+	"weir/sfu/problem"
 )
 
 const (
@@ -35,9 +36,6 @@ const (
 	joinTimeout = 10 * time.Second
 	// maxAdminReply bounds what is read of an answer, in bytes.
 	maxAdminReply = 64 << 20
-	// maxAdminError bounds what is read of an error, in bytes: all mistakes in a
-	// policy, each with its line.
-	maxAdminError = 64 << 10
 )
 
 // adminFlags are those of every command that asks a running node.
@@ -130,28 +128,19 @@ func request(c *cli.Context, method, path string, body []byte, timeout time.Dura
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
 		cancel()
-		return nil, nil, cli.Exit(fmt.Sprintf("no node answers at %s (%v): is it running, and is that its --admin address?", base, cause(err)), exitConnection)
+		return nil, nil, cli.Exit(fmt.Sprintf("no node answers at %s (%s): is it running, and is that its --admin address?", base, problem.Cause(err)), exitConnection)
 	}
 	if resp.StatusCode != http.StatusOK {
-		text, _ := io.ReadAll(io.LimitReader(resp.Body, maxAdminError))
+		said := problem.Read(resp)
 		resp.Body.Close()
 		cancel()
 		code := exitFailure
 		if resp.StatusCode < 500 {
 			code = exitInput
 		}
-		return nil, nil, cli.Exit(strings.TrimSpace(string(text)), code)
+		return nil, nil, cli.Exit(said.Error(), code)
 	}
 	return resp, cancel, nil
-}
-
-// cause strips what net/http wraps around an error.
-func cause(err error) error {
-	var u *url.Error
-	if errors.As(err, &u) {
-		return u.Err
-	}
-	return err
 }
 
 // events reads server-sent events until the stream or f ends.

@@ -17,6 +17,7 @@ import (
 
 	"weir/capacity"
 	"weir/dht"
+	"weir/sfu/problem"
 )
 
 // policiesKept is how many signed policies a node keeps, for weir policy
@@ -139,15 +140,15 @@ func (s *policyStore) restore(d *dht.Node) error {
 func (n *node) pushPolicy(w http.ResponseWriter, r *http.Request) {
 	sealed, err := io.ReadAll(http.MaxBytesReader(w, r.Body, capacity.MaxPolicySize))
 	if err != nil {
-		http.Error(w, "a signed policy has at most "+fmt.Sprint(capacity.MaxPolicySize)+" bytes", http.StatusRequestEntityTooLarge)
+		problem.New(problem.TooLarge, fmt.Sprintf("a signed policy has at most %d bytes", capacity.MaxPolicySize)).Write(w)
 		return
 	}
 	p, err := n.dht.PushPolicy(sealed)
 	switch {
 	case errors.Is(err, dht.ErrOldPolicy):
-		http.Error(w, err.Error(), http.StatusConflict)
+		problem.New(problem.OldPolicy, err.Error()).Write(w)
 	case err != nil:
-		http.Error(w, err.Error(), http.StatusBadRequest)
+		problem.New(problem.BadPolicy, err.Error()).Write(w)
 	default:
 		writeJSON(w, policyEntryOf(p, sealed, true))
 	}

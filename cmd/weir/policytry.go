@@ -18,6 +18,7 @@ import (
 
 	"weir/capacity"
 	"weir/dht"
+	"weir/sfu/problem"
 )
 
 // A policyTrial is what a policy would change if it came into force, judged by
@@ -58,12 +59,12 @@ type recentTrial struct {
 func (n *node) tryPolicy(r *http.Request) (any, error) {
 	text, err := io.ReadAll(http.MaxBytesReader(nil, r.Body, maxPolicyFile))
 	if err != nil {
-		return nil, &badRequest{http.StatusRequestEntityTooLarge, fmt.Sprintf("a policy's text of more than %d bytes, or not all of it arrived", maxPolicyFile)}
+		return nil, problem.New(problem.TooLarge, fmt.Sprintf("a policy's text of more than %d bytes, or not all of it arrived", maxPolicyFile))
 	}
 	q := r.URL.Query()
 	after, err := capacity.ParsePolicy(or(q.Get("file"), "policy"), text)
 	if err != nil {
-		return nil, &badRequest{http.StatusBadRequest, err.Error()}
+		return nil, problem.New(problem.BadPolicy, err.Error())
 	}
 	purposes := []capacity.Purpose{capacity.View, capacity.Publish}
 	topics := []dht.Topic{dht.CapacityTopic()}

@@ -16,6 +16,7 @@ import (
 
 	"weir/capacity"
 	"weir/dht"
+	"weir/sfu/problem"
 )
 
 // What is said of three nodes that have 9, 5 and 1 of 10 sessions free, with
@@ -150,7 +151,8 @@ func TestPolicyTryAPI(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if resp.StatusCode != c.status || !strings.Contains(b.String(), c.says) {
+		said := problem.Parse(resp.StatusCode, resp.Header.Get("Content-Type"), []byte(b.String())).Detail
+		if resp.StatusCode != c.status || !strings.Contains(said, c.says) {
 			t.Errorf("%s: %s: %s; want %d and %q", name, resp.Status, &b, c.status, c.says)
 		}
 	}

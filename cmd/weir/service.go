@@ -26,6 +26,7 @@ import (
 	"weir/capacity"
 	"weir/dht"
 	"weir/sfu"
+	"weir/sfu/problem"
 )
 
 // cascadeProtocol is the name of the cascade links' signalling, below
@@ -442,6 +443,10 @@ func (n *node) placeOnce(ctx context.Context, need capacity.Need, exclude []peer
 	}
 	placed, d, err := n.dht.Place(ctx, dht.CapacityTopic(), need, exclude)
 	n.decided(d, err)
+	if errors.Is(err, dht.ErrNoHolders) {
+		p := problem.New(problem.NotKnown, "this node is full, and no node that keeps the records of others has answered: try again").Retry(placeRetryAfter)
+		return sfu.Helper{}, fmt.Errorf("%w (%w)", p, err)
+	}
 	if err != nil {
 		return sfu.Helper{}, err
 	}

@@ -13,6 +13,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"weir/sfu/problem"
 )
 
 const (
@@ -41,7 +43,8 @@ var (
 type Refused struct {
 	URL        string // the last one asked, after redirects
 	Status     int
-	Body       string        // the first kilobyte at most, spaces trimmed
+	Body       string        // what it said, on one line: a kilobyte at most
+	Code       problem.Code  // as weir gives it, else ""
 	RetryAfter time.Duration // 0 if the server named none
 }
 
@@ -148,12 +151,12 @@ func (s *session) post(ctx context.Context, u *url.URL, offer string) (*url.URL,
 	req.Header.Set("Accept", sdpType)
 	resp, err := s.http.Do(req)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrNoConnection, err)
+		return nil, unreached(u, err)
 	}
 	defer resp.Body.Close()
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
 	if err != nil {
-		return nil, fmt.Errorf("%w: read answer of %s: %w", ErrNoConnection, u, err)
+		return nil, unreached(u, err)
 	}
 	switch resp.StatusCode {
 	case http.StatusCreated:
@@ -168,13 +171,29 @@ func (s *session) post(ctx context.Context, u *url.URL, offer string) (*url.URL,
 		}
 		return next, nil
 	}
+	said := problem.Parse(resp.StatusCode, resp.Header.Get("Content-Type"), body)
 	return nil, &Refused{
 		URL:        u.String(),
 		Status:     resp.StatusCode,
-		Body:       reason(body),
+		Body:       reason([]byte(said.Detail)),
+		Code:       said.Code,
 		RetryAfter: retryAfter(resp.Header.Get("Retry-After"), time.Now()),
 	}
 }
+
+// unreached is an ErrNoConnection to u in words of our own: net/http's have the
+// URL in them, and the ticket that may be in that.
+func unreached(u *url.URL, err error) error {
+	return &unreachedError{fmt.Sprintf("%v to %s: %s", ErrNoConnection, u.Host, problem.Cause(err)), err}
+}
+
+type unreachedError struct {
+	text  string
+	cause error
+}
+
+func (e *unreachedError) Error() string   { return e.text }
+func (e *unreachedError) Unwrap() []error { return []error{ErrNoConnection, e.cause} }
 
 // accept takes over a 201 answer that came from u. The resource is remembered
 // even if the answer is bad, so that it can be deleted.
@@ -223,15 +242,14 @@ func (s *session) end() error {
 	}
 	resp, err := s.http.Do(req)
 	if err != nil {
-		return fmt.Errorf("end session: %w", err)
+		return fmt.Errorf("end session: %w", unreached(s.resource, err))
 	}
 	defer resp.Body.Close()
-	body, _ := io.ReadAll(io.LimitReader(resp.Body, maxReason))
 	switch {
 	case resp.StatusCode < 300, resp.StatusCode == http.StatusNotFound, resp.StatusCode == http.StatusGone:
 		return nil
 	}
-	return fmt.Errorf("end session: DELETE %s: %s: %q", s.resource, resp.Status, reason(body))
+	return fmt.Errorf("end session: DELETE %s: %s: %q", s.resource, resp.Status, reason([]byte(problem.Read(resp).Detail)))
 }
 
 // url returns where the offer was accepted, after redirects.

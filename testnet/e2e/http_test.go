@@ -18,6 +18,8 @@ import (
 	"github.com/pion/ice/v4"
 	"github.com/pion/logging"
 	"github.com/pion/webrtc/v4"
+
+	"weir/sfu/problem"
 )
 
 // web follows no redirect and keeps no connection.
@@ -27,7 +29,8 @@ var web = &http.Client{
 	Timeout:       patience,
 }
 
-// send sends one request and returns its answer with the body read.
+// send sends one request and returns its answer with the body read: of a
+// problem what it says to people.
 func send(t *testing.T, method, url, contentType, body string, header map[string]string) (*http.Response, string) {
 	t.Helper()
 	req, err := http.NewRequestWithContext(context.Background(), method, url, strings.NewReader(body))
@@ -49,7 +52,41 @@ func send(t *testing.T, method, url, contentType, body string, header map[string
 	if err != nil {
 		t.Fatal(err)
 	}
+	if resp.StatusCode >= 400 {
+		return resp, problem.Parse(resp.StatusCode, resp.Header.Get("Content-Type"), text).Detail
+	}
 	return resp, string(text)
+}
+
+// problemOf sends one request and returns the problem that answers it.
+func problemOf(t *testing.T, method, url, contentType, body string, header map[string]string) *problem.Problem {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), method, url, strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if contentType != "" {
+		req.Header.Set("Content-Type", contentType)
+	}
+	for k, v := range header {
+		req.Header.Set(k, v)
+		if k == "Host" {
+			req.Host = v
+		}
+	}
+	resp, err := web.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	p := problem.Read(resp)
+	if resp.Header.Get("Content-Type") != problem.ContentType || p.Type != "urn:weir:problem:"+string(p.Code) || p.Title == "" || p.Detail == "" {
+		t.Errorf("%s %s: %s: %+v, of type %s; want a whole problem", method, url, resp.Status, p, resp.Header.Get("Content-Type"))
+	}
+	if after := resp.Header.Get("Retry-After"); after != "" && after != fmt.Sprint(p.RetryAfter) {
+		t.Errorf("Retry-After is %q, and %d in the body", after, p.RetryAfter)
+	}
+	return p
 }
 
 // post sends an offer.
@@ -168,42 +205,78 @@ func TestBadRequests(t *testing.T) {
 	for name, c := range map[string]struct {
 		method, path, contentType, body string
 		status                          int
+		code                            problem.Code
 		says                            []string
 	}{
-		"GET":                              {"GET", "/whep/witness", "", "", 405, []string{"by POST"}},
-		"PUT of a session":                 {"PUT", "/session/x", sdp, offer, 405, []string{"PATCH and DELETE"}},
-		"no content type":                  {"POST", "/whep/witness", "", offer, 415, []string{"send application/sdp"}},
-		"JSON":                             {"POST", "/whip/x", "application/json", "{}", 415, []string{"application/json", "send application/sdp"}},
-		"too long":                         {"POST", "/whep/witness", sdp, offer + strings.Repeat("a=x\r\n", 20_000), 413, []string{"65536 bytes"}},
-		"nine media sections":              {"POST", "/whep/witness", sdp, nine.String(), 400, []string{"9 media sections", "at most 8"}},
-		"33 candidates":                    {"POST", "/whep/witness", sdp, offer + strings.Repeat(candidate, 33), 400, []string{"candidates", "at most 32"}},
-		"no SDP":                           {"POST", "/whep/witness", sdp, "hello", 400, []string{"bad SDP"}},
-		"noise":                            {"POST", "/whip/x", sdp, string(noise), 400, []string{"bad SDP"}},
-		"an empty body":                    {"POST", "/whip/x", sdp, "", 400, []string{"bad SDP"}},
-		"SDP cut short":                    {"POST", "/whep/witness", sdp, offer[:len(offer)/3], 400, []string{"bad SDP"}},
-		"without fingerprint":              {"POST", "/whep/witness", sdp, strings.ReplaceAll(offer, "a=fingerprint", "a=x"), 400, []string{"a=fingerprint", "DTLS"}},
-		"a publisher that sends nothing":   {"POST", "/whip/x", sdp, offer, 406, []string{"must send at least one track"}},
-		"a viewer of no codec there is":    {"POST", "/whep/witness", sdp, strings.NewReplacer("VP8", "VPX", "opus", "gsm").Replace(offer), 406, []string{"VP8", "opus", "offer to receive that"}},
-		"a bad stream name":                {"POST", "/whep/a/%2e%2e/b", sdp, offer, 400, nil},
-		"a stream name of spaces":          {"POST", "/whip/a%20b", sdp, offer, 400, nil},
-		"a long stream name":               {"POST", "/whip/" + strings.Repeat("x", 129), sdp, offer, 400, nil},
-		"PATCH of an unknown session":      {"PATCH", "/session/none", "application/trickle-ice-sdpfrag", candidate, 404, []string{"no such session"}},
-		"DELETE of an unknown session":     {"DELETE", "/session/none", "", "", 404, []string{"no such session"}},
-		"a stream that nobody has, viewed": {"POST", "/whep/nobody", sdp, offer, 409, []string{"not live", "try again"}},
+		"GET":                              {"GET", "/whep/witness", "", "", 405, problem.BadMethod, []string{"by POST"}},
+		"PUT of a session":                 {"PUT", "/session/x", sdp, offer, 405, problem.BadMethod, []string{"PATCH and DELETE"}},
+		"no content type":                  {"POST", "/whep/witness", "", offer, 415, problem.BadMediaType, []string{"send application/sdp"}},
+		"JSON":                             {"POST", "/whip/x", "application/json", "{}", 415, problem.BadMediaType, []string{"application/json", "send application/sdp"}},
+		"too long":                         {"POST", "/whep/witness", sdp, offer + strings.Repeat("a=x\r\n", 20_000), 413, problem.TooLarge, []string{"65536 bytes"}},
+		"nine media sections":              {"POST", "/whep/witness", sdp, nine.String(), 400, problem.BadSDP, []string{"9 media sections", "at most 8"}},
+		"33 candidates":                    {"POST", "/whep/witness", sdp, offer + strings.Repeat(candidate, 33), 400, problem.BadSDP, []string{"candidates", "at most 32"}},
+		"no SDP":                           {"POST", "/whep/witness", sdp, "hello", 400, problem.BadSDP, []string{"bad SDP"}},
+		"noise":                            {"POST", "/whip/x", sdp, string(noise), 400, problem.BadSDP, []string{"bad SDP"}},
+		"an empty body":                    {"POST", "/whip/x", sdp, "", 400, problem.BadSDP, []string{"bad SDP"}},
+		"SDP cut short":                    {"POST", "/whep/witness", sdp, offer[:len(offer)/3], 400, problem.BadSDP, []string{"bad SDP"}},
+		"without fingerprint":              {"POST", "/whep/witness", sdp, strings.ReplaceAll(offer, "a=fingerprint", "a=x"), 400, problem.BadSDP, []string{"a=fingerprint", "DTLS"}},
+		"a publisher that sends nothing":   {"POST", "/whip/x", sdp, offer, 406, problem.NoCommonCodec, []string{"must send at least one track"}},
+		"a viewer of no codec there is":    {"POST", "/whep/witness", sdp, strings.NewReplacer("VP8", "VPX", "opus", "gsm").Replace(offer), 406, problem.NoCommonCodec, []string{"VP8", "opus", "offer to receive that"}},
+		"a bad stream name":                {"POST", "/whep/a/%2e%2e/b", sdp, offer, 400, problem.BadStreamName, nil},
+		"a stream name of spaces":          {"POST", "/whip/a%20b", sdp, offer, 400, problem.BadStreamName, nil},
+		"a long stream name":               {"POST", "/whip/" + strings.Repeat("x", 129), sdp, offer, 400, problem.BadStreamName, nil},
+		"PATCH of an unknown session":      {"PATCH", "/session/none", "application/trickle-ice-sdpfrag", candidate, 404, problem.NoSession, []string{"no such session"}},
+		"DELETE of an unknown session":     {"DELETE", "/session/none", "", "", 404, problem.NoSession, []string{"no such session"}},
+		"a name that is taken":             {"POST", "/whip/witness", sdp, strings.ReplaceAll(offer, "recvonly", "sendonly"), 409, problem.NameTaken, []string{"being published here"}},
+		"a wait without a unit":            {"POST", "/whep/nobody?wait=5", sdp, offer, 400, problem.BadWait, []string{"wait=5", "such as 10s"}},
+		"a forged ticket":                  {"POST", "/whep/witness?ticket=xyz", sdp, offer, 403, problem.BadTicket, []string{"ask the server that sent you again"}},
+		"a stream that nobody has, viewed": {"POST", "/whep/nobody", sdp, offer, 409, problem.NotLive, []string{"not live", "try again"}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			resp, text := send(t, c.method, n.HTTP+c.path, c.contentType, c.body, nil)
-			if resp.StatusCode != c.status {
-				t.Errorf("%s, want %d: %s", resp.Status, c.status, text)
+			p := problemOf(t, c.method, n.HTTP+c.path, c.contentType, c.body, nil)
+			if p.Status != c.status || p.Code != c.code {
+				t.Errorf("%d %s, want %d %s: %s", p.Status, p.Code, c.status, c.code, p.Detail)
 			}
-			if strings.Count(text, "\n") != 1 || !strings.HasPrefix(resp.Header.Get("Content-Type"), "text/plain") {
-				t.Errorf("%q, of type %s; want one line of text", text, resp.Header.Get("Content-Type"))
+			if strings.Contains(p.Detail, "\n") {
+				t.Errorf("%q; want one line", p.Detail)
 			}
-			says(t, text, c.says...)
+			says(t, p.Detail, c.says...)
 		})
 	}
 	if s := n.status(t); s.Publishers != 1 || s.Viewers != 1 || s.Leases != 0 {
 		t.Errorf("afterwards there are %+v, want the witness alone", s)
+	}
+}
+
+// The admin API says what was wrong in the same way.
+func TestBadAdminRequests(t *testing.T) {
+	w := up(t, 1, nil)
+	n := w.n(1)
+	for name, c := range map[string]struct {
+		method, path, body string
+		header             map[string]string
+		status             int
+		code               problem.Code
+		says               string
+	}{
+		"by name":                {"GET", "/api/v1/status", "", map[string]string{"Host": "weir.example.org"}, 403, problem.BadHost, "by its IP address"},
+		"from another site":      {"GET", "/api/v1/status", "", map[string]string{"Origin": "http://example.org"}, 403, problem.BadOrigin, "other sites"},
+		"a path that is none":    {"GET", "/api/v1/nothing", "", nil, 404, problem.NotFound, "/api/v1/nothing"},
+		"a method that is none":  {"DELETE", "/api/v1/status", "", nil, 405, problem.BadMethod, "GET"},
+		"a peer that is none":    {"GET", "/api/v1/records/me", "", nil, 400, problem.BadParameter, "no peer ID"},
+		"a drain of no JSON":     {"POST", "/api/v1/drain", "soon", nil, 400, problem.BadBody, "deadline_ms"},
+		"a drain of ages":        {"POST", "/api/v1/drain", `{"deadline_ms":-1}`, nil, 400, problem.BadParameter, "want 0 for none"},
+		"a policy that is none":  {"POST", "/api/v1/policy", "name: x", nil, 400, problem.BadPolicy, ""},
+		"a policy that is large": {"POST", "/api/v1/policy", strings.Repeat("x", 1<<20), nil, 413, problem.TooLarge, "at most"},
+		"a policy with mistakes": {"POST", "/api/v1/policy/try", "filter:\n- {name: a, when: r.sterss < 1}\n- {name: b, when: r.sessoins > 1}\n", nil, 400, problem.BadPolicy, "\n"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := problemOf(t, c.method, n.Admin+c.path, "", c.body, c.header)
+			if p.Status != c.status || p.Code != c.code {
+				t.Errorf("%d %s, want %d %s: %s", p.Status, p.Code, c.status, c.code, p.Detail)
+			}
+			says(t, p.Detail, c.says)
+		})
 	}
 }
 

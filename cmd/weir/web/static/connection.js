@@ -182,7 +182,7 @@ export class Connection {
   }
 
   #refusal(response, body) {
-    const said = firstLine(body) || response.statusText || 'no reason given';
+    const said = sentenceOf(response, body) || response.statusText || 'no reason given';
     return new Problem(said, {
       status: response.status,
       again: this.#retryOn(response.status),
@@ -262,6 +262,20 @@ function unreachable(endpoint, error) {
     return new Problem(`This page came by https, so the browser does not let it talk to ${url.host}, which has http only.`, { again: false });
   }
   return new Problem(`${url.host} could not be reached.`);
+}
+
+// sentenceOf is what a node says for people: the detail of a problem (RFC 9457),
+// or the text of another server.
+function sentenceOf(response, body) {
+  if (response.headers.get('Content-Type')?.startsWith('application/problem+json')) {
+    try {
+      const problem = JSON.parse(body);
+      return firstLine(String(problem.detail || problem.title || ''));
+    } catch {
+      // Cut short on its way: shown as it is.
+    }
+  }
+  return firstLine(body);
 }
 
 // firstLine takes what a node said, of which only a sane amount is shown.

@@ -1,0 +1,140 @@
+package problem
+
+import (
+	"maps"
+	"slices"
+)
+
+// A Code is the stable name of a kind of problem. Programs may branch on it; a
+// code once given is never given another meaning.
+type Code string
+
+// Of requests to publish and to view.
+const (
+	// NotLive: nobody publishes the stream. It may begin at any time.
+	NotLive Code = "not-live"
+	// NameTaken: the stream has a publisher already, here or at Node.
+	NameTaken Code = "name-taken"
+	// NoCapacity: neither this node nor another one has room, or none may take
+	// it; Reason says what is lacking.
+	NoCapacity Code = "no-capacity"
+	// OriginUnreachable: the stream is live elsewhere, and no node that carries
+	// it can be reached from here.
+	OriginUnreachable Code = "origin-unreachable"
+	// HelperUnreachable: another node has room and does not answer.
+	HelperUnreachable Code = "helper-unreachable"
+	// NotKnown: the nodes that must know did not answer, so it is not known
+	// whether the stream is live, the name is free, or there is room.
+	NotKnown Code = "not-known"
+	// TooManySetups: as many requests are being set up as the node allows.
+	TooManySetups Code = "too-many-setups"
+	// Timeout: setting the session up took too long.
+	Timeout Code = "timeout"
+	// Closing: the node is ending.
+	Closing Code = "closing"
+
+	// BadStreamName: the stream's name is none.
+	BadStreamName Code = "bad-stream-name"
+	// BadWait: the query's wait is no duration, or too long.
+	BadWait Code = "bad-wait"
+	// BadSDP: the body is no SDP offer, or one that is out of bounds.
+	BadSDP Code = "bad-sdp"
+	// BadFragment: the body is no fragment of SDP as trickle ICE has it.
+	BadFragment Code = "bad-fragment"
+	// NoCommonCodec: the client takes, or sends, nothing that can be forwarded.
+	NoCommonCodec Code = "no-common-codec"
+	// BadTicket: the ticket in the URL is forged, has expired, has been used, or
+	// is for something else.
+	BadTicket Code = "bad-ticket"
+	// TooManyCandidates: the session has been given too many ICE candidates.
+	TooManyCandidates Code = "too-many-candidates"
+	// NoSession: the session has never been here.
+	NoSession Code = "no-session"
+	// SessionEnded: the session is over.
+	SessionEnded Code = "session-ended"
+	// OldSession: If-Match names an ICE session that is over.
+	OldSession Code = "old-ice-session"
+)
+
+// Of requests of any kind.
+const (
+	// BadMediaType: the Content-Type is not the one taken here.
+	BadMediaType Code = "bad-media-type"
+	// BadBody: the body did not arrive whole, or is not what is taken here.
+	BadBody Code = "bad-body"
+	// TooLarge: the body is too long.
+	TooLarge Code = "too-large"
+	// BadParameter: a part of the path or of the query is wrong.
+	BadParameter Code = "bad-parameter"
+	// BadMethod: the method is not served at this path.
+	BadMethod Code = "bad-method"
+	// NotFound: there is nothing of that name.
+	NotFound Code = "not-found"
+	// Internal: a fault of the node. Its log has more, under Request.
+	Internal Code = "internal"
+)
+
+// Of the admin API, and of /readyz.
+const (
+	// BadHost: the admin API was reached by a name.
+	BadHost Code = "bad-host"
+	// BadOrigin: a page of another site asks.
+	BadOrigin Code = "bad-origin"
+	// BadPolicy: the policy does not parse, or is not signed by the operator.
+	BadPolicy Code = "bad-policy"
+	// OldPolicy: the node holds one that is as new or newer.
+	OldPolicy Code = "old-policy"
+	// NoAnswer: the nodes asked did not answer.
+	NoAnswer Code = "no-answer"
+	// NotReady: the node is not in its network yet.
+	NotReady Code = "not-ready"
+	// Draining: the node takes nothing new.
+	Draining Code = "draining"
+)
+
+// kinds are the statuses and titles of all codes. The tests keep it complete.
+var kinds = map[Code]struct {
+	status int
+	title  string
+}{
+	// 409 and not 404: clients give up on 404, and this may mend itself.
+	NotLive:           {409, "The stream is not live"},
+	NameTaken:         {409, "The name is taken"},
+	NoCapacity:        {503, "There is no room"},
+	OriginUnreachable: {503, "The stream's origin cannot be reached"},
+	HelperUnreachable: {503, "The node with room cannot be reached"},
+	NotKnown:          {503, "It is not known yet"},
+	TooManySetups:     {503, "Too many requests are being set up"},
+	Timeout:           {503, "It took too long"},
+	Closing:           {503, "The node is ending"},
+
+	BadStreamName:     {400, "The stream's name is not valid"},
+	BadWait:           {400, "The wait is not valid"},
+	BadSDP:            {400, "The SDP is not valid"},
+	BadFragment:       {400, "The SDP fragment is not valid"},
+	NoCommonCodec:     {406, "No codec in common"},
+	BadTicket:         {403, "The ticket is not valid"},
+	TooManyCandidates: {429, "Too many candidates"},
+	NoSession:         {404, "There is no such session"},
+	SessionEnded:      {404, "The session has ended"},
+	OldSession:        {412, "The ICE session is over"},
+
+	BadMediaType: {415, "The media type is not supported"},
+	BadBody:      {400, "The body is not valid"},
+	TooLarge:     {413, "The body is too long"},
+	BadParameter: {400, "A parameter is not valid"},
+	BadMethod:    {405, "The method is not allowed"},
+	NotFound:     {404, "Not found"},
+	Internal:     {500, "Internal error"},
+
+	BadHost:   {403, "The host is not allowed"},
+	BadOrigin: {403, "The origin is not allowed"},
+	BadPolicy: {400, "The policy is not valid"},
+	OldPolicy: {409, "The policy is not new"},
+	NoAnswer:  {503, "No answer"},
+	NotReady:  {503, "The node is not ready"},
+	Draining:  {503, "The node is draining"},
+}
+
+// Codes returns all codes, sorted.
+func Codes() []Code { return slices.Sorted(maps.Keys(kinds)) }

@@ -1,0 +1,166 @@
+// Package problem is how weir's HTTP APIs say what went wrong: problem JSON
+// (RFC 9457) with a stable code for programs beside a sentence for people.
+//
+// A [Problem] is an error. What is none becomes one by [Of], which keeps the
+// text of Go errors, with the URLs and tickets in them, from people.
+package problem
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"io"
+	"math"
+	"mime"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+)
+
+// ContentType is that of a problem (RFC 9457, section 3).
+const ContentType = "application/problem+json"
+
+const (
+	// typePrefix makes a code the URI that RFC 9457 calls the problem's type.
+	typePrefix = "urn:weir:problem:"
+	// maxBody bounds what is read of a problem, in bytes: all mistakes in a policy
+	// are in one.
+	maxBody = 64 << 10
+)
+
+// A Problem says what went wrong with one request. It is an error, whose text
+// is Detail.
+type Problem struct {
+	Type   string `json:"type"` // a URI that ends with the code
+	Title  string `json:"title"`
+	Status int    `json:"status"`
+	Detail string `json:"detail"` // what went wrong this time, and what to do
+	Code   Code   `json:"code"`
+
+	RetryAfter int     `json:"retry_after,omitempty"` // seconds; also in the header Retry-After
+	Stream     string  `json:"stream,omitempty"`
+	Node       peer.ID `json:"node,omitempty"`    // another one, of which this is about
+	Reason     string  `json:"reason,omitempty"`  // of a refusal: what is lacking, or the policy's rule
+	Request    string  `json:"request,omitempty"` // under which the node's log has more
+}
+
+// New returns a problem with the code's own status and title.
+func New(code Code, detail string) *Problem {
+	kind := kinds[code]
+	return &Problem{Type: typePrefix + string(code), Title: kind.title, Status: kind.status, Detail: detail, Code: code}
+}
+
+// Retry says when to ask again, in whole seconds, rounded up. A d of 0 or less
+// is as if it had not been called.
+func (p *Problem) Retry(d time.Duration) *Problem {
+	if d > 0 {
+		p.RetryAfter = int(math.Ceil(d.Seconds()))
+	}
+	return p
+}
+
+// Of returns the problem in err, or nil.
+func Of(err error) *Problem {
+	var p *Problem
+	if errors.As(err, &p) {
+		return p
+	}
+	return nil
+}
+
+// Error is the detail, or the title if there is none.
+func (p *Problem) Error() string {
+	if p.Detail == "" {
+		return p.Title
+	}
+	return p.Detail
+}
+
+// Write answers a request with p, on one line.
+func (p *Problem) Write(w http.ResponseWriter) {
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false) // it is read in terminals, and nosniff keeps browsers from it
+	if e.Encode(p) != nil {
+		panic("problem: does not marshal")
+	}
+	h := w.Header()
+	h.Set("Content-Type", ContentType)
+	h.Set("X-Content-Type-Options", "nosniff")
+	h.Set("Cache-Control", "no-store")
+	h.Del("Content-Length")
+	if p.RetryAfter > 0 {
+		h.Set("Retry-After", strconv.Itoa(p.RetryAfter))
+	}
+	w.WriteHeader(p.Status)
+	_, _ = w.Write(b.Bytes())
+}
+
+// Read returns what a server answered instead of what was asked for. A body
+// that is no problem, of another server say, is the detail, and the code is then
+// empty. It reads a bounded part of resp.Body and does not
+// close it.
+func Read(resp *http.Response) *Problem {
+	body, _ := io.ReadAll(io.LimitReader(resp.Body, maxBody))
+	return Parse(resp.StatusCode, resp.Header.Get("Content-Type"), body)
+}
+
+// Parse is [Read] of a body that has been read.
+func Parse(status int, contentType string, body []byte) *Problem {
+	var p Problem
+	if t, _, err := mime.ParseMediaType(contentType); err == nil && t == ContentType && json.Unmarshal(body, &p) == nil {
+		p.Status = status // the body's is for those who have only that
+		p.Title, p.Detail, p.Reason = clean(p.Title), clean(p.Detail), clean(p.Reason)
+		return &p
+	}
+	return &Problem{Title: http.StatusText(status), Status: status, Detail: clean(string(body))}
+}
+
+// clean makes a server's text fit to print: valid and without escape sequences.
+// It may have several lines: mistakes in a policy are pointed at.
+func clean(s string) string {
+	s = strings.Map(func(r rune) rune {
+		switch {
+		case r == '\n' || r == '\t':
+			return r
+		case r < ' ' || r >= 0x7f && r < 0xa0:
+			return -1
+		}
+		return r
+	}, strings.ToValidUTF8(s, ""))
+	return strings.TrimSpace(s)
+}
+
+// Mux answers requests that mux has no handler for with problems too, where
+// [http.ServeMux] has text.
+func Mux(mux *http.ServeMux) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		h, pattern := mux.Handler(r)
+		if pattern != "" {
+			mux.ServeHTTP(w, r) // and not h, which lacks the path's values
+			return
+		}
+		seen := discard{header: http.Header{}}
+		h.ServeHTTP(&seen, r)
+		if seen.status == http.StatusMethodNotAllowed {
+			allowed := seen.header.Get("Allow")
+			w.Header().Set("Allow", allowed)
+			New(BadMethod, r.Method+" is not served here: use "+allowed).Write(w)
+			return
+		}
+		New(NotFound, "there is nothing at "+r.URL.Path).Write(w)
+	})
+}
+
+// discard keeps an answer's status and header only.
+type discard struct {
+	header http.Header
+	status int
+}
+
+func (d *discard) Header() http.Header         { return d.header }
+func (d *discard) Write(b []byte) (int, error) { return len(b), nil }
+func (d *discard) WriteHeader(status int)      { d.status = status }
