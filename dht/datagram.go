@@ -222,7 +222,7 @@ func (n *Node) takeDatagram(now time.Time, from peer.ID, b []byte) (*pb.Datagram
 		return nil, errNoDatagram
 	}
 	var m pb.Datagram
-	if err := proto.Unmarshal(b, &m); err != nil {
+	if err := decode(b, &m); err != nil {
 		return nil, err
 	}
 	n.answered(from, 0)

@@ -8,6 +8,9 @@ import (
 	"io"
 
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+
+	"weir/capacity"
 )
 
 // The largest messages, in bytes, that a peer may send us. A frame that
@@ -64,10 +67,44 @@ func readFrame(r *bufio.Reader, max int, m proto.Message) (int, error) {
 			return have, fmt.Errorf("frame of %d bytes: %w", n, err)
 		}
 	}
-	if err := proto.Unmarshal(b, m); err != nil {
+	if err := decode(b, m); err != nil {
 		return len(b), fmt.Errorf("decode frame: %w", err)
 	}
 	return len(b) + uvarintLen(n), nil
+}
+
+// decode reads what a peer sent into m. Of its words only those that can be
+// printed get in: reasons and errors are shown to people.
+func decode(b []byte, m proto.Message) error {
+	if err := proto.Unmarshal(b, m); err != nil {
+		return err
+	}
+	clean(m.ProtoReflect())
+	return nil
+}
+
+// clean makes every string in m printable. No message has maps.
+func clean(m protoreflect.Message) {
+	printable := func(v protoreflect.Value) protoreflect.Value {
+		return protoreflect.ValueOfString(capacity.Printable(v.String(), len(v.String())))
+	}
+	m.Range(func(f protoreflect.FieldDescriptor, v protoreflect.Value) bool {
+		switch kind := f.Kind(); {
+		case kind == protoreflect.MessageKind && f.IsList():
+			for i := range v.List().Len() {
+				clean(v.List().Get(i).Message())
+			}
+		case kind == protoreflect.MessageKind:
+			clean(v.Message())
+		case kind == protoreflect.StringKind && f.IsList():
+			for i := range v.List().Len() {
+				v.List().Set(i, printable(v.List().Get(i)))
+			}
+		case kind == protoreflect.StringKind:
+			m.Set(f, printable(v))
+		}
+		return true
+	})
 }
 
 func uvarintLen(n uint64) int {

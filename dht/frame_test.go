@@ -9,6 +9,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -320,4 +321,49 @@ func FuzzDecodeAnswers(f *testing.F) {
 			}
 		}
 	})
+}
+
+// Words of a peer are printable once they are here, wherever in a message they
+// stand.
+func TestWordsOffTheWireArePrintable(t *testing.T) {
+	const bad = "\x1b[2Jwords\n"
+	sent := &pb.Response{Error: bad, Op: &pb.Response_Query{Query: &pb.QueryReply{
+		Rejected: []*pb.Rejected{{Rule: bad, Count: 1}, {Rule: "uplink", Count: 2}},
+	}}}
+	b, err := appendFrame(nil, sent)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got pb.Response
+	if _, err := readFrame(bufio.NewReader(bytes.NewReader(b)), maxQueryReply, &got); err != nil {
+		t.Fatal(err)
+	}
+	const clean = "?[2Jwords?"
+	if r := got.GetQuery().Rejected; got.Error != clean || r[0].Rule != clean || r[1].Rule != "uplink" || r[1].Count != 2 {
+		t.Errorf("read %v", &got)
+	}
+	m := &pb.Datagram{Lacking: []string{"fine", bad}}
+	if b, err = proto.Marshal(m); err != nil {
+		t.Fatal(err)
+	}
+	m = &pb.Datagram{}
+	if err := decode(b, m); err != nil || !slices.Equal(m.Lacking, []string{"fine", clean}) {
+		t.Errorf("read %v, %v", m, err)
+	}
+}
+
+func BenchmarkDecode(b *testing.B) {
+	req := &pb.Request{Op: &pb.Request_Advertise{Advertise: &pb.Advertise{}}}
+	for range maxEntries {
+		req.GetAdvertise().Entries = append(req.GetAdvertise().Entries, &pb.Entry{Topic: "stream/some-name", Sealed: make([]byte, 400)})
+	}
+	frame, err := proto.Marshal(req)
+	if err != nil {
+		b.Fatal(err)
+	}
+	for b.Loop() {
+		if err := decode(frame, &pb.Request{}); err != nil {
+			b.Fatal(err)
+		}
+	}
 }

@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -654,8 +653,8 @@ func (n *Node) reserveOn(pick *offer, topic Topic, request string, need capacity
 	return r
 }
 
-// clip makes s fit for a field of a message: at most so many bytes of UTF-8.
-func clip(s string, most int) string { return strings.ToValidUTF8(s[:min(len(s), most)], "") }
+// clip makes s fit for a field of a message.
+func clip(s string, most int) string { return capacity.Printable(s, most) }
 
 // ReleaseLease gives a lease back that is not going to be used. A target that
 // cannot be told frees it by itself when it runs out.

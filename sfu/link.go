@@ -502,14 +502,8 @@ func (l *Link) described(d *pb.Description) error {
 	}
 }
 
-// clip bounds a peer's words.
-func clip(s string) string {
-	const most = 200
-	if len(s) > most {
-		s = s[:most]
-	}
-	return strings.ToValidUTF8(s, "?")
-}
+// clip bounds a peer's words, and leaves what can be printed.
+func clip(s string) string { return capacity.Printable(s, 200) }
 
 // parsePath reads a path that the peer is the last of.
 func (l *Link) parsePath(raw [][]byte) ([]peer.ID, error) {
