@@ -1,6 +1,7 @@
 package capacity
 
 import (
+	"cmp"
 	"container/list"
 	"errors"
 	"fmt"
@@ -37,7 +38,20 @@ type Limits struct {
 	Uplink   int64 // bit/s
 	Packets  int64 // packets/s, forwarded
 	Streams  int
+	Share    Share // of all that for one node's leases
 }
+
+// Share bounds what one node may hold of another by leases that are not claimed
+// yet, and so what one message may ask for: promises cost who asks nothing. Own
+// leases of the ledger's node are not bounded by it.
+type Share struct {
+	Part int // one part in so many of each limit, though one session and stream at least; 0: not bounded
+
+	Uplink, Packets int64 // as much in any case, where a part of the limit is less
+}
+
+// DefaultShare is a tenth, or one stream in 1080p60 where a tenth is less.
+func DefaultShare() Share { return Share{Part: 10, Uplink: 8_000_000, Packets: 1_000} }
 
 // Load is what the meter measured.
 type Load struct {
@@ -65,8 +79,8 @@ type Ledger struct {
 	cpu      Hysteresis
 	stress   Hysteresis
 	leases   map[leaseKey]*entry
-	from     map[peer.ID]int // leases by holder
-	pending  list.List       // of *entry: leases, soonest to expire first
+	from     map[peer.ID]*sheaf // leases by holder
+	pending  list.List          // of *entry: leases, soonest to expire first
 	active   map[string]*entry
 	settling list.List      // of *entry: active ones, soonest to settle first
 	streams  map[string]int // entries and leases by stream
@@ -88,13 +102,29 @@ type entry struct {
 	in     *list.Element // in pending or settling; nil once settled
 }
 
+// A sheaf sums up the leases that one node holds.
+type sheaf struct {
+	leases, sessions int
+	needs            Load // Uplink and Packets
+	streams          map[string]int
+}
+
+func (s *sheaf) add(need Need, n int) {
+	s.leases += n
+	if need.Purpose != Cascade {
+		s.sessions += n
+	}
+	s.needs.add(need, n)
+	count(s.streams, need.Stream, n)
+}
+
 // NewLedger returns a ledger of the node self with nothing promised.
 func NewLedger(self peer.ID, limits Limits) *Ledger {
 	return &Ledger{
 		self:    self,
 		limits:  limits,
 		leases:  map[leaseKey]*entry{},
-		from:    map[peer.ID]int{},
+		from:    map[peer.ID]*sheaf{},
 		active:  map[string]*entry{},
 		streams: map[string]int{},
 		stress:  Hysteresis{Free: roomAt},
@@ -127,8 +157,8 @@ func (l *Ledger) SetDraining(draining bool) {
 // the same lease again.
 //
 // The error is a [*Refusal] whose reason is "draining", "sessions", "uplink",
-// "packets", "cpu" or "streams", after what there is no room for; "leases" if
-// too many are held; "claimed" if the lease was used up; or "malformed".
+// "packets", "cpu" or "streams", after what there is no room for; "share" if the
+// node would hold more than its share; "leases" if too many are held; "claimed" if the lease was used up; or "malformed".
 func (l *Ledger) Reserve(now time.Time, req Request) (Lease, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -146,8 +176,12 @@ func (l *Ledger) Reserve(now time.Time, req Request) (Lease, error) {
 	if e := l.active[req.ID]; e != nil {
 		return Lease{}, l.no(&Refusal{Reason: "claimed", Detail: "the request ID is that of an active session"})
 	}
-	if n := l.from[req.From]; n >= maxLeasesFrom {
-		return Lease{}, l.no(refusal("leases", "%d leases held by one node", n))
+	held := l.from[req.From]
+	if held == nil {
+		held = &sheaf{streams: map[string]int{}}
+	}
+	if held.leases >= maxLeasesFrom {
+		return Lease{}, l.no(refusal("leases", "%d leases held by one node", held.leases))
 	}
 	if n := len(l.leases); n >= maxLeases {
 		return Lease{}, l.no(refusal("leases", "%d leases held", n))
@@ -155,10 +189,14 @@ func (l *Ledger) Reserve(now time.Time, req Request) (Lease, error) {
 	if r := l.refuse(req.Need); r != nil {
 		return Lease{}, l.no(r)
 	}
+	if r := l.beyondShare(held, req); r != nil {
+		return Lease{}, l.no(r)
+	}
 	e := &entry{lease: Lease{ID: req.ID, Target: l.self, From: req.From, Need: req.Need, Expires: l.now.Add(LeaseTime)}}
 	e.in = l.pending.PushBack(e)
 	l.leases[key] = e
-	l.from[req.From]++
+	l.from[req.From] = held
+	held.add(req.Need, 1)
 	if req.Need.Purpose != Cascade {
 		l.leased++
 	}
@@ -292,7 +330,7 @@ type Decided struct {
 
 // LedgerReasons are those that a ledger's refusals have.
 func LedgerReasons() []string {
-	return []string{"draining", "sessions", "uplink", "packets", "cpu", "streams", "leases", "claimed", "malformed"}
+	return []string{"draining", "sessions", "uplink", "packets", "cpu", "streams", "share", "leases", "claimed", "malformed"}
 }
 
 // Decided returns the counts.
@@ -348,6 +386,36 @@ func (l *Ledger) refuse(need Need) *Refusal {
 		return refusal("streams", "%d of %d streams in use", n, l.limits.Streams)
 	}
 	return nil
+}
+
+// beyondShare returns why a node that holds so much may not have what it
+// requests as well, or nil. Called with mu held.
+func (l *Ledger) beyondShare(held *sheaf, req Request) *Refusal {
+	share := l.limits.Share
+	if share.Part == 0 || req.From == l.self {
+		return nil
+	}
+	need := req.Need
+	beyond := func(what string, held, more, limit, least int64) *Refusal {
+		most := max(limit/int64(share.Part), least)
+		if limit <= 0 || more == 0 || float64(held)+float64(more) <= float64(most) {
+			return nil
+		}
+		return refusal("share", "%d %s more, beside %d held by leases of the same node that are not used yet: at most %d of %d for one node", more, what, held, most, limit)
+	}
+	sessions, streams := int64(0), int64(0)
+	if need.Purpose != Cascade {
+		sessions = 1
+	}
+	if need.Stream != "" && held.streams[need.Stream] == 0 {
+		streams = 1
+	}
+	return cmp.Or(
+		beyond("sessions", int64(held.sessions), sessions, int64(l.limits.Sessions), 1),
+		beyond("bit/s", held.needs.Uplink, need.Uplink, l.limits.Uplink, share.Uplink),
+		beyond("packets/s", held.needs.Packets, need.Packets, l.limits.Packets, share.Packets),
+		beyond("streams", int64(len(held.streams)), streams, int64(l.limits.Streams), 1),
+	)
 }
 
 // lacks returns why need more does not fit under limit less one part in keep of
@@ -412,7 +480,8 @@ func (l *Ledger) advance(now time.Time) {
 func (l *Ledger) drop(e *entry) {
 	from := e.lease.From
 	delete(l.leases, leaseKey{from, e.lease.ID})
-	if l.from[from]--; l.from[from] == 0 {
+	held := l.from[from]
+	if held.add(e.lease.Need, -1); held.leases == 0 {
 		delete(l.from, from)
 	}
 	if e.lease.Need.Purpose != Cascade {
@@ -434,17 +503,23 @@ func (l *Ledger) start(e *entry) {
 	l.promise(e.lease.Need, 1)
 }
 
-func (l *Ledger) promise(need Need, sign int64) {
-	l.promised.Uplink += sign * need.Uplink
-	l.promised.Packets += sign * need.Packets
+func (l *Ledger) promise(need Need, n int) { l.promised.add(need, n) }
+
+func (l *Ledger) enter(stream string, n int) { count(l.streams, stream, n) }
+
+// add counts need n times more.
+func (l *Load) add(need Need, n int) {
+	l.Uplink += int64(n) * need.Uplink
+	l.Packets += int64(n) * need.Packets
 }
 
-func (l *Ledger) enter(stream string, n int) {
+// count counts stream n times more, if there is one.
+func count(streams map[string]int, stream string, n int) {
 	if stream == "" {
 		return
 	}
-	if l.streams[stream] += n; l.streams[stream] == 0 {
-		delete(l.streams, stream)
+	if streams[stream] += n; streams[stream] == 0 {
+		delete(streams, stream)
 	}
 }
 

@@ -86,7 +86,7 @@ type model struct {
 	now      time.Time
 	load     Load
 	draining bool
-	held     map[holding]held
+	held     map[holding]heldNeed
 }
 
 // A holding is a lease, or an active entry of whomever.
@@ -96,13 +96,13 @@ type holding struct {
 	id     string
 }
 
-type held struct {
+type heldNeed struct {
 	need  Need
 	until time.Time // when a lease expires, or an active entry has settled
 }
 
 func newModel(self peer.ID, limits Limits) *model {
-	return &model{self: self, limits: limits, held: map[holding]held{}}
+	return &model{self: self, limits: limits, held: map[holding]heldNeed{}}
 }
 
 func (m *model) clone() *model {
@@ -123,7 +123,7 @@ func (m *model) answer(c call) (a answer) {
 		m.now = c.now
 	}
 	if !c.now.IsZero() {
-		maps.DeleteFunc(m.held, func(k holding, h held) bool { return !k.active && !m.now.Before(h.until) })
+		maps.DeleteFunc(m.held, func(k holding, h heldNeed) bool { return !k.active && !m.now.Before(h.until) })
 	}
 	l, isLeased := m.held[lease]
 	_, isActive := m.held[active]
@@ -138,9 +138,9 @@ func (m *model) answer(c call) (a answer) {
 		case isActive:
 			a.refused = "claimed"
 		default:
-			if a.refused = m.lacks(c.need); a.refused == "" {
+			if a.refused = cmp.Or(m.lacks(c.need), m.beyondShare(c.from, c.need)); a.refused == "" {
 				a.lease = Lease{ID: c.id, Target: m.self, From: c.from, Need: c.need, Expires: m.now.Add(LeaseTime)}
-				m.held[lease] = held{c.need, a.lease.Expires}
+				m.held[lease] = heldNeed{c.need, a.lease.Expires}
 			}
 		}
 	case "claim":
@@ -150,13 +150,13 @@ func (m *model) answer(c call) (a answer) {
 		}
 		a.lease = leased
 		delete(m.held, lease)
-		m.held[active] = held{l.need, m.now.Add(SettleTime)}
+		m.held[active] = heldNeed{l.need, m.now.Add(SettleTime)}
 	case "admit":
 		if isActive {
 			break
 		}
 		if a.refused = m.lacks(c.need); a.refused == "" {
-			m.held[active] = held{c.need, m.now.Add(SettleTime)}
+			m.held[active] = heldNeed{c.need, m.now.Add(SettleTime)}
 		}
 	case "end":
 		delete(m.held, active)
@@ -226,18 +226,47 @@ func (m *model) lacks(need Need) string {
 	return ""
 }
 
+// beyondShare is "share" if from would hold too much for one node, or "".
+func (m *model) beyondShare(from peer.ID, need Need) string {
+	if m.limits.Share.Part == 0 || from == m.self {
+		return ""
+	}
+	held := m.clone()
+	maps.DeleteFunc(held.held, func(k holding, _ heldNeed) bool { return k.active || k.from != from })
+	before, packets, streams := held.sums()
+	held.held[holding{false, from, "asked"}] = heldNeed{need, m.now.Add(LeaseTime)}
+	after, packetsAfter, streamsAfter := held.sums()
+	part := int64(m.limits.Share.Part)
+	for _, r := range []struct{ before, after, limit, least int64 }{
+		{int64(before.sessions), int64(after.sessions), int64(m.limits.Sessions), 1},
+		{before.reserved, after.reserved, m.limits.Uplink, m.limits.Share.Uplink},
+		{packets, packetsAfter, m.limits.Packets, m.limits.Share.Packets},
+		{int64(len(streams)), int64(len(streamsAfter)), int64(m.limits.Streams), 1},
+	} {
+		if r.limit > 0 && r.after > r.before && r.after > max(r.limit/part, r.least) {
+			return "share"
+		}
+	}
+	return ""
+}
+
 // Whatever happens in whatever order, the ledger decides as the model does and
 // adds up to the same: nothing is oversubscribed, a repeated request costs
 // nothing, and what expires, ends or is released is free again.
 func TestLedgerFollowsItsModel(t *testing.T) {
 	self := idOf(t, "self")
-	froms := []peer.ID{idOf(t, "a"), idOf(t, "b")}
+	froms := []peer.ID{idOf(t, "a"), idOf(t, "b"), self}
 	rapid.Check(t, func(t *rapid.T) {
 		limits := Limits{
 			Sessions: rapid.IntRange(0, 4).Draw(t, "session limit"),
 			Uplink:   10 * rapid.Int64Range(0, 10).Draw(t, "uplink limit/10"),
 			Packets:  10 * rapid.Int64Range(0, 10).Draw(t, "packet limit/10"),
 			Streams:  rapid.IntRange(0, 3).Draw(t, "stream limit"),
+			Share: Share{
+				Part:    rapid.SampledFrom([]int{0, 2, 10}).Draw(t, "share"),
+				Uplink:  rapid.Int64Range(0, 40).Draw(t, "least uplink"),
+				Packets: rapid.Int64Range(0, 40).Draw(t, "least packets"),
+			},
 		}
 		l, m := NewLedger(self, limits), newModel(self, limits)
 		now := epoch
@@ -283,9 +312,59 @@ func TestLedgerFollowsItsModel(t *testing.T) {
 				if n := l.Totals(now).Sessions; limits.Sessions > 0 && n > limits.Sessions {
 					t.Fatalf("%d of %d sessions", n, limits.Sessions)
 				}
+				for from, held := range heldBy(m) {
+					if why := aboveShare(limits, held); why != "" && from != self {
+						t.Fatalf("%s holds by leases: %s", from, why)
+					}
+				}
 			},
 		})
 	})
+}
+
+// heldBy are the needs of the leases in m, by who holds them.
+func heldBy(m *model) map[peer.ID][]Need {
+	by := map[peer.ID][]Need{}
+	for k, h := range m.held {
+		if !k.active && m.now.Before(h.until) {
+			by[k.from] = append(by[k.from], h.need)
+		}
+	}
+	return by
+}
+
+// aboveShare is what leases for these needs hold beyond one node's share, added
+// up by itself, or "".
+func aboveShare(limits Limits, needs []Need) string {
+	var sessions, uplink, packets int64
+	streams := map[string]bool{}
+	for _, need := range needs {
+		if need.Purpose != Cascade {
+			sessions++
+		}
+		uplink += need.Uplink
+		packets += need.Packets
+		if need.Stream != "" {
+			streams[need.Stream] = true
+		}
+	}
+	if limits.Share.Part == 0 {
+		return ""
+	}
+	for _, r := range []struct {
+		what               string
+		held, limit, least int64
+	}{
+		{"sessions", sessions, int64(limits.Sessions), 1},
+		{"bit/s", uplink, limits.Uplink, limits.Share.Uplink},
+		{"packets/s", packets, limits.Packets, limits.Share.Packets},
+		{"streams", int64(len(streams)), int64(limits.Streams), 1},
+	} {
+		if r.limit > 0 && r.held > r.least && r.held*int64(limits.Share.Part) > r.limit {
+			return fmt.Sprintf("%d of %d %s", r.held, r.limit, r.what)
+		}
+	}
+	return ""
 }
 
 // linearizable says whether the calls of a history, each at some moment between
@@ -316,7 +395,7 @@ func TestConcurrentHistoriesOfALedger(t *testing.T) {
 	froms := []peer.ID{idOf(t, "a"), idOf(t, "b")}
 	answers, overlaps := map[string]int{}, 0
 	for seed := range uint64(histories) {
-		limits := Limits{Sessions: 3, Uplink: 100, Packets: 100, Streams: 2}
+		limits := Limits{Sessions: 3, Uplink: 100, Packets: 100, Streams: 2, Share: Share{Part: int(seed%3) * 2, Uplink: 10, Packets: 30}}
 		l := NewLedger(self, limits)
 		var order atomic.Int64 // of begins and ends
 		var clock atomic.Int64 // milliseconds
@@ -361,7 +440,7 @@ func TestConcurrentHistoriesOfALedger(t *testing.T) {
 	if overlaps < histories*clients*calls/10 {
 		t.Errorf("only %d calls began while others ran", overlaps)
 	}
-	for _, want := range []string{"reserve ", "reserve sessions", "reserve uplink", "reserve streams", "reserve claimed", "claim ", "admit ", "admit draining"} {
+	for _, want := range []string{"reserve ", "reserve sessions", "reserve uplink", "reserve streams", "reserve claimed", "reserve share", "claim ", "admit ", "admit draining"} {
 		if answers[want] == 0 {
 			t.Errorf("%q never came up", want)
 		}

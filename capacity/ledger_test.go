@@ -508,3 +508,107 @@ func TestLedgerCounts(t *testing.T) {
 		}
 	}
 }
+
+// One message filled an idle node, and one peer's messages did: for as long as
+// leases live, everyone else was refused. Now a peer gets its share.
+func TestLeasesOfOnePeerHoldItsShare(t *testing.T) {
+	limits := Limits{Sessions: 500, Uplink: 1_000_000_000, Packets: 100_000, Streams: 200}
+	view := Need{Stream: "live", Uplink: 2_500_000, Packets: 300}
+	attacks := map[string]func(l *Ledger, from peer.ID){
+		"one message": func(l *Ledger, from peer.ID) {
+			_, _ = l.Reserve(epoch, Request{ID: "all", From: from, Need: Need{Uplink: 900_000_000, Packets: 90_000}})
+		},
+		"a message for each session": func(l *Ledger, from peer.ID) {
+			for i := range 1_000 {
+				_, _ = l.Reserve(epoch, Request{ID: fmt.Sprint(i), From: from, Need: view})
+			}
+		},
+		"a message for each stream": func(l *Ledger, from peer.ID) {
+			for i := range 1_000 {
+				_, _ = l.Reserve(epoch, Request{ID: fmt.Sprint(i), From: from, Need: Need{Purpose: Cascade, Stream: fmt.Sprint("s", i)}})
+			}
+		},
+	}
+	for name, attack := range attacks {
+		for _, share := range []Share{{}, DefaultShare()} {
+			limits.Share = share
+			l := NewLedger(idOf(t, "self"), limits)
+			attack(l, idOf(t, "attacker"))
+			held := l.Totals(epoch)
+			refused := 0
+			for i := range 30 { // of ten peers each three
+				_, err := l.Reserve(epoch, Request{ID: fmt.Sprint(i), From: idOf(t, fmt.Sprint("honest ", i%10)), Need: view})
+				if err != nil {
+					refused++
+				}
+			}
+			t.Logf("%s, one part in %d: %d sessions, %d Mbit/s, %d streams held; %d of 30 honest requests refused",
+				name, share.Part, held.Sessions, held.Reserved/1e6, held.Streams, refused)
+			if share.Part > 0 && (refused > 0 || held.Sessions > 50 || held.Reserved > 100_000_000 || held.Streams > 20) {
+				t.Errorf("%s holds more than a tenth, or keeps others out", name)
+			}
+		}
+	}
+}
+
+// A share of little is still enough for one: small nodes help too.
+func TestShareOfASmallNode(t *testing.T) {
+	view := Need{Stream: "live", Uplink: 2_500_000, Packets: 300}
+	for _, tt := range []struct {
+		name   string
+		limits Limits
+		need   Need
+		count  int // of requests granted
+		want   string
+	}{
+		{"one session of two", Limits{Sessions: 2}, view, 1, "share"},
+		{"one session of nineteen", Limits{Sessions: 19}, view, 1, "share"},
+		{"two of twenty", Limits{Sessions: 20}, view, 2, "share"},
+		{"a viewer on an uplink of 3 Mbit/s", Limits{Uplink: 3_000_000}, view, 1, "uplink"},
+		{"three on one of 50", Limits{Uplink: 50_000_000}, view, 3, "share"},
+		{"a good picture on one of 20", Limits{Uplink: 20_000_000}, Need{Uplink: 8_000_000}, 1, "share"},
+		{"four on one of 100", Limits{Uplink: 100_000_000}, view, 4, "share"},
+		{"one stream of three", Limits{Streams: 3}, view, maxLeasesFrom, "leases"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			tt.limits.Share = DefaultShare()
+			l := NewLedger(idOf(t, "self"), tt.limits)
+			granted := 0
+			var err error
+			for ; err == nil && granted < 1_000; granted++ {
+				_, err = l.Reserve(epoch, Request{ID: fmt.Sprint(granted), From: idOf(t, "from"), Need: tt.need})
+			}
+			if granted--; granted != tt.count || reason(t, err) != tt.want {
+				t.Errorf("%d granted, then %v; want %d and %q", granted, err, tt.count, tt.want)
+			}
+			// Who comes by itself, and the node's own, are held to the limits alone.
+			if tt.want == "share" {
+				if err := l.Admit(epoch, "here", tt.need); err != nil {
+					t.Errorf("a client of its own: %v", err)
+				}
+				l.End("here")
+				if _, err := l.Reserve(epoch, Request{ID: "own", From: idOf(t, "self"), Need: tt.need}); err != nil {
+					t.Errorf("a lease of its own: %v", err)
+				}
+			}
+		})
+	}
+	// What is claimed, given back or has run out counts no more.
+	l := NewLedger(idOf(t, "self"), Limits{Sessions: 5, Share: DefaultShare()})
+	from := idOf(t, "from")
+	ends := []func(id string){
+		func(id string) { _, _ = l.Claim(epoch, from, id) },
+		func(id string) { l.Release(from, id) },
+		func(string) {},
+	}
+	for i, end := range ends {
+		id := fmt.Sprint(i)
+		if _, err := l.Reserve(epoch, Request{ID: id, From: from, Need: view}); err != nil {
+			t.Fatalf("request %d: %v", i, err)
+		}
+		end(id)
+	}
+	if _, err := l.Reserve(epoch.Add(LeaseTime), Request{ID: "late", From: from, Need: view}); err != nil {
+		t.Errorf("after a lease has run out: %v", err)
+	}
+}

@@ -455,9 +455,13 @@ func (s *SFU) handOn(ctx context.Context, w http.ResponseWriter, a *arrival, h *
 		t.Purpose = capacity.View
 		if s.stream(a.name) != nil {
 			// The pull that the helper will need is granted here and now. If even
-			// that is refused, the helper looks for another carrier.
+			// that is refused, the helper looks for another carrier, unless it is
+			// since it has enough leases already: then it may have been here before,
+			// or comes in by the ledger.
 			need := DefaultNeed(capacity.Cascade, a.name)
-			if _, err := s.cfg.Ledger.Reserve(time.Now(), capacity.Request{ID: t.Lease, From: helper.Node, Need: need}); err == nil {
+			_, err := s.cfg.Ledger.Reserve(time.Now(), capacity.Request{ID: t.Lease, From: helper.Node, Need: need})
+			var refused *capacity.Refusal
+			if err == nil || errors.As(err, &refused) && refused.Reason == "share" {
 				t.Source, t.SourceAddrs = s.cfg.Self, s.cfg.Addrs()
 			}
 		}

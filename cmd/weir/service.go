@@ -50,7 +50,7 @@ type (
 
 // limitsOf reads the limits' flags. cpu-limit is the gauge's.
 func limitsOf(c *cli.Context) (limits, error) {
-	l := limits{Sessions: c.Int("session-limit"), Streams: c.Int("stream-limit"), Packets: c.Int64("packet-limit")}
+	l := limits{Sessions: c.Int("session-limit"), Streams: c.Int("stream-limit"), Packets: c.Int64("packet-limit"), Share: capacity.DefaultShare()}
 	if l.Sessions < 0 || l.Streams < 0 || l.Packets < 0 {
 		return l, errors.New("a limit below 0: give 0 for none")
 	}
