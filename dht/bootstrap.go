@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
+	"log/slog"
 	"math/rand/v2"
 	"slices"
 	"sync"
@@ -49,7 +51,9 @@ func (b *backoff) wait(rnd float64) time.Duration {
 func (n *Node) bootstrap(ctx context.Context) error {
 	var peers []peer.AddrInfo
 	for _, ai := range n.cfg.Bootstrap {
-		if ai.ID != n.ID() {
+		if i := slices.IndexFunc(peers, func(known peer.AddrInfo) bool { return known.ID == ai.ID }); i >= 0 {
+			peers[i].Addrs = append(slices.Clone(peers[i].Addrs), ai.Addrs...) // its other address
+		} else if ai.ID != n.ID() {
 			peers = append(peers, ai)
 		}
 	}
@@ -81,11 +85,13 @@ func (n *Node) bootstrap(ctx context.Context) error {
 func (n *Node) keepConnected(ctx context.Context, ai peer.AddrInfo, tried func()) error {
 	defer tried()
 	retry := backoff{first: retryFirst, most: retryMost}
+	said := sayAgain{}
 	for {
 		pause := memberCheck
 		if n.host.Network().Connectedness(ai.ID) != network.Connected {
 			if err := n.connect(ctx, ai); err == nil {
 				retry.reset()
+				said = sayAgain{}
 				if n.member(ai.ID) {
 					n.log.Info("bootstrap peer connected", "peer", ai.ID)
 				} else {
@@ -93,7 +99,11 @@ func (n *Node) keepConnected(ctx context.Context, ai peer.AddrInfo, tried func()
 				}
 			} else if ctx.Err() == nil {
 				pause = retry.wait(rand.Float64())
-				n.log.Warn("bootstrap peer not reached, trying again", "peer", ai.ID, "in", pause.Round(time.Millisecond), "err", err)
+				level := slog.LevelDebug
+				if said.due(time.Now()) {
+					level = slog.LevelWarn
+				}
+				n.log.Log(ctx, level, "bootstrap peer not reached, trying on", "peer", ai.ID, "for", said.since(time.Now()).Round(time.Second), "err", whyNotDialled(err))
 			}
 		}
 		tried()
@@ -103,6 +113,44 @@ func (n *Node) keepConnected(ctx context.Context, ai peer.AddrInfo, tried func()
 			return ctx.Err()
 		}
 	}
+}
+
+// sayAgain spaces out what is said of a failure that goes on: at once, after a
+// minute, and then half as often each time, at least once in an hour. The zero
+// value has said nothing.
+type sayAgain struct {
+	began, next time.Time
+	pause       time.Duration
+}
+
+func (s *sayAgain) due(now time.Time) bool {
+	if s.began.IsZero() {
+		s.began = now
+	}
+	if now.Before(s.next) {
+		return false
+	}
+	s.pause = min(max(time.Minute, 2*s.pause), time.Hour)
+	s.next = now.Add(s.pause)
+	return true
+}
+
+func (s *sayAgain) since(now time.Time) time.Duration { return now.Sub(s.began) }
+
+// whyNotDialled is err in one line: libp2p's has one for each address.
+func whyNotDialled(err error) error {
+	var d *swarm.DialError
+	if !errors.As(err, &d) || len(d.DialErrors) == 0 {
+		return err
+	}
+	cause := d.DialErrors[0].Cause
+	for inner := errors.Unwrap(cause); inner != nil; inner = errors.Unwrap(inner) {
+		cause = inner
+	}
+	if len(d.DialErrors) == 1 {
+		return fmt.Errorf("%s: %w", d.DialErrors[0].Address, cause)
+	}
+	return fmt.Errorf("%s and %d more: %w", d.DialErrors[0].Address, len(d.DialErrors)-1+d.Skipped, cause)
 }
 
 // connect dials ai with a deadline, also if libp2p would rather wait after

@@ -27,6 +27,7 @@ import (
 
 	"weir/capacity"
 	"weir/dht/holder"
+	"weir/event"
 )
 
 // Config says what a node is and what it publishes.
@@ -76,6 +77,9 @@ type Config struct {
 	Release func(from peer.ID, id string)
 	// Provisioner starts and stops servers; nil: this node does not.
 	Provisioner *Provisioner
+
+	// Event is told what happens to peers; nil: nobody is. It must not block.
+	Event func(event.Event)
 
 	Log *slog.Logger // nil: nothing is logged
 }
@@ -185,7 +189,7 @@ func Listen(cfg Config) (*Node, error) {
 	n.ctx, n.cancel = context.WithCancel(context.Background())
 	n.host.Network().Notify(&network.NotifyBundle{
 		ConnectedF: func(_ network.Network, c network.Conn) {
-			n.reach.answered(time.Now(), c.RemotePeer(), 0)
+			n.answered(c.RemotePeer(), 0)
 			n.receiveDatagrams(c)
 			n.meetPolicy(c.RemotePeer())
 			n.wake()
@@ -491,12 +495,19 @@ func (n *Node) sweep(ctx context.Context) error {
 		}
 		last = now
 		n.table.Sweep(now)
+		for _, p := range n.reach.lost(now, n.connected) {
+			n.event(event.Event{Kind: event.PeerLost, Peer: p})
+		}
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
 			return ctx.Err()
 		}
 	}
+}
+
+func (n *Node) connected(p peer.ID) bool {
+	return n.host.Network().Connectedness(p) == network.Connected
 }
 
 // settled reports whether this node has been one of a few that hold everything
@@ -555,7 +566,18 @@ func (n *Node) lookUp(ctx context.Context, topic Topic) {
 
 // answered and failed keep account of id, and look for other holders when it
 // went down.
-func (n *Node) answered(id peer.ID, rtt time.Duration) { n.reach.answered(time.Now(), id, rtt) }
+func (n *Node) answered(id peer.ID, rtt time.Duration) {
+	if lost := n.reach.answered(time.Now(), id, rtt); lost > 0 {
+		n.event(event.Event{Kind: event.PeerBack, Peer: id, Elapsed: millis(lost)})
+	}
+}
+
+func (n *Node) event(e event.Event) {
+	if n.cfg.Event != nil {
+		e.Time = time.Now()
+		n.cfg.Event(e)
+	}
+}
 
 func (n *Node) failed(id peer.ID, err error) {
 	how := broken

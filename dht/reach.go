@@ -14,6 +14,10 @@ const (
 	downMost  = 30 * time.Second
 
 	maxReach = 8_192 // peers remembered
+
+	// lostAfter is how long a peer without a connection has been silent before
+	// people are told: what is back sooner was slow, not lost.
+	lostAfter = 10 * time.Second
 )
 
 // reach remembers which peers answer, and how fast. Time is passed in.
@@ -40,16 +44,25 @@ type reachState struct {
 	downs   int           // times in a row it went down
 	down    time.Time     // until then
 	touched time.Time
+
+	heard  bool      // it has answered at some time
+	silent time.Time // since when it has not; zero: it answers
+	lost   bool      // lost has told of it
 }
 
 func newReach() *reach { return &reach{peers: make(map[peer.ID]*reachState)} }
 
 // answered notes that p answered, after rtt if that is a measurement at all
-// (0: it is not).
-func (r *reach) answered(now time.Time, p peer.ID, rtt time.Duration) {
+// (0: it is not). It returns for how long p was lost, if lost has told of it;
+// else 0.
+func (r *reach) answered(now time.Time, p peer.ID, rtt time.Duration) (lost time.Duration) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	s := r.state(now, p)
+	if s.lost {
+		lost = max(now.Sub(s.silent), 1)
+	}
+	s.heard, s.silent, s.lost = true, time.Time{}, false
 	if !s.down.IsZero() {
 		r.generation++
 	}
@@ -61,6 +74,22 @@ func (r *reach) answered(now time.Time, p peer.ID, rtt time.Duration) {
 	default:
 		s.rtt += (rtt - s.rtt) / 8
 	}
+	return lost
+}
+
+// lost returns the peers that once answered, are not connected, and have not
+// answered for lostAfter; each once, until it answers again.
+func (r *reach) lost(now time.Time, connected func(peer.ID) bool) []peer.ID {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var list []peer.ID
+	for p, s := range r.peers {
+		if s.heard && !s.lost && !s.silent.IsZero() && now.Sub(s.silent) >= lostAfter && !connected(p) {
+			s.lost = true
+			list = append(list, p)
+		}
+	}
+	return list
 }
 
 // failed notes that p failed, and reports whether it counts as down since just
@@ -72,6 +101,9 @@ func (r *reach) failed(now time.Time, p peer.ID, how failure) bool {
 	s.strikes++
 	if s.strikes < int(how) || s.down.After(now) {
 		return false
+	}
+	if s.silent.IsZero() {
+		s.silent = now
 	}
 	s.down = now.Add(min(downFirst<<min(s.downs, 10), downMost))
 	s.downs++

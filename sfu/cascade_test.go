@@ -15,6 +15,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"weir/capacity"
+	"weir/event"
 	"weir/sfu/client"
 )
 
@@ -268,7 +269,7 @@ func without(exclude []peer.ID, id peer.ID) []peer.ID {
 	return []peer.ID{id}
 }
 
-func (n *meshNode) lastDetail(kind string) string {
+func (n *meshNode) lastDetail(kind event.Kind) string {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	for _, e := range slices.Backward(n.events) {

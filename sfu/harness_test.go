@@ -17,6 +17,7 @@ import (
 	"go.uber.org/goleak"
 
 	"weir/capacity"
+	"weir/event"
 	"weir/sfu/client"
 )
 
@@ -187,7 +188,7 @@ func (n *meshNode) crash() {
 }
 
 // saw counts the events of one kind.
-func (n *meshNode) saw(kind string) int {
+func (n *meshNode) saw(kind event.Kind) int {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	count := 0

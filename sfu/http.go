@@ -14,6 +14,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"weir/capacity"
+	"weir/event"
 	"weir/sfu/problem"
 )
 
@@ -104,7 +105,7 @@ func (s *SFU) problemOf(r *http.Request, err error) *problem.Problem {
 	}
 	switch {
 	case errors.As(err, &refusal):
-		s.event(Event{Kind: "refused", Stream: r.PathValue("stream"), Reason: refusal.Reason, Detail: refusal.Error()})
+		s.event(Event{Kind: event.Refused, Stream: r.PathValue("stream"), Role: roleAt(r.URL.Path), Client: r.RemoteAddr, Reason: refusal.Reason, Detail: refusal.Error()})
 		p := problem.New(problem.NoCapacity, refusal.Error()).Retry(max(refusal.RetryAfter, retryBusy))
 		p.Reason = refusal.Reason
 		return p
@@ -123,6 +124,14 @@ func (s *SFU) problemOf(r *http.Request, err error) *problem.Problem {
 	p.Request = newETag()
 	s.log.Warn("request failed", "request", p.Request, "path", r.URL.Path, "err", problem.WithoutURL(err))
 	return p
+}
+
+// roleAt is what a client is that posts to path.
+func roleAt(path string) string {
+	if strings.HasPrefix(path, "/whip/") {
+		return kindWHIP.role()
+	}
+	return kindWHEP.role()
 }
 
 // body reads a request's body of the wanted type, at most MaxSDP bytes.
@@ -267,7 +276,10 @@ type arrival struct {
 }
 
 // A handover is the helper that an arrival is to be sent to, as an error.
-type handover struct{ helper Helper }
+type handover struct {
+	helper Helper
+	reason string // a word: what there is no room for here
+}
 
 func (h *handover) Error() string { return "handed on to " + h.helper.Node.String() }
 
@@ -302,6 +314,9 @@ func (a *arrival) serve(ctx context.Context) (*session, string, error) {
 		sess, answer, err = a.view(ctx, entry)
 	}
 	if err == nil {
+		if a.ticket != nil {
+			sess.from = a.ticket.From
+		}
 		err = a.sfu.admit(sess)
 	}
 	if err != nil {
@@ -348,7 +363,11 @@ func (a *arrival) enter(ctx context.Context) (string, error) {
 		return "", err
 	}
 	helper.Why = fmt.Sprintf("%v; %s", refused, helper.Why)
-	return "", &handover{helper}
+	handover := &handover{helper: helper}
+	if full := new(capacity.Refusal); errors.As(refused, &full) {
+		handover.reason = full.Reason
+	}
+	return "", handover
 }
 
 // reserveName sees to it that a stream has one publisher here, and returns what
@@ -471,7 +490,7 @@ func (s *SFU) handOn(ctx context.Context, w http.ResponseWriter, a *arrival, h *
 		return fmt.Errorf("make a ticket: %w", err)
 	}
 	to := strings.TrimSuffix(helper.URL, "/") + "/" + string(a.kind) + "/" + a.name + "?ticket=" + url.QueryEscape(ticket)
-	s.event(Event{Kind: "redirect", Stream: a.name, Peer: helper.Node, Detail: helper.Why})
+	s.event(Event{Kind: event.Redirected, Stream: a.name, Peer: helper.Node, Role: a.kind.role(), Client: a.remote, Reason: h.reason, Detail: helper.Why})
 	if s.cfg.Overflow == Relay {
 		return s.relay(ctx, w, helper, to, a.raw)
 	}

@@ -19,6 +19,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"weir/capacity"
+	"weir/event"
 	"weir/sfu/pb"
 )
 
@@ -259,7 +260,7 @@ func (s *SFU) newLink(node peer.ID, signal Signal, dialer bool) (*Link, error) {
 			l.connectOnce.Do(func() {
 				close(l.connected)
 				l.start(l.reachable)
-				s.event(Event{Kind: "link.opened", Peer: l.Peer, Elapsed: milliseconds(time.Since(l.opened))})
+				s.event(Event{Kind: event.LinkOpened, Peer: l.Peer, Elapsed: milliseconds(time.Since(l.opened))})
 			})
 		case webrtc.PeerConnectionStateFailed, webrtc.PeerConnectionStateClosed:
 			l.fail("media connection " + state.String())
@@ -357,7 +358,7 @@ loop:
 	<-negotiated
 	_ = l.pc.GracefulClose()
 	l.wait()
-	l.sfu.event(Event{Kind: "link.closed", Peer: l.Peer, Detail: l.why})
+	l.sfu.event(Event{Kind: event.LinkClosed, Peer: l.Peer, Detail: l.why, Elapsed: milliseconds(time.Since(l.opened))})
 }
 
 // unused is how long nothing has been pulled either way.

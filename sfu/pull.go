@@ -12,6 +12,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"weir/capacity"
+	"weir/event"
 	"weir/sfu/problem"
 )
 
@@ -175,7 +176,7 @@ func (s *SFU) awaitRoom(p *pull, tries int, failed error) error {
 	s.mu.Unlock()
 	if first {
 		close(p.short)
-		s.event(Event{Kind: "pull.waiting", Stream: p.name, Detail: refused.Error()})
+		s.event(Event{Kind: event.PullWaiting, Stream: p.name, Detail: refused.Error()})
 	}
 	again := time.NewTimer(RoomPause(tries, rand.Float64()))
 	defer again.Stop()
@@ -201,7 +202,7 @@ func (s *SFU) awaitRoom(p *pull, tries int, failed error) error {
 
 func (s *SFU) runPull(p *pull, hint *Carrier) {
 	began := time.Now()
-	s.event(Event{Kind: "pull.started", Stream: p.name})
+	s.event(Event{Kind: event.PullStarted, Stream: p.name})
 	in, carrier, err := s.pullFrom(p.name, hint, nil)
 	for tries := 0; err != nil; tries++ {
 		if err = s.awaitRoom(p, tries, err); err != nil {
@@ -230,13 +231,13 @@ func (s *SFU) runPull(p *pull, hint *Carrier) {
 		if in != nil {
 			in.unsubscribe()
 		}
-		s.event(Event{Kind: "pull.failed", Stream: p.name, Detail: err.Error(), Elapsed: milliseconds(time.Since(began))})
+		s.event(Event{Kind: event.PullFailed, Stream: p.name, Detail: err.Error(), Elapsed: milliseconds(time.Since(began))})
 		close(p.ready)
 		return
 	}
 	in.connect(p.stream.tracks)
 	close(p.ready)
-	s.event(Event{Kind: "pull.ready", Stream: p.name, Peer: carrier.Node, Elapsed: milliseconds(time.Since(began))})
+	s.event(Event{Kind: event.PullReady, Stream: p.name, Peer: carrier.Node, Elapsed: milliseconds(time.Since(began))})
 	s.cfg.Changed()
 
 	why, detail := s.keep(p.stream, in)
@@ -244,7 +245,7 @@ func (s *SFU) runPull(p *pull, hint *Carrier) {
 	delete(s.pulls, p.name)
 	s.mu.Unlock()
 	s.drop(p.stream, why)
-	s.event(Event{Kind: "pull.ended", Stream: p.name, Detail: detail})
+	s.event(Event{Kind: event.PullEnded, Stream: p.name, Detail: detail})
 }
 
 // keep holds the pull until nobody takes the stream or nobody carries it any
@@ -285,7 +286,7 @@ func (s *SFU) keep(st *Stream, in *inbound) (why, detail string) {
 				return reasonFinished, "the publisher has finished"
 			}
 			lost := in.link.Peer
-			s.event(Event{Kind: "pull.lost", Stream: st.Name, Peer: lost, Detail: in.reason()})
+			s.event(Event{Kind: event.PullLost, Stream: st.Name, Peer: lost, Detail: in.reason()})
 			next, err := s.resume(st, lost)
 			if err != nil {
 				return reasonLost, err.Error()
@@ -309,7 +310,7 @@ func (s *SFU) resume(st *Stream, lost peer.ID) (*inbound, error) {
 		if err == nil {
 			in.connect(st.tracks)
 			s.moved(st, in.pathTo(s.cfg.Self))
-			s.event(Event{Kind: "pull.resumed", Stream: st.Name, Peer: carrier.Node, Elapsed: milliseconds(time.Since(began))})
+			s.event(Event{Kind: event.PullResumed, Stream: st.Name, Peer: carrier.Node, Elapsed: milliseconds(time.Since(began))})
 			return in, nil
 		}
 		select {

@@ -38,7 +38,7 @@ func newLooker(t *testing.T, answer func(look int) error) *looker {
 			Event: func(e Event) {
 				l.mu.Lock()
 				defer l.mu.Unlock()
-				l.events = append(l.events, e.Kind)
+				l.events = append(l.events, string(e.Kind))
 			},
 			Locate: func(context.Context, capacity.Need, []peer.ID) (Carrier, error) {
 				l.mu.Lock()

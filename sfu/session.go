@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -12,6 +13,8 @@ import (
 
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/pion/webrtc/v4"
+
+	"weir/event"
 )
 
 type sessionKind string
@@ -20,6 +23,14 @@ const (
 	kindWHIP sessionKind = "whip"
 	kindWHEP sessionKind = "whep"
 )
+
+// role is what the client is, for people.
+func (k sessionKind) role() string {
+	if k == kindWHIP {
+		return "publisher"
+	}
+	return "viewer"
+}
 
 const (
 	// connectTimeout is how long a client may take from its offer to media.
@@ -42,8 +53,9 @@ type session struct {
 	sfu    *SFU
 	pc     *webrtc.PeerConnection
 	stream *Stream
-	entry  string // in the ledger
-	remote string // who asked, for people
+	entry  string  // in the ledger
+	remote string  // who asked, for people
+	from   peer.ID // the node that sent the client here; "": none did
 	began  time.Time
 
 	gone      chan string // why the session is to end; the first counts
@@ -51,6 +63,7 @@ type session struct {
 	connected chan struct{} // closed when media can flow
 	done      chan struct{} // closed when nothing of it is left
 
+	pace    pace
 	outs    []*out    // a viewer's
 	sources []*source // a publisher's
 	release func()    // a viewer's hold on the stream
@@ -168,7 +181,7 @@ func (s *SFU) admit(sess *session) error {
 		s.wg.Go(sess.settleName)
 	}
 	s.mu.Unlock()
-	s.event(Event{Kind: "session.opened", Stream: sess.stream.Name, Session: sess.id, Detail: string(sess.kind) + " from " + sess.remote})
+	s.event(Event{Kind: event.SessionOpened, Stream: sess.stream.Name, Session: sess.id, Role: sess.kind.role(), Client: sess.remote, Peer: sess.from})
 	return nil
 }
 
@@ -253,7 +266,11 @@ func (s *session) watch() {
 	s.patch.Unlock()
 	s.wait()
 	close(s.done)
-	sfu.event(Event{Kind: "session.closed", Stream: s.stream.Name, Session: s.id, Detail: why, Elapsed: milliseconds(time.Since(s.began))})
+	total := s.traffic()
+	sfu.event(Event{
+		Kind: event.SessionClosed, Stream: s.stream.Name, Session: s.id, Role: s.kind.role(), Client: s.remote, Detail: why,
+		Elapsed: milliseconds(time.Since(s.began)), Packets: total.packets, Bytes: total.bytes, Lost: total.lost,
+	})
 }
 
 // consents reports whether the client has shown lately that it still wants
@@ -435,43 +452,128 @@ type SessionStatus struct {
 	Kind      sessionKind `json:"kind"`
 	Stream    string      `json:"stream"`
 	Remote    string      `json:"remote"`
+	From      peer.ID     `json:"redirected_from,omitempty"` // the node that sent the client here
 	Since     time.Time   `json:"since"`
 	State     string      `json:"state"`
+	Bitrate   int64       `json:"bitrate"` // bit/s of RTP over the last seconds
+	RTT       float64     `json:"rtt_ms"`  // of the last connectivity check; 0: unknown
 	Packets   int64       `json:"packets"`
 	Bytes     int64       `json:"bytes"`
 	Lost      int64       `json:"lost"`
+	Loss      float64     `json:"loss"` // share of packets lost over the last seconds, 0…1
 	Keyframes int64       `json:"keyframes"`
+}
+
+// traffic is what went over a session, in or out.
+type traffic struct{ packets, bytes, lost, keyframes int64 }
+
+// traffic sums the session's up so far.
+func (s *session) traffic() traffic {
+	var t traffic
+	for _, o := range s.outs {
+		t.packets += int64(o.packets.Load())
+		t.bytes += o.bytes.Load()
+		t.lost += o.lost.Load()
+	}
+	if s.kind == kindWHIP {
+		for _, track := range s.stream.tracks {
+			t.packets += track.packets.Load()
+			t.bytes += track.bytes.Load()
+			t.keyframes += track.keyframes.Load()
+		}
+		for _, src := range s.sources {
+			t.lost += src.lost.Load()
+		}
+	}
+	return t
+}
+
+// paceOver is the time over which bitrate and loss are told.
+const paceOver = 2 * time.Second
+
+// A pace is how fast a session's traffic has been of late. The zero value is
+// ready.
+type pace struct {
+	mu      sync.Mutex
+	at      time.Time
+	last    traffic
+	bitrate int64
+	loss    float64
+}
+
+// sample takes in what the session has carried up to now.
+func (p *pace) sample(now time.Time, t traffic) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	span := now.Sub(p.at)
+	if span < paceOver {
+		return
+	}
+	if !p.at.IsZero() {
+		p.bitrate = int64(float64(8*(t.bytes-p.last.bytes)) / span.Seconds())
+		lost, came := max(0, t.lost-p.last.lost), t.packets-p.last.packets
+		p.loss = 0
+		if lost+came > 0 {
+			p.loss = float64(lost) / float64(lost+came)
+		}
+	}
+	p.at, p.last = now, t
+}
+
+func (p *pace) of() (bitrate int64, loss float64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.bitrate, p.loss
+}
+
+// all are the sessions there are now, in no order.
+func (s *SFU) all() []*session {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Collect(maps.Values(s.sessions))
 }
 
 // Sessions lists the WHIP and WHEP clients, oldest first.
 func (s *SFU) Sessions() []SessionStatus {
-	s.mu.Lock()
-	all := make([]SessionStatus, 0, len(s.sessions))
-	for _, sess := range s.sessions {
+	list := []SessionStatus{}
+	for _, sess := range s.all() {
+		t := sess.traffic()
 		st := SessionStatus{
-			ID: sess.id, Kind: sess.kind, Stream: sess.stream.Name, Remote: sess.remote, Since: sess.began,
-			State: sess.pc.ConnectionState().String(),
+			ID: sess.id, Kind: sess.kind, Stream: sess.stream.Name, Remote: sess.remote, From: sess.from, Since: sess.began,
+			State: sess.pc.ConnectionState().String(), Packets: t.packets, Bytes: t.bytes, Lost: t.lost, Keyframes: t.keyframes,
 		}
-		for _, o := range sess.outs {
-			st.Packets += int64(o.packets.Load())
-			st.Bytes += o.bytes.Load()
-			st.Lost += o.lost.Load()
+		st.Bitrate, st.Loss = sess.pace.of()
+		if pair, ok := sess.pc.SCTP().Transport().ICETransport().GetSelectedCandidatePairStats(); ok {
+			st.RTT = pair.CurrentRoundTripTime * 1000
 		}
-		if sess.kind == kindWHIP {
-			for _, t := range sess.stream.tracks {
-				st.Packets += t.packets.Load()
-				st.Bytes += t.bytes.Load()
-				st.Keyframes += t.keyframes.Load()
-			}
-			for _, src := range sess.sources {
-				st.Lost += src.lost.Load()
-			}
-		}
-		all = append(all, st)
+		list = append(list, st)
 	}
+	slices.SortFunc(list, func(a, b SessionStatus) int { return a.Since.Compare(b.Since) })
+	return list
+}
+
+// EndSession ends one session by order, and reports whether there was one.
+func (s *SFU) EndSession(id, why string) bool {
+	s.mu.Lock()
+	sess := s.sessions[id]
 	s.mu.Unlock()
-	slices.SortFunc(all, func(a, b SessionStatus) int { return a.Since.Compare(b.Since) })
-	return all
+	if sess == nil {
+		return false
+	}
+	sess.end(why)
+	<-sess.done
+	return true
+}
+
+// EndStream ends the stream of that name, which must be published here, with
+// its publisher's session. Viewers' end with it.
+func (s *SFU) EndStream(name, why string) bool {
+	for _, sess := range s.all() {
+		if sess.kind == kindWHIP && sess.stream.Name == name {
+			return s.EndSession(sess.id, why)
+		}
+	}
+	return false
 }
 
 // tombstones remember the sessions that ended last, so that a DELETE that

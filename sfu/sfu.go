@@ -25,6 +25,7 @@ import (
 	"github.com/pion/logging"
 
 	"weir/capacity"
+	"weir/event"
 )
 
 // Overflow is what a full node does with a client that it cannot take.
@@ -101,7 +102,7 @@ type Config struct {
 	// once in several seconds for a link, and not while the loss may be this
 	// node's own fault. It must not block.
 	Delivered func(node peer.ID, share float64)
-	// Event is told what happens; see [Event]. It must not block.
+	// Event is told what happens; see [event.Event]. It must not block.
 	Event func(Event)
 
 	Overflow  Overflow      // default Redirect
@@ -211,6 +212,9 @@ func (s *SFU) Run(ctx context.Context) error {
 			for _, st := range streams {
 				st.sample(now)
 			}
+			for _, sess := range s.all() {
+				sess.pace.sample(now, sess.traffic())
+			}
 		case <-ctx.Done():
 			return ctx.Err()
 		}
@@ -287,16 +291,7 @@ func (s *SFU) Counts() Counts {
 }
 
 // Event is something that happened, for people and for the console.
-type Event struct {
-	Time    time.Time `json:"time"`
-	Kind    string    `json:"kind"` // "session.opened", "link.closed", …
-	Stream  string    `json:"stream,omitempty"`
-	Peer    peer.ID   `json:"peer,omitempty"`
-	Session string    `json:"session,omitempty"`
-	Reason  string    `json:"reason,omitempty"` // of a refusal; a word, which may be another node's
-	Detail  string    `json:"detail,omitempty"`
-	Elapsed float64   `json:"elapsed_ms,omitempty"`
-}
+type Event = event.Event
 
 func (s *SFU) event(e Event) {
 	e.Time = time.Now()

@@ -19,6 +19,7 @@ import (
 	"go.uber.org/goleak"
 
 	"weir/dht"
+	"weir/event"
 	"weir/sfu"
 	"weir/sfu/client"
 )
@@ -280,6 +281,9 @@ func TestEventsArriveUntilTheNodeEnds(t *testing.T) {
 			if err := json.Unmarshal(data, &e); err != nil {
 				return err
 			}
+			if e.Kind == event.NodeReady {
+				return nil
+			}
 			select {
 			case first <- e:
 			default:
@@ -294,7 +298,7 @@ func TestEventsArriveUntilTheNodeEnds(t *testing.T) {
 	defer pub.Close()
 	select {
 	case e := <-first:
-		if e.Kind != "session.opened" || e.Stream != "demo" {
+		if e.Kind != event.SessionOpened || e.Stream != "demo" {
 			t.Errorf("first event is %+v, want the publisher's session", e)
 		}
 	case <-time.After(20 * time.Second):

@@ -13,7 +13,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"weir/capacity"
-	"weir/sfu"
+	"weir/event"
 	"weir/sfu/problem"
 )
 
@@ -130,8 +130,7 @@ func (n *node) startDrain(deadline time.Duration, exit bool, reason string) {
 func (n *node) closeDoor(reason string) {
 	n.ledger.SetDraining(true)
 	n.dht.Kick()
-	n.log.Info("draining", "reason", reason)
-	n.events.add(sfu.Event{Time: time.Now(), Kind: "drain.started", Detail: reason})
+	n.events.add(event.Event{Kind: event.DrainStarted, Detail: reason})
 }
 
 // stopDrain takes it back, unless the node drains for another reason.
@@ -141,8 +140,7 @@ func (n *node) stopDrain(reason string) {
 	}
 	n.ledger.SetDraining(false)
 	n.dht.Kick()
-	n.log.Info("not draining any more")
-	n.events.add(sfu.Event{Time: time.Now(), Kind: "drain.ended"})
+	n.events.add(event.Event{Kind: event.DrainEnded})
 }
 
 // watchDrain returns errDrained once the process is to end.

@@ -18,6 +18,7 @@ import (
 
 	"weir/capacity"
 	"weir/dht"
+	"weir/event"
 )
 
 // maxPolicyFile bounds what is read of a policy's file, in bytes: a little more
@@ -224,6 +225,7 @@ type policyFile struct {
 	judge atomic.Pointer[capacity.Judge]
 	text  []byte // as read last; owned by newPolicyFile and then by run
 	log   *slog.Logger
+	event func(event.Event) // nil: there is only the log
 }
 
 // newPolicyFile returns the policy in the file at path, or the built-in one if
@@ -282,9 +284,19 @@ func (f *policyFile) reload() {
 	f.text = text
 	judge, err := f.parse()
 	if err != nil {
-		f.log.Warn("policy not applied; the one before stays in force", "err", err)
+		f.tell(event.Event{Kind: event.PolicyRefused, Detail: err.Error()})
 		return
 	}
 	before, now := f.judge.Swap(judge).Policy(), judge.Policy()
-	f.log.Info("policy applied", "name", now.Name, "version", now.Version, "before", before.Version)
+	f.tell(event.Event{Kind: event.PolicyApplied, Detail: fmt.Sprintf("%q version %d, after version %d", now.Name, now.Version, before.Version)})
+}
+
+// tell passes an event on, or logs it where nobody takes it.
+func (f *policyFile) tell(e event.Event) {
+	if f.event != nil {
+		f.event(e)
+		return
+	}
+	l := lineOf(e)
+	f.log.LogAttrs(context.Background(), l.level, l.msg, l.attrs...)
 }

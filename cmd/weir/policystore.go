@@ -17,6 +17,7 @@ import (
 
 	"weir/capacity"
 	"weir/dht"
+	"weir/event"
 	"weir/sfu/problem"
 )
 
@@ -43,7 +44,7 @@ func (s *policyStore) apply(p capacity.SignedPolicy, sealed []byte) error {
 		s.log.Warn("policy not kept; it is in force until the node ends", "err", err)
 	}
 	before := s.policy.judge.Swap(p.Judge).Policy()
-	s.log.Info("policy applied", "name", p.Judge.Policy().Name, "version", p.Version, "before", before.Version, "sum", p.Sum())
+	s.policy.tell(event.Event{Kind: event.PolicyApplied, Detail: fmt.Sprintf("%q version %d, after version %d, sum %s, signed by the operator", p.Judge.Policy().Name, p.Version, before.Version, p.Sum())})
 	return nil
 }
 

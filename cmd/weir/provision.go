@@ -16,6 +16,7 @@ import (
 
 	"weir/capacity"
 	"weir/dht"
+	"weir/event"
 	"weir/sfu"
 )
 
@@ -103,7 +104,6 @@ func (p *provisioner) leave(ctx context.Context, region string, node peer.ID) er
 		return refused
 	}
 	p.counts.add("released")
-	p.log.Info("node may end", "peer", node, "region", region, "nodes", len(records))
 	p.event(sfu.Event{Time: time.Now(), Kind: "provision.released", Peer: node, Detail: "idle, in region " + or(region, "-")})
 	return nil
 }
@@ -141,12 +141,11 @@ func (p *provisioner) provision(ctx context.Context, job startJob) {
 	p.state[job.region].starts.Ended(time.Now(), p.policy(), err)
 	p.mu.Unlock()
 	p.counts.add(outcome)
-	e := sfu.Event{Time: time.Now(), Kind: "provision." + outcome, Stream: job.need.Stream, Detail: fmt.Sprintf("request %s in region %s, since %s", job.request, or(job.region, "-"), job.reason), Elapsed: millisecondsOf(time.Since(began))}
+	e := sfu.Event{Time: time.Now(), Kind: event.Kind("provision." + outcome), Stream: job.need.Stream, Detail: fmt.Sprintf("request %s in region %s, since %s", job.request, or(job.region, "-"), job.reason), Elapsed: millisecondsOf(time.Since(began))}
 	if err != nil {
 		e.Detail += ": " + err.Error()
 	}
 	p.event(e)
-	p.log.Info("asked for a server", "region", job.region, "request", job.request, "reason", job.reason, "outcome", outcome)
 }
 
 func (p *provisioner) try(ctx context.Context, job startJob) error {
@@ -199,13 +198,12 @@ func (p *provisioner) look(ctx context.Context) {
 		if !settled {
 			continue
 		}
-		outcome := "arrived"
+		outcome, again := "arrived", ""
 		if st.Failures > 0 {
-			outcome = "late"
-			p.log.Warn("no server has come", "region", region, "err", st.Last, "failures", st.Failures, "again_after", st.Cooldown)
+			outcome, again = "late", fmt.Sprintf("; %s in a row, again after %v", count(st.Failures, "failure", "failures"), st.Cooldown)
 		}
 		p.counts.add(outcome)
-		p.event(sfu.Event{Time: time.Now(), Kind: "provision." + outcome, Detail: "region " + or(region, "-") + prefixed(": ", st.Last)})
+		p.event(sfu.Event{Time: time.Now(), Kind: event.Kind("provision." + outcome), Detail: "region " + or(region, "-") + prefixed(": ", st.Last) + again})
 	}
 }
 
@@ -366,7 +364,7 @@ func (n *node) awaitServer(ctx context.Context, need capacity.Need, exclude []pe
 		outcome, e.Detail = "refused", err.Error()
 	}
 	n.outcomes.add(outcome)
-	e.Time, e.Kind = time.Now(), "provision."+outcome
+	e.Time, e.Kind = time.Now(), event.Kind("provision."+outcome)
 	n.events.add(e)
 	return helper, err
 }

@@ -47,7 +47,7 @@ func runProvisioner(t *testing.T, cloud *fakeCloud, settings capacity.Provision,
 	p.event = func(e sfu.Event) {
 		cloud.mu.Lock()
 		defer cloud.mu.Unlock()
-		cloud.events = append(cloud.events, e.Kind)
+		cloud.events = append(cloud.events, string(e.Kind))
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)

@@ -10,7 +10,7 @@ import (
 
 	"weir/capacity"
 	"weir/dht"
-	"weir/sfu"
+	"weir/event"
 )
 
 const (
@@ -130,7 +130,6 @@ func (r *releaser) release(ctx context.Context, p capacity.Provision) bool {
 	if !n.empty(time.Now()) {
 		n.log.Warn("something came while the node was being released")
 	}
-	n.log.Info("released: the node ends")
-	n.events.add(sfu.Event{Time: time.Now(), Kind: "released"})
+	n.events.add(event.Event{Kind: event.Released})
 	return true
 }

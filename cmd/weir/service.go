@@ -25,6 +25,7 @@ import (
 
 	"weir/capacity"
 	"weir/dht"
+	"weir/event"
 	"weir/sfu"
 	"weir/sfu/problem"
 )
@@ -101,6 +102,7 @@ type node struct {
 // what is in the way.
 func newNode(cfg nodeConfig) (_ *node, err error) {
 	n := &node{cfg: cfg, log: cfg.log, policy: cfg.policy, began: time.Now(), events: newEventHub(cfg.log)}
+	n.policy.event = n.event
 	var opened []func() error
 	defer func() {
 		if err != nil {
@@ -166,12 +168,14 @@ func newNode(cfg nodeConfig) (_ *node, err error) {
 		Release:  n.ledger.Release,
 
 		Provisioner: starts,
+		Event:       n.event,
 		Log:         cfg.log,
 	})
 	if err != nil {
 		return nil, err
 	}
 	opened = append(opened, n.dht.Close)
+	n.events.name = n.nameOf
 	if cfg.operator != "" {
 		if err := n.policies.restore(n.dht); err != nil {
 			cfg.log.Warn("kept policy not put in force", "err", err)
@@ -246,6 +250,8 @@ func (n *node) run(ctx context.Context) error {
 	work.Go(func() error { return serve(ctx, public, n.public) })
 	work.Go(func() error { return serve(ctx, admin, n.admin) })
 	work.Go(func() error { return n.announce(ctx) })
+	work.Go(func() error { return n.events.run(ctx) })
+	work.Go(func() error { return n.watchState(ctx) })
 	work.Go(func() error { return n.watchDrain(ctx) })
 	if n.provisioner != nil {
 		work.Go(func() error { return n.provisioner.run(ctx) })
@@ -276,6 +282,7 @@ func (n *node) announce(ctx context.Context) error {
 		return ctx.Err()
 	}
 	info := n.ready()
+	n.events.add(event.Event{Kind: event.NodeReady})
 	n.log.Info("node is ready", "name", info.Name, "peer", info.PeerID, "console", info.HTTP, "admin", info.Admin, "media", info.Media, "network", info.Network)
 	for _, a := range info.P2P {
 		n.log.Info("others join by", "bootstrap", a)
@@ -394,12 +401,13 @@ func (n *node) locate(ctx context.Context, need capacity.Need, exclude []peer.ID
 // decided keeps and counts a placement that ended with err.
 func (n *node) decided(d dht.Decision, err error) {
 	n.view.decided(d)
+	n.events.add(placementEvent(d, err))
 	n.counters.decided(d, err)
 }
 
 // event takes what happens to media.
 func (n *node) event(e sfu.Event) {
-	if e.Kind == "refused" {
+	if e.Kind == event.Refused {
 		n.counters.refused(e.Reason)
 	}
 	n.events.add(e)

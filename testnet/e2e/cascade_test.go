@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"weir/capacity"
+	"weir/event"
 	"weir/sfu"
 	"weir/sfu/client"
 )
@@ -153,7 +154,7 @@ func TestManyViewersAtOnceAreOnePull(t *testing.T) {
 		t.Fatal(err)
 	}
 	eventually(t, "all sessions are told of", func() bool { return len(events.of("session.opened", "demo")) == many })
-	for _, kind := range []string{"pull.started", "pull.ready"} {
+	for _, kind := range []event.Kind{"pull.started", "pull.ready"} {
 		if n := len(events.of(kind, "demo")); n != 1 {
 			t.Errorf("%d × %s, want one", n, kind)
 		}

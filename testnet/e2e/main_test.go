@@ -26,6 +26,7 @@ import (
 	"go.uber.org/goleak"
 
 	"weir/dht"
+	"weir/event"
 	"weir/sfu"
 	"weir/sfu/client"
 	"weir/testnet"
@@ -431,7 +432,7 @@ func (n node) follow(t *testing.T) *eventLog {
 }
 
 // of lists the events of a kind about a stream; an empty stream is any.
-func (l *eventLog) of(kind, stream string) []sfu.Event {
+func (l *eventLog) of(kind event.Kind, stream string) []sfu.Event {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	var found []sfu.Event

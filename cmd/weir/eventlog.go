@@ -1,0 +1,147 @@
+package main
+
+import (
+	"fmt"
+	"log/slog"
+	"time"
+
+	"weir/event"
+)
+
+// A line is what the log says of an event.
+type line struct {
+	level slog.Level
+	msg   string
+	attrs []slog.Attr
+}
+
+// message is how the log calls a kind of event, and at which level. A session
+// has two lines at info, and so has a link; steps between are for debugging.
+func message(e event.Event) (slog.Level, string) {
+	switch e.Kind {
+	case event.SessionOpened:
+		if e.Role == "publisher" {
+			return slog.LevelInfo, "stream begun"
+		}
+		return slog.LevelInfo, "viewer came"
+	case event.SessionClosed:
+		if e.Role == "publisher" {
+			return slog.LevelInfo, "stream ended"
+		}
+		return slog.LevelInfo, "viewer left"
+	case event.SessionMedia:
+		return slog.LevelWarn, "media of a session"
+	case event.Redirected:
+		return slog.LevelInfo, "client sent to another node"
+	case event.Refused:
+		return slog.LevelWarn, "client refused"
+	case event.LinkOpened:
+		return slog.LevelInfo, "cascade link opened"
+	case event.LinkClosed:
+		return slog.LevelInfo, "cascade link closed"
+	case event.PullStarted:
+		return slog.LevelDebug, "looking for a carrier of the stream"
+	case event.PullWaiting:
+		return slog.LevelInfo, "no carrier of the stream has room, trying again"
+	case event.PullReady:
+		return slog.LevelInfo, "pulling the stream"
+	case event.PullFailed:
+		return slog.LevelInfo, "stream not pulled"
+	case event.PullLost:
+		return slog.LevelWarn, "pull of the stream lost"
+	case event.PullResumed:
+		return slog.LevelInfo, "pull of the stream resumed"
+	case event.PullEnded:
+		return slog.LevelInfo, "stream not pulled any more"
+	case event.Placement:
+		return slog.LevelDebug, "placement decided"
+	case event.NodeReady:
+		return slog.LevelDebug, "node is ready" // in full elsewhere
+	case event.NodeFull:
+		return slog.LevelWarn, "node is full"
+	case event.NodeFree:
+		return slog.LevelInfo, "node has room again"
+	case event.NodeEnding:
+		return slog.LevelInfo, "node ends"
+	case event.DrainStarted:
+		return slog.LevelInfo, "draining"
+	case event.DrainEnded:
+		return slog.LevelInfo, "not draining any more"
+	case event.Released:
+		return slog.LevelInfo, "released: the node ends"
+	case event.PeerLost:
+		return slog.LevelWarn, "peer lost"
+	case event.PeerBack:
+		return slog.LevelInfo, "peer is back"
+	case event.PolicyApplied:
+		return slog.LevelInfo, "policy applied"
+	case event.PolicyRefused:
+		return slog.LevelWarn, "policy not applied; the one before stays in force"
+	case event.ProvisionStarted:
+		return slog.LevelInfo, "server started by the hook"
+	case event.ProvisionFailed:
+		return slog.LevelWarn, "server not started"
+	case event.ProvisionMost:
+		return slog.LevelInfo, "no further server started"
+	case event.ProvisionArrived:
+		return slog.LevelInfo, "new server is in the network"
+	case event.ProvisionLate:
+		return slog.LevelWarn, "new server has not come"
+	case event.ProvisionReleased:
+		return slog.LevelInfo, "idle node may end"
+	case event.ProvisionPlaced:
+		return slog.LevelInfo, "client placed on the new server"
+	case event.ProvisionRefused:
+		return slog.LevelInfo, "client refused after waiting for a server"
+	}
+	return slog.LevelInfo, string(e.Kind)
+}
+
+// lineOf is what the log says of e.
+func lineOf(e event.Event) line {
+	level, msg := message(e)
+	l := line{level: level, msg: msg}
+	text := func(key, s string) {
+		if s != "" {
+			l.attrs = append(l.attrs, slog.String(key, plainText(s)))
+		}
+	}
+	text("stream", e.Stream)
+	if e.Peer != "" {
+		text("peer", e.Name)
+		text("peer_id", e.Peer.String())
+	}
+	text("client", e.Client)
+	text("reason", e.Reason)
+	text("detail", e.Detail)
+	if e.Elapsed > 0 {
+		l.attrs = append(l.attrs, slog.String("after", elapsed(e.Elapsed)))
+	}
+	if e.Kind == event.SessionClosed {
+		l.attrs = append(l.attrs, slog.Int64("packets", e.Packets), slog.Int64("lost", e.Lost))
+	}
+	text("session", e.Session)
+	return l
+}
+
+// moreOf says how many lines of a sort were left out.
+func moreOf(k lineSort, left int) line {
+	level, msg := message(event.Event{Kind: k.kind})
+	l := line{level: level, msg: msg + ", and more of the same", attrs: []slog.Attr{slog.Int("more", left)}}
+	if k.reason != "" {
+		l.attrs = append(l.attrs, slog.String("reason", plainText(k.reason)))
+	}
+	return l
+}
+
+// elapsed is a time in the unit that suits it.
+func elapsed(millis float64) string {
+	d := time.Duration(millis * float64(time.Millisecond))
+	switch {
+	case d < time.Second:
+		return fmt.Sprintf("%.1fms", millis)
+	case d < time.Minute:
+		return fmt.Sprintf("%.1fs", d.Seconds())
+	}
+	return d.Round(time.Second).String()
+}

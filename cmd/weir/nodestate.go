@@ -1,0 +1,99 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"weir/capacity"
+	"weir/dht"
+	"weir/event"
+)
+
+// stateCheck is how often a node looks whether it is full.
+const stateCheck = 500 * time.Millisecond
+
+// watchState tells when the node is full, when it has room again, and what it
+// still has when it ends, until ctx is done.
+func (n *node) watchState(ctx context.Context) error {
+	tick := time.NewTicker(stateCheck)
+	defer tick.Stop()
+	var full fullness
+	for {
+		select {
+		case <-tick.C:
+			now := time.Now()
+			if e, changed := full.next(now, n.ledger.Totals(now)); changed {
+				n.events.add(e)
+			}
+		case <-ctx.Done():
+			c := n.sfu.Counts()
+			n.events.add(event.Event{Kind: event.NodeEnding, Detail: fmt.Sprintf("with %s, %s and %s",
+				count(c.Publishers, "publisher", "publishers"), count(c.Viewers, "viewer", "viewers"), count(c.Links, "cascade link", "cascade links"))})
+			return ctx.Err()
+		}
+	}
+}
+
+// fullness is whether a node is full, and since when. The zero value is not.
+type fullness struct{ since time.Time }
+
+// next takes the newest totals and returns what to tell, if that has changed.
+// A node that drains is neither.
+func (f *fullness) next(now time.Time, t capacity.Totals) (event.Event, bool) {
+	switch {
+	case t.State == capacity.Full && f.since.IsZero():
+		f.since = now
+		reason, detail := scarcest(t)
+		return event.Event{Time: now, Kind: event.NodeFull, Reason: reason, Detail: detail}, true
+	case t.State == capacity.Active && !f.since.IsZero():
+		e := event.Event{Time: now, Kind: event.NodeFree, Elapsed: millisecondsOf(now.Sub(f.since)), Detail: fmt.Sprintf("stress %.2f", t.Stress)}
+		f.since = time.Time{}
+		return e, true
+	}
+	return event.Event{}, false
+}
+
+// scarcest is the resource that is nearest to its limit, by the word that
+// refusals use, and how near.
+func scarcest(t capacity.Totals) (reason, detail string) {
+	type resource struct {
+		word, text string
+		share      float64
+	}
+	share := func(used, limit int64) float64 {
+		if limit <= 0 {
+			return 0
+		}
+		return float64(used) / float64(limit)
+	}
+	list := []resource{
+		{"sessions", fmt.Sprintf("%d of %s", t.Sessions, count(t.Limits.Sessions, "session", "sessions")), share(int64(t.Sessions), int64(t.Limits.Sessions))},
+		{"uplink", fmt.Sprintf("%s of %s", bits(t.Load.Uplink+t.Reserved), bits(t.Limits.Uplink)), share(t.Load.Uplink+t.Reserved, t.Limits.Uplink)},
+		{"packets", fmt.Sprintf("%d of %d packets/s", t.Load.Packets, t.Limits.Packets), share(t.Load.Packets, t.Limits.Packets)},
+		{"streams", fmt.Sprintf("%d of %s", t.Streams, count(t.Limits.Streams, "stream", "streams")), share(int64(t.Streams), int64(t.Limits.Streams))},
+	}
+	if t.Load.CPULimit > 0 {
+		list = append(list, resource{"cpu", fmt.Sprintf("%.0f %% of the CPU, at most %.0f %%", 100*t.Load.CPU, 100*t.Load.CPULimit), t.Load.CPU / t.Load.CPULimit})
+	}
+	most := slices.MaxFunc(list, func(a, b resource) int { return cmp.Compare(a.share, b.share) })
+	return most.word, most.text
+}
+
+// placementEvent tells of a placement that ended with err.
+func placementEvent(d dht.Decision, err error) event.Event {
+	e := event.Event{Time: time.Now(), Kind: event.Placement, Stream: d.Need.Stream, Peer: d.Chosen, Elapsed: d.TotalMillis, Reason: d.Refused}
+	passed := 0
+	for _, v := range d.Verdicts {
+		if v.Rule == "" {
+			passed++
+		}
+	}
+	e.Detail = fmt.Sprintf("for %s: %d of %s passed", d.Need.Purpose, passed, count(len(d.Verdicts), "candidate", "candidates"))
+	if err != nil {
+		e.Detail += ": " + err.Error()
+	}
+	return e
+}

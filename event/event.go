@@ -1,0 +1,128 @@
+// Package event is what a node tells of what happened: to sessions, streams
+// and links, to placements, to the node itself and to its peers. The console,
+// weir events, the log and some metrics are made of it.
+//
+// It is data only. Who makes events is sfu, dht and cmd; cmd keeps the last
+// ones and passes them on.
+package event
+
+import (
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+)
+
+// Kind is what an event is about, as noun.verb.
+type Kind string
+
+// All kinds there are, with what their fields mean besides Time, Stream, Peer
+// and Session. List has a line on each for people.
+const (
+	SessionOpened Kind = "session.opened" // Role, Client
+	SessionClosed Kind = "session.closed" // Role, Client, Detail: why, Elapsed, Packets, Bytes, Lost
+	SessionMedia  Kind = "session.media"  // Detail: what stopped to flow, or flows again
+
+	Redirected Kind = "redirect" // Peer: where to, Role, Client, Reason and Detail: why
+	Refused    Kind = "refused"  // Role, Client, Reason: a word, Detail
+
+	LinkOpened Kind = "link.opened" // Elapsed: what it took
+	LinkClosed Kind = "link.closed" // Detail: why, Elapsed: since it was opened
+
+	PullStarted Kind = "pull.started"
+	PullWaiting Kind = "pull.waiting" // Detail: what there is no room for
+	PullReady   Kind = "pull.ready"   // Elapsed: what it took
+	PullFailed  Kind = "pull.failed"  // Detail: why
+	PullLost    Kind = "pull.lost"    // Peer: who has gone, Detail: why
+	PullResumed Kind = "pull.resumed" // Peer: whom from now, Elapsed: the gap
+	PullEnded   Kind = "pull.ended"   // Detail: why
+
+	Placement Kind = "placement" // Peer: who was chosen, if any; Reason: why nobody was; Elapsed
+
+	NodeReady    Kind = "node.ready"
+	NodeFull     Kind = "node.full"     // Reason: of what, Detail
+	NodeFree     Kind = "node.free"     // Elapsed: how long it was full
+	NodeEnding   Kind = "node.ending"   // Detail: what it still has
+	DrainStarted Kind = "drain.started" // Detail: why
+	DrainEnded   Kind = "drain.ended"
+	Released     Kind = "released"
+
+	PeerLost Kind = "peer.lost" // Detail: how it was noticed
+	PeerBack Kind = "peer.back" // Elapsed: how long it was lost
+
+	PolicyApplied Kind = "policy.applied" // Detail: which, and which one before
+	PolicyRefused Kind = "policy.refused" // Detail: why
+
+	ProvisionStarted  Kind = "provision.started"  // a server, by this node's hook; Detail, Elapsed
+	ProvisionFailed   Kind = "provision.failed"   // Detail: why
+	ProvisionMost     Kind = "provision.most"     // Detail: why
+	ProvisionArrived  Kind = "provision.arrived"  // Detail
+	ProvisionLate     Kind = "provision.late"     // Detail
+	ProvisionReleased Kind = "provision.released" // Peer, Detail
+	ProvisionPlaced   Kind = "provision.placed"   // Peer, Detail, Elapsed
+	ProvisionRefused  Kind = "provision.refused"  // Detail, Elapsed
+)
+
+// Event is something that happened. What a kind does not need is empty.
+type Event struct {
+	Seq     uint64    `json:"seq"` // of this node's events, from 1; 0 until the node has taken it in
+	Time    time.Time `json:"time"`
+	Kind    Kind      `json:"kind"`
+	Stream  string    `json:"stream,omitempty"`
+	Peer    peer.ID   `json:"peer,omitempty"`
+	Name    string    `json:"peer_name,omitempty"` // of Peer: its own claim
+	Session string    `json:"session,omitempty"`
+	Role    string    `json:"role,omitempty"`   // of a session: "publisher" or "viewer"
+	Client  string    `json:"client,omitempty"` // its address, as seen from here
+	Reason  string    `json:"reason,omitempty"` // of a refusal; a word, which may be another node's
+	Detail  string    `json:"detail,omitempty"` // for people
+	Elapsed float64   `json:"elapsed_ms,omitempty"`
+	Packets int64     `json:"packets,omitempty"`
+	Bytes   int64     `json:"bytes,omitempty"`
+	Lost    int64     `json:"lost,omitempty"` // packets
+}
+
+// A Described kind is one with a line for people.
+type Described struct {
+	Kind Kind
+	Doc  string
+}
+
+// List is every kind there is.
+func List() []Described {
+	return []Described{
+		{SessionOpened, "a client's offer was accepted"},
+		{SessionClosed, "a client's session is over"},
+		{SessionMedia, "media of a session stopped, or flows again"},
+		{Redirected, "a client was sent to another node, since this one has no room"},
+		{Refused, "a client was refused, since nobody has room"},
+		{LinkOpened, "a cascade link to another node is up"},
+		{LinkClosed, "a cascade link is closed or lost"},
+		{PullStarted, "a stream is looked for at other nodes"},
+		{PullWaiting, "no carrier of a stream has room: it is tried again"},
+		{PullReady, "a stream is pulled from another node"},
+		{PullFailed, "a stream could not be pulled"},
+		{PullLost, "the node from which a stream was pulled is lost"},
+		{PullResumed, "the stream goes on from another node"},
+		{PullEnded, "a stream is not pulled any more"},
+		{Placement, "a node was chosen for a client or a pull, or nobody was"},
+		{NodeReady, "this node is in the network"},
+		{NodeFull, "this node takes nothing more, for want of a resource"},
+		{NodeFree, "this node has room again"},
+		{NodeEnding, "this node ends"},
+		{DrainStarted, "this node takes nothing new, by order"},
+		{DrainEnded, "this node takes placements again"},
+		{Released, "this node ends, since it was idle and is not needed"},
+		{PeerLost, "another node does not answer any more"},
+		{PeerBack, "another node answers again"},
+		{PolicyApplied, "another policy is in force"},
+		{PolicyRefused, "a policy was not applied"},
+		{ProvisionStarted, "the hook has started a server"},
+		{ProvisionFailed, "the hook has failed to start a server"},
+		{ProvisionMost, "no server was started: there are as many as may be, or one was started just now"},
+		{ProvisionArrived, "the server that was started is in the network"},
+		{ProvisionLate, "the server that was started has not come in time"},
+		{ProvisionReleased, "an idle node was given leave to end"},
+		{ProvisionPlaced, "a client that waited was sent to the new server"},
+		{ProvisionRefused, "a client that waited for a server was refused"},
+	}
+}
