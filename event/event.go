@@ -18,7 +18,7 @@ type Kind string
 // All kinds there are, with what their fields mean besides Time, Stream, Peer
 // and Session. List has a line on each for people.
 const (
-	SessionOpened Kind = "session.opened" // Role, Client
+	SessionOpened Kind = "session.opened" // Role, Client, Detail: what of its offer is not taken
 	SessionClosed Kind = "session.closed" // Role, Client, Detail: why, Elapsed, Packets, Bytes, Lost
 	SessionMedia  Kind = "session.media"  // Detail: what stopped to flow, or flows again
 

@@ -244,28 +244,23 @@ func kindOf(mime string) webrtc.RTPCodecType {
 	return webrtc.RTPCodecTypeVideo
 }
 
-// register adds one codec to media under payload type pt, and its
-// retransmissions under rtx unless that is 0.
-func register(media *webrtc.MediaEngine, codec webrtc.RTPCodecCapability, pt, rtx webrtc.PayloadType) error {
-	kind := kindOf(codec.MimeType)
-	codec.RTCPFeedback = feedbackAudio
-	if kind == webrtc.RTPCodecTypeVideo {
-		codec.RTCPFeedback = feedbackVideo
+// withFeedback is c with all the feedback that weir serves or asks for.
+func (c offered) withFeedback() offered {
+	c.RTCPFeedback = feedbackAudio
+	if kindOf(c.MimeType) == webrtc.RTPCodecTypeVideo {
+		c.RTCPFeedback = feedbackVideo
 	}
-	if err := media.RegisterCodec(webrtc.RTPCodecParameters{RTPCodecCapability: codec, PayloadType: pt}, kind); err != nil {
-		return err
+	return c
+}
+
+// register adds one codec to media, and its retransmissions if there are any.
+func register(media *webrtc.MediaEngine, c offered) error {
+	for _, p := range c.withFeedback().params() {
+		if err := media.RegisterCodec(p, kindOf(c.MimeType)); err != nil {
+			return err
+		}
 	}
-	if rtx == 0 {
-		return nil
-	}
-	return media.RegisterCodec(webrtc.RTPCodecParameters{
-		RTPCodecCapability: webrtc.RTPCodecCapability{
-			MimeType:    webrtc.MimeTypeRTX,
-			ClockRate:   codec.ClockRate,
-			SDPFmtpLine: fmt.Sprintf("apt=%d", pt),
-		},
-		PayloadType: rtx,
-	}, kind)
+	return nil
 }
 
 // linkMedia is what a cascade link can do. Payloads are opaque there and the
@@ -275,21 +270,10 @@ func linkMedia() (*webrtc.MediaEngine, error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, c := range []struct {
-		mime    string
-		clock   uint32
-		ch      uint16
-		fmtp    string
-		pt, rtx webrtc.PayloadType
-	}{
-		{webrtc.MimeTypeOpus, 48000, 2, "minptime=10;useinbandfec=1", 111, 0},
-		{webrtc.MimeTypeVP8, 90000, 0, "", 96, 97},
-		{webrtc.MimeTypeH264, 90000, 0, "level-asymmetry-allowed=1;packetization-mode=1;profile-level-id=42e01f", 98, 99},
-		{webrtc.MimeTypeVP9, 90000, 0, "profile-id=0", 100, 101},
-		{webrtc.MimeTypeAV1, 90000, 0, "", 102, 103},
-	} {
-		codec := webrtc.RTPCodecCapability{MimeType: c.mime, ClockRate: c.clock, Channels: c.ch, SDPFmtpLine: c.fmtp}
-		if err := register(media, codec, c.pt, c.rtx); err != nil {
+	for _, c := range forwardable {
+		o := offered{pt: c.pt, rtx: c.rtx}
+		o.MimeType, o.ClockRate, o.Channels, o.SDPFmtpLine = c.mime, c.clock, c.channels, c.fmtp
+		if err := register(media, o); err != nil {
 			return nil, err
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http/httptest"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -284,4 +285,22 @@ func flows(t *testing.T, v *client.Viewer, n uint64) {
 			t.Errorf("%s: %d breaks in sequence numbers, %d in timestamps", track.Kind, track.Resets, track.Backwards)
 		}
 	}
+}
+
+// withCredentials puts other ICE credentials into an answer, as if the server
+// had sent it again for a restart.
+func withCredentials(answer, ufrag, pwd string) string {
+	var b strings.Builder
+	for line := range strings.Lines(answer) {
+		switch {
+		case strings.HasPrefix(line, "a=candidate:"), strings.HasPrefix(line, "a=end-of-candidates"):
+			continue
+		case strings.HasPrefix(line, "a=ice-ufrag:"):
+			line = "a=ice-ufrag:" + ufrag + "\r\n"
+		case strings.HasPrefix(line, "a=ice-pwd:"):
+			line = "a=ice-pwd:" + pwd + "\r\n"
+		}
+		b.WriteString(line)
+	}
+	return b.String()
 }

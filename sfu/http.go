@@ -99,6 +99,7 @@ func (s *SFU) problemOf(r *http.Request, err error) *problem.Problem {
 	var (
 		refusal *capacity.Refusal
 		badSDP  sdpError
+		refused unacceptable
 	)
 	if p := problem.Of(err); p != nil {
 		return p
@@ -111,6 +112,8 @@ func (s *SFU) problemOf(r *http.Request, err error) *problem.Problem {
 		return p
 	case errors.As(err, &badSDP):
 		return problem.New(problem.BadSDP, badSDP.Error())
+	case errors.As(err, &refused):
+		return problem.New(problem.UnusableOffer, refused.Error())
 	case errors.Is(err, errNoCodec):
 		return problem.New(problem.NoCommonCodec, err.Error())
 	case errors.Is(err, ErrNotLive):
@@ -573,7 +576,7 @@ func (s *SFU) trickle(w http.ResponseWriter, r *http.Request) error {
 	if sess.over {
 		return problem.New(problem.SessionEnded, "the session has ended: start a new one by POST")
 	}
-	restart := f.ufrag != "" && f.ufrag != sess.ufrag
+	restart := f.ufrag != "" && f.ufrag != sess.offer.ufrag
 	// A client that trickles may leave If-Match out where its ufrag says which
 	// ICE session it means; a restart is for whatever there is ("*").
 	if match := r.Header.Get("If-Match"); match != "" && match != "*" && match != sess.etag {
@@ -594,16 +597,7 @@ func (s *SFU) trickle(w http.ResponseWriter, r *http.Request) error {
 		_, _ = io.WriteString(w, fragment)
 		return nil
 	}
-	if sess.candidates += len(f.candidates); sess.candidates > maxCandidates {
-		return problem.New(problem.TooManyCandidates, fmt.Sprintf("more than %d candidates in one session", maxCandidates))
-	}
-	for _, c := range f.candidates {
-		// One that cannot be used, such as an mDNS name, is no error: our side
-		// learns the client's address from its checks.
-		if err := sess.pc.AddICECandidate(c); err != nil {
-			s.log.Debug("candidate not used", "session", sess.id, "err", err)
-		}
-	}
+	sess.addCandidates(f)
 	w.WriteHeader(http.StatusNoContent)
 	return nil
 }

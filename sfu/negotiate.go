@@ -112,7 +112,7 @@ func (l *Link) offer() error {
 	defer timeout.Stop()
 	select {
 	case d := <-l.remote:
-		if err := l.pc.SetRemoteDescription(webrtc.SessionDescription{Type: webrtc.SDPTypeAnswer, SDP: d.Sdp}); err != nil {
+		if err := l.setRemote(webrtc.SDPTypeAnswer, d); err != nil {
 			return err
 		}
 		return l.assign(d.Slots)
@@ -124,10 +124,7 @@ func (l *Link) offer() error {
 }
 
 func (l *Link) answer(d *pb.Description) error {
-	if n := countLines([]byte(d.Sdp), "m="); n > 2*maxSlots {
-		return fmt.Errorf("an offer of %d media sections", n)
-	}
-	if err := l.pc.SetRemoteDescription(webrtc.SessionDescription{Type: webrtc.SDPTypeOffer, SDP: d.Sdp}); err != nil {
+	if err := l.setRemote(webrtc.SDPTypeOffer, d); err != nil {
 		return err
 	}
 	// What there is no section for yet waits for the next offer, which the
@@ -160,6 +157,15 @@ func (l *Link) roomFor(kind webrtc.RTPCodecType) bool {
 	return slices.ContainsFunc(l.pc.GetTransceivers(), func(t *webrtc.RTPTransceiver) bool {
 		return t.Kind() == kind && t.Sender() == nil && t.Direction() == webrtc.RTPTransceiverDirectionSendonly
 	})
+}
+
+// setRemote gives pion the peer's description, written anew.
+func (l *Link) setRemote(kind webrtc.SDPType, d *pb.Description) error {
+	text, err := linkText(d.Sdp)
+	if err != nil {
+		return err
+	}
+	return l.pc.SetRemoteDescription(webrtc.SessionDescription{Type: kind, SDP: text})
 }
 
 func (l *Link) setLocal(d webrtc.SessionDescription) error {

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -95,8 +94,7 @@ func (in *inbound) accepted(m *pb.Subscribed) error {
 	}
 	seen := map[string]bool{}
 	for _, t := range m.Tracks {
-		_, mime, _ := strings.Cut(strings.ToLower(t.Mime), "/")
-		if forwardable[mime] != t.Mime || t.Clock == 0 || t.Channels > 8 || len(t.Fmtp) > 512 || len(t.Id) > 32 || seen[t.Id] {
+		if !isForwardable(t.Mime) || t.Clock == 0 || t.Channels > 8 || len(t.Fmtp) > maxFmtp || len(t.Id) > 32 || seen[t.Id] {
 			return fmt.Errorf("a track %q of codec %q", clip(t.Id), clip(t.Mime))
 		}
 		seen[t.Id] = true

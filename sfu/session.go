@@ -68,13 +68,17 @@ type session struct {
 	sources []*source // a publisher's
 	release func()    // a viewer's hold on the stream
 
+	notTaken []string // sections and tracks that there is no media for, and why
+
 	// patch is held while a PATCH is served, and while the connection closes.
 	patch      sync.Mutex
 	over       bool // closed
 	etag       string
-	offer      string // the client's last, to build a restart on
-	ufrag      string // the client's
-	candidates int
+	offer      *offer      // the client's last, to build a restart on
+	candidates []candidate // that were trickled
+
+	mu     sync.Mutex
+	unused map[string]int // candidates that are of no use, by what they are
 }
 
 func (s *SFU) newSession(kind sessionKind, media *webrtc.MediaEngine, o *offer, entry, remote string) (*session, error) {
@@ -89,7 +93,7 @@ func (s *SFU) newSession(kind sessionKind, media *webrtc.MediaEngine, o *offer, 
 	sess := &session{
 		id: rand.Text(), kind: kind, sfu: s, pc: pc, entry: entry, remote: remote, began: time.Now(),
 		gone: make(chan string, 1), connected: make(chan struct{}), done: make(chan struct{}),
-		etag: newETag(), offer: o.sdp, ufrag: o.ufrag, checking: checking(pc),
+		etag: newETag(), offer: o, unused: maps.Clone(o.skipped), notTaken: o.refused(), checking: checking(pc),
 	}
 	var once sync.Once
 	pc.OnConnectionStateChange(func(state webrtc.PeerConnectionState) {
@@ -130,9 +134,20 @@ func (s *session) begin() {
 
 // answer gives the client's offer to the PeerConnection and returns the answer,
 // with all of our candidates in it.
-func (s *session) answer(ctx context.Context, offer string) (string, error) {
-	if err := s.pc.SetRemoteDescription(webrtc.SessionDescription{Type: webrtc.SDPTypeOffer, SDP: offer}); err != nil {
+func (s *session) answer(ctx context.Context, o *offer) (string, error) {
+	if err := s.pc.SetRemoteDescription(webrtc.SessionDescription{Type: webrtc.SDPTypeOffer, SDP: o.text()}); err != nil {
 		return "", sdpError(err.Error())
+	}
+	// Left alone, pion answers all sections of a kind with one payload type.
+	for _, tr := range s.pc.GetTransceivers() {
+		for _, section := range o.taken {
+			if tr.Mid() != section.pionMid() {
+				continue
+			}
+			if err := tr.SetCodecPreferences(section.codec.withFeedback().params()); err != nil {
+				return "", sdpError(err.Error())
+			}
+		}
 	}
 	for _, o := range s.outs {
 		if o.bound.Load() != nil {
@@ -181,8 +196,19 @@ func (s *SFU) admit(sess *session) error {
 		s.wg.Go(sess.settleName)
 	}
 	s.mu.Unlock()
-	s.event(Event{Kind: event.SessionOpened, Stream: sess.stream.Name, Session: sess.id, Role: sess.kind.role(), Client: sess.remote, Peer: sess.from})
+	s.event(Event{
+		Kind: event.SessionOpened, Stream: sess.stream.Name, Session: sess.id, Role: sess.kind.role(), Client: sess.remote, Peer: sess.from,
+		Detail: notTaken(sess.notTaken),
+	})
 	return nil
+}
+
+// notTaken tells people what of an offer there is no media for.
+func notTaken(what []string) string {
+	if len(what) == 0 {
+		return ""
+	}
+	return "not taken: " + strings.Join(what, "; ")
 }
 
 // nameSettles is when it is looked up again, after a publisher has come, whether
@@ -290,39 +316,46 @@ func (s *session) consents(now time.Time) bool {
 
 // publisher sets a WHIP client up as the stream's origin.
 func (s *SFU) publisher(ctx context.Context, name string, o *offer, entry, remote string) (*session, string, error) {
+	o = o.again()
 	media, err := newMedia()
 	if err != nil {
 		return nil, "", err
 	}
-	// One codec of each kind, so that viewers can be answered before the first
+	// One codec of each section, so that viewers can be answered before the first
 	// packet comes.
-	chosen := map[webrtc.RTPCodecType]offered{}
 	byMid := map[string]*Track{}
 	var tracks []*Track
 	count := map[webrtc.RTPCodecType]int{}
+	used := map[webrtc.PayloadType]string{}
 	for _, section := range o.sections {
+		if !o.inUse(section) {
+			continue
+		}
 		if !section.sends {
+			section.why = "nothing is sent in it"
 			continue
 		}
-		codec, ok := chosen[section.kind]
+		codec, ok := section.preferred(used)
 		if !ok {
-			if codec, ok = section.preferred(); !ok {
-				continue
-			}
-			chosen[section.kind] = codec
-			if err := register(media, codec.RTPCodecCapability, codec.pt, codec.rtx); err != nil {
-				return nil, "", sdpError(err.Error())
-			}
-		} else if !slices.ContainsFunc(section.codecs, func(c offered) bool { return c.pt == codec.pt && c.MimeType == codec.MimeType }) {
-			continue
+			return nil, "", section.notTaken(codecNames(section.kind))
 		}
+		claim(used, &codec)
+		if err := register(media, codec); err != nil {
+			return nil, "", sdpError(err.Error())
+		}
+		o.take(section, codec)
 		t := &Track{ID: fmt.Sprintf("%s%d", section.kind, count[section.kind]), Codec: codec.RTPCodecCapability}
+		t.Codec.RTCPFeedback = nil // of this hop
 		count[section.kind]++
 		tracks = append(tracks, t)
-		byMid[section.mid] = t
+		byMid[section.pionMid()] = t
 	}
 	if len(tracks) == 0 {
-		return nil, "", fmt.Errorf("%w: the offer must send at least one track of %s", errNoCodec, strings.Join(codecNames(), ", "))
+		return nil, "", fmt.Errorf("%w: the offer must send at least one track of %s, %s", errNoCodec,
+			codecNames(webrtc.RTPCodecTypeAudio), codecNames(webrtc.RTPCodecTypeVideo))
+	}
+	if err := o.settle(); err != nil {
+		return nil, "", err
 	}
 
 	sess, err := s.newSession(kindWHIP, media, o, entry, remote)
@@ -358,59 +391,86 @@ func (s *SFU) publisher(ctx context.Context, name string, o *offer, entry, remot
 		}
 	})
 	sess.stream = newStream(name, true, tracks, []peer.ID{s.cfg.Self}, time.Now())
-	answer, err := sess.answer(ctx, o.sdp)
+	answer, err := sess.answer(ctx, o)
 	if err != nil {
 		sess.discard()
 		return nil, "", err
 	}
-	return sess, completeAnswer(answer, o), nil
+	return sess, o.answerText(answer), nil
 }
 
 // viewer sets a WHEP client up to receive st.
 func (s *SFU) viewer(ctx context.Context, st *Stream, o *offer, entry, remote string) (*session, string, error) {
+	o = o.again()
 	media, err := newMedia()
 	if err != nil {
 		return nil, "", err
 	}
-	taken := make([]bool, len(o.sections))
-	registered := map[webrtc.PayloadType]bool{}
-	var tracks []*Track
+	// Each track goes into the first section that can take it. A section that
+	// asks for media and gets none, although there is some of its kind left, is
+	// one that the viewer would look at in vain.
+	carries := map[*section]*Track{}
+	used := map[webrtc.PayloadType]string{}
+	var left []*Track
 	for _, t := range st.tracks {
-		for i, section := range o.sections {
-			if taken[i] || !section.receives || section.kind != kindOf(t.Codec.MimeType) {
-				continue
+		into := slices.IndexFunc(o.sections, func(section *section) bool {
+			if carries[section] != nil || !o.inUse(section) || !section.receives || section.kind != t.kind() {
+				return false
 			}
-			codec, ok := section.match(t.Codec)
+			codec, ok := section.match(t.Codec, used)
 			if !ok {
-				continue
+				return false
 			}
-			if !registered[codec.pt] {
-				registered[codec.pt] = true
-				if err := register(media, codec.RTPCodecCapability, codec.pt, codec.rtx); err != nil {
-					return nil, "", sdpError(err.Error())
-				}
-			}
-			taken[i] = true
-			tracks = append(tracks, t)
-			break
+			claim(used, &codec)
+			o.take(section, codec)
+			carries[section] = t
+			return true
+		})
+		if into < 0 {
+			left = append(left, t)
 		}
 	}
-	if len(tracks) == 0 {
+	for _, section := range o.sections {
+		switch {
+		case carries[section] != nil || !o.inUse(section):
+		case !section.receives:
+			section.why = "nothing is received in it"
+		default:
+			section.why = "the stream has no more tracks of " + section.media
+			if i := slices.IndexFunc(left, func(t *Track) bool { return t.kind() == section.kind }); i >= 0 {
+				return nil, "", section.notTaken("what the stream has, " + section.media + "/" + describe(left[i].Codec))
+			}
+		}
+	}
+	if len(o.taken) == 0 {
 		var has []string
 		for _, t := range st.tracks {
 			has = append(has, t.Codec.MimeType)
 		}
 		return nil, "", fmt.Errorf("%w: the stream has %s; offer to receive that", errNoCodec, strings.Join(has, " and "))
 	}
+	if err := o.settle(); err != nil {
+		return nil, "", err
+	}
+	for _, section := range o.taken {
+		if err := register(media, *section.codec); err != nil {
+			return nil, "", sdpError(err.Error())
+		}
+	}
 	sess, err := s.newSession(kindWHEP, media, o, entry, remote)
 	if err != nil {
 		return nil, "", err
 	}
 	sess.stream = st
-	for _, t := range tracks {
-		sess.outs = append(sess.outs, newOut(t, "weir", sess.pc.WriteRTCP))
+	for _, t := range left {
+		sess.notTaken = append(sess.notTaken, fmt.Sprintf("track %s (%s): not asked for", t.ID, describe(t.Codec)))
 	}
-	answer, err := sess.answer(ctx, o.sdp)
+	for _, section := range o.taken { // in order, so that pion puts each into its section
+		out := newOut(carries[section], "weir", sess.pc.WriteRTCP)
+		out.codec = section.codec
+		sess.outs = append(sess.outs, out)
+	}
+	answer, err := sess.answer(ctx, o)
 	if err == nil {
 		var ok bool
 		if sess.release, ok = st.use(sess, true); !ok {
@@ -421,29 +481,55 @@ func (s *SFU) viewer(ctx context.Context, st *Stream, o *offer, entry, remote st
 		sess.discard()
 		return nil, "", err
 	}
-	return sess, completeAnswer(answer, o), nil
+	return sess, o.answerText(answer), nil
 }
 
-func codecNames() []string {
-	var names []string
-	for _, mime := range forwardable {
-		_, name, _ := strings.Cut(mime, "/")
-		names = append(names, name)
+// notTaken is the error for a section whose media would be lost.
+func (s *section) notTaken(instead string) error {
+	offers := strings.Join(s.offers, ", ")
+	if offers == "" {
+		offers = "nothing that has a name"
 	}
-	slices.Sort(names)
-	return names
+	return fmt.Errorf("%w: %s offers %s; taken is %s", errNoCodec, s.name(), offers, instead)
 }
 
 // restart serves an ICE restart (RFC 9725, section 4.3.3): the client comes
 // with new credentials and gets ours. Called with patch held.
 func (s *session) restart(ctx context.Context, f *fragment) (string, error) {
-	offer := withCredentials(s.offer, f.ufrag, f.pwd)
+	offer := s.offer.restarted(f.ufrag, f.pwd)
 	answer, err := s.answer(ctx, offer)
 	if err != nil {
 		return "", err
 	}
-	s.offer, s.ufrag, s.candidates, s.etag = offer, f.ufrag, 0, newETag()
+	s.offer, s.etag = offer, newETag()
+	s.candidates = nil
 	return restartFragment(answer), nil
+}
+
+// addCandidates gives the client's candidates to its ICE agent, as many as one
+// session may have. Those over the bound, and those that cannot be used, are no
+// error: our side learns the client's address from its checks. Called with
+// patch held.
+func (s *session) addCandidates(f *fragment) {
+	unused := maps.Clone(f.skipped)
+	for _, c := range f.candidates {
+		switch {
+		case slices.Contains(s.candidates, c) || slices.Contains(s.offer.candidates, c):
+		case len(s.candidates)+len(s.offer.candidates) >= maxCandidates:
+			unused[overBound]++
+		default:
+			s.candidates = append(s.candidates, c)
+			if err := s.pc.AddICECandidate(webrtc.ICECandidateInit{Candidate: "candidate:" + c.String()}); err != nil {
+				unused["malformed"]++
+				s.sfu.log.Debug("candidate not used", "session", s.id, "err", err)
+			}
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for why, n := range unused {
+		s.unused[why] += n
+	}
 }
 
 // SessionStatus is a session as the admin API shows it.
@@ -462,6 +548,16 @@ type SessionStatus struct {
 	Lost      int64       `json:"lost"`
 	Loss      float64     `json:"loss"` // share of packets lost over the last seconds, 0…1
 	Keyframes int64       `json:"keyframes"`
+	// NotTaken are the sections and tracks that there is no media for, and why.
+	NotTaken []string `json:"not_taken,omitempty"`
+	// CandidatesUnused counts ICE candidates by why they are not used.
+	CandidatesUnused map[string]int `json:"candidates_unused,omitempty"`
+}
+
+func (s *session) candidatesUnused() map[string]int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return maps.Clone(s.unused)
 }
 
 // traffic is what went over a session, in or out.
@@ -541,6 +637,7 @@ func (s *SFU) Sessions() []SessionStatus {
 		st := SessionStatus{
 			ID: sess.id, Kind: sess.kind, Stream: sess.stream.Name, Remote: sess.remote, From: sess.from, Since: sess.began,
 			State: sess.pc.ConnectionState().String(), Packets: t.packets, Bytes: t.bytes, Lost: t.lost, Keyframes: t.keyframes,
+			NotTaken: sess.notTaken, CandidatesUnused: sess.candidatesUnused(),
 		}
 		st.Bitrate, st.Loss = sess.pace.of()
 		if pair, ok := sess.pc.SCTP().Transport().ICETransport().GetSelectedCandidatePairStats(); ok {

@@ -3,6 +3,7 @@ package sfu
 import (
 	"io"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -73,7 +74,9 @@ type senderReport struct {
 }
 
 // video reports whether the track's packets depend on each other.
-func (t *Track) video() bool { return kindOf(t.Codec.MimeType) == webrtc.RTPCodecTypeVideo }
+func (t *Track) video() bool { return t.kind() == webrtc.RTPCodecTypeVideo }
+
+func (t *Track) kind() webrtc.RTPCodecType { return kindOf(t.Codec.MimeType) }
 
 // attach makes s the track's source from now on. Outs go on with their own
 // numbering, and video waits for a keyframe, which is asked for.
@@ -246,6 +249,7 @@ type out struct {
 	stream string // msid
 	// relay outs get every packet: who needs a keyframe is known downstream.
 	relay bool
+	codec *offered // a viewer's section's; nil: any of the track's name
 
 	// The rest belongs to track.mu.
 	since   time.Time // waiting for a keyframe from then on
@@ -288,7 +292,7 @@ func (o *out) follow(last *out) {
 // Bind implements webrtc.TrackLocal.
 func (o *out) Bind(ctx webrtc.TrackLocalContext) (webrtc.RTPCodecParameters, error) {
 	for _, codec := range ctx.CodecParameters() {
-		if codec.MimeType != o.track.Codec.MimeType {
+		if !strings.EqualFold(codec.MimeType, o.track.Codec.MimeType) || o.codec != nil && codec.PayloadType != o.codec.pt {
 			continue
 		}
 		b := &binding{id: ctx.ID(), writer: ctx.WriteStream(), ssrc: uint32(ctx.SSRC()), pt: uint8(codec.PayloadType), exts: map[string]uint8{}}

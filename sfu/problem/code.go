@@ -46,8 +46,9 @@ const (
 	// BadTicket: the ticket in the URL is forged, has expired, has been used, or
 	// is for something else.
 	BadTicket Code = "bad-ticket"
-	// TooManyCandidates: the session has been given too many ICE candidates.
-	TooManyCandidates Code = "too-many-candidates"
+	// UnusableOffer: the offer is sound, but media would flow for a part of it at
+	// most: its sections are not in one BUNDLE group, or its client is ICE-lite.
+	UnusableOffer Code = "unusable-offer"
 	// NoSession: the session has never been here.
 	NoSession Code = "no-session"
 	// SessionEnded: the session is over.
@@ -108,16 +109,16 @@ var kinds = map[Code]struct {
 	Timeout:           {503, "It took too long"},
 	Closing:           {503, "The node is ending"},
 
-	BadStreamName:     {400, "The stream's name is not valid"},
-	BadWait:           {400, "The wait is not valid"},
-	BadSDP:            {400, "The SDP is not valid"},
-	BadFragment:       {400, "The SDP fragment is not valid"},
-	NoCommonCodec:     {406, "No codec in common"},
-	BadTicket:         {403, "The ticket is not valid"},
-	TooManyCandidates: {429, "Too many candidates"},
-	NoSession:         {404, "There is no such session"},
-	SessionEnded:      {404, "The session has ended"},
-	OldSession:        {412, "The ICE session is over"},
+	BadStreamName: {400, "The stream's name is not valid"},
+	BadWait:       {400, "The wait is not valid"},
+	BadSDP:        {400, "The SDP is not valid"},
+	BadFragment:   {400, "The SDP fragment is not valid"},
+	NoCommonCodec: {406, "No codec in common"},
+	BadTicket:     {403, "The ticket is not valid"},
+	UnusableOffer: {422, "Unusable offer"},
+	NoSession:     {404, "There is no such session"},
+	SessionEnded:  {404, "The session has ended"},
+	OldSession:    {412, "The ICE session is over"},
 
 	BadMediaType: {415, "The media type is not supported"},
 	BadBody:      {400, "The body is not valid"},
