@@ -297,7 +297,7 @@ func (n *Node) remember(ctx context.Context, known []peer.AddrInfo) error {
 	tick := time.NewTicker(rememberTime)
 	defer tick.Stop()
 	soon := time.After(2 * time.Second) // after joining, not ten seconds later
-	var written []peer.AddrInfo
+	keeper := peerKeeper{path: n.cfg.PeerFile, log: n.log}
 	for {
 		select {
 		case <-soon:
@@ -305,13 +305,7 @@ func (n *Node) remember(ctx context.Context, known []peer.AddrInfo) error {
 		case <-ctx.Done():
 		}
 		known = mergePeers(n.members(), known)
-		if !slices.EqualFunc(known, written, samePeer) && len(known) > 0 {
-			if err := writePeerFile(n.cfg.PeerFile, known); err != nil {
-				n.log.Warn("peers not remembered", "file", n.cfg.PeerFile, "err", err)
-			} else {
-				written = known
-			}
-		}
+		keeper.keep(known)
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}

@@ -1,9 +1,11 @@
 package dht
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
@@ -222,6 +224,39 @@ func TestPeerFile(t *testing.T) {
 }
 
 // A peer file that cannot be read costs the peers in it and nothing else.
+// A data directory that cannot be written to is told of once, not every ten
+// seconds, and when that changes.
+func TestPeerFileThatCannotBeWritten(t *testing.T) {
+	var log bytes.Buffer
+	dir := filepath.Join(t.TempDir(), "absent")
+	k := peerKeeper{path: filepath.Join(dir, "peers.json"), log: slog.New(slog.NewTextHandler(&log, nil))}
+	peers := func(port int) []peer.AddrInfo {
+		return []peer.AddrInfo{{ID: idOf(t, newKey(t)), Addrs: []multiaddr.Multiaddr{addr(t, fmt.Sprintf("/ip4/192.0.2.1/tcp/%d", port))}}}
+	}
+	said := func(want int, words string) {
+		t.Helper()
+		if got := strings.Count(log.String(), "\n"); got != want || !strings.Contains(log.String(), words) {
+			t.Fatalf("%d lines, want %d with %q:\n%s", got, want, words, &log)
+		}
+	}
+	for i := range 3 {
+		k.keep(peers(1 + i))
+	}
+	said(1, "no such file")
+	if err := os.WriteFile(dir, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	k.keep(peers(1))
+	k.keep(peers(2))
+	said(2, "not a directory")
+	if err := errors.Join(os.Remove(dir), os.Mkdir(dir, 0o700)); err != nil {
+		t.Fatal(err)
+	}
+	k.keep(peers(1))
+	k.keep(peers(2))
+	said(3, "remembered again")
+}
+
 func TestCorruptPeerFileIsSurvived(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "peers.json")
 	if err := os.WriteFile(file, []byte("garbage"), 0o600); err != nil {

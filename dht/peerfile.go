@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"log/slog"
 	"os"
 	"slices"
 
@@ -92,6 +93,46 @@ func writePeerFile(path string, peers []peer.AddrInfo) error {
 		return err
 	}
 	return ReplaceFile(path, append(b, '\n'), 0o600)
+}
+
+// A peerKeeper writes a peer file when what it is to hold has changed. That it
+// cannot is told once, and again when the reason is another one. It belongs to
+// one goroutine.
+type peerKeeper struct {
+	path    string
+	log     *slog.Logger
+	written []peer.AddrInfo
+	failing string // why it could not be written last; "": it could
+}
+
+func (k *peerKeeper) keep(peers []peer.AddrInfo) {
+	if len(peers) == 0 || slices.EqualFunc(peers, k.written, samePeer) {
+		return
+	}
+	reason := ""
+	if err := writePeerFile(k.path, peers); err != nil {
+		reason = reasonOf(err)
+	} else {
+		k.written = peers
+	}
+	switch {
+	case reason == k.failing:
+	case reason != "":
+		k.log.Warn("peers not remembered: a restart finds the network by its bootstrap peers only", "file", k.path, "err", reason)
+	default:
+		k.log.Info("peers remembered again", "file", k.path)
+	}
+	k.failing = reason
+}
+
+// reasonOf is why a file could not be written, without the name of the temporary
+// file, which is another one each time.
+func reasonOf(err error) string {
+	var path *fs.PathError
+	if errors.As(err, &path) {
+		return path.Err.Error()
+	}
+	return err.Error()
 }
 
 // mergePeers puts fresh before old, each peer once, within the bounds of a
