@@ -28,6 +28,7 @@ func release() string {
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	unsetEmpty()
 	if err := app().RunContext(ctx, flagsFirst(os.Args, commands())); err != nil {
 		code := exitFailure
 		var coder cli.ExitCoder
@@ -38,6 +39,17 @@ func main() {
 			fmt.Fprintln(os.Stderr, "weir:", msg)
 		}
 		os.Exit(code)
+	}
+}
+
+// unsetEmpty has every variable of ours that is set and empty be as if it were
+// not set: that is how compose files and unit files leave one out, and for most
+// flags "" would be a wrong value.
+func unsetEmpty() {
+	for _, v := range os.Environ() {
+		if name, value, _ := strings.Cut(v, "="); value == "" && strings.HasPrefix(name, "WEIR_") {
+			_ = os.Unsetenv(name) // it is a name: the system gave it
+		}
 	}
 }
 
