@@ -82,7 +82,7 @@ func newHost(key crypto.PrivKey, listen []multiaddr.Multiaddr, more []libp2p.Opt
 	for _, a := range listen {
 		err := h.Network().Listen(a)
 		if err != nil && strings.Contains(err.Error(), syscall.EADDRINUSE.Error()) { // libp2p does not wrap it
-			err = errors.New("in use by another process: choose another port, or 0 for any free one")
+			err = fmt.Errorf("in use by another process (%w): choose another port, or 0 for any free one", syscall.EADDRINUSE)
 		}
 		if err != nil {
 			return nil, errors.Join(fmt.Errorf("listen on %s: %w", a, err), h.Close())

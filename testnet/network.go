@@ -288,6 +288,9 @@ func (n *Network) start(node Node) error {
 		return err
 	}
 	defer log.Close()
+	if !slices.Contains(node.Arg, "--listen") { // given twice, both would count
+		node.Arg = slices.Concat(node.Arg, []string{"--listen", "/ip4/127.0.0.1/tcp/0", "--listen", "/ip4/127.0.0.1/udp/0/quic-v1"})
+	}
 	cmd := exec.Command(n.binary, node.Arg...)
 	cmd.Env = nodeEnv()
 	cmd.Stdout, cmd.Stderr = log, log

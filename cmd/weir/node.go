@@ -24,12 +24,13 @@ import (
 	"weir/sfu"
 )
 
-// The fixed ports of weir node --dev, and the defaults of weir node.
+// The ports of weir node where it is not told others; see bindFree for what
+// happens if they are taken.
 const (
-	defaultHTTP  = "127.0.0.1:8080"
-	defaultAdmin = "127.0.0.1:8081"
-	defaultMedia = "8082"
-	devPort      = 4001
+	defaultHTTP       = "127.0.0.1:8080"
+	defaultAdmin      = "127.0.0.1:8081"
+	defaultMedia      = "8082"
+	defaultListenPort = 4001
 )
 
 func nodeCommand() *cli.Command {
@@ -38,10 +39,11 @@ func nodeCommand() *cli.Command {
 		Usage: "run a node",
 		Description: "Runs until it is interrupted. The first node of a network needs no --bootstrap;\n" +
 			"every other names one or more that are up (any one suffices, and all are tried\n" +
-			"again for ever).",
+			"again for ever). A default port that is taken gives way to the next free one, which\n" +
+			"the log tells; one that is asked for by name does not.",
 		Flags: append([]cli.Flag{
-			&cli.BoolFlag{Name: "dev", Usage: "a one-node network on loopback with fixed ports: console on http://" + defaultHTTP, EnvVars: env("DEV")},
-			&cli.StringSliceFlag{Name: "listen", Usage: "libp2p `MULTIADDR` to listen on, TCP or QUIC; repeatable", Value: cli.NewStringSlice("/ip4/127.0.0.1/tcp/0", "/ip4/127.0.0.1/udp/0/quic-v1"), EnvVars: env("LISTEN")},
+			&cli.BoolFlag{Name: "dev", Usage: "a one-node network on loopback: console on http://" + defaultHTTP, EnvVars: env("DEV")},
+			&cli.StringSliceFlag{Name: "listen", Usage: "libp2p `MULTIADDR` to listen on, TCP or QUIC; repeatable", DefaultText: fmt.Sprintf("port %d of 127.0.0.1, both", defaultListenPort), EnvVars: env("LISTEN")},
 			&cli.StringSliceFlag{Name: "bootstrap", Usage: "`MULTIADDR` of a node of the network, with /p2p/ID; repeatable", EnvVars: env("BOOTSTRAP")},
 			&cli.StringFlag{Name: "join", Usage: "`TOKEN` of weir network invite: stands for --bootstrap, --network, --operator and --holders", EnvVars: env("JOIN")},
 			&cli.StringFlag{Name: "network", Usage: "`NAME` of the network; nodes of different networks do not meet", Value: "open", EnvVars: env("NETWORK")},
@@ -112,6 +114,8 @@ func defaultDataDir() string {
 type nodeConfig struct {
 	network   string
 	listen    []multiaddr.Multiaddr
+	given     given
+	devDir    bool // the data directory is --dev's own
 	bootstrap []string
 	holding   dht.Holding
 	servers   *dht.ServerList // nil where there is none
@@ -150,19 +154,19 @@ func nodeConfigOf(c *cli.Context) (nodeConfig, error) {
 		bootstrap: c.StringSlice("bootstrap"), cpuLimit: c.Float64("cpu-limit"), fanout: c.Int("fanout"), linger: c.Duration("linger"), readyFile: c.String("ready-file"),
 		open: c.Bool("insecure-open"),
 	}
-	listen := c.StringSlice("listen")
+	cfg.given = given{listen: c.IsSet("listen"), http: c.IsSet("http"), admin: c.IsSet("admin"), media: c.IsSet("media-port")}
 	if c.Bool("dev") {
-		if !c.IsSet("listen") {
-			listen = []string{fmt.Sprintf("/ip4/127.0.0.1/tcp/%d", devPort), fmt.Sprintf("/ip4/127.0.0.1/udp/%d/quic-v1", devPort)}
-		}
-		if !c.IsSet("data-dir") {
+		if cfg.devDir = !c.IsSet("data-dir"); cfg.devDir {
 			cfg.dataDir = filepath.Join(cfg.dataDir, "dev")
 		}
 		if !c.IsSet("network") {
 			cfg.network = "dev"
 		}
 	}
-	for _, s := range listen {
+	if cfg.listen = listenOn(defaultListenPort); cfg.given.listen {
+		cfg.listen = nil
+	}
+	for _, s := range c.StringSlice("listen") {
 		a, err := multiaddr.NewMultiaddr(s)
 		if err != nil {
 			return cfg, fmt.Errorf("--listen %s: %w; want for example /ip4/127.0.0.1/udp/4001/quic-v1", s, err)

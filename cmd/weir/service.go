@@ -96,6 +96,10 @@ type node struct {
 	releaser    *releaser    // nil: it does not end by itself
 
 	public, admin net.Listener
+	// host is what clients are told where --http or --media-port binds all
+	// addresses.
+	host   netip.Addr
+	unlock func() error // the data directory
 }
 
 // newNode binds everything and starts nothing that needs run. Its error says
@@ -112,6 +116,16 @@ func newNode(cfg nodeConfig) (_ *node, err error) {
 		}
 	}()
 
+	if cfg.devDir {
+		cfg.dataDir, n.unlock, err = lockOwnDir(cfg.dataDir, cfg.log)
+		n.cfg.dataDir = cfg.dataDir
+	} else {
+		n.unlock, err = lockDataDir(cfg.dataDir, cfg.log)
+	}
+	if err != nil {
+		return nil, err
+	}
+	opened = append(opened, n.unlock)
 	key, err := dht.LoadIdentity(cfg.dataDir)
 	if err != nil {
 		return nil, err
@@ -120,19 +134,22 @@ func newNode(cfg nodeConfig) (_ *node, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if n.public, err = listenTCP(cfg.http, "--http"); err != nil {
+	if n.public, err = listenTCP(cfg.log, cfg.http, "--http", cfg.given.http); err != nil {
 		return nil, err
 	}
 	opened = append(opened, n.public.Close)
-	if n.admin, err = listenTCP(cfg.admin, "--admin"); err != nil {
+	if n.admin, err = listenTCP(cfg.log, cfg.admin, "--admin", cfg.given.admin); err != nil {
 		return nil, err
 	}
 	opened = append(opened, n.admin.Close)
-	socket, err := sfu.ListenMedia(cfg.media)
+	socket, err := bindFree(cfg.log, "--media-port", cfg.media, cfg.given.media, sfu.ListenMedia)
 	if err != nil {
 		return nil, err
 	}
 	opened = append(opened, socket.Close)
+	if n.host, err = cfg.clientHost(n.public, socket); err != nil {
+		return nil, err
+	}
 
 	n.ledger = capacity.NewLedger(self, cfg.limits)
 	n.gauge = &sfu.Gauge{Socket: socket, Ledger: n.ledger, CPULimit: cfg.cpuLimit}
@@ -157,7 +174,7 @@ func newNode(cfg nodeConfig) (_ *node, err error) {
 		n.releaser = newReleaser(n, cfg.release)
 	}
 	n.policies = &policyStore{dir: filepath.Join(cfg.dataDir, policyDir), operator: cfg.operator, policy: cfg.policy, log: cfg.log}
-	n.dht, err = dht.Listen(dht.Config{
+	config := dht.Config{
 		Operator: cfg.operator, Apply: n.policies.apply,
 		Key: key, Network: cfg.network, Listen: cfg.listen, Bootstrap: bootstrap,
 		Holding: cfg.holding, Servers: serversOf(cfg.servers),
@@ -170,6 +187,10 @@ func newNode(cfg nodeConfig) (_ *node, err error) {
 		Provisioner: starts,
 		Event:       n.event,
 		Log:         cfg.log,
+	}
+	n.dht, err = listenFree(cfg, func(listen []multiaddr.Multiaddr) (*dht.Node, error) {
+		config.Listen = listen
+		return dht.Listen(config)
 	})
 	if err != nil {
 		return nil, err
@@ -221,15 +242,43 @@ func (n *node) depth() int {
 	return cmp.Or(n.policy.Judge().Policy().Depth, capacity.MaxDepth)
 }
 
-func listenTCP(addr, flag string) (net.Listener, error) {
-	l, err := net.Listen("tcp", addr)
-	if errors.Is(err, syscall.EADDRINUSE) {
-		return nil, fmt.Errorf("%s %s is in use by another process: choose another, or port 0 for any free one", flag, addr)
+func listenTCP(log *slog.Logger, addr, flag string, asked bool) (net.Listener, error) {
+	return bindFree(log, flag, addr, asked, func(addr string) (net.Listener, error) {
+		l, err := net.Listen("tcp", addr)
+		if errors.Is(err, syscall.EADDRINUSE) {
+			return nil, fmt.Errorf("%s %s is in use by another process (%w): choose another, or port 0 for any free one", flag, addr, syscall.EADDRINUSE)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("%s %s: %w", flag, addr, err)
+		}
+		return l, nil
+	})
+}
+
+// clientHost is the address that clients are told where --http or --media-port
+// binds all of this machine; the zero one where neither does. The error says
+// what to give where there is no such address.
+func (c nodeConfig) clientHost(public net.Listener, media *sfu.Socket) (netip.Addr, error) {
+	http := public.Addr().(*net.TCPAddr)
+	anyHTTP := http.IP.IsUnspecified() && c.publicURL == ""
+	anyMedia := media.LocalAddr().(*net.UDPAddr).IP.IsUnspecified()
+	if c.publicIP.IsValid() || !anyHTTP && !anyMedia {
+		return c.publicIP, nil
 	}
+	addrs, err := machineAddrs()
 	if err != nil {
-		return nil, fmt.Errorf("%s %s: %w", flag, addr, err)
+		return netip.Addr{}, fmt.Errorf("addresses of this machine: %w", err)
 	}
-	return l, nil
+	host, err := onlyAddr(addrs)
+	switch {
+	case err == nil:
+		c.log.Info("clients are told the only address of this machine", "address", host)
+	case anyHTTP:
+		return host, badInput(fmt.Errorf("--http %s: clients cannot be told a wildcard, and %w: give --public-url http://HOST:%d with the one that they reach", c.http, err, http.Port))
+	case len(addrs) > 0: // ICE offers them all; the record has room for one
+		host = addrs[0]
+	}
+	return host, nil
 }
 
 // run serves until ctx is done or a part fails. All work as long as the
@@ -271,6 +320,7 @@ func (n *node) run(ctx context.Context) error {
 	if n.cfg.readyFile != "" {
 		_ = os.Remove(n.cfg.readyFile) // stale from now on
 	}
+	_ = n.unlock()
 	return err
 }
 
@@ -308,7 +358,20 @@ func (n *node) publicURL() string {
 	if n.cfg.publicURL != "" {
 		return n.cfg.publicURL
 	}
-	return "http://" + n.public.Addr().String()
+	return n.localURL()
+}
+
+// localURL is where --http is reached without what --public-url says.
+func (n *node) localURL() string {
+	at := n.public.Addr().(*net.TCPAddr).AddrPort()
+	if at.Addr().IsUnspecified() {
+		host := n.host
+		if !host.IsValid() {
+			host = netip.AddrFrom4([4]byte{127, 0, 0, 1})
+		}
+		at = netip.AddrPortFrom(host, at.Port())
+	}
+	return "http://" + at.String()
 }
 
 // media is where others reach the port of all media.
@@ -316,6 +379,8 @@ func (n *node) media() string {
 	at := n.gauge.Socket.LocalAddr().(*net.UDPAddr).AddrPort()
 	if n.cfg.publicIP.IsValid() {
 		at = netip.AddrPortFrom(n.cfg.publicIP, at.Port())
+	} else if at.Addr().IsUnspecified() && n.host.IsValid() {
+		at = netip.AddrPortFrom(n.host, at.Port())
 	}
 	return at.String()
 }

@@ -76,7 +76,7 @@ func fails(t *testing.T, code int, parts []string, args ...string) {
 
 // nodeArgs runs a node on free ports.
 func nodeArgs(t *testing.T, more ...string) []string {
-	return append([]string{"node", "--data-dir", t.TempDir(), "--http", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--media-port", "0"}, more...)
+	return append([]string{"node", "--data-dir", t.TempDir(), "--http", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--media-port", "0", "--listen", "/ip4/127.0.0.1/tcp/0"}, more...)
 }
 
 func TestNodeThatCannotStart(t *testing.T) {
