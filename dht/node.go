@@ -26,8 +26,8 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"weir/capacity"
+	"weir/capacity/event"
 	"weir/dht/holder"
-	"weir/event"
 )
 
 // Config says what a node is and what it publishes.

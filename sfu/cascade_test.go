@@ -15,7 +15,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"weir/capacity"
-	"weir/event"
+	"weir/capacity/event"
 	"weir/sfu/client"
 )
 

@@ -18,7 +18,7 @@ import (
 	"go.uber.org/goleak"
 
 	"weir/capacity"
-	"weir/event"
+	"weir/capacity/event"
 	"weir/sfu/client"
 )
 

@@ -19,7 +19,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"weir/capacity"
-	"weir/event"
+	"weir/capacity/event"
 	"weir/sfu/pb"
 )
 

@@ -14,7 +14,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/pion/webrtc/v4"
 
-	"weir/event"
+	"weir/capacity/event"
 )
 
 type sessionKind string

@@ -25,7 +25,7 @@ import (
 	"github.com/pion/logging"
 
 	"weir/capacity"
-	"weir/event"
+	"weir/capacity/event"
 )
 
 // Overflow is what a full node does with a client that it cannot take.

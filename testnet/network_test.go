@@ -18,8 +18,8 @@ import (
 
 	"go.uber.org/goleak"
 
+	"weir/capacity/event"
 	"weir/dht"
-	"weir/event"
 	"weir/sfu"
 	"weir/sfu/client"
 )

@@ -13,7 +13,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"weir/capacity"
-	"weir/event"
+	"weir/capacity/event"
 	"weir/sfu/problem"
 )
 

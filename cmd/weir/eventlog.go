@@ -5,7 +5,7 @@ import (
 	"log/slog"
 	"time"
 
-	"weir/event"
+	"weir/capacity/event"
 )
 
 // A line is what the log says of an event.

@@ -11,7 +11,7 @@ import (
 	"time"
 
 	"weir/capacity"
-	"weir/event"
+	"weir/capacity/event"
 )
 
 // logged is what a node's log says of e, without the time.

@@ -10,7 +10,7 @@ import (
 
 	"github.com/libp2p/go-libp2p/core/peer"
 
-	"weir/event"
+	"weir/capacity/event"
 )
 
 const (

@@ -8,8 +8,8 @@ import (
 	"time"
 
 	"weir/capacity"
+	"weir/capacity/event"
 	"weir/dht"
-	"weir/event"
 )
 
 // stateCheck is how often a node looks whether it is full.

@@ -17,8 +17,8 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"weir/capacity"
+	"weir/capacity/event"
 	"weir/dht"
-	"weir/event"
 )
 
 // maxPolicyFile bounds what is read of a policy's file, in bytes: a little more

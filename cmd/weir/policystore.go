@@ -16,8 +16,8 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"weir/capacity"
+	"weir/capacity/event"
 	"weir/dht"
-	"weir/event"
 	"weir/sfu/problem"
 )
 

@@ -15,8 +15,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"weir/capacity"
+	"weir/capacity/event"
 	"weir/dht"
-	"weir/event"
 	"weir/sfu"
 )
 

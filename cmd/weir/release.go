@@ -9,8 +9,8 @@ import (
 	"time"
 
 	"weir/capacity"
+	"weir/capacity/event"
 	"weir/dht"
-	"weir/event"
 )
 
 const (

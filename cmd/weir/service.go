@@ -24,8 +24,8 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"weir/capacity"
+	"weir/capacity/event"
 	"weir/dht"
-	"weir/event"
 	"weir/sfu"
 	"weir/sfu/problem"
 )

@@ -14,7 +14,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"weir/capacity"
-	"weir/event"
+	"weir/capacity/event"
 	"weir/sfu"
 	"weir/sfu/client"
 )

@@ -25,8 +25,8 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 	"go.uber.org/goleak"
 
+	"weir/capacity/event"
 	"weir/dht"
-	"weir/event"
 	"weir/sfu"
 	"weir/sfu/client"
 	"weir/testnet"
