@@ -423,10 +423,10 @@ func (d *demo) showNetwork(ctx context.Context) error {
 	}
 	d.screen.flush()
 	d.screen.title("What the nodes publish about themselves (weir records list)")
-	printRecords(d.screen.out, records)
+	printRecords(terminal{Writer: d.screen.out}, records)
 	d.screen.title("Who pulls the stream from whom (weir streams tree %s)", demoStream)
 	if len(tree.Carriers) > 0 {
-		printTree(d.screen.out, tree)
+		printTree(terminal{Writer: d.screen.out}, tree)
 	} else {
 		fmt.Fprintln(d.screen.out, "no records of the stream yet")
 	}

@@ -103,9 +103,9 @@ func printDiagnosis(w io.Writer, d diagnosis) {
 	fmt.Fprintf(w, "node %s of network %q\n\n", d.Node, d.Network)
 	var failed, warned []string
 	for _, c := range d.Checks {
-		fmt.Fprintf(w, "%s  %-*s  %s\n", marks[c.Outcome], wide, c.Name, c.Seen)
+		fmt.Fprintf(w, "%s  %-*s  %s\n", marks[c.Outcome], wide, c.Name, plainText(c.Seen))
 		if c.Do != "" {
-			fmt.Fprintf(w, "      %-*s  → %s\n", wide, "", c.Do)
+			fmt.Fprintf(w, "      %-*s  → %s\n", wide, "", plainText(c.Do))
 		}
 		switch c.Outcome {
 		case dht.Failure:

@@ -15,7 +15,6 @@ import (
 	"os"
 	"slices"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/crypto"
@@ -43,6 +42,7 @@ func adminFlags(more ...cli.Flag) []cli.Flag {
 	return append([]cli.Flag{
 		&cli.StringFlag{Name: "admin", Usage: "`ADDR` of a running node's admin API", Value: defaultAdmin, EnvVars: env("ADMIN")},
 		&cli.BoolFlag{Name: "json", Usage: "print what the API returns"},
+		wideFlag(),
 	}, more...)
 }
 
@@ -166,14 +166,6 @@ func events(c *cli.Context, path string, f func(data []byte) error) error {
 	return cli.Exit("the node has closed the stream", exitConnection)
 }
 
-// table prints rows under a head, in columns.
-func table(w io.Writer, head string, rows func(row func(format string, args ...any))) {
-	t := tabwriter.NewWriter(w, 0, 4, 2, ' ', 0)
-	fmt.Fprintln(t, head)
-	rows(func(format string, args ...any) { fmt.Fprintf(t, format+"\n", args...) })
-	_ = t.Flush()
-}
-
 func statusCommand() *cli.Command {
 	return &cli.Command{
 		Name: "status", Usage: "what a running node is doing", Flags: adminFlags(),
@@ -186,40 +178,61 @@ func statusCommand() *cli.Command {
 			if _, err := get(c, "/links", &links); err != nil {
 				return err
 			}
-			w := c.App.Writer
-			table(w, "node\t"+s.PeerID.String(), func(row func(string, ...any)) {
-				row("release\t%s, up %v", s.Release, (time.Duration(s.Uptime) * time.Millisecond).Round(time.Second))
-				row("network\t%s, %d peers connected, holds %d records", s.Network, s.Peers, s.Holds)
-				row("holders\t%s", holdersLine(s))
-				row("region\t%s", or(s.Region, "-"))
-				row("state\t%s, stress %.2f%s", s.State, s.Stress, drainLine(s.Drain))
-				row("sessions\t%s (%d publishers, %d viewers, %d leases)", usage(s.Record.Sessions.Used, s.Record.Sessions.Limit), s.Publishers, s.Viewers, s.Leases)
-				row("streams\t%d over %d cascade links", s.Streams, s.Links)
-				row("uplink\t%s of %s", bits(s.Record.Uplink.Used), bits(s.Record.Uplink.Limit))
-				row("cpu\t%.0f %% of %.1f cores", s.Record.CPU*100, s.Record.Cores)
-				row("console\t%s", s.HTTP)
-				row("media\tudp %s", s.Media)
-				if s.Releasable {
-					row("idle\treleasable")
-				}
-				for _, region := range slices.Sorted(maps.Keys(s.Provision)) {
-					row("provision\tregion %s: %s", or(region, "-"), provisionLine(s.Provision[region], time.Now()))
-				}
-				for _, a := range s.P2P {
-					row("address\t%s", a)
-				}
-			})
-			if len(links) > 0 {
-				fmt.Fprintln(w)
-				table(w, "LINK\tSTATE\tRTT\tPULLS IN\tPULLS OUT\tPACKETS IN\tPACKETS OUT\tLOST", func(row func(string, ...any)) {
-					for _, l := range links {
-						row("%s\t%s\t%.1f ms\t%s\t%s\t%d\t%d\t%d", shortID(l.Peer), l.State, l.RTT, or(strings.Join(l.PullsIn, " "), "-"), or(strings.Join(l.PullsOut, " "), "-"), l.PacketsIn, l.PacketsOut, l.Lost)
-					}
-				})
-			}
+			printStatus(terminalOf(c), s, links, namesOf(c))
 			return nil
 		},
 	}
+}
+
+func printStatus(w terminal, s status, links []sfu.LinkStatus, known nodeNames) {
+	pairs(w, func(row func(string, ...any)) {
+		row("node", styled{or(s.Name, "-"), strong}, "  ", s.PeerID)
+		row("release", s.Release, ", up ", (time.Duration(s.Uptime) * time.Millisecond).Round(time.Second))
+		row("network", s.Network, ", ", count(s.Peers, "peer", "peers"), " connected, holds ", count(s.Holds, "record", "records"))
+		row("holders", holdersLine(s))
+		row("region", or(s.Region, "-"))
+		row("state", stateOf(s.State), fmt.Sprintf(", stress %.2f", s.Stress), drainLine(s.Drain))
+		row("sessions", fmt.Sprintf("%s (%s, %s, %s)", usage(s.Record.Sessions.Used, s.Record.Sessions.Limit),
+			count(s.Publishers, "publisher", "publishers"), count(s.Viewers, "viewer", "viewers"), count(s.Leases, "lease", "leases")))
+		row("streams", s.Streams, " over ", count(s.Links, "cascade link", "cascade links"))
+		row("uplink", bits(s.Record.Uplink.Used), " of ", bits(s.Record.Uplink.Limit))
+		row("cpu", cpuLine(s.Record))
+		row("console", s.HTTP)
+		row("media", "udp ", s.Media)
+		if s.Releasable {
+			row("idle", "releasable")
+		}
+		for _, region := range slices.Sorted(maps.Keys(s.Provision)) {
+			row("provision", "region ", or(region, "-"), ": ", provisionLine(s.Provision[region], time.Now()))
+		}
+		for _, a := range s.P2P {
+			row("address", a)
+		}
+	})
+	if len(links) > 0 {
+		fmt.Fprintln(w)
+		table(w, "LINK\tSTATE\tRTT\tLOST\tPULLS IN\tPULLS OUT\tPACKETS IN\tPACKETS OUT\tPEER", func(row func(...any)) {
+			for _, l := range links {
+				row(called(known.of(l.Peer)), l.State, ms(l.RTT), l.Lost, or(strings.Join(l.PullsIn, " "), "-"), or(strings.Join(l.PullsOut, " "), "-"), l.PacketsIn, l.PacketsOut, shortID(l.Peer))
+			}
+		})
+	}
+}
+
+// cpuLine says how much of the CPU is in use, and whether that counts.
+func cpuLine(r capacity.Record) string {
+	line := fmt.Sprintf("%.0f %% of %s", r.CPU*100, cores(r.Cores))
+	if r.CPULimit == 0 {
+		line += ", not counted (--cpu-limit 0)"
+	}
+	return line
+}
+
+func cores(n float64) string {
+	if n == 1 {
+		return "1 core"
+	}
+	return fmt.Sprintf("%.4g cores", n)
 }
 
 func peersCommand() *cli.Command {
@@ -238,15 +251,23 @@ func peersCommand() *cli.Command {
 				fmt.Fprintln(c.App.Writer, "no peers: weir doctor says why")
 				return nil
 			}
-			table(c.App.Writer, "PEER\tCONNECTED\tRTT\tPREDICTED\tERROR\tCLOCK\tHOLDS\tHOLDER\tADDRESS", func(row func(string, ...any)) {
+			known := namesOf(c)
+			table(terminalOf(c), "NAME\tCONNECTED\tRTT\tHOLDER\tHOLDS\tPEER\tCLOCK\tPREDICTED\tERROR\tADDRESS", func(row func(...any)) {
 				for _, p := range peers {
-					row("%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s", p.ID, connection(p), ms(p.RTT), ms(p.CoordinateRTT), coordinateError(p),
-						clockOffset(p), holdings(p), yes(p.Holder), addressOf(p))
+					row(called(known.of(p.ID)), styled{connection(p), connectionStyle(p)}, ms(p.RTT), yes(p.Holder), holdings(p), p.ID,
+						clockOffset(p), ms(p.CoordinateRTT), coordinateError(p), addressOf(p))
 				}
 			})
 			return nil
 		},
 	}
+}
+
+func connectionStyle(p dht.PeerInfo) style {
+	if !p.Connected || !p.Member {
+		return warn
+	}
+	return plain
 }
 
 // recordFlags are those of the records commands: through a node, or by
@@ -268,7 +289,7 @@ func recordsCommand() *cli.Command {
 			{Name: "list", Usage: "all records, newest of each node, and where each is held",
 				Flags:  recordFlags(&cli.BoolFlag{Name: "copies", Usage: "a line for every copy: who holds it, and for how long"}),
 				Action: listRecords},
-			{Name: "get", Usage: "the records of one node, as it publishes them", ArgsUsage: "PEER",
+			{Name: "get", Usage: "the records of one node, as it publishes them", ArgsUsage: "PEER|NAME",
 				Flags:  recordFlags(&cli.StringFlag{Name: "out", Usage: "write the first one, sealed, to `FILE`"}),
 				Action: getRecords},
 			{Name: "watch", Usage: "records as they come and go, until interrupted", Flags: recordFlags(), Action: watchRecords},
@@ -378,9 +399,9 @@ func listRecords(c *cli.Context) error {
 		return err
 	}
 	if c.Bool("copies") {
-		printCopies(c.App.Writer, entries)
+		printCopies(terminalOf(c), entries)
 	} else {
-		printRecords(c.App.Writer, entries)
+		printRecords(terminalOf(c), entries)
 	}
 	return nil
 }
@@ -388,20 +409,21 @@ func listRecords(c *cli.Context) error {
 const noRecords = "no records: nobody has published any, or their time has run out; weir doctor says more"
 
 // printCopies prints where every copy of every record is.
-func printCopies(w io.Writer, entries []recordEntry) {
+func printCopies(w terminal, entries []recordEntry) {
 	if len(entries) == 0 {
 		fmt.Fprintln(w, noRecords)
 		return
 	}
-	table(w, "NODE\tTOPIC\tHOLDER\tHELD FOR\tSEQ\t", func(row func(string, ...any)) {
+	known := namesIn(entries)
+	table(w, "NODE\tHOLDER\tHELD FOR\tNOTE\tTOPIC\tSEQ", func(row func(...any)) {
 		for _, e := range entries {
 			if e.Record == nil {
-				row("%s\t-\t%s\t-\t-\t%s", or(shortID(e.Node), "?"), joinIDs(e.HeldBy), e.Error)
+				row(or(known.of(e.Node), "?"), known.list(e.HeldBy), "-", styled{e.Error, bad}, "-", "-")
 			}
 			for i, k := range e.Copies {
 				node, note := "", ""
 				if i == 0 {
-					node = shortID(e.Node)
+					node = known.of(e.Node)
 				}
 				if k.Holder == e.Node {
 					note = "itself"
@@ -409,7 +431,7 @@ func printCopies(w io.Writer, entries []recordEntry) {
 				if k.Old {
 					note = strings.TrimPrefix(note+", not the newest", ", ")
 				}
-				row("%s\t%s\t%s\t%s\t%d\t%s", node, k.Topic, shortID(k.Holder), seconds(k.HeldFor), k.Seq, note)
+				row(called(node), known.of(k.Holder), seconds(k.HeldFor), or(note, "-"), k.Topic, k.Seq)
 			}
 		}
 	})
@@ -439,28 +461,35 @@ func heldBy(e recordEntry) string {
 	return s
 }
 
-func printRecords(w io.Writer, entries []recordEntry) {
+func printRecords(w terminal, entries []recordEntry) {
 	if len(entries) == 0 {
 		fmt.Fprintln(w, noRecords)
 		return
 	}
-	table(w, "NODE\tREGION\tSTATE\tSTRESS\tSESSIONS\tUPLINK\tCPU\tSTREAMS\tAGE\tTTL LEFT\tHELD BY\tURL", func(row func(string, ...any)) {
+	known := namesIn(entries)
+	table(w, "NODE\tSTATE\tSTRESS\tSESSIONS\tUPLINK\tSTREAMS\tREGION\tCPU\tAGE\tTTL LEFT\tHELD BY\tURL\tPEER", func(row func(...any)) {
 		for _, e := range entries {
 			r := e.Record
 			if r == nil {
-				row("%s\t%s", or(e.Node.String(), "?"), e.Error)
+				row(or(known.of(e.Node), "?"), styled{e.Error, bad})
 				continue
 			}
-			row("%s\t%s\t%s\t%.2f\t%s\t%s\t%.0f %%\t%d\t%s\t%s\t%s\t%s", shortID(e.Node), or(r.Region, "-"), r.State, r.Stress(),
-				usage(r.Sessions.Used, r.Sessions.Limit), bits(r.Uplink.Used), r.CPU*100, r.Streams.Used, seconds(e.Age), seconds(e.TTLLeft), heldBy(e), r.URL)
+			row(called(known.of(e.Node)), stateOf(r.State), fmt.Sprintf("%.2f", r.Stress()), usage(r.Sessions.Used, r.Sessions.Limit), bits(r.Uplink.Used),
+				r.Streams.Used, or(r.Region, "-"), fmt.Sprintf("%.0f %%", r.CPU*100), seconds(e.Age), seconds(e.TTLLeft), heldBy(e), r.URL, shortID(e.Node))
 		}
 	})
 }
 
 func getRecords(c *cli.Context) error {
+	if c.NArg() != 1 {
+		return badInput(errors.New("records get takes one peer ID or name, such as weir peers shows"))
+	}
 	id, err := peer.Decode(c.Args().First())
-	if err != nil || c.NArg() != 1 {
-		return badInput(errors.New("records get takes one peer ID, such as weir peers shows"))
+	if err != nil && !standalone(c) {
+		id, err = peerCalled(c, c.Args().First())
+	}
+	if err != nil {
+		return badInput(err)
 	}
 	var entries []recordEntry
 	if standalone(c) {
@@ -494,6 +523,7 @@ func getRecords(c *cli.Context) error {
 }
 
 func watchRecords(c *cli.Context) error {
+	seen := map[peer.ID]string{}
 	show := func(e watchEvent) error {
 		if c.Bool("json") {
 			return printJSON(c, e)
@@ -504,12 +534,15 @@ func watchRecords(c *cli.Context) error {
 			fmt.Fprintf(w, "%s  -- that is all there is; what follows is new --\n", now)
 		case e.Entry != nil && e.Entry.Record != nil:
 			r := e.Entry.Record
-			fmt.Fprintf(w, "%s  %s  %s  stress %.2f  sessions %s  uplink %s  seq %d  at holder %s\n", now, shortID(r.Node), r.State, r.Stress(),
-				usage(r.Sessions.Used, r.Sessions.Limit), bits(r.Uplink.Used), r.Seq, joinIDs(e.Entry.HeldBy))
+			seen[r.Node] = r.Name
+			known := newNames(seen)
+			fmt.Fprintf(w, "%s  %s  %s  stress %.2f  sessions %s  uplink %s  seq %d  at holder %s\n", now, known.of(r.Node), r.State, r.Stress(),
+				usage(r.Sessions.Used, r.Sessions.Limit), bits(r.Uplink.Used), r.Seq, known.list(e.Entry.HeldBy))
 		case e.Entry != nil:
-			fmt.Fprintf(w, "%s  bad record: %s\n", now, e.Entry.Error)
+			fmt.Fprintf(w, "%s  bad record: %s\n", now, plainText(e.Entry.Error))
 		default:
-			fmt.Fprintf(w, "%s  %s  gone\n", now, shortID(e.Gone))
+			fmt.Fprintf(w, "%s  %s  gone\n", now, newNames(seen).of(e.Gone))
+			delete(seen, e.Gone)
 		}
 		return nil
 	}
@@ -576,25 +609,30 @@ func verifyRecords(c *cli.Context) error {
 			entries[i] = checked
 		}
 	}
-	bad := 0
+	failed := 0
 	for _, e := range entries {
 		if !e.Valid {
-			bad++
+			failed++
 		}
 	}
 	if !c.Bool("json") {
-		table(c.App.Writer, "NODE\tSIGNER\tSIGNER = NODE\tSEQ\tAGE\tTTL LEFT\tBYTES\tVERDICT", func(row func(string, ...any)) {
+		known := namesIn(entries)
+		table(terminalOf(c), "NODE\t…VERDICT\tSIGNER\tSIGNER = NODE\tSEQ\tAGE\tTTL LEFT\tBYTES", func(row func(...any)) {
 			for _, e := range entries {
 				if e.Record == nil {
-					row("-\t%s\t-\t-\t-\t-\t%d\t%s", or(shortID(e.Signer), "-"), e.Bytes, verdict(e))
+					row("-", styled{verdict(e), bad}, or(shortID(e.Signer), "-"), "-", "-", "-", "-", e.Bytes)
 					continue
 				}
-				row("%s\t%s\t%s\t%d\t%s\t%s\t%d\t%s", shortID(e.Node), shortID(e.Signer), yes(e.Node == e.Signer), e.Record.Seq, seconds(e.Age), seconds(e.TTLLeft), e.Bytes, verdict(e))
+				mark := good
+				if !e.Valid {
+					mark = bad
+				}
+				row(called(known.of(e.Node)), styled{verdict(e), mark}, shortID(e.Signer), flagged(e.Node == e.Signer), e.Record.Seq, seconds(e.Age), seconds(e.TTLLeft), e.Bytes)
 			}
 		})
 	}
-	if bad > 0 {
-		return cli.Exit(fmt.Sprintf("%d of %d records are bad", bad, len(entries)), exitFailure)
+	if failed > 0 {
+		return cli.Exit(fmt.Sprintf("%d of %d records are bad", failed, len(entries)), exitFailure)
 	}
 	return nil
 }
@@ -612,16 +650,17 @@ func streamsCommand() *cli.Command {
 					fmt.Fprintln(c.App.Writer, "no streams: publish one with weir publish --pattern http://HOST:PORT/whip/NAME")
 					return nil
 				}
-				table(c.App.Writer, "STREAM\tTRACKS\tORIGIN\tCARRIERS\tDEPTH\tVIEWERS", func(row func(string, ...any)) {
+				table(terminalOf(c), "STREAM\tORIGIN\tVIEWERS\tCARRIERS\tDEPTH\tTRACKS", func(row func(...any)) {
 					for _, s := range all {
+						known := namesOfCarriers(s)
 						origin, depth := "-", 0
 						for _, k := range s.Carriers {
 							depth = max(depth, k.Depth)
 							if k.Origin {
-								origin = shortID(k.Node)
+								origin = known.of(k.Node)
 							}
 						}
-						row("%s\t%s\t%s\t%d\t%d\t%d", s.Stream, strings.Join(s.Tracks, " "), origin, len(s.Carriers), depth, s.Viewers)
+						row(styled{s.Stream, strong}, origin, s.Viewers, len(s.Carriers), depth, strings.Join(s.Tracks, " "))
 					}
 				})
 				return nil
@@ -639,7 +678,7 @@ func streamsCommand() *cli.Command {
 				if i < 0 {
 					return cli.Exit(fmt.Sprintf("nobody carries a stream %q now; see weir streams list", name), exitFailure)
 				}
-				printTree(c.App.Writer, all[i])
+				printTree(terminalOf(c), all[i])
 				return nil
 			}},
 		},
@@ -648,16 +687,17 @@ func streamsCommand() *cli.Command {
 
 // printTree draws who pulls a stream from whom. A carrier whose parent is not
 // known, since records are seconds old, stands at the top.
-func printTree(w io.Writer, s streamEntry) {
-	fmt.Fprintf(w, "%s  %s  %d viewers\n", s.Stream, strings.Join(s.Tracks, " "), s.Viewers)
+func printTree(w terminal, s streamEntry) {
+	known := namesOfCarriers(s)
+	fmt.Fprintf(w, "%s  %s  %s\n", w.paint(strong, s.Stream), plainText(strings.Join(s.Tracks, " ")), count(s.Viewers, "viewer", "viewers"))
 	children := map[peer.ID][]carrierEntry{}
-	known := map[peer.ID]bool{}
+	here := map[peer.ID]bool{}
 	for _, k := range s.Carriers {
-		known[k.Node] = true
+		here[k.Node] = true
 	}
 	var roots []carrierEntry
 	for _, k := range s.Carriers {
-		if known[k.Parent] && k.Parent != k.Node {
+		if here[k.Parent] && k.Parent != k.Node {
 			children[k.Parent] = append(children[k.Parent], k)
 		} else {
 			roots = append(roots, k)
@@ -673,7 +713,7 @@ func printTree(w io.Writer, s streamEntry) {
 		if k.Origin {
 			what = "origin"
 		}
-		line := fmt.Sprintf("%s%s%s  %s  %s  %d viewers", indent, branch, shortID(k.Node), k.URL, what, k.Viewers)
+		line := fmt.Sprintf("%s%s%s  %s  %s  %s", indent, branch, w.paint(strong, known.of(k.Node)), plainText(k.URL), what, count(k.Viewers, "viewer", "viewers"))
 		if !k.Origin {
 			line += fmt.Sprintf("  link %.1f ms", k.ParentRTT)
 		}
@@ -714,12 +754,12 @@ func selectCommand() *cli.Command {
 			if done, err := get(c, "/select?"+q.Encode(), &d); done {
 				return err
 			}
-			return printDecision(c.App.Writer, d, c.Bool("explain"))
+			return printDecision(terminalOf(c), d, namesOf(c), c.Bool("explain"))
 		},
 	}
 }
 
-func printDecision(w io.Writer, d dht.Decision, explain bool) error {
+func printDecision(w terminal, d dht.Decision, known nodeNames, explain bool) error {
 	passed := 0
 	for _, v := range d.Verdicts {
 		if v.Rule == "" {
@@ -727,32 +767,41 @@ func printDecision(w io.Writer, d dht.Decision, explain bool) error {
 		}
 	}
 	if explain {
-		fmt.Fprintf(w, "need      %s, %s, %d packets/s%s\n", d.Need.Purpose, bits(d.Need.Uplink), d.Need.Packets, prefixed(", stream ", d.Need.Stream)+prefixed(", region ", d.Need.Region))
-		fmt.Fprintf(w, "found     %d records held, %d candidates, %d pass policy %d; %d messages, %d bytes, %.1f ms\n", d.Held, len(d.Verdicts), passed, d.Policy, d.Messages, d.Bytes, d.FindMillis)
-		for _, a := range d.Asked {
-			fmt.Fprintf(w, "asked     %s: %d records in %.1f ms%s\n", shortID(a.Holder), a.Records, a.Millis, prefixed("; ", a.Err))
-		}
-		for _, rule := range slices.Sorted(keys(d.Rejected)) {
-			fmt.Fprintf(w, "holder    rejected %d by rule %s\n", d.Rejected[rule], rule)
-		}
-		fmt.Fprintln(w)
-		table(w, "NODE\tREGION\tSTRESS\tRTT\tAGE\tSCORE\tBY TERM, OR REJECTED BY", func(row func(string, ...any)) {
-			for _, v := range d.Verdicts {
-				why := "rule " + v.Rule
-				if v.Rule == "" {
-					why = byTerm(v.Terms)
-				}
-				row("%s\t%s\t%.2f\t%s\t%s\t%.3f\t%s", shortID(v.Node), or(v.Region, "-"), v.Stress, ms(v.RTT), seconds(v.Age), v.Score, why)
+		pairs(w, func(row func(string, ...any)) {
+			row("need", fmt.Sprintf("%s, %s, %d packets/s", d.Need.Purpose, bits(d.Need.Uplink), d.Need.Packets), prefixed(", stream ", d.Need.Stream), prefixed(", region ", d.Need.Region))
+			row("found", fmt.Sprintf("%s held, %s, %s policy %d; %s, %s, %.1f ms", count(d.Held, "record", "records"), count(len(d.Verdicts), "candidate", "candidates"),
+				count(passed, "passes", "pass"), d.Policy, count(d.Messages, "message", "messages"), count(int(d.Bytes), "byte", "bytes"), d.FindMillis))
+			for _, a := range d.Asked {
+				row("asked", fmt.Sprintf("%s: %s in %.1f ms%s", known.of(a.Holder), count(a.Records, "record", "records"), a.Millis, prefixed("; ", a.Err)))
+			}
+			for _, rule := range slices.Sorted(keys(d.Rejected)) {
+				row("holder", fmt.Sprintf("rejected %d by rule %s", d.Rejected[rule], rule))
 			}
 		})
 		fmt.Fprintln(w)
+		printVerdicts(w, d, known)
+		fmt.Fprintln(w)
 	}
 	if passed == 0 {
-		return cli.Exit("nobody would be chosen: "+or(d.Refused, "no candidate passes"), exitFailure)
+		return cli.Exit("nobody would be chosen: "+plainText(or(d.Refused, "no candidate passes")), exitFailure)
 	}
 	best := d.Verdicts[0]
-	fmt.Fprintf(w, "best is %s  %s  score %.3f; a real placement draws among the best by score, and reserves\n", best.Node, best.URL, best.Score)
+	fmt.Fprintf(w, "best is %s  %s  score %.3f; a real placement draws among the best by score, and reserves\n",
+		w.paint(strong, known.of(best.Node)), plainText(best.URL), best.Score)
 	return nil
+}
+
+// printVerdicts prints the candidates of a placement: passed first, best first.
+func printVerdicts(w terminal, d dht.Decision, known nodeNames) {
+	table(w, "NODE\tSCORE\tSTRESS\tRTT\tAGE\tREGION\t…BY TERM, OR REJECTED BY", func(row func(...any)) {
+		for _, v := range d.Verdicts {
+			why := styled{"rule " + v.Rule, warn}
+			if v.Rule == "" {
+				why = styled{byTerm(v.Terms), plain}
+			}
+			row(called(known.of(v.Node)), fmt.Sprintf("%.3f", v.Score), fmt.Sprintf("%.2f", v.Stress), ms(v.RTT), seconds(v.Age), or(v.Region, "-"), why)
+		}
+	})
 }
 
 func keys[V any](m map[string]V) func(yield func(string) bool) {

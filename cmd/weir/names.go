@@ -2,12 +2,13 @@ package main
 
 import (
 	"cmp"
-	"maps"
+	"fmt"
 	"os"
 	"slices"
 	"strings"
 
 	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/urfave/cli/v2"
 
 	"weir/capacity"
 )
@@ -76,6 +77,49 @@ func (n nodeNames) of(id peer.ID) string {
 	}
 }
 
+// namesOfCarriers are those of a stream's carriers.
+func namesOfCarriers(s streamEntry) nodeNames {
+	byID := map[peer.ID]string{}
+	for _, k := range s.Carriers {
+		if k.Name != "" {
+			byID[k.Node] = k.Name
+		}
+	}
+	return newNames(byID)
+}
+
+// namesOf are those that the node knows that a command asks; none, if it does
+// not answer: a table without names is still one.
+func namesOf(c *cli.Context) nodeNames {
+	var known map[string]string
+	if fetch(c, "/names", &known) != nil {
+		return newNames(nil)
+	}
+	byID := make(map[peer.ID]string, len(known))
+	for s, name := range known {
+		if id, err := peer.Decode(s); err == nil {
+			byID[id] = name
+		}
+	}
+	return newNames(byID)
+}
+
+// peerCalled is the node that s means: a name, or the end of a peer ID.
+func peerCalled(c *cli.Context, s string) (peer.ID, error) {
+	if id, err := peer.Decode(s); err == nil {
+		return id, nil
+	}
+	known := namesOf(c)
+	switch found := known.find(s); len(found) {
+	case 1:
+		return found[0], nil
+	case 0:
+		return "", badInput(fmt.Errorf("%q is neither one peer ID nor the name of a node that is known here; weir peers shows them", s))
+	default:
+		return "", badInput(fmt.Errorf("several nodes are called %q: %s; say which", s, known.list(found)))
+	}
+}
+
 // list is of for several.
 func (n nodeNames) list(ids []peer.ID) string {
 	var all []string
@@ -102,16 +146,17 @@ func (n nodeNames) find(s string) []peer.ID {
 	return found
 }
 
-// names are those that this node knows, its own included.
-func (n *node) names() map[peer.ID]string {
-	known := map[peer.ID]string{}
-	if n.dht != nil {
-		maps.Copy(known, n.dht.Names())
-	}
+// names are those that this node knows, its own included, by peer ID.
+func (n *node) names() map[string]string {
+	known := n.dht.Names()
 	if n.cfg.name != "" {
 		known[n.dht.ID()] = n.cfg.name
 	}
-	return known
+	byID := make(map[string]string, len(known))
+	for id, name := range known {
+		byID[id.String()] = name
+	}
+	return byID
 }
 
 // nameOf is what id's operator calls it, as far as known.

@@ -42,7 +42,7 @@ func TestGatherCopies(t *testing.T) {
 	}
 	e.Node, e.Record = "b", &capacity.Record{}
 	var out bytes.Buffer
-	printCopies(&out, []recordEntry{e})
+	printCopies(terminal{Writer: &out}, []recordEntry{e})
 	if lines := strings.Count(out.String(), "\n"); lines != 5 || !strings.Contains(out.String(), "not the newest") || !strings.Contains(out.String(), "itself") {
 		t.Errorf("got\n%s", &out)
 	}

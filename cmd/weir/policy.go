@@ -147,16 +147,16 @@ func policyHistory(c *cli.Context) error {
 	if done, err := get(c, "/policy/history", &list); done {
 		return err
 	}
-	w := tabwriter.NewWriter(c.App.Writer, 0, 4, 2, ' ', 0)
-	fmt.Fprintln(w, "VERSION\tNAME\tSIGNED\tBY\tSUM\t")
-	for _, p := range list {
-		mark := ""
-		if p.InForce {
-			mark = "in force"
+	table(terminalOf(c), "VERSION\tNAME\tIN FORCE\tSIGNED\tBY\tSUM", func(row func(...any)) {
+		for _, p := range list {
+			mark := styled{"-", plain}
+			if p.InForce {
+				mark = styled{"in force", good}
+			}
+			row(p.Version, p.Name, mark, p.Issued.Local().Format(time.DateTime), shortID(p.Operator), p.Sum)
 		}
-		fmt.Fprintf(w, "%d\t%s\t%s\t%s\t%s\t%s\n", p.Version, p.Name, p.Issued.Local().Format(time.DateTime), shortID(p.Operator), p.Sum, mark)
-	}
-	return w.Flush()
+	})
+	return nil
 }
 
 func checkPolicy(c *cli.Context) error {

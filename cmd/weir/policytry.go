@@ -187,7 +187,7 @@ func tryPolicy(c *cli.Context) error {
 	if c.Bool("json") {
 		err = printJSON(c, t)
 	} else {
-		t.print(c.App.Writer)
+		t.print(terminalOf(c), namesOf(c))
 	}
 	if i := slices.IndexFunc(t.Needs, nobody); err == nil && i >= 0 && c.Bool("fail-if-none") {
 		return cli.Exit(fmt.Sprintf("by this policy nobody would be chosen for %s", t.Needs[i].Need.Purpose), exitFailure)
@@ -200,7 +200,7 @@ func nobody(t needTrial) bool { return len(t.Nodes) > 0 && t.After.Passed == 0 }
 
 // print writes t for people: what would change in a line for each need, and
 // then the nodes. Needs that all nodes meet alike share a table.
-func (t policyTrial) print(w io.Writer) {
+func (t policyTrial) print(w terminal, known nodeNames) {
 	var groups [][]needTrial
 	for _, n := range t.Needs {
 		i := slices.IndexFunc(groups, func(g []needTrial) bool {
@@ -213,15 +213,15 @@ func (t policyTrial) print(w io.Writer) {
 		}
 	}
 	for _, g := range groups {
-		fmt.Fprintf(w, "%s: %s\n", purposes(g), summary(g[0]))
+		fmt.Fprintf(w, "%s: %s\n", purposes(g), summary(known, g[0]))
 	}
-	fmt.Fprintf(w, "%s is in force, %s was tried by node %s; nothing is applied\n", t.InForce, t.Tried, shortID(t.Node))
+	fmt.Fprintf(w, "%s is in force, %s was tried by node %s; nothing is applied\n", t.InForce, t.Tried, known.of(t.Node))
 	if r := t.Recent; r.Placements > 0 {
 		fmt.Fprintf(w, "of the last %s of this node, somebody passes now for %d, would for %d; the first choice would be another for %d\n",
 			count(r.Placements, "placement", "placements"), r.Before, r.After, r.FirstChanges)
 	}
 	if len(t.Silent) > 0 {
-		fmt.Fprintf(w, "%s did not answer in time (%s): nodes whose records only they hold are missing here\n", count(len(t.Silent), "holder", "holders"), joinIDs(t.Silent))
+		fmt.Fprintf(w, "%s did not answer in time (%s): nodes whose records only they hold are missing here\n", count(len(t.Silent), "holder", "holders"), known.list(t.Silent))
 	}
 	for _, g := range groups {
 		if !nobody(g[0]) {
@@ -237,7 +237,7 @@ func (t policyTrial) print(w io.Writer) {
 	for _, g := range groups {
 		if len(g[0].Nodes) > 0 {
 			fmt.Fprintln(w)
-			printTrial(w, g)
+			printTrial(w, known, g)
 		}
 	}
 }
@@ -253,7 +253,7 @@ func purposes(group []needTrial) string {
 }
 
 // summary says in one line what would change for a need.
-func summary(t needTrial) string {
+func summary(known nodeNames, t needTrial) string {
 	total := len(t.Nodes)
 	switch {
 	case total == 0 && t.Need.Purpose == capacity.Cascade:
@@ -269,13 +269,13 @@ func summary(t needTrial) string {
 	switch {
 	case after.First == "" && before.First == "":
 	case after.First == "":
-		line += fmt.Sprintf("; the first choice is %s, and would be NOBODY", shortID(before.First))
+		line += fmt.Sprintf("; the first choice is %s, and would be NOBODY", known.of(before.First))
 	case before.First == "":
-		line += fmt.Sprintf("; the first choice would be %s", shortID(after.First))
+		line += fmt.Sprintf("; the first choice would be %s", known.of(after.First))
 	case before.First == after.First:
-		line += fmt.Sprintf("; the first choice stays %s", shortID(after.First))
+		line += fmt.Sprintf("; the first choice stays %s", known.of(after.First))
 	default:
-		line += fmt.Sprintf("; the first choice changes from %s to %s", shortID(before.First), shortID(after.First))
+		line += fmt.Sprintf("; the first choice changes from %s to %s", known.of(before.First), known.of(after.First))
 	}
 	for _, rule := range rulesOf(t.Comparison) {
 		switch more := after.Rejected[rule] - before.Rejected[rule]; {
@@ -306,25 +306,25 @@ func worst(rejected map[string]int) string {
 const trialRows = 64
 
 // printTrial writes the nodes of one table: as they are now, and as they would be.
-func printTrial(w io.Writer, group []needTrial) {
+func printTrial(w terminal, known nodeNames, group []needTrial) {
 	for _, t := range group {
 		fmt.Fprintf(w, "%s, %s, %d packets/s%s\n", t.Need.Purpose, bits(t.Need.Uplink), t.Need.Packets, prefixed(", stream ", t.Need.Stream)+prefixed(", region ", t.Need.Region))
 	}
 	c := group[0].Comparison
 	shown := c.Nodes[:min(len(c.Nodes), trialRows)]
-	table(w, "NODE\tREGION\tSTRESS\tRTT\tRANK\tSCORE\tCHANCE\tTHEN BY TERM, OR REJECTED BY", func(row func(string, ...any)) {
+	table(w, "NODE\tRANK\tSCORE\tCHANCE\tSTRESS\tRTT\tREGION\t…THEN BY TERM, OR REJECTED BY", func(row func(...any)) {
 		for _, n := range shown {
-			row("%s\t%s\t%.2f\t%s\t%s\t%s\t%s\t%s", shortID(n.Node), or(n.Region, "-"), n.Stress, ms(n.RTT),
-				arrow(rank(n.Before), rank(n.After)), arrow(score(n.Before), score(n.After)), arrow(chance(n.Before), chance(n.After)), why(n.Before, n.After))
+			row(called(known.of(n.Node)), arrow(rank(n.Before), rank(n.After)), arrow(score(n.Before), score(n.After)), arrow(chance(n.Before), chance(n.After)),
+				fmt.Sprintf("%.2f", n.Stress), ms(n.RTT), or(n.Region, "-"), why(n.Before, n.After))
 		}
 	})
 	if more := len(c.Nodes) - len(shown); more > 0 {
 		fmt.Fprintf(w, "… and %d more: --json has them all\n", more)
 	}
 	if rules := rulesOf(c); len(rules) > 0 {
-		table(w, "RULE\tREJECTS NOW\tWOULD", func(row func(string, ...any)) {
+		table(w, "RULE\tREJECTS NOW\tWOULD", func(row func(...any)) {
 			for _, rule := range rules {
-				row("%s\t%d\t%d", rule, c.Before.Rejected[rule], c.After.Rejected[rule])
+				row(rule, c.Before.Rejected[rule], c.After.Rejected[rule])
 			}
 		})
 	}

@@ -74,7 +74,7 @@ func TestTrialInWords(t *testing.T) {
 	} {
 		got := trial(judge(policyV1), judge(tt.after), surveys, []capacity.Need{view, cascade}, decisions)
 		var out strings.Builder
-		got.print(&out)
+		got.print(terminal{Writer: &out}, newNames(nil))
 		for _, s := range tt.says {
 			if !strings.Contains(out.String(), s) {
 				t.Errorf("%s: it does not say %q:\n%s", name, s, &out)
@@ -85,7 +85,7 @@ func TestTrialInWords(t *testing.T) {
 		}
 	}
 	back := trial(judge(strings.Replace(policyV1, "free >= 1", "free > 10", 1)), judge(policyV1), surveys, []capacity.Need{view}, nil)
-	if got, want := summary(back.Needs[0]), `of 3 nodes 0 pass now, 3 would; the first choice would be `+a+`; rule "room" rejects 3 fewer`; got != want {
+	if got, want := summary(newNames(nil), back.Needs[0]), `of 3 nodes 0 pass now, 3 would; the first choice would be `+a+`; rule "room" rejects 3 fewer`; got != want {
 		t.Errorf("%q, want %q", got, want)
 	}
 
@@ -93,7 +93,7 @@ func TestTrialInWords(t *testing.T) {
 	publish := capacity.Need{Purpose: capacity.Publish}
 	both := trial(judge(policyV1), judge(policyV1), surveys, []capacity.Need{view, publish}, nil)
 	var out strings.Builder
-	both.print(&out)
+	both.print(terminal{Writer: &out}, newNames(nil))
 	if !strings.HasPrefix(out.String(), "view or publish: of 3 nodes") || strings.Count(out.String(), b) != 1 {
 		t.Errorf("got\n%s", &out)
 	}

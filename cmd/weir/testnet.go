@@ -52,7 +52,7 @@ func testnetCommand() *cli.Command {
 					&cli.IntFlag{Name: "nodes", Aliases: []string{"n"}, Usage: "how many `NODES`", Value: 5, EnvVars: env("NODES")},
 					&cli.IntFlag{Name: "region-count", Usage: "nodes are in one of `R` regions in turn, r1 to rR", Value: 1, EnvVars: env("REGION_COUNT")},
 					&cli.DurationFlag{Name: "timeout", Usage: "give up after `D`, and leave nothing running", Value: time.Minute, EnvVars: env("TESTNET_TIMEOUT")},
-					&cli.BoolFlag{Name: "json", Usage: "print what status --json prints"},
+					&cli.BoolFlag{Name: "json", Usage: "print what status --json prints"}, wideFlag(),
 					&cli.BoolFlag{Name: "provision", Usage: "n1 starts further nodes when nobody has room, and idle ones end under a policy of mood pack", EnvVars: env("TESTNET_PROVISION")},
 				)...),
 				Action: testnetUp,
@@ -72,7 +72,7 @@ func testnetCommand() *cli.Command {
 				Description: "With -, standard input has the JSON of a release hook.",
 				Flags:       testnetFlags(), Action: testnetRetire,
 			},
-			{Name: "status", Usage: "what the nodes are doing", Flags: testnetFlags(&cli.BoolFlag{Name: "json", Usage: "print an array with an object for each node"}), Action: testnetStatus},
+			{Name: "status", Usage: "what the nodes are doing", Flags: testnetFlags(&cli.BoolFlag{Name: "json", Usage: "print an array with an object for each node"}, wideFlag()), Action: testnetStatus},
 			{
 				Name: "kill", Usage: "end a node, or send it another signal", ArgsUsage: "NODE",
 				Flags:  testnetFlags(&cli.StringFlag{Name: "signal", Usage: "`SIGNAL` to send: KILL, TERM, INT, STOP, CONT, QUIT, HUP, USR1 or USR2", Value: "KILL"}),
@@ -176,14 +176,18 @@ func openTestnet(c *cli.Context, args int) (*testnet.Network, error) {
 }
 
 func printTestnet(c *cli.Context, all []testnet.NodeStatus) {
-	table(c.App.Writer, "NAME\tPID\tPROCESS\tPEER\tREGION\tHTTP\tADMIN\tSTATE\tSESSIONS\tSTREAMS\tLINKS\tRECORDS SEEN", func(row func(string, ...any)) {
+	table(terminalOf(c), "NAME\tPROCESS\tSTATE\tSESSIONS\tSTREAMS\tLINKS\tRECORDS SEEN\tADMIN\tHTTP\tREGION\tPID\tPEER", func(row func(...any)) {
 		for _, s := range all {
-			if s.Load == "" {
-				row("%s\t%d\t%s\t%s\t%s\t%s\t%s\t-\t-\t-\t-\t-", s.Name, s.PID, s.State, shortID(s.PeerID), or(s.Region, "-"), s.HTTP, s.Admin)
-				continue
+			process := styled{s.State, good}
+			if s.State != testnet.Running {
+				process.style = bad
 			}
-			row("%s\t%d\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%d\t%d\t%d of %d", s.Name, s.PID, s.State, shortID(s.PeerID), or(s.Region, "-"), s.HTTP, s.Admin,
-				s.Load, usage(s.Sessions.Used, s.Sessions.Limit), s.Streams, s.Links, s.Seen, len(all))
+			state, sessions, streams, links, seen := any("-"), "-", any("-"), any("-"), "-"
+			if s.Load != "" {
+				state, sessions, streams, links = stateNamed(s.Load), usage(s.Sessions.Used, s.Sessions.Limit), s.Streams, s.Links
+				seen = fmt.Sprintf("%d of %d", s.Seen, len(all))
+			}
+			row(called(s.Name), process, state, sessions, streams, links, seen, strings.TrimPrefix(s.Admin, "http://"), s.HTTP, or(s.Region, "-"), s.PID, shortID(s.PeerID))
 		}
 	})
 }
