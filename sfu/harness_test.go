@@ -76,7 +76,7 @@ func (m *mesh) add(limits capacity.Limits, change func(*Config)) *meshNode {
 	n := &meshNode{mesh: m, id: id, key: key, ledger: capacity.NewLedger(id, limits)}
 	cfg := Config{
 		Self: id, Key: key, Socket: socket, Ledger: n.ledger,
-		Locate: n.locate, Place: n.place, Dial: n.dial,
+		Locate: n.locate, Place: n.place, Dial: n.dial, Live: n.live,
 		Addrs:  func() []multiaddr.Multiaddr { return nil },
 		Linger: time.Minute,
 		Event: func(e Event) {
@@ -138,6 +138,13 @@ func (n *meshNode) locate(_ context.Context, need capacity.Need, exclude []peer.
 		}
 	}
 	return Carrier{}, ErrNotLive
+}
+
+// live reports whether another node carries stream.
+func (n *meshNode) live(_ context.Context, stream string) bool {
+	return slices.ContainsFunc(n.mesh.all(), func(other *meshNode) bool {
+		return other != n && !other.isDown() && other.stream(stream) != nil
+	})
 }
 
 func (n *meshNode) place(_ context.Context, need capacity.Need, exclude []peer.ID) (Helper, error) {

@@ -2,6 +2,7 @@ package sfu
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -22,8 +23,6 @@ const (
 	typeSDP      = "application/sdp"
 	typeFragment = "application/trickle-ice-sdpfrag"
 
-	// maxPending bounds the requests that are being set up at once.
-	maxPending = 128
 	// setupTimeout bounds one request: finding, placing, pulling, answering.
 	setupTimeout = 8 * time.Second
 	// relayTimeout bounds the helper's answer in Overflow Relay. The helper may
@@ -84,9 +83,6 @@ func notAllowed(methods, advice string) http.HandlerFunc {
 
 // fail tells the client what went wrong.
 func (s *SFU) fail(w http.ResponseWriter, r *http.Request, err error) {
-	if errors.Is(err, context.Canceled) && r.Context().Err() != nil {
-		return // the client has gone
-	}
 	p := *s.problemOf(r, err) // it may be the one of a pull that others wait for too
 	if p.Stream == "" {
 		p.Stream = r.PathValue("stream")
@@ -102,6 +98,9 @@ func (s *SFU) problemOf(r *http.Request, err error) *problem.Problem {
 		refused unacceptable
 	)
 	if p := problem.Of(err); p != nil {
+		if p.Code == problem.TooManySetups || p.Code == problem.TooManyWaiting {
+			s.event(Event{Kind: event.Refused, Stream: r.PathValue("stream"), Role: roleAt(r.URL.Path), Client: r.RemoteAddr, Reason: string(p.Code), Detail: p.Detail})
+		}
 		return p
 	}
 	switch {
@@ -118,13 +117,13 @@ func (s *SFU) problemOf(r *http.Request, err error) *problem.Problem {
 		return problem.New(problem.NoCommonCodec, err.Error())
 	case errors.Is(err, ErrNotLive):
 		return problem.New(problem.NotLive, fmt.Sprintf("stream %q is not live: try again when it is published", r.PathValue("stream"))).Retry(retryNotLive)
-	case errors.Is(err, errClosing), s.ctx.Err() != nil:
+	case errors.Is(err, errClosing), errors.Is(err, context.Canceled), s.ctx.Err() != nil: // or the client has gone
 		return problem.New(problem.Closing, "this node is ending: ask another one").Retry(retryNotLive)
 	case errors.Is(err, context.DeadlineExceeded):
 		return problem.New(problem.Timeout, "the session could not be set up in time: try again").Retry(retryNotLive)
 	}
 	p := problem.New(problem.Internal, "this node failed; its log says more").Retry(retryBusy)
-	p.Request = newETag()
+	p.Request = rand.Text()
 	s.log.Warn("request failed", "request", p.Request, "path", r.URL.Path, "err", problem.WithoutURL(err))
 	return p
 }
@@ -180,18 +179,6 @@ func (s *SFU) open(w http.ResponseWriter, r *http.Request, kind sessionKind) err
 		return err
 	}
 
-	s.mu.Lock()
-	if s.closed || s.pending >= maxPending {
-		s.mu.Unlock()
-		return problem.New(problem.TooManySetups, "too many requests are being set up").Retry(time.Second)
-	}
-	s.pending++
-	s.mu.Unlock()
-	defer func() {
-		s.mu.Lock()
-		s.pending--
-		s.mu.Unlock()
-	}()
 	// The whole request is here: the server's time for reading one would end it
 	// while it waits.
 	_ = http.NewResponseController(w).SetReadDeadline(time.Time{})
@@ -200,7 +187,9 @@ func (s *SFU) open(w http.ResponseWriter, r *http.Request, kind sessionKind) err
 	stop := context.AfterFunc(s.ctx, cancel)
 	defer stop()
 
-	a := &arrival{sfu: s, kind: kind, name: name, offer: o, raw: raw, remote: r.RemoteAddr, wait: wait}
+	a := &arrival{sfu: s, kind: kind, name: name, offer: o, raw: raw, remote: r.RemoteAddr, until: time.Now().Add(wait)}
+	a.visit = s.admission.visit(kind, r.RemoteAddr, name, len(raw))
+	defer a.visit.leave()
 	if ticket := r.URL.Query().Get("ticket"); ticket != "" {
 		if a.ticket, err = s.ticket(ticket, kind, name); err != nil {
 			return err
@@ -274,8 +263,10 @@ type arrival struct {
 	offer  *offer
 	raw    []byte
 	remote string
-	wait   time.Duration
+	until  time.Time // how long a viewer waits for the stream; now or before: not
 	ticket *capacity.Ticket
+	entry  string // in the ledger, once the ticket has been claimed
+	visit  *visit
 }
 
 // A handover is the helper that an arrival is to be sent to, as an error.
@@ -289,32 +280,61 @@ func (h *handover) Error() string { return "handed on to " + h.helper.Node.Strin
 // serve sets the session up here, or returns a handover.
 func (a *arrival) serve(ctx context.Context) (*session, string, error) {
 	if a.kind == kindWHIP {
-		done, err := a.reserveName()
-		if err != nil {
-			return nil, "", err
+		return a.publish(ctx)
+	}
+	for tries := 0; ; tries++ {
+		sess, answer, err := a.view(ctx)
+		if err == nil || !worthWaiting(err) || !time.Now().Before(a.until) {
+			return a.finish(sess, answer, err)
 		}
-		defer done()
+		if err := a.visit.rest(); err != nil {
+			return a.finish(nil, "", err)
+		}
+		waiting, cancel := context.WithDeadline(ctx, a.until)
+		awaited := a.sfu.await(waiting, a.name, tries)
+		cancel()
+		if ctx.Err() != nil {
+			err = ctx.Err()
+		}
+		if awaited != nil {
+			return a.finish(nil, "", err)
+		}
+	}
+}
+
+// finish gives back what a viewer's ticket was for if the viewer is not served.
+func (a *arrival) finish(sess *session, answer string, err error) (*session, string, error) {
+	if err != nil && a.entry != "" {
+		a.sfu.cfg.Ledger.End(a.entry)
+	}
+	return sess, answer, err
+}
+
+func (a *arrival) publish(ctx context.Context) (*session, string, error) {
+	done, err := a.reserveName()
+	if err != nil {
+		return nil, "", err
+	}
+	defer done()
+	if err := a.visit.work(ctx, setupPatience); err != nil {
+		return nil, "", err
 	}
 	entry, err := a.enter(ctx)
 	if err != nil {
 		return nil, "", err
 	}
-	ctx, cancel := context.WithTimeout(ctx, setupTimeout+a.roomWait())
+	ctx, cancel := context.WithTimeout(ctx, setupTimeout)
 	defer cancel()
 	var (
 		sess   *session
 		answer string
 	)
-	if a.kind == kindWHIP {
-		// Asked where the publisher stays only: who is handed on is asked there.
-		if err = a.freeElsewhere(ctx); err == nil {
-			sess, answer, err = a.sfu.publisher(ctx, a.name, a.offer, entry, a.remote)
-		}
-		if err == nil {
-			err = a.sfu.publish(sess)
-		}
-	} else {
-		sess, answer, err = a.view(ctx, entry)
+	// Asked where the publisher stays only: who is handed on is asked there.
+	if err = a.freeElsewhere(ctx); err == nil {
+		sess, answer, err = a.sfu.publisher(ctx, a.name, a.offer, entry, a.remote)
+	}
+	if err == nil {
+		err = a.sfu.publish(sess)
 	}
 	if err == nil {
 		if a.ticket != nil {
@@ -327,6 +347,36 @@ func (a *arrival) serve(ctx context.Context) (*session, string, error) {
 		return nil, "", err
 	}
 	return sess, answer, nil
+}
+
+// view tries once to set a viewer up. What it holds in the ledger while it
+// waits is the lease of its ticket only.
+func (a *arrival) view(ctx context.Context) (*session, string, error) {
+	if err := a.visit.work(ctx, max(setupPatience, time.Until(a.until))); err != nil {
+		return nil, "", err
+	}
+	entry, err := a.entry, error(nil)
+	if entry == "" {
+		if entry, err = a.enter(ctx); err != nil {
+			return nil, "", err
+		}
+		if a.ticket != nil {
+			a.entry = entry
+		}
+	}
+	ctx, cancel := context.WithTimeout(ctx, setupTimeout+a.roomWait())
+	defer cancel()
+	sess, answer, err := a.pullAndView(ctx, entry)
+	if err == nil {
+		if a.ticket != nil {
+			sess.from = a.ticket.From
+		}
+		err = a.sfu.admit(sess)
+	}
+	if err != nil && a.entry == "" {
+		a.sfu.cfg.Ledger.End(entry)
+	}
+	return sess, answer, err
 }
 
 // enter gets the arrival past the ledger, and returns its entry there.
@@ -410,6 +460,7 @@ func (s *SFU) publish(sess *session) error {
 	s.mu.Lock()
 	old := s.streams[sess.stream.Name]
 	s.streams[sess.stream.Name] = sess.stream
+	s.sighted(sess.stream.Name)
 	s.mu.Unlock()
 	if old != nil { // a relay of a publisher who has gone
 		old.end(reasonLost)
@@ -418,26 +469,16 @@ func (s *SFU) publish(sess *session) error {
 	return nil
 }
 
-// view sets a viewer up, pulling the stream here if need be.
-func (a *arrival) view(ctx context.Context, entry string) (*session, string, error) {
+// pullAndView sets a viewer up, pulling the stream here if need be.
+func (a *arrival) pullAndView(ctx context.Context, entry string) (*session, string, error) {
 	var hint *Carrier
 	if a.ticket != nil && a.ticket.Source != "" {
 		hint = &Carrier{Node: a.ticket.Source, Addrs: a.ticket.SourceAddrs, Lease: a.ticket.Lease}
 	}
-	now := time.Now()
-	deadline, until := now.Add(a.wait), now.Add(a.roomWait())
-	for ended := 0; ; {
+	until := time.Now().Add(a.roomWait())
+	for ended := 0; ; ended++ {
 		sess, answer, err := a.viewOnce(ctx, entry, hint, until)
-		switch {
-		case errors.Is(err, errEnded) && ended < pullAttempts:
-			ended++
-		case errors.Is(err, ErrNotLive) && time.Now().Before(deadline):
-			select {
-			case <-time.After(min(notLivePause, time.Until(deadline))):
-			case <-ctx.Done():
-				return nil, "", ctx.Err()
-			}
-		default:
+		if !errors.Is(err, errEnded) || ended == pullAttempts {
 			return sess, answer, err
 		}
 	}
@@ -446,23 +487,20 @@ func (a *arrival) view(ctx context.Context, entry string) (*session, string, err
 // roomWait is how long a carrier with room may be waited for. A client that
 // waits longer for the stream to go live waits as long for that.
 func (a *arrival) roomWait() time.Duration {
-	if a.kind == kindWHIP {
-		return 0
-	}
-	return max(a.wait, a.sfu.cfg.RoomWait)
+	return max(time.Until(a.until), a.sfu.cfg.RoomWait)
 }
 
 func (a *arrival) viewOnce(ctx context.Context, entry string, hint *Carrier, until time.Time) (*session, string, error) {
-	st, release, err := a.sfu.acquire(ctx, a.name, hint, until)
+	st, release, err := a.sfu.acquire(ctx, a.name, hint, until, a.visit.rest)
 	if err != nil {
 		return nil, "", err
 	}
 	defer release()
+	if err := a.visit.work(ctx, setupTimeout); err != nil {
+		return nil, "", err
+	}
 	return a.sfu.viewer(ctx, st, a.offer, entry, a.remote)
 }
-
-// notLivePause is between two looks for a stream that a client waits for.
-const notLivePause = 300 * time.Millisecond
 
 // handOn sends the client to a helper, with a ticket in the URL: browsers and
 // Go clients drop an Authorization header on the way to another host.
@@ -493,8 +531,17 @@ func (s *SFU) handOn(ctx context.Context, w http.ResponseWriter, a *arrival, h *
 		return fmt.Errorf("make a ticket: %w", err)
 	}
 	to := strings.TrimSuffix(helper.URL, "/") + "/" + string(a.kind) + "/" + a.name + "?ticket=" + url.QueryEscape(ticket)
+	wait := max(time.Until(a.until).Truncate(time.Millisecond), 0)
+	if wait > 0 {
+		to += "&wait=" + wait.String()
+	}
 	s.event(Event{Kind: event.Redirected, Stream: a.name, Peer: helper.Node, Role: a.kind.role(), Client: a.remote, Reason: h.reason, Detail: helper.Why})
 	if s.cfg.Overflow == Relay {
+		if err := a.visit.rest(); err != nil {
+			return err
+		}
+		ctx, cancel := context.WithTimeout(ctx, relayTimeout+wait)
+		defer cancel()
 		return s.relay(ctx, w, helper, to, a.raw)
 	}
 	w.Header().Set("Location", to)

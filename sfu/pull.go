@@ -86,9 +86,10 @@ type hold struct{ stream *Stream }
 // acquire returns the stream, pulling it here if it is carried elsewhere, and
 // holds it until the returned function is called. hint names a carrier to try
 // first. While no carrier has room it waits for one that has; when that has
-// not come at until, the error is the last [capacity.Refusal].
-func (s *SFU) acquire(ctx context.Context, name string, hint *Carrier, until time.Time) (*Stream, func(), error) {
-	st, err := s.find(ctx, name, hint, until)
+// not come at until, the error is the last [capacity.Refusal]. Before it waits it
+// calls rest, whose error it returns.
+func (s *SFU) acquire(ctx context.Context, name string, hint *Carrier, until time.Time, rest func() error) (*Stream, func(), error) {
+	st, err := s.find(ctx, name, hint, until, rest)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -102,7 +103,7 @@ func (s *SFU) acquire(ctx context.Context, name string, hint *Carrier, until tim
 // errEnded means that a stream ended just when it was wanted.
 var errEnded = fmt.Errorf("%w: it has just ended", ErrNotLive)
 
-func (s *SFU) find(ctx context.Context, name string, hint *Carrier, until time.Time) (*Stream, error) {
+func (s *SFU) find(ctx context.Context, name string, hint *Carrier, until time.Time, rest func() error) (*Stream, error) {
 	s.mu.Lock()
 	if st := s.streams[name]; st != nil && !st.ended() {
 		s.mu.Unlock()
@@ -127,6 +128,9 @@ func (s *SFU) find(ctx context.Context, name string, hint *Carrier, until time.T
 	p.waiting++
 	s.mu.Unlock()
 	defer s.leave(p)
+	if err := rest(); err != nil {
+		return nil, err
+	}
 	select {
 	case <-p.ready:
 		return p.stream, p.err
@@ -217,6 +221,7 @@ func (s *SFU) runPull(p *pull, hint *Carrier) {
 	if err == nil {
 		p.stream = newStream(p.name, false, in.newTracks(), in.pathTo(s.cfg.Self), time.Now())
 		s.streams[p.name] = p.stream
+		s.sighted(p.name)
 	}
 	if here := s.streams[p.name]; err != nil && here != nil && !here.ended() {
 		p.stream = here
@@ -353,7 +358,7 @@ func (s *SFU) pullFrom(name string, hint *Carrier, exclude []peer.ID) (*inbound,
 			return err
 		}
 		p := problem.New(problem.OriginUnreachable, fmt.Sprintf("stream %q is live, but no node that carries it can be reached from here: try again, or at another node", name)).Retry(retryNotLive)
-		return fmt.Errorf("%w (%s)", p, strings.Join(append(causes, err.Error()), "; "))
+		return fmt.Errorf("%w (%s%w)", p, strings.Join(append(causes, ""), "; "), err)
 	}
 	for range pullAttempts {
 		in, carrier, err := s.attempt(name, hint, exclude)

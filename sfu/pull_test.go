@@ -66,7 +66,7 @@ func (l *looker) seen() ([]time.Duration, []string) {
 
 // ask is one viewer's wait, up to patience.
 func (l *looker) ask(ctx context.Context, patience time.Duration) error {
-	_, release, err := l.acquire(ctx, "demo", nil, time.Now().Add(patience))
+	_, release, err := l.acquire(ctx, "demo", nil, time.Now().Add(patience), func() error { return nil })
 	if err == nil {
 		release()
 	}
@@ -239,7 +239,7 @@ func TestPullTellsWhoLackedRoom(t *testing.T) {
 	b.watch("demo")
 	err := (&looker{SFU: c.SFU}).ask(t.Context(), 0) // a refused it, and then there was nobody left
 	var refusal *capacity.Refusal
-	if !errors.As(err, &refusal) || refusal.Reason != "fanout" || !strings.Contains(refusal.Detail, a.id.ShortString()) {
-		t.Errorf("ask = %v, want a refusal for fan-out that names %s", err, a.id.ShortString())
+	if !errors.As(err, &refusal) || refusal.Reason != "fanout" || !strings.Contains(refusal.Detail, shortID(a.id)) {
+		t.Errorf("ask = %v, want a refusal for fan-out that names %s", err, shortID(a.id))
 	}
 }

@@ -89,6 +89,10 @@ type Config struct {
 	// Place finds and reserves a helper for a client. A [capacity.Refusal] if
 	// nobody has room, ErrNotLive if the stream to view is nowhere.
 	Place func(ctx context.Context, need capacity.Need, exclude []peer.ID) (Helper, error)
+	// Live tells whether another node carries stream, as far as that can be
+	// learnt now. It is asked again and again while a viewer waits for the stream.
+	// Default: not known.
+	Live func(ctx context.Context, stream string) bool
 	// Published tells which other nodes have a publisher of stream.
 	Published func(ctx context.Context, stream string) []peer.ID
 	// Dial opens the signalling of a cascade link.
@@ -122,10 +126,11 @@ const defaultRoomWait = 10 * time.Second
 // An SFU is one node's media plane. Close ends all sessions and links and
 // waits for every goroutine.
 type SFU struct {
-	cfg    Config
-	log    *slog.Logger
-	engine engine
-	http   *http.Client // for Overflow Relay
+	cfg       Config
+	log       *slog.Logger
+	engine    engine
+	admission *admission
+	http      *http.Client // for Overflow Relay
 
 	ctx    context.Context // ends at Close
 	cancel context.CancelFunc
@@ -140,7 +145,7 @@ type SFU struct {
 	links      map[peer.ID]*Link
 	arrived    chan struct{} // closed when the next link is accepted
 	dialing    map[peer.ID]chan struct{}
-	pending    int // requests being set up
+	vigils     map[string]*vigil
 
 	wg sync.WaitGroup // sessions, pulls, links, and their teardown
 }
@@ -171,6 +176,9 @@ func New(cfg Config) (*SFU, error) {
 	if cfg.Delivered == nil {
 		cfg.Delivered = func(peer.ID, float64) {}
 	}
+	if cfg.Live == nil {
+		cfg.Live = func(context.Context, string) bool { return false }
+	}
 	if cfg.Event == nil {
 		cfg.Event = func(Event) {}
 	}
@@ -179,7 +187,7 @@ func New(cfg Config) (*SFU, error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	s := &SFU{
 		cfg: cfg, log: cfg.Log, ctx: ctx, cancel: cancel,
-		http:       &http.Client{Timeout: relayTimeout, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }},
+		http:       &http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }},
 		streams:    map[string]*Stream{},
 		publishing: map[string]bool{},
 		pulls:      map[string]*pull{},
@@ -187,6 +195,8 @@ func New(cfg Config) (*SFU, error) {
 		links:      map[peer.ID]*Link{},
 		arrived:    make(chan struct{}),
 		dialing:    map[peer.ID]chan struct{}{},
+		vigils:     map[string]*vigil{},
+		admission:  newAdmission(),
 	}
 	s.engine.log = loggers
 	s.engine.nat = reachedAt(cfg.PublicIP)
@@ -273,13 +283,19 @@ func (s *SFU) drop(st *Stream, why string) {
 }
 
 // Counts are how many of each there are now.
-type Counts struct{ Publishers, Viewers, Streams, Links int }
+type Counts struct {
+	Publishers, Viewers, Streams, Links int
+
+	Setups  int // requests that are being set up
+	Waiting int // requests that wait, for a stream, for room or for their turn
+}
 
 // Counts reads them.
 func (s *SFU) Counts() Counts {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	c := Counts{Streams: len(s.streams), Links: len(s.links)}
+	c.Setups, c.Waiting = s.admission.counts()
 	for _, sess := range s.sessions {
 		if sess.kind == kindWHIP {
 			c.Publishers++

@@ -9,6 +9,7 @@ import (
 
 	"weir/capacity"
 	"weir/dht"
+	"weir/sfu/problem"
 )
 
 const (
@@ -106,6 +107,7 @@ func knownWords() map[string]bool {
 		capacity.LedgerReasons(),
 		{dht.NoCandidates, "unreachable", "unproven", "not waited for", "gone", "closed", "error"},
 		{"not-here", "loop", "depth", "fanout", "pull", "slots", "pulls"},
+		{string(problem.TooManySetups), string(problem.TooManyWaiting)},
 		{capacity.ProvisioningFailed, capacity.ProvisioningLate, capacity.ProvisioningMost, capacity.ProvisioningCooldown, capacity.ProvisioningVain, "provisioner-unreachable"},
 		{"score"}, // the rule that no policy spells out
 	} {

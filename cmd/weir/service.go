@@ -42,6 +42,8 @@ const (
 	httpShutdown = 3 * time.Second
 	// placeTime bounds a search for a helper.
 	placeTime = 8 * time.Second
+	// liveTime bounds a look for a stream that is waited for.
+	liveTime = 2 * time.Second
 )
 
 type (
@@ -205,7 +207,7 @@ func newNode(cfg nodeConfig) (_ *node, err error) {
 
 	n.sfu, err = sfu.New(sfu.Config{
 		Self: self, Key: key, Socket: socket, Ledger: n.ledger,
-		Locate: n.locate, Place: n.place, Published: n.dht.Publishers, Dial: n.dial,
+		Locate: n.locate, Live: n.live, Place: n.place, Published: n.dht.Publishers, Dial: n.dial,
 		Addrs:   n.addrs,
 		Changed: n.dht.Kick, Patience: capacity.MaxProvisionWait,
 		Delivered: n.dht.Delivered,
@@ -463,6 +465,18 @@ func (n *node) locate(ctx context.Context, need capacity.Need, exclude []peer.ID
 	return sfu.Carrier{Node: placed.Candidate.Record.Node, Addrs: placed.Candidate.Record.Addrs, Lease: placed.Lease.ID}, nil
 }
 
+// live reports whether another node carries the stream, as far as those who
+// hold its records say now.
+func (n *node) live(ctx context.Context, stream string) bool {
+	ctx, cancel := context.WithTimeout(ctx, liveTime)
+	defer cancel()
+	answer, err := n.dht.Find(ctx, dht.StreamTopic(stream), sfu.DefaultNeed(capacity.View, stream), []peer.ID{n.dht.ID()})
+	if err != nil {
+		n.log.Debug("stream looked for in vain", "stream", stream, "err", err)
+	}
+	return len(answer.Candidates) > 0 || len(answer.Rejected) > 0
+}
+
 // decided keeps and counts a placement that ended with err.
 func (n *node) decided(d dht.Decision, err error) {
 	n.view.decided(d)
@@ -549,6 +563,12 @@ func helper(p dht.Placed, d dht.Decision, how string) sfu.Helper {
 	}
 }
 
+// requests are those to publish and to view that have not been answered.
+type requests struct {
+	SettingUp int `json:"setting_up"`
+	Waiting   int `json:"waiting"` // for a stream, for room elsewhere, or for their turn
+}
+
 // status is the admin API's.
 type status struct {
 	PeerID     peer.ID        `json:"peer_id"`
@@ -578,6 +598,7 @@ type status struct {
 	Drain      drainStatus    `json:"drain"`
 	Waiting    int64          `json:"waiting"` // requests that wait for a server
 	Releasable bool           `json:"releasable"`
+	Requests   requests       `json:"requests"`
 
 	// Provision is the state in each region where this node has servers started.
 	Provision map[string]capacity.StartsStatus `json:"provision,omitempty"`
@@ -600,7 +621,7 @@ func (n *node) status() status {
 		Overflow: n.cfg.overflow, Publishers: counts.Publishers, Viewers: counts.Viewers, Streams: counts.Streams,
 		Links: counts.Links, Leases: totals.Leases, Peers: len(n.dht.Host().Network().Peers()),
 		Goroutines: runtime.NumGoroutine(), Drain: n.drainStatus(), Waiting: int64(n.waiters.count()),
-		Provision: n.provisioner.status(), Releasable: n.releaser != nil && n.releaser.releasable(), Record: record, Traffic: n.dht.Traffic(),
+		Provision: n.provisioner.status(), Requests: requests{counts.Setups, counts.Waiting}, Releasable: n.releaser != nil && n.releaser.releasable(), Record: record, Traffic: n.dht.Traffic(),
 	}
 	if n.cfg.servers != nil {
 		s.Servers = len(n.cfg.servers.Servers())

@@ -28,6 +28,9 @@ const (
 	NotKnown Code = "not-known"
 	// TooManySetups: as many requests are being set up as the node allows.
 	TooManySetups Code = "too-many-setups"
+	// TooManyWaiting: as many requests wait, of the client, for the stream or in
+	// all, as the node allows.
+	TooManyWaiting Code = "too-many-waiting"
 	// Timeout: setting the session up took too long.
 	Timeout Code = "timeout"
 	// Closing: the node is ending.
@@ -106,6 +109,7 @@ var kinds = map[Code]struct {
 	HelperUnreachable: {503, "The node with room cannot be reached"},
 	NotKnown:          {503, "It is not known yet"},
 	TooManySetups:     {503, "Too many requests are being set up"},
+	TooManyWaiting:    {503, "Too many requests wait"},
 	Timeout:           {503, "It took too long"},
 	Closing:           {503, "The node is ending"},
 

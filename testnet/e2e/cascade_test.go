@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/url"
 	"slices"
 	"strings"
 	"sync"
@@ -223,6 +224,74 @@ func TestStreamThatIsNotLive(t *testing.T) {
 	resp, _ = a.post(t, a.whep("never")+"?wait=1s", viewerOffer(t))
 	if took := time.Since(began); resp.StatusCode != http.StatusConflict || took < time.Second || took > 5*time.Second {
 		t.Errorf("wait=1s: %s after %v", resp.Status, took)
+	}
+}
+
+// Viewers that wait keep nobody out, at a node with room and at full ones, and
+// all of them are served when the stream comes.
+func TestManyWait(t *testing.T) {
+	const many = 140
+	w := up(t, 3, func(i int) []string {
+		switch i {
+		case 2:
+			return []string{"--session-limit", "1"}
+		case 3:
+			return []string{"--session-limit", "1", "--overflow", "relay"}
+		}
+		return []string{"--cpu-limit", "0", "--session-limit", "500"}
+	})
+	a, redirects, relays := w.n(1), w.n(2), w.n(3)
+	w.see(t)
+	publish(t, redirects.whip("own2"))
+	publish(t, relays.whip("own3"))
+	offer := viewerOffer(t)
+	type answer struct {
+		at   string
+		resp *http.Response
+		text string
+	}
+	answers := make(chan answer, many+2)
+	ask := func(n node) {
+		go func() {
+			resp, text := n.post(t, n.whep("soon")+"?wait=30s", offer)
+			answers <- answer{n.Name, resp, text}
+		}()
+	}
+	for range many {
+		ask(a)
+	}
+	ask(redirects)
+	ask(relays)
+	eventually(t, "all wait", func() bool {
+		s := a.status(t)
+		return s.Requests.Waiting == many && s.Requests.SettingUp == 0 && redirects.status(t).Requests.Waiting == 1 && relays.status(t).Requests.Waiting == 1
+	})
+	began := time.Now()
+	publish(t, a.whip("soon"))
+	t.Logf("the publisher was accepted and connected after %v", time.Since(began))
+	served := 0
+	for range many + 2 {
+		got := <-answers
+		switch {
+		case got.at == redirects.Name:
+			to := got.resp.Header.Get("Location")
+			u, err := url.Parse(to)
+			if err != nil || got.resp.StatusCode != http.StatusTemporaryRedirect || u.Query().Get("ticket") == "" {
+				t.Errorf("the full node answers %s, Location %q", got.resp.Status, to)
+				continue
+			}
+			if left, err := time.ParseDuration(u.Query().Get("wait")); err != nil || left <= 0 || left >= 30*time.Second {
+				t.Errorf("the redirect is to %s: want what is left of the wait", u.RawQuery)
+			}
+		case got.resp.StatusCode == http.StatusCreated:
+			served++
+		default:
+			t.Errorf("%s: %s: %s", got.at, got.resp.Status, got.text)
+		}
+	}
+	t.Logf("all were answered after %v", time.Since(began))
+	if served != many+1 {
+		t.Errorf("%d of %d served", served, many+1)
 	}
 }
 

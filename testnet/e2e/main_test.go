@@ -150,6 +150,10 @@ type status struct {
 	Links      int    `json:"links"`
 	Leases     int    `json:"leases"`
 	State      string `json:"state"`
+	Requests   struct {
+		SettingUp int `json:"setting_up"`
+		Waiting   int `json:"waiting"`
+	} `json:"requests"`
 }
 
 func (n node) status(t *testing.T) status            { return ask[status](t, n, "/status") }

@@ -1,0 +1,309 @@
+package sfu
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/semaphore"
+
+	"weir/sfu/problem"
+)
+
+const (
+	// maxViewSetups bounds the viewers that are set up at once. Publishers have a
+	// share of their own: viewers may wait for them.
+	maxViewSetups    = 128
+	maxPublishSetups = 32
+	// setupPatience is how long a request waits for its turn to be set up.
+	setupPatience = 2 * time.Second
+
+	// What requests that wait may hold in all, of one client and for one stream,
+	// each counted once and once more for each waitingUnit bytes of its offer.
+	maxWaiting       = 1024
+	maxWaitingClient = 256
+	maxWaitingStream = 512
+	waitingUnit      = 8 << 10
+
+	// retryWaiting is when to ask again while too many wait.
+	retryWaiting = 3 * time.Second
+)
+
+// An admission bounds what requests hold before they are sessions. Work and
+// waiting are apart: a request either has its turn to be set up, of which there
+// are few, or waits, for its turn, for a stream or for room at another node.
+type admission struct {
+	publish, view *semaphore.Weighted
+
+	mu      sync.Mutex
+	setups  int
+	waiting waitingCounts
+}
+
+type waitingCounts struct {
+	requests int
+	all      int
+	clients  map[netip.Prefix]int
+	streams  map[string]int
+}
+
+func newAdmission() *admission {
+	return &admission{
+		publish: semaphore.NewWeighted(maxPublishSetups), view: semaphore.NewWeighted(maxViewSetups),
+		waiting: waitingCounts{clients: map[netip.Prefix]int{}, streams: map[string]int{}},
+	}
+}
+
+// counts are how many requests are being set up and how many wait.
+func (a *admission) counts() (setups, waiting int) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.setups, a.waiting.requests
+}
+
+// A visit is one request's place in an admission. It belongs to the request's
+// goroutine, which calls leave in the end.
+type visit struct {
+	in      *admission
+	turns   *semaphore.Weighted
+	client  netip.Prefix
+	stream  string
+	cost    int // while it waits
+	working bool
+	waiting bool
+}
+
+// visit begins one. It holds nothing yet.
+func (a *admission) visit(kind sessionKind, remote, stream string, size int) *visit {
+	v := &visit{in: a, turns: a.view, client: clientOf(remote), stream: stream, cost: 1 + size/waitingUnit}
+	if kind == kindWHIP {
+		v.turns = a.publish
+	}
+	return v
+}
+
+// clientOf is whom an address counts for: itself, or of IPv6 its network, whose
+// addresses one client has without number.
+func clientOf(remote string) netip.Prefix {
+	at, err := netip.ParseAddrPort(remote)
+	if err != nil {
+		return netip.Prefix{} // all of these are one
+	}
+	addr, bits := at.Addr().Unmap().WithZone(""), 64
+	if addr.Is4() {
+		bits = 32
+	}
+	p, _ := addr.Prefix(bits)
+	return p
+}
+
+// work gets the request its turn to be set up, for which it waits no longer than
+// patience. Turns are given in the order in which they were asked for.
+func (v *visit) work(ctx context.Context, patience time.Duration) error {
+	if v.working {
+		return nil
+	}
+	if !v.turns.TryAcquire(1) {
+		tooMany := problem.New(problem.TooManySetups, "as many requests are being set up as this node can at once: try again").Retry(time.Second)
+		if !v.waiting && v.rest() != nil {
+			return tooMany
+		}
+		turn, cancel := context.WithTimeout(ctx, patience)
+		defer cancel()
+		if v.turns.Acquire(turn, 1) != nil {
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			return tooMany
+		}
+	}
+	v.stopWaiting()
+	v.working = true
+	v.in.mu.Lock()
+	v.in.setups++
+	v.in.mu.Unlock()
+	return nil
+}
+
+// rest gives the turn back while the request waits. On an error there is no room
+// to wait, and the turn, if there was one, is kept.
+func (v *visit) rest() error {
+	if v.waiting {
+		return nil
+	}
+	a := v.in
+	a.mu.Lock()
+	w := &a.waiting
+	full := ""
+	switch {
+	case w.clients[v.client]+v.cost > maxWaitingClient:
+		full = "your address"
+	case w.streams[v.stream]+v.cost > maxWaitingStream:
+		full = "this stream"
+	case w.all+v.cost > maxWaiting:
+		full = "this node"
+	default:
+		w.requests++
+		w.all += v.cost
+		w.clients[v.client] += v.cost
+		w.streams[v.stream] += v.cost
+		v.waiting = true
+	}
+	a.mu.Unlock()
+	if full != "" {
+		return problem.New(problem.TooManyWaiting, "too many requests wait at "+full+" already: try again, or without wait").Retry(retryWaiting)
+	}
+	v.stopWorking()
+	return nil
+}
+
+func (v *visit) stopWorking() {
+	if !v.working {
+		return
+	}
+	v.working = false
+	v.in.mu.Lock()
+	v.in.setups--
+	v.in.mu.Unlock()
+	v.turns.Release(1)
+}
+
+func (v *visit) stopWaiting() {
+	if !v.waiting {
+		return
+	}
+	v.waiting = false
+	v.in.mu.Lock()
+	defer v.in.mu.Unlock()
+	w := &v.in.waiting
+	w.requests--
+	w.all -= v.cost
+	if w.clients[v.client] -= v.cost; w.clients[v.client] == 0 {
+		delete(w.clients, v.client)
+	}
+	if w.streams[v.stream] -= v.cost; w.streams[v.stream] == 0 {
+		delete(w.streams, v.stream)
+	}
+}
+
+// leave gives everything back.
+func (v *visit) leave() {
+	v.stopWorking()
+	v.stopWaiting()
+}
+
+const (
+	// vigilPause is between two looks at the network for a stream that is waited
+	// for. It doubles, up to vigilPauseMost.
+	vigilPause     = 300 * time.Millisecond
+	vigilPauseMost = 2 * time.Second
+	// vigilShare is added for each stream that is waited for: a node looks at
+	// most a hundred times a second.
+	vigilShare = 10 * time.Millisecond
+)
+
+// A vigil looks for one stream, for all requests that wait for it.
+type vigil struct {
+	seen chan struct{}   // closed when the stream has been seen
+	ctx  context.Context // ends when nobody waits any more, and at Close
+
+	// The rest belongs to SFU.mu.
+	cancel  context.CancelFunc
+	waiting int
+}
+
+// await returns nil when the stream has been seen, here or at another node, and
+// the context's error if that ends before. After tries that failed although it
+// had been seen, it takes its time.
+func (s *SFU) await(ctx context.Context, name string, tries int) error {
+	least := time.NewTimer(min(vigilPause<<min(tries, 8), vigilPauseMost))
+	defer least.Stop()
+	s.mu.Lock()
+	if st := s.streams[name]; st != nil && !st.ended() {
+		s.mu.Unlock()
+		return nil
+	}
+	if s.closed {
+		s.mu.Unlock()
+		return errClosing
+	}
+	v := s.vigils[name]
+	if v == nil {
+		v = &vigil{seen: make(chan struct{})}
+		v.ctx, v.cancel = context.WithCancel(s.ctx)
+		s.vigils[name] = v
+		s.wg.Go(func() { s.keepVigil(name, v) })
+	}
+	v.waiting++
+	s.mu.Unlock()
+	defer func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if v.waiting--; v.waiting == 0 {
+			v.cancel()
+			if s.vigils[name] == v {
+				delete(s.vigils, name)
+			}
+		}
+	}()
+	select {
+	case <-v.seen:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	if s.stream(name) != nil {
+		return nil
+	}
+	select {
+	case <-least.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// keepVigil looks for the stream at other nodes until it is there or nobody
+// waits for it.
+func (s *SFU) keepVigil(name string, v *vigil) {
+	for pause := vigilPause; ; pause = min(2*pause, vigilPauseMost) {
+		s.mu.Lock()
+		others := len(s.vigils)
+		s.mu.Unlock()
+		again := time.NewTimer(max(pause, time.Duration(others)*vigilShare))
+		select {
+		case <-again.C:
+		case <-v.seen:
+			again.Stop()
+			return
+		case <-v.ctx.Done():
+			again.Stop()
+			return
+		}
+		if s.cfg.Live(v.ctx, name) {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			s.sighted(name)
+			return
+		}
+	}
+}
+
+// sighted wakes what waits for the stream. Called with mu held.
+func (s *SFU) sighted(name string) {
+	if v := s.vigils[name]; v != nil {
+		delete(s.vigils, name)
+		close(v.seen)
+	}
+}
+
+// worthWaiting reports whether a viewer that has time may yet be served: the
+// stream may come, or its carriers may.
+func worthWaiting(err error) bool {
+	if errors.Is(err, ErrNotLive) || errors.Is(err, context.DeadlineExceeded) {
+		return true
+	}
+	p := problem.Of(err)
+	return p != nil && (p.Code == problem.NotKnown || p.Code == problem.OriginUnreachable)
+}

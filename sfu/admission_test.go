@@ -1,0 +1,215 @@
+package sfu
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"weir/capacity"
+	"weir/sfu/problem"
+)
+
+// What waits has bounds of its own: of a client, for a stream, and in all.
+func TestWaitingIsBounded(t *testing.T) {
+	a := newAdmission()
+	code := func(err error) problem.Code {
+		if p := problem.Of(err); p != nil {
+			return p.Code
+		}
+		return ""
+	}
+	var all []*visit
+	fill := func(client, stream string, n int) {
+		t.Helper()
+		for range n {
+			v := a.visit(kindWHEP, client, stream, 100)
+			if err := v.rest(); err != nil {
+				t.Fatalf("%s for %s: %v after %d", client, stream, err, len(all))
+			}
+			all = append(all, v)
+		}
+	}
+	refused := func(client, stream string, size int, says string) {
+		t.Helper()
+		err := a.visit(kindWHEP, client, stream, size).rest()
+		if code(err) != problem.TooManyWaiting || problem.Of(err).RetryAfter == 0 || !strings.Contains(err.Error(), says) {
+			t.Errorf("got %v, want too many at %s", err, says)
+		}
+	}
+	fill("192.0.2.1:1", "a", maxWaitingClient-1)
+	refused("192.0.2.1:9", "b", waitingUnit, "your address") // it would count twice
+	fill("192.0.2.1:9", "b", 1)
+	refused("192.0.2.1:9", "b", 1, "your address")
+	fill("[2001:db8::1]:1", "a", maxWaitingClient)
+	refused("[2001:db8::ffff]:1", "c", 1, "your address") // of the same network
+	refused("192.0.2.2:1", "a", waitingUnit, "this stream")
+	fill("192.0.2.3:1", "c", maxWaitingClient)
+	fill("192.0.2.4:1", "d", maxWaitingClient)
+	refused("192.0.2.5:1", "e", 1, "this node")
+	if _, waiting := a.counts(); waiting != len(all) {
+		t.Errorf("%d wait, want %d", waiting, len(all))
+	}
+	for _, v := range all {
+		v.leave()
+		v.leave()
+	}
+	if _, waiting := a.counts(); waiting != 0 || a.waiting.all != 0 || len(a.waiting.clients)+len(a.waiting.streams) != 0 {
+		t.Errorf("left behind: %+v", a.waiting)
+	}
+}
+
+// Viewers that are being set up keep no publisher out, and get their turns in
+// the order in which they came.
+func TestTurns(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, ctx := newAdmission(), t.Context()
+		var working []*visit
+		for i := range maxViewSetups {
+			v := a.visit(kindWHEP, fmt.Sprintf("192.0.2.1:%d", i), "demo", 1)
+			if err := v.work(ctx, 0); err != nil {
+				t.Fatal(err)
+			}
+			working = append(working, v)
+		}
+		if err := a.visit(kindWHIP, "192.0.2.1:1", "demo", 1).work(ctx, 0); err != nil {
+			t.Errorf("a publisher is kept out: %v", err)
+		}
+		start := time.Now()
+		late := a.visit(kindWHEP, "192.0.2.2:1", "demo", 1)
+		err := late.work(ctx, setupPatience)
+		if p := problem.Of(err); p == nil || p.Code != problem.TooManySetups || p.RetryAfter == 0 || time.Since(start) != setupPatience {
+			t.Errorf("after %v: %v", time.Since(start), err)
+		}
+		late.leave()
+
+		var got []int
+		var wg sync.WaitGroup
+		for i := range 3 {
+			wg.Go(func() {
+				v := a.visit(kindWHEP, "192.0.2.2:1", "demo", 1)
+				defer v.leave()
+				if err := v.work(ctx, time.Minute); err != nil {
+					t.Error(err)
+				}
+				got = append(got, i) // one at a time: there is one turn
+			})
+			synctest.Wait()
+		}
+		if err := working[0].rest(); err != nil { // it waits, and so others may work
+			t.Error(err)
+		}
+		wg.Wait()
+		if fmt.Sprint(got) != "[0 1 2]" {
+			t.Errorf("turns were given to %v", got)
+		}
+		working[0].leave()
+
+		gone, cancel := context.WithCancel(ctx)
+		cancel()
+		if err := working[0].work(ctx, 0); err != nil {
+			t.Fatal(err)
+		}
+		if err := late.work(gone, time.Minute); err != context.Canceled {
+			t.Errorf("a client that has gone: %v", err)
+		}
+		late.leave()
+		for _, v := range working {
+			v.leave()
+		}
+		if _, waiting := a.counts(); waiting != 0 {
+			t.Errorf("%d wait", waiting)
+		}
+	})
+}
+
+// However many wait, the network is asked by one, ever more seldom; and all are
+// woken when the stream is seen.
+func TestVigil(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLooker(t, nil)
+		l.vigils = map[string]*vigil{}
+		start := time.Now()
+		var looks []time.Duration
+		l.cfg.Live = func(context.Context, string) bool {
+			looks = append(looks, time.Since(start))
+			return time.Since(start) >= 10*time.Second
+		}
+		var wg sync.WaitGroup
+		for i := range 200 {
+			wg.Go(func() {
+				ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+				defer cancel()
+				if err := l.await(ctx, "demo", i%4); err != nil || time.Since(start) > 13*time.Second {
+					t.Errorf("woken after %v: %v", time.Since(start), err)
+				}
+			})
+		}
+		wg.Wait()
+		if n := len(looks); n < 5 || n > 10 {
+			t.Errorf("the network was asked %d times, at %v", n, looks)
+		}
+
+		// In vain, and when nobody waits any more nobody looks.
+		looks = nil
+		l.cfg.Live = func(context.Context, string) bool { looks = append(looks, 0); return false }
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if err := l.await(ctx, "demo", 0); err == nil {
+			t.Error("a stream that is nowhere was seen")
+		}
+		n := len(looks)
+		time.Sleep(time.Minute)
+		if len(looks) != n || len(l.vigils) != 0 {
+			t.Errorf("it is looked for still: %d times more, %d vigils", len(looks)-n, len(l.vigils))
+		}
+	})
+}
+
+// A node that is full waits as one with room does, and what is left of the wait
+// goes on with the client.
+func TestFullNodeWaits(t *testing.T) {
+	m := newMesh(t)
+	b := m.add(capacity.Limits{}, nil)
+	var full *meshNode
+	full = m.add(capacity.Limits{Sessions: 1}, func(c *Config) {
+		place := c.Place
+		c.Place = func(ctx context.Context, need capacity.Need, exclude []peer.ID) (Helper, error) {
+			if need.Purpose == capacity.View && !full.live(ctx, need.Stream) {
+				return Helper{}, ErrNotLive
+			}
+			return place(ctx, need, exclude)
+		}
+	})
+	full.publish("own")
+	answered := make(chan *http.Response, 1)
+	go func() {
+		resp, _ := call(t, "POST", full.web.URL+"/whep/later?wait=20s", typeSDP, offerOf(videoSection("0", "recvonly")))
+		answered <- resp
+	}()
+	eventually(t, "it waits", func() bool { return full.Counts().Waiting == 1 })
+	if n := full.Counts().Setups; n != 0 {
+		t.Errorf("%d are being set up meanwhile", n)
+	}
+	b.publish("later")
+	select {
+	case resp := <-answered:
+		to := resp.Header.Get("Location")
+		_, wait, _ := strings.Cut(to, "&wait=")
+		left, err := time.ParseDuration(wait)
+		if resp.StatusCode != 307 || err != nil || left <= 0 || left >= 20*time.Second {
+			t.Errorf("%s to %q, with a wait of %v", resp.Status, to, left)
+		}
+		if resp, body := call(t, "POST", to, typeSDP, offerOf(videoSection("0", "recvonly"))); resp.StatusCode != 201 {
+			t.Errorf("there: %s, %s", resp.Status, body)
+		}
+	case <-time.After(patience):
+		t.Error("no answer")
+	}
+}
