@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"net"
+	"net/netip"
 	"net/url"
 	"slices"
 	"strconv"
@@ -281,8 +282,25 @@ func checkURL(s string) error {
 	case u.User != nil || u.RawQuery != "" || u.ForceQuery || strings.Contains(s, "#"):
 		return fmt.Errorf("%q has a user, query or fragment", s)
 	}
+	if err := checkHost(u.Hostname()); err != nil {
+		return err
+	}
 	if p := u.Port(); p != "" {
 		return checkPort(p)
+	}
+	return nil
+}
+
+// ErrNowhere means that an address is no machine's in particular, such as
+// 0.0.0.0 or [::]: whoever is told it would reach himself, if anybody.
+var ErrNowhere = errors.New("address of no machine in particular")
+
+// checkHost refuses the unspecified address in each of its spellings, of which
+// some resolvers take 0 and 0x0 too.
+func checkHost(host string) error {
+	ip, err := netip.ParseAddr(host)
+	if err == nil && ip.Unmap().IsUnspecified() || err != nil && strings.Trim(host, "0x.") == "" {
+		return fmt.Errorf("%q is the %w", host, ErrNowhere)
 	}
 	return nil
 }
@@ -303,6 +321,9 @@ func checkHostPort(s string) error {
 		return fmt.Errorf("%q has no host", s)
 	}
 	if err := checkLabel(host, maxURL); err != nil {
+		return err
+	}
+	if err := checkHost(host); err != nil {
 		return err
 	}
 	return checkPort(port)

@@ -552,7 +552,12 @@ func (n *Node) query(ctx context.Context, index int, p peer.ID, q *finding) repl
 		r.err = errors.New("holder sent digests where records were asked for")
 	default:
 		now := time.Now()
-		if r.records, r.err = verify(n.wall(now), q.topic, r.query.Sealed); r.err == nil {
+		var nowhere int
+		r.records, nowhere, r.err = verify(n.wall(now), q.topic, r.query.Sealed)
+		if nowhere > 0 {
+			r.query.Rejected = append([]*pb.Rejected{{Rule: nowhereRule, Count: uint32(nowhere)}}, r.query.Rejected...)
+		}
+		if r.err == nil {
 			r.offers, r.err = digests(now, p, n.cfg.Judge().Policy(), r.query.Digests)
 		}
 		if r.err == nil {
@@ -568,25 +573,33 @@ func (n *Node) query(ctx context.Context, index int, p peer.ID, q *finding) repl
 	return r
 }
 
+// nowhereRule is by which records are rejected that tell no address in
+// particular. It is the name that the built-in policy has for records without one.
+const nowhereRule = "url"
+
 // verify opens what a holder sent. Records that ran out on the way are left
-// out; one that is forged or does not belong in topic spoils them all, for no
-// honest holder keeps such.
-func verify(now time.Time, topic Topic, sealed [][]byte) ([]verified, error) {
-	var records []verified
+// out, and so are, counted, those that tell no address in particular, which
+// older nodes make and hold; one that is forged or does not belong in topic
+// spoils them all, for no honest holder keeps such.
+func verify(now time.Time, topic Topic, sealed [][]byte) (records []verified, nowhere int, err error) {
 	for _, b := range sealed {
 		r, err := capacity.Open(b, now)
 		if errors.Is(err, capacity.ErrExpired) || errors.Is(err, capacity.ErrFromFuture) {
 			continue // clocks differ
 		}
+		if errors.Is(err, capacity.ErrNowhere) {
+			nowhere++
+			continue
+		}
 		if err == nil {
 			err = topic.Fits(&r)
 		}
 		if err != nil {
-			return nil, err
+			return nil, 0, err
 		}
 		records = append(records, verified{r, b})
 	}
-	return records, nil
+	return records, nowhere, nil
 }
 
 func millis(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }

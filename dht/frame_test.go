@@ -279,7 +279,7 @@ func FuzzDecodeAnswers(f *testing.F) {
 				}
 			}
 		}
-		rs, err := verify(now, testHome, m.GetQuery().GetSealed())
+		rs, _, err := verify(now, testHome, m.GetQuery().GetSealed())
 		if err != nil && rs != nil {
 			t.Fatal("records in spite of an error")
 		}

@@ -182,7 +182,7 @@ func (n *Node) PlaceAmong(ctx context.Context, topic Topic, need capacity.Need, 
 	q.begin(n)
 	now := time.Now()
 	for _, b := range sealed {
-		if records, err := verify(n.wall(now), topic, [][]byte{b}); err == nil && len(records) == 1 {
+		if records, _, err := verify(n.wall(now), topic, [][]byte{b}); err == nil && len(records) == 1 {
 			q.add(records[0].record, b)
 		}
 	}

@@ -87,7 +87,7 @@ func (n *Node) confirmPublisher(ctx context.Context, id peer.ID, topic Topic) er
 	if err != nil {
 		return err
 	}
-	records, err := verify(n.wall(time.Now()), topic, own)
+	records, _, err := verify(n.wall(time.Now()), topic, own)
 	if err != nil {
 		return err
 	}
