@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -104,6 +105,18 @@ func TestRealAddrs(t *testing.T) {
 	}
 	if got := strs(realAddrs(in[:2])); !slices.Equal(got, []string{"/ip4/127.0.0.1/tcp/1"}) {
 		t.Errorf("got %v, want loopback for want of better", got)
+	}
+	public := netip.MustParseAddr("203.0.113.7")
+	in = []multiaddr.Multiaddr{
+		addr(t, "/ip4/127.0.0.1/tcp/4001"), addr(t, "/ip4/10.0.0.5/tcp/4001"), addr(t, "/ip4/172.17.0.1/tcp/4001"),
+		addr(t, "/ip4/10.0.0.5/udp/4001/quic-v1"), addr(t, "/ip6/2001:db8::1/tcp/4001"),
+	}
+	want := []string{"/ip4/203.0.113.7/tcp/4001", "/ip4/203.0.113.7/udp/4001/quic-v1", "/ip6/2001:db8::1/tcp/4001"}
+	if got := strs(realAddrs(mapped(in, public))); !slices.Equal(got, want) {
+		t.Errorf("behind a NAT: got %v, want %v", got, want)
+	}
+	if got := strs(realAddrs(mapped(in[:1], public))); !slices.Equal(got, []string{"/ip4/127.0.0.1/tcp/4001"}) {
+		t.Errorf("bound to loopback: got %v", got)
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"io"
+	"net/netip"
 	"sync"
 	"testing"
 	"time"
@@ -39,7 +40,7 @@ func testProtocol(p protocol.ID) protocol.ID { return protocolPrefix(NetworkID("
 func newFake(t testing.TB, member peer.AddrInfo, handlers map[protocol.ID]network.StreamHandler) *fake {
 	t.Helper()
 	key := newKey(t)
-	h, err := newHost(key, []multiaddr.Multiaddr{addr(t, "/ip4/127.0.0.1/tcp/0"), addr(t, "/ip4/127.0.0.1/udp/0/quic-v1")}, nil, newTraffic())
+	h, err := newHost(key, []multiaddr.Multiaddr{addr(t, "/ip4/127.0.0.1/tcp/0"), addr(t, "/ip4/127.0.0.1/udp/0/quic-v1")}, netip.Addr{}, nil, newTraffic())
 	if err != nil {
 		t.Fatal(err)
 	}

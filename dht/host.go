@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"net/netip"
 	"slices"
 	"strings"
 	"syscall"
@@ -45,9 +46,9 @@ const (
 )
 
 // newHost returns a libp2p host that listens on exactly the addresses in
-// listen, or nowhere. The protocols are those whose streams per peer are
-// bounded.
-func newHost(key crypto.PrivKey, listen []multiaddr.Multiaddr, more []libp2p.Option, reporter metrics.Reporter, protocols ...protocol.ID) (host.Host, error) {
+// listen, or nowhere, and tells others those at publicIP if there is one. The
+// protocols are those whose streams per peer are bounded.
+func newHost(key crypto.PrivKey, listen []multiaddr.Multiaddr, publicIP netip.Addr, more []libp2p.Option, reporter metrics.Reporter, protocols ...protocol.ID) (host.Host, error) {
 	resources, err := newResources(protocols)
 	if err != nil {
 		return nil, err
@@ -62,6 +63,13 @@ func newHost(key crypto.PrivKey, listen []multiaddr.Multiaddr, more []libp2p.Opt
 		// get every other connection, instead of an error.
 		libp2p.Transport(tcp.NewTCPTransport, tcp.DisableReuseport()),
 	}
+	announce := realAddrs
+	if publicIP.IsValid() {
+		announce = func(addrs []multiaddr.Multiaddr) []multiaddr.Multiaddr { return realAddrs(mapped(addrs, publicIP)) }
+		// What peers see of us is not needed, and a port that the NAT chose for
+		// a connection out leads nowhere.
+		transports = append(transports, libp2p.DisableIdentifyAddressDiscovery())
+	}
 	h, err := libp2p.New(append(append(transports, more...),
 		libp2p.Identity(key),
 		libp2p.NoListenAddrs,
@@ -71,7 +79,7 @@ func newHost(key crypto.PrivKey, listen []multiaddr.Multiaddr, more []libp2p.Opt
 		libp2p.ResourceManager(resources),
 		libp2p.ConnectionManager(conns),
 		libp2p.BandwidthReporter(reporter),
-		libp2p.AddrsFactory(realAddrs),
+		libp2p.AddrsFactory(announce),
 		libp2p.DisableMetrics(),
 		libp2p.UserAgent("weir"),
 	)...)
@@ -160,6 +168,31 @@ func realAddrs(addrs []multiaddr.Multiaddr) []multiaddr.Multiaddr {
 		return far
 	}
 	return addrs
+}
+
+// mapped puts public in the place of this machine's own addresses of the same
+// family, for a NAT that maps them one to one: the ports stay. What is bound to
+// loopback no NAT leads to.
+func mapped(addrs []multiaddr.Multiaddr, public netip.Addr) []multiaddr.Multiaddr {
+	proto := "ip6"
+	if public.Is4() {
+		proto = "ip4"
+	}
+	host, err := multiaddr.NewComponent(proto, public.String())
+	if err != nil {
+		return addrs // only for an address with a zone, which is no public one
+	}
+	var all []multiaddr.Multiaddr
+	for _, a := range addrs {
+		first, rest := multiaddr.SplitFirst(a)
+		if first != nil && first.Protocol().Code == host.Protocol().Code && !manet.IsIPLoopback(a) && !manet.IsIPUnspecified(a) {
+			a = host.Encapsulate(rest)
+		}
+		if !slices.ContainsFunc(all, a.Equal) {
+			all = append(all, a)
+		}
+	}
+	return all
 }
 
 // newKad returns the routing table and look-ups among the nodes under prefix.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"os"
 	"slices"
 	"sync"
@@ -35,10 +36,13 @@ type Config struct {
 	Key     crypto.PrivKey
 	Network string // name of the network; see [NetworkID]
 
-	Listen    []multiaddr.Multiaddr // TCP and QUIC; empty: nowhere, as a client does
-	Bootstrap []peer.AddrInfo       // any one of them suffices; self is skipped
-	PeerFile  string                // where peers are remembered; "": nowhere
-	Client    bool                  // holds nothing and serves nothing
+	Listen []multiaddr.Multiaddr // TCP and QUIC; empty: nowhere, as a client does
+	// PublicIP is told to others in the place of this machine's own addresses,
+	// with the same ports, if a NAT in front of it maps it one to one.
+	PublicIP  netip.Addr
+	Bootstrap []peer.AddrInfo // any one of them suffices; self is skipped
+	PeerFile  string          // where peers are remembered; "": nowhere
+	Client    bool            // holds nothing and serves nothing
 
 	// Holding says who holds records; "": HoldDHT. The other three need
 	// Servers, which returns the brokers (HoldCentral) or all nodes that take
@@ -182,7 +186,7 @@ func Listen(cfg Config) (*Node, error) {
 	}
 	n.sharding = newSharding(self, cfg.ShardSplit, cfg.ShardMerge)
 	n.adverts = newAdvertiser(n.sample, n.homes, n.publish, n.withdraw)
-	n.host, err = newHost(cfg.Key, cfg.Listen, cfg.Libp2p, n.traffic, n.records, n.reserves, n.policyID, n.provisionID)
+	n.host, err = newHost(cfg.Key, cfg.Listen, cfg.PublicIP, cfg.Libp2p, n.traffic, n.records, n.reserves, n.policyID, n.provisionID)
 	if err != nil {
 		return nil, err
 	}

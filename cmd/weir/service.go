@@ -178,7 +178,7 @@ func newNode(cfg nodeConfig) (_ *node, err error) {
 	n.policies = &policyStore{dir: filepath.Join(cfg.dataDir, policyDir), operator: cfg.operator, policy: cfg.policy, log: cfg.log}
 	config := dht.Config{
 		Operator: cfg.operator, Apply: n.policies.apply,
-		Key: key, Network: cfg.network, Listen: cfg.listen, Bootstrap: bootstrap,
+		Key: key, Network: cfg.network, Bootstrap: bootstrap, PublicIP: cfg.publicIP,
 		Holding: cfg.holding, Servers: serversOf(cfg.servers),
 		PeerFile: filepath.Join(cfg.dataDir, "peers.json"),
 		Judge:    n.policy.Judge,
