@@ -112,9 +112,9 @@ func (s *SFU) problemOf(r *http.Request, err error) *problem.Problem {
 	case errors.As(err, &badSDP):
 		return problem.New(problem.BadSDP, badSDP.Error())
 	case errors.As(err, &refused):
-		return problem.New(problem.UnusableOffer, refused.Error())
+		return s.refuseOffer(r, problem.New(problem.UnusableOffer, refused.Error()))
 	case errors.Is(err, errNoCodec):
-		return problem.New(problem.NoCommonCodec, err.Error())
+		return s.refuseOffer(r, problem.New(problem.NoCommonCodec, err.Error()))
 	case errors.Is(err, ErrNotLive):
 		return problem.New(problem.NotLive, fmt.Sprintf("stream %q is not live: try again when it is published", r.PathValue("stream"))).Retry(retryNotLive)
 	case errors.Is(err, errClosing), errors.Is(err, context.Canceled), s.ctx.Err() != nil: // or the client has gone
@@ -134,6 +134,13 @@ func roleAt(path string) string {
 		return kindWHIP.role()
 	}
 	return kindWHEP.role()
+}
+
+// refuseOffer tells that a sound offer was refused for what it offers: the client
+// may keep it to itself.
+func (s *SFU) refuseOffer(r *http.Request, p *problem.Problem) *problem.Problem {
+	s.event(Event{Kind: event.Refused, Stream: r.PathValue("stream"), Role: roleAt(r.URL.Path), Client: r.RemoteAddr, Reason: string(p.Code), Detail: p.Detail})
+	return p
 }
 
 // body reads a request's body of the wanted type, at most MaxSDP bytes.

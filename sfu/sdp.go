@@ -232,13 +232,19 @@ func parseMediaLine(index int, value string) (*section, error) {
 		}
 	}
 	switch {
-	case !strings.Contains(strings.ToUpper(s.proto), "RTP/"):
+	case !slices.Contains(rtpProtocols, strings.ToUpper(s.proto)):
 	case s.media == "audio":
 		s.kind = webrtc.RTPCodecTypeAudio
 	case s.media == "video":
 		s.kind = webrtc.RTPCodecTypeVideo
 	}
 	return s, nil
+}
+
+// rtpProtocols all mean DTLS-SRTP in an offer with a fingerprint (RFC 8829,
+// section 5.1.2).
+var rtpProtocols = []string{
+	"UDP/TLS/RTP/SAVPF", "UDP/TLS/RTP/SAVP", "RTP/SAVPF", "RTP/SAVP", "RTP/AVPF", "RTP/AVP", "TCP/DTLS/RTP/SAVPF", "TCP/DTLS/RTP/SAVP",
 }
 
 // A builder gathers the attributes of a section, or of the session.
@@ -380,10 +386,11 @@ func (b *builder) format(key, pt, rest string) {
 			b.rtpmap[int(n)] = rest
 		}
 	case "fmtp":
-		if was := b.fmtp[int(n)]; was != "" {
-			rest = was + ";" + rest
+		if was := b.fmtp[int(n)]; was == "" {
+			b.fmtp[int(n)] = rest
+		} else if len(was) <= maxFmtp+maxSprop { // past that, the format is not taken
+			b.fmtp[int(n)] = was + ";" + rest
 		}
-		b.fmtp[int(n)] = rest
 	case "rtcp-fb":
 		b.feedback[int(n)] |= feedbackBit(rest)
 	}
@@ -487,6 +494,9 @@ func (b *builder) codecOf(pt int) (offered, bool) {
 	fmtp := b.fmtp[pt]
 	if !ok || len(fmtp) > maxFmtp+maxSprop || !printable(fmtp) || len(parts) > 3 {
 		return offered{}, false
+	}
+	if pt == 0 && c.static != 0 {
+		return offered{}, false // pion takes it for PCMU, whatever a=rtpmap says
 	}
 	// No clock is the codec's own; one that is not is another codec.
 	if len(parts) > 1 && strings.TrimSpace(parts[1]) != strconv.Itoa(int(c.clock)) {
@@ -870,7 +880,9 @@ func (o *offer) answerText(answer string) string {
 				fields[2] = s.proto
 				line = strings.Join(fields, " ") + "\r\n"
 			case key == "a=candidate", key == "a=end-of-candidates":
-				candidates.WriteString(line)
+				if !rtcpComponent(line) {
+					candidates.WriteString(line)
+				}
 				continue
 			case key == "a=mid":
 				if s.mid == "" {
@@ -890,7 +902,11 @@ func (o *offer) answerText(answer string) string {
 		text, taken := texts[s]
 		switch {
 		case !taken:
-			text = fmt.Sprintf("m=%s 0 %s %s\r\nc=IN IP4 0.0.0.0\r\n", s.media, s.proto, s.formats[0])
+			format := s.formats[0]
+			if s.kind != 0 {
+				format = "0" // any will do (RFC 3264, section 6); pion wants to know more of others
+			}
+			text = fmt.Sprintf("m=%s 0 %s %s\r\nc=IN IP4 0.0.0.0\r\n", s.media, s.proto, format)
 			if s.mid != "" {
 				text += "a=mid:" + s.mid + "\r\n"
 			}

@@ -94,7 +94,7 @@ func List() []Described {
 		{SessionClosed, "a client's session is over"},
 		{SessionMedia, "media of a session stopped, or flows again"},
 		{Redirected, "a client was sent to another node, since this one has no room"},
-		{Refused, "a client was refused, since nobody has room"},
+		{Refused, "a client was refused: nobody has room, or its offer cannot be taken"},
 		{LinkOpened, "a cascade link to another node is up"},
 		{LinkClosed, "a cascade link is closed or lost"},
 		{PullStarted, "a stream is looked for at other nodes"},

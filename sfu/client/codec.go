@@ -23,6 +23,15 @@ func viewable() []webrtc.RTPCodecParameters {
 		return videoCodec(webrtc.MimeTypeH264, "level-asymmetry-allowed=1;packetization-mode="+mode+";profile-level-id="+profile)
 	}
 	list := []webrtc.RTPCodecParameters{{RTPCodecCapability: opusCodec(), PayloadType: 111}}
+	for _, a := range []struct {
+		mime string
+		pt   webrtc.PayloadType
+	}{{webrtc.MimeTypeG722, 9}, {webrtc.MimeTypePCMU, 0}, {webrtc.MimeTypePCMA, 8}} {
+		list = append(list, webrtc.RTPCodecParameters{
+			RTPCodecCapability: webrtc.RTPCodecCapability{MimeType: a.mime, ClockRate: 8000, RTCPFeedback: opusCodec().RTCPFeedback},
+			PayloadType:        a.pt,
+		})
+	}
 	for _, v := range []struct {
 		codec   webrtc.RTPCodecCapability
 		pt, rtx webrtc.PayloadType

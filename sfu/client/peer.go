@@ -58,7 +58,7 @@ func newPeer(codecs []webrtc.RTPCodecParameters, receive bool) (*peer, error) {
 	m := &webrtc.MediaEngine{}
 	for _, c := range codecs {
 		kind := webrtc.RTPCodecTypeVideo
-		if c.MimeType == webrtc.MimeTypeOpus {
+		if strings.HasPrefix(c.MimeType, "audio/") {
 			kind = webrtc.RTPCodecTypeAudio
 		}
 		if err := m.RegisterCodec(c, kind); err != nil {

@@ -1,0 +1,742 @@
+package sfu
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/pion/ice/v4"
+	"github.com/pion/rtp"
+	psdp "github.com/pion/sdp/v3"
+	"github.com/pion/webrtc/v4"
+
+	"weir/capacity"
+)
+
+// bundled is offer with a BUNDLE group of mids.
+func bundled(offer, mids string) string {
+	return strings.Replace(offer, "t=0 0\r\n", "t=0 0\r\na=group:BUNDLE "+mids+"\r\n", 1)
+}
+
+// lines are SDP lines with their ends.
+func lines(of ...string) string { return strings.Join(of, "\r\n") + "\r\n" }
+
+func audioOf(mid, direction, formats string, attributes ...string) string {
+	s := lines("m=audio 9 UDP/TLS/RTP/SAVPF "+formats, "c=IN IP4 0.0.0.0", "a="+direction, "a=rtcp-mux")
+	if mid != "" {
+		s += "a=mid:" + mid + "\r\n"
+	}
+	return s + lines(attributes...)
+}
+
+func videoOf(mid, direction, formats string, attributes ...string) string {
+	return strings.Replace(audioOf(mid, direction, formats, attributes...), "m=audio", "m=video", 1)
+}
+
+const dataSection = "m=application 9 UDP/DTLS/SCTP webrtc-datachannel\r\nc=IN IP4 0.0.0.0\r\na=mid:data\r\na=sctp-port:5000\r\n"
+
+func h264Fmtp(pt int, profile, mode string) string {
+	return fmt.Sprintf("a=fmtp:%d level-asymmetry-allowed=1;packetization-mode=%s;profile-level-id=%s", pt, mode, profile)
+}
+
+// What is offered is answered so that media flows, or refused by name.
+func TestOffers(t *testing.T) {
+	m := newMesh(t)
+	a := m.add(capacity.Limits{}, nil)
+	a.publish("demo") // VP8 and Opus
+	opus := "a=rtpmap:111 opus/48000/2"
+	vp8 := lines("a=rtpmap:96 VP8/90000", "a=rtcp-fb:96 nack pli")
+	vp8 = strings.TrimSuffix(vp8, "\r\n")
+	sendAudio, sendVideo := audioOf("0", "sendonly", "111", opus), videoOf("1", "sendonly", "96", vp8)
+	wantAudio, wantVideo := audioOf("0", "recvonly", "111", opus), videoOf("1", "recvonly", "96", vp8)
+	both := bundled(offerOf(sendAudio, sendVideo), "0 1")
+	candidates := ""
+	for i := range 40 {
+		candidates += fmt.Sprintf("a=candidate:%d 1 udp %d 10.9.0.%d 5000 typ host\r\na=candidate:%d 1 tcp %d 10.9.0.%d 9 typ host tcptype active\r\n", i, 1<<30-i, i+1, i+100, 1<<20-i, i+1)
+	}
+	sessionless := strings.NewReplacer("a=ice-ufrag:abcd\r\n", "", "a=ice-pwd:0123456789012345678901\r\n", "").Replace(both)
+
+	for _, c := range []struct {
+		name, path, offer string
+		status            int
+		has, hasNot       []string
+	}{
+		{"a lone section needs no group", "/whip/", offerOf(videoOf("video0", "sendonly", "96", vp8)), 201,
+			[]string{"m=video 9 ", "a=mid:video0\r\n", "a=candidate:"}, []string{"a=group", "m=video 0"}},
+		{"nor a mid", "/whip/", offerOf(videoOf("", "sendonly", "96", vp8)), 201, []string{"m=video 9 "}, []string{"a=mid", "a=group"}},
+		{"two without a group", "/whip/", offerOf(sendAudio, sendVideo), 422, []string{"BUNDLE", "section 0 (audio, mid 0)", "section 1 (video, mid 1)"}, nil},
+		{"two without a group, to view", "/whep/demo", offerOf(wantAudio, wantVideo), 422, []string{"BUNDLE"}, nil},
+		{"one in the group, one not", "/whip/", bundled(offerOf(sendAudio, sendVideo), "0"), 422, []string{"BUNDLE"}, nil},
+		{"two of which one is not in use", "/whip/", offerOf(strings.Replace(sendAudio, "m=audio 9", "m=audio 0", 1), sendVideo), 201,
+			[]string{"m=audio 0 ", "a=mid:0\r\n", "m=video 9 "}, []string{"a=group"}},
+		{"a group with mids that there are not", "/whip/", bundled(offerOf(sendAudio, sendVideo), "x 1 0 y"), 201, []string{"a=group:BUNDLE 1 0\r\n"}, nil},
+		{"a data channel", "/whip/", bundled(offerOf(sendAudio, sendVideo, dataSection), "0 1 data"), 201,
+			[]string{"a=group:BUNDLE 0 1\r\n", "m=application 0 UDP/DTLS/SCTP webrtc-datachannel\r\n", "a=mid:data\r\n"}, nil},
+		{"a data channel first, to view", "/whep/demo", bundled(offerOf(dataSection, wantAudio, wantVideo), "data 0 1"), 201,
+			[]string{"a=group:BUNDLE 0 1\r\n", "m=application 0 ", "m=video 9 "}, nil},
+		{"text beside audio", "/whip/", offerOf(sendAudio, lines("m=text 9 UDP/TLS/RTP/SAVPF 98", "a=rtpmap:98 t140/1000", "a=sendonly", "a=mid:2")), 201,
+			[]string{"m=text 0 UDP/TLS/RTP/SAVPF 98"}, nil},
+		{"a data channel alone", "/whip/", offerOf(dataSection), 400, []string{"only audio and video"}, nil},
+		{"names in any case", "/whep/demo", bundled(offerOf(videoOf("video0", "recvonly", "96", "a=rtpmap:96 vp8/90000"),
+			strings.Replace(audioOf("audio1", "recvonly", "97", "a=bundle-only", "a=rtpmap:97 OPUS/48000/2"), "m=audio 9", "m=audio 0", 1)), "video0 audio1"), 201,
+			[]string{"m=audio 9 UDP/TLS/RTP/SAVPF 97", "a=rtpmap:97 OPUS/48000/2", "a=rtpmap:96 vp8/90000"}, nil},
+		{"payload types of their own", "/whip/", bundled(offerOf(sendAudio, sendVideo, audioOf("2", "sendonly", "112", "a=rtpmap:112 opus/48000/2")), "0 1 2"), 201,
+			[]string{"SAVPF 111\r\n", "SAVPF 112\r\n"}, nil},
+		{"one payload type with two meanings", "/whip/", bundled(offerOf(sendVideo, audioOf("0", "sendonly", "96", "a=rtpmap:96 opus/48000/2")), "0 1"), 406,
+			[]string{"section 1 (audio, mid 0)"}, nil},
+		{"G.711 without a=rtpmap", "/whip/", offerOf(audioOf("0", "sendonly", "8 0")), 201, []string{"SAVPF 8\r\n", "a=rtpmap:8 PCMA/8000"}, nil},
+		{"H264 and G.722", "/whip/", bundled(offerOf(videoOf("v", "sendonly", "102", "a=rtpmap:102 H264/90000", h264Fmtp(102, "640028", "1")),
+			audioOf("a", "sendonly", "9", "a=rtpmap:9 G722/8000/1")), "v a"), 201, []string{"m=audio 9 UDP/TLS/RTP/SAVPF 9\r\n", "profile-level-id=640028"}, nil},
+		{"a section that cannot be taken", "/whip/", bundled(offerOf(sendVideo, audioOf("7", "sendonly", "97", "a=rtpmap:97 MPEG4-GENERIC/48000/2")), "0 7"), 406,
+			[]string{"section 1 (audio, mid 7) offers MPEG4-GENERIC", "opus, PCMU, PCMA, G722"}, nil},
+		{"two videos, one that cannot be taken", "/whip/", bundled(offerOf(sendVideo, videoOf("2", "sendonly", "98", "a=rtpmap:98 H265/90000")), "1 2"), 406,
+			[]string{"section 1 (video, mid 2) offers H265", "VP8, H264, VP9, AV1"}, nil},
+		{"no final newline", "/whip/", strings.TrimSuffix(both, "\r\n"), 201, []string{"m=audio 9", "m=video 9"}, nil},
+		{"LF alone", "/whip/", strings.ReplaceAll(both, "\r\n", "\n"), 201, []string{"m=audio 9", "m=video 9"}, nil},
+		{"blank lines and a byte order mark", "/whip/", "\xef\xbb\xbf\r\n\r\n" + both + "\r\n\n", 201, []string{"m=video 9"}, nil},
+		{"other lines, other order", "/whip/", strings.NewReplacer("t=0 0\r\n", "b=AS:900\r\ni=a title\r\nc=IN IP4 0.0.0.0\r\nt=0 0\r\nx=unknown\r\nk=clear:x\r\n", "a=rtcp-mux\r\n", "a=rtcp-mux\r\nk=clear:y\r\nb=TIAS:1000\r\ni=camera\r\n").Replace(both), 201, []string{"m=video 9"}, nil},
+		{"attributes in capitals", "/whip/", strings.NewReplacer("a=setup:actpass", "a=SETUP:PASSIVE", "a=fingerprint:sha-256", "a=fingerprint:SHA-256", "a=sendonly", "a=SendOnly").Replace(both), 201, []string{"a=setup:active", "m=video 9"}, nil},
+		{"setup:active", "/whip/", strings.Replace(both, "actpass", "active", 1), 201, []string{"a=setup:passive"}, nil},
+		{"a very long line", "/whip/", both + "a=x-" + strings.Repeat("y", 40_000) + "\r\n", 201, []string{"m=video 9"}, []string{"yyy"}},
+		{"nothing is sent in one section", "/whip/", bundled(offerOf(sendVideo, audioOf("0", "inactive", "111", opus)), "1 0"), 201, []string{"m=audio 0 ", "m=video 9"}, nil},
+		{"another protocol name", "/whip/", strings.ReplaceAll(both, "UDP/TLS/RTP/SAVPF", "RTP/SAVPF"), 201, []string{"m=video 9 RTP/SAVPF 96"}, nil},
+		{"more candidates than are used", "/whip/", both + candidates, 201, []string{"m=video 9"}, nil},
+		{"no credentials", "/whip/", sessionless, 400, []string{"no a=ice-ufrag"}, nil},
+		{"the same mid twice", "/whip/", strings.ReplaceAll(both, "a=mid:1", "a=mid:0"), 400, []string{"a=mid of its own"}, nil},
+		{"an ICE-lite client", "/whip/", strings.Replace(both, "t=0 0\r\n", "t=0 0\r\na=ice-lite\r\n", 1), 422, []string{"ICE-lite"}, nil},
+		{"a fingerprint that is none", "/whip/", strings.Replace(both, "a=fingerprint:sha-256 00", "a=fingerprint:sha-256 0", 1), 400, []string{"a=fingerprint"}, nil},
+		{"sections that begin with CR", "/whip/", both + strings.Repeat("\rm=video 9 RTP/SAVPF 96", 800), 400, []string{"802 media sections, at most 8"}, nil},
+		{"formats without end", "/whip/", offerOf(videoOf("1", "sendonly", strings.Repeat("96 ", 200)+"96", vp8)), 400, []string{"201 formats, at most 128"}, nil},
+		{"lines without end", "/whip/", both + strings.Repeat("a=x\r\n", maxLines), 400, []string{"more than 4096 lines"}, nil},
+		{"audio alone of audio and video", "/whep/demo", offerOf(wantAudio), 201, []string{"m=audio 9"}, nil},
+		{"video that the stream has not, audio that it has", "/whep/demo", bundled(offerOf(wantAudio, videoOf("1", "recvonly", "96", "a=rtpmap:96 H264/90000", h264Fmtp(96, "42e01f", "1"))), "0 1"), 406,
+			[]string{"section 1 (video, mid 1) offers H264", "the stream has, video/VP8"}, nil},
+		{"more sections than the stream has tracks", "/whep/demo", bundled(offerOf(wantAudio, wantVideo, videoOf("2", "recvonly", "96", vp8)), "0 1 2"), 201,
+			[]string{"m=video 9 ", "m=video 0 ", "a=group:BUNDLE 0 1\r\n"}, nil},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			path := c.path
+			if path == "/whip/" {
+				path += "x" + fmt.Sprint(time.Now().UnixNano())
+			}
+			resp, body := call(t, "POST", a.web.URL+path, typeSDP, c.offer)
+			if resp.StatusCode != c.status {
+				t.Fatalf("%s: %s", resp.Status, body)
+			}
+			for _, want := range c.has {
+				if !strings.Contains(body, want) {
+					t.Errorf("no %q in:\n%s", want, body)
+				}
+			}
+			for _, not := range c.hasNot {
+				if strings.Contains(body, not) {
+					t.Errorf("%q in:\n%s", not, body)
+				}
+			}
+			if resp.StatusCode != http.StatusCreated {
+				return
+			}
+			// As many sections as were offered, in the same order, each with formats
+			// that were offered in it.
+			var answer psdp.SessionDescription
+			if err := answer.UnmarshalString(body); err != nil {
+				t.Fatalf("the answer: %v\n%s", err, body)
+			}
+			parsed, err := parseDescription([]byte(c.offer), limits{MaxSDP, maxSections, maxLines})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if len(answer.MediaDescriptions) != len(parsed.sections) {
+				t.Fatalf("%d sections are answered, %d were offered", len(answer.MediaDescriptions), len(parsed.sections))
+			}
+			for i, s := range parsed.sections {
+				got := answer.MediaDescriptions[i].MediaName
+				if got.Media != s.media || strings.Join(got.Protos, "/") != s.proto {
+					t.Errorf("section %d is answered as %s over %v", i, got.Media, got.Protos)
+				}
+				if got.Port.Value == 0 {
+					continue
+				}
+				for _, f := range got.Formats {
+					if !strings.Contains(" "+strings.Join(s.formats, " ")+" ", " "+f+" ") {
+						t.Errorf("section %d is answered with format %s, which was not offered in it", i, f)
+					}
+				}
+			}
+			if _, said := call(t, "DELETE", resp.Header.Get("Location"), "", ""); said != "" {
+				t.Errorf("DELETE: %s", said)
+			}
+		})
+	}
+}
+
+// A raw is a track whose user writes any RTP packet.
+type raw struct {
+	id, mime string
+	pt       webrtc.PayloadType
+
+	mu sync.Mutex
+	w  webrtc.TrackLocalWriter
+	h  rtp.Header
+}
+
+func (r *raw) Bind(c webrtc.TrackLocalContext) (webrtc.RTPCodecParameters, error) {
+	for _, p := range c.CodecParameters() {
+		if strings.EqualFold(p.MimeType, r.mime) && p.PayloadType == r.pt {
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			r.w, r.h = c.WriteStream(), rtp.Header{Version: 2, SSRC: uint32(c.SSRC()), PayloadType: uint8(r.pt), SequenceNumber: 100}
+			return p, nil
+		}
+	}
+	return webrtc.RTPCodecParameters{}, webrtc.ErrUnsupportedCodec
+}
+
+func (r *raw) Unbind(webrtc.TrackLocalContext) error { return nil }
+func (r *raw) ID() string                            { return r.id }
+func (r *raw) RID() string                           { return "" }
+func (r *raw) StreamID() string                      { return "raw" }
+func (r *raw) Kind() webrtc.RTPCodecType             { return kindOf(r.mime) }
+
+// send sends one packet, ticks of the clock after the last one.
+func (r *raw) send(payload []byte, marker bool, ticks uint32) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.w == nil {
+		return
+	}
+	r.h.SequenceNumber++
+	r.h.Timestamp += ticks
+	r.h.Marker = marker
+	_, _ = r.w.WriteRTP(&r.h, payload)
+}
+
+// plainPeer is a plain pion connection that knows codecs and nothing else.
+func plainPeer(t *testing.T, codecs ...webrtc.RTPCodecParameters) *webrtc.PeerConnection {
+	t.Helper()
+	media := &webrtc.MediaEngine{}
+	for _, c := range codecs {
+		if err := media.RegisterCodec(c, kindOf(c.MimeType)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var s webrtc.SettingEngine
+	s.SetIncludeLoopbackCandidate(true)
+	s.SetICEMulticastDNSMode(ice.MulticastDNSModeDisabled)
+	pc, err := webrtc.NewAPI(webrtc.WithSettingEngine(s), webrtc.WithMediaEngine(media)).NewPeerConnection(webrtc.Configuration{BundlePolicy: webrtc.BundlePolicyMaxBundle})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = pc.GracefulClose() })
+	return pc
+}
+
+// dialPeer offers pc to url, the offer changed by munge unless that is nil, and
+// waits until media can flow.
+func dialPeer(t *testing.T, pc *webrtc.PeerConnection, url string, munge func(string) string) string {
+	t.Helper()
+	offer, err := pc.CreateOffer(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	gathered := webrtc.GatheringCompletePromise(pc)
+	if err := pc.SetLocalDescription(offer); err != nil {
+		t.Fatal(err)
+	}
+	<-gathered
+	text := pc.LocalDescription().SDP
+	if munge != nil {
+		text = munge(text)
+	}
+	resp, answer := call(t, "POST", url, typeSDP, text)
+	if resp.StatusCode != 201 {
+		t.Fatalf("%s: %s\n%s", resp.Status, answer, text)
+	}
+	if err := pc.SetRemoteDescription(webrtc.SessionDescription{Type: webrtc.SDPTypeAnswer, SDP: answer}); err != nil {
+		t.Fatalf("%v\n%s", err, answer)
+	}
+	eventually(t, "connected", func() bool { return pc.ConnectionState() == webrtc.PeerConnectionStateConnected })
+	return answer
+}
+
+func param(mime string, pt webrtc.PayloadType, fmtp string) webrtc.RTPCodecParameters {
+	p := webrtc.RTPCodecParameters{PayloadType: pt}
+	kind, name, _ := strings.Cut(mime, "/")
+	c, _ := codecNamed(webrtc.NewRTPCodecType(kind), name)
+	p.MimeType, p.ClockRate, p.Channels, p.SDPFmtpLine = mime, c.clock, c.channels, fmtp
+	if c.channels == 1 {
+		p.Channels = 0
+	}
+	if kind == "video" {
+		p.RTCPFeedback = []webrtc.RTCPFeedback{{Type: "nack", Parameter: "pli"}}
+	}
+	return p
+}
+
+// publishRaw publishes one track for each of codecs at n until the test ends,
+// and returns them. A track's packets carry its number.
+func publishRaw(t *testing.T, n *meshNode, stream string, munge func(string) string, codecs ...webrtc.RTPCodecParameters) []*raw {
+	t.Helper()
+	pc := plainPeer(t, codecs...)
+	var tracks []*raw
+	for i, c := range codecs {
+		r := &raw{id: fmt.Sprint("t", i), mime: c.MimeType, pt: c.PayloadType}
+		tr, err := pc.AddTransceiverFromTrack(r, webrtc.RTPTransceiverInit{Direction: webrtc.RTPTransceiverDirectionSendonly})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := tr.SetCodecPreferences([]webrtc.RTPCodecParameters{c}); err != nil {
+			t.Fatal(err)
+		}
+		tracks = append(tracks, r)
+	}
+	dialPeer(t, pc, n.web.URL+"/whip/"+stream, munge)
+	return tracks
+}
+
+// every sends by send each 10 ms until the test ends.
+func every(t *testing.T, send func()) {
+	stop, done := make(chan struct{}), make(chan struct{})
+	t.Cleanup(func() {
+		close(stop)
+		<-done
+	})
+	go func() {
+		defer close(done)
+		tick := time.NewTicker(10 * time.Millisecond)
+		defer tick.Stop()
+		for {
+			select {
+			case <-tick.C:
+				send()
+			case <-stop:
+				return
+			}
+		}
+	}()
+}
+
+// G.711, G.722 and a second Opus under a payload type of its own reach a viewer
+// at another node, each in its section.
+func TestAudioOfEveryKindIsForwarded(t *testing.T) {
+	m := newMesh(t)
+	a, b := m.add(capacity.Limits{}, nil), m.add(capacity.Limits{}, nil)
+	codecs := []webrtc.RTPCodecParameters{
+		param(webrtc.MimeTypeOpus, 111, ""), param(webrtc.MimeTypePCMU, 0, ""), param(webrtc.MimeTypePCMA, 8, ""),
+		param(webrtc.MimeTypeG722, 9, ""), param(webrtc.MimeTypeOpus, 112, ""),
+	}
+	tracks := publishRaw(t, a, "audio", func(sdp string) string {
+		return strings.ReplaceAll(sdp, "a=rtpmap:8 PCMA/8000\r\n", "") // static: RFC 3551
+	}, codecs...)
+	every(t, func() {
+		for i, r := range tracks {
+			r.send([]byte{byte(i), 1, 2, 3}, false, 160)
+		}
+	})
+
+	pc := plainPeer(t, codecs...)
+	var mu sync.Mutex
+	got := map[string]map[byte]int{} // packets by payload type, by the number of the track
+	done := make(chan struct{}, len(codecs))
+	pc.OnTrack(func(r *webrtc.TrackRemote, _ *webrtc.RTPReceiver) {
+		defer func() { done <- struct{}{} }()
+		for {
+			p, _, err := r.ReadRTP()
+			if err != nil {
+				return
+			}
+			mu.Lock()
+			key := fmt.Sprint(p.PayloadType)
+			if got[key] == nil {
+				got[key] = map[byte]int{}
+			}
+			if len(p.Payload) > 0 {
+				got[key][p.Payload[0]]++
+			}
+			mu.Unlock()
+		}
+	})
+	for _, c := range codecs {
+		tr, err := pc.AddTransceiverFromKind(webrtc.RTPCodecTypeAudio, webrtc.RTPTransceiverInit{Direction: webrtc.RTPTransceiverDirectionRecvonly})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := tr.SetCodecPreferences([]webrtc.RTPCodecParameters{c}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	dialPeer(t, pc, b.web.URL+"/whep/audio", nil)
+	eventually(t, "packets of five tracks", func() bool {
+		mu.Lock()
+		defer mu.Unlock()
+		for i, c := range codecs {
+			if got[fmt.Sprint(c.PayloadType)][byte(i)] < 10 {
+				return false
+			}
+		}
+		return true
+	})
+	mu.Lock()
+	defer mu.Unlock()
+	for pt, by := range got {
+		if len(by) != 1 {
+			t.Errorf("payload type %s carries tracks %v", pt, by)
+		}
+	}
+
+	// weir's own viewer takes them too.
+	v := a.tryWatch("audio")
+	eventually(t, "packets at weir's viewer", func() bool { return v.Stats().Packets > 10 })
+}
+
+// What is not taken of an offer is told: to the operator in the session and the
+// event, to the client by status.
+func TestWhatIsNotTakenIsTold(t *testing.T) {
+	m := newMesh(t)
+	a := m.add(capacity.Limits{}, nil)
+	opus := "a=rtpmap:111 opus/48000/2"
+	_, _ = call(t, "POST", a.web.URL+"/whip/x", typeSDP, bundled(offerOf(audioOf("0", "sendonly", "111", opus), dataSection), "0 data")+"a=candidate:1 1 tcp 5 10.0.0.1 9 typ host tcptype active\r\n")
+	sessions := a.Sessions()
+	if len(sessions) != 1 || len(sessions[0].NotTaken) != 1 || !strings.Contains(sessions[0].NotTaken[0], "section 1 (application, mid data)") {
+		t.Fatalf("sessions = %+v", sessions)
+	}
+	resp, body := call(t, "POST", a.web.URL+"/whip/y", typeSDP, offerOf(audioOf("0", "sendonly", "97", "a=rtpmap:97 AMR-WB/16000")))
+	var problem struct{ Code, Detail string }
+	if err := json.Unmarshal([]byte(body), &problem); err != nil || resp.StatusCode != 406 || problem.Code != "no-common-codec" {
+		t.Errorf("%s: %s (%v)", resp.Status, body, err)
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	var opened, refused bool
+	for _, e := range a.events {
+		opened = opened || e.Kind == "session.opened" && strings.Contains(e.Detail, "application")
+		refused = refused || e.Kind == "refused" && e.Reason == "no-common-codec" && strings.Contains(e.Detail, "AMR-WB")
+	}
+	if !opened || !refused {
+		t.Errorf("events = %+v", a.events)
+	}
+}
+
+// A viewer that cannot decode the stream is told so, and one that can is not
+// refused: browsers' own offers against what publishers send.
+func TestViewersOfH264(t *testing.T) {
+	m := newMesh(t)
+	a := m.add(capacity.Limits{}, nil)
+	for _, profile := range []string{"42e01f", "4d0028", "640028"} {
+		publishRaw(t, a, profile, nil, param(webrtc.MimeTypeH264, 102, "level-asymmetry-allowed=1;packetization-mode=1;profile-level-id="+profile))
+	}
+	browser := func(name string) string {
+		raw, err := os.ReadFile(filepath.Join("testdata", "sdp", name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(raw)
+	}
+	// This one had no H264 decoder at hand; one that has offers these two more.
+	firefox := strings.NewReplacer("SAVPF 120 ", "SAVPF 126 97 120 ", "a=rtpmap:120 ", lines("a=rtpmap:126 H264/90000", "a=fmtp:126 profile-level-id=42e01f;level-asymmetry-allowed=1;packetization-mode=1",
+		"a=rtpmap:97 H264/90000", "a=fmtp:97 profile-level-id=42e01f;level-asymmetry-allowed=1")+"a=rtpmap:120 ").Replace(browser("firefox-whep.sdp"))
+	view := func(fmtps ...string) string {
+		formats, attributes := "", []string{}
+		for i, f := range fmtps {
+			formats += fmt.Sprintf("%d ", 100+i)
+			attributes = append(attributes, fmt.Sprintf("a=rtpmap:%d H264/90000", 100+i), fmt.Sprintf("a=fmtp:%d %s", 100+i, f))
+		}
+		return offerOf(videoOf("0", "recvonly", strings.TrimSpace(formats), attributes...))
+	}
+	const constrained = "packetization-mode=1;profile-level-id=42e01f"
+	for _, c := range []struct {
+		viewer, offer, stream string
+		status                int
+	}{
+		{"Chromium", browser("chromium-whep.sdp"), "42e01f", 201},
+		{"Chromium", browser("chromium-whep.sdp"), "4d0028", 201},
+		{"Chromium", browser("chromium-whep.sdp"), "640028", 201},
+		{"Firefox", firefox, "42e01f", 201},
+		{"Firefox", firefox, "4d0028", 201},
+		{"Firefox", firefox, "640028", 201},
+		{"one of constrained Baseline", view(constrained), "42e01f", 201},
+		{"one of constrained Baseline", view(constrained), "640028", 406},
+		{"one of High", view("packetization-mode=1;profile-level-id=640c1f"), "4d0028", 201},
+		{"one of mode 0", view("profile-level-id=42e01f"), "42e01f", 406},
+	} {
+		resp, body := call(t, "POST", a.web.URL+"/whep/"+c.stream, typeSDP, c.offer)
+		if resp.StatusCode != c.status {
+			t.Errorf("%s, a stream of %s: %s: %s", c.viewer, c.stream, resp.Status, body)
+		}
+		if c.status == 406 && !strings.Contains(body, "profile-level-id="+c.stream) {
+			t.Errorf("%s, a stream of %s is not told what there is: %s", c.viewer, c.stream, body)
+		}
+	}
+}
+
+// Candidates that are trickled beyond the bound are no error: clients give up at
+// one. They are counted.
+func TestTrickledCandidatesAreBounded(t *testing.T) {
+	m := newMesh(t)
+	a := m.add(capacity.Limits{}, nil)
+	resp, body := call(t, "POST", a.web.URL+"/whip/x", typeSDP, offerOf(audioOf("0", "sendonly", "0")))
+	if resp.StatusCode != 201 {
+		t.Fatal(body)
+	}
+	for n := range 40 {
+		fragment := lines("a=ice-ufrag:abcd", "m=audio 9 UDP/TLS/RTP/SAVPF 0", "a=mid:0",
+			fmt.Sprintf("a=candidate:%d 1 UDP %d 10.9.0.%d 5000 typ host", n, 1<<30-n, n+1),
+			fmt.Sprintf("a=candidate:%d 1 udp 4 %d.local 5 typ host", n, n))
+		if resp, body := call(t, "PATCH", resp.Header.Get("Location"), typeFragment, fragment); resp.StatusCode != 204 {
+			t.Fatalf("candidate %d: %s %s", n, resp.Status, body)
+		}
+	}
+	got := a.Sessions()[0].CandidatesUnused
+	if got[overBound] != 40-maxCandidates || got["a name"] != 40 {
+		t.Errorf("unused: %v", got)
+	}
+}
+
+// dearOffers are the dearest offers within the bounds that we know of.
+func dearOffers() map[string]string {
+	section := func(kind string, i int) string {
+		s := fmt.Sprintf("m=%s 9 UDP/TLS/RTP/SAVPF", kind)
+		for pt := range maxFormats {
+			s += fmt.Sprint(" ", pt)
+		}
+		return s + fmt.Sprintf("\r\na=mid:%d\r\na=sendonly\r\n", i)
+	}
+	fill := func(head string, more func(int) string) string {
+		var b strings.Builder
+		b.WriteString(head)
+		for n := strings.Count(head, "\n"); n < maxLines; n++ {
+			next := more(n)
+			if b.Len()+len(next) > MaxSDP {
+				break
+			}
+			b.WriteString(next)
+		}
+		return b.String()
+	}
+	all, mids := "", ""
+	for i := range maxSections {
+		mids += fmt.Sprint(" ", i)
+		all += section([]string{"audio", "video"}[i%2], i)
+		for pt := range maxFormats {
+			all += fmt.Sprintf("a=rtpmap:%d %s\r\n", pt, []string{"opus/48000/2", "VP8/90000"}[i%2])
+		}
+	}
+	one := offerOf(section("video", 0) + "a=rtpmap:96 VP8/90000\r\n")
+	return map[string]string{
+		"sections": bundled(offerOf(all), mids[1:]),
+		"rtpmaps":  fill(one, func(n int) string { return fmt.Sprintf("a=rtpmap:%d VP8/90000\r\n", n%128) }),
+		"candidates": fill(one, func(n int) string {
+			return fmt.Sprintf("a=candidate:%d 1 udp 1 10.0.%d.%d 9 typ host\r\n", n, n/256, n%256)
+		}),
+		"fmtps": fill(one, func(n int) string { return fmt.Sprintf("a=fmtp:%d a=1;b=2\r\n", n%128) }),
+		"ssrcs": fill(one, func(n int) string { return fmt.Sprintf("a=ssrc-group:FID %d %d\r\n", n, n+1) }),
+		"group": strings.Replace(bundled(offerOf(all), mids[1:]), "BUNDLE", "BUNDLE"+strings.Repeat(" x", 5000), 1),
+	}
+}
+
+// answerOnce sets a publisher up for an offer and takes it down again. It
+// returns the time from the body to the answer.
+func answerOnce(t testing.TB, s *SFU, body string) time.Duration {
+	t.Helper()
+	began := time.Now()
+	o, err := parseOffer([]byte(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	sess, _, err := s.publisher(t.Context(), "x", o, "entry", "test")
+	took := time.Since(began)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sess.discard()
+	return took
+}
+
+// bareSFU is an SFU without a network.
+func bareSFU(t testing.TB) *SFU {
+	t.Helper()
+	socket, err := ListenMedia("127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := New(Config{Socket: socket, Ledger: capacity.NewLedger("", capacity.Limits{})})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = s.Close() })
+	return s
+}
+
+// An offer costs no more for what it is stuffed with. The figures are the
+// benchmark's; here offers are compared with a browser's, which the machine's
+// load slows down too.
+func TestDearOffersAreCheap(t *testing.T) {
+	s := bareSFU(t)
+	raw, err := os.ReadFile("testdata/sdp/chromium-whip.sdp")
+	if err != nil {
+		t.Fatal(err)
+	}
+	least := func(body string) time.Duration {
+		best := time.Hour
+		for range 5 {
+			best = min(best, answerOnce(t, s, body))
+		}
+		return best
+	}
+	plain := least(string(raw))
+	for name, body := range dearOffers() {
+		if len(body) > MaxSDP {
+			t.Fatalf("%s: %d bytes", name, len(body))
+		}
+		if took := least(body); took > 20*plain {
+			t.Errorf("%s: %v, a browser's takes %v", name, took, plain)
+		}
+	}
+}
+
+// Whatever a client offers, to publish or to view: pion is given what was taken
+// of it and no more, in bounds, and never panics; the answer has the sections of
+// the offer.
+func FuzzOffer(f *testing.F) {
+	corpus(f)
+	for _, body := range dearOffers() {
+		f.Add([]byte(body))
+	}
+	f.Add([]byte(bundled(offerOf(audioOf("0", "sendrecv", "0 8 9 111", "a=rtpmap:111 OPUS/48000/2"), videoSection("1", "sendrecv"), dataSection), "1 0 data")))
+	f.Add([]byte(offerOf(videoOf("", "recvonly", "96", "a=rtpmap:96 AV1", "a=fmtp:96 profile=1", "a=ssrc-group:FID 1 2", "a=ssrc:1", "a=ssrc:2", "a=msid:- x", "a=extmap:3/sendonly "+extOrientation))))
+	s := bareSFU(f)
+	var all []*Track
+	for i, c := range forwardable {
+		all = append(all, &Track{ID: fmt.Sprint(i), Codec: webrtc.RTPCodecCapability{MimeType: c.mime, ClockRate: c.clock, Channels: c.channels, SDPFmtpLine: c.fmtp}})
+	}
+	f.Fuzz(func(t *testing.T, body []byte) {
+		o, err := parseOffer(body)
+		if err != nil {
+			return
+		}
+		for _, set := range []func() (*session, string, error){
+			func() (*session, string, error) { return s.publisher(t.Context(), "x", o, "entry", "test") },
+			func() (*session, string, error) {
+				return s.viewer(t.Context(), newStream("x", true, all, nil, time.Now()), o, "entry", "test")
+			},
+		} {
+			sess, answer, err := set()
+			if err != nil {
+				var known bool
+				for _, as := range []any{new(sdpError), new(unacceptable)} {
+					known = known || errors.As(err, as)
+				}
+				if strings.Contains(err.Error(), "pion") || !known && !errors.Is(err, errNoCodec) {
+					t.Errorf("%v", err)
+				}
+				continue
+			}
+			checkTaken(t, sess.offer)
+			if parsed, err := parseDescription([]byte(answer), limits{8 * MaxSDP, maxSections, maxLines}); err != nil || len(parsed.sections) != len(o.sections) {
+				t.Errorf("not the sections of the offer (%v)\n%s", err, answer)
+			}
+			sess.discard()
+		}
+	})
+}
+
+// checkTaken looks at what pion is given of o.
+func checkTaken(t *testing.T, o *offer) {
+	t.Helper()
+	var given psdp.SessionDescription
+	if err := given.UnmarshalString(o.text()); err != nil {
+		t.Fatalf("pion does not read what it is given: %v\n%s", err, o.text())
+	}
+	if len(given.MediaDescriptions) != len(o.taken) || len(o.taken) == 0 || len(o.taken) > maxSections {
+		t.Fatalf("%d sections are given, %d taken", len(given.MediaDescriptions), len(o.taken))
+	}
+	candidates := 0
+	for i, s := range o.taken {
+		m := given.MediaDescriptions[i]
+		if mid, _ := m.Attribute("mid"); mid != s.pionMid() || m.MediaName.Media != s.media || len(m.MediaName.Formats) > 2 || m.MediaName.Formats[0] != fmt.Sprint(s.codec.pt) {
+			t.Errorf("section %d is given as %s %v, mid %q", i, m.MediaName.Media, m.MediaName.Formats, mid)
+		}
+		if len(m.Attributes) > 80 {
+			t.Errorf("%d attributes in section %d", len(m.Attributes), i)
+		}
+		for _, a := range m.Attributes {
+			if a.Key == "candidate" {
+				candidates++
+			}
+		}
+	}
+	if candidates > maxCandidates {
+		t.Errorf("%d candidates are given", candidates)
+	}
+}
+
+// Another node is a member, and may still be broken.
+func FuzzLinkDescription(f *testing.F) {
+	corpus(f)
+	media, err := linkMedia()
+	if err != nil {
+		f.Fatal(err)
+	}
+	s := bareSFU(f)
+	pc, err := s.engine.peerConnection(legDial, media)
+	if err != nil {
+		f.Fatal(err)
+	}
+	for _, kind := range []webrtc.RTPCodecType{webrtc.RTPCodecTypeAudio, webrtc.RTPCodecTypeVideo} {
+		if _, err := pc.AddTransceiverFromKind(kind, webrtc.RTPTransceiverInit{Direction: webrtc.RTPTransceiverDirectionRecvonly}); err != nil {
+			f.Fatal(err)
+		}
+	}
+	offer, err := pc.CreateOffer(nil)
+	if err != nil {
+		f.Fatal(err)
+	}
+	if err := pc.GracefulClose(); err != nil {
+		f.Fatal(err)
+	}
+	f.Add([]byte(offer.SDP))
+	f.Fuzz(func(t *testing.T, body []byte) {
+		text, err := linkText(string(body))
+		if err != nil {
+			return
+		}
+		var parsed psdp.SessionDescription
+		if err := parsed.UnmarshalString(text); err != nil {
+			t.Fatalf("pion does not read what it is given: %v\n%s", err, text)
+		}
+		if n := len(parsed.MediaDescriptions); n == 0 || n > 2*maxSlots {
+			t.Errorf("%d sections", n)
+		}
+		media, err := linkMedia()
+		if err != nil {
+			t.Fatal(err)
+		}
+		pc, err := s.engine.peerConnection(legAccept, media)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = pc.SetRemoteDescription(webrtc.SessionDescription{Type: webrtc.SDPTypeOffer, SDP: text})
+		if err := pc.GracefulClose(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// The figure to keep is 50 ms for each of them.
+func BenchmarkDearOffers(b *testing.B) {
+	for name, body := range dearOffers() {
+		b.Run(name, func(b *testing.B) {
+			s := bareSFU(b)
+			for b.Loop() {
+				answerOnce(b, s, body)
+			}
+		})
+	}
+}
