@@ -122,7 +122,7 @@ func (n *Node) takeCopies(now time.Time, from peer.ID, topic Topic, copies []*pb
 			err = capacity.ErrExpired
 		}
 		if err == nil {
-			err = n.table.Put(now, now.Add(-held), topic, r, c.Sealed)
+			err = n.table.Copy(now, now.Add(-held), topic, from, r, c.Sealed)
 		}
 		if err != nil {
 			n.log.Debug("record handed over not taken", "peer", from, "topic", topic, "err", err)

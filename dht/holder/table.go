@@ -3,6 +3,7 @@ package holder
 import (
 	"cmp"
 	"container/heap"
+	"container/list"
 	"errors"
 	"maps"
 	"slices"
@@ -14,7 +15,7 @@ import (
 	"weir/capacity"
 )
 
-// Caps of a holder's table. A full one drops what would run out first.
+// Caps of a holder's table. A full one drops a record of whoever brought most.
 const (
 	maxTotal        = 16_384 // records in all, about 1 KiB each
 	MaxTopic        = 1_024  // publishers of one topic
@@ -32,6 +33,8 @@ const (
 var (
 	// ErrReplay is what [Table.Put] and [Table.Withdraw] say of old records.
 	ErrReplay = errors.New("replayed: a newer record is held")
+	// ErrFull is what [Table.Put] says to who has brought most already.
+	ErrFull = errors.New("no room for more of yours: the table is full, and nobody has more in it")
 	// ErrWatchers is what [Table.Watch] says when there are too many.
 	ErrWatchers = errors.New("too many watchers")
 )
@@ -49,6 +52,7 @@ type Table struct {
 	topics   map[Topic]map[peer.ID]*Held
 	nodes    map[peer.ID]map[Topic]*Held
 	expiry   expiryHeap
+	owners   owners
 	watchers map[*Watcher]struct{}
 	drifts   map[Topic]*drift
 	posts    map[Topic]map[peer.ID]time.Time // signposts, until when they stand
@@ -62,8 +66,8 @@ func DefaultLimits() Limits {
 	return Limits{maxTotal, MaxTopic, maxNode, maxWatchers}
 }
 
-// Held is one record in a table. All but the last three, which the table
-// guards, is fixed once it is in.
+// Held is one record in a table. All but what the table guards is fixed once it
+// is in.
 type Held struct {
 	Topic    Topic
 	Record   capacity.Record
@@ -71,6 +75,10 @@ type Held struct {
 	Received time.Time
 	Expires  time.Time
 
+	// The table's.
+	owner  peer.ID // who brought it
+	owned  *list.Element
+	number uint64    // of those that came, in order
 	index  int       // in the expiry heap
 	shadow shadow    // what it was offered for since it came in
 	asked  time.Time // when its node last asked for others in the topic
@@ -85,6 +93,7 @@ func NewTable(limits Limits) *Table {
 		limits:   limits,
 		topics:   make(map[Topic]map[peer.ID]*Held),
 		nodes:    make(map[peer.ID]map[Topic]*Held),
+		owners:   owners{by: make(map[peer.ID]*owner)},
 		drifts:   make(map[Topic]*drift),
 		watchers: make(map[*Watcher]struct{}),
 		posts:    make(map[Topic]map[peer.ID]time.Time),
@@ -94,12 +103,19 @@ func NewTable(limits Limits) *Table {
 // Put holds r, sealed, for its TTL since it came in: now, or earlier if another
 // holder passed it on. The caller has checked the seal and that r belongs in
 // topic. The error is ErrReplay if a newer one is held; the one held already is
-// refreshed to no longer than it was.
+// refreshed to no longer than it was. It is ErrFull if there is no room for it.
 func (t *Table) Put(now, since time.Time, topic Topic, r capacity.Record, sealed []byte) error {
+	return t.Copy(now, since, topic, r.Node, r, sealed)
+}
+
+// Copy is Put of a record that from has brought, which counts as from's, unless
+// the node itself had brought the one before it.
+func (t *Table) Copy(now, since time.Time, topic Topic, from peer.ID, r capacity.Record, sealed []byte) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.expire(now)
 	var asked time.Time
+	owner := from
 	if old := t.topics[topic][r.Node]; old != nil {
 		asked = old.asked
 		switch {
@@ -114,10 +130,15 @@ func (t *Table) Put(now, since time.Time, topic Topic, r capacity.Record, sealed
 			}
 			t.drifts[topic].learn(old, since, &r)
 		}
+		if old.owner == r.Node {
+			owner = r.Node
+		}
 		t.remove(old)
 	}
-	t.makeRoom(topic, r.Node)
-	h := &Held{Topic: topic, Record: r, Sealed: sealed, Received: since, Expires: since.Add(r.TTL), asked: asked}
+	h := &Held{Topic: topic, Record: r, Sealed: sealed, Received: since, Expires: since.Add(r.TTL), asked: asked, owner: owner}
+	if !t.makeRoom(h) {
+		return ErrFull
+	}
 	t.add(h)
 	t.tell(Event{Held: h})
 	return nil
@@ -139,6 +160,7 @@ func (t *Table) Withdraw(now time.Time, topic Topic, node peer.ID, seq uint64) e
 	t.remove(old)
 	t.add(&Held{
 		Topic:    topic,
+		owner:    node,
 		Record:   capacity.Record{Node: node, Seq: seq},
 		Received: now,
 		Expires:  now.Add(capacity.MaxTTL),
@@ -376,25 +398,35 @@ func (t *Table) expire(now time.Time) {
 	}
 }
 
-// makeRoom drops what would run out first where one more record of node in
-// topic would go beyond a cap.
-func (t *Table) makeRoom(topic Topic, node peer.ID) {
-	if m := t.topics[topic]; len(m) >= t.limits.Topic {
-		t.drop(first(m))
+// makeRoom drops records where h would go beyond a cap: of its own node's the
+// oldest, else one of the owner of most, be that h's own. It reports whether
+// there is room then.
+func (t *Table) makeRoom(h *Held) bool {
+	if m := t.nodes[h.Node()]; len(m) >= t.limits.Node {
+		t.drop(first(&t.owners, m))
 	}
-	if m := t.nodes[node]; len(m) >= t.limits.Node {
-		t.drop(first(m))
+	if m := t.topics[h.Topic]; len(m) >= t.limits.Topic {
+		f := first(&t.owners, m)
+		if t.owners.count(h.owner)+1 > t.owners.count(f.owner) {
+			return false
+		}
+		t.drop(f)
 	}
 	if len(t.expiry) >= t.limits.Total {
-		t.drop(t.expiry[0])
+		top := t.owners.heap[0]
+		if own := t.owners.by[h.owner]; own != nil && own.records.Len()+1 > top.records.Len() {
+			top = own
+		}
+		t.drop(top.oldest())
 	}
+	return true
 }
 
-// first returns the record of m that runs out first.
-func first[K comparable](m map[K]*Held) *Held {
+// first returns the record of m that has to make room first.
+func first[K comparable](o *owners, m map[K]*Held) *Held {
 	var f *Held
 	for _, h := range m {
-		if f == nil || h.Expires.Before(f.Expires) {
+		if f == nil || o.before(h, f) {
 			f = h
 		}
 	}
@@ -418,6 +450,7 @@ func (t *Table) add(h *Held) {
 	t.topics[h.Topic][h.Node()] = h
 	t.nodes[h.Node()][h.Topic] = h
 	heap.Push(&t.expiry, h)
+	t.owners.add(h)
 }
 
 func (t *Table) remove(h *Held) {
@@ -430,6 +463,7 @@ func (t *Table) remove(h *Held) {
 		delete(t.nodes, h.Node())
 	}
 	heap.Remove(&t.expiry, h.index)
+	t.owners.remove(h)
 }
 
 // tell queues e for its topic's watchers; one whose queue is full is cut off.

@@ -83,7 +83,7 @@ func TestTableCaps(t *testing.T) {
 	now := time.Now()
 	fill := func(limits Limits) *Table {
 		tab := NewTable(limits)
-		// a runs out first, then b, c, d.
+		// a runs out first, then b, c, d; d came first, then a, c, b.
 		for i, node := range []string{"d", "a", "c", "b"} {
 			ttl := time.Duration(node[0]) * time.Second
 			if err := tab.Put(now, now, "t", rec(node, uint64(i), ttl), []byte{1}); err != nil {
@@ -92,15 +92,56 @@ func TestTableCaps(t *testing.T) {
 		}
 		return tab
 	}
-	t.Run("a full topic drops what runs out first", func(t *testing.T) {
+	t.Run("of owners of as much the one that came first makes room in a topic", func(t *testing.T) {
 		got := nodesIn(fill(Limits{Total: 100, Topic: 3, Node: 100}).List(now, "t"))
-		if _, ok := got["a"]; ok || len(got) != 3 {
+		if _, ok := got["d"]; ok || len(got) != 3 {
 			t.Errorf("left: %v", got)
 		}
 	})
-	t.Run("a full table drops what runs out first", func(t *testing.T) {
+	t.Run("and in the table", func(t *testing.T) {
 		got := nodesIn(fill(Limits{Total: 2, Topic: 100, Node: 100}).List(now, "t"))
-		if _, ok := got["d"]; !ok || len(got) != 2 {
+		if got["b"] == 0 || got["c"] == 0 || len(got) != 2 {
+			t.Errorf("left: %v", got)
+		}
+	})
+	t.Run("a record renewed is not the oldest any more", func(t *testing.T) {
+		tab := fill(Limits{Total: 100, Topic: 4, Node: 100})
+		_ = tab.Put(now, now, "t", rec("d", 9, time.Second), []byte{1})
+		_ = tab.Put(now, now, "t", rec("e", 1, time.Minute), []byte{1})
+		if got := nodesIn(tab.List(now, "t")); got["d"] != 9 || got["a"] != 0 || len(got) != 4 {
+			t.Errorf("left: %v", got)
+		}
+	})
+	t.Run("the owner of most makes room, also in a topic where it has one", func(t *testing.T) {
+		tab := fill(Limits{Total: 100, Topic: 4, Node: 100})
+		_ = tab.Put(now, now, "other", rec("b", 9, time.Hour), []byte{1})
+		_ = tab.Put(now, now, "t", rec("e", 1, time.Second), []byte{1})
+		if got := nodesIn(tab.List(now, "t")); got["b"] != 0 || got["e"] == 0 || len(got) != 4 {
+			t.Errorf("left: %v", got)
+		}
+	})
+	t.Run("and gets no place from those with less", func(t *testing.T) {
+		tab := fill(Limits{Total: 100, Topic: 4, Node: 100})
+		_ = tab.Put(now, now, "1", rec("e", 1, time.Minute), []byte{1})
+		if err := tab.Put(now, now, "t", rec("e", 2, time.Hour), []byte{1}); !errors.Is(err, ErrFull) {
+			t.Errorf("Put = %v, want ErrFull", err)
+		}
+		if got := nodesIn(tab.List(now, "t")); len(got) != 4 || len(tab.List(now, "1")) != 1 {
+			t.Errorf("left: %v", got)
+		}
+	})
+	t.Run("what was handed over counts as the bringer's, until its node renews it", func(t *testing.T) {
+		tab := NewTable(Limits{Total: 4, Topic: 100, Node: 100})
+		for i, node := range []string{"a", "b", "c"} {
+			_ = tab.Copy(now, now, "t", "heir", rec(node, uint64(i+1), time.Hour), []byte{1})
+		}
+		_ = tab.Put(now, now, "t", rec("a", 9, time.Second), []byte{1})
+		// Nobody takes a's from it by bringing it again.
+		_ = tab.Copy(now, now, "t", "heir", rec("a", 10, time.Second), []byte{1})
+		for _, node := range []string{"d", "e"} {
+			_ = tab.Put(now, now, "t", rec(node, 1, time.Second), []byte{1})
+		}
+		if got := nodesIn(tab.List(now, "t")); got["a"] != 10 || got["b"] != 0 || got["c"] == 0 || len(got) != 4 {
 			t.Errorf("left: %v", got)
 		}
 	})
@@ -122,6 +163,30 @@ func TestTableCaps(t *testing.T) {
 			t.Errorf("left: %v", got)
 		}
 	})
+}
+
+// A few peers with long-lived records in many topics threw everyone else's out.
+func TestFloodOfAFewKeepsTheirOwn(t *testing.T) {
+	now := time.Now()
+	tab := NewTable(Limits{Total: 1_024, Topic: 1_024, Node: 512})
+	const honest, attackers = 600, 4
+	for i := range honest {
+		_ = tab.Put(now, now, Topic(fmt.Sprint("t", i%40)), rec(fmt.Sprint("honest ", i), 1, 15*time.Second), []byte{1})
+	}
+	for i := range 512 {
+		for j := range attackers {
+			_ = tab.Put(now, now, Topic(fmt.Sprint("x", i)), rec(fmt.Sprint("attacker ", j), uint64(i+1), time.Minute), []byte{1})
+		}
+	}
+	left := 0
+	for i := range 40 {
+		left += len(tab.List(now, Topic(fmt.Sprint("t", i))))
+	}
+	_, records := tab.Size(now)
+	t.Logf("%d of %d records of others left, beside %d of %d peers that sent %d", left, honest, records-left, attackers, 512*attackers)
+	if left != honest || records != 1_024 {
+		t.Errorf("%d of %d left, of %d records", left, honest, records)
+	}
 }
 
 func TestTableWatchers(t *testing.T) {
@@ -178,7 +243,9 @@ func FuzzTable(f *testing.F) {
 		for len(script) >= 4 {
 			op, node, topic, seq := script[0], string(script[1]%6), Topic(script[2]%6+'a'), uint64(script[3]%16)
 			script = script[4:]
-			switch op % 4 {
+			switch op % 5 {
+			case 4:
+				_ = tab.Copy(now, now, topic, "bringer", rec(node, seq, time.Duration(op)*time.Second), []byte{1})
 			case 0, 1:
 				_ = tab.Put(now, now, topic, rec(node, seq, time.Duration(op)*time.Second), []byte{1})
 			case 2:
@@ -202,6 +269,16 @@ func FuzzTable(f *testing.F) {
 			}
 			if inTopics != len(tab.expiry) || inNodes != len(tab.expiry) || len(tab.expiry) > 8 {
 				t.Fatalf("%d by topic, %d by node, %d by expiry", inTopics, inNodes, len(tab.expiry))
+			}
+			owned := 0
+			for id, o := range tab.owners.by {
+				owned += o.records.Len()
+				if tab.owners.heap[o.index] != o || o.records.Len() == 0 || o.records.Len() > tab.owners.heap[0].records.Len() {
+					t.Fatalf("owner %s of %d records is misplaced", id, o.records.Len())
+				}
+			}
+			if owned != len(tab.expiry) || len(tab.owners.heap) != len(tab.owners.by) {
+				t.Fatalf("%d records by owner, %d in all", owned, len(tab.expiry))
 			}
 			for i, h := range tab.expiry {
 				if h.index != i || tab.topics[h.Topic][h.Node()] != h || tab.nodes[h.Node()][h.Topic] != h {
