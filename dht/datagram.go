@@ -12,7 +12,6 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/core/protocol"
 	"github.com/quic-go/quic-go"
-	"golang.org/x/time/rate"
 	"google.golang.org/protobuf/proto"
 
 	"weir/dht/holder"
@@ -31,8 +30,6 @@ const (
 	maxDatagram    = 1_400 // bytes
 	maxAnswer      = 1_100 // bytes that fit in a datagram on every path of QUIC's (RFC 9000 §14)
 	datagramTopics = 4     // records in one
-	// A peer may send so many datagrams a second, and so many at once.
-	datagramRate, datagramBurst = 256, 512
 )
 
 // datagramProtocol is the name under which datagrams are counted. On the wire
@@ -185,16 +182,12 @@ func (n *Node) receiveDatagrams(c network.Conn) {
 	}
 	from := c.RemotePeer()
 	n.start(func() {
-		limit := rate.NewLimiter(datagramRate, datagramBurst)
 		for {
 			b, err := q.ReceiveDatagram(n.ctx)
 			if err != nil {
 				return
 			}
 			n.traffic.LogRecvMessageStream(int64(len(b)), n.datagramProtocol(), from)
-			if !limit.Allow() {
-				continue
-			}
 			answer, err := n.takeDatagram(time.Now(), from, b)
 			if err != nil {
 				n.log.Debug("datagram not taken", "peer", from, "err", err)
@@ -220,6 +213,9 @@ func (n *Node) takeDatagram(now time.Time, from peer.ID, b []byte) (*pb.Datagram
 	b, ok := bytes.CutPrefix(b, datagramPrefix(n.network))
 	if !ok || len(b) > maxDatagram {
 		return nil, errNoDatagram
+	}
+	if !n.entries.allow(now, from) {
+		return nil, errFlood
 	}
 	var m pb.Datagram
 	if err := decode(b, &m); err != nil {
@@ -248,7 +244,10 @@ func (n *Node) takeDatagram(now time.Time, from peer.ID, b []byte) (*pb.Datagram
 	var answer *pb.Datagram
 	var errs []error
 	for _, e := range entries {
-		err := n.hold(now, from, e)
+		err := errFlood
+		if n.entries.allow(now, from) {
+			err = n.hold(now, from, e)
+		}
 		if errors.Is(err, errNothingToAmend) {
 			if answer == nil {
 				answer = &pb.Datagram{}

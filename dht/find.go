@@ -543,7 +543,7 @@ func (n *Node) query(ctx context.Context, index int, p peer.ID, q *finding) repl
 	r.query = resp.GetQuery()
 	switch {
 	case resp.Error != "":
-		r.err = fmt.Errorf("holder refused: %.200s", resp.Error)
+		r.err = holderError(&resp)
 	case r.query == nil:
 		r.err = errors.New("holder answered something else")
 	case len(r.query.Sealed)+len(r.query.Digests) > queryLimit:

@@ -114,7 +114,11 @@ func (n *Node) serveHandOver(from peer.ID, req *pb.HandOver) *pb.Response {
 func (n *Node) takeCopies(now time.Time, from peer.ID, topic Topic, copies []*pb.Copy) (taken uint32) {
 	for _, c := range copies {
 		held := time.Duration(c.HeldMs) * time.Millisecond
-		r, err := capacity.Open(c.Sealed, n.wall(now))
+		var r capacity.Record
+		err := errFlood
+		if n.entries.allow(now, from) {
+			r, err = capacity.Open(c.Sealed, n.wall(now))
+		}
 		if err == nil {
 			err = topic.Fits(&r)
 		}

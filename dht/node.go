@@ -115,6 +115,7 @@ type Node struct {
 	beliefs  *holder.Beliefs
 	doubts   *holder.Doubts // of those who ask it
 	desk     desk           // inbound requests at once, per peer
+	entries  inflow         // records sent here, per peer
 	lanes    lanes          // outbound requests at once, per peer
 	adverts  advertiser
 	outbox   outbox
@@ -502,6 +503,7 @@ func (n *Node) sweep(ctx context.Context) error {
 		for _, p := range n.reach.lost(now, n.connected) {
 			n.event(event.Event{Kind: event.PeerLost, Peer: p})
 		}
+		n.entries.sweep(now)
 		select {
 		case <-tick.C:
 		case <-ctx.Done():

@@ -687,7 +687,8 @@ func (n *Node) releaseCtx(ctx context.Context, target peer.ID, request string) {
 // serveReserve answers one request of /reserve/1 by the node's own ledger.
 func (n *Node) serveReserve(s network.Stream) {
 	var req pb.ReserveRequest
-	n.serveOne(s, maxReserve, &req, func(from peer.ID) proto.Message { return n.answerReserve(from, &req) })
+	busy := &pb.ReserveResponse{Refusal: refusalToWire(&capacity.Refusal{Reason: "busy", Detail: errBusy.Error(), RetryAfter: time.Second})}
+	n.serveOne(s, maxReserve, &req, busy, func(from peer.ID) proto.Message { return n.answerReserve(from, &req) })
 }
 
 func (n *Node) answerReserve(from peer.ID, req *pb.ReserveRequest) *pb.ReserveResponse {

@@ -172,7 +172,7 @@ func (n *Node) meetPolicy(p peer.ID) {
 // servePolicy answers one exchange.
 func (n *Node) servePolicy(s network.Stream) {
 	var req pb.PolicyExchange
-	n.serveOne(s, maxPolicyFrame, &req, func(from peer.ID) proto.Message { return n.answerPolicy(from, &req) })
+	n.serveOne(s, maxPolicyFrame, &req, &pb.PolicyExchange{Error: errBusy.Error()}, func(from peer.ID) proto.Message { return n.answerPolicy(from, &req) })
 }
 
 func (n *Node) answerPolicy(from peer.ID, req *pb.PolicyExchange) *pb.PolicyExchange {

@@ -216,7 +216,7 @@ func (n *Node) namedCloser(resp *pb.ProvisionResponse) peer.ID {
 // serveProvision answers one request of /provision/1.
 func (n *Node) serveProvision(s network.Stream) {
 	var req pb.ProvisionRequest
-	n.serveOne(s, maxProvision, &req, func(from peer.ID) proto.Message { return n.answerProvision(from, &req) })
+	n.serveOne(s, maxProvision, &req, &pb.ProvisionResponse{Error: errBusy.Error()}, func(from peer.ID) proto.Message { return n.answerProvision(from, &req) })
 }
 
 func (n *Node) answerProvision(from peer.ID, req *pb.ProvisionRequest) *pb.ProvisionResponse {

@@ -35,22 +35,35 @@ const (
 	publisherTag, holderTag = "weir-publisher", "weir-holder"
 	peerWeight              = 50
 
-	serveTimeout = 5 * time.Second // from a request's first byte to its answer's last
+	serveTimeout = 5 * time.Second // for a request to come, and for an answer to go
 	watchBeat    = 5 * time.Second // an idle watch says so this often
 
-	maxServed        = 1_024            // requests at once
-	maxServedPeer    = 32               // of one peer
+	// Requests that have come and are being served; how many more of one peer may
+	// be on their way is the resource manager's, streamsPeer.
+	maxServed        = 1_024
+	maxServedPeer    = 32
 	maxWatchedByPeer = maxWatchedTopics // watches of one peer
+
+	// Records a peer may send in a second, and at once, each sealed by a signature
+	// that has to be checked: a node with as many streams as a table takes sends a
+	// third of that, and all of them when it starts.
+	entryRate, entryBurst = 256, 1_024
 )
 
 var (
 	errNotYours = errors.New("record of another node")
-	errBusy     = errors.New("too many requests at once")
+	errBusy     = fmt.Errorf("%w: too many requests at once", ErrBusy)
+	errFlood    = fmt.Errorf("too many records: at most %d a second", entryRate)
 
 	errNothingToAmend = errors.New("no record held to amend: send it whole")
 )
 
-// A desk bounds how many requests are served at once, in all and per peer.
+// ErrBusy means that a node has no place for one more request of its kind now.
+// That says nothing of what it holds.
+var ErrBusy = errors.New("busy")
+
+// A desk bounds how many requests are served at once, in all and per peer, and
+// how many watches per peer; those in all are bounded by the table.
 type desk struct {
 	mu    sync.Mutex
 	total int
@@ -70,13 +83,15 @@ func (d *desk) enter(p peer.ID, watch bool) bool {
 	if watch {
 		most = maxWatchedByPeer
 	}
-	if d.total >= maxServed || d.peers[key] >= most {
+	if !watch && d.total >= maxServed || d.peers[key] >= most {
 		return false
 	}
 	if d.peers == nil {
 		d.peers = make(map[deskKey]int)
 	}
-	d.total++
+	if !watch {
+		d.total++
+	}
 	d.peers[key]++
 	return true
 }
@@ -85,29 +100,46 @@ func (d *desk) leave(p peer.ID, watch bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	key := deskKey{p, watch}
-	d.total--
+	if !watch {
+		d.total--
+	}
 	if d.peers[key]--; d.peers[key] == 0 {
 		delete(d.peers, key)
 	}
 }
 
-// serveOne reads one request of at most max bytes from s into req, and sends
-// what reply returns. Who asks is who the connection's handshake says it is.
-func (n *Node) serveOne(s network.Stream, max int, req proto.Message, reply func(from peer.ID) proto.Message) {
+// receive reads one request of at most max bytes from s into req. It takes no
+// place at the desk: who says nothing keeps nobody out.
+func (n *Node) receive(s network.Stream, max int, req proto.Message) bool {
 	from := s.Conn().RemotePeer()
-	if !n.desk.enter(from, false) {
-		_ = s.Reset()
-		return
-	}
-	defer n.desk.leave(from, false)
-	_ = s.SetDeadline(time.Now().Add(serveTimeout))
+	_ = s.SetReadDeadline(time.Now().Add(serveTimeout))
 	if _, err := readFrame(bufio.NewReader(s), max, req); err != nil {
 		n.log.Debug("request not understood", "peer", from, "protocol", s.Protocol(), "err", err)
 		_ = s.Reset()
-		return
+		return false
 	}
 	n.answered(from, 0)
-	if _, err := writeFrame(s, reply(from)); err != nil {
+	return true
+}
+
+// serveOne reads one request of at most max bytes from s into req, and sends
+// what reply returns, or busy if there is no place. Who asks is who the
+// connection's handshake says it is.
+func (n *Node) serveOne(s network.Stream, max int, req, busy proto.Message, reply func(from peer.ID) proto.Message) {
+	if n.receive(s, max, req) {
+		n.reply(s, busy, reply)
+	}
+}
+
+// reply sends what f returns, or busy if there is no place at the desk.
+func (n *Node) reply(s network.Stream, busy proto.Message, f func(from peer.ID) proto.Message) {
+	from, answer := s.Conn().RemotePeer(), busy
+	if n.desk.enter(from, false) {
+		defer n.desk.leave(from, false)
+		answer = f(from)
+	}
+	_ = s.SetWriteDeadline(time.Now().Add(serveTimeout))
+	if _, err := writeFrame(s, answer); err != nil {
 		n.log.Debug("answer not sent", "peer", from, "protocol", s.Protocol(), "err", err)
 		_ = s.Reset()
 		return
@@ -115,42 +147,17 @@ func (n *Node) serveOne(s network.Stream, max int, req proto.Message, reply func
 	_ = s.Close()
 }
 
-// serveRecords answers one request of /records/1. Who asks is who the
-// connection's handshake says it is.
+// serveRecords answers one request of /records/1.
 func (n *Node) serveRecords(s network.Stream) {
-	from := s.Conn().RemotePeer()
-	if !n.desk.enter(from, false) {
-		_ = s.Reset()
-		return
-	}
-	left := false
-	leave := func() {
-		if !left {
-			left = true
-			n.desk.leave(from, false)
-		}
-	}
-	defer leave()
-	_ = s.SetDeadline(time.Now().Add(serveTimeout))
-
 	var req pb.Request
-	if _, err := readFrame(bufio.NewReader(s), maxRequest, &req); err != nil {
-		n.log.Debug("request not understood", "peer", from, "err", err)
-		_ = s.Reset()
+	if !n.receive(s, maxRequest, &req) {
 		return
 	}
-	n.answered(from, 0)
 	if w := req.GetWatch(); w != nil {
-		leave() // a watch is counted by itself
-		n.serveWatch(s, from, w)
+		n.serveWatch(s, s.Conn().RemotePeer(), w)
 		return
 	}
-	if _, err := writeFrame(s, n.answerRecords(from, &req)); err != nil {
-		n.log.Debug("answer not sent", "peer", from, "err", err)
-		_ = s.Reset()
-		return
-	}
-	_ = s.Close()
+	n.reply(s, errorReply(errBusy), func(from peer.ID) proto.Message { return n.answerRecords(from, &req) })
 }
 
 // answerRecords answers every request but WATCH.
@@ -169,7 +176,21 @@ func (n *Node) answerRecords(from peer.ID, req *pb.Request) *pb.Response {
 	}
 }
 
-func errorReply(err error) *pb.Response { return &pb.Response{Error: clip(err.Error(), maxReason)} }
+func errorReply(err error) *pb.Response {
+	return &pb.Response{Error: clip(err.Error(), maxReason), Busy: errors.Is(err, ErrBusy)}
+}
+
+// holderError is why a holder did not serve a request, or nil. It is an [ErrBusy]
+// if the holder had no place for it.
+func holderError(resp *pb.Response) error {
+	switch {
+	case resp.Error == "":
+		return nil
+	case resp.Busy:
+		return fmt.Errorf("%w: holder refused: %.200s", ErrBusy, resp.Error)
+	}
+	return fmt.Errorf("holder refused: %.200s", resp.Error)
+}
 
 // serveAdvertise takes in from's own records, each accepted or refused by
 // itself.
@@ -187,7 +208,11 @@ func (n *Node) takeEntries(now time.Time, from peer.ID, entries []*pb.Entry) *pb
 	var closer []peer.ID
 	for _, e := range entries {
 		result := &pb.Result{}
-		if err := n.hold(now, from, e); err != nil {
+		err := errFlood
+		if n.entries.allow(now, from) {
+			err = n.hold(now, from, e)
+		}
+		if err != nil {
 			result.Refused = clip(err.Error(), maxReason)
 			n.log.Debug("record refused", "peer", from, "topic", e.Topic, "err", err)
 		} else if len(e.Sealed)+len(e.Amendment) > 0 {
@@ -384,6 +409,7 @@ func newRand() *rand.Rand { return rand.New(rand.NewPCG(rand.Uint64(), rand.Uint
 // the watcher goes, or is too slow to take what there is.
 func (n *Node) serveWatch(s network.Stream, from peer.ID, req *pb.Watch) {
 	refuse := func(err error) {
+		_ = s.SetWriteDeadline(time.Now().Add(serveTimeout))
 		if _, err := writeFrame(s, errorReply(err)); err != nil {
 			_ = s.Reset()
 			return
@@ -400,9 +426,9 @@ func (n *Node) serveWatch(s network.Stream, from peer.ID, req *pb.Watch) {
 		return
 	}
 	defer n.desk.leave(from, true)
-	snapshot, w, err := n.table.Watch(time.Now(), topic)
+	snapshot, w, err := n.table.Watch(time.Now(), from, topic)
 	if err != nil {
-		refuse(err)
+		refuse(fmt.Errorf("%w: %w", ErrBusy, err))
 		return
 	}
 	defer n.table.Unwatch(w)
@@ -439,7 +465,10 @@ func (n *Node) serveWatch(s network.Stream, from peer.ID, req *pb.Watch) {
 		select {
 		case e, ok := <-w.Events:
 			if !ok {
-				n.log.Debug("watcher cut off, too slow", "peer", from, "topic", topic)
+				n.log.Debug("watcher cut off", "peer", from, "topic", topic, "err", w.Err)
+				if errors.Is(w.Err, holder.ErrWatchers) {
+					refuse(fmt.Errorf("%w: %w", ErrBusy, w.Err))
+				}
 				return
 			}
 			if send(eventOf(e)) != nil {

@@ -4,17 +4,19 @@ import (
 	"bufio"
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/protocol"
 	"github.com/multiformats/go-multiaddr"
 	"google.golang.org/protobuf/proto"
 
 	"weir/capacity"
+	"weir/dht/holder"
 	"weir/dht/pb"
 )
 
@@ -161,34 +163,28 @@ func TestHolderSurvivesHostileStreams(t *testing.T) {
 	f.advertise(t, node)
 }
 
-// One peer takes up so many places and no more, and gives them back.
+// ask is a query that any node answers.
+var ask = &pb.Request{Op: &pb.Request_Query{Query: &pb.Query{Topic: string(testHome), Need: &pb.Need{}}}}
+
+// One peer takes up so many places and no more, is told so, and gives them back.
 func TestRequestsPerPeerAreBounded(t *testing.T) {
 	node := newTestNode(t, nil)
 	f := newFake(t, node.info(), nil)
 	g := newFake(t, node.info(), nil)
-	var open []network.Stream
-	for range maxServedPeer + 5 {
-		s, err := f.host.NewStream(t.Context(), node.ID(), testProtocol(testRecords))
-		if err != nil {
-			t.Fatal(err)
+	for range maxServedPeer {
+		if !node.desk.enter(f.host.ID(), false) {
+			t.Fatal("no place at an idle desk")
 		}
-		if _, err := s.Write([]byte{200, 1}); err != nil { // the length, and then nothing
-			t.Fatal(err)
-		}
-		open = append(open, s)
 	}
-	eventually(t, func() error {
-		node.desk.mu.Lock()
-		defer node.desk.mu.Unlock()
-		if got := node.desk.peers[deskKey{peer: f.host.ID()}]; got != maxServedPeer {
-			return fmt.Errorf("%d requests of one peer under way, want %d", got, maxServedPeer)
-		}
-		return nil
-	})
+	resp := f.call(t, node.ID(), ask)
+	if !resp.Busy || !errors.Is(holderError(resp), ErrBusy) {
+		t.Errorf("one request too many: %v", resp)
+	}
 	g.advertise(t, node) // another peer is served all the same
-	for _, s := range open {
-		_ = s.Reset()
+	for range maxServedPeer {
+		node.desk.leave(f.host.ID(), false)
 	}
+	f.advertise(t, node)
 	eventually(t, func() error {
 		node.desk.mu.Lock()
 		defer node.desk.mu.Unlock()
@@ -197,7 +193,122 @@ func TestRequestsPerPeerAreBounded(t *testing.T) {
 		}
 		return nil
 	})
+}
+
+// Streams that say nothing take nobody's place, not even their own peer's.
+func TestSilentStreamsKeepNobodyOut(t *testing.T) {
+	node := newTestNode(t, nil)
+	f := newFake(t, node.info(), nil)
+	const silent = streamsPeer - 4
+	failed := 0
+	for _, p := range []protocol.ID{testRecords, testReserves} {
+		for i := range silent {
+			s, err := f.host.NewStream(t.Context(), node.ID(), testProtocol(p))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer func() { _ = s.Reset() }()
+			if i%2 == 0 {
+				if _, err := s.Write([]byte{200, 1}); err != nil { // the length, and then nothing
+					t.Fatal(err)
+				}
+			}
+		}
+	}
+	for range 20 {
+		if f.call(t, node.ID(), ask).Error != "" {
+			failed++
+		}
+	}
+	node.desk.mu.Lock()
+	places := node.desk.total
+	node.desk.mu.Unlock()
+	t.Logf("%d silent streams hold %d places; %d of 20 requests of the same peer failed", 2*silent, places, failed)
+	if places > 0 || failed > 0 {
+		t.Error("silent streams take places")
+	}
+}
+
+// A peer that floods a holder with records has so many taken, whichever way it
+// sends them, and others notice nothing.
+func TestRecordsPerPeerAreBounded(t *testing.T) {
+	node := newTestNode(t, nil)
+	f := newFake(t, node.info(), nil)
+	g := newFake(t, node.info(), nil)
+	now, from, sent, taken := time.Now(), f.host.ID(), 0, 0
+	entry := func() *pb.Entry { return &pb.Entry{Topic: string(testHome), Sealed: seal(t, f.record(), f.key)} }
+	flood := func(now time.Time) {
+		for range 20 {
+			var entries []*pb.Entry
+			for range maxEntries {
+				entries = append(entries, entry())
+			}
+			for _, r := range node.takeEntries(now, from, entries).Results {
+				sent++
+				if r.Refused == "" {
+					taken++
+				}
+			}
+		}
+	}
+	flood(now)
+	t.Logf("%d of %d records taken at once", taken, sent)
+	if taken != entryBurst {
+		t.Errorf("%d taken, want %d", taken, entryBurst)
+	}
+	sent, taken = 0, 0
+	flood(now.Add(time.Second))
+	t.Logf("%d of %d a second later", taken, sent)
+	if taken != entryRate {
+		t.Errorf("%d taken a second later, want %d", taken, entryRate)
+	}
+	// It has no more to send by datagram, or by handing over, either.
+	b, err := proto.MarshalOptions{}.MarshalAppend(datagramPrefix(node.network), &pb.Datagram{Entries: []*pb.Entry{entry()}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := node.takeDatagram(now.Add(time.Second), from, b); !errors.Is(err, errFlood) {
+		t.Errorf("a datagram of the same peer: %v, want %v", err, errFlood)
+	}
+	if taken := node.takeCopies(now.Add(time.Second), from, testHome, []*pb.Copy{{Sealed: entry().Sealed}}); taken != 0 {
+		t.Error("a record handed over by the same peer is taken")
+	}
+	if node.entries.refused() == 0 {
+		t.Error("none of that is counted")
+	}
+	g.advertise(t, node)
+	node.entries.sweep(now.Add(time.Minute))
+	if len(node.entries.peers) != 0 {
+		t.Errorf("%d peers remembered that may send as much as any", len(node.entries.peers))
+	}
 	f.advertise(t, node)
+}
+
+// A holder whose places for watchers are taken says so, and watches itself.
+func TestBusyHolderIsNoEmptyOne(t *testing.T) {
+	node := newTestNetwork(t, 1)[0]
+	client := newClient(t, []*testNode{node})
+	f := newFake(t, node.info(), nil)
+	f.advertise(t, node)
+	for i := range holder.DefaultLimits().Watchers {
+		if _, _, err := node.table.Watch(time.Now(), peer.ID(fmt.Sprint("stranger ", i)), testHome); err != nil {
+			t.Fatal(err)
+		}
+	}
+	resp := f.call(t, node.ID(), &pb.Request{Op: &pb.Request_Watch{Watch: &pb.Watch{Topic: string(testHome)}}})
+	if !resp.Busy || !errors.Is(holderError(resp), ErrBusy) {
+		t.Errorf("a watch where there is no place: %v", resp)
+	}
+	list, err := node.Snapshot(t.Context(), testHome)
+	if err != nil || len(list) != 1 {
+		t.Errorf("its own view: %d records, %v", len(list), err)
+	}
+	eventually(t, func() error {
+		if list, err := client.Snapshot(t.Context(), testHome); !errors.Is(err, ErrBusy) {
+			return fmt.Errorf("a client is shown %d records, %v; want ErrBusy", len(list), err)
+		}
+		return nil
+	})
 }
 
 // A query answers with what fits only, sixteen at most, never always the same

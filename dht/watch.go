@@ -32,9 +32,11 @@ const (
 // Change is one step of a watch.
 type Change struct {
 	// Synced: what is held at the beginning has been told. It comes once, and
-	// by itself. Silent are the holders that had not told all of theirs by then.
+	// by itself. Silent are the holders that had not told all of theirs by then,
+	// and Busy those of them that said why: they have no place for a watcher.
 	Synced bool
 	Silent []peer.ID
+	Busy   []peer.ID
 	// Sealed is a verified record of Node as held by Holder in Topic, HeldFor
 	// long. The same record comes once per holder and topic that has it; an
 	// older one only from Snapshot.
@@ -62,11 +64,15 @@ func (n *Node) Watch(ctx context.Context, topic Topic, f func(Change) error) err
 
 // Snapshot returns what every holder of topic holds now: one Change per record
 // and holder, copies that are not the newest included. Holders that have not
-// answered within a second are left out.
+// answered within a second are left out. If there is nothing since they have no
+// place for a watcher, the error is an ErrBusy.
 func (n *Node) Snapshot(ctx context.Context, topic Topic) ([]Change, error) {
 	errDone := errors.New("done")
 	var list []Change
 	err := n.watch(ctx, topic, replicas, true, func(c Change) error {
+		if c.Synced && len(list) == 0 && len(c.Busy) > 0 {
+			return fmt.Errorf("%w: %d of the holders asked have no place for a watcher", ErrBusy, len(c.Busy))
+		}
 		if c.Synced {
 			return errDone
 		}
@@ -126,6 +132,7 @@ type watchedAt struct {
 
 type watchSource struct {
 	synced bool
+	busy   bool      // ended since the holder had no place
 	ended  time.Time // zero: it goes on
 }
 
@@ -141,6 +148,7 @@ type watchEvent struct {
 	Change
 	split bool // with Synced: there are finer shards
 	ended bool
+	busy  bool // with ended: the holder had no place
 }
 
 func (w *watching) run(ctx context.Context, remotes int) error {
@@ -151,7 +159,7 @@ func (w *watching) run(ctx context.Context, remotes int) error {
 	for {
 		if !w.synced && w.complete(time.Since(start)) {
 			w.synced = true
-			if err := w.f(Change{Synced: true, Silent: w.silent()}); err != nil {
+			if err := w.f(Change{Synced: true, Silent: w.silent(false), Busy: w.silent(true)}); err != nil {
 				return err
 			}
 		}
@@ -189,11 +197,12 @@ func (w *watching) complete(waited time.Duration) bool {
 	return len(w.from) > 0 && open == 0 || waited > syncedAfter
 }
 
-// silent are the holders that have ended or go on without having told all.
-func (w *watching) silent() []peer.ID {
+// silent are the holders that have ended or go on without having told all, those
+// that are busy or any.
+func (w *watching) silent(busy bool) []peer.ID {
 	var ids []peer.ID
 	for at, s := range w.from {
-		if !s.synced && !slices.Contains(ids, at.holder) {
+		if !s.synced && (s.busy || !busy) && !slices.Contains(ids, at.holder) {
 			ids = append(ids, at.holder)
 		}
 	}
@@ -257,10 +266,11 @@ func (w *watching) source(ctx context.Context, at watchedAt, listen func(context
 		}
 	}
 	w.wg.Go(func() {
-		if err := listen(ctx, at.holder, at.topic, emit); err != nil && ctx.Err() == nil {
+		err := listen(ctx, at.holder, at.topic, emit)
+		if err != nil && ctx.Err() == nil {
 			w.n.log.Debug("watch ended by holder", "peer", at.holder, "topic", at.topic, "err", err)
 		}
-		emit(watchEvent{ended: true})
+		emit(watchEvent{ended: true, busy: errors.Is(err, ErrBusy)})
 	})
 	return true
 }
@@ -269,7 +279,7 @@ func (w *watching) take(now time.Time, e watchEvent) error {
 	s := w.from[e.from]
 	switch {
 	case e.ended:
-		s.ended = now
+		s.ended, s.busy = now, e.busy
 		// What it held is not gone for that; it expires unless others have it.
 		for _, node := range w.nodes {
 			delete(node.holders, e.from)
@@ -335,7 +345,7 @@ func (w *watching) expire(now time.Time) error {
 
 // watchSelf emits what the node's own table holds, and its changes.
 func (n *Node) watchSelf(ctx context.Context, _ peer.ID, topic Topic, emit func(watchEvent) bool) error {
-	snapshot, watcher, err := n.table.Watch(time.Now(), topic)
+	snapshot, watcher, err := n.table.Watch(time.Now(), "", topic)
 	if err != nil {
 		return err
 	}
@@ -353,7 +363,7 @@ func (n *Node) watchSelf(ctx context.Context, _ peer.ID, topic Topic, emit func(
 		select {
 		case e, ok := <-watcher.Events:
 			if !ok {
-				return errors.New("too slow")
+				return watcher.Err
 			}
 			if !emit(changeOf(e)) {
 				return nil
@@ -396,8 +406,8 @@ func (n *Node) watchRemote(ctx context.Context, p peer.ID, topic Topic, emit fun
 			return err
 		}
 		_ = s.SetDeadline(time.Now().Add(watchSilence))
-		if resp.Error != "" {
-			return fmt.Errorf("holder refused: %.200s", resp.Error)
+		if err := holderError(&resp); err != nil {
+			return err
 		}
 		event := resp.GetEvent()
 		if event == nil {

@@ -22,7 +22,7 @@ const (
 	maxNode         = 512    // topics of one publisher
 	maxPosts        = 256    // signposts of one topic
 	maxPosted       = 4_096  // topics with signposts
-	maxWatchers     = 256    // in all
+	maxWatchers     = 256    // of other nodes, in all
 	watchQueueDepth = 256    // events a watcher may lag behind
 
 	// askedAge is how long a publisher that asked for others counts as one who
@@ -35,8 +35,11 @@ var (
 	ErrReplay = errors.New("replayed: a newer record is held")
 	// ErrFull is what [Table.Put] says to who has brought most already.
 	ErrFull = errors.New("no room for more of yours: the table is full, and nobody has more in it")
-	// ErrWatchers is what [Table.Watch] says when there are too many.
+	// ErrWatchers is what [Table.Watch] says when there are too many, and why a
+	// watcher was ended that had to make room for another node's.
 	ErrWatchers = errors.New("too many watchers")
+	// ErrSlow is why a watcher was ended that did not keep up.
+	ErrSlow = errors.New("too slow")
 )
 
 // A Table is what a holder holds: at most one record per topic and node, each
@@ -54,6 +57,7 @@ type Table struct {
 	expiry   expiryHeap
 	owners   owners
 	watchers map[*Watcher]struct{}
+	watching map[peer.ID]int // watchers by node, own ones under ""
 	drifts   map[Topic]*drift
 	posts    map[Topic]map[peer.ID]time.Time // signposts, until when they stand
 }
@@ -96,6 +100,7 @@ func NewTable(limits Limits) *Table {
 		owners:   owners{by: make(map[peer.ID]*owner)},
 		drifts:   make(map[Topic]*drift),
 		watchers: make(map[*Watcher]struct{}),
+		watching: make(map[peer.ID]int),
 		posts:    make(map[Topic]map[peer.ID]time.Time),
 	}
 }
@@ -344,23 +349,29 @@ type Event struct {
 }
 
 // A Watcher sees every change of one topic. Events is closed when it lags too
-// far behind, or by Unwatch.
+// far behind or has to make room, which Err says from then on, or by Unwatch.
 type Watcher struct {
 	Topic  Topic
 	Events chan Event
+	Err    error
+
+	node peer.ID
 }
 
 // Watch returns what topic holds now and a Watcher of what changes from then
-// on, which the caller ends with Unwatch.
-func (t *Table) Watch(now time.Time, topic Topic) ([]*Held, *Watcher, error) {
+// on, which the caller ends with Unwatch. Node watches, or this one if it is "":
+// own watchers are not counted. Of too many one has to go that belongs to the
+// node with most, which may be the new one.
+func (t *Table) Watch(now time.Time, node peer.ID, topic Topic) ([]*Held, *Watcher, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if len(t.watchers) >= t.limits.Watchers {
+	if node != "" && len(t.watchers)-t.watching[""] >= t.limits.Watchers && !t.makeWatcherRoom(node) {
 		return nil, nil, ErrWatchers
 	}
 	t.expire(now)
-	w := &Watcher{Topic: topic, Events: make(chan Event, watchQueueDepth)}
+	w := &Watcher{Topic: topic, Events: make(chan Event, watchQueueDepth), node: node}
 	t.watchers[w] = struct{}{}
+	t.watching[node]++
 	return t.live(topic), w, nil
 }
 
@@ -368,7 +379,7 @@ func (t *Table) Watch(now time.Time, topic Topic) ([]*Held, *Watcher, error) {
 func (t *Table) Unwatch(w *Watcher) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.cut(w)
+	t.cut(w, nil)
 }
 
 // The methods below are called with mu held.
@@ -477,14 +488,34 @@ func (t *Table) tell(e Event) {
 		select {
 		case w.Events <- e:
 		default:
-			t.cut(w)
+			t.cut(w, ErrSlow)
 		}
 	}
 }
 
-func (t *Table) cut(w *Watcher) {
+// makeWatcherRoom ends a watcher of the node that has most, if that is more than
+// node would have.
+func (t *Table) makeWatcherRoom(node peer.ID) bool {
+	var most *Watcher
+	for w := range t.watchers {
+		if w.node != "" && (most == nil || t.watching[w.node] > t.watching[most.node]) {
+			most = w
+		}
+	}
+	if most == nil || t.watching[most.node] <= t.watching[node]+1 {
+		return false
+	}
+	t.cut(most, ErrWatchers)
+	return true
+}
+
+func (t *Table) cut(w *Watcher, err error) {
 	if _, ok := t.watchers[w]; ok {
 		delete(t.watchers, w)
+		if t.watching[w.node]--; t.watching[w.node] == 0 {
+			delete(t.watching, w.node)
+		}
+		w.Err = err
 		close(w.Events)
 	}
 }

@@ -195,12 +195,12 @@ func TestTableWatchers(t *testing.T) {
 	limits.Watchers = 2
 	tab := NewTable(limits)
 	_ = tab.Put(now, now, "t", rec("a", 1, time.Second), []byte{1})
-	snapshot, w, err := tab.Watch(now, "t")
+	snapshot, w, err := tab.Watch(now, "p", "t")
 	if err != nil || len(snapshot) != 1 {
 		t.Fatalf("snapshot of %d, %v", len(snapshot), err)
 	}
-	_, slow, _ := tab.Watch(now, "t")
-	if _, _, err := tab.Watch(now, "t"); !errors.Is(err, ErrWatchers) {
+	_, slow, _ := tab.Watch(now, "q", "t")
+	if _, _, err := tab.Watch(now, "r", "t"); !errors.Is(err, ErrWatchers) {
 		t.Errorf("a third watcher: %v, want a refusal", err)
 	}
 	_ = tab.Put(now, now, "other", rec("a", 1, time.Second), []byte{1})
@@ -230,6 +230,60 @@ func TestTableWatchers(t *testing.T) {
 	tab.Unwatch(w)
 	if _, ok := <-w.Events; ok || len(tab.watchers) != 0 {
 		t.Errorf("%d watchers left", len(tab.watchers))
+	}
+}
+
+// Own watchers count nowhere, and of others' too many one of those goes whose
+// node has most.
+func TestWatchersOfOneNodeMakeRoom(t *testing.T) {
+	now := time.Now()
+	tab := NewTable(Limits{Total: 10, Topic: 10, Node: 10, Watchers: 4})
+	watch := func(node peer.ID) *Watcher {
+		t.Helper()
+		_, w, err := tab.Watch(now, node, "t")
+		if err != nil {
+			t.Fatalf("a watcher of %q: %v", node, err)
+		}
+		return w
+	}
+	var own []*Watcher
+	for range 10 {
+		own = append(own, watch(""))
+	}
+	greedy := map[*Watcher]bool{}
+	for range 4 {
+		greedy[watch("greedy")] = true
+	}
+	if _, _, err := tab.Watch(now, "greedy", "t"); !errors.Is(err, ErrWatchers) {
+		t.Errorf("a fifth of one node: %v, want ErrWatchers", err)
+	}
+	a, b := watch("a"), watch("a")
+	if _, _, err := tab.Watch(now, "a", "t"); !errors.Is(err, ErrWatchers) {
+		t.Errorf("a third, where each has two: %v, want ErrWatchers", err)
+	}
+	watch("c") // each had two
+	cut := 0
+	for w := range greedy {
+		if w.Err != nil {
+			cut++
+			if _, open := <-w.Events; open || !errors.Is(w.Err, ErrWatchers) {
+				t.Errorf("a watcher that made room: open %v, %v", open, w.Err)
+			}
+		}
+	}
+	for _, w := range append(own, a) {
+		if w.Err != nil && w != a && w != b {
+			t.Errorf("an own watcher was ended: %v", w.Err)
+		}
+	}
+	if cut < 2 || len(tab.watchers)-tab.watching[""] != 4 {
+		t.Errorf("%d watchers of the greedy one ended, %d left", cut, len(tab.watchers))
+	}
+	for w := range tab.watchers {
+		tab.Unwatch(w)
+	}
+	if len(tab.watching) != 0 {
+		t.Errorf("still counted: %v", tab.watching)
 	}
 }
 

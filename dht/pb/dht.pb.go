@@ -167,7 +167,10 @@ type Response struct {
 	//	*Response_Fetch
 	//	*Response_Event
 	//	*Response_HandOver
-	Op            isResponse_Op `protobuf_oneof:"op"`
+	Op isResponse_Op `protobuf_oneof:"op"`
+	// With error: nothing is wrong with the request, the node has no place for one
+	// more of its kind.
+	Busy          bool `protobuf:"varint,9,opt,name=busy,proto3" json:"busy,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -259,6 +262,13 @@ func (x *Response) GetHandOver() *HandOverReply {
 		}
 	}
 	return nil
+}
+
+func (x *Response) GetBusy() bool {
+	if x != nil {
+		return x.Busy
+	}
+	return false
 }
 
 type isResponse_Op interface {
@@ -2405,14 +2415,15 @@ const file_dht_pb_dht_proto_rawDesc = "" +
 	"\x05fetch\x18\x03 \x01(\v2\x0f.weir.dht.FetchH\x00R\x05fetch\x12'\n" +
 	"\x05watch\x18\x04 \x01(\v2\x0f.weir.dht.WatchH\x00R\x05watch\x121\n" +
 	"\thand_over\x18\x05 \x01(\v2\x12.weir.dht.HandOverH\x00R\bhandOverB\x04\n" +
-	"\x02op\"\x9d\x02\n" +
+	"\x02op\"\xb1\x02\n" +
 	"\bResponse\x12\x14\n" +
 	"\x05error\x18\x01 \x01(\tR\x05error\x128\n" +
 	"\tadvertise\x18\x02 \x01(\v2\x18.weir.dht.AdvertiseReplyH\x00R\tadvertise\x12,\n" +
 	"\x05query\x18\x03 \x01(\v2\x14.weir.dht.QueryReplyH\x00R\x05query\x12,\n" +
 	"\x05fetch\x18\x04 \x01(\v2\x14.weir.dht.FetchReplyH\x00R\x05fetch\x12'\n" +
 	"\x05event\x18\x05 \x01(\v2\x0f.weir.dht.EventH\x00R\x05event\x126\n" +
-	"\thand_over\x18\x06 \x01(\v2\x17.weir.dht.HandOverReplyH\x00R\bhandOverB\x04\n" +
+	"\thand_over\x18\x06 \x01(\v2\x17.weir.dht.HandOverReplyH\x00R\bhandOver\x12\x12\n" +
+	"\x04busy\x18\t \x01(\bR\x04busyB\x04\n" +
 	"\x02op\"6\n" +
 	"\tAdvertise\x12)\n" +
 	"\aentries\x18\x01 \x03(\v2\x0f.weir.dht.EntryR\aentries\"\x93\x01\n" +
