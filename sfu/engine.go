@@ -51,9 +51,10 @@ var carriedExtensions = map[webrtc.RTPCodecType][]string{
 
 // engine makes the PeerConnections of a node, all on one UDP port.
 type engine struct {
-	mux ice.UDPMux
-	nat *webrtc.ICEAddressRewriteRule // nil: others reach us where we are bound
-	log logging.LoggerFactory
+	mux  ice.UDPMux
+	gate *gate
+	nat  *webrtc.ICEAddressRewriteRule // nil: others reach us where we are bound
+	log  logging.LoggerFactory
 
 	mu     sync.Mutex
 	cert   *webrtc.Certificate
@@ -95,21 +96,22 @@ func (e *engine) certificate(now time.Time) (webrtc.Certificate, error) {
 }
 
 // peerConnection makes one for leg, able to do the codecs and extensions of
-// media and nothing else.
-func (e *engine) peerConnection(leg leg, media *webrtc.MediaEngine) (*webrtc.PeerConnection, error) {
+// media and nothing else. The gate lets its peer in once it has been told, by
+// [expect], which credentials to look for, and until it is closed.
+func (e *engine) peerConnection(leg leg, media *webrtc.MediaEngine) (*webrtc.PeerConnection, *passage, error) {
 	cert, err := e.certificate(time.Now())
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	registry := &interceptor.Registry{}
 	if err := e.intercept(leg, media, registry); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 
 	var s webrtc.SettingEngine
 	if e.nat != nil {
 		if err := s.SetICEAddressRewriteRules(*e.nat); err != nil {
-			return nil, fmt.Errorf("public address: %w", err)
+			return nil, nil, fmt.Errorf("public address: %w", err)
 		}
 	}
 	s.LoggerFactory = e.log
@@ -126,10 +128,33 @@ func (e *engine) peerConnection(leg leg, media *webrtc.MediaEngine) (*webrtc.Pee
 	s.SetSRTPProtectionProfiles(dtls.SRTP_AEAD_AES_128_GCM, dtls.SRTP_AES128_CM_HMAC_SHA1_80)
 
 	api := webrtc.NewAPI(webrtc.WithMediaEngine(media), webrtc.WithInterceptorRegistry(registry), webrtc.WithSettingEngine(s))
-	return api.NewPeerConnection(webrtc.Configuration{
+	pc, err := api.NewPeerConnection(webrtc.Configuration{
 		Certificates: []webrtc.Certificate{cert},
 		BundlePolicy: webrtc.BundlePolicyMaxBundle,
 	})
+	if err != nil {
+		return nil, nil, err
+	}
+	p := e.gate.open()
+	pc.SCTP().Transport().OnStateChange(func(state webrtc.DTLSTransportState) {
+		switch state {
+		case webrtc.DTLSTransportStateConnected:
+			p.secure()
+		case webrtc.DTLSTransportStateClosed:
+			p.close()
+		}
+	})
+	return pc, p, nil
+}
+
+// expect has p let in who knows the ICE credentials in pc's local description.
+func expect(p *passage, pc *webrtc.PeerConnection) error {
+	own, err := pc.SCTP().Transport().ICETransport().GetLocalParameters()
+	if err != nil {
+		return fmt.Errorf("ICE credentials: %w", err)
+	}
+	p.credentials(own.UsernameFragment, own.Password, time.Now())
+	return nil
 }
 
 // reachedAt has all of our candidates be at public instead of where they are

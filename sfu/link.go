@@ -38,6 +38,10 @@ const (
 	linkDead  = 5 * heartbeat
 	// linkLinger is how long a link without pulls is kept by who opened it.
 	linkLinger = 10 * time.Second
+	// linkConsent is how long a link may go without an authenticated
+	// connectivity check; one comes every iceKeepalive. pion takes any packet
+	// from the peer's address for a sign of life.
+	linkConsent = 15 * time.Second
 	// linkSetup bounds the time from opening to media flowing.
 	linkSetup = 10 * time.Second
 	// maxMessage bounds one signalling message, in bytes: an offer of maxSlots
@@ -91,6 +95,8 @@ type Link struct {
 	signal Signal
 	opened time.Time
 	rtt    atomic.Int64 // of the signalling, ns
+
+	passage *passage
 
 	queue       chan *pb.Message
 	renegotiate chan struct{}        // dialer: there is something to offer
@@ -236,12 +242,12 @@ func (s *SFU) newLink(node peer.ID, signal Signal, dialer bool) (*Link, error) {
 	if dialer {
 		role = legDial
 	}
-	pc, err := s.engine.peerConnection(role, media)
+	pc, passage, err := s.engine.peerConnection(role, media)
 	if err != nil {
 		return nil, err
 	}
 	l := &Link{
-		Peer: node, sfu: s, dialer: dialer, pc: pc, signal: signal, opened: time.Now(),
+		Peer: node, sfu: s, dialer: dialer, pc: pc, passage: passage, signal: signal, opened: time.Now(),
 		queue:       make(chan *pb.Message, sendQueue),
 		renegotiate: make(chan struct{}, 1),
 		remote:      make(chan *pb.Description, 1),
@@ -321,6 +327,9 @@ loop:
 			if now.Sub(looked) >= deliveryEvery {
 				looked = now
 				l.judge(now, &coming)
+				if silence, ok := l.passage.silence(now); ok && silence > linkConsent {
+					l.fail(fmt.Sprintf("no connectivity check for %v", linkConsent))
+				}
 			}
 		case <-setup.C:
 			select {

@@ -176,8 +176,9 @@ func (l *Link) setLocal(d webrtc.SessionDescription) error {
 	select {
 	case <-gathered: // host candidates of one socket: at once
 	case <-l.done:
+		return nil
 	}
-	return nil
+	return expect(l.passage, l.pc)
 }
 
 // describe is the local description, with the slots that got their mid by it.

@@ -685,7 +685,7 @@ func FuzzLinkDescription(f *testing.F) {
 		f.Fatal(err)
 	}
 	s := bareSFU(f)
-	pc, err := s.engine.peerConnection(legDial, media)
+	pc, _, err := s.engine.peerConnection(legDial, media)
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -718,7 +718,7 @@ func FuzzLinkDescription(f *testing.F) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		pc, err := s.engine.peerConnection(legAccept, media)
+		pc, _, err := s.engine.peerConnection(legAccept, media)
 		if err != nil {
 			t.Fatal(err)
 		}

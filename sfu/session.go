@@ -58,6 +58,8 @@ type session struct {
 	from   peer.ID // the node that sent the client here; "": none did
 	began  time.Time
 
+	passage *passage
+
 	gone      chan string // why the session is to end; the first counts
 	checking  <-chan struct{}
 	connected chan struct{} // closed when media can flow
@@ -86,12 +88,12 @@ func (s *SFU) newSession(kind sessionKind, media *webrtc.MediaEngine, o *offer, 
 	if kind == kindWHEP {
 		leg = legView
 	}
-	pc, err := s.engine.peerConnection(leg, media)
+	pc, passage, err := s.engine.peerConnection(leg, media)
 	if err != nil {
 		return nil, err
 	}
 	sess := &session{
-		id: rand.Text(), kind: kind, sfu: s, pc: pc, entry: entry, remote: remote, began: time.Now(),
+		id: rand.Text(), kind: kind, sfu: s, pc: pc, passage: passage, entry: entry, remote: remote, began: time.Now(),
 		gone: make(chan string, 1), connected: make(chan struct{}), done: make(chan struct{}),
 		etag: newETag(), offer: o, unused: maps.Clone(o.skipped), notTaken: o.refused(), checking: checking(pc),
 	}
@@ -171,6 +173,9 @@ func (s *session) answer(ctx context.Context, o *offer) (string, error) {
 	case <-gathered: // host candidates of one socket: at once
 	case <-ctx.Done():
 		return "", ctx.Err()
+	}
+	if err := expect(s.passage, s.pc); err != nil {
+		return "", err
 	}
 	await(ctx, s.checking, checkingPatience)
 	return s.pc.LocalDescription().SDP, nil
@@ -307,11 +312,8 @@ func (s *session) consents(now time.Time) bool {
 	default:
 		return true
 	}
-	pair, ok := s.pc.SCTP().Transport().ICETransport().GetSelectedCandidatePairStats()
-	if !ok || pair.RequestsReceived == 0 {
-		return true
-	}
-	return now.Sub(pair.LastRequestReceivedTimestamp.Time()) < consentTimeout
+	silence, ok := s.passage.silence(now)
+	return !ok || silence < consentTimeout
 }
 
 // publisher sets a WHIP client up as the stream's origin.

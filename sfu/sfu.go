@@ -199,6 +199,7 @@ func New(cfg Config) (*SFU, error) {
 		admission:  newAdmission(),
 	}
 	s.engine.log = loggers
+	s.engine.gate = cfg.Socket.gate
 	s.engine.nat = reachedAt(cfg.PublicIP)
 	s.engine.mux = ice.NewUDPMuxDefault(ice.UDPMuxParams{Logger: loggers.NewLogger("ice"), UDPConn: cfg.Socket})
 	if _, err := s.engine.certificate(time.Now()); err != nil {

@@ -1,7 +1,6 @@
 package sfu
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"net"
@@ -11,20 +10,13 @@ import (
 )
 
 // A Socket is the one UDP socket of a node that all media uses: WHIP, WHEP and
-// cascade links. It counts what passes, and keeps from the DTLS stack what
-// could close a session without knowing its keys.
-//
-// DTLS records of epoch 0 are not authenticated. Alerts among them, and
-// application data, which never is legitimate there, make pion/dtls close the
-// connection or answer with a fatal alert, so anyone who can forge a source
-// address could end a session: such datagrams are dropped (RFC 9147, section
-// 4.5.2, allows it).
+// cascade links. It counts what passes, and lets in what its gate does.
 type Socket struct {
 	*net.UDPConn
+	gate *gate
 
 	in, out         atomic.Int64 // bytes of UDP payload
 	packIn, packOut atomic.Int64
-	dropped         atomic.Int64 // datagrams kept from DTLS
 
 	lose func(datagram []byte) bool // a test's lossy network; nil: none
 }
@@ -51,7 +43,7 @@ func ListenMedia(addr string) (*Socket, error) {
 	// kernel's limit is the operator's to raise.
 	_ = conn.SetReadBuffer(socketBuffer)
 	_ = conn.SetWriteBuffer(socketBuffer)
-	return &Socket{UDPConn: conn}, nil
+	return &Socket{UDPConn: conn, gate: newGate()}, nil
 }
 
 // SocketCounters are totals since the socket was bound, in bytes of UDP
@@ -59,17 +51,21 @@ func ListenMedia(addr string) (*Socket, error) {
 type SocketCounters struct {
 	BytesIn, BytesOut     int64
 	PacketsIn, PacketsOut int64
-	Dropped               int64
-	Overflowed            int64 // that came, and that the kernel had no room for; 0 if it does not tell
+	Dropped               map[string]int64 // kept from pion, by reason
+	Overflowed            int64            // that came, and that the kernel had no room for; 0 if it does not tell
 }
 
 // Counters reads the totals.
 func (s *Socket) Counters() SocketCounters {
-	return SocketCounters{
+	c := SocketCounters{
 		BytesIn: s.in.Load(), BytesOut: s.out.Load(),
 		PacketsIn: s.packIn.Load(), PacketsOut: s.packOut.Load(),
-		Dropped: s.dropped.Load(), Overflowed: overflowed(s.UDPConn),
+		Dropped: make(map[string]int64, drops), Overflowed: overflowed(s.UDPConn),
 	}
+	for why, name := range dropNames {
+		c.Dropped[name] = s.gate.dropped[why].Load()
+	}
+	return c
 }
 
 // ReadFromAddrPort implements ice.AddrPortReaderWriter.
@@ -81,11 +77,10 @@ func (s *Socket) ReadFromAddrPort(b []byte) (int, netip.AddrPort, error) {
 		}
 		s.in.Add(int64(n))
 		s.packIn.Add(1)
-		if forgeable(b[:n]) {
-			s.dropped.Add(1)
+		if s.lose != nil && s.lose(b[:n]) {
 			continue
 		}
-		if s.lose != nil && s.lose(b[:n]) {
+		if n = s.gate.admit(b[:n], endpointOf(from), netip.Addr{}); n == 0 {
 			continue
 		}
 		return n, from, nil
@@ -94,6 +89,9 @@ func (s *Socket) ReadFromAddrPort(b []byte) (int, netip.AddrPort, error) {
 
 // WriteToAddrPort implements ice.AddrPortReaderWriter.
 func (s *Socket) WriteToAddrPort(b []byte, to netip.AddrPort) (int, error) {
+	if isSTUN(b) {
+		s.gate.sent(b, endpointOf(to))
+	}
 	n, err := s.UDPConn.WriteToUDPAddrPort(b, to)
 	s.out.Add(int64(n))
 	s.packOut.Add(1)
@@ -116,32 +114,4 @@ func (s *Socket) WriteTo(b []byte, to net.Addr) (int, error) {
 		return 0, fmt.Errorf("write to %T: not a UDP address", to)
 	}
 	return s.WriteToAddrPort(b, udp.AddrPort())
-}
-
-// DTLS 1.2 record header: RFC 6347, section 4.1.
-const (
-	dtlsHeader          = 13
-	dtlsAlert           = 21
-	dtlsApplicationData = 23
-)
-
-// forgeable reports whether datagram holds a DTLS record of epoch 0 that could
-// end a connection. Several records may share one datagram, so all are read;
-// what is not DTLS (RFC 7983: first byte 20 to 63) passes.
-func forgeable(datagram []byte) bool {
-	if len(datagram) == 0 || datagram[0] < 20 || datagram[0] > 63 {
-		return false
-	}
-	for rest := datagram; len(rest) >= dtlsHeader; {
-		epoch := binary.BigEndian.Uint16(rest[3:])
-		if epoch == 0 && (rest[0] == dtlsAlert || rest[0] == dtlsApplicationData) {
-			return true
-		}
-		end := dtlsHeader + int(binary.BigEndian.Uint16(rest[11:]))
-		if end > len(rest) {
-			return false
-		}
-		rest = rest[end:]
-	}
-	return false
 }

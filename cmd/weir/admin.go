@@ -404,13 +404,27 @@ func (n *node) metrics() *prometheus.Registry {
 	gauge("peers", "libp2p peers connected.", func() float64 { return float64(len(n.dht.Host().Network().Peers())) })
 	counter("media_sent_bytes_total", "UDP payload sent on the media socket.", func() float64 { return float64(n.gauge.Socket.Counters().BytesOut) })
 	counter("media_received_bytes_total", "UDP payload received on the media socket.", func() float64 { return float64(n.gauge.Socket.Counters().BytesIn) })
-	counter("media_dropped_datagrams_total", "Unauthenticated DTLS records kept from the stack.", func() float64 { return float64(n.gauge.Socket.Counters().Dropped) })
 	counter("media_overflowed_datagrams_total", "Datagrams that came and that the kernel had no room for: raise net.core.rmem_max, or the node's share of the CPU.", func() float64 { return float64(n.gauge.Socket.Counters().Overflowed) })
 	gauge("waiting", "Requests that wait for a server to be started.", func() float64 { return float64(n.waiters.count()) })
 	reg.MustRegister(n.outcomes.counter)
 	n.counters.register(reg)
-	reg.MustRegister(&trafficCollector{n}, ledgerCollector{n.ledger})
+	reg.MustRegister(&trafficCollector{n}, ledgerCollector{n.ledger}, dropCollector{n.gauge.Socket})
 	return reg
+}
+
+// dropCollector exports what the media socket keeps from the stack.
+type dropCollector struct{ socket *sfu.Socket }
+
+var droppedDesc = prometheus.NewDesc("weir_media_dropped_datagrams_total", "Datagrams that were not taken from the media socket, by why.", []string{"reason"}, nil)
+
+// Describe implements prometheus.Collector.
+func (c dropCollector) Describe(ch chan<- *prometheus.Desc) { ch <- droppedDesc }
+
+// Collect implements prometheus.Collector.
+func (c dropCollector) Collect(ch chan<- prometheus.Metric) {
+	for reason, n := range c.socket.Counters().Dropped {
+		ch <- prometheus.MustNewConstMetric(droppedDesc, prometheus.CounterValue, float64(n), reason)
+	}
 }
 
 // trafficCollector exports the bytes of each discovery protocol.

@@ -486,7 +486,7 @@ func TestForgedDatagrams(t *testing.T) {
 		}
 	}
 	eventually(t, "the forged records are counted as dropped", func() bool {
-		_, rest, ok := strings.Cut(a.get(t, "/metrics"), "\nweir_media_dropped_datagrams_total ")
+		_, rest, ok := strings.Cut(a.get(t, "/metrics"), "\nweir_media_dropped_datagrams_total{reason=\"unknown_source\"} ")
 		value, _, _ := strings.Cut(rest, "\n")
 		dropped, err := strconv.ParseFloat(value, 64)
 		return ok && err == nil && dropped >= 100

@@ -1,0 +1,350 @@
+package sfu
+
+import (
+	"net/netip"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/pion/stun/v4"
+	"golang.org/x/net/ipv4"
+	"golang.org/x/net/ipv6"
+)
+
+const (
+	// freshSources is how many new source addresses a passage takes within
+	// freshWindow. pion keeps a candidate for each for as long as the passage
+	// lives. A browser has one for each of its interfaces, twice with TCP.
+	freshSources = 16
+	freshWindow  = time.Minute
+	// maxSources bounds them until the next ICE restart.
+	maxSources = 256
+	// nominationLasts is how long a local address stays the one to answer from
+	// after its last check, while the peer checks others.
+	nominationLasts = 10 * time.Second
+	// recentChecks is how many checks are remembered until they are answered.
+	recentChecks = 64
+)
+
+// drop is why a datagram was kept from pion.
+type drop int
+
+const (
+	dropDTLSClear     drop = iota // a record in the clear that never is legitimate
+	dropDTLSLate                  // a handshake record after the handshake
+	dropDTLSMalformed             //
+	dropDTLSType                  // of another protocol version, or unknown
+	dropDTLSEpoch                 // of an epoch that is never reached
+	dropUser                      // a check for nobody
+	dropIntegrity                 // a check by somebody without the password
+	dropSources                   // a check from one source address too many
+	dropSource                    // from an address that no valid check came from
+	dropSTUN                      // not a check, nor an answer to one
+	dropProtocol                  // neither STUN, DTLS nor RTP
+	drops
+)
+
+// dropNames are the reasons as metrics have them.
+var dropNames = [drops]string{
+	"dtls_clear", "dtls_late", "dtls_malformed", "dtls_type", "dtls_epoch",
+	"stun_user", "stun_integrity", "stun_sources", "unknown_source", "stun_malformed", "protocol",
+}
+
+// endpoint is where a datagram came from; its address is never IPv4 within IPv6.
+type endpoint struct {
+	netip.AddrPort
+	tcp bool
+}
+
+func endpointOf(a netip.AddrPort) endpoint {
+	return endpoint{AddrPort: netip.AddrPortFrom(a.Addr().Unmap(), a.Port())}
+}
+
+// A gate stands between the network and pion, and lets pass what a peer of one
+// of this node's PeerConnections may have sent. What it learns of them, it
+// learns from connectivity checks that carry the right password, and so from
+// the peer itself.
+type gate struct {
+	dropped [drops]atomic.Int64
+
+	mu       sync.RWMutex
+	byUfrag  map[string]*passage
+	bySource map[endpoint]*route
+	recent   [recentChecks]check // a ring
+	next     int
+	message  stun.Message // to parse in
+}
+
+// A passage is what the gate knows of one PeerConnection.
+type passage struct {
+	gate    *gate
+	secured atomic.Bool // the DTLS handshake is done
+
+	// The rest is gate.mu's.
+	ufrag, pwd string
+	sources    map[endpoint]struct{}
+	fresh      [freshSources]time.Time // when the last ones were new; a ring
+	next       int
+	checked    time.Time // when the last valid check came
+	closed     bool
+}
+
+// A route leads to one address of a peer.
+type route struct {
+	passage   *passage
+	local     netip.Addr // our address that the peer knows; zero: not known
+	control   []byte     // sends from it
+	checked   time.Time  // when a check came there last
+	nominated bool       // by the peer
+}
+
+// A check is one that is to be answered from where it was sent to.
+type check struct {
+	id      [stun.TransactionIDSize]byte
+	to      endpoint
+	control []byte
+}
+
+// sendFrom is a control message that has a datagram leave from local.
+func sendFrom(local netip.Addr) []byte {
+	switch {
+	case !local.IsValid():
+		return nil
+	case local.Is4():
+		return (&ipv4.ControlMessage{Src: local.AsSlice()}).Marshal()
+	}
+	return (&ipv6.ControlMessage{Src: local.AsSlice()}).Marshal()
+}
+
+func newGate() *gate {
+	return &gate{byUfrag: map[string]*passage{}, bySource: map[endpoint]*route{}}
+}
+
+// open returns a passage that nothing is let in for until it has credentials.
+func (g *gate) open() *passage {
+	return &passage{gate: g, sources: map[endpoint]struct{}{}}
+}
+
+// credentials are what the peer has to show from now on. Others than before
+// are an ICE restart: the addresses of before stay known, for the media that
+// flows until the restart is done.
+func (p *passage) credentials(ufrag, pwd string, now time.Time) {
+	p.gate.mu.Lock()
+	defer p.gate.mu.Unlock()
+	if p.closed || p.ufrag == ufrag && p.pwd == pwd {
+		return
+	}
+	if p.gate.byUfrag[p.ufrag] == p {
+		delete(p.gate.byUfrag, p.ufrag)
+	}
+	p.ufrag, p.pwd = ufrag, pwd
+	p.gate.byUfrag[ufrag] = p
+	for from := range p.sources {
+		if r := p.gate.bySource[from]; r == nil || r.passage != p || now.Sub(r.checked) > freshWindow {
+			p.forget(from)
+		}
+	}
+}
+
+// forget takes from off what is known. Called with gate.mu held.
+func (p *passage) forget(from endpoint) {
+	delete(p.sources, from)
+	if r := p.gate.bySource[from]; r != nil && r.passage == p {
+		delete(p.gate.bySource, from)
+	}
+}
+
+// secure says that the DTLS handshake is done.
+func (p *passage) secure() { p.secured.Store(true) }
+
+// silence is how long no valid check has come; ok is false before the first.
+// It is not affected by steps of the clock.
+func (p *passage) silence(now time.Time) (d time.Duration, ok bool) {
+	p.gate.mu.RLock()
+	defer p.gate.mu.RUnlock()
+	return now.Sub(p.checked), !p.checked.IsZero()
+}
+
+// close lets nothing in any more. It may be called more than once.
+func (p *passage) close() {
+	p.gate.mu.Lock()
+	defer p.gate.mu.Unlock()
+	p.closed = true
+	if p.gate.byUfrag[p.ufrag] == p {
+		delete(p.gate.byUfrag, p.ufrag)
+	}
+	for from := range p.sources {
+		p.forget(from)
+	}
+}
+
+// take notes that from is p's, unless it is one too many. Called with gate.mu
+// held.
+func (p *passage) take(from endpoint, now time.Time) bool {
+	if _, known := p.sources[from]; known {
+		return true
+	}
+	if last := p.fresh[p.next]; !last.IsZero() && now.Sub(last) < freshWindow || len(p.sources) >= maxSources {
+		return false
+	}
+	p.fresh[p.next] = now
+	p.next = (p.next + 1) % freshSources
+	p.sources[from] = struct{}{}
+	return true
+}
+
+// isSTUN reports whether b is STUN by its first byte (RFC 7983), and long
+// enough to be.
+func isSTUN(b []byte) bool { return len(b) >= 20 && b[0] < 4 }
+
+// STUN's message types that ICE uses.
+const (
+	bindingRequest    = 0x0001
+	bindingIndication = 0x0011
+	bindingSuccess    = 0x0101
+)
+
+func messageType(b []byte) int { return int(b[0])<<8 | int(b[1]) }
+
+// admit returns how many bytes of datagram, which it may shorten, are for
+// pion; 0 if none are. local is where it was sent to, if that is known.
+func (g *gate) admit(datagram []byte, from endpoint, local netip.Addr) int {
+	n, why := len(datagram), drop(-1)
+	switch {
+	case len(datagram) == 0:
+		why = dropProtocol
+	case datagram[0] >= 128 && datagram[0] < 192: // RTP and RTCP: SRTP authenticates
+		return n
+	case datagram[0] >= 20 && datagram[0] < 64:
+		g.mu.RLock()
+		r := g.bySource[from]
+		g.mu.RUnlock()
+		if r == nil {
+			why = dropSource
+			break
+		}
+		var reason drop
+		if n, reason = screenDTLS(datagram, r.passage.secured.Load()); n < len(datagram) {
+			g.dropped[reason].Add(1)
+		}
+		return n
+	case !isSTUN(datagram):
+		why = dropProtocol
+	case messageType(datagram) == bindingRequest:
+		why = g.check(datagram, from, local, time.Now())
+	case messageType(datagram) == bindingSuccess || messageType(datagram) == bindingIndication:
+		g.mu.RLock()
+		if g.bySource[from] == nil {
+			why = dropSource
+		}
+		g.mu.RUnlock()
+	default:
+		why = dropSTUN
+	}
+	if why < 0 {
+		return n
+	}
+	g.dropped[why].Add(1)
+	return 0
+}
+
+// check looks at a connectivity check (RFC 8445, section 7.3), and returns why
+// it is dropped, or -1.
+func (g *gate) check(datagram []byte, from endpoint, local netip.Addr, now time.Time) drop {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	m := &g.message
+	m.Raw = append(m.Raw[:0], datagram...)
+	if m.Decode() != nil {
+		return dropSTUN
+	}
+	user, err := m.Get(stun.AttrUsername)
+	if err != nil {
+		return dropUser
+	}
+	ufrag, _, _ := strings.Cut(string(user), ":")
+	p := g.byUfrag[ufrag]
+	if p == nil {
+		return dropUser
+	}
+	if stun.MessageIntegrity(p.pwd).Check(m) != nil {
+		return dropIntegrity
+	}
+	if !p.take(from, now) {
+		return dropSources
+	}
+	p.checked = now
+	r := g.bySource[from]
+	if r == nil || r.passage != p {
+		r = &route{passage: p}
+		g.bySource[from] = r
+	}
+	nominates := m.Contains(stun.AttrUseCandidate)
+	r.arrive(local, nominates, now)
+	if local.IsValid() {
+		control := r.control
+		if local != r.local {
+			control = sendFrom(local)
+		}
+		g.recent[g.next] = check{m.TransactionID, from, control}
+		g.next = (g.next + 1) % recentChecks
+	}
+	return -1
+}
+
+// arrive notes that a check came to local. The peer's nomination decides which
+// of our addresses its media is sent from; without one, the last check does.
+func (r *route) arrive(local netip.Addr, nominates bool, now time.Time) {
+	if local != r.local && r.nominated && !nominates && now.Sub(r.checked) < nominationLasts {
+		return
+	}
+	if local != r.local {
+		r.local, r.control, r.nominated = local, sendFrom(local), false
+	}
+	r.checked = now
+	r.nominated = r.nominated || nominates
+}
+
+// sent looks at STUN that is about to be sent, and returns the control message
+// that it goes with; nil if it may leave from any address.
+func (g *gate) sent(b []byte, to endpoint) []byte {
+	switch messageType(b) {
+	case bindingRequest:
+		// The answer, and what comes after it, is let in.
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		m := &g.message
+		m.Raw = append(m.Raw[:0], b...)
+		if m.Decode() == nil {
+			user, _ := m.Get(stun.AttrUsername)
+			_, ufrag, _ := strings.Cut(string(user), ":")
+			if p := g.byUfrag[ufrag]; p != nil && g.bySource[to] == nil && len(p.sources) < maxSources {
+				p.sources[to] = struct{}{}
+				g.bySource[to] = &route{passage: p, checked: time.Now()}
+			}
+		}
+		if r := g.bySource[to]; r != nil {
+			return r.control
+		}
+	default:
+		g.mu.RLock()
+		defer g.mu.RUnlock()
+		for i := range g.recent {
+			if c := &g.recent[i]; c.to == to && string(c.id[:]) == string(b[8:20]) {
+				return c.control
+			}
+		}
+	}
+	return nil
+}
+
+// control is the control message to send to a peer's address with.
+func (g *gate) control(to endpoint) []byte {
+	g.mu.RLock()
+	defer g.mu.RUnlock()
+	if r := g.bySource[to]; r != nil {
+		return r.control
+	}
+	return nil
+}
