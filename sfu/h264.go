@@ -1,4 +1,148 @@
 package sfu
 
-// maxSprop bounds the parameter sets of an offer, in bytes of base64.
-const maxSprop = 2048
+import (
+	"bytes"
+	"encoding/base64"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/pion/rtp"
+)
+
+const (
+	// maxSprop bounds the parameter sets of an offer, in bytes of base64.
+	maxSprop = 2048
+	// maxSets bounds how many there are, and maxSet one of them, in bytes: each
+	// goes out as one packet.
+	maxSets = 16
+	maxSet  = 1000
+)
+
+// H264 NAL unit types (RFC 6184, table 1, and section 5.4).
+const (
+	nalIDR   = 5
+	nalSPS   = 7
+	nalPPS   = 8
+	nalSTAPA = 24
+	nalFUA   = 28
+)
+
+// parameterSets are those of an H264 publisher that wrote them into its offer
+// (sprop-parameter-sets; RFC 6184, section 8.1). An encoder that does may send
+// none with its keyframes, and viewers are not told of them by our answer:
+// browsers do not read them there. So they are put before each keyframe that
+// comes without, as packets of their own, which receivers of every packetization
+// mode take; what follows is renumbered.
+//
+// Where the stream has other sets than the offer, the offer's are out of date
+// and are not used any more.
+type parameterSets struct {
+	sets [][]byte // NAL units, SPS before PPS
+
+	source  *source // whose numbers the rest is of
+	shift   uint16  // packets put in so far
+	last    uint16  // put in at the last keyframe
+	at      uint16  // the number of the first packet of that
+	highest uint16
+	stamp   uint32 // of the frame that has its sets
+	framed  bool   // stamp holds
+}
+
+// parseSprop reads the value of sprop-parameter-sets; nil if there is nothing
+// of use in it.
+func parseSprop(value string) *parameterSets {
+	s := &parameterSets{}
+	for part := range strings.SplitSeq(value, ",") {
+		nal, err := base64.StdEncoding.DecodeString(strings.TrimSpace(part))
+		if err != nil {
+			nal, err = base64.RawStdEncoding.DecodeString(strings.TrimSpace(part))
+		}
+		if err != nil || len(nal) < 2 || len(nal) > maxSet || len(s.sets) == maxSets {
+			continue
+		}
+		if t := nal[0] & 0x1f; t == nalSPS || t == nalPPS {
+			s.sets = append(s.sets, nal)
+		}
+	}
+	slices.SortStableFunc(s.sets, func(a, b []byte) int { return int(a[0]&0x1f) - int(b[0]&0x1f) })
+	if len(s.sets) == 0 || s.sets[0][0]&0x1f != nalSPS {
+		return nil
+	}
+	return s
+}
+
+// profile is the profile-level-id that the sets are of.
+func (s *parameterSets) profile() string {
+	if len(s.sets[0]) < 4 {
+		return ""
+	}
+	return fmt.Sprintf("%x", s.sets[0][1:4])
+}
+
+// before returns what is to be sent before p of source, and renumbers p.
+func (s *parameterSets) before(source *source, p *rtp.Packet) []*rtp.Packet {
+	first := s.source != source
+	if first {
+		s.source, s.shift, s.last, s.framed = source, 0, 0, false
+		s.highest = p.SequenceNumber - 1
+	}
+	newest := int16(p.SequenceNumber-s.highest) > 0
+	if newest {
+		s.highest = p.SequenceNumber
+	}
+	idr := s.look(p)
+	var put []*rtp.Packet
+	if idr && newest && s.sets != nil && (!s.framed || s.stamp != p.Timestamp) {
+		s.stamp, s.framed = p.Timestamp, true
+		s.at, s.last = p.SequenceNumber, uint16(len(s.sets))
+		for i, nal := range s.sets {
+			h := rtp.Header{Version: 2, PayloadType: p.PayloadType, SSRC: p.SSRC, Timestamp: p.Timestamp, SequenceNumber: p.SequenceNumber + s.shift + uint16(i)}
+			put = append(put, &rtp.Packet{Header: h, Payload: nal})
+		}
+		s.shift += s.last
+	}
+	shift := s.shift
+	if s.last > 0 && int16(p.SequenceNumber-s.at) < 0 { // late, from before the keyframe
+		shift -= s.last
+	}
+	p.SequenceNumber += shift
+	return put
+}
+
+// look takes note of the parameter sets in p, and reports whether a slice of a
+// keyframe begins in it.
+func (s *parameterSets) look(p *rtp.Packet) (idr bool) {
+	payload := p.Payload
+	if len(payload) < 2 {
+		return false
+	}
+	switch payload[0] & 0x1f {
+	case nalSTAPA:
+		for rest := payload[1:]; len(rest) > 2; {
+			n := int(rest[0])<<8 | int(rest[1])
+			if n == 0 || n > len(rest)-2 {
+				return idr
+			}
+			idr = s.unit(p, rest[2:2+n]) || idr
+			rest = rest[2+n:]
+		}
+		return idr
+	case nalFUA:
+		return payload[1]&0x80 != 0 && payload[1]&0x1f == nalIDR
+	}
+	return s.unit(p, payload)
+}
+
+func (s *parameterSets) unit(p *rtp.Packet, nal []byte) (idr bool) {
+	switch nal[0] & 0x1f {
+	case nalIDR:
+		return true
+	case nalSPS, nalPPS:
+		s.stamp, s.framed = p.Timestamp, true
+		if !slices.ContainsFunc(s.sets, func(own []byte) bool { return bytes.Equal(own, nal) }) {
+			s.sets = nil
+		}
+	}
+	return false
+}

@@ -476,6 +476,73 @@ func TestViewersOfH264(t *testing.T) {
 	}
 }
 
+// Parameter sets that stand only in the offer reach a viewer, also at another
+// node, as packets before each keyframe, and the numbering has no gap.
+func TestParameterSetsOfTheOffer(t *testing.T) {
+	m := newMesh(t)
+	a, b := m.add(capacity.Limits{}, nil), m.add(capacity.Limits{}, nil)
+	codec := param(webrtc.MimeTypeH264, 102, "level-asymmetry-allowed=1;packetization-mode=1;profile-level-id=42e01f")
+	tracks := publishRaw(t, a, "sets", func(sdp string) string {
+		return strings.Replace(sdp, "a=fmtp:102 ", "a=fmtp:102 sprop-parameter-sets=Z0LgH9oBQBbsQA==,aM48gA==;", 1)
+	}, codec)
+	n := 0
+	every(t, func() {
+		slice := []byte{0x61, 0x88, 0x84}
+		if n++; n%10 == 1 {
+			slice = []byte{0x65, 0x88, 0x84}
+		}
+		tracks[0].send(slice, true, 900)
+	})
+	pc := plainPeer(t, codec)
+	if _, err := pc.AddTransceiverFromKind(webrtc.RTPCodecTypeVideo, webrtc.RTPTransceiverInit{Direction: webrtc.RTPTransceiverDirectionRecvonly}); err != nil {
+		t.Fatal(err)
+	}
+	packets := make(chan *rtp.Packet, 1000)
+	pc.OnTrack(func(r *webrtc.TrackRemote, _ *webrtc.RTPReceiver) {
+		defer close(packets)
+		for {
+			p, _, err := r.ReadRTP()
+			if err != nil {
+				return
+			}
+			select {
+			case packets <- p:
+			default:
+			}
+		}
+	})
+	answer := dialPeer(t, pc, b.web.URL+"/whep/sets", nil)
+	if strings.Contains(answer, "sprop") {
+		t.Errorf("parameter sets are in the answer:\n%s", answer)
+	}
+	var types []byte
+	var last *rtp.Packet
+	for len(types) < 40 {
+		var p *rtp.Packet
+		select {
+		case p = <-packets:
+		case <-time.After(patience):
+			t.Fatalf("after %v, nothing more comes", types)
+		}
+		if p == nil {
+			t.Fatal("the track has ended")
+		}
+		if last != nil && p.SequenceNumber != last.SequenceNumber+1 {
+			t.Errorf("packet %d after %d", p.SequenceNumber, last.SequenceNumber)
+		}
+		types = append(types, p.Payload[0]&0x1f)
+		if n := len(types); types[n-1] == 5 {
+			if n < 3 || types[n-2] != 8 || types[n-3] != 7 || p.Timestamp != last.Timestamp {
+				t.Errorf("a keyframe comes without its parameter sets: %v", types)
+			}
+		}
+		last = p
+	}
+	if types[0] != 7 {
+		t.Errorf("the viewer's first packet is of type %d", types[0])
+	}
+}
+
 // Candidates that are trickled beyond the bound are no error: clients give up at
 // one. They are counted.
 func TestTrickledCandidatesAreBounded(t *testing.T) {

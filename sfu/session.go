@@ -348,6 +348,9 @@ func (s *SFU) publisher(ctx context.Context, name string, o *offer, entry, remot
 		o.take(section, codec)
 		t := &Track{ID: fmt.Sprintf("%s%d", section.kind, count[section.kind]), Codec: codec.RTPCodecCapability}
 		t.Codec.RTCPFeedback = nil // of this hop
+		if t.sets = parseSprop(codec.sprop); t.sets != nil && fmtpValue(t.Codec.SDPFmtpLine, "profile-level-id") == "" {
+			t.Codec.SDPFmtpLine = strings.TrimPrefix(t.Codec.SDPFmtpLine+";profile-level-id="+t.sets.profile(), ";")
+		}
 		count[section.kind]++
 		tracks = append(tracks, t)
 		byMid[section.pionMid()] = t

@@ -44,6 +44,7 @@ type Track struct {
 	source *source
 	outs   []*out
 	report senderReport
+	sets   *parameterSets // of H264 that come out of band; nil: none
 }
 
 // A source is one upstream of a track, from the moment that its first packet
@@ -192,8 +193,8 @@ func (s *source) close() {
 	}
 }
 
-// feed forwards one packet of s. Packets of a source that was replaced are
-// dropped.
+// feed forwards one packet of s, which may be renumbered. Packets of a source
+// that was replaced are dropped.
 func (t *Track) feed(s *source, p *rtp.Packet) {
 	key := t.video() && keyframe.Is(t.Codec.MimeType, p.Payload)
 	t.packets.Add(1)
@@ -205,6 +206,13 @@ func (t *Track) feed(s *source, p *rtp.Packet) {
 	if t.source != s {
 		t.mu.Unlock()
 		return
+	}
+	if t.sets != nil {
+		for _, set := range t.sets.before(s, p) {
+			for _, o := range t.outs {
+				o.write(s, &t.report, set, true, now)
+			}
+		}
 	}
 	for _, o := range t.outs {
 		served = o.write(s, &t.report, p, key, now) && served

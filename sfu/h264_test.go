@@ -1,0 +1,97 @@
+package sfu
+
+import (
+	"testing"
+
+	"github.com/pion/rtp"
+)
+
+var (
+	testSPS = []byte{0x67, 0x42, 0xe0, 0x1f, 0xda, 0x01, 0x40, 0x16, 0xec, 0x40}
+	testPPS = []byte{0x68, 0xce, 0x3c, 0x80}
+)
+
+const testSprop = "Z0LgH9oBQBbsQA==,aM48gA=="
+
+// pass feeds packets to s and returns the numbers that come out, those of sets
+// that were put in as negative ones.
+func pass(s *parameterSets, source *source, packets ...*rtp.Packet) []int {
+	var out []int
+	for _, p := range packets {
+		for _, put := range s.before(source, p) {
+			out = append(out, -int(put.SequenceNumber))
+		}
+		out = append(out, int(p.SequenceNumber))
+	}
+	return out
+}
+
+func TestParameterSetsGoBeforeKeyframes(t *testing.T) {
+	idr, delta := []byte{0x65, 0x88}, []byte{0x61, 0x88}
+	start, middle := []byte{0x7c, 0x85, 1}, []byte{0x7c, 0x05, 1}
+	stap := append([]byte{0x78, 0, byte(len(testSPS))}, testSPS...)
+	stap = append(append(stap, 0, byte(len(testPPS))), testPPS...)
+	pkt := packet
+	for _, c := range []struct {
+		name    string
+		packets []*rtp.Packet
+		want    []int
+	}{
+		{"nothing before others", []*rtp.Packet{pkt(10, 0, delta), pkt(11, 1, delta)}, []int{10, 11}},
+		{"two before a keyframe", []*rtp.Packet{pkt(10, 0, delta), pkt(11, 1, idr), pkt(12, 2, delta), pkt(13, 3, idr)}, []int{10, -11, -12, 13, 14, -15, -16, 17}},
+		{"once for a frame of several slices", []*rtp.Packet{pkt(10, 0, idr), pkt(11, 0, idr), pkt(12, 0, idr)}, []int{-10, -11, 12, 13, 14}},
+		{"before the first fragment only", []*rtp.Packet{pkt(10, 0, start), pkt(11, 0, middle)}, []int{-10, -11, 12, 13}},
+		{"late ones keep the numbers that were left for them", []*rtp.Packet{pkt(9, 0, delta), pkt(11, 2, idr), pkt(10, 1, delta), pkt(12, 3, delta)}, []int{9, -11, -12, 13, 10, 14}},
+		{"not before a late keyframe", []*rtp.Packet{pkt(10, 0, delta), pkt(12, 2, delta), pkt(11, 1, idr)}, []int{10, 12, 11}},
+		{"not where the stream has them", []*rtp.Packet{pkt(10, 0, testSPS), pkt(11, 0, testPPS), pkt(12, 0, idr), pkt(13, 1, idr)}, []int{10, 11, 12, -13, -14, 15}},
+		{"nor in one packet", []*rtp.Packet{pkt(10, 0, stap), pkt(11, 0, idr)}, []int{10, 11}},
+		{"no more once the stream has others", []*rtp.Packet{pkt(10, 0, idr), pkt(11, 1, []byte{0x67, 0x64, 0, 0x1f}), pkt(12, 1, idr), pkt(13, 2, idr)}, []int{-10, -11, 12, 13, 14, 15}},
+		{"over the end of the numbers", []*rtp.Packet{pkt(65535, 0, idr), pkt(0, 1, delta)}, []int{-65535, 0, 1, 2}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			got := pass(parseSprop(testSprop), &source{}, c.packets...)
+			if len(got) != len(c.want) {
+				t.Fatalf("got %v, want %v", got, c.want)
+			}
+			for i := range got {
+				if got[i] != c.want[i] {
+					t.Fatalf("got %v, want %v", got, c.want)
+				}
+			}
+		})
+	}
+	t.Run("another source has other numbers", func(t *testing.T) {
+		s := parseSprop(testSprop)
+		pass(s, &source{}, packet(10, 0, idr))
+		if got := pass(s, &source{}, packet(500, 7, delta), packet(501, 8, idr)); got[0] != 500 || got[1] != -501 {
+			t.Errorf("got %v", got)
+		}
+	})
+	t.Run("the profile is that of the sets", func(t *testing.T) {
+		if p := parseSprop(testSprop).profile(); p != "42e01f" {
+			t.Errorf("got %q", p)
+		}
+	})
+	for _, none := range []string{"", "x", "aM48gA==", ",", "Zw=="} {
+		if parseSprop(none) != nil {
+			t.Errorf("%q is taken for parameter sets", none)
+		}
+	}
+}
+
+// Neither offers nor packets make it fail, and it puts in no more than it has.
+func FuzzParameterSets(f *testing.F) {
+	f.Add(testSprop, []byte{0x65, 0x88, 0x78, 0, 2, 0x65, 1}, uint16(1))
+	f.Fuzz(func(t *testing.T, sprop string, payload []byte, seq uint16) {
+		s := parseSprop(sprop)
+		if s == nil {
+			return
+		}
+		src := &source{}
+		for i := range payload {
+			if put := s.before(src, packet(seq+uint16(i), uint32(i/2), payload[i:])); len(put) > maxSets {
+				t.Fatalf("%d packets were put in", len(put))
+			}
+		}
+	})
+}
