@@ -62,7 +62,12 @@ func (n *Node) bootstrap(ctx context.Context) error {
 		n.log.Warn("remembered peers not read; going on without", "file", n.cfg.PeerFile, "err", err)
 	}
 
+	if at := selfElsewhere(n.ID(), n.cfg.Bootstrap, n.ownAddrs()); len(at) > 0 {
+		n.log.Warn("bootstrap address names this node's own identity at an address that is not its own: if a node runs there, one of the two is a copy and must get an identity of its own (another --data-dir)", "at", joinAddrs(at))
+	}
+
 	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return n.noticeJoining(ctx) })
 	var tried sync.WaitGroup
 	for _, ai := range peers {
 		tried.Add(1)
@@ -251,7 +256,7 @@ func (n *Node) announce(ctx context.Context) error {
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		alone := len(n.members()) == 0 && n.kad.RoutingTable().Size() == 0
+		alone := n.Alone()
 		h, looked := n.holders(CapacityTopic())
 		if alone || looked && (n.cfg.Sample == nil || len(h.remote) == 0) {
 			break
@@ -266,6 +271,33 @@ func (n *Node) announce(ctx context.Context) error {
 		}
 	}
 	close(n.ready)
+	return nil
+}
+
+// Alone reports whether no other node of this network is known to be there.
+func (n *Node) Alone() bool { return len(n.members()) == 0 && n.kad.RoutingTable().Size() == 0 }
+
+// noticeJoining says so when a node that was told whom to join, and was ready
+// without having done so, has company at last.
+func (n *Node) noticeJoining(ctx context.Context) error {
+	select {
+	case <-n.ready:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	alone := len(n.cfg.Bootstrap) > 0 && n.Alone()
+	tick := time.NewTicker(memberCheck)
+	defer tick.Stop()
+	for alone {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		if alone = n.Alone(); !alone {
+			n.log.Info("network joined", "network", n.cfg.Network, "peers", len(n.members()))
+		}
+	}
 	return nil
 }
 

@@ -21,6 +21,8 @@ import (
 	"github.com/multiformats/go-multiaddr"
 	manet "github.com/multiformats/go-multiaddr/net"
 	"golang.org/x/sync/errgroup"
+
+	"weir/capacity"
 )
 
 const (
@@ -95,6 +97,9 @@ type examination struct {
 	transport quicReach
 	record    recordReach
 	told      map[peer.ID]telling
+	unmet     []contact // known by their records only: tried just now
+	copied    *capacity.Record
+	selfAt    []multiaddr.Multiaddr // of selfElsewhere
 }
 
 // A contact is one peer that ought to be reached.
@@ -124,6 +129,7 @@ type recordReach struct {
 	published bool
 	holders   []peer.ID // that ought to have it, this node left out
 	have      []peer.ID
+	held      []Change // all that the holders have
 	err       error
 }
 
@@ -168,7 +174,16 @@ func (n *Node) examine(ctx context.Context, open bool) *examination {
 	}
 	work.Go(func() error { e.record = n.ownRecord(ctx); return nil })
 	_ = work.Wait()
+	e.selfAt = selfElsewhere(n.ID(), n.cfg.Bootstrap, n.ownAddrs())
+	if r, ok := n.noteCopies(e.record.held); ok {
+		e.copied = &r
+	}
+	e.unmet = n.unmet(e.record.held)
+	for i := range e.unmet {
+		work.Go(func() error { n.contact(ctx, &e.unmet[i]); return nil })
+	}
 	e.transport = n.quicReach(ctx)
+	_ = work.Wait()
 
 	e.told = make(map[peer.ID]telling)
 	for _, c := range others {
@@ -183,7 +198,7 @@ func (n *Node) examine(ctx context.Context, open bool) *examination {
 		}
 	}
 	// Who was reached just now is one of us again.
-	for _, c := range slices.Concat(e.bootstrap, e.servers, e.gone) {
+	for _, c := range slices.Concat(e.bootstrap, e.servers, e.gone, e.unmet) {
 		if c.reached() && !slices.ContainsFunc(e.members, func(m contact) bool { return m.ai.ID == c.ai.ID }) {
 			e.members = append(e.members, c)
 			e.told[c.ai.ID] = n.told.of(c.ai.ID)
@@ -227,6 +242,26 @@ func (n *Node) acquaintances() []peer.AddrInfo {
 		add(ai)
 	}
 	return list
+}
+
+// unmet are nodes that holders have records of and that this one has never met,
+// some of them where there are many.
+func (n *Node) unmet(held []Change) []contact {
+	seen := map[peer.ID]bool{n.ID(): true}
+	remembered, _ := readPeerFile(n.cfg.PeerFile)
+	for _, ai := range remembered {
+		seen[ai.ID] = true
+	}
+	var list []contact
+	for _, c := range held {
+		if c.Err != nil || seen[c.Node] || n.connected(c.Node) || !n.told.of(c.Node).at.IsZero() {
+			continue
+		}
+		seen[c.Node] = true
+		list = append(list, contact{ai: peer.AddrInfo{ID: c.Node, Addrs: c.Record.Addrs}})
+	}
+	rand.Shuffle(len(list), func(i, j int) { list[i], list[j] = list[j], list[i] })
+	return list[:min(len(list), maxContacts)]
 }
 
 // contact tries to reach c and finds out who it is.
@@ -371,7 +406,7 @@ func (n *Node) ownRecord(ctx context.Context) recordReach {
 		}
 	}
 	changes, err := n.Snapshot(ctx, home)
-	r.err = err
+	r.held, r.err = changes, err
 	for _, c := range changes {
 		if c.Err == nil && c.Node == n.ID() && c.Holder != n.ID() && !slices.Contains(r.have, c.Holder) {
 			r.have = append(r.have, c.Holder)
@@ -385,8 +420,8 @@ func (n *Node) ownRecord(ctx context.Context) recordReach {
 func (e *examination) checks() []Check {
 	var all []Check
 	for _, judge := range []func() []Check{
-		e.checkListening, e.checkAddrs, e.checkBootstrap, e.checkServers, e.checkNetwork, e.checkUDP, e.checkTable,
-		e.checkHolding, e.checkRecord, e.checkPartition, e.checkClock,
+		e.checkListening, e.checkAddrs, e.checkIdentity, e.checkBootstrap, e.checkServers, e.checkNetwork, e.checkUDP, e.checkTable,
+		e.checkHolding, e.checkRecord, e.checkMembers, e.checkPartition, e.checkClock,
 	} {
 		all = append(all, judge()...)
 	}
@@ -450,6 +485,55 @@ func (e *examination) checkAddrs() []Check {
 			"others are told loopback addresses only (%s), but this node is to join others on other machines", joinAddrs(e.addrs))
 	}
 	return check(name, Fine, "", "loopback only (%s): the network is this machine", joinAddrs(e.addrs))
+}
+
+// checkIdentity tells of another process with this node's identity.
+func (e *examination) checkIdentity() []Check {
+	const name = "identity"
+	const do = "give one of the two an identity of its own: start it with a --data-dir that was not copied"
+	switch {
+	case e.copied != nil:
+		c := e.copied
+		return check(name, Failure, do, "another process uses it too: holders have a record of it that this one did not publish, of the node %s (%s, %s)",
+			or(c.Name, "without a name"), or(c.URL, "no URL"), joinAddrs(c.Addrs))
+	case len(e.selfAt) > 0:
+		return check(name, Failure, "take the address out of --bootstrap if it is an old one; else a copy of this node runs there: "+do,
+			"--bootstrap names this node's own ID at %s, which is no address of its own", joinAddrs(e.selfAt))
+	}
+	return nil
+}
+
+// checkMembers tells of nodes that others know and this one cannot reach: one of
+// the two is behind a NAT or a firewall and tells addresses that do not lead to
+// it. One whose machine refuses the connection has ended.
+func (e *examination) checkMembers() []Check {
+	const name = "members"
+	var never []contact
+	for _, c := range e.unmet {
+		if !c.reached() && !errors.Is(c.err, syscall.ECONNREFUSED) {
+			never = append(never, c)
+		}
+	}
+	known := len(e.unmet) + len(e.answering())
+	switch {
+	case known == 0:
+		return nil
+	case len(never) == 0:
+		return check(name, Fine, "", "every node that holders have a record of, and that was tried, is reached")
+	}
+	seen, _ := e.explain(&never[0])
+	if len(never) > 1 {
+		seen += fmt.Sprintf("; and %d more", len(never)-1)
+	}
+	return check(name, Failure, "of a node behind a NAT, say where it is reached: --public-ip; and let TCP and UDP through to the port of its --listen",
+		"of %s known, %d %s never been reached, though %s published: %s", nodes(known), len(never), verb(len(never), "has", "have"), verb(len(never), "its record is", "their records are"), seen)
+}
+
+func or(s, without string) string {
+	if s == "" {
+		return without
+	}
+	return s
 }
 
 func (e *examination) checkBootstrap() []Check {

@@ -18,6 +18,8 @@ import (
 	"github.com/multiformats/go-multiaddr"
 
 	"weir/dht/pb"
+
+	"weir/capacity"
 )
 
 // findings are the checks of that name.
@@ -120,10 +122,17 @@ func TestEachFinding(t *testing.T) {
 		{"wrong ID", examination{bootstrap: down(sec.ErrPeerIDMismatch{Actual: "other"}, "p")}, "bootstrap", Failure, []string{"another node answers", "/p2p/"}},
 		{"no route", examination{bootstrap: down(syscall.ENETUNREACH, "p")}, "bootstrap", Failure, []string{"no route"}},
 		{"a name that is none", examination{bootstrap: down(&net.DNSError{Name: "b.example", IsNotFound: true}, "p")}, "bootstrap", Failure, []string{"b.example", "resolved"}},
-		{"something else", examination{bootstrap: down(errors.New("odd\x1b[31m"), "p")}, "bootstrap", Failure, []string{"not reached: odd[31m"}},
+		{"something else", examination{bootstrap: down(errors.New("odd\x1b[31m"), "p")}, "bootstrap", Failure, []string{"not reached: odd?[31m"}},
 		{"another network", examination{name: "ours", network: "1234", bootstrap: []contact{stranger}}, "bootstrap", Failure, []string{"abcd", `"ours"`, "1234", "--network"}},
 		{"no weir at all", examination{bootstrap: []contact{{ai: who("p")}}}, "bootstrap", Failure, []string{"no weir node"}},
 		{"stopped", examination{bootstrap: []contact{stopped}}, "bootstrap", Failure, []string{"does not answer"}},
+
+		{"a copy of this node", examination{copied: &capacity.Record{Name: "twin", URL: "http://192.0.2.1:8080", Addrs: public}}, "identity", Failure, []string{"another process", "twin", "http://192.0.2.1:8080", "--data-dir"}},
+		{"a copy among the bootstrap peers", examination{selfAt: public}, "identity", Failure, []string{"own ID", "192.0.2.1", "copy"}},
+
+		{"a member behind a NAT", examination{unmet: down(context.DeadlineExceeded, "p"), members: up("q")}, "members", Failure, []string{"2 nodes known, 1 has never been reached", "no answer", "--public-ip"}},
+		{"members never met are reached", examination{unmet: up("p"), members: up("q")}, "members", Fine, []string{"every node"}},
+		{"a member that has just ended", examination{unmet: down(refused, "p"), members: up("q")}, "members", Fine, nil},
 
 		{"an empty list", examination{holding: HoldNone}, "servers", Failure, []string{"--server-list"}},
 		{"the only broker", examination{holding: HoldCentral, listed: true}, "servers", Fine, []string{"broker"}},

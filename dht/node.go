@@ -119,6 +119,7 @@ type Node struct {
 	lanes    lanes          // outbound requests at once, per peer
 	adverts  advertiser
 	outbox   outbox
+	copies   copies
 	letters  letters
 	settling atomic.Int64 // Unix ns since when it is one of a few that hold everything; 0: it is not
 	accepted chan struct{}
@@ -180,6 +181,7 @@ func Listen(cfg Config) (*Node, error) {
 		accepted:    make(chan struct{}),
 		ready:       make(chan struct{}),
 		changed:     make(chan struct{}, 1),
+		copies:      copies{suspected: make(chan struct{}, 1)},
 	}
 	self, err := peer.IDFromPrivateKey(cfg.Key)
 	if err != nil {
@@ -232,6 +234,7 @@ func (n *Node) Run(ctx context.Context) error {
 	g.Go(func() error { return n.sweep(ctx) })
 	g.Go(func() error { return n.refreshRegions(ctx) })
 	g.Go(func() error { return n.comparePolicies(ctx) })
+	g.Go(func() error { return n.watchForCopies(ctx) })
 	if n.cfg.Sample != nil {
 		g.Go(func() error { return n.adverts.run(ctx) })
 	}

@@ -30,6 +30,7 @@ const strayedBy = 5 * time.Millisecond
 type outbox struct {
 	mu      sync.Mutex
 	seq     uint64             // the last one given out
+	given   seqLog             // those before it
 	own     map[Topic]*ownCopy // what is published now
 	pending map[peer.ID]map[Topic]parcel
 	busy    map[peer.ID]bool
@@ -79,6 +80,7 @@ func (o *outbox) nextSeq(now time.Time) uint64 {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.seq = max(uint64(now.UnixMilli()), o.seq+1)
+	o.given.add(o.seq)
 	return o.seq
 }
 
@@ -509,6 +511,7 @@ func (n *Node) confirmed(p peer.ID, batch []parcel, reply *pb.AdvertiseReply, rt
 			n.log.Debug("record refused by holder", "peer", p, "topic", batch[i].Topic, "reason", r.Refused)
 			if len(batch[i].Amendment) > 0 {
 				n.outbox.refused(p, Topic(batch[i].Topic))
+				n.suspectCopy()
 			}
 			continue
 		}

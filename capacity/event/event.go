@@ -38,7 +38,8 @@ const (
 
 	Placement Kind = "placement" // Peer: who was chosen, if any; Reason: why nobody was; Elapsed
 
-	NodeReady    Kind = "node.ready"
+	NodeReady    Kind = "node.ready"    // Reason: "alone", if no bootstrap peer of its network was reached
+	NodeCopied   Kind = "node.copied"   // Detail: where the other process is
 	NodeFull     Kind = "node.full"     // Reason: of what, Detail
 	NodeFree     Kind = "node.free"     // Elapsed: how long it was full
 	NodeEnding   Kind = "node.ending"   // Detail: what it still has
@@ -106,6 +107,7 @@ func List() []Described {
 		{PullEnded, "a stream is not pulled any more"},
 		{Placement, "a node was chosen for a client or a pull, or nobody was"},
 		{NodeReady, "this node is in the network"},
+		{NodeCopied, "another process uses this node's identity"},
 		{NodeFull, "this node takes nothing more, for want of a resource"},
 		{NodeFree, "this node has room again"},
 		{NodeEnding, "this node ends"},

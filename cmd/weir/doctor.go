@@ -3,9 +3,13 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
+	"net/netip"
+	"net/url"
+	"os"
 	"strings"
 	"time"
 
@@ -26,7 +30,7 @@ type diagnosis struct {
 // diagnose looks at the node's network, and at the node itself.
 func (n *node) diagnose(ctx context.Context) diagnosis {
 	d := diagnosis{OK: true, Node: n.dht.ID().String(), Network: n.cfg.network, Checks: n.dht.Diagnose(ctx, n.cfg.open)}
-	d.Checks = append(d.Checks, checkState(n.ledger.Totals(time.Now())), dht.Check{
+	d.Checks = append(d.Checks, checkURLs(n.publicURL(), n.media(), n.cfg.open), checkDataDir(n.cfg.dataDir), checkState(n.ledger.Totals(time.Now())), dht.Check{
 		Name: "media", Outcome: dht.Fine,
 		Seen: fmt.Sprintf("bound to UDP %s; whether clients reach it cannot be seen from here", n.gauge.Socket.LocalAddr()),
 	})
@@ -36,6 +40,46 @@ func (n *node) diagnose(ctx context.Context) diagnosis {
 		}
 	}
 	return d
+}
+
+// checkURLs says where clients are sent.
+func checkURLs(base, media string, open bool) dht.Check {
+	c := dht.Check{Name: "clients", Outcome: dht.Fine, Seen: fmt.Sprintf("are told %s, and %s for media", base, media)}
+	for _, host := range []string{hostOf(base), hostOf("//" + media)} {
+		ip, err := netip.ParseAddr(host)
+		switch {
+		case err != nil: // a name
+		case ip.IsUnspecified():
+			c.Outcome, c.Do = dht.Failure, "give --public-url (and --public-ip behind a NAT), or bind --http and --media-port to the address that clients reach"
+			c.Seen += ": that is no machine in particular"
+			return c
+		case ip.IsLoopback() && open:
+			c.Outcome, c.Do = dht.Failure, "give --public-url, or bind --http and --media-port to the address that clients reach; or leave --insecure-open out"
+			c.Seen += ": only clients on this machine get there, though --insecure-open is given"
+			return c
+		}
+	}
+	return c
+}
+
+func hostOf(s string) string {
+	u, err := url.Parse(s)
+	if err != nil {
+		return ""
+	}
+	return u.Hostname()
+}
+
+// checkDataDir says whether the node can keep what it knows.
+func checkDataDir(dir string) dht.Check {
+	f, err := os.CreateTemp(dir, ".doctor-*")
+	if err != nil {
+		return dht.Check{Name: "data", Outcome: dht.Warning, Seen: fmt.Sprintf("nothing can be written to %s (%v): peers and policies are forgotten at a restart", dir, errors.Unwrap(err)),
+			Do: "make --data-dir writable for this user"}
+	}
+	_ = f.Close()
+	_ = os.Remove(f.Name())
+	return dht.Check{Name: "data", Outcome: dht.Fine, Seen: "kept in " + dir}
 }
 
 // checkState says whether the node takes placements.

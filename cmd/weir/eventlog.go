@@ -57,6 +57,8 @@ func message(e event.Event) (slog.Level, string) {
 		return slog.LevelDebug, "placement decided"
 	case event.NodeReady:
 		return slog.LevelDebug, "node is ready" // in full elsewhere
+	case event.NodeCopied:
+		return slog.LevelDebug, "identity used twice" // in full elsewhere
 	case event.NodeFull:
 		return slog.LevelWarn, "node is full"
 	case event.NodeFree:

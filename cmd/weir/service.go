@@ -334,8 +334,14 @@ func (n *node) announce(ctx context.Context) error {
 		return ctx.Err()
 	}
 	info := n.ready()
-	n.events.add(event.Event{Kind: event.NodeReady})
-	n.log.Info("node is ready", "name", info.Name, "peer", info.PeerID, "console", info.HTTP, "admin", info.Admin, "media", info.Media, "network", info.Network)
+	ready := event.Event{Kind: event.NodeReady}
+	say, msg := n.log.Info, "node is ready"
+	if len(n.cfg.bootstrap) > 0 && n.dht.Alone() {
+		ready.Reason = "alone"
+		say, msg = n.log.Warn, "node is ready, but alone: no bootstrap peer of its network is reached (weir doctor says why; it is tried for ever)"
+	}
+	n.events.add(ready)
+	say(msg, "name", info.Name, "peer", info.PeerID, "console", info.HTTP, "admin", info.Admin, "media", info.Media, "network", info.Network)
 	for _, a := range info.P2P {
 		n.log.Info("others join by", "bootstrap", a)
 	}
@@ -347,7 +353,7 @@ func (n *node) announce(ctx context.Context) error {
 
 func (n *node) ready() readyInfo {
 	info := readyInfo{
-		PeerID: n.dht.ID().String(), Name: n.cfg.name, HTTP: "http://" + n.public.Addr().String(), Admin: "http://" + n.admin.Addr().String(),
+		PeerID: n.dht.ID().String(), Name: n.cfg.name, HTTP: n.localURL(), Admin: "http://" + n.adminAddr(),
 		Media: n.media(), PID: os.Getpid(), Network: n.cfg.network, DataDir: n.cfg.dataDir,
 	}
 	for _, a := range n.dht.Addrs() {
@@ -361,6 +367,15 @@ func (n *node) publicURL() string {
 		return n.cfg.publicURL
 	}
 	return n.localURL()
+}
+
+// adminAddr is where the admin API is reached from this machine.
+func (n *node) adminAddr() string {
+	at := n.admin.Addr().(*net.TCPAddr).AddrPort()
+	if at.Addr().IsUnspecified() {
+		at = netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), at.Port())
+	}
+	return at.String()
 }
 
 // localURL is where --http is reached without what --public-url says.

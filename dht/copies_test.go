@@ -1,0 +1,91 @@
+package dht
+
+import (
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/multiformats/go-multiaddr"
+
+	"weir/capacity/event"
+)
+
+func TestForeignSequenceNumbers(t *testing.T) {
+	var l seqLog
+	if l.foreign(7) {
+		t.Error("something is foreign before anything was published")
+	}
+	for seq := uint64(100); seq < 100+4*seqsKept; seq += 2 {
+		l.add(seq)
+	}
+	last := l.list[len(l.list)-1]
+	for seq, want := range map[uint64]bool{50: false, 101: false, last: false, last - 2: false, last - 1: true, last + 1: true} {
+		if got := l.foreign(seq); got != want {
+			t.Errorf("%d is foreign: %v, want %v", seq, got, want)
+		}
+	}
+	if len(l.list) > seqsKept {
+		t.Errorf("%d numbers kept", len(l.list))
+	}
+}
+
+// Two processes with one identity take each other's place in the network; each
+// of them notices, and says so.
+func TestCopiedIdentityIsNoticed(t *testing.T) {
+	others := newTestNetwork(t, 2)
+	key := newKey(t)
+	events := make(chan event.Event, 1024)
+	var twins []*testNode
+	for range 2 {
+		twins = append(twins, newTestNode(t, func(c *Config) {
+			c.Key, c.Bootstrap = key, []peer.AddrInfo{others[0].info(), others[1].info()}
+			c.Event = func(e event.Event) {
+				select {
+				case events <- e:
+				default:
+				}
+			}
+		}))
+	}
+	for _, n := range twins {
+		n.run(t)
+		n.awaitReady(t)
+	}
+	for _, n := range twins {
+		eventually(t, func() error {
+			n.lookForCopy(t.Context())
+			if _, seen := n.noteCopies(nil); !seen {
+				return errors.New("the other process is not noticed")
+			}
+			return nil
+		})
+		if err := diagnosed(n.Diagnose(t.Context(), false), "identity", Failure, "another process"); err != nil {
+			t.Error(err)
+		}
+	}
+	for found := false; !found; {
+		select {
+		case e := <-events:
+			found = e.Kind == event.NodeCopied && strings.Contains(e.Detail, "/ip4/127.0.0.1/")
+		default:
+			t.Fatal("there was no event of it")
+		}
+	}
+	if _, seen := others[0].noteCopies(nil); seen {
+		t.Error("another node takes itself for copied")
+	}
+}
+
+func TestSelfElsewhere(t *testing.T) {
+	self := peer.ID("self")
+	own := []multiaddr.Multiaddr{addr(t, "/ip4/192.0.2.1/tcp/4001"), addr(t, "/ip4/127.0.0.1/tcp/4001")}
+	bootstrap := []peer.AddrInfo{
+		{ID: "other", Addrs: []multiaddr.Multiaddr{addr(t, "/ip4/192.0.2.9/tcp/4001")}},
+		{ID: self, Addrs: []multiaddr.Multiaddr{own[0], addr(t, "/dns4/example.org/tcp/4001"), addr(t, "/ip4/192.0.2.2/tcp/4001")}},
+	}
+	if got := selfElsewhere(self, bootstrap, own); !slices.EqualFunc(got, []multiaddr.Multiaddr{addr(t, "/ip4/192.0.2.2/tcp/4001")}, multiaddr.Multiaddr.Equal) {
+		t.Errorf("got %v", got)
+	}
+}
