@@ -143,6 +143,7 @@ func seedRequests() []proto.Message {
 		}}},
 		&pb.Request{Op: &pb.Request_Fetch{Fetch: &pb.Fetch{Max: 1 << 31}}},
 		&pb.Request{Op: &pb.Request_Watch{Watch: &pb.Watch{Topic: "stream/a"}}},
+		&pb.Request{Op: &pb.Request_Claim{Claim: &pb.Claim{Topic: "stream/a", Intent: pb.Claim_TAKE, Known: []byte{1, 2, 3, 4}}}},
 		advertisement(&pb.Entry{Topic: "capacity/eu/01", Deeper: true}, &pb.Entry{Topic: "regions", Sealed: []byte("x")}),
 		&pb.Request{Op: &pb.Request_Query{Query: &pb.Query{Topic: "regions", Need: &pb.Need{}, Limit: 1 << 31}}},
 		&pb.Request{Op: &pb.Request_Query{Query: &pb.Query{Topic: "capacity", Need: &pb.Need{}, Sealed: true}}},

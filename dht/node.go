@@ -120,6 +120,7 @@ type Node struct {
 	adverts  advertiser
 	outbox   outbox
 	copies   copies
+	claims   claims // to the names of streams
 	letters  letters
 	settling atomic.Int64 // Unix ns since when it is one of a few that hold everything; 0: it is not
 	accepted chan struct{}
@@ -507,6 +508,7 @@ func (n *Node) sweep(ctx context.Context) error {
 			n.event(event.Event{Kind: event.PeerLost, Peer: p})
 		}
 		n.entries.sweep(now)
+		n.claims.sweep(now)
 		select {
 		case <-tick.C:
 		case <-ctx.Done():

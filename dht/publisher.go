@@ -2,100 +2,524 @@ package dht
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
 
+	kb "github.com/libp2p/go-libp2p-kbucket"
+	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"weir/capacity"
 	"weir/dht/holder"
+	"weir/dht/pb"
 )
 
 const (
-	namingTime  = 700 * time.Millisecond // to look up who holds a stream's records
-	originsTime = 500 * time.Millisecond // for those to say who claims to publish it
-	confirmTime = time.Second            // for the nodes that do to confirm it
+	namingTime = 700 * time.Millisecond // to look up who holds a stream's records
+
+	// namedWithin bounds the question whose a name is. It is longer than a holder
+	// may be silent before it counts as gone, so that one that has just crashed
+	// delays one publisher, once, and refuses nobody.
+	namedWithin = 6 * time.Second
+	// oneAnswer bounds one try to ask one node. Another follows askAfter later.
+	oneAnswer = 1500 * time.Millisecond
+	askAfter  = 300 * time.Millisecond
+	// askIfThere is how long an answer may take before the node's machine is asked
+	// whether the node is still there.
+	askIfThere = 200 * time.Millisecond
+
+	// When enough have answered, the others, if they have owed nothing so far,
+	// have as long again as that took, within these bounds.
+	othersLeast = 100 * time.Millisecond
+	othersMost  = 300 * time.Millisecond
+
+	maxRivals = 16  // named in one answer
+	maxPolled = 128 // nodes asked beyond the holders, for one name
 )
 
+// Taken is the error of a claim to a name that another node has.
+type Taken struct {
+	At peer.ID
+	// Now: At is only about to publish the stream, and goes first.
+	Now bool
+}
+
+// Error says where the stream is published.
+func (e *Taken) Error() string {
+	if e.Now {
+		return "its name is being taken at the same time at node " + e.At.String()
+	}
+	return "it is being published at node " + e.At.String()
+}
+
 // Publishers returns which other nodes stream is published at, in no order: one
-// at most, unless several took its name at the same time.
+// at most, unless it was taken twice. Each has said so itself. That there are
+// none is what most of the holders have said, all of whose word on others was
+// followed up; else the error is an [*Unanswered].
+func (n *Node) Publishers(ctx context.Context, stream string) ([]peer.ID, error) {
+	b, err := n.poll(ctx, StreamTopic(stream), pb.Claim_ASK, nil)
+	if err != nil {
+		return nil, err
+	}
+	return b.publishers(), nil
+}
+
+// Claim takes the name of stream for a publisher at this node, until release is
+// called. It is taken when most of the holders have noted the claim and know of
+// no other, and every node that any of them named has said itself that it does
+// not publish the stream: two who take one name at the same time have a holder
+// in common, which tells the later one of the earlier, and then the one with the
+// smaller ID goes first.
 //
-// The holders say who claims it. They are looked up first, where not everybody
-// is one: who is about to publish needs them anyway, and a guess at them would
-// let a name be taken twice. Records alone do not prove a claim, though: a node
-// that crashed leaves them behind, and its publisher must be able to come back
-// elsewhere at once. So the nodes themselves are asked, all at the same time, and
-// whoever does not answer within a second is not believed.
-func (n *Node) Publishers(ctx context.Context, stream string) []peer.ID {
+// The error is a [*Taken], or an [*Unanswered] if too few have answered within
+// some seconds; a holder that has been silent for goneAfter is not counted any
+// more, so that one that crashed is in nobody's way for longer.
+func (n *Node) Claim(ctx context.Context, stream string) (release func(), err error) {
 	topic := StreamTopic(stream)
+	own, ok := n.claims.begin(topic)
+	if !ok {
+		return nil, &Taken{At: n.ID()}
+	}
+	b, err := n.poll(ctx, topic, pb.Claim_TAKE, own)
+	if err == nil {
+		if rival, ok := n.claims.settle(own); !ok {
+			err = &Taken{At: rival, Now: true}
+		}
+	}
+	if err != nil {
+		n.claims.end(topic, own)
+		n.claims.drop(topic, n.ID())
+		b.giveUp()
+		return nil, err
+	}
+	return func() { n.claims.end(topic, own) }, nil
+}
+
+// A ballot is what those who have to know of a name have said. It has no clock
+// and asks nobody.
+type ballot struct {
+	self   peer.ID
+	taking bool
+	must   int
+	voters []peer.ID                     // who have to know
+	words  map[peer.ID]pb.ClaimReply_Own // of each that has answered
+	rivals map[peer.ID]bool              // nodes that one of them named
+	errs   map[peer.ID]string            // why others have not answered
+	gone   func(p peer.ID) bool          // of a rival: it is not there any more
+}
+
+// publishers are those that say that they publish it.
+func (b *ballot) publishers() []peer.ID {
+	var list []peer.ID
+	for p, word := range b.words {
+		if word == pb.ClaimReply_PUBLISHED {
+			list = append(list, p)
+		}
+	}
+	slices.Sort(list)
+	return list
+}
+
+// taken is why the name is not free for who asks, or nil.
+func (b *ballot) taken() *Taken {
+	if at := b.publishers(); len(at) > 0 {
+		return &Taken{At: at[0]}
+	}
+	var first peer.ID
+	for p, word := range b.words {
+		if b.taking && word == pb.ClaimReply_TAKING && (first == "" || p < first) {
+			first = p
+		}
+	}
+	if first == "" {
+		return nil
+	}
+	return &Taken{At: first, Now: true}
+}
+
+// unheard is a rival that has not answered, nor is known to be gone, or "".
+func (b *ballot) unheard() (rival peer.ID) {
+	for p := range b.rivals {
+		if _, heard := b.words[p]; !heard && !b.gone(p) && (rival == "" || p < rival) {
+			rival = p
+		}
+	}
+	return rival
+}
+
+func (b *ballot) hearing() Hearing {
+	h := Hearing{Holders: len(b.voters), Must: b.must}
+	for _, p := range b.voters {
+		if _, heard := b.words[p]; heard {
+			h.Heard++
+		} else {
+			h.Silent = append(h.Silent, Silence{p, b.errs[p]})
+		}
+	}
+	return h.sorted()
+}
+
+// A poll is a ballot under way, owned by the goroutine that runs it.
+type poll struct {
+	ballot
+	n      *Node
+	topic  Topic
+	intent pb.Claim_Intent
+	own    *ownClaim // nil unless taking
+
+	asked   map[peer.ID]*polled
+	closer  map[peer.ID]bool // holders that others named
+	extra   int              // asked though no voters
+	answers chan pollAnswer
+}
+
+type polled struct {
+	pending bool
+	again   time.Time // not to be asked before
+}
+
+type pollAnswer struct {
+	from  peer.ID
+	reply *pb.ClaimReply
+	err   error
+}
+
+// poll asks those who have to know of topic's name, and whom they name, until
+// it is certain whose it is. The poll is never nil.
+func (n *Node) poll(ctx context.Context, topic Topic, intent pb.Claim_Intent, own *ownClaim) (*poll, error) {
+	p := &poll{
+		ballot: ballot{
+			self: n.ID(), taking: intent == pb.Claim_TAKE,
+			words: make(map[peer.ID]pb.ClaimReply_Own), rivals: make(map[peer.ID]bool), errs: make(map[peer.ID]string),
+			gone: func(id peer.ID) bool { return n.reach.gone(time.Now(), id) },
+		},
+		n: n, topic: topic, intent: intent, own: own,
+		asked: make(map[peer.ID]*polled), closer: make(map[peer.ID]bool), answers: make(chan pollAnswer, 16),
+	}
+	if err := topic.CheckAsked(); err != nil {
+		return p, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, namedWithin)
+	defer cancel() // those who were not waited for still get the question
 	if h, looked := n.holders(topic); !looked && !h.all && n.cache.begin(time.Now(), topic) {
 		naming, done := context.WithTimeout(ctx, namingTime)
 		n.lookUp(naming, topic)
 		done()
 	}
-	looking, done := context.WithTimeout(ctx, originsTime)
-	defer done()
-	claimed, err := n.find(looking, &finding{
-		topic: topic, need: capacity.Need{Purpose: capacity.Publish, Stream: stream}, exclude: []peer.ID{n.ID()},
-		limit: queryLimit, origins: true,
-	})
-	if err != nil {
-		n.log.Debug("publishers not all known", "stream", stream, "err", err)
+	return p, p.run(ctx)
+}
+
+func (p *poll) run(ctx context.Context) error {
+	began := time.Now()
+	if p.n.self() != "" {
+		p.heard(pollAnswer{from: p.self, reply: p.n.nameHere(time.Now(), p.self, p.topic, p.intent)})
 	}
-	ctx, cancel := context.WithTimeout(ctx, confirmTime)
-	defer cancel() // ends the questions that are left
-	answers := make(chan peer.ID, len(claimed.Candidates))
-	asked := 0
-	for _, c := range claimed.Candidates {
-		if !publishes(&c.Record) {
-			continue
-		}
-		started := n.start(func() {
-			id := c.Record.Node
-			if err := n.confirmPublisher(ctx, id, topic); err != nil {
-				n.log.Debug("claim to publish not confirmed", "stream", stream, "peer", id, "err", err)
-				id = ""
-			}
-			answers <- id
-		})
-		if started {
-			asked++
-		}
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	lost := make(<-chan struct{})
+	if p.own != nil {
+		lost = p.own.lost
 	}
-	var confirmed []peer.ID
-	for range asked {
+	var patient time.Time // until when those left are waited for; zero: not enough have answered yet
+	for {
+		p.voters, p.must = p.n.voters(p.topic, p.closer, p.words)
+		p.ask(ctx)
+		now := time.Now()
+		if taken := p.taken(); taken != nil && p.taking {
+			return taken
+		}
+		found := !p.taking && len(p.publishers()) > 0 // one is an answer already
+		switch {
+		case !found && (!p.hearing().Enough() || p.unheard() != ""):
+			patient = time.Time{}
+		case p.complete():
+			return nil
+		case patient.IsZero():
+			patient = now.Add(min(max(now.Sub(began), othersLeast), othersMost))
+		case !now.Before(patient):
+			return nil
+		}
 		select {
-		case id := <-answers:
-			if id != "" {
-				confirmed = append(confirmed, id)
+		case a := <-p.answers:
+			p.heard(a)
+		case <-tick.C:
+		case <-lost:
+			if rival, ok := p.n.claims.settle(p.own); !ok {
+				return &Taken{At: rival, Now: true}
 			}
 		case <-ctx.Done():
-			return confirmed
+			if errors.Is(context.Cause(ctx), context.Canceled) {
+				return context.Canceled
+			}
+			return &Unanswered{Topic: p.topic, Hearing: p.hearing(), Rival: p.unheard()}
 		}
 	}
-	return confirmed
+}
+
+// complete reports whether everybody asked has answered, but for those that
+// have owed answers before.
+func (p *poll) complete() bool {
+	for id := range p.asked {
+		if _, heard := p.words[id]; !heard && !p.n.reach.doubtful(id) && !p.gone(id) {
+			return false
+		}
+	}
+	return true
+}
+
+// ask asks everybody who is to be asked now: again those that failed.
+func (p *poll) ask(ctx context.Context) {
+	now, known := time.Now(), p.knows(p.voters)
+	one := func(id peer.ID, voter bool) {
+		at := p.asked[id]
+		if _, heard := p.words[id]; heard || id == p.self || at != nil && (at.pending || now.Before(at.again)) {
+			return
+		}
+		if at == nil {
+			if !voter {
+				if p.extra++; p.extra > maxPolled {
+					return
+				}
+			}
+			at = &polled{}
+			p.asked[id] = at
+		}
+		at.pending = true
+		if !p.n.start(func() {
+			reply, err := p.n.askName(id, p.topic, p.intent, known)
+			select {
+			case p.answers <- pollAnswer{id, reply, err}:
+			case <-ctx.Done():
+			}
+		}) {
+			at.again = now.Add(namedWithin)
+		}
+	}
+	for _, id := range p.voters {
+		one(id, true)
+	}
+	for id := range p.closer {
+		one(id, false)
+	}
+	for id := range p.rivals {
+		one(id, false)
+	}
+}
+
+// heard takes in one answer.
+func (p *poll) heard(a pollAnswer) {
+	if at := p.asked[a.from]; at != nil {
+		at.pending, at.again = false, time.Now().Add(askAfter)
+	}
+	if a.err != nil {
+		p.errs[a.from] = silence(a.err)
+		return
+	}
+	p.words[a.from] = a.reply.Own
+	for _, w := range a.reply.Rivals[:min(len(a.reply.Rivals), maxRivals)] {
+		if id, ok := p.n.introduced(w); ok {
+			p.rivals[id] = true
+		}
+	}
+	for _, w := range a.reply.Closer[:min(len(a.reply.Closer), maxCloser)] {
+		if id, ok := p.n.introduced(w); ok {
+			p.closer[id] = true
+		}
+	}
+}
+
+// knows is what a voter is told of the others; it is nothing where everybody
+// is one.
+func (p *poll) knows(voters []peer.ID) []byte {
+	if p.n.cfg.Holding.listed() || len(voters) > replicas {
+		return nil
+	}
+	return knownList(voters)
+}
+
+// giveUp tells everybody who was asked that the name is not taken after all.
+func (p *poll) giveUp() {
+	for id := range p.asked {
+		p.n.start(func() { _, _ = p.n.askName(id, p.topic, pb.Claim_DROP, nil) })
+	}
+}
+
+// silence is why a node did not answer, in few words.
+func silence(err error) string {
+	switch {
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, errLate):
+		return "no answer in time"
+	case errors.Is(err, errUnreachable):
+		return "unreachable"
+	case errors.Is(err, network.ErrResourceLimitExceeded):
+		return "this node has too many requests under way"
+	}
+	return clip(plain(err.Error(), maxReason), maxReason)
+}
+
+// introduced learns the addresses of a node that another one named.
+func (n *Node) introduced(w *pb.Peer) (peer.ID, bool) {
+	ai, err := peerFromWire(w)
+	if err != nil || ai.ID == n.ID() {
+		return "", false
+	}
+	if n.host.Network().Connectedness(ai.ID) != network.Connected {
+		n.learn(ai.ID, ai.Addrs)
+	}
+	return ai.ID, true
+}
+
+// voters are who has to know of topic's name, and how many of them have to
+// answer: of those that are not known to be gone, the holders, and most of
+// them; or, where nobody holds what others publish, everybody.
+//
+// Unlike the holders that are asked for records, they are not chosen by who
+// answers fast: who is slow has to be heard like any other. Those that are
+// named as closer count once they have answered themselves.
+func (n *Node) voters(topic Topic, named map[peer.ID]bool, words map[peer.ID]pb.ClaimReply_Own) (list []peer.ID, must int) {
+	now := time.Now()
+	here := func(known []peer.ID) []peer.ID {
+		return slices.DeleteFunc(known, func(p peer.ID) bool { return n.reach.gone(now, p) })
+	}
+	if n.cfg.Holding.listed() {
+		known := n.servers()
+		if n.cfg.Holding == HoldNone && n.self() != "" && !slices.Contains(known, n.ID()) {
+			known = append(known, n.ID())
+		}
+		list = here(known)
+		if n.cfg.Holding == HoldNone {
+			return list, max(len(list), 1)
+		}
+		return list, majority(len(list))
+	}
+	cached, _ := n.cache.use(now, topic)
+	key := kb.ConvertKey(topic.Key(n.network))
+	known := slices.Concat(cached, n.kad.RoutingTable().NearestPeers(key, n.kad.BucketSize()))
+	for _, p := range n.reach.heardSince(now.Add(-rememberHeard)) {
+		if n.member(p) { // kad-dht forgets who was slow once
+			known = append(known, p)
+		}
+	}
+	for p := range named {
+		if _, heard := words[p]; heard {
+			known = append(known, p)
+		}
+	}
+	h := electHolders(key, n.self(), here(known))
+	list = h.remote
+	if h.self {
+		list = append(slices.Clone(list), n.ID())
+	}
+	return list, majority(len(list))
+}
+
+// rememberHeard is how long who has answered, and is not known to be gone, is
+// asked for the names of streams, whatever kad-dht thinks of it.
+const rememberHeard = time.Minute
+
+// askName asks one node about a name.
+func (n *Node) askName(id peer.ID, topic Topic, intent pb.Claim_Intent, known []byte) (*pb.ClaimReply, error) {
+	ctx, cancel := context.WithTimeout(n.ctx, oneAnswer)
+	defer cancel()
+	crashed := time.AfterFunc(askIfThere, func() {
+		n.start(func() {
+			if n.refuses(ctx, id) {
+				n.reach.leaves(time.Now(), id)
+				cancel()
+			}
+		})
+	})
+	defer crashed.Stop()
+	n.locate(ctx, id)
+	var resp pb.Response
+	req := &pb.Request{Op: &pb.Request_Claim{Claim: &pb.Claim{Topic: string(topic), Intent: intent, Known: known}}}
+	rtt, _, err := n.call(ctx, id, n.records, req, &resp, maxQueryReply)
+	if err != nil {
+		if errors.Is(ctx.Err(), context.Canceled) && n.ctx.Err() == nil {
+			err = fmt.Errorf("%w: nothing listens there any more", errUnreachable)
+		}
+		n.failed(id, err)
+		return nil, err
+	}
+	n.answered(id, rtt)
+	switch {
+	case resp.Error != "":
+		return nil, fmt.Errorf("it refused: %.200s", resp.Error)
+	case resp.GetClaim() == nil:
+		return nil, errors.New("it answered something else")
+	}
+	return resp.GetClaim(), nil
+}
+
+// serveClaim answers who asks for a stream's name.
+func (n *Node) serveClaim(from peer.ID, req *pb.Claim) *pb.Response {
+	topic := Topic(req.Topic)
+	if err := topic.Check(); err != nil {
+		return errorReply(err)
+	}
+	if topic.Stream() == "" {
+		return errorReply(fmt.Errorf("%s is no stream: it has no name to take", topic))
+	}
+	reply := n.nameHere(time.Now(), from, topic, req.Intent)
+	if n.holds() == nil && req.Intent != pb.Claim_DROP {
+		for _, p := range n.closer(from, &pb.Entry{Topic: req.Topic, Known: req.Known}) {
+			if len(reply.Closer) < maxCloser {
+				reply.Closer = append(reply.Closer, peerToWire(n.host.Peerstore().PeerInfo(p)))
+			}
+		}
+	}
+	return &pb.Response{Op: &pb.Response_Claim{Claim: reply}}
+}
+
+// nameHere is what this node has to say to from of a stream's name: of its own,
+// and as a holder. What from is about to do it notes.
+func (n *Node) nameHere(now time.Time, from peer.ID, topic Topic, intent pb.Claim_Intent) *pb.ClaimReply {
+	reply := &pb.ClaimReply{}
+	holds := n.holds() == nil
+	switch {
+	case !holds:
+	case intent == pb.Claim_TAKE:
+		n.claims.note(now, topic, from)
+	case intent == pb.Claim_DROP:
+		n.claims.drop(topic, from)
+	}
+	if intent == pb.Claim_DROP {
+		return reply
+	}
+	if from != n.ID() {
+		reply.Own = n.claims.meet(topic, n.ID(), from, intent == pb.Claim_TAKE)
+		if r, _, ok := n.outbox.published(topic); ok && publishes(&r) {
+			reply.Own = pb.ClaimReply_PUBLISHED
+		}
+	}
+	if !holds {
+		return reply
+	}
+	rivals := make(map[peer.ID]*pb.Peer)
+	for _, h := range n.table.List(now, topic) {
+		if publishes(&h.Record) {
+			rivals[h.Node()] = peerToWire(peer.AddrInfo{ID: h.Node(), Addrs: h.Record.Addrs})
+		}
+	}
+	if intent == pb.Claim_TAKE { // who only asks has nothing to fear from who is about to
+		for _, p := range n.claims.of(now, topic) {
+			if rivals[p] == nil {
+				rivals[p] = peerToWire(n.host.Peerstore().PeerInfo(p))
+			}
+		}
+	}
+	for p, w := range rivals {
+		if p != from && p != n.ID() && len(reply.Rivals) < maxRivals {
+			reply.Rivals = append(reply.Rivals, w)
+		}
+	}
+	return reply
 }
 
 // publishes reports whether r claims that its stream is published at its node.
 func publishes(r *capacity.Record) bool { return r.Carries != nil && r.Carries.Origin }
-
-// confirmPublisher asks id whether topic's stream is published there.
-func (n *Node) confirmPublisher(ctx context.Context, id peer.ID, topic Topic) error {
-	n.locate(ctx, id)
-	own, err := n.fetch(ctx, id, topic, 1)
-	if err != nil {
-		return err
-	}
-	records, _, err := verify(n.wall(time.Now()), topic, own)
-	if err != nil {
-		return err
-	}
-	if len(records) != 1 || records[0].record.Node != id || !publishes(&records[0].record) {
-		return fmt.Errorf("%s publishes it no more", id)
-	}
-	return nil
-}
 
 // sampleOrigins draws nothing: of the nodes where topic, a stream's, is published
 // all that are held count. More than one are leftovers, but for the one heard

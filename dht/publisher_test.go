@@ -19,8 +19,8 @@ import (
 func (n *testNode) publishedAt(t *testing.T, stream string, want peer.ID) {
 	t.Helper()
 	eventually(t, func() error {
-		if at := n.Publishers(t.Context(), stream); !slices.Equal(at, []peer.ID{want}) {
-			return fmt.Errorf("%s: published at %v", stream, at)
+		if at, err := n.Publishers(t.Context(), stream); err != nil || !slices.Equal(at, []peer.ID{want}) {
+			return fmt.Errorf("%s: published at %v, %v", stream, at, err)
 		}
 		return nil
 	})
@@ -43,11 +43,11 @@ func TestPublisherIsFound(t *testing.T) {
 	if a, err := nodes[1].Find(t.Context(), StreamTopic("s0"), view(), nil); err != nil || len(a.Candidates) > 0 {
 		t.Errorf("the node takes viewers: %+v, %v", a, err)
 	}
-	if at := at.Publishers(t.Context(), "s0"); len(at) > 0 {
-		t.Errorf("asked at the node itself: %v", at)
+	if at, err := at.Publishers(t.Context(), "s0"); err != nil || len(at) > 0 {
+		t.Errorf("asked at the node itself: %v, %v", at, err)
 	}
-	if at := nodes[1].Publishers(t.Context(), "free"); len(at) > 0 {
-		t.Errorf("a free name is published at %v", at)
+	if at, err := nodes[1].Publishers(t.Context(), "free"); err != nil || len(at) > 0 {
+		t.Errorf("a free name is published at %v, %v", at, err)
 	}
 }
 
@@ -60,8 +60,8 @@ func TestRelayIsNoPublisher(t *testing.T) {
 	relay.mu.Unlock()
 	relay.Kick()
 	eventually(t, func() error { return nodes[2].sees(StreamTopic("show"), []*testNode{relay}) })
-	if at := nodes[2].Publishers(t.Context(), "show"); len(at) > 0 {
-		t.Errorf("published at %v", at)
+	if at, err := nodes[2].Publishers(t.Context(), "show"); err != nil || len(at) > 0 {
+		t.Errorf("published at %v, %v", at, err)
 	}
 	origin.carry("show")
 	nodes[2].publishedAt(t, "show", origin.ID())
@@ -79,10 +79,10 @@ func TestCrashedPublisherIsNotBelieved(t *testing.T) {
 		t.Fatal(err)
 	}
 	start := time.Now()
-	if at := nodes[1].Publishers(t.Context(), "show"); len(at) > 0 {
-		t.Errorf("published at %v", at)
+	if at, err := nodes[1].Publishers(t.Context(), "show"); err != nil || len(at) > 0 {
+		t.Errorf("published at %v, %v", at, err)
 	}
-	if took := time.Since(start); took > confirmTime+confirmTime/2 {
+	if took := time.Since(start); took > 1500*time.Millisecond {
 		t.Errorf("the name was free after %v", took)
 	}
 	nodes[1].carry("show")
@@ -114,7 +114,10 @@ func TestHungHoldersDoNotDelayPublishers(t *testing.T) {
 		})
 		asker.nearest(fakes)
 		start := time.Now()
-		at := asker.Publishers(t.Context(), name)
+		at, err := asker.Publishers(t.Context(), name)
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
 		if took := time.Since(start); took > 400*time.Millisecond {
 			t.Errorf("%s: took %v", name, took)
 		}

@@ -18,6 +18,10 @@ const (
 	// lostAfter is how long a peer without a connection has been silent before
 	// people are told: what is back sooner was slow, not lost.
 	lostAfter = 10 * time.Second
+
+	// A peer that has not answered for goneAfter, asked more than once, has
+	// crashed, or is cut off: nobody waits for its word any more.
+	goneAfter = 3 * time.Second
 )
 
 // reach remembers which peers answer, and how fast. Time is passed in.
@@ -45,9 +49,13 @@ type reachState struct {
 	down    time.Time     // until then
 	touched time.Time
 
-	heard  bool      // it has answered at some time
-	silent time.Time // since when it has not; zero: it answers
-	lost   bool      // lost has told of it
+	heard   bool      // it has answered at some time
+	silent  time.Time // since when it has not; zero: it answers
+	lost    bool      // lost has told of it
+	heardAt time.Time // when it answered last
+	since   time.Time // the first of its failures in a row, late ones not counted
+	misses  int       // how many those are
+	left    bool      // it took leave, or nothing listens where it was
 }
 
 func newReach() *reach { return &reach{peers: make(map[peer.ID]*reachState)} }
@@ -67,6 +75,8 @@ func (r *reach) answered(now time.Time, p peer.ID, rtt time.Duration) (lost time
 		r.generation++
 	}
 	s.strikes, s.downs, s.down = 0, 0, time.Time{}
+	s.heardAt, s.since, s.misses = now, time.Time{}, 0
+	s.left = false
 	switch {
 	case rtt <= 0:
 	case s.rtt == 0 || rtt < s.rtt:
@@ -98,6 +108,11 @@ func (r *reach) failed(now time.Time, p peer.ID, how failure) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	s := r.state(now, p)
+	if how != late {
+		if s.misses++; s.misses == 1 {
+			s.since = now
+		}
+	}
 	s.strikes++
 	if s.strikes < int(how) || s.down.After(now) {
 		return false
@@ -109,6 +124,47 @@ func (r *reach) failed(now time.Time, p peer.ID, how failure) bool {
 	s.downs++
 	r.generation++
 	return true
+}
+
+// leaves notes that p has said that it leaves the network, or that nothing
+// listens any more where it was.
+func (r *reach) leaves(now time.Time, p peer.ID) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.state(now, p).left = true
+}
+
+// gone reports whether p is not there any more, as far as can be known: unlike
+// one that is down, which may only be slow.
+func (r *reach) gone(now time.Time, p peer.ID) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	s := r.peers[p]
+	return s != nil && s.isGone(now)
+}
+
+func (s *reachState) isGone(now time.Time) bool {
+	return s.left || s.misses > 1 && now.Sub(s.since) >= goneAfter
+}
+
+// met reports whether p has ever answered.
+func (r *reach) met(p peer.ID) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	s := r.peers[p]
+	return s != nil && s.heard
+}
+
+// heardSince returns who has answered since then and is not gone.
+func (r *reach) heardSince(then time.Time) (list []peer.ID) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for p, s := range r.peers {
+		if s.heardAt.After(then) && !s.left {
+			list = append(list, p)
+		}
+	}
+	return list
 }
 
 // down reports whether p is to be left alone now.

@@ -171,6 +171,8 @@ func (n *Node) answerRecords(from peer.ID, req *pb.Request) *pb.Response {
 		return n.serveFetch(op.Fetch)
 	case *pb.Request_HandOver:
 		return n.serveHandOver(from, op.HandOver)
+	case *pb.Request_Claim:
+		return n.serveClaim(from, op.Claim)
 	default:
 		return errorReply(errors.New("unknown request"))
 	}
@@ -253,7 +255,12 @@ func (n *Node) hold(now time.Time, from peer.ID, e *pb.Entry) error {
 		}
 	}
 	if len(e.Sealed)+len(e.Amendment) == 0 {
-		return n.table.Withdraw(now, topic, from, e.Seq)
+		err := n.table.Withdraw(now, topic, from, e.Seq)
+		_, _, shard := topic.Shard()
+		if shard && (n.cfg.Holding.listed() || n.small()) && n.table.Get(now, CapacityTopic(), from) == nil {
+			n.reach.leaves(now, from) // everything is held here, and of it there is nothing
+		}
+		return err
 	}
 	var r capacity.Record
 	sealed, err := e.Sealed, error(nil)

@@ -301,7 +301,7 @@ func (s *SFU) sighted(name string) {
 // worthWaiting reports whether a viewer that has time may yet be served: the
 // stream may come, or its carriers may.
 func worthWaiting(err error) bool {
-	if errors.Is(err, ErrNotLive) || errors.Is(err, context.DeadlineExceeded) {
+	if errors.Is(err, ErrNotLive) || errors.Is(err, context.DeadlineExceeded) || errors.As(err, new(*UnansweredError)) {
 		return true
 	}
 	p := problem.Of(err)

@@ -1,6 +1,7 @@
 package sfu
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -96,6 +97,7 @@ func (s *SFU) problemOf(r *http.Request, err error) *problem.Problem {
 		refusal *capacity.Refusal
 		badSDP  sdpError
 		refused unacceptable
+		silent  *UnansweredError
 	)
 	if p := problem.Of(err); p != nil {
 		if p.Code == problem.TooManySetups || p.Code == problem.TooManyWaiting {
@@ -115,6 +117,9 @@ func (s *SFU) problemOf(r *http.Request, err error) *problem.Problem {
 		return s.refuseOffer(r, problem.New(problem.UnusableOffer, refused.Error()))
 	case errors.Is(err, errNoCodec):
 		return s.refuseOffer(r, problem.New(problem.NoCommonCodec, err.Error()))
+	case errors.As(err, &silent):
+		s.event(Event{Kind: event.Refused, Stream: r.PathValue("stream"), Role: roleAt(r.URL.Path), Client: r.RemoteAddr, Reason: string(problem.NotKnown), Detail: silent.Error()})
+		return problem.New(problem.NotKnown, fmt.Sprintf("it is not known yet, try again: %s", silent)).Retry(cmp.Or(silent.RetryAfter, retryNotLive))
 	case errors.Is(err, ErrNotLive):
 		return problem.New(problem.NotLive, fmt.Sprintf("stream %q is not live: try again when it is published", r.PathValue("stream"))).Retry(retryNotLive)
 	case errors.Is(err, errClosing), errors.Is(err, context.Canceled), s.ctx.Err() != nil: // or the client has gone
@@ -337,11 +342,14 @@ func (a *arrival) publish(ctx context.Context) (*session, string, error) {
 		answer string
 	)
 	// Asked where the publisher stays only: who is handed on is asked there.
-	if err = a.freeElsewhere(ctx); err == nil {
-		sess, answer, err = a.sfu.publisher(ctx, a.name, a.offer, entry, a.remote)
-	}
-	if err == nil {
-		err = a.sfu.publish(sess)
+	var release func()
+	if release, err = a.claim(ctx); err == nil {
+		if sess, answer, err = a.sfu.publisher(ctx, a.name, a.offer, entry, a.remote); err != nil {
+			release()
+		} else {
+			sess.unname = release
+			err = a.sfu.publish(sess)
+		}
 	}
 	if err == nil {
 		if a.ticket != nil {
@@ -350,6 +358,9 @@ func (a *arrival) publish(ctx context.Context) (*session, string, error) {
 		err = a.sfu.admit(sess)
 	}
 	if err != nil {
+		if sess != nil && sess.unname != nil {
+			sess.unname()
+		}
 		a.sfu.cfg.Ledger.End(entry)
 		return nil, "", err
 	}
@@ -448,14 +459,18 @@ func (a *arrival) reserveName() (func(), error) {
 	}, nil
 }
 
-// freeElsewhere is an error if another node has the stream's publisher.
-func (a *arrival) freeElsewhere(ctx context.Context) error {
-	if a.sfu.cfg.Published != nil {
-		if nodes := a.sfu.cfg.Published(ctx, a.name); len(nodes) > 0 {
-			return a.taken("at node " + nodes[0].String())
-		}
+// claim takes the stream's name, so that no other node gives it to another
+// publisher, and returns what gives it up.
+func (a *arrival) claim(ctx context.Context) (release func(), err error) {
+	if a.sfu.cfg.Claim == nil {
+		return func() {}, nil
 	}
-	return nil
+	release, err = a.sfu.cfg.Claim(ctx, a.name)
+	var taken *TakenError
+	if errors.As(err, &taken) {
+		return nil, a.taken(taken.where())
+	}
+	return release, err
 }
 
 func (a *arrival) taken(where string) error {

@@ -347,12 +347,15 @@ func TestNameIsTakenElsewhere(t *testing.T) {
 	add := func(limits capacity.Limits) (n *meshNode) {
 		count := &atomic.Int64{}
 		n = m.add(limits, func(c *Config) {
-			c.Published = func(_ context.Context, stream string) []peer.ID {
+			c.Claim = func(_ context.Context, stream string) (func(), error) {
 				count.Add(1)
-				if stream == "taken" {
-					return []peer.ID{a.id}
+				switch stream {
+				case "taken":
+					return nil, &TakenError{Node: a.id}
+				case "unknown":
+					return nil, &UnansweredError{Why: "5 of 8 holders did not answer"}
 				}
-				return nil
+				return func() {}, nil
 			}
 		})
 		asked[n] = count
@@ -363,7 +366,7 @@ func TestNameIsTakenElsewhere(t *testing.T) {
 	a.publish("own")
 	before := asked[a].Load()
 	offer := offerOf(videoSection("0", "sendonly"))
-	for stream, want := range map[string]int{"taken": 409, "free": 201} {
+	for stream, want := range map[string]int{"taken": 409, "free": 201, "unknown": 503} {
 		resp, body := call(t, "POST", a.web.URL+"/whip/"+stream, typeSDP, offer)
 		if resp.StatusCode != 307 {
 			t.Fatalf("%s at a full node: %s %s", stream, resp.Status, body)
@@ -372,6 +375,9 @@ func TestNameIsTakenElsewhere(t *testing.T) {
 		resp, body = call(t, "POST", resp.Header.Get("Location"), typeSDP, offer)
 		if resp.StatusCode != want || want == 409 && !strings.Contains(body, "being published at node "+a.id.String()) {
 			t.Errorf("%s where it was sent: %s %s", stream, resp.Status, body)
+		}
+		if want == 503 && (resp.Header.Get("Retry-After") == "" || !strings.Contains(body, "5 of 8 holders did not answer") || !strings.Contains(body, `"not-known"`)) {
+			t.Errorf("%s where it was sent: %v %s", stream, resp.Header, body)
 		}
 		if n := asked[b].Load() - was; n != 1 {
 			t.Errorf("%s: asked %d times where it was sent", stream, n)
@@ -394,13 +400,13 @@ func TestNameIsTakenTwice(t *testing.T) {
 	for range 3 {
 		var n *meshNode
 		n = m.add(capacity.Limits{}, func(c *Config) {
-			c.Published = func(_ context.Context, stream string) (at []peer.ID) {
+			c.Published = func(_ context.Context, stream string) (at []peer.ID, _ error) {
 				for _, other := range m.all() {
 					if carried, ok := other.carriage(stream); visible.Load() && other != n && ok && carried.Origin {
 						at = append(at, other.id)
 					}
 				}
-				return at
+				return at, nil
 			}
 		})
 		nodes = append(nodes, n)

@@ -352,7 +352,7 @@ func (s *SFU) pullFrom(name string, hint *Carrier, exclude []peer.ID) (*inbound,
 		switch {
 		case lacking != nil && said != "":
 			return &capacity.Refusal{Reason: lacking.Reason, Detail: fmt.Sprintf("no carrier of %s has room (%s)", name, said), RetryAfter: lacking.RetryAfter}
-		case errors.Is(err, ErrNotLive), problem.Of(err) != nil, wantOfRoom(err) != nil:
+		case errors.Is(err, ErrNotLive), problem.Of(err) != nil, wantOfRoom(err) != nil, len(tried) == 0 && errors.As(err, new(*UnansweredError)):
 			return err
 		case len(tried) == 0 && !errors.As(err, new(*capacity.Refusal)):
 			return err

@@ -69,6 +69,7 @@ type session struct {
 	outs    []*out    // a viewer's
 	sources []*source // a publisher's
 	release func()    // a viewer's hold on the stream
+	unname  func()    // gives up a publisher's name
 
 	notTaken []string // sections and tracks that there is no media for, and why
 
@@ -233,7 +234,10 @@ func (s *session) settleName() {
 			settled.Stop()
 			return
 		}
-		for _, node := range s.sfu.cfg.Published(s.sfu.ctx, s.stream.Name) {
+		// If that is not known now, the next look will tell, and viewers find
+		// either.
+		nodes, _ := s.sfu.cfg.Published(s.sfu.ctx, s.stream.Name)
+		for _, node := range nodes {
 			if node < s.sfu.cfg.Self {
 				s.end("its name was taken at the same time at node " + node.String())
 				return
@@ -280,6 +284,7 @@ func (s *session) watch() {
 	}
 	if s.kind == kindWHIP {
 		sfu.drop(s.stream, reasonFinished)
+		s.unname()
 	} else {
 		s.release()
 	}

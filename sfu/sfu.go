@@ -74,6 +74,33 @@ var (
 	ErrLoop = errors.New("the stream would come back to where it is")
 )
 
+// A TakenError means that a stream's name has a publisher at another node.
+type TakenError struct {
+	Node peer.ID
+	Now  bool // it is only being taken there, at the same time
+}
+
+// Error says where it is taken.
+func (e *TakenError) Error() string { return "the stream is being published " + e.where() }
+
+func (e *TakenError) where() string {
+	if e.Now {
+		return "since this very moment at node " + e.Node.String()
+	}
+	return "at node " + e.Node.String()
+}
+
+// An UnansweredError means that something about a stream, or about the network,
+// cannot be known now: those who have to know have not answered. It is neither
+// yes nor no.
+type UnansweredError struct {
+	Why        string        // for people: who did not answer
+	RetryAfter time.Duration // 0: two seconds
+}
+
+// Error says who did not answer.
+func (e *UnansweredError) Error() string { return e.Why }
+
 // Config is what an SFU is made of. All functions may be called from several
 // goroutines and must return when ctx ends.
 type Config struct {
@@ -84,17 +111,23 @@ type Config struct {
 
 	// Locate finds a carrier of stream, other than those in exclude, and
 	// reserves a pull on it. ErrNotLive if there is none, a [capacity.Refusal] if
-	// none has room.
+	// none has room, an [*UnansweredError] if neither can be known.
 	Locate func(ctx context.Context, need capacity.Need, exclude []peer.ID) (Carrier, error)
 	// Place finds and reserves a helper for a client. A [capacity.Refusal] if
-	// nobody has room, ErrNotLive if the stream to view is nowhere.
+	// nobody has room, ErrNotLive if the stream to view is nowhere, an
+	// [*UnansweredError] if neither can be known.
 	Place func(ctx context.Context, need capacity.Need, exclude []peer.ID) (Helper, error)
 	// Live tells whether another node carries stream, as far as that can be
 	// learnt now. It is asked again and again while a viewer waits for the stream.
 	// Default: not known.
 	Live func(ctx context.Context, stream string) bool
-	// Published tells which other nodes have a publisher of stream.
-	Published func(ctx context.Context, stream string) []peer.ID
+	// Claim takes the name of a stream for a publisher here, until release is
+	// called. The error is a [*TakenError], or an [*UnansweredError] if it cannot
+	// be known. Nil: every name is free that is free here.
+	Claim func(ctx context.Context, stream string) (release func(), err error)
+	// Published tells which other nodes have a publisher of stream. The error is
+	// an [*UnansweredError].
+	Published func(ctx context.Context, stream string) ([]peer.ID, error)
 	// Dial opens the signalling of a cascade link.
 	Dial func(ctx context.Context, node peer.ID, addrs []multiaddr.Multiaddr) (Signal, error)
 	// Addrs are this node's own libp2p addresses, for tickets.

@@ -27,7 +27,6 @@ import (
 	"weir/capacity/event"
 	"weir/dht"
 	"weir/sfu"
-	"weir/sfu/problem"
 )
 
 // cascadeProtocol is the name of the cascade links' signalling, below
@@ -207,7 +206,7 @@ func newNode(cfg nodeConfig) (_ *node, err error) {
 
 	n.sfu, err = sfu.New(sfu.Config{
 		Self: self, Key: key, Socket: socket, Ledger: n.ledger,
-		Locate: n.locate, Live: n.live, Place: n.place, Published: n.dht.Publishers, Dial: n.dial,
+		Locate: n.locate, Live: n.live, Place: n.place, Claim: n.claim, Published: n.published, Dial: n.dial,
 		Addrs:   n.addrs,
 		Changed: n.dht.Kick, Patience: capacity.MaxProvisionWait,
 		Delivered: n.dht.Delivered,
@@ -507,14 +506,40 @@ func (n *node) event(e sfu.Event) {
 	n.events.add(e)
 }
 
+// claim takes the name of a stream for a publisher here.
+func (n *node) claim(ctx context.Context, stream string) (release func(), err error) {
+	release, err = n.dht.Claim(ctx, stream)
+	var taken *dht.Taken
+	if errors.As(err, &taken) {
+		return nil, &sfu.TakenError{Node: taken.At, Now: taken.Now}
+	}
+	return release, unanswered(err)
+}
+
+// published tells where else the stream is published.
+func (n *node) published(ctx context.Context, stream string) ([]peer.ID, error) {
+	nodes, err := n.dht.Publishers(ctx, stream)
+	return nodes, unanswered(err)
+}
+
+// unanswered is err, as an [*sfu.UnansweredError] if it means that nothing is
+// known.
+func unanswered(err error) error {
+	var silent *dht.Unanswered
+	if !errors.As(err, &silent) {
+		return err
+	}
+	return &sfu.UnansweredError{Why: silent.Words()}
+}
+
 // notLive is [sfu.ErrNotLive] if the placement failed since nobody carries the
-// stream, and err otherwise.
+// stream, as those who have to know have said, and err otherwise.
 func notLive(d dht.Decision, err error) error {
 	var refusal *capacity.Refusal
-	if errors.Is(err, dht.ErrNoHolders) || errors.As(err, &refusal) && refusal.Reason == dht.NoCandidates && d.Held == 0 {
+	if errors.As(err, &refusal) && refusal.Reason == dht.NoCandidates && d.Held == 0 {
 		return sfu.ErrNotLive
 	}
-	return err
+	return unanswered(err)
 }
 
 // place finds a helper for a client that this node cannot take, if need be a
@@ -545,9 +570,8 @@ func (n *node) placeOnce(ctx context.Context, need capacity.Need, exclude []peer
 	}
 	placed, d, err := n.dht.Place(ctx, dht.CapacityTopic(), need, exclude)
 	n.decided(d, err)
-	if errors.Is(err, dht.ErrNoHolders) {
-		p := problem.New(problem.NotKnown, "this node is full, and no node that keeps the records of others has answered: try again").Retry(placeRetryAfter)
-		return sfu.Helper{}, fmt.Errorf("%w (%w)", p, err)
+	if silent := new(dht.Unanswered); errors.As(err, &silent) {
+		return sfu.Helper{}, &sfu.UnansweredError{Why: "this node is full, and who has room cannot be found out: " + silent.Words(), RetryAfter: placeRetryAfter}
 	}
 	if err != nil {
 		return sfu.Helper{}, err

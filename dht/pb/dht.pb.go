@@ -27,6 +27,108 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+type Claim_Intent int32
+
+const (
+	Claim_ASK  Claim_Intent = 0 // who publishes it?
+	Claim_TAKE Claim_Intent = 1 // the sender is about to: remember it, and say who else does
+	Claim_DROP Claim_Intent = 2 // the sender is not about to any more
+)
+
+// Enum value maps for Claim_Intent.
+var (
+	Claim_Intent_name = map[int32]string{
+		0: "ASK",
+		1: "TAKE",
+		2: "DROP",
+	}
+	Claim_Intent_value = map[string]int32{
+		"ASK":  0,
+		"TAKE": 1,
+		"DROP": 2,
+	}
+)
+
+func (x Claim_Intent) Enum() *Claim_Intent {
+	p := new(Claim_Intent)
+	*p = x
+	return p
+}
+
+func (x Claim_Intent) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Claim_Intent) Descriptor() protoreflect.EnumDescriptor {
+	return file_dht_pb_dht_proto_enumTypes[0].Descriptor()
+}
+
+func (Claim_Intent) Type() protoreflect.EnumType {
+	return &file_dht_pb_dht_proto_enumTypes[0]
+}
+
+func (x Claim_Intent) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Claim_Intent.Descriptor instead.
+func (Claim_Intent) EnumDescriptor() ([]byte, []int) {
+	return file_dht_pb_dht_proto_rawDescGZIP(), []int{22, 0}
+}
+
+// Own is the part of the answering node itself.
+type ClaimReply_Own int32
+
+const (
+	ClaimReply_FREE      ClaimReply_Own = 0
+	ClaimReply_PUBLISHED ClaimReply_Own = 1 // the stream is published there
+	ClaimReply_TAKING    ClaimReply_Own = 2 // it is about to be
+	ClaimReply_YIELDED   ClaimReply_Own = 3 // it was about to be, and gives way to the sender
+)
+
+// Enum value maps for ClaimReply_Own.
+var (
+	ClaimReply_Own_name = map[int32]string{
+		0: "FREE",
+		1: "PUBLISHED",
+		2: "TAKING",
+		3: "YIELDED",
+	}
+	ClaimReply_Own_value = map[string]int32{
+		"FREE":      0,
+		"PUBLISHED": 1,
+		"TAKING":    2,
+		"YIELDED":   3,
+	}
+)
+
+func (x ClaimReply_Own) Enum() *ClaimReply_Own {
+	p := new(ClaimReply_Own)
+	*p = x
+	return p
+}
+
+func (x ClaimReply_Own) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (ClaimReply_Own) Descriptor() protoreflect.EnumDescriptor {
+	return file_dht_pb_dht_proto_enumTypes[1].Descriptor()
+}
+
+func (ClaimReply_Own) Type() protoreflect.EnumType {
+	return &file_dht_pb_dht_proto_enumTypes[1]
+}
+
+func (x ClaimReply_Own) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use ClaimReply_Own.Descriptor instead.
+func (ClaimReply_Own) EnumDescriptor() ([]byte, []int) {
+	return file_dht_pb_dht_proto_rawDescGZIP(), []int{23, 0}
+}
+
 type Request struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Types that are valid to be assigned to Op:
@@ -36,6 +138,7 @@ type Request struct {
 	//	*Request_Fetch
 	//	*Request_Watch
 	//	*Request_HandOver
+	//	*Request_Claim
 	Op            isRequest_Op `protobuf_oneof:"op"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -123,6 +226,15 @@ func (x *Request) GetHandOver() *HandOver {
 	return nil
 }
 
+func (x *Request) GetClaim() *Claim {
+	if x != nil {
+		if x, ok := x.Op.(*Request_Claim); ok {
+			return x.Claim
+		}
+	}
+	return nil
+}
+
 type isRequest_Op interface {
 	isRequest_Op()
 }
@@ -147,6 +259,10 @@ type Request_HandOver struct {
 	HandOver *HandOver `protobuf:"bytes,5,opt,name=hand_over,json=handOver,proto3,oneof"`
 }
 
+type Request_Claim struct {
+	Claim *Claim `protobuf:"bytes,6,opt,name=claim,proto3,oneof"`
+}
+
 func (*Request_Advertise) isRequest_Op() {}
 
 func (*Request_Query) isRequest_Op() {}
@@ -156,6 +272,8 @@ func (*Request_Fetch) isRequest_Op() {}
 func (*Request_Watch) isRequest_Op() {}
 
 func (*Request_HandOver) isRequest_Op() {}
+
+func (*Request_Claim) isRequest_Op() {}
 
 type Response struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -167,6 +285,7 @@ type Response struct {
 	//	*Response_Fetch
 	//	*Response_Event
 	//	*Response_HandOver
+	//	*Response_Claim
 	Op isResponse_Op `protobuf_oneof:"op"`
 	// With error: nothing is wrong with the request, the node has no place for one
 	// more of its kind.
@@ -264,6 +383,15 @@ func (x *Response) GetHandOver() *HandOverReply {
 	return nil
 }
 
+func (x *Response) GetClaim() *ClaimReply {
+	if x != nil {
+		if x, ok := x.Op.(*Response_Claim); ok {
+			return x.Claim
+		}
+	}
+	return nil
+}
+
 func (x *Response) GetBusy() bool {
 	if x != nil {
 		return x.Busy
@@ -295,6 +423,10 @@ type Response_HandOver struct {
 	HandOver *HandOverReply `protobuf:"bytes,6,opt,name=hand_over,json=handOver,proto3,oneof"`
 }
 
+type Response_Claim struct {
+	Claim *ClaimReply `protobuf:"bytes,7,opt,name=claim,proto3,oneof"`
+}
+
 func (*Response_Advertise) isResponse_Op() {}
 
 func (*Response_Query) isResponse_Op() {}
@@ -304,6 +436,8 @@ func (*Response_Fetch) isResponse_Op() {}
 func (*Response_Event) isResponse_Op() {}
 
 func (*Response_HandOver) isResponse_Op() {}
+
+func (*Response_Claim) isResponse_Op() {}
 
 // Advertise hands the sender's own records to a holder.
 type Advertise struct {
@@ -1675,6 +1809,130 @@ func (x *HandOverReply) GetTaken() uint32 {
 	return 0
 }
 
+// Claim is about the name of a stream. It goes to the holders of the stream's
+// topic, and to the nodes that they name.
+type Claim struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Topic         string                 `protobuf:"bytes,1,opt,name=topic,proto3" json:"topic,omitempty"`
+	Intent        Claim_Intent           `protobuf:"varint,2,opt,name=intent,proto3,enum=weir.dht.Claim_Intent" json:"intent,omitempty"`
+	Known         []byte                 `protobuf:"bytes,3,opt,name=known,proto3" json:"known,omitempty"` // as in Entry
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Claim) Reset() {
+	*x = Claim{}
+	mi := &file_dht_pb_dht_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Claim) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Claim) ProtoMessage() {}
+
+func (x *Claim) ProtoReflect() protoreflect.Message {
+	mi := &file_dht_pb_dht_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Claim.ProtoReflect.Descriptor instead.
+func (*Claim) Descriptor() ([]byte, []int) {
+	return file_dht_pb_dht_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *Claim) GetTopic() string {
+	if x != nil {
+		return x.Topic
+	}
+	return ""
+}
+
+func (x *Claim) GetIntent() Claim_Intent {
+	if x != nil {
+		return x.Intent
+	}
+	return Claim_ASK
+}
+
+func (x *Claim) GetKnown() []byte {
+	if x != nil {
+		return x.Known
+	}
+	return nil
+}
+
+type ClaimReply struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Own   ClaimReply_Own         `protobuf:"varint,1,opt,name=own,proto3,enum=weir.dht.ClaimReply_Own" json:"own,omitempty"`
+	// Others that publish the stream or are about to, as far as the answering
+	// node holds that.
+	Rivals        []*Peer `protobuf:"bytes,2,rep,name=rivals,proto3" json:"rivals,omitempty"`
+	Closer        []*Peer `protobuf:"bytes,3,rep,name=closer,proto3" json:"closer,omitempty"` // holders the sender did not know of
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ClaimReply) Reset() {
+	*x = ClaimReply{}
+	mi := &file_dht_pb_dht_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ClaimReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ClaimReply) ProtoMessage() {}
+
+func (x *ClaimReply) ProtoReflect() protoreflect.Message {
+	mi := &file_dht_pb_dht_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ClaimReply.ProtoReflect.Descriptor instead.
+func (*ClaimReply) Descriptor() ([]byte, []int) {
+	return file_dht_pb_dht_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *ClaimReply) GetOwn() ClaimReply_Own {
+	if x != nil {
+		return x.Own
+	}
+	return ClaimReply_FREE
+}
+
+func (x *ClaimReply) GetRivals() []*Peer {
+	if x != nil {
+		return x.Rivals
+	}
+	return nil
+}
+
+func (x *ClaimReply) GetCloser() []*Peer {
+	if x != nil {
+		return x.Closer
+	}
+	return nil
+}
+
 type ReserveRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Types that are valid to be assigned to Op:
@@ -1688,7 +1946,7 @@ type ReserveRequest struct {
 
 func (x *ReserveRequest) Reset() {
 	*x = ReserveRequest{}
-	mi := &file_dht_pb_dht_proto_msgTypes[22]
+	mi := &file_dht_pb_dht_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1700,7 +1958,7 @@ func (x *ReserveRequest) String() string {
 func (*ReserveRequest) ProtoMessage() {}
 
 func (x *ReserveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_dht_pb_dht_proto_msgTypes[22]
+	mi := &file_dht_pb_dht_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1713,7 +1971,7 @@ func (x *ReserveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReserveRequest.ProtoReflect.Descriptor instead.
 func (*ReserveRequest) Descriptor() ([]byte, []int) {
-	return file_dht_pb_dht_proto_rawDescGZIP(), []int{22}
+	return file_dht_pb_dht_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ReserveRequest) GetOp() isReserveRequest_Op {
@@ -1770,7 +2028,7 @@ type Reserve struct {
 
 func (x *Reserve) Reset() {
 	*x = Reserve{}
-	mi := &file_dht_pb_dht_proto_msgTypes[23]
+	mi := &file_dht_pb_dht_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1782,7 +2040,7 @@ func (x *Reserve) String() string {
 func (*Reserve) ProtoMessage() {}
 
 func (x *Reserve) ProtoReflect() protoreflect.Message {
-	mi := &file_dht_pb_dht_proto_msgTypes[23]
+	mi := &file_dht_pb_dht_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1795,7 +2053,7 @@ func (x *Reserve) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Reserve.ProtoReflect.Descriptor instead.
 func (*Reserve) Descriptor() ([]byte, []int) {
-	return file_dht_pb_dht_proto_rawDescGZIP(), []int{23}
+	return file_dht_pb_dht_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Reserve) GetId() string {
@@ -1836,7 +2094,7 @@ type Release struct {
 
 func (x *Release) Reset() {
 	*x = Release{}
-	mi := &file_dht_pb_dht_proto_msgTypes[24]
+	mi := &file_dht_pb_dht_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1848,7 +2106,7 @@ func (x *Release) String() string {
 func (*Release) ProtoMessage() {}
 
 func (x *Release) ProtoReflect() protoreflect.Message {
-	mi := &file_dht_pb_dht_proto_msgTypes[24]
+	mi := &file_dht_pb_dht_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1861,7 +2119,7 @@ func (x *Release) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Release.ProtoReflect.Descriptor instead.
 func (*Release) Descriptor() ([]byte, []int) {
-	return file_dht_pb_dht_proto_rawDescGZIP(), []int{24}
+	return file_dht_pb_dht_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Release) GetId() string {
@@ -1884,7 +2142,7 @@ type ReserveResponse struct {
 
 func (x *ReserveResponse) Reset() {
 	*x = ReserveResponse{}
-	mi := &file_dht_pb_dht_proto_msgTypes[25]
+	mi := &file_dht_pb_dht_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1896,7 +2154,7 @@ func (x *ReserveResponse) String() string {
 func (*ReserveResponse) ProtoMessage() {}
 
 func (x *ReserveResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_dht_pb_dht_proto_msgTypes[25]
+	mi := &file_dht_pb_dht_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1909,7 +2167,7 @@ func (x *ReserveResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReserveResponse.ProtoReflect.Descriptor instead.
 func (*ReserveResponse) Descriptor() ([]byte, []int) {
-	return file_dht_pb_dht_proto_rawDescGZIP(), []int{25}
+	return file_dht_pb_dht_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *ReserveResponse) GetError() string {
@@ -1958,7 +2216,7 @@ type Refusal struct {
 
 func (x *Refusal) Reset() {
 	*x = Refusal{}
-	mi := &file_dht_pb_dht_proto_msgTypes[26]
+	mi := &file_dht_pb_dht_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1970,7 +2228,7 @@ func (x *Refusal) String() string {
 func (*Refusal) ProtoMessage() {}
 
 func (x *Refusal) ProtoReflect() protoreflect.Message {
-	mi := &file_dht_pb_dht_proto_msgTypes[26]
+	mi := &file_dht_pb_dht_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1983,7 +2241,7 @@ func (x *Refusal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Refusal.ProtoReflect.Descriptor instead.
 func (*Refusal) Descriptor() ([]byte, []int) {
-	return file_dht_pb_dht_proto_rawDescGZIP(), []int{26}
+	return file_dht_pb_dht_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Refusal) GetReason() string {
@@ -2020,7 +2278,7 @@ type PolicyExchange struct {
 
 func (x *PolicyExchange) Reset() {
 	*x = PolicyExchange{}
-	mi := &file_dht_pb_dht_proto_msgTypes[27]
+	mi := &file_dht_pb_dht_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2032,7 +2290,7 @@ func (x *PolicyExchange) String() string {
 func (*PolicyExchange) ProtoMessage() {}
 
 func (x *PolicyExchange) ProtoReflect() protoreflect.Message {
-	mi := &file_dht_pb_dht_proto_msgTypes[27]
+	mi := &file_dht_pb_dht_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2045,7 +2303,7 @@ func (x *PolicyExchange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PolicyExchange.ProtoReflect.Descriptor instead.
 func (*PolicyExchange) Descriptor() ([]byte, []int) {
-	return file_dht_pb_dht_proto_rawDescGZIP(), []int{27}
+	return file_dht_pb_dht_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *PolicyExchange) GetVersion() uint64 {
@@ -2084,7 +2342,7 @@ type ProvisionRequest struct {
 
 func (x *ProvisionRequest) Reset() {
 	*x = ProvisionRequest{}
-	mi := &file_dht_pb_dht_proto_msgTypes[28]
+	mi := &file_dht_pb_dht_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2096,7 +2354,7 @@ func (x *ProvisionRequest) String() string {
 func (*ProvisionRequest) ProtoMessage() {}
 
 func (x *ProvisionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_dht_pb_dht_proto_msgTypes[28]
+	mi := &file_dht_pb_dht_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2109,7 +2367,7 @@ func (x *ProvisionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProvisionRequest.ProtoReflect.Descriptor instead.
 func (*ProvisionRequest) Descriptor() ([]byte, []int) {
-	return file_dht_pb_dht_proto_rawDescGZIP(), []int{28}
+	return file_dht_pb_dht_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *ProvisionRequest) GetOp() isProvisionRequest_Op {
@@ -2166,7 +2424,7 @@ type Provision struct {
 
 func (x *Provision) Reset() {
 	*x = Provision{}
-	mi := &file_dht_pb_dht_proto_msgTypes[29]
+	mi := &file_dht_pb_dht_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2178,7 +2436,7 @@ func (x *Provision) String() string {
 func (*Provision) ProtoMessage() {}
 
 func (x *Provision) ProtoReflect() protoreflect.Message {
-	mi := &file_dht_pb_dht_proto_msgTypes[29]
+	mi := &file_dht_pb_dht_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2191,7 +2449,7 @@ func (x *Provision) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Provision.ProtoReflect.Descriptor instead.
 func (*Provision) Descriptor() ([]byte, []int) {
-	return file_dht_pb_dht_proto_rawDescGZIP(), []int{29}
+	return file_dht_pb_dht_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Provision) GetRegion() string {
@@ -2233,7 +2491,7 @@ type Leave struct {
 
 func (x *Leave) Reset() {
 	*x = Leave{}
-	mi := &file_dht_pb_dht_proto_msgTypes[30]
+	mi := &file_dht_pb_dht_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2245,7 +2503,7 @@ func (x *Leave) String() string {
 func (*Leave) ProtoMessage() {}
 
 func (x *Leave) ProtoReflect() protoreflect.Message {
-	mi := &file_dht_pb_dht_proto_msgTypes[30]
+	mi := &file_dht_pb_dht_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2258,7 +2516,7 @@ func (x *Leave) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Leave.ProtoReflect.Descriptor instead.
 func (*Leave) Descriptor() ([]byte, []int) {
-	return file_dht_pb_dht_proto_rawDescGZIP(), []int{30}
+	return file_dht_pb_dht_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *Leave) GetRegion() string {
@@ -2287,7 +2545,7 @@ type ProvisionResponse struct {
 
 func (x *ProvisionResponse) Reset() {
 	*x = ProvisionResponse{}
-	mi := &file_dht_pb_dht_proto_msgTypes[31]
+	mi := &file_dht_pb_dht_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2299,7 +2557,7 @@ func (x *ProvisionResponse) String() string {
 func (*ProvisionResponse) ProtoMessage() {}
 
 func (x *ProvisionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_dht_pb_dht_proto_msgTypes[31]
+	mi := &file_dht_pb_dht_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2312,7 +2570,7 @@ func (x *ProvisionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProvisionResponse.ProtoReflect.Descriptor instead.
 func (*ProvisionResponse) Descriptor() ([]byte, []int) {
-	return file_dht_pb_dht_proto_rawDescGZIP(), []int{31}
+	return file_dht_pb_dht_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *ProvisionResponse) GetError() string {
@@ -2355,7 +2613,7 @@ type Coming struct {
 
 func (x *Coming) Reset() {
 	*x = Coming{}
-	mi := &file_dht_pb_dht_proto_msgTypes[32]
+	mi := &file_dht_pb_dht_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2367,7 +2625,7 @@ func (x *Coming) String() string {
 func (*Coming) ProtoMessage() {}
 
 func (x *Coming) ProtoReflect() protoreflect.Message {
-	mi := &file_dht_pb_dht_proto_msgTypes[32]
+	mi := &file_dht_pb_dht_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2380,7 +2638,7 @@ func (x *Coming) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Coming.ProtoReflect.Descriptor instead.
 func (*Coming) Descriptor() ([]byte, []int) {
-	return file_dht_pb_dht_proto_rawDescGZIP(), []int{32}
+	return file_dht_pb_dht_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *Coming) GetRequest() string {
@@ -2408,21 +2666,23 @@ var File_dht_pb_dht_proto protoreflect.FileDescriptor
 
 const file_dht_pb_dht_proto_rawDesc = "" +
 	"\n" +
-	"\x10dht/pb/dht.proto\x12\bweir.dht\"\xf2\x01\n" +
+	"\x10dht/pb/dht.proto\x12\bweir.dht\"\x9b\x02\n" +
 	"\aRequest\x123\n" +
 	"\tadvertise\x18\x01 \x01(\v2\x13.weir.dht.AdvertiseH\x00R\tadvertise\x12'\n" +
 	"\x05query\x18\x02 \x01(\v2\x0f.weir.dht.QueryH\x00R\x05query\x12'\n" +
 	"\x05fetch\x18\x03 \x01(\v2\x0f.weir.dht.FetchH\x00R\x05fetch\x12'\n" +
 	"\x05watch\x18\x04 \x01(\v2\x0f.weir.dht.WatchH\x00R\x05watch\x121\n" +
-	"\thand_over\x18\x05 \x01(\v2\x12.weir.dht.HandOverH\x00R\bhandOverB\x04\n" +
-	"\x02op\"\xb1\x02\n" +
+	"\thand_over\x18\x05 \x01(\v2\x12.weir.dht.HandOverH\x00R\bhandOver\x12'\n" +
+	"\x05claim\x18\x06 \x01(\v2\x0f.weir.dht.ClaimH\x00R\x05claimB\x04\n" +
+	"\x02op\"\xdf\x02\n" +
 	"\bResponse\x12\x14\n" +
 	"\x05error\x18\x01 \x01(\tR\x05error\x128\n" +
 	"\tadvertise\x18\x02 \x01(\v2\x18.weir.dht.AdvertiseReplyH\x00R\tadvertise\x12,\n" +
 	"\x05query\x18\x03 \x01(\v2\x14.weir.dht.QueryReplyH\x00R\x05query\x12,\n" +
 	"\x05fetch\x18\x04 \x01(\v2\x14.weir.dht.FetchReplyH\x00R\x05fetch\x12'\n" +
 	"\x05event\x18\x05 \x01(\v2\x0f.weir.dht.EventH\x00R\x05event\x126\n" +
-	"\thand_over\x18\x06 \x01(\v2\x17.weir.dht.HandOverReplyH\x00R\bhandOver\x12\x12\n" +
+	"\thand_over\x18\x06 \x01(\v2\x17.weir.dht.HandOverReplyH\x00R\bhandOver\x12,\n" +
+	"\x05claim\x18\a \x01(\v2\x14.weir.dht.ClaimReplyH\x00R\x05claim\x12\x12\n" +
 	"\x04busy\x18\t \x01(\bR\x04busyB\x04\n" +
 	"\x02op\"6\n" +
 	"\tAdvertise\x12)\n" +
@@ -2535,7 +2795,26 @@ const file_dht_pb_dht_proto_rawDesc = "" +
 	"\x06sealed\x18\x01 \x01(\fR\x06sealed\x12\x17\n" +
 	"\aheld_ms\x18\x02 \x01(\rR\x06heldMs\"%\n" +
 	"\rHandOverReply\x12\x14\n" +
-	"\x05taken\x18\x01 \x01(\rR\x05taken\"t\n" +
+	"\x05taken\x18\x01 \x01(\rR\x05taken\"\x8a\x01\n" +
+	"\x05Claim\x12\x14\n" +
+	"\x05topic\x18\x01 \x01(\tR\x05topic\x12.\n" +
+	"\x06intent\x18\x02 \x01(\x0e2\x16.weir.dht.Claim.IntentR\x06intent\x12\x14\n" +
+	"\x05known\x18\x03 \x01(\fR\x05known\"%\n" +
+	"\x06Intent\x12\a\n" +
+	"\x03ASK\x10\x00\x12\b\n" +
+	"\x04TAKE\x10\x01\x12\b\n" +
+	"\x04DROP\x10\x02\"\xc1\x01\n" +
+	"\n" +
+	"ClaimReply\x12*\n" +
+	"\x03own\x18\x01 \x01(\x0e2\x18.weir.dht.ClaimReply.OwnR\x03own\x12&\n" +
+	"\x06rivals\x18\x02 \x03(\v2\x0e.weir.dht.PeerR\x06rivals\x12&\n" +
+	"\x06closer\x18\x03 \x03(\v2\x0e.weir.dht.PeerR\x06closer\"7\n" +
+	"\x03Own\x12\b\n" +
+	"\x04FREE\x10\x00\x12\r\n" +
+	"\tPUBLISHED\x10\x01\x12\n" +
+	"\n" +
+	"\x06TAKING\x10\x02\x12\v\n" +
+	"\aYIELDED\x10\x03\"t\n" +
 	"\x0eReserveRequest\x12-\n" +
 	"\areserve\x18\x01 \x01(\v2\x11.weir.dht.ReserveH\x00R\areserve\x12-\n" +
 	"\arelease\x18\x02 \x01(\v2\x11.weir.dht.ReleaseH\x00R\areleaseB\x04\n" +
@@ -2595,82 +2874,93 @@ func file_dht_pb_dht_proto_rawDescGZIP() []byte {
 	return file_dht_pb_dht_proto_rawDescData
 }
 
-var file_dht_pb_dht_proto_msgTypes = make([]protoimpl.MessageInfo, 33)
+var file_dht_pb_dht_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
+var file_dht_pb_dht_proto_msgTypes = make([]protoimpl.MessageInfo, 35)
 var file_dht_pb_dht_proto_goTypes = []any{
-	(*Request)(nil),           // 0: weir.dht.Request
-	(*Response)(nil),          // 1: weir.dht.Response
-	(*Advertise)(nil),         // 2: weir.dht.Advertise
-	(*Entry)(nil),             // 3: weir.dht.Entry
-	(*Datagram)(nil),          // 4: weir.dht.Datagram
-	(*AdvertiseReply)(nil),    // 5: weir.dht.AdvertiseReply
-	(*Result)(nil),            // 6: weir.dht.Result
-	(*Peer)(nil),              // 7: weir.dht.Peer
-	(*Coordinate)(nil),        // 8: weir.dht.Coordinate
-	(*Need)(nil),              // 9: weir.dht.Need
-	(*Query)(nil),             // 10: weir.dht.Query
-	(*Doubt)(nil),             // 11: weir.dht.Doubt
-	(*QueryReply)(nil),        // 12: weir.dht.QueryReply
-	(*Digest)(nil),            // 13: weir.dht.Digest
-	(*Rejected)(nil),          // 14: weir.dht.Rejected
-	(*Fetch)(nil),             // 15: weir.dht.Fetch
-	(*FetchReply)(nil),        // 16: weir.dht.FetchReply
-	(*Watch)(nil),             // 17: weir.dht.Watch
-	(*Event)(nil),             // 18: weir.dht.Event
-	(*HandOver)(nil),          // 19: weir.dht.HandOver
-	(*Copy)(nil),              // 20: weir.dht.Copy
-	(*HandOverReply)(nil),     // 21: weir.dht.HandOverReply
-	(*ReserveRequest)(nil),    // 22: weir.dht.ReserveRequest
-	(*Reserve)(nil),           // 23: weir.dht.Reserve
-	(*Release)(nil),           // 24: weir.dht.Release
-	(*ReserveResponse)(nil),   // 25: weir.dht.ReserveResponse
-	(*Refusal)(nil),           // 26: weir.dht.Refusal
-	(*PolicyExchange)(nil),    // 27: weir.dht.PolicyExchange
-	(*ProvisionRequest)(nil),  // 28: weir.dht.ProvisionRequest
-	(*Provision)(nil),         // 29: weir.dht.Provision
-	(*Leave)(nil),             // 30: weir.dht.Leave
-	(*ProvisionResponse)(nil), // 31: weir.dht.ProvisionResponse
-	(*Coming)(nil),            // 32: weir.dht.Coming
+	(Claim_Intent)(0),         // 0: weir.dht.Claim.Intent
+	(ClaimReply_Own)(0),       // 1: weir.dht.ClaimReply.Own
+	(*Request)(nil),           // 2: weir.dht.Request
+	(*Response)(nil),          // 3: weir.dht.Response
+	(*Advertise)(nil),         // 4: weir.dht.Advertise
+	(*Entry)(nil),             // 5: weir.dht.Entry
+	(*Datagram)(nil),          // 6: weir.dht.Datagram
+	(*AdvertiseReply)(nil),    // 7: weir.dht.AdvertiseReply
+	(*Result)(nil),            // 8: weir.dht.Result
+	(*Peer)(nil),              // 9: weir.dht.Peer
+	(*Coordinate)(nil),        // 10: weir.dht.Coordinate
+	(*Need)(nil),              // 11: weir.dht.Need
+	(*Query)(nil),             // 12: weir.dht.Query
+	(*Doubt)(nil),             // 13: weir.dht.Doubt
+	(*QueryReply)(nil),        // 14: weir.dht.QueryReply
+	(*Digest)(nil),            // 15: weir.dht.Digest
+	(*Rejected)(nil),          // 16: weir.dht.Rejected
+	(*Fetch)(nil),             // 17: weir.dht.Fetch
+	(*FetchReply)(nil),        // 18: weir.dht.FetchReply
+	(*Watch)(nil),             // 19: weir.dht.Watch
+	(*Event)(nil),             // 20: weir.dht.Event
+	(*HandOver)(nil),          // 21: weir.dht.HandOver
+	(*Copy)(nil),              // 22: weir.dht.Copy
+	(*HandOverReply)(nil),     // 23: weir.dht.HandOverReply
+	(*Claim)(nil),             // 24: weir.dht.Claim
+	(*ClaimReply)(nil),        // 25: weir.dht.ClaimReply
+	(*ReserveRequest)(nil),    // 26: weir.dht.ReserveRequest
+	(*Reserve)(nil),           // 27: weir.dht.Reserve
+	(*Release)(nil),           // 28: weir.dht.Release
+	(*ReserveResponse)(nil),   // 29: weir.dht.ReserveResponse
+	(*Refusal)(nil),           // 30: weir.dht.Refusal
+	(*PolicyExchange)(nil),    // 31: weir.dht.PolicyExchange
+	(*ProvisionRequest)(nil),  // 32: weir.dht.ProvisionRequest
+	(*Provision)(nil),         // 33: weir.dht.Provision
+	(*Leave)(nil),             // 34: weir.dht.Leave
+	(*ProvisionResponse)(nil), // 35: weir.dht.ProvisionResponse
+	(*Coming)(nil),            // 36: weir.dht.Coming
 }
 var file_dht_pb_dht_proto_depIdxs = []int32{
-	2,  // 0: weir.dht.Request.advertise:type_name -> weir.dht.Advertise
-	10, // 1: weir.dht.Request.query:type_name -> weir.dht.Query
-	15, // 2: weir.dht.Request.fetch:type_name -> weir.dht.Fetch
-	17, // 3: weir.dht.Request.watch:type_name -> weir.dht.Watch
-	19, // 4: weir.dht.Request.hand_over:type_name -> weir.dht.HandOver
-	5,  // 5: weir.dht.Response.advertise:type_name -> weir.dht.AdvertiseReply
-	12, // 6: weir.dht.Response.query:type_name -> weir.dht.QueryReply
-	16, // 7: weir.dht.Response.fetch:type_name -> weir.dht.FetchReply
-	18, // 8: weir.dht.Response.event:type_name -> weir.dht.Event
-	21, // 9: weir.dht.Response.hand_over:type_name -> weir.dht.HandOverReply
-	3,  // 10: weir.dht.Advertise.entries:type_name -> weir.dht.Entry
-	3,  // 11: weir.dht.Datagram.entries:type_name -> weir.dht.Entry
-	5,  // 12: weir.dht.Datagram.answer:type_name -> weir.dht.AdvertiseReply
-	6,  // 13: weir.dht.AdvertiseReply.results:type_name -> weir.dht.Result
-	8,  // 14: weir.dht.AdvertiseReply.coordinate:type_name -> weir.dht.Coordinate
-	7,  // 15: weir.dht.AdvertiseReply.closer:type_name -> weir.dht.Peer
-	9,  // 16: weir.dht.Query.need:type_name -> weir.dht.Need
-	8,  // 17: weir.dht.Query.origin:type_name -> weir.dht.Coordinate
-	11, // 18: weir.dht.Query.doubts:type_name -> weir.dht.Doubt
-	14, // 19: weir.dht.QueryReply.rejected:type_name -> weir.dht.Rejected
-	13, // 20: weir.dht.QueryReply.digests:type_name -> weir.dht.Digest
-	11, // 21: weir.dht.QueryReply.doubts:type_name -> weir.dht.Doubt
-	8,  // 22: weir.dht.FetchReply.coordinate:type_name -> weir.dht.Coordinate
-	20, // 23: weir.dht.HandOver.copies:type_name -> weir.dht.Copy
-	23, // 24: weir.dht.ReserveRequest.reserve:type_name -> weir.dht.Reserve
-	24, // 25: weir.dht.ReserveRequest.release:type_name -> weir.dht.Release
-	9,  // 26: weir.dht.Reserve.need:type_name -> weir.dht.Need
-	26, // 27: weir.dht.ReserveResponse.refusal:type_name -> weir.dht.Refusal
-	29, // 28: weir.dht.ProvisionRequest.provision:type_name -> weir.dht.Provision
-	30, // 29: weir.dht.ProvisionRequest.leave:type_name -> weir.dht.Leave
-	9,  // 30: weir.dht.Provision.need:type_name -> weir.dht.Need
-	7,  // 31: weir.dht.ProvisionResponse.closer:type_name -> weir.dht.Peer
-	26, // 32: weir.dht.ProvisionResponse.refusal:type_name -> weir.dht.Refusal
-	32, // 33: weir.dht.ProvisionResponse.coming:type_name -> weir.dht.Coming
-	34, // [34:34] is the sub-list for method output_type
-	34, // [34:34] is the sub-list for method input_type
-	34, // [34:34] is the sub-list for extension type_name
-	34, // [34:34] is the sub-list for extension extendee
-	0,  // [0:34] is the sub-list for field type_name
+	4,  // 0: weir.dht.Request.advertise:type_name -> weir.dht.Advertise
+	12, // 1: weir.dht.Request.query:type_name -> weir.dht.Query
+	17, // 2: weir.dht.Request.fetch:type_name -> weir.dht.Fetch
+	19, // 3: weir.dht.Request.watch:type_name -> weir.dht.Watch
+	21, // 4: weir.dht.Request.hand_over:type_name -> weir.dht.HandOver
+	24, // 5: weir.dht.Request.claim:type_name -> weir.dht.Claim
+	7,  // 6: weir.dht.Response.advertise:type_name -> weir.dht.AdvertiseReply
+	14, // 7: weir.dht.Response.query:type_name -> weir.dht.QueryReply
+	18, // 8: weir.dht.Response.fetch:type_name -> weir.dht.FetchReply
+	20, // 9: weir.dht.Response.event:type_name -> weir.dht.Event
+	23, // 10: weir.dht.Response.hand_over:type_name -> weir.dht.HandOverReply
+	25, // 11: weir.dht.Response.claim:type_name -> weir.dht.ClaimReply
+	5,  // 12: weir.dht.Advertise.entries:type_name -> weir.dht.Entry
+	5,  // 13: weir.dht.Datagram.entries:type_name -> weir.dht.Entry
+	7,  // 14: weir.dht.Datagram.answer:type_name -> weir.dht.AdvertiseReply
+	8,  // 15: weir.dht.AdvertiseReply.results:type_name -> weir.dht.Result
+	10, // 16: weir.dht.AdvertiseReply.coordinate:type_name -> weir.dht.Coordinate
+	9,  // 17: weir.dht.AdvertiseReply.closer:type_name -> weir.dht.Peer
+	11, // 18: weir.dht.Query.need:type_name -> weir.dht.Need
+	10, // 19: weir.dht.Query.origin:type_name -> weir.dht.Coordinate
+	13, // 20: weir.dht.Query.doubts:type_name -> weir.dht.Doubt
+	16, // 21: weir.dht.QueryReply.rejected:type_name -> weir.dht.Rejected
+	15, // 22: weir.dht.QueryReply.digests:type_name -> weir.dht.Digest
+	13, // 23: weir.dht.QueryReply.doubts:type_name -> weir.dht.Doubt
+	10, // 24: weir.dht.FetchReply.coordinate:type_name -> weir.dht.Coordinate
+	22, // 25: weir.dht.HandOver.copies:type_name -> weir.dht.Copy
+	0,  // 26: weir.dht.Claim.intent:type_name -> weir.dht.Claim.Intent
+	1,  // 27: weir.dht.ClaimReply.own:type_name -> weir.dht.ClaimReply.Own
+	9,  // 28: weir.dht.ClaimReply.rivals:type_name -> weir.dht.Peer
+	9,  // 29: weir.dht.ClaimReply.closer:type_name -> weir.dht.Peer
+	27, // 30: weir.dht.ReserveRequest.reserve:type_name -> weir.dht.Reserve
+	28, // 31: weir.dht.ReserveRequest.release:type_name -> weir.dht.Release
+	11, // 32: weir.dht.Reserve.need:type_name -> weir.dht.Need
+	30, // 33: weir.dht.ReserveResponse.refusal:type_name -> weir.dht.Refusal
+	33, // 34: weir.dht.ProvisionRequest.provision:type_name -> weir.dht.Provision
+	34, // 35: weir.dht.ProvisionRequest.leave:type_name -> weir.dht.Leave
+	11, // 36: weir.dht.Provision.need:type_name -> weir.dht.Need
+	9,  // 37: weir.dht.ProvisionResponse.closer:type_name -> weir.dht.Peer
+	30, // 38: weir.dht.ProvisionResponse.refusal:type_name -> weir.dht.Refusal
+	36, // 39: weir.dht.ProvisionResponse.coming:type_name -> weir.dht.Coming
+	40, // [40:40] is the sub-list for method output_type
+	40, // [40:40] is the sub-list for method input_type
+	40, // [40:40] is the sub-list for extension type_name
+	40, // [40:40] is the sub-list for extension extendee
+	0,  // [0:40] is the sub-list for field type_name
 }
 
 func init() { file_dht_pb_dht_proto_init() }
@@ -2684,6 +2974,7 @@ func file_dht_pb_dht_proto_init() {
 		(*Request_Fetch)(nil),
 		(*Request_Watch)(nil),
 		(*Request_HandOver)(nil),
+		(*Request_Claim)(nil),
 	}
 	file_dht_pb_dht_proto_msgTypes[1].OneofWrappers = []any{
 		(*Response_Advertise)(nil),
@@ -2691,13 +2982,14 @@ func file_dht_pb_dht_proto_init() {
 		(*Response_Fetch)(nil),
 		(*Response_Event)(nil),
 		(*Response_HandOver)(nil),
+		(*Response_Claim)(nil),
 	}
 	file_dht_pb_dht_proto_msgTypes[13].OneofWrappers = []any{}
-	file_dht_pb_dht_proto_msgTypes[22].OneofWrappers = []any{
+	file_dht_pb_dht_proto_msgTypes[24].OneofWrappers = []any{
 		(*ReserveRequest_Reserve)(nil),
 		(*ReserveRequest_Release)(nil),
 	}
-	file_dht_pb_dht_proto_msgTypes[28].OneofWrappers = []any{
+	file_dht_pb_dht_proto_msgTypes[30].OneofWrappers = []any{
 		(*ProvisionRequest_Provision)(nil),
 		(*ProvisionRequest_Leave)(nil),
 	}
@@ -2706,13 +2998,14 @@ func file_dht_pb_dht_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_dht_pb_dht_proto_rawDesc), len(file_dht_pb_dht_proto_rawDesc)),
-			NumEnums:      0,
-			NumMessages:   33,
+			NumEnums:      2,
+			NumMessages:   35,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
 		GoTypes:           file_dht_pb_dht_proto_goTypes,
 		DependencyIndexes: file_dht_pb_dht_proto_depIdxs,
+		EnumInfos:         file_dht_pb_dht_proto_enumTypes,
 		MessageInfos:      file_dht_pb_dht_proto_msgTypes,
 	}.Build()
 	File_dht_pb_dht_proto = out.File

@@ -59,8 +59,10 @@ func eventually(t testing.TB, check func() error) {
 }
 
 // place has n place a session within a second, and returns on which node.
-func place(t testing.TB, l *Lab, n *Node) (*Node, error) {
-	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+func place(t testing.TB, l *Lab, n *Node) (*Node, error) { return placeWithin(t, l, n, time.Second) }
+
+func placeWithin(t testing.TB, l *Lab, n *Node, limit time.Duration) (*Node, error) {
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
 	defer cancel()
 	placed, _, err := n.Place(ctx, dht.CapacityTopic(), need, nil)
 	if err != nil {

@@ -1,0 +1,193 @@
+package dht
+
+import (
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"weir/dht/pb"
+)
+
+const (
+	// claimTTL is how long a holder remembers that a node is about to publish a
+	// stream: until its record is certainly there.
+	claimTTL = 15 * time.Second
+
+	maxClaims     = 16_384 // that a holder remembers
+	maxClaimsPeer = 512    // of one peer
+)
+
+// Claims are who is about to publish which stream: this node, and those that
+// told it as a holder. Time is passed in.
+type claims struct {
+	mu     sync.Mutex
+	mine   map[Topic]*ownClaim
+	topics map[Topic]map[peer.ID]time.Time // when they were told, of others
+	peers  map[peer.ID]int                 // how many each one has in topics
+	total  int
+}
+
+// An ownClaim is this node's own to one name: from when it asks for it until
+// the stream has ended.
+type ownClaim struct {
+	settled bool          // the name is ours
+	rival   peer.ID       // that it gave way to; then it never settles
+	lost    chan struct{} // closed once rival is set
+}
+
+// begin makes a claim of this node's own, unless there is one.
+func (c *claims) begin(topic Topic) (own *ownClaim, ok bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.mine[topic] != nil {
+		return nil, false
+	}
+	if c.mine == nil {
+		c.mine = make(map[Topic]*ownClaim)
+	}
+	own = &ownClaim{lost: make(chan struct{})}
+	c.mine[topic] = own
+	return own, true
+}
+
+// settle makes the name ours, unless we gave way to rival meanwhile.
+func (c *claims) settle(own *ownClaim) (rival peer.ID, ok bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	own.settled = own.rival == ""
+	return own.rival, own.settled
+}
+
+// end gives the claim up.
+func (c *claims) end(topic Topic, own *ownClaim) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.mine[topic] == own {
+		delete(c.mine, topic)
+	}
+}
+
+// meet tells from, which asks for topic's name, or is about to take it, what
+// this node, self, has of it. Of two that are about to, the one with the larger
+// ID gives way, unless the name is its own already.
+func (c *claims) meet(topic Topic, self, from peer.ID, taking bool) pb.ClaimReply_Own {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch own := c.mine[topic]; {
+	case own == nil:
+		return pb.ClaimReply_FREE
+	case own.settled:
+		return pb.ClaimReply_PUBLISHED
+	case own.rival != "":
+		return pb.ClaimReply_YIELDED
+	case taking && from < self:
+		own.rival = from
+		close(own.lost)
+		return pb.ClaimReply_YIELDED
+	}
+	return pb.ClaimReply_TAKING
+}
+
+// note remembers that from is about to publish topic's stream.
+func (c *claims) note(now time.Time, topic Topic, from peer.ID) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.topics == nil {
+		c.topics, c.peers = make(map[Topic]map[peer.ID]time.Time), make(map[peer.ID]int)
+	}
+	if _, known := c.topics[topic][from]; !known {
+		if c.peers[from] >= maxClaimsPeer {
+			c.dropOldest(from)
+		} else if c.total >= maxClaims {
+			c.expire(now)
+			if c.total >= maxClaims {
+				c.dropOldest(c.fullest())
+			}
+		}
+		c.peers[from]++
+		c.total++
+	}
+	if c.topics[topic] == nil {
+		c.topics[topic] = make(map[peer.ID]time.Time)
+	}
+	c.topics[topic][from] = now
+}
+
+// drop forgets what note noted.
+func (c *claims) drop(topic Topic, from peer.ID) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.remove(topic, from)
+}
+
+// of returns who is about to publish topic's stream, in a fixed order.
+func (c *claims) of(now time.Time, topic Topic) []peer.ID {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var list []peer.ID
+	for p, at := range c.topics[topic] {
+		if now.Sub(at) < claimTTL {
+			list = append(list, p)
+		} else {
+			c.remove(topic, p)
+		}
+	}
+	slices.Sort(list)
+	return list
+}
+
+// sweep drops what has run out.
+func (c *claims) sweep(now time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.expire(now)
+}
+
+// What follows is called with mu held.
+
+func (c *claims) expire(now time.Time) {
+	for topic, m := range c.topics {
+		for p, at := range m {
+			if now.Sub(at) >= claimTTL {
+				c.remove(topic, p)
+			}
+		}
+	}
+}
+
+func (c *claims) remove(topic Topic, p peer.ID) {
+	if _, known := c.topics[topic][p]; !known {
+		return
+	}
+	delete(c.topics[topic], p)
+	if len(c.topics[topic]) == 0 {
+		delete(c.topics, topic)
+	}
+	c.total--
+	if c.peers[p]--; c.peers[p] == 0 {
+		delete(c.peers, p)
+	}
+}
+
+// fullest is who has most: what is thrown out first is theirs.
+func (c *claims) fullest() (most peer.ID) {
+	for p, count := range c.peers {
+		if most == "" || count > c.peers[most] || count == c.peers[most] && p < most {
+			most = p
+		}
+	}
+	return most
+}
+
+func (c *claims) dropOldest(p peer.ID) {
+	var oldest Topic
+	var since time.Time
+	for topic, m := range c.topics {
+		if at, ok := m[p]; ok && (oldest == "" || at.Before(since)) {
+			oldest, since = topic, at
+		}
+	}
+	c.remove(oldest, p)
+}

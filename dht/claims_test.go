@@ -1,0 +1,242 @@
+package dht
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"weir/dht/pb"
+)
+
+// A claimant is one node of a model of the claims' protocol: what a poll does
+// but for time and network.
+type claimant struct {
+	claims claims
+	id     peer.ID
+	own    *ownClaim
+	ballot ballot
+	asked  map[peer.ID]bool
+	done   string // "got it", "refused", "not known"
+}
+
+// Of several that claim one name at the same time, never two get it, in
+// whatever order messages go, are lost or repeated, and however far their views
+// of the holders differ as long as majorities have one in common; and if nothing
+// is lost, one gets it.
+func TestOneClaimantGetsTheName(t *testing.T) {
+	const topic = Topic("stream/show")
+	now := time.Unix(1_000_000, 0)
+	got := 0
+	for seed := range uint64(3_000) {
+		rnd := rand.New(rand.NewPCG(seed, 1))
+		nodes := make(map[peer.ID]*claimant)
+		var ids []peer.ID
+		for i := range 3 + rnd.IntN(8) {
+			id := peer.ID(fmt.Sprintf("node%02d", i))
+			ids = append(ids, id)
+			nodes[id] = &claimant{id: id}
+		}
+		holders := ids[:min(len(ids), replicas)]
+		lossy := seed%2 == 1
+		var takers []*claimant
+		for _, i := range rnd.Perm(len(ids))[:2+rnd.IntN(2)] {
+			c := nodes[ids[i]]
+			c.own, _ = c.claims.begin(topic)
+			c.asked = make(map[peer.ID]bool)
+			c.ballot = ballot{
+				self: c.id, taking: true, voters: holders, must: majority(len(holders)),
+				words: make(map[peer.ID]pb.ClaimReply_Own), rivals: make(map[peer.ID]bool), errs: make(map[peer.ID]string),
+				gone: func(peer.ID) bool { return false },
+			}
+			// One of its holders is not among those that the others know of.
+			if view := slices.Clone(holders); len(ids) > len(holders) && rnd.IntN(2) == 0 {
+				view[len(view)-1] = ids[len(holders)]
+				c.ballot.voters = view
+			}
+			takers = append(takers, c)
+		}
+		// answer is what nameHere and heard do.
+		answer := func(from *claimant, at *claimant) {
+			word := pb.ClaimReply_FREE
+			if at != from {
+				word = at.claims.meet(topic, at.id, from.id, true)
+			}
+			at.claims.note(now, topic, from.id)
+			if lossy && rnd.IntN(4) == 0 {
+				return // the answer gets lost
+			}
+			from.ballot.words[at.id] = word
+			for _, p := range at.claims.of(now, topic) {
+				if p != from.id {
+					from.ballot.rivals[p] = true
+				}
+			}
+		}
+		for steps := 0; steps < 400; steps++ {
+			c := takers[rnd.IntN(len(takers))]
+			if c.done != "" {
+				continue
+			}
+			to := slices.Concat(c.ballot.voters, rivalsOf(&c.ballot))
+			to = slices.DeleteFunc(to, func(p peer.ID) bool { _, heard := c.ballot.words[p]; return heard })
+			switch {
+			case c.own.rival != "", c.ballot.taken() != nil:
+				c.claims.end(topic, c.own)
+				c.done = "refused"
+			case c.ballot.hearing().Enough() && c.ballot.unheard() == "" && rnd.IntN(2) == 0:
+				if _, ok := c.claims.settle(c.own); ok {
+					c.done = "got it"
+				} else {
+					c.claims.end(topic, c.own)
+					c.done = "refused"
+				}
+			case len(to) > 0:
+				answer(c, nodes[to[rnd.IntN(len(to))]])
+			}
+		}
+		winners := 0
+		for _, c := range takers {
+			switch c.done {
+			case "got it":
+				winners++
+			case "":
+				c.done = "not known"
+			}
+		}
+		got += winners
+		if winners > 1 || winners == 0 && !lossy {
+			var ends []string
+			for _, c := range takers {
+				ends = append(ends, fmt.Sprintf("%s %s", c.id, c.done))
+			}
+			t.Fatalf("seed %d, %d nodes: %v", seed, len(ids), ends)
+		}
+	}
+	if got < 2_000 {
+		t.Errorf("the name was given %d times in 3000 runs", got)
+	}
+}
+
+func rivalsOf(b *ballot) (list []peer.ID) {
+	for p := range b.rivals {
+		list = append(list, p)
+	}
+	slices.Sort(list)
+	return list
+}
+
+// A name is free when most of those who have to know have said so, and when
+// whoever was named has denied it.
+func TestBallot(t *testing.T) {
+	const free, published, taking, yielded = pb.ClaimReply_FREE, pb.ClaimReply_PUBLISHED, pb.ClaimReply_TAKING, pb.ClaimReply_YIELDED
+	voters := []peer.ID{"a", "b", "c", "d", "e"}
+	for name, c := range map[string]struct {
+		words   map[peer.ID]pb.ClaimReply_Own
+		rivals  []peer.ID
+		gone    peer.ID
+		free    bool
+		taken   peer.ID
+		asking  bool
+		unheard peer.ID
+	}{
+		"nobody has answered":                     {},
+		"two of five know of nothing":             {words: map[peer.ID]pb.ClaimReply_Own{"a": free, "b": free}},
+		"three of five know of nothing":           {words: map[peer.ID]pb.ClaimReply_Own{"a": free, "b": free, "c": free}, free: true},
+		"one that is no holder does not count":    {words: map[peer.ID]pb.ClaimReply_Own{"a": free, "b": free, "x": free}},
+		"a holder publishes it":                   {words: map[peer.ID]pb.ClaimReply_Own{"a": published}, taken: "a"},
+		"one is named that has not answered":      {words: map[peer.ID]pb.ClaimReply_Own{"a": free, "b": free, "c": free}, rivals: []peer.ID{"x"}, unheard: "x"},
+		"one is named that is gone":               {words: map[peer.ID]pb.ClaimReply_Own{"a": free, "b": free, "c": free}, rivals: []peer.ID{"x"}, gone: "x", free: true},
+		"one is named that denies it":             {words: map[peer.ID]pb.ClaimReply_Own{"a": free, "b": free, "c": free, "x": free}, rivals: []peer.ID{"x"}, free: true},
+		"one is named that has given way":         {words: map[peer.ID]pb.ClaimReply_Own{"a": free, "b": free, "c": free, "x": yielded}, rivals: []peer.ID{"x"}, free: true},
+		"one is named that goes first":            {words: map[peer.ID]pb.ClaimReply_Own{"a": free, "b": free, "c": free, "x": taking}, rivals: []peer.ID{"x"}, taken: "x"},
+		"who only asks is not told of who claims": {words: map[peer.ID]pb.ClaimReply_Own{"a": free, "b": free, "c": taking}, asking: true, free: true},
+	} {
+		b := ballot{self: "me", taking: !c.asking, voters: voters, must: majority(len(voters)), words: c.words, rivals: map[peer.ID]bool{},
+			gone: func(p peer.ID) bool { return p == c.gone }}
+		for _, p := range c.rivals {
+			b.rivals[p] = true
+		}
+		var at peer.ID
+		if taken := b.taken(); taken != nil {
+			at = taken.At
+		}
+		if at != c.taken || b.unheard() != c.unheard {
+			t.Errorf("%s: taken at %q, %q is not heard; want %q and %q", name, at, b.unheard(), c.taken, c.unheard)
+		}
+		if free := at == "" && b.unheard() == "" && b.hearing().Enough(); free != c.free {
+			t.Errorf("%s: free is %v, of %v", name, free, b.hearing())
+		}
+	}
+}
+
+// What one peer claims pushes out its own claims, not those of others, and runs
+// out by itself.
+func TestClaimsAreBounded(t *testing.T) {
+	var c claims
+	now := time.Unix(1_000_000, 0)
+	c.note(now, "stream/honest", "honest")
+	for i := range 2 * maxClaimsPeer {
+		c.note(now.Add(time.Duration(i)), Topic(fmt.Sprintf("stream/s%d", i)), "greedy")
+	}
+	if c.total != maxClaimsPeer+1 || c.peers["greedy"] != maxClaimsPeer {
+		t.Errorf("%d claims are kept, %d of one peer", c.total, c.peers["greedy"])
+	}
+	if got := c.of(now, "stream/s0"); len(got) > 0 {
+		t.Errorf("the oldest is kept: %v", got)
+	}
+	for i := range maxClaims {
+		c.note(now.Add(time.Second), Topic(fmt.Sprintf("stream/t%d", i)), peer.ID(fmt.Sprintf("p%d", i%40)))
+	}
+	if c.total > maxClaims {
+		t.Errorf("%d claims are kept", c.total)
+	}
+	if got := c.of(now.Add(time.Second), "stream/honest"); !slices.Equal(got, []peer.ID{"honest"}) {
+		t.Errorf("claimed by %v", got)
+	}
+	if got := c.of(now.Add(claimTTL), "stream/honest"); len(got) > 0 {
+		t.Errorf("claimed for ever by %v", got)
+	}
+	c.sweep(now.Add(time.Minute))
+	if c.total != 0 || len(c.topics) != 0 || len(c.peers) != 0 {
+		t.Errorf("%d claims are left", c.total)
+	}
+}
+
+// Who is slow is not gone; who has crashed is, within seconds.
+func TestGone(t *testing.T) {
+	start := time.Unix(1_000_000, 0)
+	at := func(d time.Duration) time.Time { return start.Add(d) }
+	for name, c := range map[string]struct {
+		does func(r *reach)
+		when time.Duration
+		want bool
+	}{
+		"never heard of":                 {does: func(r *reach) {}},
+		"silent once":                    {does: func(r *reach) { r.failed(start, "p", silent) }, when: time.Minute},
+		"silent twice, for a moment":     {does: func(r *reach) { r.failed(start, "p", silent); r.failed(at(time.Second), "p", silent) }, when: 2 * time.Second},
+		"silent twice, for some seconds": {does: func(r *reach) { r.failed(start, "p", silent); r.failed(at(time.Second), "p", silent) }, when: goneAfter, want: true},
+		"late again and again": {does: func(r *reach) {
+			for range 9 {
+				r.failed(start, "p", late)
+			}
+		}, when: time.Minute},
+		"silent, but for one answer": {does: func(r *reach) {
+			r.failed(start, "p", silent)
+			r.answered(at(time.Second), "p", 0)
+			r.failed(at(2*time.Second), "p", silent)
+			r.failed(at(3*time.Second), "p", silent)
+		}, when: 4 * time.Second},
+		"took leave":                   {does: func(r *reach) { r.leaves(start, "p") }, want: true},
+		"took leave and has come back": {does: func(r *reach) { r.leaves(start, "p"); r.answered(start, "p", 0) }},
+	} {
+		r := newReach()
+		c.does(r)
+		if got := r.gone(at(c.when), "p"); got != c.want {
+			t.Errorf("%s: gone is %v after %v", name, got, c.when)
+		}
+	}
+}

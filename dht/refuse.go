@@ -1,0 +1,70 @@
+package dht
+
+import (
+	"context"
+	"errors"
+	"net"
+	"syscall"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/multiformats/go-multiaddr"
+	manet "github.com/multiformats/go-multiaddr/net"
+)
+
+const (
+	refuseTime  = 300 * time.Millisecond // for a machine to say that nothing listens
+	refuseAddrs = 6                      // addresses tried
+)
+
+// refuses reports whether the machine of id, which has been met before, says
+// that nothing listens any more where id is to be reached: by TCP it refuses
+// connections, to a datagram it answers "port unreachable" (RFC 1122, 4.1.3.1).
+// Of a process that is slow, or stopped, it never says so; of one that crashed it
+// does at once, long before QUIC gives the connection up.
+func (n *Node) refuses(ctx context.Context, id peer.ID) bool {
+	if len(n.cfg.Libp2p) > 0 || !n.reach.met(id) {
+		return false // on a simulated network sockets tell nothing
+	}
+	ctx, cancel := context.WithTimeout(ctx, refuseTime)
+	defer cancel()
+	addrs := n.host.Peerstore().Addrs(id)
+	addrs = addrs[:min(len(addrs), refuseAddrs)]
+	said := make(chan error, len(addrs))
+	for _, a := range addrs {
+		if !n.start(func() { said <- knock(ctx, a) }) {
+			return false
+		}
+	}
+	for range addrs {
+		if err := <-said; !errors.Is(err, syscall.ECONNREFUSED) {
+			return false
+		}
+	}
+	return len(addrs) > 0
+}
+
+// knock looks whether something listens at a, without saying anything that it
+// would understand. The error is ECONNREFUSED if nothing does.
+func knock(ctx context.Context, a multiaddr.Multiaddr) error {
+	proto, addr, err := manet.DialArgs(a)
+	if err != nil {
+		return err
+	}
+	conn, err := (&net.Dialer{}).DialContext(ctx, proto, addr)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	if _, udp := conn.(*net.UDPConn); !udp {
+		return nil
+	}
+	if deadline, ok := ctx.Deadline(); ok {
+		_ = conn.SetDeadline(deadline)
+	}
+	if _, err := conn.Write([]byte{0}); err != nil {
+		return err
+	}
+	_, err = conn.Read(make([]byte, 1))
+	return err
+}
