@@ -108,7 +108,11 @@ func (s *SFU) problemOf(r *http.Request, err error) *problem.Problem {
 	switch {
 	case errors.As(err, &refusal):
 		s.event(Event{Kind: event.Refused, Stream: r.PathValue("stream"), Role: roleAt(r.URL.Path), Client: r.RemoteAddr, Reason: refusal.Reason, Detail: refusal.Error()})
-		p := problem.New(problem.NoCapacity, refusal.Error()).Retry(max(refusal.RetryAfter, retryBusy))
+		code := problem.NoCapacity
+		if refusal.Reason == reasonUnreachable {
+			code = problem.HelperUnreachable // there may be room, but nobody says so
+		}
+		p := problem.New(code, refusal.Error()).Retry(max(refusal.RetryAfter, retryBusy))
 		p.Reason = refusal.Reason
 		return p
 	case errors.As(err, &badSDP):

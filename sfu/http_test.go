@@ -167,6 +167,8 @@ func TestProblemsBetweenNodes(t *testing.T) {
 
 	a.publish("own") // it is full now
 	ask(problem.HelperUnreachable)
+	place = &capacity.Refusal{Reason: "unreachable", Detail: "none of 3 answered"}
+	ask(problem.HelperUnreachable)
 	place = full
 	ask(problem.NoCapacity)
 	if detail := a.lastDetail("refused"); !strings.Contains(detail, "1 of 1 sessions") {

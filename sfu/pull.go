@@ -43,8 +43,11 @@ var lasting = map[string]bool{
 	// Of a carrier, or its ledger.
 	"not-here": true, reasonLoop: true, "pull": true, "error": true, "malformed": true, "claimed": true,
 	// Of the search for one.
-	"no-candidates": true, "unreachable": true, "unproven": true, "gone": true, "closed": true,
+	"no-candidates": true, reasonUnreachable: true, "unproven": true, "gone": true, "closed": true,
 }
+
+// reasonUnreachable is that of a search whose candidates did not answer.
+const reasonUnreachable = "unreachable"
 
 // RoomPause is the time between two tries to pull a stream of which no carrier
 // has room, after so many tries. chance, 0…1, keeps apart who was refused at the

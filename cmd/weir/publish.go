@@ -34,9 +34,11 @@ func publishCommand() *cli.Command {
 	return &cli.Command{
 		Name:      "publish",
 		Usage:     "send media to a WHIP endpoint",
-		ArgsUsage: "[FILE…] URL",
+		ArgsUsage: "[FILE…] URL…",
 		Description: `Sends FILEs to URL, such as http://127.0.0.1:8080/whip/demo, and prints
-statistics. At most one file with video (.ivf with VP8, VP9 or AV1; .h264, Annex
+statistics. When the connection is lost it gets another one, there, at the other
+URLs given, or where it was redirected to; files then begin anew.
+At most one file with video (.ivf with VP8, VP9 or AV1; .h264, Annex
 B) and one with audio (.ogg, Opus); they play in a loop unless --once is given.
 --pattern is a built-in test clip.
 
@@ -45,6 +47,7 @@ Exit codes: 0 media flowed, 1 it stopped flowing, 2 no connection, 3 bad input,
 		Flags: mediaFlags(
 			&cli.BoolFlag{Name: "pattern", Usage: "send the built-in test clip", EnvVars: env("PATTERN")},
 			&cli.BoolFlag{Name: "once", Usage: "play the files once and stop", EnvVars: env("ONCE")},
+			reconnectFlag(10*time.Minute),
 		),
 		Action: publish,
 	}
@@ -55,7 +58,10 @@ func publish(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	files, url := args[:len(args)-1], args[len(args)-1]
+	files, urls, err := urlsOf(args)
+	if err != nil {
+		return badInput(fmt.Errorf("publish: %w", err))
+	}
 	var src *client.Source
 	switch {
 	case c.Bool("pattern") && len(files) > 0:
@@ -72,27 +78,23 @@ func publish(c *cli.Context) error {
 	src.Once = c.Bool("once")
 
 	report := newReporter(c)
-	connecting, cancel := context.WithTimeout(c.Context, connectTime+c.Duration("wait"))
-	defer cancel()
-	p, err := client.Publish(connecting, client.PublishConfig{URL: url, Media: src, Wait: c.Duration("wait"), Log: report.log})
-	if err != nil {
-		return mediaExit(c, "publish", err)
+	way := &course{what: "publish", doing: "publishing to", urls: urls, report: report}
+	way.open = func(ctx context.Context, url string) (mediaConn, error) {
+		p, err := client.Publish(ctx, client.PublishConfig{URL: url, Media: src, Silence: silence, Log: report.log})
+		if err != nil {
+			return mediaConn{}, err
+		}
+		return mediaConn{stats: p.Stats, run: p.Run, close: p.Close}, nil
 	}
-	report.connected("publishing to", p.Stats())
-
-	running, cancel := withDuration(c.Context, c.Duration("duration"))
-	defer cancel()
-	ran := make(chan error, 1)
-	go func() { ran <- p.Run(running) }()
-	err = report.until(ran, p.Stats)
-	final := p.Stats()
-	if closeErr := p.Close(); closeErr != nil {
-		report.log.Warn("session not ended", "err", closeErr)
+	final, err := way.run(c)
+	lost := errors.Is(err, client.ErrConnectionLost)
+	if err != nil && !lost {
+		return mediaExit(c, "publish", err)
 	}
 	report.final(final)
 	switch {
-	case errors.Is(err, client.ErrConnectionLost):
-		return cli.Exit(err.Error(), exitFailure)
+	case lost:
+		return cli.Exit("publish: connection lost", exitFailure)
 	case final.Packets == 0:
 		return cli.Exit("publish: nothing was sent", exitConnection)
 	}
@@ -190,6 +192,11 @@ func withoutTicket(url string) string {
 	return url
 }
 
+// lost says that the connection is, and how long another one is looked for.
+func (r *reporter) lost(s client.Stats, limit time.Duration) {
+	r.log.Warn("connection lost, getting another", "url", withoutTicket(s.URL), "for", limit)
+}
+
 // until prints stats every interval until done delivers, and returns that.
 func (r *reporter) until(done <-chan error, stats func() client.Stats) error {
 	tick := time.NewTicker(r.interval)
@@ -258,6 +265,9 @@ func describe(s, before client.Stats) string {
 	}
 	if s.Skew != nil {
 		fmt.Fprintf(&b, ", video %+.1f ms after audio", float64(s.Skew.Microseconds())/1000)
+	}
+	if s.Gaps > 0 {
+		fmt.Fprintf(&b, ", %s of %s", count(int(s.Gaps), "gap", "gaps"), millis(s.Gap))
 	}
 	if s.State != "connected" {
 		fmt.Fprintf(&b, "  [%s]", s.State)

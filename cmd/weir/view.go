@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"sync"
@@ -17,9 +18,10 @@ func viewCommand() *cli.Command {
 	return &cli.Command{
 		Name:      "view",
 		Usage:     "receive a stream from a WHEP endpoint and measure it",
-		ArgsUsage: "URL",
+		ArgsUsage: "URL…",
 		Description: `Receives the stream at URL, such as http://127.0.0.1:8080/whep/demo, and
-prints statistics. Nothing is decoded or shown; --save keeps the video for a
+prints statistics. When the connection is lost it gets another one, at the other
+URLs given, there, or where it was redirected to. Nothing is decoded or shown; --save keeps the video for a
 player. Latency is one-way, from the publisher's capture time stamps: on another
 machine's clock it is off by what the clocks differ.
 
@@ -27,6 +29,7 @@ Exit codes: 0 a frame came, 1 none did, or the connection was lost, 2 no
 connection, 3 bad input, 4 refused by the server.`,
 		Flags: mediaFlags(
 			&cli.StringFlag{Name: "tracks", Value: "audio,video", Usage: "ask for `KINDS`: audio, video or both", EnvVars: env("TRACKS")},
+			reconnectFlag(time.Minute),
 			&cli.StringFlag{Name: "save", Usage: "write the video to `FILE` (IVF)", EnvVars: env("SAVE")},
 		),
 		Action: view,
@@ -38,14 +41,19 @@ func view(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	if len(args) > 1 {
-		return badInput(fmt.Errorf("view: one URL is expected, not %s", strings.Join(args, " ")))
+	rest, urls, err := urlsOf(args)
+	if err == nil && len(rest) > 0 {
+		err = fmt.Errorf("URLs are expected, not %s; expected something like http://127.0.0.1:8080/whep/demo", strings.Join(rest, " "))
+	}
+	if err != nil {
+		return badInput(fmt.Errorf("view: %w", err))
 	}
 	report := newReporter(c)
-	cfg := client.ViewConfig{URL: args[0], Wait: c.Duration("wait"), Log: report.log}
+	cfg := client.ViewConfig{Silence: silence, Log: report.log}
 	if err := wantedTracks(&cfg, c.String("tracks")); err != nil {
 		return badInput(fmt.Errorf("view: --tracks: %w", err))
 	}
+	way := &course{what: "view", doing: "viewing", urls: urls, report: report}
 	save := func() error { return nil }
 	if path := c.String("save"); path != "" {
 		recorder, err := client.NewRecorder(path)
@@ -58,14 +66,37 @@ func view(c *cli.Context) error {
 			defer mu.Unlock()
 			recorder.Write(track, packet)
 		}
+		way.resume = func(gap time.Duration) {
+			mu.Lock()
+			defer mu.Unlock()
+			recorder.Resume(gap)
+		}
 		save = recorder.Close
 	}
-	final, lost, err := receive(c, cfg, report)
-	// By now the viewer is closed, and nobody writes to the recorder.
-	if saveErr := save(); saveErr != nil && err == nil {
-		err = saveErr
+	way.open = func(ctx context.Context, url string) (mediaConn, error) {
+		cfg := cfg
+		cfg.URL = url
+		v, err := client.View(ctx, cfg)
+		if err != nil {
+			return mediaConn{}, err
+		}
+		run := func(ctx context.Context) error {
+			select {
+			case <-ctx.Done():
+				return ctx.Err()
+			case <-v.Done():
+				return client.ErrConnectionLost
+			}
+		}
+		return mediaConn{stats: v.Stats, run: run, close: v.Close}, nil
 	}
-	if err != nil {
+	final, err := way.run(c)
+	lost := errors.Is(err, client.ErrConnectionLost)
+	// By now all viewers are closed, and nobody writes to the recorder.
+	if saveErr := save(); saveErr != nil && (err == nil || lost) {
+		err, lost = saveErr, false
+	}
+	if err != nil && !lost {
 		return mediaExit(c, "view", err)
 	}
 	report.final(final)
@@ -76,36 +107,6 @@ func view(c *cli.Context) error {
 		return cli.Exit("view: connection lost", exitFailure)
 	}
 	return nil
-}
-
-// receive views until it is interrupted, its time is up, or the connection is
-// lost, and returns the statistics of it all.
-func receive(c *cli.Context, cfg client.ViewConfig, report *reporter) (final client.Stats, lost bool, err error) {
-	connecting, cancel := context.WithTimeout(c.Context, connectTime+c.Duration("wait"))
-	defer cancel()
-	v, err := client.View(connecting, cfg)
-	if err != nil {
-		return client.Stats{}, false, err
-	}
-	report.connected("viewing", v.Stats())
-
-	running, cancel := withDuration(c.Context, c.Duration("duration"))
-	defer cancel()
-	ended := make(chan error, 1)
-	go func() {
-		select {
-		case <-running.Done():
-		case <-v.Done():
-			lost = true
-		}
-		ended <- nil
-	}()
-	_ = report.until(ended, v.Stats)
-	final = v.Stats()
-	if closeErr := v.Close(); closeErr != nil {
-		report.log.Warn("session not ended", "err", closeErr)
-	}
-	return final, lost, nil
 }
 
 // wantedTracks parses a list such as "audio,video".

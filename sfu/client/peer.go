@@ -28,9 +28,8 @@ const (
 )
 
 const (
-	iceDisconnected = 3 * time.Second // of silence
-	iceFailed       = 5 * time.Second // after that
-	iceKeepalive    = time.Second
+	defaultSilence = 8 * time.Second
+	iceKeepalive   = time.Second
 )
 
 // peer is what Publisher and Viewer share: the PeerConnection, the session it
@@ -53,8 +52,12 @@ type peer struct {
 }
 
 // newPeer makes a PeerConnection with the codecs given. Receiving ones report
-// what they receive; sending ones repeat what they are asked for.
-func newPeer(codecs []webrtc.RTPCodecParameters, receive bool) (*peer, error) {
+// what they receive; sending ones repeat what they are asked for. A server that
+// is silent for so long is lost.
+func newPeer(codecs []webrtc.RTPCodecParameters, receive bool, silence time.Duration) (*peer, error) {
+	if silence == 0 {
+		silence = defaultSilence
+	}
 	m := &webrtc.MediaEngine{}
 	for _, c := range codecs {
 		kind := webrtc.RTPCodecTypeVideo
@@ -103,7 +106,7 @@ func newPeer(codecs []webrtc.RTPCodecParameters, receive bool) (*peer, error) {
 	s.SetIncludeLoopbackCandidate(true)
 	s.SetICEMulticastDNSMode(ice.MulticastDNSModeDisabled)
 	s.SetNetworkTypes([]webrtc.NetworkType{webrtc.NetworkTypeUDP4, webrtc.NetworkTypeUDP6})
-	s.SetICETimeouts(iceDisconnected, iceFailed, iceKeepalive)
+	s.SetICETimeouts(silence/2, silence-silence/2, min(iceKeepalive, silence/4))
 	s.SetPrflxAcceptanceMinWait(0)
 	s.LoggerFactory = loggers
 

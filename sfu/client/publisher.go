@@ -43,9 +43,10 @@ type PublishConfig struct {
 	URL   string  // WHIP endpoint, http or https
 	Media *Source // one Source may be shared by many Publishers
 
-	HTTP *http.Client  // nil: one of its own. Its redirect policy is not used
-	Wait time.Duration // how long a server that answers 409 or 503 is asked again
-	Log  *slog.Logger  // nil: discarded
+	HTTP    *http.Client  // nil: one of its own. Its redirect policy is not used
+	Wait    time.Duration // how long a server that answers 409 or 503 is asked again
+	Silence time.Duration // after which the server counts as lost; 0: 8 s
+	Log     *slog.Logger  // nil: discarded
 }
 
 // Publisher sends a Source to a WHIP endpoint. Close ends the session, which
@@ -100,7 +101,7 @@ func Publish(ctx context.Context, cfg PublishConfig) (*Publisher, error) {
 			offered = append(offered, webrtc.RTPCodecParameters{RTPCodecCapability: t.codec, PayloadType: 111})
 		}
 	}
-	base, err := newPeer(offered, false)
+	base, err := newPeer(offered, false, cfg.Silence)
 	if err != nil {
 		return nil, err
 	}

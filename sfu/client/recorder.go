@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"os"
+	"time"
 
 	"github.com/pion/rtp"
 	"github.com/pion/rtp/codecs"
@@ -21,8 +22,11 @@ type Recorder struct {
 	file    *os.File
 	track   TrackInfo // what is recorded; the zero value until video comes
 	builder *samplebuilder.SampleBuilder
+	resumed int64  // of the time between two connections, of which no frame came; 0: no other connection
 	first   uint32 // RTP timestamp of the first frame written
 	last    int64  // of the last one, since first
+	offset  int64  // where the first frame of another connection goes
+	begins  bool   // it has not come yet
 	step    int64  // from the one before it
 	frames  uint32
 	err     error // the first one; nothing is written after
@@ -72,11 +76,35 @@ func (r *Recorder) Write(track TrackInfo, packet *rtp.Packet) {
 		}
 		r.track, r.builder = track, samplebuilder.New(reorderDepth, d, track.Clock)
 	}
+	if track.SSRC != r.track.SSRC && r.resumed > 0 {
+		if track.Codec != r.track.Codec {
+			r.err = fmt.Errorf("record: the stream came back as %s; it was %s", track.Codec, r.track.Codec)
+			return
+		}
+		r.goOn(track)
+	}
 	if track.SSRC != r.track.SSRC || len(packet.Payload) == 0 {
 		return
 	}
 	r.builder.Push(packet.Clone())
 	r.drain()
+}
+
+// Resume has the recorder go on with another Viewer's packets, the first of which
+// come so long after the last. It goes on at a keyframe.
+func (r *Recorder) Resume(gap time.Duration) {
+	if r.builder != nil {
+		r.resumed += max(1, gap.Milliseconds()*videoClock/1000)
+	}
+}
+
+// goOn takes track for the one recorded.
+func (r *Recorder) goOn(track TrackInfo) {
+	r.builder.Flush()
+	r.drain()
+	d, _ := depacketizer(track.Codec) // known: it is the codec of before
+	r.track, r.builder = track, samplebuilder.New(reorderDepth, d, track.Clock)
+	r.offset, r.resumed, r.begins = r.last+r.resumed, 0, true
 }
 
 func depacketizer(mime string) (rtp.Depacketizer, bool) {
@@ -113,6 +141,12 @@ func (r *Recorder) drain() {
 		data := s.Data
 		if fourCC(r.track.Codec) == "AV01" {
 			data = append([]byte{0x12, 0x00}, data...) // the temporal delimiter RTP leaves out
+		}
+		if r.begins {
+			if _, _, key := dimensions(r.track.Codec, data); !key {
+				continue
+			}
+			r.first, r.begins = s.PacketTimestamp-uint32(r.offset), false
 		}
 		if r.frames == 0 {
 			width, height, key := dimensions(r.track.Codec, data)

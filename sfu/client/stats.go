@@ -28,6 +28,10 @@ type Stats struct {
 	Skew    *time.Duration // viewer: how much later video comes than the audio captured with it, from sender reports; nil without them
 	Acked   bool           // publisher: the server has reported on packets received
 
+	LastPacket time.Duration // viewer: the newest RTP packet received
+	Gaps       uint64        // times that the connection was lost and another took over: see Plus
+	Gap        time.Duration // how long these took in all: from the last packet, of a publisher from when the loss was noticed
+
 	URL    string   // where the offer was accepted
 	Hops   []string // every URL asked, from the one given to URL
 	State  string   // of the connection: connecting, connected, disconnected, failed, closed
@@ -49,6 +53,7 @@ type TrackStats struct {
 	FirstPacket   time.Duration `json:"-"`
 	FirstKeyframe time.Duration `json:"-"`
 	FirstFrame    time.Duration `json:"-"`
+	LastPacket    time.Duration `json:"-"` // viewer
 	LongestGap    time.Duration `json:"-"` // viewer: between the arrivals of two packets
 
 	Resets     uint64   `json:"resets"`     // viewer: sequence numbers began anew
@@ -117,6 +122,8 @@ func (s Stats) MarshalJSON() ([]byte, error) {
 		Keyframes     uint64       `json:"keyframes"`
 		Bitrate       float64      `json:"bitrate"`
 		Acked         bool         `json:"acked"`
+		Gaps          uint64       `json:"gaps"`
+		Gap           Millis       `json:"gap_ms"`
 		Latency       *Latency     `json:"latency_ms"`
 		Skew          *Millis      `json:"skew_ms"`
 		Tracks        []TrackStats `json:"tracks"`
@@ -125,7 +132,7 @@ func (s Stats) MarshalJSON() ([]byte, error) {
 		Millis(s.Answered), Millis(s.ICE), Millis(s.Connected),
 		Millis(s.FirstPacket), Millis(s.FirstKeyframe), Millis(s.FirstFrame),
 		s.Packets, s.Bytes, s.Lost, s.Frames, s.Keyframes, s.Bitrate,
-		s.Acked, s.Latency, (*Millis)(s.Skew), tracks,
+		s.Acked, s.Gaps, Millis(s.Gap), s.Latency, (*Millis)(s.Skew), tracks,
 	})
 }
 
@@ -150,19 +157,120 @@ func (s Stats) Since(before Stats) Stats {
 		}
 		return float64(8*(now-then)) / (s.Elapsed - before.Elapsed).Seconds()
 	}
-	s.Bitrate = rate(s.Bytes, before.Bytes)
+	s.Bitrate = rate(s.Bytes, min(before.Bytes, s.Bytes))
 	tracks := append([]TrackStats(nil), s.Tracks...)
 	for i := range tracks {
 		then := uint64(0)
+		if i < len(before.Tracks) { // over another connection, maybe: see Plus
+			then = before.Tracks[i].Bytes
+		}
 		for _, t := range before.Tracks {
 			if t.SSRC == tracks[i].SSRC {
 				then = t.Bytes
 			}
 		}
+		then = min(then, tracks[i].Bytes)
 		tracks[i].Bitrate = rate(tracks[i].Bytes, then)
 	}
 	s.Tracks = tracks
 	return s
+}
+
+// Plus returns the statistics of a stream that next, a Publisher or Viewer of its
+// own, goes on with where s ended, a gap after it: counts are of both, the first
+// times those of s, as long as it had any, and state, URL, latency and skew those
+// of next. Times are since the POST of s.
+func (s Stats) Plus(next Stats, gap time.Duration) Stats {
+	sum, begun := next, s.Elapsed+gap // when next was posted
+	sum.Elapsed = begun + next.Elapsed
+	sum.Answered, sum.ICE, sum.Connected = s.Answered, s.ICE, s.Connected
+	sum.FirstPacket = firstOf(s.FirstPacket, next.FirstPacket, begun)
+	sum.FirstKeyframe = firstOf(s.FirstKeyframe, next.FirstKeyframe, begun)
+	sum.FirstFrame = firstOf(s.FirstFrame, next.FirstFrame, begun)
+	if sum.LastPacket = s.LastPacket; next.LastPacket > 0 {
+		sum.LastPacket = begun + next.LastPacket
+	}
+	sum.Packets += s.Packets
+	sum.Bytes += s.Bytes
+	sum.Lost += s.Lost
+	sum.Frames += s.Frames
+	sum.Keyframes += s.Keyframes
+	sum.Acked = sum.Acked || s.Acked
+	sum.Gaps, sum.Gap = s.Gaps+1, s.Gap+gap
+	if sum.Latency == nil {
+		sum.Latency = s.Latency
+	}
+	if sum.Bitrate = 0; sum.FirstPacket > 0 && sum.Elapsed > sum.FirstPacket {
+		sum.Bitrate = float64(8*sum.Bytes) / (sum.Elapsed - sum.FirstPacket).Seconds()
+	}
+	sum.Tracks = nil
+	count := map[string]int{} // of next's tracks, by kind
+	for _, t := range next.Tracks {
+		before := nthOf(s.Tracks, t.Kind, count[t.Kind])
+		if before == nil {
+			before = &TrackStats{}
+		}
+		t = before.plus(t, begun)
+		count[t.Kind]++
+		sum.Tracks = append(sum.Tracks, t)
+	}
+	for kind, n := range map[string]int{"audio": count["audio"], "video": count["video"]} {
+		for t := nthOf(s.Tracks, kind, n); t != nil; t = nthOf(s.Tracks, kind, n) {
+			sum.Tracks = append(sum.Tracks, *t) // next has not had it yet
+			n++
+		}
+	}
+	return sum
+}
+
+// firstOf is first, or else next, which is since begun. 0 is not a time.
+func firstOf(first, next, begun time.Duration) time.Duration {
+	if first == 0 && next > 0 {
+		return begun + next
+	}
+	return first
+}
+
+// nthOf is the nth track of a kind, from 0 on, or nil.
+func nthOf(tracks []TrackStats, kind string, n int) *TrackStats {
+	for i := range tracks {
+		if tracks[i].Kind == kind {
+			if n == 0 {
+				return &tracks[i]
+			}
+			n--
+		}
+	}
+	return nil
+}
+
+// plus is [Stats.Plus] of a track, of which next was posted at begun.
+func (t TrackStats) plus(next TrackStats, begun time.Duration) TrackStats {
+	sum := next
+	sum.FirstPacket = firstOf(t.FirstPacket, next.FirstPacket, begun)
+	sum.FirstKeyframe = firstOf(t.FirstKeyframe, next.FirstKeyframe, begun)
+	sum.FirstFrame = firstOf(t.FirstFrame, next.FirstFrame, begun)
+	sum.Packets += t.Packets
+	sum.Bytes += t.Bytes
+	sum.Lost += t.Lost
+	sum.Frames += t.Frames
+	sum.Keyframes += t.Keyframes
+	sum.Resets += t.Resets
+	sum.Backwards += t.Backwards
+	sum.Duplicates += t.Duplicates
+	sum.NACKs += t.NACKs
+	sum.PLIs += t.PLIs
+	if sum.LastPacket = t.LastPacket; next.LastPacket > 0 {
+		sum.LastPacket = begun + next.LastPacket
+	}
+	sum.LongestGap = max(t.LongestGap, next.LongestGap)
+	if next.FirstPacket > 0 && t.LastPacket > 0 {
+		sum.LongestGap = max(sum.LongestGap, begun+next.FirstPacket-t.LastPacket)
+	}
+	if sum.Latency == nil {
+		sum.Latency = t.Latency
+	}
+	return sum
 }
 
 // total fills in what is summed over tracks.
@@ -177,6 +285,7 @@ func (s *Stats) total() {
 		s.Lost += t.Lost
 		s.Bitrate += t.Bitrate
 		s.FirstPacket = earlier(s.FirstPacket, t.FirstPacket)
+		s.LastPacket = max(s.LastPacket, t.LastPacket)
 		if t.Kind == "video" {
 			s.Frames += t.Frames
 			s.Keyframes += t.Keyframes

@@ -43,7 +43,8 @@ type ViewConfig struct {
 	NoAudio, NoVideo bool         // do not ask for it
 	HTTP             *http.Client // nil: one of its own. Its redirect policy is not used
 	Wait             time.Duration
-	Log              *slog.Logger // nil: discarded
+	Silence          time.Duration // after which the server counts as lost; 0: 8 s
+	Log              *slog.Logger  // nil: discarded
 
 	// OnRTP, if not nil, is called with each packet and the time of its arrival,
 	// duplicates included: per track from one goroutine, in order of arrival. The
@@ -96,7 +97,7 @@ func View(ctx context.Context, cfg ViewConfig) (*Viewer, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	base, err := newPeer(viewable(), true)
+	base, err := newPeer(viewable(), true, cfg.Silence)
 	if err != nil {
 		return nil, err
 	}
@@ -208,7 +209,7 @@ func (t *inTrack) observe(packet *rtp.Packet, now time.Time, at time.Duration) (
 	if !first {
 		t.stats.LongestGap = max(t.stats.LongestGap, now.Sub(t.arrival))
 	}
-	t.arrival = now
+	t.arrival, t.stats.LastPacket = now, at
 	if t.captureID != 0 {
 		var stamp rtp.AbsCaptureTimeExtension
 		if stamp.Unmarshal(packet.GetExtension(t.captureID)) == nil {

@@ -1,0 +1,232 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"net/url"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"weir/sfu/client"
+)
+
+const (
+	// attemptTime is what a server among several gets to answer and to connect.
+	attemptTime = 5 * time.Second
+	// silence is after which publish and view take a server for lost.
+	silence = 3 * time.Second
+	// retryPause is until all servers are tried again. It doubles with each try,
+	// up to retryPauseMost, which bounds what a server may ask for too.
+	retryPause     = 250 * time.Millisecond
+	retryPauseMost = 5 * time.Second
+)
+
+// reconnectFlag is that of publish and view.
+func reconnectFlag(value time.Duration) cli.Flag {
+	return &cli.DurationFlag{Name: "reconnect", Value: value, Usage: "when the connection is lost try for `D` to get another, also at the other URLs; 0: end at once", EnvVars: env("RECONNECT")}
+}
+
+// A mediaConn is a Publisher or a Viewer in use.
+type mediaConn struct {
+	stats func() client.Stats
+	run   func(context.Context) error // until ctx ends, or the connection is lost
+	close func() error
+}
+
+// A course keeps media flowing at one of several servers: when the connection is
+// lost it opens another one.
+type course struct {
+	what   string   // "publish" or "view"
+	doing  string   // "publishing to" or "viewing"
+	urls   []string // as given
+	last   string   // where it was served last
+	open   func(ctx context.Context, url string) (mediaConn, error)
+	resume func(gap time.Duration) // before media of another connection; may be nil
+	report *reporter
+}
+
+// run connects, and keeps at it until ctx or the time is over. It returns the
+// statistics of all connections. The error is client.ErrConnectionLost if the last
+// one was lost, or says why there was none at all.
+func (f *course) run(c *cli.Context) (total client.Stats, err error) {
+	var closing sync.WaitGroup
+	defer closing.Wait()
+	wait := c.Duration("wait")
+	conn, err := f.connect(c.Context, wait, func(err error) bool {
+		var refused *client.Refused
+		return errors.As(err, &refused) && (refused.Status == http.StatusConflict || refused.Status == http.StatusServiceUnavailable)
+	})
+	if err != nil {
+		return client.Stats{}, err
+	}
+	running, cancel := withDuration(c.Context, c.Duration("duration"))
+	defer cancel()
+	merge := func(s client.Stats) client.Stats { return s }
+	for {
+		f.report.connected(f.doing, conn.stats())
+		ran := make(chan error, 1)
+		go func() { ran <- conn.run(running) }()
+		err = f.report.until(ran, func() client.Stats { return merge(conn.stats()) })
+		lostAt, lastMedia := time.Now(), time.Duration(0)
+		now := conn.stats()
+		if lastMedia = now.Elapsed; now.LastPacket > 0 {
+			lastMedia = now.LastPacket
+		}
+		total = merge(now)
+		f.last = now.URL
+		over := conn
+		closing.Go(func() {
+			if err := over.close(); err != nil {
+				f.report.log.Debug("session not ended", "err", err)
+			}
+		})
+		if !errors.Is(err, client.ErrConnectionLost) {
+			return total, nil
+		}
+		limit := c.Duration("reconnect")
+		if limit == 0 || running.Err() != nil {
+			return total, client.ErrConnectionLost
+		}
+		f.report.lost(now, limit)
+		conn, err = f.connect(running, limit, worthRetrying)
+		if err != nil {
+			f.report.log.Warn("not reconnected", "err", err)
+			return total, client.ErrConnectionLost
+		}
+		gap := time.Since(lostAt) + now.Elapsed - lastMedia
+		f.report.log.Info("connected again", "url", withoutTicket(conn.stats().URL), "without media for", gap.Round(time.Millisecond))
+		if f.resume != nil {
+			f.resume(gap)
+		}
+		before, between := total, time.Since(lostAt)-conn.stats().Elapsed
+		merge = func(s client.Stats) client.Stats {
+			sum := before.Plus(s, max(between, 0))
+			sum.Gap = before.Gap + gap
+			return sum
+		}
+	}
+}
+
+// connect tries all URLs, one after another, again and again for as long as limit
+// and while an error of one of them is worth it. The error is the one that says
+// most.
+func (f *course) connect(ctx context.Context, limit time.Duration, worth func(error) bool) (mediaConn, error) {
+	start := time.Now()
+	urls := f.candidates()
+	for tries := 0; ; tries++ {
+		var failed error
+		again := retryPause << min(tries, 8)
+		again = min(again, retryPauseMost)
+		again = again/2 + time.Duration(rand.Float64()*float64(again))
+		hopeful := false
+		for _, u := range urls {
+			patience := connectTime
+			if len(urls) > 1 {
+				patience = attemptTime
+			}
+			attempt, cancel := context.WithTimeout(ctx, patience)
+			conn, err := f.open(attempt, u)
+			cancel()
+			if err == nil {
+				return conn, nil
+			}
+			if ctx.Err() != nil {
+				return mediaConn{}, cmp.Or(failed, err)
+			}
+			var refused *client.Refused
+			if failed == nil || errors.As(err, &refused) {
+				failed = err
+			}
+			if refused != nil {
+				again = max(again, min(refused.RetryAfter, retryPauseMost))
+			}
+			hopeful = hopeful || worth(err)
+		}
+		left := limit - time.Since(start)
+		if !hopeful || left <= 0 {
+			return mediaConn{}, failed
+		}
+		again = min(again, left) // one last try when the time is up
+		f.report.log.Info("trying again", "in", again.Round(time.Millisecond), "reason", strings.TrimPrefix(failed.Error(), f.what+": "))
+		select {
+		case <-time.After(again):
+		case <-ctx.Done():
+			return mediaConn{}, failed
+		}
+	}
+}
+
+// candidates are the URLs to try: those given, and where the last of them
+// redirected to. What served last, and was lost, comes last.
+func (f *course) candidates() []string {
+	list := slices.Clone(f.urls)
+	if f.last == "" {
+		return list
+	}
+	at, _, _ := strings.Cut(f.last, "?") // its ticket has been used
+	list = slices.DeleteFunc(list, func(u string) bool { return u == at })
+	return append(list, at)
+}
+
+// worthRetrying reports whether a server that could not be used may yet be: all
+// but those that refuse for good.
+func worthRetrying(err error) bool {
+	var refused *client.Refused
+	if errors.As(err, &refused) {
+		switch refused.Status {
+		case http.StatusConflict, http.StatusRequestTimeout, http.StatusTooEarly, http.StatusTooManyRequests:
+			return true
+		}
+		return refused.Status >= 500
+	}
+	return !errors.Is(err, client.ErrBadURL) && !errors.Is(err, client.ErrBadMedia)
+}
+
+// hostAndPath is a URL whose scheme was left out.
+var hostAndPath = regexp.MustCompile(`^(\[[0-9a-fA-F:.]+\]|[\w.-]+)(:\d+)?/`)
+
+// mediaURL completes what was given for a URL: HOST:PORT/… is at http.
+func mediaURL(given string) (string, bool) {
+	if strings.Contains(given, "://") {
+		return given, true
+	}
+	m := hostAndPath.FindStringSubmatch(given)
+	if m == nil || m[2] == "" && m[1] != "localhost" && !strings.Contains(m[1], ".") || strings.HasPrefix(m[1], ".") {
+		return given, false
+	}
+	if _, err := url.Parse("http://" + given); err != nil {
+		return given, false
+	}
+	return "http://" + given, true
+}
+
+// urlsOf are the last arguments, as far as they are URLs; the last one is meant
+// for one in any case. files are those before.
+func urlsOf(args []string) (files, urls []string, err error) {
+	for i, arg := range slices.Backward(args) {
+		u, ok := mediaURL(arg)
+		if !ok && i < len(args)-1 {
+			files = args[:i+1]
+			break
+		}
+		if !slices.Contains(urls, u) {
+			urls = append(urls, u)
+		}
+	}
+	slices.Reverse(urls)
+	if len(urls) > maxURLs {
+		return nil, nil, fmt.Errorf("%d URLs; at most %d are tried", len(urls), maxURLs)
+	}
+	return files, urls, nil
+}
+
+const maxURLs = 16
