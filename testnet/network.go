@@ -253,6 +253,7 @@ func (n *Network) newNode(name, region string, join []string) Node {
 	node.Arg = append([]string{"node", "--name", name,
 		"--data-dir", node.Dir, "--ready-file", node.readyFile(), "--region", node.Region,
 		"--http", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--media-port", "0",
+		"--stop-timeout", "0", // who ends a testnet does not wait for its viewers
 	}, join...)
 	return node
 }

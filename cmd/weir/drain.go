@@ -198,6 +198,10 @@ func (n *node) serveDrain(w http.ResponseWriter, r *http.Request) {
 }
 
 func (n *node) serveUndrain(w http.ResponseWriter, _ *http.Request) {
+	if n.drain.status().Reason == byStop {
+		http.Error(w, "the node was told to end: that cannot be taken back", http.StatusConflict)
+		return
+	}
 	n.stopDrain("")
 	writeJSON(w, n.drainStatus())
 }

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -37,10 +36,11 @@ func nodeCommand() *cli.Command {
 	return &cli.Command{
 		Name:  "node",
 		Usage: "run a node",
-		Description: "Runs until it is interrupted. The first node of a network needs no --bootstrap;\n" +
-			"every other names one or more that are up (any one suffices, and all are tried\n" +
-			"again for ever). A default port that is taken gives way to the next free one, which\n" +
-			"the log tells; one that is asked for by name does not.",
+		Description: "Runs until it is told to end (SIGTERM, Ctrl-C): then it takes nothing new, waits for\n" +
+			"its sessions up to --stop-timeout, and ends at once at a second signal. The first\n" +
+			"node of a network needs no --bootstrap; every other names one or more that are up\n" +
+			"(any one suffices, and all are tried again for ever). A default port that is taken\n" +
+			"gives way to the next free one, which the log tells; one asked for by name does not.",
 		Flags: append([]cli.Flag{
 			&cli.BoolFlag{Name: "dev", Usage: "a one-node network on loopback: console on http://" + defaultHTTP, EnvVars: env("DEV")},
 			&cli.StringSliceFlag{Name: "listen", Usage: "libp2p `MULTIADDR` to listen on, TCP or QUIC; repeatable", DefaultText: fmt.Sprintf("port %d of 127.0.0.1, both", defaultListenPort), EnvVars: env("LISTEN")},
@@ -72,6 +72,7 @@ func nodeCommand() *cli.Command {
 			&cli.StringFlag{Name: "release-command", Usage: "`CMD` for sh -c that takes this node's server away once it is idle under a policy of mood pack", EnvVars: env("RELEASE_COMMAND")},
 			&cli.StringFlag{Name: "release-url", Usage: "`URL` to post the JSON to instead", EnvVars: env("RELEASE_URL")},
 			&cli.DurationFlag{Name: "hook-timeout", Usage: "how long these commands and URLs may take", Value: defaultHookTimeout, EnvVars: env("HOOK_TIMEOUT")},
+			&cli.DurationFlag{Name: "stop-timeout", Usage: "how long a node that is told to end (SIGTERM, Ctrl-C) waits for its sessions; 0: not at all", Value: defaultStopTimeout, EnvVars: env("STOP_TIMEOUT")},
 			&cli.StringFlag{Name: "ready-file", Usage: "`FILE` to write the real addresses to, as JSON, once ready", EnvVars: env("READY_FILE")},
 			&cli.BoolFlag{Name: "insecure-open", Usage: "allow addresses that others than this machine can reach", EnvVars: env("INSECURE_OPEN")},
 			&cli.StringFlag{Name: "log-level", Usage: "debug, info, warn or error", Value: "info", EnvVars: env("LOG_LEVEL")},
@@ -89,10 +90,7 @@ func nodeCommand() *cli.Command {
 			if err != nil {
 				return err
 			}
-			if err := n.run(c.Context); !errors.Is(err, context.Canceled) && !errors.Is(err, errDrained) {
-				return err
-			}
-			return nil
+			return n.runUntilStopped(c.Context, cfg.stopTimeout)
 		},
 	}
 }
@@ -134,9 +132,11 @@ type nodeConfig struct {
 	fanout    int
 	linger    duration
 	readyFile string
-	policy    *policyFile
-	operator  peer.ID
-	open      bool // --insecure-open
+
+	stopTimeout duration
+	policy      *policyFile
+	operator    peer.ID
+	open        bool // --insecure-open
 
 	provision        hook // starts servers
 	provisionRegions []string
@@ -189,6 +189,9 @@ func nodeConfigOf(c *cli.Context) (nodeConfig, error) {
 	}
 	if cfg.limits, err = limitsOf(c); err != nil {
 		return cfg, err
+	}
+	if cfg.stopTimeout = c.Duration("stop-timeout"); cfg.stopTimeout < 0 || cfg.stopTimeout > maxDrain {
+		return cfg, fmt.Errorf("--stop-timeout %v: want 0 for none, or up to %v", cfg.stopTimeout, maxDrain)
 	}
 	if c.IsSet("fanout") && cfg.fanout < 1 || cfg.linger < 0 {
 		return cfg, errors.New("--fanout must be at least 1, and --linger not negative")

@@ -17,6 +17,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/coreos/go-systemd/v22/daemon"
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/multiformats/go-multiaddr"
@@ -101,12 +102,13 @@ type node struct {
 	// addresses.
 	host   netip.Addr
 	unlock func() error // the data directory
+	notify notifier
 }
 
 // newNode binds everything and starts nothing that needs run. Its error says
 // what is in the way.
 func newNode(cfg nodeConfig) (_ *node, err error) {
-	n := &node{cfg: cfg, log: cfg.log, policy: cfg.policy, began: time.Now(), events: newEventHub(cfg.log)}
+	n := &node{cfg: cfg, log: cfg.log, policy: cfg.policy, began: time.Now(), notify: notifier{cfg.log}, events: newEventHub(cfg.log)}
 	n.policy.event = n.event
 	var opened []func() error
 	defer func() {
@@ -303,6 +305,7 @@ func (n *node) run(ctx context.Context) error {
 	work.Go(func() error { return n.events.run(ctx) })
 	work.Go(func() error { return n.watchState(ctx) })
 	work.Go(func() error { return n.watchDrain(ctx) })
+	work.Go(func() error { return n.notifyManager(ctx) })
 	if n.provisioner != nil {
 		work.Go(func() error { return n.provisioner.run(ctx) })
 	}
@@ -344,6 +347,7 @@ func (n *node) announce(ctx context.Context) error {
 	for _, a := range info.P2P {
 		n.log.Info("others join by", "bootstrap", a)
 	}
+	n.notify.send(daemon.SdNotifyReady)
 	if n.cfg.readyFile != "" {
 		return writeReady(n.cfg.readyFile, info)
 	}

@@ -2,6 +2,9 @@ package e2e
 
 import (
 	"encoding/json"
+	"fmt"
+	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -9,8 +12,10 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"weir/capacity"
 	"weir/testnet"
@@ -100,12 +105,94 @@ func TestNodesWithDefaults(t *testing.T) {
 	}
 	eventually(t, "they meet again", func() bool { return slices.Contains(known(t, node{b2.Node}), a2.PeerID) })
 
-	if err := a2.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+	began := time.Now()
+	a2.signal(t, syscall.SIGTERM)
+	if err := a2.cmd.Wait(); err != nil || time.Since(began) > 8*time.Second {
+		t.Errorf("a node without sessions that is told to end: %v after %v", err, time.Since(began))
+	}
+}
+
+func (p *process) signal(t *testing.T, s os.Signal) {
+	t.Helper()
+	if err := p.cmd.Process.Signal(s); err != nil {
 		t.Fatal(err)
 	}
-	if err := a2.cmd.Wait(); err != nil {
-		t.Errorf("a node told to end: %v", err)
+}
+
+// A node that is told to end waits for its sessions, takes none, and says so,
+// also to the service manager that started it.
+func TestNodeThatIsToldToEnd(t *testing.T) {
+	t.Parallel()
+	manager, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Net: "unixgram", Name: filepath.Join(t.TempDir(), "notify")})
+	if err != nil {
+		t.Fatal(err)
 	}
+	heard := &syncBuffer{}
+	var listening sync.WaitGroup
+	listening.Go(func() {
+		b := make([]byte, 4096)
+		for {
+			n, err := manager.Read(b)
+			if err != nil {
+				return
+			}
+			_, _ = fmt.Fprintf(heard, "%s\n", b[:n])
+		}
+	})
+	t.Cleanup(func() {
+		_ = manager.Close()
+		listening.Wait()
+	})
+	start := func(args ...string) (*process, *publisher) {
+		p := runNode(t, []string{"NOTIFY_SOCKET=" + manager.LocalAddr().String(), "WATCHDOG_USEC=200000"}, append(nodeArgs(t)[1:], args...)...)
+		return p, publish(t, p.HTTP+"/whip/demo")
+	}
+	hears := func(words string) {
+		t.Helper()
+		eventually(t, "the service manager hears "+words, func() bool { return strings.Contains(heard.String(), words) })
+	}
+
+	p, pub := start()
+	hears("READY=1")
+	hears("1 publisher, 0 viewers")
+	hears("WATCHDOG=1")
+	p.signal(t, syscall.SIGTERM)
+	hears("STOPPING=1\nEXTEND_TIMEOUT_USEC=16000000")
+	eventually(t, "the log says what it waits for", func() bool {
+		return strings.Contains(p.log.String(), "told to end: waiting for sessions") && strings.Contains(p.log.String(), "publishers=1")
+	})
+	if _, err := tryPublish(t, p.HTTP+"/whip/other"); err == nil {
+		t.Error("a node that is told to end takes a publisher")
+	} else if got := refusal(t, err); got.Status != http.StatusServiceUnavailable {
+		t.Errorf("it answers %d", got.Status)
+	}
+	if r := cli(t, "undrain", "--admin", p.Admin); r.code == ok {
+		t.Errorf("it can be taken back: %s", r.out)
+	}
+	select {
+	case <-pub.Done():
+		t.Error("its publisher was not waited for")
+	default:
+	}
+	pub.stop()
+	if err := p.cmd.Wait(); err != nil {
+		t.Errorf("once its publisher has gone: %v", err)
+	}
+
+	p, _ = start("--stop-timeout", "1h")
+	p.signal(t, syscall.SIGTERM)
+	eventually(t, "it waits", func() bool { return strings.Contains(p.log.String(), "at_most=1h") })
+	p.signal(t, syscall.SIGTERM)
+	if err := p.cmd.Wait(); err != nil {
+		t.Errorf("at a second signal: %v", err)
+	}
+
+	p, _ = start("--stop-timeout", "1s")
+	p.signal(t, os.Interrupt)
+	if err := p.cmd.Wait(); err != nil {
+		t.Errorf("when its time is over: %v", err)
+	}
+	says(t, p.log.String(), "1 publisher") // that it ends with
 }
 
 // What other programs do with the CPU is no load of a node: it takes its first
