@@ -8,7 +8,7 @@ FUZZTIME ?= 5s
 .PHONY: build demo test race fuzz lint deps proto clip bench-discovery sim
 
 build:
-	$(GO) build -trimpath -o $(BIN) ./cmd/weir
+	$(GO) build -trimpath -buildvcs=auto -o $(BIN) ./cmd/weir
 
 # Five nodes, a publisher, and viewers until the first node is full. It stays
 # until interrupted, or for DEMO_SECONDS.

@@ -9,6 +9,7 @@ import (
 
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/p2p/protocol/ping"
 	"github.com/multiformats/go-multiaddr"
 
 	"weir/dht/pb"
@@ -80,6 +81,24 @@ func (n *Node) fetch(ctx context.Context, id peer.ID, topic Topic, max int) ([][
 	n.told.take(now, n.wall(now), id, reply, rtt)
 	sealed := reply.Sealed
 	return sealed[:min(len(sealed), max)], nil
+}
+
+// Ping measures round trips to id by libp2p's ping protocol, connecting first if
+// need be, and tells each until told returns false, ctx is done or a ping
+// fails, which is the error.
+func (n *Node) Ping(ctx context.Context, id peer.ID, told func(rtt time.Duration) bool) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	n.locate(ctx, id)
+	for r := range ping.Ping(ctx, n.host, id) {
+		if r.Error != nil {
+			return whyNotDialled(r.Error)
+		}
+		if !told(r.RTT) {
+			return nil
+		}
+	}
+	return ctx.Err()
 }
 
 // PeerInfo is what a node knows of another.

@@ -552,7 +552,7 @@ type SessionStatus struct {
 	Since     time.Time   `json:"since"`
 	State     string      `json:"state"`
 	Bitrate   int64       `json:"bitrate"` // bit/s of RTP over the last seconds
-	RTT       float64     `json:"rtt_ms"`  // of the last connectivity check; 0: unknown
+	RTT       float64     `json:"rtt_ms"`  // by a viewer's last report; 0: unknown
 	Packets   int64       `json:"packets"`
 	Bytes     int64       `json:"bytes"`
 	Lost      int64       `json:"lost"`
@@ -650,8 +650,8 @@ func (s *SFU) Sessions() []SessionStatus {
 			NotTaken: sess.notTaken, CandidatesUnused: sess.candidatesUnused(),
 		}
 		st.Bitrate, st.Loss = sess.pace.of()
-		if pair, ok := sess.pc.SCTP().Transport().ICETransport().GetSelectedCandidatePairStats(); ok {
-			st.RTT = pair.CurrentRoundTripTime * 1000
+		for _, o := range sess.outs {
+			st.RTT = max(st.RTT, milliseconds(o.rtt.last()))
 		}
 		list = append(list, st)
 	}

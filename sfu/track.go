@@ -252,6 +252,7 @@ type out struct {
 	packets, octets atomic.Uint32
 	bytes           atomic.Int64
 	lost            atomic.Int64 // as the far end last reported
+	rtt             roundTrip    // to the far end, by its reports
 
 	bound  atomic.Pointer[binding]
 	stream string // msid
@@ -403,6 +404,7 @@ func (o *out) report(s *source, sr *senderReport, now time.Time) {
 	elapsed := now.Sub(sr.at)
 	// NTP time counts seconds in its upper 32 bits.
 	ntp := sr.ntp + uint64(elapsed.Seconds()*(1<<32))
+	o.rtt.sent(ntp, now)
 	_ = o.writeRTCP([]rtcp.Packet{&rtcp.SenderReport{
 		SSRC:        b.ssrc,
 		NTPTime:     ntp,
@@ -435,6 +437,7 @@ func readRTCP(r io.Reader, current func() *out) {
 				for _, r := range p.Reports {
 					if b := o.bound.Load(); b != nil && r.SSRC == b.ssrc {
 						o.lost.Store(int64(r.TotalLost))
+						o.rtt.reported(r.LastSenderReport, r.Delay, time.Now())
 					}
 				}
 			}

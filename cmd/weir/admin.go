@@ -19,6 +19,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"weir/capacity"
+	"weir/capacity/event"
 	"weir/cmd/weir/web"
 	"weir/dht"
 	"weir/sfu"
@@ -143,7 +144,10 @@ func (n *node) adminHandler() http.Handler {
 		return inviteReply{token, n.cfg.network}, err
 	})
 	mux.HandleFunc("GET /api/v1/records/watch", n.watchRecords)
-	mux.HandleFunc("GET /api/v1/events", n.streamEvents)
+	mux.HandleFunc("GET /api/v1/events", n.serveEvents)
+	mux.HandleFunc("GET /api/v1/ping", n.servePing)
+	handle("POST /api/v1/sessions/{id}/end", n.endSession)
+	handle("POST /api/v1/streams/end", n.endStream)
 	mux.Handle("GET /metrics", promhttp.HandlerFor(n.metrics(), promhttp.HandlerOpts{}))
 	mux.HandleFunc("/debug/pprof/", pprof.Index)
 	mux.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)
@@ -323,30 +327,6 @@ func (n *node) watchRecords(w http.ResponseWriter, r *http.Request) {
 	n.log.Debug("watch ended", "err", err)
 }
 
-func (n *node) streamEvents(w http.ResponseWriter, r *http.Request) {
-	send, ok := eventStream(w)
-	if !ok {
-		return
-	}
-	last, next, cancel := n.events.subscribe()
-	defer cancel()
-	for _, e := range last {
-		if send(e) != nil {
-			return
-		}
-	}
-	for {
-		select {
-		case e, open := <-next:
-			if !open || send(e) != nil {
-				return
-			}
-		case <-r.Context().Done():
-			return
-		}
-	}
-}
-
 // eventStream begins server-sent events. Each is written within writeTimeout,
 // or the stream is given up.
 func eventStream(w http.ResponseWriter) (send func(v any) error, ok bool) {
@@ -365,7 +345,12 @@ func eventStream(w http.ResponseWriter) (send func(v any) error, ok bool) {
 			return err
 		}
 		_ = control.SetWriteDeadline(time.Now().Add(writeTimeout))
-		if _, err := fmt.Fprintf(w, "data: %s\n\n", b); err != nil {
+		if e, ok := v.(event.Event); ok {
+			b = fmt.Appendf(nil, "id: %d\ndata: %s\n\n", e.Seq, b)
+		} else {
+			b = fmt.Appendf(nil, "data: %s\n\n", b)
+		}
+		if _, err := w.Write(b); err != nil {
 			return err
 		}
 		return control.Flush()

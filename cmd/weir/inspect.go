@@ -639,7 +639,7 @@ func verifyRecords(c *cli.Context) error {
 
 func streamsCommand() *cli.Command {
 	return &cli.Command{
-		Name: "streams", Usage: "the streams of the network: list, tree",
+		Name: "streams", Usage: "the streams of the network: list, tree, end",
 		Subcommands: []*cli.Command{
 			{Name: "list", Usage: "all streams", Flags: adminFlags(), Action: func(c *cli.Context) error {
 				var all []streamEntry
@@ -665,6 +665,7 @@ func streamsCommand() *cli.Command {
 				})
 				return nil
 			}},
+			{Name: "end", Usage: "end a stream that is published at this node", ArgsUsage: "STREAM", Flags: adminFlags(), Action: endStream},
 			{Name: "tree", Usage: "who carries a stream", ArgsUsage: "STREAM", Flags: adminFlags(), Action: func(c *cli.Context) error {
 				if c.NArg() != 1 {
 					return badInput(errors.New("streams tree takes the name of one stream"))

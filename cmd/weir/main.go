@@ -29,7 +29,11 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	unsetEmpty()
-	if err := app().RunContext(ctx, flagsFirst(os.Args, commands())); err != nil {
+	if len(os.Args) > 1 && os.Args[1] == completeCommand {
+		printCompletions(os.Args[2:], commands())
+		return
+	}
+	if err := execute(ctx, append([]string{"weir"}, os.Args[min(1, len(os.Args)):]...)); err != nil {
 		code := exitFailure
 		var coder cli.ExitCoder
 		if errors.As(err, &coder) {
@@ -53,6 +57,14 @@ func unsetEmpty() {
 	}
 }
 
+// execute runs the command that args name.
+func execute(ctx context.Context, args []string) error {
+	if err := unknownCommand(args, commands()); err != nil {
+		return err
+	}
+	return app().RunContext(ctx, flagsFirst(args, commands()))
+}
+
 func app() *cli.App {
 	return &cli.App{
 		Name:    "weir",
@@ -62,13 +74,10 @@ func app() *cli.App {
 			"key. A node that needs another's help finds one there, reserves, and opens a\n" +
 			"cascade link to it. Media comes in by WHIP and goes out by WHEP.\n\n" +
 			"Start with: weir node --dev",
-		EnableBashCompletion:   true,
 		UseShortOptionHandling: true,
 		ExitErrHandler:         func(*cli.Context, error) {}, // main does it
-		OnUsageError:           func(_ *cli.Context, err error, _ bool) error { return badInput(err) },
-		CommandNotFound: func(c *cli.Context, name string) {
-			fmt.Fprintf(os.Stderr, "weir: there is no command %q; see weir --help\n", name)
-			os.Exit(exitInput)
+		OnUsageError: func(_ *cli.Context, err error, _ bool) error {
+			return badInput(unknownFlag(err, []cli.Flag{cli.VersionFlag}))
 		},
 		Commands: commands(),
 	}
@@ -80,9 +89,13 @@ func commands() []*cli.Command {
 		nodeCommand(),
 		statusCommand(),
 		peersCommand(),
+		pingCommand(),
 		recordsCommand(),
 		streamsCommand(),
+		sessionsCommand(),
+		eventsCommand(),
 		selectCommand(),
+		decisionsCommand(),
 		policyCommand(),
 		doctorCommand(),
 		drainCommand(),
@@ -92,6 +105,8 @@ func commands() []*cli.Command {
 		viewCommand(),
 		benchCommand(),
 		testnetCommand(),
+		versionCommand(),
+		completionCommand(),
 	}
 	for _, c := range all {
 		usageErrors(c)
@@ -119,18 +134,12 @@ func flagsFirst(args []string, known []*cli.Command) []string {
 	if command == nil {
 		return args
 	}
-	takesValue := func(arg string) bool {
+	hasValue := func(arg string) bool {
 		name := strings.TrimLeft(arg, "-")
 		if strings.Contains(name, "=") {
 			return false
 		}
-		for _, f := range command.Flags {
-			_, isBool := f.(*cli.BoolFlag)
-			if !isBool && slices.Contains(f.Names(), name) {
-				return true
-			}
-		}
-		return false
+		return takesValue(flagNamed(command.Flags, name))
 	}
 	var plain []string
 	for i := 0; i < len(rest); i++ {
@@ -140,7 +149,7 @@ func flagsFirst(args []string, known []*cli.Command) []string {
 			i = len(rest)
 		case len(a) > 1 && a[0] == '-':
 			out = append(out, a)
-			if takesValue(a) && i+1 < len(rest) {
+			if hasValue(a) && i+1 < len(rest) {
 				i++
 				out = append(out, rest[i])
 			}
@@ -153,7 +162,7 @@ func flagsFirst(args []string, known []*cli.Command) []string {
 
 // usageErrors makes a wrong flag exit as bad input at every level.
 func usageErrors(c *cli.Command) {
-	c.OnUsageError = func(_ *cli.Context, err error, _ bool) error { return badInput(err) }
+	c.OnUsageError = func(_ *cli.Context, err error, _ bool) error { return badInput(unknownFlag(err, c.Flags)) }
 	for _, sub := range c.Subcommands {
 		usageErrors(sub)
 	}

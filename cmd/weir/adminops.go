@@ -1,0 +1,196 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"weir/capacity"
+	"weir/capacity/event"
+	"weir/sfu"
+	"weir/sfu/problem"
+)
+
+const (
+	// pingsMost bounds one request for pings, and pingTimeout each of them.
+	pingsMost   = 1000
+	pingTimeout = 5 * time.Second
+	// leastPrefix is how much of a session's ID says which one is meant.
+	leastPrefix = 4
+)
+
+// sinceOf reads what ?since= and Last-Event-ID say: after which event to begin.
+// It is a number of an event, a time, or how long ago.
+func sinceOf(s string, now time.Time) (func(event.Event) bool, error) {
+	if s == "" {
+		return func(event.Event) bool { return true }, nil
+	}
+	if seq, err := strconv.ParseUint(s, 10, 64); err == nil {
+		return func(e event.Event) bool { return e.Seq > seq }, nil
+	}
+	if ago, err := time.ParseDuration(s); err == nil && ago >= 0 {
+		return func(e event.Event) bool { return !e.Time.Before(now.Add(-ago)) }, nil
+	}
+	if at, err := time.Parse(time.RFC3339, s); err == nil {
+		return func(e event.Event) bool { return !e.Time.Before(at) }, nil
+	}
+	return nil, problem.New(problem.BadParameter, fmt.Sprintf("since=%s: want how long ago (10m), a time (2006-01-02T15:04:05Z) or the number of an event", s))
+}
+
+// serveEvents tells the last events, and with follow (which is the default)
+// those to come, as server-sent events; else they are an array.
+func (n *node) serveEvents(w http.ResponseWriter, r *http.Request) {
+	q := r.URL.Query()
+	since := q.Get("since")
+	if last := r.Header.Get("Last-Event-ID"); last != "" {
+		since = last // the stream broke off, and is asked for again
+	}
+	wanted, err := sinceOf(since, time.Now())
+	if err != nil {
+		n.fail(w, r, err)
+		return
+	}
+	switch q.Get("follow") {
+	case "", "true", "1":
+	case "false", "0":
+		list := slices.DeleteFunc(n.events.kept(), func(e event.Event) bool { return !wanted(e) })
+		writeJSON(w, append([]event.Event{}, list...))
+		return
+	default:
+		n.fail(w, r, problem.New(problem.BadParameter, "follow: want true or false"))
+		return
+	}
+	send, ok := eventStream(w)
+	if !ok {
+		return
+	}
+	last, next, cancel := n.events.subscribe()
+	defer cancel()
+	for _, e := range last {
+		if wanted(e) && send(e) != nil {
+			return
+		}
+	}
+	for {
+		select {
+		case e, open := <-next:
+			if !open || send(e) != nil {
+				return
+			}
+		case <-r.Context().Done():
+			return
+		}
+	}
+}
+
+// A pingReply is one ping's result.
+type pingReply struct {
+	Peer peer.ID `json:"peer"`
+	RTT  float64 `json:"rtt_ms"`
+	Err  string  `json:"err,omitempty"`
+}
+
+// servePing pings a peer, as server-sent events, one a second.
+func (n *node) servePing(w http.ResponseWriter, r *http.Request) {
+	q := r.URL.Query()
+	id, err := peer.Decode(q.Get("peer"))
+	if err != nil {
+		n.fail(w, r, problem.New(problem.BadParameter, fmt.Sprintf("peer=%s: want a peer ID", q.Get("peer"))))
+		return
+	}
+	if id == n.dht.ID() {
+		n.fail(w, r, problem.New(problem.BadParameter, "this is the node itself: ask another one to ping it"))
+		return
+	}
+	most := 5
+	if v := q.Get("count"); v != "" {
+		if most, err = strconv.Atoi(v); err != nil || most < 1 || most > pingsMost {
+			n.fail(w, r, problem.New(problem.BadParameter, fmt.Sprintf("count=%s: want 1 to %d", v, pingsMost)))
+			return
+		}
+	}
+	send, ok := eventStream(w)
+	if !ok {
+		return
+	}
+	for sent := range most {
+		if sent > 0 {
+			select {
+			case <-time.After(time.Second):
+			case <-r.Context().Done():
+				return
+			}
+		}
+		ctx, cancel := context.WithTimeout(r.Context(), pingTimeout)
+		reply := pingReply{Peer: id}
+		err := n.dht.Ping(ctx, id, func(rtt time.Duration) bool {
+			reply.RTT = millisecondsOf(rtt)
+			return false
+		})
+		cancel()
+		if err != nil {
+			reply.Err = err.Error()
+			if ctx.Err() != nil {
+				reply.Err = fmt.Sprintf("no answer within %v", pingTimeout)
+			}
+		}
+		if send(reply) != nil {
+			return
+		}
+	}
+}
+
+// byOrder is why a session ends that the operator ends.
+const byOrder = "ended by the operator"
+
+// endedSession is a session that was ended by order.
+type endedSession struct {
+	ID     string `json:"id"`
+	Stream string `json:"stream"`
+	Client string `json:"client"`
+}
+
+// endSession ends the session whose ID, or the beginning of it, is in the path.
+func (n *node) endSession(r *http.Request) (any, error) {
+	id := r.PathValue("id")
+	var found []sfu.SessionStatus
+	for _, s := range n.sfu.Sessions() {
+		if s.ID == id || len(id) >= leastPrefix && strings.HasPrefix(s.ID, id) {
+			found = append(found, s)
+		}
+	}
+	switch {
+	case len(found) == 0:
+		return nil, problem.New(problem.NoSession, fmt.Sprintf("there is no session %q here; weir sessions lists those there are", id))
+	case len(found) > 1:
+		return nil, problem.New(problem.BadParameter, fmt.Sprintf("%d sessions begin with %q: give more of the ID", len(found), id))
+	}
+	s := found[0]
+	if !n.sfu.EndSession(s.ID, byOrder) {
+		return nil, problem.New(problem.SessionEnded, fmt.Sprintf("session %s has just ended by itself", s.ID))
+	}
+	return endedSession{s.ID, s.Stream, s.Remote}, nil
+}
+
+// endStream ends a stream that is published here.
+func (n *node) endStream(r *http.Request) (any, error) {
+	name := r.URL.Query().Get("stream")
+	if err := capacity.ValidStreamName(name); err != nil {
+		return nil, problem.New(problem.BadStreamName, err.Error())
+	}
+	if n.sfu.EndStream(name, byOrder) {
+		return map[string]string{"stream": name}, nil
+	}
+	for _, c := range n.sfu.Carriages() {
+		if c.Stream == name {
+			return nil, problem.New(problem.NotFound, fmt.Sprintf("stream %q is not published at this node, which pulls it from %s: end it where it is published, which weir streams list shows", name, newNames(n.dht.Names()).of(c.Parent)))
+		}
+	}
+	return nil, problem.New(problem.NotFound, fmt.Sprintf("stream %q is not published at this node; weir streams list shows where it is", name))
+}

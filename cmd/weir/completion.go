@@ -1,0 +1,210 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/urfave/cli/v2"
+)
+
+// completeCommand is what the shells' scripts call, with the words before the
+// cursor and the one under it.
+const completeCommand = "__complete"
+
+// A completion is one word that may stand at the cursor.
+type completion struct{ word, doc string }
+
+// valuesOf are those of flags that take a few words only.
+var valuesOf = map[string][]string{
+	"overflow":   {"redirect", "relay", "refuse"},
+	"log-level":  {"debug", "info", "warn", "error"},
+	"log-format": {"text", "json"},
+	"holders":    {"dht", "central", "none", "all"},
+	"purpose":    {"view", "publish", "cascade"},
+	"signal":     {"KILL", "TERM", "INT", "STOP", "CONT", "QUIT", "HUP", "USR1", "USR2"},
+}
+
+// complete returns what may stand in place of the last of words, which follow
+// the program's name. Nothing: a file, or something that cannot be known.
+func complete(words []string, known []*cli.Command) []completion {
+	if len(words) == 0 {
+		words = []string{""}
+	}
+	before, last := words[:len(words)-1], words[len(words)-1]
+	var command *cli.Command
+	flags := []cli.Flag{&cli.BoolFlag{Name: "version", Usage: "print the version"}}
+	arguments := 0
+	for i := 0; i < len(before); i++ {
+		word := before[i]
+		if word == "--" {
+			return nil
+		}
+		if len(word) > 1 && word[0] == '-' {
+			f := flagNamed(flags, word)
+			if takesValue(f) && !strings.Contains(word, "=") {
+				if i == len(before)-1 {
+					return matching(completionsOf(f), last)
+				}
+				i++
+			}
+			continue
+		}
+		j := slices.IndexFunc(known, func(c *cli.Command) bool { return c.HasName(word) })
+		if j < 0 {
+			arguments++
+			continue
+		}
+		command = known[j]
+		known, flags = command.Subcommands, command.Flags
+	}
+	if strings.HasPrefix(last, "-") {
+		if name, value, ok := strings.Cut(last, "="); ok {
+			var list []completion
+			for _, c := range matching(completionsOf(flagNamed(flags, name)), value) {
+				list = append(list, completion{name + "=" + c.word, c.doc})
+			}
+			return list
+		}
+		return matching(flagCompletions(flags), last)
+	}
+	var list []completion
+	if arguments == 0 {
+		for _, c := range known {
+			if !c.Hidden {
+				list = append(list, completion{c.Name, c.Usage})
+			}
+		}
+	}
+	if command != nil && command.Name == "completion" && arguments == 0 {
+		list = []completion{{"bash", ""}, {"zsh", ""}, {"fish", ""}}
+	}
+	return matching(list, last)
+}
+
+func matching(list []completion, prefix string) []completion {
+	return slices.DeleteFunc(list, func(c completion) bool { return !strings.HasPrefix(c.word, prefix) })
+}
+
+func flagNamed(flags []cli.Flag, word string) cli.Flag {
+	name, _, _ := strings.Cut(strings.TrimLeft(word, "-"), "=")
+	for _, f := range flags {
+		if slices.Contains(f.Names(), name) {
+			return f
+		}
+	}
+	return nil
+}
+
+func takesValue(f cli.Flag) bool {
+	if f == nil {
+		return false
+	}
+	_, isBool := f.(*cli.BoolFlag)
+	return !isBool
+}
+
+func completionsOf(f cli.Flag) []completion {
+	if f == nil {
+		return nil
+	}
+	var list []completion
+	for _, v := range valuesOf[f.Names()[0]] {
+		list = append(list, completion{v, ""})
+	}
+	return list
+}
+
+func flagCompletions(flags []cli.Flag) []completion {
+	list := []completion{{"--help", "show help"}}
+	for _, f := range flags {
+		doc := ""
+		if d, ok := f.(cli.DocGenerationFlag); ok {
+			doc = strings.ReplaceAll(d.GetUsage(), "`", "")
+		}
+		if v, ok := f.(cli.VisibleFlag); ok && !v.IsVisible() {
+			continue
+		}
+		for _, name := range f.Names() {
+			list = append(list, completion{dashed(name), doc})
+		}
+	}
+	slices.SortFunc(list, func(a, b completion) int { return strings.Compare(a.word, b.word) })
+	return list
+}
+
+// printCompletions answers a shell's script: a word on each line, and behind a
+// tab what it means.
+func printCompletions(words []string, known []*cli.Command) {
+	for _, c := range complete(words, known) {
+		fmt.Fprintf(os.Stdout, "%s\t%s\n", c.word, c.doc)
+	}
+}
+
+// scripts are what has each shell ask weir.
+var scripts = map[string]string{
+	"bash": `# bash completion for weir. To use it now:      source <(weir completion bash)
+# and for good:                                  weir completion bash > ~/.local/share/bash-completion/completions/weir
+_weir() {
+    local word words=("${COMP_WORDS[@]:1:COMP_CWORD}")
+    # bash makes words of their own of = and :
+    local line="${COMP_LINE:0:COMP_POINT}" list=()
+    read -ra list <<< "$line"
+    [[ "$line" == *[[:space:]] ]] && list+=("")
+    words=("${list[@]:1}")
+    local current="${words[-1]}" cut=""
+    if [[ "$current" == *[=:]* ]]; then cut="${current%"${COMP_WORDS[COMP_CWORD]}"}"; fi
+    if [[ "${COMP_WORDS[COMP_CWORD]}" == "=" ]]; then cut="$current"; fi
+    COMPREPLY=()
+    while IFS=$'\t' read -r word _; do
+        [[ -n "$word" ]] && COMPREPLY+=("${word#"$cut"}")
+    done < <("${COMP_WORDS[0]}" ` + completeCommand + ` "${words[@]}" 2>/dev/null)
+}
+complete -o default -F _weir weir
+`,
+	"zsh": `#compdef weir
+# zsh completion for weir. To use it now:        source <(weir completion zsh)
+# and for good:                                  weir completion zsh > "${fpath[1]}/_weir"
+_weir() {
+    local -a described
+    local word doc
+    while IFS=$'\t' read -r word doc; do
+        [[ -n "$word" ]] && described+=("${word//:/\\:}:$doc")
+    done < <("${words[1]}" ` + completeCommand + ` "${(@)words[2,CURRENT]}" 2>/dev/null)
+    if (( ${#described} )); then
+        _describe 'weir' described
+    else
+        _files
+    fi
+}
+if [[ "${funcstack[1]}" = "_weir" ]]; then
+    _weir "$@"
+else
+    compdef _weir weir
+fi
+`,
+	"fish": `# fish completion for weir. To use it now:       weir completion fish | source
+# and for good:                                  weir completion fish > ~/.config/fish/completions/weir.fish
+function __weir_complete
+    set -l words (commandline -opc) (commandline -ct)
+    $words[1] ` + completeCommand + ` $words[2..-1] 2>/dev/null
+end
+complete -c weir -f -n 'test -n "$(__weir_complete)"' -a '(__weir_complete)'
+`,
+}
+
+func completionCommand() *cli.Command {
+	return &cli.Command{
+		Name: "completion", Usage: "the script that completes weir's commands and flags in a shell", ArgsUsage: "bash|zsh|fish",
+		Description: "For example in bash:\n\n  source <(weir completion bash)",
+		Action: func(c *cli.Context) error {
+			script := scripts[c.Args().First()]
+			if c.NArg() != 1 || script == "" {
+				return badInput(fmt.Errorf("weir completion takes the name of a shell: bash, zsh or fish%s", didYouMean(c.Args().First(), []string{"bash", "zsh", "fish"})))
+			}
+			_, err := fmt.Fprint(c.App.Writer, script)
+			return err
+		},
+	}
+}

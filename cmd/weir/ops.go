@@ -1,0 +1,434 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/urfave/cli/v2"
+
+	"weir/capacity/event"
+	"weir/dht"
+	"weir/sfu"
+)
+
+func eventsCommand() *cli.Command {
+	var kinds []string
+	wide := 0
+	for _, d := range event.List() {
+		wide = max(wide, len(d.Kind))
+	}
+	for _, d := range event.List() {
+		kinds = append(kinds, fmt.Sprintf("  %-*s  %s", wide, d.Kind, d.Doc))
+	}
+	return &cli.Command{
+		Name: "events", Usage: "what happened at a running node",
+		Description: "Prints the last 1024 events at most, and with --follow those to come:\n\n" +
+			"  weir events --since 10m\n" +
+			"  weir events --follow --kind peer,node\n\n" +
+			"Kinds:\n" + strings.Join(kinds, "\n"),
+		Flags: adminFlags(
+			&cli.BoolFlag{Name: "follow", Aliases: []string{"f"}, Usage: "go on with what happens, until interrupted"},
+			&cli.StringFlag{Name: "since", Usage: "begin `WHEN`: how long ago (10m), a time (2006-01-02T15:04:05Z), or after the number of an event"},
+			&cli.StringFlag{Name: "kind", Usage: "only these `KINDS`, with commas between; session is all of session.opened and session.closed"},
+		),
+		Action: showEvents,
+	}
+}
+
+func showEvents(c *cli.Context) error {
+	if err := noArguments(c); err != nil {
+		return err
+	}
+	wanted, err := kindsOf(c.String("kind"))
+	if err != nil {
+		return badInput(err)
+	}
+	w := terminalOf(c)
+	show := func(e event.Event) error {
+		if !wanted(e.Kind) {
+			return nil
+		}
+		if c.Bool("json") {
+			return printJSON(c, e)
+		}
+		_, err := fmt.Fprintln(w, eventText(w, e))
+		return err
+	}
+	q := url.Values{"since": {c.String("since")}}
+	if c.Bool("follow") {
+		return events(c, "/events?"+q.Encode(), func(data []byte) error {
+			var e event.Event
+			if err := json.Unmarshal(data, &e); err != nil {
+				return err
+			}
+			return show(e)
+		})
+	}
+	q.Set("follow", "false")
+	var list []event.Event
+	if err := fetch(c, "/events?"+q.Encode(), &list); err != nil {
+		return err
+	}
+	for _, e := range list {
+		if err := show(e); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// noArguments refuses what a command has no use for.
+func noArguments(c *cli.Context) error {
+	if c.Args().Present() {
+		return badInput(fmt.Errorf("%s takes no argument %q; see %s --help", c.Command.HelpName, c.Args().First(), c.Command.HelpName))
+	}
+	return nil
+}
+
+// kindsOf reads a list of kinds, or of their first halves.
+func kindsOf(s string) (func(event.Kind) bool, error) {
+	if s == "" {
+		return func(event.Kind) bool { return true }, nil
+	}
+	list := strings.Split(s, ",")
+	fits := func(word string, k event.Kind) bool {
+		return string(k) == word || strings.HasPrefix(string(k), word+".")
+	}
+	for _, word := range list {
+		if !slices.ContainsFunc(event.List(), func(d event.Described) bool { return fits(word, d.Kind) }) {
+			var all []string
+			for _, d := range event.List() {
+				all = append(all, string(d.Kind))
+			}
+			return nil, fmt.Errorf("--kind %s: there are no such events%s; weir events --help lists the kinds", word, didYouMean(word, all))
+		}
+	}
+	return func(k event.Kind) bool {
+		return slices.ContainsFunc(list, func(word string) bool { return fits(word, k) })
+	}, nil
+}
+
+// eventText is an event in one line, as the log has it but for people.
+func eventText(w terminal, e event.Event) string {
+	_, msg := message(e)
+	var parts []string
+	add := func(prefix, s string) {
+		if s != "" {
+			parts = append(parts, prefix+plainText(s))
+		}
+	}
+	add("", e.Stream)
+	if e.Peer != "" {
+		name := shortID(e.Peer)
+		if e.Name != "" {
+			name = e.Name + name
+		}
+		parts = append(parts, w.paint(strong, name))
+	}
+	add("", e.Client)
+	if e.Reason != "" && !strings.Contains(e.Detail, e.Reason) {
+		add("", e.Reason)
+	}
+	add("", e.Detail)
+	if e.Elapsed > 0 {
+		parts = append(parts, elapsed(e.Elapsed))
+	}
+	if e.Kind == event.SessionClosed {
+		parts = append(parts, count(int(e.Packets), "packet", "packets"), fmt.Sprintf("%d lost", e.Lost))
+	}
+	st := plain
+	switch e.Kind {
+	case event.Refused, event.NodeFull, event.PeerLost, event.PullLost, event.PullFailed, event.PolicyRefused, event.ProvisionFailed, event.ProvisionLate:
+		st = warn
+	case event.NodeFree, event.PeerBack, event.PullResumed:
+		st = good
+	}
+	return w.paint(faint, e.Time.Local().Format("15:04:05.000")) + "  " + w.paint(st, msg) + prefixed(": ", strings.Join(parts, ", "))
+}
+
+func sessionsCommand() *cli.Command {
+	return &cli.Command{
+		Name: "sessions", Usage: "the publishers and viewers of a running node: list, end",
+		Description: "BITRATE and LOSS are those of the last seconds, RTT is by a viewer's last report.\n" +
+			"SENT BY is the node that redirected the client here.",
+		Flags: adminFlags(),
+		Action: func(c *cli.Context) error {
+			if err := noArguments(c); err != nil {
+				return err
+			}
+			var all []sfu.SessionStatus
+			if done, err := get(c, "/sessions", &all); done {
+				return err
+			}
+			if len(all) == 0 {
+				fmt.Fprintln(c.App.Writer, "no sessions at this node")
+				return nil
+			}
+			printSessions(terminalOf(c), all, namesOf(c), time.Now())
+			return nil
+		},
+		Subcommands: []*cli.Command{{
+			Name: "end", Usage: "end one session", ArgsUsage: "ID",
+			Description: "ID is what weir sessions prints, or the beginning of it.",
+			Flags:       adminFlags(),
+			Action: func(c *cli.Context) error {
+				if c.NArg() != 1 {
+					return badInput(errors.New("weir sessions end takes the ID of one session, which weir sessions prints"))
+				}
+				var ended endedSession
+				if err := post(c, "/sessions/"+url.PathEscape(c.Args().First())+"/end", nil, &ended); err != nil {
+					return err
+				}
+				if c.Bool("json") {
+					return printJSON(c, ended)
+				}
+				_, err := fmt.Fprintf(c.App.Writer, "ended session %s: %s of %s\n", ended.ID, plainText(ended.Stream), plainText(ended.Client))
+				return err
+			},
+		}},
+	}
+}
+
+// sessionShown is how much of a session's ID is shown: enough to tell it by.
+const sessionShown = 8
+
+func printSessions(w terminal, all []sfu.SessionStatus, known nodeNames, now time.Time) {
+	table(w, "ID\tSTREAM\tROLE\tBITRATE\tLOSS\tRTT\tFOR\tCLIENT\tSENT BY\tSTATE\tPACKETS\tLOST\tKEYFRAMES\tWHOLE ID", func(row func(...any)) {
+		for _, s := range all {
+			role := "viewer"
+			if s.Kind == "whip" {
+				role = "publisher"
+			}
+			loss := styled{fmt.Sprintf("%.1f %%", 100*s.Loss), plain}
+			if s.Loss >= 0.02 {
+				loss.style = warn
+			}
+			state := styled{s.State, plain}
+			if s.State != "connected" {
+				state.style = warn
+			}
+			row(s.ID[:min(len(s.ID), sessionShown)], styled{s.Stream, strong}, role, bits(s.Bitrate), loss, ms(s.RTT), now.Sub(s.Since).Round(time.Second),
+				s.Remote, or(known.of(s.From), "-"), state, s.Packets, s.Lost, s.Keyframes, s.ID)
+		}
+	})
+}
+
+func endStream(c *cli.Context) error {
+	if c.NArg() != 1 {
+		return badInput(errors.New("weir streams end takes the name of one stream"))
+	}
+	var ended map[string]string
+	if err := post(c, "/streams/end?"+url.Values{"stream": {c.Args().First()}}.Encode(), nil, &ended); err != nil {
+		return err
+	}
+	if c.Bool("json") {
+		return printJSON(c, ended)
+	}
+	_, err := fmt.Fprintf(c.App.Writer, "ended stream %s and its publisher's session\n", plainText(ended["stream"]))
+	return err
+}
+
+func decisionsCommand() *cli.Command {
+	return &cli.Command{
+		Name: "decisions", Usage: "whom a running node has chosen lately, and why",
+		Description: "A placement is made when a client is sent to another node, and when a stream is\n" +
+			"pulled from one. The last 64 are kept.",
+		Flags: adminFlags(
+			&cli.IntFlag{Name: "last", Usage: "the last `N` only", Value: 20},
+			&cli.BoolFlag{Name: "explain", Usage: "every candidate of each, with its score by term or the rule that rejected it, and who was asked to reserve"},
+		),
+		Action: func(c *cli.Context) error {
+			if err := noArguments(c); err != nil {
+				return err
+			}
+			last := c.Int("last")
+			if last < 1 {
+				return badInput(fmt.Errorf("--last %d: want 1 or more", last))
+			}
+			var all []dht.Decision
+			if done, err := get(c, "/decisions", &all); done {
+				return err
+			}
+			if len(all) == 0 {
+				fmt.Fprintln(c.App.Writer, "no placements: this node has sent no client on and pulled no stream")
+				return nil
+			}
+			all = all[max(0, len(all)-last):]
+			w, known := terminalOf(c), namesOf(c)
+			if c.Bool("explain") {
+				for _, d := range all {
+					explainDecision(w, d, known)
+				}
+				return nil
+			}
+			printDecisions(w, all, known)
+			return nil
+		},
+	}
+}
+
+// outcomeOf is what came of a placement.
+func outcomeOf(d dht.Decision, known nodeNames) styled {
+	if d.Chosen == "" {
+		return styled{"refused: " + or(d.Refused, "no candidate"), warn}
+	}
+	return called(known.of(d.Chosen))
+}
+
+func printDecisions(w terminal, all []dht.Decision, known nodeNames) {
+	table(w, "TIME\tFOR\tSTREAM\tCHOSEN\tPASSED\tTOOK\t…WHY", func(row func(...any)) {
+		for _, d := range all {
+			passed, why := 0, "-"
+			for _, v := range d.Verdicts {
+				if v.Rule == "" {
+					passed++
+				}
+				if v.Node == d.Chosen && d.Chosen != "" {
+					why = fmt.Sprintf("score %.3f: %s", v.Score, byTerm(v.Terms))
+				}
+			}
+			if d.Chosen == "" && len(d.Verdicts) > passed {
+				why = rejections(d)
+			}
+			row(d.Time.Local().Format(time.TimeOnly), d.Need.Purpose, or(d.Need.Stream, "-"), outcomeOf(d, known), fmt.Sprintf("%d of %d", passed, len(d.Verdicts)), ms(d.TotalMillis), why)
+		}
+	})
+}
+
+// rejections say which rules have rejected how many.
+func rejections(d dht.Decision) string {
+	rules := map[string]int{}
+	for _, v := range d.Verdicts {
+		if v.Rule != "" {
+			rules[v.Rule]++
+		}
+	}
+	var list []string
+	for _, rule := range slices.Sorted(keys(rules)) {
+		list = append(list, fmt.Sprintf("%d by rule %s", rules[rule], rule))
+	}
+	return "rejected " + strings.Join(list, ", ")
+}
+
+func explainDecision(w terminal, d dht.Decision, known nodeNames) {
+	fmt.Fprintf(w, "%s  %s%s: %s in %.1f ms\n", d.Time.Local().Format("15:04:05.000"), d.Need.Purpose, plainText(prefixed(" of ", d.Need.Stream)),
+		w.paint(outcomeOf(d, known).style, fmt.Sprint(outcomeOf(d, known).value)), d.TotalMillis)
+	printVerdicts(w, d, known)
+	for _, r := range d.Reservations {
+		said := "granted"
+		if r.Lease == "" {
+			said = or(r.Reason, "no answer") + prefixed(": ", r.Detail)
+		} else if r.Node != d.Chosen {
+			said = "granted, and given back"
+		}
+		fmt.Fprintf(w, "asked %s to reserve: %s in %.1f ms\n", w.paint(strong, known.of(r.Node)), plainText(said), r.Elapsed)
+	}
+	fmt.Fprintln(w)
+}
+
+func pingCommand() *cli.Command {
+	return &cli.Command{
+		Name: "ping", Usage: "measure round trips from a running node to another", ArgsUsage: "PEER|NAME",
+		Description: "By libp2p's ping protocol, over the connection that nodes use among themselves.\nExits with 1 if no ping was answered.",
+		Flags: adminFlags(
+			&cli.IntFlag{Name: "count", Aliases: []string{"c"}, Usage: "how many `PINGS`, one a second", Value: 5},
+		),
+		Action: ping,
+	}
+}
+
+func ping(c *cli.Context) error {
+	if c.NArg() != 1 {
+		return badInput(errors.New("weir ping takes one peer ID or name, such as weir peers shows"))
+	}
+	count := c.Int("count")
+	if count < 1 || count > pingsMost {
+		return badInput(fmt.Errorf("--count %d: want 1 to %d", count, pingsMost))
+	}
+	id, err := peerCalled(c, c.Args().First())
+	if err != nil {
+		return err
+	}
+	w := terminalOf(c)
+	known := namesOf(c)
+	var p pings
+	q := url.Values{"peer": {id.String()}, "count": {fmt.Sprint(count)}}
+	err = events(c, "/ping?"+q.Encode(), func(data []byte) error {
+		var r pingReply
+		if err := json.Unmarshal(data, &r); err != nil {
+			return err
+		}
+		p.add(r)
+		switch {
+		case c.Bool("json"):
+			err := printJSON(c, r)
+			if err != nil {
+				return err
+			}
+		case r.Err != "":
+			fmt.Fprintf(w, "%s: %s\n", w.paint(strong, known.of(id)), w.paint(bad, r.Err))
+		default:
+			fmt.Fprintf(w, "%s: %.2f ms\n", w.paint(strong, known.of(id)), r.RTT)
+		}
+		if p.sent == count {
+			return errPingsDone
+		}
+		return nil
+	})
+	if err != nil && !errors.Is(err, errPingsDone) {
+		return err
+	}
+	if !c.Bool("json") {
+		fmt.Fprintln(w, p)
+	}
+	if p.answered == 0 {
+		return cli.Exit("", exitFailure)
+	}
+	return nil
+}
+
+var errPingsDone = errors.New("all pings are done")
+
+// pings sum up what pings have shown.
+type pings struct {
+	sent, answered int
+	least, most    float64
+	sum            float64
+}
+
+func (p *pings) add(r pingReply) {
+	p.sent++
+	if r.Err != "" {
+		return
+	}
+	if p.answered == 0 {
+		p.least = math.Inf(1)
+	}
+	p.answered++
+	p.least, p.most, p.sum = min(p.least, r.RTT), max(p.most, r.RTT), p.sum+r.RTT
+}
+
+func (p pings) String() string {
+	line := fmt.Sprintf("%s, %d answered", count(p.sent, "ping", "pings"), p.answered)
+	if p.answered > 0 {
+		line += fmt.Sprintf("; min/avg/max %.2f/%.2f/%.2f ms", p.least, p.sum/float64(p.answered), p.most)
+	}
+	return line
+}
+
+// peersKnown are the IDs in order of their names.
+func peersKnown(known nodeNames) []peer.ID {
+	var ids []peer.ID
+	for id := range known.byID {
+		ids = append(ids, id)
+	}
+	slices.SortFunc(ids, func(a, b peer.ID) int { return strings.Compare(known.of(a), known.of(b)) })
+	return ids
+}

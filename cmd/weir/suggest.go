@@ -1,0 +1,121 @@
+package main
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/urfave/cli/v2"
+)
+
+// didYouMean asks whether one of known was meant by word, or is "" if none is
+// near. Dashes before flags do not count.
+func didYouMean(word string, known []string) string {
+	bare := func(s string) string { return strings.ToLower(strings.TrimLeft(s, "-")) }
+	said := bare(word)
+	best, least := "", max(1, min(len(said)/3, 3))+1
+	for _, k := range known {
+		d := typos(said, bare(k))
+		if len(said) > 1 && strings.HasPrefix(bare(k), said) {
+			d = min(d, 1)
+		}
+		if d < least && d < len(said) {
+			best, least = k, d
+		}
+	}
+	if best == "" {
+		return ""
+	}
+	return fmt.Sprintf(" (did you mean %s?)", best)
+}
+
+// typos is by how many slips of a finger a and b differ: one letter too many,
+// missing or wrong, or two that changed places (Damerau, "A technique for
+// computer detection and correction of spelling errors", CACM 7(3), 1964).
+func typos(a, b string) int {
+	s, t := []rune(a), []rune(b)
+	if len(s) > 64 || len(t) > 64 {
+		return 64
+	}
+	d := make([][]int, len(s)+1)
+	for i := range d {
+		d[i] = make([]int, len(t)+1)
+		d[i][0] = i
+	}
+	for j := range t {
+		d[0][j+1] = j + 1
+	}
+	for i := 1; i <= len(s); i++ {
+		for j := 1; j <= len(t); j++ {
+			wrong := 1
+			if s[i-1] == t[j-1] {
+				wrong = 0
+			}
+			d[i][j] = min(d[i-1][j]+1, d[i][j-1]+1, d[i-1][j-1]+wrong)
+			if i > 1 && j > 1 && s[i-1] == t[j-2] && s[i-2] == t[j-1] {
+				d[i][j] = min(d[i][j], d[i-2][j-2]+1)
+			}
+		}
+	}
+	return d[len(s)][len(t)]
+}
+
+// namesOfCommands are the visible ones.
+func namesOfCommands(list []*cli.Command) []string {
+	var all []string
+	for _, c := range list {
+		if !c.Hidden {
+			all = append(all, c.Name)
+		}
+	}
+	return all
+}
+
+// namesOfFlags are all spellings, with their dashes.
+func namesOfFlags(list []cli.Flag) []string {
+	all := []string{"--help"}
+	for _, f := range list {
+		for _, name := range f.Names() {
+			all = append(all, dashed(name))
+		}
+	}
+	return all
+}
+
+func dashed(name string) string {
+	if len(name) == 1 {
+		return "-" + name
+	}
+	return "--" + name
+}
+
+// unknownCommand is an error if args name a command that there is not.
+func unknownCommand(args []string, known []*cli.Command) error {
+	said := args[:min(1, len(args))]
+	for _, word := range args[len(said):] {
+		if strings.HasPrefix(word, "-") || word == "help" || word == "h" {
+			return nil // flags, and what urfave/cli has of its own
+		}
+		i := slices.IndexFunc(known, func(c *cli.Command) bool { return c.HasName(word) })
+		if i < 0 {
+			path := strings.Join(said, " ")
+			return badInput(fmt.Errorf("there is no command %q%s; see %s --help", strings.TrimPrefix(path+" "+word, said[0]+" "),
+				didYouMean(word, namesOfCommands(known)), path))
+		}
+		if known = known[i].Subcommands; len(known) == 0 {
+			return nil
+		}
+		said = append(said[:len(said):len(said)], word)
+	}
+	return nil
+}
+
+// unknownFlag adds what was meant to the error of a flag that there is not.
+func unknownFlag(err error, flags []cli.Flag) error {
+	name, ok := strings.CutPrefix(err.Error(), "flag provided but not defined: -")
+	if !ok {
+		return err
+	}
+	name, _, _ = strings.Cut(strings.TrimPrefix(name, "-"), "=")
+	return fmt.Errorf("there is no flag %s%s", dashed(name), didYouMean(dashed(name), namesOfFlags(flags)))
+}

@@ -1,0 +1,53 @@
+package sfu
+
+import (
+	"sync"
+	"time"
+)
+
+// A roundTrip measures the round trip to whoever gets our sender reports: a
+// reception report says which one came last, and how long ago (RFC 3550,
+// section 6.4.1). When it went out is remembered here, since its NTP time is
+// the publisher's. The zero value is ready.
+type roundTrip struct {
+	mu   sync.Mutex
+	out  [4]sentReport // the last ones
+	next int
+	rtt  time.Duration
+}
+
+type sentReport struct {
+	id uint32 // the middle of its NTP time
+	at time.Time
+}
+
+// sent notes that a sender report with that NTP time goes out.
+func (r *roundTrip) sent(ntp uint64, now time.Time) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.out[r.next] = sentReport{uint32(ntp >> 16), now}
+	r.next = (r.next + 1) % len(r.out)
+}
+
+// reported takes a reception report that came at now: the sender report that it
+// is about, and how long the far end had had that, in units of 1/65536 s.
+func (r *roundTrip) reported(id, delay uint32, now time.Time) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, s := range r.out {
+		if id == 0 || s.id != id || s.at.IsZero() {
+			continue
+		}
+		if rtt := now.Sub(s.at) - time.Duration(delay)*time.Second/65536; rtt > 0 && rtt < time.Minute {
+			r.rtt = rtt
+		}
+		return
+	}
+}
+
+// last is the last measurement; 0: there is none.
+func (r *roundTrip) last() time.Duration {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.rtt
+}
