@@ -56,6 +56,8 @@ type engine struct {
 	nat  *webrtc.ICEAddressRewriteRule // nil: others reach us where we are bound
 	log  logging.LoggerFactory
 
+	repairs repairCounters
+
 	mu     sync.Mutex
 	cert   *webrtc.Certificate
 	certAt time.Time
@@ -218,11 +220,7 @@ func (e *engine) intercept(leg leg, media *webrtc.MediaEngine, registry *interce
 		registry.Add(reports)
 	}
 	if leg != legPublish {
-		responder, err := nack.NewResponderInterceptor()
-		if err != nil {
-			return err
-		}
-		registry.Add(responder)
+		registry.Add(repairs{&e.repairs})
 	}
 	if leg == legPublish { // browsers estimate their uplink from this
 		feedback, err := twcc.NewSenderInterceptor()

@@ -11,6 +11,7 @@ import (
 	"github.com/pion/rtcp"
 	"github.com/pion/rtp"
 	"github.com/pion/webrtc/v4"
+	"golang.org/x/time/rate"
 
 	"weir/sfu/keyframe"
 )
@@ -23,6 +24,11 @@ const (
 	// could not decode. Past that it gets what there is: the payload may be
 	// encrypted end to end, so that no keyframe can be told (RFC 9605).
 	keyframePatience = 2 * time.Second
+	// keyframeAsks are the keyframe requests that one viewer makes a second, once
+	// keyframeAsksBurst are used up: each costs the publisher and all other
+	// viewers bits.
+	keyframeAsks      = 1
+	keyframeAsksBurst = 4
 )
 
 // A Track is one RTP stream of a [Stream], and forwards every packet that its
@@ -416,9 +422,10 @@ func (o *out) report(s *source, sr *senderReport, now time.Time) {
 
 // readRTCP serves the RTCP of the far end, for the out that current returns,
 // until r ends: keyframe requests go to the track, reception reports are noted.
-// Retransmissions are pion's responder's.
+// Retransmissions are the responder's.
 func readRTCP(r io.Reader, current func() *out) {
 	buf := make([]byte, receiveMTU)
+	asks := rate.NewLimiter(keyframeAsks, keyframeAsksBurst)
 	for {
 		n, err := r.Read(buf)
 		if err != nil {
@@ -432,7 +439,9 @@ func readRTCP(r io.Reader, current func() *out) {
 		for _, p := range packets {
 			switch p := p.(type) {
 			case *rtcp.PictureLossIndication, *rtcp.FullIntraRequest:
-				o.track.requestKeyframe()
+				if o.relay || asks.Allow() { // behind a relay there are many viewers
+					o.track.requestKeyframe()
+				}
 			case *rtcp.ReceiverReport:
 				for _, r := range p.Reports {
 					if b := o.bound.Load(); b != nil && r.SSRC == b.ssrc {

@@ -393,8 +393,23 @@ func (n *node) metrics() *prometheus.Registry {
 	gauge("waiting", "Requests that wait for a server to be started.", func() float64 { return float64(n.waiters.count()) })
 	reg.MustRegister(n.outcomes.counter)
 	n.counters.register(reg)
-	reg.MustRegister(&trafficCollector{n}, ledgerCollector{n.ledger}, dropCollector{n.gauge.Socket})
+	reg.MustRegister(&trafficCollector{n}, ledgerCollector{n.ledger}, dropCollector{n.gauge.Socket}, repairCollector{n.sfu})
 	return reg
+}
+
+// repairCollector exports what came of the packets that were asked for again.
+type repairCollector struct{ sfu *sfu.SFU }
+
+var repairsDesc = prometheus.NewDesc("weir_media_repairs_total", "Packets that viewers and links asked for again: sent, or withheld as beyond a share of their stream.", []string{"result"}, nil)
+
+// Describe implements prometheus.Collector.
+func (c repairCollector) Describe(ch chan<- *prometheus.Desc) { ch <- repairsDesc }
+
+// Collect implements prometheus.Collector.
+func (c repairCollector) Collect(ch chan<- prometheus.Metric) {
+	sent, withheld := c.sfu.Repairs()
+	ch <- prometheus.MustNewConstMetric(repairsDesc, prometheus.CounterValue, float64(sent), "sent")
+	ch <- prometheus.MustNewConstMetric(repairsDesc, prometheus.CounterValue, float64(withheld), "withheld")
 }
 
 // dropCollector exports what the media socket keeps from the stack.

@@ -1,0 +1,207 @@
+package sfu
+
+import (
+	"bytes"
+	"encoding/binary"
+	"testing"
+	"time"
+
+	"github.com/pion/interceptor"
+	"github.com/pion/rtcp"
+	"github.com/pion/rtp"
+	"github.com/pion/webrtc/v4"
+)
+
+// A repairBench is one stream through a responder, and what leaves it.
+type repairBench struct {
+	responder *responder
+	stream    interceptor.RTPWriter
+	sent      []rtp.Packet
+	bytes     int
+}
+
+func newRepairBench(t *testing.T, info interceptor.StreamInfo) *repairBench {
+	t.Helper()
+	i, err := repairs{&repairCounters{}}.NewInterceptor("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := &repairBench{responder: i.(*responder)}
+	info.SSRC, info.MimeType = 1, webrtc.MimeTypeVP8
+	info.RTCPFeedback = []interceptor.RTCPFeedback{{Type: "nack"}, {Type: "nack", Parameter: "pli"}}
+	b.stream = i.BindLocalStream(&info, interceptor.RTPWriterFunc(func(h *rtp.Header, p []byte, _ interceptor.Attributes) (int, error) {
+		b.sent = append(b.sent, rtp.Packet{Header: h.Clone(), Payload: bytes.Clone(p)})
+		b.bytes += h.MarshalSize() + len(p)
+		return len(p), nil
+	}))
+	return b
+}
+
+// send sends one packet of size bytes, and returns it.
+func (b *repairBench) send(t *testing.T, seq uint16, size int) rtp.Packet {
+	t.Helper()
+	h := rtp.Header{Version: 2, SSRC: 1, PayloadType: 96, SequenceNumber: seq, Timestamp: 3000 * uint32(seq), Marker: seq%3 == 0}
+	if err := h.SetExtension(3, []byte{byte(seq)}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.stream.Write(&h, bytes.Repeat([]byte{byte(seq)}, size), nil); err != nil {
+		t.Fatal(err)
+	}
+	return b.sent[len(b.sent)-1]
+}
+
+func (b *repairBench) ask(now time.Time, seqs ...uint16) (sent int) {
+	before := len(b.sent)
+	b.responder.stream(1).answer(rtcp.NackPairsFromSequenceNumbers(seqs), now, b.responder.counters)
+	return len(b.sent) - before
+}
+
+func TestRepairRepeatsWhatWasSent(t *testing.T) {
+	b := newRepairBench(t, interceptor.StreamInfo{})
+	var want rtp.Packet
+	for seq := uint16(65530); seq != 100; seq++ {
+		if p := b.send(t, seq, 700); seq == 3 {
+			want = p
+		}
+	}
+	if n := b.ask(time.Now(), 3, 200, 65529); n != 1 {
+		t.Fatalf("%d packets, want the one of three that was sent", n)
+	}
+	got := b.sent[len(b.sent)-1]
+	a, _ := want.Marshal()
+	c, _ := got.Marshal()
+	if !bytes.Equal(a, c) {
+		t.Errorf("sent %v again as %v", want, got)
+	}
+}
+
+func TestRepairUsesRetransmissionPackets(t *testing.T) {
+	b := newRepairBench(t, interceptor.StreamInfo{SSRCRetransmission: 7, PayloadTypeRetransmission: 97})
+	var want []rtp.Packet
+	for seq := range uint16(50) {
+		want = append(want, b.send(t, seq, 300))
+	}
+	if n := b.ask(time.Now(), 8, 9); n != 2 {
+		t.Fatalf("%d packets, want 2", n)
+	}
+	for i, p := range b.sent[len(b.sent)-2:] {
+		first := b.sent[len(b.sent)-2]
+		original := want[8+i]
+		if p.SSRC != 7 || p.PayloadType != 97 || p.SequenceNumber != first.SequenceNumber+uint16(i) ||
+			binary.BigEndian.Uint16(p.Payload) != original.SequenceNumber || !bytes.Equal(p.Payload[2:], original.Payload) ||
+			p.Timestamp != original.Timestamp || p.Marker != original.Marker || !bytes.Equal(p.GetExtension(3), original.GetExtension(3)) {
+			t.Errorf("%v of %v", p, original)
+		}
+	}
+}
+
+// Whatever is asked for, what is sent again is a share of what was sent.
+func TestRepairIsBounded(t *testing.T) {
+	b := newRepairBench(t, interceptor.StreamInfo{})
+	now := time.Now()
+	original := 0
+	for seq := range 20_000 {
+		p := b.send(t, uint16(seq), 1000)
+		original += p.MarshalSize()
+		now = now.Add(4 * time.Millisecond)
+		if seq%25 == 0 { // all that is kept, ten times a second
+			var all []uint16
+			for i := range historyVideo {
+				all = append(all, uint16(seq-i))
+			}
+			b.ask(now, all...)
+		}
+	}
+	again := b.bytes - original
+	if again > original/repairShare+repairBurst {
+		t.Errorf("%d bytes were sent again of %d", again, original)
+	}
+	if again < original/repairShare/2 {
+		t.Errorf("only %d bytes were sent again of %d", again, original)
+	}
+	c := b.responder.counters
+	if c.sent.Load() == 0 || c.withheld.Load() == 0 {
+		t.Errorf("%d sent, %d withheld", c.sent.Load(), c.withheld.Load())
+	}
+}
+
+// A loss of one in five, of repairs too, is repaired, as the far end asks
+// again every 100 ms.
+func TestRepairSufficesForLoss(t *testing.T) {
+	b := newRepairBench(t, interceptor.StreamInfo{})
+	now := time.Now()
+	missing := map[uint16]int{} // times asked for
+	gave := 0
+	for i := range 10_000 {
+		seq := uint16(i)
+		b.send(t, seq, 1100)
+		if i%5 == 0 {
+			missing[seq] = 0
+		}
+		now = now.Add(2 * time.Millisecond)
+		if i%50 != 49 {
+			continue
+		}
+		for seq, n := range missing {
+			if came := b.ask(now, seq); came == 1 && (int(seq)+n)%5 != 0 {
+				delete(missing, seq)
+			} else if missing[seq]++; missing[seq] > maxNACKs {
+				delete(missing, seq)
+				gave++
+			}
+		}
+	}
+	if withheld := b.responder.counters.withheld.Load(); withheld > 0 || gave > 20 {
+		t.Errorf("%d repairs were withheld, %d packets of 2,000 were given up", withheld, gave)
+	}
+}
+
+// One packet is sent again a few times in all, and not twice within half a
+// round trip.
+func TestRepairOfOnePacket(t *testing.T) {
+	b := newRepairBench(t, interceptor.StreamInfo{})
+	b.send(t, 9, 100)
+	h := b.responder.stream(1)
+	now := time.Now()
+	writer := b.responder.BindRTCPWriter(interceptor.RTCPWriterFunc(func([]rtcp.Packet, interceptor.Attributes) (int, error) { return 0, nil }))
+	if _, err := writer.Write([]rtcp.Packet{&rtcp.SenderReport{SSRC: 1, NTPTime: 0x1122334455667788}}, nil); err != nil {
+		t.Fatal(err)
+	}
+	h.rtt.reported(0x33445566, 65536, h.rtt.out[0].at.Add(1100*time.Millisecond))
+	if got := h.rtt.last(); got != 100*time.Millisecond {
+		t.Fatalf("measured a round trip of %v, want 100ms", got)
+	}
+	total := 0
+	for range 1000 {
+		total += b.ask(now, 9)
+		now = now.Add(time.Millisecond)
+	}
+	if total != repairTimes {
+		t.Errorf("sent again %d times in a second of asking, want %d", total, repairTimes)
+	}
+	b.send(t, 10, 100)
+	first := b.ask(now, 10) + b.ask(now.Add(49*time.Millisecond), 10)
+	second := b.ask(now.Add(50*time.Millisecond), 10)
+	if first != 1 || second != 1 {
+		t.Errorf("sent again %d times within half a round trip, and %d after", first, second)
+	}
+}
+
+// Keeping a packet costs no memory once as many were kept as ever are.
+func TestRepairKeepsWithoutAllocating(t *testing.T) {
+	h := &history{ssrc: 1, slots: make([]kept, 64)}
+	header := rtp.Header{Version: 2, SSRC: 1}
+	payload := make([]byte, 1000)
+	seq := uint16(0)
+	keep := func() {
+		header.SequenceNumber = seq
+		seq++
+		h.keep(&header, payload)
+	}
+	for range 64 {
+		keep()
+	}
+	if n := testing.AllocsPerRun(1000, keep); n != 0 {
+		t.Errorf("%v allocations a packet", n)
+	}
+}
