@@ -144,7 +144,8 @@ func (s *section) match(want webrtc.RTPCodecCapability, used map[webrtc.PayloadT
 //
 // A profile is decoded by those that contain it. All of H264's Baseline is
 // taken for its constrained form, which all others contain: no encoder in use
-// makes what is beyond. lenient decoders take any profile of 8 bits and 4:2:0.
+// makes what is beyond. lenient decoders, and those that name no profile, take
+// any of 8 bits and 4:2:0.
 func decodes(have, want webrtc.RTPCodecCapability, lenient bool) int {
 	if !strings.EqualFold(have.MimeType, want.MimeType) || have.ClockRate != want.ClockRate {
 		return 0
@@ -166,7 +167,8 @@ func decodes(have, want webrtc.RTPCodecCapability, lenient bool) int {
 			score += 4
 		case h264Contains(h, w):
 			score += 2
-		case !lenient || !h264Contains(0x64, w):
+		// A receiver that names no profile names none that it lacks: GStreamer's.
+		case !lenient && fmtpValue(have.SDPFmtpLine, "profile-level-id") != "", !h264Contains(0x64, w):
 			return 0
 		}
 		if a, b := fmtpValue(have.SDPFmtpLine, "profile-level-id"), fmtpValue(want.SDPFmtpLine, "profile-level-id"); len(a) >= 4 && len(b) >= 4 && strings.EqualFold(a[:4], b[:4]) {

@@ -177,6 +177,42 @@ func TestOffers(t *testing.T) {
 	}
 }
 
+// Offers of real clients are taken whole, but for data channels.
+func TestOffersOfClients(t *testing.T) {
+	m := newMesh(t)
+	a := m.add(capacity.Limits{}, nil)
+	a.publish("vp8")
+	publishRaw(t, a, "h264", nil, param(webrtc.MimeTypeH264, 102, "packetization-mode=1;profile-level-id=42e01f"), param(webrtc.MimeTypeOpus, 111, ""))
+	files, err := filepath.Glob("testdata/sdp/*.sdp")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range files {
+		raw, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		url := a.web.URL + "/whip/" + strings.TrimSuffix(filepath.Base(file), ".sdp")
+		if strings.Contains(file, "whep") {
+			url = a.web.URL + "/whep/vp8"
+			if strings.Contains(file, "gstreamer") {
+				url = a.web.URL + "/whep/h264"
+			}
+		}
+		resp, answer := call(t, "POST", url, typeSDP, string(raw))
+		if resp.StatusCode != 201 {
+			t.Errorf("%s: %s %s", file, resp.Status, answer)
+			continue
+		}
+		for _, kind := range []string{"audio", "video"} {
+			if strings.Contains(answer, "m="+kind+" 0 ") || strings.Count(answer, "m="+kind+" ") != strings.Count(string(raw), "m="+kind+" ") {
+				t.Errorf("%s: not all of its %s is taken:\n%s", file, kind, answer)
+			}
+		}
+		call(t, "DELETE", resp.Header.Get("Location"), "", "")
+	}
+}
+
 // A raw is a track whose user writes any RTP packet.
 type raw struct {
 	id, mime string
@@ -463,6 +499,7 @@ func TestViewersOfH264(t *testing.T) {
 		{"Firefox", firefox, "640028", 201},
 		{"one of constrained Baseline", view(constrained), "42e01f", 201},
 		{"one of constrained Baseline", view(constrained), "640028", 406},
+		{"one that names no profile, as GStreamer", view("packetization-mode=1"), "640028", 201},
 		{"one of High", view("packetization-mode=1;profile-level-id=640c1f"), "4d0028", 201},
 		{"one of mode 0", view("profile-level-id=42e01f"), "42e01f", 406},
 	} {

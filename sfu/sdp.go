@@ -73,7 +73,6 @@ type section struct {
 	repairs  map[uint32]uint32 // SSRC of retransmissions, by that of the media
 	msid     string
 	rids     []string // that the client would send, see a=simulcast
-	declares map[string]bool
 
 	codec *offered // that it was taken with; nil: it is not taken
 	why   string   // it is not taken
@@ -163,8 +162,9 @@ func parseDescription(text []byte, most limits) (*description, error) {
 		case line[0] == 'v' && value != "0":
 			return nil, badSDP("version %q", clip(value))
 		case line[0] == 'o':
-			// Firefox offers H264 in no profile but constrained Baseline, whatever
-			// its decoders take; its origin line says that it is Firefox.
+			// Firefox offers H264 in constrained Baseline alone, whatever its decoders
+			// take: OpenH264 has done CABAC and High since 1.5, the platform's do more.
+			// Its origin line says that it is Firefox.
 			lenient = strings.HasPrefix(value, "mozilla...")
 		case line[0] == 'm':
 			if len(all) == most.sections {
@@ -221,7 +221,7 @@ func parseMediaLine(index int, value string) (*section, error) {
 	}
 	s := &section{
 		index: index, media: strings.ToLower(fields[0]), zero: n == 0, proto: fields[2], formats: fields[3:],
-		repairs: map[uint32]uint32{}, declares: map[string]bool{},
+		repairs: map[uint32]uint32{},
 	}
 	if len(s.formats) > maxFormats {
 		return nil, badSDP("media section %d: %d formats, at most %d are taken", index, len(s.formats), maxFormats)
@@ -326,8 +326,6 @@ func (b *builder) attribute(d *description, key, value string) error {
 		}
 	case "bundle-only":
 		b.bundled = true
-	case "rtcp-mux", "rtcp-rsize":
-		b.declares[key] = true
 	case "rtpmap", "fmtp", "rtcp-fb":
 		pt, rest, _ := strings.Cut(value, " ")
 		b.format(key, pt, strings.TrimSpace(rest))

@@ -115,6 +115,8 @@ func TestPreferredAndMatch(t *testing.T) {
 		{"another packetization mode is another format", "H264 packetization-mode=1;profile-level-id=42e01f", []string{"H264 profile-level-id=42e01f"}, 0},
 		{"mode 1 takes what is sent in mode 0", "H264 profile-level-id=42e01f", []string{"H264 packetization-mode=1;profile-level-id=42e01f"}, 96},
 		{"no profile is Baseline", "H264 packetization-mode=1", []string{"H264 packetization-mode=1;profile-level-id=42e01f"}, 96},
+		{"a decoder that names no profile takes any", "H264 packetization-mode=1;profile-level-id=640028", []string{"H264 packetization-mode=1"}, 96},
+		{"but none of 10 bits", "H264 packetization-mode=1;profile-level-id=6e0028", []string{"H264 packetization-mode=1"}, 0},
 		{"seven digits, as FFmpeg writes them", "H264 packetization-mode=1;profile-level-id=422001f", []string{"H264 packetization-mode=1;profile-level-id=42e01f"}, 96},
 		{"another profile of VP9", "VP9 profile-id=2", []string{"VP9 profile-id=0"}, 0},
 		{"AV1 High contains Main", "AV1", []string{"AV1 profile=1"}, 96},
