@@ -211,12 +211,16 @@ func printStatus(w terminal, s status, links []sfu.LinkStatus, known nodeNames) 
 	})
 	if len(links) > 0 {
 		fmt.Fprintln(w)
-		table(w, "LINK\tSTATE\tRTT\tLOST\tPULLS IN\tPULLS OUT\tPACKETS IN\tPACKETS OUT\tPEER", func(row func(...any)) {
-			for _, l := range links {
-				row(called(known.of(l.Peer)), l.State, ms(l.RTT), l.Lost, or(strings.Join(l.PullsIn, " "), "-"), or(strings.Join(l.PullsOut, " "), "-"), l.PacketsIn, l.PacketsOut, shortID(l.Peer))
-			}
-		})
+		printLinks(w, links, known)
 	}
+}
+
+func printLinks(w terminal, links []sfu.LinkStatus, known nodeNames) {
+	table(w, "LINK\tSTATE\tRTT\tLOST\tPULLS IN\tPULLS OUT\tPACKETS IN\tPACKETS OUT\tPEER", func(row func(...any)) {
+		for _, l := range links {
+			row(called(known.of(l.Peer)), l.State, ms(l.RTT), l.Lost, or(strings.Join(l.PullsIn, " "), "-"), or(strings.Join(l.PullsOut, " "), "-"), l.PacketsIn, l.PacketsOut, shortID(l.Peer))
+		}
+	})
 }
 
 // cpuLine says how much of the CPU is in use, and whether that counts.
@@ -650,19 +654,7 @@ func streamsCommand() *cli.Command {
 					fmt.Fprintln(c.App.Writer, "no streams: publish one with weir publish --pattern http://HOST:PORT/whip/NAME")
 					return nil
 				}
-				table(terminalOf(c), "STREAM\tORIGIN\tVIEWERS\tCARRIERS\tDEPTH\tTRACKS", func(row func(...any)) {
-					for _, s := range all {
-						known := namesOfCarriers(s)
-						origin, depth := "-", 0
-						for _, k := range s.Carriers {
-							depth = max(depth, k.Depth)
-							if k.Origin {
-								origin = known.of(k.Node)
-							}
-						}
-						row(styled{s.Stream, strong}, origin, s.Viewers, len(s.Carriers), depth, strings.Join(s.Tracks, " "))
-					}
-				})
+				printStreams(terminalOf(c), all)
 				return nil
 			}},
 			{Name: "end", Usage: "end a stream that is published at this node", ArgsUsage: "STREAM", Flags: adminFlags(), Action: endStream},
@@ -684,6 +676,22 @@ func streamsCommand() *cli.Command {
 			}},
 		},
 	}
+}
+
+func printStreams(w terminal, all []streamEntry) {
+	table(w, "STREAM\tORIGIN\tVIEWERS\tCARRIERS\tDEPTH\tTRACKS", func(row func(...any)) {
+		for _, s := range all {
+			known := namesOfCarriers(s)
+			origin, depth := "-", 0
+			for _, k := range s.Carriers {
+				depth = max(depth, k.Depth)
+				if k.Origin {
+					origin = known.of(k.Node)
+				}
+			}
+			row(styled{s.Stream, strong}, origin, s.Viewers, len(s.Carriers), depth, strings.Join(s.Tracks, " "))
+		}
+	})
 }
 
 // printTree draws who pulls a stream from whom. A carrier whose parent is not

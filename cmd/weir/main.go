@@ -90,6 +90,7 @@ func commands() []*cli.Command {
 		statusCommand(),
 		peersCommand(),
 		pingCommand(),
+		topCommand(),
 		recordsCommand(),
 		streamsCommand(),
 		sessionsCommand(),

@@ -19,15 +19,15 @@ type terminal struct {
 	io.Writer
 	width int  // columns; 0: any number
 	color bool // it understands colours
+	quiet bool // what is left out is not told
 }
 
 // terminalOf is that of a command: standard output, as wide as the terminal or as
 // COLUMNS says, and of any width with --wide.
 func terminalOf(c *cli.Context) terminal {
 	s := terminal{Writer: c.App.Writer}
-	f, ok := c.App.Writer.(*os.File)
-	tty := ok && term.IsTerminal(int(f.Fd()))
-	if tty {
+	if isTerminal(c) {
+		f := c.App.Writer.(*os.File)
 		s.color = os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb"
 		if width, _, err := term.GetSize(int(f.Fd())); err == nil {
 			s.width = width
@@ -40,6 +40,12 @@ func terminalOf(c *cli.Context) terminal {
 		s.width = 0
 	}
 	return s
+}
+
+// isTerminal reports whether a command prints on one.
+func isTerminal(c *cli.Context) bool {
+	f, ok := c.App.Writer.(*os.File)
+	return ok && term.IsTerminal(int(f.Fd()))
 }
 
 // A style is how a cell is set off from others, as the parameter of ECMA-48's
@@ -152,7 +158,7 @@ func table(s terminal, head string, rows func(row func(cells ...any))) {
 			left = append(left, name)
 		}
 	}
-	if len(left) > 0 {
+	if len(left) > 0 && !s.quiet {
 		fmt.Fprintln(s, s.paint(faint, fmt.Sprintf("(%s left out: --wide shows all)", count(len(left), "column", "columns"))))
 	}
 }

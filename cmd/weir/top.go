@@ -1,0 +1,373 @@
+package main
+
+import (
+	"bytes"
+	"cmp"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	tea "github.com/charmbracelet/bubbletea"
+	"github.com/mattn/go-runewidth"
+	"github.com/urfave/cli/v2"
+
+	"weir/capacity/event"
+	"weir/sfu"
+)
+
+const (
+	// topPause is between two looks.
+	topPause = time.Second
+	// topStale is how old what is shown may be before it is said to be.
+	topStale = 5 * time.Second
+)
+
+// topData is what weir top shows: what a node said at one time.
+type topData struct {
+	at       time.Time
+	status   status
+	nodes    []recordEntry
+	streams  []streamEntry
+	links    []sfu.LinkStatus
+	sessions []sfu.SessionStatus
+	events   []event.Event
+	known    nodeNames
+	unknown  []string // parts that could not be read, and why
+}
+
+// A topPart is one of the lists below the head.
+type topPart int
+
+const (
+	topNodes topPart = iota
+	topStreams
+	topLinks
+	topSessions
+	topEvents
+	topParts
+)
+
+func (p topPart) String() string {
+	return [...]string{"nodes", "streams", "links", "sessions", "events"}[p]
+}
+
+// topModel is what stands on the screen, and how: a pure function of messages.
+type topModel struct {
+	now           time.Time
+	data          topData // zero: nothing has come yet
+	err           error   // why nothing newer has
+	width, height int
+	color         bool
+	alone         bool    // part has the whole screen
+	part          topPart // which one the keys are for
+	skip          int     // of its lines
+
+	fetch func() (topData, error)
+}
+
+type (
+	topTick   time.Time
+	topResult struct {
+		data topData
+		err  error
+	}
+)
+
+// Init implements tea.Model.
+func (m topModel) Init() tea.Cmd { return tea.Batch(m.look, tick()) }
+
+func (m topModel) look() tea.Msg {
+	data, err := m.fetch()
+	return topResult{data, err}
+}
+
+func tick() tea.Cmd { return tea.Tick(topPause, func(t time.Time) tea.Msg { return topTick(t) }) }
+
+// Update implements tea.Model.
+func (m topModel) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
+	switch msg := msg.(type) {
+	case tea.WindowSizeMsg:
+		m.width, m.height = msg.Width, msg.Height
+	case topTick:
+		m.now = time.Time(msg)
+		return m, tick()
+	case topResult:
+		m.err = msg.err
+		if msg.err == nil {
+			m.data, m.now = msg.data, msg.data.at
+		}
+		return m, tea.Sequence(tea.Tick(topPause, func(time.Time) tea.Msg { return nil }), m.look)
+	case tea.KeyMsg:
+		switch msg.String() {
+		case "q", "ctrl+c", "esc":
+			if m.alone && msg.String() == "esc" {
+				m.alone, m.skip = false, 0
+				return m, nil
+			}
+			return m, tea.Quit
+		case "tab", "right", "l":
+			m.part, m.skip = (m.part+1)%topParts, 0
+		case "shift+tab", "left", "h":
+			m.part, m.skip = (m.part+topParts-1)%topParts, 0
+		case "1", "2", "3", "4", "5":
+			m.part, m.skip, m.alone = topPart(msg.String()[0]-'1'), 0, true
+		case "enter", " ":
+			m.alone, m.skip = !m.alone, 0
+		case "down", "j":
+			m.skip++
+		case "up", "k":
+			m.skip = max(0, m.skip-1)
+		case "pgdown":
+			m.skip += max(1, m.height/2)
+		case "pgup":
+			m.skip = max(0, m.skip-max(1, m.height/2))
+		}
+	}
+	return m, nil
+}
+
+// View implements tea.Model.
+func (m topModel) View() string {
+	w := terminal{width: m.width, color: m.color}
+	if m.data.at.IsZero() {
+		if m.err != nil {
+			return plainText(m.err.Error()) + "\n\nTrying on; q ends."
+		}
+		return "asking the node …"
+	}
+	lines := m.head(w)
+	room := max(0, m.height-len(lines)-1) // the last line tells the keys
+	parts := []topPart{m.part}
+	if !m.alone {
+		parts = []topPart{topNodes, topStreams, topLinks, topSessions, topEvents}
+	}
+	bodies := make([][]string, len(parts))
+	for i, p := range parts {
+		bodies[i] = m.list(w, p)
+	}
+	shares := shareLines(bodies, room)
+	for i, p := range parts {
+		if shares[i] == 0 {
+			continue
+		}
+		skip := 0
+		if p == m.part {
+			skip = m.skip
+		}
+		lines = append(lines, m.window(w, p, bodies[i], shares[i], skip)...)
+	}
+	for len(lines) < m.height-1 {
+		lines = append(lines, "")
+	}
+	keys := "q quit · tab next list · enter that list alone · ↑↓ scroll"
+	if m.width > 0 {
+		keys = runewidth.Truncate(keys, m.width, "…")
+	}
+	lines = append(lines[:max(0, min(len(lines), m.height-1))], w.paint(faint, keys))
+	return strings.Join(lines, "\n")
+}
+
+// head is the node itself, in three lines.
+func (m topModel) head(w terminal) []string {
+	s := m.data.status
+	r := s.Record
+	age := ""
+	if old := m.now.Sub(m.data.at); m.err != nil || old > topStale {
+		age = "  " + w.paint(bad, fmt.Sprintf("no answer for %v", max(old, 0).Round(time.Second)))
+	}
+	first := fmt.Sprintf("%s  %s  stress %.2f  up %v%s", w.paint(strong, or(s.Name, shortID(s.PeerID))),
+		w.paint(stateOf(s.State).style, s.State.String()), s.Stress, (time.Duration(s.Uptime) * time.Millisecond).Round(time.Second), age)
+	second := fmt.Sprintf("sessions %s  uplink %s of %s  cpu %.0f %%  %s", usage(r.Sessions.Used, r.Sessions.Limit),
+		bits(r.Uplink.Used), bits(r.Uplink.Limit), 100*r.CPU, count(s.Peers, "peer", "peers"))
+	if w.width > 0 {
+		second = runewidth.Truncate(second, w.width, "…")
+	}
+	lines := []string{first, second}
+	if len(m.data.unknown) > 0 {
+		text := plainText("not known: " + strings.Join(m.data.unknown, "; "))
+		if w.width > 0 {
+			text = runewidth.Truncate(text, w.width, "…")
+		}
+		lines = append(lines, w.paint(warn, text))
+	}
+	return append(lines, "")
+}
+
+// shareLines divides room among lists, each of which wants all of its lines, a
+// title and a blank line. What one does not need the others get.
+func shareLines(bodies [][]string, room int) []int {
+	shares := make([]int, len(bodies))
+	for room > 0 {
+		gave := false
+		for i, b := range bodies {
+			if room > 0 && shares[i] < len(b)+2 {
+				shares[i]++
+				room--
+				gave = true
+			}
+		}
+		if !gave {
+			break
+		}
+	}
+	return shares
+}
+
+// window is a list as it shows in so many lines: a title, its head, and as many
+// rows as fit, from the one after skip on.
+func (m topModel) window(w terminal, p topPart, body []string, lines, skip int) []string {
+	title := strings.ToUpper(p.String())
+	st := faint
+	if p == m.part {
+		st = strong
+	}
+	rows := max(0, len(body)-1)
+	if rows > 0 {
+		title += fmt.Sprintf(" (%d)", rows)
+	}
+	out := []string{w.paint(st, title)}
+	if len(body) > 0 && lines > 1 {
+		out = append(out, body[0])
+		fit := max(0, lines-3) // title, head, and a blank line
+		skip = min(skip, max(0, rows-fit))
+		out = append(out, body[1+skip:1+min(rows, skip+fit)]...)
+	}
+	for len(out) < lines {
+		out = append(out, "")
+	}
+	return out[:lines]
+}
+
+// list is one list as lines: the head of its columns, and a row each.
+func (m topModel) list(w terminal, p topPart) []string {
+	var b bytes.Buffer
+	w.Writer, w.quiet = &b, true
+	d := m.data
+	switch p {
+	case topNodes:
+		nodes := slices.Clone(d.nodes)
+		slices.SortStableFunc(nodes, func(a, b recordEntry) int {
+			return cmp.Or(cmp.Compare(stressOf(b), stressOf(a)), cmp.Compare(d.known.of(a.Node), d.known.of(b.Node)))
+		})
+		if len(nodes) > 0 {
+			printRecords(w, nodes)
+		}
+	case topStreams:
+		if len(d.streams) > 0 {
+			printStreams(w, d.streams)
+		}
+	case topLinks:
+		if len(d.links) > 0 {
+			printLinks(w, d.links, d.known)
+		}
+	case topSessions:
+		if len(d.sessions) > 0 {
+			printSessions(w, d.sessions, d.known, d.at)
+		}
+	case topEvents:
+		if len(d.events) > 0 {
+			fmt.Fprintln(w, w.paint(faint, "newest first"))
+		}
+		for _, e := range slices.Backward(d.events) {
+			// Cut before it is painted: colours have no width.
+			plain := eventText(terminal{}, e)
+			if w.width > 0 && runewidth.StringWidth(plain) > w.width {
+				fmt.Fprintln(w, runewidth.Truncate(plain, w.width, "…"))
+			} else {
+				fmt.Fprintln(w, eventText(w, e))
+			}
+		}
+	}
+	text := strings.TrimSuffix(b.String(), "\n")
+	if text == "" {
+		return []string{w.paint(faint, "none")}
+	}
+	return strings.Split(text, "\n")
+}
+
+func stressOf(e recordEntry) float64 {
+	if e.Record == nil {
+		return -1
+	}
+	return e.Record.Stress()
+}
+
+// readTop asks the node for everything at once. What it cannot say is noted;
+// the error is that it does not answer.
+func readTop(c *cli.Context) (topData, error) {
+	var d topData
+	if err := fetch(c, "/status", &d.status); err != nil {
+		return d, err
+	}
+	var (
+		work sync.WaitGroup
+		mu   sync.Mutex
+	)
+	read := func(what, path string, v any) {
+		work.Go(func() {
+			if err := fetch(c, path, v); err != nil {
+				mu.Lock()
+				defer mu.Unlock()
+				d.unknown = append(d.unknown, what+": "+err.Error())
+			}
+		})
+	}
+	read("nodes", "/records", &d.nodes)
+	read("streams", "/streams", &d.streams)
+	read("links", "/links", &d.links)
+	read("sessions", "/sessions", &d.sessions)
+	read("events", "/events?follow=false&since=1h", &d.events)
+	work.Go(func() { d.known = namesOf(c) })
+	work.Wait()
+	slices.Sort(d.unknown)
+	d.at = time.Now()
+	return d, nil
+}
+
+func topCommand() *cli.Command {
+	return &cli.Command{
+		Name: "top", Usage: "nodes, streams, links, sessions and events, live",
+		Description: "As a running node sees them, once a second. Tab goes from list to list, Enter gives\n" +
+			"one the whole screen, the arrows scroll, q quits.",
+		Flags: adminFlags(&cli.BoolFlag{Name: "once", Usage: "print what there is now, and end"}),
+		Action: func(c *cli.Context) error {
+			if err := noArguments(c); err != nil {
+				return err
+			}
+			w := terminalOf(c)
+			m := topModel{width: w.width, color: w.color, fetch: func() (topData, error) { return readTop(c) }}
+			if c.Bool("once") {
+				var err error
+				if m.data, err = m.fetch(); err != nil {
+					return err
+				}
+				m.now, m.height = m.data.at, 1000
+				_, err = fmt.Fprintln(w, strings.TrimSpace(m.once(w)))
+				return err
+			}
+			if !isTerminal(c) {
+				return badInput(errors.New("weir top wants a terminal; weir top --once prints what there is now"))
+			}
+			if _, err := readTop(c); err != nil {
+				return err // before the screen is taken
+			}
+			_, err := tea.NewProgram(m, tea.WithAltScreen(), tea.WithContext(c.Context)).Run()
+			if errors.Is(err, tea.ErrProgramKilled) && c.Context.Err() != nil {
+				return nil
+			}
+			return err
+		},
+	}
+}
+
+// once is the whole of it, one list after the other.
+func (m topModel) once(w terminal) string {
+	lines := m.head(w)
+	for p := range topParts {
+		lines = append(append(append(lines, w.paint(strong, strings.ToUpper(p.String()))), m.list(w, p)...), "")
+	}
+	return strings.Join(lines, "\n")
+}
