@@ -30,6 +30,9 @@ const (
 	maxRules = 64 // that an answer may name
 )
 
+// notWaitedFor is said of who was asked when others had answered already.
+const notWaitedFor = "not waited for"
+
 // ErrNoHolders means that no holder of a topic answered.
 var ErrNoHolders = errors.New("no holder answered")
 
@@ -41,6 +44,9 @@ type Answer struct {
 	// word only.
 	Held     int            `json:"held"`
 	Rejected map[string]int `json:"rejected,omitempty"`
+	// Hearing says on whose word it rests that there is no more. An answer without
+	// candidates is one only if it is enough.
+	Hearing Hearing `json:"hearing"`
 	// Asked lists the holders in the order they were asked, this node itself
 	// first where it is one.
 	Asked    []Asked       `json:"asked"`
@@ -67,8 +73,10 @@ type Asked struct {
 // adds what it holds; in a network so small that everyone is, and once it has
 // been in it for a TTL, it asks nobody.
 //
-// The error wraps ErrNoHolders if nobody answered, or is ctx's. An answer may
-// be empty without an error.
+// The error is an [*Unanswered] if nothing was found and too few holders have
+// answered to say that there is nothing, or is ctx's. An answer may be empty
+// without an error: then they have said so, most of them of a stream, and two of
+// capacity.
 func (n *Node) Find(ctx context.Context, topic Topic, need capacity.Need, exclude []peer.ID) (Answer, error) {
 	return n.find(ctx, &finding{topic: topic, need: need, exclude: exclude, limit: queryLimit})
 }
@@ -90,6 +98,9 @@ func (n *Node) find(ctx context.Context, q *finding) (Answer, error) {
 		err = q.run(ctx)
 	}
 	q.answer.Elapsed = time.Since(start)
+	if err == nil && q.answer.Held == 0 && len(q.found)+len(q.offers) == 0 && !q.answer.Hearing.Enough() {
+		err = &Unanswered{Topic: q.topic, Hearing: q.answer.Hearing}
+	}
 	return q.result(), err
 }
 
@@ -118,7 +129,6 @@ type finding struct {
 	compact bool // offers will do
 	level   int  // of widening at which to go on; see Node.widen
 
-	origins  bool // who publishes the stream, whatever the policy; holders that are known will do
 	near     bool // there are others to turn to; no look-up is worth waiting for
 	everyone bool // all listed nodes are asked, each for its own record
 	first    int  // holders asked at once; 0: asksFirst
@@ -148,33 +158,54 @@ func (q *finding) begin(n *Node) {
 	q.asked = make(map[peer.ID]bool)
 }
 
-func (q *finding) run(ctx context.Context) error {
+// must is how many of so many holders have to say that they know of nothing
+// before nobody has it. A stream's publisher has waited for most of its holders;
+// capacity is told to all of them again and again.
+func (q *finding) must(holders int) int {
+	if q.exact() {
+		return majority(holders)
+	}
+	return min(asksFirst, holders)
+}
+
+// exact reports whether what is in the topic is either there or not: of streams,
+// and of those who start servers, not of capacity, of which more is better.
+func (q *finding) exact() bool { return q.topic.Stream() != "" || q.topic.Provisions() }
+
+func (q *finding) run(ctx context.Context) (err error) {
 	h, looked := q.n.holders(q.topic)
 	if h.all {
 		_, looked = q.n.holders(CapacityTopic()) // stands for every topic
 	}
+	defer func() { q.weighSilence(h) }()
 	local := 0
 	if h.self {
 		local = q.askSelf()
 	}
-	if h.all && (len(h.remote) == 0 || local > 0 && q.n.settled()) {
+	if h.all && (len(h.remote) == 0 && !q.exact() || local > 0 && q.n.settled()) {
+		h.remote = nil // they need not be asked
 		return nil
 	}
 	if q.topic == q.n.sharding.partner() {
 		h.remote = q.n.warm(h.remote)
 	}
+	if q.exact() {
+		h = q.n.withTheSlow(q.topic, h)
+	}
 	if len(h.remote) > 0 {
-		if err := q.askRemote(ctx, q.n.nearestFirst(h.remote)); err != nil {
+		if err := q.askRemote(ctx, q.n.nearestFirst(h.remote), q.lacking(h)); err != nil {
 			return err
 		}
 	}
 	// The network is searched for other holders only if there is nothing to
 	// lose by it: nobody is known, or nobody knows of the stream, or of who starts servers.
 	lost := q.good == 0 && !h.self && !q.near
-	unknown := q.answer.Held == 0 && (q.topic.Stream() != "" || q.topic.Provisions())
-	if (lost || unknown && !(h.all && looked)) && !q.origins && !q.n.cfg.Holding.listed() && q.n.cache.begin(time.Now(), q.topic) {
+	unknown := q.answer.Held == 0 && q.exact()
+	if (lost || unknown && !(h.all && looked)) && !q.n.cfg.Holding.listed() && q.n.cache.begin(time.Now(), q.topic) {
 		q.n.lookUp(ctx, q.topic)
-		h, _ = q.n.holders(q.topic)
+		if h, _ = q.n.holders(q.topic); q.exact() {
+			h = q.n.withTheSlow(q.topic, h)
+		}
 		var fresh []peer.ID
 		for _, p := range h.remote {
 			if !q.asked[p] {
@@ -182,15 +213,58 @@ func (q *finding) run(ctx context.Context) error {
 			}
 		}
 		if len(fresh) > 0 {
-			if err := q.askRemote(ctx, q.n.nearestFirst(fresh)); err != nil {
+			if err := q.askRemote(ctx, q.n.nearestFirst(fresh), q.lacking(h)); err != nil {
 				return err
 			}
 		}
 	}
 	if q.good == 0 && !h.self {
-		return fmt.Errorf("%w for %s: %d asked", ErrNoHolders, q.topic, len(q.asked))
+		q.weighSilence(h)
+		return &Unanswered{Topic: q.topic, Hearing: q.answer.Hearing}
 	}
 	return nil
+}
+
+// withTheSlow adds to topic's holders those that have not answered lately, but
+// are not known to be gone: what they know nobody else may say does not exist.
+func (n *Node) withTheSlow(topic Topic, h holders) holders {
+	voters, _ := n.voters(topic, nil, nil)
+	h.remote = slices.Clone(h.remote)
+	for _, p := range voters {
+		if p != n.ID() && !slices.Contains(h.remote, p) {
+			h.remote = append(h.remote, p)
+		}
+	}
+	return h
+}
+
+// hearing is on whose word among h's holders the answer rests, of which so many
+// have to be heard.
+func (q *finding) hearing(h holders, must int) Hearing {
+	heard := h.count() - len(h.remote) // oneself
+	var silent []Silence
+	for _, p := range h.remote {
+		i := slices.IndexFunc(q.answer.Asked, func(a Asked) bool { return a.Holder == p && a.Err == "" })
+		if i >= 0 {
+			heard++
+		} else if i = slices.IndexFunc(q.answer.Asked, func(a Asked) bool { return a.Holder == p }); i >= 0 {
+			silent = append(silent, Silence{p, q.answer.Asked[i].Err})
+		}
+	}
+	return hear(h.count(), heard, must, silent)
+}
+
+// lacking is how many more of h's holders have to answer that they know of
+// nothing.
+func (q *finding) lacking(h holders) int { return q.hearing(h, q.must(h.count())).Lacking }
+
+// weighSilence notes on whose word the answer rests. Who was not waited for,
+// since others had answered, was not silent.
+func (q *finding) weighSilence(h holders) {
+	q.answer.Hearing = q.hearing(h, q.must(h.count()))
+	if q.answer.Hearing.Lacking == 0 {
+		q.answer.Hearing.Silent = slices.DeleteFunc(q.answer.Hearing.Silent, func(s Silence) bool { return s.Err == notWaitedFor })
+	}
 }
 
 // warm returns those of peers that are connected and whose round trip is known,
@@ -275,7 +349,7 @@ func (q *finding) askSelf() (others int) {
 		picked = len(offers)
 	} else {
 		var candidates []capacity.Candidate
-		candidates, held, rejected = q.n.sampleHeld(q.topic, q.need, me, q.exclude, queryLimit, q.explain, q.origins)
+		candidates, held, rejected = q.n.sampleHeld(q.topic, q.need, me, q.exclude, queryLimit, q.explain)
 		for _, c := range candidates {
 			q.add(c.Record, c.Sealed)
 			q.hear(c.Record.Node, c.Believed)
@@ -336,9 +410,10 @@ type verified struct {
 	sealed []byte
 }
 
-// askRemote asks peers, in this order, until enough has come in. The answers
-// of those that were too slow are not waited for.
-func (q *finding) askRemote(ctx context.Context, peers []peer.ID) error {
+// askRemote asks peers, in this order, until enough has come in: something, or
+// from so many as are lacking that there is nothing. The answers of those that
+// were too slow are not waited for.
+func (q *finding) askRemote(ctx context.Context, peers []peer.ID, lacking int) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel() // resets the streams of those too slow
 	most := min(len(peers), asksMost)
@@ -359,7 +434,7 @@ func (q *finding) askRemote(ctx context.Context, peers []peer.ID) error {
 		pending++
 		q.asked[p] = true
 		index := len(q.answer.Asked)
-		q.answer.Asked = append(q.answer.Asked, Asked{Holder: p, Err: "not waited for"})
+		q.answer.Asked = append(q.answer.Asked, Asked{Holder: p, Err: notWaitedFor})
 		if !q.n.start(func() { replies <- q.n.query(ctx, index, p, q) }) {
 			replies <- reply{index: index, holder: p, err: context.Canceled}
 		}
@@ -391,10 +466,14 @@ func (q *finding) askRemote(ctx context.Context, peers []peer.ID) error {
 			good++
 			wait := holder.AnswerGrace(time.Since(start))
 			switch known := len(q.found)+len(q.offers) > 0; {
-			case known && good >= first, good > asksFirst, served && !known:
+			case known && good >= first, known && good > asksFirst, served && !known:
 				return nil // enough opinions
+			case !known && good > asksFirst && good >= lacking:
+				return nil
 			case !known && good == 1:
-				ask() // it hides something, or is new to its task
+				askMore(max(1, lacking-asked)) // it hides something, or is new to its task
+				continue
+			case !known && good < lacking:
 				continue
 			case !known:
 				wait = graceEmpty
@@ -510,7 +589,6 @@ func (n *Node) queryRequest(q *finding) *pb.Request {
 		Policy:  n.cfg.Judge().Policy().Version,
 		Explain: q.explain,
 		Sealed:  !q.compact,
-		Origins: q.origins,
 	}
 	for _, p := range q.exclude[:min(len(q.exclude), maxExclude)] {
 		query.Exclude = append(query.Exclude, []byte(p))
@@ -630,7 +708,7 @@ func (q *finding) askEveryone(ctx context.Context) error {
 	for next < len(peers) || pending > 0 {
 		for ; next < len(peers) && pending < everyoneAtOnce; next++ {
 			p, index := peers[next], len(q.answer.Asked)
-			q.answer.Asked = append(q.answer.Asked, Asked{Holder: p, Err: "not waited for"})
+			q.answer.Asked = append(q.answer.Asked, Asked{Holder: p, Err: notWaitedFor})
 			if !n.start(func() { replies <- n.query(asking, index, p, q) }) {
 				return context.Canceled
 			}
@@ -649,11 +727,19 @@ func (q *finding) askEveryone(ctx context.Context) error {
 		}
 		break
 	}
+	// Each knows of itself only: of those that are not gone all have to answer.
+	all := holders{self: n.self() != ""}
+	for _, p := range n.servers() {
+		if p != n.ID() && !slices.Contains(q.exclude, p) && !n.reach.gone(start, p) {
+			all.remote = append(all.remote, p)
+		}
+	}
+	q.answer.Hearing = q.hearing(all, all.count())
 	switch {
 	case ctx.Err() != nil:
 		return ctx.Err()
 	case q.good == 0 && len(peers) > 0:
-		return fmt.Errorf("%w for %s: %d asked", ErrNoHolders, q.topic, len(peers))
+		return &Unanswered{Topic: q.topic, Hearing: q.answer.Hearing}
 	}
 	return nil
 }

@@ -18,10 +18,17 @@ var ErrUnanswered = errors.New("those who have to know did not answer")
 // nothing. "Nobody has it" is an answer only of a hearing that is enough; out of
 // silence nothing follows.
 type Hearing struct {
-	Holders int       `json:"holders"`          // that had to know
-	Must    int       `json:"must"`             // how many of them have to answer
-	Heard   int       `json:"heard"`            // how many did
-	Silent  []Silence `json:"silent,omitempty"` // the others
+	Holders int `json:"holders"` // that had to know
+	Heard   int `json:"heard"`   // how many of them answered
+	// Lacking is how many more have to answer before "nobody has it" is an answer.
+	Lacking int       `json:"lacking,omitempty"`
+	Silent  []Silence `json:"silent,omitempty"` // asked in vain
+}
+
+// hear is the hearing of a question that must of holders have to answer, heard
+// have, and silent were asked in vain.
+func hear(holders, heard, must int, silent []Silence) Hearing {
+	return Hearing{Holders: holders, Heard: heard, Lacking: max(0, max(must, 1)-heard), Silent: silent}.sorted()
 }
 
 // Silence is a holder that did not answer, and why, as far as is known.
@@ -31,14 +38,16 @@ type Silence struct {
 }
 
 // Enough reports whether those who answered may say that there is nothing.
-func (h Hearing) Enough() bool { return h.Must > 0 && h.Heard >= h.Must }
+func (h Hearing) Enough() bool { return h.Holders > 0 && h.Lacking == 0 }
 
 // String says who did not answer; it is empty if everybody did.
 func (h Hearing) String() string {
-	switch silent := h.Holders - h.Heard; {
+	switch silent := len(h.Silent); {
 	case h.Holders == 0:
 		return "no holder is known"
-	case silent <= 0:
+	case silent == 0 && h.Lacking > 0:
+		return fmt.Sprintf("only %d of %d holders were heard", h.Heard, h.Holders)
+	case silent == 0:
 		return ""
 	case h.Holders == 1:
 		return "the only holder did not answer" + h.why()
@@ -65,10 +74,10 @@ func (h Hearing) why() string {
 // and is the hearing of two questions, both of which have to be answered.
 func (h Hearing) and(g Hearing) Hearing {
 	h.Holders += g.Holders
-	h.Must += g.Must
 	h.Heard += g.Heard
+	h.Lacking += g.Lacking
 	h.Silent = append(slices.Clone(h.Silent), g.Silent...)
-	return h
+	return h.sorted()
 }
 
 // sorted puts the silent in a fixed order, each once.

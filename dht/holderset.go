@@ -35,6 +35,14 @@ type holders struct {
 	all    bool      // the network is so small that every node is
 }
 
+// count is how many there are.
+func (h *holders) count() int {
+	if h.self {
+		return len(h.remote) + 1
+	}
+	return len(h.remote)
+}
+
 // electHolders picks the holders of key among self and the others. An empty
 // self, a client, is never one.
 func electHolders(key kb.ID, self peer.ID, others []peer.ID) holders {

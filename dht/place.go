@@ -229,6 +229,7 @@ func (n *Node) settle(ctx context.Context, race *race, picks []offer, toTheEnd b
 // extend adds what a search further afield found.
 func (d *Decision) extend(e Decision) {
 	d.count(e.Held, e.Answer.Rejected)
+	d.Hearing = d.Hearing.and(e.Hearing)
 	d.Asked = append(d.Asked, e.Asked...)
 	d.Messages += e.Messages
 	d.Bytes += e.Bytes

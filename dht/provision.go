@@ -139,15 +139,11 @@ func (n *Node) askElected(ctx context.Context, region string, ask func(ctx conte
 func (n *Node) provisioners(ctx context.Context, region string) ([]peer.ID, error) {
 	topic := ProvisionTopic(region)
 	answer, err := n.find(ctx, &finding{topic: topic, limit: queryLimit})
-	serves := n.cfg.Provisioner.serves(region)
-	if err != nil && !serves {
-		if errors.Is(err, ErrNoHolders) {
-			return nil, nil
-		}
-		return nil, err
+	if err != nil {
+		return nil, err // that nobody answers is not that there is nobody
 	}
 	var list []peer.ID
-	if serves {
+	if n.cfg.Provisioner.serves(region) {
 		list = append(list, n.ID())
 	}
 	for _, c := range answer.Candidates {
@@ -242,7 +238,11 @@ func (n *Node) answerProvision(from peer.ID, req *pb.ProvisionRequest) *pb.Provi
 	ctx, cancel := context.WithTimeout(n.ctx, provisionTime)
 	defer cancel()
 	if !final {
-		if closer := n.closerProvisioner(ctx, region); closer != "" && closer != from {
+		closer, err := n.closerProvisioner(ctx, region)
+		if err != nil {
+			return fail(err)
+		}
+		if closer != "" && closer != from {
 			return &pb.ProvisionResponse{Closer: peerToWire(n.host.Peerstore().PeerInfo(closer))}
 		}
 	}
@@ -265,21 +265,22 @@ func (n *Node) answerProvision(from peer.ID, req *pb.ProvisionRequest) *pb.Provi
 }
 
 // closerProvisioner is who is closer than this node, as far as it knows, and not
-// known to be silent; or "".
-func (n *Node) closerProvisioner(ctx context.Context, region string) peer.ID {
+// known to be silent; or "". Two that do not hear of each other would each start a
+// server: if that cannot be found out, it is an error.
+func (n *Node) closerProvisioner(ctx context.Context, region string) (peer.ID, error) {
 	ctx, cancel := context.WithTimeout(ctx, closerTime)
 	defer cancel()
 	list, err := n.provisioners(ctx, region)
 	if err != nil {
-		return ""
+		return "", err
 	}
 	for _, p := range list {
 		if p == n.ID() {
 			break
 		}
 		if !n.reach.down(time.Now(), p) && !n.reach.doubtful(p) {
-			return p
+			return p, nil
 		}
 	}
-	return ""
+	return "", nil
 }

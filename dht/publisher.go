@@ -12,7 +12,6 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"weir/capacity"
-	"weir/dht/holder"
 	"weir/dht/pb"
 )
 
@@ -150,15 +149,13 @@ func (b *ballot) unheard() (rival peer.ID) {
 }
 
 func (b *ballot) hearing() Hearing {
-	h := Hearing{Holders: len(b.voters), Must: b.must}
+	var silent []Silence
 	for _, p := range b.voters {
-		if _, heard := b.words[p]; heard {
-			h.Heard++
-		} else {
-			h.Silent = append(h.Silent, Silence{p, b.errs[p]})
+		if _, heard := b.words[p]; !heard {
+			silent = append(silent, Silence{p, b.errs[p]})
 		}
 	}
-	return h.sorted()
+	return hear(len(b.voters), len(b.voters)-len(silent), b.must, silent)
 }
 
 // A poll is a ballot under way, owned by the goroutine that runs it.
@@ -520,17 +517,3 @@ func (n *Node) nameHere(now time.Time, from peer.ID, topic Topic, intent pb.Clai
 
 // publishes reports whether r claims that its stream is published at its node.
 func publishes(r *capacity.Record) bool { return r.Carries != nil && r.Carries.Origin }
-
-// sampleOrigins draws nothing: of the nodes where topic, a stream's, is published
-// all that are held count. More than one are leftovers, but for the one heard
-// last; it comes first.
-func (n *Node) sampleOrigins(topic Topic, exclude []peer.ID, limit int) (picked []capacity.Candidate, held int) {
-	records := n.table.List(time.Now(), topic)
-	slices.SortFunc(records, func(a, b *holder.Held) int { return b.Received.Compare(a.Received) })
-	for _, h := range records {
-		if publishes(&h.Record) && !slices.Contains(exclude, h.Node()) {
-			picked = append(picked, capacity.Candidate{Record: h.Record, Sealed: h.Sealed, Believed: 1})
-		}
-	}
-	return picked[:min(len(picked), limit)], len(records)
-}

@@ -1,6 +1,7 @@
 package dht
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -127,12 +128,71 @@ func TestHungHoldersDoNotDelayPublishers(t *testing.T) {
 	}
 }
 
-// Origins are asked of streams only.
-func TestOriginsOfWhatIsNoStream(t *testing.T) {
+// Only streams have names to take.
+func TestNameOfWhatIsNoStream(t *testing.T) {
 	nodes := newTestNetwork(t, 1)
 	f := newFake(t, nodes[0].info(), nil)
-	query := &pb.Query{Topic: string(CapacityTopic()), Need: needToWire(capacity.Need{}), Origins: true}
-	if resp := f.call(t, nodes[0].ID(), &pb.Request{Op: &pb.Request_Query{Query: query}}); resp.Error == "" {
+	claim := &pb.Claim{Topic: string(testHome), Intent: pb.Claim_TAKE}
+	if resp := f.call(t, nodes[0].ID(), &pb.Request{Op: &pb.Request_Claim{Claim: claim}}); resp.Error == "" {
 		t.Errorf("answered %v", resp)
 	}
+}
+
+// A name is taken once, seen everywhere while it is, and free again when it was
+// given up.
+func TestClaim(t *testing.T) {
+	nodes := newTestNetwork(t, 3)
+	release, err := nodes[0].Claim(t.Context(), "show")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, n := range nodes {
+		_, err := n.Claim(t.Context(), "show")
+		if taken := new(Taken); !errors.As(err, &taken) || taken.At != nodes[0].ID() {
+			t.Errorf("claimed again: %v", err)
+		}
+	}
+	release()
+	again, err := nodes[1].Claim(t.Context(), "show")
+	if err != nil {
+		t.Fatalf("not free again: %v", err)
+	}
+	again()
+}
+
+// What too few holders have answered is neither yes nor no, for names and for
+// streams, and says so.
+func TestSilenceIsNotNo(t *testing.T) {
+	nodes := newTestNetwork(t, 1)
+	asker := nodes[0]
+	var fakes []peer.ID
+	for range 2 {
+		f := newFake(t, asker.info(), map[protocol.ID]network.StreamHandler{testRecords: hang})
+		asker.connect(t, f)
+		fakes = append(fakes, f.host.ID())
+	}
+	eventually(t, func() error {
+		for _, p := range fakes {
+			if !slices.Contains(asker.Holders(StreamTopic("show")), p) {
+				return errors.New("not known yet")
+			}
+		}
+		return nil
+	})
+	_, err := asker.Find(t.Context(), StreamTopic("show"), view(), nil)
+	silent := new(Unanswered)
+	if !errors.As(err, &silent) || silent.Hearing.Holders != 3 || silent.Hearing.Heard != 1 || len(silent.Hearing.Silent) != 2 {
+		t.Errorf("found: %v", err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
+	defer cancel()
+	if release, err := asker.Claim(ctx, "show"); !errors.Is(err, ErrUnanswered) {
+		t.Errorf("claimed: %v, %v", release != nil, err)
+	}
+	// They hang for good: then they are not counted any more.
+	release, err := asker.Claim(t.Context(), "show")
+	if err != nil {
+		t.Fatalf("not claimed in spite of them: %v", err)
+	}
+	release()
 }

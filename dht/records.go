@@ -312,9 +312,6 @@ func (n *Node) serveQuery(from peer.ID, q *pb.Query) *pb.Response {
 	if err != nil {
 		return errorReply(err)
 	}
-	if q.Origins && topic.Stream() == "" {
-		return errorReply(fmt.Errorf("nothing is published in %s: ask for the origins of a stream", topic))
-	}
 	if len(q.Exclude) > maxExclude {
 		return errorReply(fmt.Errorf("%d peers excluded, at most %d", len(q.Exclude), maxExclude))
 	}
@@ -346,9 +343,9 @@ func (n *Node) serveQuery(from peer.ID, q *pb.Query) *pb.Response {
 	reply := &pb.QueryReply{}
 	var held int
 	var rejected map[string]int
-	if q.Sealed || q.Explain || q.Origins || topic.Provisions() || q.Policy != n.cfg.Judge().Policy().Version {
+	if q.Sealed || q.Explain || topic.Provisions() || q.Policy != n.cfg.Judge().Policy().Version {
 		var picked []capacity.Candidate
-		picked, held, rejected = n.sampleHeld(topic, need, me, exclude, limit, q.Explain, q.Origins)
+		picked, held, rejected = n.sampleHeld(topic, need, me, exclude, limit, q.Explain)
 		for _, c := range picked {
 			reply.Sealed = append(reply.Sealed, c.Sealed)
 			reply.Doubts = append(reply.Doubts, doubtsIn(&c)...)
@@ -372,14 +369,10 @@ func (n *Node) serveQuery(from peer.ID, q *pb.Query) *pb.Response {
 
 // sampleHeld draws up to limit of the records held in topic that pass the
 // policy for me, and counts those held and those each rule rejected. Explain
-// fills up with rejected ones; origins are drawn whatever the policy says.
-func (n *Node) sampleHeld(topic Topic, need capacity.Need, me capacity.Record, exclude []peer.ID, limit int, explain, origins bool) (picked []capacity.Candidate, held int, rejected map[string]int) {
+// fills up with rejected ones.
+func (n *Node) sampleHeld(topic Topic, need capacity.Need, me capacity.Record, exclude []peer.ID, limit int, explain bool) (picked []capacity.Candidate, held int, rejected map[string]int) {
 	if topic.Provisions() {
 		picked, held = n.sampleProvisioners(topic, exclude, limit)
-		return picked, held, nil
-	}
-	if origins {
-		picked, held = n.sampleOrigins(topic, exclude, limit)
 		return picked, held, nil
 	}
 	now := time.Now()

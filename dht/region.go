@@ -311,6 +311,9 @@ func (q *finding) merge(sub *finding) {
 	}
 	q.good += sub.good
 	a, b := &q.answer, &sub.answer
+	if sub.topic != q.n.sharding.partner() { // asked on the way: what it holds is welcome
+		a.Hearing = a.Hearing.and(b.Hearing)
+	}
 	a.count(b.Held, b.Rejected)
 	a.Asked = append(a.Asked, b.Asked...)
 	a.Messages += b.Messages

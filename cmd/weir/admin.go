@@ -163,8 +163,8 @@ func (n *node) fail(w http.ResponseWriter, r *http.Request, err error) {
 	p := problem.Of(err)
 	switch {
 	case p != nil:
-	case errors.Is(err, dht.ErrNoHolders):
-		p = problem.New(problem.NoAnswer, "no node that keeps these records has answered: "+err.Error()).Retry(retryReady)
+	case errors.Is(err, dht.ErrUnanswered):
+		p = problem.New(problem.NotKnown, "it is not known now: "+err.Error()).Retry(retryReady)
 	case errors.Is(err, context.DeadlineExceeded):
 		p = problem.New(problem.NoAnswer, "the nodes asked did not answer in time").Retry(retryReady)
 	case errors.Is(err, context.Canceled):

@@ -63,7 +63,7 @@ func (c *counters) decided(d dht.Decision, err error) {
 		outcome = "placed"
 	case errors.As(err, &refused):
 		outcome = "refused"
-	case errors.Is(err, dht.ErrNoHolders):
+	case errors.Is(err, dht.ErrNoHolders), errors.Is(err, dht.ErrUnanswered):
 		outcome = "no-holders"
 	}
 	c.placements.WithLabelValues(d.Need.Purpose.String(), among, outcome).Inc()
@@ -107,7 +107,7 @@ func knownWords() map[string]bool {
 		capacity.LedgerReasons(),
 		{dht.NoCandidates, "unreachable", "unproven", "not waited for", "gone", "closed", "error"},
 		{"not-here", "loop", "depth", "fanout", "pull", "slots", "pulls"},
-		{string(problem.TooManySetups), string(problem.TooManyWaiting)},
+		{string(problem.TooManySetups), string(problem.TooManyWaiting), string(problem.NotKnown)},
 		{capacity.ProvisioningFailed, capacity.ProvisioningLate, capacity.ProvisioningMost, capacity.ProvisioningCooldown, capacity.ProvisioningVain, "provisioner-unreachable"},
 		{"score"}, // the rule that no policy spells out
 	} {

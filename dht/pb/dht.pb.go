@@ -975,14 +975,13 @@ type Query struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Topic         string                 `protobuf:"bytes,1,opt,name=topic,proto3" json:"topic,omitempty"`
 	Need          *Need                  `protobuf:"bytes,2,opt,name=need,proto3" json:"need,omitempty"`
-	Exclude       [][]byte               `protobuf:"bytes,3,rep,name=exclude,proto3" json:"exclude,omitempty"`   // peer IDs
-	Origin        *Coordinate            `protobuf:"bytes,4,opt,name=origin,proto3" json:"origin,omitempty"`     // from where round trips are reckoned
-	Limit         uint32                 `protobuf:"varint,5,opt,name=limit,proto3" json:"limit,omitempty"`      // at most 16
-	Policy        uint64                 `protobuf:"varint,6,opt,name=policy,proto3" json:"policy,omitempty"`    // version of the policy the asker holds
-	Explain       bool                   `protobuf:"varint,7,opt,name=explain,proto3" json:"explain,omitempty"`  // fill up to the limit with records that a rule rejected
-	Sealed        bool                   `protobuf:"varint,8,opt,name=sealed,proto3" json:"sealed,omitempty"`    // answer with the records themselves
-	Doubts        []*Doubt               `protobuf:"bytes,9,rep,name=doubts,proto3" json:"doubts,omitempty"`     // at most 8: those that fell short for the asker
-	Origins       bool                   `protobuf:"varint,10,opt,name=origins,proto3" json:"origins,omitempty"` // only the nodes where the topic's stream is published, whatever the policy
+	Exclude       [][]byte               `protobuf:"bytes,3,rep,name=exclude,proto3" json:"exclude,omitempty"`  // peer IDs
+	Origin        *Coordinate            `protobuf:"bytes,4,opt,name=origin,proto3" json:"origin,omitempty"`    // from where round trips are reckoned
+	Limit         uint32                 `protobuf:"varint,5,opt,name=limit,proto3" json:"limit,omitempty"`     // at most 16
+	Policy        uint64                 `protobuf:"varint,6,opt,name=policy,proto3" json:"policy,omitempty"`   // version of the policy the asker holds
+	Explain       bool                   `protobuf:"varint,7,opt,name=explain,proto3" json:"explain,omitempty"` // fill up to the limit with records that a rule rejected
+	Sealed        bool                   `protobuf:"varint,8,opt,name=sealed,proto3" json:"sealed,omitempty"`   // answer with the records themselves
+	Doubts        []*Doubt               `protobuf:"bytes,9,rep,name=doubts,proto3" json:"doubts,omitempty"`    // at most 8: those that fell short for the asker
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1078,13 +1077,6 @@ func (x *Query) GetDoubts() []*Doubt {
 		return x.Doubts
 	}
 	return nil
-}
-
-func (x *Query) GetOrigins() bool {
-	if x != nil {
-		return x.Origins
-	}
-	return false
 }
 
 // Doubt is in a node that delivered less than it should while it claimed to
@@ -2726,7 +2718,7 @@ const file_dht_pb_dht_proto_rawDesc = "" +
 	"\x06stream\x18\x02 \x01(\tR\x06stream\x12\x16\n" +
 	"\x06uplink\x18\x03 \x01(\x03R\x06uplink\x12\x18\n" +
 	"\apackets\x18\x04 \x01(\x03R\apackets\x12\x16\n" +
-	"\x06region\x18\x05 \x01(\tR\x06region\"\xac\x02\n" +
+	"\x06region\x18\x05 \x01(\tR\x06region\"\x98\x02\n" +
 	"\x05Query\x12\x14\n" +
 	"\x05topic\x18\x01 \x01(\tR\x05topic\x12\"\n" +
 	"\x04need\x18\x02 \x01(\v2\x0e.weir.dht.NeedR\x04need\x12\x18\n" +
@@ -2736,9 +2728,8 @@ const file_dht_pb_dht_proto_rawDesc = "" +
 	"\x06policy\x18\x06 \x01(\x04R\x06policy\x12\x18\n" +
 	"\aexplain\x18\a \x01(\bR\aexplain\x12\x16\n" +
 	"\x06sealed\x18\b \x01(\bR\x06sealed\x12'\n" +
-	"\x06doubts\x18\t \x03(\v2\x0f.weir.dht.DoubtR\x06doubts\x12\x18\n" +
-	"\aorigins\x18\n" +
-	" \x01(\bR\aorigins\"3\n" +
+	"\x06doubts\x18\t \x03(\v2\x0f.weir.dht.DoubtR\x06doubtsJ\x04\b\n" +
+	"\x10\v\"3\n" +
 	"\x05Doubt\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\fR\x04node\x12\x16\n" +
 	"\x06belief\x18\x02 \x01(\rR\x06belief\"\xd3\x01\n" +
