@@ -218,6 +218,9 @@ func (n *Node) listed() []peer.AddrInfo {
 		return nil
 	}
 	servers := slices.Clone(n.cfg.Servers())
+	for _, ai := range servers {
+		n.cfg.Gate.Name(ai.Addrs...)
+	}
 	rand.Shuffle(len(servers), func(i, j int) { servers[i], servers[j] = servers[j], servers[i] })
 	return servers[:min(len(servers), maxRemembered)]
 }

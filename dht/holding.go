@@ -64,6 +64,7 @@ func (n *Node) servers() []peer.ID {
 	var list []peer.ID
 	for _, ai := range n.cfg.Servers() {
 		list = append(list, ai.ID)
+		n.cfg.Gate.Name(ai.Addrs...)
 		if n.host.Network().Connectedness(ai.ID) != network.Connected {
 			n.learn(ai.ID, ai.Addrs)
 		}

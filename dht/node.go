@@ -28,6 +28,7 @@ import (
 
 	"weir/capacity"
 	"weir/capacity/event"
+	"weir/capacity/scope"
 	"weir/dht/holder"
 )
 
@@ -41,8 +42,11 @@ type Config struct {
 	// with the same ports, if a NAT in front of it maps it one to one.
 	PublicIP  netip.Addr
 	Bootstrap []peer.AddrInfo // any one of them suffices; self is skipped
-	PeerFile  string          // where peers are remembered; "": nowhere
-	Client    bool            // holds nothing and serves nothing
+	// Gate decides where others may send this node and its clients. It is told
+	// here of the addresses to dial; nil: one that goes by those alone.
+	Gate     *scope.Gate
+	PeerFile string // where peers are remembered; "": nowhere
+	Client   bool   // holds nothing and serves nothing
 
 	// Holding says who holds records; "": HoldDHT. The other three need
 	// Servers, which returns the brokers (HoldCentral) or all nodes that take
@@ -144,6 +148,11 @@ func Listen(cfg Config) (*Node, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
+	uses := []scope.Use{scope.Dial}
+	if cfg.Gate == nil {
+		cfg.Gate = scope.NewGate(cfg.Log, false)
+		uses = append(uses, scope.Redirect)
+	}
 	if cfg.Judge == nil {
 		judge, err := capacity.Compile(capacity.DefaultPolicy())
 		if err != nil {
@@ -190,10 +199,11 @@ func Listen(cfg Config) (*Node, error) {
 	}
 	n.sharding = newSharding(self, cfg.ShardSplit, cfg.ShardMerge)
 	n.adverts = newAdvertiser(n.sample, n.homes, n.publish, n.withdraw)
-	n.host, err = newHost(cfg.Key, cfg.Listen, cfg.PublicIP, cfg.Libp2p, n.traffic, n.records, n.reserves, n.policyID, n.provisionID)
+	n.host, err = newHost(cfg.Key, cfg.Listen, cfg.PublicIP, append(slices.Clone(cfg.Libp2p), libp2p.ConnectionGater(newDialGate(cfg.Gate, cfg.Bootstrap))), n.traffic, n.records, n.reserves, n.policyID, n.provisionID)
 	if err != nil {
 		return nil, err
 	}
+	n.gateOwn(uses)
 	n.ctx, n.cancel = context.WithCancel(context.Background())
 	n.host.Network().Notify(&network.NotifyBundle{
 		ConnectedF: func(_ network.Network, c network.Conn) {

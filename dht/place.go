@@ -17,6 +17,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"weir/capacity"
+	"weir/capacity/scope"
 	"weir/dht/holder"
 	"weir/dht/pb"
 )
@@ -453,6 +454,8 @@ func (r *race) heard(res reserved) {
 		note.Reason, note.Detail = refusal.Reason, refusal.Detail
 	case errors.As(res.err, &unfit):
 		note.Reason, note.Detail = unfit.rule, res.err.Error()
+	case errors.Is(res.err, scope.ErrRefused):
+		note.Reason, note.Detail = "address", res.err.Error()
 	case errors.Is(res.err, errUnproven):
 		note.Reason, note.Detail = "unproven", res.err.Error()
 	default:

@@ -6,6 +6,7 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"fmt"
+	"net"
 	"net/netip"
 	"sync"
 	"time"
@@ -19,6 +20,8 @@ import (
 	"github.com/pion/logging"
 	"github.com/pion/sdp/v3"
 	"github.com/pion/webrtc/v4"
+
+	"weir/capacity/scope"
 )
 
 // ICE times. A peer that says nothing for iceFailed is gone; pion's defaults
@@ -55,6 +58,7 @@ type engine struct {
 	gate *gate
 	nat  *webrtc.ICEAddressRewriteRule // nil: others reach us where we are bound
 	log  logging.LoggerFactory
+	addr *scope.Gate
 
 	repairs repairCounters
 
@@ -123,6 +127,14 @@ func (e *engine) peerConnection(leg leg, media *webrtc.MediaEngine) (*webrtc.Pee
 	s.SetIncludeLoopbackCandidate(true)
 	s.SetICETimeouts(iceDisconnected, iceFailed, iceKeepalive)
 	s.SetLite(leg == legPublish || leg == legView)
+	if leg == legDial || leg == legAccept {
+		// Lite agents send no checks: nobody knocks at what a client names, and it
+		// is answered wherever it comes from.
+		s.SetRemoteIPFilter(func(ip net.IP) bool {
+			addr, _ := netip.AddrFromSlice(ip)
+			return e.addr.Check(scope.Candidate, addr) == nil
+		})
+	}
 	s.DisableActiveTCP(true)
 	s.SetReceiveMTU(receiveMTU)
 	s.SetFireOnTrackBeforeFirstRTP(true)

@@ -17,6 +17,7 @@ import (
 
 	"weir/capacity"
 	"weir/capacity/event"
+	"weir/capacity/scope"
 	"weir/sfu/problem"
 )
 
@@ -532,6 +533,9 @@ func (a *arrival) viewOnce(ctx context.Context, entry string, hint *Carrier, unt
 // Go clients drop an Authorization header on the way to another host.
 func (s *SFU) handOn(ctx context.Context, w http.ResponseWriter, a *arrival, h *handover) error {
 	helper := h.helper
+	if err := s.cfg.Gate.CheckURL(scope.Redirect, helper.URL); err != nil {
+		return notReached(helper, "clients must not be sent to the address that it gives")
+	}
 	purpose := capacity.Publish
 	t := capacity.Ticket{
 		Lease: helper.Lease.ID, Stream: a.name, Purpose: purpose, Target: helper.Node, From: s.cfg.Self,

@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"net"
 	"net/http"
 	"net/netip"
 	"slices"
@@ -26,6 +27,7 @@ import (
 
 	"weir/capacity"
 	"weir/capacity/event"
+	"weir/capacity/scope"
 )
 
 // Overflow is what a full node does with a client that it cannot take.
@@ -142,6 +144,10 @@ type Config struct {
 	// Event is told what happens; see [event.Event]. It must not block.
 	Event func(Event)
 
+	// Gate decides where others may send this node and its clients; nil: one that
+	// goes by Socket's address.
+	Gate *scope.Gate
+
 	Overflow  Overflow      // default Redirect
 	Patience  time.Duration // how long Place may wait for a server that is being started
 	PublicURL string        // base URL for Location; default: as the client addressed us
@@ -203,6 +209,14 @@ func New(cfg Config) (*SFU, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
+	if cfg.Gate == nil {
+		cfg.Gate = scope.NewGate(cfg.Log, false)
+		for _, use := range []scope.Use{scope.Redirect, scope.Candidate} {
+			cfg.Gate.Own(use, func() []scope.Kind {
+				return []scope.Kind{scope.KindOf(cfg.Socket.LocalAddr().(*net.UDPAddr).AddrPort().Addr())}
+			})
+		}
+	}
 	if cfg.Changed == nil {
 		cfg.Changed = func() {}
 	}
@@ -232,6 +246,7 @@ func New(cfg Config) (*SFU, error) {
 		admission:  newAdmission(),
 	}
 	s.engine.log = loggers
+	s.engine.addr = cfg.Gate
 	s.engine.gate = cfg.Socket.gate
 	s.engine.nat = reachedAt(cfg.PublicIP)
 	s.engine.mux = ice.NewUDPMuxDefault(ice.UDPMuxParams{Logger: loggers.NewLogger("ice"), UDPConn: cfg.Socket})

@@ -94,11 +94,11 @@ func (g *Gate) Name(addrs ...multiaddr.Multiaddr) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	for _, a := range addrs {
-		if ip, ok := ipOf(a); ok {
+		if ip, ok := ipOf(a); ok && !g.named[ip] {
 			g.named[ip] = true
+			clear(g.allowed)
 		}
 	}
-	clear(g.allowed)
 }
 
 // Check is nil if ip may be used, and otherwise an error that wraps ErrRefused.

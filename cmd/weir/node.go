@@ -74,6 +74,7 @@ func nodeCommand() *cli.Command {
 			&cli.DurationFlag{Name: "hook-timeout", Usage: "how long these commands and URLs may take", Value: defaultHookTimeout, EnvVars: env("HOOK_TIMEOUT")},
 			&cli.DurationFlag{Name: "stop-timeout", Usage: "how long a node that is told to end (SIGTERM, Ctrl-C) waits for its sessions; 0: not at all", Value: defaultStopTimeout, EnvVars: env("STOP_TIMEOUT")},
 			&cli.StringFlag{Name: "ready-file", Usage: "`FILE` to write the real addresses to, as JSON, once ready", EnvVars: env("READY_FILE")},
+			&cli.BoolFlag{Name: "allow-private", Usage: "let other nodes' records lead to private addresses (10.x, 192.168.x, 100.64.x, fd…) though this node has a public one", EnvVars: env("ALLOW_PRIVATE")},
 			&cli.BoolFlag{Name: "insecure-open", Usage: "allow addresses that others than this machine can reach", EnvVars: env("INSECURE_OPEN")},
 			&cli.StringFlag{Name: "log-level", Usage: "debug, info, warn or error", Value: "info", EnvVars: env("LOG_LEVEL")},
 			&cli.StringFlag{Name: "log-format", Usage: "text or json", Value: "text", EnvVars: env("LOG_FORMAT")},
@@ -137,6 +138,7 @@ type nodeConfig struct {
 	policy      *policyFile
 	operator    peer.ID
 	open        bool // --insecure-open
+	private     bool // --allow-private
 
 	provision        hook // starts servers
 	provisionRegions []string
@@ -152,7 +154,7 @@ func nodeConfigOf(c *cli.Context) (nodeConfig, error) {
 		network: c.String("network"), http: c.String("http"), admin: c.String("admin"), media: c.String("media-port"),
 		publicURL: c.String("public-url"), dataDir: c.String("data-dir"), region: c.String("region"), zone: c.String("zone"),
 		bootstrap: c.StringSlice("bootstrap"), cpuLimit: c.Float64("cpu-limit"), fanout: c.Int("fanout"), linger: c.Duration("linger"), readyFile: c.String("ready-file"),
-		open: c.Bool("insecure-open"),
+		open: c.Bool("insecure-open"), private: c.Bool("allow-private"),
 	}
 	cfg.given = given{listen: c.IsSet("listen"), http: c.IsSet("http"), admin: c.IsSet("admin"), media: c.IsSet("media-port")}
 	if c.Bool("dev") {

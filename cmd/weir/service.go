@@ -26,6 +26,7 @@ import (
 
 	"weir/capacity"
 	"weir/capacity/event"
+	"weir/capacity/scope"
 	"weir/dht"
 	"weir/sfu"
 )
@@ -86,6 +87,7 @@ type node struct {
 	gauge  *sfu.Gauge
 	policy *policyFile
 
+	gate     *scope.Gate  // of addresses that others name
 	policies *policyStore // of the operator
 	events   *eventHub
 	view     *overview
@@ -176,6 +178,12 @@ func newNode(cfg nodeConfig) (_ *node, err error) {
 	} else if cfg.release.given() {
 		n.releaser = newReleaser(n, cfg.release)
 	}
+	n.gate = scope.NewGate(cfg.log, cfg.private)
+	n.gate.Own(scope.Redirect, func() []scope.Kind { return []scope.Kind{scope.KindOfURL(n.publicURL())} })
+	n.gate.Own(scope.Candidate, func() []scope.Kind {
+		at, _ := netip.ParseAddrPort(n.media())
+		return []scope.Kind{scope.KindOf(at.Addr())}
+	})
 	n.policies = &policyStore{dir: filepath.Join(cfg.dataDir, policyDir), operator: cfg.operator, policy: cfg.policy, log: cfg.log}
 	config := dht.Config{
 		Operator: cfg.operator, Apply: n.policies.apply,
@@ -188,6 +196,7 @@ func newNode(cfg nodeConfig) (_ *node, err error) {
 		Release:  n.ledger.Release,
 
 		Provisioner: starts,
+		Gate:        n.gate,
 		Event:       n.event,
 		Log:         cfg.log,
 	}
@@ -213,6 +222,7 @@ func newNode(cfg nodeConfig) (_ *node, err error) {
 		Changed: n.dht.Kick, Patience: capacity.MaxProvisionWait,
 		Delivered: n.dht.Delivered,
 		Event:     n.event,
+		Gate:      n.gate,
 		Overflow:  cfg.overflow, PublicURL: cfg.publicURL, PublicIP: cfg.publicIP, Fanout: n.fanout, Depth: n.depth,
 		Linger: cfg.linger, Log: cfg.log,
 	})

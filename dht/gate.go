@@ -1,0 +1,80 @@
+package dht
+
+import (
+	"github.com/libp2p/go-libp2p/core/connmgr"
+	"github.com/libp2p/go-libp2p/core/control"
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/multiformats/go-multiaddr"
+	manet "github.com/multiformats/go-multiaddr/net"
+
+	"weir/capacity"
+	"weir/capacity/scope"
+)
+
+// A dialGate has libp2p dial only what the gate allows, wherever an address came
+// from: records, tickets, other peers, a name that was resolved. Whoever comes
+// here by himself is welcome.
+type dialGate struct {
+	*scope.Gate
+	// named are the peers that the operator named by a name of the DNS: where
+	// that leads is his word, but for addresses that are nobody's.
+	named map[peer.ID]bool
+}
+
+var _ connmgr.ConnectionGater = dialGate{}
+
+func (g dialGate) InterceptPeerDial(peer.ID) bool { return true }
+func (g dialGate) InterceptAddrDial(p peer.ID, a multiaddr.Multiaddr) bool {
+	if kinds := scope.KindsOf([]multiaddr.Multiaddr{a}); g.named[p] && len(kinds) == 1 {
+		switch kinds[0] {
+		case scope.Loopback, scope.Private, scope.Shared:
+			return true
+		}
+	}
+	return g.CheckMultiaddr(scope.Dial, a) == nil
+}
+func (g dialGate) InterceptAccept(network.ConnMultiaddrs) bool { return true }
+func (g dialGate) InterceptSecured(network.Direction, peer.ID, network.ConnMultiaddrs) bool {
+	return true
+}
+func (g dialGate) InterceptUpgraded(network.Conn) (bool, control.DisconnectReason) { return true, 0 }
+
+func newDialGate(gate *scope.Gate, bootstrap []peer.AddrInfo) dialGate {
+	g := dialGate{gate, map[peer.ID]bool{}}
+	for _, ai := range bootstrap {
+		for _, a := range ai.Addrs {
+			if _, err := manet.ToIP(a); err != nil {
+				g.named[ai.ID] = true
+			}
+		}
+		gate.Name(ai.Addrs...)
+	}
+	return g
+}
+
+// gateOwn tells the gate which addresses are this node's own, for these uses.
+func (n *Node) gateOwn(uses []scope.Use) {
+	own := func() []scope.Kind {
+		if n.cfg.PublicIP.IsValid() {
+			return []scope.Kind{scope.KindOf(n.cfg.PublicIP)}
+		}
+		listen, err := n.host.Network().InterfaceListenAddresses()
+		if err != nil {
+			listen = n.host.Network().ListenAddresses()
+		}
+		return scope.KindsOf(listen)
+	}
+	for _, use := range uses {
+		n.cfg.Gate.Own(use, own)
+	}
+}
+
+// reachable is an error if clients must not be sent to where r says it is. Other
+// nodes are reached by dials, which are gated themselves.
+func (n *Node) reachable(need capacity.Need, r *capacity.Record) error {
+	if need.Purpose == capacity.Cascade || r.URL == "" {
+		return nil
+	}
+	return n.cfg.Gate.CheckURL(scope.Redirect, r.URL)
+}
