@@ -43,6 +43,10 @@ func (f *inflow) refused() uint64 {
 	return f.over
 }
 
+// Flooded is how many records and datagrams of peers were refused since they sent
+// too many.
+func (n *Node) Flooded() uint64 { return n.entries.refused() }
+
 // sweep forgets the peers that may send as much as any.
 func (f *inflow) sweep(now time.Time) {
 	f.mu.Lock()

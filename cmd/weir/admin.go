@@ -390,10 +390,11 @@ func (n *node) metrics() *prometheus.Registry {
 	counter("media_sent_bytes_total", "UDP payload sent on the media socket.", func() float64 { return float64(n.gauge.Socket.Counters().BytesOut) })
 	counter("media_received_bytes_total", "UDP payload received on the media socket.", func() float64 { return float64(n.gauge.Socket.Counters().BytesIn) })
 	counter("media_overflowed_datagrams_total", "Datagrams that came and that the kernel had no room for: raise net.core.rmem_max, or the node's share of the CPU.", func() float64 { return float64(n.gauge.Socket.Counters().Overflowed) })
+	counter("discovery_records_refused_total", "Records and datagrams of peers that sent more than their share.", func() float64 { return float64(n.dht.Flooded()) })
 	gauge("waiting", "Requests that wait for a server to be started.", func() float64 { return float64(n.waiters.count()) })
 	reg.MustRegister(n.outcomes.counter)
 	n.counters.register(reg)
-	reg.MustRegister(&trafficCollector{n}, ledgerCollector{n.ledger}, dropCollector{n.gauge.Socket}, repairCollector{n.sfu})
+	reg.MustRegister(&trafficCollector{n}, ledgerCollector{n.ledger}, gateCollector{n.gate}, dropCollector{n.gauge.Socket}, repairCollector{n.sfu})
 	return reg
 }
 

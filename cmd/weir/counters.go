@@ -8,6 +8,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"weir/capacity"
+	"weir/capacity/scope"
 	"weir/dht"
 	"weir/sfu/problem"
 )
@@ -105,7 +106,7 @@ func knownWords() map[string]bool {
 	known := make(map[string]bool)
 	for _, list := range [][]string{
 		capacity.LedgerReasons(),
-		{dht.NoCandidates, "unreachable", "unproven", "not waited for", "gone", "closed", "error"},
+		{dht.NoCandidates, "unreachable", "unproven", "not waited for", "gone", "closed", "busy", "address", "error"},
 		{"not-here", "loop", "depth", "fanout", "pull", "slots", "pulls"},
 		{string(problem.TooManySetups), string(problem.TooManyWaiting), string(problem.NotKnown)},
 		{capacity.ProvisioningFailed, capacity.ProvisioningLate, capacity.ProvisioningMost, capacity.ProvisioningCooldown, capacity.ProvisioningVain, "provisioner-unreachable"},
@@ -134,6 +135,22 @@ func (w *words) word(s string) string {
 		w.rules[s] = true
 	}
 	return s
+}
+
+// gateCollector exports what was not dialled, told to clients or checked, since
+// nobody may be sent there.
+type gateCollector struct{ gate *scope.Gate }
+
+var addressesDesc = prometheus.NewDesc("weir_addresses_refused_total", "Addresses named by others that were not used, by what they were for and of which kind they are.", []string{"use", "kind"}, nil)
+
+// Describe implements prometheus.Collector.
+func (c gateCollector) Describe(ch chan<- *prometheus.Desc) { ch <- addressesDesc }
+
+// Collect implements prometheus.Collector.
+func (c gateCollector) Collect(ch chan<- prometheus.Metric) {
+	for r, n := range c.gate.Refused() {
+		ch <- prometheus.MustNewConstMetric(addressesDesc, prometheus.CounterValue, float64(n), string(r.Use), string(r.Kind))
+	}
 }
 
 // ledgerCollector exports what the node's own ledger has decided.
