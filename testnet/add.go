@@ -19,6 +19,7 @@ type AddConfig struct {
 	Region string   // of all of them; "": none
 	Join   string   // token for weir node --join; "": by the addresses of a node that runs
 	Flags  []string // further flags
+	Force  bool     // also if the machine seems to have no room for so many
 }
 
 // Add starts further nodes in the testnet in dir, which outlive this process,
@@ -37,6 +38,11 @@ func Add(ctx context.Context, dir string, cfg AddConfig) ([]Node, error) {
 		return nil, err
 	}
 	defer unlock()
+	if !cfg.Force {
+		if err := MeasureRoom().check(cfg.N, len(n.Nodes())+cfg.N); err != nil {
+			return nil, err
+		}
+	}
 	join, err := n.joinFlags(cfg.Join)
 	if err != nil {
 		return nil, err

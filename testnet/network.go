@@ -86,11 +86,21 @@ type Config struct {
 	NodeFlags func(i int) []string // further flags of node i, from 1; they win over testnet's own
 	AddFlags  []string             // likewise, of every node that [Add] adds later
 	Timeout   time.Duration        // of the whole of Up; default one minute
+	Force     bool                 // also if the machine seems to have no room for so many
+	Progress  func(Progress)       // told how far Up is, one call at a time; nil: nobody is
 	Log       *slog.Logger         // default: discarded
 
 	// Detach lets the nodes outlive this process. By default the kernel kills
 	// them when it ends, and the Network must be closed.
 	Detach bool
+}
+
+// Progress is how far the start of a testnet is.
+type Progress struct {
+	Nodes   int // in all
+	Started int
+	Ready   int
+	Seeing  int // the records of all
 }
 
 // A Node is one process of a Network.
@@ -123,6 +133,8 @@ type Network struct {
 	log     *slog.Logger
 	starter *starter // nil if not owned
 
+	progress *counter // nil but in Up
+
 	mu    sync.Mutex
 	state state
 	own   map[string]*os.Process // children not yet waited for, by name
@@ -150,6 +162,11 @@ func Up(ctx context.Context, cfg Config) (*Network, error) {
 		return nil, fmt.Errorf("%w of %d nodes: %d of them cannot be brokers", ErrInput, cfg.N, cfg.Brokers)
 	case holding == dht.HoldCentral:
 		cfg.Brokers = max(cfg.Brokers, 1)
+	}
+	if !cfg.Force {
+		if err := MeasureRoom().check(cfg.N, cfg.N); err != nil {
+			return nil, err
+		}
 	}
 	if cfg.Regions < 0 {
 		return nil, fmt.Errorf("%w of %d regions", ErrInput, cfg.Regions)
@@ -180,6 +197,8 @@ func Up(ctx context.Context, cfg Config) (*Network, error) {
 		dir: dir, binary: binary, log: cfg.Log, own: map[string]*os.Process{},
 		state: state{Version: stateVersion, Started: time.Now(), Binary: binary, Holding: holding, Brokers: cfg.Brokers, AddFlags: cfg.AddFlags},
 	}
+	n.progress = &counter{now: Progress{Nodes: cfg.N}, tell: cfg.Progress}
+	defer func() { n.progress = nil }()
 	if !cfg.Detach {
 		n.starter = newStarter()
 	}
@@ -207,6 +226,9 @@ func (n *Network) up(ctx context.Context, cfg Config) error {
 		join = []string{"--holders", string(n.state.Holding), "--server-list", filepath.Join(n.dir, serverFile)}
 	}
 	for i := 1; i <= cfg.N; i++ {
+		if ctx.Err() != nil {
+			return fmt.Errorf("%d of %d nodes started: %w", i-1, cfg.N, context.Cause(ctx))
+		}
 		name := fmt.Sprintf("n%d", i)
 		region := ""
 		if cfg.Regions > 0 {
@@ -219,6 +241,7 @@ func (n *Network) up(ctx context.Context, cfg Config) error {
 		if err := n.start(node); err != nil {
 			return err
 		}
+		n.progress.add(Progress{Started: 1})
 		if i > max(1, cfg.Brokers) {
 			continue
 		}
@@ -250,8 +273,8 @@ func (n *Network) up(ctx context.Context, cfg Config) error {
 // newNode is a node that is yet to be started, and how to start it.
 func (n *Network) newNode(name, region string, join []string) Node {
 	node := Node{Name: name, Region: region, Dir: filepath.Join(n.dir, name), Log: filepath.Join(n.dir, name, "log")}
-	node.Arg = append([]string{"node", "--name", name,
-		"--data-dir", node.Dir, "--ready-file", node.readyFile(), "--region", node.Region,
+	node.Arg = append([]string{"node",
+		"--data-dir", node.Dir, "--ready-file", node.readyFile(), "--name", name, "--region", node.Region,
 		"--http", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--media-port", "0",
 		"--stop-timeout", "0", // who ends a testnet does not wait for its viewers
 	}, join...)
@@ -367,6 +390,7 @@ func (n *Network) awaitReady(ctx context.Context, name string) error {
 	if err != nil {
 		return fmt.Errorf("%s is not ready: %w", name, err)
 	}
+	n.progress.add(Progress{Ready: 1})
 	n.log.Debug("node is ready", "node", name, "peer", node.PeerID, "http", node.HTTP)
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -450,10 +474,31 @@ func (n *Network) AwaitRecords(ctx context.Context) error {
 			if err != nil {
 				return fmt.Errorf("%s: %w", node.Name, err)
 			}
+			n.progress.add(Progress{Seeing: 1})
 			return nil
 		})
 	}
 	return work.Wait()
+}
+
+// A counter tells how far Up is. A nil one tells nobody.
+type counter struct {
+	tell func(Progress)
+
+	mu  sync.Mutex
+	now Progress
+}
+
+func (c *counter) add(more Progress) {
+	if c == nil || c.tell == nil {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.now.Started += more.Started
+	c.now.Ready += more.Ready
+	c.now.Seeing += more.Seeing
+	c.tell(c.now)
 }
 
 // Records returns the nodes whose records are valid as n sees them.

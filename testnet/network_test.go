@@ -418,6 +418,28 @@ func TestUpGivesUp(t *testing.T) {
 	}
 }
 
+// Up starts nothing more once it is told to stop, and ends what it has started.
+func TestUpIsStoppedWhileItStarts(t *testing.T) {
+	realProcesses(t)
+	dir := t.TempDir()
+	ctx, cancel := context.WithCancelCause(t.Context())
+	told := errors.New("enough")
+	var last Progress
+	_, err := Up(ctx, Config{Dir: dir, N: 100, Binary: weir, Force: true, Progress: func(p Progress) {
+		last = p
+		if p.Started == 3 {
+			cancel(told)
+		}
+	}})
+	if !errors.Is(err, told) || !strings.Contains(err.Error(), "3 of 100 nodes started") {
+		t.Errorf("Up = %v", err)
+	}
+	if last.Started != 3 || last.Nodes != 100 || last.Ready == 0 {
+		t.Errorf("told %+v last", last)
+	}
+	nothingLeft(t, dir)
+}
+
 func TestOneNetworkPerDirectory(t *testing.T) {
 	n := up(t, Config{N: 1})
 	if _, err := Up(t.Context(), Config{N: 1, Binary: weir, Dir: n.Dir()}); !errors.Is(err, ErrBusy) {

@@ -49,7 +49,10 @@ func benchCascade(c *cli.Context) error {
 		Hop: c.Duration("hop"), Idle: c.Duration("idle"),
 	}
 	if !c.Bool("quiet") {
-		cfg.Log = slog.New(slog.NewTextHandler(c.App.ErrWriter, nil))
+		line := newProgress(c.App.ErrWriter)
+		defer line.close()
+		line.set("measuring, at most %v", benchTime)
+		cfg.Log = slog.New(slog.NewTextHandler(line, nil))
 	}
 	if err := cfg.Check(); err != nil {
 		return badInput(err)

@@ -81,7 +81,10 @@ func measureOrRead(c *cli.Context) (*bench.DiscoveryReport, error) {
 		cfg.Modes = append(cfg.Modes, bench.Mode(strings.TrimSpace(m)))
 	}
 	if !c.Bool("quiet") {
-		cfg.Log = slog.New(slog.NewTextHandler(c.App.ErrWriter, nil))
+		line := newProgress(c.App.ErrWriter)
+		defer line.close()
+		line.set("measuring, at most %v", benchDiscoveryTime)
+		cfg.Log = slog.New(slog.NewTextHandler(line, nil))
 	}
 	if err := cfg.Check(); err != nil {
 		return nil, badInput(err)

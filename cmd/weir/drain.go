@@ -253,7 +253,10 @@ func awaitDrained(c *cli.Context, s drainStatus, deadline time.Duration) (drainS
 	}
 	tick := time.NewTicker(drainCheck)
 	defer tick.Stop()
+	line := newProgress(c.App.ErrWriter)
+	defer line.close()
 	for s.Left > 0 || s.Exit {
+		line.set("draining: %s left", count(s.Left, "session or pull", "sessions and pulls"))
 		select {
 		case <-tick.C:
 		case <-ctx.Done():

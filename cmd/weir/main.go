@@ -28,6 +28,7 @@ func release() string {
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	context.AfterFunc(ctx, stop) // a second one ends what does not end by itself
 	unsetEmpty()
 	if len(os.Args) > 1 && os.Args[1] == completeCommand {
 		printCompletions(os.Args[2:], commands())

@@ -51,6 +51,7 @@ func testnetCommand() *cli.Command {
 				Flags: testnetFlags(append(testnetHolders(),
 					&cli.IntFlag{Name: "nodes", Aliases: []string{"n"}, Usage: "how many `NODES`", Value: 5, EnvVars: env("NODES")},
 					&cli.IntFlag{Name: "region-count", Usage: "nodes are in one of `R` regions in turn, r1 to rR", Value: 1, EnvVars: env("REGION_COUNT")},
+					&cli.BoolFlag{Name: "force", Usage: "also if this machine seems to have no room for so many nodes"},
 					&cli.DurationFlag{Name: "timeout", Usage: "give up after `D`, and leave nothing running", Value: time.Minute, EnvVars: env("TESTNET_TIMEOUT")},
 					&cli.BoolFlag{Name: "json", Usage: "print what status --json prints"}, wideFlag(),
 					&cli.BoolFlag{Name: "provision", Usage: "n1 starts further nodes when nobody has room, and idle ones end under a policy of mood pack", EnvVars: env("TESTNET_PROVISION")},
@@ -62,6 +63,7 @@ func testnetCommand() *cli.Command {
 				Description: "With -, standard input has the JSON of a provisioning hook: region and join.\nThat is how weir testnet up --provision starts nodes.",
 				Flags: testnetFlags(
 					&cli.IntFlag{Name: "nodes", Aliases: []string{"n"}, Usage: "how many `NODES`", Value: 1},
+					&cli.BoolFlag{Name: "force", Usage: "also if this machine seems to have no room for so many"},
 					&cli.StringFlag{Name: "region", Usage: "`LABEL` of where they are; default: where n1 is"},
 					&cli.StringFlag{Name: "join", Usage: "`TOKEN` of weir network invite; default: by a node that runs"},
 				),
@@ -113,7 +115,13 @@ func testnetUp(c *cli.Context) error {
 		every = append([]string{"--release-command", retire}, extra...)
 		first = append([]string{"--provision-command", add}, extra...)
 	}
+	line := newProgress(c.App.ErrWriter)
+	defer line.close()
 	n, err := testnet.Up(c.Context, testnet.Config{
+		Force: c.Bool("force"),
+		Progress: func(p testnet.Progress) {
+			line.set("of %d nodes %d started, %d ready, %d see all others", p.Nodes, p.Started, p.Ready, p.Seeing)
+		},
 		Dir: c.String("dir"), N: c.Int("nodes"), Regions: c.Int("region-count"), Timeout: c.Duration("timeout"),
 		Holding: dht.Holding(c.String("holders")), Brokers: c.Int("brokers"),
 		NodeFlags: func(i int) []string {
@@ -123,9 +131,13 @@ func testnetUp(c *cli.Context) error {
 			return every
 		},
 		AddFlags: every,
-		Log:      slog.New(slog.NewTextHandler(c.App.ErrWriter, nil)),
+		Log:      slog.New(slog.NewTextHandler(line, nil)),
 		Detach:   true,
 	})
+	line.close()
+	if c.Context.Err() != nil && err != nil {
+		return cli.Exit(fmt.Sprintf("interrupted: %v; what had been started was ended", err), exitFailure)
+	}
 	if err != nil {
 		return testnetExit(err)
 	}
@@ -279,7 +291,7 @@ func readHookInput(c *cli.Context) (hookInput, error) {
 }
 
 func testnetAdd(c *cli.Context) error {
-	cfg := testnet.AddConfig{N: c.Int("nodes"), Region: c.String("region"), Join: c.String("join"), Flags: c.Args().Slice()}
+	cfg := testnet.AddConfig{Force: c.Bool("force"), N: c.Int("nodes"), Region: c.String("region"), Join: c.String("join"), Flags: c.Args().Slice()}
 	if c.Args().First() == "-" {
 		in, err := readHookInput(c)
 		if err != nil {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strings"
@@ -28,6 +29,26 @@ func testnetSimCommand() *cli.Command {
 	}
 }
 
+// simulate runs cfg until ctx is done. A simulation knows no interruption: what is
+// left of one ends with the process, which has nothing else to do.
+func simulate(ctx context.Context, cfg sim.Config) (*sim.Report, error) {
+	type result struct {
+		report *sim.Report
+		err    error
+	}
+	done := make(chan result, 1)
+	go func() {
+		report, err := sim.Run(cfg)
+		done <- result{report, err}
+	}()
+	select {
+	case r := <-done:
+		return r.report, r.err
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
 func testnetSim(c *cli.Context) error {
 	if c.Args().Present() {
 		return badInput(fmt.Errorf("weir testnet sim takes no arguments, but got %q; scenarios go in --scenario burst,steady", c.Args().First()))
@@ -45,9 +66,17 @@ func testnetSim(c *cli.Context) error {
 		return badInput(errors.New("--nodes 0: want 10 or more"))
 	}
 	if !c.Bool("quiet") {
-		cfg.Progress = func(scenario, who string) { fmt.Fprintf(c.App.ErrWriter, "%s: %s\n", scenario, who) }
+		line := newProgress(c.App.ErrWriter)
+		defer line.close()
+		cfg.Progress = func(scenario, who string) {
+			_, _ = fmt.Fprintf(line, "%s: %s\n", scenario, who) // nobody may be there to read it
+			line.set("simulating %s: %s", scenario, who)
+		}
 	}
-	report, err := sim.Run(cfg)
+	report, err := simulate(c.Context, cfg)
+	if c.Context.Err() != nil {
+		return cli.Exit("interrupted", exitFailure)
+	}
 	if errors.Is(err, sim.ErrInput) {
 		return badInput(err)
 	}

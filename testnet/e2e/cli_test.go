@@ -154,6 +154,7 @@ func TestBadCommands(t *testing.T) {
 		"comparing what is not there":     {[]string{"bench", "discovery", "--modes", "raft"}, badInput, []string{"raft", "central-3"}},
 		"comparing with no redis":         {[]string{"bench", "discovery", "--modes", "redis", "--redis", "/no/redis"}, badInput, []string{"redis-server", "--modes"}},
 		"redrawing what is no report":     {[]string{"bench", "discovery", "--from", "/dev/null"}, badInput, []string{"/dev/null", "no report"}},
+		"a testnet too large":             {[]string{"testnet", "up", "-n", "100000", "--dir", filepath.Join(t.TempDir(), "new")}, badInput, []string{"100000 more nodes need about", "GB of memory", "--force"}},
 		"benchmarking with an argument":   {[]string{"bench", "cascade", "20"}, badInput, []string{"--nodes"}},
 	} {
 		t.Run(name, func(t *testing.T) { fails(t, c.code, c.says, c.args...) })
