@@ -8,8 +8,6 @@ import (
 	"time"
 
 	"github.com/pion/stun/v4"
-	"golang.org/x/net/ipv4"
-	"golang.org/x/net/ipv6"
 )
 
 const (
@@ -104,17 +102,6 @@ type check struct {
 	id      [stun.TransactionIDSize]byte
 	to      endpoint
 	control []byte
-}
-
-// sendFrom is a control message that has a datagram leave from local.
-func sendFrom(local netip.Addr) []byte {
-	switch {
-	case !local.IsValid():
-		return nil
-	case local.Is4():
-		return (&ipv4.ControlMessage{Src: local.AsSlice()}).Marshal()
-	}
-	return (&ipv6.ControlMessage{Src: local.AsSlice()}).Marshal()
 }
 
 func newGate() *gate {

@@ -249,7 +249,7 @@ func New(cfg Config) (*SFU, error) {
 	s.engine.addr = cfg.Gate
 	s.engine.gate = cfg.Socket.gate
 	s.engine.nat = reachedAt(cfg.PublicIP)
-	s.engine.mux = ice.NewUDPMuxDefault(ice.UDPMuxParams{Logger: loggers.NewLogger("ice"), UDPConn: cfg.Socket})
+	s.engine.mux = offeredMux{ice.NewUDPMuxDefault(ice.UDPMuxParams{Logger: loggers.NewLogger("ice"), UDPConn: cfg.Socket})}
 	if _, err := s.engine.certificate(time.Now()); err != nil {
 		cancel()
 		_ = s.engine.mux.Close()

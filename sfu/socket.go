@@ -10,10 +10,12 @@ import (
 )
 
 // A Socket is the one UDP socket of a node that all media uses: WHIP, WHEP and
-// cascade links. It counts what passes, and lets in what its gate does.
+// cascade links. It counts what passes, and lets in what its gate does. Bound
+// to no address in particular, it answers from the address that was asked.
 type Socket struct {
 	*net.UDPConn
-	gate *gate
+	gate   *gate
+	locals locals // the reader's
 
 	in, out         atomic.Int64 // bytes of UDP payload
 	packIn, packOut atomic.Int64
@@ -43,7 +45,7 @@ func ListenMedia(addr string) (*Socket, error) {
 	// kernel's limit is the operator's to raise.
 	_ = conn.SetReadBuffer(socketBuffer)
 	_ = conn.SetWriteBuffer(socketBuffer)
-	return &Socket{UDPConn: conn, gate: newGate()}, nil
+	return &Socket{UDPConn: conn, gate: newGate(), locals: newLocals(conn)}, nil
 }
 
 // SocketCounters are totals since the socket was bound, in bytes of UDP
@@ -71,7 +73,7 @@ func (s *Socket) Counters() SocketCounters {
 // ReadFromAddrPort implements ice.AddrPortReaderWriter.
 func (s *Socket) ReadFromAddrPort(b []byte) (int, netip.AddrPort, error) {
 	for {
-		n, from, err := s.UDPConn.ReadFromUDPAddrPort(b)
+		n, from, local, err := s.locals.read(s.UDPConn, b)
 		if err != nil {
 			return n, from, err
 		}
@@ -80,7 +82,7 @@ func (s *Socket) ReadFromAddrPort(b []byte) (int, netip.AddrPort, error) {
 		if s.lose != nil && s.lose(b[:n]) {
 			continue
 		}
-		if n = s.gate.admit(b[:n], endpointOf(from), netip.Addr{}); n == 0 {
+		if n = s.gate.admit(b[:n], endpointOf(from), local); n == 0 {
 			continue
 		}
 		return n, from, nil
@@ -89,10 +91,13 @@ func (s *Socket) ReadFromAddrPort(b []byte) (int, netip.AddrPort, error) {
 
 // WriteToAddrPort implements ice.AddrPortReaderWriter.
 func (s *Socket) WriteToAddrPort(b []byte, to netip.AddrPort) (int, error) {
+	var control []byte
 	if isSTUN(b) {
-		s.gate.sent(b, endpointOf(to))
+		control = s.gate.sent(b, endpointOf(to))
+	} else if s.locals.any {
+		control = s.gate.control(endpointOf(to))
 	}
-	n, err := s.UDPConn.WriteToUDPAddrPort(b, to)
+	n, err := s.locals.write(s.UDPConn, b, control, to)
 	s.out.Add(int64(n))
 	s.packOut.Add(1)
 	return n, err

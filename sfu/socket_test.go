@@ -3,8 +3,12 @@ package sfu
 import (
 	"bytes"
 	"net"
+	"net/netip"
 	"strings"
 	"testing"
+	"time"
+
+	"weir/capacity"
 )
 
 // What nobody here can have been sent is kept from the reader and counted; the
@@ -47,5 +51,134 @@ func TestListenMediaSaysWhatIsWrong(t *testing.T) {
 	}
 	if _, err := ListenMedia("nowhere"); err == nil || !strings.Contains(err.Error(), "nowhere") {
 		t.Errorf("no address: %v", err)
+	}
+}
+
+// A socket that is bound to every address answers from the one that was asked,
+// and media comes from there too.
+func TestSocketAnswersFromWhereItWasAsked(t *testing.T) {
+	s, err := ListenMedia("0.0.0.0:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	s.gate.open().credentials("a", "pwd", time.Now())
+	for _, asked := range []string{"127.0.0.5", "127.0.0.1", "::1"} {
+		// A connected socket takes datagrams from the address that it sends to only.
+		peer, err := net.DialUDP("udp", nil, &net.UDPAddr{IP: net.ParseIP(asked), Port: s.LocalAddr().(*net.UDPAddr).Port})
+		if err != nil {
+			t.Logf("%s: %v", asked, err) // a machine without IPv6
+			continue
+		}
+		defer peer.Close()
+		check := request(t, "a:b", "pwd")
+		if _, err := peer.Write(check); err != nil {
+			t.Fatal(err)
+		}
+		buf := make([]byte, 1500)
+		n, from, err := s.ReadFromAddrPort(buf)
+		if err != nil {
+			t.Fatal(err)
+		}
+		answer := buf[:n]
+		answer[0], answer[1] = 1, 1
+		for what, b := range map[string][]byte{"the answer": answer, "media": {0x80, 96, 0, 1}} {
+			if _, err := s.WriteToAddrPort(b, from); err != nil {
+				t.Fatal(err)
+			}
+			_ = peer.SetReadDeadline(time.Now().Add(patience))
+			got := make([]byte, 1500)
+			if n, err := peer.Read(got); err != nil || !bytes.Equal(got[:n], b) {
+				t.Errorf("%s of who asked %s: %x, %v", what, asked, got[:n], err)
+			}
+		}
+	}
+}
+
+// Clients and links that can use but one of a node's addresses are served
+// there.
+func TestMediaFromOneAddressOfAll(t *testing.T) {
+	m := newMesh(t)
+	behind := func(ip string) func(*Config) {
+		return func(cfg *Config) {
+			_ = cfg.Socket.Close()
+			socket, err := ListenMedia("0.0.0.0:0")
+			if err != nil {
+				t.Fatal(err)
+			}
+			cfg.Socket, cfg.PublicIP = socket, netip.MustParseAddr(ip)
+		}
+	}
+	a, b := m.add(capacity.Limits{}, behind("127.0.0.5")), m.add(capacity.Limits{}, behind("127.0.0.6"))
+	a.publish("demo")
+	flows(t, a.watch("demo"), 10)
+	flows(t, b.watch("demo"), 10)
+}
+
+// What passes costs no memory, whatever the socket is bound to.
+func TestSocketDoesNotAllocate(t *testing.T) {
+	for _, bind := range []string{"127.0.0.1:0", "0.0.0.0:0"} {
+		pass, done := passing(t, bind)
+		if n := testing.AllocsPerRun(500, pass); n != 0 {
+			t.Errorf("%s: %v allocations for a packet that comes and one that goes", bind, n)
+		}
+		done()
+	}
+}
+
+// passing returns what has one RTP packet come to a socket and another leave
+// it, to and from a peer whose checks it has taken.
+func passing(t testing.TB, bind string) (pass, done func()) {
+	t.Helper()
+	s, err := ListenMedia(bind)
+	if err != nil {
+		t.Fatal(err)
+	}
+	peer, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	own := netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), s.LocalAddr().(*net.UDPAddr).AddrPort().Port())
+	s.gate.open().credentials("a", "pwd", time.Now())
+	buf := make([]byte, 1500)
+	if _, err := peer.WriteToUDPAddrPort(request(t, "a:b", "pwd"), own); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := s.ReadFromAddrPort(buf); err != nil {
+		t.Fatal(err)
+	}
+	packet := append([]byte{0x80, 96}, make([]byte, 1100)...)
+	got := make([]byte, 1500)
+	return func() {
+			_, err := peer.WriteToUDPAddrPort(packet, own)
+			if err != nil {
+				t.Fatal(err)
+			}
+			n, from, err := s.ReadFromAddrPort(buf)
+			if err != nil || n != len(packet) {
+				t.Fatal(n, err)
+			}
+			if _, err := s.WriteToAddrPort(buf[:n], from); err != nil {
+				t.Fatal(err)
+			}
+			if n, _, err := peer.ReadFromUDPAddrPort(got); err != nil || n != len(packet) {
+				t.Fatal(n, err)
+			}
+		}, func() {
+			_ = s.Close()
+			_ = peer.Close()
+		}
+}
+
+func BenchmarkSocket(b *testing.B) {
+	for _, bind := range []string{"127.0.0.1:0", "0.0.0.0:0"} {
+		b.Run(bind, func(b *testing.B) {
+			pass, done := passing(b, bind)
+			defer done()
+			b.ReportAllocs()
+			for b.Loop() {
+				pass()
+			}
+		})
 	}
 }
