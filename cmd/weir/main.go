@@ -74,7 +74,8 @@ func app() *cli.App {
 		Description: "weir nodes publish signed records of their capacity under a shared Kademlia\n" +
 			"key. A node that needs another's help finds one there, reserves, and opens a\n" +
 			"cascade link to it. Media comes in by WHIP and goes out by WHEP.\n\n" +
-			"Start with: weir node --dev",
+			"Start with:\n\n" +
+			"  weir node --dev",
 		UseShortOptionHandling: true,
 		ExitErrHandler:         func(*cli.Context, error) {}, // main does it
 		OnUsageError: func(_ *cli.Context, err error, _ bool) error {
