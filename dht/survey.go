@@ -18,8 +18,9 @@ type Survey struct {
 	Me         capacity.Record      // its own, as a policy sees it
 	Candidates []capacity.Candidate // the newest record of each other node
 	// Silent are the holders that did not tell all they hold in time: what only
-	// they hold is missing.
-	Silent []peer.ID
+	// they hold is missing. Hearing says who did.
+	Silent  []peer.ID
+	Hearing Hearing
 }
 
 // Survey reads all records of topic that are held now, as Snapshot does, with
@@ -27,12 +28,12 @@ type Survey struct {
 // [Node.Find] it leaves no choice to the holders.
 func (n *Node) Survey(ctx context.Context, topic Topic) (Survey, error) {
 	errDone := errors.New("done")
-	var silent []peer.ID
+	var heard Hearing
 	newest := make(map[peer.ID]Change)
 	err := n.watch(ctx, topic, replicas, false, func(c Change) error {
 		switch {
 		case c.Synced:
-			silent = c.Silent
+			heard = c.Hearing
 			return errDone
 		case c.Gone:
 			delete(newest, c.Node)
@@ -45,7 +46,10 @@ func (n *Node) Survey(ctx context.Context, topic Topic) (Survey, error) {
 		return Survey{}, err
 	}
 	now := time.Now()
-	s := Survey{Me: n.me(""), Candidates: make([]capacity.Candidate, 0, len(newest)), Silent: silent}
+	s := Survey{Me: n.me(""), Candidates: make([]capacity.Candidate, 0, len(newest)), Hearing: heard}
+	for _, h := range heard.Silent {
+		s.Silent = append(s.Silent, h.Node)
+	}
 	for id, c := range newest {
 		s.Candidates = append(s.Candidates, capacity.Candidate{
 			Record:   c.Record,

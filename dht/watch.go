@@ -2,6 +2,7 @@ package dht
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -32,11 +33,11 @@ const (
 // Change is one step of a watch.
 type Change struct {
 	// Synced: what is held at the beginning has been told. It comes once, and
-	// by itself. Silent are the holders that had not told all of theirs by then,
-	// and Busy those of them that said why: they have no place for a watcher.
-	Synced bool
-	Silent []peer.ID
-	Busy   []peer.ID
+	// by itself. Hearing says by whom, and which holders had not told all of theirs
+	// by then; Busy are those of them that have no place for a watcher.
+	Synced  bool
+	Hearing Hearing
+	Busy    []peer.ID
 	// Sealed is a verified record of Node as held by Holder in Topic, HeldFor
 	// long. The same record comes once per holder and topic that has it; an
 	// older one only from Snapshot.
@@ -65,15 +66,26 @@ func (n *Node) Watch(ctx context.Context, topic Topic, f func(Change) error) err
 // Snapshot returns what every holder of topic holds now: one Change per record
 // and holder, copies that are not the newest included. Holders that have not
 // answered within a second are left out. If there is nothing since they have no
-// place for a watcher, the error is an ErrBusy.
+// place for a watcher, the error is an ErrBusy; if there is nothing that too few of
+// them have said, an [*Unanswered].
 func (n *Node) Snapshot(ctx context.Context, topic Topic) ([]Change, error) {
+	list, _, err := n.Inspect(ctx, topic)
+	return list, err
+}
+
+// Inspect is Snapshot that also says which holders are left out.
+func (n *Node) Inspect(ctx context.Context, topic Topic) (list []Change, heard Hearing, err error) {
 	errDone := errors.New("done")
-	var list []Change
-	err := n.watch(ctx, topic, replicas, true, func(c Change) error {
-		if c.Synced && len(list) == 0 && len(c.Busy) > 0 {
-			return fmt.Errorf("%w: %d of the holders asked have no place for a watcher", ErrBusy, len(c.Busy))
-		}
+	err = n.watch(ctx, topic, replicas, true, func(c Change) error {
 		if c.Synced {
+			heard = c.Hearing
+		}
+		switch {
+		case c.Synced && len(list) == 0 && len(c.Busy) > 0:
+			return fmt.Errorf("%w: %d of the holders asked have no place for a watcher", ErrBusy, len(c.Busy))
+		case c.Synced && len(list) == 0 && !heard.Enough():
+			return &Unanswered{Topic: topic, Hearing: heard}
+		case c.Synced:
 			return errDone
 		}
 		if !c.Gone {
@@ -81,10 +93,10 @@ func (n *Node) Snapshot(ctx context.Context, topic Topic) ([]Change, error) {
 		}
 		return nil
 	})
-	if !errors.Is(err, errDone) {
-		return list, err
+	if errors.Is(err, errDone) {
+		err = nil
 	}
-	return list, nil
+	return list, heard, err
 }
 
 func (n *Node) watch(ctx context.Context, topic Topic, remotes int, all bool, f func(Change) error) error {
@@ -133,6 +145,7 @@ type watchedAt struct {
 type watchSource struct {
 	synced bool
 	busy   bool      // ended since the holder had no place
+	why    string    // it ended
 	ended  time.Time // zero: it goes on
 }
 
@@ -149,6 +162,7 @@ type watchEvent struct {
 	split bool // with Synced: there are finer shards
 	ended bool
 	busy  bool // with ended: the holder had no place
+	why   string
 }
 
 func (w *watching) run(ctx context.Context, remotes int) error {
@@ -159,7 +173,7 @@ func (w *watching) run(ctx context.Context, remotes int) error {
 	for {
 		if !w.synced && w.complete(time.Since(start)) {
 			w.synced = true
-			if err := w.f(Change{Synced: true, Silent: w.silent(false), Busy: w.silent(true)}); err != nil {
+			if err := w.f(Change{Synced: true, Hearing: w.hearing(), Busy: w.busy()}); err != nil {
 				return err
 			}
 		}
@@ -197,17 +211,37 @@ func (w *watching) complete(waited time.Duration) bool {
 	return len(w.from) > 0 && open == 0 || waited > syncedAfter
 }
 
-// silent are the holders that have ended or go on without having told all, those
-// that are busy or any.
-func (w *watching) silent(busy bool) []peer.ID {
+// busy are the holders that had no place for a watcher.
+func (w *watching) busy() []peer.ID {
 	var ids []peer.ID
 	for at, s := range w.from {
-		if !s.synced && (s.busy || !busy) && !slices.Contains(ids, at.holder) {
+		if !s.synced && s.busy && !slices.Contains(ids, at.holder) {
 			ids = append(ids, at.holder)
 		}
 	}
 	slices.Sort(ids)
 	return ids
+}
+
+// hearing says which holders have told all that they hold in each topic.
+func (w *watching) hearing() Hearing {
+	all := make(map[peer.ID]bool)
+	var silent []Silence
+	for at, s := range w.from {
+		all[at.holder] = true
+		if !s.synced {
+			silent = append(silent, Silence{at.holder, cmp.Or(s.why, "no answer in time")})
+		}
+	}
+	h := hear(0, 0, 0, silent) // each once
+	must := min(asksFirst, len(all))
+	switch topic := w.topics[0]; {
+	case w.n.cfg.Holding == HoldNone:
+		must = len(all)
+	case topic.Stream() != "" || topic.Provisions():
+		must = majority(len(all))
+	}
+	return hear(len(all), len(all)-len(h.Silent), must, h.Silent)
 }
 
 // listen starts sources until there are as many as wanted.
@@ -270,7 +304,11 @@ func (w *watching) source(ctx context.Context, at watchedAt, listen func(context
 		if err != nil && ctx.Err() == nil {
 			w.n.log.Debug("watch ended by holder", "peer", at.holder, "topic", at.topic, "err", err)
 		}
-		emit(watchEvent{ended: true, busy: errors.Is(err, ErrBusy)})
+		e := watchEvent{ended: true, busy: errors.Is(err, ErrBusy)}
+		if err != nil {
+			e.why = silence(err)
+		}
+		emit(e)
 	})
 	return true
 }
@@ -279,7 +317,7 @@ func (w *watching) take(now time.Time, e watchEvent) error {
 	s := w.from[e.from]
 	switch {
 	case e.ended:
-		s.ended, s.busy = now, e.busy
+		s.ended, s.busy, s.why = now, e.busy, e.why
 		// What it held is not gone for that; it expires unless others have it.
 		for _, node := range w.nodes {
 			delete(node.holders, e.from)

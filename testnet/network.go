@@ -503,15 +503,17 @@ func (c *counter) add(more Progress) {
 
 // Records returns the nodes whose records are valid as n sees them.
 func (n Node) Records(ctx context.Context) ([]peer.ID, error) {
-	var records []struct {
-		Node  peer.ID `json:"node"`
-		Valid bool    `json:"valid"`
+	var list struct {
+		Records []struct {
+			Node  peer.ID `json:"node"`
+			Valid bool    `json:"valid"`
+		} `json:"records"`
 	}
-	if err := n.Get(ctx, "/records", &records); err != nil {
+	if err := n.Get(ctx, "/records", &list); err != nil {
 		return nil, err
 	}
 	var seen []peer.ID
-	for _, r := range records {
+	for _, r := range list.Records {
 		if r.Valid {
 			seen = append(seen, r.Node)
 		}

@@ -130,7 +130,10 @@ func (n *node) adminHandler() http.Handler {
 	})
 	get("/streams", func(r *http.Request) (any, error) {
 		records, err := snapshot(r.Context(), n.dht, dht.CapacityTopic())
-		return streams(r.Context(), n.dht, records), err
+		if err != nil {
+			return nil, err
+		}
+		return streams(r.Context(), n.dht, records), nil
 	})
 	get("/policy/history", func(*http.Request) (any, error) { return n.policies.history() })
 	mux.HandleFunc("POST /api/v1/policy", n.pushPolicy)
@@ -224,12 +227,13 @@ func recordsOf(ctx context.Context, d dhtReader, id peer.ID) ([]recordEntry, err
 		return all, nil
 	}
 	held, snapErr := snapshot(ctx, d, dht.CapacityTopic())
-	if snapErr == nil {
-		for _, e := range held {
-			if e.Node == id {
-				return []recordEntry{e}, nil
-			}
+	for _, e := range held.Records {
+		if e.Node == id {
+			return []recordEntry{e}, nil
 		}
+	}
+	if silent := held.Hearing.String(); snapErr != nil || silent != "" {
+		return nil, problem.New(problem.NotKnown, fmt.Sprintf("%s does not answer (%v), and whether a holder has a record of it is not known: %s", id, err, or(silent, fmt.Sprint(snapErr)))).Retry(retryReady)
 	}
 	return nil, problem.New(problem.NotFound, fmt.Sprintf("%s does not answer (%v), and no holder has a record of it", id, err))
 }
@@ -301,15 +305,17 @@ func (n *node) explain(r *http.Request) (any, error) {
 
 // watchEvent is one change of a watched topic, as JSON.
 type watchEvent struct {
-	Synced bool         `json:"synced,omitempty"`
-	Gone   peer.ID      `json:"gone,omitempty"`
-	Entry  *recordEntry `json:"entry,omitempty"`
+	Synced bool `json:"synced,omitempty"`
+	// Hearing, with Synced, says which holders had not told theirs by then.
+	Hearing *dht.Hearing `json:"hearing,omitempty"`
+	Gone    peer.ID      `json:"gone,omitempty"`
+	Entry   *recordEntry `json:"entry,omitempty"`
 }
 
 func watchEventOf(c dht.Change) watchEvent {
 	switch {
 	case c.Synced:
-		return watchEvent{Synced: true}
+		return watchEvent{Synced: true, Hearing: &c.Hearing}
 	case c.Gone:
 		return watchEvent{Gone: c.Node}
 	}

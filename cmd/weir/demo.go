@@ -395,21 +395,21 @@ func (d *demo) showNetwork(ctx context.Context) error {
 	}
 	var (
 		tree    streamEntry
-		records []recordEntry
+		records recordList
 	)
 	for deadline := time.Now().Add(demoRecords); ; {
-		var all []streamEntry
+		var all streamList
 		if err := d.first.Get(ctx, "/streams", &all); err != nil {
 			return fmt.Errorf("read the streams: %w", err)
 		}
-		if i := slices.IndexFunc(all, func(s streamEntry) bool { return s.Stream == demoStream }); i >= 0 {
-			tree = all[i]
+		if i := slices.IndexFunc(all.Streams, func(s streamEntry) bool { return s.Stream == demoStream }); i >= 0 {
+			tree = all.Streams[i]
 		}
 		if err := d.first.Get(ctx, "/records", &records); err != nil {
 			return fmt.Errorf("read the records: %w", err)
 		}
 		sessions := int64(0)
-		for _, e := range records {
+		for _, e := range records.Records {
 			if e.Record != nil {
 				sessions += e.Record.Sessions.Used
 			}
@@ -423,7 +423,7 @@ func (d *demo) showNetwork(ctx context.Context) error {
 	}
 	d.screen.flush()
 	d.screen.title("What the nodes publish about themselves (weir records list)")
-	printRecords(terminal{Writer: d.screen.out}, records)
+	printRecords(terminal{Writer: d.screen.out}, records.Records)
 	d.screen.title("Who pulls the stream from whom (weir streams tree %s)", demoStream)
 	if len(tree.Carriers) > 0 {
 		printTree(terminal{Writer: d.screen.out}, tree)

@@ -135,8 +135,11 @@ func request(c *cli.Context, method, path string, body []byte, timeout time.Dura
 		resp.Body.Close()
 		cancel()
 		code := exitFailure
-		if resp.StatusCode < 500 {
+		switch {
+		case resp.StatusCode < 500:
 			code = exitInput
+		case said.Code == problem.NotKnown, said.Code == problem.NoAnswer:
+			code = exitConnection
 		}
 		return nil, nil, cli.Exit(said.Error(), code)
 	}
@@ -368,25 +371,25 @@ func flagGiven(c *cli.Context, name string) bool {
 }
 
 // readRecords gets the records that the flags name.
-func readRecords(c *cli.Context) (entries []recordEntry, done bool, err error) {
+func readRecords(c *cli.Context) (list recordList, done bool, err error) {
 	stream := c.String("stream")
 	if !standalone(c) {
-		done, err = get(c, "/records?stream="+url.QueryEscape(stream), &entries)
-		return entries, done, err
+		done, err = get(c, "/records?stream="+url.QueryEscape(stream), &list)
+		return list, done, err
 	}
 	n, leave, err := join(c)
 	if err != nil {
-		return nil, true, err
+		return list, true, err
 	}
 	defer leave()
-	entries, err = snapshot(c.Context, n, topicOf(stream))
+	list, err = snapshot(c.Context, n, topicOf(stream))
 	if err != nil {
-		return nil, true, cli.Exit("read the records: "+err.Error(), exitConnection)
+		return list, true, cli.Exit("the records are not known: "+err.Error(), exitConnection)
 	}
 	if c.Bool("json") {
-		return nil, true, printJSON(c, entries)
+		return list, true, printJSON(c, list)
 	}
-	return entries, false, nil
+	return list, false, nil
 }
 
 func printJSON(c *cli.Context, v any) error {
@@ -398,15 +401,37 @@ func printJSON(c *cli.Context, v any) error {
 }
 
 func listRecords(c *cli.Context) error {
-	entries, done, err := readRecords(c)
+	list, done, err := readRecords(c)
 	if done {
 		return err
 	}
 	if c.Bool("copies") {
-		printCopies(terminalOf(c), entries)
+		printCopies(terminalOf(c), list.Records)
 	} else {
-		printRecords(terminalOf(c), entries)
+		printRecords(terminalOf(c), list.Records)
 	}
+	return missing(c.App.Writer, list.Hearing, nil)
+}
+
+// missing says below a list what it may lack since some did not answer: holders,
+// and nodes that would tell of themselves. It is an error if too few did for the
+// list to be worth anything.
+func missing(w io.Writer, heard dht.Hearing, nodes []dht.Silence) error {
+	var said []string
+	if s := heard.String(); s != "" {
+		said = append(said, s)
+	}
+	if len(nodes) > 0 {
+		said = append(said, fmt.Sprintf("%s did not say what they carry (%s)", count(len(nodes), "node", "nodes"), nodes[0].Err))
+	}
+	if len(said) == 0 {
+		return nil
+	}
+	text := strings.Join(said, "; ") + ": what only they know is missing here"
+	if !heard.Enough() {
+		return cli.Exit(text, exitConnection)
+	}
+	fmt.Fprintln(w, plainText(text))
 	return nil
 }
 
@@ -535,7 +560,11 @@ func watchRecords(c *cli.Context) error {
 		w, now := c.App.Writer, time.Now().Format("15:04:05.000")
 		switch {
 		case e.Synced:
-			fmt.Fprintf(w, "%s  -- that is all there is; what follows is new --\n", now)
+			all := "that is all there is"
+			if e.Hearing != nil && e.Hearing.String() != "" {
+				all = "that is what is known: " + plainText(e.Hearing.String())
+			}
+			fmt.Fprintf(w, "%s  -- %s; what follows is new --\n", now, all)
 		case e.Entry != nil && e.Entry.Record != nil:
 			r := e.Entry.Record
 			seen[r.Node] = r.Name
@@ -603,9 +632,11 @@ func verifyRecords(c *cli.Context) error {
 	default:
 		var done bool
 		var err error
-		if entries, done, err = readRecords(c); done {
+		var list recordList
+		if list, done, err = readRecords(c); done {
 			return err
 		}
+		entries = list.Records
 		// What a node says of its records is not proof: check the bytes.
 		for i, e := range entries {
 			checked := inspect(e.Sealed, time.Now())
@@ -646,16 +677,17 @@ func streamsCommand() *cli.Command {
 		Name: "streams", Usage: "the streams of the network: list, tree, end",
 		Subcommands: []*cli.Command{
 			{Name: "list", Usage: "all streams", Flags: adminFlags(), Action: func(c *cli.Context) error {
-				var all []streamEntry
+				var all streamList
 				if done, err := get(c, "/streams", &all); done {
 					return err
 				}
-				if len(all) == 0 {
+				switch {
+				case len(all.Streams) > 0:
+					printStreams(terminalOf(c), all.Streams)
+				case all.whole():
 					fmt.Fprintln(c.App.Writer, "no streams: publish one with weir publish --pattern http://HOST:PORT/whip/NAME")
-					return nil
 				}
-				printStreams(terminalOf(c), all)
-				return nil
+				return missing(c.App.Writer, all.Hearing, all.Silent)
 			}},
 			{Name: "end", Usage: "end a stream that is published at this node", ArgsUsage: "STREAM", Flags: adminFlags(), Action: endStream},
 			{Name: "tree", Usage: "who carries a stream", ArgsUsage: "STREAM", Flags: adminFlags(), Action: func(c *cli.Context) error {
@@ -663,16 +695,24 @@ func streamsCommand() *cli.Command {
 					return badInput(errors.New("streams tree takes the name of one stream"))
 				}
 				name := c.Args().First()
-				var all []streamEntry
+				var all streamList
 				if done, err := get(c, "/streams", &all); done {
 					return err
 				}
-				i := slices.IndexFunc(all, func(s streamEntry) bool { return s.Stream == name })
-				if i < 0 {
+				i := slices.IndexFunc(all.Streams, func(s streamEntry) bool { return s.Stream == name })
+				switch {
+				case i >= 0:
+					printTree(terminalOf(c), all.Streams[i])
+				case all.whole():
 					return cli.Exit(fmt.Sprintf("nobody carries a stream %q now; see weir streams list", name), exitFailure)
+				default:
+					fmt.Fprintf(c.App.Writer, "whether anybody carries a stream %q now is not known\n", name)
+					if err := missing(c.App.Writer, all.Hearing, all.Silent); err != nil {
+						return err
+					}
+					return cli.Exit("", exitConnection)
 				}
-				printTree(terminalOf(c), all[i])
-				return nil
+				return missing(c.App.Writer, all.Hearing, all.Silent)
 			}},
 		},
 	}

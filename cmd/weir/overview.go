@@ -15,6 +15,7 @@ import (
 
 	"weir/capacity"
 	"weir/dht"
+	"weir/sfu/problem"
 )
 
 const (
@@ -91,16 +92,23 @@ func (e *recordEntry) held(c dht.Change) {
 // snapshotter is what records are read from: a node, or a client of the
 // network.
 type snapshotter interface {
-	Snapshot(ctx context.Context, topic dht.Topic) ([]dht.Change, error)
+	Inspect(ctx context.Context, topic dht.Topic) ([]dht.Change, dht.Hearing, error)
+}
+
+// A recordList is what the holders of a topic hold, and which of them have said
+// so: what only the others hold is missing.
+type recordList struct {
+	Records []recordEntry `json:"records"`
+	Hearing dht.Hearing   `json:"hearing"`
 }
 
 // snapshot reads all records of topic from its holders: the newest of each
 // node, and who holds a copy.
-func snapshot(ctx context.Context, from snapshotter, topic dht.Topic) ([]recordEntry, error) {
+func snapshot(ctx context.Context, from snapshotter, topic dht.Topic) (recordList, error) {
 	ctx, cancel := context.WithTimeout(ctx, snapshotTimeout)
 	defer cancel()
-	changes, err := from.Snapshot(ctx, topic)
-	var all []recordEntry
+	changes, heard, err := from.Inspect(ctx, topic)
+	all := []recordEntry{}
 	byNode := map[peer.ID][]dht.Change{}
 	for _, c := range changes {
 		if c.Err == nil {
@@ -121,7 +129,7 @@ func snapshot(ctx context.Context, from snapshotter, topic dht.Topic) ([]recordE
 	if errors.Is(err, context.DeadlineExceeded) && len(all) > 0 {
 		err = nil
 	}
-	return all, err
+	return recordList{all, heard}, err
 }
 
 // gather makes one entry of the copies of one node's records: the newest, and
@@ -174,7 +182,7 @@ func regionOf(e recordEntry) string {
 }
 
 // snapshot reads a topic, or what could be read of it.
-func (n *node) snapshot(ctx context.Context, topic dht.Topic) []recordEntry {
+func (n *node) snapshot(ctx context.Context, topic dht.Topic) recordList {
 	all, err := snapshot(ctx, n.dht, topic)
 	if err != nil {
 		n.log.Debug("topic not read", "topic", topic, "err", err)
@@ -210,27 +218,41 @@ type fetcher interface {
 	Fetch(ctx context.Context, id peer.ID) ([][]byte, error)
 }
 
+// A streamList is the streams of the network as their carriers tell of them.
+type streamList struct {
+	Streams []streamEntry `json:"streams"`
+	// Hearing says which holders of the nodes' records have not answered, and
+	// Silent which nodes carry streams and have not said which.
+	Hearing dht.Hearing   `json:"hearing"`
+	Silent  []dht.Silence `json:"silent,omitempty"`
+}
+
+// whole reports whether a stream that is not in the list is nowhere.
+func (l streamList) whole() bool { return l.Hearing.Enough() && len(l.Silent) == 0 }
+
 // streams asks every node of records that carries any for its streams.
-func streams(ctx context.Context, f fetcher, records []recordEntry) []streamEntry {
+func streams(ctx context.Context, f fetcher, records recordList) streamList {
 	var (
 		mu   sync.Mutex
 		rows []capacity.Record
 		work errgroup.Group
 	)
+	list := streamList{Hearing: records.Hearing}
 	ctx, cancel := context.WithTimeout(ctx, snapshotTimeout)
 	defer cancel()
 	work.SetLimit(fetchesAtOnce)
-	for _, e := range records {
+	for _, e := range records.Records {
 		if !e.Valid || e.Record.Streams.Used == 0 {
 			continue
 		}
 		work.Go(func() error {
 			own, err := f.Fetch(ctx, e.Node)
-			if err != nil {
-				return nil // it has gone since; the others count
-			}
 			mu.Lock()
 			defer mu.Unlock()
+			if err != nil {
+				list.Silent = append(list.Silent, dht.Silence{Node: e.Node, Err: problem.Cause(err)})
+				return nil // the others count
+			}
 			for _, sealed := range own {
 				if r, err := capacity.Open(sealed, time.Now()); err == nil && r.Node == e.Node && r.Carries != nil {
 					rows = append(rows, r)
@@ -240,7 +262,9 @@ func streams(ctx context.Context, f fetcher, records []recordEntry) []streamEntr
 		})
 	}
 	_ = work.Wait()
-	return byStream(rows)
+	slices.SortFunc(list.Silent, func(a, b dht.Silence) int { return cmp.Compare(a.Node, b.Node) })
+	list.Streams = byStream(rows)
+	return list
 }
 
 // byStream gathers carriers' records into streams.
@@ -276,6 +300,9 @@ type networkState struct {
 	Network string        `json:"network"`
 	Nodes   []recordEntry `json:"nodes"`
 	Streams []streamEntry `json:"streams"`
+	// Hearing and Silent are as in streamList: what may be missing.
+	Hearing dht.Hearing   `json:"hearing"`
+	Silent  []dht.Silence `json:"silent,omitempty"`
 	Time    time.Time     `json:"time"`
 }
 
@@ -369,12 +396,14 @@ func (o *overview) lastDecisions() []dht.Decision {
 }
 
 func (n *node) networkState(ctx context.Context) networkState {
-	nodes := n.snapshot(ctx, dht.CapacityTopic())
+	records := n.snapshot(ctx, dht.CapacityTopic())
+	nodes := records.Records
 	for i := range nodes {
 		nodes[i].Sealed, nodes[i].Copies = nil, nil // the console has no use for it
 	}
+	all := streams(ctx, n.dht, records)
 	return networkState{
 		Self: n.dht.ID(), Network: n.cfg.network, Nodes: nodes,
-		Streams: streams(ctx, n.dht, nodes), Time: time.Now(),
+		Streams: all.Streams, Hearing: all.Hearing, Silent: all.Silent, Time: time.Now(),
 	}
 }

@@ -315,13 +315,21 @@ func readTop(c *cli.Context) (topData, error) {
 			}
 		})
 	}
-	read("nodes", "/records", &d.nodes)
-	read("streams", "/streams", &d.streams)
+	var (
+		records recordList
+		all     streamList
+	)
+	read("nodes", "/records", &records)
+	read("streams", "/streams", &all)
 	read("links", "/links", &d.links)
 	read("sessions", "/sessions", &d.sessions)
 	read("events", "/events?follow=false&since=1h", &d.events)
 	work.Go(func() { d.known = namesOf(c) })
 	work.Wait()
+	d.nodes, d.streams = records.Records, all.Streams
+	if silent := all.Hearing.String(); silent != "" {
+		d.unknown = append(d.unknown, silent)
+	}
 	slices.Sort(d.unknown)
 	d.at = time.Now()
 	return d, nil

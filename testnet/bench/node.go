@@ -62,11 +62,14 @@ func (n node) decisions(ctx context.Context) (d []dht.Decision, err error) {
 // finds waits until n finds stream carried by origin and by nobody else.
 func (n node) finds(ctx context.Context, stream string, origin node) error {
 	return until(ctx, fmt.Sprintf("%s finds %s at %s alone", n.Name, stream, origin.Name), func() (bool, error) {
-		var records []struct {
-			Node  peer.ID `json:"node"`
-			Valid bool    `json:"valid"`
+		var list struct {
+			Records []struct {
+				Node  peer.ID `json:"node"`
+				Valid bool    `json:"valid"`
+			} `json:"records"`
 		}
-		err := n.Get(ctx, "/records?stream="+stream, &records)
+		err := n.Get(ctx, "/records?stream="+stream, &list)
+		records := list.Records
 		return len(records) == 1 && records[0].Valid && records[0].Node == origin.PeerID, err
 	})
 }

@@ -92,10 +92,12 @@ func TestTreeGrowsByItself(t *testing.T) {
 		}
 	}
 	eventually(t, "the records tell the depth of each", func() bool {
-		for _, s := range ask[[]struct {
-			Stream   string
-			Carriers []struct{ Depth int }
-		}](t, w.n(1), "/streams") {
+		for _, s := range ask[struct {
+			Streams []struct {
+				Stream   string
+				Carriers []struct{ Depth int }
+			}
+		}](t, w.n(1), "/streams").Streams {
 			if s.Stream == "demo" && len(s.Carriers) == 4 && s.Carriers[0].Depth == 0 && s.Carriers[3].Depth == 3 {
 				return true
 			}

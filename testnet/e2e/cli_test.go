@@ -15,6 +15,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"weir/dht"
 )
 
 // cleanEnv is the environment without variables that weir reads as flags.
@@ -258,9 +260,12 @@ func TestRecords(t *testing.T) {
 			says(t, out, b.PeerID.String(), `"seq"`, `"uplink"`, "bytes sealed, good")
 			says(t, reads(t, "records", "verify", file), "good", b.PeerID.String()[44:])
 
-			var list []struct{ Valid bool }
-			if err := json.Unmarshal([]byte(reads(t, with("records", "list", "--json")...)), &list); err != nil || len(list) != 3 {
-				t.Errorf("--json: %d records, %v", len(list), err)
+			var list struct {
+				Records []struct{ Valid bool }
+				Hearing dht.Hearing
+			}
+			if err := json.Unmarshal([]byte(reads(t, with("records", "list", "--json")...)), &list); err != nil || len(list.Records) != 3 || !list.Hearing.Enough() {
+				t.Errorf("--json: %d records, heard %+v, %v", len(list.Records), list.Hearing, err)
 			}
 			watch(t, with("records", "watch")...)
 		})

@@ -63,7 +63,9 @@ func TestMetricsCountByRule(t *testing.T) {
 
 	// Now that both are full, a publisher is refused, by a rule.
 	eventually(t, "the helper is known to be full", func() bool {
-		for _, e := range ask[[]struct{ Record capacity.Record }](t, full, "/records") {
+		for _, e := range ask[struct {
+			Records []struct{ Record capacity.Record }
+		}](t, full, "/records").Records {
 			if e.Record.Node == helper.PeerID {
 				return e.Record.Sessions.Used == 1
 			}

@@ -268,10 +268,12 @@ func TestDrain(t *testing.T) {
 		t.Errorf("the node is %s", s.State)
 	}
 	eventually(t, "others see it", func() bool {
-		for _, r := range ask[[]struct {
-			Node   string
-			Record struct{ State string }
-		}](t, w.n(2), "/records") {
+		for _, r := range ask[struct {
+			Records []struct {
+				Node   string
+				Record struct{ State string }
+			}
+		}](t, w.n(2), "/records").Records {
 			if r.Node == leaving.PeerID.String() {
 				return r.Record.State == "draining"
 			}
