@@ -117,7 +117,7 @@ func TestOffers(t *testing.T) {
 		{"lines without end", "/whip/", both + strings.Repeat("a=x\r\n", maxLines), 400, []string{"more than 4096 lines"}, nil},
 		{"audio alone of audio and video", "/whep/demo", offerOf(wantAudio), 201, []string{"m=audio 9"}, nil},
 		{"video that the stream has not, audio that it has", "/whep/demo", bundled(offerOf(wantAudio, videoOf("1", "recvonly", "96", "a=rtpmap:96 H264/90000", h264Fmtp(96, "42e01f", "1"))), "0 1"), 406,
-			[]string{"section 1 (video, mid 1) offers H264", "the stream has, video/VP8"}, nil},
+			[]string{"section 1 (video, mid 1) offers H264", "the stream has video/VP8 and audio/opus: offer to receive that"}, nil},
 		{"more sections than the stream has tracks", "/whep/demo", bundled(offerOf(wantAudio, wantVideo, videoOf("2", "recvonly", "96", vp8)), "0 1 2"), 201,
 			[]string{"m=video 9 ", "m=video 0 ", "a=group:BUNDLE 0 1\r\n"}, nil},
 	} {

@@ -344,7 +344,7 @@ func (s *SFU) publisher(ctx context.Context, name string, o *offer, entry, remot
 		}
 		codec, ok := section.preferred(used)
 		if !ok {
-			return nil, "", section.notTaken(codecNames(section.kind))
+			return nil, "", section.notTaken("taken is " + codecNames(section.kind))
 		}
 		claim(used, &codec)
 		if err := register(media, codec); err != nil {
@@ -440,6 +440,7 @@ func (s *SFU) viewer(ctx context.Context, st *Stream, o *offer, entry, remote st
 			left = append(left, t)
 		}
 	}
+	has := st.offers()
 	for _, section := range o.sections {
 		switch {
 		case carries[section] != nil || !o.inUse(section):
@@ -447,17 +448,13 @@ func (s *SFU) viewer(ctx context.Context, st *Stream, o *offer, entry, remote st
 			section.why = "nothing is received in it"
 		default:
 			section.why = "the stream has no more tracks of " + section.media
-			if i := slices.IndexFunc(left, func(t *Track) bool { return t.kind() == section.kind }); i >= 0 {
-				return nil, "", section.notTaken("what the stream has, " + section.media + "/" + describe(left[i].Codec))
+			if slices.ContainsFunc(left, func(t *Track) bool { return t.kind() == section.kind }) {
+				return nil, "", section.notTaken("the stream has " + has + ": offer to receive that")
 			}
 		}
 	}
 	if len(o.taken) == 0 {
-		var has []string
-		for _, t := range st.tracks {
-			has = append(has, t.Codec.MimeType)
-		}
-		return nil, "", fmt.Errorf("%w: the stream has %s; offer to receive that", errNoCodec, strings.Join(has, " and "))
+		return nil, "", fmt.Errorf("%w: the stream has %s; offer to receive that", errNoCodec, has)
 	}
 	if err := o.settle(); err != nil {
 		return nil, "", err
@@ -500,7 +497,7 @@ func (s *section) notTaken(instead string) error {
 	if offers == "" {
 		offers = "nothing that has a name"
 	}
-	return fmt.Errorf("%w: %s offers %s; taken is %s", errNoCodec, s.name(), offers, instead)
+	return fmt.Errorf("%w: %s offers %s; %s", errNoCodec, s.name(), offers, instead)
 }
 
 // restart serves an ICE restart (RFC 9725, section 4.3.3): the client comes

@@ -1,7 +1,9 @@
 package sfu
 
 import (
+	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -143,6 +145,15 @@ func (s *Stream) branches() []*branch {
 		}
 	}
 	return all
+}
+
+// offers names the stream's codecs for people.
+func (s *Stream) offers() string {
+	var has []string
+	for _, t := range s.tracks {
+		has = append(has, fmt.Sprintf("%s/%s", t.kind(), describe(t.Codec)))
+	}
+	return strings.Join(has, " and ")
 }
 
 // carriage is what this node claims about the stream.

@@ -19,6 +19,7 @@ import (
 	"github.com/pion/logging"
 	"github.com/pion/webrtc/v4"
 
+	"weir/sfu"
 	"weir/sfu/problem"
 )
 
@@ -214,11 +215,14 @@ func TestBadRequests(t *testing.T) {
 		"JSON":                             {"POST", "/whip/x", "application/json", "{}", 415, problem.BadMediaType, []string{"application/json", "send application/sdp"}},
 		"too long":                         {"POST", "/whep/witness", sdp, offer + strings.Repeat("a=x\r\n", 20_000), 413, problem.TooLarge, []string{"65536 bytes"}},
 		"nine media sections":              {"POST", "/whep/witness", sdp, nine.String(), 400, problem.BadSDP, []string{"9 media sections", "at most 8"}},
-		"33 candidates":                    {"POST", "/whep/witness", sdp, offer + strings.Repeat(candidate, 33), 400, problem.BadSDP, []string{"candidates", "at most 32"}},
+		"lines without end":                {"POST", "/whep/witness", sdp, offer + strings.Repeat("a=x\r\n", 5000), 400, problem.BadSDP, []string{"more than 4096 lines"}},
+		"sections that begin with CR":      {"POST", "/whep/witness", sdp, offer + strings.Repeat("\rm=video 9 RTP/SAVPF 96", 800), 400, problem.BadSDP, []string{"802 media sections", "at most 8"}},
+		"two sections without a group":     {"POST", "/whep/witness", sdp, strings.ReplaceAll(offer, "a=group:BUNDLE", "a=x"), 422, problem.UnusableOffer, []string{"BUNDLE"}},
+		"a section that is not taken":      {"POST", "/whip/x", sdp, strings.NewReplacer("recvonly", "sendonly", "VP8", "VPX", "VP9", "VPX", "H264", "VPX", "AV1", "VPX").Replace(offer), 406, problem.NoCommonCodec, []string{"section 1 (video, mid 1) offers VPX", "VP8, H264"}},
 		"no SDP":                           {"POST", "/whep/witness", sdp, "hello", 400, problem.BadSDP, []string{"bad SDP"}},
 		"noise":                            {"POST", "/whip/x", sdp, string(noise), 400, problem.BadSDP, []string{"bad SDP"}},
 		"an empty body":                    {"POST", "/whip/x", sdp, "", 400, problem.BadSDP, []string{"bad SDP"}},
-		"SDP cut short":                    {"POST", "/whep/witness", sdp, offer[:len(offer)/3], 400, problem.BadSDP, []string{"bad SDP"}},
+		"SDP cut short":                    {"POST", "/whep/witness", sdp, offer[:strings.Index(offer, "m=video")+14], 400, problem.BadSDP, []string{"bad SDP"}},
 		"without fingerprint":              {"POST", "/whep/witness", sdp, strings.ReplaceAll(offer, "a=fingerprint", "a=x"), 400, problem.BadSDP, []string{"a=fingerprint", "DTLS"}},
 		"a publisher that sends nothing":   {"POST", "/whip/x", sdp, offer, 406, problem.NoCommonCodec, []string{"must send at least one track"}},
 		"a viewer of no codec there is":    {"POST", "/whep/witness", sdp, strings.NewReplacer("VP8", "VPX", "opus", "gsm").Replace(offer), 406, problem.NoCommonCodec, []string{"VP8", "opus", "offer to receive that"}},
@@ -278,6 +282,49 @@ func TestBadAdminRequests(t *testing.T) {
 			says(t, p.Detail, c.says)
 		})
 	}
+}
+
+// What clients offer beyond browsers' common form is answered by the program,
+// each section in its place.
+func TestForeignOffers(t *testing.T) {
+	w := up(t, 1, nil)
+	n := w.n(1)
+	w.witness(n, n)
+	offer := viewerOffer(t)
+	send := strings.ReplaceAll(offer, "recvonly", "sendonly")
+	video := offer[:strings.Index(offer, "m=audio")] + offer[strings.Index(offer, "m=video"):]
+	candidates := ""
+	for i := range 40 {
+		candidates += fmt.Sprintf("a=candidate:%d 1 udp 1 10.0.0.%d 9 typ host\r\na=candidate:%d 1 tcp 1 10.0.0.%d 9 typ host tcptype active\r\n", i, i+1, i+50, i+1)
+	}
+	data := "m=application 9 UDP/DTLS/SCTP webrtc-datachannel\r\nc=IN IP4 0.0.0.0\r\na=mid:9\r\na=sctp-port:5000\r\n"
+	for name, c := range map[string]struct {
+		path, offer string
+		says        []string
+	}{
+		"names in capitals":               {"/whep/witness", strings.NewReplacer("opus/", "OPUS/", "VP8/", "vp8/").Replace(offer), []string{"OPUS/48000/2", "vp8/90000"}},
+		"a lone section without a group":  {"/whep/witness", strings.ReplaceAll(video, "a=group:BUNDLE", "a=x"), []string{"m=video 9 "}},
+		"a data channel":                  {"/whep/witness", offer + data, []string{"m=audio 9 ", "m=video 9 ", "m=application 0 UDP/DTLS/SCTP webrtc-datachannel"}},
+		"a data channel, to publish":      {"/whip/data", send + data, []string{"m=audio 9 ", "m=video 9 ", "m=application 0 "}},
+		"more candidates than are used":   {"/whip/many", send + candidates, []string{"m=video 9 "}},
+		"no final newline":                {"/whip/newline", strings.TrimRight(send, "\r\n"), []string{"m=video 9 "}},
+		"LF alone":                        {"/whip/lf", strings.ReplaceAll(send, "\r\n", "\n"), []string{"m=video 9 "}},
+		"G.711 beside video":              {"/whip/alaw", strings.NewReplacer("opus/48000/2", "X/8000").Replace(send), []string{"m=video 9 ", "G722/8000"}},
+		"more sections than there is for": {"/whep/witness", offer + strings.Replace(audioSection(offer), "a=mid:0", "a=mid:2", 1), []string{"m=audio 9 ", "m=audio 0 "}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			resp, answer := n.post(t, n.HTTP+c.path, c.offer)
+			if resp.StatusCode != http.StatusCreated {
+				t.Fatalf("%s: %s", resp.Status, answer)
+			}
+			says(t, answer, c.says...)
+		})
+	}
+}
+
+// audioSection is the audio of an offer.
+func audioSection(offer string) string {
+	return offer[strings.Index(offer, "m=audio"):strings.Index(offer, "m=video")]
 }
 
 // A handViewer is a viewer whose session is spoken for by hand.
@@ -379,10 +426,18 @@ func TestSessionResource(t *testing.T) {
 	expect("no fragment", resp, text, 400, "bad SDP")
 	resp, text = send(t, http.MethodPatch, v.resource, "text/plain", fragment, nil)
 	expect("a fragment of another type", resp, text, 415, "send "+fragmentType)
-	resp, text = v.patch(ufrag+"a=mid:0\r\n"+strings.Repeat(another, 33), v.etag)
-	expect("33 candidates in one fragment", resp, text, 400, "more than 32 candidates")
-	resp, text = v.patch(ufrag+"a=mid:0\r\n"+strings.Repeat(another, 31), v.etag)
-	expect("more than 32 candidates in all", resp, text, 429, "more than 32 candidates")
+	// Those over the bound are not used, and are counted: at an error, clients
+	// give up.
+	for i := range 40 {
+		one := strings.Replace(another, "127.0.0.1 9", fmt.Sprintf("127.0.0.1 %d", 10+i), 1)
+		resp, text = v.patch(ufrag+"a=mid:0\r\n"+one+"a=candidate:8 1 udp 1 x.local 9 typ host\r\n", v.etag)
+		expect(fmt.Sprintf("candidate %d", i), resp, text, 204)
+	}
+	if !slices.ContainsFunc(b.sessions(t), func(s sfu.SessionStatus) bool {
+		return s.CandidatesUnused["over the bound"] > 0 && s.CandidatesUnused["a name"] == 40
+	}) {
+		t.Errorf("sessions: %+v; want candidates over the bound in one", b.sessions(t))
+	}
 	v.flows()
 
 	// ICE restart, twice: the connection lives on, with new credentials.
