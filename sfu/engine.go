@@ -102,19 +102,23 @@ func (e *engine) certificate(now time.Time) (webrtc.Certificate, error) {
 }
 
 // peerConnection makes one for leg, able to do the codecs and extensions of
-// media and nothing else. The gate lets its peer in once it has been told, by
-// [expect], which credentials to look for, and until it is closed.
-func (e *engine) peerConnection(leg leg, media *webrtc.MediaEngine) (*webrtc.PeerConnection, *passage, error) {
+// media and nothing else. What comes on a publisher's goes to in. The gate lets
+// its peer in once it has been told, by [expect], which credentials to look for,
+// and until it is closed.
+func (e *engine) peerConnection(leg leg, media *webrtc.MediaEngine, in *ingress) (*webrtc.PeerConnection, *passage, error) {
 	cert, err := e.certificate(time.Now())
 	if err != nil {
 		return nil, nil, err
 	}
 	registry := &interceptor.Registry{}
-	if err := e.intercept(leg, media, registry); err != nil {
+	if err := e.intercept(leg, media, registry, in); err != nil {
 		return nil, nil, err
 	}
 
 	var s webrtc.SettingEngine
+	if in != nil {
+		s.BufferFactory = in.buffer
+	}
 	if e.nat != nil {
 		if err := s.SetICEAddressRewriteRules(*e.nat); err != nil {
 			return nil, nil, fmt.Errorf("public address: %w", err)
@@ -218,18 +222,35 @@ func await(ctx context.Context, c <-chan struct{}, patience time.Duration) {
 
 // intercept adds what a leg needs of pion's interceptors. Sender reports are
 // not among them: the publisher's own are carried instead, see [Track].
-func (e *engine) intercept(leg leg, media *webrtc.MediaEngine, registry *interceptor.Registry) error {
+func (e *engine) intercept(leg leg, media *webrtc.MediaEngine, registry *interceptor.Registry, in *ingress) error {
+	// An ingress hands its packets to its interceptors itself.
+	add := func(f interceptor.Factory, to func(*ingress, interceptor.Interceptor)) error {
+		if in == nil {
+			registry.Add(f)
+			return nil
+		}
+		i, err := f.NewInterceptor("")
+		if err == nil {
+			to(in, i)
+			registry.Add(made{i})
+		}
+		return err
+	}
 	if leg != legView {
 		generator, err := nack.NewGeneratorInterceptor(nack.GeneratorMaxNacksPerPacket(maxNACKs))
 		if err != nil {
 			return err
 		}
-		registry.Add(generator)
+		if err := add(generator, func(in *ingress, i interceptor.Interceptor) { in.nacks = i }); err != nil {
+			return err
+		}
 		reports, err := report.NewReceiverInterceptor()
 		if err != nil {
 			return err
 		}
-		registry.Add(reports)
+		if err := add(reports, func(in *ingress, i interceptor.Interceptor) { in.reports = i }); err != nil {
+			return err
+		}
 	}
 	if leg != legPublish {
 		registry.Add(repairs{&e.repairs})
@@ -239,7 +260,9 @@ func (e *engine) intercept(leg leg, media *webrtc.MediaEngine, registry *interce
 		if err != nil {
 			return err
 		}
-		registry.Add(feedback)
+		if err := add(feedback, func(in *ingress, i interceptor.Interceptor) { in.feedback = i }); err != nil {
+			return err
+		}
 		for _, kind := range []webrtc.RTPCodecType{webrtc.RTPCodecTypeAudio, webrtc.RTPCodecTypeVideo} {
 			if err := media.RegisterHeaderExtension(webrtc.RTPHeaderExtensionCapability{URI: sdp.TransportCCURI}, kind); err != nil {
 				return err
@@ -248,6 +271,11 @@ func (e *engine) intercept(leg leg, media *webrtc.MediaEngine, registry *interce
 	}
 	return nil
 }
+
+// made is the factory of an interceptor that there is already.
+type made struct{ interceptor.Interceptor }
+
+func (m made) NewInterceptor(string) (interceptor.Interceptor, error) { return m.Interceptor, nil }
 
 // newMedia is a MediaEngine that knows the extensions which are carried, and
 // no codec yet.

@@ -347,13 +347,19 @@ func (a *arrival) publish(ctx context.Context) (*session, string, error) {
 		answer string
 	)
 	// Asked where the publisher stays only: who is handed on is asked there.
-	var release func()
-	if release, err = a.claim(ctx); err == nil {
+	// Where a publisher here is to give way, this node has the name already.
+	release, inherit := func() {}, a.sfu.abandoned(a.name)
+	if !inherit {
+		release, err = a.claim(ctx)
+	}
+	if err == nil {
 		if sess, answer, err = a.sfu.publisher(ctx, a.name, a.offer, entry, a.remote); err != nil {
 			release()
 		} else {
 			sess.unname = release
-			err = a.sfu.publish(sess)
+			if err = a.sfu.publish(a, sess, inherit); err != nil {
+				sess.discard()
+			}
 		}
 	}
 	if err == nil {
@@ -453,7 +459,7 @@ func (a *arrival) reserveName() (func(), error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	here, busy := s.streams[a.name], s.publishing[a.name]
-	if here != nil && here.Origin || busy {
+	if busy || here != nil && here.Origin && !here.abandoned(time.Now()) {
 		return nil, a.taken("here")
 	}
 	s.publishing[a.name] = true
@@ -482,18 +488,81 @@ func (a *arrival) taken(where string) error {
 	return problem.New(problem.NameTaken, fmt.Sprintf("stream %q is being published %s: choose another name, or end that session first", a.name, where)).Retry(retryNotLive)
 }
 
-// publish makes the session's stream known here.
-func (s *SFU) publish(sess *session) error {
+// abandoned reports whether the stream's publisher has sent nothing for so long
+// that another may take its name. Called with SFU.mu held.
+func (s *Stream) abandoned(now time.Time) bool {
+	return s.owner != nil && s.owner.in.silence(now, s.owner.began) >= giveWayAfter
+}
+
+// abandoned reports whether a publisher of that name here is to give way.
+func (s *SFU) abandoned(name string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	here := s.streams[name]
+	return here != nil && here.Origin && here.abandoned(time.Now())
+}
+
+// publish makes the session's stream known here. With inherit, a publisher of
+// that name has fallen silent: its claim to the name is the session's from now
+// on, and its stream goes on with the session's tracks where those are alike,
+// so that its viewers stay.
+func (s *SFU) publish(a *arrival, sess *session, inherit bool) error {
+	now := time.Now()
 	s.mu.Lock()
 	old := s.streams[sess.stream.Name]
+	var gone *session
+	origin := old != nil && old.Origin
+	if origin != inherit || origin && !old.abandoned(now) { // it sends again, or has just gone
+		s.mu.Unlock()
+		return a.taken("here")
+	}
+	if origin {
+		gone, old.owner = old.owner, nil
+		sess.unname = gone.unname
+	}
+	if gone != nil && !old.ended() && old.goesOnAs(sess.stream.tracks) {
+		sess.stream = old
+		sess.in.adopt(old.tracks)
+		old = nil
+	}
+	sess.stream.owner = sess
 	s.streams[sess.stream.Name] = sess.stream
 	s.sighted(sess.stream.Name)
 	s.mu.Unlock()
-	if old != nil { // a relay of a publisher who has gone
+	if gone != nil {
+		silent := gone.in.silence(now, gone.began)
+		e := Event{Kind: event.PublisherReplaced, Stream: sess.stream.Name, Session: sess.id, Elapsed: milliseconds(silent),
+			Detail: fmt.Sprintf("session %s had sent nothing for %v; its viewers stay", gone.id, silent.Round(time.Millisecond))}
+		if old != nil {
+			e.Detail = fmt.Sprintf("session %s had sent nothing for %v; its viewers have to come again, since the tracks differ", gone.id, silent.Round(time.Millisecond))
+		}
+		gone.end(fmt.Sprintf("it sent nothing for %v, and a new publisher came under its name", silent.Round(time.Millisecond)))
+		s.event(e)
+	}
+	switch {
+	case old == nil:
+	case gone != nil:
+		old.end(reasonFinished)
+	default: // a relay of a publisher that has gone
 		old.end(reasonLost)
 	}
 	s.cfg.Changed()
 	return nil
+}
+
+// finish ends the stream of a publisher that has gone and gives its name up,
+// unless another publisher has taken both over.
+func (s *SFU) finish(sess *session) {
+	s.mu.Lock()
+	mine := sess.stream.owner == sess
+	if mine {
+		sess.stream.owner = nil
+	}
+	s.mu.Unlock()
+	if mine {
+		s.drop(sess.stream, reasonFinished)
+		sess.unname()
+	}
 }
 
 // pullAndView sets a viewer up, pulling the stream here if need be.

@@ -242,7 +242,7 @@ func (s *SFU) newLink(node peer.ID, signal Signal, dialer bool) (*Link, error) {
 	if dialer {
 		role = legDial
 	}
-	pc, passage, err := s.engine.peerConnection(role, media)
+	pc, passage, err := s.engine.peerConnection(role, media, nil)
 	if err != nil {
 		return nil, err
 	}

@@ -263,7 +263,7 @@ func (l *Link) onTrack(remote *webrtc.TrackRemote, receiver *webrtc.RTPReceiver)
 			mid = tr.Mid()
 		}
 	}
-	in := &intake{remote: remote, receiver: receiver}
+	in := &intake{drops: &l.sfu.drops, remote: remote, receiver: receiver}
 	in.ssrc.Store(uint32(remote.SSRC()))
 	l.mu.Lock()
 	slot := l.slot(mid)

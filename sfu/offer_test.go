@@ -789,7 +789,7 @@ func FuzzLinkDescription(f *testing.F) {
 		f.Fatal(err)
 	}
 	s := bareSFU(f)
-	pc, _, err := s.engine.peerConnection(legDial, media)
+	pc, _, err := s.engine.peerConnection(legDial, media, nil)
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -822,7 +822,7 @@ func FuzzLinkDescription(f *testing.F) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		pc, _, err := s.engine.peerConnection(legAccept, media)
+		pc, _, err := s.engine.peerConnection(legAccept, media, nil)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -169,7 +169,7 @@ func (in *inbound) connect(tracks []*Track) {
 				return false
 			}
 			intake := slot.intake.Load()
-			return intake != nil && askKeyframe(l.pc, webrtc.SSRC(intake.ssrc.Load()))
+			return intake != nil && askKeyframe(l.pc, intake.ssrc.Load())
 		})
 		t.attach(f.source)
 		feeds[t.ID] = f

@@ -72,7 +72,7 @@ type section struct {
 	ssrcs    []uint32
 	repairs  map[uint32]uint32 // SSRC of retransmissions, by that of the media
 	msid     string
-	rids     []string // that the client would send, see a=simulcast
+	layers   []string // RIDs of simulcast, in the client's order of preference (RFC 8853, section 5.2)
 
 	codec *offered // that it was taken with; nil: it is not taken
 	why   string   // it is not taken
@@ -359,10 +359,18 @@ func (b *builder) attribute(d *description, key, value string) error {
 				b.repairs[uint32(media)] = uint32(repair)
 			}
 		}
-	case "rid":
+	case "simulcast":
 		fields := strings.Fields(value)
-		if len(fields) >= 2 && strings.EqualFold(fields[1], "send") && len(fields[0]) <= maxToken && len(b.rids) < maxRIDs {
-			b.rids = append(b.rids, fields[0])
+		for i := 0; i+1 < len(fields) && len(b.layers) == 0; i++ {
+			if !strings.EqualFold(fields[i], "send") {
+				continue
+			}
+			for layer := range strings.SplitSeq(fields[i+1], ";") {
+				rid, _, _ := strings.Cut(layer, ",")
+				if rid = strings.TrimPrefix(rid, "~"); rid != "" && len(rid) <= maxToken && len(b.layers) < maxRIDs {
+					b.layers = append(b.layers, rid)
+				}
+			}
 		}
 	}
 	return nil
@@ -761,7 +769,14 @@ func (o *offer) text() string {
 		if s.sends {
 			direction = "sendonly"
 		}
-		s.write(&b, t, direction, []offered{*s.codec}, used)
+		// The ingress tells streams apart. pion is told of none, and a line that
+		// names none keeps it from looking for some itself.
+		unsaid := *s
+		unsaid.ssrcs = nil
+		unsaid.write(&b, t, direction, []offered{*s.codec}, used)
+		if s.sends {
+			b.WriteString("a=ssrc:none\r\n")
+		}
 	}
 	return b.String()
 }

@@ -40,6 +40,8 @@ const (
 	// since anyone can send them.
 	consentTimeout = 30 * time.Second
 	consentCheck   = 5 * time.Second
+	// mediaCheck is between two looks at whether a publisher's sections send.
+	mediaCheck = time.Second
 )
 
 // errNoCodec means that client and stream have no codec in common.
@@ -66,10 +68,10 @@ type session struct {
 	done      chan struct{} // closed when nothing of it is left
 
 	pace    pace
-	outs    []*out    // a viewer's
-	sources []*source // a publisher's
-	release func()    // a viewer's hold on the stream
-	unname  func()    // gives up a publisher's name
+	outs    []*out   // a viewer's
+	in      *ingress // a publisher's
+	release func()   // a viewer's hold on the stream
+	unname  func()   // gives up a publisher's name
 
 	notTaken []string // sections and tracks that there is no media for, and why
 
@@ -85,18 +87,26 @@ type session struct {
 }
 
 func (s *SFU) newSession(kind sessionKind, media *webrtc.MediaEngine, o *offer, entry, remote string) (*session, error) {
-	leg := legPublish
-	if kind == kindWHEP {
-		leg = legView
+	leg := legView
+	var in *ingress
+	if kind == kindWHIP {
+		leg, in = legPublish, newIngress(&s.drops)
 	}
-	pc, passage, err := s.engine.peerConnection(leg, media)
+	pc, passage, err := s.engine.peerConnection(leg, media, in)
 	if err != nil {
 		return nil, err
 	}
 	sess := &session{
 		id: rand.Text(), kind: kind, sfu: s, pc: pc, passage: passage, entry: entry, remote: remote, began: time.Now(),
 		gone: make(chan string, 1), connected: make(chan struct{}), done: make(chan struct{}),
-		etag: newETag(), offer: o, unused: maps.Clone(o.skipped), notTaken: o.refused(), checking: checking(pc),
+		etag: newETag(), offer: o, unused: maps.Clone(o.skipped), notTaken: o.refused(), checking: checking(pc), in: in,
+	}
+	if in != nil {
+		in.ended = sess.end
+		in.event = func(e Event) {
+			e.Stream, e.Session, e.Role, e.Client = sess.stream.Name, sess.id, kind.role(), remote
+			s.event(e)
+		}
 	}
 	var once sync.Once
 	pc.OnConnectionStateChange(func(state webrtc.PeerConnectionState) {
@@ -130,8 +140,8 @@ func (s *session) begin() {
 	for _, o := range s.outs {
 		o.track.add(o)
 	}
-	for _, src := range s.sources {
-		src.reachable()
+	if s.in != nil {
+		s.in.reachable()
 	}
 }
 
@@ -252,6 +262,9 @@ func (s *session) watch() {
 	defer connect.Stop()
 	consent := time.NewTicker(consentCheck)
 	defer consent.Stop()
+	media := time.NewTicker(mediaCheck)
+	defer media.Stop()
+	var connected time.Time
 	over := s.stream.over
 	if s.kind == kindWHIP {
 		over = nil
@@ -274,6 +287,18 @@ func (s *session) watch() {
 			if !s.consents(now) {
 				why = fmt.Sprintf("no connectivity check for %v", consentTimeout)
 			}
+		case now := <-media.C:
+			if s.in == nil {
+				break
+			}
+			select {
+			case <-s.connected:
+				if connected.IsZero() {
+					connected = now
+				}
+				s.in.look(now, connected)
+			default:
+			}
 		}
 	}
 
@@ -283,13 +308,10 @@ func (s *session) watch() {
 		o.track.remove(o)
 	}
 	if s.kind == kindWHIP {
-		sfu.drop(s.stream, reasonFinished)
-		s.unname()
+		s.in.close()
+		sfu.finish(s)
 	} else {
 		s.release()
-	}
-	for _, src := range s.sources {
-		src.close()
 	}
 	sfu.mu.Lock()
 	delete(sfu.sessions, s.id)
@@ -330,8 +352,10 @@ func (s *SFU) publisher(ctx context.Context, name string, o *offer, entry, remot
 	}
 	// One codec of each section, so that viewers can be answered before the first
 	// packet comes.
-	byMid := map[string]*Track{}
-	var tracks []*Track
+	var (
+		tracks   []*Track
+		sections []*section // of each track
+	)
 	count := map[webrtc.RTPCodecType]int{}
 	used := map[webrtc.PayloadType]string{}
 	for _, section := range o.sections {
@@ -357,8 +381,7 @@ func (s *SFU) publisher(ctx context.Context, name string, o *offer, entry, remot
 			t.Codec.SDPFmtpLine = strings.TrimPrefix(t.Codec.SDPFmtpLine+";profile-level-id="+t.sets.profile(), ";")
 		}
 		count[section.kind]++
-		tracks = append(tracks, t)
-		byMid[section.pionMid()] = t
+		tracks, sections = append(tracks, t), append(sections, section)
 	}
 	if len(tracks) == 0 {
 		return nil, "", fmt.Errorf("%w: the offer must send at least one track of %s, %s", errNoCodec,
@@ -372,40 +395,16 @@ func (s *SFU) publisher(ctx context.Context, name string, o *offer, entry, remot
 	if err != nil {
 		return nil, "", err
 	}
-	intakes := map[*Track]*intake{}
-	for _, t := range tracks {
-		in := &intake{}
-		src := newSource(t.Codec, func() bool {
-			ssrc := in.ssrc.Load()
-			return ssrc != 0 && askKeyframe(sess.pc, webrtc.SSRC(ssrc))
-		})
-		in.assigned.Store(&assignment{track: t, source: src})
-		t.attach(src)
-		intakes[t] = in
-		sess.sources = append(sess.sources, src)
+	for i, t := range tracks {
+		sess.in.take(sections[i], t, func(ssrcs ...uint32) bool { return askKeyframe(sess.pc, ssrcs...) })
 	}
-	sess.pc.OnTrack(func(remote *webrtc.TrackRemote, receiver *webrtc.RTPReceiver) {
-		for _, tr := range sess.pc.GetTransceivers() {
-			t := byMid[tr.Mid()]
-			if tr.Receiver() != receiver || t == nil {
-				continue
-			}
-			in := intakes[t]
-			if !in.ssrc.CompareAndSwap(0, uint32(remote.SSRC())) {
-				return // a second stream in one section
-			}
-			in.remote, in.receiver = remote, receiver
-			sess.start(in.readRTP)
-			sess.start(in.readRTCP)
-			in.assigned.Load().source.reachable()
-		}
-	})
 	sess.stream = newStream(name, true, tracks, []peer.ID{s.cfg.Self}, time.Now())
 	answer, err := sess.answer(ctx, o)
 	if err != nil {
 		sess.discard()
 		return nil, "", err
 	}
+	sess.in.negotiated(sess.pc)
 	return sess, o.answerText(answer), nil
 }
 
@@ -559,6 +558,10 @@ type SessionStatus struct {
 	NotTaken []string `json:"not_taken,omitempty"`
 	// CandidatesUnused counts ICE candidates by why they are not used.
 	CandidatesUnused map[string]int `json:"candidates_unused,omitempty"`
+	// Of a publisher: its sections, and the packets that came and were not
+	// forwarded, by reason.
+	Sections     []SectionStatus  `json:"sections,omitempty"`
+	NotForwarded map[string]int64 `json:"not_forwarded,omitempty"`
 }
 
 func (s *session) candidatesUnused() map[string]int {
@@ -578,14 +581,12 @@ func (s *session) traffic() traffic {
 		t.bytes += o.bytes.Load()
 		t.lost += o.lost.Load()
 	}
-	if s.kind == kindWHIP {
-		for _, track := range s.stream.tracks {
-			t.packets += track.packets.Load()
-			t.bytes += track.bytes.Load()
-			t.keyframes += track.keyframes.Load()
-		}
-		for _, src := range s.sources {
-			t.lost += src.lost.Load()
+	if s.in != nil {
+		for _, up := range s.in.sections { // fixed by now
+			t.packets += up.packets.Load()
+			t.bytes += up.bytes.Load()
+			t.keyframes += up.keyframes.Load()
+			t.lost += up.lost.Load()
 		}
 	}
 	return t
@@ -649,6 +650,9 @@ func (s *SFU) Sessions() []SessionStatus {
 		st.Bitrate, st.Loss = sess.pace.of()
 		for _, o := range sess.outs {
 			st.RTT = max(st.RTT, milliseconds(o.rtt.last()))
+		}
+		if sess.in != nil {
+			st.Sections, st.NotForwarded = sess.in.status(time.Now()), sess.in.drops.counts(false)
 		}
 		list = append(list, st)
 	}

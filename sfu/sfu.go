@@ -170,6 +170,7 @@ type SFU struct {
 	engine    engine
 	admission *admission
 	http      *http.Client // for Overflow Relay
+	drops     unsentCounts
 
 	ctx    context.Context // ends at Close
 	cancel context.CancelFunc

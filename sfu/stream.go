@@ -19,6 +19,7 @@ type Stream struct {
 	Origin bool
 	tracks []*Track // fixed once the stream exists
 	began  time.Time
+	owner  *session // SFU.mu's: the publisher; nil at a relay, and once it has gone
 
 	// idle is told when the last viewer or child has gone, and again when one
 	// comes: a relay lets go of a stream that nobody watches.
@@ -49,6 +50,14 @@ func (s *Stream) end(why string) {
 	s.overOnce.Do(func() {
 		s.why = why
 		close(s.over)
+	})
+}
+
+// goesOnAs reports whether another publisher's tracks can go on as the stream's:
+// what viewers were answered holds for them.
+func (s *Stream) goesOnAs(tracks []*Track) bool {
+	return slices.EqualFunc(s.tracks, tracks, func(a, b *Track) bool {
+		return a.ID == b.ID && decodes(a.Codec, b.Codec, false) > 0
 	})
 }
 

@@ -102,6 +102,14 @@ func (t *Track) attach(s *source) {
 	}
 }
 
+// goOnAs has t take what another publisher's offer says of the track that goes
+// on as t.
+func (t *Track) goOnAs(next *Track) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.sets = next.sets
+}
+
 // add begins forwarding to o and asks for a keyframe.
 func (t *Track) add(o *out) {
 	t.mu.Lock()
@@ -199,10 +207,10 @@ func (s *source) close() {
 	}
 }
 
-// feed forwards one packet of s, which may be renumbered. Packets of a source
-// that was replaced are dropped.
-func (t *Track) feed(s *source, p *rtp.Packet) {
-	key := t.video() && keyframe.Is(t.Codec.MimeType, p.Payload)
+// feed forwards one packet of s, which may be renumbered, and reports whether it
+// begins a keyframe. A source that was replaced is not taken.
+func (t *Track) feed(s *source, p *rtp.Packet) (key, taken bool) {
+	key = t.video() && keyframe.Is(t.Codec.MimeType, p.Payload)
 	t.packets.Add(1)
 	t.bytes.Add(int64(len(p.Payload)))
 
@@ -211,7 +219,7 @@ func (t *Track) feed(s *source, p *rtp.Packet) {
 	t.mu.Lock()
 	if t.source != s {
 		t.mu.Unlock()
-		return
+		return key, false
 	}
 	if t.sets != nil {
 		for _, set := range t.sets.before(s, p) {
@@ -230,6 +238,7 @@ func (t *Track) feed(s *source, p *rtp.Packet) {
 			s.gotKeyframe()
 		}
 	}
+	return key, true
 }
 
 // feedReport passes a sender report of s on to the outs.
@@ -462,9 +471,10 @@ func (s senderReader) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// An intake reads one remote track and feeds it to whatever track it is
-// assigned to at the moment; none, and the packets are dropped.
+// An intake reads one remote track of a cascade link and feeds it to whatever
+// track it is assigned to at the moment; none, and the packets are dropped.
 type intake struct {
+	drops    *unsentCounts
 	ssrc     atomic.Uint32 // remote's; 0 until it is there
 	remote   *webrtc.TrackRemote
 	receiver *webrtc.RTPReceiver
@@ -498,8 +508,7 @@ func (in *intake) readRTP() {
 	var (
 		p       rtp.Packet
 		current *assignment
-		last    uint16
-		live    bool
+		seen    gaps
 	)
 	for {
 		n, _, err := in.remote.Read(buf)
@@ -507,24 +516,25 @@ func (in *intake) readRTP() {
 			return
 		}
 		a := in.assigned.Load()
-		if a == nil || p.Unmarshal(buf[:n]) != nil {
-			live = false
+		if a == nil {
+			seen = gaps{}
+			in.drops.add(unsentUnassigned)
+			continue
+		}
+		if p.Unmarshal(buf[:n]) != nil {
+			seen = gaps{}
+			in.drops.add(unsentMalformed)
 			continue
 		}
 		if a != current {
-			current, live = a, false
+			current, seen = a, gaps{}
 			a.source.exts = extensionsOf(in.receiver)
 		}
 		a.source.came.Add(1)
-		if gap := int16(p.SequenceNumber - last); live && gap > 1 {
-			a.source.lost.Add(int64(gap - 1))
-		} else if live && gap < 0 {
-			a.source.lost.Add(-1) // was counted, came late
+		a.source.lost.Add(seen.lost(p.SequenceNumber))
+		if _, taken := a.track.feed(a.source, &p); !taken {
+			in.drops.add(unsentReplaced)
 		}
-		if !live || int16(p.SequenceNumber-last) > 0 {
-			last, live = p.SequenceNumber, true
-		}
-		a.track.feed(a.source, &p)
 	}
 }
 
@@ -554,8 +564,14 @@ func (in *intake) readRTCP() {
 }
 
 // askKeyframe sends one picture loss indication (RFC 4585, section 6.3.1) for
-// ssrc, and reports whether the connection was up to send it.
-func askKeyframe(pc *webrtc.PeerConnection, ssrc webrtc.SSRC) bool {
-	return pc.ConnectionState() == webrtc.PeerConnectionStateConnected &&
-		pc.WriteRTCP([]rtcp.Packet{&rtcp.PictureLossIndication{MediaSSRC: uint32(ssrc)}}) == nil
+// each of ssrcs, and reports whether the connection was up to send it.
+func askKeyframe(pc *webrtc.PeerConnection, ssrcs ...uint32) bool {
+	if pc.ConnectionState() != webrtc.PeerConnectionStateConnected {
+		return false
+	}
+	var ask []rtcp.Packet
+	for _, ssrc := range ssrcs {
+		ask = append(ask, &rtcp.PictureLossIndication{MediaSSRC: ssrc})
+	}
+	return pc.WriteRTCP(ask) == nil
 }

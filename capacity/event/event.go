@@ -20,7 +20,12 @@ type Kind string
 const (
 	SessionOpened Kind = "session.opened" // Role, Client, Detail: what of its offer is not taken
 	SessionClosed Kind = "session.closed" // Role, Client, Detail: why, Elapsed, Packets, Bytes, Lost
-	SessionMedia  Kind = "session.media"  // Detail: what stopped to flow, or flows again
+
+	MediaStalled      Kind = "media.stalled"      // of an accepted section; Reason: never-sent or silent, Detail, Elapsed: how long
+	MediaResumed      Kind = "media.resumed"      // Detail, Elapsed: how long nothing came, if something came before
+	MediaChanged      Kind = "media.changed"      // Detail: from which SSRC to which
+	MediaDropped      Kind = "media.dropped"      // once a session for each Reason, Detail
+	PublisherReplaced Kind = "publisher.replaced" // Session: the new one, Detail, Elapsed: how long the old one had been silent
 
 	Redirected Kind = "redirect" // Peer: where to, Role, Client, Reason and Detail: why
 	Refused    Kind = "refused"  // Role, Client, Reason: a word, Detail
@@ -93,7 +98,11 @@ func List() []Described {
 	return []Described{
 		{SessionOpened, "a client's offer was accepted"},
 		{SessionClosed, "a client's session is over"},
-		{SessionMedia, "media of a session stopped, or flows again"},
+		{MediaStalled, "a publisher sends nothing in a section that was accepted"},
+		{MediaResumed, "media flows again, or at last"},
+		{MediaChanged, "a publisher's media goes on under another SSRC"},
+		{MediaDropped, "packets of a publisher cannot be forwarded; the status of its session counts them"},
+		{PublisherReplaced, "a silent publisher's stream was taken over by a new one of the same name"},
 		{Redirected, "a client was sent to another node, since this one has no room"},
 		{Refused, "a client was refused: nobody has room, or its offer cannot be taken"},
 		{LinkOpened, "a cascade link to another node is up"},

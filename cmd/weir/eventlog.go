@@ -29,8 +29,16 @@ func message(e event.Event) (slog.Level, string) {
 			return slog.LevelInfo, "stream ended"
 		}
 		return slog.LevelInfo, "viewer left"
-	case event.SessionMedia:
-		return slog.LevelWarn, "media of a session"
+	case event.MediaStalled:
+		return slog.LevelWarn, "media has stopped"
+	case event.MediaResumed:
+		return slog.LevelInfo, "media flows"
+	case event.MediaChanged:
+		return slog.LevelDebug, "media goes on under another SSRC"
+	case event.MediaDropped:
+		return slog.LevelWarn, "media is not forwarded"
+	case event.PublisherReplaced:
+		return slog.LevelWarn, "silent publisher replaced"
 	case event.Redirected:
 		return slog.LevelInfo, "client sent to another node"
 	case event.Refused:

@@ -1,0 +1,425 @@
+package sfu
+
+import (
+	"fmt"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/pion/interceptor"
+	"github.com/pion/interceptor/pkg/nack"
+	"github.com/pion/interceptor/pkg/report"
+	"github.com/pion/rtcp"
+	"github.com/pion/rtp"
+	"github.com/pion/sdp/v3"
+	"github.com/pion/transport/v4/packetio"
+	"github.com/pion/webrtc/v4"
+
+	"weir/capacity/event"
+)
+
+// A fakePublisher hands an ingress packets as pion does, and notes what a
+// viewer of each section is sent.
+type fakePublisher struct {
+	*ingress
+	tb      testing.TB
+	total   unsentCounts
+	legs    []*fakeLeg
+	tracks  []*Track
+	events  []Event
+	asked   [][]uint32
+	ended   string
+	buffers map[uint32]interface{ Write([]byte) (int, error) }
+}
+
+// The header extension IDs that fake publishers offer.
+const (
+	fakeMid  = 4
+	fakeRid  = 5
+	fakeRrid = 6
+)
+
+// fakeSection is a section "0", "1", … of VP8 as 96 with RTX as 97, or of Opus
+// as 111.
+func newFakePublisher(tb testing.TB, sections ...section) *fakePublisher {
+	f := &fakePublisher{tb: tb, buffers: map[uint32]interface{ Write([]byte) (int, error) }{}}
+	f.ingress = newIngress(&f.total)
+	f.ingress.ended = func(why string) { f.ended = why }
+	f.ingress.event = func(e Event) { f.events = append(f.events, e) }
+	for _, i := range []struct {
+		make func() (interceptor.Factory, error)
+		to   *interceptor.Interceptor
+	}{
+		{func() (interceptor.Factory, error) { return nack.NewGeneratorInterceptor() }, &f.nacks},
+		{func() (interceptor.Factory, error) { return report.NewReceiverInterceptor() }, &f.reports},
+	} {
+		factory, err := i.make()
+		if err != nil {
+			tb.Fatal(err)
+		}
+		if *i.to, err = factory.NewInterceptor(""); err != nil {
+			tb.Fatal(err)
+		}
+	}
+	f.feedback = &interceptor.NoOp{}
+	f.report = f.reports.BindRTCPReader(interceptor.RTCPReaderFunc(inPlace))
+	for i, s := range sections {
+		s.index, s.mid, s.kind = i, fmt.Sprint(i), webrtc.RTPCodecTypeVideo
+		s.codec = &offered{pt: 96, rtx: 97}
+		s.codec.MimeType, s.codec.ClockRate = webrtc.MimeTypeVP8, 90000
+		if s.media == "audio" {
+			s.codec = &offered{pt: 111}
+			s.codec.MimeType, s.codec.ClockRate = webrtc.MimeTypeOpus, 48000
+		}
+		s.exts = []sdpExt{{fakeMid, sdp.SDESMidURI}, {fakeRid, sdp.SDESRTPStreamIDURI}, {fakeRrid, sdp.SDESRepairRTPStreamIDURI}}
+		t := &Track{ID: fmt.Sprint("track", i), Codec: s.codec.RTPCodecCapability}
+		f.take(&s, t, func(ssrcs ...uint32) bool {
+			f.asked = append(f.asked, ssrcs)
+			return true
+		})
+		l, o := legFor(tb, t)
+		t.add(o)
+		f.legs, f.tracks = append(f.legs, l), append(f.tracks, t)
+	}
+	return f
+}
+
+func opusSection() section { return section{media: "audio"} }
+
+// send hands over one packet of a keyframe, with header extensions if they are
+// not empty.
+func (f *fakePublisher) send(ssrc uint32, pt uint8, seq uint16, mid, rid string) {
+	f.tb.Helper()
+	p := packet(seq, uint32(seq)*3000, keyPayload)
+	p.SSRC, p.PayloadType = ssrc, pt
+	f.write(p, mid, rid, "")
+}
+
+func (f *fakePublisher) write(p *rtp.Packet, mid, rid, rrid string) {
+	f.tb.Helper()
+	for id, text := range map[uint8]string{fakeMid: mid, fakeRid: rid, fakeRrid: rrid} {
+		if text != "" {
+			if err := p.SetExtension(id, []byte(text)); err != nil {
+				f.tb.Fatal(err)
+			}
+		}
+	}
+	b, err := p.Marshal()
+	if err != nil {
+		f.tb.Fatal(err)
+	}
+	f.raw(p.SSRC, b)
+}
+
+func (f *fakePublisher) raw(ssrc uint32, b []byte) {
+	if f.buffers[ssrc] == nil {
+		f.buffers[ssrc] = f.buffer(packetio.RTPBufferPacket, ssrc)
+	}
+	if n, err := f.buffers[ssrc].Write(b); n != len(b) || err != nil {
+		f.tb.Errorf("Write = %d, %v", n, err)
+	}
+}
+
+// sent is how many packets the viewer of each section was sent, and sees to it
+// that their numbers follow on each other.
+func (f *fakePublisher) sent() []int {
+	f.tb.Helper()
+	var n []int
+	for i, l := range f.legs {
+		n = append(n, len(l.sent))
+		for j := 1; j < len(l.sent); j++ {
+			if l.sent[j].SequenceNumber != l.sent[j-1].SequenceNumber+1 {
+				f.tb.Errorf("section %d: number %d after %d", i, l.sent[j].SequenceNumber, l.sent[j-1].SequenceNumber)
+			}
+		}
+	}
+	return n
+}
+
+func (f *fakePublisher) saw(kind event.Kind) (n int) {
+	for _, e := range f.events {
+		if e.Kind == kind {
+			n++
+		}
+	}
+	return n
+}
+
+func (f *fakePublisher) expect(sent []int, dropped map[string]int64) {
+	f.tb.Helper()
+	if got := f.sent(); fmt.Sprint(got) != fmt.Sprint(sent) {
+		f.tb.Errorf("viewers were sent %v, want %v", got, sent)
+	}
+	if got := f.drops.counts(false); fmt.Sprint(got) != fmt.Sprint(dropped) {
+		f.tb.Errorf("not forwarded: %v, want %v", got, dropped)
+	}
+	if got := f.total.counts(false); fmt.Sprint(got) != fmt.Sprint(dropped) {
+		f.tb.Errorf("the node counts %v, want %v", got, dropped)
+	}
+}
+
+func TestSectionOfAPacket(t *testing.T) {
+	for _, c := range []struct {
+		name     string
+		sections []section
+		send     func(f *fakePublisher)
+		sent     []int
+		dropped  map[string]int64
+	}{
+		{"by payload type", []section{{}, opusSection()}, func(f *fakePublisher) {
+			f.send(1, 96, 1, "", "")
+			f.send(2, 111, 1, "", "")
+		}, []int{1, 1}, nil},
+		{"by MID, and later packets without it", []section{{}, {}}, func(f *fakePublisher) {
+			f.send(1, 96, 1, "1", "")
+			f.send(1, 96, 2, "", "")
+			f.send(2, 96, 1, "0", "")
+		}, []int{1, 2}, nil},
+		{"by the SSRC that the offer declares", []section{{ssrcs: []uint32{1}}, {ssrcs: []uint32{2}}}, func(f *fakePublisher) {
+			f.send(2, 96, 1, "", "")
+		}, []int{0, 1}, nil},
+		{"one codec twice and no word: in order", []section{{}, {}}, func(f *fakePublisher) {
+			f.send(7, 96, 1, "", "")
+			f.send(8, 96, 1, "", "")
+			f.send(9, 96, 1, "", "") // a third
+		}, []int{1, 1}, map[string]int64{"unknown_ssrc": 1}},
+		{"a MID of no section", []section{{}}, func(f *fakePublisher) { f.send(1, 96, 1, "x", "") }, []int{0}, map[string]int64{"no_section": 1}},
+		{"a payload type of no section", []section{{}}, func(f *fakePublisher) { f.send(1, 100, 1, "", "") }, []int{0}, map[string]int64{"payload_type": 1}},
+		{"a payload type of another section", []section{{}, opusSection()}, func(f *fakePublisher) { f.send(1, 111, 1, "0", "") }, []int{0, 0}, map[string]int64{"payload_type": 1}},
+		{"no RTP", []section{{}}, func(f *fakePublisher) { f.raw(1, []byte{0x80, 96, 0}) }, []int{0}, map[string]int64{"malformed": 1}},
+		{"a second stream beside the first", []section{{}}, func(f *fakePublisher) {
+			f.send(1, 96, 1, "", "")
+			f.send(2, 96, 1, "", "")
+			f.send(1, 96, 2, "", "")
+		}, []int{2}, map[string]int64{"second_stream": 1}},
+		{"a retransmission", []section{{}}, func(f *fakePublisher) {
+			f.send(1, 96, 1, "", "")
+			p := packet(900, 6000, append([]byte{0, 2}, keyPayload...)) // number 2 again
+			p.SSRC, p.PayloadType = 2, 97
+			f.write(p, "", "", "")
+			p.Payload = nil // padding
+			f.write(p, "", "", "")
+		}, []int{2}, nil},
+		{"a retransmission of nothing", []section{{}}, func(f *fakePublisher) { f.send(2, 97, 1, "", "") }, []int{0}, map[string]int64{"rtx_unpaired": 1}},
+		{"layers: what comes first, and retransmissions of that one alone", []section{{layers: []string{"h", "l"}}}, func(f *fakePublisher) {
+			f.send(1, 96, 1, "0", "h")
+			f.send(2, 96, 1, "0", "l")
+			for ssrc, rrid := range map[uint32]string{11: "h", 12: "l", 13: ""} {
+				p := packet(900, 6000, append([]byte{0, 2}, keyPayload...))
+				p.SSRC, p.PayloadType = ssrc, 97
+				f.write(p, "0", "", rrid)
+			}
+		}, []int{2}, map[string]int64{"layer_not_forwarded": 2, "rtx_unpaired": 1}},
+		{"declared layers without RIDs", []section{{ssrcs: []uint32{1, 2, 3}, repairs: map[uint32]uint32{2: 3}}}, func(f *fakePublisher) {
+			f.send(1, 96, 1, "", "")
+			f.send(2, 96, 1, "", "")
+			f.send(3, 97, 1, "", "")
+		}, []int{1}, map[string]int64{"layer_not_forwarded": 2}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) { // all at one moment
+				f := newFakePublisher(t, c.sections...)
+				c.send(f)
+				if c.dropped == nil {
+					c.dropped = map[string]int64{}
+				}
+				f.expect(c.sent, c.dropped)
+				if n := f.saw(event.MediaDropped); n != len(c.dropped) {
+					t.Errorf("%d events, want one for each reason: %v", n, f.events)
+				}
+			})
+		})
+	}
+}
+
+// paced calls send 30 times a second for d.
+func paced(d time.Duration, send func(i int)) {
+	for i := range int(d / (time.Second / 30)) {
+		send(i)
+		time.Sleep(time.Second / 30)
+	}
+}
+
+// What goes on under another SSRC is forwarded within a moment, in the viewer's
+// numbering, and a keyframe is asked for.
+func TestSSRCChange(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		mid  string
+		lost int
+	}{{"without a word", "", 9}, {"by the MID", "0", 0}} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				f := newFakePublisher(t, section{ssrcs: []uint32{1}})
+				paced(2*time.Second, func(i int) { f.send(1, 96, uint16(i), c.mid, "") })
+				paced(2*time.Second, func(i int) { f.send(2, 96, uint16(40000+i), c.mid, "") })
+				dropped := map[string]int64{}
+				if c.lost > 0 {
+					dropped["second_stream"] = int64(c.lost)
+				}
+				f.expect([]int{120 - c.lost}, dropped)
+				if n := f.saw(event.MediaChanged); n != 1 {
+					t.Errorf("%d changes, want 1", n)
+				}
+				if last := f.asked[len(f.asked)-1]; fmt.Sprint(last) != "[2 1]" {
+					t.Errorf("keyframes were asked for under %v, want the last under the new SSRC, and the declared one", f.asked)
+				}
+			})
+		})
+	}
+}
+
+// Two streams that take turns, or come at once, in one section cost the viewer
+// a few changes and no more.
+func TestAlternatingSSRCsDoNotFlap(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		turn int // packets of one before the other
+		most int
+	}{{"packet by packet", 1, 0}, {"in turns of half a second", 15, 3}} {
+		for _, mid := range []string{"", "0"} {
+			t.Run(c.name+mid, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					f := newFakePublisher(t, section{})
+					var seq [2]uint16
+					paced(30*time.Second, func(i int) {
+						which := i / c.turn % 2
+						seq[which]++
+						f.send(uint32(1+which), 96, seq[which], mid, "")
+					})
+					if n := f.saw(event.MediaChanged); n > c.most {
+						t.Errorf("%d changes in 30 s, want at most %d", n, c.most)
+					}
+				})
+			})
+		}
+	}
+	t.Run("ever new ones", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			f := newFakePublisher(t, section{})
+			paced(30*time.Second, func(i int) { f.send(uint32(i), 96, uint16(i), "0", "") })
+			if n := f.saw(event.MediaChanged); n > 15 {
+				t.Errorf("%d changes in 30 s, want no more than one in two seconds", n)
+			}
+		})
+	})
+}
+
+// Of several layers the first that flows, by the client's preference, is
+// forwarded, and another when that one stops.
+func TestOneLayerOfSimulcast(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFakePublisher(t, section{layers: []string{"h", "m", "l"}})
+		all := map[uint32]string{3: "l", 2: "m", 1: "h"}
+		var seq [4]uint16
+		send := func(ssrcs ...uint32) func(int) {
+			return func(int) {
+				for _, ssrc := range ssrcs {
+					seq[ssrc]++
+					f.send(ssrc, 96, seq[ssrc], "0", all[ssrc])
+				}
+			}
+		}
+		layer := func() string { return f.status(time.Now())[0].Layer }
+		paced(2*time.Second, send(3, 2, 1))
+		if layer() != "h" {
+			t.Errorf("layer %q, want h, which the client prefers, though l came first", layer())
+		}
+		paced(time.Second, send(3, 2))
+		if layer() != "m" {
+			t.Errorf("layer %q, want m once h has stopped", layer())
+		}
+		paced(5*time.Second, send(3, 2, 1))
+		if layer() != "h" {
+			t.Errorf("layer %q, want h again", layer())
+		}
+		f.sent()
+	})
+}
+
+// A section that sends nothing though it was accepted, or not any more, is an
+// event, and so is its going on.
+func TestStalledSections(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFakePublisher(t, section{}, opusSection())
+		up := time.Now()
+		step := func(d time.Duration, send bool) (kinds []string) {
+			for range int(d / time.Second) {
+				if send {
+					f.send(2, 111, 1, "", "")
+				}
+				time.Sleep(time.Second)
+				f.look(time.Now(), up)
+			}
+			for _, e := range f.events {
+				kinds = append(kinds, string(e.Kind)+" "+e.Reason+" "+e.Detail)
+			}
+			f.events = nil
+			return kinds
+		}
+		for i, want := range []string{
+			"[media.stalled never-sent section 0 (video, VP8) was accepted and sends nothing, 5s after the connection was up]",
+			"[media.stalled silent section 1 (audio, opus) sends nothing any more, for 5s]",
+			"[media.resumed  section 1 (audio, opus) sends again]",
+		} {
+			if got := fmt.Sprint(step(8*time.Second, i != 1)); got != want {
+				t.Errorf("step %d: %s, want %s", i, got, want)
+			}
+		}
+		if silent := f.silence(time.Now(), up); silent != time.Second {
+			t.Errorf("silent for %v, want 1 s", silent)
+		}
+	})
+}
+
+// The first report after a change of SSRC moves the leg's clock.
+func TestReportsOfAnUndeclaredStream(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFakePublisher(t, section{})
+		f.send(9, 96, 1, "", "")
+		sr, err := (&rtcp.SenderReport{SSRC: 9, NTPTime: 1 << 32, RTPTime: 3000}).Marshal()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, ssrc := range []uint32{9, 10} { // the second is nobody's
+			if _, err := f.buffer(packetio.RTCPBufferPacket, ssrc).Write(sr); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if len(f.legs[0].rtcp) != 1 {
+			t.Errorf("%d reports, want 1", len(f.legs[0].rtcp))
+		}
+	})
+}
+
+// A publisher that sends under ever new SSRCs is ended.
+func TestSSRCsAreBounded(t *testing.T) {
+	f := newFakePublisher(t, section{})
+	for ssrc := range uint32(3 * maxStreams) {
+		f.send(ssrc, 96, 1, "", "")
+	}
+	if f.ended == "" || len(f.streams) > 2*maxStreams {
+		t.Errorf("ended %q, with %d streams", f.ended, len(f.streams))
+	}
+}
+
+// FuzzIngress sees to it that nothing a publisher encrypts properly breaks an
+// ingress.
+func FuzzIngress(f *testing.F) {
+	p := packet(1, 3000, keyPayload)
+	_ = p.SetExtension(fakeMid, []byte("0"))
+	seed, _ := p.Marshal()
+	f.Add(seed, false)
+	f.Add([]byte{0xb0, 97, 0, 1, 0, 0, 0, 1, 0, 0, 0, 2, 0, 0, 0, 3, 1}, false)
+	f.Add([]byte{0x80, 200, 0, 6, 0, 0, 0, 1}, true)
+	f.Fuzz(func(t *testing.T, b []byte, report bool) {
+		pub := newFakePublisher(t, section{layers: []string{"h"}}, opusSection())
+		pub.send(1, 96, 1, "", "h")
+		if !report {
+			pub.raw(1, b)
+			pub.raw(2, b)
+			return
+		}
+		_, _ = pub.buffer(packetio.RTCPBufferPacket, 1).Write(b)
+	})
+}
