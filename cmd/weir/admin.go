@@ -5,13 +5,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net"
 	"net/http"
 	"net/http/pprof"
-	"net/netip"
 	"net/url"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -19,8 +16,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"weir/capacity"
-	"weir/capacity/event"
-	"weir/cmd/weir/web"
 	"weir/dht"
 	"weir/sfu"
 	"weir/sfu/problem"
@@ -35,9 +30,7 @@ func (n *node) publicHandler() http.Handler {
 	mux.Handle("/session/", media)
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, r *http.Request) { fmt.Fprintln(w, "ok") })
 	mux.HandleFunc("GET /readyz", n.readyz)
-	mux.HandleFunc("GET /console/state", n.consoleState)
-	mux.HandleFunc("GET /console/events", n.consoleEvents)
-	mux.Handle("/", web.Handler())
+	n.console(mux)
 	return mux
 }
 
@@ -57,43 +50,6 @@ func (n *node) readyz(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	fmt.Fprintln(w, "ready")
-}
-
-func (n *node) consoleState(w http.ResponseWriter, r *http.Request) {
-	ctx, cancel := context.WithTimeout(r.Context(), 2*snapshotTimeout)
-	defer cancel()
-	state, _, err := n.view.latest(ctx)
-	if err != nil {
-		n.fail(w, r, err)
-		return
-	}
-	writeJSON(w, state)
-}
-
-func (n *node) consoleEvents(w http.ResponseWriter, r *http.Request) {
-	send, ok := eventStream(w)
-	if !ok {
-		return
-	}
-	var sent time.Time
-	for {
-		state, changed, err := n.view.latest(r.Context())
-		if err != nil {
-			return
-		}
-		if state.Time.After(sent) {
-			if send(state) != nil {
-				return
-			}
-			sent = state.Time
-		}
-		select {
-		case <-changed:
-		case <-time.After(overviewPause): // says again that somebody asks
-		case <-r.Context().Done():
-			return
-		}
-	}
 }
 
 // adminHandler serves the admin API, metrics and profiles.
@@ -146,8 +102,9 @@ func (n *node) adminHandler() http.Handler {
 		token, err := n.invite()
 		return inviteReply{token, n.cfg.network}, err
 	})
-	mux.HandleFunc("GET /api/v1/records/watch", n.watchRecords)
-	mux.HandleFunc("GET /api/v1/events", n.serveEvents)
+	streams := &streamLimit{}
+	mux.HandleFunc("GET /api/v1/records/watch", streams.bound(n.watchRecords))
+	mux.HandleFunc("GET /api/v1/events", streams.bound(n.serveEvents))
 	mux.HandleFunc("GET /api/v1/ping", n.servePing)
 	handle("POST /api/v1/sessions/{id}/end", n.endSession)
 	handle("POST /api/v1/streams/end", n.endStream)
@@ -183,12 +140,7 @@ func (n *node) fail(w http.ResponseWriter, r *http.Request, err error) {
 // make: from another origin, or by a name that was bound to our address.
 func sameSite(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		host := r.Host
-		if name, _, err := net.SplitHostPort(host); err == nil {
-			host = name
-		}
-		_, err := netip.ParseAddr(strings.Trim(host, "[]"))
-		if err != nil && host != "localhost" {
+		if !addressedByIP(r) {
 			problem.New(problem.BadHost, "reach the admin API by its IP address or as localhost").Write(w)
 			return
 		}
@@ -331,36 +283,6 @@ func (n *node) watchRecords(w http.ResponseWriter, r *http.Request) {
 	}
 	err := n.dht.Watch(r.Context(), topicOf(r.URL.Query().Get("stream")), func(c dht.Change) error { return send(watchEventOf(c)) })
 	n.log.Debug("watch ended", "err", err)
-}
-
-// eventStream begins server-sent events. Each is written within writeTimeout,
-// or the stream is given up.
-func eventStream(w http.ResponseWriter) (send func(v any) error, ok bool) {
-	const writeTimeout = 10 * time.Second
-	control := http.NewResponseController(w)
-	w.Header().Set("Content-Type", "text/event-stream")
-	w.Header().Set("Cache-Control", "no-store")
-	_ = control.SetReadDeadline(time.Time{})
-	if control.Flush() != nil {
-		problem.New(problem.Internal, "this connection cannot stream").Write(w)
-		return nil, false
-	}
-	return func(v any) error {
-		b, err := json.Marshal(v)
-		if err != nil {
-			return err
-		}
-		_ = control.SetWriteDeadline(time.Now().Add(writeTimeout))
-		if e, ok := v.(event.Event); ok {
-			b = fmt.Appendf(nil, "id: %d\ndata: %s\n\n", e.Seq, b)
-		} else {
-			b = fmt.Appendf(nil, "data: %s\n\n", b)
-		}
-		if _, err := w.Write(b); err != nil {
-			return err
-		}
-		return control.Flush()
-	}, true
 }
 
 func writeJSON(w http.ResponseWriter, v any) {

@@ -26,6 +26,8 @@ import (
 // The ports of weir node where it is not told others; see bindFree for what
 // happens if they are taken.
 const (
+	defaultNetwork = "open"
+
 	defaultHTTP       = "127.0.0.1:8080"
 	defaultAdmin      = "127.0.0.1:8081"
 	defaultMedia      = "8082"
@@ -46,8 +48,9 @@ func nodeCommand() *cli.Command {
 			&cli.StringSliceFlag{Name: "listen", Usage: "libp2p `MULTIADDR` to listen on, TCP or QUIC; repeatable", DefaultText: fmt.Sprintf("port %d of 127.0.0.1, both", defaultListenPort), EnvVars: env("LISTEN")},
 			&cli.StringSliceFlag{Name: "bootstrap", Usage: "`MULTIADDR` of a node of the network, with /p2p/ID; repeatable", EnvVars: env("BOOTSTRAP")},
 			&cli.StringFlag{Name: "join", Usage: "`TOKEN` of weir network invite: stands for --bootstrap, --network, --operator and --holders", EnvVars: env("JOIN")},
-			&cli.StringFlag{Name: "network", Usage: "`NAME` of the network; nodes of different networks do not meet", Value: "open", EnvVars: env("NETWORK")},
+			&cli.StringFlag{Name: "network", Usage: "`NAME` of the network; nodes of different networks do not meet", Value: defaultNetwork, EnvVars: env("NETWORK")},
 			&cli.StringFlag{Name: "http", Usage: "`HOST:PORT` of WHIP, WHEP and the console", Value: defaultHTTP, EnvVars: env("HTTP")},
+			&cli.StringFlag{Name: "console", Usage: "`WHO` gets the console of the network on --http: local (this machine; others get player and publisher only), public or off", Value: string(consoleLocal), EnvVars: env("CONSOLE")},
 			&cli.StringFlag{Name: "public-url", Usage: "base `URL` under which clients reach --http, if it is another", EnvVars: env("PUBLIC_URL")},
 			&cli.StringFlag{Name: "admin", Usage: "`HOST:PORT` of the admin API", Value: defaultAdmin, EnvVars: env("ADMIN")},
 			&cli.StringFlag{Name: "media-port", Usage: "UDP `[HOST:]PORT` of all media; without HOST that of --http", Value: defaultMedia, EnvVars: env("MEDIA_PORT")},
@@ -119,6 +122,7 @@ type nodeConfig struct {
 	holding   dht.Holding
 	servers   *dht.ServerList // nil where there is none
 	http      string
+	console   consoleMode
 	publicURL string
 	publicIP  netip.Addr
 	admin     string
@@ -185,6 +189,9 @@ func nodeConfigOf(c *cli.Context) (nodeConfig, error) {
 		cfg.name = defaultName()
 	} else if err := capacity.ValidName(cfg.name); err != nil {
 		return cfg, fmt.Errorf("--name: %w", err)
+	}
+	if cfg.console, err = parseConsoleMode(c.String("console")); err != nil {
+		return cfg, err
 	}
 	if cfg.overflow, err = sfu.ParseOverflow(c.String("overflow")); err != nil {
 		return cfg, fmt.Errorf("--overflow: %w", err)

@@ -300,10 +300,55 @@ type networkState struct {
 	Network string        `json:"network"`
 	Nodes   []recordEntry `json:"nodes"`
 	Streams []streamEntry `json:"streams"`
+	Gone    []goneEntry   `json:"gone"`
 	// Hearing and Silent are as in streamList: what may be missing.
 	Hearing dht.Hearing   `json:"hearing"`
 	Silent  []dht.Silence `json:"silent,omitempty"`
 	Time    time.Time     `json:"time"`
+}
+
+// A goneEntry is a node that published until lately.
+type goneEntry struct {
+	Node   peer.ID `json:"node"`
+	Name   string  `json:"name,omitempty"`
+	Region string  `json:"region,omitempty"`
+	For    float64 `json:"gone_ms"`
+}
+
+// goneShown is how long the console shows a node whose record is gone.
+const goneShown = 2 * time.Minute
+
+// A memory of nodes knows those whose records are gone. It belongs to one
+// goroutine.
+type nodeMemory map[peer.ID]*remembered
+
+type remembered struct {
+	entry goneEntry
+	seen  time.Time
+}
+
+// gone takes the records of now and returns the nodes that have none any more,
+// the latest first.
+func (m nodeMemory) gone(now time.Time, records []recordEntry) []goneEntry {
+	for _, e := range records {
+		if e.Record != nil {
+			m[e.Node] = &remembered{goneEntry{Node: e.Node, Name: e.Record.Name, Region: e.Record.Region}, now}
+		}
+	}
+	missing := []goneEntry{}
+	for id, r := range m {
+		switch since := now.Sub(r.seen); {
+		case since > goneShown:
+			delete(m, id)
+		case since > 0:
+			r.entry.For = float64(since.Milliseconds())
+			missing = append(missing, r.entry)
+		}
+	}
+	slices.SortFunc(missing, func(a, b goneEntry) int {
+		return cmp.Or(cmp.Compare(a.For, b.For), cmp.Compare(a.Node, b.Node))
+	})
+	return missing
 }
 
 // An overview looks at the whole network while a console is open, once for
@@ -327,6 +372,7 @@ func newOverview(n *node) *overview {
 func (o *overview) run(ctx context.Context) error {
 	pause := time.NewTimer(0)
 	defer pause.Stop()
+	memory := nodeMemory{}
 	for {
 		select {
 		case <-o.wake:
@@ -335,6 +381,7 @@ func (o *overview) run(ctx context.Context) error {
 		}
 		for o.wanted() {
 			state := o.node.networkState(ctx)
+			state.Gone = memory.gone(state.Time, state.Nodes)
 			o.mu.Lock()
 			o.state = state
 			close(o.changed)

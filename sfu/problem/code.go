@@ -94,6 +94,10 @@ const (
 	NotReady Code = "not-ready"
 	// Draining: the node takes nothing new.
 	Draining Code = "draining"
+	// NotLocal: only this machine may see it.
+	NotLocal Code = "not-local"
+	// TooManyEventStreams: as many are open as may be, in all or from one address.
+	TooManyEventStreams Code = "too-many-event-streams"
 )
 
 // kinds are the statuses and titles of all codes. The tests keep it complete.
@@ -139,6 +143,9 @@ var kinds = map[Code]struct {
 	NoAnswer:  {503, "No answer"},
 	NotReady:  {503, "The node is not ready"},
 	Draining:  {503, "The node is draining"},
+	NotLocal:  {403, "Not from here"},
+
+	TooManyEventStreams: {429, "Too many event streams"},
 }
 
 // Codes returns all codes, sorted.

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"os"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -261,6 +262,68 @@ func TestNodeDetailsAndSorting(t *testing.T) {
 	if !browser.Eval[bool](tb, `!document.querySelector('.more:not([hidden])') || document.querySelector('.more:not([hidden])').previousElementSibling.dataset.node === '`+peerID(1)+`'`) {
 		t.Error("the details left their row")
 	}
+}
+
+// What happened is told with its reason, and a node that has gone is grey for a
+// while and counts for nothing.
+func TestNetworkPageTellsWhatHappened(t *testing.T) {
+	n := newFakeNode(t)
+	state := busyNetwork(n.URL)
+	gone := peerID(20)
+	state["gone"] = []any{map[string]any{"node": gone, "name": "n21", "region": "us-east", "gone_ms": 12000}}
+	now := time.Now().UTC()
+	state["happened"] = []any{
+		map[string]any{"seq": 7, "time": now, "kind": "session.opened", "level": "info", "words": "stream begun", "stream": "keynote", "client": "192.0.2.1:4000"},
+		map[string]any{"seq": 8, "time": now, "kind": "refused", "level": "warn", "words": "client refused", "stream": "keynote", "reason": "uplink", "detail": "<b>no room</b>"},
+		map[string]any{"seq": 9, "time": now, "kind": "redirect", "level": "info", "words": "client sent to another node", "stream": "keynote", "peer": peerID(3), "reason": "sessions"},
+		map[string]any{"seq": 10, "time": now, "kind": "peer.lost", "level": "warn", "words": "peer lost", "peer": gone, "peer_name": "n21", "elapsed_ms": 1500},
+	}
+	n.set(state)
+	tb := newTab(t, 1280, 900)
+	tb.Go(n.URL)
+	tb.Until("document.querySelectorAll('#happened .happening').length === 4")
+	if got, want := browser.Eval[[]string](tb, `[...document.querySelectorAll('#happened .what, #happened .about')].map(e => e.textContent)`), []string{
+		"Peer lost", "n21 · after 1.5 s",
+		"Client sent to another node", "keynote · n4 · sessions",
+		"Client refused", "keynote · uplink · <b>no room</b>",
+		"Stream begun", "keynote · 192.0.2.1:4000",
+	}; !slices.Equal(got, want) {
+		t.Errorf("happened = %q, want %q", got, want)
+	}
+	if got := tb.Text("#headline"); !strings.HasPrefix(got, "12 nodes ") {
+		t.Errorf("headline = %q: what is gone counts", got)
+	}
+	if got := tb.Text("#subline"); !strings.Contains(got, "1 gone") {
+		t.Errorf("subline = %q, want one gone", got)
+	}
+	row := fmt.Sprintf(`document.querySelector('#nodes [data-node="%s"]')`, gone)
+	if got := browser.Eval[string](tb, row+".innerText"); !strings.Contains(got, "gone for 12 s") || !strings.Contains(got, "n21") {
+		t.Errorf("the row of the node that is gone says %q", got)
+	}
+	if got := browser.Eval[int](tb, fmt.Sprintf(`document.querySelectorAll('.picture .node.gone[data-node="%s"]').length`, gone)); got != 1 {
+		t.Errorf("%d grey nodes in the picture, want 1", got)
+	}
+	for _, bad := range browser.Eval[[]string](tb, contrast) {
+		t.Errorf("too little contrast: %s", bad)
+	}
+	tb.NoOverflow()
+	tb.ShootAll("happened")
+}
+
+// Who may not see the network gets the player, by the stream's name.
+func TestStrangersGetThePlayer(t *testing.T) {
+	n := newFakeNode(t)
+	n.set(map[string]any{"limited": true, "nodes": []any{}, "streams": []any{}, "elsewhere": []string{}})
+	tb := newTab(t, 1280, 900)
+	tb.Go(n.URL)
+	tb.Until("document.documentElement.hasAttribute('data-limited') && document.querySelector('h1').textContent === 'Play'")
+	if browser.Eval[bool](tb, `[...document.querySelectorAll('nav a')].some(a => a.checkVisibility() && a.dataset.page === 'network')`) {
+		t.Error("a link to the network is shown")
+	}
+	if browser.Eval[bool](tb, `document.querySelector('#choose, #nothing-live').checkVisibility()`) {
+		t.Error("the streams are listed")
+	}
+	tb.ShootAll("limited")
 }
 
 func TestEmptyNetworksSayWhatToDo(t *testing.T) {

@@ -25,7 +25,7 @@ function show() {
   const path = location.pathname;
   let name = 'network';
   if (path === '/publish') name = 'publish';
-  else if (path === '/play' || path.startsWith('/play/')) name = 'play';
+  else if (path === '/play' || path.startsWith('/play/') || model?.limited) name = 'play';
 
   if (page?.live?.()) kept = page;
   else page?.leave();
@@ -36,7 +36,7 @@ function show() {
     // For tests and for the curious; the page fills it in.
     const out = { page: name, state: 'idle', sessionURL: '', node: '', error: '', framesDecoded: 0, bytesReceived: 0 };
     if (name === 'publish') page = publishPage(new URLSearchParams(location.search), out, sayOnAir);
-    else if (name === 'play') page = playPage(streamOf(path), out);
+    else if (name === 'play') page = playPage(path === '/' ? '' : streamOf(path), out);
     else page = networkPage();
     page.out = out;
   }
@@ -50,6 +50,7 @@ function show() {
   }
   sayOnAir();
   if (model) page.update(model);
+  if (happened.length) page.happened?.(happened);
 }
 
 // sayOnAir shows in the header that this browser is publishing.
@@ -85,17 +86,31 @@ document.addEventListener('click', (event) => {
 });
 addEventListener('popstate', show);
 
-const feed = new Feed(
-  (state) => {
+// What happened at this node, as far as it told.
+const HAPPENED = 60;
+let happened = [];
+
+const feed = new Feed({
+  stream: () => (location.pathname.startsWith('/play/') ? streamOf(location.pathname) : ''),
+  onHappened: (events) => {
+    const fresh = events.filter((e) => !happened.some((known) => known.seq === e.seq));
+    if (!fresh.length) return;
+    happened = [...happened, ...fresh].sort((a, b) => a.seq - b.seq).slice(-HAPPENED);
+    page.happened?.(fresh);
+  },
+  onState: (state) => {
+    const was = model?.limited ?? false;
     model = read(state);
+    document.documentElement.toggleAttribute('data-limited', model.limited);
+    if (model.limited !== was && location.pathname === '/') show();
     const self = model.nodes.get(model.self);
     text(network, model.network && `network ${model.network}`);
     text(where, self?.label ?? '');
     attr(where, 'title', model.self || null);
     draw();
   },
-  (status) => sayStatus(status),
-);
+  onStatus: (status) => sayStatus(status),
+});
 
 // draw hands the model to the page, at most once per frame: events may come
 // faster than a busy machine paints. A page in the background is not painted,

@@ -1,6 +1,6 @@
 // What the pages show, worked out from one state of the network.
 
-import { peer } from './format.js';
+import { peer, tail } from './format.js';
 
 // read turns a /console/state object into the model. Everything in it comes
 // from other nodes' records: fields may be missing, names may be anything.
@@ -13,8 +13,8 @@ export function read(state) {
     if (!id) continue;
     const node = {
       id,
-      name: entry.name ?? '',
-      label: entry.name || peer(id),
+      name: entry.name || record.name || '',
+      label: entry.name || record.name || peer(id),
       self: id === state.self,
       record,
       known: true,
@@ -37,12 +37,28 @@ export function read(state) {
     if (!other || better(node, other)) nodes.set(id, node);
   }
 
+  // Names are claims: of several that claim one, each is told by its ID as well.
+  const claims = new Map();
+  for (const node of nodes.values()) if (node.name) claims.set(node.name, (claims.get(node.name) ?? 0) + 1);
+  for (const node of nodes.values()) if (claims.get(node.name) > 1) node.label = `${node.name} ${tail(node.id)}`;
+
   const streams = (state?.streams ?? []).map((stream) => readStream(stream, nodes, at));
   streams.sort((a, b) => compare(a.name, b.name));
   const links = streams.flatMap((stream) => stream.links);
 
+  const gone = (state?.gone ?? []).filter((entry) => entry.node && !nodes.has(entry.node)).map((entry) => ({
+    id: entry.node, name: entry.name ?? '', label: entry.name || peer(entry.node), self: false, record: {}, known: false, valid: true, gone: true, error: '',
+    age: NaN, ttlLeft: NaN, heldBy: [], bytes: 0, signer: '', url: '', region: entry.region || '', state: 'gone', stress: 0,
+    carries: [], viewers: 0, at, goneFor: entry.gone_ms ?? NaN,
+  }));
+
   return {
     self: state?.self ?? '',
+    limited: Boolean(state?.limited), // the network is not shown here
+    offered: (state?.elsewhere ?? []).map(safeURL).filter(Boolean),
+    gone,
+    shown: new Map([...nodes, ...gone.map((node) => [node.id, node])]), // those that were there until lately too
+    commands: state?.commands ?? null,
     network: state?.network ?? '',
     nodes,
     streams,
@@ -146,6 +162,21 @@ export function safeURL(url) {
     return '';
   }
 }
+
+// elsewhere lists the base URLs of other nodes that may serve stream when the
+// one in use is silent: those that carry it first, then the least stressed.
+export function elsewhere(model, stream) {
+  if (!model) return [];
+  if (model.limited) return model.offered;
+  const carries = (node) => node.carries.some((c) => c.stream === stream);
+  return [...model.nodes.values()]
+    .filter((n) => n.url && n.valid && n.state === 'active')
+    .sort((a, b) => carries(b) - carries(a) || a.stress - b.stress || compare(a.label, b.label))
+    .map((n) => n.url)
+    .slice(0, ELSEWHERE);
+}
+
+const ELSEWHERE = 4; // nodes that are tried when one is silent
 
 // nodeAt finds the node whose public URL has the origin of url.
 export function nodeAt(model, url) {

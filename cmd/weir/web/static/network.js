@@ -19,6 +19,7 @@ export function networkPage() {
   const drawing = picture((picked) => showDetails(picked));
   const streams = streamList((name) => drawing.highlight(name));
   const table = nodeTable();
+  const happened = happenings();
   const help = h('div', { class: 'help', id: 'help', hidden: true });
 
   const el = h('div', { class: 'network' },
@@ -29,6 +30,7 @@ export function networkPage() {
         h('h2', { id: 'picture-title' }, 'Who cascades to whom'),
         drawing.el, noLinks, strips),
       streams.el),
+    happened.el,
     table.el);
 
   let legend = '';
@@ -65,8 +67,10 @@ export function networkPage() {
       text(noLinks, why);
       streams.update(model);
       table.update(model);
+      happened.name(model);
       showHelp(help, model);
     },
+    happened: happened.take,
     leave() {
       clearInterval(ticking);
       drawing.leave();
@@ -96,6 +100,7 @@ function secondSentence(model) {
   }
   const count = (test) => [...model.nodes.values()].filter(test).length;
   const states = [];
+  if (model.gone.length) states.push(`${model.gone.length} gone`);
   const [full, draining, unknown, bad] = [
     count((n) => n.state === 'full'), count((n) => n.state === 'draining'), count((n) => !n.known), count((n) => !n.valid),
   ];
@@ -120,22 +125,23 @@ function showHelp(help, model) {
   const self = model.nodes.get(model.self);
   const kind = !model.nodes.size ? 'empty' : model.nodes.size === 1 ? 'alone' : '';
   help.hidden = !kind;
-  // The address is part of the kind, so that the box is built again when it
-  // becomes known and left alone otherwise.
+  // The command is part of the kind, so that the box is built again when it
+  // changes and left alone otherwise. The node writes it: it knows its addresses.
   const address = (self?.record.addrs ?? []).map((a) => `${a}/p2p/${model.self}`)[0] ?? '';
-  if (help.dataset.kind === kind + address) return;
-  help.dataset.kind = kind + address;
+  const join = model.commands?.join ?? `weir node --bootstrap ${address || 'ADDRESS'}`;
+  if (help.dataset.kind === kind + join) return;
+  help.dataset.kind = kind + join;
   if (kind === 'empty') {
     children(help, [
       h('h2', {}, 'No records'),
       h('p', {}, 'This node knows of no node, not even itself: it publishes its own record once it has joined the network, usually within a few seconds. If this stays, ask it what it is waiting for:'),
-      command('weir status'),
+      command(model.commands?.status ?? 'weir status'),
     ]);
   } else if (kind === 'alone') {
     children(help, [
       h('h2', {}, 'This node is alone'),
       h('p', {}, 'It can publish and play already. To let it hand streams on when it is full, start another node that knows this one’s address:'),
-      command(`weir node --bootstrap ${address || 'ADDRESS'}`),
+      command(join),
       address ? null : h('p', { class: 'quiet' }, 'The address stands in the node’s ready file and in “weir status”.'),
     ]);
   }
@@ -194,6 +200,74 @@ function makeStream(name, highlight) {
   };
 }
 
+// What this node tells of what happened, the newest first.
+
+const HAPPENED = 60; // events that are kept
+
+// Steps between, which the log leaves out too.
+const quiet = new Set(['pull.started', 'node.ready']);
+
+function happenings() {
+  const items = h('ol', { class: 'happened', id: 'happened' });
+  const empty = h('p', { class: 'quiet' }, 'Nothing yet. Sessions, links, redirects and refusals show up here as they happen, each with its reason.');
+  const el = h('section', { class: 'card happened-card', 'aria-labelledby': 'happened-title' },
+    h('div', { class: 'card-head' }, h('h2', { id: 'happened-title' }, 'What happened at this node'), h('span', { class: 'quiet' }, h('code', {}, 'weir events'), ' shows more')),
+    empty, items);
+  let all = [];
+  let model = null;
+
+  function show() {
+    empty.hidden = all.length > 0;
+    items.hidden = !all.length;
+    children(items, views(all, (e) => String(e.seq)));
+  }
+
+  const views = keyed(() => {
+    const when = h('time', {});
+    const what = h('span', { class: 'what' });
+    const about = h('span', { class: 'about' });
+    return {
+      el: h('li', { class: 'happening' }, when, what, about),
+      update(e) {
+        const at = new Date(e.time);
+        attr(when, 'datetime', e.time);
+        text(when, at.toLocaleTimeString('en-GB'));
+        attr(when.parentNode, 'data-level', e.level);
+        attr(when.parentNode, 'data-kind', e.kind);
+        text(what, sentenceCase(e.words || e.kind));
+        text(about, [
+          e.stream,
+          e.peer && (model?.shown.get(e.peer)?.label || e.peer_name || peer(e.peer)),
+          e.client,
+          e.reason,
+          e.detail,
+          e.elapsed_ms ? `after ${ms(e.elapsed_ms)}` : '',
+          e.lost ? `${plural(e.lost, 'packet')} lost` : '',
+        ].filter(Boolean).join(' · '));
+      },
+    };
+  });
+
+  return {
+    el,
+    // take adds events that are not known yet.
+    take(events) {
+      const known = new Set(all.map((e) => e.seq));
+      const fresh = events.filter((e) => !known.has(e.seq) && !quiet.has(e.kind));
+      if (!fresh.length) return;
+      all = [...fresh, ...all].sort((a, b) => b.seq - a.seq).slice(0, HAPPENED);
+      show();
+    },
+    // name has other nodes called by what they are called now.
+    name(next) {
+      model = next;
+      if (all.length) show();
+    },
+  };
+}
+
+const sentenceCase = (words) => words.charAt(0).toUpperCase() + words.slice(1);
+
 // The table of nodes.
 
 const columns = [
@@ -239,7 +313,7 @@ function nodeTable() {
     filtering.hidden = model.nodes.size < FILTER_FROM;
     const wanted = filtering.hidden ? '' : filter.value.trim().toLowerCase();
     const column = columns.find((c) => c.key === sorted.column);
-    const nodes = [...model.nodes.values()]
+    const nodes = [...model.shown.values()]
       .filter((n) => !wanted || [n.label, n.id, n.region, n.state].some((v) => v.toLowerCase().includes(wanted)))
       .sort((a, b) => (sorted.down ? -1 : 1) * compare(column.value(a), column.value(b))
         || compare(a.region, b.region) || compare(a.label, b.label));
@@ -254,7 +328,7 @@ function nodeTable() {
       row.update(node, model);
       elements.push(...row.elements);
     }
-    for (const id of rows.keys()) if (!model.nodes.has(id)) rows.delete(id);
+    for (const id of rows.keys()) if (!model.shown.has(id)) rows.delete(id);
     children(body, elements);
   }
 
@@ -317,7 +391,7 @@ function makeRow() {
   function fill() {
     if (more.hidden || !node) return;
     const r = node.record;
-    const nameOf = (peerID) => model.nodes.get(peerID)?.label ?? peer(peerID);
+    const nameOf = (peerID) => model.shown.get(peerID)?.label ?? peer(peerID);
     const pairs = [
       ['Peer ID', node.id],
       ['Addresses', (r.addrs ?? []).join('\n') || 'none given'],
@@ -345,7 +419,7 @@ function makeRow() {
     if (!node) return;
     const since = performance.now() - node.at;
     const ttlLeft = (node.ttlLeft - since) / 1000;
-    text(age, node.known ? `${seconds((node.age + since) / 1000)} old` : 'none');
+    text(age, node.gone ? `gone for ${seconds(Math.floor((node.goneFor + since) / 1000)).replace('.0', '')}` : node.known ? `${seconds((node.age + since) / 1000)} old` : 'none');
     text(left, !node.known || !Number.isFinite(ttlLeft) ? '' : ttlLeft > 0 ? `${seconds(ttlLeft)} left` : 'run out');
     attr(left, 'data-out', ttlLeft <= 0 ? '' : null);
   }
@@ -370,12 +444,12 @@ function makeRow() {
       text(state, node.valid ? node.state : 'bad record');
       attr(state, 'data-state', node.valid ? node.state : 'bad');
       attr(state, 'title', node.error || null);
-      stress.set(node.stress, percent(node.stress), level(node));
+      stress.set(node.gone ? NaN : node.stress, node.gone ? '–' : percent(node.stress), level(node));
       text(cells.cpu, r.cpu === undefined ? '–' : percent(r.cpu));
       uplink.set(share(r.uplink), r.uplink ? bitsOf(r.uplink.used, r.uplink.limit) : '–');
       sessions.set(share(r.sessions), r.sessions ? countOf(r.sessions.used, r.sessions.limit) : '–');
       text(cells.streams, r.streams ? countOf(r.streams.used, r.streams.limit) : node.carries.length);
-      const holders = node.heldBy.map((peerID) => model.nodes.get(peerID)?.name || tail(peerID));
+      const holders = node.heldBy.map((peerID) => model.shown.get(peerID)?.name || tail(peerID));
       text(cells.held, holders.length > 3 ? `${holders.slice(0, 2).join(', ')} +${holders.length - 2}` : holders.join(', ') || '–');
       attr(cells.held, 'title', holders.join(', ') || null);
       tick();

@@ -2,7 +2,7 @@
 // links as arrows from the node that sends to the one that pulls.
 
 import { attr, children, h, keyed, s, text } from './dom.js';
-import { bitsOf, countOf, ms, percent, plural, tail } from './format.js';
+import { bitsOf, countOf, ms, percent, plural, tail, seconds } from './format.js';
 import { colour, compare } from './model.js';
 
 // Places are remembered for as long as the console is open, so that nobody
@@ -12,7 +12,7 @@ const places = new Map(); // region → node IDs in order; null where one left
 
 function settle(model) {
   const here = new Map();
-  for (const node of [...model.nodes.values()].sort((a, b) => compare(a.label, b.label))) {
+  for (const node of [...model.shown.values()].sort((a, b) => compare(a.label, b.label))) {
     if (!here.has(node.region)) here.set(node.region, []);
     here.get(node.region).push(node.id);
   }
@@ -69,11 +69,11 @@ function ellipse(cx, cy, rx, ry) {
 // arrange gives every node its place in a picture of this size.
 function arrange(model, width) {
   const narrow = width < 560;
-  const few = model.nodes.size < 2 ? 190 : model.nodes.size < 5 ? 330 : Infinity; // a picture of little is small
+  const few = model.shown.size < 2 ? 190 : model.shown.size < 5 ? 330 : Infinity; // a picture of little is small
   const height = Math.round(Math.min(few, narrow ? width * 1.2 : Math.min(560, Math.max(430, width * 0.56))));
   const [cx, cy] = [width / 2, height / 2];
   // Room for the names beside the outermost nodes.
-  const letters = Math.max(...[...model.nodes.values()].map((n) => widthOf([nameOf(n, narrow), noteOf(n, narrow)])), 0);
+  const letters = Math.max(...[...model.shown.values()].map((n) => widthOf([nameOf(n, narrow), noteOf(n, narrow)])), 0);
   const rx = Math.max(56, Math.min(width / 2 - 34 - Math.min(letters, width * 0.21), height * 0.8));
   const ry = height / 2 - 62;
   const round = ellipse(cx, cy, rx, ry);
@@ -113,7 +113,7 @@ function arrange(model, width) {
 // something to tell come first.
 function writeLabels(model, { nodes, radius, narrow }) {
   const weight = (node) => (node.self ? 4 : 0) + (node.carries.length ? 2 : 0) + (level(node) === 'easy' ? 0 : 1);
-  const order = [...nodes.keys()].map((id) => model.nodes.get(id)).sort((a, b) => weight(b) - weight(a) || compare(a.id, b.id));
+  const order = [...nodes.keys()].map((id) => model.shown.get(id)).sort((a, b) => weight(b) - weight(a) || compare(a.id, b.id));
   const taken = [...nodes].map(([id, p]) => ({ id, left: p.x - radius, right: p.x + radius, top: p.y - radius, bottom: p.y + radius }));
   const labels = new Map();
   for (const node of order) {
@@ -190,6 +190,7 @@ function arc(radius, from, to) {
 const slice = (radius, from, to) => (to - from >= 0.9999 ? arc(radius, from, to) : `M0 0L${arc(radius, from, to).slice(1)}Z`);
 
 export const level = (node) => {
+  if (node.gone) return 'gone';
   if (!node.known || !node.valid) return 'unknown';
   if (node.stress >= 0.9 || node.state === 'full') return 'high';
   return node.stress >= 0.72 || node.state === 'draining' ? 'raised' : 'easy';
@@ -256,6 +257,7 @@ const nameOf = (node, narrow) => {
 };
 
 function noteOf(node, narrow) {
+  if (node.gone) return 'gone';
   if (!node.known) return 'no record';
   if (!node.valid) return 'bad record';
   const words = [percent(node.stress)];
@@ -294,7 +296,8 @@ function describeNode(node) {
   const words = [`Node ${node.label}`];
   if (node.self) words.push('this node');
   words.push(node.region ? `region ${node.region}` : 'no region');
-  words.push(node.known ? `${node.state}, stress ${percent(node.stress)}` : 'no record of its own');
+  if (node.gone) words.push('its record is gone');
+  else words.push(node.known ? `${node.state}, stress ${percent(node.stress)}` : 'no record of its own');
   for (const c of node.carries) words.push(`${roleOf(c)} of ${c.stream}, ${plural(c.viewers, 'viewer')}`);
   return words.join('; ');
 }
@@ -378,7 +381,7 @@ export function picture(onPick) {
     for (const item of items) item.count = pairs.get(item.pair);
     children(links, linkViews(items, (item) => item.link.key));
     const order = layout.bands.flatMap(({ region }) => places.get(region)).filter(Boolean);
-    children(nodes, nodeViews(order.map((id) => model.nodes.get(id)), (node) => node.id));
+    children(nodes, nodeViews(order.map((id) => model.shown.get(id)), (node) => node.id));
 
     const all = itemsInOrder();
     if (!all.some((item) => item.getAttribute('tabindex') === '0') && all[0]) attr(all[0], 'tabindex', 0);
@@ -400,7 +403,7 @@ export function picture(onPick) {
     for (const item of nodes.children) {
       const own = item.picked.node;
       const hot = id
-        ? own.id === id || own.carries.some((c) => c.parent === id) || (model.nodes.get(id)?.carries ?? []).some((c) => c.parent === own.id)
+        ? own.id === id || own.carries.some((c) => c.parent === id) || (model.shown.get(id)?.carries ?? []).some((c) => c.parent === own.id)
         : own.carries.some((c) => c.stream === name);
       item.classList.toggle('hot', hot);
     }
@@ -471,7 +474,7 @@ export function details(picked) {
     return [
       h('strong', {}, node.label, node.self ? ' (this node)' : ''),
       h('span', {}, node.region ? `region ${node.region}` : 'no region', r.zone ? `, zone ${r.zone}` : ''),
-      node.known
+      node.gone ? h('span', {}, `its record has been gone for ${seconds(node.goneFor / 1000)}`) : node.known
         ? h('span', {}, `${node.state}, stress ${percent(node.stress)}`)
         : h('span', {}, 'carries streams, but its own record is missing'),
       node.known && h('span', {}, `uplink ${bitsOf(r.uplink?.used ?? 0, r.uplink?.limit)}`),

@@ -1,0 +1,356 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"fmt"
+	"net"
+	"net/http"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	manet "github.com/multiformats/go-multiaddr/net"
+
+	"weir/capacity"
+	"weir/capacity/event"
+	"weir/cmd/weir/web"
+	"weir/sfu/problem"
+)
+
+// A consoleMode says to whom the console shows the network.
+type consoleMode string
+
+const (
+	// consoleOff serves no page at all.
+	consoleOff consoleMode = "off"
+	// consoleLocal shows the network to this machine, and everybody else the
+	// player and the publisher.
+	consoleLocal consoleMode = "local"
+	// consolePublic shows everything to everybody.
+	consolePublic consoleMode = "public"
+)
+
+func parseConsoleMode(s string) (consoleMode, error) {
+	switch m := consoleMode(s); m {
+	case consoleOff, consoleLocal, consolePublic:
+		return m, nil
+	}
+	return "", fmt.Errorf("--console %s: want local, public or off", s)
+}
+
+const (
+	// eventStreams bounds the event streams that a node serves on one port…
+	eventStreams = 64
+	// …and those of one address. A browser opens six at most.
+	eventStreamsEach = 8
+	// elsewhereShown is how many other nodes a player learns of.
+	elsewhereShown = 3
+	// happenedShown is how many of the last events the console begins with.
+	happenedShown = 60
+)
+
+// console serves the pages and what they read.
+func (n *node) console(mux *http.ServeMux) {
+	if n.cfg.console == consoleOff {
+		return
+	}
+	streams := &streamLimit{}
+	mux.HandleFunc("GET /console/state", n.consoleState)
+	mux.HandleFunc("GET /console/events", func(w http.ResponseWriter, r *http.Request) {
+		if !n.showsNetwork(r) {
+			problem.New(problem.NotLocal, "this node shows its network to its own machine only; --console public changes that").Write(w)
+			return
+		}
+		streams.bound(n.consoleEvents)(w, r)
+	})
+	mux.Handle("/", web.Handler())
+}
+
+// showsNetwork reports whether r may see more than the player.
+func (n *node) showsNetwork(r *http.Request) bool {
+	return n.cfg.console == consolePublic || fromThisMachine(r)
+}
+
+// fromThisMachine reports whether r was made on this machine, and not passed
+// on by a proxy, nor by a page whose name was bound to our address.
+func fromThisMachine(r *http.Request) bool {
+	for _, header := range []string{"Forwarded", "X-Forwarded-For", "X-Real-Ip", "Via"} {
+		if r.Header.Get(header) != "" {
+			return false
+		}
+	}
+	if !addressedByIP(r) {
+		return false
+	}
+	from, err := netip.ParseAddrPort(r.RemoteAddr)
+	if err != nil {
+		return false
+	}
+	if from.Addr().Unmap().IsLoopback() {
+		return true
+	}
+	// Its own other addresses: both ends are the same.
+	local, ok := r.Context().Value(http.LocalAddrContextKey).(*net.TCPAddr)
+	return ok && local.AddrPort().Addr().Unmap().WithZone("") == from.Addr().Unmap().WithZone("")
+}
+
+// addressedByIP reports whether a client named us by address or as localhost.
+// A page of another site that binds its own name to our address cannot.
+func addressedByIP(r *http.Request) bool {
+	host := r.Host
+	if name, _, err := net.SplitHostPort(host); err == nil {
+		host = name
+	}
+	_, err := netip.ParseAddr(strings.Trim(host, "[]"))
+	return err == nil || host == "localhost"
+}
+
+// A happening is an event as the console shows it.
+type happening struct {
+	event.Event
+	Words string `json:"words"`
+	Level string `json:"level"` // "debug", "info" or "warn"
+}
+
+func happeningOf(e event.Event) happening {
+	level, words := message(e)
+	return happening{e, words, strings.ToLower(level.String())}
+}
+
+func (n *node) lastHappenings() []happening {
+	kept := n.events.kept()
+	kept = kept[max(0, len(kept)-happenedShown):]
+	all := make([]happening, len(kept))
+	for i, e := range kept {
+		all[i] = happeningOf(e)
+	}
+	return all
+}
+
+// consoleReply is what /console/state answers. A player that may not see the
+// network gets Limited and Elsewhere only.
+type consoleReply struct {
+	networkState
+	Limited   bool             `json:"limited,omitempty"`
+	Elsewhere []string         `json:"elsewhere,omitempty"`
+	Happened  []happening      `json:"happened,omitempty"`
+	Commands  *consoleCommands `json:"commands,omitempty"`
+}
+
+// consoleCommands are lines to run on this machine, as the console shows them.
+type consoleCommands struct {
+	Status string `json:"status"`
+	Join   string `json:"join"` // starts another node of this network
+}
+
+// nextCommands writes them for this node.
+func (n *node) nextCommands() *consoleCommands {
+	c := consoleCommands{Status: "weir status", Join: "weir node"}
+	if n.adminAddr() != defaultAdmin {
+		c.Status += " --admin " + n.adminAddr()
+	}
+	addrs := n.dht.Addrs()
+	if len(addrs) == 0 {
+		c.Join += " --bootstrap ADDRESS" // not known before the node listens
+		return &c
+	}
+	// Two processes never share a data directory, and who reaches us by loopback
+	// is on this machine.
+	if manet.IsIPLoopback(addrs[0]) {
+		c.Join += " --data-dir weir-second"
+	}
+	if token, err := n.invite(); err == nil && (n.cfg.servers != nil || n.cfg.operator != "") {
+		c.Join += " --join " + token
+		return &c
+	}
+	if n.cfg.network != defaultNetwork {
+		c.Join += " --network " + shellWord(n.cfg.network)
+	}
+	c.Join += " --bootstrap " + addrs[0].String()
+	return &c
+}
+
+// shellWord quotes s for a shell, if it needs that.
+func shellWord(s string) string {
+	if s != "" && strings.Trim(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-/:") == "" {
+		return s
+	}
+	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
+}
+
+func (n *node) consoleState(w http.ResponseWriter, r *http.Request) {
+	ctx, cancel := context.WithTimeout(r.Context(), 2*snapshotTimeout)
+	defer cancel()
+	state, _, err := n.view.latest(ctx)
+	if err != nil {
+		n.fail(w, r, err)
+		return
+	}
+	if !n.showsNetwork(r) {
+		writeJSON(w, consoleReply{
+			networkState: networkState{Nodes: []recordEntry{}, Streams: []streamEntry{}, Gone: []goneEntry{}, Time: state.Time},
+			Limited:      true, Elsewhere: elsewhere(state, r.URL.Query().Get("stream")),
+		})
+		return
+	}
+	writeJSON(w, consoleReply{networkState: state, Happened: n.lastHappenings(), Commands: n.nextCommands()})
+}
+
+// elsewhere lists the public URLs of nodes other than this one where a player
+// may ask for stream when this one is silent: those that carry it first.
+func elsewhere(state networkState, stream string) []string {
+	type place struct {
+		url     string
+		carries bool
+		stress  float64
+	}
+	carries := map[string]bool{}
+	for _, s := range state.Streams {
+		if s.Stream == stream {
+			for _, c := range s.Carriers {
+				carries[c.URL] = true
+			}
+		}
+	}
+	var places []place
+	for _, e := range state.Nodes {
+		if r := e.Record; e.Valid && r != nil && r.URL != "" && e.Node != state.Self && r.State == capacity.Active {
+			places = append(places, place{r.URL, carries[r.URL], r.Stress()})
+		}
+	}
+	slices.SortFunc(places, func(a, b place) int {
+		if a.carries != b.carries {
+			if a.carries {
+				return -1
+			}
+			return 1
+		}
+		return cmp.Or(cmp.Compare(a.stress, b.stress), cmp.Compare(a.url, b.url))
+	})
+	urls := []string{}
+	for _, p := range places[:min(len(places), elsewhereShown)] {
+		urls = append(urls, p.url)
+	}
+	return urls
+}
+
+func (n *node) consoleEvents(w http.ResponseWriter, r *http.Request) {
+	send, ok := eventStream(w)
+	if !ok {
+		return
+	}
+	last, next, cancel := n.events.subscribe()
+	defer cancel()
+	for _, e := range last[max(0, len(last)-happenedShown):] {
+		if send(happeningOf(e)) != nil {
+			return
+		}
+	}
+	tick := time.NewTicker(overviewPause) // says again that somebody asks
+	defer tick.Stop()
+	var sent time.Time
+	for {
+		state, changed, err := n.view.latest(r.Context())
+		if err != nil {
+			return
+		}
+		if state.Time.After(sent) {
+			if send(consoleReply{networkState: state, Commands: n.nextCommands()}) != nil {
+				return
+			}
+			sent = state.Time
+		}
+		select {
+		case e, open := <-next:
+			if !open || send(happeningOf(e)) != nil {
+				return
+			}
+		case <-changed:
+		case <-tick.C:
+		case <-r.Context().Done():
+			return
+		}
+	}
+}
+
+// eventStream begins server-sent events. Events carry their numbers as IDs, and
+// what the console shows of them has a name of its own. Each is written within
+// writeTimeout, or the stream is given up.
+func eventStream(w http.ResponseWriter) (send func(v any) error, ok bool) {
+	const writeTimeout = 10 * time.Second
+	control := http.NewResponseController(w)
+	w.Header().Set("Content-Type", "text/event-stream")
+	w.Header().Set("Cache-Control", "no-store")
+	_ = control.SetReadDeadline(time.Time{})
+	if control.Flush() != nil {
+		problem.New(problem.Internal, "this connection cannot stream").Write(w)
+		return nil, false
+	}
+	return func(v any) error {
+		b, err := json.Marshal(v)
+		if err != nil {
+			return err
+		}
+		head := ""
+		switch v := v.(type) {
+		case event.Event:
+			head = fmt.Sprintf("id: %d\n", v.Seq)
+		case happening:
+			head = "event: happened\n"
+		}
+		_ = control.SetWriteDeadline(time.Now().Add(writeTimeout))
+		if _, err := fmt.Fprintf(w, "%sdata: %s\n\n", head, b); err != nil {
+			return err
+		}
+		return control.Flush()
+	}, true
+}
+
+// A streamLimit bounds the event streams of one port, and of each address. The
+// zero value is ready.
+type streamLimit struct {
+	mu   sync.Mutex
+	open map[netip.Addr]int
+	all  int
+}
+
+// bound serves f while there is room for one more stream.
+func (l *streamLimit) bound(f http.HandlerFunc) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		if release, ok := l.take(w, r); ok {
+			defer release()
+			f(w, r)
+		}
+	}
+}
+
+// take counts one more stream until release is called, or answers r that there
+// are too many.
+func (l *streamLimit) take(w http.ResponseWriter, r *http.Request) (release func(), ok bool) {
+	from, _ := netip.ParseAddrPort(r.RemoteAddr)
+	addr := from.Addr()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.all >= eventStreams || l.open[addr] >= eventStreamsEach {
+		problem.New(problem.TooManyEventStreams, fmt.Sprintf("at most %d event streams are served, and %d to one address: close another, or ask for the state now and then",
+			eventStreams, eventStreamsEach)).Retry(5 * time.Second).Write(w)
+		return nil, false
+	}
+	if l.open == nil {
+		l.open = map[netip.Addr]int{}
+	}
+	l.open[addr]++
+	l.all++
+	return func() {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		l.all--
+		if l.open[addr]--; l.open[addr] == 0 {
+			delete(l.open, addr)
+		}
+	}, true
+}

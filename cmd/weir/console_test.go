@@ -1,0 +1,170 @@
+package main
+
+import (
+	"context"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"weir/capacity"
+)
+
+func TestOnlyThisMachineSeesTheNetwork(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		remote string
+		local  string // of the connection; "" if unknown
+		host   string
+		header map[string]string
+		want   bool
+	}{
+		{name: "by loopback", remote: "127.0.0.1:5000", host: "127.0.0.1:8080", want: true},
+		{name: "by IPv6 loopback", remote: "[::1]:5000", host: "[::1]:8080", want: true},
+		{name: "as localhost", remote: "127.0.0.1:5000", host: "localhost:8080", want: true},
+		{name: "by an own address of this machine", remote: "192.0.2.7:5000", local: "192.0.2.7:8080", host: "192.0.2.7:8080", want: true},
+		{name: "from another machine", remote: "192.0.2.9:5000", local: "192.0.2.7:8080", host: "192.0.2.7:8080"},
+		{name: "a name bound to loopback by another site", remote: "127.0.0.1:5000", host: "evil.example:8080"},
+		{name: "through a proxy that says so", remote: "127.0.0.1:5000", host: "127.0.0.1:8080", header: map[string]string{"X-Forwarded-For": "192.0.2.9"}},
+		{name: "through a proxy of the standard", remote: "127.0.0.1:5000", host: "127.0.0.1:8080", header: map[string]string{"Forwarded": "for=192.0.2.9"}},
+		{name: "an address that is none", remote: "@", host: "127.0.0.1:8080"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			r := httptest.NewRequest(http.MethodGet, "/console/state", nil)
+			r.RemoteAddr, r.Host = c.remote, c.host
+			for k, v := range c.header {
+				r.Header.Set(k, v)
+			}
+			if c.local != "" {
+				addr, err := net.ResolveTCPAddr("tcp", c.local)
+				if err != nil {
+					t.Fatal(err)
+				}
+				r = r.WithContext(context.WithValue(r.Context(), http.LocalAddrContextKey, net.Addr(addr)))
+			}
+			if got := fromThisMachine(r); got != c.want {
+				t.Errorf("fromThisMachine = %v, want %v", got, c.want)
+			}
+		})
+	}
+}
+
+func TestEventStreamsAreBounded(t *testing.T) {
+	var l streamLimit
+	open := func(from string) (release func(), status int) {
+		w, r := httptest.NewRecorder(), httptest.NewRequest(http.MethodGet, "/", nil)
+		r.RemoteAddr = from
+		release, ok := l.take(w, r)
+		if ok {
+			return release, http.StatusOK
+		}
+		if w.Header().Get("Retry-After") == "" || !strings.Contains(w.Body.String(), `"code":"too-many-event-streams"`) {
+			t.Errorf("refused with %v %s", w.Header(), w.Body)
+		}
+		return nil, w.Code
+	}
+	var first func()
+	for i := range eventStreamsEach {
+		release, status := open("192.0.2.1:1")
+		if status != http.StatusOK {
+			t.Fatalf("stream %d of an address: %d", i, status)
+		}
+		if i == 0 {
+			first = release
+		}
+	}
+	if _, status := open("192.0.2.1:2"); status != http.StatusTooManyRequests {
+		t.Errorf("one more stream of an address than it may have: %d", status)
+	}
+	first()
+	if _, status := open("192.0.2.1:3"); status != http.StatusOK {
+		t.Errorf("a place that was given back: %d", status)
+	}
+	left := eventStreams - eventStreamsEach
+	for i := range left {
+		if _, status := open("198.51.100." + string(rune('0'+i/eventStreamsEach)) + ":1"); status != http.StatusOK {
+			t.Fatalf("stream %d of all: %d", i, status)
+		}
+	}
+	if _, status := open("203.0.113.1:1"); status != http.StatusTooManyRequests {
+		t.Errorf("one more stream than all may have: %d", status)
+	}
+}
+
+func TestNodesThatAreGoneAreRemembered(t *testing.T) {
+	now := time.Unix(1e9, 0)
+	entry := func(id, name string) recordEntry {
+		return recordEntry{Node: peer.ID(id), Record: &capacity.Record{Node: peer.ID(id), Name: name}}
+	}
+	m := nodeMemory{}
+	if gone := m.gone(now, []recordEntry{entry("a", "n1"), entry("b", "n2"), {Node: "c"}}); len(gone) != 0 {
+		t.Fatalf("gone at once: %v", gone)
+	}
+	gone := m.gone(now.Add(30*time.Second), []recordEntry{entry("a", "n1")})
+	if len(gone) != 1 || gone[0].Node != "b" || gone[0].Name != "n2" || gone[0].For != 30000 {
+		t.Fatalf("gone = %+v, want n2 for 30 s", gone)
+	}
+	if gone := m.gone(now.Add(40*time.Second), []recordEntry{entry("a", "n1"), entry("b", "n2")}); len(gone) != 0 {
+		t.Errorf("gone after it came back: %+v", gone)
+	}
+	if gone := m.gone(now.Add(40*time.Second+goneShown+time.Millisecond), []recordEntry{entry("a", "n1")}); len(gone) != 0 || len(m) != 1 {
+		t.Errorf("gone = %+v and %d remembered after %v, want nothing and one", gone, len(m), goneShown)
+	}
+}
+
+func TestPlayersLearnOfFewOtherNodes(t *testing.T) {
+	var state networkState
+	add := func(id, url string, used int64, s capacity.State) {
+		r := capacity.Record{Node: peer.ID(id), URL: url, State: s, Sessions: capacity.Usage{Used: used, Limit: 10}}
+		state.Nodes = append(state.Nodes, recordEntry{Node: r.Node, Record: &r, Valid: true})
+	}
+	state.Self = "a"
+	add("a", "http://a", 0, capacity.Active)
+	add("b", "http://b", 5, capacity.Active)
+	add("c", "http://c", 1, capacity.Active)
+	add("d", "http://d", 7, capacity.Active)
+	add("e", "http://e", 0, capacity.Draining)
+	add("f", "", 0, capacity.Active)
+	add("g", "http://g", 2, capacity.Active)
+	state.Streams = []streamEntry{{Stream: "demo", Carriers: []carrierEntry{{Node: "d", URL: "http://d"}}}}
+	if got, want := elsewhere(state, "demo"), []string{"http://d", "http://c", "http://g"}; !slices.Equal(got, want) {
+		t.Errorf("elsewhere = %v, want %v: the one that carries it, then the least stressed", got, want)
+	}
+}
+
+func TestConsoleModes(t *testing.T) {
+	if _, err := parseConsoleMode("locl"); err == nil || !strings.Contains(err.Error(), "local, public or off") {
+		t.Errorf("a mode that is none: %v", err)
+	}
+	for mode, want := range map[consoleMode]int{consoleOff: http.StatusNotFound, consoleLocal: http.StatusOK, consolePublic: http.StatusOK} {
+		n := &node{cfg: nodeConfig{console: mode}}
+		mux := http.NewServeMux()
+		n.console(mux)
+		w := httptest.NewRecorder()
+		mux.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/publish", nil))
+		if w.Code != want {
+			t.Errorf("%s: GET /publish = %d, want %d", mode, w.Code, want)
+		}
+		// A stranger, whose address httptest gives, has events in public only.
+		if mode == consoleLocal {
+			w := httptest.NewRecorder()
+			mux.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/console/events", nil))
+			if w.Code != http.StatusForbidden || !strings.Contains(w.Body.String(), `"code":"not-local"`) {
+				t.Errorf("a stranger's events = %d %s", w.Code, w.Body)
+			}
+		}
+	}
+}
+
+func TestShellWords(t *testing.T) {
+	for in, want := range map[string]string{"dev": "dev", "": "''", "a b": "'a b'", "it's": `'it'\''s'`, "$(x)": "'$(x)'"} {
+		if got := shellWord(in); got != want {
+			t.Errorf("shellWord(%q) = %s, want %s", in, got, want)
+		}
+	}
+}
