@@ -1,5 +1,6 @@
 // One WHIP or WHEP session and the patience around it: it opens, notices when
-// it breaks, waits and opens again until stop() is called.
+// it breaks, goes on at another node or waits, and opens again until stop() is
+// called.
 //
 // WHIP is RFC 9725, WHEP draft-ietf-wish-whep: an offer is POSTed as
 // application/sdp, 201 brings the answer and, in Location, the session's own
@@ -8,24 +9,32 @@
 
 const ANSWER = 10000; // ms for a node to answer a POST, cascades included
 const CONNECT = 12000; // ms from the answer until media may flow
-const LAPSE = 4000; // ms that ICE may stay disconnected
+const LAPSE = 1000; // ms that ICE may stay disconnected, which took it seconds to see
+const SILENCE = 1100; // ms without a byte from the node, after which it is asked whether it is alive
+const PROBE = 800; // ms for it to say so
 const FIRST_WAIT = 1000; // ms before the first new attempt
 const LONGEST_WAIT = 15000;
 
 // Problem is why a session could not be opened or did not last. again says
 // whether trying again can help; wait is the server's Retry-After in ms, or
-// NaN; status is 0 where no server answered.
+// NaN; status is 0 where no server answered; code is the server's machine word
+// for it (RFC 9457), or ''; silent says that the node does not answer, so that
+// another one may be asked at once.
 export class Problem extends Error {
-  constructor(message, { status = 0, again = true, wait = NaN } = {}) {
+  constructor(message, { status = 0, code = '', again = true, wait = NaN, silent = false } = {}) {
     super(message);
     this.status = status;
+    this.code = code;
     this.again = again;
     this.wait = wait;
+    this.silent = silent;
   }
 }
 
 // Connection drives one session. prepare(pc) adds tracks or transceivers;
-// onChange(connection) is called on every change. state is one of 'idle',
+// edit(sdp) may change the offer; elsewhere() lists further endpoints that are
+// asked when the one in use is silent; onChange(connection) is called on every
+// change. state is one of 'idle',
 // 'connecting', 'live', 'waiting' (to try again at retryAt), 'failed' (for
 // good) and 'stopped'.
 export class Connection {
@@ -40,10 +49,14 @@ export class Connection {
   #retryOn; // (status) → whether to try again
   #wake = null; // ends the wait before a new attempt
   #giveUp = null; // ends a live session
+  #silent = new Set(); // endpoints and origins that did not answer since one was live
 
-  constructor({ endpoint, prepare, onChange, retryOn }) {
+  constructor({ endpoint, elsewhere = () => [], prepare, edit = (sdp) => sdp, onChange, retryOn }) {
+    this.first = endpoint;
     this.endpoint = endpoint;
+    this.elsewhere = elsewhere;
     this.prepare = prepare;
+    this.edit = edit;
     this.onChange = onChange;
     this.#retryOn = retryOn;
     addEventListener('pagehide', this.#leave);
@@ -108,6 +121,7 @@ export class Connection {
       try {
         await this.#open(session, signal);
         this.attempt = 0;
+        this.#silent.clear();
         this.#set('live');
         await this.#lost(session.pc, signal);
       } catch (error) {
@@ -119,6 +133,7 @@ export class Connection {
           this.#set('failed');
           return;
         }
+        if (this.problem.silent && this.#goElsewhere(session)) continue;
         const backOff = Math.min(LONGEST_WAIT, FIRST_WAIT * 2 ** Math.max(0, this.attempt - 1));
         // A tenth of chance, so that viewers who lost the same node do not all
         // ask the next one in the same instant.
@@ -127,6 +142,46 @@ export class Connection {
         this.#set('waiting');
         await this.#sleep(wait, signal);
       }
+    }
+  }
+
+  // goElsewhere turns to an endpoint that has not been silent yet. When all
+  // have been, it begins again with the first, after a wait.
+  #goElsewhere(session) {
+    this.#silent.add(originOf(this.endpoint));
+    this.#silent.add(originOf(session.lastURL || this.endpoint));
+    const next = [this.first, ...this.elsewhere()].find((endpoint) => !this.#silent.has(originOf(endpoint)));
+    this.endpoint = next ?? this.first;
+    if (!next) this.#silent.clear();
+    return Boolean(next);
+  }
+
+  // heed takes how many bytes have come from the node by now, performance.now().
+  // A stream may pause, and a publisher hears little; so a node that is silent
+  // is asked whether it is alive, and only given up if it does not say so.
+  async heed(bytes, now) {
+    const session = this.#session;
+    if (this.state !== 'live' || !session) return;
+    if (session.heard !== bytes) {
+      session.heard = bytes;
+      session.heardAt = now;
+    }
+    if (now - session.heardAt < SILENCE || session.asking) return;
+    session.asking = true;
+    const alive = await this.#alive(session.url);
+    session.asking = false;
+    session.heardAt = performance.now();
+    if (!alive && session === this.#session) this.#giveUp?.('The node has gone silent.', true);
+  }
+
+  // A node of another origin need not let a page read its answer, but it answers.
+  async #alive(url) {
+    if (!url) return true;
+    try {
+      await fetch(new URL('/healthz', url), { mode: 'no-cors', cache: 'no-store', signal: AbortSignal.timeout(PROBE) });
+      return true;
+    } catch {
+      return false;
     }
   }
 
@@ -144,7 +199,8 @@ export class Connection {
     const { pc } = session;
     this.times = {};
     this.prepare(pc);
-    await pc.setLocalDescription();
+    const offer = await pc.createOffer();
+    await pc.setLocalDescription({ type: 'offer', sdp: this.edit(offer.sdp) });
 
     // The node is ICE-lite and puts all its candidates into the answer, so the
     // offer goes out before any of ours are gathered.
@@ -182,9 +238,10 @@ export class Connection {
   }
 
   #refusal(response, body) {
-    const said = sentenceOf(response, body) || response.statusText || 'no reason given';
-    return new Problem(said, {
+    const { said, code } = refusalOf(response, body);
+    return new Problem(said || response.statusText || 'no reason given', {
       status: response.status,
+      code,
       again: this.#retryOn(response.status),
       wait: retryAfter(response.headers.get('Retry-After')),
     });
@@ -213,10 +270,10 @@ export class Connection {
       let timer = 0;
       const look = () => {
         clearTimeout(timer);
-        if (pc.connectionState === 'failed') reject(new Problem('The connection to the node broke.'));
+        if (pc.connectionState === 'failed') reject(new Problem('The connection to the node broke.', { silent: true }));
         else if (pc.connectionState === 'closed') reject(new Problem('The node closed the session.'));
         else if (pc.connectionState === 'disconnected') {
-          timer = setTimeout(() => reject(new Problem('The node has gone silent.')), LAPSE);
+          timer = setTimeout(() => reject(new Problem('The node has gone silent.', { silent: true })), LAPSE);
         }
       };
       pc.addEventListener('connectionstatechange', look);
@@ -227,7 +284,7 @@ export class Connection {
         if (transport.state === 'closed' || transport.state === 'failed') reject(new Problem('The node closed the session.'));
       });
       signal.addEventListener('abort', () => reject(signal.reason), { once: true });
-      this.#giveUp = (message) => reject(new Problem(message));
+      this.#giveUp = (message, silent) => reject(new Problem(message, { silent }));
       look();
     }).finally(() => {
       this.#giveUp = null;
@@ -236,13 +293,14 @@ export class Connection {
 
   // giveUp ends a live session that the caller found useless, and opens another.
   giveUp(message) {
-    this.#giveUp?.(message);
+    this.#giveUp?.(message, false);
   }
 
   #hangUp(session) {
     if (!session) return;
     session.pc.close();
     const { url } = session;
+    session.lastURL = url;
     session.url = '';
     // keepalive: the request outlives the page. A session that is gone already
     // is as good as deleted, so the answer does not matter.
@@ -257,25 +315,40 @@ export class Connection {
 
 function unreachable(endpoint, error) {
   const url = new URL(endpoint, location.href);
-  if (error.name === 'TimeoutError') return new Problem(`${url.host} did not answer within ${ANSWER / 1000} seconds.`);
+  if (error.name === 'TimeoutError') return new Problem(`${url.host} did not answer within ${ANSWER / 1000} seconds.`, { silent: true });
   if (location.protocol === 'https:' && url.protocol === 'http:') {
     return new Problem(`This page came by https, so the browser does not let it talk to ${url.host}, which has http only.`, { again: false });
   }
-  return new Problem(`${url.host} could not be reached.`);
+  return new Problem(`${url.host} could not be reached.`, { silent: true });
 }
 
-// sentenceOf is what a node says for people: the detail of a problem (RFC 9457),
-// or the text of another server.
-function sentenceOf(response, body) {
+const originOf = (url) => new URL(url, location.href).origin;
+
+// stereo has Opus sent and received in stereo, which browsers do only when
+// asked (RFC 7587, section 6.1: stereo is what we take, sprop-stereo what we
+// may send).
+export function stereo(sdp) {
+  for (const [, type] of sdp.matchAll(/^a=rtpmap:(\d+) opus\/48000\/2\r?$/gim)) {
+    sdp = sdp.replace(new RegExp(`^a=fmtp:${type} .*$`, 'm'), (line) => {
+      const [, params, end] = /^(.*?)(\r?)$/.exec(line);
+      return /[; ]stereo=/.test(params) ? line : `${params};stereo=1;sprop-stereo=1${end}`;
+    });
+  }
+  return sdp;
+}
+
+// refusalOf is what a node says for people and for programs: the detail and the
+// code of a problem (RFC 9457), or the text of another server.
+function refusalOf(response, body) {
   if (response.headers.get('Content-Type')?.startsWith('application/problem+json')) {
     try {
       const problem = JSON.parse(body);
-      return firstLine(String(problem.detail || problem.title || ''));
+      return { said: firstLine(String(problem.detail || problem.title || '')), code: String(problem.code ?? '') };
     } catch {
       // Cut short on its way: shown as it is.
     }
   }
-  return firstLine(body);
+  return { said: firstLine(body), code: '' };
 }
 
 // firstLine takes what a node said, of which only a sane amount is shown.

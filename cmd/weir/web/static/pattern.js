@@ -59,18 +59,21 @@ export function startPattern({ width, height }) {
   };
 }
 
-// beep plays a short, soft tone at each second, a higher one every fifth, and
-// says beforehand when by performance.now(). It returns the interval's number.
+// beep plays a short, soft tone at each second, left and right in turn, a higher
+// one every fifth, and says beforehand when by performance.now(). It returns the
+// interval's number.
 function beep(audio, out, announce) {
   const tone = audio.createOscillator();
   const gain = audio.createGain();
   gain.gain.value = 0;
-  tone.connect(gain).connect(out);
+  const side = audio.createStereoPanner();
+  tone.connect(gain).connect(side).connect(out);
   tone.start();
   let beat = 0;
   return setInterval(() => {
     const at = audio.currentTime + AHEAD / 1000;
     announce(performance.now() + AHEAD);
+    side.pan.setValueAtTime(beat % 2 ? 1 : -1, at);
     tone.frequency.setValueAtTime(beat++ % 5 ? 440 : 660, at);
     gain.gain.setValueAtTime(0, at);
     gain.gain.linearRampToValueAtTime(0.2, at + 0.01);

@@ -1,9 +1,9 @@
 // The play page: one stream, received by WHEP.
 
-import { Connection } from './connection.js';
+import { Connection, stereo } from './connection.js';
 import { attr, children, h, icon, keyed, text } from './dom.js';
 import { bits, count, ms, peer, percent, plural } from './format.js';
-import { colour, nodeAt, originOf, streamPath, streamProblem } from './model.js';
+import { colour, elsewhere, nodeAt, originOf, streamPath, streamProblem } from './model.js';
 import { field, offerNodes } from './publish.js';
 import { Meter, board, sparkline } from './stats.js';
 
@@ -45,13 +45,15 @@ function chooser() {
       update: (item) => text(facts, [plural(item.viewers, 'viewer'), item.origin && `from ${item.origin.node.label}`].filter(Boolean).join(' · ')),
     };
   });
+  const listed = h('section', { class: 'card', 'aria-label': 'Live streams' }, items, empty);
   const el = h('div', { class: 'session-page' },
-    h('div', { class: 'lead' }, h('h1', { class: 'headline' }, 'Play'), h('p', { class: 'subline' }, 'Choose a stream. Ask any node for it: it finds one that has it.')),
-    h('div', { class: 'choosing' }, h('section', { class: 'card', 'aria-label': 'Live streams' }, items, empty), form));
+    h('div', { class: 'lead' }, h('h1', { class: 'headline' }, 'Play'), h('p', { class: 'subline' }, 'Any node can be asked for any stream: it finds one that has it.')),
+    h('div', { class: 'choosing' }, listed, form));
   return {
     title: 'Play',
     el,
     update(model) {
+      listed.hidden = model.limited; // who may not see the network knows the name
       empty.hidden = model.streams.length > 0;
       items.hidden = !model.streams.length;
       children(items, views(model.streams, (item) => item.name));
@@ -59,6 +61,20 @@ function chooser() {
     leave() {},
   };
 }
+
+// What a node's refusals are called, by their code.
+const titles = {
+  'no-capacity': 'No room now',
+  'origin-unreachable': 'The stream’s origin cannot be reached',
+  'helper-unreachable': 'The node with room cannot be reached',
+  'not-known': 'Not known yet',
+  'too-many-setups': 'The node is busy',
+  'too-many-waiting': 'The node is busy',
+  'no-common-codec': 'This browser cannot play it',
+  timeout: 'It took too long',
+  closing: 'The node is ending',
+  draining: 'The node is ending',
+};
 
 function player(stream, out) {
   out.stream = stream;
@@ -73,6 +89,8 @@ function player(stream, out) {
 
   const video = h('video', { id: 'video', autoplay: true, playsinline: true, 'aria-label': `The stream ${stream}` });
   video.muted = true; // browsers start sound only after a click
+  // The last picture, while there is no newer one.
+  const still = h('canvas', { class: 'still', id: 'still', 'aria-hidden': 'true', hidden: true });
   const overlay = h('div', { class: 'overlay', hidden: true });
   const overlayWords = h('p', { id: 'error' });
   const again = h('button', { class: 'button', id: 'again', type: 'button', onclick: () => retry() }, 'Try now');
@@ -88,7 +106,7 @@ function player(stream, out) {
     class: 'on-video full', type: 'button', 'aria-label': 'Full screen', title: 'Full screen', hidden: true,
     onclick: () => (document.fullscreenElement ? document.exitFullscreen() : screenBox.requestFullscreen?.() ?? video.webkitEnterFullscreen?.()),
   }, icon('full'));
-  const screenBox = h('div', { class: 'screen' }, video, overlay, unmute, fullscreen);
+  const screenBox = h('div', { class: 'screen' }, video, still, overlay, unmute, fullscreen);
   const status = h('p', { class: 'status', id: 'status', role: 'status' });
   const servedBy = h('p', { class: 'served', id: 'served', hidden: true });
   const route = h('ol', { class: 'route', id: 'route', 'aria-label': 'The stream’s way to you', hidden: true });
@@ -140,7 +158,9 @@ function player(stream, out) {
     text(times, '');
     const next = new Connection({
       endpoint: `${through || location.origin}/whep/${streamPath(stream)}`,
+      elsewhere: () => elsewhere(model, stream).map((base) => `${base}/whep/${streamPath(stream)}`),
       prepare: (pc) => prepare(pc, next),
+      edit: stereo,
       onChange: (c) => c === connection && changed(c),
       // 409: not live yet. 404 and the like do not change by waiting.
       retryOn: (code) => code === 409 || code === 503 || code === 429 || code === 502 || code === 504,
@@ -150,6 +170,7 @@ function player(stream, out) {
   }
 
   function prepare(pc, owner) {
+    keepStill();
     const media = new MediaStream();
     firstFrame = NaN;
     moving = { bytes: 0, at: performance.now() };
@@ -170,6 +191,15 @@ function player(stream, out) {
     video.play().catch(() => {});
   }
 
+  // keepStill copies the picture that is shown now, for the time until the next.
+  function keepStill() {
+    if (!video.hasAttribute('data-shown') || video.videoWidth <= 2) return;
+    still.width = video.videoWidth;
+    still.height = video.videoHeight;
+    still.getContext('2d').drawImage(video, 0, 0);
+    still.hidden = false;
+  }
+
   // sawFrame takes the moment the first frame was painted.
   function sawFrame(at) {
     if (Number.isFinite(firstFrame) || !connection) return;
@@ -177,7 +207,7 @@ function player(stream, out) {
     played = true;
     out.firstFrame = firstFrame;
     attr(video, 'data-shown', '');
-    overlay.hidden = true;
+    overlay.hidden = still.hidden = true;
     unmute.hidden = fullscreen.hidden = false;
     sayMuted();
     say(`Playing “${stream}”.`, 'good');
@@ -196,25 +226,27 @@ function player(stream, out) {
 
   function changed(c) {
     Object.assign(out, { state: c.state, sessionURL: c.sessionURL, error: c.problem?.message ?? '', status: c.problem?.status ?? 0 });
-    text(stop, c.state === 'stopped' || c.state === 'failed' ? 'Play again' : 'Stop');
+    text(stop, c.state === 'stopped' || c.state === 'failed' ? (played ? 'Play again' : 'Play') : played || c.state === 'live' ? 'Stop' : 'Cancel');
     showNode();
     if (c.state !== 'live') unmute.hidden = fullscreen.hidden = true;
     if (c.state === 'connecting') {
       say(c.sessionURL ? 'Connecting…' : 'Asking for the stream…');
       if (c.attempt === 1) overlay.hidden = true;
+      else if (c.endpoint !== c.first) say(`${played ? 'Going on' : 'Asking'} at ${new URL(c.endpoint, location.href).host}…`);
     } else if (c.state === 'live') {
       if (!Number.isFinite(firstFrame)) say('Connected. Waiting for the first frame…');
     } else if (c.state === 'waiting') sayWaiting(true);
     else if (c.state === 'failed') fail(explain(c.problem), true);
     else if (c.state === 'stopped') {
       overlay.hidden = true;
-      say('Stopped.');
+      say(played ? 'Stopped.' : 'Not playing.');
     }
   }
 
   // explain puts what to do next after what the node said.
   function explain(problem) {
     const said = problem.message;
+    if (titles[problem.code]) return [titles[problem.code], said];
     if (problem.status === 409) return [played ? 'No longer live' : 'Not live yet', said];
     if (problem.status === 404) return ['No such stream', said];
     if (problem.status === 503) return ['No room now', said];
@@ -263,6 +295,8 @@ function player(stream, out) {
     }
     connection.stop();
     video.srcObject = null;
+    still.hidden = true;
+    attr(video, 'data-shown', null);
   }
 
   function say(words, how = '') {
@@ -312,6 +346,7 @@ function player(stream, out) {
     const sampled = connection;
     const now = await meter.sample(sampled.pc);
     if (!now || sampled !== connection || sampled.state !== 'live') return;
+    sampled.heed(now.heard, now.at);
     out.framesDecoded = now.framesDecoded;
     out.bytesReceived = now.received;
     out.width = now.width;
@@ -351,7 +386,7 @@ function player(stream, out) {
       const known = model.streams.find((s) => s.name === stream);
       text(about, known
         ? [plural(known.viewers, 'viewer'), known.tracks.map((t) => t.replace('/', ' ')).join(', ')].filter(Boolean).join(' · ')
-        : 'No record names this stream now.');
+        : model.limited ? '' : 'No record names this stream now.');
     },
     leave() {
       clearInterval(sampling);

@@ -1,13 +1,14 @@
 // The publish page: camera, screen or test pattern, sent by WHIP.
 
-import { Connection } from './connection.js';
+import { Connection, stereo } from './connection.js';
 import { attr, children, copyButton, h, icon, text } from './dom.js';
 import { bits, clock, ms, percent } from './format.js';
-import { compare, nodeAt, originOf, streamPath, streamProblem } from './model.js';
+import { compare, elsewhere, nodeAt, originOf, streamPath, streamProblem } from './model.js';
 import { startPattern } from './pattern.js';
 import { Meter, board, sparkline } from './stats.js';
 
 const SAMPLE = 500; // ms between samples of the figures
+const OWN_NAME = 30000; // ms that our own session may hold the name at a node that has gone
 
 const sizes = { 360: [640, 360], 540: [960, 540], 720: [1280, 720], 1080: [1920, 1080] };
 const limits = [[300, '300 kbit/s'], [800, '800 kbit/s'], [1500, '1.5 Mbit/s'], [3000, '3 Mbit/s'], [6000, '6 Mbit/s'], [0, 'none']];
@@ -26,6 +27,7 @@ export function publishPage(query, out, onLive) {
   let opened = null; // promise of that attempt: whether there is media now
   let connection = null;
   let liveSince = 0;
+  let liveUntil = -Infinity; // performance.now() when it was last seen live
   let model = null;
   let unseen = ''; // that it ended, while another page was shown
   const meter = new Meter();
@@ -200,12 +202,17 @@ export function publishPage(query, out, onLive) {
       start.disabled = false;
     }
     const base = chosen.through || location.origin;
+    liveUntil = -Infinity;
     connection = new Connection({
       endpoint: `${base}/whip/${streamPath(chosen.name)}`,
+      elsewhere: () => elsewhere(model, chosen.name).map((other) => `${other}/whip/${streamPath(chosen.name)}`),
       prepare,
+      edit: stereo,
       onChange: changed,
-      // 409: somebody else publishes under this name; that needs a person.
-      retryOn: (code) => code === 503 || code === 429 || code === 502 || code === 504,
+      // 409: somebody else publishes under this name; that needs a person, unless
+      // it is what is left of our own session at a node that has gone.
+      retryOn: (code) => code === 503 || code === 429 || code === 502 || code === 504
+        || (code === 409 && performance.now() - liveUntil < OWN_NAME),
     });
     spark.clear();
     figures.set({});
@@ -316,6 +323,8 @@ export function publishPage(query, out, onLive) {
     if (connection?.state === 'waiting') sayState();
     const now = await meter.sample(connection?.pc);
     if (!now || connection?.state !== 'live') return;
+    liveUntil = now.at;
+    connection.heed(now.heard, now.at);
     out.framesEncoded = now.framesEncoded;
     out.bytesSent = now.sent;
     text(sign, `Live ${clock((performance.now() - liveSince) / 1000)}`);

@@ -32,6 +32,8 @@ export class Meter {
     const outAudio = of('outbound-rtp', 'audio');
     const remote = of('remote-inbound-rtp');
     now.received = sum([...inVideo, ...inAudio], 'bytesReceived');
+    // Whatever came from the node, media or not.
+    now.heard = sum(of('transport'), 'bytesReceived') || sum(of('candidate-pair'), 'bytesReceived');
     now.sent = sum([...outVideo, ...outAudio], 'bytesSent');
     now.framesDecoded = sum(inVideo, 'framesDecoded');
     now.framesDropped = sum(inVideo, 'framesDropped');
