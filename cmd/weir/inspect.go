@@ -235,6 +235,14 @@ func cpuLine(r capacity.Record) string {
 	return line
 }
 
+// cpuCell is cpuLine for a table: a use that has no limit is no load.
+func cpuCell(r capacity.Record) string {
+	if r.CPULimit == 0 {
+		return fmt.Sprintf("%.0f %% of any", r.CPU*100)
+	}
+	return fmt.Sprintf("%.0f %%", r.CPU*100)
+}
+
 func cores(n float64) string {
 	if n == 1 {
 		return "1 core"
@@ -444,10 +452,10 @@ func printCopies(w terminal, entries []recordEntry) {
 		return
 	}
 	known := namesIn(entries)
-	table(w, "NODE\tHOLDER\tHELD FOR\tNOTE\tTOPIC\tSEQ", func(row func(...any)) {
+	table(w, "NODE\tHOLDER\tHELD FOR\tNOTE\tTOPIC\tSEQ\tPEER", func(row func(...any)) {
 		for _, e := range entries {
 			if e.Record == nil {
-				row(or(known.of(e.Node), "?"), known.list(e.HeldBy), "-", styled{e.Error, bad}, "-", "-")
+				row(or(known.of(e.Node), "?"), known.list(e.HeldBy), "-", styled{e.Error, bad}, "-", "-", or(shortID(e.Node), "-"))
 			}
 			for i, k := range e.Copies {
 				node, note := "", ""
@@ -460,7 +468,7 @@ func printCopies(w terminal, entries []recordEntry) {
 				if k.Old {
 					note = strings.TrimPrefix(note+", not the newest", ", ")
 				}
-				row(called(node), known.of(k.Holder), seconds(k.HeldFor), or(note, "-"), k.Topic, k.Seq)
+				row(called(node), known.of(k.Holder), seconds(k.HeldFor), or(note, "-"), k.Topic, k.Seq, shortID(e.Node))
 			}
 		}
 	})
@@ -496,6 +504,8 @@ func printRecords(w terminal, entries []recordEntry) {
 		return
 	}
 	known := namesIn(entries)
+	entries = slices.Clone(entries)
+	slices.SortStableFunc(entries, func(a, b recordEntry) int { return compareNames(known.of(a.Node), known.of(b.Node)) })
 	table(w, "NODE\tSTATE\tSTRESS\tSESSIONS\tUPLINK\tSTREAMS\tREGION\tCPU\tAGE\tTTL LEFT\tHELD BY\tURL\tPEER", func(row func(...any)) {
 		for _, e := range entries {
 			r := e.Record
@@ -504,7 +514,7 @@ func printRecords(w terminal, entries []recordEntry) {
 				continue
 			}
 			row(called(known.of(e.Node)), stateOf(r.State), fmt.Sprintf("%.2f", r.Stress()), usage(r.Sessions.Used, r.Sessions.Limit), bits(r.Uplink.Used),
-				r.Streams.Used, or(r.Region, "-"), fmt.Sprintf("%.0f %%", r.CPU*100), seconds(e.Age), seconds(e.TTLLeft), heldBy(e), r.URL, shortID(e.Node))
+				r.Streams.Used, or(r.Region, "-"), cpuCell(*r), seconds(e.Age), seconds(e.TTLLeft), heldBy(e), r.URL, shortID(e.Node))
 		}
 	})
 }

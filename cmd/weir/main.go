@@ -30,6 +30,7 @@ func main() {
 	defer stop()
 	context.AfterFunc(ctx, stop) // a second one ends what does not end by itself
 	unsetEmpty()
+	quietLibraries()
 	if len(os.Args) > 1 && os.Args[1] == completeCommand {
 		printCompletions(os.Args[2:], commands())
 		return

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -165,4 +166,19 @@ func (n *node) nameOf(id peer.ID) string {
 		return n.cfg.name
 	}
 	return n.dht.Name(id)
+}
+
+// compareNames orders names as people do: n2 is before n10.
+func compareNames(a, b string) int {
+	digits := func(s string) (head string, number int) {
+		i := len(s)
+		for i > 0 && len(s)-i < 9 && '0' <= s[i-1] && s[i-1] <= '9' {
+			i--
+		}
+		number, _ = strconv.Atoi(s[i:]) // "" is 0
+		return s[:i], number
+	}
+	headA, numberA := digits(a)
+	headB, numberB := digits(b)
+	return cmp.Or(cmp.Compare(headA, headB), cmp.Compare(numberA, numberB), cmp.Compare(a, b))
 }

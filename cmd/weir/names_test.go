@@ -77,3 +77,11 @@ func TestNameOfMachine(t *testing.T) {
 		}
 	}
 }
+
+func TestNamesInOrder(t *testing.T) {
+	list := []string{"n10", "n2", "n1", "edge", "n", "n02", "10", "9", ""}
+	slices.SortFunc(list, compareNames)
+	if want := []string{"", "9", "10", "edge", "n", "n1", "n02", "n2", "n10"}; !slices.Equal(list, want) {
+		t.Errorf("%q, want %q", list, want)
+	}
+}

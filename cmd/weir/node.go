@@ -90,6 +90,7 @@ func nodeCommand() *cli.Command {
 			if err != nil {
 				return badInput(err)
 			}
+			quietLibraries()(cfg.log)
 			n, err := newNode(cfg)
 			if err != nil {
 				return err

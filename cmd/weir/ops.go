@@ -10,7 +10,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/urfave/cli/v2"
 
 	"weir/capacity/event"
@@ -421,14 +420,4 @@ func (p pings) String() string {
 		line += fmt.Sprintf("; min/avg/max %.2f/%.2f/%.2f ms", p.least, p.sum/float64(p.answered), p.most)
 	}
 	return line
-}
-
-// peersKnown are the IDs in order of their names.
-func peersKnown(known nodeNames) []peer.ID {
-	var ids []peer.ID
-	for id := range known.byID {
-		ids = append(ids, id)
-	}
-	slices.SortFunc(ids, func(a, b peer.ID) int { return strings.Compare(known.of(a), known.of(b)) })
-	return ids
 }

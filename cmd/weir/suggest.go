@@ -117,5 +117,5 @@ func unknownFlag(err error, flags []cli.Flag) error {
 		return err
 	}
 	name, _, _ = strings.Cut(strings.TrimPrefix(name, "-"), "=")
-	return fmt.Errorf("there is no flag %s%s", dashed(name), didYouMean(dashed(name), namesOfFlags(flags)))
+	return fmt.Errorf("%w%s", err, didYouMean(dashed(name), namesOfFlags(flags)))
 }

@@ -19,10 +19,10 @@ func TestWhatWasMeant(t *testing.T) {
 		"records lst":          `no command "records lst" (did you mean list?); see weir records --help`,
 		"sessions stop":        `no command "sessions stop"; see weir sessions --help`,
 		"frobnicate":           `no command "frobnicate"; see weir --help`,
-		"node --overflwo":      "there is no flag --overflwo (did you mean --overflow?)",
-		"node --data-dri=/tmp": "there is no flag --data-dri (did you mean --data-dir?)",
-		"status -x":            "there is no flag -x",
-		"--verison":            "there is no flag --verison (did you mean --version?)",
+		"node --overflwo":      "not defined: -overflwo (did you mean --overflow?)",
+		"node --data-dri=/tmp": "not defined: -data-dri (did you mean --data-dir?)",
+		"status -x":            "not defined: -x",
+		"--verison":            "not defined: -verison (did you mean --version?)",
 	} {
 		err := execute(t.Context(), append([]string{"weir"}, strings.Fields(args)...))
 		if err == nil || !strings.Contains(err.Error(), want) {

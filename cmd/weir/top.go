@@ -250,7 +250,7 @@ func (m topModel) list(w terminal, p topPart) []string {
 	case topNodes:
 		nodes := slices.Clone(d.nodes)
 		slices.SortStableFunc(nodes, func(a, b recordEntry) int {
-			return cmp.Or(cmp.Compare(stressOf(b), stressOf(a)), cmp.Compare(d.known.of(a.Node), d.known.of(b.Node)))
+			return cmp.Or(cmp.Compare(stressOf(b), stressOf(a)), compareNames(d.known.of(a.Node), d.known.of(b.Node)))
 		})
 		if len(nodes) > 0 {
 			printRecords(w, nodes)
