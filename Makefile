@@ -55,6 +55,7 @@ deps:
 	@testnet/deps.sh
 	@testnet/deps.sh redis-server
 	@testnet/deps.sh jq
+	@testnet/deps.sh nftables
 
 # Generated code, kept in the repository: needs protoc.
 proto:

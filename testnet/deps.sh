@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
 # Installs what is needed beyond Go: Chromium, for the browser tests; called with
-# redis-server, that, for the comparison with a database, and with jq, that, for
-# the example hooks. Debian or Ubuntu, as root or with sudo; elsewhere it says
-# what is missing.
+# redis-server, that, for the comparison with a database; with jq, that, for the
+# example hooks; with nftables, that, for networks with a NAT. Debian or Ubuntu,
+# as root or with sudo; elsewhere it says what is missing.
 set -euo pipefail
 
 package=${1:-chromium}
+tool=$package
 case $package in
 chromium)
 	what="The browser tests need"
@@ -15,16 +16,21 @@ redis-server)
 	what="The comparison with a database needs"
 	without="leave it out: bin/weir bench discovery --modes dht,central-1,central-3,none,all"
 	;;
+nftables)
+	tool=nft
+	what="The tests of NATs and firewalls need"
+	without="leave it out: they are skipped without it"
+	;;
 jq)
 	what="The tests of the example hooks need"
 	without="leave the tests that start processes out: go test -short ./..."
 	;;
 *)
-	echo "deps.sh: nothing is known of $package; there are chromium, redis-server and jq" >&2
+	echo "deps.sh: nothing is known of $package; there are chromium, redis-server, jq and nftables" >&2
 	exit 3
 	;;
 esac
-command -v "$package" >/dev/null 2>&1 && exit 0
+command -v "$tool" >/dev/null 2>&1 && exit 0
 
 missing() {
 	echo "$what $package, and it could not be installed here: $1." >&2

@@ -1,10 +1,13 @@
 package e2e
 
 import (
+	"encoding/json"
 	"errors"
+	"fmt"
 	"net"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -110,6 +113,147 @@ func (n *nat) loses(b []byte) bool {
 	defer n.mu.Unlock()
 	n.lost++
 	return n.lost%4 != 0
+}
+
+// Nodes behind NATs that map one to one, as cloud providers have them, meet at
+// their public addresses, and serve from there. One that does not say its own is
+// told by doctor, and so are those that cannot reach it.
+func TestNodesBehindOneToOneNAT(t *testing.T) {
+	t.Parallel()
+	router, a, b, c := newNetns(t, "nat"), newNetns(t, "a"), newNetns(t, "b"), newNetns(t, "c")
+	for i, ns := range []*netns{a, b, c} {
+		gateway := fmt.Sprintf("10.%d.0.1", 211+i)
+		wire(router, fmt.Sprintf("r%d", i), []string{gateway + "/24"}, ns, "e0", []string{fmt.Sprintf("10.%d.0.2/24", 211+i)})
+		ns.ip("route add default via " + gateway)
+	}
+	router.ip("addr add 10.211.2.2/32 dev lo")
+	router.ip("addr add 10.211.3.2/32 dev lo")
+	if out, err := router.run("sh", "-c", "echo 1 >/proc/sys/net/ipv4/ip_forward"); err != nil {
+		t.Skipf("sysctl: %v: %s", err, out)
+	}
+	router.nft(`table ip t {
+		chain pre { type nat hook prerouting priority -100;
+			ip daddr 10.211.2.2 dnat to 10.212.0.2
+			ip daddr 10.211.3.2 dnat to 10.213.0.2
+		}
+		chain post { type nat hook postrouting priority 100;
+			ip saddr 10.212.0.2 oifname != "r1" snat to 10.211.2.2
+			ip saddr 10.213.0.2 oifname != "r2" snat to 10.211.3.2
+		}
+		chain flt { type filter hook forward priority 0;
+			ip daddr { 10.212.0.0/16, 10.213.0.0/16 } ct status dnat accept
+			ip daddr { 10.212.0.0/16, 10.213.0.0/16 } ct state established,related accept
+			ip daddr { 10.212.0.0/16, 10.213.0.0/16 } drop
+		}
+	}`)
+	everywhere := []string{"--listen", "/ip4/0.0.0.0/tcp/4001", "--listen", "/ip4/0.0.0.0/udp/4001/quic-v1",
+		"--http", "0.0.0.0:8080", "--admin", "127.0.0.1:8081", "--media-port", "0.0.0.0:8082"}
+	start := func(ns *netns, flags ...string) (p2p []string) {
+		t.Helper()
+		ns.node(slices.Concat(everywhere, flags)...)
+		var s struct{ P2P []string }
+		if err := ns.reads(&s, "status"); err != nil {
+			t.Fatal(err)
+		}
+		return s.P2P
+	}
+	// A has one address, which is what it tells clients for want of a better word.
+	first := start(a)
+	if !strings.HasPrefix(first[0], "/ip4/10.211.0.2/tcp/4001/p2p/") {
+		t.Errorf("a node on a wildcard announces %q", first)
+	}
+	behind := start(b, "--public-ip", "10.211.2.2", "--bootstrap", first[0])
+	if !strings.HasPrefix(behind[0], "/ip4/10.211.2.2/tcp/4001/p2p/") || !strings.HasPrefix(behind[1], "/ip4/10.211.2.2/udp/4001/quic-v1/p2p/") {
+		t.Errorf("a node behind a NAT announces %q", behind)
+	}
+	start(c, "--public-ip", "10.211.3.2", "--bootstrap", behind[0]) // as b says that others join
+	connected := func(ns *netns) (n int) {
+		var peers []struct{ Connected, Member bool }
+		if err := ns.reads(&peers, "peers"); err != nil {
+			t.Fatal(err)
+		}
+		for _, p := range peers {
+			if p.Connected && p.Member {
+				n++
+			}
+		}
+		return n
+	}
+	for _, ns := range []*netns{a, b, c} {
+		eventually(t, ns.name+" has met both others", func() bool { return connected(ns) == 2 })
+	}
+	publishing := a.command(weir, "publish", "--pattern", "http://10.211.2.2:8080/whip/demo")
+	publishing.Env = cleanEnv()
+	if err := publishing.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = publishing.Process.Kill()
+		_ = publishing.Wait() // killed
+	})
+	out := ""
+	eventually(t, "media comes from behind the other NAT", func() bool {
+		var err error
+		out, err = a.run(weir, "view", "--duration", "2s", "http://10.211.3.2:8080/whep/demo")
+		return err == nil && strings.Contains(out, "first frame")
+	})
+	for _, ns := range []*netns{a, b, c} {
+		if out, err := ns.run(weir, "doctor", "--admin", "127.0.0.1:8081"); err != nil {
+			t.Errorf("doctor at %s: %v: %s", ns.name, err, out)
+		}
+	}
+	if out, err := router.run(append([]string{weir, "node", "--insecure-open", "--data-dir", t.TempDir()}, everywhere...)...); err == nil {
+		t.Error("a node with several addresses starts on a wildcard, and does not know what to tell clients")
+	} else {
+		says(t, out, "--http 0.0.0.0:8080", "several addresses", "--public-url http://HOST:8080")
+	}
+}
+
+// Nodes that tell addresses behind their NATs never meet, though both are in the
+// network: doctor says so at each.
+func TestDoctorFindsMembersNeverReached(t *testing.T) {
+	t.Parallel()
+	router, a, b, c := newNetns(t, "nat"), newNetns(t, "a"), newNetns(t, "b"), newNetns(t, "c")
+	for i, ns := range []*netns{a, b, c} {
+		gateway := fmt.Sprintf("10.%d.0.1", 215+i)
+		wire(router, fmt.Sprintf("r%d", i), []string{gateway + "/24"}, ns, "e0", []string{fmt.Sprintf("10.%d.0.2/24", 215+i)})
+		ns.ip("route add default via " + gateway)
+	}
+	if out, err := router.run("sh", "-c", "echo 1 >/proc/sys/net/ipv4/ip_forward"); err != nil {
+		t.Skipf("sysctl: %v: %s", err, out)
+	}
+	router.nft(`table ip t { chain flt { type filter hook forward priority 0;
+		ct state established,related accept
+		ip daddr { 10.216.0.0/16, 10.217.0.0/16 } drop
+	}
+	}`)
+	flags := []string{"--listen", "/ip4/0.0.0.0/tcp/4001", "--http", "0.0.0.0:8080", "--admin", "127.0.0.1:8081", "--media-port", "0.0.0.0:8082"}
+	a.node(flags...)
+	var s struct{ P2P []string }
+	if err := a.reads(&s, "status"); err != nil {
+		t.Fatal(err)
+	}
+	for _, ns := range []*netns{b, c} {
+		ns.node(append(flags, "--bootstrap", s.P2P[0])...)
+	}
+	for _, ns := range []*netns{b, c} {
+		out := ""
+		eventually(t, "doctor says that a member was never reached", func() bool {
+			var err error
+			out, err = ns.run(weir, "doctor", "--admin", "127.0.0.1:8081")
+			return err != nil && strings.Contains(out, "FAIL  members")
+		})
+		says(t, out, "never been reached", "--public-ip")
+	}
+}
+
+// reads decodes what a weir command of the namespace prints as JSON.
+func (ns *netns) reads(v any, args ...string) error {
+	out, err := ns.command(append(append([]string{weir}, args...), "--admin", "127.0.0.1:8081", "--json")...).Output()
+	if err != nil {
+		return err
+	}
+	return json.Unmarshal(out, v)
 }
 
 // behindNATs starts two nodes, each with a nat before it.

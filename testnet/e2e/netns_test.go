@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -18,11 +19,14 @@ type netns struct {
 	name string
 }
 
+// netnsMade numbers them: tests that run at the same time use the same names.
+var netnsMade atomic.Int32
+
 // newNetns makes one, with loopback up. It takes root, and the tests that use
 // it are skipped where there is none.
 func newNetns(t *testing.T, name string) *netns {
 	t.Helper()
-	ns := &netns{t, fmt.Sprintf("weir-%d-%s", os.Getpid(), name)}
+	ns := &netns{t, fmt.Sprintf("weir-%d-%d-%s", os.Getpid(), netnsMade.Add(1), name)}
 	if out, err := exec.Command("ip", "netns", "add", ns.name).CombinedOutput(); err != nil {
 		t.Skipf("a network namespace cannot be made here: %v: %s", err, out)
 	}
@@ -90,7 +94,7 @@ func (ns *netns) node(flags ...string) (log *bytes.Buffer) {
 	ns.t.Helper()
 	dir := ns.t.TempDir()
 	ready := filepath.Join(dir, "ready")
-	cmd := ns.command(append([]string{weir, "node", "--insecure-open", "--data-dir", filepath.Join(dir, "data"), "--network", "netns", "--ready-file", ready}, flags...)...)
+	cmd := ns.command(append([]string{weir, "node", "--insecure-open", "--data-dir", filepath.Join(dir, "data"), "--network", "netns", "--stop-timeout", "0", "--ready-file", ready}, flags...)...)
 	log = &bytes.Buffer{} // read after the process has ended
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
