@@ -15,6 +15,8 @@ const (
 	ProvisioningFailed   = "provisioning-failed"   // the hook failed
 	ProvisioningLate     = "provisioning-late"     // the hook went well, but no node has come
 	ProvisioningVain     = "provisioning-vain"     // a rule of the policy would refuse a new server, too
+	ProvisioningRoom     = "provisioning-room"     // the provisioner has found room itself
+	ProvisioningUnknown  = "provisioning-unknown"  // whether there is room it could not find out
 )
 
 const (
@@ -93,6 +95,11 @@ func (s *Starts) Ask(now time.Time, p Provision, request string) (c Coming, refu
 	s.phase, s.request, s.begun, s.until, s.arrived = startRunning, request, now, now.Add(max(p.Wait, p.Cooldown)), false
 	s.cool, s.why = now.Add(p.Cooldown), nil
 	return Coming{Request: request, Until: s.until, Started: true}, nil
+}
+
+// Due reports whether Ask would have a server started now.
+func (s *Starts) Due(now time.Time) bool {
+	return s.phase == startIdle && !now.Before(s.fresh) && !now.Before(s.cool)
 }
 
 // Begin takes the nodes that are in the region before the hook runs, and says

@@ -47,8 +47,9 @@ const (
 // NoCandidates is the reason of a refusal for which no rule can be blamed.
 const NoCandidates = "no-candidates"
 
-// unreachableReason is why a candidate was not taken that did not answer.
-const unreachableReason = "unreachable"
+// Unreachable is why a candidate was not taken that did not answer: whether it has
+// room is not known.
+const Unreachable = "unreachable"
 
 // Placed is where to go, and the room kept there.
 type Placed struct {
@@ -151,7 +152,7 @@ func (n *Node) Place(ctx context.Context, topic Topic, need capacity.Need, exclu
 	level, again := q.level, false
 	for isRefusal(err) && topic == CapacityTopic() && !n.cfg.Holding.listed() && ctx.Err() == nil && len(d.Reservations) > 0 {
 		if level >= widest {
-			if again || d.Refused != unreachableReason {
+			if again || d.Refused != Unreachable {
 				break
 			}
 			level, again = 0, true
@@ -459,7 +460,7 @@ func (r *race) heard(res reserved) {
 	case errors.Is(res.err, errUnproven):
 		note.Reason, note.Detail = "unproven", res.err.Error()
 	default:
-		note.Reason, note.Detail = unreachableReason, res.err.Error()
+		note.Reason, note.Detail = Unreachable, res.err.Error()
 	}
 	r.reasons[note.Reason]++
 	r.last = res.err
@@ -548,7 +549,7 @@ func (r *race) run(ctx context.Context, picks []offer, toTheEnd bool) (Placed, e
 	}
 	reasons, last := maps.Clone(r.reasons), r.last
 	if silent := len(r.waiting); silent > 0 {
-		reasons[unreachableReason] += silent
+		reasons[Unreachable] += silent
 		last = errLate
 	}
 	reason, count := mostFrequent(reasons)

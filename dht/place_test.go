@@ -151,7 +151,7 @@ func TestRaceGoesOnPastTheSilent(t *testing.T) {
 	race := nodes[0].newRace(view(), &d)
 	_, err := race.run(t.Context(), silent, false)
 	var refusal *capacity.Refusal
-	if !errors.As(err, &refusal) || refusal.Reason != unreachableReason || len(race.waiting) != reserveMost {
+	if !errors.As(err, &refusal) || refusal.Reason != Unreachable || len(race.waiting) != reserveMost {
 		t.Fatalf("%v while %d are waited for; reservations %+v", err, len(race.waiting), d.Reservations)
 	}
 	r, _ := nodes[1].outbox.me()

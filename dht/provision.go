@@ -21,9 +21,9 @@ const (
 	// ProvisionFeature is in the records of nodes that start servers.
 	ProvisionFeature = holder.ProvisionFeature
 
-	provisionTime = 1500 * time.Millisecond // for one provisioner to answer
-	closerTime    = 500 * time.Millisecond  // for the asked one to see who is closer
-	provisionMost = 4                       // provisioners asked for one need
+	provisionTime = 4 * time.Second // for one provisioner to answer, which looks for room first
+	closerTime    = time.Second     // for the asked one to see who is closer
+	provisionMost = 4               // provisioners asked for one need
 )
 
 // ErrNoProvisioner means that nobody starts servers in a region, as far as is
@@ -35,9 +35,10 @@ type Provisioner struct {
 	// Regions are those in which it does so. It is found under their
 	// [ProvisionTopic], if its records have [ProvisionFeature].
 	Regions []string
-	// Start answers who found no room for need. It does not wait for the
-	// server. The error is a *capacity.Refusal.
-	Start func(region string, need capacity.Need, reason string) (capacity.Coming, error)
+	// Start answers who found no room for need, and whose word for that is not
+	// enough: it looks itself. It does not wait for the server. The error is a
+	// *capacity.Refusal, or an [*Unanswered].
+	Start func(ctx context.Context, region string, need capacity.Need, reason string) (capacity.Coming, error)
 	// Leave answers node, which is idle and would like to end. The error is a
 	// *capacity.Refusal.
 	Leave func(ctx context.Context, region string, node peer.ID) error
@@ -58,7 +59,7 @@ func (n *Node) Provision(ctx context.Context, region string, need capacity.Need,
 	var coming capacity.Coming
 	err := n.askElected(ctx, region, func(ctx context.Context, p peer.ID, final bool) (closer peer.ID, err error) {
 		if p == n.ID() {
-			coming, err = n.cfg.Provisioner.Start(region, need, reason)
+			coming, err = n.cfg.Provisioner.Start(ctx, region, need, reason)
 			return "", err
 		}
 		resp, err := n.askProvisioner(ctx, p, &pb.ProvisionRequest{Op: &pb.ProvisionRequest_Provision{Provision: &pb.Provision{
@@ -251,7 +252,7 @@ func (n *Node) answerProvision(from peer.ID, req *pb.ProvisionRequest) *pb.Provi
 		if err != nil {
 			return fail(err)
 		}
-		coming, err := n.cfg.Provisioner.Start(region, need, clip(op.Reason, 64))
+		coming, err := n.cfg.Provisioner.Start(ctx, region, need, clip(op.Reason, 64))
 		if err != nil {
 			return fail(err)
 		}

@@ -35,7 +35,7 @@ func (a *asked) counts() (starts, leaves int) {
 func (a *asked) provisions(c *Config, regions ...string) {
 	c.Provisioner = &Provisioner{
 		Regions: regions,
-		Start: func(region string, need capacity.Need, reason string) (capacity.Coming, error) {
+		Start: func(_ context.Context, region string, need capacity.Need, reason string) (capacity.Coming, error) {
 			a.mu.Lock()
 			defer a.mu.Unlock()
 			a.starts++

@@ -228,6 +228,9 @@ func (w *watching) hearing() Hearing {
 	all := make(map[peer.ID]bool)
 	var silent []Silence
 	for at, s := range w.from {
+		if !s.synced && w.n.reach.gone(time.Now(), at.holder) {
+			continue // nobody waits for its word
+		}
 		all[at.holder] = true
 		if !s.synced {
 			silent = append(silent, Silence{at.holder, cmp.Or(s.why, "no answer in time")})

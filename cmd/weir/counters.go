@@ -109,7 +109,7 @@ func knownWords() map[string]bool {
 		{dht.NoCandidates, "unreachable", "unproven", "not waited for", "gone", "closed", "busy", "address", "error"},
 		{"not-here", "loop", "depth", "fanout", "pull", "slots", "pulls"},
 		{string(problem.TooManySetups), string(problem.TooManyWaiting), string(problem.NotKnown)},
-		{capacity.ProvisioningFailed, capacity.ProvisioningLate, capacity.ProvisioningMost, capacity.ProvisioningCooldown, capacity.ProvisioningVain, "provisioner-unreachable"},
+		{capacity.ProvisioningFailed, capacity.ProvisioningLate, capacity.ProvisioningMost, capacity.ProvisioningCooldown, capacity.ProvisioningVain, capacity.ProvisioningRoom, capacity.ProvisioningUnknown, "provisioner-unreachable"},
 		{"score"}, // the rule that no policy spells out
 	} {
 		for _, w := range list {

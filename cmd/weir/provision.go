@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"slices"
 	"sync"
 	"time"
@@ -31,6 +32,10 @@ const (
 	askAgain   = time.Second
 	// nobodyFor is for how long it is remembered that nobody starts servers.
 	nobodyFor = 5 * time.Second
+	// lookTime bounds a provisioner's own look for room, and lookAgain is for how
+	// long its outcome stands if it keeps from a start.
+	lookTime  = 2500 * time.Millisecond
+	lookAgain = time.Second
 )
 
 // A provisioner starts servers for the regions it serves, one at a time, and
@@ -41,11 +46,13 @@ type provisioner struct {
 	regions []string
 	policy  func() capacity.Provision
 	nodes   func(ctx context.Context, region string) ([]capacity.Record, error)
-	invite  func() (string, error)
-	event   func(sfu.Event)
-	counts  *outcomes
-	log     *slog.Logger
-	jobs    chan startJob // one a region at most: sending never waits
+	// room looks for a node with room for need, or returns "".
+	room   func(ctx context.Context, region string, need capacity.Need) (peer.ID, error)
+	invite func() (string, error)
+	event  func(sfu.Event)
+	counts *outcomes
+	log    *slog.Logger
+	jobs   chan startJob // one a region at most: sending never waits
 
 	mu    sync.Mutex
 	state map[string]*regionState
@@ -54,6 +61,9 @@ type provisioner struct {
 type regionState struct {
 	starts   capacity.Starts
 	releases capacity.Releases
+	looking  bool              // for room
+	found    *capacity.Refusal // what came of the last look that kept from a start…
+	until    time.Time         // …which stands until then
 }
 
 // startJob is one run of the hook.
@@ -73,8 +83,13 @@ func newProvisioner(hook func(context.Context, hookInput) error, network string,
 	return p
 }
 
-// start answers a seeker; it is dht.Provisioner's.
-func (p *provisioner) start(region string, need capacity.Need, reason string) (capacity.Coming, error) {
+// start answers a seeker; it is dht.Provisioner's. A server costs money, and the
+// seeker may be mistaken, or lie: before one is started, this node looks for room
+// itself, once for all who ask meanwhile.
+func (p *provisioner) start(ctx context.Context, region string, need capacity.Need, reason string) (capacity.Coming, error) {
+	if refused := p.look(ctx, region, need); refused != nil {
+		return capacity.Coming{}, refused
+	}
 	request := rand.Text()
 	p.mu.Lock()
 	coming, refused := p.state[region].starts.Ask(time.Now(), p.policy(), request)
@@ -86,6 +101,50 @@ func (p *provisioner) start(region string, need capacity.Need, reason string) (c
 		p.jobs <- startJob{region, request, need, reason}
 	}
 	return coming, nil
+}
+
+// look says why a server that would be started now is not needed, as far as this
+// node can see itself, or nil.
+func (p *provisioner) look(ctx context.Context, region string, need capacity.Need) *capacity.Refusal {
+	p.mu.Lock()
+	st, now := p.state[region], time.Now()
+	switch {
+	case !st.starts.Due(now):
+		p.mu.Unlock()
+		return nil
+	case st.found != nil && now.Before(st.until):
+		defer p.mu.Unlock()
+		return st.found
+	case st.looking:
+		p.mu.Unlock()
+		return &capacity.Refusal{Reason: capacity.ProvisioningUnknown, Detail: "the provisioner is looking for room itself", RetryAfter: lookAgain}
+	}
+	st.looking = true
+	p.mu.Unlock()
+	looking, cancel := context.WithTimeout(ctx, lookTime)
+	defer cancel()
+	node, err := p.room(looking, region, need)
+	var refused *capacity.Refusal
+	var vain *capacity.Refusal
+	outcome := ""
+	switch {
+	case errors.As(err, &vain):
+		refused, outcome = vain, "vain"
+	case err != nil:
+		refused = &capacity.Refusal{Reason: capacity.ProvisioningUnknown, Detail: "whether there is room the provisioner could not find out: " + err.Error(), RetryAfter: lookAgain}
+		outcome = "unknown"
+	case node != "":
+		refused = &capacity.Refusal{Reason: capacity.ProvisioningRoom, Detail: "the provisioner has found room itself, at node " + node.String(), RetryAfter: lookAgain}
+		outcome = "room"
+	}
+	p.mu.Lock()
+	st.looking, st.found, st.until = false, refused, time.Now().Add(lookAgain)
+	p.mu.Unlock()
+	if refused != nil {
+		p.counts.add(outcome)
+		p.log.Debug("no server started", "region", region, "reason", refused.Reason, "detail", refused.Detail)
+	}
+	return refused
 }
 
 // leave answers a node that would like to end; it is dht.Provisioner's.
@@ -118,7 +177,7 @@ func (p *provisioner) run(ctx context.Context) error {
 		case job := <-p.jobs:
 			p.provision(ctx, job)
 		case <-tick.C:
-			p.look(ctx)
+			p.settle(ctx)
 		case <-ctx.Done():
 			return ctx.Err()
 		}
@@ -177,8 +236,9 @@ func idsOf(records []capacity.Record) []peer.ID {
 	return ids
 }
 
-// look settles the starts that are under way.
-func (p *provisioner) look(ctx context.Context) {
+// settle looks what has become of the starts that are under way. While the
+// region's nodes are not known, that nobody has come is not known either.
+func (p *provisioner) settle(ctx context.Context) {
 	for _, region := range p.regions {
 		p.mu.Lock()
 		pending := p.state[region].starts.Pending()
@@ -189,6 +249,7 @@ func (p *provisioner) look(ctx context.Context) {
 		records, err := p.nodes(ctx, region)
 		if err != nil {
 			p.log.Debug("the region's nodes are not known", "region", region, "err", err)
+			continue
 		}
 		p.mu.Lock()
 		starts := &p.state[region].starts
@@ -226,12 +287,12 @@ type outcomes struct{ counter *prometheus.CounterVec }
 
 // Those that there are: of starts and releases at the provisioner, and of the
 // requests that waited here.
-var outcomeNames = []string{"started", "failed", "most", "late", "arrived", "released", "placed", "refused"}
+var outcomeNames = []string{"started", "failed", "most", "late", "arrived", "released", "room", "unknown", "vain", "placed", "refused"}
 
 func newOutcomes() *outcomes {
 	o := &outcomes{prometheus.NewCounterVec(prometheus.CounterOpts{
 		Namespace: "weir", Name: "provision_total",
-		Help: "Servers asked for, by what came of it: at the provisioner started, failed, most, late, arrived, released; where a client waited placed or refused.",
+		Help: "Servers asked for, by what came of it: at the provisioner started, failed, most, late, arrived, released, and not started since it found room itself, could not find out, or a server would be in vain; where a client waited placed or refused.",
 	}, []string{"outcome"})}
 	for _, name := range outcomeNames {
 		o.counter.WithLabelValues(name)
@@ -245,7 +306,11 @@ func (o *outcomes) add(outcome string) { o.counter.WithLabelValues(outcome).Inc(
 func (n *node) regionRecords(ctx context.Context, region string) ([]capacity.Record, error) {
 	ctx, cancel := context.WithTimeout(ctx, snapshotTimeout)
 	defer cancel()
-	survey, err := n.dht.Survey(ctx, dht.ShardTopic(region, ""))
+	topic := dht.ShardTopic(region, "")
+	survey, err := n.dht.Survey(ctx, topic)
+	if err == nil && !survey.Hearing.Enough() {
+		err = &dht.Unanswered{Topic: topic, Hearing: survey.Hearing}
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -260,6 +325,49 @@ func (n *node) regionRecords(ctx context.Context, region string) ([]capacity.Rec
 		add(c.Record)
 	}
 	return records, nil
+}
+
+// roomFor looks for a node with room for need, as for a client that is to be
+// handed on, and has it keep that room for a moment: only the node itself knows.
+func (n *node) roomFor(ctx context.Context, region string, need capacity.Need) (peer.ID, error) {
+	need.Region = cmp.Or(need.Region, region)
+	records, err := n.regionRecords(ctx, region)
+	if err != nil {
+		return "", err
+	}
+	if most := largest(records); len(records) > 0 && (most.Uplink < need.Uplink || most.Packets < need.Packets) {
+		return "", &capacity.Refusal{
+			Reason:     capacity.ProvisioningVain,
+			Detail:     fmt.Sprintf("no node of the region could take %s and %d packets/s if it were empty: another one would not, either", bits(need.Uplink), need.Packets),
+			RetryAfter: placeRetryAfter,
+		}
+	}
+	placed, d, err := n.dht.Place(ctx, dht.CapacityTopic(), need, nil)
+	var refused *capacity.Refusal
+	switch {
+	case err == nil:
+		n.dht.ReleaseLease(ctx, placed.Lease)
+		return placed.Candidate.Record.Node, nil
+	case errors.As(err, &refused) && refused.Reason != dht.Unreachable:
+		return "", nil
+	case refused != nil:
+		return "", fmt.Errorf("%d nodes may have room and do not answer", len(d.Reservations))
+	}
+	return "", err
+}
+
+// largest is the most that one of the nodes could take if it were empty.
+func largest(records []capacity.Record) (most struct{ Uplink, Packets int64 }) {
+	limit := func(u capacity.Usage) int64 {
+		if u.Limit == 0 {
+			return math.MaxInt64
+		}
+		return u.Limit
+	}
+	for _, r := range records {
+		most.Uplink, most.Packets = max(most.Uplink, limit(r.Uplink)), max(most.Packets, limit(r.Packets))
+	}
+	return most
 }
 
 // A waitingRoom bounds the requests that wait for a server, has them take turns
@@ -388,7 +496,7 @@ func (n *node) placeOnNewcomer(ctx context.Context, region string, need capacity
 				}
 			case errors.As(err, &no):
 				why = no
-				if no.Reason == capacity.ProvisioningFailed || no.Reason == capacity.ProvisioningLate || time.Now().Add(no.RetryAfter).After(deadline) {
+				if no.Reason == capacity.ProvisioningFailed || no.Reason == capacity.ProvisioningLate || no.Reason == capacity.ProvisioningVain || time.Now().Add(no.RetryAfter).After(deadline) {
 					return sfu.Helper{}, no
 				}
 			case errors.Is(err, dht.ErrNoProvisioner):

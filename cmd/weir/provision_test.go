@@ -24,6 +24,10 @@ type fakeCloud struct {
 	at     []time.Duration              // when the hook ran
 	inputs []hookInput
 	events []string
+
+	looks   int
+	room    peer.ID // a node that has some
+	unknown error   // or why that is not known
 }
 
 // runProvisioner runs one for eu and us, in a bubble, until the test ends.
@@ -41,6 +45,12 @@ func runProvisioner(t *testing.T, cloud *fakeCloud, settings capacity.Provision,
 		cloud.mu.Lock()
 		defer cloud.mu.Unlock()
 		return cloud.nodes[region], nil
+	}
+	p.room = func(context.Context, string, capacity.Need) (peer.ID, error) {
+		cloud.mu.Lock()
+		defer cloud.mu.Unlock()
+		cloud.looks++
+		return cloud.room, cloud.unknown
 	}
 	p.invite = func() (string, error) { return "token", nil }
 	p.counts = newOutcomes()
@@ -115,7 +125,7 @@ func TestHookRunsOnceForMany(t *testing.T) {
 		})
 		started := 0
 		for range 100 {
-			c, err := p.start("eu", wantsRoom, "sessions")
+			c, err := p.start(t.Context(), "eu", wantsRoom, "sessions")
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -125,11 +135,11 @@ func TestHookRunsOnceForMany(t *testing.T) {
 			time.Sleep(10 * time.Millisecond)
 		}
 		time.Sleep(8 * time.Second)
-		if _, err := p.start("eu", wantsRoom, "sessions"); reasonOf(err) != capacity.ProvisioningCooldown {
+		if _, err := p.start(t.Context(), "eu", wantsRoom, "sessions"); reasonOf(err) != capacity.ProvisioningCooldown {
 			t.Errorf("within the cooldown: %v", err)
 		}
 		time.Sleep(2 * time.Second)
-		if c, err := p.start("eu", wantsRoom, "sessions"); err != nil || !c.Started {
+		if c, err := p.start(t.Context(), "eu", wantsRoom, "sessions"); err != nil || !c.Started {
 			t.Errorf("after the cooldown: %+v, %v", c, err)
 		}
 		time.Sleep(5 * time.Second)
@@ -164,7 +174,7 @@ func TestHooksRunOneAtATime(t *testing.T) {
 			return nil
 		})
 		for _, region := range []string{"eu", "us"} {
-			if c, err := p.start(region, wantsRoom, "sessions"); err != nil || !c.Started {
+			if c, err := p.start(t.Context(), region, wantsRoom, "sessions"); err != nil || !c.Started {
 				t.Errorf("%s: %+v, %v", region, c, err)
 			}
 		}
@@ -192,7 +202,7 @@ func TestFailingHookBacksOff(t *testing.T) {
 		})
 		reasons := map[string]int{}
 		for range 200 {
-			_, err := p.start("eu", wantsRoom, "sessions")
+			_, err := p.start(t.Context(), "eu", wantsRoom, "sessions")
 			reasons[reasonOf(err)]++
 			time.Sleep(time.Second)
 		}
@@ -225,7 +235,7 @@ func TestNobodyLeavesWhileAServerStarts(t *testing.T) {
 			cloud.arrive("eu", "c")
 			return nil
 		})
-		if _, err := p.start("eu", wantsRoom, "sessions"); err != nil {
+		if _, err := p.start(t.Context(), "eu", wantsRoom, "sessions"); err != nil {
 			t.Fatal(err)
 		}
 		if err := p.leave(t.Context(), "eu", "a"); reasonOf(err) != "release-starting" {
@@ -290,4 +300,48 @@ func TestDrainState(t *testing.T) {
 	if d.end(byRelease) {
 		t.Error("a release has ended what the operator asked for meanwhile")
 	}
+}
+
+// A seeker's word that nobody has room starts no server: the provisioner looks
+// itself, and says what it has found.
+func TestProvisionerLooksItself(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cloud := &fakeCloud{room: "roomy"}
+		p := runProvisioner(t, cloud, capacity.Provision{Cooldown: 10 * time.Second, Wait: 5 * time.Second}, func(context.Context, hookInput) error { return nil })
+		for range 100 {
+			_, err := p.start(t.Context(), "eu", wantsRoom, "sessions")
+			if reasonOf(err) != capacity.ProvisioningRoom || !strings.Contains(err.Error(), peer.ID("roomy").String()) {
+				t.Fatalf("there is room: %v", err)
+			}
+		}
+		if cloud.looks != 1 {
+			t.Errorf("looked %d times for 100 that asked at the same moment", cloud.looks)
+		}
+		time.Sleep(lookAgain)
+		cloud.room, cloud.unknown = "", errors.New("3 of 4 holders did not answer")
+		if _, err := p.start(t.Context(), "eu", wantsRoom, "sessions"); reasonOf(err) != capacity.ProvisioningUnknown || !strings.Contains(err.Error(), "3 of 4 holders") {
+			t.Errorf("whether there is room is not known: %v", err)
+		}
+		time.Sleep(lookAgain)
+		cloud.unknown = &capacity.Refusal{Reason: capacity.ProvisioningVain}
+		if _, err := p.start(t.Context(), "eu", wantsRoom, "sessions"); reasonOf(err) != capacity.ProvisioningVain {
+			t.Errorf("nobody could take it: %v", err)
+		}
+		synctest.Wait()
+		if ran := cloud.ran(); len(ran) > 0 {
+			t.Errorf("the hook ran at %v", ran)
+		}
+		time.Sleep(lookAgain)
+		cloud.unknown = nil
+		if c, err := p.start(t.Context(), "eu", wantsRoom, "sessions"); err != nil || !c.Started {
+			t.Errorf("there is none: %+v, %v", c, err)
+		}
+		synctest.Wait()
+		if ran := cloud.ran(); len(ran) != 1 {
+			t.Errorf("the hook ran at %v", ran)
+		}
+		if room, unknown, vain := counted(t, p.counts, "room"), counted(t, p.counts, "unknown"), counted(t, p.counts, "vain"); room != 1 || unknown != 1 || vain != 1 {
+			t.Errorf("counted %v, %v and %v", room, unknown, vain)
+		}
+	})
 }

@@ -172,7 +172,7 @@ func newNode(cfg nodeConfig) (_ *node, err error) {
 	if cfg.provision.given() {
 		p := newProvisioner(cfg.provision.run, cfg.network, cfg.provisionRegions, cfg.log)
 		p.policy = func() capacity.Provision { return n.policy.Judge().Policy().Provision }
-		p.nodes, p.invite, p.event, p.counts = n.regionRecords, n.invite, n.events.add, n.outcomes
+		p.nodes, p.room, p.invite, p.event, p.counts = n.regionRecords, n.roomFor, n.invite, n.events.add, n.outcomes
 		n.provisioner = p
 		starts = &dht.Provisioner{Regions: p.regions, Start: p.start, Leave: p.leave}
 	} else if cfg.release.given() {
@@ -563,7 +563,11 @@ func (n *node) place(ctx context.Context, need capacity.Need, exclude []peer.ID)
 	defer cancel()
 	helper, err := n.placeOnce(finding, need, exclude)
 	var refused *capacity.Refusal
-	if errors.As(err, &refused) && ctx.Err() == nil {
+	if errors.As(err, &refused) && refused.Reason == dht.Unreachable {
+		// Nobody who may have room has said that there is none.
+		return helper, &sfu.UnansweredError{Why: "this node is full, and those that may have room do not answer: " + refused.Detail, RetryAfter: placeRetryAfter}
+	}
+	if refused != nil && ctx.Err() == nil {
 		return n.awaitServer(ctx, need, exclude, refused)
 	}
 	return helper, err
