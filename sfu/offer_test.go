@@ -98,6 +98,8 @@ func TestOffers(t *testing.T) {
 			[]string{"section 1 (audio, mid 7) offers MPEG4-GENERIC", "opus, PCMU, PCMA, G722"}, nil},
 		{"two videos, one that cannot be taken", "/whip/", bundled(offerOf(sendVideo, videoOf("2", "sendonly", "98", "a=rtpmap:98 H265/90000")), "1 2"), 406,
 			[]string{"section 1 (video, mid 2) offers H265", "VP8, H264, VP9, AV1"}, nil},
+		{"stereo, to publish", "/whip/", offerOf(audioOf("0", "sendonly", "111", opus, "a=fmtp:111 minptime=10;stereo=1;sprop-stereo=1")), 201, []string{"a=fmtp:111 minptime=10;stereo=1;sprop-stereo=1"}, nil},
+		{"stereo, to view", "/whep/demo", offerOf(audioOf("0", "recvonly", "111", opus, "a=fmtp:111 stereo=1;useinbandfec=1")), 201, []string{"stereo=1"}, nil},
 		{"no final newline", "/whip/", strings.TrimSuffix(both, "\r\n"), 201, []string{"m=audio 9", "m=video 9"}, nil},
 		{"LF alone", "/whip/", strings.ReplaceAll(both, "\r\n", "\n"), 201, []string{"m=audio 9", "m=video 9"}, nil},
 		{"blank lines and a byte order mark", "/whip/", "\xef\xbb\xbf\r\n\r\n" + both + "\r\n\n", 201, []string{"m=video 9"}, nil},
@@ -806,6 +808,7 @@ func FuzzLinkDescription(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Add([]byte(offer.SDP))
+	f.Add([]byte(dearLinkDescription()))
 	f.Fuzz(func(t *testing.T, body []byte) {
 		text, err := linkText(string(body))
 		if err != nil {
@@ -817,6 +820,11 @@ func FuzzLinkDescription(f *testing.F) {
 		}
 		if n := len(parsed.MediaDescriptions); n == 0 || n > 2*maxSlots {
 			t.Errorf("%d sections", n)
+		}
+		for _, m := range parsed.MediaDescriptions {
+			if n := len(m.MediaName.Formats); n > 2*len(forwardable) {
+				t.Errorf("%d formats in a section", n)
+			}
 		}
 		media, err := linkMedia()
 		if err != nil {
@@ -842,5 +850,55 @@ func BenchmarkDearOffers(b *testing.B) {
 				answerOnce(b, s, body)
 			}
 		})
+	}
+}
+
+// dearLinkDescription is a cascade link's offer of as many sections as it may
+// have, stuffed with formats.
+func dearLinkDescription() string {
+	mids, sections := "", ""
+	for i := range 2 * maxSlots {
+		mids += fmt.Sprint(" ", i)
+		s := "m=video 9 UDP/TLS/RTP/SAVPF"
+		for pt := range maxLinkFormats {
+			s += fmt.Sprint(" ", 96+pt)
+		}
+		s += fmt.Sprintf("\r\nc=IN IP4 0.0.0.0\r\na=mid:%d\r\na=sendrecv\r\na=ssrc:%d\r\n", i, i+1)
+		for pt := range maxLinkFormats {
+			s += fmt.Sprintf("a=rtpmap:%d %s/90000\r\n", 96+pt, []string{"VP8", "H264", "VP9", "AV1"}[pt%4])
+		}
+		s += "a=rtcp-fb:* nack\r\na=rtcp-fb:* nack pli\r\na=rtcp-fb:* ccm fir\r\na=rtcp-fb:* transport-cc\r\na=rtcp-fb:* goog-remb\r\n"
+		sections += s
+	}
+	return bundled(offerOf(sections), mids[1:])
+}
+
+// What pion does with 128 sections is the most of it.
+func BenchmarkDearLinkDescription(b *testing.B) {
+	s := bareSFU(b)
+	text := dearLinkDescription()
+	b.ReportMetric(float64(len(text)), "bytes")
+	for b.Loop() {
+		media, err := linkMedia()
+		if err != nil {
+			b.Fatal(err)
+		}
+		pc, _, err := s.engine.peerConnection(legAccept, media, nil)
+		if err != nil {
+			b.Fatal(err)
+		}
+		normal, err := linkText(text)
+		if err != nil {
+			b.Fatal(err)
+		}
+		if err := pc.SetRemoteDescription(webrtc.SessionDescription{Type: webrtc.SDPTypeOffer, SDP: normal}); err != nil {
+			b.Fatal(err)
+		}
+		if _, err := pc.CreateAnswer(nil); err != nil {
+			b.Fatal(err)
+		}
+		if err := pc.GracefulClose(); err != nil {
+			b.Fatal(err)
+		}
 	}
 }

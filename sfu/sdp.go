@@ -979,7 +979,14 @@ func linkText(text string) (string, error) {
 			tr.candidates = nil
 		}
 		first = false
-		s.write(&b, tr, s.direction(), s.codecs, used)
+		// A link has one format of each name.
+		named := map[string]bool{}
+		codecs := slices.DeleteFunc(s.codecs, func(c offered) bool {
+			twice := named[c.MimeType]
+			named[c.MimeType] = true
+			return twice
+		})
+		s.write(&b, tr, s.direction(), codecs, used)
 	}
 	return b.String(), nil
 }

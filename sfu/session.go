@@ -446,7 +446,10 @@ func (s *SFU) viewer(ctx context.Context, st *Stream, o *offer, entry, remote st
 		case !section.receives:
 			section.why = "nothing is received in it"
 		default:
-			section.why = "the stream has no more tracks of " + section.media
+			section.why = "the stream has no further " + section.media
+			if !slices.ContainsFunc(st.tracks, func(t *Track) bool { return t.kind() == section.kind }) {
+				section.why = "the stream has no " + section.media
+			}
 			if slices.ContainsFunc(left, func(t *Track) bool { return t.kind() == section.kind }) {
 				return nil, "", section.notTaken("the stream has " + has + ": offer to receive that")
 			}
