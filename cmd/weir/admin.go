@@ -322,7 +322,7 @@ func (n *node) metrics() *prometheus.Registry {
 	gauge("waiting", "Requests that wait for a server to be started.", func() float64 { return float64(n.waiters.count()) })
 	reg.MustRegister(n.outcomes.counter)
 	n.counters.register(reg)
-	reg.MustRegister(&trafficCollector{n}, ledgerCollector{n.ledger}, gateCollector{n.gate}, dropCollector{n.gauge.Socket}, repairCollector{n.sfu})
+	reg.MustRegister(&trafficCollector{n}, ledgerCollector{n.ledger}, gateCollector{n.gate}, dropCollector{n.gauge.Socket}, repairCollector{n.sfu}, mediaCollector{n.sfu})
 	return reg
 }
 
@@ -339,6 +339,21 @@ func (c repairCollector) Collect(ch chan<- prometheus.Metric) {
 	sent, withheld := c.sfu.Repairs()
 	ch <- prometheus.MustNewConstMetric(repairsDesc, prometheus.CounterValue, float64(sent), "sent")
 	ch <- prometheus.MustNewConstMetric(repairsDesc, prometheus.CounterValue, float64(withheld), "withheld")
+}
+
+// mediaCollector exports which packets came and were not forwarded.
+type mediaCollector struct{ sfu *sfu.SFU }
+
+var notForwardedDesc = prometheus.NewDesc("weir_media_packets_not_forwarded_total", "RTP packets of publishers and cascade links that came and could not be forwarded, by why.", []string{"reason"}, nil)
+
+// Describe implements prometheus.Collector.
+func (c mediaCollector) Describe(ch chan<- *prometheus.Desc) { ch <- notForwardedDesc }
+
+// Collect implements prometheus.Collector.
+func (c mediaCollector) Collect(ch chan<- prometheus.Metric) {
+	for reason, n := range c.sfu.NotForwarded() {
+		ch <- prometheus.MustNewConstMetric(notForwardedDesc, prometheus.CounterValue, float64(n), reason)
+	}
 }
 
 // dropCollector exports what the media socket keeps from the stack.

@@ -659,6 +659,8 @@ type status struct {
 
 	// Provision is the state in each region where this node has servers started.
 	Provision map[string]capacity.StartsStatus `json:"provision,omitempty"`
+	// NotForwarded counts RTP packets that came and could not be forwarded, by why.
+	NotForwarded map[string]int64 `json:"not_forwarded"`
 
 	Record  capacity.Record `json:"record"`
 	Traffic []dht.Traffic   `json:"traffic"`
@@ -677,7 +679,7 @@ func (n *node) status() status {
 		P2P: info.P2P, HTTP: info.HTTP, Admin: info.Admin, Media: info.Media, Policy: n.policy.Judge().Policy().Version,
 		Overflow: n.cfg.overflow, Publishers: counts.Publishers, Viewers: counts.Viewers, Streams: counts.Streams,
 		Links: counts.Links, Leases: totals.Leases, Peers: len(n.dht.Host().Network().Peers()),
-		Goroutines: runtime.NumGoroutine(), Drain: n.drainStatus(), Waiting: int64(n.waiters.count()),
+		NotForwarded: n.sfu.NotForwarded(), Goroutines: runtime.NumGoroutine(), Drain: n.drainStatus(), Waiting: int64(n.waiters.count()),
 		Provision: n.provisioner.status(), Requests: requests{counts.Setups, counts.Waiting}, Releasable: n.releaser != nil && n.releaser.releasable(), Record: record, Traffic: n.dht.Traffic(),
 	}
 	if n.cfg.servers != nil {
