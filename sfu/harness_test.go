@@ -76,7 +76,7 @@ func (m *mesh) add(limits capacity.Limits, change func(*Config)) *meshNode {
 	n := &meshNode{mesh: m, id: id, key: key, ledger: capacity.NewLedger(id, limits)}
 	cfg := Config{
 		Self: id, Key: key, Socket: socket, Ledger: n.ledger,
-		Locate: n.locate, Place: n.place, Dial: n.dial, Live: n.live,
+		Locate: n.locate, Place: n.place, Dial: n.dial, Handover: n.handover, Live: n.live,
 		Addrs:  func() []multiaddr.Multiaddr { return nil },
 		Linger: time.Minute,
 		Event: func(e Event) {
@@ -175,6 +175,18 @@ func (n *meshNode) dial(_ context.Context, to peer.ID, _ []multiaddr.Multiaddr) 
 	n.pipes = append(n.pipes, near)
 	n.mu.Unlock()
 	go other.Accept(n.id, far) // ends with the link; goleak sees to it
+	return near, nil
+}
+
+func (n *meshNode) handover(_ context.Context, to peer.ID, _ []multiaddr.Multiaddr) (Signal, error) {
+	n.mesh.mu.Lock()
+	other := n.mesh.nodes[to]
+	n.mesh.mu.Unlock()
+	if other == nil || other.isDown() {
+		return nil, errors.New("unreachable")
+	}
+	near, far := net.Pipe()
+	go other.TakeOver(n.id, far, other.web.URL) // ends with the request; goleak sees to it
 	return near, nil
 }
 

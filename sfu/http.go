@@ -641,39 +641,10 @@ func (s *SFU) handOn(ctx context.Context, w http.ResponseWriter, a *arrival, h *
 		}
 		ctx, cancel := context.WithTimeout(ctx, relayTimeout+wait)
 		defer cancel()
-		return s.relay(ctx, w, helper, to, a.raw)
+		return s.handOver(ctx, w, a, helper, ticket, wait)
 	}
 	w.Header().Set("Location", to)
 	w.WriteHeader(http.StatusTemporaryRedirect)
-	return nil
-}
-
-// relay hands the offer to the helper and its answer to the client, whose
-// further requests go to the helper itself: Location is absolute.
-func (s *SFU) relay(ctx context.Context, w http.ResponseWriter, h Helper, to string, offer []byte) error {
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, to, strings.NewReader(string(offer)))
-	if err != nil {
-		return err
-	}
-	req.Header.Set("Content-Type", typeSDP)
-	resp, err := s.http.Do(req)
-	if err != nil {
-		s.log.Warn("helper not reached", "helper", h.Node, "err", problem.WithoutURL(err))
-		return notReached(h, problem.Cause(err))
-	}
-	defer resp.Body.Close()
-	answer, err := io.ReadAll(io.LimitReader(resp.Body, MaxSDP))
-	if err != nil {
-		s.log.Warn("helper's answer broke off", "helper", h.Node, "err", err)
-		return notReached(h, "its answer broke off")
-	}
-	for _, key := range []string{"Content-Type", "Location", "ETag", "Accept-Patch", "Retry-After", "Link"} {
-		if v := resp.Header.Get(key); v != "" {
-			w.Header().Set(key, v)
-		}
-	}
-	w.WriteHeader(resp.StatusCode)
-	_, _ = w.Write(answer)
 	return nil
 }
 

@@ -130,6 +130,7 @@ func TestProblemsBetweenNodes(t *testing.T) {
 		c.Dial = func(context.Context, peer.ID, []multiaddr.Multiaddr) (Signal, error) {
 			return nil, errors.New("failed to dial: all dials failed")
 		}
+		c.Handover = c.Dial
 		c.Place = func(context.Context, capacity.Need, []peer.ID) (Helper, error) {
 			lease := capacity.Lease{ID: "lease", Target: other, Expires: time.Now().Add(capacity.LeaseTime)}
 			return Helper{Node: other, URL: "http://127.0.0.1:1", Lease: lease}, place

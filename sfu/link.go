@@ -406,7 +406,7 @@ func (l *Link) write() {
 	}
 }
 
-func writeMessage(w io.Writer, m *pb.Message) error {
+func writeMessage(w io.Writer, m proto.Message) error {
 	body, err := proto.Marshal(m)
 	if err != nil {
 		return err
@@ -416,19 +416,24 @@ func writeMessage(w io.Writer, m *pb.Message) error {
 }
 
 func readMessage(r *bufio.Reader) (*pb.Message, error) {
+	m := &pb.Message{}
+	return m, readInto(r, maxMessage, m)
+}
+
+// readInto reads a message of at most so many bytes.
+func readInto(r *bufio.Reader, most uint64, m proto.Message) error {
 	size, err := binary.ReadUvarint(r)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	if size > maxMessage {
-		return nil, fmt.Errorf("a message of %d bytes, at most %d are taken", size, maxMessage)
+	if size > most {
+		return fmt.Errorf("a message of %d bytes, at most %d are taken", size, most)
 	}
 	body := make([]byte, size)
 	if _, err := io.ReadFull(r, body); err != nil {
-		return nil, err
+		return err
 	}
-	m := &pb.Message{}
-	return m, proto.Unmarshal(body, m)
+	return proto.Unmarshal(body, m)
 }
 
 func (l *Link) read() {

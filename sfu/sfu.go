@@ -13,7 +13,6 @@ import (
 	"log/slog"
 	"maps"
 	"net"
-	"net/http"
 	"net/netip"
 	"slices"
 	"sync"
@@ -63,6 +62,7 @@ type Carrier struct {
 // A Helper is a node that will take one client, under a lease.
 type Helper struct {
 	Node  peer.ID
+	Addrs []multiaddr.Multiaddr
 	URL   string // public base URL of its WHIP and WHEP
 	Lease capacity.Lease
 	Why   string // one line, for people
@@ -132,6 +132,9 @@ type Config struct {
 	Published func(ctx context.Context, stream string) ([]peer.ID, error)
 	// Dial opens the signalling of a cascade link.
 	Dial func(ctx context.Context, node peer.ID, addrs []multiaddr.Multiaddr) (Signal, error)
+	// Handover opens a stream of [OverflowProtocol]; nil: Overflow Relay reaches
+	// nobody.
+	Handover func(ctx context.Context, node peer.ID, addrs []multiaddr.Multiaddr) (Signal, error)
 	// Addrs are this node's own libp2p addresses, for tickets.
 	Addrs func() []multiaddr.Multiaddr
 	// Changed is told when a stream has come or gone.
@@ -169,7 +172,6 @@ type SFU struct {
 	log       *slog.Logger
 	engine    engine
 	admission *admission
-	http      *http.Client // for Overflow Relay
 	drops     unsentCounts
 
 	ctx    context.Context // ends at Close
@@ -183,7 +185,8 @@ type SFU struct {
 	sessions   map[string]*session
 	tombs      tombstones
 	links      map[peer.ID]*Link
-	arrived    chan struct{} // closed when the next link is accepted
+	handovers  map[peer.ID]int // served, by who asks
+	arrived    chan struct{}   // closed when the next link is accepted
 	dialing    map[peer.ID]chan struct{}
 	vigils     map[string]*vigil
 
@@ -235,12 +238,12 @@ func New(cfg Config) (*SFU, error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	s := &SFU{
 		cfg: cfg, log: cfg.Log, ctx: ctx, cancel: cancel,
-		http:       &http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }},
 		streams:    map[string]*Stream{},
 		publishing: map[string]bool{},
 		pulls:      map[string]*pull{},
 		sessions:   map[string]*session{},
 		links:      map[peer.ID]*Link{},
+		handovers:  map[peer.ID]int{},
 		arrived:    make(chan struct{}),
 		dialing:    map[peer.ID]chan struct{}{},
 		vigils:     map[string]*vigil{},
@@ -288,7 +291,6 @@ func (s *SFU) Close() error {
 	s.mu.Unlock()
 	s.cancel()
 	s.wg.Wait()
-	s.http.CloseIdleConnections()
 	err := s.engine.mux.Close()
 	if e := s.cfg.Socket.Close(); err == nil && !isClosed(e) {
 		err = e

@@ -217,7 +217,7 @@ func newNode(cfg nodeConfig) (_ *node, err error) {
 
 	n.sfu, err = sfu.New(sfu.Config{
 		Self: self, Key: key, Socket: socket, Ledger: n.ledger,
-		Locate: n.locate, Live: n.live, Place: n.place, Claim: n.claim, Published: n.published, Dial: n.dial,
+		Locate: n.locate, Live: n.live, Place: n.place, Claim: n.claim, Published: n.published, Dial: n.dial, Handover: n.handover,
 		Addrs:   n.addrs,
 		Changed: n.dht.Kick, Patience: capacity.MaxProvisionWait,
 		Delivered: n.dht.Delivered,
@@ -235,6 +235,7 @@ func newNode(cfg nodeConfig) (_ *node, err error) {
 		defer n.dht.Unprotect(from)
 		n.sfu.Accept(from, s)
 	})
+	n.dht.Handle(sfu.OverflowProtocol, func(s network.Stream) { n.sfu.TakeOver(s.Conn().RemotePeer(), s, n.publicURL()) })
 	n.view = newOverview(n)
 	return n, nil
 }
@@ -483,6 +484,15 @@ func (n *node) dial(ctx context.Context, id peer.ID, addrs []multiaddr.Multiaddr
 	return s, nil
 }
 
+// handover opens a stream on which a client's request is handed to id.
+func (n *node) handover(ctx context.Context, id peer.ID, addrs []multiaddr.Multiaddr) (sfu.Signal, error) {
+	s, err := n.dht.OpenStream(ctx, id, addrs, sfu.OverflowProtocol)
+	if err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
 // locate finds a carrier of the stream and reserves a pull on it.
 func (n *node) locate(ctx context.Context, need capacity.Need, exclude []peer.ID) (sfu.Carrier, error) {
 	placed, d, err := n.dht.Place(ctx, dht.StreamTopic(need.Stream), need, exclude)
@@ -614,7 +624,7 @@ func helper(p dht.Placed, d dht.Decision, how string) sfu.Helper {
 		}
 	}
 	return sfu.Helper{
-		Node: r.Node, URL: r.URL, Lease: p.Lease,
+		Node: r.Node, Addrs: r.Addrs, URL: r.URL, Lease: p.Lease,
 		Why: fmt.Sprintf("chosen with score %.2f at stress %.2f, of %d that passed (%d records held); %s; found in %.1f ms, reserved in %.1f ms",
 			score, r.Stress(), passed, d.Held, how, d.FindMillis, d.ReserveMillis),
 	}
