@@ -77,9 +77,6 @@ func complete(words []string, known []*cli.Command) []completion {
 			}
 		}
 	}
-	if command != nil && command.Name == "completion" && arguments == 0 {
-		list = []completion{{"bash", ""}, {"zsh", ""}, {"fish", ""}}
-	}
 	return matching(list, last)
 }
 
@@ -195,16 +192,21 @@ complete -c weir -f -n 'test -n "$(__weir_complete)"' -a '(__weir_complete)'
 }
 
 func completionCommand() *cli.Command {
-	return &cli.Command{
-		Name: "completion", Usage: "the script that completes weir's commands and flags in a shell", ArgsUsage: "bash|zsh|fish",
+	c := &cli.Command{
+		Name: "completion", Usage: "the script that completes weir's commands and flags in a shell: bash, zsh, fish",
 		Description: "For example in bash:\n\n  source <(weir completion bash)",
-		Action: func(c *cli.Context) error {
-			script := scripts[c.Args().First()]
-			if c.NArg() != 1 || script == "" {
-				return badInput(fmt.Errorf("weir completion takes the name of a shell: bash, zsh or fish%s", didYouMean(c.Args().First(), []string{"bash", "zsh", "fish"})))
-			}
-			_, err := fmt.Fprint(c.App.Writer, script)
-			return err
-		},
 	}
+	for _, shell := range []string{"bash", "zsh", "fish"} {
+		c.Subcommands = append(c.Subcommands, &cli.Command{
+			Name: shell, Usage: "for " + shell,
+			Action: func(c *cli.Context) error {
+				if err := noArguments(c); err != nil {
+					return err
+				}
+				_, err := fmt.Fprint(c.App.Writer, scripts[shell])
+				return err
+			},
+		})
+	}
+	return c
 }

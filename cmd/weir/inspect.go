@@ -413,6 +413,8 @@ func listRecords(c *cli.Context) error {
 	if done {
 		return err
 	}
+	known := namesIn(list.Records)
+	slices.SortStableFunc(list.Records, func(a, b recordEntry) int { return compareNames(known.of(a.Node), known.of(b.Node)) })
 	if c.Bool("copies") {
 		printCopies(terminalOf(c), list.Records)
 	} else {
@@ -504,8 +506,6 @@ func printRecords(w terminal, entries []recordEntry) {
 		return
 	}
 	known := namesIn(entries)
-	entries = slices.Clone(entries)
-	slices.SortStableFunc(entries, func(a, b recordEntry) int { return compareNames(known.of(a.Node), known.of(b.Node)) })
 	table(w, "NODE\tSTATE\tSTRESS\tSESSIONS\tUPLINK\tSTREAMS\tREGION\tCPU\tAGE\tTTL LEFT\tHELD BY\tURL\tPEER", func(row func(...any)) {
 		for _, e := range entries {
 			r := e.Record

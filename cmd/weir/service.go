@@ -13,7 +13,6 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
-	"strings"
 	"syscall"
 	"time"
 
@@ -708,12 +707,4 @@ func shortID(id peer.ID) string {
 		return "…" + s[len(s)-8:]
 	}
 	return s
-}
-
-func joinIDs(ids []peer.ID) string {
-	var all []string
-	for _, id := range ids {
-		all = append(all, shortID(id))
-	}
-	return strings.Join(all, " ")
 }

@@ -16,7 +16,7 @@ import (
 	"github.com/urfave/cli/v2"
 )
 
-var named = regexp.MustCompile("\\bweir ((?:[a-z_]+ ?)+)((?: ?--?[a-z][a-z-]*(?:[ =][A-Z0-9%./:]+)?)*)")
+var named = regexp.MustCompile(`\bweir ((?:[a-z_]+ ?)+)((?: ?--?[a-z][a-z-]*(?:[ =][A-Z0-9%./:]+)?)*)`)
 
 // Whatever errors, help and the console tell to run must be a command that there
 // is, with flags that it has.
