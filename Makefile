@@ -56,6 +56,7 @@ deps:
 	@testnet/deps.sh redis-server
 	@testnet/deps.sh jq
 	@testnet/deps.sh nftables
+	@testnet/deps.sh promtool
 
 # Generated code, kept in the repository: needs protoc.
 proto:

@@ -60,7 +60,8 @@ type engine struct {
 	log  logging.LoggerFactory
 	addr *scope.Gate
 
-	repairs repairCounters
+	repairs  repairCounters
+	feedback feedbackCounters
 
 	mu     sync.Mutex
 	cert   *webrtc.Certificate
@@ -223,6 +224,7 @@ func await(ctx context.Context, c <-chan struct{}, patience time.Duration) {
 // intercept adds what a leg needs of pion's interceptors. Sender reports are
 // not among them: the publisher's own are carried instead, see [Track].
 func (e *engine) intercept(leg leg, media *webrtc.MediaEngine, registry *interceptor.Registry, in *ingress) error {
+	registry.Add(&e.feedback)
 	// An ingress hands its packets to its interceptors itself.
 	add := func(f interceptor.Factory, to func(*ingress, interceptor.Interceptor)) error {
 		if in == nil {

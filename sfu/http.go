@@ -179,7 +179,7 @@ func (s *SFU) post(kind sessionKind) http.HandlerFunc {
 }
 
 func (s *SFU) open(w http.ResponseWriter, r *http.Request, kind sessionKind) error {
-	name := r.PathValue("stream")
+	asked, name := time.Now(), r.PathValue("stream")
 	if err := capacity.ValidStreamName(name); err != nil {
 		return problem.New(problem.BadStreamName, err.Error())
 	}
@@ -204,7 +204,7 @@ func (s *SFU) open(w http.ResponseWriter, r *http.Request, kind sessionKind) err
 	stop := context.AfterFunc(s.ctx, cancel)
 	defer stop()
 
-	a := &arrival{sfu: s, kind: kind, name: name, offer: o, raw: raw, remote: r.RemoteAddr, until: time.Now().Add(wait)}
+	a := &arrival{asked: asked, sfu: s, kind: kind, name: name, offer: o, raw: raw, remote: r.RemoteAddr, until: time.Now().Add(wait)}
 	a.visit = s.admission.visit(kind, r.RemoteAddr, name, len(raw))
 	defer a.visit.leave()
 	if ticket := r.URL.Query().Get("ticket"); ticket != "" {
@@ -280,6 +280,7 @@ type arrival struct {
 	offer  *offer
 	raw    []byte
 	remote string
+	asked  time.Time // when the request came
 	until  time.Time // how long a viewer waits for the stream; now or before: not
 	ticket *capacity.Ticket
 	entry  string // in the ledger, once the ticket has been claimed
@@ -595,7 +596,11 @@ func (a *arrival) viewOnce(ctx context.Context, entry string, hint *Carrier, unt
 	if err := a.visit.work(ctx, setupTimeout); err != nil {
 		return nil, "", err
 	}
-	return a.sfu.viewer(ctx, st, a.offer, entry, a.remote)
+	sess, answer, err := a.sfu.viewer(ctx, st, a.offer, entry, a.remote)
+	if err == nil {
+		sess.asked = a.asked
+	}
+	return sess, answer, err
 }
 
 // handOn sends the client to a helper, with a ticket in the URL: browsers and

@@ -461,6 +461,7 @@ func (l *Link) handle(m *pb.Message) error {
 	case *pb.Message_Pong:
 		if rtt := time.Since(time.Unix(0, m.Pong.Time)); rtt >= 0 && rtt < linkDead {
 			l.rtt.Store(int64(rtt))
+			l.sfu.measured(RoundTrip, rtt)
 		}
 	case *pb.Message_Subscribe:
 		l.serve(m.Subscribe)

@@ -254,6 +254,7 @@ func (in *inbound) end(why string) {
 				}
 			}
 			f.source.close()
+			l.sfu.linksLost.Add(max(0, f.source.lost.Load()))
 		}
 		l.mu.Unlock()
 		close(in.over)

@@ -59,6 +59,7 @@ type session struct {
 	remote string  // who asked, for people
 	from   peer.ID // the node that sent the client here; "": none did
 	began  time.Time
+	asked  time.Time // when the request for it came; set before media can flow
 
 	passage *passage
 
@@ -326,7 +327,7 @@ func (s *session) watch() {
 	close(s.done)
 	total := s.traffic()
 	sfu.event(Event{
-		Kind: event.SessionClosed, Stream: s.stream.Name, Session: s.id, Role: s.kind.role(), Client: s.remote, Detail: why,
+		Kind: event.SessionClosed, Stream: s.stream.Name, Session: s.id, Role: s.kind.role(), Client: s.remote, Reason: endWord(why), Detail: why,
 		Elapsed: milliseconds(time.Since(s.began)), Packets: total.packets, Bytes: total.bytes, Lost: total.lost,
 	})
 }
@@ -477,6 +478,7 @@ func (s *SFU) viewer(ctx context.Context, st *Stream, o *offer, entry, remote st
 	for _, section := range o.taken { // in order, so that pion puts each into its section
 		out := newOut(carries[section], "weir", sess.pc.WriteRTCP)
 		out.codec = section.codec
+		out.begun = sess.firstOf(out.Kind())
 		sess.outs = append(sess.outs, out)
 	}
 	answer, err := sess.answer(ctx, o)
@@ -491,6 +493,16 @@ func (s *SFU) viewer(ctx context.Context, st *Stream, o *offer, entry, remote st
 		return nil, "", err
 	}
 	return sess, o.answerText(answer), nil
+}
+
+// firstOf is what tells how long after the POST the first packet of a kind was
+// sent.
+func (s *session) firstOf(kind webrtc.RTPCodecType) func(time.Time) {
+	m := FirstVideo
+	if kind == webrtc.RTPCodecTypeAudio {
+		m = FirstAudio
+	}
+	return func(at time.Time) { s.sfu.measured(m, at.Sub(s.asked)) }
 }
 
 // notTaken is the error for a section whose media would be lost.
@@ -661,6 +673,16 @@ func (s *SFU) Sessions() []SessionStatus {
 	}
 	slices.SortFunc(list, func(a, b SessionStatus) int { return a.Since.Compare(b.Since) })
 	return list
+}
+
+// Lost is how many packets sessions under way have lost, by role: those of
+// publishers on their way here, those of viewers as they report.
+func (s *SFU) Lost() map[string]int64 {
+	lost := map[string]int64{}
+	for _, sess := range s.all() {
+		lost[sess.kind.role()] += max(0, sess.traffic().lost)
+	}
+	return lost
 }
 
 // EndSession ends one session by order, and reports whether there was one.

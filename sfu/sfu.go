@@ -16,6 +16,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/crypto"
@@ -144,6 +145,8 @@ type Config struct {
 	// once in several seconds for a link, and not while the loss may be this
 	// node's own fault. It must not block.
 	Delivered func(node peer.ID, share float64)
+	// Measured is told how long things took. It must not block. Default: nobody is.
+	Measured func(Measure, time.Duration)
 	// Event is told what happens; see [event.Event]. It must not block.
 	Event func(Event)
 
@@ -189,6 +192,8 @@ type SFU struct {
 	arrived    chan struct{}   // closed when the next link is accepted
 	dialing    map[peer.ID]chan struct{}
 	vigils     map[string]*vigil
+
+	linksLost atomic.Int64 // see LinksLost
 
 	wg sync.WaitGroup // sessions, pulls, links, and their teardown
 }

@@ -273,6 +273,8 @@ type out struct {
 	stream string // msid
 	// relay outs get every packet: who needs a keyframe is known downstream.
 	relay bool
+	// begun is told when the first packet is sent, with track.mu held. May be nil.
+	begun func(at time.Time)
 	codec *offered // a viewer's section's; nil: any of the track's name
 
 	// The rest belongs to track.mu.
@@ -387,7 +389,9 @@ func (o *out) write(s *source, sr *senderReport, p *rtp.Packet, key bool, now ti
 	}
 	// Errors mean the leg is closing, which its owner sees for itself.
 	n, _ := b.writer.WriteRTP(&h, p.Payload)
-	o.packets.Add(1)
+	if o.packets.Add(1) == 1 && o.begun != nil {
+		o.begun(now)
+	}
 	o.octets.Add(uint32(len(p.Payload)))
 	o.bytes.Add(int64(n))
 	if int16(h.SequenceNumber-o.lastSeq) > 0 || begin {

@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Installs what is needed beyond Go: Chromium, for the browser tests; called with
 # redis-server, that, for the comparison with a database; with jq, that, for the
-# example hooks; with nftables, that, for networks with a NAT. Debian or Ubuntu,
-# as root or with sudo; elsewhere it says what is missing.
+# example hooks; with nftables, that, for networks with a NAT; with promtool,
+# that, for the test of the metrics. Debian or Ubuntu, as root or with sudo;
+# elsewhere it says what is missing.
 set -euo pipefail
 
 package=${1:-chromium}
@@ -25,8 +26,12 @@ jq)
 	what="The tests of the example hooks need"
 	without="leave the tests that start processes out: go test -short ./..."
 	;;
+promtool)
+	what="The test of the metrics needs"
+	without="leave the tests that start processes out: go test -short ./..."
+	;;
 *)
-	echo "deps.sh: nothing is known of $package; there are chromium, redis-server, jq and nftables" >&2
+	echo "deps.sh: nothing is known of $package; there are chromium, redis-server, jq, nftables and promtool" >&2
 	exit 3
 	;;
 esac
@@ -34,7 +39,7 @@ command -v "$tool" >/dev/null 2>&1 && exit 0
 
 missing() {
 	echo "$what $package, and it could not be installed here: $1." >&2
-	echo "Install it by hand (Debian: apt-get install $package), then try again," >&2
+	echo "Install it by hand (Debian: apt-get install ${package/promtool/prometheus}), then try again," >&2
 	echo "or $without" >&2
 	exit 1
 }
@@ -47,4 +52,14 @@ if [ "$(id -u)" != 0 ]; then
 fi
 echo "Installing $package …"
 $sudo apt-get update -qq || missing "apt-get update failed"
+if [ "$package" = promtool ]; then
+	# Its package would have a Prometheus run on this machine: only the tool is
+	# taken out of it.
+	dir=$(mktemp -d)
+	trap 'rm -rf "$dir"' EXIT
+	(cd "$dir" && apt-get -o APT::Sandbox::User=root download -qq prometheus) || missing "apt-get download failed"
+	dpkg-deb -x "$dir"/prometheus_*.deb "$dir/out" || missing "the package could not be unpacked"
+	$sudo install -m 0755 "$dir/out/usr/bin/promtool" /usr/local/bin/promtool || missing "it could not be copied to /usr/local/bin"
+	exit 0
+fi
 $sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$package" >/dev/null || missing "apt-get install failed"

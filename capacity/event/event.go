@@ -19,7 +19,7 @@ type Kind string
 // and Session. List has a line on each for people.
 const (
 	SessionOpened Kind = "session.opened" // Role, Client, Detail: what of its offer is not taken
-	SessionClosed Kind = "session.closed" // Role, Client, Detail: why, Elapsed, Packets, Bytes, Lost
+	SessionClosed Kind = "session.closed" // Role, Client, Reason and Detail: why, Elapsed, Packets, Bytes, Lost
 
 	MediaStalled      Kind = "media.stalled"      // of an accepted section; Reason: never-sent or silent, Detail, Elapsed: how long
 	MediaResumed      Kind = "media.resumed"      // Detail, Elapsed: how long nothing came, if something came before
@@ -79,7 +79,7 @@ type Event struct {
 	Session string    `json:"session,omitempty"`
 	Role    string    `json:"role,omitempty"`   // of a session: "publisher" or "viewer"
 	Client  string    `json:"client,omitempty"` // its address, as seen from here
-	Reason  string    `json:"reason,omitempty"` // of a refusal; a word, which may be another node's
+	Reason  string    `json:"reason,omitempty"` // a word: of a refusal, which may be another node's, or of why a session is over
 	Detail  string    `json:"detail,omitempty"` // for people
 	Elapsed float64   `json:"elapsed_ms,omitempty"`
 	Packets int64     `json:"packets,omitempty"`

@@ -12,8 +12,6 @@ import (
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
-	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"weir/capacity"
 	"weir/dht"
@@ -23,7 +21,7 @@ import (
 
 // publicHandler serves clients and the console.
 func (n *node) publicHandler() http.Handler {
-	media := n.sfu.Handler()
+	media := n.counters.times.requested(n.sfu.Handler())
 	mux := http.NewServeMux()
 	mux.Handle("/whip/", media)
 	mux.Handle("/whep/", media)
@@ -108,7 +106,7 @@ func (n *node) adminHandler() http.Handler {
 	mux.HandleFunc("GET /api/v1/ping", n.servePing)
 	handle("POST /api/v1/sessions/{id}/end", n.endSession)
 	handle("POST /api/v1/streams/end", n.endStream)
-	mux.Handle("GET /metrics", promhttp.HandlerFor(n.metrics(), promhttp.HandlerOpts{}))
+	mux.Handle("GET /metrics", n.scraped())
 	mux.HandleFunc("/debug/pprof/", pprof.Index)
 	mux.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)
 	mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
@@ -294,95 +292,4 @@ func writeJSON(w http.ResponseWriter, v any) {
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Cache-Control", "no-store")
 	_, _ = w.Write(append(b, '\n'))
-}
-
-// metrics are in Prometheus' format.
-func (n *node) metrics() *prometheus.Registry {
-	reg := prometheus.NewRegistry()
-	gauge := func(name, help string, f func() float64) {
-		reg.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Namespace: "weir", Name: name, Help: help}, f))
-	}
-	counter := func(name, help string, f func() float64) {
-		reg.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{Namespace: "weir", Name: name, Help: help}, f))
-	}
-	gauge("stress", "Largest of used over limit, 0 to 1 and more.", func() float64 { return n.ledger.Totals(time.Now()).Stress })
-	gauge("publishers", "WHIP sessions.", func() float64 { return float64(n.sfu.Counts().Publishers) })
-	gauge("viewers", "WHEP sessions.", func() float64 { return float64(n.sfu.Counts().Viewers) })
-	gauge("streams", "Streams carried.", func() float64 { return float64(n.sfu.Counts().Streams) })
-	gauge("links", "Cascade links.", func() float64 { return float64(n.sfu.Counts().Links) })
-	gauge("leases", "Leases granted and not yet used.", func() float64 { return float64(n.ledger.Totals(time.Now()).Leases) })
-	gauge("uplink_bits_per_second", "Sent on the media socket.", func() float64 { return float64(n.gauge.Read().Uplink) })
-	gauge("downlink_bits_per_second", "Received on the media socket.", func() float64 { return float64(n.gauge.Read().Downlink) })
-	gauge("cpu_share", "Share of the CPU in use, 0 to 1.", func() float64 { return n.gauge.Read().CPU })
-	gauge("peers", "libp2p peers connected.", func() float64 { return float64(len(n.dht.Host().Network().Peers())) })
-	counter("media_sent_bytes_total", "UDP payload sent on the media socket.", func() float64 { return float64(n.gauge.Socket.Counters().BytesOut) })
-	counter("media_received_bytes_total", "UDP payload received on the media socket.", func() float64 { return float64(n.gauge.Socket.Counters().BytesIn) })
-	counter("media_overflowed_datagrams_total", "Datagrams that came and that the kernel had no room for: raise net.core.rmem_max, or the node's share of the CPU.", func() float64 { return float64(n.gauge.Socket.Counters().Overflowed) })
-	counter("discovery_records_refused_total", "Records and datagrams of peers that sent more than their share.", func() float64 { return float64(n.dht.Flooded()) })
-	gauge("waiting", "Requests that wait for a server to be started.", func() float64 { return float64(n.waiters.count()) })
-	reg.MustRegister(n.outcomes.counter)
-	n.counters.register(reg)
-	reg.MustRegister(&trafficCollector{n}, ledgerCollector{n.ledger}, gateCollector{n.gate}, dropCollector{n.gauge.Socket}, repairCollector{n.sfu}, mediaCollector{n.sfu})
-	return reg
-}
-
-// repairCollector exports what came of the packets that were asked for again.
-type repairCollector struct{ sfu *sfu.SFU }
-
-var repairsDesc = prometheus.NewDesc("weir_media_repairs_total", "Packets that viewers and links asked for again: sent, or withheld as beyond a share of their stream.", []string{"result"}, nil)
-
-// Describe implements prometheus.Collector.
-func (c repairCollector) Describe(ch chan<- *prometheus.Desc) { ch <- repairsDesc }
-
-// Collect implements prometheus.Collector.
-func (c repairCollector) Collect(ch chan<- prometheus.Metric) {
-	sent, withheld := c.sfu.Repairs()
-	ch <- prometheus.MustNewConstMetric(repairsDesc, prometheus.CounterValue, float64(sent), "sent")
-	ch <- prometheus.MustNewConstMetric(repairsDesc, prometheus.CounterValue, float64(withheld), "withheld")
-}
-
-// mediaCollector exports which packets came and were not forwarded.
-type mediaCollector struct{ sfu *sfu.SFU }
-
-var notForwardedDesc = prometheus.NewDesc("weir_media_packets_not_forwarded_total", "RTP packets of publishers and cascade links that came and could not be forwarded, by why.", []string{"reason"}, nil)
-
-// Describe implements prometheus.Collector.
-func (c mediaCollector) Describe(ch chan<- *prometheus.Desc) { ch <- notForwardedDesc }
-
-// Collect implements prometheus.Collector.
-func (c mediaCollector) Collect(ch chan<- prometheus.Metric) {
-	for reason, n := range c.sfu.NotForwarded() {
-		ch <- prometheus.MustNewConstMetric(notForwardedDesc, prometheus.CounterValue, float64(n), reason)
-	}
-}
-
-// dropCollector exports what the media socket keeps from the stack.
-type dropCollector struct{ socket *sfu.Socket }
-
-var droppedDesc = prometheus.NewDesc("weir_media_dropped_datagrams_total", "Datagrams that were not taken from the media socket, by why.", []string{"reason"}, nil)
-
-// Describe implements prometheus.Collector.
-func (c dropCollector) Describe(ch chan<- *prometheus.Desc) { ch <- droppedDesc }
-
-// Collect implements prometheus.Collector.
-func (c dropCollector) Collect(ch chan<- prometheus.Metric) {
-	for reason, n := range c.socket.Counters().Dropped {
-		ch <- prometheus.MustNewConstMetric(droppedDesc, prometheus.CounterValue, float64(n), reason)
-	}
-}
-
-// trafficCollector exports the bytes of each discovery protocol.
-type trafficCollector struct{ node *node }
-
-var trafficDesc = prometheus.NewDesc("weir_discovery_bytes_total", "Bytes on the streams of a libp2p protocol.", []string{"protocol", "direction"}, nil)
-
-// Describe implements prometheus.Collector.
-func (c *trafficCollector) Describe(ch chan<- *prometheus.Desc) { ch <- trafficDesc }
-
-// Collect implements prometheus.Collector.
-func (c *trafficCollector) Collect(ch chan<- prometheus.Metric) {
-	for _, t := range c.node.dht.Traffic() {
-		ch <- prometheus.MustNewConstMetric(trafficDesc, prometheus.CounterValue, float64(t.BytesIn), t.Protocol, "in")
-		ch <- prometheus.MustNewConstMetric(trafficDesc, prometheus.CounterValue, float64(t.BytesOut), t.Protocol, "out")
-	}
 }

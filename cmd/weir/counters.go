@@ -31,6 +31,8 @@ type counters struct {
 	rejected     *prometheus.CounterVec
 	reservations *prometheus.CounterVec
 	refusals     *prometheus.CounterVec
+	times        *times
+	tallies      *tallies
 }
 
 // newCounters returns counters that are 0. Judge is the policy in force.
@@ -40,15 +42,18 @@ func newCounters(judge func() *capacity.Judge) *counters {
 	}
 	return &counters{
 		words:        words{judge: judge, known: knownWords(), rules: make(map[string]bool)},
-		placements:   vector("placements_total", "Searches for a node, among the carriers of a stream or all nodes: placed, refused, no-holders or failed.", "purpose", "among", "outcome"),
+		placements:   vector("placements_total", "Searches for a node, among the carriers of a stream or all nodes: placed, refused, no_holders or failed.", "purpose", "among", "outcome"),
 		rejected:     vector("candidates_rejected_total", "Candidates of those searches that a rule of the policy rejected, as judged here by the seeker or as told by holders.", "by", "rule"),
-		reservations: vector("reservations_total", "Reservations asked of candidates: granted, or why not. Not waited for: another was there before.", "outcome"),
-		refusals:     vector("client_refusals_total", "Clients refused with 503 since there was no room, by reason: what the node or most candidates lack.", "reason"),
+		reservations: vector("reservations_total", "Reservations asked of candidates: granted, or why not. Abandoned: another was there before.", "outcome"),
+		times:        newTimes(), tallies: newTallies(),
+		refusals: vector("client_refusals_total", "Clients refused with 503 since there was no room, by reason: what the node or most candidates lack.", "reason"),
 	}
 }
 
 func (c *counters) register(reg *prometheus.Registry) {
 	reg.MustRegister(c.placements, c.rejected, c.reservations, c.refusals)
+	reg.MustRegister(c.times.collectors()...)
+	reg.MustRegister(c.tallies.collectors()...)
 }
 
 // decided counts a placement that ended with err.
@@ -65,21 +70,24 @@ func (c *counters) decided(d dht.Decision, err error) {
 	case errors.As(err, &refused):
 		outcome = "refused"
 	case errors.Is(err, dht.ErrNoHolders), errors.Is(err, dht.ErrUnanswered):
-		outcome = "no-holders"
+		outcome = "no_holders"
 	}
+	c.times.decided(among, d)
 	c.placements.WithLabelValues(d.Need.Purpose.String(), among, outcome).Inc()
 	for _, v := range d.Verdicts {
 		if v.Rule != "" {
-			c.rejected.WithLabelValues("seeker", c.words.word(v.Rule)).Inc()
+			c.rejected.WithLabelValues("seeker", c.words.label(v.Rule)).Inc()
 		}
 	}
 	for rule, count := range d.Rejected {
-		c.rejected.WithLabelValues("holder", c.words.word(rule)).Add(float64(max(0, min(count, mostRejected))))
+		c.rejected.WithLabelValues("holder", c.words.label(rule)).Add(float64(max(0, min(count, mostRejected))))
 	}
 	for _, r := range d.Reservations {
 		outcome := "granted"
 		if r.Lease == "" {
-			outcome = c.words.word(r.Reason)
+			if outcome = c.words.label(r.Reason); r.Reason == notWaitedFor {
+				outcome = "abandoned"
+			}
 		}
 		c.reservations.WithLabelValues(outcome).Inc()
 	}
@@ -87,7 +95,7 @@ func (c *counters) decided(d dht.Decision, err error) {
 
 // refused counts a client that was refused.
 func (c *counters) refused(reason string) {
-	c.refusals.WithLabelValues(c.words.word(reason)).Inc()
+	c.refusals.WithLabelValues(c.words.label(reason)).Inc()
 }
 
 // words keep what a label may say to a bounded set: much of it comes from
@@ -104,11 +112,13 @@ type words struct {
 // placements, of cascade links and of provisioning.
 func knownWords() map[string]bool {
 	known := make(map[string]bool)
+	for _, code := range problem.Codes() {
+		known[string(code)] = true
+	}
 	for _, list := range [][]string{
 		capacity.LedgerReasons(),
-		{dht.NoCandidates, "unreachable", "unproven", "not waited for", "gone", "closed", "busy", "address", "error"},
+		{dht.NoCandidates, "unreachable", "unproven", notWaitedFor, "gone", "closed", "busy", "address", "error"},
 		{"not-here", "loop", "depth", "fanout", "pull", "slots", "pulls"},
-		{string(problem.TooManySetups), string(problem.TooManyWaiting), string(problem.NotKnown)},
 		{capacity.ProvisioningFailed, capacity.ProvisioningLate, capacity.ProvisioningMost, capacity.ProvisioningCooldown, capacity.ProvisioningVain, capacity.ProvisioningRoom, capacity.ProvisioningUnknown, "provisioner-unreachable"},
 		{"score"}, // the rule that no policy spells out
 	} {
@@ -118,6 +128,12 @@ func knownWords() map[string]bool {
 	}
 	return known
 }
+
+// notWaitedFor is the reason of a reservation whose answer came too late to count.
+const notWaitedFor = "not waited for"
+
+// label is the word for s, fit for the value of a label.
+func (w *words) label(s string) string { return snake(w.word(s)) }
 
 // word is s if weir itself says that, or if a rule of the policy in force has
 // that name and there is room for it; or else otherWord.
@@ -149,7 +165,7 @@ func (c gateCollector) Describe(ch chan<- *prometheus.Desc) { ch <- addressesDes
 // Collect implements prometheus.Collector.
 func (c gateCollector) Collect(ch chan<- prometheus.Metric) {
 	for r, n := range c.gate.Refused() {
-		ch <- prometheus.MustNewConstMetric(addressesDesc, prometheus.CounterValue, float64(n), string(r.Use), string(r.Kind))
+		ch <- prometheus.MustNewConstMetric(addressesDesc, prometheus.CounterValue, float64(n), snake(string(r.Use)), snake(string(r.Kind)))
 	}
 }
 
@@ -176,6 +192,6 @@ func (c ledgerCollector) Collect(ch chan<- prometheus.Metric) {
 	count(grantsDesc, d.Leases, "lease")
 	count(grantsDesc, d.Entries, "entry")
 	for _, reason := range capacity.LedgerReasons() {
-		count(refusalsDesc, d.Refused[reason], reason)
+		count(refusalsDesc, d.Refused[reason], snake(reason))
 	}
 }

@@ -62,7 +62,7 @@ func TestCounters(t *testing.T) {
 	for _, line := range []string{
 		`weir_placements_total{among="nodes",outcome="placed",purpose="publish"} 1`,
 		`weir_placements_total{among="carriers",outcome="refused",purpose="cascade"} 1`,
-		`weir_placements_total{among="carriers",outcome="no-holders",purpose="view"} 1`,
+		`weir_placements_total{among="carriers",outcome="no_holders",purpose="view"} 1`,
 		`weir_placements_total{among="carriers",outcome="failed",purpose="view"} 1`,
 		`weir_candidates_rejected_total{by="seeker",rule="room"} 1`,
 		`weir_candidates_rejected_total{by="seeker",rule="score"} 1`,
@@ -72,7 +72,7 @@ func TestCounters(t *testing.T) {
 		`weir_candidates_rejected_total{by="holder",rule="other"} 3`,
 		`weir_reservations_total{outcome="granted"} 1`,
 		`weir_reservations_total{outcome="sessions"} 1`,
-		`weir_reservations_total{outcome="not waited for"} 1`,
+		`weir_reservations_total{outcome="abandoned"} 1`,
 		`weir_reservations_total{outcome="unreachable"} 1`,
 		`weir_reservations_total{outcome="room"} 1`,
 		`weir_reservations_total{outcome="other"} 1`,
@@ -132,7 +132,7 @@ func TestLedgerMetrics(t *testing.T) {
 	r := httptest.NewRequest("GET", "http://127.0.0.1/metrics", nil)
 	n.adminHandler().ServeHTTP(w, r)
 	for _, reason := range capacity.LedgerReasons() {
-		if line := fmt.Sprintf("weir_ledger_refusals_total{reason=%q} 0\n", reason); !strings.Contains(w.Body.String(), line) {
+		if line := fmt.Sprintf("weir_ledger_refusals_total{reason=%q} 0\n", snake(reason)); !strings.Contains(w.Body.String(), line) {
 			t.Errorf("%s is not there", line)
 		}
 	}

@@ -53,6 +53,7 @@ func nodeCommand() *cli.Command {
 			&cli.StringFlag{Name: "console", Usage: "`WHO` gets the console of the network on --http: local (this machine; others get player and publisher only), public or off", Value: string(consoleLocal), EnvVars: env("CONSOLE")},
 			&cli.StringFlag{Name: "public-url", Usage: "base `URL` under which clients reach --http, if it is another", EnvVars: env("PUBLIC_URL")},
 			&cli.StringFlag{Name: "admin", Usage: "`HOST:PORT` of the admin API", Value: defaultAdmin, EnvVars: env("ADMIN")},
+			&cli.StringFlag{Name: "metrics", Usage: "`HOST:PORT` that serves /metrics alone, under any host name", DefaultText: "only at --admin", EnvVars: env("METRICS")},
 			&cli.StringFlag{Name: "media-port", Usage: "UDP `[HOST:]PORT` of all media; without HOST that of --http", Value: defaultMedia, EnvVars: env("MEDIA_PORT")},
 			&cli.StringFlag{Name: "public-ip", Usage: "`IP` at which others reach the ports of media and libp2p, if a NAT in front of this machine maps it one to one", EnvVars: env("PUBLIC_IP")},
 			&cli.StringFlag{Name: "data-dir", Usage: "`DIR` of the identity and of remembered peers", Value: defaultDataDir(), EnvVars: env("DATA_DIR")},
@@ -127,6 +128,7 @@ type nodeConfig struct {
 	publicURL string
 	publicIP  netip.Addr
 	admin     string
+	metrics   string // "": only at admin
 	media     string
 	dataDir   string
 	name      string
@@ -156,7 +158,7 @@ func nodeConfigOf(c *cli.Context) (nodeConfig, error) {
 		return nodeConfig{}, err
 	}
 	cfg := nodeConfig{
-		network: c.String("network"), http: c.String("http"), admin: c.String("admin"), media: c.String("media-port"),
+		network: c.String("network"), http: c.String("http"), admin: c.String("admin"), metrics: c.String("metrics"), media: c.String("media-port"),
 		publicURL: c.String("public-url"), dataDir: c.String("data-dir"), region: c.String("region"), zone: c.String("zone"),
 		bootstrap: c.StringSlice("bootstrap"), cpuLimit: c.Float64("cpu-limit"), fanout: c.Int("fanout"), linger: c.Duration("linger"), readyFile: c.String("ready-file"),
 		open: c.Bool("insecure-open"), private: c.Bool("allow-private"),
@@ -339,6 +341,7 @@ type readyInfo struct {
 	P2P     []string `json:"p2p"` // each with /p2p/ID
 	HTTP    string   `json:"http"`
 	Admin   string   `json:"admin"`
+	Metrics string   `json:"metrics,omitempty"`
 	Media   string   `json:"media"`
 	PID     int      `json:"pid"`
 	Network string   `json:"network"`

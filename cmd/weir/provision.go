@@ -292,15 +292,20 @@ var outcomeNames = []string{"started", "failed", "most", "late", "arrived", "rel
 func newOutcomes() *outcomes {
 	o := &outcomes{prometheus.NewCounterVec(prometheus.CounterOpts{
 		Namespace: "weir", Name: "provision_total",
-		Help: "Servers asked for, by what came of it: at the provisioner started, failed, most, late, arrived, released, and not started since it found room itself, could not find out, or a server would be in vain; where a client waited placed or refused.",
+		Help: "Servers asked for, by what came of it: at the provisioner started, failed, max_nodes, timed_out, arrived, released, and not started since it found room itself, could not find out, or a server would be in vain; where a client waited placed or refused.",
 	}, []string{"outcome"})}
 	for _, name := range outcomeNames {
-		o.counter.WithLabelValues(name)
+		o.counter.WithLabelValues(outcomeLabel(name))
 	}
 	return o
 }
 
-func (o *outcomes) add(outcome string) { o.counter.WithLabelValues(outcome).Inc() }
+// outcomeLabels are those that metrics call by another name.
+var outcomeLabels = map[string]string{"most": "max_nodes", "late": "timed_out"}
+
+func (o *outcomes) add(outcome string) { o.counter.WithLabelValues(outcomeLabel(outcome)).Inc() }
+
+func outcomeLabel(outcome string) string { return cmp.Or(outcomeLabels[outcome], snake(outcome)) }
 
 // regionRecords are the records of a region's nodes that take part, or will.
 func (n *node) regionRecords(ctx context.Context, region string) ([]capacity.Record, error) {

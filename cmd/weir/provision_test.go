@@ -150,7 +150,7 @@ func TestHookRunsOnceForMany(t *testing.T) {
 		if in.Action != "provision" || in.Region != "eu" || in.Join != "token" || in.Reason != "sessions" || in.Need.Stream != "demo" || in.Request == "" || in.Network != "test" {
 			t.Errorf("the hook was given %+v", in)
 		}
-		for name, want := range map[string]float64{"started": 2, "arrived": 2, "failed": 0, "late": 0} {
+		for name, want := range map[string]float64{"started": 2, "arrived": 2, "failed": 0, "timed_out": 0} {
 			if got := counted(t, p.counts, name); got != want {
 				t.Errorf("counted %v as %s, want %v", got, name, want)
 			}

@@ -99,6 +99,7 @@ type node struct {
 	releaser    *releaser    // nil: it does not end by itself
 
 	public, admin net.Listener
+	scrapes       net.Listener // nil without --metrics
 	// host is what clients are told where --http or --media-port binds all
 	// addresses.
 	host   netip.Addr
@@ -146,6 +147,12 @@ func newNode(cfg nodeConfig) (_ *node, err error) {
 		return nil, err
 	}
 	opened = append(opened, n.admin.Close)
+	if cfg.metrics != "" {
+		if n.scrapes, err = listenTCP(cfg.log, cfg.metrics, "--metrics", true); err != nil {
+			return nil, err
+		}
+		opened = append(opened, n.scrapes.Close)
+	}
 	socket, err := bindFree(cfg.log, "--media-port", cfg.media, cfg.given.media, sfu.ListenMedia)
 	if err != nil {
 		return nil, err
@@ -220,9 +227,9 @@ func newNode(cfg nodeConfig) (_ *node, err error) {
 		Addrs:   n.addrs,
 		Changed: n.dht.Kick, Patience: capacity.MaxProvisionWait,
 		Delivered: n.dht.Delivered,
-		Event:     n.event,
-		Gate:      n.gate,
-		Overflow:  cfg.overflow, PublicURL: cfg.publicURL, PublicIP: cfg.publicIP, Fanout: n.fanout, Depth: n.depth,
+		Event:     n.event, Measured: n.counters.times.measured,
+		Gate:     n.gate,
+		Overflow: cfg.overflow, PublicURL: cfg.publicURL, PublicIP: cfg.publicIP, Fanout: n.fanout, Depth: n.depth,
 		Linger: cfg.linger, Log: cfg.log,
 	})
 	if err != nil {
@@ -311,6 +318,10 @@ func (n *node) run(ctx context.Context) error {
 	work.Go(func() error { return n.view.run(ctx) })
 	work.Go(func() error { return serve(ctx, public, n.public) })
 	work.Go(func() error { return serve(ctx, admin, n.admin) })
+	if n.scrapes != nil {
+		metrics := newServer(n.metricsHandler(), n.log)
+		work.Go(func() error { return serve(ctx, metrics, n.scrapes) })
+	}
 	work.Go(func() error { return n.announce(ctx) })
 	work.Go(func() error { return n.events.run(ctx) })
 	work.Go(func() error { return n.watchState(ctx) })
@@ -368,6 +379,9 @@ func (n *node) ready() readyInfo {
 	info := readyInfo{
 		PeerID: n.dht.ID().String(), Name: n.cfg.name, HTTP: n.localURL(), Admin: "http://" + n.adminAddr(),
 		Media: n.media(), PID: os.Getpid(), Network: n.cfg.network, DataDir: n.cfg.dataDir,
+	}
+	if n.scrapes != nil {
+		info.Metrics = "http://" + n.scrapes.Addr().String()
 	}
 	for _, a := range n.dht.Addrs() {
 		info.P2P = append(info.P2P, a.String())
@@ -526,6 +540,7 @@ func (n *node) event(e sfu.Event) {
 	if e.Kind == event.Refused {
 		n.counters.refused(e.Reason)
 	}
+	n.counters.tallies.add(e, n.counters.times)
 	n.events.add(e)
 }
 

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"os/exec"
 	"strconv"
 	"strings"
 	"testing"
@@ -33,6 +34,73 @@ func (n node) metric(t *testing.T, series string) float64 {
 		}
 	}
 	return 0
+}
+
+// What sessions, requests, links and records do shows in the metrics of who has
+// them, which are served under any host name, and promtool finds nothing to say.
+func TestMetricsOfMedia(t *testing.T) {
+	scrapes := "127.0.0.1:" + port(t, freePort(t))
+	w := up(t, 2, only(2, "--metrics", scrapes))
+	a, b := w.n(1), w.n(2)
+	w.see(t)
+	publish(t, a.whip("demo"))
+	b.finds(t, "demo")
+	v := view(t, b.whep("demo"))
+	flows(t, v)
+	b.post(t, b.whep("nothing"), viewerOffer(t))
+	eventually(t, "a round trip was taken", func() bool { return b.metric(t, "weir_link_round_trip_seconds_count") > 0 })
+	if err := v.Close(); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the session is over", func() bool {
+		return b.metric(t, `weir_sessions_closed_total{reason="deleted",role="viewer"}`) == 1
+	})
+	for series, want := range map[string]float64{
+		`weir_sessions{role="viewer"}`:                                               0,
+		`weir_sessions_opened_total{role="viewer"}`:                                  1,
+		`weir_session_duration_seconds_count{role="viewer"}`:                         1,
+		`weir_request_duration_seconds_count{code="201",role="viewer"}`:              1,
+		`weir_request_duration_seconds_count{code="409",role="viewer"}`:              1,
+		`weir_first_packet_seconds_count{media="video"}`:                             1,
+		`weir_first_packet_seconds_count{media="audio"}`:                             1,
+		`weir_pulls_total{outcome="ready"}`:                                          1,
+		`weir_pull_duration_seconds_count`:                                           1,
+		`weir_pending_requests{state="setting_up"}`:                                  0,
+		`weir_placements_total{among="carriers",outcome="placed",purpose="cascade"}`: 1,
+		`weir_reservation_duration_seconds_count{outcome="granted"}`:                 1,
+		`weir_record_age_seconds_count`:                                              1,
+		`weir_media_lost_packets_total{leg="viewer"}`:                                0,
+	} {
+		if got := b.metric(t, series); got != want {
+			t.Errorf("%s is %v, want %v", series, got, want)
+		}
+	}
+	if got := a.metric(t, `weir_keyframe_requests_total{direction="sent"}`); got < 1 {
+		t.Errorf("the publisher was asked for %v keyframes", got)
+	}
+	if got := b.metric(t, `weir_discovery_bytes_total{direction="received",protocol="records"}`); got == 0 {
+		t.Error("the bytes of the records' protocol are not counted by its name")
+	}
+
+	resp, text := send(t, http.MethodGet, "http://"+scrapes+"/metrics", "", "", nil)
+	req, err := http.NewRequest(http.MethodGet, "http://"+scrapes+"/metrics", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Host = "weir-2.example.org"
+	named, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	named.Body.Close()
+	if resp.StatusCode != http.StatusOK || named.StatusCode != http.StatusOK {
+		t.Errorf("by address %s, by name %s", resp.Status, named.Status)
+	}
+	check := exec.Command("promtool", "check", "metrics")
+	check.Stdin = strings.NewReader(text)
+	if out, err := check.CombinedOutput(); err != nil || len(out) > 0 {
+		t.Errorf("promtool check metrics: %v\n%s", err, out)
+	}
 }
 
 // Placements, and then a refusal, show in the metrics of who asked, of who

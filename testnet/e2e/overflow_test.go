@@ -182,7 +182,7 @@ func TestNobodyHasRoom(t *testing.T) {
 		}
 		says(t, r.Body, "this node is full", "2 of 2", "so is the network")
 	}
-	says(t, a.get(t, "/metrics"), "weir_stress 1\n", "weir_viewers 1\n")
+	says(t, a.get(t, "/metrics"), "weir_stress_ratio 1\n", "weir_sessions{role=\"viewer\"} 1\n")
 
 	// Room is used as soon as there is some.
 	if err := viewer.Close(); err != nil {

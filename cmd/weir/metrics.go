@@ -1,0 +1,411 @@
+package main
+
+import (
+	"net/http"
+	"runtime/debug"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"weir/capacity/event"
+	"weir/dht"
+	"weir/sfu"
+	"weir/sfu/problem"
+)
+
+// scrapesAtOnce bounds the scrapes that are answered at the same time: --metrics
+// may be open to many.
+const scrapesAtOnce = 4
+
+// metricsHandler serves /metrics alone, under any host name: whoever scrapes may
+// read it, and can do nothing else.
+func (n *node) metricsHandler() http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", n.scraped())
+	return problem.Mux(mux)
+}
+
+func (n *node) scraped() http.Handler {
+	return promhttp.HandlerFor(n.metrics(), promhttp.HandlerOpts{MaxRequestsInFlight: scrapesAtOnce})
+}
+
+// metrics are in Prometheus' format: base units, label values in snake_case and of
+// a bounded set.
+func (n *node) metrics() *prometheus.Registry {
+	reg := prometheus.NewRegistry()
+	gauge := func(name, help string, f func() float64) {
+		reg.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Namespace: "weir", Name: name, Help: help}, f))
+	}
+	counter := func(name, help string, f func() float64) {
+		reg.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{Namespace: "weir", Name: name, Help: help}, f))
+	}
+	reg.MustRegister(
+		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), buildCollector(),
+	)
+	gauge("start_time_seconds", "When the node began, Unix time.", func() float64 { return float64(n.began.UnixMilli()) / 1000 })
+	gauge("stress_ratio", "Largest of used over limit, 0 to 1 and more.", func() float64 { return n.ledger.Totals(time.Now()).Stress })
+	gauge("cpu_ratio", "Share of the CPU in use of what is left for this process, 0 to 1.", func() float64 { return n.gauge.Read().CPU })
+	gauge("streams", "Streams carried.", func() float64 { return float64(n.sfu.Counts().Streams) })
+	gauge("links", "Cascade links.", func() float64 { return float64(n.sfu.Counts().Links) })
+	gauge("leases", "Leases granted and not yet used.", func() float64 { return float64(n.ledger.Totals(time.Now()).Leases) })
+	gauge("peers", "libp2p peers connected.", func() float64 { return float64(len(n.dht.Host().Network().Peers())) })
+	gauge("uplink_bytes_per_second", "Sent on the media socket, over the last seconds.", func() float64 { return float64(n.gauge.Read().Uplink) / 8 })
+	gauge("downlink_bytes_per_second", "Received on the media socket, over the last seconds.", func() float64 { return float64(n.gauge.Read().Downlink) / 8 })
+	gauge("provision_waiting_requests", "Requests that wait for a server to be started.", func() float64 { return float64(n.waiters.count()) })
+	counter("media_sent_bytes_total", "UDP payload sent on the media socket.", func() float64 { return float64(n.gauge.Socket.Counters().BytesOut) })
+	counter("media_received_bytes_total", "UDP payload received on the media socket.", func() float64 { return float64(n.gauge.Socket.Counters().BytesIn) })
+	counter("media_sent_datagrams_total", "Datagrams sent on the media socket.", func() float64 { return float64(n.gauge.Socket.Counters().PacketsOut) })
+	counter("media_received_datagrams_total", "Datagrams received on the media socket.", func() float64 { return float64(n.gauge.Socket.Counters().PacketsIn) })
+	counter("media_overflowed_datagrams_total", "Datagrams that came and that the kernel had no room for: raise net.core.rmem_max, or the node's share of the CPU.", func() float64 { return float64(n.gauge.Socket.Counters().Overflowed) })
+	counter("discovery_records_refused_total", "Records and datagrams of peers that sent more than their share.", func() float64 { return float64(n.dht.Flooded()) })
+	reg.MustRegister(n.outcomes.counter)
+	n.counters.register(reg)
+	reg.MustRegister(&trafficCollector{n}, ledgerCollector{n.ledger}, gateCollector{n.gate}, dropCollector{n.gauge.Socket}, repairCollector{n.sfu}, mediaCollector{n})
+	return reg
+}
+
+// buildCollector is a constant that says which build this is.
+func buildCollector() prometheus.Collector {
+	info, _ := debug.ReadBuildInfo()
+	b := buildOf(info)
+	g := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Namespace: "weir", Name: "build_info", Help: "Always 1; the labels say which build this is.",
+		ConstLabels: prometheus.Labels{"version": b.Version, "revision": b.Commit, "goversion": b.Go},
+	}, func() float64 { return 1 })
+	return g
+}
+
+// snake makes a word fit for the value of a label.
+func snake(word string) string {
+	return strings.Map(func(r rune) rune {
+		switch {
+		case r >= 'a' && r <= 'z', r >= '0' && r <= '9':
+			return r
+		case r >= 'A' && r <= 'Z':
+			return r - 'A' + 'a'
+		}
+		return '_'
+	}, word)
+}
+
+// Buckets of times, in seconds.
+var (
+	quick = []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10}
+	slow  = []float64{.005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 20, 40}
+	long  = []float64{1, 5, 15, 60, 300, 900, 3600, 4 * 3600, 24 * 3600}
+)
+
+// times are the histograms of a node.
+type times struct {
+	placement, reservation *prometheus.HistogramVec
+	age                    prometheus.Histogram
+	requests               *prometheus.HistogramVec
+	firstPacket            *prometheus.HistogramVec
+	roundTrip, pull        prometheus.Histogram
+	sessions               *prometheus.HistogramVec
+}
+
+func newTimes() *times {
+	opts := func(name, help string, buckets []float64) prometheus.HistogramOpts {
+		return prometheus.HistogramOpts{Namespace: "weir", Name: name, Help: help, Buckets: buckets}
+	}
+	t := &times{
+		placement:   prometheus.NewHistogramVec(opts("placement_duration_seconds", "Searches for a node, with reservations: among the carriers of a stream or all nodes.", quick), []string{"among"}),
+		reservation: prometheus.NewHistogramVec(opts("reservation_duration_seconds", "Candidates' answers to reservations, granted or not.", quick), []string{"outcome"}),
+		age:         prometheus.NewHistogram(opts("record_age_seconds", "Age of the records by which nodes were chosen.", []float64{.1, .25, .5, 1, 2, 3, 4, 5, 7.5, 10, 15})),
+		requests:    prometheus.NewHistogramVec(opts("request_duration_seconds", "POSTs of publishers and viewers, until the answer is sent; with ?wait= the wait is part of it.", slow), []string{"role", "code"}),
+		firstPacket: prometheus.NewHistogramVec(opts("first_packet_seconds", "From a viewer's POST to the first packet that is sent to it; of video that is a keyframe's.", slow), []string{"media"}),
+		roundTrip:   prometheus.NewHistogram(opts("link_round_trip_seconds", "Round trips of cascade links, taken with every heartbeat.", quick)),
+		pull:        prometheus.NewHistogram(opts("pull_duration_seconds", "What it took to pull streams from other nodes: look-up, reservation, link, subscription.", slow)),
+		sessions:    prometheus.NewHistogramVec(opts("session_duration_seconds", "How long sessions were that are over.", long), []string{"role"}),
+	}
+	for _, among := range []string{"carriers", "nodes"} {
+		t.placement.WithLabelValues(among)
+	}
+	for _, role := range roles {
+		t.sessions.WithLabelValues(role)
+	}
+	for _, media := range []string{"audio", "video"} {
+		t.firstPacket.WithLabelValues(media)
+	}
+	return t
+}
+
+// roles are those of sessions.
+var roles = []string{"publisher", "viewer"}
+
+func (t *times) collectors() []prometheus.Collector {
+	return []prometheus.Collector{t.placement, t.reservation, t.age, t.requests, t.firstPacket, t.roundTrip, t.pull, t.sessions}
+}
+
+// decided notes what a placement took.
+func (t *times) decided(among string, d dht.Decision) {
+	t.placement.WithLabelValues(among).Observe(d.TotalMillis / 1000)
+	for _, r := range d.Reservations {
+		switch {
+		case r.Lease != "":
+			t.reservation.WithLabelValues("granted").Observe(r.Elapsed / 1000)
+		case r.Elapsed > 0: // else it was not waited for
+			t.reservation.WithLabelValues("refused").Observe(r.Elapsed / 1000)
+		}
+	}
+	for _, v := range d.Verdicts {
+		if d.Chosen != "" && v.Node == d.Chosen {
+			t.age.Observe(max(0, v.Age) / 1000) // clocks differ
+		}
+	}
+}
+
+// measured notes what the SFU has timed.
+func (t *times) measured(m sfu.Measure, d time.Duration) {
+	switch m {
+	case sfu.FirstVideo:
+		t.firstPacket.WithLabelValues("video").Observe(d.Seconds())
+	case sfu.FirstAudio:
+		t.firstPacket.WithLabelValues("audio").Observe(d.Seconds())
+	case sfu.RoundTrip:
+		t.roundTrip.Observe(d.Seconds())
+	}
+}
+
+// requested times the POSTs that h serves.
+func (t *times) requested(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		role := ""
+		switch {
+		case r.Method != http.MethodPost:
+		case strings.HasPrefix(r.URL.Path, "/whip/"):
+			role = "publisher"
+		case strings.HasPrefix(r.URL.Path, "/whep/"):
+			role = "viewer"
+		}
+		if role == "" {
+			h.ServeHTTP(w, r)
+			return
+		}
+		began, seen := time.Now(), &statusWriter{ResponseWriter: w, status: http.StatusOK}
+		h.ServeHTTP(seen, r)
+		t.requests.WithLabelValues(role, strconv.Itoa(seen.status)).Observe(time.Since(began).Seconds())
+	})
+}
+
+// A statusWriter remembers the status of an answer.
+type statusWriter struct {
+	http.ResponseWriter
+	status int
+}
+
+// WriteHeader implements http.ResponseWriter.
+func (w *statusWriter) WriteHeader(status int) {
+	w.status = status
+	w.ResponseWriter.WriteHeader(status)
+}
+
+// Unwrap is for http.ResponseController.
+func (w *statusWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+// tallies count what events tell.
+type tallies struct {
+	opened, closed *prometheus.CounterVec
+	redirects      *prometheus.CounterVec
+	pulls          *prometheus.CounterVec
+
+	mu   sync.Mutex
+	lost map[string]int64 // packets, by role, of sessions that are over
+	said map[string]int64 // what was said last of each total: it never falls
+}
+
+func newTallies() *tallies {
+	vector := func(name, help string, labels ...string) *prometheus.CounterVec {
+		return prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: "weir", Name: name, Help: help}, labels)
+	}
+	t := &tallies{
+		opened:    vector("sessions_opened_total", "Sessions of publishers and viewers that were opened.", "role"),
+		closed:    vector("sessions_closed_total", "Sessions that are over, by why.", "role", "reason"),
+		redirects: vector("redirects_total", "Clients that were sent to another node, since this one is full.", "role"),
+		pulls:     vector("pulls_total", "Pulls of streams from other nodes: ready, failed, lost, resumed from another carrier, or ended.", "outcome"),
+		lost:      map[string]int64{}, said: map[string]int64{},
+	}
+	for _, role := range roles {
+		t.opened.WithLabelValues(role)
+		t.redirects.WithLabelValues(role)
+		for _, reason := range sfu.EndWords() {
+			t.closed.WithLabelValues(role, reason)
+		}
+	}
+	for _, outcome := range pullOutcomes {
+		t.pulls.WithLabelValues(outcome)
+	}
+	return t
+}
+
+var pullOutcomes = map[event.Kind]string{
+	event.PullReady: "ready", event.PullFailed: "failed", event.PullLost: "lost", event.PullResumed: "resumed", event.PullEnded: "ended",
+}
+
+func (t *tallies) collectors() []prometheus.Collector {
+	return []prometheus.Collector{t.opened, t.closed, t.redirects, t.pulls}
+}
+
+// add counts e.
+func (t *tallies) add(e event.Event, times *times) {
+	switch e.Kind {
+	case event.SessionOpened:
+		t.opened.WithLabelValues(e.Role).Inc()
+	case event.SessionClosed:
+		t.closed.WithLabelValues(e.Role, e.Reason).Inc()
+		times.sessions.WithLabelValues(e.Role).Observe(e.Elapsed / 1000)
+		t.mu.Lock()
+		t.lost[e.Role] += max(0, e.Lost)
+		t.mu.Unlock()
+	case event.Redirected:
+		t.redirects.WithLabelValues(e.Role).Inc()
+	case event.PullReady:
+		times.pull.Observe(e.Elapsed / 1000)
+	}
+	if outcome := pullOutcomes[e.Kind]; outcome != "" {
+		t.pulls.WithLabelValues(outcome).Inc()
+	}
+}
+
+// total is what has been lost of a role, given what sessions under way have. Far
+// ends correct their reports, so that it may seem to fall; it stays then.
+func (t *tallies) total(what string, now int64) float64 {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.said[what] = max(t.said[what], now+t.lost[what])
+	return float64(t.said[what])
+}
+
+// mediaCollector exports what sessions, links and requests are doing.
+type mediaCollector struct{ node *node }
+
+var (
+	sessionsDesc  = prometheus.NewDesc("weir_sessions", "Sessions now.", []string{"role"}, nil)
+	requestsDesc  = prometheus.NewDesc("weir_pending_requests", "POSTs that have not been answered: being set up, or waiting for a stream, for room elsewhere or for their turn.", []string{"state"}, nil)
+	lostDesc      = prometheus.NewDesc("weir_media_lost_packets_total", "RTP packets lost: of publishers on their way here, of viewers as they report, and on cascade links on their way here. Repairs count as not lost.", []string{"leg"}, nil)
+	unusedDesc    = prometheus.NewDesc("weir_media_packets_not_forwarded_total", "RTP packets of publishers and cascade links that came and could not be forwarded, by why.", []string{"reason"}, nil)
+	keyframesDesc = prometheus.NewDesc("weir_keyframe_requests_total", "Keyframe requests received from viewers and links, and sent to publishers and links.", []string{"direction"}, nil)
+	nackedDesc    = prometheus.NewDesc("weir_repair_requested_packets_total", "Packets asked for again: by viewers and links of this node (received), and by this node (sent).", []string{"direction"}, nil)
+)
+
+// Describe implements prometheus.Collector.
+func (c mediaCollector) Describe(ch chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{sessionsDesc, requestsDesc, lostDesc, unusedDesc, keyframesDesc, nackedDesc} {
+		ch <- d
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (c mediaCollector) Collect(ch chan<- prometheus.Metric) {
+	n := c.node
+	put := func(d *prometheus.Desc, t prometheus.ValueType, v float64, label string) {
+		ch <- prometheus.MustNewConstMetric(d, t, v, label)
+	}
+	counts := n.sfu.Counts()
+	put(sessionsDesc, prometheus.GaugeValue, float64(counts.Publishers), "publisher")
+	put(sessionsDesc, prometheus.GaugeValue, float64(counts.Viewers), "viewer")
+	put(requestsDesc, prometheus.GaugeValue, float64(counts.Setups), "setting_up")
+	put(requestsDesc, prometheus.GaugeValue, float64(counts.Waiting), "waiting")
+
+	lost := map[string]int64{"link": n.sfu.LinksLost()}
+	for role, v := range n.sfu.Lost() {
+		lost[role] += v
+	}
+	for _, l := range n.sfu.Links() {
+		lost["link"] += max(0, l.Lost)
+	}
+	for _, leg := range append([]string{"link"}, roles...) {
+		put(lostDesc, prometheus.CounterValue, n.counters.tallies.total(leg, lost[leg]), leg)
+	}
+	for reason, dropped := range n.sfu.NotForwarded() {
+		put(unusedDesc, prometheus.CounterValue, float64(dropped), snake(reason))
+	}
+	f := n.sfu.Feedback()
+	put(keyframesDesc, prometheus.CounterValue, float64(f.KeyframesIn), "received")
+	put(keyframesDesc, prometheus.CounterValue, float64(f.KeyframesOut), "sent")
+	put(nackedDesc, prometheus.CounterValue, float64(f.RepairsIn), "received")
+	put(nackedDesc, prometheus.CounterValue, float64(f.RepairsOut), "sent")
+}
+
+// repairCollector exports what came of the packets that were asked for again.
+type repairCollector struct{ sfu *sfu.SFU }
+
+var repairsDesc = prometheus.NewDesc("weir_media_repairs_total", "Packets that viewers and links asked for again: sent, or withheld as beyond a share of their stream.", []string{"result"}, nil)
+
+// Describe implements prometheus.Collector.
+func (c repairCollector) Describe(ch chan<- *prometheus.Desc) { ch <- repairsDesc }
+
+// Collect implements prometheus.Collector.
+func (c repairCollector) Collect(ch chan<- prometheus.Metric) {
+	sent, withheld := c.sfu.Repairs()
+	ch <- prometheus.MustNewConstMetric(repairsDesc, prometheus.CounterValue, float64(sent), "sent")
+	ch <- prometheus.MustNewConstMetric(repairsDesc, prometheus.CounterValue, float64(withheld), "withheld")
+}
+
+// dropCollector exports what the media socket keeps from the stack.
+type dropCollector struct{ socket *sfu.Socket }
+
+var droppedDesc = prometheus.NewDesc("weir_media_dropped_datagrams_total", "Datagrams that were not taken from the media socket, by why.", []string{"reason"}, nil)
+
+// Describe implements prometheus.Collector.
+func (c dropCollector) Describe(ch chan<- *prometheus.Desc) { ch <- droppedDesc }
+
+// Collect implements prometheus.Collector.
+func (c dropCollector) Collect(ch chan<- prometheus.Metric) {
+	for reason, n := range c.socket.Counters().Dropped {
+		ch <- prometheus.MustNewConstMetric(droppedDesc, prometheus.CounterValue, float64(n), snake(reason))
+	}
+}
+
+// trafficCollector exports the bytes of each discovery protocol.
+type trafficCollector struct{ node *node }
+
+var trafficDesc = prometheus.NewDesc("weir_discovery_bytes_total", "Bytes on the streams of a libp2p protocol.", []string{"protocol", "direction"}, nil)
+
+// Describe implements prometheus.Collector.
+func (c *trafficCollector) Describe(ch chan<- *prometheus.Desc) { ch <- trafficDesc }
+
+// Collect implements prometheus.Collector.
+func (c *trafficCollector) Collect(ch chan<- prometheus.Metric) {
+	in, out := map[string]int64{}, map[string]int64{}
+	for _, t := range c.node.dht.Traffic() {
+		name := shortProtocol(t.Protocol)
+		in[name] += t.BytesIn
+		out[name] += t.BytesOut
+	}
+	for name := range in {
+		ch <- prometheus.MustNewConstMetric(trafficDesc, prometheus.CounterValue, float64(in[name]), name, "received")
+		ch <- prometheus.MustNewConstMetric(trafficDesc, prometheus.CounterValue, float64(out[name]), name, "sent")
+	}
+}
+
+// protocols are the names of those whose bytes are counted apart, as they stand in
+// protocol IDs: after the network's, or libp2p's.
+var protocols = map[string]bool{
+	"kad": true, "records": true, "reserve": true, "provision": true, "policy": true, "cascade": true, "relay": true,
+	"id": true, "ping": true,
+}
+
+// shortProtocol is the name in a protocol ID such as /weir/NETWORK/records/1, or
+// other.
+func shortProtocol(id string) string {
+	if id == "" {
+		return "negotiation"
+	}
+	parts := strings.Split(strings.TrimPrefix(id, "/"), "/")
+	if parts[0] == "weir" && len(parts) > 2 {
+		parts = parts[2:] // the network's name or hash is no label
+	}
+	for _, part := range parts {
+		if protocols[part] {
+			return snake(part)
+		}
+	}
+	return otherWord
+}
