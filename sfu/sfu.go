@@ -151,7 +151,7 @@ type Config struct {
 	Event func(Event)
 
 	// Gate decides where others may send this node and its clients; nil: one that
-	// goes by Socket's address.
+	// goes by PublicIP or Socket's address.
 	Gate *scope.Gate
 
 	Overflow  Overflow      // default Redirect
@@ -222,7 +222,11 @@ func New(cfg Config) (*SFU, error) {
 		cfg.Gate = scope.NewGate(cfg.Log, false)
 		for _, use := range []scope.Use{scope.Redirect, scope.Candidate} {
 			cfg.Gate.Own(use, func() []scope.Kind {
-				return []scope.Kind{scope.KindOf(cfg.Socket.LocalAddr().(*net.UDPAddr).AddrPort().Addr())}
+				at := cfg.PublicIP
+				if !at.IsValid() {
+					at = cfg.Socket.LocalAddr().(*net.UDPAddr).AddrPort().Addr()
+				}
+				return []scope.Kind{scope.KindOf(at)}
 			})
 		}
 	}
