@@ -47,3 +47,24 @@ func TestCheckState(t *testing.T) {
 		}
 	}
 }
+
+func TestCheckURLs(t *testing.T) {
+	for _, c := range []struct {
+		base, media string
+		open        bool
+		want        dht.Outcome
+		says        string
+	}{
+		{"http://127.0.0.1:8080", "127.0.0.1:8082", false, dht.Fine, "127.0.0.1:8082"},
+		{"https://sfu.example.org", "192.0.2.7:8082", true, dht.Fine, "sfu.example.org"},
+		{"http://[2001:db8::1]:8080", "[2001:db8::1]:8082", true, dht.Fine, ""},
+		{"http://[::]:8080", "192.0.2.7:8082", true, dht.Failure, "no machine in particular"},
+		{"http://192.0.2.7:8080", "0.0.0.0:8082", true, dht.Failure, "no machine in particular"},
+		{"http://127.0.0.1:8080", "127.0.0.1:8082", true, dht.Failure, "only clients on this machine"},
+	} {
+		got := checkURLs(c.base, c.media, c.open)
+		if got.Outcome != c.want || !strings.Contains(got.Seen, c.says) || (got.Do == "") != (c.want == dht.Fine) {
+			t.Errorf("%s, %s: %+v", c.base, c.media, got)
+		}
+	}
+}
