@@ -29,7 +29,7 @@ func TestEveryKindIsListed(t *testing.T) {
 		}
 	}
 	spelled := regexp.MustCompile(`\bKind: +"([^"]+)"[,}]`)
-	err = filepath.WalkDir("..", func(path string, d fs.DirEntry, err error) error {
+	err = filepath.WalkDir("../..", func(path string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") {
 			return err
 		}
