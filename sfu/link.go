@@ -295,6 +295,22 @@ func (l *Link) fail(why string) {
 	})
 }
 
+// Why a link ends in good order; anything else is a loss.
+const (
+	whyClosing = "this node is closing"
+	whyUnused  = "nothing is pulled over it"
+	whyClosed  = "the other node has closed it"
+)
+
+// lost is the word for links that do not end in good order.
+func (l *Link) lost() string {
+	switch l.why {
+	case whyClosing, whyUnused, whyClosed, reasonCrossed, "media connection " + webrtc.PeerConnectionStateClosed.String():
+		return ""
+	}
+	return "lost"
+}
+
 // run owns the link: when it returns, nothing of it is left.
 func (l *Link) run() {
 	negotiated := make(chan struct{})
@@ -318,11 +334,11 @@ loop:
 		case <-l.done:
 			break loop
 		case <-l.sfu.ctx.Done():
-			l.fail("this node is closing")
+			l.fail(whyClosing)
 		case now := <-beat.C:
 			l.send(&pb.Message{Body: &pb.Message_Ping{Ping: &pb.Ping{Time: now.UnixNano()}}})
 			if l.dialer && l.unused(now) > linkLinger {
-				l.fail("nothing is pulled over it")
+				l.fail(whyUnused)
 			}
 			if now.Sub(looked) >= deliveryEvery {
 				looked = now
@@ -367,7 +383,7 @@ loop:
 	<-negotiated
 	_ = l.pc.GracefulClose()
 	l.wait()
-	l.sfu.event(Event{Kind: event.LinkClosed, Peer: l.Peer, Detail: l.why, Elapsed: milliseconds(time.Since(l.opened))})
+	l.sfu.event(Event{Kind: event.LinkClosed, Peer: l.Peer, Reason: l.lost(), Detail: l.why, Elapsed: milliseconds(time.Since(l.opened))})
 }
 
 // unused is how long nothing has been pulled either way.
@@ -442,7 +458,11 @@ func (l *Link) read() {
 		_ = l.signal.SetReadDeadline(time.Now().Add(linkDead))
 		m, err := readMessage(r)
 		if err != nil {
-			l.fail("signalling: " + err.Error())
+			if errors.Is(err, io.EOF) {
+				l.fail(whyClosed)
+			} else {
+				l.fail("signalling: " + err.Error())
+			}
 			return
 		}
 		if err := l.handle(m); err != nil {

@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// A roundTrip measures the round trip to whoever gets our sender reports: a
+// A roundTrip measures the round trip to the receiver of our sender reports: a
 // reception report says which one came last, and how long ago (RFC 3550,
 // section 6.4.1). When it went out is remembered here, since its NTP time is
 // the publisher's. The zero value is ready.

@@ -31,17 +31,17 @@ const (
 	Refused    Kind = "refused"  // Role, Client, Reason: a word, Detail
 
 	LinkOpened Kind = "link.opened" // Elapsed: what it took
-	LinkClosed Kind = "link.closed" // Detail: why, Elapsed: since it was opened
+	LinkClosed Kind = "link.closed" // Reason: lost, if not in good order; Detail: why, Elapsed: since it was opened
 
 	PullStarted Kind = "pull.started"
 	PullWaiting Kind = "pull.waiting" // Detail: what there is no room for
 	PullReady   Kind = "pull.ready"   // Elapsed: what it took
 	PullFailed  Kind = "pull.failed"  // Detail: why
-	PullLost    Kind = "pull.lost"    // Peer: who has gone, Detail: why
-	PullResumed Kind = "pull.resumed" // Peer: whom from now, Elapsed: the gap
+	PullLost    Kind = "pull.lost"    // Peer: the carrier that has gone, Detail: why
+	PullResumed Kind = "pull.resumed" // Peer: the new carrier, Elapsed: the gap
 	PullEnded   Kind = "pull.ended"   // Detail: why
 
-	Placement Kind = "placement" // Peer: who was chosen, if any; Reason: why nobody was; Elapsed
+	Placement Kind = "placement" // Peer: the node chosen, if any; Reason: why none was; Elapsed
 
 	NodeReady    Kind = "node.ready"    // Reason: "alone", if no bootstrap peer of its network was reached
 	NodeCopied   Kind = "node.copied"   // Detail: where the other process is

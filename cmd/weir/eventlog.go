@@ -46,6 +46,9 @@ func message(e event.Event) (slog.Level, string) {
 	case event.LinkOpened:
 		return slog.LevelInfo, "cascade link opened"
 	case event.LinkClosed:
+		if e.Reason != "" {
+			return slog.LevelWarn, "cascade link lost"
+		}
 		return slog.LevelInfo, "cascade link closed"
 	case event.PullStarted:
 		return slog.LevelDebug, "looking for a carrier of the stream"

@@ -14,12 +14,12 @@ import (
 )
 
 const (
-	eventsKept  = 1024 // for who subscribes late
+	eventsKept  = 1024 // for those who subscribe late
 	eventsAhead = 256  // that a slow subscriber may fall behind before it loses some
 )
 
 // An eventHub numbers events, keeps the last ones, logs them, and passes each
-// on to who listens. It never makes the one who adds wait.
+// on to its subscribers. Adding one never waits.
 type eventHub struct {
 	log  *slog.Logger
 	name func(peer.ID) string // of a peer; nil: nobody has one

@@ -236,12 +236,12 @@ func endStream(c *cli.Context) error {
 
 func decisionsCommand() *cli.Command {
 	return &cli.Command{
-		Name: "decisions", Usage: "whom a running node has chosen lately, and why",
+		Name: "decisions", Usage: "the last placements of a running node, and why",
 		Description: "A placement is made when a client is sent to another node, and when a stream is\n" +
 			"pulled from one. The last 64 are kept.",
 		Flags: adminFlags(
 			&cli.IntFlag{Name: "last", Usage: "the last `N` only", Value: 20},
-			&cli.BoolFlag{Name: "explain", Usage: "every candidate of each, with its score by term or the rule that rejected it, and who was asked to reserve"},
+			&cli.BoolFlag{Name: "explain", Usage: "every candidate of each, with its score by term or the rule that rejected it, and the reservations asked for"},
 		),
 		Action: func(c *cli.Context) error {
 			if err := noArguments(c); err != nil {
