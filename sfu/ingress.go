@@ -119,26 +119,42 @@ type rtpStream struct {
 	cc      interceptor.RTPReader // nil before the first packet
 }
 
-// gaps counts what is missing in a numbering.
+// gaps counts what is missing in a numbering, and tells what came before.
+// Browsers probe for bandwidth by retransmitting packets that have come.
 type gaps struct {
-	last uint16
+	last uint16 // highest so far
 	live bool
+	seen [gapsWindow / 64]uint64 // by number, modulo gapsWindow
 }
 
-// lost takes in a sequence number, and returns how many packets are missing
-// that were not before it; -1 for one that was, and came late.
-func (g *gaps) lost(seq uint16) (n int64) {
-	gap := int16(seq - g.last)
+// gapsWindow is how many packets back one may still come: some seconds of video.
+const gapsWindow = 1024
+
+// take takes in a sequence number. lost is how many packets are missing before
+// it that were not yet, or -1 for one that was and has come now. fresh is false
+// if it has come before, or comes too late to tell.
+func (g *gaps) take(seq uint16) (lost int64, fresh bool) {
+	word, bit := &g.seen[seq%gapsWindow/64], uint64(1)<<(seq%64)
+	ahead := int(int16(seq - g.last))
 	switch {
-	case g.live && gap > 1:
-		n = int64(gap - 1)
-	case g.live && gap < 0:
-		n = -1
-	}
-	if !g.live || gap > 0 {
+	case !g.live:
 		g.last, g.live = seq, true
+		for i := range g.seen { // what is before the first is not missed
+			g.seen[i] = ^uint64(0)
+		}
+		return 0, true
+	case ahead > 0:
+		for i := g.last + 1; i != seq+1; i++ {
+			g.seen[i%gapsWindow/64] &^= 1 << (i % 64)
+		}
+		*word |= bit
+		g.last = seq
+		return int64(ahead - 1), true
+	case ahead <= -gapsWindow || *word&bit != 0:
+		return 0, false
 	}
-	return n
+	*word |= bit
+	return -1, true
 }
 
 // inPlace is the innermost reader of interceptors that are handed a packet
@@ -393,9 +409,15 @@ func (in *ingress) forward(t *upTrack, p *rtp.Packet, now time.Time) {
 		in.events = append(in.events, e)
 	}
 	t.last = now
+	lost, fresh := t.gaps.take(p.SequenceNumber)
+	if !fresh {
+		in.drops.add(unsentDuplicate) // no event: browsers do that
+		in.total.add(unsentDuplicate)
+		return
+	}
 	t.packets.Add(1)
 	t.bytes.Add(int64(len(p.Payload)))
-	t.lost.Add(t.gaps.lost(p.SequenceNumber))
+	t.lost.Add(lost)
 	t.source.came.Add(1)
 	key, taken := t.track.feed(t.source, p)
 	if key {

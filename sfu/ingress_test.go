@@ -197,9 +197,11 @@ func TestSectionOfAPacket(t *testing.T) {
 			p := packet(900, 6000, append([]byte{0, 2}, keyPayload...)) // number 2 again
 			p.SSRC, p.PayloadType = 2, 97
 			f.write(p, "", "", "")
-			p.Payload = nil // padding
+			p.SequenceNumber++
+			f.write(p, "", "", "") // and again
+			p.Payload = nil        // padding
 			f.write(p, "", "", "")
-		}, []int{2}, nil},
+		}, []int{2}, map[string]int64{"duplicate": 1}},
 		{"a retransmission of nothing", []section{{}}, func(f *fakePublisher) { f.send(2, 97, 1, "", "") }, []int{0}, map[string]int64{"rtx_unpaired": 1}},
 		{"layers: what comes first, and retransmissions of that one alone", []section{{layers: []string{"h", "l"}}}, func(f *fakePublisher) {
 			f.send(1, 96, 1, "0", "h")
@@ -224,6 +226,7 @@ func TestSectionOfAPacket(t *testing.T) {
 					c.dropped = map[string]int64{}
 				}
 				f.expect(c.sent, c.dropped)
+				delete(c.dropped, "duplicate") // browsers probe that way
 				if n := f.saw(event.MediaDropped); n != len(c.dropped) {
 					t.Errorf("%d events, want one for each reason: %v", n, f.events)
 				}
@@ -337,16 +340,71 @@ func TestOneLayerOfSimulcast(t *testing.T) {
 	})
 }
 
+func TestGaps(t *testing.T) {
+	var g gaps
+	for i, c := range []struct {
+		seq   uint16
+		lost  int64
+		fresh bool
+	}{
+		{65534, 0, true}, {65533, 0, false}, {65535, 0, true}, {2, 2, true}, {0, -1, true}, {0, 0, false}, {2, 0, false},
+		{3, 0, true}, {1, -1, true}, {1, 0, false}, {3 + gapsWindow, gapsWindow - 1, true}, {3, 0, false}, {4, -1, true},
+		{5000, 5000 - 4 - gapsWindow, true}, {4999, -1, true}, {5001, 0, true},
+	} {
+		if lost, fresh := g.take(c.seq); lost != c.lost || fresh != c.fresh {
+			t.Errorf("step %d: take(%d) = %d, %t, want %d, %t", i, c.seq, lost, fresh, c.lost, c.fresh)
+		}
+	}
+}
+
+// What is lost is asked for under the SSRC that is forwarded, and no more once
+// it has come as a retransmission.
+func TestUndeclaredStreamIsRepaired(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFakePublisher(t, section{})
+		f.sections[0].codec.RTCPFeedback = []webrtc.RTCPFeedback{{Type: "nack"}}
+		var asked []rtcp.Packet
+		f.nacks.BindRTCPWriter(interceptor.RTCPWriterFunc(func(p []rtcp.Packet, _ interceptor.Attributes) (int, error) {
+			asked = append(asked, p...)
+			return 0, nil
+		}))
+		for _, seq := range []uint16{1, 2, 4, 5} {
+			f.send(7, 96, seq, "", "")
+		}
+		time.Sleep(150 * time.Millisecond)
+		synctest.Wait()
+		if len(asked) != 1 || asked[0].(*rtcp.TransportLayerNack).MediaSSRC != 7 || asked[0].(*rtcp.TransportLayerNack).Nacks[0].PacketID != 3 {
+			t.Fatalf("asked for %v, want 3 of 7 once", asked)
+		}
+		p := packet(900, 6000, append([]byte{0, 3}, keyPayload...))
+		p.SSRC, p.PayloadType = 8, 97
+		f.write(p, "", "", "")
+		time.Sleep(time.Second)
+		synctest.Wait()
+		if len(asked) != 1 || len(f.legs[0].sent) != 5 {
+			t.Errorf("asked %d times, sent %d packets; want 1 and 5", len(asked), len(f.legs[0].sent))
+		}
+		if lost := f.status(time.Now())[0].Lost; lost != 0 {
+			t.Errorf("%d lost, want none", lost)
+		}
+		if err := f.nacks.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 // A section that sends nothing though it was accepted, or not any more, is an
 // event, and so is its going on.
 func TestStalledSections(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFakePublisher(t, section{}, opusSection())
 		up := time.Now()
+		var seq uint16
 		step := func(d time.Duration, send bool) (kinds []string) {
 			for range int(d / time.Second) {
 				if send {
-					f.send(2, 111, 1, "", "")
+					seq++
+					f.send(2, 111, seq, "", "")
 				}
 				time.Sleep(time.Second)
 				f.look(time.Now(), up)
@@ -389,6 +447,23 @@ func TestReportsOfAnUndeclaredStream(t *testing.T) {
 		if len(f.legs[0].rtcp) != 1 {
 			t.Errorf("%d reports, want 1", len(f.legs[0].rtcp))
 		}
+	})
+}
+
+// A stream that says goodbye makes room at once.
+func TestGoodbye(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFakePublisher(t, section{})
+		f.send(9, 96, 1, "", "")
+		bye, err := (&rtcp.Goodbye{Sources: []uint32{9}}).Marshal()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := f.buffer(packetio.RTCPBufferPacket, 9).Write(bye); err != nil {
+			t.Fatal(err)
+		}
+		f.send(10, 96, 1, "", "")
+		f.expect([]int{2}, map[string]int64{})
 	})
 }
 

@@ -534,8 +534,13 @@ func (in *intake) readRTP() {
 			current, seen = a, gaps{}
 			a.source.exts = extensionsOf(in.receiver)
 		}
+		lost, fresh := seen.take(p.SequenceNumber)
+		if !fresh {
+			in.drops.add(unsentDuplicate)
+			continue
+		}
 		a.source.came.Add(1)
-		a.source.lost.Add(seen.lost(p.SequenceNumber))
+		a.source.lost.Add(lost)
 		if _, taken := a.track.feed(a.source, &p); !taken {
 			in.drops.add(unsentReplaced)
 		}

@@ -15,13 +15,14 @@ const (
 	unsentLayer                            // a simulcast layer other than the one forwarded
 	unsentRTX                              // a retransmission of no stream that is forwarded
 	unsentReplaced                         // of a source that another took over from
+	unsentDuplicate                        // retransmitted though it had come
 	unsentUnassigned                       // on a cascade link, of a track nobody pulls
 	unsentReasons
 )
 
 var unsentNames = [unsentReasons]string{
 	"malformed", "no_section", "payload_type", "unknown_ssrc", "second_stream", "layer_not_forwarded",
-	"rtx_unpaired", "source_replaced", "not_pulled",
+	"rtx_unpaired", "source_replaced", "duplicate", "not_pulled",
 }
 
 func (r unsentReason) String() string { return unsentNames[r] }
