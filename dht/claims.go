@@ -1,7 +1,6 @@
 package dht
 
 import (
-	"slices"
 	"sync"
 	"time"
 
@@ -122,20 +121,20 @@ func (c *claims) drop(topic Topic, from peer.ID) {
 	c.remove(topic, from)
 }
 
-// of returns who is about to publish topic's stream, in a fixed order.
-func (c *claims) of(now time.Time, topic Topic) []peer.ID {
+// of returns who is about to publish topic's stream, and how long ago each said
+// so.
+func (c *claims) of(now time.Time, topic Topic) map[peer.ID]time.Duration {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	var list []peer.ID
+	all := make(map[peer.ID]time.Duration)
 	for p, at := range c.topics[topic] {
-		if now.Sub(at) < claimTTL {
-			list = append(list, p)
+		if age := now.Sub(at); age < claimTTL {
+			all[p] = age
 		} else {
 			c.remove(topic, p)
 		}
 	}
-	slices.Sort(list)
-	return list
+	return all
 }
 
 // sweep drops what has run out.

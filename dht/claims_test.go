@@ -49,8 +49,8 @@ func TestOneClaimantGetsTheName(t *testing.T) {
 			c.asked = make(map[peer.ID]bool)
 			c.ballot = ballot{
 				self: c.id, taking: true, voters: holders, must: majority(len(holders)),
-				words: make(map[peer.ID]pb.ClaimReply_Own), rivals: make(map[peer.ID]bool), errs: make(map[peer.ID]string),
-				gone: func(peer.ID) bool { return false },
+				words: make(map[peer.ID]pb.ClaimReply_Own), rivals: make(map[peer.ID]time.Time), errs: make(map[peer.ID]string),
+				gone: func(peer.ID, time.Time) bool { return false },
 			}
 			// One of its holders is not among those that the others know of.
 			if view := slices.Clone(holders); len(ids) > len(holders) && rnd.IntN(2) == 0 {
@@ -70,9 +70,9 @@ func TestOneClaimantGetsTheName(t *testing.T) {
 				return // the answer gets lost
 			}
 			from.ballot.words[at.id] = word
-			for _, p := range at.claims.of(now, topic) {
+			for p := range at.claims.of(now, topic) {
 				if p != from.id {
-					from.ballot.rivals[p] = true
+					from.ballot.rivals[p] = now
 				}
 			}
 		}
@@ -155,10 +155,10 @@ func TestBallot(t *testing.T) {
 		"one is named that goes first":            {words: map[peer.ID]pb.ClaimReply_Own{"a": free, "b": free, "c": free, "x": taking}, rivals: []peer.ID{"x"}, taken: "x"},
 		"who only asks is not told of who claims": {words: map[peer.ID]pb.ClaimReply_Own{"a": free, "b": free, "c": taking}, asking: true, free: true},
 	} {
-		b := ballot{self: "me", taking: !c.asking, voters: voters, must: majority(len(voters)), words: c.words, rivals: map[peer.ID]bool{},
-			gone: func(p peer.ID) bool { return p == c.gone }}
+		b := ballot{self: "me", taking: !c.asking, voters: voters, must: majority(len(voters)), words: c.words, rivals: map[peer.ID]time.Time{},
+			gone: func(p peer.ID, _ time.Time) bool { return p == c.gone }}
 		for _, p := range c.rivals {
-			b.rivals[p] = true
+			b.rivals[p] = time.Time{}
 		}
 		var at peer.ID
 		if taken := b.taken(); taken != nil {
@@ -194,7 +194,7 @@ func TestClaimsAreBounded(t *testing.T) {
 	if c.total > maxClaims {
 		t.Errorf("%d claims are kept", c.total)
 	}
-	if got := c.of(now.Add(time.Second), "stream/honest"); !slices.Equal(got, []peer.ID{"honest"}) {
+	if got := c.of(now.Add(time.Second), "stream/honest"); len(got) != 1 || got["honest"] != time.Second {
 		t.Errorf("claimed by %v", got)
 	}
 	if got := c.of(now.Add(claimTTL), "stream/honest"); len(got) > 0 {
@@ -219,6 +219,7 @@ func TestGone(t *testing.T) {
 		"silent once":                    {does: func(r *reach) { r.failed(start, "p", silent) }, when: time.Minute},
 		"silent twice, for a moment":     {does: func(r *reach) { r.failed(start, "p", silent); r.failed(at(time.Second), "p", silent) }, when: 2 * time.Second},
 		"silent twice, for some seconds": {does: func(r *reach) { r.failed(start, "p", silent); r.failed(at(time.Second), "p", silent) }, when: goneAfter, want: true},
+		"silent once, and again later":   {does: func(r *reach) { r.failed(start, "p", silent); r.failed(at(time.Minute), "p", silent) }, when: time.Minute},
 		"late again and again": {does: func(r *reach) {
 			for range 9 {
 				r.failed(start, "p", late)

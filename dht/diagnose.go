@@ -131,6 +131,7 @@ type recordReach struct {
 	have      []peer.ID
 	held      []Change // all that the holders have
 	err       error
+	silent    int // of holders: asked in vain
 }
 
 // examine looks at everything, and tries what has to be tried at the same time.
@@ -405,8 +406,13 @@ func (n *Node) ownRecord(ctx context.Context) recordReach {
 			r.holders = append(r.holders, p)
 		}
 	}
-	changes, err := n.Snapshot(ctx, home)
+	changes, heard, err := n.Inspect(ctx, home)
 	r.held, r.err = changes, err
+	for _, s := range heard.Silent {
+		if slices.Contains(r.holders, s.Node) {
+			r.silent++
+		}
+	}
 	for _, c := range changes {
 		if c.Err == nil && c.Node == n.ID() && c.Holder != n.ID() && !slices.Contains(r.have, c.Holder) {
 			r.have = append(r.have, c.Holder)
@@ -770,16 +776,29 @@ func (e *examination) checkRecord() []Check {
 		return check(name, Failure, "start a broker; the rest comes by itself", "held by nobody: no broker is reached")
 	case len(r.holders) == 0:
 		return check(name, Skipped, "", "nobody else is known who could hold it")
+	case len(r.have) == 0 && r.err == nil && r.silent == len(r.holders):
+		return check(name, Failure, "try again; then look at the holders, which weir peers marks", "none of %d holders has said in time whether it has this node's record", len(r.holders))
 	case len(r.have) == 0 && r.err != nil:
 		return check(name, Failure, "try again; then look at the holders, which weir peers marks", "none of %d holders has said in time whether it has this node's record (%v)", len(r.holders), r.err)
+	case len(r.have) == 0 && r.silent > 0:
+		return check(name, Failure, "wait some seconds if the node has just started; then look at the holders, which weir peers marks",
+			"%d of %d holders do not have it, and %d did not answer", len(r.holders)-r.silent, len(r.holders), r.silent)
 	case len(r.have) == 0:
 		return check(name, Failure, "wait some seconds if the node has just started; else look at its log with --log-level debug for why records are refused",
 			"%s: nobody will choose this node", verb(len(r.holders), "its only holder does not have it", fmt.Sprintf("none of %d holders has it", len(r.holders))))
 	case 2*len(r.have) < len(r.holders):
 		return check(name, Warning, "wait some seconds if the node has just started; else look at the holders, which weir peers marks",
-			"only %d of %d holders have it", len(r.have), len(r.holders))
+			"only %d of %d holders have it%s", len(r.have), len(r.holders), unheard(r.silent))
 	}
-	return check(name, Fine, "", "held by %d of %d other holders", min(len(r.have), len(r.holders)), len(r.holders))
+	return check(name, Fine, "", "held by %d of %d other holders%s", min(len(r.have), len(r.holders)), len(r.holders), unheard(r.silent))
+}
+
+// unheard says of how many it is not known.
+func unheard(silent int) string {
+	if silent == 0 {
+		return ""
+	}
+	return fmt.Sprintf("; %d did not answer", silent)
 }
 
 // checkPartition looks for peers that ought to be there. One whose machine

@@ -12,6 +12,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"weir/capacity"
+	"weir/dht/holder"
 	"weir/dht/pb"
 )
 
@@ -102,11 +103,11 @@ type ballot struct {
 	self   peer.ID
 	taking bool
 	must   int
-	voters []peer.ID                     // who have to know
-	words  map[peer.ID]pb.ClaimReply_Own // of each that has answered
-	rivals map[peer.ID]bool              // nodes that one of them named
-	errs   map[peer.ID]string            // why others have not answered
-	gone   func(p peer.ID) bool          // of a rival: it is not there any more
+	voters []peer.ID                             // who have to know
+	words  map[peer.ID]pb.ClaimReply_Own         // of each that has answered
+	rivals map[peer.ID]time.Time                 // nodes that one of them named, and when it heard from them last
+	errs   map[peer.ID]string                    // why others have not answered
+	gone   func(p peer.ID, heard time.Time) bool // of a rival: it is not there any more
 }
 
 // publishers are those that say that they publish it.
@@ -140,8 +141,8 @@ func (b *ballot) taken() *Taken {
 
 // unheard is a rival that has not answered, nor is known to be gone, or "".
 func (b *ballot) unheard() (rival peer.ID) {
-	for p := range b.rivals {
-		if _, heard := b.words[p]; !heard && !b.gone(p) && (rival == "" || p < rival) {
+	for p, last := range b.rivals {
+		if _, heard := b.words[p]; !heard && !b.gone(p, last) && (rival == "" || p < rival) {
 			rival = p
 		}
 	}
@@ -189,8 +190,8 @@ func (n *Node) poll(ctx context.Context, topic Topic, intent pb.Claim_Intent, ow
 	p := &poll{
 		ballot: ballot{
 			self: n.ID(), taking: intent == pb.Claim_TAKE,
-			words: make(map[peer.ID]pb.ClaimReply_Own), rivals: make(map[peer.ID]bool), errs: make(map[peer.ID]string),
-			gone: func(id peer.ID) bool { return n.reach.gone(time.Now(), id) },
+			words: make(map[peer.ID]pb.ClaimReply_Own), rivals: make(map[peer.ID]time.Time), errs: make(map[peer.ID]string),
+			gone: n.rivalGone,
 		},
 		n: n, topic: topic, intent: intent, own: own,
 		asked: make(map[peer.ID]*polled), closer: make(map[peer.ID]bool), answers: make(chan pollAnswer, 16),
@@ -259,7 +260,7 @@ func (p *poll) run(ctx context.Context) error {
 // have owed answers before.
 func (p *poll) complete() bool {
 	for id := range p.asked {
-		if _, heard := p.words[id]; !heard && !p.n.reach.doubtful(id) && !p.gone(id) {
+		if _, heard := p.words[id]; !heard && !p.n.reach.doubtful(id) && !p.n.reach.gone(time.Now(), id) {
 			return false
 		}
 	}
@@ -316,8 +317,11 @@ func (p *poll) heard(a pollAnswer) {
 	}
 	p.words[a.from] = a.reply.Own
 	for _, w := range a.reply.Rivals[:min(len(a.reply.Rivals), maxRivals)] {
-		if id, ok := p.n.introduced(w); ok {
-			p.rivals[id] = true
+		if id, ok := p.n.introduced(w.Node); ok {
+			heard := time.Now().Add(-time.Duration(w.HeardMs) * time.Millisecond)
+			if last, known := p.rivals[id]; !known || heard.After(last) {
+				p.rivals[id] = heard
+			}
 		}
 	}
 	for _, w := range a.reply.Closer[:min(len(a.reply.Closer), maxCloser)] {
@@ -412,6 +416,18 @@ func (n *Node) voters(topic Topic, named map[peer.ID]bool, words map[peer.ID]pb.
 	return list, majority(len(list))
 }
 
+// aliveFor is how long a node that a holder has heard from is there, whether it
+// answers or not: longer than it takes to publish a stream's record again.
+const aliveFor = holder.Keepalive + 2*time.Second
+
+// rivalGone reports whether id, from which a holder heard last then, and which
+// does not answer, is not there any more: it has said so, its machine has, or
+// neither it nor any record of it has come for a while.
+func (n *Node) rivalGone(id peer.ID, heard time.Time) bool {
+	now := time.Now()
+	return n.reach.ended(id) || n.reach.gone(now, id) && now.Sub(heard) > aliveFor
+}
+
 // rememberHeard is how long who has answered, and is not known to be gone, is
 // asked for the names of streams, whatever kad-dht thinks of it.
 const rememberHeard = time.Minute
@@ -494,16 +510,19 @@ func (n *Node) nameHere(now time.Time, from peer.ID, topic Topic, intent pb.Clai
 	if !holds {
 		return reply
 	}
-	rivals := make(map[peer.ID]*pb.Peer)
+	rivals := make(map[peer.ID]*pb.ClaimReply_Rival)
 	for _, h := range n.table.List(now, topic) {
 		if publishes(&h.Record) {
-			rivals[h.Node()] = peerToWire(peer.AddrInfo{ID: h.Node(), Addrs: h.Record.Addrs})
+			rivals[h.Node()] = &pb.ClaimReply_Rival{
+				Node:    peerToWire(peer.AddrInfo{ID: h.Node(), Addrs: h.Record.Addrs}),
+				HeardMs: uint32(min(now.Sub(h.Received), capacity.MaxTTL).Milliseconds()),
+			}
 		}
 	}
 	if intent == pb.Claim_TAKE { // who only asks has nothing to fear from who is about to
-		for _, p := range n.claims.of(now, topic) {
+		for p, age := range n.claims.of(now, topic) {
 			if rivals[p] == nil {
-				rivals[p] = peerToWire(n.host.Peerstore().PeerInfo(p))
+				rivals[p] = &pb.ClaimReply_Rival{Node: peerToWire(n.host.Peerstore().PeerInfo(p)), HeardMs: uint32(age.Milliseconds())}
 			}
 		}
 	}

@@ -55,6 +55,7 @@ type reachState struct {
 	heardAt time.Time // when it answered last
 	since   time.Time // the first of its failures in a row, late ones not counted
 	misses  int       // how many those are
+	missed  time.Time // the last of them
 	left    bool      // it took leave, or nothing listens where it was
 }
 
@@ -109,6 +110,11 @@ func (r *reach) failed(now time.Time, p peer.ID, how failure) bool {
 	defer r.mu.Unlock()
 	s := r.state(now, p)
 	if how != late {
+		// Two failures far apart say nothing of the time between.
+		if now.Sub(s.missed) > goneAfter {
+			s.misses = 0
+		}
+		s.missed = now
 		if s.misses++; s.misses == 1 {
 			s.since = now
 		}
@@ -145,6 +151,15 @@ func (r *reach) gone(now time.Time, p peer.ID) bool {
 
 func (s *reachState) isGone(now time.Time) bool {
 	return s.left || s.misses > 1 && now.Sub(s.since) >= goneAfter
+}
+
+// ended reports whether p itself, or its machine, has said that it is not there
+// any more.
+func (r *reach) ended(p peer.ID) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	s := r.peers[p]
+	return s != nil && s.left
 }
 
 // met reports whether p has ever answered.

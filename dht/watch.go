@@ -251,6 +251,7 @@ func (w *watching) hearing() Hearing {
 func (w *watching) listen(ctx context.Context, remotes int) {
 	for _, topic := range w.topics {
 		h, _ := w.n.holders(topic)
+		h = w.n.withTheSlow(topic, h)
 		if w.n.cfg.Holding == HoldNone {
 			h.remote, remotes = w.n.servers(), maxListedWatch // each has its own record only
 		}

@@ -85,6 +85,9 @@ func (n *node) tryPolicy(r *http.Request) (any, error) {
 		ctx, cancel := context.WithTimeout(r.Context(), snapshotTimeout)
 		survey, err := n.dht.Survey(ctx, topic)
 		cancel()
+		if err == nil && len(survey.Candidates) == 0 && !survey.Hearing.Enough() {
+			err = &dht.Unanswered{Topic: topic, Hearing: survey.Hearing}
+		}
 		if err != nil {
 			return nil, fmt.Errorf("read the records of %s: %w", topic, err)
 		}

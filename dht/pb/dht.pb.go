@@ -1868,8 +1868,8 @@ type ClaimReply struct {
 	Own   ClaimReply_Own         `protobuf:"varint,1,opt,name=own,proto3,enum=weir.dht.ClaimReply_Own" json:"own,omitempty"`
 	// Others that publish the stream or are about to, as far as the answering
 	// node holds that.
-	Rivals        []*Peer `protobuf:"bytes,2,rep,name=rivals,proto3" json:"rivals,omitempty"`
-	Closer        []*Peer `protobuf:"bytes,3,rep,name=closer,proto3" json:"closer,omitempty"` // holders the sender did not know of
+	Rivals        []*ClaimReply_Rival `protobuf:"bytes,2,rep,name=rivals,proto3" json:"rivals,omitempty"`
+	Closer        []*Peer             `protobuf:"bytes,3,rep,name=closer,proto3" json:"closer,omitempty"` // holders the sender did not know of
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1911,7 +1911,7 @@ func (x *ClaimReply) GetOwn() ClaimReply_Own {
 	return ClaimReply_FREE
 }
 
-func (x *ClaimReply) GetRivals() []*Peer {
+func (x *ClaimReply) GetRivals() []*ClaimReply_Rival {
 	if x != nil {
 		return x.Rivals
 	}
@@ -2654,6 +2654,58 @@ func (x *Coming) GetStarted() bool {
 	return false
 }
 
+type ClaimReply_Rival struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Node          *Peer                  `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	HeardMs       uint32                 `protobuf:"varint,2,opt,name=heard_ms,json=heardMs,proto3" json:"heard_ms,omitempty"` // since the answering node heard that from it
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ClaimReply_Rival) Reset() {
+	*x = ClaimReply_Rival{}
+	mi := &file_dht_pb_dht_proto_msgTypes[35]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ClaimReply_Rival) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ClaimReply_Rival) ProtoMessage() {}
+
+func (x *ClaimReply_Rival) ProtoReflect() protoreflect.Message {
+	mi := &file_dht_pb_dht_proto_msgTypes[35]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ClaimReply_Rival.ProtoReflect.Descriptor instead.
+func (*ClaimReply_Rival) Descriptor() ([]byte, []int) {
+	return file_dht_pb_dht_proto_rawDescGZIP(), []int{23, 0}
+}
+
+func (x *ClaimReply_Rival) GetNode() *Peer {
+	if x != nil {
+		return x.Node
+	}
+	return nil
+}
+
+func (x *ClaimReply_Rival) GetHeardMs() uint32 {
+	if x != nil {
+		return x.HeardMs
+	}
+	return 0
+}
+
 var File_dht_pb_dht_proto protoreflect.FileDescriptor
 
 const file_dht_pb_dht_proto_rawDesc = "" +
@@ -2794,12 +2846,15 @@ const file_dht_pb_dht_proto_rawDesc = "" +
 	"\x06Intent\x12\a\n" +
 	"\x03ASK\x10\x00\x12\b\n" +
 	"\x04TAKE\x10\x01\x12\b\n" +
-	"\x04DROP\x10\x02\"\xc1\x01\n" +
+	"\x04DROP\x10\x02\"\x95\x02\n" +
 	"\n" +
 	"ClaimReply\x12*\n" +
-	"\x03own\x18\x01 \x01(\x0e2\x18.weir.dht.ClaimReply.OwnR\x03own\x12&\n" +
-	"\x06rivals\x18\x02 \x03(\v2\x0e.weir.dht.PeerR\x06rivals\x12&\n" +
-	"\x06closer\x18\x03 \x03(\v2\x0e.weir.dht.PeerR\x06closer\"7\n" +
+	"\x03own\x18\x01 \x01(\x0e2\x18.weir.dht.ClaimReply.OwnR\x03own\x122\n" +
+	"\x06rivals\x18\x02 \x03(\v2\x1a.weir.dht.ClaimReply.RivalR\x06rivals\x12&\n" +
+	"\x06closer\x18\x03 \x03(\v2\x0e.weir.dht.PeerR\x06closer\x1aF\n" +
+	"\x05Rival\x12\"\n" +
+	"\x04node\x18\x01 \x01(\v2\x0e.weir.dht.PeerR\x04node\x12\x19\n" +
+	"\bheard_ms\x18\x02 \x01(\rR\aheardMs\"7\n" +
 	"\x03Own\x12\b\n" +
 	"\x04FREE\x10\x00\x12\r\n" +
 	"\tPUBLISHED\x10\x01\x12\n" +
@@ -2866,7 +2921,7 @@ func file_dht_pb_dht_proto_rawDescGZIP() []byte {
 }
 
 var file_dht_pb_dht_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_dht_pb_dht_proto_msgTypes = make([]protoimpl.MessageInfo, 35)
+var file_dht_pb_dht_proto_msgTypes = make([]protoimpl.MessageInfo, 36)
 var file_dht_pb_dht_proto_goTypes = []any{
 	(Claim_Intent)(0),         // 0: weir.dht.Claim.Intent
 	(ClaimReply_Own)(0),       // 1: weir.dht.ClaimReply.Own
@@ -2905,6 +2960,7 @@ var file_dht_pb_dht_proto_goTypes = []any{
 	(*Leave)(nil),             // 34: weir.dht.Leave
 	(*ProvisionResponse)(nil), // 35: weir.dht.ProvisionResponse
 	(*Coming)(nil),            // 36: weir.dht.Coming
+	(*ClaimReply_Rival)(nil),  // 37: weir.dht.ClaimReply.Rival
 }
 var file_dht_pb_dht_proto_depIdxs = []int32{
 	4,  // 0: weir.dht.Request.advertise:type_name -> weir.dht.Advertise
@@ -2935,7 +2991,7 @@ var file_dht_pb_dht_proto_depIdxs = []int32{
 	22, // 25: weir.dht.HandOver.copies:type_name -> weir.dht.Copy
 	0,  // 26: weir.dht.Claim.intent:type_name -> weir.dht.Claim.Intent
 	1,  // 27: weir.dht.ClaimReply.own:type_name -> weir.dht.ClaimReply.Own
-	9,  // 28: weir.dht.ClaimReply.rivals:type_name -> weir.dht.Peer
+	37, // 28: weir.dht.ClaimReply.rivals:type_name -> weir.dht.ClaimReply.Rival
 	9,  // 29: weir.dht.ClaimReply.closer:type_name -> weir.dht.Peer
 	27, // 30: weir.dht.ReserveRequest.reserve:type_name -> weir.dht.Reserve
 	28, // 31: weir.dht.ReserveRequest.release:type_name -> weir.dht.Release
@@ -2947,11 +3003,12 @@ var file_dht_pb_dht_proto_depIdxs = []int32{
 	9,  // 37: weir.dht.ProvisionResponse.closer:type_name -> weir.dht.Peer
 	30, // 38: weir.dht.ProvisionResponse.refusal:type_name -> weir.dht.Refusal
 	36, // 39: weir.dht.ProvisionResponse.coming:type_name -> weir.dht.Coming
-	40, // [40:40] is the sub-list for method output_type
-	40, // [40:40] is the sub-list for method input_type
-	40, // [40:40] is the sub-list for extension type_name
-	40, // [40:40] is the sub-list for extension extendee
-	0,  // [0:40] is the sub-list for field type_name
+	9,  // 40: weir.dht.ClaimReply.Rival.node:type_name -> weir.dht.Peer
+	41, // [41:41] is the sub-list for method output_type
+	41, // [41:41] is the sub-list for method input_type
+	41, // [41:41] is the sub-list for extension type_name
+	41, // [41:41] is the sub-list for extension extendee
+	0,  // [0:41] is the sub-list for field type_name
 }
 
 func init() { file_dht_pb_dht_proto_init() }
@@ -2990,7 +3047,7 @@ func file_dht_pb_dht_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_dht_pb_dht_proto_rawDesc), len(file_dht_pb_dht_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   35,
+			NumMessages:   36,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -62,7 +63,7 @@ func TestNamesAreKnownEverywhere(t *testing.T) {
 			at, err := asker.Publishers(t.Context(), stream)
 			if err == nil {
 				if !slices.Equal(at, want) {
-					t.Errorf("%s: published at %v, want %v", stream, at, want)
+					t.Errorf("%s: published at %v, want %v; holders as who asked has them, and as they are: %s", stream, at, want, holders(l, asker, stream))
 				}
 				return time.Since(began)
 			}
@@ -135,4 +136,23 @@ func TestNameIsTakenOnce(t *testing.T) {
 		})
 	}
 	taking.Wait()
+}
+
+// holders tells which of the nodes that asker takes for the holders of a stream
+// have a record of it, and which others do.
+func holders(l *Lab, asker *Node, stream string) string {
+	var has []string
+	for _, n := range l.Nodes() {
+		mark := ""
+		if slices.Contains(asker.Holders(dht.StreamTopic(stream)), n.ID()) {
+			mark = "asked "
+		}
+		if slices.ContainsFunc(n.Held(), func(t dht.HeldTopic) bool { return t.Topic == dht.StreamTopic(stream) }) {
+			mark += "has it"
+		}
+		if mark != "" {
+			has = append(has, fmt.Sprintf("n%d %s", n.Index, strings.TrimSpace(mark)))
+		}
+	}
+	return strings.Join(has, ", ")
 }

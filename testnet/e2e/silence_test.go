@@ -1,0 +1,138 @@
+package e2e
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/crypto"
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"weir/capacity"
+	"weir/dht"
+	"weir/sfu/client"
+	"weir/testnet"
+)
+
+// stranger joins the network as a client does, with a key of its own.
+func (w *world) stranger() *dht.Node {
+	w.t.Helper()
+	key, _, err := crypto.GenerateEd25519Key(rand.Reader)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	ai, err := dht.ParseBootstrap(w.n(1).P2P[0])
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	n, err := dht.Listen(dht.Config{Key: key, Network: "open", Bootstrap: []peer.AddrInfo{ai}, Client: true})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	ran := make(chan struct{})
+	go func() {
+		defer close(ran)
+		_ = n.Run(ctx)
+	}()
+	w.t.Cleanup(func() {
+		cancel()
+		<-ran
+		_ = n.Close()
+	})
+	select {
+	case <-n.Ready():
+	case <-time.After(patience):
+		w.t.Fatal("a stranger does not get into the network")
+	}
+	return n
+}
+
+// Whoever says that nobody has room has no server started while somebody has.
+func TestLiarStartsNoServer(t *testing.T) {
+	t.Parallel()
+	policy := policyWith(t, capacity.DefaultPolicy(), capacity.Provision{Cooldown: time.Second, Wait: 2 * time.Second})
+	w := upWith(t, testnet.Config{N: 3, Regions: 1, NodeFlags: func(i int) []string {
+		flags := []string{"--policy", policy}
+		if i == 1 {
+			flags = append(flags, "--provision-command", "exit 1")
+		}
+		return flags
+	}})
+	liar := w.stranger()
+	region := w.region(t)
+	need := capacity.Need{Purpose: capacity.View, Stream: "show", Uplink: 2_000_000, Packets: 300}
+	var refused *capacity.Refusal
+	eventually(t, "it is told that there is room", func() bool {
+		_, err := liar.Provision(t.Context(), region, need, "sessions")
+		return errors.As(err, &refused) && refused.Reason == capacity.ProvisioningRoom
+	})
+	for range 20 {
+		_, err := liar.Provision(t.Context(), region, need, "sessions")
+		if !errors.As(err, &refused) || refused.Reason != capacity.ProvisioningRoom && refused.Reason != capacity.ProvisioningUnknown {
+			t.Errorf("asked for a server that nobody needs: %v", err)
+		}
+	}
+	need.Uplink = 1e12
+	eventually(t, "a need that nothing meets starts nothing", func() bool {
+		_, err := liar.Provision(t.Context(), region, need, "uplink")
+		return errors.As(err, &refused) && refused.Reason == capacity.ProvisioningVain
+	})
+	if failed, started := w.metric(t, outcome("failed")), w.metric(t, outcome("started")); failed+started != 0 {
+		t.Errorf("the hook ran %v times", failed+started)
+	}
+}
+
+func (w *world) region(t *testing.T) string {
+	var list struct {
+		Records []struct{ Record capacity.Record }
+	}
+	eventually(t, "a record tells the region", func() bool {
+		return w.n(1).Get(t.Context(), "/records", &list) == nil && len(list.Records) > 0
+	})
+	return list.Records[0].Record.Region
+}
+
+// Of two nodes one is stopped, as a machine is that hangs: the other says what it
+// does not know, for as long as it does not, and goes on when the stopped one
+// counts as gone. Stopped again after that it is not missed for long.
+func TestStoppedNodeIsSilent(t *testing.T) {
+	t.Parallel()
+	w := up(t, 2, nil)
+	a, b := w.n(1), w.n(2)
+	publish(t, b.whip("show"))
+	a.finds(t, "show")
+	if err := syscall.Kill(b.PID, syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = syscall.Kill(b.PID, syscall.SIGCONT) }()
+
+	// Whether it publishes a stream of that name only it knows.
+	_, err := tryView(t, a.whep("unheard"))
+	var refused *client.Refused
+	if !errors.As(err, &refused) || refused.Status != http.StatusServiceUnavailable || !strings.Contains(fmt.Sprint(err), "1 of 2 holders did not answer") {
+		t.Errorf("a stream that only the stopped one may know of: %v", err)
+	}
+	r := cli(t, "records", "list", "--stream", "unheard", "--admin", a.Admin)
+	if r.code != noConnection {
+		t.Errorf("exit code %d, want %d: %s", r.code, noConnection, r.out)
+	}
+	says(t, r.errout, "1 of 2 holders did not answer")
+	r = cli(t, "records", "list", "--json", "--admin", a.Admin)
+	var list struct{ Hearing dht.Hearing }
+	if err := json.Unmarshal([]byte(r.out), &list); err != nil || list.Hearing.Heard != 1 || len(list.Hearing.Silent) != 1 || list.Hearing.Silent[0].Node != b.PeerID {
+		t.Errorf("--json: heard %+v, %v", list.Hearing, err)
+	}
+
+	// Its name is not given away on a guess, and others are not blocked for ever.
+	began := time.Now()
+	eventually(t, "a name is free again", func() bool { _, err := tryPublish(t, a.whip("other")); return err == nil })
+	t.Logf("a name was given after %v beside a stopped node", time.Since(began).Round(10*time.Millisecond))
+}
