@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"strings"
 	"sync"
 	"time"
 
@@ -166,14 +167,20 @@ func (e *engine) peerConnection(leg leg, media *webrtc.MediaEngine, in *ingress)
 	return pc, p, nil
 }
 
-// expect has p let in who knows the ICE credentials in pc's local description.
-func expect(p *passage, pc *webrtc.PeerConnection) error {
-	own, err := pc.SCTP().Transport().ICETransport().GetLocalParameters()
-	if err != nil {
-		return fmt.Errorf("ICE credentials: %w", err)
+// expect has p let in who knows the ICE credentials in local, which pion wrote:
+// its ICE transport cannot be asked while it starts.
+func expect(p *passage, local string) {
+	var ufrag, pwd string
+	for line := range strings.Lines(local) {
+		key, value, _ := strings.Cut(strings.TrimSpace(line), ":")
+		switch {
+		case key == "a=ice-ufrag" && ufrag == "":
+			ufrag = value
+		case key == "a=ice-pwd" && pwd == "":
+			pwd = value
+		}
 	}
-	p.credentials(own.UsernameFragment, own.Password, time.Now())
-	return nil
+	p.credentials(ufrag, pwd, time.Now())
 }
 
 // reachedAt has all of our candidates be at public instead of where they are

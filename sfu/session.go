@@ -186,11 +186,10 @@ func (s *session) answer(ctx context.Context, o *offer) (string, error) {
 	case <-ctx.Done():
 		return "", ctx.Err()
 	}
-	if err := expect(s.passage, s.pc); err != nil {
-		return "", err
-	}
+	local := s.pc.LocalDescription().SDP
+	expect(s.passage, local)
 	await(ctx, s.checking, checkingPatience)
-	return s.pc.LocalDescription().SDP, nil
+	return local, nil
 }
 
 // discard closes a session that was never begun.
