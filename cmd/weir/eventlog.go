@@ -121,8 +121,12 @@ func lineOf(e event.Event) line {
 	}
 	text("stream", e.Stream)
 	if e.Peer != "" {
-		text("peer", e.Name)
-		text("peer_id", e.Peer.String())
+		key := "peer"
+		if e.Kind == event.SessionOpened {
+			key = "sent_by"
+		}
+		text(key, e.Name)
+		text(key+"_id", e.Peer.String())
 	}
 	text("client", e.Client)
 	text("reason", e.Reason)

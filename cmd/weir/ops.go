@@ -104,7 +104,8 @@ func kindsOf(s string) (func(event.Kind) bool, error) {
 		if !slices.ContainsFunc(event.List(), func(d event.Described) bool { return fits(word, d.Kind) }) {
 			var all []string
 			for _, d := range event.List() {
-				all = append(all, string(d.Kind))
+				noun, _, _ := strings.Cut(string(d.Kind), ".")
+				all = append(all, noun, string(d.Kind))
 			}
 			return nil, fmt.Errorf("--kind %s: there are no such events%s; weir events --help lists the kinds", word, didYouMean(word, all))
 		}
@@ -128,6 +129,9 @@ func eventText(w terminal, e event.Event) string {
 		name := shortID(e.Peer)
 		if e.Name != "" {
 			name = e.Name + name
+		}
+		if e.Kind == event.SessionOpened {
+			name = "sent by " + name
 		}
 		parts = append(parts, w.paint(strong, name))
 	}
