@@ -286,8 +286,9 @@ func got(t *testing.T, v *client.Viewer, n uint64, kinds int) {
 // What was answered with 201 flows, however the client lets its streams be told
 // apart; and what does not is told.
 func TestRTPOfEveryKind(t *testing.T) {
-	w := up(t, 1, nil)
-	n := w.n(1)
+	w := up(t, 2, nil)
+	w.see(t)
+	n, relay := w.n(1), w.n(2)
 	log := n.follow(t)
 	session := func(t *testing.T, stream string) (found struct {
 		layer, state string
@@ -398,6 +399,8 @@ func TestRTPOfEveryKind(t *testing.T) {
 			first := publishRTP(t, n.whip("back"), true, nil)
 			first.on(true)
 			v := view(t, n.whep("back"))
+			relay.finds(t, "back")
+			far := view(t, relay.whep("back"))
 			got(t, v, 20, 2)
 			first.dead.Store(true)
 			pc := newPeer(t)
@@ -415,6 +418,7 @@ func TestRTPOfEveryKind(t *testing.T) {
 			second := publishRTP(t, n.whip("back"), true, undeclared)
 			second.on(true)
 			got(t, v, 30, 2)
+			got(t, far, 30, 2)
 			if e := log.of(event.PublisherReplaced, "back"); len(e) != 1 {
 				t.Errorf("events: %v, want one of the change", e)
 			}
