@@ -10,6 +10,7 @@ import (
 	"mime"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -291,6 +292,8 @@ type arrival struct {
 type handover struct {
 	helper Helper
 	reason string // a word: what there is no room for here
+	need   capacity.Need
+	tried  []peer.ID // helpers that were not reached
 }
 
 func (h *handover) Error() string { return "handed on to " + h.helper.Node.String() }
@@ -446,7 +449,7 @@ func (a *arrival) enter(ctx context.Context) (string, error) {
 		return "", err
 	}
 	helper.Why = fmt.Sprintf("%v; %s", refused, helper.Why)
-	handover := &handover{helper: helper}
+	handover := &handover{helper: helper, need: need}
 	if full := new(capacity.Refusal); errors.As(refused, &full) {
 		handover.reason = full.Reason
 	}
@@ -644,13 +647,32 @@ func (s *SFU) handOn(ctx context.Context, w http.ResponseWriter, a *arrival, h *
 		if err := a.visit.rest(); err != nil {
 			return err
 		}
-		ctx, cancel := context.WithTimeout(ctx, relayTimeout+wait)
+		asking, cancel := context.WithTimeout(ctx, relayTimeout+wait)
 		defer cancel()
-		return s.handOver(ctx, w, a, helper, ticket, wait)
+		err := s.handOver(asking, w, a, helper, ticket, wait)
+		if next := s.another(ctx, h, err); next != nil {
+			return s.handOn(ctx, w, a, next)
+		}
+		return err
 	}
 	w.Header().Set("Location", to)
 	w.WriteHeader(http.StatusTemporaryRedirect)
 	return nil
+}
+
+// another is a helper to try instead of one that was not reached, or nil.
+func (s *SFU) another(ctx context.Context, h *handover, err error) *handover {
+	if p := problem.Of(err); p == nil || p.Code != problem.HelperUnreachable || len(h.tried) == maxHelpers-1 {
+		return nil
+	}
+	tried := append(slices.Clone(h.tried), h.helper.Node)
+	ctx, cancel := context.WithTimeout(ctx, anotherTimeout)
+	defer cancel()
+	helper, err := s.cfg.Place(ctx, h.need, append(tried, s.cfg.Self))
+	if err != nil {
+		return nil
+	}
+	return &handover{helper: helper, reason: h.reason, need: h.need, tried: tried}
 }
 
 func notReached(h Helper, why string) error {

@@ -33,6 +33,10 @@ const (
 	maxHeader = 2 << 10
 	// handoverRead is how long a handover may take to arrive.
 	handoverRead = 5 * time.Second
+	// maxHelpers bounds the helpers that one client is handed to, one after the
+	// other, and anotherTimeout the search for the next.
+	maxHelpers     = 3
+	anotherTimeout = 3 * time.Second
 	// maxHandoversPeer bounds the handovers of one node that are served at once.
 	maxHandoversPeer = 64
 )

@@ -6,6 +6,7 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -22,6 +23,7 @@ import (
 
 	"weir/capacity"
 	"weir/capacity/scope"
+	"weir/sfu/client"
 	"weir/sfu/pb"
 	"weir/sfu/problem"
 )
@@ -107,9 +109,58 @@ func TestHelperIsAskedAsThePeerItIs(t *testing.T) {
 	if n := posts.Load(); n != 0 {
 		t.Errorf("%d requests to the URL in the record, want none", n)
 	}
-	if n := a.cfg.Gate.Refused()[scope.Refusal{Use: scope.Redirect, Kind: scope.Metadata}]; n != 1 {
-		t.Errorf("%d refused addresses of metadata services counted, want 1", n)
+	if n := a.cfg.Gate.Refused()[scope.Refusal{Use: scope.Redirect, Kind: scope.Metadata}]; n != maxHelpers {
+		t.Errorf("%d refused addresses of metadata services counted, want one for each helper tried, %d", n, maxHelpers)
 	}
+}
+
+// A helper that does not keep its word costs a client nothing but time, while
+// there is another.
+func TestAnotherHelperIsTried(t *testing.T) {
+	m := newMesh(t)
+	var places, handovers atomic.Int64
+	var a *meshNode
+	bad := 1
+	a = m.add(capacity.Limits{Sessions: 1}, func(c *Config) {
+		c.Overflow = Relay
+		place, handover := c.Place, c.Handover
+		c.Place = func(ctx context.Context, need capacity.Need, exclude []peer.ID) (Helper, error) {
+			places.Add(1)
+			h, err := place(ctx, need, exclude)
+			if len(exclude) <= bad { // with ourselves
+				h.Node = idOfNobody(t)
+			}
+			return h, err
+		}
+		c.Handover = func(ctx context.Context, id peer.ID, addrs []multiaddr.Multiaddr) (Signal, error) {
+			handovers.Add(1)
+			return handover(ctx, id, addrs)
+		}
+	})
+	b := m.add(capacity.Limits{}, nil)
+	a.publish("demo")
+	flows(t, a.watch("demo"), 5)
+	if b.Counts().Viewers != 1 || places.Load() != 2 || handovers.Load() != 2 {
+		t.Errorf("%d viewers at the helper after %d searches and %d handovers, want 1 after 2 and 2", b.Counts().Viewers, places.Load(), handovers.Load())
+	}
+	bad = maxHelpers
+	_, err := client.View(t.Context(), client.ViewConfig{URL: a.web.URL + "/whep/demo"})
+	if !strings.Contains(fmt.Sprint(err), "could not be reached") || handovers.Load() != 2+maxHelpers {
+		t.Errorf("where nobody keeps his word: %v after %d handovers", err, handovers.Load()-2)
+	}
+}
+
+func idOfNobody(t *testing.T) peer.ID {
+	t.Helper()
+	key, _, err := crypto.GenerateEd25519Key(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	id, err := peer.IDFromPrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return id
 }
 
 func outcomeOf(p *problem.Problem) *pb.Outcome {
