@@ -53,6 +53,7 @@ lint:
 # What the tests need beyond Go.
 deps:
 	@testnet/deps.sh
+	@testnet/deps.sh firefox-esr
 	@testnet/deps.sh redis-server
 	@testnet/deps.sh jq
 	@testnet/deps.sh nftables

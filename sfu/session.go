@@ -600,7 +600,7 @@ func (s *session) traffic() traffic {
 			t.packets += up.packets.Load()
 			t.bytes += up.bytes.Load()
 			t.keyframes += up.keyframes.Load()
-			t.lost += up.lost.Load()
+			t.lost += max(0, up.lost.Load()) // what comes twice is counted against it
 		}
 	}
 	return t

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Installs what is needed beyond Go: Chromium, for the browser tests; called with
-# redis-server, that, for the comparison with a database; with jq, that, for the
-# example hooks; with nftables, that, for networks with a NAT; with promtool,
-# that, for the test of the metrics. Debian or Ubuntu, as root or with sudo;
-# elsewhere it says what is missing.
+# firefox-esr, that, for the same; with redis-server, that, for the comparison
+# with a database; with jq, that, for the example hooks; with nftables, that, for
+# networks with a NAT; with promtool, that, for the test of the metrics. Debian
+# or Ubuntu, as root or with sudo; elsewhere it says what is missing.
 set -euo pipefail
 
 package=${1:-chromium}
@@ -22,6 +22,10 @@ nftables)
 	what="The tests of NATs and firewalls need"
 	without="leave it out: they are skipped without it"
 	;;
+firefox-esr)
+	what="The browser tests need"
+	without="leave the tests with real processes and browsers out: go test -short ./..."
+	;;
 jq)
 	what="The tests of the example hooks need"
 	without="leave the tests that start processes out: go test -short ./..."
@@ -31,7 +35,7 @@ promtool)
 	without="leave the tests that start processes out: go test -short ./..."
 	;;
 *)
-	echo "deps.sh: nothing is known of $package; there are chromium, redis-server, jq, nftables and promtool" >&2
+	echo "deps.sh: nothing is known of $package; there are chromium, firefox-esr, redis-server, jq, nftables and promtool" >&2
 	exit 3
 	;;
 esac

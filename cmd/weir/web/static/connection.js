@@ -251,11 +251,11 @@ export class Connection {
     let timer = 0;
     return new Promise((resolve, reject) => {
       timer = setTimeout(
-        () => reject(new Problem('The node answered, but no media path to it was found. A firewall may block UDP.')), CONNECT);
+        () => reject(new Problem(noPath('The node answered, but no media path to it was found. A firewall may block UDP.'))), CONNECT);
       const look = () => {
         if (pc.connectionState === 'connected') resolve();
         else if (pc.connectionState === 'failed' || pc.connectionState === 'closed') {
-          reject(new Problem('No media path to the node was found.'));
+          reject(new Problem(noPath('No media path to the node was found.')));
         }
       };
       pc.addEventListener('connectionstatechange', look);
@@ -320,6 +320,13 @@ function unreachable(endpoint, error) {
     return new Problem(`This page came by https, so the browser does not let it talk to ${url.host}, which has http only.`, { again: false });
   }
   return new Problem(`${url.host} could not be reached.`, { silent: true });
+}
+
+// noPath adds to why there is no media path what is known of the browser.
+function noPath(why) {
+  const loopback = /^(localhost|127\.|\[::1\])/.test(location.hostname);
+  return loopback && navigator.userAgent.includes('Firefox/')
+    ? `${why} Firefox uses no loopback address for media: reach the node by another address of this machine, or with another browser.` : why;
 }
 
 const originOf = (url) => new URL(url, location.href).origin;

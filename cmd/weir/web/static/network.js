@@ -219,7 +219,15 @@ function happenings() {
   function show() {
     empty.hidden = all.length > 0;
     items.hidden = !all.length;
-    children(items, views(all, (e) => String(e.seq)));
+    // A client that asks again and again is one line with a count.
+    const folded = new Map();
+    for (const e of all) {
+      const key = ['placement', 'pull.failed', 'refused', 'redirect'].includes(e.kind)
+        ? [e.kind, e.stream, e.peer, e.reason].join('\n') : String(e.seq);
+      if (folded.has(key)) folded.get(key).times++;
+      else folded.set(key, { ...e, key, times: 1 });
+    }
+    children(items, views([...folded.values()], (e) => e.key));
   }
 
   const views = keyed(() => {
@@ -234,7 +242,7 @@ function happenings() {
         text(when, at.toLocaleTimeString('en-GB'));
         attr(when.parentNode, 'data-level', e.level);
         attr(when.parentNode, 'data-kind', e.kind);
-        text(what, sentenceCase(e.words || e.kind));
+        text(what, sentenceCase(e.words || e.kind) + (e.times > 1 ? ` × ${e.times}` : ''));
         text(about, [
           e.stream,
           e.peer && (model?.shown.get(e.peer)?.label || e.peer_name || peer(e.peer)),

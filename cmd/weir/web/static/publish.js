@@ -288,7 +288,8 @@ export function publishPage(query, out, onLive) {
       c.stop();
       lock(false);
       if (!el.isConnected) unseen = `${chosen.name} is no longer live`;
-      say(c.problem.status === 409 ? `${sentence(c.problem.message)} Choose another name, or try again later.` : c.problem.message, 'bad');
+      // A weir node says itself what to do about a name that is taken.
+      say(c.problem.status === 409 && !c.problem.code ? `${sentence(c.problem.message)} Choose another name, or try again later.` : sentence(c.problem.message), 'bad');
     } else if (c.state !== 'stopped') sayState();
     onLive();
   }
