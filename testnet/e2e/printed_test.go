@@ -96,6 +96,27 @@ func TestPrintedCommandsRun(t *testing.T) {
 	publish := start(find(t, lines, "bin/weir publish"), "kbit/s")
 	view := start(find(t, lines, "bin/weir view"), "kbit/s")
 
+	// What the console of the first shows, which the node has written.
+	console := regexp.MustCompile(`console=(http://\S+)`).FindStringSubmatch(dev.Output())
+	if console == nil {
+		t.Fatalf("the node tells no console: %s", dev.Output())
+	}
+	var shown struct {
+		Commands struct{ Status, Join string }
+	}
+	err = json.Unmarshal([]byte(run("curl --silent --fail "+console[1]+"/console/state")), &shown)
+	if err != nil || shown.Commands.Status == "" || shown.Commands.Join == "" {
+		t.Fatalf("the console shows the commands %+v, %v", shown, err)
+	}
+	run(shown.Commands.Status)
+	third := start(shown.Commands.Join, "node is ready")
+	if out := third.Output(); strings.Contains(out, "alone") {
+		t.Errorf("%s: %s", shown.Commands.Join, out)
+	}
+	if err := third.Stop(); err != nil {
+		t.Error(err)
+	}
+
 	done := []string{first, find(t, lines, "bin/weir node --http"), find(t, lines, "bin/weir publish"), find(t, lines, "bin/weir view")}
 	var last []string // what ends something
 	for _, line := range all {
