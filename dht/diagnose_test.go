@@ -165,6 +165,9 @@ func TestEachFinding(t *testing.T) {
 		{"one that has another mode", modes(HoldDHT, HoldDHT, HoldDHT, HoldAll), "holders", Warning, []string{"--holders all"}},
 
 		{"no holder has it", examination{record: recordReach{published: true, holders: []peer.ID{"a", "b"}}}, "record", Failure, []string{"none of 2"}},
+		{"no holder says whether it has it", examination{record: recordReach{published: true, holders: []peer.ID{"a", "b"}, silent: 2}}, "record", Failure, []string{"none of 2 holders has said in time"}},
+		{"one holder lacks it, one is silent", examination{record: recordReach{published: true, holders: []peer.ID{"a", "b"}, silent: 1}}, "record", Failure, []string{"1 of 2 holders do not have it, and 1 did not answer"}},
+		{"one holder has it, one is silent", examination{record: recordReach{published: true, holders: []peer.ID{"a", "b"}, have: []peer.ID{"a"}, silent: 1}}, "record", Fine, []string{"1 of 2", "1 did not answer"}},
 		{"few have it", examination{record: recordReach{published: true, holders: []peer.ID{"a", "b", "c"}, have: []peer.ID{"a"}}}, "record", Warning, []string{"1 of 3"}},
 		{"all have it", examination{record: recordReach{published: true, holders: []peer.ID{"a"}, have: []peer.ID{"a"}}}, "record", Fine, []string{"1 of 1"}},
 		{"no broker to hold it", examination{holding: HoldCentral, servers: down(refused, "b"), record: recordReach{published: true}}, "record", Failure, []string{"no broker"}},
