@@ -382,7 +382,7 @@ func (n *Node) introduced(w *pb.Peer) (peer.ID, bool) {
 func (n *Node) voters(topic Topic, named map[peer.ID]bool, words map[peer.ID]pb.ClaimReply_Own) (list []peer.ID, must int) {
 	now := time.Now()
 	here := func(known []peer.ID) []peer.ID {
-		return slices.DeleteFunc(known, func(p peer.ID) bool { return n.reach.gone(now, p) })
+		return slices.DeleteFunc(slices.Clone(known), func(p peer.ID) bool { return n.reach.gone(now, p) })
 	}
 	if n.cfg.Holding.listed() {
 		known := n.servers()
@@ -408,7 +408,14 @@ func (n *Node) voters(topic Topic, named map[peer.ID]bool, words map[peer.ID]pb.
 			known = append(known, p)
 		}
 	}
-	h := electHolders(key, n.self(), here(known))
+	// Of many, those that do not answer are not replaced by others, which know
+	// less, before their records have run out: most of them suffice.
+	h := electHolders(key, n.self(), slices.DeleteFunc(slices.Clone(known), func(p peer.ID) bool {
+		return n.reach.mute(now, p, capacity.DefaultTTL)
+	}))
+	if h.all {
+		h = electHolders(key, n.self(), here(known))
+	}
 	list = h.remote
 	if h.self {
 		list = append(slices.Clone(list), n.ID())

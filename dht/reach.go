@@ -153,6 +153,14 @@ func (s *reachState) isGone(now time.Time) bool {
 	return s.left || s.misses > 1 && now.Sub(s.since) >= goneAfter
 }
 
+// mute reports whether p has not answered for so long, asked several times.
+func (r *reach) mute(now time.Time, p peer.ID, long time.Duration) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	s := r.peers[p]
+	return s != nil && (s.left || !s.silent.IsZero() && now.Sub(s.silent) >= long)
+}
+
 // ended reports whether p itself, or its machine, has said that it is not there
 // any more.
 func (r *reach) ended(p peer.ID) bool {
