@@ -15,6 +15,7 @@ import (
 	"github.com/pion/transport/v4/packetio"
 	"github.com/pion/webrtc/v4"
 
+	"weir/capacity"
 	"weir/capacity/event"
 )
 
@@ -497,4 +498,35 @@ func FuzzIngress(f *testing.F) {
 		}
 		_, _ = pub.buffer(packetio.RTCPBufferPacket, 1).Write(b)
 	})
+}
+
+// A client that sends under ever new SSRCs for real loses its session, and
+// nothing else.
+func TestFloodOfSSRCsEndsTheSession(t *testing.T) {
+	n := newMesh(t).add(capacity.Limits{}, nil)
+	tracks := publishRaw(t, n, "flood", nil, param(webrtc.MimeTypeVP8, 96, ""))
+	other := n.publish("other")
+	v := n.watch("other")
+	every(t, func() {
+		for range 20 {
+			tracks[0].mu.Lock()
+			tracks[0].h.SSRC++
+			tracks[0].mu.Unlock()
+			tracks[0].send(keyPayload, true, 3000)
+		}
+	})
+	eventually(t, "the session is ended", func() bool {
+		for _, s := range n.Sessions() {
+			if s.Stream == "flood" {
+				return false
+			}
+		}
+		return true
+	})
+	flows(t, v, 10)
+	select {
+	case <-other.Done():
+		t.Error("another publisher lost its connection")
+	default:
+	}
 }
