@@ -14,6 +14,7 @@ import (
 	"strings"
 	"time"
 
+	"weir/capacity/scope"
 	"weir/sfu/problem"
 )
 
@@ -63,7 +64,8 @@ func (r *Refused) Error() string {
 // session is the HTTP side of a WHIP or WHEP session (RFC 9725).
 type session struct {
 	http     *http.Client
-	posted   time.Time // when the POST that led to the answer was first sent
+	gate     *scope.Gate // of where servers may send us
+	posted   time.Time   // when the POST that led to the answer was first sent
 	answered time.Time
 	answer   string
 	hops     []string // URLs asked, the last one answered 201
@@ -125,7 +127,7 @@ func negotiate(ctx context.Context, c *http.Client, u *url.URL, offer string, wa
 
 // attempt posts offer to u and to where it is redirected.
 func attempt(ctx context.Context, c *http.Client, u *url.URL, offer string) (*session, error) {
-	s := &session{http: c, posted: time.Now()}
+	s := &session{http: c, posted: time.Now(), gate: gateOf(u)}
 	for {
 		s.hops = append(s.hops, u.String())
 		next, err := s.post(ctx, u, offer)
@@ -137,6 +139,23 @@ func attempt(ctx context.Context, c *http.Client, u *url.URL, offer string) (*se
 		}
 		u = next
 	}
+}
+
+// gateOf lets servers send us where the first one is, that our user named, and
+// from one on this machine also within its site.
+func gateOf(u *url.URL) *scope.Gate {
+	kind := scope.KindOfURL(u.String())
+	g := scope.NewGate(nil, kind == scope.Loopback)
+	g.Own(scope.Redirect, func() []scope.Kind { return []scope.Kind{kind} })
+	return g
+}
+
+// leads is an error if the server at u must not send us to next.
+func (s *session) leads(u, next *url.URL) error {
+	if next.Host == u.Host {
+		return nil
+	}
+	return s.gate.CheckURL(scope.Redirect, next.String())
 }
 
 // post sends offer to u. It returns where to go instead if it is redirected.
@@ -168,6 +187,9 @@ func (s *session) post(ctx context.Context, u *url.URL, offer string) (*url.URL,
 		}
 		if _, err := parseURL(next.String()); err != nil {
 			return nil, fmt.Errorf("%w: %s redirects: %w", ErrBadAnswer, u, err)
+		}
+		if err := s.leads(u, next); err != nil {
+			return nil, fmt.Errorf("%w: %s redirects to %s: %w", ErrBadAnswer, u, next.Host, err)
 		}
 		return next, nil
 	}
@@ -204,6 +226,9 @@ func (s *session) accept(u *url.URL, h http.Header, body []byte) error {
 		r, err := u.Parse(l)
 		if err != nil {
 			return fmt.Errorf("%w: %s: Location %q: %w", ErrBadAnswer, u, l, err)
+		}
+		if err := s.leads(u, r); err != nil {
+			return fmt.Errorf("%w: %s: Location at %s: %w", ErrBadAnswer, u, r.Host, err)
 		}
 		s.resource = r
 	}

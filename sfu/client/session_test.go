@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -187,6 +188,7 @@ func TestRedirectsThatLeadNowhere(t *testing.T) {
 	}{
 		{"in a circle", "/again", 307, ErrBadAnswer, "more than 5 redirects"},
 		{"to nowhere", "", 307, ErrBadAnswer, "redirects to"},
+		{"to where clouds keep secrets", "http://169.254.169.254/latest/", 307, ErrBadAnswer, "address not allowed"},
 		{"to another scheme", "ftp://127.0.0.1/", 308, ErrBadAnswer, "not an http or https URL"},
 		{"to a dead port", "http://127.0.0.1:1/whip", 307, ErrNoConnection, "refused"},
 		{"by a status that turns POST into GET", "/other", 302, nil, "302 Found"},
@@ -323,6 +325,36 @@ func TestRetryAfter(t *testing.T) {
 	} {
 		if got := retryAfter(h, now); got != want {
 			t.Errorf("retryAfter(%q) = %v, want %v", h, got, want)
+		}
+	}
+}
+
+// A server is followed to where it is itself, or to public addresses.
+func TestServersLeadWhereTheyAre(t *testing.T) {
+	for _, tt := range []struct {
+		from, to string
+		want     bool
+	}{
+		{"https://sfu.example.net/whep/x", "https://other.example.org/session/1", true},
+		{"https://sfu.example.net/whep/x", "http://127.0.0.1:6379/", false},
+		{"https://sfu.example.net/whep/x", "http://192.168.1.1/", false},
+		{"http://192.168.1.7:8080/whep/x", "http://192.168.1.8:8080/whep/x", true},
+		{"http://192.168.1.7:8080/whep/x", "http://localhost:8080/whep/x", false},
+		{"http://127.0.0.1:8080/whep/x", "http://127.0.0.1:8090/whep/x", true},
+		{"http://127.0.0.1:8080/whep/x", "http://192.168.1.8:8080/whep/x", true},
+		{"http://127.0.0.1:8080/whep/x", "http://169.254.169.254/", false},
+		{"http://169.254.1.1/whep/x", "http://169.254.1.1/session/1", true},
+	} {
+		from, err := url.Parse(tt.from)
+		if err != nil {
+			t.Fatal(err)
+		}
+		to, err := url.Parse(tt.to)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := (&session{gate: gateOf(from)}).leads(from, to); (err == nil) != tt.want {
+			t.Errorf("from %s to %s: %v, want it followed: %v", from, to, err, tt.want)
 		}
 	}
 }
