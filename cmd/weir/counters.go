@@ -46,7 +46,7 @@ func newCounters(judge func() *capacity.Judge) *counters {
 		rejected:     vector("candidates_rejected_total", "Candidates of those searches that a rule of the policy rejected, as judged here by the seeker or as told by holders.", "by", "rule"),
 		reservations: vector("reservations_total", "Reservations asked of candidates: granted, or why not. Abandoned: another was there before.", "outcome"),
 		times:        newTimes(), tallies: newTallies(),
-		refusals: vector("client_refusals_total", "Clients refused with 503 since there was no room, by reason: what the node or most candidates lack.", "reason"),
+		refusals: vector("client_refusals_total", "Clients refused, by reason: what the node or most candidates lack, or why their offer cannot be taken.", "reason"),
 	}
 }
 
