@@ -110,6 +110,7 @@ type rtpStream struct {
 	ssrc    uint32
 	section *upTrack // nil: not known yet
 	named   bool     // by a MID
+	moved   bool     // to that from a section that was guessed; once
 	rid     string
 	came    bool
 	bye     bool
@@ -295,14 +296,18 @@ func (in *ingress) handle(s *rtpStream, b []byte, now time.Time) {
 		in.drop(why, "SSRC %d, payload type %d: no accepted section has its MID or its payload type, or several could be meant", s.ssrc, p.PayloadType)
 		return
 	}
-	if s.section != t {
+	if was := s.section; was != t {
+		if was != nil {
+			s.moved = true
+			was.streams = slices.DeleteFunc(was.streams, func(o *rtpStream) bool { return o == s })
+		}
 		s.section = t
 		t.streams = append(t.streams, s)
 	}
-	switch p.PayloadType {
-	case t.pt:
+	switch {
+	case p.PayloadType == t.pt:
 		in.media(t, s, b, attributes, now)
-	case t.rtx: // 0 is PCMU's, and never RTX's
+	case p.PayloadType == t.rtx && t.rtx != 0:
 		s.repairs = true
 		in.repair(t, s, b, now)
 	default:
@@ -333,8 +338,14 @@ func (in *ingress) extension(id uint8) []byte {
 func (in *ingress) sectionOf(s *rtpStream, p *rtp.Packet, now time.Time) (*upTrack, unsentReason) {
 	if mid := in.extension(in.mid); len(mid) > 0 {
 		t := in.byMid[string(mid)]
-		s.named = t != nil
-		return t, unsentNoSection
+		if t == nil {
+			return nil, unsentNoSection
+		}
+		if s.moved && t != s.section {
+			return nil, unsentUnknownSSRC
+		}
+		s.named = true
+		return t, 0
 	}
 	if s.section != nil {
 		return s.section, 0
@@ -429,13 +440,13 @@ func (in *ingress) forward(t *upTrack, p *rtp.Packet, now time.Time) {
 }
 
 // takes reports whether s, which sends, is to be forwarded in the section
-// instead of the stream that is: when that one is silent or has said goodbye;
+// instead of the stream that is: when that one is silent, or has left;
 // when s is a layer that the client prefers; and when s is new and comes under
 // the section's MID, since a client changes its SSRC that way. Where one of
 // several layers is forwarded, it is the first of those that flow, in the order
 // of the offer (RFC 8853, section 5.2).
 func (t *upTrack) takes(s *rtpStream, now time.Time) bool {
-	if t.current == nil || t.current.bye {
+	if t.current == nil || t.current.bye || t.current.section != t {
 		return true
 	}
 	patience := min(takeoverAfter<<min(t.switches, 5), takeoverMost)
@@ -504,7 +515,7 @@ func (in *ingress) change(t *upTrack, s *rtpStream, now time.Time) {
 	if t.first == 0 {
 		t.first = s.ssrc
 	}
-	// Who changes the SSRC without a word may still listen under the first alone.
+	// A client that changes its SSRC without a word may listen under the first alone.
 	ask := []uint32{s.ssrc}
 	if s.rid == "" && t.first != s.ssrc {
 		ask = append(ask, t.first)

@@ -184,6 +184,16 @@ func TestSectionOfAPacket(t *testing.T) {
 			f.send(8, 96, 1, "", "")
 			f.send(9, 96, 1, "", "") // a third
 		}, []int{1, 1}, map[string]int64{"unknown_ssrc": 1}},
+		{"a MID corrects what was guessed, once", []section{{}, {}}, func(f *fakePublisher) {
+			f.send(7, 96, 1, "", "")
+			f.send(7, 96, 2, "1", "")
+			f.send(7, 96, 3, "0", "")
+			f.send(8, 96, 1, "0", "")
+		}, []int{2, 1}, map[string]int64{"unknown_ssrc": 1}},
+		{"payload type 0 where there are no retransmissions", []section{opusSection()}, func(f *fakePublisher) {
+			f.send(1, 111, 1, "0", "")
+			f.send(1, 0, 2, "0", "")
+		}, []int{1}, map[string]int64{"payload_type": 1}},
 		{"a MID of no section", []section{{}}, func(f *fakePublisher) { f.send(1, 96, 1, "x", "") }, []int{0}, map[string]int64{"no_section": 1}},
 		{"a payload type of no section", []section{{}}, func(f *fakePublisher) { f.send(1, 100, 1, "", "") }, []int{0}, map[string]int64{"payload_type": 1}},
 		{"a payload type of another section", []section{{}, opusSection()}, func(f *fakePublisher) { f.send(1, 111, 1, "0", "") }, []int{0, 0}, map[string]int64{"payload_type": 1}},
