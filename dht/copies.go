@@ -16,10 +16,12 @@ import (
 )
 
 const (
-	// copyFirst is how soon after the start a node looks for a copy of itself,
-	// and copyEvery how far apart it does so later on suspicion.
-	copyFirst = 10 * time.Second
+	// copyEvery is how far apart a node looks for a copy of itself that it has a
+	// sign of. It looks copyTries times, copyPause apart: each of the two takes
+	// the other's record away from the holders.
 	copyEvery = time.Minute
+	copyTries = 5
+	copyPause = 2 * time.Second
 	// copyTime bounds one look.
 	copyTime = 3 * time.Second
 	// copyFresh is how long a copy that was seen is told of.
@@ -61,84 +63,99 @@ type copies struct {
 	said sayAgain
 }
 
-// suspectCopy asks for a look: a holder has something else of ours than what we
-// sent it.
-func (n *Node) suspectCopy() {
+// heardHad takes in which record of this node a holder had until now. One that
+// this process has not published is a copy's.
+func (n *Node) heardHad(seq uint64) {
+	if !n.outbox.foreign(seq) {
+		return
+	}
 	select {
 	case n.copies.suspected <- struct{}{}:
 	default:
 	}
 }
 
-// watchForCopies looks whether another process uses this node's identity: once
-// soon after the start, and then whenever that is suspected, once a minute at
-// most.
+// watchForCopies finds out about another process with this node's identity once
+// there is a sign of it, once a minute at most.
 func (n *Node) watchForCopies(ctx context.Context) error {
-	if n.cfg.Sample == nil || n.cfg.Holding == HoldNone {
-		<-ctx.Done()
-		return ctx.Err()
-	}
-	next := time.After(copyFirst)
 	for {
 		select {
-		case <-next:
+		case <-n.copies.suspected:
 		case <-ctx.Done():
 			return ctx.Err()
 		}
-		n.lookForCopy(ctx)
-		for len(n.copies.suspected) > 0 { // by what was seen just now
-			<-n.copies.suspected
+		found := false
+		for try := 0; try < copyTries && !found; try++ {
+			if found = n.lookForCopy(ctx); !found {
+				select {
+				case <-time.After(copyPause):
+				case <-ctx.Done():
+					return ctx.Err()
+				}
+			}
+		}
+		if !found { // nothing is known of it but that it is there
+			n.noteCopy(capacity.Record{})
 		}
 		select {
 		case <-time.After(copyEvery):
 		case <-ctx.Done():
 			return ctx.Err()
 		}
-		select {
-		case <-n.copies.suspected:
-			next = time.After(0)
-		case <-ctx.Done():
-			return ctx.Err()
-		}
 	}
 }
 
-// lookForCopy reads what holders have of this node.
-func (n *Node) lookForCopy(ctx context.Context) {
+// lookForCopy reads what holders have of this node, and reports whether another
+// process's is among it.
+func (n *Node) lookForCopy(ctx context.Context) bool {
 	ctx, cancel := context.WithTimeout(ctx, copyTime)
 	defer cancel()
-	changes, err := n.Snapshot(ctx, n.sharding.home())
-	if err != nil && len(changes) == 0 {
-		return // told elsewhere
-	}
-	n.noteCopies(changes)
+	changes, _ := n.Snapshot(ctx, n.sharding.home()) // what has come by then
+	return n.noteCopies(changes)
 }
 
 // noteCopies takes note of records of this node that it has not published, and
-// returns the newest one seen lately.
-func (n *Node) noteCopies(changes []Change) (capacity.Record, bool) {
+// reports whether there are any.
+func (n *Node) noteCopies(changes []Change) bool {
 	var found capacity.Record
 	for _, c := range changes {
 		if c.Err == nil && c.Node == n.ID() && c.Holder != n.ID() && c.Record.Seq > found.Seq && n.outbox.foreign(c.Record.Seq) {
 			found = c.Record
 		}
 	}
+	if found.Seq == 0 {
+		return false
+	}
+	n.noteCopy(found)
+	return true
+}
+
+// noteCopy tells of another process with this node's identity, of which r is the
+// record if it is known.
+func (n *Node) noteCopy(r capacity.Record) {
 	now := time.Now()
 	s := &n.copies
 	s.mu.Lock()
-	if found.Seq == 0 {
-		defer s.mu.Unlock()
-		return s.last, !s.at.IsZero() && now.Sub(s.at) < copyFresh
+	if r.Seq > 0 || now.Sub(s.at) >= copyFresh {
+		s.last = r
 	}
-	s.last, s.at = found, now
+	s.at = now
 	say := s.said.due(now)
 	s.mu.Unlock()
-	if say {
-		where := fmt.Sprintf("%s at %s", found.URL, joinAddrs(found.Addrs))
-		n.log.Warn("this node's identity is used by another process too: one of the two must get an identity of its own (another --data-dir)", "name", found.Name, "url", found.URL, "addrs", joinAddrs(found.Addrs))
-		n.event(event.Event{Kind: event.NodeCopied, Detail: where})
+	if !say {
+		return
 	}
-	return found, true
+	n.log.Warn("this node's identity is used by another process too: one of the two must get an identity of its own (another --data-dir)",
+		"name", r.Name, "url", r.URL, "addrs", joinAddrs(r.Addrs))
+	n.event(event.Event{Kind: event.NodeCopied, Detail: fmt.Sprintf("%s at %s", or(r.URL, "no URL"), joinAddrs(r.Addrs))})
+}
+
+// copied is the other process's record, if one was noticed lately.
+func (n *Node) copied() (capacity.Record, bool) {
+	s := &n.copies
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.last, !s.at.IsZero() && time.Since(s.at) < copyFresh
 }
 
 func (o *outbox) foreign(seq uint64) bool {

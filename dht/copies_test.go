@@ -55,8 +55,7 @@ func TestCopiedIdentityIsNoticed(t *testing.T) {
 	}
 	for _, n := range twins {
 		eventually(t, func() error {
-			n.lookForCopy(t.Context())
-			if _, seen := n.noteCopies(nil); !seen {
+			if _, seen := n.copied(); !seen {
 				return errors.New("the other process is not noticed")
 			}
 			return nil
@@ -73,7 +72,7 @@ func TestCopiedIdentityIsNoticed(t *testing.T) {
 			t.Fatal("there was no event of it")
 		}
 	}
-	if _, seen := others[0].noteCopies(nil); seen {
+	if _, seen := others[0].copied(); seen {
 		t.Error("another node takes itself for copied")
 	}
 }

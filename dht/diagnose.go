@@ -176,7 +176,8 @@ func (n *Node) examine(ctx context.Context, open bool) *examination {
 	work.Go(func() error { e.record = n.ownRecord(ctx); return nil })
 	_ = work.Wait()
 	e.selfAt = selfElsewhere(n.ID(), n.cfg.Bootstrap, n.ownAddrs())
-	if r, ok := n.noteCopies(e.record.held); ok {
+	n.noteCopies(e.record.held)
+	if r, ok := n.copied(); ok {
 		e.copied = &r
 	}
 	e.unmet = n.unmet(e.record.held)

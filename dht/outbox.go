@@ -507,11 +507,11 @@ func (n *Node) confirmed(p peer.ID, batch []parcel, reply *pb.AdvertiseReply, rt
 	accepted := false
 	now := time.Now()
 	for i, r := range reply.Results {
+		n.heardHad(r.Had)
 		if r.Refused != "" {
 			n.log.Debug("record refused by holder", "peer", p, "topic", batch[i].Topic, "reason", r.Refused)
 			if len(batch[i].Amendment) > 0 {
 				n.outbox.refused(p, Topic(batch[i].Topic))
-				n.suspectCopy()
 			}
 			continue
 		}

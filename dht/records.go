@@ -210,6 +210,10 @@ func (n *Node) takeEntries(now time.Time, from peer.ID, entries []*pb.Entry) *pb
 	var closer []peer.ID
 	for _, e := range entries {
 		result := &pb.Result{}
+		had := uint64(0)
+		if h := n.table.Get(now, Topic(e.Topic), from); h != nil {
+			had = h.Record.Seq
+		}
 		err := errFlood
 		if n.entries.allow(now, from) {
 			err = n.hold(now, from, e)
@@ -220,6 +224,9 @@ func (n *Node) takeEntries(now time.Time, from peer.ID, entries []*pb.Entry) *pb
 		} else if len(e.Sealed)+len(e.Amendment) > 0 {
 			closer = append(closer, n.closer(from, e)...)
 			n.host.ConnManager().TagPeer(from, publisherTag, peerWeight)
+		}
+		if err != nil || len(e.Sealed) > 0 {
+			result.Had = had
 		}
 		if topic := Topic(e.Topic); topic.Check() == nil && topic.Stream() == "" {
 			held, split := n.table.Count(now, topic, n.sharding.quorum())

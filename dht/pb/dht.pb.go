@@ -718,6 +718,7 @@ type Result struct {
 	Refused       string                 `protobuf:"bytes,1,opt,name=refused,proto3" json:"refused,omitempty"` // why; empty: accepted
 	Held          uint32                 `protobuf:"varint,2,opt,name=held,proto3" json:"held,omitempty"`      // records held in the topic
 	Split         bool                   `protobuf:"varint,3,opt,name=split,proto3" json:"split,omitempty"`    // enough nodes say that they have moved on from it
+	Had           uint64                 `protobuf:"varint,4,opt,name=had,proto3" json:"had,omitempty"`        // of a whole record, or where it was refused: seq of the one held before; 0: none
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -771,6 +772,13 @@ func (x *Result) GetSplit() bool {
 		return x.Split
 	}
 	return false
+}
+
+func (x *Result) GetHad() uint64 {
+	if x != nil {
+		return x.Had
+	}
+	return 0
 }
 
 type Peer struct {
@@ -2749,11 +2757,12 @@ const file_dht_pb_dht_proto_rawDesc = "" +
 	"\n" +
 	"coordinate\x18\x02 \x01(\v2\x14.weir.dht.CoordinateR\n" +
 	"coordinate\x12&\n" +
-	"\x06closer\x18\x03 \x03(\v2\x0e.weir.dht.PeerR\x06closer\"L\n" +
+	"\x06closer\x18\x03 \x03(\v2\x0e.weir.dht.PeerR\x06closer\"^\n" +
 	"\x06Result\x12\x18\n" +
 	"\arefused\x18\x01 \x01(\tR\arefused\x12\x12\n" +
 	"\x04held\x18\x02 \x01(\rR\x04held\x12\x14\n" +
-	"\x05split\x18\x03 \x01(\bR\x05split\",\n" +
+	"\x05split\x18\x03 \x01(\bR\x05split\x12\x10\n" +
+	"\x03had\x18\x04 \x01(\x04R\x03had\",\n" +
 	"\x04Peer\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\fR\x02id\x12\x14\n" +
 	"\x05addrs\x18\x02 \x03(\fR\x05addrs\"l\n" +
