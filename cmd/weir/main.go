@@ -42,7 +42,7 @@ func main() {
 			code = coder.ExitCode()
 		}
 		if msg := err.Error(); msg != "" {
-			fmt.Fprintln(os.Stderr, "weir:", msg)
+			fmt.Fprintln(os.Stderr, "weir:", plainLines(msg))
 		}
 		os.Exit(code)
 	}

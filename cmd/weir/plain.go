@@ -24,6 +24,20 @@ func plainText(s string) string {
 	}, s)
 }
 
+// plainLines is plainText for text of several lines, such as an error with a
+// caret below what is wrong.
+func plainLines(s string) string {
+	lines := strings.Split(s, "\n")
+	for i, l := range lines {
+		words := strings.Split(l, "\t")
+		for j, w := range words {
+			words[j] = plainText(w)
+		}
+		lines[i] = strings.Join(words, "\t")
+	}
+	return strings.Join(lines, "\n")
+}
+
 // unprintable reports whether c steers a terminal or the direction of writing
 // rather than being seen.
 func unprintable(c rune) bool { return !unicode.IsPrint(c) }
