@@ -56,6 +56,7 @@ var carriedExtensions = map[webrtc.RTPCodecType][]string{
 // engine makes the PeerConnections of a node, all on one UDP port.
 type engine struct {
 	mux  ice.UDPMux
+	tcp  *tcpMux // nil: none
 	gate *gate
 	nat  *webrtc.ICEAddressRewriteRule // nil: others reach us where we are bound
 	log  logging.LoggerFactory
@@ -67,6 +68,14 @@ type engine struct {
 	mu     sync.Mutex
 	cert   *webrtc.Certificate
 	certAt time.Time
+}
+
+// close ends what pion reads from the socket.
+func (e *engine) close() {
+	_ = e.mux.Close() // it returns nothing
+	if e.tcp != nil {
+		_ = e.tcp.Close() // that its listener was closed before
+	}
 }
 
 // maxNACKs is how often a packet is asked for again. pion's generator does not
@@ -128,7 +137,12 @@ func (e *engine) peerConnection(leg leg, media *webrtc.MediaEngine, in *ingress)
 	}
 	s.LoggerFactory = e.log
 	s.SetICEUDPMux(e.mux)
-	s.SetNetworkTypes([]webrtc.NetworkType{webrtc.NetworkTypeUDP4, webrtc.NetworkTypeUDP6})
+	networks := []webrtc.NetworkType{webrtc.NetworkTypeUDP4, webrtc.NetworkTypeUDP6}
+	if client := leg == legPublish || leg == legView; client && e.tcp != nil {
+		s.SetICETCPMux(e.tcp)
+		networks = append(networks, webrtc.NetworkTypeTCP4, webrtc.NetworkTypeTCP6)
+	}
+	s.SetNetworkTypes(networks)
 	s.SetICEMulticastDNSMode(ice.MulticastDNSModeDisabled)
 	s.SetIncludeLoopbackCandidate(true)
 	s.SetICETimeouts(iceDisconnected, iceFailed, iceKeepalive)
@@ -189,13 +203,13 @@ func reachedAt(public netip.Addr) *webrtc.ICEAddressRewriteRule {
 	if !public.IsValid() {
 		return nil
 	}
-	family := webrtc.NetworkTypeUDP4
+	family := []webrtc.NetworkType{webrtc.NetworkTypeUDP4, webrtc.NetworkTypeTCP4}
 	if public.Is6() {
-		family = webrtc.NetworkTypeUDP6
+		family = []webrtc.NetworkType{webrtc.NetworkTypeUDP6, webrtc.NetworkTypeTCP6}
 	}
 	return &webrtc.ICEAddressRewriteRule{
 		External: []string{public.String()}, AsCandidateType: webrtc.ICECandidateTypeHost,
-		Mode: webrtc.ICEAddressRewriteReplace, Networks: []webrtc.NetworkType{family},
+		Mode: webrtc.ICEAddressRewriteReplace, Networks: family,
 	}
 }
 

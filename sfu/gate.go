@@ -40,6 +40,8 @@ const (
 	dropSource                    // from an address that no valid check came from
 	dropSTUN                      // not a check, nor an answer to one
 	dropProtocol                  // neither STUN, DTLS nor RTP
+	dropConnections               // a TCP connection too many
+	dropMessage                   // over TCP: too long, or first and not a check
 	drops
 )
 
@@ -47,6 +49,7 @@ const (
 var dropNames = [drops]string{
 	"dtls_clear", "dtls_late", "dtls_malformed", "dtls_type", "dtls_epoch",
 	"stun_user", "stun_integrity", "stun_sources", "unknown_source", "stun_malformed", "protocol",
+	"tcp_connections", "tcp_malformed",
 }
 
 // endpoint is where a datagram came from; its address is never IPv4 within IPv6.

@@ -283,7 +283,7 @@ func TestSessionSurface(t *testing.T) {
 	if resp.StatusCode != 200 || resp.Header.Get("Content-Type") != typeFragment || resp.Header.Get("ETag") == etag {
 		t.Fatalf("restart: %s, ETag %s: %s", resp.Status, resp.Header.Get("ETag"), fragment)
 	}
-	if strings.Count(fragment, "a=candidate") != 1 || fieldOf(fragment, "a=ice-ufrag:") == before {
+	if strings.Count(fragment, "a=candidate") != 2 || strings.Index(fragment, " 1 udp ") > strings.Index(fragment, " 1 tcp ") || fieldOf(fragment, "a=ice-ufrag:") == before {
 		t.Errorf("fragment:\n%s", fragment)
 	}
 	answer := withCredentials(pc.RemoteDescription().SDP, fieldOf(fragment, "a=ice-ufrag:"), fieldOf(fragment, "a=ice-pwd:"))

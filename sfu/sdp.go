@@ -2,6 +2,7 @@ package sfu
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"iter"
@@ -1069,6 +1070,26 @@ func restartFragment(answer string) string {
 		}
 	}
 	return b.String()
+}
+
+// inOrder puts the candidates of a description in the order of their priority,
+// so that those over TCP come last. pion has them in none.
+func inOrder(text string) string {
+	priority := func(line string) (n uint64) {
+		if f := strings.Fields(line); len(f) > 3 {
+			n, _ = strconv.ParseUint(f[3], 10, 32)
+		}
+		return n
+	}
+	lines := slices.Collect(strings.Lines(text))
+	for i := 0; i < len(lines); i++ {
+		first := i
+		for i < len(lines) && strings.HasPrefix(lines[i], "a=candidate:") {
+			i++
+		}
+		slices.SortStableFunc(lines[first:i], func(a, b string) int { return cmp.Compare(priority(b), priority(a)) })
+	}
+	return strings.Join(lines, "")
 }
 
 // rtcpComponent tells a candidate for component 2, which nobody needs where

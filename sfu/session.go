@@ -189,7 +189,7 @@ func (s *session) answer(ctx context.Context, o *offer) (string, error) {
 	local := s.pc.LocalDescription().SDP
 	expect(s.passage, local)
 	await(ctx, s.checking, checkingPatience)
-	return local, nil
+	return inOrder(local), nil
 }
 
 // discard closes a session that was never begun.

@@ -263,9 +263,12 @@ func New(cfg Config) (*SFU, error) {
 	s.engine.gate = cfg.Socket.gate
 	s.engine.nat = reachedAt(cfg.PublicIP)
 	s.engine.mux = offeredMux{ice.NewUDPMuxDefault(ice.UDPMuxParams{Logger: loggers.NewLogger("ice"), UDPConn: cfg.Socket})}
+	if cfg.Socket.tcp != nil {
+		s.engine.tcp = newTCPMux(cfg.Socket.tcp, loggers.NewLogger("ice"))
+	}
 	if _, err := s.engine.certificate(time.Now()); err != nil {
 		cancel()
-		_ = s.engine.mux.Close()
+		s.engine.close()
 		return nil, err
 	}
 	return s, nil
@@ -300,11 +303,11 @@ func (s *SFU) Close() error {
 	s.mu.Unlock()
 	s.cancel()
 	s.wg.Wait()
-	err := s.engine.mux.Close()
-	if e := s.cfg.Socket.Close(); err == nil && !isClosed(e) {
-		err = e
+	s.engine.close()
+	if err := s.cfg.Socket.Close(); !isClosed(err) {
+		return err
 	}
-	return err
+	return nil
 }
 
 // Carriages are this node's claims about the streams it carries, by name.

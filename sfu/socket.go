@@ -10,14 +10,17 @@ import (
 )
 
 // A Socket is the one UDP socket of a node that all media uses: WHIP, WHEP and
-// cascade links. It counts what passes, and lets in what its gate does. Bound
-// to no address in particular, it answers from the address that was asked.
+// cascade links; with it goes a TCP listener for clients whose UDP is blocked.
+// It counts what passes, and lets in what its gate does. Bound to no address in
+// particular, it answers from the address that was asked.
 type Socket struct {
 	*net.UDPConn
 	gate   *gate
-	locals locals // the reader's
+	locals locals    // the reader's
+	tcp    *tcpMedia // nil: none
+	noTCP  error     // why there is none
 
-	in, out         atomic.Int64 // bytes of UDP payload
+	in, out         atomic.Int64 // bytes of UDP payload, and over TCP
 	packIn, packOut atomic.Int64
 
 	lose func(datagram []byte) bool // a test's lossy network; nil: none
@@ -45,7 +48,27 @@ func ListenMedia(addr string) (*Socket, error) {
 	// kernel's limit is the operator's to raise.
 	_ = conn.SetReadBuffer(socketBuffer)
 	_ = conn.SetWriteBuffer(socketBuffer)
-	return &Socket{UDPConn: conn, gate: newGate(), locals: newLocals(conn)}, nil
+	s := &Socket{UDPConn: conn, gate: newGate(), locals: newLocals(conn)}
+	s.tcp, s.noTCP = listenTCP(s)
+	return s, nil
+}
+
+// TCP is the port of media over TCP, that of UDP unless it was taken; 0 and why,
+// if there is none.
+func (s *Socket) TCP() (port int, err error) {
+	if s.tcp == nil {
+		return 0, s.noTCP
+	}
+	return s.tcp.Addr().(*net.TCPAddr).Port, nil
+}
+
+// Close closes the socket, and all connections over TCP.
+func (s *Socket) Close() error {
+	err := s.UDPConn.Close()
+	if s.tcp != nil {
+		err = errors.Join(err, s.tcp.Close())
+	}
+	return err
 }
 
 // SocketCounters are totals since the socket was bound, in bytes of UDP
@@ -54,6 +77,7 @@ type SocketCounters struct {
 	BytesIn, BytesOut     int64
 	PacketsIn, PacketsOut int64
 	Dropped               map[string]int64 // kept from pion, by reason
+	Connections           int              // over TCP that are open now
 	Overflowed            int64            // that came, and that the kernel had no room for; 0 if it does not tell
 }
 
@@ -63,6 +87,9 @@ func (s *Socket) Counters() SocketCounters {
 		BytesIn: s.in.Load(), BytesOut: s.out.Load(),
 		PacketsIn: s.packIn.Load(), PacketsOut: s.packOut.Load(),
 		Dropped: make(map[string]int64, drops), Overflowed: overflowed(s.UDPConn),
+	}
+	if s.tcp != nil {
+		c.Connections = s.tcp.connections()
 	}
 	for why, name := range dropNames {
 		c.Dropped[name] = s.gate.dropped[why].Load()

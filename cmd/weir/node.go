@@ -54,7 +54,7 @@ func nodeCommand() *cli.Command {
 			&cli.StringFlag{Name: "public-url", Usage: "base `URL` under which clients reach --http, if it is another", EnvVars: env("PUBLIC_URL")},
 			&cli.StringFlag{Name: "admin", Usage: "`HOST:PORT` of the admin API", Value: defaultAdmin, EnvVars: env("ADMIN")},
 			&cli.StringFlag{Name: "metrics", Usage: "`HOST:PORT` that serves /metrics alone, under any host name", DefaultText: "only at --admin", EnvVars: env("METRICS")},
-			&cli.StringFlag{Name: "media-port", Usage: "UDP `[HOST:]PORT` of all media; without HOST that of --http", Value: defaultMedia, EnvVars: env("MEDIA_PORT")},
+			&cli.StringFlag{Name: "media-port", Usage: "UDP `[HOST:]PORT` of all media, and TCP for clients whose UDP is blocked; without HOST that of --http", Value: defaultMedia, EnvVars: env("MEDIA_PORT")},
 			&cli.StringFlag{Name: "public-ip", Usage: "`IP` at which others reach the ports of media and libp2p, if a NAT in front of this machine maps it one to one", EnvVars: env("PUBLIC_IP")},
 			&cli.StringFlag{Name: "data-dir", Usage: "`DIR` of the identity and of remembered peers", Value: defaultDataDir(), EnvVars: env("DATA_DIR")},
 			&cli.StringFlag{Name: "name", Usage: "`NAME` by which people know the node; letters, digits, _ . and -", DefaultText: "the machine's", EnvVars: env("NAME")},

@@ -26,6 +26,7 @@ func mediaFlags(more ...cli.Flag) []cli.Flag {
 		&cli.DurationFlag{Name: "duration", Usage: "stop after `D`, such as 30s (0: when interrupted)", EnvVars: env("DURATION")},
 		&cli.DurationFlag{Name: "interval", Value: time.Second, Usage: "print statistics every `D`", EnvVars: env("INTERVAL")},
 		&cli.DurationFlag{Name: "wait", Usage: "ask a server that answers 409 or 503 again for `D`", EnvVars: env("WAIT")},
+		&cli.BoolFlag{Name: "tcp", Usage: "media over TCP only, where UDP is blocked", EnvVars: env("TCP")},
 		&cli.BoolFlag{Name: "json", Usage: "print one JSON object per interval, and a last one with \"final\":true", EnvVars: env("JSON")},
 	)
 }
@@ -80,7 +81,7 @@ func publish(c *cli.Context) error {
 	report := newReporter(c)
 	way := &course{what: "publish", doing: "publishing to", urls: urls, report: report}
 	way.open = func(ctx context.Context, url string) (mediaConn, error) {
-		p, err := client.Publish(ctx, client.PublishConfig{URL: url, Media: src, Silence: silence, Log: report.log})
+		p, err := client.Publish(ctx, client.PublishConfig{URL: url, Media: src, TCP: c.Bool("tcp"), Silence: silence, Log: report.log})
 		if err != nil {
 			return mediaConn{}, err
 		}
@@ -144,6 +145,9 @@ func mediaExit(c *cli.Context, what string, err error) error {
 		code = exitConnection
 	}
 	text := strings.TrimPrefix(err.Error(), what+": ")
+	if errors.Is(err, client.ErrNoMedia) && !c.Bool("tcp") {
+		text += "; if a firewall drops UDP, try --tcp"
+	}
 	if c.Bool("json") {
 		line, _ := json.Marshal(struct {
 			Final bool   `json:"final"`

@@ -158,6 +158,11 @@ func newNode(cfg nodeConfig) (_ *node, err error) {
 		return nil, err
 	}
 	opened = append(opened, socket.Close)
+	if port, err := socket.TCP(); err != nil {
+		cfg.log.Warn("no media over TCP: clients whose UDP is blocked are not served", "err", err)
+	} else if udp := socket.LocalAddr().(*net.UDPAddr).Port; port != udp {
+		cfg.log.Warn("media over TCP has another port than over UDP, which is taken", "tcp", port, "udp", udp)
+	}
 	if n.host, err = cfg.clientHost(n.public, socket); err != nil {
 		return nil, err
 	}

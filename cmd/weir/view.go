@@ -49,7 +49,7 @@ func view(c *cli.Context) error {
 		return badInput(fmt.Errorf("view: %w", err))
 	}
 	report := newReporter(c)
-	cfg := client.ViewConfig{Silence: silence, Log: report.log}
+	cfg := client.ViewConfig{TCP: c.Bool("tcp"), Silence: silence, Log: report.log}
 	if err := wantedTracks(&cfg, c.String("tracks")); err != nil {
 		return badInput(fmt.Errorf("view: --tracks: %w", err))
 	}

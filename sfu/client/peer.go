@@ -54,7 +54,7 @@ type peer struct {
 // newPeer makes a PeerConnection with the codecs given. Receiving ones report
 // what they receive; sending ones repeat what they are asked for. A server that
 // is silent for so long is lost.
-func newPeer(codecs []webrtc.RTPCodecParameters, receive bool, silence time.Duration) (*peer, error) {
+func newPeer(codecs []webrtc.RTPCodecParameters, receive, tcp bool, silence time.Duration) (*peer, error) {
 	if silence == 0 {
 		silence = defaultSilence
 	}
@@ -106,6 +106,9 @@ func newPeer(codecs []webrtc.RTPCodecParameters, receive bool, silence time.Dura
 	s.SetIncludeLoopbackCandidate(true)
 	s.SetICEMulticastDNSMode(ice.MulticastDNSModeDisabled)
 	s.SetNetworkTypes([]webrtc.NetworkType{webrtc.NetworkTypeUDP4, webrtc.NetworkTypeUDP6})
+	if tcp {
+		s.SetNetworkTypes([]webrtc.NetworkType{webrtc.NetworkTypeTCP4, webrtc.NetworkTypeTCP6})
+	}
 	s.SetICETimeouts(silence/2, silence-silence/2, min(iceKeepalive, silence/4))
 	s.SetPrflxAcceptanceMinWait(0)
 	s.LoggerFactory = loggers
@@ -185,9 +188,9 @@ func (p *peer) establish(ctx context.Context) error {
 	case <-p.connected:
 		return nil
 	case <-p.done:
-		return fmt.Errorf("%w: %s answered, but its media port does not", ErrNoConnection, p.session.url())
+		return fmt.Errorf("%w: %s answered, but its media port does not", ErrNoMedia, p.session.url())
 	case <-ctx.Done():
-		return fmt.Errorf("%w: %s answered, but its media port does not: %w", ErrNoConnection, p.session.url(), ctx.Err())
+		return fmt.Errorf("%w: %s answered, but its media port does not: %w", ErrNoMedia, p.session.url(), ctx.Err())
 	}
 }
 

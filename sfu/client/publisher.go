@@ -46,6 +46,7 @@ type PublishConfig struct {
 	HTTP    *http.Client  // nil: one of its own. Its redirect policy is not used
 	Wait    time.Duration // how long a server that answers 409 or 503 is asked again
 	Silence time.Duration // after which the server counts as lost; 0: 8 s
+	TCP     bool          // media over TCP only (RFC 6544), where UDP is blocked
 	Log     *slog.Logger  // nil: discarded
 }
 
@@ -101,7 +102,7 @@ func Publish(ctx context.Context, cfg PublishConfig) (*Publisher, error) {
 			offered = append(offered, webrtc.RTPCodecParameters{RTPCodecCapability: t.codec, PayloadType: 111})
 		}
 	}
-	base, err := newPeer(offered, false, cfg.Silence)
+	base, err := newPeer(offered, false, cfg.TCP, cfg.Silence)
 	if err != nil {
 		return nil, err
 	}

@@ -35,6 +35,8 @@ var (
 	// ErrNoConnection means that the server was not reached: its HTTP port, or
 	// its media port after a good answer.
 	ErrNoConnection = errors.New("no connection")
+	// ErrNoMedia is the ErrNoConnection of a media port.
+	ErrNoMedia = fmt.Errorf("%w", ErrNoConnection)
 	// ErrBadAnswer means that the server answered 201 but not with an SDP answer
 	// that fits the offer, or redirected in a way that cannot be followed.
 	ErrBadAnswer = errors.New("bad answer")

@@ -44,6 +44,7 @@ type ViewConfig struct {
 	HTTP             *http.Client // nil: one of its own. Its redirect policy is not used
 	Wait             time.Duration
 	Silence          time.Duration // after which the server counts as lost; 0: 8 s
+	TCP              bool          // media over TCP only (RFC 6544), where UDP is blocked
 	Log              *slog.Logger  // nil: discarded
 
 	// OnRTP, if not nil, is called with each packet and the time of its arrival,
@@ -97,7 +98,7 @@ func View(ctx context.Context, cfg ViewConfig) (*Viewer, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	base, err := newPeer(viewable(), true, cfg.Silence)
+	base, err := newPeer(viewable(), true, cfg.TCP, cfg.Silence)
 	if err != nil {
 		return nil, err
 	}

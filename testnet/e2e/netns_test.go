@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -171,4 +172,59 @@ func TestMultihomedNode(t *testing.T) {
 			t.Errorf("%s: %v: %s", url, err, out)
 		}
 	}
+}
+
+// A client whose UDP is blocked publishes and views over TCP, at the port of
+// UDP; one that stops reading holds up nobody.
+func TestUDPBlocked(t *testing.T) {
+	t.Parallel()
+	node, client := newNetns(t, "node"), newNetns(t, "client")
+	wire(node, "e0", []string{"10.207.0.1/24"}, client, "e0", []string{"10.207.0.2/24"})
+	client.nft(`table inet t { chain output { type filter hook output priority 0;
+		meta l4proto udp drop
+	}
+	}`)
+	node.node("--listen", "/ip4/10.207.0.1/tcp/4001", "--http", "10.207.0.1:8080", "--admin", "127.0.0.1:8081", "--media-port", "8082", "--cpu-limit", "0")
+	const whip, whep = "http://10.207.0.1:8080/whip/demo", "http://10.207.0.1:8080/whep/demo"
+	publisher := client.command(weir, "publish", "--tcp", "--pattern", whip)
+	if err := publisher.Start(); err != nil {
+		t.Fatal(err)
+	}
+	view := func() (string, error) {
+		return client.run(weir, "view", "--tcp", "--wait", "10s", "--duration", "2s", whep)
+	}
+	if out, err := view(); err != nil {
+		t.Fatalf("view: %v: %s", err, out)
+	}
+	stuck := client.command(weir, "view", "--tcp", whep)
+	if err := stuck.Start(); err != nil {
+		t.Fatal(err)
+	}
+	metric := func(series string) string {
+		out, err := node.run("curl", "-s", "http://127.0.0.1:8081/metrics")
+		if err != nil {
+			t.Fatalf("metrics: %v: %s", err, out)
+		}
+		for line := range strings.Lines(out) {
+			if value, ok := strings.CutPrefix(line, series+" "); ok {
+				return strings.TrimSpace(value)
+			}
+		}
+		return ""
+	}
+	eventually(t, "the viewer that will stop is there", func() bool { return metric("weir_viewers") == "1" && metric("weir_media_tcp_connections") == "2" })
+	if err := stuck.Process.Signal(syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := view(); err != nil {
+		t.Errorf("view beside one that does not read: %v: %s", err, out)
+	}
+	eventually(t, "the one that does not read is let go", func() bool { return metric("weir_viewers") == "0" && metric("weir_media_tcp_connections") == "1" })
+	_ = stuck.Process.Kill()
+	_ = stuck.Wait()
+	if out, err := client.publishes(strings.Replace(whip, "demo", "udp", 1)); err == nil || !strings.Contains(out, "--tcp") {
+		t.Errorf("without --tcp: %v: %s", err, out)
+	}
+	_ = publisher.Process.Signal(os.Interrupt)
+	_ = publisher.Wait() // interrupted
 }

@@ -1,0 +1,279 @@
+package sfu
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"sync"
+	"time"
+
+	"github.com/pion/ice/v4"
+	"github.com/pion/logging"
+)
+
+// Media over TCP (RFC 6544), for clients whose UDP is blocked. The node
+// listens, and clients connect; each message is framed by its length (RFC
+// 4571). A connection is nobody's until its first message, a connectivity
+// check with the right password.
+const (
+	// tcpConnections bounds the connections of a node, and tcpPerAddress those
+	// from one address: an office behind one NAT is many clients.
+	tcpConnections = 2048
+	tcpPerAddress  = 128
+	// tcpPending bounds those that have not shown yet whose they are, which takes
+	// at most tcpFirst.
+	tcpPending = 256
+	tcpFirst   = 5 * time.Second
+	// tcpSilence ends a connection that nothing comes on. A client checks every
+	// few seconds.
+	tcpSilence = time.Minute
+	// tcpQueue is how much waits for a client that reads slowly, in bytes: a
+	// second of 2 Mbit/s. What comes then is lost, as it is with UDP.
+	tcpQueue = 256 << 10
+	// tcpStalled ends a connection that takes nothing of its queue.
+	tcpStalled = 10 * time.Second
+	// tcpMessage is the largest message taken, in bytes.
+	tcpMessage = 2048
+	// tcpRetry is the pause before accepting is tried again after an error, of
+	// descriptors that ran out for example.
+	tcpRetry = 100 * time.Millisecond
+)
+
+// tcpMedia is the TCP side of a Socket, which counts and screens for it. It is
+// a net.Listener for pion.
+type tcpMedia struct {
+	net.Listener
+	socket *Socket
+	done   chan struct{}
+
+	mu      sync.Mutex
+	closed  bool
+	conns   map[*mediaConn]struct{}
+	from    map[netip.Addr]int
+	pending int
+}
+
+// listenTCP binds the port of udp, or any free one if that is taken.
+func listenTCP(s *Socket) (*tcpMedia, error) {
+	at := s.UDPConn.LocalAddr().(*net.UDPAddr)
+	l, err := net.ListenTCP("tcp", &net.TCPAddr{IP: at.IP, Port: at.Port, Zone: at.Zone})
+	if err != nil {
+		l, err = net.ListenTCP("tcp", &net.TCPAddr{IP: at.IP, Zone: at.Zone})
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &tcpMedia{Listener: l, socket: s, done: make(chan struct{}), conns: map[*mediaConn]struct{}{}, from: map[netip.Addr]int{}}, nil
+}
+
+// Accept returns the next connection within the bounds.
+func (l *tcpMedia) Accept() (net.Conn, error) {
+	for {
+		conn, err := l.Listener.Accept()
+		if errors.Is(err, net.ErrClosed) {
+			return nil, err
+		}
+		if err != nil {
+			select {
+			case <-time.After(tcpRetry):
+				continue
+			case <-l.done:
+				return nil, net.ErrClosed
+			}
+		}
+		if c := l.take(conn); c != nil {
+			return c, nil
+		}
+		_ = conn.Close()
+		l.socket.gate.dropped[dropConnections].Add(1)
+	}
+}
+
+// take makes conn one of ours, if there is room.
+func (l *tcpMedia) take(conn net.Conn) *mediaConn {
+	remote, ok := conn.RemoteAddr().(*net.TCPAddr)
+	if !ok {
+		return nil
+	}
+	from := endpointOf(remote.AddrPort())
+	from.tcp = true
+	c := &mediaConn{Conn: conn, media: l, from: from}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed || len(l.conns) >= tcpConnections || l.pending >= tcpPending || l.from[from.Addr()] >= tcpPerAddress {
+		return nil
+	}
+	l.conns[c] = struct{}{}
+	l.from[from.Addr()]++
+	l.pending++
+	return c
+}
+
+// Close ends all connections, those too that pion still waits on.
+func (l *tcpMedia) Close() error {
+	l.mu.Lock()
+	first := !l.closed
+	l.closed = true
+	conns := make([]*mediaConn, 0, len(l.conns))
+	for c := range l.conns {
+		conns = append(conns, c)
+	}
+	l.mu.Unlock()
+	if !first {
+		return nil
+	}
+	close(l.done)
+	err := l.Listener.Close()
+	for _, c := range conns {
+		_ = c.Close()
+	}
+	return err
+}
+
+// connections counts those that are open.
+func (l *tcpMedia) connections() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.conns)
+}
+
+// A mediaConn is one client's connection. One goroutine of pion's reads from
+// it, and one writes to it, whole framed messages.
+type mediaConn struct {
+	net.Conn
+	media *tcpMedia
+	from  endpoint
+
+	frame [2 + tcpMessage]byte
+	ready []byte // of frame, what was not read yet
+	known bool   // its first message was a valid check
+
+	once sync.Once
+	err  error // of Close
+}
+
+// Read reads the next bytes of messages that the gate admits.
+func (c *mediaConn) Read(b []byte) (int, error) {
+	for len(c.ready) == 0 {
+		if err := c.next(); err != nil {
+			_ = c.Close()
+			return 0, err
+		}
+	}
+	n := copy(b, c.ready)
+	c.ready = c.ready[n:]
+	return n, nil
+}
+
+// next reads one message, and has it ready if it is for pion.
+func (c *mediaConn) next() error {
+	patience := tcpSilence
+	if !c.known {
+		patience = tcpFirst
+	}
+	_ = c.Conn.SetReadDeadline(time.Now().Add(patience)) // an error is the next read's too
+	if _, err := io.ReadFull(c.Conn, c.frame[:2]); err != nil {
+		return err
+	}
+	size := int(binary.BigEndian.Uint16(c.frame[:]))
+	gate := c.media.socket.gate
+	if size > tcpMessage {
+		gate.dropped[dropMessage].Add(1)
+		return fmt.Errorf("a message of %d bytes", size)
+	}
+	message := c.frame[2 : 2+size]
+	if _, err := io.ReadFull(c.Conn, message); err != nil {
+		return err
+	}
+	s := c.media.socket
+	s.in.Add(int64(2 + size))
+	s.packIn.Add(1)
+	if !c.known && (!isSTUN(message) || messageType(message) != bindingRequest) {
+		gate.dropped[dropMessage].Add(1)
+		return errors.New("the first message is not a check")
+	}
+	n := gate.admit(message, c.from, netip.Addr{})
+	if n == 0 && !c.known {
+		return errors.New("the first message is not admitted")
+	}
+	if n > 0 && !c.known {
+		c.known = true
+		c.media.mu.Lock()
+		c.media.pending--
+		c.media.mu.Unlock()
+	}
+	if n > 0 {
+		binary.BigEndian.PutUint16(c.frame[:], uint16(n))
+		c.ready = c.frame[:2+n]
+	}
+	return nil
+}
+
+// Write sends one message. A client that takes none is given up.
+func (c *mediaConn) Write(b []byte) (int, error) {
+	_ = c.Conn.SetWriteDeadline(time.Now().Add(tcpStalled))
+	n, err := c.Conn.Write(b)
+	if err != nil {
+		_ = c.Close()
+		return n, err
+	}
+	c.media.socket.out.Add(int64(n))
+	c.media.socket.packOut.Add(1)
+	return n, nil
+}
+
+// Close frees its place.
+func (c *mediaConn) Close() error {
+	c.once.Do(func() {
+		c.err = c.Conn.Close()
+		l := c.media
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		delete(l.conns, c)
+		if l.from[c.from.Addr()]--; l.from[c.from.Addr()] <= 0 {
+			delete(l.from, c.from.Addr())
+		}
+		if !c.known {
+			l.pending--
+		}
+	})
+	return c.err
+}
+
+// SetReadDeadline, SetWriteDeadline and SetDeadline do nothing: the deadlines
+// are c's own. pion sets some while a connection closes.
+func (c *mediaConn) SetReadDeadline(time.Time) error  { return nil }
+func (c *mediaConn) SetWriteDeadline(time.Time) error { return nil }
+func (c *mediaConn) SetDeadline(time.Time) error      { return nil }
+
+// LocalAddr is the same for all connections of a family. pion looks for the
+// session of a connection by its local address, and forgets the addresses that
+// --public-ip makes equal to others.
+func (c *mediaConn) LocalAddr() net.Addr {
+	return &net.TCPAddr{IP: tcpKey(c.from.Addr().Is6()), Port: c.media.Addr().(*net.TCPAddr).Port}
+}
+
+func tcpKey(six bool) net.IP {
+	if six {
+		return net.IPv6unspecified
+	}
+	return net.IPv4zero
+}
+
+// tcpMux is pion's, with one connection of a session for all local addresses.
+type tcpMux struct{ *ice.TCPMuxDefault }
+
+func newTCPMux(l *tcpMedia, log logging.LeveledLogger) *tcpMux {
+	return &tcpMux{ice.NewTCPMuxDefault(ice.TCPMuxParams{
+		Listener: l, Logger: log, ReadBufferSize: 32, WriteBufferSize: tcpQueue,
+		FirstStunBindTimeout: tcpFirst, AliveDurationForConnFromStun: tcpFirst,
+	})}
+}
+
+// GetConnByUfrag implements ice.TCPMux.
+func (m *tcpMux) GetConnByUfrag(ufrag string, six bool, _ net.IP) (net.PacketConn, error) {
+	return m.TCPMuxDefault.GetConnByUfrag(ufrag, six, tcpKey(six))
+}
