@@ -47,6 +47,9 @@ const (
 // NoCandidates is the reason of a refusal for which no rule can be blamed.
 const NoCandidates = "no-candidates"
 
+// NotKnown is why nobody was chosen if those who had to know have not answered.
+const NotKnown = "not-known"
+
 // Unreachable is why a candidate was not taken that did not answer: whether it has
 // room is not known.
 const Unreachable = "unreachable"
@@ -256,6 +259,9 @@ func (n *Node) decide(ctx context.Context, q *finding) (Decision, []offer, error
 	start := time.Now()
 	answer, err := n.find(ctx, q)
 	d, passed := n.weigh(start, q, answer)
+	if errors.Is(err, ErrUnanswered) {
+		d.Refused = NotKnown
+	}
 	return d, passed, err
 }
 

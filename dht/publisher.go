@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"time"
 
@@ -23,9 +24,11 @@ const (
 	// may be silent before it counts as gone, so that one that has just crashed
 	// delays one publisher, once, and refuses nobody.
 	namedWithin = 6 * time.Second
-	// oneAnswer bounds one try to ask one node. Another follows askAfter later.
-	oneAnswer = 1500 * time.Millisecond
-	askAfter  = 300 * time.Millisecond
+	// firstAnswer bounds the first try to ask one node, and nextAnswer each that
+	// follows askAfter later: what a slow node has begun is not thrown away twice.
+	firstAnswer = 2 * time.Second
+	nextAnswer  = 3 * time.Second
+	askAfter    = 300 * time.Millisecond
 	// askIfThere is how long an answer may take before the node's machine is asked
 	// whether the node is still there.
 	askIfThere = 200 * time.Millisecond
@@ -175,6 +178,7 @@ type poll struct {
 
 type polled struct {
 	pending bool
+	tries   int
 	again   time.Time // not to be asked before
 }
 
@@ -285,8 +289,12 @@ func (p *poll) ask(ctx context.Context) {
 			p.asked[id] = at
 		}
 		at.pending = true
+		limit := firstAnswer
+		if at.tries++; at.tries > 1 {
+			limit = nextAnswer
+		}
 		if !p.n.start(func() {
-			reply, err := p.n.askName(id, p.topic, p.intent, known)
+			reply, err := p.n.askName(id, p.topic, p.intent, known, limit)
 			select {
 			case p.answers <- pollAnswer{id, reply, err}:
 			case <-ctx.Done():
@@ -343,14 +351,14 @@ func (p *poll) knows(voters []peer.ID) []byte {
 // giveUp tells everybody who was asked that the name is not taken after all.
 func (p *poll) giveUp() {
 	for id := range p.asked {
-		p.n.start(func() { _, _ = p.n.askName(id, p.topic, pb.Claim_DROP, nil) })
+		p.n.start(func() { _, _ = p.n.askName(id, p.topic, pb.Claim_DROP, nil, firstAnswer) })
 	}
 }
 
 // silence is why a node did not answer, in few words.
 func silence(err error) string {
 	switch {
-	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, errLate):
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, errLate):
 		return "no answer in time"
 	case errors.Is(err, errUnreachable):
 		return "unreachable"
@@ -440,8 +448,8 @@ func (n *Node) rivalGone(id peer.ID, heard time.Time) bool {
 const rememberHeard = time.Minute
 
 // askName asks one node about a name.
-func (n *Node) askName(id peer.ID, topic Topic, intent pb.Claim_Intent, known []byte) (*pb.ClaimReply, error) {
-	ctx, cancel := context.WithTimeout(n.ctx, oneAnswer)
+func (n *Node) askName(id peer.ID, topic Topic, intent pb.Claim_Intent, known []byte, limit time.Duration) (*pb.ClaimReply, error) {
+	ctx, cancel := context.WithTimeout(n.ctx, limit)
 	defer cancel()
 	crashed := time.AfterFunc(askIfThere, func() {
 		n.start(func() {

@@ -111,7 +111,7 @@ func (r *reach) failed(now time.Time, p peer.ID, how failure) bool {
 	s := r.state(now, p)
 	if how != late {
 		// Two failures far apart say nothing of the time between.
-		if now.Sub(s.missed) > goneAfter {
+		if now.Sub(s.missed) > 2*goneAfter {
 			s.misses = 0
 		}
 		s.missed = now

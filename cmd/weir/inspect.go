@@ -833,6 +833,9 @@ func printDecision(w terminal, d dht.Decision, known nodeNames, explain bool) er
 			for _, a := range d.Asked {
 				row("asked", fmt.Sprintf("%s: %s in %.1f ms%s", known.of(a.Holder), count(a.Records, "record", "records"), a.Millis, prefixed("; ", a.Err)))
 			}
+			if silent := d.Hearing.String(); silent != "" {
+				row("silent", plainText(silent))
+			}
 			for _, rule := range slices.Sorted(keys(d.Rejected)) {
 				row("holder", fmt.Sprintf("rejected %d by rule %s", d.Rejected[rule], rule))
 			}
