@@ -308,3 +308,53 @@ func FuzzHandover(f *testing.F) {
 		}
 	})
 }
+
+// Nobody knocks at addresses that a client names: this node's end of a client's
+// connection waits to be called. Those that another node names are knocked at
+// where the policy lets them be.
+func TestCandidatesAreNotKnockedAt(t *testing.T) {
+	var knocks atomic.Int64
+	listener, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	heard := make(chan struct{})
+	go func() {
+		defer close(heard)
+		for b := make([]byte, 1500); ; {
+			if _, _, err := listener.ReadFromUDP(b); err != nil {
+				return
+			}
+			knocks.Add(1)
+		}
+	}()
+	defer func() {
+		_ = listener.Close()
+		<-heard
+	}()
+	m := newMesh(t)
+	a := m.add(capacity.Limits{}, nil)
+	a.publish("demo")
+	candidate := fmt.Sprintf("a=candidate:1 1 UDP 2130706431 127.0.0.1 %d typ host\r\n", listener.LocalAddr().(*net.UDPAddr).Port)
+	resp, body := call(t, "POST", a.web.URL+"/whep/demo", typeSDP, offerOf(videoSection("0", "recvonly"))+candidate)
+	if resp.StatusCode != http.StatusCreated {
+		t.Fatalf("%s: %s", resp.Status, body)
+	}
+
+	// A node with a public address does not check candidates on loopback.
+	gate := scope.NewGate(nil, false)
+	gate.Own(scope.Candidate, func() []scope.Kind { return []scope.Kind{scope.Public} })
+	b := m.add(capacity.Limits{}, func(c *Config) { c.Gate, c.RoomWait = gate, time.Millisecond })
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+	defer cancel()
+	if v, err := client.View(ctx, client.ViewConfig{URL: b.web.URL + "/whep/demo"}); err == nil {
+		_ = v.Close()
+	}
+	eventually(t, "the other node's candidate is refused", func() bool {
+		return gate.Refused()[scope.Refusal{Use: scope.Candidate, Kind: scope.Loopback}] > 0
+	})
+	<-time.After(600 * time.Millisecond) // three times as long as an agent that checks waits between two
+	if n := knocks.Load(); n != 0 {
+		t.Errorf("%d datagrams to the address that a client named", n)
+	}
+}

@@ -10,12 +10,14 @@ import (
 	"net/netip"
 	"net/url"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/urfave/cli/v2"
 
 	"weir/capacity"
+	"weir/capacity/scope"
 	"weir/dht"
 )
 
@@ -30,7 +32,7 @@ type diagnosis struct {
 // diagnose looks at the node's network, and at the node itself.
 func (n *node) diagnose(ctx context.Context) diagnosis {
 	d := diagnosis{OK: true, Node: n.dht.ID().String(), Network: n.cfg.network, Checks: n.dht.Diagnose(ctx, n.cfg.open)}
-	d.Checks = append(d.Checks, checkURLs(n.publicURL(), n.media(), n.cfg.open), checkDataDir(n.cfg.dataDir), checkState(n.ledger.Totals(time.Now())), dht.Check{
+	d.Checks = append(d.Checks, checkURLs(n.publicURL(), n.media(), n.cfg.open), checkRefused(n.gate.Refused()), checkDataDir(n.cfg.dataDir), checkState(n.ledger.Totals(time.Now())), dht.Check{
 		Name: "media", Outcome: dht.Fine,
 		Seen: fmt.Sprintf("bound to UDP %s; whether clients reach it cannot be seen from here", n.gauge.Socket.LocalAddr()),
 	})
@@ -58,6 +60,26 @@ func checkURLs(base, media string, open bool) dht.Check {
 			c.Seen += ": only clients on this machine get there, though --insecure-open is given"
 			return c
 		}
+	}
+	return c
+}
+
+// checkRefused says whether others name addresses that are not used.
+func checkRefused(refused map[scope.Refusal]uint64) dht.Check {
+	c := dht.Check{Name: "addresses", Outcome: dht.Fine, Seen: "of others, all were used"}
+	var kinds []string
+	private := false
+	for r, n := range refused {
+		kinds = append(kinds, fmt.Sprintf("%d %s for a %s", n, r.Kind, r.Use))
+		private = private || r.Kind == scope.Private || r.Kind == scope.Shared
+	}
+	if len(kinds) == 0 {
+		return c
+	}
+	slices.Sort(kinds)
+	c.Seen = "of others that were not used: " + strings.Join(kinds, ", ")
+	if private {
+		c.Outcome, c.Do = dht.Warning, "if nodes of this network are reached at private addresses, give --allow-private: this node has a public one too"
 	}
 	return c
 }

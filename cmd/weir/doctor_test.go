@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"weir/capacity"
+	"weir/capacity/scope"
 	"weir/dht"
 )
 
@@ -65,6 +66,25 @@ func TestCheckURLs(t *testing.T) {
 		got := checkURLs(c.base, c.media, c.open)
 		if got.Outcome != c.want || !strings.Contains(got.Seen, c.says) || (got.Do == "") != (c.want == dht.Fine) {
 			t.Errorf("%s, %s: %+v", c.base, c.media, got)
+		}
+	}
+}
+
+// Addresses that were not used are told of, with what to do if they should be.
+func TestDoctorTellsOfRefusedAddresses(t *testing.T) {
+	for _, tt := range []struct {
+		name    string
+		refused map[scope.Refusal]uint64
+		outcome dht.Outcome
+		seen    string
+	}{
+		{"none", nil, dht.Fine, "all were used"},
+		{"what nobody may use", map[scope.Refusal]uint64{{Use: scope.Redirect, Kind: scope.Metadata}: 3}, dht.Fine, "3 metadata for a redirect"},
+		{"private ones", map[scope.Refusal]uint64{{Use: scope.Dial, Kind: scope.Private}: 2, {Use: scope.Candidate, Kind: scope.Shared}: 1}, dht.Warning, "1 shared for a candidate, 2 private for a dial"},
+	} {
+		c := checkRefused(tt.refused)
+		if c.Outcome != tt.outcome || !strings.Contains(c.Seen, tt.seen) || c.Outcome == dht.Warning && !strings.Contains(c.Do, "--allow-private") {
+			t.Errorf("%s: %+v", tt.name, c)
 		}
 	}
 }

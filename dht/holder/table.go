@@ -22,6 +22,7 @@ const (
 	maxNode         = 512    // topics of one publisher
 	maxPosts        = 256    // signposts of one topic
 	maxPosted       = 4_096  // topics with signposts
+	maxPostsNode    = 64     // signposts of one node; an honest one moves on in a few topics
 	maxWatchers     = 256    // of other nodes, in all
 	watchQueueDepth = 256    // events a watcher may lag behind
 
@@ -60,6 +61,7 @@ type Table struct {
 	watching map[peer.ID]int // watchers by node, own ones under ""
 	drifts   map[Topic]*drift
 	posts    map[Topic]map[peer.ID]time.Time // signposts, until when they stand
+	posted   map[peer.ID]int                 // how many of them are a node's
 }
 
 // Limits are the caps of a table.
@@ -102,6 +104,7 @@ func NewTable(limits Limits) *Table {
 		watchers: make(map[*Watcher]struct{}),
 		watching: make(map[peer.ID]int),
 		posts:    make(map[Topic]map[peer.ID]time.Time),
+		posted:   make(map[peer.ID]int),
 	}
 }
 
@@ -274,14 +277,22 @@ func (t *Table) Post(now, until time.Time, topic Topic, node peer.ID) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.expire(now)
+	if _, up := t.posts[topic][node]; up {
+		t.posts[topic][node] = until
+		return
+	}
+	if t.posted[node] >= maxPostsNode {
+		return
+	}
 	if t.posts[topic] == nil {
 		if len(t.posts) >= maxPosted {
 			return
 		}
 		t.posts[topic] = make(map[peer.ID]time.Time)
 	}
-	if _, up := t.posts[topic][node]; up || len(t.posts[topic]) < maxPosts {
+	if len(t.posts[topic]) < maxPosts {
 		t.posts[topic][node] = until
+		t.posted[node]++
 	}
 }
 
@@ -335,7 +346,15 @@ func (t *Table) Sweep(now time.Time) {
 	t.expire(now)
 	maps.DeleteFunc(t.drifts, func(topic Topic, _ *drift) bool { return len(t.topics[topic]) == 0 })
 	for topic, posts := range t.posts {
-		maps.DeleteFunc(posts, func(_ peer.ID, until time.Time) bool { return !until.After(now) })
+		for node, until := range posts {
+			if until.After(now) {
+				continue
+			}
+			delete(posts, node)
+			if t.posted[node]--; t.posted[node] == 0 {
+				delete(t.posted, node)
+			}
+		}
 		if len(posts) == 0 {
 			delete(t.posts, topic)
 		}
