@@ -720,7 +720,7 @@ func (s *SFU) trickle(w http.ResponseWriter, r *http.Request) error {
 	if sess.over {
 		return problem.New(problem.SessionEnded, "the session has ended: start a new one by POST")
 	}
-	restart := f.ufrag != "" && f.ufrag != sess.offer.ufrag
+	restart := f.ufrag != "" && !sess.offer.knows(f.ufrag)
 	// A client that trickles may leave If-Match out where its ufrag says which
 	// ICE session it means; a restart is for whatever there is ("*").
 	if match := r.Header.Get("If-Match"); match != "" && match != "*" && match != sess.etag {

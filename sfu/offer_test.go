@@ -602,8 +602,35 @@ func TestTrickledCandidatesAreBounded(t *testing.T) {
 			t.Fatalf("candidate %d: %s %s", n, resp.Status, body)
 		}
 	}
+	if resp, body := call(t, "PATCH", resp.Header.Get("Location"), typeFragment, "a=ice-ufrag:other\r\na=candidate:1 1 UDP 4 10.8.0.1 5 typ host\r\n"); resp.StatusCode != 400 {
+		t.Errorf("a restart without a password: %s %s", resp.Status, body)
+	}
 	got := a.Sessions()[0].CandidatesUnused
 	if got[overBound] != 40-maxCandidates || got["a name"] != 40 {
+		t.Errorf("unused: %v", got)
+	}
+}
+
+// Before it is answered, a client that bundles may have a transport for each
+// section, and trickle for all of them: that is no restart.
+func TestTransportsThatWereBundled(t *testing.T) {
+	m := newMesh(t)
+	a := m.add(capacity.Limits{}, nil)
+	own := func(name string) string {
+		return lines("a=ice-ufrag:"+name, "a=ice-pwd:0123456789012345678901", "a=rtpmap:111 opus/48000/2")
+	}
+	offer := bundled(offerOf(audioOf("0", "sendonly", "111", own("first")), audioOf("1", "sendonly", "111", own("second"))), "1 0")
+	resp, body := call(t, "POST", a.web.URL+"/whip/x", typeSDP, offer)
+	if resp.StatusCode != 201 || !strings.Contains(body, "a=group:BUNDLE 1 0") {
+		t.Fatal(body)
+	}
+	for _, ufrag := range []string{"first", "second"} {
+		fragment := lines("a=ice-ufrag:"+ufrag, "a=ice-pwd:0123456789012345678901", "a=candidate:1 1 UDP 4 10.8.0.1 5 typ host")
+		if resp, body := call(t, "PATCH", resp.Header.Get("Location"), typeFragment, fragment); resp.StatusCode != 204 {
+			t.Errorf("%s: %s %s", ufrag, resp.Status, body)
+		}
+	}
+	if got := a.Sessions()[0].CandidatesUnused; got["of another transport"] != 1 {
 		t.Errorf("unused: %v", got)
 	}
 }

@@ -932,6 +932,12 @@ func (o *offer) answerText(answer string) string {
 	return out
 }
 
+// knows reports whether ufrag is one of the offer's: of the transport in use, of
+// one that a section would have without BUNDLE, or of one before a restart.
+func (o *offer) knows(ufrag string) bool {
+	return ufrag == o.ufrag || slices.ContainsFunc(o.sections, func(s *section) bool { return s.ufrag == ufrag })
+}
+
 // restarted is the offer as if the client had sent it again with other ICE
 // credentials.
 func (o *offer) restarted(ufrag, pwd string) *offer {

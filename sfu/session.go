@@ -534,6 +534,8 @@ func (s *session) addCandidates(f *fragment) {
 	unused := maps.Clone(f.skipped)
 	for _, c := range f.candidates {
 		switch {
+		case f.ufrag != "" && f.ufrag != s.offer.ufrag:
+			unused["of another transport"]++
 		case slices.Contains(s.candidates, c) || slices.Contains(s.offer.candidates, c):
 		case len(s.candidates)+len(s.offer.candidates) >= maxCandidates:
 			unused[overBound]++
