@@ -88,6 +88,13 @@ func TestNodesWithDefaults(t *testing.T) {
 	}
 	says(t, r.errout, "--data-dir "+dirs[0], "in use by process ", "its own")
 
+	stranger := runNode(t, nil, append(nodeArgs(t)[1:], "--network", "other", "--bootstrap", a.P2P[0])...)
+	says(t, stranger.log.String(), "node is ready, but alone", "no node of this network")
+	if r = cli(t, "doctor", "--admin", stranger.Admin); r.code != failure {
+		t.Errorf("doctor at a node whose bootstrap peer is of another network exits with %d: %s", r.code, r.out)
+	}
+	stranger.kill()
+
 	eventually(t, "both remember each other", func() bool {
 		for _, dir := range dirs {
 			if _, err := os.Stat(filepath.Join(dir, "weir", "peers.json")); err != nil {
