@@ -96,6 +96,7 @@ type examination struct {
 	table     int       // peers in the routing table
 	transport quicReach
 	record    recordReach
+	policy    policyReach
 	told      map[peer.ID]telling
 	unmet     []contact // known by their records only: tried just now
 	copied    *capacity.Record
@@ -174,6 +175,12 @@ func (n *Node) examine(ctx context.Context, open bool) *examination {
 		}
 	}
 	work.Go(func() error { e.record = n.ownRecord(ctx); return nil })
+	e.policy.operated = n.cfg.Operator != ""
+	if version, compared := n.policies.since(); !compared.IsZero() {
+		e.policy.version, e.policy.heard, e.policy.age = version, true, time.Since(compared)
+	} else {
+		e.policy.version = version
+	}
 	_ = work.Wait()
 	e.selfAt = selfElsewhere(n.ID(), n.cfg.Bootstrap, n.ownAddrs())
 	n.noteCopies(e.record.held)
@@ -428,7 +435,7 @@ func (e *examination) checks() []Check {
 	var all []Check
 	for _, judge := range []func() []Check{
 		e.checkListening, e.checkAddrs, e.checkIdentity, e.checkBootstrap, e.checkServers, e.checkNetwork, e.checkUDP, e.checkTable,
-		e.checkHolding, e.checkRecord, e.checkMembers, e.checkPartition, e.checkClock,
+		e.checkHolding, e.checkRecord, e.checkPolicy, e.checkMembers, e.checkPartition, e.checkClock,
 	} {
 		all = append(all, judge()...)
 	}
@@ -792,6 +799,36 @@ func (e *examination) checkRecord() []Check {
 			"only %d of %d holders have it%s", len(r.have), len(r.holders), unheard(r.silent))
 	}
 	return check(name, Fine, "", "held by %d of %d other holders%s", min(len(r.have), len(r.holders)), len(r.holders), unheard(r.silent))
+}
+
+// policyReach is what is known of the operator's policy.
+type policyReach struct {
+	operated bool // there is an operator
+	version  uint64
+	heard    bool          // a peer has said which it holds
+	age      time.Duration // since then
+}
+
+// checkPolicy says whether the policy in force is known to be the newest: that
+// nobody has sent a newer one says nothing if nobody has answered.
+func (e *examination) checkPolicy() []Check {
+	const name = "policy"
+	p := e.policy
+	held := fmt.Sprintf("version %d is in force", p.version)
+	if p.version == 0 {
+		held = "none of the operator's has come"
+	}
+	switch {
+	case !p.operated:
+		return nil
+	case len(e.members) == 0:
+		return check(name, Skipped, "", "%s; there is nobody to ask for a newer one", held)
+	case !p.heard:
+		return check(name, Warning, "wait some seconds if the node has just started; then look at the peers", "%s; whether there is a newer one is not known: no peer has said which it holds", held)
+	case p.age > 3*policyEvery:
+		return check(name, Warning, "look at the peers, by weir peers", "%s; whether there is a newer one is not known: the last peer said which it holds %v ago", held, p.age.Round(time.Second))
+	}
+	return check(name, Fine, "", "%s, compared with a peer %v ago", held, p.age.Round(time.Second))
 }
 
 // unheard says of how many it is not known.

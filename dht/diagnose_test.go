@@ -165,6 +165,9 @@ func TestEachFinding(t *testing.T) {
 		{"one that has another mode", modes(HoldDHT, HoldDHT, HoldDHT, HoldAll), "holders", Warning, []string{"--holders all"}},
 
 		{"no holder has it", examination{record: recordReach{published: true, holders: []peer.ID{"a", "b"}}}, "record", Failure, []string{"none of 2"}},
+		{"a policy that nobody has been asked about", examination{policy: policyReach{operated: true, version: 3}, members: up("a")}, "policy", Warning, []string{"version 3", "not known"}},
+		{"a policy compared long ago", examination{policy: policyReach{operated: true, version: 3, heard: true, age: time.Hour}, members: up("a")}, "policy", Warning, []string{"not known", "1h0m0s ago"}},
+		{"a policy compared just now", examination{policy: policyReach{operated: true, version: 3, heard: true, age: time.Second}, members: up("a")}, "policy", Fine, []string{"version 3"}},
 		{"no holder says whether it has it", examination{record: recordReach{published: true, holders: []peer.ID{"a", "b"}, silent: 2}}, "record", Failure, []string{"none of 2 holders has said in time"}},
 		{"one holder lacks it, one is silent", examination{record: recordReach{published: true, holders: []peer.ID{"a", "b"}, silent: 1}}, "record", Failure, []string{"1 of 2 holders do not have it, and 1 did not answer"}},
 		{"one holder has it, one is silent", examination{record: recordReach{published: true, holders: []peer.ID{"a", "b"}, have: []peer.ID{"a"}, silent: 1}}, "record", Fine, []string{"1 of 2", "1 did not answer"}},

@@ -37,9 +37,24 @@ var errNoOperator = errors.New("this node has no operator: start it with --opera
 type policyHold struct {
 	apply sync.Mutex // one at a time
 
-	mu      sync.Mutex
-	version uint64
-	sealed  []byte
+	mu       sync.Mutex
+	version  uint64
+	sealed   []byte
+	compared time.Time // when a peer last said which it holds; zero: never
+}
+
+// heard notes that a peer has said which policy it holds.
+func (h *policyHold) heard(now time.Time) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.compared = now
+}
+
+// since is the version held, and when a peer last said which it holds.
+func (h *policyHold) since() (version uint64, compared time.Time) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.version, h.compared
 }
 
 func (h *policyHold) get() (uint64, []byte) {
@@ -118,6 +133,7 @@ func (n *Node) exchangePolicy(p peer.ID) {
 			n.log.Debug("policies not compared", "peer", p, "err", err)
 			return
 		}
+		n.policies.heard(time.Now())
 		if len(resp.Sealed) > 0 {
 			if _, err := n.takePolicy(resp.Sealed, p); err != nil && !errors.Is(err, ErrOldPolicy) {
 				n.log.Warn("policy of a peer not applied", "peer", p, "err", err)
