@@ -192,16 +192,20 @@ func securedPair(t testing.TB, before func(client, server *wireEnd), done func(s
 	if before != nil {
 		before(a, b)
 	}
-	cfg := &dtls.Config{
-		Certificates: []tls.Certificate{dtlsCertificate()}, InsecureSkipVerify: true, ClientAuth: dtls.RequireAnyClientCert,
-		ExtendedMasterSecret: dtls.RequireExtendedMasterSecret, FlightInterval: 50 * time.Millisecond,
-		SRTPProtectionProfiles: []dtls.SRTPProtectionProfile{dtls.SRTP_AEAD_AES_128_GCM},
+	var clientOptions []dtls.ClientOption
+	var serverOptions []dtls.ServerOption
+	for _, o := range []dtls.Option{
+		dtls.WithCertificates(dtlsCertificate()), dtls.WithInsecureSkipVerify(true),
+		dtls.WithExtendedMasterSecret(dtls.RequireExtendedMasterSecret), dtls.WithFlightInterval(50 * time.Millisecond),
+		dtls.WithSRTPProtectionProfiles(dtls.SRTP_AEAD_AES_128_GCM),
+	} {
+		clientOptions, serverOptions = append(clientOptions, o), append(serverOptions, o)
 	}
-	client, err := dtls.Client(a, a.LocalAddr(), cfg)
+	client, err := dtls.ClientWithOptions(a, a.LocalAddr(), clientOptions...)
 	if err != nil {
 		t.Fatal(err)
 	}
-	server, err = dtls.Server(b, b.LocalAddr(), cfg)
+	server, err = dtls.ServerWithOptions(b, b.LocalAddr(), append(serverOptions, dtls.WithClientAuth(dtls.RequireAnyClientCert))...)
 	if err != nil {
 		t.Fatal(err)
 	}
