@@ -43,26 +43,32 @@ func (h *eventHub) add(e event.Event) {
 	if e.Time.IsZero() {
 		e.Time = time.Now()
 	}
+	if h.keep(&e) {
+		h.write(lineOf(e)) // without the lock: whoever reads the log may be slow
+	}
+}
+
+// keep numbers e and passes it on, and reports whether it is to be logged.
+func (h *eventHub) keep(e *event.Event) (logged bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.seq++
 	e.Seq = h.seq
-	if h.limit.pass(time.Now(), lineKey(e)) {
-		h.write(lineOf(e))
-	}
+	logged = h.limit.pass(time.Now(), lineKey(*e))
 	if h.closed {
-		return
+		return logged
 	}
 	if len(h.last) == eventsKept {
 		h.last = h.last[1:]
 	}
-	h.last = append(h.last, e)
+	h.last = append(h.last, *e)
 	for sub := range h.subs {
 		select {
-		case sub <- e:
+		case sub <- *e:
 		default: // it has lost one; the numbers tell
 		}
 	}
+	return logged
 }
 
 func (h *eventHub) write(l line) { h.log.LogAttrs(context.Background(), l.level, l.msg, l.attrs...) }
@@ -84,8 +90,9 @@ func (h *eventHub) run(ctx context.Context) error {
 
 func (h *eventHub) flush(now time.Time) {
 	h.mu.Lock()
-	defer h.mu.Unlock()
-	for _, l := range h.limit.due(now) {
+	due := h.limit.due(now)
+	h.mu.Unlock()
+	for _, l := range due {
 		h.write(l)
 	}
 }
@@ -133,6 +140,9 @@ const (
 	limitWindow = 10 * time.Second
 	// …of which clients that were sent on or refused get one, for each reason,
 	limitClients = 1
+	// sessions, which have two lines each and are bounded by --session-limit, so
+	// many,
+	limitSessions = 1000
 	// and everything else so many, which a network in good order never reaches.
 	limitOthers = 100
 	// limitKeys bounds the sorts that are told apart: reasons may be peers' words.
@@ -180,8 +190,11 @@ func (l *lineLimit) pass(now time.Time, k lineSort) bool {
 		l.sorts[k] = c
 	}
 	most := limitOthers
-	if k.reason != "" {
+	switch {
+	case k.reason != "":
 		most = limitClients
+	case k.kind == event.SessionOpened, k.kind == event.SessionClosed:
+		most = limitSessions
 	}
 	if c.written < most {
 		c.written++

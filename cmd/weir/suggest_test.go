@@ -98,6 +98,20 @@ func TestCompletionScriptsInShells(t *testing.T) {
 	if out, err := exec.Command("go", "build", "-o", filepath.Join(dir, "weir"), ".").CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
+	// A library that asks the terminal for its colours would do so in every
+	// command, and leave the answer to the shell.
+	t.Run("a terminal is asked nothing", func(t *testing.T) {
+		script, err := exec.LookPath("script")
+		if err != nil {
+			t.Skip("script is not installed")
+		}
+		cmd := exec.Command(script, "-qec", filepath.Join(dir, "weir")+" version", "/dev/null")
+		cmd.Env = append(os.Environ(), "TERM=xterm-256color", "CI=")
+		out, err := cmd.CombinedOutput()
+		if err != nil || !strings.HasPrefix(string(out), "weir ") {
+			t.Errorf("weir version on a terminal: %v: %q", err, out)
+		}
+	})
 	for shell, c := range map[string]struct {
 		script string
 		says   []string

@@ -10,7 +10,7 @@ import (
 	"sync"
 	"time"
 
-	tea "github.com/charmbracelet/bubbletea"
+	tea "charm.land/bubbletea/v2"
 	"github.com/mattn/go-runewidth"
 	"github.com/urfave/cli/v2"
 
@@ -100,7 +100,7 @@ func (m topModel) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
 			m.data, m.now = msg.data, msg.data.at
 		}
 		return m, tea.Sequence(tea.Tick(topPause, func(time.Time) tea.Msg { return nil }), m.look)
-	case tea.KeyMsg:
+	case tea.KeyPressMsg:
 		switch msg.String() {
 		case "q", "ctrl+c", "esc":
 			if m.alone && msg.String() == "esc" {
@@ -114,7 +114,7 @@ func (m topModel) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
 			m.part, m.skip = (m.part+topParts-1)%topParts, 0
 		case "1", "2", "3", "4", "5":
 			m.part, m.skip, m.alone = topPart(msg.String()[0]-'1'), 0, true
-		case "enter", " ":
+		case "enter", "space":
 			m.alone, m.skip = !m.alone, 0
 		case "down", "j":
 			m.skip++
@@ -130,7 +130,14 @@ func (m topModel) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
 }
 
 // View implements tea.Model.
-func (m topModel) View() string {
+func (m topModel) View() tea.View {
+	v := tea.NewView(m.text())
+	v.AltScreen = true
+	return v
+}
+
+// text is the whole screen.
+func (m topModel) text() string {
 	w := terminal{width: m.width, color: m.color}
 	if m.data.at.IsZero() {
 		if m.err != nil {
@@ -362,7 +369,7 @@ func topCommand() *cli.Command {
 			if _, err := readTop(c); err != nil {
 				return err // before the screen is taken
 			}
-			_, err := tea.NewProgram(m, tea.WithAltScreen(), tea.WithContext(c.Context)).Run()
+			_, err := tea.NewProgram(m, tea.WithContext(c.Context)).Run()
 			if errors.Is(err, tea.ErrProgramKilled) && c.Context.Err() != nil {
 				return nil
 			}

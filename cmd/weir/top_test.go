@@ -8,7 +8,7 @@ import (
 	"testing"
 	"time"
 
-	tea "github.com/charmbracelet/bubbletea"
+	tea "charm.land/bubbletea/v2"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/mattn/go-runewidth"
 
@@ -50,7 +50,7 @@ func TestTopFitsTheScreen(t *testing.T) {
 					m := topModel{data: someTop(n), color: true, part: part, alone: alone, skip: n / 2}
 					m.now = m.data.at
 					sized, _ := m.Update(tea.WindowSizeMsg{Width: size[0], Height: size[1]})
-					view := sized.View()
+					view := sized.(topModel).text()
 					lines := strings.Split(view, "\n")
 					if len(lines) > size[1] {
 						t.Fatalf("%d of everything at %v: %d lines", n, size, len(lines))
@@ -73,7 +73,7 @@ func TestTopFitsTheScreen(t *testing.T) {
 func TestTopShows(t *testing.T) {
 	m := topModel{data: someTop(3), width: 80, height: 40}
 	m.now = m.data.at
-	view := m.View()
+	view := m.text()
 	for _, want := range []string{"n1  full  stress 0.93  up 1m1s", "9 of 10", "NODES (3)", "STREAMS (3)", "LINKS (3)", "SESSIONS (3)", "EVENTS (3)", "stream2", "00000001", "q quit"} {
 		if !strings.Contains(view, want) {
 			t.Errorf("it does not show %q:\n%s", want, view)
@@ -90,40 +90,40 @@ func TestTopWhenTheNodeIsGone(t *testing.T) {
 	m := topModel{data: someTop(1), width: 80, height: 30}
 	gone, _ := m.Update(topResult{err: errors.New("no node answers")})
 	later, _ := gone.Update(topTick(m.data.at.Add(7 * time.Second)))
-	if view := later.View(); !strings.Contains(view, "no answer for 7s") || !strings.Contains(view, "NODES (1)") {
+	if view := later.(topModel).text(); !strings.Contains(view, "no answer for 7s") || !strings.Contains(view, "NODES (1)") {
 		t.Errorf("it shows\n%s", view)
 	}
 	back, _ := later.Update(topResult{data: someTop(2)})
-	if view := back.View(); strings.Contains(view, "no answer") || !strings.Contains(view, "NODES (2)") {
+	if view := back.(topModel).text(); strings.Contains(view, "no answer") || !strings.Contains(view, "NODES (2)") {
 		t.Errorf("back again, it shows\n%s", view)
 	}
 	never, _ := topModel{width: 80, height: 30}.Update(topResult{err: errors.New("no node \x1b answers")})
-	if view := never.View(); !strings.Contains(view, "no node") || strings.Contains(view, "\x1b") {
+	if view := never.(topModel).text(); !strings.Contains(view, "no node") || strings.Contains(view, "\x1b") {
 		t.Errorf("without any answer it shows %q", view)
 	}
 }
 
 func TestTopKeys(t *testing.T) {
 	var m tea.Model = topModel{data: someTop(50), width: 80, height: 24}
-	press := func(keys ...tea.KeyType) {
+	press := func(keys ...rune) {
 		for _, k := range keys {
-			m, _ = m.Update(tea.KeyMsg{Type: k})
+			m, _ = m.Update(tea.KeyPressMsg{Code: k})
 		}
 	}
 	press(tea.KeyTab, tea.KeyTab, tea.KeyTab, tea.KeyEnter)
-	if view := m.View(); !strings.Contains(view, "SESSIONS (50)") || strings.Contains(view, "NODES") {
+	if view := m.(topModel).text(); !strings.Contains(view, "SESSIONS (50)") || strings.Contains(view, "NODES") {
 		t.Errorf("the sessions alone:\n%s", view)
 	}
-	before := m.View()
+	before := m.(topModel).text()
 	press(tea.KeyDown, tea.KeyDown)
-	if m.View() == before {
+	if m.(topModel).text() == before {
 		t.Error("the arrows do not scroll")
 	}
 	press(tea.KeyUp, tea.KeyUp, tea.KeyUp)
-	if m.View() != before {
+	if m.(topModel).text() != before {
 		t.Error("the arrows do not scroll back")
 	}
-	_, cmd := m.Update(tea.KeyMsg{Type: tea.KeyRunes, Runes: []rune("q")})
+	_, cmd := m.Update(tea.KeyPressMsg{Code: 'q', Text: "q"})
 	if cmd == nil {
 		t.Fatal("q does nothing")
 	}
