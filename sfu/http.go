@@ -259,18 +259,22 @@ func (s *SFU) base(r *http.Request) string {
 // ticket opens and checks a ticket that another node gave the client.
 func (s *SFU) ticket(raw string, kind sessionKind, name string) (*capacity.Ticket, error) {
 	t, err := capacity.OpenTicket(raw, s.cfg.Self, time.Now())
-	if err == nil {
-		switch want := map[sessionKind]capacity.Purpose{kindWHIP: capacity.Publish, kindWHEP: capacity.View}[kind]; {
-		case t.Stream != name:
-			err = fmt.Errorf("it is for stream %q", t.Stream)
-		case t.Purpose != want:
-			err = fmt.Errorf("it is for %s", t.Purpose)
-		}
+	why := ""
+	switch want := map[sessionKind]capacity.Purpose{kindWHIP: capacity.Publish, kindWHEP: capacity.View}[kind]; {
+	case errors.Is(err, capacity.ErrExpired):
+		why = "it has expired"
+	case errors.Is(err, capacity.ErrWrongTarget):
+		why = "it is for another node"
+	case err != nil:
+		why = "it is not whole, or not of the node that it names"
+	case t.Stream != name:
+		why = fmt.Sprintf("it is for stream %q", t.Stream)
+	case t.Purpose != want:
+		why = fmt.Sprintf("it is for %s", t.Purpose)
+	default:
+		return &t, nil
 	}
-	if err != nil {
-		return nil, problem.New(problem.BadTicket, "the ticket is not good here: "+err.Error()+"; ask the server that sent you again")
-	}
-	return &t, nil
+	return nil, problem.New(problem.BadTicket, "the ticket is not good here: "+why+"; ask the server that sent you again")
 }
 
 // An arrival is a client on its way in.

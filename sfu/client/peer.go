@@ -181,17 +181,21 @@ func (p *peer) offer(ctx context.Context) (string, error) {
 func (p *peer) establish(ctx context.Context) error {
 	answer := webrtc.SessionDescription{Type: webrtc.SDPTypeAnswer, SDP: p.session.answer}
 	if err := p.pc.SetRemoteDescription(answer); err != nil {
-		return fmt.Errorf("%w: %s: %w", ErrBadAnswer, p.session.url(), err)
+		return fmt.Errorf("%w: %s: %w", ErrBadAnswer, withoutQuery(p.session.url()), err)
 	}
 	p.start(p.hasten)
 	select {
 	case <-p.connected:
 		return nil
 	case <-p.done:
-		return fmt.Errorf("%w: %s answered, but its media port does not", ErrNoMedia, p.session.url())
+		return p.noMedia(nil)
 	case <-ctx.Done():
-		return fmt.Errorf("%w: %s answered, but its media port does not: %w", ErrNoMedia, p.session.url(), ctx.Err())
+		return p.noMedia(ctx.Err())
 	}
+}
+
+func (p *peer) noMedia(cause error) error {
+	return &unreachedError{fmt.Sprintf("%v: %s answered, but its media port does not", ErrNoMedia, withoutQuery(p.session.url())), ErrNoMedia, cause}
 }
 
 // hasten has ICE done after a round trip. A pion agent that knows a pair to work

@@ -52,8 +52,7 @@ type Refused struct {
 }
 
 func (r *Refused) Error() string {
-	at, _, _ := strings.Cut(r.URL, "?") // without a ticket
-	s := fmt.Sprintf("refused by %s: %d %s", at, r.Status, http.StatusText(r.Status))
+	s := fmt.Sprintf("refused by %s: %d %s", withoutQuery(r.URL), r.Status, http.StatusText(r.Status))
 	if r.Body != "" {
 		s += fmt.Sprintf(": %q", r.Body)
 	}
@@ -89,13 +88,16 @@ func httpClient(c *http.Client) *http.Client {
 
 func parseURL(raw string) (*url.URL, error) {
 	u, err := url.Parse(raw)
-	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrBadURL, err)
-	}
-	if u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
-		return nil, fmt.Errorf("%w: %q; expected something like http://127.0.0.1:8080/whip/demo", ErrBadURL, raw)
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
+		return nil, fmt.Errorf("%w: %q; expected something like http://127.0.0.1:8080/whip/demo", ErrBadURL, withoutQuery(raw))
 	}
 	return u, nil
+}
+
+// withoutQuery shortens a URL for people: what follows may be a ticket.
+func withoutQuery(url string) string {
+	before, _, _ := strings.Cut(url, "?")
+	return before
 }
 
 // negotiate posts offer to u and follows up to maxHops redirects. A server that
@@ -137,7 +139,11 @@ func attempt(ctx context.Context, c *http.Client, u *url.URL, offer string) (*se
 			return s, err
 		}
 		if len(s.hops) > maxHops {
-			return nil, fmt.Errorf("%w: more than %d redirects: %s", ErrBadAnswer, maxHops, strings.Join(append(s.hops, next.String()), " → "))
+			var way []string
+			for _, hop := range append(s.hops, next.String()) {
+				way = append(way, withoutQuery(hop))
+			}
+			return nil, fmt.Errorf("%w: more than %d redirects: %s", ErrBadAnswer, maxHops, strings.Join(way, " → "))
 		}
 		u = next
 	}
@@ -185,10 +191,10 @@ func (s *session) post(ctx context.Context, u *url.URL, offer string) (*url.URL,
 	case http.StatusTemporaryRedirect, http.StatusPermanentRedirect:
 		next, err := u.Parse(resp.Header.Get("Location"))
 		if err != nil || resp.Header.Get("Location") == "" {
-			return nil, fmt.Errorf("%w: %s redirects to %q", ErrBadAnswer, u, resp.Header.Get("Location"))
+			return nil, fmt.Errorf("%w: %s redirects to %q", ErrBadAnswer, withoutQuery(u.String()), withoutQuery(resp.Header.Get("Location")))
 		}
 		if _, err := parseURL(next.String()); err != nil {
-			return nil, fmt.Errorf("%w: %s redirects: %w", ErrBadAnswer, u, err)
+			return nil, fmt.Errorf("%w: %s redirects: %w", ErrBadAnswer, withoutQuery(u.String()), err)
 		}
 		if err := s.leads(u, next); err != nil {
 			return nil, fmt.Errorf("%w: %s redirects to %s: %w", ErrBadAnswer, u, next.Host, err)
@@ -208,26 +214,27 @@ func (s *session) post(ctx context.Context, u *url.URL, offer string) (*url.URL,
 // unreached is an ErrNoConnection to u in words of our own: net/http's have the
 // URL in them, and the ticket that may be in that.
 func unreached(u *url.URL, err error) error {
-	return &unreachedError{fmt.Sprintf("%v to %s: %s", ErrNoConnection, u.Host, problem.Cause(err)), err}
+	return &unreachedError{fmt.Sprintf("%v to %s: %s", ErrNoConnection, u.Host, problem.Cause(err)), ErrNoConnection, err}
 }
 
 type unreachedError struct {
-	text  string
-	cause error
+	text        string
+	kind, cause error // what callers branch on; cause may be nil
 }
 
 func (e *unreachedError) Error() string   { return e.text }
-func (e *unreachedError) Unwrap() []error { return []error{ErrNoConnection, e.cause} }
+func (e *unreachedError) Unwrap() []error { return []error{e.kind, e.cause} }
 
 // accept takes over a 201 answer that came from u. The resource is remembered
 // even if the answer is bad, so that it can be deleted.
 func (s *session) accept(u *url.URL, h http.Header, body []byte) error {
 	s.answered = time.Now()
+	at := withoutQuery(u.String())
 	s.etag = h.Get("ETag")
 	if l := h.Get("Location"); l != "" {
 		r, err := u.Parse(l)
 		if err != nil {
-			return fmt.Errorf("%w: %s: Location %q: %w", ErrBadAnswer, u, l, err)
+			return fmt.Errorf("%w: %s: Location %q is no URL", ErrBadAnswer, at, withoutQuery(l))
 		}
 		if err := s.leads(u, r); err != nil {
 			return fmt.Errorf("%w: %s: Location at %s: %w", ErrBadAnswer, u, r.Host, err)
@@ -235,13 +242,13 @@ func (s *session) accept(u *url.URL, h http.Header, body []byte) error {
 		s.resource = r
 	}
 	if t, _, err := mime.ParseMediaType(h.Get("Content-Type")); err != nil || t != sdpType {
-		return fmt.Errorf("%w: %s: content type %q; expected %s", ErrBadAnswer, u, h.Get("Content-Type"), sdpType)
+		return fmt.Errorf("%w: %s: content type %q; expected %s", ErrBadAnswer, at, h.Get("Content-Type"), sdpType)
 	}
 	if len(body) > maxAnswer {
-		return fmt.Errorf("%w: %s: more than %d bytes", ErrBadAnswer, u, maxAnswer)
+		return fmt.Errorf("%w: %s: more than %d bytes", ErrBadAnswer, at, maxAnswer)
 	}
 	if !bytes.HasPrefix(body, []byte("v=0")) {
-		return fmt.Errorf("%w: %s: %q; expected SDP, which begins with v=0", ErrBadAnswer, u, reason(body[:min(len(body), 80)]))
+		return fmt.Errorf("%w: %s: %q; expected SDP, which begins with v=0", ErrBadAnswer, at, reason(body[:min(len(body), 80)]))
 	}
 	s.answer = string(body)
 	return nil

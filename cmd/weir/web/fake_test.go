@@ -15,6 +15,8 @@ import (
 
 	"github.com/pion/rtcp"
 	"github.com/pion/webrtc/v4"
+
+	"weir/sfu/problem"
 )
 
 // fakeNode is as much of a node as the console sees: the state and its events,
@@ -168,8 +170,7 @@ func (n *fakeNode) signal(answer func(stream string, offer webrtc.SessionDescrip
 		}
 		id, pc, err := answer(r.PathValue("stream"), webrtc.SessionDescription{Type: webrtc.SDPTypeOffer, SDP: string(offer)})
 		if errors.Is(err, errNotLive) {
-			w.Header().Set("Retry-After", "1")
-			http.Error(w, "nobody publishes "+r.PathValue("stream")+" now", http.StatusConflict)
+			problem.New(problem.NotLive, "nobody publishes "+r.PathValue("stream")+" now").Retry(time.Second).Write(w)
 			return
 		}
 		if err != nil {

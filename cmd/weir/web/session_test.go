@@ -7,10 +7,12 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	browserapi "github.com/chromedp/cdproto/browser"
 	"github.com/chromedp/chromedp"
 
+	"weir/sfu/problem"
 	"weir/testnet/browser"
 )
 
@@ -279,6 +281,9 @@ func TestPlaySaysWhatTheNodeSaid(t *testing.T) {
 	}{
 		{"not live yet is retried", "409", answer(409, "7", "nobody publishes demo now"), "waiting", `^Not live yet nobody publishes demo now Trying again in [67] s$`},
 		{"no room is retried", "503", answer(503, "9", "refused: sessions: 4 of 4 sessions in use on every node asked"), "waiting", `^No room now refused: sessions: 4 of 4 sessions in use on every node asked Trying again in [89] s$`},
+		{"of a problem the sentence is shown", "", func(w http.ResponseWriter, _ *http.Request) {
+			problem.New(problem.OriginUnreachable, `stream "demo" is live, but cannot be reached`).Retry(9 * time.Second).Write(w)
+		}, "waiting", `^The stream’s origin cannot be reached stream "demo" is live, but cannot be reached Trying again in [89] s$`},
 		{"without Retry-After it backs off", "", answer(503, "", "no room"), "waiting", `^No room now no room Trying again in [12] s$`},
 		{"an unknown stream is final", "404", answer(404, "", "no such stream"), "failed", `^No such stream no such stream$`},
 		{"a refusal is final", "", answer(403, "", "ticket has expired"), "failed", `^Refused \(403\) ticket has expired$`},

@@ -163,7 +163,7 @@ function player(stream, out) {
       edit: stereo,
       onChange: (c) => c === connection && changed(c),
       // 409: not live yet. 404 and the like do not change by waiting.
-      retryOn: (code) => code === 409 || code === 503 || code === 429 || code === 502 || code === 504,
+      retryOn: (code) => code === 409 || code === 429 || code >= 500,
     });
     connection = next;
     next.start();

@@ -211,7 +211,7 @@ export function publishPage(query, out, onLive) {
       onChange: changed,
       // 409: somebody else publishes under this name; that needs a person, unless
       // it is what is left of our own session at a node that has gone.
-      retryOn: (code) => code === 503 || code === 429 || code === 502 || code === 504
+      retryOn: (code) => code === 429 || code >= 500
         || (code === 409 && performance.now() - liveUntil < OWN_NAME),
     });
     spark.clear();
