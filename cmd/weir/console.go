@@ -17,6 +17,7 @@ import (
 
 	"weir/capacity"
 	"weir/capacity/event"
+	"weir/capacity/scope"
 	"weir/cmd/weir/web"
 	"weir/sfu/problem"
 )
@@ -193,7 +194,7 @@ func (n *node) consoleState(w http.ResponseWriter, r *http.Request) {
 	if !n.showsNetwork(r) {
 		writeJSON(w, consoleReply{
 			networkState: networkState{Nodes: []recordEntry{}, Streams: []streamEntry{}, Gone: []goneEntry{}, Time: state.Time},
-			Limited:      true, Elsewhere: elsewhere(state, r.URL.Query().Get("stream")),
+			Limited:      true, Elsewhere: elsewhere(state, r.URL.Query().Get("stream"), n.gate),
 		})
 		return
 	}
@@ -201,8 +202,9 @@ func (n *node) consoleState(w http.ResponseWriter, r *http.Request) {
 }
 
 // elsewhere lists the public URLs of nodes other than this one where a player
-// may ask for stream when this one is silent: those that carry it first.
-func elsewhere(state networkState, stream string) []string {
+// may ask for stream when this one is silent: those that carry it first, and
+// none that a client must not be sent to.
+func elsewhere(state networkState, stream string, gate *scope.Gate) []string {
 	type place struct {
 		url     string
 		carries bool
@@ -218,7 +220,7 @@ func elsewhere(state networkState, stream string) []string {
 	}
 	var places []place
 	for _, e := range state.Nodes {
-		if r := e.Record; e.Valid && r != nil && r.URL != "" && e.Node != state.Self && r.State == capacity.Active {
+		if r := e.Record; e.Valid && r != nil && r.URL != "" && e.Node != state.Self && r.State == capacity.Active && gate.CheckURL(scope.Redirect, r.URL) == nil {
 			places = append(places, place{r.URL, carries[r.URL], r.Stress()})
 		}
 	}

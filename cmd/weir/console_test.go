@@ -13,6 +13,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"weir/capacity"
+	"weir/capacity/scope"
 )
 
 func TestOnlyThisMachineSeesTheNetwork(t *testing.T) {
@@ -131,8 +132,10 @@ func TestPlayersLearnOfFewOtherNodes(t *testing.T) {
 	add("e", "http://e", 0, capacity.Draining)
 	add("f", "", 0, capacity.Active)
 	add("g", "http://g", 2, capacity.Active)
+	add("h", "http://169.254.169.254", 0, capacity.Active)
 	state.Streams = []streamEntry{{Stream: "demo", Carriers: []carrierEntry{{Node: "d", URL: "http://d"}}}}
-	if got, want := elsewhere(state, "demo"), []string{"http://d", "http://c", "http://g"}; !slices.Equal(got, want) {
+	gate := scope.NewGate(nil, true) // names without a dot are of this site
+	if got, want := elsewhere(state, "demo", gate), []string{"http://d", "http://c", "http://g"}; !slices.Equal(got, want) {
 		t.Errorf("elsewhere = %v, want %v: the one that carries it, then the least stressed", got, want)
 	}
 }
