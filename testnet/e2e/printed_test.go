@@ -109,7 +109,7 @@ func TestPrintedCommandsRun(t *testing.T) {
 		t.Fatalf("the console shows the commands %+v, %v", shown, err)
 	}
 	run(shown.Commands.Status)
-	third := start(shown.Commands.Join, "node is ready")
+	third := start(strings.ReplaceAll(shown.Commands.Join, "--data-dir weir-second", "--data-dir "+scratch+"/third"), "node is ready")
 	if out := third.Output(); strings.Contains(out, "alone") {
 		t.Errorf("%s: %s", shown.Commands.Join, out)
 	}
