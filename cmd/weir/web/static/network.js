@@ -208,7 +208,7 @@ const HAPPENED = 60; // events that are kept
 const quiet = new Set(['pull.started', 'node.ready']);
 
 function happenings() {
-  const items = h('ol', { class: 'happened', id: 'happened' });
+  const items = h('ol', { class: 'happened', id: 'happened', tabindex: 0, 'aria-labelledby': 'happened-title' });
   const empty = h('p', { class: 'quiet' }, 'Nothing yet. Sessions, links, redirects and refusals show up here as they happen, each with its reason.');
   const el = h('section', { class: 'card happened-card', 'aria-labelledby': 'happened-title' },
     h('div', { class: 'card-head' }, h('h2', { id: 'happened-title' }, 'What happened at this node'), h('span', { class: 'quiet' }, h('code', {}, 'weir events'), ' shows more')),
