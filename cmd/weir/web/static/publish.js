@@ -289,7 +289,7 @@ export function publishPage(query, out, onLive) {
       lock(false);
       if (!el.isConnected) unseen = `${chosen.name} is no longer live`;
       // A weir node says itself what to do about a name that is taken.
-      say(c.problem.status === 409 && !c.problem.code ? `${sentence(c.problem.message)} Choose another name, or try again later.` : sentence(c.problem.message), 'bad');
+      say(c.problem.status === 409 && !c.problem.code ? `${sentence(c.problem.message)} Choose another name, or try again later.` : c.problem.message, 'bad');
     } else if (c.state !== 'stopped') sayState();
     onLive();
   }
