@@ -113,8 +113,8 @@ func TestHooksThatDoNotWork(t *testing.T) {
 		{"it fails", "echo no money left >&2; exit 3", capacity.ProvisioningFailed, "failed"},
 		{"it hangs, and so does its child", "sleep 300 & sleep 300", capacity.ProvisioningFailed, "failed"},
 		{"it prints garbage without end", "cat /dev/urandom", capacity.ProvisioningFailed, "failed"},
-		{"it prints garbage and brings no node", "head -c 3000 /dev/urandom", capacity.ProvisioningLate, "late"},
-		{"it says nothing and brings no node", "true", capacity.ProvisioningLate, "late"},
+		{"it prints garbage and brings no node", "head -c 3000 /dev/urandom", capacity.ProvisioningLate, "timed_out"},
+		{"it says nothing and brings no node", "true", capacity.ProvisioningLate, "timed_out"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
@@ -146,7 +146,7 @@ func TestHooksThatDoNotWork(t *testing.T) {
 			var s struct {
 				Provision map[string]capacity.StartsStatus
 			}
-			if err := w.n(1).Get(t.Context(), "/status", &s); err != nil || s.Provision[""].Failures != 1 || !strings.Contains(s.Provision[""].Last, c.outcome) {
+			if err := w.n(1).Get(t.Context(), "/status", &s); err != nil || s.Provision[""].Failures != 1 || !strings.Contains(s.Provision[""].Last, strings.TrimPrefix(c.reason, "provisioning-")) {
 				t.Errorf("status says %+v, %v", s.Provision, err)
 			}
 			flows(t, watching)
