@@ -50,7 +50,7 @@ func nodeCommand() *cli.Command {
 			&cli.StringFlag{Name: "join", Usage: "`TOKEN` of weir network invite: stands for --bootstrap, --network, --operator and --holders", EnvVars: env("JOIN")},
 			&cli.StringFlag{Name: "network", Usage: "`NAME` of the network; nodes of different networks do not meet", Value: defaultNetwork, EnvVars: env("NETWORK")},
 			&cli.StringFlag{Name: "http", Usage: "`HOST:PORT` of WHIP, WHEP and the console", Value: defaultHTTP, EnvVars: env("HTTP")},
-			&cli.StringFlag{Name: "console", Usage: "`WHO` gets the console of the network on --http: local (this machine; others get player and publisher only), public or off", Value: string(consoleLocal), EnvVars: env("CONSOLE")},
+			&cli.StringFlag{Name: "console", Usage: "`MODE` of the pages on --http: local (this machine sees the network, others get player and publisher), public (everybody sees it) or off", Value: string(consoleLocal), EnvVars: env("CONSOLE")},
 			&cli.StringFlag{Name: "public-url", Usage: "base `URL` under which clients reach --http, if it is another", EnvVars: env("PUBLIC_URL")},
 			&cli.StringFlag{Name: "admin", Usage: "`HOST:PORT` of the admin API", Value: defaultAdmin, EnvVars: env("ADMIN")},
 			&cli.StringFlag{Name: "metrics", Usage: "`HOST:PORT` that serves /metrics alone, under any host name", DefaultText: "only at --admin", EnvVars: env("METRICS")},
