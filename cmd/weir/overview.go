@@ -313,6 +313,8 @@ type goneEntry struct {
 	Name   string  `json:"name,omitempty"`
 	Region string  `json:"region,omitempty"`
 	For    float64 `json:"gone_ms"`
+	// Unsure: not all holders answered, one of which may have its record.
+	Unsure bool `json:"unsure,omitempty"`
 }
 
 // goneShown is how long the console shows a node whose record is gone.
@@ -328,8 +330,8 @@ type remembered struct {
 }
 
 // gone takes the records of now and returns the nodes that have none any more,
-// the latest first.
-func (m nodeMemory) gone(now time.Time, records []recordEntry) []goneEntry {
+// the latest first. unsure says that there may be records that nobody told of.
+func (m nodeMemory) gone(now time.Time, records []recordEntry, unsure bool) []goneEntry {
 	for _, e := range records {
 		if e.Record != nil {
 			m[e.Node] = &remembered{goneEntry{Node: e.Node, Name: e.Record.Name, Region: e.Record.Region}, now}
@@ -341,7 +343,7 @@ func (m nodeMemory) gone(now time.Time, records []recordEntry) []goneEntry {
 		case since > goneShown:
 			delete(m, id)
 		case since > 0:
-			r.entry.For = float64(since.Milliseconds())
+			r.entry.For, r.entry.Unsure = float64(since.Milliseconds()), unsure
 			missing = append(missing, r.entry)
 		}
 	}
@@ -381,7 +383,7 @@ func (o *overview) run(ctx context.Context) error {
 		}
 		for o.wanted() {
 			state := o.node.networkState(ctx)
-			state.Gone = memory.gone(state.Time, state.Nodes)
+			state.Gone = memory.gone(state.Time, state.Nodes, len(state.Hearing.Silent) > 0 || !state.Hearing.Enough())
 			o.mu.Lock()
 			o.state = state
 			close(o.changed)

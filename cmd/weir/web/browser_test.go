@@ -308,6 +308,13 @@ func TestNetworkPageTellsWhatHappened(t *testing.T) {
 	}
 	tb.NoOverflow()
 	tb.ShootAll("happened")
+
+	// Silence is not "gone".
+	state["gone"] = []any{map[string]any{"node": gone, "name": "n21", "region": "us-east", "gone_ms": 12000, "unsure": true}}
+	state["hearing"] = map[string]any{"holders": 8, "heard": 6, "silent": []any{map[string]any{"node": gone}, map[string]any{"node": peerID(3)}}}
+	n.set(state)
+	tb.Until(`document.querySelector('#subline').textContent.includes('2 of 8 holders did not answer, so nodes may be missing here')`)
+	tb.Until(row + ".innerText.includes('not heard of for 12 s')")
 }
 
 // Who may not see the network gets the player, by the stream's name.

@@ -1,6 +1,6 @@
 // What the pages show, worked out from one state of the network.
 
-import { peer, tail } from './format.js';
+import { peer, plural, tail } from './format.js';
 
 // read turns a /console/state object into the model. Everything in it comes
 // from other nodes' records: fields may be missing, names may be anything.
@@ -48,7 +48,7 @@ export function read(state) {
 
   const gone = (state?.gone ?? []).filter((entry) => entry.node && !nodes.has(entry.node)).map((entry) => ({
     id: entry.node, name: entry.name ?? '', label: entry.name || peer(entry.node), self: false, record: {}, known: false, valid: true, gone: true, error: '',
-    age: NaN, ttlLeft: NaN, heldBy: [], bytes: 0, signer: '', url: '', region: entry.region || '', state: 'gone', stress: 0,
+    age: NaN, ttlLeft: NaN, heldBy: [], bytes: 0, signer: '', url: '', region: entry.region || '', state: entry.unsure ? 'not heard of' : 'gone', stress: 0,
     carries: [], viewers: 0, at, goneFor: entry.gone_ms ?? NaN,
   }));
 
@@ -57,6 +57,7 @@ export function read(state) {
     limited: Boolean(state?.limited), // the network is not shown here
     offered: (state?.elsewhere ?? []).map(safeURL).filter(Boolean),
     gone,
+    unheard: unheard(state?.hearing),
     shown: new Map([...nodes, ...gone.map((node) => [node.id, node])]), // those that were there until lately too
     commands: state?.commands ?? null,
     network: state?.network ?? '',
@@ -69,6 +70,12 @@ export function read(state) {
     relays: streams.reduce((sum, stream) => sum + stream.carriers.filter((c) => !c.origin).length, 0),
     depth: streams.reduce((most, stream) => Math.max(most, stream.depth), 0),
   };
+}
+
+// unheard says how many of those who hold the records did not answer, or ''.
+function unheard(hearing) {
+  const silent = Math.max(hearing?.silent?.length ?? 0, hearing?.lacking ?? 0);
+  return silent ? `${silent} of ${plural(hearing.holders, 'holder')} did not answer, so nodes may be missing here` : '';
 }
 
 // better prefers a node's own record to one in a stream's topic, then a valid

@@ -98,9 +98,10 @@ function secondSentence(model) {
     words.push(`${plural(model.origins, 'origin')} and ${plural(model.relays, 'relay')}`);
     if (model.links.length) words[0] += ` over ${plural(model.links.length, 'cascade link')}, at most ${plural(model.depth, 'hop')} deep`;
   }
+  if (model.unheard) words.push(model.unheard);
   const count = (test) => [...model.nodes.values()].filter(test).length;
   const states = [];
-  if (model.gone.length) states.push(`${model.gone.length} gone`);
+  if (model.gone.length) states.push(`${model.gone.length} ${model.gone.some((n) => n.state === 'gone') ? 'gone' : 'not heard of'}`);
   const [full, draining, unknown, bad] = [
     count((n) => n.state === 'full'), count((n) => n.state === 'draining'), count((n) => !n.known), count((n) => !n.valid),
   ];
@@ -427,7 +428,7 @@ function makeRow() {
     if (!node) return;
     const since = performance.now() - node.at;
     const ttlLeft = (node.ttlLeft - since) / 1000;
-    text(age, node.gone ? `gone for ${seconds(Math.floor((node.goneFor + since) / 1000)).replace('.0', '')}` : node.known ? `${seconds((node.age + since) / 1000)} old` : 'none');
+    text(age, node.gone ? `${node.state} for ${seconds(Math.floor((node.goneFor + since) / 1000)).replace('.0', '')}` : node.known ? `${seconds((node.age + since) / 1000)} old` : 'none');
     text(left, !node.known || !Number.isFinite(ttlLeft) ? '' : ttlLeft > 0 ? `${seconds(ttlLeft)} left` : 'run out');
     attr(left, 'data-out', ttlLeft <= 0 ? '' : null);
   }

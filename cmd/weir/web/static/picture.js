@@ -257,7 +257,7 @@ const nameOf = (node, narrow) => {
 };
 
 function noteOf(node, narrow) {
-  if (node.gone) return 'gone';
+  if (node.gone) return node.state;
   if (!node.known) return 'no record';
   if (!node.valid) return 'bad record';
   const words = [percent(node.stress)];
