@@ -38,6 +38,12 @@ const (
 	othersLeast = 100 * time.Millisecond
 	othersMost  = 300 * time.Millisecond
 
+	// Who gave way to another that was about to take the name looks again after
+	// claimAgain, claimTries times in all: the other may have given it up, and its
+	// question have come late.
+	claimAgain = 200 * time.Millisecond
+	claimTries = 3
+
 	maxRivals = 16  // named in one answer
 	maxPolled = 128 // nodes asked beyond the holders, for one name
 )
@@ -80,6 +86,21 @@ func (n *Node) Publishers(ctx context.Context, stream string) ([]peer.ID, error)
 // some seconds; a holder that has been silent for goneAfter is not counted any
 // more, so that one that crashed is in nobody's way for longer.
 func (n *Node) Claim(ctx context.Context, stream string) (release func(), err error) {
+	for try := 1; ; try++ {
+		release, err = n.claimOnce(ctx, stream)
+		taken := new(Taken)
+		if !errors.As(err, &taken) || !taken.Now || try == claimTries {
+			return release, err
+		}
+		select {
+		case <-time.After(claimAgain):
+		case <-ctx.Done():
+			return nil, err
+		}
+	}
+}
+
+func (n *Node) claimOnce(ctx context.Context, stream string) (release func(), err error) {
 	topic := StreamTopic(stream)
 	own, ok := n.claims.begin(topic)
 	if !ok {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -158,6 +159,37 @@ func TestClaim(t *testing.T) {
 		t.Fatalf("not free again: %v", err)
 	}
 	again()
+}
+
+// Who gave way to another that was about to take the name gets it all the same
+// if the other had given up by then.
+func TestGivingWayToWhoGaveUp(t *testing.T) {
+	asker := newTestNetwork(t, 1)[0]
+	topic := StreamTopic("show")
+	var late sync.Once
+	gaveWay := make(chan pb.ClaimReply_Own, 1)
+	f := newFake(t, asker.info(), map[protocol.ID]network.StreamHandler{testRecords: answer(func(_ peer.ID, req *pb.Request) *pb.Response {
+		if req.GetClaim().GetIntent() == pb.Claim_TAKE {
+			// While it is asked, the question of a smaller ID arrives.
+			late.Do(func() { gaveWay <- asker.claims.meet(topic, asker.ID(), peer.ID("\x00"), true) })
+		}
+		return &pb.Response{Op: &pb.Response_Claim{Claim: &pb.ClaimReply{Own: pb.ClaimReply_FREE}}}
+	})})
+	asker.connect(t, f)
+	eventually(t, func() error {
+		if !slices.Contains(asker.Holders(topic), f.host.ID()) {
+			return errors.New("not known yet")
+		}
+		return nil
+	})
+	release, err := asker.Claim(t.Context(), "show")
+	if err != nil {
+		t.Fatal(err)
+	}
+	release()
+	if got := <-gaveWay; got != pb.ClaimReply_YIELDED {
+		t.Errorf("the other was told %v, want that it may go first", got)
+	}
 }
 
 // What too few holders have answered is neither yes nor no, for names and for
