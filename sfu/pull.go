@@ -239,7 +239,11 @@ func (s *SFU) runPull(p *pull, hint *Carrier) {
 		if in != nil {
 			in.unsubscribe()
 		}
-		s.event(Event{Kind: event.PullFailed, Stream: p.name, Detail: err.Error(), Elapsed: milliseconds(time.Since(began))})
+		e := Event{Kind: event.PullFailed, Stream: p.name, Detail: err.Error(), Elapsed: milliseconds(time.Since(began))}
+		if errors.Is(err, ErrNotLive) {
+			e.Reason = event.NotLive
+		}
+		s.event(e)
 		close(p.ready)
 		return
 	}

@@ -36,7 +36,7 @@ const (
 	PullStarted Kind = "pull.started"
 	PullWaiting Kind = "pull.waiting" // Detail: what there is no room for
 	PullReady   Kind = "pull.ready"   // Elapsed: what it took
-	PullFailed  Kind = "pull.failed"  // Detail: why
+	PullFailed  Kind = "pull.failed"  // Reason: NotLive or nothing, Detail: why
 	PullLost    Kind = "pull.lost"    // Peer: the carrier that has gone, Detail: why
 	PullResumed Kind = "pull.resumed" // Peer: the new carrier, Elapsed: the gap
 	PullEnded   Kind = "pull.ended"   // Detail: why
@@ -67,6 +67,10 @@ const (
 	ProvisionPlaced   Kind = "provision.placed"   // Peer, Detail, Elapsed
 	ProvisionRefused  Kind = "provision.refused"  // Detail, Elapsed
 )
+
+// NotLive is the reason of a failed pull that somebody asked for a stream that
+// nobody publishes, as players do that wait for one.
+const NotLive = "not-live"
 
 // Event is something that happened. What a kind does not need is empty.
 type Event struct {

@@ -57,6 +57,9 @@ func message(e event.Event) (slog.Level, string) {
 	case event.PullReady:
 		return slog.LevelInfo, "pulling the stream"
 	case event.PullFailed:
+		if e.Reason == event.NotLive {
+			return slog.LevelDebug, "stream not pulled" // its client's business, who is told
+		}
 		return slog.LevelInfo, "stream not pulled"
 	case event.PullLost:
 		return slog.LevelWarn, "pull of the stream lost"
@@ -143,7 +146,7 @@ func lineOf(e event.Event) line {
 
 // moreOf says how many lines of a sort were left out.
 func moreOf(k lineSort, left int) line {
-	level, msg := message(event.Event{Kind: k.kind})
+	level, msg := message(event.Event{Kind: k.kind, Reason: k.reason})
 	l := line{level: level, msg: msg + ", and more of the same", attrs: []slog.Attr{slog.Int("more", left)}}
 	if k.reason != "" {
 		l.attrs = append(l.attrs, slog.String("reason", plainText(k.reason)))

@@ -57,7 +57,12 @@ func TestLogLines(t *testing.T) {
 			event.Event{Kind: event.Refused, Reason: "x\x1b[2J\nlevel=ERROR"},
 			"level=WARN msg=\"client refused\" reason=\"x\ufffd[2J level=ERROR\"",
 		},
-		"a step between is for debugging": {event.Event{Kind: event.PullStarted, Stream: "demo"}, ""},
+		"a pull fails": {
+			event.Event{Kind: event.PullFailed, Stream: "demo", Detail: "no carrier answers"},
+			`level=INFO msg="stream not pulled" stream=demo detail="no carrier answers"`,
+		},
+		"a player asks for what is not live": {event.Event{Kind: event.PullFailed, Stream: "demo", Reason: event.NotLive}, ""},
+		"a step between is for debugging":    {event.Event{Kind: event.PullStarted, Stream: "demo"}, ""},
 		"a kind without a message of its own": {
 			event.Event{Kind: "something.new", Detail: "d"}, "level=INFO msg=something.new detail=d",
 		},

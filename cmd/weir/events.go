@@ -157,7 +157,7 @@ type lineSort struct {
 
 func lineKey(e event.Event) lineSort {
 	switch e.Kind {
-	case event.Redirected, event.Refused:
+	case event.Redirected, event.Refused, event.PullFailed:
 		return lineSort{e.Kind, e.Reason}
 	}
 	return lineSort{e.Kind, ""}
