@@ -140,6 +140,12 @@ func TestProblemsBetweenNodes(t *testing.T) {
 	offer := offerOf(videoSection("0", "recvonly"))
 	ask := func(code problem.Code) {
 		t.Helper()
+		// Who comes while the last pull fails is told what it failed of.
+		eventually(t, "no pull is left", func() bool {
+			a.SFU.mu.Lock()
+			defer a.SFU.mu.Unlock()
+			return len(a.pulls) == 0
+		})
 		resp, body := call(t, "POST", a.web.URL+"/whep/demo", typeSDP, offer)
 		p := problem.Parse(resp.StatusCode, resp.Header.Get("Content-Type"), []byte(body))
 		if p.Code != code || p.Stream != "demo" || p.RetryAfter == 0 || resp.Header.Get("Retry-After") == "" {
