@@ -19,7 +19,7 @@ func TestNamesOfNodes(t *testing.T) {
 	} {
 		id, err := peer.Decode(s)
 		if err != nil {
-			t.Skip("no peer IDs to test with: ", err)
+			t.Fatal(err)
 		}
 		ids = append(ids, id)
 	}
