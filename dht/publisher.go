@@ -363,10 +363,10 @@ func (p *poll) heard(a pollAnswer) {
 // knows is what a voter is told of the others; it is nothing where everybody
 // is one.
 func (p *poll) knows(voters []peer.ID) []byte {
-	if p.n.cfg.Holding.listed() || len(voters) > replicas {
+	if p.n.cfg.Holding.listed() || len(voters) > everyone {
 		return nil
 	}
-	return knownList(voters)
+	return knownList(voters[:min(len(voters), replicas)])
 }
 
 // giveUp tells everybody who was asked that the name is not taken after all.
@@ -401,9 +401,10 @@ func (n *Node) introduced(w *pb.Peer) (peer.ID, bool) {
 	return ai.ID, true
 }
 
-// voters are who has to know of topic's name, and how many of them have to
-// answer: of those that are not known to be gone, the holders, and most of
-// them; or, where nobody holds what others publish, everybody.
+// voters are who has to know of topic's name, the closest first, and how many of
+// them have to answer: of those that are not known to be gone, the holders and
+// the node next to them, and most of these, so that half of the holders may be
+// silent; or, where nobody holds what others publish, everybody.
 //
 // Unlike the holders that are asked for records, they are not chosen by who
 // answers fast: who is slow has to be heard like any other. Those that are
@@ -439,16 +440,17 @@ func (n *Node) voters(topic Topic, named map[peer.ID]bool, words map[peer.ID]pb.
 	}
 	// Of many, those that do not answer are not replaced by others, which know
 	// less, before their records have run out: most of them suffice.
-	h := electHolders(key, n.self(), slices.DeleteFunc(slices.Clone(known), func(p peer.ID) bool {
+	list = slices.DeleteFunc(slices.Clone(known), func(p peer.ID) bool {
 		return n.reach.mute(now, p, capacity.DefaultTTL)
-	}))
-	if h.all {
-		h = electHolders(key, n.self(), here(known))
+	})
+	if electHolders(key, n.self(), list).all {
+		list = here(known)
 	}
-	list = h.remote
-	if h.self {
-		list = append(slices.Clone(list), n.ID())
+	if self := n.self(); self != "" {
+		list = append(list, self)
 	}
+	list = closest(key, list)
+	list = list[:min(len(list), everyone)]
 	return list, majority(len(list))
 }
 
