@@ -252,12 +252,17 @@ func Merge(offers map[peer.ID]Offer, o Offer) {
 }
 
 // RankOffers merges what holders offered with the ranking of the records that
-// the seeker judged itself, best first. What it believes of each scales the
-// score by which others offered it; what those believe is in that already.
+// the seeker judged itself, best first and each node once: by the newer record,
+// and of one record by the seeker's own judgement. What it believes of each
+// scales the score by which others offered it; what those believe is in that
+// already.
 func RankOffers(ranking capacity.Ranking, offers map[peer.ID]Offer, believed func(peer.ID) float64) []Offer {
 	var all []Offer
 	judged := make(map[peer.ID]uint64)
 	for _, v := range ranking.Passed {
+		if o, ok := offers[v.Record.Node]; ok && o.Record.Seq > v.Record.Seq {
+			continue
+		}
 		all = append(all, Judged(v))
 		judged[v.Record.Node] = v.Record.Seq
 	}

@@ -142,3 +142,31 @@ func TestBeliefInAnOffer(t *testing.T) {
 		t.Errorf("after a newer record: %+v", got)
 	}
 }
+
+// A node of which the seeker has judged a record and a holder offers another is
+// one candidate, by the newer of the two.
+func TestOffersOfOneNodeAreOneCandidate(t *testing.T) {
+	for _, tc := range []struct {
+		judged, offered uint64
+		want            float64
+	}{
+		{1, 2, 0.9},
+		{2, 2, 0.5},
+		{3, 2, 0.5},
+	} {
+		verdict := func(seq uint64, score float64) capacity.Verdict {
+			return capacity.Verdict{Candidate: capacity.Candidate{Record: capacity.Record{Node: "a", Seq: seq}}, Score: score}
+		}
+		ranking := capacity.Ranking{Passed: []capacity.Verdict{verdict(tc.judged, 0.5)}}
+		offers := map[peer.ID]Offer{"a": {Verdict: verdict(tc.offered, 0.9)}}
+		ranked := RankOffers(ranking, offers, trusted)
+		if len(ranked) != 1 || ranked[0].Score != tc.want {
+			t.Errorf("judged %d, offered %d: ranked %+v, want score %v alone", tc.judged, tc.offered, ranked, tc.want)
+		}
+		for _, o := range Picks(ranked, 3, prompt, testRand()) {
+			if o.Record.Node != "a" {
+				t.Errorf("judged %d, offered %d: %q is picked", tc.judged, tc.offered, o.Record.Node)
+			}
+		}
+	}
+}
