@@ -5,7 +5,7 @@ BIN   := bin/weir
 # How long each fuzz target runs in make fuzz.
 FUZZTIME ?= 5s
 
-.PHONY: build demo test race fuzz lint deps proto clip bench-discovery sim
+.PHONY: build demo docs man test race fuzz lint deps proto clip bench-discovery sim
 
 build:
 	$(GO) build -trimpath -buildvcs=auto -o $(BIN) ./cmd/weir
@@ -58,6 +58,15 @@ deps:
 	@testnet/deps.sh jq
 	@testnet/deps.sh nftables
 	@testnet/deps.sh promtool
+	@testnet/deps.sh mandoc
+
+# The command reference, made of the help texts and kept in the repository.
+docs: build
+	$(BIN) docs markdown > .github/docs/commands.md
+
+# The man pages, in dist/man. Their date is that of the last commit.
+man: build
+	SOURCE_DATE_EPOCH=$${SOURCE_DATE_EPOCH:-$$(git log -1 --format=%ct)} $(BIN) docs man dist/man
 
 # Generated code, kept in the repository: needs protoc.
 proto:

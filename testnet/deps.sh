@@ -2,8 +2,9 @@
 # Installs what is needed beyond Go: Chromium, for the browser tests; called with
 # firefox-esr, that, for the same; with redis-server, that, for the comparison
 # with a database; with jq, that, for the example hooks; with nftables, that, for
-# networks with a NAT; with promtool, that, for the test of the metrics. Debian
-# or Ubuntu, as root or with sudo; elsewhere it says what is missing.
+# networks with a NAT; with promtool, that, for the test of the metrics, and
+# Prometheus itself; with mandoc, that, for the test of the man pages. Debian or
+# Ubuntu, as root or with sudo; elsewhere it says what is missing.
 set -euo pipefail
 
 package=${1:-chromium}
@@ -30,12 +31,16 @@ jq)
 	what="The tests of the example hooks need"
 	without="leave the tests that start processes out: go test -short ./..."
 	;;
+mandoc)
+	what="The test of the man pages needs"
+	without="leave it out: it is skipped without it"
+	;;
 promtool)
 	what="The test of the metrics needs"
 	without="leave the tests that start processes out: go test -short ./..."
 	;;
 *)
-	echo "deps.sh: nothing is known of $package; there are chromium, firefox-esr, redis-server, jq, nftables and promtool" >&2
+	echo "deps.sh: nothing is known of $package; there are chromium, firefox-esr, redis-server, jq, nftables, promtool and mandoc" >&2
 	exit 3
 	;;
 esac

@@ -111,6 +111,7 @@ func commands() []*cli.Command {
 		testnetCommand(),
 		versionCommand(),
 		completionCommand(),
+		docsCommand(),
 	}
 	for _, c := range all {
 		usageErrors(c)
