@@ -71,6 +71,17 @@ func run(m *testing.M) (int, error) {
 	return code, err
 }
 
+// inTime fails unless all of took, but for the slowest, are at most most, and
+// that is at most thrice as long: what a busy machine delays now and then, a
+// defect delays always.
+func inTime(t *testing.T, what string, most time.Duration, took []time.Duration) {
+	t.Helper()
+	took = slices.Sorted(slices.Values(took))
+	if n := len(took); n > 1 && took[n-2] > most || took[n-1] > 3*most {
+		t.Errorf("%s: took %v, want at most %v", what, took, most)
+	}
+}
+
 // patience bounds every wait for something that must happen.
 const patience = 40 * time.Second
 
