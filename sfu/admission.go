@@ -75,28 +75,14 @@ type visit struct {
 	waiting bool
 }
 
-// visit begins one. It holds nothing yet.
-func (a *admission) visit(kind sessionKind, remote, stream string, size int) *visit {
-	v := &visit{in: a, turns: a.view, client: clientOf(remote), stream: stream, cost: 1 + size/waitingUnit}
+// visit begins one for whom a client's address counts for; see
+// [proxied.GroupOf]. It holds nothing yet.
+func (a *admission) visit(kind sessionKind, client netip.Prefix, stream string, size int) *visit {
+	v := &visit{in: a, turns: a.view, client: client, stream: stream, cost: 1 + size/waitingUnit}
 	if kind == kindWHIP {
 		v.turns = a.publish
 	}
 	return v
-}
-
-// clientOf is whom an address counts for: itself, or of IPv6 its network, whose
-// addresses one client has without number.
-func clientOf(remote string) netip.Prefix {
-	at, err := netip.ParseAddrPort(remote)
-	if err != nil {
-		return netip.Prefix{} // all of these are one
-	}
-	addr, bits := at.Addr().Unmap().WithZone(""), 64
-	if addr.Is4() {
-		bits = 32
-	}
-	p, _ := addr.Prefix(bits)
-	return p
 }
 
 // work gets the request its turn to be set up, for which it waits no longer than

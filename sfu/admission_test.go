@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"net/netip"
 	"strings"
 	"sync"
 	"testing"
@@ -14,7 +15,13 @@ import (
 
 	"weir/capacity"
 	"weir/sfu/problem"
+	"weir/sfu/proxied"
 )
+
+// group is whom a client's address counts for.
+func group(client string) netip.Prefix {
+	return proxied.GroupOf(netip.MustParseAddrPort(client).Addr())
+}
 
 // What waits has bounds of its own: of a client, for a stream, and in all.
 func TestWaitingIsBounded(t *testing.T) {
@@ -29,7 +36,7 @@ func TestWaitingIsBounded(t *testing.T) {
 	fill := func(client, stream string, n int) {
 		t.Helper()
 		for range n {
-			v := a.visit(kindWHEP, client, stream, 100)
+			v := a.visit(kindWHEP, group(client), stream, 100)
 			if err := v.rest(); err != nil {
 				t.Fatalf("%s for %s: %v after %d", client, stream, err, len(all))
 			}
@@ -38,7 +45,7 @@ func TestWaitingIsBounded(t *testing.T) {
 	}
 	refused := func(client, stream string, size int, says string) {
 		t.Helper()
-		err := a.visit(kindWHEP, client, stream, size).rest()
+		err := a.visit(kindWHEP, group(client), stream, size).rest()
 		if code(err) != problem.TooManyWaiting || problem.Of(err).RetryAfter == 0 || !strings.Contains(err.Error(), says) {
 			t.Errorf("got %v, want too many at %s", err, says)
 		}
@@ -71,18 +78,18 @@ func TestTurns(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a, ctx := newAdmission(), t.Context()
 		var working []*visit
-		for i := range maxViewSetups {
-			v := a.visit(kindWHEP, fmt.Sprintf("192.0.2.1:%d", i), "demo", 1)
+		for range maxViewSetups {
+			v := a.visit(kindWHEP, group("192.0.2.1:1"), "demo", 1)
 			if err := v.work(ctx, 0); err != nil {
 				t.Fatal(err)
 			}
 			working = append(working, v)
 		}
-		if err := a.visit(kindWHIP, "192.0.2.1:1", "demo", 1).work(ctx, 0); err != nil {
+		if err := a.visit(kindWHIP, group("192.0.2.1:1"), "demo", 1).work(ctx, 0); err != nil {
 			t.Errorf("a publisher is kept out: %v", err)
 		}
 		start := time.Now()
-		late := a.visit(kindWHEP, "192.0.2.2:1", "demo", 1)
+		late := a.visit(kindWHEP, group("192.0.2.2:1"), "demo", 1)
 		err := late.work(ctx, setupPatience)
 		if p := problem.Of(err); p == nil || p.Code != problem.TooManySetups || p.RetryAfter == 0 || time.Since(start) != setupPatience {
 			t.Errorf("after %v: %v", time.Since(start), err)
@@ -93,7 +100,7 @@ func TestTurns(t *testing.T) {
 		var wg sync.WaitGroup
 		for i := range 3 {
 			wg.Go(func() {
-				v := a.visit(kindWHEP, "192.0.2.2:1", "demo", 1)
+				v := a.visit(kindWHEP, group("192.0.2.2:1"), "demo", 1)
 				defer v.leave()
 				if err := v.work(ctx, time.Minute); err != nil {
 					t.Error(err)

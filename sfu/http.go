@@ -20,6 +20,7 @@ import (
 	"weir/capacity/event"
 	"weir/capacity/scope"
 	"weir/sfu/problem"
+	"weir/sfu/proxied"
 )
 
 const (
@@ -55,9 +56,9 @@ func (s *SFU) Handler() http.Handler {
 	mux.HandleFunc("/session/{id}", notAllowed("PATCH, DELETE, OPTIONS", "a session takes PATCH and DELETE"))
 	known := problem.Mux(mux)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		h := w.Header()
-		h.Set("Access-Control-Allow-Origin", "*")
-		h.Set("Access-Control-Expose-Headers", "Location, ETag, Link, Retry-After, Accept-Patch")
+		if s.cfg.Origins.allow(w, r) {
+			w.Header().Set("Access-Control-Expose-Headers", "Location, ETag, Link, Retry-After, Accept-Patch")
+		}
 		known.ServeHTTP(w, r)
 	})
 }
@@ -67,9 +68,11 @@ func (s *SFU) Handler() http.Handler {
 func preflight(methods string) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		h := w.Header()
-		h.Set("Access-Control-Allow-Methods", methods)
-		h.Set("Access-Control-Allow-Headers", "Content-Type, Authorization, If-Match")
-		h.Set("Access-Control-Max-Age", "86400")
+		if h.Get(allowOrigin) != "" {
+			h.Set("Access-Control-Allow-Methods", methods)
+			h.Set("Access-Control-Allow-Headers", "Content-Type, Authorization, If-Match")
+			h.Set("Access-Control-Max-Age", "86400")
+		}
 		if strings.HasPrefix(methods, "POST") {
 			h.Set("Accept-Post", typeSDP)
 		}
@@ -103,13 +106,13 @@ func (s *SFU) problemOf(r *http.Request, err error) *problem.Problem {
 	)
 	if p := problem.Of(err); p != nil {
 		if p.Code == problem.TooManySetups || p.Code == problem.TooManyWaiting {
-			s.event(Event{Kind: event.Refused, Stream: r.PathValue("stream"), Role: roleAt(r.URL.Path), Client: r.RemoteAddr, Reason: string(p.Code), Detail: p.Detail})
+			s.event(Event{Kind: event.Refused, Stream: r.PathValue("stream"), Role: roleAt(r.URL.Path), Client: proxied.Of(r).String(), Reason: string(p.Code), Detail: p.Detail})
 		}
 		return p
 	}
 	switch {
 	case errors.As(err, &refusal):
-		s.event(Event{Kind: event.Refused, Stream: r.PathValue("stream"), Role: roleAt(r.URL.Path), Client: r.RemoteAddr, Reason: refusal.Reason, Detail: refusal.Error()})
+		s.event(Event{Kind: event.Refused, Stream: r.PathValue("stream"), Role: roleAt(r.URL.Path), Client: proxied.Of(r).String(), Reason: refusal.Reason, Detail: refusal.Error()})
 		code := problem.NoCapacity
 		if refusal.Reason == reasonUnreachable {
 			code = problem.HelperUnreachable // there may be room, but nobody says so
@@ -124,7 +127,7 @@ func (s *SFU) problemOf(r *http.Request, err error) *problem.Problem {
 	case errors.Is(err, errNoCodec):
 		return s.refuseOffer(r, problem.New(problem.NoCommonCodec, err.Error()))
 	case errors.As(err, &silent):
-		s.event(Event{Kind: event.Refused, Stream: r.PathValue("stream"), Role: roleAt(r.URL.Path), Client: r.RemoteAddr, Reason: string(problem.NotKnown), Detail: silent.Error()})
+		s.event(Event{Kind: event.Refused, Stream: r.PathValue("stream"), Role: roleAt(r.URL.Path), Client: proxied.Of(r).String(), Reason: string(problem.NotKnown), Detail: silent.Error()})
 		return problem.New(problem.NotKnown, fmt.Sprintf("it is not known yet, try again: %s", silent)).Retry(cmp.Or(silent.RetryAfter, retryNotLive))
 	case errors.Is(err, ErrNotLive):
 		return problem.New(problem.NotLive, fmt.Sprintf("stream %q is not live: try again when it is published", r.PathValue("stream"))).Retry(retryNotLive)
@@ -150,7 +153,7 @@ func roleAt(path string) string {
 // refuseOffer tells that a sound offer was refused for what it offers: the client
 // may keep it to itself.
 func (s *SFU) refuseOffer(r *http.Request, p *problem.Problem) *problem.Problem {
-	s.event(Event{Kind: event.Refused, Stream: r.PathValue("stream"), Role: roleAt(r.URL.Path), Client: r.RemoteAddr, Reason: string(p.Code), Detail: p.Detail})
+	s.event(Event{Kind: event.Refused, Stream: r.PathValue("stream"), Role: roleAt(r.URL.Path), Client: proxied.Of(r).String(), Reason: string(p.Code), Detail: p.Detail})
 	return p
 }
 
@@ -205,8 +208,9 @@ func (s *SFU) open(w http.ResponseWriter, r *http.Request, kind sessionKind) err
 	stop := context.AfterFunc(s.ctx, cancel)
 	defer stop()
 
-	a := &arrival{asked: asked, sfu: s, kind: kind, name: name, offer: o, raw: raw, remote: r.RemoteAddr, until: time.Now().Add(wait)}
-	a.visit = s.admission.visit(kind, r.RemoteAddr, name, len(raw))
+	client := proxied.Of(r)
+	a := &arrival{asked: asked, sfu: s, kind: kind, name: name, offer: o, raw: raw, client: client, until: time.Now().Add(wait)}
+	a.visit = s.admission.visit(kind, client.Group(), name, len(raw))
 	defer a.visit.leave()
 	if ticket := r.URL.Query().Get("ticket"); ticket != "" {
 		if a.ticket, err = s.ticket(ticket, kind, name); err != nil {
@@ -249,11 +253,7 @@ func (s *SFU) base(r *http.Request) string {
 	if s.cfg.PublicURL != "" {
 		return strings.TrimSuffix(s.cfg.PublicURL, "/")
 	}
-	scheme := "http"
-	if r.TLS != nil {
-		scheme = "https"
-	}
-	return scheme + "://" + r.Host
+	return proxied.Of(r).Base()
 }
 
 // ticket opens and checks a ticket that another node gave the client.
@@ -284,7 +284,7 @@ type arrival struct {
 	name   string
 	offer  *offer
 	raw    []byte
-	remote string
+	client proxied.Client
 	asked  time.Time // when the request came
 	until  time.Time // how long a viewer waits for the stream; now or before: not
 	ticket *capacity.Ticket
@@ -361,7 +361,7 @@ func (a *arrival) publish(ctx context.Context) (*session, string, error) {
 		release, err = a.claim(ctx)
 	}
 	if err == nil {
-		if sess, answer, err = a.sfu.publisher(ctx, a.name, a.offer, entry, a.remote); err != nil {
+		if sess, answer, err = a.sfu.publisher(ctx, a.name, a.offer, entry, a.client.String()); err != nil {
 			release()
 		} else {
 			sess.unname = release
@@ -603,7 +603,7 @@ func (a *arrival) viewOnce(ctx context.Context, entry string, hint *Carrier, unt
 	if err := a.visit.work(ctx, setupTimeout); err != nil {
 		return nil, "", err
 	}
-	sess, answer, err := a.sfu.viewer(ctx, st, a.offer, entry, a.remote)
+	sess, answer, err := a.sfu.viewer(ctx, st, a.offer, entry, a.client.String())
 	if err == nil {
 		sess.asked = a.asked
 	}
@@ -646,7 +646,7 @@ func (s *SFU) handOn(ctx context.Context, w http.ResponseWriter, a *arrival, h *
 	if wait > 0 {
 		to += "&wait=" + wait.String()
 	}
-	s.event(Event{Kind: event.Redirected, Stream: a.name, Peer: helper.Node, Role: a.kind.role(), Client: a.remote, Reason: h.reason, Detail: helper.Why})
+	s.event(Event{Kind: event.Redirected, Stream: a.name, Peer: helper.Node, Role: a.kind.role(), Client: a.client.String(), Reason: h.reason, Detail: helper.Why})
 	if s.cfg.Overflow == Relay {
 		if err := a.visit.rest(); err != nil {
 			return err

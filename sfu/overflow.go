@@ -19,6 +19,7 @@ import (
 	"weir/capacity/scope"
 	"weir/sfu/pb"
 	"weir/sfu/problem"
+	"weir/sfu/proxied"
 )
 
 // OverflowProtocol is the name of the protocol by which a request is handed to
@@ -45,9 +46,13 @@ const (
 // on. The helper is asked over libp2p, as the peer that granted the lease: the
 // URL in its record is for clients.
 func (s *SFU) handOver(ctx context.Context, w http.ResponseWriter, a *arrival, h Helper, ticket string, wait time.Duration) error {
-	out, err := s.exchange(ctx, h, &pb.Handover{
-		Role: handoverRole(a.kind), Stream: a.name, Ticket: ticket, WaitMs: uint32(wait.Milliseconds()), Client: a.remote, Offer: a.raw,
-	})
+	m := &pb.Handover{
+		Role: handoverRole(a.kind), Stream: a.name, Ticket: ticket, WaitMs: uint32(wait.Milliseconds()), Offer: a.raw,
+	}
+	if a.client.Addr.IsValid() {
+		m.Client = a.client.Addr.String()
+	}
+	out, err := s.exchange(ctx, h, m)
 	if err != nil {
 		s.log.Warn("helper not reached", "helper", h.Node, "err", err)
 		return notReached(h, problem.Cause(err))
@@ -166,7 +171,7 @@ func (s *SFU) takeOver(from peer.ID, signal Signal, r *bufio.Reader, m *pb.Hando
 		_, _ = r.ReadByte() // there is nothing more to say
 		cancel()
 	}()
-	s.Handler().ServeHTTP(answer, request.WithContext(ctx))
+	s.Handler().ServeHTTP(answer, proxied.Of(request).Request(request.WithContext(ctx)))
 	_ = signal.SetReadDeadline(time.Now())
 	<-gone
 }
@@ -201,10 +206,11 @@ func (s *SFU) handedOver(from peer.ID, m *pb.Handover, public string) (*http.Req
 		Method: http.MethodPost, URL: u, Host: base.Host, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
 		Header: http.Header{"Content-Type": {typeSDP}}, Body: io.NopCloser(bytes.NewReader(m.Offer)), ContentLength: int64(len(m.Offer)),
 	}
+	client := proxied.Client{Scheme: base.Scheme, Host: base.Host}
 	if at, err := netip.ParseAddrPort(m.Client); err == nil {
-		r.RemoteAddr = at.String()
+		client.Addr = at
 	}
-	return r, nil
+	return client.Request(r), nil
 }
 
 // enterHandover takes one of a node's places, or reports that there is none.

@@ -157,6 +157,7 @@ type Config struct {
 	Overflow  Overflow      // default Redirect
 	Patience  time.Duration // how long Place may wait for a server that is being started
 	PublicURL string        // base URL for Location; default: as the client addressed us
+	Origins   Origins       // whose pages may publish and view; default: all
 	PublicIP  netip.Addr    // where others reach Socket, whose port a NAT leaves as it is; zero: where it is bound
 	Fanout    func() int    // most cascade pulls of one stream as of now; 0: not bounded. Default: 8
 	Depth     func() int    // most cascade links between origin and viewer as of now. Default: 4

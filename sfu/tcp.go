@@ -12,6 +12,8 @@ import (
 
 	"github.com/pion/ice/v4"
 	"github.com/pion/logging"
+
+	"weir/sfu/proxied"
 )
 
 // Media over TCP (RFC 6544), for clients whose UDP is blocked. The node
@@ -20,7 +22,8 @@ import (
 // check with the right password.
 const (
 	// tcpConnections bounds the connections of a node, and tcpPerAddress those
-	// from one address: an office behind one NAT is many clients.
+	// from one address, of IPv6 from one network: an office behind one NAT is many
+	// clients.
 	tcpConnections = 2048
 	tcpPerAddress  = 128
 	// tcpPending bounds those that have not shown yet whose they are, which takes
@@ -52,7 +55,7 @@ type tcpMedia struct {
 	mu      sync.Mutex
 	closed  bool
 	conns   map[*mediaConn]struct{}
-	from    map[netip.Addr]int
+	from    map[netip.Prefix]int
 	pending int
 }
 
@@ -66,7 +69,7 @@ func listenTCP(s *Socket) (*tcpMedia, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &tcpMedia{Listener: l, socket: s, done: make(chan struct{}), conns: map[*mediaConn]struct{}{}, from: map[netip.Addr]int{}}, nil
+	return &tcpMedia{Listener: l, socket: s, done: make(chan struct{}), conns: map[*mediaConn]struct{}{}, from: map[netip.Prefix]int{}}, nil
 }
 
 // Accept returns the next connection within the bounds.
@@ -103,11 +106,11 @@ func (l *tcpMedia) take(conn net.Conn) *mediaConn {
 	c := &mediaConn{Conn: conn, media: l, from: from}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.closed || len(l.conns) >= tcpConnections || l.pending >= tcpPending || l.from[from.Addr()] >= tcpPerAddress {
+	if l.closed || len(l.conns) >= tcpConnections || l.pending >= tcpPending || l.from[proxied.GroupOf(from.Addr())] >= tcpPerAddress {
 		return nil
 	}
 	l.conns[c] = struct{}{}
-	l.from[from.Addr()]++
+	l.from[proxied.GroupOf(from.Addr())]++
 	l.pending++
 	return c
 }
@@ -233,8 +236,9 @@ func (c *mediaConn) Close() error {
 		l.mu.Lock()
 		defer l.mu.Unlock()
 		delete(l.conns, c)
-		if l.from[c.from.Addr()]--; l.from[c.from.Addr()] <= 0 {
-			delete(l.from, c.from.Addr())
+		group := proxied.GroupOf(c.from.Addr())
+		if l.from[group]--; l.from[group] <= 0 {
+			delete(l.from, group)
 		}
 		if !c.known {
 			l.pending--

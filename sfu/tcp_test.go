@@ -212,7 +212,7 @@ func TestTCPConnectionHasAPlace(t *testing.T) {
 	defer b.Close()
 	s := &Socket{gate: newGate()}
 	s.gate.open().credentials("a", "pwd", time.Now())
-	l := &tcpMedia{socket: s, conns: map[*mediaConn]struct{}{}, from: map[netip.Addr]int{}}
+	l := &tcpMedia{socket: s, conns: map[*mediaConn]struct{}{}, from: map[netip.Prefix]int{}}
 	c := l.take(tcpAddressed{a})
 	check := request(t, "a:b", "pwd")
 	go func() {

@@ -20,6 +20,7 @@ import (
 	"weir/capacity/scope"
 	"weir/cmd/weir/web"
 	"weir/sfu/problem"
+	"weir/sfu/proxied"
 )
 
 // A consoleMode says to whom the console shows the network.
@@ -84,19 +85,17 @@ func fromThisMachine(r *http.Request) bool {
 			return false
 		}
 	}
-	if !addressedByIP(r) {
+	client := proxied.Of(r)
+	if !addressedByIP(r) || client.Proxy.IsValid() || !client.Addr.IsValid() {
 		return false
 	}
-	from, err := netip.ParseAddrPort(r.RemoteAddr)
-	if err != nil {
-		return false
-	}
-	if from.Addr().Unmap().IsLoopback() {
+	from := client.Addr.Addr().WithZone("")
+	if from.IsLoopback() {
 		return true
 	}
 	// Its own other addresses: both ends are the same.
 	local, ok := r.Context().Value(http.LocalAddrContextKey).(*net.TCPAddr)
-	return ok && local.AddrPort().Addr().Unmap().WithZone("") == from.Addr().Unmap().WithZone("")
+	return ok && local.AddrPort().Addr().Unmap().WithZone("") == from
 }
 
 // addressedByIP reports whether a client named us by address or as localhost.
@@ -316,7 +315,7 @@ func eventStream(w http.ResponseWriter) (send func(v any) error, ok bool) {
 // zero value is ready.
 type streamLimit struct {
 	mu   sync.Mutex
-	open map[netip.Addr]int
+	open map[netip.Prefix]int
 	all  int
 }
 
@@ -333,8 +332,7 @@ func (l *streamLimit) bound(f http.HandlerFunc) http.HandlerFunc {
 // take counts one more stream until release is called, or answers r that there
 // are too many.
 func (l *streamLimit) take(w http.ResponseWriter, r *http.Request) (release func(), ok bool) {
-	from, _ := netip.ParseAddrPort(r.RemoteAddr)
-	addr := from.Addr()
+	addr := proxied.Of(r).Group()
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.all >= eventStreams || l.open[addr] >= eventStreamsEach {
@@ -343,7 +341,7 @@ func (l *streamLimit) take(w http.ResponseWriter, r *http.Request) (release func
 		return nil, false
 	}
 	if l.open == nil {
-		l.open = map[netip.Addr]int{}
+		l.open = map[netip.Prefix]int{}
 	}
 	l.open[addr]++
 	l.all++

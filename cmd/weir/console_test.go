@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
@@ -14,6 +15,7 @@ import (
 
 	"weir/capacity"
 	"weir/capacity/scope"
+	"weir/sfu/proxied"
 )
 
 func TestOnlyThisMachineSeesTheNetwork(t *testing.T) {
@@ -23,6 +25,7 @@ func TestOnlyThisMachineSeesTheNetwork(t *testing.T) {
 		local  string // of the connection; "" if unknown
 		host   string
 		header map[string]string
+		proxy  string // that told the address
 		want   bool
 	}{
 		{name: "by loopback", remote: "127.0.0.1:5000", host: "127.0.0.1:8080", want: true},
@@ -33,6 +36,7 @@ func TestOnlyThisMachineSeesTheNetwork(t *testing.T) {
 		{name: "a name bound to loopback by another site", remote: "127.0.0.1:5000", host: "evil.example:8080"},
 		{name: "through a proxy that says so", remote: "127.0.0.1:5000", host: "127.0.0.1:8080", header: map[string]string{"X-Forwarded-For": "192.0.2.9"}},
 		{name: "through a proxy of the standard", remote: "127.0.0.1:5000", host: "127.0.0.1:8080", header: map[string]string{"Forwarded": "for=192.0.2.9"}},
+		{name: "from another machine's loopback, by a PROXY header", remote: "127.0.0.1:5000", host: "127.0.0.1:8080", proxy: "192.0.2.7"},
 		{name: "an address that is none", remote: "@", host: "127.0.0.1:8080"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -47,6 +51,11 @@ func TestOnlyThisMachineSeesTheNetwork(t *testing.T) {
 					t.Fatal(err)
 				}
 				r = r.WithContext(context.WithValue(r.Context(), http.LocalAddrContextKey, net.Addr(addr)))
+			}
+			if c.proxy != "" {
+				client := proxied.Of(r)
+				client.Proxy = netip.MustParseAddr(c.proxy)
+				r = client.Request(r)
 			}
 			if got := fromThisMachine(r); got != c.want {
 				t.Errorf("fromThisMachine = %v, want %v", got, c.want)

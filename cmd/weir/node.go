@@ -21,6 +21,7 @@ import (
 	"weir/capacity"
 	"weir/dht"
 	"weir/sfu"
+	"weir/sfu/proxied"
 )
 
 // The ports of weir node where it is not told others; see bindFree for what
@@ -52,6 +53,9 @@ func nodeCommand() *cli.Command {
 			&cli.StringFlag{Name: "http", Usage: "`HOST:PORT` of WHIP, WHEP and the console", Value: defaultHTTP, EnvVars: env("HTTP")},
 			&cli.StringFlag{Name: "console", Usage: "`MODE` of the pages on --http: local (this machine sees the network, others get player and publisher), public (everybody sees it) or off", Value: string(consoleLocal), EnvVars: env("CONSOLE")},
 			&cli.StringFlag{Name: "public-url", Usage: "base `URL` under which clients reach --http, if it is another", EnvVars: env("PUBLIC_URL")},
+			&cli.StringSliceFlag{Name: "trusted-proxy", Usage: "`CIDR` of reverse proxies in front of --http, whose X-Forwarded-For, -Proto and -Host are believed; repeatable", EnvVars: env("TRUSTED_PROXY")},
+			&cli.BoolFlag{Name: "proxy-protocol", Usage: "--trusted-proxy begin each connection to --http with a PROXY header, version 1 or 2", EnvVars: env("PROXY_PROTOCOL")},
+			&cli.StringSliceFlag{Name: "cors-origin", Usage: "`ORIGIN` whose pages may publish and view, such as https://www.example.org; repeatable", DefaultText: "any", EnvVars: env("CORS_ORIGIN")},
 			&cli.StringFlag{Name: "admin", Usage: "`HOST:PORT` of the admin API", Value: defaultAdmin, EnvVars: env("ADMIN")},
 			&cli.StringFlag{Name: "metrics", Usage: "`HOST:PORT` that serves /metrics alone, under any host name", DefaultText: "only at --admin", EnvVars: env("METRICS")},
 			&cli.StringFlag{Name: "media-port", Usage: "UDP `[HOST:]PORT` of all media, and TCP for clients whose UDP is blocked; without HOST that of --http", Value: defaultMedia, EnvVars: env("MEDIA_PORT")},
@@ -127,6 +131,9 @@ type nodeConfig struct {
 	console   consoleMode
 	publicURL string
 	publicIP  netip.Addr
+	proxies   proxied.Trust
+	proxyHead bool // --proxy-protocol
+	origins   sfu.Origins
 	admin     string
 	metrics   string // "": only at admin
 	media     string
@@ -195,6 +202,15 @@ func nodeConfigOf(c *cli.Context) (nodeConfig, error) {
 	}
 	if cfg.console, err = parseConsoleMode(c.String("console")); err != nil {
 		return cfg, err
+	}
+	if cfg.proxies, err = proxied.ParseTrust(c.StringSlice("trusted-proxy")); err != nil {
+		return cfg, fmt.Errorf("--trusted-proxy: %w", err)
+	}
+	if cfg.proxyHead = c.Bool("proxy-protocol"); cfg.proxyHead && !cfg.proxies.Any() {
+		return cfg, errors.New("--proxy-protocol: say by --trusted-proxy CIDR whose headers are believed")
+	}
+	if cfg.origins, err = sfu.ParseOrigins(c.StringSlice("cors-origin")); err != nil {
+		return cfg, fmt.Errorf("--cors-origin %w", err)
 	}
 	if cfg.overflow, err = sfu.ParseOverflow(c.String("overflow")); err != nil {
 		return cfg, fmt.Errorf("--overflow: %w", err)

@@ -28,6 +28,7 @@ import (
 	"weir/capacity/scope"
 	"weir/dht"
 	"weir/sfu"
+	"weir/sfu/proxied"
 )
 
 // cascadeProtocol is the name of the cascade links' signalling, below
@@ -143,6 +144,7 @@ func newNode(cfg nodeConfig) (_ *node, err error) {
 		return nil, err
 	}
 	opened = append(opened, n.public.Close)
+	n.public = n.behindProxies(n.public)
 	if n.admin, err = listenTCP(cfg.log, cfg.admin, "--admin", cfg.given.admin); err != nil {
 		return nil, err
 	}
@@ -234,7 +236,7 @@ func newNode(cfg nodeConfig) (_ *node, err error) {
 		Delivered: n.dht.Delivered,
 		Event:     n.event, Measured: n.counters.times.measured,
 		Gate:     n.gate,
-		Overflow: cfg.overflow, PublicURL: cfg.publicURL, PublicIP: cfg.publicIP, Fanout: n.fanout, Depth: n.depth,
+		Overflow: cfg.overflow, PublicURL: cfg.publicURL, Origins: cfg.origins, PublicIP: cfg.publicIP, Fanout: n.fanout, Depth: n.depth,
 		Linger: cfg.linger, Log: cfg.log,
 	})
 	if err != nil {
@@ -310,6 +312,7 @@ func (c nodeConfig) clientHost(public net.Listener, media *sfu.Socket) (netip.Ad
 // process is here.
 func (n *node) run(ctx context.Context) error {
 	public := newServer(n.publicHandler(), n.log)
+	public.ConnContext = proxied.ConnContext
 	admin := newServer(n.adminHandler(), n.log)
 
 	work, ctx := errgroup.WithContext(ctx)

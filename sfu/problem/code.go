@@ -74,6 +74,12 @@ const (
 	BadMethod Code = "bad-method"
 	// NotFound: there is nothing of that name.
 	NotFound Code = "not-found"
+	// UntrustedProxy: the connection began with a PROXY header, and the address
+	// that it came from is no trusted proxy's, or the node takes no such headers.
+	UntrustedProxy Code = "untrusted-proxy"
+	// BadProxyHeader: a trusted proxy sent no PROXY header where it has to, or one
+	// that cannot be read.
+	BadProxyHeader Code = "bad-proxy-header"
 	// Internal: a fault of the node. Its log has more, under Request.
 	Internal Code = "internal"
 )
@@ -135,6 +141,9 @@ var kinds = map[Code]struct {
 	BadMethod:    {405, "The method is not allowed"},
 	NotFound:     {404, "Not found"},
 	Internal:     {500, "Internal error"},
+
+	UntrustedProxy: {403, "The proxy is not trusted"},
+	BadProxyHeader: {400, "The PROXY header is not valid"},
 
 	BadHost:   {403, "The host is not allowed"},
 	BadOrigin: {403, "The origin is not allowed"},

@@ -1,0 +1,35 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+
+	"weir/capacity/event"
+	"weir/sfu/problem"
+	"weir/sfu/proxied"
+)
+
+// behindProxies is l, --http's, behind the proxies that are trusted.
+func (n *node) behindProxies(l net.Listener) net.Listener {
+	return &proxied.Listener{Listener: l, Trust: n.cfg.proxies, Take: n.cfg.proxyHead, Refused: n.refusedProxy}
+}
+
+// refusedProxy tells that a connection was refused for its PROXY header, or for
+// want of one.
+func (n *node) refusedProxy(from netip.AddrPort, why error) *problem.Problem {
+	code, text := problem.BadProxyHeader, ""
+	switch {
+	case errors.Is(why, proxied.ErrNotTaken):
+		code, text = problem.UntrustedProxy, "the connection begins with a PROXY header, which this node does not take: it wants --proxy-protocol for that, and the proxy's address in --trusted-proxy"
+	case errors.Is(why, proxied.ErrUntrusted):
+		code, text = problem.UntrustedProxy, fmt.Sprintf("the connection begins with a PROXY header, and %s is not among the node's --trusted-proxy", from.Addr())
+	case errors.Is(why, proxied.ErrNoHeader):
+		text = fmt.Sprintf("%s is a trusted proxy, and has to begin with a PROXY header, since the node has --proxy-protocol", from.Addr())
+	default:
+		text = fmt.Sprintf("the PROXY header of %s cannot be read: want version 1 or 2 of the PROXY protocol, in one piece", from.Addr())
+	}
+	n.event(event.Event{Kind: event.Refused, Client: from.String(), Reason: string(code), Detail: text})
+	return problem.New(code, text)
+}

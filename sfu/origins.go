@@ -1,0 +1,83 @@
+package sfu
+
+import (
+	"fmt"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+)
+
+const allowOrigin = "Access-Control-Allow-Origin"
+
+// Origins are the sites whose pages may publish and view here (CORS). The zero
+// Origins are all.
+//
+// They bind browsers only: what is no page may send any Origin, or none.
+type Origins struct{ list []string }
+
+// ParseOrigins reads origins as browsers send them, such as
+// https://www.example.org; an empty list, or "*" alone, are all.
+func ParseOrigins(list []string) (Origins, error) {
+	var o Origins
+	for _, s := range list {
+		if s == "*" && len(list) == 1 {
+			return Origins{}, nil
+		}
+		origin, err := parseOrigin(s)
+		if err != nil {
+			return Origins{}, fmt.Errorf("%q: %w", s, err)
+		}
+		o.list = append(o.list, origin)
+	}
+	return o, nil
+}
+
+// parseOrigin returns s as browsers write it (RFC 6454, section 6.2).
+func parseOrigin(s string) (string, error) {
+	const want = "want an origin such as https://www.example.org or http://localhost:3000"
+	if s == "*" {
+		return "", fmt.Errorf("* is every origin, and others stand beside it: give * alone, or the others")
+	}
+	if strings.Contains(s, "*") {
+		return "", fmt.Errorf("origins have no patterns: name each one")
+	}
+	if s == "null" {
+		return "", fmt.Errorf("null is the origin of every sandboxed page and file: %s", want)
+	}
+	u, err := url.Parse(s)
+	switch {
+	case err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" || u.User != nil:
+		return "", fmt.Errorf("%s", want)
+	case u.Path != "" || u.RawQuery != "" || u.Fragment != "" || strings.HasSuffix(s, "?") || strings.HasSuffix(s, "#"):
+		return "", fmt.Errorf("an origin ends with its host and port: write %s://%s", u.Scheme, u.Host)
+	}
+	for _, c := range u.Host {
+		if c > 127 || c <= ' ' {
+			return "", fmt.Errorf("browsers write the host in ASCII (xn--…): %s", want)
+		}
+	}
+	host := strings.ToLower(u.Host)
+	switch port := u.Port(); {
+	case strings.HasSuffix(host, ":"), u.Scheme == "http" && port == "80", u.Scheme == "https" && port == "443":
+		host = host[:strings.LastIndexByte(host, ':')]
+	}
+	return u.Scheme + "://" + host, nil
+}
+
+// allow gives w the headers by which a browser lets r's page read the answer,
+// and reports whether it may.
+func (o Origins) allow(w http.ResponseWriter, r *http.Request) bool {
+	h := w.Header()
+	if o.list == nil {
+		h.Set(allowOrigin, "*")
+		return true
+	}
+	h.Add("Vary", "Origin")
+	origin := r.Header.Get("Origin")
+	if !slices.Contains(o.list, origin) {
+		return false
+	}
+	h.Set(allowOrigin, origin)
+	return true
+}

@@ -1,0 +1,248 @@
+package proxied
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"sync"
+	"time"
+
+	"github.com/pires/go-proxyproto"
+	"github.com/pires/go-proxyproto/tlvparse"
+
+	"weir/sfu/problem"
+)
+
+const (
+	// headerPatience is how long a connection may take to show by its first
+	// bytes what it is. The protocol has proxies send the header at once.
+	headerPatience = 5 * time.Second
+	// refusedLinger is how long what a refused client still sends is read, and
+	// refusedDrain how many bytes of it: a connection that is closed with unread
+	// bytes is reset, and the answer lost with it.
+	refusedLinger = time.Second
+	refusedDrain  = 64 << 10
+)
+
+// Why a connection is refused.
+var (
+	// ErrNotTaken: it begins with a PROXY header, which this node does not take.
+	ErrNotTaken = errors.New("the PROXY protocol is not taken here")
+	// ErrUntrusted: it begins with a PROXY header, and does not come from a
+	// trusted proxy.
+	ErrUntrusted = errors.New("a PROXY header from an address that is no trusted proxy's")
+	// ErrNoHeader: it comes from a trusted proxy, and does not begin with a
+	// PROXY header. That cannot be let pass: then clients of a proxy that sends
+	// none could write one themselves.
+	ErrNoHeader = errors.New("no PROXY header from a trusted proxy")
+	// ErrBadHeader: a trusted proxy's header cannot be read.
+	ErrBadHeader = errors.New("a PROXY header that cannot be read")
+)
+
+// A Listener takes PROXY headers, versions 1 and 2 (the PROXY protocol's
+// specification, section 2), of trusted proxies, and refuses all others, so that
+// nobody is served under an address that is not its own.
+//
+// Headers are read when a connection is first read from or asked for its
+// address, on the goroutine that does: Accept never waits for one.
+type Listener struct {
+	net.Listener
+	Trust Trust
+	Take  bool // trusted proxies send headers, all of them
+
+	// Refused is told that a connection from an address was refused, and why: one
+	// of the errors above. It returns what the other end is told.
+	Refused func(from netip.AddrPort, why error) *problem.Problem
+}
+
+// lenient has version 1 take addresses of IPv4 in lines of TCP6, as nginx writes
+// them where client and server are of different families.
+var lenient = sync.OnceFunc(func() { proxyproto.V1AcceptIPv4InTCP6 = true })
+
+// Accept implements net.Listener. What it returns is a [*Conn].
+func (l *Listener) Accept() (net.Conn, error) {
+	lenient()
+	c, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	return &Conn{Conn: c, listener: l}, nil
+}
+
+// A Conn is a connection whose far end is the client that a PROXY header names,
+// if there was one.
+type Conn struct {
+	net.Conn
+	listener *Listener
+
+	once   sync.Once
+	in     *bufio.Reader
+	client Client // what the header told; the zero one: there was none
+	err    error  // the connection is refused, or was lost
+}
+
+// ConnContext is for [http.Server]: with it [Trust.Handler] knows what the PROXY
+// header of a request's connection told.
+func ConnContext(ctx context.Context, c net.Conn) context.Context {
+	for c != nil {
+		if conn, ok := c.(*Conn); ok {
+			return context.WithValue(ctx, connKey{}, conn)
+		}
+		inner, ok := c.(interface{ NetConn() net.Conn }) // as that of TLS
+		if !ok {
+			break
+		}
+		c = inner.NetConn()
+	}
+	return ctx
+}
+
+type connKey struct{}
+
+// Read implements net.Conn. A connection that is refused reads as ended.
+func (c *Conn) Read(b []byte) (int, error) {
+	c.once.Do(c.begin)
+	if c.err != nil {
+		return 0, c.err
+	}
+	return c.in.Read(b)
+}
+
+// RemoteAddr is the client's.
+func (c *Conn) RemoteAddr() net.Addr {
+	c.once.Do(c.begin)
+	if c.client.Addr.IsValid() {
+		return net.TCPAddrFromAddrPort(c.client.Addr)
+	}
+	return c.Conn.RemoteAddr()
+}
+
+// told is what the header told.
+func (c *Conn) told() Client {
+	c.once.Do(c.begin)
+	return c.client
+}
+
+// v1 and v2 are how headers begin.
+var (
+	v1 = []byte("PROXY ")
+	v2 = []byte("\r\n\r\n\x00\r\nQUIT\n")
+)
+
+// begin looks at the first bytes.
+func (c *Conn) begin() {
+	c.in = bufio.NewReader(c.Conn)
+	from := addrPortOf(c.Conn.RemoteAddr())
+	trusted := c.listener.Take && c.listener.Trust.Has(from.Addr())
+	_ = c.Conn.SetReadDeadline(time.Now().Add(headerPatience))
+	why := c.header(trusted)
+	_ = c.Conn.SetReadDeadline(time.Time{}) // its user sets its own
+	switch {
+	case why == nil:
+		if c.client.Addr.IsValid() {
+			c.client.Proxy = from.Addr()
+		}
+	case errors.Is(why, io.EOF):
+		c.err = io.EOF // it never said anything
+	default:
+		c.err = io.EOF
+		c.refuse(c.listener.Refused(from, why))
+	}
+}
+
+// header reads a header if there may be one. The error is why the connection is
+// not served: io.EOF if it was lost before it had said anything.
+func (c *Conn) header(trusted bool) error {
+	begins, err := c.peek()
+	if len(begins) == 0 && err != nil {
+		return io.EOF
+	}
+	is := bytes.Equal(begins, v1) || bytes.Equal(begins, v2)
+	switch {
+	case is && !c.listener.Take:
+		return ErrNotTaken
+	case is && !trusted:
+		return ErrUntrusted
+	case !trusted:
+		return nil // an error comes again
+	case !is:
+		return ErrNoHeader
+	}
+	h, err := proxyproto.Read(c.in)
+	if err != nil {
+		return ErrBadHeader
+	}
+	if h.Command.IsLocal() {
+		return nil // the proxy's own, such as a check of health
+	}
+	at, ok := h.SourceAddr.(*net.TCPAddr)
+	if !ok {
+		return nil // it has no address of this kind: the proxy stands for it
+	}
+	addr := at.AddrPort()
+	if !addr.IsValid() || addr.Addr().IsUnspecified() {
+		return ErrBadHeader
+	}
+	c.client.Addr = netip.AddrPortFrom(addr.Addr().Unmap(), addr.Port())
+	if tlvs, err := h.TLVs(); err == nil {
+		if ssl, ok := tlvparse.FindSSL(tlvs); ok && ssl.ClientSSL() {
+			c.client.Scheme = "https"
+		}
+	}
+	return nil
+}
+
+// peek returns the first bytes as far as they are those of a header, and one
+// that is not.
+func (c *Conn) peek() ([]byte, error) {
+	for n := 1; ; n++ {
+		b, err := c.in.Peek(n)
+		if err != nil || !bytes.HasPrefix(v1, b) && !bytes.HasPrefix(v2, b) || n == len(v1) && b[0] == v1[0] || n == len(v2) {
+			return b, err
+		}
+	}
+}
+
+// refuse answers with p, as HTTP, and lets nothing more in.
+func (c *Conn) refuse(p *problem.Problem) {
+	w := &answer{header: http.Header{}}
+	p.Write(w)
+	w.header.Set("Connection", "close")
+	resp := http.Response{
+		StatusCode: w.status, ProtoMajor: 1, ProtoMinor: 1, Header: w.header,
+		Body: io.NopCloser(&w.body), ContentLength: int64(w.body.Len()), Close: true,
+	}
+	_ = c.Conn.SetDeadline(time.Now().Add(refusedLinger))
+	if resp.Write(c.Conn) != nil {
+		return
+	}
+	if half, ok := c.Conn.(interface{ CloseWrite() error }); ok {
+		_ = half.CloseWrite()
+	}
+	_, _ = io.CopyN(io.Discard, c.in, refusedDrain)
+}
+
+// An answer keeps what is written to it.
+type answer struct {
+	status int
+	header http.Header
+	body   bytes.Buffer
+}
+
+func (a *answer) Header() http.Header         { return a.header }
+func (a *answer) WriteHeader(status int)      { a.status = status }
+func (a *answer) Write(b []byte) (int, error) { return a.body.Write(b) }
+
+func addrPortOf(a net.Addr) netip.AddrPort {
+	t, ok := a.(*net.TCPAddr)
+	if !ok {
+		return netip.AddrPort{}
+	}
+	at := t.AddrPort()
+	return netip.AddrPortFrom(at.Addr().Unmap().WithZone(""), at.Port())
+}
