@@ -59,6 +59,8 @@ deps:
 	@testnet/deps.sh nftables
 	@testnet/deps.sh promtool
 	@testnet/deps.sh mandoc
+	@testnet/deps.sh nginx
+	@testnet/deps.sh haproxy
 
 # The command reference, made of the help texts and kept in the repository.
 docs: build

@@ -3,8 +3,9 @@
 # firefox-esr, that, for the same; with redis-server, that, for the comparison
 # with a database; with jq, that, for the example hooks; with nftables, that, for
 # networks with a NAT; with promtool, that, for the test of the metrics, and
-# Prometheus itself; with mandoc, that, for the test of the man pages. Debian or
-# Ubuntu, as root or with sudo; elsewhere it says what is missing.
+# Prometheus itself; with mandoc, that, for the test of the man pages; with
+# nginx or haproxy, that, for the test of reverse proxies. Debian or Ubuntu, as
+# root or with sudo; elsewhere it says what is missing.
 set -euo pipefail
 
 package=${1:-chromium}
@@ -27,6 +28,10 @@ firefox-esr)
 	what="The browser tests need"
 	without="leave the tests with real processes and browsers out: go test -short ./..."
 	;;
+nginx | haproxy)
+	what="The test of reverse proxies needs"
+	without="leave it out: it is skipped without it"
+	;;
 jq)
 	what="The tests of the example hooks need"
 	without="leave the tests that start processes out: go test -short ./..."
@@ -40,7 +45,7 @@ promtool)
 	without="leave the tests that start processes out: go test -short ./..."
 	;;
 *)
-	echo "deps.sh: nothing is known of $package; there are chromium, firefox-esr, redis-server, jq, nftables, promtool and mandoc" >&2
+	echo "deps.sh: nothing is known of $package; there are chromium, firefox-esr, redis-server, jq, nftables, promtool, mandoc, nginx and haproxy" >&2
 	exit 3
 	;;
 esac
@@ -61,6 +66,16 @@ if [ "$(id -u)" != 0 ]; then
 fi
 echo "Installing $package …"
 $sudo apt-get update -qq || missing "apt-get update failed"
+if [ "$package" = nginx ]; then
+	# Its package would have an nginx run on this machine, on port 80: only the
+	# program is taken out of it.
+	dir=$(mktemp -d)
+	trap 'rm -rf "$dir"' EXIT
+	(cd "$dir" && apt-get -o APT::Sandbox::User=root download -qq nginx) || missing "apt-get download failed"
+	dpkg-deb -x "$dir"/nginx_*.deb "$dir/out" || missing "the package could not be unpacked"
+	$sudo install -m 0755 "$dir/out/usr/sbin/nginx" /usr/local/sbin/nginx || missing "it could not be copied to /usr/local/sbin"
+	exit 0
+fi
 if [ "$package" = promtool ]; then
 	# Its package would have a Prometheus run on this machine: only the tool is
 	# taken out of it.

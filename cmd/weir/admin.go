@@ -29,7 +29,7 @@ func (n *node) publicHandler() http.Handler {
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, r *http.Request) { fmt.Fprintln(w, "ok") })
 	mux.HandleFunc("GET /readyz", n.readyz)
 	n.console(mux)
-	return n.cfg.proxies.Handler(mux)
+	return n.asClients(mux)
 }
 
 // retryReady is when to ask again what could not be answered yet.

@@ -4,7 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"net/netip"
+	"sync"
 
 	"weir/capacity/event"
 	"weir/sfu/problem"
@@ -32,4 +34,21 @@ func (n *node) refusedProxy(from netip.AddrPort, why error) *problem.Problem {
 	}
 	n.event(event.Event{Kind: event.Refused, Client: from.String(), Reason: string(code), Detail: text})
 	return problem.New(code, text)
+}
+
+// asClients has h serve requests as those of the clients behind the proxies that
+// are trusted.
+func (n *node) asClients(h http.Handler) http.Handler {
+	if !n.cfg.proxies.Any() {
+		return h
+	}
+	var once sync.Once
+	return n.cfg.proxies.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if c := proxied.Of(r); r.Method == http.MethodPost && !c.Proxy.IsValid() && n.cfg.proxies.Has(c.Addr.Addr()) {
+			once.Do(func() {
+				n.log.Warn("trusted proxy names no client: all that come through it count as one; have it set X-Forwarded-For", "proxy", c.Addr.Addr())
+			})
+		}
+		h.ServeHTTP(w, r)
+	}))
 }
