@@ -7,6 +7,7 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+	"time"
 )
 
 // The keys are part of the admin API.
@@ -148,4 +149,20 @@ func FuzzRecordJSON(f *testing.F) {
 			t.Fatalf("first  %s\nsecond %s, %v", once, twice, err)
 		}
 	})
+}
+
+// Durations are milliseconds, and what was written is read back.
+func TestProvisionJSON(t *testing.T) {
+	p := Provision{Cooldown: 30 * time.Second, Wait: 1500 * time.Millisecond, Most: 4, Idle: time.Minute, Least: 2}
+	b, err := json.Marshal(p)
+	if err != nil || string(b) != `{"cooldown_ms":30000,"wait_ms":1500,"most":4,"idle_ms":60000,"least":2}` {
+		t.Fatalf("got %s, %v", b, err)
+	}
+	var back Provision
+	if err := json.Unmarshal(b, &back); err != nil || back != p {
+		t.Errorf("read back %+v, %v", back, err)
+	}
+	if err := json.Unmarshal([]byte(`{"idle_ms":1e300}`), &back); err == nil || !strings.Contains(err.Error(), "idle_ms") {
+		t.Errorf("a duration out of range: %v", err)
+	}
 }
