@@ -28,6 +28,7 @@ func (n *node) publicHandler() http.Handler {
 	mux.Handle("/session/", media)
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, r *http.Request) { fmt.Fprintln(w, "ok") })
 	mux.HandleFunc("GET /readyz", n.readyz)
+	mux.HandleFunc("GET /openapi.yaml", serveOpenAPI)
 	n.console(mux)
 	return n.asClients(mux)
 }
@@ -106,6 +107,7 @@ func (n *node) adminHandler() http.Handler {
 	mux.HandleFunc("GET /api/v1/ping", n.servePing)
 	handle("POST /api/v1/sessions/{id}/end", n.endSession)
 	handle("POST /api/v1/streams/end", n.endStream)
+	mux.HandleFunc("GET /api/v1/openapi.yaml", serveOpenAPI)
 	mux.Handle("GET /metrics", n.scraped())
 	mux.HandleFunc("/debug/pprof/", pprof.Index)
 	mux.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)

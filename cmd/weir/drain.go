@@ -199,7 +199,7 @@ func (n *node) serveDrain(w http.ResponseWriter, r *http.Request) {
 
 func (n *node) serveUndrain(w http.ResponseWriter, _ *http.Request) {
 	if n.drain.status().Reason == byStop {
-		http.Error(w, "the node was told to end: that cannot be taken back", http.StatusConflict)
+		problem.New(problem.Closing, "the node was told to end: that cannot be taken back").Write(w)
 		return
 	}
 	n.stopDrain("")
