@@ -217,6 +217,11 @@ func TestDepthAndFanoutAreBounded(t *testing.T) {
 		if !errors.As(err, &r) || r.Status != http.StatusServiceUnavailable || r.RetryAfter == 0 || !strings.Contains(r.Body, reason) {
 			t.Fatalf("view = %v, want 503 with Retry-After and a word of %q", err, reason)
 		}
+		eventually(t, "its pull has ended", func() bool { // else who comes next is told the same
+			n.SFU.mu.Lock()
+			defer n.SFU.mu.Unlock()
+			return len(n.pulls) == 0
+		})
 	}
 	from(chain[0])
 	chain[1].watch("demo")
