@@ -86,6 +86,7 @@ type Config struct {
 	NodeFlags func(i int) []string // further flags of node i, from 1; they win over testnet's own
 	AddFlags  []string             // likewise, of every node that [Add] adds later
 	Timeout   time.Duration        // of the whole of Up; default one minute
+	TLS       bool                 // nodes speak https, by a development CA in Dir; see [OpenAuthority]
 	Force     bool                 // also if the machine seems to have no room for so many
 	Progress  func(Progress)       // told how far Up is, one call at a time; nil: nobody is
 	Log       *slog.Logger         // default: discarded
@@ -195,7 +196,7 @@ func Up(ctx context.Context, cfg Config) (*Network, error) {
 
 	n := &Network{
 		dir: dir, binary: binary, log: cfg.Log, own: map[string]*os.Process{},
-		state: state{Version: stateVersion, Started: time.Now(), Binary: binary, Holding: holding, Brokers: cfg.Brokers, AddFlags: cfg.AddFlags},
+		state: state{Version: stateVersion, Started: time.Now(), Binary: binary, Holding: holding, Brokers: cfg.Brokers, AddFlags: cfg.AddFlags, TLS: cfg.TLS},
 	}
 	n.progress = &counter{now: Progress{Nodes: cfg.N}, tell: cfg.Progress}
 	defer func() { n.progress = nil }()
@@ -218,6 +219,11 @@ func Up(ctx context.Context, cfg Config) (*Network, error) {
 }
 
 func (n *Network) up(ctx context.Context, cfg Config) error {
+	if n.state.TLS {
+		if err := secure(n.dir, time.Now()); err != nil {
+			return err
+		}
+	}
 	var join []string
 	if n.state.listed() {
 		if err := writeServers(n.dir, n.state); err != nil {
@@ -278,6 +284,9 @@ func (n *Network) newNode(name, region string, join []string) Node {
 		"--http", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--media-port", "0",
 		"--stop-timeout", "0", // who ends a testnet does not wait for its viewers
 	}, join...)
+	if n.state.TLS {
+		node.Arg = append(node.Arg, tlsArgs(n.dir)...)
+	}
 	return node
 }
 
@@ -605,6 +614,15 @@ func Open(dir string) (*Network, error) {
 		return nil, err
 	}
 	return &Network{dir: dir, binary: s.Binary, log: slog.New(slog.DiscardHandler), state: s, own: map[string]*os.Process{}}, nil
+}
+
+// Authority is the file of the development CA that signed the nodes'
+// certificate, or "" where they speak plain HTTP.
+func (n *Network) Authority() string {
+	if !n.state.TLS {
+		return ""
+	}
+	return filepath.Join(n.dir, AuthorityFile)
 }
 
 // Dir returns the network's directory.

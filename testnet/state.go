@@ -37,6 +37,8 @@ type state struct {
 	Holding dht.Holding `json:"holders,omitempty"`
 	Brokers int         `json:"brokers,omitempty"`
 
+	TLS bool `json:"tls,omitempty"` // nodes speak https
+
 	AddFlags []string `json:"add_flags,omitempty"` // of nodes that are added later
 }
 
