@@ -12,6 +12,7 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"weir/capacity/scope"
@@ -214,7 +215,12 @@ func (s *session) post(ctx context.Context, u *url.URL, offer string) (*url.URL,
 // unreached is an ErrNoConnection to u in words of our own: net/http's have the
 // URL in them, and the ticket that may be in that.
 func unreached(u *url.URL, err error) error {
-	return &unreachedError{fmt.Sprintf("%v to %s: %s", ErrNoConnection, u.Host, problem.Cause(err)), ErrNoConnection, err}
+	text := fmt.Sprintf("%v to %s: %s", ErrNoConnection, u.Host, problem.Cause(err))
+	// A port that speaks TLS takes a plain request for a broken one.
+	if u.Scheme == "http" && (errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)) {
+		text += "; if it speaks https, say https:// instead of http://"
+	}
+	return &unreachedError{text, ErrNoConnection, err}
 }
 
 type unreachedError struct {

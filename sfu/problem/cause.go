@@ -29,6 +29,7 @@ func Cause(err error) string {
 		dns     *net.DNSError
 		timeout net.Error
 		header  tls.RecordHeaderError
+		invalid x509.CertificateInvalidError
 	)
 	switch {
 	case errors.Is(err, context.Canceled):
@@ -45,7 +46,13 @@ func Cause(err error) string {
 		return "it did not answer in time"
 	case errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE), errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
 		return "it closed the connection without an answer"
-	case errors.As(err, new(*tls.CertificateVerificationError)), errors.As(err, new(x509.UnknownAuthorityError)), errors.As(err, new(x509.HostnameError)):
+	case errors.As(err, new(x509.UnknownAuthorityError)):
+		return "its certificate is not trusted: this machine does not know who signed it"
+	case errors.As(err, new(x509.HostnameError)):
+		return "its certificate is not trusted: it is another host's"
+	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
+		return "its certificate is not trusted: it has expired, or is not valid yet by this machine's clock"
+	case errors.As(err, new(*tls.CertificateVerificationError)), errors.As(err, &invalid):
 		return "its certificate is not trusted"
 	case errors.As(err, &header), errors.Is(err, http.ErrSchemeMismatch):
 		return "it does not speak TLS: try http instead of https"
