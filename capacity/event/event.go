@@ -58,6 +58,10 @@ const (
 	PolicyApplied Kind = "policy.applied" // Detail: which, and which one before
 	PolicyRefused Kind = "policy.refused" // Detail: why
 
+	CertificateApplied  Kind = "certificate.applied"  // Detail: of whom, until when, by whom
+	CertificateFailed   Kind = "certificate.failed"   // Reason: a word, Detail: why, and which one stays
+	CertificateExpiring Kind = "certificate.expiring" // Reason: expired, once it has; Detail: as of the first
+
 	ProvisionStarted  Kind = "provision.started"  // a server, by this node's hook; Detail, Elapsed
 	ProvisionFailed   Kind = "provision.failed"   // Detail: why
 	ProvisionMost     Kind = "provision.most"     // Detail: why
@@ -131,6 +135,9 @@ func List() []Described {
 		{PeerBack, "another node answers again"},
 		{PolicyApplied, "another policy is in force"},
 		{PolicyRefused, "a policy was not applied"},
+		{CertificateApplied, "the public port has another certificate"},
+		{CertificateFailed, "a certificate was not put in force: the one before stays"},
+		{CertificateExpiring, "the certificate of the public port expires soon, or has"},
 		{ProvisionStarted, "the hook has started a server"},
 		{ProvisionFailed, "the hook has failed to start a server"},
 		{ProvisionMost, "no server was started: there are as many as may be, or one was started just now"},

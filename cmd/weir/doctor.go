@@ -36,6 +36,9 @@ func (n *node) diagnose(ctx context.Context) diagnosis {
 		Name: "media", Outcome: dht.Fine,
 		Seen: fmt.Sprintf("bound to UDP %s; whether clients reach it cannot be seen from here", n.gauge.Socket.LocalAddr()),
 	})
+	if n.cfg.tls != nil {
+		d.Checks = append(d.Checks, n.cfg.tls.check(n.publicURL(), time.Now()))
+	}
 	for _, c := range d.Checks {
 		if c.Outcome == dht.Failure {
 			d.OK = false

@@ -93,6 +93,15 @@ func message(e event.Event) (slog.Level, string) {
 		return slog.LevelInfo, "policy applied"
 	case event.PolicyRefused:
 		return slog.LevelWarn, "policy not applied; the one before stays in force"
+	case event.CertificateApplied:
+		return slog.LevelInfo, "certificate in force"
+	case event.CertificateFailed:
+		return slog.LevelWarn, "certificate not taken; the one before stays in force"
+	case event.CertificateExpiring:
+		if e.Reason != "" {
+			return slog.LevelError, "certificate has expired: clients do not trust this node any more"
+		}
+		return slog.LevelWarn, "certificate expires soon"
 	case event.ProvisionStarted:
 		return slog.LevelInfo, "server started by the hook"
 	case event.ProvisionFailed:

@@ -201,6 +201,9 @@ func printStatus(w terminal, s status, links []sfu.LinkStatus, known nodeNames) 
 		row("uplink", bits(s.Record.Uplink.Used), " of ", bits(s.Record.Uplink.Limit))
 		row("cpu", cpuLine(s.Record))
 		row("console", s.HTTP)
+		if s.TLS != nil {
+			row("certificate", strings.Join(s.TLS.Names, ", "), ", until ", stamp(s.TLS.NotAfter), ", by ", s.TLS.Issuer)
+		}
 		row("media", "udp ", s.Media)
 		if s.Releasable {
 			row("idle", "releasable")

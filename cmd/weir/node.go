@@ -86,7 +86,7 @@ func nodeCommand() *cli.Command {
 			&cli.BoolFlag{Name: "insecure-open", Usage: "allow addresses that others than this machine can reach", EnvVars: env("INSECURE_OPEN")},
 			&cli.StringFlag{Name: "log-level", Usage: "debug, info, warn or error", Value: "info", EnvVars: env("LOG_LEVEL")},
 			&cli.StringFlag{Name: "log-format", Usage: "text or json", Value: "text", EnvVars: env("LOG_FORMAT")},
-		}, holderFlags()...),
+		}, append(tlsFlags(), holderFlags()...)...),
 		Action: func(c *cli.Context) error {
 			if c.Args().Present() {
 				return badInput(fmt.Errorf("weir node takes no arguments, but got %q", c.Args().First()))
@@ -136,6 +136,8 @@ type nodeConfig struct {
 	origins   sfu.Origins
 	admin     string
 	metrics   string // "": only at admin
+	tls       *certificates
+	redirect  string // "": no port leads to https
 	media     string
 	dataDir   string
 	name      string
@@ -166,7 +168,7 @@ func nodeConfigOf(c *cli.Context) (nodeConfig, error) {
 	}
 	cfg := nodeConfig{
 		network: c.String("network"), http: c.String("http"), admin: c.String("admin"), metrics: c.String("metrics"), media: c.String("media-port"),
-		publicURL: c.String("public-url"), dataDir: c.String("data-dir"), region: c.String("region"), zone: c.String("zone"),
+		redirect: c.String("http-redirect"), dataDir: c.String("data-dir"), region: c.String("region"), zone: c.String("zone"),
 		bootstrap: c.StringSlice("bootstrap"), cpuLimit: c.Float64("cpu-limit"), fanout: c.Int("fanout"), linger: c.Duration("linger"), readyFile: c.String("ready-file"),
 		open: c.Bool("insecure-open"), private: c.Bool("allow-private"),
 	}
@@ -225,6 +227,15 @@ func nodeConfigOf(c *cli.Context) (nodeConfig, error) {
 		return cfg, errors.New("--fanout must be at least 1, and --linger not negative")
 	}
 	if cfg.log, err = newLogger(os.Stderr, c.String("log-level"), c.String("log-format")); err != nil {
+		return cfg, err
+	}
+	if cfg.tls, err = tlsConfigOf(c, cfg.log); err != nil {
+		return cfg, err
+	}
+	if cfg.publicURL, err = publicURLOf(c.String("public-url"), cfg.tls != nil); err != nil {
+		return cfg, err
+	}
+	if err := cfg.onePort(); err != nil {
 		return cfg, err
 	}
 	if cfg.holding, cfg.servers, err = holdersOf(c, cfg.log); err != nil {
@@ -293,7 +304,10 @@ func (c nodeConfig) onlyLoopback() error {
 			return fmt.Errorf(why, "--listen", a)
 		}
 	}
-	for _, f := range []struct{ flag, addr string }{{"--http", c.http}, {"--admin", c.admin}, {"--media-port", c.media}} {
+	for _, f := range []struct{ flag, addr string }{{"--http", c.http}, {"--admin", c.admin}, {"--media-port", c.media}, {"--http-redirect", c.redirect}} {
+		if f.addr == "" {
+			continue
+		}
 		host, _, err := net.SplitHostPort(f.addr)
 		if err != nil {
 			return fmt.Errorf("%s %s: %w; want HOST:PORT", f.flag, f.addr, err)

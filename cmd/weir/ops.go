@@ -148,7 +148,7 @@ func eventText(w terminal, e event.Event) string {
 	}
 	st := plain
 	switch e.Kind {
-	case event.Refused, event.NodeFull, event.PeerLost, event.PullLost, event.PullFailed, event.PolicyRefused, event.ProvisionFailed, event.ProvisionLate:
+	case event.Refused, event.NodeFull, event.PeerLost, event.PullLost, event.PullFailed, event.PolicyRefused, event.CertificateFailed, event.CertificateExpiring, event.ProvisionFailed, event.ProvisionLate:
 		st = warn
 	case event.NodeFree, event.PeerBack, event.PullResumed:
 		st = good

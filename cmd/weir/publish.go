@@ -27,6 +27,7 @@ func mediaFlags(more ...cli.Flag) []cli.Flag {
 		&cli.DurationFlag{Name: "interval", Value: time.Second, Usage: "print statistics every `D`", EnvVars: env("INTERVAL")},
 		&cli.DurationFlag{Name: "wait", Usage: "ask a server that answers 409 or 503 again for `D`", EnvVars: env("WAIT")},
 		&cli.BoolFlag{Name: "tcp", Usage: "media over TCP only, where UDP is blocked", EnvVars: env("TCP")},
+		caFlag(),
 		&cli.BoolFlag{Name: "json", Usage: "print one JSON object per interval, and a last one with \"final\":true", EnvVars: env("JSON")},
 	)
 }
@@ -78,10 +79,14 @@ func publish(c *cli.Context) error {
 	}
 	src.Once = c.Bool("once")
 
+	trusting, err := trustingClient(c.String("ca"))
+	if err != nil {
+		return badInput(fmt.Errorf("publish: %w", err))
+	}
 	report := newReporter(c)
 	way := &course{what: "publish", doing: "publishing to", urls: urls, report: report}
 	way.open = func(ctx context.Context, url string) (mediaConn, error) {
-		p, err := client.Publish(ctx, client.PublishConfig{URL: url, Media: src, TCP: c.Bool("tcp"), Silence: silence, Log: report.log})
+		p, err := client.Publish(ctx, client.PublishConfig{URL: url, Media: src, TCP: c.Bool("tcp"), Silence: silence, HTTP: trusting, Log: report.log})
 		if err != nil {
 			return mediaConn{}, err
 		}
@@ -148,6 +153,7 @@ func mediaExit(c *cli.Context, what string, err error) error {
 	if errors.Is(err, client.ErrNoMedia) && !c.Bool("tcp") {
 		text += "; if a firewall drops UDP, try --tcp"
 	}
+	text += tlsAdvice(err)
 	if c.Bool("json") {
 		line, _ := json.Marshal(struct {
 			Final bool   `json:"final"`

@@ -194,7 +194,8 @@ func worthRetrying(err error) bool {
 // hostAndPath is a URL whose scheme was left out.
 var hostAndPath = regexp.MustCompile(`^(\[[0-9a-fA-F:.]+\]|[\w.-]+)(:\d+)?/`)
 
-// mediaURL completes what was given for a URL: HOST:PORT/… is at http.
+// mediaURL completes what was given for a URL: HOST:PORT/… is at http, but for
+// the port of https.
 func mediaURL(given string) (string, bool) {
 	if strings.Contains(given, "://") {
 		return given, true
@@ -205,6 +206,9 @@ func mediaURL(given string) (string, bool) {
 	}
 	if _, err := url.Parse("http://" + given); err != nil {
 		return given, false
+	}
+	if m[2] == ":443" {
+		return "https://" + given, true
 	}
 	return "http://" + given, true
 }

@@ -145,6 +145,11 @@ func newNode(cfg nodeConfig) (_ *node, err error) {
 	}
 	opened = append(opened, n.public.Close)
 	n.public = n.behindProxies(n.public)
+	closeTLS, err := n.secure(&cfg)
+	if err != nil {
+		return nil, err
+	}
+	opened = append(opened, closeTLS)
 	if n.admin, err = listenTCP(cfg.log, cfg.admin, "--admin", cfg.given.admin); err != nil {
 		return nil, err
 	}
@@ -275,6 +280,9 @@ func listenTCP(log *slog.Logger, addr, flag string, asked bool) (net.Listener, e
 		if errors.Is(err, syscall.EADDRINUSE) {
 			return nil, fmt.Errorf("%s %s is in use by another process (%w): choose another, or port 0 for any free one", flag, addr, syscall.EADDRINUSE)
 		}
+		if errors.Is(err, syscall.EACCES) {
+			return nil, fmt.Errorf("%s %s: %w: ports below 1024 need root or CAP_NET_BIND_SERVICE (systemd: AmbientCapabilities=CAP_NET_BIND_SERVICE), or take a port above", flag, addr, err)
+		}
 		if err != nil {
 			return nil, fmt.Errorf("%s %s: %w", flag, addr, err)
 		}
@@ -311,7 +319,7 @@ func (c nodeConfig) clientHost(public net.Listener, media *sfu.Socket) (netip.Ad
 // run serves until ctx is done or a part fails. All work as long as the
 // process is here.
 func (n *node) run(ctx context.Context) error {
-	public := newServer(n.publicHandler(), n.log)
+	public := newServer(n.cfg.tls.handler(n.publicHandler()), n.log)
 	public.ConnContext = proxied.ConnContext
 	admin := newServer(n.adminHandler(), n.log)
 
@@ -324,7 +332,10 @@ func (n *node) run(ctx context.Context) error {
 	work.Go(func() error { return n.gauge.Run(ctx) })
 	work.Go(func() error { return n.policy.run(ctx) })
 	work.Go(func() error { return n.view.run(ctx) })
-	work.Go(func() error { return serve(ctx, public, n.public) })
+	work.Go(func() error { return serve(ctx, public, n.cfg.tls.listener(n.public)) })
+	for _, f := range n.serveTLS() {
+		work.Go(func() error { return f(ctx) })
+	}
 	work.Go(func() error { return serve(ctx, admin, n.admin) })
 	if n.scrapes != nil {
 		metrics := newServer(n.metricsHandler(), n.log)
@@ -423,7 +434,7 @@ func (n *node) localURL() string {
 		}
 		at = netip.AddrPortFrom(host, at.Port())
 	}
-	return "http://" + at.String()
+	return n.cfg.tls.url(at, n.cfg.publicURL)
 }
 
 // media is where others reach the port of all media.
@@ -672,6 +683,7 @@ type status struct {
 	Uptime     int64          `json:"uptime_ms"`
 	P2P        []string       `json:"p2p"`
 	HTTP       string         `json:"http"`
+	TLS        *tlsStatus     `json:"tls,omitempty"`
 	Admin      string         `json:"admin"`
 	Media      string         `json:"media"`
 	Policy     uint64         `json:"policy"`
@@ -708,7 +720,7 @@ func (n *node) status() status {
 	s := status{
 		PeerID: n.dht.ID(), Name: n.cfg.name, Release: release(), Network: n.cfg.network, Holders: n.cfg.holding, Region: n.cfg.region,
 		State: totals.State, Stress: totals.Stress, Uptime: time.Since(n.began).Milliseconds(),
-		P2P: info.P2P, HTTP: info.HTTP, Admin: info.Admin, Media: info.Media, Policy: n.policy.Judge().Policy().Version,
+		P2P: info.P2P, HTTP: info.HTTP, TLS: n.cfg.tls.status(), Admin: info.Admin, Media: info.Media, Policy: n.policy.Judge().Policy().Version,
 		Overflow: n.cfg.overflow, Publishers: counts.Publishers, Viewers: counts.Viewers, Streams: counts.Streams,
 		Links: counts.Links, Leases: totals.Leases, Peers: len(n.dht.Host().Network().Peers()),
 		NotForwarded: n.sfu.NotForwarded(), Goroutines: runtime.NumGoroutine(), Drain: n.drainStatus(), Waiting: int64(n.waiters.count()),

@@ -48,8 +48,12 @@ func view(c *cli.Context) error {
 	if err != nil {
 		return badInput(fmt.Errorf("view: %w", err))
 	}
+	trusting, err := trustingClient(c.String("ca"))
+	if err != nil {
+		return badInput(fmt.Errorf("view: %w", err))
+	}
 	report := newReporter(c)
-	cfg := client.ViewConfig{TCP: c.Bool("tcp"), Silence: silence, Log: report.log}
+	cfg := client.ViewConfig{TCP: c.Bool("tcp"), Silence: silence, HTTP: trusting, Log: report.log}
 	if err := wantedTracks(&cfg, c.String("tracks")); err != nil {
 		return badInput(fmt.Errorf("view: --tracks: %w", err))
 	}

@@ -80,6 +80,8 @@ const (
 	// BadProxyHeader: a trusted proxy sent no PROXY header where it has to, or one
 	// that cannot be read.
 	BadProxyHeader Code = "bad-proxy-header"
+	// HTTPSRequired: a token came to the port that is not encrypted.
+	HTTPSRequired Code = "https-required"
 	// Internal: a fault of the node. Its log has more, under Request.
 	Internal Code = "internal"
 )
@@ -141,6 +143,8 @@ var kinds = map[Code]struct {
 	BadMethod:    {405, "The method is not allowed"},
 	NotFound:     {404, "Not found"},
 	Internal:     {500, "Internal error"},
+
+	HTTPSRequired: {403, "https is required"},
 
 	UntrustedProxy: {403, "The proxy is not trusted"},
 	BadProxyHeader: {400, "The PROXY header is not valid"},
