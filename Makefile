@@ -11,9 +11,10 @@ build:
 	$(GO) build -trimpath -buildvcs=auto -o $(BIN) ./cmd/weir
 
 # Five nodes, a publisher, and viewers until the first node is full. It stays
-# until interrupted, or for DEMO_SECONDS.
+# until interrupted, or for DEMO_SECONDS. Over https, so that browsers of other
+# machines' names would get a camera too; it says how to trust its CA.
 demo: build
-	$(BIN) testnet demo
+	$(BIN) testnet demo --tls
 
 # Who should hold the servers' state: the comparison, about twenty minutes on a
 # machine that has nothing else to do. DISCOVERY_FLAGS can shorten it.

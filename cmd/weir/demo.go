@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"os"
 	"slices"
 	"strings"
@@ -45,7 +46,7 @@ func demoCommand() *cli.Command {
 		Description: "Starts nodes, publishes the built-in clip to n1, and lets viewers come to n1 until\n" +
 			"it is full, and a few more. Runs until it is interrupted. With --seconds it ends by\n" +
 			"itself, and its exit code is 0 only if media flowed over a cascade link.",
-		Flags: testnetFlags(append(testnetHolders(),
+		Flags: testnetFlags(append(testnetHolders(), testnetTLS(),
 			&cli.IntFlag{Name: "seconds", Usage: "end after `N` seconds; 0: when interrupted", EnvVars: []string{"DEMO_SECONDS"}},
 			&cli.IntFlag{Name: "nodes", Aliases: []string{"n"}, Usage: "how many `NODES`", Value: 5, EnvVars: env("NODES")},
 			&cli.IntFlag{Name: "region-count", Usage: "nodes are in one of `R` regions in turn, r1 to rR", Value: 2, EnvVars: env("REGION_COUNT")},
@@ -64,7 +65,7 @@ func demoCommand() *cli.Command {
 			}
 			cfg := demoConfig{
 				holding: dht.Holding(c.String("holders")), brokers: c.Int("brokers"),
-				dir: c.String("dir"), nodes: c.Int("nodes"), regions: c.Int("region-count"), sessionLimit: c.Int("session-limit"),
+				dir: c.String("dir"), tls: c.Bool("tls"), nodes: c.Int("nodes"), regions: c.Int("region-count"), sessionLimit: c.Int("session-limit"),
 				overflow: overflow, viewers: c.Int("viewers"), direct: c.Bool("direct"), length: time.Duration(c.Int("seconds")) * time.Second,
 			}
 			if cfg.length < 0 || cfg.sessionLimit < 1 || cfg.viewers < 0 {
@@ -79,6 +80,7 @@ type demoConfig struct {
 	holding      dht.Holding
 	brokers      int
 	dir          string
+	tls          bool
 	nodes        int
 	regions      int
 	sessionLimit int
@@ -94,6 +96,7 @@ type demo struct {
 	cfg     demoConfig
 	screen  *screen
 	net     *testnet.Network
+	http    *http.Client // trusts the nodes; nil: as all do
 	first   testnet.Node
 	names   map[peer.ID]string
 	origin  string // the node the publisher sends to
@@ -117,7 +120,7 @@ func runDemo(ctx context.Context, cfg demoConfig, screen *screen) (err error) {
 	d := &demo{cfg: cfg, screen: screen, names: map[peer.ID]string{}}
 	screen.title("weir: %d nodes on this machine, and a node that finds help when it is full", cfg.nodes)
 	if d.net, err = testnet.Up(ctx, testnet.Config{
-		Dir: cfg.dir, N: cfg.nodes, Regions: cfg.regions, Holding: cfg.holding, Brokers: cfg.brokers,
+		Dir: cfg.dir, N: cfg.nodes, TLS: cfg.tls, Regions: cfg.regions, Holding: cfg.holding, Brokers: cfg.brokers,
 		NodeFlags: func(i int) []string {
 			if i > 1 {
 				return nil
@@ -137,6 +140,9 @@ func runDemo(ctx context.Context, cfg demoConfig, screen *screen) (err error) {
 			err = e
 		}
 	}()
+	if d.http, err = trustingClient(d.net.Authority()); err != nil {
+		return err
+	}
 	d.first = d.net.Node("n1")
 	for _, n := range d.net.Nodes() {
 		d.names[n.PeerID] = n.Name
@@ -153,7 +159,7 @@ func runDemo(ctx context.Context, cfg demoConfig, screen *screen) (err error) {
 
 	connecting, cancel := context.WithTimeout(ctx, connectTime)
 	defer cancel()
-	pub, err := client.Publish(connecting, client.PublishConfig{URL: d.first.HTTP + "/whip/" + demoStream, Media: client.Pattern()})
+	pub, err := client.Publish(connecting, client.PublishConfig{URL: d.first.HTTP + "/whip/" + demoStream, Media: client.Pattern(), HTTP: d.http})
 	if err != nil {
 		return interrupted(ctx, fmt.Errorf("publish to n1: %w", err))
 	}
@@ -239,7 +245,7 @@ func (d *demo) arrive(ctx context.Context, name string, at testnet.Node) error {
 	connecting, cancel := context.WithTimeout(ctx, connectTime)
 	defer cancel()
 	var err error
-	v.viewer, err = client.View(connecting, client.ViewConfig{URL: at.HTTP + "/whep/" + demoStream})
+	v.viewer, err = client.View(connecting, client.ViewConfig{URL: at.HTTP + "/whep/" + demoStream, HTTP: d.http})
 	if err != nil {
 		v.why = err.Error()
 		d.screen.say(time.Now(), name, "asks %s: not served: %v", at.Name, err)
@@ -432,6 +438,7 @@ func (d *demo) showNetwork(ctx context.Context) error {
 	}
 	d.screen.title("Console: %s", d.first.HTTP)
 	fmt.Fprintf(d.screen.out, "More:    weir records list --admin %s\n", strings.TrimPrefix(d.first.Admin, "http://"))
+	printTrust(d.screen.out, d.net)
 	if d.cfg.length == 0 {
 		fmt.Fprintln(d.screen.out, "Ctrl-C ends it all.")
 	}

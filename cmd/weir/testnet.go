@@ -30,6 +30,11 @@ func testnetFlags(more ...cli.Flag) []cli.Flag {
 	}, more...)
 }
 
+// testnetTLS has the nodes speak https.
+func testnetTLS() cli.Flag {
+	return &cli.BoolFlag{Name: "tls", Usage: "https, by a development CA that is made in DIR and kept there", EnvVars: env("TESTNET_TLS")}
+}
+
 // testnetHolders say who holds records; testnet makes the list of servers.
 func testnetHolders() []cli.Flag {
 	return []cli.Flag{
@@ -48,7 +53,7 @@ func testnetCommand() *cli.Command {
 				Name: "up", Usage: "start nodes, and return when each sees the records of all", ArgsUsage: "[-- NODE FLAGS…]",
 				Description: "Flags after -- are given to every node, for example\n" +
 					"  weir testnet up -n 5 -- --session-limit 10 --log-level debug",
-				Flags: testnetFlags(append(testnetHolders(),
+				Flags: testnetFlags(append(testnetHolders(), testnetTLS(),
 					&cli.IntFlag{Name: "nodes", Aliases: []string{"n"}, Usage: "how many `NODES`", Value: 5, EnvVars: env("NODES")},
 					&cli.IntFlag{Name: "region-count", Usage: "nodes are in one of `R` regions in turn, r1 to rR", Value: 1, EnvVars: env("REGION_COUNT")},
 					&cli.BoolFlag{Name: "force", Usage: "also if this machine seems to have no room for so many nodes"},
@@ -122,7 +127,7 @@ func testnetUp(c *cli.Context) error {
 		Progress: func(p testnet.Progress) {
 			line.set("of %d nodes %d started, %d ready, %d see all others", p.Nodes, p.Started, p.Ready, p.Seeing)
 		},
-		Dir: c.String("dir"), N: c.Int("nodes"), Regions: c.Int("region-count"), Timeout: c.Duration("timeout"),
+		Dir: c.String("dir"), N: c.Int("nodes"), TLS: c.Bool("tls"), Regions: c.Int("region-count"), Timeout: c.Duration("timeout"),
 		Holding: dht.Holding(c.String("holders")), Brokers: c.Int("brokers"),
 		NodeFlags: func(i int) []string {
 			if i == 1 && first != nil {
@@ -151,9 +156,31 @@ func testnetUp(c *cli.Context) error {
 	fmt.Fprintf(w, "\n%d nodes up in %.1f s; each sees the records of all\n\n", len(all), took.Seconds())
 	fmt.Fprintf(w, "console   %s\n", n1.HTTP)
 	fmt.Fprintf(w, "inspect   weir records list --admin %s\n", strings.TrimPrefix(n1.Admin, "http://"))
-	fmt.Fprintf(w, "publish   weir publish --pattern %s/whip/demo\n", n1.HTTP)
+	fmt.Fprintf(w, "publish   weir publish --pattern%s %s/whip/demo\n", trustFlag(n), n1.HTTP)
 	fmt.Fprintf(w, "end       weir testnet down%s\n", dirFlag(c))
+	printTrust(w, n)
 	return nil
+}
+
+// trustFlag is the --ca that publish and view need for the nodes of n.
+func trustFlag(n *testnet.Network) string {
+	if n.Authority() == "" {
+		return ""
+	}
+	return " --ca " + shellWord(n.Authority())
+}
+
+// printTrust says how programs come to trust the nodes of n, if they speak https.
+func printTrust(w io.Writer, n *testnet.Network) {
+	ca := n.Authority()
+	if ca == "" {
+		return
+	}
+	file := shellWord(ca)
+	fmt.Fprintf(w, "\nThe nodes speak https by a development CA that is good for localhost only. To trust it:\n\n")
+	fmt.Fprintf(w, "weir, curl   export SSL_CERT_FILE=%s\n", file)
+	fmt.Fprintf(w, "Chromium     mkdir -p ~/.pki/nssdb && certutil -d sql:$HOME/.pki/nssdb -A -t C,, -n weir-development -i %s\n", file)
+	fmt.Fprintf(w, "Firefox      Settings, Privacy & Security, View Certificates, Authorities, Import: %s\n", ca)
 }
 
 // dirFlag is the --dir that a further command needs.

@@ -41,10 +41,16 @@ type ran struct {
 // cli runs weir to its end, which must come by itself.
 func cli(t *testing.T, args ...string) ran {
 	t.Helper()
+	return cliIn(t, nil, args...)
+}
+
+// cliIn is cli with further variables of the environment.
+func cliIn(t *testing.T, environment []string, args ...string) ran {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, weir, args...)
-	cmd.Env = cleanEnv()
+	cmd.Env = append(cleanEnv(), environment...)
 	var out, errout bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errout
 	err := cmd.Run()
