@@ -61,6 +61,8 @@ const (
 	CertificateApplied  Kind = "certificate.applied"  // Detail: of whom, until when, by whom
 	CertificateFailed   Kind = "certificate.failed"   // Reason: a word, Detail: why, and which one stays
 	CertificateExpiring Kind = "certificate.expiring" // Reason: expired, once it has; Detail: as of the first
+	KeysApplied         Kind = "keys.applied"         // Detail: where from, and how many
+	KeysRefused         Kind = "keys.refused"         // Detail: where from, and why
 
 	ProvisionStarted  Kind = "provision.started"  // a server, by this node's hook; Detail, Elapsed
 	ProvisionFailed   Kind = "provision.failed"   // Detail: why
@@ -112,7 +114,7 @@ func List() []Described {
 		{MediaDropped, "packets of a publisher cannot be forwarded; the status of its session counts them"},
 		{PublisherReplaced, "a silent publisher's stream was taken over by a new one of the same name"},
 		{Redirected, "a client was sent to another node, since this one has no room"},
-		{Refused, "a client was refused: nobody has room, or its offer cannot be taken"},
+		{Refused, "a client was refused: nobody has room, its offer cannot be taken, or it has no right"},
 		{LinkOpened, "a cascade link to another node is up"},
 		{LinkClosed, "a cascade link is closed or lost"},
 		{PullStarted, "a stream is looked for at other nodes"},
@@ -138,6 +140,8 @@ func List() []Described {
 		{CertificateApplied, "the public port has another certificate"},
 		{CertificateFailed, "a certificate was not put in force: the one before stays"},
 		{CertificateExpiring, "the certificate of the public port expires soon, or has"},
+		{KeysApplied, "other keys of tokens, or secrets of tickets, are in force"},
+		{KeysRefused, "keys of tokens or secrets of tickets could not be read: those before stay in force"},
 		{ProvisionStarted, "the hook has started a server"},
 		{ProvisionFailed, "the hook has failed to start a server"},
 		{ProvisionMost, "no server was started: there are as many as may be, or one was started just now"},

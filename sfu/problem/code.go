@@ -49,6 +49,15 @@ const (
 	// BadTicket: the ticket in the URL is forged, has expired, has been used, or
 	// is for something else.
 	BadTicket Code = "bad-ticket"
+	// Unauthorized: the client has no token, or one that lets nobody in; Reason
+	// says which.
+	Unauthorized Code = "unauthorized"
+	// Forbidden: the client's right is for something else.
+	Forbidden Code = "forbidden"
+	// TooManySessions: the client's token is in use as often as it may be.
+	TooManySessions Code = "too-many-sessions"
+	// RightsUnknown: whether the client has a right could not be found out.
+	RightsUnknown Code = "rights-unknown"
 	// UnusableOffer: the offer is sound, but media would flow for a part of it at
 	// most: its sections are not in one BUNDLE group, or its client is ICE-lite.
 	UnusableOffer Code = "unusable-offer"
@@ -132,6 +141,12 @@ var kinds = map[Code]struct {
 	NoCommonCodec: {406, "No codec in common"},
 	BadTicket:     {403, "The ticket is not valid"},
 	UnusableOffer: {422, "Unusable offer"},
+
+	Unauthorized:    {401, "A token is needed"},
+	Forbidden:       {403, "The right is for something else"},
+	TooManySessions: {429, "Too many sessions of one token"},
+	RightsUnknown:   {503, "Rights cannot be checked now"},
+
 	NoSession:     {404, "There is no such session"},
 	SessionEnded:  {404, "The session has ended"},
 	OldSession:    {412, "The ICE session is over"},

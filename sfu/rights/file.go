@@ -1,0 +1,157 @@
+package rights
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"weir/capacity/event"
+)
+
+// fresh is how long after a change a file is read at every look: a second change
+// at once may leave no trace in its times.
+const fresh = 2 * time.Second
+
+// A file is read again when it changes. What it said before stays in force while
+// it cannot be read or is not sound, which is told once for each such content.
+type file struct {
+	path  string
+	most  int                            // bytes
+	take  func(b []byte) (string, error) // puts its content in force, and says in words what that is
+	event func(event.Event)
+
+	mu      sync.Mutex // held while it is read
+	info    fs.FileInfo
+	readAt  time.Time
+	content []byte
+	missing bool   // told
+	words   string // what was in force first
+
+	good, failed atomic.Uint64
+	last         atomic.Int64 // Unix ms of the last good read
+}
+
+// first reads the file for the first time.
+func (f *file) first() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	_, err := f.read(time.Now())
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("%s: no such file", f.path)
+	}
+	if err == nil {
+		if f.words, err = f.take(f.content); err != nil {
+			err = fmt.Errorf("%s: %w", f.path, err)
+		}
+	}
+	if err == nil {
+		f.good.Add(1)
+		f.last.Store(time.Now().UnixMilli())
+	}
+	return err
+}
+
+// reload reads it again if it has changed.
+func (f *file) reload() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	changed, err := f.read(time.Now())
+	if err != nil {
+		if !f.missing {
+			f.missing = true
+			f.refused(err.Error())
+		}
+		return
+	}
+	f.missing = false
+	if !changed {
+		return
+	}
+	what, err := f.take(f.content)
+	if err != nil {
+		f.refused(fmt.Sprintf("%s: %v", f.path, err))
+		return
+	}
+	f.good.Add(1)
+	f.last.Store(time.Now().UnixMilli())
+	f.event(event.Event{Kind: event.KeysApplied, Detail: f.path + ": " + what})
+}
+
+func (f *file) refused(why string) {
+	f.failed.Add(1)
+	f.event(event.Event{Kind: event.KeysRefused, Detail: why + "; what was in force stays in force"})
+}
+
+// read puts the file's content into f.content and reports whether it is another
+// than before.
+func (f *file) read(now time.Time) (changed bool, err error) {
+	info, err := os.Stat(f.path)
+	if err != nil {
+		return false, err
+	}
+	if f.info != nil && os.SameFile(info, f.info) && info.Size() == f.info.Size() && info.ModTime().Equal(f.info.ModTime()) &&
+		f.readAt.Sub(info.ModTime()) > fresh {
+		return false, nil
+	}
+	if !info.Mode().IsRegular() {
+		return false, fmt.Errorf("%s: not a regular file", f.path)
+	}
+	h, err := os.Open(f.path)
+	if err != nil {
+		return false, err
+	}
+	defer h.Close()
+	b, err := io.ReadAll(io.LimitReader(h, int64(f.most)+1))
+	if err != nil {
+		return false, err
+	}
+	changed = f.info == nil || !bytes.Equal(b, f.content)
+	f.info, f.readAt, f.content = info, now, b
+	return changed, nil
+}
+
+// open reports whether others than the file's owner can read it.
+func (f *file) open() bool { return f.info != nil && f.info.Mode().Perm()&0o077 != 0 }
+
+// readable is what is said of a file with a secret that others can read.
+const readable = "it holds a secret, and others than its owner can read it: chmod 600 keeps them from it"
+
+// A keyFile is a JWK set in a file.
+type keyFile struct {
+	file
+	set atomic.Pointer[KeySet]
+}
+
+func newKeyFile(path string, tell func(event.Event)) (*keyFile, error) {
+	k := &keyFile{file: file{path: path, most: MaxKeySet, event: tell}}
+	k.take = func(b []byte) (string, error) {
+		set, err := ParseKeys(b, true)
+		if err != nil {
+			return "", err
+		}
+		k.set.Store(set)
+		if k.open() && set.Secret() {
+			return inWords(set) + "; " + readable, nil
+		}
+		return inWords(set), nil
+	}
+	return k, k.first()
+}
+
+func inWords(set *KeySet) string {
+	s := fmt.Sprintf("%d keys are in force", set.Len())
+	if n := len(set.Skipped); n > 0 {
+		s += fmt.Sprintf("; %d skipped: %s", n, set.Skipped[0])
+	}
+	return s
+}
+
+func (k *keyFile) status() Source {
+	return Source{Name: "file", Keys: k.set.Load().Len(), Read: time.UnixMilli(k.last.Load()), Good: k.good.Load(), Failed: k.failed.Load()}
+}

@@ -1,0 +1,229 @@
+package rights
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net/http"
+	"net/url"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"weir/capacity/event"
+	"weir/sfu/problem"
+)
+
+const (
+	// jwksTime bounds one look at the URL, and so how long a client with an
+	// unknown key waits.
+	jwksTime = 5 * time.Second
+	// jwksAgain is the least time between two looks that clients cause: anybody can
+	// name a key that there is not.
+	jwksAgain = 10 * time.Second
+	// jwksSlowest is how seldom a URL that fails is asked.
+	jwksSlowest = time.Minute
+)
+
+// A jwksURL is a JWK set that is fetched. While it cannot be, the keys that it
+// had stay in force.
+type jwksURL struct {
+	url    *url.URL
+	each   time.Duration
+	client *http.Client
+	event  func(event.Event)
+	set    atomic.Pointer[KeySet] // nil: never fetched
+
+	mu      sync.Mutex
+	looking chan struct{} // closed when the look under way is over; nil: none is
+	asked   time.Time     // when a client caused the last one
+	etag    string
+	failing bool // told
+
+	good, failed atomic.Uint64
+	last         atomic.Int64 // Unix ms
+}
+
+func newJWKS(address string, each time.Duration, client *http.Client, tell func(event.Event)) (*jwksURL, error) {
+	u, err := parseURL(address)
+	if err != nil {
+		return nil, err
+	}
+	if each < time.Second || each > time.Hour {
+		return nil, fmt.Errorf("%v between two looks: want 1s to 1h", each)
+	}
+	return &jwksURL{url: u, each: each, client: client, event: tell}, nil
+}
+
+// parseURL reads a URL of the operator's. The error has no part of it that may be
+// a secret.
+func parseURL(address string) (*url.URL, error) {
+	u, err := url.Parse(address)
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
+		return nil, errors.New("want a URL as https://example.org/path")
+	}
+	return u, nil
+}
+
+func (j *jwksURL) host() string { return j.url.Host }
+
+// run looks at once and then every each, or ever more seldom while it fails.
+func (j *jwksURL) run(ctx context.Context) {
+	pause := j.each
+	for {
+		if j.look(ctx) {
+			pause = j.each
+		} else {
+			pause = min(2*pause, max(jwksSlowest, j.each))
+			if j.set.Load() == nil {
+				pause = j.each // nobody is let in until it is known
+			}
+		}
+		wait := time.NewTimer(pause*9/10 + time.Duration(rand.Float64()*float64(pause)/5))
+		select {
+		case <-wait.C:
+		case <-ctx.Done():
+			wait.Stop()
+			return
+		}
+	}
+}
+
+// again looks for a client whose key is not known, and reports whether keys were
+// fetched. It looks once for all that ask at one time, and every jwksAgain at
+// most.
+func (j *jwksURL) again(ctx context.Context) bool {
+	now := time.Now()
+	j.mu.Lock()
+	under := j.looking
+	due := now.Sub(j.asked) >= jwksAgain
+	if due && under == nil {
+		j.asked = now
+	}
+	j.mu.Unlock()
+	if under != nil {
+		select {
+		case <-under:
+			return true
+		case <-ctx.Done():
+			return false
+		}
+	}
+	// The look is for everybody who waits, whatever becomes of this client.
+	return due && j.look(context.WithoutCancel(ctx))
+}
+
+// look fetches the keys, or waits for who does.
+func (j *jwksURL) look(ctx context.Context) bool {
+	j.mu.Lock()
+	if under := j.looking; under != nil {
+		j.mu.Unlock()
+		<-under
+		return true
+	}
+	over := make(chan struct{})
+	j.looking = over
+	etag := j.etag
+	j.mu.Unlock()
+
+	ctx, cancel := context.WithTimeout(ctx, jwksTime)
+	defer cancel()
+	set, tag, err := j.fetch(ctx, etag)
+
+	j.mu.Lock()
+	j.looking = nil
+	told := j.failing
+	j.failing = err != nil
+	if err == nil {
+		j.etag = tag
+	}
+	j.mu.Unlock()
+	defer close(over)
+	if err != nil {
+		if ctx.Err() != nil && errors.Is(context.Cause(ctx), context.Canceled) {
+			return false // the node ends
+		}
+		j.failed.Add(1)
+		if !told {
+			stays := "the keys fetched before stay in force"
+			if j.set.Load() == nil {
+				stays = "nobody is let in by them until it is fetched"
+			}
+			j.event(event.Event{Kind: event.KeysRefused, Detail: fmt.Sprintf("keys at %s: %v; %s", j.host(), err, stays)})
+		}
+		return false
+	}
+	j.good.Add(1)
+	j.last.Store(time.Now().UnixMilli())
+	if set == nil {
+		set = j.set.Load() // not modified
+	}
+	before := j.set.Swap(set)
+	if told || before == nil || !sameKeys(before, set) {
+		j.event(event.Event{Kind: event.KeysApplied, Detail: fmt.Sprintf("keys at %s: %s", j.host(), inWords(set))})
+	}
+	return true
+}
+
+// fetch returns the keys, or nil if they are those of etag.
+func (j *jwksURL) fetch(ctx context.Context, etag string) (*KeySet, string, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, j.url.String(), nil)
+	if err != nil {
+		return nil, "", errors.New("the URL cannot be asked")
+	}
+	req.Header.Set("Accept", "application/jwk-set+json, application/json")
+	if etag != "" && j.set.Load() != nil {
+		req.Header.Set("If-None-Match", etag)
+	}
+	resp, err := j.client.Do(req)
+	if err != nil {
+		return nil, "", errors.New(problem.Cause(problem.WithoutURL(err)))
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode == http.StatusNotModified && j.set.Load() != nil {
+		return nil, etag, nil
+	}
+	if resp.StatusCode != http.StatusOK {
+		return nil, "", fmt.Errorf("it answered with status %d", resp.StatusCode)
+	}
+	b, err := io.ReadAll(io.LimitReader(resp.Body, MaxKeySet+1))
+	if err != nil {
+		return nil, "", errors.New(problem.Cause(err))
+	}
+	set, err := ParseKeys(b, false)
+	if err != nil {
+		return nil, "", err
+	}
+	tag := resp.Header.Get("ETag")
+	if len(tag) > 1<<10 {
+		tag = ""
+	}
+	return set, tag, nil
+}
+
+// sameKeys reports whether two sets let in the same tokens.
+func sameKeys(a, b *KeySet) bool {
+	if a == nil || b == nil || a.Len() != b.Len() {
+		return false
+	}
+	ids := map[string]string{}
+	for _, k := range a.keys {
+		ids[k.ID] = k.print
+	}
+	for _, k := range b.keys {
+		if ids[k.ID] != k.print {
+			return false
+		}
+	}
+	return true
+}
+
+func (j *jwksURL) status() Source {
+	s := Source{Name: "jwks", Good: j.good.Load(), Failed: j.failed.Load()}
+	if set := j.set.Load(); set != nil {
+		s.Keys, s.Read = set.Len(), time.UnixMilli(j.last.Load())
+	}
+	return s
+}

@@ -1,0 +1,222 @@
+package rights
+
+import (
+	"crypto/hmac"
+	"crypto/sha256"
+	"crypto/subtle"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"weir/capacity/event"
+)
+
+const (
+	maxTicketFile    = 4 << 10 // bytes
+	maxTicketSecrets = 4
+	maxRight         = 1 << 10 // bytes of text
+	ticketFeature    = "tickets/"
+)
+
+// ErrNoTickets means that a node has no secret to vouch for a client with.
+var ErrNoTickets = errors.New("no secret for tickets")
+
+// A right is what one node says to another of a client that it has checked. It
+// is bound to the ticket, which names stream, purpose and both nodes, and which
+// is good for seconds and once.
+type right struct {
+	Expires  int64  `json:"exp,omitempty"` // Unix seconds, rounded up; 0: never
+	Slack    int64  `json:"skw,omitempty"` // seconds
+	Key      string `json:"key,omitempty"` // print
+	Subject  string `json:"sub,omitempty"`
+	TokenID  string `json:"jti,omitempty"`
+	Who      string `json:"who,omitempty"`
+	Sessions int    `json:"max,omitempty"`
+}
+
+// A ticketFile holds the secrets that the operator's nodes share. The first one
+// makes, each is believed.
+type ticketFile struct {
+	file
+	secrets atomic.Pointer[[][]byte]
+}
+
+func newTicketFile(path string, tell func(event.Event)) (*ticketFile, error) {
+	t := &ticketFile{file: file{path: path, most: maxTicketFile, event: tell}}
+	t.take = func(b []byte) (string, error) {
+		secrets, err := parseTicketSecrets(b)
+		if err != nil {
+			return "", err
+		}
+		t.secrets.Store(&secrets)
+		words := fmt.Sprintf("%d secrets for tickets are in force", len(secrets))
+		if t.open() {
+			words += "; " + readable
+		}
+		return words, nil
+	}
+	return t, t.first()
+}
+
+// parseTicketSecrets reads one secret a line; lines that begin with # are for
+// people.
+func parseTicketSecrets(b []byte) ([][]byte, error) {
+	if len(b) > maxTicketFile {
+		return nil, fmt.Errorf("more than %d bytes", maxTicketFile)
+	}
+	var all [][]byte
+	number := 0
+	for line := range strings.Lines(string(b)) {
+		number++
+		line = strings.TrimSpace(line)
+		if line == "" || strings.HasPrefix(line, "#") {
+			continue
+		}
+		if len(line) < minSecret {
+			return nil, fmt.Errorf("line %d: %d characters, and a secret has at least %d: weir token secret makes one", number, len(line), minSecret)
+		}
+		all = append(all, []byte(line))
+	}
+	if len(all) == 0 || len(all) > maxTicketSecrets {
+		return nil, fmt.Errorf("%d secrets: want 1 to %d, one a line; weir token secret makes one", len(all), maxTicketSecrets)
+	}
+	return all, nil
+}
+
+// mac is the HMAC-SHA256 of parts, each behind its length, as text.
+func mac(secret []byte, parts ...string) string {
+	h := hmac.New(sha256.New, secret)
+	for _, p := range parts {
+		fmt.Fprintf(h, "%d:%s", len(p), p)
+	}
+	return base64.RawURLEncoding.EncodeToString(h.Sum(nil))
+}
+
+// HandsOn reports whether clients can be sent to other nodes with their right.
+func (r *Rights) HandsOn() bool { return r == nil || r.tickets != nil }
+
+// Features are what the node's record says, so that others that share its secret
+// find it. They say nothing to who has not the secret.
+func (r *Rights) Features() []string {
+	if r == nil || r.tickets == nil {
+		return nil
+	}
+	var list []string
+	for _, s := range *r.tickets.secrets.Load() {
+		list = append(list, featureOf(s))
+	}
+	return list
+}
+
+func featureOf(secret []byte) string { return ticketFeature + mac(secret, "weir-ticket-feature")[:10] }
+
+// Believes reports whether a node with these features says that it believes this
+// node's tickets. It is a hint: only who has the secret can use them.
+func (r *Rights) Believes(features []string) bool {
+	if r == nil || r.tickets == nil {
+		return r == nil
+	}
+	return slices.Contains(features, featureOf((*r.tickets.secrets.Load())[0]))
+}
+
+const rightDomain = "weir-right/1"
+
+// Carry adds to a ticket what g grants. Of a node that asks for no right, the
+// ticket stays as it is.
+func (r *Rights) Carry(ticket string, g *Grant) (string, error) {
+	if r == nil || g == nil {
+		return ticket, nil
+	}
+	if r.tickets == nil {
+		return "", ErrNoTickets
+	}
+	said := right{Slack: int64(g.slack / time.Second), Key: g.print, Subject: g.Subject, TokenID: g.TokenID, Who: g.who, Sessions: g.sessions}
+	if !g.Expires.IsZero() {
+		said.Expires = g.Expires.Add(time.Second - 1).Unix()
+	}
+	b, err := json.Marshal(said)
+	if err != nil {
+		return "", err
+	}
+	body := base64.RawURLEncoding.EncodeToString(b)
+	carried := body + "." + mac((*r.tickets.secrets.Load())[0], rightDomain, ticket, body)
+	if len(carried) > maxRight {
+		return "", fmt.Errorf("a right of more than %d bytes", maxRight)
+	}
+	return ticket + "." + carried, nil
+}
+
+// SplitTicket takes what a client showed apart: the ticket, and the right that a
+// node of the operator's added.
+func SplitTicket(shown string) (ticket, right string) {
+	ticket, right, _ = strings.Cut(shown, ".")
+	return ticket, right
+}
+
+// Arrived returns the grant of a client that another node sent with right added
+// to ticket, which the caller has opened. The error is a [*Refusal] if no secret
+// of this node's vouches for it: anybody can make a ticket. Of a node that asks
+// for no right, the grant is nil.
+func (r *Rights) Arrived(ticket, carried string) (*Grant, error) {
+	if r == nil {
+		return nil, nil
+	}
+	g, refused := r.arrived(ticket, carried)
+	if refused == nil {
+		refused = r.enter(g)
+	}
+	outcome := "allowed"
+	if refused != nil {
+		outcome = "refused"
+	}
+	r.mu.Lock()
+	r.counts.checks[check{"ticket", outcome}]++
+	r.mu.Unlock()
+	if refused != nil {
+		return nil, refused
+	}
+	return g, nil
+}
+
+func (r *Rights) arrived(ticket, carried string) (*Grant, *Refusal) {
+	const untrusted = "the node that sent you is not one of this node's operator, or does not share its secret for tickets: %s"
+	if r.tickets == nil {
+		return nil, refuse(BadTicket, untrusted, "this node has none")
+	}
+	body, sum, ok := strings.Cut(carried, ".")
+	if !ok || len(carried) > maxRight {
+		return nil, refuse(BadTicket, untrusted, "the ticket says nothing of a right")
+	}
+	vouched := false
+	for _, s := range *r.tickets.secrets.Load() {
+		if subtle.ConstantTimeCompare([]byte(mac(s, rightDomain, ticket, body)), []byte(sum)) == 1 {
+			vouched = true
+		}
+	}
+	if !vouched {
+		return nil, refuse(BadTicket, untrusted, "the right in the ticket is not vouched for")
+	}
+	var said right
+	b, err := base64.RawURLEncoding.DecodeString(body)
+	if err != nil || json.Unmarshal(b, &said) != nil {
+		return nil, refuse(BadTicket, untrusted, "the right in the ticket cannot be read")
+	}
+	g := r.newGrant()
+	g.Subject, g.TokenID, g.print, g.who, g.sessions = said.Subject, said.TokenID, said.Key, said.Who, said.Sessions
+	g.slack = time.Duration(min(said.Slack, int64(Skew/time.Second))) * time.Second
+	if said.Expires > 0 {
+		g.Expires = time.Unix(said.Expires, 0)
+		if !time.Now().Before(g.Expires.Add(g.slack)) {
+			return nil, refuse(Expired, "the token that you came with has expired")
+		}
+	}
+	if g.print != "" && (r.keys != nil || r.jwks != nil) && !r.has(g.print) {
+		return nil, refuse(UnknownKey, "the token that you came with is signed by a key that is not in force here")
+	}
+	return g, nil
+}
