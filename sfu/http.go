@@ -21,6 +21,7 @@ import (
 	"weir/capacity/scope"
 	"weir/sfu/problem"
 	"weir/sfu/proxied"
+	"weir/sfu/rights"
 )
 
 const (
@@ -57,7 +58,7 @@ func (s *SFU) Handler() http.Handler {
 	known := problem.Mux(mux)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if s.cfg.Origins.allow(w, r) {
-			w.Header().Set("Access-Control-Expose-Headers", "Location, ETag, Link, Retry-After, Accept-Patch")
+			w.Header().Set("Access-Control-Expose-Headers", "Location, ETag, Link, Retry-After, Accept-Patch, WWW-Authenticate")
 		}
 		known.ServeHTTP(w, r)
 	})
@@ -89,7 +90,12 @@ func notAllowed(methods, advice string) http.HandlerFunc {
 
 // fail tells the client what went wrong.
 func (s *SFU) fail(w http.ResponseWriter, r *http.Request, err error) {
-	p := *s.problemOf(r, err) // it may be the one of a pull that others wait for too
+	var p problem.Problem
+	if refused := refusalOf(err); refused != nil {
+		p = *s.noRight(w, r, refused)
+	} else {
+		p = *s.problemOf(r, err) // it may be the one of a pull that others wait for too
+	}
 	if p.Stream == "" {
 		p.Stream = r.PathValue("stream")
 	}
@@ -187,6 +193,16 @@ func (s *SFU) open(w http.ResponseWriter, r *http.Request, kind sessionKind) err
 	if err := capacity.ValidStreamName(name); err != nil {
 		return problem.New(problem.BadStreamName, err.Error())
 	}
+	grant, ticket, err := s.authorize(r.Context(), r, kind, name)
+	if err != nil {
+		return err
+	}
+	settled := false
+	defer func() {
+		if !settled {
+			grant.Close()
+		}
+	}()
 	raw, err := body(w, r, typeSDP)
 	if err != nil {
 		return err
@@ -209,14 +225,9 @@ func (s *SFU) open(w http.ResponseWriter, r *http.Request, kind sessionKind) err
 	defer stop()
 
 	client := proxied.Of(r)
-	a := &arrival{asked: asked, sfu: s, kind: kind, name: name, offer: o, raw: raw, client: client, until: time.Now().Add(wait)}
+	a := &arrival{asked: asked, sfu: s, kind: kind, name: name, offer: o, raw: raw, client: client, until: time.Now().Add(wait), ticket: ticket, grant: grant}
 	a.visit = s.admission.visit(kind, client.Group(), name, len(raw))
 	defer a.visit.leave()
-	if ticket := r.URL.Query().Get("ticket"); ticket != "" {
-		if a.ticket, err = s.ticket(ticket, kind, name); err != nil {
-			return err
-		}
-	}
 	sess, answer, err := a.serve(ctx)
 	var onward *handover
 	if errors.As(err, &onward) {
@@ -225,6 +236,7 @@ func (s *SFU) open(w http.ResponseWriter, r *http.Request, kind sessionKind) err
 	if err != nil {
 		return err
 	}
+	settled = true // the session gives it back
 	h := w.Header()
 	h.Set("Content-Type", typeSDP)
 	h.Set("Location", s.base(r)+"/session/"+sess.id)
@@ -288,7 +300,8 @@ type arrival struct {
 	asked  time.Time // when the request came
 	until  time.Time // how long a viewer waits for the stream; now or before: not
 	ticket *capacity.Ticket
-	entry  string // in the ledger, once the ticket has been claimed
+	grant  *rights.Grant // nil: no right is asked for
+	entry  string        // in the ledger, once the ticket has been claimed
 	visit  *visit
 }
 
@@ -374,6 +387,7 @@ func (a *arrival) publish(ctx context.Context) (*session, string, error) {
 		if a.ticket != nil {
 			sess.from = a.ticket.From
 		}
+		sess.grant = a.grant
 		err = a.sfu.admit(sess)
 	}
 	if err != nil {
@@ -408,6 +422,7 @@ func (a *arrival) view(ctx context.Context) (*session, string, error) {
 		if a.ticket != nil {
 			sess.from = a.ticket.From
 		}
+		sess.grant = a.grant
 		err = a.sfu.admit(sess)
 	}
 	if err != nil && a.entry == "" {
@@ -441,6 +456,9 @@ func (a *arrival) enter(ctx context.Context) (string, error) {
 	}
 	if s.cfg.Overflow == Refuse {
 		return "", refused
+	}
+	if full := new(capacity.Refusal); !s.cfg.Rights.HandsOn() && errors.As(refused, &full) {
+		return "", &capacity.Refusal{Reason: full.Reason, Detail: fmt.Sprintf("%v, and it hands no client on: it has no secret for tickets by which another node would know its right", full), RetryAfter: full.RetryAfter}
 	}
 	ctx, cancel := context.WithTimeout(ctx, setupTimeout+s.cfg.Patience)
 	defer cancel()
@@ -638,6 +656,9 @@ func (s *SFU) handOn(ctx context.Context, w http.ResponseWriter, a *arrival, h *
 		}
 	}
 	ticket, err := capacity.SealTicket(t, s.cfg.Key)
+	if err == nil {
+		ticket, err = s.cfg.Rights.Carry(ticket, a.grant)
+	}
 	if err != nil {
 		return fmt.Errorf("make a ticket: %w", err)
 	}
@@ -657,8 +678,12 @@ func (s *SFU) handOn(ctx context.Context, w http.ResponseWriter, a *arrival, h *
 		if next := s.another(ctx, h, err); next != nil {
 			return s.handOn(ctx, w, a, next)
 		}
+		if err == nil {
+			a.grant.Keep()
+		}
 		return err
 	}
+	a.grant.Keep()
 	w.Header().Set("Location", to)
 	w.WriteHeader(http.StatusTemporaryRedirect)
 	return nil

@@ -136,6 +136,8 @@ var endWords = []struct{ begins, word string }{
 	{"no connectivity check", "no_consent"},
 	{"its name was taken", "name_taken"},
 	{"ended by the operator", "operator"},
+	{"its right has ended: its token", "token_expired"},
+	{"its right has ended: the key", "token_key_removed"},
 	{"it sent nothing", "replaced"}, // by a new publisher of its name
 }
 

@@ -20,6 +20,7 @@ import (
 	"weir/sfu/pb"
 	"weir/sfu/problem"
 	"weir/sfu/proxied"
+	"weir/sfu/rights"
 )
 
 // OverflowProtocol is the name of the protocol by which a request is handed to
@@ -182,7 +183,8 @@ func (s *SFU) handedOver(from peer.ID, m *pb.Handover, public string) (*http.Req
 	if err := capacity.ValidStreamName(m.Stream); err != nil {
 		return nil, problem.New(problem.BadStreamName, err.Error())
 	}
-	t, err := capacity.OpenTicket(m.Ticket, s.cfg.Self, time.Now())
+	ticket, _ := rights.SplitTicket(m.Ticket)
+	t, err := capacity.OpenTicket(ticket, s.cfg.Self, time.Now())
 	if err != nil {
 		return nil, fmt.Errorf("the ticket is not good here: %w", err)
 	}

@@ -14,7 +14,9 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/pion/webrtc/v4"
 
+	"weir/capacity"
 	"weir/capacity/event"
+	"weir/sfu/rights"
 )
 
 type sessionKind string
@@ -55,9 +57,10 @@ type session struct {
 	sfu    *SFU
 	pc     *webrtc.PeerConnection
 	stream *Stream
-	entry  string  // in the ledger
-	remote string  // who asked, for people
-	from   peer.ID // the node that sent the client here; "": none did
+	entry  string        // in the ledger
+	remote string        // who asked, for people
+	from   peer.ID       // the node that sent the client here; "": none did
+	grant  *rights.Grant // nil: no right is asked for
 	began  time.Time
 	asked  time.Time // when the request for it came; set before media can flow
 
@@ -207,6 +210,7 @@ func (s *SFU) admit(sess *session) error {
 		return errClosing
 	}
 	s.sessions[sess.id] = sess
+	sess.grant.Keep()
 	s.wg.Go(sess.watch)
 	if sess.kind == kindWHIP && s.cfg.Published != nil {
 		s.wg.Go(sess.settleName)
@@ -277,6 +281,8 @@ func (s *session) watch() {
 			why = "the stream has ended"
 		case <-s.sfu.ctx.Done():
 			why = "this node is closing"
+		case <-s.grant.Over():
+			why = s.grant.Why().Words()
 		case <-connect.C:
 			select {
 			case <-s.connected:
@@ -323,6 +329,7 @@ func (s *session) watch() {
 	_ = s.pc.GracefulClose()
 	s.patch.Unlock()
 	s.wait()
+	s.grant.Close()
 	close(s.done)
 	total := s.traffic()
 	sfu.event(Event{
@@ -562,6 +569,8 @@ type SessionStatus struct {
 	Remote    string      `json:"remote"`
 	From      peer.ID     `json:"redirected_from,omitempty"` // the node that sent the client here
 	Since     time.Time   `json:"since"`
+	Subject   string      `json:"subject,omitempty"`     // whose right it is, as its token says
+	Right     *time.Time  `json:"right_until,omitempty"` // when that ends; null: never, or nobody asks
 	State     string      `json:"state"`
 	Bitrate   int64       `json:"bitrate"` // bit/s of RTP over the last seconds
 	RTT       float64     `json:"rtt_ms"`  // by a viewer's last report; 0: unknown
@@ -664,6 +673,12 @@ func (s *SFU) Sessions() []SessionStatus {
 			NotTaken: sess.notTaken, CandidatesUnused: sess.candidatesUnused(),
 		}
 		st.Bitrate, st.Loss = sess.pace.of()
+		if g := sess.grant; g != nil {
+			st.Subject = capacity.Printable(g.Subject, 128)
+			if !g.Expires.IsZero() {
+				st.Right = &g.Expires
+			}
+		}
 		for _, o := range sess.outs {
 			st.RTT = max(st.RTT, milliseconds(o.rtt.last()))
 		}

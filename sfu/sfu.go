@@ -28,6 +28,7 @@ import (
 	"weir/capacity"
 	"weir/capacity/event"
 	"weir/capacity/scope"
+	"weir/sfu/rights"
 )
 
 // Overflow is what a full node does with a client that it cannot take.
@@ -153,6 +154,9 @@ type Config struct {
 	// Gate decides where others may send this node and its clients; nil: one that
 	// goes by PublicIP or Socket's address.
 	Gate *scope.Gate
+
+	// Rights decides what clients may do; nil: whatever they ask for.
+	Rights *rights.Rights
 
 	Overflow  Overflow      // default Redirect
 	Patience  time.Duration // how long Place may wait for a server that is being started

@@ -11,6 +11,7 @@ import (
 	"weir/capacity/scope"
 	"weir/dht"
 	"weir/sfu/problem"
+	"weir/sfu/rights"
 )
 
 const (
@@ -120,11 +121,14 @@ func knownWords() map[string]bool {
 		{dht.NoCandidates, "unreachable", "unproven", notWaitedFor, "gone", "closed", "busy", "address", "error"},
 		{"not-here", "loop", "depth", "fanout", "pull", "slots", "pulls"},
 		{capacity.ProvisioningFailed, capacity.ProvisioningLate, capacity.ProvisioningMost, capacity.ProvisioningCooldown, capacity.ProvisioningVain, capacity.ProvisioningRoom, capacity.ProvisioningUnknown, "provisioner-unreachable"},
-		{"score"}, // the rule that no policy spells out
+		{"score", "tickets"}, // the rule that no policy spells out, and a helper that does not believe this node's
 	} {
 		for _, w := range list {
 			known[w] = true
 		}
+	}
+	for _, r := range rights.Reasons() {
+		known[string(r)] = true
 	}
 	return known
 }

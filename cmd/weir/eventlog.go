@@ -102,6 +102,10 @@ func message(e event.Event) (slog.Level, string) {
 			return slog.LevelError, "certificate has expired: clients do not trust this node any more"
 		}
 		return slog.LevelWarn, "certificate expires soon"
+	case event.KeysApplied:
+		return slog.LevelInfo, "keys read"
+	case event.KeysRefused:
+		return slog.LevelWarn, "keys not read"
 	case event.ProvisionStarted:
 		return slog.LevelInfo, "server started by the hook"
 	case event.ProvisionFailed:

@@ -105,6 +105,7 @@ func commands() []*cli.Command {
 		drainCommand(),
 		undrainCommand(),
 		networkCommand(),
+		tokenCommand(),
 		publishCommand(),
 		viewCommand(),
 		benchCommand(),

@@ -69,7 +69,7 @@ func (n *node) metrics() *prometheus.Registry {
 		reg.MustRegister(n.cfg.tls)
 	}
 	n.counters.register(reg)
-	reg.MustRegister(&trafficCollector{n}, ledgerCollector{n.ledger}, gateCollector{n.gate}, dropCollector{n.gauge.Socket}, repairCollector{n.sfu}, mediaCollector{n})
+	reg.MustRegister(&trafficCollector{n}, ledgerCollector{n.ledger}, gateCollector{n.gate}, dropCollector{n.gauge.Socket}, repairCollector{n.sfu}, mediaCollector{n}, rightsCollector{n.rights})
 	return reg
 }
 

@@ -10,18 +10,19 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/multiformats/go-multiaddr"
-	manet "github.com/multiformats/go-multiaddr/net"
 	"github.com/urfave/cli/v2"
 
 	"weir/capacity"
 	"weir/dht"
 	"weir/sfu"
 	"weir/sfu/proxied"
+	"weir/sfu/rights"
 )
 
 // The ports of weir node where it is not told others; see bindFree for what
@@ -83,10 +84,10 @@ func nodeCommand() *cli.Command {
 			&cli.DurationFlag{Name: "stop-timeout", Usage: "how long a node that is told to end (SIGTERM, Ctrl-C) waits for its sessions; 0: not at all", Value: defaultStopTimeout, EnvVars: env("STOP_TIMEOUT")},
 			&cli.StringFlag{Name: "ready-file", Usage: "`FILE` to write the real addresses to, as JSON, once ready", EnvVars: env("READY_FILE")},
 			&cli.BoolFlag{Name: "allow-private", Usage: "let other nodes' records lead to private addresses (10.x, 192.168.x, 100.64.x, fd…) though this node has a public one", EnvVars: env("ALLOW_PRIVATE")},
-			&cli.BoolFlag{Name: "insecure-open", Usage: "allow addresses that others than this machine can reach", EnvVars: env("INSECURE_OPEN")},
+			&cli.BoolFlag{Name: "insecure-open", Usage: "allow addresses that others than this machine can reach, though whoever reaches them is let in", EnvVars: env("INSECURE_OPEN")},
 			&cli.StringFlag{Name: "log-level", Usage: "debug, info, warn or error", Value: "info", EnvVars: env("LOG_LEVEL")},
 			&cli.StringFlag{Name: "log-format", Usage: "text or json", Value: "text", EnvVars: env("LOG_FORMAT")},
-		}, append(tlsFlags(), holderFlags()...)...),
+		}, slices.Concat(tlsFlags(), rightsFlags(), holderFlags())...),
 		Action: func(c *cli.Context) error {
 			if c.Args().Present() {
 				return badInput(fmt.Errorf("weir node takes no arguments, but got %q", c.Args().First()))
@@ -153,8 +154,9 @@ type nodeConfig struct {
 	stopTimeout duration
 	policy      *policyFile
 	operator    peer.ID
-	open        bool // --insecure-open
-	private     bool // --allow-private
+	rights      *rights.Config // nil: nobody is asked for one
+	open        bool           // --insecure-open
+	private     bool           // --allow-private
 
 	provision        hook // starts servers
 	provisionRegions []string
@@ -273,8 +275,11 @@ func nodeConfigOf(c *cli.Context) (nodeConfig, error) {
 		}
 		cfg.publicIP = cfg.publicIP.Unmap()
 	}
+	if cfg.rights, err = rightsOf(c, cfg.network); err != nil {
+		return cfg, err
+	}
 	if !cfg.open {
-		err = cfg.onlyLoopback()
+		err = cfg.guarded()
 	}
 	return cfg, err
 }
@@ -292,31 +297,6 @@ func mediaAddr(media, http string) (string, error) {
 		return "", fmt.Errorf("--http %s: %w; want HOST:PORT", http, err)
 	}
 	return net.JoinHostPort(host, media), nil
-}
-
-// onlyLoopback refuses addresses that other machines can reach: until networks
-// have members, whoever reaches a node can publish records, reserve and pull.
-func (c nodeConfig) onlyLoopback() error {
-	const why = "%s %s can be reached from other machines, and this network is open to whoever does. " +
-		"Use a loopback address, or give --insecure-open if the network around it is closed by other means"
-	for _, a := range c.listen {
-		if ip, err := manet.ToIP(a); err != nil || !ip.IsLoopback() {
-			return fmt.Errorf(why, "--listen", a)
-		}
-	}
-	for _, f := range []struct{ flag, addr string }{{"--http", c.http}, {"--admin", c.admin}, {"--media-port", c.media}, {"--http-redirect", c.redirect}} {
-		if f.addr == "" {
-			continue
-		}
-		host, _, err := net.SplitHostPort(f.addr)
-		if err != nil {
-			return fmt.Errorf("%s %s: %w; want HOST:PORT", f.flag, f.addr, err)
-		}
-		if ip, err := netip.ParseAddr(host); host != "localhost" && (err != nil || !ip.IsLoopback()) {
-			return fmt.Errorf(why, f.flag, f.addr)
-		}
-	}
-	return nil
 }
 
 func newLogger(w io.Writer, level, format string) (*slog.Logger, error) {

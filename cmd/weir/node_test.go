@@ -75,6 +75,18 @@ func TestNodeFlagsThatAreWrong(t *testing.T) {
 		{"--listen /ip4/0.0.0.0/tcp/0", "--insecure-open"},
 		{"--http 0.0.0.0:8080", "--http 0.0.0.0:8080 can be reached from other machines"},
 		{"--http :8080", "can be reached"},
+		{"--http 0.0.0.0:8080", "--auth-keys"},
+		{"--http 0.0.0.0:8080 --media-port 0.0.0.0:0 --auth-hook http://127.0.0.1:1/ --admin 0.0.0.0:0", "--admin 0.0.0.0:0 can be reached"},
+		{"--http 0.0.0.0:8080 --auth-hook http://127.0.0.1:1/ --listen /ip4/0.0.0.0/tcp/0", "--listen /ip4/0.0.0.0/tcp/0 can be reached"},
+		{"--auth-keys /nowhere/keys.json", "--auth-keys: /nowhere/keys.json: no such file"},
+		{"--auth-keys " + broken, "no JWK set"},
+		{"--auth-jwks ftp://example.org/keys", "--auth-jwks: want a URL"},
+		{"--auth-jwks http://127.0.0.1:1/ --auth-jwks-refresh 1ms", "1s to 1h"},
+		{"--auth-hook nowhere", "--auth-hook: want a URL"},
+		{"--auth-hook http://127.0.0.1:1/ --auth-hook-timeout 1h", "at most 30s"},
+		{"--ticket-secret " + broken, "weir token secret makes one"},
+		{"--auth-sessions 3", "--auth-keys, --auth-jwks or --auth-hook"},
+		{"--auth-sessions -1 --auth-hook http://127.0.0.1:1/", "--auth-sessions"},
 		{"--admin 192.0.2.1:1", "--admin"},
 		{"--media-port 0.0.0.0:0", "--media-port"},
 		{"--media-port 99999", "HOST:PORT"},
@@ -106,6 +118,9 @@ func TestNodeFlagsThatAreWrong(t *testing.T) {
 	}
 	if _, err := parse(t, "--listen", "/ip4/0.0.0.0/tcp/0", "--http", "0.0.0.0:0", "--media-port", "0", "--insecure-open"); err != nil {
 		t.Errorf("--insecure-open: %v", err)
+	}
+	if _, err := parse(t, "--http", "0.0.0.0:0", "--media-port", "0", "--auth-hook", "http://127.0.0.1:1/"); err != nil {
+		t.Errorf("beyond loopback with a hook: %v", err)
 	}
 	if cfg, err := parse(t, "--holders", "central", "--holder", server); err != nil || cfg.holding != dht.HoldCentral || len(cfg.servers.Servers()) != 1 {
 		t.Errorf("a broker given: %+v, %v", cfg, err)

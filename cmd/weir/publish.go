@@ -26,6 +26,7 @@ func mediaFlags(more ...cli.Flag) []cli.Flag {
 		&cli.DurationFlag{Name: "duration", Usage: "stop after `D`, such as 30s (0: when interrupted)", EnvVars: env("DURATION")},
 		&cli.DurationFlag{Name: "interval", Value: time.Second, Usage: "print statistics every `D`", EnvVars: env("INTERVAL")},
 		&cli.DurationFlag{Name: "wait", Usage: "ask a server that answers 409 or 503 again for `D`", EnvVars: env("WAIT")},
+		&cli.StringFlag{Name: "token", Usage: "`TOKEN` that lets us in, as weir token new signs; only the servers of the URLs given get it", EnvVars: env("TOKEN")},
 		&cli.BoolFlag{Name: "tcp", Usage: "media over TCP only, where UDP is blocked", EnvVars: env("TCP")},
 		caFlag(),
 		&cli.BoolFlag{Name: "json", Usage: "print one JSON object per interval, and a last one with \"final\":true", EnvVars: env("JSON")},
@@ -86,7 +87,7 @@ func publish(c *cli.Context) error {
 	report := newReporter(c)
 	way := &course{what: "publish", doing: "publishing to", urls: urls, report: report}
 	way.open = func(ctx context.Context, url string) (mediaConn, error) {
-		p, err := client.Publish(ctx, client.PublishConfig{URL: url, Media: src, TCP: c.Bool("tcp"), Silence: silence, HTTP: trusting, Log: report.log})
+		p, err := client.Publish(ctx, client.PublishConfig{URL: url, Token: c.String("token"), Media: src, TCP: c.Bool("tcp"), Silence: silence, HTTP: trusting, Log: report.log})
 		if err != nil {
 			return mediaConn{}, err
 		}
@@ -124,6 +125,9 @@ func mediaArgs(c *cli.Context) ([]string, error) {
 	}
 	if c.Duration("interval") <= 0 || c.Duration("duration") < 0 || c.Duration("wait") < 0 {
 		return nil, badInput(fmt.Errorf("%s: --interval must be positive, --duration and --wait not negative", name))
+	}
+	if strings.ContainsFunc(c.String("token"), func(r rune) bool { return r <= ' ' || r > '~' }) {
+		return nil, badInput(fmt.Errorf("%s: --token has a character that no token has, such as a blank: give all of it, and nothing else", name))
 	}
 	return args, nil
 }

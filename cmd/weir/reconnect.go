@@ -173,7 +173,11 @@ func (f *course) candidates() []string {
 		return list
 	}
 	at, _, _ := strings.Cut(f.last, "?") // its ticket has been used
-	list = slices.DeleteFunc(list, func(u string) bool { return u == at })
+	for i, u := range list {
+		if given, _, _ := strings.Cut(u, "?"); given == at {
+			return append(slices.Delete(list, i, i+1), u) // with its token
+		}
+	}
 	return append(list, at)
 }
 

@@ -29,6 +29,7 @@ import (
 	"weir/dht"
 	"weir/sfu"
 	"weir/sfu/proxied"
+	"weir/sfu/rights"
 )
 
 // cascadeProtocol is the name of the cascade links' signalling, below
@@ -93,6 +94,7 @@ type node struct {
 	view     *overview
 	drain    drain
 
+	rights      *rights.Rights // nil: nobody is asked for one
 	counters    *counters
 	outcomes    *outcomes
 	waiters     waitingRoom
@@ -196,6 +198,9 @@ func newNode(cfg nodeConfig) (_ *node, err error) {
 	} else if cfg.release.given() {
 		n.releaser = newReleaser(n, cfg.release)
 	}
+	if err := n.askForRights(); err != nil {
+		return nil, err
+	}
 	n.gate = scope.NewGate(cfg.log, cfg.private)
 	n.gate.Own(scope.Redirect, func() []scope.Kind { return []scope.Kind{scope.KindOfURL(n.publicURL())} })
 	n.gate.Own(scope.Candidate, func() []scope.Kind {
@@ -241,6 +246,7 @@ func newNode(cfg nodeConfig) (_ *node, err error) {
 		Delivered: n.dht.Delivered,
 		Event:     n.event, Measured: n.counters.times.measured,
 		Gate:     n.gate,
+		Rights:   n.rights,
 		Overflow: cfg.overflow, PublicURL: cfg.publicURL, Origins: cfg.origins, PublicIP: cfg.publicIP, Fanout: n.fanout, Depth: n.depth,
 		Linger: cfg.linger, Log: cfg.log,
 	})
@@ -346,6 +352,9 @@ func (n *node) run(ctx context.Context) error {
 	work.Go(func() error { return n.watchState(ctx) })
 	work.Go(func() error { return n.watchDrain(ctx) })
 	work.Go(func() error { return n.notifyManager(ctx) })
+	if n.rights != nil {
+		work.Go(func() error { return n.rights.Run(ctx) })
+	}
 	if n.provisioner != nil {
 		work.Go(func() error { return n.provisioner.run(ctx) })
 	}
@@ -489,7 +498,7 @@ func (n *node) sample() (capacity.Record, []capacity.Carriage) {
 }
 
 func (n *node) features() []string {
-	list := []string{"whip", "whep", "cascade/1"}
+	list := append([]string{"whip", "whep", "cascade/1"}, n.rights.Features()...)
 	if n.provisioner != nil {
 		list = append(list, dht.ProvisionFeature)
 	}
@@ -616,28 +625,29 @@ func (n *node) place(ctx context.Context, need capacity.Need, exclude []peer.ID)
 	return helper, err
 }
 
-// placeOnce finds a helper among the nodes that there are. For a viewer a node
-// that carries the stream already is best: it needs no new pull.
-func (n *node) placeOnce(ctx context.Context, need capacity.Need, exclude []peer.ID) (sfu.Helper, error) {
+// placeAny finds a helper among the nodes that there are, and returns what its
+// record says that it can. For a viewer a node that carries the stream already is
+// best: it needs no new pull.
+func (n *node) placeAny(ctx context.Context, need capacity.Need, exclude []peer.ID) (sfu.Helper, []string, error) {
 	if need.Purpose == capacity.View {
 		placed, d, err := n.dht.Place(ctx, dht.StreamTopic(need.Stream), need, exclude)
 		n.decided(d, err)
 		if err == nil {
-			return helper(placed, d, "carries it already"), nil
+			return helper(placed, d, "carries it already"), placed.Candidate.Record.Features, nil
 		}
 		if errors.Is(notLive(d, err), sfu.ErrNotLive) && !n.carries(need.Stream) {
-			return sfu.Helper{}, sfu.ErrNotLive
+			return sfu.Helper{}, nil, sfu.ErrNotLive
 		}
 	}
 	placed, d, err := n.dht.Place(ctx, dht.CapacityTopic(), need, exclude)
 	n.decided(d, err)
 	if silent := new(dht.Unanswered); errors.As(err, &silent) {
-		return sfu.Helper{}, &sfu.UnansweredError{Why: "this node is full, and who has room cannot be found out: " + silent.Words(), RetryAfter: placeRetryAfter}
+		return sfu.Helper{}, nil, &sfu.UnansweredError{Why: "this node is full, and who has room cannot be found out: " + silent.Words(), RetryAfter: placeRetryAfter}
 	}
 	if err != nil {
-		return sfu.Helper{}, err
+		return sfu.Helper{}, nil, err
 	}
-	return helper(placed, d, "will pull it"), nil
+	return helper(placed, d, "will pull it"), placed.Candidate.Record.Features, nil
 }
 
 func (n *node) carries(stream string) bool {

@@ -53,7 +53,7 @@ func view(c *cli.Context) error {
 		return badInput(fmt.Errorf("view: %w", err))
 	}
 	report := newReporter(c)
-	cfg := client.ViewConfig{TCP: c.Bool("tcp"), Silence: silence, HTTP: trusting, Log: report.log}
+	cfg := client.ViewConfig{Token: c.String("token"), TCP: c.Bool("tcp"), Silence: silence, HTTP: trusting, Log: report.log}
 	if err := wantedTracks(&cfg, c.String("tracks")); err != nil {
 		return badInput(fmt.Errorf("view: --tracks: %w", err))
 	}

@@ -41,6 +41,7 @@ var ErrConnectionLost = errors.New("connection lost")
 // PublishConfig says what to publish where.
 type PublishConfig struct {
 	URL   string  // WHIP endpoint, http or https
+	Token string  // for URL's server alone; "": none
 	Media *Source // one Source may be shared by many Publishers
 
 	HTTP    *http.Client  // nil: one of its own. Its redirect policy is not used
@@ -129,7 +130,7 @@ func (p *Publisher) negotiate(ctx context.Context, u *url.URL, cfg PublishConfig
 	if err != nil {
 		return err
 	}
-	if p.session, err = negotiate(ctx, httpClient(cfg.HTTP), u, offer, cfg.Wait, cfg.Log); err != nil {
+	if p.session, err = negotiate(ctx, withToken(httpClient(cfg.HTTP), u, cfg.Token), u, offer, cfg.Wait, cfg.Log); err != nil {
 		return err
 	}
 	if err := p.establish(ctx); err != nil {

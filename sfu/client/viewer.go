@@ -38,7 +38,8 @@ type TrackInfo struct {
 
 // ViewConfig says what to view.
 type ViewConfig struct {
-	URL string // WHEP endpoint, http or https
+	URL   string // WHEP endpoint, http or https
+	Token string // for URL's server alone; "": none
 
 	NoAudio, NoVideo bool         // do not ask for it
 	HTTP             *http.Client // nil: one of its own. Its redirect policy is not used
@@ -131,7 +132,7 @@ func (v *Viewer) negotiate(ctx context.Context, u *url.URL) error {
 	if err != nil {
 		return err
 	}
-	if v.session, err = negotiate(ctx, httpClient(v.cfg.HTTP), u, offer, v.cfg.Wait, v.cfg.Log); err != nil {
+	if v.session, err = negotiate(ctx, withToken(httpClient(v.cfg.HTTP), u, v.cfg.Token), u, offer, v.cfg.Wait, v.cfg.Log); err != nil {
 		return err
 	}
 	v.video = sendsVideo(v.session.answer)

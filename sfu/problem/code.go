@@ -147,9 +147,9 @@ var kinds = map[Code]struct {
 	TooManySessions: {429, "Too many sessions of one token"},
 	RightsUnknown:   {503, "Rights cannot be checked now"},
 
-	NoSession:     {404, "There is no such session"},
-	SessionEnded:  {404, "The session has ended"},
-	OldSession:    {412, "The ICE session is over"},
+	NoSession:    {404, "There is no such session"},
+	SessionEnded: {404, "The session has ended"},
+	OldSession:   {412, "The ICE session is over"},
 
 	BadMediaType: {415, "The media type is not supported"},
 	BadBody:      {400, "The body is not valid"},

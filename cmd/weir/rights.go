@@ -1,0 +1,189 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+	manet "github.com/multiformats/go-multiaddr/net"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/urfave/cli/v2"
+
+	"weir/capacity"
+	"weir/sfu"
+	"weir/sfu/rights"
+)
+
+// maxUnbelieving bounds the helpers that are given up, for one client, since they
+// do not share this node's secret for tickets.
+const maxUnbelieving = 4
+
+// rightsFlags say who may publish and view.
+func rightsFlags() []cli.Flag {
+	return []cli.Flag{
+		&cli.StringFlag{Name: "auth-keys", Usage: "`FILE` of the keys whose tokens let clients in, a JWK set as weir token key prints; read again when it changes", EnvVars: env("AUTH_KEYS")},
+		&cli.StringFlag{Name: "auth-jwks", Usage: "`URL` of such keys, those of --auth-keys beside it", EnvVars: env("AUTH_JWKS")},
+		&cli.DurationFlag{Name: "auth-jwks-refresh", Usage: "how often that URL is asked: a key that is gone there ends its sessions", Value: 5 * time.Second, EnvVars: env("AUTH_JWKS_REFRESH")},
+		&cli.StringFlag{Name: "auth-hook", Usage: "`URL` that is asked by POST of JSON whether a client may publish or view; with keys both must allow it", EnvVars: env("AUTH_HOOK")},
+		&cli.DurationFlag{Name: "auth-hook-timeout", Usage: "how long that may take", Value: 5 * time.Second, EnvVars: env("AUTH_HOOK_TIMEOUT")},
+		&cli.IntFlag{Name: "auth-sessions", Usage: "most `SESSIONS` of one token at a time here, if it does not say fewer; 0: as many as it says", EnvVars: env("AUTH_SESSIONS")},
+		&cli.StringFlag{Name: "ticket-secret", Usage: "`FILE` of a secret that the operator's nodes share, as weir token secret makes: clients keep their right when one node sends them to another", EnvVars: env("TICKET_SECRET")},
+	}
+}
+
+// rightsOf reads rightsFlags; nil where nobody is asked for a right. The files
+// are read, and what is wrong with them is told, before the node begins.
+func rightsOf(c *cli.Context, network string) (*rights.Config, error) {
+	cfg := &rights.Config{
+		Network: network, Keys: c.String("auth-keys"), JWKS: c.String("auth-jwks"), Hook: c.String("auth-hook"), Tickets: c.String("ticket-secret"),
+		Refresh: c.Duration("auth-jwks-refresh"), HookTimeout: c.Duration("auth-hook-timeout"), Sessions: c.Int("auth-sessions"),
+	}
+	if cfg.Sessions < 0 {
+		return nil, errors.New("--auth-sessions: want 0 for no bound, or more")
+	}
+	if cfg.Keys == "" && cfg.JWKS == "" && cfg.Hook == "" && cfg.Tickets == "" {
+		if c.IsSet("auth-sessions") {
+			return nil, errors.New("--auth-sessions is about tokens: give --auth-keys, --auth-jwks or --auth-hook too")
+		}
+		return nil, nil
+	}
+	if c.Duration("auth-jwks-refresh") <= 0 || c.Duration("auth-hook-timeout") <= 0 {
+		return nil, errors.New("--auth-jwks-refresh and --auth-hook-timeout: want more than 0")
+	}
+	for _, one := range []struct {
+		flag string
+		only rights.Config
+	}{
+		{"--auth-keys", rights.Config{Keys: cfg.Keys}},
+		{"--ticket-secret", rights.Config{Tickets: cfg.Tickets}},
+		{"--auth-jwks", rights.Config{JWKS: cfg.JWKS, Refresh: cfg.Refresh}},
+		{"--auth-hook", rights.Config{Hook: cfg.Hook, HookTimeout: cfg.HookTimeout}},
+	} {
+		if one.only.Keys+one.only.Tickets+one.only.JWKS+one.only.Hook == "" {
+			continue
+		}
+		if _, err := rights.New(one.only); err != nil {
+			return nil, fmt.Errorf("%s: %w", one.flag, err)
+		}
+	}
+	return cfg, nil
+}
+
+// guarded refuses addresses that other machines can reach and where whoever does
+// would be let in: until networks have members, other nodes can publish records,
+// reserve and pull; and without rights clients can publish and view.
+func (c nodeConfig) guarded() error {
+	const (
+		nodes = "%s %s can be reached from other machines, and this network is open to whoever does. " +
+			"Use a loopback address, or give --insecure-open if the network around it is closed by other means"
+		clients = "%s %s can be reached from other machines, and whoever does may publish and view. Say who may by --auth-keys (weir token key makes a key), " +
+			"--auth-jwks or --auth-hook, use a loopback address, or give --insecure-open if the network around it is closed by other means"
+	)
+	for _, a := range c.listen {
+		if ip, err := manet.ToIP(a); err != nil || !ip.IsLoopback() {
+			return fmt.Errorf(nodes, "--listen", a)
+		}
+	}
+	for _, f := range []struct {
+		flag, addr, why string
+		open            bool
+	}{{"--http", c.http, clients, c.rights != nil}, {"--media-port", c.media, clients, c.rights != nil}, {"--http-redirect", c.redirect, clients, c.rights != nil}, {"--admin", c.admin, nodes, false}} {
+		if f.addr == "" {
+			continue
+		}
+		host, _, err := net.SplitHostPort(f.addr)
+		if err != nil {
+			return fmt.Errorf("%s %s: %w; want HOST:PORT", f.flag, f.addr, err)
+		}
+		if ip, err := netip.ParseAddr(host); !f.open && host != "localhost" && (err != nil || !ip.IsLoopback()) {
+			return fmt.Errorf(f.why, f.flag, f.addr)
+		}
+	}
+	return nil
+}
+
+// askForRights makes what decides who may publish and view, if anything does.
+func (n *node) askForRights() error {
+	if n.cfg.rights == nil {
+		return nil
+	}
+	cfg := *n.cfg.rights
+	cfg.Event, cfg.Log = n.event, n.log
+	r, err := rights.New(cfg)
+	if err != nil {
+		return err
+	}
+	n.rights = r
+	if !r.HandsOn() && n.cfg.overflow != sfu.Refuse {
+		n.log.Warn("clients are not sent to other nodes when this one is full, since these would not know their right: give all nodes the same --ticket-secret")
+	}
+	return nil
+}
+
+// placeOnce finds a helper among the nodes that there are and that believe this
+// node's tickets.
+func (n *node) placeOnce(ctx context.Context, need capacity.Need, exclude []peer.ID) (sfu.Helper, error) {
+	for given := 0; ; given++ {
+		helper, features, err := n.placeAny(ctx, need, exclude)
+		if err != nil || n.rights.Believes(features) {
+			return helper, err
+		}
+		n.log.Debug("helper does not share the secret for tickets", "helper", helper.Node)
+		n.dht.ReleaseLease(ctx, helper.Lease)
+		if exclude = append(slices.Clone(exclude), helper.Node); given == maxUnbelieving {
+			return sfu.Helper{}, &capacity.Refusal{Reason: "tickets", Detail: "the nodes that have room do not share this node's secret for tickets"}
+		}
+	}
+}
+
+// rightsCollector exports what became of checks, and how keys are doing.
+type rightsCollector struct{ rights *rights.Rights }
+
+var (
+	checksDesc    = prometheus.NewDesc("weir_rights_checks_total", "Clients whose right was checked, by what decided (token, hook or ticket) and outcome: allowed, refused or failed.", []string{"by", "outcome"}, nil)
+	rightsEndDesc = prometheus.NewDesc("weir_rights_ended_sessions_total", "Sessions ended since their right did, by why.", []string{"reason"}, nil)
+	heldDesc      = prometheus.NewDesc("weir_rights_granted", "Rights in use: sessions, and requests that have been checked.", nil, nil)
+	keysDesc      = prometheus.NewDesc("weir_rights_keys", "Keys of tokens in force.", []string{"source"}, nil)
+	keysReadDesc  = prometheus.NewDesc("weir_rights_keys_read_timestamp_seconds", "When the keys were last read well, Unix time; 0: never.", []string{"source"}, nil)
+	keysReadsDesc = prometheus.NewDesc("weir_rights_keys_reads_total", "Times that keys were read, by outcome: good or failed.", []string{"source", "outcome"}, nil)
+)
+
+// Describe implements prometheus.Collector.
+func (c rightsCollector) Describe(ch chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{checksDesc, rightsEndDesc, heldDesc, keysDesc, keysReadDesc, keysReadsDesc} {
+		ch <- d
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (c rightsCollector) Collect(ch chan<- prometheus.Metric) {
+	if c.rights == nil {
+		return
+	}
+	put := func(d *prometheus.Desc, t prometheus.ValueType, v float64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, t, v, labels...)
+	}
+	s := c.rights.Status()
+	put(heldDesc, prometheus.GaugeValue, float64(s.Granted))
+	for which, n := range s.Checks {
+		put(checksDesc, prometheus.CounterValue, float64(n), which[0], which[1])
+	}
+	for why, n := range s.Ended {
+		put(rightsEndDesc, prometheus.CounterValue, float64(n), snake(string(why)))
+	}
+	for _, src := range s.Sources {
+		read := 0.0
+		if !src.Read.IsZero() {
+			read = float64(src.Read.UnixMilli()) / 1000
+		}
+		put(keysDesc, prometheus.GaugeValue, float64(src.Keys), src.Name)
+		put(keysReadDesc, prometheus.GaugeValue, read, src.Name)
+		put(keysReadsDesc, prometheus.CounterValue, float64(src.Good), src.Name, "good")
+		put(keysReadsDesc, prometheus.CounterValue, float64(src.Failed), src.Name, "failed")
+	}
+}

@@ -1,0 +1,88 @@
+package sfu
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"strings"
+
+	"weir/capacity"
+	"weir/capacity/event"
+	"weir/sfu/problem"
+	"weir/sfu/proxied"
+	"weir/sfu/rights"
+)
+
+var (
+	actionOf  = map[sessionKind]rights.Action{kindWHIP: rights.Publish, kindWHEP: rights.View}
+	problemAs = map[rights.Kind]problem.Code{
+		rights.Unauthorized: problem.Unauthorized, rights.Forbidden: problem.Forbidden,
+		rights.Crowded: problem.TooManySessions, rights.Unknown: problem.RightsUnknown,
+	}
+)
+
+// authorize finds out whether a client may do what it asks for: by the ticket of
+// the node that sent it, which is returned, or by its token. The grant is nil at a
+// node that asks nobody for a right.
+func (s *SFU) authorize(ctx context.Context, r *http.Request, kind sessionKind, name string) (*rights.Grant, *capacity.Ticket, error) {
+	if shown := r.URL.Query().Get("ticket"); shown != "" {
+		raw, carried := rights.SplitTicket(shown)
+		ticket, err := s.ticket(raw, kind, name)
+		if err != nil {
+			return nil, nil, err
+		}
+		grant, err := s.cfg.Rights.Arrived(raw, carried)
+		return grant, ticket, err
+	}
+	if s.cfg.Rights == nil {
+		return nil, nil, nil
+	}
+	token, err := tokenOf(r)
+	if err != nil {
+		return nil, nil, err
+	}
+	grant, err := s.cfg.Rights.Check(ctx, rights.Request{Action: actionOf[kind], Stream: name, Client: proxied.Of(r).String(), Token: token})
+	return grant, nil, err
+}
+
+// tokenOf is what a client came with, in the header (RFC 6750, section 2.1) or,
+// for players that cannot set one, in the URL.
+func tokenOf(r *http.Request) (string, error) {
+	inURL, inHeader := r.URL.Query().Get("token"), ""
+	if scheme, rest, _ := strings.Cut(r.Header.Get("Authorization"), " "); strings.EqualFold(scheme, "Bearer") {
+		inHeader = strings.TrimSpace(rest)
+	}
+	if inURL != "" && inHeader != "" && inURL != inHeader {
+		return "", &rights.Refusal{Reason: rights.TwoTokens, Detail: "there is one token in the header Authorization and another in the URL: send one"}
+	}
+	if inHeader != "" {
+		return inHeader, nil
+	}
+	return inURL, nil
+}
+
+// noRight is what a client is told that was refused for want of a right.
+func (s *SFU) noRight(w http.ResponseWriter, r *http.Request, refused *rights.Refusal) *problem.Problem {
+	s.event(Event{Kind: event.Refused, Stream: r.PathValue("stream"), Role: roleAt(r.URL.Path), Client: proxied.Of(r).String(), Reason: string(refused.Reason), Detail: refused.Detail})
+	kind := refused.Kind()
+	p := problem.New(problemAs[kind], refused.Detail).Retry(refused.Retry())
+	p.Reason = string(refused.Reason)
+	switch { // RFC 6750, section 3
+	case kind == rights.Unauthorized && refused.Bare:
+		w.Header().Set("WWW-Authenticate", `Bearer realm="weir"`)
+	case kind == rights.Unauthorized:
+		w.Header().Set("WWW-Authenticate", `Bearer realm="weir", error="invalid_token", error_description="`+string(refused.Reason)+`"`)
+	case kind == rights.Forbidden:
+		w.Header().Set("WWW-Authenticate", `Bearer realm="weir", error="insufficient_scope", error_description="`+string(refused.Reason)+`"`)
+	}
+	return p
+}
+
+// refusalOf is the refusal in err, or nil.
+func refusalOf(err error) *rights.Refusal {
+	var refused *rights.Refusal
+	if errors.As(err, &refused) {
+		return refused
+	}
+	return nil
+}
