@@ -53,20 +53,27 @@ const (
 
 // tlsFlags are those of https.
 func tlsFlags() []cli.Flag {
-	return []cli.Flag{
+	return append([]cli.Flag{
 		&cli.StringFlag{Name: "tls-cert", Usage: "`FILE` of a certificate and its intermediates (PEM), by which --http speaks https; read again when it changes", EnvVars: env("TLS_CERT")},
 		&cli.StringFlag{Name: "tls-key", Usage: "`FILE` of its private key (PEM)", EnvVars: env("TLS_KEY")},
 		&cli.StringFlag{Name: "http-redirect", Usage: "`HOST:PORT` of a plain port that leads browsers to https, such as :80", EnvVars: env("HTTP_REDIRECT")},
-	}
+	}, autoFlags()...)
 }
 
 // tlsConfigOf reads tlsFlags. The certificates are nil where --http stays plain.
 func tlsConfigOf(c *cli.Context, log *slog.Logger) (*certificates, error) {
 	cert, key := c.String("tls-cert"), c.String("tls-key")
+	auto, err := automaticOf(c)
 	switch {
+	case err != nil:
+		return nil, err
+	case auto != nil && (cert != "" || key != ""):
+		return nil, errors.New("--tls-auto and --tls-cert: a certificate comes by ACME or from a file, not both ways")
+	case auto != nil:
+		return &certificates{auto: auto, log: log, failures: newPairFailures()}, nil
 	case cert == "" && key == "":
 		if c.IsSet("http-redirect") {
-			return nil, errors.New("--http-redirect leads to https: give --tls-cert and --tls-key too")
+			return nil, errors.New("--http-redirect leads to https: give --tls-cert and --tls-key too, or --tls-auto")
 		}
 		return nil, nil
 	case cert == "":
@@ -94,10 +101,11 @@ const (
 	pairMismatch    = "mismatch"      // the key is another certificate's
 	pairExpired     = "expired"       // by this machine's clock
 	pairNotYetValid = "not-yet-valid" // likewise
+	pairACME        = "acme"          // there is none, since ACME failed
 )
 
 func pairReasons() []string {
-	return []string{pairUnreadable, pairMalformed, pairMismatch, pairExpired, pairNotYetValid}
+	return []string{pairUnreadable, pairMalformed, pairMismatch, pairExpired, pairNotYetValid, pairACME}
 }
 
 func unusable(reason, format string, args ...any) error {
@@ -109,12 +117,14 @@ func unusable(reason, format string, args ...any) error {
 // what they began with. A nil one is plain HTTP.
 type certificates struct {
 	certFile, keyFile string
+	auto              *automatic // nil: by those files
 
 	log      *slog.Logger
 	event    func(event.Event) // nil: events are logged
 	redirect net.Listener      // nil without --http-redirect
 	failures *prometheus.CounterVec
 	inForce  atomic.Pointer[tls.Certificate]
+	wrong    atomic.Pointer[string] // with what would be in force instead; nil: nothing
 
 	mu   sync.Mutex
 	last string // sum of the files when they were judged last
@@ -285,8 +295,9 @@ func publicOf(text []byte) publicKey {
 
 // reload looks at the files at once and puts what they say in force. An error
 // leaves the one before in force and is told of too, once; it is a [*pairError].
+// Certificates by ACME are renewed by themselves.
 func (c *certificates) reload() error {
-	if c == nil {
+	if c == nil || c.auto != nil {
 		return nil
 	}
 	return c.look(time.Now(), true)
@@ -316,6 +327,7 @@ func (c *certificates) look(now time.Time, sure bool) error {
 // applied puts a certificate in force.
 func (c *certificates) applied(cert *tls.Certificate) {
 	c.inForce.Store(cert)
+	c.wrong.Store(nil)
 	c.tell(event.Event{Kind: event.CertificateApplied, Detail: describe509(cert.Leaf)})
 }
 
@@ -327,6 +339,8 @@ func (c *certificates) refused(err error) {
 		reason = pair.reason
 	}
 	c.failures.WithLabelValues(snake(reason)).Inc()
+	text := err.Error()
+	c.wrong.Store(&text)
 	stays := "there is none yet"
 	if leaf := c.leaf(); leaf != nil {
 		stays = "the one of " + called509(leaf) + " stays, until " + stamp(leaf.NotAfter)
@@ -344,13 +358,17 @@ func (c *certificates) tell(e event.Event) {
 	c.log.LogAttrs(context.Background(), l.level, l.msg, l.attrs...)
 }
 
-// run follows the files, and tells when the certificate in force expires soon or
-// has, until ctx is done.
+// run follows the files or has certificates renewed, and tells when the one in
+// force expires soon or has, until ctx is done.
 func (c *certificates) run(ctx context.Context) error {
 	tick := time.NewTicker(pairCheck)
 	defer tick.Stop()
 	for {
-		_ = c.look(time.Now(), false) // has been told of
+		if c.auto != nil {
+			c.follow()
+		} else {
+			_ = c.look(time.Now(), false) // has been told of
+		}
 		c.watchExpiry(time.Now())
 		select {
 		case <-tick.C:
@@ -358,6 +376,15 @@ func (c *certificates) run(ctx context.Context) error {
 			return ctx.Err()
 		}
 	}
+}
+
+// follow tells of a certificate that has come by ACME. Only run calls it.
+func (c *certificates) follow() {
+	cert, before := c.auto.newest(), c.leaf()
+	if cert == nil || before != nil && cert.Leaf.Equal(before) {
+		return
+	}
+	c.applied(cert)
 }
 
 // An expiry is how near a certificate's end is.
@@ -389,7 +416,7 @@ func (c *certificates) watchExpiry(now time.Time) {
 		return
 	}
 	before := c.told
-	if c.told = expiryOf(leaf, now); c.told <= before {
+	if c.told = expiryOf(leaf, now); c.told <= before { // a renewed one begins anew
 		return
 	}
 	e := event.Event{Kind: event.CertificateExpiring, Detail: describe509(leaf)}
@@ -412,13 +439,18 @@ func (c *certificates) leaf() *x509.Certificate {
 
 // config is that of the public port.
 func (c *certificates) config() *tls.Config {
-	return &tls.Config{
+	config := &tls.Config{
 		MinVersion: tls.VersionTLS12,
 		NextProtos: []string{"h2", "http/1.1"},
 		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 			return c.inForce.Load(), nil
 		},
 	}
+	if c.auto != nil {
+		config.NextProtos = append(config.NextProtos, c.auto.protocols()...)
+		config.GetCertificate = c.auto.config.GetCertificate // challenges too
+	}
+	return config
 }
 
 // listener is l with TLS, or l where that is not asked for.
@@ -488,7 +520,7 @@ func publicURLOf(given string, secure bool) (string, error) {
 	case err != nil || u.Hostname() == "" || u.Scheme != "http" && u.Scheme != "https" || u.User != nil || u.RawQuery != "" || u.Fragment != "":
 		return "", fmt.Errorf("--public-url %s: want for example https://weir.example.org", given)
 	case secure && u.Scheme == "http":
-		return "", fmt.Errorf("--public-url %s: with --tls-cert this node speaks https: give https://%s, or leave the scheme out", given, u.Host)
+		return "", fmt.Errorf("--public-url %s: this node speaks https: give https://%s, or leave the scheme out", given, u.Host)
 	}
 	return strings.TrimSuffix(base, "/"), nil
 }
@@ -497,6 +529,9 @@ func publicURLOf(given string, secure bool) (string, error) {
 // the certificate is not for the address that --http is bound to; "" if it is.
 // The error says what to give where the certificate leaves a choice.
 func (c *certificates) clientURL(at netip.AddrPort) (string, error) {
+	if c.auto != nil {
+		return httpsURL(c.auto.domain, at.Port()), nil
+	}
 	leaf := c.leaf()
 	if leaf == nil || !at.Addr().IsUnspecified() && leaf.VerifyHostname(at.Addr().String()) == nil {
 		return "", nil
@@ -517,6 +552,9 @@ func (c *certificates) clientURL(at netip.AddrPort) (string, error) {
 func (c *certificates) url(at netip.AddrPort, public string) string {
 	if c == nil {
 		return "http://" + at.String()
+	}
+	if c.auto != nil && public != "" {
+		return public
 	}
 	if leaf := c.leaf(); public != "" && leaf != nil && leaf.VerifyHostname(at.Addr().String()) != nil && leaf.VerifyHostname(hostOf(public)) == nil {
 		return public
@@ -539,7 +577,7 @@ func httpsURL(host string, port uint16) string {
 func (c *certificates) advice(base string) []string {
 	cert := c.inForce.Load()
 	if cert == nil {
-		return []string{"there is no certificate yet: clients are not served"}
+		return []string{"there is none yet, so that clients are not served; weir events says why"}
 	}
 	leaf := cert.Leaf
 	var all []string
@@ -572,6 +610,9 @@ func (c *certificates) advice(base string) []string {
 
 // keyAdvice says who else may read the key, or "".
 func (c *certificates) keyAdvice() string {
+	if c.auto != nil {
+		return ""
+	}
 	if info, err := os.Stat(c.keyFile); err == nil && info.Mode().Perm()&0o007 != 0 {
 		return fmt.Sprintf("every user of this machine may read the private key: chmod 600 %s", c.keyFile)
 	}
@@ -591,15 +632,23 @@ func (c *certificates) check(base string, now time.Time) dht.Check {
 	}
 	if len(advice) > 0 {
 		check.Outcome, check.Do = dht.Warning, "have a certificate that clients trust for the name in --public-url, with its intermediates"
+		if c.auto != nil {
+			check.Do = "have --public-url name the domain of --tls-auto, and --acme-url a CA that clients trust"
+		}
 		check.Seen = strings.TrimPrefix(check.Seen+": "+strings.Join(advice, "; "), ": ")
 	}
+	renew := "renew it; --tls-cert is read again when it changes"
+	if c.auto != nil {
+		renew = "see weir events --kind certificate for why ACME fails; port 443 of " + c.auto.domain + " must lead to --http, or port 80 to --http-redirect"
+	}
 	switch {
-	case leaf == nil:
-		check.Outcome = dht.Failure
-	case expiryOf(leaf, now) == hasExpired:
-		check.Outcome, check.Do = dht.Failure, "renew it; --tls-cert is read again when it changes"
+	case leaf == nil || expiryOf(leaf, now) == hasExpired:
+		check.Outcome, check.Do = dht.Failure, renew
+	case c.wrong.Load() != nil:
+		check.Outcome, check.Do = dht.Warning, renew
+		check.Seen += "; no other one was taken: " + *c.wrong.Load()
 	case expiryOf(leaf, now) == expiresSoon:
-		check.Outcome, check.Do = dht.Warning, "renew it; --tls-cert is read again when it changes"
+		check.Outcome, check.Do = dht.Warning, renew
 	}
 	return check
 }
@@ -679,31 +728,59 @@ func (n *node) secure(cfg *nodeConfig) (closeAll func() error, err error) {
 		}
 		n.cfg.publicURL = cfg.publicURL
 	}
+	var opened []func() error
+	closeAll = func() (err error) {
+		for _, f := range slices.Backward(opened) {
+			err = errors.Join(err, f())
+		}
+		return err
+	}
 	if cfg.redirect != "" {
 		l, err := listenTCP(cfg.log, cfg.redirect, "--http-redirect", true)
 		if err != nil {
 			return nil, err
 		}
 		c.redirect = n.behindProxies(l)
-		return c.redirect.Close, nil
+		opened = append(opened, c.redirect.Close)
 	}
-	return func() error { return nil }, nil
+	if c.auto != nil {
+		c.auto.open(cfg.dataDir, n.public.Addr(), c.redirect, cfg.log, func(err error) { c.refused(&pairError{pairACME, c.auto.acmeError(err)}) })
+		opened = append(opened, c.auto.close)
+	}
+	return closeAll, nil
 }
 
-// serveTLS is the work of https as long as the process. Each has to be run.
+// serveTLS is the work of https as long as the process, each in its own function.
 func (n *node) serveTLS() []func(context.Context) error {
 	c := n.cfg.tls
 	if c == nil {
 		return nil
 	}
-	for _, odd := range append(c.advice(n.publicURL()), c.keyAdvice()) {
-		if odd != "" {
-			n.log.Warn("certificate is odd", "detail", odd)
+	work := []func(context.Context) error{func(ctx context.Context) error {
+		if c.auto != nil {
+			defer c.auto.close()
+			if err := c.auto.run(ctx); err != nil {
+				c.refused(&pairError{pairACME, c.auto.acmeError(err)})
+			}
+			if c.inForce.Store(c.auto.newest()); c.leaf() == nil {
+				n.log.Info("no certificate yet, getting one", "domain", c.auto.domain, "from", c.auto.url)
+			}
 		}
-	}
-	work := []func(context.Context) error{c.run}
+		if c.leaf() != nil {
+			for _, odd := range append(c.advice(n.publicURL()), c.keyAdvice()) {
+				if odd != "" {
+					n.log.Warn("certificate is odd", "detail", odd)
+				}
+			}
+		}
+		return c.run(ctx)
+	}}
 	if c.redirect != nil {
-		plain := newServer(redirection(n.publicURL), n.log)
+		h := redirection(n.publicURL)
+		if c.auto != nil {
+			h = c.auto.challenges(h)
+		}
+		plain := newServer(h, n.log)
 		work = append(work, func(ctx context.Context) error { return serve(ctx, plain, c.redirect) })
 	}
 	return work
