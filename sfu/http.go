@@ -569,6 +569,7 @@ func (s *SFU) publish(a *arrival, sess *session, inherit bool) error {
 	case old == nil:
 	case gone != nil:
 		old.end(reasonFinished)
+		s.tellEnd(old)
 	default: // a relay of a publisher that has gone
 		old.end(reasonLost)
 	}
@@ -587,7 +588,15 @@ func (s *SFU) finish(sess *session) {
 	s.mu.Unlock()
 	if mine {
 		s.drop(sess.stream, reasonFinished)
+		s.tellEnd(sess.stream)
 		sess.unname()
+	}
+}
+
+// tellEnd tells that a stream that was published here is over.
+func (s *SFU) tellEnd(st *Stream) {
+	if lasted, started := st.finish(time.Now()); started {
+		s.event(Event{Kind: event.StreamEnded, Stream: st.Name, Elapsed: milliseconds(lasted)})
 	}
 }
 

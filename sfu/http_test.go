@@ -20,6 +20,7 @@ import (
 	"github.com/pion/webrtc/v4"
 
 	"weir/capacity"
+	"weir/capacity/event"
 	"weir/sfu/pb"
 	"weir/sfu/problem"
 )
@@ -510,4 +511,29 @@ func FuzzReadMessage(f *testing.F) {
 			t.Errorf("%d tracks accepted", n)
 		}
 	})
+}
+
+// A stream starts with its publisher's first media and ends with its publisher;
+// both are told once, in that order.
+func TestStreamEvents(t *testing.T) {
+	m := newMesh(t)
+	a := m.add(capacity.Limits{}, nil)
+	p := a.publish("demo")
+	eventually(t, "the stream starts", func() bool { return a.saw(event.StreamStarted) == 1 })
+	v := a.watch("demo")
+	flows(t, v, 5)
+	if a.saw(event.StreamEnded) != 0 {
+		t.Error("the stream is over while it flows")
+	}
+	if err := p.Close(); err != nil {
+		t.Error(err)
+	}
+	eventually(t, "the stream ends", func() bool { return a.saw(event.StreamEnded) == 1 })
+	eventually(t, "the session is over", func() bool { return a.saw(event.SessionClosed) == 2 })
+	if started := a.saw(event.StreamStarted); started != 1 {
+		t.Errorf("it started %d times", started)
+	}
+	if detail := a.lastDetail(event.StreamStarted); !strings.Contains(detail, "video/VP8") {
+		t.Errorf("its codecs are %q", detail)
+	}
 }

@@ -74,6 +74,7 @@ type ingress struct {
 	cc       []interceptor.RTPHeaderExtension // congestion control's, if negotiated
 	told     [unsentReasons]bool
 	events   []Event // to be sent once mu is free
+	flows    bool    // something was forwarded
 	closed   bool
 }
 
@@ -418,6 +419,10 @@ func (in *ingress) forward(t *upTrack, p *rtp.Packet, now time.Time) {
 			e.Elapsed = milliseconds(now.Sub(t.last))
 		}
 		in.events = append(in.events, e)
+	}
+	if !in.flows {
+		in.flows = true
+		in.events = append(in.events, Event{Kind: event.StreamStarted})
 	}
 	t.last = now
 	lost, fresh := t.gaps.take(p.SequenceNumber)

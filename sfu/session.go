@@ -108,6 +108,13 @@ func (s *SFU) newSession(kind sessionKind, media *webrtc.MediaEngine, o *offer, 
 	if in != nil {
 		in.ended = sess.end
 		in.event = func(e Event) {
+			if e.Kind == event.StreamStarted {
+				now := time.Now()
+				if !sess.stream.start(now) {
+					return // it goes on from the publisher before
+				}
+				e.Detail, e.Elapsed = sess.stream.offers(), milliseconds(now.Sub(sess.began))
+			}
 			e.Stream, e.Session, e.Role, e.Client = sess.stream.Name, sess.id, kind.role(), remote
 			s.event(e)
 		}

@@ -32,6 +32,8 @@ type Stream struct {
 	mu        sync.Mutex
 	path      []peer.ID // origin first, this node last
 	parentRTT time.Duration
+	started   time.Time    // when media came, at the origin; zero: not yet
+	finished  bool         // its end was told
 	users     map[any]bool // sessions, branches and holds that take the stream
 	viewers   int
 	idleSince time.Time
@@ -51,6 +53,30 @@ func (s *Stream) end(why string) {
 		s.why = why
 		close(s.over)
 	})
+}
+
+// start notes that media comes from now on, and reports whether that is new.
+func (s *Stream) start(now time.Time) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.started.IsZero() || s.finished {
+		return false
+	}
+	s.started = now
+	return true
+}
+
+// finish reports whether the stream had started and its end is still to be told,
+// and how long it was.
+func (s *Stream) finish(now time.Time) (lasted time.Duration, started bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.finished || s.started.IsZero() {
+		s.finished = true
+		return 0, false
+	}
+	s.finished = true
+	return now.Sub(s.started), true
 }
 
 // goesOnAs reports whether another publisher's tracks can go on as the stream's:

@@ -21,6 +21,9 @@ const (
 	SessionOpened Kind = "session.opened" // Role, Client, Detail: what of its offer is not taken
 	SessionClosed Kind = "session.closed" // Role, Client, Reason and Detail: why, Elapsed, Packets, Bytes, Lost
 
+	StreamStarted Kind = "stream.started" // where it is published; Detail: its codecs, Elapsed: since its publisher came
+	StreamEnded   Kind = "stream.ended"   // where it was published; Elapsed: since it started
+
 	MediaStalled      Kind = "media.stalled"      // of an accepted section; Reason: never-sent or silent, Detail, Elapsed: how long
 	MediaResumed      Kind = "media.resumed"      // Detail, Elapsed: how long nothing came, if something came before
 	MediaChanged      Kind = "media.changed"      // Detail: from which SSRC to which
@@ -108,6 +111,8 @@ func List() []Described {
 	return []Described{
 		{SessionOpened, "a client's offer was accepted"},
 		{SessionClosed, "a client's session is over"},
+		{StreamStarted, "the first media of a stream came from its publisher"},
+		{StreamEnded, "a stream that had started is over: its publisher has gone, and no other has taken it over"},
 		{MediaStalled, "a publisher sends nothing in a section that was accepted"},
 		{MediaResumed, "media flows again, or at last"},
 		{MediaChanged, "a publisher's media goes on under another SSRC"},

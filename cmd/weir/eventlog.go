@@ -29,6 +29,10 @@ func message(e event.Event) (slog.Level, string) {
 			return slog.LevelInfo, "stream ended"
 		}
 		return slog.LevelInfo, "viewer left"
+	case event.StreamStarted:
+		return slog.LevelDebug, "media of the stream comes" // its session has a line
+	case event.StreamEnded:
+		return slog.LevelDebug, "stream over"
 	case event.MediaStalled:
 		return slog.LevelWarn, "media has stopped"
 	case event.MediaResumed:

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -28,12 +29,19 @@ type eventHub struct {
 	closed bool
 	seq    uint64
 	last   []event.Event
-	subs   map[chan event.Event]bool
+	subs   map[chan event.Event]subscription
 	limit  lineLimit
 }
 
+// A subscription is to all events; or to those of some kinds, of which those that
+// it has lost are counted.
+type subscription struct {
+	kinds map[event.Kind]bool // nil: all
+	lost  *atomic.Int64       // nil: the numbers tell
+}
+
 func newEventHub(log *slog.Logger) *eventHub {
-	return &eventHub{log: log, subs: map[chan event.Event]bool{}}
+	return &eventHub{log: log, subs: map[chan event.Event]subscription{}}
 }
 
 func (h *eventHub) add(e event.Event) {
@@ -62,10 +70,16 @@ func (h *eventHub) keep(e *event.Event) (logged bool) {
 		h.last = h.last[1:]
 	}
 	h.last = append(h.last, *e)
-	for sub := range h.subs {
+	for sub, s := range h.subs {
+		if s.kinds != nil && !s.kinds[e.Kind] {
+			continue
+		}
 		select {
 		case sub <- *e:
-		default: // it has lost one; the numbers tell
+		default:
+			if s.lost != nil {
+				s.lost.Add(1)
+			}
 		}
 	}
 	return logged
@@ -107,15 +121,30 @@ func (h *eventHub) subscribe() (last []event.Event, next <-chan event.Event, can
 		close(sub)
 		return slices.Clone(h.last), sub, func() {}
 	}
-	h.subs[sub] = true
+	h.subs[sub] = subscription{}
 	return slices.Clone(h.last), sub, func() {
 		h.mu.Lock()
 		defer h.mu.Unlock()
-		if h.subs[sub] {
+		if _, ok := h.subs[sub]; ok {
 			delete(h.subs, sub)
 			close(sub)
 		}
 	}
+}
+
+// deliverTo returns a channel of the events of kinds, from now until the hub
+// closes, and how many there was no room for in it.
+func (h *eventHub) deliverTo(kinds map[event.Kind]bool) (next <-chan event.Event, lost *atomic.Int64) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	sub := make(chan event.Event, eventsAhead)
+	lost = &atomic.Int64{}
+	if h.closed {
+		close(sub)
+		return sub, lost
+	}
+	h.subs[sub] = subscription{kinds, lost}
+	return sub, lost
 }
 
 // kept are the last events.

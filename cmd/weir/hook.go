@@ -10,7 +10,9 @@ import (
 	"log/slog"
 	"net/http"
 	"net/url"
+	"os"
 	"os/exec"
+	"regexp"
 	"strings"
 	"sync"
 	"syscall"
@@ -95,7 +97,7 @@ func (h hook) run(ctx context.Context, in hookInput) error {
 	defer cancel()
 	out := &boundedOutput{}
 	if h.command != "" {
-		err = h.exec(ctx, body, out)
+		err = h.exec(ctx, body, nil, out)
 	} else {
 		err = h.post(ctx, body, out)
 	}
@@ -108,13 +110,13 @@ func (h hook) run(ctx context.Context, in hookInput) error {
 }
 
 // exec runs the command in a process group of its own, which is killed as a
-// whole when ctx ends.
-func (h hook) exec(ctx context.Context, stdin []byte, out *boundedOutput) error {
+// whole when ctx ends. A nil environment is this process's.
+func (h hook) exec(ctx context.Context, stdin []byte, env []string, out *boundedOutput) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	out.full = func() { cancel(errHookOutput) }
 	cmd := exec.CommandContext(ctx, "sh", "-c", h.command)
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(stdin), out, out
+	cmd.Stdin, cmd.Stdout, cmd.Stderr, cmd.Env = bytes.NewReader(stdin), out, out, env
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	cmd.WaitDelay = hookGrace
@@ -195,5 +197,25 @@ func (o *boundedOutput) tail() string {
 		}
 		return '.'
 	}, strings.ToValidUTF8(string(o.buf[max(0, len(o.buf)-hookTail):]), "."))
-	return strings.TrimSpace(text)
+	return strings.TrimSpace(withoutKeys(text, os.Environ()))
+}
+
+// secretWord is what tokens and keys look like wherever they stand: RFC 6750's,
+// JSON web tokens, and keys of webhooks.
+var secretWord = regexp.MustCompile(`(?i:\b(bearer|basic)\s+)[^\s"']+|\beyJ[\w-]+\.[\w-]+\.[\w-]*|\bwhsec_[\w+/=-]+`)
+
+// secretName is how variables with secrets are called.
+var secretName = regexp.MustCompile(`(?i)(token|secret|passw|key|credential)`)
+
+// withoutKeys masks in what a hook has printed what looks like a secret, and the
+// values of variables in env that are called so: a hook run with sh -x prints
+// them.
+func withoutKeys(text string, env []string) string {
+	for _, v := range env {
+		name, value, _ := strings.Cut(v, "=")
+		if len(value) >= 8 && secretName.MatchString(name) {
+			text = strings.ReplaceAll(text, value, "…")
+		}
+	}
+	return withoutSecrets(secretWord.ReplaceAllString(text, "…"))
 }

@@ -68,6 +68,7 @@ func (n *node) metrics() *prometheus.Registry {
 	if n.cfg.tls != nil {
 		reg.MustRegister(n.cfg.tls)
 	}
+	reg.MustRegister(n.handed.collectors()...)
 	n.counters.register(reg)
 	reg.MustRegister(&trafficCollector{n}, ledgerCollector{n.ledger}, gateCollector{n.gate}, dropCollector{n.gauge.Socket}, repairCollector{n.sfu}, mediaCollector{n}, rightsCollector{n.rights})
 	return reg

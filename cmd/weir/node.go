@@ -19,6 +19,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"weir/capacity"
+	"weir/capacity/event"
 	"weir/dht"
 	"weir/sfu"
 	"weir/sfu/proxied"
@@ -80,6 +81,10 @@ func nodeCommand() *cli.Command {
 			&cli.StringSliceFlag{Name: "provision-region", Usage: "`REGION` in which this node has servers started; repeatable; default: its own", EnvVars: env("PROVISION_REGION")},
 			&cli.StringFlag{Name: "release-command", Usage: "`CMD` for sh -c that takes this node's server away once it is idle under a policy of mood pack", EnvVars: env("RELEASE_COMMAND")},
 			&cli.StringFlag{Name: "release-url", Usage: "`URL` to post the JSON to instead", EnvVars: env("RELEASE_URL")},
+			&cli.StringFlag{Name: "event-command", Usage: "`CMD` for sh -c that is given each event of a stream or session as JSON on standard input and as WEIR_EVENT_… in its environment; see cmd/weir/hooks", EnvVars: env("EVENT_COMMAND")},
+			&cli.StringFlag{Name: "event-url", Usage: "`URL` to post that JSON to instead", EnvVars: env("EVENT_URL")},
+			&cli.StringFlag{Name: "event-key", Usage: "`FILE` with a key on each line, by which what is posted is signed (HMAC-SHA256); read again when it changes", EnvVars: env("EVENT_KEY")},
+			&cli.StringFlag{Name: "event-kinds", Usage: "`KINDS` of events to hand over, with commas between, such as stream,session.opened or all; weir events --help lists them", DefaultText: "those of streams, sessions and their media", EnvVars: env("EVENT_KINDS")},
 			&cli.DurationFlag{Name: "hook-timeout", Usage: "how long these commands and URLs may take", Value: defaultHookTimeout, EnvVars: env("HOOK_TIMEOUT")},
 			&cli.DurationFlag{Name: "stop-timeout", Usage: "how long a node that is told to end (SIGTERM, Ctrl-C) waits for its sessions; 0: not at all", Value: defaultStopTimeout, EnvVars: env("STOP_TIMEOUT")},
 			&cli.StringFlag{Name: "ready-file", Usage: "`FILE` to write the real addresses to, as JSON, once ready", EnvVars: env("READY_FILE")},
@@ -161,6 +166,9 @@ type nodeConfig struct {
 	provision        hook // starts servers
 	provisionRegions []string
 	release          hook // takes this one away
+	events           hook // is told what happens
+	eventKinds       map[event.Kind]bool
+	eventKeys        *signingKeys // nil: it is not signed
 	log              *slog.Logger
 }
 
@@ -259,6 +267,23 @@ func nodeConfigOf(c *cli.Context) (nodeConfig, error) {
 	}
 	if cfg.release, err = newHook("release", c.String("release-command"), c.String("release-url"), c.Duration("hook-timeout"), cfg.log); err != nil {
 		return cfg, err
+	}
+	if cfg.events, err = newHook("event", c.String("event-command"), c.String("event-url"), c.Duration("hook-timeout"), cfg.log); err != nil {
+		return cfg, err
+	}
+	if !cfg.events.given() && c.IsSet("event-kinds") {
+		return cfg, errors.New("--event-kinds: give --event-command or --event-url too")
+	}
+	if cfg.eventKinds, err = parseEventKinds(c.String("event-kinds")); err != nil {
+		return cfg, err
+	}
+	if path := c.String("event-key"); path != "" {
+		if cfg.events.url == "" {
+			return cfg, errors.New("--event-key signs what is posted to --event-url: give that too")
+		}
+		if cfg.eventKeys, err = newSigningKeys(path, cfg.log); err != nil {
+			return cfg, fmt.Errorf("--event-key: %w", err)
+		}
 	}
 	if c.IsSet("provision-region") && !cfg.provision.given() {
 		return cfg, errors.New("--provision-region: give --provision-command or --provision-url too")

@@ -45,7 +45,7 @@ func showEvents(c *cli.Context) error {
 	if err := noArguments(c); err != nil {
 		return err
 	}
-	wanted, err := kindsOf(c.String("kind"))
+	wanted, err := kindsOf("--kind", c.String("kind"))
 	if err != nil {
 		return badInput(err)
 	}
@@ -91,12 +91,16 @@ func noArguments(c *cli.Context) error {
 	return nil
 }
 
-// kindsOf reads a list of kinds, or of their first halves.
-func kindsOf(s string) (func(event.Kind) bool, error) {
+// kindsOf reads a flag's list of kinds, or of their first halves; an empty one is
+// all.
+func kindsOf(flag, s string) (func(event.Kind) bool, error) {
 	if s == "" {
 		return func(event.Kind) bool { return true }, nil
 	}
 	list := strings.Split(s, ",")
+	for i := range list {
+		list[i] = strings.TrimSpace(list[i])
+	}
 	fits := func(word string, k event.Kind) bool {
 		return string(k) == word || strings.HasPrefix(string(k), word+".")
 	}
@@ -107,7 +111,7 @@ func kindsOf(s string) (func(event.Kind) bool, error) {
 				noun, _, _ := strings.Cut(string(d.Kind), ".")
 				all = append(all, noun, string(d.Kind))
 			}
-			return nil, fmt.Errorf("--kind %s: there are no such events%s; weir events --help lists the kinds", word, didYouMean(word, all))
+			return nil, fmt.Errorf("%s %s: there are no such events%s; weir events --help lists the kinds", flag, word, didYouMean(word, all))
 		}
 	}
 	return func(k event.Kind) bool {

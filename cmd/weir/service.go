@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"sync"
 	"syscall"
 	"time"
 
@@ -91,6 +92,8 @@ type node struct {
 	gate     *scope.Gate  // of addresses that others name
 	policies *policyStore // of the operator
 	events   *eventHub
+	hooks    *eventHook   // nil: nobody is told of events
+	handed   *eventCounts // to hooks
 	view     *overview
 	drain    drain
 
@@ -187,7 +190,7 @@ func newNode(cfg nodeConfig) (_ *node, err error) {
 		}
 		bootstrap = append(bootstrap, info)
 	}
-	n.outcomes, n.counters = newOutcomes(), newCounters(n.policy.Judge)
+	n.outcomes, n.counters, n.handed = newOutcomes(), newCounters(n.policy.Judge), newEventCounts()
 	var starts *dht.Provisioner
 	if cfg.provision.given() {
 		p := newProvisioner(cfg.provision.run, cfg.network, cfg.provisionRegions, cfg.log)
@@ -261,6 +264,10 @@ func newNode(cfg nodeConfig) (_ *node, err error) {
 	})
 	n.dht.Handle(sfu.OverflowProtocol, func(s network.Stream) { n.sfu.TakeOver(s.Conn().RemotePeer(), s, n.publicURL()) })
 	n.view = newOverview(n)
+	if cfg.events.given() {
+		origin := eventOrigin{Node: self, Name: cfg.name, URL: n.publicURL(), Network: cfg.network}
+		n.hooks = newEventHook(cfg.events, cfg.eventKinds, cfg.eventKeys, origin, n.handed, n.events)
+	}
 	return n, nil
 }
 
@@ -329,6 +336,10 @@ func (n *node) run(ctx context.Context) error {
 	public.ConnContext = proxied.ConnContext
 	admin := newServer(n.adminHandler(), n.log)
 
+	var hooks sync.WaitGroup // ends when n.events has closed, a little later at most
+	if n.hooks != nil {
+		hooks.Go(n.hooks.run)
+	}
 	work, ctx := errgroup.WithContext(ctx)
 	work.Go(func() error { return n.dht.Run(ctx) })
 	if n.cfg.servers != nil {
@@ -363,10 +374,11 @@ func (n *node) run(ctx context.Context) error {
 	}
 
 	err := work.Wait()
-	n.events.close()
 	if e := n.sfu.Close(); e != nil {
 		n.log.Warn("media did not close cleanly", "err", e)
 	}
+	n.events.close() // the last sessions are over
+	hooks.Wait()
 	if e := n.dht.Close(); e != nil {
 		n.log.Warn("libp2p did not close cleanly", "err", e)
 	}
