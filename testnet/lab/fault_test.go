@@ -36,6 +36,7 @@ type selection struct {
 // give them back.
 type crowd struct {
 	l    *Lab
+	busy busyness
 	stop context.CancelFunc
 	done chan struct{}
 
@@ -46,7 +47,7 @@ type crowd struct {
 // gather begins. Nodes for which may is false do not seek.
 func gather(l *Lab, every time.Duration, may func(*Node) bool) *crowd {
 	ctx, cancel := context.WithCancel(context.Background())
-	c := &crowd{l: l, stop: cancel, done: make(chan struct{})}
+	c := &crowd{l: l, busy: busySince(), stop: cancel, done: make(chan struct{})}
 	go func() {
 		defer close(c.done)
 		var wg sync.WaitGroup
@@ -144,18 +145,26 @@ func summary(list []selection) (failed []selection, p50, p99 time.Duration) {
 	return failed, times[len(times)/2], times[(len(times)-1)*99/100]
 }
 
-// report logs list, and fails the test for more than allowed failures.
-func report(t *testing.T, what string, list []selection, allowed int) (p99 time.Duration) {
+// report ends the crowd, logs what came of it and fails the test if a selection
+// failed; on a busy machine one of a hundred may have come too late.
+func (c *crowd) report(t *testing.T, what string) (list []selection, p99 time.Duration) {
 	t.Helper()
+	list = c.end()
+	stretch := c.busy.stretch()
 	failed, p50, p99 := summary(list)
-	t.Logf("%s: %d selections, %d failed, p50 %v, p99 %v", what, len(list), len(failed), p50.Round(time.Millisecond), p99.Round(time.Millisecond))
+	t.Logf("%s: %d selections, %d failed, p50 %v, p99 %v, on a machine %.1f times as slow as an idle one",
+		what, len(list), len(failed), p50.Round(time.Millisecond), p99.Round(time.Millisecond), stretch)
+	allowed := 0
+	if stretch > 1.5 {
+		allowed = len(list) / 100
+	}
 	if len(failed) > allowed {
 		t.Errorf("%s: %d of %d selections failed, at most %d may; the first: %v", what, len(failed), len(list), allowed, failed[0].err)
 	}
 	if len(list) < 20 {
 		t.Errorf("%s: only %d selections", what, len(list))
 	}
-	return p99
+	return list, p99
 }
 
 // everyone lets every node seek.
@@ -191,10 +200,8 @@ func TestThirtyPercentHung(t *testing.T) {
 	}
 	c := gather(l, 50*time.Millisecond, func(n *Node) bool { return !slices.Contains(hung, n) })
 	watchFor(t, 20*time.Second)
-	list := c.end()
-	if p99 := report(t, "30 % hung", list, 0); p99 > selectionP99 {
-		t.Errorf("p99 is %v, the aim %v", p99, selectionP99)
-	}
+	list, p99 := c.report(t, "30 % hung")
+	c.busy.aimed(t, "p99", p99, selectionP99)
 	for _, s := range list {
 		if slices.Contains(hung, s.target) {
 			t.Errorf("placed on a node that hangs")
@@ -220,10 +227,8 @@ func TestThirtyPercentKilled(t *testing.T) {
 	}
 	c := gather(l, 50*time.Millisecond, everyone)
 	watchFor(t, 20*time.Second)
-	list := c.end()
-	if p99 := report(t, "30 % killed", list, 0); p99 > selectionP99 {
-		t.Errorf("p99 is %v, the aim %v", p99, selectionP99)
-	}
+	list, p99 := c.report(t, "30 % killed")
+	c.busy.aimed(t, "p99", p99, selectionP99)
 	for _, s := range list {
 		if s.target != nil && s.target.Dead() {
 			t.Error("placed on a dead node")
@@ -274,9 +279,7 @@ func TestAllHoldersKilled(t *testing.T) {
 	failed, p50, p99 := summary(list)
 	t.Logf("all 8 holders of a key killed at once: %d of %d selections failed, the last %v after; p50 %v, p99 %v",
 		len(failed), len(list), recovered.Round(time.Millisecond), p50.Round(time.Millisecond), p99.Round(time.Millisecond))
-	if recovered > recoveryAim {
-		t.Errorf("selections fail for %v, the aim is %v: %v", recovered, recoveryAim, failed[len(failed)-1].err)
-	}
+	c.busy.aimed(t, "selections fail for", recovered, recoveryAim)
 }
 
 // Both halves of a parted network go on by themselves, and are one again soon
@@ -292,8 +295,7 @@ func TestPartitionHeals(t *testing.T) {
 	l.Partition(half)
 	c := gather(l, 50*time.Millisecond, everyone)
 	watchFor(t, 25*time.Second) // longer than a record lives: they forget each other
-	list := c.end()
-	report(t, "parted in two halves", list, 0)
+	list, _ := c.report(t, "parted in two halves")
 	for _, s := range list {
 		if s.target != nil && half(s.by) != half(s.target) {
 			t.Error("placed across the partition")
@@ -344,8 +346,7 @@ func TestBootstrapPeersDown(t *testing.T) {
 		joined <- err
 	}()
 	watchFor(t, 15*time.Second)
-	list := c.end()
-	report(t, "bootstrap peers down", list, 0)
+	c.report(t, "bootstrap peers down")
 	entrances[1].Resume()
 	select {
 	case err := <-joined:
@@ -380,10 +381,8 @@ func TestClocksSkewed(t *testing.T) {
 	steady(t, l)
 	c := gather(l, 25*time.Millisecond, everyone)
 	watchFor(t, 5*time.Second)
-	list := c.end()
-	if p99 := report(t, "clocks ±5 min", list, 0); p99 > selectionP99 {
-		t.Errorf("p99 is %v, the aim %v", p99, selectionP99)
-	}
+	list, p99 := c.report(t, "clocks ±5 min")
+	c.busy.aimed(t, "p99", p99, selectionP99)
 	targets := make(map[int]bool)
 	for _, s := range list {
 		if s.target != nil {
@@ -413,11 +412,10 @@ func TestChurn(t *testing.T) {
 			errs = append(errs, err)
 		}
 	}
-	list := c.end()
+	c.report(t, "churn of 60 % a minute")
 	if err := errors.Join(errs...); err != nil {
 		t.Errorf("newcomers: %v", err)
 	}
-	report(t, "churn of 60 % a minute", list, 0)
 }
 
 // A jump in a node's load is known to seekers elsewhere within half a second.
@@ -429,6 +427,7 @@ func TestJumpsAreSoonVisible(t *testing.T) {
 	l := up(t, Config{Nodes: 20, Seed: 18, Limits: capacity.Limits{Uplink: 1e9}})
 	steady(t, l)
 	var times []time.Duration
+	busy := busySince()
 	for i := range 24 {
 		n := l.Nodes()[i%20]
 		seeker := l.Nodes()[(i+4)%20] // of the same region
@@ -466,7 +465,5 @@ func TestJumpsAreSoonVisible(t *testing.T) {
 	}
 	slices.Sort(times)
 	t.Logf("jumps in load are seen after p50 %v, worst %v", times[len(times)/2].Round(time.Millisecond), times[len(times)-1].Round(time.Millisecond))
-	if worst := times[len(times)-1]; worst > aim {
-		t.Errorf("after %v, the aim is %v", worst, aim)
-	}
+	busy.aimed(t, "the last is seen after", times[len(times)-1], aim)
 }
