@@ -62,6 +62,7 @@ deps:
 	@testnet/deps.sh mandoc
 	@testnet/deps.sh nginx
 	@testnet/deps.sh haproxy
+	@testnet/deps.sh libnss3-tools
 
 # The command reference, made of the help texts and kept in the repository.
 docs: build

@@ -4,8 +4,9 @@
 # with a database; with jq, that, for the example hooks; with nftables, that, for
 # networks with a NAT; with promtool, that, for the test of the metrics, and
 # Prometheus itself; with mandoc, that, for the test of the man pages; with
-# nginx or haproxy, that, for the test of reverse proxies. Debian or Ubuntu, as
-# root or with sudo; elsewhere it says what is missing.
+# nginx or haproxy, that, for the test of reverse proxies; with libnss3-tools,
+# that, for the test of pages over https. Debian or Ubuntu, as root or with sudo;
+# elsewhere it says what is missing.
 set -euo pipefail
 
 package=${1:-chromium}
@@ -32,6 +33,11 @@ nginx | haproxy)
 	what="The test of reverse proxies needs"
 	without="leave it out: it is skipped without it"
 	;;
+libnss3-tools)
+	tool=certutil
+	what="The test of pages over https needs"
+	without="leave the tests with real processes and browsers out: go test -short ./..."
+	;;
 jq)
 	what="The tests of the example hooks need"
 	without="leave the tests that start processes out: go test -short ./..."
@@ -45,7 +51,7 @@ promtool)
 	without="leave the tests that start processes out: go test -short ./..."
 	;;
 *)
-	echo "deps.sh: nothing is known of $package; there are chromium, firefox-esr, redis-server, jq, nftables, promtool, mandoc, nginx and haproxy" >&2
+	echo "deps.sh: nothing is known of $package; there are chromium, firefox-esr, redis-server, jq, nftables, promtool, mandoc, nginx, haproxy and libnss3-tools" >&2
 	exit 3
 	;;
 esac
