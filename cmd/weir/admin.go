@@ -26,11 +26,16 @@ func (n *node) publicHandler() http.Handler {
 	mux.Handle("/whip/", media)
 	mux.Handle("/whep/", media)
 	mux.Handle("/session/", media)
-	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, r *http.Request) { fmt.Fprintln(w, "ok") })
-	mux.HandleFunc("GET /readyz", n.readyz)
+	n.health(mux)
 	mux.HandleFunc("GET /openapi.yaml", serveOpenAPI)
 	n.console(mux)
 	return n.asClients(mux)
+}
+
+// health serves what service managers, orchestrators and balancers ask.
+func (n *node) health(mux *http.ServeMux) {
+	mux.HandleFunc("GET /healthz", n.healthz)
+	mux.HandleFunc("GET /readyz", n.readyz)
 }
 
 // retryReady is when to ask again what could not be answered yet.
@@ -107,6 +112,7 @@ func (n *node) adminHandler() http.Handler {
 	mux.HandleFunc("GET /api/v1/ping", n.servePing)
 	handle("POST /api/v1/sessions/{id}/end", n.endSession)
 	handle("POST /api/v1/streams/end", n.endStream)
+	n.health(mux)
 	mux.HandleFunc("GET /api/v1/openapi.yaml", serveOpenAPI)
 	mux.Handle("GET /metrics", n.scraped())
 	mux.HandleFunc("/debug/pprof/", pprof.Index)

@@ -102,6 +102,7 @@ func commands() []*cli.Command {
 		decisionsCommand(),
 		policyCommand(),
 		doctorCommand(),
+		healthcheckCommand(),
 		drainCommand(),
 		undrainCommand(),
 		networkCommand(),

@@ -111,6 +111,7 @@ type node struct {
 	host   netip.Addr
 	unlock func() error // the data directory
 	notify notifier
+	alive  *liveness
 }
 
 // newNode binds everything and starts nothing that needs run. Its error says
@@ -268,6 +269,7 @@ func newNode(cfg nodeConfig) (_ *node, err error) {
 		origin := eventOrigin{Node: self, Name: cfg.name, URL: n.publicURL(), Network: cfg.network}
 		n.hooks = newEventHook(cfg.events, cfg.eventKinds, cfg.eventKeys, origin, n.handed, n.events)
 	}
+	n.alive = newLiveness(n.vitals()...)
 	return n, nil
 }
 
@@ -366,6 +368,7 @@ func (n *node) run(ctx context.Context) error {
 	if n.rights != nil {
 		work.Go(func() error { return n.rights.Run(ctx) })
 	}
+	work.Go(func() error { return n.newWatchdog().run(ctx) })
 	if n.provisioner != nil {
 		work.Go(func() error { return n.provisioner.run(ctx) })
 	}

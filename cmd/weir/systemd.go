@@ -30,28 +30,16 @@ func (n notifier) stopping(timeout time.Duration) {
 	n.send(fmt.Sprintf("%s\nEXTEND_TIMEOUT_USEC=%d", daemon.SdNotifyStopping, (timeout + 2*httpShutdown).Microseconds()))
 }
 
-// notifyManager tells the service manager, if there is one, what the node has
-// and, if it wants to know, that the node is alive, until ctx is done.
+// notifyManager tells the service manager, if there is one, what the node has,
+// until ctx is done.
 func (n *node) notifyManager(ctx context.Context) error {
 	if !n.notify.heard() {
 		return nil
-	}
-	watchdog, err := daemon.SdWatchdogEnabled(false)
-	if err != nil {
-		n.log.Warn("watchdog of the service manager not understood", "err", err)
-	}
-	var beat <-chan time.Time
-	if watchdog > 0 {
-		t := time.NewTicker(watchdog / 2)
-		defer t.Stop()
-		beat = t.C
 	}
 	tick := time.NewTicker(statusEvery)
 	defer tick.Stop()
 	told := ""
 	for {
-		// Both take the locks that all else does: a node that is stuck does not
-		// get past here, and is started anew.
 		c, totals := n.sfu.Counts(), n.ledger.Totals(time.Now())
 		status := fmt.Sprintf("STATUS=%s: %s, %s, %s, stress %.2f", totals.State,
 			count(c.Publishers, "publisher", "publishers"), count(c.Viewers, "viewer", "viewers"), count(c.Links, "cascade link", "cascade links"), totals.Stress)
@@ -59,11 +47,58 @@ func (n *node) notifyManager(ctx context.Context) error {
 			told = status
 			n.notify.send(status)
 		}
-		if watchdog > 0 {
-			n.notify.send(daemon.SdNotifyWatchdog)
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// A watchdog tells the service manager that the node is alive, each time that
+// all its parts have answered: one that is stuck falls silent, and the service
+// manager starts it anew (WatchdogSec= of systemd.service(5)).
+type watchdog struct {
+	notify notifier
+	alive  *liveness
+	period time.Duration // within which the service manager wants to hear
+	stuck  func(error)   // is told of each check that failed
+}
+
+// newWatchdog is n's, or has a period of 0 if nobody watches.
+func (n *node) newWatchdog() watchdog {
+	d := watchdog{notify: n.notify, alive: n.alive, stuck: func(err error) {
+		n.log.Error("this node is stuck: the service manager is left to start it anew", "err", err)
+	}}
+	if !n.notify.heard() {
+		return d
+	}
+	period, err := daemon.SdWatchdogEnabled(false)
+	if err != nil {
+		n.log.Warn("watchdog of the service manager not understood", "err", err)
+	}
+	d.period = period
+	return d
+}
+
+// run tells of life until ctx is done. Three checks fit into a period, so that
+// one that is late by chance costs nothing.
+func (d watchdog) run(ctx context.Context) error {
+	if d.period <= 0 {
+		return nil
+	}
+	tick := time.NewTicker(d.period / 3)
+	defer tick.Stop()
+	for {
+		switch err := d.alive.check(ctx, min(aliveTime, d.period/3)); {
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case err != nil:
+			d.stuck(err)
+		default:
+			d.notify.send(daemon.SdNotifyWatchdog)
 		}
 		select {
-		case <-beat:
 		case <-tick.C:
 		case <-ctx.Done():
 			return ctx.Err()

@@ -95,7 +95,7 @@ const (
 	Internal Code = "internal"
 )
 
-// Of the admin API, and of /readyz.
+// Of the admin API, and of /healthz and /readyz.
 const (
 	// BadHost: the admin API was reached by a name.
 	BadHost Code = "bad-host"
@@ -111,6 +111,8 @@ const (
 	NotReady Code = "not-ready"
 	// Draining: the node takes nothing new.
 	Draining Code = "draining"
+	// Stuck: a part of the node does not answer: it has to be started anew.
+	Stuck Code = "stuck"
 	// NotLocal: only this machine may see it.
 	NotLocal Code = "not-local"
 	// TooManyEventStreams: as many are open as may be, in all or from one address.
@@ -171,6 +173,7 @@ var kinds = map[Code]struct {
 	NoAnswer:  {503, "No answer"},
 	NotReady:  {503, "The node is not ready"},
 	Draining:  {503, "The node is draining"},
+	Stuck:     {503, "The node is stuck"},
 	NotLocal:  {403, "Not from here"},
 
 	TooManyEventStreams: {429, "Too many event streams"},

@@ -1,0 +1,120 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"strings"
+	"sync"
+	"time"
+
+	"weir/sfu/problem"
+)
+
+// aliveTime is how long the parts of a node may take to answer before it counts
+// as stuck. Nothing holds their locks while it waits for anybody, so only a
+// deadlock, or a machine on its knees, takes this long.
+const aliveTime = 2 * time.Second
+
+// A vital is a part of the node that all work passes through.
+type vital struct {
+	name  string // as people are told
+	touch func() // returns once the part's locks could be taken
+}
+
+// liveness finds out whether a node still works, and not only its listeners. It
+// runs at most one goroutine for each part: one that is stuck is asked no more
+// until it answers.
+type liveness struct {
+	parts []vital
+
+	mu    sync.Mutex
+	under map[string]chan struct{} // closed when the part has answered
+}
+
+func newLiveness(parts ...vital) *liveness {
+	return &liveness{parts: parts, under: map[string]chan struct{}{}}
+}
+
+// A stuckError names the parts that did not answer.
+type stuckError struct {
+	parts []string
+	after time.Duration
+}
+
+func (e *stuckError) Error() string {
+	return fmt.Sprintf("%s did not answer within %v", strings.Join(e.parts, " and "), e.after)
+}
+
+// check returns a [*stuckError] if a part has not answered within most, or the
+// context's error if that ends earlier.
+func (l *liveness) check(ctx context.Context, most time.Duration) error {
+	deadline := time.NewTimer(most)
+	defer deadline.Stop()
+	asked := make([]chan struct{}, len(l.parts))
+	for i, p := range l.parts {
+		asked[i] = l.ask(p)
+	}
+	late := false
+	stuck := &stuckError{after: most}
+	for i, answered := range asked {
+		if !late {
+			select {
+			case <-answered:
+				continue
+			case <-deadline.C:
+				late = true
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
+		select {
+		case <-answered:
+		default:
+			stuck.parts = append(stuck.parts, l.parts[i].name)
+		}
+	}
+	if len(stuck.parts) > 0 {
+		return stuck
+	}
+	return nil
+}
+
+// ask touches p, unless that is under way.
+func (l *liveness) ask(p vital) chan struct{} {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if answered, ok := l.under[p.name]; ok {
+		return answered
+	}
+	answered := make(chan struct{})
+	l.under[p.name] = answered
+	go func() {
+		p.touch()
+		l.mu.Lock()
+		delete(l.under, p.name)
+		l.mu.Unlock()
+		close(answered)
+	}()
+	return answered
+}
+
+// vitals are the parts of n.
+func (n *node) vitals() []vital {
+	return []vital{
+		{"media", func() { n.sfu.Counts() }},
+		{"admission", func() { n.ledger.Totals(time.Now()) }},
+		{"discovery", func() { n.dht.Alone() }},
+		{"policy", func() { n.policy.Judge() }},
+	}
+}
+
+// healthz says whether the node works at all: one that does not is to be started
+// anew. Whether it takes clients is for readyz.
+func (n *node) healthz(w http.ResponseWriter, r *http.Request) {
+	if err := n.alive.check(r.Context(), aliveTime); err != nil {
+		problem.New(problem.Stuck, "this node does not work: "+err.Error()).Write(w)
+		return
+	}
+	fmt.Fprintln(w, "ok")
+}
