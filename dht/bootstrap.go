@@ -75,6 +75,10 @@ func (n *Node) bootstrap(ctx context.Context) error {
 	}
 	tried.Add(1)
 	g.Go(func() error { return n.rejoin(ctx, remembered, sync.OnceFunc(tried.Done)) })
+	if len(n.cfg.Seeds) > 0 {
+		tried.Add(1)
+		g.Go(func() error { return n.seek(ctx, newSeeker(n.cfg.Seeds), sync.OnceFunc(tried.Done)) })
+	}
 	g.Go(func() error {
 		tried.Wait() // bounded: each attempt has its own deadline
 		return n.announce(ctx)
@@ -214,7 +218,7 @@ func (n *Node) recall(remembered []peer.AddrInfo) []peer.AddrInfo {
 // listed are some of the listed servers, by which to join where no bootstrap
 // peers are given.
 func (n *Node) listed() []peer.AddrInfo {
-	if !n.cfg.Holding.listed() || len(n.cfg.Bootstrap) > 0 {
+	if !n.cfg.Holding.listed() || len(n.cfg.Bootstrap)+len(n.cfg.Seeds) > 0 {
 		return nil
 	}
 	servers := slices.Clone(n.cfg.Servers())
@@ -288,7 +292,7 @@ func (n *Node) noticeJoining(ctx context.Context) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	alone := len(n.cfg.Bootstrap) > 0 && n.Alone()
+	alone := len(n.cfg.Bootstrap)+len(n.cfg.Seeds) > 0 && n.Alone()
 	tick := time.NewTicker(memberCheck)
 	defer tick.Stop()
 	for alone {

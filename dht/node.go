@@ -42,6 +42,7 @@ type Config struct {
 	// with the same ports, if a NAT in front of it maps it one to one.
 	PublicIP  netip.Addr
 	Bootstrap []peer.AddrInfo // any one of them suffices; self is skipped
+	Seeds     []Seed          // places to join by where peer IDs are not known
 	// Gate decides where others may send this node and its clients. It is told
 	// here of the addresses to dial; nil: one that goes by those alone.
 	Gate     *scope.Gate

@@ -50,6 +50,7 @@ func nodeCommand() *cli.Command {
 			&cli.BoolFlag{Name: "dev", Usage: "a one-node network on loopback: console on http://" + defaultHTTP, EnvVars: env("DEV")},
 			&cli.StringSliceFlag{Name: "listen", Usage: "libp2p `MULTIADDR` to listen on, TCP or QUIC; repeatable", DefaultText: fmt.Sprintf("port %d of 127.0.0.1, both", defaultListenPort), EnvVars: env("LISTEN")},
 			&cli.StringSliceFlag{Name: "bootstrap", Usage: "`MULTIADDR` of a node of the network, with /p2p/ID; repeatable", EnvVars: env("BOOTSTRAP")},
+			&cli.StringSliceFlag{Name: "seed", Usage: "`HOST:PORT` where nodes of the network listen by TCP, such as a headless service's name, all of whose addresses are tried; its peer IDs are taken on trust; repeatable", EnvVars: env("SEED")},
 			&cli.StringFlag{Name: "join", Usage: "`TOKEN` of weir network invite: stands for --bootstrap, --network, --operator and --holders", EnvVars: env("JOIN")},
 			&cli.StringFlag{Name: "network", Usage: "`NAME` of the network; nodes of different networks do not meet", Value: defaultNetwork, EnvVars: env("NETWORK")},
 			&cli.StringFlag{Name: "http", Usage: "`HOST:PORT` of WHIP, WHEP and the console", Value: defaultHTTP, EnvVars: env("HTTP")},
@@ -131,6 +132,7 @@ type nodeConfig struct {
 	given     given
 	devDir    bool // the data directory is --dev's own
 	bootstrap []string
+	seeds     []dht.Seed
 	holding   dht.Holding
 	servers   *dht.ServerList // nil where there is none
 	http      string
@@ -205,6 +207,13 @@ func nodeConfigOf(c *cli.Context) (nodeConfig, error) {
 		if _, err := dht.ParseBootstrap(s); err != nil {
 			return cfg, err
 		}
+	}
+	for _, s := range c.StringSlice("seed") {
+		seed, err := dht.ParseSeed(s)
+		if err != nil {
+			return cfg, fmt.Errorf("--seed: %w", err)
+		}
+		cfg.seeds = append(cfg.seeds, seed)
 	}
 	var err error
 	if cfg.name = c.String("name"); cfg.name == "" {

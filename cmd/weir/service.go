@@ -214,7 +214,7 @@ func newNode(cfg nodeConfig) (_ *node, err error) {
 	n.policies = &policyStore{dir: filepath.Join(cfg.dataDir, policyDir), operator: cfg.operator, policy: cfg.policy, log: cfg.log}
 	config := dht.Config{
 		Operator: cfg.operator, Apply: n.policies.apply,
-		Key: key, Network: cfg.network, Bootstrap: bootstrap, PublicIP: cfg.publicIP,
+		Key: key, Network: cfg.network, Bootstrap: bootstrap, Seeds: cfg.seeds, PublicIP: cfg.publicIP,
 		Holding: cfg.holding, Servers: serversOf(cfg.servers),
 		PeerFile: filepath.Join(cfg.dataDir, "peers.json"),
 		Judge:    n.policy.Judge,
@@ -402,9 +402,9 @@ func (n *node) announce(ctx context.Context) error {
 	info := n.ready()
 	ready := event.Event{Kind: event.NodeReady}
 	say, msg := n.log.Info, "node is ready"
-	if len(n.cfg.bootstrap) > 0 && n.dht.Alone() {
+	if len(n.cfg.bootstrap)+len(n.cfg.seeds) > 0 && n.dht.Alone() {
 		ready.Reason = "alone"
-		say, msg = n.log.Warn, "node is ready, but alone: no bootstrap peer of its network is reached (weir doctor says why; it is tried for ever)"
+		say, msg = n.log.Warn, "node is ready, but alone: no bootstrap peer or seed of its network is reached (weir doctor says why; it is tried for ever)"
 	}
 	n.events.add(ready)
 	say(msg, "name", info.Name, "peer", info.PeerID, "console", info.HTTP, "admin", info.Admin, "media", info.Media, "network", info.Network)
