@@ -63,6 +63,7 @@ deps:
 	@testnet/deps.sh nginx
 	@testnet/deps.sh haproxy
 	@testnet/deps.sh libnss3-tools
+	@testnet/deps.sh ffmpeg
 
 # The command reference, made of the help texts and kept in the repository.
 docs: build

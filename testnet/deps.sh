@@ -5,8 +5,9 @@
 # networks with a NAT; with promtool, that, for the test of the metrics, and
 # Prometheus itself; with mandoc, that, for the test of the man pages; with
 # nginx or haproxy, that, for the test of reverse proxies; with libnss3-tools,
-# that, for the test of pages over https. Debian or Ubuntu, as root or with sudo;
-# elsewhere it says what is missing.
+# that, for the test of pages over https; with ffmpeg, that, for the hook that
+# records. Debian or Ubuntu, as root or with sudo; elsewhere it says what is
+# missing.
 set -euo pipefail
 
 package=${1:-chromium}
@@ -28,6 +29,10 @@ nftables)
 firefox-esr)
 	what="The browser tests need"
 	without="leave the tests with real processes and browsers out: go test -short ./..."
+	;;
+ffmpeg)
+	what="The test of the hook that records needs"
+	without="leave it out: it is skipped without it"
 	;;
 nginx | haproxy)
 	what="The test of reverse proxies needs"
@@ -51,7 +56,7 @@ promtool)
 	without="leave the tests that start processes out: go test -short ./..."
 	;;
 *)
-	echo "deps.sh: nothing is known of $package; there are chromium, firefox-esr, redis-server, jq, nftables, promtool, mandoc, nginx, haproxy and libnss3-tools" >&2
+	echo "deps.sh: nothing is known of $package; there are chromium, firefox-esr, redis-server, jq, nftables, promtool, mandoc, nginx, haproxy, libnss3-tools and ffmpeg" >&2
 	exit 3
 	;;
 esac

@@ -21,8 +21,8 @@ func viewCommand() *cli.Command {
 		ArgsUsage: "URL…",
 		Description: `Receives the stream at URL, such as http://127.0.0.1:8080/whep/demo, and
 prints statistics. When the connection is lost it gets another one, at the other
-URLs given, there, or where it was redirected to. Nothing is decoded or shown; --save keeps the video for a
-player. Latency is one-way, from the publisher's capture time stamps: on another
+URLs given, there, or where it was redirected to. Nothing is decoded or shown; --save and --save-audio keep it for
+a player. Latency is one-way, from the publisher's capture time stamps: on another
 machine's clock it is off by what the clocks differ.
 
 Exit codes: 0 a frame came, 1 none did, or the connection was lost, 2 no
@@ -31,6 +31,7 @@ connection, 3 bad input, 4 refused by the server.`,
 			&cli.StringFlag{Name: "tracks", Value: "audio,video", Usage: "ask for `KINDS`: audio, video or both", EnvVars: env("TRACKS")},
 			reconnectFlag(time.Minute),
 			&cli.StringFlag{Name: "save", Usage: "write the video to `FILE` (IVF)", EnvVars: env("SAVE")},
+			&cli.StringFlag{Name: "save-audio", Usage: "write the audio to `FILE` (Ogg, Opus only); with --save from the video's first frame on", EnvVars: env("SAVE_AUDIO")},
 		),
 		Action: view,
 	}
@@ -58,24 +59,12 @@ func view(c *cli.Context) error {
 		return badInput(fmt.Errorf("view: --tracks: %w", err))
 	}
 	way := &course{what: "view", doing: "viewing", urls: urls, report: report}
-	save := func() error { return nil }
-	if path := c.String("save"); path != "" {
-		recorder, err := client.NewRecorder(path)
-		if err != nil {
-			return mediaExit(c, "view", err)
-		}
-		var mu sync.Mutex // tracks come from a goroutine each
-		cfg.OnRTP = func(track client.TrackInfo, packet *rtp.Packet, _ time.Time) {
-			mu.Lock()
-			defer mu.Unlock()
-			recorder.Write(track, packet)
-		}
-		way.resume = func(gap time.Duration) {
-			mu.Lock()
-			defer mu.Unlock()
-			recorder.Resume(gap)
-		}
-		save = recorder.Close
+	saved, err := newSaved(c.String("save"), c.String("save-audio"))
+	if err != nil {
+		return mediaExit(c, "view", err)
+	}
+	if saved.any() {
+		cfg.OnRTP, way.resume = saved.write, saved.resume
 	}
 	way.open = func(ctx context.Context, url string) (mediaConn, error) {
 		cfg := cfg
@@ -96,8 +85,8 @@ func view(c *cli.Context) error {
 	}
 	final, err := way.run(c)
 	lost := errors.Is(err, client.ErrConnectionLost)
-	// By now all viewers are closed, and nobody writes to the recorder.
-	if saveErr := save(); saveErr != nil && (err == nil || lost) {
+	// By now all viewers are closed, and nobody writes to the recorders.
+	if saveErr := saved.close(); saveErr != nil && (err == nil || lost) {
 		err, lost = saveErr, false
 	}
 	if err != nil && !lost {
@@ -111,6 +100,78 @@ func view(c *cli.Context) error {
 		return cli.Exit("view: connection lost", exitFailure)
 	}
 	return nil
+}
+
+// saved is what --save and --save-audio write.
+type saved struct {
+	mu    sync.Mutex // tracks come from a goroutine each
+	video *client.Recorder
+	audio *client.AudioRecorder
+
+	moving bool // video has come
+	heard  int  // packets of audio that came before
+}
+
+// soundAlone is how many packets of audio, of 20 ms as a rule, come without any
+// video before there is taken to be none.
+const soundAlone = 100
+
+func newSaved(video, audio string) (*saved, error) {
+	s := &saved{}
+	var err error
+	if video != "" {
+		if s.video, err = client.NewRecorder(video); err != nil {
+			return nil, err
+		}
+	}
+	if audio != "" {
+		if s.audio, err = client.NewAudioRecorder(audio); err != nil {
+			_ = s.close()
+			return nil, err
+		}
+	}
+	return s, nil
+}
+
+func (s *saved) any() bool { return s.video != nil || s.audio != nil }
+
+func (s *saved) write(track client.TrackInfo, packet *rtp.Packet, _ time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.video != nil {
+		s.video.Write(track, packet)
+	}
+	if track.Kind == "video" {
+		s.moving = true
+		return
+	}
+	s.heard++
+	// Neither file says when it begins: both begin together.
+	if s.audio != nil && (s.video == nil || s.video.Frames() > 0 || !s.moving && s.heard > soundAlone) {
+		s.audio.Write(track, packet)
+	}
+}
+
+func (s *saved) resume(gap time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.video != nil {
+		s.video.Resume(gap)
+	}
+	if s.audio != nil {
+		s.audio.Resume(gap)
+	}
+}
+
+func (s *saved) close() error {
+	var video, audio error
+	if s.video != nil {
+		video = s.video.Close()
+	}
+	if s.audio != nil {
+		audio = s.audio.Close()
+	}
+	return errors.Join(video, audio)
 }
 
 // wantedTracks parses a list such as "audio,video".
