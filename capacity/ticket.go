@@ -10,6 +10,7 @@ import (
 	"github.com/multiformats/go-multiaddr"
 
 	"weir/capacity/pb"
+	"weir/capacity/tracing"
 )
 
 const (
@@ -160,6 +161,7 @@ type Ticket struct {
 	Source      peer.ID               // whom to pull the stream from; empty for Publish, and where the target is to find it by itself
 	SourceAddrs []multiaddr.Multiaddr // the source's, without /p2p; at most MaxAddrs
 	Expires     time.Time             // From's clock; at most TicketTime ahead
+	Trace       []byte                // of the request that was redirected; see [weir/capacity/tracing]. Of any length, empty for none: one that is too long is left out
 }
 
 // SealTicket signs t with key, From's, and returns URL-safe text of at most
@@ -178,11 +180,20 @@ func SealTicket(t Ticket, key crypto.PrivKey) (string, error) {
 		Source:      []byte(t.Source),
 		SourceAddrs: addrsToBytes(t.SourceAddrs),
 		Expires:     uint64(t.Expires.UnixMilli()),
+		Trace:       boundedTrace(t.Trace),
 	}, t.From, key, ticketText.DecodedLen(MaxTicketSize))
 	if err != nil {
 		return "", fmt.Errorf("seal ticket: %w", err)
 	}
 	return ticketText.EncodeToString(sealed), nil
+}
+
+// boundedTrace is b, or nothing if it is longer than a trace is.
+func boundedTrace(b []byte) []byte {
+	if len(b) > tracing.MaxWire {
+		return nil
+	}
+	return b
 }
 
 var ticketText = base64.RawURLEncoding.Strict()
@@ -219,7 +230,7 @@ func openTicket(s string, self peer.ID, now time.Time) (Ticket, error) {
 	if len(m.SourceAddrs) > MaxAddrs {
 		return Ticket{}, malformed("source_addrs", "%d addresses, at most %d", len(m.SourceAddrs), MaxAddrs)
 	}
-	t := Ticket{Lease: m.Lease, Stream: m.Stream}
+	t := Ticket{Lease: m.Lease, Stream: m.Stream, Trace: boundedTrace(m.Trace)}
 	if t.Purpose, err = purposeFromProto(m.Purpose); err != nil {
 		return Ticket{}, err
 	}

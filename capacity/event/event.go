@@ -90,10 +90,11 @@ type Event struct {
 	Peer    peer.ID   `json:"peer,omitempty"`
 	Name    string    `json:"peer_name,omitempty"` // of Peer: its own claim
 	Session string    `json:"session,omitempty"`
-	Role    string    `json:"role,omitempty"`   // of a session: "publisher" or "viewer"
-	Client  string    `json:"client,omitempty"` // its address, as seen from here
-	Reason  string    `json:"reason,omitempty"` // a word: of a refusal, which may be another node's, or of why a session is over
-	Detail  string    `json:"detail,omitempty"` // for people
+	Role    string    `json:"role,omitempty"`     // of a session: "publisher" or "viewer"
+	Client  string    `json:"client,omitempty"`   // its address, as seen from here
+	Trace   string    `json:"trace_id,omitempty"` // of the request that it belongs to
+	Reason  string    `json:"reason,omitempty"`   // a word: of a refusal, which may be another node's, or of why a session is over
+	Detail  string    `json:"detail,omitempty"`   // for people
 	Elapsed float64   `json:"elapsed_ms,omitempty"`
 	Packets int64     `json:"packets,omitempty"`
 	Bytes   int64     `json:"bytes,omitempty"`

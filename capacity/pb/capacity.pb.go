@@ -894,6 +894,7 @@ type Ticket struct {
 	Source        []byte                 `protobuf:"bytes,6,opt,name=source,proto3" json:"source,omitempty"`
 	SourceAddrs   [][]byte               `protobuf:"bytes,7,rep,name=source_addrs,json=sourceAddrs,proto3" json:"source_addrs,omitempty"`
 	Expires       uint64                 `protobuf:"varint,8,opt,name=expires,proto3" json:"expires,omitempty"`
+	Trace         []byte                 `protobuf:"bytes,15,opt,name=trace,proto3" json:"trace,omitempty"` // of the request that was redirected; see weir/capacity/tracing. A malformed one is ignored
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -982,6 +983,13 @@ func (x *Ticket) GetExpires() uint64 {
 		return x.Expires
 	}
 	return 0
+}
+
+func (x *Ticket) GetTrace() []byte {
+	if x != nil {
+		return x.Trace
+	}
+	return nil
 }
 
 // Policy: domain "weir-policy", payload type 0x300004. The signer is the
@@ -1130,7 +1138,7 @@ const file_capacity_pb_capacity_proto_rawDesc = "" +
 	"\x06target\x18\x02 \x01(\fR\x06target\x12\x12\n" +
 	"\x04from\x18\x03 \x01(\fR\x04from\x12'\n" +
 	"\x04need\x18\x04 \x01(\v2\x13.weir.capacity.NeedR\x04need\x12\x18\n" +
-	"\aexpires\x18\x05 \x01(\x04R\aexpires\"\xe9\x01\n" +
+	"\aexpires\x18\x05 \x01(\x04R\aexpires\"\xff\x01\n" +
 	"\x06Ticket\x12\x14\n" +
 	"\x05lease\x18\x01 \x01(\tR\x05lease\x12\x16\n" +
 	"\x06stream\x18\x02 \x01(\tR\x06stream\x120\n" +
@@ -1139,7 +1147,8 @@ const file_capacity_pb_capacity_proto_rawDesc = "" +
 	"\x04from\x18\x05 \x01(\fR\x04from\x12\x16\n" +
 	"\x06source\x18\x06 \x01(\fR\x06source\x12!\n" +
 	"\fsource_addrs\x18\a \x03(\fR\vsourceAddrs\x12\x18\n" +
-	"\aexpires\x18\b \x01(\x04R\aexpires\"N\n" +
+	"\aexpires\x18\b \x01(\x04R\aexpires\x12\x14\n" +
+	"\x05trace\x18\x0f \x01(\fR\x05trace\"N\n" +
 	"\x06Policy\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\x04R\aversion\x12\x16\n" +
 	"\x06issued\x18\x02 \x01(\x04R\x06issued\x12\x12\n" +

@@ -18,6 +18,8 @@ import (
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
+
+	"weir/capacity/tracing"
 )
 
 // ContentType is that of a problem (RFC 9457, section 3).
@@ -45,6 +47,9 @@ type Problem struct {
 	Node       peer.ID `json:"node,omitempty"`    // another one, of which this is about
 	Reason     string  `json:"reason,omitempty"`  // of a refusal: what is lacking, or the policy's rule
 	Request    string  `json:"request,omitempty"` // under which the node's log has more
+	// TraceID is that of the request, under which its node's log and events have it,
+	// and those of the nodes that were asked for it.
+	TraceID string `json:"trace_id,omitempty"`
 }
 
 // New returns a problem with the code's own status and title.
@@ -79,8 +84,14 @@ func (p *Problem) Error() string {
 	return p.Detail
 }
 
-// Write answers a request with p, on one line.
+// Write answers a request with p, on one line. If w names the request's trace
+// already, by [tracing.Header], so does the problem.
 func (p *Problem) Write(w http.ResponseWriter) {
+	if id := tracing.InHeader(w.Header()); id != "" {
+		named := *p // others may be told the same
+		named.TraceID = id
+		p = &named
+	}
 	var b bytes.Buffer
 	e := json.NewEncoder(&b)
 	e.SetEscapeHTML(false) // it is read in terminals, and nosniff keeps browsers from it
@@ -113,7 +124,7 @@ func Parse(status int, contentType string, body []byte) *Problem {
 	var p Problem
 	if t, _, err := mime.ParseMediaType(contentType); err == nil && t == ContentType && json.Unmarshal(body, &p) == nil {
 		p.Status = status // the body's is for those who have only that
-		p.Title, p.Detail, p.Reason = clean(p.Title), clean(p.Detail), clean(p.Reason)
+		p.Title, p.Detail, p.Reason, p.TraceID = clean(p.Title), clean(p.Detail), clean(p.Reason), clean(p.TraceID)
 		return &p
 	}
 	return &Problem{Title: http.StatusText(status), Status: status, Detail: clean(string(body))}
