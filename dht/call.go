@@ -90,8 +90,11 @@ func costOf(p protocol.ID, req proto.Message) cost {
 
 // call sends req to id and reads one reply of at most max bytes into resp. It
 // returns by ctx's deadline, whatever the peer does. The round trip is 0 if a
-// connection had to be made first; what was spent is right also on error.
+// connection had to be made first; what was spent is right also on error. If ctx
+// has a trace, req is made to name it.
 func (n *Node) call(ctx context.Context, id peer.ID, p protocol.ID, req, resp proto.Message, max int) (rtt time.Duration, spent cost, err error) {
+	ctx, span := n.asking(ctx, id, req)
+	defer func() { heardBack(span, resp, err) }()
 	leave, err := n.lanes.enter(ctx, id)
 	if err != nil {
 		// We were too busy; that is not the peer's silence.

@@ -10,8 +10,10 @@ import (
 
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
+	"go.opentelemetry.io/otel/trace"
 
 	"weir/capacity"
+	"weir/capacity/tracing"
 	"weir/dht/holder"
 	"weir/dht/pb"
 )
@@ -87,6 +89,9 @@ func (n *Node) find(ctx context.Context, q *finding) (Answer, error) {
 	if err := q.topic.CheckAsked(); err != nil {
 		return Answer{}, err
 	}
+	ctx, span := tracing.Start(ctx, n.tracer, "find", trace.SpanKindInternal)
+	defer span.End()
+	q.trace = tracing.ToWire(ctx)
 	q.begin(n)
 	var err error
 	switch {
@@ -100,6 +105,12 @@ func (n *Node) find(ctx context.Context, q *finding) (Answer, error) {
 	q.answer.Elapsed = time.Since(start)
 	if err == nil && q.answer.Held == 0 && len(q.found)+len(q.offers) == 0 && !q.answer.Hearing.Enough() {
 		err = &Unanswered{Topic: q.topic, Hearing: q.answer.Hearing}
+	}
+	if span.IsRecording() {
+		span.SetAttributes(tracing.Topic.String(string(q.topic)), tracing.Held.Int(q.answer.Held), tracing.Offered.Int(len(q.found)+len(q.offers)), tracing.Messages.Int(q.answer.Messages))
+		if err != nil {
+			tracing.Fail(span, errorWord(err))
+		}
 	}
 	return q.result(), err
 }
@@ -124,10 +135,11 @@ type finding struct {
 	topic   Topic
 	need    capacity.Need
 	exclude []peer.ID
-	limit   int  // records per holder
-	explain bool // rejected ones too
-	compact bool // offers will do
-	level   int  // of widening at which to go on; see Node.widen
+	limit   int    // records per holder
+	trace   []byte // of what the search is for; see [tracing.ToWire]
+	explain bool   // rejected ones too
+	compact bool   // offers will do
+	level   int    // of widening at which to go on; see Node.widen
 
 	near     bool // there are others to turn to; no look-up is worth waiting for
 	everyone bool // all listed nodes are asked, each for its own record
@@ -514,7 +526,9 @@ func (q *finding) charge(pending int) {
 	if pending == 0 {
 		return
 	}
-	spent := costOf(q.n.records, q.n.queryRequest(q))
+	req := q.n.queryRequest(q)
+	req.Trace = q.trace
+	spent := costOf(q.n.records, req)
 	for range pending {
 		q.answer.Messages += spent.messages
 		q.answer.Bytes += spent.bytes
@@ -643,7 +657,7 @@ func (n *Node) query(ctx context.Context, index int, p peer.ID, q *finding) repl
 		}
 	}
 	if r.err != nil {
-		n.log.Debug("holder's answer not used", "peer", p, "topic", q.topic, "err", r.err)
+		n.log.DebugContext(ctx, "holder's answer not used", "peer", p, "topic", q.topic, "err", r.err)
 		n.failed(p, r.err)
 		return r
 	}

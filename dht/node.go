@@ -24,6 +24,8 @@ import (
 	"github.com/libp2p/go-libp2p/core/protocol"
 	"github.com/multiformats/go-multiaddr"
 	"github.com/multiformats/go-multistream"
+	"go.opentelemetry.io/otel/trace"
+	"go.opentelemetry.io/otel/trace/noop"
 	"golang.org/x/sync/errgroup"
 
 	"weir/capacity"
@@ -91,6 +93,9 @@ type Config struct {
 	Event func(event.Event)
 
 	Log *slog.Logger // nil: nothing is logged
+	// Tracer records the spans of what is done for a request that has a trace; nil:
+	// nobody does, and the trace goes on to other nodes all the same.
+	Tracer trace.Tracer
 }
 
 // A Node is this machine's place in the network. Close it after use; what
@@ -106,6 +111,7 @@ type Node struct {
 	host        host.Host
 	kad         *kaddht.IpfsDHT
 	log         *slog.Logger
+	tracer      trace.Tracer
 
 	traffic  *traffic
 	reach    *reach
@@ -149,6 +155,9 @@ func Listen(cfg Config) (*Node, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
+	if cfg.Tracer == nil {
+		cfg.Tracer = noop.Tracer{}
+	}
 	uses := []scope.Use{scope.Dial}
 	if cfg.Gate == nil {
 		cfg.Gate = scope.NewGate(cfg.Log, false)
@@ -181,6 +190,7 @@ func Listen(cfg Config) (*Node, error) {
 		policyID:    protocolPrefix(id) + "/policy/1",
 		provisionID: protocolPrefix(id) + "/provision/1",
 		log:         cfg.Log,
+		tracer:      cfg.Tracer,
 		traffic:     newTraffic(),
 		reach:       newReach(),
 		cache:       newHolderCache(id),

@@ -18,6 +18,7 @@ import (
 
 	"weir/capacity"
 	"weir/capacity/scope"
+	"weir/capacity/tracing"
 	"weir/dht/holder"
 	"weir/dht/pb"
 )
@@ -139,15 +140,17 @@ func (n *Node) Explain(ctx context.Context, topic Topic, need capacity.Need, exc
 //
 // The error is a *capacity.Refusal if nobody has room: its reason is what most
 // candidates gave, or NoCandidates. Others are those of Find.
-func (n *Node) Place(ctx context.Context, topic Topic, need capacity.Need, exclude []peer.ID) (Placed, Decision, error) {
+func (n *Node) Place(ctx context.Context, topic Topic, need capacity.Need, exclude []peer.ID) (placed Placed, d Decision, err error) {
+	ctx, span := n.placing(ctx, topic, need)
+	defer func() { d.placed(span, err) }()
 	q := &finding{topic: topic, need: need, exclude: exclude, limit: placeLimit, compact: true}
 	d, passed, err := n.decide(ctx, q)
 	if err != nil {
 		return Placed{}, d, err
 	}
-	race := n.newRace(need, &d)
+	race := n.newRace(ctx, need, &d)
 	defer race.end()
-	placed, err := n.take(ctx, race, passed)
+	placed, err = n.take(ctx, race, passed)
 	// Those near by have all refused, each by its own ledger, or do not answer:
 	// look further, unless there is no further: where a list says whom to ask,
 	// all were. If the last of all were dead, those near by that nobody offered
@@ -182,7 +185,9 @@ func (n *Node) Place(ctx context.Context, topic Topic, need capacity.Need, exclu
 
 // PlaceAmong is Place among nodes whose sealed records are at hand, however they
 // came here. Records that do not verify are left out.
-func (n *Node) PlaceAmong(ctx context.Context, topic Topic, need capacity.Need, sealed [][]byte, exclude []peer.ID) (Placed, Decision, error) {
+func (n *Node) PlaceAmong(ctx context.Context, topic Topic, need capacity.Need, sealed [][]byte, exclude []peer.ID) (placed Placed, d Decision, err error) {
+	ctx, span := n.placing(ctx, topic, need)
+	defer func() { d.placed(span, err) }()
 	q := &finding{topic: topic, need: need, exclude: exclude}
 	q.begin(n)
 	now := time.Now()
@@ -193,9 +198,9 @@ func (n *Node) PlaceAmong(ctx context.Context, topic Topic, need capacity.Need, 
 	}
 	q.answer.Held, q.answer.Elapsed = len(q.found), time.Since(now)
 	d, passed := n.weigh(now, q, q.result())
-	race := n.newRace(need, &d)
+	race := n.newRace(ctx, need, &d)
 	defer race.end()
-	placed, err := n.take(ctx, race, passed)
+	placed, err = n.take(ctx, race, passed)
 	if isRefusal(err) && len(race.waiting) > 0 {
 		placed, err = n.settle(ctx, race, nil, true)
 	}
@@ -356,6 +361,7 @@ func mostFrequent(counts map[string]int) (word string, count int) {
 // that gives its lease back. It is used by one goroutine, but for in.
 type race struct {
 	n       *Node
+	ctx     context.Context // the node's, with the placement's trace
 	need    capacity.Need
 	request string
 	d       *Decision
@@ -384,11 +390,11 @@ type reserved struct {
 // raceMost bounds the candidates asked in one race, over all of its rounds.
 const raceMost = (2*widest + 2) * reserveMost
 
-func (n *Node) newRace(need capacity.Need, d *Decision) *race {
+func (n *Node) newRace(ctx context.Context, need capacity.Need, d *Decision) *race {
 	id := make([]byte, 8)
 	_, _ = rand.Read(id) // never fails
 	return &race{
-		n: n, need: need, request: hex.EncodeToString(id), d: d,
+		n: n, ctx: tracing.Carry(n.ctx, ctx), need: need, request: hex.EncodeToString(id), d: d,
 		waiting: make(map[peer.ID]bool), reasons: make(map[string]int), results: make(chan reserved, raceMost),
 	}
 }
@@ -404,7 +410,7 @@ func (r *race) end() {
 	}
 	for _, res := range r.leases {
 		if res.err == nil {
-			r.n.start(func() { r.n.release(res.node, r.request) })
+			r.n.start(func() { r.n.release(r.ctx, res.node, r.request) })
 		}
 	}
 }
@@ -428,11 +434,11 @@ func (r *race) ask(pick offer) time.Duration {
 	r.waiting[node] = true
 	topic := r.d.Topic // r.d is not ours in the background
 	ok := n.start(func() {
-		res := n.reserveOn(&pick, topic, r.request, r.need)
+		res := n.reserveOn(r.ctx, &pick, topic, r.request, r.need)
 		res.index = index
 		// One that failed may have granted the lease, and the answer got lost.
 		if late := !r.in(res); late && res.err == nil || res.err != nil && !isRefusal(res.err) {
-			n.release(node, r.request)
+			n.release(r.ctx, node, r.request)
 		}
 	})
 	if !ok {
@@ -569,7 +575,9 @@ func (r *race) run(ctx context.Context, picks []offer, toTheEnd bool) (Placed, e
 // take takes the best lease there is.
 func (r *race) take() Placed {
 	// Those still under way have cost their request.
-	spent := costOf(r.n.reserves, reserveRequest(r.request, r.d.Topic, r.need, 0))
+	req := reserveRequest(r.request, r.d.Topic, r.need, 0)
+	inject(r.ctx, req)
+	spent := costOf(r.n.reserves, req)
 	for range r.waiting {
 		r.d.Messages += spent.messages
 		r.d.Bytes += spent.bytes
@@ -600,8 +608,8 @@ func isRefusal(err error) bool {
 }
 
 // reserveOn asks one candidate and checks what it says. It takes reserveTime at
-// most, and goes on when the placement is decided without it.
-func (n *Node) reserveOn(pick *offer, topic Topic, request string, need capacity.Need) (r reserved) {
+// most, and goes on when the placement is decided without it: ctx is the race's.
+func (n *Node) reserveOn(ctx context.Context, pick *offer, topic Topic, request string, need capacity.Need) (r reserved) {
 	start := time.Now()
 	target := pick.Record.Node
 	r.node = target
@@ -618,7 +626,7 @@ func (n *Node) reserveOn(pick *offer, topic Topic, request string, need capacity
 		}
 		return r
 	}
-	ctx, cancel := context.WithTimeout(n.ctx, max(reserveTime, 6*pick.RTT))
+	ctx, cancel := context.WithTimeout(ctx, max(reserveTime, 6*pick.RTT))
 	defer cancel()
 	n.learn(target, pick.Record.Addrs)
 	n.locate(ctx, target) // its record is fresh: worth a dial
@@ -675,9 +683,10 @@ func (n *Node) ReleaseLease(ctx context.Context, l capacity.Lease) {
 	n.releaseCtx(ctx, l.Target, l.ID)
 }
 
-// release is ReleaseLease in the background of this node's own work.
-func (n *Node) release(target peer.ID, request string) {
-	ctx, cancel := context.WithTimeout(n.ctx, releaseTime)
+// release is ReleaseLease in the background of this node's own work, whose ctx is
+// the node's.
+func (n *Node) release(ctx context.Context, target peer.ID, request string) {
+	ctx, cancel := context.WithTimeout(ctx, releaseTime)
 	defer cancel()
 	n.releaseCtx(ctx, target, request)
 }
@@ -691,7 +700,7 @@ func (n *Node) releaseCtx(ctx context.Context, target peer.ID, request string) {
 	}
 	req := &pb.ReserveRequest{Op: &pb.ReserveRequest_Release{Release: &pb.Release{Id: request}}}
 	if _, _, err := n.call(ctx, target, n.reserves, req, &pb.ReserveResponse{}, maxReserve); err != nil {
-		n.log.Debug("lease not given back; it runs out by itself", "peer", target, "err", err)
+		n.log.DebugContext(ctx, "lease not given back; it runs out by itself", "peer", target, "err", err)
 	}
 }
 
@@ -702,7 +711,9 @@ func (n *Node) serveReserve(s network.Stream) {
 	n.serveOne(s, maxReserve, &req, busy, func(from peer.ID) proto.Message { return n.answerReserve(from, &req) })
 }
 
-func (n *Node) answerReserve(from peer.ID, req *pb.ReserveRequest) *pb.ReserveResponse {
+func (n *Node) answerReserve(from peer.ID, req *pb.ReserveRequest) (resp *pb.ReserveResponse) {
+	ctx, span := n.serving(from, req, req.Trace)
+	defer func() { n.served(ctx, span, from, resp) }()
 	switch op := req.Op.(type) {
 	case *pb.ReserveRequest_Reserve:
 		need, err := needFromWire(op.Reserve.Need)

@@ -148,7 +148,7 @@ func TestRaceGoesOnPastTheSilent(t *testing.T) {
 		silent, clerks = append(silent, offered(f.record())), append(clerks, c)
 	}
 	d := Decision{Topic: CapacityTopic()}
-	race := nodes[0].newRace(view(), &d)
+	race := nodes[0].newRace(t.Context(), view(), &d)
 	_, err := race.run(t.Context(), silent, false)
 	var refusal *capacity.Refusal
 	if !errors.As(err, &refusal) || refusal.Reason != Unreachable || len(race.waiting) != reserveMost {

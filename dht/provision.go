@@ -216,7 +216,9 @@ func (n *Node) serveProvision(s network.Stream) {
 	n.serveOne(s, maxProvision, &req, &pb.ProvisionResponse{Error: errBusy.Error()}, func(from peer.ID) proto.Message { return n.answerProvision(from, &req) })
 }
 
-func (n *Node) answerProvision(from peer.ID, req *pb.ProvisionRequest) *pb.ProvisionResponse {
+func (n *Node) answerProvision(from peer.ID, req *pb.ProvisionRequest) (resp *pb.ProvisionResponse) {
+	ctx, span := n.serving(from, req, req.Trace)
+	defer func() { n.served(ctx, span, from, resp) }()
 	fail := func(err error) *pb.ProvisionResponse {
 		if isRefusal(err) {
 			return &pb.ProvisionResponse{Refusal: refusalToWire(err)}
@@ -236,7 +238,7 @@ func (n *Node) answerProvision(from peer.ID, req *pb.ProvisionRequest) *pb.Provi
 	if !n.cfg.Provisioner.serves(region) {
 		return fail(fmt.Errorf("region %.64q: %w", region, ErrNoProvisioner))
 	}
-	ctx, cancel := context.WithTimeout(n.ctx, provisionTime)
+	ctx, cancel := context.WithTimeout(ctx, provisionTime)
 	defer cancel()
 	if !final {
 		closer, err := n.closerProvisioner(ctx, region)

@@ -11,8 +11,10 @@ import (
 	kb "github.com/libp2p/go-libp2p-kbucket"
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
+	"go.opentelemetry.io/otel/trace"
 
 	"weir/capacity"
+	"weir/capacity/tracing"
 	"weir/dht/holder"
 	"weir/dht/pb"
 )
@@ -86,6 +88,15 @@ func (n *Node) Publishers(ctx context.Context, stream string) ([]peer.ID, error)
 // some seconds; a holder that has been silent for goneAfter is not counted any
 // more, so that one that crashed is in nobody's way for longer.
 func (n *Node) Claim(ctx context.Context, stream string) (release func(), err error) {
+	ctx, span := tracing.Start(ctx, n.tracer, "claim", trace.SpanKindInternal, tracing.Stream.String(stream))
+	defer func() {
+		if taken := new(Taken); errors.As(err, &taken) {
+			tracing.Fail(span, "name-taken")
+		} else if err != nil {
+			tracing.Fail(span, errorWord(err))
+		}
+		span.End()
+	}()
 	for try := 1; ; try++ {
 		release, err = n.claimOnce(ctx, stream)
 		taken := new(Taken)
@@ -315,7 +326,7 @@ func (p *poll) ask(ctx context.Context) {
 			limit = nextAnswer
 		}
 		if !p.n.start(func() {
-			reply, err := p.n.askName(id, p.topic, p.intent, known, limit)
+			reply, err := p.n.askName(ctx, id, p.topic, p.intent, known, limit)
 			select {
 			case p.answers <- pollAnswer{id, reply, err}:
 			case <-ctx.Done():
@@ -372,7 +383,7 @@ func (p *poll) knows(voters []peer.ID) []byte {
 // giveUp tells everybody who was asked that the name is not taken after all.
 func (p *poll) giveUp() {
 	for id := range p.asked {
-		p.n.start(func() { _, _ = p.n.askName(id, p.topic, pb.Claim_DROP, nil, firstAnswer) })
+		p.n.start(func() { _, _ = p.n.askName(context.Background(), id, p.topic, pb.Claim_DROP, nil, firstAnswer) })
 	}
 }
 
@@ -470,9 +481,10 @@ func (n *Node) rivalGone(id peer.ID, heard time.Time) bool {
 // asked for the names of streams, whatever kad-dht thinks of it.
 const rememberHeard = time.Minute
 
-// askName asks one node about a name.
-func (n *Node) askName(id peer.ID, topic Topic, intent pb.Claim_Intent, known []byte, limit time.Duration) (*pb.ClaimReply, error) {
-	ctx, cancel := context.WithTimeout(n.ctx, limit)
+// askName asks one node about a name. Of ctx it takes the trace only: who is not
+// waited for still gets the question.
+func (n *Node) askName(ctx context.Context, id peer.ID, topic Topic, intent pb.Claim_Intent, known []byte, limit time.Duration) (*pb.ClaimReply, error) {
+	ctx, cancel := context.WithTimeout(tracing.Carry(n.ctx, ctx), limit)
 	defer cancel()
 	crashed := time.AfterFunc(askIfThere, func() {
 		n.start(func() {

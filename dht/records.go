@@ -161,7 +161,9 @@ func (n *Node) serveRecords(s network.Stream) {
 }
 
 // answerRecords answers every request but WATCH.
-func (n *Node) answerRecords(from peer.ID, req *pb.Request) *pb.Response {
+func (n *Node) answerRecords(from peer.ID, req *pb.Request) (resp *pb.Response) {
+	ctx, span := n.serving(from, req, req.Trace)
+	defer func() { n.served(ctx, span, from, resp) }()
 	switch op := req.Op.(type) {
 	case *pb.Request_Advertise:
 		return n.serveAdvertise(from, op.Advertise)

@@ -263,7 +263,7 @@ func (n *Node) redirected(sub *finding) Topic {
 
 // part is a search of the same kind in one topic.
 func (q *finding) part(topic Topic) *finding {
-	sub := &finding{topic: topic, need: q.need, exclude: q.exclude, limit: q.limit, explain: q.explain, compact: q.compact}
+	sub := &finding{topic: topic, need: q.need, exclude: q.exclude, limit: q.limit, explain: q.explain, compact: q.compact, trace: q.trace}
 	sub.begin(q.n)
 	return sub
 }

@@ -139,7 +139,10 @@ type Request struct {
 	//	*Request_Watch
 	//	*Request_HandOver
 	//	*Request_Claim
-	Op            isRequest_Op `protobuf_oneof:"op"`
+	Op isRequest_Op `protobuf_oneof:"op"`
+	// The trace that the request is part of, if any, as weir/capacity/tracing has
+	// it. One that is malformed is ignored.
+	Trace         []byte `protobuf:"bytes,15,opt,name=trace,proto3" json:"trace,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -231,6 +234,13 @@ func (x *Request) GetClaim() *Claim {
 		if x, ok := x.Op.(*Request_Claim); ok {
 			return x.Claim
 		}
+	}
+	return nil
+}
+
+func (x *Request) GetTrace() []byte {
+	if x != nil {
+		return x.Trace
 	}
 	return nil
 }
@@ -1940,6 +1950,7 @@ type ReserveRequest struct {
 	//	*ReserveRequest_Reserve
 	//	*ReserveRequest_Release
 	Op            isReserveRequest_Op `protobuf_oneof:"op"`
+	Trace         []byte              `protobuf:"bytes,15,opt,name=trace,proto3" json:"trace,omitempty"` // as in Request
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1995,6 +2006,13 @@ func (x *ReserveRequest) GetRelease() *Release {
 		if x, ok := x.Op.(*ReserveRequest_Release); ok {
 			return x.Release
 		}
+	}
+	return nil
+}
+
+func (x *ReserveRequest) GetTrace() []byte {
+	if x != nil {
+		return x.Trace
 	}
 	return nil
 }
@@ -2336,6 +2354,7 @@ type ProvisionRequest struct {
 	//	*ProvisionRequest_Provision
 	//	*ProvisionRequest_Leave
 	Op            isProvisionRequest_Op `protobuf_oneof:"op"`
+	Trace         []byte                `protobuf:"bytes,15,opt,name=trace,proto3" json:"trace,omitempty"` // as in Request
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2391,6 +2410,13 @@ func (x *ProvisionRequest) GetLeave() *Leave {
 		if x, ok := x.Op.(*ProvisionRequest_Leave); ok {
 			return x.Leave
 		}
+	}
+	return nil
+}
+
+func (x *ProvisionRequest) GetTrace() []byte {
+	if x != nil {
+		return x.Trace
 	}
 	return nil
 }
@@ -2718,14 +2744,15 @@ var File_dht_pb_dht_proto protoreflect.FileDescriptor
 
 const file_dht_pb_dht_proto_rawDesc = "" +
 	"\n" +
-	"\x10dht/pb/dht.proto\x12\bweir.dht\"\x9b\x02\n" +
+	"\x10dht/pb/dht.proto\x12\bweir.dht\"\xb1\x02\n" +
 	"\aRequest\x123\n" +
 	"\tadvertise\x18\x01 \x01(\v2\x13.weir.dht.AdvertiseH\x00R\tadvertise\x12'\n" +
 	"\x05query\x18\x02 \x01(\v2\x0f.weir.dht.QueryH\x00R\x05query\x12'\n" +
 	"\x05fetch\x18\x03 \x01(\v2\x0f.weir.dht.FetchH\x00R\x05fetch\x12'\n" +
 	"\x05watch\x18\x04 \x01(\v2\x0f.weir.dht.WatchH\x00R\x05watch\x121\n" +
 	"\thand_over\x18\x05 \x01(\v2\x12.weir.dht.HandOverH\x00R\bhandOver\x12'\n" +
-	"\x05claim\x18\x06 \x01(\v2\x0f.weir.dht.ClaimH\x00R\x05claimB\x04\n" +
+	"\x05claim\x18\x06 \x01(\v2\x0f.weir.dht.ClaimH\x00R\x05claim\x12\x14\n" +
+	"\x05trace\x18\x0f \x01(\fR\x05traceB\x04\n" +
 	"\x02op\"\xdf\x02\n" +
 	"\bResponse\x12\x14\n" +
 	"\x05error\x18\x01 \x01(\tR\x05error\x128\n" +
@@ -2869,10 +2896,11 @@ const file_dht_pb_dht_proto_rawDesc = "" +
 	"\tPUBLISHED\x10\x01\x12\n" +
 	"\n" +
 	"\x06TAKING\x10\x02\x12\v\n" +
-	"\aYIELDED\x10\x03\"t\n" +
+	"\aYIELDED\x10\x03\"\x8a\x01\n" +
 	"\x0eReserveRequest\x12-\n" +
 	"\areserve\x18\x01 \x01(\v2\x11.weir.dht.ReserveH\x00R\areserve\x12-\n" +
-	"\arelease\x18\x02 \x01(\v2\x11.weir.dht.ReleaseH\x00R\areleaseB\x04\n" +
+	"\arelease\x18\x02 \x01(\v2\x11.weir.dht.ReleaseH\x00R\arelease\x12\x14\n" +
+	"\x05trace\x18\x0f \x01(\fR\x05traceB\x04\n" +
 	"\x02op\"e\n" +
 	"\aReserve\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\"\n" +
@@ -2894,10 +2922,11 @@ const file_dht_pb_dht_proto_rawDesc = "" +
 	"\x0ePolicyExchange\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\x04R\aversion\x12\x16\n" +
 	"\x06sealed\x18\x02 \x01(\fR\x06sealed\x12\x14\n" +
-	"\x05error\x18\x03 \x01(\tR\x05error\"v\n" +
+	"\x05error\x18\x03 \x01(\tR\x05error\"\x8c\x01\n" +
 	"\x10ProvisionRequest\x123\n" +
 	"\tprovision\x18\x01 \x01(\v2\x13.weir.dht.ProvisionH\x00R\tprovision\x12'\n" +
-	"\x05leave\x18\x02 \x01(\v2\x0f.weir.dht.LeaveH\x00R\x05leaveB\x04\n" +
+	"\x05leave\x18\x02 \x01(\v2\x0f.weir.dht.LeaveH\x00R\x05leave\x12\x14\n" +
+	"\x05trace\x18\x0f \x01(\fR\x05traceB\x04\n" +
 	"\x02op\"u\n" +
 	"\tProvision\x12\x16\n" +
 	"\x06region\x18\x01 \x01(\tR\x06region\x12\"\n" +
