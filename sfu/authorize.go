@@ -27,7 +27,7 @@ var (
 func (s *SFU) authorize(ctx context.Context, r *http.Request, kind sessionKind, name string) (*rights.Grant, *capacity.Ticket, error) {
 	if shown := r.URL.Query().Get("ticket"); shown != "" {
 		raw, carried := rights.SplitTicket(shown)
-		ticket, err := s.ticket(raw, kind, name)
+		ticket, err := s.ticket(r, kind, name)
 		if err != nil {
 			return nil, nil, err
 		}
@@ -63,7 +63,7 @@ func tokenOf(r *http.Request) (string, error) {
 
 // noRight is what a client is told that was refused for want of a right.
 func (s *SFU) noRight(w http.ResponseWriter, r *http.Request, refused *rights.Refusal) *problem.Problem {
-	s.event(Event{Kind: event.Refused, Stream: r.PathValue("stream"), Role: roleAt(r.URL.Path), Client: proxied.Of(r).String(), Reason: string(refused.Reason), Detail: refused.Detail})
+	s.eventOf(r.Context(), Event{Kind: event.Refused, Stream: r.PathValue("stream"), Role: roleAt(r.URL.Path), Client: proxied.Of(r).String(), Reason: string(refused.Reason), Detail: refused.Detail})
 	kind := refused.Kind()
 	p := problem.New(problemAs[kind], refused.Detail).Retry(refused.Retry())
 	p.Reason = string(refused.Reason)

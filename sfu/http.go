@@ -15,10 +15,12 @@ import (
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
+	"go.opentelemetry.io/otel/trace"
 
 	"weir/capacity"
 	"weir/capacity/event"
 	"weir/capacity/scope"
+	"weir/capacity/tracing"
 	"weir/sfu/problem"
 	"weir/sfu/proxied"
 	"weir/sfu/rights"
@@ -55,10 +57,10 @@ func (s *SFU) Handler() http.Handler {
 	}
 	mux.HandleFunc("OPTIONS /session/{id}", preflight("PATCH, DELETE, OPTIONS"))
 	mux.HandleFunc("/session/{id}", notAllowed("PATCH, DELETE, OPTIONS", "a session takes PATCH and DELETE"))
-	known := problem.Mux(mux)
+	known := s.traced(problem.Mux(mux))
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if s.cfg.Origins.allow(w, r) {
-			w.Header().Set("Access-Control-Expose-Headers", "Location, ETag, Link, Retry-After, Accept-Patch, WWW-Authenticate")
+			w.Header().Set("Access-Control-Expose-Headers", "Location, ETag, Link, Retry-After, Accept-Patch, WWW-Authenticate, "+tracing.Header)
 		}
 		known.ServeHTTP(w, r)
 	})
@@ -71,7 +73,7 @@ func preflight(methods string) http.HandlerFunc {
 		h := w.Header()
 		if h.Get(allowOrigin) != "" {
 			h.Set("Access-Control-Allow-Methods", methods)
-			h.Set("Access-Control-Allow-Headers", "Content-Type, Authorization, If-Match")
+			h.Set("Access-Control-Allow-Headers", "Content-Type, Authorization, If-Match, Traceparent")
 			h.Set("Access-Control-Max-Age", "86400")
 		}
 		if strings.HasPrefix(methods, "POST") {
@@ -99,6 +101,7 @@ func (s *SFU) fail(w http.ResponseWriter, r *http.Request, err error) {
 	if p.Stream == "" {
 		p.Stream = r.PathValue("stream")
 	}
+	refusedWith(r.Context(), &p)
 	p.Write(w)
 }
 
@@ -112,13 +115,13 @@ func (s *SFU) problemOf(r *http.Request, err error) *problem.Problem {
 	)
 	if p := problem.Of(err); p != nil {
 		if p.Code == problem.TooManySetups || p.Code == problem.TooManyWaiting {
-			s.event(Event{Kind: event.Refused, Stream: r.PathValue("stream"), Role: roleAt(r.URL.Path), Client: proxied.Of(r).String(), Reason: string(p.Code), Detail: p.Detail})
+			s.eventOf(r.Context(), Event{Kind: event.Refused, Stream: r.PathValue("stream"), Role: roleAt(r.URL.Path), Client: proxied.Of(r).String(), Reason: string(p.Code), Detail: p.Detail})
 		}
 		return p
 	}
 	switch {
 	case errors.As(err, &refusal):
-		s.event(Event{Kind: event.Refused, Stream: r.PathValue("stream"), Role: roleAt(r.URL.Path), Client: proxied.Of(r).String(), Reason: refusal.Reason, Detail: refusal.Error()})
+		s.eventOf(r.Context(), Event{Kind: event.Refused, Stream: r.PathValue("stream"), Role: roleAt(r.URL.Path), Client: proxied.Of(r).String(), Reason: refusal.Reason, Detail: refusal.Error()})
 		code := problem.NoCapacity
 		if refusal.Reason == reasonUnreachable {
 			code = problem.HelperUnreachable // there may be room, but nobody says so
@@ -133,7 +136,7 @@ func (s *SFU) problemOf(r *http.Request, err error) *problem.Problem {
 	case errors.Is(err, errNoCodec):
 		return s.refuseOffer(r, problem.New(problem.NoCommonCodec, err.Error()))
 	case errors.As(err, &silent):
-		s.event(Event{Kind: event.Refused, Stream: r.PathValue("stream"), Role: roleAt(r.URL.Path), Client: proxied.Of(r).String(), Reason: string(problem.NotKnown), Detail: silent.Error()})
+		s.eventOf(r.Context(), Event{Kind: event.Refused, Stream: r.PathValue("stream"), Role: roleAt(r.URL.Path), Client: proxied.Of(r).String(), Reason: string(problem.NotKnown), Detail: silent.Error()})
 		return problem.New(problem.NotKnown, fmt.Sprintf("it is not known yet, try again: %s", silent)).Retry(cmp.Or(silent.RetryAfter, retryNotLive))
 	case errors.Is(err, ErrNotLive):
 		return problem.New(problem.NotLive, fmt.Sprintf("stream %q is not live: try again when it is published", r.PathValue("stream"))).Retry(retryNotLive)
@@ -144,7 +147,7 @@ func (s *SFU) problemOf(r *http.Request, err error) *problem.Problem {
 	}
 	p := problem.New(problem.Internal, "this node failed; its log says more").Retry(retryBusy)
 	p.Request = rand.Text()
-	s.log.Warn("request failed", "request", p.Request, "path", r.URL.Path, "err", problem.WithoutURL(err))
+	s.log.WarnContext(r.Context(), "request failed", "request", p.Request, "path", r.URL.Path, "err", problem.WithoutURL(err))
 	return p
 }
 
@@ -159,7 +162,7 @@ func roleAt(path string) string {
 // refuseOffer tells that a sound offer was refused for what it offers: the client
 // may keep it to itself.
 func (s *SFU) refuseOffer(r *http.Request, p *problem.Problem) *problem.Problem {
-	s.event(Event{Kind: event.Refused, Stream: r.PathValue("stream"), Role: roleAt(r.URL.Path), Client: proxied.Of(r).String(), Reason: string(p.Code), Detail: p.Detail})
+	s.eventOf(r.Context(), Event{Kind: event.Refused, Stream: r.PathValue("stream"), Role: roleAt(r.URL.Path), Client: proxied.Of(r).String(), Reason: string(p.Code), Detail: p.Detail})
 	return p
 }
 
@@ -228,6 +231,9 @@ func (s *SFU) open(w http.ResponseWriter, r *http.Request, kind sessionKind) err
 	a := &arrival{asked: asked, sfu: s, kind: kind, name: name, offer: o, raw: raw, client: client, until: time.Now().Add(wait), ticket: ticket, grant: grant}
 	a.visit = s.admission.visit(kind, client.Group(), name, len(raw))
 	defer a.visit.leave()
+	if span := trace.SpanFromContext(ctx); span.IsRecording() {
+		span.SetAttributes(tracing.Stream.String(name), tracing.Role.String(kind.role()))
+	}
 	sess, answer, err := a.serve(ctx)
 	var onward *handover
 	if errors.As(err, &onward) {
@@ -268,10 +274,10 @@ func (s *SFU) base(r *http.Request) string {
 	return proxied.Of(r).Base()
 }
 
-// ticket opens and checks a ticket that another node gave the client.
-func (s *SFU) ticket(raw string, kind sessionKind, name string) (*capacity.Ticket, error) {
-	t, err := capacity.OpenTicket(raw, s.cfg.Self, time.Now())
-	why := ""
+// ticket checks the ticket that another node gave the client.
+func (s *SFU) ticket(r *http.Request, kind sessionKind, name string) (*capacity.Ticket, error) {
+	shown := r.Context().Value(shownTicketKey{}).(*shownTicket) // by traced
+	t, err, why := shown.Ticket, shown.err, ""
 	switch want := map[sessionKind]capacity.Purpose{kindWHIP: capacity.Publish, kindWHEP: capacity.View}[kind]; {
 	case errors.Is(err, capacity.ErrExpired):
 		why = "it has expired"
@@ -632,7 +638,7 @@ func (a *arrival) viewOnce(ctx context.Context, entry string, hint *Carrier, unt
 	}
 	sess, answer, err := a.sfu.viewer(ctx, st, a.offer, entry, a.client.String())
 	if err == nil {
-		sess.asked = a.asked
+		sess.asked, sess.first = a.asked, a.sfu.awaitFirstFrame(ctx, sess)
 	}
 	return sess, answer, err
 }
@@ -647,7 +653,7 @@ func (s *SFU) handOn(ctx context.Context, w http.ResponseWriter, a *arrival, h *
 	purpose := capacity.Publish
 	t := capacity.Ticket{
 		Lease: helper.Lease.ID, Stream: a.name, Purpose: purpose, Target: helper.Node, From: s.cfg.Self,
-		Expires: helper.Lease.Expires,
+		Expires: helper.Lease.Expires, Trace: tracing.ToWire(ctx),
 	}
 	if a.kind == kindWHEP {
 		t.Purpose = capacity.View
@@ -676,7 +682,10 @@ func (s *SFU) handOn(ctx context.Context, w http.ResponseWriter, a *arrival, h *
 	if wait > 0 {
 		to += "&wait=" + wait.String()
 	}
-	s.event(Event{Kind: event.Redirected, Stream: a.name, Peer: helper.Node, Role: a.kind.role(), Client: a.client.String(), Reason: h.reason, Detail: helper.Why})
+	if span := trace.SpanFromContext(ctx); span.IsRecording() {
+		span.AddEvent("redirect", trace.WithAttributes(tracing.Peer.String(helper.Node.String()), tracing.Reason.String(h.reason)))
+	}
+	s.eventOf(ctx, Event{Kind: event.Redirected, Stream: a.name, Peer: helper.Node, Role: a.kind.role(), Client: a.client.String(), Reason: h.reason, Detail: helper.Why})
 	if s.cfg.Overflow == Relay {
 		if err := a.visit.rest(); err != nil {
 			return err

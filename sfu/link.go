@@ -16,10 +16,13 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/pion/rtcp"
 	"github.com/pion/webrtc/v4"
+	"go.opentelemetry.io/otel/trace"
+	"go.opentelemetry.io/otel/trace/noop"
 	"google.golang.org/protobuf/proto"
 
 	"weir/capacity"
 	"weir/capacity/event"
+	"weir/capacity/tracing"
 	"weir/sfu/pb"
 )
 
@@ -104,6 +107,7 @@ type Link struct {
 	checking    <-chan struct{}
 	connected   chan struct{} // closed when media can flow
 	connectOnce sync.Once
+	opening     trace.Span    // until connected is closed, or the link has ended
 	done        chan struct{} // closed when the link has ended
 	doneOnce    sync.Once
 	why         string // set before done is closed
@@ -165,11 +169,12 @@ func (s *SFU) link(ctx context.Context, carrier Carrier) (*Link, error) {
 }
 
 func (s *SFU) dial(ctx context.Context, carrier Carrier, done chan struct{}) (*Link, error) {
+	ctx, span := tracing.Start(ctx, s.tracer, "open link", trace.SpanKindInternal, tracing.Peer.String(carrier.Node.String()))
 	began := time.Now()
 	signal, err := s.cfg.Dial(ctx, carrier.Node, carrier.Addrs)
 	var l *Link
 	if err == nil {
-		l, err = s.newLink(carrier.Node, signal, true)
+		l, err = s.newLink(carrier.Node, signal, true, span)
 	}
 	s.mu.Lock()
 	delete(s.dialing, carrier.Node)
@@ -193,6 +198,8 @@ func (s *SFU) dial(ctx context.Context, carrier Carrier, done chan struct{}) (*L
 		if signal != nil {
 			_ = signal.Close()
 		}
+		failed(span, err)
+		span.End()
 		return nil, fmt.Errorf("open a cascade link to %s: %w", carrier.Node, err)
 	}
 	return l, nil
@@ -201,7 +208,7 @@ func (s *SFU) dial(ctx context.Context, carrier Carrier, done chan struct{}) (*L
 // Accept serves a cascade link that node opened, until it ends. The caller's
 // goroutine may be reused afterwards; signal is closed.
 func (s *SFU) Accept(node peer.ID, signal Signal) {
-	l, err := s.newLink(node, signal, false)
+	l, err := s.newLink(node, signal, false, noop.Span{})
 	if err != nil {
 		s.log.Warn("cascade link not accepted", "peer", node, "err", err)
 		_ = signal.Close()
@@ -233,7 +240,7 @@ func (s *SFU) Accept(node peer.ID, signal Signal) {
 	<-l.done
 }
 
-func (s *SFU) newLink(node peer.ID, signal Signal, dialer bool) (*Link, error) {
+func (s *SFU) newLink(node peer.ID, signal Signal, dialer bool, opening trace.Span) (*Link, error) {
 	media, err := linkMedia()
 	if err != nil {
 		return nil, err
@@ -247,7 +254,7 @@ func (s *SFU) newLink(node peer.ID, signal Signal, dialer bool) (*Link, error) {
 		return nil, err
 	}
 	l := &Link{
-		Peer: node, sfu: s, dialer: dialer, pc: pc, passage: passage, signal: signal, opened: time.Now(),
+		Peer: node, sfu: s, dialer: dialer, pc: pc, passage: passage, signal: signal, opened: time.Now(), opening: opening,
 		queue:       make(chan *pb.Message, sendQueue),
 		renegotiate: make(chan struct{}, 1),
 		remote:      make(chan *pb.Description, 1),
@@ -265,6 +272,7 @@ func (s *SFU) newLink(node peer.ID, signal Signal, dialer bool) (*Link, error) {
 		case webrtc.PeerConnectionStateConnected:
 			l.connectOnce.Do(func() {
 				close(l.connected)
+				l.opening.End()
 				l.start(l.reachable)
 				s.event(Event{Kind: event.LinkOpened, Peer: l.Peer, Elapsed: milliseconds(time.Since(l.opened))})
 			})
@@ -356,6 +364,12 @@ loop:
 		}
 	}
 
+	select {
+	case <-l.connected:
+	default:
+		tracing.Fail(l.opening, "never_connected")
+		l.opening.End()
+	}
 	l.sfu.mu.Lock()
 	if l.sfu.links[l.Peer] == l {
 		delete(l.sfu.links, l.Peer)

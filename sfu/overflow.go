@@ -14,9 +14,11 @@ import (
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
+	"go.opentelemetry.io/otel/trace"
 
 	"weir/capacity"
 	"weir/capacity/scope"
+	"weir/capacity/tracing"
 	"weir/sfu/pb"
 	"weir/sfu/problem"
 	"weir/sfu/proxied"
@@ -47,15 +49,23 @@ const (
 // on. The helper is asked over libp2p, as the peer that granted the lease: the
 // URL in its record is for clients.
 func (s *SFU) handOver(ctx context.Context, w http.ResponseWriter, a *arrival, h Helper, ticket string, wait time.Duration) error {
+	asking, span := tracing.Start(ctx, s.tracer, "hand over", trace.SpanKindClient,
+		tracing.RPCSystem.String(tracing.System), tracing.RPCMethod.String("overflow/handover"), tracing.Peer.String(h.Node.String()))
 	m := &pb.Handover{
 		Role: handoverRole(a.kind), Stream: a.name, Ticket: ticket, WaitMs: uint32(wait.Milliseconds()), Offer: a.raw,
+		Trace: tracing.ToWire(asking),
 	}
 	if a.client.Addr.IsValid() {
 		m.Client = a.client.Addr.String()
 	}
-	out, err := s.exchange(ctx, h, m)
+	out, err := s.exchange(asking, h, m)
+	failed(span, err)
+	if err == nil && span.IsRecording() {
+		span.SetAttributes(tracing.Status.Int(int(out.Status)))
+	}
+	span.End()
 	if err != nil {
-		s.log.Warn("helper not reached", "helper", h.Node, "err", err)
+		s.log.WarnContext(ctx, "helper not reached", "helper", h.Node, "err", err)
 		return notReached(h, problem.Cause(err))
 	}
 	if out.Status != http.StatusCreated {
@@ -172,7 +182,7 @@ func (s *SFU) takeOver(from peer.ID, signal Signal, r *bufio.Reader, m *pb.Hando
 		_, _ = r.ReadByte() // there is nothing more to say
 		cancel()
 	}()
-	s.Handler().ServeHTTP(answer, proxied.Of(request).Request(request.WithContext(ctx)))
+	s.Handler().ServeHTTP(answer, proxied.Of(request).Request(request.WithContext(tracing.FromWire(ctx, m.Trace))))
 	_ = signal.SetReadDeadline(time.Now())
 	<-gone
 }

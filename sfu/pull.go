@@ -10,9 +10,11 @@ import (
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
+	"go.opentelemetry.io/otel/trace"
 
 	"weir/capacity"
 	"weir/capacity/event"
+	"weir/capacity/tracing"
 	"weir/sfu/problem"
 )
 
@@ -70,7 +72,8 @@ func wantOfRoom(err error) *capacity.Refusal {
 // one for a stream, however many ask for it.
 type pull struct {
 	name  string
-	ready chan struct{} // closed once stream or err is set
+	ctx   context.Context // of the request that began it: its trace only
+	ready chan struct{}   // closed once stream or err is set
 	// The next two are set before ready is closed, and not changed.
 	stream *Stream
 	err    error
@@ -124,13 +127,16 @@ func (s *SFU) find(ctx context.Context, name string, hint *Carrier, until time.T
 		s.mu.Unlock()
 		return nil, &capacity.Refusal{Reason: "pulls", Detail: fmt.Sprintf("%d streams are being fetched already", maxPulls), RetryAfter: time.Second}
 	case p == nil:
-		p = &pull{name: name, ready: make(chan struct{}), short: make(chan struct{}), deserted: make(chan struct{}, 1)}
+		p = &pull{name: name, ctx: tracing.Carry(s.ctx, ctx), ready: make(chan struct{}), short: make(chan struct{}), deserted: make(chan struct{}, 1)}
 		s.pulls[name] = p
 		s.wg.Go(func() { s.runPull(p, hint) })
 	}
 	p.waiting++
 	s.mu.Unlock()
 	defer s.leave(p)
+	if span := trace.SpanFromContext(ctx); span.IsRecording() && tracing.ID(p.ctx) != tracing.ID(ctx) {
+		span.AddLink(trace.LinkFromContext(p.ctx)) // the request that had the stream pulled
+	}
 	if err := rest(); err != nil {
 		return nil, err
 	}
@@ -183,7 +189,7 @@ func (s *SFU) awaitRoom(p *pull, tries int, failed error) error {
 	s.mu.Unlock()
 	if first {
 		close(p.short)
-		s.event(Event{Kind: event.PullWaiting, Stream: p.name, Detail: refused.Error()})
+		s.eventOf(p.ctx, Event{Kind: event.PullWaiting, Stream: p.name, Detail: refused.Error()})
 	}
 	again := time.NewTimer(RoomPause(tries, rand.Float64()))
 	defer again.Stop()
@@ -209,13 +215,14 @@ func (s *SFU) awaitRoom(p *pull, tries int, failed error) error {
 
 func (s *SFU) runPull(p *pull, hint *Carrier) {
 	began := time.Now()
-	s.event(Event{Kind: event.PullStarted, Stream: p.name})
-	in, carrier, err := s.pullFrom(p.name, hint, nil)
+	s.eventOf(p.ctx, Event{Kind: event.PullStarted, Stream: p.name})
+	ctx, span := tracing.Start(p.ctx, s.tracer, "pull", trace.SpanKindInternal, tracing.Stream.String(p.name))
+	in, carrier, err := s.pullFrom(ctx, p.name, hint, nil)
 	for tries := 0; err != nil; tries++ {
 		if err = s.awaitRoom(p, tries, err); err != nil {
 			break
 		}
-		in, carrier, err = s.pullFrom(p.name, nil, nil)
+		in, carrier, err = s.pullFrom(ctx, p.name, nil, nil)
 	}
 	s.mu.Lock()
 	if err == nil && (s.streams[p.name] != nil || s.publishing[p.name]) {
@@ -243,13 +250,19 @@ func (s *SFU) runPull(p *pull, hint *Carrier) {
 		if errors.Is(err, ErrNotLive) {
 			e.Reason = event.NotLive
 		}
-		s.event(e)
+		s.eventOf(p.ctx, e)
+		failed(span, err)
+		span.End()
 		close(p.ready)
 		return
 	}
 	in.connect(p.stream.tracks)
+	if span.IsRecording() {
+		span.SetAttributes(tracing.Peer.String(carrier.Node.String()))
+	}
+	span.End()
 	close(p.ready)
-	s.event(Event{Kind: event.PullReady, Stream: p.name, Peer: carrier.Node, Elapsed: milliseconds(time.Since(began))})
+	s.eventOf(p.ctx, Event{Kind: event.PullReady, Stream: p.name, Peer: carrier.Node, Elapsed: milliseconds(time.Since(began))})
 	s.cfg.Changed()
 
 	why, detail := s.keep(p.stream, in)
@@ -313,8 +326,11 @@ func (s *SFU) resume(st *Stream, lost peer.ID) (*inbound, error) {
 	began := time.Now()
 	ctx, cancel := context.WithTimeout(s.ctx, resumeFor)
 	defer cancel()
+	// Nobody asked for it: it is a trace of its own.
+	ctx, span := s.tracer.Start(ctx, "resume pull", trace.WithAttributes(tracing.Stream.String(st.Name)))
+	defer span.End()
 	for exclude := []peer.ID{lost}; ; exclude = nil { // it may come back
-		in, carrier, err := s.pullFrom(st.Name, nil, exclude)
+		in, carrier, err := s.pullFrom(tracing.Carry(s.ctx, ctx), st.Name, nil, exclude)
 		if err == nil && !in.sameTracks(st.tracks) {
 			in.unsubscribe()
 			err = errors.New("it came back with other tracks")
@@ -322,12 +338,13 @@ func (s *SFU) resume(st *Stream, lost peer.ID) (*inbound, error) {
 		if err == nil {
 			in.connect(st.tracks)
 			s.moved(st, in.pathTo(s.cfg.Self))
-			s.event(Event{Kind: event.PullResumed, Stream: st.Name, Peer: carrier.Node, Elapsed: milliseconds(time.Since(began))})
+			s.eventOf(ctx, Event{Kind: event.PullResumed, Stream: st.Name, Peer: carrier.Node, Elapsed: milliseconds(time.Since(began))})
 			return in, nil
 		}
 		select {
 		case <-time.After(resumePause):
 		case <-ctx.Done():
+			failed(span, err)
 			return nil, fmt.Errorf("no other carrier within %v: %w", resumeFor, err)
 		}
 	}
@@ -345,8 +362,8 @@ func (s *SFU) moved(st *Stream, path []peer.ID) {
 // pullFrom subscribes to name at a carrier: hint if there is one, else those
 // that Locate finds, one after another. The error is a [capacity.Refusal] if
 // one of them lacked room, whatever the others said, and a [problem.Problem] if
-// none could be reached.
-func (s *SFU) pullFrom(name string, hint *Carrier, exclude []peer.ID) (*inbound, Carrier, error) {
+// none could be reached. Ctx is the SFU's, with a trace.
+func (s *SFU) pullFrom(ctx context.Context, name string, hint *Carrier, exclude []peer.ID) (*inbound, Carrier, error) {
 	exclude = append(slices.Clone(exclude), s.cfg.Self)
 	var (
 		problems []string          // what carriers said
@@ -368,7 +385,7 @@ func (s *SFU) pullFrom(name string, hint *Carrier, exclude []peer.ID) (*inbound,
 		return fmt.Errorf("%w (%s%w)", p, strings.Join(append(causes, ""), "; "), err)
 	}
 	for range pullAttempts {
-		in, carrier, err := s.attempt(name, hint, exclude)
+		in, carrier, err := s.attempt(ctx, name, hint, exclude)
 		if err == nil {
 			return in, carrier, nil
 		}
@@ -381,7 +398,7 @@ func (s *SFU) pullFrom(name string, hint *Carrier, exclude []peer.ID) (*inbound,
 		if carrier.Node == "" { // nobody left to ask
 			return nil, Carrier{}, failed(err)
 		}
-		s.log.Debug("pull refused", "stream", name, "carrier", carrier.Node, "err", err)
+		s.log.DebugContext(ctx, "pull refused", "stream", name, "carrier", carrier.Node, "err", err)
 		if refusal := (*capacity.Refusal)(nil); errors.As(err, &refusal) {
 			problems = append(problems, fmt.Sprintf("%s: %v", shortID(carrier.Node), refusal))
 		} else {
@@ -426,8 +443,8 @@ func (s *SFU) awaitLink(node peer.ID) {
 	}
 }
 
-func (s *SFU) attempt(name string, hint *Carrier, exclude []peer.ID) (*inbound, Carrier, error) {
-	ctx, cancel := context.WithTimeout(s.ctx, attemptTimeout)
+func (s *SFU) attempt(ctx context.Context, name string, hint *Carrier, exclude []peer.ID) (*inbound, Carrier, error) {
+	ctx, cancel := context.WithTimeout(ctx, attemptTimeout)
 	defer cancel()
 	carrier := Carrier{}
 	if hint != nil {

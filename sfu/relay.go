@@ -11,8 +11,10 @@ import (
 
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/pion/webrtc/v4"
+	"go.opentelemetry.io/otel/trace"
 
 	"weir/capacity"
+	"weir/capacity/tracing"
 	"weir/sfu/pb"
 )
 
@@ -45,23 +47,25 @@ type feed struct {
 
 // subscribe asks the peer for stream. The lease is the peer's, and may be
 // empty. The error is a [capacity.Refusal] if the peer said no.
-func (l *Link) subscribe(ctx context.Context, stream, lease string) (*inbound, error) {
+func (l *Link) subscribe(ctx context.Context, stream, lease string) (in *inbound, err error) {
+	ctx, span := tracing.Start(ctx, l.sfu.tracer, "subscribe", trace.SpanKindClient,
+		tracing.RPCSystem.String(tracing.System), tracing.RPCMethod.String("cascade/subscribe"), tracing.Peer.String(l.Peer.String()), tracing.Stream.String(stream))
+	defer func() { failed(span, err); span.End() }()
 	l.mu.Lock()
 	if l.ended {
 		l.mu.Unlock()
 		return nil, errLinkGone
 	}
 	l.lastPull++
-	in := &inbound{
+	in = &inbound{
 		link: l, pull: l.lastPull, stream: stream,
 		result: make(chan error, 1), moved: make(chan []peer.ID, 1), over: make(chan struct{}),
 		mids: map[string]string{},
 	}
 	l.inbounds[in.pull] = in
 	l.mu.Unlock()
-	l.send(&pb.Message{Body: &pb.Message_Subscribe{Subscribe: &pb.Subscribe{Pull: in.pull, Stream: stream, Lease: lease}}})
+	l.send(&pb.Message{Body: &pb.Message_Subscribe{Subscribe: &pb.Subscribe{Pull: in.pull, Stream: stream, Lease: lease, Trace: tracing.ToWire(ctx)}}})
 
-	var err error
 	select {
 	case err = <-in.result:
 		if err == nil && slices.Contains(in.path, l.sfu.cfg.Self) {
@@ -281,14 +285,21 @@ type branch struct {
 // serve answers a subscription. It runs on the link's reader and does not
 // block.
 func (l *Link) serve(req *pb.Subscribe) {
+	_, span := tracing.Start(tracing.FromWire(context.Background(), req.Trace), l.sfu.tracer, "subscribe", trace.SpanKindServer,
+		tracing.RPCSystem.String(tracing.System), tracing.RPCMethod.String("cascade/subscribe"), tracing.Peer.String(l.Peer.String()))
+	defer span.End()
 	b, err := l.newBranch(req)
 	if err != nil {
+		failed(span, err)
 		var r *capacity.Refusal
 		if !errors.As(err, &r) {
 			r = &capacity.Refusal{Reason: "error", Detail: err.Error()}
 		}
 		l.send(&pb.Message{Body: &pb.Message_Refused{Refused: &pb.Refused{Pull: req.Pull, Reason: r.Reason, Detail: r.Detail}}})
 		return
+	}
+	if span.IsRecording() {
+		span.SetAttributes(tracing.Stream.String(b.stream.Name))
 	}
 	answer := &pb.Subscribed{Pull: b.pull}
 	for _, id := range b.stream.pathCopy() {

@@ -16,6 +16,8 @@ import (
 
 	"weir/capacity"
 	"weir/capacity/event"
+	"weir/capacity/tracing"
+	"weir/sfu/problem"
 	"weir/sfu/rights"
 )
 
@@ -62,7 +64,9 @@ type session struct {
 	from   peer.ID       // the node that sent the client here; "": none did
 	grant  *rights.Grant // nil: no right is asked for
 	began  time.Time
-	asked  time.Time // when the request for it came; set before media can flow
+	asked  time.Time   // when the request for it came; set before media can flow
+	first  *firstFrame // a viewer's, if recorded; likewise
+	trace  string      // ID of the request's trace
 
 	passage *passage
 
@@ -90,7 +94,7 @@ type session struct {
 	unused map[string]int // candidates that are of no use, by what they are
 }
 
-func (s *SFU) newSession(kind sessionKind, media *webrtc.MediaEngine, o *offer, entry, remote string) (*session, error) {
+func (s *SFU) newSession(ctx context.Context, kind sessionKind, media *webrtc.MediaEngine, o *offer, entry, remote string) (*session, error) {
 	leg := legView
 	var in *ingress
 	if kind == kindWHIP {
@@ -101,7 +105,7 @@ func (s *SFU) newSession(kind sessionKind, media *webrtc.MediaEngine, o *offer, 
 		return nil, err
 	}
 	sess := &session{
-		id: rand.Text(), kind: kind, sfu: s, pc: pc, passage: passage, entry: entry, remote: remote, began: time.Now(),
+		id: rand.Text(), trace: tracing.ID(ctx), kind: kind, sfu: s, pc: pc, passage: passage, entry: entry, remote: remote, began: time.Now(),
 		gone: make(chan string, 1), connected: make(chan struct{}), done: make(chan struct{}),
 		etag: newETag(), offer: o, unused: maps.Clone(o.skipped), notTaken: o.refused(), checking: checking(pc), in: in,
 	}
@@ -115,7 +119,7 @@ func (s *SFU) newSession(kind sessionKind, media *webrtc.MediaEngine, o *offer, 
 				}
 				e.Detail, e.Elapsed = sess.stream.offers(), milliseconds(now.Sub(sess.began))
 			}
-			e.Stream, e.Session, e.Role, e.Client = sess.stream.Name, sess.id, kind.role(), remote
+			e.Stream, e.Session, e.Role, e.Client, e.Trace = sess.stream.Name, sess.id, kind.role(), remote, sess.trace
 			s.event(e)
 		}
 	}
@@ -148,6 +152,7 @@ func (s *session) end(why string) {
 
 // begin starts media: the connection is up.
 func (s *session) begin() {
+	s.first.connected()
 	for _, o := range s.outs {
 		o.track.add(o)
 	}
@@ -214,6 +219,7 @@ func (s *SFU) admit(sess *session) error {
 	s.mu.Lock()
 	if s.closed {
 		s.mu.Unlock()
+		sess.first.ended(string(problem.Closing))
 		return errClosing
 	}
 	s.sessions[sess.id] = sess
@@ -225,7 +231,7 @@ func (s *SFU) admit(sess *session) error {
 	s.mu.Unlock()
 	s.event(Event{
 		Kind: event.SessionOpened, Stream: sess.stream.Name, Session: sess.id, Role: sess.kind.role(), Client: sess.remote, Peer: sess.from,
-		Detail: notTaken(sess.notTaken),
+		Detail: notTaken(sess.notTaken), Trace: sess.trace,
 	})
 	return nil
 }
@@ -339,8 +345,9 @@ func (s *session) watch() {
 	s.grant.Close()
 	close(s.done)
 	total := s.traffic()
+	s.first.ended(endWord(why))
 	sfu.event(Event{
-		Kind: event.SessionClosed, Stream: s.stream.Name, Session: s.id, Role: s.kind.role(), Client: s.remote, Reason: endWord(why), Detail: why,
+		Kind: event.SessionClosed, Stream: s.stream.Name, Session: s.id, Role: s.kind.role(), Client: s.remote, Reason: endWord(why), Detail: why, Trace: s.trace,
 		Elapsed: milliseconds(time.Since(s.began)), Packets: total.packets, Bytes: total.bytes, Lost: total.lost,
 	})
 }
@@ -405,7 +412,7 @@ func (s *SFU) publisher(ctx context.Context, name string, o *offer, entry, remot
 		return nil, "", err
 	}
 
-	sess, err := s.newSession(kindWHIP, media, o, entry, remote)
+	sess, err := s.newSession(ctx, kindWHIP, media, o, entry, remote)
 	if err != nil {
 		return nil, "", err
 	}
@@ -480,7 +487,7 @@ func (s *SFU) viewer(ctx context.Context, st *Stream, o *offer, entry, remote st
 			return nil, "", sdpError(err.Error())
 		}
 	}
-	sess, err := s.newSession(kindWHEP, media, o, entry, remote)
+	sess, err := s.newSession(ctx, kindWHEP, media, o, entry, remote)
 	if err != nil {
 		return nil, "", err
 	}
@@ -515,7 +522,10 @@ func (s *session) firstOf(kind webrtc.RTPCodecType) func(time.Time) {
 	if kind == webrtc.RTPCodecTypeAudio {
 		m = FirstAudio
 	}
-	return func(at time.Time) { s.sfu.measured(m, at.Sub(s.asked)) }
+	return func(at time.Time) {
+		s.first.sent(m, at)
+		s.sfu.measured(m, at.Sub(s.asked))
+	}
 }
 
 // notTaken is the error for a section whose media would be lost.

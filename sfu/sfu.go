@@ -24,6 +24,8 @@ import (
 	"github.com/multiformats/go-multiaddr"
 	"github.com/pion/ice/v4"
 	"github.com/pion/logging"
+	"go.opentelemetry.io/otel/trace"
+	"go.opentelemetry.io/otel/trace/noop"
 
 	"weir/capacity"
 	"weir/capacity/event"
@@ -168,6 +170,10 @@ type Config struct {
 	Linger    time.Duration // how long an unwatched relay is kept; default 10 s
 	RoomWait  time.Duration // how long a viewer waits for a carrier with room; default 10 s
 	Log       *slog.Logger
+
+	// Tracer records spans; nil: nobody does, and each request has an ID all the
+	// same.
+	Tracer trace.Tracer
 }
 
 // defaultRoomWait is about how long viewers, and their clients, wait.
@@ -178,6 +184,7 @@ const defaultRoomWait = 10 * time.Second
 type SFU struct {
 	cfg       Config
 	log       *slog.Logger
+	tracer    trace.Tracer
 	engine    engine
 	admission *admission
 	drops     unsentCounts
@@ -223,6 +230,9 @@ func New(cfg Config) (*SFU, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
+	if cfg.Tracer == nil {
+		cfg.Tracer = noop.Tracer{}
+	}
 	if cfg.Gate == nil {
 		cfg.Gate = scope.NewGate(cfg.Log, false)
 		for _, use := range []scope.Use{scope.Redirect, scope.Candidate} {
@@ -251,7 +261,7 @@ func New(cfg Config) (*SFU, error) {
 	loggers.DefaultLogLevel = logging.LogLevelDisabled
 	ctx, cancel := context.WithCancel(context.Background())
 	s := &SFU{
-		cfg: cfg, log: cfg.Log, ctx: ctx, cancel: cancel,
+		cfg: cfg, log: cfg.Log, tracer: cfg.Tracer, ctx: ctx, cancel: cancel,
 		streams:    map[string]*Stream{},
 		publishing: map[string]bool{},
 		pulls:      map[string]*pull{},

@@ -80,6 +80,7 @@ type Handover struct {
 	WaitMs        uint32                 `protobuf:"varint,4,opt,name=wait_ms,json=waitMs,proto3" json:"wait_ms,omitempty"` // how long the client still lets it wait
 	Client        string                 `protobuf:"bytes,5,opt,name=client,proto3" json:"client,omitempty"`                // IP address and port that the client came from
 	Offer         []byte                 `protobuf:"bytes,6,opt,name=offer,proto3" json:"offer,omitempty"`
+	Trace         []byte                 `protobuf:"bytes,15,opt,name=trace,proto3" json:"trace,omitempty"` // that the request is part of; see weir/capacity/tracing. A malformed one is ignored
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -152,6 +153,13 @@ func (x *Handover) GetClient() string {
 func (x *Handover) GetOffer() []byte {
 	if x != nil {
 		return x.Offer
+	}
+	return nil
+}
+
+func (x *Handover) GetTrace() []byte {
+	if x != nil {
+		return x.Trace
 	}
 	return nil
 }
@@ -245,14 +253,15 @@ var File_sfu_pb_overflow_proto protoreflect.FileDescriptor
 
 const file_sfu_pb_overflow_proto_rawDesc = "" +
 	"\n" +
-	"\x15sfu/pb/overflow.proto\x12\rweir.overflow\"\xd2\x01\n" +
+	"\x15sfu/pb/overflow.proto\x12\rweir.overflow\"\xe8\x01\n" +
 	"\bHandover\x120\n" +
 	"\x04role\x18\x01 \x01(\x0e2\x1c.weir.overflow.Handover.RoleR\x04role\x12\x16\n" +
 	"\x06stream\x18\x02 \x01(\tR\x06stream\x12\x16\n" +
 	"\x06ticket\x18\x03 \x01(\tR\x06ticket\x12\x17\n" +
 	"\await_ms\x18\x04 \x01(\rR\x06waitMs\x12\x16\n" +
 	"\x06client\x18\x05 \x01(\tR\x06client\x12\x14\n" +
-	"\x05offer\x18\x06 \x01(\fR\x05offer\"\x1d\n" +
+	"\x05offer\x18\x06 \x01(\fR\x05offer\x12\x14\n" +
+	"\x05trace\x18\x0f \x01(\fR\x05trace\"\x1d\n" +
 	"\x04Role\x12\b\n" +
 	"\x04VIEW\x10\x00\x12\v\n" +
 	"\aPUBLISH\x10\x01\"\xab\x01\n" +

@@ -1,0 +1,216 @@
+package sfu
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"os"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/trace"
+
+	"weir/capacity"
+	"weir/capacity/tracing"
+	"weir/sfu/problem"
+	"weir/sfu/proxied"
+	"weir/sfu/rights"
+)
+
+// maxUserAgent bounds what a span says of a client's program, in bytes.
+const maxUserAgent = 128
+
+// traced gives each request that sets a session up, changes or ends it a trace,
+// whose ID is in the answer: the one of the node that handed the client on, the
+// one that the client names, or a new one.
+func (s *SFU) traced(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch r.Method {
+		case http.MethodPost, http.MethodPatch, http.MethodDelete:
+		default:
+			next.ServeHTTP(w, r)
+			return
+		}
+		ctx, attrs := r.Context(), make([]attribute.KeyValue, 0, 8)
+		if text := r.URL.Query().Get("ticket"); text != "" && r.Method == http.MethodPost {
+			raw, _ := rights.SplitTicket(text)
+			shown := &shownTicket{}
+			shown.Ticket, shown.err = capacity.OpenTicket(raw, s.cfg.Self, time.Now())
+			ctx = context.WithValue(ctx, shownTicketKey{}, shown)
+			if shown.err == nil {
+				attrs = append(attrs, tracing.Peer.String(shown.From.String()))
+				if !trace.SpanContextFromContext(ctx).IsValid() { // not handed over
+					ctx = tracing.FromWire(ctx, shown.Trace)
+				}
+			}
+		}
+		if !trace.SpanContextFromContext(ctx).IsValid() {
+			ctx = tracing.FromHeader(ctx, r.Header)
+		}
+		route := routeOf(r.URL.Path)
+		attrs = append(attrs, tracing.Method.String(r.Method), tracing.Route.String(route))
+		ctx, span := s.tracer.Start(ctx, r.Method+" "+route, trace.WithSpanKind(trace.SpanKindServer), trace.WithAttributes(attrs...))
+		defer span.End()
+		ctx = tracing.Begin(ctx)
+		tracing.SetHeader(w.Header(), ctx)
+		r = r.WithContext(ctx)
+		if !span.IsRecording() {
+			next.ServeHTTP(w, r)
+			return
+		}
+		span.SetAttributes(tracing.Scheme.String(proxied.Of(r).Scheme))
+		if agent := capacity.Printable(r.UserAgent(), maxUserAgent); agent != "" {
+			span.SetAttributes(tracing.UserAgent.String(agent))
+		}
+		seen := &statusSeen{ResponseWriter: w, status: http.StatusOK}
+		next.ServeHTTP(seen, r)
+		span.SetAttributes(tracing.Status.Int(seen.status))
+	})
+}
+
+// routeOf is the route of a path, without names and IDs of any kind.
+func routeOf(path string) string {
+	switch {
+	case strings.HasPrefix(path, "/whip/"):
+		return "/whip/{stream}"
+	case strings.HasPrefix(path, "/whep/"):
+		return "/whep/{stream}"
+	case strings.HasPrefix(path, "/session/"):
+		return "/session/{id}"
+	}
+	return "/"
+}
+
+// A shownTicket is the ticket of a request, opened, or why it is not good.
+type shownTicket struct {
+	capacity.Ticket
+	err error
+}
+
+type shownTicketKey struct{}
+
+// A statusSeen remembers the status of an answer.
+type statusSeen struct {
+	http.ResponseWriter
+	status int
+}
+
+// WriteHeader implements http.ResponseWriter.
+func (w *statusSeen) WriteHeader(status int) {
+	w.status = status
+	w.ResponseWriter.WriteHeader(status)
+}
+
+// Unwrap is for http.ResponseController.
+func (w *statusSeen) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+// refusedWith notes in the request's span what its client is told.
+func refusedWith(ctx context.Context, p *problem.Problem) {
+	span := trace.SpanFromContext(ctx)
+	if !span.IsRecording() {
+		return
+	}
+	span.SetAttributes(tracing.ErrorType.String(string(p.Code)))
+	if p.Reason != "" {
+		span.SetAttributes(tracing.Reason.String(p.Reason))
+	}
+	if p.Status >= 500 { // 4xx are the client's, by the conventions of HTTP
+		tracing.Fail(span, string(p.Code))
+	}
+}
+
+// eventOf tells of what happened to the request of ctx.
+func (s *SFU) eventOf(ctx context.Context, e Event) {
+	e.Trace = tracing.ID(ctx)
+	s.event(e)
+}
+
+// failed marks span as one of work that failed with err, if it did.
+func failed(span trace.Span, err error) {
+	if err == nil || !span.IsRecording() {
+		return
+	}
+	word, reason := errorWord(err)
+	tracing.Fail(span, word)
+	if reason != "" {
+		span.SetAttributes(tracing.Reason.String(capacity.Printable(reason, 64)))
+	}
+}
+
+// A firstFrame is the span from the answer to a viewer until the first packet of
+// each kind has been sent to it. Its methods may be called on nil.
+type firstFrame struct {
+	span  trace.Span
+	video bool // it is over with the first packet of video
+	over  atomic.Bool
+}
+
+// awaitFirstFrame begins the span; nil if nobody records it. It is called before
+// media can flow.
+func (s *SFU) awaitFirstFrame(ctx context.Context, sess *session) *firstFrame {
+	_, span := tracing.Start(ctx, s.tracer, "first frame", trace.SpanKindInternal, tracing.Stream.String(sess.stream.Name))
+	if !span.IsRecording() {
+		return nil
+	}
+	f := &firstFrame{span: span}
+	for _, o := range sess.outs {
+		f.video = f.video || o.track.video()
+	}
+	return f
+}
+
+// connected notes that media can flow.
+func (f *firstFrame) connected() {
+	if f != nil {
+		f.span.AddEvent("connected")
+	}
+}
+
+// sent notes the first packet of a kind.
+func (f *firstFrame) sent(m Measure, at time.Time) {
+	if f == nil {
+		return
+	}
+	f.span.AddEvent(string(m), trace.WithTimestamp(at))
+	if (m == FirstVideo || !f.video) && !f.over.Swap(true) {
+		f.span.End()
+	}
+}
+
+// ended is that the session is over, for the reason of a word.
+func (f *firstFrame) ended(word string) {
+	if f != nil && !f.over.Swap(true) {
+		tracing.Fail(f.span, word)
+		f.span.End()
+	}
+}
+
+// errorWord is what kind of error err is, as one word, and the reason of a
+// refusal. The words are those of problems where there is one.
+func errorWord(err error) (word, reason string) {
+	var refusal *capacity.Refusal
+	if p := problem.Of(err); p != nil {
+		return string(p.Code), p.Reason
+	}
+	switch {
+	case errors.As(err, &refusal):
+		return string(problem.NoCapacity), refusal.Reason
+	case errors.As(err, new(*UnansweredError)):
+		return string(problem.NotKnown), ""
+	case errors.As(err, new(*TakenError)):
+		return string(problem.NameTaken), ""
+	case errors.Is(err, ErrNotLive):
+		return string(problem.NotLive), ""
+	case errors.Is(err, errClosing):
+		return string(problem.Closing), ""
+	case errors.Is(err, context.Canceled):
+		return "canceled", ""
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded):
+		return string(problem.Timeout), ""
+	case errors.Is(err, errLinkGone), errors.Is(err, errCrossed):
+		return "link-gone", ""
+	}
+	return "_OTHER", "" // as the semantic conventions call it
+}
