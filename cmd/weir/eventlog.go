@@ -158,6 +158,7 @@ func lineOf(e event.Event) line {
 		l.attrs = append(l.attrs, slog.Int64("packets", e.Packets), slog.Int64("lost", e.Lost))
 	}
 	text("session", e.Session)
+	text("trace_id", e.Trace)
 	return l
 }
 

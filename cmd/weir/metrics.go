@@ -70,6 +70,7 @@ func (n *node) metrics() *prometheus.Registry {
 	}
 	reg.MustRegister(n.handed.collectors()...)
 	n.counters.register(reg)
+	reg.MustRegister(n.spans.collectors()...)
 	reg.MustRegister(&trafficCollector{n}, ledgerCollector{n.ledger}, gateCollector{n.gate}, dropCollector{n.gauge.Socket}, repairCollector{n.sfu}, mediaCollector{n}, rightsCollector{n.rights})
 	return reg
 }

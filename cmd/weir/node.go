@@ -93,7 +93,7 @@ func nodeCommand() *cli.Command {
 			&cli.BoolFlag{Name: "insecure-open", Usage: "allow addresses that others than this machine can reach, though whoever reaches them is let in", EnvVars: env("INSECURE_OPEN")},
 			&cli.StringFlag{Name: "log-level", Usage: "debug, info, warn or error", Value: "info", EnvVars: env("LOG_LEVEL")},
 			&cli.StringFlag{Name: "log-format", Usage: "text or json", Value: "text", EnvVars: env("LOG_FORMAT")},
-		}, slices.Concat(tlsFlags(), rightsFlags(), holderFlags())...),
+		}, slices.Concat(tlsFlags(), rightsFlags(), holderFlags(), tracingFlags())...),
 		Action: func(c *cli.Context) error {
 			if c.Args().Present() {
 				return badInput(fmt.Errorf("weir node takes no arguments, but got %q", c.Args().First()))
@@ -171,6 +171,7 @@ type nodeConfig struct {
 	events           hook // is told what happens
 	eventKinds       map[event.Kind]bool
 	eventKeys        *signingKeys // nil: it is not signed
+	tracing          traceConfig
 	log              *slog.Logger
 }
 
@@ -255,6 +256,9 @@ func nodeConfigOf(c *cli.Context) (nodeConfig, error) {
 		return cfg, err
 	}
 	if err := cfg.onePort(); err != nil {
+		return cfg, err
+	}
+	if cfg.tracing, err = traceConfigOf(c); err != nil {
 		return cfg, err
 	}
 	if cfg.holding, cfg.servers, err = holdersOf(c, cfg.log); err != nil {
@@ -351,9 +355,9 @@ func newLogger(w io.Writer, level, format string) (*slog.Logger, error) {
 	}}
 	switch format {
 	case "text":
-		return slog.New(slog.NewTextHandler(w, options)), nil
+		return slog.New(tracedLog{slog.NewTextHandler(w, options)}), nil
 	case "json":
-		return slog.New(slog.NewJSONHandler(w, options)), nil
+		return slog.New(tracedLog{slog.NewJSONHandler(w, options)}), nil
 	}
 	return nil, fmt.Errorf("--log-format %s: want text or json", format)
 }

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/urfave/cli/v2"
+	"go.opentelemetry.io/otel/trace"
 
 	"weir/capacity/event"
 	"weir/dht"
@@ -35,6 +36,7 @@ func eventsCommand() *cli.Command {
 		Flags: adminFlags(
 			&cli.BoolFlag{Name: "follow", Aliases: []string{"f"}, Usage: "go on with what happens, until interrupted"},
 			&cli.StringFlag{Name: "since", Usage: "begin `WHEN`: how long ago (10m), a time (2006-01-02T15:04:05Z), or after the number of an event"},
+			&cli.StringFlag{Name: "trace", Usage: "only those of the request whose answer named the trace `ID`, as trace_id"},
 			&cli.StringFlag{Name: "kind", Usage: "only these `KINDS`, with commas between; session is all of session.opened and session.closed"},
 		),
 		Action: showEvents,
@@ -49,9 +51,13 @@ func showEvents(c *cli.Context) error {
 	if err != nil {
 		return badInput(err)
 	}
+	ofTrace := strings.ToLower(c.String("trace"))
+	if _, err := trace.TraceIDFromHex(ofTrace); err != nil && ofTrace != "" {
+		return badInput(fmt.Errorf("--trace %s: want the 32 hexadecimal digits of a trace_id", ofTrace))
+	}
 	w := terminalOf(c)
 	show := func(e event.Event) error {
-		if !wanted(e.Kind) {
+		if !wanted(e.Kind) || ofTrace != "" && e.Trace != ofTrace {
 			return nil
 		}
 		if c.Bool("json") {

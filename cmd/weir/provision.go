@@ -17,6 +17,7 @@ import (
 
 	"weir/capacity"
 	"weir/capacity/event"
+	"weir/capacity/tracing"
 	"weir/dht"
 	"weir/sfu"
 )
@@ -472,7 +473,7 @@ func (n *node) awaitServer(ctx context.Context, need capacity.Need, exclude []pe
 		return helper, refused
 	}
 	outcome := "placed"
-	e := sfu.Event{Stream: need.Stream, Peer: helper.Node, Detail: helper.Why, Elapsed: millisecondsOf(time.Since(began))}
+	e := sfu.Event{Stream: need.Stream, Peer: helper.Node, Trace: tracing.ID(ctx), Detail: helper.Why, Elapsed: millisecondsOf(time.Since(began))}
 	if err != nil {
 		outcome, e.Detail = "refused", err.Error()
 	}

@@ -27,6 +27,7 @@ import (
 	"weir/capacity"
 	"weir/capacity/event"
 	"weir/capacity/scope"
+	"weir/capacity/tracing"
 	"weir/dht"
 	"weir/sfu"
 	"weir/sfu/proxied"
@@ -99,6 +100,7 @@ type node struct {
 
 	rights      *rights.Rights // nil: nobody is asked for one
 	counters    *counters
+	spans       *spanQueue
 	outcomes    *outcomes
 	waiters     waitingRoom
 	provisioner *provisioner // nil: this node starts no servers
@@ -180,6 +182,11 @@ func newNode(cfg nodeConfig) (_ *node, err error) {
 		return nil, err
 	}
 
+	tracer, spans, err := newTracer(cfg.tracing, aboutNode(self, cfg), cfg.log)
+	if err != nil {
+		return nil, err
+	}
+	n.spans = spans
 	n.ledger = capacity.NewLedger(self, cfg.limits)
 	n.gauge = &sfu.Gauge{Socket: socket, Ledger: n.ledger, CPULimit: cfg.cpuLimit}
 
@@ -226,6 +233,7 @@ func newNode(cfg nodeConfig) (_ *node, err error) {
 		Gate:        n.gate,
 		Event:       n.event,
 		Log:         cfg.log,
+		Tracer:      tracer,
 	}
 	n.dht, err = listenFree(cfg, func(listen []multiaddr.Multiaddr) (*dht.Node, error) {
 		config.Listen = listen
@@ -252,7 +260,7 @@ func newNode(cfg nodeConfig) (_ *node, err error) {
 		Gate:     n.gate,
 		Rights:   n.rights,
 		Overflow: cfg.overflow, PublicURL: cfg.publicURL, Origins: cfg.origins, PublicIP: cfg.publicIP, Fanout: n.fanout, Depth: n.depth,
-		Linger: cfg.linger, Log: cfg.log,
+		Linger: cfg.linger, Log: cfg.log, Tracer: tracer,
 	})
 	if err != nil {
 		return nil, err
@@ -363,6 +371,7 @@ func (n *node) run(ctx context.Context) error {
 	work.Go(func() error { return n.announce(ctx) })
 	work.Go(func() error { return n.events.run(ctx) })
 	work.Go(func() error { return n.watchState(ctx) })
+	work.Go(func() error { return n.spans.run(ctx) })
 	work.Go(func() error { return n.watchDrain(ctx) })
 	work.Go(func() error { return n.notifyManager(ctx) })
 	if n.rights != nil {
@@ -385,6 +394,7 @@ func (n *node) run(ctx context.Context) error {
 	if e := n.dht.Close(); e != nil {
 		n.log.Warn("libp2p did not close cleanly", "err", e)
 	}
+	n.spans.close() // those of the last sessions too
 	if n.cfg.readyFile != "" {
 		_ = os.Remove(n.cfg.readyFile) // stale from now on
 	}
@@ -552,7 +562,7 @@ func (n *node) handover(ctx context.Context, id peer.ID, addrs []multiaddr.Multi
 // locate finds a carrier of the stream and reserves a pull on it.
 func (n *node) locate(ctx context.Context, need capacity.Need, exclude []peer.ID) (sfu.Carrier, error) {
 	placed, d, err := n.dht.Place(ctx, dht.StreamTopic(need.Stream), need, exclude)
-	n.decided(d, err)
+	n.decided(ctx, d, err)
 	if err != nil {
 		return sfu.Carrier{}, notLive(d, err)
 	}
@@ -572,9 +582,11 @@ func (n *node) live(ctx context.Context, stream string) bool {
 }
 
 // decided keeps and counts a placement that ended with err.
-func (n *node) decided(d dht.Decision, err error) {
+func (n *node) decided(ctx context.Context, d dht.Decision, err error) {
 	n.view.decided(d)
-	n.events.add(placementEvent(d, err))
+	e := placementEvent(d, err)
+	e.Trace = tracing.ID(ctx)
+	n.events.add(e)
 	n.counters.decided(d, err)
 }
 
@@ -646,7 +658,7 @@ func (n *node) place(ctx context.Context, need capacity.Need, exclude []peer.ID)
 func (n *node) placeAny(ctx context.Context, need capacity.Need, exclude []peer.ID) (sfu.Helper, []string, error) {
 	if need.Purpose == capacity.View {
 		placed, d, err := n.dht.Place(ctx, dht.StreamTopic(need.Stream), need, exclude)
-		n.decided(d, err)
+		n.decided(ctx, d, err)
 		if err == nil {
 			return helper(placed, d, "carries it already"), placed.Candidate.Record.Features, nil
 		}
@@ -655,7 +667,7 @@ func (n *node) placeAny(ctx context.Context, need capacity.Need, exclude []peer.
 		}
 	}
 	placed, d, err := n.dht.Place(ctx, dht.CapacityTopic(), need, exclude)
-	n.decided(d, err)
+	n.decided(ctx, d, err)
 	if silent := new(dht.Unanswered); errors.As(err, &silent) {
 		return sfu.Helper{}, nil, &sfu.UnansweredError{Why: "this node is full, and who has room cannot be found out: " + silent.Words(), RetryAfter: placeRetryAfter}
 	}

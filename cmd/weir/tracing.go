@@ -1,0 +1,486 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"math/rand/v2"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/urfave/cli/v2"
+	"go.opentelemetry.io/otel"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracehttp"
+	"go.opentelemetry.io/otel/sdk/resource"
+	sdktrace "go.opentelemetry.io/otel/sdk/trace"
+	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
+	"go.opentelemetry.io/otel/trace"
+	"go.opentelemetry.io/otel/trace/noop"
+	"golang.org/x/time/rate"
+
+	"weir/capacity/tracing"
+	"weir/sfu/problem"
+)
+
+const (
+	// spansWaiting bounds the spans that wait to be exported; more are dropped.
+	// One takes about a kilobyte and a half.
+	spansWaiting = 4096
+	// spansAtOnce is how many are exported in one request at most, and spansEvery
+	// how long one waits for others at most.
+	spansAtOnce = 512
+	spansEvery  = time.Second
+	// exportTime bounds one request, answer included, and exportEnd what is left
+	// when the node ends.
+	exportTime = 5 * time.Second
+	exportEnd  = 2 * time.Second
+	// exportRetry is how long nothing is sent after a request that failed. It
+	// doubles, up to exportRetryMost; spans wait meanwhile, or are dropped.
+	exportRetry     = time.Second
+	exportRetryMost = 30 * time.Second
+	// exportAnswer bounds what is read of an answer, in bytes.
+	exportAnswer = 64 << 10
+
+	// What others may have sampled here, whatever --trace-ratio says: all clients
+	// together, all nodes together and each node, spans that begin a part of a
+	// trace here per second, and how many at once.
+	clientSamples, clientSamplesAtOnce = 20, 40
+	peerSamples, peerSamplesAtOnce     = 500, 1000
+	eachSamples, eachSamplesAtOnce     = 50, 100
+	// peersSampled bounds the nodes that are told apart.
+	peersSampled = 1024
+
+	// tracesPath is where OTLP over HTTP has traces, below its base URL.
+	tracesPath = "/v1/traces"
+)
+
+func tracingFlags() []cli.Flag {
+	return []cli.Flag{
+		&cli.StringFlag{Name: "otlp-endpoint", Usage: "base `URL` of an OpenTelemetry collector (OTLP over HTTP) to send spans of placements to, such as http://127.0.0.1:4318; headers for it by OTEL_EXPORTER_OTLP_HEADERS", DefaultText: "none are sent", EnvVars: env("OTLP_ENDPOINT")},
+		&cli.Float64Flag{Name: "trace-ratio", Usage: "`SHARE` of the requests, 0 to 1, whose spans are sent to --otlp-endpoint; a request that says whether it is traced is not counted", Value: 1, EnvVars: env("TRACE_RATIO")},
+	}
+}
+
+// traceConfig is what those flags say, checked.
+type traceConfig struct {
+	endpoint *url.URL // complete; nil: nothing is exported
+	ratio    float64
+}
+
+func traceConfigOf(c *cli.Context) (traceConfig, error) {
+	cfg := traceConfig{ratio: c.Float64("trace-ratio")}
+	if !(cfg.ratio >= 0 && cfg.ratio <= 1) {
+		return cfg, fmt.Errorf("--trace-ratio %v: want a share from 0 to 1", cfg.ratio)
+	}
+	s := c.String("otlp-endpoint")
+	if s == "" {
+		if c.IsSet("trace-ratio") {
+			return cfg, errors.New("--trace-ratio: give --otlp-endpoint too, where the spans are to be sent")
+		}
+		return cfg, nil
+	}
+	var err error
+	cfg.endpoint, err = otlpEndpoint(s)
+	return cfg, err
+}
+
+// otlpEndpoint reads a base URL, or that of traces itself.
+func otlpEndpoint(s string) (*url.URL, error) {
+	u, err := url.Parse(s)
+	switch {
+	case err != nil, u.Scheme != "http" && u.Scheme != "https", u.Hostname() == "":
+		return nil, errors.New("--otlp-endpoint: want a URL such as http://127.0.0.1:4318, of OTLP over HTTP")
+	case u.User != nil:
+		return nil, errors.New("--otlp-endpoint: leave the password out of the URL, where others see it: OTEL_EXPORTER_OTLP_HEADERS=\"authorization=Basic …\" in the environment is for that")
+	case u.RawQuery != "" || u.Fragment != "":
+		return nil, fmt.Errorf("--otlp-endpoint %s: want a URL without ? and #; OTEL_EXPORTER_OTLP_HEADERS in the environment is for keys", u.Redacted())
+	}
+	if !strings.HasSuffix(u.Path, tracesPath) {
+		u.Path = strings.TrimSuffix(u.Path, "/") + tracesPath
+	}
+	return u, nil
+}
+
+// newTracer returns what a node records spans with, and the queue that exports
+// them; where nothing is to be exported, neither does anything.
+func newTracer(cfg traceConfig, about []attribute.KeyValue, log *slog.Logger) (trace.Tracer, *spanQueue, error) {
+	queue := newSpanQueue(log)
+	if cfg.endpoint == nil {
+		return noop.Tracer{}, queue, nil
+	}
+	// What the SDK finds wrong is for debugging, and not for stderr.
+	otel.SetErrorHandler(otel.ErrorHandlerFunc(func(err error) {
+		log.Debug("tracing", "err", problem.WithoutURL(err))
+	}))
+	res, err := resource.New(context.Background(),
+		resource.WithAttributes(append(about, semconv.ServiceName("weir"), semconv.ServiceVersion(release()))...),
+		resource.WithFromEnv(), // OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES have the last word
+		resource.WithSchemaURL(semconv.SchemaURL),
+	)
+	if err != nil {
+		return nil, nil, badInput(fmt.Errorf("OTEL_RESOURCE_ATTRIBUTES: %w", err))
+	}
+	queue.wire = newOTLPWire(cfg.endpoint.String())
+	queue.to, err = otlptracehttp.New(context.Background(), // which sends nothing yet
+		otlptracehttp.WithEndpointURL(cfg.endpoint.String()),
+		otlptracehttp.WithHTTPClient(&http.Client{
+			Transport:     queue.wire,
+			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }, // with the key in its header
+		}),
+		otlptracehttp.WithRetry(otlptracehttp.RetryConfig{}), // the queue tries again
+		otlptracehttp.WithTimeout(exportTime),
+		otlptracehttp.WithCompression(otlptracehttp.GzipCompression),
+	)
+	if err != nil {
+		return nil, nil, badInput(fmt.Errorf("--otlp-endpoint: %w", err))
+	}
+	limits := sdktrace.NewSpanLimits()
+	limits.AttributeValueLengthLimit, limits.AttributeCountLimit = 256, 32
+	limits.EventCountLimit, limits.LinkCountLimit = 32, 16
+	provider := sdktrace.NewTracerProvider(
+		sdktrace.WithSampler(newSampler(cfg.ratio)), sdktrace.WithSpanProcessor(queue),
+		sdktrace.WithResource(res), sdktrace.WithRawSpanLimits(limits),
+	)
+	return provider.Tracer(tracing.Scope, trace.WithInstrumentationVersion(release()), trace.WithSchemaURL(semconv.SchemaURL)), queue, nil
+}
+
+// aboutNode are the attributes of everything that a node exports.
+func aboutNode(self peer.ID, cfg nodeConfig) []attribute.KeyValue {
+	about := []attribute.KeyValue{
+		semconv.ServiceInstanceID(self.String()), semconv.ServiceNamespace(cfg.network), attribute.String("weir.node.name", cfg.name),
+	}
+	if cfg.region != "" {
+		about = append(about, semconv.CloudRegion(cfg.region))
+	}
+	if cfg.zone != "" {
+		about = append(about, semconv.CloudAvailabilityZone(cfg.zone))
+	}
+	return about
+}
+
+// A sampler decides whose spans are recorded. A request that names no trace is
+// recorded by chance, and within a trace each goes by what began it. Who asks
+// for recording, a client by its traceparent or a node in its messages, gets it
+// within a bound: others pay neither for our export nor for our CPU.
+type sampler struct {
+	ratio   float64
+	draw    func() float64 // 0…1
+	clients *rate.Limiter
+	peers   *rate.Limiter
+
+	mu   sync.Mutex
+	each map[string]*rate.Limiter // by peer ID, peersSampled at most
+}
+
+func newSampler(ratio float64) *sampler {
+	return &sampler{
+		ratio: ratio, draw: rand.Float64,
+		clients: rate.NewLimiter(clientSamples, clientSamplesAtOnce), peers: rate.NewLimiter(peerSamples, peerSamplesAtOnce),
+		each: map[string]*rate.Limiter{},
+	}
+}
+
+// Description implements sdktrace.Sampler.
+func (s *sampler) Description() string { return fmt.Sprintf("weir{ratio=%v}", s.ratio) }
+
+// ShouldSample implements sdktrace.Sampler.
+func (s *sampler) ShouldSample(p sdktrace.SamplingParameters) sdktrace.SamplingResult {
+	parent := trace.SpanContextFromContext(p.ParentContext)
+	result := sdktrace.SamplingResult{Decision: sdktrace.Drop}
+	if s.sample(parent, p.Attributes) {
+		result.Decision = sdktrace.RecordAndSample
+	}
+	return result
+}
+
+func (s *sampler) sample(parent trace.SpanContext, attrs []attribute.KeyValue) bool {
+	switch {
+	case !parent.IsValid():
+		return s.draw() < s.ratio
+	case !parent.IsRemote(), !parent.IsSampled():
+		return parent.IsSampled()
+	}
+	for _, a := range attrs {
+		if a.Key == tracing.Peer {
+			return s.of(a.Value.AsString()).Allow() && s.peers.Allow()
+		}
+	}
+	// The chance of those that ask for nothing is left to those that do: by an ID
+	// of their own choice nobody gets more.
+	return s.draw() < s.ratio || s.clients.Allow()
+}
+
+// of is the limit of one node.
+func (s *sampler) of(id string) *rate.Limiter {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	l := s.each[id]
+	if l == nil {
+		if len(s.each) >= peersSampled {
+			clear(s.each)
+		}
+		l = rate.NewLimiter(eachSamples, eachSamplesAtOnce)
+		s.each[id] = l
+	}
+	return l
+}
+
+// A spanQueue exports spans that have ended, in the background: ending one never
+// waits, whatever the collector does. It implements sdktrace.SpanProcessor.
+type spanQueue struct {
+	to    sdktrace.SpanExporter // nil: no spans come
+	wire  *otlpWire
+	log   *slog.Logger
+	spans chan sdktrace.ReadOnlySpan
+
+	exported, failed, dropped atomic.Int64
+
+	// The rest is run's, and after it close's.
+	batch    []sdktrace.ReadOnlySpan // taken off spans, and not done with
+	troubled bool                    // the log says that nothing is exported
+	told     int64                   // how many of dropped the log has been told of
+}
+
+func newSpanQueue(log *slog.Logger) *spanQueue {
+	return &spanQueue{log: log, spans: make(chan sdktrace.ReadOnlySpan, spansWaiting)}
+}
+
+// OnStart implements sdktrace.SpanProcessor.
+func (q *spanQueue) OnStart(context.Context, sdktrace.ReadWriteSpan) {}
+
+// OnEnd implements sdktrace.SpanProcessor.
+func (q *spanQueue) OnEnd(s sdktrace.ReadOnlySpan) {
+	if !s.SpanContext().IsSampled() {
+		return
+	}
+	select {
+	case q.spans <- s:
+	default:
+		q.dropped.Add(1)
+	}
+}
+
+// Shutdown implements sdktrace.SpanProcessor; see close for what ends it.
+func (q *spanQueue) Shutdown(context.Context) error { return nil }
+
+// ForceFlush implements sdktrace.SpanProcessor.
+func (q *spanQueue) ForceFlush(context.Context) error { return nil }
+
+// run exports until ctx is done, and returns ctx.Err(). What is left then is
+// close's.
+func (q *spanQueue) run(ctx context.Context) error {
+	if q.to == nil {
+		<-ctx.Done()
+		return ctx.Err()
+	}
+	tick := time.NewTicker(spansEvery)
+	defer tick.Stop()
+	pause := exportRetry
+	var rest <-chan time.Time // until something is sent again; nil: now
+	for {
+		in, due := q.spans, false
+		if len(q.batch) == spansAtOnce {
+			in = nil
+		}
+		select {
+		case s := <-in:
+			q.batch = append(q.batch, s)
+			due = len(q.batch) == spansAtOnce
+		case <-tick.C:
+			due = len(q.batch) > 0
+		case <-rest:
+			rest, due = nil, len(q.batch) > 0
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		if !due || rest != nil {
+			continue
+		}
+		if q.export(ctx) {
+			pause = exportRetry
+		} else if ctx.Err() == nil {
+			rest = time.After(max(pause, q.wire.after()))
+			pause = min(2*pause, exportRetryMost)
+		}
+		q.tellDropped()
+	}
+}
+
+// export sends the batch, and reports whether it is done with: it has come, or is
+// refused for good.
+func (q *spanQueue) export(ctx context.Context) (done bool) {
+	sending, cancel := context.WithTimeout(ctx, exportTime)
+	defer cancel()
+	err := q.to.ExportSpans(sending, q.batch)
+	if err != nil && ctx.Err() != nil {
+		return false // we end; that is not the collector's fault
+	}
+	count := int64(len(q.batch))
+	switch {
+	case err == nil:
+		q.exported.Add(count)
+	case q.wire.refused():
+		q.failed.Add(count)
+	default:
+		q.trouble(err, "they are tried again")
+		return false
+	}
+	q.batch = nil
+	if err != nil {
+		q.trouble(err, fmt.Sprintf("%d are lost", count))
+	} else if q.troubled {
+		q.troubled = false
+		q.log.Info("spans are exported again", "dropped", q.dropped.Load(), "failed", q.failed.Load())
+	}
+	return true
+}
+
+// trouble tells once that nothing is exported.
+func (q *spanQueue) trouble(err error, what string) {
+	if q.troubled {
+		return
+	}
+	q.troubled = true
+	q.log.Warn("spans are not exported: "+q.wire.why(err)+"; "+what, "endpoint", q.wire.endpoint)
+}
+
+// tellDropped tells once that spans are dropped, until the queue has room again.
+func (q *spanQueue) tellDropped() {
+	dropped := q.dropped.Load()
+	switch {
+	case dropped > q.told && q.told == 0:
+		q.log.Warn("spans are dropped: the collector does not take them as fast as they come", "endpoint", q.wire.endpoint, "waiting", len(q.spans))
+		q.told = dropped
+	case dropped == q.told && len(q.spans) < spansWaiting/2:
+		q.told = 0
+	}
+}
+
+// close sends what is left, for exportEnd at most. It is called when run has
+// returned and no span begins any more.
+func (q *spanQueue) close() {
+	if q.to == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), exportEnd)
+	defer cancel()
+	for {
+		for len(q.batch) < spansAtOnce && len(q.spans) > 0 {
+			q.batch = append(q.batch, <-q.spans)
+		}
+		if len(q.batch) == 0 || !q.export(ctx) {
+			break
+		}
+	}
+	if left := len(q.batch) + len(q.spans); left > 0 {
+		q.log.Warn("spans are lost: the collector did not take them before the node ended", "spans", left)
+	}
+	_ = q.to.Shutdown(ctx)
+	q.wire.CloseIdleConnections()
+}
+
+// An otlpWire is the HTTP of an exporter. It reads a bounded part of each answer,
+// and remembers what the last one was.
+type otlpWire struct {
+	*http.Transport
+	endpoint string
+
+	status atomic.Int32 // 0: there was none
+	retry  atomic.Int64 // ns, that the collector asked for
+}
+
+func newOTLPWire(endpoint string) *otlpWire {
+	t := http.DefaultTransport.(*http.Transport).Clone()
+	t.MaxConnsPerHost, t.MaxResponseHeaderBytes = 2, 16<<10
+	return &otlpWire{Transport: t, endpoint: endpoint}
+}
+
+// RoundTrip implements http.RoundTripper.
+func (w *otlpWire) RoundTrip(r *http.Request) (*http.Response, error) {
+	w.status.Store(0)
+	w.retry.Store(0)
+	resp, err := w.Transport.RoundTrip(r)
+	if err != nil {
+		return nil, err
+	}
+	w.status.Store(int32(resp.StatusCode))
+	if seconds, err := strconv.ParseUint(resp.Header.Get("Retry-After"), 10, 16); err == nil {
+		w.retry.Store(int64(min(time.Duration(seconds)*time.Second, exportRetryMost)))
+	}
+	resp.Body = struct {
+		io.Reader
+		io.Closer
+	}{io.LimitReader(resp.Body, exportAnswer), resp.Body}
+	return resp, nil
+}
+
+// after is how long the collector wants to be left alone.
+func (w *otlpWire) after() time.Duration { return time.Duration(w.retry.Load()) }
+
+// refused reports whether the last request is not to be sent again (OTLP
+// specification, "Failures"): it was answered, with no status of those that pass.
+func (w *otlpWire) refused() bool {
+	switch w.status.Load() {
+	case 0, http.StatusTooManyRequests, http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
+		return false
+	}
+	return true
+}
+
+// why says in words what was wrong with the last request, which failed with err.
+func (w *otlpWire) why(err error) string {
+	switch status := int(w.status.Load()); {
+	case status == 0:
+		why := problem.Cause(err)
+		if u, bad := url.Parse(w.endpoint); bad == nil && u.Port() == "4317" {
+			why += " (4317 is the port of OTLP over gRPC by custom; over HTTP it is 4318)"
+		}
+		return why
+	case status == http.StatusUnauthorized, status == http.StatusForbidden:
+		return fmt.Sprintf("the collector answered %d %s: give its key by OTEL_EXPORTER_OTLP_HEADERS", status, http.StatusText(status))
+	case status >= 200 && status < 300:
+		return "the collector took a part of them only, or its answer is none of OTLP"
+	default:
+		return fmt.Sprintf("the collector answered %d %s", status, http.StatusText(status))
+	}
+}
+
+// collectors are the metrics of tracing.
+func (q *spanQueue) collectors() []prometheus.Collector {
+	count := func(outcome string, n *atomic.Int64) prometheus.Collector {
+		return prometheus.NewCounterFunc(prometheus.CounterOpts{
+			Namespace: "weir", Name: "trace_spans_total", Help: "Spans for --otlp-endpoint: exported, failed (the collector has refused them) or dropped (too many wait).",
+			ConstLabels: prometheus.Labels{"outcome": outcome},
+		}, func() float64 { return float64(n.Load()) })
+	}
+	return []prometheus.Collector{count("exported", &q.exported), count("failed", &q.failed), count("dropped", &q.dropped)}
+}
+
+// tracedLog adds the ID of a request's trace to the lines that are logged for it.
+type tracedLog struct{ slog.Handler }
+
+// Handle implements slog.Handler.
+func (l tracedLog) Handle(ctx context.Context, r slog.Record) error {
+	if id := tracing.ID(ctx); id != "" {
+		r.AddAttrs(slog.String("trace_id", id))
+	}
+	return l.Handler.Handle(ctx, r)
+}
+
+// WithAttrs implements slog.Handler.
+func (l tracedLog) WithAttrs(attrs []slog.Attr) slog.Handler {
+	return tracedLog{l.Handler.WithAttrs(attrs)}
+}
+
+// WithGroup implements slog.Handler.
+func (l tracedLog) WithGroup(name string) slog.Handler { return tracedLog{l.Handler.WithGroup(name)} }
