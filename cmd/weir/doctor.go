@@ -39,6 +39,9 @@ func (n *node) diagnose(ctx context.Context) diagnosis {
 	if n.cfg.tls != nil {
 		d.Checks = append(d.Checks, n.cfg.tls.check(n.publicURL(), time.Now()))
 	}
+	if state, _, err := n.view.latest(ctx); err == nil && strings.HasPrefix(n.publicURL(), "https://") {
+		d.Checks = append(d.Checks, checkMixed(state.Nodes))
+	}
 	for _, c := range d.Checks {
 		if c.Outcome == dht.Failure {
 			d.OK = false

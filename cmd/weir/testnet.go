@@ -178,7 +178,8 @@ func printTrust(w io.Writer, n *testnet.Network) {
 	}
 	file := shellWord(ca)
 	fmt.Fprintf(w, "\nThe nodes speak https by a development CA that is good for localhost only. To trust it:\n\n")
-	fmt.Fprintf(w, "weir, curl   export SSL_CERT_FILE=%s\n", file)
+	fmt.Fprintf(w, "weir         export SSL_CERT_FILE=%s\n", file)
+	fmt.Fprintf(w, "curl         export CURL_CA_BUNDLE=%s\n", file)
 	fmt.Fprintf(w, "Chromium     mkdir -p ~/.pki/nssdb && certutil -d sql:$HOME/.pki/nssdb -A -t C,, -n weir-development -i %s\n", file)
 	fmt.Fprintf(w, "Firefox      Settings, Privacy & Security, View Certificates, Authorities, Import: %s\n", ca)
 }

@@ -30,6 +30,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"weir/capacity/event"
+	"weir/capacity/scope"
 	"weir/dht"
 	"weir/sfu/client"
 	"weir/sfu/problem"
@@ -651,6 +652,25 @@ func (c *certificates) check(base string, now time.Time) dht.Check {
 		check.Outcome, check.Do = dht.Warning, renew
 	}
 	return check
+}
+
+// checkMixed says whether browsers can go from this node to the others: a page
+// that came by https may not ask a plain one (W3C Mixed Content, section 5.3),
+// but for those of its own machine.
+func checkMixed(nodes []recordEntry) dht.Check {
+	c := dht.Check{Name: "https", Outcome: dht.Fine, Seen: "is spoken by all nodes that are known"}
+	var plain []string
+	for _, e := range nodes {
+		if e.Valid && e.Record != nil && strings.HasPrefix(e.Record.URL, "http://") && scope.KindOfURL(e.Record.URL) != scope.Loopback {
+			plain = append(plain, e.Record.URL)
+		}
+	}
+	if len(plain) > 0 {
+		slices.Sort(plain)
+		c.Outcome, c.Do = dht.Warning, "have all nodes of a network speak https, or none"
+		c.Seen = fmt.Sprintf("is spoken here, and not by %s (%s): browsers that came here are not let go there", count(len(plain), "other node", "other nodes"), strings.Join(plain[:min(len(plain), 3)], ", "))
+	}
+	return c
 }
 
 // called509 is what a certificate is for, as its reader would say it.

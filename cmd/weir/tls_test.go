@@ -22,6 +22,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
+	"weir/capacity"
 	"weir/capacity/event"
 	"weir/dht"
 	"weir/testnet"
@@ -355,6 +356,21 @@ func TestAdviceOnCertificates(t *testing.T) {
 	}
 	if check := c.check("https://weir.localhost", time.Now()); check.Outcome != dht.Warning || !strings.Contains(check.Seen, "of weir.localhost, until") {
 		t.Errorf("doctor says %+v", check)
+	}
+}
+
+// Plain nodes are told of, as browsers do not go there from an https page; those
+// of this machine they do.
+func TestNodesWithoutHTTPS(t *testing.T) {
+	entry := func(url string, valid bool) recordEntry {
+		return recordEntry{Valid: valid, Record: &capacity.Record{URL: url}}
+	}
+	fine := []recordEntry{entry("https://a.example.org", true), entry("http://127.0.0.1:8080", true), entry("http://old.example.org", false), entry("", true), {Valid: true}}
+	if c := checkMixed(fine); c.Outcome != dht.Fine {
+		t.Errorf("of nodes where browsers go: %+v", c)
+	}
+	if c := checkMixed(append(fine, entry("http://b.example.org:8080", true))); c.Outcome != dht.Warning || !strings.Contains(c.Seen, "1 other node (http://b.example.org:8080)") {
+		t.Errorf("of a plain one: %+v", c)
 	}
 }
 

@@ -10,7 +10,9 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -211,6 +213,39 @@ func TestCommandsOverHTTPS(t *testing.T) {
 		}
 	})
 	says(t, cli(t, "doctor", "--admin", a.Admin).out, "certificate", "does not trust its issuer")
+}
+
+// What weir testnet up --tls prints for publishing, and about how programs come
+// to trust its CA, works as it is printed.
+func TestTrustAsPrinted(t *testing.T) {
+	t.Parallel()
+	dir := filepath.Join(t.TempDir(), "a net") // that needs quotes
+	out := cli(t, "testnet", "up", "-n", "1", "--tls", "--dir", dir).out
+	t.Cleanup(func() {
+		if out, err := exec.Command(weir, "testnet", "down", "--dir", dir).CombinedOutput(); err != nil {
+			t.Errorf("%v: %s", err, out)
+		}
+	})
+	line := func(program string) string {
+		t.Helper()
+		m := regexp.MustCompile("(?m)^" + program + " +(.*)$").FindStringSubmatch(out)
+		if m == nil {
+			t.Fatalf("there is no line for %s in\n%s", program, out)
+		}
+		return m[1]
+	}
+	url := line("console")
+	for what, script := range map[string]string{
+		"publish":         line("publish") + " --duration 1s",
+		"weir, by its CA": line("weir") + " && weir publish --pattern --duration 1s " + url + "/whip/other",
+		"curl, by its CA": line("curl") + " && curl --silent --fail --max-time 30 " + url + "/healthz",
+	} {
+		sh := exec.CommandContext(t.Context(), "sh", "-c", script)
+		sh.Env = append(cleanEnv(), "PATH="+filepath.Dir(weir)+":"+os.Getenv("PATH"))
+		if out, err := sh.CombinedOutput(); err != nil {
+			t.Errorf("%s: %s: %v: %s", what, script, err, out)
+		}
+	}
 }
 
 // A pair that goes bad while the node runs disturbs nobody, and everybody who
