@@ -15,7 +15,12 @@ import (
 
 // behindProxies is l, --http's, behind the proxies that are trusted.
 func (n *node) behindProxies(l net.Listener) net.Listener {
-	return &proxied.Listener{Listener: l, Trust: n.cfg.proxies, Take: n.cfg.proxyHead, Refused: n.refusedProxy}
+	return &proxied.Listener{Listener: l, Trust: n.cfg.proxies, Take: n.cfg.proxyHead, Bare: checksHealth, Refused: n.refusedProxy}
+}
+
+// checksHealth reports whether r asks no more than whether the node works.
+func checksHealth(r *http.Request) bool {
+	return (r.Method == http.MethodGet || r.Method == http.MethodHead) && (r.URL.Path == "/healthz" || r.URL.Path == "/readyz")
 }
 
 // refusedProxy tells that a connection was refused for its PROXY header, or for

