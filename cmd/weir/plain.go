@@ -42,13 +42,22 @@ func plainLines(s string) string {
 // rather than being seen.
 func unprintable(c rune) bool { return !unicode.IsPrint(c) }
 
-var secretParameter = regexp.MustCompile(`(?i)\b((?:ticket|token|access_token|key|password)=)[^&\s"'\\]+`)
+var (
+	secretParameter = regexp.MustCompile(`(?i)\b((?:ticket|(?:[a-z]+_)?token|key|password|secret|jwt)=)[^&\s"'\\]+`)
+	// credential is what a header Authorization has.
+	credential = regexp.MustCompile(`(?i)\b((?:bearer|basic)\s+)[A-Za-z0-9._~+/=-]{8,}`)
+	// webToken is a JWT: its header begins with {" in base64url.
+	webToken = regexp.MustCompile(`\beyJ[A-Za-z0-9_-]*\.[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]*)*`)
+)
 
-// withoutSecrets masks the parameters of URLs that let somebody in. Errors of
-// net/http carry whole URLs.
+// withoutSecrets masks what lets somebody in: parameters of URLs, which errors of
+// net/http carry whole, credentials of headers, and tokens wherever they stand.
 func withoutSecrets(s string) string {
-	if !strings.Contains(s, "=") {
-		return s
+	if strings.Contains(s, "=") {
+		s = secretParameter.ReplaceAllString(s, "${1}…")
 	}
-	return secretParameter.ReplaceAllString(s, "${1}…")
+	if strings.Contains(s, "eyJ") {
+		s = webToken.ReplaceAllString(s, "…")
+	}
+	return credential.ReplaceAllString(s, "${1}…")
 }
