@@ -7,6 +7,8 @@
 // URL. A node that is full answers 307; fetch follows it and sends the offer
 // again.
 
+import { authorization } from './token.js';
+
 const ANSWER = 10000; // ms for a node to answer a POST, cascades included
 const CONNECT = 12000; // ms from the answer until media may flow
 const LAPSE = 1000; // ms that ICE may stay disconnected, which took it seconds to see
@@ -210,7 +212,7 @@ export class Connection {
     try {
       response = await fetch(this.endpoint, {
         method: 'POST',
-        headers: { 'Content-Type': 'application/sdp' },
+        headers: { 'Content-Type': 'application/sdp', ...authorization(this.endpoint) },
         body: pc.localDescription.sdp,
         cache: 'no-store',
         signal: AbortSignal.any([signal, AbortSignal.timeout(ANSWER)]),
