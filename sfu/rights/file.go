@@ -146,6 +146,9 @@ func newKeyFile(path string, tell func(event.Event)) (*keyFile, error) {
 
 func inWords(set *KeySet) string {
 	s := fmt.Sprintf("%d keys are in force", set.Len())
+	if set.Len() == 1 {
+		s = "1 key is in force"
+	}
 	if n := len(set.Skipped); n > 0 {
 		s += fmt.Sprintf("; %d skipped: %s", n, set.Skipped[0])
 	}

@@ -55,7 +55,6 @@ type verdict struct {
 
 type hook struct {
 	url     *url.URL
-	host    string
 	network string
 	timeout time.Duration
 	client  *http.Client
@@ -71,7 +70,7 @@ func newHook(address, network string, timeout time.Duration, client *http.Client
 	if timeout <= 0 || timeout > 30*time.Second {
 		return nil, fmt.Errorf("a time limit of %v: want more than 0 and at most 30s", timeout)
 	}
-	return &hook{url: u, host: u.Host, network: network, timeout: timeout, client: client,
+	return &hook{url: u, network: network, timeout: timeout, client: client,
 		turns: make(chan struct{}, hooksAtOnce), waiting: make(chan struct{}, hooksWaiting)}, nil
 }
 

@@ -23,8 +23,9 @@ const (
 	// jwksAgain is the least time between two looks that clients cause: anybody can
 	// name a key that there is not.
 	jwksAgain = 10 * time.Second
-	// jwksSlowest is how seldom a URL that fails is asked.
-	jwksSlowest = time.Minute
+	// jwksSlowest is how seldom a URL that fails is asked: when it is back, keys that
+	// are gone end their sessions as soon as ever.
+	jwksSlowest = 10 * time.Second
 )
 
 // A jwksURL is a JWK set that is fetched. While it cannot be, the keys that it

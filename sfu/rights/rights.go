@@ -13,7 +13,6 @@ package rights
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"net/http"
 	"sync"
@@ -520,28 +519,4 @@ func (r *Refusal) Retry() time.Duration {
 		return retryUnknown
 	}
 	return 0
-}
-
-// Describe says in a line what decides here, for people.
-func (r *Rights) Describe() string {
-	s := ""
-	add := func(format string, args ...any) {
-		if s != "" {
-			s += ", "
-		}
-		s += fmt.Sprintf(format, args...)
-	}
-	if r.keys != nil {
-		add("%d keys of a file", r.keys.set.Load().Len())
-	}
-	if r.jwks != nil {
-		add("keys of %s", r.jwks.host())
-	}
-	if r.hook != nil {
-		add("hook at %s", r.hook.host)
-	}
-	if r.tickets != nil {
-		add("tickets of the operator's nodes")
-	}
-	return s
 }

@@ -55,6 +55,9 @@ func newTicketFile(path string, tell func(event.Event)) (*ticketFile, error) {
 		}
 		t.secrets.Store(&secrets)
 		words := fmt.Sprintf("%d secrets for tickets are in force", len(secrets))
+		if len(secrets) == 1 {
+			words = "the secret for tickets is in force"
+		}
 		if t.open() {
 			words += "; " + readable
 		}
