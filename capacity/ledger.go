@@ -69,10 +69,10 @@ type Load struct {
 // does no I/O and has no clock: time is passed in. Times older than one seen
 // before count as that one.
 type Ledger struct {
-	self   peer.ID
-	limits Limits
+	self peer.ID
 
 	mu       sync.Mutex
+	limits   Limits
 	now      time.Time
 	load     Load
 	draining bool
@@ -130,6 +130,15 @@ func NewLedger(self peer.ID, limits Limits) *Ledger {
 		stress:  Hysteresis{Free: roomAt},
 		decided: Decided{Refused: map[string]uint64{}},
 	}
+}
+
+// SetLimits has the ledger decide by other limits from now on. What it has
+// promised stays: where that is more than a new limit, nothing is added until
+// enough has ended.
+func (l *Ledger) SetLimits(limits Limits) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.limits = limits
 }
 
 // Observe takes what was measured at now.

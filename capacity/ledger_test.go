@@ -612,3 +612,29 @@ func TestShareOfASmallNode(t *testing.T) {
 		t.Errorf("after a lease has run out: %v", err)
 	}
 }
+
+// Other limits hold from the next request on, and end nothing.
+func TestLimitsThatChange(t *testing.T) {
+	now := time.Unix(0, 0)
+	l := NewLedger("me", Limits{Sessions: 2})
+	for _, id := range []string{"a", "b"} {
+		if err := l.Admit(now, id, Need{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	l.SetLimits(Limits{Sessions: 1})
+	if got := l.Totals(now); got.Sessions != 2 || got.State != Full || got.Limits.Sessions != 1 {
+		t.Errorf("%d of %d sessions, state %v; want 2 of 1, full", got.Sessions, got.Limits.Sessions, got.State)
+	}
+	l.End("a")
+	if err := l.Admit(now, "c", Need{}); err == nil {
+		t.Error("a second one got in")
+	}
+	l.SetLimits(Limits{Sessions: 3})
+	if err := l.Admit(now, "c", Need{}); err != nil {
+		t.Error(err)
+	}
+	if got := l.Totals(now).State; got != Active {
+		t.Errorf("state %v with room", got)
+	}
+}

@@ -119,7 +119,7 @@ func TestLinksOpenedAtOnce(t *testing.T) {
 // that have ever passed.
 func TestSectionsAreReused(t *testing.T) {
 	m := newMesh(t)
-	a, b := m.add(capacity.Limits{}, nil), m.add(capacity.Limits{}, func(c *Config) { c.Linger = 50 * time.Millisecond })
+	a, b := m.add(capacity.Limits{}, nil), m.add(capacity.Limits{}, func(c *Config) { c.Linger = always(50 * time.Millisecond) })
 	sections := func() int {
 		a.SFU.mu.Lock()
 		defer a.SFU.mu.Unlock()
@@ -338,7 +338,7 @@ func TestPublisherGoes(t *testing.T) {
 // A relay that nobody watches lets go.
 func TestUnwatchedRelayLetsGo(t *testing.T) {
 	m := newMesh(t)
-	a, b := m.add(capacity.Limits{}, nil), m.add(capacity.Limits{}, func(c *Config) { c.Linger = 50 * time.Millisecond })
+	a, b := m.add(capacity.Limits{}, nil), m.add(capacity.Limits{}, func(c *Config) { c.Linger = always(50 * time.Millisecond) })
 	a.publish("demo")
 	v := b.watch("demo")
 	if err := v.Close(); err != nil {
@@ -353,7 +353,7 @@ func TestUnwatchedRelayLetsGo(t *testing.T) {
 // let go at once.
 func TestPullOutlivesShortLinger(t *testing.T) {
 	m := newMesh(t)
-	a, b := m.add(capacity.Limits{}, nil), m.add(capacity.Limits{}, func(c *Config) { c.Linger = time.Nanosecond })
+	a, b := m.add(capacity.Limits{}, nil), m.add(capacity.Limits{}, func(c *Config) { c.Linger = always(time.Nanosecond) })
 	a.publish("demo")
 	for range 5 {
 		v := b.watch("demo")
@@ -414,7 +414,7 @@ func TestFullNodeRedirects(t *testing.T) {
 
 func TestRelayOverflow(t *testing.T) {
 	m := newMesh(t)
-	a := m.add(capacity.Limits{Sessions: 1}, func(c *Config) { c.Overflow = Relay })
+	a := m.add(capacity.Limits{Sessions: 1}, func(c *Config) { c.Overflow = always(Relay) })
 	b := m.add(capacity.Limits{}, nil)
 	a.publish("demo")
 	v := a.watch("demo") // one answer, no redirect

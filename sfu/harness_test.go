@@ -78,7 +78,7 @@ func (m *mesh) add(limits capacity.Limits, change func(*Config)) *meshNode {
 		Self: id, Key: key, Socket: socket, Ledger: n.ledger,
 		Locate: n.locate, Place: n.place, Dial: n.dial, Handover: n.handover, Live: n.live,
 		Addrs:  func() []multiaddr.Multiaddr { return nil },
-		Linger: time.Minute,
+		Linger: always(time.Minute),
 		Event: func(e Event) {
 			n.mu.Lock()
 			defer n.mu.Unlock()
@@ -305,6 +305,9 @@ func flows(t *testing.T, v *client.Viewer, n uint64) {
 		}
 	}
 }
+
+// always is a setting that does not change.
+func always[T any](v T) func() T { return func() T { return v } }
 
 // withCredentials puts other ICE credentials into an answer, as if the server
 // had sent it again for a restart.

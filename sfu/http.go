@@ -460,7 +460,7 @@ func (a *arrival) enter(ctx context.Context) (string, error) {
 	if refused == nil {
 		return entry, nil
 	}
-	if s.cfg.Overflow == Refuse {
+	if s.cfg.Overflow() == Refuse {
 		return "", refused
 	}
 	if full := new(capacity.Refusal); !s.cfg.Rights.HandsOn() && errors.As(refused, &full) {
@@ -686,7 +686,7 @@ func (s *SFU) handOn(ctx context.Context, w http.ResponseWriter, a *arrival, h *
 		span.AddEvent("redirect", trace.WithAttributes(tracing.Peer.String(helper.Node.String()), tracing.Reason.String(h.reason)))
 	}
 	s.eventOf(ctx, Event{Kind: event.Redirected, Stream: a.name, Peer: helper.Node, Role: a.kind.role(), Client: a.client.String(), Reason: h.reason, Detail: helper.Why})
-	if s.cfg.Overflow == Relay {
+	if s.cfg.Overflow() == Relay {
 		if err := a.visit.rest(); err != nil {
 			return err
 		}

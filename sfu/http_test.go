@@ -136,7 +136,7 @@ func TestProblemsBetweenNodes(t *testing.T) {
 			lease := capacity.Lease{ID: "lease", Target: other, Expires: time.Now().Add(capacity.LeaseTime)}
 			return Helper{Node: other, URL: "http://127.0.0.1:1", Lease: lease}, place
 		}
-		c.Overflow, c.RoomWait = Relay, time.Millisecond
+		c.Overflow, c.RoomWait = always(Relay), time.Millisecond
 	})
 	offer := offerOf(videoSection("0", "recvonly"))
 	ask := func(code problem.Code) {

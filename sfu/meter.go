@@ -24,9 +24,9 @@ const cpuSmoothing = 3 * time.Second
 type Gauge struct {
 	Socket *Socket
 	Ledger *capacity.Ledger
-	// CPULimit is the share of the CPU, 0…1, that counts as exhausted. 0: CPU is
-	// not counted.
-	CPULimit float64
+	// CPULimit is the share of the CPU, 0…1, that counts as exhausted as of now.
+	// 0: CPU is not counted.
+	CPULimit func() float64
 
 	cpu cpuMeter
 
@@ -72,7 +72,7 @@ func (g *Gauge) sample(now time.Time) {
 		g.share += min(1, sampleInterval.Seconds()/cpuSmoothing.Seconds()) * (used - g.share)
 		g.cores = cores
 	}
-	g.load = capacity.Load{CPU: g.share, CPULimit: g.CPULimit}
+	g.load = capacity.Load{CPU: g.share, CPULimit: g.CPULimit()}
 	g.load.Uplink, g.load.Packets = g.out.rates()
 	g.down, _ = g.in.rates()
 	load := g.load

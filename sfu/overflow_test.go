@@ -46,7 +46,7 @@ func TestHelperIsAskedAsThePeerItIs(t *testing.T) {
 	var helper func(*pb.Handover) proto.Message
 	m := newMesh(t)
 	a := m.add(capacity.Limits{Sessions: 1}, func(c *Config) {
-		c.Overflow = Relay
+		c.Overflow = always(Relay)
 		c.Place = func(context.Context, capacity.Need, []peer.ID) (Helper, error) {
 			return Helper{Node: c.Self, URL: internal.URL, Lease: capacity.Lease{ID: "lease", Expires: time.Now().Add(capacity.LeaseTime)}}, nil
 		}
@@ -122,7 +122,7 @@ func TestAnotherHelperIsTried(t *testing.T) {
 	var a *meshNode
 	bad := 1
 	a = m.add(capacity.Limits{Sessions: 1}, func(c *Config) {
-		c.Overflow = Relay
+		c.Overflow = always(Relay)
 		place, handover := c.Place, c.Handover
 		c.Place = func(ctx context.Context, need capacity.Need, exclude []peer.ID) (Helper, error) {
 			places.Add(1)

@@ -281,7 +281,8 @@ func (s *SFU) keep(st *Stream, in *inbound) (why, detail string) {
 	defer measure.Stop()
 	// Whoever had it pulled is still being answered: that is no idleness, however
 	// short Linger is.
-	linger := time.NewTimer(max(s.cfg.Linger, setupTimeout))
+	most := s.cfg.Linger()
+	linger := time.NewTimer(max(most, setupTimeout))
 	defer linger.Stop()
 	for {
 		select {
@@ -289,16 +290,20 @@ func (s *SFU) keep(st *Stream, in *inbound) (why, detail string) {
 			in.unsubscribe()
 			return reasonLost, "this node is closing"
 		case <-st.idle:
-			linger.Reset(s.cfg.Linger)
+			linger.Reset(most)
 		case <-linger.C:
 			idle := st.idleFor(time.Now())
-			if idle >= s.cfg.Linger && st.retire(reasonLost) {
+			if idle >= most && st.retire(reasonLost) {
 				in.unsubscribe()
 				return reasonLost, "nobody watches it"
 			}
-			linger.Reset(max(s.cfg.Linger-idle, time.Millisecond))
+			linger.Reset(max(most-idle, time.Millisecond))
 		case <-measure.C:
 			st.near(time.Duration(in.link.rtt.Load()))
+			if now := s.cfg.Linger(); now != most {
+				most = now
+				linger.Reset(max(most, setupTimeout))
+			}
 		case path := <-in.moved:
 			if slices.Contains(path, s.cfg.Self) {
 				in.unsubscribe()

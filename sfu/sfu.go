@@ -160,15 +160,15 @@ type Config struct {
 	// Rights decides what clients may do; nil: whatever they ask for.
 	Rights *rights.Rights
 
-	Overflow  Overflow      // default Redirect
-	Patience  time.Duration // how long Place may wait for a server that is being started
-	PublicURL string        // base URL for Location; default: as the client addressed us
-	Origins   Origins       // whose pages may publish and view; default: all
-	PublicIP  netip.Addr    // where others reach Socket, whose port a NAT leaves as it is; zero: where it is bound
-	Fanout    func() int    // most cascade pulls of one stream as of now; 0: not bounded. Default: 8
-	Depth     func() int    // most cascade links between origin and viewer as of now. Default: 4
-	Linger    time.Duration // how long an unwatched relay is kept; default 10 s
-	RoomWait  time.Duration // how long a viewer waits for a carrier with room; default 10 s
+	Overflow  func() Overflow      // as of now. Default: Redirect
+	Patience  time.Duration        // how long Place may wait for a server that is being started
+	PublicURL string               // base URL for Location; default: as the client addressed us
+	Origins   Origins              // whose pages may publish and view; default: all
+	PublicIP  netip.Addr           // where others reach Socket, whose port a NAT leaves as it is; zero: where it is bound
+	Fanout    func() int           // most cascade pulls of one stream as of now; 0: not bounded. Default: 8
+	Depth     func() int           // most cascade links between origin and viewer as of now. Default: 4
+	Linger    func() time.Duration // how long an unwatched relay is kept, as of now. Default: 10 s
+	RoomWait  time.Duration        // how long a viewer waits for a carrier with room; default 10 s
 	Log       *slog.Logger
 
 	// Tracer records spans; nil: nobody does, and each request has an ID all the
@@ -212,8 +212,8 @@ type SFU struct {
 
 // New starts an SFU on cfg.Socket.
 func New(cfg Config) (*SFU, error) {
-	if cfg.Overflow == "" {
-		cfg.Overflow = Redirect
+	if cfg.Overflow == nil {
+		cfg.Overflow = func() Overflow { return Redirect }
 	}
 	if cfg.Fanout == nil {
 		cfg.Fanout = func() int { return 8 }
@@ -221,8 +221,8 @@ func New(cfg Config) (*SFU, error) {
 	if cfg.Depth == nil {
 		cfg.Depth = func() int { return 4 }
 	}
-	if cfg.Linger == 0 {
-		cfg.Linger = 10 * time.Second
+	if cfg.Linger == nil {
+		cfg.Linger = func() time.Duration { return 10 * time.Second }
 	}
 	if cfg.RoomWait == 0 {
 		cfg.RoomWait = defaultRoomWait

@@ -66,6 +66,8 @@ const (
 	CertificateExpiring Kind = "certificate.expiring" // Reason: expired, once it has; Detail: as of the first
 	KeysApplied         Kind = "keys.applied"         // Detail: where from, and how many
 	KeysRefused         Kind = "keys.refused"         // Detail: where from, and why
+	ConfigReloaded      Kind = "config.reloaded"      // Detail: what changed, and what needs a restart
+	ConfigRefused       Kind = "config.refused"       // Reason: refused (nothing is applied) or failed (but for the files of a part), Detail: why
 
 	ProvisionStarted  Kind = "provision.started"  // a server, by this node's hook; Detail, Elapsed
 	ProvisionFailed   Kind = "provision.failed"   // Detail: why
@@ -148,6 +150,8 @@ func List() []Described {
 		{CertificateExpiring, "the certificate of the public port expires soon, or has"},
 		{KeysApplied, "other keys of tokens, or secrets of tickets, are in force"},
 		{KeysRefused, "keys of tokens or secrets of tickets could not be read: those before stay in force"},
+		{ConfigReloaded, "the configuration was read again"},
+		{ConfigRefused, "the configuration was read again and is not in force, or not all of it"},
 		{ProvisionStarted, "the hook has started a server"},
 		{ProvisionFailed, "the hook has failed to start a server"},
 		{ProvisionMost, "no server was started: there are as many as may be, or one was started just now"},

@@ -100,6 +100,8 @@ func (n *node) adminHandler() http.Handler {
 	handle("POST /api/v1/policy/try", n.tryPolicy)
 	mux.HandleFunc("POST /api/v1/drain", n.serveDrain)
 	mux.HandleFunc("POST /api/v1/undrain", n.serveUndrain)
+	get("/config", func(*http.Request) (any, error) { return n.configReply(), nil })
+	handle("POST /api/v1/reload", n.serveReload)
 	get("/select", n.explain)
 	get("/doctor", n.doctor)
 	get("/invite", func(*http.Request) (any, error) {

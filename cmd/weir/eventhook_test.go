@@ -54,7 +54,7 @@ func (l *listener) logged() string {
 func listen(t *testing.T, h hook, keys *signingKeys, try func(context.Context, event.Event, int) error) *listener {
 	t.Helper()
 	l := &listener{hub: newEventHub(slog.New(slog.DiscardHandler)), ended: make(chan struct{})}
-	log, err := newLogger(l, "info", "text")
+	log, err := newLogger(l, new(slog.LevelVar), "info", "text")
 	if err != nil {
 		t.Fatal(err)
 	}

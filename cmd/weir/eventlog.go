@@ -110,6 +110,13 @@ func message(e event.Event) (slog.Level, string) {
 		return slog.LevelInfo, "keys read"
 	case event.KeysRefused:
 		return slog.LevelWarn, "keys not read"
+	case event.ConfigReloaded:
+		return slog.LevelInfo, "configuration read again"
+	case event.ConfigRefused:
+		if e.Reason == reloadFailed {
+			return slog.LevelWarn, "configuration read again, but not all of it is in force"
+		}
+		return slog.LevelWarn, "configuration not applied; the one before stays in force"
 	case event.ProvisionStarted:
 		return slog.LevelInfo, "server started by the hook"
 	case event.ProvisionFailed:

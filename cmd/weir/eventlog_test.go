@@ -18,7 +18,7 @@ import (
 func logged(t *testing.T, e event.Event) string {
 	t.Helper()
 	var b bytes.Buffer
-	log, err := newLogger(&b, "info", "text")
+	log, err := newLogger(&b, new(slog.LevelVar), "info", "text")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -90,7 +90,7 @@ func TestEveryKindHasAMessage(t *testing.T) {
 func TestSecretsAreNotLogged(t *testing.T) {
 	for _, format := range []string{"text", "json"} {
 		var b bytes.Buffer
-		log, err := newLogger(&b, "debug", format)
+		log, err := newLogger(&b, new(slog.LevelVar), "debug", format)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -64,7 +64,8 @@ func execute(ctx context.Context, args []string) error {
 	if err := unknownCommand(args, commands()); err != nil {
 		return err
 	}
-	return app().RunContext(ctx, flagsFirst(args, commands()))
+	args = flagsFirst(args, commands())
+	return app().RunContext(context.WithValue(ctx, commandLine{}, args), args)
 }
 
 func app() *cli.App {
@@ -103,6 +104,8 @@ func commands() []*cli.Command {
 		policyCommand(),
 		doctorCommand(),
 		healthcheckCommand(),
+		configCommand(),
+		reloadCommand(),
 		drainCommand(),
 		undrainCommand(),
 		networkCommand(),

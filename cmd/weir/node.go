@@ -47,6 +47,7 @@ func nodeCommand() *cli.Command {
 			"(any one suffices, and all are tried again for ever). A default port that is taken\n" +
 			"gives way to the next free one, which the log tells; one asked for by name does not.",
 		Flags: append([]cli.Flag{
+			&cli.StringFlag{Name: configFlag, Usage: "`FILE` of settings, YAML, whose keys are the names of these flags; environment and flags are stronger; read again at SIGHUP", EnvVars: env("CONFIG")},
 			&cli.BoolFlag{Name: "dev", Usage: "a one-node network on loopback: console on http://" + defaultHTTP, EnvVars: env("DEV")},
 			&cli.StringSliceFlag{Name: "listen", Usage: "libp2p `MULTIADDR` to listen on, TCP or QUIC; repeatable", DefaultText: fmt.Sprintf("port %d of 127.0.0.1, both", defaultListenPort), EnvVars: env("LISTEN")},
 			&cli.StringSliceFlag{Name: "bootstrap", Usage: "`MULTIADDR` of a node of the network, with /p2p/ID; repeatable", EnvVars: env("BOOTSTRAP")},
@@ -98,16 +99,19 @@ func nodeCommand() *cli.Command {
 			if c.Args().Present() {
 				return badInput(fmt.Errorf("weir node takes no arguments, but got %q", c.Args().First()))
 			}
-			cfg, err := nodeConfigOf(c)
+			hangups := listenForHangup()
+			defer hangups.stop()
+			l, err := settingsOf(c).load()
 			if err != nil {
 				return badInput(err)
 			}
-			quietLibraries()(cfg.log)
-			n, err := newNode(cfg)
+			quietLibraries()(l.cfg.log)
+			n, err := newNode(l.cfg)
 			if err != nil {
 				return err
 			}
-			return n.runUntilStopped(c.Context, cfg.stopTimeout)
+			n.hangups = hangups
+			return n.runUntilStopped(c.Context)
 		},
 	}
 }
@@ -151,19 +155,14 @@ type nodeConfig struct {
 	name      string
 	region    string
 	zone      string
-	limits    limits
-	cpuLimit  float64
-	overflow  sfu.Overflow
-	fanout    int
-	linger    duration
+	live      tunable
 	readyFile string
 
-	stopTimeout duration
-	policy      *policyFile
-	operator    peer.ID
-	rights      *rights.Config // nil: nobody is asked for one
-	open        bool           // --insecure-open
-	private     bool           // --allow-private
+	policy   *policyFile
+	operator peer.ID
+	rights   *rights.Config // nil: nobody is asked for one
+	open     bool           // --insecure-open
+	private  bool           // --allow-private
 
 	provision        hook // starts servers
 	provisionRegions []string
@@ -173,6 +172,24 @@ type nodeConfig struct {
 	eventKeys        *signingKeys // nil: it is not signed
 	tracing          traceConfig
 	log              *slog.Logger
+	level            *slog.LevelVar // log's
+
+	// Where all this comes from, for reading it again. Zero in tests that set
+	// flags by themselves.
+	settings settings
+	loaded   []setting
+}
+
+// tunable are the settings that may change while the node runs. They stand in
+// node.tuned, where they are asked for whenever they are needed.
+type tunable struct {
+	limits      limits
+	cpuLimit    float64
+	overflow    sfu.Overflow
+	fanout      int
+	linger      duration
+	stopTimeout duration
+	level       slog.Level
 }
 
 func nodeConfigOf(c *cli.Context) (nodeConfig, error) {
@@ -182,7 +199,7 @@ func nodeConfigOf(c *cli.Context) (nodeConfig, error) {
 	cfg := nodeConfig{
 		network: c.String("network"), http: c.String("http"), admin: c.String("admin"), metrics: c.String("metrics"), media: c.String("media-port"),
 		redirect: c.String("http-redirect"), dataDir: c.String("data-dir"), region: c.String("region"), zone: c.String("zone"),
-		bootstrap: c.StringSlice("bootstrap"), cpuLimit: c.Float64("cpu-limit"), fanout: c.Int("fanout"), linger: c.Duration("linger"), readyFile: c.String("ready-file"),
+		bootstrap: c.StringSlice("bootstrap"), live: tunable{cpuLimit: c.Float64("cpu-limit"), fanout: c.Int("fanout"), linger: c.Duration("linger")}, readyFile: c.String("ready-file"),
 		open: c.Bool("insecure-open"), private: c.Bool("allow-private"),
 	}
 	cfg.given = given{listen: c.IsSet("listen"), http: c.IsSet("http"), admin: c.IsSet("admin"), media: c.IsSet("media-port")}
@@ -206,7 +223,7 @@ func nodeConfigOf(c *cli.Context) (nodeConfig, error) {
 	}
 	for _, s := range cfg.bootstrap {
 		if _, err := dht.ParseBootstrap(s); err != nil {
-			return cfg, err
+			return cfg, fmt.Errorf("--bootstrap %w", err)
 		}
 	}
 	for _, s := range c.StringSlice("seed") {
@@ -234,21 +251,26 @@ func nodeConfigOf(c *cli.Context) (nodeConfig, error) {
 	if cfg.origins, err = sfu.ParseOrigins(c.StringSlice("cors-origin")); err != nil {
 		return cfg, fmt.Errorf("--cors-origin %w", err)
 	}
-	if cfg.overflow, err = sfu.ParseOverflow(c.String("overflow")); err != nil {
+	if cfg.live.overflow, err = sfu.ParseOverflow(c.String("overflow")); err != nil {
 		return cfg, fmt.Errorf("--overflow: %w", err)
 	}
-	if cfg.limits, err = limitsOf(c); err != nil {
+	if cfg.live.limits, err = limitsOf(c); err != nil {
 		return cfg, err
 	}
-	if cfg.stopTimeout = c.Duration("stop-timeout"); cfg.stopTimeout < 0 || cfg.stopTimeout > maxDrain {
-		return cfg, fmt.Errorf("--stop-timeout %v: want 0 for none, or up to %v", cfg.stopTimeout, maxDrain)
+	if cfg.live.stopTimeout = c.Duration("stop-timeout"); cfg.live.stopTimeout < 0 || cfg.live.stopTimeout > maxDrain {
+		return cfg, fmt.Errorf("--stop-timeout %v: want 0 for none, or up to %v", cfg.live.stopTimeout, maxDrain)
 	}
-	if c.IsSet("fanout") && cfg.fanout < 1 || cfg.linger < 0 {
-		return cfg, errors.New("--fanout must be at least 1, and --linger not negative")
+	if c.IsSet("fanout") && cfg.live.fanout < 1 {
+		return cfg, fmt.Errorf("--fanout %d: want at least 1", cfg.live.fanout)
 	}
-	if cfg.log, err = newLogger(os.Stderr, c.String("log-level"), c.String("log-format")); err != nil {
+	if cfg.live.linger < 0 {
+		return cfg, fmt.Errorf("--linger %v: want 0 or more", cfg.live.linger)
+	}
+	cfg.level = &slog.LevelVar{}
+	if cfg.log, err = newLogger(os.Stderr, cfg.level, c.String("log-level"), c.String("log-format")); err != nil {
 		return cfg, err
 	}
+	cfg.live.level = cfg.level.Level()
 	if cfg.tls, err = tlsConfigOf(c, cfg.log); err != nil {
 		return cfg, err
 	}
@@ -337,12 +359,12 @@ func mediaAddr(media, http string) (string, error) {
 	return net.JoinHostPort(host, media), nil
 }
 
-func newLogger(w io.Writer, level, format string) (*slog.Logger, error) {
-	var l slog.Level
-	if err := l.UnmarshalText([]byte(level)); err != nil {
+// newLogger sets at to level, by which the logger goes from then on.
+func newLogger(w io.Writer, at *slog.LevelVar, level, format string) (*slog.Logger, error) {
+	if err := at.UnmarshalText([]byte(level)); err != nil {
 		return nil, fmt.Errorf("--log-level %s: want debug, info, warn or error", level)
 	}
-	options := &slog.HandlerOptions{Level: l, ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
+	options := &slog.HandlerOptions{Level: at, ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
 		switch v := a.Value; v.Kind() {
 		case slog.KindString:
 			a.Value = slog.StringValue(withoutSecrets(v.String()))

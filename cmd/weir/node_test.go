@@ -51,7 +51,7 @@ func TestNodeFlags(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if cfg.media != "127.0.0.1:5000" || cfg.limits.Uplink != 1e9 || cfg.limits.Sessions != 3 || cfg.limits.Packets == 0 || len(cfg.listen) != 2 {
+	if cfg.media != "127.0.0.1:5000" || cfg.live.limits.Uplink != 1e9 || cfg.live.limits.Sessions != 3 || cfg.live.limits.Packets == 0 || len(cfg.listen) != 2 {
 		t.Errorf("got %+v", cfg)
 	}
 	cfg, err = parse(t, "--dev", "--data-dir", "/x")

@@ -153,6 +153,7 @@ func TestOpenAPIHasTheFieldsOfTheTypes(t *testing.T) {
 		"Provision": capacity.Provision{}, "SignedPolicy": policyEntry{}, "PolicyTrial": policyTrial{}, "DrainStatus": drainStatus{},
 		"Invitation": inviteReply{}, "RecordChange": watchEvent{}, "Event": event.Event{}, "Ping": pingReply{}, "EndedSession": endedSession{},
 		"Problem": problem.Problem{}, "StreamList": streamList{}, "Diagnosis": diagnosis{}, "HeldTopic": dht.HeldTopic{},
+		"Config": configReply{}, "Setting": setting{}, "Reload": reloadReport{},
 	} {
 		compare(name, reflect.TypeOf(v))
 	}

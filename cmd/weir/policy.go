@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"sync"
 	"sync/atomic"
 	"text/tabwriter"
 	"time"
@@ -221,10 +222,13 @@ const policyCheck = time.Second
 // A policyFile is the policy in force: the built-in one, or that of a file,
 // which may change while the node runs. A text with a mistake changes nothing.
 type policyFile struct {
-	path  string // "": the built-in one
 	judge atomic.Pointer[capacity.Judge]
-	text  []byte // as read last; owned by newPolicyFile and then by run
 	log   *slog.Logger
+
+	mu   sync.Mutex
+	path string // "": the built-in one
+	text []byte // as read last
+
 	event func(event.Event) // nil: there is only the log
 }
 
@@ -261,9 +265,6 @@ func (f *policyFile) Judge() *capacity.Judge { return f.judge.Load() }
 // run applies what the file comes to say, until ctx is done. Sessions, streams
 // and links are not touched: the next decision is made by the new policy.
 func (f *policyFile) run(ctx context.Context) error {
-	if f.path == "" {
-		return nil
-	}
 	tick := time.NewTicker(policyCheck)
 	defer tick.Stop()
 	for {
@@ -272,23 +273,49 @@ func (f *policyFile) run(ctx context.Context) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		}
-		f.reload()
+		_ = f.reload() // told by itself
 	}
 }
 
-func (f *policyFile) reload() {
-	text, err := readText(f.path, nil)
-	if err != nil || bytes.Equal(text, f.text) {
-		return // a file that is not there is being replaced
-	}
-	f.text = text
-	judge, err := f.parse()
+// take puts what another one has read in force, and follows its file.
+func (f *policyFile) take(next *policyFile) {
+	next.mu.Lock()
+	path, text := next.path, next.text
+	next.mu.Unlock()
+	f.mu.Lock()
+	f.path, f.text = path, text
+	f.mu.Unlock()
+	before, now := f.judge.Swap(next.Judge()).Policy(), next.Judge().Policy()
+	f.tell(event.Event{Kind: event.PolicyApplied, Detail: fmt.Sprintf("%q version %d, after version %d", now.Name, now.Version, before.Version)})
+}
+
+// reload reads the file, if there is one. Its error has been told.
+func (f *policyFile) reload() error {
+	judge, err := f.changed()
 	if err != nil {
 		f.tell(event.Event{Kind: event.PolicyRefused, Detail: err.Error()})
-		return
+		return err
 	}
-	before, now := f.judge.Swap(judge).Policy(), judge.Policy()
-	f.tell(event.Event{Kind: event.PolicyApplied, Detail: fmt.Sprintf("%q version %d, after version %d", now.Name, now.Version, before.Version)})
+	if judge != nil {
+		before, now := f.judge.Swap(judge).Policy(), judge.Policy()
+		f.tell(event.Event{Kind: event.PolicyApplied, Detail: fmt.Sprintf("%q version %d, after version %d", now.Name, now.Version, before.Version)})
+	}
+	return nil
+}
+
+// changed is what the file says, or nil if that is what it said before.
+func (f *policyFile) changed() (*capacity.Judge, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.path == "" {
+		return nil, nil
+	}
+	text, err := readText(f.path, nil)
+	if err != nil || bytes.Equal(text, f.text) {
+		return nil, nil // a file that is not there is being replaced
+	}
+	f.text = text
+	return f.parse()
 }
 
 // tell passes an event on, or logs it where nobody takes it.

@@ -30,7 +30,7 @@ func TestPolicyFileIsReadAgain(t *testing.T) {
 	inForce := func(version uint64, says string) {
 		t.Helper()
 		log.Reset()
-		f.reload()
+		_ = f.reload()
 		if got := f.Judge().Policy().Version; got != version {
 			t.Errorf("version %d is in force, want %d", got, version)
 		}
@@ -117,7 +117,8 @@ func TestBoundsAreThoseOfThePolicyInForce(t *testing.T) {
 		{"no bound, where nobody names one", 0, 0, 0, 0, capacity.MaxDepth},
 	} {
 		force(tt.fanout, tt.depth)
-		n := &node{cfg: nodeConfig{fanout: tt.flag}, policy: f}
+		n := &node{policy: f}
+		n.tuned.Store(&tunable{fanout: tt.flag})
 		if fanout, depth := n.fanout(), n.depth(); fanout != tt.wantedFanout || depth != tt.wantedDepth {
 			t.Errorf("%s: fan-out %d and depth %d, want %d and %d", tt.name, fanout, depth, tt.wantedFanout, tt.wantedDepth)
 		}

@@ -14,6 +14,7 @@ import (
 	"runtime"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -58,8 +59,10 @@ type (
 // limitsOf reads the limits' flags. cpu-limit is the gauge's.
 func limitsOf(c *cli.Context) (limits, error) {
 	l := limits{Sessions: c.Int("session-limit"), Streams: c.Int("stream-limit"), Packets: c.Int64("packet-limit"), Share: capacity.DefaultShare()}
-	if l.Sessions < 0 || l.Streams < 0 || l.Packets < 0 {
-		return l, errors.New("a limit below 0: give 0 for none")
+	for flag, v := range map[string]int64{"session-limit": int64(l.Sessions), "stream-limit": int64(l.Streams), "packet-limit": l.Packets} {
+		if v < 0 {
+			return l, fmt.Errorf("--%s %d: a limit below 0; give 0 for none", flag, v)
+		}
 	}
 	if cpu := c.Float64("cpu-limit"); !(cpu >= 0 && cpu <= 1) {
 		return l, fmt.Errorf("--cpu-limit %v: want a share from 0 to 1", cpu)
@@ -97,6 +100,12 @@ type node struct {
 	handed   *eventCounts // to hooks
 	view     *overview
 	drain    drain
+
+	tuned     atomic.Pointer[tunable]
+	reloading reloading
+	// reloadable are the parts that have files of their own.
+	reloadable []reloadable
+	hangups    *hangups // nil: nobody listens for SIGHUP
 
 	rights      *rights.Rights // nil: nobody is asked for one
 	counters    *counters
@@ -187,8 +196,10 @@ func newNode(cfg nodeConfig) (_ *node, err error) {
 		return nil, err
 	}
 	n.spans = spans
-	n.ledger = capacity.NewLedger(self, cfg.limits)
-	n.gauge = &sfu.Gauge{Socket: socket, Ledger: n.ledger, CPULimit: cfg.cpuLimit}
+	n.tuned.Store(&cfg.live)
+	n.reloading.begin(cfg.loaded)
+	n.ledger = capacity.NewLedger(self, cfg.live.limits)
+	n.gauge = &sfu.Gauge{Socket: socket, Ledger: n.ledger, CPULimit: func() float64 { return n.tuned.Load().cpuLimit }}
 
 	var bootstrap []peer.AddrInfo
 	for _, s := range cfg.bootstrap {
@@ -212,6 +223,7 @@ func newNode(cfg nodeConfig) (_ *node, err error) {
 	if err := n.askForRights(); err != nil {
 		return nil, err
 	}
+	n.reloadable = n.parts()
 	n.gate = scope.NewGate(cfg.log, cfg.private)
 	n.gate.Own(scope.Redirect, func() []scope.Kind { return []scope.Kind{scope.KindOfURL(n.publicURL())} })
 	n.gate.Own(scope.Candidate, func() []scope.Kind {
@@ -259,8 +271,8 @@ func newNode(cfg nodeConfig) (_ *node, err error) {
 		Event:     n.event, Measured: n.counters.times.measured,
 		Gate:     n.gate,
 		Rights:   n.rights,
-		Overflow: cfg.overflow, PublicURL: cfg.publicURL, Origins: cfg.origins, PublicIP: cfg.publicIP, Fanout: n.fanout, Depth: n.depth,
-		Linger: cfg.linger, Log: cfg.log, Tracer: tracer,
+		Overflow: func() sfu.Overflow { return n.tuned.Load().overflow }, PublicURL: cfg.publicURL, Origins: cfg.origins, PublicIP: cfg.publicIP, Fanout: n.fanout, Depth: n.depth,
+		Linger: func() time.Duration { return n.tuned.Load().linger }, Log: cfg.log, Tracer: tracer,
 	})
 	if err != nil {
 		return nil, err
@@ -285,7 +297,7 @@ func newNode(cfg nodeConfig) (_ *node, err error) {
 // the policy in force says, and no more than --fanout where that is given.
 func (n *node) fanout() int {
 	most := n.policy.Judge().Policy().Fanout
-	if own := n.cfg.fanout; own > 0 && (most == 0 || own < most) {
+	if own := n.tuned.Load().fanout; own > 0 && (most == 0 || own < most) {
 		return own
 	}
 	return most
@@ -378,6 +390,7 @@ func (n *node) run(ctx context.Context) error {
 		work.Go(func() error { return n.rights.Run(ctx) })
 	}
 	work.Go(func() error { return n.newWatchdog().run(ctx) })
+	work.Go(func() error { return n.watchHangups(ctx) })
 	if n.provisioner != nil {
 		work.Go(func() error { return n.provisioner.run(ctx) })
 	}
@@ -758,7 +771,7 @@ func (n *node) status() status {
 		PeerID: n.dht.ID(), Name: n.cfg.name, Release: release(), Network: n.cfg.network, Holders: n.cfg.holding, Region: n.cfg.region,
 		State: totals.State, Stress: totals.Stress, Uptime: time.Since(n.began).Milliseconds(),
 		P2P: info.P2P, HTTP: info.HTTP, TLS: n.cfg.tls.status(), Admin: info.Admin, Media: info.Media, Policy: n.policy.Judge().Policy().Version,
-		Overflow: n.cfg.overflow, Publishers: counts.Publishers, Viewers: counts.Viewers, Streams: counts.Streams,
+		Overflow: n.tuned.Load().overflow, Publishers: counts.Publishers, Viewers: counts.Viewers, Streams: counts.Streams,
 		Links: counts.Links, Leases: totals.Leases, Peers: len(n.dht.Host().Network().Peers()),
 		NotForwarded: n.sfu.NotForwarded(), Goroutines: runtime.NumGoroutine(), Drain: n.drainStatus(), Waiting: int64(n.waiters.count()),
 		Provision: n.provisioner.status(), Requests: requests{counts.Setups, counts.Waiting}, Releasable: n.releaser != nil && n.releaser.releasable(), Record: record, Traffic: n.dht.Traffic(),

@@ -23,9 +23,10 @@ const byStop = "told to end"
 
 // runUntilStopped runs n until it fails or ends by itself, parent is done, or
 // this process gets a signal to end. At the first signal the node takes nothing
-// new and waits until it is empty, timeout at most; at the second it ends.
-func (n *node) runUntilStopped(parent context.Context, timeout time.Duration) error {
+// new and waits until it is empty, --stop-timeout at most; at the second it ends.
+func (n *node) runUntilStopped(parent context.Context) error {
 	signals := make(chan os.Signal, 4)
+	n.hangups.endBy(signals)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
 	defer signal.Stop(signals)
 	ctx, cancel := context.WithCancel(context.WithoutCancel(parent))
@@ -47,7 +48,7 @@ func (n *node) runUntilStopped(parent context.Context, timeout time.Duration) er
 				return
 			}
 		}
-		if !n.awaitSessions(timeout) {
+		if !n.awaitSessions(n.tuned.Load().stopTimeout) {
 			cancel()
 			return
 		}

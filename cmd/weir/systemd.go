@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/coreos/go-systemd/v22/daemon"
+	"golang.org/x/sys/unix"
 )
 
 // statusEvery is how often the service manager is told what the node has.
@@ -28,6 +29,27 @@ func (n notifier) send(state string) {
 // stopping also asks for the time that the sessions are given.
 func (n notifier) stopping(timeout time.Duration) {
 	n.send(fmt.Sprintf("%s\nEXTEND_TIMEOUT_USEC=%d", daemon.SdNotifyStopping, (timeout + 2*httpShutdown).Microseconds()))
+}
+
+// reloading tells that the configuration is being read again, as systemd's
+// Type=notify-reload wants to know, and reloaded that it has been. Before the
+// node is ready that would be mistaken for it.
+func (n notifier) reloading() {
+	if !n.heard() {
+		return
+	}
+	var now unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &now); err != nil {
+		n.log.Warn("service manager not told of the reload", "err", err)
+		return
+	}
+	n.send(fmt.Sprintf("%s\nMONOTONIC_USEC=%d", daemon.SdNotifyReloading, now.Nano()/1000))
+}
+
+func (n notifier) reloaded(ready bool) {
+	if ready {
+		n.send(daemon.SdNotifyReady)
+	}
 }
 
 // notifyManager tells the service manager, if there is one, what the node has,

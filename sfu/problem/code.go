@@ -103,6 +103,8 @@ const (
 	BadOrigin Code = "bad-origin"
 	// BadPolicy: the policy does not parse, or is not signed by the operator.
 	BadPolicy Code = "bad-policy"
+	// BadConfig: the configuration has mistakes, and nothing of it is applied.
+	BadConfig Code = "bad-config"
 	// OldPolicy: the node holds one that is as new or newer.
 	OldPolicy Code = "old-policy"
 	// NoAnswer: the nodes asked did not answer.
@@ -169,6 +171,7 @@ var kinds = map[Code]struct {
 	BadHost:   {403, "The host is not allowed"},
 	BadOrigin: {403, "The origin is not allowed"},
 	BadPolicy: {400, "The policy is not valid"},
+	BadConfig: {400, "The configuration is not valid"},
 	OldPolicy: {409, "The policy is not new"},
 	NoAnswer:  {503, "No answer"},
 	NotReady:  {503, "The node is not ready"},

@@ -1,0 +1,298 @@
+package main
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/urfave/cli/v2"
+)
+
+func configCommand() *cli.Command {
+	return &cli.Command{
+		Name: "config", Usage: "the configuration file of weir node: check, show, example",
+		Subcommands: []*cli.Command{
+			{
+				Name: "check", Usage: "read a configuration file and point at everything that is wrong with it", ArgsUsage: "FILE [-- FLAGS]",
+				Description: "FILE is YAML; - is standard input. It is judged as weir node --config FILE would, with\n" +
+					"the environment of this shell and the FLAGS given. Exits with 3 if it has a mistake.\n" +
+					"What is deprecated, has no effect, or lets others change the node is warned of.",
+				Flags:  []cli.Flag{&cli.BoolFlag{Name: "json", Usage: "print JSON"}},
+				Action: checkConfig,
+			},
+			{
+				Name: "show", Usage: "the settings in effect at a running node, or those that FILE would give", ArgsUsage: "[FILE [-- FLAGS]]",
+				Description: "Each with where it comes from: default, file and line, environment or flag, of which\n" +
+					"the later is the stronger. Secrets are hidden. With FILE no node is asked.",
+				Flags:  adminFlags(&cli.BoolFlag{Name: "set", Usage: "leave out what has its default"}),
+				Action: showConfig,
+			},
+			{
+				Name: "example", Usage: "print a file with every setting and its default, all commented out",
+				Action: func(c *cli.Context) error {
+					if err := noArguments(c); err != nil {
+						return err
+					}
+					_, err := io.WriteString(c.App.Writer, exampleConfig())
+					return err
+				},
+			},
+		},
+	}
+}
+
+// configArgs reads FILE [-- FLAGS].
+func configArgs(c *cli.Context) (settings, error) {
+	args := c.Args().Slice()
+	s := settings{file: args[0], args: args[1:]}
+	if len(s.args) > 0 && s.args[0] == "--" {
+		s.args = s.args[1:]
+	} else if len(s.args) > 0 {
+		return s, fmt.Errorf("want one FILE, but got %q too; flags of weir node follow --", s.args[0])
+	}
+	if s.file == "-" && c.App.Reader != nil {
+		text, err := io.ReadAll(io.LimitReader(c.App.Reader, maxConfigFile+1))
+		if err != nil {
+			return s, err
+		}
+		s.file, s.text = "stdin", append([]byte{}, text...)
+	}
+	return s, nil
+}
+
+// A configVerdict is what weir config check prints with --json.
+type configVerdict struct {
+	File     string        `json:"file"`
+	Settings int           `json:"settings"`
+	Errors   []configFault `json:"errors"`
+	Warnings []configFault `json:"warnings"`
+}
+
+func checkConfig(c *cli.Context) error {
+	if c.NArg() == 0 {
+		return badInput(errors.New("weir config check wants one FILE"))
+	}
+	s, err := configArgs(c)
+	if err != nil {
+		return badInput(err)
+	}
+	l, err := s.load()
+	v := configVerdict{File: l.file, Settings: len(l.entries), Errors: []configFault{}, Warnings: []configFault{}}
+	var faults *configFaults
+	if err != nil {
+		faults = asFaults(l.file, err)
+		v.Errors = append(v.Errors, faults.faults...)
+	} else {
+		v.Warnings = append(v.Warnings, s.warnings(l)...)
+	}
+	if c.Bool("json") {
+		if err := printJSON(c, v); err != nil {
+			return err
+		}
+		if faults != nil {
+			return cli.Exit("", exitInput)
+		}
+		return nil
+	}
+	if faults != nil {
+		return badInput(faults)
+	}
+	w := terminalOf(c)
+	for _, f := range v.Warnings {
+		fmt.Fprintf(w, "warning: %s\n", plainText(f.at(v.File)))
+	}
+	_, err = fmt.Fprintf(w, "%s: %s, no mistake\n", v.File, count(v.Settings, "setting", "settings"))
+	return err
+}
+
+// needed are the flags of which one has to be given for another to have an effect.
+var needed = map[string][]string{
+	"hook-timeout":     {"provision-command", "provision-url", "release-command", "release-url"},
+	"provision-region": {"provision-command", "provision-url"},
+}
+
+// useless are flags that have no effect where another is given, and why.
+var useless = []struct{ name, where, why string }{
+	{"release-command", "provision-command", "a node that has servers started stays"},
+	{"release-command", "provision-url", "a node that has servers started stays"},
+	{"release-url", "provision-command", "a node that has servers started stays"},
+	{"release-url", "provision-url", "a node that has servers started stays"},
+}
+
+// warnings are what a file without mistakes has that does nothing, or that its
+// owner would not want.
+func (s settings) warnings(l loaded) []configFault {
+	var all []configFault
+	warn := func(e configEntry, format string, args ...any) {
+		all = append(all, configFault{Line: e.line, Column: e.column, Message: maskSecrets(fmt.Sprintf(format, args...))})
+	}
+	of := func(name string) setting {
+		i := slices.IndexFunc(l.settings, func(s setting) bool { return s.Name == name })
+		if i < 0 {
+			return setting{Source: fromDefault}
+		}
+		return l.settings[i]
+	}
+	given := func(name string) bool { return of(name).Source != fromDefault }
+	if len(l.entries) == 0 {
+		all = append(all, configFault{Message: "it sets nothing"})
+	}
+	for _, e := range l.entries {
+		if e.alias != "" {
+			warn(e, "%s is deprecated: its name is %s now", e.alias, e.name)
+		}
+		if now := of(e.name); now.Source != fromFile {
+			warn(e, "%s has no effect: %s is stronger", e.name, now.Where)
+			continue
+		}
+		if list := needed[e.name]; list != nil && !slices.ContainsFunc(list, given) {
+			warn(e, "%s has no effect without one of %s", e.name, strings.Join(list, ", "))
+		}
+		for _, u := range useless {
+			if u.name == e.name && given(u.where) {
+				warn(e, "%s has no effect beside %s: %s", e.name, u.where, u.why)
+			}
+		}
+		for _, v := range e.values {
+			if masked := maskSecrets(v); masked != v {
+				warn(e, "%s holds a secret: whoever may read this file knows it; keep secrets in files of their own, and name those", e.name)
+			}
+		}
+	}
+	if info, err := os.Stat(l.file); err == nil && s.text == nil && info.Mode().Perm()&0o022 != 0 {
+		all = append(all, configFault{Message: fmt.Sprintf("users other than its owner may write to it (mode %v), and so run commands as the node: chmod go-w %s", info.Mode().Perm(), l.file)})
+	}
+	return all
+}
+
+func showConfig(c *cli.Context) error {
+	reply := configReply{}
+	if c.NArg() > 0 {
+		s, err := configArgs(c)
+		if err != nil {
+			return badInput(err)
+		}
+		l, err := s.load()
+		if err != nil {
+			return badInput(asFaults(l.file, err))
+		}
+		reply.File, reply.Settings = l.file, l.settings
+		if c.Bool("json") {
+			return printJSON(c, reply)
+		}
+	} else if done, err := get(c, "/config", &reply); done {
+		return err
+	}
+	w := terminalOf(c)
+	table(w, "SETTING\tVALUE\tFROM", func(row func(...any)) {
+		for _, s := range reply.Settings {
+			if c.Bool("set") && s.Source == fromDefault {
+				continue
+			}
+			text := cmp.Or(strings.Join(s.Values, ", "), "-")
+			if s.Pending != nil {
+				text += fmt.Sprintf(" (after a restart: %s)", cmp.Or(strings.Join(s.Pending, ", "), "the default"))
+			}
+			row(s.Name, plainText(text), cmp.Or(s.Where, s.Source))
+		}
+	})
+	if r := reply.Reload; r != nil {
+		fmt.Fprintf(w, "\nread again at %s, %s: %s\n", r.At.Local().Format(time.DateTime), r.Outcome, plainText(r.String()))
+	}
+	return nil
+}
+
+var usageName = regexp.MustCompile("`([^`]*)`")
+
+// exampleConfig is a file with every setting, commented out, and its default.
+func exampleConfig() string {
+	var b strings.Builder
+	b.WriteString(`# Configuration of weir node: weir node --config weir.yaml
+#
+# Every setting has the name of a flag. Flags are stronger than the environment
+# (WEIR_…), and that is stronger than this file. What stands here, commented out, is
+# the default. A setting that is marked [live] changes when the file is read again:
+# by systemctl reload, kill -HUP or weir reload. The others need a restart.
+#
+#   weir config check weir.yaml   points at every mistake
+#   weir config show              the settings in effect, and where each comes from
+#
+# Times have a unit (500ms, 10s, 1m30s), rates too (800mbps, 1.5gbps). Secrets do not
+# belong here: name files that hold them.
+`)
+	for _, f := range nodeCommand().Flags {
+		doc, ok := f.(cli.DocGenerationFlag)
+		name := f.Names()[0]
+		if v, visible := f.(cli.VisibleFlag); !ok || visible && !v.IsVisible() || name == configFlag {
+			continue
+		}
+		mark := ""
+		if slices.Contains(liveSettings, name) {
+			mark = " [live]"
+		}
+		b.WriteString("\n")
+		usage := usageName.ReplaceAllString(doc.GetUsage(), "$1")
+		for _, line := range wrapped(usage+mark, 84) {
+			b.WriteString("# " + line + "\n")
+		}
+		b.WriteString("#" + exampleValue(f, doc, name) + "\n")
+	}
+	return b.String()
+}
+
+// exampleValue is a setting's line, with its default as far as that is the same
+// on every machine.
+func exampleValue(f cli.Flag, doc cli.DocGenerationFlag, name string) string {
+	value := strings.Trim(doc.GetValue(), `"`)
+	if _, ok := f.(*cli.BoolFlag); ok {
+		return name + ": false"
+	}
+	if name == "data-dir" {
+		return name + ":   # weir in $XDG_DATA_HOME, or .local/share/weir in the home directory"
+	}
+	if s, ok := f.(cli.DocGenerationSliceFlag); ok && s.IsSliceFlag() && value == "" {
+		return name + ": []" + defaultNote(doc)
+	}
+	if zero := value == "0" || value == "0s"; value == "" || zero && strings.TrimSpace(documentedDefault(doc)) != "" {
+		return name + ":" + defaultNote(doc)
+	}
+	if strings.ContainsAny(value, ":#@`") || value == "off" {
+		value = `"` + value + `"`
+	}
+	return name + ": " + value
+}
+
+// documentedDefault is what help says in place of the value.
+func documentedDefault(doc cli.DocGenerationFlag) string {
+	if text := doc.GetDefaultText(); text != doc.GetValue() {
+		return text
+	}
+	return ""
+}
+
+func defaultNote(doc cli.DocGenerationFlag) string {
+	text := documentedDefault(doc)
+	if text == "" {
+		return ""
+	}
+	return "   # " + text
+}
+
+// wrapped breaks text into lines of at most width characters.
+func wrapped(text string, width int) []string {
+	var lines []string
+	line := ""
+	for _, word := range strings.Fields(text) {
+		if line != "" && len(line)+1+len(word) > width {
+			lines, line = append(lines, line), ""
+		}
+		line = strings.TrimSpace(line + " " + word)
+	}
+	return append(lines, line)
+}

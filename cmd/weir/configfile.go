@@ -1,0 +1,577 @@
+package main
+
+import (
+	"bytes"
+	"cmp"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"net/url"
+	"os"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/urfave/cli/v2"
+	"go.yaml.in/yaml/v4"
+)
+
+const (
+	// maxConfigFile bounds a configuration file, in bytes.
+	maxConfigFile = 64 << 10
+	// maxConfigList bounds the items of one list.
+	maxConfigList = 256
+	// maxConfigFaults is how many mistakes are told. Whoever has more has given
+	// another file than they meant.
+	maxConfigFaults = 50
+	// configFlag names the file; it alone cannot stand in it.
+	configFlag = "config"
+)
+
+// A configFault is one mistake in a configuration file, or something in it that
+// has no effect.
+type configFault struct {
+	Line    int    `json:"line"` // from 1; 0: the file as a whole
+	Column  int    `json:"column"`
+	Message string `json:"message"`
+
+	source string // the line, as it is
+}
+
+// configFaults are the mistakes in one file, in the order of their lines.
+type configFaults struct {
+	file   string
+	faults []configFault
+}
+
+// Error shows each with its place and, below, the line with a caret.
+func (e *configFaults) Error() string {
+	var b strings.Builder
+	for i, f := range e.faults {
+		if i > 0 {
+			b.WriteByte('\n')
+		}
+		b.WriteString(f.at(e.file))
+		if f.source != "" {
+			fmt.Fprintf(&b, "\n    %s\n    %s^", f.source, indentTo(f.source, f.Column))
+		}
+	}
+	return b.String()
+}
+
+// line is Error for a log: without the lines of the file, and cut short.
+func (e *configFaults) line() string {
+	const most = 8
+	var all []string
+	for _, f := range e.faults[:min(len(e.faults), most)] {
+		all = append(all, f.at(e.file))
+	}
+	if more := len(e.faults) - most; more > 0 {
+		all = append(all, fmt.Sprintf("and %d more", more))
+	}
+	return strings.Join(all, "; ")
+}
+
+// at is the message with its place. Secrets in it are masked.
+func (f configFault) at(file string) string {
+	if f.Line == 0 {
+		return file + ": " + f.Message
+	}
+	return fmt.Sprintf("%s:%d:%d: %s", file, f.Line, f.Column, f.Message)
+}
+
+// indentTo is what to put below source so that what follows is below column.
+func indentTo(source string, column int) string {
+	var b strings.Builder
+	for i, r := range []rune(source) {
+		if i >= column-1 {
+			break
+		}
+		if r != '\t' {
+			r = ' '
+		}
+		b.WriteRune(r)
+	}
+	return b.String()
+}
+
+// A configEntry is one setting in a file.
+type configEntry struct {
+	name         string // the flag's first one
+	values       []string
+	list         bool
+	line, column int // of the value
+	alias        string
+}
+
+// A configReader reads one file and finds out where in it a mistake is.
+type configReader struct {
+	name   string
+	lines  []string
+	flags  []cli.Flag
+	faults []configFault
+}
+
+// readConfigFile returns the text of the file at path. The error is a
+// [*configFaults].
+func readConfigFile(path string) ([]byte, error) {
+	fail := func(format string, args ...any) ([]byte, error) {
+		return nil, &configFaults{path, []configFault{{Message: fmt.Sprintf(format, args...)}}}
+	}
+	// It is opened anew by its name each time: an editor, and Kubernetes, put
+	// another file in its place. One that is no file may keep a reader waiting.
+	info, err := os.Stat(path)
+	if err != nil {
+		return fail("%v", plainPathError(err))
+	}
+	switch {
+	case info.IsDir():
+		return fail("it is a directory: name the file in it")
+	case !info.Mode().IsRegular():
+		return fail("it is no regular file, and could not be read again: write it to one")
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return fail("%v", plainPathError(err))
+	}
+	defer f.Close()
+	text, err := io.ReadAll(io.LimitReader(f, maxConfigFile+1))
+	if err != nil {
+		return fail("%v", plainPathError(err))
+	}
+	return text, nil
+}
+
+// plainPathError is err without the path, which is told already, and with what
+// to do.
+func plainPathError(err error) error {
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		return errors.New("there is no such file; weir config example prints one to begin with")
+	case errors.Is(err, os.ErrPermission):
+		return fmt.Errorf("permission denied for user %d: change the file's owner or mode", os.Geteuid())
+	}
+	if e := new(os.PathError); errors.As(err, &e) {
+		return e.Err
+	}
+	return err
+}
+
+// parseConfig reads a configuration file: a flat YAML mapping whose keys are the
+// names of flags. What it gives is in the order of the lines, and is what the
+// flags' types allow; the error is a [*configFaults] with every mistake.
+func parseConfig(name string, text []byte, flags []cli.Flag) ([]configEntry, error) {
+	r := newConfigReader(name, text, flags)
+	entries := r.read(text)
+	if len(r.faults) == 0 {
+		return entries, nil
+	}
+	return entries, r.err()
+}
+
+func newConfigReader(name string, text []byte, flags []cli.Flag) *configReader {
+	return &configReader{name: name, lines: strings.Split(lineBreaks.Replace(string(text)), "\n"), flags: flags}
+}
+
+// lineBreaks makes those that YAML has (1.2.2, section 5.4) one.
+var lineBreaks = strings.NewReplacer("\r\n", "\n", "\r", "\n")
+
+// err is the faults so far, in the order of their places.
+func (r *configReader) err() *configFaults {
+	slices.SortStableFunc(r.faults, func(a, b configFault) int {
+		return cmp.Or(cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column))
+	})
+	return &configFaults{r.name, r.faults}
+}
+
+func (r *configReader) fault(line, column int, format string, args ...any) {
+	if len(r.faults) >= maxConfigFaults {
+		return
+	}
+	f := configFault{Line: line, Column: max(column, 1), Message: shortened(maskSecrets(fmt.Sprintf(format, args...)), 400)}
+	if line == 0 {
+		f.Column = 0
+	} else if line <= len(r.lines) {
+		if f.source = r.lines[line-1]; line == 1 {
+			f.source = strings.TrimPrefix(f.source, byteOrderMark)
+		}
+		f.source = maskSecrets(strings.ToValidUTF8(f.source, "\ufffd"))
+		if utf8.RuneCountInString(f.source) > 160 {
+			f.source = "" // a caret below the third line of a terminal helps nobody
+		}
+	}
+	r.faults = append(r.faults, f)
+}
+
+func (r *configReader) at(n *yaml.Node, format string, args ...any) {
+	r.fault(n.Line, n.Column, format, args...)
+}
+
+const byteOrderMark = "\ufeff"
+
+func (r *configReader) read(text []byte) []configEntry {
+	if len(text) > maxConfigFile {
+		r.fault(0, 0, "it has more than %d bytes: that is no configuration of weir", maxConfigFile)
+		return nil
+	}
+	if bytes.HasPrefix(text, []byte{0xff, 0xfe}) || bytes.HasPrefix(text, []byte{0xfe, 0xff}) {
+		r.fault(1, 1, "it is UTF-16: save it as UTF-8")
+		return nil
+	}
+	if !r.readable(text) {
+		return nil
+	}
+	decoder := yaml.NewDecoder(bytes.NewReader(text))
+	var document, second yaml.Node
+	switch err := decoder.Decode(&document); {
+	case err == io.EOF:
+		return nil // nothing but comments: every setting has its default
+	case err != nil:
+		r.syntax(err)
+		return nil
+	}
+	if err := decoder.Decode(&second); err == nil {
+		r.at(&second, "a second document begins: all settings belong into one, so take the --- out")
+	} else if err != io.EOF {
+		r.syntax(err)
+	}
+	if len(document.Content) == 0 {
+		return nil
+	}
+	return r.mapping(document.Content[0])
+}
+
+// readable reports whether the text has only what can be seen in an editor.
+func (r *configReader) readable(text []byte) bool {
+	line, column := 1, 1
+	for i := 0; i < len(text); {
+		c, size := utf8.DecodeRune(text[i:])
+		switch {
+		case c == utf8.RuneError && size == 1:
+			r.fault(line, column, "the byte %#02x is not UTF-8: save the file as UTF-8", text[i])
+			return false
+		case c == '\n', c == '\r' && !bytes.HasPrefix(text[i:], []byte("\r\n")):
+			line, column = line+1, 0
+		case c == '\t', c == '\r', i == 0 && c == '\ufeff':
+		case c < ' ', c == 0x7f, c >= 0x80 && c < 0xa0, c == '\u2028', c == '\u2029', c == '\ufeff':
+			r.fault(line, column, "the character %U cannot be seen and does not belong here: take it out", c)
+			return false
+		}
+		column++
+		if i == 0 && c == '\ufeff' {
+			column = 1
+		}
+		i += size
+	}
+	return true
+}
+
+// syntax is a mistake in the YAML itself.
+func (r *configReader) syntax(err error) {
+	var e *yaml.LoadError
+	if !errors.As(err, &e) || e.Mark.Line == 0 {
+		r.fault(0, 0, "not YAML: %s", strings.TrimPrefix(err.Error(), "yaml: "))
+		return
+	}
+	line, column := e.Mark.Line, e.Mark.Column
+	if line > len(r.lines) || line == len(r.lines) && r.lines[line-1] == "" { // the end of the text
+		for line = min(line, len(r.lines)); line > 1 && strings.TrimSpace(r.lines[line-1]) == ""; {
+			line--
+		}
+		column = utf8.RuneCountInString(r.lines[line-1]) + 1
+	}
+	source := r.lines[line-1]
+	indent := source[:len(source)-len(strings.TrimLeft(source, " \t"))]
+	if i := strings.IndexByte(indent, '\t'); i >= 0 {
+		r.fault(line, i+1, "a tab: YAML indents by spaces only, so put spaces in its place")
+		return
+	}
+	why := e.Message
+	switch {
+	case strings.Contains(why, "mapping values are not allowed"):
+		why += ": put a text that has a colon followed by a space into quotes, and begin every key at the first column"
+	case strings.Contains(why, "cannot start any token"):
+		why += ": put a text that begins with @, %% or ` into quotes"
+		why = strings.ReplaceAll(why, "%%", "%")
+	case strings.Contains(why, "anchor"):
+		why += ": aliases are not taken here, so write the value out, or put a text that begins with * or & into quotes"
+	}
+	r.fault(line, column, "not YAML: %s", why)
+}
+
+// plain reports whether n is written without anchor, alias and tag.
+func (r *configReader) plain(n *yaml.Node) bool {
+	switch {
+	case n.Kind == yaml.AliasNode || n.Anchor != "":
+		r.at(n, "anchors and aliases are not taken here: write the value out, or put a text that begins with * or & into quotes")
+	case n.Style&yaml.TaggedStyle != 0:
+		r.at(n, "tags are not taken here: take %s out, or put a text that begins with ! into quotes", n.Tag)
+	default:
+		return true
+	}
+	return false
+}
+
+func (r *configReader) mapping(root *yaml.Node) []configEntry {
+	if !r.plain(root) {
+		return nil
+	}
+	switch {
+	case root.Kind == yaml.ScalarNode && root.Tag == "!!null":
+		return nil
+	case root.Kind == yaml.ScalarNode:
+		r.at(root, "want lines such as session-limit: 500, with a space after the colon")
+		return nil
+	case root.Kind != yaml.MappingNode:
+		r.at(root, "want lines such as session-limit: 500, not a list")
+		return nil
+	}
+	var entries []configEntry
+	seen := map[string]int{}
+	for i := 0; i+1 < len(root.Content); i += 2 {
+		key, value := root.Content[i], root.Content[i+1]
+		if len(r.faults) >= maxConfigFaults-1 {
+			r.at(key, "so many mistakes that the rest is not looked at: is this a configuration of weir node?")
+			break
+		}
+		if !r.plain(key) {
+			continue
+		}
+		if key.Kind != yaml.ScalarNode {
+			r.at(key, "want the name of a setting, such as session-limit")
+			continue
+		}
+		f := r.flagOf(key.Value)
+		if f == nil {
+			r.at(key, "%s", r.unknown(key.Value, value))
+			continue
+		}
+		name := f.Names()[0]
+		if first, ok := seen[name]; ok {
+			r.at(key, "%s is set already in line %d: take one of the two out, or give a list if both are meant and it takes one", key.Value, first)
+			continue
+		}
+		seen[name] = key.Line
+		e := configEntry{name: name, line: value.Line, column: value.Column}
+		if key.Value != name {
+			e.alias = key.Value
+		}
+		before := len(r.faults)
+		e.values, e.list = r.values(name, f, value)
+		if len(r.faults) == before {
+			entries = append(entries, e)
+		}
+	}
+	return entries
+}
+
+func (r *configReader) flagOf(name string) cli.Flag {
+	i := slices.IndexFunc(r.flags, func(f cli.Flag) bool { return f.Names()[0] != configFlag && slices.Contains(f.Names(), name) })
+	if i < 0 {
+		return nil
+	}
+	return r.flags[i]
+}
+
+// unknown says what is wrong with a key that there is not.
+func (r *configReader) unknown(key string, value *yaml.Node) string {
+	if key == configFlag {
+		return "config cannot stand in the file that it names: take it out"
+	}
+	bare := strings.ReplaceAll(strings.ToLower(strings.TrimPrefix(key, "WEIR_")), "_", "-")
+	var names []string
+	for _, f := range r.flags {
+		if name := f.Names()[0]; name != configFlag {
+			names = append(names, name)
+		}
+	}
+	hint := ""
+	if bare != key && slices.Contains(names, strings.TrimLeft(bare, "-")) {
+		hint = fmt.Sprintf(" (did you mean %s?)", strings.TrimLeft(bare, "-"))
+	} else {
+		hint = didYouMean(bare, names)
+	}
+	text := fmt.Sprintf("there is no setting %q%s", shortened(key, 40), hint)
+	switch {
+	case key == "<<":
+		return "merging is not taken here: write the values out"
+	case strings.HasPrefix(key, "#") || strings.Contains(key, ":"):
+		return text + "; a space belongs after the colon"
+	case hint == "" && value.Kind == yaml.MappingNode && len(value.Content) > 0:
+		return text + "; settings are not nested, and each has the name of a flag"
+	case hint == "":
+		return text + "; the names are those of the flags: weir node --help lists them"
+	}
+	return text
+}
+
+// values reads what a setting is given.
+func (r *configReader) values(name string, f cli.Flag, n *yaml.Node) (list []string, isList bool) {
+	_, repeats := f.(cli.DocGenerationSliceFlag)
+	if repeats {
+		repeats = f.(cli.DocGenerationSliceFlag).IsSliceFlag()
+	}
+	if !r.plain(n) {
+		return nil, false
+	}
+	switch {
+	case n.Kind == yaml.MappingNode:
+		r.at(n, "%s wants %s, not settings within it", name, wanted(f))
+		return nil, false
+	case n.Kind == yaml.SequenceNode && !repeats:
+		r.at(n, "%s wants one value, not a list: %s", name, wanted(f))
+		return nil, false
+	case n.Kind != yaml.SequenceNode:
+		if v, ok := r.scalar(name, f, n); ok {
+			list = append(list, v)
+		}
+		return list, false
+	}
+	if len(n.Content) == 0 {
+		r.at(n, "%s: the list is empty: give values, or take the line out", name)
+	}
+	if len(n.Content) > maxConfigList {
+		r.at(n.Content[maxConfigList], "%s has %d values, at most %d", name, len(n.Content), maxConfigList)
+		return nil, true
+	}
+	for _, item := range n.Content {
+		if !r.plain(item) {
+			continue
+		}
+		if item.Kind != yaml.ScalarNode {
+			r.at(item, "%s wants a list of plain values", name)
+			continue
+		}
+		if v, ok := r.scalar(name, f, item); ok {
+			list = append(list, v)
+		}
+	}
+	return list, true
+}
+
+// scalar reads one value, as the flag would take it.
+func (r *configReader) scalar(name string, f cli.Flag, n *yaml.Node) (string, bool) {
+	v := n.Value
+	wrong := func() (string, bool) {
+		r.at(n, "%s: %s is not %s", name, strconv.Quote(shortened(v, 40)), wanted(f))
+		return "", false
+	}
+	if n.Tag == "!!null" {
+		r.at(n, "%s has no value: give %s, or take the line out", name, wanted(f))
+		return "", false
+	}
+	switch f.(type) {
+	case *cli.BoolFlag:
+		if v != "true" && v != "false" {
+			return wrong()
+		}
+	case *cli.DurationFlag:
+		if _, err := time.ParseDuration(v); err != nil {
+			if _, plain := strconv.ParseFloat(v, 64); plain == nil {
+				r.at(n, "%s: %s has no unit: write for example %ss, %sms or %sm", name, v, v, v, v)
+				return "", false
+			}
+			return wrong()
+		}
+	case *cli.IntFlag, *cli.Int64Flag, *cli.UintFlag, *cli.Uint64Flag:
+		if digits := strings.TrimLeft(v, "+-"); len(digits) > 1 && digits[0] == '0' && strings.Trim(digits, "0123456789") == "" {
+			r.at(n, "%s: %s begins with 0 and would be read as octal: write it without", name, v)
+			return "", false
+		}
+		if i, err := strconv.ParseInt(v, 0, 64); err != nil || i > math.MaxInt32 && strconv.IntSize == 32 {
+			return wrong()
+		}
+	case *cli.Float64Flag:
+		if x, err := strconv.ParseFloat(v, 64); err != nil || math.IsNaN(x) || math.IsInf(x, 0) {
+			return wrong()
+		}
+	default:
+		if v == "" {
+			r.at(n, "%s is empty: give %s, or take the line out", name, wanted(f))
+			return "", false
+		}
+		if strings.ContainsAny(v, "\n\r") && !strings.HasSuffix(name, "-command") {
+			r.at(n, "%s has several lines, and wants one: write it behind the colon", name)
+			return "", false
+		}
+	}
+	return v, true
+}
+
+// shortened is v, cut off after most characters.
+func shortened(v string, most int) string {
+	if len(v) > most {
+		if r := []rune(v); len(r) > most {
+			return string(r[:most]) + "…"
+		}
+	}
+	return v
+}
+
+// wanted is what a flag takes.
+func wanted(f cli.Flag) string {
+	switch f.(type) {
+	case *cli.BoolFlag:
+		return "true or false"
+	case *cli.DurationFlag:
+		return "a time with its unit, such as 10s or 1m30s"
+	case *cli.IntFlag, *cli.Int64Flag, *cli.UintFlag, *cli.Uint64Flag:
+		return "a whole number"
+	case *cli.Float64Flag:
+		return "a number, such as 0.8"
+	case *cli.StringSliceFlag:
+		return "a text, or a list of texts"
+	}
+	return "a text"
+}
+
+var userInfo = regexp.MustCompile(`(://)[^/@\s"']*@`)
+
+// maskSecrets is s without what lets somebody in: passwords in URLs, and the
+// parameters that [withoutSecrets] knows.
+func maskSecrets(s string) string {
+	return withoutSecrets(userInfo.ReplaceAllString(s, "${1}…@"))
+}
+
+// shown is a setting's value as people and programs may see it. Of a URL, what is
+// behind the path is hidden, and of a command all but the program: keys are
+// passed in both.
+func shown(name, value string) string {
+	switch {
+	case value == "":
+		return ""
+	case name == "join":
+		return fmt.Sprintf("(a token of %s)", count(len(value), "character", "characters"))
+	case strings.HasSuffix(name, "-command"):
+		program, rest, _ := strings.Cut(strings.TrimSpace(value), " ")
+		if strings.ContainsAny(program, "=\n") {
+			program, rest = "", value
+		}
+		if rest = strings.TrimSpace(rest); rest != "" {
+			program = strings.TrimSpace(program + fmt.Sprintf(" (and %s)", count(len(rest), "character", "characters")))
+		}
+		return program
+	case strings.Contains(value, "://"):
+		u, err := url.Parse(value)
+		if err != nil {
+			return "(hidden: it is no URL)"
+		}
+		if u.User != nil {
+			u.User = url.User("…")
+		}
+		text := u.Scheme + "://"
+		if u.User != nil {
+			text += "…@"
+		}
+		text += u.Host + u.EscapedPath()
+		if u.RawQuery != "" {
+			text += "?…"
+		}
+		return text
+	}
+	return maskSecrets(value)
+}

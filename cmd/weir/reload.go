@@ -1,0 +1,332 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"os/signal"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/urfave/cli/v2"
+	"golang.org/x/term"
+
+	"weir/capacity/event"
+	"weir/sfu/problem"
+)
+
+// liveSettings are those that change while the node runs. Every other one needs a
+// restart.
+var liveSettings = []string{
+	"session-limit", "stream-limit", "uplink-limit", "packet-limit", "cpu-limit",
+	"fanout", "overflow", "linger", "policy", "stop-timeout", "log-level",
+}
+
+// A reloadable part of the node has files of its own, which it reads again
+// when the configuration is. If reload fails, the part goes on with what it
+// had. Settings that a part reads are checked before, by nodeConfigOf.
+type reloadable struct {
+	name   string
+	reload func() error
+}
+
+// parts are those of this node.
+func (n *node) parts() []reloadable {
+	all := []reloadable{{"policy", n.policy.reload}}
+	if n.cfg.tls != nil {
+		all = append(all, reloadable{"certificate", n.cfg.tls.reload})
+	}
+	if n.rights != nil {
+		all = append(all, reloadable{"keys", func() error { n.rights.Reload(); return nil }}) // it tells of mistakes by events
+	}
+	return all
+}
+
+// Outcomes of reading the configuration again.
+const (
+	reloadApplied = "applied"
+	reloadRefused = "refused" // it has mistakes: nothing is applied
+	reloadFailed  = "failed"  // it is applied, but for a part's files
+)
+
+// reloading is the configuration in force and what came of reading it again.
+type reloading struct {
+	one sync.Mutex // reads at a time
+
+	mu       sync.Mutex
+	settings []setting
+	last     *reloadReport // nil: never
+	counts   map[string]uint64
+	good     time.Time // when it was last applied, at first the start
+}
+
+// A reloadReport is what came of reading the configuration once more.
+type reloadReport struct {
+	At      time.Time `json:"at"`
+	Outcome string    `json:"outcome"` // applied, refused or failed
+	Changed []string  `json:"changed"` // names of settings that are in force now
+	Restart []string  `json:"restart"` // … that have changed and need a restart
+	Errors  []string  `json:"errors"`
+}
+
+// String says it in one line.
+func (r reloadReport) String() string {
+	var parts []string
+	switch {
+	case r.Outcome == reloadRefused:
+	case len(r.Changed) > 0:
+		parts = append(parts, "changed: "+strings.Join(r.Changed, ", "))
+	case len(r.Restart) == 0:
+		parts = append(parts, "no setting has changed")
+	}
+	if len(r.Restart) > 0 {
+		parts = append(parts, "needs a restart: "+strings.Join(r.Restart, ", "))
+	}
+	return strings.Join(append(parts, r.Errors...), "; ")
+}
+
+func (r *reloading) begin(in []setting) {
+	r.settings, r.good, r.counts = in, time.Now(), map[string]uint64{}
+}
+
+// done keeps what came of it, and the settings if they are in force.
+func (r *reloading) done(report reloadReport, in []setting) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.last = &report
+	r.counts[report.Outcome]++
+	if report.Outcome != reloadRefused {
+		r.settings = in
+	}
+	if report.Outcome == reloadApplied {
+		r.good = report.At
+	}
+}
+
+// register adds what Prometheus' own configuration has, under the same names.
+func (r *reloading) register(reg *prometheus.Registry) {
+	locked := func(f func() float64) func() float64 {
+		return func() float64 {
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			return f()
+		}
+	}
+	reg.MustRegister(
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Namespace: "weir", Name: "config_last_reload_successful", Help: "Whether the configuration was taken when it was last read, 0 or 1."}, locked(func() float64 {
+			if r.last != nil && r.last.Outcome != reloadApplied {
+				return 0
+			}
+			return 1
+		})),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Namespace: "weir", Name: "config_last_reload_success_timestamp_seconds", Help: "When the configuration was last taken, Unix time."}, locked(func() float64 { return float64(r.good.UnixMilli()) / 1000 })),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Namespace: "weir", Name: "config_settings_pending_restart", Help: "Settings that the configuration has changed and that need a restart."}, locked(func() float64 {
+			n := 0
+			for _, s := range r.settings {
+				if s.Pending != nil {
+					n++
+				}
+			}
+			return float64(n)
+		})),
+	)
+	for _, outcome := range []string{reloadApplied, reloadRefused, reloadFailed} {
+		reg.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{
+			Namespace: "weir", Name: "config_reloads_total", Help: "Readings of the configuration after the first, by outcome: applied, refused for mistakes, failed for a part's files.",
+			ConstLabels: prometheus.Labels{"outcome": outcome},
+		}, locked(func() float64 { return float64(r.counts[outcome]) })))
+	}
+}
+
+// merged are the settings once next is read: what is live as next says, all else
+// as before, with what next says pending.
+func merged(before, next []setting) (in []setting, changed, restart []string) {
+	for _, s := range next {
+		i := slices.IndexFunc(before, func(b setting) bool { return b.Name == s.Name })
+		switch {
+		case i < 0 || slices.Equal(before[i].raw, s.raw):
+		case slices.Contains(liveSettings, s.Name):
+			changed = append(changed, s.Name)
+		default:
+			restart = append(restart, s.Name)
+			pending := s.Values
+			s = before[i]
+			s.Pending = pending
+		}
+		in = append(in, s)
+	}
+	return in, changed, restart
+}
+
+// reload reads the configuration again and applies what can change, or nothing
+// if it has a mistake. Sessions, streams and links are not touched.
+func (n *node) reload() (reloadReport, error) {
+	n.reloading.one.Lock()
+	defer n.reloading.one.Unlock()
+	n.notify.reloading()
+	report, err := n.readAgain()
+	n.notify.reloaded(n.isReady())
+	kind := event.ConfigReloaded
+	if report.Outcome != reloadApplied {
+		kind = event.ConfigRefused
+	}
+	n.events.add(event.Event{Kind: kind, Reason: report.Outcome, Detail: report.String()})
+	return report, err
+}
+
+func (n *node) readAgain() (reloadReport, error) {
+	report := reloadReport{At: time.Now(), Outcome: reloadApplied, Changed: []string{}, Restart: []string{}, Errors: []string{}}
+	next, err := n.cfg.settings.load()
+	if err != nil {
+		faults := asFaults(next.file, err)
+		report.Outcome, report.Errors = reloadRefused, append(report.Errors, faults.line())
+		n.reloading.done(report, nil)
+		return report, faults
+	}
+	in, changed, restart := merged(n.reloading.settings, next.settings)
+	report.Changed, report.Restart = append(report.Changed, changed...), append(report.Restart, restart...)
+
+	n.tuned.Store(&next.cfg.live)
+	n.ledger.SetLimits(next.cfg.live.limits)
+	n.cfg.level.Set(next.cfg.live.level)
+	if slices.Contains(changed, "policy") {
+		n.policy.take(next.cfg.policy)
+	}
+	var failed []error
+	for _, part := range n.reloadable {
+		if err := part.reload(); err != nil {
+			err = fmt.Errorf("%s not taken, what it said before stays in force: %w", part.name, err)
+			failed = append(failed, err)
+			report.Outcome, report.Errors = reloadFailed, append(report.Errors, maskSecrets(err.Error()))
+		}
+	}
+	n.dht.Kick() // others learn of new limits at once
+	n.reloading.done(report, in)
+	return report, errors.Join(failed...)
+}
+
+func (n *node) isReady() bool {
+	select {
+	case <-n.dht.Ready():
+		return true
+	default:
+		return false
+	}
+}
+
+// serveReload serves POST /api/v1/reload.
+func (n *node) serveReload(*http.Request) (any, error) {
+	report, err := n.reload()
+	if err != nil && report.Outcome == reloadRefused {
+		return nil, problem.New(problem.BadConfig, err.Error())
+	}
+	return report, nil
+}
+
+// A configReply is what GET /api/v1/config returns.
+type configReply struct {
+	File     string        `json:"file,omitempty"` // "": none
+	Settings []setting     `json:"settings"`
+	Reload   *reloadReport `json:"reload,omitempty"` // the last one
+}
+
+func (n *node) configReply() configReply {
+	r := &n.reloading
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	c := configReply{Settings: r.settings, Reload: r.last}
+	for _, s := range c.Settings {
+		if s.Name == configFlag && len(s.Values) > 0 {
+			c.File = s.Values[0]
+		}
+	}
+	return c
+}
+
+// Hangups are SIGHUPs, which ask for the configuration to be read again. From
+// before the node is there: until somebody listens, the signal ends a process.
+//
+// A terminal that is closed sends the same signal. A node that has nowhere left to
+// write to, and did when it began, takes it for the order to end.
+type hangups struct {
+	c        chan os.Signal
+	terminal bool
+	end      chan<- os.Signal // where it goes if the terminal is gone
+}
+
+func listenForHangup() *hangups {
+	h := &hangups{c: make(chan os.Signal, 1), terminal: onTerminal()} // those that come while one is served are one
+	signal.Notify(h.c, syscall.SIGHUP)
+	return h
+}
+
+func (h *hangups) stop() { signal.Stop(h.c) }
+
+// endBy has ends be sent to c. Called before watchHangups begins.
+func (h *hangups) endBy(c chan<- os.Signal) {
+	if h != nil {
+		h.end = c
+	}
+}
+
+func onTerminal() bool {
+	return slices.ContainsFunc([]*os.File{os.Stdin, os.Stdout, os.Stderr}, func(f *os.File) bool { return term.IsTerminal(int(f.Fd())) })
+}
+
+// watchHangups reads the configuration again at each SIGHUP, until ctx is done.
+func (n *node) watchHangups(ctx context.Context) error {
+	if n.hangups == nil {
+		<-ctx.Done()
+		return ctx.Err()
+	}
+	for {
+		select {
+		case <-n.hangups.c:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		if h := n.hangups; h.terminal && !onTerminal() && h.end != nil {
+			n.log.Info("the terminal is closed: the node ends")
+			h.end <- syscall.SIGHUP // its channel has room: it is read at once, or the node ends already
+			h.end, h.terminal = nil, false
+			continue
+		}
+		_, _ = n.reload() // an event tells of it
+	}
+}
+
+func reloadCommand() *cli.Command {
+	return &cli.Command{
+		Name: "reload", Usage: "have a running node read its configuration again",
+		Description: "As SIGHUP does, but it waits, and says what came of it. Limits, --fanout, --overflow,\n" +
+			"--linger, --policy, --stop-timeout and --log-level change at once; of other settings that\n" +
+			"have changed it says that they need a restart. If the file has a mistake, nothing changes.\n" +
+			"Exits with 3 then.",
+		Flags: adminFlags(),
+		Action: func(c *cli.Context) error {
+			if err := noArguments(c); err != nil {
+				return err
+			}
+			var r reloadReport
+			if err := post(c, "/reload", nil, &r); err != nil {
+				return err
+			}
+			var err error
+			if c.Bool("json") {
+				err = printJSON(c, r)
+			} else {
+				_, err = fmt.Fprintln(terminalOf(c), r)
+			}
+			if err == nil && r.Outcome != reloadApplied {
+				return cli.Exit("", exitFailure)
+			}
+			return err
+		},
+	}
+}

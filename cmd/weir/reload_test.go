@@ -1,0 +1,355 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus/testutil"
+
+	"weir/capacity"
+	"weir/capacity/event"
+	"weir/sfu"
+	"weir/sfu/problem"
+)
+
+// startWithConfig runs a node whose configuration is in a file, which write
+// replaces, as editors do.
+func startWithConfig(t *testing.T, text string) (n *node, admin string, write func(text string)) {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "weir.yaml")
+	write = func(text string) {
+		t.Helper()
+		if err := os.WriteFile(path+".new", []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Rename(path+".new", path); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(text)
+	l, err := settings{args: []string{"--config", path, "--data-dir", t.TempDir(), "--http", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--media-port", "0", "--listen", "/ip4/127.0.0.1/tcp/0"}}.load()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n, err = newNode(l.cfg); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- n.run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-ended; !errors.Is(err, context.Canceled) {
+			t.Errorf("run = %v", err)
+		}
+	})
+	server := httptest.NewServer(n.adminHandler())
+	t.Cleanup(server.Close)
+	return n, server.URL, write
+}
+
+// lastEvent is the newest event of a kind.
+func lastEvent(n *node, kinds ...event.Kind) (e event.Event) {
+	for _, one := range n.events.kept() {
+		if slices.Contains(kinds, one.Kind) {
+			e = one
+		}
+	}
+	return e
+}
+
+// Everything that is called live changes without a restart, and where it counts.
+func TestReloadAppliesWhatIsLive(t *testing.T) {
+	policy := writeFile(t, "policy.yaml", policyV1)
+	n, _, write := startWithConfig(t, "log-level: error\n")
+	if n.cfg.log.Enabled(t.Context(), slog.LevelDebug) {
+		t.Error("it begins with debug")
+	}
+	write(`session-limit: 1
+stream-limit: 2
+uplink-limit: 30mbps
+packet-limit: 4000
+cpu-limit: 0.5
+fanout: 3
+overflow: refuse
+linger: 7s
+stop-timeout: 8s
+log-level: warn
+policy: ` + policy + "\n")
+	report, err := n.reload()
+	if err != nil || report.Outcome != reloadApplied || len(report.Restart) > 0 {
+		t.Fatalf("%+v, %v", report, err)
+	}
+	want := slices.Sorted(slices.Values(liveSettings))
+	if got := slices.Sorted(slices.Values(report.Changed)); !slices.Equal(got, want) {
+		t.Errorf("changed %q, want %q", got, want)
+	}
+	limits := n.ledger.Totals(time.Now()).Limits
+	if limits.Sessions != 1 || limits.Streams != 2 || limits.Uplink != 30_000_000 || limits.Packets != 4000 {
+		t.Errorf("the ledger has %+v", limits)
+	}
+	if n.fanout() != 3 || n.status().Overflow != sfu.Refuse || n.tuned.Load().linger != 7*time.Second || n.tuned.Load().stopTimeout != 8*time.Second {
+		t.Errorf("got %+v", *n.tuned.Load())
+	}
+	if !n.cfg.log.Enabled(t.Context(), slog.LevelWarn) || n.cfg.log.Enabled(t.Context(), slog.LevelInfo) {
+		t.Error("the log does not go by warn")
+	}
+	if n.policy.Judge().Policy().Name != "one" {
+		t.Errorf("policy %q is in force", n.policy.Judge().Policy().Name)
+	}
+	for end := time.Now().Add(30 * time.Second); n.gauge.Read().CPULimit != 0.5 && time.Now().Before(end); {
+		time.Sleep(10 * time.Millisecond) // until its next sample
+	}
+	if got := n.gauge.Read().CPULimit; got != 0.5 {
+		t.Errorf("the gauge goes by %v of the CPU", got)
+	}
+	e := lastEvent(n, event.ConfigReloaded)
+	if !strings.Contains(e.Detail, "session-limit") {
+		t.Errorf("the event is %+v", e)
+	}
+
+	// And back, which also takes the policy away.
+	write("log-level: error\n")
+	if report, err = n.reload(); err != nil || n.ledger.Totals(time.Now()).Limits.Sessions != 500 || n.policy.Judge().Policy().Name != "default" || n.tuned.Load().overflow != sfu.Redirect {
+		t.Errorf("back: %+v, %v", report, err)
+	}
+	if report, err = n.reload(); err != nil || len(report.Changed) > 0 || report.String() != "no setting has changed" {
+		t.Errorf("once more: %+v, %v", report, err)
+	}
+}
+
+// A file with one mistake changes nothing, is told of in every way, and a good
+// one mends it.
+func TestReloadOfABadFileAppliesNothing(t *testing.T) {
+	n, admin, write := startWithConfig(t, "session-limit: 5\n")
+	value := func(name string) float64 {
+		t.Helper()
+		families, err := n.metrics().Gather()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range families {
+			if f.GetName() == name {
+				return f.Metric[0].GetGauge().GetValue()
+			}
+		}
+		t.Fatalf("no metric %s", name)
+		return 0
+	}
+	if value("weir_config_last_reload_successful") != 1 {
+		t.Error("not successful at the start")
+	}
+	before := *n.tuned.Load()
+	for name, text := range map[string]string{
+		"a key": "session-limit: 6\nsesion-limit: 7\n", "a unit": "session-limit: 6\nlinger: 3\n", "a check of the node's": "session-limit: 6\noverflow: spill\n",
+		"YAML": "session-limit: 6\nregion: [\n", "a policy that is not there": "session-limit: 6\npolicy: /nowhere\n",
+	} {
+		write(text)
+		report, err := n.reload()
+		if err == nil || report.Outcome != reloadRefused || !strings.Contains(report.String(), "weir.yaml:2:") {
+			t.Errorf("%s: %+v, %v", name, report, err)
+		}
+		if got := *n.tuned.Load(); got != before || n.ledger.Totals(time.Now()).Limits.Sessions != 5 {
+			t.Errorf("%s: %+v is in force", name, got)
+		}
+		if e := lastEvent(n, event.ConfigRefused, event.ConfigReloaded); e.Kind != event.ConfigRefused || !strings.Contains(e.Detail, "weir.yaml:2:") {
+			t.Errorf("%s: the event is %+v", name, e)
+		}
+	}
+	if value("weir_config_last_reload_successful") != 0 {
+		t.Error("successful after all")
+	}
+	if problems, err := testutil.GatherAndLint(n.metrics()); err != nil || len(problems) > 0 {
+		t.Errorf("%v, %v", problems, err)
+	}
+	resp, err := http.Post(admin+"/api/v1/reload", "", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	said := problem.Read(resp)
+	resp.Body.Close()
+	if said.Code != problem.BadConfig || !strings.Contains(said.Detail, "weir.yaml:2:") {
+		t.Errorf("the API says %+v", said)
+	}
+	out, code, err := runWeir(t.Context(), "reload", "--admin", strings.TrimPrefix(admin, "http://"))
+	if code != exitInput || !strings.Contains(err.Error(), "weir.yaml:2:") {
+		t.Errorf("weir reload: %d, %s, %v", code, out, err)
+	}
+	out, _, err = runWeir(t.Context(), "config", "show", "--admin", strings.TrimPrefix(admin, "http://"))
+	if err != nil || !strings.Contains(out, "refused: ") || !strings.Contains(out, "weir.yaml:1") {
+		t.Errorf("weir config show: %v\n%s", err, out)
+	}
+
+	write("session-limit: 6\n")
+	out, code, err = runWeir(t.Context(), "reload", "--admin", strings.TrimPrefix(admin, "http://"))
+	if code != 0 || out != "changed: session-limit\n" {
+		t.Errorf("weir reload: %d, %q, %v", code, out, err)
+	}
+	if n.ledger.Totals(time.Now()).Limits.Sessions != 6 || value("weir_config_last_reload_successful") != 1 {
+		t.Error("a good file is not in force")
+	}
+}
+
+// What cannot change is named, stays, and is shown as pending until it is taken
+// back; what stands beside it and can change does.
+func TestReloadNamesWhatNeedsARestart(t *testing.T) {
+	n, admin, write := startWithConfig(t, "region: eu\nsession-limit: 5\n")
+	write("region: us\nsession-limit: 6\nhttp: 127.0.0.1:1\nprovision-url: https://me:s3cret@example.org/\n")
+	report, err := n.reload()
+	if err != nil || !slices.Equal(report.Restart, []string{"region", "provision-url"}) || !slices.Equal(report.Changed, []string{"session-limit"}) {
+		t.Errorf("%+v, %v; --http is on the command line, and stronger", report, err)
+	}
+	if e := lastEvent(n, event.ConfigReloaded); e.Detail != "changed: session-limit; needs a restart: region, provision-url" {
+		t.Errorf("the event is %+v", e)
+	}
+	if record, _ := n.sample(); record.Region != "eu" {
+		t.Errorf("its record says %q", record.Region)
+	}
+	show := func() (c configReply) {
+		t.Helper()
+		resp, err := http.Get(admin + "/api/v1/config")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		if err := json.NewDecoder(resp.Body).Decode(&c); err != nil {
+			t.Fatal(err)
+		}
+		return c
+	}
+	of := func(c configReply, name string) setting {
+		return c.Settings[slices.IndexFunc(c.Settings, func(s setting) bool { return s.Name == name })]
+	}
+	c := show()
+	if s := of(c, "region"); !slices.Equal(s.Values, []string{"eu"}) || !slices.Equal(s.Pending, []string{"us"}) {
+		t.Errorf("region is shown as %+v", s)
+	}
+	if s := of(c, "provision-url"); !slices.Equal(s.Pending, []string{"https://…@example.org/"}) {
+		t.Errorf("a secret is shown: %+v", s)
+	}
+	if s := of(c, "session-limit"); !slices.Equal(s.Values, []string{"6"}) || !strings.HasSuffix(s.Where, "weir.yaml:2") {
+		t.Errorf("session-limit is shown as %+v", s)
+	}
+	write("region: eu\nsession-limit: 6\n")
+	if report, err = n.reload(); err != nil || len(report.Restart)+len(report.Changed) > 0 {
+		t.Errorf("taken back: %+v, %v", report, err)
+	}
+	if s := of(show(), "region"); s.Pending != nil {
+		t.Errorf("region is shown as %+v", s)
+	}
+}
+
+// Limits below what is in use end nothing: they keep new ones out.
+func TestReloadBelowWhatIsInUse(t *testing.T) {
+	n, _, write := startWithConfig(t, "session-limit: 5\n")
+	now := time.Now()
+	for _, id := range []string{"a", "b", "c"} {
+		if err := n.ledger.Admit(now, id, capacity.Need{Purpose: capacity.View, Stream: "demo"}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("session-limit: 2\n")
+	if _, err := n.reload(); err != nil {
+		t.Fatal(err)
+	}
+	totals := n.ledger.Totals(time.Now())
+	if totals.Sessions != 3 || totals.State != capacity.Full {
+		t.Errorf("%d sessions, %v; want 3, full", totals.Sessions, totals.State)
+	}
+	if err := n.ledger.Admit(time.Now(), "d", capacity.Need{Purpose: capacity.View, Stream: "demo"}); err == nil || !strings.Contains(err.Error(), "3 of 2 sessions") {
+		t.Errorf("a fourth one: %v", err)
+	}
+	write("session-limit: 0\n")
+	if _, err := n.reload(); err != nil {
+		t.Fatal(err)
+	}
+	if err := n.ledger.Admit(time.Now(), "d", capacity.Need{Purpose: capacity.View, Stream: "demo"}); err != nil {
+		t.Errorf("without a limit: %v", err)
+	}
+}
+
+// A file that is a link to a link, as Kubernetes has them, is read where it
+// leads to by then; and reading at the same time as others harms nobody.
+func TestReloadThroughLinks(t *testing.T) {
+	dir := t.TempDir()
+	for name, limit := range map[string]string{"v1": "5", "v2": "6"} {
+		if err := os.Mkdir(filepath.Join(dir, name), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, name, "weir.yaml"), []byte("session-limit: "+limit+"\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	link := func(to string) {
+		t.Helper()
+		if err := errors.Join(os.Symlink(to, filepath.Join(dir, "..new")), os.Rename(filepath.Join(dir, "..new"), filepath.Join(dir, "..data"))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	link("v1")
+	path := filepath.Join(dir, "weir.yaml")
+	if err := os.Symlink("..data/weir.yaml", path); err != nil {
+		t.Fatal(err)
+	}
+	s := settings{args: []string{"--config", path}}
+	limit := func() int {
+		t.Helper()
+		l, err := s.load()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return l.cfg.live.limits.Sessions
+	}
+	if got := limit(); got != 5 {
+		t.Errorf("limit %d", got)
+	}
+	link("v2")
+	if got := limit(); got != 6 {
+		t.Errorf("limit %d after the link was moved", got)
+	}
+
+	n, _, write := startWithConfig(t, "session-limit: 5\n")
+	var all sync.WaitGroup
+	for i := range 4 {
+		all.Go(func() {
+			for range 5 {
+				if i == 0 {
+					_ = n.status()
+					_ = n.configReply()
+				} else if _, err := n.reload(); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	all.Wait()
+	write("session-limit: 9\n")
+	if _, err := n.reload(); err != nil || n.ledger.Totals(time.Now()).Limits.Sessions != 9 {
+		t.Errorf("the last one is not in force: %v", err)
+	}
+}
+
+// A part whose own file is bad is named, and the rest is in force.
+func TestReloadOfAPartThatFails(t *testing.T) {
+	n, _, write := startWithConfig(t, "session-limit: 5\n")
+	n.reloadable = append(n.reloadable, reloadable{"tls-cert", func() error { return errors.New("the pair does not match") }})
+	write("session-limit: 6\n")
+	report, err := n.reload()
+	if err == nil || report.Outcome != reloadFailed || !strings.Contains(report.String(), "tls-cert not taken, what it said before stays in force: the pair does not match") {
+		t.Errorf("%+v, %v", report, err)
+	}
+	if n.ledger.Totals(time.Now()).Limits.Sessions != 6 {
+		t.Error("the limit is not in force")
+	}
+}

@@ -1,0 +1,291 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/urfave/cli/v2"
+)
+
+// Sources of a setting, from the weakest to the strongest.
+const (
+	fromDefault     = "default"
+	fromFile        = "file"
+	fromEnvironment = "environment"
+	fromFlag        = "flag"
+)
+
+// A setting is one flag of weir node and the value that is in effect.
+type setting struct {
+	Name   string   `json:"name"`
+	Values []string `json:"values"` // secrets hidden; of a flag that cannot be repeated at most one
+	Source string   `json:"source"` // default, file, environment or flag
+	Where  string   `json:"where,omitempty"`
+	// Pending is what the file says since it was read again, of a setting that
+	// only a restart changes.
+	Pending []string `json:"pending,omitempty"`
+
+	raw []string // as it is
+}
+
+// settings are where a node's configuration comes from. The command line and the
+// environment stay as they are; the file is read anew each time.
+type settings struct {
+	args []string // those of weir node
+	file string   // in place of --config, if not ""
+	text []byte   // of file, if not nil
+}
+
+// commandLine is the key of a context under which execute keeps its arguments.
+type commandLine struct{}
+
+// settingsOf are those of the weir node that c runs.
+func settingsOf(c *cli.Context) settings {
+	args, _ := c.Context.Value(commandLine{}).([]string)
+	if i := slices.Index(args, "node"); i >= 0 {
+		return settings{args: args[i+1:]}
+	}
+	return settings{}
+}
+
+// A loaded configuration is what one reading of all sources has given.
+type loaded struct {
+	cfg      nodeConfig
+	file     string // "": there is none
+	entries  []configEntry
+	settings []setting // in the order of the flags
+}
+
+// load reads everything. Its error is a [*configFaults] with every mistake that
+// the file has, or one of the command line or the environment.
+func (s settings) load() (loaded, error) {
+	l := loaded{file: s.file}
+	probe, err := s.flags(nil)
+	if err != nil {
+		return l, err
+	}
+	if l.file == "" {
+		l.file = probe.ctx.String(configFlag)
+	}
+	if l.file == "" {
+		l.cfg, err = nodeConfigOf(probe.ctx)
+		l.settings = probe.settings(l)
+		l.cfg.loaded, l.cfg.settings = l.settings, s
+		return l, err
+	}
+	text := s.text
+	if text == nil {
+		if text, err = readConfigFile(l.file); err != nil {
+			return l, err
+		}
+	}
+	r := newConfigReader(l.file, text, nodeCommand().Flags)
+	l.entries = r.read(text)
+	l.cfg, err = s.judge(r, l.entries)
+	if len(r.faults) > 0 {
+		return l, r.err()
+	}
+	if err != nil {
+		return l, err
+	}
+	set, err := s.flags(l.entries)
+	if err != nil {
+		return l, err
+	}
+	l.settings = set.settings(l)
+	l.cfg.loaded, l.cfg.settings = l.settings, s
+	return l, nil
+}
+
+var flagName = regexp.MustCompile(`--([a-z][a-z0-9-]*)`)
+
+// judge makes a configuration of entries, and adds to r what is wrong with them.
+// Checks of flags stop at the first mistake and name the flags: so an entry that
+// is named is left out, and the rest is checked again. The error is of something
+// that no entry can be blamed for.
+func (s settings) judge(r *configReader, entries []configEntry) (nodeConfig, error) {
+	left := slices.Clone(entries)
+	var dropped []string
+	for {
+		set, err := s.flags(left)
+		if err != nil {
+			return nodeConfig{}, err
+		}
+		cfg, err := nodeConfigOf(set.ctx)
+		if err == nil {
+			return cfg, nil
+		}
+		blamed, spurious := -1, false
+		for _, m := range flagName.FindAllStringSubmatch(err.Error(), -1) {
+			i := slices.IndexFunc(left, func(e configEntry) bool { return e.name == m[1] && !set.overridden(e.name) })
+			if blamed < 0 {
+				blamed = i
+			}
+			// It may be that what was left out is only missing.
+			spurious = spurious || slices.Contains(dropped, m[1])
+		}
+		if blamed < 0 {
+			if len(r.faults) > 0 {
+				return cfg, nil // what is known to be wrong comes first
+			}
+			return cfg, err
+		}
+		if e := left[blamed]; !spurious {
+			why := err.Error()
+			if rest, ok := strings.CutPrefix(why, "--"+e.name); ok && rest != "" && rest[0] != '-' {
+				why = e.name + ": " + strings.TrimLeft(rest, ": ")
+			}
+			r.fault(e.line, e.column, "%s", why)
+		}
+		dropped = append(dropped, left[blamed].name)
+		left = slices.Delete(left, blamed, blamed+1)
+	}
+}
+
+// A flagSet is weir node's flags as they are set by all sources.
+type flagSet struct {
+	ctx   *cli.Context
+	flags []cli.Flag
+	set   *flag.FlagSet
+	given map[string]bool // on the command line
+}
+
+// flags sets the flags of weir node: by the environment, by entries and by the
+// command line.
+func (s settings) flags(entries []configEntry) (flagSet, error) {
+	f := flagSet{flags: nodeCommand().Flags, set: flag.NewFlagSet("node", flag.ContinueOnError), given: map[string]bool{}}
+	f.set.SetOutput(io.Discard)
+	for _, one := range f.flags {
+		if err := one.Apply(f.set); err != nil {
+			return f, err
+		}
+	}
+	if err := f.set.Parse(s.args); err != nil {
+		return f, unknownFlag(err, f.flags)
+	}
+	f.set.Visit(func(one *flag.Flag) { f.given[one.Name] = true })
+	for _, e := range entries {
+		if f.overridden(e.name) {
+			continue
+		}
+		for _, v := range e.values {
+			if err := f.set.Set(e.name, v); err != nil {
+				return f, &configFaults{"configuration", []configFault{{Line: e.line, Column: e.column, Message: fmt.Sprintf("%s: %v", e.name, err)}}}
+			}
+		}
+	}
+	f.ctx = cli.NewContext(cli.NewApp(), f.set, nil)
+	f.ctx.Context = context.Background()
+	f.ctx.Command = &cli.Command{Name: "node", Flags: f.flags}
+	return f, nil
+}
+
+// overridden reports whether a flag is set by something stronger than a file.
+func (f flagSet) overridden(name string) bool {
+	return f.given[name] || f.environment(name) != ""
+}
+
+// environment is the variable that sets a flag, or "".
+func (f flagSet) environment(name string) string {
+	for _, one := range f.flags {
+		if doc, ok := one.(cli.DocGenerationFlag); ok && one.Names()[0] == name {
+			for _, v := range doc.GetEnvVars() {
+				if os.Getenv(v) != "" {
+					return v
+				}
+			}
+		}
+	}
+	return ""
+}
+
+// settings are all flags with what they are set to, and by what.
+func (f flagSet) settings(l loaded) []setting {
+	var all []setting
+	for _, one := range f.flags {
+		name := one.Names()[0]
+		s := setting{Name: name, Source: fromDefault}
+		entry := slices.IndexFunc(l.entries, func(e configEntry) bool { return e.name == name })
+		switch {
+		case f.given[name]:
+			s.Source, s.Where = fromFlag, "--"+name
+		case f.environment(name) != "":
+			s.Source, s.Where = fromEnvironment, f.environment(name)
+		case entry >= 0:
+			s.Source, s.Where = fromFile, fmt.Sprintf("%s:%d", l.file, l.entries[entry].line)
+		}
+		s.raw = f.values(one)
+		if name == configFlag && len(s.raw) == 0 && l.file != "" {
+			s.raw = []string{l.file}
+		}
+		if s.Source == fromDefault {
+			if v, ok := l.cfg.resolved(name); ok {
+				s.raw = []string{v}
+			}
+		}
+		s.Values = shownAll(name, s.raw)
+		all = append(all, s)
+	}
+	return all
+}
+
+func shownAll(name string, raw []string) []string {
+	list := []string{}
+	for _, v := range raw {
+		list = append(list, shown(name, v))
+	}
+	return list
+}
+
+// values are those of one flag; none where it is not set and has no default.
+func (f flagSet) values(one cli.Flag) []string {
+	name := one.Names()[0]
+	if _, ok := one.(*cli.StringSliceFlag); ok {
+		return f.ctx.StringSlice(name)
+	}
+	v := f.set.Lookup(name).Value.String()
+	if doc, ok := one.(cli.DocGenerationFlag); v == "" || !f.ctx.IsSet(name) && ok && v == "0" && documentedDefault(doc) != "" {
+		return nil // it stands for something else
+	}
+	return []string{v}
+}
+
+// unset are the settings that something weir computes at start stands for.
+func (c nodeConfig) resolved(name string) (string, bool) {
+	switch name {
+	case "name":
+		return c.name, c.name != ""
+	case "network":
+		return c.network, c.network != ""
+	case "data-dir":
+		return c.dataDir, c.dataDir != ""
+	case "uplink-limit":
+		return bits(c.live.limits.Uplink), c.live.limits.Uplink > 0
+	case "packet-limit":
+		return fmt.Sprint(c.live.limits.Packets), true
+	case "listen":
+		var all []string
+		for _, a := range c.listen {
+			all = append(all, a.String())
+		}
+		return strings.Join(all, ", "), len(all) > 0
+	}
+	return "", false
+}
+
+// asFaults is err as faults of file.
+func asFaults(file string, err error) *configFaults {
+	var f *configFaults
+	if errors.As(err, &f) {
+		return f
+	}
+	return &configFaults{cmp.Or(file, "configuration"), []configFault{{Message: maskSecrets(err.Error())}}}
+}
