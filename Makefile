@@ -59,6 +59,7 @@ deps:
 	@testnet/deps.sh jq
 	@testnet/deps.sh nftables
 	@testnet/deps.sh promtool
+	@testnet/deps.sh prometheus
 	@testnet/deps.sh mandoc
 	@testnet/deps.sh nginx
 	@testnet/deps.sh haproxy

@@ -2,8 +2,8 @@
 # Installs what is needed beyond Go: Chromium, for the browser tests; called with
 # firefox-esr, that, for the same; with redis-server, that, for the comparison
 # with a database; with jq, that, for the example hooks; with nftables, that, for
-# networks with a NAT; with promtool, that, for the test of the metrics, and
-# Prometheus itself; with mandoc, that, for the test of the man pages; with
+# networks with a NAT; with promtool or prometheus, those, for the tests of
+# the metrics and the dashboard; with mandoc, that, for the test of the man pages; with
 # nginx or haproxy, that, for the test of reverse proxies; with libnss3-tools,
 # that, for the test of pages over https; with ffmpeg, that, for the hook that
 # records. Debian or Ubuntu, as root or with sudo; elsewhere it says what is
@@ -55,8 +55,12 @@ promtool)
 	what="The test of the metrics needs"
 	without="leave the tests that start processes out: go test -short ./..."
 	;;
+prometheus)
+	what="The test of the dashboard needs"
+	without="leave the tests that start processes out: go test -short ./..."
+	;;
 *)
-	echo "deps.sh: nothing is known of $package; there are chromium, firefox-esr, redis-server, jq, nftables, promtool, mandoc, nginx, haproxy, libnss3-tools and ffmpeg" >&2
+	echo "deps.sh: nothing is known of $package; there are chromium, firefox-esr, redis-server, jq, nftables, promtool, prometheus, mandoc, nginx, haproxy, libnss3-tools and ffmpeg" >&2
 	exit 3
 	;;
 esac
@@ -87,14 +91,14 @@ if [ "$package" = nginx ]; then
 	$sudo install -m 0755 "$dir/out/usr/sbin/nginx" /usr/local/sbin/nginx || missing "it could not be copied to /usr/local/sbin"
 	exit 0
 fi
-if [ "$package" = promtool ]; then
-	# Its package would have a Prometheus run on this machine: only the tool is
-	# taken out of it.
+if [ "$package" = promtool ] || [ "$package" = prometheus ]; then
+	# Their package would have a Prometheus run on this machine: only the programs
+	# are taken out of it.
 	dir=$(mktemp -d)
 	trap 'rm -rf "$dir"' EXIT
 	(cd "$dir" && apt-get -o APT::Sandbox::User=root download -qq prometheus) || missing "apt-get download failed"
 	dpkg-deb -x "$dir"/prometheus_*.deb "$dir/out" || missing "the package could not be unpacked"
-	$sudo install -m 0755 "$dir/out/usr/bin/promtool" /usr/local/bin/promtool || missing "it could not be copied to /usr/local/bin"
+	$sudo install -m 0755 "$dir/out/usr/bin/$package" "/usr/local/bin/$package" || missing "it could not be copied to /usr/local/bin"
 	exit 0
 fi
 $sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$package" >/dev/null || missing "apt-get install failed"
