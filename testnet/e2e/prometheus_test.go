@@ -138,7 +138,9 @@ func queries(t *testing.T) (dashboard, alerts []query) {
 		dashboard = append(dashboard, query{a.Name, everything.Replace(a.Expr)})
 	}
 	var rules struct {
-		Groups []struct{ Rules []struct{ Alert, Expr string } }
+		Groups []struct {
+			Rules []struct{ Alert, Expr string }
+		}
 	}
 	text, err = os.ReadFile(deployed + "prometheus-rules.yaml")
 	if err == nil {
@@ -316,6 +318,18 @@ func TestPrometheusAnswersTheDashboard(t *testing.T) {
 	if err := get("label/__name__/values", &all); err != nil {
 		t.Fatal(err)
 	}
+	files, err := filepath.Glob("../../cmd/weir/*.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	source := ""
+	for _, name := range files {
+		text, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		source += string(text)
+	}
 	there := map[string]bool{}
 	for _, name := range all.Data {
 		for _, suffix := range []string{"_bucket", "_sum", "_count"} {
@@ -326,8 +340,9 @@ func TestPrometheusAnswersTheDashboard(t *testing.T) {
 		}
 	}
 	for _, m := range regexp.MustCompile("(?m)^\\| `(weir_[a-z_]+)` \\|").FindAllStringSubmatch(string(guide), -1) {
-		if !there[m[1]] && shownBy[m[1]] == "" {
-			t.Errorf("operating.md names %s, which no node exposes", m[1])
+		// Some are there only with a flag that these nodes do not have.
+		if name := m[1]; !there[name] && !strings.Contains(source, `"`+name+`"`) && !strings.Contains(source, `"`+strings.TrimPrefix(name, "weir_")+`"`) {
+			t.Errorf("operating.md names %s, which no node exposes", name)
 		}
 	}
 
