@@ -68,7 +68,7 @@ func TestPatternOverACascade(t *testing.T) {
 	for _, p := range players {
 		p.Until("window.weir.state === 'waiting' && window.weir.status === 409")
 		want := fmt.Sprintf("No longer live|stream %q is not live: try again when it is published|", stream)
-		if got := Eval[string](p, "[...document.querySelector('#error').children].map(e => e.textContent).join('|')"); !strings.HasPrefix(got, want) {
+		if got := Eval[string](p, "[..."+inPlayer+".querySelector('#error').children].map(e => e.textContent).join('|')"); !strings.HasPrefix(got, want) {
 			t.Errorf("the player says %q, want %q and when it tries again", got, want)
 		}
 		if got := p.Text("#status"); got != "No longer live. Trying again by itself." {
@@ -87,8 +87,8 @@ func TestPatternOverACascade(t *testing.T) {
 func checkSound(t *testing.T, tb *Tab) {
 	t.Helper()
 	// What is muted counts as silence, whatever arrives.
-	if Eval[bool](tb, "document.querySelector('#video').muted") {
-		tb.Click("#unmute")
+	if Eval[bool](tb, "document.querySelector('#player').muted") {
+		tb.ClickIn("#player", "#unmute")
 	}
 	type audio struct {
 		PacketsReceived                        int
@@ -132,7 +132,7 @@ func checkReports(t *testing.T, tb *Tab) {
 func watchLips(tb *Tab) {
 	tb.t.Helper()
 	Eval[any](tb, `(async () => {
-		const video = document.querySelector('#video');
+		const video = document.querySelector('#player').video;
 		const seen = window.lips = {Flashes: [], Tones: []};
 
 		const g = new OffscreenCanvas(1, 1).getContext('2d', {willReadFrequently: true});

@@ -14,12 +14,12 @@ func TestSoundIsStereo(t *testing.T) {
 	publisher := publish(t, world.chromium, nodeA, stream, source{kind: "pattern"})
 	defer publisher.Click("#stop")
 	player := play(t, world.chromium, nodeA, stream)
-	player.Click("#unmute")
+	player.ClickIn("#player", "#unmute")
 	Eval[any](player, `(async () => {
 		const audio = new AudioContext();
 		await audio.resume();
 		const split = audio.createChannelSplitter(2);
-		audio.createMediaStreamSource(document.querySelector('#video').srcObject).connect(split);
+		audio.createMediaStreamSource(document.querySelector('#player').video.srcObject).connect(split);
 		const sides = [0, 1].map((side) => {
 			const analyser = new AnalyserNode(audio, {fftSize: 4096});
 			split.connect(analyser, side);
@@ -51,10 +51,10 @@ func TestPlayerGoesOnElsewhere(t *testing.T) {
 	player := play(t, world.chromium, nodeB, stream)
 	moves(t, player, true)
 	// The page is B's too, so that it has to know the others beforehand.
-	player.Until(fmt.Sprintf("window.weir.node === %q", world.net.Node(nodeB).PeerID))
+	player.Until(fmt.Sprintf("window.weir.node === %q && document.querySelector('#player').alternatives.length > 0", world.net.Node(nodeB).PeerID))
 	Eval[any](player, `(() => {
 		window.stills = [];
-		const still = document.querySelector('#still');
+		const still = document.querySelector('#player').shadowRoot.querySelector('#still');
 		new MutationObserver(() => {
 			if (still.hidden) return;
 			const rgba = still.getContext('2d').getImageData(0, 0, still.width, still.height).data;
@@ -77,7 +77,7 @@ func TestPlayerGoesOnElsewhere(t *testing.T) {
 			t.Error(err)
 		}
 	}()
-	player.Until(fmt.Sprintf("window.weir.state === 'live' && window.weir.node && window.weir.node !== %q && window.weir.firstFrame > 0 && document.querySelector('#still').hidden", world.net.Node(nodeB).PeerID))
+	player.Until(fmt.Sprintf("window.weir.state === 'live' && window.weir.node && window.weir.node !== %q && window.weir.firstFrame > 0 && document.querySelector('#player').shadowRoot.querySelector('#still').hidden", world.net.Node(nodeB).PeerID))
 	t.Logf("a picture from another node %v after the viewer's own was stopped", time.Since(paused).Round(10*time.Millisecond))
 	moves(t, player, true)
 	type still struct{ Width, Mean float64 }

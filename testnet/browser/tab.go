@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -90,6 +91,26 @@ func (tb *Tab) Expect(pattern string) {
 	tb.expected = append(tb.expected, regexp.MustCompile(pattern))
 }
 
+// UntilSaid waits for a console message that matches the pattern, and allows it.
+func (tb *Tab) UntilSaid(pattern string) {
+	tb.t.Helper()
+	tb.Expect(pattern)
+	said := regexp.MustCompile(pattern).MatchString
+	tick := time.NewTicker(look)
+	defer tick.Stop()
+	for deadline := time.Now().Add(patience); ; <-tick.C {
+		tb.mu.Lock()
+		found := slices.ContainsFunc(tb.said, said)
+		tb.mu.Unlock()
+		if found {
+			return
+		}
+		if time.Now().After(deadline) {
+			tb.t.Fatalf("the page did not say %s", pattern)
+		}
+	}
+}
+
 func (tb *Tab) checkSaid() {
 	tb.mu.Lock()
 	defer tb.mu.Unlock()
@@ -125,6 +146,13 @@ func (tb *Tab) Go(url string) {
 func (tb *Tab) Click(selector string) {
 	tb.t.Helper()
 	tb.Do(chromedp.Click(chromedp.CSS(selector)))
+}
+
+// ClickIn clicks on what selector selects inside the element that host selects,
+// in its shadow tree.
+func (tb *Tab) ClickIn(host, selector string) {
+	tb.t.Helper()
+	tb.Do(chromedp.Click(chromedp.JSPath(fmt.Sprintf("document.querySelector(%q).shadowRoot.querySelector(%q)", host, selector))))
 }
 
 // Scheme sets the colour scheme that the reader prefers: light or dark.

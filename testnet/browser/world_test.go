@@ -79,7 +79,7 @@ func bringUp() (err error) {
 			if fmt.Sprintf("n%d", i) != nodeFull {
 				return nil
 			}
-			return []string{"--session-limit", fmt.Sprint(fullSessions)}
+			return []string{"--session-limit", fmt.Sprint(fullSessions), "--embed-origins", "https://www.example.org"}
 		},
 	})
 	return err
@@ -127,6 +127,9 @@ const spy = `{
 		}
 	};
 }`
+
+// inPlayer is the inside of a page's player.
+const inPlayer = "document.querySelector('#player').shadowRoot"
 
 // notThere is what the browser says of a request for a stream that is not live.
 const notThere = "status of 409"
@@ -177,7 +180,7 @@ type picture struct {
 }
 
 const takePicture = `(() => {
-	const video = document.querySelector('#video');
+	const video = document.querySelector('#player').video;
 	const canvas = document.createElement('canvas');
 	const g = canvas.getContext('2d', {willReadFrequently: true});
 	const [width, height] = [video.videoWidth, video.videoHeight];

@@ -30,6 +30,7 @@ type fakeNode struct {
 	events   bool                       // whether /console/events is served
 	watching map[chan struct{}]struct{} // those waiting for a new state
 	refuse   http.HandlerFunc           // answers POSTs instead, when set
+	tap      func(*http.Request)        // sees POSTs, when set
 	posts    int                        // POSTs seen
 	deleted  []string                   // paths
 	sessions map[string]*webrtc.PeerConnection
@@ -59,6 +60,10 @@ func newFakeNode(t *testing.T) *fakeNode {
 	}
 	mux := http.NewServeMux()
 	mux.Handle("/", Handler())
+	mux.Handle("/weir-player.js", Player())
+	mux.Handle("/embed/", Embed([]string{"*"}))
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { cors(w) })
+	mux.HandleFunc("GET /nodes", n.serveNodes)
 	mux.HandleFunc("GET /console/state", n.serveState)
 	mux.HandleFunc("GET /console/events", n.serveEvents)
 	mux.HandleFunc("/whip/{stream...}", n.signal(n.publish))
@@ -99,6 +104,12 @@ func (n *fakeNode) setRefuse(f http.HandlerFunc) {
 	n.refuse = f
 }
 
+func (n *fakeNode) setTap(f func(*http.Request)) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.tap = f
+}
+
 func (n *fakeNode) snapshot() []byte {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -112,6 +123,29 @@ func (n *fakeNode) snapshot() []byte {
 func (n *fakeNode) serveState(w http.ResponseWriter, _ *http.Request) {
 	w.Header().Set("Content-Type", "application/json")
 	_, _ = w.Write(n.snapshot())
+}
+
+// serveNodes lists the nodes of the state, as the others to ask.
+func (n *fakeNode) serveNodes(w http.ResponseWriter, _ *http.Request) {
+	w.Header().Set("Access-Control-Allow-Origin", "*")
+	var state struct {
+		Nodes []struct {
+			Record struct {
+				URL string `json:"url"`
+			} `json:"record"`
+		} `json:"nodes"`
+	}
+	if err := json.Unmarshal(n.snapshot(), &state); err != nil {
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+		return
+	}
+	urls := []string{}
+	for _, o := range state.Nodes {
+		if u := o.Record.URL; u != "" && u != n.URL {
+			urls = append(urls, u)
+		}
+	}
+	_ = json.NewEncoder(w).Encode(map[string]any{"nodes": urls})
 }
 
 func (n *fakeNode) serveEvents(w http.ResponseWriter, r *http.Request) {
@@ -153,8 +187,11 @@ func (n *fakeNode) signal(answer func(stream string, offer webrtc.SessionDescrip
 		}
 		n.mu.Lock()
 		n.posts++
-		refuse := n.refuse
+		refuse, tap := n.refuse, n.tap
 		n.mu.Unlock()
+		if tap != nil {
+			tap(r)
+		}
 		if refuse != nil {
 			refuse(w, r)
 			return
@@ -189,7 +226,7 @@ func cors(w http.ResponseWriter) {
 	h := w.Header()
 	h.Set("Access-Control-Allow-Origin", "*")
 	h.Set("Access-Control-Allow-Methods", "POST, PATCH, DELETE, OPTIONS")
-	h.Set("Access-Control-Allow-Headers", "Content-Type, If-Match")
+	h.Set("Access-Control-Allow-Headers", "Content-Type, Authorization, If-Match")
 	h.Set("Access-Control-Expose-Headers", "Location, ETag, Link, Retry-After")
 }
 

@@ -78,7 +78,7 @@ func TestPublishAndPlay(t *testing.T) {
 
 	// The picture is the pattern's: its frame number, in 16 squares, rises.
 	const number = `(() => {
-		const v = document.querySelector('video'), c = document.createElement('canvas');
+		const v = document.querySelector('#player').video, c = document.createElement('canvas');
 		c.width = v.videoWidth; c.height = v.videoHeight;
 		const g = c.getContext('2d', {willReadFrequently: true});
 		g.drawImage(v, 0, 0);
@@ -90,13 +90,11 @@ func TestPublishAndPlay(t *testing.T) {
 	view.Until(fmt.Sprintf("%s > %d", number, first+20))
 
 	// Sound is off until asked for.
-	if !browser.Eval[bool](view, "document.querySelector('video').muted") {
+	if !browser.Eval[bool](view, "document.querySelector('#player').muted") {
 		t.Error("the video starts with sound")
 	}
-	view.Click("#unmute")
-	if browser.Eval[bool](view, "document.querySelector('video').muted") || view.Text("#unmute") != "Mute" {
-		t.Error("unmute does not")
-	}
+	view.ClickIn("#player", "#unmute")
+	view.Until("!document.querySelector('#player').muted && " + inPlayer + ".querySelector('#unmute').ariaLabel === 'Mute'")
 	pub.NoOverflow()
 	view.NoOverflow()
 	if visible := browser.Eval[string](view, "document.visibilityState"); visible != "visible" {
@@ -110,7 +108,7 @@ func TestPublishAndPlay(t *testing.T) {
 	pub.Until(`parseFloat(document.querySelector('[data-stat=bitrate]').textContent) < 480 && document.querySelector('[data-stat=bitrate]').textContent.endsWith('kbit/s')`)
 
 	viewing := browser.Eval[string](view, "window.weir.sessionURL")
-	view.Click("#stop")
+	view.ClickIn("#player", "#play")
 	view.Until("window.weir.state === 'stopped' && window.weir.sessionURL === ''")
 	waitDeleted(t, n, viewing)
 
@@ -119,6 +117,9 @@ func TestPublishAndPlay(t *testing.T) {
 	pub.Until("window.weir.state === 'stopped' && !document.querySelector('#start').hidden")
 	waitDeleted(t, n, publishing)
 }
+
+// inPlayer is the inside of the page's player.
+const inPlayer = "document.querySelector('#player').shadowRoot"
 
 // waitDeleted waits for the DELETE of a session, which the page does not await.
 func waitDeleted(t *testing.T, n *fakeNode, url string) {
@@ -301,11 +302,11 @@ func TestPlaySaysWhatTheNodeSaid(t *testing.T) {
 			tb.Expect(`the server responded with a status of (40[349]|503)`)
 			tb.Go(n.URL + "/play/demo")
 			tb.Until(fmt.Sprintf("window.weir.state === %q", c.state))
-			got := browser.Eval[string](tb, `[...document.querySelector('#error').children].map(e => e.textContent).join(' ')`)
+			got := browser.Eval[string](tb, `[...`+inPlayer+`.querySelector('#error').children].map(e => e.textContent).join(' ')`)
 			if !regexp.MustCompile(c.want).MatchString(got) {
 				t.Errorf("the page says %q, want %s", got, c.want)
 			}
-			if browser.Eval[bool](tb, `document.querySelector('.overlay').hidden || document.querySelectorAll('main img').length > 0`) {
+			if browser.Eval[bool](tb, inPlayer+`.querySelector('.overlay').hidden || `+inPlayer+`.querySelectorAll('img').length > 0`) {
 				t.Error("the message is hidden or became markup")
 			}
 			if c.shot != "" {

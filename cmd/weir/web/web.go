@@ -1,6 +1,8 @@
 // Package web is the console that every node serves at "/": the network as
 // its records show it, a page that publishes by WHIP and one that plays by
-// WHEP. It is plain HTML, CSS and ES modules, embedded as they are written.
+// WHEP, and what other sites' pages use: the module that defines <weir-player>,
+// and a page that is made to be framed. It is plain HTML, CSS and ES modules,
+// embedded as they are written.
 //
 // The pages read GET /console/state and the server-sent events of
 // /console/events, and talk WHIP and WHEP to /whip/ and /whep/; the node
@@ -15,6 +17,8 @@ import (
 	"io/fs"
 	"net/http"
 	"path"
+	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -25,11 +29,12 @@ var static embed.FS
 // securityPolicy lets a page load its own files and nothing else. Connections
 // may leave for any node, because WHIP and WHEP follow a 307 to the node that
 // has room. Trusted Types make the browser refuse every way of turning a
-// string into markup, so that a region named "<img onerror=…>" stays text.
+// string into markup, so that a region named "<img onerror=…>" stays text. Who may
+// frame the page follows.
 const securityPolicy = "default-src 'none'; script-src 'self'; worker-src 'self'; style-src 'self'; " +
 	"img-src 'self'; media-src 'self' blob:; connect-src 'self' http: https:; " +
-	"base-uri 'none'; form-action 'none'; frame-ancestors 'none'; " +
-	"require-trusted-types-for 'script'; trusted-types weir"
+	"base-uri 'none'; form-action 'none'; " +
+	"require-trusted-types-for 'script'; trusted-types weir; frame-ancestors "
 
 // contentTypes is complete on purpose: the system's MIME table differs from
 // machine to machine, and a module with the wrong type does not run.
@@ -60,10 +65,85 @@ func Handler() http.Handler {
 		f, ok := page, isPage(r.URL.Path)
 		if name, asset := strings.CutPrefix(r.URL.Path, "/assets/"); asset {
 			f, ok = files[name]
-			ok = ok && name != "index.html"
+			ok = ok && path.Ext(name) != ".html"
 		}
+		h := guard(w, "'none'")
+		h.Set("Cross-Origin-Opener-Policy", "same-origin")
+		h.Set("Permissions-Policy", "camera=(self), microphone=(self), display-capture=(self)")
 		serve(w, r, f, ok)
 	})
+}
+
+// EmbedAssets are the files that the page of [Embed] loads.
+var EmbedAssets = []string{"embed.css", "embed.js", "address.js", "connection.js", "dom.js", "format.js", "meter.js", "player.js", "icon.svg"}
+
+// Embed serves "/embed/<stream>", a page that holds the player of the stream and
+// nothing else, and the [EmbedAssets] below "/assets/".
+//
+// The page may be framed by ancestors, the sources of the policy's frame-ancestors
+// (CSP level 3, section 6.4.2). It has no authority: it knows no token and no
+// cookie, asks for no device, and can do nothing but play what its address names.
+func Embed(ancestors []string) http.Handler {
+	files := load()
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		f, ok := files["embed.html"], strings.HasPrefix(r.URL.Path, "/embed/")
+		if name, asset := strings.CutPrefix(r.URL.Path, "/assets/"); asset {
+			f, ok = files[name]
+			ok = ok && slices.Contains(EmbedAssets, name)
+		}
+		h := guard(w, strings.Join(ancestors, " "))
+		h.Set("Permissions-Policy", "camera=(), microphone=(), display-capture=(), geolocation=()")
+		serve(w, r, f, ok)
+	})
+}
+
+// Player serves the module that defines <weir-player>, to pages of every origin.
+func Player() http.Handler {
+	f := file{content: module(load(), "player.js"), contentType: contentTypes[".js"]}
+	f.etag = etagOf(f.content)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		h := w.Header()
+		h.Set("X-Content-Type-Options", "nosniff")
+		h.Set("Access-Control-Allow-Origin", "*")
+		h.Set("Cross-Origin-Resource-Policy", "cross-origin")
+		serve(w, r, f, true)
+	})
+}
+
+var (
+	imported = regexp.MustCompile(`(?m)^import (?:(\{[^}]*\}) from )?'\./([a-z]+)\.js';\n`)
+	exported = regexp.MustCompile(`(?m)^export ((?:async )?(?:function|class|const) (\w+))`)
+)
+
+// module puts a file and those it imports into one, which imports nothing, so
+// that a page needs one address and may keep a copy. Each file is a function's
+// body that returns what it exports.
+func module(files map[string]file, entry string) string {
+	var all strings.Builder
+	done := map[string]bool{}
+	names := func(name string) (of []string) {
+		for _, m := range exported.FindAllStringSubmatch(files[name].content, -1) {
+			of = append(of, m[2])
+		}
+		return of
+	}
+	var add func(name string)
+	add = func(name string) {
+		if done[name] {
+			return
+		}
+		done[name] = true
+		source := files[name].content
+		for _, m := range imported.FindAllStringSubmatch(source, -1) {
+			add(m[2] + ".js")
+		}
+		source = imported.ReplaceAllString(source, "const $1 = $$$2;\n")
+		source = exported.ReplaceAllString(source, "$1")
+		fmt.Fprintf(&all, "const $%s = (() => {\n%s\nreturn { %s };\n})();\n", strings.TrimSuffix(name, ".js"), source, strings.Join(names(name), ", "))
+	}
+	add(entry)
+	fmt.Fprintf(&all, "export const { %s } = $%s;\n", strings.Join(names(entry), ", "), strings.TrimSuffix(entry, ".js"))
+	return all.String()
 }
 
 // load reads the embedded files, by name. The embedded tree is part of the
@@ -83,27 +163,35 @@ func load() map[string]file {
 		if !ok {
 			panic(fmt.Sprintf("web: no content type for %s", e.Name()))
 		}
-		sum := sha256.Sum256(b)
 		files[e.Name()] = file{
 			content:     string(b),
 			contentType: contentType,
-			etag:        `"` + hex.EncodeToString(sum[:12]) + `"`,
+			etag:        etagOf(string(b)),
 		}
 	}
 	return files
+}
+
+func etagOf(content string) string {
+	sum := sha256.Sum256([]byte(content))
+	return `"` + hex.EncodeToString(sum[:12]) + `"`
 }
 
 func isPage(p string) bool {
 	return p == "/" || p == "/publish" || p == "/play" || strings.HasPrefix(p, "/play/")
 }
 
-func serve(w http.ResponseWriter, r *http.Request, f file, ok bool) {
+// guard sets the headers that every page and file of the console has.
+func guard(w http.ResponseWriter, ancestors string) http.Header {
 	h := w.Header()
-	h.Set("Content-Security-Policy", securityPolicy)
+	h.Set("Content-Security-Policy", securityPolicy+ancestors)
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("Referrer-Policy", "no-referrer")
-	h.Set("Cross-Origin-Opener-Policy", "same-origin")
-	h.Set("Permissions-Policy", "camera=(self), microphone=(self), display-capture=(self)")
+	return h
+}
+
+func serve(w http.ResponseWriter, r *http.Request, f file, ok bool) {
+	h := w.Header()
 	if !ok {
 		http.Error(w, "no such page; the console is at /", http.StatusNotFound)
 		return

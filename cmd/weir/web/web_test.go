@@ -2,9 +2,11 @@ package web
 
 import (
 	"io"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -109,13 +111,120 @@ func TestHandlerRevalidates(t *testing.T) {
 	}
 }
 
+// A name that a module imports and that is not exported breaks every page, and
+// browsers say so only when they load it.
+func TestModulesExportWhatIsImported(t *testing.T) {
+	files := load()
+	statement := regexp.MustCompile(`(?m)^import [^;]*;`)
+	for name, f := range files {
+		all := statement.FindAllString(f.content, -1)
+		parsed := imported.FindAllStringSubmatch(f.content, -1)
+		if strings.HasSuffix(name, ".js") && len(all) != len(parsed) {
+			t.Errorf("%s has imports that are not written as the others: %q", name, all)
+		}
+		for _, m := range parsed {
+			for _, want := range strings.FieldsFunc(m[1], func(r rune) bool { return strings.ContainsRune("{}, ", r) }) {
+				if !slices.ContainsFunc(exported.FindAllStringSubmatch(files[m[2]+".js"].content, -1), func(e []string) bool { return e[2] == want }) {
+					t.Errorf("%s imports %s, which %s.js does not export", name, want, m[2])
+				}
+			}
+		}
+	}
+}
+
+// The player is one file for pages of every origin.
+func TestPlayerModule(t *testing.T) {
+	answer := func(header http.Header) *http.Response {
+		r := httptest.NewRequest("GET", "/weir-player.js", nil)
+		maps.Copy(r.Header, header)
+		w := httptest.NewRecorder()
+		Player().ServeHTTP(w, r)
+		return w.Result()
+	}
+	res := answer(nil)
+	for name, want := range map[string]string{
+		"Content-Type": "text/javascript; charset=utf-8", "Access-Control-Allow-Origin": "*", "Cross-Origin-Resource-Policy": "cross-origin",
+		"X-Content-Type-Options": "nosniff", "Cache-Control": "no-cache",
+	} {
+		if got := res.Header.Get(name); got != want {
+			t.Errorf("%s = %q, want %q", name, got, want)
+		}
+	}
+	source := body(t, res)
+	if m := regexp.MustCompile(`(?m)^import |^export (function|class)|import\(`).FindString(source); m != "" {
+		t.Errorf("the module has %q", m)
+	}
+	if !strings.HasSuffix(source, "\nexport const { WeirPlayer } = $player;\n") {
+		t.Error("the module does not export the element's class")
+	}
+	// What it needs comes before it, once.
+	if at := strings.Index(source, "const $connection = "); at < strings.Index(source, "const $address = ") || at > strings.Index(source, "const $player = ") || strings.Count(source, "const $dom = ") != 1 {
+		t.Error("the module's parts are not in the order of their need")
+	}
+	if res := answer(http.Header{"If-None-Match": {res.Header.Get("ETag")}}); res.StatusCode != http.StatusNotModified {
+		t.Errorf("asked with its ETag the answer is %d, want 304", res.StatusCode)
+	}
+}
+
+// Only the embed page may be framed, by whom it is told, and it may use nothing
+// of the person's.
+func TestEmbedMayBeFramed(t *testing.T) {
+	for _, c := range []struct {
+		path      string
+		ancestors []string
+		status    int
+		want      string
+	}{
+		{"/embed/hall/one", []string{"*"}, 200, "*"},
+		{"/embed/demo", []string{"'self'", "https://*.example.org"}, 200, "'self' https://*.example.org"},
+		{"/assets/embed.js", []string{"*"}, 200, "*"},
+		{"/assets/console.js", []string{"*"}, 404, "*"},
+	} {
+		w := httptest.NewRecorder()
+		Embed(c.ancestors).ServeHTTP(w, httptest.NewRequest("GET", c.path, nil))
+		res := w.Result()
+		if _, got, _ := strings.Cut(res.Header.Get("Content-Security-Policy"), "; frame-ancestors "); got != c.want || res.StatusCode != c.status {
+			t.Errorf("%s: %d, frame-ancestors %s; want %d, %s", c.path, res.StatusCode, got, c.status, c.want)
+		}
+		if got := res.Header.Get("Permissions-Policy"); !strings.Contains(got, "camera=(), microphone=()") {
+			t.Errorf("%s: Permissions-Policy = %q", c.path, got)
+		}
+	}
+	// What the page loads is there, and nothing is missing from the list.
+	files := load()
+	need := map[string]bool{}
+	var add func(name string)
+	add = func(name string) {
+		if need[name] {
+			return
+		}
+		need[name] = true
+		for _, m := range imported.FindAllStringSubmatch(files[name].content, -1) {
+			add(m[2] + ".js")
+		}
+	}
+	for _, m := range regexp.MustCompile(`"/assets/([a-z.]+)"`).FindAllStringSubmatch(files["embed.html"].content, -1) {
+		add(m[1])
+	}
+	if got, want := slices.Sorted(slices.Values(EmbedAssets)), slices.Sorted(maps.Keys(need)); !slices.Equal(got, want) {
+		t.Errorf("EmbedAssets = %q, want %q", got, want)
+	}
+	for _, path := range []string{"/", "/play/demo", "/publish", "/assets/console.js"} {
+		if csp := get(t, "GET", path, nil).Header.Get("Content-Security-Policy"); !strings.HasSuffix(csp, "; frame-ancestors 'none'") {
+			t.Errorf("%s may be framed: %q", path, csp)
+		}
+	}
+}
+
 // The policy allows no inline script or style, so the files must have none, and
 // whatever they name must be embedded too.
 func TestFilesFitThePolicy(t *testing.T) {
 	files := load()
 	inline := regexp.MustCompile(`(?i)<style|<script(?:[^>]*)>[^<]|\sstyle\s*=|\son[a-z]+\s*=|javascript:`)
-	if m := inline.FindString(files["index.html"].content); m != "" {
-		t.Errorf("index.html has %q inline", m)
+	for _, page := range []string{"index.html", "embed.html"} {
+		if m := inline.FindString(files[page].content); m != "" {
+			t.Errorf("%s has %q inline", page, m)
+		}
 	}
 	markup := regexp.MustCompile(`innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\(|new Function`)
 	remote := regexp.MustCompile(`(?i)(?:src|href|url\(|from|import)\s*[=(]?\s*["']?https?://`)

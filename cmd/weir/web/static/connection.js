@@ -7,7 +7,7 @@
 // URL. A node that is full answers 307; fetch follows it and sends the offer
 // again.
 
-import { authorization } from './token.js';
+import { originOf } from './address.js';
 
 const ANSWER = 10000; // ms for a node to answer a POST, cascades included
 const CONNECT = 12000; // ms from the answer until media may flow
@@ -35,10 +35,13 @@ export class Problem extends Error {
 
 // Connection drives one session. prepare(pc) adds tracks or transceivers;
 // edit(sdp) may change the offer; elsewhere() lists further endpoints that are
-// asked when the one in use is silent; onChange(connection) is called on every
-// change. state is one of 'idle',
-// 'connecting', 'live', 'waiting' (to try again at retryAt), 'failed' (for
-// good) and 'stopped'.
+// asked when the one in use is silent; token(endpoint) is the bearer token for an
+// endpoint (RFC 6750), or ''; onChange(connection) is called on every change.
+// state is one of 'idle', 'connecting', 'live', 'waiting' (to try again at
+// retryAt), 'failed' (for good) and 'stopped'.
+//
+// The token is sent with the offer and with nothing else: browsers take it off
+// when another origin is redirected to, and a session's URL is a secret itself.
 export class Connection {
   state = 'idle';
   problem = null; // Problem: why it is waiting or failed
@@ -53,10 +56,11 @@ export class Connection {
   #giveUp = null; // ends a live session
   #silent = new Set(); // endpoints and origins that did not answer since one was live
 
-  constructor({ endpoint, elsewhere = () => [], prepare, edit = (sdp) => sdp, onChange, retryOn }) {
+  constructor({ endpoint, elsewhere = () => [], token = () => '', prepare, edit = (sdp) => sdp, onChange, retryOn }) {
     this.first = endpoint;
     this.endpoint = endpoint;
     this.elsewhere = elsewhere;
+    this.token = token;
     this.prepare = prepare;
     this.edit = edit;
     this.onChange = onChange;
@@ -86,6 +90,8 @@ export class Connection {
     const run = new AbortController();
     this.#running = run;
     this.attempt = 0;
+    // Who was cut off need not wait any longer than the network was away.
+    addEventListener('online', () => this.now(), { signal: run.signal });
     this.#run(run.signal);
   }
 
@@ -131,6 +137,7 @@ export class Connection {
         if (signal.aborted) return;
         this.problem = error instanceof Problem ? error : new Problem(error.message, { again: false });
         if (!this.problem.again) {
+          this.#running?.abort();
           this.#running = null;
           this.#set('failed');
           return;
@@ -170,21 +177,10 @@ export class Connection {
     }
     if (now - session.heardAt < SILENCE || session.asking) return;
     session.asking = true;
-    const alive = await this.#alive(session.url);
+    const alive = !session.url || await answers(session.url);
     session.asking = false;
     session.heardAt = performance.now();
     if (!alive && session === this.#session) this.#giveUp?.('The node has gone silent.', true);
-  }
-
-  // A node of another origin need not let a page read its answer, but it answers.
-  async #alive(url) {
-    if (!url) return true;
-    try {
-      await fetch(new URL('/healthz', url), { mode: 'no-cors', cache: 'no-store', signal: AbortSignal.timeout(PROBE) });
-      return true;
-    } catch {
-      return false;
-    }
   }
 
   #sleep(time, signal) {
@@ -204,28 +200,42 @@ export class Connection {
     const offer = await pc.createOffer();
     await pc.setLocalDescription({ type: 'offer', sdp: this.edit(offer.sdp) });
 
+    const headers = { 'Content-Type': 'application/sdp' };
+    const token = this.token(this.endpoint);
+    if (token) {
+      if (!/^[A-Za-z0-9._~+/-]+=*$/.test(token)) {
+        throw new Problem('The token holds characters that no bearer token has. Was it cut, or copied with something around it?', { again: false });
+      }
+      headers.Authorization = `Bearer ${token}`;
+    }
+
     // The node is ICE-lite and puts all its candidates into the answer, so the
     // offer goes out before any of ours are gathered.
     this.times.posted = performance.now();
+    const asked = fetch(this.endpoint, {
+      method: 'POST',
+      headers,
+      body: pc.localDescription.sdp,
+      cache: 'no-store',
+      signal: AbortSignal.timeout(ANSWER),
+    });
     let response;
     let body;
     try {
-      response = await fetch(this.endpoint, {
-        method: 'POST',
-        headers: { 'Content-Type': 'application/sdp', ...authorization(this.endpoint) },
-        body: pc.localDescription.sdp,
-        cache: 'no-store',
-        signal: AbortSignal.any([signal, AbortSignal.timeout(ANSWER)]),
-      });
+      response = await Promise.race([asked, aborted(signal)]);
       body = await response.text();
     } catch (error) {
-      throw unreachable(this.endpoint, error);
+      if (signal.aborted) {
+        // What the node opens after that is let go all the same.
+        asked.then((late) => late.status === 201 && end(sessionOf(late))).catch(() => {});
+        throw error;
+      }
+      throw await unreachable(this.endpoint, error);
     }
     this.times.answered = performance.now();
     if (response.status !== 201) throw this.#refusal(response, body);
 
-    const location = response.headers.get('Location');
-    if (location) session.url = new URL(location, response.url).href;
+    session.url = sessionOf(response);
     session.etag = response.headers.get('ETag') ?? '';
     session.redirected = response.redirected;
     signal.throwIfAborted(); // run deletes the session
@@ -241,7 +251,7 @@ export class Connection {
 
   #refusal(response, body) {
     const { said, code } = refusalOf(response, body);
-    return new Problem(said || response.statusText || 'no reason given', {
+    return new Problem(said || response.statusText || `answered with ${response.status} and no reason`, {
       status: response.status,
       code,
       again: this.#retryOn(response.status),
@@ -304,9 +314,7 @@ export class Connection {
     const { url } = session;
     session.lastURL = url;
     session.url = '';
-    // keepalive: the request outlives the page. A session that is gone already
-    // is as good as deleted, so the answer does not matter.
-    if (url) fetch(url, { method: 'DELETE', keepalive: true }).catch(() => {});
+    end(url);
   }
 
   #set(state) {
@@ -315,12 +323,54 @@ export class Connection {
   }
 }
 
-function unreachable(endpoint, error) {
-  const url = new URL(endpoint, location.href);
+// aborted rejects once the signal is.
+function aborted(signal) {
+  return new Promise((_, reject) => {
+    if (signal.aborted) reject(signal.reason);
+    else signal.addEventListener('abort', () => reject(signal.reason), { once: true });
+  });
+}
+
+// sessionOf is the URL of the session that a response opens, or ''.
+function sessionOf(response) {
+  const location = response.headers.get('Location');
+  return location ? new URL(location, response.url).href : '';
+}
+
+// end tells the node that a session is over. keepalive: the request outlives the
+// page. One that is gone already is as good as deleted, so the answer does not
+// matter.
+function end(url) {
+  if (url) fetch(url, { method: 'DELETE', keepalive: true }).catch(() => {});
+}
+
+// answers reports whether the node of url says that it is alive. Another server may
+// not let a page read its answer, but it answers.
+async function answers(url) {
+  const ask = (mode) => fetch(new URL('/healthz', url), { mode, cache: 'no-store', signal: AbortSignal.timeout(PROBE) });
+  const [said, any] = await Promise.allSettled([ask('cors'), ask('no-cors')]);
+  return said.status === 'fulfilled' ? said.value.status < 500 : any.status === 'fulfilled';
+}
+
+// Origins that this page's own policy has kept it from.
+const forbidden = new Set();
+addEventListener('securitypolicyviolation', (event) => {
+  if (event.effectiveDirective === 'connect-src') forbidden.add(originOf(event.blockedURI));
+});
+
+// unreachable finds out why there was no answer that the page may read. Browsers
+// tell pages no reason.
+async function unreachable(endpoint, error) {
+  const url = new URL(endpoint, document.baseURI);
   if (error.name === 'TimeoutError') return new Problem(`${url.host} did not answer within ${ANSWER / 1000} seconds.`, { silent: true });
   if (location.protocol === 'https:' && url.protocol === 'http:') {
     return new Problem(`This page came by https, so the browser does not let it talk to ${url.host}, which has http only.`, { again: false });
   }
+  const alive = url.origin !== location.origin && await answers(url);
+  if (forbidden.has(url.origin)) {
+    return new Problem(`The policy of this page does not let it talk to ${url.host}: its Content-Security-Policy must have ${url.origin} in connect-src.`, { again: false });
+  }
+  if (alive) return new Problem(`${url.host} is up, but this page may not read its answer: the node must allow pages of ${location.origin}.`);
   return new Problem(`${url.host} could not be reached.`, { silent: true });
 }
 
@@ -330,8 +380,6 @@ function noPath(why) {
   return loopback && navigator.userAgent.includes('Firefox/')
     ? `${why} Firefox uses no loopback address for media: reach the node by another address of this machine, or with another browser.` : why;
 }
-
-const originOf = (url) => new URL(url, location.href).origin;
 
 // stereo has Opus sent and received in stereo, which browsers do only when
 // asked (RFC 7587, section 6.1: stereo is what we take, sprop-stereo what we
@@ -356,6 +404,10 @@ function refusalOf(response, body) {
     } catch {
       // Cut short on its way: shown as it is.
     }
+  }
+  // A web page says nothing in one line, and is no answer of a node.
+  if (response.headers.get('Content-Type')?.startsWith('text/html')) {
+    return { said: `${new URL(response.url).host} answered with a web page (${response.status}), so no stream is served under this address.`, code: '' };
   }
   return { said: firstLine(body), code: '' };
 }

@@ -1,5 +1,6 @@
 // What the pages show, worked out from one state of the network.
 
+import { originOf } from './address.js';
 import { peer, plural, tail } from './format.js';
 
 // read turns a /console/state object into the model. Everything in it comes
@@ -191,29 +192,6 @@ export function nodeAt(model, url) {
   const origin = originOf(url);
   for (const node of model.nodes.values()) if (node.url && originOf(node.url) === origin) return node;
   return null;
-}
-
-export function originOf(url) {
-  try {
-    return new URL(url, location.href).origin;
-  } catch {
-    return '';
-  }
-}
-
-// streamPath writes a stream's name into a path, segment by segment.
-export const streamPath = (name) => name.split('/').map(encodeURIComponent).join('/');
-
-// streamProblem says what is wrong with a stream's name, or ''. The node
-// checks again; this is to say it before a camera is asked for.
-export function streamProblem(name) {
-  if (!name) return 'Give the stream a name.';
-  if (name.length > 128) return 'At most 128 characters.';
-  if (!/^[A-Za-z0-9_.\-/]+$/.test(name)) return 'Letters, digits, “_”, “.”, “-”, and “/” between parts only.';
-  const parts = name.split('/');
-  if (parts.some((part) => part === '')) return 'A “/” must stand between two parts.';
-  if (parts.some((part) => part === '.' || part === '..')) return '“.” and “..” cannot be parts of a name.';
-  return '';
 }
 
 // Colours of streams: one of eight, preferring the name's own so that every

@@ -2,7 +2,8 @@
 
 import { attr, children, copyButton, h, icon, keyed, text } from './dom.js';
 import { bits, bitsOf, countOf, list, ms, peer, percent, plural, seconds, tail } from './format.js';
-import { colour, compare, streamPath } from './model.js';
+import { streamPath } from './address.js';
+import { colour, compare } from './model.js';
 import { details, level, picture } from './picture.js';
 
 const FILTER_FROM = 16; // nodes; below, a filter is clutter

@@ -3,9 +3,12 @@
 import { Connection, stereo } from './connection.js';
 import { attr, children, copyButton, h, icon, text } from './dom.js';
 import { bits, clock, ms, percent } from './format.js';
-import { compare, elsewhere, nodeAt, originOf, streamPath, streamProblem } from './model.js';
+import { originOf, streamPath, streamProblem } from './address.js';
+import { compare, elsewhere, nodeAt } from './model.js';
 import { startPattern } from './pattern.js';
-import { Meter, board, sparkline } from './stats.js';
+import { Meter } from './meter.js';
+import { board, sparkline } from './stats.js';
+import { tokenFor } from './token.js';
 
 const SAMPLE = 500; // ms between samples of the figures
 const OWN_NAME = 30000; // ms that our own session may hold the name at a node that has gone
@@ -206,6 +209,7 @@ export function publishPage(query, out, onLive) {
     connection = new Connection({
       endpoint: `${base}/whip/${streamPath(chosen.name)}`,
       elsewhere: () => elsewhere(model, chosen.name).map((other) => `${other}/whip/${streamPath(chosen.name)}`),
+      token: tokenFor,
       prepare,
       edit: stereo,
       onChange: changed,

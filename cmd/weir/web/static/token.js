@@ -1,6 +1,8 @@
 // The token that the page was opened with, as #token=… or ?token=…: it is taken
 // out of the address bar and the history at once, and is kept in memory only.
 
+import { originOf } from './address.js';
+
 let token = '';
 
 function take() {
@@ -17,8 +19,6 @@ function take() {
 take();
 addEventListener('hashchange', take); // it was put behind the address of an open page
 
-// authorization are the headers for endpoint. Only the node that the page came
-// from gets the token: it vouches for us at others that it sends us to.
-export function authorization(endpoint) {
-  return token && new URL(endpoint, location.href).origin === location.origin ? { Authorization: `Bearer ${token}` } : {};
-}
+// tokenFor is the token for endpoint, or ''. Only the node that the page came from
+// gets it: it vouches for us at others that it sends us to.
+export const tokenFor = (endpoint) => (originOf(endpoint) === location.origin ? token : '');
