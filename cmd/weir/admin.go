@@ -28,6 +28,7 @@ func (n *node) publicHandler() http.Handler {
 	mux.Handle("/session/", media)
 	n.health(mux)
 	mux.HandleFunc("GET /openapi.yaml", serveOpenAPI)
+	n.embed(mux)
 	n.console(mux)
 	return n.asClients(mux)
 }

@@ -112,6 +112,9 @@ func (n *node) vitals() []vital {
 // healthz says whether the node works at all: one that does not is to be started
 // anew. Whether it takes clients is for readyz.
 func (n *node) healthz(w http.ResponseWriter, r *http.Request) {
+	// Players ask it from pages of other origins, isolated ones included.
+	w.Header().Set("Access-Control-Allow-Origin", "*")
+	w.Header().Set("Cross-Origin-Resource-Policy", "cross-origin")
 	if err := n.alive.check(r.Context(), aliveTime); err != nil {
 		problem.New(problem.Stuck, "this node does not work: "+err.Error()).Write(w)
 		return

@@ -56,6 +56,7 @@ func nodeCommand() *cli.Command {
 			&cli.StringFlag{Name: "network", Usage: "`NAME` of the network; nodes of different networks do not meet", Value: defaultNetwork, EnvVars: env("NETWORK")},
 			&cli.StringFlag{Name: "http", Usage: "`HOST:PORT` of WHIP, WHEP and the console", Value: defaultHTTP, EnvVars: env("HTTP")},
 			&cli.StringFlag{Name: "console", Usage: "`MODE` of the pages on --http: local (this machine sees the network, others get player and publisher), public (everybody sees it) or off", Value: string(consoleLocal), EnvVars: env("CONSOLE")},
+			&cli.StringSliceFlag{Name: "embed-origins", Usage: "`ORIGIN` whose pages may frame /embed/NAME, such as https://www.example.org or https://*.example.org; repeatable; or self, none or *", DefaultText: "those of --cors-origin", EnvVars: env("EMBED_ORIGINS")},
 			&cli.StringFlag{Name: "public-url", Usage: "base `URL` under which clients reach --http, if it is another", EnvVars: env("PUBLIC_URL")},
 			&cli.StringSliceFlag{Name: "trusted-proxy", Usage: "`CIDR` of reverse proxies in front of --http, whose X-Forwarded-For, -Proto and -Host are believed; repeatable", EnvVars: env("TRUSTED_PROXY")},
 			&cli.BoolFlag{Name: "proxy-protocol", Usage: "--trusted-proxy begin each connection to --http with a PROXY header, version 1 or 2", EnvVars: env("PROXY_PROTOCOL")},
@@ -141,6 +142,7 @@ type nodeConfig struct {
 	servers   *dht.ServerList // nil where there is none
 	http      string
 	console   consoleMode
+	embed     []string // sources of frame-ancestors; nil: no embed page
 	publicURL string
 	publicIP  netip.Addr
 	proxies   proxied.Trust
@@ -250,6 +252,13 @@ func nodeConfigOf(c *cli.Context) (nodeConfig, error) {
 	}
 	if cfg.origins, err = sfu.ParseOrigins(c.StringSlice("cors-origin")); err != nil {
 		return cfg, fmt.Errorf("--cors-origin %w", err)
+	}
+	framing := c.StringSlice("embed-origins")
+	if len(framing) == 0 {
+		framing = c.StringSlice("cors-origin")
+	}
+	if cfg.embed, err = embedAncestors(framing); err != nil {
+		return cfg, err
 	}
 	if cfg.live.overflow, err = sfu.ParseOverflow(c.String("overflow")); err != nil {
 		return cfg, fmt.Errorf("--overflow: %w", err)

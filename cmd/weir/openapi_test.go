@@ -210,9 +210,10 @@ func componentOf(p *openapi3.SchemaRef) string {
 
 // undescribed are the routes that are no API, with why.
 var undescribed = map[string]string{
-	"/":                    "pages",
-	"GET /console/state":   "the pages' own, which changes with them",
-	"GET /console/events":  "the pages' own",
+	"/":                   "pages",
+	"GET /console/state":  "the pages' own, which changes with them",
+	"GET /console/events": "the pages' own",
+	"/embed/":             "a page", "/weir-player.js": "a module for pages",
 	"/debug/pprof/":        "Go's",
 	"/debug/pprof/cmdline": "Go's", "/debug/pprof/profile": "Go's", "/debug/pprof/symbol": "Go's", "/debug/pprof/trace": "Go's",
 	"/whip/": "another mux, whose routes are looked at too", "/whep/": "likewise", "/session/": "likewise",

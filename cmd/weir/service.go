@@ -99,7 +99,9 @@ type node struct {
 	hooks    *eventHook   // nil: nobody is told of events
 	handed   *eventCounts // to hooks
 	view     *overview
-	drain    drain
+
+	alternatives *alternatives
+	drain        drain
 
 	tuned     atomic.Pointer[tunable]
 	reloading reloading
@@ -290,6 +292,7 @@ func newNode(cfg nodeConfig) (_ *node, err error) {
 		n.hooks = newEventHook(cfg.events, cfg.eventKinds, cfg.eventKeys, origin, n.handed, n.events)
 	}
 	n.alive = newLiveness(n.vitals()...)
+	n.alternatives = newAlternatives(n.findAlternatives)
 	return n, nil
 }
 

@@ -108,10 +108,19 @@ func until(t *testing.T, p *Page, what, expression string) {
 type readyNode struct {
 	P2P  []string `json:"p2p"`
 	HTTP string   `json:"http"`
+
+	process *os.Process
 }
 
 // twoNodes starts two nodes of one network and returns their URLs.
 func twoNodes(t *testing.T) (a, b string) {
+	t.Helper()
+	first, second := startTwo(t)
+	return first.HTTP, second.HTTP
+}
+
+// startTwo starts two nodes of one network.
+func startTwo(t *testing.T) (first, second readyNode) {
 	t.Helper()
 	dir := t.TempDir()
 	weir := filepath.Join(dir, "weir")
@@ -143,9 +152,9 @@ func twoNodes(t *testing.T) (a, b string) {
 			b, err := os.ReadFile(ready)
 			return err == nil && json.Unmarshal(b, &node) == nil
 		})
+		node.process = cmd.Process
 		return node
 	}
-	first := start("a")
-	second := start("b", "--bootstrap", first.P2P[0])
-	return first.HTTP, second.HTTP
+	first = start("a")
+	return first, start("b", "--bootstrap", first.P2P[0])
 }

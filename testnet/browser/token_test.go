@@ -59,7 +59,7 @@ func TestTokenOfAPage(t *testing.T) {
 	stranger.Expect("status of 401")
 	stranger.Go(full.HTTP + "/play/demo")
 	stranger.Until("window.weir.state === 'failed'")
-	if said := stranger.Text("#error"); !strings.Contains(said, "token") {
+	if said := Eval[string](stranger, inPlayer+".querySelector('#error').textContent"); !strings.Contains(said, "token") {
 		t.Errorf("without a token the page says %q", said)
 	}
 
@@ -78,4 +78,12 @@ func TestTokenOfAPage(t *testing.T) {
 			t.Errorf("its session is %s, want one at %s", node, other.Name)
 		}
 	}
+	// So it is in a page of another site, whose player is given one.
+	foreign := open(t, world.chromium)
+	foreign.Expect("status of 401")
+	foreign.Go(servePage(t, "127.0.0.1:0", fmt.Sprintf(
+		`<script type="module" src="%[1]s/weir-player.js"></script><weir-player src="%[1]s/whep/demo" muted></weir-player>%[2]s`, full.HTTP, noteEvents)))
+	foreign.Until("window.events.some(e => e.type === 'error' && e.status === 401 && e.code === 'unauthorized')")
+	Eval[any](foreign, fmt.Sprintf("document.querySelector('weir-player').setAttribute('token', %q), 1", token))
+	foreign.Until(fmt.Sprintf("document.querySelector('weir-player').playing && document.querySelector('weir-player').node === %q", other.HTTP))
 }

@@ -1,0 +1,198 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"regexp"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"weir/capacity"
+	"weir/capacity/scope"
+	"weir/cmd/weir/web"
+	"weir/dht"
+	"weir/sfu"
+	"weir/sfu/problem"
+)
+
+// The words that --embed-origins takes besides origins.
+const (
+	embedAnywhere = "*"
+	embedNowhere  = "none"
+	embedSelf     = "self"
+)
+
+// embedHost is what a source expression may have for a host and port (CSP level
+// 3, section 2.3.1); it knows no IPv6 addresses.
+var embedHost = regexp.MustCompile(`^(\*\.)?[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?(:(\d{1,5}|\*))?$`)
+
+// embedAncestors reads --embed-origins into the sources of frame-ancestors; nil
+// means that there is no embed page. Without any, everybody may frame it: it can
+// do nothing but play, so that a click in it is worth nothing to who frames it.
+// Pages that may ask for the stream themselves may show it anyway, so where
+// --cors-origin names those, they are the ones that may frame the page.
+func embedAncestors(origins []string) ([]string, error) {
+	if len(origins) == 0 {
+		return []string{embedAnywhere}, nil
+	}
+	var sources []string
+	for _, o := range origins {
+		switch {
+		case o == embedAnywhere || o == embedNowhere:
+			if len(origins) > 1 {
+				return nil, fmt.Errorf("--embed-origins %s: it stands alone; give it or origins, not both", o)
+			}
+			if o == embedNowhere {
+				return nil, nil
+			}
+			return []string{embedAnywhere}, nil
+		case o == embedSelf:
+			sources = append(sources, "'self'")
+		default:
+			u, err := url.Parse(o)
+			if err != nil || (u.Scheme != "https" && u.Scheme != "http") || u.User != nil || u.RawQuery != "" || u.Fragment != "" || (u.Path != "" && u.Path != "/") || !embedHost.MatchString(u.Host) {
+				return nil, fmt.Errorf("--embed-origins %s: want an origin such as https://www.example.org or https://*.example.org, self, none or *", o)
+			}
+			sources = append(sources, u.Scheme+"://"+u.Host)
+		}
+	}
+	return sources, nil
+}
+
+// embed serves what pages of other origins use: the player's module, the page to
+// be framed, and where else a stream may be asked for.
+func (n *node) embed(mux *http.ServeMux) {
+	mux.Handle("/weir-player.js", web.Player())
+	mux.HandleFunc("GET /nodes", n.alternatives.serve)
+	if n.cfg.embed == nil {
+		return
+	}
+	page := web.Embed(n.cfg.embed)
+	mux.Handle("/embed/", page)
+	for _, name := range web.EmbedAssets {
+		mux.Handle("/assets/"+name, page)
+	}
+}
+
+const (
+	// alternativesShown is how many other nodes a player learns of.
+	alternativesShown = 3
+	// alternativesAge is how long what was found counts.
+	alternativesAge = 10 * time.Second
+	// alternativesTime bounds a search.
+	alternativesTime = 3 * time.Second
+	// alternativesKept bounds the streams for which they are kept.
+	alternativesKept = 256
+)
+
+// alternatives are the other nodes where players may ask for a stream when this
+// one is silent. However many players ask, each stream is looked for once in
+// alternativesAge.
+type alternatives struct {
+	find func(ctx context.Context, stream string) []string // base URLs
+
+	mu    sync.Mutex
+	known map[string]*alternativesOf
+}
+
+type alternativesOf struct {
+	found chan struct{} // closed once urls is set
+	urls  []string
+	until time.Time // when it is looked for anew
+}
+
+func newAlternatives(find func(context.Context, string) []string) *alternatives {
+	return &alternatives{find: find, known: map[string]*alternativesOf{}}
+}
+
+// serve answers GET /nodes?stream=NAME, to pages of every origin: it tells what
+// a redirect tells.
+func (a *alternatives) serve(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("Access-Control-Allow-Origin", "*")
+	stream := r.URL.Query().Get("stream")
+	if err := capacity.ValidStreamName(stream); err != nil {
+		problem.New(problem.BadStreamName, err.Error()).Write(w)
+		return
+	}
+	urls, err := a.of(r.Context(), stream)
+	if errors.Is(err, errTooManyStreams) {
+		problem.New(problem.TooManyWaiting, err.Error()).Retry(alternativesAge).Write(w)
+		return
+	}
+	if err != nil {
+		return // the client has gone
+	}
+	w.Header().Set("Cache-Control", fmt.Sprintf("max-age=%d", int(alternativesAge.Seconds())))
+	writeJSON(w, struct {
+		Nodes []string `json:"nodes"`
+	}{urls})
+}
+
+var errTooManyStreams = fmt.Errorf("other nodes are being looked for for %d streams already", alternativesKept)
+
+// of returns the base URLs of the nodes for stream, the best first. It fails if
+// ctx ends, or with errTooManyStreams.
+func (a *alternatives) of(ctx context.Context, stream string) ([]string, error) {
+	now := time.Now()
+	a.mu.Lock()
+	e := a.known[stream]
+	fresh := e == nil || now.After(e.until)
+	if fresh {
+		if e == nil && len(a.known) >= alternativesKept {
+			for name, old := range a.known {
+				if now.After(old.until) {
+					delete(a.known, name)
+				}
+			}
+			if len(a.known) >= alternativesKept {
+				a.mu.Unlock()
+				return nil, errTooManyStreams
+			}
+		}
+		e = &alternativesOf{found: make(chan struct{}), until: now.Add(alternativesAge)}
+		a.known[stream] = e
+	}
+	a.mu.Unlock()
+	if fresh {
+		// On the time of the first to ask, but not on its patience: others wait.
+		finding, cancel := context.WithTimeout(context.WithoutCancel(ctx), alternativesTime)
+		e.urls = a.find(finding, stream)
+		cancel()
+		close(e.found)
+	}
+	select {
+	case <-e.found:
+		return e.urls, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// findAlternatives asks for the nodes that carry the stream, and for others that
+// have room, as a placement does, and leaves out where clients must not be sent.
+func (n *node) findAlternatives(ctx context.Context, stream string) []string {
+	urls := []string{}
+	exclude := []peer.ID{n.dht.ID()}
+	for _, topic := range []dht.Topic{dht.StreamTopic(stream), dht.CapacityTopic()} {
+		answer, err := n.dht.Find(ctx, topic, sfu.DefaultNeed(capacity.View, stream), exclude)
+		if err != nil {
+			n.log.Debug("other nodes looked for in vain", "stream", stream, "topic", topic, "err", err)
+		}
+		for _, c := range answer.Candidates {
+			r := c.Record
+			if len(urls) == alternativesShown {
+				return urls
+			}
+			if r.URL != "" && r.State == capacity.Active && !slices.Contains(urls, r.URL) && n.gate.CheckURL(scope.Redirect, r.URL) == nil {
+				urls = append(urls, r.URL)
+			}
+		}
+	}
+	return urls
+}
