@@ -3,6 +3,7 @@ package sfu
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/netip"
 	"sync"
 	"time"
@@ -37,9 +38,12 @@ const (
 type admission struct {
 	publish, view *semaphore.Weighted
 
+	mostEach int // sessions of one client, and requests that may become some; 0: no limit
+
 	mu      sync.Mutex
 	setups  int
 	waiting waitingCounts
+	each    map[netip.Prefix]int // of clients, where mostEach bounds them
 }
 
 type waitingCounts struct {
@@ -49,11 +53,34 @@ type waitingCounts struct {
 	streams  map[string]int
 }
 
-func newAdmission() *admission {
+func newAdmission(mostEach int) *admission {
 	return &admission{
+		mostEach: mostEach, each: map[netip.Prefix]int{},
 		publish: semaphore.NewWeighted(maxPublishSetups), view: semaphore.NewWeighted(maxViewSetups),
 		waiting: waitingCounts{clients: map[netip.Prefix]int{}, streams: map[string]int{}},
 	}
+}
+
+// hold takes one of the sessions that a client may have, until release is called.
+// A client that nobody knows the address of, as another node that handed it over
+// did not say, has no bound.
+func (a *admission) hold(client netip.Prefix) (release func(), err error) {
+	if a.mostEach == 0 || !client.IsValid() {
+		return func() {}, nil
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.each[client] >= a.mostEach {
+		return nil, problem.New(problem.TooManyFromAddress, fmt.Sprintf("your address has %d sessions here, as many as it may: end one", a.mostEach)).Retry(retryBusy)
+	}
+	a.each[client]++
+	return sync.OnceFunc(func() {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		if a.each[client]--; a.each[client] == 0 {
+			delete(a.each, client)
+		}
+	}), nil
 }
 
 // counts are how many requests are being set up and how many wait.

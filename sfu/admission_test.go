@@ -14,6 +14,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"weir/capacity"
+	"weir/capacity/event"
 	"weir/sfu/problem"
 	"weir/sfu/proxied"
 )
@@ -25,7 +26,7 @@ func group(client string) netip.Prefix {
 
 // What waits has bounds of its own: of a client, for a stream, and in all.
 func TestWaitingIsBounded(t *testing.T) {
-	a := newAdmission()
+	a := newAdmission(0)
 	code := func(err error) problem.Code {
 		if p := problem.Of(err); p != nil {
 			return p.Code
@@ -76,7 +77,7 @@ func TestWaitingIsBounded(t *testing.T) {
 // the order in which they came.
 func TestTurns(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		a, ctx := newAdmission(), t.Context()
+		a, ctx := newAdmission(0), t.Context()
 		var working []*visit
 		for range maxViewSetups {
 			v := a.visit(kindWHEP, group("192.0.2.1:1"), "demo", 1)
@@ -218,5 +219,49 @@ func TestFullNodeWaits(t *testing.T) {
 		}
 	case <-time.After(patience):
 		t.Error("no answer")
+	}
+}
+
+// An address has so many sessions, those that are being set up included, and gets
+// them back; all of an IPv6 network are one.
+func TestSessionsOfOneAddress(t *testing.T) {
+	a := newMesh(t).add(capacity.Limits{}, func(c *Config) { c.AddressSessions = 2 })
+	a.publish("demo")
+	v := a.watch("demo")
+	resp, body := call(t, "POST", a.web.URL+"/whep/demo", typeSDP, offerOf(videoSection("0", "recvonly")))
+	if p := problem.Parse(resp.StatusCode, resp.Header.Get("Content-Type"), []byte(body)); p.Code != problem.TooManyFromAddress || p.Status != 429 || p.RetryAfter == 0 {
+		t.Errorf("a third gets %s %s", resp.Status, body)
+	}
+	if detail := a.lastDetail(event.Refused); !strings.Contains(detail, "2 sessions") {
+		t.Errorf("the refusal is told as %q", detail)
+	}
+	if err := v.Close(); err != nil {
+		t.Error(err)
+	}
+	// One that comes to nothing gives it back as well.
+	for range 3 {
+		if resp, body := call(t, "POST", a.web.URL+"/whep/none", typeSDP, offerOf(videoSection("0", "recvonly"))); resp.StatusCode != 409 {
+			t.Errorf("a stream that is not live: %s %s", resp.Status, body)
+		}
+	}
+	flows(t, a.watch("demo"), 5)
+
+	in := newAdmission(1)
+	one, err := in.hold(group("[2001:db8::1]:1"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := in.hold(group("[2001:db8::ffff:0:1]:1")); err == nil {
+		t.Error("another address of its network is another client")
+	}
+	one()
+	one() // twice is once
+	for range 2 {
+		if _, err := in.hold(netip.Prefix{}); err != nil {
+			t.Errorf("one of unknown address: %v", err)
+		}
+	}
+	if _, err := in.hold(group("[2001:db8::ffff:0:1]:1")); err != nil || len(in.each) != 1 {
+		t.Errorf("after it has gone: %v, %v", err, in.each)
 	}
 }

@@ -114,7 +114,7 @@ func (s *SFU) problemOf(r *http.Request, err error) *problem.Problem {
 		silent  *UnansweredError
 	)
 	if p := problem.Of(err); p != nil {
-		if p.Code == problem.TooManySetups || p.Code == problem.TooManyWaiting {
+		if slices.Contains([]problem.Code{problem.TooManySetups, problem.TooManyWaiting, problem.TooManyFromAddress}, p.Code) {
 			s.eventOf(r.Context(), Event{Kind: event.Refused, Stream: r.PathValue("stream"), Role: roleAt(r.URL.Path), Client: proxied.Of(r).String(), Reason: string(p.Code), Detail: p.Detail})
 		}
 		return p
@@ -228,7 +228,16 @@ func (s *SFU) open(w http.ResponseWriter, r *http.Request, kind sessionKind) err
 	defer stop()
 
 	client := proxied.Of(r)
-	a := &arrival{asked: asked, sfu: s, kind: kind, name: name, offer: o, raw: raw, client: client, until: time.Now().Add(wait), ticket: ticket, grant: grant}
+	release, err := s.admission.hold(client.Group())
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if !settled {
+			release()
+		}
+	}()
+	a := &arrival{asked: asked, sfu: s, kind: kind, name: name, offer: o, raw: raw, client: client, until: time.Now().Add(wait), ticket: ticket, grant: grant, release: release}
 	a.visit = s.admission.visit(kind, client.Group(), name, len(raw))
 	defer a.visit.leave()
 	if span := trace.SpanFromContext(ctx); span.IsRecording() {
@@ -307,8 +316,10 @@ type arrival struct {
 	until  time.Time // how long a viewer waits for the stream; now or before: not
 	ticket *capacity.Ticket
 	grant  *rights.Grant // nil: no right is asked for
-	entry  string        // in the ledger, once the ticket has been claimed
-	visit  *visit
+
+	release func() // gives back one of the sessions that its address may have
+	entry   string // in the ledger, once the ticket has been claimed
+	visit   *visit
 }
 
 // A handover is the helper that an arrival is to be sent to, as an error.
@@ -393,7 +404,7 @@ func (a *arrival) publish(ctx context.Context) (*session, string, error) {
 		if a.ticket != nil {
 			sess.from = a.ticket.From
 		}
-		sess.grant = a.grant
+		sess.grant, sess.left = a.grant, a.release
 		err = a.sfu.admit(sess)
 	}
 	if err != nil {
@@ -428,7 +439,7 @@ func (a *arrival) view(ctx context.Context) (*session, string, error) {
 		if a.ticket != nil {
 			sess.from = a.ticket.From
 		}
-		sess.grant = a.grant
+		sess.grant, sess.left = a.grant, a.release
 		err = a.sfu.admit(sess)
 	}
 	if err != nil && a.entry == "" {

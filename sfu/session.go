@@ -63,6 +63,7 @@ type session struct {
 	remote string        // who asked, for people
 	from   peer.ID       // the node that sent the client here; "": none did
 	grant  *rights.Grant // nil: no right is asked for
+	left   func()        // told when it is over
 	began  time.Time
 	asked  time.Time   // when the request for it came; set before media can flow
 	first  *firstFrame // a viewer's, if recorded; likewise
@@ -343,6 +344,7 @@ func (s *session) watch() {
 	s.patch.Unlock()
 	s.wait()
 	s.grant.Close()
+	s.left()
 	close(s.done)
 	total := s.traffic()
 	s.first.ended(endWord(why))

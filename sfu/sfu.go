@@ -160,6 +160,10 @@ type Config struct {
 	// Rights decides what clients may do; nil: whatever they ask for.
 	Rights *rights.Rights
 
+	// AddressSessions is how many sessions a client's address may have, of IPv6 its
+	// /64; 0: no limit.
+	AddressSessions int
+
 	Overflow  func() Overflow      // as of now. Default: Redirect
 	Patience  time.Duration        // how long Place may wait for a server that is being started
 	PublicURL string               // base URL for Location; default: as the client addressed us
@@ -271,7 +275,7 @@ func New(cfg Config) (*SFU, error) {
 		arrived:    make(chan struct{}),
 		dialing:    map[peer.ID]chan struct{}{},
 		vigils:     map[string]*vigil{},
-		admission:  newAdmission(),
+		admission:  newAdmission(cfg.AddressSessions),
 	}
 	s.engine.log = loggers
 	s.engine.addr = cfg.Gate

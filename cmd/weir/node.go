@@ -70,6 +70,7 @@ func nodeCommand() *cli.Command {
 			&cli.StringFlag{Name: "region", Usage: "`LABEL` of where the node is", EnvVars: env("REGION")},
 			&cli.StringFlag{Name: "zone", Usage: "`LABEL` within the region", EnvVars: env("ZONE")},
 			&cli.IntFlag{Name: "session-limit", Usage: "most WHIP and WHEP `SESSIONS`; 0: no limit", Value: 500, EnvVars: env("SESSION_LIMIT")},
+			&cli.IntFlag{Name: "address-sessions", Usage: "most `SESSIONS` of one client's address, of IPv6 its /64, at a time; 0: no limit", EnvVars: env("ADDRESS_SESSIONS")},
 			&cli.IntFlag{Name: "stream-limit", Usage: "most `STREAMS` carried; 0: no limit", EnvVars: env("STREAM_LIMIT")},
 			&cli.StringFlag{Name: "uplink-limit", Usage: "most to send, such as 800mbps; default: the network card's speed", EnvVars: env("UPLINK_LIMIT")},
 			&cli.Int64Flag{Name: "packet-limit", Usage: "most `PACKETS` per second to send; 0: no limit", DefaultText: "50000 for each core", EnvVars: env("PACKET_LIMIT")},
@@ -148,6 +149,7 @@ type nodeConfig struct {
 	proxies   proxied.Trust
 	proxyHead bool // --proxy-protocol
 	origins   sfu.Origins
+	perClient int // --address-sessions
 	admin     string
 	metrics   string // "": only at admin
 	tls       *certificates
@@ -249,6 +251,9 @@ func nodeConfigOf(c *cli.Context) (nodeConfig, error) {
 	}
 	if cfg.proxyHead = c.Bool("proxy-protocol"); cfg.proxyHead && !cfg.proxies.Any() {
 		return cfg, errors.New("--proxy-protocol: say by --trusted-proxy CIDR whose headers are believed")
+	}
+	if cfg.perClient = c.Int("address-sessions"); cfg.perClient < 0 {
+		return cfg, fmt.Errorf("--address-sessions %d: give 0 for no limit", cfg.perClient)
 	}
 	if cfg.origins, err = sfu.ParseOrigins(c.StringSlice("cors-origin")); err != nil {
 		return cfg, fmt.Errorf("--cors-origin %w", err)

@@ -31,6 +31,8 @@ const (
 	// TooManyWaiting: as many requests wait, of the client, for the stream or in
 	// all, as the node allows.
 	TooManyWaiting Code = "too-many-waiting"
+	// TooManyFromAddress: the client's address has as many sessions as one may.
+	TooManyFromAddress Code = "too-many-from-address"
 	// Timeout: setting the session up took too long.
 	Timeout Code = "timeout"
 	// Closing: the node is ending.
@@ -146,10 +148,11 @@ var kinds = map[Code]struct {
 	BadTicket:     {403, "The ticket is not valid"},
 	UnusableOffer: {422, "Unusable offer"},
 
-	Unauthorized:    {401, "A token is needed"},
-	Forbidden:       {403, "The right is for something else"},
-	TooManySessions: {429, "Too many sessions of one token"},
-	RightsUnknown:   {503, "Rights cannot be checked now"},
+	Unauthorized:       {401, "A token is needed"},
+	Forbidden:          {403, "The right is for something else"},
+	TooManyFromAddress: {429, "Too many sessions from one address"},
+	TooManySessions:    {429, "Too many sessions of one token"},
+	RightsUnknown:      {503, "Rights cannot be checked now"},
 
 	NoSession:    {404, "There is no such session"},
 	SessionEnded: {404, "The session has ended"},
