@@ -188,7 +188,7 @@ func id2(t *testing.T, ctx context.Context, shell *printed.Shell) string {
 // it a file, a key, a URL or a command.
 func needs(line string) bool {
 	switch line {
-	case "weir publish", "weir view", "weir policy key", "weir token key", "weir policy check", "weir policy try", "weir policy push", "weir node --join", "weir ping", "weir drain":
+	case "weir publish", "weir view", "weir policy key", "weir token key", "weir policy check", "weir config check", "weir node --config", "weir policy try", "weir policy push", "weir node --join", "weir ping", "weir drain":
 		return true
 	}
 	return false
