@@ -778,9 +778,10 @@ func (n *node) serveTLS() []func(context.Context) error {
 	}
 	work := []func(context.Context) error{func(ctx context.Context) error {
 		if c.auto != nil {
-			defer c.auto.close()
-			if err := c.auto.run(ctx); err != nil {
-				c.refused(&pairError{pairACME, c.auto.acmeError(err)})
+			select {
+			case <-c.auto.loaded:
+			case <-ctx.Done():
+				return ctx.Err()
 			}
 			if c.inForce.Store(c.auto.newest()); c.leaf() == nil {
 				n.log.Info("no certificate yet, getting one", "domain", c.auto.domain, "from", c.auto.url)
@@ -795,6 +796,12 @@ func (n *node) serveTLS() []func(context.Context) error {
 		}
 		return c.run(ctx)
 	}}
+	if c.auto != nil {
+		work = append(work, func(ctx context.Context) error {
+			defer c.auto.close()
+			return c.auto.run(ctx)
+		})
+	}
 	if c.redirect != nil {
 		h := redirection(n.publicURL)
 		if c.auto != nil {

@@ -16,6 +16,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -72,16 +73,43 @@ func (p *pairDir) write(cert, key []byte) {
 	}
 }
 
+// told are events in their order.
+type told struct {
+	mu  sync.Mutex
+	all []event.Event
+}
+
+func (o *told) add(e event.Event) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.all = append(o.all, e)
+}
+
+// list is a copy of them, take one after which there are none.
+func (o *told) list() []event.Event {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return slices.Clone(o.all)
+}
+
+func (o *told) take() []event.Event {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	all := o.all
+	o.all = nil
+	return all
+}
+
 // open reads the pair, and notes what the certificates tell of later.
-func (p *pairDir) open() (*certificates, *[]event.Event) {
+func (p *pairDir) open() (*certificates, *told) {
 	p.t.Helper()
 	c, err := newCertificates(p.cert, p.key, slog.New(slog.DiscardHandler))
 	if err != nil {
 		p.t.Fatal(err)
 	}
-	var told []event.Event
-	c.event = func(e event.Event) { told = append(told, e) }
-	return c, &told
+	noted := &told{}
+	c.event = noted.add
+	return c, noted
 }
 
 // What is wrong with a pair is said with the file and what to do.
@@ -165,13 +193,13 @@ func TestCertificatesAreReadAgain(t *testing.T) {
 	events := func(want ...event.Kind) {
 		t.Helper()
 		var kinds []event.Kind
-		for _, e := range *told {
+		all := told.take()
+		for _, e := range all {
 			kinds = append(kinds, e.Kind)
 		}
 		if !slices.Equal(kinds, want) {
-			t.Fatalf("told %+v, want %v", *told, want)
+			t.Fatalf("told %+v, want %v", all, want)
 		}
-		*told = nil
 	}
 	look := func() { _ = c.look(time.Now(), false) }
 	look()
@@ -191,7 +219,7 @@ func TestCertificatesAreReadAgain(t *testing.T) {
 	look()
 	events()
 	look()
-	if e := (*told)[0]; e.Reason != pairMismatch || !strings.Contains(e.Detail, "the one of b.localhost stays, until") {
+	if e := told.list()[0]; e.Reason != pairMismatch || !strings.Contains(e.Detail, "the one of b.localhost stays, until") {
 		t.Errorf("told %+v", e)
 	}
 	events(event.CertificateFailed)
@@ -249,8 +277,8 @@ func TestCertificateExpires(t *testing.T) {
 			t.Helper()
 			time.Sleep(time.Until(now.Add(d)) + time.Millisecond)
 			synctest.Wait()
-			if len(*told) != want || want > 0 && ((*told)[want-1].Kind != event.CertificateExpiring || (*told)[want-1].Reason != reason) {
-				t.Errorf("after %v: told %+v, want %d", d, *told, want)
+			if all := told.list(); len(all) != want || want > 0 && (all[want-1].Kind != event.CertificateExpiring || all[want-1].Reason != reason) {
+				t.Errorf("after %v: told %+v, want %d", d, all, want)
 			}
 		}
 		at(49*time.Second, 0, "")

@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net"
 	"net/http"
@@ -13,6 +14,7 @@ import (
 	"net/url"
 	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/caddyserver/certmagic"
@@ -32,6 +34,12 @@ const (
 	// last third of its life, or when the CA says (ARI, RFC 9773). Those of six
 	// days, the shortest that CAs give, have two days for it.
 	renewCheck = time.Minute
+	// obtainPause is until a first certificate is tried again that could not even
+	// be asked for. It doubles with each try, up to obtainPauseMost. What the CA
+	// refuses is tried again by certmagic's own schedule: after 1, 2, 2, 5, 10 …
+	// minutes.
+	obtainPause     = 2 * time.Second
+	obtainPauseMost = 10 * time.Minute
 	// maxACMEError bounds what is told of an ACME server's words, in bytes.
 	maxACMEError = 600
 )
@@ -53,9 +61,16 @@ type automatic struct {
 	every  time.Duration  // looks whether it is time to renew
 
 	// Known once the public port is bound.
+	dir    string
+	failed func(error)
+	loaded chan struct{} // closed when what was kept has been read
+	once   sync.Once
 	cache  *certmagic.Cache
 	config *certmagic.Config
 	issuer *certmagic.ACMEIssuer
+
+	mu   sync.Mutex
+	told string // why the last attempt failed, if that has been told of
 }
 
 // automaticOf reads autoFlags; nil if they are not used.
@@ -96,21 +111,25 @@ func automaticOf(c *cli.Context) (*automatic, error) {
 // port bound to at; redirect is the plain one, if there is any. Failed is told of
 // every attempt that failed. Nothing is asked of anybody yet.
 func (a *automatic) open(dir string, at net.Addr, redirect net.Listener, log *slog.Logger, failed func(error)) {
-	logger := zap.New(&slogCore{log: log})
+	a.dir, a.failed, a.loaded = filepath.Join(dir, acmeDir), failed, make(chan struct{})
+	logger := zap.New(&slogCore{log: log, failed: a.fail})
 	a.cache = certmagic.NewCache(certmagic.CacheOptions{
 		GetConfigForCert:   func(certmagic.Certificate) (*certmagic.Config, error) { return a.config, nil },
 		RenewCheckInterval: a.every,
 		Logger:             logger,
 	})
 	a.config = certmagic.New(a.cache, certmagic.Config{
-		Storage: &certmagic.FileStorage{Path: filepath.Join(dir, acmeDir)},
+		Storage: &certmagic.FileStorage{Path: a.dir},
 		// Clients that name no host, or another one, are told whom they have
 		// reached, which says more than an alert.
 		DefaultServerName: a.domain, FallbackServerName: a.domain,
 		Logger: logger,
 		OnEvent: func(_ context.Context, name string, data map[string]any) error {
-			if err, ok := data["error"].(error); ok && name == "cert_failed" {
-				failed(err)
+			switch err, _ := data["error"].(error); {
+			case name == "cert_obtaining":
+				a.tried()
+			case name == "cert_failed" && err != nil:
+				a.fail(err)
 			}
 			return nil
 		},
@@ -137,14 +156,53 @@ func portOf(s string) int {
 	return n
 }
 
-// run keeps a certificate that is valid until ctx is done.
+// run gets a certificate if none is kept, and has it renewed, until ctx is done.
 func (a *automatic) run(ctx context.Context) error {
-	// In the background: with the CA out of reach the node serves by the
-	// certificate that it has.
-	if err := a.config.ManageAsync(ctx, []string{a.domain}); err != nil && ctx.Err() == nil {
-		return err
+	for pause := obtainPause; ; pause = min(2*pause, obtainPauseMost) {
+		_, err := a.config.CacheManagedCertificate(ctx, a.domain)
+		a.once.Do(func() { close(a.loaded) })
+		switch {
+		case err == nil:
+			_ = a.cache.RenewManagedCertificates(ctx) // at once if it is time; it tells of what fails
+			<-ctx.Done()
+			return ctx.Err()
+		case errors.Is(err, fs.ErrNotExist):
+			// It tries again by itself as long as the CA is what fails.
+			if err = a.config.ObtainCertAsync(ctx, a.domain); err == nil {
+				pause = obtainPause / 2 // what was got should be there now
+			}
+		default:
+			err = fmt.Errorf("what is kept in %s cannot be used (%w): delete it to get another", a.dir, err)
+		}
+		if err != nil && ctx.Err() == nil {
+			a.fail(err)
+		}
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
 	}
-	return nil
+}
+
+// fail tells of an attempt that failed, once though it comes here by several ways.
+func (a *automatic) fail(err error) {
+	a.mu.Lock()
+	again := a.told != "" && strings.Contains(err.Error(), a.told)
+	if !again {
+		a.told = err.Error()
+	}
+	a.mu.Unlock()
+	if !again {
+		a.failed(err)
+	}
+}
+
+// tried says that an attempt begins: what fails from now on is told of.
+func (a *automatic) tried() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.told = ""
 }
 
 // close ends what open began.
@@ -196,17 +254,23 @@ func (a *automatic) acmeError(err error) error {
 }
 
 // slogCore passes what certmagic logs on, for debugging: what matters is an event.
+// Of a renewal that does not come as far as the CA, for want of storage for
+// example, certmagic makes a line in its log only; failed is told of that.
 type slogCore struct {
 	log    *slog.Logger
+	failed func(error)
 	fields []zapcore.Field
 }
 
-func (c *slogCore) Enabled(zapcore.Level) bool {
-	return c.log.Enabled(context.Background(), slog.LevelDebug)
+// jobFailed is the line about a renewal that failed, however far it came.
+const jobFailed = "job failed"
+
+func (c *slogCore) Enabled(l zapcore.Level) bool {
+	return l >= zapcore.ErrorLevel || c.log.Enabled(context.Background(), slog.LevelDebug)
 }
 
 func (c *slogCore) With(fields []zapcore.Field) zapcore.Core {
-	return &slogCore{c.log, append(c.fields[:len(c.fields):len(c.fields)], fields...)}
+	return &slogCore{c.log, c.failed, append(c.fields[:len(c.fields):len(c.fields)], fields...)}
 }
 
 func (c *slogCore) Check(e zapcore.Entry, ce *zapcore.CheckedEntry) *zapcore.CheckedEntry {
@@ -228,6 +292,9 @@ func (c *slogCore) Write(e zapcore.Entry, fields []zapcore.Field) error {
 		}
 	}
 	c.log.Debug("acme: "+e.Message, attrs...)
+	if why, ok := encoder.Fields["error"].(string); ok && e.Message == jobFailed {
+		c.failed(errors.New(why))
+	}
 	return nil
 }
 

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"net"
 	"net/http"
 	"os"
@@ -15,8 +16,11 @@ import (
 	"testing"
 	"time"
 
+	"go.uber.org/goleak"
+
 	"weir/capacity/event"
 	"weir/dht"
+	"weir/testnet"
 	"weir/testnet/acme"
 )
 
@@ -199,6 +203,55 @@ func TestACMEByThePlainPort(t *testing.T) {
 			t.Error("another certificate is in force")
 		}
 	})
+}
+
+// A CA that is not there, and a directory where nothing can be kept, are told of;
+// the node runs, has no certificate, and leaves nothing behind when it ends.
+func TestACMEThatCannotWork(t *testing.T) {
+	for name, c := range map[string]struct {
+		spoil func(dir string) error
+		says  string
+	}{
+		"nobody answers":      {func(string) error { return nil }, "no certificate for weir.example.org from 127.0.0.1:"},
+		"nothing can be kept": {func(dir string) error { return os.WriteFile(filepath.Join(dir, acmeDir), nil, 0o600) }, "not a directory"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			leaks := goleak.IgnoreCurrent()
+			dir := t.TempDir()
+			if err := c.spoil(dir); err != nil {
+				t.Fatal(err)
+			}
+			port := freeTCPPort(t)
+			nobody := &acme.Server{URL: fmt.Sprintf("https://127.0.0.1:%d/dir", freeTCPPort(t)), CAFile: ownCA(t)}
+			t.Run("runs", func(t *testing.T) {
+				n := runACME(t, nobody, dir, port)
+				e := awaitEvent(t, n, "that ACME fails", func(e event.Event) bool { return e.Kind == event.CertificateFailed })
+				if e.Reason != pairACME || !strings.Contains(e.Detail, c.says) || !strings.Contains(e.Detail, "there is none yet") {
+					t.Errorf("told %+v", e)
+				}
+				if _, err := tls.Dial("tcp", "127.0.0.1:"+strconv.Itoa(port), &tls.Config{InsecureSkipVerify: true, ServerName: "weir.example.org"}); err == nil {
+					t.Error("clients are served by some certificate")
+				}
+				if check := n.cfg.tls.check(n.publicURL(), time.Now()); check.Outcome != dht.Failure || !strings.Contains(check.Seen, "there is none yet") {
+					t.Errorf("doctor says %+v", check)
+				}
+			})
+			// What keeps a lock sees within seconds that it is gone.
+			if err := goleak.Find(leaks, goleak.IgnoreAnyFunction("github.com/caddyserver/certmagic.keepLockfileFresh")); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// ownCA is the file of a CA that has signed nothing.
+func ownCA(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	if _, err := testnet.OpenAuthority(dir, time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	return filepath.Join(dir, testnet.AuthorityFile)
 }
 
 func TestACMEFlagsThatAreWrong(t *testing.T) {
