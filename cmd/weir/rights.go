@@ -130,7 +130,7 @@ func (n *node) askForRights() error {
 func (n *node) placeOnce(ctx context.Context, need capacity.Need, exclude []peer.ID) (sfu.Helper, error) {
 	for given := 0; ; given++ {
 		helper, features, err := n.placeAny(ctx, need, exclude)
-		if err != nil || n.rights.Believes(features) {
+		if err != nil || n.rights.Believes(helper.Node, features) {
 			return helper, err
 		}
 		n.log.Debug("helper does not share the secret for tickets", "helper", helper.Node)

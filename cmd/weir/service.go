@@ -539,7 +539,7 @@ func (n *node) sample() (capacity.Record, []capacity.Carriage) {
 }
 
 func (n *node) features() []string {
-	list := append([]string{"whip", "whep", "cascade/1"}, n.rights.Features()...)
+	list := append([]string{"whip", "whep", "cascade/1"}, n.rights.Features(n.dht.ID())...)
 	if n.provisioner != nil {
 		list = append(list, dht.ProvisionFeature)
 	}

@@ -70,17 +70,15 @@ func parseURL(address string) (*url.URL, error) {
 
 func (j *jwksURL) host() string { return j.url.Host }
 
-// run looks at once and then every each, or ever more seldom while it fails.
+// run looks at once and then every each, or up to every jwksSlowest while that
+// fails.
 func (j *jwksURL) run(ctx context.Context) {
 	pause := j.each
 	for {
 		if j.look(ctx) {
 			pause = j.each
 		} else {
-			pause = min(2*pause, max(jwksSlowest, j.each))
-			if j.set.Load() == nil {
-				pause = j.each // nobody is let in until it is known
-			}
+			pause = min(2*pause, jwksSlowest)
 		}
 		wait := time.NewTimer(pause*9/10 + time.Duration(rand.Float64()*float64(pause)/5))
 		select {

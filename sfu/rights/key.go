@@ -8,6 +8,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math/big"
+	"slices"
 	"strings"
 
 	"weir/capacity"
@@ -147,6 +149,9 @@ func (j *jwk) key(secrets bool) (k *Key, skipped string, err error) {
 		if err != nil || len(x) != ed25519.PublicKeySize {
 			return nil, "", fmt.Errorf("x is not base64url of %d bytes", ed25519.PublicKeySize)
 		}
+		if trivial(x) {
+			return nil, "", errors.New("x is no key: signatures by it can be made by anybody")
+		}
 		k = &Key{ID: j.ID, Algorithm: EdDSA, public: x, print: thumbprint(x)}
 	case j.Type == "oct":
 		if !secrets {
@@ -167,6 +172,19 @@ func (j *jwk) key(secrets bool) (k *Key, skipped string, err error) {
 		k.ID = k.print
 	}
 	return k, "", nil
+}
+
+// trivial reports whether x is a point of order 1, 2 or 4, such as 32 zeros, which
+// a fault leaves where a key should be: its y is 0, 1 or -1, modulo 2²⁵⁵ - 19
+// (RFC 8032, section 5.1).
+func trivial(x []byte) bool {
+	be := slices.Clone(x)
+	slices.Reverse(be)
+	be[0] &= 0x7f // the sign of the other coordinate
+	p := new(big.Int).Sub(new(big.Int).Lsh(big.NewInt(1), 255), big.NewInt(19))
+	y := new(big.Int).SetBytes(be)
+	y.Add(y, big.NewInt(1)).Mod(y, p) // 0, 1, 2 for -1, 0, 1
+	return y.Cmp(big.NewInt(2)) <= 0
 }
 
 func segment(s string) ([]byte, error) {

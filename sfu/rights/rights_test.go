@@ -413,6 +413,8 @@ func TestKeySetsThatAreRefused(t *testing.T) {
 		{"a private key in a set", `{"keys":[` + private + `]}`, "private key"},
 		{"the same kid twice", strings.Replace(public, "[", "["+public[strings.Index(public, "[")+1:strings.LastIndex(public, "]")]+",", 1), "another one with kid"},
 		{"half a key", strings.Replace(public, `"x": "`, `"x": "AA`, 1), "x is not base64url of 32 bytes"},
+		{"zeros for a key", `{"keys":[{"kty":"OKP","crv":"Ed25519","x":"` + strings.Repeat("A", 43) + `"}]}`, "made by anybody"},
+		{"one for a key", `{"keys":[{"kty":"OKP","crv":"Ed25519","x":"AQ` + strings.Repeat("A", 41) + `"}]}`, "made by anybody"},
 		{"an algorithm that does not fit", strings.Replace(public, "EdDSA", "RS256", 1), "not for Ed25519"},
 		{"only keys of other kinds", `{"keys":[{"kty":"RSA","n":"x","e":"AQAB","kid":"r"}]}`, "no key that can be used"},
 		{"a short secret", `{"keys":[{"kty":"oct","alg":"HS256","k":"c2VjcmV0"}]}`, "32 to 1024 bytes"},

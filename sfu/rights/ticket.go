@@ -13,6 +13,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/libp2p/go-libp2p/core/peer"
+
 	"weir/capacity/event"
 )
 
@@ -21,6 +23,7 @@ const (
 	maxTicketSecrets = 4
 	maxRight         = 1 << 10 // bytes of text
 	ticketFeature    = "tickets/"
+	featureLength    = 16 // characters: 96 bits, which nobody guesses
 )
 
 // ErrNoTickets means that a node has no secret to vouch for a client with.
@@ -103,28 +106,32 @@ func mac(secret []byte, parts ...string) string {
 // HandsOn reports whether clients can be sent to other nodes with their right.
 func (r *Rights) HandsOn() bool { return r == nil || r.tickets != nil }
 
-// Features are what the node's record says, so that others that share its secret
-// find it. They say nothing to who has not the secret.
-func (r *Rights) Features() []string {
+// Features are what the record of self, this node, says so that others that share
+// its secret know it. Who has not the secret cannot make them, nor use them in a
+// record of its own.
+func (r *Rights) Features(self peer.ID) []string {
 	if r == nil || r.tickets == nil {
 		return nil
 	}
 	var list []string
 	for _, s := range *r.tickets.secrets.Load() {
-		list = append(list, featureOf(s))
+		list = append(list, featureOf(s, self))
 	}
 	return list
 }
 
-func featureOf(secret []byte) string { return ticketFeature + mac(secret, "weir-ticket-feature")[:10] }
+func featureOf(secret []byte, node peer.ID) string {
+	return ticketFeature + mac(secret, "weir-ticket-feature/1", string(node))[:featureLength]
+}
 
-// Believes reports whether a node with these features says that it believes this
-// node's tickets. It is a hint: only who has the secret can use them.
-func (r *Rights) Believes(features []string) bool {
+// Believes reports whether node, whose signed record has these features, knows the
+// secret by which this node makes tickets. Where nobody is asked for a right,
+// every node will do.
+func (r *Rights) Believes(node peer.ID, features []string) bool {
 	if r == nil || r.tickets == nil {
 		return r == nil
 	}
-	return slices.Contains(features, featureOf((*r.tickets.secrets.Load())[0]))
+	return slices.Contains(features, featureOf((*r.tickets.secrets.Load())[0], node))
 }
 
 const rightDomain = "weir-right/1"
