@@ -225,6 +225,58 @@ func TestCameraPublishes(t *testing.T) {
 	waitFor(t, "two tracks", func() bool { return live(n, "demo") })
 }
 
+// The camera and the microphone are chosen, also while live, and remembered; how
+// loud it is shows, and that it is muted.
+func TestDevicesAreChosen(t *testing.T) {
+	n := newFakeNode(t)
+	n.set(withURLs(n.URL))
+	tb := newTab(t, 1440, 900)
+	tb.Go(n.URL + "/publish")
+	tb.Click("#source-camera")
+	tb.Until("document.querySelector('#camera').selectedOptions[0]?.textContent.includes('fake') && document.querySelectorAll('#microphone option').length >= 3")
+	tb.NoOverflow()
+	tb.Click("#start")
+	tb.Until("window.weir.state === 'live' && window.weir.framesEncoded > 10")
+	session := browser.Eval[string](tb, "window.weir.sessionURL")
+	// Chromium's made-up microphone beeps.
+	tb.Until("Number(document.querySelector('[role=meter]').getAttribute('aria-valuenow')) > -50")
+	tb.ShootAll("publish-camera")
+
+	other := browser.Eval[string](tb, `(() => {
+		const s = document.querySelector('#microphone');
+		const other = [...s.options].find(o => o.value !== s.value && o.value !== 'none');
+		s.value = other.value;
+		s.dispatchEvent(new Event('change'));
+		return other.textContent;
+	})()`)
+	const sent = "document.querySelector('#preview').srcObject.getAudioTracks()[0]?.label"
+	tb.Until(fmt.Sprintf("%s === %q && document.querySelector('#microphone').selectedOptions[0].textContent === %[2]q", sent, other))
+	if got := browser.Eval[string](tb, "window.weir.sessionURL"); got != session {
+		t.Errorf("another microphone made the session %q of %q", got, session)
+	}
+
+	press := "document.body.dispatchEvent(new KeyboardEvent('keydown', {key: 'm', bubbles: true})), 1"
+	browser.Eval[any](tb, press)
+	tb.Until("document.querySelector('#mute').ariaPressed === 'true' && !document.querySelector('#preview').srcObject.getAudioTracks()[0].enabled && document.querySelector('.on-air').textContent.endsWith('muted')")
+	tb.Until("document.querySelector('.level-hint').textContent === 'Muted' && document.querySelector('[role=meter]').ariaValueText === 'silence'")
+	browser.Eval[any](tb, press)
+	tb.Until("document.querySelector('#mute').ariaPressed === 'false' && document.querySelector('#preview').srcObject.getAudioTracks()[0].enabled")
+	tb.Click("#stop")
+	waitDeleted(t, n, session)
+
+	tb.Go(n.URL + "/publish")
+	tb.Click("#source-camera")
+	tb.Until(fmt.Sprintf("document.querySelector('#microphone').selectedOptions[0]?.textContent === %q && %s === %[1]q", other, sent))
+	// One that has gone since is replaced, which is said.
+	browser.Eval[any](tb, "localStorage.setItem('weir.microphone', 'gone'), 1")
+	tb.Go(n.URL + "/publish")
+	tb.Click("#source-camera")
+	tb.Until("document.querySelector('#device-hint').textContent === 'The microphone chosen before is not here, so the browser took another.'")
+	// None is a choice too.
+	browser.Eval[any](tb, `(() => { const s = document.querySelector('#microphone'); s.value = 'none'; s.dispatchEvent(new Event('change')); })()`)
+	tb.Until("document.querySelector('#preview').srcObject?.getAudioTracks().length === 0 && document.querySelector('.sound-row').hidden")
+}
+
 // A node that is full answers 307 to another origin; the browser follows.
 func TestRedirectsAreFollowed(t *testing.T) {
 	full, helper := newFakeNode(t), newFakeNode(t)

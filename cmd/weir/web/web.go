@@ -111,7 +111,7 @@ func Player() http.Handler {
 }
 
 var (
-	imported = regexp.MustCompile(`(?m)^import (?:(\{[^}]*\}) from )?'\./([a-z]+)\.js';\n`)
+	imported = regexp.MustCompile(`(?m)^import (?:(\{[^}]*\}) from )?'\./([a-z]+)\.js';.*\n`)
 	exported = regexp.MustCompile(`(?m)^export ((?:async )?(?:function|class|const) (\w+))`)
 )
 

@@ -1,6 +1,7 @@
 // The publish page: camera, screen or test pattern, sent by WHIP.
 
 import { Connection, stereo } from './connection.js';
+import { Choice, Level, NONE } from './devices.js';
 import { attr, children, copyButton, h, icon, text } from './dom.js';
 import { bits, clock, ms, percent } from './format.js';
 import { originOf, streamPath, streamProblem } from './address.js';
@@ -17,7 +18,7 @@ const sizes = { 360: [640, 360], 540: [960, 540], 720: [1280, 720], 1080: [1920,
 const limits = [[300, '300 kbit/s'], [800, '800 kbit/s'], [1500, '1.5 Mbit/s'], [3000, '3 Mbit/s'], [6000, '6 Mbit/s'], [0, 'none']];
 
 // chosen outlives the page, so that a look at the network loses nothing.
-const chosen = { source: 'pattern', name: '', size: '360', limit: '1500', codec: '', through: '' };
+const chosen = { source: 'pattern', name: '', size: '360', limit: '1500', codec: '', through: '', muted: false };
 
 // publishPage fills in out, and calls onLive when what live() says may have
 // changed.
@@ -33,6 +34,7 @@ export function publishPage(query, out, onLive) {
   let liveUntil = -Infinity; // performance.now() when it was last seen live
   let model = null;
   let unseen = ''; // that it ended, while another page was shown
+  const sentKinds = new WeakMap(); // of senders: what they send, also while that is nothing
   const meter = new Meter();
 
   // The form.
@@ -71,6 +73,15 @@ export function publishPage(query, out, onLive) {
     return el;
   }
 
+  const camera = new Choice('camera', () => openMedia());
+  const microphone = new Choice('microphone', () => openMedia());
+  const deviceHint = h('p', { class: 'hint', id: 'device-hint', role: 'status' });
+  const deviceFields = h('div', { class: 'devices', hidden: true },
+    h('div', { class: 'pair' }, field('camera', 'Camera', camera.el), field('microphone', 'Microphone', microphone.el)), deviceHint);
+  const level = new Level();
+  const mute = h('button', { class: 'button small', id: 'mute', type: 'button', onclick: () => setMuted(!chosen.muted) });
+  const soundRow = h('div', { class: 'sound-row', hidden: true }, mute, level.el);
+
   const start = h('button', { class: 'button primary', id: 'start', type: 'submit' }, 'Start publishing');
   const stop = h('button', { class: 'button danger', id: 'stop', type: 'button', hidden: true, onclick: () => finish() }, icon('stop'), 'Stop');
   const form = h('form', {
@@ -83,6 +94,8 @@ export function publishPage(query, out, onLive) {
   h('h2', { id: 'form-title' }, 'What to send'),
   h('fieldset', { class: 'choices', id: 'sources' }, h('legend', {}, 'Source'), h('div', { class: 'segments' }, radios)),
   noDevices,
+  deviceFields,
+  soundRow,
   field('stream', 'Stream name', name, nameProblem),
   h('div', { class: 'pair' }, field('size', 'Picture', size), field('limit', 'Bitrate limit', limit)),
   h('div', { class: 'pair' }, field('codec', 'Video codec', codec), field('through', 'Publish at', through)),
@@ -158,8 +171,15 @@ export function publishPage(query, out, onLive) {
       next?.stop();
       return false;
     }
-    media?.stop();
+    if (connection && !next) { // what is being sent goes on
+      say(why, 'bad');
+      listDevices();
+      return false;
+    }
+    const old = media;
     media = next;
+    useTracks(old);
+    old?.stop();
     video.srcObject = next?.stream ?? null;
     note.hidden = !why;
     text(note, why);
@@ -167,13 +187,54 @@ export function publishPage(query, out, onLive) {
     return Boolean(next);
   }
 
-  async function cameraStream(width, height) {
-    const picture = { width: { ideal: width }, height: { ideal: height }, frameRate: { ideal: 30 } };
+  // useTracks sends and shows the tracks that there are now. Another camera or
+  // microphone takes the old one's place without a new session.
+  function useTracks(old) {
+    const stream = media?.stream;
+    for (const sender of connection?.pc?.getSenders() ?? []) {
+      const kind = sender.track?.kind ?? sentKinds.get(sender);
+      if (!kind) continue;
+      sentKinds.set(sender, kind);
+      if (old) sender.replaceTrack(stream?.getTracks().find((t) => t.kind === kind) ?? null).catch((error) => say(`The ${kind} could not be changed: ${error.message}`, 'bad'));
+    }
+    const [sound] = stream?.getAudioTracks() ?? [];
+    level.watch(sound, () => chosen.muted, chosen.source === 'camera');
+    soundRow.hidden = !sound;
+    setMuted(chosen.muted);
+    deviceFields.hidden = chosen.source !== 'camera';
+    listDevices();
+  }
+
+  function setMuted(muted) {
+    chosen.muted = muted;
+    for (const track of media?.stream.getAudioTracks() ?? []) track.enabled = !muted;
+    attr(mute, 'aria-pressed', String(muted));
+    const label = muted ? 'Unmute' : 'Mute';
+    children(mute, [icon(muted ? 'silent' : 'microphone'), h('span', {}, label)]);
+    attr(mute, 'title', `${label} (m)`);
+    video.toggleAttribute('data-muted', muted);
+  }
+
+  // listDevices offers what there is. Browsers tell names only once a device has
+  // been allowed.
+  async function listDevices() {
+    if (chosen.source !== 'camera' || !devices?.enumerateDevices) return;
+    const all = await devices.enumerateDevices();
+    const inUse = (kind) => media?.stream.getTracks().find((t) => t.kind === kind)?.getSettings().deviceId ?? '';
+    const others = [[camera, 'videoinput', 'video', 'camera'], [microphone, 'audioinput', 'audio', 'microphone']]
+      .filter(([choice, kind, track]) => choice.offer(all.filter((d) => d.kind === kind), inUse(track)))
+      .map(([, , , word]) => word);
+    text(deviceHint, others.length ? `The ${others.join(' and the ')} chosen before ${others.length > 1 ? 'are' : 'is'} not here, so the browser took another.` : '');
+  }
+
+  async function cameraStream(width, height, any = false) {
+    const picture = { width: { ideal: width }, height: { ideal: height }, frameRate: { ideal: 30 }, ...camera.constraint(any) };
     try {
-      return await devices.getUserMedia({ video: picture, audio: true });
+      return await devices.getUserMedia({ video: picture, audio: microphone.constraint(any) });
     } catch (error) {
+      if (error.name === 'OverconstrainedError' && !any) return cameraStream(width, height, true);
       // A camera without a microphone is still worth publishing.
-      if (error.name !== 'NotFoundError') throw error;
+      if (error.name !== 'NotFoundError' || microphone.wanted === NONE) throw error;
       return devices.getUserMedia({ video: picture });
     }
   }
@@ -183,6 +244,7 @@ export function publishPage(query, out, onLive) {
     if (track && chosen.source === 'screen') track.contentHint = 'detail';
     // The browser's own "stop sharing" ends the publication too.
     track?.addEventListener('ended', () => media?.stream === stream && finish('The source has ended.'));
+    stream.getAudioTracks()[0]?.addEventListener('ended', () => media?.stream === stream && say('The microphone has gone: choose another.', 'bad'));
     return { stream, stop: () => stream.getTracks().forEach((t) => t.stop()) };
   }
 
@@ -200,7 +262,10 @@ export function publishPage(query, out, onLive) {
         await waited;
       }
       if (!media && !(await openMedia(true))) return;
-      media.sound?.();
+      if (media.sound) {
+        media.sound();
+        useTracks(null);
+      }
     } finally {
       start.disabled = false;
     }
@@ -252,6 +317,8 @@ export function publishPage(query, out, onLive) {
     for (const input of [name, size, codec, through, ...radios.map((r) => r.firstChild)]) {
       input.disabled = on || (input.name === 'source' && !sources.find(([value]) => value === input.value)[2]);
     }
+    // A session that was begun without sound has no place for any.
+    microphone.el.disabled = on && !media?.stream.getAudioTracks().length;
     start.hidden = on;
     stop.hidden = figuresBox.hidden = !on;
   }
@@ -332,7 +399,7 @@ export function publishPage(query, out, onLive) {
     connection.heed(now.heard, now.at);
     out.framesEncoded = now.framesEncoded;
     out.bytesSent = now.sent;
-    text(sign, `Live ${clock((performance.now() - liveSince) / 1000)}`);
+    text(sign, `Live ${clock((performance.now() - liveSince) / 1000)}${chosen.muted && !soundRow.hidden ? ' · muted' : ''}`);
     figures.set({
       bitrate: bits(now.bitrateOut),
       resolution: now.width ? `${now.width} × ${now.height}` : '–',
@@ -345,6 +412,15 @@ export function publishPage(query, out, onLive) {
     });
     spark.add(now.bitrateOut);
   }, SAMPLE);
+
+  const keys = (event) => {
+    if (!el.isConnected || soundRow.hidden || event.key.toLowerCase() !== 'm' || event.repeat || event.ctrlKey || event.metaKey || event.altKey) return;
+    if (event.target.closest('input:not([type=radio]), textarea, select')) return;
+    setMuted(!chosen.muted);
+    event.preventDefault();
+  };
+  document.addEventListener('keydown', keys);
+  devices?.addEventListener('devicechange', listDevices);
 
   openMedia();
   return {
@@ -363,6 +439,9 @@ export function publishPage(query, out, onLive) {
       connection = null;
       opening++;
       media?.stop();
+      level.close();
+      document.removeEventListener('keydown', keys);
+      devices?.removeEventListener('devicechange', listDevices);
     },
   };
 }
@@ -392,6 +471,7 @@ function mediaProblem(source, error) {
   const what = source === 'screen' ? 'screen' : 'camera';
   if (error.name === 'NotAllowedError') return `The browser was not allowed to use the ${what}. Allow it in the address bar, then choose it again.`;
   if (error.name === 'NotFoundError') return `There is no ${what} here. The test pattern needs none.`;
+  if (error.name === 'OverconstrainedError') return 'The camera or microphone that was chosen is not there any more. Choose another.';
   if (error.name === 'NotReadableError') return `The ${what} is in use by another program.`;
   return `The ${what} could not be opened: ${error.message}`;
 }
