@@ -427,7 +427,7 @@ func TestStalledSections(t *testing.T) {
 			return kinds
 		}
 		for i, want := range []string{
-			"[media.stalled never-sent section 0 (video, VP8) was accepted and sends nothing, 5s after the connection was up]",
+			"[stream.started   media.stalled never-sent section 0 (video, VP8) was accepted and sends nothing, 5s after the connection was up]",
 			"[media.stalled silent section 1 (audio, opus) sends nothing any more, for 5s]",
 			"[media.resumed  section 1 (audio, opus) sends again]",
 		} {

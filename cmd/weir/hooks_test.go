@@ -94,14 +94,14 @@ func TestExampleHooksRefuseGarbage(t *testing.T) {
 		t.Skip("starts processes")
 	}
 	scripts, err := filepath.Glob("hooks/*.sh")
-	if err != nil || len(scripts) != 3 {
+	if err != nil || len(scripts) != 4 {
 		t.Fatalf("%v, %v", scripts, err)
 	}
 	for _, script := range scripts {
 		for _, in := range []string{"", "hello", "{}", `{"action":"dance"}`, `{"action":"provision","region":"eu"}`} {
 			cmd := exec.Command("sh", script)
 			dir := t.TempDir()
-			for _, tool := range []string{"docker", "kubectl", "aws"} {
+			for _, tool := range []string{"docker", "kubectl", "aws", "weir", "ffmpeg"} {
 				if err := os.WriteFile(filepath.Join(dir, tool), []byte("#!/bin/sh\ntouch "+dir+"/called\n"), 0o755); err != nil {
 					t.Fatal(err)
 				}
