@@ -15,8 +15,8 @@ import (
 )
 
 // servePage serves a page of another origin than any node's, at addr, and
-// returns its URL.
-func servePage(t *testing.T, addr, body string) string {
+// returns its URL. The body is read when the page is asked for.
+func servePage(t *testing.T, addr string, body *string) string {
 	t.Helper()
 	listener, err := net.Listen("tcp", addr)
 	if err != nil {
@@ -28,7 +28,7 @@ func servePage(t *testing.T, addr, body string) string {
 			return
 		}
 		w.Header().Set("Content-Type", "text/html; charset=utf-8")
-		fmt.Fprintf(w, "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'><title>A page of somebody else's</title>\n%s\n</html>", body)
+		fmt.Fprintf(w, "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'><title>A page of somebody else's</title>\n%s\n</html>", *body)
 	}))
 	s.Listener.Close()
 	s.Listener = listener
@@ -71,8 +71,9 @@ func TestPlayerOutlivesItsNode(t *testing.T) {
 	publisher.Click("#start")
 	publisher.Until("window.weir.state === 'live' && window.weir.framesEncoded > 0")
 
-	page := servePage(t, ownHost+":0", fmt.Sprintf(
-		`<h1>A page of somebody else's</h1><script type="module" src="%[1]s/weir-player.js"></script><weir-player src="%[1]s/whep/hall/one" muted></weir-player>%[2]s`, b.HTTP, noteEvents))
+	body := fmt.Sprintf(
+		`<h1>A page of somebody else's</h1><script type="module" src="%[1]s/weir-player.js"></script><weir-player src="%[1]s/whep/hall/one" muted></weir-player>%[2]s`, b.HTTP, noteEvents)
+	page := servePage(t, ownHost+":0", &body)
 	const player = "document.querySelector('weir-player')"
 	ready := fmt.Sprintf("%[1]s.playing && %[1]s.node === %[2]q && %[1]s.alternatives.includes(%[3]q) && %[1]s.latency > 0 && window.number() > 0", player, b.HTTP, a.HTTP)
 	inChromium := open(t, chromium)
@@ -146,7 +147,8 @@ func TestReadmeLineForAPage(t *testing.T) {
 	}
 	tb := open(t, startChromium(t))
 	tb.Expect(notThere) // before it is live
-	tb.Go(servePage(t, "127.0.0.1:0", string(line)))
+	body := string(line)
+	tb.Go(servePage(t, "127.0.0.1:0", &body))
 	tb.Until("document.querySelector('weir-player').playing && document.querySelector('weir-player').latency > 0")
 }
 
@@ -160,7 +162,8 @@ func TestEmbedPage(t *testing.T) {
 	frame := func(node string) *Tab {
 		tb := open(t, world.chromium)
 		tb.Inject(`window.told = []; if (window === top) addEventListener('message', ({data}) => window.told.push(data))`)
-		tb.Go(servePage(t, "127.0.0.1:0", fmt.Sprintf(`<h1>A frame</h1><iframe width="640" height="360" allow="autoplay; fullscreen; picture-in-picture" src="%s/embed/%s?muted=1"></iframe>`, world.net.Node(node).HTTP, stream)))
+		body := fmt.Sprintf(`<h1>A frame</h1><iframe width="640" height="360" allow="autoplay; fullscreen; picture-in-picture" src="%s/embed/%s?muted=1"></iframe>`, world.net.Node(node).HTTP, stream)
+		tb.Go(servePage(t, "127.0.0.1:0", &body))
 		return tb
 	}
 	tb := frame(nodeB)

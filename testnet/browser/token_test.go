@@ -81,8 +81,9 @@ func TestTokenOfAPage(t *testing.T) {
 	// So it is in a page of another site, whose player is given one.
 	foreign := open(t, world.chromium)
 	foreign.Expect("status of 401")
-	foreign.Go(servePage(t, "127.0.0.1:0", fmt.Sprintf(
-		`<script type="module" src="%[1]s/weir-player.js"></script><weir-player src="%[1]s/whep/demo" muted></weir-player>%[2]s`, full.HTTP, noteEvents)))
+	body := fmt.Sprintf(
+		`<script type="module" src="%[1]s/weir-player.js"></script><weir-player src="%[1]s/whep/demo" muted></weir-player>%[2]s`, full.HTTP, noteEvents)
+	foreign.Go(servePage(t, "127.0.0.1:0", &body))
 	foreign.Until("window.events.some(e => e.type === 'error' && e.status === 401 && e.code === 'unauthorized')")
 	Eval[any](foreign, fmt.Sprintf("document.querySelector('weir-player').setAttribute('token', %q), 1", token))
 	foreign.Until(fmt.Sprintf("document.querySelector('weir-player').playing && document.querySelector('weir-player').node === %q", other.HTTP))
