@@ -2,6 +2,7 @@ package capacity
 
 import (
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"time"
 
@@ -161,7 +162,7 @@ type Ticket struct {
 	Source      peer.ID               // whom to pull the stream from; empty for Publish, and where the target is to find it by itself
 	SourceAddrs []multiaddr.Multiaddr // the source's, without /p2p; at most MaxAddrs
 	Expires     time.Time             // From's clock; at most TicketTime ahead
-	Trace       []byte                // of the request that was redirected; see [weir/capacity/tracing]. Of any length, empty for none: one that is too long is left out
+	Trace       []byte                // of the request that was redirected; see [weir/capacity/tracing]. Of any length, empty for none: left out if there is no room for it
 }
 
 // SealTicket signs t with key, From's, and returns URL-safe text of at most
@@ -171,6 +172,18 @@ func SealTicket(t Ticket, key crypto.PrivKey) (string, error) {
 	if err := t.check(); err != nil {
 		return "", fmt.Errorf("seal ticket: %w", err)
 	}
+	text, err := sealTicket(t, key)
+	if errors.Is(err, ErrTooLarge) && len(t.Trace) > 0 {
+		t.Trace = nil
+		text, err = sealTicket(t, key)
+	}
+	if err != nil {
+		return "", fmt.Errorf("seal ticket: %w", err)
+	}
+	return text, nil
+}
+
+func sealTicket(t Ticket, key crypto.PrivKey) (string, error) {
 	sealed, err := seal(ticketKind, &pb.Ticket{
 		Lease:       t.Lease,
 		Stream:      t.Stream,
@@ -183,14 +196,14 @@ func SealTicket(t Ticket, key crypto.PrivKey) (string, error) {
 		Trace:       boundedTrace(t.Trace),
 	}, t.From, key, ticketText.DecodedLen(MaxTicketSize))
 	if err != nil {
-		return "", fmt.Errorf("seal ticket: %w", err)
+		return "", err
 	}
 	return ticketText.EncodeToString(sealed), nil
 }
 
 // boundedTrace is b, or nothing if it is longer than a trace is.
 func boundedTrace(b []byte) []byte {
-	if len(b) > tracing.MaxWire {
+	if len(b) == 0 || len(b) > tracing.MaxWire {
 		return nil
 	}
 	return b

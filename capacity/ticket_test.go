@@ -1,6 +1,7 @@
 package capacity
 
 import (
+	"bytes"
 	"errors"
 	"math"
 	"reflect"
@@ -14,6 +15,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"weir/capacity/pb"
+	"weir/capacity/tracing"
 )
 
 const requestID = "5f9c4ab08cac7457e9111a30e4664920"
@@ -215,6 +217,45 @@ func TestTicketsFitInAURL(t *testing.T) {
 	}
 }
 
+// A trace travels in a ticket if it is one and there is room. Neither is a reason
+// to have no ticket.
+func TestTicketWithTrace(t *testing.T) {
+	key, wire := keyOf(t, "from"), tracing.ToWire(tracing.Begin(t.Context()))
+	tk := typicalTicket(t)
+	open := func() ([]byte, string) {
+		t.Helper()
+		s, err := SealTicket(tk, key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := OpenTicket(s, tk.Target, epoch)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return got.Trace, s
+	}
+	tk.Trace = wire
+	if got, _ := open(); !bytes.Equal(got, wire) {
+		t.Errorf("%x came of %x", got, wire)
+	}
+	tk.Trace = make([]byte, tracing.MaxWire+1)
+	if got, _ := open(); got != nil {
+		t.Errorf("%x came of what is no trace", got)
+	}
+	tk.Trace = nil
+	for length := 1; ; length++ { // until there is just no room for one
+		tk.Stream = strings.Repeat("s", min(length, MaxStreamName))
+		tk.SourceAddrs = slices.Repeat([]multiaddr.Multiaddr{multiaddr.StringCast("/dns/" + strings.Repeat("d", length) + "/tcp/1")}, MaxAddrs)
+		if _, s := open(); len(s) > MaxTicketSize-len(wire) {
+			break
+		}
+	}
+	tk.Trace = wire
+	if got, _ := open(); got != nil {
+		t.Errorf("%x came where there is no room", got)
+	}
+}
+
 func TestTicketToPublishHasNoSource(t *testing.T) {
 	tk := typicalTicket(t)
 	tk.Purpose, tk.Source, tk.SourceAddrs = Publish, "", nil
@@ -293,6 +334,10 @@ func FuzzOpenTicket(f *testing.F) {
 		if err != nil {
 			return
 		}
+		if len(tk.Trace) > tracing.MaxWire {
+			t.Fatalf("a trace of %d bytes", len(tk.Trace))
+		}
+		tk.Trace = nil // which is left out where there is no room
 		again, err := SealTicket(tk, key)
 		if errors.Is(err, ErrTooLarge) {
 			return // unusual encodings of the same can be shorter

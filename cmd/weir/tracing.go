@@ -248,7 +248,8 @@ type spanQueue struct {
 	// The rest is run's, and after it close's.
 	batch    []sdktrace.ReadOnlySpan // taken off spans, and not done with
 	troubled bool                    // the log says that nothing is exported
-	told     int64                   // how many of dropped the log has been told of
+	crowded  bool                    // the log says that spans are dropped
+	seen     int64                   // of dropped, the last time
 }
 
 func newSpanQueue(log *slog.Logger) *spanQueue {
@@ -357,13 +358,14 @@ func (q *spanQueue) trouble(err error, what string) {
 // tellDropped tells once that spans are dropped, until the queue has room again.
 func (q *spanQueue) tellDropped() {
 	dropped := q.dropped.Load()
-	switch {
-	case dropped > q.told && q.told == 0:
+	switch more := dropped > q.seen; {
+	case more && !q.crowded:
+		q.crowded = true
 		q.log.Warn("spans are dropped: the collector does not take them as fast as they come", "endpoint", q.wire.endpoint, "waiting", len(q.spans))
-		q.told = dropped
-	case dropped == q.told && len(q.spans) < spansWaiting/2:
-		q.told = 0
+	case !more && len(q.spans) < spansWaiting/2:
+		q.crowded = false
 	}
+	q.seen = dropped
 }
 
 // close sends what is left, for exportEnd at most. It is called when run has

@@ -1,0 +1,181 @@
+package sfu
+
+import (
+	"bytes"
+	"context"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"strings"
+	"testing"
+	"time"
+
+	"go.opentelemetry.io/otel/codes"
+	sdktrace "go.opentelemetry.io/otel/sdk/trace"
+	"go.opentelemetry.io/otel/sdk/trace/tracetest"
+	"go.opentelemetry.io/otel/trace"
+	"go.opentelemetry.io/otel/trace/noop"
+
+	"weir/capacity"
+	"weir/capacity/tracing"
+	"weir/sfu/problem"
+)
+
+// spansOf are those that have ended, by name.
+func spansOf(r *tracetest.SpanRecorder) map[string][]sdktrace.ReadOnlySpan {
+	all := map[string][]sdktrace.ReadOnlySpan{}
+	for _, s := range r.Ended() {
+		all[s.Name()] = append(all[s.Name()], s)
+	}
+	return all
+}
+
+// Of two viewers at a node that has to pull the stream, the second is part of no
+// pull, and has a trace of its own; both have a first frame. One that never
+// connects has none, and its span says why.
+func TestTraceOfViewers(t *testing.T) {
+	recorder := tracetest.NewSpanRecorder()
+	tracer := sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(recorder)).Tracer("test")
+	m := newMesh(t)
+	record := func(c *Config) { c.Tracer = tracer }
+	a, b := m.add(capacity.Limits{}, record), m.add(capacity.Limits{}, record)
+	a.publish("demo")
+	b.watch("demo")
+	b.watch("demo")
+	eventually(t, "both have a first frame", func() bool { return len(spansOf(recorder)["first frame"]) == 2 })
+	spans := spansOf(recorder)
+	if len(spans["pull"]) != 1 || len(spans["POST /whep/{stream}"]) != 2 || len(spans["subscribe"]) != 2 {
+		t.Fatalf("%d pulls, %d viewers, %d ends of subscriptions", len(spans["pull"]), len(spans["POST /whep/{stream}"]), len(spans["subscribe"]))
+	}
+	pull, first, second := spans["pull"][0], spans["POST /whep/{stream}"][0], spans["POST /whep/{stream}"][1]
+	if pull.Parent().SpanID() != first.SpanContext().SpanID() || first.SpanContext().TraceID() == second.SpanContext().TraceID() {
+		t.Errorf("the pull is below %v, the viewers are %v and %v", pull.Parent().SpanID(), first.SpanContext(), second.SpanContext())
+	}
+	for _, s := range spans["first frame"] {
+		var words []string
+		for _, e := range s.Events() {
+			words = append(words, e.Name)
+		}
+		if said := strings.Join(words, " "); !strings.Contains(said, "connected") || !strings.Contains(said, "first_video") || s.Status().Code == codes.Error {
+			t.Errorf("a first frame with %q, %v", said, s.Status())
+		}
+	}
+
+	resp, err := http.Post(b.web.URL+"/whep/demo", typeSDP, strings.NewReader(offerOf(videoSection("0", "recvonly"))))
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodDelete, resp.Header.Get("Location"), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if deleted, err := http.DefaultClient.Do(req); err != nil || deleted.StatusCode != http.StatusOK {
+		t.Fatalf("deleted: %v", err)
+	} else {
+		deleted.Body.Close()
+	}
+	eventually(t, "the span of a frame that did not come has ended", func() bool { return len(spansOf(recorder)["first frame"]) == 3 })
+	if last := spansOf(recorder)["first frame"][2]; last.Status().Code != codes.Error || last.Status().Description != "deleted" {
+		t.Errorf("the frame that never came: %v", last.Status())
+	}
+}
+
+// minimal is an SFU as far as traced needs one.
+func minimal(tracer trace.Tracer) *SFU { return &SFU{tracer: tracer} }
+
+// Whatever a client puts into its headers and its URL, its request goes on under
+// a trace, whose ID is in the answer and in the problem.
+func FuzzRequestTrace(f *testing.F) {
+	f.Add("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", "", []byte("agent"))
+	f.Add("00-", "ticket", []byte{0xff})
+	f.Add("", "", bytes.Repeat([]byte{'a'}, 1000))
+	recorder := tracetest.NewInMemoryExporter()
+	recording := minimal(sdktrace.NewTracerProvider(sdktrace.WithSyncer(recorder)).Tracer("fuzz"))
+	silent := minimal(noop.Tracer{})
+	f.Fuzz(func(t *testing.T, parent, ticket string, agent []byte) {
+		for _, s := range []*SFU{recording, silent} {
+			recorder.Reset()
+			r := httptest.NewRequest(http.MethodPost, "/whep/demo?"+url.Values{"ticket": {ticket}}.Encode(), nil)
+			r.Header["Traceparent"], r.Header["User-Agent"] = []string{parent}, []string{string(agent)}
+			w, seen := httptest.NewRecorder(), ""
+			s.traced(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				seen = tracing.ID(r.Context())
+				problem.New(problem.NotLive, "x").Write(w)
+			})).ServeHTTP(w, r)
+			p := problem.Read(w.Result())
+			if len(seen) != 32 || p.TraceID != seen || tracing.InHeader(w.Header()) != seen {
+				t.Fatalf("trace %q, in the problem %q, in the header %q", seen, p.TraceID, w.Header().Get(tracing.Header))
+			}
+			if want := tracing.ID(tracing.FromHeader(context.Background(), r.Header)); want != "" && want != seen {
+				t.Errorf("the client's trace is %s, its request's %s", want, seen)
+			}
+			for _, span := range recorder.GetSpans() {
+				for _, a := range span.Attributes {
+					if v := a.Value.Emit(); len(v) > maxUserAgent || strings.ContainsFunc(v, func(c rune) bool { return c < ' ' }) {
+						t.Errorf("%s is %q", a.Key, v)
+					}
+				}
+			}
+		}
+	})
+}
+
+// What a trace costs a request: nothing is exported (the ID, the header), or its
+// span is recorded, compared with none at all.
+func BenchmarkTraced(b *testing.B) {
+	next := http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})
+	provider := sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(discarding{}))
+	for _, c := range []struct {
+		name string
+		h    http.Handler
+	}{{"none", next}, {"off", minimal(noop.Tracer{}).traced(next)}, {"recorded", minimal(provider.Tracer("bench")).traced(next)}} {
+		b.Run(c.name, func(b *testing.B) {
+			b.ReportAllocs()
+			r := httptest.NewRequest(http.MethodPost, "/whep/demo", nil)
+			w := httptest.NewRecorder()
+			for b.Loop() {
+				c.h.ServeHTTP(w, r)
+			}
+		})
+	}
+}
+
+// discarding is where spans end that nobody looks at.
+type discarding struct{}
+
+func (discarding) OnStart(context.Context, sdktrace.ReadWriteSpan) {}
+func (discarding) OnEnd(sdktrace.ReadOnlySpan)                     {}
+func (discarding) Shutdown(context.Context) error                  { return nil }
+func (discarding) ForceFlush(context.Context) error                { return nil }
+
+// A ticket's trace goes before the client's own: the node that sent it here is
+// what this request follows from.
+func TestTicketsTraceGoesFirst(t *testing.T) {
+	m := newMesh(t)
+	from, to := m.add(capacity.Limits{}, nil), m.add(capacity.Limits{}, nil)
+	ctx := tracing.Begin(t.Context())
+	ticket, err := capacity.SealTicket(capacity.Ticket{
+		Lease: "lease", Stream: "demo", Purpose: capacity.View, Target: to.id, From: from.id, Expires: time.Now().Add(time.Second), Trace: tracing.ToWire(ctx),
+	}, from.key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct{ ticket, want string }{{ticket, tracing.ID(ctx)}, {"forged", "4bf92f3577b34da6a3ce929d0e0e4736"}} {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, to.web.URL+"/whep/demo?ticket="+c.ticket, strings.NewReader(offerOf(videoSection("0", "recvonly"))))
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Content-Type", typeSDP)
+		req.Header.Set("Traceparent", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p := problem.Read(resp)
+		resp.Body.Close()
+		if p.Code != problem.BadTicket || p.TraceID != c.want {
+			t.Errorf("refused with %q under trace %s, want %s", p.Code, p.TraceID, c.want)
+		}
+	}
+}
