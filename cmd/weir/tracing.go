@@ -6,9 +6,12 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"math/rand/v2"
 	"net/http"
 	"net/url"
+	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -111,12 +114,33 @@ func otlpEndpoint(s string) (*url.URL, error) {
 	return u, nil
 }
 
+// notHeeded are variables that other programs with OpenTelemetry take, by what to
+// give here instead. A setting stands in one place.
+var notHeeded = map[string]string{
+	"OTEL_EXPORTER_OTLP_ENDPOINT":                  "--otlp-endpoint",
+	"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT":           "--otlp-endpoint",
+	"OTEL_EXPORTER_OTLP_PROTOCOL":                  "none: it is OTLP over HTTP, in protobuf",
+	"OTEL_EXPORTER_OTLP_TRACES_PROTOCOL":           "none: it is OTLP over HTTP, in protobuf",
+	"OTEL_EXPORTER_OTLP_CERTIFICATE":               "SSL_CERT_FILE",
+	"OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE":        "SSL_CERT_FILE",
+	"OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE":        "none: give a key by OTEL_EXPORTER_OTLP_HEADERS",
+	"OTEL_EXPORTER_OTLP_TRACES_CLIENT_CERTIFICATE": "none: give a key by OTEL_EXPORTER_OTLP_HEADERS",
+	"OTEL_TRACES_SAMPLER":                          "--trace-ratio; 0 records only what others ask for",
+	"OTEL_TRACES_EXPORTER":                         "--otlp-endpoint, or nothing",
+	"OTEL_SDK_DISABLED":                            "no --otlp-endpoint",
+}
+
 // newTracer returns what a node records spans with, and the queue that exports
 // them; where nothing is to be exported, neither does anything.
 func newTracer(cfg traceConfig, about []attribute.KeyValue, log *slog.Logger) (trace.Tracer, *spanQueue, error) {
 	queue := newSpanQueue(log)
 	if cfg.endpoint == nil {
 		return noop.Tracer{}, queue, nil
+	}
+	for _, name := range slices.Sorted(maps.Keys(notHeeded)) {
+		if os.Getenv(name) != "" {
+			log.Warn(name+" is not heeded", "instead", notHeeded[name])
+		}
 	}
 	// What the SDK finds wrong is for debugging, and not for stderr.
 	otel.SetErrorHandler(otel.ErrorHandlerFunc(func(err error) {

@@ -261,11 +261,16 @@ func TestExporterAnswers(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	tracer, q, err := newTracer(traceConfig{endpoint: endpoint, ratio: 1}, aboutNode(peer.ID("x"), nodeConfig{name: "n", network: "open", region: "eu", zone: "a"}), slog.New(slog.DiscardHandler))
+	t.Setenv("OTEL_TRACES_SAMPLER", "always_off")
+	var text logText
+	tracer, q, err := newTracer(traceConfig{endpoint: endpoint, ratio: 1}, aboutNode(peer.ID("x"), nodeConfig{name: "n", network: "open", region: "eu", zone: "a"}), slog.New(slog.NewTextHandler(&text, nil)))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer q.close()
+	if said := text.String(); !strings.Contains(said, "OTEL_TRACES_SAMPLER is not heeded") || strings.Count(said, "\n") != 1 {
+		t.Errorf("of the environment it is said: %s", said)
+	}
 	for _, c := range []struct {
 		status int
 		done   bool
@@ -287,7 +292,7 @@ func TestExporterAnswers(t *testing.T) {
 // Lines that are logged for a request name its trace, others do not.
 func TestTracedLog(t *testing.T) {
 	var text bytes.Buffer
-	log, err := newLogger(&text, "info", "text")
+	log, err := newLogger(&text, new(slog.LevelVar), "info", "text")
 	if err != nil {
 		t.Fatal(err)
 	}

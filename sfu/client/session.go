@@ -50,6 +50,7 @@ type Refused struct {
 	Body       string        // what it said, on one line: a kilobyte at most
 	Code       problem.Code  // as weir gives it, else ""
 	RetryAfter time.Duration // 0 if the server named none
+	TraceID    string        // under which the server's log and events have the request; "" if it named none
 }
 
 func (r *Refused) Error() string {
@@ -59,6 +60,9 @@ func (r *Refused) Error() string {
 	}
 	if r.RetryAfter > 0 {
 		s += fmt.Sprintf(" (retry after %v)", r.RetryAfter.Round(time.Second))
+	}
+	if r.TraceID != "" {
+		s += fmt.Sprintf(" (trace %s)", r.TraceID)
 	}
 	return s
 }
@@ -209,6 +213,7 @@ func (s *session) post(ctx context.Context, u *url.URL, offer string) (*url.URL,
 		Body:       reason([]byte(said.Detail)),
 		Code:       said.Code,
 		RetryAfter: retryAfter(resp.Header.Get("Retry-After"), time.Now()),
+		TraceID:    said.TraceID,
 	}
 }
 

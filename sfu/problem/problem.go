@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
+	"go.opentelemetry.io/otel/trace"
 
 	"weir/capacity/tracing"
 )
@@ -124,7 +125,10 @@ func Parse(status int, contentType string, body []byte) *Problem {
 	var p Problem
 	if t, _, err := mime.ParseMediaType(contentType); err == nil && t == ContentType && json.Unmarshal(body, &p) == nil {
 		p.Status = status // the body's is for those who have only that
-		p.Title, p.Detail, p.Reason, p.TraceID = clean(p.Title), clean(p.Detail), clean(p.Reason), clean(p.TraceID)
+		p.Title, p.Detail, p.Reason = clean(p.Title), clean(p.Detail), clean(p.Reason)
+		if _, err := trace.TraceIDFromHex(p.TraceID); err != nil {
+			p.TraceID = ""
+		}
 		return &p
 	}
 	return &Problem{Title: http.StatusText(status), Status: status, Detail: clean(string(body))}

@@ -17,6 +17,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"weir/capacity/tracing"
 )
 
 // Every code in code.go has a sentence, a status and a title of its own.
@@ -57,11 +59,16 @@ func TestWriteAndRead(t *testing.T) {
 	p := New(NoCapacity, `no "room" <here>`).Retry(1200 * time.Millisecond)
 	p.Reason, p.Stream = "sessions", "demo"
 	w := httptest.NewRecorder()
+	w.Header().Set(tracing.Header, "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00")
 	p.Write(w)
-	const want = `{"type":"urn:weir:problem:no-capacity","title":"There is no room","status":503,"detail":"no \"room\" <here>","code":"no-capacity","retry_after":2,"stream":"demo","reason":"sessions"}` + "\n"
+	const want = `{"type":"urn:weir:problem:no-capacity","title":"There is no room","status":503,"detail":"no \"room\" <here>","code":"no-capacity","retry_after":2,"stream":"demo","reason":"sessions","trace_id":"4bf92f3577b34da6a3ce929d0e0e4736"}` + "\n"
 	if w.Body.String() != want || w.Code != 503 || w.Header().Get("Retry-After") != "2" || w.Header().Get("Content-Type") != "application/problem+json" {
 		t.Errorf("wrote %d %v\n%swant\n%s", w.Code, w.Header(), w.Body, want)
 	}
+	if p.TraceID != "" {
+		t.Error("what others may be told the same has been changed")
+	}
+	p.TraceID = "4bf92f3577b34da6a3ce929d0e0e4736"
 	if got := Read(w.Result()); *got != *p {
 		t.Errorf("read %+v, wrote %+v", got, p)
 	}
@@ -72,10 +79,11 @@ func TestParseWhatIsNoProblem(t *testing.T) {
 		{"text of another server", "text/plain", " busy \n", "busy"},
 		{"a problem cut short", ContentType, `{"detail":"x`, `{"detail":"x`},
 		{"escape sequences", ContentType, `{"detail":"\u001b[31mred\u009b0m"}`, "[31mred0m"},
+		{"a trace that is none", ContentType, `{"detail":"x","trace_id":"\u001b[31m"}`, "x"},
 		{"nothing", "", "", "Service Unavailable"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			if got := Parse(503, c.contentType, []byte(c.body)); got.Error() != c.want || got.Status != 503 || got.Code != "" {
+			if got := Parse(503, c.contentType, []byte(c.body)); got.Error() != c.want || got.Status != 503 || got.Code != "" || got.TraceID != "" {
 				t.Errorf("got %+v, want %q", got, c.want)
 			}
 		})

@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"compress/gzip"
+	"context"
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
@@ -9,6 +10,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -25,6 +27,7 @@ import (
 	"weir/capacity/tracing"
 	"weir/sfu/client"
 	"weir/sfu/problem"
+	"weir/testnet/printed"
 )
 
 // A collector takes spans by OTLP over HTTP, as an OpenTelemetry collector does.
@@ -409,4 +412,55 @@ func TestBadCollectors(t *testing.T) {
 	for i := range endpoints {
 		eventually(t, w.n(i+1).Name+" has ended", func() bool { return !w.Alive(w.n(i + 1).Name) })
 	}
+}
+
+// What the operator's guide shows works as it stands there: a viewer that is
+// refused is told a trace, which finds what happened; and spans go to the collector
+// whose URL is shown.
+func TestTracingGuide(t *testing.T) {
+	t.Parallel()
+	lines := printed.Lines(operating(t, "Tracing"))
+	if len(lines) != 4 {
+		t.Fatalf("the commands are %q", lines)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
+	defer cancel()
+	shell, err := printed.NewShell(weir, t.TempDir(), t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer shell.Close()
+	running, err := shell.Start(lines[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := running.Stop(); err != nil {
+			t.Error(err)
+		}
+	}()
+	if err := running.Await(ctx, "node is ready"); err != nil {
+		t.Fatal(err)
+	}
+	said, err := shell.Run(ctx, lines[1])
+	found := regexp.MustCompile(`\(trace ([0-9a-f]{32})\)`).FindStringSubmatch(said)
+	if err == nil || found == nil {
+		t.Fatalf("%s: %v: %s", lines[1], err, said)
+	}
+	out, err := shell.Run(ctx, strings.ReplaceAll(lines[2], "ID", found[1]))
+	if err != nil {
+		t.Fatalf("%s: %v: %s", lines[2], err, out)
+	}
+	says(t, out, "stream not pulled: demo")
+
+	spans := newCollector(t)
+	const shown = "http://127.0.0.1:4318"
+	flags := strings.Fields(replaced(t, strings.TrimPrefix(lines[3], "bin/weir node --dev "), shown, spans.url))
+	w := up(t, 1, func(int) []string { return flags })
+	resp, _ := w.n(1).post(t, w.n(1).whep("demo"), viewerOffer(t))
+	id := traceOf(t, resp.Header)
+	eventually(t, "the span of the request has come", func() bool {
+		root := spans.of(id).at(w.n(1), "POST /whep/{stream}", nil)
+		return root != nil && root.attr("error.type") == string(problem.NotLive)
+	})
 }
