@@ -1,6 +1,5 @@
 // The console: which page is shown, and the state they share.
 
-import './token.js'; // first: it cleans the address bar
 import { Feed } from './feed.js';
 import { attr, text } from './dom.js';
 import { seconds } from './format.js';
