@@ -19,6 +19,7 @@ import (
 	"weir/capacity"
 	"weir/capacity/scope"
 	"weir/dht"
+	"weir/sfu"
 )
 
 // A diagnosis is what weir doctor prints.
@@ -36,6 +37,9 @@ func (n *node) diagnose(ctx context.Context) diagnosis {
 		Name: "media", Outcome: dht.Fine,
 		Seen: fmt.Sprintf("bound to UDP %s; whether clients reach it cannot be seen from here", n.gauge.Socket.LocalAddr()),
 	})
+	if n.rights != nil {
+		d.Checks = append(d.Checks, checkRights(n.rights.Status(), n.rights.HandsOn() || n.tuned.Load().overflow == sfu.Refuse, time.Now()))
+	}
 	if n.cfg.tls != nil {
 		d.Checks = append(d.Checks, n.cfg.tls.check(n.publicURL(), time.Now()))
 	}

@@ -31,10 +31,12 @@ type file struct {
 	readAt  time.Time
 	content []byte
 	missing bool   // told
+	bad     bool   // content is not sound
 	words   string // what was in force first
 
 	good, failed atomic.Uint64
 	last         atomic.Int64 // Unix ms of the last good read
+	failing      atomic.Bool  // as it is now, it cannot be taken
 }
 
 // first reads the file for the first time.
@@ -69,15 +71,20 @@ func (f *file) reload() {
 		}
 		return
 	}
+	back := f.missing
 	f.missing = false
 	if !changed {
+		if back {
+			f.failing.Store(f.bad)
+		}
 		return
 	}
 	what, err := f.take(f.content)
-	if err != nil {
+	if f.bad = err != nil; f.bad {
 		f.refused(fmt.Sprintf("%s: %v", f.path, err))
 		return
 	}
+	f.failing.Store(false)
 	f.good.Add(1)
 	f.last.Store(time.Now().UnixMilli())
 	f.event(event.Event{Kind: event.KeysApplied, Detail: f.path + ": " + what})
@@ -85,6 +92,7 @@ func (f *file) reload() {
 
 func (f *file) refused(why string) {
 	f.failed.Add(1)
+	f.failing.Store(true)
 	f.event(event.Event{Kind: event.KeysRefused, Detail: why + "; what was in force stays in force"})
 }
 
@@ -156,5 +164,5 @@ func inWords(set *KeySet) string {
 }
 
 func (k *keyFile) status() Source {
-	return Source{Name: "file", Keys: k.set.Load().Len(), Read: time.UnixMilli(k.last.Load()), Good: k.good.Load(), Failed: k.failed.Load()}
+	return Source{Name: "file", Keys: k.set.Load().Len(), Read: time.UnixMilli(k.last.Load()), Good: k.good.Load(), Failed: k.failed.Load(), Failing: k.failing.Load()}
 }

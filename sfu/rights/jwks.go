@@ -221,6 +221,9 @@ func sameKeys(a, b *KeySet) bool {
 
 func (j *jwksURL) status() Source {
 	s := Source{Name: "jwks", Good: j.good.Load(), Failed: j.failed.Load()}
+	j.mu.Lock()
+	s.Failing = j.failing
+	j.mu.Unlock()
 	if set := j.set.Load(); set != nil {
 		s.Keys, s.Read = set.Len(), time.UnixMilli(j.last.Load())
 	}

@@ -481,6 +481,8 @@ type Source struct {
 	Read   time.Time // when they were last read well; zero: never
 	Good   uint64    // times that they were read, or were as before
 	Failed uint64
+
+	Failing bool // it could not be read last; what it said before is in force
 }
 
 // Status is how the checks are doing.

@@ -253,6 +253,7 @@ func TestTokensLetClientsIn(t *testing.T) {
 		t.Fatal(err)
 	}
 	eventually(t, "the missing file is told of", func() bool { return len(events.of(event.KeysRefused, "")) > 2 })
+	says(t, cli(t, "doctor", "--admin", strings.TrimPrefix(n.Admin, "http://")).out, "1 key of the file of keys, which cannot be used as it is now")
 	viewAs(t, n.whep("demo"), view)
 	flows(t, v)
 

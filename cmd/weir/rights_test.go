@@ -1,0 +1,41 @@
+package main
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"weir/dht"
+	"weir/sfu/rights"
+)
+
+// The doctor says when nobody is let in, and when keys are not what their
+// operator believes.
+func TestCheckRights(t *testing.T) {
+	now := time.Now()
+	file := rights.Source{Name: "file", Keys: 2, Read: now.Add(-time.Hour)}
+	jwks := rights.Source{Name: "jwks", Keys: 1, Read: now.Add(-time.Minute)}
+	with := func(s rights.Source, change func(*rights.Source)) rights.Source {
+		change(&s)
+		return s
+	}
+	for _, c := range []struct {
+		name    string
+		sources []rights.Source
+		handsOn bool
+		outcome dht.Outcome
+		says    string
+	}{
+		{"all is well", []rights.Source{file, jwks}, true, dht.Fine, "2 keys of the file of keys, 1 key of the URL of keys"},
+		{"only a hook", nil, true, dht.Fine, "are asked for"},
+		{"a URL that was never read", []rights.Source{file, with(jwks, func(s *rights.Source) { s.Keys, s.Read = 0, time.Time{} })}, true, dht.Failure, "never been read"},
+		{"a file that is broken", []rights.Source{with(file, func(s *rights.Source) { s.Failing = true })}, true, dht.Warning, "what it said 1h0m0s ago"},
+		{"no key", []rights.Source{with(file, func(s *rights.Source) { s.Keys = 0 })}, true, dht.Failure, "no token lets anybody in"},
+		{"no secret for tickets", []rights.Source{file}, false, dht.Warning, "sends no client on"},
+	} {
+		got := checkRights(rights.Status{Sources: c.sources}, c.handsOn, now)
+		if got.Outcome != c.outcome || !strings.Contains(got.Seen, c.says) || (got.Do == "") != (got.Outcome == dht.Fine) {
+			t.Errorf("%s: %+v", c.name, got)
+		}
+	}
+}
