@@ -69,6 +69,7 @@ deps:
 # The command reference, made of the help texts and kept in the repository.
 docs: build
 	$(BIN) docs markdown > .github/docs/commands.md
+	$(BIN) config example > cmd/weir/deploy/weir.yaml
 
 # The man pages, in dist/man. Their date is that of the last commit.
 man: build

@@ -61,7 +61,7 @@ func TestExampleConfig(t *testing.T) {
 		t.Fatal(err)
 	}
 	if string(text) != exampleConfig() {
-		t.Errorf("%s is not what weir config example prints: go run ./cmd/weir config example > cmd/weir/%s", path, path)
+		t.Errorf("%s is not what weir config example prints: run make docs", path)
 	}
 	if l, err := (settings{file: path}).load(); err != nil || len(l.entries) != 0 {
 		t.Errorf("as it is: %d settings, %v", len(l.entries), err)
