@@ -38,12 +38,12 @@ const (
 type admission struct {
 	publish, view *semaphore.Weighted
 
-	mostEach int // sessions of one client, and requests that may become some; 0: no limit
+	mostEach func() int // sessions of one client, and requests that may become some, as of now; 0: no limit
 
 	mu      sync.Mutex
 	setups  int
 	waiting waitingCounts
-	each    map[netip.Prefix]int // of clients, where mostEach bounds them
+	each    map[netip.Prefix]int // of clients
 }
 
 type waitingCounts struct {
@@ -53,7 +53,7 @@ type waitingCounts struct {
 	streams  map[string]int
 }
 
-func newAdmission(mostEach int) *admission {
+func newAdmission(mostEach func() int) *admission {
 	return &admission{
 		mostEach: mostEach, each: map[netip.Prefix]int{},
 		publish: semaphore.NewWeighted(maxPublishSetups), view: semaphore.NewWeighted(maxViewSetups),
@@ -65,13 +65,14 @@ func newAdmission(mostEach int) *admission {
 // A client that nobody knows the address of, as another node that handed it over
 // did not say, has no bound.
 func (a *admission) hold(client netip.Prefix) (release func(), err error) {
-	if a.mostEach == 0 || !client.IsValid() {
+	if !client.IsValid() {
 		return func() {}, nil
 	}
+	most := a.mostEach()
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.each[client] >= a.mostEach {
-		return nil, problem.New(problem.TooManyFromAddress, fmt.Sprintf("your address has %d sessions here, as many as it may: end one", a.mostEach)).Retry(retryBusy)
+	if most > 0 && a.each[client] >= most {
+		return nil, problem.New(problem.TooManyFromAddress, fmt.Sprintf("your address has %d sessions here, and may have %d: end one", a.each[client], most)).Retry(retryBusy)
 	}
 	a.each[client]++
 	return sync.OnceFunc(func() {

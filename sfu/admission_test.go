@@ -26,7 +26,7 @@ func group(client string) netip.Prefix {
 
 // What waits has bounds of its own: of a client, for a stream, and in all.
 func TestWaitingIsBounded(t *testing.T) {
-	a := newAdmission(0)
+	a := newAdmission(always(0))
 	code := func(err error) problem.Code {
 		if p := problem.Of(err); p != nil {
 			return p.Code
@@ -77,7 +77,7 @@ func TestWaitingIsBounded(t *testing.T) {
 // the order in which they came.
 func TestTurns(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		a, ctx := newAdmission(0), t.Context()
+		a, ctx := newAdmission(always(0)), t.Context()
 		var working []*visit
 		for range maxViewSetups {
 			v := a.visit(kindWHEP, group("192.0.2.1:1"), "demo", 1)
@@ -225,7 +225,7 @@ func TestFullNodeWaits(t *testing.T) {
 // An address has so many sessions, those that are being set up included, and gets
 // them back; all of an IPv6 network are one.
 func TestSessionsOfOneAddress(t *testing.T) {
-	a := newMesh(t).add(capacity.Limits{}, func(c *Config) { c.AddressSessions = 2 })
+	a := newMesh(t).add(capacity.Limits{}, func(c *Config) { c.AddressSessions = always(2) })
 	a.publish("demo")
 	v := a.watch("demo")
 	resp, body := call(t, "POST", a.web.URL+"/whep/demo", typeSDP, offerOf(videoSection("0", "recvonly")))
@@ -246,7 +246,8 @@ func TestSessionsOfOneAddress(t *testing.T) {
 	}
 	flows(t, a.watch("demo"), 5)
 
-	in := newAdmission(1)
+	most := 1
+	in := newAdmission(func() int { return most })
 	one, err := in.hold(group("[2001:db8::1]:1"))
 	if err != nil {
 		t.Fatal(err)
@@ -263,5 +264,14 @@ func TestSessionsOfOneAddress(t *testing.T) {
 	}
 	if _, err := in.hold(group("[2001:db8::ffff:0:1]:1")); err != nil || len(in.each) != 1 {
 		t.Errorf("after it has gone: %v, %v", err, in.each)
+	}
+	// A bound that is taken away and set again counts those that came meanwhile.
+	most = 0
+	if _, err := in.hold(group("[2001:db8::1]:1")); err != nil {
+		t.Error(err)
+	}
+	most = 2
+	if _, err := in.hold(group("[2001:db8::1]:1")); err == nil || !strings.Contains(err.Error(), "2 sessions") {
+		t.Errorf("a third where two may be: %v", err)
 	}
 }

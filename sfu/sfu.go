@@ -160,9 +160,9 @@ type Config struct {
 	// Rights decides what clients may do; nil: whatever they ask for.
 	Rights *rights.Rights
 
-	// AddressSessions is how many sessions a client's address may have, of IPv6 its
-	// /64; 0: no limit.
-	AddressSessions int
+	// AddressSessions is how many sessions a client's address may have as of now, of
+	// IPv6 its /64; 0: no limit. Nil: none.
+	AddressSessions func() int
 
 	Overflow  func() Overflow      // as of now. Default: Redirect
 	Patience  time.Duration        // how long Place may wait for a server that is being started
@@ -224,6 +224,9 @@ func New(cfg Config) (*SFU, error) {
 	}
 	if cfg.Depth == nil {
 		cfg.Depth = func() int { return 4 }
+	}
+	if cfg.AddressSessions == nil {
+		cfg.AddressSessions = func() int { return 0 }
 	}
 	if cfg.Linger == nil {
 		cfg.Linger = func() time.Duration { return 10 * time.Second }

@@ -105,7 +105,23 @@ type configEntry struct {
 	values       []string
 	list         bool
 	line, column int // of the value
-	alias        string
+	places       []place
+	alias        string // the name by which it was given, if it is an old one
+}
+
+// A place is one in a file, from 1.
+type place struct{ line, column int }
+
+// at is where to point for a mistake that is told by why: at the value that it
+// names, or at all of them.
+func (e configEntry) at(why string) place {
+	at, first, longest := place{e.line, e.column}, len(why), 0
+	for i, v := range e.values {
+		if j := strings.Index(why, v); len(e.places) == len(e.values) && j >= 0 && (j < first || j == first && len(v) > longest) {
+			at, first, longest = e.places[i], j, len(v)
+		}
+	}
+	return at
 }
 
 // A configReader reads one file and finds out where in it a mistake is.
@@ -362,6 +378,9 @@ func (r *configReader) mapping(root *yaml.Node) []configEntry {
 		}
 		before := len(r.faults)
 		e.values, e.list = r.values(name, f, value)
+		for _, item := range value.Content {
+			e.places = append(e.places, place{item.Line, item.Column})
+		}
 		if len(r.faults) == before {
 			entries = append(entries, e)
 		}

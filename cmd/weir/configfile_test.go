@@ -80,7 +80,9 @@ func TestConfigFileThatIsWrong(t *testing.T) {
 		"flags in conflict":          {"policy: builtin.yaml\n", `:1:9: policy: open builtin.yaml: no such file`},
 		"a word that is none":        {"region: eu\noverflow: spill\n", `:2:11: overflow: overflow "spill"`},
 		"what only flags allow":      {"http: 0.0.0.0:8080\n", `:1:7: http: 0.0.0.0:8080 can be reached from other machines`},
-		"a peer that has no ID":      {"bootstrap:\n  - /ip4/127.0.0.1/tcp/4001\n", `:2:3: bootstrap: `},
+		"the second of a list":       {"trusted-proxy: [10.0.0.0/8, nowhere]\n", `:1:29: trusted-proxy: "nowhere"`},
+		"no port":                    {"metrics: localhost\n", `:1:10: metrics: localhost: want HOST:PORT`},
+		"a peer that has no ID":      {"bootstrap:\n  - /ip4/127.0.0.1/tcp/4001\n", `:2:5: bootstrap: `},
 	} {
 		s := settings{file: "weir.yaml", text: []byte(c.text), args: []string{"--data-dir", t.TempDir()}}
 		_, err := s.load()

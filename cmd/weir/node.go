@@ -149,7 +149,6 @@ type nodeConfig struct {
 	proxies   proxied.Trust
 	proxyHead bool // --proxy-protocol
 	origins   sfu.Origins
-	perClient int // --address-sessions
 	admin     string
 	metrics   string // "": only at admin
 	tls       *certificates
@@ -188,6 +187,7 @@ type nodeConfig struct {
 // node.tuned, where they are asked for whenever they are needed.
 type tunable struct {
 	limits      limits
+	perClient   int // --address-sessions
 	cpuLimit    float64
 	overflow    sfu.Overflow
 	fanout      int
@@ -252,8 +252,8 @@ func nodeConfigOf(c *cli.Context) (nodeConfig, error) {
 	if cfg.proxyHead = c.Bool("proxy-protocol"); cfg.proxyHead && !cfg.proxies.Any() {
 		return cfg, errors.New("--proxy-protocol: say by --trusted-proxy CIDR whose headers are believed")
 	}
-	if cfg.perClient = c.Int("address-sessions"); cfg.perClient < 0 {
-		return cfg, fmt.Errorf("--address-sessions %d: give 0 for no limit", cfg.perClient)
+	if cfg.live.perClient = c.Int("address-sessions"); cfg.live.perClient < 0 {
+		return cfg, fmt.Errorf("--address-sessions %d: give 0 for no limit", cfg.live.perClient)
 	}
 	if cfg.origins, err = sfu.ParseOrigins(c.StringSlice("cors-origin")); err != nil {
 		return cfg, fmt.Errorf("--cors-origin %w", err)
@@ -339,6 +339,11 @@ func nodeConfigOf(c *cli.Context) (nodeConfig, error) {
 	}
 	if cfg.provisionRegions, err = provisionRegions(c.StringSlice("provision-region"), cfg.region); err != nil {
 		return cfg, err
+	}
+	if cfg.metrics != "" {
+		if _, _, err := net.SplitHostPort(cfg.metrics); err != nil {
+			return cfg, fmt.Errorf("--metrics %s: want HOST:PORT", cfg.metrics)
+		}
 	}
 	if cfg.media, err = mediaAddr(cfg.media, cfg.http); err != nil {
 		return cfg, err

@@ -24,7 +24,7 @@ import (
 // liveSettings are those that change while the node runs. Every other one needs a
 // restart.
 var liveSettings = []string{
-	"session-limit", "stream-limit", "uplink-limit", "packet-limit", "cpu-limit",
+	"session-limit", "address-sessions", "stream-limit", "uplink-limit", "packet-limit", "cpu-limit",
 	"fanout", "overflow", "linger", "policy", "stop-timeout", "log-level",
 }
 

@@ -77,6 +77,7 @@ func TestReloadAppliesWhatIsLive(t *testing.T) {
 		t.Error("it begins with debug")
 	}
 	write(`session-limit: 1
+address-sessions: 4
 stream-limit: 2
 uplink-limit: 30mbps
 packet-limit: 4000
@@ -99,7 +100,7 @@ policy: ` + policy + "\n")
 	if limits.Sessions != 1 || limits.Streams != 2 || limits.Uplink != 30_000_000 || limits.Packets != 4000 {
 		t.Errorf("the ledger has %+v", limits)
 	}
-	if n.fanout() != 3 || n.status().Overflow != sfu.Refuse || n.tuned.Load().linger != 7*time.Second || n.tuned.Load().stopTimeout != 8*time.Second {
+	if n.fanout() != 3 || n.status().Overflow != sfu.Refuse || n.tuned.Load().perClient != 4 || n.tuned.Load().linger != 7*time.Second || n.tuned.Load().stopTimeout != 8*time.Second {
 		t.Errorf("got %+v", *n.tuned.Load())
 	}
 	if !n.cfg.log.Enabled(t.Context(), slog.LevelWarn) || n.cfg.log.Enabled(t.Context(), slog.LevelInfo) {

@@ -273,7 +273,7 @@ func newNode(cfg nodeConfig) (_ *node, err error) {
 		Event:     n.event, Measured: n.counters.times.measured,
 		Gate:     n.gate,
 		Rights:   n.rights,
-		Overflow: func() sfu.Overflow { return n.tuned.Load().overflow }, PublicURL: cfg.publicURL, Origins: cfg.origins, AddressSessions: cfg.perClient, PublicIP: cfg.publicIP, Fanout: n.fanout, Depth: n.depth,
+		Overflow: func() sfu.Overflow { return n.tuned.Load().overflow }, PublicURL: cfg.publicURL, Origins: cfg.origins, AddressSessions: func() int { return n.tuned.Load().perClient }, PublicIP: cfg.publicIP, Fanout: n.fanout, Depth: n.depth,
 		Linger: func() time.Duration { return n.tuned.Load().linger }, Log: cfg.log, Tracer: tracer,
 	})
 	if err != nil {

@@ -143,7 +143,8 @@ func (s settings) judge(r *configReader, entries []configEntry) (nodeConfig, err
 			if rest, ok := strings.CutPrefix(why, "--"+e.name); ok && rest != "" && rest[0] != '-' {
 				why = e.name + ": " + strings.TrimLeft(rest, ": ")
 			}
-			r.fault(e.line, e.column, "%s", why)
+			at := e.at(why)
+			r.fault(at.line, at.column, "%s", why)
 		}
 		dropped = append(dropped, left[blamed].name)
 		left = slices.Delete(left, blamed, blamed+1)
