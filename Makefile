@@ -5,10 +5,11 @@ BIN   := bin/weir
 # How long each fuzz target runs in make fuzz.
 FUZZTIME ?= 5s
 
-.PHONY: build demo docs man test race fuzz lint deps proto clip bench-discovery sim
+.PHONY: build release image demo docs man test race fuzz lint deps proto clip bench-discovery sim
 
+# As it is released, and shares its cache with that: without cgo.
 build:
-	$(GO) build -trimpath -buildvcs=auto -o $(BIN) ./cmd/weir
+	CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=auto -o $(BIN) ./cmd/weir
 
 # Five nodes, a publisher, and viewers until the first node is full. It stays
 # until interrupted, or for DEMO_SECONDS. Over https, so that browsers of other
@@ -26,6 +27,17 @@ bench-discovery: build
 # SIM_FLAGS can shorten it.
 sim: build
 	$(BIN) testnet sim --out testnet/results $(SIM_FLAGS)
+
+# What is released, in dist: packages, archives, SBOM and checksums, for ARCHS.
+release:
+	cmd/weir/deploy/release.sh
+
+# The container image localhost/weir, for this machine, with what there is of
+# docker, podman and buildah.
+image:
+	ARCHS=$$($(GO) env GOHOSTARCH) cmd/weir/deploy/release.sh
+	@tool=$$(for t in docker podman buildah; do command -v $$t && break; done) || { echo "make image needs docker, podman or buildah (Debian: apt-get install buildah)"; exit 1; }; \
+	$$tool build $$([ "$${tool##*/}" = docker ] || echo --format docker) --build-arg TARGETARCH=$$($(GO) env GOHOSTARCH) --tag localhost/weir:latest dist/image
 
 # All tests: units, real processes, a real browser. One package at a time, since
 # many of them measure time. For the units alone: go test -short ./...
@@ -65,6 +77,10 @@ deps:
 	@testnet/deps.sh haproxy
 	@testnet/deps.sh libnss3-tools
 	@testnet/deps.sh ffmpeg
+	@testnet/deps.sh podman
+	@testnet/deps.sh runc
+	@testnet/deps.sh docker-compose
+	@testnet/deps.sh systemd
 
 # The command reference, made of the help texts and kept in the repository.
 docs: build
