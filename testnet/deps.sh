@@ -6,8 +6,9 @@
 # the metrics and the dashboard; with mandoc, that, for the test of the man pages; with
 # nginx or haproxy, that, for the test of reverse proxies; with libnss3-tools,
 # that, for the test of pages over https; with ffmpeg, that, for the hook that
-# records. Debian or Ubuntu, as root or with sudo; elsewhere it says what is
-# missing.
+# records; with podman, runc, docker-compose or systemd, that, for the tests of
+# what weir is deployed with. Debian or Ubuntu, as root or with sudo; elsewhere it
+# says what is missing.
 set -euo pipefail
 
 package=${1:-chromium}
@@ -43,6 +44,11 @@ libnss3-tools)
 	what="The test of pages over https needs"
 	without="leave the tests with real processes and browsers out: go test -short ./..."
 	;;
+podman | runc | docker-compose | systemd)
+	[ "$package" != systemd ] || tool=systemd-analyze
+	what="The tests of images, packages and units need"
+	without="leave the tests that start processes out: go test -short ./..."
+	;;
 jq)
 	what="The tests of the example hooks need"
 	without="leave the tests that start processes out: go test -short ./..."
@@ -60,7 +66,7 @@ prometheus)
 	without="leave the tests that start processes out: go test -short ./..."
 	;;
 *)
-	echo "deps.sh: nothing is known of $package; there are chromium, firefox-esr, redis-server, jq, nftables, promtool, prometheus, mandoc, nginx, haproxy, libnss3-tools and ffmpeg" >&2
+	echo "deps.sh: nothing is known of $package; there are chromium, firefox-esr, redis-server, jq, nftables, promtool, prometheus, mandoc, nginx, haproxy, libnss3-tools, ffmpeg, podman, runc, docker-compose and systemd" >&2
 	exit 3
 	;;
 esac
