@@ -152,6 +152,8 @@ func (tb *Tab) Click(selector string) {
 // in its shadow tree.
 func (tb *Tab) ClickIn(host, selector string) {
 	tb.t.Helper()
+	// A pointer moves before it clicks, and what it moves over may show itself then.
+	Eval[any](tb, fmt.Sprintf("document.querySelector(%q).shadowRoot.firstElementChild.dispatchEvent(new PointerEvent('pointermove', {bubbles: true})), 1", host))
 	tb.Do(chromedp.Click(chromedp.JSPath(fmt.Sprintf("document.querySelector(%q).shadowRoot.querySelector(%q)", host, selector))))
 }
 

@@ -493,7 +493,8 @@ const contrast = `(() => {
 })()`
 
 // nameless lists what can be operated and has no name.
-const nameless = `[...document.querySelectorAll('a[href], button, input, select, [role=img], [role=group], video')]
+const nameless = `[document, ...[...document.querySelectorAll('weir-player')].map(p => p.shadowRoot)]
+	.flatMap(root => [...root.querySelectorAll('a[href], button, input, select, [role=img], [role=group], [role=meter], video')])
 	.filter(e => e.getClientRects().length && !(e.textContent.trim() || e.getAttribute('aria-label') || e.getAttribute('aria-labelledby') || e.labels?.length))
 	.map(e => e.outerHTML)`
 

@@ -87,6 +87,13 @@ func TestPlayersInAForeignPage(t *testing.T) {
 	}
 	tb.NoOverflow()
 	tb.ShootAll("foreign")
+	for _, bad := range browser.Eval[[]string](tb, nameless) {
+		t.Errorf("no name: %s", bad)
+	}
+	// The controls give way to the picture, and come back with the pointer.
+	tb.Until("'idle' in " + inPlayer + ".querySelector('.frame').dataset")
+	browser.Eval[any](tb, inPlayer+".querySelector('.frame').dispatchEvent(new PointerEvent('pointermove')), 1")
+	tb.Until("!('idle' in " + inPlayer + ".querySelector('.frame').dataset)")
 
 	// A page that moves its player about keeps the session.
 	session := "document.querySelector('#player').connection.sessionURL"

@@ -258,6 +258,15 @@ func TestDevicesAreChosen(t *testing.T) {
 	press := "document.body.dispatchEvent(new KeyboardEvent('keydown', {key: 'm', bubbles: true})), 1"
 	browser.Eval[any](tb, press)
 	tb.Until("document.querySelector('#mute').ariaPressed === 'true' && !document.querySelector('#preview').srcObject.getAudioTracks()[0].enabled && document.querySelector('.on-air').textContent.endsWith('muted')")
+	for _, scheme := range []string{"light", "dark"} {
+		tb.Scheme(scheme)
+		for _, bad := range browser.Eval[[]string](tb, contrast) {
+			t.Errorf("%s: too little contrast: %s", scheme, bad)
+		}
+	}
+	for _, bad := range browser.Eval[[]string](tb, nameless) {
+		t.Errorf("no name: %s", bad)
+	}
 	tb.Until("document.querySelector('.level-hint').textContent === 'Muted' && document.querySelector('[role=meter]').ariaValueText === 'silence'")
 	browser.Eval[any](tb, press)
 	tb.Until("document.querySelector('#mute').ariaPressed === 'false' && document.querySelector('#preview').srcObject.getAudioTracks()[0].enabled")

@@ -90,8 +90,7 @@ button { font: inherit; cursor: pointer; }
 .again { min-height: 44px; padding: 8px 18px; border: 1px solid rgb(255 255 255 / 55%); border-radius: 9px; background: rgb(6 11 11 / 40%); color: #fff; font-weight: 570; }
 .again:hover { border-color: var(--accent); color: var(--accent); }
 .controls { position: absolute; inset: auto 0 0; display: flex; align-items: center; gap: 4px; padding: 26px 10px 8px; color: #fff; background: linear-gradient(transparent, rgb(6 11 11 / 88%) 70%); transition: opacity 0.2s; }
-.frame[data-idle] .controls:not(:focus-within) { opacity: 0; }
-.frame[data-blocked] .controls { opacity: 1; }
+.frame[data-idle]:not([data-blocked]) .controls:not(:focus-within) { opacity: 0; pointer-events: none; }
 .controls button { display: inline-flex; align-items: center; justify-content: center; gap: 7px; min-width: 44px; height: 44px; padding: 0 10px; border: 0; border-radius: 9px; background: none; color: inherit; font-weight: 570; }
 .controls button:hover { background: rgb(255 255 255 / 16%); }
 .controls button[data-muted] { background: #fff; color: #10201e; }
@@ -499,6 +498,7 @@ export class WeirPlayer extends HTMLElement {
     if (this.#blocked !== 'all') this.#uncover();
     this.#say(words);
     this.#draw();
+    this.#stir();
     this.#emit('playing', { node: this.node, firstFrame: this.#firstFrame });
     this.#emit('change');
   }

@@ -109,7 +109,8 @@ export function publishPage(query, out, onLive) {
   const sign = h('span', { class: 'on-air', hidden: true });
   const status = h('p', { class: 'status', id: 'status', role: 'status' });
   const link = h('a', { href: '/', id: 'viewer-link' });
-  const linkRow = h('div', { class: 'link-row', hidden: true }, h('span', { class: 'label' }, 'Viewers open'), link, copyButton('Copy the viewers’ link', () => link.href));
+  const linkRow = h('div', { class: 'link-row', hidden: true }, h('span', { class: 'label' }, 'Viewers open'), link, copyButton('Copy the viewers’ link', () => link.href),
+    h('span', { class: 'label' }, 'A line for your own page'), copyButton('Copy a line for your own page', pageLine));
   const servedBy = h('p', { class: 'served', id: 'served', hidden: true });
   const figures = board('Live figures of what is sent', [
     ['bitrate', 'Bitrate', 'audio and video, sent'],
@@ -130,6 +131,12 @@ export function publishPage(query, out, onLive) {
         h('div', { class: 'screen' }, video, note, sign), status, linkRow, servedBy,
         figuresBox),
       form));
+
+  // pageLine shows the stream in any page.
+  function pageLine() {
+    const src = `${location.origin}/whep/${streamPath(chosen.name)}`;
+    return `<script type="module" src="${location.origin}/weir-player.js"></script><weir-player src="${src}" muted></weir-player>`;
+  }
 
   function checkName(typing) {
     const problem = streamProblem(name.value.trim());
