@@ -345,6 +345,10 @@ func (a *arrival) serve(ctx context.Context) (*session, string, error) {
 		if err := a.visit.rest(); err != nil {
 			return a.finish(nil, "", err)
 		}
+		if span := trace.SpanFromContext(ctx); span.IsRecording() {
+			word, reason := errorWord(err)
+			span.AddEvent("waiting", trace.WithAttributes(tracing.ErrorType.String(word), tracing.Reason.String(capacity.Printable(reason, maxReasonShown))))
+		}
 		waiting, cancel := context.WithDeadline(ctx, a.until)
 		awaited := a.sfu.await(waiting, a.name, tries)
 		cancel()

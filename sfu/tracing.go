@@ -19,8 +19,12 @@ import (
 	"weir/sfu/rights"
 )
 
-// maxUserAgent bounds what a span says of a client's program, in bytes.
-const maxUserAgent = 128
+const (
+	// maxUserAgent bounds what a span says of a client's program, in bytes.
+	maxUserAgent = 128
+	// maxReasonShown bounds a reason, which may be another node's word, likewise.
+	maxReasonShown = 64
+)
 
 // traced gives each request that sets a session up, changes or ends it a trace,
 // whose ID is in the answer: the one of the node that handed the client on, the
@@ -114,7 +118,7 @@ func refusedWith(ctx context.Context, p *problem.Problem) {
 	}
 	span.SetAttributes(tracing.ErrorType.String(string(p.Code)))
 	if p.Reason != "" {
-		span.SetAttributes(tracing.Reason.String(p.Reason))
+		span.SetAttributes(tracing.Reason.String(capacity.Printable(p.Reason, maxReasonShown)))
 	}
 	if p.Status >= 500 { // 4xx are the client's, by the conventions of HTTP
 		tracing.Fail(span, string(p.Code))
@@ -135,7 +139,7 @@ func failed(span trace.Span, err error) {
 	word, reason := errorWord(err)
 	tracing.Fail(span, word)
 	if reason != "" {
-		span.SetAttributes(tracing.Reason.String(capacity.Printable(reason, 64)))
+		span.SetAttributes(tracing.Reason.String(capacity.Printable(reason, maxReasonShown)))
 	}
 }
 

@@ -42,7 +42,10 @@ func TestTraceOfViewers(t *testing.T) {
 	a.publish("demo")
 	b.watch("demo")
 	b.watch("demo")
-	eventually(t, "both have a first frame", func() bool { return len(spansOf(recorder)["first frame"]) == 2 })
+	eventually(t, "both have a first frame", func() bool {
+		spans := spansOf(recorder)
+		return len(spans["first frame"]) == 2 && len(spans["POST /whep/{stream}"]) == 2
+	})
 	spans := spansOf(recorder)
 	if len(spans["pull"]) != 1 || len(spans["POST /whep/{stream}"]) != 2 || len(spans["subscribe"]) != 2 {
 		t.Fatalf("%d pulls, %d viewers, %d ends of subscriptions", len(spans["pull"]), len(spans["POST /whep/{stream}"]), len(spans["subscribe"]))
@@ -81,6 +84,35 @@ func TestTraceOfViewers(t *testing.T) {
 	}
 }
 
+// The span of a viewer that waited, and was refused, says so; that the stream is
+// not live is no error of the server.
+func TestTraceOfWaiting(t *testing.T) {
+	recorder := tracetest.NewSpanRecorder()
+	n := newMesh(t).add(capacity.Limits{}, func(c *Config) {
+		c.Tracer = sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(recorder)).Tracer("test")
+	})
+	resp, err := http.Post(n.web.URL+"/whep/demo?wait=50ms", typeSDP, strings.NewReader(offerOf(videoSection("0", "recvonly"))))
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
+	eventually(t, "the request's span has ended", func() bool { return len(spansOf(recorder)["POST /whep/{stream}"]) == 1 })
+	span := spansOf(recorder)["POST /whep/{stream}"][0]
+	attrs := map[string]string{}
+	for _, a := range span.Attributes() {
+		attrs[string(a.Key)] = a.Value.String()
+	}
+	if attrs["error.type"] != string(problem.NotLive) || attrs["http.response.status_code"] != "409" || attrs["weir.stream"] != "demo" || span.Status().Code != codes.Unset {
+		t.Errorf("%v, %v", attrs, span.Status())
+	}
+	if e := span.Events(); len(e) == 0 || e[0].Name != "waiting" {
+		t.Errorf("events %v", e)
+	}
+	if pulls := spansOf(recorder)["pull"]; len(pulls) == 0 || pulls[0].Status().Code != codes.Error {
+		t.Errorf("the pulls in vain: %v", pulls)
+	}
+}
+
 // minimal is an SFU as far as traced needs one.
 func minimal(tracer trace.Tracer) *SFU { return &SFU{tracer: tracer} }
 
@@ -112,7 +144,7 @@ func FuzzRequestTrace(f *testing.F) {
 			}
 			for _, span := range recorder.GetSpans() {
 				for _, a := range span.Attributes {
-					if v := a.Value.Emit(); len(v) > maxUserAgent || strings.ContainsFunc(v, func(c rune) bool { return c < ' ' }) {
+					if v := a.Value.String(); len(v) > maxUserAgent || strings.ContainsFunc(v, func(c rune) bool { return c < ' ' }) {
 						t.Errorf("%s is %q", a.Key, v)
 					}
 				}
