@@ -37,28 +37,32 @@ func (s *SFU) authorize(ctx context.Context, r *http.Request, kind sessionKind, 
 	if s.cfg.Rights == nil {
 		return nil, nil, nil
 	}
-	token, err := tokenOf(r)
+	token, otherwise, err := tokenOf(r)
 	if err != nil {
 		return nil, nil, err
 	}
-	grant, err := s.cfg.Rights.Check(ctx, rights.Request{Action: actionOf[kind], Stream: name, Client: proxied.Of(r).String(), Token: token})
+	grant, err := s.cfg.Rights.Check(ctx, rights.Request{Action: actionOf[kind], Stream: name, Client: proxied.Of(r).String(), Token: token, Otherwise: otherwise})
 	return grant, nil, err
 }
 
 // tokenOf is what a client came with, in the header (RFC 6750, section 2.1) or,
-// for players that cannot set one, in the URL.
-func tokenOf(r *http.Request) (string, error) {
+// for players that cannot set one, in the URL. Otherwise says that the header has
+// something else.
+func tokenOf(r *http.Request) (token string, otherwise bool, err error) {
 	inURL, inHeader := r.URL.Query().Get("token"), ""
-	if scheme, rest, _ := strings.Cut(r.Header.Get("Authorization"), " "); strings.EqualFold(scheme, "Bearer") {
-		inHeader = strings.TrimSpace(rest)
+	header := r.Header.Get("Authorization")
+	if end := strings.IndexAny(header+" ", " \t"); strings.EqualFold(header[:end], "Bearer") {
+		inHeader = strings.TrimSpace(header[end:])
+	} else {
+		otherwise = header != ""
 	}
 	if inURL != "" && inHeader != "" && inURL != inHeader {
-		return "", &rights.Refusal{Reason: rights.TwoTokens, Detail: "there is one token in the header Authorization and another in the URL: send one"}
+		return "", false, &rights.Refusal{Reason: rights.TwoTokens, Detail: "there is one token in the header Authorization and another in the URL: send one"}
 	}
 	if inHeader != "" {
-		return inHeader, nil
+		return inHeader, false, nil
 	}
-	return inURL, nil
+	return inURL, otherwise, nil
 }
 
 // noRight is what a client is told that was refused for want of a right.

@@ -56,6 +56,9 @@ type Request struct {
 	Stream string
 	Client string // its address and port, for the hook
 	Token  string // "": it has none
+	// Otherwise says that it came with a credential that is no token, which is
+	// not looked at.
+	Otherwise bool
 }
 
 // Rights checks requests, and watches over what it has granted. It is safe for
@@ -212,6 +215,9 @@ func (r *Rights) Check(ctx context.Context, req Request) (*Grant, error) {
 func (r *Rights) check(ctx context.Context, req Request) (g *Grant, by string, refused *Refusal) {
 	g, by = r.newGrant(), "token"
 	if r.keys != nil || r.jwks != nil {
+		if req.Token == "" && req.Otherwise {
+			return nil, by, refuse(NoToken, "the header Authorization is there, but does not begin with Bearer: send the token as Authorization: Bearer, or as ?token= in the URL")
+		}
 		if req.Token == "" {
 			return nil, by, refuse(NoToken, "this node wants a token to %s stream %q: send it as Authorization: Bearer, or as ?token= in the URL", req.Action, req.Stream)
 		}
