@@ -788,10 +788,11 @@ func (n *node) serveTLS() []func(context.Context) error {
 			}
 		}
 		if c.leaf() != nil {
-			for _, odd := range append(c.advice(n.publicURL()), c.keyAdvice()) {
-				if odd != "" {
-					n.log.Warn("certificate is odd", "detail", odd)
-				}
+			for _, why := range c.advice(n.publicURL()) {
+				n.log.Warn("clients may not trust the certificate", "detail", why)
+			}
+			if who := c.keyAdvice(); who != "" {
+				n.log.Warn("private key is open to others", "detail", who)
 			}
 		}
 		return c.run(ctx)
