@@ -349,6 +349,23 @@ func TestUnwatchedRelayLetsGo(t *testing.T) {
 	flows(t, b.watch("demo"), 5) // and takes it up again
 }
 
+// A relay that nobody watches any more goes by how long it may be kept now, not
+// by what was so when its last viewer left.
+func TestLingerThatChanges(t *testing.T) {
+	var linger atomic.Int64
+	linger.Store(int64(time.Hour))
+	m := newMesh(t)
+	a, b := m.add(capacity.Limits{}, nil), m.add(capacity.Limits{}, func(c *Config) { c.Linger = func() time.Duration { return time.Duration(linger.Load()) } })
+	a.publish("demo")
+	v := b.watch("demo")
+	if err := v.Close(); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "nobody watches", func() bool { c, _ := b.carriage("demo"); return c.Viewers == 0 })
+	linger.Store(int64(time.Millisecond))
+	eventually(t, "the relay has let go", func() bool { return len(b.Carriages()) == 0 })
+}
+
 // A pulled stream waits for the viewer that asked for it, even where relays are
 // let go at once.
 func TestPullOutlivesShortLinger(t *testing.T) {

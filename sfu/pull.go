@@ -282,6 +282,7 @@ func (s *SFU) keep(st *Stream, in *inbound) (why, detail string) {
 	// Whoever had it pulled is still being answered: that is no idleness, however
 	// short Linger is.
 	most := s.cfg.Linger()
+	answered := time.Now().Add(setupTimeout)
 	linger := time.NewTimer(max(most, setupTimeout))
 	defer linger.Stop()
 	for {
@@ -290,6 +291,7 @@ func (s *SFU) keep(st *Stream, in *inbound) (why, detail string) {
 			in.unsubscribe()
 			return reasonLost, "this node is closing"
 		case <-st.idle:
+			answered = time.Time{}
 			linger.Reset(most)
 		case <-linger.C:
 			idle := st.idleFor(time.Now())
@@ -302,7 +304,7 @@ func (s *SFU) keep(st *Stream, in *inbound) (why, detail string) {
 			st.near(time.Duration(in.link.rtt.Load()))
 			if now := s.cfg.Linger(); now != most {
 				most = now
-				linger.Reset(max(most, setupTimeout))
+				linger.Reset(max(most-st.idleFor(time.Now()), time.Until(answered), time.Millisecond))
 			}
 		case path := <-in.moved:
 			if slices.Contains(path, s.cfg.Self) {

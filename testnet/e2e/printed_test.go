@@ -208,8 +208,8 @@ func find(t *testing.T, lines []string, begins string) string {
 func checkFlags(t *testing.T, shell *printed.Shell, ctx context.Context, line string) {
 	t.Helper()
 	before, _, _ := strings.Cut(strings.ReplaceAll(line, "…", ""), " -- ")
-	if strings.HasSuffix(before, "--join") {
-		before += " TOKEN"
+	if strings.HasSuffix(before, "--join") || strings.HasSuffix(before, "--config") {
+		before += " VALUE"
 	}
 	if out, err := shell.Run(ctx, before+" --help"); err != nil || !strings.Contains(out, "USAGE") {
 		t.Errorf("%s: %v: %s", line, err, out)
