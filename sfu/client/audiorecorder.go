@@ -1,6 +1,7 @@
 package client
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
@@ -33,7 +34,6 @@ const (
 // Ogg has no time stamps of packets: what was lost is filled, so that what follows
 // is not early. It belongs to one goroutine.
 type AudioRecorder struct {
-	file    *os.File
 	ogg     *oggwriter.OggWriter
 	track   TrackInfo // what is recorded; the zero value until audio comes
 	builder *samplebuilder.SampleBuilder
@@ -50,12 +50,68 @@ func NewAudioRecorder(path string) (*AudioRecorder, error) {
 	if err != nil {
 		return nil, fmt.Errorf("record: %w", err)
 	}
-	ogg, err := oggwriter.NewWith(f, opusClock, 2)
+	out := &oggFile{File: f}
+	ogg, err := oggwriter.NewWith(out, opusClock, 2)
+	if err == nil {
+		err = out.begin()
+	}
 	if err != nil {
 		f.Close()
 		return nil, fmt.Errorf("record: %w", err)
 	}
-	return &AudioRecorder{file: f, ogg: ogg}, nil
+	return &AudioRecorder{ogg: ogg}, nil
+}
+
+// An oggFile has its first page, which oggwriter makes, say that players leave
+// nothing out at the beginning (RFC 7845, section 4.2): these are 80 ms else, which
+// are the stream's, and by which ffmpeg 5 has the video late in Matroska.
+type oggFile struct {
+	*os.File
+	head []byte // what was written before begin
+	open bool
+}
+
+// Write implements io.Writer.
+func (f *oggFile) Write(b []byte) (int, error) {
+	if !f.open {
+		f.head = append(f.head, b...)
+		return len(b), nil
+	}
+	return f.File.Write(b)
+}
+
+// begin writes what there is by now, the first page with no pre-skip.
+func (f *oggFile) begin() error {
+	const (
+		body  = 28 // of a page that has one segment (RFC 3533, section 6)
+		check = 22
+		size  = body + 19
+	)
+	if len(f.head) < size || string(f.head[body:body+8]) != "OpusHead" {
+		return errors.New("no header of Opus")
+	}
+	page := f.head[:size]
+	binary.LittleEndian.PutUint16(page[body+10:], 0)
+	binary.LittleEndian.PutUint32(page[check:], 0)
+	binary.LittleEndian.PutUint32(page[check:], oggChecksum(page))
+	f.open = true
+	_, err := f.File.Write(f.head)
+	return err
+}
+
+// oggChecksum is a page's, whose own field is 0 (RFC 3533, section 6).
+func oggChecksum(page []byte) (sum uint32) {
+	for _, b := range page {
+		sum ^= uint32(b) << 24
+		for range 8 {
+			if sum&(1<<31) != 0 {
+				sum = sum<<1 ^ 0x04c11db7
+			} else {
+				sum <<= 1
+			}
+		}
+	}
+	return sum
 }
 
 // Write takes a packet of any track; those of the first audio track count. It

@@ -21,9 +21,12 @@ func recordedLength(t *testing.T, path string) time.Duration {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	r, _, err := oggreader.NewWith(f)
+	r, head, err := oggreader.NewWith(f)
 	if err != nil {
 		t.Fatal(err)
+	}
+	if head.PreSkip != 0 {
+		t.Errorf("players leave out %d samples", head.PreSkip)
 	}
 	var last uint64
 	for {

@@ -17,6 +17,10 @@ url=${WHEP:-$WEIR_EVENT_NODE_URL}/whep/$WEIR_EVENT_STREAM
 file=${RECORDINGS:-recordings}/$(printf %s "$WEIR_EVENT_STREAM" | tr / _)-$(printf %s "$WEIR_EVENT_TIME" | tr -d :-)
 part=$file.part
 
+for tool in "$weir" ffmpeg; do
+	command -v "$tool" >/dev/null || { echo "$tool is not there" >&2; exit 1; }
+done
+
 # An event that comes again, since its answer was lost, is recorded already.
 mkdir -p "${RECORDINGS:-recordings}"
 mkdir "$part" 2>/dev/null || exit 0
