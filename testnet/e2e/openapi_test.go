@@ -280,9 +280,10 @@ func TestAnswersAreAsOpenAPISays(t *testing.T) {
 	get(200, "/policy/history")
 
 	// What changes something, and the health checks meanwhile.
-	for _, path := range []string{"/healthz", "/readyz", "/openapi.yaml"} {
+	for _, path := range []string{"/healthz", "/readyz", "/openapi.yaml", "/nodes?stream=demo"} {
 		c.ask(t, 200, http.MethodGet, a.HTTP+path, "", "", nil)
 	}
+	c.ask(t, 400, http.MethodGet, a.HTTP+"/nodes?stream=a//b", "", "", nil)
 	c.ask(t, 200, http.MethodGet, a.Admin+"/metrics", "", "", nil)
 	var all []struct{ ID, Kind string }
 	if err := json.Unmarshal(get(200, "/sessions"), &all); err != nil {

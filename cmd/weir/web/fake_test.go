@@ -32,7 +32,8 @@ type fakeNode struct {
 	refuse   http.HandlerFunc           // answers POSTs instead, when set
 	tap      func(*http.Request)        // sees POSTs, when set
 	posts    int                        // POSTs seen
-	deleted  []string                   // paths
+	opened   int                        // sessions so far
+	deleted  []string                   // their IDs
 	sessions map[string]*webrtc.PeerConnection
 	tracks   map[string][]*webrtc.TrackLocalStaticRTP // by stream
 	askKey   map[string]func()                        // asks the publisher of a stream for a key frame
@@ -273,7 +274,8 @@ func (n *fakeNode) open(kind string, offer webrtc.SessionDescription, prepare fu
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	id := kind + strconv.Itoa(n.posts)
+	n.opened++
+	id := kind + strconv.Itoa(n.opened)
 	n.sessions[id] = pc
 	return id, pc, nil
 }
