@@ -433,6 +433,11 @@ func (o *out) report(s *source, sr *senderReport, now time.Time) {
 	}})
 }
 
+// lostOf is how many packets a report says are lost. The field is signed, of 24
+// bits (RFC 3550, section 6.4.1): what comes twice is counted against it, so that
+// GStreamer's is negative after each repair that was not needed.
+func lostOf(r rtcp.ReceptionReport) int64 { return int64(max(0, int32(r.TotalLost<<8)>>8)) }
+
 // readRTCP serves the RTCP of the far end, for the out that current returns,
 // until r ends: keyframe requests go to the track, reception reports are noted.
 // Retransmissions are the responder's.
@@ -458,7 +463,7 @@ func readRTCP(r io.Reader, current func() *out) {
 			case *rtcp.ReceiverReport:
 				for _, r := range p.Reports {
 					if b := o.bound.Load(); b != nil && r.SSRC == b.ssrc {
-						o.lost.Store(int64(r.TotalLost))
+						o.lost.Store(lostOf(r))
 						o.rtt.reported(r.LastSenderReport, r.Delay, time.Now())
 					}
 				}

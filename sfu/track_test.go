@@ -302,3 +302,12 @@ func BenchmarkFeed(b *testing.B) {
 type discard struct{ *fakeLeg }
 
 func (discard) WriteRTP(*rtp.Header, []byte) (int, error) { return 0, nil }
+
+// A report of a negative loss is of none, and not of sixteen million.
+func TestReportedLossIsSigned(t *testing.T) {
+	for sent, want := range map[uint32]int64{0: 0, 7: 7, 1<<23 - 1: 1<<23 - 1, 1<<24 - 1: 0, 1<<24 - 2: 0, 1 << 23: 0} {
+		if got := lostOf(rtcp.ReceptionReport{TotalLost: sent}); got != want {
+			t.Errorf("%#06x is %d, want %d", sent, got, want)
+		}
+	}
+}
