@@ -73,6 +73,7 @@ deps:
 	@testnet/deps.sh promtool
 	@testnet/deps.sh prometheus
 	@testnet/deps.sh mandoc
+	@testnet/deps.sh python3-gst-1.0
 	@testnet/deps.sh nginx
 	@testnet/deps.sh haproxy
 	@testnet/deps.sh libnss3-tools

@@ -6,12 +6,14 @@
 # the metrics and the dashboard; with mandoc, that, for the test of the man pages; with
 # nginx or haproxy, that, for the test of reverse proxies; with libnss3-tools,
 # that, for the test of pages over https; with ffmpeg, that, for the hook that
-# records; with podman, runc, docker-compose or systemd, that, for the tests of
+# records and the recipes; with python3-gst-1.0, that and GStreamer's plugins, for
+# the recipes; with podman, runc, docker-compose or systemd, that, for the tests of
 # what weir is deployed with. Debian or Ubuntu, as root or with sudo; elsewhere it
 # says what is missing.
 set -euo pipefail
 
 package=${1:-chromium}
+packages=("$package")
 tool=$package
 case $package in
 chromium)
@@ -49,6 +51,13 @@ podman | runc | docker-compose | systemd)
 	what="The tests of images, packages and units need"
 	without="leave the tests that start processes out: go test -short ./..."
 	;;
+python3-gst-1.0)
+	packages+=(gir1.2-gst-plugins-bad-1.0 gstreamer1.0-plugins-{good,bad,ugly} gstreamer1.0-nice gstreamer1.0-tools)
+	what="The test of the recipes needs"
+	without="leave the tests that start processes out: go test -short ./..."
+	dpkg -s "${packages[@]}" >/dev/null 2>&1 && exit 0
+	tool=
+	;;
 jq)
 	what="The tests of the example hooks need"
 	without="leave the tests that start processes out: go test -short ./..."
@@ -66,11 +75,11 @@ prometheus)
 	without="leave the tests that start processes out: go test -short ./..."
 	;;
 *)
-	echo "deps.sh: nothing is known of $package; there are chromium, firefox-esr, redis-server, jq, nftables, promtool, prometheus, mandoc, nginx, haproxy, libnss3-tools, ffmpeg, podman, runc, docker-compose and systemd" >&2
+	echo "deps.sh: nothing is known of $package; there are chromium, firefox-esr, redis-server, jq, nftables, promtool, prometheus, mandoc, nginx, haproxy, libnss3-tools, ffmpeg, podman, runc, docker-compose, systemd and python3-gst-1.0" >&2
 	exit 3
 	;;
 esac
-command -v "$tool" >/dev/null 2>&1 && exit 0
+[ -n "$tool" ] && command -v "$tool" >/dev/null 2>&1 && exit 0
 
 missing() {
 	echo "$what $package, and it could not be installed here: $1." >&2
@@ -107,4 +116,4 @@ if [ "$package" = promtool ] || [ "$package" = prometheus ]; then
 	$sudo install -m 0755 "$dir/out/usr/bin/$package" "/usr/local/bin/$package" || missing "it could not be copied to /usr/local/bin"
 	exit 0
 fi
-$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$package" >/dev/null || missing "apt-get install failed"
+$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${packages[@]}" >/dev/null || missing "apt-get install failed"

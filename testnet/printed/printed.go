@@ -119,6 +119,9 @@ func (s *Shell) isolate() {
 	s.end = stop
 }
 
+// Isolated reports whether commands have a network of their own.
+func (s *Shell) Isolated() bool { return s.in != nil }
+
 // Close ends the namespace. What was started must have been stopped.
 func (s *Shell) Close() { s.end() }
 
