@@ -526,7 +526,7 @@ func TestHookDecides(t *testing.T) {
 		case "demo":
 			answer(200, `{"allow":true,"expires_in":3600,"subject":"carol","sessions":2}`)
 		case "short":
-			answer(200, `{"allow":true,"expires_in":3}`)
+			answer(200, `{"allow":true,"expires_in":6}`)
 		case "free":
 			w.WriteHeader(http.StatusNoContent)
 		case "denied":
@@ -550,7 +550,7 @@ func TestHookDecides(t *testing.T) {
 	t.Cleanup(hook.Close)
 	t.Cleanup(func() { close(hung) })
 	w := up(t, 1, func(int) []string {
-		return []string{"--auth-hook", hook.URL, "--auth-hook-timeout", "1s", "--log-level", "debug"}
+		return []string{"--auth-hook", hook.URL, "--auth-hook-timeout", "3s", "--log-level", "debug"}
 	})
 	n := w.n(1)
 	events := n.follow(t)
