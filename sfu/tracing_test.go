@@ -69,6 +69,10 @@ func TestTraceOfViewers(t *testing.T) {
 		t.Fatal(err)
 	}
 	resp.Body.Close()
+	id := tracing.InHeader(resp.Header)
+	if resp.StatusCode != http.StatusCreated || id == "" {
+		t.Fatalf("an offer that is taken is answered with %s, trace %q", resp.Status, resp.Header.Get(tracing.Header))
+	}
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodDelete, resp.Header.Get("Location"), nil)
 	if err != nil {
 		t.Fatal(err)
@@ -79,8 +83,8 @@ func TestTraceOfViewers(t *testing.T) {
 		deleted.Body.Close()
 	}
 	eventually(t, "the span of a frame that did not come has ended", func() bool { return len(spansOf(recorder)["first frame"]) == 3 })
-	if last := spansOf(recorder)["first frame"][2]; last.Status().Code != codes.Error || last.Status().Description != "deleted" {
-		t.Errorf("the frame that never came: %v", last.Status())
+	if last := spansOf(recorder)["first frame"][2]; last.Status().Code != codes.Error || last.Status().Description != "deleted" || last.SpanContext().TraceID().String() != id {
+		t.Errorf("the frame that never came: %v, trace %s, and the answer named %s", last.Status(), last.SpanContext().TraceID(), id)
 	}
 }
 
