@@ -280,6 +280,8 @@ func TestAnswersAreAsOpenAPISays(t *testing.T) {
 	get(200, "/policy/history")
 
 	// What changes something, and the health checks meanwhile.
+	get(200, "/config")
+	post(200, "/reload", "", "")
 	for _, path := range []string{"/healthz", "/readyz", "/openapi.yaml", "/nodes?stream=demo"} {
 		c.ask(t, 200, http.MethodGet, a.HTTP+path, "", "", nil)
 	}
