@@ -397,6 +397,12 @@ func TestPlayWaitsAndReconnects(t *testing.T) {
 	if err := pc.Close(); err != nil {
 		t.Fatal(err)
 	}
+	view.Until("window.weir.state === 'waiting'")
+	// Until then the last picture stays, which is not black.
+	view.Until("!" + inPlayer + ".querySelector('#still').hidden")
+	if got := browser.Eval[int](view, inPlayer+".querySelector('#still').getContext('2d').getImageData(20, 20, 1, 1).data[1]"); got < 100 {
+		t.Errorf("while it waits the picture's corner has a green of %d, want the pattern's, which is bright", got)
+	}
 	view.Until(fmt.Sprintf("window.weir.state === 'live' && window.weir.sessionURL !== %q && window.weir.framesDecoded > 10", first))
 }
 

@@ -508,6 +508,10 @@ export class WeirPlayer extends HTMLElement {
       this.#stalled = true;
       this.#emit('stalled', { message: c.problem?.message ?? '' });
     }
+    if (c.state === 'waiting' || c.state === 'failed') {
+      this.#keepStill(); // a stream that has ended turns black
+      attr(this.#video, 'data-shown', null);
+    }
     if (c.state === 'connecting') {
       const elsewhere = c.endpoint !== c.first;
       this.#say(elsewhere ? `${this.#played ? 'Going on' : 'Asking'} at ${new URL(c.endpoint).host}…` : c.sessionURL ? 'Connecting…' : 'Asking for the stream…');
