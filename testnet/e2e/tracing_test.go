@@ -123,15 +123,6 @@ func (tr trace) at(n node, name string, parent *span) *span {
 	return &tr[i]
 }
 
-// below finds a span of that name at any node with the given parent.
-func (tr trace) below(parent *span, name string) *span {
-	i := slices.IndexFunc(tr, func(s span) bool { return s.Name == name && string(s.ParentSpanId) == string(parent.SpanId) })
-	if i < 0 {
-		return nil
-	}
-	return &tr[i]
-}
-
 // String draws the tree.
 func (tr trace) String() string {
 	var b strings.Builder
