@@ -53,6 +53,7 @@ var hasClient = map[string]string{
 
 // Every command of the recipes runs as it stands there, and media flows.
 func TestRecipesRun(t *testing.T) {
+	t.Parallel() // it mostly waits for media
 	const docs = "../../.github/docs"
 	text, err := os.ReadFile(docs + "/recipes.md")
 	if err != nil {
