@@ -57,7 +57,9 @@ func TestPlayerGoesOnElsewhere(t *testing.T) {
 		const still = document.querySelector('#player').shadowRoot.querySelector('#still');
 		new MutationObserver(() => {
 			if (still.hidden) return;
-			const rgba = still.getContext('2d').getImageData(0, 0, still.width, still.height).data;
+			const copy = new OffscreenCanvas(still.width, still.height).getContext('2d', {willReadFrequently: true});
+			copy.drawImage(still, 0, 0);
+			const rgba = copy.getImageData(0, 0, still.width, still.height).data;
 			let sum = 0;
 			for (let i = 1; i < rgba.length; i += 400) sum += rgba[i];
 			window.stills.push({width: still.width, mean: sum / (rgba.length / 400)});
