@@ -90,8 +90,8 @@ func (l *tcpMedia) Accept() (net.Conn, error) {
 		if c := l.take(conn); c != nil {
 			return c, nil
 		}
-		_ = conn.Close()
 		l.socket.gate.dropped[dropConnections].Add(1)
+		_ = conn.Close()
 	}
 }
 
