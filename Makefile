@@ -40,9 +40,13 @@ image:
 	$$tool build $$([ "$${tool##*/}" = docker ] || echo --format docker) --build-arg TARGETARCH=$$($(GO) env GOHOSTARCH) --tag localhost/weir:latest dist/image
 
 # All tests: units, real processes, a real browser. One package at a time, since
-# many of them measure time. For the units alone: go test -short ./...
+# many of them measure time. Of up to three that fail each is run once more by
+# itself, and named at the end: one that passes then met a busy machine, or is to
+# be mended. For the units alone: go test -short ./...
 test: deps build
-	$(GO) test -count=1 -p 1 -timeout 30m ./...
+	@again=$$(mktemp); trap 'rm -f "$$again"' EXIT; \
+	$(GO) tool gotestsum --format pkgname --format-hide-empty-pkg --rerun-fails=1 --rerun-fails-max-failures=3 --rerun-fails-report="$$again" --packages=./... -- -count=1 -p 1 -timeout 30m; \
+	code=$$?; [ ! -s "$$again" ] || { echo "Tests that were run again (runs, failures):"; cat "$$again"; }; exit $$code
 
 race:
 	$(GO) test -count=1 -race -short -p 1 -timeout 20m ./...
