@@ -30,7 +30,10 @@ func TestOperatorSeesWhatHappens(t *testing.T) {
 	// Names, in tables and events.
 	says(t, reads(t, at(a, "status")...), "n1  "+a.PeerID.String())
 	says(t, reads(t, at(a, "peers")...), "n2", "n3")
-	says(t, reads(t, at(a, "records", "list")...), "n1", "n2", "n3", "full")
+	eventually(t, "its record says that it is full", func() bool {
+		return strings.Contains(reads(t, at(a, "records", "list")...), "full")
+	})
+	says(t, reads(t, at(a, "records", "list")...), "n1", "n2", "n3")
 	says(t, reads(t, at(a, "records", "get", host.Name)...), host.PeerID.String())
 	says(t, reads(t, at(a, "decisions")...), "view", "demo", host.Name)
 	says(t, reads(t, at(a, "decisions", "--explain")...), "SCORE", "asked "+host.Name+" to reserve: granted")

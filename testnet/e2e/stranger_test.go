@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -97,6 +98,10 @@ func TestStrangersRecordSendsNobodyAnywhere(t *testing.T) {
 	// This network is one on loopback, so there the URL is as good as any.
 	s := newStranger(t, relays, internal.URL)
 	eventually(t, "the stranger's record is known", func() bool { return knows(relays, s.ID()) })
+	eventually(t, "nobody but the stranger seems to have room", func() bool {
+		_, text := relays.post(t, relays.whep("one"), viewerOffer(t))
+		return strings.Contains(text, "could not be reached")
+	})
 	for range 5 {
 		resp, text := relays.post(t, relays.whep("one"), viewerOffer(t))
 		if resp.StatusCode != http.StatusServiceUnavailable {
