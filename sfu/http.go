@@ -174,6 +174,8 @@ func body(w http.ResponseWriter, r *http.Request, want string) ([]byte, error) {
 	b, err := io.ReadAll(http.MaxBytesReader(w, r.Body, MaxSDP))
 	var tooLarge *http.MaxBytesError
 	if errors.As(err, &tooLarge) {
+		// Who still sends when the connection is closed loses the answer.
+		_, _ = io.CopyN(io.Discard, r.Body, 4*MaxSDP)
 		return nil, problem.New(problem.TooLarge, fmt.Sprintf("the body is longer than %d bytes", MaxSDP))
 	}
 	if err != nil {
