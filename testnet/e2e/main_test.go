@@ -282,9 +282,23 @@ func view(t *testing.T, url string) *client.Viewer {
 }
 
 func tryView(t *testing.T, url string) (*client.Viewer, error) {
+	return tryViewBy(t, client.ViewConfig{URL: url})
+}
+
+// viewBy views as cfg says, and returns once a frame has come.
+func viewBy(t *testing.T, cfg client.ViewConfig) *client.Viewer {
+	t.Helper()
+	v, err := tryViewBy(t, cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return v
+}
+
+func tryViewBy(t *testing.T, cfg client.ViewConfig) (*client.Viewer, error) {
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	v, err := client.View(ctx, client.ViewConfig{URL: url})
+	v, err := client.View(ctx, cfg)
 	if err != nil {
 		return nil, err
 	}
@@ -293,9 +307,9 @@ func tryView(t *testing.T, url string) (*client.Viewer, error) {
 	case <-v.FirstFrame():
 		return v, nil
 	case <-v.Done():
-		return nil, fmt.Errorf("view %s: the connection was lost before a frame came", url)
+		return nil, fmt.Errorf("view %s: the connection was lost before a frame came", cfg.URL)
 	case <-ctx.Done():
-		return nil, fmt.Errorf("view %s: no frame came within %v", url, patience)
+		return nil, fmt.Errorf("view %s: no frame came within %v", cfg.URL, patience)
 	}
 }
 

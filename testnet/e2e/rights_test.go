@@ -94,19 +94,7 @@ func publishAs(t *testing.T, url, token string) *client.Publisher {
 
 func viewAs(t *testing.T, url, token string) *client.Viewer {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
-	defer cancel()
-	v, err := client.View(ctx, client.ViewConfig{URL: url, Token: token})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = v.Close() })
-	select {
-	case <-v.FirstFrame():
-	case <-ctx.Done():
-		t.Fatalf("no frame came from %s", url)
-	}
-	return v
+	return viewBy(t, client.ViewConfig{URL: url, Token: token})
 }
 
 // keepsToItself fails the test if one of secrets is in what the node has written, tells

@@ -41,19 +41,7 @@ func trusting(t *testing.T, file string) *http.Client {
 // secureView views url with the client given, and returns once a frame has come.
 func secureView(t *testing.T, hc *http.Client, url string) *client.Viewer {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
-	defer cancel()
-	v, err := client.View(ctx, client.ViewConfig{URL: url, HTTP: hc})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = v.Close() })
-	select {
-	case <-v.FirstFrame():
-	case <-ctx.Done():
-		t.Fatalf("no frame from %s", url)
-	}
-	return v
+	return viewBy(t, client.ViewConfig{URL: url, HTTP: hc})
 }
 
 func securePublish(t *testing.T, hc *http.Client, url string) *client.Publisher {
