@@ -1,0 +1,101 @@
+package main
+
+import (
+	"fmt"
+
+	"github.com/multiformats/go-multiaddr"
+	"github.com/urfave/cli/v2"
+
+	"weir/dht"
+)
+
+func peersCommand() *cli.Command {
+	return &cli.Command{
+		Name: "peers", Usage: "known and connected peers of a running node", Flags: adminFlags(),
+		Description: "RTT is measured, PREDICTED reckoned from both nodes' network coordinates; ERROR is\n" +
+			"how far the peer trusts its own (0 fully, 1 not at all). CLOCK is how far the\n" +
+			"peer's clock is ahead of this node's. HOLDER tells who holds the records of this\n" +
+			"node's neighbourhood.",
+		Action: func(c *cli.Context) error {
+			var peers []dht.PeerInfo
+			if done, err := get(c, "/peers", &peers); done {
+				return err
+			}
+			if len(peers) == 0 {
+				fmt.Fprintln(c.App.Writer, "no peers: weir doctor says why")
+				return nil
+			}
+			known := namesOf(c)
+			table(terminalOf(c), "NAME\tCONNECTED\tRTT\tHOLDER\tHOLDS\tPEER\tCLOCK\tPREDICTED\tERROR\tADDRESS", func(row func(...any)) {
+				for _, p := range peers {
+					row(called(known.of(p.ID)), styled{connection(p), connectionStyle(p)}, ms(p.RTT), yes(p.Holder), holdings(p), p.ID,
+						clockOffset(p), ms(p.CoordinateRTT), coordinateError(p), addressOf(p))
+				}
+			})
+			return nil
+		},
+	}
+}
+
+func connectionStyle(p dht.PeerInfo) style {
+	if !p.Connected || !p.Member {
+		return warn
+	}
+	return plain
+}
+
+// connection says how a peer is connected, and who dialled.
+func connection(p dht.PeerInfo) string {
+	switch {
+	case !p.Connected:
+		return "no"
+	case !p.Member:
+		return p.Transport + " " + p.Direction + ", not of this network"
+	}
+	return p.Transport + " " + p.Direction
+}
+
+func coordinateError(p dht.PeerInfo) string {
+	if p.CoordinateError == 0 {
+		return "-"
+	}
+	return fmt.Sprintf("%.2f", p.CoordinateError)
+}
+
+// clockOffset says how far a peer's clock is ahead of ours.
+func clockOffset(p dht.PeerInfo) string {
+	switch off := p.ClockOffset; {
+	case p.Told.IsZero():
+		return "-"
+	case off > -10 && off < 10: // what a measurement over a network is worth
+		return fmt.Sprintf("%+.1f ms", off)
+	case off > -1000 && off < 1000:
+		return fmt.Sprintf("%+.0f ms", off)
+	default:
+		return fmt.Sprintf("%+.1f s", off/1000)
+	}
+}
+
+// holdings say what a peer holds.
+func holdings(p dht.PeerInfo) string {
+	switch {
+	case p.Told.IsZero():
+		return "-"
+	case p.Holds == 0:
+		return "nothing"
+	}
+	return fmt.Sprintf("%s in %s", count(p.Holds, "record", "records"), count(p.HoldsTopics, "topic", "topics"))
+}
+
+// addressOf is the address that a connection to p uses, or could.
+func addressOf(p dht.PeerInfo) string {
+	for _, a := range p.Addrs {
+		if _, err := a.ValueForProtocol(multiaddr.P_QUIC_V1); (err == nil) == (p.Transport == "quic") {
+			return a.String()
+		}
+	}
+	if len(p.Addrs) > 0 {
+		return p.Addrs[0].String()
+	}
+	return "-"
+}

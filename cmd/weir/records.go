@@ -1,0 +1,344 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/url"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/urfave/cli/v2"
+
+	"weir/capacity"
+	"weir/dht"
+)
+
+// recordFlags are those of the records commands: through a node, or by
+// themselves.
+func recordFlags(more ...cli.Flag) []cli.Flag {
+	return append(adminFlags(append(more,
+		&cli.StringSliceFlag{Name: "bootstrap", Usage: "join the network by `MULTIADDR` as a client instead of asking a running node; repeatable", EnvVars: env("BOOTSTRAP")},
+		&cli.StringFlag{Name: "network", Usage: "`NAME` of the network to join", Value: "open", EnvVars: env("NETWORK")},
+		&cli.StringFlag{Name: "stream", Usage: "the records of this `STREAM`'s carriers instead of the nodes'"},
+	)...), holderFlags()...)
+}
+
+func recordsCommand() *cli.Command {
+	return &cli.Command{
+		Name: "records", Usage: "the published capacity records: list, get, watch, verify",
+		Description: "Through a running node (--admin), or by itself (--bootstrap, or --holders with a\n" +
+			"list): it then joins the network as a client that stores nothing, and leaves.",
+		Subcommands: []*cli.Command{
+			{Name: "list", Usage: "all records, newest of each node, and where each is held",
+				Flags:  recordFlags(&cli.BoolFlag{Name: "copies", Usage: "a line for every copy: who holds it, and for how long"}),
+				Action: listRecords},
+			{Name: "get", Usage: "the records of one node, as it publishes them", ArgsUsage: "PEER|NAME",
+				Flags:  recordFlags(&cli.StringFlag{Name: "out", Usage: "write the first one, sealed, to `FILE`"}),
+				Action: getRecords},
+			{Name: "watch", Usage: "records as they come and go, until interrupted", Flags: recordFlags(), Action: watchRecords},
+			{Name: "verify", Usage: "check every record, or one in a file", ArgsUsage: "[FILE]", Flags: recordFlags(), Action: verifyRecords},
+		},
+	}
+}
+
+// readRecords gets the records that the flags name.
+func readRecords(c *cli.Context) (list recordList, done bool, err error) {
+	stream := c.String("stream")
+	if !standalone(c) {
+		done, err = get(c, "/records?stream="+url.QueryEscape(stream), &list)
+		return list, done, err
+	}
+	n, leave, err := join(c)
+	if err != nil {
+		return list, true, err
+	}
+	defer leave()
+	list, err = snapshot(c.Context, n, topicOf(stream))
+	if err != nil {
+		return list, true, cli.Exit("the records are not known: "+err.Error(), exitConnection)
+	}
+	if c.Bool("json") {
+		return list, true, printJSON(c, list)
+	}
+	return list, false, nil
+}
+
+func listRecords(c *cli.Context) error {
+	list, done, err := readRecords(c)
+	if done {
+		return err
+	}
+	known := namesIn(list.Records)
+	slices.SortStableFunc(list.Records, func(a, b recordEntry) int { return compareNames(known.of(a.Node), known.of(b.Node)) })
+	if c.Bool("copies") {
+		printCopies(terminalOf(c), list.Records)
+	} else {
+		printRecords(terminalOf(c), list.Records)
+	}
+	return missing(c.App.Writer, list.Hearing, nil)
+}
+
+// missing says below a list what it may lack since some did not answer: holders,
+// and nodes that would tell of themselves. It is an error if too few did for the
+// list to be worth anything.
+func missing(w io.Writer, heard dht.Hearing, nodes []dht.Silence) error {
+	var said []string
+	if s := heard.String(); s != "" {
+		said = append(said, s)
+	}
+	if len(nodes) > 0 {
+		said = append(said, fmt.Sprintf("%s did not say what they carry (%s)", count(len(nodes), "node", "nodes"), nodes[0].Err))
+	}
+	if len(said) == 0 {
+		return nil
+	}
+	text := strings.Join(said, "; ") + ": what only they know is missing here"
+	if !heard.Enough() {
+		return cli.Exit(text, exitConnection)
+	}
+	fmt.Fprintln(w, plainText(text))
+	return nil
+}
+
+const noRecords = "no records: nobody has published any, or their time has run out; weir doctor says more"
+
+// printCopies prints where every copy of every record is.
+func printCopies(w terminal, entries []recordEntry) {
+	if len(entries) == 0 {
+		fmt.Fprintln(w, noRecords)
+		return
+	}
+	known := namesIn(entries)
+	table(w, "NODE\tHOLDER\tHELD FOR\tNOTE\tTOPIC\tSEQ\tPEER", func(row func(...any)) {
+		for _, e := range entries {
+			if e.Record == nil {
+				row(or(known.of(e.Node), "?"), known.list(e.HeldBy), "-", styled{e.Error, bad}, "-", "-", or(shortID(e.Node), "-"))
+			}
+			for i, k := range e.Copies {
+				node, note := "", ""
+				if i == 0 {
+					node = known.of(e.Node)
+				}
+				if k.Holder == e.Node {
+					note = "itself"
+				}
+				if k.Old {
+					note = strings.TrimPrefix(note+", not the newest", ", ")
+				}
+				row(called(node), known.of(k.Holder), seconds(k.HeldFor), or(note, "-"), k.Topic, k.Seq, shortID(e.Node))
+			}
+		}
+	})
+}
+
+// heldBy says how many hold the record, and for how long: the ages of the
+// copies.
+func heldBy(e recordEntry) string {
+	old := 0
+	for _, k := range e.Copies {
+		if k.Old {
+			old++
+		}
+	}
+	s := fmt.Sprint(len(e.HeldBy))
+	if len(e.HeldFor) > 0 {
+		least, most := slices.Min(e.HeldFor)/1000, slices.Max(e.HeldFor)/1000
+		if len(e.HeldFor) == 1 || most-least < 0.05 {
+			s += fmt.Sprintf(" (%.1f s)", most)
+		} else {
+			s += fmt.Sprintf(" (%.1f–%.1f s)", least, most)
+		}
+	}
+	if old > 0 {
+		s += fmt.Sprintf(" + %d older", old)
+	}
+	return s
+}
+
+func printRecords(w terminal, entries []recordEntry) {
+	if len(entries) == 0 {
+		fmt.Fprintln(w, noRecords)
+		return
+	}
+	known := namesIn(entries)
+	table(w, "NODE\tSTATE\tSTRESS\tSESSIONS\tUPLINK\tSTREAMS\tREGION\tCPU\tAGE\tTTL LEFT\tHELD BY\tURL\tPEER", func(row func(...any)) {
+		for _, e := range entries {
+			r := e.Record
+			if r == nil {
+				row(or(known.of(e.Node), "?"), styled{e.Error, bad})
+				continue
+			}
+			row(called(known.of(e.Node)), stateOf(r.State), fmt.Sprintf("%.2f", r.Stress()), usage(r.Sessions.Used, r.Sessions.Limit), bits(r.Uplink.Used),
+				r.Streams.Used, or(r.Region, "-"), cpuCell(*r), seconds(e.Age), seconds(e.TTLLeft), heldBy(e), r.URL, shortID(e.Node))
+		}
+	})
+}
+
+func getRecords(c *cli.Context) error {
+	if c.NArg() != 1 {
+		return badInput(errors.New("records get takes one peer ID or name, such as weir peers shows"))
+	}
+	id, err := peer.Decode(c.Args().First())
+	if err != nil && !standalone(c) {
+		id, err = peerCalled(c, c.Args().First())
+	}
+	if err != nil {
+		return badInput(err)
+	}
+	var entries []recordEntry
+	if standalone(c) {
+		n, leave, err := join(c)
+		if err != nil {
+			return err
+		}
+		defer leave()
+		if entries, err = recordsOf(c.Context, n, id); err != nil {
+			return cli.Exit(err.Error(), exitConnection)
+		}
+		if c.Bool("json") {
+			return printJSON(c, entries)
+		}
+	} else if done, err := get(c, "/records/"+id.String(), &entries); done {
+		return err
+	}
+	if out := c.String("out"); out != "" && len(entries) > 0 {
+		if err := os.WriteFile(out, entries[0].Sealed, 0o644); err != nil {
+			return err
+		}
+	}
+	for _, e := range entries {
+		b, err := json.MarshalIndent(e.Record, "", "  ")
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(c.App.Writer, "%s\n%d bytes sealed, %s\n", b, e.Bytes, verdict(e))
+	}
+	return nil
+}
+
+func watchRecords(c *cli.Context) error {
+	seen := map[peer.ID]string{}
+	show := func(e watchEvent) error {
+		if c.Bool("json") {
+			return printJSON(c, e)
+		}
+		w, now := c.App.Writer, time.Now().Format("15:04:05.000")
+		switch {
+		case e.Synced:
+			all := "that is all there is"
+			if e.Hearing != nil && e.Hearing.String() != "" {
+				all = "that is what is known: " + plainText(e.Hearing.String())
+			}
+			fmt.Fprintf(w, "%s  -- %s; what follows is new --\n", now, all)
+		case e.Entry != nil && e.Entry.Record != nil:
+			r := e.Entry.Record
+			seen[r.Node] = r.Name
+			known := newNames(seen)
+			fmt.Fprintf(w, "%s  %s  %s  stress %.2f  sessions %s  uplink %s  seq %d  at holder %s\n", now, known.of(r.Node), r.State, r.Stress(),
+				usage(r.Sessions.Used, r.Sessions.Limit), bits(r.Uplink.Used), r.Seq, known.list(e.Entry.HeldBy))
+		case e.Entry != nil:
+			fmt.Fprintf(w, "%s  bad record: %s\n", now, plainText(e.Entry.Error))
+		default:
+			fmt.Fprintf(w, "%s  %s  gone\n", now, newNames(seen).of(e.Gone))
+			delete(seen, e.Gone)
+		}
+		return nil
+	}
+	if !standalone(c) {
+		return events(c, "/records/watch?stream="+url.QueryEscape(c.String("stream")), func(data []byte) error {
+			var e watchEvent
+			if err := json.Unmarshal(data, &e); err != nil {
+				return err
+			}
+			return show(e)
+		})
+	}
+	n, leave, err := join(c)
+	if err != nil {
+		return err
+	}
+	defer leave()
+	err = n.Watch(c.Context, topicOf(c.String("stream")), func(ch dht.Change) error { return show(watchEventOf(ch)) })
+	if errors.Is(err, context.Canceled) {
+		return nil
+	}
+	return err
+}
+
+// verdict is what verify says of a record.
+func verdict(e recordEntry) string {
+	if e.Valid {
+		return "good"
+	}
+	return "BAD: " + e.Error
+}
+
+func verifyRecords(c *cli.Context) error {
+	var entries []recordEntry
+	switch {
+	case c.NArg() > 1:
+		return badInput(errors.New("records verify takes at most one file"))
+	case c.NArg() == 1:
+		sealed, err := os.ReadFile(c.Args().First())
+		if err != nil {
+			return badInput(err)
+		}
+		e := inspect(sealed, time.Now())
+		// Of a file nobody can tell when it came in: only the clock is left.
+		if past := -e.TTLLeft; e.Valid && past > 0 {
+			e.Valid, e.Error = false, fmt.Sprintf("%v %s ago, by this machine's clock", capacity.ErrExpired, seconds(past))
+		}
+		entries = []recordEntry{e}
+		if c.Bool("json") {
+			if err := printJSON(c, entries); err != nil {
+				return err
+			}
+		}
+	default:
+		var done bool
+		var err error
+		var list recordList
+		if list, done, err = readRecords(c); done {
+			return err
+		}
+		entries = list.Records
+		// What a node says of its records is not proof: check the bytes.
+		for i, e := range entries {
+			checked := inspect(e.Sealed, time.Now())
+			checked.HeldBy, checked.HeldFor, checked.Copies = e.HeldBy, e.HeldFor, e.Copies
+			entries[i] = checked
+		}
+	}
+	failed := 0
+	for _, e := range entries {
+		if !e.Valid {
+			failed++
+		}
+	}
+	if !c.Bool("json") {
+		known := namesIn(entries)
+		table(terminalOf(c), "NODE\t…VERDICT\tSIGNER\tSIGNER = NODE\tSEQ\tAGE\tTTL LEFT\tBYTES", func(row func(...any)) {
+			for _, e := range entries {
+				if e.Record == nil {
+					row("-", styled{verdict(e), bad}, or(shortID(e.Signer), "-"), "-", "-", "-", "-", e.Bytes)
+					continue
+				}
+				mark := good
+				if !e.Valid {
+					mark = bad
+				}
+				row(called(known.of(e.Node)), styled{verdict(e), mark}, shortID(e.Signer), flagged(e.Node == e.Signer), e.Record.Seq, seconds(e.Age), seconds(e.TTLLeft), e.Bytes)
+			}
+		})
+	}
+	if failed > 0 {
+		return cli.Exit(fmt.Sprintf("%d of %d records are bad", failed, len(entries)), exitFailure)
+	}
+	return nil
+}

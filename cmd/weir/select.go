@@ -1,0 +1,109 @@
+package main
+
+import (
+	"fmt"
+	"net/url"
+	"slices"
+	"strings"
+
+	"github.com/urfave/cli/v2"
+
+	"weir/capacity"
+	"weir/dht"
+)
+
+func selectCommand() *cli.Command {
+	return &cli.Command{
+		Name: "select", Usage: "which node would be chosen now, and why",
+		Description: "Asks the running node to choose as it would for a client that it cannot take\n" +
+			"itself. Nothing is reserved.",
+		Flags: adminFlags(
+			&cli.BoolFlag{Name: "explain", Usage: "every candidate, with its score by term or the rule that rejected it"},
+			&cli.StringFlag{Name: "need", Usage: "uplink needed, such as 5mbps", Value: "2.5mbps"},
+			&cli.StringFlag{Name: "purpose", Usage: "view, publish or cascade", Value: "view"},
+			&cli.StringFlag{Name: "stream", Usage: "`NAME` of the stream; needed for cascade"},
+			&cli.StringFlag{Name: "region", Usage: "`LABEL` to prefer"},
+			&cli.StringFlag{Name: "from", Usage: "`ADDR` of the admin API of the node that is to choose, if not --admin"},
+		),
+		Action: func(c *cli.Context) error {
+			if from := c.String("from"); from != "" {
+				if err := c.Set("admin", from); err != nil {
+					return badInput(err)
+				}
+			}
+			q := url.Values{"uplink": {c.String("need")}, "purpose": {c.String("purpose")}, "stream": {c.String("stream")}, "region": {c.String("region")}}
+			var d dht.Decision
+			if done, err := get(c, "/select?"+q.Encode(), &d); done {
+				return err
+			}
+			return printDecision(terminalOf(c), d, namesOf(c), c.Bool("explain"))
+		},
+	}
+}
+
+func printDecision(w terminal, d dht.Decision, known nodeNames, explain bool) error {
+	passed := 0
+	for _, v := range d.Verdicts {
+		if v.Rule == "" {
+			passed++
+		}
+	}
+	if explain {
+		pairs(w, func(row func(string, ...any)) {
+			row("need", fmt.Sprintf("%s, %s, %d packets/s", d.Need.Purpose, bits(d.Need.Uplink), d.Need.Packets), prefixed(", stream ", d.Need.Stream), prefixed(", region ", d.Need.Region))
+			row("found", fmt.Sprintf("%s held, %s, %s policy %d; %s, %s, %.1f ms", count(d.Held, "record", "records"), count(len(d.Verdicts), "candidate", "candidates"),
+				count(passed, "passes", "pass"), d.Policy, count(d.Messages, "message", "messages"), count(int(d.Bytes), "byte", "bytes"), d.FindMillis))
+			for _, a := range d.Asked {
+				row("asked", fmt.Sprintf("%s: %s in %.1f ms%s", known.of(a.Holder), count(a.Records, "record", "records"), a.Millis, prefixed("; ", a.Err)))
+			}
+			if silent := d.Hearing.String(); silent != "" {
+				row("silent", plainText(silent))
+			}
+			for _, rule := range slices.Sorted(keys(d.Rejected)) {
+				row("holder", fmt.Sprintf("rejected %d by rule %s", d.Rejected[rule], rule))
+			}
+		})
+		fmt.Fprintln(w)
+		printVerdicts(w, d, known)
+		fmt.Fprintln(w)
+	}
+	if passed == 0 {
+		return cli.Exit("nobody would be chosen: "+plainText(or(d.Refused, "no candidate passes")), exitFailure)
+	}
+	best := d.Verdicts[0]
+	fmt.Fprintf(w, "best is %s  %s  score %.3f; a real placement draws among the best by score, and reserves\n",
+		w.paint(strong, known.of(best.Node)), plainText(best.URL), best.Score)
+	return nil
+}
+
+// printVerdicts prints the candidates of a placement: passed first, best first.
+func printVerdicts(w terminal, d dht.Decision, known nodeNames) {
+	table(w, "NODE\tSCORE\tSTRESS\tRTT\tAGE\tREGION\t…BY TERM, OR REJECTED BY", func(row func(...any)) {
+		for _, v := range d.Verdicts {
+			why := styled{"rule " + v.Rule, warn}
+			if v.Rule == "" {
+				why = styled{byTerm(v.Terms), plain}
+			}
+			row(called(known.of(v.Node)), fmt.Sprintf("%.3f", v.Score), fmt.Sprintf("%.2f", v.Stress), ms(v.RTT), seconds(v.Age), or(v.Region, "-"), why)
+		}
+	})
+}
+
+func keys[V any](m map[string]V) func(yield func(string) bool) {
+	return func(yield func(string) bool) {
+		for k := range m {
+			if !yield(k) {
+				return
+			}
+		}
+	}
+}
+
+// byTerm is a score as its terms make it up.
+func byTerm(terms []capacity.TermScore) string {
+	var list []string
+	for _, t := range terms {
+		list = append(list, fmt.Sprintf("%s %.3f", t.Name, t.Score))
+	}
+	return strings.Join(list, ", ")
+}

@@ -1,0 +1,98 @@
+package main
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"weir/capacity"
+	"weir/sfu"
+)
+
+func statusCommand() *cli.Command {
+	return &cli.Command{
+		Name: "status", Usage: "what a running node is doing", Flags: adminFlags(),
+		Action: func(c *cli.Context) error {
+			var s status
+			if done, err := get(c, "/status", &s); done {
+				return err
+			}
+			var links []sfu.LinkStatus
+			if _, err := get(c, "/links", &links); err != nil {
+				return err
+			}
+			printStatus(terminalOf(c), s, links, namesOf(c))
+			return nil
+		},
+	}
+}
+
+func printStatus(w terminal, s status, links []sfu.LinkStatus, known nodeNames) {
+	pairs(w, func(row func(string, ...any)) {
+		row("node", styled{or(s.Name, "-"), strong}, "  ", s.PeerID)
+		row("release", s.Release, ", up ", (time.Duration(s.Uptime) * time.Millisecond).Round(time.Second))
+		row("network", s.Network, ", ", count(s.Peers, "peer", "peers"), " connected, holds ", count(s.Holds, "record", "records"))
+		row("holders", holdersLine(s))
+		row("region", or(s.Region, "-"))
+		row("state", stateOf(s.State), fmt.Sprintf(", stress %.2f", s.Stress), drainLine(s.Drain))
+		row("sessions", fmt.Sprintf("%s (%s, %s, %s)", usage(s.Record.Sessions.Used, s.Record.Sessions.Limit),
+			count(s.Publishers, "publisher", "publishers"), count(s.Viewers, "viewer", "viewers"), count(s.Leases, "lease", "leases")))
+		row("streams", s.Streams, " over ", count(s.Links, "cascade link", "cascade links"))
+		row("uplink", bits(s.Record.Uplink.Used), " of ", bits(s.Record.Uplink.Limit))
+		row("cpu", cpuLine(s.Record))
+		row("console", s.HTTP)
+		if s.TLS != nil {
+			row("certificate", strings.Join(s.TLS.Names, ", "), ", until ", stamp(s.TLS.NotAfter), ", by ", s.TLS.Issuer)
+		}
+		row("media", "udp ", s.Media)
+		if s.Releasable {
+			row("idle", "releasable")
+		}
+		for _, region := range slices.Sorted(maps.Keys(s.Provision)) {
+			row("provision", "region ", or(region, "-"), ": ", provisionLine(s.Provision[region], time.Now()))
+		}
+		for _, a := range s.P2P {
+			row("address", a)
+		}
+	})
+	if len(links) > 0 {
+		fmt.Fprintln(w)
+		printLinks(w, links, known)
+	}
+}
+
+func printLinks(w terminal, links []sfu.LinkStatus, known nodeNames) {
+	table(w, "LINK\tSTATE\tRTT\tLOST\tPULLS IN\tPULLS OUT\tPACKETS IN\tPACKETS OUT\tPEER", func(row func(...any)) {
+		for _, l := range links {
+			row(called(known.of(l.Peer)), l.State, ms(l.RTT), l.Lost, or(strings.Join(l.PullsIn, " "), "-"), or(strings.Join(l.PullsOut, " "), "-"), l.PacketsIn, l.PacketsOut, shortID(l.Peer))
+		}
+	})
+}
+
+// cpuLine says how much of the CPU is in use, and whether that counts.
+func cpuLine(r capacity.Record) string {
+	line := fmt.Sprintf("%.0f %% of %s", r.CPU*100, cores(r.Cores))
+	if r.CPULimit == 0 {
+		line += ", not counted (--cpu-limit 0)"
+	}
+	return line
+}
+
+// cpuCell is cpuLine for a table: a use that has no limit is no load.
+func cpuCell(r capacity.Record) string {
+	if r.CPULimit == 0 {
+		return fmt.Sprintf("%.0f %% of any", r.CPU*100)
+	}
+	return fmt.Sprintf("%.0f %%", r.CPU*100)
+}
+
+func cores(n float64) string {
+	if n == 1 {
+		return "1 core"
+	}
+	return fmt.Sprintf("%.4g cores", n)
+}

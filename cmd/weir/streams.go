@@ -1,0 +1,118 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/urfave/cli/v2"
+)
+
+func streamsCommand() *cli.Command {
+	return &cli.Command{
+		Name: "streams", Usage: "the streams of the network: list, tree, end",
+		Subcommands: []*cli.Command{
+			{Name: "list", Usage: "all streams", Flags: adminFlags(), Action: func(c *cli.Context) error {
+				var all streamList
+				if done, err := get(c, "/streams", &all); done {
+					return err
+				}
+				switch {
+				case len(all.Streams) > 0:
+					printStreams(terminalOf(c), all.Streams)
+				case all.whole():
+					fmt.Fprintln(c.App.Writer, "no streams: publish one with weir publish --pattern http://HOST:PORT/whip/NAME")
+				}
+				return missing(c.App.Writer, all.Hearing, all.Silent)
+			}},
+			{Name: "end", Usage: "end a stream that is published at this node", ArgsUsage: "STREAM", Flags: adminFlags(), Action: endStream},
+			{Name: "tree", Usage: "who carries a stream", ArgsUsage: "STREAM", Flags: adminFlags(), Action: func(c *cli.Context) error {
+				if c.NArg() != 1 {
+					return badInput(errors.New("streams tree takes the name of one stream"))
+				}
+				name := c.Args().First()
+				var all streamList
+				if done, err := get(c, "/streams", &all); done {
+					return err
+				}
+				i := slices.IndexFunc(all.Streams, func(s streamEntry) bool { return s.Stream == name })
+				switch {
+				case i >= 0:
+					printTree(terminalOf(c), all.Streams[i])
+				case all.whole():
+					return cli.Exit(fmt.Sprintf("nobody carries a stream %q now; see weir streams list", name), exitFailure)
+				default:
+					fmt.Fprintf(c.App.Writer, "whether anybody carries a stream %q now is not known\n", name)
+					if err := missing(c.App.Writer, all.Hearing, all.Silent); err != nil {
+						return err
+					}
+					return cli.Exit("", exitConnection)
+				}
+				return missing(c.App.Writer, all.Hearing, all.Silent)
+			}},
+		},
+	}
+}
+
+func printStreams(w terminal, all []streamEntry) {
+	table(w, "STREAM\tORIGIN\tVIEWERS\tCARRIERS\tDEPTH\tTRACKS", func(row func(...any)) {
+		for _, s := range all {
+			known := namesOfCarriers(s)
+			origin, depth := "-", 0
+			for _, k := range s.Carriers {
+				depth = max(depth, k.Depth)
+				if k.Origin {
+					origin = known.of(k.Node)
+				}
+			}
+			row(styled{s.Stream, strong}, origin, s.Viewers, len(s.Carriers), depth, strings.Join(s.Tracks, " "))
+		}
+	})
+}
+
+// printTree draws who pulls a stream from whom. A carrier whose parent is not
+// known, since records are seconds old, stands at the top.
+func printTree(w terminal, s streamEntry) {
+	known := namesOfCarriers(s)
+	fmt.Fprintf(w, "%s  %s  %s\n", w.paint(strong, s.Stream), plainText(strings.Join(s.Tracks, " ")), count(s.Viewers, "viewer", "viewers"))
+	children := map[peer.ID][]carrierEntry{}
+	here := map[peer.ID]bool{}
+	for _, k := range s.Carriers {
+		here[k.Node] = true
+	}
+	var roots []carrierEntry
+	for _, k := range s.Carriers {
+		if here[k.Parent] && k.Parent != k.Node {
+			children[k.Parent] = append(children[k.Parent], k)
+		} else {
+			roots = append(roots, k)
+		}
+	}
+	var draw func(k carrierEntry, indent string, last bool, depth int)
+	draw = func(k carrierEntry, indent string, last bool, depth int) {
+		branch, next := "├─ ", "│  "
+		if last {
+			branch, next = "└─ ", "   "
+		}
+		what := "relay"
+		if k.Origin {
+			what = "origin"
+		}
+		line := fmt.Sprintf("%s%s%s  %s  %s  %s", indent, branch, w.paint(strong, known.of(k.Node)), plainText(k.URL), what, count(k.Viewers, "viewer", "viewers"))
+		if !k.Origin {
+			line += fmt.Sprintf("  link %.1f ms", k.ParentRTT)
+		}
+		fmt.Fprintln(w, line)
+		if depth > len(s.Carriers) {
+			return // records that contradict each other
+		}
+		for i, child := range children[k.Node] {
+			draw(child, indent+next, i == len(children[k.Node])-1, depth+1)
+		}
+	}
+	for i, k := range roots {
+		draw(k, "", i == len(roots)-1, 0)
+	}
+}
