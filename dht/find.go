@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	kb "github.com/libp2p/go-libp2p-kbucket"
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"go.opentelemetry.io/otel/trace"
@@ -237,12 +238,26 @@ func (q *finding) run(ctx context.Context) (err error) {
 	return nil
 }
 
-// withTheSlow adds to topic's holders those that have not answered lately, but
-// are not known to be gone: what they know nobody else may say does not exist.
+// withTheSlow adds to topic's holders those that do not answer, until no record
+// that only they may hold is valid any more: what they know nobody else may say
+// does not exist. For names to be given, see [Node.voters], silent nodes of small
+// networks are waited for less long, since there the publisher itself answers.
 func (n *Node) withTheSlow(topic Topic, h holders) holders {
-	voters, _ := n.voters(topic, nil, nil)
+	now := time.Now()
+	var known []peer.ID
+	if n.cfg.Holding.listed() {
+		known = n.unexpired(now, n.servers())
+	} else {
+		key := kb.ConvertKey(topic.Key(n.network))
+		known = n.unexpired(now, n.acquainted(topic))
+		if self := n.self(); self != "" {
+			known = append(known, self)
+		}
+		known = closest(key, known)
+		known = known[:min(len(known), everyone)]
+	}
 	h.remote = slices.Clone(h.remote)
-	for _, p := range voters {
+	for _, p := range known {
 		if p != n.ID() && !slices.Contains(h.remote, p) {
 			h.remote = append(h.remote, p)
 		}

@@ -436,14 +436,8 @@ func (n *Node) voters(topic Topic, named map[peer.ID]bool, words map[peer.ID]pb.
 		}
 		return list, majority(len(list))
 	}
-	cached, _ := n.cache.use(now, topic)
 	key := kb.ConvertKey(topic.Key(n.network))
-	known := slices.Concat(cached, n.kad.RoutingTable().NearestPeers(key, n.kad.BucketSize()))
-	for _, p := range n.reach.heardSince(now.Add(-rememberHeard)) {
-		if n.member(p) { // kad-dht forgets who was slow once
-			known = append(known, p)
-		}
-	}
+	known := n.acquainted(topic)
 	for p := range named {
 		if _, heard := words[p]; heard {
 			known = append(known, p)
@@ -451,9 +445,7 @@ func (n *Node) voters(topic Topic, named map[peer.ID]bool, words map[peer.ID]pb.
 	}
 	// Of many, those that do not answer are not replaced by others, which know
 	// less, before their records have run out: most of them suffice.
-	list = slices.DeleteFunc(slices.Clone(known), func(p peer.ID) bool {
-		return n.reach.mute(now, p, capacity.DefaultTTL)
-	})
+	list = n.unexpired(now, known)
 	if electHolders(key, n.self(), list).all {
 		list = here(known)
 	}
@@ -463,6 +455,26 @@ func (n *Node) voters(topic Topic, named map[peer.ID]bool, words map[peer.ID]pb.
 	list = closest(key, list)
 	list = list[:min(len(list), everyone)]
 	return list, majority(len(list))
+}
+
+// acquainted are the nodes that this one knows and that may hold topic, whether
+// they answer or not: kad-dht forgets nodes that were slow once.
+func (n *Node) acquainted(topic Topic) []peer.ID {
+	now := time.Now()
+	cached, _ := n.cache.use(now, topic)
+	known := slices.Concat(cached, n.kad.RoutingTable().NearestPeers(kb.ConvertKey(topic.Key(n.network)), n.kad.BucketSize()))
+	for _, p := range n.reach.heardSince(now.Add(-rememberHeard)) {
+		if n.member(p) {
+			known = append(known, p)
+		}
+	}
+	return known
+}
+
+// unexpired leaves out of peers those that have been silent for longer than a
+// record lives: no record is valid any more that only they may have held.
+func (n *Node) unexpired(now time.Time, peers []peer.ID) []peer.ID {
+	return slices.DeleteFunc(slices.Clone(peers), func(p peer.ID) bool { return n.reach.mute(now, p, capacity.DefaultTTL) })
 }
 
 // aliveFor is how long a node that a holder has heard from is there, whether it

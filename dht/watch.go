@@ -228,8 +228,8 @@ func (w *watching) hearing() Hearing {
 	all := make(map[peer.ID]bool)
 	var silent []Silence
 	for at, s := range w.from {
-		if !s.synced && w.n.reach.gone(time.Now(), at.holder) {
-			continue // nobody waits for its word
+		if !s.synced && w.n.reach.mute(time.Now(), at.holder, capacity.DefaultTTL) {
+			continue // no record is valid that only it may hold
 		}
 		all[at.holder] = true
 		if !s.synced {
