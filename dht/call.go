@@ -11,7 +11,10 @@ import (
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/core/protocol"
+	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
+
+	"weir/capacity/frame"
 )
 
 // errUnreachable means that there was no connection to a peer and none could
@@ -34,7 +37,7 @@ func (c *cost) add(d cost) {
 // negotiated is what opening a stream costs in one direction: the lines
 // "/multistream/1.0.0" and p, each with its length before and a newline after.
 func negotiated(p protocol.ID) int64 {
-	line := func(n int) int64 { return int64(uvarintLen(uint64(n+1)) + n + 1) }
+	line := func(n int) int64 { return int64(protowire.SizeBytes(n + 1)) }
 	return line(len("/multistream/1.0.0")) + line(len(p))
 }
 
@@ -84,8 +87,7 @@ func (l *lanes) enter(ctx context.Context, p peer.ID) (leave func(), err error) 
 
 // costOf is what sending req over p costs.
 func costOf(p protocol.ID, req proto.Message) cost {
-	size := proto.Size(req)
-	return cost{1, int64(size+uvarintLen(uint64(size))) + negotiated(p)}
+	return cost{1, int64(frame.Size(req)) + negotiated(p)}
 }
 
 // call sends req to id and reads one reply of at most max bytes into resp. It
@@ -125,12 +127,12 @@ func (n *Node) call(ctx context.Context, id peer.ID, p protocol.ID, req, resp pr
 		_ = s.SetDeadline(deadline)
 	}
 	start := time.Now()
-	wrote, err := writeFrame(s, req)
+	wrote, err := frame.Write(s, req)
 	spent.add(cost{1, int64(wrote) + negotiated(p)})
 	if err != nil {
 		return 0, spent, callError(ctx, err)
 	}
-	read, err := readFrame(bufio.NewReader(s), max, resp)
+	read, err := frame.ReadPrintable(bufio.NewReader(s), max, resp)
 	if read > 0 {
 		spent.add(cost{1, int64(read) + negotiated(p)})
 	}

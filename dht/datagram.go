@@ -14,6 +14,7 @@ import (
 	"github.com/quic-go/quic-go"
 	"google.golang.org/protobuf/proto"
 
+	"weir/capacity/frame"
 	"weir/dht/holder"
 	"weir/dht/pb"
 )
@@ -218,7 +219,7 @@ func (n *Node) takeDatagram(now time.Time, from peer.ID, b []byte) (*pb.Datagram
 		return nil, errFlood
 	}
 	var m pb.Datagram
-	if err := decode(b, &m); err != nil {
+	if err := frame.DecodePrintable(b, &m); err != nil {
 		return nil, err
 	}
 	n.answered(from, 0)

@@ -12,6 +12,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"weir/capacity"
+	"weir/capacity/frame"
 	"weir/dht/holder"
 	"weir/dht/pb"
 )
@@ -173,7 +174,7 @@ func TestDoubtsOnTheWire(t *testing.T) {
 			t.Errorf("%s: %v, want an error with %q", name, resp, c.say)
 		}
 	}
-	b, err := appendFrame(nil, asks(&pb.Doubt{Node: []byte("a node"), Belief: 2_500}))
+	b, err := frame.Append(nil, asks(&pb.Doubt{Node: []byte("a node"), Belief: 2_500}))
 	if err != nil {
 		t.Fatal(err)
 	}

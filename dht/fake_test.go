@@ -17,6 +17,7 @@ import (
 	"github.com/multiformats/go-multiaddr"
 
 	"weir/capacity"
+	"weir/capacity/frame"
 	"weir/dht/pb"
 )
 
@@ -91,11 +92,11 @@ func (f *fake) call(t testing.TB, id peer.ID, req *pb.Request) *pb.Response {
 	}
 	defer func() { _ = s.Reset() }()
 	_ = s.SetDeadline(time.Now().Add(patience))
-	if _, err := writeFrame(s, req); err != nil {
+	if _, err := frame.Write(s, req); err != nil {
 		t.Fatal(err)
 	}
 	var resp pb.Response
-	if _, err := readFrame(bufio.NewReader(s), maxFetchReply, &resp); err != nil {
+	if _, err := frame.ReadPrintable(bufio.NewReader(s), maxFetchReply, &resp); err != nil {
 		t.Fatal(err)
 	}
 	return &resp
@@ -154,7 +155,7 @@ func hang(s network.Stream) {
 func say(b []byte) network.StreamHandler {
 	return func(s network.Stream) {
 		var req pb.Request
-		_, _ = readFrame(bufio.NewReader(s), maxRequest, &req)
+		_, _ = frame.ReadPrintable(bufio.NewReader(s), maxRequest, &req)
 		_, _ = s.Write(b)
 		_ = s.CloseWrite()
 		hang(s)
@@ -165,11 +166,11 @@ func say(b []byte) network.StreamHandler {
 func answer(f func(peer.ID, *pb.Request) *pb.Response) network.StreamHandler {
 	return func(s network.Stream) {
 		var req pb.Request
-		if _, err := readFrame(bufio.NewReader(s), maxRequest, &req); err != nil {
+		if _, err := frame.ReadPrintable(bufio.NewReader(s), maxRequest, &req); err != nil {
 			_ = s.Reset()
 			return
 		}
-		_, _ = writeFrame(s, f(s.Conn().RemotePeer(), &req))
+		_, _ = frame.Write(s, f(s.Conn().RemotePeer(), &req))
 		_ = s.Close()
 	}
 }
@@ -186,7 +187,7 @@ type clerk struct {
 
 func (c *clerk) handle(s network.Stream) {
 	var req pb.ReserveRequest
-	if _, err := readFrame(bufio.NewReader(s), maxReserve, &req); err != nil {
+	if _, err := frame.ReadPrintable(bufio.NewReader(s), maxReserve, &req); err != nil {
 		_ = s.Reset()
 		return
 	}
@@ -206,7 +207,7 @@ func (c *clerk) handle(s network.Stream) {
 		hang(s)
 		return
 	}
-	_, _ = writeFrame(s, resp)
+	_, _ = frame.Write(s, resp)
 	_ = s.Close()
 }
 

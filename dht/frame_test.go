@@ -1,15 +1,10 @@
 package dht
 
 import (
-	"bufio"
 	"bytes"
-	"encoding/binary"
-	"errors"
-	"io"
 	"math"
 	"os"
 	"path/filepath"
-	"slices"
 	"testing"
 	"time"
 
@@ -17,6 +12,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"weir/capacity"
+	"weir/capacity/frame"
 	"weir/dht/pb"
 )
 
@@ -39,85 +35,6 @@ func golden(t *testing.T, name string, got []byte) {
 	if !bytes.Equal(got, want) {
 		t.Errorf("%s: got %x, want %x", name, got, want)
 	}
-}
-
-func TestFrames(t *testing.T) {
-	m := &pb.Request{Op: &pb.Request_Watch{Watch: &pb.Watch{Topic: "stream/a"}}}
-	var buf bytes.Buffer
-	wrote, err := writeFrame(&buf, m)
-	if err != nil || wrote != buf.Len() {
-		t.Fatalf("wrote %d of %d bytes, %v", wrote, buf.Len(), err)
-	}
-	frame := buf.Bytes()
-	var got pb.Request
-	read, err := readFrame(bufio.NewReader(bytes.NewReader(frame)), len(frame), &got)
-	if err != nil || read != wrote || !proto.Equal(m, &got) {
-		t.Errorf("read %d bytes, %v: %v", read, err, &got)
-	}
-	if _, err := readFrame(bufio.NewReader(bytes.NewReader(frame)), len(frame)-2, &got); !errors.Is(err, errOversized) {
-		t.Errorf("beyond the limit: %v", err)
-	}
-	if _, err := readFrame(bufio.NewReader(bytes.NewReader(frame[:len(frame)-1])), 100, &got); !errors.Is(err, io.ErrUnexpectedEOF) {
-		t.Errorf("torn: %v", err)
-	}
-	if _, err := readFrame(bufio.NewReader(bytes.NewReader(nil)), 100, &got); err != io.EOF {
-		t.Errorf("nothing: %v", err)
-	}
-	if _, err := readFrame(bufio.NewReader(bytes.NewReader([]byte{0})), 100, &got); err != nil {
-		t.Errorf("an empty message: %v", err)
-	}
-}
-
-// Memory grows with what has arrived, not with what was announced.
-func TestFrameAnnouncementsCostNothing(t *testing.T) {
-	head := binary.AppendUvarint(nil, maxRequest)
-	var m pb.Request
-	r := bufio.NewReader(bytes.NewReader(head))
-	per := testing.AllocsPerRun(10, func() {
-		r.Reset(bytes.NewReader(head))
-		_, _ = readFrame(r, maxRequest, &m)
-	})
-	bytesBefore := testing.Benchmark(func(b *testing.B) {
-		b.ReportAllocs()
-		for b.Loop() {
-			r.Reset(bytes.NewReader(head))
-			_, _ = readFrame(r, maxRequest, &m)
-		}
-	}).AllocedBytesPerOp()
-	if bytesBefore > 16<<10 {
-		t.Errorf("%d bytes in %v allocations for an announcement of %d", bytesBefore, per, maxRequest)
-	}
-}
-
-func FuzzReadFrame(f *testing.F) {
-	for _, m := range seedRequests() {
-		b, err := appendFrame(nil, m)
-		if err != nil {
-			f.Fatal(err)
-		}
-		f.Add(b)
-	}
-	f.Add([]byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1})
-	f.Add([]byte{0x80})
-	f.Add([]byte{0})
-	f.Fuzz(func(t *testing.T, b []byte) {
-		var m pb.Request
-		n, err := readFrame(bufio.NewReader(bytes.NewReader(b)), maxRequest, &m)
-		if err != nil {
-			return
-		}
-		if n > len(b)+8 || n > maxRequest+binary.MaxVarintLen64 {
-			t.Fatalf("read %d of %d bytes", n, len(b))
-		}
-		again, err := appendFrame(nil, &m)
-		if err != nil {
-			t.Fatalf("what was read cannot be written: %v", err)
-		}
-		var back pb.Request
-		if _, err := readFrame(bufio.NewReader(bytes.NewReader(again)), 2*maxRequest, &back); err != nil {
-			t.Fatalf("what was written cannot be read: %v", err)
-		}
-	})
 }
 
 // seedRequests are requests of every kind.
@@ -181,9 +98,9 @@ func FuzzServeRecords(f *testing.F) {
 		case *pb.Request_Fetch:
 			limit = maxFetchReply
 		}
-		frame, err := appendFrame(nil, resp)
-		if err != nil || len(frame) > limit {
-			t.Fatalf("answer of %d bytes, at most %d: %v", len(frame), limit, err)
+		sent, err := frame.Append(nil, resp)
+		if err != nil || len(sent) > limit {
+			t.Fatalf("answer of %d bytes, at most %d: %v", len(sent), limit, err)
 		}
 		for _, topic := range node.Held() {
 			for _, h := range topic.Records {
@@ -218,8 +135,8 @@ func FuzzServeReserve(f *testing.F) {
 			return
 		}
 		resp := node.answerReserve(from, &req)
-		if frame, err := appendFrame(nil, resp); err != nil || len(frame) > maxReserve {
-			t.Fatalf("answer of %d bytes, at most %d: %v", len(frame), maxReserve, err)
+		if sent, err := frame.Append(nil, resp); err != nil || len(sent) > maxReserve {
+			t.Fatalf("answer of %d bytes, at most %d: %v", len(sent), maxReserve, err)
 		}
 		if len(resp.Lease) > 0 {
 			l, err := capacity.OpenLease(resp.Lease, time.Now())
@@ -322,49 +239,4 @@ func FuzzDecodeAnswers(f *testing.F) {
 			}
 		}
 	})
-}
-
-// Words of a peer are printable once they are here, wherever in a message they
-// stand.
-func TestWordsOffTheWireArePrintable(t *testing.T) {
-	const bad = "\x1b[2Jwords\n"
-	sent := &pb.Response{Error: bad, Op: &pb.Response_Query{Query: &pb.QueryReply{
-		Rejected: []*pb.Rejected{{Rule: bad, Count: 1}, {Rule: "uplink", Count: 2}},
-	}}}
-	b, err := appendFrame(nil, sent)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var got pb.Response
-	if _, err := readFrame(bufio.NewReader(bytes.NewReader(b)), maxQueryReply, &got); err != nil {
-		t.Fatal(err)
-	}
-	const clean = "?[2Jwords?"
-	if r := got.GetQuery().Rejected; got.Error != clean || r[0].Rule != clean || r[1].Rule != "uplink" || r[1].Count != 2 {
-		t.Errorf("read %v", &got)
-	}
-	m := &pb.Datagram{Lacking: []string{"fine", bad}}
-	if b, err = proto.Marshal(m); err != nil {
-		t.Fatal(err)
-	}
-	m = &pb.Datagram{}
-	if err := decode(b, m); err != nil || !slices.Equal(m.Lacking, []string{"fine", clean}) {
-		t.Errorf("read %v, %v", m, err)
-	}
-}
-
-func BenchmarkDecode(b *testing.B) {
-	req := &pb.Request{Op: &pb.Request_Advertise{Advertise: &pb.Advertise{}}}
-	for range maxEntries {
-		req.GetAdvertise().Entries = append(req.GetAdvertise().Entries, &pb.Entry{Topic: "stream/some-name", Sealed: make([]byte, 400)})
-	}
-	frame, err := proto.Marshal(req)
-	if err != nil {
-		b.Fatal(err)
-	}
-	for b.Loop() {
-		if err := decode(frame, &pb.Request{}); err != nil {
-			b.Fatal(err)
-		}
-	}
 }

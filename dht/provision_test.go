@@ -13,6 +13,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"weir/capacity"
+	"weir/capacity/frame"
 	"weir/dht/pb"
 )
 
@@ -210,7 +211,7 @@ func TestProvisionFramesAreAsEver(t *testing.T) {
 		"leave.frame":     &pb.ProvisionRequest{Op: &pb.ProvisionRequest_Leave{Leave: &pb.Leave{Region: "eu"}}},
 		"coming.frame":    &pb.ProvisionResponse{Coming: &pb.Coming{Request: "r1", UntilMs: 8000, Started: true}},
 	} {
-		b, err := appendFrame(nil, m)
+		b, err := frame.Append(nil, m)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -248,8 +249,8 @@ func FuzzServeProvision(f *testing.F) {
 		}
 		starts, leaves := task.counts()
 		resp := node.answerProvision(from, &req)
-		if frame, err := appendFrame(nil, resp); err != nil || len(frame) > maxProvision {
-			t.Fatalf("answer of %d bytes, at most %d: %v", len(frame), maxProvision, err)
+		if sent, err := frame.Append(nil, resp); err != nil || len(sent) > maxProvision {
+			t.Fatalf("answer of %d bytes, at most %d: %v", len(sent), maxProvision, err)
 		}
 		s, l := task.counts()
 		if s > starts && req.GetProvision().GetRegion() != "eu" || l > leaves && req.GetLeave().GetRegion() != "eu" {

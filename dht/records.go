@@ -17,6 +17,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"weir/capacity"
+	"weir/capacity/frame"
 	"weir/dht/holder"
 	"weir/dht/pb"
 )
@@ -113,7 +114,7 @@ func (d *desk) leave(p peer.ID, watch bool) {
 func (n *Node) receive(s network.Stream, max int, req proto.Message) bool {
 	from := s.Conn().RemotePeer()
 	_ = s.SetReadDeadline(time.Now().Add(serveTimeout))
-	if _, err := readFrame(bufio.NewReader(s), max, req); err != nil {
+	if _, err := frame.ReadPrintable(bufio.NewReader(s), max, req); err != nil {
 		n.log.Debug("request not understood", "peer", from, "protocol", s.Protocol(), "err", err)
 		_ = s.Reset()
 		return false
@@ -139,7 +140,7 @@ func (n *Node) reply(s network.Stream, busy proto.Message, f func(from peer.ID) 
 		answer = f(from)
 	}
 	_ = s.SetWriteDeadline(time.Now().Add(serveTimeout))
-	if _, err := writeFrame(s, answer); err != nil {
+	if _, err := frame.Write(s, answer); err != nil {
 		n.log.Debug("answer not sent", "peer", from, "protocol", s.Protocol(), "err", err)
 		_ = s.Reset()
 		return
@@ -419,7 +420,7 @@ func newRand() *rand.Rand { return rand.New(rand.NewPCG(rand.Uint64(), rand.Uint
 func (n *Node) serveWatch(s network.Stream, from peer.ID, req *pb.Watch) {
 	refuse := func(err error) {
 		_ = s.SetWriteDeadline(time.Now().Add(serveTimeout))
-		if _, err := writeFrame(s, errorReply(err)); err != nil {
+		if _, err := frame.Write(s, errorReply(err)); err != nil {
 			_ = s.Reset()
 			return
 		}
@@ -456,7 +457,7 @@ func (n *Node) serveWatch(s network.Stream, from peer.ID, req *pb.Watch) {
 
 	send := func(e *pb.Event) error {
 		_ = s.SetWriteDeadline(time.Now().Add(serveTimeout))
-		_, err := writeFrame(s, &pb.Response{Op: &pb.Response_Event{Event: e}})
+		_, err := frame.Write(s, &pb.Response{Op: &pb.Response_Event{Event: e}})
 		return err
 	}
 	for _, h := range snapshot {

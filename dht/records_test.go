@@ -16,6 +16,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"weir/capacity"
+	"weir/capacity/frame"
 	"weir/dht/holder"
 	"weir/dht/pb"
 )
@@ -154,7 +155,7 @@ func TestHolderSurvivesHostileStreams(t *testing.T) {
 			_ = s.CloseWrite()
 			_ = s.SetReadDeadline(time.Now().Add(patience))
 			var resp pb.Response
-			if _, err := readFrame(bufio.NewReader(s), maxFetchReply, &resp); err == nil {
+			if _, err := frame.ReadPrintable(bufio.NewReader(s), maxFetchReply, &resp); err == nil {
 				t.Errorf("answered %v", &resp)
 			}
 			_ = s.Reset()
@@ -466,7 +467,7 @@ func TestWireFormat(t *testing.T) {
 		Limit:   16,
 		Policy:  7,
 	}}}
-	b, err := appendFrame(nil, req)
+	b, err := frame.Append(nil, req)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -485,12 +486,12 @@ func TestWireFormatOfAnswers(t *testing.T) {
 		},
 		Stress: 0.5, Headroom: 800_000_000, Received: time.UnixMilli(1_700_000_000_000),
 	})
-	b, err := appendFrame(nil, &pb.Response{Op: &pb.Response_Query{Query: &pb.QueryReply{Held: 3, Digests: []*pb.Digest{digest}}}})
+	b, err := frame.Append(nil, &pb.Response{Op: &pb.Response_Query{Query: &pb.QueryReply{Held: 3, Digests: []*pb.Digest{digest}}}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	golden(t, "digest.frame", b)
-	b, err = appendFrame(nil, reserveRequest("0123456789abcdef", CapacityTopic(), view(), 1_700_000_000_000))
+	b, err = frame.Append(nil, reserveRequest("0123456789abcdef", CapacityTopic(), view(), 1_700_000_000_000))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"weir/capacity"
+	"weir/capacity/frame"
 	"weir/dht/holder"
 	"weir/dht/pb"
 )
@@ -438,13 +439,13 @@ func (n *Node) watchRemote(ctx context.Context, p peer.ID, topic Topic, emit fun
 	defer stop()
 
 	_ = s.SetDeadline(time.Now().Add(watchOpen))
-	if _, err := writeFrame(s, &pb.Request{Op: &pb.Request_Watch{Watch: &pb.Watch{Topic: string(topic)}}}); err != nil {
+	if _, err := frame.Write(s, &pb.Request{Op: &pb.Request_Watch{Watch: &pb.Watch{Topic: string(topic)}}}); err != nil {
 		return err
 	}
 	r := bufio.NewReader(s)
 	for {
 		var resp pb.Response
-		if _, err := readFrame(r, maxEvent, &resp); err != nil {
+		if _, err := frame.ReadPrintable(r, maxEvent, &resp); err != nil {
 			return err
 		}
 		_ = s.SetDeadline(time.Now().Add(watchSilence))

@@ -15,6 +15,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/protocol"
 
 	"weir/capacity"
+	"weir/capacity/frame"
 	"weir/dht/pb"
 )
 
@@ -128,16 +129,16 @@ func TestWatchSurvivesBadHolders(t *testing.T) {
 	event := func(e *pb.Event) *pb.Response { return &pb.Response{Op: &pb.Response_Event{Event: e}} }
 	lies := func(s network.Stream) {
 		var req pb.Request
-		if _, err := readFrame(bufio.NewReader(s), maxRequest, &req); err != nil || req.GetWatch() == nil {
+		if _, err := frame.ReadPrintable(bufio.NewReader(s), maxRequest, &req); err != nil || req.GetWatch() == nil {
 			_ = s.Reset()
 			return
 		}
 		r := capacity.Record{Node: idOf(t, key), Seq: 1, Issued: time.UnixMilli(time.Now().UnixMilli()), TTL: capacity.DefaultTTL}
 		sealed := seal(t, r, key)
 		sealed[len(sealed)-2] ^= 1
-		_, _ = writeFrame(s, event(&pb.Event{Sealed: sealed}))
-		_, _ = writeFrame(s, event(&pb.Event{Synced: true}))
-		_, _ = writeFrame(s, event(&pb.Event{Gone: []byte(nodes[0].ID())})) // it never had it
+		_, _ = frame.Write(s, event(&pb.Event{Sealed: sealed}))
+		_, _ = frame.Write(s, event(&pb.Event{Synced: true}))
+		_, _ = frame.Write(s, event(&pb.Event{Gone: []byte(nodes[0].ID())})) // it never had it
 		hang(s)
 	}
 	client := newClient(t, nodes)

@@ -3,7 +3,6 @@ package sfu
 import (
 	"bufio"
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -22,6 +21,7 @@ import (
 
 	"weir/capacity"
 	"weir/capacity/event"
+	"weir/capacity/frame"
 	"weir/capacity/tracing"
 	"weir/sfu/pb"
 )
@@ -437,11 +437,7 @@ func (l *Link) write() {
 }
 
 func writeMessage(w io.Writer, m proto.Message) error {
-	body, err := proto.Marshal(m)
-	if err != nil {
-		return err
-	}
-	_, err = w.Write(append(binary.AppendUvarint(nil, uint64(len(body))), body...))
+	_, err := frame.Write(w, m)
 	return err
 }
 
@@ -451,19 +447,9 @@ func readMessage(r *bufio.Reader) (*pb.Message, error) {
 }
 
 // readInto reads a message of at most so many bytes.
-func readInto(r *bufio.Reader, most uint64, m proto.Message) error {
-	size, err := binary.ReadUvarint(r)
-	if err != nil {
-		return err
-	}
-	if size > most {
-		return fmt.Errorf("a message of %d bytes, at most %d are taken", size, most)
-	}
-	body := make([]byte, size)
-	if _, err := io.ReadFull(r, body); err != nil {
-		return err
-	}
-	return proto.Unmarshal(body, m)
+func readInto(r *bufio.Reader, most int, m proto.Message) error {
+	_, err := frame.Read(r, most, m)
+	return err
 }
 
 func (l *Link) read() {
