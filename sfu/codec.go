@@ -8,6 +8,19 @@ import (
 	"github.com/pion/webrtc/v4"
 )
 
+// Header extensions that are carried from hop to hop unread.
+const (
+	extAudioLevel  = "urn:ietf:params:rtp-hdrext:ssrc-audio-level"                                             // RFC 6464
+	extCaptureTime = "http://www.webrtc.org/experiments/rtp-hdrext/abs-capture-time"                           //
+	extDependency  = "https://aomediacodec.github.io/av1-rtp-spec/#dependency-descriptor-rtp-header-extension" // AV1 RTP spec
+	extOrientation = "urn:3gpp:video-orientation"                                                              // 3GPP TS 26.114
+)
+
+var carriedExtensions = map[webrtc.RTPCodecType][]string{
+	webrtc.RTPCodecTypeAudio: {extAudioLevel, extCaptureTime},
+	webrtc.RTPCodecTypeVideo: {extCaptureTime, extDependency, extOrientation},
+}
+
 // A codec is one that weir forwards. Nothing is transcoded, so all it needs to
 // know of one is how it is named.
 type codec struct {
@@ -18,6 +31,9 @@ type codec struct {
 	fmtp     string             // on cascade links
 	pt, rtx  webrtc.PayloadType // on cascade links
 }
+
+// maxSprop bounds the H264 parameter sets of an offer, in bytes of base64.
+const maxSprop = 2048
 
 // forwardable are the codecs that weir forwards. Payload types 0 to 34 are
 // taken by RFC 3551.
@@ -30,6 +46,18 @@ var forwardable = []codec{
 	{webrtc.MimeTypeH264, 90000, 0, -1, "level-asymmetry-allowed=1;packetization-mode=1;profile-level-id=42e01f", 98, 99},
 	{webrtc.MimeTypeVP9, 90000, 0, -1, "profile-id=0", 100, 101},
 	{webrtc.MimeTypeAV1, 90000, 0, -1, "", 102, 103},
+}
+
+// linkCodecs are the codecs of a cascade link. Payloads are opaque there and the
+// parent says what each is, so one payload type for each name is enough.
+func linkCodecs() []offered {
+	var all []offered
+	for _, c := range forwardable {
+		o := offered{pt: c.pt, rtx: c.rtx}
+		o.MimeType, o.ClockRate, o.Channels, o.SDPFmtpLine = c.mime, c.clock, c.channels, c.fmtp
+		all = append(all, o)
+	}
+	return all
 }
 
 // codecNamed finds a forwardable codec by its encoding name, in any case
@@ -87,6 +115,31 @@ func (c offered) params() []webrtc.RTPCodecParameters {
 		})
 	}
 	return all
+}
+
+var (
+	feedbackVideo = []webrtc.RTCPFeedback{{Type: "goog-remb"}, {Type: "transport-cc"}, {Type: "ccm", Parameter: "fir"}, {Type: "nack"}, {Type: "nack", Parameter: "pli"}}
+	// Browsers do not offer nack for audio, but cascade links and our own
+	// client do: a hop that loses a packet is asked for it again (without RTX,
+	// RFC 4585 alone).
+	feedbackAudio = []webrtc.RTCPFeedback{{Type: "transport-cc"}, {Type: "nack"}}
+)
+
+// kindOf is the kind of a codec by its MIME type.
+func kindOf(mime string) webrtc.RTPCodecType {
+	if len(mime) > 6 && mime[:6] == "audio/" {
+		return webrtc.RTPCodecTypeAudio
+	}
+	return webrtc.RTPCodecTypeVideo
+}
+
+// withFeedback is c with all the feedback that weir serves or asks for.
+func (c offered) withFeedback() offered {
+	c.RTCPFeedback = feedbackAudio
+	if kindOf(c.MimeType) == webrtc.RTPCodecTypeVideo {
+		c.RTCPFeedback = feedbackVideo
+	}
+	return c
 }
 
 // describe names a codec for people: "H264 (profile-level-id=640028;packetization-mode=1)".

@@ -40,19 +40,6 @@ const receiveMTU = 1500
 // made; pion's are valid for a month.
 const certificateLife = 7 * 24 * time.Hour
 
-// Header extensions that are carried from hop to hop unread.
-const (
-	extAudioLevel  = "urn:ietf:params:rtp-hdrext:ssrc-audio-level"                                             // RFC 6464
-	extCaptureTime = "http://www.webrtc.org/experiments/rtp-hdrext/abs-capture-time"                           //
-	extDependency  = "https://aomediacodec.github.io/av1-rtp-spec/#dependency-descriptor-rtp-header-extension" // AV1 RTP spec
-	extOrientation = "urn:3gpp:video-orientation"                                                              // 3GPP TS 26.114
-)
-
-var carriedExtensions = map[webrtc.RTPCodecType][]string{
-	webrtc.RTPCodecTypeAudio: {extAudioLevel, extCaptureTime},
-	webrtc.RTPCodecTypeVideo: {extCaptureTime, extDependency, extOrientation},
-}
-
 // engine makes the PeerConnections of a node, all on one UDP port.
 type engine struct {
 	mux  ice.UDPMux
@@ -314,31 +301,6 @@ func newMedia() (*webrtc.MediaEngine, error) {
 	return media, nil
 }
 
-var (
-	feedbackVideo = []webrtc.RTCPFeedback{{Type: "goog-remb"}, {Type: "transport-cc"}, {Type: "ccm", Parameter: "fir"}, {Type: "nack"}, {Type: "nack", Parameter: "pli"}}
-	// Browsers do not offer nack for audio, but cascade links and our own
-	// client do: a hop that loses a packet is asked for it again (without RTX,
-	// RFC 4585 alone).
-	feedbackAudio = []webrtc.RTCPFeedback{{Type: "transport-cc"}, {Type: "nack"}}
-)
-
-// kindOf is the kind of a codec by its MIME type.
-func kindOf(mime string) webrtc.RTPCodecType {
-	if len(mime) > 6 && mime[:6] == "audio/" {
-		return webrtc.RTPCodecTypeAudio
-	}
-	return webrtc.RTPCodecTypeVideo
-}
-
-// withFeedback is c with all the feedback that weir serves or asks for.
-func (c offered) withFeedback() offered {
-	c.RTCPFeedback = feedbackAudio
-	if kindOf(c.MimeType) == webrtc.RTPCodecTypeVideo {
-		c.RTCPFeedback = feedbackVideo
-	}
-	return c
-}
-
 // register adds one codec to media, and its retransmissions if there are any.
 func register(media *webrtc.MediaEngine, c offered) error {
 	for _, p := range c.withFeedback().params() {
@@ -356,10 +318,8 @@ func linkMedia() (*webrtc.MediaEngine, error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, c := range forwardable {
-		o := offered{pt: c.pt, rtx: c.rtx}
-		o.MimeType, o.ClockRate, o.Channels, o.SDPFmtpLine = c.mime, c.clock, c.channels, c.fmtp
-		if err := register(media, o); err != nil {
+	for _, c := range linkCodecs() {
+		if err := register(media, c); err != nil {
 			return nil, err
 		}
 	}

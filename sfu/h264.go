@@ -11,8 +11,6 @@ import (
 )
 
 const (
-	// maxSprop bounds the parameter sets of an offer, in bytes of base64.
-	maxSprop = 2048
 	// maxSets bounds how many there are, and maxSet one of them, in bytes: each
 	// goes out as one packet.
 	maxSets = 16

@@ -491,7 +491,7 @@ func layerOf(s *rtpStream) string {
 	if s.rid == "" {
 		return ""
 	}
-	return ", layer " + clip(s.rid)
+	return ", layer " + plain(s.rid)
 }
 
 // change has s be forwarded from now on.
@@ -721,7 +721,7 @@ func (in *ingress) status(now time.Time) []SectionStatus {
 			st.State = "waiting"
 		}
 		if t.current != nil {
-			st.SSRC, st.Layer, st.Silent = t.current.ssrc, clip(t.current.rid), milliseconds(now.Sub(t.last))
+			st.SSRC, st.Layer, st.Silent = t.current.ssrc, plain(t.current.rid), milliseconds(now.Sub(t.last))
 		}
 		all = append(all, st)
 	}

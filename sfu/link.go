@@ -52,6 +52,8 @@ const (
 	maxMessage = 256 << 10
 	// maxSlots bounds the media sections that one end sends in.
 	maxSlots = 64
+	// linkLines bounds the lines of one description.
+	linkLines = 2 * maxSlots * 80
 	// maxTracks bounds the tracks of one stream.
 	maxTracks = maxSections
 	// slotRest is how long a media section is left alone before another track
@@ -63,6 +65,10 @@ const (
 	// more, and the link is given up.
 	sendQueue = 256
 )
+
+// linkLimits are the bounds of a peer's description: each end sends in maxSlots
+// sections.
+var linkLimits = limits{maxMessage, 2 * maxSlots, linkLines}
 
 // Reasons that end a pull, as they travel.
 const (
@@ -493,7 +499,7 @@ func (l *Link) handle(m *pb.Message) error {
 		if m.Refused.Reason == reasonCrossed {
 			l.fail(reasonCrossed)
 		} else if in := l.inbound(m.Refused.Pull); in != nil {
-			in.refused(&capacity.Refusal{Reason: clip(m.Refused.Reason), Detail: clip(m.Refused.Detail)})
+			in.refused(&capacity.Refusal{Reason: plain(m.Refused.Reason), Detail: plain(m.Refused.Detail)})
 		}
 	case *pb.Message_Start:
 		if b := l.branch(m.Start.Pull); b != nil {
@@ -505,7 +511,7 @@ func (l *Link) handle(m *pb.Message) error {
 		}
 	case *pb.Message_Ended:
 		if in := l.inbound(m.Ended.Pull); in != nil {
-			in.end(clip(m.Ended.Reason))
+			in.end(plain(m.Ended.Reason))
 		}
 	case *pb.Message_Path:
 		if in := l.inbound(m.Path.Pull); in != nil {
@@ -538,8 +544,8 @@ func (l *Link) described(d *pb.Description) error {
 	}
 }
 
-// clip bounds a peer's words, and leaves what can be printed.
-func clip(s string) string { return capacity.Printable(s, 200) }
+// plain bounds a peer's words, and leaves what can be printed.
+func plain(s string) string { return capacity.Printable(s, 200) }
 
 // parsePath reads a path that the peer is the last of.
 func (l *Link) parsePath(raw [][]byte) ([]peer.ID, error) {

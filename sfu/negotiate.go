@@ -161,7 +161,7 @@ func (l *Link) roomFor(kind webrtc.RTPCodecType) bool {
 
 // setRemote gives pion the peer's description, written anew.
 func (l *Link) setRemote(kind webrtc.SDPType, d *pb.Description) error {
-	text, err := linkText(d.Sdp)
+	text, err := linkText(d.Sdp, linkLimits)
 	if err != nil {
 		return err
 	}

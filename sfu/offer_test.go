@@ -840,7 +840,7 @@ func FuzzLinkDescription(f *testing.F) {
 	f.Add([]byte(offer.SDP))
 	f.Add([]byte(dearLinkDescription()))
 	f.Fuzz(func(t *testing.T, body []byte) {
-		text, err := linkText(string(body))
+		text, err := linkText(string(body), linkLimits)
 		if err != nil {
 			return
 		}
@@ -917,7 +917,7 @@ func BenchmarkDearLinkDescription(b *testing.B) {
 		if err != nil {
 			b.Fatal(err)
 		}
-		normal, err := linkText(text)
+		normal, err := linkText(text, linkLimits)
 		if err != nil {
 			b.Fatal(err)
 		}

@@ -99,7 +99,7 @@ func (in *inbound) accepted(m *pb.Subscribed) error {
 	seen := map[string]bool{}
 	for _, t := range m.Tracks {
 		if !isForwardable(t.Mime) || t.Clock == 0 || t.Channels > 8 || len(t.Fmtp) > maxFmtp || len(t.Id) > 32 || seen[t.Id] {
-			return fmt.Errorf("a track %q of codec %q", clip(t.Id), clip(t.Mime))
+			return fmt.Errorf("a track %q of codec %q", plain(t.Id), plain(t.Mime))
 		}
 		seen[t.Id] = true
 	}
@@ -114,7 +114,7 @@ func (in *inbound) accepted(m *pb.Subscribed) error {
 	unplaced := false
 	for _, t := range m.Tracks {
 		if t.Mid != "" {
-			in.mids[t.Id] = clip(t.Mid)
+			in.mids[t.Id] = plain(t.Mid)
 		} else {
 			unplaced = true
 		}
@@ -189,7 +189,7 @@ func (in *inbound) assign(track, mid string) {
 	in.link.mu.Lock()
 	known := slices.ContainsFunc(in.described, func(t *pb.Track) bool { return t.Id == track })
 	if known && in.mids[track] == "" {
-		in.mids[track] = clip(mid)
+		in.mids[track] = plain(mid)
 	}
 	in.link.mu.Unlock()
 	in.wire()

@@ -13,6 +13,8 @@ import (
 
 	"github.com/pion/sdp/v3"
 	"github.com/pion/webrtc/v4"
+
+	"weir/capacity"
 )
 
 // What a client may send. Bounds are of what the parser finds, and pion is
@@ -34,6 +36,9 @@ const (
 type sdpError string
 
 func (e sdpError) Error() string { return "bad SDP: " + string(e) }
+
+// clip bounds what an error repeats of a client's words.
+func clip(s string) string { return capacity.Printable(s, 200) }
 
 func badSDP(format string, args ...any) sdpError { return sdpError(fmt.Sprintf(format, args...)) }
 
@@ -949,10 +954,10 @@ func (o *offer) restarted(ufrag, pwd string) *offer {
 // maxLinkFormats bounds the formats of a section of a cascade link.
 const maxLinkFormats = 16
 
-// linkText is a peer's description for pion, checked and written anew as an
-// offer is.
-func linkText(text string) (string, error) {
-	d, err := parseDescription([]byte(text), limits{maxMessage, 2 * maxSlots, 2 * maxSlots * 80})
+// linkText is a peer's description for pion, within the limits of the link,
+// checked and written anew as an offer is.
+func linkText(text string, most limits) (string, error) {
+	d, err := parseDescription([]byte(text), most)
 	if err != nil {
 		return "", err
 	}
