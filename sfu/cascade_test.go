@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"net/http"
+	"net/netip"
 	"slices"
 	"strings"
 	"sync"
@@ -498,7 +499,7 @@ func TestLossIsRepairedHopByHop(t *testing.T) {
 	// 192 to 223 (RFC 5761).
 	lossy := func(c *Config) {
 		n := 0
-		c.Socket.lose = func(d []byte) bool {
+		c.Socket.Lose = func(d []byte, _ netip.AddrPort) bool {
 			if len(d) < 2 || d[0] < 128 || d[0] > 191 || d[1] >= 192 && d[1] <= 223 {
 				return false
 			}

@@ -23,6 +23,7 @@ import (
 	"github.com/pion/webrtc/v4"
 
 	"weir/capacity/scope"
+	"weir/sfu/udp"
 )
 
 // ICE times. A peer that says nothing for iceFailed is gone; pion's defaults
@@ -42,12 +43,12 @@ const certificateLife = 7 * 24 * time.Hour
 
 // engine makes the PeerConnections of a node, all on one UDP port.
 type engine struct {
-	mux  ice.UDPMux
-	tcp  *tcpMux // nil: none
-	gate *gate
-	nat  *webrtc.ICEAddressRewriteRule // nil: others reach us where we are bound
-	log  logging.LoggerFactory
-	addr *scope.Gate
+	mux    ice.UDPMux
+	tcp    *tcpMux // nil: none
+	socket *udp.Socket
+	nat    *webrtc.ICEAddressRewriteRule // nil: others reach us where we are bound
+	log    logging.LoggerFactory
+	addr   *scope.Gate
 
 	repairs  repairCounters
 	feedback feedbackCounters
@@ -100,10 +101,10 @@ func (e *engine) certificate(now time.Time) (webrtc.Certificate, error) {
 }
 
 // peerConnection makes one for leg, able to do the codecs and extensions of
-// media and nothing else. What comes on a publisher's goes to in. The gate lets
+// media and nothing else. What comes on a publisher's goes to in. The socket lets
 // its peer in once it has been told, by [expect], which credentials to look for,
 // and until it is closed.
-func (e *engine) peerConnection(leg leg, media *webrtc.MediaEngine, in *ingress) (*webrtc.PeerConnection, *passage, error) {
+func (e *engine) peerConnection(leg leg, media *webrtc.MediaEngine, in *ingress) (*webrtc.PeerConnection, *udp.Peer, error) {
 	cert, err := e.certificate(time.Now())
 	if err != nil {
 		return nil, nil, err
@@ -156,21 +157,21 @@ func (e *engine) peerConnection(leg leg, media *webrtc.MediaEngine, in *ingress)
 	if err != nil {
 		return nil, nil, err
 	}
-	p := e.gate.open()
+	p := e.socket.NewPeer()
 	pc.SCTP().Transport().OnStateChange(func(state webrtc.DTLSTransportState) {
 		switch state {
 		case webrtc.DTLSTransportStateConnected:
-			p.secure()
+			p.Secured()
 		case webrtc.DTLSTransportStateClosed:
-			p.close()
+			p.Close()
 		}
 	})
 	return pc, p, nil
 }
 
-// expect has p let in who knows the ICE credentials in local, which pion wrote:
+// expect has p let in what shows the ICE credentials in local, which pion wrote:
 // its ICE transport cannot be asked while it starts.
-func expect(p *passage, local string) {
+func expect(p *udp.Peer, local string) {
 	var ufrag, pwd string
 	for line := range strings.Lines(local) {
 		key, value, _ := strings.Cut(strings.TrimSpace(line), ":")
@@ -181,7 +182,7 @@ func expect(p *passage, local string) {
 			pwd = value
 		}
 	}
-	p.credentials(ufrag, pwd, time.Now())
+	p.Expect(ufrag, pwd, time.Now())
 }
 
 // reachedAt has all of our candidates be at public instead of where they are

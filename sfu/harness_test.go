@@ -20,6 +20,7 @@ import (
 	"weir/capacity"
 	"weir/capacity/event"
 	"weir/sfu/client"
+	"weir/sfu/udp"
 )
 
 // TestMain fails the package if anything is left running after its tests.
@@ -69,7 +70,7 @@ func (m *mesh) add(limits capacity.Limits, change func(*Config)) *meshNode {
 	if err != nil {
 		m.t.Fatal(err)
 	}
-	socket, err := ListenMedia("127.0.0.1:0")
+	socket, err := udp.Listen("127.0.0.1:0")
 	if err != nil {
 		m.t.Fatal(err)
 	}

@@ -24,6 +24,7 @@ import (
 	"weir/capacity/frame"
 	"weir/capacity/tracing"
 	"weir/sfu/pb"
+	"weir/sfu/udp"
 )
 
 // Signal carries a link's signalling: a libp2p stream, or one end of a pipe in
@@ -105,7 +106,7 @@ type Link struct {
 	opened time.Time
 	rtt    atomic.Int64 // of the signalling, ns
 
-	passage *passage
+	far *udp.Peer
 
 	queue       chan *pb.Message
 	renegotiate chan struct{}        // dialer: there is something to offer
@@ -255,12 +256,12 @@ func (s *SFU) newLink(node peer.ID, signal Signal, dialer bool, opening trace.Sp
 	if dialer {
 		role = legDial
 	}
-	pc, passage, err := s.engine.peerConnection(role, media, nil)
+	pc, far, err := s.engine.peerConnection(role, media, nil)
 	if err != nil {
 		return nil, err
 	}
 	l := &Link{
-		Peer: node, sfu: s, dialer: dialer, pc: pc, passage: passage, signal: signal, opened: time.Now(), opening: opening,
+		Peer: node, sfu: s, dialer: dialer, pc: pc, far: far, signal: signal, opened: time.Now(), opening: opening,
 		queue:       make(chan *pb.Message, sendQueue),
 		renegotiate: make(chan struct{}, 1),
 		remote:      make(chan *pb.Description, 1),
@@ -357,7 +358,7 @@ loop:
 			if now.Sub(looked) >= deliveryEvery {
 				looked = now
 				l.judge(now, &coming)
-				if silence, ok := l.passage.silence(now); ok && silence > linkConsent {
+				if silence, ok := l.far.Silence(now); ok && silence > linkConsent {
 					l.fail(fmt.Sprintf("no connectivity check for %v", linkConsent))
 				}
 			}

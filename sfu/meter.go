@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"weir/capacity"
+	"weir/sfu/udp"
 )
 
 // sampleInterval is between two readings of the meters.
@@ -22,7 +23,7 @@ const cpuSmoothing = 3 * time.Second
 //
 // CPU is what this process wants of what it can get; see cpuMeter.
 type Gauge struct {
-	Socket *Socket
+	Socket *udp.Socket
 	Ledger *capacity.Ledger
 	// CPULimit is the share of the CPU, 0…1, that counts as exhausted as of now.
 	// 0: CPU is not counted.

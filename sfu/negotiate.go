@@ -178,7 +178,7 @@ func (l *Link) setLocal(d webrtc.SessionDescription) error {
 	case <-l.done:
 		return nil
 	}
-	expect(l.passage, l.pc.LocalDescription().SDP)
+	expect(l.far, l.pc.LocalDescription().SDP)
 	return nil
 }
 

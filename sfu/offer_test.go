@@ -18,6 +18,7 @@ import (
 	"github.com/pion/webrtc/v4"
 
 	"weir/capacity"
+	"weir/sfu/udp"
 )
 
 // bundled is offer with a BUNDLE group of mids.
@@ -698,7 +699,7 @@ func answerOnce(t testing.TB, s *SFU, body string) time.Duration {
 // bareSFU is an SFU without a network.
 func bareSFU(t testing.TB) *SFU {
 	t.Helper()
-	socket, err := ListenMedia("127.0.0.1:0")
+	socket, err := udp.Listen("127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -19,6 +19,7 @@ import (
 	"weir/capacity/tracing"
 	"weir/sfu/problem"
 	"weir/sfu/rights"
+	"weir/sfu/udp"
 )
 
 type sessionKind string
@@ -69,7 +70,7 @@ type session struct {
 	first  *firstFrame // a viewer's, if recorded; likewise
 	trace  string      // ID of the request's trace
 
-	passage *passage
+	far *udp.Peer
 
 	gone      chan string // why the session is to end; the first counts
 	checking  <-chan struct{}
@@ -101,12 +102,12 @@ func (s *SFU) newSession(ctx context.Context, kind sessionKind, media *webrtc.Me
 	if kind == kindWHIP {
 		leg, in = legPublish, newIngress(&s.drops)
 	}
-	pc, passage, err := s.engine.peerConnection(leg, media, in)
+	pc, far, err := s.engine.peerConnection(leg, media, in)
 	if err != nil {
 		return nil, err
 	}
 	sess := &session{
-		id: rand.Text(), trace: tracing.ID(ctx), kind: kind, sfu: s, pc: pc, passage: passage, entry: entry, remote: remote, began: time.Now(),
+		id: rand.Text(), trace: tracing.ID(ctx), kind: kind, sfu: s, pc: pc, far: far, entry: entry, remote: remote, began: time.Now(),
 		gone: make(chan string, 1), connected: make(chan struct{}), done: make(chan struct{}),
 		etag: newETag(), offer: o, unused: maps.Clone(o.skipped), notTaken: o.refused(), checking: checking(pc), in: in,
 	}
@@ -203,7 +204,7 @@ func (s *session) answer(ctx context.Context, o *offer) (string, error) {
 		return "", ctx.Err()
 	}
 	local := s.pc.LocalDescription().SDP
-	expect(s.passage, local)
+	expect(s.far, local)
 	await(ctx, s.checking, checkingPatience)
 	return inOrder(local), nil
 }
@@ -362,7 +363,7 @@ func (s *session) consents(now time.Time) bool {
 	default:
 		return true
 	}
-	silence, ok := s.passage.silence(now)
+	silence, ok := s.far.Silence(now)
 	return !ok || silence < consentTimeout
 }
 

@@ -31,6 +31,7 @@ import (
 	"weir/capacity/event"
 	"weir/capacity/scope"
 	"weir/sfu/rights"
+	"weir/sfu/udp"
 )
 
 // Overflow is what a full node does with a client that it cannot take.
@@ -112,7 +113,7 @@ func (e *UnansweredError) Error() string { return e.Why }
 type Config struct {
 	Self   peer.ID
 	Key    crypto.PrivKey // signs tickets
-	Socket *Socket        // media; the SFU closes it
+	Socket *udp.Socket    // media; the SFU closes it
 	Ledger *capacity.Ledger
 
 	// Locate finds a carrier of stream, other than those in exclude, and
@@ -282,11 +283,11 @@ func New(cfg Config) (*SFU, error) {
 	}
 	s.engine.log = loggers
 	s.engine.addr = cfg.Gate
-	s.engine.gate = cfg.Socket.gate
+	s.engine.socket = cfg.Socket
 	s.engine.nat = reachedAt(cfg.PublicIP)
 	s.engine.mux = offeredMux{ice.NewUDPMuxDefault(ice.UDPMuxParams{Logger: loggers.NewLogger("ice"), UDPConn: cfg.Socket})}
-	if cfg.Socket.tcp != nil {
-		s.engine.tcp = newTCPMux(cfg.Socket.tcp, loggers.NewLogger("ice"))
+	if l := cfg.Socket.TCPListener(); l != nil {
+		s.engine.tcp = newTCPMux(l, loggers.NewLogger("ice"))
 	}
 	if _, err := s.engine.certificate(time.Now()); err != nil {
 		cancel()

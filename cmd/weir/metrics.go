@@ -16,6 +16,7 @@ import (
 	"weir/dht"
 	"weir/sfu"
 	"weir/sfu/problem"
+	"weir/sfu/udp"
 )
 
 // scrapesAtOnce bounds the scrapes that are answered at the same time: --metrics
@@ -356,7 +357,7 @@ func (c repairCollector) Collect(ch chan<- prometheus.Metric) {
 }
 
 // dropCollector exports what the media socket keeps from the stack.
-type dropCollector struct{ socket *sfu.Socket }
+type dropCollector struct{ socket *udp.Socket }
 
 var droppedDesc = prometheus.NewDesc("weir_media_dropped_datagrams_total", "Datagrams that were not taken from the media socket, by why.", []string{"reason"}, nil)
 

@@ -33,6 +33,7 @@ import (
 	"weir/sfu"
 	"weir/sfu/proxied"
 	"weir/sfu/rights"
+	"weir/sfu/udp"
 )
 
 // cascadeProtocol is the name of the cascade links' signalling, below
@@ -179,7 +180,7 @@ func newNode(cfg nodeConfig) (_ *node, err error) {
 		}
 		opened = append(opened, n.scrapes.Close)
 	}
-	socket, err := bindFree(cfg.log, "--media-port", cfg.media, cfg.given.media, sfu.ListenMedia)
+	socket, err := bindFree(cfg.log, "--media-port", cfg.media, cfg.given.media, udp.Listen)
 	if err != nil {
 		return nil, err
 	}
@@ -331,7 +332,7 @@ func listenTCP(log *slog.Logger, addr, flag string, asked bool) (net.Listener, e
 // clientHost is the address that clients are told where --http or --media-port
 // binds all of this machine; the zero one where neither does. The error says
 // what to give where there is no such address.
-func (c nodeConfig) clientHost(public net.Listener, media *sfu.Socket) (netip.Addr, error) {
+func (c nodeConfig) clientHost(public net.Listener, media *udp.Socket) (netip.Addr, error) {
 	http := public.Addr().(*net.TCPAddr)
 	anyHTTP := http.IP.IsUnspecified() && c.publicURL == ""
 	anyMedia := media.LocalAddr().(*net.UDPAddr).IP.IsUnspecified()

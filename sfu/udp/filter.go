@@ -1,4 +1,4 @@
-package sfu
+package udp
 
 import (
 	"net/netip"
@@ -11,8 +11,8 @@ import (
 )
 
 const (
-	// freshSources is how many new source addresses a passage takes within
-	// freshWindow. pion keeps a candidate for each for as long as the passage
+	// freshSources is how many new source addresses a peer takes within
+	// freshWindow. pion keeps a candidate for each for as long as the peer
 	// lives. A browser has one for each of its interfaces, twice with TCP.
 	freshSources = 16
 	freshWindow  = time.Minute
@@ -62,27 +62,28 @@ func endpointOf(a netip.AddrPort) endpoint {
 	return endpoint{AddrPort: netip.AddrPortFrom(a.Addr().Unmap(), a.Port())}
 }
 
-// A gate stands between the network and pion, and lets pass what a peer of one
+// A filter stands between the network and pion, and lets pass what a peer of one
 // of this node's PeerConnections may have sent. What it learns of them, it
 // learns from connectivity checks that carry the right password, and so from
 // the peer itself.
-type gate struct {
+type filter struct {
 	dropped [drops]atomic.Int64
 
 	mu       sync.RWMutex
-	byUfrag  map[string]*passage
+	byUfrag  map[string]*Peer
 	bySource map[endpoint]*route
 	recent   [recentChecks]check // a ring
 	next     int
 	message  stun.Message // to parse in
 }
 
-// A passage is what the gate knows of one PeerConnection.
-type passage struct {
-	gate    *gate
+// A Peer is what a socket's filter knows of the far end of one ICE transport.
+// Nothing of it is let in before Expect, and nothing after Close.
+type Peer struct {
+	filter  *filter
 	secured atomic.Bool // the DTLS handshake is done
 
-	// The rest is gate.mu's.
+	// The rest is filter.mu's.
 	ufrag, pwd string
 	sources    map[endpoint]struct{}
 	fresh      [freshSources]time.Time // when the last ones were new; a ring
@@ -93,7 +94,7 @@ type passage struct {
 
 // A route leads to one address of a peer.
 type route struct {
-	passage   *passage
+	peer      *Peer
 	local     netip.Addr // our address that the peer knows; zero: not known
 	control   []byte     // sends from it
 	checked   time.Time  // when a check came there last
@@ -107,71 +108,71 @@ type check struct {
 	control []byte
 }
 
-func newGate() *gate {
-	return &gate{byUfrag: map[string]*passage{}, bySource: map[endpoint]*route{}}
+func newFilter() *filter {
+	return &filter{byUfrag: map[string]*Peer{}, bySource: map[endpoint]*route{}}
 }
 
-// open returns a passage that nothing is let in for until it has credentials.
-func (g *gate) open() *passage {
-	return &passage{gate: g, sources: map[endpoint]struct{}{}}
+// newPeer returns a peer that nothing is let in for until it has credentials.
+func (g *filter) newPeer() *Peer {
+	return &Peer{filter: g, sources: map[endpoint]struct{}{}}
 }
 
-// credentials are what the peer has to show from now on. Others than before
-// are an ICE restart: the addresses of before stay known, for the media that
-// flows until the restart is done.
-func (p *passage) credentials(ufrag, pwd string, now time.Time) {
-	p.gate.mu.Lock()
-	defer p.gate.mu.Unlock()
+// Expect sets the ICE credentials that the peer has to show from now on. Others
+// than before are an ICE restart: the addresses of before stay known, for the
+// media that flows until the restart is done.
+func (p *Peer) Expect(ufrag, pwd string, now time.Time) {
+	p.filter.mu.Lock()
+	defer p.filter.mu.Unlock()
 	if p.closed || p.ufrag == ufrag && p.pwd == pwd {
 		return
 	}
-	if p.gate.byUfrag[p.ufrag] == p {
-		delete(p.gate.byUfrag, p.ufrag)
+	if p.filter.byUfrag[p.ufrag] == p {
+		delete(p.filter.byUfrag, p.ufrag)
 	}
 	p.ufrag, p.pwd = ufrag, pwd
-	p.gate.byUfrag[ufrag] = p
+	p.filter.byUfrag[ufrag] = p
 	for from := range p.sources {
-		if r := p.gate.bySource[from]; r == nil || r.passage != p || now.Sub(r.checked) > freshWindow {
+		if r := p.filter.bySource[from]; r == nil || r.peer != p || now.Sub(r.checked) > freshWindow {
 			p.forget(from)
 		}
 	}
 }
 
-// forget takes from off what is known. Called with gate.mu held.
-func (p *passage) forget(from endpoint) {
+// forget takes from off what is known. Called with filter.mu held.
+func (p *Peer) forget(from endpoint) {
 	delete(p.sources, from)
-	if r := p.gate.bySource[from]; r != nil && r.passage == p {
-		delete(p.gate.bySource, from)
+	if r := p.filter.bySource[from]; r != nil && r.peer == p {
+		delete(p.filter.bySource, from)
 	}
 }
 
-// secure says that the DTLS handshake is done.
-func (p *passage) secure() { p.secured.Store(true) }
+// Secured says that the DTLS handshake is done.
+func (p *Peer) Secured() { p.secured.Store(true) }
 
-// silence is how long no valid check has come; ok is false before the first.
+// Silence is how long no valid check has come; ok is false before the first.
 // It is not affected by steps of the clock.
-func (p *passage) silence(now time.Time) (d time.Duration, ok bool) {
-	p.gate.mu.RLock()
-	defer p.gate.mu.RUnlock()
+func (p *Peer) Silence(now time.Time) (d time.Duration, ok bool) {
+	p.filter.mu.RLock()
+	defer p.filter.mu.RUnlock()
 	return now.Sub(p.checked), !p.checked.IsZero()
 }
 
-// close lets nothing in any more. It may be called more than once.
-func (p *passage) close() {
-	p.gate.mu.Lock()
-	defer p.gate.mu.Unlock()
+// Close lets nothing in any more. It may be called more than once.
+func (p *Peer) Close() {
+	p.filter.mu.Lock()
+	defer p.filter.mu.Unlock()
 	p.closed = true
-	if p.gate.byUfrag[p.ufrag] == p {
-		delete(p.gate.byUfrag, p.ufrag)
+	if p.filter.byUfrag[p.ufrag] == p {
+		delete(p.filter.byUfrag, p.ufrag)
 	}
 	for from := range p.sources {
 		p.forget(from)
 	}
 }
 
-// take notes that from is p's, unless it is one too many. Called with gate.mu
+// take notes that from is p's, unless it is one too many. Called with filter.mu
 // held.
-func (p *passage) take(from endpoint, now time.Time) bool {
+func (p *Peer) take(from endpoint, now time.Time) bool {
 	if _, known := p.sources[from]; known {
 		return true
 	}
@@ -199,7 +200,7 @@ func messageType(b []byte) int { return int(b[0])<<8 | int(b[1]) }
 
 // admit returns how many bytes of datagram, which it may shorten, are for
 // pion; 0 if none are. local is where it was sent to, if that is known.
-func (g *gate) admit(datagram []byte, from endpoint, local netip.Addr) int {
+func (g *filter) admit(datagram []byte, from endpoint, local netip.Addr) int {
 	n, why := len(datagram), drop(-1)
 	switch {
 	case len(datagram) == 0:
@@ -215,7 +216,7 @@ func (g *gate) admit(datagram []byte, from endpoint, local netip.Addr) int {
 			break
 		}
 		var reason drop
-		if n, reason = screenDTLS(datagram, r.passage.secured.Load()); n < len(datagram) {
+		if n, reason = screenDTLS(datagram, r.peer.secured.Load()); n < len(datagram) {
 			g.dropped[reason].Add(1)
 		}
 		return n
@@ -241,7 +242,7 @@ func (g *gate) admit(datagram []byte, from endpoint, local netip.Addr) int {
 
 // check looks at a connectivity check (RFC 8445, section 7.3), and returns why
 // it is dropped, or -1.
-func (g *gate) check(datagram []byte, from endpoint, local netip.Addr, now time.Time) drop {
+func (g *filter) check(datagram []byte, from endpoint, local netip.Addr, now time.Time) drop {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	m := &g.message
@@ -266,8 +267,8 @@ func (g *gate) check(datagram []byte, from endpoint, local netip.Addr, now time.
 	}
 	p.checked = now
 	r := g.bySource[from]
-	if r == nil || r.passage != p {
-		r = &route{passage: p}
+	if r == nil || r.peer != p {
+		r = &route{peer: p}
 		g.bySource[from] = r
 	}
 	nominates := m.Contains(stun.AttrUseCandidate)
@@ -298,7 +299,7 @@ func (r *route) arrive(local netip.Addr, nominates bool, now time.Time) {
 
 // sent looks at STUN that is about to be sent, and returns the control message
 // that it goes with; nil if it may leave from any address.
-func (g *gate) sent(b []byte, to endpoint) []byte {
+func (g *filter) sent(b []byte, to endpoint) []byte {
 	switch messageType(b) {
 	case bindingRequest:
 		// The answer, and what comes after it, is let in.
@@ -311,7 +312,7 @@ func (g *gate) sent(b []byte, to endpoint) []byte {
 			_, ufrag, _ := strings.Cut(string(user), ":")
 			if p := g.byUfrag[ufrag]; p != nil && g.bySource[to] == nil && len(p.sources) < maxSources {
 				p.sources[to] = struct{}{}
-				g.bySource[to] = &route{passage: p, checked: time.Now()}
+				g.bySource[to] = &route{peer: p, checked: time.Now()}
 			}
 		}
 		if r := g.bySource[to]; r != nil {
@@ -330,7 +331,7 @@ func (g *gate) sent(b []byte, to endpoint) []byte {
 }
 
 // control is the control message to send to a peer's address with.
-func (g *gate) control(to endpoint) []byte {
+func (g *filter) control(to endpoint) []byte {
 	g.mu.RLock()
 	defer g.mu.RUnlock()
 	if r := g.bySource[to]; r != nil {

@@ -1,20 +1,19 @@
-package sfu
+package udp
 
 import (
 	"bytes"
 	"net"
 	"net/netip"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
-
-	"weir/capacity"
 )
 
 // What nobody here can have been sent is kept from the reader and counted; the
 // rest comes through.
 func TestSocketDropsForgeries(t *testing.T) {
-	s, err := ListenMedia("127.0.0.1:0")
+	s, err := Listen("127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -41,15 +40,15 @@ func TestSocketDropsForgeries(t *testing.T) {
 }
 
 func TestListenMediaSaysWhatIsWrong(t *testing.T) {
-	s, err := ListenMedia("127.0.0.1:0")
+	s, err := Listen("127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer s.Close()
-	if _, err := ListenMedia(s.LocalAddr().String()); err == nil || !strings.Contains(err.Error(), "in use") || !strings.Contains(err.Error(), "--media-port") {
+	if _, err := Listen(s.LocalAddr().String()); err == nil || !strings.Contains(err.Error(), "in use") || !strings.Contains(err.Error(), "--media-port") {
 		t.Errorf("a busy port: %v", err)
 	}
-	if _, err := ListenMedia("nowhere"); err == nil || !strings.Contains(err.Error(), "nowhere") {
+	if _, err := Listen("nowhere"); err == nil || !strings.Contains(err.Error(), "nowhere") {
 		t.Errorf("no address: %v", err)
 	}
 }
@@ -57,12 +56,12 @@ func TestListenMediaSaysWhatIsWrong(t *testing.T) {
 // A socket that is bound to every address answers from the one that was asked,
 // and media comes from there too.
 func TestSocketAnswersFromWhereItWasAsked(t *testing.T) {
-	s, err := ListenMedia("0.0.0.0:0")
+	s, err := Listen("0.0.0.0:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer s.Close()
-	s.gate.open().credentials("a", "pwd", time.Now())
+	s.filter.newPeer().Expect("a", "pwd", time.Now())
 	for _, asked := range []string{"127.0.0.5", "127.0.0.1", "::1"} {
 		// A connected socket takes datagrams from the address that it sends to only.
 		peer, err := net.DialUDP("udp", nil, &net.UDPAddr{IP: net.ParseIP(asked), Port: s.LocalAddr().(*net.UDPAddr).Port})
@@ -95,26 +94,6 @@ func TestSocketAnswersFromWhereItWasAsked(t *testing.T) {
 	}
 }
 
-// Clients and links that can use but one of a node's addresses are served
-// there.
-func TestMediaFromOneAddressOfAll(t *testing.T) {
-	m := newMesh(t)
-	behind := func(ip string) func(*Config) {
-		return func(cfg *Config) {
-			_ = cfg.Socket.Close()
-			socket, err := ListenMedia("0.0.0.0:0")
-			if err != nil {
-				t.Fatal(err)
-			}
-			cfg.Socket, cfg.PublicIP = socket, netip.MustParseAddr(ip)
-		}
-	}
-	a, b := m.add(capacity.Limits{}, behind("127.0.0.5")), m.add(capacity.Limits{}, behind("127.0.0.6"))
-	a.publish("demo")
-	flows(t, a.watch("demo"), 10)
-	flows(t, b.watch("demo"), 10)
-}
-
 // What passes costs no memory, whatever the socket is bound to.
 func TestSocketDoesNotAllocate(t *testing.T) {
 	for _, bind := range []string{"127.0.0.1:0", "0.0.0.0:0"} {
@@ -130,7 +109,7 @@ func TestSocketDoesNotAllocate(t *testing.T) {
 // it, to and from a peer whose checks it has taken.
 func passing(t testing.TB, bind string) (pass, done func()) {
 	t.Helper()
-	s, err := ListenMedia(bind)
+	s, err := Listen(bind)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -139,7 +118,7 @@ func passing(t testing.TB, bind string) (pass, done func()) {
 		t.Fatal(err)
 	}
 	own := netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), s.LocalAddr().(*net.UDPAddr).AddrPort().Port())
-	s.gate.open().credentials("a", "pwd", time.Now())
+	s.filter.newPeer().Expect("a", "pwd", time.Now())
 	buf := make([]byte, 1500)
 	if _, err := peer.WriteToUDPAddrPort(request(t, "a:b", "pwd"), own); err != nil {
 		t.Fatal(err)
@@ -180,5 +159,38 @@ func BenchmarkSocket(b *testing.B) {
 				pass()
 			}
 		})
+	}
+}
+
+// What the kernel had no room for is counted.
+func TestKernelDropsAreSeen(t *testing.T) {
+	s, err := Listen("127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	if got := s.Counters().Overflowed; got != 0 {
+		t.Fatalf("%d datagrams dropped of none", got)
+	}
+	if err := s.SetReadBuffer(4 << 10); err != nil {
+		t.Fatal(err)
+	}
+	out, err := net.DialUDP("udp", nil, s.LocalAddr().(*net.UDPAddr))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer out.Close()
+	const sent = 100
+	for range sent {
+		if _, err := out.Write(make([]byte, 1000)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got := s.Counters().Overflowed
+	if runtime.GOOS != "linux" || runtime.GOARCH != "amd64" && runtime.GOARCH != "arm64" {
+		t.Skip("only Linux tells, and it is asked on amd64 and arm64 only")
+	}
+	if got <= 0 || got >= sent {
+		t.Errorf("%d of %d datagrams dropped, that nobody read", got, sent)
 	}
 }

@@ -1,6 +1,6 @@
 //go:build amd64 || arm64
 
-package sfu
+package udp
 
 import (
 	"net"
@@ -8,9 +8,9 @@ import (
 	"unsafe"
 )
 
-// overflowed is how many datagrams the kernel has dropped since conn was bound,
+// kernelDrops is how many datagrams the kernel has dropped since conn was bound,
 // most of them since nobody read fast enough; 0 if it does not tell.
-func overflowed(conn *net.UDPConn) int64 {
+func kernelDrops(conn *net.UDPConn) int64 {
 	// Linux, include/uapi/linux/sock_diag.h: SK_MEMINFO_VARS numbers, of which
 	// SK_MEMINFO_DROPS is the last.
 	const soMeminfo = 55

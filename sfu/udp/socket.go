@@ -1,4 +1,4 @@
-package sfu
+package udp
 
 import (
 	"errors"
@@ -11,11 +11,11 @@ import (
 
 // A Socket is the one UDP socket of a node that all media uses: WHIP, WHEP and
 // cascade links; with it goes a TCP listener for clients whose UDP is blocked.
-// It counts what passes, and lets in what its gate does. Bound to no address in
+// It counts what passes, and lets in what its filter does. Bound to no address in
 // particular, it answers from the address that was asked.
 type Socket struct {
 	*net.UDPConn
-	gate   *gate
+	filter *filter
 	locals locals    // the reader's
 	tcp    *tcpMedia // nil: none
 	noTCP  error     // why there is none
@@ -23,16 +23,18 @@ type Socket struct {
 	in, out         atomic.Int64 // bytes of UDP payload, and over TCP
 	packIn, packOut atomic.Int64
 
-	lose func(datagram []byte) bool // a test's lossy network; nil: none
+	// Lose, if set, tells which datagrams a lossy network would not have delivered: a
+	// test sets it before the first one is read.
+	Lose func(datagram []byte, from netip.AddrPort) bool
 }
 
 // socketBuffer is asked of the kernel in both directions: about 40 ms of
 // media at 1 Gbit/s.
 const socketBuffer = 4 << 20
 
-// ListenMedia binds addr ("127.0.0.1:0") for media. The error says so when the
+// Listen binds addr ("127.0.0.1:0") for media. The error says so when the
 // port is taken.
-func ListenMedia(addr string) (*Socket, error) {
+func Listen(addr string) (*Socket, error) {
 	udp, err := net.ResolveUDPAddr("udp", addr)
 	if err != nil {
 		return nil, fmt.Errorf("media address %q: %w", addr, err)
@@ -48,7 +50,7 @@ func ListenMedia(addr string) (*Socket, error) {
 	// kernel's limit is the operator's to raise.
 	_ = conn.SetReadBuffer(socketBuffer)
 	_ = conn.SetWriteBuffer(socketBuffer)
-	s := &Socket{UDPConn: conn, gate: newGate(), locals: newLocals(conn)}
+	s := &Socket{UDPConn: conn, filter: newFilter(), locals: newLocals(conn)}
 	s.tcp, s.noTCP = listenTCP(s)
 	return s, nil
 }
@@ -62,6 +64,18 @@ func (s *Socket) TCP() (port int, err error) {
 	return s.tcp.Addr().(*net.TCPAddr).Port, nil
 }
 
+// TCPListener accepts the connections over TCP, framed by RFC 4571, each with
+// its first message an admitted connectivity check; nil: there is none.
+func (s *Socket) TCPListener() net.Listener {
+	if s.tcp == nil {
+		return nil
+	}
+	return s.tcp
+}
+
+// NewPeer returns a peer that nothing is let in for until it has credentials.
+func (s *Socket) NewPeer() *Peer { return s.filter.newPeer() }
+
 // Close closes the socket, and all connections over TCP.
 func (s *Socket) Close() error {
 	err := s.UDPConn.Close()
@@ -71,9 +85,9 @@ func (s *Socket) Close() error {
 	return err
 }
 
-// SocketCounters are totals since the socket was bound, in bytes of UDP
+// Counters are totals since the socket was bound, in bytes of UDP
 // payload and in datagrams.
-type SocketCounters struct {
+type Counters struct {
 	BytesIn, BytesOut     int64
 	PacketsIn, PacketsOut int64
 	Dropped               map[string]int64 // kept from pion, by reason
@@ -82,17 +96,17 @@ type SocketCounters struct {
 }
 
 // Counters reads the totals.
-func (s *Socket) Counters() SocketCounters {
-	c := SocketCounters{
+func (s *Socket) Counters() Counters {
+	c := Counters{
 		BytesIn: s.in.Load(), BytesOut: s.out.Load(),
 		PacketsIn: s.packIn.Load(), PacketsOut: s.packOut.Load(),
-		Dropped: make(map[string]int64, drops), Overflowed: overflowed(s.UDPConn),
+		Dropped: make(map[string]int64, drops), Overflowed: kernelDrops(s.UDPConn),
 	}
 	if s.tcp != nil {
 		c.Connections = s.tcp.connections()
 	}
 	for why, name := range dropNames {
-		c.Dropped[name] = s.gate.dropped[why].Load()
+		c.Dropped[name] = s.filter.dropped[why].Load()
 	}
 	return c
 }
@@ -106,10 +120,10 @@ func (s *Socket) ReadFromAddrPort(b []byte) (int, netip.AddrPort, error) {
 		}
 		s.in.Add(int64(n))
 		s.packIn.Add(1)
-		if s.lose != nil && s.lose(b[:n]) {
+		if s.Lose != nil && s.Lose(b[:n], from) {
 			continue
 		}
-		if n = s.gate.admit(b[:n], endpointOf(from), local); n == 0 {
+		if n = s.filter.admit(b[:n], endpointOf(from), local); n == 0 {
 			continue
 		}
 		return n, from, nil
@@ -120,9 +134,9 @@ func (s *Socket) ReadFromAddrPort(b []byte) (int, netip.AddrPort, error) {
 func (s *Socket) WriteToAddrPort(b []byte, to netip.AddrPort) (int, error) {
 	var control []byte
 	if isSTUN(b) {
-		control = s.gate.sent(b, endpointOf(to))
+		control = s.filter.sent(b, endpointOf(to))
 	} else if s.locals.any {
-		control = s.gate.control(endpointOf(to))
+		control = s.filter.control(endpointOf(to))
 	}
 	n, err := s.locals.write(s.UDPConn, b, control, to)
 	s.out.Add(int64(n))

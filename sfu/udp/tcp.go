@@ -1,4 +1,4 @@
-package sfu
+package udp
 
 import (
 	"encoding/binary"
@@ -9,9 +9,6 @@ import (
 	"net/netip"
 	"sync"
 	"time"
-
-	"github.com/pion/ice/v4"
-	"github.com/pion/logging"
 
 	"weir/sfu/proxied"
 )
@@ -27,15 +24,11 @@ const (
 	tcpConnections = 2048
 	tcpPerAddress  = 128
 	// tcpPending bounds those that have not shown yet whose they are, which takes
-	// at most tcpFirst.
+	// at most TCPFirst.
 	tcpPending = 256
-	tcpFirst   = 5 * time.Second
 	// tcpSilence ends a connection that nothing comes on. A client checks every
 	// few seconds.
 	tcpSilence = time.Minute
-	// tcpQueue is how much waits for a client that reads slowly, in bytes: a
-	// second of 2 Mbit/s. What comes then is lost, as it is with UDP.
-	tcpQueue = 256 << 10
 	// tcpStalled ends a connection that takes nothing of its queue.
 	tcpStalled = 10 * time.Second
 	// tcpMessage is the largest message taken, in bytes.
@@ -43,6 +36,14 @@ const (
 	// tcpRetry is the pause before accepting is tried again after an error, of
 	// descriptors that ran out for example.
 	tcpRetry = 100 * time.Millisecond
+)
+
+const (
+	// TCPFirst is how long a connection may take to show whose it is.
+	TCPFirst = 5 * time.Second
+	// TCPQueue is how much should wait for a client that reads slowly, in bytes: a
+	// second of 2 Mbit/s. What comes then is lost, as it is with UDP.
+	TCPQueue = 256 << 10
 )
 
 // tcpMedia is the TCP side of a Socket, which counts and screens for it. It is
@@ -90,7 +91,7 @@ func (l *tcpMedia) Accept() (net.Conn, error) {
 		if c := l.take(conn); c != nil {
 			return c, nil
 		}
-		l.socket.gate.dropped[dropConnections].Add(1)
+		l.socket.filter.dropped[dropConnections].Add(1)
 		_ = conn.Close()
 	}
 }
@@ -158,7 +159,7 @@ type mediaConn struct {
 	err  error // of Close
 }
 
-// Read reads the next bytes of messages that the gate admits.
+// Read reads the next bytes of messages that the filter admits.
 func (c *mediaConn) Read(b []byte) (int, error) {
 	for len(c.ready) == 0 {
 		if err := c.next(); err != nil {
@@ -175,16 +176,16 @@ func (c *mediaConn) Read(b []byte) (int, error) {
 func (c *mediaConn) next() error {
 	patience := tcpSilence
 	if !c.known {
-		patience = tcpFirst
+		patience = TCPFirst
 	}
 	_ = c.Conn.SetReadDeadline(time.Now().Add(patience)) // an error is the next read's too
 	if _, err := io.ReadFull(c.Conn, c.frame[:2]); err != nil {
 		return err
 	}
 	size := int(binary.BigEndian.Uint16(c.frame[:]))
-	gate := c.media.socket.gate
+	filter := c.media.socket.filter
 	if size > tcpMessage {
-		gate.dropped[dropMessage].Add(1)
+		filter.dropped[dropMessage].Add(1)
 		return fmt.Errorf("a message of %d bytes", size)
 	}
 	message := c.frame[2 : 2+size]
@@ -195,10 +196,10 @@ func (c *mediaConn) next() error {
 	s.in.Add(int64(2 + size))
 	s.packIn.Add(1)
 	if !c.known && (!isSTUN(message) || messageType(message) != bindingRequest) {
-		gate.dropped[dropMessage].Add(1)
+		filter.dropped[dropMessage].Add(1)
 		return errors.New("the first message is not a check")
 	}
-	n := gate.admit(message, c.from, netip.Addr{})
+	n := filter.admit(message, c.from, netip.Addr{})
 	if n == 0 && !c.known {
 		return errors.New("the first message is not admitted")
 	}
@@ -257,27 +258,14 @@ func (c *mediaConn) SetDeadline(time.Time) error      { return nil }
 // session of a connection by its local address, and forgets the addresses that
 // --public-ip makes equal to others.
 func (c *mediaConn) LocalAddr() net.Addr {
-	return &net.TCPAddr{IP: tcpKey(c.from.Addr().Is6()), Port: c.media.Addr().(*net.TCPAddr).Port}
+	return &net.TCPAddr{IP: TCPLocal(c.from.Addr().Is6()), Port: c.media.Addr().(*net.TCPAddr).Port}
 }
 
-func tcpKey(six bool) net.IP {
+// TCPLocal is the local IP address that connections of a family have, whatever
+// they were made to.
+func TCPLocal(six bool) net.IP {
 	if six {
 		return net.IPv6unspecified
 	}
 	return net.IPv4zero
-}
-
-// tcpMux is pion's, with one connection of a session for all local addresses.
-type tcpMux struct{ *ice.TCPMuxDefault }
-
-func newTCPMux(l *tcpMedia, log logging.LeveledLogger) *tcpMux {
-	return &tcpMux{ice.NewTCPMuxDefault(ice.TCPMuxParams{
-		Listener: l, Logger: log, ReadBufferSize: 32, WriteBufferSize: tcpQueue,
-		FirstStunBindTimeout: tcpFirst, AliveDurationForConnFromStun: tcpFirst,
-	})}
-}
-
-// GetConnByUfrag implements ice.TCPMux.
-func (m *tcpMux) GetConnByUfrag(ufrag string, six bool, _ net.IP) (net.PacketConn, error) {
-	return m.TCPMuxDefault.GetConnByUfrag(ufrag, six, tcpKey(six))
 }

@@ -1,4 +1,4 @@
-package sfu
+package udp
 
 import (
 	"net/netip"
@@ -24,7 +24,7 @@ func at(n int) endpoint {
 	return endpoint{AddrPort: netip.AddrPortFrom(netip.AddrFrom4([4]byte{192, 0, 2, byte(n / 50_000)}), uint16(1000+n%50_000))}
 }
 
-func dropped(g *gate) map[string]int64 {
+func dropped(g *filter) map[string]int64 {
 	all := map[string]int64{}
 	for why, name := range dropNames {
 		if n := g.dropped[why].Load(); n > 0 {
@@ -34,10 +34,10 @@ func dropped(g *gate) map[string]int64 {
 	return all
 }
 
-func TestGateLetsInWhoHasThePassword(t *testing.T) {
-	g := newGate()
-	tr := g.open()
-	tr.credentials("here", "password of 22 letters", time.Now())
+func TestFilterLetsInWhoHasThePassword(t *testing.T) {
+	g := newFilter()
+	tr := g.newPeer()
+	tr.Expect("here", "password of 22 letters", time.Now())
 	valid := request(t, "here:there", "password of 22 letters")
 	for _, c := range []struct {
 		name     string
@@ -72,7 +72,7 @@ func TestGateLetsInWhoHasThePassword(t *testing.T) {
 			t.Errorf("%s: counted %v after %v, want one more %s", c.name, after, before, c.why)
 		}
 	}
-	tr.close()
+	tr.Close()
 	if n := g.admit(valid, at(0), netip.Addr{}); n != 0 || len(g.bySource)+len(g.byUfrag) != 0 {
 		t.Errorf("after close %d bytes pass, %d addresses and %d names are known", n, len(g.bySource), len(g.byUfrag))
 	}
@@ -80,10 +80,10 @@ func TestGateLetsInWhoHasThePassword(t *testing.T) {
 
 // A peer may move, and restart ICE, but not make pion remember address after
 // address.
-func TestGateBoundsSourceAddresses(t *testing.T) {
-	g := newGate()
-	tr := g.open()
-	tr.credentials("a", "pwd", time.Now())
+func TestFilterBoundsSourceAddresses(t *testing.T) {
+	g := newFilter()
+	tr := g.newPeer()
+	tr.Expect("a", "pwd", time.Now())
 	check := request(t, "a:b", "pwd")
 	now := time.Now()
 	try := func(n int) drop { return g.check(check, at(n), netip.Addr{}, now) }
@@ -117,7 +117,7 @@ func TestGateBoundsSourceAddresses(t *testing.T) {
 	}
 
 	now = now.Add(freshWindow + 1)
-	tr.credentials("c", "other", now) // an ICE restart
+	tr.Expect("c", "other", now) // an ICE restart
 	if try(3) != dropUser {
 		t.Error("the credentials of before hold after a restart")
 	}
@@ -129,11 +129,11 @@ func TestGateBoundsSourceAddresses(t *testing.T) {
 
 // Two transports of one peer may share its address, as when both ends of a
 // link open one at a time; the one that was checked last has it.
-func TestGateSharesAnAddress(t *testing.T) {
-	g := newGate()
-	one, two := g.open(), g.open()
-	one.credentials("one", "pwd", time.Now())
-	two.credentials("two", "pwd", time.Now())
+func TestFilterSharesAnAddress(t *testing.T) {
+	g := newFilter()
+	one, two := g.newPeer(), g.newPeer()
+	one.Expect("one", "pwd", time.Now())
+	two.Expect("two", "pwd", time.Now())
 	for range 3 * freshSources {
 		for _, user := range []string{"one:x", "two:x"} {
 			if why := g.check(request(t, user, "pwd"), at(0), netip.Addr{}, time.Now()); why >= 0 {
@@ -141,19 +141,19 @@ func TestGateSharesAnAddress(t *testing.T) {
 			}
 		}
 	}
-	one.close()
-	if r := g.bySource[at(0)]; r == nil || r.passage != two {
-		t.Error("closing one passage has taken the other's address")
+	one.Close()
+	if r := g.bySource[at(0)]; r == nil || r.peer != two {
+		t.Error("closing one peer has taken the other's address")
 	}
 }
 
 // Consent is a valid check, by the monotonic clock; nothing else is.
-func TestGateConsent(t *testing.T) {
-	g := newGate()
-	tr := g.open()
-	tr.credentials("a", "pwd", time.Now())
+func TestFilterConsent(t *testing.T) {
+	g := newFilter()
+	tr := g.newPeer()
+	tr.Expect("a", "pwd", time.Now())
 	began := time.Now()
-	if _, ok := tr.silence(began); ok {
+	if _, ok := tr.Silence(began); ok {
 		t.Error("consent before the first check")
 	}
 	if why := g.check(request(t, "a:b", "pwd"), at(0), netip.Addr{}, began); why >= 0 {
@@ -164,16 +164,16 @@ func TestGateConsent(t *testing.T) {
 		g.admit(stun.MustBuild(stun.TransactionID, stun.NewType(stun.MethodBinding, stun.ClassIndication)).Raw, at(0), netip.Addr{})
 		g.check(request(t, "a:b", "guess"), at(0), netip.Addr{}, began.Add(20*time.Second))
 	}
-	if d, ok := tr.silence(began.Add(31 * time.Second)); !ok || d != 31*time.Second {
+	if d, ok := tr.Silence(began.Add(31 * time.Second)); !ok || d != 31*time.Second {
 		t.Errorf("silent for %v, %v; want 31 s", d, ok)
 	}
 }
 
 // What this node asks for connectivity itself may answer.
-func TestGateLetsInWhoIsAsked(t *testing.T) {
-	g := newGate()
-	tr := g.open()
-	tr.credentials("here", "pwd", time.Now())
+func TestFilterLetsInWhoIsAsked(t *testing.T) {
+	g := newFilter()
+	tr := g.newPeer()
+	tr.Expect("here", "pwd", time.Now())
 	answer := stun.MustBuild(stun.TransactionID, stun.BindingSuccess).Raw
 	if g.admit(answer, at(0), netip.Addr{}) != 0 {
 		t.Error("an answer passes that was not asked for")
@@ -182,17 +182,17 @@ func TestGateLetsInWhoIsAsked(t *testing.T) {
 	if g.admit(answer, at(0), netip.Addr{}) == 0 {
 		t.Error("an answer does not pass")
 	}
-	if _, ok := tr.silence(time.Now()); ok {
+	if _, ok := tr.Silence(time.Now()); ok {
 		t.Error("an answer counts as consent")
 	}
 }
 
 // The answer to a check leaves from where that was sent to; media, from where
 // the peer has nominated.
-func TestGateAnswersFromWhereItWasAsked(t *testing.T) {
-	g := newGate()
-	tr := g.open()
-	tr.credentials("a", "pwd", time.Now())
+func TestFilterAnswersFromWhereItWasAsked(t *testing.T) {
+	g := newFilter()
+	tr := g.newPeer()
+	tr.Expect("a", "pwd", time.Now())
 	first, second := netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("2001:db8::2")
 	now := time.Now()
 	arrive := func(local netip.Addr, more ...stun.Setter) []byte {
@@ -233,7 +233,7 @@ func TestGateAnswersFromWhereItWasAsked(t *testing.T) {
 	}
 }
 
-func FuzzGate(f *testing.F) {
+func FuzzFilter(f *testing.F) {
 	f.Add(request(f, "a:b", "pwd"))
 	f.Add(request(f, "nobody:b", "pwd"))
 	f.Add(stun.MustBuild(stun.TransactionID, stun.BindingSuccess).Raw)
@@ -241,9 +241,9 @@ func FuzzGate(f *testing.F) {
 	f.Add(slices.Concat(record(dtlsHandshake, 1, make([]byte, 40)...), record(dtlsAlert, 0, 2, 0)))
 	f.Add([]byte{0x80, 96})
 	f.Fuzz(func(t *testing.T, b []byte) {
-		g := newGate()
-		tr := g.open()
-		tr.credentials("a", "pwd", time.Now())
+		g := newFilter()
+		tr := g.newPeer()
+		tr.Expect("a", "pwd", time.Now())
 		known := g.check(request(t, "a:b", "pwd"), at(0), netip.Addr{}, time.Now()) < 0
 		if n := g.admit(append([]byte(nil), b...), at(0), netip.Addr{}); n > len(b) || !known {
 			t.Errorf("%d of %d bytes pass", n, len(b))

@@ -1,12 +1,9 @@
-package sfu
+package udp
 
 import (
-	"cmp"
 	"net"
 	"net/netip"
-	"slices"
 
-	"github.com/pion/ice/v4"
 	"golang.org/x/net/ipv4"
 	"golang.org/x/net/ipv6"
 )
@@ -79,22 +76,4 @@ func sendFrom(local netip.Addr) []byte {
 		return (&ipv4.ControlMessage{Src: local.AsSlice()}).Marshal()
 	}
 	return (&ipv6.ControlMessage{Src: local.AsSlice()}).Marshal()
-}
-
-// offeredMux offers the addresses of a mux that is bound to all of them in the
-// order in which peers should try them: loopback last, which only helps a peer
-// on the same machine.
-type offeredMux struct{ *ice.UDPMuxDefault }
-
-// GetListenAddresses implements ice.UDPMux.
-func (m offeredMux) GetListenAddresses() []net.Addr {
-	all := m.UDPMuxDefault.GetListenAddresses()
-	loopback := func(a net.Addr) int {
-		if udp, ok := a.(*net.UDPAddr); ok && udp.IP.IsLoopback() {
-			return 1
-		}
-		return 0
-	}
-	slices.SortStableFunc(all, func(a, b net.Addr) int { return cmp.Compare(loopback(a), loopback(b)) })
-	return all
 }
