@@ -9,14 +9,14 @@ import (
 
 // Why no server is started, or none has come, as reasons of a [Refusal].
 const (
-	NoProvisioner        = "no-provisioner"        // nobody is set up to start servers
-	ProvisioningCooldown = "provisioning-cooldown" // one was started a short while ago
-	ProvisioningMost     = "provisioning-most"     // the region has as many as it may
-	ProvisioningFailed   = "provisioning-failed"   // the hook failed
-	ProvisioningLate     = "provisioning-late"     // the hook went well, but no node has come
-	ProvisioningVain     = "provisioning-vain"     // a rule of the policy would refuse a new server, too
-	ProvisioningRoom     = "provisioning-room"     // the provisioner has found room itself
-	ProvisioningUnknown  = "provisioning-unknown"  // whether there is room it could not find out
+	NoProvisioner            = "no-provisioner"              // nobody is set up to start servers
+	ProvisioningCooldown     = "provisioning-cooldown"       // one was started a short while ago
+	ProvisioningMaxNodes     = "provisioning-max-nodes"      // the region has as many as it may
+	ProvisioningFailed       = "provisioning-failed"         // the hook failed
+	ProvisioningTimedOut     = "provisioning-timed-out"      // the hook went well, but no node has come
+	ProvisioningWouldNotHelp = "provisioning-would-not-help" // a rule of the policy would refuse a new server, too
+	ProvisioningRoom         = "provisioning-room"           // the provisioner has found room itself
+	ProvisioningUnknown      = "provisioning-unknown"        // whether there is room it could not find out
 )
 
 const (
@@ -108,7 +108,7 @@ func (s *Starts) Begin(now time.Time, p Provision, nodes []peer.ID) *Refusal {
 	p = p.OrDefault()
 	if len(nodes) >= p.Most {
 		s.phase, s.cool = startIdle, now.Add(p.Cooldown)
-		s.why = &Refusal{Reason: ProvisioningMost, Detail: fmt.Sprintf("the region has %d nodes, and may have %d", len(nodes), p.Most)}
+		s.why = &Refusal{Reason: ProvisioningMaxNodes, Detail: fmt.Sprintf("the region has %d nodes, and may have %d", len(nodes), p.Most)}
 		return s.why
 	}
 	s.known = make(map[peer.ID]bool, len(nodes))
@@ -151,7 +151,7 @@ func (s *Starts) Seen(now time.Time, p Provision, nodes []peer.ID) (settled bool
 		return true
 	case !now.Before(s.until):
 		p = p.OrDefault()
-		s.failed(now, p, ProvisioningLate, fmt.Sprintf("a server was to be started, but no node has come within %v", max(p.Wait, p.Cooldown)))
+		s.failed(now, p, ProvisioningTimedOut, fmt.Sprintf("a server was to be started, but no node has come within %v", max(p.Wait, p.Cooldown)))
 		return true
 	}
 	return false

@@ -45,11 +45,11 @@ func TestStarts(t *testing.T) {
 		},
 		"a server that does not come is a failure": {
 			{0, "ask", nil, "started"}, {0, "begin", []peer.ID{a}, ""}, {1, "ended", nil, ""}, {10, "seen", []peer.ID{a}, "pending"}, {10, "ask", nil, "coming"},
-			{11, "seen", []peer.ID{a}, "settled"}, {12, "ask", nil, ProvisioningLate}, {21, "ask", nil, "started"},
+			{11, "seen", []peer.ID{a}, "settled"}, {12, "ask", nil, ProvisioningTimedOut}, {21, "ask", nil, "started"},
 		},
 		"a region has no more than it may": {
-			{0, "ask", nil, "started"}, {0, "begin", []peer.ID{a, b, c, idOf(t, "d"), idOf(t, "e")}, ProvisioningMost}, {0, "ended", nil, ""},
-			{1, "ask", nil, ProvisioningMost}, {10, "ask", nil, "started"},
+			{0, "ask", nil, "started"}, {0, "begin", []peer.ID{a, b, c, idOf(t, "d"), idOf(t, "e")}, ProvisioningMaxNodes}, {0, "ended", nil, ""},
+			{1, "ask", nil, ProvisioningMaxNodes}, {10, "ask", nil, "started"},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -120,7 +120,7 @@ func knownWords() map[string]bool {
 		capacity.LedgerReasons(),
 		{dht.NoCandidates, "unreachable", "unproven", notWaitedFor, "gone", "closed", "busy", "address", "error"},
 		{"not-here", "loop", "depth", "fanout", "pull", "slots", "pulls"},
-		{capacity.ProvisioningFailed, capacity.ProvisioningLate, capacity.ProvisioningMost, capacity.ProvisioningCooldown, capacity.ProvisioningVain, capacity.ProvisioningRoom, capacity.ProvisioningUnknown, "provisioner-unreachable"},
+		{capacity.ProvisioningFailed, capacity.ProvisioningTimedOut, capacity.ProvisioningMaxNodes, capacity.ProvisioningCooldown, capacity.ProvisioningWouldNotHelp, capacity.ProvisioningRoom, capacity.ProvisioningUnknown, "provisioner-unreachable"},
 		{"score", "tickets"}, // the rule that no policy spells out, and a helper that does not believe this node's
 	} {
 		for _, w := range list {

@@ -130,7 +130,7 @@ func (p *provisioner) look(ctx context.Context, region string, need capacity.Nee
 	outcome := ""
 	switch {
 	case errors.As(err, &vain):
-		refused, outcome = vain, "vain"
+		refused, outcome = vain, "would_not_help"
 	case err != nil:
 		refused = &capacity.Refusal{Reason: capacity.ProvisioningUnknown, Detail: "whether there is room the provisioner could not find out: " + err.Error(), RetryAfter: lookAgain}
 		outcome = "unknown"
@@ -193,7 +193,7 @@ func (p *provisioner) provision(ctx context.Context, job startJob) {
 	outcome := "started"
 	switch {
 	case errors.As(err, &refused):
-		outcome = "most"
+		outcome = "max_nodes"
 	case err != nil:
 		outcome = "failed"
 	}
@@ -201,7 +201,7 @@ func (p *provisioner) provision(ctx context.Context, job startJob) {
 	p.state[job.region].starts.Ended(time.Now(), p.policy(), err)
 	p.mu.Unlock()
 	p.counts.add(outcome)
-	e := sfu.Event{Time: time.Now(), Kind: event.Kind("provision." + outcome), Stream: job.need.Stream, Detail: fmt.Sprintf("request %s in region %s, since %s", job.request, or(job.region, "-"), job.reason), Elapsed: millisecondsOf(time.Since(began))}
+	e := sfu.Event{Time: time.Now(), Kind: provisionKind(outcome), Stream: job.need.Stream, Detail: fmt.Sprintf("request %s in region %s, since %s", job.request, or(job.region, "-"), job.reason), Elapsed: millisecondsOf(time.Since(began))}
 	if err != nil {
 		e.Detail += ": " + err.Error()
 	}
@@ -262,10 +262,10 @@ func (p *provisioner) settle(ctx context.Context) {
 		}
 		outcome, again := "arrived", ""
 		if st.Failures > 0 {
-			outcome, again = "late", fmt.Sprintf("; %s in a row, again after %v", count(st.Failures, "failure", "failures"), st.Cooldown)
+			outcome, again = "timed_out", fmt.Sprintf("; %s in a row, again after %v", count(st.Failures, "failure", "failures"), st.Cooldown)
 		}
 		p.counts.add(outcome)
-		p.event(sfu.Event{Time: time.Now(), Kind: event.Kind("provision." + outcome), Detail: "region " + or(region, "-") + prefixed(": ", st.Last) + again})
+		p.event(sfu.Event{Time: time.Now(), Kind: provisionKind(outcome), Detail: "region " + or(region, "-") + prefixed(": ", st.Last) + again})
 	}
 }
 
@@ -288,25 +288,31 @@ type outcomes struct{ counter *prometheus.CounterVec }
 
 // Those that there are: of starts and releases at the provisioner, and of the
 // requests that waited here.
-var outcomeNames = []string{"started", "failed", "most", "late", "arrived", "released", "room", "unknown", "vain", "placed", "refused"}
+var outcomeNames = []string{"started", "failed", "max_nodes", "timed_out", "arrived", "released", "room", "unknown", "would_not_help", "placed", "refused"}
 
 func newOutcomes() *outcomes {
 	o := &outcomes{prometheus.NewCounterVec(prometheus.CounterOpts{
 		Namespace: "weir", Name: "provision_total",
-		Help: "Servers asked for, by what came of it: at the provisioner started, failed, max_nodes, timed_out, arrived, released, and not started since it found room itself, could not find out, or a server would be in vain; where a client waited placed or refused.",
+		Help: "Servers asked for, by what came of it: at the provisioner started, failed, max_nodes, timed_out, arrived, released, and not started since it found room itself, could not find out, or another would not help; where a client waited placed or refused.",
 	}, []string{"outcome"})}
 	for _, name := range outcomeNames {
-		o.counter.WithLabelValues(outcomeLabel(name))
+		o.counter.WithLabelValues(name)
 	}
 	return o
 }
 
-// outcomeLabels are those that metrics call by another name.
-var outcomeLabels = map[string]string{"most": "max_nodes", "late": "timed_out"}
+func (o *outcomes) add(outcome string) { o.counter.WithLabelValues(outcome).Inc() }
 
-func (o *outcomes) add(outcome string) { o.counter.WithLabelValues(outcomeLabel(outcome)).Inc() }
-
-func outcomeLabel(outcome string) string { return cmp.Or(outcomeLabels[outcome], snake(outcome)) }
+// provisionKind is the kind of the event that tells of an outcome.
+func provisionKind(outcome string) event.Kind {
+	switch outcome {
+	case "max_nodes":
+		return event.ProvisionMost
+	case "timed_out":
+		return event.ProvisionLate
+	}
+	return event.Kind("provision." + outcome)
+}
 
 // regionRecords are the records of a region's nodes that take part, or will.
 func (n *node) regionRecords(ctx context.Context, region string) ([]capacity.Record, error) {
@@ -343,7 +349,7 @@ func (n *node) roomFor(ctx context.Context, region string, need capacity.Need) (
 	}
 	if most := largest(records); len(records) > 0 && (most.Uplink < need.Uplink || most.Packets < need.Packets) {
 		return "", &capacity.Refusal{
-			Reason:     capacity.ProvisioningVain,
+			Reason:     capacity.ProvisioningWouldNotHelp,
 			Detail:     fmt.Sprintf("no node of the region could take %s and %d packets/s if it were empty: another one would not, either", bits(need.Uplink), need.Packets),
 			RetryAfter: placeRetryAfter,
 		}
@@ -444,7 +450,7 @@ func (w *waitingRoom) foundNobody(now time.Time) {
 
 // awaitServer has a server started for a need that nobody has room for, and
 // waits until there is room, there or elsewhere, or until the policy's wait is
-// over. The error is a *capacity.Refusal that says why it was in vain; if nobody
+// over. The error is a *capacity.Refusal that says why it did not help; if nobody
 // starts servers it is refused itself.
 func (n *node) awaitServer(ctx context.Context, need capacity.Need, exclude []peer.ID, refused *capacity.Refusal) (sfu.Helper, error) {
 	if n.waiters.hopeless(time.Now()) {
@@ -454,7 +460,7 @@ func (n *node) awaitServer(ctx context.Context, need capacity.Need, exclude []pe
 	me, _ := n.sample()
 	if rule := n.policy.Judge().RejectsNew(need, me, region); rule != "" {
 		return sfu.Helper{}, &capacity.Refusal{
-			Reason:     capacity.ProvisioningVain,
+			Reason:     capacity.ProvisioningWouldNotHelp,
 			Detail:     fmt.Sprintf("%s; a new server would not help: the policy's rule %q refuses it as well", refused.Detail, rule),
 			RetryAfter: refused.RetryAfter,
 		}
@@ -478,7 +484,7 @@ func (n *node) awaitServer(ctx context.Context, need capacity.Need, exclude []pe
 		outcome, e.Detail = "refused", err.Error()
 	}
 	n.outcomes.add(outcome)
-	e.Time, e.Kind = time.Now(), event.Kind("provision."+outcome)
+	e.Time, e.Kind = time.Now(), provisionKind(outcome)
 	n.events.add(e)
 	return helper, err
 }
@@ -487,7 +493,7 @@ func (n *node) placeOnNewcomer(ctx context.Context, region string, need capacity
 	deadline, _ := ctx.Deadline()
 	began := time.Now()
 	var asked time.Time
-	why := refused // what to say if the wait is in vain
+	why := refused // what to say when the wait ends
 	for {
 		if time.Since(asked) >= askAgain {
 			asked = time.Now()
@@ -496,13 +502,13 @@ func (n *node) placeOnNewcomer(ctx context.Context, region string, need capacity
 			switch {
 			case err == nil:
 				why = &capacity.Refusal{
-					Reason:     capacity.ProvisioningLate,
+					Reason:     capacity.ProvisioningTimedOut,
 					Detail:     fmt.Sprintf("a server is on its way (request %s), but was not there within %v", coming.Request, time.Until(deadline).Round(time.Second)+time.Since(began).Round(time.Second)),
 					RetryAfter: max(time.Until(coming.Until), time.Second),
 				}
 			case errors.As(err, &no):
 				why = no
-				if no.Reason == capacity.ProvisioningFailed || no.Reason == capacity.ProvisioningLate || no.Reason == capacity.ProvisioningVain || time.Now().Add(no.RetryAfter).After(deadline) {
+				if no.Reason == capacity.ProvisioningFailed || no.Reason == capacity.ProvisioningTimedOut || no.Reason == capacity.ProvisioningWouldNotHelp || time.Now().Add(no.RetryAfter).After(deadline) {
 					return sfu.Helper{}, no
 				}
 			case errors.Is(err, dht.ErrNoProvisioner):

@@ -215,7 +215,7 @@ func TestFailingHookBacksOff(t *testing.T) {
 		if len(at) != 5 || at[1] != 10 || at[2] != 30 || at[3] < 80 || at[3] > 82 || at[4]-at[3] < 80 || at[4]-at[3] > 81 {
 			t.Errorf("the hook ran at %v", at)
 		}
-		if reasons[capacity.ProvisioningFailed] == 0 || reasons[capacity.ProvisioningLate] < 35 || reasons[capacity.ProvisioningCooldown] > 0 {
+		if reasons[capacity.ProvisioningFailed] == 0 || reasons[capacity.ProvisioningTimedOut] < 35 || reasons[capacity.ProvisioningCooldown] > 0 {
 			t.Errorf("refused with %v", reasons)
 		}
 		if st := p.status()["eu"]; st.Failures != 5 || !strings.Contains(st.Last, "exit status 1") || !strings.Contains(provisionLine(st, time.Now()), "5 failures in a row") {
@@ -323,8 +323,8 @@ func TestProvisionerLooksItself(t *testing.T) {
 			t.Errorf("whether there is room is not known: %v", err)
 		}
 		time.Sleep(lookAgain)
-		cloud.unknown = &capacity.Refusal{Reason: capacity.ProvisioningVain}
-		if _, err := p.start(t.Context(), "eu", wantsRoom, "sessions"); reasonOf(err) != capacity.ProvisioningVain {
+		cloud.unknown = &capacity.Refusal{Reason: capacity.ProvisioningWouldNotHelp}
+		if _, err := p.start(t.Context(), "eu", wantsRoom, "sessions"); reasonOf(err) != capacity.ProvisioningWouldNotHelp {
 			t.Errorf("nobody could take it: %v", err)
 		}
 		synctest.Wait()
@@ -340,7 +340,7 @@ func TestProvisionerLooksItself(t *testing.T) {
 		if ran := cloud.ran(); len(ran) != 1 {
 			t.Errorf("the hook ran at %v", ran)
 		}
-		if room, unknown, vain := counted(t, p.counts, "room"), counted(t, p.counts, "unknown"), counted(t, p.counts, "vain"); room != 1 || unknown != 1 || vain != 1 {
+		if room, unknown, vain := counted(t, p.counts, "room"), counted(t, p.counts, "unknown"), counted(t, p.counts, "would_not_help"); room != 1 || unknown != 1 || vain != 1 {
 			t.Errorf("counted %v, %v and %v", room, unknown, vain)
 		}
 	})

@@ -113,8 +113,8 @@ func TestHooksThatDoNotWork(t *testing.T) {
 		{"it fails", "echo no money left >&2; exit 3", capacity.ProvisioningFailed, "failed"},
 		{"it hangs, and so does its child", "sleep 300 & sleep 300", capacity.ProvisioningFailed, "failed"},
 		{"it prints garbage without end", "cat /dev/urandom", capacity.ProvisioningFailed, "failed"},
-		{"it prints garbage and brings no node", "head -c 3000 /dev/urandom", capacity.ProvisioningLate, "timed_out"},
-		{"it says nothing and brings no node", "true", capacity.ProvisioningLate, "timed_out"},
+		{"it prints garbage and brings no node", "head -c 3000 /dev/urandom", capacity.ProvisioningTimedOut, "timed_out"},
+		{"it says nothing and brings no node", "true", capacity.ProvisioningTimedOut, "timed_out"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
@@ -377,7 +377,7 @@ func TestNoServerIsStartedInVain(t *testing.T) {
 	if r.Status != http.StatusServiceUnavailable {
 		t.Errorf("%d, want 503", r.Status)
 	}
-	says(t, r.Body, capacity.ProvisioningVain, "moonlit")
+	says(t, r.Body, capacity.ProvisioningWouldNotHelp, "moonlit")
 	if took := time.Since(began); took > 2*time.Second {
 		t.Errorf("it took %v", took)
 	}

@@ -83,7 +83,7 @@ func TestLiarStartsNoServer(t *testing.T) {
 	need.Uplink = 1e12
 	eventually(t, "a need that nothing meets starts nothing", func() bool {
 		_, err := liar.Provision(t.Context(), region, need, "uplink")
-		return errors.As(err, &refused) && refused.Reason == capacity.ProvisioningVain
+		return errors.As(err, &refused) && refused.Reason == capacity.ProvisioningWouldNotHelp
 	})
 	if failed, started := w.metric(t, outcome("failed")), w.metric(t, outcome("started")); failed+started != 0 {
 		t.Errorf("the hook ran %v times", failed+started)
