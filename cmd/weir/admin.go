@@ -74,7 +74,7 @@ func (n *node) adminHandler() http.Handler {
 	get("/status", func(*http.Request) (any, error) { return n.status(), nil })
 	get("/peers", func(*http.Request) (any, error) { return n.dht.Peers(), nil })
 	get("/names", func(*http.Request) (any, error) { return n.names(), nil })
-	get("/held", func(*http.Request) (any, error) { return n.dht.Held(), nil })
+	get("/holdings", func(*http.Request) (any, error) { return n.dht.Held(), nil })
 	get("/links", func(*http.Request) (any, error) { return n.sfu.Links(), nil })
 	get("/sessions", func(*http.Request) (any, error) { return n.sfu.Sessions(), nil })
 	get("/decisions", func(*http.Request) (any, error) { return n.view.lastDecisions(), nil })

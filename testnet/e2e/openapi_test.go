@@ -160,7 +160,7 @@ func TestAnswersAreAsOpenAPISays(t *testing.T) {
 	}
 
 	// A node that carries nothing, and whose lists are empty.
-	for _, path := range []string{"/status", "/links", "/sessions", "/streams", "/decisions", "/held", "/events?follow=false", "/policy/history", "/select"} {
+	for _, path := range []string{"/status", "/links", "/sessions", "/streams", "/decisions", "/holdings", "/events?follow=false", "/policy/history", "/select"} {
 		get(200, path)
 	}
 	w.see(t)
@@ -230,7 +230,7 @@ func TestAnswersAreAsOpenAPISays(t *testing.T) {
 
 	// The admin API, of a node with sessions, a link and decisions.
 	for _, path := range []string{
-		"/status", "/links", "/sessions", "/held", "/peers", "/names", "/records", "/records?stream=demo", "/records/" + b.PeerID.String(), "/streams", "/doctor", "/invite",
+		"/status", "/links", "/sessions", "/holdings", "/peers", "/names", "/records", "/records?stream=demo", "/records/" + b.PeerID.String(), "/streams", "/doctor", "/invite",
 		"/select", "/select?purpose=publish&uplink=5mbps&packets=100&region=r1", "/select?purpose=cascade&stream=demo", "/decisions", "/policy", "/events?follow=false", "/events?follow=false&since=1h", "/openapi.yaml",
 	} {
 		get(200, path)
