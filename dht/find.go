@@ -33,8 +33,8 @@ const (
 	maxRules = 64 // that an answer may name
 )
 
-// notWaitedFor is said of who was asked when others had answered already.
-const notWaitedFor = "not waited for"
+// abandoned is said of a node whose answer came after others had sufficed.
+const abandoned = "abandoned"
 
 // ErrNoHolders means that no holder of a topic answered.
 var ErrNoHolders = errors.New("no holder answered")
@@ -290,7 +290,7 @@ func (q *finding) lacking(h holders) int { return q.hearing(h, q.must(h.count())
 func (q *finding) weighSilence(h holders) {
 	q.answer.Hearing = q.hearing(h, q.must(h.count()))
 	if q.answer.Hearing.Lacking == 0 {
-		q.answer.Hearing.Silent = slices.DeleteFunc(q.answer.Hearing.Silent, func(s Silence) bool { return s.Err == notWaitedFor })
+		q.answer.Hearing.Silent = slices.DeleteFunc(q.answer.Hearing.Silent, func(s Silence) bool { return s.Err == abandoned })
 	}
 }
 
@@ -461,7 +461,7 @@ func (q *finding) askRemote(ctx context.Context, peers []peer.ID, lacking int) e
 		pending++
 		q.asked[p] = true
 		index := len(q.answer.Asked)
-		q.answer.Asked = append(q.answer.Asked, Asked{Holder: p, Err: notWaitedFor})
+		q.answer.Asked = append(q.answer.Asked, Asked{Holder: p, Err: abandoned})
 		if !q.n.start(func() { replies <- q.n.query(ctx, index, p, q) }) {
 			replies <- reply{index: index, holder: p, err: context.Canceled}
 		}
@@ -737,7 +737,7 @@ func (q *finding) askEveryone(ctx context.Context) error {
 	for next < len(peers) || pending > 0 {
 		for ; next < len(peers) && pending < everyoneAtOnce; next++ {
 			p, index := peers[next], len(q.answer.Asked)
-			q.answer.Asked = append(q.answer.Asked, Asked{Holder: p, Err: notWaitedFor})
+			q.answer.Asked = append(q.answer.Asked, Asked{Holder: p, Err: abandoned})
 			if !n.start(func() { replies <- n.query(asking, index, p, q) }) {
 				return context.Canceled
 			}

@@ -94,7 +94,7 @@ func TestPlaceSendsNobodyOutOfScope(t *testing.T) {
 			t.Fatalf("placed on %s (%s), %v: %+v", placed.Lease.Target, placed.Candidate.Record.URL, err, d.Reservations)
 		}
 		for _, r := range d.Reservations {
-			if r.Node != nodes[1].ID() && r.Reason != "address" && r.Reason != "not waited for" {
+			if r.Node != nodes[1].ID() && r.Reason != "address" && r.Reason != "abandoned" {
 				t.Errorf("passed over for %q: %s", r.Reason, r.Detail)
 			}
 		}

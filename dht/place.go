@@ -116,7 +116,7 @@ type Judged struct {
 type Reservation struct {
 	Node    peer.ID `json:"node"`
 	Lease   string  `json:"lease,omitempty"`  // its ID; granted
-	Reason  string  `json:"reason,omitempty"` // refused, failed, or not waited for
+	Reason  string  `json:"reason,omitempty"` // refused, failed, or abandoned
 	Detail  string  `json:"detail,omitempty"`
 	Elapsed float64 `json:"elapsed_ms"`
 }
@@ -429,7 +429,7 @@ func (r *race) in(res reserved) bool {
 // overdue.
 func (r *race) ask(pick offer) time.Duration {
 	n, node, index := r.n, pick.Record.Node, len(r.d.Reservations)
-	r.d.Reservations = append(r.d.Reservations, Reservation{Node: node, Reason: "not waited for"})
+	r.d.Reservations = append(r.d.Reservations, Reservation{Node: node, Reason: abandoned})
 	r.tried++
 	r.waiting[node] = true
 	topic := r.d.Topic // r.d is not ours in the background

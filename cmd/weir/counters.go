@@ -86,9 +86,7 @@ func (c *counters) decided(d dht.Decision, err error) {
 	for _, r := range d.Reservations {
 		outcome := "granted"
 		if r.Lease == "" {
-			if outcome = c.words.label(r.Reason); r.Reason == notWaitedFor {
-				outcome = "abandoned"
-			}
+			outcome = c.words.label(r.Reason)
 		}
 		c.reservations.WithLabelValues(outcome).Inc()
 	}
@@ -118,7 +116,7 @@ func knownWords() map[string]bool {
 	}
 	for _, list := range [][]string{
 		capacity.LedgerReasons(),
-		{dht.NoCandidates, "unreachable", "unproven", notWaitedFor, "gone", "closed", "busy", "address", "error"},
+		{dht.NoCandidates, "unreachable", "unproven", "abandoned", "gone", "closed", "busy", "address", "error"},
 		{"not-here", "loop", "depth", "fanout", "pull", "slots", "pulls"},
 		{capacity.ProvisioningFailed, capacity.ProvisioningTimedOut, capacity.ProvisioningMaxNodes, capacity.ProvisioningCooldown, capacity.ProvisioningWouldNotHelp, capacity.ProvisioningRoom, capacity.ProvisioningUnknown, "provisioner-unreachable"},
 		{"score", "tickets"}, // the rule that no policy spells out, and a helper that does not believe this node's
@@ -132,9 +130,6 @@ func knownWords() map[string]bool {
 	}
 	return known
 }
-
-// notWaitedFor is the reason of a reservation whose answer came too late to count.
-const notWaitedFor = "not waited for"
 
 // label is the word for s, fit for the value of a label.
 func (w *words) label(s string) string { return snake(w.word(s)) }

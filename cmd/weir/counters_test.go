@@ -49,7 +49,7 @@ func TestCounters(t *testing.T) {
 		}},
 		Verdicts: []dht.Judged{{Rule: "room"}, {Rule: "score"}, {}},
 		Reservations: []dht.Reservation{
-			{Lease: "x"}, {Reason: "sessions"}, {Reason: "not waited for"}, {Reason: "because"}, {Reason: "unreachable"}, {Reason: "room"},
+			{Lease: "x"}, {Reason: "sessions"}, {Reason: "abandoned"}, {Reason: "because"}, {Reason: "unreachable"}, {Reason: "room"},
 		},
 	}, nil)
 	c.decided(dht.Decision{Topic: dht.StreamTopic("demo"), Need: dht.DecisionNeed{Purpose: capacity.Cascade}}, &capacity.Refusal{Reason: "depth"})

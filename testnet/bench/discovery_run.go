@@ -116,7 +116,7 @@ func (c *contest) selectOne(ctx context.Context, t task, in insight) made {
 // not that nobody waited for the answer or that none came.
 func refusedByLedger(reason string) bool {
 	switch reason {
-	case "", "not waited for", "unreachable", "unproven":
+	case "", "abandoned", "unreachable", "unproven":
 		return false
 	}
 	return true
