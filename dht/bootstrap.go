@@ -218,7 +218,7 @@ func (n *Node) recall(remembered []peer.AddrInfo) []peer.AddrInfo {
 // listed are some of the listed servers, by which to join where no bootstrap
 // peers are given.
 func (n *Node) listed() []peer.AddrInfo {
-	if !n.cfg.Holding.listed() || len(n.cfg.Bootstrap)+len(n.cfg.Seeds) > 0 {
+	if !n.cfg.Discovery.listed() || len(n.cfg.Bootstrap)+len(n.cfg.Seeds) > 0 {
 		return nil
 	}
 	servers := slices.Clone(n.cfg.Servers())

@@ -77,12 +77,12 @@ func (n *Node) Diagnose(ctx context.Context, open bool) []Check {
 
 // An examination is all that a diagnosis rests on.
 type examination struct {
-	self    peer.ID
-	name    string // of the network
-	network string // its ID
-	open    bool
-	client  bool
-	holding Holding
+	self      peer.ID
+	name      string // of the network
+	network   string // its ID
+	open      bool
+	client    bool
+	discovery Discovery
 
 	bound     []multiaddr.Multiaddr // listened on
 	addrs     []multiaddr.Multiaddr // told to others
@@ -138,7 +138,7 @@ type recordReach struct {
 // examine looks at everything, and tries what has to be tried at the same time.
 func (n *Node) examine(ctx context.Context, open bool) *examination {
 	e := &examination{
-		self: n.ID(), name: n.cfg.Network, network: n.network, open: open, client: n.cfg.Client, holding: n.cfg.Holding,
+		self: n.ID(), name: n.cfg.Network, network: n.network, open: open, client: n.cfg.Client, discovery: n.cfg.Discovery,
 		bound: slices.SortedFunc(slices.Values(n.host.Network().ListenAddresses()), multiaddr.Multiaddr.Compare), addrs: n.host.Addrs(),
 	}
 	contacts := func(peers []peer.AddrInfo) []contact {
@@ -151,7 +151,7 @@ func (n *Node) examine(ctx context.Context, open bool) *examination {
 		return list
 	}
 	e.bootstrap = contacts(eachOnce(n.cfg.Bootstrap))
-	if n.cfg.Holding.listed() {
+	if n.cfg.Discovery.listed() {
 		servers := slices.Clone(n.cfg.Servers())
 		e.listed = slices.ContainsFunc(servers, func(ai peer.AddrInfo) bool { return ai.ID == n.ID() })
 		rand.Shuffle(len(servers), func(i, j int) { servers[i], servers[j] = servers[j], servers[i] })
@@ -405,7 +405,7 @@ func isQUIC(a multiaddr.Multiaddr) bool {
 // ownRecord finds out which holders have this node's record.
 func (n *Node) ownRecord(ctx context.Context) recordReach {
 	var r recordReach
-	if _, r.published = n.outbox.me(); !r.published || n.cfg.Holding == HoldNone {
+	if _, r.published = n.outbox.me(); !r.published || n.cfg.Discovery == Pull {
 		return r
 	}
 	home := n.sharding.home()
@@ -435,7 +435,7 @@ func (e *examination) checks() []Check {
 	var all []Check
 	for _, judge := range []func() []Check{
 		e.checkListening, e.checkAddrs, e.checkIdentity, e.checkBootstrap, e.checkServers, e.checkNetwork, e.checkUDP, e.checkTable,
-		e.checkHolding, e.checkRecord, e.checkPolicy, e.checkMembers, e.checkPartition, e.checkClock,
+		e.checkDiscovery, e.checkRecord, e.checkPolicy, e.checkMembers, e.checkPartition, e.checkClock,
 	} {
 		all = append(all, judge()...)
 	}
@@ -629,17 +629,17 @@ func isTimeout(err error) bool {
 
 func (e *examination) checkServers() []Check {
 	const name = "servers"
-	if !e.holding.listed() {
+	if !e.discovery.listed() {
 		return nil
 	}
 	if len(e.servers) == 0 && !e.listed {
-		return check(name, Failure, "put the servers into --server-list, or give --holder for each", "none is listed: with --holders %s nobody is found", e.holding)
+		return check(name, Failure, "put the servers into --server-list, or give --server for each", "none is listed: with --discovery %s nobody is found", e.discovery)
 	}
 	var all []Check
 	switch {
-	case e.listed && e.holding == HoldCentral:
+	case e.listed && e.discovery == Broker:
 		all = check(name, Fine, "", "this node is a broker: it holds the records of all")
-	case !e.listed && e.holding != HoldCentral && !e.client:
+	case !e.listed && e.discovery != Broker && !e.client:
 		all = check(name, Warning, "add this node to the list of servers of every node", "this node is not in its own list: others that have the same one do not find it")
 	}
 	sample := ""
@@ -657,7 +657,7 @@ func (e *examination) checkServers() []Check {
 		}
 	}
 	switch {
-	case len(e.servers) == 0 && e.holding != HoldCentral:
+	case len(e.servers) == 0 && e.discovery != Broker:
 		return append(all, check(name, Warning, "list the other servers too", "only this node is listed")...)
 	case len(e.servers) == 0:
 		return all
@@ -665,7 +665,7 @@ func (e *examination) checkServers() []Check {
 		return append(all, check(name, Fine, "", "%s reached%s", verb(len(e.servers), "the other server listed is", fmt.Sprintf("all %d others listed are", len(e.servers))), sample)...)
 	}
 	bad := Warning
-	if len(down) == len(e.servers) && !e.listed || e.holding != HoldCentral && 2*len(down) > len(e.servers) {
+	if len(down) == len(e.servers) && !e.listed || e.discovery != Broker && 2*len(down) > len(e.servers) {
 		bad = Failure
 	}
 	seen, do := e.explain(first)
@@ -721,7 +721,7 @@ func (e *examination) checkUDP() []Check {
 
 func (e *examination) checkTable() []Check {
 	const name = "dht"
-	if e.holding.listed() {
+	if e.discovery.listed() {
 		return nil
 	}
 	mode := "server"
@@ -735,21 +735,21 @@ func (e *examination) checkTable() []Check {
 	return check(name, Fine, "", "%s, with %s in the routing table and %d connected", mode, nodes(e.table), len(e.members))
 }
 
-func (e *examination) checkHolding() []Check {
-	const name = "holders"
-	byMode := make(map[Holding][]string)
+func (e *examination) checkDiscovery() []Check {
+	const name = "discovery"
+	byMode := make(map[Discovery][]string)
 	agree := 0
 	for _, c := range e.answering() {
 		switch mode := e.told[c.ai.ID].mode; mode {
 		case "":
-		case e.holding:
+		case e.discovery:
 			agree++
 		default:
 			byMode[mode] = append(byMode[mode], shortID(c.ai.ID))
 		}
 	}
 	var all []Check
-	for _, mode := range []Holding{HoldDHT, HoldCentral, HoldNone, HoldAll} {
+	for _, mode := range []Discovery{Kademlia, Broker, Pull, Push} {
 		ids := byMode[mode]
 		if len(ids) == 0 {
 			continue
@@ -758,29 +758,29 @@ func (e *examination) checkHolding() []Check {
 		if len(ids) >= agree {
 			bad = Failure
 		}
-		all = append(all, check(name, bad, "give the same --holders to every node",
-			"%s %s with --holders %s, this node with %s: they do not find each other's records", named(ids), verb(len(ids), "runs", "run"), mode, e.holding)...)
+		all = append(all, check(name, bad, "give the same --discovery to every node",
+			"%s %s with --discovery %s, this node with %s: they do not find each other's records", named(ids), verb(len(ids), "runs", "run"), mode, e.discovery)...)
 	}
 	if len(all) > 0 {
 		return all
 	}
 	if agree == 0 {
-		return check(name, Fine, "", "%s", e.holding)
+		return check(name, Fine, "", "%s", e.discovery)
 	}
-	return check(name, Fine, "", "%s, as at %s asked", e.holding, verb(agree, "the other node", fmt.Sprintf("all %d nodes", agree)))
+	return check(name, Fine, "", "%s, as at %s asked", e.discovery, verb(agree, "the other node", fmt.Sprintf("all %d nodes", agree)))
 }
 
 func (e *examination) checkRecord() []Check {
 	const name = "record"
 	r := e.record
 	switch {
-	case e.holding == HoldNone:
-		return check(name, Fine, "", "held by this node alone, as it is meant to be with --holders none")
+	case e.discovery == Pull:
+		return check(name, Fine, "", "held by this node alone, as it is meant to be with --discovery pull")
 	case !r.published:
 		return check(name, Skipped, "", "this node has published none yet")
-	case len(r.holders) == 0 && e.holding == HoldCentral && e.listed:
+	case len(r.holders) == 0 && e.discovery == Broker && e.listed:
 		return check(name, Fine, "", "held here: this node is the only broker that is up")
-	case len(r.holders) == 0 && e.holding == HoldCentral:
+	case len(r.holders) == 0 && e.discovery == Broker:
 		return check(name, Failure, "start a broker; the rest comes by itself", "held by nobody: no broker is reached")
 	case len(r.holders) == 0:
 		return check(name, Skipped, "", "nobody else is known who could hold it")

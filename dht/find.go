@@ -96,7 +96,7 @@ func (n *Node) find(ctx context.Context, q *finding) (Answer, error) {
 	q.begin(n)
 	var err error
 	switch {
-	case n.cfg.Holding == HoldNone:
+	case n.cfg.Discovery == Pull:
 		err = q.askEveryone(ctx)
 	case q.topic == CapacityTopic():
 		err = q.runWide(ctx)
@@ -214,7 +214,7 @@ func (q *finding) run(ctx context.Context) (err error) {
 	// lose by it: nobody is known, or nobody knows of the stream, or of who starts servers.
 	lost := q.good == 0 && !h.self && !q.near
 	unknown := q.answer.Held == 0 && q.exact()
-	if (lost || unknown && !(h.all && looked)) && !q.n.cfg.Holding.listed() && q.n.cache.begin(time.Now(), q.topic) {
+	if (lost || unknown && !(h.all && looked)) && !q.n.cfg.Discovery.listed() && q.n.cache.begin(time.Now(), q.topic) {
 		q.n.lookUp(ctx, q.topic)
 		if h, _ = q.n.holders(q.topic); q.exact() {
 			h = q.n.withTheSlow(q.topic, h)
@@ -245,7 +245,7 @@ func (q *finding) run(ctx context.Context) (err error) {
 func (n *Node) withTheSlow(topic Topic, h holders) holders {
 	now := time.Now()
 	var known []peer.ID
-	if n.cfg.Holding.listed() {
+	if n.cfg.Discovery.listed() {
 		known = n.unexpired(now, n.servers())
 	} else {
 		key := kb.ConvertKey(topic.Key(n.network))
@@ -623,7 +623,7 @@ func (n *Node) queryRequest(q *finding) *pb.Request {
 		query.Exclude = append(query.Exclude, []byte(p))
 	}
 	// Who is asked for its own record only is not told what others think of it.
-	if topic := q.topic; n.cfg.Holding != HoldNone && topic != holder.RegionsTopic && !topic.Provisions() {
+	if topic := q.topic; n.cfg.Discovery != Pull && topic != holder.RegionsTopic && !topic.Provisions() {
 		for _, d := range n.beliefs.Doubts(time.Now()) {
 			query.Doubts = append(query.Doubts, doubtToWire(d))
 		}

@@ -30,7 +30,7 @@ var errNotPredecessor = errors.New("handed over by a node that was no holder of 
 // and publishers will find the new one by themselves; until they do it knows
 // what it was handed.
 func (n *Node) handOver() {
-	if n.cfg.Holding.listed() || n.self() == "" || n.small() {
+	if n.cfg.Discovery.listed() || n.self() == "" || n.small() {
 		return
 	}
 	now := time.Now()
@@ -99,7 +99,7 @@ func (n *Node) serveHandOver(from peer.ID, req *pb.HandOver) *pb.Response {
 	if len(req.Copies) > maxCopies {
 		return errorReply(fmt.Errorf("%d records at once, at most %d", len(req.Copies), maxCopies))
 	}
-	if n.cfg.Holding.listed() {
+	if n.cfg.Discovery.listed() {
 		return errorReply(errNotHolder)
 	}
 	if _, near := n.electNear(topic); !slices.Contains(near[:min(len(near), replicas+1)], from) {

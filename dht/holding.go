@@ -10,44 +10,44 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 )
 
-// Holding is who holds the records of all nodes. One protocol, one record and
+// Discovery is who holds the records of all nodes. One protocol, one record and
 // one policy serve all four.
-type Holding string
+type Discovery string
 
 const (
-	// HoldDHT: the nodes closest to a topic's key in Kademlia's metric.
-	HoldDHT Holding = "dht"
-	// HoldCentral: the listed brokers.
-	HoldCentral Holding = "central"
-	// HoldNone: nobody; a seeker asks every listed node for its own record.
-	HoldNone Holding = "none"
-	// HoldAll: every listed node; each node pushes its record to all.
-	HoldAll Holding = "all"
+	// Kademlia: the nodes closest to a topic's key in Kademlia's metric.
+	Kademlia Discovery = "kademlia"
+	// Broker: the listed brokers.
+	Broker Discovery = "broker"
+	// Pull: nobody; a seeker asks every listed node for its own record.
+	Pull Discovery = "pull"
+	// Push: every listed node; each node pushes its record to all.
+	Push Discovery = "push"
 )
 
-// ParseHolding reads a Holding; "" is HoldDHT.
-func ParseHolding(s string) (Holding, error) {
-	switch h := Holding(s); h {
+// ParseDiscovery reads a Discovery; "" is Kademlia.
+func ParseDiscovery(s string) (Discovery, error) {
+	switch h := Discovery(s); h {
 	case "":
-		return HoldDHT, nil
-	case HoldDHT, HoldCentral, HoldNone, HoldAll:
+		return Kademlia, nil
+	case Kademlia, Broker, Pull, Push:
 		return h, nil
 	}
-	return "", fmt.Errorf("holders %q: want dht, central, none or all", s)
+	return "", fmt.Errorf("discovery %q: want kademlia, broker, pull or push", s)
 }
 
 // listed reports whether the holders are configured, not elected.
-func (h Holding) listed() bool { return h != HoldDHT }
+func (h Discovery) listed() bool { return h != Kademlia }
 
 // errNotHolder tells a publisher that it has come to the wrong place.
-var errNotHolder = errors.New("this node holds no records of others: look at --holders and at the list of servers on both nodes")
+var errNotHolder = errors.New("this node holds no records of others: look at --discovery and at the list of servers on both nodes")
 
 // holds reports why this node does not hold others' records.
 func (n *Node) holds() error {
-	switch n.cfg.Holding {
-	case HoldNone:
+	switch n.cfg.Discovery {
+	case Pull:
 		return errNotHolder
-	case HoldCentral:
+	case Broker:
 		if !slices.Contains(n.servers(), n.ID()) {
 			return errNotHolder
 		}
@@ -58,7 +58,7 @@ func (n *Node) holds() error {
 // servers are the listed servers, this node perhaps among them, in the order of
 // their IDs. It sees to it that they can be dialled.
 func (n *Node) servers() []peer.ID {
-	if !n.cfg.Holding.listed() {
+	if !n.cfg.Discovery.listed() {
 		return nil
 	}
 	var list []peer.ID
@@ -76,7 +76,7 @@ func (n *Node) servers() []peer.ID {
 // electListed is electHolders where a list says who they are. Those that are
 // down are left out.
 func (n *Node) electListed() holders {
-	if n.cfg.Holding == HoldNone {
+	if n.cfg.Discovery == Pull {
 		return holders{self: n.self() != ""}
 	}
 	now := time.Now()

@@ -39,31 +39,31 @@ func (l *serverList) get() []peer.AddrInfo {
 }
 
 // newListedNetwork runs nodes of which the first listed are on the list.
-func newListedNetwork(t *testing.T, holding Holding, size, listed int) ([]*testNode, *serverList) {
+func newListedNetwork(t *testing.T, mode Discovery, size, listed int) ([]*testNode, *serverList) {
 	t.Helper()
 	list := &serverList{}
 	nodes := newTestNetworkOf(t, size, func(i int, n *testNode) {
 		if i < listed {
 			list.add(n)
 		}
-	}, func(c *Config) { c.Holding, c.Servers = holding, list.get })
+	}, func(c *Config) { c.Discovery, c.Servers = mode, list.get })
 	return nodes, list
 }
 
 // Whoever holds the records, placements come about the same way.
 func TestEveryHoldingPlaces(t *testing.T) {
 	for _, c := range []struct {
-		holding      Holding
+		mode         Discovery
 		size, listed int
 		holders      int // remote ones, as a node sees that is none
 	}{
-		{HoldCentral, 12, 1, 1},
-		{HoldCentral, 12, 3, 3},
-		{HoldNone, 12, 12, 0},
-		{HoldAll, 12, 12, 11},
+		{Broker, 12, 1, 1},
+		{Broker, 12, 3, 3},
+		{Pull, 12, 12, 0},
+		{Push, 12, 12, 11},
 	} {
-		t.Run(fmt.Sprintf("%s, %d listed", c.holding, c.listed), func(t *testing.T) {
-			nodes, list := newListedNetwork(t, c.holding, c.size, c.listed)
+		t.Run(fmt.Sprintf("%s, %d listed", c.mode, c.listed), func(t *testing.T) {
+			nodes, list := newListedNetwork(t, c.mode, c.size, c.listed)
 			for _, n := range []*testNode{nodes[0], nodes[c.size-1]} {
 				placed, d, err := n.Place(t.Context(), CapacityTopic(), view(), []peer.ID{n.ID()})
 				if err != nil {
@@ -96,10 +96,10 @@ func TestEveryHoldingPlaces(t *testing.T) {
 			}
 
 			// A node that is added to the list later takes part.
-			if c.holding != HoldCentral {
+			if c.mode != Broker {
 				late := newTestNode(t, func(cfg *Config) {
 					cfg.Bootstrap = []peer.AddrInfo{nodes[0].info()}
-					cfg.Holding, cfg.Servers = c.holding, list.get
+					cfg.Discovery, cfg.Servers = c.mode, list.get
 				})
 				late.run(t)
 				late.awaitReady(t)
@@ -113,7 +113,7 @@ func TestEveryHoldingPlaces(t *testing.T) {
 
 // Seekers do not notice that a broker dies.
 func TestBrokersDeathIsUnnoticed(t *testing.T) {
-	nodes, _ := newListedNetwork(t, HoldCentral, 8, 3)
+	nodes, _ := newListedNetwork(t, Broker, 8, 3)
 	seeker := nodes[7]
 	dead := nodes[1]
 	if err := dead.Host().Close(); err != nil {
@@ -134,7 +134,7 @@ func TestBrokersDeathIsUnnoticed(t *testing.T) {
 // Where nobody holds, a node that hangs delays a search by no more than those
 // that answer need.
 func TestAskingEveryoneWaitsForNoOne(t *testing.T) {
-	nodes, list := newListedNetwork(t, HoldNone, 6, 6)
+	nodes, list := newListedNetwork(t, Pull, 6, 6)
 	stuck := newFake(t, nodes[0].info(), map[protocol.ID]network.StreamHandler{testRecords: hang})
 	list.mu.Lock()
 	list.list = append(list.list, peer.AddrInfo{ID: stuck.host.ID(), Addrs: stuck.host.Addrs()})
@@ -150,25 +150,25 @@ func TestAskingEveryoneWaitsForNoOne(t *testing.T) {
 
 // A node that holds nothing says so to those who think it does.
 func TestWhoIsNoHolderRefusesRecords(t *testing.T) {
-	for holding, listed := range map[Holding]int{HoldCentral: 1, HoldNone: 3} {
-		nodes, _ := newListedNetwork(t, holding, 3, listed)
+	for mode, listed := range map[Discovery]int{Broker: 1, Pull: 3} {
+		nodes, _ := newListedNetwork(t, mode, 3, listed)
 		f := newFake(t, nodes[2].info(), nil)
 		resp := f.call(t, nodes[2].ID(), advertisement(&pb.Entry{Topic: string(testHome), Sealed: seal(t, f.record(), f.key)}))
-		if got := resp.GetAdvertise().GetResults()[0].Refused; !strings.Contains(got, "--holders") {
-			t.Errorf("%s: refused with %q", holding, got)
+		if got := resp.GetAdvertise().GetResults()[0].Refused; !strings.Contains(got, "--discovery") {
+			t.Errorf("%s: refused with %q", mode, got)
 		}
 		resp = f.call(t, nodes[2].ID(), &pb.Request{Op: &pb.Request_HandOver{HandOver: &pb.HandOver{Topic: string(testHome)}}})
-		if !strings.Contains(resp.Error, "--holders") {
-			t.Errorf("%s: hand-over answered with %q", holding, resp.Error)
+		if !strings.Contains(resp.Error, "--discovery") {
+			t.Errorf("%s: hand-over answered with %q", mode, resp.Error)
 		}
 	}
 }
 
 func TestUnknownHolding(t *testing.T) {
-	if _, err := Listen(Config{Key: newKey(t), Holding: "some"}); err == nil || !strings.Contains(err.Error(), `holders "some": want dht, central, none or all`) {
+	if _, err := Listen(Config{Key: newKey(t), Discovery: "some"}); err == nil || !strings.Contains(err.Error(), `discovery "some": want kademlia, broker, pull or push`) {
 		t.Errorf("got %v", err)
 	}
-	if _, err := Listen(Config{Key: newKey(t), Holding: HoldCentral}); err == nil || !strings.Contains(err.Error(), "no list of servers") {
+	if _, err := Listen(Config{Key: newKey(t), Discovery: Broker}); err == nil || !strings.Contains(err.Error(), "no list of servers") {
 		t.Errorf("got %v", err)
 	}
 }
@@ -209,7 +209,7 @@ func TestBrokerOfAnotherNetwork(t *testing.T) {
 			list.add(n)
 		}
 	}, func(c *Config) {
-		c.Holding, c.Servers = HoldCentral, list.get
+		c.Discovery, c.Servers = Broker, list.get
 		c.Log = slog.New(slog.NewTextHandler(&warned, &slog.HandlerOptions{Level: slog.LevelWarn}))
 	})
 	list.add(other)

@@ -51,12 +51,12 @@ type Config struct {
 	PeerFile string // where peers are remembered; "": nowhere
 	Client   bool   // holds nothing and serves nothing
 
-	// Holding says who holds records; "": HoldDHT. The other three need
-	// Servers, which returns the brokers (HoldCentral) or all nodes that take
-	// part (HoldNone, HoldAll), this one possibly among them. It is called
+	// Discovery says who holds records; "": Kademlia. The other three need
+	// Servers, which returns the brokers (Broker) or all nodes that take
+	// part (Pull, Push), this one possibly among them. It is called
 	// often, and may return other servers each time.
-	Holding Holding
-	Servers func() []peer.AddrInfo
+	Discovery Discovery
+	Servers   func() []peer.AddrInfo
 
 	// ClockOffset is added to the machine's clock where it is compared with
 	// those of others, to try out what happens when it is wrong.
@@ -171,11 +171,11 @@ func Listen(cfg Config) (*Node, error) {
 		cfg.Judge = func() *capacity.Judge { return judge }
 	}
 	var err error
-	if cfg.Holding, err = ParseHolding(string(cfg.Holding)); err != nil {
+	if cfg.Discovery, err = ParseDiscovery(string(cfg.Discovery)); err != nil {
 		return nil, err
 	}
-	if cfg.Holding.listed() && cfg.Servers == nil {
-		return nil, fmt.Errorf("holders %s: no list of servers", cfg.Holding)
+	if cfg.Discovery.listed() && cfg.Servers == nil {
+		return nil, fmt.Errorf("discovery %s: no list of servers", cfg.Discovery)
 	}
 	coords, err := newVivaldi()
 	if err != nil {
@@ -423,7 +423,7 @@ func (n *Node) holders(topic Topic) (h holders, looked bool) {
 	if topic == CapacityTopic() {
 		topic = n.sharding.home()
 	}
-	if n.cfg.Holding.listed() {
+	if n.cfg.Discovery.listed() {
 		return n.electListed(), true
 	}
 	cached, looked := n.cache.use(time.Now(), topic)
@@ -431,7 +431,7 @@ func (n *Node) holders(topic Topic) (h holders, looked bool) {
 }
 
 func (n *Node) elect(topic Topic, cached []peer.ID) holders {
-	if n.cfg.Holding.listed() {
+	if n.cfg.Discovery.listed() {
 		return n.electListed()
 	}
 	return electHolders(kb.ConvertKey(topic.Key(n.network)), n.self(), n.candidates(topic, cached))
@@ -563,7 +563,7 @@ func (n *Node) refreshHolders(ctx context.Context) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		}
-		if n.kad.RoutingTable().Size() == 0 || n.cfg.Holding.listed() {
+		if n.kad.RoutingTable().Size() == 0 || n.cfg.Discovery.listed() {
 			continue
 		}
 		n.cache.use(time.Now(), n.sharding.home())
@@ -627,7 +627,7 @@ func (n *Node) failed(id peer.ID, err error) {
 		return
 	}
 	var foreign multistream.ErrNotSupported[protocol.ID]
-	if n.cfg.Holding.listed() && errors.As(err, &foreign) {
+	if n.cfg.Discovery.listed() && errors.As(err, &foreign) {
 		n.log.Warn("listed server is no node of this network: take it off the list, or give both the same --network", "peer", id)
 	} else {
 		n.log.Debug("peer is down", "peer", id, "err", err)

@@ -170,7 +170,7 @@ func (n *Node) sample() (capacity.Record, []capacity.Carriage) {
 // homes are the topics of this node's capacity record, its home first.
 func (n *Node) homes(now time.Time, region string) []Topic {
 	list := n.sharding.homes(now, region)
-	if !n.cfg.Holding.listed() && !n.small() && n.sharding.sponsor(now) {
+	if !n.cfg.Discovery.listed() && !n.small() && n.sharding.sponsor(now) {
 		list = append(list, holder.RegionsTopic)
 	}
 	if p := n.cfg.Provisioner; p != nil {
@@ -332,7 +332,7 @@ func (n *Node) spread() {
 // else all of it.
 func (n *Node) send(topic Topic, h holders) {
 	var known []byte
-	if !h.all && !n.cfg.Holding.listed() {
+	if !h.all && !n.cfg.Discovery.listed() {
 		known = knownList(h.remote)
 		if h.self {
 			known = append(known, kb.ConvertPeerID(n.ID())[:4]...)
@@ -525,7 +525,7 @@ func (n *Node) confirmed(p peer.ID, batch []parcel, reply *pb.AdvertiseReply, rt
 		n.host.ConnManager().TagPeer(p, holderTag, peerWeight)
 		n.accept1.Do(func() { close(n.accepted) })
 	}
-	if !n.cfg.Holding.listed() {
+	if !n.cfg.Discovery.listed() {
 		n.meet(p, reply.Closer)
 	}
 }

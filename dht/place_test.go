@@ -460,10 +460,10 @@ func TestManyPlacementsAtOnce(t *testing.T) {
 // Where everybody was asked and refused, a placement is refused: there is
 // nobody further away to ask.
 func TestPlaceEndsWhenAllRefuse(t *testing.T) {
-	for _, holding := range []Holding{HoldNone, HoldAll} {
+	for _, mode := range []Discovery{Pull, Push} {
 		list := &serverList{}
 		nodes := newTestNetworkOf(t, 3, func(_ int, n *testNode) { list.add(n) }, func(c *Config) {
-			c.Holding, c.Servers = holding, list.get
+			c.Discovery, c.Servers = mode, list.get
 			c.Grant = func(capacity.Request) (capacity.Lease, error) {
 				return capacity.Lease{}, &capacity.Refusal{Reason: "sessions"}
 			}
@@ -476,10 +476,10 @@ func TestPlaceEndsWhenAllRefuse(t *testing.T) {
 		select {
 		case err := <-done:
 			if !isRefusal(err) {
-				t.Errorf("%s: Place = %v, want a refusal", holding, err)
+				t.Errorf("%s: Place = %v, want a refusal", mode, err)
 			}
 		case <-time.After(patience):
-			t.Fatalf("%s: Place goes on for ever", holding)
+			t.Fatalf("%s: Place goes on for ever", mode)
 		}
 	}
 }

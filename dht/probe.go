@@ -123,7 +123,7 @@ type PeerInfo struct {
 	ClockOffset float64   `json:"clock_offset_ms"` // how far its clock is ahead of ours
 	HoldsTopics int       `json:"holds_topics"`    // topics of which it holds records
 	Holds       int       `json:"holds_records"`   // records it holds, its own included
-	Holding     Holding   `json:"holders,omitempty"`
+	Discovery   Discovery `json:"discovery,omitempty"`
 	Release     string    `json:"release,omitempty"`
 }
 
@@ -154,7 +154,7 @@ func (n *Node) Peers() []PeerInfo {
 		}
 		info.Told, info.ClockOffset = said.at, millis(said.clock)
 		info.HoldsTopics, info.Holds = said.topics, said.held
-		info.Holding, info.Release = said.mode, said.vers
+		info.Discovery, info.Release = said.mode, said.vers
 		if conns := n.host.Network().ConnsToPeer(p); len(conns) > 0 {
 			c := conns[0]
 			info.Connected = true

@@ -374,7 +374,7 @@ func (p *poll) heard(a pollAnswer) {
 // knows is what a voter is told of the others; it is nothing where everybody
 // is one.
 func (p *poll) knows(voters []peer.ID) []byte {
-	if p.n.cfg.Holding.listed() || len(voters) > everyone {
+	if p.n.cfg.Discovery.listed() || len(voters) > everyone {
 		return nil
 	}
 	return knownList(voters[:min(len(voters), replicas)])
@@ -425,13 +425,13 @@ func (n *Node) voters(topic Topic, named map[peer.ID]bool, words map[peer.ID]pb.
 	here := func(known []peer.ID) []peer.ID {
 		return slices.DeleteFunc(slices.Clone(known), func(p peer.ID) bool { return n.reach.gone(now, p) })
 	}
-	if n.cfg.Holding.listed() {
+	if n.cfg.Discovery.listed() {
 		known := n.servers()
-		if n.cfg.Holding == HoldNone && n.self() != "" && !slices.Contains(known, n.ID()) {
+		if n.cfg.Discovery == Pull && n.self() != "" && !slices.Contains(known, n.ID()) {
 			known = append(known, n.ID())
 		}
 		list = here(known)
-		if n.cfg.Holding == HoldNone {
+		if n.cfg.Discovery == Pull {
 			return list, max(len(list), 1)
 		}
 		return list, majority(len(list))

@@ -267,7 +267,7 @@ func (n *Node) hold(now time.Time, from peer.ID, e *pb.Entry) error {
 	if len(e.Sealed)+len(e.Amendment) == 0 {
 		err := n.table.Withdraw(now, topic, from, e.Seq)
 		_, _, shard := topic.Shard()
-		if shard && (n.cfg.Holding.listed() || n.small()) && n.table.Get(now, CapacityTopic(), from) == nil {
+		if shard && (n.cfg.Discovery.listed() || n.small()) && n.table.Get(now, CapacityTopic(), from) == nil {
 			n.reach.leaves(now, from) // everything is held here, and of it there is nothing
 		}
 		return err
@@ -300,7 +300,7 @@ func (n *Node) hold(now time.Time, from peer.ID, e *pb.Entry) error {
 // closer returns the holders of e's topic that its publisher seems not to
 // know. In a network where everyone is a holder, nobody is closer.
 func (n *Node) closer(publisher peer.ID, e *pb.Entry) []peer.ID {
-	if n.cfg.Holding.listed() {
+	if n.cfg.Discovery.listed() {
 		return nil
 	}
 	topic := Topic(e.Topic)

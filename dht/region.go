@@ -67,7 +67,7 @@ func (n *Node) refreshRegions(ctx context.Context) error {
 			return ctx.Err()
 		}
 		_, at := n.regions.list()
-		if n.cfg.Holding.listed() || n.small() || n.kad.RoutingTable().Size() == 0 || time.Since(at) < wait {
+		if n.cfg.Discovery.listed() || n.small() || n.kad.RoutingTable().Size() == 0 || time.Since(at) < wait {
 			continue
 		}
 		n.readRegions(ctx)
@@ -192,7 +192,7 @@ func randomBits(depth int) string {
 // runWide searches near and then further away until an offer is good enough.
 // Holders of everything are asked but once.
 func (q *finding) runWide(ctx context.Context) error {
-	if q.n.cfg.Holding.listed() || q.n.small() {
+	if q.n.cfg.Discovery.listed() || q.n.small() {
 		q.level = widest
 		return q.run(ctx)
 	}
@@ -348,7 +348,7 @@ func (q *finding) enough() bool {
 // out without asking: those of its own region and of the others it knows, from
 // where the finer ones are found.
 func (n *Node) shards(ctx context.Context) []Topic {
-	if n.cfg.Holding.listed() || n.small() {
+	if n.cfg.Discovery.listed() || n.small() {
 		return []Topic{CapacityTopic()}
 	}
 	near, at := n.regions.list()

@@ -220,7 +220,7 @@ func TestListedServersAreBootstrapPeers(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	second := newTestNode(t, func(c *Config) { c.Holding, c.Servers = HoldNone, list.Servers })
+	second := newTestNode(t, func(c *Config) { c.Discovery, c.Servers = Pull, list.Servers })
 	second.run(t)
 	second.awaitReady(t)
 	ctx, cancel := context.WithCancel(t.Context())

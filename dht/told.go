@@ -39,7 +39,7 @@ type telling struct {
 	timed  bool // clock, by how much the peer's is ahead of ours, give or take doubt, is known
 	topics int  // held
 	held   int  // records
-	mode   Holding
+	mode   Discovery
 	vers   string
 	name   string
 	coords *coordinate.Coordinate // nil: unknown
@@ -70,7 +70,7 @@ func (t *told) take(now, wall time.Time, p peer.ID, r *pb.FetchReply, rtt time.D
 	}
 	s.mode = ""
 	if r.Mode != "" {
-		if mode, err := ParseHolding(r.Mode); err == nil {
+		if mode, err := ParseDiscovery(r.Mode); err == nil {
 			s.mode = mode
 		}
 	}
@@ -161,7 +161,7 @@ func (n *Node) serveFetch(req *pb.Fetch) *pb.Response {
 		Sealed:     n.fetched(req),
 		Coordinate: coordinateToWire(n.coords.here()),
 		NowMs:      n.wall(now).UnixMilli(),
-		Mode:       string(n.cfg.Holding),
+		Mode:       string(n.cfg.Discovery),
 	}
 	topics, records := n.table.Size(now)
 	reply.HeldTopics, reply.HeldRecords = uint32(topics), uint32(records)

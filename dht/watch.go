@@ -240,7 +240,7 @@ func (w *watching) hearing() Hearing {
 	h := hear(0, 0, 0, silent) // each once
 	must := min(asksFirst, len(all))
 	switch topic := w.topics[0]; {
-	case w.n.cfg.Holding == HoldNone:
+	case w.n.cfg.Discovery == Pull:
 		must = len(all)
 	case topic.Stream() != "" || topic.Provisions():
 		must = majority(len(all))
@@ -253,7 +253,7 @@ func (w *watching) listen(ctx context.Context, remotes int) {
 	for _, topic := range w.topics {
 		h, _ := w.n.holders(topic)
 		h = w.n.withTheSlow(topic, h)
-		if w.n.cfg.Holding == HoldNone {
+		if w.n.cfg.Discovery == Pull {
 			h.remote, remotes = w.n.servers(), maxListedWatch // each has its own record only
 		}
 		if h.self {

@@ -102,7 +102,7 @@ func (n *Network) joinFlags(token string) ([]string, error) {
 		return []string{"--join", token}, nil
 	}
 	if n.state.listed() {
-		return []string{"--holders", string(n.state.Holding), "--server-list", n.dir + "/" + serverFile}, nil
+		return []string{"--discovery", string(n.state.Discovery), "--server-list", n.dir + "/" + serverFile}, nil
 	}
 	var flags []string
 	for _, node := range n.Nodes() {

@@ -22,7 +22,7 @@ chromium)
 	;;
 redis-server)
 	what="The comparison with a database needs"
-	without="leave it out: bin/weir bench discovery --modes dht,central-1,central-3,none,all"
+	without="leave it out: bin/weir bench discovery --modes kademlia,broker-1,broker-3,pull,push"
 	;;
 nftables)
 	tool=nft

@@ -75,11 +75,11 @@ type Config struct {
 	// N is the number of nodes, named n1, n2, …; n1 is whom all others join by.
 	N int
 
-	// Holding says who holds records; "": [dht.HoldDHT]. In the other modes
+	// Discovery says who holds records; "": [dht.Kademlia]. In the other modes
 	// each node is given the file "servers" in Dir, which lists the nodes that
-	// are ready: the first Brokers ones in [dht.HoldCentral], else all.
-	Holding dht.Holding
-	Brokers int // 0: 1
+	// are ready: the first Brokers ones in [dht.Broker], else all.
+	Discovery dht.Discovery
+	Brokers   int // 0: 1
 
 	Regions   int                  // nodes are in r1, r2, … rRegions in turn; 0: in none
 	Binary    string               // weir; default: this process's executable
@@ -152,16 +152,16 @@ func Up(ctx context.Context, cfg Config) (*Network, error) {
 	if cfg.N < 1 {
 		return nil, fmt.Errorf("%w of %d nodes: at least one is needed", ErrInput, cfg.N)
 	}
-	holding, err := dht.ParseHolding(string(cfg.Holding))
+	discovery, err := dht.ParseDiscovery(string(cfg.Discovery))
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrInput, err)
 	}
 	switch {
-	case cfg.Brokers != 0 && holding != dht.HoldCentral:
-		return nil, fmt.Errorf("%w: there are brokers only where holders are %s", ErrInput, dht.HoldCentral)
+	case cfg.Brokers != 0 && discovery != dht.Broker:
+		return nil, fmt.Errorf("%w: there are brokers only where discovery is %s", ErrInput, dht.Broker)
 	case cfg.Brokers < 0 || cfg.Brokers > cfg.N:
 		return nil, fmt.Errorf("%w of %d nodes: %d of them cannot be brokers", ErrInput, cfg.N, cfg.Brokers)
-	case holding == dht.HoldCentral:
+	case discovery == dht.Broker:
 		cfg.Brokers = max(cfg.Brokers, 1)
 	}
 	if !cfg.Force {
@@ -196,7 +196,7 @@ func Up(ctx context.Context, cfg Config) (*Network, error) {
 
 	n := &Network{
 		dir: dir, binary: binary, log: cfg.Log, own: map[string]*os.Process{},
-		state: state{Version: stateVersion, Started: time.Now(), Binary: binary, Holding: holding, Brokers: cfg.Brokers, AddFlags: cfg.AddFlags, TLS: cfg.TLS},
+		state: state{Version: stateVersion, Started: time.Now(), Binary: binary, Discovery: discovery, Brokers: cfg.Brokers, AddFlags: cfg.AddFlags, TLS: cfg.TLS},
 	}
 	n.progress = &counter{now: Progress{Nodes: cfg.N}, tell: cfg.Progress}
 	defer func() { n.progress = nil }()
@@ -229,7 +229,7 @@ func (n *Network) up(ctx context.Context, cfg Config) error {
 		if err := writeServers(n.dir, n.state); err != nil {
 			return err
 		}
-		join = []string{"--holders", string(n.state.Holding), "--server-list", filepath.Join(n.dir, serverFile)}
+		join = []string{"--discovery", string(n.state.Discovery), "--server-list", filepath.Join(n.dir, serverFile)}
 	}
 	for i := 1; i <= cfg.N; i++ {
 		if ctx.Err() != nil {

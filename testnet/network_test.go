@@ -108,14 +108,14 @@ func gone(t *testing.T, nodes []Node) {
 
 // However records are held, all nodes see all, by the list that testnet writes;
 // one that comes back at other addresses is listed there.
-func TestNetworkOfEachHolding(t *testing.T) {
+func TestNetworkOfEachDiscovery(t *testing.T) {
 	for _, c := range []struct {
-		holding dht.Holding
-		brokers int
-		listed  int
-	}{{dht.HoldCentral, 2, 2}, {dht.HoldNone, 0, 3}, {dht.HoldAll, 0, 3}} {
-		t.Run(string(c.holding), func(t *testing.T) {
-			n := up(t, Config{N: 3, Holding: c.holding, Brokers: c.brokers})
+		discovery dht.Discovery
+		brokers   int
+		listed    int
+	}{{dht.Broker, 2, 2}, {dht.Pull, 0, 3}, {dht.Push, 0, 3}} {
+		t.Run(string(c.discovery), func(t *testing.T) {
+			n := up(t, Config{N: 3, Discovery: c.discovery, Brokers: c.brokers})
 			lists := func() bool {
 				servers, err := os.ReadFile(filepath.Join(n.Dir(), serverFile))
 				if err != nil {
@@ -136,11 +136,11 @@ func TestNetworkOfEachHolding(t *testing.T) {
 				t.Error("the list is not that of the servers")
 			}
 			var told struct {
-				Holders dht.Holding
-				Servers int
+				Discovery dht.Discovery
+				Servers   int
 			}
 			eventually(t, "the list is read", func() bool {
-				return n.Node("n3").Get(t.Context(), "/status", &told) == nil && told.Holders == c.holding && told.Servers == c.listed
+				return n.Node("n3").Get(t.Context(), "/status", &told) == nil && told.Discovery == c.discovery && told.Servers == c.listed
 			})
 			if err := n.Restart(t.Context(), "n2"); err != nil {
 				t.Fatal(err)
@@ -148,7 +148,7 @@ func TestNetworkOfEachHolding(t *testing.T) {
 			if !lists() {
 				t.Error("the list is not that of the servers after a restart")
 			}
-			if c.holding == dht.HoldNone {
+			if c.discovery == dht.Pull {
 				return // others ask it by what is left of the connection to the killed process, for half a minute
 			}
 			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
@@ -158,7 +158,7 @@ func TestNetworkOfEachHolding(t *testing.T) {
 			}
 		})
 	}
-	for _, cfg := range []Config{{N: 2, Brokers: 1}, {N: 2, Holding: dht.HoldCentral, Brokers: 3}, {N: 2, Holding: "some"}} {
+	for _, cfg := range []Config{{N: 2, Brokers: 1}, {N: 2, Discovery: dht.Broker, Brokers: 3}, {N: 2, Discovery: "some"}} {
 		cfg.Dir = t.TempDir()
 		if _, err := Up(t.Context(), cfg); !errors.Is(err, ErrInput) {
 			t.Errorf("%+v: %v, want bad input", cfg, err)

@@ -34,8 +34,8 @@ type state struct {
 
 	// Who holds records where that is not left to the DHT, and how many nodes,
 	// from the first on, the list of servers has; 0: all.
-	Holding dht.Holding `json:"holders,omitempty"`
-	Brokers int         `json:"brokers,omitempty"`
+	Discovery dht.Discovery `json:"discovery,omitempty"`
+	Brokers   int           `json:"brokers,omitempty"`
 
 	TLS bool `json:"tls,omitempty"` // nodes speak https
 
@@ -43,7 +43,7 @@ type state struct {
 }
 
 // listed reports whether the nodes are given a list of servers.
-func (s state) listed() bool { return s.Holding != "" && s.Holding != dht.HoldDHT }
+func (s state) listed() bool { return s.Discovery != "" && s.Discovery != dht.Kademlia }
 
 // serverFile is the list of servers in a testnet's directory.
 const serverFile = "servers"
@@ -52,7 +52,7 @@ const serverFile = "servers"
 // not in it.
 func writeServers(dir string, s state) error {
 	var b strings.Builder
-	fmt.Fprintf(&b, "# The servers of --holders %s, for weir node --server-list\n", s.Holding)
+	fmt.Fprintf(&b, "# The servers of --discovery %s, for weir node --server-list\n", s.Discovery)
 	for i, n := range s.Nodes {
 		if s.Brokers > 0 && i >= s.Brokers {
 			break

@@ -49,7 +49,7 @@ func benchDiscoveryCommand() *cli.Command {
 
 func benchDiscovery(c *cli.Context) error {
 	if c.Args().Present() {
-		return badInput(fmt.Errorf("weir bench discovery takes no arguments, but got %q; sizes go in --nodes 5,20, modes in --modes %s", c.Args().First(), bench.ModeDHT))
+		return badInput(fmt.Errorf("weir bench discovery takes no arguments, but got %q; sizes go in --nodes 5,20, modes in --modes %s", c.Args().First(), bench.ModeKademlia))
 	}
 	report, err := measureOrRead(c)
 	if report == nil || len(report.Measured) == 0 {

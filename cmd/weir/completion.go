@@ -21,7 +21,7 @@ var valuesOf = map[string][]string{
 	"overflow":   {"redirect", "relay", "refuse"},
 	"log-level":  {"debug", "info", "warn", "error"},
 	"log-format": {"text", "json"},
-	"holders":    {"dht", "central", "none", "all"},
+	"discovery":  {"kademlia", "broker", "pull", "push"},
 	"purpose":    {"view", "publish", "cascade"},
 	"signal":     {"KILL", "TERM", "INT", "STOP", "CONT", "QUIT", "HUP", "USR1", "USR2"},
 }

@@ -46,7 +46,7 @@ func demoCommand() *cli.Command {
 		Description: "Starts nodes, publishes the built-in clip to n1, and lets viewers come to n1 until\n" +
 			"it is full, and a few more. Runs until it is interrupted. With --seconds it ends by\n" +
 			"itself, and its exit code is 0 only if media flowed over a cascade link.",
-		Flags: testnetFlags(append(testnetHolders(), testnetTLS(),
+		Flags: testnetFlags(append(testnetDiscovery(), testnetTLS(),
 			&cli.IntFlag{Name: "seconds", Usage: "end after `N` seconds; 0: when interrupted", EnvVars: []string{"DEMO_SECONDS"}},
 			&cli.IntFlag{Name: "nodes", Aliases: []string{"n"}, Usage: "how many `NODES`", Value: 5, EnvVars: env("NODES")},
 			&cli.IntFlag{Name: "region-count", Usage: "nodes are in one of `R` regions in turn, r1 to rR", Value: 2, EnvVars: env("REGION_COUNT")},
@@ -64,7 +64,7 @@ func demoCommand() *cli.Command {
 				return badInput(fmt.Errorf("--overflow %s: the demo shows redirect and refuse", overflow))
 			}
 			cfg := demoConfig{
-				holding: dht.Holding(c.String("holders")), brokers: c.Int("brokers"),
+				discovery: dht.Discovery(c.String("discovery")), brokers: c.Int("brokers"),
 				dir: c.String("dir"), tls: c.Bool("tls"), nodes: c.Int("nodes"), regions: c.Int("region-count"), sessionLimit: c.Int("session-limit"),
 				overflow: overflow, viewers: c.Int("viewers"), direct: c.Bool("direct"), length: time.Duration(c.Int("seconds")) * time.Second,
 			}
@@ -77,7 +77,7 @@ func demoCommand() *cli.Command {
 }
 
 type demoConfig struct {
-	holding      dht.Holding
+	discovery    dht.Discovery
 	brokers      int
 	dir          string
 	tls          bool
@@ -120,7 +120,7 @@ func runDemo(ctx context.Context, cfg demoConfig, screen *screen) (err error) {
 	d := &demo{cfg: cfg, screen: screen, names: map[peer.ID]string{}}
 	screen.title("weir: %d nodes on this machine, and a node that finds help when it is full", cfg.nodes)
 	if d.net, err = testnet.Up(ctx, testnet.Config{
-		Dir: cfg.dir, N: cfg.nodes, TLS: cfg.tls, Regions: cfg.regions, Holding: cfg.holding, Brokers: cfg.brokers,
+		Dir: cfg.dir, N: cfg.nodes, TLS: cfg.tls, Regions: cfg.regions, Discovery: cfg.discovery, Brokers: cfg.brokers,
 		NodeFlags: func(i int) []string {
 			if i > 1 {
 				return nil

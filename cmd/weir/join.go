@@ -16,7 +16,7 @@ import (
 )
 
 const (
-	inviteVersion = 1
+	inviteVersion = 2
 	maxInvite     = 8 << 10 // bytes of a token
 	maxInviteList = 32      // addresses of each kind
 )
@@ -28,7 +28,7 @@ type invitation struct {
 	Network   string   `json:"network"`
 	Bootstrap []string `json:"bootstrap,omitempty"` // any one of them suffices
 	Operator  string   `json:"operator,omitempty"`  // whose policies apply
-	Holders   string   `json:"holders,omitempty"`   // "": dht
+	Discovery string   `json:"discovery,omitempty"` // "": kademlia
 	Servers   []string `json:"servers,omitempty"`   // for the other modes
 }
 
@@ -90,7 +90,7 @@ func (i invitation) check() error {
 			return fmt.Errorf("the token: %w", err)
 		}
 	}
-	if _, err := dht.ParseHolding(i.Holders); err != nil {
+	if _, err := dht.ParseDiscovery(i.Discovery); err != nil {
 		return fmt.Errorf("the token: %w", err)
 	}
 	if i.Operator != "" {
@@ -112,7 +112,7 @@ func applyJoin(c *cli.Context) error {
 	if err != nil {
 		return fmt.Errorf("--join: %w", err)
 	}
-	for flag, v := range map[string]string{"network": i.Network, "operator": i.Operator, "holders": i.Holders} {
+	for flag, v := range map[string]string{"network": i.Network, "operator": i.Operator, "discovery": i.Discovery} {
 		switch {
 		case v == "":
 		case c.IsSet(flag) && c.String(flag) != v:
@@ -123,10 +123,10 @@ func applyJoin(c *cli.Context) error {
 			}
 		}
 	}
-	if i.Holders == "" || i.Holders == string(dht.HoldDHT) {
+	if i.Discovery == "" || i.Discovery == string(dht.Kademlia) {
 		i.Servers = nil
 	}
-	for flag, list := range map[string][]string{"bootstrap": i.Bootstrap, "holder": i.Servers} {
+	for flag, list := range map[string][]string{"bootstrap": i.Bootstrap, "server": i.Servers} {
 		for _, a := range list {
 			if err := c.Set(flag, a); err != nil {
 				return err
@@ -155,7 +155,7 @@ func (n *node) invite() (string, error) {
 	}
 	i.Bootstrap = add(i.Bootstrap, n.cfg.bootstrap...)
 	if n.cfg.servers != nil {
-		i.Holders = string(n.cfg.holding)
+		i.Discovery = string(n.cfg.discovery)
 		for _, s := range n.cfg.servers.Servers() {
 			addrs, err := peer.AddrInfoToP2pAddrs(&s)
 			if err != nil {

@@ -14,7 +14,7 @@ const (
 )
 
 func TestJoinToken(t *testing.T) {
-	want := invitation{Version: 1, Network: "film night", Bootstrap: []string{someAddr}, Operator: someID}
+	want := invitation{Version: inviteVersion, Network: "film night", Bootstrap: []string{someAddr}, Operator: someID}
 	token, err := want.token()
 	if err != nil {
 		t.Fatal(err)
@@ -30,18 +30,18 @@ func TestJoinToken(t *testing.T) {
 	if _, err := parse(t, "--join", token, "--network", "other"); err == nil || !strings.Contains(err.Error(), `"film night"`) {
 		t.Errorf("another network as well: %v", err)
 	}
-	listed := invitation{Version: 1, Network: "open", Holders: "central", Servers: []string{someAddr}}
+	listed := invitation{Version: inviteVersion, Network: "open", Discovery: "broker", Servers: []string{someAddr}}
 	if token, err = listed.token(); err != nil {
 		t.Fatal(err)
 	}
-	if cfg, err = parse(t, "--join", token); err != nil || cfg.holding != "central" || len(cfg.servers.Servers()) != 1 {
+	if cfg, err = parse(t, "--join", token); err != nil || cfg.discovery != "broker" || len(cfg.servers.Servers()) != 1 {
 		t.Errorf("a network with brokers: %v", err)
 	}
 }
 
 func TestBadJoinTokens(t *testing.T) {
 	encode := func(s string) string { return base64.RawURLEncoding.EncodeToString([]byte(s)) }
-	good, err := invitation{Version: 1, Network: "open", Bootstrap: []string{someAddr}}.token()
+	good, err := invitation{Version: inviteVersion, Network: "open", Bootstrap: []string{someAddr}}.token()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -50,16 +50,16 @@ func TestBadJoinTokens(t *testing.T) {
 		"no base64":              {"what?", "want one as weir network invite prints it"},
 		"cut off":                {good[:len(good)/2], "not all of it"},
 		"no JSON":                {encode("hello"), "not a token"},
-		"of a later version":     {encode(`{"v":2,"certificate":"…"}`), "version 2, this weir knows 1"},
-		"unknown field":          {encode(`{"v":1,"network":"a","secret":"b"}`), "damaged"},
-		"two":                    {encode(`{"v":1,"network":"a"} {"v":1}`), "not a token"},
-		"no network":             {encode(`{"v":1,"bootstrap":["` + someAddr + `"]}`), "no network"},
-		"no address":             {encode(`{"v":1,"network":"a"}`), "no address"},
-		"an address that is no":  {encode(`{"v":1,"network":"a","bootstrap":["/ip4/1.2.3.4/tcp/1"]}`), "/p2p/"},
-		"an operator that is no": {encode(`{"v":1,"network":"a","operator":"me","bootstrap":["` + someAddr + `"]}`), "operator me"},
-		"a mode that is none":    {encode(`{"v":1,"network":"a","holders":"some","bootstrap":["` + someAddr + `"]}`), "some"},
+		"of a later version":     {encode(`{"v":3,"certificate":"…"}`), "version 3, this weir knows 2"},
+		"unknown field":          {encode(`{"v":2,"network":"a","secret":"b"}`), "damaged"},
+		"two":                    {encode(`{"v":2,"network":"a"} {"v":1}`), "not a token"},
+		"no network":             {encode(`{"v":2,"bootstrap":["` + someAddr + `"]}`), "no network"},
+		"no address":             {encode(`{"v":2,"network":"a"}`), "no address"},
+		"an address that is no":  {encode(`{"v":2,"network":"a","bootstrap":["/ip4/1.2.3.4/tcp/1"]}`), "/p2p/"},
+		"an operator that is no": {encode(`{"v":2,"network":"a","operator":"me","bootstrap":["` + someAddr + `"]}`), "operator me"},
+		"a mode that is none":    {encode(`{"v":2,"network":"a","discovery":"some","bootstrap":["` + someAddr + `"]}`), "some"},
 		"too long":               {strings.Repeat("a", maxInvite+1), "at most"},
-		"too many addresses":     {encode(`{"v":1,"network":"a","bootstrap":["` + strings.Repeat(`x","`, 40) + `x"]}`), "at most 32"},
+		"too many addresses":     {encode(`{"v":2,"network":"a","bootstrap":["` + strings.Repeat(`x","`, 40) + `x"]}`), "at most 32"},
 	} {
 		if _, err := parseInvitation(c.token); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: %v, want %q", name, err, c.want)
@@ -70,9 +70,9 @@ func TestBadJoinTokens(t *testing.T) {
 // What passes for a token says the same when it is written again.
 func FuzzParseInvitation(f *testing.F) {
 	for _, i := range []invitation{
-		{Version: 1, Network: "open", Bootstrap: []string{someAddr}},
-		{Version: 1, Network: "open", Bootstrap: []string{someAddr}, Operator: someID},
-		{Version: 1, Network: "open", Holders: "all", Servers: []string{someAddr}},
+		{Version: inviteVersion, Network: "open", Bootstrap: []string{someAddr}},
+		{Version: inviteVersion, Network: "open", Bootstrap: []string{someAddr}, Operator: someID},
+		{Version: inviteVersion, Network: "open", Discovery: "push", Servers: []string{someAddr}},
 	} {
 		token, err := i.token()
 		if err != nil {
@@ -81,7 +81,7 @@ func FuzzParseInvitation(f *testing.F) {
 		f.Add(token)
 	}
 	f.Add("")
-	f.Add(base64.RawURLEncoding.EncodeToString([]byte(`{"v":1,"v":1,"network":null}`)))
+	f.Add(base64.RawURLEncoding.EncodeToString([]byte(`{"v":2,"v":1,"network":null}`)))
 	f.Fuzz(func(t *testing.T, token string) {
 		i, err := parseInvitation(token)
 		if err != nil {

@@ -52,7 +52,7 @@ func nodeCommand() *cli.Command {
 			&cli.StringSliceFlag{Name: "listen", Usage: "libp2p `MULTIADDR` to listen on, TCP or QUIC; repeatable", DefaultText: fmt.Sprintf("port %d of 127.0.0.1, both", defaultListenPort), EnvVars: env("LISTEN")},
 			&cli.StringSliceFlag{Name: "bootstrap", Usage: "`MULTIADDR` of a node of the network, with /p2p/ID; repeatable", EnvVars: env("BOOTSTRAP")},
 			&cli.StringSliceFlag{Name: "seed", Usage: "`HOST:PORT` where nodes of the network listen by TCP, such as a headless service's name, all of whose addresses are tried; its peer IDs are taken on trust; repeatable", EnvVars: env("SEED")},
-			&cli.StringFlag{Name: "join", Usage: "`TOKEN` of weir network invite: stands for --bootstrap, --network, --operator and --holders", EnvVars: env("JOIN")},
+			&cli.StringFlag{Name: "join", Usage: "`TOKEN` of weir network invite: stands for --bootstrap, --network, --operator and --discovery", EnvVars: env("JOIN")},
 			&cli.StringFlag{Name: "network", Usage: "`NAME` of the network; nodes of different networks do not meet", Value: defaultNetwork, EnvVars: env("NETWORK")},
 			&cli.StringFlag{Name: "http", Usage: "`HOST:PORT` of WHIP, WHEP and the console", Value: defaultHTTP, EnvVars: env("HTTP")},
 			&cli.StringFlag{Name: "console", Usage: "`MODE` of the pages on --http: local (this machine sees the network, others get player and publisher), public (everybody sees it) or off", Value: string(consoleLocal), EnvVars: env("CONSOLE")},
@@ -96,7 +96,7 @@ func nodeCommand() *cli.Command {
 			&cli.BoolFlag{Name: "insecure-open", Usage: "allow addresses that others than this machine can reach, though whoever reaches them is let in", EnvVars: env("INSECURE_OPEN")},
 			&cli.StringFlag{Name: "log-level", Usage: "debug, info, warn or error", Value: "info", EnvVars: env("LOG_LEVEL")},
 			&cli.StringFlag{Name: "log-format", Usage: "text or json", Value: "text", EnvVars: env("LOG_FORMAT")},
-		}, slices.Concat(tlsFlags(), rightsFlags(), holderFlags(), tracingFlags())...),
+		}, slices.Concat(tlsFlags(), rightsFlags(), discoveryFlags(), tracingFlags())...),
 		Action: func(c *cli.Context) error {
 			if c.Args().Present() {
 				return badInput(fmt.Errorf("weir node takes no arguments, but got %q", c.Args().First()))
@@ -139,7 +139,7 @@ type nodeConfig struct {
 	devDir    bool // the data directory is --dev's own
 	bootstrap []string
 	seeds     []dht.Seed
-	holding   dht.Holding
+	discovery dht.Discovery
 	servers   *dht.ServerList // nil where there is none
 	http      string
 	console   consoleMode
@@ -297,7 +297,7 @@ func nodeConfigOf(c *cli.Context) (nodeConfig, error) {
 	if cfg.tracing, err = traceConfigOf(c); err != nil {
 		return cfg, err
 	}
-	if cfg.holding, cfg.servers, err = holdersOf(c, cfg.log); err != nil {
+	if cfg.discovery, cfg.servers, err = discoveryOf(c, cfg.log); err != nil {
 		return cfg, err
 	}
 	if cfg.policy, err = newPolicyFile(c.String("policy"), cfg.log); err != nil {

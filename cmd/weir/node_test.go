@@ -102,14 +102,14 @@ func TestNodeFlagsThatAreWrong(t *testing.T) {
 		{"--fanout 0", "--fanout"},
 		{"--log-level loud", "debug, info, warn or error"},
 		{"--log-format xml", "text or json"},
-		{"--holders some", "dht, central, none or all"},
-		{"--holders central", "--server-list FILE"},
-		{"--holders none", "--holder MULTIADDR"},
-		{"--holder " + server, "--holders central, none or all"},
-		{"--server-list /nowhere --holders dht", "--holders central, none or all"},
-		{"--holders all --holder 192.0.2.1:4001", "--holder: server address"},
-		{"--holders all --server-list /nowhere/servers", "create it"},
-		{"--holders all --server-list " + broken, "servers:2: server address"},
+		{"--discovery some", "kademlia, broker, pull or push"},
+		{"--discovery broker", "--server-list FILE"},
+		{"--discovery pull", "--server MULTIADDR"},
+		{"--server " + server, "--discovery broker, pull or push"},
+		{"--server-list /nowhere --discovery kademlia", "--discovery broker, pull or push"},
+		{"--discovery push --server 192.0.2.1:4001", "--server: server address"},
+		{"--discovery push --server-list /nowhere/servers", "create it"},
+		{"--discovery push --server-list " + broken, "servers:2: server address"},
 	} {
 		_, err := parse(t, strings.Fields(c.args)...)
 		if err == nil || !strings.Contains(err.Error(), c.says) {
@@ -122,7 +122,7 @@ func TestNodeFlagsThatAreWrong(t *testing.T) {
 	if _, err := parse(t, "--http", "0.0.0.0:0", "--media-port", "0", "--auth-hook", "http://127.0.0.1:1/"); err != nil {
 		t.Errorf("beyond loopback with a hook: %v", err)
 	}
-	if cfg, err := parse(t, "--holders", "central", "--holder", server); err != nil || cfg.holding != dht.HoldCentral || len(cfg.servers.Servers()) != 1 {
+	if cfg, err := parse(t, "--discovery", "broker", "--server", server); err != nil || cfg.discovery != dht.Broker || len(cfg.servers.Servers()) != 1 {
 		t.Errorf("a broker given: %+v, %v", cfg, err)
 	}
 }

@@ -26,13 +26,13 @@ func recordFlags(more ...cli.Flag) []cli.Flag {
 		&cli.StringSliceFlag{Name: "bootstrap", Usage: "join the network by `MULTIADDR` as a client instead of asking a running node; repeatable", EnvVars: env("BOOTSTRAP")},
 		&cli.StringFlag{Name: "network", Usage: "`NAME` of the network to join", Value: "open", EnvVars: env("NETWORK")},
 		&cli.StringFlag{Name: "stream", Usage: "the records of this `STREAM`'s carriers instead of the nodes'"},
-	)...), holderFlags()...)
+	)...), discoveryFlags()...)
 }
 
 func recordsCommand() *cli.Command {
 	return &cli.Command{
 		Name: "records", Usage: "the published capacity records: list, get, watch, verify",
-		Description: "Through a running node (--admin), or by itself (--bootstrap, or --holders with a\n" +
+		Description: "Through a running node (--admin), or by itself (--bootstrap, or --discovery with a\n" +
 			"list): it then joins the network as a client that stores nothing, and leaves.",
 		Subcommands: []*cli.Command{
 			{Name: "list", Usage: "all records, newest of each node, and where each is held",

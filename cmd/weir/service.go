@@ -237,7 +237,7 @@ func newNode(cfg nodeConfig) (_ *node, err error) {
 	config := dht.Config{
 		Operator: cfg.operator, Apply: n.policies.apply,
 		Key: key, Network: cfg.network, Bootstrap: bootstrap, Seeds: cfg.seeds, PublicIP: cfg.publicIP,
-		Holding: cfg.holding, Servers: serversOf(cfg.servers),
+		Discovery: cfg.discovery, Servers: serversOf(cfg.servers),
 		PeerFile: filepath.Join(cfg.dataDir, "peers.json"),
 		Judge:    n.policy.Judge,
 		Sample:   n.sample,
@@ -729,7 +729,7 @@ type status struct {
 	Name       string         `json:"name"`
 	Release    string         `json:"release"`
 	Network    string         `json:"network"`
-	Holders    dht.Holding    `json:"holders"`
+	Discovery  dht.Discovery  `json:"discovery"`
 	Servers    int            `json:"servers"` // listed
 	Region     string         `json:"region"`
 	State      capacity.State `json:"state"`
@@ -772,7 +772,7 @@ func (n *node) status() status {
 	totals := n.ledger.Totals(time.Now())
 	counts := n.sfu.Counts()
 	s := status{
-		PeerID: n.dht.ID(), Name: n.cfg.name, Release: release(), Network: n.cfg.network, Holders: n.cfg.holding, Region: n.cfg.region,
+		PeerID: n.dht.ID(), Name: n.cfg.name, Release: release(), Network: n.cfg.network, Discovery: n.cfg.discovery, Region: n.cfg.region,
 		State: totals.State, Stress: totals.Stress, Uptime: time.Since(n.began).Milliseconds(),
 		P2P: info.P2P, HTTP: info.HTTP, TLS: n.cfg.tls.status(), Admin: info.Admin, Media: info.Media, Policy: n.policy.Judge().Policy().Version,
 		Overflow: n.tuned.Load().overflow, Publishers: counts.Publishers, Viewers: counts.Viewers, Streams: counts.Streams,

@@ -29,7 +29,7 @@ func join(c *cli.Context) (*dht.Node, func(), error) {
 		}
 		bootstrap = append(bootstrap, info)
 	}
-	holding, servers, err := holdersOf(c, nil)
+	discovery, servers, err := discoveryOf(c, nil)
 	if err != nil {
 		return nil, nil, badInput(err)
 	}
@@ -38,7 +38,7 @@ func join(c *cli.Context) (*dht.Node, func(), error) {
 		return nil, nil, err
 	}
 	n, err := dht.Listen(dht.Config{
-		Key: key, Network: c.String("network"), Bootstrap: bootstrap, Holding: holding, Servers: serversOf(servers),
+		Key: key, Network: c.String("network"), Bootstrap: bootstrap, Discovery: discovery, Servers: serversOf(servers),
 		Client: true, Log: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {

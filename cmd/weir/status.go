@@ -36,7 +36,7 @@ func printStatus(w terminal, s status, links []sfu.LinkStatus, known nodeNames) 
 		row("node", styled{or(s.Name, "-"), strong}, "  ", s.PeerID)
 		row("release", s.Release, ", up ", (time.Duration(s.Uptime) * time.Millisecond).Round(time.Second))
 		row("network", s.Network, ", ", count(s.Peers, "peer", "peers"), " connected, holds ", count(s.Holds, "record", "records"))
-		row("holders", holdersLine(s))
+		row("discovery", discoveryLine(s))
 		row("region", or(s.Region, "-"))
 		row("state", stateOf(s.State), fmt.Sprintf(", stress %.2f", s.Stress), drainLine(s.Drain))
 		row("sessions", fmt.Sprintf("%s (%s, %s, %s)", usage(s.Record.Sessions.Used, s.Record.Sessions.Limit),

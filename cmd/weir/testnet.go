@@ -35,11 +35,11 @@ func testnetTLS() cli.Flag {
 	return &cli.BoolFlag{Name: "tls", Usage: "https, by a development CA that is made in DIR and kept there", EnvVars: env("TESTNET_TLS")}
 }
 
-// testnetHolders say who holds records; testnet makes the list of servers.
-func testnetHolders() []cli.Flag {
+// testnetDiscovery say who holds records; testnet makes the list of servers.
+func testnetDiscovery() []cli.Flag {
 	return []cli.Flag{
-		&cli.StringFlag{Name: "holders", Usage: "who holds the records: dht, central, none or all", Value: string(dht.HoldDHT), EnvVars: env("HOLDERS")},
-		&cli.IntFlag{Name: "brokers", Usage: "with --holders central: the first `N` nodes are the brokers", DefaultText: "1"},
+		&cli.StringFlag{Name: "discovery", Usage: "who holds the records: kademlia, broker, pull or push", Value: string(dht.Kademlia), EnvVars: env("DISCOVERY")},
+		&cli.IntFlag{Name: "brokers", Usage: "with --discovery broker: the first `N` nodes are the brokers", DefaultText: "1"},
 	}
 }
 
@@ -53,7 +53,7 @@ func testnetCommand() *cli.Command {
 				Name: "up", Usage: "start nodes, and return when each sees the records of all", ArgsUsage: "[-- NODE FLAGS…]",
 				Description: "Flags after -- are given to every node, for example\n" +
 					"  weir testnet up -n 5 -- --session-limit 10 --log-level debug",
-				Flags: testnetFlags(append(testnetHolders(), testnetTLS(),
+				Flags: testnetFlags(append(testnetDiscovery(), testnetTLS(),
 					&cli.IntFlag{Name: "nodes", Aliases: []string{"n"}, Usage: "how many `NODES`", Value: 5, EnvVars: env("NODES")},
 					&cli.IntFlag{Name: "region-count", Usage: "nodes are in one of `R` regions in turn, r1 to rR", Value: 1, EnvVars: env("REGION_COUNT")},
 					&cli.BoolFlag{Name: "force", Usage: "also if this machine seems to have no room for so many nodes"},
@@ -128,7 +128,7 @@ func testnetUp(c *cli.Context) error {
 			line.set("of %d nodes %d started, %d ready, %d see all others", p.Nodes, p.Started, p.Ready, p.Seeing)
 		},
 		Dir: c.String("dir"), N: c.Int("nodes"), TLS: c.Bool("tls"), Regions: c.Int("region-count"), Timeout: c.Duration("timeout"),
-		Holding: dht.Holding(c.String("holders")), Brokers: c.Int("brokers"),
+		Discovery: dht.Discovery(c.String("discovery")), Brokers: c.Int("brokers"),
 		NodeFlags: func(i int) []string {
 			if i == 1 && first != nil {
 				return first

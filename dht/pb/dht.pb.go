@@ -1454,7 +1454,7 @@ type FetchReply struct {
 	NowMs         int64  `protobuf:"varint,10,opt,name=now_ms,json=nowMs,proto3" json:"now_ms,omitempty"`                   // the node's wall clock, Unix ms
 	HeldTopics    uint32 `protobuf:"varint,11,opt,name=held_topics,json=heldTopics,proto3" json:"held_topics,omitempty"`    // of which it holds records
 	HeldRecords   uint32 `protobuf:"varint,12,opt,name=held_records,json=heldRecords,proto3" json:"held_records,omitempty"` // its own included
-	Mode          string `protobuf:"bytes,13,opt,name=mode,proto3" json:"mode,omitempty"`                                   // who holds records, by its settings: dht, central, none or all
+	Mode          string `protobuf:"bytes,13,opt,name=mode,proto3" json:"mode,omitempty"`                                   // who holds records, by its settings: kademlia, broker, pull or push
 	Version       string `protobuf:"bytes,14,opt,name=version,proto3" json:"version,omitempty"`                             // of its program
 	Name          string `protobuf:"bytes,15,opt,name=name,proto3" json:"name,omitempty"`                                   // as its operator calls it
 	unknownFields protoimpl.UnknownFields

@@ -25,30 +25,30 @@ type Mode string
 // The modes that are compared. What seekers do with the records, and how they
 // reserve, is the same in all of them.
 const (
-	ModeDHT      Mode = "dht"       // the nodes closest to the key
-	ModeCentral1 Mode = "central-1" // one broker, in the middle of the region nearest to all others
-	ModeCentral3 Mode = "central-3" // three brokers, each in the middle of a region
-	ModeNone     Mode = "none"      // nobody: the seeker asks every node for its own record
-	ModeAll      Mode = "all"       // everybody: each node pushes its record to every other
-	ModeRedis    Mode = "redis"     // a redis-server where central-1 has its broker
+	ModeKademlia Mode = "kademlia" // the nodes closest to the key
+	ModeBroker1  Mode = "broker-1" // one broker, in the middle of the region nearest to all others
+	ModeBroker3  Mode = "broker-3" // three brokers, each in the middle of a region
+	ModePull     Mode = "pull"     // nobody: the seeker asks every node for its own record
+	ModePush     Mode = "push"     // everybody: each node pushes its record to every other
+	ModeRedis    Mode = "redis"    // a redis-server where broker-1 has its broker
 )
 
 // Modes are all modes.
-var Modes = []Mode{ModeDHT, ModeCentral1, ModeCentral3, ModeNone, ModeAll, ModeRedis}
+var Modes = []Mode{ModeKademlia, ModeBroker1, ModeBroker3, ModePull, ModePush, ModeRedis}
 
-// holding is how the nodes of a lab are configured for the mode.
-func (m Mode) holding() (holding dht.Holding, brokers int) {
+// discovery is how the nodes of a lab are configured for the mode.
+func (m Mode) discovery() (discovery dht.Discovery, brokers int) {
 	switch m {
-	case ModeCentral1:
-		return dht.HoldCentral, 1
-	case ModeCentral3:
-		return dht.HoldCentral, 3
-	case ModeNone, ModeRedis: // beside redis the nodes only reserve
-		return dht.HoldNone, 0
-	case ModeAll:
-		return dht.HoldAll, 0
+	case ModeBroker1:
+		return dht.Broker, 1
+	case ModeBroker3:
+		return dht.Broker, 3
+	case ModePull, ModeRedis: // beside redis the nodes only reserve
+		return dht.Pull, 0
+	case ModePush:
+		return dht.Push, 0
 	}
-	return dht.HoldDHT, 0
+	return dht.Kademlia, 0
 }
 
 // DiscoveryConfig says what Discovery measures. The zero value of an optional
@@ -273,9 +273,9 @@ func measureMode(ctx context.Context, cfg DiscoveryConfig, mode Mode, size int) 
 	row = DiscoveryRow{Mode: mode, Nodes: size}
 	log := cfg.Log.With("nodes", size, "mode", mode)
 	log.Info("starting")
-	holding, brokers := mode.holding()
+	discovery, brokers := mode.discovery()
 	began := time.Now()
-	l, err := lab.Up(ctx, lab.Config{Nodes: size, Seed: cfg.Seed, RTT: cfg.RTT, Regions: regions, Holding: holding, Brokers: brokers, Ready: 2 * time.Minute})
+	l, err := lab.Up(ctx, lab.Config{Nodes: size, Seed: cfg.Seed, RTT: cfg.RTT, Regions: regions, Discovery: discovery, Brokers: brokers, Ready: 2 * time.Minute})
 	if err != nil {
 		return row, err
 	}
@@ -302,7 +302,7 @@ func measureMode(ctx context.Context, cfg DiscoveryConfig, mode Mode, size int) 
 	if quiet == 0 {
 		quiet = calm + time.Duration(size)*calmNode
 	}
-	if size <= fewNodes && mode == ModeDHT || mode == ModeAll {
+	if size <= fewNodes && mode == ModeKademlia || mode == ModePush {
 		quiet = max(quiet, settleTime)
 	}
 	if err := pause(ctx, quiet); err != nil {

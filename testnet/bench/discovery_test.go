@@ -29,7 +29,7 @@ func TestDiscoveryCheckTellsWhatIsWrong(t *testing.T) {
 		"everything else has a default":    {DiscoveryConfig{Modes: noRedis}, ""},
 		"two nodes leave none to choose":   {DiscoveryConfig{Nodes: []int{2}, Modes: noRedis}, "3 to 250"},
 		"a thousand do not fit":            {DiscoveryConfig{Nodes: []int{1000}, Modes: noRedis}, "3 to 250"},
-		"an unknown mode":                  {DiscoveryConfig{Modes: []Mode{"raft"}}, "central-3"},
+		"an unknown mode":                  {DiscoveryConfig{Modes: []Mode{"raft"}}, "broker-3"},
 		"a phase too short to see much in": {DiscoveryConfig{Modes: noRedis, Duration: time.Millisecond}, "1s to 10m"},
 		"a rate that is no number":         {DiscoveryConfig{Modes: noRedis, Rate: math.NaN()}, "more than 0"},
 		"redis is not installed":           {DiscoveryConfig{Modes: Modes, Redis: "/no/redis-server"}, "apt-get install redis-server"},
@@ -56,7 +56,7 @@ func TestDiscoveryAndItsModel(t *testing.T) {
 	}
 	defer goleak.VerifyNone(t)
 	const n = 20
-	cfg := DiscoveryConfig{Nodes: []int{n}, Modes: []Mode{ModeDHT, ModeCentral1, ModeNone}, Duration: 3 * time.Second, Rate: 30, Calm: 9 * time.Second}
+	cfg := DiscoveryConfig{Nodes: []int{n}, Modes: []Mode{ModeKademlia, ModeBroker1, ModePull}, Duration: 3 * time.Second, Rate: 30, Calm: 9 * time.Second}
 	report, err := Discovery(t.Context(), cfg)
 	if err != nil {
 		t.Fatal(err)
@@ -87,13 +87,13 @@ func TestDiscoveryAndItsModel(t *testing.T) {
 		}
 		within(row.Mode, "bytes per selection", s.Bytes.Mean, r.Bytes, 1.5)
 		within(row.Mode, "time of a selection", s.Time.P50, r.TimeP50, 2)
-		if row.Mode != ModeNone { // whose upkeep is next to nothing
+		if row.Mode != ModePull { // whose upkeep is next to nothing
 			within(row.Mode, "upkeep", row.Upkeep.Records.Mean, r.Upkeep, 2)
 			within(row.Mode, "upkeep of the busiest", row.Upkeep.Records.Busiest, r.Busiest, 3)
 		}
 		d := row.Death
 		switch row.Mode {
-		case ModeCentral1:
+		case ModeBroker1:
 			if d.Failed < d.N/2 || d.Recovered || d.Who != "broker 1" {
 				t.Errorf("without its only broker: %+v", d)
 			}
@@ -109,7 +109,7 @@ func TestDiscoveryAndItsModel(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, want := range map[string]string{
-		"discovery.json":        `"mode": "central-1"`,
+		"discovery.json":        `"mode": "broker-1"`,
 		"discovery.md":          "| 20 | dht |",
 		"discovery-cost.svg":    "reckoned, not measured",
 		"discovery-quality.svg": "Regret",
@@ -126,7 +126,7 @@ func TestDiscoveryAndItsModel(t *testing.T) {
 
 // A report that was written can be read and drawn again; what is none is refused.
 func TestReadDiscovery(t *testing.T) {
-	report := &DiscoveryReport{Seed: 1, RTT: 100, Measured: []DiscoveryRow{{Mode: ModeAll, Nodes: 5}}}
+	report := &DiscoveryReport{Seed: 1, RTT: 100, Measured: []DiscoveryRow{{Mode: ModePush, Nodes: 5}}}
 	dir := t.TempDir()
 	if err := report.Write(dir); err != nil {
 		t.Fatal(err)
@@ -136,17 +136,17 @@ func TestReadDiscovery(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(again.Measured) != 1 || again.Measured[0].Mode != ModeAll || again.Measured[0].Nodes != 5 {
+	if len(again.Measured) != 1 || again.Measured[0].Mode != ModePush || again.Measured[0].Nodes != 5 {
 		t.Errorf("read %+v", again.Measured)
 	}
-	if len(again.Simulated) != 1+len(simulatedSizes) || again.Simulated[0].Mode != string(ModeAll) {
+	if len(again.Simulated) != 1+len(simulatedSizes) || again.Simulated[0].Mode != string(ModePush) {
 		t.Errorf("reckoned %+v", again.Simulated)
 	}
 	for name, text := range map[string]string{
 		"nothing":      "",
 		"no report":    "{}",
 		"another mode": `{"seed":1,"mean_rtt_ms":100,"measured":[{"mode":"raft","nodes":5}]}`,
-		"absurd":       `{"seed":1,"mean_rtt_ms":1e300,"measured":[{"mode":"dht","nodes":5}]}`,
+		"absurd":       `{"seed":1,"mean_rtt_ms":1e300,"measured":[{"mode":"kademlia","nodes":5}]}`,
 	} {
 		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
@@ -165,7 +165,7 @@ func TestRedis(t *testing.T) {
 		t.Skip("redis-server is not installed; testnet/deps.sh redis-server does it")
 	}
 	defer goleak.VerifyNone(t)
-	l, err := lab.Up(t.Context(), lab.Config{Nodes: 3, Seed: 1, RTT: 60 * time.Millisecond, Holding: "none"})
+	l, err := lab.Up(t.Context(), lab.Config{Nodes: 3, Seed: 1, RTT: 60 * time.Millisecond, Discovery: "pull"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -263,10 +263,10 @@ func TestMourn(t *testing.T) {
 func TestPlotsAreDrawnOfAnything(t *testing.T) {
 	for name, r := range map[string]*DiscoveryReport{
 		"nothing": {},
-		"one row": {Measured: []DiscoveryRow{{Mode: ModeDHT, Nodes: 5, Selections: DiscoverySelections{N: 1, Bytes: Spread{N: 1, P50: 900}}}}},
+		"one row": {Measured: []DiscoveryRow{{Mode: ModeKademlia, Nodes: 5, Selections: DiscoverySelections{N: 1, Bytes: Spread{N: 1, P50: 900}}}}},
 		"zeroes":  {Measured: []DiscoveryRow{{Mode: ModeRedis, Nodes: 5}, {Mode: ModeRedis, Nodes: 20}}},
 		"reckoned": {Simulated: []SimulatedRow{
-			{Mode: "dht", Nodes: 1_000, Bytes: 2e3, TimeP50: 60}, {Mode: "dht", Nodes: 1_000_000, Bytes: 2e9, TimeP50: 60}}},
+			{Mode: "kademlia", Nodes: 1_000, Bytes: 2e3, TimeP50: 60}, {Mode: "kademlia", Nodes: 1_000_000, Bytes: 2e9, TimeP50: 60}}},
 	} {
 		for _, draw := range []func(io.Writer) error{r.plotCost, r.plotQuality} {
 			var b bytes.Buffer

@@ -159,7 +159,7 @@ func TestBadCommands(t *testing.T) {
 		"publishing to nobody":            {[]string{"publish", "--pattern", "http://" + nobody + "/whip/x"}, noConnection, []string{nobody}},
 		"viewing what is no URL":          {[]string{"view", "demo"}, badInput, []string{"http://"}},
 		"benchmarking one node":           {[]string{"bench", "cascade", "--nodes", "1"}, badInput, []string{"3 to 100"}},
-		"comparing what is not there":     {[]string{"bench", "discovery", "--modes", "raft"}, badInput, []string{"raft", "central-3"}},
+		"comparing what is not there":     {[]string{"bench", "discovery", "--modes", "raft"}, badInput, []string{"raft", "broker-3"}},
 		"comparing with no redis":         {[]string{"bench", "discovery", "--modes", "redis", "--redis", "/no/redis"}, badInput, []string{"redis-server", "--modes"}},
 		"redrawing what is no report":     {[]string{"bench", "discovery", "--from", "/dev/null"}, badInput, []string{"/dev/null", "no report"}},
 		"a testnet too large":             {[]string{"testnet", "up", "-n", "100000", "--dir", filepath.Join(t.TempDir(), "new")}, badInput, []string{"100000 more nodes need about", "GB of memory", "--force"}},

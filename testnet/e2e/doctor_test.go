@@ -66,11 +66,11 @@ func TestDoctor(t *testing.T) {
 	}
 	says(t, r.out, "another network", `"other"`, "--network")
 
-	r = cli(t, "doctor", "--admin", lone(t, "--bootstrap", w.n(1).P2P[0], "--holders", "central", "--holder", w.n(2).P2P[0]))
+	r = cli(t, "doctor", "--admin", lone(t, "--bootstrap", w.n(1).P2P[0], "--discovery", "broker", "--server", w.n(2).P2P[0]))
 	if r.code != failure {
 		t.Errorf("another way to hold: exit code %d, want %d", r.code, failure)
 	}
-	says(t, r.out, "--holders dht", "this node with central")
+	says(t, r.out, "--discovery kademlia", "this node with broker")
 
 	fails(t, noConnection, []string{"no node answers", "weir node --dev"}, "doctor", "--admin", "127.0.0.1:1")
 
@@ -93,14 +93,14 @@ func TestServerListFlag(t *testing.T) {
 	if err := os.WriteFile(file, []byte("# brokers\n\nbroker.example.org:4001\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	fails(t, badInput, []string{file + ":3: ", "not a multiaddr such as /ip4/"}, nodeArgs(t, "--holders", "central", "--server-list", file)...)
-	fails(t, badInput, []string{"--holders none", "--server-list FILE"}, nodeArgs(t, "--holders", "none")...)
-	fails(t, badInput, []string{"--holders central, none or all"}, nodeArgs(t, "--server-list", file)...)
-	fails(t, badInput, []string{"dht, central, none or all"}, nodeArgs(t, "--holders", "redis")...)
+	fails(t, badInput, []string{file + ":3: ", "not a multiaddr such as /ip4/"}, nodeArgs(t, "--discovery", "broker", "--server-list", file)...)
+	fails(t, badInput, []string{"--discovery pull", "--server-list FILE"}, nodeArgs(t, "--discovery", "pull")...)
+	fails(t, badInput, []string{"--discovery broker, pull or push"}, nodeArgs(t, "--server-list", file)...)
+	fails(t, badInput, []string{"kademlia, broker, pull or push"}, nodeArgs(t, "--discovery", "redis")...)
 	if err := os.WriteFile(file, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	r := cli(t, "doctor", "--admin", lone(t, "--holders", "none", "--server-list", file))
+	r := cli(t, "doctor", "--admin", lone(t, "--discovery", "pull", "--server-list", file))
 	if r.code != failure {
 		t.Errorf("an empty list: exit code %d, want %d", r.code, failure)
 	}
@@ -110,8 +110,8 @@ func TestServerListFlag(t *testing.T) {
 // The records of a network with a list of servers are read by that list, without
 // a node of one's own.
 func TestRecordsByServerList(t *testing.T) {
-	for _, mode := range []dht.Holding{dht.HoldCentral, dht.HoldNone, dht.HoldAll} {
-		net, err := testnet.Up(t.Context(), testnet.Config{Dir: t.TempDir(), N: 2, Binary: weir, Holding: mode})
+	for _, mode := range []dht.Discovery{dht.Broker, dht.Pull, dht.Push} {
+		net, err := testnet.Up(t.Context(), testnet.Config{Dir: t.TempDir(), N: 2, Binary: weir, Discovery: mode})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -120,7 +120,7 @@ func TestRecordsByServerList(t *testing.T) {
 				t.Error(err)
 			}
 		})
-		by := []string{"--holders", string(mode), "--server-list", filepath.Join(net.Dir(), "servers")}
+		by := []string{"--discovery", string(mode), "--server-list", filepath.Join(net.Dir(), "servers")}
 		eventually(t, "both records are listed, and where", func() bool {
 			r := cli(t, append([]string{"records", "list", "--copies"}, by...)...)
 			return r.code == ok && strings.Contains(r.out, "capacity") &&

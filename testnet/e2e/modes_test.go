@@ -13,13 +13,13 @@ import (
 
 // Whoever holds the records, a full node hands its publishers and viewers on,
 // and media flows.
-func TestEveryModeOfHolding(t *testing.T) {
+func TestEveryModeOfDiscovery(t *testing.T) {
 	for _, c := range []struct {
-		holding dht.Holding
-		brokers int
-	}{{dht.HoldCentral, 3}, {dht.HoldNone, 0}, {dht.HoldAll, 0}} {
-		t.Run(string(c.holding), func(t *testing.T) {
-			w := upWith(t, testnet.Config{N: 6, Holding: c.holding, Brokers: c.brokers, NodeFlags: only(6, "--session-limit", "1")})
+		discovery dht.Discovery
+		brokers   int
+	}{{dht.Broker, 3}, {dht.Pull, 0}, {dht.Push, 0}} {
+		t.Run(string(c.discovery), func(t *testing.T) {
+			w := upWith(t, testnet.Config{N: 6, Discovery: c.discovery, Brokers: c.brokers, NodeFlags: only(6, "--session-limit", "1")})
 			full := w.n(6)
 			publish(t, full.whip("own"))
 			v := view(t, full.whep("own"))

@@ -48,11 +48,11 @@ type Config struct {
 	Jitter  float64       // share of a delay, at most, that is added to it; default 0.03
 	Loss    float64       // share of packets lost; default none
 
-	// Holding says who holds records; "": dht.HoldDHT. With dht.HoldCentral,
+	// Discovery says who holds records; "": dht.Kademlia. With dht.Broker,
 	// Brokers further nodes hold them, which publish nothing and stand in the
 	// middle of the regions nearest to all others.
-	Holding dht.Holding
-	Brokers int // default 1
+	Discovery dht.Discovery
+	Brokers   int // default 1
 
 	// Limits are those of every node's ledger; default: 1 Gbit/s,
 	// 150,000 packets/s, 500 sessions.
@@ -85,7 +85,7 @@ func (c *Config) check() error {
 	if c.Jitter == 0 {
 		c.Jitter = 0.03
 	}
-	if c.Holding == dht.HoldCentral && c.Brokers == 0 {
+	if c.Discovery == dht.Broker && c.Brokers == 0 {
 		c.Brokers = 1
 	}
 	if c.Limits == (capacity.Limits{}) {
@@ -151,7 +151,7 @@ func Up(ctx context.Context, cfg Config) (*Lab, error) {
 }
 
 func (l *Lab) up(ctx context.Context) error {
-	if l.cfg.Holding == dht.HoldCentral {
+	if l.cfg.Discovery == dht.Broker {
 		for i := range l.cfg.Brokers {
 			if _, err := l.listen(-1-i, l.Map.Centre(i)); err != nil {
 				return err
@@ -227,7 +227,7 @@ func (l *Lab) servers() []peer.AddrInfo {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	list := l.nodes
-	if l.cfg.Holding == dht.HoldCentral {
+	if l.cfg.Discovery == dht.Broker {
 		list = l.brokers
 	}
 	infos := make([]peer.AddrInfo, 0, len(list))
@@ -282,7 +282,7 @@ func (l *Lab) listen(index int, place Place) (*Node, error) {
 		Network:   "lab",
 		Listen:    []multiaddr.Multiaddr{at},
 		Bootstrap: l.entrances(),
-		Holding:   l.cfg.Holding,
+		Discovery: l.cfg.Discovery,
 		Servers:   l.servers,
 		Libp2p:    []libp2p.Option{l.quic(n), libp2p.DisableIdentifyAddressDiscovery()},
 		Log:       l.cfg.Log.With("node", index),

@@ -86,7 +86,7 @@ type Row struct {
 }
 
 // Modes are the modes that Reckon knows.
-var Modes = []string{"dht", "central-1", "central-3", "none", "all", "redis"}
+var Modes = []string{"kademlia", "broker-1", "broker-3", "pull", "push", "redis"}
 
 // Reckon returns the row of mode in a network of n nodes.
 func Reckon(p Params, mode string, n int) Row {
@@ -117,12 +117,12 @@ type mode struct {
 }
 
 var modes = map[string]mode{
-	"dht":       {dhtUpkeep, (*trial).dht},
-	"central-1": {brokerUpkeep(1), func(t *trial) { t.central(1) }},
-	"central-3": {brokerUpkeep(3), func(t *trial) { t.central(3) }},
-	"none":      {noneUpkeep, (*trial).none},
-	"all":       {allUpkeep, (*trial).all},
-	"redis":     {redisUpkeep, (*trial).redis},
+	"kademlia": {kademliaUpkeep, (*trial).kademlia},
+	"broker-1": {brokerUpkeep(1), func(t *trial) { t.broker(1) }},
+	"broker-3": {brokerUpkeep(3), func(t *trial) { t.broker(3) }},
+	"pull":     {pullUpkeep, (*trial).pull},
+	"push":     {pushUpkeep, (*trial).push},
+	"redis":    {redisUpkeep, (*trial).redis},
 }
 
 // publish is what sending one record to one holder costs on average.
@@ -145,11 +145,11 @@ func shardsOf(region float64) int {
 	return s
 }
 
-// dhtUpkeep: what a node sends to its topic's holders it receives, on average,
+// kademliaUpkeep: what a node sends to its topic's holders it receives, on average,
 // as a holder. Holders are the nodes closest to a key that a hash makes, so how
 // many topics a node holds is binomial; the busiest holds the largest number
 // that any of n is expected to (DESIGN §5, §11).
-func dhtUpkeep(p *Params, r *Row, n float64) {
+func kademliaUpkeep(p *Params, r *Row, n float64) {
 	a := p.publish()
 	if n <= few {
 		r.Upkeep = 2*(n-1)*p.Rate*a + p.probe()
@@ -201,11 +201,11 @@ func brokerUpkeep(brokers float64) func(*Params, *Row, float64) {
 	}
 }
 
-// noneUpkeep: a record is not published, only asked for.
-func noneUpkeep(p *Params, r *Row, _ float64) { r.Upkeep, r.Busiest = p.probe(), p.probe() }
+// pullUpkeep: a record is not published, only asked for.
+func pullUpkeep(p *Params, r *Row, _ float64) { r.Upkeep, r.Busiest = p.probe(), p.probe() }
 
-// allUpkeep: everybody sends to everybody.
-func allUpkeep(p *Params, r *Row, n float64) {
+// pushUpkeep: everybody sends to everybody.
+func pushUpkeep(p *Params, r *Row, n float64) {
 	r.Upkeep = 2*(n-1)*p.Rate*p.publish() + p.probe()
 	r.Busiest = r.Upkeep
 }
@@ -324,7 +324,7 @@ func (t *trial) ask(rtts []float64, rank float64, offers int) float64 {
 // best four are as good as they get.
 const most = 500
 
-func (t *trial) dht() {
+func (t *trial) kademlia() {
 	if t.n <= few {
 		t.records = true
 		t.pool(t.n-1, false)
@@ -365,7 +365,7 @@ func (t *trial) holders() (rtts []float64) {
 	return rtts
 }
 
-func (t *trial) central(brokers int) {
+func (t *trial) broker(brokers int) {
 	var rtts []float64
 	for i := range brokers {
 		rtts = append(rtts, t.rtt(t.p.Map.Centre(i)))
@@ -375,9 +375,9 @@ func (t *trial) central(brokers int) {
 	t.sample(min(2, brokers) * offered)
 }
 
-// none asks everybody, noneAtOnce at a time. Once three quarters have answered,
+// pull asks everybody, noneAtOnce at a time. Once three quarters have answered,
 // the rest has as long again.
-func (t *trial) none() {
+func (t *trial) pull() {
 	asked := t.n - 1
 	sample := min(asked, most)
 	rtts := make([]float64, sample)
@@ -401,7 +401,7 @@ func (t *trial) none() {
 	t.bytes += part * float64(asked) * (t.p.Sizes.reply(0) + pass*(t.p.Sizes.reply(1)-t.p.Sizes.reply(0)))
 }
 
-func (t *trial) all() {
+func (t *trial) push() {
 	t.records = true
 	t.ms += rankMillis * float64(t.n)
 	t.pool(min(t.n-1, most), false)
