@@ -17,18 +17,11 @@ import (
 	"weir/capacity/tracing"
 	"weir/dht/holder"
 	"weir/dht/pb"
+	"weir/dht/place"
 )
 
 const (
 	asksFirst = holder.AsksFirst // holders asked at once
-	asksMost  = replicas         // holders asked in all…
-	asksNear  = 4                // …and when there are other regions to turn to
-
-	// If the holders asked have not answered after half as long again as their
-	// usual round trip takes, and hedgeLeast at least, as many others are asked.
-	hedgeLeast = 40 * time.Millisecond
-	// When two know of nothing, a third may still come in for that long.
-	graceEmpty = 150 * time.Millisecond
 
 	maxRules = 64 // that an answer may name
 )
@@ -443,96 +436,58 @@ type verified struct {
 func (q *finding) askRemote(ctx context.Context, peers []peer.ID, lacking int) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel() // resets the streams of those too slow
-	most := min(len(peers), asksMost)
-	if q.near {
-		most = min(most, asksNear)
-	}
-	first := cmp.Or(q.first, asksFirst)
-	replies := make(chan reply, most)
-	asked, pending := 0, 0
-	waiting := make(map[peer.ID]bool)
-	ask := func() time.Duration {
-		if asked == most {
-			return 0
+	asking := place.Query{Holders: peers, Patience: q.n.patience, First: q.first, Lacking: lacking, Near: q.near}
+	replies := make(chan reply, len(peers))
+	elsewhere := q.elsewhere
+	defer func() { q.charge(asking.Pending()) }()
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for step := asking.Start(time.Now()); ; {
+		for _, p := range step.Overdue {
+			q.n.failed(p, errLate)
 		}
-		p := peers[asked]
-		waiting[p] = true
-		asked++
-		pending++
-		q.asked[p] = true
-		index := len(q.answer.Asked)
-		q.answer.Asked = append(q.answer.Asked, Asked{Holder: p, Err: abandoned})
-		if !q.n.start(func() { replies <- q.n.query(ctx, index, p, q) }) {
-			replies <- reply{index: index, holder: p, err: context.Canceled}
+		for _, p := range step.Ask {
+			q.send(ctx, p, replies)
 		}
-		return max(hedgeLeast, q.n.patience(p))
-	}
-	askMore := func(count int) (patience time.Duration) {
-		for range count {
-			patience = max(patience, ask())
+		if step.Done {
+			return nil
 		}
-		return patience
-	}
-	start := time.Now()
-	hedge := time.NewTimer(askMore(first))
-	defer hedge.Stop()
-	grace := make(<-chan time.Time)
-	good := 0
-	elsewhere, served, overdue := q.elsewhere, false, false
-	defer func() { q.charge(pending) }()
-	for pending > 0 {
+		await(timer, step.Due)
 		select {
 		case r := <-replies:
-			pending--
-			delete(waiting, r.holder)
-			q.take(r)
-			if r.err != nil {
-				ask()
-				continue
+			if q.take(r); r.err != nil {
+				step = asking.Failed(r.holder)
+			} else {
+				step = asking.Answered(time.Now(), r.holder, len(q.found)+len(q.offers) > 0)
 			}
-			good++
-			wait := holder.AnswerGrace(time.Since(start))
-			switch known := len(q.found)+len(q.offers) > 0; {
-			case known && good >= first, known && good > asksFirst, served && !known:
-				return nil // enough opinions
-			case !known && good > asksFirst && good >= lacking:
-				return nil
-			case !known && good == 1:
-				askMore(max(1, lacking-asked)) // it hides something, or is new to its task
-				continue
-			case !known && good < lacking:
-				continue
-			case !known:
-				wait = graceEmpty
-			}
-			t := time.NewTimer(wait)
-			defer t.Stop()
-			grace = t.C
-		case <-hedge.C:
-			for p := range waiting {
-				q.n.failed(p, errLate)
-			}
-			if served {
-				return nil
-			}
-			overdue = true
-			if next := askMore(asksFirst); next > 0 {
-				hedge.Reset(next)
-			} else if q.near {
-				return nil // others answer sooner
-			}
+		case <-timer.C:
+			step = asking.Tick(time.Now())
 		case <-elsewhere:
-			if overdue {
-				return nil
-			}
-			elsewhere, served = nil, true
-		case <-grace:
-			return nil
+			elsewhere = nil
+			step = asking.FoundElsewhere()
 		case <-ctx.Done():
 			return ctx.Err()
 		}
 	}
-	return nil
+}
+
+// send asks p in the background.
+func (q *finding) send(ctx context.Context, p peer.ID, replies chan<- reply) {
+	q.asked[p] = true
+	index := len(q.answer.Asked)
+	q.answer.Asked = append(q.answer.Asked, Asked{Holder: p, Err: abandoned})
+	if !q.n.start(func() { replies <- q.n.query(ctx, index, p, q) }) {
+		replies <- reply{index: index, holder: p, err: context.Canceled}
+	}
+}
+
+// await sets timer to due; zero: never.
+func await(timer *time.Timer, due time.Time) {
+	if due.IsZero() {
+		timer.Stop()
+	} else {
+		timer.Reset(time.Until(due))
+	}
 }
 
 // charge counts the requests of those whose answer was not waited for: what
@@ -748,7 +703,7 @@ func (q *finding) askEveryone(ctx context.Context) error {
 			pending--
 			q.take(r)
 			if late == nil && 4*q.good >= 3*len(peers) {
-				late = time.After(max(time.Since(start), holder.GraceMost))
+				late = time.After(max(time.Since(start), place.GraceMost))
 			}
 			continue
 		case <-late:

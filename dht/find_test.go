@@ -243,7 +243,7 @@ func TestTenNodesAskTwoHolders(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(a.Candidates) != len(nodes) || a.Messages < 2 || a.Messages > 2*asksMost || a.Bytes == 0 {
+	if len(a.Candidates) != len(nodes) || a.Messages < 2 || a.Messages > 2*replicas || a.Bytes == 0 {
 		t.Errorf("%d candidates for %d messages and %d bytes", len(a.Candidates), a.Messages, a.Bytes)
 	}
 	eventually(t, func() error {

@@ -32,6 +32,7 @@ import (
 	"weir/capacity/event"
 	"weir/capacity/scope"
 	"weir/dht/holder"
+	"weir/dht/place"
 )
 
 // Config says what a node is and what it publishes.
@@ -477,15 +478,8 @@ func (n *Node) deadline(id peer.ID) time.Duration {
 
 // patience is how long to wait for id's answer before asking others too.
 func (n *Node) patience(id peer.ID) time.Duration {
-	rtt := n.reach.rtt(id)
-	if n.host.Network().Connectedness(id) != network.Connected {
-		return min(4*rtt, patienceMost) // a handshake comes first
-	}
-	return min(rtt+rtt/2, patienceMost)
+	return place.Patience(n.reach.rtt(id), n.host.Network().Connectedness(id) == network.Connected)
 }
-
-// patienceMost bounds the wait also for those far away.
-const patienceMost = 200 * time.Millisecond
 
 // errLate means that a peer's answer is not there when it should be.
 var errLate = errors.New("no answer when it was due")

@@ -21,6 +21,7 @@ import (
 	"weir/capacity/tracing"
 	"weir/dht/holder"
 	"weir/dht/pb"
+	"weir/dht/place"
 )
 
 const (
@@ -31,10 +32,6 @@ const (
 	// samples differ, and even one alone offers more than will be tried.
 	placeLimit = holder.OfferLimit
 
-	// Candidates that have not answered after this, or half as long again as
-	// they should take, get two rivals: not more, as each holds room for a moment
-	// that others are refused.
-	reserveHedge = 60 * time.Millisecond
 	// reserveSilence is how long the last ones have at least before others are
 	// looked for further away.
 	reserveSilence = 250 * time.Millisecond
@@ -444,7 +441,7 @@ func (r *race) ask(pick offer) time.Duration {
 	if !ok {
 		r.in(reserved{index: index, node: node, err: context.Canceled})
 	}
-	return max(reserveHedge, n.patience(node), min(2*pick.RTT, 2*patienceMost))
+	return place.LeasePatience(n.patience(node), pick.RTT)
 }
 
 // heard takes in one answer.
@@ -482,7 +479,7 @@ func (r *race) heard(res reserved) {
 // same time the better counts, by what they say themselves with their leases:
 // what was offered may be as old as the records, and seekers who all take the
 // first to answer would fill who is near, whatever the policy says. A second
-// lease is waited for no longer than [holder.LeaseGrace].
+// lease is waited for no longer than [place.LeaseGrace].
 //
 // The error is a *capacity.Refusal if nobody has room. Those whose answers are
 // overdue then stay in the race, which the next run goes on with, unless this one
@@ -528,7 +525,7 @@ func (r *race) run(ctx context.Context, picks []offer, toTheEnd bool) (Placed, e
 			case len(r.leases) == 0:
 				ask(1)
 			case !had:
-				t := time.NewTimer(holder.LeaseGrace(time.Since(began), slowest))
+				t := time.NewTimer(place.LeaseGrace(time.Since(began), slowest))
 				defer t.Stop()
 				grace = t.C
 			}

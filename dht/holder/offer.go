@@ -34,28 +34,10 @@ const (
 	// Offers are drawn from the best poolPart times as many.
 	poolPart = 2
 
-	// GraceMost bounds how much longer than for the first answer the next is
-	// waited for.
-	GraceMost = 30 * time.Millisecond
-
 	// WideStress is the stress of the best offer above which a seeker looks
 	// further afield: waiting for refusals first would cost more.
 	WideStress = 0.8
 )
-
-// AnswerGrace is how much longer a second answer is waited for when the first
-// took so long: as long again, but 5 ms at least and GraceMost at most. Who
-// hangs costs no more.
-func AnswerGrace(first time.Duration) time.Duration {
-	return min(max(first, 5*time.Millisecond), GraceMost)
-}
-
-// LeaseGrace is how much longer the other leases are waited for when the first
-// took so long: as long again, or until they should be there, given the round
-// trip to the furthest asked; within the bounds of [AnswerGrace].
-func LeaseGrace(first, slowest time.Duration) time.Duration {
-	return AnswerGrace(max(first, slowest+slowest/4-first))
-}
 
 // An Offer is a candidate of a placement as a holder judged it. What it says
 // decides only whom to ask: the target's own ledger and record have the last

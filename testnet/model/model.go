@@ -18,7 +18,7 @@ import (
 
 	"weir/capacity"
 	"weir/dht"
-	"weir/dht/holder"
+	"weir/dht/place"
 	"weir/testnet/lab"
 )
 
@@ -308,7 +308,7 @@ func (t *trial) ask(rtts []float64, rank float64, offers int) float64 {
 	t.messages += float64(len(asked)) + 1
 	t.bytes += float64(len(asked))*t.p.Sizes.Query + reply
 	if len(asked) > 1 {
-		grace := asMillis(holder.AnswerGrace(fromMillis(first)))
+		grace := asMillis(place.AnswerGrace(fromMillis(first)))
 		if asked[1] <= first+grace {
 			took = asked[1]
 			t.messages++
@@ -390,7 +390,7 @@ func (t *trial) pull() {
 	for _, r := range rtts {
 		mean += r / float64(sample)
 	}
-	all := (rounds-1)*mean + min(rtts[sample-1], 2*max(rtts[sample*3/4], asMillis(holder.GraceMost)))
+	all := (rounds-1)*mean + min(rtts[sample-1], 2*max(rtts[sample*3/4], asMillis(place.GraceMost)))
 	took := min(all, noneAtMost)
 	part := took / all // what there was time for
 	t.ms += took + part*float64(asked)*(t.trips()-1)*handshakeMillis
@@ -420,7 +420,7 @@ func (t *trial) redis() {
 }
 
 // reserve asks two of the best at the same time, and takes the better lease: a
-// second is waited for no longer than [holder.LeaseGrace].
+// second is waited for no longer than [place.LeaseGrace].
 func (t *trial) reserve() {
 	if len(t.candidates) == 0 {
 		return // nobody has room: that much is known
@@ -440,7 +440,7 @@ func (t *trial) reserve() {
 	slices.Sort(took)
 	replies, until := 1.0, took[0]
 	if len(took) > 1 {
-		until += asMillis(holder.LeaseGrace(fromMillis(took[0]), fromMillis(slowest)))
+		until += asMillis(place.LeaseGrace(fromMillis(took[0]), fromMillis(slowest)))
 		if took[1] <= until {
 			replies, until = 2, took[1]
 		}

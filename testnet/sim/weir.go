@@ -9,6 +9,7 @@ import (
 
 	"weir/capacity"
 	"weir/dht/holder"
+	"weir/dht/place"
 )
 
 const (
@@ -138,9 +139,9 @@ func (p *placing) ask(s *shard, count int) time.Duration {
 	wait := first
 	for i, h := range remote {
 		rtt := p.seeker.rtt(h)
-		late := i > 0 && rtt > first+holder.AnswerGrace(first)
+		late := i > 0 && rtt > first+place.AnswerGrace(first)
 		if i > 0 {
-			wait = min(rtt, first+holder.AnswerGrace(first))
+			wait = min(rtt, first+place.AnswerGrace(first))
 		}
 		p.messages++
 		p.bytes += w.sizes().Query
@@ -259,7 +260,7 @@ func (p *placing) answered(l lease, err error) {
 		p.messages++
 		p.bytes += p.w.sizes().ReserveReply
 		if p.leases = append(p.leases, l); len(p.leases) == 1 {
-			p.w.after(holder.LeaseGrace(p.w.now-p.reserving, p.slowest), p.decide)
+			p.w.after(place.LeaseGrace(p.w.now-p.reserving, p.slowest), p.decide)
 		}
 	default:
 		p.seeker.beliefs.Refused(p.w.clock(), l.target.id)

@@ -1,0 +1,14 @@
+// Package place decides where a session or a pull goes: which holders to ask,
+// how far to look, which candidates to ask for room, and whose lease to take.
+//
+// In come events, each with the time at which it happened: an answer, a
+// failure, a deadline that has passed. Each is a method of a machine, and
+// returns a step: what to do now, and until when to wait for the next event.
+// Nothing here starts a goroutine, reads a clock or sends a message, and
+// randomness is passed in. A machine belongs to one goroutine at a time.
+//
+// Package dht carries the steps out with goroutines and timers, testnet/sim
+// with a queue of events on virtual time, and testnet/model adds up what they
+// take. The numbers that make up a placement stand here and nowhere else, but
+// for those that holders reckon with as well, which stand in package holder.
+package place

@@ -1,0 +1,167 @@
+package place
+
+import (
+	"cmp"
+	"slices"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"weir/dht/holder"
+)
+
+const (
+	asksMost = holder.Replicas // holders asked in all…
+	asksNear = 4               // …and when there are other topics to turn to
+)
+
+// A Query asks the holders of one topic until enough of them have answered.
+//
+// The first two are asked at the same time. A holder that fails is replaced by
+// the next, and so is one that is overdue, which may still answer; one that
+// knows of nothing gets a second opinion. The first answer with something in it
+// ends the query, but for a moment in which a second one may come.
+type Query struct {
+	// Holders are asked in this order.
+	Holders []peer.ID
+	// Patience is how long the answer of a holder usually takes at most.
+	Patience func(peer.ID) time.Duration
+	// First is how many are asked at once; 0: [holder.AsksFirst].
+	First int
+	// Lacking is how many have to answer before "there is nothing" is an answer.
+	Lacking int
+	// Near means that other topics can be turned to: fewer are asked in all, and
+	// nobody is waited for who is overdue when everybody was asked.
+	Near bool
+
+	began        time.Time
+	asked        int       // of Holders, from the front
+	waiting      []peer.ID // for whose answers
+	good         int       // answers
+	hedge, grace time.Time // deadlines; zero: none
+	overdue      bool      // somebody was
+	served       bool      // another query of the same search has found something
+	done         bool
+}
+
+// A QueryStep is what a query wants done.
+type QueryStep struct {
+	Ask     []peer.ID // holders to ask now
+	Overdue []peer.ID // holders whose answers are late from now on
+	Due     time.Time // when to call Tick if nothing happens before; zero: never
+	Done    bool      // the answers still to come are not waited for
+}
+
+// Start asks the first holders.
+func (q *Query) Start(now time.Time) (s QueryStep) {
+	q.began = now
+	q.First = cmp.Or(q.First, holder.AsksFirst)
+	q.hedge = now.Add(q.ask(&s, q.First))
+	return q.step(s)
+}
+
+// Answered takes in that p has answered. Found says whether by now anything is
+// known that the query is for, from whichever source.
+func (q *Query) Answered(now time.Time, p peer.ID, found bool) (s QueryStep) {
+	if !q.settle(p) {
+		return q.step(s)
+	}
+	q.good++
+	grace := AnswerGrace(now.Sub(q.began))
+	switch {
+	case found && (q.good >= q.First || q.good > holder.AsksFirst), !found && q.served:
+		q.done = true // enough opinions
+		return q.step(s)
+	case found:
+	case q.good > holder.AsksFirst && q.good >= q.Lacking:
+		q.done = true
+		return q.step(s)
+	case q.good == 1: // it hides something, or is new to its task
+		q.ask(&s, max(1, q.Lacking-q.asked))
+		return q.step(s)
+	case q.good < q.Lacking:
+		return q.step(s)
+	default:
+		grace = graceEmpty
+	}
+	q.grace = now.Add(grace)
+	return q.step(s)
+}
+
+// Failed takes in that p gave no answer that counts.
+func (q *Query) Failed(p peer.ID) (s QueryStep) {
+	if q.settle(p) {
+		q.ask(&s, 1)
+	}
+	return q.step(s)
+}
+
+// FoundElsewhere takes in that another query of the same search has found
+// something: this one is not to hold it up.
+func (q *Query) FoundElsewhere() (s QueryStep) {
+	q.served = true
+	q.done = q.done || q.overdue
+	return q.step(s)
+}
+
+// Tick takes in that time has passed.
+func (q *Query) Tick(now time.Time) (s QueryStep) {
+	switch {
+	case q.done:
+	case passed(now, q.grace):
+		q.done = true
+	case passed(now, q.hedge):
+		s.Overdue = slices.Clone(q.waiting)
+		q.overdue = true
+		if q.served {
+			q.done = true
+			break
+		}
+		q.hedge = time.Time{}
+		if patience := q.ask(&s, holder.AsksFirst); patience > 0 {
+			q.hedge = now.Add(patience)
+		} else if q.Near {
+			q.done = true // others answer sooner
+		}
+	}
+	return q.step(s)
+}
+
+// Pending is how many holders were asked that have not answered.
+func (q *Query) Pending() int { return len(q.waiting) }
+
+// ask asks so many more, as far as there are, and returns after which time they
+// are overdue; 0: there are none.
+func (q *Query) ask(s *QueryStep, count int) (patience time.Duration) {
+	most := min(len(q.Holders), asksMost)
+	if q.Near {
+		most = min(most, asksNear)
+	}
+	for ; count > 0 && q.asked < most; count-- {
+		p := q.Holders[q.asked]
+		q.asked++
+		q.waiting = append(q.waiting, p)
+		s.Ask = append(s.Ask, p)
+		patience = max(patience, hedgeLeast, q.Patience(p))
+	}
+	return patience
+}
+
+// settle notes that p has been heard of, unless it is not waited for.
+func (q *Query) settle(p peer.ID) bool {
+	i := slices.Index(q.waiting, p)
+	if i < 0 || q.done {
+		return false
+	}
+	q.waiting = slices.Delete(q.waiting, i, i+1)
+	return true
+}
+
+func (q *Query) step(s QueryStep) QueryStep {
+	if s.Done = q.done || len(q.waiting) == 0; s.Done {
+		q.done = true
+	} else {
+		s.Due = earliest(q.hedge, q.grace)
+	}
+	return s
+}
