@@ -13,7 +13,7 @@
 // goroutine, the mux's; everything else by any. Of a TCP connection, the mux's
 // goroutines read and write.
 //
-// The system calls are below wire alone, one message each way with its control
-// message: batches (recvmmsg, sendmmsg, GSO) replace it there, and neither the
+// The system calls are those of wire alone, which takes batches and moves one
+// datagram at a time: recvmmsg, sendmmsg and GSO replace it there, and neither the
 // filter nor the readers change.
 package udp

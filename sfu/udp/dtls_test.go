@@ -100,15 +100,15 @@ func TestScreenDTLS(t *testing.T) {
 	}
 }
 
-// wire is one direction of a network between two ends.
-type wire struct {
+// direction is one of the two of a network between two ends.
+type direction struct {
 	c    chan []byte
 	pass func([]byte) []byte // what arrives of a datagram; nil: all of it
 }
 
-// wireEnd is a net.PacketConn that reads from one wire and writes to another.
-type wireEnd struct {
-	in, out  *wire
+// cable is a net.PacketConn that reads from one direction and writes to another.
+type cable struct {
+	in, out  *direction
 	once     sync.Once
 	closed   chan struct{}
 	mu       sync.Mutex
@@ -116,16 +116,16 @@ type wireEnd struct {
 	moved    chan struct{} // closed when deadline changes
 }
 
-func newWire() (a, b *wireEnd) {
-	ab, ba := &wire{c: make(chan []byte, 64)}, &wire{c: make(chan []byte, 64)}
-	return &wireEnd{in: ba, out: ab, closed: make(chan struct{}), moved: make(chan struct{})},
-		&wireEnd{in: ab, out: ba, closed: make(chan struct{}), moved: make(chan struct{})}
+func newCable() (a, b *cable) {
+	ab, ba := &direction{c: make(chan []byte, 64)}, &direction{c: make(chan []byte, 64)}
+	return &cable{in: ba, out: ab, closed: make(chan struct{}), moved: make(chan struct{})},
+		&cable{in: ab, out: ba, closed: make(chan struct{}), moved: make(chan struct{})}
 }
 
-func (e *wireEnd) LocalAddr() net.Addr { return &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 9} }
-func (e *wireEnd) Close() error        { e.once.Do(func() { close(e.closed) }); return nil }
+func (e *cable) LocalAddr() net.Addr { return &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 9} }
+func (e *cable) Close() error        { e.once.Do(func() { close(e.closed) }); return nil }
 
-func (e *wireEnd) WriteTo(b []byte, _ net.Addr) (int, error) {
+func (e *cable) WriteTo(b []byte, _ net.Addr) (int, error) {
 	d := slices.Clone(b)
 	if e.out.pass != nil {
 		d = e.out.pass(d)
@@ -139,7 +139,7 @@ func (e *wireEnd) WriteTo(b []byte, _ net.Addr) (int, error) {
 	return len(b), nil
 }
 
-func (e *wireEnd) ReadFrom(b []byte) (int, net.Addr, error) {
+func (e *cable) ReadFrom(b []byte) (int, net.Addr, error) {
 	for {
 		e.mu.Lock()
 		deadline, moved := e.deadline, e.moved
@@ -160,7 +160,7 @@ func (e *wireEnd) ReadFrom(b []byte) (int, net.Addr, error) {
 	}
 }
 
-func (e *wireEnd) SetReadDeadline(t time.Time) error {
+func (e *cable) SetReadDeadline(t time.Time) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.deadline = t
@@ -168,8 +168,8 @@ func (e *wireEnd) SetReadDeadline(t time.Time) error {
 	e.moved = make(chan struct{})
 	return nil
 }
-func (e *wireEnd) SetDeadline(t time.Time) error    { return e.SetReadDeadline(t) }
-func (e *wireEnd) SetWriteDeadline(time.Time) error { return nil }
+func (e *cable) SetDeadline(t time.Time) error    { return e.SetReadDeadline(t) }
+func (e *cable) SetWriteDeadline(time.Time) error { return nil }
 
 var dtlsCertificate = sync.OnceValue(func() tls.Certificate {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -184,11 +184,11 @@ var dtlsCertificate = sync.OnceValue(func() tls.Certificate {
 	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
 })
 
-// securedPair is a DTLS client and server that have shaken hands over a wire,
+// securedPair is a DTLS client and server that have shaken hands over a cable,
 // where before tells each of its ends first.
-func securedPair(t testing.TB, before func(client, server *wireEnd), done func(server bool)) (client, server *dtls.Conn, ends [2]*wireEnd) {
+func securedPair(t testing.TB, before func(client, server *cable), done func(server bool)) (client, server *dtls.Conn, ends [2]*cable) {
 	t.Helper()
-	a, b := newWire()
+	a, b := newCable()
 	if before != nil {
 		before(a, b)
 	}
@@ -230,7 +230,7 @@ func securedPair(t testing.TB, before func(client, server *wireEnd), done func(s
 	if err := errors.Join(err, <-shook); err != nil {
 		t.Fatalf("DTLS handshake: %v", err)
 	}
-	return client, server, [2]*wireEnd{a, b}
+	return client, server, [2]*cable{a, b}
 }
 
 // carries reports whether data gets from one end to the other.
@@ -288,7 +288,7 @@ func TestScreenedDTLSRepeatsItsLastFlight(t *testing.T) {
 		securedServer atomic.Bool
 		lost, cut     atomic.Int32
 	)
-	client, server, _ := securedPair(t, func(client, server *wireEnd) {
+	client, server, _ := securedPair(t, func(client, server *cable) {
 		client.out.pass = func(d []byte) []byte {
 			n, _ := screenDTLS(d, securedServer.Load())
 			if n > 0 && n < len(d) {

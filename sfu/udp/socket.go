@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"sync/atomic"
 	"syscall"
+	"time"
 )
 
 // A Socket is the one UDP socket of a node that all media uses: WHIP, WHEP and
@@ -14,9 +15,9 @@ import (
 // It counts what passes, and lets in what its filter does. Bound to no address in
 // particular, it answers from the address that was asked.
 type Socket struct {
-	*net.UDPConn
+	wire   wire
+	coming [1]datagram // the reader's
 	filter *filter
-	locals locals    // the reader's
 	tcp    *tcpMedia // nil: none
 	noTCP  error     // why there is none
 
@@ -50,7 +51,7 @@ func Listen(addr string) (*Socket, error) {
 	// kernel's limit is the operator's to raise.
 	_ = conn.SetReadBuffer(socketBuffer)
 	_ = conn.SetWriteBuffer(socketBuffer)
-	s := &Socket{UDPConn: conn, filter: newFilter(), locals: newLocals(conn)}
+	s := &Socket{wire: newWire(conn), filter: newFilter()}
 	s.tcp, s.noTCP = listenTCP(s)
 	return s, nil
 }
@@ -76,9 +77,18 @@ func (s *Socket) TCPListener() net.Listener {
 // NewPeer returns a peer that nothing is let in for until it has credentials.
 func (s *Socket) NewPeer() *Peer { return s.filter.newPeer() }
 
+// LocalAddr is where UDP is bound, a *net.UDPAddr.
+func (s *Socket) LocalAddr() net.Addr { return s.wire.LocalAddr() }
+
+// SetDeadline, SetReadDeadline and SetWriteDeadline implement net.PacketConn, of
+// UDP.
+func (s *Socket) SetDeadline(t time.Time) error      { return s.wire.SetDeadline(t) }
+func (s *Socket) SetReadDeadline(t time.Time) error  { return s.wire.SetReadDeadline(t) }
+func (s *Socket) SetWriteDeadline(t time.Time) error { return s.wire.SetWriteDeadline(t) }
+
 // Close closes the socket, and all connections over TCP.
 func (s *Socket) Close() error {
-	err := s.UDPConn.Close()
+	err := s.wire.Close()
 	if s.tcp != nil {
 		err = errors.Join(err, s.tcp.Close())
 	}
@@ -100,7 +110,7 @@ func (s *Socket) Counters() Counters {
 	c := Counters{
 		BytesIn: s.in.Load(), BytesOut: s.out.Load(),
 		PacketsIn: s.packIn.Load(), PacketsOut: s.packOut.Load(),
-		Dropped: make(map[string]int64, drops), Overflowed: kernelDrops(s.UDPConn),
+		Dropped: make(map[string]int64, drops), Overflowed: kernelDrops(s.wire.UDPConn),
 	}
 	if s.tcp != nil {
 		c.Connections = s.tcp.connections()
@@ -114,31 +124,31 @@ func (s *Socket) Counters() Counters {
 // ReadFromAddrPort implements ice.AddrPortReaderWriter.
 func (s *Socket) ReadFromAddrPort(b []byte) (int, netip.AddrPort, error) {
 	for {
-		n, from, local, err := s.locals.read(s.UDPConn, b)
-		if err != nil {
-			return n, from, err
+		d := &s.coming[0]
+		d.data = b
+		if _, err := s.wire.read(s.coming[:]); err != nil {
+			return 0, d.far, err
 		}
-		s.in.Add(int64(n))
+		s.in.Add(int64(len(d.data)))
 		s.packIn.Add(1)
-		if s.Lose != nil && s.Lose(b[:n], from) {
+		if s.Lose != nil && s.Lose(d.data, d.far) {
 			continue
 		}
-		if n = s.filter.admit(b[:n], endpointOf(from), local); n == 0 {
-			continue
+		if n := s.filter.admit(d.data, endpointOf(d.far), d.local); n > 0 {
+			return n, d.far, nil
 		}
-		return n, from, nil
 	}
 }
 
 // WriteToAddrPort implements ice.AddrPortReaderWriter.
 func (s *Socket) WriteToAddrPort(b []byte, to netip.AddrPort) (int, error) {
-	var control []byte
+	leaving := [1]datagram{{data: b, far: to}}
 	if isSTUN(b) {
-		control = s.filter.sent(b, endpointOf(to))
-	} else if s.locals.any {
-		control = s.filter.control(endpointOf(to))
+		leaving[0].control = s.filter.sent(b, endpointOf(to))
+	} else if s.wire.any {
+		leaving[0].control = s.filter.control(endpointOf(to))
 	}
-	n, err := s.locals.write(s.UDPConn, b, control, to)
+	n, err := s.wire.write(leaving[:])
 	s.out.Add(int64(n))
 	s.packOut.Add(1)
 	return n, err

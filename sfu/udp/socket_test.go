@@ -172,7 +172,7 @@ func TestKernelDropsAreSeen(t *testing.T) {
 	if got := s.Counters().Overflowed; got != 0 {
 		t.Fatalf("%d datagrams dropped of none", got)
 	}
-	if err := s.SetReadBuffer(4 << 10); err != nil {
+	if err := s.wire.SetReadBuffer(4 << 10); err != nil {
 		t.Fatal(err)
 	}
 	out, err := net.DialUDP("udp", nil, s.LocalAddr().(*net.UDPAddr))

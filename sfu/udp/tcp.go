@@ -62,7 +62,7 @@ type tcpMedia struct {
 
 // listenTCP binds the port of udp, or any free one if that is taken.
 func listenTCP(s *Socket) (*tcpMedia, error) {
-	at := s.UDPConn.LocalAddr().(*net.UDPAddr)
+	at := s.LocalAddr().(*net.UDPAddr)
 	l, err := net.ListenTCP("tcp", &net.TCPAddr{IP: at.IP, Port: at.Port, Zone: at.Zone})
 	if err != nil {
 		l, err = net.ListenTCP("tcp", &net.TCPAddr{IP: at.IP, Zone: at.Zone})
