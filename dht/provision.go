@@ -15,6 +15,7 @@ import (
 	"weir/capacity"
 	"weir/dht/holder"
 	"weir/dht/pb"
+	"weir/dht/scale"
 )
 
 const (
@@ -38,7 +39,7 @@ type Provisioner struct {
 	// Start answers who found no room for need, and whose word for that is not
 	// enough: it looks itself. It does not wait for the server. The error is a
 	// *capacity.Refusal, or an [*Unanswered].
-	Start func(ctx context.Context, region string, need capacity.Need, reason string) (capacity.Coming, error)
+	Start func(ctx context.Context, region string, need capacity.Need, reason string) (scale.PendingServer, error)
 	// Leave answers node, which is idle and would like to end. The error is a
 	// *capacity.Refusal.
 	Leave func(ctx context.Context, region string, node peer.ID) error
@@ -55,8 +56,8 @@ func (p *Provisioner) serves(region string) bool {
 //
 // The error is a *capacity.Refusal if none is started, or wraps
 // ErrNoProvisioner.
-func (n *Node) Provision(ctx context.Context, region string, need capacity.Need, reason string) (capacity.Coming, error) {
-	var coming capacity.Coming
+func (n *Node) Provision(ctx context.Context, region string, need capacity.Need, reason string) (scale.PendingServer, error) {
+	var coming scale.PendingServer
 	err := n.askElected(ctx, region, func(ctx context.Context, p peer.ID, final bool) (closer peer.ID, err error) {
 		if p == n.ID() {
 			coming, err = n.cfg.Provisioner.Start(ctx, region, need, reason)
@@ -71,7 +72,7 @@ func (n *Node) Provision(ctx context.Context, region string, need capacity.Need,
 		if resp.Coming == nil {
 			return "", errors.New("provisioner answered something else")
 		}
-		coming = capacity.Coming{
+		coming = scale.PendingServer{
 			Request: clip(resp.Coming.Request, 64),
 			Until:   time.Now().Add(time.Duration(resp.Coming.UntilMs) * time.Millisecond),
 			Started: resp.Coming.Started,

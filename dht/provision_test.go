@@ -15,6 +15,7 @@ import (
 	"weir/capacity"
 	"weir/capacity/frame"
 	"weir/dht/pb"
+	"weir/dht/scale"
 )
 
 var nobodyHasRoom = capacity.Need{Purpose: capacity.View, Stream: "demo", Uplink: 1}
@@ -36,14 +37,14 @@ func (a *asked) counts() (starts, leaves int) {
 func (a *asked) provisions(c *Config, regions ...string) {
 	c.Provisioner = &Provisioner{
 		Regions: regions,
-		Start: func(_ context.Context, region string, need capacity.Need, reason string) (capacity.Coming, error) {
+		Start: func(_ context.Context, region string, need capacity.Need, reason string) (scale.PendingServer, error) {
 			a.mu.Lock()
 			defer a.mu.Unlock()
 			a.starts++
 			if reason == "no" {
-				return capacity.Coming{}, &capacity.Refusal{Reason: capacity.ProvisioningFailed, Detail: "in " + region, RetryAfter: time.Minute}
+				return scale.PendingServer{}, &capacity.Refusal{Reason: scale.ProvisioningFailed, Detail: "in " + region, RetryAfter: time.Minute}
 			}
-			return capacity.Coming{Request: "r1", Until: time.Now().Add(time.Minute), Started: a.starts == 1}, nil
+			return scale.PendingServer{Request: "r1", Until: time.Now().Add(time.Minute), Started: a.starts == 1}, nil
 		},
 		Leave: func(_ context.Context, region string, node peer.ID) error {
 			a.mu.Lock()
@@ -114,7 +115,7 @@ func TestOneProvisionerIsElected(t *testing.T) {
 	}
 	// What is refused is refused, and nobody else is asked.
 	var refusal *capacity.Refusal
-	if _, err := nodes[4].Provision(t.Context(), "eu", nobodyHasRoom, "no"); !errors.As(err, &refusal) || refusal.Reason != capacity.ProvisioningFailed || refusal.RetryAfter != time.Minute {
+	if _, err := nodes[4].Provision(t.Context(), "eu", nobodyHasRoom, "no"); !errors.As(err, &refusal) || refusal.Reason != scale.ProvisioningFailed || refusal.RetryAfter != time.Minute {
 		t.Errorf("Provision = %v", err)
 	}
 	if starts, _ := tasks[order[1]].counts(); starts > 0 {

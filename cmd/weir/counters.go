@@ -10,6 +10,7 @@ import (
 	"weir/capacity"
 	"weir/capacity/scope"
 	"weir/dht"
+	"weir/dht/scale"
 	"weir/sfu/problem"
 	"weir/sfu/rights"
 )
@@ -118,7 +119,7 @@ func knownWords() map[string]bool {
 		capacity.LedgerReasons(),
 		{dht.NoCandidates, "unreachable", "unproven", "abandoned", "gone", "closed", "busy", "address", "error"},
 		{"not-here", "loop", "depth", "fanout", "pull", "slots", "pulls"},
-		{capacity.ProvisioningFailed, capacity.ProvisioningTimedOut, capacity.ProvisioningMaxNodes, capacity.ProvisioningCooldown, capacity.ProvisioningWouldNotHelp, capacity.ProvisioningRoom, capacity.ProvisioningUnknown, "provisioner-unreachable"},
+		{scale.ProvisioningFailed, scale.ProvisioningTimedOut, scale.ProvisioningMaxNodes, scale.ProvisioningCooldown, scale.ProvisioningWouldNotHelp, scale.ProvisioningRoom, scale.ProvisioningUnknown, "provisioner-unreachable"},
 		{"score", "tickets"}, // the rule that no policy spells out, and a helper that does not believe this node's
 	} {
 		for _, w := range list {

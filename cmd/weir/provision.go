@@ -19,6 +19,7 @@ import (
 	"weir/capacity/event"
 	"weir/capacity/tracing"
 	"weir/dht"
+	"weir/dht/scale"
 	"weir/sfu"
 )
 
@@ -60,8 +61,8 @@ type provisioner struct {
 }
 
 type regionState struct {
-	starts   capacity.Starts
-	releases capacity.Releases
+	starts   scale.Up
+	releases scale.Down
 	looking  bool              // for room
 	found    *capacity.Refusal // what came of the last look that kept from a start…
 	until    time.Time         // …which stands until then
@@ -87,9 +88,9 @@ func newProvisioner(hook func(context.Context, hookInput) error, network string,
 // start answers a seeker; it is dht.Provisioner's. A server costs money, and the
 // seeker may be mistaken, or lie: before one is started, this node looks for room
 // itself, once for all who ask meanwhile.
-func (p *provisioner) start(ctx context.Context, region string, need capacity.Need, reason string) (capacity.Coming, error) {
+func (p *provisioner) start(ctx context.Context, region string, need capacity.Need, reason string) (scale.PendingServer, error) {
 	if refused := p.look(ctx, region, need); refused != nil {
-		return capacity.Coming{}, refused
+		return scale.PendingServer{}, refused
 	}
 	request := rand.Text()
 	p.mu.Lock()
@@ -118,7 +119,7 @@ func (p *provisioner) look(ctx context.Context, region string, need capacity.Nee
 		return st.found
 	case st.looking:
 		p.mu.Unlock()
-		return &capacity.Refusal{Reason: capacity.ProvisioningUnknown, Detail: "the provisioner is looking for room itself", RetryAfter: lookAgain}
+		return &capacity.Refusal{Reason: scale.ProvisioningUnknown, Detail: "the provisioner is looking for room itself", RetryAfter: lookAgain}
 	}
 	st.looking = true
 	p.mu.Unlock()
@@ -132,10 +133,10 @@ func (p *provisioner) look(ctx context.Context, region string, need capacity.Nee
 	case errors.As(err, &vain):
 		refused, outcome = vain, "would_not_help"
 	case err != nil:
-		refused = &capacity.Refusal{Reason: capacity.ProvisioningUnknown, Detail: "whether there is room the provisioner could not find out: " + err.Error(), RetryAfter: lookAgain}
+		refused = &capacity.Refusal{Reason: scale.ProvisioningUnknown, Detail: "whether there is room the provisioner could not find out: " + err.Error(), RetryAfter: lookAgain}
 		outcome = "unknown"
 	case node != "":
-		refused = &capacity.Refusal{Reason: capacity.ProvisioningRoom, Detail: "the provisioner has found room itself, at node " + node.String(), RetryAfter: lookAgain}
+		refused = &capacity.Refusal{Reason: scale.ProvisioningRoom, Detail: "the provisioner has found room itself, at node " + node.String(), RetryAfter: lookAgain}
 		outcome = "room"
 	}
 	p.mu.Lock()
@@ -270,13 +271,13 @@ func (p *provisioner) settle(ctx context.Context) {
 }
 
 // status is the provisioner's state in each region.
-func (p *provisioner) status() map[string]capacity.StartsStatus {
+func (p *provisioner) status() map[string]scale.Status {
 	if p == nil {
 		return nil
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	all := make(map[string]capacity.StartsStatus, len(p.state))
+	all := make(map[string]scale.Status, len(p.state))
 	for region, st := range p.state {
 		all[region] = st.starts.Status()
 	}
@@ -349,7 +350,7 @@ func (n *node) roomFor(ctx context.Context, region string, need capacity.Need) (
 	}
 	if most := largest(records); len(records) > 0 && (most.Uplink < need.Uplink || most.Packets < need.Packets) {
 		return "", &capacity.Refusal{
-			Reason:     capacity.ProvisioningWouldNotHelp,
+			Reason:     scale.ProvisioningWouldNotHelp,
 			Detail:     fmt.Sprintf("no node of the region could take %s and %d packets/s if it were empty: another one would not, either", bits(need.Uplink), need.Packets),
 			RetryAfter: placeRetryAfter,
 		}
@@ -460,7 +461,7 @@ func (n *node) awaitServer(ctx context.Context, need capacity.Need, exclude []pe
 	me, _ := n.sample()
 	if rule := n.policy.Judge().RejectsNew(need, me, region); rule != "" {
 		return sfu.Helper{}, &capacity.Refusal{
-			Reason:     capacity.ProvisioningWouldNotHelp,
+			Reason:     scale.ProvisioningWouldNotHelp,
 			Detail:     fmt.Sprintf("%s; a new server would not help: the policy's rule %q refuses it as well", refused.Detail, rule),
 			RetryAfter: refused.RetryAfter,
 		}
@@ -502,13 +503,13 @@ func (n *node) placeOnNewcomer(ctx context.Context, region string, need capacity
 			switch {
 			case err == nil:
 				why = &capacity.Refusal{
-					Reason:     capacity.ProvisioningTimedOut,
+					Reason:     scale.ProvisioningTimedOut,
 					Detail:     fmt.Sprintf("a server is on its way (request %s), but was not there within %v", coming.Request, time.Until(deadline).Round(time.Second)+time.Since(began).Round(time.Second)),
 					RetryAfter: max(time.Until(coming.Until), time.Second),
 				}
 			case errors.As(err, &no):
 				why = no
-				if no.Reason == capacity.ProvisioningFailed || no.Reason == capacity.ProvisioningTimedOut || no.Reason == capacity.ProvisioningWouldNotHelp || time.Now().Add(no.RetryAfter).After(deadline) {
+				if no.Reason == scale.ProvisioningFailed || no.Reason == scale.ProvisioningTimedOut || no.Reason == scale.ProvisioningWouldNotHelp || time.Now().Add(no.RetryAfter).After(deadline) {
 					return sfu.Helper{}, no
 				}
 			case errors.Is(err, dht.ErrNoProvisioner):
@@ -567,7 +568,7 @@ func provisionRegions(given []string, own string) ([]string, error) {
 }
 
 // provisionLine is what status says of a region.
-func provisionLine(s capacity.StartsStatus, now time.Time) string {
+func provisionLine(s scale.Status, now time.Time) string {
 	line := s.Phase
 	if s.LastRun.IsZero() {
 		return line + ", no server asked for yet"

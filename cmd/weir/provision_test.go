@@ -14,6 +14,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"weir/capacity"
+	"weir/dht/scale"
 	"weir/sfu"
 )
 
@@ -135,7 +136,7 @@ func TestHookRunsOnceForMany(t *testing.T) {
 			time.Sleep(10 * time.Millisecond)
 		}
 		time.Sleep(8 * time.Second)
-		if _, err := p.start(t.Context(), "eu", wantsRoom, "sessions"); reasonOf(err) != capacity.ProvisioningCooldown {
+		if _, err := p.start(t.Context(), "eu", wantsRoom, "sessions"); reasonOf(err) != scale.ProvisioningCooldown {
 			t.Errorf("within the cooldown: %v", err)
 		}
 		time.Sleep(2 * time.Second)
@@ -215,7 +216,7 @@ func TestFailingHookBacksOff(t *testing.T) {
 		if len(at) != 5 || at[1] != 10 || at[2] != 30 || at[3] < 80 || at[3] > 82 || at[4]-at[3] < 80 || at[4]-at[3] > 81 {
 			t.Errorf("the hook ran at %v", at)
 		}
-		if reasons[capacity.ProvisioningFailed] == 0 || reasons[capacity.ProvisioningTimedOut] < 35 || reasons[capacity.ProvisioningCooldown] > 0 {
+		if reasons[scale.ProvisioningFailed] == 0 || reasons[scale.ProvisioningTimedOut] < 35 || reasons[scale.ProvisioningCooldown] > 0 {
 			t.Errorf("refused with %v", reasons)
 		}
 		if st := p.status()["eu"]; st.Failures != 5 || !strings.Contains(st.Last, "exit status 1") || !strings.Contains(provisionLine(st, time.Now()), "5 failures in a row") {
@@ -310,7 +311,7 @@ func TestProvisionerLooksItself(t *testing.T) {
 		p := runProvisioner(t, cloud, capacity.Provision{Cooldown: 10 * time.Second, Wait: 5 * time.Second}, func(context.Context, hookInput) error { return nil })
 		for range 100 {
 			_, err := p.start(t.Context(), "eu", wantsRoom, "sessions")
-			if reasonOf(err) != capacity.ProvisioningRoom || !strings.Contains(err.Error(), peer.ID("roomy").String()) {
+			if reasonOf(err) != scale.ProvisioningRoom || !strings.Contains(err.Error(), peer.ID("roomy").String()) {
 				t.Fatalf("there is room: %v", err)
 			}
 		}
@@ -319,12 +320,12 @@ func TestProvisionerLooksItself(t *testing.T) {
 		}
 		time.Sleep(lookAgain)
 		cloud.room, cloud.unknown = "", errors.New("3 of 4 holders did not answer")
-		if _, err := p.start(t.Context(), "eu", wantsRoom, "sessions"); reasonOf(err) != capacity.ProvisioningUnknown || !strings.Contains(err.Error(), "3 of 4 holders") {
+		if _, err := p.start(t.Context(), "eu", wantsRoom, "sessions"); reasonOf(err) != scale.ProvisioningUnknown || !strings.Contains(err.Error(), "3 of 4 holders") {
 			t.Errorf("whether there is room is not known: %v", err)
 		}
 		time.Sleep(lookAgain)
-		cloud.unknown = &capacity.Refusal{Reason: capacity.ProvisioningWouldNotHelp}
-		if _, err := p.start(t.Context(), "eu", wantsRoom, "sessions"); reasonOf(err) != capacity.ProvisioningWouldNotHelp {
+		cloud.unknown = &capacity.Refusal{Reason: scale.ProvisioningWouldNotHelp}
+		if _, err := p.start(t.Context(), "eu", wantsRoom, "sessions"); reasonOf(err) != scale.ProvisioningWouldNotHelp {
 			t.Errorf("nobody could take it: %v", err)
 		}
 		synctest.Wait()

@@ -11,6 +11,7 @@ import (
 	"weir/capacity"
 	"weir/capacity/event"
 	"weir/dht"
+	"weir/dht/scale"
 )
 
 const (
@@ -36,7 +37,7 @@ type releaser struct {
 	log  *slog.Logger
 
 	// Owned by run.
-	idle  capacity.Idle
+	idle  scale.Idle
 	again time.Time
 
 	mu   sync.Mutex

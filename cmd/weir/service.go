@@ -30,6 +30,7 @@ import (
 	"weir/capacity/scope"
 	"weir/capacity/tracing"
 	"weir/dht"
+	"weir/dht/scale"
 	"weir/sfu"
 	"weir/sfu/proxied"
 	"weir/sfu/rights"
@@ -756,7 +757,7 @@ type status struct {
 	Requests   requests       `json:"requests"`
 
 	// Provision is the state in each region where this node has servers started.
-	Provision map[string]capacity.StartsStatus `json:"provision,omitempty"`
+	Provision map[string]scale.Status `json:"provision,omitempty"`
 	// NotForwarded counts RTP packets that came and could not be forwarded, by why.
 	NotForwarded map[string]int64 `json:"not_forwarded"`
 

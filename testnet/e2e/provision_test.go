@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"weir/capacity"
+	"weir/dht/scale"
 	"weir/sfu/client"
 	"weir/testnet"
 )
@@ -110,11 +111,11 @@ func TestHooksThatDoNotWork(t *testing.T) {
 		name, hook, reason string
 		outcome            string
 	}{
-		{"it fails", "echo no money left >&2; exit 3", capacity.ProvisioningFailed, "failed"},
-		{"it hangs, and so does its child", "sleep 300 & sleep 300", capacity.ProvisioningFailed, "failed"},
-		{"it prints garbage without end", "cat /dev/urandom", capacity.ProvisioningFailed, "failed"},
-		{"it prints garbage and brings no node", "head -c 3000 /dev/urandom", capacity.ProvisioningTimedOut, "timed_out"},
-		{"it says nothing and brings no node", "true", capacity.ProvisioningTimedOut, "timed_out"},
+		{"it fails", "echo no money left >&2; exit 3", scale.ProvisioningFailed, "failed"},
+		{"it hangs, and so does its child", "sleep 300 & sleep 300", scale.ProvisioningFailed, "failed"},
+		{"it prints garbage without end", "cat /dev/urandom", scale.ProvisioningFailed, "failed"},
+		{"it prints garbage and brings no node", "head -c 3000 /dev/urandom", scale.ProvisioningTimedOut, "timed_out"},
+		{"it says nothing and brings no node", "true", scale.ProvisioningTimedOut, "timed_out"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
@@ -144,7 +145,7 @@ func TestHooksThatDoNotWork(t *testing.T) {
 			}
 			eventually(t, "the failure is counted", func() bool { return w.metric(t, outcome(c.outcome)) == 1 })
 			var s struct {
-				Provision map[string]capacity.StartsStatus
+				Provision map[string]scale.Status
 			}
 			if err := w.n(1).Get(t.Context(), "/status", &s); err != nil || s.Provision[""].Failures != 1 || !strings.Contains(s.Provision[""].Last, strings.TrimPrefix(c.reason, "provisioning-")) {
 				t.Errorf("status says %+v, %v", s.Provision, err)
@@ -377,7 +378,7 @@ func TestNoServerIsStartedInVain(t *testing.T) {
 	if r.Status != http.StatusServiceUnavailable {
 		t.Errorf("%d, want 503", r.Status)
 	}
-	says(t, r.Body, capacity.ProvisioningWouldNotHelp, "moonlit")
+	says(t, r.Body, scale.ProvisioningWouldNotHelp, "moonlit")
 	if took := time.Since(began); took > 2*time.Second {
 		t.Errorf("it took %v", took)
 	}

@@ -17,6 +17,7 @@ import (
 
 	"weir/capacity"
 	"weir/dht"
+	"weir/dht/scale"
 	"weir/sfu/client"
 	"weir/testnet"
 )
@@ -72,18 +73,18 @@ func TestLiarStartsNoServer(t *testing.T) {
 	var refused *capacity.Refusal
 	eventually(t, "it is told that there is room", func() bool {
 		_, err := liar.Provision(t.Context(), region, need, "sessions")
-		return errors.As(err, &refused) && refused.Reason == capacity.ProvisioningRoom
+		return errors.As(err, &refused) && refused.Reason == scale.ProvisioningRoom
 	})
 	for range 20 {
 		_, err := liar.Provision(t.Context(), region, need, "sessions")
-		if !errors.As(err, &refused) || refused.Reason != capacity.ProvisioningRoom && refused.Reason != capacity.ProvisioningUnknown {
+		if !errors.As(err, &refused) || refused.Reason != scale.ProvisioningRoom && refused.Reason != scale.ProvisioningUnknown {
 			t.Errorf("asked for a server that nobody needs: %v", err)
 		}
 	}
 	need.Uplink = 1e12
 	eventually(t, "a need that nothing meets starts nothing", func() bool {
 		_, err := liar.Provision(t.Context(), region, need, "uplink")
-		return errors.As(err, &refused) && refused.Reason == capacity.ProvisioningWouldNotHelp
+		return errors.As(err, &refused) && refused.Reason == scale.ProvisioningWouldNotHelp
 	})
 	if failed, started := w.metric(t, outcome("failed")), w.metric(t, outcome("started")); failed+started != 0 {
 		t.Errorf("the hook ran %v times", failed+started)

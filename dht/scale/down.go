@@ -1,0 +1,71 @@
+package scale
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"weir/capacity"
+)
+
+// leaveTime is how long a node that may leave has for it: until then it does
+// not count as one that stays.
+const leaveTime = time.Minute
+
+// Down decides which nodes of a region may end: one a cooldown, as long as
+// enough stay and have room. It has no clock and is not safe for concurrent use.
+type Down struct {
+	last    time.Time
+	granted map[peer.ID]time.Time
+}
+
+// Ask answers node, which is idle and would like to end, given the records of
+// its region. Nil: it may. Asked again soon it gets the same answer.
+func (r *Down) Ask(now time.Time, p capacity.Provision, node peer.ID, region []capacity.Record) *capacity.Refusal {
+	p = p.OrDefault()
+	for id, at := range r.granted {
+		if now.Sub(at) >= leaveTime {
+			delete(r.granted, id)
+		}
+	}
+	if _, again := r.granted[node]; again {
+		return nil
+	}
+	if wait := r.last.Add(p.Cooldown).Sub(now); !r.last.IsZero() && wait > 0 {
+		return &capacity.Refusal{Reason: "release-cooldown", Detail: "another node was released a short while ago", RetryAfter: wait}
+	}
+	stay, stress := 0, 0.0
+	for i := range region {
+		rec := &region[i]
+		if _, leaves := r.granted[rec.Node]; leaves || rec.Node == node || rec.State == capacity.Draining {
+			continue
+		}
+		stay++
+		stress += rec.Stress()
+	}
+	switch {
+	case stay < p.Least:
+		return &capacity.Refusal{Reason: "release-least", Detail: fmt.Sprintf("%d other nodes would stay in the region, at least %d must", stay, p.Least), RetryAfter: p.Cooldown}
+	case stress/float64(stay) >= capacity.PackTarget:
+		return &capacity.Refusal{Reason: "release-room", Detail: fmt.Sprintf("the others' stress is %.2f on average: they need the room", stress/float64(stay)), RetryAfter: p.Cooldown}
+	}
+	if r.granted == nil {
+		r.granted = make(map[peer.ID]time.Time)
+	}
+	r.granted[node], r.last = now, now
+	return nil
+}
+
+// Idle tells how long a node has had nothing to do. The zero Idle has just
+// begun.
+type Idle struct{ since time.Time }
+
+// Next takes whether the node is empty now, and returns for how long it has
+// been so without a break.
+func (i *Idle) Next(now time.Time, empty bool) time.Duration {
+	if !empty || i.since.IsZero() {
+		i.since = now
+	}
+	return now.Sub(i.since)
+}

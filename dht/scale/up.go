@@ -1,0 +1,183 @@
+package scale
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"weir/capacity"
+)
+
+// Why no server is started, or none has come, as reasons of a [capacity.Refusal].
+const (
+	ProvisioningCooldown     = "provisioning-cooldown"       // one was started a short while ago
+	ProvisioningMaxNodes     = "provisioning-max-nodes"      // the region has as many as it may
+	ProvisioningFailed       = "provisioning-failed"         // the hook failed
+	ProvisioningTimedOut     = "provisioning-timed-out"      // the hook went well, but no node has come
+	ProvisioningWouldNotHelp = "provisioning-would-not-help" // a rule of the policy would refuse a new server, too
+	ProvisioningRoom         = "provisioning-room"           // the provisioner has found room itself
+	ProvisioningUnknown      = "provisioning-unknown"        // whether there is room it could not find out
+)
+
+const (
+	// arrivalGrace is how long after a newcomer was seen seekers are told to
+	// look for it: they may not have seen it yet.
+	arrivalGrace = 3 * time.Second
+	// backOffMost bounds the time between two tries that fail.
+	backOffMost = 10 * time.Minute
+)
+
+// A PendingServer is a server that is on its way.
+type PendingServer struct {
+	Request string    // of the hook
+	Until   time.Time // by when it is expected; provisioner's clock
+	Started bool      // by this very question
+}
+
+// A startPhase is how far a start has come.
+type startPhase uint8
+
+const (
+	startIdle    startPhase = iota
+	startRunning            // the hook runs
+	startComing             // it went well: the node's record is awaited
+)
+
+// Up decides when a provisioner starts servers in one region: one at a time,
+// at most one a cooldown, and after failures at intervals that double. It has no
+// clock and is not safe for concurrent use. The zero Up has started none.
+type Up struct {
+	phase    startPhase
+	request  string
+	known    map[peer.ID]bool // in the region before the start
+	arrived  bool             // somebody new was seen while the hook ran
+	begun    time.Time
+	until    time.Time         // by when the newcomer is expected
+	fresh    time.Time         // until when seekers are told to look for the last one
+	cool     time.Time         // none is started before
+	why      *capacity.Refusal // of the time until cool; nil: the cooldown
+	failures int               // in a row
+}
+
+// Ask answers a seeker. If started, the caller runs the hook, calls Begin
+// before and Ended after it.
+func (s *Up) Ask(now time.Time, p capacity.Provision, request string) (c PendingServer, refused *capacity.Refusal) {
+	p = p.OrDefault()
+	switch {
+	case s.phase != startIdle:
+		return PendingServer{Request: s.request, Until: s.until}, nil
+	case now.Before(s.fresh):
+		return PendingServer{Request: s.request, Until: s.fresh}, nil
+	case now.Before(s.cool) && s.why != nil:
+		why := *s.why
+		why.RetryAfter = s.cool.Sub(now)
+		return PendingServer{}, &why
+	case now.Before(s.cool):
+		return PendingServer{}, &capacity.Refusal{
+			Reason: ProvisioningCooldown, Detail: fmt.Sprintf("a server was started %v ago", now.Sub(s.begun).Round(time.Second)), RetryAfter: s.cool.Sub(now),
+		}
+	}
+	s.phase, s.request, s.begun, s.until, s.arrived = startRunning, request, now, now.Add(max(p.Wait, p.Cooldown)), false
+	s.cool, s.why = now.Add(p.Cooldown), nil
+	return PendingServer{Request: request, Until: s.until, Started: true}, nil
+}
+
+// Due reports whether Ask would have a server started now.
+func (s *Up) Due(now time.Time) bool {
+	return s.phase == startIdle && !now.Before(s.fresh) && !now.Before(s.cool)
+}
+
+// Begin takes the nodes that are in the region before the hook runs, and says
+// why it must not: there are as many as there may be.
+func (s *Up) Begin(now time.Time, p capacity.Provision, nodes []peer.ID) *capacity.Refusal {
+	p = p.OrDefault()
+	if len(nodes) >= p.Most {
+		s.phase, s.cool = startIdle, now.Add(p.Cooldown)
+		s.why = &capacity.Refusal{Reason: ProvisioningMaxNodes, Detail: fmt.Sprintf("the region has %d nodes, and may have %d", len(nodes), p.Most)}
+		return s.why
+	}
+	s.known = make(map[peer.ID]bool, len(nodes))
+	for _, id := range nodes {
+		s.known[id] = true
+	}
+	return nil
+}
+
+// Ended takes how the hook ended.
+func (s *Up) Ended(now time.Time, p capacity.Provision, err error) {
+	p = p.OrDefault()
+	switch {
+	case s.phase != startRunning:
+	case s.arrived:
+		s.came(now)
+	case err != nil:
+		s.failed(now, p, ProvisioningFailed, "the hook that starts servers failed: "+err.Error())
+	default:
+		s.phase, s.until = startComing, now.Add(max(p.Wait, p.Cooldown))
+	}
+}
+
+// Seen takes the nodes that are in the region now, and reports whether that
+// settles a start: somebody new is there, or nobody has come in time.
+func (s *Up) Seen(now time.Time, p capacity.Provision, nodes []peer.ID) (settled bool) {
+	if s.phase == startIdle || s.known == nil {
+		return false
+	}
+	for _, id := range nodes {
+		if !s.known[id] {
+			s.arrived = true
+		}
+	}
+	switch {
+	case s.phase == startRunning:
+		return false
+	case s.arrived:
+		s.came(now)
+		return true
+	case !now.Before(s.until):
+		p = p.OrDefault()
+		s.failed(now, p, ProvisioningTimedOut, fmt.Sprintf("a server was to be started, but no node has come within %v", max(p.Wait, p.Cooldown)))
+		return true
+	}
+	return false
+}
+
+func (s *Up) came(now time.Time) {
+	s.phase, s.failures, s.why, s.known = startIdle, 0, nil, nil
+	s.fresh = now.Add(arrivalGrace)
+}
+
+func (s *Up) failed(now time.Time, p capacity.Provision, reason, detail string) {
+	s.phase, s.known = startIdle, nil
+	s.failures++
+	wait := p.Cooldown
+	for range s.failures - 1 {
+		if wait = 2 * wait; wait >= backOffMost {
+			break
+		}
+	}
+	s.cool = now.Add(min(wait, max(backOffMost, p.Cooldown)))
+	s.why = &capacity.Refusal{Reason: reason, Detail: detail}
+}
+
+// Pending reports whether a start is to be settled by [Up.Seen].
+func (s *Up) Pending() bool { return s.phase != startIdle }
+
+// Status is Up for people.
+type Status struct {
+	Phase    string    `json:"phase"`              // "idle", "running" or "coming"
+	LastRun  time.Time `json:"last_run,omitzero"`  //
+	Cooldown time.Time `json:"cooldown,omitzero"`  // none is started before
+	Failures int       `json:"failures,omitempty"` // in a row
+	Last     string    `json:"last,omitempty"`     // why the last try failed
+}
+
+// Status tells how far things are.
+func (s *Up) Status() Status {
+	st := Status{Phase: [...]string{"idle", "running", "coming"}[s.phase], LastRun: s.begun, Cooldown: s.cool, Failures: s.failures}
+	if s.why != nil {
+		st.Last = s.why.Error()
+	}
+	return st
+}
