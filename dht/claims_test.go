@@ -205,39 +205,3 @@ func TestClaimsAreBounded(t *testing.T) {
 		t.Errorf("%d claims are left", c.total)
 	}
 }
-
-// Who is slow is not gone; who has crashed is, within seconds.
-func TestGone(t *testing.T) {
-	start := time.Unix(1_000_000, 0)
-	at := func(d time.Duration) time.Time { return start.Add(d) }
-	for name, c := range map[string]struct {
-		does func(r *reach)
-		when time.Duration
-		want bool
-	}{
-		"never heard of":                 {does: func(r *reach) {}},
-		"silent once":                    {does: func(r *reach) { r.failed(start, "p", silent) }, when: time.Minute},
-		"silent twice, for a moment":     {does: func(r *reach) { r.failed(start, "p", silent); r.failed(at(time.Second), "p", silent) }, when: 2 * time.Second},
-		"silent twice, for some seconds": {does: func(r *reach) { r.failed(start, "p", silent); r.failed(at(time.Second), "p", silent) }, when: goneAfter, want: true},
-		"silent once, and again later":   {does: func(r *reach) { r.failed(start, "p", silent); r.failed(at(time.Minute), "p", silent) }, when: time.Minute},
-		"late again and again": {does: func(r *reach) {
-			for range 9 {
-				r.failed(start, "p", late)
-			}
-		}, when: time.Minute},
-		"silent, but for one answer": {does: func(r *reach) {
-			r.failed(start, "p", silent)
-			r.answered(at(time.Second), "p", 0)
-			r.failed(at(2*time.Second), "p", silent)
-			r.failed(at(3*time.Second), "p", silent)
-		}, when: 4 * time.Second},
-		"took leave":                   {does: func(r *reach) { r.leaves(start, "p") }, want: true},
-		"took leave and has come back": {does: func(r *reach) { r.leaves(start, "p"); r.answered(start, "p", 0) }},
-	} {
-		r := newReach()
-		c.does(r)
-		if got := r.gone(at(c.when), "p"); got != c.want {
-			t.Errorf("%s: gone is %v after %v", name, got, c.when)
-		}
-	}
-}

@@ -99,7 +99,7 @@ func (n *Node) amendByDatagram(p peer.ID, batch []parcel) bool {
 	if n.sendDatagram(p, q, m) != nil {
 		return false // too large for the path, perhaps
 	}
-	late := time.NewTimer(max(datagramPatience, 3*n.reach.rtt(p)))
+	late := time.NewTimer(max(datagramPatience, 3*n.reach.RTT(p)))
 	defer late.Stop()
 	select {
 	case reply := <-answer:

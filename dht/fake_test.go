@@ -77,7 +77,7 @@ func (n *testNode) connect(t testing.TB, f *fake) {
 // nearest makes n take peers for the nearest there are, who owe it nothing.
 func (n *testNode) nearest(peers []peer.ID) {
 	for _, p := range peers {
-		n.reach.answered(time.Now(), p, time.Microsecond)
+		n.reach.Answered(time.Now(), p, time.Microsecond)
 	}
 }
 

@@ -18,6 +18,7 @@ import (
 	"weir/dht/holder"
 	"weir/dht/pb"
 	"weir/dht/place"
+	"weir/dht/vivaldi"
 )
 
 const (
@@ -294,7 +295,7 @@ func (n *Node) warm(peers []peer.ID) (ready []peer.ID) {
 	warming := 0
 	for _, p := range peers {
 		switch {
-		case n.host.Network().Connectedness(p) == network.Connected && n.reach.rtt(p) > 0:
+		case n.host.Network().Connectedness(p) == network.Connected && n.reach.RTT(p) > 0:
 			ready = append(ready, p)
 		case warming < most && n.cache.meeting(time.Now(), p):
 			warming++
@@ -320,7 +321,7 @@ func (n *Node) nearestFirst(peers []peer.ID) []peer.ID {
 	}
 	entries := make([]entry, len(peers))
 	for i, p := range peers {
-		entries[i] = entry{p, n.reach.doubtful(p), cmp.Or(n.reach.rtt(p), unknown)}
+		entries[i] = entry{p, n.reach.Suspect(p), cmp.Or(n.reach.RTT(p), unknown)}
 	}
 	slices.SortStableFunc(entries, func(a, b entry) int {
 		return cmp.Or(falseFirst(a.doubtful, b.doubtful), cmp.Compare(a.rtt, b.rtt))
@@ -349,7 +350,7 @@ func (n *Node) me(region string) capacity.Record {
 	if !ok {
 		me = capacity.Record{Node: n.ID(), Region: region}
 	}
-	me.Coordinate = n.coords.here()
+	me.Coordinate = n.coords.Here()
 	return me
 }
 
@@ -400,7 +401,7 @@ func (q *finding) add(r capacity.Record, sealed []byte) {
 	q.found[r.Node] = capacity.Candidate{
 		Record:   r,
 		Sealed:   sealed,
-		RTT:      q.n.coords.predict(r.Coordinate),
+		RTT:      q.n.coords.Predict(r.Coordinate),
 		Believed: q.n.beliefs.Of(now, r.Node),
 	}
 }
@@ -568,7 +569,7 @@ func (n *Node) queryRequest(q *finding) *pb.Request {
 	query := &pb.Query{
 		Topic:   string(q.topic),
 		Need:    needToWire(q.need),
-		Origin:  coordinateToWire(n.coords.here()),
+		Origin:  vivaldi.ToWire(n.coords.Here()),
 		Limit:   uint32(q.limit),
 		Policy:  n.cfg.Judge().Policy().Version,
 		Explain: q.explain,
@@ -681,7 +682,7 @@ func (q *finding) askEveryone(ctx context.Context) error {
 		q.askSelf()
 	}
 	peers := slices.DeleteFunc(n.servers(), func(p peer.ID) bool {
-		return p == n.ID() || slices.Contains(q.exclude, p) || n.reach.down(start, p)
+		return p == n.ID() || slices.Contains(q.exclude, p) || n.reach.Down(start, p)
 	})
 	asking, cancel := context.WithTimeout(ctx, everyoneTime)
 	defer cancel() // resets the streams of those too slow
@@ -714,7 +715,7 @@ func (q *finding) askEveryone(ctx context.Context) error {
 	// Each knows of itself only: of those that are not gone all have to answer.
 	all := holders{self: n.self() != ""}
 	for _, p := range n.servers() {
-		if p != n.ID() && !slices.Contains(q.exclude, p) && !n.reach.gone(start, p) {
+		if p != n.ID() && !slices.Contains(q.exclude, p) && !n.reach.Unreachable(start, p) {
 			all.remote = append(all.remote, p)
 		}
 	}

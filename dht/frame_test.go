@@ -14,6 +14,7 @@ import (
 	"weir/capacity"
 	"weir/capacity/frame"
 	"weir/dht/pb"
+	"weir/dht/vivaldi"
 )
 
 // golden compares got with testdata/name. WEIR_UPDATE_GOLDEN writes it.
@@ -180,7 +181,7 @@ func FuzzDecodeAnswers(f *testing.F) {
 		}
 		f.Add(b)
 	}
-	v, err := newVivaldi()
+	v, err := vivaldi.New()
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -228,8 +229,8 @@ func FuzzDecodeAnswers(f *testing.F) {
 			}
 		}
 		for _, c := range []*pb.Coordinate{m.GetFetch().GetCoordinate(), m.GetAdvertise().GetCoordinate()} {
-			v.observe(peer.ID("p"), coordinateFromWire(c), time.Millisecond)
-			if here := v.here(); !here.IsValid() || v.predict(coordinateFromWire(c)) < 0 {
+			v.Observe(peer.ID("p"), vivaldi.FromWire(c), time.Millisecond)
+			if here := v.Here(); !here.IsValid() || v.Predict(vivaldi.FromWire(c)) < 0 {
 				t.Fatalf("coordinate is %+v", here)
 			}
 		}

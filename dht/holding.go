@@ -85,7 +85,7 @@ func (n *Node) electListed() holders {
 		switch {
 		case p == n.ID():
 			h.self, h.all = n.self() != "", n.self() != ""
-		case !n.reach.down(now, p):
+		case !n.reach.Down(now, p):
 			h.remote = append(h.remote, p)
 		}
 	}

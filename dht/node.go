@@ -32,7 +32,9 @@ import (
 	"weir/capacity/event"
 	"weir/capacity/scope"
 	"weir/dht/holder"
+	"weir/dht/liveness"
 	"weir/dht/place"
+	"weir/dht/vivaldi"
 )
 
 // Config says what a node is and what it publishes.
@@ -115,13 +117,13 @@ type Node struct {
 	tracer      trace.Tracer
 
 	traffic  *traffic
-	reach    *reach
+	reach    *liveness.Detector
 	cache    *holderCache
 	table    *holder.Table // what it holds for others and itself; empty in a client
 	sharding *sharding
 	regions  regionIndex
 	policies policyHold
-	coords   vivaldi
+	coords   vivaldi.Client
 	told     told
 	newest   *newestLog
 	beliefs  *holder.Beliefs
@@ -178,7 +180,7 @@ func Listen(cfg Config) (*Node, error) {
 	if cfg.Discovery.listed() && cfg.Servers == nil {
 		return nil, fmt.Errorf("discovery %s: no list of servers", cfg.Discovery)
 	}
-	coords, err := newVivaldi()
+	coords, err := vivaldi.New()
 	if err != nil {
 		return nil, err
 	}
@@ -193,7 +195,7 @@ func Listen(cfg Config) (*Node, error) {
 		log:         cfg.Log,
 		tracer:      cfg.Tracer,
 		traffic:     newTraffic(),
-		reach:       newReach(),
+		reach:       liveness.New(),
 		cache:       newHolderCache(id),
 		table:       holder.NewTable(holder.DefaultLimits()),
 		coords:      coords,
@@ -226,7 +228,7 @@ func Listen(cfg Config) (*Node, error) {
 		},
 		DisconnectedF: func(net network.Network, c network.Conn) {
 			if net.Connectedness(c.RemotePeer()) != network.Connected {
-				n.coords.forget(c.RemotePeer())
+				n.coords.Forget(c.RemotePeer())
 			}
 			n.wake()
 		},
@@ -342,7 +344,7 @@ func (n *Node) Addrs() []multiaddr.Multiaddr {
 func (n *Node) Ready() <-chan struct{} { return n.ready }
 
 // Coordinate is the node's Vivaldi coordinate, in seconds.
-func (n *Node) Coordinate() *coordinate.Coordinate { return n.coords.here() }
+func (n *Node) Coordinate() *coordinate.Coordinate { return n.coords.Here() }
 
 // Traffic is what each protocol has cost since the node started.
 func (n *Node) Traffic() []Traffic { return n.traffic.list() }
@@ -444,7 +446,7 @@ func (n *Node) candidates(topic Topic, cached []peer.ID) []peer.ID {
 	now := time.Now()
 	key := kb.ConvertKey(topic.Key(n.network))
 	known := slices.Concat(cached, n.kad.RoutingTable().NearestPeers(key, n.kad.BucketSize()))
-	return slices.DeleteFunc(known, func(p peer.ID) bool { return n.reach.down(now, p) })
+	return slices.DeleteFunc(known, func(p peer.ID) bool { return n.reach.Down(now, p) })
 }
 
 // Holders are the nodes that hold topic as far as this one knows, closest
@@ -473,12 +475,12 @@ func (n *Node) deadline(id peer.ID) time.Duration {
 	if n.host.Network().Connectedness(id) != network.Connected {
 		least = time.Second // three or four round trips come on top
 	}
-	return min(max(least, 4*n.reach.rtt(id)), 2*time.Second)
+	return min(max(least, 4*n.reach.RTT(id)), 2*time.Second)
 }
 
 // patience is how long to wait for id's answer before asking others too.
 func (n *Node) patience(id peer.ID) time.Duration {
-	return place.Patience(n.reach.rtt(id), n.host.Network().Connectedness(id) == network.Connected)
+	return place.Patience(n.reach.RTT(id), n.host.Network().Connectedness(id) == network.Connected)
 }
 
 // errLate means that a peer's answer is not there when it should be.
@@ -519,7 +521,7 @@ func (n *Node) sweep(ctx context.Context) error {
 		}
 		last = now
 		n.table.Sweep(now)
-		for _, p := range n.reach.lost(now, n.connected) {
+		for _, p := range n.reach.Lost(now, n.connected) {
 			n.event(event.Event{Kind: event.PeerLost, Peer: p})
 		}
 		n.entries.sweep(now)
@@ -593,7 +595,7 @@ func (n *Node) lookUp(ctx context.Context, topic Topic) {
 // answered and failed keep account of id, and look for other holders when it
 // went down.
 func (n *Node) answered(id peer.ID, rtt time.Duration) {
-	if lost := n.reach.answered(time.Now(), id, rtt); lost > 0 {
+	if lost := n.reach.Answered(time.Now(), id, rtt); lost > 0 {
 		n.event(event.Event{Kind: event.PeerBack, Peer: id, Elapsed: millis(lost)})
 	}
 }
@@ -606,18 +608,18 @@ func (n *Node) event(e event.Event) {
 }
 
 func (n *Node) failed(id peer.ID, err error) {
-	how := broken
+	how := liveness.BadAnswer
 	switch {
 	case errors.Is(err, network.ErrResourceLimitExceeded), errors.Is(err, context.Canceled):
 		return // our own doing
 	case errors.Is(err, errUnreachable):
-		how = unreachable
+		how = liveness.NoConnection
 	case errors.Is(err, errLate):
-		how = late
+		how = liveness.Late
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded):
-		how = silent
+		how = liveness.NoAnswer
 	}
-	if !n.reach.failed(time.Now(), id, how) {
+	if !n.reach.Failed(time.Now(), id, how) {
 		return
 	}
 	var foreign multistream.ErrNotSupported[protocol.ID]
@@ -626,7 +628,7 @@ func (n *Node) failed(id peer.ID, err error) {
 	} else {
 		n.log.Debug("peer is down", "peer", id, "err", err)
 	}
-	if how == unreachable {
+	if how == liveness.NoConnection {
 		n.kad.RoutingTable().RemovePeer(id)
 	}
 	n.dropStale(id)

@@ -229,7 +229,7 @@ func (n *Node) confirm(topic Topic, need capacity.Need, o *offer, sealed, use []
 	if err := n.reachable(need, &r); err != nil {
 		return capacity.Verdict{}, err
 	}
-	c := capacity.Candidate{Record: r, Sealed: sealed, RTT: cmp.Or(rtt, n.coords.predict(r.Coordinate)), Believed: min(n.beliefs.Of(now, r.Node), o.Believed)}
+	c := capacity.Candidate{Record: r, Sealed: sealed, RTT: cmp.Or(rtt, n.coords.Predict(r.Coordinate)), Believed: min(n.beliefs.Of(now, r.Node), o.Believed)}
 	ranking := n.cfg.Judge().Rank(need, n.me(need.Region), []capacity.Candidate{c})
 	if len(ranking.Passed) == 0 {
 		return ranking.Rejected[0], &errUnfit{ranking.Rejected[0].Rule}

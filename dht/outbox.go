@@ -17,6 +17,7 @@ import (
 	"weir/capacity"
 	"weir/dht/holder"
 	"weir/dht/pb"
+	"weir/dht/vivaldi"
 )
 
 // strayedBy is how far, in time, a node's coordinate has moved when that is
@@ -196,7 +197,7 @@ func (n *Node) publish(claims []claim) {
 			r.TTL = capacity.MaxTTL
 		}
 		r.Addrs = addrs[:min(len(addrs), capacity.MaxAddrs)]
-		r.Coordinate = n.coords.here()
+		r.Coordinate = n.coords.Here()
 		own, err := n.outbox.copyOf(now, c.topic, r, n.cfg.Key)
 		if err != nil {
 			n.log.Warn("record not published", "topic", c.topic, "err", err)
@@ -308,7 +309,7 @@ func (o *outbox) underWay() bool {
 // spread hands what is published already to holders that have come up since.
 // It costs next to nothing while nobody comes or goes.
 func (n *Node) spread() {
-	now := audience{n.reach.changes(), n.cache.changes(), append(n.kad.RoutingTable().ListPeers(), n.servers()...)}
+	now := audience{n.reach.Generation(), n.cache.changes(), append(n.kad.RoutingTable().ListPeers(), n.servers()...)}
 	slices.Sort(now.table)
 	n.outbox.mu.Lock()
 	was := n.outbox.audience
@@ -477,7 +478,7 @@ func (n *Node) advertiseTo(p peer.ID, batch []parcel) error {
 	if n.amendByDatagram(p, batch) {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(n.ctx, max(time.Second, 4*n.reach.rtt(p)))
+	ctx, cancel := context.WithTimeout(n.ctx, max(time.Second, 4*n.reach.RTT(p)))
 	defer cancel()
 	advertise := &pb.Advertise{}
 	for _, e := range batch {
@@ -503,7 +504,7 @@ func (n *Node) advertiseTo(p peer.ID, batch []parcel) error {
 // confirmed takes in what p, a holder, answered to the batch: one result for
 // each of it.
 func (n *Node) confirmed(p peer.ID, batch []parcel, reply *pb.AdvertiseReply, rtt time.Duration) {
-	n.coords.observe(p, coordinateFromWire(reply.Coordinate), rtt)
+	n.coords.Observe(p, vivaldi.FromWire(reply.Coordinate), rtt)
 	accepted := false
 	now := time.Now()
 	for i, r := range reply.Results {
@@ -574,7 +575,7 @@ func (n *Node) meet(from peer.ID, named []*pb.Peer) {
 			continue
 		}
 		now := time.Now()
-		if ai.ID == n.ID() || n.reach.down(now, ai.ID) || !n.cache.meeting(now, ai.ID) {
+		if ai.ID == n.ID() || n.reach.Down(now, ai.ID) || !n.cache.meeting(now, ai.ID) {
 			continue
 		}
 		n.start(func() {

@@ -320,7 +320,7 @@ func (n *Node) weigh(start time.Time, q *finding, answer Answer) (Decision, []of
 // picks are the candidates to try of those that passed, in order; those that
 // owe an answer come last.
 func (n *Node) picks(passed []offer) []offer {
-	return holder.Picks(passed, n.cfg.Judge().Policy().Keep, n.reach.doubtful, newRand())
+	return holder.Picks(passed, n.cfg.Judge().Policy().Keep, n.reach.Suspect, newRand())
 }
 
 // refusal is for when no candidate passed.

@@ -176,7 +176,7 @@ func TestPlaceWaitsForTheSlow(t *testing.T) {
 	nodes := newTestNetwork(t, 1)
 	slow, _ := fakeTarget(t, nodes, func(f *fake, from peer.ID, req *pb.Reserve) *pb.ReserveResponse {
 		eventually(t, func() error {
-			if !nodes[0].reach.doubtful(f.host.ID()) {
+			if !nodes[0].reach.Suspect(f.host.ID()) {
 				return errors.New("not overdue yet")
 			}
 			return nil
@@ -444,7 +444,7 @@ func TestManyPlacementsAtOnce(t *testing.T) {
 	}
 	now := time.Now()
 	for _, n := range nodes[1:] {
-		if nodes[0].reach.down(now, n.ID()) {
+		if nodes[0].reach.Down(now, n.ID()) {
 			t.Errorf("%s is taken for dead", n.ID())
 		}
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/multiformats/go-multiaddr"
 
 	"weir/dht/pb"
+	"weir/dht/vivaldi"
 )
 
 const (
@@ -77,7 +78,7 @@ func (n *Node) fetch(ctx context.Context, id peer.ID, topic Topic, max int) ([][
 		return nil, fmt.Errorf("%s answered something else: %.200s", id, resp.Error)
 	}
 	now := time.Now()
-	n.coords.observe(id, coordinateFromWire(reply.Coordinate), rtt)
+	n.coords.Observe(id, vivaldi.FromWire(reply.Coordinate), rtt)
 	n.told.take(now, n.wall(now), id, reply, rtt)
 	sealed := reply.Sealed
 	return sealed[:min(len(sealed), max)], nil
@@ -140,7 +141,7 @@ func (n *Node) Peers() []PeerInfo {
 			Name:   n.Name(p),
 			Addrs:  append([]multiaddr.Multiaddr{}, n.host.Peerstore().Addrs(p)...),
 			Member: n.member(p),
-			RTT:    millis(n.reach.rtt(p)),
+			RTT:    millis(n.reach.RTT(p)),
 			Holder: slices.Contains(holders, p),
 		}
 		slices.SortFunc(info.Addrs, multiaddr.Multiaddr.Compare)
@@ -150,7 +151,7 @@ func (n *Node) Peers() []PeerInfo {
 			at = h.Record.Coordinate
 		}
 		if at != nil {
-			info.CoordinateRTT, info.CoordinateError = millis(n.coords.predict(at)), at.Error
+			info.CoordinateRTT, info.CoordinateError = millis(n.coords.Predict(at)), at.Error
 		}
 		info.Told, info.ClockOffset = said.at, millis(said.clock)
 		info.HoldsTopics, info.Holds = said.topics, said.held

@@ -282,7 +282,7 @@ func (n *Node) closerProvisioner(ctx context.Context, region string) (peer.ID, e
 		if p == n.ID() {
 			break
 		}
-		if !n.reach.down(time.Now(), p) && !n.reach.doubtful(p) {
+		if !n.reach.Down(time.Now(), p) && !n.reach.Suspect(p) {
 			return p, nil
 		}
 	}

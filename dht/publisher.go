@@ -85,7 +85,7 @@ func (n *Node) Publishers(ctx context.Context, stream string) ([]peer.ID, error)
 // smaller ID goes first.
 //
 // The error is a [*Taken], or an [*Unanswered] if too few have answered within
-// some seconds; a holder that has been silent for goneAfter is not counted any
+// some seconds; a holder that has been silent for [liveness.UnreachableAfter] is not counted any
 // more, so that one that crashed is in nobody's way for longer.
 func (n *Node) Claim(ctx context.Context, stream string) (release func(), err error) {
 	ctx, span := tracing.Start(ctx, n.tracer, "claim", trace.SpanKindInternal, tracing.Stream.String(stream))
@@ -296,7 +296,7 @@ func (p *poll) run(ctx context.Context) error {
 // have owed answers before.
 func (p *poll) complete() bool {
 	for id := range p.asked {
-		if _, heard := p.words[id]; !heard && !p.n.reach.doubtful(id) && !p.n.reach.gone(time.Now(), id) {
+		if _, heard := p.words[id]; !heard && !p.n.reach.Suspect(id) && !p.n.reach.Unreachable(time.Now(), id) {
 			return false
 		}
 	}
@@ -423,7 +423,7 @@ func (n *Node) introduced(w *pb.Peer) (peer.ID, bool) {
 func (n *Node) voters(topic Topic, named map[peer.ID]bool, words map[peer.ID]pb.ClaimReply_Own) (list []peer.ID, must int) {
 	now := time.Now()
 	here := func(known []peer.ID) []peer.ID {
-		return slices.DeleteFunc(slices.Clone(known), func(p peer.ID) bool { return n.reach.gone(now, p) })
+		return slices.DeleteFunc(slices.Clone(known), func(p peer.ID) bool { return n.reach.Unreachable(now, p) })
 	}
 	if n.cfg.Discovery.listed() {
 		known := n.servers()
@@ -463,7 +463,7 @@ func (n *Node) acquainted(topic Topic) []peer.ID {
 	now := time.Now()
 	cached, _ := n.cache.use(now, topic)
 	known := slices.Concat(cached, n.kad.RoutingTable().NearestPeers(kb.ConvertKey(topic.Key(n.network)), n.kad.BucketSize()))
-	for _, p := range n.reach.heardSince(now.Add(-rememberHeard)) {
+	for _, p := range n.reach.HeardSince(now.Add(-rememberHeard)) {
 		if n.member(p) {
 			known = append(known, p)
 		}
@@ -474,7 +474,7 @@ func (n *Node) acquainted(topic Topic) []peer.ID {
 // unexpired leaves out of peers those that have been silent for longer than a
 // record lives: no record is valid any more that only they may have held.
 func (n *Node) unexpired(now time.Time, peers []peer.ID) []peer.ID {
-	return slices.DeleteFunc(slices.Clone(peers), func(p peer.ID) bool { return n.reach.mute(now, p, capacity.DefaultTTL) })
+	return slices.DeleteFunc(slices.Clone(peers), func(p peer.ID) bool { return n.reach.SilentFor(now, p, capacity.DefaultTTL) })
 }
 
 // aliveFor is how long a node that a holder has heard from is there, whether it
@@ -486,7 +486,7 @@ const aliveFor = holder.Keepalive + 2*time.Second
 // neither it nor any record of it has come for a while.
 func (n *Node) rivalGone(id peer.ID, heard time.Time) bool {
 	now := time.Now()
-	return n.reach.ended(id) || n.reach.gone(now, id) && now.Sub(heard) > aliveFor
+	return n.reach.HasLeft(id) || n.reach.Unreachable(now, id) && now.Sub(heard) > aliveFor
 }
 
 // rememberHeard is how long who has answered, and is not known to be gone, is
@@ -501,7 +501,7 @@ func (n *Node) askName(ctx context.Context, id peer.ID, topic Topic, intent pb.C
 	crashed := time.AfterFunc(askIfThere, func() {
 		n.start(func() {
 			if n.refuses(ctx, id) {
-				n.reach.leaves(time.Now(), id)
+				n.reach.Leave(time.Now(), id)
 				cancel()
 			}
 		})

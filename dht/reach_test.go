@@ -8,41 +8,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/p2p/net/swarm"
 	"github.com/multiformats/go-multiaddr"
 )
-
-// People are told once that a peer is lost, and once that it is back; not of
-// one that is slow for a moment, is connected, or was never there.
-func TestPeersLostAndBack(t *testing.T) {
-	r := newReach()
-	start := time.Now()
-	connected := func(p peer.ID) bool { return p == "slow" }
-	for _, p := range []peer.ID{"dies", "slow", "blinks"} {
-		r.answered(start, p, time.Millisecond)
-	}
-	for _, p := range []peer.ID{"dies", "slow", "blinks", "stranger"} {
-		r.failed(start, p, unreachable)
-	}
-	r.answered(start.Add(time.Second), "blinks", 0)
-	if got := r.lost(start.Add(lostAfter-1), connected); len(got) > 0 {
-		t.Errorf("lost too early: %v", got)
-	}
-	if got := r.lost(start.Add(lostAfter), connected); !slices.Equal(got, []peer.ID{"dies"}) {
-		t.Errorf("lost are %v, want the one that died", got)
-	}
-	r.failed(start.Add(2*lostAfter), "dies", unreachable)
-	if got := r.lost(start.Add(time.Hour), connected); len(got) > 0 {
-		t.Errorf("lost again: %v", got)
-	}
-	if back := r.answered(start.Add(time.Hour), "dies", 0); back != time.Hour {
-		t.Errorf("back after %v, want an hour", back)
-	}
-	if back := r.answered(start.Add(time.Hour), "dies", 0); back != 0 {
-		t.Error("back twice")
-	}
-}
 
 func TestFailuresAreSaidLessAndLessOften(t *testing.T) {
 	var s sayAgain
@@ -72,5 +40,19 @@ func TestWhyNotDialledIsOneLine(t *testing.T) {
 	}
 	if !errors.Is(got, syscall.ECONNREFUSED) {
 		t.Error("the cause is lost")
+	}
+}
+
+func TestBackoff(t *testing.T) {
+	b := backoff{first: time.Second, most: 10 * time.Second}
+	var got []time.Duration
+	for range 6 {
+		got = append(got, b.wait(0.5))
+	}
+	b.reset()
+	got = append(got, b.wait(0), b.wait(0.999))
+	want := []time.Duration{1e9, 2e9, 4e9, 8e9, 10e9, 10e9, 0.75e9, 2.499e9}
+	if !slices.Equal(got, want) {
+		t.Errorf("waits %v, want %v", got, want)
 	}
 }

@@ -20,6 +20,7 @@ import (
 	"weir/capacity/frame"
 	"weir/dht/holder"
 	"weir/dht/pb"
+	"weir/dht/vivaldi"
 )
 
 const (
@@ -204,7 +205,7 @@ func (n *Node) serveAdvertise(from peer.ID, req *pb.Advertise) *pb.Response {
 		return errorReply(fmt.Errorf("%d records at once, at most %d", len(req.Entries), maxEntries))
 	}
 	reply := n.takeEntries(time.Now(), from, req.Entries)
-	reply.Coordinate = coordinateToWire(n.coords.here())
+	reply.Coordinate = vivaldi.ToWire(n.coords.Here())
 	return &pb.Response{Op: &pb.Response_Advertise{Advertise: reply}}
 }
 
@@ -268,7 +269,7 @@ func (n *Node) hold(now time.Time, from peer.ID, e *pb.Entry) error {
 		err := n.table.Withdraw(now, topic, from, e.Seq)
 		_, _, shard := topic.Shard()
 		if shard && (n.cfg.Discovery.listed() || n.small()) && n.table.Get(now, CapacityTopic(), from) == nil {
-			n.reach.leaves(now, from) // everything is held here, and of it there is nothing
+			n.reach.Leave(now, from) // everything is held here, and of it there is nothing
 		}
 		return err
 	}
@@ -341,7 +342,7 @@ func (n *Node) serveQuery(from peer.ID, q *pb.Query) *pb.Response {
 	if h := n.table.Get(time.Now(), CapacityTopic(), from); h != nil {
 		me = h.Record
 	}
-	if origin := coordinateFromWire(q.Origin); origin != nil {
+	if origin := vivaldi.FromWire(q.Origin); origin != nil {
 		me.Coordinate = origin
 	}
 	if topic == holder.RegionsTopic {

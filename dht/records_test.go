@@ -19,6 +19,7 @@ import (
 	"weir/capacity/frame"
 	"weir/dht/holder"
 	"weir/dht/pb"
+	"weir/dht/vivaldi"
 )
 
 // What a holder does not take in, and the reason it gives.
@@ -378,7 +379,7 @@ func TestAcknowledgementNamesCloserHolders(t *testing.T) {
 	if !named[nodes[2].ID()] || !named[nodes[3].ID()] || named[nodes[1].ID()] || named[f.host.ID()] {
 		t.Errorf("named %v", named)
 	}
-	if coordinateFromWire(reply.Coordinate) == nil {
+	if vivaldi.FromWire(reply.Coordinate) == nil {
 		t.Error("no coordinate")
 	}
 }

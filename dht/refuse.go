@@ -23,7 +23,7 @@ const (
 // Of a process that is slow, or stopped, it never says so; of one that crashed it
 // does at once, long before QUIC gives the connection up.
 func (n *Node) refuses(ctx context.Context, id peer.ID) bool {
-	if len(n.cfg.Libp2p) > 0 || !n.reach.met(id) {
+	if len(n.cfg.Libp2p) > 0 || !n.reach.Met(id) {
 		return false // on a simulated network sockets tell nothing
 	}
 	ctx, cancel := context.WithTimeout(ctx, refuseTime)

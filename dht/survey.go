@@ -54,7 +54,7 @@ func (n *Node) Survey(ctx context.Context, topic Topic) (Survey, error) {
 		s.Candidates = append(s.Candidates, capacity.Candidate{
 			Record:   c.Record,
 			Sealed:   c.Sealed,
-			RTT:      n.coords.predict(c.Record.Coordinate),
+			RTT:      n.coords.Predict(c.Record.Coordinate),
 			Believed: n.beliefs.Of(now, id),
 		})
 	}

@@ -11,11 +11,13 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"weir/capacity"
+	"weir/dht/liveness"
 	"weir/dht/pb"
+	"weir/dht/vivaldi"
 )
 
 const (
-	maxTold = maxReach // peers remembered
+	maxTold = liveness.MaxPeers // peers remembered
 	// clockDrift is by how much a measurement of a clock is worth less after
 	// each further one.
 	clockDrift = time.Millisecond
@@ -65,7 +67,7 @@ func (t *told) take(now, wall time.Time, p peer.ID, r *pb.FetchReply, rtt time.D
 	if capacity.ValidName(r.Name) == nil {
 		s.name = r.Name
 	}
-	if c := coordinateFromWire(r.Coordinate); c != nil {
+	if c := vivaldi.FromWire(r.Coordinate); c != nil {
 		s.coords = c
 	}
 	s.mode = ""
@@ -159,7 +161,7 @@ func (n *Node) serveFetch(req *pb.Fetch) *pb.Response {
 	now := time.Now()
 	reply := &pb.FetchReply{
 		Sealed:     n.fetched(req),
-		Coordinate: coordinateToWire(n.coords.here()),
+		Coordinate: vivaldi.ToWire(n.coords.Here()),
 		NowMs:      n.wall(now).UnixMilli(),
 		Mode:       string(n.cfg.Discovery),
 	}

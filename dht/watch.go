@@ -229,7 +229,7 @@ func (w *watching) hearing() Hearing {
 	all := make(map[peer.ID]bool)
 	var silent []Silence
 	for at, s := range w.from {
-		if !s.synced && w.n.reach.mute(time.Now(), at.holder, capacity.DefaultTTL) {
+		if !s.synced && w.n.reach.SilentFor(time.Now(), at.holder, capacity.DefaultTTL) {
 			continue // no record is valid that only it may hold
 		}
 		all[at.holder] = true

@@ -1,0 +1,80 @@
+// Package vivaldi places this node among the others by round trips, and writes
+// coordinates to the wire and reads them from there. It starts no goroutines.
+package vivaldi
+
+import (
+	"time"
+
+	"github.com/hashicorp/serf/coordinate"
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"weir/dht/holder"
+	"weir/dht/pb"
+)
+
+// A Client keeps this node's coordinate (Dabek et al., "Vivaldi: A Decentralized
+// Network Coordinate System", SIGCOMM 2004, as implemented in hashicorp/serf).
+// Its times are in seconds. It is safe for concurrent use; [New] makes one.
+type Client struct{ client *coordinate.Client }
+
+// New returns a client at the origin, which trusts its coordinate least.
+func New() (Client, error) {
+	c, err := coordinate.NewClient(coordinate.DefaultConfig())
+	return Client{c}, err
+}
+
+// Observe takes in a round trip to p, which says it is at that coordinate. A coordinate that
+// is not one, or a time out of bounds, is ignored.
+func (c Client) Observe(p peer.ID, at *coordinate.Coordinate, rtt time.Duration) {
+	if at != nil && rtt > 0 {
+		_, _ = c.client.Update(string(p), at, rtt) // an error means just that
+	}
+}
+
+// Forget drops what is kept of p.
+func (c Client) Forget(p peer.ID) { c.client.ForgetNode(string(p)) }
+
+// Here is the coordinate of this node.
+func (c Client) Here() *coordinate.Coordinate { return c.client.GetCoordinate() }
+
+// Predict returns the round trip to be expected to a node at that coordinate, 0
+// if unknown.
+func (c Client) Predict(at *coordinate.Coordinate) time.Duration {
+	return holder.PredictRTT(c.Here(), at)
+}
+
+// ToWire is c as it is sent; nil if c is.
+func ToWire(c *coordinate.Coordinate) *pb.Coordinate {
+	if c == nil {
+		return nil
+	}
+	w := &pb.Coordinate{
+		Error:      float32(c.Error),
+		Adjustment: float32(c.Adjustment),
+		Height:     float32(c.Height),
+	}
+	for _, x := range c.Vec {
+		w.Vec = append(w.Vec, float32(x))
+	}
+	return w
+}
+
+// FromWire returns nil for anything that is not a coordinate like
+// our own.
+func FromWire(w *pb.Coordinate) *coordinate.Coordinate {
+	if w == nil || len(w.Vec) != int(coordinate.DefaultConfig().Dimensionality) {
+		return nil
+	}
+	c := &coordinate.Coordinate{
+		Error:      float64(w.Error),
+		Adjustment: float64(w.Adjustment),
+		Height:     float64(w.Height),
+	}
+	for _, x := range w.Vec {
+		c.Vec = append(c.Vec, float64(x))
+	}
+	if !c.IsValid() {
+		return nil
+	}
+	return c
+}
