@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -194,7 +195,7 @@ func recordsOf(ctx context.Context, d dhtReader, id peer.ID) ([]recordEntry, err
 		}
 	}
 	if silent := held.Hearing.String(); snapErr != nil || silent != "" {
-		return nil, problem.New(problem.NotKnown, fmt.Sprintf("%s does not answer (%v), and whether a holder has a record of it is not known: %s", id, err, or(silent, fmt.Sprint(snapErr)))).Retry(retryReady)
+		return nil, problem.New(problem.NotKnown, fmt.Sprintf("%s does not answer (%v), and whether a holder has a record of it is not known: %s", id, err, cmp.Or(silent, fmt.Sprint(snapErr)))).Retry(retryReady)
 	}
 	return nil, problem.New(problem.NotFound, fmt.Sprintf("%s does not answer (%v), and no holder has a record of it", id, err))
 }

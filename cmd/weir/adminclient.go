@@ -155,11 +155,3 @@ func events(c *cli.Context, path string, f func(data []byte) error) error {
 	}
 	return cli.Exit("the node has closed the stream", exitConnection)
 }
-
-func printJSON(c *cli.Context, v any) error {
-	b, err := json.Marshal(v)
-	if err == nil {
-		_, err = fmt.Fprintf(c.App.Writer, "%s\n", b)
-	}
-	return err
-}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -207,14 +208,14 @@ func (d *demo) showNodes() {
 		if n.Name == d.first.Name {
 			limit = fmt.Sprintf("  takes %d sessions, then: %s", d.cfg.sessionLimit, d.cfg.overflow)
 		}
-		text = append(text, fmt.Sprintf("%s  %s  %s  %s%s", n.Name, shortID(n.PeerID), or(n.Region, "-"), n.HTTP, limit))
+		text = append(text, fmt.Sprintf("%s  %s  %s  %s%s", n.Name, shortID(n.PeerID), cmp.Or(n.Region, "-"), n.HTTP, limit))
 	}
 	d.screen.add(screenLine{time.Now(), "up", text})
 	d.screen.flush()
 }
 
 // name is how the demo calls a node.
-func (d *demo) name(id peer.ID) string { return or(d.names[id], shortID(id)) }
+func (d *demo) name(id peer.ID) string { return cmp.Or(d.names[id], shortID(id)) }
 
 // nodeAt returns the name of the node whose URL url is.
 func (d *demo) nodeAt(url string) string {
@@ -513,7 +514,7 @@ func (d *demo) figures(ctx context.Context, since time.Duration) {
 		}
 	}
 	d.screen.say(time.Now(), "figures", "%d viewers get %.0f frames/s and %s in all, %d packets lost; packets in over links: %s",
-		served, float64(frames)/since.Seconds(), bits(int64(rate)), lost, or(strings.Join(links, ", "), "none"))
+		served, float64(frames)/since.Seconds(), bits(int64(rate)), lost, cmp.Or(strings.Join(links, ", "), "none"))
 	d.screen.flush()
 }
 

@@ -67,10 +67,3 @@ func discoveryLine(s status) string {
 	}
 	return fmt.Sprintf("%s, %s", s.Discovery, count(s.Servers, "server listed", "servers listed"))
 }
-
-func count(n int, one, many string) string {
-	if n == 1 {
-		return "1 " + one
-	}
-	return fmt.Sprintf("%d %s", n, many)
-}

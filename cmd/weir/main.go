@@ -177,5 +177,3 @@ func usageErrors(c *cli.Command) {
 		usageErrors(sub)
 	}
 }
-
-func badInput(err error) error { return cli.Exit(err.Error(), exitInput) }

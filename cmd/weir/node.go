@@ -118,9 +118,6 @@ func nodeCommand() *cli.Command {
 	}
 }
 
-// env is the environment variable of a flag.
-func env(name string) []string { return []string{"WEIR_" + name} }
-
 func defaultDataDir() string {
 	if dir := os.Getenv("XDG_DATA_HOME"); dir != "" {
 		return filepath.Join(dir, "weir")

@@ -1,9 +1,11 @@
 package main
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"net/url"
 	"slices"
@@ -85,14 +87,6 @@ func showEvents(c *cli.Context) error {
 		if err := show(e); err != nil {
 			return err
 		}
-	}
-	return nil
-}
-
-// noArguments refuses what a command has no use for.
-func noArguments(c *cli.Context) error {
-	if c.Args().Present() {
-		return badInput(fmt.Errorf("%s takes no argument %q; see %s --help", c.Command.HelpName, c.Args().First(), c.Command.HelpName))
 	}
 	return nil
 }
@@ -228,7 +222,7 @@ func printSessions(w terminal, all []sfu.SessionStatus, known nodeNames, now tim
 				state.style = warn
 			}
 			row(s.ID[:min(len(s.ID), sessionShown)], styled{s.Stream, strong}, role, bits(s.Bitrate), loss, ms(s.RTT), now.Sub(s.Since).Round(time.Second),
-				s.Remote, or(known.of(s.From), "-"), state, s.Packets, s.Lost, s.Keyframes, s.ID)
+				s.Remote, cmp.Or(known.of(s.From), "-"), state, s.Packets, s.Lost, s.Keyframes, s.ID)
 		}
 	})
 }
@@ -290,7 +284,7 @@ func decisionsCommand() *cli.Command {
 // outcomeOf is what came of a placement.
 func outcomeOf(d dht.Decision, known nodeNames) styled {
 	if d.Chosen == "" {
-		return styled{"refused: " + or(d.Refused, "no candidate"), warn}
+		return styled{"refused: " + cmp.Or(d.Refused, "no candidate"), warn}
 	}
 	return called(known.of(d.Chosen))
 }
@@ -310,7 +304,7 @@ func printDecisions(w terminal, all []dht.Decision, known nodeNames) {
 			if d.Chosen == "" && len(d.Verdicts) > passed {
 				why = rejections(d)
 			}
-			row(d.Time.Local().Format(time.TimeOnly), d.Need.Purpose, or(d.Need.Stream, "-"), outcomeOf(d, known), fmt.Sprintf("%d of %d", passed, len(d.Verdicts)), ms(d.TotalMillis), why)
+			row(d.Time.Local().Format(time.TimeOnly), d.Need.Purpose, cmp.Or(d.Need.Stream, "-"), outcomeOf(d, known), fmt.Sprintf("%d of %d", passed, len(d.Verdicts)), ms(d.TotalMillis), why)
 		}
 	})
 }
@@ -324,7 +318,7 @@ func rejections(d dht.Decision) string {
 		}
 	}
 	var list []string
-	for _, rule := range slices.Sorted(keys(rules)) {
+	for _, rule := range slices.Sorted(maps.Keys(rules)) {
 		list = append(list, fmt.Sprintf("%d by rule %s", rules[rule], rule))
 	}
 	return "rejected " + strings.Join(list, ", ")
@@ -337,7 +331,7 @@ func explainDecision(w terminal, d dht.Decision, known nodeNames) {
 	for _, r := range d.Reservations {
 		said := "granted"
 		if r.Lease == "" {
-			said = or(r.Reason, "no answer") + prefixed(": ", r.Detail)
+			said = cmp.Or(r.Reason, "no answer") + prefixed(": ", r.Detail)
 		} else if r.Node != d.Chosen {
 			said = "granted, and given back"
 		}

@@ -62,7 +62,7 @@ func (n *node) tryPolicy(r *http.Request) (any, error) {
 		return nil, problem.New(problem.TooLarge, fmt.Sprintf("a policy's text of more than %d bytes, or not all of it arrived", maxPolicyFile))
 	}
 	q := r.URL.Query()
-	after, err := capacity.ParsePolicy(or(q.Get("file"), "policy"), text)
+	after, err := capacity.ParsePolicy(cmp.Or(q.Get("file"), "policy"), text)
 	if err != nil {
 		return nil, problem.New(problem.BadPolicy, err.Error())
 	}
@@ -318,7 +318,7 @@ func printTrial(w terminal, known nodeNames, group []needTrial) {
 	table(w, "NODE\tRANK\tSCORE\tCHANCE\tSTRESS\tRTT\tREGION\t…THEN BY TERM, OR REJECTED BY", func(row func(...any)) {
 		for _, n := range shown {
 			row(called(known.of(n.Node)), arrow(rank(n.Before), rank(n.After)), arrow(score(n.Before), score(n.After)), arrow(chance(n.Before), chance(n.After)),
-				fmt.Sprintf("%.2f", n.Stress), ms(n.RTT), or(n.Region, "-"), why(n.Before, n.After))
+				fmt.Sprintf("%.2f", n.Stress), ms(n.RTT), cmp.Or(n.Region, "-"), why(n.Before, n.After))
 		}
 	})
 	if more := len(c.Nodes) - len(shown); more > 0 {

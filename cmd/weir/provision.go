@@ -165,7 +165,7 @@ func (p *provisioner) leave(ctx context.Context, region string, node peer.ID) er
 		return refused
 	}
 	p.counts.add("released")
-	p.event(sfu.Event{Time: time.Now(), Kind: "provision.released", Peer: node, Detail: "idle, in region " + or(region, "-")})
+	p.event(sfu.Event{Time: time.Now(), Kind: "provision.released", Peer: node, Detail: "idle, in region " + cmp.Or(region, "-")})
 	return nil
 }
 
@@ -202,7 +202,7 @@ func (p *provisioner) provision(ctx context.Context, job startJob) {
 	p.state[job.region].starts.Ended(time.Now(), p.policy(), err)
 	p.mu.Unlock()
 	p.counts.add(outcome)
-	e := sfu.Event{Time: time.Now(), Kind: provisionKind(outcome), Stream: job.need.Stream, Detail: fmt.Sprintf("request %s in region %s, since %s", job.request, or(job.region, "-"), job.reason), Elapsed: millisecondsOf(time.Since(began))}
+	e := sfu.Event{Time: time.Now(), Kind: provisionKind(outcome), Stream: job.need.Stream, Detail: fmt.Sprintf("request %s in region %s, since %s", job.request, cmp.Or(job.region, "-"), job.reason), Elapsed: millisecondsOf(time.Since(began))}
 	if err != nil {
 		e.Detail += ": " + err.Error()
 	}
@@ -266,7 +266,7 @@ func (p *provisioner) settle(ctx context.Context) {
 			outcome, again = "timed_out", fmt.Sprintf("; %s in a row, again after %v", count(st.Failures, "failure", "failures"), st.Cooldown)
 		}
 		p.counts.add(outcome)
-		p.event(sfu.Event{Time: time.Now(), Kind: provisionKind(outcome), Detail: "region " + or(region, "-") + prefixed(": ", st.Last) + again})
+		p.event(sfu.Event{Time: time.Now(), Kind: provisionKind(outcome), Detail: "region " + cmp.Or(region, "-") + prefixed(": ", st.Last) + again})
 	}
 }
 

@@ -108,14 +108,6 @@ func publish(c *cli.Context) error {
 	return nil
 }
 
-// Exit codes of the commands that talk to a server.
-const (
-	exitFailure    = 1
-	exitConnection = 2
-	exitInput      = 3
-	exitRefused    = 4
-)
-
 // mediaArgs returns the arguments, at least one, and checks the common flags.
 func mediaArgs(c *cli.Context) ([]string, error) {
 	args := c.Args().Slice()
@@ -288,5 +280,3 @@ func describe(s, before client.Stats) string {
 	}
 	return b.String()
 }
-
-func millis(d time.Duration) string { return fmt.Sprintf("%.1f ms", float64(d.Microseconds())/1000) }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -118,7 +119,7 @@ func printCopies(w terminal, entries []recordEntry) {
 	table(w, "NODE\tHOLDER\tHELD FOR\tNOTE\tTOPIC\tSEQ\tPEER", func(row func(...any)) {
 		for _, e := range entries {
 			if e.Record == nil {
-				row(or(known.of(e.Node), "?"), known.list(e.HeldBy), "-", styled{e.Error, bad}, "-", "-", or(shortID(e.Node), "-"))
+				row(cmp.Or(known.of(e.Node), "?"), known.list(e.HeldBy), "-", styled{e.Error, bad}, "-", "-", cmp.Or(shortID(e.Node), "-"))
 			}
 			for i, k := range e.Copies {
 				node, note := "", ""
@@ -131,7 +132,7 @@ func printCopies(w terminal, entries []recordEntry) {
 				if k.Old {
 					note = strings.TrimPrefix(note+", not the newest", ", ")
 				}
-				row(called(node), known.of(k.Holder), seconds(k.HeldFor), or(note, "-"), k.Topic, k.Seq, shortID(e.Node))
+				row(called(node), known.of(k.Holder), seconds(k.HeldFor), cmp.Or(note, "-"), k.Topic, k.Seq, shortID(e.Node))
 			}
 		}
 	})
@@ -171,11 +172,11 @@ func printRecords(w terminal, entries []recordEntry) {
 		for _, e := range entries {
 			r := e.Record
 			if r == nil {
-				row(or(known.of(e.Node), "?"), styled{e.Error, bad})
+				row(cmp.Or(known.of(e.Node), "?"), styled{e.Error, bad})
 				continue
 			}
 			row(called(known.of(e.Node)), stateOf(r.State), fmt.Sprintf("%.2f", r.Stress()), usage(r.Sessions.Used, r.Sessions.Limit), bits(r.Uplink.Used),
-				r.Streams.Used, or(r.Region, "-"), cpuCell(*r), seconds(e.Age), seconds(e.TTLLeft), heldBy(e), r.URL, shortID(e.Node))
+				r.Streams.Used, cmp.Or(r.Region, "-"), cpuCell(*r), seconds(e.Age), seconds(e.TTLLeft), heldBy(e), r.URL, shortID(e.Node))
 		}
 	})
 }
@@ -326,7 +327,7 @@ func verifyRecords(c *cli.Context) error {
 		table(terminalOf(c), "NODE\t…VERDICT\tSIGNER\tSIGNER = NODE\tSEQ\tAGE\tTTL LEFT\tBYTES", func(row func(...any)) {
 			for _, e := range entries {
 				if e.Record == nil {
-					row("-", styled{verdict(e), bad}, or(shortID(e.Signer), "-"), "-", "-", "-", "-", e.Bytes)
+					row("-", styled{verdict(e), bad}, cmp.Or(shortID(e.Signer), "-"), "-", "-", "-", "-", e.Bytes)
 					continue
 				}
 				mark := good

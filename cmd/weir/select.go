@@ -1,7 +1,9 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
+	"maps"
 	"net/url"
 	"slices"
 	"strings"
@@ -59,7 +61,7 @@ func printDecision(w terminal, d dht.Decision, known nodeNames, explain bool) er
 			if silent := d.Hearing.String(); silent != "" {
 				row("silent", plainText(silent))
 			}
-			for _, rule := range slices.Sorted(keys(d.Rejected)) {
+			for _, rule := range slices.Sorted(maps.Keys(d.Rejected)) {
 				row("holder", fmt.Sprintf("rejected %d by rule %s", d.Rejected[rule], rule))
 			}
 		})
@@ -68,7 +70,7 @@ func printDecision(w terminal, d dht.Decision, known nodeNames, explain bool) er
 		fmt.Fprintln(w)
 	}
 	if passed == 0 {
-		return cli.Exit("nobody would be chosen: "+plainText(or(d.Refused, "no candidate passes")), exitFailure)
+		return cli.Exit("nobody would be chosen: "+plainText(cmp.Or(d.Refused, "no candidate passes")), exitFailure)
 	}
 	best := d.Verdicts[0]
 	fmt.Fprintf(w, "best is %s  %s  score %.3f; a real placement draws among the best by score, and reserves\n",
@@ -84,19 +86,9 @@ func printVerdicts(w terminal, d dht.Decision, known nodeNames) {
 			if v.Rule == "" {
 				why = styled{byTerm(v.Terms), plain}
 			}
-			row(called(known.of(v.Node)), fmt.Sprintf("%.3f", v.Score), fmt.Sprintf("%.2f", v.Stress), ms(v.RTT), seconds(v.Age), or(v.Region, "-"), why)
+			row(called(known.of(v.Node)), fmt.Sprintf("%.3f", v.Score), fmt.Sprintf("%.2f", v.Stress), ms(v.RTT), seconds(v.Age), cmp.Or(v.Region, "-"), why)
 		}
 	})
-}
-
-func keys[V any](m map[string]V) func(yield func(string) bool) {
-	return func(yield func(string) bool) {
-		for k := range m {
-			if !yield(k) {
-				return
-			}
-		}
-	}
 }
 
 // byTerm is a score as its terms make it up.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -33,11 +34,11 @@ func statusCommand() *cli.Command {
 
 func printStatus(w terminal, s status, links []sfu.LinkStatus, known nodeNames) {
 	pairs(w, func(row func(string, ...any)) {
-		row("node", styled{or(s.Name, "-"), strong}, "  ", s.PeerID)
+		row("node", styled{cmp.Or(s.Name, "-"), strong}, "  ", s.PeerID)
 		row("release", s.Release, ", up ", (time.Duration(s.Uptime) * time.Millisecond).Round(time.Second))
 		row("network", s.Network, ", ", count(s.Peers, "peer", "peers"), " connected, holds ", count(s.Holds, "record", "records"))
 		row("discovery", discoveryLine(s))
-		row("region", or(s.Region, "-"))
+		row("region", cmp.Or(s.Region, "-"))
 		row("state", stateOf(s.State), fmt.Sprintf(", stress %.2f", s.Stress), drainLine(s.Drain))
 		row("sessions", fmt.Sprintf("%s (%s, %s, %s)", usage(s.Record.Sessions.Used, s.Record.Sessions.Limit),
 			count(s.Publishers, "publisher", "publishers"), count(s.Viewers, "viewer", "viewers"), count(s.Leases, "lease", "leases")))
@@ -53,7 +54,7 @@ func printStatus(w terminal, s status, links []sfu.LinkStatus, known nodeNames) 
 			row("idle", "releasable")
 		}
 		for _, region := range slices.Sorted(maps.Keys(s.Provision)) {
-			row("provision", "region ", or(region, "-"), ": ", provisionLine(s.Provision[region], time.Now()))
+			row("provision", "region ", cmp.Or(region, "-"), ": ", provisionLine(s.Provision[region], time.Now()))
 		}
 		for _, a := range s.P2P {
 			row("address", a)
@@ -68,7 +69,7 @@ func printStatus(w terminal, s status, links []sfu.LinkStatus, known nodeNames) 
 func printLinks(w terminal, links []sfu.LinkStatus, known nodeNames) {
 	table(w, "LINK\tSTATE\tRTT\tLOST\tPULLS IN\tPULLS OUT\tPACKETS IN\tPACKETS OUT\tPEER", func(row func(...any)) {
 		for _, l := range links {
-			row(called(known.of(l.Peer)), l.State, ms(l.RTT), l.Lost, or(strings.Join(l.PullsIn, " "), "-"), or(strings.Join(l.PullsOut, " "), "-"), l.PacketsIn, l.PacketsOut, shortID(l.Peer))
+			row(called(known.of(l.Peer)), l.State, ms(l.RTT), l.Lost, cmp.Or(strings.Join(l.PullsIn, " "), "-"), cmp.Or(strings.Join(l.PullsOut, " "), "-"), l.PacketsIn, l.PacketsOut, shortID(l.Peer))
 		}
 	})
 }

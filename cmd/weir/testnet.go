@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -227,7 +228,7 @@ func printTestnet(c *cli.Context, all []testnet.NodeStatus) {
 				state, sessions, streams, links = stateNamed(s.Load), usage(s.Sessions.Used, s.Sessions.Limit), s.Streams, s.Links
 				seen = fmt.Sprintf("%d of %d", s.Seen, len(all))
 			}
-			row(called(s.Name), process, state, sessions, streams, links, seen, strings.TrimPrefix(s.Admin, "http://"), s.HTTP, or(s.Region, "-"), s.PID, shortID(s.PeerID))
+			row(called(s.Name), process, state, sessions, streams, links, seen, strings.TrimPrefix(s.Admin, "http://"), s.HTTP, cmp.Or(s.Region, "-"), s.PID, shortID(s.PeerID))
 		}
 	})
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto"
 	"crypto/sha256"
@@ -680,7 +681,7 @@ func called509(c *x509.Certificate) string {
 		names = append(names, ip.String())
 	}
 	if len(names) == 0 {
-		return or(c.Subject.String(), "nobody")
+		return cmp.Or(c.Subject.String(), "nobody")
 	}
 	if len(names) > 4 {
 		names = append(names[:4], fmt.Sprintf("and %d more", len(names)-4))
@@ -689,7 +690,7 @@ func called509(c *x509.Certificate) string {
 }
 
 func describe509(c *x509.Certificate) string {
-	return fmt.Sprintf("of %s, until %s, by %s", called509(c), stamp(c.NotAfter), or(c.Issuer.String(), "nobody"))
+	return fmt.Sprintf("of %s, until %s, by %s", called509(c), stamp(c.NotAfter), cmp.Or(c.Issuer.String(), "nobody"))
 }
 
 func stamp(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05 UTC") }

@@ -185,7 +185,7 @@ func (m topModel) head(w terminal) []string {
 	if old := m.now.Sub(m.data.at); m.err != nil || old > topStale {
 		age = "  " + w.paint(bad, fmt.Sprintf("no answer for %v", max(old, 0).Round(time.Second)))
 	}
-	first := fmt.Sprintf("%s  %s  stress %.2f  up %v%s", w.paint(strong, or(s.Name, shortID(s.PeerID))),
+	first := fmt.Sprintf("%s  %s  stress %.2f  up %v%s", w.paint(strong, cmp.Or(s.Name, shortID(s.PeerID))),
 		w.paint(stateOf(s.State).style, s.State.String()), s.Stress, (time.Duration(s.Uptime) * time.Millisecond).Round(time.Second), age)
 	second := fmt.Sprintf("sessions %s  uplink %s of %s  cpu %.0f %%  %s", usage(r.Sessions.Used, r.Sessions.Limit),
 		bits(r.Uplink.Used), bits(r.Uplink.Limit), 100*r.CPU, count(s.Peers, "peer", "peers"))
