@@ -213,15 +213,15 @@ func printSessions(w terminal, all []sfu.SessionStatus, known nodeNames, now tim
 			if s.Kind == "whip" {
 				role = "publisher"
 			}
-			loss := styled{fmt.Sprintf("%.1f %%", 100*s.Loss), plain}
+			loss := plain.of(fmt.Sprintf("%.1f %%", 100*s.Loss))
 			if s.Loss >= 0.02 {
 				loss.style = warn
 			}
-			state := styled{s.State, plain}
+			state := plain.of(s.State)
 			if s.State != "connected" {
 				state.style = warn
 			}
-			row(s.ID[:min(len(s.ID), sessionShown)], styled{s.Stream, strong}, role, bits(s.Bitrate), loss, ms(s.RTT), now.Sub(s.Since).Round(time.Second),
+			row(s.ID[:min(len(s.ID), sessionShown)], strong.of(s.Stream), role, bits(s.Bitrate), loss, ms(s.RTT), now.Sub(s.Since).Round(time.Second),
 				s.Remote, cmp.Or(known.of(s.From), "-"), state, s.Packets, s.Lost, s.Keyframes, s.ID)
 		}
 	})
@@ -284,7 +284,7 @@ func decisionsCommand() *cli.Command {
 // outcomeOf is what came of a placement.
 func outcomeOf(d dht.Decision, known nodeNames) styled {
 	if d.Chosen == "" {
-		return styled{"refused: " + cmp.Or(d.Refused, "no candidate"), warn}
+		return warn.of("refused: " + cmp.Or(d.Refused, "no candidate"))
 	}
 	return called(known.of(d.Chosen))
 }

@@ -28,7 +28,7 @@ func peersCommand() *cli.Command {
 			known := namesOf(c)
 			table(terminalOf(c), "NAME\tCONNECTED\tRTT\tHOLDER\tHOLDS\tPEER\tCLOCK\tPREDICTED\tERROR\tADDRESS", func(row func(...any)) {
 				for _, p := range peers {
-					row(called(known.of(p.ID)), styled{connection(p), connectionStyle(p)}, ms(p.RTT), yes(p.Holder), holdings(p), p.ID,
+					row(called(known.of(p.ID)), connectionStyle(p).of(connection(p)), ms(p.RTT), yes(p.Holder), holdings(p), p.ID,
 						clockOffset(p), ms(p.CoordinateRTT), coordinateError(p), addressOf(p))
 				}
 			})

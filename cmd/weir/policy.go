@@ -150,9 +150,9 @@ func policyHistory(c *cli.Context) error {
 	}
 	table(terminalOf(c), "VERSION\tNAME\tIN FORCE\tSIGNED\tBY\tSUM", func(row func(...any)) {
 		for _, p := range list {
-			mark := styled{"-", plain}
+			mark := plain.of("-")
 			if p.InForce {
-				mark = styled{"in force", good}
+				mark = good.of("in force")
 			}
 			row(p.Version, p.Name, mark, p.Issued.Local().Format(time.DateTime), shortID(p.Operator), p.Sum)
 		}

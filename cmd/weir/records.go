@@ -119,7 +119,7 @@ func printCopies(w terminal, entries []recordEntry) {
 	table(w, "NODE\tHOLDER\tHELD FOR\tNOTE\tTOPIC\tSEQ\tPEER", func(row func(...any)) {
 		for _, e := range entries {
 			if e.Record == nil {
-				row(cmp.Or(known.of(e.Node), "?"), known.list(e.HeldBy), "-", styled{e.Error, bad}, "-", "-", cmp.Or(shortID(e.Node), "-"))
+				row(cmp.Or(known.of(e.Node), "?"), known.list(e.HeldBy), "-", bad.of(e.Error), "-", "-", cmp.Or(shortID(e.Node), "-"))
 			}
 			for i, k := range e.Copies {
 				node, note := "", ""
@@ -172,7 +172,7 @@ func printRecords(w terminal, entries []recordEntry) {
 		for _, e := range entries {
 			r := e.Record
 			if r == nil {
-				row(cmp.Or(known.of(e.Node), "?"), styled{e.Error, bad})
+				row(cmp.Or(known.of(e.Node), "?"), bad.of(e.Error))
 				continue
 			}
 			row(called(known.of(e.Node)), stateOf(r.State), fmt.Sprintf("%.2f", r.Stress()), usage(r.Sessions.Used, r.Sessions.Limit), bits(r.Uplink.Used),
@@ -327,14 +327,14 @@ func verifyRecords(c *cli.Context) error {
 		table(terminalOf(c), "NODE\t…VERDICT\tSIGNER\tSIGNER = NODE\tSEQ\tAGE\tTTL LEFT\tBYTES", func(row func(...any)) {
 			for _, e := range entries {
 				if e.Record == nil {
-					row("-", styled{verdict(e), bad}, cmp.Or(shortID(e.Signer), "-"), "-", "-", "-", "-", e.Bytes)
+					row("-", bad.of(verdict(e)), cmp.Or(shortID(e.Signer), "-"), "-", "-", "-", "-", e.Bytes)
 					continue
 				}
 				mark := good
 				if !e.Valid {
 					mark = bad
 				}
-				row(called(known.of(e.Node)), styled{verdict(e), mark}, shortID(e.Signer), flagged(e.Node == e.Signer), e.Record.Seq, seconds(e.Age), seconds(e.TTLLeft), e.Bytes)
+				row(called(known.of(e.Node)), mark.of(verdict(e)), shortID(e.Signer), flagged(e.Node == e.Signer), e.Record.Seq, seconds(e.Age), seconds(e.TTLLeft), e.Bytes)
 			}
 		})
 	}

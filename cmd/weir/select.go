@@ -82,9 +82,9 @@ func printDecision(w terminal, d dht.Decision, known nodeNames, explain bool) er
 func printVerdicts(w terminal, d dht.Decision, known nodeNames) {
 	table(w, "NODE\tSCORE\tSTRESS\tRTT\tAGE\tREGION\t…BY TERM, OR REJECTED BY", func(row func(...any)) {
 		for _, v := range d.Verdicts {
-			why := styled{"rule " + v.Rule, warn}
+			why := warn.of("rule " + v.Rule)
 			if v.Rule == "" {
-				why = styled{byTerm(v.Terms), plain}
+				why = plain.of(byTerm(v.Terms))
 			}
 			row(called(known.of(v.Node)), fmt.Sprintf("%.3f", v.Score), fmt.Sprintf("%.2f", v.Stress), ms(v.RTT), seconds(v.Age), cmp.Or(v.Region, "-"), why)
 		}

@@ -34,7 +34,7 @@ func statusCommand() *cli.Command {
 
 func printStatus(w terminal, s status, links []sfu.LinkStatus, known nodeNames) {
 	pairs(w, func(row func(string, ...any)) {
-		row("node", styled{cmp.Or(s.Name, "-"), strong}, "  ", s.PeerID)
+		row("node", strong.of(cmp.Or(s.Name, "-")), "  ", s.PeerID)
 		row("release", s.Release, ", up ", (time.Duration(s.Uptime) * time.Millisecond).Round(time.Second))
 		row("network", s.Network, ", ", count(s.Peers, "peer", "peers"), " connected, holds ", count(s.Holds, "record", "records"))
 		row("discovery", discoveryLine(s))

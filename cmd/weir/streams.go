@@ -67,7 +67,7 @@ func printStreams(w terminal, all []streamEntry) {
 					origin = known.of(k.Node)
 				}
 			}
-			row(styled{s.Stream, strong}, origin, s.Viewers, len(s.Carriers), depth, strings.Join(s.Tracks, " "))
+			row(strong.of(s.Stream), origin, s.Viewers, len(s.Carriers), depth, strings.Join(s.Tracks, " "))
 		}
 	})
 }

@@ -67,6 +67,9 @@ type styled struct {
 	style style
 }
 
+// of is v in that style.
+func (st style) of(v any) styled { return styled{v, st} }
+
 // paint is text, fit for a terminal, in a style if it has colours.
 func (s terminal) paint(st style, text string) string {
 	text = plainText(text)
@@ -77,11 +80,11 @@ func (s terminal) paint(st style, text string) string {
 }
 
 // called is what a node is called, which stands out.
-func called(name string) styled { return styled{name, strong} }
+func called(name string) styled { return strong.of(name) }
 
 // stateOf is a node's state, as it is to be seen.
 func stateOf(s capacity.State) styled {
-	return styled{s, map[capacity.State]style{capacity.Active: good, capacity.Full: bad, capacity.Draining: warn}[s]}
+	return map[capacity.State]style{capacity.Active: good, capacity.Full: bad, capacity.Draining: warn}[s].of(s)
 }
 
 // stateNamed is stateOf for a state's word.
@@ -91,7 +94,7 @@ func stateNamed(word string) styled {
 			return stateOf(s)
 		}
 	}
-	return styled{word, plain}
+	return plain.of(word)
 }
 
 // wideFlag is that of commands with tables.
@@ -102,9 +105,9 @@ func wideFlag() cli.Flag {
 // flagged is yes or no, of which no stands out.
 func flagged(ok bool) styled {
 	if ok {
-		return styled{"yes", plain}
+		return plain.of("yes")
 	}
-	return styled{"no", bad}
+	return bad.of("no")
 }
 
 const (
@@ -130,7 +133,7 @@ func table(s terminal, head string, rows func(row func(cells ...any))) {
 	}
 	lines := [][]styled{make([]styled, len(names))}
 	for i, name := range names {
-		lines[0][i] = styled{name, faint}
+		lines[0][i] = faint.of(name)
 	}
 	rows(func(cells ...any) {
 		line := make([]styled, len(names))

@@ -219,7 +219,7 @@ func openTestnet(c *cli.Context, args int) (*testnet.Network, error) {
 func printTestnet(c *cli.Context, all []testnet.NodeStatus) {
 	table(terminalOf(c), "NAME\tPROCESS\tSTATE\tSESSIONS\tSTREAMS\tLINKS\tRECORDS SEEN\tADMIN\tHTTP\tREGION\tPID\tPEER", func(row func(...any)) {
 		for _, s := range all {
-			process := styled{s.State, good}
+			process := good.of(s.State)
 			if s.State != testnet.Running {
 				process.style = bad
 			}
