@@ -14,6 +14,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"weir/cmd/weir/term"
 	"weir/sfu/problem"
 )
 
@@ -29,7 +30,7 @@ func adminFlags(more ...cli.Flag) []cli.Flag {
 	return append([]cli.Flag{
 		&cli.StringFlag{Name: "admin", Usage: "`ADDR` of a running node's admin API", Value: defaultAdmin, EnvVars: env("ADMIN")},
 		&cli.BoolFlag{Name: "json", Usage: "print what the API returns"},
-		wideFlag(),
+		term.WideFlag(),
 	}, more...)
 }
 

@@ -9,6 +9,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"weir/cmd/weir/term"
 	"weir/testnet/bench"
 )
 
@@ -49,9 +50,9 @@ func benchCascade(c *cli.Context) error {
 		Hop: c.Duration("hop"), Idle: c.Duration("idle"),
 	}
 	if !c.Bool("quiet") {
-		line := newProgress(c.App.ErrWriter)
-		defer line.close()
-		line.set("measuring, at most %v", benchTime)
+		line := term.NewProgress(c.App.ErrWriter)
+		defer line.Close()
+		line.Set("measuring, at most %v", benchTime)
 		cfg.Log = slog.New(slog.NewTextHandler(line, nil))
 	}
 	if err := cfg.Check(); err != nil {
@@ -72,7 +73,7 @@ func benchCascade(c *cli.Context) error {
 		return err
 	}
 	if c.Bool("json") {
-		return printJSON(c, report)
+		return term.PrintJSON(c, report)
 	}
 	report.Print(c.App.Writer)
 	return nil

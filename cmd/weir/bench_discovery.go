@@ -10,6 +10,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"weir/cmd/weir/term"
 	"weir/testnet/bench"
 )
 
@@ -60,7 +61,7 @@ func benchDiscovery(c *cli.Context) error {
 		err = errors.Join(err, report.Write(dir))
 	}
 	if c.Bool("json") {
-		return errors.Join(err, printJSON(c, report))
+		return errors.Join(err, term.PrintJSON(c, report))
 	}
 	return errors.Join(err, report.Markdown(c.App.Writer))
 }
@@ -81,9 +82,9 @@ func measureOrRead(c *cli.Context) (*bench.DiscoveryReport, error) {
 		cfg.Modes = append(cfg.Modes, bench.Mode(strings.TrimSpace(m)))
 	}
 	if !c.Bool("quiet") {
-		line := newProgress(c.App.ErrWriter)
-		defer line.close()
-		line.set("measuring, at most %v", benchDiscoveryTime)
+		line := term.NewProgress(c.App.ErrWriter)
+		defer line.Close()
+		line.Set("measuring, at most %v", benchDiscoveryTime)
 		cfg.Log = slog.New(slog.NewTextHandler(line, nil))
 	}
 	if err := cfg.Check(); err != nil {

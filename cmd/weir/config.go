@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/urfave/cli/v2"
+
+	"weir/cmd/weir/term"
 )
 
 func configCommand() *cli.Command {
@@ -92,7 +94,7 @@ func checkConfig(c *cli.Context) error {
 		v.Warnings = append(v.Warnings, s.warnings(l)...)
 	}
 	if c.Bool("json") {
-		if err := printJSON(c, v); err != nil {
+		if err := term.PrintJSON(c, v); err != nil {
 			return err
 		}
 		if faults != nil {
@@ -103,11 +105,11 @@ func checkConfig(c *cli.Context) error {
 	if faults != nil {
 		return badInput(faults)
 	}
-	w := terminalOf(c)
+	w := term.Of(c)
 	for _, f := range v.Warnings {
-		fmt.Fprintf(w, "warning: %s\n", plainText(f.at(v.File)))
+		fmt.Fprintf(w, "warning: %s\n", term.Printable(f.at(v.File)))
 	}
-	_, err = fmt.Fprintf(w, "%s: %s, no mistake\n", v.File, count(v.Settings, "setting", "settings"))
+	_, err = fmt.Fprintf(w, "%s: %s, no mistake\n", v.File, term.Count(v.Settings, "setting", "settings"))
 	return err
 }
 
@@ -184,13 +186,13 @@ func showConfig(c *cli.Context) error {
 		}
 		reply.File, reply.Settings = l.file, l.settings
 		if c.Bool("json") {
-			return printJSON(c, reply)
+			return term.PrintJSON(c, reply)
 		}
 	} else if done, err := get(c, "/config", &reply); done {
 		return err
 	}
-	w := terminalOf(c)
-	table(w, "SETTING\tVALUE\tFROM", func(row func(...any)) {
+	w := term.Of(c)
+	term.Table(w, "SETTING\tVALUE\tFROM", func(row func(...any)) {
 		for _, s := range reply.Settings {
 			if c.Bool("set") && s.Source == fromDefault {
 				continue
@@ -199,11 +201,11 @@ func showConfig(c *cli.Context) error {
 			if s.Pending != nil {
 				text += fmt.Sprintf(" (after a restart: %s)", cmp.Or(strings.Join(s.Pending, ", "), "the default"))
 			}
-			row(s.Name, plainText(text), cmp.Or(s.Where, s.Source))
+			row(s.Name, term.Printable(text), cmp.Or(s.Where, s.Source))
 		}
 	})
 	if r := reply.Reload; r != nil {
-		fmt.Fprintf(w, "\nread again at %s, %s: %s\n", r.At.Local().Format(time.DateTime), r.Outcome, plainText(r.String()))
+		fmt.Fprintf(w, "\nread again at %s, %s: %s\n", r.At.Local().Format(time.DateTime), r.Outcome, term.Printable(r.String()))
 	}
 	return nil
 }

@@ -18,6 +18,8 @@ import (
 
 	"github.com/urfave/cli/v2"
 	"go.yaml.in/yaml/v4"
+
+	"weir/cmd/weir/term"
 )
 
 const (
@@ -551,9 +553,9 @@ func wanted(f cli.Flag) string {
 var userInfo = regexp.MustCompile(`(://)[^/@\s"']*@`)
 
 // maskSecrets is s without what lets somebody in: passwords in URLs, and the
-// parameters that [withoutSecrets] knows.
+// parameters that [term.WithoutSecrets] knows.
 func maskSecrets(s string) string {
-	return withoutSecrets(userInfo.ReplaceAllString(s, "${1}…@"))
+	return term.WithoutSecrets(userInfo.ReplaceAllString(s, "${1}…@"))
 }
 
 // shown is a setting's value as people and programs may see it. Of a URL, what is
@@ -564,14 +566,14 @@ func shown(name, value string) string {
 	case value == "":
 		return ""
 	case name == "join":
-		return fmt.Sprintf("(a token of %s)", count(len(value), "character", "characters"))
+		return fmt.Sprintf("(a token of %s)", term.Count(len(value), "character", "characters"))
 	case strings.HasSuffix(name, "-command"):
 		program, rest, _ := strings.Cut(strings.TrimSpace(value), " ")
 		if strings.ContainsAny(program, "=\n") {
 			program, rest = "", value
 		}
 		if rest = strings.TrimSpace(rest); rest != "" {
-			program = strings.TrimSpace(program + fmt.Sprintf(" (and %s)", count(len(rest), "character", "characters")))
+			program = strings.TrimSpace(program + fmt.Sprintf(" (and %s)", term.Count(len(rest), "character", "characters")))
 		}
 		return program
 	case strings.Contains(value, "://"):

@@ -18,6 +18,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"weir/capacity"
+	"weir/cmd/weir/term"
 	"weir/dht"
 	"weir/sfu"
 	"weir/sfu/client"
@@ -175,7 +176,7 @@ func runDemo(ctx context.Context, cfg demoConfig, screen *screen) (err error) {
 		stop()
 	}()
 	d.origin = d.nodeAt(pub.NodeURL())
-	screen.say(time.Now(), "publisher", "sends the built-in clip, VP8 and Opus, to %s: connected after %s", d.origin, millis(pub.Stats().Connected))
+	screen.say(time.Now(), "publisher", "sends the built-in clip, VP8 and Opus, to %s: connected after %s", d.origin, term.Elapsed(pub.Stats().Connected))
 
 	for i := range cfg.viewers {
 		if err := d.arrive(ctx, fmt.Sprintf("viewer %d", i+1), d.first); err != nil {
@@ -273,7 +274,7 @@ func (d *demo) arrive(ctx context.Context, name string, at testnet.Node) error {
 	if s.FirstFrame == 0 {
 		d.screen.say(time.Now(), name, "asks %s: %s, but no frame came", at.Name, how)
 	} else {
-		d.screen.say(time.Now(), name, "asks %s: %s, first frame after %s", at.Name, how, millis(s.FirstFrame))
+		d.screen.say(time.Now(), name, "asks %s: %s, first frame after %s", at.Name, how, term.Elapsed(s.FirstFrame))
 	}
 	return d.settle(ctx)
 }
@@ -430,10 +431,10 @@ func (d *demo) showNetwork(ctx context.Context) error {
 	}
 	d.screen.flush()
 	d.screen.title("What the nodes publish about themselves (weir records list)")
-	printRecords(terminal{Writer: d.screen.out}, records.Records)
+	printRecords(term.Terminal{Writer: d.screen.out}, records.Records)
 	d.screen.title("Who pulls the stream from whom (weir streams tree %s)", demoStream)
 	if len(tree.Carriers) > 0 {
-		printTree(terminal{Writer: d.screen.out}, tree)
+		printTree(term.Terminal{Writer: d.screen.out}, tree)
 	} else {
 		fmt.Fprintln(d.screen.out, "no records of the stream yet")
 	}
@@ -514,7 +515,7 @@ func (d *demo) figures(ctx context.Context, since time.Duration) {
 		}
 	}
 	d.screen.say(time.Now(), "figures", "%d viewers get %.0f frames/s and %s in all, %d packets lost; packets in over links: %s",
-		served, float64(frames)/since.Seconds(), bits(int64(rate)), lost, cmp.Or(strings.Join(links, ", "), "none"))
+		served, float64(frames)/since.Seconds(), term.Bitrate(int64(rate)), lost, cmp.Or(strings.Join(links, ", "), "none"))
 	d.screen.flush()
 }
 

@@ -8,6 +8,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/urfave/cli/v2"
 
+	"weir/cmd/weir/term"
 	"weir/dht"
 )
 
@@ -65,5 +66,5 @@ func discoveryLine(s status) string {
 	if s.Discovery == dht.Kademlia {
 		return string(s.Discovery)
 	}
-	return fmt.Sprintf("%s, %s", s.Discovery, count(s.Servers, "server listed", "servers listed"))
+	return fmt.Sprintf("%s, %s", s.Discovery, term.Count(s.Servers, "server listed", "servers listed"))
 }

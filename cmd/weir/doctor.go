@@ -18,6 +18,7 @@ import (
 
 	"weir/capacity"
 	"weir/capacity/scope"
+	"weir/cmd/weir/term"
 	"weir/dht"
 	"weir/sfu"
 )
@@ -179,9 +180,9 @@ func printDiagnosis(w io.Writer, d diagnosis) {
 	fmt.Fprintf(w, "node %s of network %q\n\n", d.Node, d.Network)
 	var failed, warned []string
 	for _, c := range d.Checks {
-		fmt.Fprintf(w, "%s  %-*s  %s\n", marks[c.Outcome], wide, c.Name, plainText(c.Seen))
+		fmt.Fprintf(w, "%s  %-*s  %s\n", marks[c.Outcome], wide, c.Name, term.Printable(c.Seen))
 		if c.Do != "" {
-			fmt.Fprintf(w, "      %-*s  → %s\n", wide, "", plainText(c.Do))
+			fmt.Fprintf(w, "      %-*s  → %s\n", wide, "", term.Printable(c.Do))
 		}
 		switch c.Outcome {
 		case dht.Failure:
@@ -197,7 +198,7 @@ func printDiagnosis(w io.Writer, d diagnosis) {
 		if len(warned) > 0 {
 			also = "; have a look at " + names(warned) + " too"
 		}
-		fmt.Fprintf(w, "%s: %s%s\n", count(len(failed), "problem", "problems"), names(failed), also)
+		fmt.Fprintf(w, "%s: %s%s\n", term.Count(len(failed), "problem", "problems"), names(failed), also)
 	case len(warned) > 0:
 		fmt.Fprintf(w, "nothing is broken; have a look at %s\n", names(warned))
 	default:

@@ -14,6 +14,7 @@ import (
 
 	"weir/capacity"
 	"weir/capacity/event"
+	"weir/cmd/weir/term"
 	"weir/sfu/problem"
 )
 
@@ -234,9 +235,9 @@ func drainCommand() *cli.Command {
 				}
 			}
 			if c.Bool("json") {
-				return printJSON(c, s)
+				return term.PrintJSON(c, s)
 			}
-			_, err = fmt.Fprintf(c.App.Writer, "draining; %s left\n", count(s.Left, "session or pull", "sessions and pulls"))
+			_, err = fmt.Fprintf(c.App.Writer, "draining; %s left\n", term.Count(s.Left, "session or pull", "sessions and pulls"))
 			return err
 		},
 	}
@@ -253,14 +254,14 @@ func awaitDrained(c *cli.Context, s drainStatus, deadline time.Duration) (drainS
 	}
 	tick := time.NewTicker(drainCheck)
 	defer tick.Stop()
-	line := newProgress(c.App.ErrWriter)
-	defer line.close()
+	line := term.NewProgress(c.App.ErrWriter)
+	defer line.Close()
 	for s.Left > 0 || s.Exit {
-		line.set("draining: %s left", count(s.Left, "session or pull", "sessions and pulls"))
+		line.Set("draining: %s left", term.Count(s.Left, "session or pull", "sessions and pulls"))
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			return s, cli.Exit(fmt.Sprintf("%s left after %v", count(s.Left, "session or pull", "sessions and pulls"), deadline), exitFailure)
+			return s, cli.Exit(fmt.Sprintf("%s left after %v", term.Count(s.Left, "session or pull", "sessions and pulls"), deadline), exitFailure)
 		}
 		var now status
 		if err := fetch(c, "/status", &now); err != nil {
@@ -288,7 +289,7 @@ func undrainCommand() *cli.Command {
 				return err
 			}
 			if c.Bool("json") {
-				return printJSON(c, s)
+				return term.PrintJSON(c, s)
 			}
 			_, err := fmt.Fprintln(c.App.Writer, "the node takes clients again")
 			return err

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"weir/capacity/event"
+	"weir/cmd/weir/term"
 )
 
 // A line is what the log says of an event.
@@ -143,7 +144,7 @@ func lineOf(e event.Event) line {
 	l := line{level: level, msg: msg}
 	text := func(key, s string) {
 		if s != "" {
-			l.attrs = append(l.attrs, slog.String(key, plainText(s)))
+			l.attrs = append(l.attrs, slog.String(key, term.Printable(s)))
 		}
 	}
 	text("stream", e.Stream)
@@ -174,7 +175,7 @@ func moreOf(k lineSort, left int) line {
 	level, msg := message(event.Event{Kind: k.kind, Reason: k.reason})
 	l := line{level: level, msg: msg + ", and more of the same", attrs: []slog.Attr{slog.Int("more", left)}}
 	if k.reason != "" {
-		l.attrs = append(l.attrs, slog.String("reason", plainText(k.reason)))
+		l.attrs = append(l.attrs, slog.String("reason", term.Printable(k.reason)))
 	}
 	return l
 }

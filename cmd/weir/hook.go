@@ -22,6 +22,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"weir/capacity"
+	"weir/cmd/weir/term"
 	"weir/sfu/problem"
 )
 
@@ -217,5 +218,5 @@ func withoutKeys(text string, env []string) string {
 			text = strings.ReplaceAll(text, value, "…")
 		}
 	}
-	return withoutSecrets(secretWord.ReplaceAllString(text, "…"))
+	return term.WithoutSecrets(secretWord.ReplaceAllString(text, "…"))
 }

@@ -14,6 +14,8 @@ import (
 	"syscall"
 
 	"github.com/urfave/cli/v2"
+
+	"weir/cmd/weir/term"
 )
 
 // release is the version of this build.
@@ -42,7 +44,7 @@ func main() {
 			code = coder.ExitCode()
 		}
 		if msg := err.Error(); msg != "" {
-			fmt.Fprintln(os.Stderr, "weir:", plainLines(msg))
+			fmt.Fprintln(os.Stderr, "weir:", term.PrintableLines(msg))
 		}
 		os.Exit(code)
 	}

@@ -20,6 +20,7 @@ import (
 
 	"weir/capacity"
 	"weir/capacity/event"
+	"weir/cmd/weir/term"
 	"weir/dht"
 	"weir/sfu"
 	"weir/sfu/proxied"
@@ -383,10 +384,10 @@ func newLogger(w io.Writer, at *slog.LevelVar, level, format string) (*slog.Logg
 	options := &slog.HandlerOptions{Level: at, ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
 		switch v := a.Value; v.Kind() {
 		case slog.KindString:
-			a.Value = slog.StringValue(withoutSecrets(v.String()))
+			a.Value = slog.StringValue(term.WithoutSecrets(v.String()))
 		case slog.KindAny:
 			if err, ok := v.Any().(error); ok {
-				a.Value = slog.StringValue(withoutSecrets(err.Error()))
+				a.Value = slog.StringValue(term.WithoutSecrets(err.Error()))
 			}
 		}
 		return a

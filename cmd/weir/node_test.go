@@ -13,6 +13,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"weir/capacity"
+	"weir/cmd/weir/term"
 	"weir/dht"
 )
 
@@ -135,7 +136,7 @@ func TestPrintTree(t *testing.T) {
 	}
 	draw := func(all ...carrierEntry) string {
 		var b bytes.Buffer
-		printTree(terminal{Writer: &b}, streamEntry{Stream: "demo", Tracks: []string{"video/VP8"}, Viewers: len(all), Carriers: all})
+		printTree(term.Terminal{Writer: &b}, streamEntry{Stream: "demo", Tracks: []string{"video/VP8"}, Viewers: len(all), Carriers: all})
 		return b.String()
 	}
 	got := draw(carrier("a", "", 0), carrier("b", "a", 1), carrier("c", "a", 1), carrier("d", "b", 2))

@@ -9,6 +9,7 @@ import (
 
 	"weir/capacity"
 	"weir/capacity/event"
+	"weir/cmd/weir/term"
 	"weir/dht"
 )
 
@@ -31,7 +32,7 @@ func (n *node) watchState(ctx context.Context) error {
 		case <-ctx.Done():
 			c := n.sfu.Counts()
 			n.events.add(event.Event{Kind: event.NodeEnding, Detail: fmt.Sprintf("with %s, %s and %s",
-				count(c.Publishers, "publisher", "publishers"), count(c.Viewers, "viewer", "viewers"), count(c.Links, "cascade link", "cascade links"))})
+				term.Count(c.Publishers, "publisher", "publishers"), term.Count(c.Viewers, "viewer", "viewers"), term.Count(c.Links, "cascade link", "cascade links"))})
 			return ctx.Err()
 		}
 	}
@@ -70,10 +71,10 @@ func scarcest(t capacity.Totals) (reason, detail string) {
 		return float64(used) / float64(limit)
 	}
 	list := []resource{
-		{"sessions", fmt.Sprintf("%d of %s", t.Sessions, count(t.Limits.Sessions, "session", "sessions")), share(int64(t.Sessions), int64(t.Limits.Sessions))},
-		{"uplink", fmt.Sprintf("%s of %s", bits(t.Load.Uplink+t.Reserved), bits(t.Limits.Uplink)), share(t.Load.Uplink+t.Reserved, t.Limits.Uplink)},
+		{"sessions", fmt.Sprintf("%d of %s", t.Sessions, term.Count(t.Limits.Sessions, "session", "sessions")), share(int64(t.Sessions), int64(t.Limits.Sessions))},
+		{"uplink", fmt.Sprintf("%s of %s", term.Bitrate(t.Load.Uplink+t.Reserved), term.Bitrate(t.Limits.Uplink)), share(t.Load.Uplink+t.Reserved, t.Limits.Uplink)},
 		{"packets", fmt.Sprintf("%d of %d packets/s", t.Load.Packets, t.Limits.Packets), share(t.Load.Packets, t.Limits.Packets)},
-		{"streams", fmt.Sprintf("%d of %s", t.Streams, count(t.Limits.Streams, "stream", "streams")), share(int64(t.Streams), int64(t.Limits.Streams))},
+		{"streams", fmt.Sprintf("%d of %s", t.Streams, term.Count(t.Limits.Streams, "stream", "streams")), share(int64(t.Streams), int64(t.Limits.Streams))},
 	}
 	if t.Load.CPULimit > 0 {
 		list = append(list, resource{"cpu", fmt.Sprintf("%.0f %% of the CPU, at most %.0f %%", 100*t.Load.CPU, 100*t.Load.CPULimit), t.Load.CPU / t.Load.CPULimit})
@@ -91,7 +92,7 @@ func placementEvent(d dht.Decision, err error) event.Event {
 			passed++
 		}
 	}
-	e.Detail = fmt.Sprintf("for %s: %d of %s passed", d.Need.Purpose, passed, count(len(d.Verdicts), "candidate", "candidates"))
+	e.Detail = fmt.Sprintf("for %s: %d of %s passed", d.Need.Purpose, passed, term.Count(len(d.Verdicts), "candidate", "candidates"))
 	if err != nil {
 		e.Detail += ": " + err.Error()
 	}

@@ -16,6 +16,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"weir/capacity/event"
+	"weir/cmd/weir/term"
 	"weir/dht"
 	"weir/sfu"
 )
@@ -57,13 +58,13 @@ func showEvents(c *cli.Context) error {
 	if _, err := trace.TraceIDFromHex(ofTrace); err != nil && ofTrace != "" {
 		return badInput(fmt.Errorf("--trace %s: want the 32 hexadecimal digits of a trace_id", ofTrace))
 	}
-	w := terminalOf(c)
+	w := term.Of(c)
 	show := func(e event.Event) error {
 		if !wanted(e.Kind) || ofTrace != "" && e.Trace != ofTrace {
 			return nil
 		}
 		if c.Bool("json") {
-			return printJSON(c, e)
+			return term.PrintJSON(c, e)
 		}
 		_, err := fmt.Fprintln(w, eventText(w, e))
 		return err
@@ -120,12 +121,12 @@ func kindsOf(flag, s string) (func(event.Kind) bool, error) {
 }
 
 // eventText is an event in one line, as the log has it but for people.
-func eventText(w terminal, e event.Event) string {
+func eventText(w term.Terminal, e event.Event) string {
 	_, msg := message(e)
 	var parts []string
 	add := func(prefix, s string) {
 		if s != "" {
-			parts = append(parts, prefix+plainText(s))
+			parts = append(parts, prefix+term.Printable(s))
 		}
 	}
 	add("", e.Stream)
@@ -137,7 +138,7 @@ func eventText(w terminal, e event.Event) string {
 		if e.Kind == event.SessionOpened {
 			name = "sent by " + name
 		}
-		parts = append(parts, w.paint(strong, name))
+		parts = append(parts, w.Paint(term.Strong, name))
 	}
 	add("", e.Client)
 	if e.Reason != "" && !strings.Contains(e.Detail, e.Reason) {
@@ -148,16 +149,16 @@ func eventText(w terminal, e event.Event) string {
 		parts = append(parts, elapsed(e.Elapsed))
 	}
 	if e.Kind == event.SessionClosed {
-		parts = append(parts, count(int(e.Packets), "packet", "packets"), fmt.Sprintf("%d lost", e.Lost))
+		parts = append(parts, term.Count(int(e.Packets), "packet", "packets"), fmt.Sprintf("%d lost", e.Lost))
 	}
-	st := plain
+	st := term.Plain
 	switch e.Kind {
 	case event.Refused, event.NodeFull, event.PeerLost, event.PullLost, event.PullFailed, event.PolicyRefused, event.CertificateFailed, event.CertificateExpiring, event.ProvisionFailed, event.ProvisionLate:
-		st = warn
+		st = term.Warn
 	case event.NodeFree, event.PeerBack, event.PullResumed:
-		st = good
+		st = term.Good
 	}
-	return w.paint(faint, e.Time.Local().Format("15:04:05.000")) + "  " + w.paint(st, msg) + prefixed(": ", strings.Join(parts, ", "))
+	return w.Paint(term.Faint, e.Time.Local().Format("15:04:05.000")) + "  " + w.Paint(st, msg) + term.Prefixed(": ", strings.Join(parts, ", "))
 }
 
 func sessionsCommand() *cli.Command {
@@ -178,7 +179,7 @@ func sessionsCommand() *cli.Command {
 				fmt.Fprintln(c.App.Writer, "no sessions at this node")
 				return nil
 			}
-			printSessions(terminalOf(c), all, namesOf(c), time.Now())
+			printSessions(term.Of(c), all, namesOf(c), time.Now())
 			return nil
 		},
 		Subcommands: []*cli.Command{{
@@ -194,9 +195,9 @@ func sessionsCommand() *cli.Command {
 					return err
 				}
 				if c.Bool("json") {
-					return printJSON(c, ended)
+					return term.PrintJSON(c, ended)
 				}
-				_, err := fmt.Fprintf(c.App.Writer, "ended session %s: %s of %s\n", ended.ID, plainText(ended.Stream), plainText(ended.Client))
+				_, err := fmt.Fprintf(c.App.Writer, "ended session %s: %s of %s\n", ended.ID, term.Printable(ended.Stream), term.Printable(ended.Client))
 				return err
 			},
 		}},
@@ -206,22 +207,22 @@ func sessionsCommand() *cli.Command {
 // sessionShown is how much of a session's ID is shown: enough to tell it by.
 const sessionShown = 8
 
-func printSessions(w terminal, all []sfu.SessionStatus, known nodeNames, now time.Time) {
-	table(w, "ID\tSTREAM\tROLE\tBITRATE\tLOSS\tRTT\tFOR\tCLIENT\tSENT BY\tSTATE\tPACKETS\tLOST\tKEYFRAMES\tWHOLE ID", func(row func(...any)) {
+func printSessions(w term.Terminal, all []sfu.SessionStatus, known nodeNames, now time.Time) {
+	term.Table(w, "ID\tSTREAM\tROLE\tBITRATE\tLOSS\tRTT\tFOR\tCLIENT\tSENT BY\tSTATE\tPACKETS\tLOST\tKEYFRAMES\tWHOLE ID", func(row func(...any)) {
 		for _, s := range all {
 			role := "viewer"
 			if s.Kind == "whip" {
 				role = "publisher"
 			}
-			loss := plain.of(fmt.Sprintf("%.1f %%", 100*s.Loss))
+			loss := term.Plain.Of(fmt.Sprintf("%.1f %%", 100*s.Loss))
 			if s.Loss >= 0.02 {
-				loss.style = warn
+				loss.Style = term.Warn
 			}
-			state := plain.of(s.State)
+			state := term.Plain.Of(s.State)
 			if s.State != "connected" {
-				state.style = warn
+				state.Style = term.Warn
 			}
-			row(s.ID[:min(len(s.ID), sessionShown)], strong.of(s.Stream), role, bits(s.Bitrate), loss, ms(s.RTT), now.Sub(s.Since).Round(time.Second),
+			row(s.ID[:min(len(s.ID), sessionShown)], term.Strong.Of(s.Stream), role, term.Bitrate(s.Bitrate), loss, term.Millis(s.RTT), now.Sub(s.Since).Round(time.Second),
 				s.Remote, cmp.Or(known.of(s.From), "-"), state, s.Packets, s.Lost, s.Keyframes, s.ID)
 		}
 	})
@@ -236,9 +237,9 @@ func endStream(c *cli.Context) error {
 		return err
 	}
 	if c.Bool("json") {
-		return printJSON(c, ended)
+		return term.PrintJSON(c, ended)
 	}
-	_, err := fmt.Fprintf(c.App.Writer, "ended stream %s and its publisher's session\n", plainText(ended["stream"]))
+	_, err := fmt.Fprintf(c.App.Writer, "ended stream %s and its publisher's session\n", term.Printable(ended["stream"]))
 	return err
 }
 
@@ -268,7 +269,7 @@ func decisionsCommand() *cli.Command {
 				return nil
 			}
 			all = all[max(0, len(all)-last):]
-			w, known := terminalOf(c), namesOf(c)
+			w, known := term.Of(c), namesOf(c)
 			if c.Bool("explain") {
 				for _, d := range all {
 					explainDecision(w, d, known)
@@ -282,15 +283,15 @@ func decisionsCommand() *cli.Command {
 }
 
 // outcomeOf is what came of a placement.
-func outcomeOf(d dht.Decision, known nodeNames) styled {
+func outcomeOf(d dht.Decision, known nodeNames) term.Styled {
 	if d.Chosen == "" {
-		return warn.of("refused: " + cmp.Or(d.Refused, "no candidate"))
+		return term.Warn.Of("refused: " + cmp.Or(d.Refused, "no candidate"))
 	}
-	return called(known.of(d.Chosen))
+	return term.Called(known.of(d.Chosen))
 }
 
-func printDecisions(w terminal, all []dht.Decision, known nodeNames) {
-	table(w, "TIME\tFOR\tSTREAM\tCHOSEN\tPASSED\tTOOK\t…WHY", func(row func(...any)) {
+func printDecisions(w term.Terminal, all []dht.Decision, known nodeNames) {
+	term.Table(w, "TIME\tFOR\tSTREAM\tCHOSEN\tPASSED\tTOOK\t…WHY", func(row func(...any)) {
 		for _, d := range all {
 			passed, why := 0, "-"
 			for _, v := range d.Verdicts {
@@ -304,7 +305,7 @@ func printDecisions(w terminal, all []dht.Decision, known nodeNames) {
 			if d.Chosen == "" && len(d.Verdicts) > passed {
 				why = rejections(d)
 			}
-			row(d.Time.Local().Format(time.TimeOnly), d.Need.Purpose, cmp.Or(d.Need.Stream, "-"), outcomeOf(d, known), fmt.Sprintf("%d of %d", passed, len(d.Verdicts)), ms(d.TotalMillis), why)
+			row(d.Time.Local().Format(time.TimeOnly), d.Need.Purpose, cmp.Or(d.Need.Stream, "-"), outcomeOf(d, known), fmt.Sprintf("%d of %d", passed, len(d.Verdicts)), term.Millis(d.TotalMillis), why)
 		}
 	})
 }
@@ -324,18 +325,18 @@ func rejections(d dht.Decision) string {
 	return "rejected " + strings.Join(list, ", ")
 }
 
-func explainDecision(w terminal, d dht.Decision, known nodeNames) {
-	fmt.Fprintf(w, "%s  %s%s: %s in %.1f ms\n", d.Time.Local().Format("15:04:05.000"), d.Need.Purpose, plainText(prefixed(" of ", d.Need.Stream)),
-		w.paint(outcomeOf(d, known).style, fmt.Sprint(outcomeOf(d, known).value)), d.TotalMillis)
+func explainDecision(w term.Terminal, d dht.Decision, known nodeNames) {
+	fmt.Fprintf(w, "%s  %s%s: %s in %.1f ms\n", d.Time.Local().Format("15:04:05.000"), d.Need.Purpose, term.Printable(term.Prefixed(" of ", d.Need.Stream)),
+		w.Paint(outcomeOf(d, known).Style, fmt.Sprint(outcomeOf(d, known).Value)), d.TotalMillis)
 	printVerdicts(w, d, known)
 	for _, r := range d.Reservations {
 		said := "granted"
 		if r.Lease == "" {
-			said = cmp.Or(r.Reason, "no answer") + prefixed(": ", r.Detail)
+			said = cmp.Or(r.Reason, "no answer") + term.Prefixed(": ", r.Detail)
 		} else if r.Node != d.Chosen {
 			said = "granted, and given back"
 		}
-		fmt.Fprintf(w, "asked %s to reserve: %s in %.1f ms\n", w.paint(strong, known.of(r.Node)), plainText(said), r.Elapsed)
+		fmt.Fprintf(w, "asked %s to reserve: %s in %.1f ms\n", w.Paint(term.Strong, known.of(r.Node)), term.Printable(said), r.Elapsed)
 	}
 	fmt.Fprintln(w)
 }
@@ -363,7 +364,7 @@ func ping(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	w := terminalOf(c)
+	w := term.Of(c)
 	known := namesOf(c)
 	var p pings
 	q := url.Values{"peer": {id.String()}, "count": {fmt.Sprint(count)}}
@@ -375,14 +376,14 @@ func ping(c *cli.Context) error {
 		p.add(r)
 		switch {
 		case c.Bool("json"):
-			err := printJSON(c, r)
+			err := term.PrintJSON(c, r)
 			if err != nil {
 				return err
 			}
 		case r.Err != "":
-			fmt.Fprintf(w, "%s: %s\n", w.paint(strong, known.of(id)), w.paint(bad, r.Err))
+			fmt.Fprintf(w, "%s: %s\n", w.Paint(term.Strong, known.of(id)), w.Paint(term.Bad, r.Err))
 		default:
-			fmt.Fprintf(w, "%s: %.2f ms\n", w.paint(strong, known.of(id)), r.RTT)
+			fmt.Fprintf(w, "%s: %.2f ms\n", w.Paint(term.Strong, known.of(id)), r.RTT)
 		}
 		if p.sent == count {
 			return errPingsDone
@@ -423,7 +424,7 @@ func (p *pings) add(r pingReply) {
 }
 
 func (p pings) String() string {
-	line := fmt.Sprintf("%s, %d answered", count(p.sent, "ping", "pings"), p.answered)
+	line := fmt.Sprintf("%s, %d answered", term.Count(p.sent, "ping", "pings"), p.answered)
 	if p.answered > 0 {
 		line += fmt.Sprintf("; min/avg/max %.2f/%.2f/%.2f ms", p.least, p.sum/float64(p.answered), p.most)
 	}

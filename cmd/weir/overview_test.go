@@ -9,6 +9,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"weir/capacity"
+	"weir/cmd/weir/term"
 	"weir/dht"
 )
 
@@ -42,7 +43,7 @@ func TestGatherCopies(t *testing.T) {
 	}
 	e.Node, e.Record = "b", &capacity.Record{}
 	var out bytes.Buffer
-	printCopies(terminal{Writer: &out}, []recordEntry{e})
+	printCopies(term.Terminal{Writer: &out}, []recordEntry{e})
 	if lines := strings.Count(out.String(), "\n"); lines != 5 || !strings.Contains(out.String(), "not the newest") || !strings.Contains(out.String(), "itself") {
 		t.Errorf("got\n%s", &out)
 	}

@@ -6,6 +6,7 @@ import (
 	"github.com/multiformats/go-multiaddr"
 	"github.com/urfave/cli/v2"
 
+	"weir/cmd/weir/term"
 	"weir/dht"
 )
 
@@ -26,10 +27,10 @@ func peersCommand() *cli.Command {
 				return nil
 			}
 			known := namesOf(c)
-			table(terminalOf(c), "NAME\tCONNECTED\tRTT\tHOLDER\tHOLDS\tPEER\tCLOCK\tPREDICTED\tERROR\tADDRESS", func(row func(...any)) {
+			term.Table(term.Of(c), "NAME\tCONNECTED\tRTT\tHOLDER\tHOLDS\tPEER\tCLOCK\tPREDICTED\tERROR\tADDRESS", func(row func(...any)) {
 				for _, p := range peers {
-					row(called(known.of(p.ID)), connectionStyle(p).of(connection(p)), ms(p.RTT), yes(p.Holder), holdings(p), p.ID,
-						clockOffset(p), ms(p.CoordinateRTT), coordinateError(p), addressOf(p))
+					row(term.Called(known.of(p.ID)), connectionStyle(p).Of(connection(p)), term.Millis(p.RTT), term.YesNo(p.Holder), holdings(p), p.ID,
+						clockOffset(p), term.Millis(p.CoordinateRTT), coordinateError(p), addressOf(p))
 				}
 			})
 			return nil
@@ -37,11 +38,11 @@ func peersCommand() *cli.Command {
 	}
 }
 
-func connectionStyle(p dht.PeerInfo) style {
+func connectionStyle(p dht.PeerInfo) term.Style {
 	if !p.Connected || !p.Member {
-		return warn
+		return term.Warn
 	}
-	return plain
+	return term.Plain
 }
 
 // connection says how a peer is connected, and who dialled.
@@ -84,7 +85,7 @@ func holdings(p dht.PeerInfo) string {
 	case p.Holds == 0:
 		return "nothing"
 	}
-	return fmt.Sprintf("%s in %s", count(p.Holds, "record", "records"), count(p.HoldsTopics, "topic", "topics"))
+	return fmt.Sprintf("%s in %s", term.Count(p.Holds, "record", "records"), term.Count(p.HoldsTopics, "topic", "topics"))
 }
 
 // addressOf is the address that a connection to p uses, or could.

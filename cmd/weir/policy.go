@@ -19,6 +19,7 @@ import (
 
 	"weir/capacity"
 	"weir/capacity/event"
+	"weir/cmd/weir/term"
 	"weir/dht"
 )
 
@@ -41,7 +42,7 @@ func policyCommand() *cli.Command {
 				Flags: []cli.Flag{&cli.BoolFlag{Name: "json", Usage: "print JSON"}},
 				Action: func(c *cli.Context) error {
 					if c.Bool("json") {
-						return printJSON(c, capacity.PolicyFields())
+						return term.PrintJSON(c, capacity.PolicyFields())
 					}
 					w := tabwriter.NewWriter(c.App.Writer, 0, 4, 2, ' ', 0)
 					fmt.Fprintln(w, "NAME\tTYPE\tMEANING")
@@ -97,7 +98,7 @@ func policyKey(c *cli.Context) error {
 		return err
 	}
 	if c.Bool("json") {
-		return printJSON(c, map[string]peer.ID{"operator": id})
+		return term.PrintJSON(c, map[string]peer.ID{"operator": id})
 	}
 	_, err = fmt.Fprintf(c.App.Writer, "%s\nstart every node with --operator %s\n", id, id)
 	return err
@@ -137,7 +138,7 @@ func pushPolicy(c *cli.Context) error {
 		return err
 	}
 	if c.Bool("json") {
-		return printJSON(c, applied)
+		return term.PrintJSON(c, applied)
 	}
 	_, err = fmt.Fprintf(c.App.Writer, "policy %q is version %d, sum %s; the node has applied it and tells the others\n", applied.Name, applied.Version, applied.Sum)
 	return err
@@ -148,11 +149,11 @@ func policyHistory(c *cli.Context) error {
 	if done, err := get(c, "/policy/history", &list); done {
 		return err
 	}
-	table(terminalOf(c), "VERSION\tNAME\tIN FORCE\tSIGNED\tBY\tSUM", func(row func(...any)) {
+	term.Table(term.Of(c), "VERSION\tNAME\tIN FORCE\tSIGNED\tBY\tSUM", func(row func(...any)) {
 		for _, p := range list {
-			mark := plain.of("-")
+			mark := term.Plain.Of("-")
 			if p.InForce {
-				mark = good.of("in force")
+				mark = term.Good.Of("in force")
 			}
 			row(p.Version, p.Name, mark, p.Issued.Local().Format(time.DateTime), shortID(p.Operator), p.Sum)
 		}
@@ -175,7 +176,7 @@ func checkPolicy(c *cli.Context) error {
 	}
 	p := judge.Policy()
 	if c.Bool("json") {
-		return printJSON(c, p)
+		return term.PrintJSON(c, p)
 	}
 	_, err = fmt.Fprintf(c.App.Writer, "%s: policy %q, version %d: %d rules and %d terms, all well\n", name, p.Name, p.Version, len(p.Filter), len(p.Score))
 	return err
@@ -188,7 +189,7 @@ func showPolicy(c *cli.Context) error {
 			return err
 		}
 	} else if c.Bool("json") {
-		return printJSON(c, p)
+		return term.PrintJSON(c, p)
 	}
 	text, err := p.Text()
 	if err != nil {

@@ -17,6 +17,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"weir/capacity"
+	"weir/cmd/weir/term"
 	"weir/dht"
 	"weir/sfu/problem"
 )
@@ -188,9 +189,9 @@ func tryPolicy(c *cli.Context) error {
 		return err
 	}
 	if c.Bool("json") {
-		err = printJSON(c, t)
+		err = term.PrintJSON(c, t)
 	} else {
-		t.print(terminalOf(c), namesOf(c))
+		t.print(term.Of(c), namesOf(c))
 	}
 	if i := slices.IndexFunc(t.Needs, nobody); err == nil && i >= 0 && c.Bool("fail-if-none") {
 		return cli.Exit(fmt.Sprintf("by this policy nobody would be chosen for %s", t.Needs[i].Need.Purpose), exitFailure)
@@ -203,7 +204,7 @@ func nobody(t needTrial) bool { return len(t.Nodes) > 0 && t.After.Passed == 0 }
 
 // print writes t for people: what would change in a line for each need, and
 // then the nodes. Needs that all nodes meet alike share a table.
-func (t policyTrial) print(w terminal, known nodeNames) {
+func (t policyTrial) print(w term.Terminal, known nodeNames) {
 	var groups [][]needTrial
 	for _, n := range t.Needs {
 		i := slices.IndexFunc(groups, func(g []needTrial) bool {
@@ -221,16 +222,16 @@ func (t policyTrial) print(w terminal, known nodeNames) {
 	fmt.Fprintf(w, "%s is in force, %s was tried by node %s; nothing is applied\n", t.InForce, t.Tried, known.of(t.Node))
 	if r := t.Recent; r.Placements > 0 {
 		fmt.Fprintf(w, "of the last %s of this node, somebody passes now for %d, would for %d; the first choice would be another for %d\n",
-			count(r.Placements, "placement", "placements"), r.Before, r.After, r.FirstChanges)
+			term.Count(r.Placements, "placement", "placements"), r.Before, r.After, r.FirstChanges)
 	}
 	if len(t.Silent) > 0 {
-		fmt.Fprintf(w, "%s did not answer in time (%s): nodes whose records only they hold are missing here\n", count(len(t.Silent), "holder", "holders"), known.list(t.Silent))
+		fmt.Fprintf(w, "%s did not answer in time (%s): nodes whose records only they hold are missing here\n", term.Count(len(t.Silent), "holder", "holders"), known.list(t.Silent))
 	}
 	for _, g := range groups {
 		if !nobody(g[0]) {
 			continue
 		}
-		fmt.Fprintf(w, "\nNOBODY would be chosen for %s: %s rejected, most by rule %q.\n", purposes(g), count(len(g[0].Nodes), "node is", "nodes are"), worst(g[0].After.Rejected))
+		fmt.Fprintf(w, "\nNOBODY would be chosen for %s: %s rejected, most by rule %q.\n", purposes(g), term.Count(len(g[0].Nodes), "node is", "nodes are"), worst(g[0].After.Rejected))
 		if g[0].Need.Purpose == capacity.Cascade {
 			fmt.Fprintln(w, "With this policy in force no node could pull the stream from another: only viewers at nodes\nthat carry it already would be served.")
 		} else {
@@ -265,9 +266,9 @@ func summary(known nodeNames, t needTrial) string {
 		return "there is no other node, so there is nothing to compare"
 	}
 	before, after := t.Before, t.After
-	line := fmt.Sprintf("of %s %d pass now, %d would", count(total, "node", "nodes"), before.Passed, after.Passed)
+	line := fmt.Sprintf("of %s %d pass now, %d would", term.Count(total, "node", "nodes"), before.Passed, after.Passed)
 	if before.Passed == after.Passed {
-		line = fmt.Sprintf("of %s %d pass, as now", count(total, "node", "nodes"), after.Passed)
+		line = fmt.Sprintf("of %s %d pass, as now", term.Count(total, "node", "nodes"), after.Passed)
 	}
 	switch {
 	case after.First == "" && before.First == "":
@@ -309,23 +310,23 @@ func worst(rejected map[string]int) string {
 const trialRows = 64
 
 // printTrial writes the nodes of one table: as they are now, and as they would be.
-func printTrial(w terminal, known nodeNames, group []needTrial) {
+func printTrial(w term.Terminal, known nodeNames, group []needTrial) {
 	for _, t := range group {
-		fmt.Fprintf(w, "%s, %s, %d packets/s%s\n", t.Need.Purpose, bits(t.Need.Uplink), t.Need.Packets, prefixed(", stream ", t.Need.Stream)+prefixed(", region ", t.Need.Region))
+		fmt.Fprintf(w, "%s, %s, %d packets/s%s\n", t.Need.Purpose, term.Bitrate(t.Need.Uplink), t.Need.Packets, term.Prefixed(", stream ", t.Need.Stream)+term.Prefixed(", region ", t.Need.Region))
 	}
 	c := group[0].Comparison
 	shown := c.Nodes[:min(len(c.Nodes), trialRows)]
-	table(w, "NODE\tRANK\tSCORE\tCHANCE\tSTRESS\tRTT\tREGION\t…THEN BY TERM, OR REJECTED BY", func(row func(...any)) {
+	term.Table(w, "NODE\tRANK\tSCORE\tCHANCE\tSTRESS\tRTT\tREGION\t…THEN BY TERM, OR REJECTED BY", func(row func(...any)) {
 		for _, n := range shown {
-			row(called(known.of(n.Node)), arrow(rank(n.Before), rank(n.After)), arrow(score(n.Before), score(n.After)), arrow(chance(n.Before), chance(n.After)),
-				fmt.Sprintf("%.2f", n.Stress), ms(n.RTT), cmp.Or(n.Region, "-"), why(n.Before, n.After))
+			row(term.Called(known.of(n.Node)), arrow(rank(n.Before), rank(n.After)), arrow(score(n.Before), score(n.After)), arrow(chance(n.Before), chance(n.After)),
+				fmt.Sprintf("%.2f", n.Stress), term.Millis(n.RTT), cmp.Or(n.Region, "-"), why(n.Before, n.After))
 		}
 	})
 	if more := len(c.Nodes) - len(shown); more > 0 {
 		fmt.Fprintf(w, "… and %d more: --json has them all\n", more)
 	}
 	if rules := rulesOf(c); len(rules) > 0 {
-		table(w, "RULE\tREJECTS NOW\tWOULD", func(row func(...any)) {
+		term.Table(w, "RULE\tREJECTS NOW\tWOULD", func(row func(...any)) {
 			for _, rule := range rules {
 				row(rule, c.Before.Rejected[rule], c.After.Rejected[rule])
 			}

@@ -15,6 +15,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"weir/capacity"
+	"weir/cmd/weir/term"
 	"weir/dht"
 	"weir/sfu/problem"
 )
@@ -74,7 +75,7 @@ func TestTrialInWords(t *testing.T) {
 	} {
 		got := trial(judge(policyV1), judge(tt.after), surveys, []capacity.Need{view, cascade}, decisions)
 		var out strings.Builder
-		got.print(terminal{Writer: &out}, newNames(nil))
+		got.print(term.Terminal{Writer: &out}, newNames(nil))
 		for _, s := range tt.says {
 			if !strings.Contains(out.String(), s) {
 				t.Errorf("%s: it does not say %q:\n%s", name, s, &out)
@@ -93,7 +94,7 @@ func TestTrialInWords(t *testing.T) {
 	publish := capacity.Need{Purpose: capacity.Publish}
 	both := trial(judge(policyV1), judge(policyV1), surveys, []capacity.Need{view, publish}, nil)
 	var out strings.Builder
-	both.print(terminal{Writer: &out}, newNames(nil))
+	both.print(term.Terminal{Writer: &out}, newNames(nil))
 	if !strings.HasPrefix(out.String(), "view or publish: of 3 nodes") || strings.Count(out.String(), b) != 1 {
 		t.Errorf("got\n%s", &out)
 	}

@@ -9,6 +9,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"weir/capacity"
+	"weir/cmd/weir/term"
 	"weir/dht"
 )
 
@@ -27,18 +28,20 @@ func TestWordsOfPeersCannotSteerTheTerminal(t *testing.T) {
 	}
 	record := &capacity.Record{Node: peer.ID("a"), Region: evil, URL: evil, Name: evil}
 	stream := streamEntry{Stream: evil, Tracks: []string{evil}, Carriers: []carrierEntry{{Node: peer.ID("a"), Name: evil, URL: evil, Origin: true}}}
-	for name, print := range map[string]func(w terminal){
-		"select --explain": func(w terminal) { _ = printDecision(w, d, newNames(map[peer.ID]string{"a": evil}), true) },
-		"records list":     func(w terminal) { printRecords(w, []recordEntry{{Record: record, Node: "a"}, {Error: evil}}) },
-		"records list copies": func(w terminal) {
+	for name, print := range map[string]func(w term.Terminal){
+		"select --explain": func(w term.Terminal) { _ = printDecision(w, d, newNames(map[peer.ID]string{"a": evil}), true) },
+		"records list":     func(w term.Terminal) { printRecords(w, []recordEntry{{Record: record, Node: "a"}, {Error: evil}}) },
+		"records list copies": func(w term.Terminal) {
 			printCopies(w, []recordEntry{{Error: evil}, {Record: record, Copies: []recordCopy{{Topic: dht.Topic(evil)}}}})
 		},
-		"streams tree": func(w terminal) { printTree(w, stream) },
-		"doctor":       func(w terminal) { printDiagnosis(w, diagnosis{Checks: []dht.Check{{Name: "x", Seen: evil, Do: evil}}}) },
-		"status":       func(w terminal) { printStatus(w, status{Region: evil, Name: evil}, nil, newNames(nil)) },
+		"streams tree": func(w term.Terminal) { printTree(w, stream) },
+		"doctor": func(w term.Terminal) {
+			printDiagnosis(w, diagnosis{Checks: []dht.Check{{Name: "x", Seen: evil, Do: evil}}})
+		},
+		"status": func(w term.Terminal) { printStatus(w, status{Region: evil, Name: evil}, nil, newNames(nil)) },
 	} {
 		var b bytes.Buffer
-		print(terminal{Writer: &b})
+		print(term.Terminal{Writer: &b})
 		for _, c := range b.String() {
 			if c != '\n' && !unicode.IsPrint(c) {
 				t.Errorf("%s: %q reaches the terminal", name, c)
@@ -54,12 +57,12 @@ func TestWordsOfPeersCannotSteerTheTerminal(t *testing.T) {
 
 func TestSingularAndPlural(t *testing.T) {
 	var b bytes.Buffer
-	printTree(terminal{Writer: &b}, streamEntry{Stream: "demo", Viewers: 1, Carriers: []carrierEntry{{Node: "a", Viewers: 1, Origin: true}}})
+	printTree(term.Terminal{Writer: &b}, streamEntry{Stream: "demo", Viewers: 1, Carriers: []carrierEntry{{Node: "a", Viewers: 1, Origin: true}}})
 	if strings.Contains(b.String(), "1 viewers") {
 		t.Error(b.String())
 	}
 	b.Reset()
-	printStatus(terminal{Writer: &b}, status{Peers: 1, Publishers: 1, Viewers: 1, Links: 1, Holds: 1, Leases: 1, Record: capacity.Record{Cores: 1}}, nil, newNames(nil))
+	printStatus(term.Terminal{Writer: &b}, status{Peers: 1, Publishers: 1, Viewers: 1, Links: 1, Holds: 1, Leases: 1, Record: capacity.Record{Cores: 1}}, nil, newNames(nil))
 	for _, wrong := range []string{"1 peers", "1 records", "1 publishers", "1 viewers", "1 leases", "1 cascade links", "1 cores", "1.0 cores"} {
 		if strings.Contains(b.String(), wrong) {
 			t.Errorf("status says %q:\n%s", wrong, &b)

@@ -18,6 +18,7 @@ import (
 	"weir/capacity"
 	"weir/capacity/event"
 	"weir/capacity/tracing"
+	"weir/cmd/weir/term"
 	"weir/dht"
 	"weir/dht/scale"
 	"weir/sfu"
@@ -263,10 +264,10 @@ func (p *provisioner) settle(ctx context.Context) {
 		}
 		outcome, again := "arrived", ""
 		if st.Failures > 0 {
-			outcome, again = "timed_out", fmt.Sprintf("; %s in a row, again after %v", count(st.Failures, "failure", "failures"), st.Cooldown)
+			outcome, again = "timed_out", fmt.Sprintf("; %s in a row, again after %v", term.Count(st.Failures, "failure", "failures"), st.Cooldown)
 		}
 		p.counts.add(outcome)
-		p.event(sfu.Event{Time: time.Now(), Kind: provisionKind(outcome), Detail: "region " + cmp.Or(region, "-") + prefixed(": ", st.Last) + again})
+		p.event(sfu.Event{Time: time.Now(), Kind: provisionKind(outcome), Detail: "region " + cmp.Or(region, "-") + term.Prefixed(": ", st.Last) + again})
 	}
 }
 
@@ -351,7 +352,7 @@ func (n *node) roomFor(ctx context.Context, region string, need capacity.Need) (
 	if most := largest(records); len(records) > 0 && (most.Uplink < need.Uplink || most.Packets < need.Packets) {
 		return "", &capacity.Refusal{
 			Reason:     scale.ProvisioningWouldNotHelp,
-			Detail:     fmt.Sprintf("no node of the region could take %s and %d packets/s if it were empty: another one would not, either", bits(need.Uplink), need.Packets),
+			Detail:     fmt.Sprintf("no node of the region could take %s and %d packets/s if it were empty: another one would not, either", term.Bitrate(need.Uplink), need.Packets),
 			RetryAfter: placeRetryAfter,
 		}
 	}
@@ -578,7 +579,7 @@ func provisionLine(s scale.Status, now time.Time) string {
 		line += fmt.Sprintf(", none before %v", wait)
 	}
 	if s.Failures > 0 {
-		line += fmt.Sprintf(", %s in a row: %s", count(s.Failures, "failure", "failures"), s.Last)
+		line += fmt.Sprintf(", %s in a row: %s", term.Count(s.Failures, "failure", "failures"), s.Last)
 	}
 	return line
 }

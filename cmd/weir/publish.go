@@ -13,6 +13,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"weir/cmd/weir/term"
 	"weir/sfu/client"
 )
 
@@ -187,7 +188,7 @@ func (r *reporter) connected(what string, s client.Stats) {
 	for _, hop := range s.Hops[1:] {
 		fmt.Fprintf(r.out, "redirected to %s\n", withoutTicket(hop))
 	}
-	fmt.Fprintf(r.out, "%s %s: answer after %s, connected after %s\n", what, withoutTicket(s.URL), millis(s.Answered), millis(s.Connected))
+	fmt.Fprintf(r.out, "%s %s: answer after %s, connected after %s\n", what, withoutTicket(s.URL), term.Elapsed(s.Answered), term.Elapsed(s.Connected))
 }
 
 // withoutTicket shortens a URL for people, whom its query does not interest.
@@ -238,7 +239,7 @@ func (r *reporter) line(s client.Stats, final bool) {
 	// Frames per second of the time in which there were frames.
 	fmt.Fprintln(r.out, "total "+describe(s, client.Stats{Elapsed: s.FirstFrame}))
 	if s.FirstFrame > 0 {
-		fmt.Fprintf(r.out, "first packet after %s, first frame after %s\n", millis(s.FirstPacket), millis(s.FirstFrame))
+		fmt.Fprintf(r.out, "first packet after %s, first frame after %s\n", term.Elapsed(s.FirstPacket), term.Elapsed(s.FirstFrame))
 	}
 }
 
@@ -264,16 +265,16 @@ func describe(s, before client.Stats) string {
 		fmt.Fprintf(&b, ", %d sent again", again)
 	}
 	if rtt > 0 {
-		fmt.Fprintf(&b, ", round trip %s", millis(rtt))
+		fmt.Fprintf(&b, ", round trip %s", term.Elapsed(rtt))
 	}
 	if s.Latency != nil {
-		fmt.Fprintf(&b, ", latency p50 %s p99 %s", millis(time.Duration(s.Latency.P50)), millis(time.Duration(s.Latency.P99)))
+		fmt.Fprintf(&b, ", latency p50 %s p99 %s", term.Elapsed(time.Duration(s.Latency.P50)), term.Elapsed(time.Duration(s.Latency.P99)))
 	}
 	if s.Skew != nil {
 		fmt.Fprintf(&b, ", video %+.1f ms after audio", float64(s.Skew.Microseconds())/1000)
 	}
 	if s.Gaps > 0 {
-		fmt.Fprintf(&b, ", %s of %s", count(int(s.Gaps), "gap", "gaps"), millis(s.Gap))
+		fmt.Fprintf(&b, ", %s of %s", term.Count(int(s.Gaps), "gap", "gaps"), term.Elapsed(s.Gap))
 	}
 	if s.State != "connected" {
 		fmt.Fprintf(&b, "  [%s]", s.State)

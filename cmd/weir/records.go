@@ -17,6 +17,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"weir/capacity"
+	"weir/cmd/weir/term"
 	"weir/dht"
 )
 
@@ -65,7 +66,7 @@ func readRecords(c *cli.Context) (list recordList, done bool, err error) {
 		return list, true, cli.Exit("the records are not known: "+err.Error(), exitConnection)
 	}
 	if c.Bool("json") {
-		return list, true, printJSON(c, list)
+		return list, true, term.PrintJSON(c, list)
 	}
 	return list, false, nil
 }
@@ -78,9 +79,9 @@ func listRecords(c *cli.Context) error {
 	known := namesIn(list.Records)
 	slices.SortStableFunc(list.Records, func(a, b recordEntry) int { return compareNames(known.of(a.Node), known.of(b.Node)) })
 	if c.Bool("copies") {
-		printCopies(terminalOf(c), list.Records)
+		printCopies(term.Of(c), list.Records)
 	} else {
-		printRecords(terminalOf(c), list.Records)
+		printRecords(term.Of(c), list.Records)
 	}
 	return missing(c.App.Writer, list.Hearing, nil)
 }
@@ -94,7 +95,7 @@ func missing(w io.Writer, heard dht.Hearing, nodes []dht.Silence) error {
 		said = append(said, s)
 	}
 	if len(nodes) > 0 {
-		said = append(said, fmt.Sprintf("%s did not say what they carry (%s)", count(len(nodes), "node", "nodes"), nodes[0].Err))
+		said = append(said, fmt.Sprintf("%s did not say what they carry (%s)", term.Count(len(nodes), "node", "nodes"), nodes[0].Err))
 	}
 	if len(said) == 0 {
 		return nil
@@ -103,23 +104,23 @@ func missing(w io.Writer, heard dht.Hearing, nodes []dht.Silence) error {
 	if !heard.Enough() {
 		return cli.Exit(text, exitConnection)
 	}
-	fmt.Fprintln(w, plainText(text))
+	fmt.Fprintln(w, term.Printable(text))
 	return nil
 }
 
 const noRecords = "no records: nobody has published any, or their time has run out; weir doctor says more"
 
 // printCopies prints where every copy of every record is.
-func printCopies(w terminal, entries []recordEntry) {
+func printCopies(w term.Terminal, entries []recordEntry) {
 	if len(entries) == 0 {
 		fmt.Fprintln(w, noRecords)
 		return
 	}
 	known := namesIn(entries)
-	table(w, "NODE\tHOLDER\tHELD FOR\tNOTE\tTOPIC\tSEQ\tPEER", func(row func(...any)) {
+	term.Table(w, "NODE\tHOLDER\tHELD FOR\tNOTE\tTOPIC\tSEQ\tPEER", func(row func(...any)) {
 		for _, e := range entries {
 			if e.Record == nil {
-				row(cmp.Or(known.of(e.Node), "?"), known.list(e.HeldBy), "-", bad.of(e.Error), "-", "-", cmp.Or(shortID(e.Node), "-"))
+				row(cmp.Or(known.of(e.Node), "?"), known.list(e.HeldBy), "-", term.Bad.Of(e.Error), "-", "-", cmp.Or(shortID(e.Node), "-"))
 			}
 			for i, k := range e.Copies {
 				node, note := "", ""
@@ -132,7 +133,7 @@ func printCopies(w terminal, entries []recordEntry) {
 				if k.Old {
 					note = strings.TrimPrefix(note+", not the newest", ", ")
 				}
-				row(called(node), known.of(k.Holder), seconds(k.HeldFor), cmp.Or(note, "-"), k.Topic, k.Seq, shortID(e.Node))
+				row(term.Called(node), known.of(k.Holder), term.Seconds(k.HeldFor), cmp.Or(note, "-"), k.Topic, k.Seq, shortID(e.Node))
 			}
 		}
 	})
@@ -162,21 +163,21 @@ func heldBy(e recordEntry) string {
 	return s
 }
 
-func printRecords(w terminal, entries []recordEntry) {
+func printRecords(w term.Terminal, entries []recordEntry) {
 	if len(entries) == 0 {
 		fmt.Fprintln(w, noRecords)
 		return
 	}
 	known := namesIn(entries)
-	table(w, "NODE\tSTATE\tSTRESS\tSESSIONS\tUPLINK\tSTREAMS\tREGION\tCPU\tAGE\tTTL LEFT\tHELD BY\tURL\tPEER", func(row func(...any)) {
+	term.Table(w, "NODE\tSTATE\tSTRESS\tSESSIONS\tUPLINK\tSTREAMS\tREGION\tCPU\tAGE\tTTL LEFT\tHELD BY\tURL\tPEER", func(row func(...any)) {
 		for _, e := range entries {
 			r := e.Record
 			if r == nil {
-				row(cmp.Or(known.of(e.Node), "?"), bad.of(e.Error))
+				row(cmp.Or(known.of(e.Node), "?"), term.Bad.Of(e.Error))
 				continue
 			}
-			row(called(known.of(e.Node)), stateOf(r.State), fmt.Sprintf("%.2f", r.Stress()), usage(r.Sessions.Used, r.Sessions.Limit), bits(r.Uplink.Used),
-				r.Streams.Used, cmp.Or(r.Region, "-"), cpuCell(*r), seconds(e.Age), seconds(e.TTLLeft), heldBy(e), r.URL, shortID(e.Node))
+			row(term.Called(known.of(e.Node)), term.StateOf(r.State), fmt.Sprintf("%.2f", r.Stress()), term.Used(r.Sessions.Used, r.Sessions.Limit), term.Bitrate(r.Uplink.Used),
+				r.Streams.Used, cmp.Or(r.Region, "-"), cpuCell(*r), term.Seconds(e.Age), term.Seconds(e.TTLLeft), heldBy(e), r.URL, shortID(e.Node))
 		}
 	})
 }
@@ -203,7 +204,7 @@ func getRecords(c *cli.Context) error {
 			return cli.Exit(err.Error(), exitConnection)
 		}
 		if c.Bool("json") {
-			return printJSON(c, entries)
+			return term.PrintJSON(c, entries)
 		}
 	} else if done, err := get(c, "/records/"+id.String(), &entries); done {
 		return err
@@ -227,14 +228,14 @@ func watchRecords(c *cli.Context) error {
 	seen := map[peer.ID]string{}
 	show := func(e watchEvent) error {
 		if c.Bool("json") {
-			return printJSON(c, e)
+			return term.PrintJSON(c, e)
 		}
 		w, now := c.App.Writer, time.Now().Format("15:04:05.000")
 		switch {
 		case e.Synced:
 			all := "that is all there is"
 			if e.Hearing != nil && e.Hearing.String() != "" {
-				all = "that is what is known: " + plainText(e.Hearing.String())
+				all = "that is what is known: " + term.Printable(e.Hearing.String())
 			}
 			fmt.Fprintf(w, "%s  -- %s; what follows is new --\n", now, all)
 		case e.Entry != nil && e.Entry.Record != nil:
@@ -242,9 +243,9 @@ func watchRecords(c *cli.Context) error {
 			seen[r.Node] = r.Name
 			known := newNames(seen)
 			fmt.Fprintf(w, "%s  %s  %s  stress %.2f  sessions %s  uplink %s  seq %d  at holder %s\n", now, known.of(r.Node), r.State, r.Stress(),
-				usage(r.Sessions.Used, r.Sessions.Limit), bits(r.Uplink.Used), r.Seq, known.list(e.Entry.HeldBy))
+				term.Used(r.Sessions.Used, r.Sessions.Limit), term.Bitrate(r.Uplink.Used), r.Seq, known.list(e.Entry.HeldBy))
 		case e.Entry != nil:
-			fmt.Fprintf(w, "%s  bad record: %s\n", now, plainText(e.Entry.Error))
+			fmt.Fprintf(w, "%s  bad record: %s\n", now, term.Printable(e.Entry.Error))
 		default:
 			fmt.Fprintf(w, "%s  %s  gone\n", now, newNames(seen).of(e.Gone))
 			delete(seen, e.Gone)
@@ -293,11 +294,11 @@ func verifyRecords(c *cli.Context) error {
 		e := inspect(sealed, time.Now())
 		// Of a file nobody can tell when it came in: only the clock is left.
 		if past := -e.TTLLeft; e.Valid && past > 0 {
-			e.Valid, e.Error = false, fmt.Sprintf("%v %s ago, by this machine's clock", capacity.ErrExpired, seconds(past))
+			e.Valid, e.Error = false, fmt.Sprintf("%v %s ago, by this machine's clock", capacity.ErrExpired, term.Seconds(past))
 		}
 		entries = []recordEntry{e}
 		if c.Bool("json") {
-			if err := printJSON(c, entries); err != nil {
+			if err := term.PrintJSON(c, entries); err != nil {
 				return err
 			}
 		}
@@ -324,17 +325,17 @@ func verifyRecords(c *cli.Context) error {
 	}
 	if !c.Bool("json") {
 		known := namesIn(entries)
-		table(terminalOf(c), "NODE\t…VERDICT\tSIGNER\tSIGNER = NODE\tSEQ\tAGE\tTTL LEFT\tBYTES", func(row func(...any)) {
+		term.Table(term.Of(c), "NODE\t…VERDICT\tSIGNER\tSIGNER = NODE\tSEQ\tAGE\tTTL LEFT\tBYTES", func(row func(...any)) {
 			for _, e := range entries {
 				if e.Record == nil {
-					row("-", bad.of(verdict(e)), cmp.Or(shortID(e.Signer), "-"), "-", "-", "-", "-", e.Bytes)
+					row("-", term.Bad.Of(verdict(e)), cmp.Or(shortID(e.Signer), "-"), "-", "-", "-", "-", e.Bytes)
 					continue
 				}
-				mark := good
+				mark := term.Good
 				if !e.Valid {
-					mark = bad
+					mark = term.Bad
 				}
-				row(called(known.of(e.Node)), mark.of(verdict(e)), shortID(e.Signer), flagged(e.Node == e.Signer), e.Record.Seq, seconds(e.Age), seconds(e.TTLLeft), e.Bytes)
+				row(term.Called(known.of(e.Node)), mark.Of(verdict(e)), shortID(e.Signer), term.Flagged(e.Node == e.Signer), e.Record.Seq, term.Seconds(e.Age), term.Seconds(e.TTLLeft), e.Bytes)
 			}
 		})
 	}

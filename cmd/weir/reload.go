@@ -15,9 +15,9 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/urfave/cli/v2"
-	"golang.org/x/term"
 
 	"weir/capacity/event"
+	"weir/cmd/weir/term"
 	"weir/sfu/problem"
 )
 
@@ -276,7 +276,7 @@ func (h *hangups) endBy(c chan<- os.Signal) {
 }
 
 func onTerminal() bool {
-	return slices.ContainsFunc([]*os.File{os.Stdin, os.Stdout, os.Stderr}, func(f *os.File) bool { return term.IsTerminal(int(f.Fd())) })
+	return slices.ContainsFunc([]*os.File{os.Stdin, os.Stdout, os.Stderr}, func(f *os.File) bool { return term.IsTerminal(f) })
 }
 
 // watchHangups reads the configuration again at each SIGHUP, until ctx is done.
@@ -319,9 +319,9 @@ func reloadCommand() *cli.Command {
 			}
 			var err error
 			if c.Bool("json") {
-				err = printJSON(c, r)
+				err = term.PrintJSON(c, r)
 			} else {
-				_, err = fmt.Fprintln(terminalOf(c), r)
+				_, err = fmt.Fprintln(term.Of(c), r)
 			}
 			if err == nil && r.Outcome != reloadApplied {
 				return cli.Exit("", exitFailure)

@@ -15,6 +15,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"weir/capacity"
+	"weir/cmd/weir/term"
 	"weir/dht"
 	"weir/sfu"
 	"weir/sfu/rights"
@@ -153,7 +154,7 @@ func checkRights(s rights.Status, handsOn bool, now time.Time) dht.Check {
 		if src.Name == "jwks" {
 			what, flag = "the URL of keys", "--auth-jwks"
 		}
-		c.Seen += map[bool]string{true: ": ", false: ", "}[i == 0] + count(src.Keys, "key", "keys") + " of " + what
+		c.Seen += map[bool]string{true: ": ", false: ", "}[i == 0] + term.Count(src.Keys, "key", "keys") + " of " + what
 		switch {
 		case src.Read.IsZero():
 			c.Outcome, c.Do = dht.Failure, "see that "+flag+" can be reached from this machine and serves a JWK set: weir events --kind keys says what is wrong"

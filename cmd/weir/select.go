@@ -11,6 +11,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"weir/capacity"
+	"weir/cmd/weir/term"
 	"weir/dht"
 )
 
@@ -38,12 +39,12 @@ func selectCommand() *cli.Command {
 			if done, err := get(c, "/select?"+q.Encode(), &d); done {
 				return err
 			}
-			return printDecision(terminalOf(c), d, namesOf(c), c.Bool("explain"))
+			return printDecision(term.Of(c), d, namesOf(c), c.Bool("explain"))
 		},
 	}
 }
 
-func printDecision(w terminal, d dht.Decision, known nodeNames, explain bool) error {
+func printDecision(w term.Terminal, d dht.Decision, known nodeNames, explain bool) error {
 	passed := 0
 	for _, v := range d.Verdicts {
 		if v.Rule == "" {
@@ -51,15 +52,15 @@ func printDecision(w terminal, d dht.Decision, known nodeNames, explain bool) er
 		}
 	}
 	if explain {
-		pairs(w, func(row func(string, ...any)) {
-			row("need", fmt.Sprintf("%s, %s, %d packets/s", d.Need.Purpose, bits(d.Need.Uplink), d.Need.Packets), prefixed(", stream ", d.Need.Stream), prefixed(", region ", d.Need.Region))
-			row("found", fmt.Sprintf("%s held, %s, %s policy %d; %s, %s, %.1f ms", count(d.Held, "record", "records"), count(len(d.Verdicts), "candidate", "candidates"),
-				count(passed, "passes", "pass"), d.Policy, count(d.Messages, "message", "messages"), count(int(d.Bytes), "byte", "bytes"), d.FindMillis))
+		term.Pairs(w, func(row func(string, ...any)) {
+			row("need", fmt.Sprintf("%s, %s, %d packets/s", d.Need.Purpose, term.Bitrate(d.Need.Uplink), d.Need.Packets), term.Prefixed(", stream ", d.Need.Stream), term.Prefixed(", region ", d.Need.Region))
+			row("found", fmt.Sprintf("%s held, %s, %s policy %d; %s, %s, %.1f ms", term.Count(d.Held, "record", "records"), term.Count(len(d.Verdicts), "candidate", "candidates"),
+				term.Count(passed, "passes", "pass"), d.Policy, term.Count(d.Messages, "message", "messages"), term.Count(int(d.Bytes), "byte", "bytes"), d.FindMillis))
 			for _, a := range d.Asked {
-				row("asked", fmt.Sprintf("%s: %s in %.1f ms%s", known.of(a.Holder), count(a.Records, "record", "records"), a.Millis, prefixed("; ", a.Err)))
+				row("asked", fmt.Sprintf("%s: %s in %.1f ms%s", known.of(a.Holder), term.Count(a.Records, "record", "records"), a.Millis, term.Prefixed("; ", a.Err)))
 			}
 			if silent := d.Hearing.String(); silent != "" {
-				row("silent", plainText(silent))
+				row("silent", term.Printable(silent))
 			}
 			for _, rule := range slices.Sorted(maps.Keys(d.Rejected)) {
 				row("holder", fmt.Sprintf("rejected %d by rule %s", d.Rejected[rule], rule))
@@ -70,23 +71,23 @@ func printDecision(w terminal, d dht.Decision, known nodeNames, explain bool) er
 		fmt.Fprintln(w)
 	}
 	if passed == 0 {
-		return cli.Exit("nobody would be chosen: "+plainText(cmp.Or(d.Refused, "no candidate passes")), exitFailure)
+		return cli.Exit("nobody would be chosen: "+term.Printable(cmp.Or(d.Refused, "no candidate passes")), exitFailure)
 	}
 	best := d.Verdicts[0]
 	fmt.Fprintf(w, "best is %s  %s  score %.3f; a real placement draws among the best by score, and reserves\n",
-		w.paint(strong, known.of(best.Node)), plainText(best.URL), best.Score)
+		w.Paint(term.Strong, known.of(best.Node)), term.Printable(best.URL), best.Score)
 	return nil
 }
 
 // printVerdicts prints the candidates of a placement: passed first, best first.
-func printVerdicts(w terminal, d dht.Decision, known nodeNames) {
-	table(w, "NODE\tSCORE\tSTRESS\tRTT\tAGE\tREGION\t…BY TERM, OR REJECTED BY", func(row func(...any)) {
+func printVerdicts(w term.Terminal, d dht.Decision, known nodeNames) {
+	term.Table(w, "NODE\tSCORE\tSTRESS\tRTT\tAGE\tREGION\t…BY TERM, OR REJECTED BY", func(row func(...any)) {
 		for _, v := range d.Verdicts {
-			why := warn.of("rule " + v.Rule)
+			why := term.Warn.Of("rule " + v.Rule)
 			if v.Rule == "" {
-				why = plain.of(byTerm(v.Terms))
+				why = term.Plain.Of(byTerm(v.Terms))
 			}
-			row(called(known.of(v.Node)), fmt.Sprintf("%.3f", v.Score), fmt.Sprintf("%.2f", v.Stress), ms(v.RTT), seconds(v.Age), cmp.Or(v.Region, "-"), why)
+			row(term.Called(known.of(v.Node)), fmt.Sprintf("%.3f", v.Score), fmt.Sprintf("%.2f", v.Stress), term.Millis(v.RTT), term.Seconds(v.Age), cmp.Or(v.Region, "-"), why)
 		}
 	})
 }

@@ -13,6 +13,8 @@ import (
 	"strings"
 
 	"github.com/urfave/cli/v2"
+
+	"weir/cmd/weir/term"
 )
 
 // Sources of a setting, from the weakest to the strongest.
@@ -269,7 +271,7 @@ func (c nodeConfig) resolved(name string) (string, bool) {
 	case "data-dir":
 		return c.dataDir, c.dataDir != ""
 	case "uplink-limit":
-		return bits(c.live.limits.Uplink), c.live.limits.Uplink > 0
+		return term.Bitrate(c.live.limits.Uplink), c.live.limits.Uplink > 0
 	case "packet-limit":
 		return fmt.Sprint(c.live.limits.Packets), true
 	case "listen":

@@ -11,6 +11,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"weir/capacity"
+	"weir/cmd/weir/term"
 	"weir/sfu"
 )
 
@@ -26,24 +27,24 @@ func statusCommand() *cli.Command {
 			if _, err := get(c, "/links", &links); err != nil {
 				return err
 			}
-			printStatus(terminalOf(c), s, links, namesOf(c))
+			printStatus(term.Of(c), s, links, namesOf(c))
 			return nil
 		},
 	}
 }
 
-func printStatus(w terminal, s status, links []sfu.LinkStatus, known nodeNames) {
-	pairs(w, func(row func(string, ...any)) {
-		row("node", strong.of(cmp.Or(s.Name, "-")), "  ", s.PeerID)
+func printStatus(w term.Terminal, s status, links []sfu.LinkStatus, known nodeNames) {
+	term.Pairs(w, func(row func(string, ...any)) {
+		row("node", term.Strong.Of(cmp.Or(s.Name, "-")), "  ", s.PeerID)
 		row("release", s.Release, ", up ", (time.Duration(s.Uptime) * time.Millisecond).Round(time.Second))
-		row("network", s.Network, ", ", count(s.Peers, "peer", "peers"), " connected, holds ", count(s.Holds, "record", "records"))
+		row("network", s.Network, ", ", term.Count(s.Peers, "peer", "peers"), " connected, holds ", term.Count(s.Holds, "record", "records"))
 		row("discovery", discoveryLine(s))
 		row("region", cmp.Or(s.Region, "-"))
-		row("state", stateOf(s.State), fmt.Sprintf(", stress %.2f", s.Stress), drainLine(s.Drain))
-		row("sessions", fmt.Sprintf("%s (%s, %s, %s)", usage(s.Record.Sessions.Used, s.Record.Sessions.Limit),
-			count(s.Publishers, "publisher", "publishers"), count(s.Viewers, "viewer", "viewers"), count(s.Leases, "lease", "leases")))
-		row("streams", s.Streams, " over ", count(s.Links, "cascade link", "cascade links"))
-		row("uplink", bits(s.Record.Uplink.Used), " of ", bits(s.Record.Uplink.Limit))
+		row("state", term.StateOf(s.State), fmt.Sprintf(", stress %.2f", s.Stress), drainLine(s.Drain))
+		row("sessions", fmt.Sprintf("%s (%s, %s, %s)", term.Used(s.Record.Sessions.Used, s.Record.Sessions.Limit),
+			term.Count(s.Publishers, "publisher", "publishers"), term.Count(s.Viewers, "viewer", "viewers"), term.Count(s.Leases, "lease", "leases")))
+		row("streams", s.Streams, " over ", term.Count(s.Links, "cascade link", "cascade links"))
+		row("uplink", term.Bitrate(s.Record.Uplink.Used), " of ", term.Bitrate(s.Record.Uplink.Limit))
 		row("cpu", cpuLine(s.Record))
 		row("console", s.HTTP)
 		if s.TLS != nil {
@@ -66,10 +67,10 @@ func printStatus(w terminal, s status, links []sfu.LinkStatus, known nodeNames) 
 	}
 }
 
-func printLinks(w terminal, links []sfu.LinkStatus, known nodeNames) {
-	table(w, "LINK\tSTATE\tRTT\tLOST\tPULLS IN\tPULLS OUT\tPACKETS IN\tPACKETS OUT\tPEER", func(row func(...any)) {
+func printLinks(w term.Terminal, links []sfu.LinkStatus, known nodeNames) {
+	term.Table(w, "LINK\tSTATE\tRTT\tLOST\tPULLS IN\tPULLS OUT\tPACKETS IN\tPACKETS OUT\tPEER", func(row func(...any)) {
 		for _, l := range links {
-			row(called(known.of(l.Peer)), l.State, ms(l.RTT), l.Lost, cmp.Or(strings.Join(l.PullsIn, " "), "-"), cmp.Or(strings.Join(l.PullsOut, " "), "-"), l.PacketsIn, l.PacketsOut, shortID(l.Peer))
+			row(term.Called(known.of(l.Peer)), l.State, term.Millis(l.RTT), l.Lost, cmp.Or(strings.Join(l.PullsIn, " "), "-"), cmp.Or(strings.Join(l.PullsOut, " "), "-"), l.PacketsIn, l.PacketsOut, shortID(l.Peer))
 		}
 	})
 }

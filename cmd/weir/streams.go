@@ -8,6 +8,8 @@ import (
 
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/urfave/cli/v2"
+
+	"weir/cmd/weir/term"
 )
 
 func streamsCommand() *cli.Command {
@@ -21,7 +23,7 @@ func streamsCommand() *cli.Command {
 				}
 				switch {
 				case len(all.Streams) > 0:
-					printStreams(terminalOf(c), all.Streams)
+					printStreams(term.Of(c), all.Streams)
 				case all.whole():
 					fmt.Fprintln(c.App.Writer, "no streams: publish one with weir publish --pattern http://HOST:PORT/whip/NAME")
 				}
@@ -40,7 +42,7 @@ func streamsCommand() *cli.Command {
 				i := slices.IndexFunc(all.Streams, func(s streamEntry) bool { return s.Stream == name })
 				switch {
 				case i >= 0:
-					printTree(terminalOf(c), all.Streams[i])
+					printTree(term.Of(c), all.Streams[i])
 				case all.whole():
 					return cli.Exit(fmt.Sprintf("nobody carries a stream %q now; see weir streams list", name), exitFailure)
 				default:
@@ -56,8 +58,8 @@ func streamsCommand() *cli.Command {
 	}
 }
 
-func printStreams(w terminal, all []streamEntry) {
-	table(w, "STREAM\tORIGIN\tVIEWERS\tCARRIERS\tDEPTH\tTRACKS", func(row func(...any)) {
+func printStreams(w term.Terminal, all []streamEntry) {
+	term.Table(w, "STREAM\tORIGIN\tVIEWERS\tCARRIERS\tDEPTH\tTRACKS", func(row func(...any)) {
 		for _, s := range all {
 			known := namesOfCarriers(s)
 			origin, depth := "-", 0
@@ -67,16 +69,16 @@ func printStreams(w terminal, all []streamEntry) {
 					origin = known.of(k.Node)
 				}
 			}
-			row(strong.of(s.Stream), origin, s.Viewers, len(s.Carriers), depth, strings.Join(s.Tracks, " "))
+			row(term.Strong.Of(s.Stream), origin, s.Viewers, len(s.Carriers), depth, strings.Join(s.Tracks, " "))
 		}
 	})
 }
 
 // printTree draws who pulls a stream from whom. A carrier whose parent is not
 // known, since records are seconds old, stands at the top.
-func printTree(w terminal, s streamEntry) {
+func printTree(w term.Terminal, s streamEntry) {
 	known := namesOfCarriers(s)
-	fmt.Fprintf(w, "%s  %s  %s\n", w.paint(strong, s.Stream), plainText(strings.Join(s.Tracks, " ")), count(s.Viewers, "viewer", "viewers"))
+	fmt.Fprintf(w, "%s  %s  %s\n", w.Paint(term.Strong, s.Stream), term.Printable(strings.Join(s.Tracks, " ")), term.Count(s.Viewers, "viewer", "viewers"))
 	children := map[peer.ID][]carrierEntry{}
 	here := map[peer.ID]bool{}
 	for _, k := range s.Carriers {
@@ -100,7 +102,7 @@ func printTree(w terminal, s streamEntry) {
 		if k.Origin {
 			what = "origin"
 		}
-		line := fmt.Sprintf("%s%s%s  %s  %s  %s", indent, branch, w.paint(strong, known.of(k.Node)), plainText(k.URL), what, count(k.Viewers, "viewer", "viewers"))
+		line := fmt.Sprintf("%s%s%s  %s  %s  %s", indent, branch, w.Paint(term.Strong, known.of(k.Node)), term.Printable(k.URL), what, term.Count(k.Viewers, "viewer", "viewers"))
 		if !k.Origin {
 			line += fmt.Sprintf("  link %.1f ms", k.ParentRTT)
 		}

@@ -9,6 +9,8 @@ import (
 
 	"github.com/coreos/go-systemd/v22/daemon"
 	"golang.org/x/sys/unix"
+
+	"weir/cmd/weir/term"
 )
 
 // statusEvery is how often the service manager is told what the node has.
@@ -64,7 +66,7 @@ func (n *node) notifyManager(ctx context.Context) error {
 	for {
 		c, totals := n.sfu.Counts(), n.ledger.Totals(time.Now())
 		status := fmt.Sprintf("STATUS=%s: %s, %s, %s, stress %.2f", totals.State,
-			count(c.Publishers, "publisher", "publishers"), count(c.Viewers, "viewer", "viewers"), count(c.Links, "cascade link", "cascade links"), totals.Stress)
+			term.Count(c.Publishers, "publisher", "publishers"), term.Count(c.Viewers, "viewer", "viewers"), term.Count(c.Links, "cascade link", "cascade links"), totals.Stress)
 		if status != told {
 			told = status
 			n.notify.send(status)

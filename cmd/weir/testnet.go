@@ -17,6 +17,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/urfave/cli/v2"
 
+	"weir/cmd/weir/term"
 	"weir/dht"
 	"weir/testnet"
 )
@@ -59,7 +60,7 @@ func testnetCommand() *cli.Command {
 					&cli.IntFlag{Name: "region-count", Usage: "nodes are in one of `R` regions in turn, r1 to rR", Value: 1, EnvVars: env("REGION_COUNT")},
 					&cli.BoolFlag{Name: "force", Usage: "also if this machine seems to have no room for so many nodes"},
 					&cli.DurationFlag{Name: "timeout", Usage: "give up after `D`, and leave nothing running", Value: time.Minute, EnvVars: env("TESTNET_TIMEOUT")},
-					&cli.BoolFlag{Name: "json", Usage: "print what status --json prints"}, wideFlag(),
+					&cli.BoolFlag{Name: "json", Usage: "print what status --json prints"}, term.WideFlag(),
 					&cli.BoolFlag{Name: "provision", Usage: "n1 starts further nodes when nobody has room, and idle ones end under a policy of mood pack", EnvVars: env("TESTNET_PROVISION")},
 				)...),
 				Action: testnetUp,
@@ -80,7 +81,7 @@ func testnetCommand() *cli.Command {
 				Description: "With -, standard input has the JSON of a release hook.",
 				Flags:       testnetFlags(), Action: testnetRetire,
 			},
-			{Name: "status", Usage: "what the nodes are doing", Flags: testnetFlags(&cli.BoolFlag{Name: "json", Usage: "print an array with an object for each node"}, wideFlag()), Action: testnetStatus},
+			{Name: "status", Usage: "what the nodes are doing", Flags: testnetFlags(&cli.BoolFlag{Name: "json", Usage: "print an array with an object for each node"}, term.WideFlag()), Action: testnetStatus},
 			{
 				Name: "kill", Usage: "end a node, or send it another signal", ArgsUsage: "NODE",
 				Flags:  testnetFlags(&cli.StringFlag{Name: "signal", Usage: "`SIGNAL` to send: KILL, TERM, INT, STOP, CONT, QUIT, HUP, USR1 or USR2", Value: "KILL"}),
@@ -121,12 +122,12 @@ func testnetUp(c *cli.Context) error {
 		every = append([]string{"--release-command", retire}, extra...)
 		first = append([]string{"--provision-command", add}, extra...)
 	}
-	line := newProgress(c.App.ErrWriter)
-	defer line.close()
+	line := term.NewProgress(c.App.ErrWriter)
+	defer line.Close()
 	n, err := testnet.Up(c.Context, testnet.Config{
 		Force: c.Bool("force"),
 		Progress: func(p testnet.Progress) {
-			line.set("of %d nodes %d started, %d ready, %d see all others", p.Nodes, p.Started, p.Ready, p.Seeing)
+			line.Set("of %d nodes %d started, %d ready, %d see all others", p.Nodes, p.Started, p.Ready, p.Seeing)
 		},
 		Dir: c.String("dir"), N: c.Int("nodes"), TLS: c.Bool("tls"), Regions: c.Int("region-count"), Timeout: c.Duration("timeout"),
 		Discovery: dht.Discovery(c.String("discovery")), Brokers: c.Int("brokers"),
@@ -140,7 +141,7 @@ func testnetUp(c *cli.Context) error {
 		Log:      slog.New(slog.NewTextHandler(line, nil)),
 		Detach:   true,
 	})
-	line.close()
+	line.Close()
 	if c.Context.Err() != nil && err != nil {
 		return cli.Exit(fmt.Sprintf("interrupted: %v; what had been started was ended", err), exitFailure)
 	}
@@ -150,7 +151,7 @@ func testnetUp(c *cli.Context) error {
 	took := time.Since(began)
 	all := n.Status(c.Context)
 	if c.Bool("json") {
-		return printJSON(c, all)
+		return term.PrintJSON(c, all)
 	}
 	printTestnet(c, all)
 	w, n1 := c.App.Writer, n.Node("n1")
@@ -200,7 +201,7 @@ func testnetStatus(c *cli.Context) error {
 	}
 	all := n.Status(c.Context)
 	if c.Bool("json") {
-		return printJSON(c, all)
+		return term.PrintJSON(c, all)
 	}
 	printTestnet(c, all)
 	return nil
@@ -217,18 +218,18 @@ func openTestnet(c *cli.Context, args int) (*testnet.Network, error) {
 }
 
 func printTestnet(c *cli.Context, all []testnet.NodeStatus) {
-	table(terminalOf(c), "NAME\tPROCESS\tSTATE\tSESSIONS\tSTREAMS\tLINKS\tRECORDS SEEN\tADMIN\tHTTP\tREGION\tPID\tPEER", func(row func(...any)) {
+	term.Table(term.Of(c), "NAME\tPROCESS\tSTATE\tSESSIONS\tSTREAMS\tLINKS\tRECORDS SEEN\tADMIN\tHTTP\tREGION\tPID\tPEER", func(row func(...any)) {
 		for _, s := range all {
-			process := good.of(s.State)
+			process := term.Good.Of(s.State)
 			if s.State != testnet.Running {
-				process.style = bad
+				process.Style = term.Bad
 			}
 			state, sessions, streams, links, seen := any("-"), "-", any("-"), any("-"), "-"
 			if s.Load != "" {
-				state, sessions, streams, links = stateNamed(s.Load), usage(s.Sessions.Used, s.Sessions.Limit), s.Streams, s.Links
+				state, sessions, streams, links = term.StateNamed(s.Load), term.Used(s.Sessions.Used, s.Sessions.Limit), s.Streams, s.Links
 				seen = fmt.Sprintf("%d of %d", s.Seen, len(all))
 			}
-			row(called(s.Name), process, state, sessions, streams, links, seen, strings.TrimPrefix(s.Admin, "http://"), s.HTTP, cmp.Or(s.Region, "-"), s.PID, shortID(s.PeerID))
+			row(term.Called(s.Name), process, state, sessions, streams, links, seen, strings.TrimPrefix(s.Admin, "http://"), s.HTTP, cmp.Or(s.Region, "-"), s.PID, shortID(s.PeerID))
 		}
 	})
 }

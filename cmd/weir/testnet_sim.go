@@ -8,6 +8,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"weir/cmd/weir/term"
 	"weir/testnet/sim"
 )
 
@@ -66,11 +67,11 @@ func testnetSim(c *cli.Context) error {
 		return badInput(errors.New("--nodes 0: want 10 or more"))
 	}
 	if !c.Bool("quiet") {
-		line := newProgress(c.App.ErrWriter)
-		defer line.close()
+		line := term.NewProgress(c.App.ErrWriter)
+		defer line.Close()
 		cfg.Progress = func(scenario, who string) {
 			_, _ = fmt.Fprintf(line, "%s: %s\n", scenario, who) // nobody may be there to read it
-			line.set("simulating %s: %s", scenario, who)
+			line.Set("simulating %s: %s", scenario, who)
 		}
 	}
 	report, err := simulate(c.Context, cfg)
@@ -87,7 +88,7 @@ func testnetSim(c *cli.Context) error {
 		err = report.Write(dir)
 	}
 	if c.Bool("json") {
-		return errors.Join(err, printJSON(c, report))
+		return errors.Join(err, term.PrintJSON(c, report))
 	}
 	return errors.Join(err, report.Markdown(c.App.Writer))
 }

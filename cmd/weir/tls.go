@@ -32,6 +32,7 @@ import (
 
 	"weir/capacity/event"
 	"weir/capacity/scope"
+	"weir/cmd/weir/term"
 	"weir/dht"
 	"weir/sfu/client"
 	"weir/sfu/problem"
@@ -669,7 +670,7 @@ func checkMixed(nodes []recordEntry) dht.Check {
 	if len(plain) > 0 {
 		slices.Sort(plain)
 		c.Outcome, c.Do = dht.Warning, "have all nodes of a network speak https, or none"
-		c.Seen = fmt.Sprintf("is spoken here, and not by %s (%s): browsers that came here are not let go there", count(len(plain), "other node", "other nodes"), strings.Join(plain[:min(len(plain), 3)], ", "))
+		c.Seen = fmt.Sprintf("is spoken here, and not by %s (%s): browsers that came here are not let go there", term.Count(len(plain), "other node", "other nodes"), strings.Join(plain[:min(len(plain), 3)], ", "))
 	}
 	return c
 }

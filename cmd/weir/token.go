@@ -15,6 +15,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"weir/cmd/weir/term"
 	"weir/sfu/rights"
 )
 
@@ -241,11 +242,11 @@ func showToken(c *cli.Context) error {
 		s.State = "not-yet-valid"
 	}
 	if c.Bool("json") {
-		return printJSON(c, s)
+		return term.PrintJSON(c, s)
 	}
 	w := tabwriter.NewWriter(c.App.Writer, 0, 4, 2, ' ', 0)
 	line := func(key, format string, args ...any) {
-		fmt.Fprintf(w, "%s\t%s\n", key, plainText(fmt.Sprintf(format, args...)))
+		fmt.Fprintf(w, "%s\t%s\n", key, term.Printable(fmt.Sprintf(format, args...)))
 	}
 	var allows []string
 	for _, a := range t.Rights {

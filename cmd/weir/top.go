@@ -15,6 +15,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"weir/capacity/event"
+	"weir/cmd/weir/term"
 	"weir/sfu"
 )
 
@@ -138,10 +139,10 @@ func (m topModel) View() tea.View {
 
 // text is the whole screen.
 func (m topModel) text() string {
-	w := terminal{width: m.width, color: m.color}
+	w := term.Terminal{Width: m.width, Color: m.color}
 	if m.data.at.IsZero() {
 		if m.err != nil {
-			return plainText(m.err.Error()) + "\n\nTrying on; q ends."
+			return term.Printable(m.err.Error()) + "\n\nTrying on; q ends."
 		}
 		return "asking the node …"
 	}
@@ -173,32 +174,32 @@ func (m topModel) text() string {
 	if m.width > 0 {
 		keys = runewidth.Truncate(keys, m.width, "…")
 	}
-	lines = append(lines[:max(0, min(len(lines), m.height-1))], w.paint(faint, keys))
+	lines = append(lines[:max(0, min(len(lines), m.height-1))], w.Paint(term.Faint, keys))
 	return strings.Join(lines, "\n")
 }
 
 // head is the node itself, in three lines.
-func (m topModel) head(w terminal) []string {
+func (m topModel) head(w term.Terminal) []string {
 	s := m.data.status
 	r := s.Record
 	age := ""
 	if old := m.now.Sub(m.data.at); m.err != nil || old > topStale {
-		age = "  " + w.paint(bad, fmt.Sprintf("no answer for %v", max(old, 0).Round(time.Second)))
+		age = "  " + w.Paint(term.Bad, fmt.Sprintf("no answer for %v", max(old, 0).Round(time.Second)))
 	}
-	first := fmt.Sprintf("%s  %s  stress %.2f  up %v%s", w.paint(strong, cmp.Or(s.Name, shortID(s.PeerID))),
-		w.paint(stateOf(s.State).style, s.State.String()), s.Stress, (time.Duration(s.Uptime) * time.Millisecond).Round(time.Second), age)
-	second := fmt.Sprintf("sessions %s  uplink %s of %s  cpu %.0f %%  %s", usage(r.Sessions.Used, r.Sessions.Limit),
-		bits(r.Uplink.Used), bits(r.Uplink.Limit), 100*r.CPU, count(s.Peers, "peer", "peers"))
-	if w.width > 0 {
-		second = runewidth.Truncate(second, w.width, "…")
+	first := fmt.Sprintf("%s  %s  stress %.2f  up %v%s", w.Paint(term.Strong, cmp.Or(s.Name, shortID(s.PeerID))),
+		w.Paint(term.StateOf(s.State).Style, s.State.String()), s.Stress, (time.Duration(s.Uptime) * time.Millisecond).Round(time.Second), age)
+	second := fmt.Sprintf("sessions %s  uplink %s of %s  cpu %.0f %%  %s", term.Used(r.Sessions.Used, r.Sessions.Limit),
+		term.Bitrate(r.Uplink.Used), term.Bitrate(r.Uplink.Limit), 100*r.CPU, term.Count(s.Peers, "peer", "peers"))
+	if w.Width > 0 {
+		second = runewidth.Truncate(second, w.Width, "…")
 	}
 	lines := []string{first, second}
 	if len(m.data.unknown) > 0 {
-		text := plainText("not known: " + strings.Join(m.data.unknown, "; "))
-		if w.width > 0 {
-			text = runewidth.Truncate(text, w.width, "…")
+		text := term.Printable("not known: " + strings.Join(m.data.unknown, "; "))
+		if w.Width > 0 {
+			text = runewidth.Truncate(text, w.Width, "…")
 		}
-		lines = append(lines, w.paint(warn, text))
+		lines = append(lines, w.Paint(term.Warn, text))
 	}
 	return append(lines, "")
 }
@@ -225,17 +226,17 @@ func shareLines(bodies [][]string, room int) []int {
 
 // window is a list as it shows in so many lines: a title, its head, and as many
 // rows as fit, from the one after skip on.
-func (m topModel) window(w terminal, p topPart, body []string, lines, skip int) []string {
+func (m topModel) window(w term.Terminal, p topPart, body []string, lines, skip int) []string {
 	title := strings.ToUpper(p.String())
-	st := faint
+	st := term.Faint
 	if p == m.part {
-		st = strong
+		st = term.Strong
 	}
 	rows := max(0, len(body)-1)
 	if rows > 0 {
 		title += fmt.Sprintf(" (%d)", rows)
 	}
-	out := []string{w.paint(st, title)}
+	out := []string{w.Paint(st, title)}
 	if len(body) > 0 && lines > 1 {
 		out = append(out, body[0])
 		fit := max(0, lines-3) // title, head, and a blank line
@@ -249,9 +250,9 @@ func (m topModel) window(w terminal, p topPart, body []string, lines, skip int) 
 }
 
 // list is one list as lines: the head of its columns, and a row each.
-func (m topModel) list(w terminal, p topPart) []string {
+func (m topModel) list(w term.Terminal, p topPart) []string {
 	var b bytes.Buffer
-	w.Writer, w.quiet = &b, true
+	w.Writer, w.Quiet = &b, true
 	d := m.data
 	switch p {
 	case topNodes:
@@ -276,13 +277,13 @@ func (m topModel) list(w terminal, p topPart) []string {
 		}
 	case topEvents:
 		if len(d.events) > 0 {
-			fmt.Fprintln(w, w.paint(faint, "newest first"))
+			fmt.Fprintln(w, w.Paint(term.Faint, "newest first"))
 		}
 		for _, e := range slices.Backward(d.events) {
 			// Cut before it is painted: colours have no width.
-			plain := eventText(terminal{}, e)
-			if w.width > 0 && runewidth.StringWidth(plain) > w.width {
-				fmt.Fprintln(w, runewidth.Truncate(plain, w.width, "…"))
+			plain := eventText(term.Terminal{}, e)
+			if w.Width > 0 && runewidth.StringWidth(plain) > w.Width {
+				fmt.Fprintln(w, runewidth.Truncate(plain, w.Width, "…"))
 			} else {
 				fmt.Fprintln(w, eventText(w, e))
 			}
@@ -290,7 +291,7 @@ func (m topModel) list(w terminal, p topPart) []string {
 	}
 	text := strings.TrimSuffix(b.String(), "\n")
 	if text == "" {
-		return []string{w.paint(faint, "none")}
+		return []string{w.Paint(term.Faint, "none")}
 	}
 	return strings.Split(text, "\n")
 }
@@ -352,8 +353,8 @@ func topCommand() *cli.Command {
 			if err := noArguments(c); err != nil {
 				return err
 			}
-			w := terminalOf(c)
-			m := topModel{width: w.width, color: w.color, fetch: func() (topData, error) { return readTop(c) }}
+			w := term.Of(c)
+			m := topModel{width: w.Width, color: w.Color, fetch: func() (topData, error) { return readTop(c) }}
 			if c.Bool("once") {
 				var err error
 				if m.data, err = m.fetch(); err != nil {
@@ -363,7 +364,7 @@ func topCommand() *cli.Command {
 				_, err = fmt.Fprintln(w, strings.TrimSpace(m.once(w)))
 				return err
 			}
-			if !isTerminal(c) {
+			if !term.IsTerminal(c.App.Writer) {
 				return badInput(errors.New("weir top wants a terminal; weir top --once prints what there is now"))
 			}
 			if _, err := readTop(c); err != nil {
@@ -379,10 +380,10 @@ func topCommand() *cli.Command {
 }
 
 // once is the whole of it, one list after the other.
-func (m topModel) once(w terminal) string {
+func (m topModel) once(w term.Terminal) string {
 	lines := m.head(w)
 	for p := range topParts {
-		lines = append(append(append(lines, w.paint(strong, strings.ToUpper(p.String()))), m.list(w, p)...), "")
+		lines = append(append(append(lines, w.Paint(term.Strong, strings.ToUpper(p.String()))), m.list(w, p)...), "")
 	}
 	return strings.Join(lines, "\n")
 }

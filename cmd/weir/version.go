@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/urfave/cli/v2"
+
+	"weir/cmd/weir/term"
 )
 
 // build is what a binary was made of.
@@ -64,7 +66,7 @@ func versionCommand() *cli.Command {
 			}
 			info, _ := debug.ReadBuildInfo()
 			if b := buildOf(info); c.Bool("json") {
-				return printJSON(c, b)
+				return term.PrintJSON(c, b)
 			} else {
 				_, err := fmt.Fprintln(c.App.Writer, b)
 				return err

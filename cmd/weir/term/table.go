@@ -1,4 +1,4 @@
-package main
+package term
 
 import (
 	"fmt"
@@ -14,100 +14,100 @@ import (
 	"weir/capacity"
 )
 
-// A terminal is what tables are printed on, or a file in its place.
-type terminal struct {
+// A Terminal is what tables are printed on, or a file in its place.
+type Terminal struct {
 	io.Writer
-	width int  // columns; 0: any number
-	color bool // it understands colours
-	quiet bool // what is left out is not told
+	Width int  // columns; 0: any number
+	Color bool // it understands colours
+	Quiet bool // what is left out is not told
 }
 
-// terminalOf is that of a command: standard output, as wide as the terminal or as
+// Of is that of a command: standard output, as wide as the terminal or as
 // COLUMNS says, and of any width with --wide.
-func terminalOf(c *cli.Context) terminal {
-	s := terminal{Writer: c.App.Writer}
-	if isTerminal(c) {
+func Of(c *cli.Context) Terminal {
+	s := Terminal{Writer: c.App.Writer}
+	if IsTerminal(c.App.Writer) {
 		f := c.App.Writer.(*os.File)
-		s.color = os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb"
+		s.Color = os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb"
 		if width, _, err := term.GetSize(int(f.Fd())); err == nil {
-			s.width = width
+			s.Width = width
 		}
 	}
 	if width, err := strconv.Atoi(os.Getenv("COLUMNS")); err == nil && width > 0 {
-		s.width = width
+		s.Width = width
 	}
 	if c.Bool("wide") {
-		s.width = 0
+		s.Width = 0
 	}
 	return s
 }
 
-// isTerminal reports whether a command prints on one.
-func isTerminal(c *cli.Context) bool {
-	f, ok := c.App.Writer.(*os.File)
+// IsTerminal reports whether w is one.
+func IsTerminal(w io.Writer) bool {
+	f, ok := w.(*os.File)
 	return ok && term.IsTerminal(int(f.Fd()))
 }
 
-// A style is how a cell is set off from others, as the parameter of ECMA-48's
+// A Style is how a cell is set off from others, as the parameter of ECMA-48's
 // SGR.
-type style string
+type Style string
 
 const (
-	plain  style = ""
-	strong style = "1"
-	faint  style = "2"
-	good   style = "32"
-	warn   style = "33"
-	bad    style = "31"
+	Plain  Style = ""
+	Strong Style = "1"
+	Faint  Style = "2"
+	Good   Style = "32"
+	Warn   Style = "33"
+	Bad    Style = "31"
 )
 
-// styled is a value with a style.
-type styled struct {
-	value any
-	style style
+// Styled is a value with a style.
+type Styled struct {
+	Value any
+	Style Style
 }
 
-// of is v in that style.
-func (st style) of(v any) styled { return styled{v, st} }
+// Of is v in that style.
+func (st Style) Of(v any) Styled { return Styled{v, st} }
 
-// paint is text, fit for a terminal, in a style if it has colours.
-func (s terminal) paint(st style, text string) string {
-	text = plainText(text)
-	if !s.color || st == plain || text == "" {
+// Paint is text, fit for a terminal, in a style if it has colours.
+func (s Terminal) Paint(st Style, text string) string {
+	text = Printable(text)
+	if !s.Color || st == Plain || text == "" {
 		return text
 	}
 	return "\x1b[" + string(st) + "m" + text + "\x1b[0m"
 }
 
-// called is what a node is called, which stands out.
-func called(name string) styled { return strong.of(name) }
+// Called is what a node is called, which stands out.
+func Called(name string) Styled { return Strong.Of(name) }
 
-// stateOf is a node's state, as it is to be seen.
-func stateOf(s capacity.State) styled {
-	return map[capacity.State]style{capacity.Active: good, capacity.Full: bad, capacity.Draining: warn}[s].of(s)
+// StateOf is a node's state, as it is to be seen.
+func StateOf(s capacity.State) Styled {
+	return map[capacity.State]Style{capacity.Active: Good, capacity.Full: Bad, capacity.Draining: Warn}[s].Of(s)
 }
 
-// stateNamed is stateOf for a state's word.
-func stateNamed(word string) styled {
+// StateNamed is stateOf for a state's word.
+func StateNamed(word string) Styled {
 	for _, s := range []capacity.State{capacity.Active, capacity.Full, capacity.Draining} {
 		if s.String() == word {
-			return stateOf(s)
+			return StateOf(s)
 		}
 	}
-	return plain.of(word)
+	return Plain.Of(word)
 }
 
-// wideFlag is that of commands with tables.
-func wideFlag() cli.Flag {
+// WideFlag is that of commands with tables.
+func WideFlag() cli.Flag {
 	return &cli.BoolFlag{Name: "wide", Usage: "print tables with all columns, however narrow the terminal is"}
 }
 
-// flagged is yes or no, of which no stands out.
-func flagged(ok bool) styled {
+// Flagged is yes or no, of which no stands out.
+func Flagged(ok bool) Styled {
 	if ok {
-		return plain.of("yes")
+		return Plain.Of("yes")
 	}
-	return bad.of("no")
+	return Bad.Of("no")
 }
 
 const (
@@ -116,14 +116,14 @@ const (
 	flexLeast = 8  // and at all
 )
 
-// table prints rows under a head, in columns as wide as what is in them. The
+// Table prints rows under a head, in columns as wide as what is in them. The
 // head names the columns, the most important ones first, with tabs between. If
 // they do not fit, those at the end are left out. A column whose name begins
 // with "…" holds free text: it is cut first, and goes last.
 //
 // Whatever comes into a cell is on one line and without control characters: much
 // of it is other nodes' words.
-func table(s terminal, head string, rows func(row func(cells ...any))) {
+func Table(s Terminal, head string, rows func(row func(cells ...any))) {
 	names := strings.Split(head, "\t")
 	flex := -1
 	for i, name := range names {
@@ -131,14 +131,14 @@ func table(s terminal, head string, rows func(row func(cells ...any))) {
 			names[i], flex = text, i
 		}
 	}
-	lines := [][]styled{make([]styled, len(names))}
+	lines := [][]Styled{make([]Styled, len(names))}
 	for i, name := range names {
-		lines[0][i] = faint.of(name)
+		lines[0][i] = Faint.Of(name)
 	}
 	rows(func(cells ...any) {
-		line := make([]styled, len(names))
+		line := make([]Styled, len(names))
 		for i := range line {
-			line[i].value = ""
+			line[i].Value = ""
 			if i < len(cells) {
 				line[i] = cellOf(cells[i])
 			}
@@ -148,10 +148,10 @@ func table(s terminal, head string, rows func(row func(cells ...any))) {
 	widths := make([]int, len(names))
 	for _, line := range lines {
 		for i, c := range line {
-			widths[i] = max(widths[i], runewidth.StringWidth(c.value.(string)))
+			widths[i] = max(widths[i], runewidth.StringWidth(c.Value.(string)))
 		}
 	}
-	shown, cut := fit(widths, flex, s.width)
+	shown, cut := fit(widths, flex, s.Width)
 	for _, line := range lines {
 		s.line(line, shown, widths, flex, cut)
 	}
@@ -161,18 +161,18 @@ func table(s terminal, head string, rows func(row func(cells ...any))) {
 			left = append(left, name)
 		}
 	}
-	if len(left) > 0 && !s.quiet {
-		fmt.Fprintln(s, s.paint(faint, fmt.Sprintf("(%s left out: --wide shows all)", count(len(left), "column", "columns"))))
+	if len(left) > 0 && !s.Quiet {
+		fmt.Fprintln(s, s.Paint(Faint, fmt.Sprintf("(%s left out: --wide shows all)", Count(len(left), "column", "columns"))))
 	}
 }
 
 // cellOf is v as text on one line.
-func cellOf(v any) styled {
-	c, ok := v.(styled)
+func cellOf(v any) Styled {
+	c, ok := v.(Styled)
 	if !ok {
-		c = styled{value: v}
+		c = Styled{Value: v}
 	}
-	c.value = plainText(fmt.Sprint(c.value))
+	c.Value = Printable(fmt.Sprint(c.Value))
 	return c
 }
 
@@ -212,14 +212,14 @@ func fit(widths []int, flex, width int) (shown []bool, cut int) {
 }
 
 // line prints one line of a table, without blanks at its end.
-func (s terminal) line(cells []styled, shown []bool, widths []int, flex, cut int) {
+func (s Terminal) line(cells []Styled, shown []bool, widths []int, flex, cut int) {
 	var b strings.Builder
 	blank := 0
 	for i, c := range cells {
 		if !shown[i] {
 			continue
 		}
-		text, w := c.value.(string), widths[i]
+		text, w := c.Value.(string), widths[i]
 		if i == flex && cut > 0 {
 			w = cut
 			text = runewidth.Truncate(text, w, "…")
@@ -228,14 +228,14 @@ func (s terminal) line(cells []styled, shown []bool, widths []int, flex, cut int
 			b.WriteString(strings.Repeat(" ", blank))
 			blank = 0
 		}
-		b.WriteString(s.paint(c.style, text))
+		b.WriteString(s.Paint(c.Style, text))
 		blank += w - runewidth.StringWidth(text) + gap
 	}
 	fmt.Fprintln(s, b.String())
 }
 
-// pairs prints names and what they stand for.
-func pairs(s terminal, rows func(row func(name string, value ...any))) {
+// Pairs prints names and what they stand for.
+func Pairs(s Terminal, rows func(row func(name string, value ...any))) {
 	type pair struct {
 		name  string
 		value string
@@ -246,12 +246,12 @@ func pairs(s terminal, rows func(row func(name string, value ...any))) {
 		var text []string
 		for _, v := range value {
 			c := cellOf(v)
-			text = append(text, s.paint(c.style, c.value.(string)))
+			text = append(text, s.Paint(c.Style, c.Value.(string)))
 		}
 		all = append(all, pair{name, strings.Join(text, "")})
 		wide = max(wide, len(name))
 	})
 	for _, p := range all {
-		fmt.Fprintf(s, "%s%s%s\n", s.paint(faint, p.name), strings.Repeat(" ", wide-len(p.name)+gap), p.value)
+		fmt.Fprintf(s, "%s%s%s\n", s.Paint(Faint, p.name), strings.Repeat(" ", wide-len(p.name)+gap), p.value)
 	}
 }

@@ -1,4 +1,4 @@
-package main
+package term
 
 import (
 	"bytes"
@@ -13,7 +13,7 @@ func TestProgressLine(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var out bytes.Buffer
 		p := startProgress(&out, true)
-		p.set("%d of 9 ready", 3)
+		p.Set("%d of 9 ready", 3)
 		time.Sleep(2100 * time.Millisecond)
 		synctest.Wait()
 		if s := out.String(); !strings.HasSuffix(s, "\r\x1b[K3 of 9 ready, 2s") || strings.Contains(s, "\n") {
@@ -23,18 +23,18 @@ func TestProgressLine(t *testing.T) {
 		if s := out.String(); !strings.HasSuffix(s, "\r\x1b[Ka line of the log\n\r\x1b[K3 of 9 ready, 2s") {
 			t.Errorf("with another line it is %q", s)
 		}
-		p.close()
-		p.close()
-		p.set("late")
+		p.Close()
+		p.Close()
+		p.Set("late")
 		if s := out.String(); !strings.HasSuffix(s, "\r\x1b[K") {
 			t.Errorf("it ends as %q", s)
 		}
 
 		out.Reset()
 		p = startProgress(&out, false)
-		p.set("on no terminal")
+		p.Set("on no terminal")
 		fmt.Fprintln(p, "a line")
-		p.close()
+		p.Close()
 		if out.String() != "a line\n" {
 			t.Errorf("on no terminal: %q", &out)
 		}

@@ -1,4 +1,4 @@
-package main
+package term
 
 import (
 	"regexp"
@@ -6,10 +6,10 @@ import (
 	"unicode"
 )
 
-// plainText is s, which may be another node's or a client's, on one line and
+// Printable is s, which may be another node's or a client's, on one line and
 // fit for a terminal: what cannot be printed is shown as U+FFFD, so that it is
 // seen that there was something.
-func plainText(s string) string {
+func Printable(s string) string {
 	if strings.IndexFunc(s, unprintable) < 0 {
 		return s
 	}
@@ -24,14 +24,14 @@ func plainText(s string) string {
 	}, s)
 }
 
-// plainLines is plainText for text of several lines, such as an error with a
+// PrintableLines is Printable for text of several lines, such as an error with a
 // caret below what is wrong.
-func plainLines(s string) string {
+func PrintableLines(s string) string {
 	lines := strings.Split(s, "\n")
 	for i, l := range lines {
 		words := strings.Split(l, "\t")
 		for j, w := range words {
-			words[j] = plainText(w)
+			words[j] = Printable(w)
 		}
 		lines[i] = strings.Join(words, "\t")
 	}
@@ -50,9 +50,9 @@ var (
 	webToken = regexp.MustCompile(`\beyJ[A-Za-z0-9_-]*\.[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]*)*`)
 )
 
-// withoutSecrets masks what lets somebody in: parameters of URLs, which errors of
+// WithoutSecrets masks what lets somebody in: parameters of URLs, which errors of
 // net/http carry whole, credentials of headers, and tokens wherever they stand.
-func withoutSecrets(s string) string {
+func WithoutSecrets(s string) string {
 	if strings.Contains(s, "=") {
 		s = secretParameter.ReplaceAllString(s, "${1}…")
 	}

@@ -1,4 +1,4 @@
-package main
+package term
 
 import (
 	"bytes"
@@ -10,10 +10,10 @@ import (
 	"weir/capacity"
 )
 
-func tableText(t terminal, head string, rows ...[]any) string {
+func tableText(t Terminal, head string, rows ...[]any) string {
 	var b bytes.Buffer
 	t.Writer = &b
-	table(t, head, func(row func(...any)) {
+	Table(t, head, func(row func(...any)) {
 		for _, r := range rows {
 			row(r...)
 		}
@@ -39,7 +39,7 @@ func TestTableFitsTheTerminal(t *testing.T) {
 			"n1    9 of 10…\n" +
 			"(3 columns left out: --wide shows all)\n"},
 	} {
-		if got := tableText(terminal{width: c.width}, head, row); got != c.want {
+		if got := tableText(Terminal{Width: c.width}, head, row); got != c.want {
 			t.Errorf("at %d columns:\n%s\nwant:\n%s", c.width, got, c.want)
 		}
 	}
@@ -50,7 +50,7 @@ func TestTableFitsTheTerminal(t *testing.T) {
 func TestNoLineIsWiderThanTheTerminal(t *testing.T) {
 	for width := 40; width < 130; width++ {
 		for _, head := range []string{"A\tB\tC\tD", "A\t…B\tC\tD", "A\tB\tC\t…D"} {
-			text := tableText(terminal{width: width}, head,
+			text := tableText(Terminal{Width: width}, head,
 				[]any{"n1", strings.Repeat("long ", 9), "日本語の名前", strings.Repeat("x", 40)},
 				[]any{"a-node-of-some-length", 1, 2, "y"})
 			for line := range strings.Lines(text) {
@@ -63,10 +63,10 @@ func TestNoLineIsWiderThanTheTerminal(t *testing.T) {
 }
 
 func TestColoursOnATerminalOnly(t *testing.T) {
-	if got := tableText(terminal{}, "STATE", []any{stateOf(capacity.Full)}); strings.Contains(got, "\x1b") {
+	if got := tableText(Terminal{}, "STATE", []any{StateOf(capacity.Full)}); strings.Contains(got, "\x1b") {
 		t.Errorf("a file gets %q", got)
 	}
-	if got := tableText(terminal{color: true}, "STATE", []any{stateOf(capacity.Full)}); !strings.Contains(got, "\x1b[31mfull\x1b[0m") {
+	if got := tableText(Terminal{Color: true}, "STATE", []any{StateOf(capacity.Full)}); !strings.Contains(got, "\x1b[31mfull\x1b[0m") {
 		t.Errorf("a terminal gets %q", got)
 	}
 }

@@ -1,4 +1,4 @@
-package main
+package term
 
 import (
 	"strings"
@@ -8,7 +8,7 @@ import (
 
 func TestPlainLines(t *testing.T) {
 	said := "rule x:\n\tr.uplink > \x1b[2J\n\t        ^\r"
-	if got, want := plainLines(said), "rule x:\n\tr.uplink > \ufffd[2J\n\t        ^\ufffd"; got != want {
+	if got, want := PrintableLines(said), "rule x:\n\tr.uplink > \ufffd[2J\n\t        ^\ufffd"; got != want {
 		t.Errorf("%q, want %q", got, want)
 	}
 }
@@ -29,7 +29,7 @@ func TestWithoutSecrets(t *testing.T) {
 		"bearer of bad news":                                         "bearer of bad news",
 		"keys=3 monkey=x":                                            "keys=3 monkey=x",
 	} {
-		if got := withoutSecrets(said); got != want {
+		if got := WithoutSecrets(said); got != want {
 			t.Errorf("%q is masked as %q, want %q", said, got, want)
 		}
 	}
@@ -42,15 +42,15 @@ func FuzzPlainText(f *testing.F) {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
-		got := plainText(s)
+		got := Printable(s)
 		if strings.ContainsFunc(got, func(c rune) bool { return unprintable(c) && c != utf8.RuneError }) {
-			t.Errorf("plainText(%q) = %q", s, got)
+			t.Errorf("Printable(%q) = %q", s, got)
 		}
-		if plainText(got) != got {
-			t.Errorf("plainText is not done with %q", got)
+		if Printable(got) != got {
+			t.Errorf("Printable is not done with %q", got)
 		}
-		if masked := withoutSecrets(s); withoutSecrets(masked) != masked {
-			t.Errorf("withoutSecrets is not done with %q", masked)
+		if masked := WithoutSecrets(s); WithoutSecrets(masked) != masked {
+			t.Errorf("WithoutSecrets is not done with %q", masked)
 		}
 	})
 }

@@ -1,4 +1,4 @@
-package main
+package term
 
 import (
 	"fmt"
@@ -6,8 +6,6 @@ import (
 	"os"
 	"sync"
 	"time"
-
-	"golang.org/x/term"
 )
 
 // A progress is one line on a terminal that tells how far long work is, and for
@@ -26,10 +24,9 @@ type progress struct {
 	live bool   // on a terminal, and not closed
 }
 
-// newProgress is one on w, until close.
-func newProgress(w io.Writer) *progress {
-	f, ok := w.(*os.File)
-	return startProgress(w, ok && term.IsTerminal(int(f.Fd())) && os.Getenv("TERM") != "dumb")
+// NewProgress is one on w, until close.
+func NewProgress(w io.Writer) *progress {
+	return startProgress(w, IsTerminal(w) && os.Getenv("TERM") != "dumb")
 }
 
 func startProgress(w io.Writer, live bool) *progress {
@@ -55,8 +52,8 @@ func startProgress(w io.Writer, live bool) *progress {
 	return p
 }
 
-// set is what the line says from now on.
-func (p *progress) set(format string, args ...any) {
+// Set is what the line says from now on.
+func (p *progress) Set(format string, args ...any) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.text = fmt.Sprintf(format, args...)
@@ -73,8 +70,8 @@ func (p *progress) Write(b []byte) (int, error) {
 	return n, err
 }
 
-// close takes the line away.
-func (p *progress) close() {
+// Close takes the line away.
+func (p *progress) Close() {
 	p.mu.Lock()
 	p.clear()
 	p.text, p.live = "", false
