@@ -29,13 +29,13 @@ const (
 // more, and where it is.
 func Amendable(base, r *Record) bool {
 	b := *base
-	b.say(r)
+	takeLoad(&b, r)
 	b.Coordinate = r.Coordinate
 	return reflect.DeepEqual(&b, r) && (r.Coordinate != nil || base.Coordinate == nil)
 }
 
-// say takes from s what an amendment says.
-func (r *Record) say(s *Record) {
+// takeLoad takes from s what an update says.
+func takeLoad(r, s *Record) {
 	r.Seq, r.Issued, r.State = s.Seq, s.Issued, s.State
 	r.Uplink.Used, r.Downlink.Used, r.Packets.Used = s.Uplink.Used, s.Downlink.Used, s.Packets.Used
 	r.Sessions.Used, r.Streams.Used = s.Sessions.Used, s.Streams.Used
@@ -58,7 +58,7 @@ func SealAmendment(base Record, sealed []byte, r Record, key crypto.PrivKey) ([]
 	if !r.Node.MatchesPrivateKey(key) {
 		return nil, fmt.Errorf("seal amendment: %w: the key is not that of %s", ErrForged, r.Node)
 	}
-	if err := r.check(); err != nil {
+	if err := r.Check(); err != nil {
 		return nil, fmt.Errorf("seal amendment: %w", err)
 	}
 	envelope, _, err := splitAmended(sealed)
@@ -68,7 +68,7 @@ func SealAmendment(base Record, sealed []byte, r Record, key crypto.PrivKey) ([]
 	if reflect.DeepEqual(r.Coordinate, base.Coordinate) {
 		r.Coordinate = nil
 	}
-	body := r.Use()
+	body := EncodeLoad(&r)
 	signature, err := key.Sign(amendmentSigned(envelope, body))
 	if err != nil {
 		return nil, fmt.Errorf("seal amendment: %w", err)
@@ -76,9 +76,9 @@ func SealAmendment(base Record, sealed []byte, r Record, key crypto.PrivKey) ([]
 	return append(body, signature...), nil
 }
 
-// Use is what r says that changes all the time, encoded: an amendment without a
+// EncodeLoad is what r says that changes all the time, encoded: an amendment without a
 // signature, for who asks the node itself.
-func (r *Record) Use() []byte {
+func EncodeLoad(r *Record) []byte {
 	m := &pb.Amendment{
 		Seq:        r.Seq,
 		Issued:     int64(uint64(r.Issued.UnixMilli()) - r.Seq),
@@ -99,14 +99,14 @@ func (r *Record) Use() []byte {
 	return b
 }
 
-// Using returns r as of when its node encoded use, but under its own sequence
+// WithLoad returns r as of when its node encoded use, but under its own sequence
 // number and time. The error wraps [ErrTooLarge] or [ErrMalformed].
-func (r Record) Using(use []byte) (Record, error) {
+func WithLoad(r Record, use []byte) (Record, error) {
 	if len(use) > maxAmendment {
 		return Record{}, fmt.Errorf("%w: %d bytes of use, at most %d", ErrTooLarge, len(use), maxAmendment)
 	}
 	seq, issued := r.Seq, r.Issued
-	r, err := r.saying(use)
+	r, err := updated(r, use)
 	r.Seq, r.Issued = seq, issued
 	return r, err
 }
@@ -152,11 +152,11 @@ func amended(base Record, envelope, amendment []byte) (Record, error) {
 	if ok, err := key.Verify(amendmentSigned(envelope, body), signature); err != nil || !ok {
 		return Record{}, fmt.Errorf("%w: the amendment's signature does not match this record", ErrForged)
 	}
-	return base.saying(body)
+	return updated(base, body)
 }
 
-// saying is r with what body says, an encoded amendment without its signature.
-func (r Record) saying(body []byte) (Record, error) {
+// updated is r with what body says, an encoded amendment without its signature.
+func updated(r Record, body []byte) (Record, error) {
 	var m pb.Amendment
 	if err := proto.Unmarshal(body, &m); err != nil {
 		return Record{}, malformed("amendment", "%w", err)
@@ -193,8 +193,8 @@ func (r Record) saying(body []byte) (Record, error) {
 			return Record{}, err
 		}
 	}
-	r.say(&said)
-	if err := r.check(); err != nil {
+	takeLoad(&r, &said)
+	if err := r.Check(); err != nil {
 		return Record{}, err
 	}
 	return r, nil

@@ -208,14 +208,14 @@ func TestUse(t *testing.T) {
 	base := typicalRecord(t, "node")
 	now := later(base)
 	now.Coordinate = nil // as a node's sample has none
-	got, err := base.Using(now.Use())
+	got, err := WithLoad(base, EncodeLoad(&now))
 	want := now
 	want.Seq, want.Issued, want.Coordinate = base.Seq, base.Issued, base.Coordinate
 	if err != nil || !reflect.DeepEqual(got, want) {
 		t.Errorf("Using = %+v, %v, want %+v", got, err, want)
 	}
 	for name, use := range map[string][]byte{"garbage": {0xff}, "nothing": {}, "too much": bytes.Repeat([]byte{8, 1}, maxAmendment)} {
-		if _, err := base.Using(use); err == nil {
+		if _, err := WithLoad(base, use); err == nil {
 			t.Errorf("%s passes", name)
 		}
 	}
@@ -224,14 +224,14 @@ func TestUse(t *testing.T) {
 func FuzzUse(f *testing.F) {
 	base := typicalRecord(f, "node")
 	now := later(base)
-	f.Add(now.Use())
+	f.Add(EncodeLoad(&now))
 	f.Add([]byte{})
 	f.Fuzz(func(t *testing.T, use []byte) {
-		r, err := base.Using(use)
+		r, err := WithLoad(base, use)
 		if err != nil {
 			return
 		}
-		if err := r.check(); err != nil || r.Node != base.Node || r.Seq != base.Seq || r.Uplink.Limit != base.Uplink.Limit {
+		if err := r.Check(); err != nil || r.Node != base.Node || r.Seq != base.Seq || r.Uplink.Limit != base.Uplink.Limit {
 			t.Fatalf("%+v: %v", r, err)
 		}
 	})

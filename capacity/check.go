@@ -41,6 +41,17 @@ const (
 	maxUnixMilli = 253_402_300_799_999 // the end of the year 9999
 )
 
+// What is wrong with something signed. Errors of the Open functions wrap
+// exactly one of these.
+var (
+	ErrTooLarge    = errors.New("too large")
+	ErrMalformed   = errors.New("malformed")
+	ErrForged      = errors.New("forged") // bad signature, or signed by someone else than it names
+	ErrExpired     = errors.New("expired")
+	ErrFromFuture  = errors.New("from the future")
+	ErrWrongTarget = errors.New("meant for another node")
+)
+
 // malformed is an error that wraps ErrMalformed and names the field.
 func malformed(field, format string, args ...any) error {
 	return fmt.Errorf("%w: %s: %w", ErrMalformed, field, fmt.Errorf(format, args...))
@@ -48,7 +59,7 @@ func malformed(field, format string, args ...any) error {
 
 // check returns nil if every field is within its bounds; else its error wraps
 // ErrMalformed and names the field by its JSON key.
-func (r *Record) check() error {
+func (r *Record) Check() error {
 	if err := checkID("node", r.Node); err != nil {
 		return err
 	}

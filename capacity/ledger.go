@@ -29,6 +29,12 @@ const (
 	retryAfter = 5 * time.Second
 )
 
+// roomAt is FreeAt for what a ledger counts: it does not flap, as the CPU does,
+// and admits no more than there is room for anyway. With FreeAt, of 1,000 nodes
+// loaded to 85 % of what viewers may fill those that had once been full stayed
+// away for minutes, which filled the others: 3 % of all viewers found no place.
+const roomAt = 0.88
+
 // ErrNoLease is returned by [Ledger.Claim].
 var ErrNoLease = errors.New("no such lease: unknown, expired or claimed already")
 
@@ -171,7 +177,7 @@ func (l *Ledger) SetDraining(draining bool) {
 func (l *Ledger) Reserve(now time.Time, req Request) (Lease, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if err := req.check(); err != nil {
+	if err := req.Check(); err != nil {
 		return Lease{}, l.no(&Refusal{Reason: "malformed", Detail: err.Error()})
 	}
 	l.advance(now)
@@ -236,7 +242,7 @@ func (l *Ledger) Claim(now time.Time, from peer.ID, id string) (Lease, error) {
 func (l *Ledger) Admit(now time.Time, id string, need Need) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if err := need.check(); err != nil {
+	if err := need.Check(); err != nil {
 		return l.no(&Refusal{Reason: "malformed", Detail: err.Error()})
 	}
 	l.advance(now)
@@ -530,14 +536,4 @@ func count(streams map[string]int, stream string, n int) {
 	if streams[stream] += n; streams[stream] == 0 {
 		delete(streams, stream)
 	}
-}
-
-func (r *Request) check() error {
-	if err := checkRequestID(r.ID); err != nil {
-		return malformed("id", "%w", err)
-	}
-	if err := checkID("from", r.From); err != nil {
-		return err
-	}
-	return r.Need.check()
 }

@@ -4,6 +4,15 @@ import (
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/multiformats/go-multiaddr"
+)
+
+const (
+	// LeaseTime is how long a lease promises room.
+	LeaseTime = 10 * time.Second
+	// TicketTime is the longest a ticket may be good for: its bearer follows
+	// a redirect at once.
+	TicketTime = 60 * time.Second
 )
 
 // Purpose is what a resource is needed for.
@@ -41,6 +50,20 @@ type Lease struct {
 	From    peer.ID   `json:"from,omitempty"`   // to whom
 	Need    Need      `json:"need"`             //
 	Expires time.Time `json:"expires"`          // target's clock
+}
+
+// Ticket is what a redirecting node gives a viewer or publisher to show at the
+// node it is sent to.
+type Ticket struct {
+	Lease       string                // the lease's ID
+	Stream      string                //
+	Purpose     Purpose               // View or Publish
+	Target      peer.ID               // whom it is to be shown to
+	From        peer.ID               // who redirected, holds the lease, and signs
+	Source      peer.ID               // whom to pull the stream from; empty for Publish, and where the target is to find it by itself
+	SourceAddrs []multiaddr.Multiaddr // the source's, without /p2p; at most MaxAddrs
+	Expires     time.Time             // From's clock; at most TicketTime ahead
+	Trace       []byte                // of the request that was redirected; see [weir/capacity/tracing]. Of any length, empty for none: left out if there is no room for it
 }
 
 // Refusal is why a ledger, or a whole placement, said no. It is an error.

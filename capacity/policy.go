@@ -38,15 +38,6 @@ type Policy struct {
 	Provision Provision `json:"provision"`
 }
 
-// Mood is what a policy aims at beyond the single choice.
-type Mood uint8
-
-// The moods.
-const (
-	Spread Mood = iota // load is even: holders offer a random sample, by score
-	Pack               // few nodes are in use: holders offer the best, and idle nodes may be released
-)
-
 // Provision says when nodes are started and stopped. A zero field means the
 // default that its comment gives; durations are of the clock of whoever
 // decides, in whole milliseconds.

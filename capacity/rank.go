@@ -260,11 +260,11 @@ func (j *Judge) facts(f *Facts, r *Record, me peer.ID, believed float64) {
 	if r.CPULimit > 0 {
 		f.CPU = r.CPU / r.CPULimit
 	}
-	f.UplinkUsed, f.UplinkLimit, f.UplinkFree = r.Uplink.facts(r.Reserved)
-	f.DownlinkUsed, f.DownlinkLimit, f.DownlinkFree = r.Downlink.facts(0)
-	f.PacketsUsed, f.PacketsLimit, f.PacketsFree = r.Packets.facts(0)
-	f.SessionsUsed, f.SessionsLimit, f.SessionsFree = r.Sessions.facts(0)
-	f.StreamsUsed, f.StreamsLimit, f.StreamsFree = r.Streams.facts(0)
+	f.UplinkUsed, f.UplinkLimit, f.UplinkFree = usageVars(r.Uplink, r.Reserved)
+	f.DownlinkUsed, f.DownlinkLimit, f.DownlinkFree = usageVars(r.Downlink, 0)
+	f.PacketsUsed, f.PacketsLimit, f.PacketsFree = usageVars(r.Packets, 0)
+	f.SessionsUsed, f.SessionsLimit, f.SessionsFree = usageVars(r.Sessions, 0)
+	f.StreamsUsed, f.StreamsLimit, f.StreamsFree = usageVars(r.Streams, 0)
 	c := r.Carries
 	if c == nil {
 		return
@@ -290,7 +290,7 @@ func lot(id peer.ID) float64 {
 	return float64(h.Sum32()) / math.MaxUint32
 }
 
-func (u Usage) facts(reserved int64) (used, limit, free float64) {
+func usageVars(u Usage, reserved int64) (used, limit, free float64) {
 	used, limit, free = float64(u.Used), float64(u.Limit), Unlimited
 	if u.Limit > 0 {
 		free = limit - used - float64(reserved)

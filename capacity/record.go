@@ -6,6 +6,7 @@
 package capacity
 
 import (
+	"fmt"
 	"time"
 
 	"github.com/hashicorp/serf/coordinate"
@@ -14,9 +15,6 @@ import (
 )
 
 const (
-	// MaxRecordSize bounds a sealed record in bytes; longer ones are refused
-	// before they are decoded.
-	MaxRecordSize = 1024
 	// DefaultTTL is how long a record stays usable after it was issued.
 	DefaultTTL = 15 * time.Second
 	// MaxTTL bounds what a publisher may ask for.
@@ -110,3 +108,15 @@ type Carriage struct {
 
 // Expires is when the record runs out, by the publisher's clock.
 func (r *Record) Expires() time.Time { return r.Issued.Add(r.TTL) }
+
+// CheckAge returns nil if the record may be used at now, by our clock, and
+// otherwise an error that wraps [ErrExpired] or [ErrFromFuture].
+func (r *Record) CheckAge(now time.Time) error {
+	if ahead := r.Issued.Sub(now); ahead > MaxClockSkew {
+		return fmt.Errorf("%w: issued %v ahead of our clock", ErrFromFuture, ahead.Round(time.Millisecond))
+	}
+	if past := now.Sub(r.Expires()); past > MaxClockSkew {
+		return fmt.Errorf("%w %v ago", ErrExpired, past.Round(time.Millisecond))
+	}
+	return nil
+}

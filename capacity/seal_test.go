@@ -2,7 +2,6 @@ package capacity
 
 import (
 	"crypto/rand"
-	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"flag"
@@ -26,81 +25,6 @@ import (
 )
 
 var update = flag.Bool("update", false, "rewrite the golden files in testdata")
-
-// epoch is the tests' now.
-var epoch = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
-
-// keyOf returns the same Ed25519 key for the same name every time.
-func keyOf(tb testing.TB, name string) crypto.PrivKey {
-	tb.Helper()
-	seed := sha256.Sum256([]byte(name))
-	key, _, err := crypto.GenerateEd25519Key(strings.NewReader(string(seed[:])))
-	if err != nil {
-		tb.Fatal(err)
-	}
-	return key
-}
-
-func idOf(tb testing.TB, name string) peer.ID {
-	tb.Helper()
-	id, err := peer.IDFromPrivateKey(keyOf(tb, name))
-	if err != nil {
-		tb.Fatal(err)
-	}
-	return id
-}
-
-// typicalRecord is that of a node called name, as it would be in production.
-func typicalRecord(tb testing.TB, name string) Record {
-	tb.Helper()
-	return Record{
-		Node:   idOf(tb, name),
-		Name:   "sfu7",
-		Seq:    uint64(epoch.UnixMilli()) + 7,
-		Issued: epoch,
-		TTL:    DefaultTTL,
-		Addrs: []multiaddr.Multiaddr{
-			multiaddr.StringCast("/ip4/203.0.113.7/udp/4001/quic-v1"),
-			multiaddr.StringCast("/ip4/203.0.113.7/tcp/4001"),
-		},
-		URL:    "https://sfu7.eu.example.net",
-		Media:  "203.0.113.7:4002",
-		Region: "eu",
-		Zone:   "eu-1a",
-		Coordinate: &coordinate.Coordinate{
-			Vec:   []float64{0.0125, -0.03125, 0.5, 0, 0.25, -0.125, 0.0625, 0.015625},
-			Error: 0.25, Adjustment: -0.0078125, Height: 0.001953125,
-		},
-		Uplink:   Usage{312_000_000, 1_000_000_000},
-		Downlink: Usage{48_000_000, 1_000_000_000},
-		Packets:  Usage{39_000, 400_000},
-		Sessions: Usage{61, 500},
-		Streams:  Usage{12, 0},
-		Reserved: 10_000_000,
-		Cores:    8,
-		CPU:      0.3127,
-		CPULimit: 0.85,
-		Release:  "v0.1.0",
-		Features: []string{"cascade/1"},
-		Policy:   3,
-	}
-}
-
-// typicalCarriage is that of a relay of a relay.
-func typicalCarriage(tb testing.TB, node peer.ID) *Carriage {
-	tb.Helper()
-	return &Carriage{
-		Stream:    "conference/main-stage",
-		Depth:     2,
-		Parent:    idOf(tb, "relay"),
-		ParentRTT: 12345 * time.Microsecond,
-		Path:      []peer.ID{idOf(tb, "origin"), idOf(tb, "relay"), node},
-		Viewers:   40,
-		Children:  3,
-		Fanout:    16,
-		Tracks:    []string{"video/VP8", "audio/opus"},
-	}
-}
 
 func mustSeal(tb testing.TB, r Record, key crypto.PrivKey) []byte {
 	tb.Helper()
@@ -342,7 +266,7 @@ func TestFieldsOutOfBoundsAreRefused(t *testing.T) {
 			if !errors.Is(err, ErrMalformed) || !strings.Contains(err.Error(), tt.field) {
 				t.Errorf("Seal: %v, want malformed %s", err, tt.field)
 			}
-			_, err = OpenAnyAge(sealRaw(t, recordKind, r.proto(), key))
+			_, err = OpenAnyAge(sealRaw(t, recordKind, recordToProto(&r), key))
 			if !errors.Is(err, ErrMalformed) && !errors.Is(err, ErrTooLarge) {
 				t.Errorf("OpenAnyAge: %v, want malformed %s", err, tt.field)
 			}
@@ -402,7 +326,7 @@ func TestOpenRefusesWhatItCannotTrust(t *testing.T) {
 		t.Fatal(err)
 	}
 	with := func(change func(*pb.Record)) []byte {
-		m := r.proto()
+		m := recordToProto(&r)
 		change(m)
 		return sealRaw(t, recordKind, m, key)
 	}
@@ -415,11 +339,11 @@ func TestOpenRefusesWhatItCannotTrust(t *testing.T) {
 		{"text", []byte("hello"), ErrMalformed},
 		{"an envelope cut short", good[:len(good)-1], ErrMalformed},
 		{"more than a record may have", append(good, make([]byte, MaxRecordSize)...), ErrTooLarge},
-		{"another node's record under our signature", sealRaw(t, recordKind, r.proto(), keyOf(t, "other")), ErrForged},
-		{"signed for another domain", sealRaw(t, kind{"weir-lease", recordKind.codec}, r.proto(), key), ErrForged},
-		{"of another payload type", sealRaw(t, kind{recordKind.domain, leaseKind.codec}, r.proto(), key), ErrMalformed},
+		{"another node's record under our signature", sealRaw(t, recordKind, recordToProto(&r), keyOf(t, "other")), ErrForged},
+		{"signed for another domain", sealRaw(t, kind{"weir-lease", recordKind.codec}, recordToProto(&r), key), ErrForged},
+		{"of another payload type", sealRaw(t, kind{recordKind.domain, leaseKind.codec}, recordToProto(&r), key), ErrMalformed},
 		{"a lease", func() []byte { b, _ := SealLease(typicalLease(t), keyOf(t, "target")); return b }(), ErrForged},
-		{"a key that is not Ed25519", sealRaw(t, recordKind, r.proto(), rsa), ErrMalformed},
+		{"a key that is not Ed25519", sealRaw(t, recordKind, recordToProto(&r), rsa), ErrMalformed},
 		{"a payload that is no record", sealRaw(t, recordKind, &pb.Usage{Used: 1}, key), ErrMalformed},
 		{"an unknown state", with(func(m *pb.Record) { m.State = 9 }), ErrMalformed},
 		{"a negative state", with(func(m *pb.Record) { m.State = -1 }), ErrMalformed},
@@ -522,7 +446,7 @@ func FuzzOpen(f *testing.F) {
 	f.Add(mustSeal(f, r, keyOf(f, "node")))
 	r.Carries = typicalCarriage(f, r.Node)
 	f.Add(mustSeal(f, r, keyOf(f, "node")))
-	payload, err := proto.Marshal(r.proto())
+	payload, err := proto.Marshal(recordToProto(&r))
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -531,7 +455,7 @@ func FuzzOpen(f *testing.F) {
 	key, id := keyOf(f, "node"), []byte(r.Node)
 	f.Fuzz(func(t *testing.T, sealed []byte) {
 		if r, err := OpenAnyAge(sealed); err == nil {
-			if err := r.check(); err != nil {
+			if err := r.Check(); err != nil {
 				t.Fatalf("opened, but %v", err)
 			}
 		}

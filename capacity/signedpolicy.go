@@ -15,8 +15,6 @@ import (
 // MaxPolicySize bounds a signed policy, in bytes.
 const MaxPolicySize = maxPolicyText + 1024
 
-var policyKind = kind{"weir-policy", "\x84\x80\xc0\x01"}
-
 // SignedPolicy is a policy as the network's operator signed it.
 type SignedPolicy struct {
 	Operator peer.ID

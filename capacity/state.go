@@ -8,7 +8,6 @@ import (
 var (
 	stateNames   = [...]string{Active: "active", Draining: "draining", Full: "full"}
 	purposeNames = [...]string{View: "view", Publish: "publish", Cascade: "cascade"}
-	moodNames    = [...]string{Spread: "spread", Pack: "pack"}
 )
 
 // String is "active", "draining" or "full"; so it is in JSON.
@@ -38,18 +37,6 @@ func (p *Purpose) UnmarshalText(b []byte) (err error) {
 // ParsePurpose reads what [Purpose.String] wrote.
 func ParsePurpose(s string) (Purpose, error) {
 	return parseName[Purpose]("purpose", purposeNames[:], s)
-}
-
-// String is "spread" or "pack"; so it is in JSON and YAML.
-func (m Mood) String() string { return nameOf(moodNames[:], m) }
-
-// MarshalText fails on a mood that has no name.
-func (m Mood) MarshalText() ([]byte, error) { return marshalName(moodNames[:], m) }
-
-// UnmarshalText reads what MarshalText wrote.
-func (m *Mood) UnmarshalText(b []byte) (err error) {
-	*m, err = parseName[Mood]("mood", moodNames[:], string(b))
-	return err
 }
 
 func nameOf[T ~uint8](names []string, v T) string {

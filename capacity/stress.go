@@ -6,12 +6,6 @@ const (
 	FreeAt = 0.72
 )
 
-// roomAt is FreeAt for what a ledger counts: it does not flap, as the CPU does,
-// and admits no more than there is room for anyway. With FreeAt, of 1,000 nodes
-// loaded to 85 % of what viewers may fill those that had once been full stayed
-// away for minutes, which filled the others: 3 % of all viewers found no place.
-const roomAt = 0.88
-
 // Stress is how near the node is to its nearest limit: the largest of
 // used/limit over CPU, uplink (with what is reserved), packets and sessions.
 // It is 0 for an idle node, 1 at a limit, and can exceed 1. Resources without

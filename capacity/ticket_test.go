@@ -18,36 +18,6 @@ import (
 	"weir/capacity/tracing"
 )
 
-const requestID = "5f9c4ab08cac7457e9111a30e4664920"
-
-func typicalLease(tb testing.TB) Lease {
-	tb.Helper()
-	return Lease{
-		ID:      requestID,
-		Target:  idOf(tb, "target"),
-		From:    idOf(tb, "from"),
-		Need:    Need{Purpose: Cascade, Stream: "conference/main-stage", Uplink: 5_000_000, Packets: 600, Region: "eu"},
-		Expires: epoch.Add(LeaseTime),
-	}
-}
-
-func typicalTicket(tb testing.TB) Ticket {
-	tb.Helper()
-	return Ticket{
-		Lease:   requestID,
-		Stream:  "conference/main-stage",
-		Purpose: View,
-		Target:  idOf(tb, "target"),
-		From:    idOf(tb, "from"),
-		Source:  idOf(tb, "source"),
-		SourceAddrs: []multiaddr.Multiaddr{
-			multiaddr.StringCast("/ip4/203.0.113.7/udp/4001/quic-v1"),
-			multiaddr.StringCast("/ip4/203.0.113.7/tcp/4001"),
-		},
-		Expires: epoch.Add(LeaseTime),
-	}
-}
-
 func leaseProto(tb testing.TB) *pb.Lease {
 	tb.Helper()
 	l := typicalLease(tb)
@@ -282,7 +252,7 @@ func FuzzOpenLease(f *testing.F) {
 	key, id := keyOf(f, "target"), []byte(idOf(f, "target"))
 	f.Fuzz(func(t *testing.T, sealed []byte) {
 		if l, err := OpenLease(sealed, epoch); err == nil {
-			if err := l.check(); err != nil {
+			if err := l.Check(); err != nil {
 				t.Fatalf("opened, but %v", err)
 			}
 		}
@@ -321,7 +291,7 @@ func FuzzOpenTicket(f *testing.F) {
 	key, from, self := keyOf(f, "from"), []byte(idOf(f, "from")), idOf(f, "target")
 	f.Fuzz(func(t *testing.T, s string) {
 		if tk, err := OpenTicket(s, self, epoch); err == nil {
-			if err := tk.check(); err != nil || tk.Target != self {
+			if err := tk.Check(); err != nil || tk.Target != self {
 				t.Fatalf("opened %+v, but %v", tk, err)
 			}
 		}

@@ -222,7 +222,7 @@ func (n *Node) confirm(topic Topic, need capacity.Need, o *offer, sealed, use []
 	}
 	if len(use) > 0 {
 		var err error
-		if r, err = r.Using(use); err != nil {
+		if r, err = capacity.WithLoad(r, use); err != nil {
 			return capacity.Verdict{}, err
 		}
 	}

@@ -761,7 +761,7 @@ func (n *Node) use(topic Topic) []byte {
 		}
 	}
 	r.Seq, r.Issued = 1, time.UnixMilli(1)
-	return r.Use()
+	return capacity.EncodeLoad(&r)
 }
 
 func (n *Node) grant(req capacity.Request) ([]byte, error) {

@@ -235,7 +235,7 @@ func TestPlaceTakesTheBetterLease(t *testing.T) {
 					if use != nil {
 						use(&r)
 					}
-					b := r.Use()
+					b := capacity.EncodeLoad(&r)
 					if nonsense != nil {
 						b = nonsense
 					}

@@ -113,7 +113,7 @@ func SizesOf() (Sizes, error) {
 	s.Fetch = records(&pb.Request{Op: &pb.Request_Fetch{Fetch: &pb.Fetch{}}})
 	s.FetchReply = records(&pb.Response{Op: &pb.Response_Fetch{Fetch: &pb.FetchReply{Coordinate: here}}})
 	s.Reserve = onStream("reserve", &pb.ReserveRequest{Op: &pb.ReserveRequest_Reserve{Reserve: &pb.Reserve{Id: strings.Repeat("0", 16), Need: need, Topic: topic}}})
-	s.ReserveReply = onStream("reserve", &pb.ReserveResponse{Lease: lease, Record: sealed, Use: record.Use()})
+	s.ReserveReply = onStream("reserve", &pb.ReserveResponse{Lease: lease, Record: sealed, Use: capacity.EncodeLoad(&record)})
 	redisKey := len("weir:") + len(id)
 	s.RedisSet = float64(len("*5\r\n$3\r\nset\r\n") + bulk(redisKey) + bulk(len(sealed)) + len("$2\r\npx\r\n") + bulk(len("15000")) + len("+OK\r\n"))
 	s.RedisRead = float64(len("*4\r\n") + bulk(len("evalsha")) + bulk(40) + bulk(1) + bulk(len("weir:*")))

@@ -1,7 +1,6 @@
 package capacity
 
 import (
-	"errors"
 	"fmt"
 	"math"
 	"time"
@@ -9,97 +8,13 @@ import (
 	"github.com/hashicorp/serf/coordinate"
 	"github.com/libp2p/go-libp2p/core/crypto"
 	"github.com/libp2p/go-libp2p/core/peer"
-	"github.com/libp2p/go-libp2p/core/record"
-	"github.com/multiformats/go-multiaddr"
-	"google.golang.org/protobuf/proto"
 
 	"weir/capacity/pb"
 )
 
-//go:generate sh -c "protoc --plugin=protoc-gen-go=$(go tool -n protoc-gen-go) --go_out=. --go_opt=module=weir/capacity pb/capacity.proto"
-
-// What is wrong with something signed. Errors of the Open functions wrap
-// exactly one of these.
-var (
-	ErrTooLarge    = errors.New("too large")
-	ErrMalformed   = errors.New("malformed")
-	ErrForged      = errors.New("forged") // bad signature, or signed by someone else than it names
-	ErrExpired     = errors.New("expired")
-	ErrFromFuture  = errors.New("from the future")
-	ErrWrongTarget = errors.New("meant for another node")
-)
-
-// kind is one sort of signed payload. Domain and codec are part of what is
-// signed, so one sort cannot pass for another.
-type kind struct {
-	domain string
-	codec  string // multicodec varint from the private use range 0x300000–0x3fffff
-}
-
-var (
-	recordKind = kind{"weir-capacity", "\x81\x80\xc0\x01"}
-	leaseKind  = kind{"weir-lease", "\x82\x80\xc0\x01"}
-	ticketKind = kind{"weir-ticket", "\x83\x80\xc0\x01"}
-)
-
-// payload is the core/record.Record that carries msg.
-type payload struct {
-	kind
-	msg proto.Message
-}
-
-func (p payload) Domain() string { return p.domain }
-func (p payload) Codec() []byte  { return []byte(p.codec) }
-
-func (p payload) MarshalRecord() ([]byte, error) {
-	return proto.MarshalOptions{Deterministic: true}.Marshal(p.msg)
-}
-
-func (p payload) UnmarshalRecord(b []byte) error { return proto.Unmarshal(b, p.msg) }
-
-// seal signs msg. signer is the node that msg names as its signer.
-func seal(k kind, msg proto.Message, signer peer.ID, key crypto.PrivKey, limit int) ([]byte, error) {
-	if !signer.MatchesPrivateKey(key) {
-		return nil, fmt.Errorf("%w: the key is not that of %s", ErrForged, signer)
-	}
-	envelope, err := record.Seal(payload{k, msg}, key)
-	if err != nil {
-		return nil, err
-	}
-	sealed, err := envelope.Marshal()
-	if err != nil {
-		return nil, err
-	}
-	if len(sealed) > limit {
-		return nil, fmt.Errorf("%w: %d bytes sealed, at most %d", ErrTooLarge, len(sealed), limit)
-	}
-	return sealed, nil
-}
-
-// open checks the signature, decodes the payload into msg and returns the
-// signer.
-func open(k kind, sealed []byte, msg proto.Message, limit int) (peer.ID, error) {
-	if len(sealed) > limit {
-		return "", fmt.Errorf("%w: %d bytes, at most %d", ErrTooLarge, len(sealed), limit)
-	}
-	// ConsumeTypedEnvelope also returns envelopes that it found bad: err first.
-	envelope, err := record.ConsumeTypedEnvelope(sealed, payload{k, msg})
-	switch {
-	case errors.Is(err, record.ErrInvalidSignature):
-		return "", fmt.Errorf("%w: the signature does not match", ErrForged)
-	case err != nil:
-		return "", fmt.Errorf("%w: %w", ErrMalformed, err)
-	case string(envelope.PayloadType) != k.codec:
-		return "", fmt.Errorf("%w: payload type %x, want %x", ErrMalformed, envelope.PayloadType, k.codec)
-	case envelope.PublicKey.Type() != crypto.Ed25519:
-		return "", fmt.Errorf("%w: signed with an %s key, want Ed25519", ErrMalformed, envelope.PublicKey.Type())
-	}
-	signer, err := peer.IDFromPublicKey(envelope.PublicKey)
-	if err != nil {
-		return "", fmt.Errorf("%w: signer: %w", ErrMalformed, err)
-	}
-	return signer, nil
-}
+// MaxRecordSize bounds a sealed record in bytes; longer ones are refused
+// before they are decoded.
+const MaxRecordSize = 1024
 
 // Seal signs r with key, which must be the node's, and returns a libp2p signed
 // envelope (RFC 0002).
@@ -109,10 +24,10 @@ func open(k kind, sealed []byte, msg proto.Message, limit int) (peer.ID, error) 
 // MaxRecordSize, and [ErrForged] if key is not the node's. Resolution: Issued
 // and TTL 1 ms, ParentRTT 1 µs, CPU 0.0001, Cores 0.001, coordinates float32.
 func Seal(r Record, key crypto.PrivKey) ([]byte, error) {
-	if err := r.check(); err != nil {
+	if err := r.Check(); err != nil {
 		return nil, fmt.Errorf("seal record: %w", err)
 	}
-	sealed, err := seal(recordKind, r.proto(), r.Node, key, MaxRecordSize)
+	sealed, err := seal(recordKind, recordToProto(&r), r.Node, key, MaxRecordSize)
 	if err != nil {
 		return nil, fmt.Errorf("seal record: %w", err)
 	}
@@ -173,20 +88,8 @@ func openAmended(sealed []byte) (Record, error) {
 	return amended(r, envelope, amendment)
 }
 
-// CheckAge returns nil if the record may be used at now, by our clock, and
-// otherwise an error that wraps [ErrExpired] or [ErrFromFuture].
-func (r *Record) CheckAge(now time.Time) error {
-	if ahead := r.Issued.Sub(now); ahead > MaxClockSkew {
-		return fmt.Errorf("%w: issued %v ahead of our clock", ErrFromFuture, ahead.Round(time.Millisecond))
-	}
-	if past := now.Sub(r.Expires()); past > MaxClockSkew {
-		return fmt.Errorf("%w %v ago", ErrExpired, past.Round(time.Millisecond))
-	}
-	return nil
-}
-
-// proto converts a record that check has passed.
-func (r *Record) proto() *pb.Record {
+// recordToProto converts a record that its Check has passed.
+func recordToProto(r *Record) *pb.Record {
 	m := &pb.Record{
 		Node:     []byte(r.Node),
 		Seq:      r.Seq,
@@ -198,11 +101,11 @@ func (r *Record) proto() *pb.Record {
 		State:    pb.State(r.State),
 		Region:   r.Region,
 		Zone:     r.Zone,
-		Uplink:   r.Uplink.proto(),
-		Downlink: r.Downlink.proto(),
-		Packets:  r.Packets.proto(),
-		Sessions: r.Sessions.proto(),
-		Streams:  r.Streams.proto(),
+		Uplink:   usageToProto(r.Uplink),
+		Downlink: usageToProto(r.Downlink),
+		Packets:  usageToProto(r.Packets),
+		Sessions: usageToProto(r.Sessions),
+		Streams:  usageToProto(r.Streams),
 		Reserved: uint64(r.Reserved),
 		Cores:    uint32(math.Round(r.Cores * 1e3)),
 		Cpu:      uint32(math.Round(r.CPU * 1e4)),
@@ -318,7 +221,7 @@ func recordFromProto(m *pb.Record) (Record, error) {
 		}
 		r.Carries.Path = append(r.Carries.Path, node)
 	}
-	if err := r.check(); err != nil {
+	if err := r.Check(); err != nil {
 		return Record{}, err
 	}
 	return r, nil
@@ -356,7 +259,7 @@ func coordinateFromProto(m *pb.Coordinate) (*coordinate.Coordinate, error) {
 	return c, nil
 }
 
-func (u Usage) proto() *pb.Usage {
+func usageToProto(u Usage) *pb.Usage {
 	if u == (Usage{}) {
 		return nil
 	}
@@ -365,35 +268,4 @@ func (u Usage) proto() *pb.Usage {
 
 func usageFromProto(u *pb.Usage) Usage {
 	return Usage{Used: int64(u.GetUsed()), Limit: int64(u.GetLimit())}
-}
-
-func idFromBytes(field string, b []byte) (peer.ID, error) {
-	id, err := peer.IDFromBytes(b)
-	if err != nil {
-		return "", malformed(field, "%w", err)
-	}
-	return id, checkID(field, id)
-}
-
-func addrsToBytes(addrs []multiaddr.Multiaddr) [][]byte {
-	var b [][]byte
-	for _, a := range addrs {
-		b = append(b, a.Bytes())
-	}
-	return b
-}
-
-func addrsFromBytes(field string, bs [][]byte) ([]multiaddr.Multiaddr, error) {
-	var addrs []multiaddr.Multiaddr
-	for _, b := range bs {
-		if len(b) > maxAddr {
-			return nil, malformed(field, "an address of %d bytes, at most %d", len(b), maxAddr)
-		}
-		a, err := multiaddr.NewMultiaddrBytes(b)
-		if err != nil {
-			return nil, malformed(field, "%w", err)
-		}
-		addrs = append(addrs, a)
-	}
-	return addrs, nil
 }
