@@ -196,9 +196,9 @@ func known(parts []ast.Node) *file.Error {
 		var names []string
 		switch field, _ := m.Property.(*ast.StringNode); field.Value {
 		case "state":
-			names = stateNames[:]
+			names = StateNames()
 		case "purpose":
-			names = purposeNames[:]
+			names = PurposeNames()
 		default:
 			continue
 		}

@@ -83,6 +83,7 @@ type Ledger struct {
 	load     Load
 	draining bool
 	cpu      Hysteresis
+	cpuFull  bool // by cpu, as last observed
 	stress   Hysteresis
 	leases   map[leaseKey]*entry
 	from     map[peer.ID]*sheaf // leases by holder
@@ -154,9 +155,9 @@ func (l *Ledger) Observe(now time.Time, load Load) {
 	l.advance(now)
 	l.load = load
 	if l.idle() {
-		l.cpu.Next(0)
+		l.cpuFull = l.cpu.Next(0)
 	} else {
-		l.cpu.Next(load.cpu())
+		l.cpuFull = l.cpu.Next(load.cpu())
 	}
 }
 
@@ -325,7 +326,7 @@ func (l *Ledger) Totals(now time.Time) Totals {
 	if l.idle() {
 		judged.CPULimit = 0
 	}
-	full := l.stress.Next(judged.Stress()) || l.cpuFull()
+	full := l.stress.Next(judged.Stress()) || l.busy()
 	switch {
 	case l.draining:
 		t.State = Draining
@@ -394,7 +395,7 @@ func (l *Ledger) refuse(need Need) *Refusal {
 	if r := lacks("packets", "packets/s", l.load.Packets, l.promised.Packets, need.Packets, l.limits.Packets, keep); r != nil {
 		return r
 	}
-	if cpu := l.load.cpu(); cascade && cpu >= 1 && !l.idle() || !cascade && l.cpuFull() {
+	if cpu := l.load.cpu(); cascade && cpu >= 1 && !l.idle() || !cascade && l.busy() {
 		return refusal("cpu", "%.0f %% of the CPU limit in use", 100*cpu)
 	}
 	if n := len(l.streams); l.limits.Streams > 0 && n >= l.limits.Streams && need.Stream != "" && l.streams[need.Stream] == 0 {
@@ -463,10 +464,10 @@ func (l *Ledger) sessions() int { return l.count[View] + l.count[Publish] + l.le
 // idle reports whether nothing is here and nothing promised.
 func (l *Ledger) idle() bool { return len(l.active)+len(l.leases) == 0 }
 
-// cpuFull reports whether the CPU is full. That of an idle node is not: nothing
+// busy reports whether the CPU is full. That of an idle node is not: nothing
 // that it could end would free it, and a node that refuses its first client for
 // what else the machine does would never have one.
-func (l *Ledger) cpuFull() bool { return l.cpu.full && !l.idle() }
+func (l *Ledger) busy() bool { return l.cpuFull && !l.idle() }
 
 // advance takes the time, and ends what has run out.
 func (l *Ledger) advance(now time.Time) {

@@ -246,8 +246,8 @@ func (e *partError) what() string {
 func (e *partError) Error() string { return fmt.Sprintf("%s %q: %v", e.what(), e.name, e.err) }
 func (e *partError) Unwrap() error { return e.err }
 
-// as is j under another version.
-func (j *Judge) as(version uint64) *Judge {
+// AsVersion is j under another version.
+func (j *Judge) AsVersion(version uint64) *Judge {
 	k := *j
 	k.policy.Version = version
 	return &k

@@ -78,6 +78,6 @@ func OpenPolicy(sealed []byte, operator peer.ID) (SignedPolicy, error) {
 	if err != nil {
 		return SignedPolicy{}, err
 	}
-	s.Judge = judge.as(m.Version)
+	s.Judge = judge.AsVersion(m.Version)
 	return s, nil
 }

@@ -2,6 +2,7 @@ package capacity
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -9,6 +10,12 @@ var (
 	stateNames   = [...]string{Active: "active", Draining: "draining", Full: "full"}
 	purposeNames = [...]string{View: "view", Publish: "publish", Cascade: "cascade"}
 )
+
+// StateNames are those of all states, in their order.
+func StateNames() []string { return slices.Clone(stateNames[:]) }
+
+// PurposeNames are those of all purposes, in their order.
+func PurposeNames() []string { return slices.Clone(purposeNames[:]) }
 
 // String is "active", "draining" or "full"; so it is in JSON.
 func (s State) String() string { return nameOf(stateNames[:], s) }

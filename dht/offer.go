@@ -79,9 +79,9 @@ func dialable(addrs []multiaddr.Multiaddr) []multiaddr.Multiaddr {
 	return addrs[:digestAddrs]
 }
 
-// digestFromWire checks w, which from sent. The terms are those of policy,
+// digestFromWire checks w, which from sent. The terms are those of p,
 // whose weights give the score.
-func digestFromWire(now time.Time, from peer.ID, policy capacity.Policy, w *pb.Digest) (offer, error) {
+func digestFromWire(now time.Time, from peer.ID, p capacity.Policy, w *pb.Digest) (offer, error) {
 	id, err := peer.IDFromBytes(w.Node)
 	if err != nil {
 		return offer{}, fmt.Errorf("node: %w", err)
@@ -89,8 +89,8 @@ func digestFromWire(now time.Time, from peer.ID, policy capacity.Policy, w *pb.D
 	switch {
 	case w.Seq == 0:
 		return offer{}, errors.New("no sequence number")
-	case len(w.Terms) != len(policy.Score):
-		return offer{}, fmt.Errorf("%d terms, the policy has %d", len(w.Terms), len(policy.Score))
+	case len(w.Terms) != len(p.Score):
+		return offer{}, fmt.Errorf("%d terms, the policy has %d", len(w.Terms), len(p.Score))
 	case len(w.Addrs) > digestAddrs:
 		return offer{}, fmt.Errorf("%d addresses, at most %d", len(w.Addrs), digestAddrs)
 	}
@@ -106,7 +106,7 @@ func digestFromWire(now time.Time, from peer.ID, policy capacity.Policy, w *pb.D
 	o.RTT = min(time.Duration(w.Rtt)*time.Microsecond, time.Minute)
 	o.Believed = 1
 	for i, x := range w.Terms {
-		t := policy.Score[i]
+		t := p.Score[i]
 		score := float64(x) * t.Weight
 		o.Terms = append(o.Terms, capacity.TermScore{Name: t.Name, Value: float64(x), Weight: t.Weight, Score: score})
 		o.Score += score

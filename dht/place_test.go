@@ -356,9 +356,9 @@ func TestPlaceWithoutCandidates(t *testing.T) {
 
 // A node may be its own target, if its policy lets it.
 func TestPlaceOnOneself(t *testing.T) {
-	policy := capacity.DefaultPolicy()
-	policy.Filter = slices.DeleteFunc(policy.Filter, func(r capacity.Rule) bool { return r.Name == "self" })
-	judge, err := capacity.Compile(policy)
+	pol := capacity.DefaultPolicy()
+	pol.Filter = slices.DeleteFunc(pol.Filter, func(r capacity.Rule) bool { return r.Name == "self" })
+	judge, err := capacity.Compile(pol)
 	if err != nil {
 		t.Fatal(err)
 	}

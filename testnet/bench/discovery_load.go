@@ -124,14 +124,14 @@ type truth struct {
 }
 
 func newTruth(nodes []*lab.Node, seed uint64) (*truth, error) {
-	policy := capacity.DefaultPolicy()
-	judge, err := capacity.Compile(policy)
+	p := capacity.DefaultPolicy()
+	judge, err := capacity.Compile(p)
 	if err != nil {
 		return nil, err
 	}
-	t := &truth{nodes: nodes, judge: judge, keep: policy.Keep}
-	policy.Filter = nil
-	t.scorer, err = capacity.Compile(policy)
+	t := &truth{nodes: nodes, judge: judge, keep: p.Keep}
+	p.Filter = nil
+	t.scorer, err = capacity.Compile(p)
 	return t, err
 }
 

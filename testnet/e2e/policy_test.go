@@ -31,9 +31,9 @@ func TestPolicyChangesWhileMediaRuns(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	policy := capacity.DefaultPolicy()
-	policy.Version = 1
-	text, err := policy.Text()
+	p := capacity.DefaultPolicy()
+	p.Version = 1
+	text, err := p.Text()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -207,10 +207,10 @@ func TestTriedPolicyChangesWhatItSaid(t *testing.T) {
 	}
 	try := func(rule, expr string) (trial, string) {
 		t.Helper()
-		policy := capacity.DefaultPolicy()
-		policy.Name = rule
-		policy.Filter = append(policy.Filter, capacity.Rule{Name: rule, Expr: expr})
-		text, err := policy.Text()
+		p := capacity.DefaultPolicy()
+		p.Name = rule
+		p.Filter = append(p.Filter, capacity.Rule{Name: rule, Expr: expr})
+		text, err := p.Text()
 		if err != nil {
 			t.Fatal(err)
 		}
