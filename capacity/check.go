@@ -26,19 +26,19 @@ const (
 	Dimensions = 8
 
 	maxURL       = 256                 // bytes
-	maxAddr      = 128                 // bytes of one binary multiaddr
+	MaxAddr      = 128                 // bytes of one binary multiaddr
 	maxRelease   = 64                  // bytes; a Go pseudo-version fits
 	maxFeatures  = 16                  //
 	maxTracks    = 8                   // as many as media sections in an offer
 	maxID        = 64                  // bytes of a request ID
-	maxCount     = 1_000_000           // viewers, children, fan-out
-	maxQuantity  = 1 << 50             // bit/s, packets/s, counts: sums of a few thousand fit an int64
-	maxNeed      = 1 << 40             // bit/s, packets/s of one need
+	MaxCount     = 1_000_000           // viewers, children, fan-out
+	MaxQuantity  = 1 << 50             // bit/s, packets/s, counts: sums of a few thousand fit an int64
+	MaxNeed      = 1 << 40             // bit/s, packets/s of one need
 	maxCores     = 1 << 16             //
 	maxShare     = 10                  // a measured CPU share can exceed 1 for a moment
 	maxSeconds   = 100                 // of a coordinate's components
 	maxRTT       = time.Minute         // of a link
-	maxUnixMilli = 253_402_300_799_999 // the end of the year 9999
+	MaxUnixMilli = 253_402_300_799_999 // the end of the year 9999
 )
 
 // What is wrong with something signed. Errors of the Open functions wrap
@@ -52,53 +52,53 @@ var (
 	ErrWrongTarget = errors.New("meant for another node")
 )
 
-// malformed is an error that wraps ErrMalformed and names the field.
-func malformed(field, format string, args ...any) error {
+// Malformed is an error that wraps ErrMalformed and names the field.
+func Malformed(field, format string, args ...any) error {
 	return fmt.Errorf("%w: %s: %w", ErrMalformed, field, fmt.Errorf(format, args...))
 }
 
 // check returns nil if every field is within its bounds; else its error wraps
 // ErrMalformed and names the field by its JSON key.
 func (r *Record) Check() error {
-	if err := checkID("node", r.Node); err != nil {
+	if err := CheckID("node", r.Node); err != nil {
 		return err
 	}
 	if r.Name != "" {
 		if err := ValidName(r.Name); err != nil {
-			return malformed("name", "%w", err)
+			return Malformed("name", "%w", err)
 		}
 	}
 	if r.Seq == 0 {
-		return malformed("seq", "must not be 0")
+		return Malformed("seq", "must not be 0")
 	}
-	if err := checkTime("issued", r.Issued); err != nil {
+	if err := CheckTime("issued", r.Issued); err != nil {
 		return err
 	}
 	if r.TTL < time.Millisecond || r.TTL > MaxTTL {
-		return malformed("ttl_ms", "%v is not within 1ms…%v", r.TTL, MaxTTL)
+		return Malformed("ttl_ms", "%v is not within 1ms…%v", r.TTL, MaxTTL)
 	}
-	if err := checkAddrs("addrs", r.Addrs); err != nil {
+	if err := CheckAddrs("addrs", r.Addrs); err != nil {
 		return err
 	}
 	if err := checkURL(r.URL); err != nil {
-		return malformed("url", "%w", err)
+		return Malformed("url", "%w", err)
 	}
 	if err := checkHostPort(r.Media); err != nil {
-		return malformed("media", "%w", err)
+		return Malformed("media", "%w", err)
 	}
 	if r.State > Full {
-		return malformed("state", "%d is unknown", r.State)
+		return Malformed("state", "%d is unknown", r.State)
 	}
 	for _, l := range []struct {
 		field, s string
 		limit    int
 	}{{"region", r.Region, MaxLabel}, {"zone", r.Zone, MaxLabel}, {"release", r.Release, maxRelease}} {
-		if err := checkLabel(l.s, l.limit); err != nil {
-			return malformed(l.field, "%w", err)
+		if err := CheckLabel(l.s, l.limit); err != nil {
+			return Malformed(l.field, "%w", err)
 		}
 	}
 	if err := checkCoordinate(r.Coordinate); err != nil {
-		return malformed("coordinate", "%w", err)
+		return Malformed("coordinate", "%w", err)
 	}
 	for _, q := range []struct {
 		field string
@@ -107,8 +107,8 @@ func (r *Record) Check() error {
 		{"uplink", r.Uplink}, {"downlink", r.Downlink}, {"packets", r.Packets},
 		{"sessions", r.Sessions}, {"streams", r.Streams}, {"reserved", Usage{Used: r.Reserved}},
 	} {
-		if q.u.Used < 0 || q.u.Limit < 0 || q.u.Used > maxQuantity || q.u.Limit > maxQuantity {
-			return malformed(q.field, "%d of %d is not within 0…%d", q.u.Used, q.u.Limit, int64(maxQuantity))
+		if q.u.Used < 0 || q.u.Limit < 0 || q.u.Used > MaxQuantity || q.u.Limit > MaxQuantity {
+			return Malformed(q.field, "%d of %d is not within 0…%d", q.u.Used, q.u.Limit, int64(MaxQuantity))
 		}
 	}
 	for _, f := range []struct {
@@ -116,11 +116,11 @@ func (r *Record) Check() error {
 		x, limit float64
 	}{{"cores", r.Cores, maxCores}, {"cpu", r.CPU, maxShare}, {"cpu_limit", r.CPULimit, maxShare}} {
 		if !(f.x >= 0 && f.x <= f.limit) { // so that NaN fails
-			return malformed(f.field, "%v is not within 0…%v", f.x, f.limit)
+			return Malformed(f.field, "%v is not within 0…%v", f.x, f.limit)
 		}
 	}
 	if err := checkLabels(r.Features, maxFeatures); err != nil {
-		return malformed("features", "%w", err)
+		return Malformed("features", "%w", err)
 	}
 	if r.Carries != nil {
 		return r.Carries.check(r.Node)
@@ -130,49 +130,49 @@ func (r *Record) Check() error {
 
 func (c *Carriage) check(node peer.ID) error {
 	if err := ValidStreamName(c.Stream); err != nil {
-		return malformed("carries.stream", "%w", err)
+		return Malformed("carries.stream", "%w", err)
 	}
 	if len(c.Path) == 0 || len(c.Path) > MaxDepth+1 {
-		return malformed("carries.path", "%d nodes, want 1…%d", len(c.Path), MaxDepth+1)
+		return Malformed("carries.path", "%d nodes, want 1…%d", len(c.Path), MaxDepth+1)
 	}
 	for i, id := range c.Path {
-		if err := checkID("carries.path", id); err != nil {
+		if err := CheckID("carries.path", id); err != nil {
 			return err
 		}
 		if slices.Contains(c.Path[:i], id) {
-			return malformed("carries.path", "a loop through %s", id)
+			return Malformed("carries.path", "a loop through %s", id)
 		}
 	}
 	last := len(c.Path) - 1
 	if c.Path[last] != node {
-		return malformed("carries.path", "ends at %s, not at the record's node", c.Path[last])
+		return Malformed("carries.path", "ends at %s, not at the record's node", c.Path[last])
 	}
 	if c.Depth != last {
-		return malformed("carries.depth", "%d, but the path says %d", c.Depth, last)
+		return Malformed("carries.depth", "%d, but the path says %d", c.Depth, last)
 	}
 	if c.Origin != (last == 0) {
-		return malformed("carries.origin", "%t at depth %d", c.Origin, last)
+		return Malformed("carries.origin", "%t at depth %d", c.Origin, last)
 	}
 	parent := peer.ID("")
 	if last > 0 {
 		parent = c.Path[last-1]
 	}
 	if c.Parent != parent {
-		return malformed("carries.parent", "%q, but the path says %q", c.Parent, parent)
+		return Malformed("carries.parent", "%q, but the path says %q", c.Parent, parent)
 	}
 	if c.ParentRTT < 0 || c.ParentRTT > maxRTT {
-		return malformed("carries.parent_rtt_ms", "%v is not within 0…%v", c.ParentRTT, maxRTT)
+		return Malformed("carries.parent_rtt_ms", "%v is not within 0…%v", c.ParentRTT, maxRTT)
 	}
 	for _, n := range []struct {
 		field string
 		n     int
 	}{{"carries.viewers", c.Viewers}, {"carries.children", c.Children}, {"carries.fanout", c.Fanout}} {
-		if n.n < 0 || n.n > maxCount {
-			return malformed(n.field, "%d is not within 0…%d", n.n, maxCount)
+		if n.n < 0 || n.n > MaxCount {
+			return Malformed(n.field, "%d is not within 0…%d", n.n, MaxCount)
 		}
 	}
 	if err := checkLabels(c.Tracks, maxTracks); err != nil {
-		return malformed("carries.tracks", "%w", err)
+		return Malformed("carries.tracks", "%w", err)
 	}
 	return nil
 }
@@ -229,45 +229,45 @@ func checkNameChars(what, part, s string) error {
 	return fmt.Errorf("%s name %q contains %q; %s may be used", what, s, c, allowed)
 }
 
-// checkID accepts the peer IDs of Ed25519 keys, the only ones nodes have. They
+// CheckID accepts the peer IDs of Ed25519 keys, the only ones nodes have. They
 // hold the key itself.
-func checkID(field string, id peer.ID) error {
+func CheckID(field string, id peer.ID) error {
 	if id == "" {
-		return malformed(field, "peer ID missing")
+		return Malformed(field, "peer ID missing")
 	}
 	key, err := id.ExtractPublicKey()
 	if err != nil {
-		return malformed(field, "peer ID: %w", err)
+		return Malformed(field, "peer ID: %w", err)
 	}
 	if key.Type() != crypto.Ed25519 {
-		return malformed(field, "peer ID of an %s key, want Ed25519", key.Type())
+		return Malformed(field, "peer ID of an %s key, want Ed25519", key.Type())
 	}
 	if !id.MatchesPublicKey(key) {
-		return malformed(field, "peer ID in an unusual spelling")
+		return Malformed(field, "peer ID in an unusual spelling")
 	}
 	return nil
 }
 
-func checkTime(field string, t time.Time) error {
-	if ms := t.UnixMilli(); ms <= 0 || ms > maxUnixMilli {
-		return malformed(field, "%d ms is not within the years 1970…9999", ms)
+func CheckTime(field string, t time.Time) error {
+	if ms := t.UnixMilli(); ms <= 0 || ms > MaxUnixMilli {
+		return Malformed(field, "%d ms is not within the years 1970…9999", ms)
 	}
 	return nil
 }
 
-func checkAddrs(field string, addrs []multiaddr.Multiaddr) error {
+func CheckAddrs(field string, addrs []multiaddr.Multiaddr) error {
 	if len(addrs) > MaxAddrs {
-		return malformed(field, "%d addresses, at most %d", len(addrs), MaxAddrs)
+		return Malformed(field, "%d addresses, at most %d", len(addrs), MaxAddrs)
 	}
 	for _, a := range addrs {
 		if len(a) == 0 {
-			return malformed(field, "an empty address")
+			return Malformed(field, "an empty address")
 		}
-		if n := len(a.Bytes()); n > maxAddr {
-			return malformed(field, "an address of %d bytes, at most %d", n, maxAddr)
+		if n := len(a.Bytes()); n > MaxAddr {
+			return Malformed(field, "an address of %d bytes, at most %d", n, MaxAddr)
 		}
 		if _, err := a.ValueForProtocol(multiaddr.P_P2P); err == nil {
-			return malformed(field, "%s has a /p2p part, which the node's ID makes redundant", a)
+			return Malformed(field, "%s has a /p2p part, which the node's ID makes redundant", a)
 		}
 	}
 	return nil
@@ -331,7 +331,7 @@ func checkHostPort(s string) error {
 	if host == "" {
 		return fmt.Errorf("%q has no host", s)
 	}
-	if err := checkLabel(host, maxURL); err != nil {
+	if err := CheckLabel(host, maxURL); err != nil {
 		return err
 	}
 	if err := checkHost(host); err != nil {
@@ -347,8 +347,8 @@ func checkPort(s string) error {
 	return nil
 }
 
-// checkLabel accepts what can be printed on one line, up to limit bytes.
-func checkLabel(s string, limit int) error {
+// CheckLabel accepts what can be printed on one line, up to limit bytes.
+func CheckLabel(s string, limit int) error {
 	if len(s) > limit {
 		return fmt.Errorf("%d bytes, at most %d", len(s), limit)
 	}
@@ -369,7 +369,7 @@ func checkLabels(labels []string, limit int) error {
 		if l == "" {
 			return errors.New("an empty entry")
 		}
-		if err := checkLabel(l, MaxLabel); err != nil {
+		if err := CheckLabel(l, MaxLabel); err != nil {
 			return err
 		}
 	}

@@ -4,9 +4,9 @@ import "fmt"
 
 func (r *Request) Check() error {
 	if err := checkRequestID(r.ID); err != nil {
-		return malformed("id", "%w", err)
+		return Malformed("id", "%w", err)
 	}
-	if err := checkID("from", r.From); err != nil {
+	if err := CheckID("from", r.From); err != nil {
 		return err
 	}
 	return r.Need.Check()
@@ -14,37 +14,37 @@ func (r *Request) Check() error {
 
 func (l *Lease) Check() error {
 	if err := checkRequestID(l.ID); err != nil {
-		return malformed("id", "%w", err)
+		return Malformed("id", "%w", err)
 	}
-	if err := checkID("target", l.Target); err != nil {
+	if err := CheckID("target", l.Target); err != nil {
 		return err
 	}
-	if err := checkID("from", l.From); err != nil {
+	if err := CheckID("from", l.From); err != nil {
 		return err
 	}
 	if err := l.Need.Check(); err != nil {
 		return err
 	}
-	return checkTime("expires", l.Expires)
+	return CheckTime("expires", l.Expires)
 }
 
 func (n *Need) Check() error {
 	if n.Purpose > Cascade {
-		return malformed("purpose", "%d is unknown", n.Purpose)
+		return Malformed("purpose", "%d is unknown", n.Purpose)
 	}
 	if n.Stream != "" {
 		if err := ValidStreamName(n.Stream); err != nil {
-			return malformed("stream", "%w", err)
+			return Malformed("stream", "%w", err)
 		}
 	}
-	if n.Uplink < 0 || n.Uplink > maxNeed {
-		return malformed("uplink", "%d bit/s is not within 0…%d", n.Uplink, int64(maxNeed))
+	if n.Uplink < 0 || n.Uplink > MaxNeed {
+		return Malformed("uplink", "%d bit/s is not within 0…%d", n.Uplink, int64(MaxNeed))
 	}
-	if n.Packets < 0 || n.Packets > maxNeed {
-		return malformed("packets", "%d/s is not within 0…%d", n.Packets, int64(maxNeed))
+	if n.Packets < 0 || n.Packets > MaxNeed {
+		return Malformed("packets", "%d/s is not within 0…%d", n.Packets, int64(MaxNeed))
 	}
-	if err := checkLabel(n.Region, MaxLabel); err != nil {
-		return malformed("region", "%w", err)
+	if err := CheckLabel(n.Region, MaxLabel); err != nil {
+		return Malformed("region", "%w", err)
 	}
 	return nil
 }
@@ -64,30 +64,30 @@ func checkRequestID(id string) error {
 
 func (t *Ticket) Check() error {
 	if err := checkRequestID(t.Lease); err != nil {
-		return malformed("lease", "%w", err)
+		return Malformed("lease", "%w", err)
 	}
 	if err := ValidStreamName(t.Stream); err != nil {
-		return malformed("stream", "%w", err)
+		return Malformed("stream", "%w", err)
 	}
 	if t.Purpose != View && t.Purpose != Publish {
-		return malformed("purpose", "%s is not for tickets", t.Purpose)
+		return Malformed("purpose", "%s is not for tickets", t.Purpose)
 	}
-	if err := checkID("target", t.Target); err != nil {
+	if err := CheckID("target", t.Target); err != nil {
 		return err
 	}
-	if err := checkID("from", t.From); err != nil {
+	if err := CheckID("from", t.From); err != nil {
 		return err
 	}
 	if t.Purpose == Publish && (t.Source != "" || len(t.SourceAddrs) > 0) {
-		return malformed("source", "a publisher has none")
+		return Malformed("source", "a publisher has none")
 	}
 	if t.Source != "" {
-		if err := checkID("source", t.Source); err != nil {
+		if err := CheckID("source", t.Source); err != nil {
 			return err
 		}
 	}
-	if err := checkAddrs("source_addrs", t.SourceAddrs); err != nil {
+	if err := CheckAddrs("source_addrs", t.SourceAddrs); err != nil {
 		return err
 	}
-	return checkTime("expires", t.Expires)
+	return CheckTime("expires", t.Expires)
 }

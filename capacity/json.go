@@ -54,7 +54,7 @@ type coordinateJSON struct {
 // that are empty as [].
 func (r Record) MarshalJSON() ([]byte, error) {
 	j := recordJSON{
-		Node: r.Node, Name: r.Name, Seq: r.Seq, Issued: r.Issued, TTL: milliseconds(r.TTL),
+		Node: r.Node, Name: r.Name, Seq: r.Seq, Issued: r.Issued, TTL: Milliseconds(r.TTL),
 		Addrs: []string{}, URL: r.URL, Media: r.Media,
 		State: r.State, Region: r.Region, Zone: r.Zone,
 		Uplink: r.Uplink, Downlink: r.Downlink, Cores: r.Cores, CPU: r.CPU, CPULimit: r.CPULimit,
@@ -78,13 +78,13 @@ func (r Record) MarshalJSON() ([]byte, error) {
 }
 
 // UnmarshalJSON reads what MarshalJSON wrote. It takes any values that fit the
-// types: only [Open] makes sure that a record is valid.
+// types: only [signed.OpenRecord] makes sure that a record is valid.
 func (r *Record) UnmarshalJSON(b []byte) error {
 	var j recordJSON
 	if err := json.Unmarshal(b, &j); err != nil {
 		return err
 	}
-	ttl, err := fromMilliseconds("ttl_ms", j.TTL)
+	ttl, err := FromMilliseconds("ttl_ms", j.TTL)
 	if err != nil {
 		return err
 	}
@@ -127,7 +127,7 @@ type carriageJSON struct {
 
 // MarshalJSON writes ParentRTT as parent_rtt_ms.
 func (c Carriage) MarshalJSON() ([]byte, error) {
-	j := carriageJSON{carriageFields(c), milliseconds(c.ParentRTT)}
+	j := carriageJSON{carriageFields(c), Milliseconds(c.ParentRTT)}
 	if j.Path == nil {
 		j.Path = []peer.ID{}
 	}
@@ -143,7 +143,7 @@ func (c *Carriage) UnmarshalJSON(b []byte) error {
 	if err := json.Unmarshal(b, &j); err != nil {
 		return err
 	}
-	rtt, err := fromMilliseconds("parent_rtt_ms", j.ParentRTT)
+	rtt, err := FromMilliseconds("parent_rtt_ms", j.ParentRTT)
 	if err != nil {
 		return err
 	}
@@ -158,9 +158,9 @@ func (c *Carriage) UnmarshalJSON(b []byte) error {
 	return nil
 }
 
-func milliseconds(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
+func Milliseconds(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
 
-func fromMilliseconds(field string, ms float64) (time.Duration, error) {
+func FromMilliseconds(field string, ms float64) (time.Duration, error) {
 	const most = float64(math.MaxInt64 / int64(time.Millisecond))
 	if math.Abs(ms) >= most {
 		return 0, fmt.Errorf("%s: %v is out of range", field, ms)

@@ -1,4 +1,4 @@
-package capacity
+package capacity_test
 
 import (
 	"encoding/json"
@@ -9,14 +9,19 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"weir/capacity"
+	"weir/capacity/capacitytest"
+	"weir/capacity/policy"
+	"weir/capacity/signed"
 )
 
 var rewrite = flag.Bool("update", false, "rewrite the golden files in testdata")
 
 // The keys are part of the admin API.
 func TestRecordJSON(t *testing.T) {
-	r := typicalRecord(t, "golden")
-	r.Carries = typicalCarriage(t, r.Node)
+	r := capacitytest.Record(t, "golden")
+	r.Carries = capacitytest.Carriage(t, r.Node)
 	got, err := json.MarshalIndent(r, "", "  ")
 	if err != nil {
 		t.Fatal(err)
@@ -41,34 +46,34 @@ func TestRecordJSON(t *testing.T) {
 }
 
 func TestRecordJSONReadsBack(t *testing.T) {
-	sealed := func(r Record) Record {
-		b, err := Seal(r, keyOf(t, "node"))
+	sealed := func(r capacity.Record) capacity.Record {
+		b, err := signed.SealRecord(r, capacitytest.Key(t, "node"))
 		if err != nil {
 			t.Fatal(err)
 		}
-		r, err = Open(b, epoch)
+		r, err = signed.OpenRecord(b, capacitytest.Epoch)
 		if err != nil {
 			t.Fatal(err)
 		}
 		return r
 	}
-	r := typicalRecord(t, "node")
+	r := capacitytest.Record(t, "node")
 	carrying := r
-	carrying.Carries = typicalCarriage(t, r.Node)
+	carrying.Carries = capacitytest.Carriage(t, r.Node)
 	for _, tt := range []struct {
 		name string
-		r    Record
+		r    capacity.Record
 	}{
 		{"a typical record", sealed(r)},
 		{"of a carrier", sealed(carrying)},
-		{"with nothing but what is required", sealed(Record{Node: r.Node, Seq: 1, Issued: epoch, TTL: DefaultTTL})},
+		{"with nothing but what is required", sealed(capacity.Record{Node: r.Node, Seq: 1, Issued: capacitytest.Epoch, TTL: capacity.DefaultTTL})},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			b, err := json.Marshal(tt.r)
 			if err != nil {
 				t.Fatal(err)
 			}
-			var got Record
+			var got capacity.Record
 			if err := json.Unmarshal(b, &got); err != nil {
 				t.Fatal(err)
 			}
@@ -95,7 +100,7 @@ func TestBadJSONIsRefused(t *testing.T) {
 		{"an RTT beyond all time", `{"carries":{"parent_rtt_ms":-1e300}}`, "parent_rtt_ms"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			var r Record
+			var r capacity.Record
 			if err := json.Unmarshal([]byte(tt.json), &r); err == nil || !strings.Contains(err.Error(), tt.want) {
 				t.Errorf("got %v, want an error with %q", err, tt.want)
 			}
@@ -104,34 +109,34 @@ func TestBadJSONIsRefused(t *testing.T) {
 }
 
 func TestNamesReadBack(t *testing.T) {
-	for s := range Full + 1 {
+	for s := range capacity.Full + 1 {
 		b, err := s.MarshalText()
-		var got State
+		var got capacity.State
 		if err != nil || got.UnmarshalText(b) != nil || got != s || s.String() != string(b) {
 			t.Errorf("state %d is %q in text and %q as a string, %v", s, b, s, err)
 		}
 	}
-	for p := range Cascade + 1 {
+	for p := range capacity.Cascade + 1 {
 		b, err := p.MarshalText()
-		var got Purpose
+		var got capacity.Purpose
 		if err != nil || got.UnmarshalText(b) != nil || got != p || p.String() != string(b) {
 			t.Errorf("purpose %d is %q in text and %q as a string, %v", p, b, p, err)
 		}
 	}
-	if _, err := json.Marshal(State(9)); err == nil {
+	if _, err := json.Marshal(capacity.State(9)); err == nil {
 		t.Error("state 9 has a name")
 	}
-	if s := Purpose(9).String(); s != "9" {
+	if s := capacity.Purpose(9).String(); s != "9" {
 		t.Errorf("purpose 9 is %q", s)
 	}
-	if _, err := ParsePurpose("views"); err == nil || !strings.Contains(err.Error(), "view, publish, cascade") {
+	if _, err := capacity.ParsePurpose("views"); err == nil || !strings.Contains(err.Error(), "view, publish, cascade") {
 		t.Errorf("got %v, want an error that lists the purposes", err)
 	}
 }
 
 func FuzzRecordJSON(f *testing.F) {
-	r := typicalRecord(f, "node")
-	r.Carries = typicalCarriage(f, r.Node)
+	r := capacitytest.Record(f, "node")
+	r.Carries = capacitytest.Carriage(f, r.Node)
 	b, err := json.Marshal(r)
 	if err != nil {
 		f.Fatal(err)
@@ -139,7 +144,7 @@ func FuzzRecordJSON(f *testing.F) {
 	f.Add(b)
 	f.Add([]byte(`{"state":"full","coordinate":{"vec":[1e38]},"carries":{}}`))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		var r Record
+		var r capacity.Record
 		if json.Unmarshal(b, &r) != nil {
 			return
 		}
@@ -147,7 +152,7 @@ func FuzzRecordJSON(f *testing.F) {
 		if err != nil {
 			return // a year that JSON has no time for, a usage whose share is infinite
 		}
-		var again Record
+		var again capacity.Record
 		if err := json.Unmarshal(once, &again); err != nil {
 			t.Fatalf("%s: %v", once, err)
 		}
@@ -160,12 +165,12 @@ func FuzzRecordJSON(f *testing.F) {
 
 // Durations are milliseconds, and what was written is read back.
 func TestProvisionJSON(t *testing.T) {
-	p := Provision{Cooldown: 30 * time.Second, Wait: 1500 * time.Millisecond, Most: 4, Idle: time.Minute, Least: 2}
+	p := policy.Provision{Cooldown: 30 * time.Second, Wait: 1500 * time.Millisecond, Most: 4, Idle: time.Minute, Least: 2}
 	b, err := json.Marshal(p)
 	if err != nil || string(b) != `{"cooldown_ms":30000,"wait_ms":1500,"most":4,"idle_ms":60000,"least":2}` {
 		t.Fatalf("got %s, %v", b, err)
 	}
-	var back Provision
+	var back policy.Provision
 	if err := json.Unmarshal(b, &back); err != nil || back != p {
 		t.Errorf("read back %+v, %v", back, err)
 	}

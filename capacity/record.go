@@ -1,8 +1,10 @@
-// Package capacity is what an SFU says about itself and how to choose among
-// several: the record and its seal, stress, the policy and the ranking, the
-// reservation ledger, leases and tickets.
+// Package capacity is what an SFU says about itself and what is asked of it: the
+// record and its load, needs, leases and tickets, refusals, stress; and the
+// bounds that each must keep.
 //
-// It is pure: no I/O, no goroutines, and no clock; time is passed in.
+// It is types and checks alone: no I/O, no goroutines, and no clock; time is
+// passed in. The packages below it use them: signed seals and opens, policy
+// chooses, ledger admits.
 package capacity
 
 import (

@@ -15,6 +15,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"weir/capacity"
+	"weir/capacity/signed"
 	"weir/dht/holder"
 	"weir/dht/pb"
 )
@@ -360,7 +361,7 @@ func FuzzHandOver(f *testing.F) {
 		}
 		for topic, records := range node.table.All(now) {
 			for _, h := range records {
-				if got, err := capacity.OpenAnyAge(h.Sealed); err != nil || got.Node != h.Node() || topic.Fits(&got) != nil || h.Expires.Sub(h.Received) > got.TTL {
+				if got, err := signed.OpenRecordAnyAge(h.Sealed); err != nil || got.Node != h.Node() || topic.Fits(&got) != nil || h.Expires.Sub(h.Received) > got.TTL {
 					t.Fatalf("%s holds %+v: %v", topic, got, err)
 				}
 			}

@@ -10,6 +10,8 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"weir/capacity"
+	"weir/capacity/policy"
+	"weir/capacity/signed"
 	"weir/dht/holder"
 	"weir/dht/pb"
 )
@@ -71,7 +73,7 @@ func (n *Node) ask(ctx context.Context, p peer.ID) (capacity.Record, error) {
 		return capacity.Record{}, errors.New("it publishes nothing")
 	}
 	now := time.Now()
-	r, err := capacity.Open(own[0], n.wall(now))
+	r, err := signed.OpenRecord(own[0], n.wall(now))
 	if err != nil {
 		return capacity.Record{}, err
 	}
@@ -90,7 +92,7 @@ func doubtToWire(d holder.Doubt) *pb.Doubt {
 }
 
 // doubtsIn is what a holder doubts of c: one doubt or none.
-func doubtsIn(c *capacity.Candidate) []*pb.Doubt {
+func doubtsIn(c *policy.Candidate) []*pb.Doubt {
 	if c.Believed >= 1 {
 		return nil
 	}

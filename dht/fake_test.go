@@ -18,6 +18,7 @@ import (
 
 	"weir/capacity"
 	"weir/capacity/frame"
+	"weir/capacity/signed"
 	"weir/dht/pb"
 )
 
@@ -118,7 +119,7 @@ func (f *fake) record() capacity.Record {
 
 func seal(t testing.TB, r capacity.Record, key crypto.PrivKey) []byte {
 	t.Helper()
-	sealed, err := capacity.Seal(r, key)
+	sealed, err := signed.SealRecord(r, key)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -223,7 +224,7 @@ func (f *fake) lease(t testing.TB, from peer.ID, req *pb.Reserve) []byte {
 	if err != nil {
 		t.Errorf("need: %v", err)
 	}
-	sealed, err := capacity.SealLease(capacity.Lease{
+	sealed, err := signed.SealLease(capacity.Lease{
 		ID:      req.Id,
 		Target:  f.host.ID(),
 		From:    from,

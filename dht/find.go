@@ -14,6 +14,8 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"weir/capacity"
+	"weir/capacity/policy"
+	"weir/capacity/signed"
 	"weir/capacity/tracing"
 	"weir/dht/holder"
 	"weir/dht/pb"
@@ -36,7 +38,7 @@ var ErrNoHolders = errors.New("no holder answered")
 // Answer is what holders said to a query.
 type Answer struct {
 	// Candidates are verified, the newest record of each node.
-	Candidates []capacity.Candidate `json:"-"`
+	Candidates []policy.Candidate `json:"-"`
 	// Held and Rejected, by rule, are from the holder that holds most: its
 	// word only.
 	Held     int            `json:"held"`
@@ -120,7 +122,7 @@ func (q *finding) result() Answer {
 		a.Candidates = append(a.Candidates, c)
 	}
 	// In a fixed order, so that what is drawn from it depends on the draw only.
-	slices.SortFunc(a.Candidates, func(a, b capacity.Candidate) int { return cmp.Compare(a.Record.Node, b.Record.Node) })
+	slices.SortFunc(a.Candidates, func(a, b policy.Candidate) int { return cmp.Compare(a.Record.Node, b.Record.Node) })
 	return a
 }
 
@@ -145,7 +147,7 @@ type finding struct {
 	elsewhere <-chan struct{}
 
 	asked  map[peer.ID]bool
-	found  map[peer.ID]capacity.Candidate
+	found  map[peer.ID]policy.Candidate
 	offers map[peer.ID]offer // if compact
 	// hearsay is how far holders believe in those that they do not in full: of
 	// several words the least favourable counts, as with offers.
@@ -158,7 +160,7 @@ type finding struct {
 
 func (q *finding) begin(n *Node) {
 	q.n = n
-	q.found = make(map[peer.ID]capacity.Candidate)
+	q.found = make(map[peer.ID]policy.Candidate)
 	q.offers = make(map[peer.ID]offer)
 	q.hearsay = make(map[peer.ID]float64)
 	q.answer.Asked = []Asked{}
@@ -369,7 +371,7 @@ func (q *finding) askSelf() (others int) {
 		}
 		picked = len(offers)
 	} else {
-		var candidates []capacity.Candidate
+		var candidates []policy.Candidate
 		candidates, held, rejected = q.n.sampleHeld(q.topic, q.need, me, q.exclude, queryLimit, q.explain)
 		for _, c := range candidates {
 			q.add(c.Record, c.Sealed)
@@ -398,7 +400,7 @@ func (q *finding) add(r capacity.Record, sealed []byte) {
 	if !ok || slices.Contains(q.exclude, r.Node) {
 		return
 	}
-	q.found[r.Node] = capacity.Candidate{
+	q.found[r.Node] = policy.Candidate{
 		Record:   r,
 		Sealed:   sealed,
 		RTT:      q.n.coords.Predict(r.Coordinate),
@@ -646,7 +648,7 @@ const nowhereRule = "url"
 // spoils them all, for no honest holder keeps such.
 func verify(now time.Time, topic Topic, sealed [][]byte) (records []verified, nowhere int, err error) {
 	for _, b := range sealed {
-		r, err := capacity.Open(b, now)
+		r, err := signed.OpenRecord(b, now)
 		if errors.Is(err, capacity.ErrExpired) || errors.Is(err, capacity.ErrFromFuture) {
 			continue // clocks differ
 		}

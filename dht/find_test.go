@@ -13,6 +13,8 @@ import (
 	"github.com/libp2p/go-libp2p/core/protocol"
 
 	"weir/capacity"
+	"weir/capacity/policy"
+	"weir/capacity/signed"
 	"weir/dht/pb"
 )
 
@@ -89,7 +91,7 @@ func TestBadHoldersNeitherDelayNorPoisonFind(t *testing.T) {
 		{"refuses", answer(func(peer.ID, *pb.Request) *pb.Response { return &pb.Response{Error: "no"} })},
 		{"sends a forged record", reply(&pb.QueryReply{Held: 1, Sealed: [][]byte{good(), forged()}})},
 		{"sends a record of another topic", reply(&pb.QueryReply{Held: 1, Sealed: [][]byte{streamRecord()}})},
-		{"sends an oversized record", reply(&pb.QueryReply{Held: 1, Sealed: [][]byte{make([]byte, capacity.MaxRecordSize+1)}})},
+		{"sends an oversized record", reply(&pb.QueryReply{Held: 1, Sealed: [][]byte{make([]byte, signed.MaxRecordSize+1)}})},
 		{"sends more records than asked for", reply(&pb.QueryReply{Held: 17, Sealed: slices.Repeat([][]byte{good()}, 17)})},
 		{"says that nobody is there", reply(&pb.QueryReply{})},
 	}
@@ -283,7 +285,7 @@ func TestCrashedNodeDelaysNobody(t *testing.T) {
 			if err != nil {
 				return err
 			}
-			if slices.ContainsFunc(a.Candidates, func(c capacity.Candidate) bool { return c.Record.Node == crashed }) {
+			if slices.ContainsFunc(a.Candidates, func(c policy.Candidate) bool { return c.Record.Node == crashed }) {
 				return fmt.Errorf("%s still finds the crashed node", n.ID())
 			}
 			if slices.Contains(n.Holders(CapacityTopic()), crashed) {

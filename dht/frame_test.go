@@ -13,6 +13,8 @@ import (
 
 	"weir/capacity"
 	"weir/capacity/frame"
+	"weir/capacity/policy"
+	"weir/capacity/signed"
 	"weir/dht/pb"
 	"weir/dht/vivaldi"
 )
@@ -140,11 +142,11 @@ func FuzzServeReserve(f *testing.F) {
 			t.Fatalf("answer of %d bytes, at most %d: %v", len(sent), maxReserve, err)
 		}
 		if len(resp.Lease) > 0 {
-			l, err := capacity.OpenLease(resp.Lease, time.Now())
+			l, err := signed.OpenLease(resp.Lease, time.Now())
 			if err != nil || l.From != from || l.Target != node.ID() {
 				t.Fatalf("lease %+v, %v", l, err)
 			}
-			if r, err := capacity.Open(resp.Record, time.Now()); len(resp.Record) > 0 && (err != nil || r.Node != node.ID()) {
+			if r, err := signed.OpenRecord(resp.Record, time.Now()); len(resp.Record) > 0 && (err != nil || r.Node != node.ID()) {
 				t.Fatalf("record %+v, %v", r, err)
 			}
 			node.ledger.Release(from, l.ID)
@@ -203,7 +205,7 @@ func FuzzDecodeAnswers(f *testing.F) {
 			t.Fatal("records in spite of an error")
 		}
 		check(rs)
-		policy := capacity.DefaultPolicy()
+		policy := policy.Default()
 		offers, err := digests(now, id, policy, m.GetQuery().GetDigests())
 		if err != nil && offers != nil {
 			t.Fatal("offers in spite of an error")

@@ -13,6 +13,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"weir/capacity"
+	"weir/capacity/signed"
 	"weir/dht/holder"
 	"weir/dht/pb"
 )
@@ -117,7 +118,7 @@ func (n *Node) takeCopies(now time.Time, from peer.ID, topic Topic, copies []*pb
 		var r capacity.Record
 		err := errFlood
 		if n.entries.allow(now, from) {
-			r, err = capacity.Open(c.Sealed, n.wall(now))
+			r, err = signed.OpenRecord(c.Sealed, n.wall(now))
 		}
 		if err == nil {
 			err = topic.Fits(&r)

@@ -30,7 +30,9 @@ import (
 
 	"weir/capacity"
 	"weir/capacity/event"
+	"weir/capacity/policy"
 	"weir/capacity/scope"
+	"weir/capacity/signed"
 	"weir/dht/holder"
 	"weir/dht/liveness"
 	"weir/dht/place"
@@ -74,12 +76,12 @@ type Config struct {
 	ShardSplit, ShardMerge int
 
 	// Judge returns the policy in force; nil: the default one.
-	Judge func() *capacity.Judge
+	Judge func() *policy.Compiled
 	// Operator is whose policies are applied; "": nobody's. Apply puts one in
 	// force, which Judge returns from then on, or says why not. It is called
 	// with one policy at a time, each newer than the one before.
 	Operator peer.ID
-	Apply    func(p capacity.SignedPolicy, sealed []byte) error
+	Apply    func(p signed.Policy, sealed []byte) error
 	// Sample returns what to publish now: the node's record, of which Node,
 	// Seq, Issued, TTL, Addrs, Coordinate and Carries are filled in here,
 	// and one carriage per stream carried. It is called a few times a second,
@@ -167,11 +169,11 @@ func Listen(cfg Config) (*Node, error) {
 		uses = append(uses, scope.Redirect)
 	}
 	if cfg.Judge == nil {
-		judge, err := capacity.Compile(capacity.DefaultPolicy())
+		judge, err := policy.Compile(policy.Default())
 		if err != nil {
 			return nil, err
 		}
-		cfg.Judge = func() *capacity.Judge { return judge }
+		cfg.Judge = func() *policy.Compiled { return judge }
 	}
 	var err error
 	if cfg.Discovery, err = ParseDiscovery(string(cfg.Discovery)); err != nil {

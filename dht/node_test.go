@@ -17,6 +17,7 @@ import (
 	"go.uber.org/goleak"
 
 	"weir/capacity"
+	"weir/capacity/ledger"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -93,7 +94,7 @@ func testLog(name string) *slog.Logger {
 type testNode struct {
 	*Node
 	key    crypto.PrivKey
-	ledger *capacity.Ledger
+	ledger *ledger.Ledger
 	region string
 
 	mu       sync.Mutex
@@ -152,7 +153,7 @@ func newTestNode(t testing.TB, change func(*Config)) *testNode {
 	if cfg.Log == nil {
 		cfg.Log = testLog(idOf(t, cfg.Key).ShortString())
 	}
-	n.ledger = capacity.NewLedger(idOf(t, cfg.Key), capacity.Limits{Sessions: 10})
+	n.ledger = ledger.New(idOf(t, cfg.Key), ledger.Limits{Sessions: 10})
 	node, err := Listen(cfg)
 	if err != nil {
 		t.Fatal(err)

@@ -12,6 +12,8 @@ import (
 	"github.com/multiformats/go-multiaddr"
 
 	"weir/capacity"
+	"weir/capacity/policy"
+	"weir/capacity/signed"
 	"weir/dht/holder"
 	"weir/dht/pb"
 )
@@ -81,7 +83,7 @@ func dialable(addrs []multiaddr.Multiaddr) []multiaddr.Multiaddr {
 
 // digestFromWire checks w, which from sent. The terms are those of p,
 // whose weights give the score.
-func digestFromWire(now time.Time, from peer.ID, p capacity.Policy, w *pb.Digest) (offer, error) {
+func digestFromWire(now time.Time, from peer.ID, p policy.Policy, w *pb.Digest) (offer, error) {
 	id, err := peer.IDFromBytes(w.Node)
 	if err != nil {
 		return offer{}, fmt.Errorf("node: %w", err)
@@ -108,7 +110,7 @@ func digestFromWire(now time.Time, from peer.ID, p capacity.Policy, w *pb.Digest
 	for i, x := range w.Terms {
 		t := p.Score[i]
 		score := float64(x) * t.Weight
-		o.Terms = append(o.Terms, capacity.TermScore{Name: t.Name, Value: float64(x), Weight: t.Weight, Score: score})
+		o.Terms = append(o.Terms, policy.TermScore{Name: t.Name, Value: float64(x), Weight: t.Weight, Score: score})
 		o.Score += score
 	}
 	if math.IsNaN(o.Score) || math.IsInf(o.Score, 0) {
@@ -129,7 +131,7 @@ func digestFromWire(now time.Time, from peer.ID, p capacity.Policy, w *pb.Digest
 
 // digests checks what from sent. As with records, one that is wrong spoils
 // them all.
-func digests(now time.Time, from peer.ID, policy capacity.Policy, sent []*pb.Digest) ([]offer, error) {
+func digests(now time.Time, from peer.ID, policy policy.Policy, sent []*pb.Digest) ([]offer, error) {
 	offers := make([]offer, 0, len(sent))
 	for _, w := range sent {
 		o, err := digestFromWire(now, from, policy, w)
@@ -175,7 +177,7 @@ func (n *Node) known(now time.Time, topic Topic, node peer.ID) (capacity.Record,
 
 // rankOffers merges what holders offered with the ranking of the records that
 // were judged here, best first. Our own experience scales what others said.
-func (n *Node) rankOffers(now time.Time, ranking capacity.Ranking, offers map[peer.ID]offer) []offer {
+func (n *Node) rankOffers(now time.Time, ranking policy.Ranking, offers map[peer.ID]offer) []offer {
 	return holder.RankOffers(ranking, offers, func(p peer.ID) float64 { return n.beliefs.Of(now, p) })
 }
 
@@ -193,44 +195,44 @@ func (e *errUnfit) Error() string {
 // record is known here, and use if nothing is told of it; rtt is how long the
 // answer took, 0 if that says nothing. A holder that made something up is found
 // out here, before anything comes of it.
-func (n *Node) confirm(topic Topic, need capacity.Need, o *offer, sealed, use []byte, rtt time.Duration) (capacity.Verdict, error) {
+func (n *Node) confirm(topic Topic, need capacity.Need, o *offer, sealed, use []byte, rtt time.Duration) (policy.Evaluation, error) {
 	now := time.Now()
 	r := o.Record
 	if len(sealed) == 0 {
 		if o.Told() {
-			return capacity.Verdict{}, errors.New("lease without a record")
+			return policy.Evaluation{}, errors.New("lease without a record")
 		}
 		sealed = o.Sealed
 	} else {
 		var err error
-		if r, err = capacity.Open(sealed, n.wall(now)); err != nil {
-			return capacity.Verdict{}, err
+		if r, err = signed.OpenRecord(sealed, n.wall(now)); err != nil {
+			return policy.Evaluation{}, err
 		}
 		switch {
 		case r.Node != o.Record.Node:
-			return capacity.Verdict{}, fmt.Errorf("lease with the record of %s", r.Node)
+			return policy.Evaluation{}, fmt.Errorf("lease with the record of %s", r.Node)
 		case r.Seq < o.Record.Seq:
-			return capacity.Verdict{}, fmt.Errorf("lease with record %d, but record %d was offered", r.Seq, o.Record.Seq)
+			return policy.Evaluation{}, fmt.Errorf("lease with record %d, but record %d was offered", r.Seq, o.Record.Seq)
 		}
 		if err := topic.Fits(&r); err != nil {
-			return capacity.Verdict{}, err
+			return policy.Evaluation{}, err
 		}
 		var ok bool
 		if r, sealed, ok = n.newest.see(now, r, sealed); !ok {
-			return capacity.Verdict{}, fmt.Errorf("lease with record %d, which has run out", r.Seq)
+			return policy.Evaluation{}, fmt.Errorf("lease with record %d, which has run out", r.Seq)
 		}
 	}
 	if len(use) > 0 {
 		var err error
-		if r, err = capacity.WithLoad(r, use); err != nil {
-			return capacity.Verdict{}, err
+		if r, err = signed.WithLoad(r, use); err != nil {
+			return policy.Evaluation{}, err
 		}
 	}
 	if err := n.reachable(need, &r); err != nil {
-		return capacity.Verdict{}, err
+		return policy.Evaluation{}, err
 	}
-	c := capacity.Candidate{Record: r, Sealed: sealed, RTT: cmp.Or(rtt, n.coords.Predict(r.Coordinate)), Believed: min(n.beliefs.Of(now, r.Node), o.Believed)}
-	ranking := n.cfg.Judge().Rank(need, n.me(need.Region), []capacity.Candidate{c})
+	c := policy.Candidate{Record: r, Sealed: sealed, RTT: cmp.Or(rtt, n.coords.Predict(r.Coordinate)), Believed: min(n.beliefs.Of(now, r.Node), o.Believed)}
+	ranking := n.cfg.Judge().Rank(need, n.me(need.Region), []policy.Candidate{c})
 	if len(ranking.Passed) == 0 {
 		return ranking.Rejected[0], &errUnfit{ranking.Rejected[0].Rule}
 	}

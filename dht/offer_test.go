@@ -14,6 +14,8 @@ import (
 	"github.com/multiformats/go-multiaddr"
 
 	"weir/capacity"
+	"weir/capacity/policy"
+	"weir/capacity/signed"
 	"weir/dht/liveness"
 	"weir/dht/pb"
 )
@@ -39,7 +41,7 @@ func TestPlaceByDigests(t *testing.T) {
 	if err != nil {
 		t.Fatalf("Place: %v (%+v)", err, d)
 	}
-	r, err := capacity.Open(placed.Candidate.Sealed, time.Now())
+	r, err := signed.OpenRecord(placed.Candidate.Sealed, time.Now())
 	if err != nil || r.Node != placed.Lease.Target || r.Seq != placed.Candidate.Record.Seq || r.URL == "" {
 		t.Errorf("record of the chosen %+v, %v; lease %+v", r, err, placed.Lease)
 	}
@@ -47,7 +49,7 @@ func TestPlaceByDigests(t *testing.T) {
 		t.Errorf("%d verdicts", len(d.Verdicts))
 	}
 	for _, v := range d.Verdicts {
-		if !v.Told || v.Score <= 0 || v.Age <= 0 || v.Age > 10_000 || len(v.Terms) != len(capacity.DefaultPolicy().Score) || v.Seq == 0 {
+		if !v.Told || v.Score <= 0 || v.Age <= 0 || v.Age > 10_000 || len(v.Terms) != len(policy.Default().Score) || v.Seq == 0 {
 			t.Errorf("verdict %+v", v)
 		}
 		if chosen := v.Node == d.Chosen; chosen != (v.URL != "") {
@@ -58,13 +60,13 @@ func TestPlaceByDigests(t *testing.T) {
 		t.Errorf("%d bytes for one placement", d.Bytes)
 	}
 	// A seeker that holds another version of the policy judges for itself.
-	other := capacity.DefaultPolicy()
+	other := policy.Default()
 	other.Version = 7
-	judge, err := capacity.Compile(other)
+	judge, err := policy.Compile(other)
 	if err != nil {
 		t.Fatal(err)
 	}
-	seeker.cfg.Judge = func() *capacity.Judge { return judge }
+	seeker.cfg.Judge = func() *policy.Compiled { return judge }
 	_, d, err = seeker.Place(t.Context(), CapacityTopic(), view(), nil)
 	if err != nil || slices.ContainsFunc(d.Verdicts, func(v Judged) bool { return v.Told }) {
 		t.Errorf("with another policy: %v, %+v", err, d.Verdicts)
@@ -134,7 +136,7 @@ func TestPlaceInSpiteOfALyingHolder(t *testing.T) {
 			if d.Asked[0].Holder != liar.host.ID() {
 				t.Errorf("asked %+v", d.Asked)
 			}
-			r, err := capacity.Open(placed.Candidate.Sealed, time.Now())
+			r, err := signed.OpenRecord(placed.Candidate.Sealed, time.Now())
 			if err != nil || r.Node != placed.Lease.Target {
 				t.Errorf("placed on %+v, %v", r, err)
 			}

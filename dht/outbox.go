@@ -15,6 +15,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"weir/capacity"
+	"weir/capacity/signed"
 	"weir/dht/holder"
 	"weir/dht/pb"
 	"weir/dht/vivaldi"
@@ -227,15 +228,15 @@ func (o *outbox) copyOf(now time.Time, topic Topic, r capacity.Record, key crypt
 	old := o.own[topic]
 	o.mu.Unlock()
 	c := &ownCopy{base: r, at: now, record: r, sent: make(map[peer.ID]bool)}
-	if old != nil && now.Sub(old.at) < holder.WholeEvery && capacity.Amendable(&old.base, &r) {
+	if old != nil && now.Sub(old.at) < holder.WholeEvery && signed.Updatable(&old.base, &r) {
 		c.urgent = old.record.State != r.State
 		if c.record = r; !strayed(old.base.Coordinate, r.Coordinate) {
 			c.record.Coordinate = old.base.Coordinate
 		}
-		amendment, err := capacity.SealAmendment(old.base, old.sealed, c.record, key)
+		amendment, err := signed.SealUpdate(old.base, old.sealed, c.record, key)
 		if err == nil {
 			c.base, c.at, c.amendment = old.base, old.at, amendment
-			_, c.sealed, err = capacity.Amend(old.base, old.sealed, amendment)
+			_, c.sealed, err = signed.ApplyUpdate(old.base, old.sealed, amendment)
 		}
 		if err == nil || !errors.Is(err, capacity.ErrTooLarge) {
 			return c, err
@@ -243,7 +244,7 @@ func (o *outbox) copyOf(now time.Time, topic Topic, r capacity.Record, key crypt
 		c.base, c.at, c.record, c.amendment, c.urgent = r, now, r, nil, false
 	}
 	var err error
-	c.sealed, err = capacity.Seal(r, key)
+	c.sealed, err = signed.SealRecord(r, key)
 	return c, err
 }
 

@@ -7,12 +7,13 @@ import (
 	"time"
 
 	"weir/capacity"
+	"weir/capacity/signed"
 	"weir/dht/pb"
 )
 
 func amend(t testing.TB, n *testNode, base []byte, r capacity.Record) []byte {
 	t.Helper()
-	b, err := capacity.SealAmendment(capacity.Record{}, base, r, n.key)
+	b, err := signed.SealUpdate(capacity.Record{}, base, r, n.key)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -65,7 +66,7 @@ func TestHoldAmendments(t *testing.T) {
 		t.Fatalf("held: %+v", h)
 	}
 	// Whoever asks gets what is signed, as amended.
-	if r, err := capacity.Open(h.Sealed, soon); err != nil || r.Seq != 2 || r.Sessions.Used != 3 {
+	if r, err := signed.OpenRecord(h.Sealed, soon); err != nil || r.Seq != 2 || r.Sessions.Used != 3 {
 		t.Errorf("opened: %+v, %v", r, err)
 	}
 	if err := holder.hold(soon, from.ID(), &pb.Entry{Topic: string(testHome), Sealed: sealed}); err == nil {

@@ -17,7 +17,9 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"weir/capacity"
+	"weir/capacity/policy"
 	"weir/capacity/scope"
+	"weir/capacity/signed"
 	"weir/capacity/tracing"
 	"weir/dht/holder"
 	"weir/dht/pb"
@@ -54,7 +56,7 @@ const Unreachable = "unreachable"
 
 // Placed is where to go, and the room kept there.
 type Placed struct {
-	Candidate capacity.Candidate
+	Candidate policy.Candidate
 	Lease     capacity.Lease
 }
 
@@ -93,20 +95,20 @@ type DecisionNeed struct {
 // holder applied the policy, and Name, URL and Region are known of the chosen one
 // alone, whose record came with its lease.
 type Judged struct {
-	Node     peer.ID              `json:"node"`
-	Name     string               `json:"name,omitempty"` // its own claim
-	Seq      uint64               `json:"seq"`
-	Told     bool                 `json:"told,omitempty"` // by a digest
-	URL      string               `json:"url"`
-	Region   string               `json:"region,omitempty"`
-	Rule     string               `json:"rule,omitempty"` // the one that rejected it
-	Score    float64              `json:"score"`
-	Terms    []capacity.TermScore `json:"terms"`
-	Stress   float64              `json:"stress"`
-	Headroom *int64               `json:"headroom,omitempty"` // bit/s of uplink to spare; nil: no limit
-	Believed float64              `json:"believed"`           // 0…1: by what it refused or fell short of, here or by what holders heard
-	RTT      float64              `json:"rtt_ms"`             // predicted; 0: unknown
-	Age      float64              `json:"age_ms"`             // since issued, by both clocks
+	Node     peer.ID            `json:"node"`
+	Name     string             `json:"name,omitempty"` // its own claim
+	Seq      uint64             `json:"seq"`
+	Told     bool               `json:"told,omitempty"` // by a digest
+	URL      string             `json:"url"`
+	Region   string             `json:"region,omitempty"`
+	Rule     string             `json:"rule,omitempty"` // the one that rejected it
+	Score    float64            `json:"score"`
+	Terms    []policy.TermScore `json:"terms"`
+	Stress   float64            `json:"stress"`
+	Headroom *int64             `json:"headroom,omitempty"` // bit/s of uplink to spare; nil: no limit
+	Believed float64            `json:"believed"`           // 0…1: by what it refused or fell short of, here or by what holders heard
+	RTT      float64            `json:"rtt_ms"`             // predicted; 0: unknown
+	Age      float64            `json:"age_ms"`             // since issued, by both clocks
 }
 
 // Reservation is one candidate's answer.
@@ -291,7 +293,7 @@ func (n *Node) weigh(start time.Time, q *finding, answer Answer) (Decision, []of
 	for _, v := range all {
 		terms := v.Terms
 		if terms == nil {
-			terms = []capacity.TermScore{}
+			terms = []policy.TermScore{}
 		}
 		var headroom *int64
 		if v.Headroom >= 0 {
@@ -616,7 +618,7 @@ func (n *Node) reserveOn(ctx context.Context, pick *offer, topic Topic, request 
 			r.err = &capacity.Refusal{Reason: "closed", Detail: "this node takes nothing"}
 			return r
 		}
-		var v capacity.Verdict
+		var v policy.Evaluation
 		if v, r.err = n.confirm(topic, need, pick, nil, n.use(topic), 0); r.err == nil {
 			r.placed.Candidate, r.score = v.Candidate, v.Score
 			r.placed.Lease, r.err = n.cfg.Grant(capacity.Request{ID: request, From: target, Need: need})
@@ -651,12 +653,12 @@ func (n *Node) reserveOn(ctx context.Context, pick *offer, topic Topic, request 
 		r.err = fmt.Errorf("request not served: %.200s", resp.Error)
 	default:
 		var err error
-		r.placed.Lease, err = capacity.OpenLease(resp.Lease, n.wall(time.Now()))
+		r.placed.Lease, err = signed.OpenLease(resp.Lease, n.wall(time.Now()))
 		if l := r.placed.Lease; err == nil && (l.Target != target || l.From != n.ID() || l.ID != request || l.Need != need) {
 			err = errors.New("it is for something else")
 		}
 		if err == nil {
-			var v capacity.Verdict
+			var v policy.Evaluation
 			v, err = n.confirm(topic, need, pick, resp.Record, resp.Use, rtt)
 			r.placed.Candidate, r.score = v.Candidate, v.Score
 		}
@@ -761,7 +763,7 @@ func (n *Node) use(topic Topic) []byte {
 		}
 	}
 	r.Seq, r.Issued = 1, time.UnixMilli(1)
-	return capacity.EncodeLoad(&r)
+	return signed.EncodeLoad(&r)
 }
 
 func (n *Node) grant(req capacity.Request) ([]byte, error) {
@@ -772,7 +774,7 @@ func (n *Node) grant(req capacity.Request) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return capacity.SealLease(lease, n.cfg.Key)
+	return signed.SealLease(lease, n.cfg.Key)
 }
 
 func refusalToWire(err error) *pb.Refusal {

@@ -15,6 +15,8 @@ import (
 	"github.com/libp2p/go-libp2p/core/protocol"
 
 	"weir/capacity"
+	"weir/capacity/policy"
+	"weir/capacity/signed"
 	"weir/dht/holder"
 	"weir/dht/pb"
 )
@@ -135,7 +137,7 @@ func TestPlaceGivesUp(t *testing.T) {
 func TestRaceGoesOnPastTheSilent(t *testing.T) {
 	nodes := newTestNetwork(t, 2)
 	offered := func(r capacity.Record) offer {
-		return holder.Judged(capacity.Verdict{Candidate: capacity.Candidate{Record: r, Believed: 1}})
+		return holder.Judged(policy.Evaluation{Candidate: policy.Candidate{Record: r, Believed: 1}})
 	}
 	decided := make(chan struct{})
 	var silent []offer
@@ -235,7 +237,7 @@ func TestPlaceTakesTheBetterLease(t *testing.T) {
 					if use != nil {
 						use(&r)
 					}
-					b := capacity.EncodeLoad(&r)
+					b := signed.EncodeLoad(&r)
 					if nonsense != nil {
 						b = nonsense
 					}
@@ -356,13 +358,13 @@ func TestPlaceWithoutCandidates(t *testing.T) {
 
 // A node may be its own target, if its policy lets it.
 func TestPlaceOnOneself(t *testing.T) {
-	pol := capacity.DefaultPolicy()
-	pol.Filter = slices.DeleteFunc(pol.Filter, func(r capacity.Rule) bool { return r.Name == "self" })
-	judge, err := capacity.Compile(pol)
+	pol := policy.Default()
+	pol.Filter = slices.DeleteFunc(pol.Filter, func(r policy.Rule) bool { return r.Name == "self" })
+	judge, err := policy.Compile(pol)
 	if err != nil {
 		t.Fatal(err)
 	}
-	n := newTestNode(t, func(c *Config) { c.Judge = func() *capacity.Judge { return judge } })
+	n := newTestNode(t, func(c *Config) { c.Judge = func() *policy.Compiled { return judge } })
 	n.run(t)
 	n.awaitReady(t)
 	var placed Placed

@@ -13,12 +13,12 @@ import (
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/protobuf/proto"
 
-	"weir/capacity"
+	"weir/capacity/signed"
 	"weir/dht/pb"
 )
 
 const (
-	maxPolicyFrame = capacity.MaxPolicySize + 1024
+	maxPolicyFrame = signed.MaxPolicySize + 1024
 	policyAtOnce   = 32               // peers told at the same time
 	policyEvery    = 20 * time.Second // how often versions are compared with a peer drawn at random
 	policyTime     = 3 * time.Second  // for one exchange
@@ -67,17 +67,17 @@ func (h *policyHold) get() (uint64, []byte) {
 // and tells every peer, who do the same: within some round trips the whole
 // network has it. The error says why it is not applied, ErrOldPolicy among
 // others.
-func (n *Node) PushPolicy(sealed []byte) (capacity.SignedPolicy, error) {
+func (n *Node) PushPolicy(sealed []byte) (signed.Policy, error) {
 	return n.takePolicy(sealed, "")
 }
 
 // takePolicy applies a policy that came from a peer, or from the operator if
 // that is "".
-func (n *Node) takePolicy(sealed []byte, from peer.ID) (capacity.SignedPolicy, error) {
+func (n *Node) takePolicy(sealed []byte, from peer.ID) (signed.Policy, error) {
 	if n.cfg.Operator == "" || n.cfg.Apply == nil {
-		return capacity.SignedPolicy{}, errNoOperator
+		return signed.Policy{}, errNoOperator
 	}
-	p, err := capacity.OpenPolicy(sealed, n.cfg.Operator)
+	p, err := signed.OpenPolicy(sealed, n.cfg.Operator)
 	if err != nil {
 		return p, err
 	}

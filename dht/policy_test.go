@@ -15,6 +15,8 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"weir/capacity"
+	"weir/capacity/policy"
+	"weir/capacity/signed"
 	"weir/dht/pb"
 )
 
@@ -24,7 +26,7 @@ type sheet struct {
 	applied []uint64
 }
 
-func (s *sheet) apply(p capacity.SignedPolicy, _ []byte) error {
+func (s *sheet) apply(p signed.Policy, _ []byte) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.applied = append(s.applied, p.Version)
@@ -52,7 +54,7 @@ func TestPolicySpreads(t *testing.T) {
 	nodes := newTestNetworkOf(t, 6, func(int, *testNode) {}, change)
 	version := func(v uint64) []byte {
 		t.Helper()
-		sealed, err := capacity.SealPolicy("p", []byte(somePolicy), v, time.Now(), operator)
+		sealed, err := signed.SealPolicy("p", []byte(somePolicy), v, time.Now(), operator)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -82,7 +84,7 @@ func TestPolicySpreads(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	forged, err := capacity.SealPolicy("p", []byte(somePolicy), 9, time.Now(), stranger)
+	forged, err := signed.SealPolicy("p", []byte(somePolicy), 9, time.Now(), stranger)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -118,7 +120,7 @@ func TestPolicyIsInTheDHT(t *testing.T) {
 	})
 	seal := func(version uint64, by crypto.PrivKey) []byte {
 		t.Helper()
-		sealed, err := capacity.SealPolicy("p", []byte(somePolicy), version, time.Now(), by)
+		sealed, err := signed.SealPolicy("p", []byte(somePolicy), version, time.Now(), by)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -188,7 +190,7 @@ func TestPolicyValidator(t *testing.T) {
 	v := policyValidator{idOf(t, operator)}
 	var values [][]byte
 	for _, version := range []uint64{3, 7, 7, 5} {
-		sealed, err := capacity.SealPolicy("p", []byte(somePolicy), version, time.UnixMilli(1e12+int64(len(values))), operator)
+		sealed, err := signed.SealPolicy("p", []byte(somePolicy), version, time.UnixMilli(1e12+int64(len(values))), operator)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -213,7 +215,7 @@ func TestPolicyValidator(t *testing.T) {
 
 func TestPolicyWithoutOperator(t *testing.T) {
 	n := newTestNode(t, nil)
-	sealed, err := capacity.SealPolicy("p", []byte(somePolicy), 1, time.Now(), newKey(t))
+	sealed, err := signed.SealPolicy("p", []byte(somePolicy), 1, time.Now(), newKey(t))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -228,15 +230,15 @@ func FuzzPolicyExchange(f *testing.F) {
 	node := newTestNode(f, func(c *Config) {
 		c.Listen = nil
 		c.Operator = id
-		c.Apply = func(p capacity.SignedPolicy, _ []byte) error {
+		c.Apply = func(p signed.Policy, _ []byte) error {
 			if p.Operator != id || p.Version == 0 {
 				return errors.New("must not be asked for")
 			}
-			_, err := capacity.Compile(p.Judge.Policy())
+			_, err := policy.Compile(p.Judge.Policy())
 			return err
 		}
 	})
-	sealed, err := capacity.SealPolicy("p", []byte(somePolicy), 3, time.Now(), operator)
+	sealed, err := signed.SealPolicy("p", []byte(somePolicy), 3, time.Now(), operator)
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -265,7 +267,7 @@ func FuzzPolicyExchange(f *testing.F) {
 func FuzzPolicyValidator(f *testing.F) {
 	operator := newKey(f)
 	v := policyValidator{idOf(f, operator)}
-	sealed, err := capacity.SealPolicy("p", []byte(somePolicy), 3, time.Now(), operator)
+	sealed, err := signed.SealPolicy("p", []byte(somePolicy), 3, time.Now(), operator)
 	if err != nil {
 		f.Fatal(err)
 	}

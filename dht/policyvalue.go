@@ -9,7 +9,7 @@ import (
 	kb "github.com/libp2p/go-libp2p-kbucket"
 	"github.com/libp2p/go-libp2p/core/peer"
 
-	"weir/capacity"
+	"weir/capacity/signed"
 )
 
 // policyKey is the key in the DHT under which the policy of operator is kept.
@@ -17,7 +17,7 @@ func policyKey(operator peer.ID) string { return "/weir-policy/" + operator.Stri
 
 // A policyValidator decides which values the DHT takes: the policies of one
 // operator, under its key. So a peer can make a node keep one value, of at most
-// capacity.MaxPolicySize, and only one that the operator has signed.
+// signed.MaxPolicySize, and only one that the operator has signed.
 type policyValidator struct{ operator peer.ID }
 
 // Validate implements record.Validator. kad-dht does not recover from panics in
@@ -26,7 +26,7 @@ func (v policyValidator) Validate(key string, value []byte) error {
 	if key != policyKey(v.operator) {
 		return errors.New("only the operator's policy may be stored")
 	}
-	_, err := capacity.OpenPolicy(value, v.operator)
+	_, err := signed.OpenPolicy(value, v.operator)
 	return err
 }
 
@@ -35,7 +35,7 @@ func (v policyValidator) Validate(key string, value []byte) error {
 func (v policyValidator) Select(key string, values [][]byte) (int, error) {
 	best, version := -1, uint64(0)
 	for i, value := range values {
-		if p, err := capacity.OpenPolicy(value, v.operator); err == nil && p.Version > version {
+		if p, err := signed.OpenPolicy(value, v.operator); err == nil && p.Version > version {
 			best, version = i, p.Version
 		}
 	}

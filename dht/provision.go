@@ -13,6 +13,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"weir/capacity"
+	"weir/capacity/policy"
 	"weir/dht/holder"
 	"weir/dht/pb"
 	"weir/dht/scale"
@@ -157,13 +158,13 @@ func (n *Node) provisioners(ctx context.Context, region string) ([]peer.ID, erro
 
 // sampleProvisioners draws nothing: all that is held in a provision topic counts,
 // and of too many the closest to its key.
-func (n *Node) sampleProvisioners(topic Topic, exclude []peer.ID, limit int) (picked []capacity.Candidate, held int) {
-	byNode := make(map[peer.ID]capacity.Candidate)
+func (n *Node) sampleProvisioners(topic Topic, exclude []peer.ID, limit int) (picked []policy.Candidate, held int) {
+	byNode := make(map[peer.ID]policy.Candidate)
 	var list []peer.ID
 	records := n.table.List(time.Now(), topic)
 	for _, h := range records {
 		if !slices.Contains(exclude, h.Node()) {
-			byNode[h.Node()] = capacity.Candidate{Record: h.Record, Sealed: h.Sealed, Believed: 1}
+			byNode[h.Node()] = policy.Candidate{Record: h.Record, Sealed: h.Sealed, Believed: 1}
 			list = append(list, h.Node())
 		}
 	}

@@ -18,6 +18,8 @@ import (
 
 	"weir/capacity"
 	"weir/capacity/frame"
+	"weir/capacity/policy"
+	"weir/capacity/signed"
 	"weir/dht/holder"
 	"weir/dht/pb"
 	"weir/dht/vivaldi"
@@ -280,11 +282,11 @@ func (n *Node) hold(now time.Time, from peer.ID, e *pb.Entry) error {
 		if h == nil {
 			return errNothingToAmend
 		}
-		if r, sealed, err = capacity.Amend(h.Record, h.Sealed, e.Amendment); err == nil {
+		if r, sealed, err = signed.ApplyUpdate(h.Record, h.Sealed, e.Amendment); err == nil {
 			err = r.CheckAge(n.wall(now))
 		}
 	} else {
-		r, err = capacity.Open(sealed, n.wall(now))
+		r, err = signed.OpenRecord(sealed, n.wall(now))
 	}
 	if err != nil {
 		return err
@@ -355,7 +357,7 @@ func (n *Node) serveQuery(from peer.ID, q *pb.Query) *pb.Response {
 	var held int
 	var rejected map[string]int
 	if q.Sealed || q.Explain || topic.Provisions() || q.Policy != n.cfg.Judge().Policy().Version {
-		var picked []capacity.Candidate
+		var picked []policy.Candidate
 		picked, held, rejected = n.sampleHeld(topic, need, me, exclude, limit, q.Explain)
 		for _, c := range picked {
 			reply.Sealed = append(reply.Sealed, c.Sealed)
@@ -381,19 +383,19 @@ func (n *Node) serveQuery(from peer.ID, q *pb.Query) *pb.Response {
 // sampleHeld draws up to limit of the records held in topic that pass the
 // policy for me, and counts those held and those each rule rejected. Explain
 // fills up with rejected ones.
-func (n *Node) sampleHeld(topic Topic, need capacity.Need, me capacity.Record, exclude []peer.ID, limit int, explain bool) (picked []capacity.Candidate, held int, rejected map[string]int) {
+func (n *Node) sampleHeld(topic Topic, need capacity.Need, me capacity.Record, exclude []peer.ID, limit int, explain bool) (picked []policy.Candidate, held int, rejected map[string]int) {
 	if topic.Provisions() {
 		picked, held = n.sampleProvisioners(topic, exclude, limit)
 		return picked, held, nil
 	}
 	now := time.Now()
 	records := n.table.List(now, topic)
-	candidates := make([]capacity.Candidate, 0, len(records))
+	candidates := make([]policy.Candidate, 0, len(records))
 	for _, h := range records {
 		if slices.Contains(exclude, h.Node()) {
 			continue
 		}
-		candidates = append(candidates, capacity.Candidate{
+		candidates = append(candidates, policy.Candidate{
 			Record:   h.Record,
 			Sealed:   h.Sealed,
 			RTT:      holder.PredictRTT(me.Coordinate, h.Record.Coordinate),

@@ -17,6 +17,8 @@ import (
 
 	"weir/capacity"
 	"weir/capacity/frame"
+	"weir/capacity/policy"
+	"weir/capacity/signed"
 	"weir/dht/holder"
 	"weir/dht/pb"
 	"weir/dht/vivaldi"
@@ -66,7 +68,7 @@ func TestHolderRefusesBadRecords(t *testing.T) {
 		{"one from the future", &pb.Entry{Topic: capacityTopic, Sealed: sealed(func(r *capacity.Record) {
 			r.Issued = r.Issued.Add(time.Hour)
 		})}, "future"},
-		{"an oversized one", &pb.Entry{Topic: capacityTopic, Sealed: make([]byte, capacity.MaxRecordSize+1)}, "too large"},
+		{"an oversized one", &pb.Entry{Topic: capacityTopic, Sealed: make([]byte, signed.MaxRecordSize+1)}, "too large"},
 		{"garbage", &pb.Entry{Topic: capacityTopic, Sealed: []byte("garbage")}, "malformed"},
 		{"a stream's record among the nodes", &pb.Entry{Topic: capacityTopic, Sealed: sealed(carries("a"))}, "another topic"},
 		{"a node's record among a stream's", &pb.Entry{Topic: "stream/a", Sealed: sealed(none)}, "another topic"},
@@ -345,7 +347,7 @@ func TestQuerySamples(t *testing.T) {
 			t.Fatalf("rejected %v, want %d by state", q.Rejected, full)
 		}
 		for _, b := range q.Sealed {
-			r, err := capacity.Open(b, now)
+			r, err := signed.OpenRecord(b, now)
 			if err != nil || r.State == capacity.Full {
 				t.Fatalf("got %+v, %v", r, err)
 			}
@@ -419,7 +421,7 @@ func TestFetchReturnsANodesOwnRecords(t *testing.T) {
 		if len(sealed) != 3 {
 			return fmt.Errorf("%d records, want 3", len(sealed))
 		}
-		first, err := capacity.Open(sealed[0], time.Now())
+		first, err := signed.OpenRecord(sealed[0], time.Now())
 		if err != nil || first.Carries != nil || first.Node != nodes[0].ID() {
 			return fmt.Errorf("first %+v, %v; want the capacity record", first, err)
 		}
@@ -478,12 +480,12 @@ func TestWireFormat(t *testing.T) {
 // Likewise, what a holder answers with.
 func TestWireFormatOfAnswers(t *testing.T) {
 	digest := digestToWire(time.UnixMilli(1_700_000_001_000), &offer{
-		Verdict: capacity.Verdict{
-			Candidate: capacity.Candidate{RTT: 12_345 * time.Microsecond, Record: capacity.Record{
+		Evaluation: policy.Evaluation{
+			Candidate: policy.Candidate{RTT: 12_345 * time.Microsecond, Record: capacity.Record{
 				Node: "a node", Seq: 1_700_000_000_000,
 				Addrs: []multiaddr.Multiaddr{addr(t, "/ip4/192.0.2.1/udp/4001/quic-v1")},
 			}},
-			Terms: []capacity.TermScore{{Value: 0.5}, {Value: 0.25}, {Value: 1}, {Value: 0}},
+			Terms: []policy.TermScore{{Value: 0.5}, {Value: 0.25}, {Value: 1}, {Value: 0}},
 		},
 		Stress: 0.5, Headroom: 800_000_000, Received: time.UnixMilli(1_700_000_000_000),
 	})

@@ -11,6 +11,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"weir/capacity"
+	"weir/capacity/policy"
 	"weir/dht/holder"
 	"weir/dht/pb"
 )
@@ -84,7 +85,7 @@ func (n *Node) readRegions(ctx context.Context) {
 		n.log.Debug("index of regions not read", "err", err)
 	}
 	candidates := answer.Candidates
-	slices.SortStableFunc(candidates, func(a, b capacity.Candidate) int { return cmp.Compare(a.RTT, b.RTT) })
+	slices.SortStableFunc(candidates, func(a, b policy.Candidate) int { return cmp.Compare(a.RTT, b.RTT) })
 	var near []string
 	for _, c := range candidates {
 		if !slices.Contains(near, c.Record.Region) {
@@ -101,13 +102,13 @@ func (n *Node) readRegions(ctx context.Context) {
 
 // nearestRegions draws from what is held in the index one node of each region,
 // the nearest to me first.
-func (n *Node) nearestRegions(me capacity.Record, limit int) (picked []capacity.Candidate, held int) {
+func (n *Node) nearestRegions(me capacity.Record, limit int) (picked []policy.Candidate, held int) {
 	records := n.table.List(time.Now(), holder.RegionsTopic)
-	all := make([]capacity.Candidate, 0, len(records))
+	all := make([]policy.Candidate, 0, len(records))
 	for _, h := range records {
-		all = append(all, capacity.Candidate{Record: h.Record, Sealed: h.Sealed, RTT: holder.PredictRTT(me.Coordinate, h.Record.Coordinate)})
+		all = append(all, policy.Candidate{Record: h.Record, Sealed: h.Sealed, RTT: holder.PredictRTT(me.Coordinate, h.Record.Coordinate)})
 	}
-	slices.SortFunc(all, func(a, b capacity.Candidate) int {
+	slices.SortFunc(all, func(a, b policy.Candidate) int {
 		return cmp.Or(cmp.Compare(a.RTT, b.RTT), cmp.Compare(a.Record.Node, b.Record.Node))
 	})
 	seen := make(map[string]bool)
@@ -321,7 +322,7 @@ func (q *finding) merge(sub *finding) {
 }
 
 // newer returns c, or what is known already of its node if that is newer.
-func newer(found map[peer.ID]capacity.Candidate, c capacity.Candidate) capacity.Candidate {
+func newer(found map[peer.ID]policy.Candidate, c policy.Candidate) policy.Candidate {
 	if old, ok := found[c.Record.Node]; ok && old.Record.Seq > c.Record.Seq {
 		return old
 	}
@@ -336,12 +337,12 @@ func (q *finding) enough() bool {
 			return true
 		}
 	}
-	candidates := make([]capacity.Candidate, 0, len(q.found))
+	candidates := make([]policy.Candidate, 0, len(q.found))
 	for _, c := range q.found {
 		candidates = append(candidates, c)
 	}
 	ranking := q.n.cfg.Judge().Rank(q.need, q.n.me(q.need.Region), candidates)
-	return slices.ContainsFunc(ranking.Passed, func(v capacity.Verdict) bool { return v.Record.Stress() <= holder.WideStress })
+	return slices.ContainsFunc(ranking.Passed, func(v policy.Evaluation) bool { return v.Record.Stress() <= holder.WideStress })
 }
 
 // shards returns every capacity topic there is, as far as this node can find

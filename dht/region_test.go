@@ -10,6 +10,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"weir/capacity"
+	"weir/capacity/signed"
 	"weir/dht/holder"
 	"weir/dht/pb"
 )
@@ -189,7 +190,7 @@ func TestIndexNamesEachRegionOnce(t *testing.T) {
 	reply := n.serveQuery(n.ID(), &pb.Query{Topic: string(holder.RegionsTopic), Need: &pb.Need{}}).GetQuery()
 	var got []string
 	for _, b := range reply.GetSealed() {
-		r, err := capacity.Open(b, now)
+		r, err := signed.OpenRecord(b, now)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -10,13 +10,14 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"weir/capacity"
+	"weir/capacity/policy"
 )
 
 // A Survey is what this node would have to choose among, if it saw every record
 // of a topic.
 type Survey struct {
-	Me         capacity.Record      // its own, as a policy sees it
-	Candidates []capacity.Candidate // the newest record of each other node
+	Me         capacity.Record    // its own, as a policy sees it
+	Candidates []policy.Candidate // the newest record of each other node
 	// Silent are the holders that did not tell all they hold in time: what only
 	// they hold is missing. Hearing says who did.
 	Silent  []peer.ID
@@ -46,18 +47,18 @@ func (n *Node) Survey(ctx context.Context, topic Topic) (Survey, error) {
 		return Survey{}, err
 	}
 	now := time.Now()
-	s := Survey{Me: n.me(""), Candidates: make([]capacity.Candidate, 0, len(newest)), Hearing: heard}
+	s := Survey{Me: n.me(""), Candidates: make([]policy.Candidate, 0, len(newest)), Hearing: heard}
 	for _, h := range heard.Silent {
 		s.Silent = append(s.Silent, h.Node)
 	}
 	for id, c := range newest {
-		s.Candidates = append(s.Candidates, capacity.Candidate{
+		s.Candidates = append(s.Candidates, policy.Candidate{
 			Record:   c.Record,
 			Sealed:   c.Sealed,
 			RTT:      n.coords.Predict(c.Record.Coordinate),
 			Believed: n.beliefs.Of(now, id),
 		})
 	}
-	slices.SortFunc(s.Candidates, func(a, b capacity.Candidate) int { return cmp.Compare(a.Record.Node, b.Record.Node) })
+	slices.SortFunc(s.Candidates, func(a, b policy.Candidate) int { return cmp.Compare(a.Record.Node, b.Record.Node) })
 	return s, nil
 }

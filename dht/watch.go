@@ -14,6 +14,7 @@ import (
 
 	"weir/capacity"
 	"weir/capacity/frame"
+	"weir/capacity/signed"
 	"weir/dht/holder"
 	"weir/dht/pb"
 )
@@ -479,7 +480,7 @@ func eventFromWire(now time.Time, topic Topic, w *pb.Event) (e watchEvent, ok bo
 		return e, err == nil, err
 	case len(w.Sealed) > 0:
 		e.Sealed, e.HeldFor = w.Sealed, time.Duration(w.HeldMs)*time.Millisecond
-		r, err := capacity.Open(w.Sealed, now)
+		r, err := signed.OpenRecord(w.Sealed, now)
 		if err == nil {
 			err = topic.Fits(&r)
 		}

@@ -15,6 +15,7 @@ import (
 
 	"weir/capacity"
 	"weir/capacity/event"
+	"weir/capacity/ledger"
 	"weir/sfu/problem"
 	"weir/sfu/proxied"
 )
@@ -184,9 +185,9 @@ func TestVigil(t *testing.T) {
 // goes on with the client.
 func TestFullNodeWaits(t *testing.T) {
 	m := newMesh(t)
-	b := m.add(capacity.Limits{}, nil)
+	b := m.add(ledger.Limits{}, nil)
 	var full *meshNode
-	full = m.add(capacity.Limits{Sessions: 1}, func(c *Config) {
+	full = m.add(ledger.Limits{Sessions: 1}, func(c *Config) {
 		place := c.Place
 		c.Place = func(ctx context.Context, need capacity.Need, exclude []peer.ID) (Helper, error) {
 			if need.Purpose == capacity.View && !full.live(ctx, need.Stream) {
@@ -225,7 +226,7 @@ func TestFullNodeWaits(t *testing.T) {
 // An address has so many sessions, those that are being set up included, and gets
 // them back; all of an IPv6 network are one.
 func TestSessionsOfOneAddress(t *testing.T) {
-	a := newMesh(t).add(capacity.Limits{}, func(c *Config) { c.AddressSessions = always(2) })
+	a := newMesh(t).add(ledger.Limits{}, func(c *Config) { c.AddressSessions = always(2) })
 	a.publish("demo")
 	v := a.watch("demo")
 	resp, body := call(t, "POST", a.web.URL+"/whep/demo", typeSDP, offerOf(videoSection("0", "recvonly")))

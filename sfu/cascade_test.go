@@ -17,12 +17,13 @@ import (
 
 	"weir/capacity"
 	"weir/capacity/event"
+	"weir/capacity/ledger"
 	"weir/sfu/client"
 )
 
 func TestCascade(t *testing.T) {
 	m := newMesh(t)
-	a, b := m.add(capacity.Limits{}, nil), m.add(capacity.Limits{}, nil)
+	a, b := m.add(ledger.Limits{}, nil), m.add(ledger.Limits{}, nil)
 	a.publish("room/main")
 	v := b.watch("room/main")
 	flows(t, v, 15)
@@ -47,7 +48,7 @@ func TestCascade(t *testing.T) {
 // However many viewers ask a node for a stream at once, it is pulled once.
 func TestManyViewersOnePull(t *testing.T) {
 	m := newMesh(t)
-	a, b := m.add(capacity.Limits{}, nil), m.add(capacity.Limits{}, nil)
+	a, b := m.add(ledger.Limits{}, nil), m.add(ledger.Limits{}, nil)
 	a.publish("demo")
 
 	var wg sync.WaitGroup
@@ -83,7 +84,7 @@ func TestManyViewersOnePull(t *testing.T) {
 // Both directions and every stream between two nodes share one link.
 func TestOneLinkForAPair(t *testing.T) {
 	m := newMesh(t)
-	a, b := m.add(capacity.Limits{}, nil), m.add(capacity.Limits{}, nil)
+	a, b := m.add(ledger.Limits{}, nil), m.add(ledger.Limits{}, nil)
 	a.publish("from-a")
 	a.publish("from-a-too")
 	b.publish("from-b")
@@ -100,7 +101,7 @@ func TestOneLinkForAPair(t *testing.T) {
 func TestLinksOpenedAtOnce(t *testing.T) {
 	for range 5 {
 		m := newMesh(t)
-		a, b := m.add(capacity.Limits{}, nil), m.add(capacity.Limits{}, nil)
+		a, b := m.add(ledger.Limits{}, nil), m.add(ledger.Limits{}, nil)
 		a.publish("from-a")
 		b.publish("from-b")
 		var wg sync.WaitGroup
@@ -120,7 +121,7 @@ func TestLinksOpenedAtOnce(t *testing.T) {
 // that have ever passed.
 func TestSectionsAreReused(t *testing.T) {
 	m := newMesh(t)
-	a, b := m.add(capacity.Limits{}, nil), m.add(capacity.Limits{}, func(c *Config) { c.Linger = always(50 * time.Millisecond) })
+	a, b := m.add(ledger.Limits{}, nil), m.add(ledger.Limits{}, func(c *Config) { c.Linger = always(50 * time.Millisecond) })
 	sections := func() int {
 		a.SFU.mu.Lock()
 		defer a.SFU.mu.Unlock()
@@ -164,7 +165,7 @@ func TestSectionsAreReused(t *testing.T) {
 // The stream's way is known everywhere, so it never comes back to itself.
 func TestNoLoops(t *testing.T) {
 	m := newMesh(t)
-	a, b, c := m.add(capacity.Limits{}, nil), m.add(capacity.Limits{}, nil), m.add(capacity.Limits{}, nil)
+	a, b, c := m.add(ledger.Limits{}, nil), m.add(ledger.Limits{}, nil), m.add(ledger.Limits{}, nil)
 	a.publish("demo")
 	m.carriers = func(_ string, exclude []peer.ID) []peer.ID { return []peer.ID{a.id} }
 	b.watch("demo")
@@ -198,7 +199,7 @@ func TestDepthAndFanoutAreBounded(t *testing.T) {
 	}
 	var chain []*meshNode
 	for range 4 {
-		chain = append(chain, m.add(capacity.Limits{}, bounds))
+		chain = append(chain, m.add(ledger.Limits{}, bounds))
 	}
 	chain[0].publish("demo")
 	from := func(n *meshNode) {
@@ -236,7 +237,7 @@ func TestDepthAndFanoutAreBounded(t *testing.T) {
 	depth.Store(3)
 	chain[3].watch("demo")
 	from(chain[0])
-	last := m.add(capacity.Limits{}, bounds)
+	last := m.add(ledger.Limits{}, bounds)
 	refused(last, "fanout")
 	fanout.Store(2)
 	last.watch("demo")
@@ -247,7 +248,7 @@ func TestDepthAndFanoutAreBounded(t *testing.T) {
 func TestPullWaitsForARelay(t *testing.T) {
 	m := newMesh(t)
 	narrow := func(c *Config) { c.Fanout = most(1) }
-	a, b, c := m.add(capacity.Limits{}, narrow), m.add(capacity.Limits{}, narrow), m.add(capacity.Limits{}, nil)
+	a, b, c := m.add(ledger.Limits{}, narrow), m.add(ledger.Limits{}, narrow), m.add(ledger.Limits{}, nil)
 	a.publish("demo")
 	b.watch("demo")
 	m.mu.Lock()
@@ -290,7 +291,7 @@ func (n *meshNode) lastDetail(kind event.Kind) string {
 // no more than a pause: same SSRC, no break in the numbering.
 func TestRelaySurvivesItsParent(t *testing.T) {
 	m := newMesh(t)
-	a, b, c := m.add(capacity.Limits{}, nil), m.add(capacity.Limits{}, nil), m.add(capacity.Limits{}, nil)
+	a, b, c := m.add(ledger.Limits{}, nil), m.add(ledger.Limits{}, nil), m.add(ledger.Limits{}, nil)
 	a.publish("demo")
 	b.watch("demo")
 	m.mu.Lock()
@@ -322,7 +323,7 @@ func TestRelaySurvivesItsParent(t *testing.T) {
 // When the publisher goes, the stream ends everywhere.
 func TestPublisherGoes(t *testing.T) {
 	m := newMesh(t)
-	a, b := m.add(capacity.Limits{}, nil), m.add(capacity.Limits{}, nil)
+	a, b := m.add(ledger.Limits{}, nil), m.add(ledger.Limits{}, nil)
 	p := a.publish("demo")
 	v := b.watch("demo")
 	if err := p.Close(); err != nil {
@@ -339,7 +340,7 @@ func TestPublisherGoes(t *testing.T) {
 // A relay that nobody watches lets go.
 func TestUnwatchedRelayLetsGo(t *testing.T) {
 	m := newMesh(t)
-	a, b := m.add(capacity.Limits{}, nil), m.add(capacity.Limits{}, func(c *Config) { c.Linger = always(50 * time.Millisecond) })
+	a, b := m.add(ledger.Limits{}, nil), m.add(ledger.Limits{}, func(c *Config) { c.Linger = always(50 * time.Millisecond) })
 	a.publish("demo")
 	v := b.watch("demo")
 	if err := v.Close(); err != nil {
@@ -356,7 +357,7 @@ func TestLingerThatChanges(t *testing.T) {
 	var linger atomic.Int64
 	linger.Store(int64(time.Hour))
 	m := newMesh(t)
-	a, b := m.add(capacity.Limits{}, nil), m.add(capacity.Limits{}, func(c *Config) { c.Linger = func() time.Duration { return time.Duration(linger.Load()) } })
+	a, b := m.add(ledger.Limits{}, nil), m.add(ledger.Limits{}, func(c *Config) { c.Linger = func() time.Duration { return time.Duration(linger.Load()) } })
 	a.publish("demo")
 	v := b.watch("demo")
 	if err := v.Close(); err != nil {
@@ -371,7 +372,7 @@ func TestLingerThatChanges(t *testing.T) {
 // let go at once.
 func TestPullOutlivesShortLinger(t *testing.T) {
 	m := newMesh(t)
-	a, b := m.add(capacity.Limits{}, nil), m.add(capacity.Limits{}, func(c *Config) { c.Linger = always(time.Nanosecond) })
+	a, b := m.add(ledger.Limits{}, nil), m.add(ledger.Limits{}, func(c *Config) { c.Linger = always(time.Nanosecond) })
 	a.publish("demo")
 	for range 5 {
 		v := b.watch("demo")
@@ -385,7 +386,7 @@ func TestPullOutlivesShortLinger(t *testing.T) {
 
 func TestFullNodeRedirects(t *testing.T) {
 	m := newMesh(t)
-	a, b := m.add(capacity.Limits{Sessions: 2}, nil), m.add(capacity.Limits{Sessions: 3}, nil)
+	a, b := m.add(ledger.Limits{Sessions: 2}, nil), m.add(ledger.Limits{Sessions: 3}, nil)
 	a.publish("demo")
 	stays := a.watch("demo")
 	v := a.watch("demo")
@@ -432,8 +433,8 @@ func TestFullNodeRedirects(t *testing.T) {
 
 func TestRelayOverflow(t *testing.T) {
 	m := newMesh(t)
-	a := m.add(capacity.Limits{Sessions: 1}, func(c *Config) { c.Overflow = always(Relay) })
-	b := m.add(capacity.Limits{}, nil)
+	a := m.add(ledger.Limits{Sessions: 1}, func(c *Config) { c.Overflow = always(Relay) })
+	b := m.add(ledger.Limits{}, nil)
 	a.publish("demo")
 	v := a.watch("demo") // one answer, no redirect
 	if got := v.Stats().Hops; len(got) != 1 {
@@ -459,7 +460,7 @@ func TestLinkGarbage(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			m := newMesh(t)
-			a := m.add(capacity.Limits{}, nil)
+			a := m.add(ledger.Limits{}, nil)
 			a.publish("demo")
 			v := a.watch("demo")
 			near, far := net.Pipe()
@@ -507,7 +508,7 @@ func TestLossIsRepairedHopByHop(t *testing.T) {
 			return n%20 == 0
 		}
 	}
-	a, b := m.add(capacity.Limits{}, lossy), m.add(capacity.Limits{}, lossy)
+	a, b := m.add(ledger.Limits{}, lossy), m.add(ledger.Limits{}, lossy)
 	a.publish("demo")
 	v := b.watch("demo")
 	from := v.Stats()

@@ -9,7 +9,7 @@ import (
 
 	"github.com/libp2p/go-libp2p/core/peer"
 
-	"weir/capacity"
+	"weir/capacity/ledger"
 	"weir/sfu/udp"
 )
 
@@ -64,7 +64,7 @@ func newJudged(t *testing.T) *judged {
 	j.Link = &Link{
 		Peer: "sender", inbounds: map[uint64]*inbound{1: {feeds: feeds}},
 		sfu: &SFU{cfg: Config{
-			Socket: socket, Ledger: capacity.NewLedger("self", capacity.Limits{}),
+			Socket: socket, Ledger: ledger.New("self", ledger.Limits{}),
 			Delivered: func(node peer.ID, share float64) {
 				if node != "sender" {
 					t.Errorf("told of %s", node)
@@ -112,9 +112,9 @@ func TestLinksAreJudged(t *testing.T) {
 			seconds(j, 5, 100, 100)
 		}, []float64{1, 0}},
 		{"not while we are short of CPU ourselves", func(j *judged) {
-			j.sfu.cfg.Ledger.Observe(j.now, capacity.Load{CPU: 0.95})
+			j.sfu.cfg.Ledger.Observe(j.now, ledger.Load{CPU: 0.95})
 			seconds(j, 20, 100, 20)
-			j.sfu.cfg.Ledger.Observe(j.now, capacity.Load{CPU: 0.5})
+			j.sfu.cfg.Ledger.Observe(j.now, ledger.Load{CPU: 0.5})
 			seconds(j, 8, 100, 0)
 		}, []float64{1}},
 		{"not by a source that has gone", func(j *judged) {
@@ -141,7 +141,7 @@ func TestDeliveredShare(t *testing.T) {
 	told := map[string]chan float64{"lossy": make(chan float64, 1), "clean": make(chan float64, 1)}
 	from := make(chan peer.ID, 64)
 	relay := func(name string, lose func([]byte, netip.AddrPort) bool) *meshNode {
-		return m.add(capacity.Limits{}, func(c *Config) {
+		return m.add(ledger.Limits{}, func(c *Config) {
 			c.Socket.Lose = lose
 			c.Delivered = func(node peer.ID, share float64) {
 				select {
@@ -163,7 +163,7 @@ func TestDeliveredShare(t *testing.T) {
 		}
 		return d[3]%4 == 0
 	}
-	a := m.add(capacity.Limits{}, nil)
+	a := m.add(ledger.Limits{}, nil)
 	a.publish("demo")
 	relay("lossy", lose).tryWatch("demo")
 	relay("clean", nil).watch("demo")

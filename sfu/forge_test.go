@@ -11,7 +11,7 @@ import (
 	"testing"
 	"time"
 
-	"weir/capacity"
+	"weir/capacity/ledger"
 )
 
 // forge sends datagram to the node as if it came from an address of this machine that
@@ -69,7 +69,7 @@ func (s *sources) list() []netip.AddrPort {
 func TestForgedRecordsEndNothing(t *testing.T) {
 	m := newMesh(t)
 	atA, atB := &sources{all: map[netip.AddrPort]bool{}}, &sources{all: map[netip.AddrPort]bool{}}
-	a, b := m.add(capacity.Limits{}, atA.watch), m.add(capacity.Limits{}, atB.watch)
+	a, b := m.add(ledger.Limits{}, atA.watch), m.add(ledger.Limits{}, atB.watch)
 	a.publish("demo")
 	near, far := a.watch("demo"), b.watch("demo")
 	forged := 0
@@ -104,7 +104,7 @@ func TestForgedRecordsEndNothing(t *testing.T) {
 func TestJunkIsNoConsent(t *testing.T) {
 	m := newMesh(t)
 	var silent atomic.Bool
-	n := m.add(capacity.Limits{}, func(c *Config) {
+	n := m.add(ledger.Limits{}, func(c *Config) {
 		c.Socket.Lose = func(d []byte, _ netip.AddrPort) bool { return silent.Load() && d[0] < 4 } // STUN, RFC 7983
 	})
 	n.publish("demo")

@@ -19,6 +19,7 @@ import (
 
 	"weir/capacity"
 	"weir/capacity/event"
+	"weir/capacity/ledger"
 	"weir/sfu/client"
 	"weir/sfu/udp"
 )
@@ -46,7 +47,7 @@ type meshNode struct {
 	mesh   *mesh
 	id     peer.ID
 	key    crypto.PrivKey
-	ledger *capacity.Ledger
+	ledger *ledger.Ledger
 	web    *httptest.Server
 
 	mu     sync.Mutex
@@ -60,7 +61,7 @@ func newMesh(t *testing.T) *mesh {
 }
 
 // add starts one more node. change, if not nil, edits its configuration.
-func (m *mesh) add(limits capacity.Limits, change func(*Config)) *meshNode {
+func (m *mesh) add(limits ledger.Limits, change func(*Config)) *meshNode {
 	m.t.Helper()
 	key, _, err := crypto.GenerateEd25519Key(rand.Reader)
 	if err != nil {
@@ -74,7 +75,7 @@ func (m *mesh) add(limits capacity.Limits, change func(*Config)) *meshNode {
 	if err != nil {
 		m.t.Fatal(err)
 	}
-	n := &meshNode{mesh: m, id: id, key: key, ledger: capacity.NewLedger(id, limits)}
+	n := &meshNode{mesh: m, id: id, key: key, ledger: ledger.New(id, limits)}
 	cfg := Config{
 		Self: id, Key: key, Socket: socket, Ledger: n.ledger,
 		Locate: n.locate, Place: n.place, Dial: n.dial, Handover: n.handover, Live: n.live,

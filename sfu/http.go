@@ -20,6 +20,7 @@ import (
 	"weir/capacity"
 	"weir/capacity/event"
 	"weir/capacity/scope"
+	"weir/capacity/signed"
 	"weir/capacity/tracing"
 	"weir/sfu/problem"
 	"weir/sfu/proxied"
@@ -687,7 +688,7 @@ func (s *SFU) handOn(ctx context.Context, w http.ResponseWriter, a *arrival, h *
 			}
 		}
 	}
-	ticket, err := capacity.SealTicket(t, s.cfg.Key)
+	ticket, err := signed.SealTicket(t, s.cfg.Key)
 	if err == nil {
 		ticket, err = s.cfg.Rights.Carry(ticket, a.grant)
 	}

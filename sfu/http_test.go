@@ -21,6 +21,7 @@ import (
 
 	"weir/capacity"
 	"weir/capacity/event"
+	"weir/capacity/ledger"
 	"weir/sfu/pb"
 	"weir/sfu/problem"
 )
@@ -56,7 +57,7 @@ func call(t *testing.T, method, url, contentType, body string, header ...string)
 // is not disturbed.
 func TestBadRequests(t *testing.T) {
 	m := newMesh(t)
-	a := m.add(capacity.Limits{}, nil)
+	a := m.add(ledger.Limits{}, nil)
 	a.publish("demo")
 	v := a.watch("demo")
 	good := offerOf(videoSection("0", "recvonly"))
@@ -123,8 +124,8 @@ func TestProblemsBetweenNodes(t *testing.T) {
 	m := newMesh(t)
 	full := &capacity.Refusal{Reason: "sessions", Detail: "1 of 1 sessions in use"}
 	var locate, place error
-	other := m.add(capacity.Limits{}, nil).id
-	a := m.add(capacity.Limits{Sessions: 1}, func(c *Config) {
+	other := m.add(ledger.Limits{}, nil).id
+	a := m.add(ledger.Limits{Sessions: 1}, func(c *Config) {
 		c.Locate = func(context.Context, capacity.Need, []peer.ID) (Carrier, error) {
 			return Carrier{Node: other}, locate
 		}
@@ -186,7 +187,7 @@ func TestProblemsBetweenNodes(t *testing.T) {
 
 func TestPreflight(t *testing.T) {
 	m := newMesh(t)
-	a := m.add(capacity.Limits{Sessions: 1}, nil)
+	a := m.add(ledger.Limits{Sessions: 1}, nil)
 	a.publish("demo") // full: a preflight is answered all the same
 	for path, methods := range map[string]string{"/whip/x": "POST", "/whep/demo": "POST", "/session/y": "DELETE"} {
 		resp, _ := call(t, "OPTIONS", a.web.URL+path, "", "", "Origin", "https://example.org", "Access-Control-Request-Method", methods)
@@ -241,7 +242,7 @@ func pionViewer(t *testing.T, n *meshNode, stream string) (*webrtc.PeerConnectio
 
 func TestSessionSurface(t *testing.T) {
 	m := newMesh(t)
-	a := m.add(capacity.Limits{}, nil)
+	a := m.add(ledger.Limits{}, nil)
 	a.publish("demo")
 	pc, resp := pionViewer(t, a, "demo")
 	session, etag := resp.Header.Get("Location"), resp.Header.Get("ETag")
@@ -319,7 +320,7 @@ func TestSessionSurface(t *testing.T) {
 // A client whose connection ends first is told the same by its DELETE.
 func TestDeleteAfterTheConnectionEnded(t *testing.T) {
 	m := newMesh(t)
-	a := m.add(capacity.Limits{}, nil)
+	a := m.add(ledger.Limits{}, nil)
 	a.publish("demo")
 	pc, resp := pionViewer(t, a, "demo")
 	eventually(t, "connected", func() bool { return pc.ConnectionState() == webrtc.PeerConnectionStateConnected })
@@ -335,7 +336,7 @@ func TestDeleteAfterTheConnectionEnded(t *testing.T) {
 // One publisher of a name, and it can come back once it has gone.
 func TestNameIsTaken(t *testing.T) {
 	m := newMesh(t)
-	a := m.add(capacity.Limits{}, nil)
+	a := m.add(ledger.Limits{}, nil)
 	p := a.publish("demo")
 	resp, body := call(t, "POST", a.web.URL+"/whip/demo", typeSDP, offerOf(videoSection("0", "sendonly")))
 	if resp.StatusCode != 409 || !strings.Contains(body, "being published here") {
@@ -354,7 +355,7 @@ func TestNameIsTakenElsewhere(t *testing.T) {
 	m := newMesh(t)
 	var a, b *meshNode
 	asked := map[*meshNode]*atomic.Int64{}
-	add := func(limits capacity.Limits) (n *meshNode) {
+	add := func(limits ledger.Limits) (n *meshNode) {
 		count := &atomic.Int64{}
 		n = m.add(limits, func(c *Config) {
 			c.Claim = func(_ context.Context, stream string) (func(), error) {
@@ -371,8 +372,8 @@ func TestNameIsTakenElsewhere(t *testing.T) {
 		asked[n] = count
 		return n
 	}
-	a = add(capacity.Limits{Sessions: 1})
-	b = add(capacity.Limits{})
+	a = add(ledger.Limits{Sessions: 1})
+	b = add(ledger.Limits{})
 	a.publish("own")
 	before := asked[a].Load()
 	offer := offerOf(videoSection("0", "sendonly"))
@@ -409,7 +410,7 @@ func TestNameIsTakenTwice(t *testing.T) {
 	var nodes []*meshNode
 	for range 3 {
 		var n *meshNode
-		n = m.add(capacity.Limits{}, func(c *Config) {
+		n = m.add(ledger.Limits{}, func(c *Config) {
 			c.Published = func(_ context.Context, stream string) (at []peer.ID, _ error) {
 				for _, other := range m.all() {
 					if carried, ok := other.carriage(stream); visible.Load() && other != n && ok && carried.Origin {
@@ -444,7 +445,7 @@ func TestNameIsTakenTwice(t *testing.T) {
 // wait holds a viewer's request until the stream is live.
 func TestWaitForAStream(t *testing.T) {
 	m := newMesh(t)
-	a := m.add(capacity.Limits{}, nil)
+	a := m.add(ledger.Limits{}, nil)
 	answered := make(chan int, 1)
 	go func() {
 		resp, err := http.Post(a.web.URL+"/whep/later?wait=20s", typeSDP, strings.NewReader(offerOf(videoSection("0", "recvonly"))))
@@ -503,7 +504,7 @@ func FuzzReadMessage(f *testing.F) {
 		// What it says is acted on by a link that has just been opened.
 		l := &Link{queue: make(chan *pb.Message, sendQueue), remote: make(chan *pb.Description, 1), done: make(chan struct{}),
 			inbounds: map[uint64]*inbound{}, branches: map[uint64]*branch{}, slotsIn: map[string]*slotIn{}, sfu: &SFU{streams: map[string]*Stream{}}}
-		l.sfu.cfg.Ledger = capacity.NewLedger("self", capacity.Limits{})
+		l.sfu.cfg.Ledger = ledger.New("self", ledger.Limits{})
 		in := &inbound{link: l, pull: 1, result: make(chan error, 1), moved: make(chan []peer.ID, 1), over: make(chan struct{}), mids: map[string]string{}}
 		l.inbounds[1] = in
 		_ = l.handle(m)
@@ -517,7 +518,7 @@ func FuzzReadMessage(f *testing.F) {
 // both are told once, in that order.
 func TestStreamEvents(t *testing.T) {
 	m := newMesh(t)
-	a := m.add(capacity.Limits{}, nil)
+	a := m.add(ledger.Limits{}, nil)
 	p := a.publish("demo")
 	eventually(t, "the stream starts", func() bool { return a.saw(event.StreamStarted) == 1 })
 	v := a.watch("demo")

@@ -15,8 +15,8 @@ import (
 	"github.com/pion/transport/v4/packetio"
 	"github.com/pion/webrtc/v4"
 
-	"weir/capacity"
 	"weir/capacity/event"
+	"weir/capacity/ledger"
 )
 
 // A fakePublisher hands an ingress packets as pion does, and notes what a
@@ -513,7 +513,7 @@ func FuzzIngress(f *testing.F) {
 // A client that sends under ever new SSRCs for real loses its session, and
 // nothing else.
 func TestFloodOfSSRCsEndsTheSession(t *testing.T) {
-	n := newMesh(t).add(capacity.Limits{}, nil)
+	n := newMesh(t).add(ledger.Limits{}, nil)
 	tracks := publishRaw(t, n, "flood", nil, param(webrtc.MimeTypeVP8, 96, ""))
 	other := n.publish("other")
 	v := n.watch("other")

@@ -7,7 +7,7 @@ import (
 	"strings"
 	"testing"
 
-	"weir/capacity"
+	"weir/capacity/ledger"
 	"weir/sfu/client"
 	"weir/sfu/udp"
 )
@@ -46,7 +46,7 @@ func TestMediaOverTCP(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			m := newMesh(t)
-			n := m.add(capacity.Limits{}, func(cfg *Config) {
+			n := m.add(ledger.Limits{}, func(cfg *Config) {
 				_ = cfg.Socket.Close()
 				socket, err := udp.Listen(c.bind)
 				if err != nil {
@@ -72,7 +72,7 @@ func TestMediaOverTCP(t *testing.T) {
 // priority, and stands in answers to clients only.
 func TestTCPCandidate(t *testing.T) {
 	m := newMesh(t)
-	n := m.add(capacity.Limits{}, nil)
+	n := m.add(ledger.Limits{}, nil)
 	resp, err := http.Post(n.web.URL+"/whip/demo", "application/sdp", strings.NewReader(offerOf(videoSection("0", "sendonly"))))
 	if err != nil {
 		t.Fatal(err)
@@ -126,7 +126,7 @@ func TestMediaFromOneAddressOfAll(t *testing.T) {
 			cfg.Socket, cfg.PublicIP = socket, netip.MustParseAddr(ip)
 		}
 	}
-	a, b := m.add(capacity.Limits{}, behind("127.0.0.5")), m.add(capacity.Limits{}, behind("127.0.0.6"))
+	a, b := m.add(ledger.Limits{}, behind("127.0.0.5")), m.add(ledger.Limits{}, behind("127.0.0.6"))
 	a.publish("demo")
 	flows(t, a.watch("demo"), 10)
 	flows(t, b.watch("demo"), 10)

@@ -8,7 +8,7 @@ import (
 	"sync"
 	"time"
 
-	"weir/capacity"
+	"weir/capacity/ledger"
 	"weir/sfu/udp"
 )
 
@@ -24,7 +24,7 @@ const cpuSmoothing = 3 * time.Second
 // CPU is what this process wants of what it can get; see cpuMeter.
 type Gauge struct {
 	Socket *udp.Socket
-	Ledger *capacity.Ledger
+	Ledger *ledger.Ledger
 	// CPULimit is the share of the CPU, 0…1, that counts as exhausted as of now.
 	// 0: CPU is not counted.
 	CPULimit func() float64
@@ -32,7 +32,7 @@ type Gauge struct {
 	cpu cpuMeter
 
 	mu    sync.Mutex
-	load  capacity.Load
+	load  ledger.Load
 	down  int64
 	out   meter
 	in    meter
@@ -42,7 +42,7 @@ type Gauge struct {
 
 // Reading is what a Gauge last measured.
 type Reading struct {
-	capacity.Load
+	ledger.Load
 	Downlink int64 // bit/s
 	Cores    float64
 }
@@ -73,7 +73,7 @@ func (g *Gauge) sample(now time.Time) {
 		g.share += min(1, sampleInterval.Seconds()/cpuSmoothing.Seconds()) * (used - g.share)
 		g.cores = cores
 	}
-	g.load = capacity.Load{CPU: g.share, CPULimit: g.CPULimit()}
+	g.load = ledger.Load{CPU: g.share, CPULimit: g.CPULimit()}
 	g.load.Uplink, g.load.Packets = g.out.rates()
 	g.down, _ = g.in.rates()
 	load := g.load

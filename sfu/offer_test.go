@@ -17,7 +17,7 @@ import (
 	psdp "github.com/pion/sdp/v3"
 	"github.com/pion/webrtc/v4"
 
-	"weir/capacity"
+	"weir/capacity/ledger"
 	"weir/sfu/udp"
 )
 
@@ -50,7 +50,7 @@ func h264Fmtp(pt int, profile, mode string) string {
 // What is offered is answered so that media flows, or refused by name.
 func TestOffers(t *testing.T) {
 	m := newMesh(t)
-	a := m.add(capacity.Limits{}, nil)
+	a := m.add(ledger.Limits{}, nil)
 	a.publish("demo") // VP8 and Opus
 	opus := "a=rtpmap:111 opus/48000/2"
 	vp8 := lines("a=rtpmap:96 VP8/90000", "a=rtcp-fb:96 nack pli")
@@ -186,7 +186,7 @@ func TestOffers(t *testing.T) {
 // Offers of real clients are taken whole, but for data channels.
 func TestOffersOfClients(t *testing.T) {
 	m := newMesh(t)
-	a := m.add(capacity.Limits{}, nil)
+	a := m.add(ledger.Limits{}, nil)
 	a.publish("vp8")
 	publishRaw(t, a, "h264", nil, param(webrtc.MimeTypeH264, 102, "packetization-mode=1;profile-level-id=42e01f"), param(webrtc.MimeTypeOpus, 111, ""))
 	files, err := filepath.Glob("testdata/sdp/*.sdp")
@@ -369,7 +369,7 @@ func every(t *testing.T, send func()) {
 // at another node, each in its section.
 func TestAudioOfEveryKindIsForwarded(t *testing.T) {
 	m := newMesh(t)
-	a, b := m.add(capacity.Limits{}, nil), m.add(capacity.Limits{}, nil)
+	a, b := m.add(ledger.Limits{}, nil), m.add(ledger.Limits{}, nil)
 	codecs := []webrtc.RTPCodecParameters{
 		param(webrtc.MimeTypeOpus, 111, ""), param(webrtc.MimeTypePCMU, 0, ""), param(webrtc.MimeTypePCMA, 8, ""),
 		param(webrtc.MimeTypeG722, 9, ""), param(webrtc.MimeTypeOpus, 112, ""),
@@ -442,7 +442,7 @@ func TestAudioOfEveryKindIsForwarded(t *testing.T) {
 // event, to the client by status.
 func TestWhatIsNotTakenIsTold(t *testing.T) {
 	m := newMesh(t)
-	a := m.add(capacity.Limits{}, nil)
+	a := m.add(ledger.Limits{}, nil)
 	opus := "a=rtpmap:111 opus/48000/2"
 	_, _ = call(t, "POST", a.web.URL+"/whip/x", typeSDP, bundled(offerOf(audioOf("0", "sendonly", "111", opus), dataSection), "0 data")+"a=candidate:1 1 tcp 5 10.0.0.1 9 typ host tcptype active\r\n")
 	sessions := a.Sessions()
@@ -470,7 +470,7 @@ func TestWhatIsNotTakenIsTold(t *testing.T) {
 // refused: browsers' own offers against what publishers send.
 func TestViewersOfH264(t *testing.T) {
 	m := newMesh(t)
-	a := m.add(capacity.Limits{}, nil)
+	a := m.add(ledger.Limits{}, nil)
 	for _, profile := range []string{"42e01f", "4d0028", "640028"} {
 		publishRaw(t, a, profile, nil, param(webrtc.MimeTypeH264, 102, "level-asymmetry-allowed=1;packetization-mode=1;profile-level-id="+profile))
 	}
@@ -523,7 +523,7 @@ func TestViewersOfH264(t *testing.T) {
 // node, as packets before each keyframe, and the numbering has no gap.
 func TestParameterSetsOfTheOffer(t *testing.T) {
 	m := newMesh(t)
-	a, b := m.add(capacity.Limits{}, nil), m.add(capacity.Limits{}, nil)
+	a, b := m.add(ledger.Limits{}, nil), m.add(ledger.Limits{}, nil)
 	codec := param(webrtc.MimeTypeH264, 102, "level-asymmetry-allowed=1;packetization-mode=1;profile-level-id=42e01f")
 	tracks := publishRaw(t, a, "sets", func(sdp string) string {
 		return strings.Replace(sdp, "a=fmtp:102 ", "a=fmtp:102 sprop-parameter-sets=Z0LgH9oBQBbsQA==,aM48gA==;", 1)
@@ -590,7 +590,7 @@ func TestParameterSetsOfTheOffer(t *testing.T) {
 // one. They are counted.
 func TestTrickledCandidatesAreBounded(t *testing.T) {
 	m := newMesh(t)
-	a := m.add(capacity.Limits{}, nil)
+	a := m.add(ledger.Limits{}, nil)
 	resp, body := call(t, "POST", a.web.URL+"/whip/x", typeSDP, offerOf(audioOf("0", "sendonly", "0")))
 	if resp.StatusCode != 201 {
 		t.Fatal(body)
@@ -616,7 +616,7 @@ func TestTrickledCandidatesAreBounded(t *testing.T) {
 // section, and trickle for all of them: that is no restart.
 func TestTransportsThatWereBundled(t *testing.T) {
 	m := newMesh(t)
-	a := m.add(capacity.Limits{}, nil)
+	a := m.add(ledger.Limits{}, nil)
 	own := func(name string) string {
 		return lines("a=ice-ufrag:"+name, "a=ice-pwd:0123456789012345678901", "a=rtpmap:111 opus/48000/2")
 	}
@@ -703,7 +703,7 @@ func bareSFU(t testing.TB) *SFU {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := New(Config{Socket: socket, Ledger: capacity.NewLedger("", capacity.Limits{})})
+	s, err := New(Config{Socket: socket, Ledger: ledger.New("", ledger.Limits{})})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -5,7 +5,7 @@ import (
 	"strings"
 	"testing"
 
-	"weir/capacity"
+	"weir/capacity/ledger"
 )
 
 func TestParseOrigins(t *testing.T) {
@@ -53,7 +53,7 @@ func TestNamedOrigins(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	a := newMesh(t).add(capacity.Limits{}, func(c *Config) { c.Origins = origins })
+	a := newMesh(t).add(ledger.Limits{}, func(c *Config) { c.Origins = origins })
 	for origin, allowed := range map[string]bool{
 		"https://www.example.org": true, "http://localhost:3000": true, "": false, "null": false,
 		"http://www.example.org": false, "https://www.example.org.evil.example": false, "https://evil.example": false,

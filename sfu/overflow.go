@@ -18,6 +18,7 @@ import (
 
 	"weir/capacity"
 	"weir/capacity/scope"
+	"weir/capacity/signed"
 	"weir/capacity/tracing"
 	"weir/sfu/pb"
 	"weir/sfu/problem"
@@ -194,7 +195,7 @@ func (s *SFU) handedOver(from peer.ID, m *pb.Handover, public string) (*http.Req
 		return nil, problem.New(problem.BadStreamName, err.Error())
 	}
 	ticket, _ := rights.SplitTicket(m.Ticket)
-	t, err := capacity.OpenTicket(ticket, s.cfg.Self, time.Now())
+	t, err := signed.OpenTicket(ticket, s.cfg.Self, time.Now())
 	if err != nil {
 		return nil, fmt.Errorf("the ticket is not good here: %w", err)
 	}

@@ -22,7 +22,9 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"weir/capacity"
+	"weir/capacity/ledger"
 	"weir/capacity/scope"
+	"weir/capacity/signed"
 	"weir/sfu/client"
 	"weir/sfu/pb"
 	"weir/sfu/problem"
@@ -45,7 +47,7 @@ func TestHelperIsAskedAsThePeerItIs(t *testing.T) {
 	}
 	var helper func(*pb.Handover) proto.Message
 	m := newMesh(t)
-	a := m.add(capacity.Limits{Sessions: 1}, func(c *Config) {
+	a := m.add(ledger.Limits{Sessions: 1}, func(c *Config) {
 		c.Overflow = always(Relay)
 		c.Place = func(context.Context, capacity.Need, []peer.ID) (Helper, error) {
 			return Helper{Node: c.Self, URL: internal.URL, Lease: capacity.Lease{ID: "lease", Expires: time.Now().Add(capacity.LeaseTime)}}, nil
@@ -121,7 +123,7 @@ func TestAnotherHelperIsTried(t *testing.T) {
 	var places, handovers atomic.Int64
 	var a *meshNode
 	bad := 1
-	a = m.add(capacity.Limits{Sessions: 1}, func(c *Config) {
+	a = m.add(ledger.Limits{Sessions: 1}, func(c *Config) {
 		c.Overflow = always(Relay)
 		place, handover := c.Place, c.Handover
 		c.Place = func(ctx context.Context, need capacity.Need, exclude []peer.ID) (Helper, error) {
@@ -137,7 +139,7 @@ func TestAnotherHelperIsTried(t *testing.T) {
 			return handover(ctx, id, addrs)
 		}
 	})
-	b := m.add(capacity.Limits{}, nil)
+	b := m.add(ledger.Limits{}, nil)
 	a.publish("demo")
 	flows(t, a.watch("demo"), 5)
 	if b.Counts().Viewers != 1 || places.Load() != 2 || handovers.Load() != 2 {
@@ -172,7 +174,7 @@ func outcomeOf(p *problem.Problem) *pb.Outcome {
 // Only the node that holds a lease hands its client over, and so many at once.
 func TestHandoversAreRefused(t *testing.T) {
 	m := newMesh(t)
-	a := m.add(capacity.Limits{}, nil)
+	a := m.add(ledger.Limits{}, nil)
 	key, _, err := crypto.GenerateEd25519Key(rand.Reader)
 	if err != nil {
 		t.Fatal(err)
@@ -186,7 +188,7 @@ func TestHandoversAreRefused(t *testing.T) {
 		if change != nil {
 			change(&tk)
 		}
-		s, err := capacity.SealTicket(tk, key)
+		s, err := signed.SealTicket(tk, key)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -282,7 +284,7 @@ func FuzzHandover(f *testing.F) {
 		f.Fatal(err)
 	}
 	tk := capacity.Ticket{Lease: "lease", Stream: "demo", Target: from, From: from, Expires: time.Now().Add(time.Minute)}
-	ticket, err := capacity.SealTicket(tk, key)
+	ticket, err := signed.SealTicket(tk, key)
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -333,7 +335,7 @@ func TestCandidatesAreNotKnockedAt(t *testing.T) {
 		<-heard
 	}()
 	m := newMesh(t)
-	a := m.add(capacity.Limits{}, nil)
+	a := m.add(ledger.Limits{}, nil)
 	a.publish("demo")
 	candidate := fmt.Sprintf("a=candidate:1 1 UDP 2130706431 127.0.0.1 %d typ host\r\n", listener.LocalAddr().(*net.UDPAddr).Port)
 	resp, body := call(t, "POST", a.web.URL+"/whep/demo", typeSDP, offerOf(videoSection("0", "recvonly"))+candidate)
@@ -344,7 +346,7 @@ func TestCandidatesAreNotKnockedAt(t *testing.T) {
 	// A node with a public address does not check candidates on loopback.
 	gate := scope.NewGate(nil, false)
 	gate.Own(scope.Candidate, func() []scope.Kind { return []scope.Kind{scope.Public} })
-	b := m.add(capacity.Limits{}, func(c *Config) { c.Gate, c.RoomWait = gate, time.Millisecond })
+	b := m.add(ledger.Limits{}, func(c *Config) { c.Gate, c.RoomWait = gate, time.Millisecond })
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 	defer cancel()
 	if v, err := client.View(ctx, client.ViewConfig{URL: b.web.URL + "/whep/demo"}); err == nil {

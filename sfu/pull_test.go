@@ -15,6 +15,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"weir/capacity"
+	"weir/capacity/ledger"
 )
 
 // A looker is an SFU without media, which looks for carriers and finds none
@@ -231,7 +232,7 @@ func TestPublishedHereWhileAPullWaits(t *testing.T) {
 func TestPullTellsWhoLackedRoom(t *testing.T) {
 	m := newMesh(t)
 	narrow := func(c *Config) { c.Fanout, c.RoomWait = most(1), time.Millisecond }
-	a, b, c := m.add(capacity.Limits{}, narrow), m.add(capacity.Limits{}, narrow), m.add(capacity.Limits{}, narrow)
+	a, b, c := m.add(ledger.Limits{}, narrow), m.add(ledger.Limits{}, narrow), m.add(ledger.Limits{}, narrow)
 	a.publish("demo")
 	m.mu.Lock()
 	m.carriers = func(_ string, exclude []peer.ID) []peer.ID { return without(exclude, a.id) }

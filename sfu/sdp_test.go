@@ -9,7 +9,7 @@ import (
 
 	"github.com/pion/webrtc/v4"
 
-	"weir/capacity"
+	"weir/capacity/ledger"
 )
 
 // offerOf is a small offer with the sections given.
@@ -202,7 +202,7 @@ func TestRestartFragmentHasOneLineACandidate(t *testing.T) {
 // rejected, and the candidates stand where the client looks for them.
 func TestRejectedFirstSection(t *testing.T) {
 	m := newMesh(t)
-	a := m.add(capacity.Limits{}, nil)
+	a := m.add(ledger.Limits{}, nil)
 	offer := func(sections ...string) *offer {
 		o, err := parseOffer([]byte(strings.Replace(offerOf(sections...), "t=0 0\r\n", "t=0 0\r\na=group:BUNDLE 0 1\r\n", 1)))
 		if err != nil {

@@ -29,6 +29,7 @@ import (
 
 	"weir/capacity"
 	"weir/capacity/event"
+	"weir/capacity/ledger"
 	"weir/capacity/scope"
 	"weir/sfu/rights"
 	"weir/sfu/udp"
@@ -114,7 +115,7 @@ type Config struct {
 	Self   peer.ID
 	Key    crypto.PrivKey // signs tickets
 	Socket *udp.Socket    // media; the SFU closes it
-	Ledger *capacity.Ledger
+	Ledger *ledger.Ledger
 
 	// Locate finds a carrier of stream, other than those in exclude, and
 	// reserves a pull on it. ErrNotLive if there is none, a [capacity.Refusal] if

@@ -13,6 +13,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"weir/capacity"
+	"weir/capacity/signed"
 	"weir/capacity/tracing"
 	"weir/sfu/problem"
 	"weir/sfu/proxied"
@@ -41,7 +42,7 @@ func (s *SFU) traced(next http.Handler) http.Handler {
 		if text := r.URL.Query().Get("ticket"); text != "" && r.Method == http.MethodPost {
 			raw, _ := rights.SplitTicket(text)
 			shown := &shownTicket{}
-			shown.Ticket, shown.err = capacity.OpenTicket(raw, s.cfg.Self, time.Now())
+			shown.Ticket, shown.err = signed.OpenTicket(raw, s.cfg.Self, time.Now())
 			ctx = context.WithValue(ctx, shownTicketKey{}, shown)
 			if shown.err == nil {
 				attrs = append(attrs, tracing.Peer.String(shown.From.String()))

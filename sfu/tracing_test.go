@@ -17,6 +17,8 @@ import (
 	"go.opentelemetry.io/otel/trace/noop"
 
 	"weir/capacity"
+	"weir/capacity/ledger"
+	"weir/capacity/signed"
 	"weir/capacity/tracing"
 	"weir/sfu/problem"
 )
@@ -38,7 +40,7 @@ func TestTraceOfViewers(t *testing.T) {
 	tracer := sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(recorder)).Tracer("test")
 	m := newMesh(t)
 	record := func(c *Config) { c.Tracer = tracer }
-	a, b := m.add(capacity.Limits{}, record), m.add(capacity.Limits{}, record)
+	a, b := m.add(ledger.Limits{}, record), m.add(ledger.Limits{}, record)
 	a.publish("demo")
 	b.watch("demo")
 	b.watch("demo")
@@ -92,7 +94,7 @@ func TestTraceOfViewers(t *testing.T) {
 // not live is no error of the server.
 func TestTraceOfWaiting(t *testing.T) {
 	recorder := tracetest.NewSpanRecorder()
-	n := newMesh(t).add(capacity.Limits{}, func(c *Config) {
+	n := newMesh(t).add(ledger.Limits{}, func(c *Config) {
 		c.Tracer = sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(recorder)).Tracer("test")
 	})
 	resp, err := http.Post(n.web.URL+"/whep/demo?wait=50ms", typeSDP, strings.NewReader(offerOf(videoSection("0", "recvonly"))))
@@ -189,9 +191,9 @@ func (discarding) ForceFlush(context.Context) error                { return nil 
 // what this request follows from.
 func TestTicketsTraceGoesFirst(t *testing.T) {
 	m := newMesh(t)
-	from, to := m.add(capacity.Limits{}, nil), m.add(capacity.Limits{}, nil)
+	from, to := m.add(ledger.Limits{}, nil), m.add(ledger.Limits{}, nil)
 	ctx := tracing.Begin(t.Context())
-	ticket, err := capacity.SealTicket(capacity.Ticket{
+	ticket, err := signed.SealTicket(capacity.Ticket{
 		Lease: "lease", Stream: "demo", Purpose: capacity.View, Target: to.id, From: from.id, Expires: time.Now().Add(time.Second), Trace: tracing.ToWire(ctx),
 	}, from.key)
 	if err != nil {

@@ -8,6 +8,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"weir/capacity"
+	"weir/capacity/ledger"
+	"weir/capacity/policy"
 	"weir/capacity/scope"
 	"weir/dht"
 	"weir/dht/scale"
@@ -38,7 +40,7 @@ type counters struct {
 }
 
 // newCounters returns counters that are 0. Judge is the policy in force.
-func newCounters(judge func() *capacity.Judge) *counters {
+func newCounters(judge func() *policy.Compiled) *counters {
 	vector := func(name, help string, labels ...string) *prometheus.CounterVec {
 		return prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: "weir", Name: name, Help: help}, labels)
 	}
@@ -101,7 +103,7 @@ func (c *counters) refused(reason string) {
 // words keep what a label may say to a bounded set: much of it comes from
 // peers.
 type words struct {
-	judge func() *capacity.Judge
+	judge func() *policy.Compiled
 	known map[string]bool // read only
 
 	mu    sync.Mutex
@@ -116,7 +118,7 @@ func knownWords() map[string]bool {
 		known[string(code)] = true
 	}
 	for _, list := range [][]string{
-		capacity.LedgerReasons(),
+		ledger.Reasons(),
 		{dht.NoCandidates, "unreachable", "unproven", "abandoned", "gone", "closed", "busy", "address", "error"},
 		{"not-here", "loop", "depth", "fanout", "pull", "slots", "pulls"},
 		{scale.ProvisioningFailed, scale.ProvisioningTimedOut, scale.ProvisioningMaxNodes, scale.ProvisioningCooldown, scale.ProvisioningWouldNotHelp, scale.ProvisioningRoom, scale.ProvisioningUnknown, "provisioner-unreachable"},
@@ -144,7 +146,7 @@ func (w *words) word(s string) string {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if !w.rules[s] {
-		isRule := func(r capacity.Rule) bool { return r.Name == s }
+		isRule := func(r policy.Rule) bool { return r.Name == s }
 		if len(w.rules) >= mostRules || !slices.ContainsFunc(w.judge().Policy().Filter, isRule) {
 			return otherWord
 		}
@@ -170,7 +172,7 @@ func (c gateCollector) Collect(ch chan<- prometheus.Metric) {
 }
 
 // ledgerCollector exports what the node's own ledger has decided.
-type ledgerCollector struct{ ledger *capacity.Ledger }
+type ledgerCollector struct{ ledger *ledger.Ledger }
 
 var (
 	grantsDesc   = prometheus.NewDesc("weir_ledger_grants_total", "What this node's ledger has granted: leases to other nodes, and entries to clients and pulls that came without one.", []string{"kind"}, nil)
@@ -191,7 +193,7 @@ func (c ledgerCollector) Collect(ch chan<- prometheus.Metric) {
 	}
 	count(grantsDesc, d.Leases, "lease")
 	count(grantsDesc, d.Entries, "entry")
-	for _, reason := range capacity.LedgerReasons() {
+	for _, reason := range ledger.Reasons() {
 		count(refusalsDesc, d.Refused[reason], snake(reason))
 	}
 }

@@ -11,6 +11,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"weir/capacity"
+	"weir/capacity/ledger"
+	"weir/capacity/policy"
 	"weir/dht"
 )
 
@@ -25,13 +27,13 @@ func exposed(t *testing.T, c *counters) string {
 }
 
 // policyOf is a policy of rules with these names.
-func policyOf(t *testing.T, names ...string) *capacity.Judge {
+func policyOf(t *testing.T, names ...string) *policy.Compiled {
 	t.Helper()
-	var p capacity.Policy
+	var p policy.Policy
 	for _, name := range names {
-		p.Filter = append(p.Filter, capacity.Rule{Name: name, Expr: "true"})
+		p.Filter = append(p.Filter, policy.Rule{Name: name, Expr: "true"})
 	}
-	j, err := capacity.Compile(p)
+	j, err := policy.Compile(p)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -40,7 +42,7 @@ func policyOf(t *testing.T, names ...string) *capacity.Judge {
 
 func TestCounters(t *testing.T) {
 	judge := policyOf(t, "room", "state")
-	c := newCounters(func() *capacity.Judge { return judge })
+	c := newCounters(func() *policy.Compiled { return judge })
 	c.decided(dht.Decision{
 		Topic: dht.CapacityTopic(),
 		Need:  dht.DecisionNeed{Purpose: capacity.Publish},
@@ -93,7 +95,7 @@ func TestCounters(t *testing.T) {
 // many values and no more.
 func TestCountersAreBounded(t *testing.T) {
 	judge := policyOf(t)
-	c := newCounters(func() *capacity.Judge { return judge })
+	c := newCounters(func() *policy.Compiled { return judge })
 	for change := range 20 {
 		var names []string
 		for i := range 32 {
@@ -131,7 +133,7 @@ func TestLedgerMetrics(t *testing.T) {
 	w := httptest.NewRecorder()
 	r := httptest.NewRequest("GET", "http://127.0.0.1/metrics", nil)
 	n.adminHandler().ServeHTTP(w, r)
-	for _, reason := range capacity.LedgerReasons() {
+	for _, reason := range ledger.Reasons() {
 		if line := fmt.Sprintf("weir_ledger_refusals_total{reason=%q} 0\n", snake(reason)); !strings.Contains(w.Body.String(), line) {
 			t.Errorf("%s is not there", line)
 		}

@@ -17,6 +17,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"weir/capacity"
+	"weir/capacity/ledger"
 	"weir/capacity/scope"
 	"weir/cmd/weir/term"
 	"weir/dht"
@@ -116,7 +117,7 @@ func checkDataDir(dir string) dht.Check {
 }
 
 // checkState says whether the node takes placements.
-func checkState(t capacity.Totals) dht.Check {
+func checkState(t ledger.Totals) dht.Check {
 	c := dht.Check{Name: "state", Outcome: dht.Fine, Seen: fmt.Sprintf("%s, at stress %.2f", t.State, t.Stress)}
 	switch t.State {
 	case capacity.Full:

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"weir/capacity"
+	"weir/capacity/ledger"
 	"weir/capacity/scope"
 	"weir/dht"
 )
@@ -42,7 +43,7 @@ func TestDiagnosisInWords(t *testing.T) {
 
 func TestCheckState(t *testing.T) {
 	for state, want := range map[capacity.State]dht.Outcome{capacity.Active: dht.Fine, capacity.Full: dht.Warning, capacity.Draining: dht.Warning} {
-		c := checkState(capacity.Totals{State: state})
+		c := checkState(ledger.Totals{State: state})
 		if c.Outcome != want || !strings.Contains(c.Seen, state.String()) || (c.Do == "") != (want == dht.Fine) {
 			t.Errorf("%s: %+v", state, c)
 		}

@@ -12,8 +12,8 @@ import (
 
 	"github.com/urfave/cli/v2"
 
-	"weir/capacity"
 	"weir/capacity/event"
+	"weir/capacity/ledger"
 	"weir/cmd/weir/term"
 	"weir/sfu/problem"
 )
@@ -111,7 +111,7 @@ func (d *drain) status() drainStatus {
 }
 
 // left counts what would be lost if the node ended now.
-func left(t capacity.Totals) int { return t.Sessions + t.Cascades + (t.Leases - t.Leased) }
+func left(t ledger.Totals) int { return t.Sessions + t.Cascades + (t.Leases - t.Leased) }
 
 func (n *node) drainStatus() drainStatus {
 	s := n.drain.status()

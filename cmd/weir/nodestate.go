@@ -9,6 +9,7 @@ import (
 
 	"weir/capacity"
 	"weir/capacity/event"
+	"weir/capacity/ledger"
 	"weir/cmd/weir/term"
 	"weir/dht"
 )
@@ -43,7 +44,7 @@ type fullness struct{ since time.Time }
 
 // next takes the newest totals and returns what to tell, if that has changed.
 // A node that drains is neither.
-func (f *fullness) next(now time.Time, t capacity.Totals) (event.Event, bool) {
+func (f *fullness) next(now time.Time, t ledger.Totals) (event.Event, bool) {
 	switch {
 	case t.State == capacity.Full && f.since.IsZero():
 		f.since = now
@@ -59,7 +60,7 @@ func (f *fullness) next(now time.Time, t capacity.Totals) (event.Event, bool) {
 
 // scarcest is the resource that is nearest to its limit, by the word that
 // refusals use, and how near.
-func scarcest(t capacity.Totals) (reason, detail string) {
+func scarcest(t ledger.Totals) (reason, detail string) {
 	type resource struct {
 		word, text string
 		share      float64

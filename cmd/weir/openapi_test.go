@@ -17,6 +17,7 @@ import (
 
 	"weir/capacity"
 	"weir/capacity/event"
+	"weir/capacity/policy"
 	"weir/dht"
 	"weir/sfu"
 	"weir/sfu/problem"
@@ -149,8 +150,8 @@ func TestOpenAPIHasTheFieldsOfTheTypes(t *testing.T) {
 	}
 	for name, v := range map[string]any{
 		"Status": status{}, "Peer": dht.PeerInfo{}, "RecordList": recordList{}, "Record": capacity.Record{}, "StreamClaim": capacity.Carriage{},
-		"Link": sfu.LinkStatus{}, "Session": sfu.SessionStatus{}, "Decision": dht.Decision{}, "Policy": capacity.Policy{},
-		"Provision": capacity.Provision{}, "SignedPolicy": policyEntry{}, "PolicyTrial": policyTrial{}, "DrainStatus": drainStatus{},
+		"Link": sfu.LinkStatus{}, "Session": sfu.SessionStatus{}, "Decision": dht.Decision{}, "Policy": policy.Policy{},
+		"Provision": policy.Provision{}, "SignedPolicy": policyEntry{}, "PolicyTrial": policyTrial{}, "DrainStatus": drainStatus{},
 		"Invitation": inviteReply{}, "RecordChange": watchEvent{}, "Event": event.Event{}, "Ping": pingReply{}, "EndedSession": endedSession{},
 		"Problem": problem.Problem{}, "StreamList": streamList{}, "Diagnosis": diagnosis{}, "HeldTopic": dht.HeldTopic{},
 		"Config": configReply{}, "Setting": setting{}, "Reload": reloadReport{},

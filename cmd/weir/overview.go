@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"weir/capacity"
+	"weir/capacity/signed"
 	"weir/dht"
 	"weir/sfu/problem"
 )
@@ -58,18 +59,18 @@ type recordCopy struct {
 	Old     bool      `json:"old"` // others hold a newer one in the topic
 }
 
-// inspect judges one sealed record for people: unlike [capacity.Open] it goes
+// inspect judges one sealed record for people: unlike [signed.OpenRecord] it goes
 // on after the first fault.
 func inspect(sealed []byte, now time.Time) recordEntry {
 	e := recordEntry{Bytes: len(sealed), Sealed: sealed}
-	if len(sealed) <= capacity.MaxRecordSize {
+	if len(sealed) <= signed.MaxRecordSize {
 		if env, err := record.UnmarshalEnvelope(sealed); err == nil && env.PublicKey != nil {
 			if id, err := peer.IDFromPublicKey(env.PublicKey); err == nil {
 				e.Signer = id
 			}
 		}
 	}
-	r, err := capacity.OpenAnyAge(sealed)
+	r, err := signed.OpenRecordAnyAge(sealed)
 	if err == nil {
 		e.Record, e.Node = &r, r.Node
 		e.Age = float64(now.Sub(r.Issued).Microseconds()) / 1000
@@ -254,7 +255,7 @@ func streams(ctx context.Context, f fetcher, records recordList) streamList {
 				return nil // the others count
 			}
 			for _, sealed := range own {
-				if r, err := capacity.Open(sealed, time.Now()); err == nil && r.Node == e.Node && r.Carries != nil {
+				if r, err := signed.OpenRecord(sealed, time.Now()); err == nil && r.Node == e.Node && r.Carries != nil {
 					rows = append(rows, r)
 				}
 			}

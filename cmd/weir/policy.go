@@ -17,8 +17,9 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/urfave/cli/v2"
 
-	"weir/capacity"
 	"weir/capacity/event"
+	"weir/capacity/policy"
+	"weir/capacity/signed"
 	"weir/cmd/weir/term"
 	"weir/dht"
 )
@@ -42,11 +43,11 @@ func policyCommand() *cli.Command {
 				Flags: []cli.Flag{&cli.BoolFlag{Name: "json", Usage: "print JSON"}},
 				Action: func(c *cli.Context) error {
 					if c.Bool("json") {
-						return term.PrintJSON(c, capacity.PolicyFields())
+						return term.PrintJSON(c, policy.Fields())
 					}
 					w := tabwriter.NewWriter(c.App.Writer, 0, 4, 2, ' ', 0)
 					fmt.Fprintln(w, "NAME\tTYPE\tMEANING")
-					for _, f := range capacity.PolicyFields() {
+					for _, f := range policy.Fields() {
 						fmt.Fprintf(w, "%s\t%s\t%s\n", f.Name, f.Type, f.Doc)
 					}
 					if err := w.Flush(); err != nil {
@@ -123,13 +124,13 @@ func pushPolicy(c *cli.Context) error {
 	}
 	version := c.Uint64("as")
 	if !c.IsSet("as") {
-		var held capacity.Policy
+		var held policy.Policy
 		if err := fetch(c, "/policy", &held); err != nil {
 			return err
 		}
 		version = held.Version + 1
 	}
-	sealed, err := capacity.SealPolicy(name, text, version, time.Now(), key)
+	sealed, err := signed.SealPolicy(name, text, version, time.Now(), key)
 	if err != nil {
 		return badInput(err)
 	}
@@ -170,7 +171,7 @@ func checkPolicy(c *cli.Context) error {
 	if err != nil {
 		return badInput(err)
 	}
-	judge, err := capacity.ParsePolicy(name, text)
+	judge, err := policy.Parse(name, text)
 	if err != nil {
 		return badInput(err)
 	}
@@ -183,7 +184,7 @@ func checkPolicy(c *cli.Context) error {
 }
 
 func showPolicy(c *cli.Context) error {
-	p := capacity.DefaultPolicy()
+	p := policy.Default()
 	if !c.Bool("default") {
 		if done, err := get(c, "/policy", &p); done {
 			return err
@@ -223,7 +224,7 @@ const policyCheck = time.Second
 // A policyFile is the policy in force: the built-in one, or that of a file,
 // which may change while the node runs. A text with a mistake changes nothing.
 type policyFile struct {
-	judge atomic.Pointer[capacity.Judge]
+	judge atomic.Pointer[policy.Compiled]
 	log   *slog.Logger
 
 	mu   sync.Mutex
@@ -237,7 +238,7 @@ type policyFile struct {
 // that is "".
 func newPolicyFile(path string, log *slog.Logger) (*policyFile, error) {
 	f := &policyFile{path: path, log: log}
-	judge, err := capacity.Compile(capacity.DefaultPolicy())
+	judge, err := policy.Compile(policy.Default())
 	if path != "" {
 		if f.text, err = readText(path, nil); err == nil {
 			judge, err = f.parse()
@@ -252,8 +253,8 @@ func newPolicyFile(path string, log *slog.Logger) (*policyFile, error) {
 
 // parse reads text. Version 0 is the built-in policy's: holders and seekers take
 // the same version for the same policy.
-func (f *policyFile) parse() (*capacity.Judge, error) {
-	judge, err := capacity.ParsePolicy(f.path, f.text)
+func (f *policyFile) parse() (*policy.Compiled, error) {
+	judge, err := policy.Parse(f.path, f.text)
 	if err == nil && judge.Policy().Version == 0 {
 		err = fmt.Errorf("%s: it has no version: add for example version: 1, and raise it with every change", f.path)
 	}
@@ -261,7 +262,7 @@ func (f *policyFile) parse() (*capacity.Judge, error) {
 }
 
 // Judge is the policy in force, ready for use.
-func (f *policyFile) Judge() *capacity.Judge { return f.judge.Load() }
+func (f *policyFile) Judge() *policy.Compiled { return f.judge.Load() }
 
 // run applies what the file comes to say, until ctx is done. Sessions, streams
 // and links are not touched: the next decision is made by the new policy.
@@ -305,7 +306,7 @@ func (f *policyFile) reload() error {
 }
 
 // changed is what the file says, or nil if that is what it said before.
-func (f *policyFile) changed() (*capacity.Judge, error) {
+func (f *policyFile) changed() (*policy.Compiled, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.path == "" {

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"weir/capacity"
+	"weir/capacity/policy"
 )
 
 const policyV1 = "name: one\nversion: 1\nfilter:\n  - {name: room, expr: r.sessions_free >= 1}\nscore:\n  - {name: headroom, expr: 1 - r.stress}\n"
@@ -97,9 +98,9 @@ func TestBoundsAreThoseOfThePolicyInForce(t *testing.T) {
 	}
 	force := func(fanout, depth int) {
 		t.Helper()
-		p := capacity.DefaultPolicy()
+		p := policy.Default()
 		p.Fanout, p.Depth = fanout, depth
-		judge, err := capacity.Compile(p)
+		judge, err := policy.Compile(p)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -15,8 +15,8 @@ import (
 
 	"github.com/libp2p/go-libp2p/core/peer"
 
-	"weir/capacity"
 	"weir/capacity/event"
+	"weir/capacity/signed"
 	"weir/dht"
 	"weir/sfu/problem"
 )
@@ -39,7 +39,7 @@ type policyStore struct {
 
 // apply keeps a policy and puts it in force. Sessions, streams and links are not
 // touched.
-func (s *policyStore) apply(p capacity.SignedPolicy, sealed []byte) error {
+func (s *policyStore) apply(p signed.Policy, sealed []byte) error {
 	if err := s.keep(p.Version, sealed); err != nil {
 		s.log.Warn("policy not kept; it is in force until the node ends", "err", err)
 	}
@@ -97,7 +97,7 @@ type policyEntry struct {
 	sealed []byte
 }
 
-func policyEntryOf(p capacity.SignedPolicy, sealed []byte, inForce bool) policyEntry {
+func policyEntryOf(p signed.Policy, sealed []byte, inForce bool) policyEntry {
 	return policyEntry{
 		Version: p.Version, Name: p.Judge.Policy().Name, Issued: p.Issued, Operator: p.Operator, Sum: p.Sum(),
 		InForce: inForce, Text: string(p.Text), sealed: sealed,
@@ -117,7 +117,7 @@ func (s *policyStore) history() ([]policyEntry, error) {
 		if err != nil {
 			return nil, err
 		}
-		p, err := capacity.OpenPolicy(sealed, s.operator)
+		p, err := signed.OpenPolicy(sealed, s.operator)
 		if err != nil {
 			s.log.Warn("kept policy not used", "file", name, "err", err)
 			continue
@@ -139,9 +139,9 @@ func (s *policyStore) restore(d *dht.Node) error {
 
 // pushPolicy serves POST /api/v1/policy, whose body is a signed policy.
 func (n *node) pushPolicy(w http.ResponseWriter, r *http.Request) {
-	sealed, err := io.ReadAll(http.MaxBytesReader(w, r.Body, capacity.MaxPolicySize))
+	sealed, err := io.ReadAll(http.MaxBytesReader(w, r.Body, signed.MaxPolicySize))
 	if err != nil {
-		problem.New(problem.TooLarge, fmt.Sprintf("a signed policy has at most %d bytes", capacity.MaxPolicySize)).Write(w)
+		problem.New(problem.TooLarge, fmt.Sprintf("a signed policy has at most %d bytes", signed.MaxPolicySize)).Write(w)
 		return
 	}
 	p, err := n.dht.PushPolicy(sealed)

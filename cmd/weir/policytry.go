@@ -17,6 +17,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"weir/capacity"
+	"weir/capacity/policy"
 	"weir/cmd/weir/term"
 	"weir/dht"
 	"weir/sfu/problem"
@@ -42,7 +43,7 @@ type policyName struct {
 type needTrial struct {
 	Topic dht.Topic        `json:"topic"`
 	Need  dht.DecisionNeed `json:"need"`
-	capacity.Comparison
+	policy.Comparison
 }
 
 // A recentTrial is what would become of the placements that the node remembers,
@@ -63,7 +64,7 @@ func (n *node) tryPolicy(r *http.Request) (any, error) {
 		return nil, problem.New(problem.TooLarge, fmt.Sprintf("a policy's text of more than %d bytes, or not all of it arrived", maxPolicyFile))
 	}
 	q := r.URL.Query()
-	after, err := capacity.ParsePolicy(cmp.Or(q.Get("file"), "policy"), text)
+	after, err := policy.Parse(cmp.Or(q.Get("file"), "policy"), text)
 	if err != nil {
 		return nil, problem.New(problem.BadPolicy, err.Error())
 	}
@@ -101,8 +102,8 @@ func (n *node) tryPolicy(r *http.Request) (any, error) {
 
 // trial compares two policies over surveys, by topic, for needs and for those of
 // decisions made before.
-func trial(before, after *capacity.Judge, surveys map[dht.Topic]dht.Survey, needs []capacity.Need, decisions []dht.Decision) policyTrial {
-	nameOf := func(j *capacity.Judge) policyName {
+func trial(before, after *policy.Compiled, surveys map[dht.Topic]dht.Survey, needs []capacity.Need, decisions []dht.Decision) policyTrial {
+	nameOf := func(j *policy.Compiled) policyName {
 		p := j.Policy()
 		return policyName{p.Name, p.Version}
 	}
@@ -113,8 +114,8 @@ func trial(before, after *capacity.Judge, surveys map[dht.Topic]dht.Survey, need
 	slices.Sort(t.Silent)
 	t.Silent = slices.Compact(t.Silent)
 
-	compare := func(topic dht.Topic, need capacity.Need) capacity.Comparison {
-		return capacity.Compare(before, after, need, surveys[topic].Me, surveys[topic].Candidates)
+	compare := func(topic dht.Topic, need capacity.Need) policy.Comparison {
+		return policy.Compare(before, after, need, surveys[topic].Me, surveys[topic].Candidates)
 	}
 	for _, need := range needs {
 		topic := dht.CapacityTopic()
@@ -127,7 +128,7 @@ func trial(before, after *capacity.Judge, surveys map[dht.Topic]dht.Survey, need
 		topic dht.Topic
 		need  dht.DecisionNeed
 	}
-	compared := make(map[placement]capacity.Comparison) // many ask for the same
+	compared := make(map[placement]policy.Comparison) // many ask for the same
 	for _, d := range decisions {
 		if _, read := surveys[d.Topic]; !read {
 			continue
@@ -143,7 +144,7 @@ func trial(before, after *capacity.Judge, surveys map[dht.Topic]dht.Survey, need
 	return t
 }
 
-func (r *recentTrial) add(c capacity.Comparison) {
+func (r *recentTrial) add(c policy.Comparison) {
 	r.Placements++
 	if c.Before.Passed > 0 {
 		r.Before++
@@ -293,7 +294,7 @@ func summary(known nodeNames, t needTrial) string {
 }
 
 // rulesOf are the rules that reject anybody, those first that would reject most.
-func rulesOf(c capacity.Comparison) []string {
+func rulesOf(c policy.Comparison) []string {
 	all := maps.Clone(c.Before.Rejected)
 	maps.Copy(all, c.After.Rejected)
 	return slices.SortedFunc(maps.Keys(all), func(a, b string) int {
@@ -342,13 +343,13 @@ func arrow(before, after string) string {
 	return before + " → " + after
 }
 
-func rank(s capacity.Standing) string { return unlessRejected(s, "%d", s.Rank) }
+func rank(s policy.Standing) string { return unlessRejected(s, "%d", s.Rank) }
 
-func score(s capacity.Standing) string { return unlessRejected(s, "%.3f", s.Score) }
+func score(s policy.Standing) string { return unlessRejected(s, "%.3f", s.Score) }
 
-func chance(s capacity.Standing) string { return unlessRejected(s, "%.0f %%", 100*s.Chance) }
+func chance(s policy.Standing) string { return unlessRejected(s, "%.0f %%", 100*s.Chance) }
 
-func unlessRejected(s capacity.Standing, format string, v any) string {
+func unlessRejected(s policy.Standing, format string, v any) string {
 	if s.Rule != "" {
 		return "-"
 	}
@@ -357,7 +358,7 @@ func unlessRejected(s capacity.Standing, format string, v any) string {
 
 // why is the rule that rejects, or else the score to come by term, and the rule
 // that rejects now.
-func why(before, after capacity.Standing) string {
+func why(before, after policy.Standing) string {
 	switch {
 	case after.Rule == "" && before.Rule == "":
 		return byTerm(after.Terms)

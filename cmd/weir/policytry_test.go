@@ -15,6 +15,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"weir/capacity"
+	"weir/capacity/policy"
 	"weir/cmd/weir/term"
 	"weir/dht"
 	"weir/sfu/problem"
@@ -23,8 +24,8 @@ import (
 // What is said of three nodes that have 9, 5 and 1 of 10 sessions free, with
 // policyV1 in force.
 func TestTrialInWords(t *testing.T) {
-	judge := func(text string) *capacity.Judge {
-		j, err := capacity.ParsePolicy("test", []byte(text))
+	judge := func(text string) *policy.Compiled {
+		j, err := policy.Parse("test", []byte(text))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -33,7 +34,7 @@ func TestTrialInWords(t *testing.T) {
 	ids := []peer.ID{peer.ID("a"), peer.ID("b"), peer.ID("c")}
 	survey := dht.Survey{Silent: []peer.ID{"silent"}}
 	for i, used := range []int64{1, 5, 9} {
-		survey.Candidates = append(survey.Candidates, capacity.Candidate{
+		survey.Candidates = append(survey.Candidates, policy.Candidate{
 			Believed: 1, Record: capacity.Record{Node: ids[i], Sessions: capacity.Usage{Used: used, Limit: 10}},
 		})
 	}

@@ -9,6 +9,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"weir/capacity"
+	"weir/capacity/policy"
 	"weir/cmd/weir/term"
 	"weir/dht"
 )
@@ -24,7 +25,7 @@ func TestWordsOfPeersCannotSteerTheTerminal(t *testing.T) {
 		},
 		Need:     dht.DecisionNeed{Stream: evil, Region: evil},
 		Refused:  evil,
-		Verdicts: []dht.Judged{{Node: peer.ID("a"), Region: evil, Rule: evil, URL: evil}, {Node: peer.ID("b"), Terms: []capacity.TermScore{{Name: evil}}, URL: evil}},
+		Verdicts: []dht.Judged{{Node: peer.ID("a"), Region: evil, Rule: evil, URL: evil}, {Node: peer.ID("b"), Terms: []policy.TermScore{{Name: evil}}, URL: evil}},
 	}
 	record := &capacity.Record{Node: peer.ID("a"), Region: evil, URL: evil, Name: evil}
 	stream := streamEntry{Stream: evil, Tracks: []string{evil}, Carriers: []carrierEntry{{Node: peer.ID("a"), Name: evil, URL: evil, Origin: true}}}

@@ -17,6 +17,7 @@ import (
 
 	"weir/capacity"
 	"weir/capacity/event"
+	"weir/capacity/policy"
 	"weir/capacity/tracing"
 	"weir/cmd/weir/term"
 	"weir/dht"
@@ -47,7 +48,7 @@ type provisioner struct {
 	hook    func(context.Context, hookInput) error
 	network string
 	regions []string
-	policy  func() capacity.Provision
+	policy  func() policy.Provision
 	nodes   func(ctx context.Context, region string) ([]capacity.Record, error)
 	// room looks for a node with room for need, or returns "".
 	room   func(ctx context.Context, region string, need capacity.Need) (peer.ID, error)

@@ -14,6 +14,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"weir/capacity"
+	"weir/capacity/policy"
 	"weir/dht/scale"
 	"weir/sfu"
 )
@@ -32,7 +33,7 @@ type fakeCloud struct {
 }
 
 // runProvisioner runs one for eu and us, in a bubble, until the test ends.
-func runProvisioner(t *testing.T, cloud *fakeCloud, settings capacity.Provision, hook func(context.Context, hookInput) error) *provisioner {
+func runProvisioner(t *testing.T, cloud *fakeCloud, settings policy.Provision, hook func(context.Context, hookInput) error) *provisioner {
 	t.Helper()
 	start := time.Now()
 	p := newProvisioner(func(ctx context.Context, in hookInput) error {
@@ -41,7 +42,7 @@ func runProvisioner(t *testing.T, cloud *fakeCloud, settings capacity.Provision,
 		cloud.mu.Unlock()
 		return hook(ctx, in)
 	}, "test", []string{"eu", "us"}, slog.New(slog.DiscardHandler))
-	p.policy = func() capacity.Provision { return settings }
+	p.policy = func() policy.Provision { return settings }
 	p.nodes = func(_ context.Context, region string) ([]capacity.Record, error) {
 		cloud.mu.Lock()
 		defer cloud.mu.Unlock()
@@ -119,7 +120,7 @@ func TestHookRunsOnceForMany(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cloud := &fakeCloud{}
 		cloud.arrive("eu", "old")
-		p := runProvisioner(t, cloud, capacity.Provision{Cooldown: 10 * time.Second, Wait: 5 * time.Second}, func(_ context.Context, in hookInput) error {
+		p := runProvisioner(t, cloud, policy.Provision{Cooldown: 10 * time.Second, Wait: 5 * time.Second}, func(_ context.Context, in hookInput) error {
 			time.Sleep(2 * time.Second)
 			cloud.arrive("eu", in.Request)
 			return nil
@@ -164,7 +165,7 @@ func TestHooksRunOneAtATime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cloud := &fakeCloud{}
 		running := 0
-		p := runProvisioner(t, cloud, capacity.Provision{Cooldown: 30 * time.Second}, func(_ context.Context, in hookInput) error {
+		p := runProvisioner(t, cloud, policy.Provision{Cooldown: 30 * time.Second}, func(_ context.Context, in hookInput) error {
 			running++ // the loop's goroutine is the only one
 			if running > 1 {
 				t.Error("two at once")
@@ -195,7 +196,7 @@ func TestHooksRunOneAtATime(t *testing.T) {
 func TestFailingHookBacksOff(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cloud := &fakeCloud{}
-		p := runProvisioner(t, cloud, capacity.Provision{Cooldown: 10 * time.Second, Wait: 5 * time.Second}, func(_ context.Context, in hookInput) error {
+		p := runProvisioner(t, cloud, policy.Provision{Cooldown: 10 * time.Second, Wait: 5 * time.Second}, func(_ context.Context, in hookInput) error {
 			if len(cloud.ran()) == 3 {
 				return nil // but no node comes
 			}
@@ -231,7 +232,7 @@ func TestNobodyLeavesWhileAServerStarts(t *testing.T) {
 		cloud := &fakeCloud{}
 		cloud.arrive("eu", "a")
 		cloud.arrive("eu", "b")
-		p := runProvisioner(t, cloud, capacity.Provision{Cooldown: 10 * time.Second}, func(context.Context, hookInput) error {
+		p := runProvisioner(t, cloud, policy.Provision{Cooldown: 10 * time.Second}, func(context.Context, hookInput) error {
 			time.Sleep(time.Second)
 			cloud.arrive("eu", "c")
 			return nil
@@ -308,7 +309,7 @@ func TestDrainState(t *testing.T) {
 func TestProvisionerLooksItself(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cloud := &fakeCloud{room: "roomy"}
-		p := runProvisioner(t, cloud, capacity.Provision{Cooldown: 10 * time.Second, Wait: 5 * time.Second}, func(context.Context, hookInput) error { return nil })
+		p := runProvisioner(t, cloud, policy.Provision{Cooldown: 10 * time.Second, Wait: 5 * time.Second}, func(context.Context, hookInput) error { return nil })
 		for range 100 {
 			_, err := p.start(t.Context(), "eu", wantsRoom, "sessions")
 			if reasonOf(err) != scale.ProvisioningRoom || !strings.Contains(err.Error(), peer.ID("roomy").String()) {

@@ -10,6 +10,7 @@ import (
 
 	"weir/capacity"
 	"weir/capacity/event"
+	"weir/capacity/policy"
 	"weir/dht"
 	"weir/dht/scale"
 )
@@ -75,9 +76,9 @@ func (r *releaser) run(ctx context.Context) error {
 
 // step reports whether the node is idle for long enough now. A drain that the
 // operator asked for is the operator's to end.
-func (r *releaser) step(now time.Time, p capacity.Policy) bool {
+func (r *releaser) step(now time.Time, p policy.Policy) bool {
 	idle := r.idle.Next(now, r.node.empty(now) && !r.node.drain.status().Draining)
-	free := p.Mood == capacity.Pack && idle >= p.Provision.OrDefault().Idle
+	free := p.Mood == policy.BinPack && idle >= p.Provision.OrDefault().Idle
 	r.mu.Lock()
 	changed := r.free != free
 	r.free = free
@@ -95,7 +96,7 @@ func (n *node) empty(now time.Time) bool {
 }
 
 // release reports whether the node may end, and has run the hook.
-func (r *releaser) release(ctx context.Context, p capacity.Provision) bool {
+func (r *releaser) release(ctx context.Context, p policy.Provision) bool {
 	n := r.node
 	asking, cancel := context.WithTimeout(ctx, releaseTime)
 	defer cancel()

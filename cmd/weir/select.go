@@ -10,7 +10,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
-	"weir/capacity"
+	"weir/capacity/policy"
 	"weir/cmd/weir/term"
 	"weir/dht"
 )
@@ -93,7 +93,7 @@ func printVerdicts(w term.Terminal, d dht.Decision, known nodeNames) {
 }
 
 // byTerm is a score as its terms make it up.
-func byTerm(terms []capacity.TermScore) string {
+func byTerm(terms []policy.TermScore) string {
 	var list []string
 	for _, t := range terms {
 		list = append(list, fmt.Sprintf("%s %.3f", t.Name, t.Score))

@@ -27,6 +27,8 @@ import (
 
 	"weir/capacity"
 	"weir/capacity/event"
+	"weir/capacity/ledger"
+	"weir/capacity/policy"
 	"weir/capacity/scope"
 	"weir/capacity/tracing"
 	"weir/dht"
@@ -54,13 +56,13 @@ const (
 )
 
 type (
-	limits   = capacity.Limits
+	limits   = ledger.Limits
 	duration = time.Duration
 )
 
 // limitsOf reads the limits' flags. cpu-limit is the gauge's.
 func limitsOf(c *cli.Context) (limits, error) {
-	l := limits{Sessions: c.Int("session-limit"), Streams: c.Int("stream-limit"), Packets: c.Int64("packet-limit"), Share: capacity.DefaultShare()}
+	l := limits{Sessions: c.Int("session-limit"), Streams: c.Int("stream-limit"), Packets: c.Int64("packet-limit"), Share: ledger.DefaultShare()}
 	for flag, v := range map[string]int64{"session-limit": int64(l.Sessions), "stream-limit": int64(l.Streams), "packet-limit": l.Packets} {
 		if v < 0 {
 			return l, fmt.Errorf("--%s %d: a limit below 0; give 0 for none", flag, v)
@@ -91,7 +93,7 @@ type node struct {
 	began  time.Time
 	dht    *dht.Node
 	sfu    *sfu.SFU
-	ledger *capacity.Ledger
+	ledger *ledger.Ledger
 	gauge  *sfu.Gauge
 	policy *policyFile
 
@@ -202,7 +204,7 @@ func newNode(cfg nodeConfig) (_ *node, err error) {
 	n.spans = spans
 	n.tuned.Store(&cfg.live)
 	n.reloading.begin(cfg.loaded)
-	n.ledger = capacity.NewLedger(self, cfg.live.limits)
+	n.ledger = ledger.New(self, cfg.live.limits)
 	n.gauge = &sfu.Gauge{Socket: socket, Ledger: n.ledger, CPULimit: func() float64 { return n.tuned.Load().cpuLimit }}
 
 	var bootstrap []peer.AddrInfo
@@ -217,7 +219,7 @@ func newNode(cfg nodeConfig) (_ *node, err error) {
 	var starts *dht.Provisioner
 	if cfg.provision.given() {
 		p := newProvisioner(cfg.provision.run, cfg.network, cfg.provisionRegions, cfg.log)
-		p.policy = func() capacity.Provision { return n.policy.Judge().Policy().Provision }
+		p.policy = func() policy.Provision { return n.policy.Judge().Policy().Provision }
 		p.nodes, p.room, p.invite, p.event, p.counts = n.regionRecords, n.roomFor, n.invite, n.events.add, n.outcomes
 		n.provisioner = p
 		starts = &dht.Provisioner{Regions: p.regions, Start: p.start, Leave: p.leave}
@@ -270,7 +272,7 @@ func newNode(cfg nodeConfig) (_ *node, err error) {
 		Self: self, Key: key, Socket: socket, Ledger: n.ledger,
 		Locate: n.locate, Live: n.live, Place: n.place, Claim: n.claim, Published: n.published, Dial: n.dial, Handover: n.handover,
 		Addrs:   n.addrs,
-		Changed: n.dht.Kick, Patience: capacity.MaxProvisionWait,
+		Changed: n.dht.Kick, Patience: policy.MaxWaitTimeout,
 		Delivered: n.dht.Delivered,
 		Event:     n.event, Measured: n.counters.times.measured,
 		Gate:     n.gate,

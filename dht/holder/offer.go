@@ -11,6 +11,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"weir/capacity"
+	"weir/capacity/policy"
 )
 
 const (
@@ -45,7 +46,7 @@ const (
 type Offer struct {
 	// Of a record that the seeker does not know, Record has Node, Seq, Issued
 	// and Addrs only, and Sealed is nil.
-	capacity.Verdict
+	policy.Evaluation
 	Stress   float64
 	Headroom int64     // bit/s; negative: no limit
 	Holder   peer.ID   // on whose word alone this rests; "": on more
@@ -56,8 +57,8 @@ type Offer struct {
 func (o *Offer) Told() bool { return o.Sealed == nil }
 
 // Judged is v as an Offer of one's own.
-func Judged(v capacity.Verdict) Offer {
-	o := Offer{Verdict: v, Stress: v.Record.Stress(), Headroom: -1}
+func Judged(v policy.Evaluation) Offer {
+	o := Offer{Evaluation: v, Stress: v.Record.Stress(), Headroom: -1}
 	if r := &v.Record; r.Uplink.Limit > 0 {
 		o.Headroom = max(0, r.Uplink.Limit-r.Uplink.Used-r.Reserved)
 	}
@@ -89,7 +90,7 @@ type Query struct {
 // the best with nothing counted. The count is too high where askers go
 // elsewhere; so where it alone leaves nothing to offer, it is not applied. Nor
 // would it be right if nobody ever left; see drift.
-func (t *Table) Offers(now time.Time, judge *capacity.Judge, q Query, rnd *rand.Rand) (offers []Offer, held int, rejected map[string]int) {
+func (t *Table) Offers(now time.Time, judge *policy.Compiled, q Query, rnd *rand.Rand) (offers []Offer, held int, rejected map[string]int) {
 	stock, askers, rate := t.stock(now, q.Topic, q.Me.Node)
 	for i := range stock {
 		stock[i].left = left(rate, now.Sub(stock[i].Received))
@@ -101,14 +102,14 @@ func (t *Table) Offers(now time.Time, judge *capacity.Judge, q Query, rnd *rand.
 	verdicts := ranking.Passed
 	if len(verdicts) > q.Limit {
 		pool := poolPart * q.Limit
-		if judge.Policy().Mood == capacity.Pack {
+		if judge.Policy().Mood == policy.BinPack {
 			pool = q.Limit // shadows alone keep askers apart
 		}
 		verdicts = ranking.Draw(q.Limit, pool, rnd)
 	}
 	// The asker draws among the best of what it gets, by score.
 	best := slices.Clone(verdicts)
-	slices.SortStableFunc(best, func(a, b capacity.Verdict) int { return cmp.Compare(b.Score, a.Score) })
+	slices.SortStableFunc(best, func(a, b policy.Evaluation) int { return cmp.Compare(b.Score, a.Score) })
 	best = best[:min(len(best), cmp.Or(judge.Policy().Keep, len(best)))]
 	total := 0.0
 	for _, v := range best {
@@ -134,8 +135,8 @@ func (t *Table) Offers(now time.Time, judge *capacity.Judge, q Query, rnd *rand.
 	return offers, len(stock), ranking.RejectedBy()
 }
 
-func rankStock(judge *capacity.Judge, stock []stocked, q *Query, shadows bool) capacity.Ranking {
-	candidates := make([]capacity.Candidate, 0, len(stock))
+func rankStock(judge *policy.Compiled, stock []stocked, q *Query, shadows bool) policy.Ranking {
+	candidates := make([]policy.Candidate, 0, len(stock))
 	for _, s := range stock {
 		if slices.Contains(q.Exclude, s.Node()) {
 			continue
@@ -144,7 +145,7 @@ func rankStock(judge *capacity.Judge, stock []stocked, q *Query, shadows bool) c
 		if shadows {
 			r = s.shadow.on(r, s.left)
 		}
-		c := capacity.Candidate{
+		c := policy.Candidate{
 			Record:   r,
 			Sealed:   s.Sealed,
 			RTT:      PredictRTT(q.Me.Coordinate, r.Coordinate),
@@ -238,7 +239,7 @@ func Merge(offers map[peer.ID]Offer, o Offer) {
 // and of one record by the seeker's own judgement. What it believes of each
 // scales the score by which others offered it; what those believe is in that
 // already.
-func RankOffers(ranking capacity.Ranking, offers map[peer.ID]Offer, believed func(peer.ID) float64) []Offer {
+func RankOffers(ranking policy.Ranking, offers map[peer.ID]Offer, believed func(peer.ID) float64) []Offer {
 	var all []Offer
 	judged := make(map[peer.ID]uint64)
 	for _, v := range ranking.Passed {
@@ -271,10 +272,10 @@ func RankOffers(ranking capacity.Ranking, offers map[peer.ID]Offer, believed fun
 // rest on the word of the same holder alone, as far as there are others: it may
 // be lying. Those that are doubtful come last.
 func Picks(passed []Offer, keep int, doubtful func(peer.ID) bool, rnd *rand.Rand) []Offer {
-	var ranking capacity.Ranking
+	var ranking policy.Ranking
 	byNode := make(map[peer.ID]Offer, len(passed))
 	for _, o := range passed {
-		ranking.Passed = append(ranking.Passed, o.Verdict)
+		ranking.Passed = append(ranking.Passed, o.Evaluation)
 		byNode[o.Record.Node] = o
 	}
 	var picks []Offer

@@ -11,11 +11,12 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"weir/capacity"
+	"weir/capacity/policy"
 )
 
-func compile(t testing.TB, p capacity.Policy) *capacity.Judge {
+func compile(t testing.TB, p policy.Policy) *policy.Compiled {
 	t.Helper()
-	judge, err := capacity.Compile(p)
+	judge, err := policy.Compile(p)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -32,7 +33,7 @@ func prompt(peer.ID) bool     { return false }
 // any chooses a node that is full by then.
 func TestSeekersOfStaleRecordsDoNotHerd(t *testing.T) {
 	const seekers, targets, room, runs = 200, 40, 10, 5
-	judge := compile(t, capacity.DefaultPolicy())
+	judge := compile(t, policy.Default())
 	now := time.Now()
 	rnd := testRand()
 	rejected := 0
@@ -63,7 +64,7 @@ func TestSeekersOfStaleRecordsDoNotHerd(t *testing.T) {
 					Merge(found, o)
 				}
 			}
-			first := Picks(RankOffers(capacity.Ranking{}, found, trusted), judge.Policy().Keep, prompt, rnd)[0].Record.Node
+			first := Picks(RankOffers(policy.Ranking{}, found, trusted), judge.Policy().Keep, prompt, rnd)[0].Record.Node
 			if taken[first] == room {
 				rejected++
 			} else {
@@ -79,7 +80,7 @@ func TestSeekersOfStaleRecordsDoNotHerd(t *testing.T) {
 }
 
 func TestShadowsDoNotHideTheLastRoom(t *testing.T) {
-	judge := compile(t, capacity.DefaultPolicy())
+	judge := compile(t, policy.Default())
 	tab, now := NewTable(DefaultLimits()), time.Now()
 	r := rec("a", 1, time.Minute)
 	r.URL, r.Sessions.Limit, r.Uplink.Limit = "http://127.0.0.1:1", 4, 1_000_000_000
@@ -132,7 +133,7 @@ func TestBeliefInAnOffer(t *testing.T) {
 	Merge(found, offer(1, 0.6, 0.4))
 	Merge(found, offer(1, 0.8, 1))
 	for own, want := range map[float64]Offer{1: offer(1, 0.6, 0.4), 0.5: offer(1, 0.3, 0.4), 0.25: offer(1, 0.15, 0.25)} {
-		got := RankOffers(capacity.Ranking{}, found, func(peer.ID) float64 { return own })[0]
+		got := RankOffers(policy.Ranking{}, found, func(peer.ID) float64 { return own })[0]
 		if math.Abs(got.Score-want.Score) > 1e-9 || got.Believed != want.Believed {
 			t.Errorf("own belief %v: score %v and belief %v, want %v and %v", own, got.Score, got.Believed, want.Score, want.Believed)
 		}
@@ -154,11 +155,11 @@ func TestOffersOfOneNodeAreOneCandidate(t *testing.T) {
 		{2, 2, 0.5},
 		{3, 2, 0.5},
 	} {
-		verdict := func(seq uint64, score float64) capacity.Verdict {
-			return capacity.Verdict{Candidate: capacity.Candidate{Record: capacity.Record{Node: "a", Seq: seq}}, Score: score}
+		verdict := func(seq uint64, score float64) policy.Evaluation {
+			return policy.Evaluation{Candidate: policy.Candidate{Record: capacity.Record{Node: "a", Seq: seq}}, Score: score}
 		}
-		ranking := capacity.Ranking{Passed: []capacity.Verdict{verdict(tc.judged, 0.5)}}
-		offers := map[peer.ID]Offer{"a": {Verdict: verdict(tc.offered, 0.9)}}
+		ranking := policy.Ranking{Passed: []policy.Evaluation{verdict(tc.judged, 0.5)}}
+		offers := map[peer.ID]Offer{"a": {Evaluation: verdict(tc.offered, 0.9)}}
 		ranked := RankOffers(ranking, offers, trusted)
 		if len(ranked) != 1 || ranked[0].Score != tc.want {
 			t.Errorf("judged %d, offered %d: ranked %+v, want score %v alone", tc.judged, tc.offered, ranked, tc.want)

@@ -7,6 +7,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"weir/capacity"
+	"weir/capacity/policy"
 )
 
 // leaveTime is how long a node that may leave has for it: until then it does
@@ -22,7 +23,7 @@ type Down struct {
 
 // Ask answers node, which is idle and would like to end, given the records of
 // its region. Nil: it may. Asked again soon it gets the same answer.
-func (r *Down) Ask(now time.Time, p capacity.Provision, node peer.ID, region []capacity.Record) *capacity.Refusal {
+func (r *Down) Ask(now time.Time, p policy.Provision, node peer.ID, region []capacity.Record) *capacity.Refusal {
 	p = p.OrDefault()
 	for id, at := range r.granted {
 		if now.Sub(at) >= leaveTime {
@@ -47,7 +48,7 @@ func (r *Down) Ask(now time.Time, p capacity.Provision, node peer.ID, region []c
 	switch {
 	case stay < p.Least:
 		return &capacity.Refusal{Reason: "release-least", Detail: fmt.Sprintf("%d other nodes would stay in the region, at least %d must", stay, p.Least), RetryAfter: p.Cooldown}
-	case stress/float64(stay) >= capacity.PackTarget:
+	case stress/float64(stay) >= policy.BinPackTarget:
 		return &capacity.Refusal{Reason: "release-room", Detail: fmt.Sprintf("the others' stress is %.2f on average: they need the room", stress/float64(stay)), RetryAfter: p.Cooldown}
 	}
 	if r.granted == nil {

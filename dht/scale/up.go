@@ -7,6 +7,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"weir/capacity"
+	"weir/capacity/policy"
 )
 
 // Why no server is started, or none has come, as reasons of a [capacity.Refusal].
@@ -62,7 +63,7 @@ type Up struct {
 
 // Ask answers a seeker. If started, the caller runs the hook, calls Begin
 // before and Ended after it.
-func (s *Up) Ask(now time.Time, p capacity.Provision, request string) (c PendingServer, refused *capacity.Refusal) {
+func (s *Up) Ask(now time.Time, p policy.Provision, request string) (c PendingServer, refused *capacity.Refusal) {
 	p = p.OrDefault()
 	switch {
 	case s.phase != startIdle:
@@ -90,7 +91,7 @@ func (s *Up) Due(now time.Time) bool {
 
 // Begin takes the nodes that are in the region before the hook runs, and says
 // why it must not: there are as many as there may be.
-func (s *Up) Begin(now time.Time, p capacity.Provision, nodes []peer.ID) *capacity.Refusal {
+func (s *Up) Begin(now time.Time, p policy.Provision, nodes []peer.ID) *capacity.Refusal {
 	p = p.OrDefault()
 	if len(nodes) >= p.Most {
 		s.phase, s.cool = startIdle, now.Add(p.Cooldown)
@@ -105,7 +106,7 @@ func (s *Up) Begin(now time.Time, p capacity.Provision, nodes []peer.ID) *capaci
 }
 
 // Ended takes how the hook ended.
-func (s *Up) Ended(now time.Time, p capacity.Provision, err error) {
+func (s *Up) Ended(now time.Time, p policy.Provision, err error) {
 	p = p.OrDefault()
 	switch {
 	case s.phase != startRunning:
@@ -120,7 +121,7 @@ func (s *Up) Ended(now time.Time, p capacity.Provision, err error) {
 
 // Seen takes the nodes that are in the region now, and reports whether that
 // settles a start: somebody new is there, or nobody has come in time.
-func (s *Up) Seen(now time.Time, p capacity.Provision, nodes []peer.ID) (settled bool) {
+func (s *Up) Seen(now time.Time, p policy.Provision, nodes []peer.ID) (settled bool) {
 	if s.phase == startIdle || s.known == nil {
 		return false
 	}
@@ -148,7 +149,7 @@ func (s *Up) came(now time.Time) {
 	s.fresh = now.Add(arrivalGrace)
 }
 
-func (s *Up) failed(now time.Time, p capacity.Provision, reason, detail string) {
+func (s *Up) failed(now time.Time, p policy.Provision, reason, detail string) {
 	s.phase, s.known = startIdle, nil
 	s.failures++
 	wait := p.Cooldown

@@ -10,14 +10,14 @@ import (
 
 	"github.com/libp2p/go-libp2p/core/peer"
 
-	"weir/capacity"
+	"weir/capacity/policy"
 )
 
 var epoch = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 
 func idOf(name string) peer.ID { return peer.ID(name) }
 
-var provisionSettings = capacity.Provision{Cooldown: 10 * time.Second, Wait: 4 * time.Second, Most: 5, Least: 2}
+var provisionSettings = policy.Provision{Cooldown: 10 * time.Second, Wait: 4 * time.Second, Most: 5, Least: 2}
 
 func TestUp(t *testing.T) {
 	a, b, c := idOf("a"), idOf("b"), idOf("c")

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"weir/capacity"
+	"weir/capacity/ledger"
+	"weir/capacity/policy"
 	"weir/dht/holder"
 	"weir/testnet/lab"
 )
@@ -46,14 +48,14 @@ func newWander(seed uint64, node int) *wander {
 func (w *wander) jump() { w.share = loadLeast + (loadMost-loadLeast)*w.rnd.Float64() }
 
 // next is the load one step later.
-func (w *wander) next() capacity.Load {
+func (w *wander) next() ledger.Load {
 	if w.rnd.Float64() < float64(loadStep)/float64(loadJump) {
 		w.jump()
 	} else {
 		w.share += loadWander * w.rnd.NormFloat64()
 	}
 	w.share = min(max(w.share, loadLeast), loadMost)
-	return capacity.Load{Uplink: int64(w.share * uplinkLimit), Packets: int64(0.8 * w.share * packetsLimit), CPU: 0.7 * w.share, CPULimit: 0.8}
+	return ledger.Load{Uplink: int64(w.share * uplinkLimit), Packets: int64(0.8 * w.share * packetsLimit), CPU: 0.7 * w.share, CPULimit: 0.8}
 }
 
 // A loader moves all nodes' load until its context ends.
@@ -118,20 +120,20 @@ func (p *plan) next() task {
 // make of it.
 type truth struct {
 	nodes  []*lab.Node
-	judge  *capacity.Judge // the policy
-	scorer *capacity.Judge // its score alone, whoever is full
+	judge  *policy.Compiled // the policy
+	scorer *policy.Compiled // its score alone, whoever is full
 	keep   int
 }
 
 func newTruth(nodes []*lab.Node, seed uint64) (*truth, error) {
-	p := capacity.DefaultPolicy()
-	judge, err := capacity.Compile(p)
+	p := policy.Default()
+	judge, err := policy.Compile(p)
 	if err != nil {
 		return nil, err
 	}
 	t := &truth{nodes: nodes, judge: judge, keep: p.Keep}
 	p.Filter = nil
-	t.scorer, err = capacity.Compile(p)
+	t.scorer, err = policy.Compile(p)
 	return t, err
 }
 
@@ -147,7 +149,7 @@ type insight struct {
 
 func (t *truth) look(seeker *lab.Node, need capacity.Need, rnd *rand.Rand) insight {
 	in := insight{scores: make(map[int]float64), stress: make(map[int]float64), best: math.NaN()}
-	var all []capacity.Candidate
+	var all []policy.Candidate
 	index := make(map[string]int, len(t.nodes))
 	for _, n := range t.nodes {
 		if n == seeker || n.Dead() {
@@ -156,7 +158,7 @@ func (t *truth) look(seeker *lab.Node, need capacity.Need, rnd *rand.Rand) insig
 		r := n.Record()
 		in.stress[n.Index] = r.Stress()
 		index[string(n.ID())] = n.Index
-		all = append(all, capacity.Candidate{Record: r, RTT: seeker.RTT(n), Believed: 1})
+		all = append(all, policy.Candidate{Record: r, RTT: seeker.RTT(n), Believed: 1})
 	}
 	me := seeker.Record()
 	for _, v := range t.scorer.Rank(need, me, all).Passed {
@@ -171,7 +173,7 @@ func (t *truth) look(seeker *lab.Node, need capacity.Need, rnd *rand.Rand) insig
 		in.random += (in.best - v.Score) / float64(len(passed.Passed))
 	}
 	drawn := passed.Draw(2, t.keep, rnd)
-	nearer := slices.MinFunc(drawn, func(a, b capacity.Verdict) int { return cmp.Compare(a.RTT, b.RTT) })
+	nearer := slices.MinFunc(drawn, func(a, b policy.Evaluation) int { return cmp.Compare(a.RTT, b.RTT) })
 	in.drawn = in.best - nearer.Score
 	return in
 }

@@ -16,6 +16,7 @@ import (
 	"go.uber.org/goleak"
 
 	"weir/capacity"
+	"weir/capacity/signed"
 	"weir/testnet/lab"
 	"weir/testnet/model"
 )
@@ -201,7 +202,7 @@ func TestRedis(t *testing.T) {
 			t.Fatalf("%d records: %v", len(sealed), err)
 		}
 		for _, b := range sealed {
-			if _, err := capacity.Open(b, time.Now()); err != nil {
+			if _, err := signed.OpenRecord(b, time.Now()); err != nil {
 				t.Errorf("not a record: %v", err)
 			}
 		}

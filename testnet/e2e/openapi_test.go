@@ -22,6 +22,8 @@ import (
 	"github.com/getkin/kin-openapi/routers/legacy"
 
 	"weir/capacity"
+	"weir/capacity/policy"
+	"weir/capacity/signed"
 	"weir/dht"
 	"weir/sfu"
 )
@@ -251,7 +253,7 @@ func TestAnswersAreAsOpenAPISays(t *testing.T) {
 	c.ask(t, 403, http.MethodGet, api("/status"), "", "", map[string]string{"Origin": "https://example.org"})
 
 	// Policies.
-	policy := capacity.DefaultPolicy()
+	policy := policy.Default()
 	policy.Name = "described"
 	text, err := policy.Text()
 	if err != nil {
@@ -264,18 +266,18 @@ func TestAnswersAreAsOpenAPISays(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	sealed, err := capacity.SealPolicy("described", text, 7, time.Now(), key)
+	sealed, err := signed.SealPolicy("described", text, 7, time.Now(), key)
 	if err != nil {
 		t.Fatal(err)
 	}
 	post(200, "/policy", "application/octet-stream", string(sealed))
-	older, err := capacity.SealPolicy("described", text, 3, time.Now(), key)
+	older, err := signed.SealPolicy("described", text, 3, time.Now(), key)
 	if err != nil {
 		t.Fatal(err)
 	}
 	post(409, "/policy", "application/octet-stream", string(older))
 	post(400, "/policy", "application/octet-stream", "forged")
-	post(413, "/policy", "application/octet-stream", strings.Repeat("x", capacity.MaxPolicySize+1))
+	post(413, "/policy", "application/octet-stream", strings.Repeat("x", signed.MaxPolicySize+1))
 	get(200, "/policy")
 	get(200, "/policy/history")
 

@@ -9,7 +9,7 @@ import (
 
 	"github.com/libp2p/go-libp2p/core/peer"
 
-	"weir/capacity"
+	"weir/capacity/signed"
 	"weir/sfu/client"
 )
 
@@ -154,7 +154,7 @@ func TestTickets(t *testing.T) {
 	refused("a ticket whose session has ended", u, "used")
 
 	// Tickets run out with the lease behind them.
-	opened, err := capacity.OpenTicket(expiring.Query().Get("ticket"), helperOf(expiring).PeerID, time.Now())
+	opened, err := signed.OpenTicket(expiring.Query().Get("ticket"), helperOf(expiring).PeerID, time.Now())
 	if err != nil {
 		t.Fatal(err)
 	}

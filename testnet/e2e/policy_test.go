@@ -13,7 +13,7 @@ import (
 
 	"github.com/libp2p/go-libp2p/core/peer"
 
-	"weir/capacity"
+	"weir/capacity/policy"
 	"weir/dht"
 )
 
@@ -31,7 +31,7 @@ func TestPolicyChangesWhileMediaRuns(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	p := capacity.DefaultPolicy()
+	p := policy.Default()
 	p.Version = 1
 	text, err := p.Text()
 	if err != nil {
@@ -58,7 +58,7 @@ func TestPolicyChangesWhileMediaRuns(t *testing.T) {
 		t.Helper()
 		eventually(t, "the policy is in force everywhere", func() bool {
 			for i := range 3 {
-				if ask[capacity.Policy](t, w.n(i+1), "/policy").Version != version {
+				if ask[policy.Policy](t, w.n(i+1), "/policy").Version != version {
 					return false
 				}
 			}
@@ -102,7 +102,7 @@ func TestOperatorPushesPolicies(t *testing.T) {
 	v := view(t, w.n(2).whep("demo"))
 	flows(t, v)
 
-	text, err := capacity.DefaultPolicy().Text()
+	text, err := policy.Default().Text()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -118,7 +118,7 @@ func TestOperatorPushesPolicies(t *testing.T) {
 		t.Helper()
 		within(t, 2*time.Second, "all have the policy", func() bool {
 			for _, n := range nodes {
-				if ask[capacity.Policy](t, n, "/policy").Version != version {
+				if ask[policy.Policy](t, n, "/policy").Version != version {
 					return false
 				}
 			}
@@ -138,13 +138,13 @@ func TestOperatorPushesPolicies(t *testing.T) {
 		t.Fatal(err)
 	}
 	eventually(t, "the node that was down catches up", func() bool {
-		return ask[capacity.Policy](t, w.n(4), "/policy").Version == 3
+		return ask[policy.Policy](t, w.n(4), "/policy").Version == 3
 	})
 	// It knows so also without the others.
 	if err := w.Restart(t.Context(), down.Name); err != nil {
 		t.Fatal(err)
 	}
-	if got := ask[capacity.Policy](t, w.n(4), "/policy"); got.Version != 3 || got.Name != "default" {
+	if got := ask[policy.Policy](t, w.n(4), "/policy"); got.Version != 3 || got.Name != "default" {
 		t.Errorf("after a restart, %q version %d", got.Name, got.Version)
 	}
 	var history []struct {
@@ -201,15 +201,15 @@ func TestTriedPolicyChangesWhatItSaid(t *testing.T) {
 	type trial struct {
 		Needs []struct {
 			Need struct{ Purpose string }
-			capacity.Comparison
+			policy.Comparison
 		}
 		Recent struct{ Placements, Before, After int }
 	}
 	try := func(rule, expr string) (trial, string) {
 		t.Helper()
-		p := capacity.DefaultPolicy()
+		p := policy.Default()
 		p.Name = rule
-		p.Filter = append(p.Filter, capacity.Rule{Name: rule, Expr: expr})
+		p.Filter = append(p.Filter, policy.Rule{Name: rule, Expr: expr})
 		text, err := p.Text()
 		if err != nil {
 			t.Fatal(err)
@@ -240,15 +240,15 @@ func TestTriedPolicyChangesWhatItSaid(t *testing.T) {
 		}
 		return rules
 	}
-	said := func(got trial, standing func(capacity.Compared) capacity.Standing) map[peer.ID]string {
+	said := func(got trial, standing func(policy.Compared) policy.Standing) map[peer.ID]string {
 		rules := map[peer.ID]string{}
 		for _, n := range got.Needs[1].Nodes {
 			rules[n.Node] = standing(n).Rule
 		}
 		return rules
 	}
-	before := func(c capacity.Compared) capacity.Standing { return c.Before }
-	after := func(c capacity.Compared) capacity.Standing { return c.After }
+	before := func(c policy.Compared) policy.Standing { return c.Before }
+	after := func(c policy.Compared) policy.Standing { return c.After }
 
 	// One node alone passes, and it is the one that a publisher is sent to.
 	got, out := try("zone", `r.zone == "z3"`)
@@ -257,7 +257,7 @@ func TestTriedPolicyChangesWhatItSaid(t *testing.T) {
 		t.Errorf("tried: %+v", publishing)
 	}
 	says(t, out, "of 3 nodes 3 pass now, 1 would; the first choice", `rule "zone" rejects 2 more`, "→ 100 %", "nothing is applied")
-	if p := ask[capacity.Policy](t, full, "/policy"); p.Version != 0 {
+	if p := ask[policy.Policy](t, full, "/policy"); p.Version != 0 {
 		t.Errorf("after trying it, policy %q version %d is in force", p.Name, p.Version)
 	}
 	if now, want := chosen(), said(got, before); !maps.Equal(now, want) {

@@ -13,6 +13,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"weir/capacity"
+	"weir/capacity/ledger"
 	"weir/dht"
 )
 
@@ -424,7 +425,7 @@ func TestJumpsAreSoonVisible(t *testing.T) {
 		t.Skip("runs 20 nodes for half a minute")
 	}
 	const aim = 500 * time.Millisecond
-	l := up(t, Config{Nodes: 20, Seed: 18, Limits: capacity.Limits{Uplink: 1e9}})
+	l := up(t, Config{Nodes: 20, Seed: 18, Limits: ledger.Limits{Uplink: 1e9}})
 	steady(t, l)
 	var times []time.Duration
 	busy := busySince()
@@ -455,7 +456,7 @@ func TestJumpsAreSoonVisible(t *testing.T) {
 		// The pace allows one record per half second: this one is the first.
 		watchFor(t, 600*time.Millisecond)
 		jumped := time.Now()
-		n.SetLoad(capacity.Load{Uplink: load})
+		n.SetLoad(ledger.Load{Uplink: load})
 		at, ok := <-seen
 		cancel()
 		if !ok {

@@ -34,6 +34,7 @@ import (
 	"go.uber.org/fx"
 
 	"weir/capacity"
+	"weir/capacity/ledger"
 	"weir/dht"
 )
 
@@ -56,7 +57,7 @@ type Config struct {
 
 	// Limits are those of every node's ledger; default: 1 Gbit/s,
 	// 150,000 packets/s, 500 sessions.
-	Limits capacity.Limits
+	Limits ledger.Limits
 	// Change, if not nil, has the last word on node i's configuration.
 	Change func(i int, cfg *dht.Config)
 	// Ready bounds how long nodes may take to be ready; default 60 s.
@@ -88,8 +89,8 @@ func (c *Config) check() error {
 	if c.Discovery == dht.Broker && c.Brokers == 0 {
 		c.Brokers = 1
 	}
-	if c.Limits == (capacity.Limits{}) {
-		c.Limits = capacity.Limits{Sessions: 500, Uplink: 1e9, Packets: 150_000}
+	if c.Limits == (ledger.Limits{}) {
+		c.Limits = ledger.Limits{Sessions: 500, Uplink: 1e9, Packets: 150_000}
 	}
 	if c.Ready == 0 {
 		c.Ready = time.Minute
@@ -124,7 +125,7 @@ type Node struct {
 	*dht.Node
 	Index  int // of its place on the map; brokers count from -1 downwards
 	At     Place
-	Ledger *capacity.Ledger
+	Ledger *ledger.Ledger
 
 	lab    *Lab
 	port   *port
@@ -272,7 +273,7 @@ func (l *Lab) listen(index int, place Place) (*Node, error) {
 		Index:  index,
 		info:   peer.AddrInfo{ID: id, Addrs: []multiaddr.Multiaddr{at}},
 		At:     place,
-		Ledger: capacity.NewLedger(id, l.cfg.Limits),
+		Ledger: ledger.New(id, l.cfg.Limits),
 		lab:    l,
 		url:    "http://" + ip.String() + ":8080",
 		done:   make(chan struct{}),
@@ -376,7 +377,7 @@ func (n *Node) Record() capacity.Record {
 func (n *Node) sample() (capacity.Record, []capacity.Carriage) { return n.Record(), nil }
 
 // SetLoad makes the node measure load from now on.
-func (n *Node) SetLoad(load capacity.Load) { n.Ledger.Observe(time.Now(), load) }
+func (n *Node) SetLoad(load ledger.Load) { n.Ledger.Observe(time.Now(), load) }
 
 // Wire is what went over the node's network interface so far.
 func (n *Node) Wire() Counters { return n.port.counters() }

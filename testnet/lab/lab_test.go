@@ -12,6 +12,7 @@ import (
 	"go.uber.org/goleak"
 
 	"weir/capacity"
+	"weir/capacity/ledger"
 	"weir/dht"
 )
 
@@ -111,7 +112,7 @@ func TestGeography(t *testing.T) {
 func TestNodesPlaceOnEachOther(t *testing.T) {
 	l := up(t, Config{Nodes: 5, Seed: 1})
 	nodes := l.Nodes()
-	nodes[1].SetLoad(capacity.Load{Uplink: 95e7})
+	nodes[1].SetLoad(ledger.Load{Uplink: 95e7})
 	for _, n := range nodes {
 		eventually(t, func() error {
 			on, err := place(t, l, n)
@@ -199,7 +200,7 @@ func TestPartitionAndGrowth(t *testing.T) {
 	}
 	for _, n := range l.Nodes() {
 		if n != late {
-			n.SetLoad(capacity.Load{Uplink: 95e7})
+			n.SetLoad(ledger.Load{Uplink: 95e7})
 		}
 	}
 	eventually(t, func() error {

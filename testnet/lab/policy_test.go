@@ -11,7 +11,8 @@ import (
 	"github.com/libp2p/go-libp2p/core/crypto"
 	"github.com/libp2p/go-libp2p/core/peer"
 
-	"weir/capacity"
+	"weir/capacity/policy"
+	"weir/capacity/signed"
 	"weir/dht"
 )
 
@@ -33,7 +34,7 @@ func TestPolicyReachesEveryone(t *testing.T) {
 	applied := make(map[uint64][]time.Time)
 	l := up(t, Config{Nodes: nodes, Seed: 21, Change: func(_ int, cfg *dht.Config) {
 		cfg.Operator = id
-		cfg.Apply = func(p capacity.SignedPolicy, _ []byte) error {
+		cfg.Apply = func(p signed.Policy, _ []byte) error {
 			mu.Lock()
 			defer mu.Unlock()
 			applied[p.Version] = append(applied[p.Version], time.Now())
@@ -41,12 +42,12 @@ func TestPolicyReachesEveryone(t *testing.T) {
 		}
 	}})
 	steady(t, l)
-	text, err := capacity.DefaultPolicy().Text()
+	text, err := policy.Default().Text()
 	if err != nil {
 		t.Fatal(err)
 	}
 	for version := uint64(1); version <= 5; version++ {
-		sealed, err := capacity.SealPolicy("p", text, version, time.Now(), operator)
+		sealed, err := signed.SealPolicy("p", text, version, time.Now(), operator)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -13,6 +13,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"weir/capacity"
+	"weir/capacity/signed"
 	"weir/dht"
 	"weir/dht/pb"
 )
@@ -69,11 +70,11 @@ func SizesOf() (Sizes, error) {
 		Uplink: capacity.Usage{Used: 7e8, Limit: 1e9}, Packets: capacity.Usage{Used: 84_000, Limit: 150_000},
 		Sessions: capacity.Usage{Used: 2, Limit: 500}, Reserved: 2e7, Release: "lab",
 	}
-	sealed, err := capacity.Seal(record, key)
+	sealed, err := signed.SealRecord(record, key)
 	if err != nil {
 		return s, err
 	}
-	amendment, err := capacity.SealAmendment(record, sealed, record, key)
+	amendment, err := signed.SealUpdate(record, sealed, record, key)
 	if err != nil {
 		return s, err
 	}
@@ -83,7 +84,7 @@ func SizesOf() (Sizes, error) {
 	for _, x := range place.Vec {
 		here.Vec = append(here.Vec, float32(x))
 	}
-	lease, err := capacity.SealLease(capacity.Lease{ID: strings.Repeat("0", 16), Target: id, From: id, Need: capacity.Need{Uplink: 2e7, Packets: 2_500}, Expires: now}, key)
+	lease, err := signed.SealLease(capacity.Lease{ID: strings.Repeat("0", 16), Target: id, From: id, Need: capacity.Need{Uplink: 2e7, Packets: 2_500}, Expires: now}, key)
 	if err != nil {
 		return s, err
 	}
@@ -113,7 +114,7 @@ func SizesOf() (Sizes, error) {
 	s.Fetch = records(&pb.Request{Op: &pb.Request_Fetch{Fetch: &pb.Fetch{}}})
 	s.FetchReply = records(&pb.Response{Op: &pb.Response_Fetch{Fetch: &pb.FetchReply{Coordinate: here}}})
 	s.Reserve = onStream("reserve", &pb.ReserveRequest{Op: &pb.ReserveRequest_Reserve{Reserve: &pb.Reserve{Id: strings.Repeat("0", 16), Need: need, Topic: topic}}})
-	s.ReserveReply = onStream("reserve", &pb.ReserveResponse{Lease: lease, Record: sealed, Use: capacity.EncodeLoad(&record)})
+	s.ReserveReply = onStream("reserve", &pb.ReserveResponse{Lease: lease, Record: sealed, Use: signed.EncodeLoad(&record)})
 	redisKey := len("weir:") + len(id)
 	s.RedisSet = float64(len("*5\r\n$3\r\nset\r\n") + bulk(redisKey) + bulk(len(sealed)) + len("$2\r\npx\r\n") + bulk(len("15000")) + len("+OK\r\n"))
 	s.RedisRead = float64(len("*4\r\n") + bulk(len("evalsha")) + bulk(40) + bulk(1) + bulk(len("weir:*")))

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"weir/capacity"
+	"weir/capacity/policy"
 )
 
 // Who places viewers.
@@ -150,10 +151,10 @@ func (w *world) least(tried, among []*node, of func(*node) float64, limit float6
 func (w *world) bestByPolicy(s *node, tried []*node) *node {
 	me := capacity.Record{Node: s.id, Region: s.in.label, Coordinate: s.coord}
 	for _, among := range [][]*node{s.in.nodes, w.nodes} {
-		var candidates []capacity.Candidate
+		var candidates []policy.Candidate
 		for _, n := range among {
 			if !slices.Contains(tried, n) {
-				candidates = append(candidates, capacity.Candidate{Record: w.sample(n), RTT: s.rtt(n), Believed: 1})
+				candidates = append(candidates, policy.Candidate{Record: w.sample(n), RTT: s.rtt(n), Believed: 1})
 			}
 		}
 		drawn := w.judge.Rank(viewerNeed, me, candidates).Draw(1, 0, w.rnd)

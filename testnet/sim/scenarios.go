@@ -11,6 +11,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"weir/capacity"
+	"weir/capacity/policy"
 	"weir/dht/holder"
 	"weir/testnet/model"
 )
@@ -109,7 +110,7 @@ func (s *stage) burst() {
 		s.Progress("burst", who)
 		var worst Row
 		for i := range uint64(burstSeeds) {
-			w := s.world(plan{seed: s.Seed + i, regions: 1, nodes: burstNodes, kinds: []int{20}, fresh: product, policy: capacity.DefaultPolicy()})
+			w := s.world(plan{seed: s.Seed + i, regions: 1, nodes: burstNodes, kinds: []int{20}, fresh: product, policy: policy.Default()})
 			w.begin()
 			s.burstOn(w, who)
 			r := s.row(w, "burst", "", who, (burstTime + 5*time.Second).Seconds())
@@ -151,7 +152,7 @@ type steadyCase struct {
 }
 
 func (s *stage) runSteady(c steadyCase, who string) *world {
-	w := s.world(plan{regions: 4, nodes: c.nodes, kinds: c.kinds, fresh: c.fresh, policy: capacity.DefaultPolicy()})
+	w := s.world(plan{regions: 4, nodes: c.nodes, kinds: c.kinds, fresh: c.fresh, policy: policy.Default()})
 	w.fill(c.load, c.holding)
 	rate := c.load * float64(w.usable()) / c.holding.Seconds()
 	until := w.now + c.warm + c.lasts
@@ -214,10 +215,10 @@ func (s *stage) pack() {
 		lasts   = 30 * time.Minute
 	)
 	nodes := cmp.Or(s.Nodes, 100)
-	w := s.world(plan{regions: 1, nodes: nodes, kinds: []int{size}, fresh: product, policy: capacity.PackPolicy()})
+	w := s.world(plan{regions: 1, nodes: nodes, kinds: []int{size}, fresh: product, policy: policy.BinPacking()})
 	start := w.now
 	load := func() float64 { return 0.6 - 0.4*min(1, max(0, (w.now-start-high).Seconds()/falls.Seconds())) }
-	full := capacity.PackTarget * size
+	full := policy.BinPackTarget * size
 	var row Row
 	var ratios, falling []float64
 	released, disturbed := 0, 0
@@ -307,7 +308,7 @@ const (
 // capacity, went, and its mean after liarsTime.
 func (s *stage) runLiars(who string, hearsay bool, nodes int) (*world, []Point, float64) {
 	const holding = 2 * time.Minute
-	w := s.world(plan{regions: 2, nodes: nodes, liars: nodes / 20, kinds: []int{50}, fresh: product, policy: capacity.DefaultPolicy(), hearsay: hearsay})
+	w := s.world(plan{regions: 2, nodes: nodes, liars: nodes / 20, kinds: []int{50}, fresh: product, policy: policy.Default(), hearsay: hearsay})
 	w.fill(0.75, holding)
 	rate := 0.75 * float64(w.usable()) / holding.Seconds()
 	until := w.now + liarsLast
@@ -411,13 +412,13 @@ func (w *world) regret(decisions int) float64 {
 			if n == nil {
 				return
 			}
-			candidates := []capacity.Candidate{{Record: w.sample(n), RTT: seeker.rtt(n), Believed: 1}}
+			candidates := []policy.Candidate{{Record: w.sample(n), RTT: seeker.rtt(n), Believed: 1}}
 			for range 1_000 {
 				other := seeker.in.nodes[w.rnd.IntN(len(seeker.in.nodes))]
-				candidates = append(candidates, capacity.Candidate{Record: w.sample(other), RTT: seeker.rtt(other), Believed: 1})
+				candidates = append(candidates, policy.Candidate{Record: w.sample(other), RTT: seeker.rtt(other), Believed: 1})
 			}
 			passed := w.judge.Rank(viewerNeed, me, candidates).Passed
-			i := slices.IndexFunc(passed, func(v capacity.Verdict) bool { return v.Record.Node == n.id })
+			i := slices.IndexFunc(passed, func(v policy.Evaluation) bool { return v.Record.Node == n.id })
 			if i >= 0 {
 				sum += passed[0].Score - passed[i].Score
 				counted++

@@ -12,7 +12,7 @@ import (
 	"testing"
 	"time"
 
-	"weir/capacity"
+	"weir/capacity/policy"
 )
 
 func TestEventsRunInOrder(t *testing.T) {
@@ -131,7 +131,7 @@ func TestPackReleasesEmptyNodes(t *testing.T) {
 }
 
 func TestNodesOfAWorldAreWhatTheyClaim(t *testing.T) {
-	w := newWorld(plan{seed: 1, regions: 3, nodes: 300, liars: 30, kinds: []int{10, 20}, fresh: product, policy: capacity.DefaultPolicy()})
+	w := newWorld(plan{seed: 1, regions: 3, nodes: 300, liars: 30, kinds: []int{10, 20}, fresh: product, policy: policy.Default()})
 	liars, homeless := 0, 0
 	for _, n := range w.nodes {
 		if n.record.Uplink.Limit == int64(10*n.sessions*viewerUplink) {

@@ -8,6 +8,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"weir/capacity"
+	"weir/capacity/policy"
 	"weir/dht/holder"
 	"weir/dht/place"
 )
@@ -198,7 +199,7 @@ func (p *placing) take() {
 
 func (p *placing) pick() {
 	now := p.w.clock()
-	passed := holder.RankOffers(capacity.Ranking{}, p.offers, func(id peer.ID) float64 { return p.seeker.beliefs.Of(now, id) })
+	passed := holder.RankOffers(policy.Ranking{}, p.offers, func(id peer.ID) float64 { return p.seeker.beliefs.Of(now, id) })
 	p.picks = holder.Picks(passed, p.w.judge.Policy().Keep, func(peer.ID) bool { return false }, p.w.rnd)
 	p.next = 0
 	clear(p.offers)
@@ -232,7 +233,7 @@ func (p *placing) reserve() {
 		_, err := target.ledger.Reserve(w.clock(), capacity.Request{ID: p.id, From: p.seeker.id, Need: p.need})
 		if err == nil {
 			me := capacity.Record{Node: p.seeker.id, Region: p.seeker.in.label, Coordinate: p.seeker.coord}
-			for _, v := range w.judge.Rank(p.need, me, []capacity.Candidate{{Record: now, RTT: l.rtt, Believed: min(p.seeker.beliefs.Of(w.clock(), target.id), pick.Believed)}}).Passed {
+			for _, v := range w.judge.Rank(p.need, me, []policy.Candidate{{Record: now, RTT: l.rtt, Believed: min(p.seeker.beliefs.Of(w.clock(), target.id), pick.Believed)}}).Passed {
 				l.score = v.Score
 			}
 			w.moved(target)

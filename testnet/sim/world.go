@@ -13,6 +13,8 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"weir/capacity"
+	"weir/capacity/ledger"
+	"weir/capacity/policy"
 	"weir/dht"
 	"weir/dht/holder"
 	"weir/testnet/lab"
@@ -24,7 +26,7 @@ const (
 	viewerPackets = 333
 
 	// usable is the part of its uplink that a node fills with viewers. The rest
-	// is for cascades; see [capacity.Ledger].
+	// is for cascades; see [ledger.Ledger].
 	usable = 0.9
 
 	meterLag   = time.Second           // until the meter sees a session that began or ended
@@ -53,7 +55,7 @@ type plan struct {
 	nodes   int
 	liars   int // so many nodes, spread over all, claim tenfold
 	fresh   fresh
-	policy  capacity.Policy
+	policy  policy.Policy
 	hearsay bool // seekers tell holders whom they doubt
 }
 
@@ -63,7 +65,7 @@ type world struct {
 	plan
 	rnd     *rand.Rand
 	demand  *rand.Rand // who comes, when, where and for how long: the same whoever places them
-	judge   *capacity.Judge
+	judge   *policy.Compiled
 	nodes   []*node
 	byID    map[peer.ID]*node
 	regions []*region
@@ -97,7 +99,7 @@ type node struct {
 
 	sessions int     // that it carries at its limit
 	claims   float64 // the limit it names, as a multiple of its own
-	ledger   *capacity.Ledger
+	ledger   *ledger.Ledger
 	active   int // sessions
 	measured int // of them, by the meter
 	idle     time.Duration
@@ -116,7 +118,7 @@ type node struct {
 }
 
 func newWorld(p plan) *world {
-	judge, err := capacity.Compile(p.policy)
+	judge, err := policy.Compile(p.policy)
 	if err != nil {
 		panic(err) // it is one of ours
 	}
@@ -167,7 +169,7 @@ func (w *world) add(i int, place lab.Place) {
 		n.claims = 10
 	}
 	limit := float64(n.sessions) * n.claims
-	n.ledger = capacity.NewLedger(n.id, capacity.Limits{Uplink: int64(limit * viewerUplink), Packets: int64(2 * limit * viewerPackets)})
+	n.ledger = ledger.New(n.id, ledger.Limits{Uplink: int64(limit * viewerUplink), Packets: int64(2 * limit * viewerPackets)})
 	n.in.nodes = append(n.in.nodes, n)
 	w.nodes = append(w.nodes, n)
 	w.byID[n.id] = n
@@ -304,7 +306,7 @@ func (w *world) seat(n *node, id string, lasts time.Duration) {
 func (w *world) meter(n *node, more int) {
 	w.after(meterLag, func() {
 		n.measured += more
-		n.ledger.Observe(w.clock(), capacity.Load{Uplink: int64(n.measured) * viewerUplink, Packets: int64(n.measured) * viewerPackets})
+		n.ledger.Observe(w.clock(), ledger.Load{Uplink: int64(n.measured) * viewerUplink, Packets: int64(n.measured) * viewerPackets})
 		w.moved(n)
 	})
 }
@@ -321,10 +323,10 @@ func (w *world) fill(load float64, holding time.Duration) {
 			if n.ledger.Admit(w.clock(), id, need) != nil {
 				continue
 			}
-			w.seat(n, id, capacity.SettleTime+2*meterLag+w.residual(holding))
+			w.seat(n, id, ledger.SettleTime+2*meterLag+w.residual(holding))
 		}
 	}
-	w.run(w.now + capacity.SettleTime + 2*meterLag)
+	w.run(w.now + ledger.SettleTime + 2*meterLag)
 	for _, n := range w.nodes {
 		w.publish(n)
 	}

@@ -1,0 +1,542 @@
+package ledger
+
+import (
+	"cmp"
+	"container/list"
+	"errors"
+	"fmt"
+	"maps"
+	"math"
+	"sync"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"weir/capacity"
+)
+
+const (
+	// SettleTime is how long what an active entry promised is still counted
+	// beside what is measured: the meter needs that long to see it.
+	SettleTime = 3 * time.Second
+
+	maxLeases     = 4096 // in total; one costs about 300 bytes
+	maxLeasesFrom = 256  // to one node: 25 redirects per second
+
+	// cascadePart is the part of uplink and packets, one in so many, that
+	// only cascades may fill: it is how a full node still hands its streams
+	// on.
+	cascadePart = 10
+
+	retryAfter = 5 * time.Second
+)
+
+// roomAt is FreeAt for what a ledger counts: it does not flap, as the CPU does,
+// and admits no more than there is room for anyway. With FreeAt, of 1,000 nodes
+// loaded to 85 % of what viewers may fill those that had once been full stayed
+// away for minutes, which filled the others: 3 % of all viewers found no place.
+const roomAt = 0.88
+
+// ErrNoLease is returned by [Ledger.Claim].
+var ErrNoLease = errors.New("no such lease: unknown, expired or claimed already")
+
+// Limits are what a node may be filled to; 0 means not bounded.
+type Limits struct {
+	Sessions int   // WHIP and WHEP sessions
+	Uplink   int64 // bit/s
+	Packets  int64 // packets/s, forwarded
+	Streams  int
+	Share    Share // of all that for one node's leases
+}
+
+// Share bounds what one node may hold of another by leases that are not claimed
+// yet, and so what one message may ask for: promises cost who asks nothing. Own
+// leases of the ledger's node are not bounded by it.
+type Share struct {
+	Part int // one part in so many of each limit, though one session and stream at least; 0: not bounded
+
+	Uplink, Packets int64 // as much in any case, where a part of the limit is less
+}
+
+// DefaultShare is a tenth, or one stream in 1080p60 where a tenth is less.
+func DefaultShare() Share { return Share{Part: 10, Uplink: 8_000_000, Packets: 1_000} }
+
+// Load is what the meter measured.
+type Load struct {
+	Uplink   int64   // bit/s
+	Packets  int64   // packets/s
+	CPU      float64 // share of the cores in use
+	CPULimit float64 // the share that counts as exhausted; 0: CPU is not counted
+}
+
+// A Ledger decides what one node admits, by what it has promised and what is
+// measured. What it decides is the truth; records are hints at it.
+//
+// Promises are leases, which end by themselves after LeaseTime, and active
+// entries, which last until [Ledger.End]. A Ledger is safe for concurrent use,
+// does no I/O and has no clock: time is passed in. Times older than one seen
+// before count as that one.
+type Ledger struct {
+	self peer.ID
+
+	mu       sync.Mutex
+	limits   Limits
+	now      time.Time
+	load     Load
+	draining bool
+	cpu      capacity.Hysteresis
+	cpuFull  bool // by cpu, as last observed
+	stress   capacity.Hysteresis
+	leases   map[leaseKey]*entry
+	from     map[peer.ID]*sheaf // leases by holder
+	pending  list.List          // of *entry: leases, soonest to expire first
+	active   map[string]*entry
+	settling list.List      // of *entry: active ones, soonest to settle first
+	streams  map[string]int // entries and leases by stream
+	promised Load           // Uplink and Packets of pending and settling
+	leased   int            // leases that count as sessions
+	count    [capacity.Cascade + 1]int
+	decided  Decided
+}
+
+type leaseKey struct {
+	from peer.ID
+	id   string
+}
+
+// entry is a lease or, once claimed, an active entry.
+type entry struct {
+	lease  capacity.Lease
+	settle time.Time     // when an active entry stops being counted as promised
+	in     *list.Element // in pending or settling; nil once settled
+}
+
+// A sheaf sums up the leases that one node holds.
+type sheaf struct {
+	leases, sessions int
+	needs            Load // Uplink and Packets
+	streams          map[string]int
+}
+
+func (s *sheaf) add(need capacity.Need, n int) {
+	s.leases += n
+	if need.Purpose != capacity.Cascade {
+		s.sessions += n
+	}
+	s.needs.add(need, n)
+	count(s.streams, need.Stream, n)
+}
+
+// New returns a ledger of the node self with nothing promised.
+func New(self peer.ID, limits Limits) *Ledger {
+	return &Ledger{
+		self:    self,
+		limits:  limits,
+		leases:  map[leaseKey]*entry{},
+		from:    map[peer.ID]*sheaf{},
+		active:  map[string]*entry{},
+		streams: map[string]int{},
+		stress:  capacity.Hysteresis{Free: roomAt},
+		decided: Decided{Refused: map[string]uint64{}},
+	}
+}
+
+// SetLimits has the ledger decide by other limits from now on. What it has
+// promised stays: where that is more than a new limit, nothing is added until
+// enough has ended.
+func (l *Ledger) SetLimits(limits Limits) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.limits = limits
+}
+
+// Observe takes what was measured at now.
+func (l *Ledger) Observe(now time.Time, load Load) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.advance(now)
+	l.load = load
+	if l.idle() {
+		l.cpuFull = l.cpu.Next(0)
+	} else {
+		l.cpuFull = l.cpu.Next(load.cpu())
+	}
+}
+
+// SetDraining says whether all but cascades are refused.
+func (l *Ledger) SetDraining(draining bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.draining = draining
+}
+
+// Reserve promises room for what is requested until LeaseTime from now. A
+// request that was granted already, and is neither expired nor claimed, gets
+// the same lease again.
+//
+// The error is a [*Refusal] whose reason is "draining", "sessions", "uplink",
+// "packets", "cpu" or "streams", after what there is no room for; "share" if the
+// node would hold more than its share; "leases" if too many are held; "claimed" if the lease was used up; or "malformed".
+func (l *Ledger) Reserve(now time.Time, req capacity.Request) (capacity.Lease, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if err := req.Check(); err != nil {
+		return capacity.Lease{}, l.no(&capacity.Refusal{Reason: "malformed", Detail: err.Error()})
+	}
+	l.advance(now)
+	key := leaseKey{req.From, req.ID}
+	if e := l.leases[key]; e != nil {
+		if e.lease.Need != req.Need {
+			return capacity.Lease{}, l.no(&capacity.Refusal{Reason: "malformed", Detail: "the request ID is in use for another need"})
+		}
+		return e.lease, nil
+	}
+	if e := l.active[req.ID]; e != nil {
+		return capacity.Lease{}, l.no(&capacity.Refusal{Reason: "claimed", Detail: "the request ID is that of an active session"})
+	}
+	held := l.from[req.From]
+	if held == nil {
+		held = &sheaf{streams: map[string]int{}}
+	}
+	if held.leases >= maxLeasesFrom {
+		return capacity.Lease{}, l.no(refusal("leases", "%d leases held by one node", held.leases))
+	}
+	if n := len(l.leases); n >= maxLeases {
+		return capacity.Lease{}, l.no(refusal("leases", "%d leases held", n))
+	}
+	if r := l.refuse(req.Need); r != nil {
+		return capacity.Lease{}, l.no(r)
+	}
+	if r := l.beyondShare(held, req); r != nil {
+		return capacity.Lease{}, l.no(r)
+	}
+	e := &entry{lease: capacity.Lease{ID: req.ID, Target: l.self, From: req.From, Need: req.Need, Expires: l.now.Add(capacity.LeaseTime)}}
+	e.in = l.pending.PushBack(e)
+	l.leases[key] = e
+	l.from[req.From] = held
+	held.add(req.Need, 1)
+	if req.Need.Purpose != capacity.Cascade {
+		l.leased++
+	}
+	l.promise(req.Need, 1)
+	l.enter(req.Need.Stream, 1)
+	l.decided.Leases++
+	return e.lease, nil
+}
+
+// Claim turns the lease that from holds under id into an active entry of that
+// id. The error is [ErrNoLease].
+func (l *Ledger) Claim(now time.Time, from peer.ID, id string) (capacity.Lease, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.advance(now)
+	e := l.leases[leaseKey{from, id}]
+	if e == nil || l.active[id] != nil {
+		return capacity.Lease{}, ErrNoLease
+	}
+	l.drop(e)
+	l.start(e)
+	return e.lease, nil
+}
+
+// Admit makes an active entry for someone who came without a lease, if there is
+// room. The error is a [*Refusal] as from [Ledger.Reserve]. To admit an id that
+// is active already changes nothing.
+func (l *Ledger) Admit(now time.Time, id string, need capacity.Need) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if err := need.Check(); err != nil {
+		return l.no(&capacity.Refusal{Reason: "malformed", Detail: err.Error()})
+	}
+	l.advance(now)
+	if l.active[id] != nil {
+		return nil
+	}
+	if r := l.refuse(need); r != nil {
+		return l.no(r)
+	}
+	l.start(&entry{lease: capacity.Lease{ID: id, Target: l.self, Need: need}})
+	l.decided.Entries++
+	return nil
+}
+
+// End frees what the active entry id holds. An unknown id is ignored.
+func (l *Ledger) End(id string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	e := l.active[id]
+	if e == nil {
+		return
+	}
+	delete(l.active, id)
+	l.count[e.lease.Need.Purpose]--
+	l.enter(e.lease.Need.Stream, -1)
+	if e.in != nil {
+		l.settling.Remove(e.in)
+		l.promise(e.lease.Need, -1)
+	}
+}
+
+// Release gives a lease back. One that is unknown, expired or claimed is
+// ignored.
+func (l *Ledger) Release(from peer.ID, id string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if e := l.leases[leaseKey{from, id}]; e != nil {
+		l.drop(e)
+	}
+}
+
+// Totals is a ledger's state at one moment.
+type Totals struct {
+	Sessions   int            `json:"sessions"` // active and leased, without cascades
+	Viewers    int            `json:"viewers"`  // active
+	Publishers int            `json:"publishers"`
+	Cascades   int            `json:"cascades"`
+	Streams    int            `json:"streams"`  // distinct ones, active and leased
+	Leases     int            `json:"leases"`   // not claimed yet
+	Leased     int            `json:"-"`        // leases that count as sessions
+	Reserved   int64          `json:"reserved"` // bit/s promised and not yet measured
+	Stress     float64        `json:"stress"`
+	State      capacity.State `json:"state"`
+
+	Load   Load   `json:"-"` // as last observed
+	Limits Limits `json:"-"`
+}
+
+// Totals sums up what is promised and measured.
+func (l *Ledger) Totals(now time.Time) Totals {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.advance(now)
+	t := Totals{
+		Sessions:   l.sessions(),
+		Viewers:    l.count[capacity.View],
+		Publishers: l.count[capacity.Publish],
+		Cascades:   l.count[capacity.Cascade],
+		Streams:    len(l.streams),
+		Leases:     len(l.leases),
+		Leased:     l.leased,
+		Reserved:   l.promised.Uplink,
+		Load:       l.load,
+		Limits:     l.limits,
+	}
+	var r capacity.Record
+	t.Fill(&r)
+	t.Stress = r.Stress()
+	judged := r
+	if l.idle() {
+		judged.CPULimit = 0
+	}
+	full := l.stress.Next(judged.Stress()) || l.busy()
+	switch {
+	case l.draining:
+		t.State = capacity.Draining
+	case full:
+		t.State = capacity.Full
+	}
+	return t
+}
+
+// Decided counts what a ledger has decided since it was made. A request that
+// comes again, and gets what it has already, counts once.
+type Decided struct {
+	Leases  uint64            // granted
+	Entries uint64            // admitted without a lease
+	Refused map[string]uint64 // by reason, one of LedgerReasons
+}
+
+// Reasons are those that a ledger's refusals have.
+func Reasons() []string {
+	return []string{"draining", "sessions", "uplink", "packets", "cpu", "streams", "share", "leases", "claimed", "malformed"}
+}
+
+// Decided returns the counts.
+func (l *Ledger) Decided() Decided {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	d := l.decided
+	d.Refused = maps.Clone(d.Refused)
+	return d
+}
+
+// Fill writes into r all that the ledger knows: the state, CPU, uplink,
+// packets, sessions, streams and what is reserved.
+func (t Totals) Fill(r *capacity.Record) {
+	r.State = t.State
+	r.CPU, r.CPULimit = t.Load.CPU, t.Load.CPULimit
+	r.Uplink = capacity.Usage{Used: t.Load.Uplink, Limit: t.Limits.Uplink}
+	r.Packets = capacity.Usage{Used: t.Load.Packets, Limit: t.Limits.Packets}
+	r.Sessions = capacity.Usage{Used: int64(t.Sessions), Limit: int64(t.Limits.Sessions)}
+	r.Streams = capacity.Usage{Used: int64(t.Streams), Limit: int64(t.Limits.Streams)}
+	r.Reserved = min(t.Reserved, capacity.MaxQuantity) // without an uplink limit, anything can be promised
+}
+
+// no counts a refusal and returns it. Called with mu held.
+func (l *Ledger) no(r *capacity.Refusal) error {
+	l.decided.Refused[r.Reason]++
+	return r
+}
+
+// refuse returns why there is no room for need, or nil. Called with mu held.
+func (l *Ledger) refuse(need capacity.Need) *capacity.Refusal {
+	cascade := need.Purpose == capacity.Cascade
+	keep := int64(cascadePart)
+	if cascade {
+		keep = math.MaxInt64
+	}
+	if l.draining && !cascade {
+		return &capacity.Refusal{Reason: "draining", Detail: "the node takes nothing new"}
+	}
+	if used := l.sessions(); !cascade && l.limits.Sessions > 0 && used >= l.limits.Sessions {
+		return refusal("sessions", "%d of %d sessions in use, %d of them reserved", used, l.limits.Sessions, l.leased)
+	}
+	if r := lacks("uplink", "bit/s", l.load.Uplink, l.promised.Uplink, need.Uplink, l.limits.Uplink, keep); r != nil {
+		return r
+	}
+	if r := lacks("packets", "packets/s", l.load.Packets, l.promised.Packets, need.Packets, l.limits.Packets, keep); r != nil {
+		return r
+	}
+	if cpu := l.load.cpu(); cascade && cpu >= 1 && !l.idle() || !cascade && l.busy() {
+		return refusal("cpu", "%.0f %% of the CPU limit in use", 100*cpu)
+	}
+	if n := len(l.streams); l.limits.Streams > 0 && n >= l.limits.Streams && need.Stream != "" && l.streams[need.Stream] == 0 {
+		return refusal("streams", "%d of %d streams in use", n, l.limits.Streams)
+	}
+	return nil
+}
+
+// beyondShare returns why a node that holds so much may not have what it
+// requests as well, or nil. Called with mu held.
+func (l *Ledger) beyondShare(held *sheaf, req capacity.Request) *capacity.Refusal {
+	share := l.limits.Share
+	if share.Part == 0 || req.From == l.self {
+		return nil
+	}
+	need := req.Need
+	beyond := func(what string, held, more, limit, least int64) *capacity.Refusal {
+		most := max(limit/int64(share.Part), least)
+		if limit <= 0 || more == 0 || float64(held)+float64(more) <= float64(most) {
+			return nil
+		}
+		return refusal("share", "%d %s more, beside %d held by leases of the same node that are not used yet: at most %d of %d for one node", more, what, held, most, limit)
+	}
+	sessions, streams := int64(0), int64(0)
+	if need.Purpose != capacity.Cascade {
+		sessions = 1
+	}
+	if need.Stream != "" && held.streams[need.Stream] == 0 {
+		streams = 1
+	}
+	return cmp.Or(
+		beyond("sessions", int64(held.sessions), sessions, int64(l.limits.Sessions), 1),
+		beyond("bit/s", held.needs.Uplink, need.Uplink, l.limits.Uplink, share.Uplink),
+		beyond("packets/s", held.needs.Packets, need.Packets, l.limits.Packets, share.Packets),
+		beyond("streams", int64(len(held.streams)), streams, int64(l.limits.Streams), 1),
+	)
+}
+
+// lacks returns why need more does not fit under limit less one part in keep of
+// it, or nil.
+func lacks(reason, unit string, measured, promised, need, limit, keep int64) *capacity.Refusal {
+	most := limit - limit/keep
+	if limit <= 0 || float64(measured)+float64(promised)+float64(need) <= float64(most) { // no sum of these wraps around
+		return nil
+	}
+	return refusal(reason, "%d of %d %s in use and %d promised: no room for %d more", measured, most, unit, promised, need)
+}
+
+func refusal(reason, format string, args ...any) *capacity.Refusal {
+	return &capacity.Refusal{Reason: reason, Detail: fmt.Sprintf(format, args...), RetryAfter: retryAfter}
+}
+
+// cpu is the share of the CPU limit in use.
+func (l Load) cpu() float64 {
+	if l.CPULimit <= 0 || math.IsNaN(l.CPU) {
+		return 0
+	}
+	return l.CPU / l.CPULimit
+}
+
+// The methods below are called with mu held.
+
+// sessions counts the active and the leased ones.
+func (l *Ledger) sessions() int { return l.count[capacity.View] + l.count[capacity.Publish] + l.leased }
+
+// idle reports whether nothing is here and nothing promised.
+func (l *Ledger) idle() bool { return len(l.active)+len(l.leases) == 0 }
+
+// busy reports whether the CPU is full. That of an idle node is not: nothing
+// that it could end would free it, and a node that refuses its first client for
+// what else the machine does would never have one.
+func (l *Ledger) busy() bool { return l.cpuFull && !l.idle() }
+
+// advance takes the time, and ends what has run out.
+func (l *Ledger) advance(now time.Time) {
+	if now.After(l.now) {
+		l.now = now
+	}
+	for el := l.pending.Front(); el != nil; el = l.pending.Front() {
+		e := el.Value.(*entry)
+		if l.now.Before(e.lease.Expires) {
+			break
+		}
+		l.drop(e)
+	}
+	for el := l.settling.Front(); el != nil; el = l.settling.Front() {
+		e := el.Value.(*entry)
+		if l.now.Before(e.settle) {
+			break
+		}
+		l.settling.Remove(el)
+		e.in = nil
+		l.promise(e.lease.Need, -1)
+	}
+}
+
+// drop takes a lease out.
+func (l *Ledger) drop(e *entry) {
+	from := e.lease.From
+	delete(l.leases, leaseKey{from, e.lease.ID})
+	held := l.from[from]
+	if held.add(e.lease.Need, -1); held.leases == 0 {
+		delete(l.from, from)
+	}
+	if e.lease.Need.Purpose != capacity.Cascade {
+		l.leased--
+	}
+	l.pending.Remove(e.in)
+	e.in = nil
+	l.promise(e.lease.Need, -1)
+	l.enter(e.lease.Need.Stream, -1)
+}
+
+// start makes e an active entry.
+func (l *Ledger) start(e *entry) {
+	l.active[e.lease.ID] = e
+	l.count[e.lease.Need.Purpose]++
+	l.enter(e.lease.Need.Stream, 1)
+	e.settle = l.now.Add(SettleTime)
+	e.in = l.settling.PushBack(e)
+	l.promise(e.lease.Need, 1)
+}
+
+func (l *Ledger) promise(need capacity.Need, n int) { l.promised.add(need, n) }
+
+func (l *Ledger) enter(stream string, n int) { count(l.streams, stream, n) }
+
+// add counts need n times more.
+func (l *Load) add(need capacity.Need, n int) {
+	l.Uplink += int64(n) * need.Uplink
+	l.Packets += int64(n) * need.Packets
+}
+
+// count counts stream n times more, if there is one.
+func count(streams map[string]int, stream string, n int) {
+	if stream == "" {
+		return
+	}
+	if streams[stream] += n; streams[stream] == 0 {
+		delete(streams, stream)
+	}
+}

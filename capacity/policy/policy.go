@@ -1,0 +1,263 @@
+package policy
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+	"time"
+
+	"github.com/expr-lang/expr/checker/nature"
+
+	"weir/capacity"
+)
+
+// What a policy may cost. Nothing an expression can say loops over more than a
+// list it spells out or a record's features, or makes a text longer than all
+// those it names together.
+const (
+	maxRules     = 32
+	maxTerms     = 16
+	maxExpr      = 1024 // bytes
+	maxExprNodes = 256
+	maxWeight    = 1e6
+)
+
+// Policy is how to choose among nodes: who qualifies, and who of those is best.
+// Its expressions are written in expr-lang (https://expr-lang.org) over the
+// names that [RecordVars] and [NeedVars] document.
+type Policy struct {
+	Version uint64   `json:"version"`
+	Name    string   `json:"name"`
+	Mood    Strategy `json:"mood"`
+	Filter  []Rule   `json:"filter"` // all must hold
+	Score   []Term   `json:"score"`  // summed up
+	Keep    int      `json:"keep"`   // how many of the best to draw among; 0: 4
+	Fanout  int      `json:"fanout"` // most cascade pulls of a stream per node, which may allow fewer itself; 0: not bounded
+	Depth   int      `json:"depth"`  // most cascade links from the origin; 0: MaxDepth
+
+	Provision Provision `json:"provision"`
+}
+
+// Provision says when nodes are started and stopped. A zero field means the
+// default that its comment gives; durations are of the clock of whoever
+// decides, in whole milliseconds.
+type Provision struct {
+	Cooldown time.Duration // least time between two starts, and between two releases, in a region; 0: 30 s
+	Wait     time.Duration // how long a request waits for the newcomer; 0: 8 s, at most MaxProvisionWait
+	Most     int           // nodes of a region beyond which none is started; 0: 64
+	Idle     time.Duration // how long a node has been idle before it is released, under Pack; 0: 5 min
+	Least    int           // nodes of a region that are never released; 0: 1
+}
+
+// MaxWaitTimeout bounds [Provision.Wait]: clients give up after about that.
+const MaxWaitTimeout = 30 * time.Second
+
+// OrDefault is p with the defaults in place of what is zero.
+func (p Provision) OrDefault() Provision {
+	return Provision{
+		Cooldown: cmp.Or(p.Cooldown, 30*time.Second),
+		Wait:     cmp.Or(p.Wait, 8*time.Second),
+		Most:     cmp.Or(p.Most, 64),
+		Idle:     cmp.Or(p.Idle, 5*time.Minute),
+		Least:    cmp.Or(p.Least, 1),
+	}
+}
+
+func (p Provision) check() error {
+	for _, d := range []struct {
+		field string
+		d     time.Duration
+		most  time.Duration
+	}{{"cooldown", p.Cooldown, 24 * time.Hour}, {"wait", p.Wait, MaxWaitTimeout}, {"idle", p.Idle, 24 * time.Hour}} {
+		if d.d < 0 || d.d > d.most || d.d%time.Millisecond != 0 {
+			return fmt.Errorf("policy: provision: %s %v: want whole milliseconds within 0…%v", d.field, d.d, d.most)
+		}
+	}
+	if p.Most < 0 || p.Most > capacity.MaxCount || p.Least < 0 || p.Least > capacity.MaxCount {
+		return fmt.Errorf("policy: provision: most %d, least %d: want 0 to %d", p.Most, p.Least, capacity.MaxCount)
+	}
+	return nil
+}
+
+// Rule is a condition on a candidate. Expr is boolean; where it is false, Name
+// is the reason given.
+type Rule struct {
+	Name string `json:"name"`
+	Expr string `json:"expr"`
+}
+
+// Term is a part of a candidate's score: Weight times the number that Expr
+// yields.
+type Term struct {
+	Name   string  `json:"name"`
+	Expr   string  `json:"expr"`
+	Weight float64 `json:"weight"`
+}
+
+// Default spreads: of the nodes with room it prefers the least stressed,
+// near ones, and for cascades carriers near the origin.
+//
+// A cascade is not kept from a node that is full or draining: streams that are
+// carried there can be had from there, and the last tenth of its uplink is kept
+// for that; see [ledger.Ledger].
+func Default() Policy {
+	return Policy{
+		Name: "default",
+		Filter: []Rule{
+			{"self", `!r.self`},
+			{"state", `q.purpose == "cascade" || r.state == "active"`},
+			{"url", `q.purpose == "cascade" || r.url`},
+			{"carries", `q.purpose != "cascade" || r.carries`},
+			{"loop", `q.purpose != "cascade" || !r.loop`},
+			{"depth", `q.purpose != "cascade" || r.depth < q.depth`},
+			{"fanout", `q.purpose != "cascade" || r.children_free >= 1`},
+			{"sessions", `q.purpose == "cascade" || r.sessions_free >= 1`},
+			{"uplink", `r.uplink_free - q.uplink >= (q.purpose == "cascade" ? 0 : 0.1 * r.uplink_limit)`},
+			{"packets", `r.packets_free - q.packets >= (q.purpose == "cascade" ? 0 : 0.1 * r.packets_limit)`},
+			{"overloaded", `r.stress < 0.9 || q.purpose == "cascade" && r.cpu < 1`},
+		},
+		Score: []Term{
+			{"headroom", `max(0, min(1 - r.stress, r.believed))`, 0.6},
+			{"rtt", `rtt > 0 ? 1 / (1 + rtt / 50) : 0.25`, 0.2},
+			{"region", `q.region == "" ? 0.5 : r.region == q.region ? 1 : 0`, 0.1},
+			{"shallow", `r.carries ? 1 / (1 + r.depth) : 0`, 0.1},
+		},
+		Keep:   4,
+		Fanout: 8,
+		Depth:  4,
+	}
+}
+
+// BinPackTarget is the stress up to which [BinPacking] fills a node. A node counts
+// as full from FullAt on; what lies between is for load that grows by itself.
+const BinPackTarget = 0.8
+
+// BinPacking fills the fewest nodes that stay under PackTarget, in an order that
+// all seekers share, so that the others can be switched off (as Mafalda does for mediasoup).
+// Everything else is as with DefaultPolicy.
+func BinPacking() Policy {
+	p := Default()
+	p.Name, p.Mood, p.Keep = "pack", BinPack, 2
+	p.Filter = append(p.Filter, Rule{"target", fmt.Sprintf(`q.purpose == "cascade" || r.stress < %v`, BinPackTarget)})
+	p.Score = []Term{
+		{"fill", `r.stress`, 1},
+		{"order", `r.lot`, 0.2},
+		{"believed", `r.believed`, 0.5},
+		{"rtt", `rtt > 0 ? 1 / (1 + rtt / 50) : 0.25`, 0.2},
+		{"region", `q.region == "" ? 0.5 : r.region == q.region ? 1 : 0`, 0.5},
+		{"shallow", `r.carries ? 1 / (1 + r.depth) : 0`, 0.2},
+	}
+	return p
+}
+
+// Compiled is a policy ready for use. It is safe for concurrent use.
+type Compiled struct {
+	policy    Policy
+	filter    []function[bool]
+	score     []function[float64]
+	nodeNames bool // an expression uses r.node or me.node
+}
+
+// Compile checks every expression of p: its syntax, its names, its types and
+// what it may cost. The error says which rule or term is wrong, and where in
+// it, by line, column and a caret. Several are joined.
+func Compile(p Policy) (*Compiled, error) {
+	// The caller may go on and change its slices.
+	p.Filter, p.Score = slices.Clone(p.Filter), slices.Clone(p.Score)
+	j := &Compiled{policy: p}
+	var errs []error
+	if len(p.Filter) > maxRules {
+		return nil, fmt.Errorf("policy: %d filter rules, at most %d", len(p.Filter), maxRules)
+	}
+	if len(p.Score) > maxTerms {
+		return nil, fmt.Errorf("policy: %d score terms, at most %d", len(p.Score), maxTerms)
+	}
+	if p.Keep < 0 || p.Fanout < 0 || p.Fanout > capacity.MaxCount || p.Depth < 0 || p.Depth > capacity.MaxDepth {
+		errs = append(errs, fmt.Errorf("policy: keep %d, fanout %d, depth %d: want 0 or more, a fanout of at most %d and a depth of at most %d", p.Keep, p.Fanout, p.Depth, capacity.MaxCount, capacity.MaxDepth))
+	}
+	if err := capacity.CheckLabel(p.Name, capacity.MaxLabel); err != nil {
+		errs = append(errs, fmt.Errorf("policy: name: %w", err))
+	}
+	if p.Mood > BinPack {
+		errs = append(errs, fmt.Errorf("policy: mood %d: want spread or pack", p.Mood))
+	}
+	if err := p.Provision.check(); err != nil {
+		errs = append(errs, err)
+	}
+	seen := map[string]bool{ruleScore: true}
+	name := func(list string, i int, s string) {
+		fault := func(err error) { errs = append(errs, &partError{list, i, s, err}) }
+		switch err := capacity.CheckLabel(s, capacity.MaxLabel); {
+		case err != nil:
+			fault(fmt.Errorf("name: %w", err))
+		case s == "":
+			fault(errors.New("it has no name"))
+		case seen[s]:
+			fault(errors.New("the name is taken"))
+		}
+		seen[s] = true
+	}
+	for i, r := range p.Filter {
+		name(filterList, i, r.Name)
+		holds, err := compile(j, r.Expr, "a condition", (*nature.Nature).IsBool, (*builder).condition)
+		if err != nil {
+			errs = append(errs, &partError{filterList, i, r.Name, err})
+		}
+		j.filter = append(j.filter, holds)
+	}
+	clear(seen)
+	for i, t := range p.Score {
+		name(scoreList, i, t.Name)
+		if !(math.Abs(t.Weight) <= maxWeight) { // so that NaN fails
+			errs = append(errs, &partError{scoreList, i, t.Name, fmt.Errorf("weight %v is not within ±%v", t.Weight, float64(maxWeight))})
+		}
+		value, err := compile(j, t.Expr, "a number", (*nature.Nature).IsNumber, (*builder).number)
+		if err == nil {
+			err = tryOut(value)
+		}
+		if err != nil {
+			errs = append(errs, &partError{scoreList, i, t.Name, err})
+		}
+		j.score = append(j.score, value)
+	}
+	if len(errs) > 0 {
+		return nil, errors.Join(errs...)
+	}
+	return j, nil
+}
+
+// A partError is a mistake in one rule or term of a policy.
+type partError struct {
+	list  string // filterList or scoreList
+	index int
+	name  string
+	err   error
+}
+
+const filterList, scoreList = "filter", "score"
+
+func (e *partError) what() string {
+	if e.list == filterList {
+		return "rule"
+	}
+	return "term"
+}
+
+func (e *partError) Error() string { return fmt.Sprintf("%s %q: %v", e.what(), e.name, e.err) }
+func (e *partError) Unwrap() error { return e.err }
+
+// AsVersion is j under another version.
+func (j *Compiled) AsVersion(version uint64) *Compiled {
+	k := *j
+	k.policy.Version = version
+	return &k
+}
+
+// Policy returns what was compiled.
+func (j *Compiled) Policy() Policy {
+	p := j.policy
+	p.Filter, p.Score = slices.Clone(p.Filter), slices.Clone(p.Score)
+	return p
+}

@@ -1,0 +1,356 @@
+package policy
+
+import (
+	"cmp"
+	"hash/fnv"
+	"math"
+	"math/rand/v2"
+	"reflect"
+	"slices"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"weir/capacity"
+)
+
+const (
+	// Unlimited is what a fact says for how much is free of a resource that
+	// has no limit.
+	Unlimited = 1e15
+
+	// ruleScore is the rule that rejects a candidate whose score is no number.
+	ruleScore = "score"
+
+	defaultKeep = 4
+)
+
+// RecordVars are what a policy's expressions can say about a record: r.… about the
+// candidate's, me.… about our own. All numbers are floating point.
+type RecordVars struct {
+	Node    string `expr:"node" doc:"peer ID"`
+	Name    string `expr:"name" doc:"as its operator calls it; several may share one"`
+	State   string `expr:"state" doc:"active, draining or full"`
+	Region  string `expr:"region" doc:"operator's label"`
+	Zone    string `expr:"zone" doc:"operator's label"`
+	Release string `expr:"release" doc:"version of the software"`
+
+	Features []string `expr:"features" doc:"protocol features, for \"x\" in r.features"`
+
+	Self     bool    `expr:"self" doc:"the record is our own"`
+	URL      bool    `expr:"url" doc:"it serves WHIP and WHEP"`
+	Believed float64 `expr:"believed" doc:"0…1, by experience, our own or told by many; 1 is trusted"`
+	Stress   float64 `expr:"stress" doc:"0…1 and beyond: the largest of used/limit"`
+	Policy   float64 `expr:"policy" doc:"version of the policy held"`
+	Lot      float64 `expr:"lot" doc:"0…1, drawn by the peer ID: an order among equals that all seekers share"`
+
+	// For each resource: used, limit (0: none), and free = limit − used, or
+	// Unlimited. What is reserved is not free.
+	UplinkUsed    float64 `expr:"uplink_used" doc:"bit/s"`
+	UplinkLimit   float64 `expr:"uplink_limit" doc:"bit/s; 0: none"`
+	UplinkFree    float64 `expr:"uplink_free" doc:"bit/s; 1e15 without a limit; what is reserved is not free"`
+	DownlinkUsed  float64 `expr:"downlink_used" doc:"bit/s"`
+	DownlinkLimit float64 `expr:"downlink_limit" doc:"bit/s; 0: none"`
+	DownlinkFree  float64 `expr:"downlink_free" doc:"bit/s; 1e15 without a limit"`
+	PacketsUsed   float64 `expr:"packets_used" doc:"packets/s"`
+	PacketsLimit  float64 `expr:"packets_limit" doc:"packets/s; 0: none"`
+	PacketsFree   float64 `expr:"packets_free" doc:"packets/s; 1e15 without a limit"`
+	SessionsUsed  float64 `expr:"sessions_used" doc:"count, leases included"`
+	SessionsLimit float64 `expr:"sessions_limit" doc:"count; 0: none"`
+	SessionsFree  float64 `expr:"sessions_free" doc:"count; 1e15 without a limit"`
+	StreamsUsed   float64 `expr:"streams_used" doc:"count"`
+	StreamsLimit  float64 `expr:"streams_limit" doc:"count; 0: none"`
+	StreamsFree   float64 `expr:"streams_free" doc:"count; 1e15 without a limit"`
+	Reserved      float64 `expr:"reserved" doc:"bit/s promised and not yet used"`
+	Cores         float64 `expr:"cores" doc:"CPU cores it may use"`
+	CPU           float64 `expr:"cpu" doc:"share of the CPU limit in use; 0 without a limit"`
+	CPUShare      float64 `expr:"cpu_share" doc:"share of the cores in use"`
+
+	// About the stream, in records of a stream's topic.
+	Carries      bool    `expr:"carries" doc:"it is a record of the stream asked for; the next seven are about that stream"`
+	Origin       bool    `expr:"origin" doc:"the publisher is connected there"`
+	Loop         bool    `expr:"loop" doc:"we are on its path from the origin"`
+	Depth        float64 `expr:"depth" doc:"cascade links to the origin"`
+	ParentRTT    float64 `expr:"parent_rtt" doc:"ms to whom it pulls from"`
+	Viewers      float64 `expr:"viewers" doc:"count"`
+	Children     float64 `expr:"children" doc:"cascade pulls served"`
+	ChildrenFree float64 `expr:"children_free" doc:"more that may be; 1e15 without a limit"`
+}
+
+// NeedVars are what a policy's expressions can say about the need, as q.…
+type NeedVars struct {
+	Purpose string  `expr:"purpose" doc:"view, publish or cascade"`
+	Stream  string  `expr:"stream" doc:"its name"`
+	Region  string  `expr:"region" doc:"wanted; \"\" if any will do"`
+	Uplink  float64 `expr:"uplink" doc:"bit/s"`
+	Packets float64 `expr:"packets" doc:"packets/s"`
+	Depth   float64 `expr:"depth" doc:"the policy's: how deep whoever pulls may come to be"`
+	Fanout  float64 `expr:"fanout" doc:"the policy's; 0: not bounded"`
+}
+
+// A Field is a name that a policy's expressions may use.
+type Field struct {
+	Name string `json:"name"` // such as r.stress
+	Type string `json:"type"` // "number", "string", "condition", "list of strings"
+	Doc  string `json:"doc"`  // unit and meaning
+}
+
+// Fields lists every name that expressions may use. What is said of r is
+// true of me, our own record, too.
+func Fields() []Field {
+	var list []Field
+	add := func(prefix string, v any) {
+		for f := range reflect.TypeOf(v).Fields() {
+			kind := map[reflect.Kind]string{reflect.Float64: "number", reflect.String: "string", reflect.Bool: "condition", reflect.Slice: "list of strings"}[f.Type.Kind()]
+			list = append(list, Field{prefix + f.Tag.Get("expr"), kind, f.Tag.Get("doc")})
+		}
+	}
+	add("r.", RecordVars{})
+	add("q.", NeedVars{})
+	return append(list, Field{"rtt", "number", "ms to the candidate and back, as predicted; 0 if unknown"})
+}
+
+// environment is what expressions run in.
+type environment struct {
+	R   RecordVars `expr:"r"`
+	Q   NeedVars   `expr:"q"`
+	Me  RecordVars `expr:"me"`
+	RTT float64    `expr:"rtt"` // ms to the candidate as predicted; 0 if unknown
+}
+
+// Candidate is a node that might be chosen.
+type Candidate struct {
+	Record   capacity.Record
+	Sealed   []byte        // the record as it was received
+	RTT      time.Duration // predicted; 0: unknown
+	Believed float64       // 0…1: how far experience, our own or told, bears out its claims; 1: trusted
+}
+
+// Evaluation is what a policy made of a candidate.
+type Evaluation struct {
+	Candidate
+	Rule  string      // the one that rejected it; "" if it passed
+	Score float64     // sum of Terms
+	Terms []TermScore // nil if a filter rule rejected it
+}
+
+// TermScore is what one term of a policy adds to a score.
+type TermScore struct {
+	Name   string  `json:"name"`
+	Value  float64 `json:"value"` // what the expression yielded
+	Weight float64 `json:"weight"`
+	Score  float64 `json:"score"` // Value × Weight
+}
+
+// Ranking is what a policy made of all candidates.
+type Ranking struct {
+	Passed   []Evaluation // best first
+	Rejected []Evaluation // in the order they came in
+}
+
+// Rank judges cands for need. me is our own record; the zero Record will do
+// where there is none. A candidate fails by the first filter rule that is not
+// true of it, and by "score" if its score is not a finite number. Rank neither
+// keeps nor reorders cands.
+func (j *Compiled) Rank(need capacity.Need, me capacity.Record, cands []Candidate) Ranking {
+	env := &environment{Q: j.wants(need)}
+	j.facts(&env.Me, &me, me.Node, 1)
+	// Verdicts are large: they are written once, where they will stay.
+	found := make([]finding, len(cands))
+	terms := make([]TermScore, len(cands)*len(j.score))
+	passed := 0
+	for i := range cands {
+		c := &cands[i]
+		j.facts(&env.R, &c.Record, me.Node, c.Believed)
+		env.RTT = capacity.Milliseconds(c.RTT)
+		n := len(j.score)
+		found[i] = j.judge(env, terms[i*n:(i+1)*n:(i+1)*n])
+		found[i].of = c
+		if found[i].rule == "" {
+			passed++
+		}
+	}
+	slices.SortStableFunc(found, func(a, b finding) int {
+		switch {
+		case a.rule == "" && b.rule == "":
+			return cmp.Compare(b.score, a.score)
+		case a.rule == "":
+			return -1
+		case b.rule == "":
+			return 1
+		}
+		return 0
+	})
+	verdicts := make([]Evaluation, len(cands))
+	for i, f := range found {
+		verdicts[i] = Evaluation{*f.of, f.rule, f.score, f.terms}
+	}
+	return Ranking{Passed: verdicts[:passed:passed], Rejected: verdicts[passed:]}
+}
+
+// finding is a verdict without a copy of the candidate.
+type finding struct {
+	of    *Candidate
+	rule  string
+	score float64
+	terms []TermScore
+}
+
+// judge judges the candidate that env is about. It fills in terms, unless a
+// filter rule rejects the candidate.
+func (j *Compiled) judge(env *environment, terms []TermScore) finding {
+	for i, holds := range j.filter {
+		if !holds(env) {
+			return finding{rule: j.policy.Filter[i].Name}
+		}
+	}
+	f := finding{terms: terms}
+	for i, value := range j.score {
+		t := &j.policy.Score[i]
+		x := value(env)
+		if math.IsNaN(x) || math.IsInf(x, 0) {
+			f.rule = ruleScore
+			return f
+		}
+		terms[i] = TermScore{t.Name, x, t.Weight, x * t.Weight}
+		f.score += terms[i].Score
+	}
+	if math.IsNaN(f.score) || math.IsInf(f.score, 0) {
+		f.rule = ruleScore
+	}
+	return f
+}
+
+func (j *Compiled) wants(need capacity.Need) NeedVars {
+	w := NeedVars{
+		Purpose: need.Purpose.String(),
+		Stream:  need.Stream,
+		Region:  need.Region,
+		Uplink:  float64(need.Uplink),
+		Packets: float64(need.Packets),
+		Depth:   float64(j.policy.Depth),
+		Fanout:  float64(j.policy.Fanout),
+	}
+	if w.Depth == 0 {
+		w.Depth = capacity.MaxDepth
+	}
+	return w
+}
+
+// facts sets f to what r says.
+func (j *Compiled) facts(f *RecordVars, r *capacity.Record, me peer.ID, believed float64) {
+	*f = RecordVars{
+		State:    r.State.String(),
+		Name:     r.Name,
+		Region:   r.Region,
+		Zone:     r.Zone,
+		Release:  r.Release,
+		Features: r.Features,
+		Self:     r.Node == me,
+		URL:      r.URL != "",
+		Believed: believed,
+		Stress:   r.Stress(),
+		Policy:   float64(r.Policy),
+		Lot:      lot(r.Node),
+		Reserved: float64(r.Reserved),
+		Cores:    r.Cores,
+		CPUShare: r.CPU,
+	}
+	if j.nodeNames {
+		f.Node = r.Node.String()
+	}
+	if r.CPULimit > 0 {
+		f.CPU = r.CPU / r.CPULimit
+	}
+	f.UplinkUsed, f.UplinkLimit, f.UplinkFree = usageVars(r.Uplink, r.Reserved)
+	f.DownlinkUsed, f.DownlinkLimit, f.DownlinkFree = usageVars(r.Downlink, 0)
+	f.PacketsUsed, f.PacketsLimit, f.PacketsFree = usageVars(r.Packets, 0)
+	f.SessionsUsed, f.SessionsLimit, f.SessionsFree = usageVars(r.Sessions, 0)
+	f.StreamsUsed, f.StreamsLimit, f.StreamsFree = usageVars(r.Streams, 0)
+	c := r.Carries
+	if c == nil {
+		return
+	}
+	f.Carries = true
+	f.Origin = c.Origin
+	f.Loop = me != "" && slices.Contains(c.Path, me)
+	f.Depth = float64(c.Depth)
+	f.ParentRTT = capacity.Milliseconds(c.ParentRTT)
+	f.Viewers = float64(c.Viewers)
+	f.Children = float64(c.Children)
+	f.ChildrenFree = Unlimited
+	if limit := cmp.Or(c.Fanout, j.policy.Fanout); limit > 0 {
+		f.ChildrenFree = float64(limit - c.Children)
+	}
+}
+
+// lot is a number in 0…1 that depends on the node only. Peer IDs end with the
+// public key, which nobody chooses freely but by making many.
+func lot(id peer.ID) float64 {
+	h := fnv.New32a()
+	_, _ = h.Write([]byte(id)) // never fails
+	return float64(h.Sum32()) / math.MaxUint32
+}
+
+func usageVars(u capacity.Usage, reserved int64) (used, limit, free float64) {
+	used, limit, free = float64(u.Used), float64(u.Limit), Unlimited
+	if u.Limit > 0 {
+		free = limit - used - float64(reserved)
+	}
+	return used, limit, free
+}
+
+// RejectedBy counts the rejected candidates by rule.
+func (r Ranking) RejectedBy() map[string]int {
+	by := map[string]int{}
+	for _, v := range r.Rejected {
+		by[v.Rule]++
+	}
+	return by
+}
+
+// Draw returns n of the keep best that passed, or all if they are fewer, in the
+// order drawn: without replacement, each time with a chance in proportion to
+// the score. Scores of 0 or less have no chance while there are others. keep 0
+// means 4.
+//
+// Chance keeps seekers who read the same stale records from all choosing the
+// same node (Mitzenmacher, "How Useful Is Old Information?", IEEE TPDS 11(1),
+// 2000). Tests seed rnd. Draw leaves r as it is.
+func (r Ranking) Draw(n, keep int, rnd *rand.Rand) []Evaluation {
+	if keep <= 0 {
+		keep = defaultKeep
+	}
+	pool := slices.Clone(r.Passed[:min(keep, len(r.Passed))])
+	n = min(n, len(pool))
+	drawn := make([]Evaluation, 0, max(n, 0))
+	for len(drawn) < n {
+		i := drawOne(pool, rnd)
+		drawn = append(drawn, pool[i])
+		pool = slices.Delete(pool, i, i+1)
+	}
+	return drawn
+}
+
+func drawOne(pool []Evaluation, rnd *rand.Rand) int {
+	total := 0.0
+	for _, v := range pool {
+		total += max(0, v.Score)
+	}
+	if total <= 0 || math.IsInf(total, 1) {
+		return rnd.IntN(len(pool))
+	}
+	x := rnd.Float64() * total
+	last := 0
+	for i, v := range pool {
+		if v.Score <= 0 {
+			continue
+		}
+		if x < v.Score {
+			return i
+		}
+		x -= v.Score
+		last = i
+	}
+	return last // x was rounded up to the total
+}

@@ -1,0 +1,17 @@
+package policy
+
+import "weir/capacity"
+
+// RejectsNew returns the rule by which need would be refused even by a server
+// that has just been started in region, like our own but without any limit, or
+// "": then one that is started may help.
+func (j *Compiled) RejectsNew(need capacity.Need, me capacity.Record, region string) (rule string) {
+	r := me
+	r.Node, r.State, r.Region, r.Carries, r.Coordinate = "new", capacity.Active, region, nil, nil
+	r.Uplink, r.Downlink, r.Packets, r.Sessions, r.Streams = capacity.Usage{}, capacity.Usage{}, capacity.Usage{}, capacity.Usage{}, capacity.Usage{}
+	r.Reserved, r.CPU, r.CPULimit = 0, 0, 0
+	for _, v := range j.Rank(need, me, []Candidate{{Record: r, Believed: 1}}).Rejected {
+		rule = v.Rule
+	}
+	return rule
+}

@@ -1,0 +1,236 @@
+package signed
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"math"
+	"reflect"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/crypto"
+	"google.golang.org/protobuf/encoding/protowire"
+	"google.golang.org/protobuf/proto"
+
+	"weir/capacity"
+	"weir/capacity/pb"
+)
+
+const (
+	// maxAmendment bounds an amendment, in bytes.
+	maxAmendment = 192
+
+	amendmentDomain = "weir-amendment"
+	amendmentField  = 15 // of the envelope's message, which uses 1 to 5
+	signatureSize   = 64 // Ed25519
+)
+
+// Updatable reports whether r differs from base, a record of the same node, in
+// nothing but what an amendment can say: what is used, whether the node takes
+// more, and where it is.
+func Updatable(base, r *capacity.Record) bool {
+	b := *base
+	takeLoad(&b, r)
+	b.Coordinate = r.Coordinate
+	return reflect.DeepEqual(&b, r) && (r.Coordinate != nil || base.Coordinate == nil)
+}
+
+// takeLoad takes from s what an update says.
+func takeLoad(r, s *capacity.Record) {
+	r.Seq, r.Issued, r.State = s.Seq, s.Issued, s.State
+	r.Uplink.Used, r.Downlink.Used, r.Packets.Used = s.Uplink.Used, s.Downlink.Used, s.Packets.Used
+	r.Sessions.Used, r.Streams.Used = s.Sessions.Used, s.Streams.Used
+	r.Reserved, r.CPU = s.Reserved, s.CPU
+	if s.Coordinate != nil {
+		r.Coordinate = s.Coordinate
+	}
+	if r.Carries != nil && s.Carries != nil {
+		c := *r.Carries
+		c.Viewers, c.Children, c.ParentRTT = s.Carries.Viewers, s.Carries.Children, s.Carries.ParentRTT
+		r.Carries = &c
+	}
+}
+
+// SealUpdate signs what r says anew, where base is the record that sealed
+// opens as, and r is [Updatable]. sealed may have been amended before: this
+// amendment takes the place of the other one. It has about 100 bytes, and 50
+// more if r has another coordinate.
+func SealUpdate(base capacity.Record, sealed []byte, r capacity.Record, key crypto.PrivKey) ([]byte, error) {
+	if !r.Node.MatchesPrivateKey(key) {
+		return nil, fmt.Errorf("seal amendment: %w: the key is not that of %s", capacity.ErrForged, r.Node)
+	}
+	if err := r.Check(); err != nil {
+		return nil, fmt.Errorf("seal amendment: %w", err)
+	}
+	envelope, _, err := splitAmended(sealed)
+	if err != nil {
+		return nil, fmt.Errorf("seal amendment: %w", err)
+	}
+	if reflect.DeepEqual(r.Coordinate, base.Coordinate) {
+		r.Coordinate = nil
+	}
+	body := EncodeLoad(&r)
+	signature, err := key.Sign(amendmentSigned(envelope, body))
+	if err != nil {
+		return nil, fmt.Errorf("seal amendment: %w", err)
+	}
+	return append(body, signature...), nil
+}
+
+// EncodeLoad is what r says that changes all the time, encoded: an amendment without a
+// signature, for who asks the node itself.
+func EncodeLoad(r *capacity.Record) []byte {
+	m := &pb.Amendment{
+		Seq:        r.Seq,
+		Issued:     int64(uint64(r.Issued.UnixMilli()) - r.Seq),
+		Uplink:     uint64(r.Uplink.Used),
+		Downlink:   uint64(r.Downlink.Used),
+		Packets:    uint64(r.Packets.Used),
+		Sessions:   uint64(r.Sessions.Used),
+		Streams:    uint64(r.Streams.Used),
+		Reserved:   uint64(r.Reserved),
+		Cpu:        uint32(math.Round(r.CPU * 1e4)),
+		Coordinate: coordinateToProto(r.Coordinate),
+		State:      pb.State(r.State),
+	}
+	if c := r.Carries; c != nil {
+		m.Viewers, m.Children, m.ParentRtt = uint32(c.Viewers), uint32(c.Children), uint32(c.ParentRTT.Microseconds())
+	}
+	b, _ := proto.MarshalOptions{Deterministic: true}.Marshal(m) // numbers alone cannot fail
+	return b
+}
+
+// WithLoad returns r as of when its node encoded use, but under its own sequence
+// number and time. The error wraps [capacity.ErrTooLarge] or [capacity.ErrMalformed].
+func WithLoad(r capacity.Record, use []byte) (capacity.Record, error) {
+	if len(use) > maxAmendment {
+		return capacity.Record{}, fmt.Errorf("%w: %d bytes of use, at most %d", capacity.ErrTooLarge, len(use), maxAmendment)
+	}
+	seq, issued := r.Seq, r.Issued
+	r, err := updated(r, use)
+	r.Seq, r.Issued = seq, issued
+	return r, err
+}
+
+// ApplyUpdate returns base, the record that sealed opens as, as amended, and that
+// sealed anew: [OpenRecord] takes it like any other. Whatever amended sealed before is
+// gone. base is not changed.
+//
+// The error wraps [capacity.ErrForged] if the node did not sign this amendment of this
+// record: of an older one, perhaps. It wraps [capacity.ErrTooLarge] or [capacity.ErrMalformed] if
+// it is no amendment. How old it is, Amend does not look at; see
+// [capacity.Record.CheckAge].
+func ApplyUpdate(base capacity.Record, sealed, amendment []byte) (capacity.Record, []byte, error) {
+	envelope, _, err := splitAmended(sealed)
+	if err != nil {
+		return capacity.Record{}, nil, fmt.Errorf("amend record: %w", err)
+	}
+	r, err := amended(base, envelope, amendment)
+	if err != nil {
+		return capacity.Record{}, nil, fmt.Errorf("amend record: %w", err)
+	}
+	b := protowire.AppendTag(bytes.Clone(envelope), amendmentField, protowire.BytesType)
+	b = protowire.AppendBytes(b, amendment)
+	if len(b) > MaxRecordSize {
+		return capacity.Record{}, nil, fmt.Errorf("amend record: %w: %d bytes, at most %d", capacity.ErrTooLarge, len(b), MaxRecordSize)
+	}
+	return r, b, nil
+}
+
+// amended is base, whose envelope that is, as amended.
+func amended(base capacity.Record, envelope, amendment []byte) (capacity.Record, error) {
+	if len(amendment) > maxAmendment {
+		return capacity.Record{}, fmt.Errorf("%w: an amendment of %d bytes, at most %d", capacity.ErrTooLarge, len(amendment), maxAmendment)
+	}
+	if len(amendment) < signatureSize {
+		return capacity.Record{}, capacity.Malformed("amendment", "%d bytes, at least %d", len(amendment), signatureSize)
+	}
+	body, signature := amendment[:len(amendment)-signatureSize], amendment[len(amendment)-signatureSize:]
+	key, err := base.Node.ExtractPublicKey()
+	if err != nil {
+		return capacity.Record{}, capacity.Malformed("amendment", "signer: %w", err)
+	}
+	if ok, err := key.Verify(amendmentSigned(envelope, body), signature); err != nil || !ok {
+		return capacity.Record{}, fmt.Errorf("%w: the amendment's signature does not match this record", capacity.ErrForged)
+	}
+	return updated(base, body)
+}
+
+// updated is r with what body says, an encoded amendment without its signature.
+func updated(r capacity.Record, body []byte) (capacity.Record, error) {
+	var m pb.Amendment
+	if err := proto.Unmarshal(body, &m); err != nil {
+		return capacity.Record{}, capacity.Malformed("amendment", "%w", err)
+	}
+	issued := m.Seq + uint64(m.Issued)
+	if issued > capacity.MaxUnixMilli {
+		return capacity.Record{}, capacity.Malformed("amendment", "issued %d ms is past the year 9999", issued)
+	}
+	if max(m.Uplink, m.Downlink, m.Packets, m.Sessions, m.Streams, m.Reserved) > capacity.MaxQuantity {
+		return capacity.Record{}, capacity.Malformed("amendment", "a quantity is more than %d", int64(capacity.MaxQuantity))
+	}
+	if max(m.Viewers, m.Children) > capacity.MaxCount {
+		return capacity.Record{}, capacity.Malformed("amendment", "a count is more than %d", capacity.MaxCount)
+	}
+	if m.State < 0 || m.State > pb.State(capacity.Full) {
+		return capacity.Record{}, capacity.Malformed("amendment", "state %d is unknown", m.State)
+	}
+	said := capacity.Record{
+		Seq:      m.Seq,
+		State:    capacity.State(m.State),
+		Issued:   time.UnixMilli(int64(issued)).UTC(),
+		Uplink:   capacity.Usage{Used: int64(m.Uplink)},
+		Downlink: capacity.Usage{Used: int64(m.Downlink)},
+		Packets:  capacity.Usage{Used: int64(m.Packets)},
+		Sessions: capacity.Usage{Used: int64(m.Sessions)},
+		Streams:  capacity.Usage{Used: int64(m.Streams)},
+		Reserved: int64(m.Reserved),
+		CPU:      float64(m.Cpu) / 1e4,
+		Carries:  &capacity.Carriage{Viewers: int(m.Viewers), Children: int(m.Children), ParentRTT: time.Duration(m.ParentRtt) * time.Microsecond},
+	}
+	if m.Coordinate != nil {
+		var err error
+		if said.Coordinate, err = coordinateFromProto(m.Coordinate); err != nil {
+			return capacity.Record{}, err
+		}
+	}
+	takeLoad(&r, &said)
+	if err := r.Check(); err != nil {
+		return capacity.Record{}, err
+	}
+	return r, nil
+}
+
+func amendmentSigned(envelope, body []byte) []byte {
+	b := make([]byte, 0, len(amendmentDomain)+len(envelope)+len(body)+8)
+	for _, part := range [][]byte{[]byte(amendmentDomain), envelope, body} {
+		b = protowire.AppendBytes(b, part)
+	}
+	return b
+}
+
+// splitAmended returns the envelope that sealed begins with, and the amendment
+// behind it, or nil.
+func splitAmended(sealed []byte) (envelope, amendment []byte, err error) {
+	for rest := sealed; len(rest) > 0; {
+		field, kind, n := protowire.ConsumeTag(rest)
+		if n < 0 {
+			return nil, nil, fmt.Errorf("%w: %w", capacity.ErrMalformed, protowire.ParseError(n))
+		}
+		if field == amendmentField && kind == protowire.BytesType {
+			b, m := protowire.ConsumeBytes(rest[n:])
+			if m < 0 || n+m != len(rest) {
+				return nil, nil, fmt.Errorf("%w: %w", capacity.ErrMalformed, errBehind)
+			}
+			return sealed[:len(sealed)-len(rest)], b, nil
+		}
+		m := protowire.ConsumeFieldValue(field, kind, rest[n:])
+		if m < 0 {
+			return nil, nil, fmt.Errorf("%w: %w", capacity.ErrMalformed, protowire.ParseError(m))
+		}
+		rest = rest[n+m:]
+	}
+	return sealed, nil, nil
+}
+
+var errBehind = errors.New("an amendment is the last there is, and whole")
