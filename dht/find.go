@@ -136,7 +136,7 @@ type finding struct {
 	trace   []byte // of what the search is for; see [tracing.ToWire]
 	explain bool   // rejected ones too
 	compact bool   // offers will do
-	level   int    // of widening at which to go on; see Node.widen
+	level   int    // of a [place.Search] at which to go on
 
 	near     bool // there are others to turn to; no look-up is worth waiting for
 	everyone bool // all listed nodes are asked, each for its own record

@@ -156,7 +156,7 @@ func (n *Node) Place(ctx context.Context, topic Topic, need capacity.Need, exclu
 	// come next.
 	level, again := q.level, false
 	for isRefusal(err) && topic == CapacityTopic() && !n.cfg.Discovery.listed() && ctx.Err() == nil && len(d.Reservations) > 0 {
-		if level >= widest {
+		if level >= place.Levels {
 			if again || d.Refused != Unreachable {
 				break
 			}
@@ -387,7 +387,7 @@ type reserved struct {
 }
 
 // raceMost bounds the candidates asked in one race, over all of its rounds.
-const raceMost = (2*widest + 2) * reserveMost
+const raceMost = (2*place.Levels + 2) * reserveMost
 
 func (n *Node) newRace(ctx context.Context, need capacity.Need, d *Decision) *race {
 	id := make([]byte, 8)

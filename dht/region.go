@@ -3,7 +3,6 @@ package dht
 import (
 	"cmp"
 	"context"
-	"math/rand/v2"
 	"slices"
 	"sync"
 	"time"
@@ -14,13 +13,10 @@ import (
 	"weir/capacity/policy"
 	"weir/dht/holder"
 	"weir/dht/pb"
+	"weir/dht/place"
 )
 
 const (
-	nearRegions = 2 // regions asked at once when the own one does not do
-	farRegions  = 4 // and when those do not either
-	widest      = 4 // levels of widening
-
 	regionRetry = 5 * time.Second // between attempts to read an index that is empty; then twice as long each time
 	maxRegions  = 1_024           // regions whose depth is remembered
 )
@@ -130,136 +126,64 @@ func (n *Node) answerRegions(me capacity.Record, limit int) *pb.QueryReply {
 	return reply
 }
 
-// widen returns the topics to ask at one level of a search for capacity: first
-// the node's own shard and its partner, or the region asked for, then another
-// shard there, then the nearest regions, then others.
-func (n *Node) widen(level int, need capacity.Need) []Topic {
+// atlas is what this node knows of where capacity is listed, in region or, if
+// that is "", near by.
+func (n *Node) atlas(region string) place.Atlas {
 	own, _, _ := n.sharding.home().Shard()
-	region := cmp.Or(need.Region, own)
-	published := n.cfg.Sample != nil
-	switch level {
-	case 0:
-		if region == own && published {
-			topics := n.sharding.homes(time.Now(), own)
-			if partner := n.sharding.partner(); partner != "" && !slices.Contains(topics, partner) {
-				topics = append(topics, partner)
-			}
-			return topics
-		}
-		if region == "" { // a client that says nothing of where it is
-			near, _ := n.regions.list()
-			if len(near) == 0 {
-				return []Topic{CapacityTopic()} // whatever is held where it happens to ask
-			}
-			region = near[0]
-		}
-		return []Topic{n.anyShard(region)}
-	case 1:
-		_, bits, _ := n.sharding.home().Shard()
-		if other := randomBits(len(bits)); region == own && published && other != bits {
-			return []Topic{ShardTopic(region, other)}
-		}
-		return nil
+	a := place.Atlas{Region: cmp.Or(region, own), Publishes: n.cfg.Sample != nil, Depth: n.regions.depthOf}
+	if homes := n.sharding.homes(time.Now(), own); len(homes) > 1 {
+		a.Former = homes[1]
 	}
-	near, _ := n.regions.list()
-	near = slices.DeleteFunc(near, func(r string) bool { return r == region })
-	if level == 2 {
-		near = near[:min(len(near), nearRegions)]
-	} else {
-		near = near[min(len(near), nearRegions):]
-		near = near[:min(len(near), farRegions)]
-	}
-	topics := make([]Topic, 0, len(near))
-	for _, r := range near {
-		topics = append(topics, n.anyShard(r))
-	}
-	return topics
-}
-
-// anyShard is a shard of a region that this node is not in, as fine as was
-// found last.
-func (n *Node) anyShard(region string) Topic {
-	return ShardTopic(region, randomBits(n.regions.depthOf(region)))
-}
-
-func randomBits(depth int) string {
-	b := make([]byte, depth)
-	for i := range b {
-		b[i] = '0' + byte(rand.IntN(2))
-	}
-	return string(b)
+	a.Own, a.Peer = n.sharding.home(), n.sharding.partner()
+	a.Near, _ = n.regions.list()
+	return a
 }
 
 // runWide searches near and then further away until an offer is good enough.
 // Holders of everything are asked but once.
 func (q *finding) runWide(ctx context.Context) error {
-	if q.n.cfg.Discovery.listed() || q.n.small() {
-		q.level = widest
+	n := q.n
+	if n.cfg.Discovery.listed() || n.small() {
+		q.level = place.Levels
 		return q.run(ctx)
 	}
-	if _, at := q.n.regions.list(); at.IsZero() && q.n.cfg.Sample == nil {
-		q.n.readRegions(ctx) // it has no shard of its own to begin with
+	if _, at := n.regions.list(); at.IsZero() && n.cfg.Sample == nil {
+		n.readRegions(ctx) // it has no shard of its own to begin with
 	}
-	asked := make(map[Topic]bool)
+	search := place.NewSearch(n.atlas(q.need.Region), q.level, newRand())
+	defer func() { q.level = search.Level }()
 	var failed error
-	answered := false
-	for q.level < widest && ctx.Err() == nil {
-		topics := slices.DeleteFunc(q.n.widen(q.level, q.need), func(t Topic) bool { return asked[t] })
-		q.level++
-		for depth := 0; len(topics) > 0 && depth <= holder.MaxShardBits; depth++ {
-			var next []Topic
-			for _, sub := range q.askTopics(ctx, topics, q.level == 1) {
-				asked[sub.topic] = true
-				q.merge(sub)
-				if sub.err != nil {
-					failed = sub.err
-					continue
-				}
-				answered = true
-				if t := q.n.redirected(sub); t != "" && !asked[t] {
-					next = append(next, t)
-				}
+	for step := search.Start(); len(step.Topics) > 0 && ctx.Err() == nil; {
+		var answers []place.TopicAnswer
+		failed = nil
+		for _, sub := range q.askTopics(ctx, step) {
+			q.merge(sub)
+			failed = cmp.Or(failed, sub.err)
+			if sub.topic == search.Peer {
+				n.heardOfPeer(sub)
 			}
-			topics = next
+			answers = append(answers, place.TopicAnswer{Topic: sub.topic, Failed: sub.err != nil, Held: sub.answer.Held, Split: sub.split})
 		}
-		if q.enough() {
-			break
+		step = search.Answered(answers, q.enough)
+		for region, depth := range search.Learned {
+			n.regions.setDepth(region, depth)
 		}
 	}
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	if !answered && failed != nil {
-		// Nobody is there any more of whom this node knew.
-		last := q.part(q.n.sharding.home())
-		failed = last.run(ctx)
-		q.merge(last)
+	if search.Unanswered() {
 		return failed
 	}
 	return nil
 }
 
-// redirected returns the shard to ask instead of the one that sub asked: a
-// finer one if its nodes have moved on, a coarser one if nobody is there.
-func (n *Node) redirected(sub *finding) Topic {
-	region, bits, ok := sub.topic.Shard()
-	own, home, _ := n.sharding.home().Shard()
-	switch {
-	case !ok || region == own && bits == home && n.cfg.Sample != nil:
-		return "" // publishing there, it learns of it anyway
-	case sub.topic == n.sharding.partner() && n.cfg.Sample != nil:
-		if _, looked := n.holders(sub.topic); looked && sub.good > 0 {
-			n.sharding.heardOfPartner(sub.topic, sub.answer.Held, sub.split)
-		}
-		return "" // next time will do
-	case sub.split && len(bits) < holder.MaxShardBits:
-		n.regions.setDepth(region, len(bits)+1)
-		return ShardTopic(region, bits+randomBits(1))
-	case sub.answer.Held == 0 && len(bits) > 0 && !sub.split:
-		n.regions.setDepth(region, len(bits)-1)
-		return ShardTopic(region, bits[:len(bits)-1])
+// heardOfPeer takes in what was found in the peer shard, of which only seekers
+// hear how it goes.
+func (n *Node) heardOfPeer(sub *finding) {
+	if _, looked := n.holders(sub.topic); looked && sub.good > 0 && n.cfg.Sample != nil {
+		n.sharding.heardOfPartner(sub.topic, sub.answer.Held, sub.split)
 	}
-	return ""
 }
 
 // part is a search of the same kind in one topic.
@@ -269,18 +193,16 @@ func (q *finding) part(topic Topic) *finding {
 	return sub
 }
 
-// askTopics runs one search per topic, all at the same time. Near by, where
-// the topics are as good as each other, one holder of each is asked at first, and
-// one topic's answer is enough if those of others are overdue.
-func (q *finding) askTopics(ctx context.Context, topics []Topic, nearBy bool) []*finding {
-	subs := make([]*finding, len(topics))
+// askTopics runs one query per topic, all at the same time.
+func (q *finding) askTopics(ctx context.Context, step place.SearchStep) []*finding {
+	subs := make([]*finding, len(step.Topics))
 	elsewhere := make(chan struct{})
 	found := sync.OnceFunc(func() { close(elsewhere) })
 	var wg sync.WaitGroup
-	for i, topic := range topics {
+	for i, topic := range step.Topics {
 		sub := q.part(topic)
-		sub.near = true
-		if nearBy && len(topics) > 1 {
+		sub.near = step.Near
+		if step.OneEach {
 			sub.first, sub.elsewhere = 1, elsewhere
 		}
 		subs[i] = sub
@@ -289,7 +211,7 @@ func (q *finding) askTopics(ctx context.Context, topics []Topic, nearBy bool) []
 				found()
 			}
 		}
-		if i == len(topics)-1 {
+		if i == len(step.Topics)-1 {
 			run() // on this goroutine
 			break
 		}
@@ -333,7 +255,7 @@ func newer(found map[peer.ID]policy.Candidate, c policy.Candidate) policy.Candid
 // further.
 func (q *finding) enough() bool {
 	for _, o := range q.offers {
-		if o.Stress <= holder.WideStress {
+		if place.GoodEnough(o.Stress) {
 			return true
 		}
 	}
@@ -342,7 +264,7 @@ func (q *finding) enough() bool {
 		candidates = append(candidates, c)
 	}
 	ranking := q.n.cfg.Judge().Rank(q.need, q.n.me(q.need.Region), candidates)
-	return slices.ContainsFunc(ranking.Passed, func(v policy.Evaluation) bool { return v.Record.Stress() <= holder.WideStress })
+	return slices.ContainsFunc(ranking.Passed, func(v policy.Evaluation) bool { return place.GoodEnough(v.Record.Stress()) })
 }
 
 // shards returns every capacity topic there is, as far as this node can find

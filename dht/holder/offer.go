@@ -34,10 +34,6 @@ const (
 
 	// Offers are drawn from the best poolPart times as many.
 	poolPart = 2
-
-	// WideStress is the stress of the best offer above which a seeker looks
-	// further afield: waiting for refusals first would cost more.
-	WideStress = 0.8
 )
 
 // An Offer is a candidate of a placement as a holder judged it. What it says

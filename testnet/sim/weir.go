@@ -103,7 +103,7 @@ func (p *placing) widen() {
 		}
 		p.w.after(wait, func() {
 			for _, o := range p.offers {
-				if o.Stress <= holder.WideStress {
+				if place.GoodEnough(o.Stress) {
 					p.take()
 					return
 				}

@@ -1,0 +1,222 @@
+package place
+
+import (
+	"math/rand/v2"
+	"slices"
+
+	"weir/dht/holder"
+)
+
+const (
+	nearRegions = 2 // regions asked at once when the own one does not do
+	farRegions  = 4 // and when those do not either
+
+	// Levels is how many there are of a [Search]: the seeker's own shards,
+	// another shard of its region, the nearest regions, others.
+	Levels = 4
+
+	// wideStress is the stress of the best offer above which a seeker looks
+	// further afield: waiting for refusals first would cost more.
+	wideStress = 0.8
+)
+
+// GoodEnough reports whether an offer of a node with that stress makes it
+// needless to look further afield.
+func GoodEnough(stress float64) bool { return stress <= wideStress }
+
+// An Atlas is what a seeker knows of where capacity is listed.
+type Atlas struct {
+	// Region is where to look first: the one asked for, or the seeker's own.
+	// Empty: unknown.
+	Region string
+	// Own is the seeker's shard, and Publishes whether its record is there.
+	Own       holder.Topic
+	Publishes bool
+	// Former is the shard in which its record still is after a move, and Peer
+	// the one that the seeker keeps in touch with beside its own; "": none.
+	Former, Peer holder.Topic
+	// Near are regions, nearest first.
+	Near []string
+	// Depth is into how many bits a region's shards were found to be split.
+	Depth func(region string) int
+}
+
+// A Search looks for capacity near by and then further away, until an offer is
+// good enough: topic by topic, all of one level at the same time. A shard that
+// was split since is replaced by one of its parts, and one that is empty by the
+// one it was a part of.
+type Search struct {
+	Atlas
+	// Level is where to begin, and, when the search is over, where to go on.
+	Level int
+	// Learned is how finely regions were found to be split.
+	Learned map[string]int
+
+	rnd      *rand.Rand
+	asked    map[holder.Topic]bool
+	rounds   int // of the level
+	answered bool
+	failed   bool
+	last     bool
+}
+
+// NewSearch begins at level. Tests seed rnd.
+func NewSearch(a Atlas, level int, rnd *rand.Rand) *Search {
+	return &Search{Atlas: a, Level: level, Learned: make(map[string]int), rnd: rnd, asked: make(map[holder.Topic]bool)}
+}
+
+// A SearchStep is what a search wants done: a query of each topic, all at the
+// same time. Without topics it is over.
+type SearchStep struct {
+	Topics []holder.Topic
+	// Near means that there are other topics to turn to; see [Query.Near].
+	Near bool
+	// OneEach means that one holder of each topic is asked at first, and that one
+	// topic's answer is enough if those of others are overdue.
+	OneEach bool
+}
+
+// A TopicAnswer is what the holders of one topic said.
+type TopicAnswer struct {
+	Topic  holder.Topic
+	Failed bool // too few have answered
+	Held   int  // records
+	Split  bool // those that publish there have moved on to finer shards
+}
+
+// Start returns the topics to ask first.
+func (s *Search) Start() SearchStep { return s.level() }
+
+// Answered takes in what was said in the topics of the step before. Enough says
+// whether something found is good enough; it is asked only where it matters.
+func (s *Search) Answered(answers []TopicAnswer, enough func() bool) SearchStep {
+	var instead []holder.Topic
+	for _, a := range answers {
+		s.asked[a.Topic] = true
+		if a.Failed {
+			s.failed = true
+			continue
+		}
+		s.answered = true
+		if t := s.redirected(a); t != "" && !s.asked[t] {
+			instead = append(instead, t)
+		}
+	}
+	if s.last {
+		return SearchStep{}
+	}
+	if s.rounds++; len(instead) > 0 && s.rounds <= holder.MaxShardBits {
+		return s.step(instead)
+	}
+	if enough() {
+		return SearchStep{}
+	}
+	return s.level()
+}
+
+// Unanswered reports whether no topic's holders have answered.
+func (s *Search) Unanswered() bool { return s.failed && !s.answered }
+
+// level goes on to the next level at which there is a topic to ask. If there is
+// none, and none of those asked has answered, the seeker's own shard is the
+// last resort: all its holders are asked, and waited for.
+func (s *Search) level() SearchStep {
+	for s.Level < Levels {
+		topics := slices.DeleteFunc(s.topics(), func(t holder.Topic) bool { return s.asked[t] })
+		s.Level++
+		s.rounds = 0
+		if len(topics) > 0 {
+			return s.step(topics)
+		}
+	}
+	if s.Unanswered() {
+		s.last = true
+		return SearchStep{Topics: []holder.Topic{s.Own}}
+	}
+	return SearchStep{}
+}
+
+func (s *Search) step(topics []holder.Topic) SearchStep {
+	return SearchStep{Topics: topics, Near: true, OneEach: s.Level == 1 && len(topics) > 1}
+}
+
+// topics are those to ask at the level.
+func (s *Search) topics() []holder.Topic {
+	own, bits, _ := s.Own.Shard()
+	home := s.Publishes && s.Region == own
+	switch s.Level {
+	case 0:
+		return s.first(home)
+	case 1:
+		if other := holder.ShardTopic(own, s.bits(len(bits))); home && other != s.Own {
+			return []holder.Topic{other}
+		}
+		return nil
+	}
+	near := slices.DeleteFunc(slices.Clone(s.Near), func(r string) bool { return r == s.Region })
+	if s.Level == 2 {
+		near = near[:min(len(near), nearRegions)]
+	} else {
+		near = near[min(len(near), nearRegions):]
+		near = near[:min(len(near), farRegions)]
+	}
+	topics := make([]holder.Topic, 0, len(near))
+	for _, r := range near {
+		topics = append(topics, s.anyShard(r))
+	}
+	return topics
+}
+
+func (s *Search) first(home bool) []holder.Topic {
+	switch {
+	case home:
+		topics := []holder.Topic{s.Own}
+		for _, t := range []holder.Topic{s.Former, s.Peer} {
+			if t != "" && !slices.Contains(topics, t) {
+				topics = append(topics, t)
+			}
+		}
+		return topics
+	case s.Region != "":
+		return []holder.Topic{s.anyShard(s.Region)}
+	case len(s.Near) > 0: // a client that says nothing of where it is
+		return []holder.Topic{s.anyShard(s.Near[0])}
+	}
+	return []holder.Topic{holder.CapacityTopic()} // whatever is held where it happens to ask
+}
+
+// redirected returns the shard to ask instead of the one that gave the answer:
+// a finer one if its nodes have moved on, a coarser one if nobody is there. The
+// seeker's own are not replaced now: it learns of that as a publisher anyway.
+func (s *Search) redirected(a TopicAnswer) holder.Topic {
+	region, bits, ok := a.Topic.Shard()
+	switch {
+	case !ok || s.Publishes && (a.Topic == s.Own || a.Topic == s.Peer):
+		return ""
+	case a.Split && len(bits) < holder.MaxShardBits:
+		s.Learned[region] = len(bits) + 1
+		return holder.ShardTopic(region, bits+s.bits(1))
+	case a.Held == 0 && len(bits) > 0 && !a.Split:
+		s.Learned[region] = len(bits) - 1
+		return holder.ShardTopic(region, bits[:len(bits)-1])
+	}
+	return ""
+}
+
+// anyShard is a shard of a region that the seeker is not in, as fine as was
+// found last.
+func (s *Search) anyShard(region string) holder.Topic {
+	depth, ok := s.Learned[region]
+	if !ok {
+		depth = s.Depth(region)
+	}
+	return holder.ShardTopic(region, s.bits(depth))
+}
+
+func (s *Search) bits(depth int) string {
+	b := make([]byte, depth)
+	for i := range b {
+		b[i] = '0' + byte(s.rnd.IntN(2))
+	}
+	return string(b)
+}
