@@ -165,7 +165,7 @@ func FuzzRecordJSON(f *testing.F) {
 
 // Durations are milliseconds, and what was written is read back.
 func TestProvisionJSON(t *testing.T) {
-	p := policy.Provision{Cooldown: 30 * time.Second, Wait: 1500 * time.Millisecond, Most: 4, Idle: time.Minute, Least: 2}
+	p := policy.Provision{Cooldown: 30 * time.Second, WaitTimeout: 1500 * time.Millisecond, MaxNodes: 4, IdleTimeout: time.Minute, MinNodes: 2}
 	b, err := json.Marshal(p)
 	if err != nil || string(b) != `{"cooldown_ms":30000,"wait_ms":1500,"most":4,"idle_ms":60000,"least":2}` {
 		t.Fatalf("got %s, %v", b, err)

@@ -93,10 +93,10 @@ func doubtToWire(d holder.Doubt) *pb.Doubt {
 
 // doubtsIn is what a holder doubts of c: one doubt or none.
 func doubtsIn(c *policy.Candidate) []*pb.Doubt {
-	if c.Believed >= 1 {
+	if c.Trust >= 1 {
 		return nil
 	}
-	return []*pb.Doubt{doubtToWire(holder.Doubt{Node: c.Record.Node, Belief: c.Believed})}
+	return []*pb.Doubt{doubtToWire(holder.Doubt{Node: c.Record.Node, Belief: c.Trust})}
 }
 
 // doubtsFromWire checks what a peer doubts. One that is wrong spoils them all.

@@ -117,7 +117,7 @@ func (q *finding) result() Answer {
 	a := q.answer
 	for _, c := range q.found {
 		if heard, ok := q.hearsay[c.Record.Node]; ok {
-			c.Believed = min(c.Believed, heard)
+			c.Trust = min(c.Trust, heard)
 		}
 		a.Candidates = append(a.Candidates, c)
 	}
@@ -375,7 +375,7 @@ func (q *finding) askSelf() (others int) {
 		candidates, held, rejected = q.n.sampleHeld(q.topic, q.need, me, q.exclude, queryLimit, q.explain)
 		for _, c := range candidates {
 			q.add(c.Record, c.Sealed)
-			q.hear(c.Record.Node, c.Believed)
+			q.hear(c.Record.Node, c.Trust)
 		}
 		picked = len(candidates)
 	}
@@ -401,10 +401,10 @@ func (q *finding) add(r capacity.Record, sealed []byte) {
 		return
 	}
 	q.found[r.Node] = policy.Candidate{
-		Record:   r,
-		Sealed:   sealed,
-		RTT:      q.n.coords.Predict(r.Coordinate),
-		Believed: q.n.beliefs.Of(now, r.Node),
+		Record: r,
+		Sealed: sealed,
+		RTT:    q.n.coords.Predict(r.Coordinate),
+		Trust:  q.n.beliefs.Of(now, r.Node),
 	}
 }
 
@@ -527,7 +527,7 @@ func (q *finding) take(r reply) {
 		q.hear(d.Node, d.Belief)
 		for i := range r.offers {
 			if r.offers[i].Record.Node == d.Node {
-				r.offers[i].Believed = d.Belief // its score tells already
+				r.offers[i].Trust = d.Belief // its score tells already
 			}
 		}
 	}

@@ -106,7 +106,7 @@ func digestFromWire(now time.Time, from peer.ID, p policy.Policy, w *pb.Digest) 
 		Issued: now.Add(-min(time.Duration(w.Age)*time.Millisecond, 2*capacity.MaxTTL)),
 	}
 	o.RTT = min(time.Duration(w.Rtt)*time.Microsecond, time.Minute)
-	o.Believed = 1
+	o.Trust = 1
 	for i, x := range w.Terms {
 		t := p.Score[i]
 		score := float64(x) * t.Weight
@@ -152,7 +152,7 @@ func (q *finding) offered(now time.Time, o offer) {
 	if slices.Contains(q.exclude, node) {
 		return
 	}
-	q.hear(node, o.Believed)
+	q.hear(node, o.Trust)
 	r, sealed, known := q.n.known(now, q.topic, node)
 	switch {
 	case known && r.Seq > o.Record.Seq:
@@ -231,7 +231,7 @@ func (n *Node) confirm(topic Topic, need capacity.Need, o *offer, sealed, use []
 	if err := n.reachable(need, &r); err != nil {
 		return policy.Evaluation{}, err
 	}
-	c := policy.Candidate{Record: r, Sealed: sealed, RTT: cmp.Or(rtt, n.coords.Predict(r.Coordinate)), Believed: min(n.beliefs.Of(now, r.Node), o.Believed)}
+	c := policy.Candidate{Record: r, Sealed: sealed, RTT: cmp.Or(rtt, n.coords.Predict(r.Coordinate)), Trust: min(n.beliefs.Of(now, r.Node), o.Trust)}
 	ranking := n.cfg.Judge().Rank(need, n.me(need.Region), []policy.Candidate{c})
 	if len(ranking.Passed) == 0 {
 		return ranking.Rejected[0], &errUnfit{ranking.Rejected[0].Rule}

@@ -311,7 +311,7 @@ func (n *Node) weigh(start time.Time, q *finding, answer Answer) (Decision, []of
 			Stress:   v.Stress,
 			Headroom: headroom,
 			Told:     v.Told(),
-			Believed: v.Believed,
+			Believed: v.Trust,
 			RTT:      millis(v.RTT),
 			Age:      millis(now.Sub(v.Record.Issued)),
 		})

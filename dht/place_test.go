@@ -137,7 +137,7 @@ func TestPlaceGivesUp(t *testing.T) {
 func TestRaceGoesOnPastTheSilent(t *testing.T) {
 	nodes := newTestNetwork(t, 2)
 	offered := func(r capacity.Record) offer {
-		return holder.Judged(policy.Evaluation{Candidate: policy.Candidate{Record: r, Believed: 1}})
+		return holder.Judged(policy.Evaluation{Candidate: policy.Candidate{Record: r, Trust: 1}})
 	}
 	decided := make(chan struct{})
 	var silent []offer

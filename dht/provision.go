@@ -164,7 +164,7 @@ func (n *Node) sampleProvisioners(topic Topic, exclude []peer.ID, limit int) (pi
 	records := n.table.List(time.Now(), topic)
 	for _, h := range records {
 		if !slices.Contains(exclude, h.Node()) {
-			byNode[h.Node()] = policy.Candidate{Record: h.Record, Sealed: h.Sealed, Believed: 1}
+			byNode[h.Node()] = policy.Candidate{Record: h.Record, Sealed: h.Sealed, Trust: 1}
 			list = append(list, h.Node())
 		}
 	}

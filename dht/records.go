@@ -396,10 +396,10 @@ func (n *Node) sampleHeld(topic Topic, need capacity.Need, me capacity.Record, e
 			continue
 		}
 		candidates = append(candidates, policy.Candidate{
-			Record:   h.Record,
-			Sealed:   h.Sealed,
-			RTT:      holder.PredictRTT(me.Coordinate, h.Record.Coordinate),
-			Believed: n.doubts.Of(now, h.Node()),
+			Record: h.Record,
+			Sealed: h.Sealed,
+			RTT:    holder.PredictRTT(me.Coordinate, h.Record.Coordinate),
+			Trust:  n.doubts.Of(now, h.Node()),
 		})
 	}
 	ranking := n.cfg.Judge().Rank(need, me, candidates)

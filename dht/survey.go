@@ -53,10 +53,10 @@ func (n *Node) Survey(ctx context.Context, topic Topic) (Survey, error) {
 	}
 	for id, c := range newest {
 		s.Candidates = append(s.Candidates, policy.Candidate{
-			Record:   c.Record,
-			Sealed:   c.Sealed,
-			RTT:      n.coords.Predict(c.Record.Coordinate),
-			Believed: n.beliefs.Of(now, id),
+			Record: c.Record,
+			Sealed: c.Sealed,
+			RTT:    n.coords.Predict(c.Record.Coordinate),
+			Trust:  n.beliefs.Of(now, id),
 		})
 	}
 	slices.SortFunc(s.Candidates, func(a, b policy.Candidate) int { return cmp.Compare(a.Record.Node, b.Record.Node) })

@@ -21,7 +21,7 @@ func roomy(rule, score string, keep int) Policy {
 func TestCompare(t *testing.T) {
 	var cands []Candidate
 	for i, used := range []int64{1, 6, 3, 9} {
-		cands = append(cands, Candidate{Believed: 1, Record: capacity.Record{
+		cands = append(cands, Candidate{Trust: 1, Record: capacity.Record{
 			Node: peer.ID(fmt.Sprintf("n%d", i+1)), Sessions: capacity.Usage{Used: used, Limit: 10},
 		}})
 	}

@@ -183,7 +183,7 @@ func value[T any](r *policyReader, to *T, what string) func(*yaml.Node) {
 func (r *policyReader) policy(n *yaml.Node, p *Policy) {
 	r.fields(n, "name, version, mood, filter, score, keep, fanout, depth and provision", map[string]func(*yaml.Node){
 		"name":    value(r, &p.Name, "a name"),
-		"mood":    value(r, &p.Mood, "spread or pack"),
+		"mood":    value(r, &p.Strategy, "spread or pack"),
 		"version": value(r, &p.Version, "a whole number"),
 		"keep":    value(r, &p.Keep, "a whole number"),
 		"fanout":  value(r, &p.Fanout, "a whole number"),
@@ -192,10 +192,10 @@ func (r *policyReader) policy(n *yaml.Node, p *Policy) {
 			const period = "a duration such as 30s"
 			r.fields(n, "cooldown, wait, most, idle and least", map[string]func(*yaml.Node){
 				"cooldown": value(r, &p.Provision.Cooldown, period),
-				"wait":     value(r, &p.Provision.Wait, period),
-				"most":     value(r, &p.Provision.Most, "a whole number"),
-				"idle":     value(r, &p.Provision.Idle, period),
-				"least":    value(r, &p.Provision.Least, "a whole number"),
+				"wait":     value(r, &p.Provision.WaitTimeout, period),
+				"most":     value(r, &p.Provision.MaxNodes, "a whole number"),
+				"idle":     value(r, &p.Provision.IdleTimeout, period),
+				"least":    value(r, &p.Provision.MinNodes, "a whole number"),
 			})
 		},
 		filterList: r.list(filterList, maxRules, func(i int) map[string]func(*yaml.Node) {
@@ -310,11 +310,11 @@ func (p Policy) Text() ([]byte, error) {
 		Weight float64 `yaml:"weight"`
 	}
 	type provision struct {
-		Cooldown time.Duration `yaml:"cooldown,omitempty"`
-		Wait     time.Duration `yaml:"wait,omitempty"`
-		Most     int           `yaml:"most,omitempty"`
-		Idle     time.Duration `yaml:"idle,omitempty"`
-		Least    int           `yaml:"least,omitempty"`
+		Cooldown    time.Duration `yaml:"cooldown,omitempty"`
+		WaitTimeout time.Duration `yaml:"wait,omitempty"`
+		MaxNodes    int           `yaml:"most,omitempty"`
+		IdleTimeout time.Duration `yaml:"idle,omitempty"`
+		MinNodes    int           `yaml:"least,omitempty"`
 	}
 	out := struct {
 		Name      string    `yaml:"name"`
@@ -326,7 +326,7 @@ func (p Policy) Text() ([]byte, error) {
 		Provision provision `yaml:"provision,omitempty"`
 		Filter    []rule    `yaml:"filter"`
 		Score     []term    `yaml:"score"`
-	}{Name: p.Name, Version: p.Version, Mood: p.Mood.String(), Keep: p.Keep, Fanout: p.Fanout, Depth: p.Depth, Provision: provision(p.Provision)}
+	}{Name: p.Name, Version: p.Version, Mood: p.Strategy.String(), Keep: p.Keep, Fanout: p.Fanout, Depth: p.Depth, Provision: provision(p.Provision)}
 	for _, f := range p.Filter {
 		out.Filter = append(out.Filter, rule(f))
 	}

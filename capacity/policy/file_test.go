@@ -12,7 +12,7 @@ func TestPolicyTextRoundTrip(t *testing.T) {
 	for _, p := range []Policy{Default(), BinPacking()} {
 		p.Version = 7
 		roundTrip(t, p)
-		p.Provision = Provision{Cooldown: time.Minute, Wait: 1500 * time.Millisecond, Most: 12, Idle: time.Hour, Least: 3}
+		p.Provision = Provision{Cooldown: time.Minute, WaitTimeout: 1500 * time.Millisecond, MaxNodes: 12, IdleTimeout: time.Hour, MinNodes: 3}
 		roundTrip(t, p)
 	}
 }

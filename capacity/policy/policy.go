@@ -28,14 +28,14 @@ const (
 // Its expressions are written in expr-lang (https://expr-lang.org) over the
 // names that [RecordVars] and [NeedVars] document.
 type Policy struct {
-	Version uint64   `json:"version"`
-	Name    string   `json:"name"`
-	Mood    Strategy `json:"mood"`
-	Filter  []Rule   `json:"filter"` // all must hold
-	Score   []Term   `json:"score"`  // summed up
-	Keep    int      `json:"keep"`   // how many of the best to draw among; 0: 4
-	Fanout  int      `json:"fanout"` // most cascade pulls of a stream per node, which may allow fewer itself; 0: not bounded
-	Depth   int      `json:"depth"`  // most cascade links from the origin; 0: MaxDepth
+	Version  uint64   `json:"version"`
+	Name     string   `json:"name"`
+	Strategy Strategy `json:"mood"`
+	Filter   []Rule   `json:"filter"` // all must hold
+	Score    []Term   `json:"score"`  // summed up
+	Keep     int      `json:"keep"`   // how many of the best to draw among; 0: 4
+	Fanout   int      `json:"fanout"` // most cascade pulls of a stream per node, which may allow fewer itself; 0: not bounded
+	Depth    int      `json:"depth"`  // most cascade links from the origin; 0: MaxDepth
 
 	Provision Provision `json:"provision"`
 }
@@ -44,24 +44,24 @@ type Policy struct {
 // default that its comment gives; durations are of the clock of whoever
 // decides, in whole milliseconds.
 type Provision struct {
-	Cooldown time.Duration // least time between two starts, and between two releases, in a region; 0: 30 s
-	Wait     time.Duration // how long a request waits for the newcomer; 0: 8 s, at most MaxProvisionWait
-	Most     int           // nodes of a region beyond which none is started; 0: 64
-	Idle     time.Duration // how long a node has been idle before it is released, under Pack; 0: 5 min
-	Least    int           // nodes of a region that are never released; 0: 1
+	Cooldown    time.Duration // least time between two starts, and between two releases, in a region; 0: 30 s
+	WaitTimeout time.Duration // how long a request waits for the newcomer; 0: 8 s, at most MaxProvisionWait
+	MaxNodes    int           // nodes of a region beyond which none is started; 0: 64
+	IdleTimeout time.Duration // how long a node has been idle before it is released, under Pack; 0: 5 min
+	MinNodes    int           // nodes of a region that are never released; 0: 1
 }
 
-// MaxWaitTimeout bounds [Provision.Wait]: clients give up after about that.
+// MaxWaitTimeout bounds [Provision.WaitTimeout]: clients give up after about that.
 const MaxWaitTimeout = 30 * time.Second
 
 // OrDefault is p with the defaults in place of what is zero.
 func (p Provision) OrDefault() Provision {
 	return Provision{
-		Cooldown: cmp.Or(p.Cooldown, 30*time.Second),
-		Wait:     cmp.Or(p.Wait, 8*time.Second),
-		Most:     cmp.Or(p.Most, 64),
-		Idle:     cmp.Or(p.Idle, 5*time.Minute),
-		Least:    cmp.Or(p.Least, 1),
+		Cooldown:    cmp.Or(p.Cooldown, 30*time.Second),
+		WaitTimeout: cmp.Or(p.WaitTimeout, 8*time.Second),
+		MaxNodes:    cmp.Or(p.MaxNodes, 64),
+		IdleTimeout: cmp.Or(p.IdleTimeout, 5*time.Minute),
+		MinNodes:    cmp.Or(p.MinNodes, 1),
 	}
 }
 
@@ -70,13 +70,13 @@ func (p Provision) check() error {
 		field string
 		d     time.Duration
 		most  time.Duration
-	}{{"cooldown", p.Cooldown, 24 * time.Hour}, {"wait", p.Wait, MaxWaitTimeout}, {"idle", p.Idle, 24 * time.Hour}} {
+	}{{"cooldown", p.Cooldown, 24 * time.Hour}, {"wait", p.WaitTimeout, MaxWaitTimeout}, {"idle", p.IdleTimeout, 24 * time.Hour}} {
 		if d.d < 0 || d.d > d.most || d.d%time.Millisecond != 0 {
 			return fmt.Errorf("policy: provision: %s %v: want whole milliseconds within 0…%v", d.field, d.d, d.most)
 		}
 	}
-	if p.Most < 0 || p.Most > capacity.MaxCount || p.Least < 0 || p.Least > capacity.MaxCount {
-		return fmt.Errorf("policy: provision: most %d, least %d: want 0 to %d", p.Most, p.Least, capacity.MaxCount)
+	if p.MaxNodes < 0 || p.MaxNodes > capacity.MaxCount || p.MinNodes < 0 || p.MinNodes > capacity.MaxCount {
+		return fmt.Errorf("policy: provision: most %d, least %d: want 0 to %d", p.MaxNodes, p.MinNodes, capacity.MaxCount)
 	}
 	return nil
 }
@@ -139,7 +139,7 @@ const BinPackTarget = 0.8
 // Everything else is as with DefaultPolicy.
 func BinPacking() Policy {
 	p := Default()
-	p.Name, p.Mood, p.Keep = "pack", BinPack, 2
+	p.Name, p.Strategy, p.Keep = "pack", BinPack, 2
 	p.Filter = append(p.Filter, Rule{"target", fmt.Sprintf(`q.purpose == "cascade" || r.stress < %v`, BinPackTarget)})
 	p.Score = []Term{
 		{"fill", `r.stress`, 1},
@@ -180,8 +180,8 @@ func Compile(p Policy) (*Compiled, error) {
 	if err := capacity.CheckLabel(p.Name, capacity.MaxLabel); err != nil {
 		errs = append(errs, fmt.Errorf("policy: name: %w", err))
 	}
-	if p.Mood > BinPack {
-		errs = append(errs, fmt.Errorf("policy: mood %d: want spread or pack", p.Mood))
+	if p.Strategy > BinPack {
+		errs = append(errs, fmt.Errorf("policy: mood %d: want spread or pack", p.Strategy))
 	}
 	if err := p.Provision.check(); err != nil {
 		errs = append(errs, err)

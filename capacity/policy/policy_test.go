@@ -56,7 +56,7 @@ func TestFacts(t *testing.T) {
 	} {
 		t.Run(expr, func(t *testing.T) {
 			j := mustCompile(t, Policy{Filter: []Rule{{"holds", expr}}})
-			ranking := j.Rank(need, me, []Candidate{{Record: r, RTT: 7_500_000, Believed: 0.5}})
+			ranking := j.Rank(need, me, []Candidate{{Record: r, RTT: 7_500_000, Trust: 0.5}})
 			if len(ranking.Passed) != 1 {
 				t.Error("does not hold")
 			}
@@ -217,7 +217,7 @@ func TestPackPolicy(t *testing.T) {
 		r := capacitytest.Record(t, fmt.Sprint("n", used))
 		r.Uplink, r.Packets, r.CPULimit, r.Reserved = capacity.Usage{}, capacity.Usage{}, 0, 0
 		r.Sessions = capacity.Usage{Used: used, Limit: 100}
-		return Candidate{Record: r, Believed: 1}
+		return Candidate{Record: r, Trust: 1}
 	}
 	me := capacitytest.Record(t, "me")
 	r := j.Rank(capacity.Need{}, me, []Candidate{at(0), at(40), at(85), at(70), at(1)})

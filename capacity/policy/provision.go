@@ -18,7 +18,7 @@ type provisionJSON struct {
 
 // MarshalJSON writes durations in milliseconds, as everywhere in the admin API.
 func (p Provision) MarshalJSON() ([]byte, error) {
-	return json.Marshal(provisionJSON{capacity.Milliseconds(p.Cooldown), capacity.Milliseconds(p.Wait), p.Most, capacity.Milliseconds(p.Idle), p.Least})
+	return json.Marshal(provisionJSON{capacity.Milliseconds(p.Cooldown), capacity.Milliseconds(p.WaitTimeout), p.MaxNodes, capacity.Milliseconds(p.IdleTimeout), p.MinNodes})
 }
 
 // UnmarshalJSON reads what MarshalJSON wrote.
@@ -27,12 +27,12 @@ func (p *Provision) UnmarshalJSON(b []byte) error {
 	if err := json.Unmarshal(b, &j); err != nil {
 		return err
 	}
-	read := Provision{Most: j.Most, Least: j.Least}
+	read := Provision{MaxNodes: j.Most, MinNodes: j.Least}
 	for _, d := range []struct {
 		name string
 		from float64
 		to   *time.Duration
-	}{{"cooldown_ms", j.Cooldown, &read.Cooldown}, {"wait_ms", j.Wait, &read.Wait}, {"idle_ms", j.Idle, &read.Idle}} {
+	}{{"cooldown_ms", j.Cooldown, &read.Cooldown}, {"wait_ms", j.Wait, &read.WaitTimeout}, {"idle_ms", j.Idle, &read.IdleTimeout}} {
 		var err error
 		if *d.to, err = capacity.FromMilliseconds(d.name, d.from); err != nil {
 			return err

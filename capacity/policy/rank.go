@@ -37,12 +37,12 @@ type RecordVars struct {
 
 	Features []string `expr:"features" doc:"protocol features, for \"x\" in r.features"`
 
-	Self     bool    `expr:"self" doc:"the record is our own"`
-	URL      bool    `expr:"url" doc:"it serves WHIP and WHEP"`
-	Believed float64 `expr:"believed" doc:"0…1, by experience, our own or told by many; 1 is trusted"`
-	Stress   float64 `expr:"stress" doc:"0…1 and beyond: the largest of used/limit"`
-	Policy   float64 `expr:"policy" doc:"version of the policy held"`
-	Lot      float64 `expr:"lot" doc:"0…1, drawn by the peer ID: an order among equals that all seekers share"`
+	Self   bool    `expr:"self" doc:"the record is our own"`
+	URL    bool    `expr:"url" doc:"it serves WHIP and WHEP"`
+	Trust  float64 `expr:"believed" doc:"0…1, by experience, our own or told by many; 1 is trusted"`
+	Stress float64 `expr:"stress" doc:"0…1 and beyond: the largest of used/limit"`
+	Policy float64 `expr:"policy" doc:"version of the policy held"`
+	Hash   float64 `expr:"lot" doc:"0…1, drawn by the peer ID: an order among equals that all seekers share"`
 
 	// For each resource: used, limit (0: none), and free = limit − used, or
 	// Unlimited. What is reserved is not free.
@@ -67,14 +67,14 @@ type RecordVars struct {
 	CPUShare      float64 `expr:"cpu_share" doc:"share of the cores in use"`
 
 	// About the stream, in records of a stream's topic.
-	Carries      bool    `expr:"carries" doc:"it is a record of the stream asked for; the next seven are about that stream"`
-	Origin       bool    `expr:"origin" doc:"the publisher is connected there"`
-	Loop         bool    `expr:"loop" doc:"we are on its path from the origin"`
-	Depth        float64 `expr:"depth" doc:"cascade links to the origin"`
-	ParentRTT    float64 `expr:"parent_rtt" doc:"ms to whom it pulls from"`
-	Viewers      float64 `expr:"viewers" doc:"count"`
-	Children     float64 `expr:"children" doc:"cascade pulls served"`
-	ChildrenFree float64 `expr:"children_free" doc:"more that may be; 1e15 without a limit"`
+	Carries    bool    `expr:"carries" doc:"it is a record of the stream asked for; the next seven are about that stream"`
+	Origin     bool    `expr:"origin" doc:"the publisher is connected there"`
+	Loop       bool    `expr:"loop" doc:"we are on its path from the origin"`
+	Depth      float64 `expr:"depth" doc:"cascade links to the origin"`
+	ParentRTT  float64 `expr:"parent_rtt" doc:"ms to whom it pulls from"`
+	Viewers    float64 `expr:"viewers" doc:"count"`
+	Children   float64 `expr:"children" doc:"cascade pulls served"`
+	FanoutFree float64 `expr:"children_free" doc:"more that may be; 1e15 without a limit"`
 }
 
 // NeedVars are what a policy's expressions can say about the need, as q.…
@@ -120,10 +120,10 @@ type environment struct {
 
 // Candidate is a node that might be chosen.
 type Candidate struct {
-	Record   capacity.Record
-	Sealed   []byte        // the record as it was received
-	RTT      time.Duration // predicted; 0: unknown
-	Believed float64       // 0…1: how far experience, our own or told, bears out its claims; 1: trusted
+	Record capacity.Record
+	Sealed []byte        // the record as it was received
+	RTT    time.Duration // predicted; 0: unknown
+	Trust  float64       // 0…1: how far experience, our own or told, bears out its claims; 1: trusted
 }
 
 // Evaluation is what a policy made of a candidate.
@@ -161,7 +161,7 @@ func (j *Compiled) Rank(need capacity.Need, me capacity.Record, cands []Candidat
 	passed := 0
 	for i := range cands {
 		c := &cands[i]
-		j.facts(&env.R, &c.Record, me.Node, c.Believed)
+		j.facts(&env.R, &c.Record, me.Node, c.Trust)
 		env.RTT = capacity.Milliseconds(c.RTT)
 		n := len(j.score)
 		found[i] = j.judge(env, terms[i*n:(i+1)*n:(i+1)*n])
@@ -248,10 +248,10 @@ func (j *Compiled) facts(f *RecordVars, r *capacity.Record, me peer.ID, believed
 		Features: r.Features,
 		Self:     r.Node == me,
 		URL:      r.URL != "",
-		Believed: believed,
+		Trust:    believed,
 		Stress:   r.Stress(),
 		Policy:   float64(r.Policy),
-		Lot:      lot(r.Node),
+		Hash:     hashOf(r.Node),
 		Reserved: float64(r.Reserved),
 		Cores:    r.Cores,
 		CPUShare: r.CPU,
@@ -278,15 +278,15 @@ func (j *Compiled) facts(f *RecordVars, r *capacity.Record, me peer.ID, believed
 	f.ParentRTT = capacity.Milliseconds(c.ParentRTT)
 	f.Viewers = float64(c.Viewers)
 	f.Children = float64(c.Children)
-	f.ChildrenFree = Unlimited
+	f.FanoutFree = Unlimited
 	if limit := cmp.Or(c.Fanout, j.policy.Fanout); limit > 0 {
-		f.ChildrenFree = float64(limit - c.Children)
+		f.FanoutFree = float64(limit - c.Children)
 	}
 }
 
-// lot is a number in 0…1 that depends on the node only. Peer IDs end with the
+// hashOf is a number in 0…1 that depends on the node only. Peer IDs end with the
 // public key, which nobody chooses freely but by making many.
-func lot(id peer.ID) float64 {
+func hashOf(id peer.ID) float64 {
 	h := fnv.New32a()
 	_, _ = h.Write([]byte(id)) // never fails
 	return float64(h.Sum32()) / math.MaxUint32

@@ -29,7 +29,7 @@ func candidates(tb testing.TB, n int, carries bool) []Candidate {
 		if carries {
 			r.Carries = capacitytest.Carriage(tb, r.Node)
 		}
-		cands = append(cands, Candidate{Record: r, RTT: time.Duration(i) * 7 * time.Millisecond, Believed: 1})
+		cands = append(cands, Candidate{Record: r, RTT: time.Duration(i) * 7 * time.Millisecond, Trust: 1})
 	}
 	return cands
 }
@@ -100,7 +100,7 @@ func TestDefaultPolicyFilters(t *testing.T) {
 				r.Carries = capacitytest.Carriage(t, r.Node)
 			}
 			tt.change(&r)
-			ranking := j.Rank(tt.need, me, []Candidate{{Record: r, Believed: 1}})
+			ranking := j.Rank(tt.need, me, []Candidate{{Record: r, Trust: 1}})
 			got := ""
 			for rule := range ranking.RejectedBy() {
 				got = rule
@@ -124,7 +124,7 @@ func TestDefaultPolicyPrefers(t *testing.T) {
 		{"one known to be near over one unknown", func(c *Candidate) { c.RTT = 80 * time.Millisecond }, func(c *Candidate) { c.RTT = 0 }},
 		{"one unknown over one known to be far", func(c *Candidate) { c.RTT = 0 }, func(c *Candidate) { c.RTT = 300 * time.Millisecond }},
 		{"the region asked for", func(c *Candidate) { c.Record.Region = "eu" }, func(c *Candidate) { c.Record.Region = "us" }},
-		{"one whose claims were borne out", func(c *Candidate) { c.Believed = 1 }, func(c *Candidate) { c.Believed = 0.2 }},
+		{"one whose claims were borne out", func(c *Candidate) { c.Trust = 1 }, func(c *Candidate) { c.Trust = 0.2 }},
 		{"the shallower carrier", func(c *Candidate) { c.Record.Carries.Depth = 0 }, func(c *Candidate) { c.Record.Carries.Depth = 3 }},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

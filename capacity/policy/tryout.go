@@ -30,25 +30,25 @@ type sampleEnv struct {
 
 // samples are nodes of every kind, as candidates for needs of every kind.
 func samples() []sampleEnv {
-	free := RecordVars{State: "active", URL: true, Believed: 1, UplinkFree: Unlimited, DownlinkFree: Unlimited, PacketsFree: Unlimited, SessionsFree: Unlimited, StreamsFree: Unlimited}
+	free := RecordVars{State: "active", URL: true, Trust: 1, UplinkFree: Unlimited, DownlinkFree: Unlimited, PacketsFree: Unlimited, SessionsFree: Unlimited, StreamsFree: Unlimited}
 	idle := free
 	idle.UplinkLimit, idle.UplinkFree = 1e9, 1e9
 	idle.DownlinkLimit, idle.DownlinkFree = 1e9, 1e9
 	idle.PacketsLimit, idle.PacketsFree = 1e5, 1e5
 	idle.SessionsLimit, idle.SessionsFree = 500, 500
 	idle.StreamsLimit, idle.StreamsFree = 100, 100
-	idle.Cores, idle.Lot = 2, 0.5
+	idle.Cores, idle.Hash = 2, 0.5
 	full := idle
-	full.State, full.Stress, full.CPU, full.CPUShare, full.Lot, full.Believed = "full", 1, 1, 1, 1, 0
+	full.State, full.Stress, full.CPU, full.CPUShare, full.Hash, full.Trust = "full", 1, 1, 1, 1, 0
 	full.UplinkUsed, full.UplinkFree = 1e9, 0
 	full.DownlinkUsed, full.DownlinkFree = 1e9, 0
 	full.PacketsUsed, full.PacketsFree = 1e5, 0
 	full.SessionsUsed, full.SessionsFree = 500, 0
 	full.StreamsUsed, full.StreamsFree = 100, 0
 	carrier := idle
-	carrier.Carries, carrier.Origin, carrier.ChildrenFree, carrier.Viewers = true, true, Unlimited, 0
+	carrier.Carries, carrier.Origin, carrier.FanoutFree, carrier.Viewers = true, true, Unlimited, 0
 	relay := full
-	relay.Carries, relay.Depth, relay.ParentRTT, relay.Viewers, relay.Children, relay.ChildrenFree = true, 2, 40, 80, 8, 0
+	relay.Carries, relay.Depth, relay.ParentRTT, relay.Viewers, relay.Children, relay.FanoutFree = true, 2, 40, 80, 8, 0
 	over := full
 	over.Stress, over.UplinkFree, over.SessionsFree = 1.2, -1e8, -3
 

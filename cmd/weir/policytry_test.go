@@ -35,7 +35,7 @@ func TestTrialInWords(t *testing.T) {
 	survey := dht.Survey{Silent: []peer.ID{"silent"}}
 	for i, used := range []int64{1, 5, 9} {
 		survey.Candidates = append(survey.Candidates, policy.Candidate{
-			Believed: 1, Record: capacity.Record{Node: ids[i], Sessions: capacity.Usage{Used: used, Limit: 10}},
+			Trust: 1, Record: capacity.Record{Node: ids[i], Sessions: capacity.Usage{Used: used, Limit: 10}},
 		})
 	}
 	view := capacity.Need{Purpose: capacity.View}

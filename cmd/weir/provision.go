@@ -474,7 +474,7 @@ func (n *node) awaitServer(ctx context.Context, need capacity.Need, exclude []pe
 	defer n.waiters.leave()
 	began := time.Now()
 	settings := n.policy.Judge().Policy().Provision.OrDefault()
-	ctx, cancel := context.WithTimeout(ctx, settings.Wait)
+	ctx, cancel := context.WithTimeout(ctx, settings.WaitTimeout)
 	defer cancel()
 	helper, err := n.placeOnNewcomer(ctx, region, need, exclude, refused)
 	if errors.Is(err, dht.ErrNoProvisioner) {

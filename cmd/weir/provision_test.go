@@ -120,7 +120,7 @@ func TestHookRunsOnceForMany(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cloud := &fakeCloud{}
 		cloud.arrive("eu", "old")
-		p := runProvisioner(t, cloud, policy.Provision{Cooldown: 10 * time.Second, Wait: 5 * time.Second}, func(_ context.Context, in hookInput) error {
+		p := runProvisioner(t, cloud, policy.Provision{Cooldown: 10 * time.Second, WaitTimeout: 5 * time.Second}, func(_ context.Context, in hookInput) error {
 			time.Sleep(2 * time.Second)
 			cloud.arrive("eu", in.Request)
 			return nil
@@ -196,7 +196,7 @@ func TestHooksRunOneAtATime(t *testing.T) {
 func TestFailingHookBacksOff(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cloud := &fakeCloud{}
-		p := runProvisioner(t, cloud, policy.Provision{Cooldown: 10 * time.Second, Wait: 5 * time.Second}, func(_ context.Context, in hookInput) error {
+		p := runProvisioner(t, cloud, policy.Provision{Cooldown: 10 * time.Second, WaitTimeout: 5 * time.Second}, func(_ context.Context, in hookInput) error {
 			if len(cloud.ran()) == 3 {
 				return nil // but no node comes
 			}
@@ -309,7 +309,7 @@ func TestDrainState(t *testing.T) {
 func TestProvisionerLooksItself(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cloud := &fakeCloud{room: "roomy"}
-		p := runProvisioner(t, cloud, policy.Provision{Cooldown: 10 * time.Second, Wait: 5 * time.Second}, func(context.Context, hookInput) error { return nil })
+		p := runProvisioner(t, cloud, policy.Provision{Cooldown: 10 * time.Second, WaitTimeout: 5 * time.Second}, func(context.Context, hookInput) error { return nil })
 		for range 100 {
 			_, err := p.start(t.Context(), "eu", wantsRoom, "sessions")
 			if reasonOf(err) != scale.ProvisioningRoom || !strings.Contains(err.Error(), peer.ID("roomy").String()) {

@@ -78,7 +78,7 @@ func (r *releaser) run(ctx context.Context) error {
 // operator asked for is the operator's to end.
 func (r *releaser) step(now time.Time, p policy.Policy) bool {
 	idle := r.idle.Next(now, r.node.empty(now) && !r.node.drain.status().Draining)
-	free := p.Mood == policy.BinPack && idle >= p.Provision.OrDefault().Idle
+	free := p.Strategy == policy.BinPack && idle >= p.Provision.OrDefault().IdleTimeout
 	r.mu.Lock()
 	changed := r.free != free
 	r.free = free

@@ -98,7 +98,7 @@ func (t *Table) Offers(now time.Time, judge *policy.Compiled, q Query, rnd *rand
 	verdicts := ranking.Passed
 	if len(verdicts) > q.Limit {
 		pool := poolPart * q.Limit
-		if judge.Policy().Mood == policy.BinPack {
+		if judge.Policy().Strategy == policy.BinPack {
 			pool = q.Limit // shadows alone keep askers apart
 		}
 		verdicts = ranking.Draw(q.Limit, pool, rnd)
@@ -142,13 +142,13 @@ func rankStock(judge *policy.Compiled, stock []stocked, q *Query, shadows bool) 
 			r = s.shadow.on(r, s.left)
 		}
 		c := policy.Candidate{
-			Record:   r,
-			Sealed:   s.Sealed,
-			RTT:      PredictRTT(q.Me.Coordinate, r.Coordinate),
-			Believed: 1,
+			Record: r,
+			Sealed: s.Sealed,
+			RTT:    PredictRTT(q.Me.Coordinate, r.Coordinate),
+			Trust:  1,
 		}
 		if q.Believed != nil {
-			c.Believed = q.Believed(s.Node())
+			c.Trust = q.Believed(s.Node())
 		}
 		candidates = append(candidates, c)
 	}
@@ -223,7 +223,7 @@ func Merge(offers map[peer.ID]Offer, o Offer) {
 			old.Record, old.Sealed = o.Record, o.Sealed
 		}
 		if o.Score < old.Score {
-			old.Score, old.Terms, old.Stress, old.Headroom, old.Believed = o.Score, o.Terms, o.Stress, o.Headroom, o.Believed
+			old.Score, old.Terms, old.Stress, old.Headroom, old.Trust = o.Score, o.Terms, o.Stress, o.Headroom, o.Trust
 		}
 		old.Holder = ""
 		offers[node] = old
@@ -254,7 +254,7 @@ func RankOffers(ranking policy.Ranking, offers map[peer.ID]Offer, believed func(
 		}
 		own := believed(node)
 		o.Score *= own
-		o.Believed = min(own, o.Believed)
+		o.Trust = min(own, o.Trust)
 		all = append(all, o)
 	}
 	slices.SortFunc(all, func(a, b Offer) int {

@@ -125,7 +125,7 @@ func TestShadowsDoNotHideTheLastRoom(t *testing.T) {
 func TestBeliefInAnOffer(t *testing.T) {
 	offer := func(seq uint64, score, believed float64) Offer {
 		var o Offer
-		o.Record.Node, o.Record.Seq, o.Score, o.Believed = "node", seq, score, believed
+		o.Record.Node, o.Record.Seq, o.Score, o.Trust = "node", seq, score, believed
 		return o
 	}
 	found := make(map[peer.ID]Offer)
@@ -134,12 +134,12 @@ func TestBeliefInAnOffer(t *testing.T) {
 	Merge(found, offer(1, 0.8, 1))
 	for own, want := range map[float64]Offer{1: offer(1, 0.6, 0.4), 0.5: offer(1, 0.3, 0.4), 0.25: offer(1, 0.15, 0.25)} {
 		got := RankOffers(policy.Ranking{}, found, func(peer.ID) float64 { return own })[0]
-		if math.Abs(got.Score-want.Score) > 1e-9 || got.Believed != want.Believed {
-			t.Errorf("own belief %v: score %v and belief %v, want %v and %v", own, got.Score, got.Believed, want.Score, want.Believed)
+		if math.Abs(got.Score-want.Score) > 1e-9 || got.Trust != want.Trust {
+			t.Errorf("own belief %v: score %v and belief %v, want %v and %v", own, got.Score, got.Trust, want.Score, want.Trust)
 		}
 	}
 	Merge(found, offer(2, 0.9, 1)) // a newer record, of which nothing is said
-	if got := found["node"]; got.Believed != 1 || got.Score != 0.9 {
+	if got := found["node"]; got.Trust != 1 || got.Score != 0.9 {
 		t.Errorf("after a newer record: %+v", got)
 	}
 }

@@ -79,7 +79,7 @@ func (s *Up) Ask(now time.Time, p policy.Provision, request string) (c PendingSe
 			Reason: ProvisioningCooldown, Detail: fmt.Sprintf("a server was started %v ago", now.Sub(s.begun).Round(time.Second)), RetryAfter: s.cool.Sub(now),
 		}
 	}
-	s.phase, s.request, s.begun, s.until, s.arrived = startRunning, request, now, now.Add(max(p.Wait, p.Cooldown)), false
+	s.phase, s.request, s.begun, s.until, s.arrived = startRunning, request, now, now.Add(max(p.WaitTimeout, p.Cooldown)), false
 	s.cool, s.why = now.Add(p.Cooldown), nil
 	return PendingServer{Request: request, Until: s.until, Started: true}, nil
 }
@@ -93,9 +93,9 @@ func (s *Up) Due(now time.Time) bool {
 // why it must not: there are as many as there may be.
 func (s *Up) Begin(now time.Time, p policy.Provision, nodes []peer.ID) *capacity.Refusal {
 	p = p.OrDefault()
-	if len(nodes) >= p.Most {
+	if len(nodes) >= p.MaxNodes {
 		s.phase, s.cool = startIdle, now.Add(p.Cooldown)
-		s.why = &capacity.Refusal{Reason: ProvisioningMaxNodes, Detail: fmt.Sprintf("the region has %d nodes, and may have %d", len(nodes), p.Most)}
+		s.why = &capacity.Refusal{Reason: ProvisioningMaxNodes, Detail: fmt.Sprintf("the region has %d nodes, and may have %d", len(nodes), p.MaxNodes)}
 		return s.why
 	}
 	s.known = make(map[peer.ID]bool, len(nodes))
@@ -115,7 +115,7 @@ func (s *Up) Ended(now time.Time, p policy.Provision, err error) {
 	case err != nil:
 		s.failed(now, p, ProvisioningFailed, "the hook that starts servers failed: "+err.Error())
 	default:
-		s.phase, s.until = startComing, now.Add(max(p.Wait, p.Cooldown))
+		s.phase, s.until = startComing, now.Add(max(p.WaitTimeout, p.Cooldown))
 	}
 }
 
@@ -138,7 +138,7 @@ func (s *Up) Seen(now time.Time, p policy.Provision, nodes []peer.ID) (settled b
 		return true
 	case !now.Before(s.until):
 		p = p.OrDefault()
-		s.failed(now, p, ProvisioningTimedOut, fmt.Sprintf("a server was to be started, but no node has come within %v", max(p.Wait, p.Cooldown)))
+		s.failed(now, p, ProvisioningTimedOut, fmt.Sprintf("a server was to be started, but no node has come within %v", max(p.WaitTimeout, p.Cooldown)))
 		return true
 	}
 	return false

@@ -17,7 +17,7 @@ var epoch = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 
 func idOf(name string) peer.ID { return peer.ID(name) }
 
-var provisionSettings = policy.Provision{Cooldown: 10 * time.Second, Wait: 4 * time.Second, Most: 5, Least: 2}
+var provisionSettings = policy.Provision{Cooldown: 10 * time.Second, WaitTimeout: 4 * time.Second, MaxNodes: 5, MinNodes: 2}
 
 func TestUp(t *testing.T) {
 	a, b, c := idOf("a"), idOf("b"), idOf("c")

@@ -158,7 +158,7 @@ func (t *truth) look(seeker *lab.Node, need capacity.Need, rnd *rand.Rand) insig
 		r := n.Record()
 		in.stress[n.Index] = r.Stress()
 		index[string(n.ID())] = n.Index
-		all = append(all, policy.Candidate{Record: r, RTT: seeker.RTT(n), Believed: 1})
+		all = append(all, policy.Candidate{Record: r, RTT: seeker.RTT(n), Trust: 1})
 	}
 	me := seeker.Record()
 	for _, v := range t.scorer.Rank(need, me, all).Passed {

@@ -60,7 +60,7 @@ func outcome(name string) string { return fmt.Sprintf("weir_provision_total{outc
 // one node that is elected, and all of them are served there.
 func TestServerIsStartedForManyAtOnce(t *testing.T) {
 	dir := t.TempDir()
-	policy := policyWith(t, policy.Default(), policy.Provision{Cooldown: 20 * time.Second, Wait: 15 * time.Second})
+	policy := policyWith(t, policy.Default(), policy.Provision{Cooldown: 20 * time.Second, WaitTimeout: 15 * time.Second})
 	hook := fmt.Sprintf("exec '%s' testnet add --dir '%s' -", weir, dir)
 	w := upWith(t, testnet.Config{
 		Dir: dir, N: 3, Regions: 1, AddFlags: []string{"--session-limit", "40", "--policy", policy},
@@ -119,7 +119,7 @@ func TestHooksThatDoNotWork(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			policy := policyWith(t, policy.Default(), policy.Provision{Cooldown: 2 * time.Second, Wait: 3 * time.Second})
+			policy := policyWith(t, policy.Default(), policy.Provision{Cooldown: 2 * time.Second, WaitTimeout: 3 * time.Second})
 			w := up(t, 2, func(i int) []string {
 				flags := []string{"--session-limit", "2", "--policy", policy}
 				if i == 1 {
@@ -180,7 +180,7 @@ func noneLeft(t *testing.T, hook string) {
 // viewers, the provisioner and the least number stay.
 func TestIdleNodesAreReleased(t *testing.T) {
 	dir := t.TempDir()
-	policy := policyWith(t, policy.BinPacking(), policy.Provision{Cooldown: time.Second, Idle: 2 * time.Second, Least: 2})
+	policy := policyWith(t, policy.BinPacking(), policy.Provision{Cooldown: time.Second, IdleTimeout: 2 * time.Second, MinNodes: 2})
 	retire := fmt.Sprintf("exec '%s' testnet retire --dir '%s' -", weir, dir)
 	w := upWith(t, testnet.Config{Dir: dir, N: 5, Regions: 1, NodeFlags: func(i int) []string {
 		if i == 1 {
@@ -230,7 +230,7 @@ func TestIdleNodesAreReleased(t *testing.T) {
 // The last ones of a region stay, though idle, and say so.
 func TestLeastNodesStay(t *testing.T) {
 	t.Parallel()
-	policy := policyWith(t, policy.BinPacking(), policy.Provision{Cooldown: 500 * time.Millisecond, Idle: time.Second, Least: 2})
+	policy := policyWith(t, policy.BinPacking(), policy.Provision{Cooldown: 500 * time.Millisecond, IdleTimeout: time.Second, MinNodes: 2})
 	w := up(t, 2, func(i int) []string {
 		if i == 1 {
 			return []string{"--policy", policy, "--provision-command", "false"}
@@ -392,7 +392,7 @@ func TestNobodyIsLetInDuringRelease(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	asked, goOn := filepath.Join(dir, "asked"), filepath.Join(dir, "go-on")
-	policy := policyWith(t, policy.BinPacking(), policy.Provision{Cooldown: time.Second, Idle: time.Second, Least: 1})
+	policy := policyWith(t, policy.BinPacking(), policy.Provision{Cooldown: time.Second, IdleTimeout: time.Second, MinNodes: 1})
 	w := up(t, 2, func(i int) []string {
 		if i == 1 {
 			return []string{"--policy", policy, "--provision-command", "false"}

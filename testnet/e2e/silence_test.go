@@ -60,7 +60,7 @@ func (w *world) stranger() *dht.Node {
 // Whoever says that nobody has room has no server started while somebody has.
 func TestLiarStartsNoServer(t *testing.T) {
 	t.Parallel()
-	policy := policyWith(t, policy.Default(), policy.Provision{Cooldown: time.Second, Wait: 2 * time.Second})
+	policy := policyWith(t, policy.Default(), policy.Provision{Cooldown: time.Second, WaitTimeout: 2 * time.Second})
 	w := upWith(t, testnet.Config{N: 3, Regions: 1, NodeFlags: func(i int) []string {
 		flags := []string{"--policy", policy}
 		if i == 1 {

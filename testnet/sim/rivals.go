@@ -154,7 +154,7 @@ func (w *world) bestByPolicy(s *node, tried []*node) *node {
 		var candidates []policy.Candidate
 		for _, n := range among {
 			if !slices.Contains(tried, n) {
-				candidates = append(candidates, policy.Candidate{Record: w.sample(n), RTT: s.rtt(n), Believed: 1})
+				candidates = append(candidates, policy.Candidate{Record: w.sample(n), RTT: s.rtt(n), Trust: 1})
 			}
 		}
 		drawn := w.judge.Rank(viewerNeed, me, candidates).Draw(1, 0, w.rnd)

@@ -412,10 +412,10 @@ func (w *world) regret(decisions int) float64 {
 			if n == nil {
 				return
 			}
-			candidates := []policy.Candidate{{Record: w.sample(n), RTT: seeker.rtt(n), Believed: 1}}
+			candidates := []policy.Candidate{{Record: w.sample(n), RTT: seeker.rtt(n), Trust: 1}}
 			for range 1_000 {
 				other := seeker.in.nodes[w.rnd.IntN(len(seeker.in.nodes))]
-				candidates = append(candidates, policy.Candidate{Record: w.sample(other), RTT: seeker.rtt(other), Believed: 1})
+				candidates = append(candidates, policy.Candidate{Record: w.sample(other), RTT: seeker.rtt(other), Trust: 1})
 			}
 			passed := w.judge.Rank(viewerNeed, me, candidates).Passed
 			i := slices.IndexFunc(passed, func(v policy.Evaluation) bool { return v.Record.Node == n.id })

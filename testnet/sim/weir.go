@@ -233,7 +233,7 @@ func (p *placing) reserve() {
 		_, err := target.ledger.Reserve(w.clock(), capacity.Request{ID: p.id, From: p.seeker.id, Need: p.need})
 		if err == nil {
 			me := capacity.Record{Node: p.seeker.id, Region: p.seeker.in.label, Coordinate: p.seeker.coord}
-			for _, v := range w.judge.Rank(p.need, me, []policy.Candidate{{Record: now, RTT: l.rtt, Believed: min(p.seeker.beliefs.Of(w.clock(), target.id), pick.Believed)}}).Passed {
+			for _, v := range w.judge.Rank(p.need, me, []policy.Candidate{{Record: now, RTT: l.rtt, Trust: min(p.seeker.beliefs.Of(w.clock(), target.id), pick.Trust)}}).Passed {
 				l.score = v.Score
 			}
 			w.moved(target)
