@@ -23,6 +23,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"weir/capacity"
+	"weir/dht/policysync"
 )
 
 const (
@@ -176,7 +177,7 @@ func (n *Node) examine(ctx context.Context, open bool) *examination {
 	}
 	work.Go(func() error { e.record = n.ownRecord(ctx); return nil })
 	e.policy.operated = n.cfg.Operator != ""
-	if version, compared := n.policies.since(); !compared.IsZero() {
+	if version, compared := n.Policies.Compared(); !compared.IsZero() {
 		e.policy.version, e.policy.heard, e.policy.age = version, true, time.Since(compared)
 	} else {
 		e.policy.version = version
@@ -825,7 +826,7 @@ func (e *examination) checkPolicy() []Check {
 		return check(name, Skipped, "", "%s; there is nobody to ask for a newer one", held)
 	case !p.heard:
 		return check(name, Warning, "wait some seconds if the node has just started; then look at the peers", "%s; whether there is a newer one is not known: no peer has said which it holds", held)
-	case p.age > 3*policyEvery:
+	case p.age > 3*policysync.CompareEvery:
 		return check(name, Warning, "look at the peers, by weir peers", "%s; whether there is a newer one is not known: the last peer said which it holds %v ago", held, p.age.Round(time.Second))
 	}
 	return check(name, Fine, "", "%s, compared with a peer %v ago", held, p.age.Round(time.Second))

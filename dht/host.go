@@ -9,6 +9,7 @@ import (
 	"strings"
 	"syscall"
 	"time"
+	"weir/dht/policysync"
 
 	"github.com/libp2p/go-libp2p"
 	kaddht "github.com/libp2p/go-libp2p-kad-dht"
@@ -206,7 +207,7 @@ func newKad(h host.Host, prefix protocol.ID, client bool, operator peer.ID) (*ka
 	}
 	values := kaddht.DisableValues()
 	if operator != "" {
-		values = kaddht.Validator(policyValidator{operator})
+		values = kaddht.Validator(policysync.Validator{Operator: operator})
 	}
 	// The default filters keep loopback and private networks empty; here any
 	// peer that speaks the protocol and has an address is welcome.

@@ -27,6 +27,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 	"go.opentelemetry.io/otel/trace/noop"
 	"golang.org/x/sync/errgroup"
+	"google.golang.org/protobuf/proto"
 
 	"weir/capacity"
 	"weir/capacity/event"
@@ -35,7 +36,9 @@ import (
 	"weir/capacity/signed"
 	"weir/dht/holder"
 	"weir/dht/liveness"
+	"weir/dht/pb"
 	"weir/dht/place"
+	"weir/dht/policysync"
 	"weir/dht/vivaldi"
 )
 
@@ -106,6 +109,8 @@ type Config struct {
 // A Node is this machine's place in the network. Close it after use; what
 // keeps it in the network is [Node.Run].
 type Node struct {
+	Policies *policysync.Sync // keeps up with the operator's policy
+
 	cfg      Config
 	network  string // its ID
 	records  protocol.ID
@@ -124,7 +129,6 @@ type Node struct {
 	table    *holder.Table // what it holds for others and itself; empty in a client
 	sharding *sharding
 	regions  regionIndex
-	policies policyHold
 	coords   vivaldi.Client
 	told     told
 	newest   *newestLog
@@ -221,11 +225,12 @@ func Listen(cfg Config) (*Node, error) {
 	}
 	n.gateOwn(uses)
 	n.ctx, n.cancel = context.WithCancel(context.Background())
+	n.Policies = policysync.New(n.policyConfig())
 	n.host.Network().Notify(&network.NotifyBundle{
 		ConnectedF: func(_ network.Network, c network.Conn) {
 			n.answered(c.RemotePeer(), 0)
 			n.receiveDatagrams(c)
-			n.meetPolicy(c.RemotePeer())
+			n.Policies.Connected(c.RemotePeer())
 			n.wake()
 		},
 		DisconnectedF: func(net network.Network, c network.Conn) {
@@ -242,7 +247,10 @@ func Listen(cfg Config) (*Node, error) {
 	if !cfg.Client {
 		n.host.SetStreamHandler(n.records, n.serve(n.serveRecords))
 		n.host.SetStreamHandler(n.reserves, n.serve(n.serveReserve))
-		n.host.SetStreamHandler(n.policyID, n.serve(n.servePolicy))
+		n.host.SetStreamHandler(n.policyID, n.serve(func(s network.Stream) {
+			var req pb.PolicyExchange
+			n.serveOne(s, policysync.MaxFrame, &req, &pb.PolicyExchange{Error: errBusy.Error()}, func(from peer.ID) proto.Message { return n.Policies.Answer(from, &req) })
+		}))
 		n.host.SetStreamHandler(n.provisionID, n.serve(n.serveProvision))
 	}
 	return n, nil
@@ -260,7 +268,7 @@ func (n *Node) Run(ctx context.Context) error {
 	g.Go(func() error { return n.probe(ctx) })
 	g.Go(func() error { return n.sweep(ctx) })
 	g.Go(func() error { return n.refreshRegions(ctx) })
-	g.Go(func() error { return n.comparePolicies(ctx) })
+	g.Go(func() error { return n.Policies.Run(ctx, n.ready) })
 	g.Go(func() error { return n.watchForCopies(ctx) })
 	if n.cfg.Sample != nil {
 		g.Go(func() error { return n.adverts.run(ctx) })
@@ -287,6 +295,34 @@ func (n *Node) Close() error {
 	}
 	n.wg.Wait()
 	return err
+}
+
+// policyConfig wires the spread of policies to the network.
+func (n *Node) policyConfig() policysync.Config {
+	return policysync.Config{
+		Operator: n.cfg.Operator,
+		Apply:    n.cfg.Apply,
+		Peers: func() (peers []peer.ID) {
+			for _, ai := range n.members() {
+				peers = append(peers, ai.ID)
+			}
+			return peers
+		},
+		Exchange: func(ctx context.Context, p peer.ID, req *pb.PolicyExchange) (*pb.PolicyExchange, error) {
+			resp := &pb.PolicyExchange{}
+			_, _, err := n.call(ctx, p, n.policyID, req, resp, policysync.MaxFrame)
+			return resp, err
+		},
+		Joined: func() bool { return n.kad.RoutingTable().Size() > 0 },
+		Put:    func(ctx context.Context, key string, value []byte) error { return n.kad.PutValue(ctx, key, value) },
+		Get:    func(ctx context.Context, key string) ([]byte, error) { return n.kad.GetValue(ctx, key) },
+		Closest: func(key string) bool {
+			id := kb.ConvertKey(key)
+			return electHolders(id, n.self(), n.kad.RoutingTable().NearestPeers(id, replicas)).self
+		},
+		Go:  func(f func(context.Context)) bool { return n.start(func() { f(n.ctx) }) },
+		Log: n.log,
+	}
 }
 
 // start runs f on a goroutine that Close waits for, and reports false without

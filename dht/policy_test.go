@@ -12,12 +12,11 @@ import (
 
 	"github.com/libp2p/go-libp2p"
 	"github.com/libp2p/go-libp2p/core/crypto"
-	"google.golang.org/protobuf/proto"
 
 	"weir/capacity"
-	"weir/capacity/policy"
 	"weir/capacity/signed"
 	"weir/dht/pb"
+	"weir/dht/policysync"
 )
 
 // A sheet is what a test's node was told to apply.
@@ -71,16 +70,16 @@ func TestPolicySpreads(t *testing.T) {
 			return nil
 		})
 	}
-	if _, err := nodes[3].PushPolicy(version(1)); err != nil {
+	if _, err := nodes[3].Policies.Push(version(1)); err != nil {
 		t.Fatal(err)
 	}
 	all("[1]")
-	if _, err := nodes[0].PushPolicy(version(5)); err != nil { // a gap does not matter
+	if _, err := nodes[0].Policies.Push(version(5)); err != nil { // a gap does not matter
 		t.Fatal(err)
 	}
 	all("[1 5]")
 	for name, sealed := range map[string][]byte{"older": version(4), "the same": version(5)} {
-		if _, err := nodes[1].PushPolicy(sealed); !errors.Is(err, ErrOldPolicy) {
+		if _, err := nodes[1].Policies.Push(sealed); !errors.Is(err, policysync.ErrOld) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -88,15 +87,15 @@ func TestPolicySpreads(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := nodes[1].PushPolicy(forged); !errors.Is(err, capacity.ErrForged) {
+	if _, err := nodes[1].Policies.Push(forged); !errors.Is(err, capacity.ErrForged) {
 		t.Errorf("a stranger's: %v", err)
 	}
 	// A peer that offers it is told why it is not taken, and gets the right one.
-	resp := nodes[1].answerPolicy(nodes[2].ID(), &pb.PolicyExchange{Version: 9, Sealed: forged})
+	resp := nodes[1].Policies.Answer(nodes[2].ID(), &pb.PolicyExchange{Version: 9, Sealed: forged})
 	if !strings.Contains(resp.Error, "signed by") || resp.Version != 5 {
 		t.Errorf("a stranger's, offered: %v", resp)
 	}
-	if resp := nodes[1].answerPolicy(nodes[2].ID(), &pb.PolicyExchange{Version: 2}); resp.Version != 5 || len(resp.Sealed) == 0 {
+	if resp := nodes[1].Policies.Answer(nodes[2].ID(), &pb.PolicyExchange{Version: 2}); resp.Version != 5 || len(resp.Sealed) == 0 {
 		t.Errorf("to one that is behind: %v", resp)
 	}
 
@@ -127,7 +126,7 @@ func TestPolicyIsInTheDHT(t *testing.T) {
 		return sealed
 	}
 	two := seal(2, operator)
-	if _, err := nodes[0].PushPolicy(two); err != nil {
+	if _, err := nodes[0].Policies.Push(two); err != nil {
 		t.Fatal(err)
 	}
 	// A node of the network that speaks Kademlia and nothing else.
@@ -152,7 +151,7 @@ func TestPolicyIsInTheDHT(t *testing.T) {
 	read := func() ([]byte, error) {
 		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
 		defer cancel()
-		return kad.GetValue(ctx, policyKey(id))
+		return kad.GetValue(ctx, policysync.Key(id))
 	}
 	eventually(t, func() error {
 		got, err := read()
@@ -166,10 +165,10 @@ func TestPolicyIsInTheDHT(t *testing.T) {
 		value []byte
 		want  string
 	}{
-		"a stranger's policy":            {policyKey(id), seal(9, stranger), "signed by"},
-		"an older one":                   {policyKey(id), seal(1, operator), ""}, // kad-dht does not tell that nobody kept it
-		"something else":                 {policyKey(id), []byte("x"), "malformed"},
-		"a policy under another's key":   {policyKey(idOf(t, stranger)), two, "only the operator's policy"},
+		"a stranger's policy":            {policysync.Key(id), seal(9, stranger), "signed by"},
+		"an older one":                   {policysync.Key(id), seal(1, operator), ""}, // kad-dht does not tell that nobody kept it
+		"something else":                 {policysync.Key(id), []byte("x"), "malformed"},
+		"a policy under another's key":   {policysync.Key(idOf(t, stranger)), two, "only the operator's policy"},
 		"a value under a key of no kind": {"/pk/x", []byte("x"), "only the operator's policy"},
 	} {
 		// Past our own validator, as a peer would that has none.
@@ -183,105 +182,4 @@ func TestPolicyIsInTheDHT(t *testing.T) {
 	if got, err := read(); err != nil || !bytes.Equal(got, two) {
 		t.Errorf("in the end %v, %d bytes", err, len(got))
 	}
-}
-
-func TestPolicyValidator(t *testing.T) {
-	operator := newKey(t)
-	v := policyValidator{idOf(t, operator)}
-	var values [][]byte
-	for _, version := range []uint64{3, 7, 7, 5} {
-		sealed, err := signed.SealPolicy("p", []byte(somePolicy), version, time.UnixMilli(1e12+int64(len(values))), operator)
-		if err != nil {
-			t.Fatal(err)
-		}
-		values = append(values, sealed)
-	}
-	for name, c := range map[string]struct {
-		values [][]byte
-		want   int
-		fails  bool
-	}{
-		"the highest version":          {values, 1, false},
-		"the first of equals":          {values[1:3], 0, false},
-		"the only one that is any":     {[][]byte{[]byte("x"), nil, values[3]}, 2, false},
-		"none that is any is an error": {[][]byte{[]byte("x")}, 0, true},
-		"nothing at all is an error":   {nil, 0, true},
-	} {
-		if got, err := v.Select(policyKey(v.operator), c.values); got != c.want || (err != nil) != c.fails {
-			t.Errorf("%s: got %d, %v", name, got, err)
-		}
-	}
-}
-
-func TestPolicyWithoutOperator(t *testing.T) {
-	n := newTestNode(t, nil)
-	sealed, err := signed.SealPolicy("p", []byte(somePolicy), 1, time.Now(), newKey(t))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := n.PushPolicy(sealed); !errors.Is(err, errNoOperator) {
-		t.Errorf("got %v", err)
-	}
-}
-
-func FuzzPolicyExchange(f *testing.F) {
-	operator := newKey(f)
-	id := idOf(f, operator)
-	node := newTestNode(f, func(c *Config) {
-		c.Listen = nil
-		c.Operator = id
-		c.Apply = func(p signed.Policy, _ []byte) error {
-			if p.Operator != id || p.Version == 0 {
-				return errors.New("must not be asked for")
-			}
-			_, err := policy.Compile(p.Judge.Policy())
-			return err
-		}
-	})
-	sealed, err := signed.SealPolicy("p", []byte(somePolicy), 3, time.Now(), operator)
-	if err != nil {
-		f.Fatal(err)
-	}
-	for _, m := range []*pb.PolicyExchange{{}, {Version: 1}, {Version: 3, Sealed: sealed}, {Sealed: []byte("x")}} {
-		b, err := proto.Marshal(m)
-		if err != nil {
-			f.Fatal(err)
-		}
-		f.Add(b)
-	}
-	f.Fuzz(func(t *testing.T, b []byte) {
-		var m pb.PolicyExchange
-		if proto.Unmarshal(b, &m) != nil {
-			return
-		}
-		before, _ := node.policies.get()
-		resp := node.answerPolicy("from", &m)
-		after, held := node.policies.get()
-		if after < before || resp.Version != after || len(resp.Sealed) > 0 && (after <= m.Version || string(resp.Sealed) != string(held)) {
-			t.Fatalf("version %d became %d, answer %v", before, after, resp)
-		}
-	})
-}
-
-// Whatever a peer stores must not end the process: kad-dht recovers from nothing.
-func FuzzPolicyValidator(f *testing.F) {
-	operator := newKey(f)
-	v := policyValidator{idOf(f, operator)}
-	sealed, err := signed.SealPolicy("p", []byte(somePolicy), 3, time.Now(), operator)
-	if err != nil {
-		f.Fatal(err)
-	}
-	f.Add(policyKey(v.operator), sealed)
-	f.Add(policyKey(v.operator), sealed[:len(sealed)/2])
-	f.Add("/pk/x", sealed)
-	f.Add("", []byte{})
-	f.Fuzz(func(t *testing.T, key string, value []byte) {
-		err := v.Validate(key, value)
-		if err == nil && key != policyKey(v.operator) {
-			t.Fatalf("a value under %q is taken", key)
-		}
-		if i, selectErr := v.Select(key, [][]byte{value, sealed}); selectErr != nil || i == 0 && err != nil && key == policyKey(v.operator) {
-			t.Fatalf("%d is selected, %v; it is %v", i, selectErr, err)
-		}
-	})
 }

@@ -18,6 +18,7 @@ import (
 	"weir/capacity/event"
 	"weir/capacity/signed"
 	"weir/dht"
+	"weir/dht/policysync"
 	"weir/sfu/problem"
 )
 
@@ -133,7 +134,7 @@ func (s *policyStore) restore(d *dht.Node) error {
 	if err != nil || len(list) == 0 {
 		return err
 	}
-	_, err = d.PushPolicy(list[0].sealed)
+	_, err = d.Policies.Push(list[0].sealed)
 	return err
 }
 
@@ -144,10 +145,12 @@ func (n *node) pushPolicy(w http.ResponseWriter, r *http.Request) {
 		problem.New(problem.TooLarge, fmt.Sprintf("a signed policy has at most %d bytes", signed.MaxPolicySize)).Write(w)
 		return
 	}
-	p, err := n.dht.PushPolicy(sealed)
+	p, err := n.dht.Policies.Push(sealed)
 	switch {
-	case errors.Is(err, dht.ErrOldPolicy):
+	case errors.Is(err, policysync.ErrOld):
 		problem.New(problem.OldPolicy, err.Error()).Write(w)
+	case errors.Is(err, policysync.ErrNoOperator):
+		problem.New(problem.BadPolicy, "this node has no operator: start it with --operator, and the ID that weir policy key prints").Write(w)
 	case err != nil:
 		problem.New(problem.BadPolicy, err.Error()).Write(w)
 	default:

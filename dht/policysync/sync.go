@@ -1,40 +1,85 @@
-package dht
+// Package policysync spreads the policy that a network's operator has signed:
+// pushed along connections at once, compared with one peer after the other, and
+// kept in the DHT for nodes that come when none of those they meet has it.
+//
+// In come a sealed policy (from the operator, a peer or the DHT), requests of
+// peers and connections; out go exchanges with peers, values of the DHT, and
+// calls of Config.Apply, one at a time, each with a newer policy than the one
+// before. [Sync.Run] compares until its context ends; exchanges run on
+// goroutines of the node, by Config.Go.
+package policysync
 
 import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
 	"sync"
 	"time"
 
-	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"golang.org/x/sync/errgroup"
-	"google.golang.org/protobuf/proto"
 
+	"weir/capacity"
 	"weir/capacity/signed"
 	"weir/dht/pb"
 )
 
 const (
-	maxPolicyFrame = signed.MaxPolicySize + 1024
-	policyAtOnce   = 32               // peers told at the same time
-	policyEvery    = 20 * time.Second // how often versions are compared with a peer drawn at random
-	policyTime     = 3 * time.Second  // for one exchange
-	policyLookUp   = 5 * time.Second  // to store it in the DHT, or read it there
-	// policyStored is how often it is stored there again, by those closest to
-	// its key: kad-dht forgets a value after 48 hours, and nodes come and go.
-	policyStored = time.Hour
+	// MaxFrame bounds a message of the exchange, in bytes.
+	MaxFrame = signed.MaxPolicySize + 1024
+	// CompareEvery is how often versions are compared with a peer drawn at
+	// random.
+	CompareEvery = 20 * time.Second
 )
 
-// ErrOldPolicy means that a policy is not newer than the one held.
-var ErrOldPolicy = errors.New("not newer than the policy held")
+const (
+	maxReason    = 256             // bytes of a reason given
+	pushAtOnce   = 32              // peers told at the same time
+	exchangeTime = 3 * time.Second // for one exchange
+	valueTime    = 5 * time.Second // to store it in the DHT, or read it there
+	// storeEvery is how often it is stored there again, by those closest to its
+	// key: kad-dht forgets a value after 48 hours, and nodes come and go.
+	storeEvery = time.Hour
+)
 
-var errNoOperator = errors.New("this node has no operator: start it with --operator, and the ID that weir policy key prints")
+var (
+	// ErrOld means that a policy is not newer than the one held.
+	ErrOld = errors.New("not newer than the policy held")
+	// ErrNoOperator means that nobody's policies are applied here.
+	ErrNoOperator = errors.New("this node has no operator whose policies it would apply")
+)
 
-// policyHold is the signed policy that a node holds.
-type policyHold struct {
+// Config says whose policies are spread, and among whom.
+type Config struct {
+	// Operator is whose policies are applied; "": nobody's. Apply puts one in
+	// force, or says why not.
+	Operator peer.ID
+	Apply    func(p signed.Policy, sealed []byte) error
+
+	// Peers are those to compare with. Exchange sends a request to one of them
+	// and returns its answer.
+	Peers    func() []peer.ID
+	Exchange func(ctx context.Context, p peer.ID, req *pb.PolicyExchange) (*pb.PolicyExchange, error)
+
+	// Joined reports whether there is a DHT to ask, Put and Get access its
+	// values, and Closest reports whether this node is among the closest to a
+	// key.
+	Joined  func() bool
+	Put     func(ctx context.Context, key string, value []byte) error
+	Get     func(ctx context.Context, key string) ([]byte, error)
+	Closest func(key string) bool
+
+	// Go runs f on a goroutine of the node, with a context that ends with it, or
+	// reports that the node is closed.
+	Go  func(f func(ctx context.Context)) bool
+	Log *slog.Logger
+}
+
+// A Sync holds the newest signed policy and keeps it in step with the network.
+type Sync struct {
+	cfg   Config
 	apply sync.Mutex // one at a time
 
 	mu       sync.Mutex
@@ -43,100 +88,99 @@ type policyHold struct {
 	compared time.Time // when a peer last said which it holds; zero: never
 }
 
-// heard notes that a peer has said which policy it holds.
-func (h *policyHold) heard(now time.Time) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.compared = now
+// New returns a Sync that holds no policy yet.
+func New(cfg Config) *Sync { return &Sync{cfg: cfg} }
+
+// Compared is the version held, and when a peer last said which it holds; zero:
+// none has.
+func (s *Sync) Compared() (version uint64, at time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.version, s.compared
 }
 
-// since is the version held, and when a peer last said which it holds.
-func (h *policyHold) since() (version uint64, compared time.Time) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return h.version, h.compared
+func (s *Sync) held() (uint64, []byte) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.version, s.sealed
 }
 
-func (h *policyHold) get() (uint64, []byte) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return h.version, h.sealed
-}
-
-// PushPolicy applies the policy in sealed here, which the operator has signed,
-// and tells every peer, who do the same: within some round trips the whole
-// network has it. The error says why it is not applied, ErrOldPolicy among
-// others.
-func (n *Node) PushPolicy(sealed []byte) (signed.Policy, error) {
-	return n.takePolicy(sealed, "")
-}
-
-// takePolicy applies a policy that came from a peer, or from the operator if
-// that is "".
-func (n *Node) takePolicy(sealed []byte, from peer.ID) (signed.Policy, error) {
-	if n.cfg.Operator == "" || n.cfg.Apply == nil {
-		return signed.Policy{}, errNoOperator
+// Push applies the policy in sealed here, which the operator has signed, and
+// tells every peer, who do the same: within some round trips the whole network
+// has it. The error says why it is not applied: it wraps [ErrOld] if the one
+// held is not older, and is [ErrNoOperator] if nobody's are applied.
+func (s *Sync) Push(sealed []byte) (signed.Policy, error) {
+	p, err := s.take(sealed, "")
+	if err == nil {
+		s.cfg.Go(s.store)
 	}
-	p, err := signed.OpenPolicy(sealed, n.cfg.Operator)
+	return p, err
+}
+
+// take applies a policy that came from a peer, or from the operator if that is
+// "", and tells all others.
+func (s *Sync) take(sealed []byte, from peer.ID) (signed.Policy, error) {
+	if s.cfg.Operator == "" || s.cfg.Apply == nil {
+		return signed.Policy{}, ErrNoOperator
+	}
+	p, err := signed.OpenPolicy(sealed, s.cfg.Operator)
 	if err != nil {
 		return p, err
 	}
-	h := &n.policies
-	h.apply.Lock()
-	defer h.apply.Unlock()
-	if held, _ := h.get(); p.Version <= held {
-		return p, fmt.Errorf("policy version %d: %w, which is version %d", p.Version, ErrOldPolicy, held)
+	s.apply.Lock()
+	defer s.apply.Unlock()
+	if held, _ := s.held(); p.Version <= held {
+		return p, fmt.Errorf("policy version %d: %w, which is version %d", p.Version, ErrOld, held)
 	}
-	if err := n.cfg.Apply(p, sealed); err != nil {
+	if err := s.cfg.Apply(p, sealed); err != nil {
 		return p, err
 	}
-	h.mu.Lock()
-	h.version, h.sealed = p.Version, sealed
-	h.mu.Unlock()
-	n.start(func() { n.spreadPolicy(from) })
-	if from == "" {
-		n.start(n.storePolicy)
-	}
+	s.mu.Lock()
+	s.version, s.sealed = p.Version, sealed
+	s.mu.Unlock()
+	s.cfg.Go(func(ctx context.Context) { s.spread(ctx, from) })
 	return p, nil
 }
 
-// spreadPolicy tells every peer but from of the policy held.
-func (n *Node) spreadPolicy(from peer.ID) {
+// spread tells every peer but from of the policy held.
+func (s *Sync) spread(ctx context.Context, from peer.ID) {
 	var g errgroup.Group
-	g.SetLimit(policyAtOnce)
-	for _, ai := range n.members() {
-		if ai.ID == from || n.ctx.Err() != nil {
+	g.SetLimit(pushAtOnce)
+	for _, p := range s.cfg.Peers() {
+		if p == from || ctx.Err() != nil {
 			continue
 		}
 		g.Go(func() error {
-			n.exchangePolicy(ai.ID)
+			s.exchange(ctx, p)
 			return nil
 		})
 	}
 	_ = g.Wait()
 }
 
-// exchangePolicy compares versions with p, and whoever has the newer one gives
-// it to the other. Most peers have it already when they are told, so the text
-// goes only to those that turn out to lack it.
-func (n *Node) exchangePolicy(p peer.ID) {
-	ctx, cancel := context.WithTimeout(n.ctx, policyTime)
+// exchange compares versions with p, and the one of the two that has the newer
+// policy gives it to the other. Most peers have it already when they are told,
+// so the text goes only to those that turn out to lack it.
+func (s *Sync) exchange(ctx context.Context, p peer.ID) {
+	ctx, cancel := context.WithTimeout(ctx, exchangeTime)
 	defer cancel()
 	for push := false; ; push = true {
-		version, sealed := n.policies.get()
+		version, sealed := s.held()
 		req := &pb.PolicyExchange{Version: version}
 		if push {
 			req.Sealed = sealed
 		}
-		var resp pb.PolicyExchange
-		if _, _, err := n.call(ctx, p, n.policyID, req, &resp, maxPolicyFrame); err != nil {
-			n.log.Debug("policies not compared", "peer", p, "err", err)
+		resp, err := s.cfg.Exchange(ctx, p, req)
+		if err != nil {
+			s.cfg.Log.Debug("policies not compared", "peer", p, "err", err)
 			return
 		}
-		n.policies.heard(time.Now())
+		s.mu.Lock()
+		s.compared = time.Now()
+		s.mu.Unlock()
 		if len(resp.Sealed) > 0 {
-			if _, err := n.takePolicy(resp.Sealed, p); err != nil && !errors.Is(err, ErrOldPolicy) {
-				n.log.Warn("policy of a peer not applied", "peer", p, "err", err)
+			if _, err := s.take(resp.Sealed, p); err != nil && !errors.Is(err, ErrOld) {
+				s.cfg.Log.Warn("policy of a peer not applied", "peer", p, "err", err)
 			}
 			return
 		}
@@ -146,19 +190,19 @@ func (n *Node) exchangePolicy(p peer.ID) {
 	}
 }
 
-// comparePolicies keeps up with the network's policy, also after a time away,
-// until ctx is done.
-func (n *Node) comparePolicies(ctx context.Context) error {
-	if n.cfg.Operator == "" {
+// Run keeps up with the network's policy, also after a time away, until ctx is
+// done, once ready is closed.
+func (s *Sync) Run(ctx context.Context, ready <-chan struct{}) error {
+	if s.cfg.Operator == "" {
 		return nil
 	}
 	select {
-	case <-n.ready:
-		n.start(n.fetchPolicy)
+	case <-ready:
+		s.cfg.Go(s.fetch)
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	tick := time.NewTicker(policyEvery)
+	tick := time.NewTicker(CompareEvery)
 	defer tick.Stop()
 	stored := time.Now()
 	for {
@@ -167,42 +211,69 @@ func (n *Node) comparePolicies(ctx context.Context) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		}
-		if time.Since(stored) > policyStored {
+		if time.Since(stored) > storeEvery {
 			stored = time.Now()
-			n.start(n.keepPolicy)
+			if s.cfg.Closest(Key(s.cfg.Operator)) {
+				s.cfg.Go(s.store)
+			}
 		}
-		if members := n.members(); len(members) > 0 {
-			p := members[rand.IntN(len(members))].ID
-			n.start(func() { n.exchangePolicy(p) })
+		if peers := s.cfg.Peers(); len(peers) > 0 {
+			p := peers[rand.IntN(len(peers))]
+			s.cfg.Go(func(ctx context.Context) { s.exchange(ctx, p) })
 		}
 	}
 }
 
-// meetPolicy compares policies with a peer that has just come.
-func (n *Node) meetPolicy(p peer.ID) {
-	if n.cfg.Operator != "" {
-		n.start(func() { n.exchangePolicy(p) })
+// Connected compares policies with a peer that has just come. It does not block.
+func (s *Sync) Connected(p peer.ID) {
+	if s.cfg.Operator != "" {
+		s.cfg.Go(func(ctx context.Context) { s.exchange(ctx, p) })
 	}
 }
 
-// servePolicy answers one exchange.
-func (n *Node) servePolicy(s network.Stream) {
-	var req pb.PolicyExchange
-	n.serveOne(s, maxPolicyFrame, &req, &pb.PolicyExchange{Error: errBusy.Error()}, func(from peer.ID) proto.Message { return n.answerPolicy(from, &req) })
-}
-
-func (n *Node) answerPolicy(from peer.ID, req *pb.PolicyExchange) *pb.PolicyExchange {
+// Answer takes in what a peer sends, and says what this node holds.
+func (s *Sync) Answer(from peer.ID, req *pb.PolicyExchange) *pb.PolicyExchange {
 	resp := &pb.PolicyExchange{}
-	if held, _ := n.policies.get(); len(req.Sealed) > 0 && req.Version > held {
-		if _, err := n.takePolicy(req.Sealed, from); err != nil && !errors.Is(err, ErrOldPolicy) {
-			resp.Error = clip(err.Error(), maxReason)
-			n.log.Warn("policy of a peer not applied", "peer", from, "err", err)
+	if held, _ := s.held(); len(req.Sealed) > 0 && req.Version > held {
+		if _, err := s.take(req.Sealed, from); err != nil && !errors.Is(err, ErrOld) {
+			resp.Error = capacity.Printable(err.Error(), maxReason)
+			s.cfg.Log.Warn("policy of a peer not applied", "peer", from, "err", err)
 		}
 	}
-	version, sealed := n.policies.get()
+	version, sealed := s.held()
 	resp.Version = version
 	if version > req.Version {
 		resp.Sealed = sealed
 	}
 	return resp
+}
+
+// store puts the policy held into the DHT. Peers are told directly; see spread.
+func (s *Sync) store(ctx context.Context) {
+	version, sealed := s.held()
+	if sealed == nil || !s.cfg.Joined() {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, valueTime)
+	defer cancel()
+	if err := s.cfg.Put(ctx, Key(s.cfg.Operator), sealed); err != nil {
+		s.cfg.Log.Debug("policy not stored in the DHT", "version", version, "err", err)
+	}
+}
+
+// fetch applies the policy that the DHT has, if it is newer.
+func (s *Sync) fetch(ctx context.Context) {
+	if !s.cfg.Joined() {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, valueTime)
+	defer cancel()
+	start := time.Now()
+	sealed, err := s.cfg.Get(ctx, Key(s.cfg.Operator))
+	if err == nil {
+		_, err = s.take(sealed, "")
+	}
+	if err != nil && !errors.Is(err, ErrOld) {
+		s.cfg.Log.Debug("no policy read from the DHT", "err", fmt.Errorf("after %v: %w", time.Since(start).Round(time.Millisecond), err))
+	}
 }

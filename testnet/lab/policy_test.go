@@ -52,7 +52,7 @@ func TestPolicyReachesEveryone(t *testing.T) {
 			t.Fatal(err)
 		}
 		pushed, busy := time.Now(), busySince()
-		if _, err := l.Nodes()[version*7].PushPolicy(sealed); err != nil {
+		if _, err := l.Nodes()[version*7].Policies.Push(sealed); err != nil {
 			t.Fatal(err)
 		}
 		eventually(t, func() error {
