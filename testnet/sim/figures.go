@@ -32,6 +32,10 @@ type figures struct {
 	on       map[*node]int // placements
 	records  int           // published
 
+	reached  int           // placements of which distance is the sum of round trips
+	distance time.Duration // from the node that one came to first to the one chosen
+	degraded int           // of those, to a node that delivered less than it should
+
 	spread []float64 // s.d. of load at moments
 	peak   float64   // highest load of one node
 }
@@ -55,6 +59,18 @@ func (f *figures) count(c *cost, took time.Duration, on *node) {
 		f.on = make(map[*node]int)
 	}
 	f.on[on]++
+}
+
+// sent notes that a viewer of s is sent to n.
+func (w *world) sent(s, n *node) {
+	if !w.counting {
+		return
+	}
+	w.reached++
+	w.distance += s.rtt(n)
+	if n.active >= n.effective() {
+		w.degraded++
+	}
 }
 
 // look notes how evenly the nodes are loaded now.

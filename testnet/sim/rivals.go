@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"fmt"
 	"math"
 	"slices"
 	"time"
@@ -12,6 +13,7 @@ import (
 // Who places viewers.
 const (
 	Weir        = "weir"
+	WeirHotCold = "weir, hot-cold policy"
 	Random      = "random"
 	AskAll      = "ask all, fresh"
 	Central     = "central, stale"
@@ -20,13 +22,44 @@ const (
 	Jitsi       = "Jitsi's rule"
 	LiveKit     = "LiveKit's rule"
 	LiveKitTwo  = "LiveKit's, two choices"
+	Prequal     = "Prequal, asking"
+	PrequalPool = "Prequal, from a pool"
+	JoinIdle    = "join-idle-queue"
+	Atm0s       = "atm0s's rule"
+	Nearest     = "nearest with room"
 	Knowing     = "all-knowing, least loaded"
 	KnowingDraw = "all-knowing, weir's policy"
 )
 
-// Rivals are those whom weir is compared with, and two who know all and are
-// never late, for reference.
-var Rivals = []string{Random, TwoChoices, Central, Incremental, AskAll, Jitsi, LiveKit, LiveKitTwo, KnowingDraw, Knowing}
+// Rivals are the rules that weir is compared with: weir itself with another
+// policy, and two that know all and are never late, for reference.
+var Rivals = []string{WeirHotCold, Random, TwoChoices, Central, Incremental, AskAll, Prequal, PrequalPool, JoinIdle, Nearest, Jitsi, LiveKit, LiveKitTwo, Atm0s, KnowingDraw, Knowing}
+
+// placesByWeir says whether who is weir, by whatever policy.
+func placesByWeir(who string) bool { return who == Weir || who == WeirHotCold }
+
+// policyOf is the policy that who places by.
+func policyOf(who string) policy.Policy {
+	if who == WeirHotCold {
+		return hotCold()
+	}
+	return policy.Default()
+}
+
+// hotAt is the stress from which on a node is hot.
+const hotAt = 0.8
+
+// hotCold is a policy that takes the nearest cold node, and the least loaded if
+// all are hot, as Prequal does.
+func hotCold() policy.Policy {
+	p := policy.Default()
+	p.Name = "hot-cold"
+	p.Score = []policy.Term{
+		{Name: "cold", Expr: fmt.Sprintf("r.stress < %v && r.believed > %v ? 1 + (rtt > 0 ? 1 / (1 + rtt / 50) : 0.25) : 0", hotAt, 1-hotAt), Weight: 1},
+		{Name: "headroom", Expr: "max(0, min(1 - r.stress, r.believed))", Weight: 0.2},
+	}
+	return p
+}
 
 const (
 	rivalTries = 6 // as many as weir makes
@@ -45,8 +78,10 @@ const (
 func claimed(n *node) float64 { return n.record.Stress() }
 
 // admits says whether targets refuse what they have no room for. Those of
-// Jitsi and LiveKit take whomever they are sent.
-func admits(who string) bool { return who != Jitsi && who != LiveKit && who != LiveKitTwo }
+// Jitsi, LiveKit and atm0s take whomever they are sent.
+func admits(who string) bool {
+	return who != Jitsi && who != LiveKit && who != LiveKitTwo && who != Atm0s
+}
 
 // choose returns whom who sends a viewer of s to, those tried left out, or nil.
 func (w *world) choose(who string, s *node, tried []*node) *node {
@@ -79,6 +114,14 @@ func (w *world) choose(who string, s *node, tried []*node) *node {
 			return n
 		}
 		return pick(tried, func(*node) bool { return true }) // all are eligible again
+	case PrequalPool:
+		return w.fromPool(s, tried)
+	case JoinIdle:
+		return w.nextIdle(s, tried)
+	case Atm0s:
+		return w.firstOfZone(s, tried)
+	case Nearest:
+		return w.nearestWithRoom(s, tried)
 	case KnowingDraw:
 		return w.bestByPolicy(s, tried)
 	}
@@ -170,10 +213,11 @@ var viewerNeed = capacity.Need{Purpose: capacity.View, Uplink: viewerUplink, Pac
 // view places one viewer, by who, for so long.
 func (w *world) view(who string, ingress *node, lasts time.Duration) {
 	began := w.now
-	if who == Weir {
+	if placesByWeir(who) {
 		w.place(ingress, viewerNeed, func(p *placing, n *node) {
 			w.count(&p.cost, w.now-began, n)
 			if n != nil {
+				w.sent(ingress, n)
 				w.after(connecting, func() { w.arrive(ingress, n, p.id, lasts) })
 			}
 		})
@@ -201,9 +245,8 @@ func (w *world) rivalView(who string, s *node, tried []*node, began, lasts time.
 	if knowing {
 		ask, trip = 0, 0
 	}
-	w.after(ask, func() {
+	chosen := func(n *node) {
 		c := cost{}
-		n := w.choose(who, s, tried)
 		if n == nil {
 			w.count(&c, w.now-began, nil)
 			return
@@ -219,12 +262,14 @@ func (w *world) rivalView(who string, s *node, tried []*node, began, lasts time.
 			switch {
 			case err == nil:
 				w.count(&c, w.now+trip/2-began, n)
+				w.sent(s, n)
 				w.seat(n, id, lasts)
 			case !admits(who):
 				w.count(&c, w.now+trip/2-began, n)
 				if w.counting {
 					w.overfull++
 				}
+				w.sent(s, n)
 				w.seat(n, "", lasts)
 			case len(tried)+1 < rivalTries:
 				w.rivalView(who, s, append(tried, n), began, lasts)
@@ -237,5 +282,10 @@ func (w *world) rivalView(who string, s *node, tried []*node, began, lasts time.
 			return
 		}
 		w.after(trip/2, admit)
-	})
+	}
+	if who == Prequal {
+		w.askSome(s, tried, chosen)
+		return
+	}
+	w.after(ask, func() { chosen(w.choose(who, s, tried)) })
 }

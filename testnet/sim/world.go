@@ -78,6 +78,9 @@ type region struct {
 	nodes  []*node
 	shards []*shard
 	near   []*region // the other ones, nearest first
+
+	prober *prober
+	idle   []*node // those that said so, the first to come first
 }
 
 // A shard is a topic and who holds it.
@@ -99,6 +102,7 @@ type node struct {
 
 	sessions int     // that it carries at its limit
 	claims   float64 // the limit it names, as a multiple of its own
+	slowed   bool    // it carries half of what it should, and does not know
 	ledger   *ledger.Ledger
 	active   int // sessions
 	measured int // of them, by the meter
@@ -115,6 +119,8 @@ type node struct {
 	looking   bool          // a look at the load is due
 	added     int           // placed by a centre since the last record
 	recent    []time.Duration
+	queued    bool    // in a region's queue of idle nodes
+	distances []*node // all others, nearest first
 }
 
 func newWorld(p plan) *world {
@@ -125,7 +131,7 @@ func newWorld(p plan) *world {
 	w := &world{plan: p, judge: judge, rnd: rand.New(rand.NewPCG(p.seed, 0x73696d)), demand: rand.New(rand.NewPCG(p.seed, 0x64656d)), byID: make(map[peer.ID]*node, p.nodes)}
 	geography := lab.NewGeography(p.seed, p.regions, meanRTT)
 	for i := range p.regions {
-		w.regions = append(w.regions, &region{label: geography.Place(i).Region})
+		w.regions = append(w.regions, &region{label: geography.Place(i).Region, prober: new(prober)})
 	}
 	for i := range p.nodes {
 		w.add(i, geography.Place(i))
@@ -148,6 +154,7 @@ func newWorld(p plan) *world {
 		first := time.Duration(w.rnd.Int64N(int64(w.fresh.keepalive)))
 		w.publish(n)
 		w.after(first, func() { w.keepalive(n) })
+		w.idles(n)
 	}
 	return w
 }
@@ -215,6 +222,14 @@ func (n *node) rtt(to *node) time.Duration { return 2 * n.place.OneWay(to.place)
 
 // usable is how many viewers the node may be filled with.
 func (n *node) usable() int { return int(usable * float64(n.sessions)) }
+
+// effective is how many sessions the node can carry at this moment.
+func (n *node) effective() int {
+	if n.slowed {
+		return max(1, n.sessions/2)
+	}
+	return n.sessions
+}
 
 func (n *node) load() float64 { return float64(n.active) / float64(n.sessions) }
 
@@ -298,6 +313,7 @@ func (w *world) seat(n *node, id string, lasts time.Duration) {
 		}
 		w.moved(n)
 		w.meter(n, -1)
+		w.idles(n)
 	})
 	w.moved(n)
 }
