@@ -107,3 +107,21 @@ func TestFirstOfZone(t *testing.T) {
 }
 
 func n1percent(n *node) int64 { return n.record.Uplink.Limit / 100 }
+
+// Nodes that lose half of what they can do without a word get their share of
+// viewers from those who know nothing, and fewer by what weir's viewers tell.
+func TestAntagonist(t *testing.T) {
+	s := testStage()
+	sent := func(who string) float64 {
+		w := s.runAntagonist(who, 60)
+		return share(w.degraded, w.reached)
+	}
+	centre, weir, prequal := sent(Incremental), sent(Weir), sent(PrequalPool)
+	t.Logf("sent to degraded nodes: weir %.3f, centre %.3f, Prequal %.3f", weir, centre, prequal)
+	if centre < 0.05 {
+		t.Errorf("a centre that knows nothing of it sends %.3f there: they are not degraded", centre)
+	}
+	if weir >= centre || prequal >= centre {
+		t.Errorf("weir %.3f, Prequal %.3f, and a centre that knows nothing %.3f", weir, prequal, centre)
+	}
+}

@@ -40,12 +40,13 @@ func (r *Report) of(scenario string) (rows []Row) {
 }
 
 var explained = map[string]string{
-	"burst":  "92 viewers come within 31 s to 10 idle nodes of one region, with room for 20 each (in jicofo#1298 one of Jitsi's bridges got 63 % of them). Ten times over; of each figure the worst.",
-	"steady": "Load of 85 % of what viewers may fill, which is 90 % of the uplink; four regions; viewers watch for a lognormal time of ten minutes in the mean, nodes carry 100, 200 or 400 of them. All begin equally loaded; what is counted is what goes on after 15 minutes, for three. Everybody sees the same records, and gets the same viewers at the same time. Targets refuse what they have no room for, those of Jitsi and LiveKit do not: what they take all the same is overfull. All-knowing are two references that no one can be: they see the truth and are never late.",
-	"flash":  "One stream; its tree grows by cascade pulls as viewers come to more nodes, at most 8 to a node. Full nodes send viewers on. A viewer's request may wait up to 10 s, and its pull is tried again meanwhile. First refused: viewers who found no way at once, and waited.",
-	"pack":   "Equal nodes under the pack policy. Load is 60 % of what they may be packed with for eight minutes, and falls to 20 % within twelve; viewers stay for a minute in the mean. A node that is idle for 30 s drains, and is released once it is empty. The bound is the fewest nodes that could carry the sessions of the moment.",
-	"liars":  "One node in twenty claims tenfold capacity and takes whoever comes; what it delivers is bounded by the truth. Viewers and links notice every 5 s what arrives. Fair is what honest nodes of the same size carry: the highest ratio after two minutes.",
-	"scale":  "80 % load, and 30 % further demand in one of four regions. Beyond 20,000 nodes stays are longer and nodes smaller, to keep the number of sessions down.",
+	"burst":      "92 viewers come within 31 s to 10 idle nodes of one region, with room for 20 each (in jicofo#1298 one of Jitsi's bridges got 63 % of them). Ten times over; of each figure the worst.",
+	"steady":     "Load of 85 % of what viewers may fill, which is 90 % of the uplink; four regions; viewers watch for a lognormal time of ten minutes in the mean, nodes carry 100, 200 or 400 of them. All begin equally loaded; what is counted is what goes on after 15 minutes, for three. Everybody sees the same records, and gets the same viewers at the same time. Targets refuse what they have no room for, those of Jitsi and LiveKit do not: what they take all the same is overfull. All-knowing are two references that no one can be: they see the truth and are never late.",
+	"flash":      "One stream; its tree grows by cascade pulls as viewers come to more nodes, at most 8 to a node. Full nodes send viewers on. A viewer's request may wait up to 10 s, and its pull is tried again meanwhile. First refused: viewers who found no way at once, and waited.",
+	"pack":       "Equal nodes under the pack policy. Load is 60 % of what they may be packed with for eight minutes, and falls to 20 % within twelve; viewers stay for a minute in the mean. A node that is idle for 30 s drains, and is released once it is empty. The bound is the fewest nodes that could carry the sessions of the moment.",
+	"liars":      "One node in twenty claims tenfold capacity and takes whoever comes; what it delivers is bounded by the truth. Viewers and links notice every 5 s what arrives. Fair is what honest nodes of the same size carry: the highest ratio after two minutes.",
+	"antagonist": "One node in ten carries half of what it should for a minute, and neither it nor its records say so. Load is 75 %; viewers stay for two minutes in the mean. Counted is where viewers are sent from five seconds after that on; with weir, viewers and links notice every 5 s what arrives, and Prequal's probes measure the delay in a node's queues.",
+	"scale":      "80 % load, and 30 % further demand in one of four regions. Beyond 20,000 nodes stays are longer and nodes smaller, to keep the number of sessions down.",
 }
 
 // Markdown writes the report as tables.
@@ -111,7 +112,7 @@ func (r *Report) columns(scenario string) []column {
 	placed := column{"placements", func(x Row) string { return fmt.Sprint(x.Placed) }}
 	first := percent("first refused", func(x Row) float64 { return x.FirstRefused })
 	both := column{"both", func(x Row) string {
-		if x.Who != Weir {
+		if !placesByWeir(x.Who) {
 			return "–"
 		}
 		return fmt.Sprintf("%.2f %%", 100*x.BothRefused)
@@ -123,6 +124,7 @@ func (r *Report) columns(scenario string) []column {
 	spread := number("spread", "%.4f", func(x Row) float64 { return x.Spread })
 	times := column{"time, ms, p50 / p99", func(x Row) string { return fmt.Sprintf("%.0f / %.0f", x.TimeP50, x.TimeP99) }}
 	messages := number("messages", "%.1f", func(x Row) float64 { return x.Messages })
+	distance := number("round trip, ms", "%.0f", func(x Row) float64 { return x.RTT })
 	size := number("bytes", "%.0f", func(x Row) float64 { return x.Bytes })
 	switch scenario {
 	case "burst":
@@ -134,10 +136,12 @@ func (r *Report) columns(scenario string) []column {
 			number("released", "%.0f", func(x Row) float64 { return float64(x.Released) }), column{"of them not empty", func(x Row) string { return fmt.Sprint(x.Disturbed) }}}
 	case "liars":
 		return []column{placed, number("liars, of their fair share", "%.2f", func(x Row) float64 { return x.FairShare }), first, blocked, peak}
+	case "antagonist":
+		return []column{placed, percent("sent to degraded nodes", func(x Row) float64 { return x.Degraded }), first, blocked, spread, distance}
 	case "scale":
 		return []column{placed, first, both, blocked, overfull, spread, times, messages, size, number("regret", "%.3f", func(x Row) float64 { return x.Regret }), number("CPU, µs", "%.0f", func(x Row) float64 { return x.CPU })}
 	}
-	return []column{placed, first, both, blocked, overfull, peak, spread, times, messages, size}
+	return []column{placed, first, both, blocked, overfull, peak, spread, distance, times, messages, size}
 }
 
 func colour(who string) string {

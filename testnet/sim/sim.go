@@ -26,7 +26,7 @@ import (
 var ErrInput = errors.New("bad input")
 
 // Scenarios are the names of all there are, in the order in which they run.
-var Scenarios = []string{"burst", "steady", "flash", "pack", "liars", "scale"}
+var Scenarios = []string{"burst", "steady", "flash", "pack", "liars", "antagonist", "scale"}
 
 // MaxNodes bounds what one machine has room for.
 const MaxNodes = 200_000
@@ -63,6 +63,8 @@ type Row struct {
 	MostOnOne    float64 `json:"most_on_one"`   // of all placements
 	Peak         float64 `json:"peak"`          // highest load, as a share of what a node may be filled with
 	Spread       float64 `json:"spread"`        // s.d. of load, as a share of each node's limit
+	RTT          float64 `json:"rtt_ms"`        // mean, from the node that a viewer came to first to the one chosen
+	Degraded     float64 `json:"degraded"`      // sent to a node that delivered less than it should
 	TimeP50      float64 `json:"time_p50_ms"`
 	TimeP99      float64 `json:"time_p99_ms"`
 	Messages     float64 `json:"messages"` // per placement
@@ -143,6 +145,8 @@ func Run(c Config) (*Report, error) {
 			s.pack()
 		case "liars":
 			s.liars()
+		case "antagonist":
+			s.antagonist()
 		case "scale":
 			s.scale()
 		}
