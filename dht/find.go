@@ -312,38 +312,9 @@ func (n *Node) warm(peers []peer.ID) (ready []peer.ID) {
 	return ready
 }
 
-// nearestFirst orders holders by round trip, as measured or else as unknown in
-// the middle, and puts those that owe an answer last.
+// nearestFirst orders holders as [place.NearestFirst] does.
 func (n *Node) nearestFirst(peers []peer.ID) []peer.ID {
-	const unknown = 100 * time.Millisecond
-	type entry struct {
-		id       peer.ID
-		doubtful bool
-		rtt      time.Duration
-	}
-	entries := make([]entry, len(peers))
-	for i, p := range peers {
-		entries[i] = entry{p, n.reach.Suspect(p), cmp.Or(n.reach.RTT(p), unknown)}
-	}
-	slices.SortStableFunc(entries, func(a, b entry) int {
-		return cmp.Or(falseFirst(a.doubtful, b.doubtful), cmp.Compare(a.rtt, b.rtt))
-	})
-	sorted := make([]peer.ID, len(entries))
-	for i, e := range entries {
-		sorted[i] = e.id
-	}
-	return sorted
-}
-
-// falseFirst compares two conditions as cmp.Compare does numbers.
-func falseFirst(a, b bool) int {
-	switch {
-	case a == b:
-		return 0
-	case a:
-		return 1
-	}
-	return -1
+	return place.NearestFirst(peers, n.reach.RTT, n.reach.Suspect)
 }
 
 // me is this node as the policy sees it.

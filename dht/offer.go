@@ -16,6 +16,7 @@ import (
 	"weir/capacity/signed"
 	"weir/dht/holder"
 	"weir/dht/pb"
+	"weir/dht/place"
 )
 
 const (
@@ -163,7 +164,7 @@ func (q *finding) offered(now time.Time, o offer) {
 	case o.Holder == q.n.ID():
 		o.Holder = ""
 	}
-	holder.Merge(q.offers, o)
+	place.Merge(q.offers, o)
 }
 
 // known returns the newest record of node in topic that this node has verified
@@ -178,7 +179,7 @@ func (n *Node) known(now time.Time, topic Topic, node peer.ID) (capacity.Record,
 // rankOffers merges what holders offered with the ranking of the records that
 // were judged here, best first. Our own experience scales what others said.
 func (n *Node) rankOffers(now time.Time, ranking policy.Ranking, offers map[peer.ID]offer) []offer {
-	return holder.RankOffers(ranking, offers, func(p peer.ID) float64 { return n.beliefs.Of(now, p) })
+	return place.Rank(ranking, offers, func(p peer.ID) float64 { return n.beliefs.Of(now, p) })
 }
 
 // errUnfit means that a candidate gave a lease, but by its own newest record

@@ -27,12 +27,12 @@ import (
 )
 
 const (
-	reserveFirst = holder.ReserveFirst // candidates asked at once
-	reserveMost  = holder.ReserveMost  // candidates asked in all
+	reserveFirst = place.ReserveFirst // candidates asked at once
+	reserveMost  = place.ReserveMost  // candidates asked in all
 
 	// placeLimit is how many records each holder is asked for: two holders'
 	// samples differ, and even one alone offers more than will be tried.
-	placeLimit = holder.OfferLimit
+	placeLimit = place.OfferLimit
 
 	// reserveSilence is how long the last ones have at least before others are
 	// looked for further away.
@@ -322,7 +322,7 @@ func (n *Node) weigh(start time.Time, q *finding, answer Answer) (Decision, []of
 // picks are the candidates to try of those that passed, in order; those that
 // owe an answer come last.
 func (n *Node) picks(passed []offer) []offer {
-	return holder.Picks(passed, n.cfg.Judge().Policy().Keep, n.reach.Suspect, newRand())
+	return place.Order(passed, n.cfg.Judge().Policy().Keep, n.reach.Suspect, newRand())
 }
 
 // refusal is for when no candidate passed.

@@ -24,14 +24,6 @@ const (
 	// all, so it is less where many are heard.
 	mostAskers = float64(Replicas) / AsksFirst
 
-	// OfferLimit is how many offers each holder is asked for: two holders'
-	// samples differ, and even one alone offers more than will be tried.
-	OfferLimit = 6
-	// ReserveFirst of the candidates are asked at once, and ReserveMost in
-	// all: three rounds of two.
-	ReserveFirst = 2
-	ReserveMost  = 6
-
 	// Offers are drawn from the best poolPart times as many.
 	poolPart = 2
 )
@@ -207,103 +199,4 @@ func (s shadow) on(r capacity.Record, left float64) capacity.Record {
 		r.Carries = &c
 	}
 	return r
-}
-
-// Merge adds o to offers. Of several offers of a node the newest record counts;
-// of one and the same record the less favourable word, whose holder has offered
-// it more often.
-func Merge(offers map[peer.ID]Offer, o Offer) {
-	node := o.Record.Node
-	old, twice := offers[node]
-	switch {
-	case !twice, o.Record.Seq > old.Record.Seq:
-		offers[node] = o
-	case o.Record.Seq == old.Record.Seq:
-		if old.Told() && !o.Told() {
-			old.Record, old.Sealed = o.Record, o.Sealed
-		}
-		if o.Score < old.Score {
-			old.Score, old.Terms, old.Stress, old.Headroom, old.Trust = o.Score, o.Terms, o.Stress, o.Headroom, o.Trust
-		}
-		old.Holder = ""
-		offers[node] = old
-	}
-}
-
-// RankOffers merges what holders offered with the ranking of the records that
-// the seeker judged itself, best first and each node once: by the newer record,
-// and of one record by the seeker's own judgement. What it believes of each
-// scales the score by which others offered it; what those believe is in that
-// already.
-func RankOffers(ranking policy.Ranking, offers map[peer.ID]Offer, believed func(peer.ID) float64) []Offer {
-	var all []Offer
-	judged := make(map[peer.ID]uint64)
-	for _, v := range ranking.Passed {
-		if o, ok := offers[v.Record.Node]; ok && o.Record.Seq > v.Record.Seq {
-			continue
-		}
-		all = append(all, Judged(v))
-		judged[v.Record.Node] = v.Record.Seq
-	}
-	for _, v := range ranking.Rejected {
-		judged[v.Record.Node] = v.Record.Seq
-	}
-	for node, o := range offers {
-		if seq, ok := judged[node]; ok && seq >= o.Record.Seq {
-			continue
-		}
-		own := believed(node)
-		o.Score *= own
-		o.Trust = min(own, o.Trust)
-		all = append(all, o)
-	}
-	slices.SortFunc(all, func(a, b Offer) int {
-		return cmp.Or(cmp.Compare(b.Score, a.Score), cmp.Compare(a.Record.Node, b.Record.Node))
-	})
-	return all
-}
-
-// Picks are the candidates to try of those that passed, best first, in order:
-// some of the keep best at random, then the rest by rank. The first two do not
-// rest on the word of the same holder alone, as far as there are others: it may
-// be lying. Those that are doubtful come last.
-func Picks(passed []Offer, keep int, doubtful func(peer.ID) bool, rnd *rand.Rand) []Offer {
-	var ranking policy.Ranking
-	byNode := make(map[peer.ID]Offer, len(passed))
-	for _, o := range passed {
-		ranking.Passed = append(ranking.Passed, o.Evaluation)
-		byNode[o.Record.Node] = o
-	}
-	var picks []Offer
-	for _, v := range ranking.Draw(ReserveMost, keep, rnd) {
-		picks = append(picks, byNode[v.Record.Node])
-		delete(byNode, v.Record.Node)
-	}
-	for _, o := range passed {
-		if _, left := byNode[o.Record.Node]; left {
-			picks = append(picks, o)
-		}
-	}
-	if len(picks) > 1 && picks[0].Holder != "" {
-		other := slices.IndexFunc(picks, func(o Offer) bool { return o.Holder != picks[0].Holder })
-		if other > 1 {
-			o := picks[other]
-			picks = slices.Insert(slices.Delete(picks, other, other+1), 1, o)
-		}
-	}
-	slices.SortStableFunc(picks, func(a, b Offer) int {
-		return falseFirst(doubtful(a.Record.Node), doubtful(b.Record.Node))
-	})
-	return picks[:min(len(picks), ReserveMost)]
-}
-
-// falseFirst compares two conditions as cmp.Compare does numbers.
-func falseFirst(a, b bool) int {
-	switch {
-	case a == b:
-		return 0
-	case a:
-		return 1
-	}
-	return -1
 }

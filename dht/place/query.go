@@ -165,3 +165,26 @@ func (q *Query) step(s QueryStep) QueryStep {
 	}
 	return s
 }
+
+// NearestFirst orders holders by round trip, as measured or else as unknown in
+// the middle, and puts those that owe an answer last.
+func NearestFirst(holders []peer.ID, rtt func(peer.ID) time.Duration, suspect func(peer.ID) bool) []peer.ID {
+	const unknown = 100 * time.Millisecond
+	type entry struct {
+		id      peer.ID
+		suspect bool
+		rtt     time.Duration
+	}
+	entries := make([]entry, len(holders))
+	for i, p := range holders {
+		entries[i] = entry{p, suspect(p), cmp.Or(rtt(p), unknown)}
+	}
+	slices.SortStableFunc(entries, func(a, b entry) int {
+		return cmp.Or(falseFirst(a.suspect, b.suspect), cmp.Compare(a.rtt, b.rtt))
+	})
+	sorted := make([]peer.ID, len(entries))
+	for i, e := range entries {
+		sorted[i] = e.id
+	}
+	return sorted
+}

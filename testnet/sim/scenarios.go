@@ -13,6 +13,7 @@ import (
 	"weir/capacity"
 	"weir/capacity/policy"
 	"weir/dht/holder"
+	"weir/dht/place"
 	"weir/testnet/model"
 )
 
@@ -502,7 +503,7 @@ func (w *world) decisionTime(decisions int) float64 {
 		seeker := w.ingress(0)
 		p := &placing{w: w, seeker: seeker, need: viewerNeed, offers: make(map[peer.ID]holder.Offer)}
 		for _, h := range seeker.nearestHolders(seeker.home) {
-			p.offer(h, seeker.home, holder.OfferLimit)
+			p.offer(h, seeker.home, place.OfferLimit)
 		}
 		p.pick()
 	}

@@ -147,14 +147,14 @@ func (p *placing) ask(s *shard, count int) time.Duration {
 		p.messages++
 		p.bytes += w.sizes().Query
 		w.after(rtt/2, func() {
-			offers := p.offerBy(h, s, holder.OfferLimit)
+			offers := p.offerBy(h, s, place.OfferLimit)
 			if late {
 				return // it counts as offered, but comes too late
 			}
 			p.messages++
 			p.bytes += w.sizes().QueryReply + float64(len(offers))*w.sizes().Offer
 			for _, o := range offers {
-				holder.Merge(p.offers, o)
+				place.Merge(p.offers, o)
 			}
 		})
 	}
@@ -163,7 +163,7 @@ func (p *placing) ask(s *shard, count int) time.Duration {
 
 func (p *placing) offer(h *node, s *shard, limit int) {
 	for _, o := range p.offerBy(h, s, limit) {
-		holder.Merge(p.offers, o)
+		place.Merge(p.offers, o)
 	}
 }
 
@@ -192,15 +192,15 @@ func (p *placing) take() {
 		return
 	}
 	p.reserving = p.w.now
-	for range holder.ReserveFirst {
+	for range place.ReserveFirst {
 		p.reserve()
 	}
 }
 
 func (p *placing) pick() {
 	now := p.w.clock()
-	passed := holder.RankOffers(policy.Ranking{}, p.offers, func(id peer.ID) float64 { return p.seeker.beliefs.Of(now, id) })
-	p.picks = holder.Picks(passed, p.w.judge.Policy().Keep, func(peer.ID) bool { return false }, p.w.rnd)
+	passed := place.Rank(policy.Ranking{}, p.offers, func(id peer.ID) float64 { return p.seeker.beliefs.Of(now, id) })
+	p.picks = place.Order(passed, p.w.judge.Policy().Keep, func(peer.ID) bool { return false }, p.w.rnd)
 	p.next = 0
 	clear(p.offers)
 }
@@ -266,7 +266,7 @@ func (p *placing) answered(l lease, err error) {
 	default:
 		p.seeker.beliefs.Refused(p.w.clock(), l.target.id)
 		p.refused++
-		if p.refused == holder.ReserveFirst && p.answers == holder.ReserveFirst && p.w.counting {
+		if p.refused == place.ReserveFirst && p.answers == place.ReserveFirst && p.w.counting {
 			p.w.bothRefused++
 		}
 		if p.won {
