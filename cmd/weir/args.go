@@ -2,6 +2,8 @@ package main
 
 import (
 	"fmt"
+	"os"
+	"path/filepath"
 
 	"github.com/urfave/cli/v2"
 )
@@ -16,3 +18,13 @@ func noArguments(c *cli.Context) error {
 
 // env is the environment variable of a flag.
 func env(name string) []string { return []string{"WEIR_" + name} }
+
+func defaultDataDir() string {
+	if dir := os.Getenv("XDG_DATA_HOME"); dir != "" {
+		return filepath.Join(dir, "weir")
+	}
+	if home, err := os.UserHomeDir(); err == nil {
+		return filepath.Join(home, ".local", "share", "weir")
+	}
+	return "weir-data"
+}

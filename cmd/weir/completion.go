@@ -139,11 +139,12 @@ func printCompletions(words []string, known []*cli.Command) {
 	}
 }
 
-// scripts are what has each shell ask weir.
+// scripts are what has each shell ask the program, NAME; names of functions end in
+// FUNC.
 var scripts = map[string]string{
-	"bash": `# bash completion for weir. To use it now:      source <(weir completion bash)
-# and for good:                                  weir completion bash > ~/.local/share/bash-completion/completions/weir
-_weir() {
+	"bash": `# bash completion for NAME. To use it now:      source <(NAME completion bash)
+# and for good:                                  NAME completion bash > ~/.local/share/bash-completion/completions/NAME
+_FUNC() {
     local word words=("${COMP_WORDS[@]:1:COMP_CWORD}")
     # bash makes words of their own of = and :
     local line="${COMP_LINE:0:COMP_POINT}" list=()
@@ -158,44 +159,46 @@ _weir() {
         [[ -n "$word" ]] && COMPREPLY+=("${word#"$cut"}")
     done < <("${COMP_WORDS[0]}" ` + completeCommand + ` "${words[@]}" 2>/dev/null)
 }
-complete -o default -F _weir weir
+complete -o default -F _FUNC NAME
 `,
-	"zsh": `#compdef weir
-# zsh completion for weir. To use it now:        source <(weir completion zsh)
-# and for good:                                  weir completion zsh > "${fpath[1]}/_weir"
-_weir() {
+	"zsh": `#compdef NAME
+# zsh completion for NAME. To use it now:        source <(NAME completion zsh)
+# and for good:                                  NAME completion zsh > "${fpath[1]}/_NAME"
+_FUNC() {
     local -a described
     local word doc
     while IFS=$'\t' read -r word doc; do
         [[ -n "$word" ]] && described+=("${word//:/\\:}:$doc")
     done < <("${words[1]}" ` + completeCommand + ` "${(@)words[2,CURRENT]}" 2>/dev/null)
     if (( ${#described} )); then
-        _describe 'weir' described
+        _describe 'NAME' described
     else
         _files
     fi
 }
-if [[ "${funcstack[1]}" = "_weir" ]]; then
-    _weir "$@"
+if [[ "${funcstack[1]}" = "_FUNC" ]]; then
+    _FUNC "$@"
 else
-    compdef _weir weir
+    compdef _FUNC NAME
 fi
 `,
-	"fish": `# fish completion for weir. To use it now:       weir completion fish | source
-# and for good:                                  weir completion fish > ~/.config/fish/completions/weir.fish
-function __weir_complete
+	"fish": `# fish completion for NAME. To use it now:       NAME completion fish | source
+# and for good:                                  NAME completion fish > ~/.config/fish/completions/NAME.fish
+function __FUNC_complete
     set -l words (commandline -opc) (commandline -ct)
     $words[1] ` + completeCommand + ` $words[2..-1] 2>/dev/null
 end
-complete -c weir -f -n 'test -n "$(__weir_complete)"' -a '(__weir_complete)'
+complete -c NAME -f -n 'test -n "$(__FUNC_complete)"' -a '(__FUNC_complete)'
 `,
 }
 
-func completionCommand() *cli.Command {
+// completionCommand prints scripts.
+func completionCommand(program string) *cli.Command {
 	c := &cli.Command{
-		Name: "completion", Usage: "the script that completes weir's commands and flags in a shell: bash, zsh, fish",
-		Description: "For example in bash:\n\n  source <(weir completion bash)",
+		Name: "completion", Usage: "the script that completes " + program + "'s commands and flags in a shell: bash, zsh, fish",
+		Description: "For example in bash:\n\n  source <(" + program + " completion bash)",
 	}
+	words := strings.NewReplacer("NAME", program, "FUNC", strings.ReplaceAll(program, "-", "_"))
 	for _, shell := range []string{"bash", "zsh", "fish"} {
 		c.Subcommands = append(c.Subcommands, &cli.Command{
 			Name: shell, Usage: "for " + shell,
@@ -203,7 +206,7 @@ func completionCommand() *cli.Command {
 				if err := noArguments(c); err != nil {
 					return err
 				}
-				_, err := fmt.Fprint(c.App.Writer, scripts[shell])
+				_, err := words.WriteString(c.App.Writer, scripts[shell])
 				return err
 			},
 		})

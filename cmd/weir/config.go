@@ -270,14 +270,6 @@ func exampleValue(f cli.Flag, doc cli.DocGenerationFlag, name string) string {
 	return name + ": " + value
 }
 
-// documentedDefault is what help says in place of the value.
-func documentedDefault(doc cli.DocGenerationFlag) string {
-	if text := doc.GetDefaultText(); text != doc.GetValue() {
-		return text
-	}
-	return ""
-}
-
 func defaultNote(doc cli.DocGenerationFlag) string {
 	text := documentedDefault(doc)
 	if text == "" {

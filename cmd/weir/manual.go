@@ -15,7 +15,7 @@ import (
 
 // docsCommand writes what packagers and this repository keep of the help texts.
 // It is hidden: whoever runs weir has --help.
-func docsCommand() *cli.Command {
+func docsCommand(program func() *cli.App) *cli.Command {
 	return &cli.Command{
 		Name: "docs", Usage: "the manual of all commands, made of their help", Hidden: true,
 		Subcommands: []*cli.Command{
@@ -25,7 +25,7 @@ func docsCommand() *cli.Command {
 					if err := noArguments(c); err != nil {
 						return err
 					}
-					_, err := fmt.Fprint(c.App.Writer, markdownManual(app()))
+					_, err := fmt.Fprint(c.App.Writer, markdownManual(program()))
 					return err
 				},
 			},
@@ -33,13 +33,13 @@ func docsCommand() *cli.Command {
 				Name: "man", Usage: "write the man pages, section 1, to DIR", ArgsUsage: "DIR",
 				Action: func(c *cli.Context) error {
 					if c.NArg() != 1 {
-						return badInput(errors.New("weir docs man takes one directory, such as dist/man"))
+						return badInput(errors.New("docs man takes one directory, such as dist/man"))
 					}
 					dir := c.Args().First()
 					if err := os.MkdirAll(dir, 0o755); err != nil {
 						return err
 					}
-					for name, page := range manPages(app()) {
+					for name, page := range manPages(program()) {
 						if err := os.WriteFile(filepath.Join(dir, name), []byte(page), 0o644); err != nil {
 							return err
 						}
@@ -162,9 +162,9 @@ func flagsOf(flags []cli.Flag) []manualFlag {
 // markdownManual is the reference of all commands on one page.
 func markdownManual(a *cli.App) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "# Commands\n\n<!-- Made by weir docs markdown; do not edit: change the help texts, then run make docs. -->\n\n")
-	b.WriteString("What `weir COMMAND --help` prints, on one page. Flags may stand before and after arguments. Exit codes: 0 ok, 1 failure, 2 no connection, 3 bad input, 4 refused by the server.\n\n")
-	all := manualOf("weir", a.Commands)
+	fmt.Fprintf(&b, "# Commands\n\n<!-- Made by %s docs markdown; do not edit: change the help texts, then run make docs. -->\n\n", a.Name)
+	b.WriteString("What `" + a.Name + " COMMAND --help` prints, on one page. Flags may stand before and after arguments. Exit codes: 0 ok, 1 failure, 2 no connection, 3 bad input, 4 refused by the server.\n\n")
+	all := manualOf(a.Name, a.Commands)
 	b.WriteString("| command | what it does |\n| --- | --- |\n")
 	for _, e := range all {
 		fmt.Fprintf(&b, "| [`%s`](#%s) | %s |\n", e.path, strings.ReplaceAll(e.path, " ", "-"), cell(e.usage))
@@ -230,7 +230,7 @@ func upperFirst(s string) string {
 func manPages(a *cli.App) map[string]string {
 	all := manualOf(a.Name, a.Commands)
 	top := manualEntry{path: a.Name, usage: a.Usage, synopsis: a.Name + " COMMAND [options] [arguments]", text: blocksOf(a.Description)}
-	pages := map[string]string{"weir.1": manPage(a, top, func(b *strings.Builder) {
+	pages := map[string]string{a.Name + ".1": manPage(a, top, func(b *strings.Builder) {
 		b.WriteString(".SH COMMANDS\n")
 		for _, e := range all {
 			fmt.Fprintf(b, ".TP\n.BR %s (1)\n%s\n", roff(strings.ReplaceAll(e.path, " ", "-")), roffText(e.usage))
@@ -242,7 +242,7 @@ func manPages(a *cli.App) map[string]string {
 	})}
 	for _, e := range all {
 		pages[strings.ReplaceAll(e.path, " ", "-")+".1"] = manPage(a, e, func(b *strings.Builder) {
-			b.WriteString(".SH SEE ALSO\n.BR weir (1)\n")
+			fmt.Fprintf(b, ".SH SEE ALSO\n.BR %s (1)\n", roff(a.Name))
 		})
 	}
 	return pages
@@ -251,7 +251,7 @@ func manPages(a *cli.App) map[string]string {
 func manPage(a *cli.App, e manualEntry, last func(*strings.Builder)) string {
 	var b strings.Builder
 	title := strings.ReplaceAll(e.path, " ", "-")
-	fmt.Fprintf(&b, ".TH %s 1 %q %q %q\n", strings.ToUpper(roff(title)), manualDate(), a.Name+" "+a.Version, "weir manual")
+	fmt.Fprintf(&b, ".TH %s 1 %q %q %q\n", strings.ToUpper(roff(title)), manualDate(), a.Name+" "+a.Version, a.Name+" manual")
 	fmt.Fprintf(&b, ".SH NAME\n%s \\- %s\n.SH SYNOPSIS\n", roff(title), roff(e.usage))
 	for i, line := range synopses(e) {
 		if i > 0 {
@@ -392,4 +392,12 @@ func roffLine(s string) string {
 		s = `\&` + s
 	}
 	return s
+}
+
+// documentedDefault is what help says in place of the value.
+func documentedDefault(doc cli.DocGenerationFlag) string {
+	if text := doc.GetDefaultText(); text != doc.GetValue() {
+		return text
+	}
+	return ""
 }

@@ -119,16 +119,6 @@ func nodeCommand() *cli.Command {
 	}
 }
 
-func defaultDataDir() string {
-	if dir := os.Getenv("XDG_DATA_HOME"); dir != "" {
-		return filepath.Join(dir, "weir")
-	}
-	if home, err := os.UserHomeDir(); err == nil {
-		return filepath.Join(home, ".local", "share", "weir")
-	}
-	return "weir-data"
-}
-
 // nodeConfig is weir node's flags, checked.
 type nodeConfig struct {
 	network   string

@@ -46,12 +46,9 @@ type settings struct {
 	text []byte   // of file, if not nil
 }
 
-// commandLine is the key of a context under which execute keeps its arguments.
-type commandLine struct{}
-
 // settingsOf are those of the weir node that c runs.
 func settingsOf(c *cli.Context) settings {
-	args, _ := c.Context.Value(commandLine{}).([]string)
+	args := arguments(c)
 	if i := slices.Index(args, "node"); i >= 0 {
 		return settings{args: args[i+1:]}
 	}

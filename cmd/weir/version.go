@@ -11,6 +11,15 @@ import (
 	"weir/cmd/weir/term"
 )
 
+// release is the version of this build.
+func release() string {
+	info, ok := debug.ReadBuildInfo()
+	if ok && info.Main.Version != "" && info.Main.Version != "(devel)" {
+		return info.Main.Version
+	}
+	return "0.1.0-dev"
+}
+
 // build is what a binary was made of.
 type build struct {
 	Version  string `json:"version"`
