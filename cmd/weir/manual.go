@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/urfave/cli/v2"
+
+	"weir/cmd/weir/build"
 )
 
 // docsCommand writes what packagers and this repository keep of the help texts.
@@ -300,7 +302,7 @@ func manualDate() string {
 		}
 	}
 	info, _ := debug.ReadBuildInfo()
-	day, _, _ := strings.Cut(buildOf(info).Time, "T")
+	day, _, _ := strings.Cut(build.Of(info).Time, "T")
 	return day
 }
 

@@ -13,6 +13,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"weir/capacity/event"
+	"weir/cmd/weir/build"
 	"weir/dht"
 	"weir/sfu"
 	"weir/sfu/problem"
@@ -80,7 +81,7 @@ func (n *node) metrics() *prometheus.Registry {
 // buildCollector is a constant that says which build this is.
 func buildCollector() prometheus.Collector {
 	info, _ := debug.ReadBuildInfo()
-	b := buildOf(info)
+	b := build.Of(info)
 	g := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Namespace: "weir", Name: "build_info", Help: "Always 1; the labels say which build this is.",
 		ConstLabels: prometheus.Labels{"version": b.Version, "revision": b.Commit, "goversion": b.Go},

@@ -12,6 +12,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"weir/cmd/weir/build"
 	"weir/cmd/weir/term"
 )
 
@@ -73,7 +74,7 @@ func arguments(c *cli.Context) []string {
 // prepare has a report wrong flags as bad input at every level, and leave the
 // process's end to runMain.
 func prepare(a *cli.App) *cli.App {
-	a.Version = release()
+	a.Version = build.Release()
 	a.UseShortOptionHandling = true
 	a.ExitErrHandler = func(*cli.Context, error) {}
 	a.OnUsageError = func(_ *cli.Context, err error, _ bool) error {

@@ -31,6 +31,7 @@ import (
 	"weir/capacity/policy"
 	"weir/capacity/scope"
 	"weir/capacity/tracing"
+	"weir/cmd/weir/build"
 	"weir/dht"
 	"weir/dht/scale"
 	"weir/sfu"
@@ -534,7 +535,7 @@ func serve(ctx context.Context, s *http.Server, l net.Listener) error {
 func (n *node) sample() (capacity.Record, []capacity.Carriage) {
 	r := capacity.Record{
 		Name: n.cfg.name, URL: n.publicURL(), Media: n.media(), Region: n.cfg.region, Zone: n.cfg.zone,
-		Release: release(), Features: n.features(), Policy: n.policy.Judge().Policy().Version,
+		Release: build.Release(), Features: n.features(), Policy: n.policy.Judge().Policy().Version,
 	}
 	n.ledger.Totals(time.Now()).Fill(&r)
 	reading := n.gauge.Read()
@@ -775,7 +776,7 @@ func (n *node) status() status {
 	totals := n.ledger.Totals(time.Now())
 	counts := n.sfu.Counts()
 	s := status{
-		PeerID: n.dht.ID(), Name: n.cfg.name, Release: release(), Network: n.cfg.network, Discovery: n.cfg.discovery, Region: n.cfg.region,
+		PeerID: n.dht.ID(), Name: n.cfg.name, Release: build.Release(), Network: n.cfg.network, Discovery: n.cfg.discovery, Region: n.cfg.region,
 		State: totals.State, Stress: totals.Stress, Uptime: time.Since(n.began).Milliseconds(),
 		P2P: info.P2P, HTTP: info.HTTP, TLS: n.cfg.tls.status(), Admin: info.Admin, Media: info.Media, Policy: n.policy.Judge().Policy().Version,
 		Overflow: n.tuned.Load().overflow, Publishers: counts.Publishers, Viewers: counts.Viewers, Streams: counts.Streams,

@@ -32,6 +32,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"weir/capacity/tracing"
+	"weir/cmd/weir/build"
 	"weir/sfu/problem"
 )
 
@@ -147,7 +148,7 @@ func newTracer(cfg traceConfig, about []attribute.KeyValue, log *slog.Logger) (t
 		log.Debug("tracing", "err", problem.WithoutURL(err))
 	}))
 	res, err := resource.New(context.Background(),
-		resource.WithAttributes(append(about, semconv.ServiceName("weir"), semconv.ServiceVersion(release()))...),
+		resource.WithAttributes(append(about, semconv.ServiceName("weir"), semconv.ServiceVersion(build.Release()))...),
 		resource.WithFromEnv(), // OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES have the last word
 		resource.WithSchemaURL(semconv.SchemaURL),
 	)
@@ -175,7 +176,7 @@ func newTracer(cfg traceConfig, about []attribute.KeyValue, log *slog.Logger) (t
 		sdktrace.WithSampler(newSampler(cfg.ratio)), sdktrace.WithSpanProcessor(queue),
 		sdktrace.WithResource(res), sdktrace.WithRawSpanLimits(limits),
 	)
-	return provider.Tracer(tracing.Scope, trace.WithInstrumentationVersion(release()), trace.WithSchemaURL(semconv.SchemaURL)), queue, nil
+	return provider.Tracer(tracing.Scope, trace.WithInstrumentationVersion(build.Release()), trace.WithSchemaURL(semconv.SchemaURL)), queue, nil
 }
 
 // aboutNode are the attributes of everything that a node exports.

@@ -2,68 +2,13 @@ package main
 
 import (
 	"fmt"
-	"runtime"
 	"runtime/debug"
-	"time"
 
 	"github.com/urfave/cli/v2"
 
+	"weir/cmd/weir/build"
 	"weir/cmd/weir/term"
 )
-
-// release is the version of this build.
-func release() string {
-	info, ok := debug.ReadBuildInfo()
-	if ok && info.Main.Version != "" && info.Main.Version != "(devel)" {
-		return info.Main.Version
-	}
-	return "0.1.0-dev"
-}
-
-// build is what a binary was made of.
-type build struct {
-	Version  string `json:"version"`
-	Commit   string `json:"commit,omitempty"` // "" if it was not built from a repository
-	Modified bool   `json:"modified"`         // built with changes that were not committed
-	Time     string `json:"time,omitempty"`   // of the commit
-	Go       string `json:"go"`
-	Platform string `json:"platform"`
-}
-
-// buildOf reads what the linker noted.
-func buildOf(info *debug.BuildInfo) build {
-	b := build{Version: release(), Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH}
-	if info == nil {
-		return b
-	}
-	for _, s := range info.Settings {
-		switch s.Key {
-		case "vcs.revision":
-			b.Commit = s.Value
-		case "vcs.modified":
-			b.Modified = s.Value == "true"
-		case "vcs.time":
-			if t, err := time.Parse(time.RFC3339, s.Value); err == nil {
-				b.Time = t.UTC().Format(time.RFC3339)
-			}
-		}
-	}
-	return b
-}
-
-func (b build) String() string {
-	commit := "unknown commit"
-	if b.Commit != "" {
-		commit = "commit " + b.Commit[:min(len(b.Commit), 12)]
-	}
-	if b.Modified {
-		commit += " with changes"
-	}
-	if b.Time != "" {
-		commit += " of " + b.Time
-	}
-	return fmt.Sprintf("weir %s, %s, %s, %s", b.Version, commit, b.Go, b.Platform)
-}
 
 func versionCommand() *cli.Command {
 	return &cli.Command{
@@ -74,7 +19,7 @@ func versionCommand() *cli.Command {
 				return err
 			}
 			info, _ := debug.ReadBuildInfo()
-			if b := buildOf(info); c.Bool("json") {
+			if b := build.Of(info); c.Bool("json") {
 				return term.PrintJSON(c, b)
 			} else {
 				_, err := fmt.Fprintln(c.App.Writer, b)
