@@ -14,6 +14,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"weir/cmd/weir/cmdline"
 	"weir/cmd/weir/term"
 	"weir/sfu/problem"
 )
@@ -28,7 +29,7 @@ const (
 // adminFlags are those of every command that asks a running node.
 func adminFlags(more ...cli.Flag) []cli.Flag {
 	return append([]cli.Flag{
-		&cli.StringFlag{Name: "admin", Usage: "`ADDR` of a running node's admin API", Value: defaultAdmin, EnvVars: env("ADMIN")},
+		&cli.StringFlag{Name: "admin", Usage: "`ADDR` of a running node's admin API", Value: defaultAdmin, EnvVars: cmdline.Env("ADMIN")},
 		&cli.BoolFlag{Name: "json", Usage: "print what the API returns"},
 		term.WideFlag(),
 	}, more...)
@@ -42,7 +43,7 @@ func adminURL(c *cli.Context) (string, error) {
 	}
 	u, err := url.Parse(addr)
 	if err != nil || u.Host == "" {
-		return "", badInput(fmt.Errorf("--admin %s: want HOST:PORT", c.String("admin")))
+		return "", cmdline.BadInput(fmt.Errorf("--admin %s: want HOST:PORT", c.String("admin")))
 	}
 	return strings.TrimSuffix(u.String(), "/"), nil
 }
@@ -58,7 +59,7 @@ func get(c *cli.Context, path string, v any) (done bool, err error) {
 	defer resp.Body.Close()
 	b, err := io.ReadAll(io.LimitReader(resp.Body, maxAdminReply))
 	if err != nil {
-		return true, cli.Exit(fmt.Sprintf("%s: the answer broke off: %v", resp.Request.URL, err), exitConnection)
+		return true, cli.Exit(fmt.Sprintf("%s: the answer broke off: %v", resp.Request.URL, err), cmdline.ExitConnection)
 	}
 	if c.Bool("json") {
 		_, err := c.App.Writer.Write(b)
@@ -111,23 +112,23 @@ func request(c *cli.Context, method, path string, body []byte, timeout time.Dura
 	req, err := http.NewRequestWithContext(ctx, method, base+"/api/v1"+path, bytes.NewReader(body))
 	if err != nil {
 		cancel()
-		return nil, nil, badInput(err)
+		return nil, nil, cmdline.BadInput(err)
 	}
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
 		cancel()
-		return nil, nil, cli.Exit(fmt.Sprintf("no node answers at %s (%s): is it running, and is that its --admin address?", base, problem.Cause(err)), exitConnection)
+		return nil, nil, cli.Exit(fmt.Sprintf("no node answers at %s (%s): is it running, and is that its --admin address?", base, problem.Cause(err)), cmdline.ExitConnection)
 	}
 	if resp.StatusCode != http.StatusOK {
 		said := problem.Read(resp)
 		resp.Body.Close()
 		cancel()
-		code := exitFailure
+		code := cmdline.ExitFailure
 		switch {
 		case resp.StatusCode < 500:
-			code = exitInput
+			code = cmdline.ExitInput
 		case said.Code == problem.NotKnown, said.Code == problem.NoAnswer:
-			code = exitConnection
+			code = cmdline.ExitConnection
 		}
 		return nil, nil, cli.Exit(said.Error(), code)
 	}
@@ -154,5 +155,5 @@ func events(c *cli.Context, path string, f func(data []byte) error) error {
 	if c.Context.Err() != nil {
 		return nil // interrupted: that is how a watch ends
 	}
-	return cli.Exit("the node has closed the stream", exitConnection)
+	return cli.Exit("the node has closed the stream", cmdline.ExitConnection)
 }

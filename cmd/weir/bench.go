@@ -9,6 +9,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"weir/cmd/weir/cmdline"
 	"weir/cmd/weir/term"
 	"weir/testnet/bench"
 )
@@ -43,7 +44,7 @@ func benchCommand() *cli.Command {
 
 func benchCascade(c *cli.Context) error {
 	if c.Args().Present() {
-		return badInput(fmt.Errorf("weir bench cascade takes no arguments, but got %q; sizes go in --nodes 5,20", c.Args().First()))
+		return cmdline.BadInput(fmt.Errorf("weir bench cascade takes no arguments, but got %q; sizes go in --nodes 5,20", c.Args().First()))
 	}
 	cfg := bench.Config{
 		Nodes: c.IntSlice("nodes"), Samples: c.Int("samples"), Sessions: c.Int("sessions"),
@@ -56,7 +57,7 @@ func benchCascade(c *cli.Context) error {
 		cfg.Log = slog.New(slog.NewTextHandler(line, nil))
 	}
 	if err := cfg.Check(); err != nil {
-		return badInput(err)
+		return cmdline.BadInput(err)
 	}
 	var err error
 	if cfg.Binary, err = os.Executable(); err != nil {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"weir/cmd/weir/cmdline"
 	"weir/cmd/weir/term"
 	"weir/testnet/bench"
 )
@@ -50,7 +51,7 @@ func benchDiscoveryCommand() *cli.Command {
 
 func benchDiscovery(c *cli.Context) error {
 	if c.Args().Present() {
-		return badInput(fmt.Errorf("weir bench discovery takes no arguments, but got %q; sizes go in --nodes 5,20, modes in --modes %s", c.Args().First(), bench.ModeKademlia))
+		return cmdline.BadInput(fmt.Errorf("weir bench discovery takes no arguments, but got %q; sizes go in --nodes 5,20, modes in --modes %s", c.Args().First(), bench.ModeKademlia))
 	}
 	report, err := measureOrRead(c)
 	if report == nil || len(report.Measured) == 0 {
@@ -70,7 +71,7 @@ func measureOrRead(c *cli.Context) (*bench.DiscoveryReport, error) {
 	if file := c.String("from"); file != "" {
 		report, err := bench.ReadDiscovery(file)
 		if err != nil {
-			return nil, badInput(err)
+			return nil, cmdline.BadInput(err)
 		}
 		return report, nil
 	}
@@ -88,7 +89,7 @@ func measureOrRead(c *cli.Context) (*bench.DiscoveryReport, error) {
 		cfg.Log = slog.New(slog.NewTextHandler(line, nil))
 	}
 	if err := cfg.Check(); err != nil {
-		return nil, badInput(err)
+		return nil, cmdline.BadInput(err)
 	}
 	ctx, cancel := context.WithTimeout(c.Context, benchDiscoveryTime)
 	defer cancel()

@@ -13,6 +13,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"weir/cmd/weir/cmdline"
 	"weir/cmd/weir/term"
 )
 
@@ -38,7 +39,7 @@ func configCommand() *cli.Command {
 			{
 				Name: "example", Usage: "print a file with every setting and its default, all commented out",
 				Action: func(c *cli.Context) error {
-					if err := noArguments(c); err != nil {
+					if err := cmdline.NoArguments(c); err != nil {
 						return err
 					}
 					_, err := io.WriteString(c.App.Writer, exampleConfig())
@@ -78,11 +79,11 @@ type configVerdict struct {
 
 func checkConfig(c *cli.Context) error {
 	if c.NArg() == 0 {
-		return badInput(errors.New("weir config check wants one FILE"))
+		return cmdline.BadInput(errors.New("weir config check wants one FILE"))
 	}
 	s, err := configArgs(c)
 	if err != nil {
-		return badInput(err)
+		return cmdline.BadInput(err)
 	}
 	l, err := s.load()
 	v := configVerdict{File: l.file, Settings: len(l.entries), Errors: []configFault{}, Warnings: []configFault{}}
@@ -98,12 +99,12 @@ func checkConfig(c *cli.Context) error {
 			return err
 		}
 		if faults != nil {
-			return cli.Exit("", exitInput)
+			return cli.Exit("", cmdline.ExitInput)
 		}
 		return nil
 	}
 	if faults != nil {
-		return badInput(faults)
+		return cmdline.BadInput(faults)
 	}
 	w := term.Of(c)
 	for _, f := range v.Warnings {
@@ -178,11 +179,11 @@ func showConfig(c *cli.Context) error {
 	if c.NArg() > 0 {
 		s, err := configArgs(c)
 		if err != nil {
-			return badInput(err)
+			return cmdline.BadInput(err)
 		}
 		l, err := s.load()
 		if err != nil {
-			return badInput(asFaults(l.file, err))
+			return cmdline.BadInput(asFaults(l.file, err))
 		}
 		reply.File, reply.Settings = l.file, l.settings
 		if c.Bool("json") {
@@ -261,7 +262,7 @@ func exampleValue(f cli.Flag, doc cli.DocGenerationFlag, name string) string {
 	if s, ok := f.(cli.DocGenerationSliceFlag); ok && s.IsSliceFlag() && value == "" {
 		return name + ": []" + defaultNote(doc)
 	}
-	if zero := value == "0" || value == "0s"; value == "" || zero && strings.TrimSpace(documentedDefault(doc)) != "" {
+	if zero := value == "0" || value == "0s"; value == "" || zero && strings.TrimSpace(cmdline.DocumentedDefault(doc)) != "" {
 		return name + ":" + defaultNote(doc)
 	}
 	if strings.ContainsAny(value, ":#@`") || value == "off" {
@@ -271,7 +272,7 @@ func exampleValue(f cli.Flag, doc cli.DocGenerationFlag, name string) string {
 }
 
 func defaultNote(doc cli.DocGenerationFlag) string {
-	text := documentedDefault(doc)
+	text := cmdline.DocumentedDefault(doc)
 	if text == "" {
 		return ""
 	}

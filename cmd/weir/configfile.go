@@ -19,6 +19,7 @@ import (
 	"github.com/urfave/cli/v2"
 	"go.yaml.in/yaml/v4"
 
+	"weir/cmd/weir/cmdline"
 	"weir/cmd/weir/term"
 )
 
@@ -414,7 +415,7 @@ func (r *configReader) unknown(key string, value *yaml.Node) string {
 	if bare != key && slices.Contains(names, strings.TrimLeft(bare, "-")) {
 		hint = fmt.Sprintf(" (did you mean %s?)", strings.TrimLeft(bare, "-"))
 	} else {
-		hint = didYouMean(bare, names)
+		hint = cmdline.DidYouMean(bare, names)
 	}
 	text := fmt.Sprintf("there is no setting %q%s", shortened(key, 40), hint)
 	switch {

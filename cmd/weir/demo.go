@@ -18,6 +18,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"weir/capacity"
+	"weir/cmd/weir/cmdline"
 	"weir/cmd/weir/term"
 	"weir/dht"
 	"weir/sfu"
@@ -50,8 +51,8 @@ func demoCommand() *cli.Command {
 			"itself, and its exit code is 0 only if media flowed over a cascade link.",
 		Flags: testnetFlags(append(testnetDiscovery(), testnetTLS(),
 			&cli.IntFlag{Name: "seconds", Usage: "end after `N` seconds; 0: when interrupted", EnvVars: []string{"DEMO_SECONDS"}},
-			&cli.IntFlag{Name: "nodes", Aliases: []string{"n"}, Usage: "how many `NODES`", Value: 5, EnvVars: env("NODES")},
-			&cli.IntFlag{Name: "region-count", Usage: "nodes are in one of `R` regions in turn, r1 to rR", Value: 2, EnvVars: env("REGION_COUNT")},
+			&cli.IntFlag{Name: "nodes", Aliases: []string{"n"}, Usage: "how many `NODES`", Value: 5, EnvVars: cmdline.Env("NODES")},
+			&cli.IntFlag{Name: "region-count", Usage: "nodes are in one of `R` regions in turn, r1 to rR", Value: 2, EnvVars: cmdline.Env("REGION_COUNT")},
 			&cli.IntFlag{Name: "session-limit", Usage: "most `SESSIONS` of n1, the publisher's included", Value: 3},
 			&cli.StringFlag{Name: "overflow", Usage: "what n1 does when it is full: redirect or refuse", Value: string(sfu.Redirect)},
 			&cli.IntFlag{Name: "viewers", Usage: "how many `VIEWERS` come to n1", Value: 6},
@@ -59,11 +60,11 @@ func demoCommand() *cli.Command {
 		)...),
 		Action: func(c *cli.Context) error {
 			if c.Args().Present() {
-				return badInput(fmt.Errorf("weir testnet demo takes no arguments, but got %q", c.Args().First()))
+				return cmdline.BadInput(fmt.Errorf("weir testnet demo takes no arguments, but got %q", c.Args().First()))
 			}
 			overflow := sfu.Overflow(c.String("overflow"))
 			if overflow != sfu.Redirect && overflow != sfu.Refuse { // a relayed viewer is not told by whom it is served
-				return badInput(fmt.Errorf("--overflow %s: the demo shows redirect and refuse", overflow))
+				return cmdline.BadInput(fmt.Errorf("--overflow %s: the demo shows redirect and refuse", overflow))
 			}
 			cfg := demoConfig{
 				discovery: dht.Discovery(c.String("discovery")), brokers: c.Int("brokers"),
@@ -71,7 +72,7 @@ func demoCommand() *cli.Command {
 				overflow: overflow, viewers: c.Int("viewers"), direct: c.Bool("direct"), length: time.Duration(c.Int("seconds")) * time.Second,
 			}
 			if cfg.length < 0 || cfg.sessionLimit < 1 || cfg.viewers < 0 {
-				return badInput(errors.New("--seconds and --viewers must not be negative, and --session-limit at least 1"))
+				return cmdline.BadInput(errors.New("--seconds and --viewers must not be negative, and --session-limit at least 1"))
 			}
 			return testnetExit(runDemo(c.Context, cfg, newScreen(c.App.Writer)))
 		},
@@ -197,7 +198,7 @@ func runDemo(ctx context.Context, cfg demoConfig, screen *screen) (err error) {
 // interrupted replaces what an interrupt made of err.
 func interrupted(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
-		return cli.Exit("interrupted before it was over", exitFailure)
+		return cli.Exit("interrupted before it was over", cmdline.ExitFailure)
 	}
 	return err
 }
@@ -568,7 +569,7 @@ func (d *demo) judge(ctx context.Context) error {
 		}
 	}
 	if len(missing) > 0 {
-		return cli.Exit("media did not flow over a cascade link:\n  "+strings.Join(missing, "\n  "), exitFailure)
+		return cli.Exit("media did not flow over a cascade link:\n  "+strings.Join(missing, "\n  "), cmdline.ExitFailure)
 	}
 	d.screen.add(screenLine{time.Now(), "result", append([]string{"media flowed over cascade links"}, good...)})
 	d.screen.flush()

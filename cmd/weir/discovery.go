@@ -8,6 +8,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/urfave/cli/v2"
 
+	"weir/cmd/weir/cmdline"
 	"weir/cmd/weir/term"
 	"weir/dht"
 )
@@ -16,9 +17,9 @@ import (
 // network, and at whoever joins it.
 func discoveryFlags() []cli.Flag {
 	return []cli.Flag{
-		&cli.StringFlag{Name: "discovery", Usage: "who holds the records: kademlia (the nodes closest to the key), broker (the servers listed), pull (each server listed its own) or push (every server listed)", Value: string(dht.Kademlia), EnvVars: env("DISCOVERY")},
-		&cli.StringSliceFlag{Name: "server", Usage: "`MULTIADDR` of a server for --discovery broker, pull or push, with /p2p/ID; repeatable", EnvVars: env("SERVER")},
-		&cli.StringFlag{Name: "server-list", Usage: "`FILE` with the addresses of such servers, one a line; read again when it changes", EnvVars: env("SERVER_LIST")},
+		&cli.StringFlag{Name: "discovery", Usage: "who holds the records: kademlia (the nodes closest to the key), broker (the servers listed), pull (each server listed its own) or push (every server listed)", Value: string(dht.Kademlia), EnvVars: cmdline.Env("DISCOVERY")},
+		&cli.StringSliceFlag{Name: "server", Usage: "`MULTIADDR` of a server for --discovery broker, pull or push, with /p2p/ID; repeatable", EnvVars: cmdline.Env("SERVER")},
+		&cli.StringFlag{Name: "server-list", Usage: "`FILE` with the addresses of such servers, one a line; read again when it changes", EnvVars: cmdline.Env("SERVER_LIST")},
 	}
 }
 

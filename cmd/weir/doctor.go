@@ -19,6 +19,7 @@ import (
 	"weir/capacity"
 	"weir/capacity/ledger"
 	"weir/capacity/scope"
+	"weir/cmd/weir/cmdline"
 	"weir/cmd/weir/term"
 	"weir/dht"
 	"weir/sfu"
@@ -139,8 +140,8 @@ func doctorCommand() *cli.Command {
 		Flags: adminFlags(),
 		Action: func(c *cli.Context) error {
 			resp, cancel, err := ask(c, "/doctor", adminTimeout)
-			if exit, ok := err.(cli.ExitCoder); ok && exit.ExitCode() == exitConnection {
-				return cli.Exit(err.Error()+" To start one: weir node --dev; to start several: weir testnet up", exitConnection)
+			if exit, ok := err.(cli.ExitCoder); ok && exit.ExitCode() == cmdline.ExitConnection {
+				return cli.Exit(err.Error()+" To start one: weir node --dev; to start several: weir testnet up", cmdline.ExitConnection)
 			}
 			if err != nil {
 				return err
@@ -149,7 +150,7 @@ func doctorCommand() *cli.Command {
 			defer resp.Body.Close()
 			b, err := io.ReadAll(io.LimitReader(resp.Body, maxAdminReply))
 			if err != nil {
-				return cli.Exit(fmt.Sprintf("%s: the answer broke off: %v", resp.Request.URL, err), exitConnection)
+				return cli.Exit(fmt.Sprintf("%s: the answer broke off: %v", resp.Request.URL, err), cmdline.ExitConnection)
 			}
 			var d diagnosis
 			if err := json.Unmarshal(b, &d); err != nil {
@@ -163,7 +164,7 @@ func doctorCommand() *cli.Command {
 				printDiagnosis(c.App.Writer, d)
 			}
 			if !d.OK {
-				return cli.Exit("", exitFailure)
+				return cli.Exit("", cmdline.ExitFailure)
 			}
 			return nil
 		},

@@ -14,6 +14,7 @@ import (
 
 	"weir/capacity/event"
 	"weir/capacity/ledger"
+	"weir/cmd/weir/cmdline"
 	"weir/cmd/weir/term"
 	"weir/sfu/problem"
 )
@@ -219,7 +220,7 @@ func drainCommand() *cli.Command {
 		Action: func(c *cli.Context) error {
 			deadline := c.Duration("deadline")
 			if deadline < 0 || deadline > maxDrain {
-				return badInput(fmt.Errorf("--deadline %v: want 0 for none, or up to %v", deadline, maxDrain))
+				return cmdline.BadInput(fmt.Errorf("--deadline %v: want 0 for none, or up to %v", deadline, maxDrain))
 			}
 			body, err := json.Marshal(drainRequest{deadline.Milliseconds(), c.Bool("exit")})
 			if err != nil {
@@ -261,19 +262,19 @@ func awaitDrained(c *cli.Context, s drainStatus, deadline time.Duration) (drainS
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			return s, cli.Exit(fmt.Sprintf("%s left after %v", term.Count(s.Left, "session or pull", "sessions and pulls"), deadline), exitFailure)
+			return s, cli.Exit(fmt.Sprintf("%s left after %v", term.Count(s.Left, "session or pull", "sessions and pulls"), deadline), cmdline.ExitFailure)
 		}
 		var now status
 		if err := fetch(c, "/status", &now); err != nil {
 			var exit cli.ExitCoder
-			if s.Exit && errors.As(err, &exit) && exit.ExitCode() == exitConnection {
+			if s.Exit && errors.As(err, &exit) && exit.ExitCode() == cmdline.ExitConnection {
 				s.Left = 0
 				return s, nil // it has ended
 			}
 			return s, err
 		}
 		if !now.Drain.Draining {
-			return s, cli.Exit("the node drains no more: somebody has taken it back", exitFailure)
+			return s, cli.Exit("the node drains no more: somebody has taken it back", cmdline.ExitFailure)
 		}
 		s = now.Drain
 	}

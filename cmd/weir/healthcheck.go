@@ -8,6 +8,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"weir/cmd/weir/cmdline"
 	"weir/sfu/problem"
 )
 
@@ -24,16 +25,16 @@ func healthcheckCommand() *cli.Command {
 			"that does not work, or does not answer in time, is to be started anew; one that is\n" +
 			"not ready (--ready) is not in its network yet or drains, and only takes no clients.",
 		Flags: []cli.Flag{
-			&cli.StringFlag{Name: "admin", Usage: "`ADDR` of a running node's admin API", Value: defaultAdmin, EnvVars: env("ADMIN")},
+			&cli.StringFlag{Name: "admin", Usage: "`ADDR` of a running node's admin API", Value: defaultAdmin, EnvVars: cmdline.Env("ADMIN")},
 			&cli.BoolFlag{Name: "ready", Usage: "whether it takes clients, too"},
 			&cli.DurationFlag{Name: "timeout", Usage: "how long it may take to answer", Value: defaultHealthTime},
 		},
 		Action: func(c *cli.Context) error {
-			if err := noArguments(c); err != nil {
+			if err := cmdline.NoArguments(c); err != nil {
 				return err
 			}
 			if d := c.Duration("timeout"); d <= 0 || d > time.Minute {
-				return badInput(fmt.Errorf("--timeout %v: want more than 0, and up to %v", d, time.Minute))
+				return cmdline.BadInput(fmt.Errorf("--timeout %v: want more than 0, and up to %v", d, time.Minute))
 			}
 			base, err := adminURL(c)
 			if err != nil {
@@ -47,7 +48,7 @@ func healthcheckCommand() *cli.Command {
 			defer cancel()
 			for _, path := range paths {
 				if err := well(ctx, base+path); err != nil {
-					return cli.Exit(err.Error(), exitFailure)
+					return cli.Exit(err.Error(), cmdline.ExitFailure)
 				}
 			}
 			_, err = fmt.Fprintln(c.App.Writer, "ok")

@@ -2,15 +2,19 @@
 // WebRTC servers.
 package main
 
-import "github.com/urfave/cli/v2"
+import (
+	"github.com/urfave/cli/v2"
+
+	"weir/cmd/weir/cmdline"
+)
 
 func main() {
 	quietLibraries()
-	runMain(app)
+	cmdline.Main(app)
 }
 
 func app() *cli.App {
-	return prepare(&cli.App{
+	return cmdline.Prepare(&cli.App{
 		Name:  "weir",
 		Usage: "find a WebRTC server with room, and cascade to it",
 		Description: "weir nodes publish signed records of their capacity under a shared Kademlia\n" +
@@ -49,8 +53,8 @@ func commands() []*cli.Command {
 		viewCommand(),
 		benchCommand(),
 		testnetCommand(),
-		versionCommand(),
-		completionCommand("weir"),
-		docsCommand(app),
+		cmdline.VersionCommand(),
+		cmdline.CompletionCommand("weir"),
+		cmdline.DocsCommand(app),
 	}
 }

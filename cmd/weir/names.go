@@ -12,6 +12,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"weir/capacity"
+	"weir/cmd/weir/cmdline"
 )
 
 // defaultName is what a node is called whose operator has not said: the
@@ -115,9 +116,9 @@ func peerCalled(c *cli.Context, s string) (peer.ID, error) {
 	case 1:
 		return found[0], nil
 	case 0:
-		return "", badInput(fmt.Errorf("%q is neither one peer ID nor the name of a node that is known here; weir peers shows them", s))
+		return "", cmdline.BadInput(fmt.Errorf("%q is neither one peer ID nor the name of a node that is known here; weir peers shows them", s))
 	default:
-		return "", badInput(fmt.Errorf("several nodes are called %q: %s; say which", s, known.list(found)))
+		return "", cmdline.BadInput(fmt.Errorf("several nodes are called %q: %s; say which", s, known.list(found)))
 	}
 }
 

@@ -20,6 +20,7 @@ import (
 
 	"weir/capacity"
 	"weir/capacity/event"
+	"weir/cmd/weir/cmdline"
 	"weir/cmd/weir/term"
 	"weir/dht"
 	"weir/sfu"
@@ -48,65 +49,65 @@ func nodeCommand() *cli.Command {
 			"(any one suffices, and all are tried again for ever). A default port that is taken\n" +
 			"gives way to the next free one, which the log tells; one asked for by name does not.",
 		Flags: append([]cli.Flag{
-			&cli.StringFlag{Name: configFlag, Usage: "`FILE` of settings, YAML, whose keys are the names of these flags; environment and flags are stronger; read again at SIGHUP", EnvVars: env("CONFIG")},
-			&cli.BoolFlag{Name: "dev", Usage: "a one-node network on loopback: console on http://" + defaultHTTP, EnvVars: env("DEV")},
-			&cli.StringSliceFlag{Name: "listen", Usage: "libp2p `MULTIADDR` to listen on, TCP or QUIC; repeatable", DefaultText: fmt.Sprintf("port %d of 127.0.0.1, both", defaultListenPort), EnvVars: env("LISTEN")},
-			&cli.StringSliceFlag{Name: "bootstrap", Usage: "`MULTIADDR` of a node of the network, with /p2p/ID; repeatable", EnvVars: env("BOOTSTRAP")},
-			&cli.StringSliceFlag{Name: "seed", Usage: "`HOST:PORT` where nodes of the network listen by TCP, such as a headless service's name, all of whose addresses are tried; its peer IDs are taken on trust; repeatable", EnvVars: env("SEED")},
-			&cli.StringFlag{Name: "join", Usage: "`TOKEN` of weir network invite: stands for --bootstrap, --network, --operator and --discovery", EnvVars: env("JOIN")},
-			&cli.StringFlag{Name: "network", Usage: "`NAME` of the network; nodes of different networks do not meet", Value: defaultNetwork, EnvVars: env("NETWORK")},
-			&cli.StringFlag{Name: "http", Usage: "`HOST:PORT` of WHIP, WHEP and the console", Value: defaultHTTP, EnvVars: env("HTTP")},
-			&cli.StringFlag{Name: "console", Usage: "`MODE` of the pages on --http: local (this machine sees the network, others get player and publisher), public (everybody sees it) or off", Value: string(consoleLocal), EnvVars: env("CONSOLE")},
-			&cli.StringSliceFlag{Name: "embed-origins", Usage: "`ORIGIN` whose pages may frame /embed/NAME, such as https://www.example.org or https://*.example.org; repeatable; or self, none or *", DefaultText: "those of --cors-origin", EnvVars: env("EMBED_ORIGINS")},
-			&cli.StringFlag{Name: "public-url", Usage: "base `URL` under which clients reach --http, if it is another", EnvVars: env("PUBLIC_URL")},
-			&cli.StringSliceFlag{Name: "trusted-proxy", Usage: "`CIDR` of reverse proxies in front of --http, whose X-Forwarded-For, -Proto and -Host are believed; repeatable", EnvVars: env("TRUSTED_PROXY")},
-			&cli.BoolFlag{Name: "proxy-protocol", Usage: "--trusted-proxy begin each connection to --http with a PROXY header, version 1 or 2", EnvVars: env("PROXY_PROTOCOL")},
-			&cli.StringSliceFlag{Name: "cors-origin", Usage: "`ORIGIN` whose pages may publish and view, such as https://www.example.org; repeatable", DefaultText: "any", EnvVars: env("CORS_ORIGIN")},
-			&cli.StringFlag{Name: "admin", Usage: "`HOST:PORT` of the admin API", Value: defaultAdmin, EnvVars: env("ADMIN")},
-			&cli.StringFlag{Name: "metrics", Usage: "`HOST:PORT` that serves /metrics alone, under any host name", DefaultText: "only at --admin", EnvVars: env("METRICS")},
-			&cli.StringFlag{Name: "media-port", Usage: "UDP `[HOST:]PORT` of all media, and TCP for clients whose UDP is blocked; without HOST that of --http", Value: defaultMedia, EnvVars: env("MEDIA_PORT")},
-			&cli.StringFlag{Name: "public-ip", Usage: "`IP` at which others reach the ports of media and libp2p, if a NAT in front of this machine maps it one to one", EnvVars: env("PUBLIC_IP")},
-			&cli.StringFlag{Name: "data-dir", Usage: "`DIR` of the identity and of remembered peers", Value: defaultDataDir(), EnvVars: env("DATA_DIR")},
-			&cli.StringFlag{Name: "name", Usage: "`NAME` by which people know the node; letters, digits, _ . and -", DefaultText: "the machine's", EnvVars: env("NAME")},
-			&cli.StringFlag{Name: "region", Usage: "`LABEL` of where the node is", EnvVars: env("REGION")},
-			&cli.StringFlag{Name: "zone", Usage: "`LABEL` within the region", EnvVars: env("ZONE")},
-			&cli.IntFlag{Name: "session-limit", Usage: "most WHIP and WHEP `SESSIONS`; 0: no limit", Value: 500, EnvVars: env("SESSION_LIMIT")},
-			&cli.IntFlag{Name: "address-sessions", Usage: "most `SESSIONS` of one client's address, of IPv6 its /64, at a time; 0: no limit", EnvVars: env("ADDRESS_SESSIONS")},
-			&cli.IntFlag{Name: "stream-limit", Usage: "most `STREAMS` carried; 0: no limit", EnvVars: env("STREAM_LIMIT")},
-			&cli.StringFlag{Name: "uplink-limit", Usage: "most to send, such as 800mbps; default: the network card's speed", EnvVars: env("UPLINK_LIMIT")},
-			&cli.Int64Flag{Name: "packet-limit", Usage: "most `PACKETS` per second to send; 0: no limit", DefaultText: "50000 for each core", EnvVars: env("PACKET_LIMIT")},
-			&cli.Float64Flag{Name: "cpu-limit", Usage: "`SHARE` of the CPU, 0 to 1, that counts as exhausted; 0: CPU is not counted", Value: 1, EnvVars: env("CPU_LIMIT")},
-			&cli.StringFlag{Name: "overflow", Usage: "what a full node does with a client: redirect, relay or refuse", Value: string(sfu.Redirect), EnvVars: env("OVERFLOW")},
-			&cli.IntFlag{Name: "fanout", Usage: "most cascade `PULLS` of one stream, if the policy in force does not say fewer", DefaultText: "as many as the policy says", EnvVars: env("FANOUT")},
-			&cli.DurationFlag{Name: "linger", Usage: "how long a relayed stream that nobody watches is kept", Value: defaultLinger, EnvVars: env("LINGER")},
-			&cli.StringFlag{Name: "policy", Usage: "`FILE` of the policy, read again when it changes; default: the built-in one", EnvVars: env("POLICY")},
-			&cli.StringFlag{Name: "operator", Usage: "`ID` of whom this node takes signed policies from; weir policy key prints it", EnvVars: env("OPERATOR")},
-			&cli.StringFlag{Name: "provision-command", Usage: "`CMD` for sh -c that starts a server when nobody has room, given JSON on standard input; see cmd/weir/hooks", EnvVars: env("PROVISION_COMMAND")},
-			&cli.StringFlag{Name: "provision-url", Usage: "`URL` to post that JSON to instead", EnvVars: env("PROVISION_URL")},
-			&cli.StringSliceFlag{Name: "provision-region", Usage: "`REGION` in which this node has servers started; repeatable; default: its own", EnvVars: env("PROVISION_REGION")},
-			&cli.StringFlag{Name: "release-command", Usage: "`CMD` for sh -c that takes this node's server away once it is idle under a policy of mood pack", EnvVars: env("RELEASE_COMMAND")},
-			&cli.StringFlag{Name: "release-url", Usage: "`URL` to post the JSON to instead", EnvVars: env("RELEASE_URL")},
-			&cli.StringFlag{Name: "event-command", Usage: "`CMD` for sh -c that is given each event of a stream or session as JSON on standard input and as WEIR_EVENT_… in its environment; see cmd/weir/hooks", EnvVars: env("EVENT_COMMAND")},
-			&cli.StringFlag{Name: "event-url", Usage: "`URL` to post that JSON to instead", EnvVars: env("EVENT_URL")},
-			&cli.StringFlag{Name: "event-key", Usage: "`FILE` with a key on each line, by which what is posted is signed (HMAC-SHA256); read again when it changes", EnvVars: env("EVENT_KEY")},
-			&cli.StringFlag{Name: "event-kinds", Usage: "`KINDS` of events to hand over, with commas between, such as stream,session.opened or all; weir events --help lists them", DefaultText: "those of streams, sessions and their media", EnvVars: env("EVENT_KINDS")},
-			&cli.DurationFlag{Name: "hook-timeout", Usage: "how long these commands and URLs may take", Value: defaultHookTimeout, EnvVars: env("HOOK_TIMEOUT")},
-			&cli.DurationFlag{Name: "stop-timeout", Usage: "how long a node that is told to end (SIGTERM, Ctrl-C) waits for its sessions; 0: not at all", Value: defaultStopTimeout, EnvVars: env("STOP_TIMEOUT")},
-			&cli.StringFlag{Name: "ready-file", Usage: "`FILE` to write the real addresses to, as JSON, once ready", EnvVars: env("READY_FILE")},
-			&cli.BoolFlag{Name: "allow-private", Usage: "let other nodes' records lead to private addresses (10.x, 192.168.x, 100.64.x, fd…) though this node has a public one", EnvVars: env("ALLOW_PRIVATE")},
-			&cli.BoolFlag{Name: "insecure-open", Usage: "allow addresses that others than this machine can reach, though whoever reaches them is let in", EnvVars: env("INSECURE_OPEN")},
-			&cli.StringFlag{Name: "log-level", Usage: "debug, info, warn or error", Value: "info", EnvVars: env("LOG_LEVEL")},
-			&cli.StringFlag{Name: "log-format", Usage: "text or json", Value: "text", EnvVars: env("LOG_FORMAT")},
+			&cli.StringFlag{Name: configFlag, Usage: "`FILE` of settings, YAML, whose keys are the names of these flags; environment and flags are stronger; read again at SIGHUP", EnvVars: cmdline.Env("CONFIG")},
+			&cli.BoolFlag{Name: "dev", Usage: "a one-node network on loopback: console on http://" + defaultHTTP, EnvVars: cmdline.Env("DEV")},
+			&cli.StringSliceFlag{Name: "listen", Usage: "libp2p `MULTIADDR` to listen on, TCP or QUIC; repeatable", DefaultText: fmt.Sprintf("port %d of 127.0.0.1, both", defaultListenPort), EnvVars: cmdline.Env("LISTEN")},
+			&cli.StringSliceFlag{Name: "bootstrap", Usage: "`MULTIADDR` of a node of the network, with /p2p/ID; repeatable", EnvVars: cmdline.Env("BOOTSTRAP")},
+			&cli.StringSliceFlag{Name: "seed", Usage: "`HOST:PORT` where nodes of the network listen by TCP, such as a headless service's name, all of whose addresses are tried; its peer IDs are taken on trust; repeatable", EnvVars: cmdline.Env("SEED")},
+			&cli.StringFlag{Name: "join", Usage: "`TOKEN` of weir network invite: stands for --bootstrap, --network, --operator and --discovery", EnvVars: cmdline.Env("JOIN")},
+			&cli.StringFlag{Name: "network", Usage: "`NAME` of the network; nodes of different networks do not meet", Value: defaultNetwork, EnvVars: cmdline.Env("NETWORK")},
+			&cli.StringFlag{Name: "http", Usage: "`HOST:PORT` of WHIP, WHEP and the console", Value: defaultHTTP, EnvVars: cmdline.Env("HTTP")},
+			&cli.StringFlag{Name: "console", Usage: "`MODE` of the pages on --http: local (this machine sees the network, others get player and publisher), public (everybody sees it) or off", Value: string(consoleLocal), EnvVars: cmdline.Env("CONSOLE")},
+			&cli.StringSliceFlag{Name: "embed-origins", Usage: "`ORIGIN` whose pages may frame /embed/NAME, such as https://www.example.org or https://*.example.org; repeatable; or self, none or *", DefaultText: "those of --cors-origin", EnvVars: cmdline.Env("EMBED_ORIGINS")},
+			&cli.StringFlag{Name: "public-url", Usage: "base `URL` under which clients reach --http, if it is another", EnvVars: cmdline.Env("PUBLIC_URL")},
+			&cli.StringSliceFlag{Name: "trusted-proxy", Usage: "`CIDR` of reverse proxies in front of --http, whose X-Forwarded-For, -Proto and -Host are believed; repeatable", EnvVars: cmdline.Env("TRUSTED_PROXY")},
+			&cli.BoolFlag{Name: "proxy-protocol", Usage: "--trusted-proxy begin each connection to --http with a PROXY header, version 1 or 2", EnvVars: cmdline.Env("PROXY_PROTOCOL")},
+			&cli.StringSliceFlag{Name: "cors-origin", Usage: "`ORIGIN` whose pages may publish and view, such as https://www.example.org; repeatable", DefaultText: "any", EnvVars: cmdline.Env("CORS_ORIGIN")},
+			&cli.StringFlag{Name: "admin", Usage: "`HOST:PORT` of the admin API", Value: defaultAdmin, EnvVars: cmdline.Env("ADMIN")},
+			&cli.StringFlag{Name: "metrics", Usage: "`HOST:PORT` that serves /metrics alone, under any host name", DefaultText: "only at --admin", EnvVars: cmdline.Env("METRICS")},
+			&cli.StringFlag{Name: "media-port", Usage: "UDP `[HOST:]PORT` of all media, and TCP for clients whose UDP is blocked; without HOST that of --http", Value: defaultMedia, EnvVars: cmdline.Env("MEDIA_PORT")},
+			&cli.StringFlag{Name: "public-ip", Usage: "`IP` at which others reach the ports of media and libp2p, if a NAT in front of this machine maps it one to one", EnvVars: cmdline.Env("PUBLIC_IP")},
+			&cli.StringFlag{Name: "data-dir", Usage: "`DIR` of the identity and of remembered peers", Value: cmdline.DefaultDataDir(), EnvVars: cmdline.Env("DATA_DIR")},
+			&cli.StringFlag{Name: "name", Usage: "`NAME` by which people know the node; letters, digits, _ . and -", DefaultText: "the machine's", EnvVars: cmdline.Env("NAME")},
+			&cli.StringFlag{Name: "region", Usage: "`LABEL` of where the node is", EnvVars: cmdline.Env("REGION")},
+			&cli.StringFlag{Name: "zone", Usage: "`LABEL` within the region", EnvVars: cmdline.Env("ZONE")},
+			&cli.IntFlag{Name: "session-limit", Usage: "most WHIP and WHEP `SESSIONS`; 0: no limit", Value: 500, EnvVars: cmdline.Env("SESSION_LIMIT")},
+			&cli.IntFlag{Name: "address-sessions", Usage: "most `SESSIONS` of one client's address, of IPv6 its /64, at a time; 0: no limit", EnvVars: cmdline.Env("ADDRESS_SESSIONS")},
+			&cli.IntFlag{Name: "stream-limit", Usage: "most `STREAMS` carried; 0: no limit", EnvVars: cmdline.Env("STREAM_LIMIT")},
+			&cli.StringFlag{Name: "uplink-limit", Usage: "most to send, such as 800mbps; default: the network card's speed", EnvVars: cmdline.Env("UPLINK_LIMIT")},
+			&cli.Int64Flag{Name: "packet-limit", Usage: "most `PACKETS` per second to send; 0: no limit", DefaultText: "50000 for each core", EnvVars: cmdline.Env("PACKET_LIMIT")},
+			&cli.Float64Flag{Name: "cpu-limit", Usage: "`SHARE` of the CPU, 0 to 1, that counts as exhausted; 0: CPU is not counted", Value: 1, EnvVars: cmdline.Env("CPU_LIMIT")},
+			&cli.StringFlag{Name: "overflow", Usage: "what a full node does with a client: redirect, relay or refuse", Value: string(sfu.Redirect), EnvVars: cmdline.Env("OVERFLOW")},
+			&cli.IntFlag{Name: "fanout", Usage: "most cascade `PULLS` of one stream, if the policy in force does not say fewer", DefaultText: "as many as the policy says", EnvVars: cmdline.Env("FANOUT")},
+			&cli.DurationFlag{Name: "linger", Usage: "how long a relayed stream that nobody watches is kept", Value: defaultLinger, EnvVars: cmdline.Env("LINGER")},
+			&cli.StringFlag{Name: "policy", Usage: "`FILE` of the policy, read again when it changes; default: the built-in one", EnvVars: cmdline.Env("POLICY")},
+			&cli.StringFlag{Name: "operator", Usage: "`ID` of whom this node takes signed policies from; weir policy key prints it", EnvVars: cmdline.Env("OPERATOR")},
+			&cli.StringFlag{Name: "provision-command", Usage: "`CMD` for sh -c that starts a server when nobody has room, given JSON on standard input; see cmd/weir/hooks", EnvVars: cmdline.Env("PROVISION_COMMAND")},
+			&cli.StringFlag{Name: "provision-url", Usage: "`URL` to post that JSON to instead", EnvVars: cmdline.Env("PROVISION_URL")},
+			&cli.StringSliceFlag{Name: "provision-region", Usage: "`REGION` in which this node has servers started; repeatable; default: its own", EnvVars: cmdline.Env("PROVISION_REGION")},
+			&cli.StringFlag{Name: "release-command", Usage: "`CMD` for sh -c that takes this node's server away once it is idle under a policy of mood pack", EnvVars: cmdline.Env("RELEASE_COMMAND")},
+			&cli.StringFlag{Name: "release-url", Usage: "`URL` to post the JSON to instead", EnvVars: cmdline.Env("RELEASE_URL")},
+			&cli.StringFlag{Name: "event-command", Usage: "`CMD` for sh -c that is given each event of a stream or session as JSON on standard input and as WEIR_EVENT_… in its environment; see cmd/weir/hooks", EnvVars: cmdline.Env("EVENT_COMMAND")},
+			&cli.StringFlag{Name: "event-url", Usage: "`URL` to post that JSON to instead", EnvVars: cmdline.Env("EVENT_URL")},
+			&cli.StringFlag{Name: "event-key", Usage: "`FILE` with a key on each line, by which what is posted is signed (HMAC-SHA256); read again when it changes", EnvVars: cmdline.Env("EVENT_KEY")},
+			&cli.StringFlag{Name: "event-kinds", Usage: "`KINDS` of events to hand over, with commas between, such as stream,session.opened or all; weir events --help lists them", DefaultText: "those of streams, sessions and their media", EnvVars: cmdline.Env("EVENT_KINDS")},
+			&cli.DurationFlag{Name: "hook-timeout", Usage: "how long these commands and URLs may take", Value: defaultHookTimeout, EnvVars: cmdline.Env("HOOK_TIMEOUT")},
+			&cli.DurationFlag{Name: "stop-timeout", Usage: "how long a node that is told to end (SIGTERM, Ctrl-C) waits for its sessions; 0: not at all", Value: defaultStopTimeout, EnvVars: cmdline.Env("STOP_TIMEOUT")},
+			&cli.StringFlag{Name: "ready-file", Usage: "`FILE` to write the real addresses to, as JSON, once ready", EnvVars: cmdline.Env("READY_FILE")},
+			&cli.BoolFlag{Name: "allow-private", Usage: "let other nodes' records lead to private addresses (10.x, 192.168.x, 100.64.x, fd…) though this node has a public one", EnvVars: cmdline.Env("ALLOW_PRIVATE")},
+			&cli.BoolFlag{Name: "insecure-open", Usage: "allow addresses that others than this machine can reach, though whoever reaches them is let in", EnvVars: cmdline.Env("INSECURE_OPEN")},
+			&cli.StringFlag{Name: "log-level", Usage: "debug, info, warn or error", Value: "info", EnvVars: cmdline.Env("LOG_LEVEL")},
+			&cli.StringFlag{Name: "log-format", Usage: "text or json", Value: "text", EnvVars: cmdline.Env("LOG_FORMAT")},
 		}, slices.Concat(tlsFlags(), rightsFlags(), discoveryFlags(), tracingFlags())...),
 		Action: func(c *cli.Context) error {
 			if c.Args().Present() {
-				return badInput(fmt.Errorf("weir node takes no arguments, but got %q", c.Args().First()))
+				return cmdline.BadInput(fmt.Errorf("weir node takes no arguments, but got %q", c.Args().First()))
 			}
 			hangups := listenForHangup()
 			defer hangups.stop()
 			l, err := settingsOf(c).load()
 			if err != nil {
-				return badInput(err)
+				return cmdline.BadInput(err)
 			}
 			quietLibraries()(l.cfg.log)
 			n, err := newNode(l.cfg)

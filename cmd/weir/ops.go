@@ -16,6 +16,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"weir/capacity/event"
+	"weir/cmd/weir/cmdline"
 	"weir/cmd/weir/term"
 	"weir/dht"
 	"weir/sfu"
@@ -47,16 +48,16 @@ func eventsCommand() *cli.Command {
 }
 
 func showEvents(c *cli.Context) error {
-	if err := noArguments(c); err != nil {
+	if err := cmdline.NoArguments(c); err != nil {
 		return err
 	}
 	wanted, err := kindsOf("--kind", c.String("kind"))
 	if err != nil {
-		return badInput(err)
+		return cmdline.BadInput(err)
 	}
 	ofTrace := strings.ToLower(c.String("trace"))
 	if _, err := trace.TraceIDFromHex(ofTrace); err != nil && ofTrace != "" {
-		return badInput(fmt.Errorf("--trace %s: want the 32 hexadecimal digits of a trace_id", ofTrace))
+		return cmdline.BadInput(fmt.Errorf("--trace %s: want the 32 hexadecimal digits of a trace_id", ofTrace))
 	}
 	w := term.Of(c)
 	show := func(e event.Event) error {
@@ -112,7 +113,7 @@ func kindsOf(flag, s string) (func(event.Kind) bool, error) {
 				noun, _, _ := strings.Cut(string(d.Kind), ".")
 				all = append(all, noun, string(d.Kind))
 			}
-			return nil, fmt.Errorf("%s %s: there are no such events%s; weir events --help lists the kinds", flag, word, didYouMean(word, all))
+			return nil, fmt.Errorf("%s %s: there are no such events%s; weir events --help lists the kinds", flag, word, cmdline.DidYouMean(word, all))
 		}
 	}
 	return func(k event.Kind) bool {
@@ -168,7 +169,7 @@ func sessionsCommand() *cli.Command {
 			"SENT BY is the node that redirected the client here.",
 		Flags: adminFlags(),
 		Action: func(c *cli.Context) error {
-			if err := noArguments(c); err != nil {
+			if err := cmdline.NoArguments(c); err != nil {
 				return err
 			}
 			var all []sfu.SessionStatus
@@ -188,7 +189,7 @@ func sessionsCommand() *cli.Command {
 			Flags:       adminFlags(),
 			Action: func(c *cli.Context) error {
 				if c.NArg() != 1 {
-					return badInput(errors.New("weir sessions end takes the ID of one session, which weir sessions prints"))
+					return cmdline.BadInput(errors.New("weir sessions end takes the ID of one session, which weir sessions prints"))
 				}
 				var ended endedSession
 				if err := post(c, "/sessions/"+url.PathEscape(c.Args().First())+"/end", nil, &ended); err != nil {
@@ -230,7 +231,7 @@ func printSessions(w term.Terminal, all []sfu.SessionStatus, known nodeNames, no
 
 func endStream(c *cli.Context) error {
 	if c.NArg() != 1 {
-		return badInput(errors.New("weir streams end takes the name of one stream"))
+		return cmdline.BadInput(errors.New("weir streams end takes the name of one stream"))
 	}
 	var ended map[string]string
 	if err := post(c, "/streams/end?"+url.Values{"stream": {c.Args().First()}}.Encode(), nil, &ended); err != nil {
@@ -253,12 +254,12 @@ func decisionsCommand() *cli.Command {
 			&cli.BoolFlag{Name: "explain", Usage: "every candidate of each, with its score by term or the rule that rejected it, and the reservations asked for"},
 		),
 		Action: func(c *cli.Context) error {
-			if err := noArguments(c); err != nil {
+			if err := cmdline.NoArguments(c); err != nil {
 				return err
 			}
 			last := c.Int("last")
 			if last < 1 {
-				return badInput(fmt.Errorf("--last %d: want 1 or more", last))
+				return cmdline.BadInput(fmt.Errorf("--last %d: want 1 or more", last))
 			}
 			var all []dht.Decision
 			if done, err := get(c, "/decisions", &all); done {
@@ -354,11 +355,11 @@ func pingCommand() *cli.Command {
 
 func ping(c *cli.Context) error {
 	if c.NArg() != 1 {
-		return badInput(errors.New("weir ping takes one peer ID or name, such as weir peers shows"))
+		return cmdline.BadInput(errors.New("weir ping takes one peer ID or name, such as weir peers shows"))
 	}
 	count := c.Int("count")
 	if count < 1 || count > pingsMost {
-		return badInput(fmt.Errorf("--count %d: want 1 to %d", count, pingsMost))
+		return cmdline.BadInput(fmt.Errorf("--count %d: want 1 to %d", count, pingsMost))
 	}
 	id, err := peerCalled(c, c.Args().First())
 	if err != nil {
@@ -397,7 +398,7 @@ func ping(c *cli.Context) error {
 		fmt.Fprintln(w, p)
 	}
 	if p.answered == 0 {
-		return cli.Exit("", exitFailure)
+		return cli.Exit("", cmdline.ExitFailure)
 	}
 	return nil
 }

@@ -20,6 +20,7 @@ import (
 	"weir/capacity/event"
 	"weir/capacity/policy"
 	"weir/capacity/signed"
+	"weir/cmd/weir/cmdline"
 	"weir/cmd/weir/term"
 	"weir/dht"
 )
@@ -72,7 +73,7 @@ func policyCommand() *cli.Command {
 			},
 			{
 				Name: "push", Usage: "sign a policy and give it to the whole network", ArgsUsage: "FILE", Flags: adminFlags(
-					&cli.StringFlag{Name: "key", Usage: "`DIR` of the operator's key", Required: true, EnvVars: env("OPERATOR_KEY")},
+					&cli.StringFlag{Name: "key", Usage: "`DIR` of the operator's key", Required: true, EnvVars: cmdline.Env("OPERATOR_KEY")},
 					&cli.Uint64Flag{Name: "as", Usage: "`VERSION` to give it", DefaultText: "one above what the node holds, whatever the file says"},
 				),
 				Description: "Every node takes it at once, and nobody who is connected notices. To go back, push\nan older file again: it gets a new version.",
@@ -88,7 +89,7 @@ func policyCommand() *cli.Command {
 
 func policyKey(c *cli.Context) error {
 	if c.NArg() != 1 {
-		return badInput(errors.New("weir policy key wants one DIR"))
+		return cmdline.BadInput(errors.New("weir policy key wants one DIR"))
 	}
 	key, err := dht.LoadIdentity(c.Args().First())
 	if err != nil {
@@ -107,20 +108,20 @@ func policyKey(c *cli.Context) error {
 
 func pushPolicy(c *cli.Context) error {
 	if c.NArg() != 1 {
-		return badInput(errors.New("weir policy push wants one FILE"))
+		return cmdline.BadInput(errors.New("weir policy push wants one FILE"))
 	}
 	dir := c.String("key")
 	if _, err := os.Stat(filepath.Join(dir, "identity.key")); err != nil {
-		return badInput(fmt.Errorf("--key %s: no key there; weir policy key %s makes one: %w", dir, dir, err))
+		return cmdline.BadInput(fmt.Errorf("--key %s: no key there; weir policy key %s makes one: %w", dir, dir, err))
 	}
 	key, err := dht.LoadIdentity(dir)
 	if err != nil {
-		return badInput(err)
+		return cmdline.BadInput(err)
 	}
 	name := c.Args().First()
 	text, err := readText(name, c.App.Reader)
 	if err != nil {
-		return badInput(err)
+		return cmdline.BadInput(err)
 	}
 	version := c.Uint64("as")
 	if !c.IsSet("as") {
@@ -132,7 +133,7 @@ func pushPolicy(c *cli.Context) error {
 	}
 	sealed, err := signed.SealPolicy(name, text, version, time.Now(), key)
 	if err != nil {
-		return badInput(err)
+		return cmdline.BadInput(err)
 	}
 	var applied policyEntry
 	if err := post(c, "/policy", sealed, &applied); err != nil {
@@ -164,16 +165,16 @@ func policyHistory(c *cli.Context) error {
 
 func checkPolicy(c *cli.Context) error {
 	if c.NArg() != 1 {
-		return badInput(errors.New("weir policy check wants one FILE, or - for standard input"))
+		return cmdline.BadInput(errors.New("weir policy check wants one FILE, or - for standard input"))
 	}
 	name := c.Args().First()
 	text, err := readText(name, c.App.Reader)
 	if err != nil {
-		return badInput(err)
+		return cmdline.BadInput(err)
 	}
 	judge, err := policy.Parse(name, text)
 	if err != nil {
-		return badInput(err)
+		return cmdline.BadInput(err)
 	}
 	p := judge.Policy()
 	if c.Bool("json") {

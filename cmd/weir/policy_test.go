@@ -9,6 +9,7 @@ import (
 
 	"weir/capacity"
 	"weir/capacity/policy"
+	"weir/cmd/weir/cmdline"
 )
 
 const policyV1 = "name: one\nversion: 1\nfilter:\n  - {name: room, expr: r.sessions_free >= 1}\nscore:\n  - {name: headroom, expr: 1 - r.stress}\n"
@@ -71,13 +72,13 @@ func TestPolicyCommands(t *testing.T) {
 		want string
 	}{
 		{[]string{"policy", "check", good}, 0, `policy "one", version 1: 1 rules and 1 terms`},
-		{[]string{"policy", "check", bad}, exitInput, "bad.yaml:6:34: term \"headroom\": r and me have no field stres"},
-		{[]string{"policy", "check"}, exitInput, "wants one FILE"},
-		{[]string{"policy", "check", filepath.Join(dir, "absent")}, exitInput, "no such file"},
+		{[]string{"policy", "check", bad}, cmdline.ExitInput, "bad.yaml:6:34: term \"headroom\": r and me have no field stres"},
+		{[]string{"policy", "check"}, cmdline.ExitInput, "wants one FILE"},
+		{[]string{"policy", "check", filepath.Join(dir, "absent")}, cmdline.ExitInput, "no such file"},
 		{[]string{"policy", "show", "--default"}, 0, "name: default"},
-		{[]string{"policy", "show", "--admin", "127.0.0.1:1"}, exitConnection, "no node answers"},
+		{[]string{"policy", "show", "--admin", "127.0.0.1:1"}, cmdline.ExitConnection, "no node answers"},
 		{[]string{"policy", "fields"}, 0, "r.uplink_free"},
-		{[]string{"node", "--policy", bad, "--data-dir", dir}, exitInput, "no field stres"},
+		{[]string{"node", "--policy", bad, "--data-dir", dir}, cmdline.ExitInput, "no field stres"},
 	} {
 		out, code, err := runWeir(t.Context(), c.args...)
 		if err != nil {

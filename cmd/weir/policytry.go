@@ -18,6 +18,7 @@ import (
 
 	"weir/capacity"
 	"weir/capacity/policy"
+	"weir/cmd/weir/cmdline"
 	"weir/cmd/weir/term"
 	"weir/dht"
 	"weir/sfu/problem"
@@ -177,12 +178,12 @@ func tryPolicyCommand() *cli.Command {
 
 func tryPolicy(c *cli.Context) error {
 	if c.NArg() != 1 {
-		return badInput(errors.New("weir policy try wants one FILE, or - for standard input"))
+		return cmdline.BadInput(errors.New("weir policy try wants one FILE, or - for standard input"))
 	}
 	name := c.Args().First()
 	text, err := readText(name, c.App.Reader)
 	if err != nil {
-		return badInput(err)
+		return cmdline.BadInput(err)
 	}
 	q := url.Values{"file": {name}, "uplink": {c.String("need")}, "stream": {c.String("stream")}, "region": {c.String("region")}}
 	var t policyTrial
@@ -195,7 +196,7 @@ func tryPolicy(c *cli.Context) error {
 		t.print(term.Of(c), namesOf(c))
 	}
 	if i := slices.IndexFunc(t.Needs, nobody); err == nil && i >= 0 && c.Bool("fail-if-none") {
-		return cli.Exit(fmt.Sprintf("by this policy nobody would be chosen for %s", t.Needs[i].Need.Purpose), exitFailure)
+		return cli.Exit(fmt.Sprintf("by this policy nobody would be chosen for %s", t.Needs[i].Need.Purpose), cmdline.ExitFailure)
 	}
 	return err
 }

@@ -16,6 +16,7 @@ import (
 
 	"weir/capacity"
 	"weir/capacity/policy"
+	"weir/cmd/weir/cmdline"
 	"weir/cmd/weir/term"
 	"weir/dht"
 	"weir/sfu/problem"
@@ -170,7 +171,7 @@ func TestPolicyTryAPI(t *testing.T) {
 	}
 	_, code, tried := runWeir(t.Context(), "policy", "try", "--admin", admin, file)
 	_, checkCode, checked := runWeir(t.Context(), "policy", "check", file)
-	if code != exitInput || code != checkCode || tried == nil || checked == nil || tried.Error() != checked.Error() {
+	if code != cmdline.ExitInput || code != checkCode || tried == nil || checked == nil || tried.Error() != checked.Error() {
 		t.Errorf("try: exit %d, %v\ncheck: exit %d, %v", code, tried, checkCode, checked)
 	}
 	if err := os.WriteFile(file, []byte(policyV1), 0o600); err != nil {
@@ -186,7 +187,7 @@ func TestPolicyTryAPI(t *testing.T) {
 		t.Errorf("--json: %v: %s", err, out)
 	}
 	for _, args := range [][]string{{"policy", "try"}, {"policy", "try", "--admin", admin, filepath.Join(dir, "absent")}} {
-		if _, code, err := runWeir(t.Context(), args...); code != exitInput {
+		if _, code, err := runWeir(t.Context(), args...); code != cmdline.ExitInput {
 			t.Errorf("weir %s: exit %d, %v", strings.Join(args, " "), code, err)
 		}
 	}

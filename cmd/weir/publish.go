@@ -13,6 +13,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"weir/cmd/weir/cmdline"
 	"weir/cmd/weir/term"
 	"weir/sfu/client"
 )
@@ -24,13 +25,13 @@ const connectTime = 15 * time.Second
 // mediaFlags are what publish and view have in common.
 func mediaFlags(more ...cli.Flag) []cli.Flag {
 	return append(more,
-		&cli.DurationFlag{Name: "duration", Usage: "stop after `D`, such as 30s (0: when interrupted)", EnvVars: env("DURATION")},
-		&cli.DurationFlag{Name: "interval", Value: time.Second, Usage: "print statistics every `D`", EnvVars: env("INTERVAL")},
-		&cli.DurationFlag{Name: "wait", Usage: "ask a server that answers 409 or 503 again for `D`", EnvVars: env("WAIT")},
-		&cli.StringFlag{Name: "token", Usage: "`TOKEN` that lets us in, as weir token new signs; only the servers of the URLs given get it", EnvVars: env("TOKEN")},
-		&cli.BoolFlag{Name: "tcp", Usage: "media over TCP only, where UDP is blocked", EnvVars: env("TCP")},
+		&cli.DurationFlag{Name: "duration", Usage: "stop after `D`, such as 30s (0: when interrupted)", EnvVars: cmdline.Env("DURATION")},
+		&cli.DurationFlag{Name: "interval", Value: time.Second, Usage: "print statistics every `D`", EnvVars: cmdline.Env("INTERVAL")},
+		&cli.DurationFlag{Name: "wait", Usage: "ask a server that answers 409 or 503 again for `D`", EnvVars: cmdline.Env("WAIT")},
+		&cli.StringFlag{Name: "token", Usage: "`TOKEN` that lets us in, as weir token new signs; only the servers of the URLs given get it", EnvVars: cmdline.Env("TOKEN")},
+		&cli.BoolFlag{Name: "tcp", Usage: "media over TCP only, where UDP is blocked", EnvVars: cmdline.Env("TCP")},
 		caFlag(),
-		&cli.BoolFlag{Name: "json", Usage: "print one JSON object per interval, and a last one with \"final\":true", EnvVars: env("JSON")},
+		&cli.BoolFlag{Name: "json", Usage: "print one JSON object per interval, and a last one with \"final\":true", EnvVars: cmdline.Env("JSON")},
 	)
 }
 
@@ -49,8 +50,8 @@ B) and one with audio (.ogg, Opus); they play in a loop unless --once is given.
 Exit codes: 0 media flowed, 1 it stopped flowing, 2 no connection, 3 bad input,
 4 refused by the server.`,
 		Flags: mediaFlags(
-			&cli.BoolFlag{Name: "pattern", Usage: "send the built-in test clip", EnvVars: env("PATTERN")},
-			&cli.BoolFlag{Name: "once", Usage: "play the files once and stop", EnvVars: env("ONCE")},
+			&cli.BoolFlag{Name: "pattern", Usage: "send the built-in test clip", EnvVars: cmdline.Env("PATTERN")},
+			&cli.BoolFlag{Name: "once", Usage: "play the files once and stop", EnvVars: cmdline.Env("ONCE")},
 			reconnectFlag(10*time.Minute),
 		),
 		Action: publish,
@@ -64,16 +65,16 @@ func publish(c *cli.Context) error {
 	}
 	files, urls, err := urlsOf(args)
 	if err != nil {
-		return badInput(fmt.Errorf("publish: %w", err))
+		return cmdline.BadInput(fmt.Errorf("publish: %w", err))
 	}
 	var src *client.Source
 	switch {
 	case c.Bool("pattern") && len(files) > 0:
-		return badInput(errors.New("publish: both --pattern and files; expected one of them"))
+		return cmdline.BadInput(errors.New("publish: both --pattern and files; expected one of them"))
 	case c.Bool("pattern"):
 		src = client.Pattern()
 	case len(files) == 0:
-		return badInput(errors.New("publish: nothing to send: name a file before the URL, or use --pattern"))
+		return cmdline.BadInput(errors.New("publish: nothing to send: name a file before the URL, or use --pattern"))
 	default:
 		if src, err = client.Open(files...); err != nil {
 			return mediaExit(c, "publish", err)
@@ -83,7 +84,7 @@ func publish(c *cli.Context) error {
 
 	trusting, err := trustingClient(c.String("ca"))
 	if err != nil {
-		return badInput(fmt.Errorf("publish: %w", err))
+		return cmdline.BadInput(fmt.Errorf("publish: %w", err))
 	}
 	report := newReporter(c)
 	way := &course{what: "publish", doing: "publishing to", urls: urls, report: report}
@@ -102,9 +103,9 @@ func publish(c *cli.Context) error {
 	report.final(final)
 	switch {
 	case lost:
-		return cli.Exit("publish: connection lost", exitFailure)
+		return cli.Exit("publish: connection lost", cmdline.ExitFailure)
 	case final.Packets == 0:
-		return cli.Exit("publish: nothing was sent", exitConnection)
+		return cli.Exit("publish: nothing was sent", cmdline.ExitConnection)
 	}
 	return nil
 }
@@ -114,13 +115,13 @@ func mediaArgs(c *cli.Context) ([]string, error) {
 	args := c.Args().Slice()
 	name := c.Command.Name
 	if len(args) == 0 {
-		return nil, badInput(fmt.Errorf("%s: a URL is expected; see weir help %s", name, name))
+		return nil, cmdline.BadInput(fmt.Errorf("%s: a URL is expected; see weir help %s", name, name))
 	}
 	if c.Duration("interval") <= 0 || c.Duration("duration") < 0 || c.Duration("wait") < 0 {
-		return nil, badInput(fmt.Errorf("%s: --interval must be positive, --duration and --wait not negative", name))
+		return nil, cmdline.BadInput(fmt.Errorf("%s: --interval must be positive, --duration and --wait not negative", name))
 	}
 	if strings.ContainsFunc(c.String("token"), func(r rune) bool { return r <= ' ' || r > '~' }) {
-		return nil, badInput(fmt.Errorf("%s: --token has a character that no token has, such as a blank: give all of it, and nothing else", name))
+		return nil, cmdline.BadInput(fmt.Errorf("%s: --token has a character that no token has, such as a blank: give all of it, and nothing else", name))
 	}
 	return args, nil
 }
@@ -135,16 +136,16 @@ func withDuration(ctx context.Context, d time.Duration) (context.Context, contex
 
 // mediaExit says why there is no media, with the exit code for it.
 func mediaExit(c *cli.Context, what string, err error) error {
-	code := exitFailure
+	code := cmdline.ExitFailure
 	var refused *client.Refused
 	var path *fs.PathError
 	switch {
 	case errors.As(err, &refused):
-		code = exitRefused
+		code = cmdline.ExitRefused
 	case errors.Is(err, client.ErrBadURL), errors.Is(err, client.ErrBadMedia), errors.As(err, &path):
-		code = exitInput
+		code = cmdline.ExitInput
 	case errors.Is(err, client.ErrNoConnection), errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
-		code = exitConnection
+		code = cmdline.ExitConnection
 	}
 	text := strings.TrimPrefix(err.Error(), what+": ")
 	if errors.Is(err, client.ErrNoMedia) && !c.Bool("tcp") {

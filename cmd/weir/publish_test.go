@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"weir/cmd/weir/cmdline"
 	"weir/sfu/client"
 )
 
@@ -166,24 +167,24 @@ func TestMediaExitCodes(t *testing.T) {
 		code int
 		text string
 	}{
-		{[]string{"publish", "--pattern", full.URL}, exitRefused, "publish: refused by " + full.URL + `: 503 Service Unavailable: "no node has room: sessions"`},
-		{[]string{"view", full.URL}, exitRefused, "view: refused by"},
-		{[]string{"view", wrong.URL}, exitFailure, "bad answer"},
-		{[]string{"publish", "--pattern", "http://127.0.0.1:1/whip/a"}, exitConnection, "no connection"},
-		{[]string{"view", "http://127.0.0.1:1/whep/a"}, exitConnection, "no connection"},
-		{[]string{"view", "127.0.0.1:1/whep/a"}, exitConnection, "no connection to 127.0.0.1:1: nothing listens there"},
-		{[]string{"view", "demo"}, exitInput, "not an http or https URL"},
-		{[]string{"view"}, exitInput, "a URL is expected"},
-		{[]string{"view", "a.ivf", full.URL}, exitInput, "URLs are expected, not a.ivf"},
-		{[]string{"view", "http://127.0.0.1:1/whep/a", full.URL, full.URL}, exitRefused, "no node has room"},
-		{[]string{"view", "--tracks", "smell", full.URL}, exitInput, `"smell"; expected audio, video`},
-		{[]string{"view", "--interval", "0s", full.URL}, exitInput, "--interval must be positive"},
-		{[]string{"view", "--interval", "soon", full.URL}, exitInput, "soon"},
-		{[]string{"view", "--save", filepath.Join(bad, "out.ivf"), full.URL}, exitInput, "record: open"},
-		{[]string{"publish", full.URL}, exitInput, "nothing to send"},
-		{[]string{"publish", "--pattern", bad, full.URL}, exitInput, "both --pattern and files"},
-		{[]string{"publish", bad, full.URL}, exitInput, bad + ": IVF"},
-		{[]string{"publish", filepath.Join(t.TempDir(), "absent.ivf"), full.URL}, exitInput, "no such file"},
+		{[]string{"publish", "--pattern", full.URL}, cmdline.ExitRefused, "publish: refused by " + full.URL + `: 503 Service Unavailable: "no node has room: sessions"`},
+		{[]string{"view", full.URL}, cmdline.ExitRefused, "view: refused by"},
+		{[]string{"view", wrong.URL}, cmdline.ExitFailure, "bad answer"},
+		{[]string{"publish", "--pattern", "http://127.0.0.1:1/whip/a"}, cmdline.ExitConnection, "no connection"},
+		{[]string{"view", "http://127.0.0.1:1/whep/a"}, cmdline.ExitConnection, "no connection"},
+		{[]string{"view", "127.0.0.1:1/whep/a"}, cmdline.ExitConnection, "no connection to 127.0.0.1:1: nothing listens there"},
+		{[]string{"view", "demo"}, cmdline.ExitInput, "not an http or https URL"},
+		{[]string{"view"}, cmdline.ExitInput, "a URL is expected"},
+		{[]string{"view", "a.ivf", full.URL}, cmdline.ExitInput, "URLs are expected, not a.ivf"},
+		{[]string{"view", "http://127.0.0.1:1/whep/a", full.URL, full.URL}, cmdline.ExitRefused, "no node has room"},
+		{[]string{"view", "--tracks", "smell", full.URL}, cmdline.ExitInput, `"smell"; expected audio, video`},
+		{[]string{"view", "--interval", "0s", full.URL}, cmdline.ExitInput, "--interval must be positive"},
+		{[]string{"view", "--interval", "soon", full.URL}, cmdline.ExitInput, "soon"},
+		{[]string{"view", "--save", filepath.Join(bad, "out.ivf"), full.URL}, cmdline.ExitInput, "record: open"},
+		{[]string{"publish", full.URL}, cmdline.ExitInput, "nothing to send"},
+		{[]string{"publish", "--pattern", bad, full.URL}, cmdline.ExitInput, "both --pattern and files"},
+		{[]string{"publish", bad, full.URL}, cmdline.ExitInput, bad + ": IVF"},
+		{[]string{"publish", filepath.Join(t.TempDir(), "absent.ivf"), full.URL}, cmdline.ExitInput, "no such file"},
 	} {
 		_, code, err := runWeir(t.Context(), c.args...)
 		if err == nil || code != c.code || !strings.Contains(err.Error(), c.text) {
@@ -192,7 +193,7 @@ func TestMediaExitCodes(t *testing.T) {
 	}
 
 	out, _, _ := runWeir(t.Context(), "view", "--json", full.URL)
-	if last := lastLine(t, out); last["final"] != true || last["code"] != float64(exitRefused) || !strings.Contains(last["error"].(string), "no node has room") {
+	if last := lastLine(t, out); last["final"] != true || last["code"] != float64(cmdline.ExitRefused) || !strings.Contains(last["error"].(string), "no node has room") {
 		t.Errorf("with --json: %v", last)
 	}
 }

@@ -16,6 +16,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"weir/cmd/weir/cmdline"
 	"weir/sfu/client"
 )
 
@@ -32,7 +33,7 @@ const (
 
 // reconnectFlag is that of publish and view.
 func reconnectFlag(value time.Duration) cli.Flag {
-	return &cli.DurationFlag{Name: "reconnect", Value: value, Usage: "when the connection is lost try for `D` to get another, also at the other URLs; 0: end at once", EnvVars: env("RECONNECT")}
+	return &cli.DurationFlag{Name: "reconnect", Value: value, Usage: "when the connection is lost try for `D` to get another, also at the other URLs; 0: end at once", EnvVars: cmdline.Env("RECONNECT")}
 }
 
 // A mediaConn is a Publisher or a Viewer in use.

@@ -17,6 +17,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"weir/capacity"
+	"weir/cmd/weir/cmdline"
 	"weir/cmd/weir/term"
 	"weir/dht"
 )
@@ -25,8 +26,8 @@ import (
 // themselves.
 func recordFlags(more ...cli.Flag) []cli.Flag {
 	return append(adminFlags(append(more,
-		&cli.StringSliceFlag{Name: "bootstrap", Usage: "join the network by `MULTIADDR` as a client instead of asking a running node; repeatable", EnvVars: env("BOOTSTRAP")},
-		&cli.StringFlag{Name: "network", Usage: "`NAME` of the network to join", Value: "open", EnvVars: env("NETWORK")},
+		&cli.StringSliceFlag{Name: "bootstrap", Usage: "join the network by `MULTIADDR` as a client instead of asking a running node; repeatable", EnvVars: cmdline.Env("BOOTSTRAP")},
+		&cli.StringFlag{Name: "network", Usage: "`NAME` of the network to join", Value: "open", EnvVars: cmdline.Env("NETWORK")},
 		&cli.StringFlag{Name: "stream", Usage: "the records of this `STREAM`'s carriers instead of the nodes'"},
 	)...), discoveryFlags()...)
 }
@@ -63,7 +64,7 @@ func readRecords(c *cli.Context) (list recordList, done bool, err error) {
 	defer leave()
 	list, err = snapshot(c.Context, n, topicOf(stream))
 	if err != nil {
-		return list, true, cli.Exit("the records are not known: "+err.Error(), exitConnection)
+		return list, true, cli.Exit("the records are not known: "+err.Error(), cmdline.ExitConnection)
 	}
 	if c.Bool("json") {
 		return list, true, term.PrintJSON(c, list)
@@ -102,7 +103,7 @@ func missing(w io.Writer, heard dht.Hearing, nodes []dht.Silence) error {
 	}
 	text := strings.Join(said, "; ") + ": what only they know is missing here"
 	if !heard.Enough() {
-		return cli.Exit(text, exitConnection)
+		return cli.Exit(text, cmdline.ExitConnection)
 	}
 	fmt.Fprintln(w, term.Printable(text))
 	return nil
@@ -184,14 +185,14 @@ func printRecords(w term.Terminal, entries []recordEntry) {
 
 func getRecords(c *cli.Context) error {
 	if c.NArg() != 1 {
-		return badInput(errors.New("records get takes one peer ID or name, such as weir peers shows"))
+		return cmdline.BadInput(errors.New("records get takes one peer ID or name, such as weir peers shows"))
 	}
 	id, err := peer.Decode(c.Args().First())
 	if err != nil && !standalone(c) {
 		id, err = peerCalled(c, c.Args().First())
 	}
 	if err != nil {
-		return badInput(err)
+		return cmdline.BadInput(err)
 	}
 	var entries []recordEntry
 	if standalone(c) {
@@ -201,7 +202,7 @@ func getRecords(c *cli.Context) error {
 		}
 		defer leave()
 		if entries, err = recordsOf(c.Context, n, id); err != nil {
-			return cli.Exit(err.Error(), exitConnection)
+			return cli.Exit(err.Error(), cmdline.ExitConnection)
 		}
 		if c.Bool("json") {
 			return term.PrintJSON(c, entries)
@@ -285,11 +286,11 @@ func verifyRecords(c *cli.Context) error {
 	var entries []recordEntry
 	switch {
 	case c.NArg() > 1:
-		return badInput(errors.New("records verify takes at most one file"))
+		return cmdline.BadInput(errors.New("records verify takes at most one file"))
 	case c.NArg() == 1:
 		sealed, err := os.ReadFile(c.Args().First())
 		if err != nil {
-			return badInput(err)
+			return cmdline.BadInput(err)
 		}
 		e := inspect(sealed, time.Now())
 		// Of a file nobody can tell when it came in: only the clock is left.
@@ -340,7 +341,7 @@ func verifyRecords(c *cli.Context) error {
 		})
 	}
 	if failed > 0 {
-		return cli.Exit(fmt.Sprintf("%d of %d records are bad", failed, len(entries)), exitFailure)
+		return cli.Exit(fmt.Sprintf("%d of %d records are bad", failed, len(entries)), cmdline.ExitFailure)
 	}
 	return nil
 }

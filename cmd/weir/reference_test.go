@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"github.com/urfave/cli/v2"
+
+	"weir/cmd/weir/cmdline"
 )
 
 // The reference that is kept in the repository is what the help texts say now.
@@ -16,7 +18,7 @@ func TestCommandReferenceIsUpToDate(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := strings.Split(markdownManual(app()), "\n")
+	want := strings.Split(cmdline.Markdown(app()), "\n")
 	for i, line := range strings.Split(string(kept), "\n") {
 		if i >= len(want) || line != want[i] {
 			t.Fatalf("line %d of .github/docs/commands.md is not what the help texts say: run make docs\n%s", i+1, line)
@@ -32,11 +34,11 @@ func TestManualIsTheSameEverywhere(t *testing.T) {
 	t.Setenv("HOME", "/home/one")
 	t.Setenv("XDG_DATA_HOME", "")
 	t.Setenv("WEIR_HTTP", "")
-	one := markdownManual(app())
+	one := cmdline.Markdown(app())
 	t.Setenv("HOME", "/home/another")
 	t.Setenv("XDG_DATA_HOME", "/srv/data")
 	t.Setenv("WEIR_HTTP", "192.0.2.1:80")
-	if another := markdownManual(app()); one != another {
+	if another := cmdline.Markdown(app()); one != another {
 		t.Error("another home directory or environment makes another manual")
 	}
 	if strings.Contains(one, "/home/") {
@@ -49,7 +51,7 @@ func TestManualIsTheSameEverywhere(t *testing.T) {
 func TestManPages(t *testing.T) {
 	t.Setenv("SOURCE_DATE_EPOCH", "1700000000")
 	a := app()
-	pages := manPages(a)
+	pages := cmdline.ManPages(a)
 	if !strings.Contains(pages["weir.1"], `"2023-11-14"`) {
 		t.Error("weir.1 has not the date of SOURCE_DATE_EPOCH")
 	}

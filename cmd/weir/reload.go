@@ -17,6 +17,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"weir/capacity/event"
+	"weir/cmd/weir/cmdline"
 	"weir/cmd/weir/term"
 	"weir/sfu/problem"
 )
@@ -310,7 +311,7 @@ func reloadCommand() *cli.Command {
 			"Exits with 3 then.",
 		Flags: adminFlags(),
 		Action: func(c *cli.Context) error {
-			if err := noArguments(c); err != nil {
+			if err := cmdline.NoArguments(c); err != nil {
 				return err
 			}
 			var r reloadReport
@@ -324,7 +325,7 @@ func reloadCommand() *cli.Command {
 				_, err = fmt.Fprintln(term.Of(c), r)
 			}
 			if err == nil && r.Outcome != reloadApplied {
-				return cli.Exit("", exitFailure)
+				return cli.Exit("", cmdline.ExitFailure)
 			}
 			return err
 		},

@@ -19,6 +19,7 @@ import (
 
 	"weir/capacity"
 	"weir/capacity/event"
+	"weir/cmd/weir/cmdline"
 	"weir/sfu"
 	"weir/sfu/problem"
 )
@@ -184,7 +185,7 @@ func TestReloadOfABadFileAppliesNothing(t *testing.T) {
 		t.Errorf("the API says %+v", said)
 	}
 	out, code, err := runWeir(t.Context(), "reload", "--admin", strings.TrimPrefix(admin, "http://"))
-	if code != exitInput || !strings.Contains(err.Error(), "weir.yaml:2:") {
+	if code != cmdline.ExitInput || !strings.Contains(err.Error(), "weir.yaml:2:") {
 		t.Errorf("weir reload: %d, %s, %v", code, out, err)
 	}
 	out, _, err = runWeir(t.Context(), "config", "show", "--admin", strings.TrimPrefix(admin, "http://"))

@@ -15,6 +15,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"weir/capacity"
+	"weir/cmd/weir/cmdline"
 	"weir/cmd/weir/term"
 	"weir/dht"
 	"weir/sfu"
@@ -28,13 +29,13 @@ const maxUnbelieving = 4
 // rightsFlags say who may publish and view.
 func rightsFlags() []cli.Flag {
 	return []cli.Flag{
-		&cli.StringFlag{Name: "auth-keys", Usage: "`FILE` of the keys whose tokens let clients in, a JWK set as weir token key prints; read again when it changes", EnvVars: env("AUTH_KEYS")},
-		&cli.StringFlag{Name: "auth-jwks", Usage: "`URL` of such keys, those of --auth-keys beside it", EnvVars: env("AUTH_JWKS")},
-		&cli.DurationFlag{Name: "auth-jwks-refresh", Usage: "how often that URL is asked: a key that is gone there ends its sessions", Value: 5 * time.Second, EnvVars: env("AUTH_JWKS_REFRESH")},
-		&cli.StringFlag{Name: "auth-hook", Usage: "`URL` that is asked by POST of JSON whether a client may publish or view; with keys both must allow it", EnvVars: env("AUTH_HOOK")},
-		&cli.DurationFlag{Name: "auth-hook-timeout", Usage: "how long that may take", Value: 5 * time.Second, EnvVars: env("AUTH_HOOK_TIMEOUT")},
-		&cli.IntFlag{Name: "auth-sessions", Usage: "most `SESSIONS` of one token at a time here, if it does not say fewer; 0: as many as it says", EnvVars: env("AUTH_SESSIONS")},
-		&cli.StringFlag{Name: "ticket-secret", Usage: "`FILE` of a secret that the operator's nodes share, as weir token secret makes: clients keep their right when one node sends them to another", EnvVars: env("TICKET_SECRET")},
+		&cli.StringFlag{Name: "auth-keys", Usage: "`FILE` of the keys whose tokens let clients in, a JWK set as weir token key prints; read again when it changes", EnvVars: cmdline.Env("AUTH_KEYS")},
+		&cli.StringFlag{Name: "auth-jwks", Usage: "`URL` of such keys, those of --auth-keys beside it", EnvVars: cmdline.Env("AUTH_JWKS")},
+		&cli.DurationFlag{Name: "auth-jwks-refresh", Usage: "how often that URL is asked: a key that is gone there ends its sessions", Value: 5 * time.Second, EnvVars: cmdline.Env("AUTH_JWKS_REFRESH")},
+		&cli.StringFlag{Name: "auth-hook", Usage: "`URL` that is asked by POST of JSON whether a client may publish or view; with keys both must allow it", EnvVars: cmdline.Env("AUTH_HOOK")},
+		&cli.DurationFlag{Name: "auth-hook-timeout", Usage: "how long that may take", Value: 5 * time.Second, EnvVars: cmdline.Env("AUTH_HOOK_TIMEOUT")},
+		&cli.IntFlag{Name: "auth-sessions", Usage: "most `SESSIONS` of one token at a time here, if it does not say fewer; 0: as many as it says", EnvVars: cmdline.Env("AUTH_SESSIONS")},
+		&cli.StringFlag{Name: "ticket-secret", Usage: "`FILE` of a secret that the operator's nodes share, as weir token secret makes: clients keep their right when one node sends them to another", EnvVars: cmdline.Env("TICKET_SECRET")},
 	}
 }
 

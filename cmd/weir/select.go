@@ -11,6 +11,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"weir/capacity/policy"
+	"weir/cmd/weir/cmdline"
 	"weir/cmd/weir/term"
 	"weir/dht"
 )
@@ -31,7 +32,7 @@ func selectCommand() *cli.Command {
 		Action: func(c *cli.Context) error {
 			if from := c.String("from"); from != "" {
 				if err := c.Set("admin", from); err != nil {
-					return badInput(err)
+					return cmdline.BadInput(err)
 				}
 			}
 			q := url.Values{"uplink": {c.String("need")}, "purpose": {c.String("purpose")}, "stream": {c.String("stream")}, "region": {c.String("region")}}
@@ -71,7 +72,7 @@ func printDecision(w term.Terminal, d dht.Decision, known nodeNames, explain boo
 		fmt.Fprintln(w)
 	}
 	if passed == 0 {
-		return cli.Exit("nobody would be chosen: "+term.Printable(cmp.Or(d.Refused, "no candidate passes")), exitFailure)
+		return cli.Exit("nobody would be chosen: "+term.Printable(cmp.Or(d.Refused, "no candidate passes")), cmdline.ExitFailure)
 	}
 	best := d.Verdicts[0]
 	fmt.Fprintf(w, "best is %s  %s  score %.3f; a real placement draws among the best by score, and reserves\n",

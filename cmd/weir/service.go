@@ -32,6 +32,7 @@ import (
 	"weir/capacity/scope"
 	"weir/capacity/tracing"
 	"weir/cmd/weir/build"
+	"weir/cmd/weir/cmdline"
 	"weir/dht"
 	"weir/dht/scale"
 	"weir/sfu"
@@ -352,7 +353,7 @@ func (c nodeConfig) clientHost(public net.Listener, media *udp.Socket) (netip.Ad
 	case err == nil:
 		c.log.Info("clients are told the only address of this machine", "address", host)
 	case anyHTTP:
-		return host, badInput(fmt.Errorf("--http %s: clients cannot be told a wildcard, and %w: give --public-url http://HOST:%d with the one that they reach", c.http, err, http.Port))
+		return host, cmdline.BadInput(fmt.Errorf("--http %s: clients cannot be told a wildcard, and %w: give --public-url http://HOST:%d with the one that they reach", c.http, err, http.Port))
 	case len(addrs) > 0: // ICE offers them all; the record has room for one
 		host = addrs[0]
 	}

@@ -14,6 +14,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"weir/cmd/weir/cmdline"
 	"weir/cmd/weir/term"
 )
 
@@ -48,7 +49,7 @@ type settings struct {
 
 // settingsOf are those of the weir node that c runs.
 func settingsOf(c *cli.Context) settings {
-	args := arguments(c)
+	args := cmdline.Arguments(c)
 	if i := slices.Index(args, "node"); i >= 0 {
 		return settings{args: args[i+1:]}
 	}
@@ -169,7 +170,7 @@ func (s settings) flags(entries []configEntry) (flagSet, error) {
 		}
 	}
 	if err := f.set.Parse(s.args); err != nil {
-		return f, unknownFlag(err, f.flags)
+		return f, cmdline.UnknownFlag(err, f.flags)
 	}
 	f.set.Visit(func(one *flag.Flag) { f.given[one.Name] = true })
 	for _, e := range entries {
@@ -252,7 +253,7 @@ func (f flagSet) values(one cli.Flag) []string {
 		return f.ctx.StringSlice(name)
 	}
 	v := f.set.Lookup(name).Value.String()
-	if doc, ok := one.(cli.DocGenerationFlag); v == "" || !f.ctx.IsSet(name) && ok && v == "0" && documentedDefault(doc) != "" {
+	if doc, ok := one.(cli.DocGenerationFlag); v == "" || !f.ctx.IsSet(name) && ok && v == "0" && cmdline.DocumentedDefault(doc) != "" {
 		return nil // it stands for something else
 	}
 	return []string{v}

@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"github.com/urfave/cli/v2"
+
+	"weir/cmd/weir/cmdline"
 )
 
 // A file is weaker than the environment, and that is weaker than flags; a list
@@ -47,7 +49,7 @@ http: 127.0.0.1:0
 		}
 	}
 	t.Setenv("WEIR_LISTEN", "")
-	unsetEmpty()
+	cmdline.UnsetEmpty()
 	if l, err = (settings{}).load(); err != nil || len(l.cfg.listen) != 2 {
 		t.Errorf("a list in the file: %v, %v", l.cfg.listen, err)
 	}
@@ -124,7 +126,7 @@ func TestEveryFlagInAFile(t *testing.T) {
 		}
 	}
 	for _, name := range liveSettings {
-		if flagNamed(nodeCommand().Flags, name) == nil {
+		if cmdline.FlagNamed(nodeCommand().Flags, name) == nil {
 			t.Errorf("%s is no flag", name)
 		}
 	}
@@ -155,23 +157,23 @@ func TestConfigCommands(t *testing.T) {
 		want []string
 	}{
 		{[]string{"config", "check", good}, 0, []string{"good.yaml: 2 settings, no mistake", "good.yaml:2:9: region has no effect: WEIR_REGION is stronger"}},
-		{[]string{"config", "check", bad}, exitInput, []string{"bad.yaml:1:1: there is no setting", "did you mean session-limit?", "bad.yaml:2:9: linger: 3 has no unit"}},
-		{[]string{"config", "check", "--json", bad}, exitInput, []string{`"line":1`, `"line":2`, `"warnings":[]`}},
+		{[]string{"config", "check", bad}, cmdline.ExitInput, []string{"bad.yaml:1:1: there is no setting", "did you mean session-limit?", "bad.yaml:2:9: linger: 3 has no unit"}},
+		{[]string{"config", "check", "--json", bad}, cmdline.ExitInput, []string{`"line":1`, `"line":2`, `"warnings":[]`}},
 		{[]string{"config", "check", idle}, 0, []string{"idle.yaml:1:15: hook-timeout has no effect without one of provision-command", "chmod go-w"}},
 		{[]string{"config", "check", secret}, 0, []string{"secret.yaml:1:16: provision-url holds a secret"}},
-		{[]string{"config", "check", open}, exitInput, []string{"open.yaml:1:7: http: 0.0.0.0:0 can be reached", "--insecure-open"}},
+		{[]string{"config", "check", open}, cmdline.ExitInput, []string{"open.yaml:1:7: http: 0.0.0.0:0 can be reached", "--insecure-open"}},
 		{[]string{"config", "check", open, "--", "--insecure-open"}, 0, []string{"no mistake"}},
-		{[]string{"config", "check", open, "--", "--insecure-opn"}, exitInput, []string{"did you mean --insecure-open?"}},
-		{[]string{"config", "check", good, bad}, exitInput, []string{"want one FILE"}},
-		{[]string{"config", "check"}, exitInput, []string{"wants one FILE"}},
-		{[]string{"config", "check", filepath.Join(dir, "absent")}, exitInput, []string{"there is no such file"}},
+		{[]string{"config", "check", open, "--", "--insecure-opn"}, cmdline.ExitInput, []string{"did you mean --insecure-open?"}},
+		{[]string{"config", "check", good, bad}, cmdline.ExitInput, []string{"want one FILE"}},
+		{[]string{"config", "check"}, cmdline.ExitInput, []string{"wants one FILE"}},
+		{[]string{"config", "check", filepath.Join(dir, "absent")}, cmdline.ExitInput, []string{"there is no such file"}},
 		{[]string{"config", "show", good}, 0, []string{"session-limit", "good.yaml:1", "WEIR_REGION", "default"}},
 		{[]string{"config", "show", "--json", good, "--", "--session-limit", "6"}, 0, []string{`"source":"flag"`, `"where":"--session-limit"`}},
 		{[]string{"config", "show", secret}, 0, []string{"https://…@example.org/"}},
-		{[]string{"config", "show", "--admin", "127.0.0.1:1"}, exitConnection, []string{"no node answers"}},
-		{[]string{"reload", "--admin", "127.0.0.1:1"}, exitConnection, []string{"no node answers"}},
-		{[]string{"node", "--config", bad, "--data-dir", dir}, exitInput, []string{"bad.yaml:1:1: there is no setting", "bad.yaml:2:9: linger"}},
-		{[]string{"node", "--config", "", "--session-limit", "x"}, exitInput, []string{"session-limit"}},
+		{[]string{"config", "show", "--admin", "127.0.0.1:1"}, cmdline.ExitConnection, []string{"no node answers"}},
+		{[]string{"reload", "--admin", "127.0.0.1:1"}, cmdline.ExitConnection, []string{"no node answers"}},
+		{[]string{"node", "--config", bad, "--data-dir", dir}, cmdline.ExitInput, []string{"bad.yaml:1:1: there is no setting", "bad.yaml:2:9: linger"}},
+		{[]string{"node", "--config", "", "--session-limit", "x"}, cmdline.ExitInput, []string{"session-limit"}},
 	} {
 		out, code, err := runWeir(t.Context(), c.args...)
 		if err != nil {

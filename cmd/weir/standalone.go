@@ -13,6 +13,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/urfave/cli/v2"
 
+	"weir/cmd/weir/cmdline"
 	"weir/dht"
 )
 
@@ -25,13 +26,13 @@ func join(c *cli.Context) (*dht.Node, func(), error) {
 	for _, s := range c.StringSlice("bootstrap") {
 		info, err := dht.ParseBootstrap(s)
 		if err != nil {
-			return nil, nil, badInput(err)
+			return nil, nil, cmdline.BadInput(err)
 		}
 		bootstrap = append(bootstrap, info)
 	}
 	discovery, servers, err := discoveryOf(c, nil)
 	if err != nil {
-		return nil, nil, badInput(err)
+		return nil, nil, cmdline.BadInput(err)
 	}
 	key, _, err := crypto.GenerateEd25519Key(nil)
 	if err != nil {
@@ -66,7 +67,7 @@ func join(c *cli.Context) (*dht.Node, func(), error) {
 	if !slices.ContainsFunc(n.Peers(), func(p dht.PeerInfo) bool { return p.Connected && p.Member }) {
 		leave()
 		return nil, nil, cli.Exit(fmt.Sprintf("none of the %s could be reached as a node of network %q: check the addresses, and --network",
-			map[bool]string{true: "bootstrap peers", false: "servers listed"}[len(bootstrap) > 0], c.String("network")), exitConnection)
+			map[bool]string{true: "bootstrap peers", false: "servers listed"}[len(bootstrap) > 0], c.String("network")), cmdline.ExitConnection)
 	}
 	return n, leave, nil
 }

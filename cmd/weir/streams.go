@@ -9,6 +9,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/urfave/cli/v2"
 
+	"weir/cmd/weir/cmdline"
 	"weir/cmd/weir/term"
 )
 
@@ -32,7 +33,7 @@ func streamsCommand() *cli.Command {
 			{Name: "end", Usage: "end a stream that is published at this node", ArgsUsage: "STREAM", Flags: adminFlags(), Action: endStream},
 			{Name: "tree", Usage: "who carries a stream", ArgsUsage: "STREAM", Flags: adminFlags(), Action: func(c *cli.Context) error {
 				if c.NArg() != 1 {
-					return badInput(errors.New("streams tree takes the name of one stream"))
+					return cmdline.BadInput(errors.New("streams tree takes the name of one stream"))
 				}
 				name := c.Args().First()
 				var all streamList
@@ -44,13 +45,13 @@ func streamsCommand() *cli.Command {
 				case i >= 0:
 					printTree(term.Of(c), all.Streams[i])
 				case all.whole():
-					return cli.Exit(fmt.Sprintf("nobody carries a stream %q now; see weir streams list", name), exitFailure)
+					return cli.Exit(fmt.Sprintf("nobody carries a stream %q now; see weir streams list", name), cmdline.ExitFailure)
 				default:
 					fmt.Fprintf(c.App.Writer, "whether anybody carries a stream %q now is not known\n", name)
 					if err := missing(c.App.Writer, all.Hearing, all.Silent); err != nil {
 						return err
 					}
-					return cli.Exit("", exitConnection)
+					return cli.Exit("", cmdline.ExitConnection)
 				}
 				return missing(c.App.Writer, all.Hearing, all.Silent)
 			}},

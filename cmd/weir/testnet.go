@@ -17,6 +17,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/urfave/cli/v2"
 
+	"weir/cmd/weir/cmdline"
 	"weir/cmd/weir/term"
 	"weir/dht"
 	"weir/testnet"
@@ -28,19 +29,19 @@ const defaultTestnetDir = ".testnet"
 
 func testnetFlags(more ...cli.Flag) []cli.Flag {
 	return append([]cli.Flag{
-		&cli.StringFlag{Name: "dir", Usage: "`DIR` of the testnet's state, logs and data", Value: defaultTestnetDir, EnvVars: env("TESTNET_DIR")},
+		&cli.StringFlag{Name: "dir", Usage: "`DIR` of the testnet's state, logs and data", Value: defaultTestnetDir, EnvVars: cmdline.Env("TESTNET_DIR")},
 	}, more...)
 }
 
 // testnetTLS has the nodes speak https.
 func testnetTLS() cli.Flag {
-	return &cli.BoolFlag{Name: "tls", Usage: "https, by a development CA that is made in DIR and kept there", EnvVars: env("TESTNET_TLS")}
+	return &cli.BoolFlag{Name: "tls", Usage: "https, by a development CA that is made in DIR and kept there", EnvVars: cmdline.Env("TESTNET_TLS")}
 }
 
 // testnetDiscovery say who holds records; testnet makes the list of servers.
 func testnetDiscovery() []cli.Flag {
 	return []cli.Flag{
-		&cli.StringFlag{Name: "discovery", Usage: "who holds the records: kademlia, broker, pull or push", Value: string(dht.Kademlia), EnvVars: env("DISCOVERY")},
+		&cli.StringFlag{Name: "discovery", Usage: "who holds the records: kademlia, broker, pull or push", Value: string(dht.Kademlia), EnvVars: cmdline.Env("DISCOVERY")},
 		&cli.IntFlag{Name: "brokers", Usage: "with --discovery broker: the first `N` nodes are the brokers", DefaultText: "1"},
 	}
 }
@@ -56,12 +57,12 @@ func testnetCommand() *cli.Command {
 				Description: "Flags after -- are given to every node, for example\n" +
 					"  weir testnet up -n 5 -- --session-limit 10 --log-level debug",
 				Flags: testnetFlags(append(testnetDiscovery(), testnetTLS(),
-					&cli.IntFlag{Name: "nodes", Aliases: []string{"n"}, Usage: "how many `NODES`", Value: 5, EnvVars: env("NODES")},
-					&cli.IntFlag{Name: "region-count", Usage: "nodes are in one of `R` regions in turn, r1 to rR", Value: 1, EnvVars: env("REGION_COUNT")},
+					&cli.IntFlag{Name: "nodes", Aliases: []string{"n"}, Usage: "how many `NODES`", Value: 5, EnvVars: cmdline.Env("NODES")},
+					&cli.IntFlag{Name: "region-count", Usage: "nodes are in one of `R` regions in turn, r1 to rR", Value: 1, EnvVars: cmdline.Env("REGION_COUNT")},
 					&cli.BoolFlag{Name: "force", Usage: "also if this machine seems to have no room for so many nodes"},
-					&cli.DurationFlag{Name: "timeout", Usage: "give up after `D`, and leave nothing running", Value: time.Minute, EnvVars: env("TESTNET_TIMEOUT")},
+					&cli.DurationFlag{Name: "timeout", Usage: "give up after `D`, and leave nothing running", Value: time.Minute, EnvVars: cmdline.Env("TESTNET_TIMEOUT")},
 					&cli.BoolFlag{Name: "json", Usage: "print what status --json prints"}, term.WideFlag(),
-					&cli.BoolFlag{Name: "provision", Usage: "n1 starts further nodes when nobody has room, and idle ones end under a policy of mood pack", EnvVars: env("TESTNET_PROVISION")},
+					&cli.BoolFlag{Name: "provision", Usage: "n1 starts further nodes when nobody has room, and idle ones end under a policy of mood pack", EnvVars: cmdline.Env("TESTNET_PROVISION")},
 				)...),
 				Action: testnetUp,
 			},
@@ -100,9 +101,9 @@ func testnetExit(err error) error {
 	case err == nil:
 		return nil
 	case errors.Is(err, testnet.ErrNone):
-		return cli.Exit(err.Error()+": start one with weir testnet up", exitConnection)
+		return cli.Exit(err.Error()+": start one with weir testnet up", cmdline.ExitConnection)
 	case errors.Is(err, testnet.ErrInput):
-		return badInput(err)
+		return cmdline.BadInput(err)
 	}
 	return err
 }
@@ -111,7 +112,7 @@ func testnetUp(c *cli.Context) error {
 	began := time.Now()
 	extra := c.Args().Slice()
 	if len(extra) > 0 && !strings.HasPrefix(extra[0], "-") {
-		return badInput(fmt.Errorf("weir testnet up takes no argument %q; flags for every node go after --", extra[0]))
+		return cmdline.BadInput(fmt.Errorf("weir testnet up takes no argument %q; flags for every node go after --", extra[0]))
 	}
 	every, first := extra, []string(nil)
 	if c.Bool("provision") {
@@ -143,7 +144,7 @@ func testnetUp(c *cli.Context) error {
 	})
 	line.Close()
 	if c.Context.Err() != nil && err != nil {
-		return cli.Exit(fmt.Sprintf("interrupted: %v; what had been started was ended", err), exitFailure)
+		return cli.Exit(fmt.Sprintf("interrupted: %v; what had been started was ended", err), cmdline.ExitFailure)
 	}
 	if err != nil {
 		return testnetExit(err)
@@ -211,7 +212,7 @@ func testnetStatus(c *cli.Context) error {
 // arguments, none or one.
 func openTestnet(c *cli.Context, args int) (*testnet.Network, error) {
 	if c.NArg() != args {
-		return nil, badInput(fmt.Errorf("weir testnet %s takes %s, but got %q", c.Command.Name, []string{"no argument", "the name of one node"}[args], c.Args().Slice()))
+		return nil, cmdline.BadInput(fmt.Errorf("weir testnet %s takes %s, but got %q", c.Command.Name, []string{"no argument", "the name of one node"}[args], c.Args().Slice()))
 	}
 	n, err := testnet.Open(c.String("dir"))
 	return n, testnetExit(err)
@@ -243,7 +244,7 @@ func testnetKill(c *cli.Context) error {
 	name := strings.TrimPrefix(strings.ToUpper(c.String("signal")), "SIG")
 	sig, ok := signals[name]
 	if !ok {
-		return badInput(fmt.Errorf("--signal %s: want KILL, TERM, INT, STOP, CONT, QUIT, HUP, USR1 or USR2", c.String("signal")))
+		return cmdline.BadInput(fmt.Errorf("--signal %s: want KILL, TERM, INT, STOP, CONT, QUIT, HUP, USR1 or USR2", c.String("signal")))
 	}
 	n, err := openTestnet(c, 1)
 	if err != nil {
@@ -256,7 +257,7 @@ func testnetKill(c *cli.Context) error {
 		err = n.Signal(node, sig)
 	}
 	if errors.Is(err, os.ErrProcessDone) {
-		return cli.Exit(node+" does not run any more", exitFailure)
+		return cli.Exit(node+" does not run any more", cmdline.ExitFailure)
 	}
 	if err != nil {
 		return testnetExit(err)
@@ -315,7 +316,7 @@ func readHookInput(c *cli.Context) (hookInput, error) {
 		r = os.Stdin
 	}
 	if err := json.NewDecoder(io.LimitReader(r, maxHookOutput)).Decode(&in); err != nil {
-		return in, badInput(fmt.Errorf("standard input: want the JSON of a hook: %w", err))
+		return in, cmdline.BadInput(fmt.Errorf("standard input: want the JSON of a hook: %w", err))
 	}
 	return in, nil
 }
@@ -336,10 +337,10 @@ func testnetAdd(c *cli.Context) error {
 		cfg.Region = n.Node("n1").Region
 	}
 	if len(cfg.Flags) > 0 && !strings.HasPrefix(cfg.Flags[0], "-") {
-		return badInput(fmt.Errorf("weir testnet add takes no argument %q; flags of the nodes go after --", cfg.Flags[0]))
+		return cmdline.BadInput(fmt.Errorf("weir testnet add takes no argument %q; flags of the nodes go after --", cfg.Flags[0]))
 	}
 	if cfg.N < 1 {
-		return badInput(fmt.Errorf("-n %d: want at least 1", cfg.N))
+		return cmdline.BadInput(fmt.Errorf("-n %d: want at least 1", cfg.N))
 	}
 	added, err := testnet.Add(c.Context, c.String("dir"), cfg)
 	for _, n := range added {
@@ -350,7 +351,7 @@ func testnetAdd(c *cli.Context) error {
 
 func testnetRetire(c *cli.Context) error {
 	if c.NArg() != 1 {
-		return badInput(errors.New("weir testnet retire takes the name of one node, or - for the JSON of a hook"))
+		return cmdline.BadInput(errors.New("weir testnet retire takes the name of one node, or - for the JSON of a hook"))
 	}
 	id := peer.ID("")
 	if name := c.Args().First(); name != "-" {
@@ -360,7 +361,7 @@ func testnetRetire(c *cli.Context) error {
 		}
 		i := slices.IndexFunc(n.Nodes(), func(o testnet.Node) bool { return o.Name == name })
 		if i < 0 {
-			return badInput(fmt.Errorf("no node %q", name))
+			return cmdline.BadInput(fmt.Errorf("no node %q", name))
 		}
 		id = n.Nodes()[i].PeerID
 	} else {

@@ -8,6 +8,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"weir/cmd/weir/cmdline"
 	"weir/cmd/weir/term"
 	"weir/testnet/sim"
 )
@@ -52,7 +53,7 @@ func simulate(ctx context.Context, cfg sim.Config) (*sim.Report, error) {
 
 func testnetSim(c *cli.Context) error {
 	if c.Args().Present() {
-		return badInput(fmt.Errorf("weir testnet sim takes no arguments, but got %q; scenarios go in --scenario burst,steady", c.Args().First()))
+		return cmdline.BadInput(fmt.Errorf("weir testnet sim takes no arguments, but got %q; scenarios go in --scenario burst,steady", c.Args().First()))
 	}
 	cfg := sim.Config{Nodes: c.Int("nodes"), Seed: c.Uint64("seed")}
 	if names := c.String("scenario"); names != "all" {
@@ -61,10 +62,10 @@ func testnetSim(c *cli.Context) error {
 		}
 	}
 	if c.IsSet("seed") && cfg.Seed == 0 {
-		return badInput(errors.New("--seed 0: want 1 or more"))
+		return cmdline.BadInput(errors.New("--seed 0: want 1 or more"))
 	}
 	if c.IsSet("nodes") && cfg.Nodes == 0 {
-		return badInput(errors.New("--nodes 0: want 10 or more"))
+		return cmdline.BadInput(errors.New("--nodes 0: want 10 or more"))
 	}
 	if !c.Bool("quiet") {
 		line := term.NewProgress(c.App.ErrWriter)
@@ -76,10 +77,10 @@ func testnetSim(c *cli.Context) error {
 	}
 	report, err := simulate(c.Context, cfg)
 	if c.Context.Err() != nil {
-		return cli.Exit("interrupted", exitFailure)
+		return cli.Exit("interrupted", cmdline.ExitFailure)
 	}
 	if errors.Is(err, sim.ErrInput) {
-		return badInput(err)
+		return cmdline.BadInput(err)
 	}
 	if err != nil {
 		return err

@@ -5,6 +5,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"weir/cmd/weir/cmdline"
 )
 
 func TestTestnetSim(t *testing.T) {
@@ -16,13 +18,13 @@ func TestTestnetSim(t *testing.T) {
 	}{
 		{[]string{"--scenario", "burst", "--quiet", "--out", dir}, 0, "| burst | none refused | 0.0 % | met |"},
 		{[]string{"--scenario", "burst", "--quiet", "--json"}, 0, `"aims"`},
-		{[]string{"--scenario", "storm"}, exitInput, `scenario "storm": want all or some of`},
-		{[]string{"--nodes", "5"}, exitInput, "5 nodes: want 10 to"},
-		{[]string{"--nodes", "0"}, exitInput, "want 10 or more"},
-		{[]string{"--nodes", "many"}, exitInput, "many"},
-		{[]string{"--seed", "0"}, exitInput, "want 1 or more"},
-		{[]string{"burst"}, exitInput, "takes no arguments"},
-		{[]string{"--scenario", "burst", "--quiet", "--out", os.DevNull}, exitFailure, os.DevNull},
+		{[]string{"--scenario", "storm"}, cmdline.ExitInput, `scenario "storm": want all or some of`},
+		{[]string{"--nodes", "5"}, cmdline.ExitInput, "5 nodes: want 10 to"},
+		{[]string{"--nodes", "0"}, cmdline.ExitInput, "want 10 or more"},
+		{[]string{"--nodes", "many"}, cmdline.ExitInput, "many"},
+		{[]string{"--seed", "0"}, cmdline.ExitInput, "want 1 or more"},
+		{[]string{"burst"}, cmdline.ExitInput, "takes no arguments"},
+		{[]string{"--scenario", "burst", "--quiet", "--out", os.DevNull}, cmdline.ExitFailure, os.DevNull},
 	} {
 		out, code, err := runWeir(t.Context(), append([]string{"testnet", "sim"}, c.args...)...)
 		if err != nil {

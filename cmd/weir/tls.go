@@ -32,6 +32,7 @@ import (
 
 	"weir/capacity/event"
 	"weir/capacity/scope"
+	"weir/cmd/weir/cmdline"
 	"weir/cmd/weir/term"
 	"weir/dht"
 	"weir/sfu/client"
@@ -57,9 +58,9 @@ const (
 // tlsFlags are those of https.
 func tlsFlags() []cli.Flag {
 	return append([]cli.Flag{
-		&cli.StringFlag{Name: "tls-cert", Usage: "`FILE` of a certificate and its intermediates (PEM), by which --http speaks https; read again when it changes", EnvVars: env("TLS_CERT")},
-		&cli.StringFlag{Name: "tls-key", Usage: "`FILE` of its private key (PEM)", EnvVars: env("TLS_KEY")},
-		&cli.StringFlag{Name: "http-redirect", Usage: "`HOST:PORT` of a plain port that leads browsers to https, such as :80", EnvVars: env("HTTP_REDIRECT")},
+		&cli.StringFlag{Name: "tls-cert", Usage: "`FILE` of a certificate and its intermediates (PEM), by which --http speaks https; read again when it changes", EnvVars: cmdline.Env("TLS_CERT")},
+		&cli.StringFlag{Name: "tls-key", Usage: "`FILE` of its private key (PEM)", EnvVars: cmdline.Env("TLS_KEY")},
+		&cli.StringFlag{Name: "http-redirect", Usage: "`HOST:PORT` of a plain port that leads browsers to https, such as :80", EnvVars: cmdline.Env("HTTP_REDIRECT")},
 	}, autoFlags()...)
 }
 
@@ -746,7 +747,7 @@ func (n *node) secure(cfg *nodeConfig) (closeAll func() error, err error) {
 		at := n.public.Addr().(*net.TCPAddr).AddrPort()
 		at = netip.AddrPortFrom(at.Addr().Unmap(), at.Port())
 		if cfg.publicURL, err = c.clientURL(at); err != nil {
-			return nil, badInput(err)
+			return nil, cmdline.BadInput(err)
 		}
 		n.cfg.publicURL = cfg.publicURL
 	}
@@ -818,7 +819,7 @@ func (n *node) serveTLS() []func(context.Context) error {
 
 // caFlag is that of commands that ask a node's public port.
 func caFlag() cli.Flag {
-	return &cli.StringFlag{Name: "ca", Usage: "`FILE` of a CA (PEM) to trust for https besides this machine's, such as that of weir testnet up --tls", EnvVars: env("CA")}
+	return &cli.StringFlag{Name: "ca", Usage: "`FILE` of a CA (PEM) to trust for https besides this machine's, such as that of weir testnet up --tls", EnvVars: cmdline.Env("CA")}
 }
 
 // trustingClient trusts the CAs in a file besides this machine's. It is nil, as

@@ -24,6 +24,8 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 	"golang.org/x/net/idna"
+
+	"weir/cmd/weir/cmdline"
 )
 
 const (
@@ -47,9 +49,9 @@ const (
 // autoFlags are those of certificates by ACME (RFC 8555).
 func autoFlags() []cli.Flag {
 	return []cli.Flag{
-		&cli.StringFlag{Name: "tls-auto", Usage: "`DOMAIN` of this node, for which certificates are got by ACME and renewed; you agree to the CA's terms. It asks at the domain's port 443, which must lead to --http, or 80, to --http-redirect", EnvVars: env("TLS_AUTO")},
-		&cli.StringFlag{Name: "acme-url", Usage: "directory `URL` of the ACME server", Value: certmagic.LetsEncryptProductionCA, EnvVars: env("ACME_URL")},
-		&cli.StringFlag{Name: "acme-ca", Usage: "`FILE` of a CA (PEM) to trust for the ACME server itself besides this machine's", EnvVars: env("ACME_CA")},
+		&cli.StringFlag{Name: "tls-auto", Usage: "`DOMAIN` of this node, for which certificates are got by ACME and renewed; you agree to the CA's terms. It asks at the domain's port 443, which must lead to --http, or 80, to --http-redirect", EnvVars: cmdline.Env("TLS_AUTO")},
+		&cli.StringFlag{Name: "acme-url", Usage: "directory `URL` of the ACME server", Value: certmagic.LetsEncryptProductionCA, EnvVars: cmdline.Env("ACME_URL")},
+		&cli.StringFlag{Name: "acme-ca", Usage: "`FILE` of a CA (PEM) to trust for the ACME server itself besides this machine's", EnvVars: cmdline.Env("ACME_CA")},
 	}
 }
 

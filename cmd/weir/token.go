@@ -15,6 +15,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"weir/cmd/weir/cmdline"
 	"weir/cmd/weir/term"
 	"weir/sfu/rights"
 )
@@ -39,8 +40,8 @@ func tokenCommand() *cli.Command {
 				Description: "STREAM is a name, or the beginning of names with a * behind it, in quotes for the\n" +
 					"shell: 'live/*'. '*' is every stream.",
 				Flags: []cli.Flag{
-					&cli.StringFlag{Name: "key", Usage: "`FILE` that weir token key made", Required: true, EnvVars: env("TOKEN_KEY")},
-					&cli.StringSliceFlag{Name: "network", Usage: "`NAME` of the network in which it is good; repeatable", Value: cli.NewStringSlice(defaultNetwork), EnvVars: env("NETWORK")},
+					&cli.StringFlag{Name: "key", Usage: "`FILE` that weir token key made", Required: true, EnvVars: cmdline.Env("TOKEN_KEY")},
+					&cli.StringSliceFlag{Name: "network", Usage: "`NAME` of the network in which it is good; repeatable", Value: cli.NewStringSlice(defaultNetwork), EnvVars: cmdline.Env("NETWORK")},
 					&cli.BoolFlag{Name: "publish", Usage: "it allows to publish"},
 					&cli.BoolFlag{Name: "view", Usage: "it allows to view"},
 					&cli.DurationFlag{Name: "ttl", Usage: "how long it is good", Value: time.Hour},
@@ -71,10 +72,10 @@ func tokenCommand() *cli.Command {
 func writeSecret(path string, b []byte) error {
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
 	if errors.Is(err, fs.ErrExist) {
-		return badInput(fmt.Errorf("%s is there already, and is not written over: choose another name, or move it away", path))
+		return cmdline.BadInput(fmt.Errorf("%s is there already, and is not written over: choose another name, or move it away", path))
 	}
 	if err != nil {
-		return badInput(err)
+		return cmdline.BadInput(err)
 	}
 	_, err = f.Write(b)
 	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
@@ -85,18 +86,18 @@ func writeSecret(path string, b []byte) error {
 
 func tokenKey(c *cli.Context) error {
 	if c.NArg() != 1 {
-		return badInput(errors.New("weir token key wants one FILE"))
+		return cmdline.BadInput(errors.New("weir token key wants one FILE"))
 	}
 	path, make := c.Args().First(), rights.NewKey
 	if c.Bool("hs256") {
 		if c.IsSet("public") {
-			return badInput(errors.New("--public and --hs256: a secret has no public part; nodes are given the file itself"))
+			return cmdline.BadInput(errors.New("--public and --hs256: a secret has no public part; nodes are given the file itself"))
 		}
 		make = rights.NewSecret
 	}
 	key, err := make(c.String("kid"))
 	if err != nil {
-		return badInput(fmt.Errorf("--kid: %w", err))
+		return cmdline.BadInput(fmt.Errorf("--kid: %w", err))
 	}
 	if err := writeSecret(path, key.Private()); err != nil {
 		return err
@@ -107,7 +108,7 @@ func tokenKey(c *cli.Context) error {
 	}
 	if to := c.String("public"); to != "" {
 		if err := os.WriteFile(to, key.Public(), 0o644); err != nil {
-			return badInput(err)
+			return cmdline.BadInput(err)
 		}
 		fmt.Fprintf(c.App.ErrWriter, "key %s is in %s: start nodes with --auth-keys %s\n", key.ID(), path, to)
 		return nil
@@ -119,7 +120,7 @@ func tokenKey(c *cli.Context) error {
 
 func ticketSecret(c *cli.Context) error {
 	if c.NArg() != 1 {
-		return badInput(errors.New("weir token secret wants one FILE"))
+		return cmdline.BadInput(errors.New("weir token secret wants one FILE"))
 	}
 	secret := make([]byte, 32)
 	_, _ = rand.Read(secret) // it does not fail
@@ -134,11 +135,11 @@ func ticketSecret(c *cli.Context) error {
 func newToken(c *cli.Context) error {
 	b, err := readBounded(c.String("key"), rights.MaxKeySet)
 	if err != nil {
-		return badInput(fmt.Errorf("--key: %w", err))
+		return cmdline.BadInput(fmt.Errorf("--key: %w", err))
 	}
 	key, err := rights.ParsePrivateKey(b)
 	if err != nil {
-		return badInput(fmt.Errorf("--key %s: %w", c.String("key"), err))
+		return cmdline.BadInput(fmt.Errorf("--key %s: %w", c.String("key"), err))
 	}
 	ttl, after := c.Duration("ttl"), c.Duration("after")
 	t := rights.Token{
@@ -153,13 +154,13 @@ func newToken(c *cli.Context) error {
 	}
 	switch {
 	case len(t.Rights) == 0:
-		return badInput(errors.New("weir token new: say what it allows: --publish, --view or both"))
+		return cmdline.BadInput(errors.New("weir token new: say what it allows: --publish, --view or both"))
 	case len(t.Streams) == 0:
-		return badInput(errors.New("weir token new: name the streams, such as demo or 'live/*'"))
+		return cmdline.BadInput(errors.New("weir token new: name the streams, such as demo or 'live/*'"))
 	case ttl <= 0 || after < 0:
-		return badInput(errors.New("--ttl: want more than 0; --after: want 0 or more"))
+		return cmdline.BadInput(errors.New("--ttl: want more than 0; --after: want 0 or more"))
 	case t.Once && ttl+after > rights.MaxOnce:
-		return badInput(fmt.Errorf("--once: nodes remember for %v at most that it was used; give a shorter --ttl", rights.MaxOnce))
+		return cmdline.BadInput(fmt.Errorf("--once: nodes remember for %v at most that it was used; give a shorter --ttl", rights.MaxOnce))
 	}
 	if t.ID == "" {
 		t.ID = rand.Text()
@@ -170,7 +171,7 @@ func newToken(c *cli.Context) error {
 	t.Expires = t.Issued.Add(after + ttl)
 	signed, err := rights.Sign(t, key)
 	if err != nil {
-		return badInput(fmt.Errorf("weir token new: %w", err))
+		return cmdline.BadInput(fmt.Errorf("weir token new: %w", err))
 	}
 	_, err = fmt.Fprintln(c.App.Writer, signed)
 	return err
@@ -211,18 +212,18 @@ type shownToken struct {
 func showToken(c *cli.Context) error {
 	raw := c.Args().First()
 	if c.NArg() > 1 {
-		return badInput(errors.New("weir token show takes one TOKEN"))
+		return cmdline.BadInput(errors.New("weir token show takes one TOKEN"))
 	}
 	if raw == "" || raw == "-" {
 		b, err := io.ReadAll(io.LimitReader(c.App.Reader, 4*rights.MaxToken))
 		if err != nil {
-			return badInput(err)
+			return cmdline.BadInput(err)
 		}
 		raw = string(bytes.TrimSpace(b))
 	}
 	t, err := rights.Inspect(strings.TrimSpace(raw))
 	if err != nil {
-		return badInput(err)
+		return cmdline.BadInput(err)
 	}
 	now := time.Now()
 	s := shownToken{

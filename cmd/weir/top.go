@@ -15,6 +15,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"weir/capacity/event"
+	"weir/cmd/weir/cmdline"
 	"weir/cmd/weir/term"
 	"weir/sfu"
 )
@@ -350,7 +351,7 @@ func topCommand() *cli.Command {
 			"one the whole screen, the arrows scroll, q quits.",
 		Flags: adminFlags(&cli.BoolFlag{Name: "once", Usage: "print what there is now, and end"}),
 		Action: func(c *cli.Context) error {
-			if err := noArguments(c); err != nil {
+			if err := cmdline.NoArguments(c); err != nil {
 				return err
 			}
 			w := term.Of(c)
@@ -365,7 +366,7 @@ func topCommand() *cli.Command {
 				return err
 			}
 			if !term.IsTerminal(c.App.Writer) {
-				return badInput(errors.New("weir top wants a terminal; weir top --once prints what there is now"))
+				return cmdline.BadInput(errors.New("weir top wants a terminal; weir top --once prints what there is now"))
 			}
 			if _, err := readTop(c); err != nil {
 				return err // before the screen is taken

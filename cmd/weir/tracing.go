@@ -33,6 +33,7 @@ import (
 
 	"weir/capacity/tracing"
 	"weir/cmd/weir/build"
+	"weir/cmd/weir/cmdline"
 	"weir/sfu/problem"
 )
 
@@ -70,8 +71,8 @@ const (
 
 func tracingFlags() []cli.Flag {
 	return []cli.Flag{
-		&cli.StringFlag{Name: "otlp-endpoint", Usage: "base `URL` of an OpenTelemetry collector (OTLP over HTTP) to send spans of placements to, such as http://127.0.0.1:4318; headers for it by OTEL_EXPORTER_OTLP_HEADERS", DefaultText: "none are sent", EnvVars: env("OTLP_ENDPOINT")},
-		&cli.Float64Flag{Name: "trace-ratio", Usage: "`SHARE` of the requests, 0 to 1, whose spans are sent to --otlp-endpoint; a request that says whether it is traced is not counted", Value: 1, EnvVars: env("TRACE_RATIO")},
+		&cli.StringFlag{Name: "otlp-endpoint", Usage: "base `URL` of an OpenTelemetry collector (OTLP over HTTP) to send spans of placements to, such as http://127.0.0.1:4318; headers for it by OTEL_EXPORTER_OTLP_HEADERS", DefaultText: "none are sent", EnvVars: cmdline.Env("OTLP_ENDPOINT")},
+		&cli.Float64Flag{Name: "trace-ratio", Usage: "`SHARE` of the requests, 0 to 1, whose spans are sent to --otlp-endpoint; a request that says whether it is traced is not counted", Value: 1, EnvVars: cmdline.Env("TRACE_RATIO")},
 	}
 }
 
@@ -153,7 +154,7 @@ func newTracer(cfg traceConfig, about []attribute.KeyValue, log *slog.Logger) (t
 		resource.WithSchemaURL(semconv.SchemaURL),
 	)
 	if err != nil {
-		return nil, nil, badInput(fmt.Errorf("OTEL_RESOURCE_ATTRIBUTES: %w", err))
+		return nil, nil, cmdline.BadInput(fmt.Errorf("OTEL_RESOURCE_ATTRIBUTES: %w", err))
 	}
 	queue.wire = newOTLPWire(cfg.endpoint.String())
 	queue.to, err = otlptracehttp.New(context.Background(), // which sends nothing yet
@@ -167,7 +168,7 @@ func newTracer(cfg traceConfig, about []attribute.KeyValue, log *slog.Logger) (t
 		otlptracehttp.WithCompression(otlptracehttp.GzipCompression),
 	)
 	if err != nil {
-		return nil, nil, badInput(fmt.Errorf("--otlp-endpoint: %w", err))
+		return nil, nil, cmdline.BadInput(fmt.Errorf("--otlp-endpoint: %w", err))
 	}
 	limits := sdktrace.NewSpanLimits()
 	limits.AttributeValueLengthLimit, limits.AttributeCountLimit = 256, 32

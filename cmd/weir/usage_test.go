@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"github.com/urfave/cli/v2"
+
+	"weir/cmd/weir/cmdline"
 )
 
 func TestWhatWasMeant(t *testing.T) {
@@ -24,16 +26,16 @@ func TestWhatWasMeant(t *testing.T) {
 		"status -x":            "not defined: -x",
 		"--verison":            "not defined: -verison (did you mean --version?)",
 	} {
-		err := execute(t.Context(), app(), append([]string{"weir"}, strings.Fields(args)...))
+		err := cmdline.Run(t.Context(), app(), append([]string{"weir"}, strings.Fields(args)...))
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("weir %s: %v, want %s", args, err, want)
 		}
-		if coder, ok := err.(cli.ExitCoder); !ok || coder.ExitCode() != exitInput {
+		if coder, ok := err.(cli.ExitCoder); !ok || coder.ExitCode() != cmdline.ExitInput {
 			t.Errorf("weir %s: %v is no wrong input", args, err)
 		}
 	}
 	for _, args := range [][]string{{"weir"}, {"weir", "help"}, {"weir", "view", "http://x/"}, {"weir", "records", "get", "PEER"}, {"weir", "sessions"}, {"weir", "testnet", "up", "--", "--x"}} {
-		if err := unknownCommand(args, commands()); err != nil {
+		if err := cmdline.UnknownCommand(args, commands()); err != nil {
 			t.Errorf("%v: %v", args, err)
 		}
 	}
@@ -58,8 +60,8 @@ func TestCompletion(t *testing.T) {
 		{"sessions end --a", []string{"--admin"}, nil},
 	} {
 		var got []string
-		for _, k := range complete(strings.Split(c.line, " "), commands()) {
-			got = append(got, k.word)
+		for _, k := range cmdline.Complete(strings.Split(c.line, " "), commands()) {
+			got = append(got, k.Word)
 		}
 		for _, w := range c.want {
 			if !slices.Contains(got, w) {
@@ -73,7 +75,7 @@ func TestCompletion(t *testing.T) {
 		}
 	}
 	for _, line := range []string{"node --policy ", "testnet up -- --l", "nonsense --l=", "--", "- - -", "view http://x "} {
-		complete(strings.Split(line, " "), commands()) // none may panic
+		cmdline.Complete(strings.Split(line, " "), commands()) // none may panic
 	}
 }
 

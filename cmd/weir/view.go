@@ -11,6 +11,7 @@ import (
 	"github.com/pion/rtp"
 	"github.com/urfave/cli/v2"
 
+	"weir/cmd/weir/cmdline"
 	"weir/sfu/client"
 )
 
@@ -28,10 +29,10 @@ machine's clock it is off by what the clocks differ.
 Exit codes: 0 a frame came, 1 none did, or the connection was lost, 2 no
 connection, 3 bad input, 4 refused by the server.`,
 		Flags: mediaFlags(
-			&cli.StringFlag{Name: "tracks", Value: "audio,video", Usage: "ask for `KINDS`: audio, video or both", EnvVars: env("TRACKS")},
+			&cli.StringFlag{Name: "tracks", Value: "audio,video", Usage: "ask for `KINDS`: audio, video or both", EnvVars: cmdline.Env("TRACKS")},
 			reconnectFlag(time.Minute),
-			&cli.StringFlag{Name: "save", Usage: "write the video to `FILE` (IVF)", EnvVars: env("SAVE")},
-			&cli.StringFlag{Name: "save-audio", Usage: "write the audio to `FILE` (Ogg, Opus only); with --save from the video's first frame on", EnvVars: env("SAVE_AUDIO")},
+			&cli.StringFlag{Name: "save", Usage: "write the video to `FILE` (IVF)", EnvVars: cmdline.Env("SAVE")},
+			&cli.StringFlag{Name: "save-audio", Usage: "write the audio to `FILE` (Ogg, Opus only); with --save from the video's first frame on", EnvVars: cmdline.Env("SAVE_AUDIO")},
 		),
 		Action: view,
 	}
@@ -47,16 +48,16 @@ func view(c *cli.Context) error {
 		err = fmt.Errorf("URLs are expected, not %s; expected something like http://127.0.0.1:8080/whep/demo", strings.Join(rest, " "))
 	}
 	if err != nil {
-		return badInput(fmt.Errorf("view: %w", err))
+		return cmdline.BadInput(fmt.Errorf("view: %w", err))
 	}
 	trusting, err := trustingClient(c.String("ca"))
 	if err != nil {
-		return badInput(fmt.Errorf("view: %w", err))
+		return cmdline.BadInput(fmt.Errorf("view: %w", err))
 	}
 	report := newReporter(c)
 	cfg := client.ViewConfig{Token: c.String("token"), TCP: c.Bool("tcp"), Silence: silence, HTTP: trusting, Log: report.log}
 	if err := wantedTracks(&cfg, c.String("tracks")); err != nil {
-		return badInput(fmt.Errorf("view: --tracks: %w", err))
+		return cmdline.BadInput(fmt.Errorf("view: --tracks: %w", err))
 	}
 	way := &course{what: "view", doing: "viewing", urls: urls, report: report}
 	saved, err := newSaved(c.String("save"), c.String("save-audio"))
@@ -95,9 +96,9 @@ func view(c *cli.Context) error {
 	report.final(final)
 	switch {
 	case final.FirstFrame == 0:
-		return cli.Exit(fmt.Sprintf("view: connected to %s, but no frame came", withoutTicket(final.URL)), exitFailure)
+		return cli.Exit(fmt.Sprintf("view: connected to %s, but no frame came", withoutTicket(final.URL)), cmdline.ExitFailure)
 	case lost:
-		return cli.Exit("view: connection lost", exitFailure)
+		return cli.Exit("view: connection lost", cmdline.ExitFailure)
 	}
 	return nil
 }

@@ -14,6 +14,8 @@ import (
 	"testing"
 
 	"github.com/urfave/cli/v2"
+
+	"weir/cmd/weir/cmdline"
 )
 
 var named = regexp.MustCompile(`\bweir ((?:[a-z_]+ ?)+)((?: ?--?[a-z][a-z-]*(?:[ =][A-Z0-9%./:]+)?)*)`)
@@ -43,7 +45,7 @@ func TestCommandsInSentencesExist(t *testing.T) {
 			checked++
 			for _, f := range flags {
 				name, _, _ := strings.Cut(f, "=")
-				if strings.HasPrefix(name, "-") && name != "--help" && flagNamed(command.Flags, name) == nil {
+				if strings.HasPrefix(name, "-") && name != "--help" && cmdline.FlagNamed(command.Flags, name) == nil {
 					t.Errorf("%s: %q: weir %s has no flag %s", where, m[0], command.Name, name)
 				}
 			}

@@ -1,4 +1,4 @@
-package main
+package cmdline
 
 import (
 	"fmt"
@@ -10,12 +10,12 @@ import (
 	"weir/cmd/weir/term"
 )
 
-func versionCommand() *cli.Command {
+func VersionCommand() *cli.Command {
 	return &cli.Command{
 		Name: "version", Usage: "which build this is",
 		Flags: []cli.Flag{&cli.BoolFlag{Name: "json", Usage: "print an object"}},
 		Action: func(c *cli.Context) error {
-			if err := noArguments(c); err != nil {
+			if err := NoArguments(c); err != nil {
 				return err
 			}
 			info, _ := debug.ReadBuildInfo()

@@ -1,4 +1,4 @@
-package main
+package cmdline
 
 import (
 	"context"
@@ -16,21 +16,21 @@ import (
 	"weir/cmd/weir/term"
 )
 
-// runMain runs a program with the arguments of the process until it is done, or
+// Main runs a program with the arguments of the process until it is done, or
 // interrupted (SIGINT, SIGTERM) a second time, and ends the process if that
 // fails. The program is described after the environment has been put in order.
-func runMain(program func() *cli.App) {
+func Main(program func() *cli.App) {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	context.AfterFunc(ctx, stop) // a second one ends what does not end by itself
-	unsetEmpty()
+	UnsetEmpty()
 	a := program()
 	if len(os.Args) > 1 && os.Args[1] == completeCommand {
 		printCompletions(os.Args[2:], a.Commands)
 		return
 	}
-	if err := execute(ctx, a, append([]string{a.Name}, os.Args[min(1, len(os.Args)):]...)); err != nil {
-		code := exitFailure
+	if err := Run(ctx, a, append([]string{a.Name}, os.Args[min(1, len(os.Args)):]...)); err != nil {
+		code := ExitFailure
 		var coder cli.ExitCoder
 		if errors.As(err, &coder) {
 			code = coder.ExitCode()
@@ -42,10 +42,10 @@ func runMain(program func() *cli.App) {
 	}
 }
 
-// unsetEmpty has every variable of ours that is set and empty be as if it were
+// UnsetEmpty has every variable of ours that is set and empty be as if it were
 // not set: that is how compose files and unit files leave one out, and for most
 // flags "" would be a wrong value.
-func unsetEmpty() {
+func UnsetEmpty() {
 	for _, v := range os.Environ() {
 		if name, value, _ := strings.Cut(v, "="); value == "" && strings.HasPrefix(name, "WEIR_") {
 			_ = os.Unsetenv(name) // it is a name: the system gave it
@@ -56,29 +56,29 @@ func unsetEmpty() {
 // commandLine is the key of a context under which execute keeps its arguments.
 type commandLine struct{}
 
-// execute runs the command of a that args name, behind the program's name.
-func execute(ctx context.Context, a *cli.App, args []string) error {
-	if err := unknownCommand(args, a.Commands); err != nil {
+// Run runs the command of a that args name, behind the program's name.
+func Run(ctx context.Context, a *cli.App, args []string) error {
+	if err := UnknownCommand(args, a.Commands); err != nil {
 		return err
 	}
 	args = flagsFirst(args, a.Commands)
 	return a.RunContext(context.WithValue(ctx, commandLine{}, args), args)
 }
 
-// arguments are those that execute was given for c, flags first.
-func arguments(c *cli.Context) []string {
+// Arguments are those that execute was given for c, flags first.
+func Arguments(c *cli.Context) []string {
 	args, _ := c.Context.Value(commandLine{}).([]string)
 	return args
 }
 
-// prepare has a report wrong flags as bad input at every level, and leave the
-// process's end to runMain.
-func prepare(a *cli.App) *cli.App {
+// Prepare has a report wrong flags as bad input at every level, and leave the
+// process's end to Main.
+func Prepare(a *cli.App) *cli.App {
 	a.Version = build.Release()
 	a.UseShortOptionHandling = true
 	a.ExitErrHandler = func(*cli.Context, error) {}
 	a.OnUsageError = func(_ *cli.Context, err error, _ bool) error {
-		return badInput(unknownFlag(err, []cli.Flag{cli.VersionFlag}))
+		return BadInput(UnknownFlag(err, []cli.Flag{cli.VersionFlag}))
 	}
 	for _, c := range a.Commands {
 		usageErrors(c)
@@ -88,7 +88,7 @@ func prepare(a *cli.App) *cli.App {
 
 // usageErrors makes a wrong flag exit as bad input at every level.
 func usageErrors(c *cli.Command) {
-	c.OnUsageError = func(_ *cli.Context, err error, _ bool) error { return badInput(unknownFlag(err, c.Flags)) }
+	c.OnUsageError = func(_ *cli.Context, err error, _ bool) error { return BadInput(UnknownFlag(err, c.Flags)) }
 	for _, sub := range c.Subcommands {
 		usageErrors(sub)
 	}
@@ -119,7 +119,7 @@ func flagsFirst(args []string, known []*cli.Command) []string {
 		if strings.Contains(name, "=") {
 			return false
 		}
-		return takesValue(flagNamed(command.Flags, name))
+		return takesValue(FlagNamed(command.Flags, name))
 	}
 	var plain []string
 	for i := 0; i < len(rest); i++ {

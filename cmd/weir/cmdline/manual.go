@@ -1,4 +1,4 @@
-package main
+package cmdline
 
 import (
 	"errors"
@@ -15,19 +15,19 @@ import (
 	"weir/cmd/weir/build"
 )
 
-// docsCommand writes what packagers and this repository keep of the help texts.
+// DocsCommand writes what packagers and this repository keep of the help texts.
 // It is hidden: whoever runs weir has --help.
-func docsCommand(program func() *cli.App) *cli.Command {
+func DocsCommand(program func() *cli.App) *cli.Command {
 	return &cli.Command{
 		Name: "docs", Usage: "the manual of all commands, made of their help", Hidden: true,
 		Subcommands: []*cli.Command{
 			{
 				Name: "markdown", Usage: "print the command reference",
 				Action: func(c *cli.Context) error {
-					if err := noArguments(c); err != nil {
+					if err := NoArguments(c); err != nil {
 						return err
 					}
-					_, err := fmt.Fprint(c.App.Writer, markdownManual(program()))
+					_, err := fmt.Fprint(c.App.Writer, Markdown(program()))
 					return err
 				},
 			},
@@ -35,13 +35,13 @@ func docsCommand(program func() *cli.App) *cli.Command {
 				Name: "man", Usage: "write the man pages, section 1, to DIR", ArgsUsage: "DIR",
 				Action: func(c *cli.Context) error {
 					if c.NArg() != 1 {
-						return badInput(errors.New("docs man takes one directory, such as dist/man"))
+						return BadInput(errors.New("docs man takes one directory, such as dist/man"))
 					}
 					dir := c.Args().First()
 					if err := os.MkdirAll(dir, 0o755); err != nil {
 						return err
 					}
-					for name, page := range manPages(program()) {
+					for name, page := range ManPages(program()) {
 						if err := os.WriteFile(filepath.Join(dir, name), []byte(page), 0o644); err != nil {
 							return err
 						}
@@ -151,7 +151,7 @@ func flagsOf(flags []cli.Flag) []manualFlag {
 			}
 		}
 		m.text = strings.ReplaceAll(m.text, "`", "")
-		m.preset = strings.ReplaceAll(strings.ReplaceAll(d.GetDefaultText(), `"`, ""), defaultDataDir(), homeless)
+		m.preset = strings.ReplaceAll(strings.ReplaceAll(d.GetDefaultText(), `"`, ""), DefaultDataDir(), homeless)
 		if !takesValue(f) && m.preset == "false" {
 			m.preset = ""
 		}
@@ -161,8 +161,8 @@ func flagsOf(flags []cli.Flag) []manualFlag {
 	return all
 }
 
-// markdownManual is the reference of all commands on one page.
-func markdownManual(a *cli.App) string {
+// Markdown is the reference of all commands on one page.
+func Markdown(a *cli.App) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "# Commands\n\n<!-- Made by %s docs markdown; do not edit: change the help texts, then run make docs. -->\n\n", a.Name)
 	b.WriteString("What `" + a.Name + " COMMAND --help` prints, on one page. Flags may stand before and after arguments. Exit codes: 0 ok, 1 failure, 2 no connection, 3 bad input, 4 refused by the server.\n\n")
@@ -227,9 +227,9 @@ func upperFirst(s string) string {
 	return strings.ToUpper(s[:1]) + s[1:]
 }
 
-// manPages are weir(1) and one page for each command, with those below it, by
+// ManPages are weir(1) and one page for each command, with those below it, by
 // file name (man(7), as groff and mandoc have it).
-func manPages(a *cli.App) map[string]string {
+func ManPages(a *cli.App) map[string]string {
 	all := manualOf(a.Name, a.Commands)
 	top := manualEntry{path: a.Name, usage: a.Usage, synopsis: a.Name + " COMMAND [options] [arguments]", text: blocksOf(a.Description)}
 	pages := map[string]string{a.Name + ".1": manPage(a, top, func(b *strings.Builder) {
@@ -396,8 +396,8 @@ func roffLine(s string) string {
 	return s
 }
 
-// documentedDefault is what help says in place of the value.
-func documentedDefault(doc cli.DocGenerationFlag) string {
+// DocumentedDefault is what help says in place of the value.
+func DocumentedDefault(doc cli.DocGenerationFlag) string {
 	if text := doc.GetDefaultText(); text != doc.GetValue() {
 		return text
 	}

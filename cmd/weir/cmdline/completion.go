@@ -1,4 +1,4 @@
-package main
+package cmdline
 
 import (
 	"fmt"
@@ -13,8 +13,8 @@ import (
 // cursor and the one under it.
 const completeCommand = "__complete"
 
-// A completion is one word that may stand at the cursor.
-type completion struct{ word, doc string }
+// A Completion is one word that may stand at the cursor.
+type Completion struct{ Word, doc string }
 
 // valuesOf are those of flags that take a few words only.
 var valuesOf = map[string][]string{
@@ -26,9 +26,9 @@ var valuesOf = map[string][]string{
 	"signal":     {"KILL", "TERM", "INT", "STOP", "CONT", "QUIT", "HUP", "USR1", "USR2"},
 }
 
-// complete returns what may stand in place of the last of words, which follow
+// Complete returns what may stand in place of the last of words, which follow
 // the program's name. Nothing: a file, or something that cannot be known.
-func complete(words []string, known []*cli.Command) []completion {
+func Complete(words []string, known []*cli.Command) []Completion {
 	if len(words) == 0 {
 		words = []string{""}
 	}
@@ -42,7 +42,7 @@ func complete(words []string, known []*cli.Command) []completion {
 			return nil
 		}
 		if len(word) > 1 && word[0] == '-' {
-			f := flagNamed(flags, word)
+			f := FlagNamed(flags, word)
 			if takesValue(f) && !strings.Contains(word, "=") {
 				if i == len(before)-1 {
 					return matching(completionsOf(f), last)
@@ -61,30 +61,30 @@ func complete(words []string, known []*cli.Command) []completion {
 	}
 	if strings.HasPrefix(last, "-") {
 		if name, value, ok := strings.Cut(last, "="); ok {
-			var list []completion
-			for _, c := range matching(completionsOf(flagNamed(flags, name)), value) {
-				list = append(list, completion{name + "=" + c.word, c.doc})
+			var list []Completion
+			for _, c := range matching(completionsOf(FlagNamed(flags, name)), value) {
+				list = append(list, Completion{name + "=" + c.Word, c.doc})
 			}
 			return list
 		}
 		return matching(flagCompletions(flags), last)
 	}
-	var list []completion
+	var list []Completion
 	if arguments == 0 {
 		for _, c := range known {
 			if !c.Hidden {
-				list = append(list, completion{c.Name, c.Usage})
+				list = append(list, Completion{c.Name, c.Usage})
 			}
 		}
 	}
 	return matching(list, last)
 }
 
-func matching(list []completion, prefix string) []completion {
-	return slices.DeleteFunc(list, func(c completion) bool { return !strings.HasPrefix(c.word, prefix) })
+func matching(list []Completion, prefix string) []Completion {
+	return slices.DeleteFunc(list, func(c Completion) bool { return !strings.HasPrefix(c.Word, prefix) })
 }
 
-func flagNamed(flags []cli.Flag, word string) cli.Flag {
+func FlagNamed(flags []cli.Flag, word string) cli.Flag {
 	name, _, _ := strings.Cut(strings.TrimLeft(word, "-"), "=")
 	for _, f := range flags {
 		if slices.Contains(f.Names(), name) {
@@ -102,19 +102,19 @@ func takesValue(f cli.Flag) bool {
 	return !isBool
 }
 
-func completionsOf(f cli.Flag) []completion {
+func completionsOf(f cli.Flag) []Completion {
 	if f == nil {
 		return nil
 	}
-	var list []completion
+	var list []Completion
 	for _, v := range valuesOf[f.Names()[0]] {
-		list = append(list, completion{v, ""})
+		list = append(list, Completion{v, ""})
 	}
 	return list
 }
 
-func flagCompletions(flags []cli.Flag) []completion {
-	list := []completion{{"--help", "show help"}}
+func flagCompletions(flags []cli.Flag) []Completion {
+	list := []Completion{{"--help", "show help"}}
 	for _, f := range flags {
 		doc := ""
 		if d, ok := f.(cli.DocGenerationFlag); ok {
@@ -124,18 +124,18 @@ func flagCompletions(flags []cli.Flag) []completion {
 			continue
 		}
 		for _, name := range f.Names() {
-			list = append(list, completion{dashed(name), doc})
+			list = append(list, Completion{dashed(name), doc})
 		}
 	}
-	slices.SortFunc(list, func(a, b completion) int { return strings.Compare(a.word, b.word) })
+	slices.SortFunc(list, func(a, b Completion) int { return strings.Compare(a.Word, b.Word) })
 	return list
 }
 
 // printCompletions answers a shell's script: a word on each line, and behind a
 // tab what it means.
 func printCompletions(words []string, known []*cli.Command) {
-	for _, c := range complete(words, known) {
-		fmt.Fprintf(os.Stdout, "%s\t%s\n", c.word, c.doc)
+	for _, c := range Complete(words, known) {
+		fmt.Fprintf(os.Stdout, "%s\t%s\n", c.Word, c.doc)
 	}
 }
 
@@ -192,8 +192,8 @@ complete -c NAME -f -n 'test -n "$(__FUNC_complete)"' -a '(__FUNC_complete)'
 `,
 }
 
-// completionCommand prints scripts.
-func completionCommand(program string) *cli.Command {
+// CompletionCommand prints scripts.
+func CompletionCommand(program string) *cli.Command {
 	c := &cli.Command{
 		Name: "completion", Usage: "the script that completes " + program + "'s commands and flags in a shell: bash, zsh, fish",
 		Description: "For example in bash:\n\n  source <(" + program + " completion bash)",
@@ -203,7 +203,7 @@ func completionCommand(program string) *cli.Command {
 		c.Subcommands = append(c.Subcommands, &cli.Command{
 			Name: shell, Usage: "for " + shell,
 			Action: func(c *cli.Context) error {
-				if err := noArguments(c); err != nil {
+				if err := NoArguments(c); err != nil {
 					return err
 				}
 				_, err := words.WriteString(c.App.Writer, scripts[shell])

@@ -1,4 +1,4 @@
-package main
+package cmdline
 
 import (
 	"fmt"
@@ -8,9 +8,9 @@ import (
 	"github.com/urfave/cli/v2"
 )
 
-// didYouMean asks whether one of known was meant by word, or is "" if none is
+// DidYouMean asks whether one of known was meant by word, or is "" if none is
 // near. Dashes before flags do not count.
-func didYouMean(word string, known []string) string {
+func DidYouMean(word string, known []string) string {
 	bare := func(s string) string { return strings.ToLower(strings.TrimLeft(s, "-")) }
 	said := bare(word)
 	best, least := "", max(1, min(len(said)/3, 3))+1
@@ -89,8 +89,8 @@ func dashed(name string) string {
 	return "--" + name
 }
 
-// unknownCommand is an error if args name a command that there is not.
-func unknownCommand(args []string, known []*cli.Command) error {
+// UnknownCommand is an error if args name a command that there is not.
+func UnknownCommand(args []string, known []*cli.Command) error {
 	said := args[:min(1, len(args))]
 	for _, word := range args[len(said):] {
 		if strings.HasPrefix(word, "-") || word == "help" || word == "h" {
@@ -99,8 +99,8 @@ func unknownCommand(args []string, known []*cli.Command) error {
 		i := slices.IndexFunc(known, func(c *cli.Command) bool { return c.HasName(word) })
 		if i < 0 {
 			path := strings.Join(said, " ")
-			return badInput(fmt.Errorf("there is no command %q%s; see %s --help", strings.TrimPrefix(path+" "+word, said[0]+" "),
-				didYouMean(word, namesOfCommands(known)), path))
+			return BadInput(fmt.Errorf("there is no command %q%s; see %s --help", strings.TrimPrefix(path+" "+word, said[0]+" "),
+				DidYouMean(word, namesOfCommands(known)), path))
 		}
 		if known = known[i].Subcommands; len(known) == 0 {
 			return nil
@@ -110,12 +110,12 @@ func unknownCommand(args []string, known []*cli.Command) error {
 	return nil
 }
 
-// unknownFlag adds what was meant to the error of a flag that there is not.
-func unknownFlag(err error, flags []cli.Flag) error {
+// UnknownFlag adds what was meant to the error of a flag that there is not.
+func UnknownFlag(err error, flags []cli.Flag) error {
 	name, ok := strings.CutPrefix(err.Error(), "flag provided but not defined: -")
 	if !ok {
 		return err
 	}
 	name, _, _ = strings.Cut(strings.TrimPrefix(name, "-"), "=")
-	return fmt.Errorf("%w%s", err, didYouMean(dashed(name), namesOfFlags(flags)))
+	return fmt.Errorf("%w%s", err, DidYouMean(dashed(name), namesOfFlags(flags)))
 }
