@@ -12,6 +12,8 @@ import (
 
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/multiformats/go-multiaddr"
+
+	"weir/capacity/durable"
 )
 
 const (
@@ -92,7 +94,7 @@ func writePeerFile(path string, peers []peer.AddrInfo) error {
 	if err != nil {
 		return err
 	}
-	return ReplaceFile(path, append(b, '\n'), 0o600)
+	return durable.Replace(path, append(b, '\n'), 0o600)
 }
 
 // A peerKeeper writes a peer file when what it is to hold has changed. That it

@@ -17,6 +17,7 @@ import (
 	"os"
 	"path/filepath"
 	"time"
+	"weir/capacity/durable"
 )
 
 const (
@@ -74,7 +75,7 @@ func OpenAuthority(dir string, now time.Time) (*Authority, error) {
 	if err := writeSecret(keyFile, pemOf("PRIVATE KEY", der)); err != nil {
 		return nil, err
 	}
-	return a, replaceFile(certFile, a.pem)
+	return a, durable.Replace(certFile, a.pem, 0o644)
 }
 
 // NewAuthority makes a CA that is nowhere but in memory.
@@ -163,7 +164,7 @@ func secure(dir string, now time.Time) error {
 	if err := writeSecret(filepath.Join(dir, pairKey), key); err != nil {
 		return err
 	}
-	return replaceFile(filepath.Join(dir, pairFile), cert)
+	return durable.Replace(filepath.Join(dir, pairFile), cert, 0o644)
 }
 
 // tlsArgs are the flags of its nodes.

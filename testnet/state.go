@@ -12,6 +12,7 @@ import (
 	"syscall"
 	"time"
 
+	"weir/capacity/durable"
 	"weir/dht"
 )
 
@@ -61,15 +62,7 @@ func writeServers(dir string, s state) error {
 			fmt.Fprintf(&b, "%s # %s\n", a, n.Name)
 		}
 	}
-	return replaceFile(filepath.Join(dir, serverFile), []byte(b.String()))
-}
-
-// replaceFile writes a file so that a reader sees the old or the new one.
-func replaceFile(path string, b []byte) error {
-	if err := os.WriteFile(path+".tmp", b, 0o644); err != nil {
-		return err
-	}
-	return os.Rename(path+".tmp", path)
+	return durable.Replace(filepath.Join(dir, serverFile), []byte(b.String()), 0o644)
 }
 
 // readState returns fs.ErrNotExist if dir has no testnet.
@@ -98,7 +91,7 @@ func writeState(dir string, s state) error {
 	if err != nil {
 		return err
 	}
-	return replaceFile(filepath.Join(dir, stateFile), append(b, '\n'))
+	return durable.Replace(filepath.Join(dir, stateFile), append(b, '\n'), 0o644)
 }
 
 func removeState(dir string) error {

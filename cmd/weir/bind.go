@@ -14,7 +14,7 @@ import (
 
 	"github.com/multiformats/go-multiaddr"
 
-	"weir/dht"
+	"weir/capacity/durable"
 )
 
 const (
@@ -101,7 +101,7 @@ func listenFree[T any](cfg nodeConfig, bind func([]multiaddr.Multiaddr) (T, erro
 			cfg.log.Info("port taken, another one used", "flag", "--listen", "taken", ports[0], "used", p)
 		}
 		if p != last && p != 0 {
-			if err := dht.ReplaceFile(path, fmt.Appendln(nil, p), 0o600); err != nil {
+			if err := durable.Replace(path, fmt.Appendln(nil, p), 0o600); err != nil {
 				cfg.log.Debug("port not remembered", "err", err) // a directory that cannot be written to is told of elsewhere
 			}
 		}

@@ -19,6 +19,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"weir/capacity"
+	"weir/capacity/durable"
 	"weir/capacity/event"
 	"weir/cmd/weir/cmdline"
 	"weir/cmd/weir/term"
@@ -432,7 +433,7 @@ func writeReady(path string, info readyInfo) error {
 	if err != nil {
 		return err
 	}
-	if err := dht.ReplaceFile(path, append(b, '\n'), 0o644); err != nil {
+	if err := durable.Replace(path, append(b, '\n'), 0o644); err != nil {
 		return fmt.Errorf("ready file: %w", err)
 	}
 	return nil

@@ -22,7 +22,7 @@ import (
 	"weir/capacity/signed"
 	"weir/cmd/weir/cmdline"
 	"weir/cmd/weir/term"
-	"weir/dht"
+	"weir/dht/identity"
 )
 
 // maxPolicyFile bounds what is read of a policy's file, in bytes: a little more
@@ -91,7 +91,7 @@ func policyKey(c *cli.Context) error {
 	if c.NArg() != 1 {
 		return cmdline.BadInput(errors.New("weir policy key wants one DIR"))
 	}
-	key, err := dht.LoadIdentity(c.Args().First())
+	key, err := identity.Load(c.Args().First())
 	if err != nil {
 		return err
 	}
@@ -114,7 +114,7 @@ func pushPolicy(c *cli.Context) error {
 	if _, err := os.Stat(filepath.Join(dir, "identity.key")); err != nil {
 		return cmdline.BadInput(fmt.Errorf("--key %s: no key there; weir policy key %s makes one: %w", dir, dir, err))
 	}
-	key, err := dht.LoadIdentity(dir)
+	key, err := identity.Load(dir)
 	if err != nil {
 		return cmdline.BadInput(err)
 	}

@@ -15,6 +15,7 @@ import (
 
 	"github.com/libp2p/go-libp2p/core/peer"
 
+	"weir/capacity/durable"
 	"weir/capacity/event"
 	"weir/capacity/signed"
 	"weir/dht"
@@ -54,7 +55,7 @@ func (s *policyStore) keep(version uint64, sealed []byte) error {
 	if err := os.MkdirAll(s.dir, 0o700); err != nil {
 		return err
 	}
-	if err := dht.ReplaceFile(filepath.Join(s.dir, fmt.Sprintf("%020d.policy", version)), sealed, 0o600); err != nil {
+	if err := durable.Replace(filepath.Join(s.dir, fmt.Sprintf("%020d.policy", version)), sealed, 0o600); err != nil {
 		return err
 	}
 	files, err := s.files()

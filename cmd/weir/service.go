@@ -34,6 +34,7 @@ import (
 	"weir/cmd/weir/build"
 	"weir/cmd/weir/cmdline"
 	"weir/dht"
+	"weir/dht/identity"
 	"weir/dht/scale"
 	"weir/sfu"
 	"weir/sfu/proxied"
@@ -157,7 +158,7 @@ func newNode(cfg nodeConfig) (_ *node, err error) {
 		return nil, err
 	}
 	opened = append(opened, n.unlock)
-	key, err := dht.LoadIdentity(cfg.dataDir)
+	key, err := identity.Load(cfg.dataDir)
 	if err != nil {
 		return nil, err
 	}

@@ -24,6 +24,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"weir/capacity"
+	"weir/capacity/durable"
 	"weir/capacity/event"
 	"weir/dht"
 	"weir/testnet"
@@ -66,7 +67,7 @@ func (p *pairDir) write(cert, key []byte) {
 	p.t.Helper()
 	for path, b := range map[string][]byte{p.cert: cert, p.key: key} {
 		if b != nil {
-			if err := dht.ReplaceFile(path, b, 0o600); err != nil {
+			if err := durable.Replace(path, b, 0o600); err != nil {
 				p.t.Fatal(err)
 			}
 		}

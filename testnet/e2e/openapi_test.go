@@ -24,7 +24,7 @@ import (
 	"weir/capacity"
 	"weir/capacity/policy"
 	"weir/capacity/signed"
-	"weir/dht"
+	"weir/dht/identity"
 	"weir/sfu"
 )
 
@@ -262,7 +262,7 @@ func TestAnswersAreAsOpenAPISays(t *testing.T) {
 	post(200, "/policy/try?file=described.yaml", "application/yaml", string(text))
 	post(200, "/policy/try?stream=demo", "application/yaml", string(text))
 	post(400, "/policy/try", "application/yaml", "filter: 1")
-	key, err := dht.LoadIdentity(keys)
+	key, err := identity.Load(keys)
 	if err != nil {
 		t.Fatal(err)
 	}

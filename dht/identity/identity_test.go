@@ -1,4 +1,4 @@
-package dht
+package identity
 
 import (
 	"crypto/rand"
@@ -11,13 +11,13 @@ import (
 	"github.com/libp2p/go-libp2p/core/crypto"
 )
 
-func TestIdentityIsMadeOnceAndKept(t *testing.T) {
+func TestMadeOnceAndKept(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "new", "data")
-	first, err := LoadIdentity(dir)
+	first, err := Load(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	second, err := LoadIdentity(dir)
+	second, err := Load(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -34,7 +34,7 @@ func TestIdentityIsMadeOnceAndKept(t *testing.T) {
 	}
 }
 
-func TestCorruptIdentityIsAnErrorAndStays(t *testing.T) {
+func TestCorruptFileIsAnErrorAndStays(t *testing.T) {
 	rsa, _, err := crypto.GenerateRSAKeyPair(2048, rand.Reader)
 	if err != nil {
 		t.Fatal(err)
@@ -48,16 +48,16 @@ func TestCorruptIdentityIsAnErrorAndStays(t *testing.T) {
 		"not base64":        "hello, world!",
 		"not a key":         "aGVsbG8=",
 		"of another kind":   base64.StdEncoding.EncodeToString(rsaBytes),
-		"a file of no size": strings.Repeat("A", 2*maxIdentityFile),
+		"a file of no size": strings.Repeat("A", 2*maxSize),
 	}
 	for name, content := range cases {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
-			path := filepath.Join(dir, identityFile)
+			path := filepath.Join(dir, fileName)
 			if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
 				t.Fatal(err)
 			}
-			_, err := LoadIdentity(dir)
+			_, err := Load(dir)
 			if err == nil || !strings.Contains(err.Error(), path) || !strings.Contains(err.Error(), "move it away") {
 				t.Errorf("error %v, want one that names the file and says what to do", err)
 			}
@@ -68,39 +68,20 @@ func TestCorruptIdentityIsAnErrorAndStays(t *testing.T) {
 	}
 }
 
-func FuzzParseIdentity(f *testing.F) {
-	raw, err := crypto.MarshalPrivateKey(newKey(f))
+func FuzzParse(f *testing.F) {
+	key, _, err := crypto.GenerateEd25519Key(rand.Reader)
+	if err != nil {
+		f.Fatal(err)
+	}
+	raw, err := crypto.MarshalPrivateKey(key)
 	if err != nil {
 		f.Fatal(err)
 	}
 	f.Add([]byte(base64.StdEncoding.EncodeToString(raw)))
 	f.Add([]byte("aGVsbG8="))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		if key, err := parseIdentity(b); err == nil && key.Type() != crypto.Ed25519 {
+		if key, err := parse(b); err == nil && key.Type() != crypto.Ed25519 {
 			t.Fatalf("a %s key", key.Type())
 		}
 	})
-}
-
-// A file is replaced whole, with the mode that was asked for, and leaves
-// nothing beside it.
-func TestReplaceFile(t *testing.T) {
-	dir := t.TempDir()
-	path := filepath.Join(dir, "f")
-	for i, text := range []string{"first", "second"} {
-		if err := ReplaceFile(path, []byte(text), 0o640); err != nil {
-			t.Fatal(err)
-		}
-		got, err := os.ReadFile(path)
-		info, statErr := os.Stat(path)
-		if err != nil || statErr != nil || string(got) != text || info.Mode().Perm() != 0o640 {
-			t.Errorf("write %d left %q, mode %v", i, got, info.Mode())
-		}
-	}
-	if err := ReplaceFile(filepath.Join(dir, "none", "f"), nil, 0o600); err == nil {
-		t.Error("written where there is no directory")
-	}
-	if left, err := os.ReadDir(dir); err != nil || len(left) != 1 {
-		t.Errorf("beside it: %v, %v", left, err)
-	}
 }

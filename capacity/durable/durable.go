@@ -1,0 +1,74 @@
+// Package durable writes files whole or not at all, also if the machine loses
+// power: what a reader finds is the old content or the new one.
+package durable
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"syscall"
+)
+
+// Create makes the file at path, with all of b or not at all, readable by its
+// owner only. The error wraps fs.ErrExist if there is such a file already.
+func Create(path string, b []byte) error {
+	temp, err := writeTemp(path, b)
+	if err != nil {
+		return err
+	}
+	defer os.Remove(temp)
+	if err := os.Link(temp, path); err != nil {
+		return err
+	}
+	return syncDir(filepath.Dir(path))
+}
+
+// Replace puts b in the place of path's content, whole or not at all, also
+// if the machine loses power: file and directory are synced.
+func Replace(path string, b []byte, mode os.FileMode) error {
+	temp, err := writeTemp(path, b)
+	if err != nil {
+		return err
+	}
+	if err = os.Chmod(temp, mode); err == nil {
+		err = os.Rename(temp, path)
+	}
+	if err != nil {
+		os.Remove(temp)
+		return err
+	}
+	return syncDir(filepath.Dir(path))
+}
+
+// syncDir makes the names in dir durable.
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	err = d.Sync()
+	if errors.Is(err, errors.ErrUnsupported) || errors.Is(err, syscall.EINVAL) {
+		err = nil // a file system without it
+	}
+	return errors.Join(err, d.Close())
+}
+
+// writeTemp writes b to a new file beside path, synced, with mode 0600.
+func writeTemp(path string, b []byte) (name string, err error) {
+	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"-*")
+	if err != nil {
+		return "", err
+	}
+	_, err = f.Write(b)
+	if err == nil {
+		err = f.Sync()
+	}
+	if cerr := f.Close(); err == nil {
+		err = cerr
+	}
+	if err != nil {
+		os.Remove(f.Name())
+		return "", err
+	}
+	return f.Name(), nil
+}
