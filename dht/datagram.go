@@ -215,7 +215,7 @@ func (n *Node) takeDatagram(now time.Time, from peer.ID, b []byte) (*pb.Datagram
 	if !ok || len(b) > maxDatagram {
 		return nil, errNoDatagram
 	}
-	if !n.entries.allow(now, from) {
+	if !n.rates.Allow(now, from) {
 		return nil, errFlood
 	}
 	var m pb.Datagram
@@ -246,7 +246,7 @@ func (n *Node) takeDatagram(now time.Time, from peer.ID, b []byte) (*pb.Datagram
 	var errs []error
 	for _, e := range entries {
 		err := errFlood
-		if n.entries.allow(now, from) {
+		if n.rates.Allow(now, from) {
 			err = n.hold(now, from, e)
 		}
 		if errors.Is(err, errNothingToAmend) {

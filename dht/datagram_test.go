@@ -299,7 +299,7 @@ func FuzzDatagram(f *testing.F) {
 		f.Add(b)
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
-		node.entries = inflow{}
+		node.rates = holder.RateLimit{}
 		if a, _ := node.takeDatagram(time.Now(), from, b); a != nil && proto.Size(a) > maxDatagram-8 {
 			t.Fatalf("an answer of %d bytes", proto.Size(a))
 		}
@@ -355,7 +355,7 @@ func FuzzHandOver(f *testing.F) {
 			return
 		}
 		now := time.Now()
-		node.entries = inflow{}
+		node.rates = holder.RateLimit{}
 		if taken := node.takeCopies(now, "from", Topic(m.Topic), m.Copies); int(taken) > len(m.Copies) {
 			t.Fatalf("%d taken of %d", taken, len(m.Copies))
 		}

