@@ -127,7 +127,7 @@ func (s *Socket) ReadFromAddrPort(b []byte) (int, netip.AddrPort, error) {
 		d := &s.coming[0]
 		d.data = b
 		if _, err := s.wire.read(s.coming[:]); err != nil {
-			return 0, d.far, err
+			return 0, netip.AddrPort{}, err
 		}
 		s.in.Add(int64(len(d.data)))
 		s.packIn.Add(1)

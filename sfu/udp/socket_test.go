@@ -2,6 +2,7 @@ package udp
 
 import (
 	"bytes"
+	"errors"
 	"net"
 	"net/netip"
 	"runtime"
@@ -90,6 +91,30 @@ func TestSocketAnswersFromWhereItWasAsked(t *testing.T) {
 			if n, err := peer.Read(got); err != nil || !bytes.Equal(got[:n], b) {
 				t.Errorf("%s of who asked %s: %x, %v", what, asked, got[:n], err)
 			}
+		}
+	}
+}
+
+// Closing ends a read that is under way, however often it closes.
+func TestSocketCloses(t *testing.T) {
+	for _, bind := range []string{"127.0.0.1:0", "0.0.0.0:0"} {
+		s, err := Listen(bind)
+		if err != nil {
+			t.Fatal(err)
+		}
+		read := make(chan error, 1)
+		go func() {
+			_, _, err := s.ReadFromAddrPort(make([]byte, 1500))
+			read <- err
+		}()
+		for range 2 {
+			_ = s.Close()
+		}
+		if err := <-read; !errors.Is(err, net.ErrClosed) {
+			t.Errorf("%s: reading ends with %v", bind, err)
+		}
+		if _, _, err := s.ReadFromAddrPort(make([]byte, 1500)); !errors.Is(err, net.ErrClosed) {
+			t.Errorf("%s: reading of a closed socket ends with %v", bind, err)
 		}
 	}
 }

@@ -56,13 +56,19 @@ func (w *wire) read(batch []datagram) (int, error) {
 	d.local = netip.Addr{}
 	if !w.any {
 		n, from, err := w.ReadFromUDPAddrPort(d.data)
+		if err != nil { // n may be negative
+			return 0, err
+		}
 		d.data, d.far = d.data[:n], from
-		return 1, err
+		return 1, nil
 	}
 	n, size, _, from, err := w.ReadMsgUDPAddrPort(d.data, w.oob)
+	if err != nil {
+		return 0, err
+	}
 	d.data, d.far = d.data[:n], from
-	if err != nil || !isSTUN(d.data) {
-		return 1, err
+	if !isSTUN(d.data) {
+		return 1, nil
 	}
 	// A message that cannot be parsed leaves local unknown.
 	if w.six && w.both.Parse(w.oob[:size]) == nil {
