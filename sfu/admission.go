@@ -235,7 +235,7 @@ func (s *SFU) await(ctx context.Context, name string, tries int) error {
 	least := time.NewTimer(min(vigilPause<<min(tries, 8), vigilPauseMost))
 	defer least.Stop()
 	s.mu.Lock()
-	if st := s.streams[name]; st != nil && !st.ended() {
+	if st := s.streams[name]; st != nil && !st.Ended() {
 		s.mu.Unlock()
 		return nil
 	}

@@ -1,16 +1,12 @@
 package sfu
 
-import "time"
+import (
+	"time"
+
+	"weir/sfu/forward"
+)
 
 const (
-	// deliveryWindow is the least time over which a link is judged, and with it
-	// between two judgements.
-	deliveryWindow = 5 * time.Second
-	// deliveryLeast is how many packets have to have been sent within it.
-	deliveryLeast = 100
-	// deliverySettle of a source is not judged: while a pull begins, packets are
-	// sent before all is in place to take them.
-	deliverySettle = time.Second
 	// deliveryEvery is between two looks at what has come.
 	deliveryEvery = time.Second
 	// ownStress is the stress of this node from which on losses may be its own
@@ -18,115 +14,21 @@ const (
 	ownStress = 0.9
 )
 
-// A tally is what has come of one source so far, and what its sender says of it.
-type tally struct {
-	came int64 // packets, repairs included
-	lost int64 // gaps in their numbering that are not repaired
-
-	report *sourceReport // the last one; nil: none yet
-}
-
-// A sourceReport is a sender report (RFC 3550, section 6.4.1) as it came.
-type sourceReport struct {
-	sent uint32 // packets, by the sender's count, modulo 2³²
-	came int64  // of the tally, then
-}
-
-// since returns how many packets were sent after from, by the sender's reports,
-// and which share of them has come.
-//
-// Neither count can be trusted alone. A gap in the numbering may be a packet
-// that the sender lacks itself, which its reports show. Between two reports
-// fewer may seem to have come than have, while some wait to be read, which the
-// numbering shows. So the share is the larger of both; if nothing has come at
-// all, there is no numbering, and the reports have the word.
-func (t tally) since(from tally) (sent int64, share float64) {
-	if t.report == nil || from.report == nil {
-		return 0, 1
-	}
-	sent = int64(int32(t.report.sent - from.report.sent))
-	if sent <= 0 {
-		return 0, 1
-	}
-	share = float64(t.report.came-from.report.came) / float64(sent)
-	came, lost := t.came-from.came, t.lost-from.lost
-	if came > 0 {
-		share = max(share, float64(came)/float64(came+max(0, lost)))
-	}
-	return sent, min(1, max(0, share))
-}
-
-// A delivery judges which share of what its peer sends comes over a link. It
-// is owned by the link's run.
+// A delivery is a link's, and is owned by its run.
 type delivery struct {
-	began   time.Time // of the window
-	marks   map[*source]*mark
+	forward.Delivery
 	dropped int64 // by this node's socket, up to the last look
-}
-
-// A mark is where a source was when the window began.
-type mark struct {
-	seen time.Time // that it sends, first
-	from *tally    // nil until it has settled
-}
-
-// begin starts a window at now, with sources where tallies say.
-func (d *delivery) begin(now time.Time, tallies map[*source]tally) {
-	d.began = now
-	for s, m := range d.marks {
-		if t, still := tallies[s]; still && m.from != nil {
-			m.from = &t
-		}
-	}
-}
-
-// observe takes in how far the sources are, and returns the share that came
-// within the window if that is over and tells enough.
-func (d *delivery) observe(now time.Time, tallies map[*source]tally) (share float64, ok bool) {
-	if d.marks == nil {
-		d.marks = map[*source]*mark{}
-	}
-	for s := range d.marks {
-		if _, still := tallies[s]; !still {
-			delete(d.marks, s)
-		}
-	}
-	var sent, came float64
-	settled := false
-	for s, t := range tallies {
-		m := d.marks[s]
-		switch {
-		case m == nil && (t.came > 0 || t.report != nil):
-			d.marks[s] = &mark{seen: now}
-		case m == nil:
-		case m.from != nil:
-			settled = true
-			n, share := t.since(*m.from)
-			sent += float64(n)
-			came += share * float64(n)
-		case now.Sub(m.seen) >= deliverySettle && t.report != nil:
-			m.from = &t
-		}
-	}
-	if !settled {
-		d.began = now
-	}
-	if now.Sub(d.began) < deliveryWindow || sent < deliveryLeast {
-		return 0, false
-	}
-	d.begin(now, tallies)
-	return came / sent, true
 }
 
 // judge has a look at what comes over l, and reports what that tells. While
 // this node is short of something itself, it may be the one that loses packets,
 // and the window begins anew.
 func (l *Link) judge(now time.Time, d *delivery) {
-	tallies := map[*source]tally{}
+	tallies := map[*forward.UpTrack]forward.Tally{}
 	l.mu.Lock()
 	for _, in := range l.inbounds {
 		for _, f := range in.feeds {
-			tallies[f.source] = f.source.tally()
+			tallies[f.up] = f.up.Tally()
 		}
 	}
 	l.mu.Unlock()
@@ -135,10 +37,10 @@ func (l *Link) judge(now time.Time, d *delivery) {
 	before := d.dropped
 	d.dropped = cfg.Socket.Counters().Overflowed
 	if max(own.Stress, own.Load.CPU) >= ownStress || d.dropped > before {
-		d.begin(now, tallies)
+		d.Begin(now, tallies)
 		return
 	}
-	if share, ok := d.observe(now, tallies); ok {
+	if share, ok := d.Observe(now, tallies); ok {
 		cfg.Delivered(l.Peer, share)
 	}
 }

@@ -8,49 +8,23 @@ import (
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/pion/rtcp"
+	"github.com/pion/rtp"
 
 	"weir/capacity/ledger"
+	"weir/sfu/forward"
 	"weir/sfu/udp"
 )
-
-func TestShareOfWhatWasSent(t *testing.T) {
-	report := func(sent uint32, came int64) *sourceReport { return &sourceReport{sent, came} }
-	from := tally{came: 1000, lost: 10, report: report(1010, 1000)}
-	for _, c := range []struct {
-		name  string
-		now   tally
-		sent  int64
-		share float64
-	}{
-		{"all came", tally{came: 1500, lost: 10, report: report(1510, 1500)}, 500, 1},
-		{"a tenth was lost on the way", tally{came: 1450, lost: 60, report: report(1510, 1450)}, 500, 0.9},
-		{"the sender lacked a tenth itself", tally{came: 1450, lost: 60, report: report(1460, 1450)}, 450, 1},
-		{"a tenth had come but waited to be read", tally{came: 1500, lost: 10, report: report(1510, 1450)}, 500, 1},
-		{"nothing comes", tally{came: 1000, lost: 10, report: report(1510, 1000)}, 500, 0},
-		{"nothing is sent", tally{came: 1000, lost: 10, report: report(1010, 1000)}, 0, 1},
-		{"late ones fill old gaps", tally{came: 1510, lost: 0, report: report(1510, 1510)}, 500, 1},
-		{"no further report", tally{came: 1100, lost: 400, report: from.report}, 0, 1},
-		{"a count that goes back", tally{came: 1450, lost: 60, report: report(10, 1450)}, 0, 1},
-		{"no report at all", tally{came: 1450, lost: 60}, 0, 1},
-	} {
-		if sent, share := c.now.since(from); sent != c.sent || math.Abs(share-c.share) > 1e-9 {
-			t.Errorf("%s: %v of %d, want %v of %d", c.name, share, sent, c.share, c.sent)
-		}
-	}
-	last := tally{came: 1, report: report(math.MaxUint32-99, 1)}
-	if sent, share := (tally{came: 201, report: report(100, 201)}).since(last); sent != 200 || share != 1 {
-		t.Errorf("over the count's end: %v of %d", share, sent)
-	}
-}
 
 // A judged link has one source, which the test moves on, and a clock of its own.
 type judged struct {
 	*Link
 	delivery
-	now    time.Time
-	source *source
-	sent   uint32
-	told   []float64
+	now   time.Time
+	track *forward.Track
+	up    *forward.UpTrack
+	sent  uint32
+	told  []float64
 }
 
 func newJudged(t *testing.T) *judged {
@@ -59,8 +33,9 @@ func newJudged(t *testing.T) *judged {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = socket.Close() })
-	j := &judged{now: time.Unix(1_000_000, 0), source: &source{}}
-	feeds := map[string]*feed{"video0": {assignment: assignment{source: j.source}}}
+	j := &judged{now: time.Unix(1_000_000, 0), track: &forward.Track{}}
+	j.up = j.track.Attach(asking(func() bool { return true }))
+	feeds := map[string]*feed{"video0": {up: j.up}}
 	j.Link = &Link{
 		Peer: "sender", inbounds: map[uint64]*inbound{1: {feeds: feeds}},
 		sfu: &SFU{cfg: Config{
@@ -79,12 +54,12 @@ func newJudged(t *testing.T) *judged {
 // second passes, in which the peer sends so many packets and not all come.
 func (j *judged) second(sent, lost int64) {
 	j.now = j.now.Add(time.Second)
-	j.sent += uint32(sent)
-	j.source.came.Add(sent - lost)
-	if sent > lost {
-		j.source.lost.Add(lost)
+	for i := range sent {
+		if j.sent++; i == 0 && lost < sent || i > lost {
+			j.up.Forward(&rtp.Packet{Header: rtp.Header{SequenceNumber: uint16(j.sent)}}, j.now)
+		}
 	}
-	j.source.report.Store(&sourceReport{j.sent, j.source.came.Load()})
+	j.up.SenderReport(&rtcp.SenderReport{PacketCount: j.sent}, j.now)
 	j.judge(j.now, &j.delivery)
 }
 
@@ -119,8 +94,8 @@ func TestLinksAreJudged(t *testing.T) {
 		}, []float64{1}},
 		{"not by a source that has gone", func(j *judged) {
 			seconds(j, 5, 100, 50)
-			j.source, j.sent = &source{}, 0
-			j.inbounds[1].feeds["video0"].source = j.source
+			j.up, j.sent = j.track.Attach(asking(func() bool { return true })), 0
+			j.inbounds[1].feeds["video0"].up = j.up
 			seconds(j, 10, 100, 20)
 		}, []float64{0.8}},
 	} {

@@ -23,6 +23,7 @@ import (
 	"github.com/pion/webrtc/v4"
 
 	"weir/capacity/scope"
+	"weir/sfu/forward"
 	"weir/sfu/udp"
 )
 
@@ -50,7 +51,7 @@ type engine struct {
 	log    logging.LoggerFactory
 	addr   *scope.Gate
 
-	repairs  repairCounters
+	repairs  forward.Repairs
 	feedback feedbackCounters
 
 	mu     sync.Mutex
@@ -262,9 +263,6 @@ func (e *engine) intercept(leg leg, media *webrtc.MediaEngine, registry *interce
 		if err := add(reports, func(in *ingress, i interceptor.Interceptor) { in.reports = i }); err != nil {
 			return err
 		}
-	}
-	if leg != legPublish {
-		registry.Add(repairs{&e.repairs})
 	}
 	if leg == legPublish { // browsers estimate their uplink from this
 		feedback, err := twcc.NewSenderInterceptor()

@@ -570,9 +570,9 @@ func (s *SFU) publish(a *arrival, sess *session, inherit bool) error {
 		gone, old.owner = old.owner, nil
 		sess.unname = gone.unname
 	}
-	if gone != nil && !old.ended() && old.goesOnAs(sess.stream.tracks) {
+	if gone != nil && !old.Ended() && old.goesOnAs(sess.stream.Tracks) {
 		sess.stream = old
-		sess.in.adopt(old.tracks)
+		sess.in.adopt(old.Tracks)
 		old = nil
 	}
 	sess.stream.owner = sess
@@ -592,10 +592,10 @@ func (s *SFU) publish(a *arrival, sess *session, inherit bool) error {
 	switch {
 	case old == nil:
 	case gone != nil:
-		old.end(reasonFinished)
+		old.End(reasonFinished)
 		s.tellEnd(old)
 	default: // a relay of a publisher that has gone
-		old.end(reasonLost)
+		old.End(reasonLost)
 	}
 	s.cfg.Changed()
 	return nil
@@ -619,7 +619,7 @@ func (s *SFU) finish(sess *session) {
 
 // tellEnd tells that a stream that was published here is over.
 func (s *SFU) tellEnd(st *Stream) {
-	if lasted, started := st.finish(time.Now()); started {
+	if lasted, started := st.Finish(time.Now()); started {
 		s.event(Event{Kind: event.StreamEnded, Stream: st.Name, Elapsed: milliseconds(lasted)})
 	}
 }

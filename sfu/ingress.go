@@ -18,6 +18,7 @@ import (
 	"github.com/pion/webrtc/v4"
 
 	"weir/capacity/event"
+	"weir/sfu/forward"
 )
 
 const (
@@ -50,7 +51,7 @@ const (
 //
 // Of each section one stream is forwarded at a time; see [upTrack.takes].
 type ingress struct {
-	total *unsentCounts // of the node
+	total *forward.Drops // of the node
 	// ended is told what the publisher did that its session must end for.
 	ended func(why string)
 	event func(Event)
@@ -58,7 +59,7 @@ type ingress struct {
 	// What the connection sends back, each made for this publisher alone.
 	nacks, reports, feedback interceptor.Interceptor
 
-	drops unsentCounts // of this publisher
+	drops forward.Drops // of this publisher
 
 	mu       sync.Mutex
 	sections []*upTrack
@@ -72,7 +73,7 @@ type ingress struct {
 	packet   rtp.Packet
 	report   interceptor.RTCPReader
 	cc       []interceptor.RTPHeaderExtension // congestion control's, if negotiated
-	told     [unsentReasons]bool
+	told     map[forward.Reason]bool
 	events   []Event // to be sent once mu is free
 	flows    bool    // something was forwarded
 	closed   bool
@@ -90,14 +91,13 @@ type upTrack struct {
 	packets, bytes, keyframes, lost atomic.Int64
 
 	// The rest belongs to ingress.mu.
-	track    *Track
-	first    uint32     // SSRC
-	current  *rtpStream // nil before the first packet
-	source   *source    // of current
+	track    *forward.Track
+	first    uint32           // SSRC
+	current  *rtpStream       // nil before the first packet
+	up       *forward.UpTrack // of current
 	info     *interceptor.StreamInfo
 	nack     interceptor.RTPReader
 	stats    interceptor.RTPReader
-	gaps     gaps
 	last     time.Time // when a packet was forwarded
 	switched time.Time
 	switches int // within takeoverRest of each other
@@ -121,44 +121,6 @@ type rtpStream struct {
 	cc      interceptor.RTPReader // nil before the first packet
 }
 
-// gaps counts what is missing in a numbering, and tells what came before.
-// Browsers probe for bandwidth by retransmitting packets that have come.
-type gaps struct {
-	last uint16 // highest so far
-	live bool
-	seen [gapsWindow / 64]uint64 // by number, modulo gapsWindow
-}
-
-// gapsWindow is how many packets back one may still come: some seconds of video.
-const gapsWindow = 1024
-
-// take takes in a sequence number. lost is how many packets are missing before
-// it that were not yet, or -1 for one that was and has come now. fresh is false
-// if it has come before, or comes too late to tell.
-func (g *gaps) take(seq uint16) (lost int64, fresh bool) {
-	word, bit := &g.seen[seq%gapsWindow/64], uint64(1)<<(seq%64)
-	ahead := int(int16(seq - g.last))
-	switch {
-	case !g.live:
-		g.last, g.live = seq, true
-		for i := range g.seen { // what is before the first is not missed
-			g.seen[i] = ^uint64(0)
-		}
-		return 0, true
-	case ahead > 0:
-		for i := g.last + 1; i != seq+1; i++ {
-			g.seen[i%gapsWindow/64] &^= 1 << (i % 64)
-		}
-		*word |= bit
-		g.last = seq
-		return int64(ahead - 1), true
-	case ahead <= -gapsWindow || *word&bit != 0:
-		return 0, false
-	}
-	*word |= bit
-	return -1, true
-}
-
 // inPlace is the innermost reader of interceptors that are handed a packet
 // rather than fetch one: it is in b already.
 func inPlace(b []byte, a interceptor.Attributes) (int, interceptor.Attributes, error) {
@@ -166,8 +128,8 @@ func inPlace(b []byte, a interceptor.Attributes) (int, interceptor.Attributes, e
 }
 
 // newIngress makes one for a connection with these interceptors.
-func newIngress(total *unsentCounts) *ingress {
-	return &ingress{total: total, byMid: map[string]*upTrack{}, streams: map[uint32]*rtpStream{}}
+func newIngress(total *forward.Drops) *ingress {
+	return &ingress{total: total, told: map[forward.Reason]bool{}, byMid: map[string]*upTrack{}, streams: map[uint32]*rtpStream{}}
 }
 
 // A tap is where pion puts the decrypted packets of one SSRC. There is nothing
@@ -211,7 +173,7 @@ func (in *ingress) buffer(kind packetio.BufferPacketType, ssrc uint32) io.ReadWr
 
 // take adds a section that was accepted, before the answer is out. ask sends
 // keyframe requests for SSRCs.
-func (in *ingress) take(s *section, t *Track, ask func(ssrcs ...uint32) bool) {
+func (in *ingress) take(s *section, t *forward.Track, ask func(ssrcs ...uint32) bool) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	up := &upTrack{offered: s, pt: uint8(s.codec.pt), rtx: uint8(s.codec.rtx), repairs: map[uint32]uint32{}, track: t, ask: ask}
@@ -279,7 +241,7 @@ func (in *ingress) handle(s *rtpStream, b []byte, now time.Time) {
 	in.heard = now
 	p := &in.packet
 	if p.Unmarshal(b) != nil {
-		in.drop(unsentMalformed, "a packet is not RTP")
+		in.drop(forward.Malformed, "a packet is not RTP")
 		return
 	}
 	// Congestion control numbers the packets of the whole connection: it has to
@@ -289,7 +251,7 @@ func (in *ingress) handle(s *rtpStream, b []byte, now time.Time) {
 	}
 	attributes := interceptor.Attributes{}
 	if _, _, err := s.cc.Read(b, attributes); err != nil {
-		in.drop(unsentMalformed, "a packet's header extensions make no sense")
+		in.drop(forward.Malformed, "a packet's header extensions make no sense")
 		return
 	}
 	t, why := in.sectionOf(s, p, now)
@@ -312,15 +274,15 @@ func (in *ingress) handle(s *rtpStream, b []byte, now time.Time) {
 		s.repairs = true
 		in.repair(t, s, b, now)
 	default:
-		in.drop(unsentPayloadType, "section %d was answered with payload type %d, and %d came", t.offered.index, t.pt, p.PayloadType)
+		in.drop(forward.PayloadType, "section %d was answered with payload type %d, and %d came", t.offered.index, t.pt, p.PayloadType)
 	}
 	s.came, s.last = true, now
 }
 
 // drop counts one packet, and makes an event of the first for each reason.
-func (in *ingress) drop(r unsentReason, detail string, args ...any) {
-	in.drops.add(r)
-	in.total.add(r)
+func (in *ingress) drop(r forward.Reason, detail string, args ...any) {
+	in.drops.Add(r)
+	in.total.Add(r)
 	if !in.told[r] {
 		in.told[r] = true
 		in.events = append(in.events, Event{Kind: event.MediaDropped, Reason: r.String(), Detail: fmt.Sprintf(detail, args...)})
@@ -336,14 +298,14 @@ func (in *ingress) extension(id uint8) []byte {
 }
 
 // sectionOf is the section of the packet at hand, or why there is none.
-func (in *ingress) sectionOf(s *rtpStream, p *rtp.Packet, now time.Time) (*upTrack, unsentReason) {
+func (in *ingress) sectionOf(s *rtpStream, p *rtp.Packet, now time.Time) (*upTrack, forward.Reason) {
 	if mid := in.extension(in.mid); len(mid) > 0 {
 		t := in.byMid[string(mid)]
 		if t == nil {
-			return nil, unsentNoSection
+			return nil, forward.NoSection
 		}
 		if s.moved && t != s.section {
-			return nil, unsentUnknownSSRC
+			return nil, forward.UnknownSSRC
 		}
 		s.named = true
 		return t, 0
@@ -362,7 +324,7 @@ func (in *ingress) sectionOf(s *rtpStream, p *rtp.Packet, now time.Time) (*upTra
 	}
 	switch {
 	case len(fit) == 0:
-		return nil, unsentPayloadType
+		return nil, forward.PayloadType
 	case len(fit) == 1:
 		return fit[0], 0
 	}
@@ -381,7 +343,7 @@ func (in *ingress) sectionOf(s *rtpStream, p *rtp.Packet, now time.Time) (*upTra
 	if len(silent) == 1 {
 		return silent[0], 0
 	}
-	return nil, unsentUnknownSSRC
+	return nil, forward.UnknownSSRC
 }
 
 // media forwards the packet at hand if its stream is the one of the section.
@@ -395,9 +357,9 @@ func (in *ingress) media(t *upTrack, s *rtpStream, b []byte, attributes intercep
 	if s != t.current {
 		if !t.takes(s, now) {
 			if s.rid != "" || t.declares(t.current) && t.declares(s) {
-				in.drop(unsentLayer, "section %d: one layer of simulcast is forwarded, SSRC %d, and SSRC %d is not", t.offered.index, t.current.ssrc, s.ssrc)
+				in.drop(forward.Layer, "section %d: one layer of simulcast is forwarded, SSRC %d, and SSRC %d is not", t.offered.index, t.current.ssrc, s.ssrc)
 			} else {
-				in.drop(unsentSecondStream, "section %d: SSRC %d is forwarded, and SSRC %d came beside it", t.offered.index, t.current.ssrc, s.ssrc)
+				in.drop(forward.SecondStream, "section %d: SSRC %d is forwarded, and SSRC %d came beside it", t.offered.index, t.current.ssrc, s.ssrc)
 			}
 			return
 		}
@@ -425,22 +387,20 @@ func (in *ingress) forward(t *upTrack, p *rtp.Packet, now time.Time) {
 		in.events = append(in.events, Event{Kind: event.StreamStarted})
 	}
 	t.last = now
-	lost, fresh := t.gaps.take(p.SequenceNumber)
-	if !fresh {
-		in.drops.add(unsentDuplicate) // no event: browsers do that
-		in.total.add(unsentDuplicate)
+	out := t.up.Forward(p, now)
+	if out.Reason == forward.Duplicate {
+		in.drops.Add(forward.Duplicate) // no event: browsers do that
+		in.total.Add(forward.Duplicate)
 		return
 	}
 	t.packets.Add(1)
 	t.bytes.Add(int64(len(p.Payload)))
-	t.lost.Add(lost)
-	t.source.came.Add(1)
-	key, taken := t.track.feed(t.source, p)
-	if key {
+	t.lost.Add(out.Lost)
+	if out.Keyframe {
 		t.keyframes.Add(1)
 	}
-	if !taken {
-		in.drop(unsentReplaced, "%s: another publisher has taken the stream over", t)
+	if out.Reason == forward.Replaced {
+		in.drop(forward.Replaced, "%s: another publisher has taken the stream over", t)
 	}
 }
 
@@ -499,7 +459,7 @@ func (in *ingress) change(t *upTrack, s *rtpStream, now time.Time) {
 	if t.info != nil {
 		in.nacks.UnbindRemoteStream(t.info)
 		in.reports.UnbindRemoteStream(t.info)
-		t.source.close()
+		t.up.Close()
 		t.changes++
 		if now.Sub(t.switched) > takeoverRest {
 			t.switches = 0
@@ -508,7 +468,7 @@ func (in *ingress) change(t *upTrack, s *rtpStream, now time.Time) {
 		in.events = append(in.events, Event{Kind: event.MediaChanged, Detail: fmt.Sprintf("%s goes on under SSRC %d%s, %v after the last packet under %d",
 			t, s.ssrc, layerOf(s), now.Sub(t.current.last).Round(time.Millisecond), t.current.ssrc)})
 	}
-	t.current, t.switched, t.gaps = s, now, gaps{}
+	t.current, t.switched = s, now
 	t.info = &interceptor.StreamInfo{
 		SSRC: s.ssrc, PayloadType: t.pt, MimeType: t.codec.MimeType, ClockRate: t.codec.ClockRate, Channels: t.codec.Channels, SDPFmtpLine: t.codec.SDPFmtpLine,
 	}
@@ -525,10 +485,15 @@ func (in *ingress) change(t *upTrack, s *rtpStream, now time.Time) {
 	if s.rid == "" && t.first != s.ssrc {
 		ask = append(ask, t.first)
 	}
-	t.source = newSource(t.track.Codec, func() bool { return t.ask(ask...) })
-	t.source.exts = t.exts
-	t.track.attach(t.source)
+	t.up = t.track.Attach(asking(func() bool { return t.ask(ask...) }))
+	t.up.Extensions(t.exts)
 }
+
+// asking is a Receiver that asks for keyframes by a function.
+type asking func() bool
+
+// RequestKeyframe implements forward.Receiver.
+func (a asking) RequestKeyframe() bool { return a() }
 
 // repair forwards the packet that the one at hand retransmits (RFC 4588,
 // section 4).
@@ -541,13 +506,13 @@ func (in *ingress) repair(t *upTrack, s *rtpStream, b []byte, now time.Time) {
 	rrid := in.extension(in.rrid)
 	switch {
 	case t.current == nil:
-		in.drop(unsentRTX, "section %d: a retransmission, and nothing that it would repair", t.offered.index)
+		in.drop(forward.Unpaired, "section %d: a retransmission, and nothing that it would repair", t.offered.index)
 		return
 	case declared && of != t.current.ssrc, len(rrid) > 0 && t.current.rid != "" && string(rrid) != t.current.rid:
-		in.drop(unsentLayer, "section %d: a retransmission of a layer that is not forwarded", t.offered.index)
+		in.drop(forward.Layer, "section %d: a retransmission of a layer that is not forwarded", t.offered.index)
 		return
 	case !declared && len(rrid) == 0 && t.several(now):
-		in.drop(unsentRTX, "section %d: several streams, and nothing tells which one a retransmission is of", t.offered.index)
+		in.drop(forward.Unpaired, "section %d: several streams, and nothing tells which one a retransmission is of", t.offered.index)
 		return
 	}
 	var header [12]byte
@@ -596,7 +561,7 @@ func (in *ingress) receiveReport(ssrc uint32, b []byte) {
 		case *rtcp.SenderReport:
 			if p.SSRC == ssrc {
 				_, _, _ = in.report.Read(b, interceptor.Attributes{})
-				t.track.feedReport(t.source, p.NTPTime, p.RTPTime)
+				t.up.SenderReport(p, in.heard)
 			}
 		case *rtcp.Goodbye:
 			s.bye = s.bye || slices.Contains(p.Sources, ssrc)
@@ -621,7 +586,7 @@ func (in *ingress) look(now, since time.Time) {
 		if t.last.IsZero() {
 			e.Reason = "never-sent"
 			e.Detail = fmt.Sprintf("%s was accepted and sends nothing, %v after the connection was up", t, silent.Round(time.Second))
-			if n := in.drops.sum(); n > 0 {
+			if n := in.drops.Sum(); n > 0 {
 				e.Detail += fmt.Sprintf("; %d packets came that belong to no section or stream that is forwarded", n)
 			}
 		}
@@ -648,25 +613,25 @@ func (in *ingress) silence(now, since time.Time) time.Duration {
 // reachable has keyframe requests sent that could not be sent before.
 func (in *ingress) reachable() {
 	in.mu.Lock()
-	var sources []*source
+	var ups []*forward.UpTrack
 	for _, t := range in.sections {
-		if t.source != nil {
-			sources = append(sources, t.source)
+		if t.up != nil {
+			ups = append(ups, t.up)
 		}
 	}
 	in.mu.Unlock()
-	for _, s := range sources {
-		s.reachable()
+	for _, up := range ups {
+		up.Reachable()
 	}
 }
 
 // adopt has the sections feed tracks, which are like those they were made for,
 // from now on. Nothing has come yet.
-func (in *ingress) adopt(tracks []*Track) {
+func (in *ingress) adopt(tracks []*forward.Track) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	for i, t := range in.sections {
-		tracks[i].goOnAs(t.track)
+		tracks[i].GoOnAs(t.track)
 		t.track = tracks[i]
 	}
 }
@@ -677,8 +642,8 @@ func (in *ingress) close() {
 	defer in.mu.Unlock()
 	in.closed = true
 	for _, t := range in.sections {
-		if t.source != nil {
-			t.source.close()
+		if t.up != nil {
+			t.up.Close()
 		}
 	}
 }

@@ -17,16 +17,44 @@ import (
 
 	"weir/capacity/event"
 	"weir/capacity/ledger"
+	"weir/sfu/forward"
 )
+
+// A fakeSender notes what is sent.
+type fakeSender struct {
+	sent []rtp.Packet
+	rtcp []rtcp.Packet
+}
+
+func (l *fakeSender) WriteRTP(h *rtp.Header, payload []byte) (int, error) {
+	l.sent = append(l.sent, rtp.Packet{Header: h.Clone(), Payload: payload})
+	return len(payload), nil
+}
+
+func (l *fakeSender) WriteRTCP(p []rtcp.Packet) error {
+	l.rtcp = append(l.rtcp, p...)
+	return nil
+}
+
+// VP8 payloads: the descriptor with the S bit, then a frame tag whose lowest
+// bit is 0 for a keyframe (RFC 7741, sections 4.2 and 4.3).
+var (
+	keyPayload   = []byte{0x10, 0x10, 0x02, 0x00, 0x9d, 0x01, 0x2a, 0x80, 0x02, 0x68, 0x01}
+	deltaPayload = []byte{0x10, 0x31, 0x02, 0x00}
+)
+
+func packet(seq uint16, ts uint32, payload []byte) *rtp.Packet {
+	return &rtp.Packet{Header: rtp.Header{Version: 2, PayloadType: 96, SequenceNumber: seq, Timestamp: ts, SSRC: 1, Marker: true}, Payload: payload}
+}
 
 // A fakePublisher hands an ingress packets as pion does, and notes what a
 // viewer of each section is sent.
 type fakePublisher struct {
 	*ingress
 	tb      testing.TB
-	total   unsentCounts
-	legs    []*fakeLeg
-	tracks  []*Track
+	total   forward.Drops
+	legs    []*fakeSender
+	tracks  []*forward.Track
 	events  []Event
 	asked   [][]uint32
 	ended   string
@@ -73,13 +101,14 @@ func newFakePublisher(tb testing.TB, sections ...section) *fakePublisher {
 			s.codec.MimeType, s.codec.ClockRate = webrtc.MimeTypeOpus, 48000
 		}
 		s.exts = []sdpExt{{fakeMid, sdp.SDESMidURI}, {fakeRid, sdp.SDESRTPStreamIDURI}, {fakeRrid, sdp.SDESRepairRTPStreamIDURI}}
-		t := &Track{ID: fmt.Sprint("track", i), Codec: s.codec.RTPCodecCapability}
+		t := &forward.Track{ID: fmt.Sprint("track", i), Codec: codecOf(s.codec.RTPCodecCapability)}
 		f.take(&s, t, func(ssrcs ...uint32) bool {
 			f.asked = append(f.asked, ssrcs)
 			return true
 		})
-		l, o := legFor(tb, t)
-		t.add(o)
+		l, d := &fakeSender{}, forward.NewDownTrack(t)
+		d.Bind(forward.Binding{Sender: l, SSRC: 4711, PayloadType: 120})
+		t.Add(d)
 		f.legs, f.tracks = append(f.legs, l), append(f.tracks, t)
 	}
 	return f
@@ -151,10 +180,10 @@ func (f *fakePublisher) expect(sent []int, dropped map[string]int64) {
 	if got := f.sent(); fmt.Sprint(got) != fmt.Sprint(sent) {
 		f.tb.Errorf("viewers were sent %v, want %v", got, sent)
 	}
-	if got := f.drops.counts(false); fmt.Sprint(got) != fmt.Sprint(dropped) {
+	if got := f.drops.Counts(false); fmt.Sprint(got) != fmt.Sprint(dropped) {
 		f.tb.Errorf("not forwarded: %v, want %v", got, dropped)
 	}
-	if got := f.total.counts(false); fmt.Sprint(got) != fmt.Sprint(dropped) {
+	if got := f.total.Counts(false); fmt.Sprint(got) != fmt.Sprint(dropped) {
 		f.tb.Errorf("the node counts %v, want %v", got, dropped)
 	}
 }
@@ -349,23 +378,6 @@ func TestOneLayerOfSimulcast(t *testing.T) {
 		}
 		f.sent()
 	})
-}
-
-func TestGaps(t *testing.T) {
-	var g gaps
-	for i, c := range []struct {
-		seq   uint16
-		lost  int64
-		fresh bool
-	}{
-		{65534, 0, true}, {65533, 0, false}, {65535, 0, true}, {2, 2, true}, {0, -1, true}, {0, 0, false}, {2, 0, false},
-		{3, 0, true}, {1, -1, true}, {1, 0, false}, {3 + gapsWindow, gapsWindow - 1, true}, {3, 0, false}, {4, -1, true},
-		{5000, 5000 - 4 - gapsWindow, true}, {4999, -1, true}, {5001, 0, true},
-	} {
-		if lost, fresh := g.take(c.seq); lost != c.lost || fresh != c.fresh {
-			t.Errorf("step %d: take(%d) = %d, %t, want %d, %t", i, c.seq, lost, fresh, c.lost, c.fresh)
-		}
-	}
 }
 
 // What is lost is asked for under the SSRC that is forwarded, and no more once

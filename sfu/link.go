@@ -23,6 +23,7 @@ import (
 	"weir/capacity/event"
 	"weir/capacity/frame"
 	"weir/capacity/tracing"
+	"weir/sfu/forward"
 	"weir/sfu/pb"
 	"weir/sfu/udp"
 )
@@ -132,15 +133,15 @@ type Link struct {
 
 // slotIn is a media section that the peer sends in.
 type slotIn struct {
-	intake atomic.Pointer[intake] // nil until the remote track is there
-	next   *assignment            // link.mu's: what is carried in it now
+	remote atomic.Pointer[remoteTrack] // nil until it is there
+	next   *forward.UpTrack            // link.mu's: what is carried in it now
 }
 
 // slotOut is a media section that we send in.
 type slotOut struct {
 	sender *webrtc.RTPSender
-	out    *out // nil: free since freed
-	last   *out // that was sent in it, if it is free
+	out    *localTrack // nil: free since freed
+	last   *localTrack // that was sent in it, if it is free
 	branch *branch
 	mime   string
 	mid    string // "" until negotiated
@@ -621,16 +622,18 @@ func (l *Link) status() LinkStatus {
 	for _, in := range l.inbounds {
 		st.PullsIn = append(st.PullsIn, in.stream)
 		for _, f := range in.feeds {
-			st.PacketsIn += f.track.packets.Load()
-			st.BytesIn += f.track.bytes.Load()
-			st.Lost += f.source.lost.Load()
+			packets, bytes := f.track.Received()
+			st.PacketsIn += packets
+			st.BytesIn += bytes
+			st.Lost += f.up.Lost()
 		}
 	}
 	for _, b := range l.branches {
 		st.PullsOut = append(st.PullsOut, b.stream.Name)
 		for _, o := range b.outs {
-			st.PacketsOut += int64(o.packets.Load())
-			st.BytesOut += o.bytes.Load()
+			sent := o.Sent()
+			st.PacketsOut += sent.Packets
+			st.BytesOut += sent.Bytes
 		}
 	}
 	slices.Sort(st.PullsIn)
@@ -638,5 +641,5 @@ func (l *Link) status() LinkStatus {
 	return st
 }
 
-// writeRTCP is how outs on the link send their reports.
+// writeRTCP is how tracks on the link send their reports.
 func (l *Link) writeRTCP(p []rtcp.Packet) error { return l.pc.WriteRTCP(p) }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"weir/capacity/ledger"
+	"weir/sfu/meter"
 	"weir/sfu/udp"
 )
 
@@ -34,8 +35,8 @@ type Gauge struct {
 	mu    sync.Mutex
 	load  ledger.Load
 	down  int64
-	out   meter
-	in    meter
+	out   meter.Rate
+	in    meter.Rate
 	share float64
 	cores float64
 }
@@ -67,15 +68,15 @@ func (g *Gauge) sample(now time.Time) {
 	c := g.Socket.Counters()
 	used, cores, err := g.cpu.share(now)
 	g.mu.Lock()
-	g.out.observe(now, c.BytesOut+c.PacketsOut*ipOverhead, c.PacketsOut)
-	g.in.observe(now, c.BytesIn+c.PacketsIn*ipOverhead, c.PacketsIn)
+	g.out.Observe(now, c.BytesOut+c.PacketsOut*ipOverhead, c.PacketsOut)
+	g.in.Observe(now, c.BytesIn+c.PacketsIn*ipOverhead, c.PacketsIn)
 	if err == nil {
 		g.share += min(1, sampleInterval.Seconds()/cpuSmoothing.Seconds()) * (used - g.share)
 		g.cores = cores
 	}
 	g.load = ledger.Load{CPU: g.share, CPULimit: g.CPULimit()}
-	g.load.Uplink, g.load.Packets = g.out.rates()
-	g.down, _ = g.in.rates()
+	g.load.Uplink, g.load.Packets = g.out.Rates()
+	g.down, _ = g.in.Rates()
 	load := g.load
 	g.mu.Unlock()
 	g.Ledger.Observe(now, load)

@@ -8,6 +8,7 @@ import (
 
 	"github.com/pion/webrtc/v4"
 
+	"weir/sfu/forward"
 	"weir/sfu/pb"
 )
 
@@ -192,7 +193,7 @@ func (l *Link) describe() *pb.Description {
 			if s.mid == "" && s.sender != nil && s.sender == tr.Sender() {
 				s.mid = tr.Mid()
 				if s.branch != nil {
-					d.Slots = append(d.Slots, &pb.Slot{Mid: s.mid, Pull: s.branch.pull, Track: s.out.track.ID})
+					d.Slots = append(d.Slots, &pb.Slot{Mid: s.mid, Pull: s.branch.pull, Track: s.out.Track.ID})
 				}
 			}
 		}
@@ -201,11 +202,11 @@ func (l *Link) describe() *pb.Description {
 }
 
 // unplaced are the slots that wait for a section, and what is to be sent there.
-func (l *Link) unplaced() map[*slotOut]*out {
+func (l *Link) unplaced() map[*slotOut]*localTrack {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.slotsOut = slices.DeleteFunc(l.slotsOut, func(s *slotOut) bool { return s.sender == nil && s.out == nil })
-	all := map[*slotOut]*out{}
+	all := map[*slotOut]*localTrack{}
 	for _, s := range l.slotsOut {
 		if s.sender == nil {
 			all[s] = s.out
@@ -221,10 +222,13 @@ func (l *Link) place(s *slotOut, sender *webrtc.RTPSender) {
 	s.sender = sender
 	l.mu.Unlock()
 	l.start(func() {
-		readRTCP(senderReader{sender}, func() *out {
+		readRTCP(senderReader{sender}, func() *forward.DownTrack {
 			l.mu.Lock()
 			defer l.mu.Unlock()
-			return s.out
+			if s.out == nil {
+				return nil
+			}
+			return s.out.DownTrack
 		})
 	})
 }
@@ -264,11 +268,11 @@ func (l *Link) onTrack(remote *webrtc.TrackRemote, receiver *webrtc.RTPReceiver)
 			mid = tr.Mid()
 		}
 	}
-	in := &intake{drops: &l.sfu.drops, remote: remote, receiver: receiver}
+	in := &remoteTrack{drops: &l.sfu.drops, remote: remote, receiver: receiver}
 	in.ssrc.Store(uint32(remote.SSRC()))
 	l.mu.Lock()
 	slot := l.slot(mid)
-	slot.intake.Store(in)
+	slot.remote.Store(in)
 	if slot.next != nil {
 		in.assigned.Store(slot.next)
 	}
@@ -291,14 +295,14 @@ func (l *Link) slot(mid string) *slotIn {
 // reachable has keyframe requests sent that could not be sent before.
 func (l *Link) reachable() {
 	l.mu.Lock()
-	var sources []*source
+	var ups []*forward.UpTrack
 	for _, s := range l.slotsIn {
 		if s.next != nil {
-			sources = append(sources, s.next.source)
+			ups = append(ups, s.next)
 		}
 	}
 	l.mu.Unlock()
-	for _, s := range sources {
-		s.reachable()
+	for _, up := range ups {
+		up.Reachable()
 	}
 }

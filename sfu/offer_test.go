@@ -18,6 +18,7 @@ import (
 	"github.com/pion/webrtc/v4"
 
 	"weir/capacity/ledger"
+	"weir/sfu/forward"
 	"weir/sfu/udp"
 )
 
@@ -749,9 +750,9 @@ func FuzzOffer(f *testing.F) {
 	f.Add([]byte(bundled(offerOf(audioOf("0", "sendrecv", "0 8 9 111", "a=rtpmap:111 OPUS/48000/2"), videoSection("1", "sendrecv"), dataSection), "1 0 data")))
 	f.Add([]byte(offerOf(videoOf("", "recvonly", "96", "a=rtpmap:96 AV1", "a=fmtp:96 profile=1", "a=ssrc-group:FID 1 2", "a=ssrc:1", "a=ssrc:2", "a=msid:- x", "a=extmap:3/sendonly "+extOrientation))))
 	s := bareSFU(f)
-	var all []*Track
+	var all []*forward.Track
 	for i, c := range forwardable {
-		all = append(all, &Track{ID: fmt.Sprint(i), Codec: webrtc.RTPCodecCapability{MimeType: c.mime, ClockRate: c.clock, Channels: c.channels, SDPFmtpLine: c.fmtp}})
+		all = append(all, &forward.Track{ID: fmt.Sprint(i), Codec: forward.Codec{MimeType: c.mime, ClockRate: c.clock, Channels: c.channels, Fmtp: c.fmtp}})
 	}
 	f.Fuzz(func(t *testing.T, body []byte) {
 		o, err := parseOffer(body)

@@ -99,7 +99,7 @@ func (s *SFU) acquire(ctx context.Context, name string, hint *Carrier, until tim
 	if err != nil {
 		return nil, nil, err
 	}
-	release, ok := st.use(&hold{st}, false)
+	release, ok := st.Use(&hold{st}, false)
 	if !ok {
 		return nil, nil, errEnded
 	}
@@ -111,7 +111,7 @@ var errEnded = fmt.Errorf("%w: it has just ended", ErrNotLive)
 
 func (s *SFU) find(ctx context.Context, name string, hint *Carrier, until time.Time, rest func() error) (*Stream, error) {
 	s.mu.Lock()
-	if st := s.streams[name]; st != nil && !st.ended() {
+	if st := s.streams[name]; st != nil && !st.Ended() {
 		s.mu.Unlock()
 		return st, nil
 	}
@@ -200,7 +200,7 @@ func (s *SFU) awaitRoom(p *pull, tries int, failed error) error {
 			delete(s.pulls, p.name) // whoever comes from now on begins another
 		}
 		s.mu.Unlock()
-		if deserted || st != nil && !st.ended() {
+		if deserted || st != nil && !st.Ended() {
 			return failed
 		}
 		select {
@@ -233,7 +233,7 @@ func (s *SFU) runPull(p *pull, hint *Carrier) {
 		s.streams[p.name] = p.stream
 		s.sighted(p.name)
 	}
-	if here := s.streams[p.name]; err != nil && here != nil && !here.ended() {
+	if here := s.streams[p.name]; err != nil && here != nil && !here.Ended() {
 		p.stream = here
 	} else {
 		p.err = err
@@ -256,7 +256,7 @@ func (s *SFU) runPull(p *pull, hint *Carrier) {
 		close(p.ready)
 		return
 	}
-	in.connect(p.stream.tracks)
+	in.connect(p.stream.Tracks)
 	if span.IsRecording() {
 		span.SetAttributes(tracing.Peer.String(carrier.Node.String()))
 	}
@@ -290,12 +290,12 @@ func (s *SFU) keep(st *Stream, in *inbound) (why, detail string) {
 		case <-s.ctx.Done():
 			in.unsubscribe()
 			return reasonLost, "this node is closing"
-		case <-st.idle:
+		case <-st.Idle():
 			answered = time.Time{}
 			linger.Reset(most)
 		case <-linger.C:
-			idle := st.idleFor(time.Now())
-			if idle >= most && st.retire(reasonLost) {
+			idle := st.IdleFor(time.Now())
+			if idle >= most && st.Retire(reasonLost) {
 				in.unsubscribe()
 				return reasonLost, "nobody watches it"
 			}
@@ -304,7 +304,7 @@ func (s *SFU) keep(st *Stream, in *inbound) (why, detail string) {
 			st.near(time.Duration(in.link.rtt.Load()))
 			if now := s.cfg.Linger(); now != most {
 				most = now
-				linger.Reset(max(most-st.idleFor(time.Now()), time.Until(answered), time.Millisecond))
+				linger.Reset(max(most-st.IdleFor(time.Now()), time.Until(answered), time.Millisecond))
 			}
 		case path := <-in.moved:
 			if slices.Contains(path, s.cfg.Self) {
@@ -338,12 +338,12 @@ func (s *SFU) resume(st *Stream, lost peer.ID) (*inbound, error) {
 	defer span.End()
 	for exclude := []peer.ID{lost}; ; exclude = nil { // it may come back
 		in, carrier, err := s.pullFrom(tracing.Carry(s.ctx, ctx), st.Name, nil, exclude)
-		if err == nil && !in.sameTracks(st.tracks) {
+		if err == nil && !in.sameTracks(st.Tracks) {
 			in.unsubscribe()
 			err = errors.New("it came back with other tracks")
 		}
 		if err == nil {
-			in.connect(st.tracks)
+			in.connect(st.Tracks)
 			s.moved(st, in.pathTo(s.cfg.Self))
 			s.eventOf(ctx, Event{Kind: event.PullResumed, Stream: st.Name, Peer: carrier.Node, Elapsed: milliseconds(time.Since(began))})
 			return in, nil

@@ -10,11 +10,11 @@ import (
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
-	"github.com/pion/webrtc/v4"
 	"go.opentelemetry.io/otel/trace"
 
 	"weir/capacity"
 	"weir/capacity/tracing"
+	"weir/sfu/forward"
 	"weir/sfu/pb"
 )
 
@@ -41,8 +41,20 @@ type inbound struct {
 
 // A feed is how one track of an inbound reaches its Track.
 type feed struct {
-	assignment
-	slot atomic.Pointer[slotIn]
+	link  *Link
+	track *forward.Track
+	up    *forward.UpTrack
+	slot  atomic.Pointer[slotIn]
+}
+
+// RequestKeyframe implements forward.Receiver.
+func (f *feed) RequestKeyframe() bool {
+	slot := f.slot.Load()
+	if slot == nil {
+		return false
+	}
+	remote := slot.remote.Load()
+	return remote != nil && askKeyframe(f.link.pc, remote.ssrc.Load())
 }
 
 // subscribe asks the peer for stream. The lease is the peer's, and may be
@@ -137,21 +149,21 @@ func (in *inbound) refused(err error) {
 }
 
 // newTracks makes tracks as the sender described them.
-func (in *inbound) newTracks() []*Track {
+func (in *inbound) newTracks() []*forward.Track {
 	in.link.mu.Lock()
 	defer in.link.mu.Unlock()
-	var tracks []*Track
+	var tracks []*forward.Track
 	for _, t := range in.described {
-		tracks = append(tracks, &Track{ID: t.Id, Codec: webrtc.RTPCodecCapability{
-			MimeType: t.Mime, ClockRate: t.Clock, Channels: uint16(t.Channels), SDPFmtpLine: t.Fmtp,
+		tracks = append(tracks, &forward.Track{ID: t.Id, Codec: forward.Codec{
+			MimeType: t.Mime, ClockRate: t.Clock, Channels: uint16(t.Channels), Fmtp: t.Fmtp,
 		}})
 	}
 	return tracks
 }
 
 // sameTracks reports whether the sender's tracks can go on as tracks.
-func (in *inbound) sameTracks(tracks []*Track) bool {
-	return slices.EqualFunc(in.newTracks(), tracks, func(a, b *Track) bool {
+func (in *inbound) sameTracks(tracks []*forward.Track) bool {
+	return slices.EqualFunc(in.newTracks(), tracks, func(a, b *forward.Track) bool {
 		return a.ID == b.ID && a.Codec.MimeType == b.Codec.MimeType && a.Codec.ClockRate == b.Codec.ClockRate
 	})
 }
@@ -161,21 +173,12 @@ func (in *inbound) pathTo(self peer.ID) []peer.ID { return append(slices.Clone(i
 
 // connect makes the pull the source of tracks, which are as newTracks made
 // them, and has the sender start.
-func (in *inbound) connect(tracks []*Track) {
+func (in *inbound) connect(tracks []*forward.Track) {
 	l := in.link
 	feeds := map[string]*feed{}
 	for _, t := range tracks {
-		f := &feed{}
-		f.track = t
-		f.source = newSource(t.Codec, func() bool {
-			slot := f.slot.Load()
-			if slot == nil {
-				return false
-			}
-			intake := slot.intake.Load()
-			return intake != nil && askKeyframe(l.pc, intake.ssrc.Load())
-		})
-		t.attach(f.source)
+		f := &feed{link: l, track: t}
+		f.up = t.Attach(f)
 		feeds[t.ID] = f
 	}
 	l.mu.Lock()
@@ -213,10 +216,10 @@ func (in *inbound) wire() {
 			continue
 		}
 		slot := l.slot(mid)
-		slot.next = &f.assignment
+		slot.next = f.up
 		f.slot.Store(slot)
-		if intake := slot.intake.Load(); intake != nil {
-			intake.assigned.Store(slot.next)
+		if remote := slot.remote.Load(); remote != nil {
+			remote.assigned.Store(slot.next)
 		}
 	}
 	in.started = true
@@ -251,14 +254,14 @@ func (in *inbound) end(why string) {
 		l.mu.Lock()
 		delete(l.inbounds, in.pull)
 		for _, f := range in.feeds {
-			if slot := f.slot.Load(); slot != nil && slot.next == &f.assignment {
+			if slot := f.slot.Load(); slot != nil && slot.next == f.up {
 				slot.next = nil
-				if intake := slot.intake.Load(); intake != nil {
-					intake.assigned.Store(nil)
+				if remote := slot.remote.Load(); remote != nil {
+					remote.assigned.Store(nil)
 				}
 			}
-			f.source.close()
-			l.sfu.linksLost.Add(max(0, f.source.lost.Load()))
+			f.up.Close()
+			l.sfu.linksLost.Add(max(0, f.up.Lost()))
 		}
 		l.mu.Unlock()
 		close(in.over)
@@ -273,7 +276,7 @@ type branch struct {
 	link    *Link
 	pull    uint64
 	stream  *Stream
-	outs    []*out
+	outs    []*localTrack
 	slots   []*slotOut
 	release func() // of the stream
 	entry   string // in the ledger
@@ -308,9 +311,9 @@ func (l *Link) serve(req *pb.Subscribe) {
 	waiting := false
 	l.mu.Lock()
 	for i, o := range b.outs {
-		c := o.track.Codec
+		c := o.Track.Codec
 		answer.Tracks = append(answer.Tracks, &pb.Track{
-			Id: o.track.ID, Mime: c.MimeType, Clock: c.ClockRate, Channels: uint32(c.Channels), Fmtp: c.SDPFmtpLine, Mid: b.slots[i].mid,
+			Id: o.Track.ID, Mime: c.MimeType, Clock: c.ClockRate, Channels: uint32(c.Channels), Fmtp: c.Fmtp, Mid: b.slots[i].mid,
 		})
 		waiting = waiting || b.slots[i].mid == ""
 	}
@@ -351,7 +354,7 @@ func (l *Link) newBranch(req *pb.Subscribe) (*branch, error) {
 	if l.branches[req.Pull] != nil {
 		return nil, &capacity.Refusal{Reason: "pull", Detail: "that number is in use"}
 	}
-	if len(l.slotsOut)+len(st.tracks) > maxSlots {
+	if len(l.slotsOut)+len(st.Tracks) > maxSlots {
 		return nil, &capacity.Refusal{Reason: "slots", Detail: fmt.Sprintf("%d tracks are the most that one link carries", maxSlots)}
 	}
 	now := time.Now()
@@ -361,15 +364,15 @@ func (l *Link) newBranch(req *pb.Subscribe) (*branch, error) {
 	} else if err := s.cfg.Ledger.Admit(now, b.entry, st.load(capacity.Cascade)); err != nil {
 		return nil, err
 	}
-	release, ok := st.use(b, false)
+	release, ok := st.Use(b, false)
 	if !ok {
 		s.cfg.Ledger.End(b.entry)
 		return nil, &capacity.Refusal{Reason: "not-here", Detail: "the stream has just ended"}
 	}
 	b.release = release
-	for _, t := range st.tracks {
-		o := newOut(t, st.Name, l.writeRTCP)
-		o.relay = true
+	for _, t := range st.Tracks {
+		o := newLocalTrack(t, st.Name, l.writeRTCP, &s.engine.repairs)
+		o.Relay = true
 		b.outs = append(b.outs, o)
 		b.slots = append(b.slots, l.takeSlot(b, o, now))
 	}
@@ -379,15 +382,15 @@ func (l *Link) newBranch(req *pb.Subscribe) (*branch, error) {
 
 // takeSlot finds a section for o that has rested, or notes that one is wanted.
 // Called with mu held.
-func (l *Link) takeSlot(b *branch, o *out, now time.Time) *slotOut {
+func (l *Link) takeSlot(b *branch, o *localTrack, now time.Time) *slotOut {
 	for _, s := range l.slotsOut {
-		if s.out == nil && s.mid != "" && s.mime == o.track.Codec.MimeType && now.Sub(s.freed) > slotRest && s.sender.ReplaceTrack(o) == nil {
-			o.follow(s.last)
+		if s.out == nil && s.mid != "" && s.mime == o.Track.Codec.MimeType && now.Sub(s.freed) > slotRest && s.sender.ReplaceTrack(o) == nil {
+			o.Follow(s.last.DownTrack)
 			s.out, s.branch, s.last = o, b, nil
 			return s
 		}
 	}
-	s := &slotOut{out: o, branch: b, mime: o.track.Codec.MimeType}
+	s := &slotOut{out: o, branch: b, mime: o.Track.Codec.MimeType}
 	l.slotsOut = append(l.slotsOut, s)
 	return s
 }
@@ -400,15 +403,15 @@ func (b *branch) begin() {
 	default:
 	}
 	for _, o := range b.outs {
-		o.track.add(o)
+		o.Track.Add(o.DownTrack)
 	}
 }
 
 // watch tells the peer when the stream has ended here.
 func (b *branch) watch() {
 	select {
-	case <-b.stream.over:
-		b.link.send(&pb.Message{Body: &pb.Message_Ended{Ended: &pb.Ended{Pull: b.pull, Reason: b.stream.why}}})
+	case <-b.stream.Over():
+		b.link.send(&pb.Message{Body: &pb.Message_Ended{Ended: &pb.Ended{Pull: b.pull, Reason: b.stream.Why()}}})
 		b.close()
 	case <-b.done:
 	}
@@ -427,7 +430,7 @@ func (b *branch) close() {
 	b.once.Do(func() {
 		close(b.done)
 		for _, o := range b.outs {
-			o.track.remove(o)
+			o.Track.Remove(o.DownTrack)
 		}
 		l := b.link
 		l.mu.Lock()

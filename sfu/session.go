@@ -17,6 +17,7 @@ import (
 	"weir/capacity"
 	"weir/capacity/event"
 	"weir/capacity/tracing"
+	"weir/sfu/forward"
 	"weir/sfu/problem"
 	"weir/sfu/rights"
 	"weir/sfu/udp"
@@ -78,10 +79,10 @@ type session struct {
 	done      chan struct{} // closed when nothing of it is left
 
 	pace    pace
-	outs    []*out   // a viewer's
-	in      *ingress // a publisher's
-	release func()   // a viewer's hold on the stream
-	unname  func()   // gives up a publisher's name
+	outs    []*localTrack // a viewer's
+	in      *ingress      // a publisher's
+	release func()        // a viewer's hold on the stream
+	unname  func()        // gives up a publisher's name
 
 	notTaken []string // sections and tracks that there is no media for, and why
 
@@ -116,7 +117,7 @@ func (s *SFU) newSession(ctx context.Context, kind sessionKind, media *webrtc.Me
 		in.event = func(e Event) {
 			if e.Kind == event.StreamStarted {
 				now := time.Now()
-				if !sess.stream.start(now) {
+				if !sess.stream.Start(now) {
 					return // it goes on from the publisher before
 				}
 				e.Detail, e.Elapsed = sess.stream.offers(), milliseconds(now.Sub(sess.began))
@@ -156,7 +157,7 @@ func (s *session) end(why string) {
 func (s *session) begin() {
 	s.first.connected()
 	for _, o := range s.outs {
-		o.track.add(o)
+		o.Track.Add(o.DownTrack)
 	}
 	if s.in != nil {
 		s.in.reachable()
@@ -181,14 +182,14 @@ func (s *session) answer(ctx context.Context, o *offer) (string, error) {
 		}
 	}
 	for _, o := range s.outs {
-		if o.bound.Load() != nil {
+		if o.Bound() {
 			continue // a restart
 		}
 		sender, err := s.pc.AddTrack(o)
 		if err != nil {
 			return "", err
 		}
-		s.start(func() { readRTCP(senderReader{sender}, func() *out { return o }) })
+		s.start(func() { readRTCP(senderReader{sender}, func() *forward.DownTrack { return o.DownTrack }) })
 	}
 	answer, err := s.pc.CreateAnswer(nil)
 	if err != nil {
@@ -284,7 +285,7 @@ func (s *session) watch() {
 	media := time.NewTicker(mediaCheck)
 	defer media.Stop()
 	var connected time.Time
-	over := s.stream.over
+	over := s.stream.Over()
 	if s.kind == kindWHIP {
 		over = nil
 	}
@@ -326,7 +327,7 @@ func (s *session) watch() {
 	sfu := s.sfu
 	s.shut()
 	for _, o := range s.outs {
-		o.track.remove(o)
+		o.Track.Remove(o.DownTrack)
 	}
 	if s.kind == kindWHIP {
 		s.in.close()
@@ -377,7 +378,7 @@ func (s *SFU) publisher(ctx context.Context, name string, o *offer, entry, remot
 	// One codec of each section, so that viewers can be answered before the first
 	// packet comes.
 	var (
-		tracks   []*Track
+		tracks   []*forward.Track
 		sections []*section // of each track
 	)
 	count := map[webrtc.RTPCodecType]int{}
@@ -399,10 +400,9 @@ func (s *SFU) publisher(ctx context.Context, name string, o *offer, entry, remot
 			return nil, "", sdpError(err.Error())
 		}
 		o.take(section, codec)
-		t := &Track{ID: fmt.Sprintf("%s%d", section.kind, count[section.kind]), Codec: codec.RTPCodecCapability}
-		t.Codec.RTCPFeedback = nil // of this hop
-		if t.sets = parseSprop(codec.sprop); t.sets != nil && fmtpValue(t.Codec.SDPFmtpLine, "profile-level-id") == "" {
-			t.Codec.SDPFmtpLine = strings.TrimPrefix(t.Codec.SDPFmtpLine+";profile-level-id="+t.sets.profile(), ";")
+		t := &forward.Track{ID: fmt.Sprintf("%s%d", section.kind, count[section.kind]), Codec: codecOf(codec.RTPCodecCapability)}
+		if t.Sets = forward.ParseSprop(codec.sprop); t.Sets != nil && fmtpValue(t.Codec.Fmtp, "profile-level-id") == "" {
+			t.Codec.Fmtp = strings.TrimPrefix(t.Codec.Fmtp+";profile-level-id="+t.Sets.Profile(), ";")
 		}
 		count[section.kind]++
 		tracks, sections = append(tracks, t), append(sections, section)
@@ -442,15 +442,15 @@ func (s *SFU) viewer(ctx context.Context, st *Stream, o *offer, entry, remote st
 	// Each track goes into the first section that can take it. A section that
 	// asks for media and gets none, although there is some of its kind left, is
 	// one that the viewer would look at in vain.
-	carries := map[*section]*Track{}
+	carries := map[*section]*forward.Track{}
 	used := map[webrtc.PayloadType]string{}
-	var left []*Track
-	for _, t := range st.tracks {
+	var left []*forward.Track
+	for _, t := range st.Tracks {
 		into := slices.IndexFunc(o.sections, func(section *section) bool {
-			if carries[section] != nil || !o.inUse(section) || !section.receives || section.kind != t.kind() {
+			if carries[section] != nil || !o.inUse(section) || !section.receives || section.kind != kindOf(t.Codec.MimeType) {
 				return false
 			}
-			codec, ok := section.match(t.Codec, used)
+			codec, ok := section.match(capabilityOf(t.Codec), used)
 			if !ok {
 				return false
 			}
@@ -471,10 +471,10 @@ func (s *SFU) viewer(ctx context.Context, st *Stream, o *offer, entry, remote st
 			section.why = "nothing is received in it"
 		default:
 			section.why = "the stream has no further " + section.media
-			if !slices.ContainsFunc(st.tracks, func(t *Track) bool { return t.kind() == section.kind }) {
+			if !slices.ContainsFunc(st.Tracks, func(t *forward.Track) bool { return kindOf(t.Codec.MimeType) == section.kind }) {
 				section.why = "the stream has no " + section.media
 			}
-			if slices.ContainsFunc(left, func(t *Track) bool { return t.kind() == section.kind }) {
+			if slices.ContainsFunc(left, func(t *forward.Track) bool { return kindOf(t.Codec.MimeType) == section.kind }) {
 				return nil, "", section.notTaken("the stream has " + has + ": offer to receive that")
 			}
 		}
@@ -496,18 +496,18 @@ func (s *SFU) viewer(ctx context.Context, st *Stream, o *offer, entry, remote st
 	}
 	sess.stream = st
 	for _, t := range left {
-		sess.notTaken = append(sess.notTaken, fmt.Sprintf("track %s (%s): not asked for", t.ID, describe(t.Codec)))
+		sess.notTaken = append(sess.notTaken, fmt.Sprintf("track %s (%s): not asked for", t.ID, describe(capabilityOf(t.Codec))))
 	}
 	for _, section := range o.taken { // in order, so that pion puts each into its section
-		out := newOut(carries[section], "weir", sess.pc.WriteRTCP)
-		out.codec = section.codec
-		out.begun = sess.firstOf(out.Kind())
+		out := newLocalTrack(carries[section], "weir", sess.pc.WriteRTCP, &s.engine.repairs)
+		out.pt = section.codec.pt
+		out.Begun = sess.firstOf(out.Kind())
 		sess.outs = append(sess.outs, out)
 	}
 	answer, err := sess.answer(ctx, o)
 	if err == nil {
 		var ok bool
-		if sess.release, ok = st.use(sess, true); !ok {
+		if sess.release, ok = st.Use(sess, true); !ok {
 			err = errEnded
 		}
 	}
@@ -622,9 +622,10 @@ type traffic struct{ packets, bytes, lost, keyframes int64 }
 func (s *session) traffic() traffic {
 	var t traffic
 	for _, o := range s.outs {
-		t.packets += int64(o.packets.Load())
-		t.bytes += o.bytes.Load()
-		t.lost += o.lost.Load()
+		sent := o.Sent()
+		t.packets += sent.Packets
+		t.bytes += sent.Bytes
+		t.lost += sent.Lost
 	}
 	if s.in != nil {
 		for _, up := range s.in.sections { // fixed by now
@@ -700,10 +701,10 @@ func (s *SFU) Sessions() []SessionStatus {
 			}
 		}
 		for _, o := range sess.outs {
-			st.RTT = max(st.RTT, milliseconds(o.rtt.last()))
+			st.RTT = max(st.RTT, milliseconds(o.Sent().RTT))
 		}
 		if sess.in != nil {
-			st.Sections, st.NotForwarded = sess.in.status(time.Now()), sess.in.drops.counts(false)
+			st.Sections, st.NotForwarded = sess.in.status(time.Now()), sess.in.drops.Counts(false)
 		}
 		list = append(list, st)
 	}

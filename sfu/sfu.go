@@ -31,6 +31,7 @@ import (
 	"weir/capacity/event"
 	"weir/capacity/ledger"
 	"weir/capacity/scope"
+	"weir/sfu/forward"
 	"weir/sfu/rights"
 	"weir/sfu/udp"
 )
@@ -193,7 +194,7 @@ type SFU struct {
 	tracer    trace.Tracer
 	engine    engine
 	admission *admission
-	drops     unsentCounts
+	drops     forward.Drops
 
 	ctx    context.Context // ends at Close
 	cancel context.CancelFunc
@@ -309,7 +310,7 @@ func (s *SFU) Run(ctx context.Context) error {
 			streams := slices.Collect(maps.Values(s.streams))
 			s.mu.Unlock()
 			for _, st := range streams {
-				st.sample(now)
+				st.Sample(now)
 			}
 			for _, sess := range s.all() {
 				sess.pace.sample(now, sess.traffic())
@@ -341,7 +342,7 @@ func (s *SFU) Carriages() []capacity.Carriage {
 	s.mu.Unlock()
 	var all []capacity.Carriage
 	for _, st := range streams {
-		if !st.ended() {
+		if !st.Ended() {
 			all = append(all, st.carriage(s.cfg.Fanout()))
 		}
 	}
@@ -353,7 +354,7 @@ func (s *SFU) Carriages() []capacity.Carriage {
 func (s *SFU) stream(name string) *Stream {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if st := s.streams[name]; st != nil && !st.ended() {
+	if st := s.streams[name]; st != nil && !st.Ended() {
 		return st
 	}
 	return nil
@@ -361,7 +362,7 @@ func (s *SFU) stream(name string) *Stream {
 
 // drop ends st, for one of the reasons in link.go, and forgets it.
 func (s *SFU) drop(st *Stream, why string) {
-	st.end(why)
+	st.End(why)
 	s.mu.Lock()
 	if s.streams[st.Name] == st {
 		delete(s.streams, st.Name)
@@ -369,6 +370,15 @@ func (s *SFU) drop(st *Stream, why string) {
 	s.mu.Unlock()
 	s.cfg.Changed()
 }
+
+// NotForwarded counts the RTP packets that came from publishers and over cascade
+// links and that were not forwarded, by reason, in snake_case. Each reason
+// appears, also with 0.
+func (s *SFU) NotForwarded() map[string]int64 { return s.drops.Counts(true) }
+
+// Repairs are how many packets were sent again, and how many were asked for
+// beyond the bounds of repair.
+func (s *SFU) Repairs() (sent, withheld int64) { return s.engine.repairs.Totals() }
 
 // Counts are how many of each there are now.
 type Counts struct {

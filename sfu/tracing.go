@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/pion/webrtc/v4"
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/trace"
 
@@ -161,7 +162,7 @@ func (s *SFU) awaitFirstFrame(ctx context.Context, sess *session) *firstFrame {
 	}
 	f := &firstFrame{span: span}
 	for _, o := range sess.outs {
-		f.video = f.video || o.track.video()
+		f.video = f.video || o.Kind() == webrtc.RTPCodecTypeVideo
 	}
 	return f
 }

@@ -1,57 +1,57 @@
-package sfu
+package forward
 
 import "sync/atomic"
 
-// An unsentReason is why a packet that came was not forwarded. Packets of viewers
-// that wait for a keyframe are not meant: those are [out]'s.
-type unsentReason int
+// A Reason is why a packet that came was not forwarded. Packets that viewers
+// miss while they wait for a keyframe are not meant.
+type Reason int
 
+// The reasons.
 const (
-	unsentMalformed    unsentReason = iota // not RTP
-	unsentNoSection                        // its MID is no accepted section's
-	unsentPayloadType                      // of no accepted section, or not of the one it came in
-	unsentUnknownSSRC                      // neither MID nor payload type tell the section
-	unsentSecondStream                     // beside the stream that is forwarded in its section
-	unsentLayer                            // a simulcast layer other than the one forwarded
-	unsentRTX                              // a retransmission of no stream that is forwarded
-	unsentReplaced                         // of a source that another took over from
-	unsentDuplicate                        // retransmitted though it had come
-	unsentUnassigned                       // on a cascade link, of a track nobody pulls
-	unsentReasons
+	Forwarded    Reason = iota // it was
+	Malformed                  // not RTP
+	NoSection                  // its MID is no accepted section's
+	PayloadType                // of no accepted section, or not of the one it came in
+	UnknownSSRC                // neither MID nor payload type tell the section
+	SecondStream               // beside the stream that is forwarded in its section
+	Layer                      // a simulcast layer other than the one forwarded
+	Unpaired                   // a retransmission of no stream that is forwarded
+	Replaced                   // of an UpTrack that another took over from
+	Duplicate                  // retransmitted though it had come
+	Unassigned                 // on a cascade link, of a track nobody pulls
+	reasons
 )
 
-var unsentNames = [unsentReasons]string{
-	"malformed", "no_section", "payload_type", "unknown_ssrc", "second_stream", "layer_not_forwarded",
+var reasonNames = [reasons]string{
+	"", "malformed", "no_section", "payload_type", "unknown_ssrc", "second_stream", "layer_not_forwarded",
 	"rtx_unpaired", "source_replaced", "duplicate", "not_pulled",
 }
 
-func (r unsentReason) String() string { return unsentNames[r] }
+// String is the reason in snake_case, as metrics have it.
+func (r Reason) String() string { return reasonNames[r] }
 
-// unsentCounts are the packets that came and were not forwarded, by reason.
-type unsentCounts [unsentReasons]atomic.Int64
+// Drops count the packets that came and were not forwarded, by reason. The zero
+// value is ready.
+type Drops [reasons]atomic.Int64
 
-// add counts one.
-func (d *unsentCounts) add(r unsentReason) { d[r].Add(1) }
+// Add counts one.
+func (d *Drops) Add(r Reason) { d[r].Add(1) }
 
-// counts are the totals by name; with zeros, all reasons are there.
-func (d *unsentCounts) counts(zeros bool) map[string]int64 {
+// Counts are the totals by name; with zeros, all reasons are there.
+func (d *Drops) Counts(zeros bool) map[string]int64 {
 	all := map[string]int64{}
-	for r := range d {
+	for r := Malformed; r < reasons; r++ {
 		if n := d[r].Load(); n > 0 || zeros {
-			all[unsentNames[r]] = n
+			all[reasonNames[r]] = n
 		}
 	}
 	return all
 }
 
-func (d *unsentCounts) sum() (n int64) {
+// Sum is the total.
+func (d *Drops) Sum() (n int64) {
 	for r := range d {
 		n += d[r].Load()
 	}
 	return n
 }
-
-// NotForwarded counts the RTP packets that came from publishers and over cascade
-// links and that were not forwarded, by reason, in snake_case. Each reason
-// appears, also with 0.
-func (s *SFU) NotForwarded() map[string]int64 { return s.drops.counts(true) }

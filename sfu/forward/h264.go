@@ -1,4 +1,4 @@
-package sfu
+package forward
 
 import (
 	"bytes"
@@ -26,7 +26,7 @@ const (
 	nalFUA   = 28
 )
 
-// parameterSets are those of an H264 publisher that wrote them into its offer
+// ParameterSets are those of an H264 publisher that wrote them into its offer
 // (sprop-parameter-sets; RFC 6184, section 8.1). An encoder that does may send
 // none with its keyframes, and viewers are not told of them by our answer:
 // browsers do not read them there. So they are put before each keyframe that
@@ -35,22 +35,22 @@ const (
 //
 // Where the stream has other sets than the offer, the offer's are out of date
 // and are not used any more.
-type parameterSets struct {
+type ParameterSets struct {
 	sets [][]byte // NAL units, SPS before PPS
 
-	source  *source // whose numbers the rest is of
-	shift   uint16  // packets put in so far
-	last    uint16  // put in at the last keyframe
-	at      uint16  // the number of the first packet of that
+	up      *UpTrack // whose numbers the rest is of
+	shift   uint16   // packets put in so far
+	last    uint16   // put in at the last keyframe
+	at      uint16   // the number of the first packet of that
 	highest uint16
 	stamp   uint32 // of the frame that has its sets
 	framed  bool   // stamp holds
 }
 
-// parseSprop reads the value of sprop-parameter-sets; nil if there is nothing
+// ParseSprop reads the value of sprop-parameter-sets in a=fmtp; nil if there is nothing
 // of use in it.
-func parseSprop(value string) *parameterSets {
-	s := &parameterSets{}
+func ParseSprop(value string) *ParameterSets {
+	s := &ParameterSets{}
 	for part := range strings.SplitSeq(value, ",") {
 		nal, err := base64.StdEncoding.DecodeString(strings.TrimSpace(part))
 		if err != nil {
@@ -70,19 +70,19 @@ func parseSprop(value string) *parameterSets {
 	return s
 }
 
-// profile is the profile-level-id that the sets are of.
-func (s *parameterSets) profile() string {
+// Profile is the profile-level-id that the sets are of.
+func (s *ParameterSets) Profile() string {
 	if len(s.sets[0]) < 4 {
 		return ""
 	}
 	return fmt.Sprintf("%x", s.sets[0][1:4])
 }
 
-// before returns what is to be sent before p of source, and renumbers p.
-func (s *parameterSets) before(source *source, p *rtp.Packet) []*rtp.Packet {
-	first := s.source != source
+// before returns what is to be sent before p of up, and renumbers p.
+func (s *ParameterSets) before(up *UpTrack, p *rtp.Packet) []*rtp.Packet {
+	first := s.up != up
 	if first {
-		s.source, s.shift, s.last, s.framed = source, 0, 0, false
+		s.up, s.shift, s.last, s.framed = up, 0, 0, false
 		s.highest = p.SequenceNumber - 1
 	}
 	newest := int16(p.SequenceNumber-s.highest) > 0
@@ -110,7 +110,7 @@ func (s *parameterSets) before(source *source, p *rtp.Packet) []*rtp.Packet {
 
 // look takes note of the parameter sets in p, and reports whether a slice of a
 // keyframe begins in it.
-func (s *parameterSets) look(p *rtp.Packet) (idr bool) {
+func (s *ParameterSets) look(p *rtp.Packet) (idr bool) {
 	payload := p.Payload
 	if len(payload) < 2 {
 		return false
@@ -132,7 +132,7 @@ func (s *parameterSets) look(p *rtp.Packet) (idr bool) {
 	return s.unit(p, payload)
 }
 
-func (s *parameterSets) unit(p *rtp.Packet, nal []byte) (idr bool) {
+func (s *ParameterSets) unit(p *rtp.Packet, nal []byte) (idr bool) {
 	switch nal[0] & 0x1f {
 	case nalIDR:
 		return true

@@ -1,4 +1,4 @@
-package sfu
+package forward
 
 import (
 	"testing"
@@ -15,10 +15,10 @@ const testSprop = "Z0LgH9oBQBbsQA==,aM48gA=="
 
 // pass feeds packets to s and returns the numbers that come out, those of sets
 // that were put in as negative ones.
-func pass(s *parameterSets, source *source, packets ...*rtp.Packet) []int {
+func pass(s *ParameterSets, up *UpTrack, packets ...*rtp.Packet) []int {
 	var out []int
 	for _, p := range packets {
-		for _, put := range s.before(source, p) {
+		for _, put := range s.before(up, p) {
 			out = append(out, -int(put.SequenceNumber))
 		}
 		out = append(out, int(p.SequenceNumber))
@@ -49,7 +49,7 @@ func TestParameterSetsGoBeforeKeyframes(t *testing.T) {
 		{"over the end of the numbers", []*rtp.Packet{pkt(65535, 0, idr), pkt(0, 1, delta)}, []int{-65535, 0, 1, 2}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			got := pass(parseSprop(testSprop), &source{}, c.packets...)
+			got := pass(ParseSprop(testSprop), &UpTrack{}, c.packets...)
 			if len(got) != len(c.want) {
 				t.Fatalf("got %v, want %v", got, c.want)
 			}
@@ -61,19 +61,19 @@ func TestParameterSetsGoBeforeKeyframes(t *testing.T) {
 		})
 	}
 	t.Run("another source has other numbers", func(t *testing.T) {
-		s := parseSprop(testSprop)
-		pass(s, &source{}, packet(10, 0, idr))
-		if got := pass(s, &source{}, packet(500, 7, delta), packet(501, 8, idr)); got[0] != 500 || got[1] != -501 {
+		s := ParseSprop(testSprop)
+		pass(s, &UpTrack{}, packet(10, 0, idr))
+		if got := pass(s, &UpTrack{}, packet(500, 7, delta), packet(501, 8, idr)); got[0] != 500 || got[1] != -501 {
 			t.Errorf("got %v", got)
 		}
 	})
 	t.Run("the profile is that of the sets", func(t *testing.T) {
-		if p := parseSprop(testSprop).profile(); p != "42e01f" {
+		if p := ParseSprop(testSprop).Profile(); p != "42e01f" {
 			t.Errorf("got %q", p)
 		}
 	})
 	for _, none := range []string{"", "x", "aM48gA==", ",", "Zw=="} {
-		if parseSprop(none) != nil {
+		if ParseSprop(none) != nil {
 			t.Errorf("%q is taken for parameter sets", none)
 		}
 	}
@@ -83,11 +83,11 @@ func TestParameterSetsGoBeforeKeyframes(t *testing.T) {
 func FuzzParameterSets(f *testing.F) {
 	f.Add(testSprop, []byte{0x65, 0x88, 0x78, 0, 2, 0x65, 1}, uint16(1))
 	f.Fuzz(func(t *testing.T, sprop string, payload []byte, seq uint16) {
-		s := parseSprop(sprop)
+		s := ParseSprop(sprop)
 		if s == nil {
 			return
 		}
-		src := &source{}
+		src := &UpTrack{}
 		for i := range payload {
 			if put := s.before(src, packet(seq+uint16(i), uint32(i/2), payload[i:])); len(put) > maxSets {
 				t.Fatalf("%d packets were put in", len(put))

@@ -1,4 +1,4 @@
-package sfu
+package forward
 
 import (
 	"encoding/binary"
@@ -8,10 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/pion/interceptor"
-	"github.com/pion/rtcp"
 	"github.com/pion/rtp"
-	"github.com/pion/webrtc/v4"
 )
 
 // Repair is bounded by what it repairs: whatever the far end says it lacks, a
@@ -25,53 +22,38 @@ const (
 	// repairTimes is how often one packet is sent again, and no sooner than half
 	// a round trip after the last time.
 	repairTimes = 8
-	// repairPause bounds that half; it is the least while no round trip was
-	// measured.
-	repairPause    = 10 * time.Millisecond
-	repairPauseTop = 200 * time.Millisecond
-	// history is how many packets are kept for repair: some seconds.
-	historyVideo = 1024
-	historyAudio = 128
+	// repairPauseLeast and repairPauseMost bound that half; the least holds while
+	// no round trip was measured.
+	repairPauseLeast = 10 * time.Millisecond
+	repairPauseMost  = 200 * time.Millisecond
+	// ringVideo and ringAudio are how many packets are kept for repair: some
+	// seconds.
+	ringVideo = 1024
+	ringAudio = 128
 )
 
-// repairCounters count retransmissions of all legs.
-type repairCounters struct {
+// Repairs count retransmissions. The zero value is ready.
+type Repairs struct {
 	sent     atomic.Int64
 	withheld atomic.Int64 // asked for beyond what the bounds allow
 }
 
-// Repairs are how many packets were sent again, and how many were asked for
+// Totals are how many packets were sent again, and how many were asked for
 // beyond the bounds of repair.
-func (s *SFU) Repairs() (sent, withheld int64) {
-	return s.engine.repairs.sent.Load(), s.engine.repairs.withheld.Load()
+func (r *Repairs) Totals() (sent, withheld int64) { return r.sent.Load(), r.withheld.Load() }
+
+func (r *Repairs) count(what repair) {
+	switch {
+	case r == nil:
+	case what == repairSent:
+		r.sent.Add(1)
+	case what == repairWithheld:
+		r.withheld.Add(1)
+	}
 }
 
-// repairs makes a responder for each PeerConnection.
-type repairs struct{ counters *repairCounters }
-
-// NewInterceptor implements interceptor.Factory.
-func (r repairs) NewInterceptor(string) (interceptor.Interceptor, error) {
-	return &responder{counters: r.counters, streams: map[uint32]*history{}}, nil
-}
-
-// A responder answers the negative acknowledgements (RFC 4585, section 6.2.1)
-// of one PeerConnection, on the goroutine that reads them: by retransmission
-// packets (RFC 4588) where those were negotiated, else by the packet itself.
-type responder struct {
-	interceptor.NoOp
-	counters *repairCounters
-
-	mu      sync.Mutex
-	streams map[uint32]*history
-}
-
-// A history is the last packets of one stream.
-type history struct {
-	ssrc, rtxSSRC uint32
-	rtxType       uint8
-	writer        interceptor.RTPWriter
-	rtt           roundTrip
-
+// A ring is the last packets that a DownTrack sent, to be sent again.
+type ring struct {
 	mu     sync.Mutex
 	slots  []kept // by sequence number, modulo their number
 	newest uint16
@@ -88,100 +70,24 @@ type kept struct {
 	last   time.Time
 }
 
-// BindLocalStream keeps what is sent.
-func (r *responder) BindLocalStream(info *interceptor.StreamInfo, writer interceptor.RTPWriter) interceptor.RTPWriter {
-	if !slices.ContainsFunc(info.RTCPFeedback, func(f interceptor.RTCPFeedback) bool { return f.Type == "nack" && f.Parameter == "" }) {
-		return writer
+func newRing(kind Kind) *ring {
+	size := ringVideo
+	if kind == Audio {
+		size = ringAudio
 	}
-	size := historyVideo
-	if kindOf(info.MimeType) == webrtc.RTPCodecTypeAudio {
-		size = historyAudio
-	}
-	h := &history{
-		ssrc: info.SSRC, rtxSSRC: info.SSRCRetransmission, rtxType: info.PayloadTypeRetransmission, writer: writer,
-		slots: make([]kept, size), budget: repairBurst, rtxSeq: uint16(rand.Uint32()),
-	}
-	r.mu.Lock()
-	r.streams[info.SSRC] = h
-	r.mu.Unlock()
-	return interceptor.RTPWriterFunc(func(header *rtp.Header, payload []byte, a interceptor.Attributes) (int, error) {
-		if header.SSRC == h.ssrc {
-			h.keep(header, payload)
-		}
-		return writer.Write(header, payload, a)
-	})
-}
-
-// UnbindLocalStream forgets the stream.
-func (r *responder) UnbindLocalStream(info *interceptor.StreamInfo) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	delete(r.streams, info.SSRC)
-}
-
-func (r *responder) stream(ssrc uint32) *history {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.streams[ssrc]
-}
-
-// BindRTCPReader answers what comes.
-func (r *responder) BindRTCPReader(reader interceptor.RTCPReader) interceptor.RTCPReader {
-	return interceptor.RTCPReaderFunc(func(b []byte, a interceptor.Attributes) (int, interceptor.Attributes, error) {
-		n, a, err := reader.Read(b, a)
-		if err != nil {
-			return n, a, err
-		}
-		if a == nil {
-			a = interceptor.Attributes{}
-		}
-		packets, err := a.GetRTCPPackets(b[:n])
-		if err != nil {
-			return n, a, nil // not RTCP: its other readers say so
-		}
-		now := time.Now()
-		for _, p := range packets {
-			switch p := p.(type) {
-			case *rtcp.TransportLayerNack:
-				if h := r.stream(p.MediaSSRC); h != nil {
-					h.answer(p.Nacks, now, r.counters)
-				}
-			case *rtcp.ReceiverReport:
-				for _, report := range p.Reports {
-					if h := r.stream(report.SSRC); h != nil {
-						h.rtt.reported(report.LastSenderReport, report.Delay, now)
-					}
-				}
-			}
-		}
-		return n, a, nil
-	})
-}
-
-// BindRTCPWriter notes when sender reports leave.
-func (r *responder) BindRTCPWriter(writer interceptor.RTCPWriter) interceptor.RTCPWriter {
-	return interceptor.RTCPWriterFunc(func(packets []rtcp.Packet, a interceptor.Attributes) (int, error) {
-		for _, p := range packets {
-			if sr, ok := p.(*rtcp.SenderReport); ok {
-				if h := r.stream(sr.SSRC); h != nil {
-					h.rtt.sent(sr.NTPTime, time.Now())
-				}
-			}
-		}
-		return writer.Write(packets, a)
-	})
+	return &ring{slots: make([]kept, size), budget: repairBurst, rtxSeq: uint16(rand.Uint32())}
 }
 
 // keep remembers one packet, and has it earn its share of repair.
-func (h *history) keep(header *rtp.Header, payload []byte) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if ahead := int16(header.SequenceNumber - h.newest); !h.began || ahead > 0 {
-		h.newest, h.began = header.SequenceNumber, true
-	} else if int(-ahead) >= len(h.slots) {
+func (r *ring) keep(header *rtp.Header, payload []byte) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if ahead := int16(header.SequenceNumber - r.newest); !r.began || ahead > 0 {
+		r.newest, r.began = header.SequenceNumber, true
+	} else if int(-ahead) >= len(r.slots) {
 		return
 	}
-	k := &h.slots[int(header.SequenceNumber)%len(h.slots)]
+	k := &r.slots[int(header.SequenceNumber)%len(r.slots)]
 	size := header.MarshalSize()
 	k.packet = slices.Grow(k.packet[:0], size+len(payload))[:size]
 	if _, err := header.MarshalTo(k.packet); err != nil {
@@ -190,26 +96,10 @@ func (h *history) keep(header *rtp.Header, payload []byte) {
 	}
 	k.packet = append(k.packet, payload...)
 	k.seq, k.times, k.last = header.SequenceNumber, 0, time.Time{}
-	h.budget = min(repairBurst, h.budget+len(k.packet)/repairShare)
+	r.budget = min(repairBurst, r.budget+len(k.packet)/repairShare)
 }
 
-// answer sends again what nacks ask for, as far as the bounds allow.
-func (h *history) answer(nacks []rtcp.NackPair, now time.Time, counters *repairCounters) {
-	for _, pair := range nacks {
-		pair.Range(func(seq uint16) bool {
-			switch h.repeat(seq, now) {
-			case repairSent:
-				counters.sent.Add(1)
-			case repairWithheld:
-				counters.withheld.Add(1)
-			case repairUnknown:
-			}
-			return true
-		})
-	}
-}
-
-// What came of one packet that was asked for.
+// A repair is what came of one packet that was asked for.
 type repair int
 
 const (
@@ -218,37 +108,39 @@ const (
 	repairWithheld               // by a bound
 )
 
-// repeat sends one packet again. Its write ends in a socket that does not
+// repeat sends one packet again, as a retransmission packet where rtx is set,
+// else as it was. Within pause of the last time it does not. The sender does not
 // block, so mu may be held.
-func (h *history) repeat(seq uint16, now time.Time) repair {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	k := &h.slots[int(seq)%len(h.slots)]
+func (r *ring) repeat(seq uint16, rtx RTX, now time.Time, pause time.Duration, to Sender) repair {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	k := &r.slots[int(seq)%len(r.slots)]
 	if len(k.packet) == 0 || k.seq != seq {
 		return repairUnknown
 	}
-	if h.budget < len(k.packet) || k.times >= repairTimes || k.times > 0 && now.Sub(k.last) < h.pause() {
+	if r.budget < len(k.packet) || k.times >= repairTimes || k.times > 0 && now.Sub(k.last) < pause {
 		return repairWithheld
 	}
 	var p rtp.Packet
 	if p.Unmarshal(k.packet) != nil {
 		return repairUnknown
 	}
-	h.budget -= len(k.packet)
+	r.budget -= len(k.packet)
 	k.times++
 	k.last = now
-	if h.rtxSSRC != 0 && h.rtxType != 0 {
+	if rtx.SSRC != 0 && rtx.PayloadType != 0 {
 		// RFC 4588, section 4: the payload begins with the original's number.
 		p.Payload = append(binary.BigEndian.AppendUint16(make([]byte, 0, 2+len(p.Payload)), seq), p.Payload...)
-		p.SSRC, p.PayloadType, p.SequenceNumber = h.rtxSSRC, h.rtxType, h.rtxSeq
+		p.SSRC, p.PayloadType, p.SequenceNumber = rtx.SSRC, rtx.PayloadType, r.rtxSeq
 		p.Padding, p.PaddingSize = false, 0
-		h.rtxSeq++
+		r.rtxSeq++
 	}
-	_, _ = h.writer.Write(&p.Header, p.Payload, interceptor.Attributes{}) // it fails when the leg closes
+	_, _ = to.WriteRTP(&p.Header, p.Payload) // it fails when the transport closes
 	return repairSent
 }
 
-// pause is the least time between two repeats of one packet.
-func (h *history) pause() time.Duration {
-	return min(max(h.rtt.last()/2, repairPause), repairPauseTop)
+// repairPause is the least time between two repeats of one packet: half of the
+// round trip, 0 if that is not known.
+func repairPause(rtt time.Duration) time.Duration {
+	return min(max(rtt/2, repairPauseLeast), repairPauseMost)
 }

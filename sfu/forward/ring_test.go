@@ -1,4 +1,4 @@
-package sfu
+package forward
 
 import (
 	"bytes"
@@ -6,58 +6,56 @@ import (
 	"testing"
 	"time"
 
-	"github.com/pion/interceptor"
 	"github.com/pion/rtcp"
 	"github.com/pion/rtp"
-	"github.com/pion/webrtc/v4"
 )
 
-// A repairBench is one stream through a responder, and what leaves it.
+// A repairBench is one DownTrack, and what leaves it.
 type repairBench struct {
-	responder *responder
-	stream    interceptor.RTPWriter
-	sent      []rtp.Packet
-	bytes     int
+	*DownTrack
+	up    *UpTrack
+	sent  []rtp.Packet
+	bytes int
 }
 
-func newRepairBench(t *testing.T, info interceptor.StreamInfo) *repairBench {
-	t.Helper()
-	i, err := repairs{&repairCounters{}}.NewInterceptor("")
-	if err != nil {
-		t.Fatal(err)
-	}
-	b := &repairBench{responder: i.(*responder)}
-	info.SSRC, info.MimeType = 1, webrtc.MimeTypeVP8
-	info.RTCPFeedback = []interceptor.RTCPFeedback{{Type: "nack"}, {Type: "nack", Parameter: "pli"}}
-	b.stream = i.BindLocalStream(&info, interceptor.RTPWriterFunc(func(h *rtp.Header, p []byte, _ interceptor.Attributes) (int, error) {
-		b.sent = append(b.sent, rtp.Packet{Header: h.Clone(), Payload: bytes.Clone(p)})
-		b.bytes += h.MarshalSize() + len(p)
-		return len(p), nil
-	}))
+func (b *repairBench) WriteRTP(h *rtp.Header, p []byte) (int, error) {
+	b.sent = append(b.sent, rtp.Packet{Header: h.Clone(), Payload: bytes.Clone(p)})
+	b.bytes += h.MarshalSize() + len(p)
+	return len(p), nil
+}
+
+func (b *repairBench) WriteRTCP([]rtcp.Packet) error { return nil }
+
+func newRepairBench(rtx RTX) *repairBench {
+	t := vp8Track()
+	b := &repairBench{DownTrack: NewDownTrack(t), up: t.Attach(never)}
+	b.Relay, b.Repairs = true, &Repairs{}
+	b.up.Extensions(map[uint8]string{3: extCaptureTime})
+	b.Bind(Binding{Sender: b, SSRC: 1, PayloadType: 96, Extensions: map[string]uint8{extCaptureTime: 3}, Repair: true, RTX: rtx})
+	t.Add(b.DownTrack)
 	return b
 }
 
 // send sends one packet of size bytes, and returns it.
 func (b *repairBench) send(t *testing.T, seq uint16, size int) rtp.Packet {
 	t.Helper()
-	h := rtp.Header{Version: 2, SSRC: 1, PayloadType: 96, SequenceNumber: seq, Timestamp: 3000 * uint32(seq), Marker: seq%3 == 0}
-	if err := h.SetExtension(3, []byte{byte(seq)}); err != nil {
+	p := packet(seq, 3000*uint32(seq), bytes.Repeat([]byte{byte(seq)}, size))
+	p.Marker = seq%3 == 0
+	if err := p.SetExtension(3, []byte{byte(seq)}); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := b.stream.Write(&h, bytes.Repeat([]byte{byte(seq)}, size), nil); err != nil {
-		t.Fatal(err)
-	}
+	feed(b.up, p)
 	return b.sent[len(b.sent)-1]
 }
 
 func (b *repairBench) ask(now time.Time, seqs ...uint16) (sent int) {
 	before := len(b.sent)
-	b.responder.stream(1).answer(rtcp.NackPairsFromSequenceNumbers(seqs), now, b.responder.counters)
+	b.RTCP([]rtcp.Packet{&rtcp.TransportLayerNack{MediaSSRC: 1, Nacks: rtcp.NackPairsFromSequenceNumbers(seqs)}}, now)
 	return len(b.sent) - before
 }
 
 func TestRepairRepeatsWhatWasSent(t *testing.T) {
-	b := newRepairBench(t, interceptor.StreamInfo{})
+	b := newRepairBench(RTX{})
 	var want rtp.Packet
 	for seq := uint16(65530); seq != 100; seq++ {
 		if p := b.send(t, seq, 700); seq == 3 {
@@ -76,7 +74,7 @@ func TestRepairRepeatsWhatWasSent(t *testing.T) {
 }
 
 func TestRepairUsesRetransmissionPackets(t *testing.T) {
-	b := newRepairBench(t, interceptor.StreamInfo{SSRCRetransmission: 7, PayloadTypeRetransmission: 97})
+	b := newRepairBench(RTX{SSRC: 7, PayloadType: 97})
 	var want []rtp.Packet
 	for seq := range uint16(50) {
 		want = append(want, b.send(t, seq, 300))
@@ -97,7 +95,7 @@ func TestRepairUsesRetransmissionPackets(t *testing.T) {
 
 // Whatever is asked for, what is sent again is a share of what was sent.
 func TestRepairIsBounded(t *testing.T) {
-	b := newRepairBench(t, interceptor.StreamInfo{})
+	b := newRepairBench(RTX{})
 	now := time.Now()
 	original := 0
 	for seq := range 20_000 {
@@ -106,7 +104,7 @@ func TestRepairIsBounded(t *testing.T) {
 		now = now.Add(4 * time.Millisecond)
 		if seq%25 == 0 { // all that is kept, ten times a second
 			var all []uint16
-			for i := range historyVideo {
+			for i := range ringVideo {
 				all = append(all, uint16(seq-i))
 			}
 			b.ask(now, all...)
@@ -119,17 +117,17 @@ func TestRepairIsBounded(t *testing.T) {
 	if again < original/repairShare/2 {
 		t.Errorf("only %d bytes were sent again of %d", again, original)
 	}
-	c := b.responder.counters
-	if c.sent.Load() == 0 || c.withheld.Load() == 0 {
-		t.Errorf("%d sent, %d withheld", c.sent.Load(), c.withheld.Load())
+	if sent, withheld := b.Repairs.Totals(); sent == 0 || withheld == 0 {
+		t.Errorf("%d sent, %d withheld", sent, withheld)
 	}
 }
 
 // A loss of one in five, of repairs too, is repaired, as the far end asks
 // again every 100 ms.
 func TestRepairSufficesForLoss(t *testing.T) {
-	b := newRepairBench(t, interceptor.StreamInfo{})
+	b := newRepairBench(RTX{})
 	now := time.Now()
+	const maxAsked = 4
 	missing := map[uint16]int{} // times asked for
 	gave := 0
 	for i := range 10_000 {
@@ -145,13 +143,13 @@ func TestRepairSufficesForLoss(t *testing.T) {
 		for seq, n := range missing {
 			if came := b.ask(now, seq); came == 1 && (int(seq)+n)%5 != 0 {
 				delete(missing, seq)
-			} else if missing[seq]++; missing[seq] > maxNACKs {
+			} else if missing[seq]++; missing[seq] > maxAsked {
 				delete(missing, seq)
 				gave++
 			}
 		}
 	}
-	if withheld := b.responder.counters.withheld.Load(); withheld > 0 || gave > 20 {
+	if _, withheld := b.Repairs.Totals(); withheld > 0 || gave > 20 {
 		t.Errorf("%d repairs were withheld, %d packets of 2,000 were given up", withheld, gave)
 	}
 }
@@ -159,16 +157,14 @@ func TestRepairSufficesForLoss(t *testing.T) {
 // One packet is sent again a few times in all, and not twice within half a
 // round trip.
 func TestRepairOfOnePacket(t *testing.T) {
-	b := newRepairBench(t, interceptor.StreamInfo{})
+	b := newRepairBench(RTX{})
 	b.send(t, 9, 100)
-	h := b.responder.stream(1)
 	now := time.Now()
-	writer := b.responder.BindRTCPWriter(interceptor.RTCPWriterFunc(func([]rtcp.Packet, interceptor.Attributes) (int, error) { return 0, nil }))
-	if _, err := writer.Write([]rtcp.Packet{&rtcp.SenderReport{SSRC: 1, NTPTime: 0x1122334455667788}}, nil); err != nil {
-		t.Fatal(err)
-	}
-	h.rtt.reported(0x33445566, 65536, h.rtt.out[0].at.Add(1100*time.Millisecond))
-	if got := h.rtt.last(); got != 100*time.Millisecond {
+	b.up.SenderReport(&rtcp.SenderReport{NTPTime: 0x1122334455667788}, now)
+	b.RTCP([]rtcp.Packet{&rtcp.ReceiverReport{Reports: []rtcp.ReceptionReport{
+		{SSRC: 1, LastSenderReport: 0x33445566, Delay: 65536},
+	}}}, now.Add(1100*time.Millisecond))
+	if got := b.Sent().RTT; got != 100*time.Millisecond {
 		t.Fatalf("measured a round trip of %v, want 100ms", got)
 	}
 	total := 0
@@ -189,14 +185,14 @@ func TestRepairOfOnePacket(t *testing.T) {
 
 // Keeping a packet costs no memory once as many were kept as ever are.
 func TestRepairKeepsWithoutAllocating(t *testing.T) {
-	h := &history{ssrc: 1, slots: make([]kept, 64)}
+	r := &ring{slots: make([]kept, 64)}
 	header := rtp.Header{Version: 2, SSRC: 1}
 	payload := make([]byte, 1000)
 	seq := uint16(0)
 	keep := func() {
 		header.SequenceNumber = seq
 		seq++
-		h.keep(&header, payload)
+		r.keep(&header, payload)
 	}
 	for range 64 {
 		keep()

@@ -1,58 +1,41 @@
-package sfu
+package forward
 
 import (
 	"testing"
 	"testing/synctest"
 	"time"
 
-	"github.com/pion/interceptor"
 	"github.com/pion/rtcp"
 	"github.com/pion/rtp"
-	"github.com/pion/webrtc/v4"
 )
 
-// A fakeLeg is what a negotiated leg gives an out, and notes what is sent.
-type fakeLeg struct {
-	codec webrtc.RTPCodecParameters
-	exts  []webrtc.RTPHeaderExtensionParameter
-	sent  []rtp.Packet
-	rtcp  []rtcp.Packet
+// A fakeSender notes what is sent.
+type fakeSender struct {
+	sent []rtp.Packet
+	rtcp []rtcp.Packet
 }
 
-func (l *fakeLeg) CodecParameters() []webrtc.RTPCodecParameters {
-	return []webrtc.RTPCodecParameters{l.codec}
-}
-func (l *fakeLeg) HeaderExtensions() []webrtc.RTPHeaderExtensionParameter { return l.exts }
-func (l *fakeLeg) SSRC() webrtc.SSRC                                      { return 4711 }
-func (l *fakeLeg) SSRCRetransmission() webrtc.SSRC                        { return 0 }
-func (l *fakeLeg) SSRCForwardErrorCorrection() webrtc.SSRC                { return 0 }
-func (l *fakeLeg) WriteStream() webrtc.TrackLocalWriter                   { return l }
-func (l *fakeLeg) ID() string                                             { return "leg" }
-func (l *fakeLeg) RTCPReader() interceptor.RTCPReader                     { return nil }
-func (l *fakeLeg) Write(b []byte) (int, error)                            { return len(b), nil }
-func (l *fakeLeg) WriteRTP(h *rtp.Header, payload []byte) (int, error) {
+func (l *fakeSender) WriteRTP(h *rtp.Header, payload []byte) (int, error) {
 	l.sent = append(l.sent, rtp.Packet{Header: h.Clone(), Payload: payload})
 	return len(payload), nil
 }
-func (l *fakeLeg) writeRTCP(p []rtcp.Packet) error {
+
+func (l *fakeSender) WriteRTCP(p []rtcp.Packet) error {
 	l.rtcp = append(l.rtcp, p...)
 	return nil
 }
 
 func vp8Track() *Track {
-	return &Track{ID: "video0", Codec: webrtc.RTPCodecCapability{MimeType: webrtc.MimeTypeVP8, ClockRate: 90000}}
+	return &Track{ID: "video0", Codec: Codec{MimeType: "video/VP8", ClockRate: 90000}}
 }
 
-// leg binds an out for t.
-func legFor(tb testing.TB, t *Track) (*fakeLeg, *out) {
-	tb.Helper()
-	l := &fakeLeg{codec: webrtc.RTPCodecParameters{RTPCodecCapability: t.Codec, PayloadType: 120}}
-	l.exts = []webrtc.RTPHeaderExtensionParameter{{URI: extCaptureTime, ID: 9}, {URI: "urn:not:carried", ID: 3}}
-	o := newOut(t, "weir", l.writeRTCP)
-	if _, err := o.Bind(l); err != nil {
-		tb.Fatal(err)
-	}
-	return l, o
+const extCaptureTime = "http://www.webrtc.org/experiments/rtp-hdrext/abs-capture-time"
+
+// down binds a DownTrack for t.
+func down(t *Track) (*fakeSender, *DownTrack) {
+	l, d := &fakeSender{}, NewDownTrack(t)
+	d.Bind(Binding{Sender: l, SSRC: 4711, PayloadType: 120, Extensions: map[string]uint8{extCaptureTime: 9}})
+	return l, d
 }
 
 // VP8 payloads: the descriptor with the S bit, then a frame tag whose lowest
@@ -66,24 +49,36 @@ func packet(seq uint16, ts uint32, payload []byte) *rtp.Packet {
 	return &rtp.Packet{Header: rtp.Header{Version: 2, PayloadType: 96, SequenceNumber: seq, Timestamp: ts, SSRC: 1, Marker: true}, Payload: payload}
 }
 
-func never() bool { return true }
+// A fakeReceiver asks for keyframes by a function.
+type fakeReceiver func() bool
+
+func (r fakeReceiver) RequestKeyframe() bool { return r() }
+
+const never = nothing(true)
+
+// nothing is a Receiver that asks nobody.
+type nothing bool
+
+func (n nothing) RequestKeyframe() bool { return bool(n) }
+
+// feed forwards p by u, as of now.
+func feed(u *UpTrack, p *rtp.Packet) { u.Forward(p, time.Now()) }
 
 func TestForwardingBeginsWithAKeyframe(t *testing.T) {
 	track := vp8Track()
-	src := newSource(track.Codec, never)
-	track.attach(src)
-	l, o := legFor(t, track)
-	track.add(o)
-	track.feed(src, packet(10, 1000, deltaPayload))
-	track.feed(src, packet(11, 4000, keyPayload))
-	track.feed(src, packet(9, 500, deltaPayload)) // late, from before the keyframe
-	track.feed(src, packet(12, 7000, deltaPayload))
+	src := track.Attach(never)
+	l, o := down(track)
+	track.Add(o)
+	feed(src, packet(10, 1000, deltaPayload))
+	feed(src, packet(11, 4000, keyPayload))
+	feed(src, packet(9, 500, deltaPayload)) // late, from before the keyframe
+	feed(src, packet(12, 7000, deltaPayload))
 	if len(l.sent) != 2 || l.sent[0].Timestamp != 4000 || l.sent[1].Timestamp != 7000 {
 		t.Fatalf("sent %v", l.sent)
 	}
 	for _, p := range l.sent {
 		if p.SSRC != 4711 || p.PayloadType != 120 || !p.Marker {
-			t.Errorf("header %+v is not the leg's own", p.Header)
+			t.Errorf("header %+v is not the DownTrack's own", p.Header)
 		}
 	}
 }
@@ -93,29 +88,27 @@ func TestForwardingBeginsWithAKeyframe(t *testing.T) {
 func TestOpaquePayloadPasses(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		track := vp8Track()
-		src := newSource(track.Codec, never)
-		track.attach(src)
-		l, o := legFor(t, track)
-		track.add(o)
-		track.feed(src, packet(1, 0, deltaPayload))
+		src := track.Attach(never)
+		l, o := down(track)
+		track.Add(o)
+		feed(src, packet(1, 0, deltaPayload))
 		time.Sleep(keyframePatience)
-		track.feed(src, packet(2, 3000, deltaPayload))
+		feed(src, packet(2, 3000, deltaPayload))
 		if len(l.sent) != 1 {
 			t.Errorf("sent %d packets, want the one after %v", len(l.sent), keyframePatience)
 		}
 	})
 }
 
-// A relay's legs get every packet: who waits for a keyframe is downstream.
-func TestRelayLegIsNotHeldBack(t *testing.T) {
+// A relay's DownTracks get every packet: who waits for a keyframe is downstream.
+func TestRelayIsNotHeldBack(t *testing.T) {
 	track := vp8Track()
 	asked := 0
-	src := newSource(track.Codec, func() bool { asked++; return true })
-	track.attach(src)
-	l, o := legFor(t, track)
-	o.relay = true
-	track.add(o)
-	track.feed(src, packet(1, 0, deltaPayload))
+	src := track.Attach(fakeReceiver(func() bool { asked++; return true }))
+	l, o := down(track)
+	o.Relay = true
+	track.Add(o)
+	feed(src, packet(1, 0, deltaPayload))
 	if len(l.sent) != 1 || asked != 0 {
 		t.Errorf("sent %d packets, asked for %d keyframes; want 1 and none", len(l.sent), asked)
 	}
@@ -126,18 +119,17 @@ func TestRelayLegIsNotHeldBack(t *testing.T) {
 func TestNumberingSurvivesASource(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		track := vp8Track()
-		first, second := newSource(track.Codec, never), newSource(track.Codec, never)
-		track.attach(first)
-		l, o := legFor(t, track)
-		track.add(o)
-		track.feed(first, packet(65535, 5000, keyPayload))
-		track.feed(first, packet(0, 8000, deltaPayload))
+		first := track.Attach(never)
+		l, o := down(track)
+		track.Add(o)
+		feed(first, packet(65535, 5000, keyPayload))
+		feed(first, packet(0, 8000, deltaPayload))
 		time.Sleep(time.Second)
-		track.attach(second)
-		track.feed(first, packet(1, 11000, deltaPayload)) // replaced: not to be heard
-		track.feed(second, packet(300, 77, deltaPayload)) // not decodable yet
-		track.feed(second, packet(301, 3077, keyPayload))
-		track.feed(second, packet(302, 6077, deltaPayload))
+		second := track.Attach(never)
+		feed(first, packet(1, 11000, deltaPayload)) // replaced: not to be heard
+		feed(second, packet(300, 77, deltaPayload)) // not decodable yet
+		feed(second, packet(301, 3077, keyPayload))
+		feed(second, packet(302, 6077, deltaPayload))
 
 		var seqs []uint16
 		var times []uint32
@@ -159,20 +151,19 @@ func TestNumberingSurvivesASource(t *testing.T) {
 	})
 }
 
-// Every leg repeats the publisher's own pair of NTP and RTP time, in the leg's
+// Every DownTrack repeats the publisher's own pair of NTP and RTP time, in its own
 // numbering.
 func TestSenderReportsAreCarried(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		track := vp8Track()
-		src := newSource(track.Codec, never)
-		track.attach(src)
-		l, o := legFor(t, track)
+		src := track.Attach(never)
+		l, o := down(track)
 		const ntp = uint64(1000) << 32
-		track.feedReport(src, ntp, 90000) // before the leg exists: kept for it
+		src.SenderReport(&rtcp.SenderReport{NTPTime: ntp, RTPTime: 90000}, time.Now()) // before the DownTrack exists: kept for it
 		time.Sleep(500 * time.Millisecond)
-		track.add(o)
-		track.feed(src, packet(1, 135000, keyPayload))
-		track.feedReport(src, ntp+uint64(1)<<32, 180000)
+		track.Add(o)
+		feed(src, packet(1, 135000, keyPayload))
+		src.SenderReport(&rtcp.SenderReport{NTPTime: ntp + uint64(1)<<32, RTPTime: 180000}, time.Now())
 		if len(l.rtcp) != 2 {
 			t.Fatalf("%d reports, want one at the first packet and one carried", len(l.rtcp))
 		}
@@ -188,11 +179,10 @@ func TestSenderReportsAreCarried(t *testing.T) {
 
 func TestHeaderExtensionsAreCarried(t *testing.T) {
 	track := vp8Track()
-	src := newSource(track.Codec, never)
-	src.exts = map[uint8]string{2: extCaptureTime, 5: "urn:not:carried"}
-	track.attach(src)
-	l, o := legFor(t, track)
-	track.add(o)
+	src := track.Attach(never)
+	src.Extensions(map[uint8]string{2: extCaptureTime, 5: "urn:not:carried"})
+	l, o := down(track)
+	track.Add(o)
 	p := packet(1, 0, keyPayload)
 	if err := p.SetExtension(2, []byte("12345678")); err != nil {
 		t.Fatal(err)
@@ -200,7 +190,7 @@ func TestHeaderExtensionsAreCarried(t *testing.T) {
 	if err := p.SetExtension(5, []byte("x")); err != nil {
 		t.Fatal(err)
 	}
-	track.feed(src, p)
+	feed(src, p)
 	sent := l.sent[0]
 	if string(sent.GetExtension(9)) != "12345678" || len(sent.GetExtensionIDs()) != 1 {
 		t.Errorf("extensions %v, want the capture time alone, as 9", sent.GetExtensionIDs())
@@ -213,12 +203,11 @@ func TestKeyframeRequestsAreMerged(t *testing.T) {
 		begin := time.Now()
 		var asked []time.Duration
 		track := vp8Track()
-		src := newSource(track.Codec, func() bool { asked = append(asked, time.Since(begin)); return true })
-		track.attach(src)
+		src := track.Attach(fakeReceiver(func() bool { asked = append(asked, time.Since(begin)); return true }))
 		time.Sleep(time.Second)
 		synctest.Wait()
 		for range 100 {
-			track.requestKeyframe()
+			track.RequestKeyframe()
 		}
 		time.Sleep(time.Second)
 		synctest.Wait()
@@ -227,18 +216,18 @@ func TestKeyframeRequestsAreMerged(t *testing.T) {
 		}
 
 		// A keyframe that comes by itself answers the request that was put off.
-		_, o := legFor(t, track)
-		track.add(o)
-		track.requestKeyframe()
-		track.feed(src, packet(1, 0, keyPayload))
+		_, o := down(track)
+		track.Add(o)
+		track.RequestKeyframe()
+		feed(src, packet(1, 0, keyPayload))
 		time.Sleep(time.Second)
 		synctest.Wait()
 		if len(asked) != 3 {
 			t.Errorf("asked %d times, want 3: the keyframe had come", len(asked))
 		}
-		track.requestKeyframe()
-		track.requestKeyframe()
-		src.close()
+		track.RequestKeyframe()
+		track.RequestKeyframe()
+		src.Close()
 		time.Sleep(time.Second)
 		synctest.Wait()
 		if len(asked) != 4 {
@@ -250,58 +239,57 @@ func TestKeyframeRequestsAreMerged(t *testing.T) {
 // A request that cannot be sent yet is sent as soon as it can be.
 func TestKeyframeRequestWaitsForTheConnection(t *testing.T) {
 	up, asked := false, 0
-	src := newSource(vp8Track().Codec, func() bool {
+	src := vp8Track().Attach(fakeReceiver(func() bool {
 		if up {
 			asked++
 		}
 		return up
-	})
+	}))
 	src.requestKeyframe()
 	up = true
-	src.reachable()
-	src.reachable()
+	src.Reachable()
+	src.Reachable()
 	if asked != 1 {
 		t.Errorf("asked %d times, want once", asked)
 	}
 }
 
-func TestRemovedOutGetsNothing(t *testing.T) {
+func TestRemovedDownTrackGetsNothing(t *testing.T) {
 	track := vp8Track()
-	src := newSource(track.Codec, never)
-	track.attach(src)
-	l, o := legFor(t, track)
-	track.add(o)
-	track.add(o) // twice is once
-	track.feed(src, packet(1, 0, keyPayload))
-	track.remove(o)
-	track.feed(src, packet(2, 3000, deltaPayload))
+	src := track.Attach(never)
+	l, o := down(track)
+	track.Add(o)
+	track.Add(o) // twice is once
+	feed(src, packet(1, 0, keyPayload))
+	track.Remove(o)
+	feed(src, packet(2, 3000, deltaPayload))
 	if len(l.sent) != 1 {
 		t.Errorf("sent %d packets, want 1", len(l.sent))
 	}
 }
 
-// BenchmarkFeed states the cost of one packet to 100 legs, without SRTP and
+// BenchmarkForward states the cost of one packet to 100 DownTracks, without SRTP and
 // the socket.
-func BenchmarkFeed(b *testing.B) {
+func BenchmarkForward(b *testing.B) {
 	track := vp8Track()
-	src := newSource(track.Codec, never)
-	track.attach(src)
+	src := track.Attach(never)
 	for range 100 {
-		l, o := legFor(b, track)
-		o.bound.Load().writer = discard{l}
-		track.add(o)
+		_, d := down(track)
+		d.Bind(Binding{Sender: discard{}, SSRC: 4711, PayloadType: 120})
+		track.Add(d)
 	}
 	p := packet(0, 0, keyPayload)
 	b.ReportAllocs()
 	for b.Loop() {
 		p.SequenceNumber++
-		track.feed(src, p)
+		feed(src, p)
 	}
 }
 
-type discard struct{ *fakeLeg }
+type discard struct{}
 
 func (discard) WriteRTP(*rtp.Header, []byte) (int, error) { return 0, nil }
+func (discard) WriteRTCP([]rtcp.Packet) error             { return nil }
 
 // A report of a negative loss is of none, and not of sixteen million.
 func TestReportedLossIsSigned(t *testing.T) {

@@ -1,32 +1,33 @@
-package sfu
+package meter
 
 import (
 	"testing"
 	"time"
 )
 
-func TestMeterFollowsTheRate(t *testing.T) {
-	var m meter
+func TestRateFollowsTheTotals(t *testing.T) {
+	const interval = 250 * time.Millisecond
+	var m Rate
 	now := time.Unix(0, 0)
 	var bytes, packets int64
-	m.observe(now, bytes, packets)
-	if bits, _ := m.rates(); bits != 0 {
+	m.Observe(now, bytes, packets)
+	if bits, _ := m.Rates(); bits != 0 {
 		t.Errorf("%d bit/s from one reading", bits)
 	}
 	for range 80 { // 20 s of 1 Mbit/s in 100 packets/s
-		now = now.Add(sampleInterval)
+		now = now.Add(interval)
 		bytes, packets = bytes+31250, packets+25
-		m.observe(now, bytes, packets)
+		m.Observe(now, bytes, packets)
 	}
-	if bits, rate := m.rates(); bits < 990_000 || bits > 1_010_000 || rate < 99 || rate > 101 {
+	if bits, rate := m.Rates(); bits < 990_000 || bits > 1_010_000 || rate < 99 || rate > 101 {
 		t.Errorf("%d bit/s, %d packets/s; want 1 Mbit/s, 100", bits, rate)
 	}
-	m.observe(now, bytes+1<<40, packets) // no time has passed: no rate to tell
+	m.Observe(now, bytes+1<<40, packets) // no time has passed: no rate to tell
 	for range 40 {                       // silence
-		now = now.Add(sampleInterval)
-		m.observe(now, bytes, packets)
+		now = now.Add(interval)
+		m.Observe(now, bytes, packets)
 	}
-	if bits, _ := m.rates(); bits > 20_000 {
+	if bits, _ := m.Rates(); bits > 20_000 {
 		t.Errorf("%d bit/s after 10 s of silence", bits)
 	}
 }

@@ -1,0 +1,35 @@
+package forward
+
+import "strings"
+
+// A Kind is that of a track's media, as SDP names it.
+type Kind string
+
+// The kinds of media.
+const (
+	Audio Kind = "audio"
+	Video Kind = "video"
+)
+
+// A Codec is that of a track. Payloads are not looked into, except for
+// keyframes.
+type Codec struct {
+	MimeType  string // "video/VP8"
+	ClockRate uint32 // of timestamps, Hz
+	Channels  uint16 // of audio
+	Fmtp      string // format parameters, as in a=fmtp
+}
+
+// Kind is the kind of media.
+func (c Codec) Kind() Kind {
+	if strings.HasPrefix(c.MimeType, "audio/") {
+		return Audio
+	}
+	return Video
+}
+
+// Name is the encoding name: "VP8".
+func (c Codec) Name() string {
+	_, name, _ := strings.Cut(c.MimeType, "/")
+	return name
+}

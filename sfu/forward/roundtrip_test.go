@@ -1,0 +1,34 @@
+package forward
+
+import (
+	"testing"
+	"time"
+)
+
+func TestRoundTripByReports(t *testing.T) {
+	var r roundTrip
+	start := time.Now()
+	ntp := uint64(0xDEADBEEF)<<32 | 0x12345678
+	r.sent(ntp, start)
+	id := uint32(ntp >> 16)
+	r.reported(id+1, 0, start.Add(time.Second)) // of another one
+	r.reported(0, 0, start.Add(time.Second))    // of none
+	if got := r.last(); got != 0 {
+		t.Errorf("measured %v from nothing", got)
+	}
+	r.reported(id, 65536/2, start.Add(540*time.Millisecond))
+	if got := r.last(); got != 40*time.Millisecond {
+		t.Errorf("round trip %v, want 40ms", got)
+	}
+	r.reported(id, 65536, start.Add(540*time.Millisecond)) // held longer than it was away
+	if got := r.last(); got != 40*time.Millisecond {
+		t.Errorf("round trip %v after a false report, want 40ms", got)
+	}
+	for i := range 10 {
+		r.sent(ntp+uint64(i+1)<<32, start)
+	}
+	r.reported(id, 0, start.Add(time.Second))
+	if got := r.last(); got != 40*time.Millisecond {
+		t.Errorf("round trip %v by a report that is forgotten", got)
+	}
+}

@@ -1,0 +1,171 @@
+package forward
+
+import (
+	"sync"
+	"time"
+
+	"weir/sfu/meter"
+)
+
+// A Stream is the tracks of one publisher, on this node, and who takes them.
+type Stream struct {
+	Name   string
+	Tracks []*Track // fixed
+
+	idle     chan struct{}
+	over     chan struct{}
+	overOnce sync.Once
+	why      string // set before over is closed
+
+	mu        sync.Mutex
+	started   time.Time // when media came, at the origin; zero: not yet
+	finished  bool      // its end was told
+	users     map[any]bool
+	viewers   int
+	idleSince time.Time
+	bitrate   meter.Rate // of what comes, all tracks
+}
+
+// NewStream makes a stream that nobody takes yet.
+func NewStream(name string, tracks []*Track, now time.Time) *Stream {
+	return &Stream{Name: name, Tracks: tracks, idleSince: now, idle: make(chan struct{}, 1), over: make(chan struct{}), users: map[any]bool{}}
+}
+
+// End ends the stream here, for a reason that the first call gives.
+func (s *Stream) End(why string) {
+	s.overOnce.Do(func() {
+		s.why = why
+		close(s.over)
+	})
+}
+
+// Over is closed when the stream has ended here.
+func (s *Stream) Over() <-chan struct{} { return s.over }
+
+// Why is the reason. Only after Over is closed.
+func (s *Stream) Why() string { return s.why }
+
+// Ended reports whether the stream has.
+func (s *Stream) Ended() bool {
+	select {
+	case <-s.over:
+		return true
+	default:
+		return false
+	}
+}
+
+// Start notes that media comes from now on, and reports whether that is new.
+func (s *Stream) Start(now time.Time) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.started.IsZero() || s.finished {
+		return false
+	}
+	s.started = now
+	return true
+}
+
+// Finish reports whether the stream had started and its end is still to be told,
+// and how long it was.
+func (s *Stream) Finish(now time.Time) (lasted time.Duration, started bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.finished || s.started.IsZero() {
+		s.finished = true
+		return 0, false
+	}
+	s.finished = true
+	return now.Sub(s.started), true
+}
+
+// Use counts user as one who takes the stream until the returned function is
+// called, or reports false if the stream has ended.
+func (s *Stream) Use(user any, viewer bool) (release func(), ok bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.Ended() {
+		return nil, false
+	}
+	s.users[user] = true
+	if viewer {
+		s.viewers++
+	}
+	var once sync.Once
+	return func() {
+		once.Do(func() {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			delete(s.users, user)
+			if viewer {
+				s.viewers--
+			}
+			if len(s.users) == 0 {
+				s.idleSince = time.Now()
+				select {
+				case s.idle <- struct{}{}:
+				default:
+				}
+			}
+		})
+	}, true
+}
+
+// Users lists who takes the stream, and how many of them are viewers.
+func (s *Stream) Users() (users []any, viewers int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for u := range s.users {
+		users = append(users, u)
+	}
+	return users, s.viewers
+}
+
+// Idle is told when the last user has gone, and again when that happens once
+// more.
+func (s *Stream) Idle() <-chan struct{} { return s.idle }
+
+// IdleFor is how long nobody has taken the stream; 0 if somebody does.
+func (s *Stream) IdleFor(now time.Time) time.Duration {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.users) > 0 {
+		return 0
+	}
+	return now.Sub(s.idleSince)
+}
+
+// Retire ends the stream unless somebody takes it.
+func (s *Stream) Retire(why string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.users) > 0 {
+		return false
+	}
+	s.End(why)
+	return true
+}
+
+// packetOverhead is IPv4, UDP, RTP and the GCM tag, in bytes.
+const packetOverhead = 20 + 8 + 12 + 16
+
+// Sample updates the stream's meter.
+func (s *Stream) Sample(now time.Time) {
+	var bytes, packets int64
+	for _, t := range s.Tracks {
+		p, b := t.Received()
+		packets += p
+		bytes += b + p*packetOverhead
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.bitrate.Observe(now, bytes, packets)
+}
+
+// Rates are what comes, with IP and UDP, over the last seconds: bit/s and
+// packets/s.
+func (s *Stream) Rates() (bits, packets int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.bitrate.Rates()
+}
