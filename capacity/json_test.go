@@ -167,14 +167,14 @@ func FuzzRecordJSON(f *testing.F) {
 func TestProvisionJSON(t *testing.T) {
 	p := policy.Provision{Cooldown: 30 * time.Second, WaitTimeout: 1500 * time.Millisecond, MaxNodes: 4, IdleTimeout: time.Minute, MinNodes: 2}
 	b, err := json.Marshal(p)
-	if err != nil || string(b) != `{"cooldown_ms":30000,"wait_ms":1500,"most":4,"idle_ms":60000,"least":2}` {
+	if err != nil || string(b) != `{"cooldown_ms":30000,"wait_timeout_ms":1500,"max_nodes":4,"idle_timeout_ms":60000,"min_nodes":2}` {
 		t.Fatalf("got %s, %v", b, err)
 	}
 	var back policy.Provision
 	if err := json.Unmarshal(b, &back); err != nil || back != p {
 		t.Errorf("read back %+v, %v", back, err)
 	}
-	if err := json.Unmarshal([]byte(`{"idle_ms":1e300}`), &back); err == nil || !strings.Contains(err.Error(), "idle_ms") {
+	if err := json.Unmarshal([]byte(`{"idle_timeout_ms":1e300}`), &back); err == nil || !strings.Contains(err.Error(), "idle_timeout_ms") {
 		t.Errorf("a duration out of range: %v", err)
 	}
 }

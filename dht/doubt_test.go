@@ -64,8 +64,8 @@ func TestDoubtsOfSeekersCount(t *testing.T) {
 					if v.Node == target {
 						want = c.want
 					}
-					if math.Abs(v.Believed-want) > 0.01 {
-						t.Errorf("%s: %s is believed %v, want %v", how, v.Node, v.Believed, want)
+					if math.Abs(v.Trust-want) > 0.01 {
+						t.Errorf("%s: %s is believed %v, want %v", how, v.Node, v.Trust, want)
 					}
 				}
 				if seen != len(nodes) {

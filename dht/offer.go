@@ -34,7 +34,7 @@ func (n *Node) offers(topic Topic, need capacity.Need, me capacity.Record, exclu
 	now := time.Now()
 	offers, count, rejected = n.table.Offers(now, n.cfg.Judge(), holder.Query{
 		Topic: topic, Need: need, Me: me, Exclude: exclude, Limit: limit,
-		Believed: func(p peer.ID) float64 { return n.doubts.Of(now, p) },
+		Trust: func(p peer.ID) float64 { return n.doubts.Of(now, p) },
 	}, newRand())
 	for i := range offers {
 		offers[i].Holder = n.ID()

@@ -106,7 +106,7 @@ type Judged struct {
 	Terms    []policy.TermScore `json:"terms"`
 	Stress   float64            `json:"stress"`
 	Headroom *int64             `json:"headroom,omitempty"` // bit/s of uplink to spare; nil: no limit
-	Believed float64            `json:"believed"`           // 0…1: by what it refused or fell short of, here or by what holders heard
+	Trust    float64            `json:"trust"`              // 0…1: by what it refused or fell short of, here or by what holders heard
 	RTT      float64            `json:"rtt_ms"`             // predicted; 0: unknown
 	Age      float64            `json:"age_ms"`             // since issued, by both clocks
 }
@@ -311,7 +311,7 @@ func (n *Node) weigh(start time.Time, q *finding, answer Answer) (Decision, []of
 			Stress:   v.Stress,
 			Headroom: headroom,
 			Told:     v.Told(),
-			Believed: v.Trust,
+			Trust:    v.Trust,
 			RTT:      millis(v.RTT),
 			Age:      millis(now.Sub(v.Record.Issued)),
 		})

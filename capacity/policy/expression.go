@@ -55,6 +55,9 @@ func (j *Compiled) parse(source string) (*parser.Tree, error) {
 	if err := checkSize(tree); err != nil {
 		return nil, err
 	}
+	if fault := oldName(tree); fault != nil {
+		return nil, fault.Bind(tree.Source)
+	}
 	if _, err := new(checker.Checker).PatchAndCheck(tree, c); err != nil {
 		return nil, err
 	}
@@ -83,6 +86,28 @@ func checkSize(tree *parser.Tree) (err error) {
 		}
 	}))
 	return nil
+}
+
+// renamedVars are fields of r and me that had another name once.
+var renamedVars = map[string]string{"believed": "trust", "lot": "hash", "children_free": "fanout_free"}
+
+// oldName returns an error for the first field that has another name now.
+func oldName(tree *parser.Tree) (fault *file.Error) {
+	ast.Walk(&tree.Node, visitor(func(n *ast.Node) {
+		m, ok := (*n).(*ast.MemberNode)
+		if !ok || fault != nil {
+			return
+		}
+		base, of := m.Node.(*ast.IdentifierNode)
+		field, constant := m.Property.(*ast.StringNode)
+		if !of || !constant || base.Value != "r" && base.Value != "me" {
+			return
+		}
+		if now, old := renamedVars[field.Value]; old {
+			fault = &file.Error{Location: field.Location(), Message: fmt.Sprintf("%s.%s is called %s.%s now", base.Value, field.Value, base.Value, now)}
+		}
+	}))
+	return fault
 }
 
 type visitor func(*ast.Node)

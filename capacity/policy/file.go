@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"reflect"
 	"regexp"
 	"slices"
 	"strconv"
@@ -95,7 +96,7 @@ func Parse(file string, text []byte) (*Compiled, error) {
 		return nil, r.whole("want one document")
 	}
 	var p Policy
-	r.policy(document.Content[0], &p)
+	r.read(document.Content[0], "", reflect.ValueOf(&p).Elem())
 	if len(r.faults) > 0 {
 		return nil, &Faults{file, r.faults}
 	}
@@ -149,98 +150,111 @@ func (r *policyReader) yaml(err error) *Faults {
 	return r.whole(strings.TrimPrefix(err.Error(), "yaml: "))
 }
 
-// fields calls set with each key of n and its value.
-func (r *policyReader) fields(n *yaml.Node, what string, set map[string]func(*yaml.Node)) {
+// renamed are fields that policies had once, and how they are called now.
+var renamed = map[string]string{
+	"mood":  "strategy",
+	"wait":  "wait_timeout",
+	"most":  "max_nodes",
+	"idle":  "idle_timeout",
+	"least": "min_nodes",
+}
+
+// mostEntries bounds the lists.
+var mostEntries = map[string]int{filterList: maxRules, scoreList: maxTerms}
+
+// read sets v, which the text calls name, to what n says. The tags of v's type
+// say what there may be.
+func (r *policyReader) read(n *yaml.Node, name string, v reflect.Value) {
+	switch v.Kind() {
+	case reflect.Struct:
+		r.fields(n, v, nil)
+	case reflect.Slice:
+		r.list(n, name, v)
+	default:
+		r.scalar(n, name, v)
+	}
+}
+
+// fields reads the fields of a struct. If found is not nil, it is called with
+// each that is there.
+func (r *policyReader) fields(n *yaml.Node, v reflect.Value, found func(field string, n *yaml.Node)) {
+	set := make(map[string]reflect.Value)
+	var names []string
+	for f, to := range v.Fields() {
+		name, _, _ := strings.Cut(f.Tag.Get("yaml"), ",")
+		names = append(names, name)
+		set[name] = to
+	}
 	if n.Kind != yaml.MappingNode {
-		r.fault(n, "want %s", what)
+		last := len(names) - 1
+		r.fault(n, "want %s and %s", strings.Join(names[:last], ", "), names[last])
 		return
 	}
 	seen := make(map[string]bool)
 	for i := 0; i+1 < len(n.Content); i += 2 {
 		key := n.Content[i]
-		f := set[key.Value]
+		to := set[key.Value]
+		now := renamed[key.Value]
 		switch {
-		case f == nil || key.Kind != yaml.ScalarNode:
+		case !to.IsValid() && set[now].IsValid():
+			r.fault(key, "field %q is called %s now", key.Value, now)
+		case !to.IsValid() || key.Kind != yaml.ScalarNode:
 			r.fault(key, "unknown field %q: there are %s", key.Value, strings.Join(slices.Sorted(maps.Keys(set)), ", "))
 		case seen[key.Value]:
 			r.fault(key, "field %q is there twice", key.Value)
 		default:
 			seen[key.Value] = true
-			f(n.Content[i+1])
+			if found != nil {
+				found(key.Value, n.Content[i+1])
+			}
+			r.read(n.Content[i+1], key.Value, to)
 		}
 	}
 }
 
-// value decodes a scalar.
-func value[T any](r *policyReader, to *T, what string) func(*yaml.Node) {
-	return func(n *yaml.Node) {
-		if n.Kind != yaml.ScalarNode || n.Anchor != "" || n.Decode(to) != nil {
-			r.fault(n, "want %s", what)
+// list reads the rules or terms, and notes where each part of them is.
+func (r *policyReader) list(n *yaml.Node, name string, v reflect.Value) {
+	if n.Kind != yaml.SequenceNode {
+		r.fault(n, "want a list, each entry with name and expr")
+		return
+	}
+	if len(n.Content) > mostEntries[name] {
+		r.fault(n, "%d entries, at most %d", len(n.Content), mostEntries[name])
+		return
+	}
+	v.Set(reflect.MakeSlice(v.Type(), len(n.Content), len(n.Content)))
+	for i, entry := range n.Content {
+		if term, ok := v.Index(i).Addr().Interface().(*Term); ok {
+			term.Weight = 1
 		}
+		r.parts[partKey{name, i, ""}] = entry
+		r.fields(entry, v.Index(i), func(field string, n *yaml.Node) { r.parts[partKey{name, i, field}] = n })
 	}
 }
 
-func (r *policyReader) policy(n *yaml.Node, p *Policy) {
-	r.fields(n, "name, version, mood, filter, score, keep, fanout, depth and provision", map[string]func(*yaml.Node){
-		"name":    value(r, &p.Name, "a name"),
-		"mood":    value(r, &p.Strategy, "spread or pack"),
-		"version": value(r, &p.Version, "a whole number"),
-		"keep":    value(r, &p.Keep, "a whole number"),
-		"fanout":  value(r, &p.Fanout, "a whole number"),
-		"depth":   value(r, &p.Depth, "a whole number"),
-		"provision": func(n *yaml.Node) {
-			const period = "a duration such as 30s"
-			r.fields(n, "cooldown, wait, most, idle and least", map[string]func(*yaml.Node){
-				"cooldown": value(r, &p.Provision.Cooldown, period),
-				"wait":     value(r, &p.Provision.WaitTimeout, period),
-				"most":     value(r, &p.Provision.MaxNodes, "a whole number"),
-				"idle":     value(r, &p.Provision.IdleTimeout, period),
-				"least":    value(r, &p.Provision.MinNodes, "a whole number"),
-			})
-		},
-		filterList: r.list(filterList, maxRules, func(i int) map[string]func(*yaml.Node) {
-			p.Filter = append(p.Filter, Rule{})
-			rule := &p.Filter[i]
-			return map[string]func(*yaml.Node){
-				"name": value(r, &rule.Name, "a name"),
-				"expr": value(r, &rule.Expr, "an expression, in quotes if it begins with a character that means something in YAML"),
-			}
-		}),
-		scoreList: r.list(scoreList, maxTerms, func(i int) map[string]func(*yaml.Node) {
-			p.Score = append(p.Score, Term{Weight: 1})
-			term := &p.Score[i]
-			return map[string]func(*yaml.Node){
-				"name":   value(r, &term.Name, "a name"),
-				"expr":   value(r, &term.Expr, "an expression, in quotes if it begins with a character that means something in YAML"),
-				"weight": value(r, &term.Weight, "a number"),
-			}
-		}),
-	})
-}
-
-// list reads the parts of a list, for each of which add makes room.
-func (r *policyReader) list(name string, most int, add func(i int) map[string]func(*yaml.Node)) func(*yaml.Node) {
-	return func(n *yaml.Node) {
-		if n.Kind != yaml.SequenceNode {
-			r.fault(n, "want a list, each entry with name and expr")
-			return
+// scalar reads a value that has no parts.
+func (r *policyReader) scalar(n *yaml.Node, name string, v reflect.Value) {
+	if n.Kind == yaml.ScalarNode && n.Anchor == "" && n.Decode(v.Addr().Interface()) == nil {
+		return
+	}
+	want := "a whole number"
+	switch v.Interface().(type) {
+	case string:
+		want = "a name"
+		if name == "expr" {
+			want = "an expression, in quotes if it begins with a character that means something in YAML"
 		}
-		if len(n.Content) > most {
-			r.fault(n, "%d entries, at most %d", len(n.Content), most)
-			return
-		}
-		for i, entry := range n.Content {
-			set := add(i)
-			for field, f := range set {
-				set[field] = func(v *yaml.Node) {
-					r.parts[partKey{name, i, field}] = v
-					f(v)
-				}
-			}
-			r.parts[partKey{name, i, ""}] = entry
-			r.fields(entry, "name and expr", set)
+	case float64:
+		want = "a number"
+	case time.Duration:
+		want = "a duration such as 30s"
+	case Strategy:
+		want = "spread or binpack"
+		if n.Value == "pack" {
+			want = "binpack, as pack is called now"
 		}
 	}
+	r.fault(n, "want %s", want)
 }
 
 // compiled places what Compile found.
@@ -299,39 +313,4 @@ func (r *policyReader) part(part *partError) Fault {
 }
 
 // Text is p as YAML, as [Parse] reads it.
-func (p Policy) Text() ([]byte, error) {
-	type rule struct {
-		Name string `yaml:"name"`
-		Expr string `yaml:"expr"`
-	}
-	type term struct {
-		Name   string  `yaml:"name"`
-		Expr   string  `yaml:"expr"`
-		Weight float64 `yaml:"weight"`
-	}
-	type provision struct {
-		Cooldown    time.Duration `yaml:"cooldown,omitempty"`
-		WaitTimeout time.Duration `yaml:"wait,omitempty"`
-		MaxNodes    int           `yaml:"most,omitempty"`
-		IdleTimeout time.Duration `yaml:"idle,omitempty"`
-		MinNodes    int           `yaml:"least,omitempty"`
-	}
-	out := struct {
-		Name      string    `yaml:"name"`
-		Version   uint64    `yaml:"version"`
-		Mood      string    `yaml:"mood"`
-		Keep      int       `yaml:"keep,omitempty"`
-		Fanout    int       `yaml:"fanout,omitempty"`
-		Depth     int       `yaml:"depth,omitempty"`
-		Provision provision `yaml:"provision,omitempty"`
-		Filter    []rule    `yaml:"filter"`
-		Score     []term    `yaml:"score"`
-	}{Name: p.Name, Version: p.Version, Mood: p.Strategy.String(), Keep: p.Keep, Fanout: p.Fanout, Depth: p.Depth, Provision: provision(p.Provision)}
-	for _, f := range p.Filter {
-		out.Filter = append(out.Filter, rule(f))
-	}
-	for _, s := range p.Score {
-		out.Score = append(out.Score, term(s))
-	}
-	return yaml.Marshal(out)
-}
+func (p Policy) Text() ([]byte, error) { return yaml.Marshal(p) }

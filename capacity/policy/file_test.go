@@ -32,6 +32,26 @@ func roundTrip(t *testing.T, p Policy) {
 	}
 }
 
+// A field that was called otherwise once is refused by the name it has now.
+func TestOldNamesAreRefusedWithTheNew(t *testing.T) {
+	for text, want := range map[string]string{
+		"mood: spread\n":                                               "p.yaml:1:1: field \"mood\" is called strategy now\n    mood: spread\n    ^",
+		"strategy: pack\n":                                             "p.yaml:1:11: want binpack, as pack is called now",
+		"provision: {wait: 5s}\n":                                      "p.yaml:1:13: field \"wait\" is called wait_timeout now",
+		"provision:\n  most: 5\n":                                      "p.yaml:2:3: field \"most\" is called max_nodes now\n      most: 5\n      ^",
+		"provision: {idle: 5m}\n":                                      "p.yaml:1:13: field \"idle\" is called idle_timeout now",
+		"provision: {least: 1}\n":                                      "p.yaml:1:13: field \"least\" is called min_nodes now",
+		"provision: {mood: spread}\n":                                  "p.yaml:1:13: unknown field \"mood\": there are cooldown",
+		"filter:\n  - {name: a, expr: r.children_free >= 1}\n":         "p.yaml:2:23: rule \"a\": r.children_free is called r.fanout_free now\n      - {name: a, expr: r.children_free >= 1}\n                          ^",
+		"score:\n  - {name: a, expr: 1 - me.believed}\n":               "p.yaml:2:28: term \"a\": me.believed is called me.trust now",
+		"score:\n  - name: a\n    expr: |\n      1 -\n        r.lot\n": "p.yaml:5:11: term \"a\": r.lot is called r.hash now",
+	} {
+		if _, err := Parse("p.yaml", []byte(text)); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: got\n%v\nwant %s", text, err, want)
+		}
+	}
+}
+
 // A mistake is shown where it is, with a caret below it.
 func TestPolicyMistakesAreShown(t *testing.T) {
 	for name, c := range map[string]struct{ text, want string }{
@@ -55,12 +75,12 @@ func TestPolicyMistakesAreShown(t *testing.T) {
 			"score:\n  - {name: a, expr: 1 / r.viewers}\n",
 			"p.yaml:2:21: term \"a\": yields +Inf for a node without limits: where it divides",
 		},
-		"a mood that is none":   {"mood: merry\n", "p.yaml:1:7: want spread or pack"},
-		"a time without a unit": {"provision:\n  wait: 5\n", "p.yaml:2:9: want a duration such as 30s"},
+		"a strategy that is none": {"strategy: merry\n", "p.yaml:1:11: want spread or binpack"},
+		"a time without a unit":   {"provision:\n  wait_timeout: 5\n", "p.yaml:2:17: want a duration such as 30s"},
 		"a wait that is too long": {
-			"provision: {wait: 2m}\n", "p.yaml: policy: provision: wait 2m0s: want whole milliseconds within 0…30s",
+			"provision: {wait_timeout: 2m}\n", "p.yaml: policy: provision: wait_timeout 2m0s: want whole milliseconds within 0…30s",
 		},
-		"provisioning that never was": {"provision: {speed: 5}\n", "p.yaml:1:13: unknown field \"speed\": there are cooldown, idle"},
+		"provisioning that never was": {"provision: {speed: 5}\n", "p.yaml:1:13: unknown field \"speed\": there are cooldown, idle_timeout"},
 		"a string compared with a number": {
 			"filter:\n  - name: a\n    expr: r.region == 3\n",
 			"p.yaml:3:",

@@ -30,7 +30,7 @@ func sources() []string {
 		`1 / rtt`, `-1 / rtt`, `0 / rtt`, `1 / -rtt`, `1 / (0 - 0)`, `1 / -0`, `0 + 1 / -0`, `1 / abs(-0)`, `abs(rtt)`, `+rtt`, `- - rtt`,
 		`rtt ** 0.5`, `rtt ^ -1`, `2 ** 3 ** 2`, `-rtt ** 2`, `7 / 2`, `1e308 * 10`, `1e308 * 10 - 1e308 * 10`, `9007199254740993`, `0x10 + 0b11 + 1_000`,
 		`round(rtt)`, `round(-0.5)`, `round(2.5)`, `ceil(-0.5)`, `floor(rtt / 7)`,
-		`min(rtt, 0 / 0)`, `min(0 / 0, rtt)`, `max(rtt, 0 / 0, 1)`, `max(0 / 0, rtt)`, `min(0, -0)`, `max(-0, 0)`, `max(rtt)`, `min(1, r.stress, q.uplink, me.lot)`,
+		`min(rtt, 0 / 0)`, `min(0 / 0, rtt)`, `max(rtt, 0 / 0, 1)`, `max(0 / 0, rtt)`, `min(0, -0)`, `max(-0, 0)`, `max(rtt)`, `min(1, r.stress, q.uplink, me.hash)`,
 		`rtt == rtt`, `rtt != rtt`, `rtt <= rtt`, `rtt >= rtt`, `rtt in [rtt]`, `rtt in [0, 1, 0 / 0]`, `rtt in []`, `0 in [-0]`, `rtt not in [1, r.stress]`,
 		`r.state in ["active", "full"]`, `r.state in ["active", me.state]`, `"av1" in r.features`, `not ("" in me.features)`, `r.region in me.features`,
 		`r.url in [true, me.url]`, `r.url == me.url`, `r.url != (rtt > 1)`, `(r.url ? me.url : r.self) and r.carries`, `r.url ? rtt : -rtt`,

@@ -1,12 +1,10 @@
 package policy
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"math"
 	"slices"
-	"time"
 
 	"github.com/expr-lang/expr/checker/nature"
 
@@ -26,74 +24,35 @@ const (
 
 // Policy is how to choose among nodes: who qualifies, and who of those is best.
 // Its expressions are written in expr-lang (https://expr-lang.org) over the
-// names that [RecordVars] and [NeedVars] document.
+// names that [RecordVars] and [NeedVars] document. The tags are all that a field
+// needs to be read, written and shown.
 type Policy struct {
-	Version  uint64   `json:"version"`
-	Name     string   `json:"name"`
-	Strategy Strategy `json:"mood"`
-	Filter   []Rule   `json:"filter"` // all must hold
-	Score    []Term   `json:"score"`  // summed up
-	Keep     int      `json:"keep"`   // how many of the best to draw among; 0: 4
-	Fanout   int      `json:"fanout"` // most cascade pulls of a stream per node, which may allow fewer itself; 0: not bounded
-	Depth    int      `json:"depth"`  // most cascade links from the origin; 0: MaxDepth
+	Name     string   `json:"name" yaml:"name"`
+	Version  uint64   `json:"version" yaml:"version"`
+	Strategy Strategy `json:"strategy" yaml:"strategy"`
+	Keep     int      `json:"keep" yaml:"keep,omitempty"`     // how many of the best to draw among; 0: 4
+	Fanout   int      `json:"fanout" yaml:"fanout,omitempty"` // most cascade pulls of a stream per node, which may allow fewer itself; 0: not bounded
+	Depth    int      `json:"depth" yaml:"depth,omitempty"`   // most cascade links from the origin; 0: MaxDepth
 
-	Provision Provision `json:"provision"`
-}
+	Provision Provision `json:"provision" yaml:"provision,omitempty"`
 
-// Provision says when nodes are started and stopped. A zero field means the
-// default that its comment gives; durations are of the clock of whoever
-// decides, in whole milliseconds.
-type Provision struct {
-	Cooldown    time.Duration // least time between two starts, and between two releases, in a region; 0: 30 s
-	WaitTimeout time.Duration // how long a request waits for the newcomer; 0: 8 s, at most MaxProvisionWait
-	MaxNodes    int           // nodes of a region beyond which none is started; 0: 64
-	IdleTimeout time.Duration // how long a node has been idle before it is released, under Pack; 0: 5 min
-	MinNodes    int           // nodes of a region that are never released; 0: 1
-}
-
-// MaxWaitTimeout bounds [Provision.WaitTimeout]: clients give up after about that.
-const MaxWaitTimeout = 30 * time.Second
-
-// OrDefault is p with the defaults in place of what is zero.
-func (p Provision) OrDefault() Provision {
-	return Provision{
-		Cooldown:    cmp.Or(p.Cooldown, 30*time.Second),
-		WaitTimeout: cmp.Or(p.WaitTimeout, 8*time.Second),
-		MaxNodes:    cmp.Or(p.MaxNodes, 64),
-		IdleTimeout: cmp.Or(p.IdleTimeout, 5*time.Minute),
-		MinNodes:    cmp.Or(p.MinNodes, 1),
-	}
-}
-
-func (p Provision) check() error {
-	for _, d := range []struct {
-		field string
-		d     time.Duration
-		most  time.Duration
-	}{{"cooldown", p.Cooldown, 24 * time.Hour}, {"wait", p.WaitTimeout, MaxWaitTimeout}, {"idle", p.IdleTimeout, 24 * time.Hour}} {
-		if d.d < 0 || d.d > d.most || d.d%time.Millisecond != 0 {
-			return fmt.Errorf("policy: provision: %s %v: want whole milliseconds within 0…%v", d.field, d.d, d.most)
-		}
-	}
-	if p.MaxNodes < 0 || p.MaxNodes > capacity.MaxCount || p.MinNodes < 0 || p.MinNodes > capacity.MaxCount {
-		return fmt.Errorf("policy: provision: most %d, least %d: want 0 to %d", p.MaxNodes, p.MinNodes, capacity.MaxCount)
-	}
-	return nil
+	Filter []Rule `json:"filter" yaml:"filter"` // all must hold
+	Score  []Term `json:"score" yaml:"score"`   // summed up
 }
 
 // Rule is a condition on a candidate. Expr is boolean; where it is false, Name
 // is the reason given.
 type Rule struct {
-	Name string `json:"name"`
-	Expr string `json:"expr"`
+	Name string `json:"name" yaml:"name"`
+	Expr string `json:"expr" yaml:"expr"`
 }
 
 // Term is a part of a candidate's score: Weight times the number that Expr
 // yields.
 type Term struct {
-	Name   string  `json:"name"`
-	Expr   string  `json:"expr"`
-	Weight float64 `json:"weight"`
+	Name   string  `json:"name" yaml:"name"`
+	Expr   string  `json:"expr" yaml:"expr"`
+	Weight float64 `json:"weight" yaml:"weight"` // 1 where a text says none
 }
 
 // Default spreads: of the nodes with room it prefers the least stressed,
@@ -112,14 +71,14 @@ func Default() Policy {
 			{"carries", `q.purpose != "cascade" || r.carries`},
 			{"loop", `q.purpose != "cascade" || !r.loop`},
 			{"depth", `q.purpose != "cascade" || r.depth < q.depth`},
-			{"fanout", `q.purpose != "cascade" || r.children_free >= 1`},
+			{"fanout", `q.purpose != "cascade" || r.fanout_free >= 1`},
 			{"sessions", `q.purpose == "cascade" || r.sessions_free >= 1`},
 			{"uplink", `r.uplink_free - q.uplink >= (q.purpose == "cascade" ? 0 : 0.1 * r.uplink_limit)`},
 			{"packets", `r.packets_free - q.packets >= (q.purpose == "cascade" ? 0 : 0.1 * r.packets_limit)`},
 			{"overloaded", `r.stress < 0.9 || q.purpose == "cascade" && r.cpu < 1`},
 		},
 		Score: []Term{
-			{"headroom", `max(0, min(1 - r.stress, r.believed))`, 0.6},
+			{"headroom", `max(0, min(1 - r.stress, r.trust))`, 0.6},
 			{"rtt", `rtt > 0 ? 1 / (1 + rtt / 50) : 0.25`, 0.2},
 			{"region", `q.region == "" ? 0.5 : r.region == q.region ? 1 : 0`, 0.1},
 			{"shallow", `r.carries ? 1 / (1 + r.depth) : 0`, 0.1},
@@ -139,12 +98,12 @@ const BinPackTarget = 0.8
 // Everything else is as with DefaultPolicy.
 func BinPacking() Policy {
 	p := Default()
-	p.Name, p.Strategy, p.Keep = "pack", BinPack, 2
+	p.Name, p.Strategy, p.Keep = "binpack", BinPack, 2
 	p.Filter = append(p.Filter, Rule{"target", fmt.Sprintf(`q.purpose == "cascade" || r.stress < %v`, BinPackTarget)})
 	p.Score = []Term{
 		{"fill", `r.stress`, 1},
-		{"order", `r.lot`, 0.2},
-		{"believed", `r.believed`, 0.5},
+		{"order", `r.hash`, 0.2},
+		{"trust", `r.trust`, 0.5},
 		{"rtt", `rtt > 0 ? 1 / (1 + rtt / 50) : 0.25`, 0.2},
 		{"region", `q.region == "" ? 0.5 : r.region == q.region ? 1 : 0`, 0.5},
 		{"shallow", `r.carries ? 1 / (1 + r.depth) : 0`, 0.2},
@@ -181,7 +140,7 @@ func Compile(p Policy) (*Compiled, error) {
 		errs = append(errs, fmt.Errorf("policy: name: %w", err))
 	}
 	if p.Strategy > BinPack {
-		errs = append(errs, fmt.Errorf("policy: mood %d: want spread or pack", p.Strategy))
+		errs = append(errs, fmt.Errorf("policy: strategy %d: want spread or binpack", p.Strategy))
 	}
 	if err := p.Provision.check(); err != nil {
 		errs = append(errs, err)

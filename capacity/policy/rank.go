@@ -39,10 +39,10 @@ type RecordVars struct {
 
 	Self   bool    `expr:"self" doc:"the record is our own"`
 	URL    bool    `expr:"url" doc:"it serves WHIP and WHEP"`
-	Trust  float64 `expr:"believed" doc:"0…1, by experience, our own or told by many; 1 is trusted"`
+	Trust  float64 `expr:"trust" doc:"0…1, by experience, our own or told by many; 1 is trusted"`
 	Stress float64 `expr:"stress" doc:"0…1 and beyond: the largest of used/limit"`
 	Policy float64 `expr:"policy" doc:"version of the policy held"`
-	Hash   float64 `expr:"lot" doc:"0…1, drawn by the peer ID: an order among equals that all seekers share"`
+	Hash   float64 `expr:"hash" doc:"0…1, drawn by the peer ID: an order among equals that all seekers share"`
 
 	// For each resource: used, limit (0: none), and free = limit − used, or
 	// Unlimited. What is reserved is not free.
@@ -74,7 +74,7 @@ type RecordVars struct {
 	ParentRTT  float64 `expr:"parent_rtt" doc:"ms to whom it pulls from"`
 	Viewers    float64 `expr:"viewers" doc:"count"`
 	Children   float64 `expr:"children" doc:"cascade pulls served"`
-	FanoutFree float64 `expr:"children_free" doc:"more that may be; 1e15 without a limit"`
+	FanoutFree float64 `expr:"fanout_free" doc:"more that may be; 1e15 without a limit"`
 }
 
 // NeedVars are what a policy's expressions can say about the need, as q.…

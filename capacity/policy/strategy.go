@@ -5,38 +5,38 @@ import "fmt"
 // Strategy is what a policy aims at beyond the single choice.
 type Strategy uint8
 
-// The moods.
+// The strategies.
 const (
 	Spread  Strategy = iota // load is even: holders offer a random sample, by score
 	BinPack                 // few nodes are in use: holders offer the best, and idle nodes may be released
 )
 
-// String is "spread" or "pack"; so it is in JSON and YAML.
-func (m Strategy) String() string {
-	switch m {
+// String is "spread" or "binpack"; so it is in JSON and YAML.
+func (s Strategy) String() string {
+	switch s {
 	case Spread:
 		return "spread"
 	case BinPack:
-		return "pack"
+		return "binpack"
 	}
-	return fmt.Sprintf("%d", uint8(m))
+	return fmt.Sprintf("%d", uint8(s))
 }
 
-// MarshalText fails on a mood that has no name.
-func (m Strategy) MarshalText() ([]byte, error) {
-	if m > BinPack {
-		return nil, fmt.Errorf("mood %d: want spread or pack", uint8(m))
+// MarshalText fails on a strategy that has no name.
+func (s Strategy) MarshalText() ([]byte, error) {
+	if s > BinPack {
+		return nil, fmt.Errorf("strategy %d: want spread or binpack", uint8(s))
 	}
-	return []byte(m.String()), nil
+	return []byte(s.String()), nil
 }
 
 // UnmarshalText reads what MarshalText wrote.
-func (m *Strategy) UnmarshalText(b []byte) error {
+func (s *Strategy) UnmarshalText(b []byte) error {
 	for _, known := range []Strategy{Spread, BinPack} {
 		if string(b) == known.String() {
-			*m = known
+			*s = known
 			return nil
 		}
 	}
-	return fmt.Errorf("mood %q: want spread or pack", b)
+	return fmt.Errorf("strategy %q: want spread or binpack", b)
 }

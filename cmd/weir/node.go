@@ -86,7 +86,7 @@ func nodeCommand() *cli.Command {
 			&cli.StringFlag{Name: "provision-command", Usage: "`CMD` for sh -c that starts a server when nobody has room, given JSON on standard input; see cmd/weir/hooks", EnvVars: cmdline.Env("PROVISION_COMMAND")},
 			&cli.StringFlag{Name: "provision-url", Usage: "`URL` to post that JSON to instead", EnvVars: cmdline.Env("PROVISION_URL")},
 			&cli.StringSliceFlag{Name: "provision-region", Usage: "`REGION` in which this node has servers started; repeatable; default: its own", EnvVars: cmdline.Env("PROVISION_REGION")},
-			&cli.StringFlag{Name: "release-command", Usage: "`CMD` for sh -c that takes this node's server away once it is idle under a policy of mood pack", EnvVars: cmdline.Env("RELEASE_COMMAND")},
+			&cli.StringFlag{Name: "release-command", Usage: "`CMD` for sh -c that takes this node's server away once it is idle under the policy's strategy binpack", EnvVars: cmdline.Env("RELEASE_COMMAND")},
 			&cli.StringFlag{Name: "release-url", Usage: "`URL` to post the JSON to instead", EnvVars: cmdline.Env("RELEASE_URL")},
 			&cli.StringFlag{Name: "event-command", Usage: "`CMD` for sh -c that is given each event of a stream or session as JSON on standard input and as WEIR_EVENT_… in its environment; see cmd/weir/hooks", EnvVars: cmdline.Env("EVENT_COMMAND")},
 			&cli.StringFlag{Name: "event-url", Usage: "`URL` to post that JSON to instead", EnvVars: cmdline.Env("EVENT_URL")},

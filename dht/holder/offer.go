@@ -61,9 +61,9 @@ type Query struct {
 	Exclude []peer.ID
 	Limit   int // of offers
 
-	// Believed is how far the holder believes a node's claims, by what seekers
+	// Trust is how far the holder believes a node's claims, by what seekers
 	// told it. Nil: everything.
-	Believed func(peer.ID) float64
+	Trust func(peer.ID) float64
 }
 
 // Offers draws up to q.Limit of the best records held that pass the policy, by
@@ -139,8 +139,8 @@ func rankStock(judge *policy.Compiled, stock []stocked, q *Query, shadows bool) 
 			RTT:    PredictRTT(q.Me.Coordinate, r.Coordinate),
 			Trust:  1,
 		}
-		if q.Believed != nil {
-			c.Trust = q.Believed(s.Node())
+		if q.Trust != nil {
+			c.Trust = q.Trust(s.Node())
 		}
 		candidates = append(candidates, c)
 	}

@@ -47,7 +47,7 @@ func (r *Down) Ask(now time.Time, p policy.Provision, node peer.ID, region []cap
 	}
 	switch {
 	case stay < p.MinNodes:
-		return &capacity.Refusal{Reason: "release-least", Detail: fmt.Sprintf("%d other nodes would stay in the region, at least %d must", stay, p.MinNodes), RetryAfter: p.Cooldown}
+		return &capacity.Refusal{Reason: "release-min-nodes", Detail: fmt.Sprintf("%d other nodes would stay in the region, at least %d must", stay, p.MinNodes), RetryAfter: p.Cooldown}
 	case stress/float64(stay) >= policy.BinPackTarget:
 		return &capacity.Refusal{Reason: "release-room", Detail: fmt.Sprintf("the others' stress is %.2f on average: they need the room", stress/float64(stay)), RetryAfter: p.Cooldown}
 	}

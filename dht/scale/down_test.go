@@ -34,17 +34,17 @@ func TestDown(t *testing.T) {
 	if got := ask(&r, time.Second, c, region); got != "release-cooldown" {
 		t.Errorf("another within the cooldown: %q", got)
 	}
-	if got := ask(&r, 11*time.Second, c, region); got != "release-least" {
+	if got := ask(&r, 11*time.Second, c, region); got != "release-min-nodes" {
 		t.Errorf("only one would stay, for b is on its way out though its record is there: %q", got)
 	}
 	for name, c := range map[string]struct {
 		region []capacity.Record
 		want   string
 	}{
-		"nobody else":                   {[]capacity.Record{record("b", 0, capacity.Active)}, "release-least"},
+		"nobody else":                   {[]capacity.Record{record("b", 0, capacity.Active)}, "release-min-nodes"},
 		"the others need the room":      {[]capacity.Record{record("a", 8, capacity.Active), record("c", 9, capacity.Full), record("b", 0, capacity.Active)}, "release-room"},
 		"a full one and one with room":  {[]capacity.Record{record("a", 10, capacity.Full), record("c", 1, capacity.Active)}, ""},
-		"a draining one does not stay":  {[]capacity.Record{record("a", 1, capacity.Active), record("c", 0, capacity.Draining)}, "release-least"},
+		"a draining one does not stay":  {[]capacity.Record{record("a", 1, capacity.Active), record("c", 0, capacity.Draining)}, "release-min-nodes"},
 		"its own record need not be in": {[]capacity.Record{record("a", 1, capacity.Active), record("c", 1, capacity.Active)}, ""},
 	} {
 		var r Down

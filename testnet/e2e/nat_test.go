@@ -316,7 +316,7 @@ func TestNodeThatDoesNotDeliverIsDoubted(t *testing.T) {
 	believed := func(n node, other node) float64 {
 		for _, v := range ask[dht.Decision](t, n, "/select?purpose=view").Verdicts {
 			if v.Node == other.PeerID {
-				return v.Believed
+				return v.Trust
 			}
 		}
 		t.Fatalf("%s knows nothing of %s", n.Name, other.Name)

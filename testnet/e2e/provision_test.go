@@ -239,7 +239,7 @@ func TestLeastNodesStay(t *testing.T) {
 	})
 	eventually(t, "the idle node has asked and was told to stay", func() bool {
 		b, err := os.ReadFile(w.n(2).Log)
-		return err == nil && strings.Contains(string(b), "release-least")
+		return err == nil && strings.Contains(string(b), "release-min-nodes")
 	})
 	var s struct{ Releasable bool }
 	if err := w.n(2).Get(t.Context(), "/status", &s); err != nil || !s.Releasable {

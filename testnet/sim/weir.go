@@ -175,7 +175,7 @@ func (p *placing) offerBy(h *node, s *shard, limit int) []holder.Offer {
 	}
 	if p.w.hearsay {
 		h.doubts.Heard(now, p.seeker.id, p.seeker.beliefs.Doubts(now))
-		q.Believed = func(id peer.ID) float64 { return h.doubts.Of(now, id) }
+		q.Trust = func(id peer.ID) float64 { return h.doubts.Of(now, id) }
 	}
 	offers, _, _ := h.table.Offers(now, p.w.judge, q, p.w.rnd)
 	for i := range offers {
