@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"testing"
 	"time"
+	"weir/dht/directory"
 
 	"github.com/libp2p/go-libp2p/core/peer"
 )
@@ -30,7 +31,7 @@ func BenchmarkPlace(b *testing.B) {
 		b.Run(fmt.Sprintf("%dnodes", size), func(b *testing.B) {
 			nodes := newTestNetwork(b, size)
 			seeker := nodes[size-1]
-			if size <= everyone {
+			if size <= directory.Everyone {
 				// Once it has settled, its own memory is the answer.
 				seeker.settling.Store(time.Now().Add(-time.Hour).UnixNano())
 			}

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"sync"
 	"time"
+	"weir/dht/directory"
 
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -28,7 +29,9 @@ const (
 
 // ParseBootstrap reads a bootstrap peer's address, which ends in /p2p/ and its
 // peer ID.
-func ParseBootstrap(s string) (peer.AddrInfo, error) { return parsePeerAddr("bootstrap address", s) }
+func ParseBootstrap(s string) (peer.AddrInfo, error) {
+	return directory.ParseAddr("bootstrap address", s)
+}
 
 // A backoff spaces out attempts: twice as long each time, ±25 % by chance so
 // that many nodes do not come at once.
@@ -218,7 +221,7 @@ func (n *Node) recall(remembered []peer.AddrInfo) []peer.AddrInfo {
 // listed are some of the listed servers, by which to join where no bootstrap
 // peers are given.
 func (n *Node) listed() []peer.AddrInfo {
-	if !n.cfg.Discovery.listed() || len(n.cfg.Bootstrap)+len(n.cfg.Seeds) > 0 {
+	if !n.cfg.Discovery.Listed() || len(n.cfg.Bootstrap)+len(n.cfg.Seeds) > 0 {
 		return nil
 	}
 	servers := slices.Clone(n.cfg.Servers())
@@ -264,8 +267,8 @@ func (n *Node) announce(ctx context.Context) error {
 	defer tick.Stop()
 	for {
 		alone := n.Alone()
-		h, looked := n.holders(CapacityTopic())
-		if alone || looked && (n.cfg.Sample == nil || len(h.remote) == 0) {
+		h, looked := n.dir.Holders(time.Now(), CapacityTopic())
+		if alone || looked && (n.cfg.Sample == nil || len(h.Remote) == 0) {
 			break
 		}
 		select {

@@ -9,6 +9,8 @@ import (
 
 	"github.com/libp2p/go-libp2p/core/peer"
 
+	"weir/dht/directory"
+	"weir/dht/holder"
 	"weir/dht/pb"
 )
 
@@ -40,7 +42,7 @@ func TestOneClaimantGetsTheName(t *testing.T) {
 			ids = append(ids, id)
 			nodes[id] = &claimant{id: id}
 		}
-		holders := ids[:min(len(ids), replicas)]
+		holders := ids[:min(len(ids), holder.Replicas)]
 		lossy := seed%2 == 1
 		var takers []*claimant
 		for _, i := range rnd.Perm(len(ids))[:2+rnd.IntN(2)] {
@@ -48,7 +50,7 @@ func TestOneClaimantGetsTheName(t *testing.T) {
 			c.own, _ = c.claims.begin(topic)
 			c.asked = make(map[peer.ID]bool)
 			c.ballot = ballot{
-				self: c.id, taking: true, voters: holders, must: majority(len(holders)),
+				self: c.id, taking: true, voters: holders, must: directory.Majority(len(holders)),
 				words: make(map[peer.ID]pb.ClaimReply_Own), rivals: make(map[peer.ID]time.Time), errs: make(map[peer.ID]string),
 				gone: func(peer.ID, time.Time) bool { return false },
 			}
@@ -155,7 +157,7 @@ func TestBallot(t *testing.T) {
 		"one is named that goes first":            {words: map[peer.ID]pb.ClaimReply_Own{"a": free, "b": free, "c": free, "x": taking}, rivals: []peer.ID{"x"}, taken: "x"},
 		"who only asks is not told of who claims": {words: map[peer.ID]pb.ClaimReply_Own{"a": free, "b": free, "c": taking}, asking: true, free: true},
 	} {
-		b := ballot{self: "me", taking: !c.asking, voters: voters, must: majority(len(voters)), words: c.words, rivals: map[peer.ID]time.Time{},
+		b := ballot{self: "me", taking: !c.asking, voters: voters, must: directory.Majority(len(voters)), words: c.words, rivals: map[peer.ID]time.Time{},
 			gone: func(p peer.ID, _ time.Time) bool { return p == c.gone }}
 		for _, p := range c.rivals {
 			b.rivals[p] = time.Time{}

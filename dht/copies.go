@@ -110,7 +110,7 @@ func (n *Node) watchForCopies(ctx context.Context) error {
 func (n *Node) lookForCopy(ctx context.Context) bool {
 	ctx, cancel := context.WithTimeout(ctx, copyTime)
 	defer cancel()
-	changes, _ := n.Snapshot(ctx, n.sharding.home()) // what has come by then
+	changes, _ := n.Snapshot(ctx, n.sharding.Home()) // what has come by then
 	return n.noteCopies(changes)
 }
 

@@ -58,7 +58,7 @@ func TestAmendmentsGoByDatagram(t *testing.T) {
 	if from.quicTo(holder.ID()) == nil {
 		t.Fatal("no QUIC connection")
 	}
-	topic := from.sharding.home()
+	topic := from.sharding.Home()
 	arrives := func(what string, confirmed bool, change func(*capacity.Record)) {
 		t.Helper()
 		eventually(t, from.outbox.atRest) // nothing else is on its way
@@ -257,7 +257,7 @@ func TestAnswerFitsIntoADatagram(t *testing.T) {
 	eventually(t, func() error {
 		r, _ := from.sample()
 		r.Node, r.Seq, r.Issued, r.TTL = from.ID(), from.outbox.nextSeq(time.Now()), time.UnixMilli(time.Now().UnixMilli()), capacity.DefaultTTL
-		m := &pb.Datagram{Id: 1, Entries: []*pb.Entry{{Topic: string(from.sharding.home()), Sealed: seal(t, r, from.key)}}}
+		m := &pb.Datagram{Id: 1, Entries: []*pb.Entry{{Topic: string(from.sharding.Home()), Sealed: seal(t, r, from.key)}}}
 		b, err := proto.MarshalOptions{}.MarshalAppend(datagramPrefix(n.network), m)
 		if err != nil {
 			t.Fatal(err)

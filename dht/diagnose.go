@@ -23,6 +23,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"weir/capacity"
+	"weir/dht/directory"
 	"weir/dht/policysync"
 )
 
@@ -83,7 +84,7 @@ type examination struct {
 	network   string // its ID
 	open      bool
 	client    bool
-	discovery Discovery
+	discovery directory.Mode
 
 	bound     []multiaddr.Multiaddr // listened on
 	addrs     []multiaddr.Multiaddr // told to others
@@ -151,8 +152,8 @@ func (n *Node) examine(ctx context.Context, open bool) *examination {
 		}
 		return list
 	}
-	e.bootstrap = contacts(eachOnce(n.cfg.Bootstrap))
-	if n.cfg.Discovery.listed() {
+	e.bootstrap = contacts(directory.EachOnce(n.cfg.Bootstrap))
+	if n.cfg.Discovery.Listed() {
 		servers := slices.Clone(n.cfg.Servers())
 		e.listed = slices.ContainsFunc(servers, func(ai peer.AddrInfo) bool { return ai.ID == n.ID() })
 		rand.Shuffle(len(servers), func(i, j int) { servers[i], servers[j] = servers[j], servers[i] })
@@ -216,15 +217,6 @@ func (n *Node) examine(ctx context.Context, open bool) *examination {
 	}
 	e.table = n.kad.RoutingTable().Size()
 	return e
-}
-
-// eachOnce merges the entries of each peer.
-func eachOnce(peers []peer.AddrInfo) []peer.AddrInfo {
-	var set serverSet
-	for _, ai := range peers {
-		_ = set.add(ai) // beyond its bounds some addresses are left out
-	}
-	return set.servers
 }
 
 // acquaintances are peers that are not connected but were, this time or, by the peer
@@ -406,10 +398,10 @@ func isQUIC(a multiaddr.Multiaddr) bool {
 // ownRecord finds out which holders have this node's record.
 func (n *Node) ownRecord(ctx context.Context) recordReach {
 	var r recordReach
-	if _, r.published = n.outbox.me(); !r.published || n.cfg.Discovery == Pull {
+	if _, r.published = n.outbox.me(); !r.published || n.cfg.Discovery.Own() {
 		return r
 	}
-	home := n.sharding.home()
+	home := n.sharding.Home()
 	for _, p := range n.Holders(home) {
 		if p != n.ID() {
 			r.holders = append(r.holders, p)
@@ -630,7 +622,7 @@ func isTimeout(err error) bool {
 
 func (e *examination) checkServers() []Check {
 	const name = "servers"
-	if !e.discovery.listed() {
+	if !e.discovery.Listed() {
 		return nil
 	}
 	if len(e.servers) == 0 && !e.listed {
@@ -638,9 +630,9 @@ func (e *examination) checkServers() []Check {
 	}
 	var all []Check
 	switch {
-	case e.listed && e.discovery == Broker:
+	case e.listed && e.discovery.Brokers():
 		all = check(name, Fine, "", "this node is a broker: it holds the records of all")
-	case !e.listed && e.discovery != Broker && !e.client:
+	case !e.listed && !e.discovery.Brokers() && !e.client:
 		all = check(name, Warning, "add this node to the list of servers of every node", "this node is not in its own list: others that have the same one do not find it")
 	}
 	sample := ""
@@ -658,7 +650,7 @@ func (e *examination) checkServers() []Check {
 		}
 	}
 	switch {
-	case len(e.servers) == 0 && e.discovery != Broker:
+	case len(e.servers) == 0 && !e.discovery.Brokers():
 		return append(all, check(name, Warning, "list the other servers too", "only this node is listed")...)
 	case len(e.servers) == 0:
 		return all
@@ -666,7 +658,7 @@ func (e *examination) checkServers() []Check {
 		return append(all, check(name, Fine, "", "%s reached%s", verb(len(e.servers), "the other server listed is", fmt.Sprintf("all %d others listed are", len(e.servers))), sample)...)
 	}
 	bad := Warning
-	if len(down) == len(e.servers) && !e.listed || e.discovery != Broker && 2*len(down) > len(e.servers) {
+	if len(down) == len(e.servers) && !e.listed || !e.discovery.Brokers() && 2*len(down) > len(e.servers) {
 		bad = Failure
 	}
 	seen, do := e.explain(first)
@@ -722,7 +714,7 @@ func (e *examination) checkUDP() []Check {
 
 func (e *examination) checkTable() []Check {
 	const name = "dht"
-	if e.discovery.listed() {
+	if e.discovery.Listed() {
 		return nil
 	}
 	mode := "server"
@@ -738,7 +730,7 @@ func (e *examination) checkTable() []Check {
 
 func (e *examination) checkDiscovery() []Check {
 	const name = "discovery"
-	byMode := make(map[Discovery][]string)
+	byMode := make(map[directory.Mode][]string)
 	agree := 0
 	for _, c := range e.answering() {
 		switch mode := e.told[c.ai.ID].mode; mode {
@@ -750,7 +742,7 @@ func (e *examination) checkDiscovery() []Check {
 		}
 	}
 	var all []Check
-	for _, mode := range []Discovery{Kademlia, Broker, Pull, Push} {
+	for _, mode := range directory.Modes() {
 		ids := byMode[mode]
 		if len(ids) == 0 {
 			continue
@@ -775,13 +767,13 @@ func (e *examination) checkRecord() []Check {
 	const name = "record"
 	r := e.record
 	switch {
-	case e.discovery == Pull:
+	case e.discovery.Own():
 		return check(name, Fine, "", "held by this node alone, as it is meant to be with --discovery pull")
 	case !r.published:
 		return check(name, Skipped, "", "this node has published none yet")
-	case len(r.holders) == 0 && e.discovery == Broker && e.listed:
+	case len(r.holders) == 0 && e.discovery.Brokers() && e.listed:
 		return check(name, Fine, "", "held here: this node is the only broker that is up")
-	case len(r.holders) == 0 && e.discovery == Broker:
+	case len(r.holders) == 0 && e.discovery.Brokers():
 		return check(name, Failure, "start a broker; the rest comes by itself", "held by nobody: no broker is reached")
 	case len(r.holders) == 0:
 		return check(name, Skipped, "", "nobody else is known who could hold it")

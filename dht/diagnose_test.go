@@ -17,6 +17,7 @@ import (
 	"github.com/libp2p/go-libp2p/p2p/net/swarm"
 	"github.com/multiformats/go-multiaddr"
 
+	"weir/dht/directory"
 	"weir/dht/pb"
 
 	"weir/capacity"
@@ -82,7 +83,7 @@ func TestEachFinding(t *testing.T) {
 		}
 		return e
 	}
-	modes := func(own Discovery, others ...Discovery) (e examination) {
+	modes := func(own directory.Mode, others ...directory.Mode) (e examination) {
 		e.discovery, e.told = own, map[peer.ID]telling{}
 		for i, m := range others {
 			id := string(rune('a' + i))
@@ -134,15 +135,15 @@ func TestEachFinding(t *testing.T) {
 		{"members never met are reached", examination{unmet: up("p"), members: up("q")}, "members", Fine, []string{"every node"}},
 		{"a member that has just ended", examination{unmet: down(refused, "p"), members: up("q")}, "members", Fine, nil},
 
-		{"an empty list", examination{discovery: Pull}, "servers", Failure, []string{"--server-list"}},
-		{"the only broker", examination{discovery: Broker, listed: true}, "servers", Fine, []string{"broker"}},
-		{"all brokers up", examination{discovery: Broker, servers: up("b")}, "servers", Fine, nil},
-		{"all brokers down", examination{discovery: Broker, servers: down(refused, "b", "c")}, "servers", Failure, []string{"2 of 2", "refused"}},
-		{"one broker of two down", examination{discovery: Broker, servers: append(down(refused, "b"), up("c")...)}, "servers", Warning, []string{"1 of 2"}},
-		{"most servers down", examination{discovery: Push, listed: true, servers: append(down(refused, "b", "c"), up("d")...)}, "servers", Failure, []string{"2 of 3"}},
-		{"a long list", examination{discovery: Pull, listed: true, servers: up("b", "c"), untried: 98}, "servers", Fine, []string{"all 2", "98 more"}},
-		{"not in its own list", examination{discovery: Push, servers: up("b")}, "servers", Warning, []string{"not in its own list"}},
-		{"only itself listed", examination{discovery: Pull, listed: true}, "servers", Warning, []string{"only this node"}},
+		{"an empty list", examination{discovery: directory.Pull}, "servers", Failure, []string{"--server-list"}},
+		{"the only broker", examination{discovery: directory.Broker, listed: true}, "servers", Fine, []string{"broker"}},
+		{"all brokers up", examination{discovery: directory.Broker, servers: up("b")}, "servers", Fine, nil},
+		{"all brokers down", examination{discovery: directory.Broker, servers: down(refused, "b", "c")}, "servers", Failure, []string{"2 of 2", "refused"}},
+		{"one broker of two down", examination{discovery: directory.Broker, servers: append(down(refused, "b"), up("c")...)}, "servers", Warning, []string{"1 of 2"}},
+		{"most servers down", examination{discovery: directory.Push, listed: true, servers: append(down(refused, "b", "c"), up("d")...)}, "servers", Failure, []string{"2 of 3"}},
+		{"a long list", examination{discovery: directory.Pull, listed: true, servers: up("b", "c"), untried: 98}, "servers", Fine, []string{"all 2", "98 more"}},
+		{"not in its own list", examination{discovery: directory.Push, servers: up("b")}, "servers", Warning, []string{"not in its own list"}},
+		{"only itself listed", examination{discovery: directory.Pull, listed: true}, "servers", Warning, []string{"only this node"}},
 
 		{"members", examination{members: up("a", "b")}, "network", Fine, []string{"2 nodes"}},
 		{"alone and told of nobody", examination{addrs: loopback}, "network", Warning, []string{"--bootstrap", "/p2p/"}},
@@ -160,9 +161,9 @@ func TestEachFinding(t *testing.T) {
 		{"an empty table", examination{members: up("a")}, "dht", Failure, []string{"routing table"}},
 		{"a table", examination{members: up("a"), table: 1, client: true}, "dht", Fine, []string{"client"}},
 
-		{"the same mode", modes(Kademlia, Kademlia, Kademlia, ""), "discovery", Fine, []string{"all 2 nodes"}},
-		{"another mode than all", modes(Broker, Kademlia, Kademlia), "discovery", Failure, []string{"--discovery kademlia", "with broker"}},
-		{"one that has another mode", modes(Kademlia, Kademlia, Kademlia, Push), "discovery", Warning, []string{"--discovery push"}},
+		{"the same mode", modes(directory.Kademlia, directory.Kademlia, directory.Kademlia, ""), "discovery", Fine, []string{"all 2 nodes"}},
+		{"another mode than all", modes(directory.Broker, directory.Kademlia, directory.Kademlia), "discovery", Failure, []string{"--discovery kademlia", "with broker"}},
+		{"one that has another mode", modes(directory.Kademlia, directory.Kademlia, directory.Kademlia, directory.Push), "discovery", Warning, []string{"--discovery push"}},
 
 		{"no holder has it", examination{record: recordReach{published: true, holders: []peer.ID{"a", "b"}}}, "record", Failure, []string{"none of 2"}},
 		{"a policy that nobody has been asked about", examination{policy: policyReach{operated: true, version: 3}, members: up("a")}, "policy", Warning, []string{"version 3", "not known"}},
@@ -173,9 +174,9 @@ func TestEachFinding(t *testing.T) {
 		{"one holder has it, one is silent", examination{record: recordReach{published: true, holders: []peer.ID{"a", "b"}, have: []peer.ID{"a"}, silent: 1}}, "record", Fine, []string{"1 of 2", "1 did not answer"}},
 		{"few have it", examination{record: recordReach{published: true, holders: []peer.ID{"a", "b", "c"}, have: []peer.ID{"a"}}}, "record", Warning, []string{"1 of 3"}},
 		{"all have it", examination{record: recordReach{published: true, holders: []peer.ID{"a"}, have: []peer.ID{"a"}}}, "record", Fine, []string{"1 of 1"}},
-		{"no broker to hold it", examination{discovery: Broker, servers: down(refused, "b"), record: recordReach{published: true}}, "record", Failure, []string{"no broker"}},
+		{"no broker to hold it", examination{discovery: directory.Broker, servers: down(refused, "b"), record: recordReach{published: true}}, "record", Failure, []string{"no broker"}},
 		{"nobody to hold it", examination{record: recordReach{published: true}}, "record", Skipped, nil},
-		{"nobody is to hold it", examination{discovery: Pull}, "record", Fine, nil},
+		{"nobody is to hold it", examination{discovery: directory.Pull}, "record", Fine, nil},
 
 		{"nobody is gone", examination{members: up("a")}, "partition", Fine, nil},
 		{"most are gone", examination{members: up("a"), gone: met(down(context.DeadlineExceeded, "b", "c"))}, "partition", Failure, []string{"of 3 nodes", "2 no longer answer", "cut"}},
@@ -199,7 +200,7 @@ func TestEachFinding(t *testing.T) {
 	} {
 		e := c.e
 		if e.discovery == "" {
-			e.discovery = Kademlia
+			e.discovery = directory.Kademlia
 		}
 		if err := diagnosed(e.checks(), c.name, c.o, c.words...); err != nil {
 			t.Errorf("%s: %v", c.what, err)
@@ -267,7 +268,7 @@ func TestSkewedClockIsDiagnosed(t *testing.T) {
 				if req.GetFetch() == nil {
 					return errorReply(errors.New("a fake"))
 				}
-				return &pb.Response{Op: &pb.Response_Fetch{Fetch: &pb.FetchReply{NowMs: time.Now().Add(time.Minute).UnixMilli(), Mode: string(Push)}}}
+				return &pb.Response{Op: &pb.Response_Fetch{Fetch: &pb.FetchReply{NowMs: time.Now().Add(time.Minute).UnixMilli(), Mode: string(directory.Push)}}}
 			}),
 		})
 		eventually(t, func() error {

@@ -8,7 +8,6 @@ import (
 	"slices"
 	"time"
 
-	kb "github.com/libp2p/go-libp2p-kbucket"
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"go.opentelemetry.io/otel/trace"
@@ -17,6 +16,7 @@ import (
 	"weir/capacity/policy"
 	"weir/capacity/signed"
 	"weir/capacity/tracing"
+	"weir/dht/directory"
 	"weir/dht/holder"
 	"weir/dht/pb"
 	"weir/dht/place"
@@ -91,9 +91,10 @@ func (n *Node) find(ctx context.Context, q *finding) (Answer, error) {
 	q.trace = tracing.ToWire(ctx)
 	q.begin(n)
 	var err error
+	each, own := n.dir.Each()
 	switch {
-	case n.cfg.Discovery == Pull:
-		err = q.askEveryone(ctx)
+	case own:
+		err = q.askEveryone(ctx, each)
 	case q.topic == CapacityTopic():
 		err = q.runWide(ctx)
 	default:
@@ -172,7 +173,7 @@ func (q *finding) begin(n *Node) {
 // capacity is told to all of them again and again.
 func (q *finding) must(holders int) int {
 	if q.exact() {
-		return majority(holders)
+		return directory.Majority(holders)
 	}
 	return min(asksFirst, holders)
 }
@@ -182,41 +183,41 @@ func (q *finding) must(holders int) int {
 func (q *finding) exact() bool { return q.topic.Stream() != "" || q.topic.Provisions() }
 
 func (q *finding) run(ctx context.Context) (err error) {
-	h, looked := q.n.holders(q.topic)
-	if h.all {
-		_, looked = q.n.holders(CapacityTopic()) // stands for every topic
+	h, looked := q.n.dir.Holders(time.Now(), q.topic)
+	if h.All {
+		_, looked = q.n.dir.Holders(time.Now(), CapacityTopic()) // stands for every topic
 	}
 	defer func() { q.weighSilence(h) }()
 	local := 0
-	if h.self {
+	if h.Self {
 		local = q.askSelf()
 	}
-	if h.all && (len(h.remote) == 0 && !q.exact() || local > 0 && q.n.settled()) {
-		h.remote = nil // they need not be asked
+	if h.All && (len(h.Remote) == 0 && !q.exact() || local > 0 && q.n.settled()) {
+		h.Remote = nil // they need not be asked
 		return nil
 	}
-	if q.topic == q.n.sharding.partner() {
-		h.remote = q.n.warm(h.remote)
+	if q.topic == q.n.sharding.PeerShard() {
+		h.Remote = q.n.warm(h.Remote)
 	}
 	if q.exact() {
 		h = q.n.withTheSlow(q.topic, h)
 	}
-	if len(h.remote) > 0 {
-		if err := q.askRemote(ctx, q.n.nearestFirst(h.remote), q.lacking(h)); err != nil {
+	if len(h.Remote) > 0 {
+		if err := q.askRemote(ctx, q.n.nearestFirst(h.Remote), q.lacking(h)); err != nil {
 			return err
 		}
 	}
 	// The network is searched for other holders only if there is nothing to
 	// lose by it: nobody is known, or nobody knows of the stream, or of who starts servers.
-	lost := q.good == 0 && !h.self && !q.near
+	lost := q.good == 0 && !h.Self && !q.near
 	unknown := q.answer.Held == 0 && q.exact()
-	if (lost || unknown && !(h.all && looked)) && !q.n.cfg.Discovery.listed() && q.n.cache.begin(time.Now(), q.topic) {
-		q.n.lookUp(ctx, q.topic)
-		if h, _ = q.n.holders(q.topic); q.exact() {
+	if (lost || unknown && !(h.All && looked)) && q.n.cache.Begin(time.Now(), q.topic) {
+		q.n.lookUps.Now(ctx, q.topic)
+		if h, _ = q.n.dir.Holders(time.Now(), q.topic); q.exact() {
 			h = q.n.withTheSlow(q.topic, h)
 		}
 		var fresh []peer.ID
-		for _, p := range h.remote {
+		for _, p := range h.Remote {
 			if !q.asked[p] {
 				fresh = append(fresh, p)
 			}
@@ -227,7 +228,7 @@ func (q *finding) run(ctx context.Context) (err error) {
 			}
 		}
 	}
-	if q.good == 0 && !h.self {
+	if q.good == 0 && !h.Self {
 		q.weighSilence(h)
 		return &Unanswered{Topic: q.topic, Hearing: q.answer.Hearing}
 	}
@@ -236,26 +237,14 @@ func (q *finding) run(ctx context.Context) (err error) {
 
 // withTheSlow adds to topic's holders those that do not answer, until no record
 // that only they may hold is valid any more: what they know nobody else may say
-// does not exist. For names to be given, see [Node.voters], silent nodes of small
-// networks are waited for less long, since there the publisher itself answers.
-func (n *Node) withTheSlow(topic Topic, h holders) holders {
-	now := time.Now()
-	var known []peer.ID
-	if n.cfg.Discovery.listed() {
-		known = n.unexpired(now, n.servers())
-	} else {
-		key := kb.ConvertKey(topic.Key(n.network))
-		known = n.unexpired(now, n.acquainted(topic))
-		if self := n.self(); self != "" {
-			known = append(known, self)
-		}
-		known = closest(key, known)
-		known = known[:min(len(known), everyone)]
-	}
-	h.remote = slices.Clone(h.remote)
-	for _, p := range known {
-		if p != n.ID() && !slices.Contains(h.remote, p) {
-			h.remote = append(h.remote, p)
+// does not exist. Where names are given, see Voters of [directory.Directory],
+// silent nodes of small networks are waited for less long, since there the
+// publisher itself answers.
+func (n *Node) withTheSlow(topic Topic, h directory.Holders) directory.Holders {
+	h.Remote = slices.Clone(h.Remote)
+	for _, p := range n.dir.MayHold(time.Now(), topic) {
+		if p != n.ID() && !slices.Contains(h.Remote, p) {
+			h.Remote = append(h.Remote, p)
 		}
 	}
 	return h
@@ -263,10 +252,10 @@ func (n *Node) withTheSlow(topic Topic, h holders) holders {
 
 // hearing is on whose word among h's holders the answer rests, of which so many
 // have to be heard.
-func (q *finding) hearing(h holders, must int) Hearing {
-	heard := h.count() - len(h.remote) // oneself
+func (q *finding) hearing(h directory.Holders, must int) Hearing {
+	heard := h.Count() - len(h.Remote) // oneself
 	var silent []Silence
-	for _, p := range h.remote {
+	for _, p := range h.Remote {
 		i := slices.IndexFunc(q.answer.Asked, func(a Asked) bool { return a.Holder == p && a.Err == "" })
 		if i >= 0 {
 			heard++
@@ -274,17 +263,17 @@ func (q *finding) hearing(h holders, must int) Hearing {
 			silent = append(silent, Silence{p, q.answer.Asked[i].Err})
 		}
 	}
-	return hear(h.count(), heard, must, silent)
+	return hear(h.Count(), heard, must, silent)
 }
 
 // lacking is how many more of h's holders have to answer that they know of
 // nothing.
-func (q *finding) lacking(h holders) int { return q.hearing(h, q.must(h.count())).Lacking }
+func (q *finding) lacking(h directory.Holders) int { return q.hearing(h, q.must(h.Count())).Lacking }
 
 // weighSilence notes on whose word the answer rests. Who was not waited for,
 // since others had answered, was not silent.
-func (q *finding) weighSilence(h holders) {
-	q.answer.Hearing = q.hearing(h, q.must(h.count()))
+func (q *finding) weighSilence(h directory.Holders) {
+	q.answer.Hearing = q.hearing(h, q.must(h.Count()))
 	if q.answer.Hearing.Lacking == 0 {
 		q.answer.Hearing.Silent = slices.DeleteFunc(q.answer.Hearing.Silent, func(s Silence) bool { return s.Err == abandoned })
 	}
@@ -299,7 +288,7 @@ func (n *Node) warm(peers []peer.ID) (ready []peer.ID) {
 		switch {
 		case n.host.Network().Connectedness(p) == network.Connected && n.reach.RTT(p) > 0:
 			ready = append(ready, p)
-		case warming < most && n.cache.meeting(time.Now(), p):
+		case warming < most && n.cache.Meets(time.Now(), p):
 			warming++
 			n.start(func() {
 				n.locate(n.ctx, p)
@@ -351,7 +340,7 @@ func (q *finding) askSelf() (others int) {
 		picked = len(candidates)
 	}
 	q.answer.Held, q.answer.Rejected = held, rejected
-	_, q.split = q.n.table.Count(start, q.topic, q.n.sharding.quorum())
+	_, q.split = q.n.table.Count(start, q.topic, q.n.sharding.Quorum())
 	q.answer.Asked = append(q.answer.Asked, Asked{
 		Holder:  q.n.ID(),
 		Elapsed: time.Since(start),
@@ -552,7 +541,7 @@ func (n *Node) queryRequest(q *finding) *pb.Request {
 		query.Exclude = append(query.Exclude, []byte(p))
 	}
 	// Who is asked for its own record only is not told what others think of it.
-	if topic := q.topic; n.cfg.Discovery != Pull && topic != holder.RegionsTopic && !topic.Provisions() {
+	if topic := q.topic; !n.cfg.Discovery.Own() && topic != holder.RegionsTopic && !topic.Provisions() {
 		for _, d := range n.beliefs.Doubts(time.Now()) {
 			query.Doubts = append(query.Doubts, doubtToWire(d))
 		}
@@ -648,13 +637,13 @@ const (
 // askEveryone asks each listed node for its own record. Once three quarters
 // have answered, the others have as long again as that took: they are far away,
 // or hang.
-func (q *finding) askEveryone(ctx context.Context) error {
+func (q *finding) askEveryone(ctx context.Context, each []peer.ID) error {
 	n, start := q.n, time.Now()
 	q.everyone = true
 	if n.self() != "" {
 		q.askSelf()
 	}
-	peers := slices.DeleteFunc(n.servers(), func(p peer.ID) bool {
+	peers := slices.DeleteFunc(slices.Clone(each), func(p peer.ID) bool {
 		return p == n.ID() || slices.Contains(q.exclude, p) || n.reach.Down(start, p)
 	})
 	asking, cancel := context.WithTimeout(ctx, everyoneTime)
@@ -686,13 +675,13 @@ func (q *finding) askEveryone(ctx context.Context) error {
 		break
 	}
 	// Each knows of itself only: of those that are not gone all have to answer.
-	all := holders{self: n.self() != ""}
-	for _, p := range n.servers() {
+	all := directory.Holders{Self: n.self() != ""}
+	for _, p := range each {
 		if p != n.ID() && !slices.Contains(q.exclude, p) && !n.reach.Unreachable(start, p) {
-			all.remote = append(all.remote, p)
+			all.Remote = append(all.Remote, p)
 		}
 	}
-	q.answer.Hearing = q.hearing(all, all.count())
+	q.answer.Hearing = q.hearing(all, all.Count())
 	switch {
 	case ctx.Err() != nil:
 		return ctx.Err()

@@ -15,6 +15,7 @@ import (
 	"weir/capacity"
 	"weir/capacity/policy"
 	"weir/capacity/signed"
+	"weir/dht/holder"
 	"weir/dht/pb"
 )
 
@@ -186,7 +187,7 @@ func TestFindWithoutAnyHolder(t *testing.T) {
 	if _, err := n.Find(t.Context(), CapacityTopic(), capacity.Need{}, nil); !errors.Is(err, ErrNoHolders) {
 		t.Errorf("Find = %v, want ErrNoHolders", err)
 	}
-	if took := time.Since(start); took > lookupTime+notDelayed {
+	if took := time.Since(start); took > locateTime+notDelayed {
 		t.Errorf("took %v", took)
 	}
 }
@@ -245,12 +246,12 @@ func TestTenNodesAskTwoHolders(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(a.Candidates) != len(nodes) || a.Messages < 2 || a.Messages > 2*replicas || a.Bytes == 0 {
+	if len(a.Candidates) != len(nodes) || a.Messages < 2 || a.Messages > 2*holder.Replicas || a.Bytes == 0 {
 		t.Errorf("%d candidates for %d messages and %d bytes", len(a.Candidates), a.Messages, a.Bytes)
 	}
 	eventually(t, func() error {
-		if h := client.Holders(CapacityTopic()); len(h) != replicas {
-			return fmt.Errorf("%d holders, want %d", len(h), replicas)
+		if h := client.Holders(CapacityTopic()); len(h) != holder.Replicas {
+			return fmt.Errorf("%d holders, want %d", len(h), holder.Replicas)
 		}
 		return nil
 	})

@@ -2,13 +2,11 @@ package dht
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"sync"
 	"time"
 
-	kb "github.com/libp2p/go-libp2p-kbucket"
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 
@@ -24,20 +22,18 @@ const (
 	handOverTime = 1 * time.Second // for all
 )
 
-var errNotPredecessor = errors.New("handed over by a node that was no holder of the topic")
-
 // handOver passes what this node holds on to the nodes that come in its place,
 // within handOverTime. The other holders of each topic have the same records,
 // and publishers will find the new one by themselves; until they do it knows
 // what it was handed.
 func (n *Node) handOver() {
-	if n.cfg.Discovery.listed() || n.self() == "" || n.small() {
+	if n.self() == "" || n.dir.Whole(time.Now()) {
 		return
 	}
 	now := time.Now()
 	heirs := make(map[peer.ID][]*pb.HandOver)
 	for topic, records := range n.table.All(now) {
-		heir, ok := n.heir(topic)
+		heir, ok := n.dir.Heir(now, topic)
 		if !ok || n.host.Network().Connectedness(heir) != network.Connected {
 			continue
 		}
@@ -71,24 +67,6 @@ func (n *Node) handOver() {
 	wg.Wait()
 }
 
-// heir is the node that becomes a holder of topic when this one, which is one,
-// leaves.
-func (n *Node) heir(topic Topic) (peer.ID, bool) {
-	h, near := n.electNear(topic)
-	if !h.self || len(near) < replicas {
-		return "", false
-	}
-	return near[replicas-1], true
-}
-
-// electNear returns topic's holders and the nodes known near its key, closest
-// first, this one not among them.
-func (n *Node) electNear(topic Topic) (holders, []peer.ID) {
-	key := kb.ConvertKey(topic.Key(n.network))
-	known := slices.DeleteFunc(n.candidates(topic, n.cache.peek(topic)), func(p peer.ID) bool { return p == n.ID() })
-	return electHolders(key, n.self(), known), closest(key, known)
-}
-
 // serveHandOver takes in the records of a holder that leaves. They come from
 // others than the nodes they name, so each seal is checked, and they live no
 // longer than with the one who had them.
@@ -100,11 +78,8 @@ func (n *Node) serveHandOver(from peer.ID, req *pb.HandOver) *pb.Response {
 	if len(req.Copies) > maxCopies {
 		return errorReply(fmt.Errorf("%d records at once, at most %d", len(req.Copies), maxCopies))
 	}
-	if n.cfg.Discovery.listed() {
-		return errorReply(errNotHolder)
-	}
-	if _, near := n.electNear(topic); !slices.Contains(near[:min(len(near), replicas+1)], from) {
-		return errorReply(errNotPredecessor)
+	if err := n.dir.Predecessor(time.Now(), topic, from); err != nil {
+		return errorReply(err)
 	}
 	taken := n.takeCopies(time.Now(), from, topic, req.Copies)
 	return &pb.Response{Op: &pb.Response_HandOver{HandOver: &pb.HandOverReply{Taken: taken}}}

@@ -34,6 +34,7 @@ import (
 	"weir/capacity/policy"
 	"weir/capacity/scope"
 	"weir/capacity/signed"
+	"weir/dht/directory"
 	"weir/dht/holder"
 	"weir/dht/liveness"
 	"weir/dht/pb"
@@ -59,11 +60,11 @@ type Config struct {
 	PeerFile string // where peers are remembered; "": nowhere
 	Client   bool   // holds nothing and serves nothing
 
-	// Discovery says who holds records; "": Kademlia. The other three need
-	// Servers, which returns the brokers (Broker) or all nodes that take
-	// part (Pull, Push), this one possibly among them. It is called
+	// Discovery says which nodes hold records; "": [directory.Kademlia]. A mode
+	// that is [directory.Mode.Listed] needs Servers, which returns the brokers, or
+	// all nodes that take part, this one possibly among them. It is called
 	// often, and may return other servers each time.
-	Discovery Discovery
+	Discovery directory.Mode
 	Servers   func() []peer.AddrInfo
 
 	// ClockOffset is added to the machine's clock where it is compared with
@@ -125,9 +126,11 @@ type Node struct {
 
 	traffic  *traffic
 	reach    *liveness.Detector
-	cache    *holderCache
+	dir      directory.Directory
+	cache    *directory.Cache
+	lookUps  directory.LookUps
 	table    *holder.Table // what it holds for others and itself; empty in a client
-	sharding *sharding
+	sharding *directory.Sharding
 	regions  regionIndex
 	coords   vivaldi.Client
 	told     told
@@ -180,10 +183,10 @@ func Listen(cfg Config) (*Node, error) {
 		cfg.Judge = func() *policy.Compiled { return judge }
 	}
 	var err error
-	if cfg.Discovery, err = ParseDiscovery(string(cfg.Discovery)); err != nil {
+	if cfg.Discovery, err = directory.ParseMode(string(cfg.Discovery)); err != nil {
 		return nil, err
 	}
-	if cfg.Discovery.listed() && cfg.Servers == nil {
+	if cfg.Discovery.Listed() && cfg.Servers == nil {
 		return nil, fmt.Errorf("discovery %s: no list of servers", cfg.Discovery)
 	}
 	coords, err := vivaldi.New()
@@ -202,7 +205,7 @@ func Listen(cfg Config) (*Node, error) {
 		tracer:      cfg.Tracer,
 		traffic:     newTraffic(),
 		reach:       liveness.New(),
-		cache:       newHolderCache(id),
+		cache:       directory.NewCache(),
 		table:       holder.NewTable(holder.DefaultLimits()),
 		coords:      coords,
 		newest:      newNewestLog(),
@@ -217,7 +220,17 @@ func Listen(cfg Config) (*Node, error) {
 	if err != nil {
 		return nil, fmt.Errorf("identity: %w", err)
 	}
-	n.sharding = newSharding(self, cfg.ShardSplit, cfg.ShardMerge)
+	n.sharding = directory.NewSharding(self, cfg.ShardSplit, cfg.ShardMerge)
+	n.dir = directory.New(cfg.Discovery, directory.View{
+		ID: self, Client: cfg.Client, NetworkID: id, Live: n.reach, Servers: n.servers,
+		Cache: n.cache, Home: n.sharding.Home, Member: n.member,
+		Near: func(key kb.ID) []peer.ID { return n.kad.RoutingTable().NearestPeers(key, n.kad.BucketSize()) },
+	})
+	n.lookUps = directory.LookUps{
+		Cache: n.cache, NetworkID: id, Whole: n.dir.Whole, Home: n.sharding.Home, Log: n.log,
+		Closest: func(ctx context.Context, key string) ([]peer.ID, error) { return n.kad.GetClosestPeers(ctx, key) },
+		Alone:   func() bool { return n.kad.RoutingTable().Size() == 0 },
+	}
 	n.adverts = newAdvertiser(n.sample, n.homes, n.publish, n.withdraw)
 	n.host, err = newHost(cfg.Key, cfg.Listen, cfg.PublicIP, append(slices.Clone(cfg.Libp2p), libp2p.ConnectionGater(newDialGate(cfg.Gate, cfg.Bootstrap))), n.traffic, n.records, n.reserves, n.policyID, n.provisionID)
 	if err != nil {
@@ -264,7 +277,9 @@ func Listen(cfg Config) (*Node, error) {
 func (n *Node) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return n.bootstrap(ctx) })
-	g.Go(func() error { return n.refreshHolders(ctx) })
+	if !n.cfg.Discovery.Listed() {
+		g.Go(func() error { return n.lookUps.Run(ctx) })
+	}
 	g.Go(func() error { return n.probe(ctx) })
 	g.Go(func() error { return n.sweep(ctx) })
 	g.Go(func() error { return n.refreshRegions(ctx) })
@@ -318,7 +333,7 @@ func (n *Node) policyConfig() policysync.Config {
 		Get:    func(ctx context.Context, key string) ([]byte, error) { return n.kad.GetValue(ctx, key) },
 		Closest: func(key string) bool {
 			id := kb.ConvertKey(key)
-			return electHolders(id, n.self(), n.kad.RoutingTable().NearestPeers(id, replicas)).self
+			return directory.Elect(id, n.self(), n.kad.RoutingTable().NearestPeers(id, holder.Replicas)).Self
 		},
 		Go:  func(f func(context.Context)) bool { return n.start(func() { f(n.ctx) }) },
 		Log: n.log,
@@ -412,6 +427,9 @@ func (n *Node) Handle(name string, f func(network.Stream)) {
 
 const protectTag = "weir-link"
 
+// locateTime bounds the search for a node's addresses.
+const locateTime = 1500 * time.Millisecond
+
 // Protect keeps the connection to id from being trimmed.
 func (n *Node) Protect(id peer.ID) { n.host.ConnManager().Protect(id, protectTag) }
 
@@ -436,7 +454,7 @@ func (n *Node) locate(ctx context.Context, id peer.ID) {
 	if len(n.host.Peerstore().Addrs(id)) > 0 {
 		return
 	}
-	ctx, cancel := context.WithTimeout(ctx, lookupTime)
+	ctx, cancel := context.WithTimeout(ctx, locateTime)
 	defer cancel()
 	ai, err := n.kad.FindPeer(ctx, id)
 	if err != nil {
@@ -444,6 +462,24 @@ func (n *Node) locate(ctx context.Context, id peer.ID) {
 		return
 	}
 	n.learn(id, ai.Addrs)
+}
+
+// servers are the listed servers, this node perhaps among them, in the order of
+// their IDs, or nil if none are listed. It sees to it that they can be dialled.
+func (n *Node) servers() []peer.ID {
+	if !n.cfg.Discovery.Listed() {
+		return nil
+	}
+	var list []peer.ID
+	for _, ai := range n.cfg.Servers() {
+		list = append(list, ai.ID)
+		n.cfg.Gate.Name(ai.Addrs...)
+		if n.host.Network().Connectedness(ai.ID) != network.Connected {
+			n.learn(ai.ID, ai.Addrs)
+		}
+	}
+	slices.Sort(list)
+	return slices.Compact(list)
 }
 
 // wake makes whoever waits for peers to come or go look again.
@@ -462,53 +498,18 @@ func (n *Node) self() peer.ID {
 	return n.ID()
 }
 
-// holders returns the holders of topic, as far as known, and keeps topic's set
-// warm. Looked is false until a look-up has ended.
-func (n *Node) holders(topic Topic) (h holders, looked bool) {
-	if topic == CapacityTopic() {
-		topic = n.sharding.home()
-	}
-	if n.cfg.Discovery.listed() {
-		return n.electListed(), true
-	}
-	cached, looked := n.cache.use(time.Now(), topic)
-	return n.elect(topic, cached), looked
-}
-
-func (n *Node) elect(topic Topic, cached []peer.ID) holders {
-	if n.cfg.Discovery.listed() {
-		return n.electListed()
-	}
-	return electHolders(kb.ConvertKey(topic.Key(n.network)), n.self(), n.candidates(topic, cached))
-}
-
-// candidates are the nodes that may hold topic, of those cached for it and those
-// in the routing table, in no order. Those that are down are left out.
-func (n *Node) candidates(topic Topic, cached []peer.ID) []peer.ID {
-	now := time.Now()
-	key := kb.ConvertKey(topic.Key(n.network))
-	known := slices.Concat(cached, n.kad.RoutingTable().NearestPeers(key, n.kad.BucketSize()))
-	return slices.DeleteFunc(known, func(p peer.ID) bool { return n.reach.Down(now, p) })
-}
-
 // Holders are the nodes that hold topic as far as this one knows, closest
 // first, this one included if it is among them.
 func (n *Node) Holders(topic Topic) []peer.ID {
 	if topic == CapacityTopic() {
-		topic = n.sharding.home()
+		topic = n.sharding.Home()
 	}
-	h, _ := n.holders(topic)
-	list := slices.Clone(h.remote)
-	if h.self {
+	h, _ := n.dir.Holders(time.Now(), topic)
+	list := slices.Clone(h.Remote)
+	if h.Self {
 		list = append(list, n.ID())
 	}
-	return closest(kb.ConvertKey(topic.Key(n.network)), list)
-}
-
-// small reports whether every node known is a holder of everything.
-func (n *Node) small() bool {
-	home := n.sharding.home()
-	return n.elect(home, n.cache.peek(home)).all
+	return directory.Closest(kb.ConvertKey(topic.Key(n.network)), list)
 }
 
 // deadline is how long id may take to answer a request.
@@ -556,7 +557,7 @@ func (n *Node) sweep(ctx context.Context) error {
 		now := time.Now()
 		stopped := now.Round(0).Sub(last.Round(0)) > keepalive
 		switch {
-		case n.kad.RoutingTable().Size() == 0 || !n.small():
+		case n.kad.RoutingTable().Size() == 0 || !n.dir.Whole(time.Now()):
 			n.settling.Store(0)
 		case stopped || n.settling.Load() == 0:
 			n.settling.Store(now.UnixNano())
@@ -586,52 +587,6 @@ func (n *Node) connected(p peer.ID) bool {
 func (n *Node) settled() bool {
 	since := n.settling.Load()
 	return since != 0 && time.Since(time.Unix(0, since)) > capacity.DefaultTTL
-}
-
-// refreshHolders looks up the holders of every topic in use, every few minutes
-// or as soon as one is lost, a few topics at a time.
-func (n *Node) refreshHolders(ctx context.Context) error {
-	const atOnce = 4
-	tick := time.NewTicker(200 * time.Millisecond)
-	defer tick.Stop()
-	slots := make(chan struct{}, atOnce)
-	for {
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-		if n.kad.RoutingTable().Size() == 0 || n.cfg.Discovery.listed() {
-			continue
-		}
-		n.cache.use(time.Now(), n.sharding.home())
-		for _, topic := range n.cache.due(time.Now(), n.small()) {
-			select {
-			case slots <- struct{}{}:
-			case <-ctx.Done():
-				return ctx.Err()
-			}
-			ok := n.start(func() {
-				n.lookUp(ctx, topic)
-				<-slots
-			})
-			if !ok {
-				return context.Canceled
-			}
-		}
-	}
-}
-
-// lookUp asks the network for topic's holders and stores what was found by the
-// deadline: a hung peer makes the answer incomplete, not late.
-func (n *Node) lookUp(ctx context.Context, topic Topic) {
-	ctx, cancel := context.WithTimeout(ctx, lookupTime)
-	defer cancel()
-	found, err := n.kad.GetClosestPeers(ctx, topic.Key(n.network))
-	if err != nil && len(found) == 0 {
-		n.log.Debug("holders not looked up", "topic", topic, "err", err)
-	}
-	n.cache.found(time.Now(), topic, found)
 }
 
 // answered and failed keep account of id, and look for other holders when it
@@ -665,7 +620,7 @@ func (n *Node) failed(id peer.ID, err error) {
 		return
 	}
 	var foreign multistream.ErrNotSupported[protocol.ID]
-	if n.cfg.Discovery.listed() && errors.As(err, &foreign) {
+	if n.cfg.Discovery.Listed() && errors.As(err, &foreign) {
 		n.log.Warn("listed server is no node of this network: take it off the list, or give both the same --network", "peer", id)
 	} else {
 		n.log.Debug("peer is down", "peer", id, "err", err)
@@ -674,7 +629,7 @@ func (n *Node) failed(id peer.ID, err error) {
 		n.kad.RoutingTable().RemovePeer(id)
 	}
 	n.dropStale(id)
-	n.cache.lost(id)
+	n.cache.Lost(id)
 	// If one holder is gone, others may be: have the next record confirmed.
 	if n.outbox.doubt(id) {
 		n.Kick()

@@ -9,13 +9,13 @@ import (
 	"time"
 
 	"github.com/hashicorp/serf/coordinate"
-	kb "github.com/libp2p/go-libp2p-kbucket"
 	"github.com/libp2p/go-libp2p/core/crypto"
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"weir/capacity"
 	"weir/capacity/signed"
+	"weir/dht/directory"
 	"weir/dht/holder"
 	"weir/dht/pb"
 	"weir/dht/vivaldi"
@@ -150,19 +150,19 @@ func (o *outbox) me() (capacity.Record, bool) {
 
 func (n *Node) sample() (capacity.Record, []capacity.Carriage) {
 	now := time.Now()
-	if n.sharding.step(now) {
-		n.log.Info("publishing in another shard", "topic", n.sharding.home())
+	if n.sharding.Step(now) {
+		n.log.Info("publishing in another shard", "topic", n.sharding.Home())
 	}
-	for _, p := range n.sharding.posts(now) {
-		h, _ := n.holders(p.topic)
-		to := h.remote
-		if !p.deeper {
+	for _, p := range n.sharding.SplitNotices(now) {
+		h, _ := n.dir.Holders(time.Now(), p.Topic)
+		to := h.Remote
+		if !p.Split {
 			to = to[:min(len(to), asksFirst)]
-		} else if h.self {
-			n.table.Post(now, now.Add(postTTL), p.topic, n.ID())
+		} else if h.Self {
+			n.table.Post(now, now.Add(directory.NoticeTTL), p.Topic, n.ID())
 		}
 		for _, holder := range to {
-			n.enqueue(holder, parcel{&pb.Entry{Topic: string(p.topic), Deeper: p.deeper}, 0})
+			n.enqueue(holder, parcel{&pb.Entry{Topic: string(p.Topic), Deeper: p.Split}, 0})
 		}
 	}
 	n.spread()
@@ -171,8 +171,8 @@ func (n *Node) sample() (capacity.Record, []capacity.Carriage) {
 
 // homes are the topics of this node's capacity record, its home first.
 func (n *Node) homes(now time.Time, region string) []Topic {
-	list := n.sharding.homes(now, region)
-	if !n.cfg.Discovery.listed() && !n.small() && n.sharding.sponsor(now) {
+	list := n.sharding.Homes(now, region)
+	if !n.dir.Whole(now) && n.sharding.InIndex(now) {
 		list = append(list, holder.RegionsTopic)
 	}
 	if p := n.cfg.Provisioner; p != nil {
@@ -204,8 +204,8 @@ func (n *Node) publish(claims []claim) {
 			n.log.Warn("record not published", "topic", c.topic, "err", err)
 			continue
 		}
-		h, _ := n.holders(c.topic)
-		if h.self {
+		h, _ := n.dir.Holders(time.Now(), c.topic)
+		if h.Self {
 			if err := n.table.Put(now, now, c.topic, own.record, own.sealed); err != nil {
 				n.log.Debug("own record not held", "topic", c.topic, "err", err)
 			}
@@ -263,8 +263,8 @@ func (n *Node) withdrawFrom(topics []Topic, wanted func(peer.ID) bool) {
 	now := time.Now()
 	for _, topic := range topics {
 		seq := n.outbox.nextSeq(n.wall(now))
-		h, _ := n.holders(topic)
-		to := h.remote
+		h, _ := n.dir.Holders(time.Now(), topic)
+		to := h.Remote
 		n.outbox.mu.Lock()
 		if c := n.outbox.own[topic]; c != nil {
 			to = slices.AppendSeq(slices.Clone(to), maps.Keys(c.sent))
@@ -310,7 +310,7 @@ func (o *outbox) underWay() bool {
 // spread hands what is published already to holders that have come up since.
 // It costs next to nothing while nobody comes or goes.
 func (n *Node) spread() {
-	now := audience{n.reach.Generation(), n.cache.changes(), append(n.kad.RoutingTable().ListPeers(), n.servers()...)}
+	now := audience{n.reach.Generation(), n.cache.Changes(), append(n.kad.RoutingTable().ListPeers(), n.servers()...)}
 	slices.Sort(now.table)
 	n.outbox.mu.Lock()
 	was := n.outbox.audience
@@ -321,8 +321,8 @@ func (n *Node) spread() {
 		return
 	}
 	for _, topic := range topics {
-		h, _ := n.holders(topic)
-		if r, sealed, ok := n.outbox.exactly(topic); ok && h.self {
+		h, _ := n.dir.Holders(time.Now(), topic)
+		if r, sealed, ok := n.outbox.exactly(topic); ok && h.Self {
 			_ = n.table.Put(time.Now(), time.Now(), topic, r, sealed) // a holder since just now, perhaps
 		}
 		n.send(topic, h)
@@ -332,18 +332,19 @@ func (n *Node) spread() {
 // send puts the record published in topic in the box for those of its holders
 // that it was not put in for yet: what amends it for those that have the base,
 // else all of it.
-func (n *Node) send(topic Topic, h holders) {
+func (n *Node) send(topic Topic, h directory.Holders) {
 	var known []byte
-	if !h.all && !n.cfg.Discovery.listed() {
-		known = knownList(h.remote)
-		if h.self {
-			known = append(known, kb.ConvertPeerID(n.ID())[:4]...)
+	if !h.All {
+		holders := h.Remote
+		if h.Self {
+			holders = append(slices.Clip(holders), n.ID())
 		}
+		known = n.dir.Known(holders)
 	}
 	fresh := make(map[peer.ID]parcel)
 	n.outbox.mu.Lock()
 	if c := n.outbox.own[topic]; c != nil {
-		for _, p := range h.remote {
+		for _, p := range h.Remote {
 			if c.sent[p] {
 				continue
 			}
@@ -517,7 +518,7 @@ func (n *Node) confirmed(p peer.ID, batch []parcel, reply *pb.AdvertiseReply, rt
 			}
 			continue
 		}
-		n.sharding.heard(now, Topic(batch[i].Topic), p, int(r.Held), r.Split)
+		n.sharding.Report(now, Topic(batch[i].Topic), p, int(r.Held), r.Split)
 		if batch[i].base > 0 { // else the next record is to be confirmed again
 			accepted = true
 			n.outbox.confirm(confirmedAt{p, Topic(batch[i].Topic)}, confirmation{at: now, base: batch[i].base})
@@ -527,15 +528,13 @@ func (n *Node) confirmed(p peer.ID, batch []parcel, reply *pb.AdvertiseReply, rt
 		n.host.ConnManager().TagPeer(p, holderTag, peerWeight)
 		n.accept1.Do(func() { close(n.accepted) })
 	}
-	if !n.cfg.Discovery.listed() {
-		n.meet(p, reply.Closer)
-	}
+	n.meet(p, reply.Closer)
 }
 
 // heardSelf tells the sharding what this node, a holder, holds of topic.
 func (n *Node) heardSelf(now time.Time, topic Topic) {
-	held, split := n.table.Count(now, topic, n.sharding.quorum())
-	n.sharding.heard(now, topic, n.ID(), held, split)
+	held, split := n.table.Count(now, topic, n.sharding.Quorum())
+	n.sharding.Report(now, topic, n.ID(), held, split)
 }
 
 // confirm notes that a holder has accepted something.
@@ -576,7 +575,7 @@ func (n *Node) meet(from peer.ID, named []*pb.Peer) {
 			continue
 		}
 		now := time.Now()
-		if ai.ID == n.ID() || n.reach.Down(now, ai.ID) || !n.cache.meeting(now, ai.ID) {
+		if ai.ID == n.ID() || n.reach.Down(now, ai.ID) || !n.dir.Meets(now, ai.ID) {
 			continue
 		}
 		n.start(func() {
@@ -588,7 +587,7 @@ func (n *Node) meet(from peer.ID, named []*pb.Peer) {
 				}
 				return
 			}
-			n.cache.hint(ai.ID)
+			n.cache.Add(ai.ID)
 		})
 	}
 }

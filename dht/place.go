@@ -155,7 +155,7 @@ func (n *Node) Place(ctx context.Context, topic Topic, need capacity.Need, exclu
 	// all were. If the last of all were dead, those near by that nobody offered
 	// come next.
 	level, again := q.level, false
-	for isRefusal(err) && topic == CapacityTopic() && !n.cfg.Discovery.listed() && ctx.Err() == nil && len(d.Reservations) > 0 {
+	for isRefusal(err) && topic == CapacityTopic() && !n.cfg.Discovery.Listed() && ctx.Err() == nil && len(d.Reservations) > 0 {
 		if level >= place.Levels {
 			if again || d.Refused != Unreachable {
 				break

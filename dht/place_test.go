@@ -17,6 +17,7 @@ import (
 	"weir/capacity"
 	"weir/capacity/policy"
 	"weir/capacity/signed"
+	"weir/dht/directory"
 	"weir/dht/holder"
 	"weir/dht/pb"
 )
@@ -462,7 +463,7 @@ func TestManyPlacementsAtOnce(t *testing.T) {
 // Where everybody was asked and refused, a placement is refused: there is
 // nobody further away to ask.
 func TestPlaceEndsWhenAllRefuse(t *testing.T) {
-	for _, mode := range []Discovery{Pull, Push} {
+	for _, mode := range []directory.Mode{directory.Pull, directory.Push} {
 		list := &serverList{}
 		nodes := newTestNetworkOf(t, 3, func(_ int, n *testNode) { list.add(n) }, func(c *Config) {
 			c.Discovery, c.Servers = mode, list.get

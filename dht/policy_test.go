@@ -129,7 +129,7 @@ func TestPolicyIsInTheDHT(t *testing.T) {
 	if _, err := nodes[0].Policies.Push(two); err != nil {
 		t.Fatal(err)
 	}
-	// A node of the network that speaks Kademlia and nothing else.
+	// A node of the network that speaks directory.Kademlia and nothing else.
 	h, err := libp2p.New(libp2p.ListenAddrStrings("/ip4/127.0.0.1/tcp/0"), libp2p.DisableRelay())
 	if err != nil {
 		t.Fatal(err)

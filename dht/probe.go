@@ -12,6 +12,7 @@ import (
 	"github.com/libp2p/go-libp2p/p2p/protocol/ping"
 	"github.com/multiformats/go-multiaddr"
 
+	"weir/dht/directory"
 	"weir/dht/pb"
 	"weir/dht/vivaldi"
 )
@@ -120,12 +121,12 @@ type PeerInfo struct {
 	Since           time.Time `json:"since,omitzero"`      // connected since
 
 	// What the peer itself said, at Told; zero: nothing yet.
-	Told        time.Time `json:"told,omitzero"`
-	ClockOffset float64   `json:"clock_offset_ms"` // how far its clock is ahead of ours
-	HoldsTopics int       `json:"holds_topics"`    // topics of which it holds records
-	Holds       int       `json:"holds_records"`   // records it holds, its own included
-	Discovery   Discovery `json:"discovery,omitempty"`
-	Release     string    `json:"release,omitempty"`
+	Told        time.Time      `json:"told,omitzero"`
+	ClockOffset float64        `json:"clock_offset_ms"` // how far its clock is ahead of ours
+	HoldsTopics int            `json:"holds_topics"`    // topics of which it holds records
+	Holds       int            `json:"holds_records"`   // records it holds, its own included
+	Discovery   directory.Mode `json:"discovery,omitempty"`
+	Release     string         `json:"release,omitempty"`
 }
 
 // Peers lists the peers that are connected or in the routing table.

@@ -14,6 +14,7 @@ import (
 
 	"weir/capacity"
 	"weir/capacity/policy"
+	"weir/dht/directory"
 	"weir/dht/holder"
 	"weir/dht/pb"
 	"weir/dht/scale"
@@ -153,7 +154,7 @@ func (n *Node) provisioners(ctx context.Context, region string) ([]peer.ID, erro
 		n.learn(c.Record.Node, c.Record.Addrs)
 		list = append(list, c.Record.Node)
 	}
-	return closest(kb.ConvertKey(topic.Key(n.network)), list), nil
+	return directory.Closest(kb.ConvertKey(topic.Key(n.network)), list), nil
 }
 
 // sampleProvisioners draws nothing: all that is held in a provision topic counts,
@@ -168,7 +169,7 @@ func (n *Node) sampleProvisioners(topic Topic, exclude []peer.ID, limit int) (pi
 			list = append(list, h.Node())
 		}
 	}
-	for _, id := range closest(kb.ConvertKey(topic.Key(n.network)), list) {
+	for _, id := range directory.Closest(kb.ConvertKey(topic.Key(n.network)), list) {
 		if len(picked) < limit {
 			picked = append(picked, byNode[id])
 		}

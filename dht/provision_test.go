@@ -14,6 +14,7 @@ import (
 
 	"weir/capacity"
 	"weir/capacity/frame"
+	"weir/dht/directory"
 	"weir/dht/pb"
 	"weir/dht/scale"
 )
@@ -75,7 +76,7 @@ func newProvisionNetwork(t *testing.T, size, provisioners int, region string) (n
 			order = append(order, idOf(t, c.Key))
 		}
 	})
-	order = closest(kb.ConvertKey(ProvisionTopic(region).Key(nodes[0].NetworkID())), order)
+	order = directory.Closest(kb.ConvertKey(ProvisionTopic(region).Key(nodes[0].NetworkID())), order)
 	for _, n := range nodes {
 		eventually(t, func() error {
 			list, err := n.provisioners(t.Context(), region)

@@ -8,7 +8,6 @@ import (
 	"slices"
 	"time"
 
-	kb "github.com/libp2p/go-libp2p-kbucket"
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"go.opentelemetry.io/otel/trace"
@@ -237,9 +236,9 @@ func (n *Node) poll(ctx context.Context, topic Topic, intent pb.Claim_Intent, ow
 	}
 	ctx, cancel := context.WithTimeout(ctx, namedWithin)
 	defer cancel() // those who were not waited for still get the question
-	if h, looked := n.holders(topic); !looked && !h.all && n.cache.begin(time.Now(), topic) {
+	if h, looked := n.dir.Holders(time.Now(), topic); !looked && !h.All && n.cache.Begin(time.Now(), topic) {
 		naming, done := context.WithTimeout(ctx, namingTime)
-		n.lookUp(naming, topic)
+		n.lookUps.Now(naming, topic)
 		done()
 	}
 	return p, p.run(ctx)
@@ -258,7 +257,7 @@ func (p *poll) run(ctx context.Context) error {
 	}
 	var patient time.Time // until when those left are waited for; zero: not enough have answered yet
 	for {
-		p.voters, p.must = p.n.voters(p.topic, p.closer, p.words)
+		p.voters, p.must = p.n.dir.Voters(time.Now(), p.topic, p.closerHeard())
 		p.ask(ctx)
 		now := time.Now()
 		if taken := p.taken(); taken != nil && p.taking {
@@ -292,6 +291,17 @@ func (p *poll) run(ctx context.Context) error {
 	}
 }
 
+// closerHeard are the nodes that a voter named as closer and that have answered
+// themselves.
+func (p *poll) closerHeard() (list []peer.ID) {
+	for id := range p.closer {
+		if _, heard := p.words[id]; heard {
+			list = append(list, id)
+		}
+	}
+	return list
+}
+
 // complete reports whether everybody asked has answered, but for those that
 // have owed answers before.
 func (p *poll) complete() bool {
@@ -305,7 +315,7 @@ func (p *poll) complete() bool {
 
 // ask asks everybody who is to be asked now: again those that failed.
 func (p *poll) ask(ctx context.Context) {
-	now, known := time.Now(), p.knows(p.voters)
+	now, known := time.Now(), p.n.dir.Known(p.voters[:min(len(p.voters), holder.Replicas)])
 	one := func(id peer.ID, voter bool) {
 		at := p.asked[id]
 		if _, heard := p.words[id]; heard || id == p.self || at != nil && (at.pending || now.Before(at.again)) {
@@ -371,15 +381,6 @@ func (p *poll) heard(a pollAnswer) {
 	}
 }
 
-// knows is what a voter is told of the others; it is nothing where everybody
-// is one.
-func (p *poll) knows(voters []peer.ID) []byte {
-	if p.n.cfg.Discovery.listed() || len(voters) > everyone {
-		return nil
-	}
-	return knownList(voters[:min(len(voters), replicas)])
-}
-
 // giveUp tells everybody who was asked that the name is not taken after all.
 func (p *poll) giveUp() {
 	for id := range p.asked {
@@ -412,71 +413,6 @@ func (n *Node) introduced(w *pb.Peer) (peer.ID, bool) {
 	return ai.ID, true
 }
 
-// voters are who has to know of topic's name, the closest first, and how many of
-// them have to answer: of those that are not known to be gone, the holders and
-// the node next to them, and most of these, so that half of the holders may be
-// silent; or, where nobody holds what others publish, everybody.
-//
-// Unlike the holders that are asked for records, they are not chosen by who
-// answers fast: who is slow has to be heard like any other. Those that are
-// named as closer count once they have answered themselves.
-func (n *Node) voters(topic Topic, named map[peer.ID]bool, words map[peer.ID]pb.ClaimReply_Own) (list []peer.ID, must int) {
-	now := time.Now()
-	here := func(known []peer.ID) []peer.ID {
-		return slices.DeleteFunc(slices.Clone(known), func(p peer.ID) bool { return n.reach.Unreachable(now, p) })
-	}
-	if n.cfg.Discovery.listed() {
-		known := n.servers()
-		if n.cfg.Discovery == Pull && n.self() != "" && !slices.Contains(known, n.ID()) {
-			known = append(known, n.ID())
-		}
-		list = here(known)
-		if n.cfg.Discovery == Pull {
-			return list, max(len(list), 1)
-		}
-		return list, majority(len(list))
-	}
-	key := kb.ConvertKey(topic.Key(n.network))
-	known := n.acquainted(topic)
-	for p := range named {
-		if _, heard := words[p]; heard {
-			known = append(known, p)
-		}
-	}
-	// Of many, those that do not answer are not replaced by others, which know
-	// less, before their records have run out: most of them suffice.
-	list = n.unexpired(now, known)
-	if electHolders(key, n.self(), list).all {
-		list = here(known)
-	}
-	if self := n.self(); self != "" {
-		list = append(list, self)
-	}
-	list = closest(key, list)
-	list = list[:min(len(list), everyone)]
-	return list, majority(len(list))
-}
-
-// acquainted are the nodes that this one knows and that may hold topic, whether
-// they answer or not: kad-dht forgets nodes that were slow once.
-func (n *Node) acquainted(topic Topic) []peer.ID {
-	now := time.Now()
-	cached, _ := n.cache.use(now, topic)
-	known := slices.Concat(cached, n.kad.RoutingTable().NearestPeers(kb.ConvertKey(topic.Key(n.network)), n.kad.BucketSize()))
-	for _, p := range n.reach.HeardSince(now.Add(-rememberHeard)) {
-		if n.member(p) {
-			known = append(known, p)
-		}
-	}
-	return known
-}
-
-// unexpired leaves out of peers those that have been silent for longer than a
-// record lives: no record is valid any more that only they may have held.
-func (n *Node) unexpired(now time.Time, peers []peer.ID) []peer.ID {
-	return slices.DeleteFunc(slices.Clone(peers), func(p peer.ID) bool { return n.reach.SilentFor(now, p, capacity.DefaultTTL) })
-}
-
 // aliveFor is how long a node that a holder has heard from is there, whether it
 // answers or not: longer than it takes to publish a stream's record again.
 const aliveFor = holder.Keepalive + 2*time.Second
@@ -488,10 +424,6 @@ func (n *Node) rivalGone(id peer.ID, heard time.Time) bool {
 	now := time.Now()
 	return n.reach.HasLeft(id) || n.reach.Unreachable(now, id) && now.Sub(heard) > aliveFor
 }
-
-// rememberHeard is how long who has answered, and is not known to be gone, is
-// asked for the names of streams, whatever kad-dht thinks of it.
-const rememberHeard = time.Minute
 
 // askName asks one node about a name. Of ctx it takes the trace only: who is not
 // waited for still gets the question.
@@ -538,8 +470,8 @@ func (n *Node) serveClaim(from peer.ID, req *pb.Claim) *pb.Response {
 		return errorReply(fmt.Errorf("%s is no stream: it has no name to take", topic))
 	}
 	reply := n.nameHere(time.Now(), from, topic, req.Intent)
-	if n.holds() == nil && req.Intent != pb.Claim_DROP {
-		for _, p := range n.closer(from, &pb.Entry{Topic: req.Topic, Known: req.Known}) {
+	if n.dir.Holds() && req.Intent != pb.Claim_DROP {
+		for _, p := range n.dir.Closer(time.Now(), topic, from, req.Known) {
 			if len(reply.Closer) < maxCloser {
 				reply.Closer = append(reply.Closer, peerToWire(n.host.Peerstore().PeerInfo(p)))
 			}
@@ -552,7 +484,7 @@ func (n *Node) serveClaim(from peer.ID, req *pb.Claim) *pb.Response {
 // and as a holder. What from is about to do it notes.
 func (n *Node) nameHere(now time.Time, from peer.ID, topic Topic, intent pb.Claim_Intent) *pb.ClaimReply {
 	reply := &pb.ClaimReply{}
-	holds := n.holds() == nil
+	holds := n.dir.Holds()
 	switch {
 	case !holds:
 	case intent == pb.Claim_TAKE:

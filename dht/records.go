@@ -10,7 +10,6 @@ import (
 	"sync"
 	"time"
 
-	kb "github.com/libp2p/go-libp2p-kbucket"
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/multiformats/go-multiaddr"
@@ -20,6 +19,7 @@ import (
 	"weir/capacity/frame"
 	"weir/capacity/policy"
 	"weir/capacity/signed"
+	"weir/dht/directory"
 	"weir/dht/holder"
 	"weir/dht/pb"
 	"weir/dht/vivaldi"
@@ -223,14 +223,14 @@ func (n *Node) takeEntries(now time.Time, from peer.ID, entries []*pb.Entry) *pb
 			result.Refused = clip(err.Error(), maxReason)
 			n.log.Debug("record refused", "peer", from, "topic", e.Topic, "err", err)
 		} else if len(e.Sealed)+len(e.Amendment) > 0 {
-			closer = append(closer, n.closer(from, e)...)
+			closer = append(closer, n.dir.Closer(now, Topic(e.Topic), from, e.Known)...)
 			n.host.ConnManager().TagPeer(from, publisherTag, peerWeight)
 		}
 		if err != nil || len(e.Sealed) > 0 {
 			result.Had = had
 		}
 		if topic := Topic(e.Topic); topic.Check() == nil && topic.Stream() == "" {
-			held, split := n.table.Count(now, topic, n.sharding.quorum())
+			held, split := n.table.Count(now, topic, n.sharding.Quorum())
 			result.Held, result.Split = uint32(held), split
 		}
 		reply.Results = append(reply.Results, result)
@@ -250,14 +250,14 @@ func (n *Node) hold(now time.Time, from peer.ID, e *pb.Entry) error {
 	if err := topic.Check(); err != nil {
 		return err
 	}
-	if err := n.holds(); err != nil {
-		return err
+	if !n.dir.Holds() {
+		return directory.ErrNotHolder
 	}
 	if e.Deeper {
 		if _, bits, ok := topic.Shard(); !ok || !strings.HasPrefix(holder.IDBits(from), bits) {
 			return holder.ErrWrongTopic
 		}
-		n.table.Post(now, now.Add(postTTL), topic, from)
+		n.table.Post(now, now.Add(directory.NoticeTTL), topic, from)
 		if bare(e) {
 			return nil
 		}
@@ -265,7 +265,7 @@ func (n *Node) hold(now time.Time, from peer.ID, e *pb.Entry) error {
 	if len(e.Sealed)+len(e.Amendment) == 0 {
 		err := n.table.Withdraw(now, topic, from, e.Seq)
 		_, _, shard := topic.Shard()
-		if shard && (n.cfg.Discovery.listed() || n.small()) && n.table.Get(now, CapacityTopic(), from) == nil {
+		if shard && n.dir.Whole(now) && n.table.Get(now, CapacityTopic(), from) == nil {
 			n.reach.Leave(now, from) // everything is held here, and of it there is nothing
 		}
 		return err
@@ -293,18 +293,6 @@ func (n *Node) hold(now time.Time, from peer.ID, e *pb.Entry) error {
 		return err
 	}
 	return n.table.Put(now, now, topic, r, sealed)
-}
-
-// closer returns the holders of e's topic that its publisher seems not to
-// know. In a network where everyone is a holder, nobody is closer.
-func (n *Node) closer(publisher peer.ID, e *pb.Entry) []peer.ID {
-	if n.cfg.Discovery.listed() {
-		return nil
-	}
-	topic := Topic(e.Topic)
-	h := n.elect(topic, n.cache.peek(topic))
-	view := slices.DeleteFunc(h.remote, func(p peer.ID) bool { return p == publisher })
-	return missing(kb.ConvertKey(topic.Key(n.network)), view, e.Known)
 }
 
 // serveQuery answers with a random sample, weighted by score, of the records
@@ -368,7 +356,7 @@ func (n *Node) serveQuery(from peer.ID, q *pb.Query) *pb.Response {
 		}
 	}
 	reply.Held = uint32(held)
-	_, reply.Split = n.table.Count(time.Now(), topic, n.sharding.quorum())
+	_, reply.Split = n.table.Count(time.Now(), topic, n.sharding.Quorum())
 	for rule, count := range rejected {
 		reply.Rejected = append(reply.Rejected, &pb.Rejected{Rule: rule, Count: uint32(count)})
 	}
@@ -463,7 +451,7 @@ func (n *Node) serveWatch(s network.Stream, from peer.ID, req *pb.Watch) {
 			return
 		}
 	}
-	_, split := n.table.Count(time.Now(), topic, n.sharding.quorum())
+	_, split := n.table.Count(time.Now(), topic, n.sharding.Quorum())
 	if send(&pb.Event{Synced: true, Split: split}) != nil {
 		return
 	}

@@ -365,7 +365,7 @@ func TestAcknowledgementNamesCloserHolders(t *testing.T) {
 	f := newFake(t, nodes[0].info(), nil)
 	sealed := seal(t, f.record(), f.key)
 	reply := f.call(t, nodes[0].ID(), advertisement(&pb.Entry{
-		Topic: string(testHome), Sealed: sealed, Known: knownList([]peer.ID{nodes[0].ID(), nodes[1].ID()}),
+		Topic: string(testHome), Sealed: sealed, Known: nodes[0].dir.Known([]peer.ID{nodes[0].ID(), nodes[1].ID()}),
 	})).GetAdvertise()
 	named := make(map[peer.ID]bool)
 	for _, w := range reply.Closer {
@@ -395,7 +395,7 @@ func TestNamedHoldersAreVerified(t *testing.T) {
 		peerToWire(stranger.info()),
 	})
 	eventually(t, func() error {
-		for _, p := range nodes[0].cache.peek(testHome) {
+		for _, p := range nodes[0].cache.Peek(testHome) {
 			switch p {
 			case stranger.ID():
 				return nil

@@ -11,6 +11,7 @@ import (
 
 	"weir/capacity"
 	"weir/capacity/policy"
+	"weir/dht/directory"
 	"weir/dht/holder"
 	"weir/dht/pb"
 	"weir/dht/place"
@@ -64,12 +65,12 @@ func (n *Node) refreshRegions(ctx context.Context) error {
 			return ctx.Err()
 		}
 		_, at := n.regions.list()
-		if n.cfg.Discovery.listed() || n.small() || n.kad.RoutingTable().Size() == 0 || time.Since(at) < wait {
+		if n.dir.Whole(time.Now()) || n.kad.RoutingTable().Size() == 0 || time.Since(at) < wait {
 			continue
 		}
 		n.readRegions(ctx)
 		if near, _ := n.regions.list(); len(near) > 0 {
-			wait = min(2*wait, lookupAge)
+			wait = min(2*wait, directory.LookUpAge)
 		}
 	}
 }
@@ -129,12 +130,12 @@ func (n *Node) answerRegions(me capacity.Record, limit int) *pb.QueryReply {
 // atlas is what this node knows of where capacity is listed, in region or, if
 // that is "", near by.
 func (n *Node) atlas(region string) place.Atlas {
-	own, _, _ := n.sharding.home().Shard()
+	own, _, _ := n.sharding.Home().Shard()
 	a := place.Atlas{Region: cmp.Or(region, own), Publishes: n.cfg.Sample != nil, Depth: n.regions.depthOf}
-	if homes := n.sharding.homes(time.Now(), own); len(homes) > 1 {
+	if homes := n.sharding.Homes(time.Now(), own); len(homes) > 1 {
 		a.Former = homes[1]
 	}
-	a.Own, a.Peer = n.sharding.home(), n.sharding.partner()
+	a.Own, a.Peer = n.sharding.Home(), n.sharding.PeerShard()
 	a.Near, _ = n.regions.list()
 	return a
 }
@@ -143,7 +144,7 @@ func (n *Node) atlas(region string) place.Atlas {
 // Holders of everything are asked but once.
 func (q *finding) runWide(ctx context.Context) error {
 	n := q.n
-	if n.cfg.Discovery.listed() || n.small() {
+	if n.dir.Whole(time.Now()) {
 		q.level = place.Levels
 		return q.run(ctx)
 	}
@@ -181,8 +182,8 @@ func (q *finding) runWide(ctx context.Context) error {
 // heardOfPeer takes in what was found in the peer shard, of which only seekers
 // hear how it goes.
 func (n *Node) heardOfPeer(sub *finding) {
-	if _, looked := n.holders(sub.topic); looked && sub.good > 0 && n.cfg.Sample != nil {
-		n.sharding.heardOfPartner(sub.topic, sub.answer.Held, sub.split)
+	if _, looked := n.dir.Holders(time.Now(), sub.topic); looked && sub.good > 0 && n.cfg.Sample != nil {
+		n.sharding.PeerReport(sub.topic, sub.answer.Held, sub.split)
 	}
 }
 
@@ -234,7 +235,7 @@ func (q *finding) merge(sub *finding) {
 	}
 	q.good += sub.good
 	a, b := &q.answer, &sub.answer
-	if sub.topic != q.n.sharding.partner() { // asked on the way: what it holds is welcome
+	if sub.topic != q.n.sharding.PeerShard() { // asked on the way: what it holds is welcome
 		a.Hearing = a.Hearing.and(b.Hearing)
 	}
 	a.count(b.Held, b.Rejected)
@@ -271,7 +272,7 @@ func (q *finding) enough() bool {
 // out without asking: those of its own region and of the others it knows, from
 // where the finer ones are found.
 func (n *Node) shards(ctx context.Context) []Topic {
-	if n.cfg.Discovery.listed() || n.small() {
+	if n.dir.Whole(time.Now()) {
 		return []Topic{CapacityTopic()}
 	}
 	near, at := n.regions.list()
@@ -279,7 +280,7 @@ func (n *Node) shards(ctx context.Context) []Topic {
 		n.readRegions(ctx)
 		near, _ = n.regions.list()
 	}
-	own, _, _ := n.sharding.home().Shard()
+	own, _, _ := n.sharding.Home().Shard()
 	topics := []Topic{ShardTopic(own, "")}
 	for _, region := range near {
 		if region != own {

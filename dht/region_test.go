@@ -11,6 +11,7 @@ import (
 
 	"weir/capacity"
 	"weir/capacity/signed"
+	"weir/dht/directory"
 	"weir/dht/holder"
 	"weir/dht/pb"
 )
@@ -113,11 +114,11 @@ func TestPlacementStaysInTheRegionUntilItIsFull(t *testing.T) {
 // loaded, it goes there, though its own has room.
 func TestCrowdedRegionIsSplit(t *testing.T) {
 	nodes := newTestNetworkOf(t, 14, func(int, *testNode) {}, func(c *Config) { c.ShardSplit, c.ShardMerge = 8, 2 })
-	// Who misses the signposts of those who moved first sees them renewed.
-	within(t, 3*postEvery, func() error {
+	// A node that missed the first split notices sees them renewed.
+	within(t, directory.NoticeTTL, func() error {
 		for _, n := range nodes {
-			if n.sharding.home() == testHome || n.sharding.home() == ShardTopic("test", "") {
-				return fmt.Errorf("%s still publishes in %s", n.ID(), n.sharding.home())
+			if n.sharding.Home() == testHome || n.sharding.Home() == ShardTopic("test", "") {
+				return fmt.Errorf("%s still publishes in %s", n.ID(), n.sharding.Home())
 			}
 		}
 		return nil
@@ -153,8 +154,8 @@ func TestCrowdedRegionIsSplit(t *testing.T) {
 		seeker.ReleaseLease(t.Context(), placed.Lease)
 	}
 
-	own := nodes[0].sharding.home()
-	busy := slices.DeleteFunc(slices.Clone(nodes), func(n *testNode) bool { return n.sharding.home() != own })
+	own := nodes[0].sharding.Home()
+	busy := slices.DeleteFunc(slices.Clone(nodes), func(n *testNode) bool { return n.sharding.Home() != own })
 	for _, n := range busy {
 		for i := range 6 { // of 10: nobody would look further for that
 			eventually(t, func() error { return n.ledger.Admit(time.Now(), fmt.Sprint("viewer", i), view()) })
@@ -212,7 +213,7 @@ func TestLeavingHolderHandsOver(t *testing.T) {
 	topic := ShardTopic("test", "")
 	eventually(t, func() error { // all agree on who holds, and have a connection
 		for _, n := range nodes {
-			if h := n.Holders(topic); !slices.Equal(h, nodes[0].Holders(topic)) || len(h) != replicas {
+			if h := n.Holders(topic); !slices.Equal(h, nodes[0].Holders(topic)) || len(h) != holder.Replicas {
 				return fmt.Errorf("%s and %s disagree on the holders", n.ID(), nodes[0].ID())
 			}
 		}
@@ -220,7 +221,7 @@ func TestLeavingHolderHandsOver(t *testing.T) {
 	})
 	var leaver, heir *testNode
 	for _, n := range nodes {
-		id, ok := n.heir(topic)
+		id, ok := n.dir.Heir(time.Now(), topic)
 		if !ok {
 			continue
 		}
@@ -267,7 +268,7 @@ func TestLeavingHolderHandsOver(t *testing.T) {
 			outside = n
 		}
 	}
-	if _, near := heir.electNear(topic); !slices.Contains(near[:replicas+1], outside.ID()) {
+	if heir.dir.Predecessor(time.Now(), topic, outside.ID()) != nil {
 		if resp := heir.answerRecords(outside.ID(), copies(good, 0)); resp.Error == "" {
 			t.Error("a node that is no holder handed records over")
 		}

@@ -11,6 +11,7 @@ import (
 
 	"weir/capacity"
 	"weir/capacity/policy"
+	"weir/dht/holder"
 )
 
 // A Survey is what this node would have to choose among, if it saw every record
@@ -31,7 +32,7 @@ func (n *Node) Survey(ctx context.Context, topic Topic) (Survey, error) {
 	errDone := errors.New("done")
 	var heard Hearing
 	newest := make(map[peer.ID]Change)
-	err := n.watch(ctx, topic, replicas, false, func(c Change) error {
+	err := n.watch(ctx, topic, holder.Replicas, false, func(c Change) error {
 		switch {
 		case c.Synced:
 			heard = c.Hearing

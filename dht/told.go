@@ -11,6 +11,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"weir/capacity"
+	"weir/dht/directory"
 	"weir/dht/liveness"
 	"weir/dht/pb"
 	"weir/dht/vivaldi"
@@ -41,7 +42,7 @@ type telling struct {
 	timed  bool // clock, by how much the peer's is ahead of ours, give or take doubt, is known
 	topics int  // held
 	held   int  // records
-	mode   Discovery
+	mode   directory.Mode
 	vers   string
 	name   string
 	coords *coordinate.Coordinate // nil: unknown
@@ -72,7 +73,7 @@ func (t *told) take(now, wall time.Time, p peer.ID, r *pb.FetchReply, rtt time.D
 	}
 	s.mode = ""
 	if r.Mode != "" {
-		if mode, err := ParseDiscovery(r.Mode); err == nil {
+		if mode, err := directory.ParseMode(r.Mode); err == nil {
 			s.mode = mode
 		}
 	}

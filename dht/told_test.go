@@ -10,6 +10,7 @@ import (
 
 	"github.com/libp2p/go-libp2p/core/peer"
 
+	"weir/dht/directory"
 	"weir/dht/pb"
 )
 
@@ -113,7 +114,7 @@ func TestPeersTellOfThemselves(t *testing.T) {
 			switch {
 			case p.Told.IsZero():
 				return fmt.Errorf("%s has not been asked", p.ID)
-			case !p.Member || !p.Connected || p.Discovery != Kademlia || p.RTT == 0 || p.CoordinateError == 0:
+			case !p.Member || !p.Connected || p.Discovery != directory.Kademlia || p.RTT == 0 || p.CoordinateError == 0:
 				return fmt.Errorf("%+v", p)
 			case p.Holds < 3 || p.HoldsTopics == 0:
 				return fmt.Errorf("%s holds %d records in %d topics", p.ID, p.Holds, p.HoldsTopics)

@@ -15,6 +15,7 @@ import (
 	"weir/capacity"
 	"weir/capacity/frame"
 	"weir/capacity/signed"
+	"weir/dht/directory"
 	"weir/dht/holder"
 	"weir/dht/pb"
 )
@@ -78,7 +79,7 @@ func (n *Node) Snapshot(ctx context.Context, topic Topic) ([]Change, error) {
 // Inspect is Snapshot that also says which holders are left out.
 func (n *Node) Inspect(ctx context.Context, topic Topic) (list []Change, heard Hearing, err error) {
 	errDone := errors.New("done")
-	err = n.watch(ctx, topic, replicas, true, func(c Change) error {
+	err = n.watch(ctx, topic, holder.Replicas, true, func(c Change) error {
 		if c.Synced {
 			heard = c.Hearing
 		}
@@ -241,10 +242,10 @@ func (w *watching) hearing() Hearing {
 	h := hear(0, 0, 0, silent) // each once
 	must := min(asksFirst, len(all))
 	switch topic := w.topics[0]; {
-	case w.n.cfg.Discovery == Pull:
+	case w.n.cfg.Discovery.Own():
 		must = len(all)
 	case topic.Stream() != "" || topic.Provisions():
-		must = majority(len(all))
+		must = directory.Majority(len(all))
 	}
 	return hear(len(all), len(all)-len(h.Silent), must, h.Silent)
 }
@@ -252,12 +253,12 @@ func (w *watching) hearing() Hearing {
 // listen starts sources until there are as many as wanted.
 func (w *watching) listen(ctx context.Context, remotes int) {
 	for _, topic := range w.topics {
-		h, _ := w.n.holders(topic)
+		h, _ := w.n.dir.Holders(time.Now(), topic)
 		h = w.n.withTheSlow(topic, h)
-		if w.n.cfg.Discovery == Pull {
-			h.remote, remotes = w.n.servers(), maxListedWatch // each has its own record only
+		if each, own := w.n.dir.Each(); own {
+			h.Remote, remotes = each, maxListedWatch // each has its own record only
 		}
-		if h.self {
+		if h.Self {
 			w.source(ctx, watchedAt{w.n.ID(), topic}, w.n.watchSelf)
 		}
 		live := 0
@@ -266,7 +267,7 @@ func (w *watching) listen(ctx context.Context, remotes int) {
 				live++
 			}
 		}
-		for _, p := range w.n.nearestFirst(h.remote) {
+		for _, p := range w.n.nearestFirst(h.Remote) {
 			if live >= remotes {
 				break
 			}
@@ -399,7 +400,7 @@ func (n *Node) watchSelf(ctx context.Context, _ peer.ID, topic Topic, emit func(
 			return nil
 		}
 	}
-	_, split := n.table.Count(time.Now(), topic, n.sharding.quorum())
+	_, split := n.table.Count(time.Now(), topic, n.sharding.Quorum())
 	if !emit(watchEvent{Change: Change{Synced: true}, split: split}) {
 		return nil
 	}

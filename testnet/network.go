@@ -37,7 +37,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 	"golang.org/x/sync/errgroup"
 
-	"weir/dht"
+	"weir/dht/directory"
 	"weir/sfu/problem"
 )
 
@@ -75,10 +75,10 @@ type Config struct {
 	// N is the number of nodes, named n1, n2, …; n1 is whom all others join by.
 	N int
 
-	// Discovery says who holds records; "": [dht.Kademlia]. In the other modes
+	// Discovery says who holds records; "": [directory.Kademlia]. In the other modes
 	// each node is given the file "servers" in Dir, which lists the nodes that
-	// are ready: the first Brokers ones in [dht.Broker], else all.
-	Discovery dht.Discovery
+	// are ready: the first Brokers ones in [directory.Broker], else all.
+	Discovery directory.Mode
 	Brokers   int // 0: 1
 
 	Regions   int                  // nodes are in r1, r2, … rRegions in turn; 0: in none
@@ -152,16 +152,16 @@ func Up(ctx context.Context, cfg Config) (*Network, error) {
 	if cfg.N < 1 {
 		return nil, fmt.Errorf("%w of %d nodes: at least one is needed", ErrInput, cfg.N)
 	}
-	discovery, err := dht.ParseDiscovery(string(cfg.Discovery))
+	discovery, err := directory.ParseMode(string(cfg.Discovery))
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrInput, err)
 	}
 	switch {
-	case cfg.Brokers != 0 && discovery != dht.Broker:
-		return nil, fmt.Errorf("%w: there are brokers only where discovery is %s", ErrInput, dht.Broker)
+	case cfg.Brokers != 0 && discovery != directory.Broker:
+		return nil, fmt.Errorf("%w: there are brokers only where discovery is %s", ErrInput, directory.Broker)
 	case cfg.Brokers < 0 || cfg.Brokers > cfg.N:
 		return nil, fmt.Errorf("%w of %d nodes: %d of them cannot be brokers", ErrInput, cfg.N, cfg.Brokers)
-	case discovery == dht.Broker:
+	case discovery == directory.Broker:
 		cfg.Brokers = max(cfg.Brokers, 1)
 	}
 	if !cfg.Force {

@@ -19,7 +19,7 @@ import (
 	"go.uber.org/goleak"
 
 	"weir/capacity/event"
-	"weir/dht"
+	"weir/dht/directory"
 	"weir/sfu"
 	"weir/sfu/client"
 )
@@ -110,10 +110,10 @@ func gone(t *testing.T, nodes []Node) {
 // one that comes back at other addresses is listed there.
 func TestNetworkOfEachDiscovery(t *testing.T) {
 	for _, c := range []struct {
-		discovery dht.Discovery
+		discovery directory.Mode
 		brokers   int
 		listed    int
-	}{{dht.Broker, 2, 2}, {dht.Pull, 0, 3}, {dht.Push, 0, 3}} {
+	}{{directory.Broker, 2, 2}, {directory.Pull, 0, 3}, {directory.Push, 0, 3}} {
 		t.Run(string(c.discovery), func(t *testing.T) {
 			n := up(t, Config{N: 3, Discovery: c.discovery, Brokers: c.brokers})
 			lists := func() bool {
@@ -121,7 +121,7 @@ func TestNetworkOfEachDiscovery(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				list, err := dht.ParseServers(serverFile, servers)
+				list, err := directory.ParseServers(serverFile, servers)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -136,7 +136,7 @@ func TestNetworkOfEachDiscovery(t *testing.T) {
 				t.Error("the list is not that of the servers")
 			}
 			var told struct {
-				Discovery dht.Discovery
+				Discovery directory.Mode
 				Servers   int
 			}
 			eventually(t, "the list is read", func() bool {
@@ -148,7 +148,7 @@ func TestNetworkOfEachDiscovery(t *testing.T) {
 			if !lists() {
 				t.Error("the list is not that of the servers after a restart")
 			}
-			if c.discovery == dht.Pull {
+			if c.discovery == directory.Pull {
 				return // others ask it by what is left of the connection to the killed process, for half a minute
 			}
 			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
@@ -158,7 +158,7 @@ func TestNetworkOfEachDiscovery(t *testing.T) {
 			}
 		})
 	}
-	for _, cfg := range []Config{{N: 2, Brokers: 1}, {N: 2, Discovery: dht.Broker, Brokers: 3}, {N: 2, Discovery: "some"}} {
+	for _, cfg := range []Config{{N: 2, Brokers: 1}, {N: 2, Discovery: directory.Broker, Brokers: 3}, {N: 2, Discovery: "some"}} {
 		cfg.Dir = t.TempDir()
 		if _, err := Up(t.Context(), cfg); !errors.Is(err, ErrInput) {
 			t.Errorf("%+v: %v, want bad input", cfg, err)

@@ -13,7 +13,7 @@ import (
 	"time"
 
 	"weir/capacity/durable"
-	"weir/dht"
+	"weir/dht/directory"
 )
 
 const (
@@ -35,8 +35,8 @@ type state struct {
 
 	// Who holds records where that is not left to the DHT, and how many nodes,
 	// from the first on, the list of servers has; 0: all.
-	Discovery dht.Discovery `json:"discovery,omitempty"`
-	Brokers   int           `json:"brokers,omitempty"`
+	Discovery directory.Mode `json:"discovery,omitempty"`
+	Brokers   int            `json:"brokers,omitempty"`
 
 	TLS bool `json:"tls,omitempty"` // nodes speak https
 
@@ -44,7 +44,7 @@ type state struct {
 }
 
 // listed reports whether the nodes are given a list of servers.
-func (s state) listed() bool { return s.Discovery != "" && s.Discovery != dht.Kademlia }
+func (s state) listed() bool { return s.Discovery != "" && s.Discovery != directory.Kademlia }
 
 // serverFile is the list of servers in a testnet's directory.
 const serverFile = "servers"

@@ -21,6 +21,7 @@ import (
 	"weir/cmd/weir/cmdline"
 	"weir/cmd/weir/term"
 	"weir/dht"
+	"weir/dht/directory"
 	"weir/sfu"
 	"weir/sfu/client"
 	"weir/testnet"
@@ -67,7 +68,7 @@ func demoCommand() *cli.Command {
 				return cmdline.BadInput(fmt.Errorf("--overflow %s: the demo shows redirect and refuse", overflow))
 			}
 			cfg := demoConfig{
-				discovery: dht.Discovery(c.String("discovery")), brokers: c.Int("brokers"),
+				discovery: directory.Mode(c.String("discovery")), brokers: c.Int("brokers"),
 				dir: c.String("dir"), tls: c.Bool("tls"), nodes: c.Int("nodes"), regions: c.Int("region-count"), sessionLimit: c.Int("session-limit"),
 				overflow: overflow, viewers: c.Int("viewers"), direct: c.Bool("direct"), length: time.Duration(c.Int("seconds")) * time.Second,
 			}
@@ -80,7 +81,7 @@ func demoCommand() *cli.Command {
 }
 
 type demoConfig struct {
-	discovery    dht.Discovery
+	discovery    directory.Mode
 	brokers      int
 	dir          string
 	tls          bool

@@ -10,44 +10,44 @@ import (
 
 	"weir/cmd/weir/cmdline"
 	"weir/cmd/weir/term"
-	"weir/dht"
+	"weir/dht/directory"
 )
 
 // discoveryFlags say who holds records. They must be the same at every node of a
 // network, and at whoever joins it.
 func discoveryFlags() []cli.Flag {
 	return []cli.Flag{
-		&cli.StringFlag{Name: "discovery", Usage: "who holds the records: kademlia (the nodes closest to the key), broker (the servers listed), pull (each server listed its own) or push (every server listed)", Value: string(dht.Kademlia), EnvVars: cmdline.Env("DISCOVERY")},
+		&cli.StringFlag{Name: "discovery", Usage: "who holds the records: kademlia (the nodes closest to the key), broker (the servers listed), pull (each server listed its own) or push (every server listed)", Value: string(directory.Kademlia), EnvVars: cmdline.Env("DISCOVERY")},
 		&cli.StringSliceFlag{Name: "server", Usage: "`MULTIADDR` of a server for --discovery broker, pull or push, with /p2p/ID; repeatable", EnvVars: cmdline.Env("SERVER")},
 		&cli.StringFlag{Name: "server-list", Usage: "`FILE` with the addresses of such servers, one a line; read again when it changes", EnvVars: cmdline.Env("SERVER_LIST")},
 	}
 }
 
 // discoveryOf reads discoveryFlags. The list is nil where there is none to be had.
-func discoveryOf(c *cli.Context, log *slog.Logger) (dht.Discovery, *dht.ServerList, error) {
-	discovery, err := dht.ParseDiscovery(c.String("discovery"))
+func discoveryOf(c *cli.Context, log *slog.Logger) (directory.Mode, *directory.ServerList, error) {
+	discovery, err := directory.ParseMode(c.String("discovery"))
 	if err != nil {
 		return "", nil, fmt.Errorf("--%w", err)
 	}
 	given, file := c.StringSlice("server"), c.String("server-list")
 	switch listed := len(given) > 0 || file != ""; {
-	case discovery == dht.Kademlia && listed:
+	case discovery == directory.Kademlia && listed:
 		return "", nil, errors.New("--server and --server-list are for --discovery broker, pull or push; with kademlia the holders are elected, and --bootstrap names the nodes to join by")
-	case discovery == dht.Kademlia:
+	case discovery == directory.Kademlia:
 		return discovery, nil, nil
 	case !listed:
 		return "", nil, fmt.Errorf("--discovery %s needs to know the %s: give --server MULTIADDR for each, or --server-list FILE with one a line",
-			discovery, map[bool]string{true: "brokers", false: "nodes that take part"}[discovery == dht.Broker])
+			discovery, map[bool]string{true: "brokers", false: "nodes that take part"}[discovery == directory.Broker])
 	}
 	var fixed []peer.AddrInfo
 	for _, s := range given {
-		ai, err := dht.ParseServer(s)
+		ai, err := directory.ParseServer(s)
 		if err != nil {
 			return "", nil, fmt.Errorf("--server: %w", err)
 		}
 		fixed = append(fixed, ai)
 	}
-	list, err := dht.NewServerList(fixed, file, log)
+	list, err := directory.NewServerList(fixed, file, log)
 	if err != nil && file != "" {
 		err = fmt.Errorf("--server-list %w", err)
 	}
@@ -55,7 +55,7 @@ func discoveryOf(c *cli.Context, log *slog.Logger) (dht.Discovery, *dht.ServerLi
 }
 
 // serversOf is a list as a [dht.Config] wants it.
-func serversOf(l *dht.ServerList) func() []peer.AddrInfo {
+func serversOf(l *directory.ServerList) func() []peer.AddrInfo {
 	if l == nil {
 		return nil
 	}
@@ -64,7 +64,7 @@ func serversOf(l *dht.ServerList) func() []peer.AddrInfo {
 
 // discoveryLine is what status says of them.
 func discoveryLine(s status) string {
-	if s.Discovery == dht.Kademlia {
+	if s.Discovery == directory.Kademlia {
 		return string(s.Discovery)
 	}
 	return fmt.Sprintf("%s, %s", s.Discovery, term.Count(s.Servers, "server listed", "servers listed"))

@@ -13,6 +13,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"weir/dht"
+	"weir/dht/directory"
 )
 
 const (
@@ -86,11 +87,11 @@ func (i invitation) check() error {
 		}
 	}
 	for _, a := range i.Servers {
-		if _, err := dht.ParseServer(a); err != nil {
+		if _, err := directory.ParseServer(a); err != nil {
 			return fmt.Errorf("the token: %w", err)
 		}
 	}
-	if _, err := dht.ParseDiscovery(i.Discovery); err != nil {
+	if _, err := directory.ParseMode(i.Discovery); err != nil {
 		return fmt.Errorf("the token: %w", err)
 	}
 	if i.Operator != "" {
@@ -123,7 +124,7 @@ func applyJoin(c *cli.Context) error {
 			}
 		}
 	}
-	if i.Discovery == "" || i.Discovery == string(dht.Kademlia) {
+	if i.Discovery == "" || i.Discovery == string(directory.Kademlia) {
 		i.Servers = nil
 	}
 	for flag, list := range map[string][]string{"bootstrap": i.Bootstrap, "server": i.Servers} {

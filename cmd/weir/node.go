@@ -24,6 +24,7 @@ import (
 	"weir/cmd/weir/cmdline"
 	"weir/cmd/weir/term"
 	"weir/dht"
+	"weir/dht/directory"
 	"weir/sfu"
 	"weir/sfu/proxied"
 	"weir/sfu/rights"
@@ -129,8 +130,8 @@ type nodeConfig struct {
 	devDir    bool // the data directory is --dev's own
 	bootstrap []string
 	seeds     []dht.Seed
-	discovery dht.Discovery
-	servers   *dht.ServerList // nil where there is none
+	discovery directory.Mode
+	servers   *directory.ServerList // nil where there is none
 	http      string
 	console   consoleMode
 	embed     []string // sources of frame-ancestors; nil: no embed page

@@ -14,7 +14,7 @@ import (
 
 	"weir/capacity"
 	"weir/cmd/weir/term"
-	"weir/dht"
+	"weir/dht/directory"
 )
 
 func TestBitrate(t *testing.T) {
@@ -123,7 +123,7 @@ func TestNodeFlagsThatAreWrong(t *testing.T) {
 	if _, err := parse(t, "--http", "0.0.0.0:0", "--media-port", "0", "--auth-hook", "http://127.0.0.1:1/"); err != nil {
 		t.Errorf("beyond loopback with a hook: %v", err)
 	}
-	if cfg, err := parse(t, "--discovery", "broker", "--server", server); err != nil || cfg.discovery != dht.Broker || len(cfg.servers.Servers()) != 1 {
+	if cfg, err := parse(t, "--discovery", "broker", "--server", server); err != nil || cfg.discovery != directory.Broker || len(cfg.servers.Servers()) != 1 {
 		t.Errorf("a broker given: %+v, %v", cfg, err)
 	}
 }

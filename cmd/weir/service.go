@@ -34,6 +34,7 @@ import (
 	"weir/cmd/weir/build"
 	"weir/cmd/weir/cmdline"
 	"weir/dht"
+	"weir/dht/directory"
 	"weir/dht/identity"
 	"weir/dht/scale"
 	"weir/sfu"
@@ -735,7 +736,7 @@ type status struct {
 	Name       string         `json:"name"`
 	Release    string         `json:"release"`
 	Network    string         `json:"network"`
-	Discovery  dht.Discovery  `json:"discovery"`
+	Discovery  directory.Mode `json:"discovery"`
 	Servers    int            `json:"servers"` // listed
 	Region     string         `json:"region"`
 	State      capacity.State `json:"state"`

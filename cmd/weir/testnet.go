@@ -19,7 +19,7 @@ import (
 
 	"weir/cmd/weir/cmdline"
 	"weir/cmd/weir/term"
-	"weir/dht"
+	"weir/dht/directory"
 	"weir/testnet"
 )
 
@@ -41,7 +41,7 @@ func testnetTLS() cli.Flag {
 // testnetDiscovery say who holds records; testnet makes the list of servers.
 func testnetDiscovery() []cli.Flag {
 	return []cli.Flag{
-		&cli.StringFlag{Name: "discovery", Usage: "who holds the records: kademlia, broker, pull or push", Value: string(dht.Kademlia), EnvVars: cmdline.Env("DISCOVERY")},
+		&cli.StringFlag{Name: "discovery", Usage: "who holds the records: kademlia, broker, pull or push", Value: string(directory.Kademlia), EnvVars: cmdline.Env("DISCOVERY")},
 		&cli.IntFlag{Name: "brokers", Usage: "with --discovery broker: the first `N` nodes are the brokers", DefaultText: "1"},
 	}
 }
@@ -131,7 +131,7 @@ func testnetUp(c *cli.Context) error {
 			line.Set("of %d nodes %d started, %d ready, %d see all others", p.Nodes, p.Started, p.Ready, p.Seeing)
 		},
 		Dir: c.String("dir"), N: c.Int("nodes"), TLS: c.Bool("tls"), Regions: c.Int("region-count"), Timeout: c.Duration("timeout"),
-		Discovery: dht.Discovery(c.String("discovery")), Brokers: c.Int("brokers"),
+		Discovery: directory.Mode(c.String("discovery")), Brokers: c.Int("brokers"),
 		NodeFlags: func(i int) []string {
 			if i == 1 && first != nil {
 				return first

@@ -14,7 +14,7 @@ import (
 
 	gopsutil "github.com/shirou/gopsutil/v4/cpu"
 
-	"weir/dht"
+	"weir/dht/directory"
 	"weir/testnet/lab"
 	"weir/testnet/model"
 )
@@ -37,18 +37,18 @@ const (
 var Modes = []Mode{ModeKademlia, ModeBroker1, ModeBroker3, ModePull, ModePush, ModeRedis}
 
 // discovery is how the nodes of a lab are configured for the mode.
-func (m Mode) discovery() (discovery dht.Discovery, brokers int) {
+func (m Mode) discovery() (discovery directory.Mode, brokers int) {
 	switch m {
 	case ModeBroker1:
-		return dht.Broker, 1
+		return directory.Broker, 1
 	case ModeBroker3:
-		return dht.Broker, 3
+		return directory.Broker, 3
 	case ModePull, ModeRedis: // beside redis the nodes only reserve
-		return dht.Pull, 0
+		return directory.Pull, 0
 	case ModePush:
-		return dht.Push, 0
+		return directory.Push, 0
 	}
-	return dht.Kademlia, 0
+	return directory.Kademlia, 0
 }
 
 // DiscoveryConfig says what Discovery measures. The zero value of an optional

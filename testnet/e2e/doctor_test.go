@@ -9,7 +9,7 @@ import (
 	"syscall"
 	"testing"
 
-	"weir/dht"
+	"weir/dht/directory"
 	"weir/testnet"
 )
 
@@ -110,7 +110,7 @@ func TestServerListFlag(t *testing.T) {
 // The records of a network with a list of servers are read by that list, without
 // a node of one's own.
 func TestRecordsByServerList(t *testing.T) {
-	for _, mode := range []dht.Discovery{dht.Broker, dht.Pull, dht.Push} {
+	for _, mode := range []directory.Mode{directory.Broker, directory.Pull, directory.Push} {
 		net, err := testnet.Up(t.Context(), testnet.Config{Dir: t.TempDir(), N: 2, Binary: weir, Discovery: mode})
 		if err != nil {
 			t.Fatal(err)

@@ -7,7 +7,7 @@ import (
 	"testing"
 	"time"
 
-	"weir/dht"
+	"weir/dht/directory"
 	"weir/testnet"
 )
 
@@ -15,9 +15,9 @@ import (
 // and media flows.
 func TestEveryModeOfDiscovery(t *testing.T) {
 	for _, c := range []struct {
-		discovery dht.Discovery
+		discovery directory.Mode
 		brokers   int
-	}{{dht.Broker, 3}, {dht.Pull, 0}, {dht.Push, 0}} {
+	}{{directory.Broker, 3}, {directory.Pull, 0}, {directory.Push, 0}} {
 		t.Run(string(c.discovery), func(t *testing.T) {
 			w := upWith(t, testnet.Config{N: 6, Discovery: c.discovery, Brokers: c.brokers, NodeFlags: only(6, "--session-limit", "1")})
 			full := w.n(6)

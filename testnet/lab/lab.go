@@ -36,6 +36,7 @@ import (
 	"weir/capacity"
 	"weir/capacity/ledger"
 	"weir/dht"
+	"weir/dht/directory"
 )
 
 // Config says what to run. The zero value of an optional field means the
@@ -49,10 +50,10 @@ type Config struct {
 	Jitter  float64       // share of a delay, at most, that is added to it; default 0.03
 	Loss    float64       // share of packets lost; default none
 
-	// Discovery says who holds records; "": dht.Kademlia. With dht.Broker,
+	// Discovery says who holds records; "": directory.Kademlia. With directory.Broker,
 	// Brokers further nodes hold them, which publish nothing and stand in the
 	// middle of the regions nearest to all others.
-	Discovery dht.Discovery
+	Discovery directory.Mode
 	Brokers   int // default 1
 
 	// Limits are those of every node's ledger; default: 1 Gbit/s,
@@ -86,7 +87,7 @@ func (c *Config) check() error {
 	if c.Jitter == 0 {
 		c.Jitter = 0.03
 	}
-	if c.Discovery == dht.Broker && c.Brokers == 0 {
+	if c.Discovery == directory.Broker && c.Brokers == 0 {
 		c.Brokers = 1
 	}
 	if c.Limits == (ledger.Limits{}) {
@@ -152,7 +153,7 @@ func Up(ctx context.Context, cfg Config) (*Lab, error) {
 }
 
 func (l *Lab) up(ctx context.Context) error {
-	if l.cfg.Discovery == dht.Broker {
+	if l.cfg.Discovery == directory.Broker {
 		for i := range l.cfg.Brokers {
 			if _, err := l.listen(-1-i, l.Map.Centre(i)); err != nil {
 				return err
@@ -228,7 +229,7 @@ func (l *Lab) servers() []peer.AddrInfo {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	list := l.nodes
-	if l.cfg.Discovery == dht.Broker {
+	if l.cfg.Discovery == directory.Broker {
 		list = l.brokers
 	}
 	infos := make([]peer.AddrInfo, 0, len(list))

@@ -17,7 +17,7 @@ import (
 	"time"
 
 	"weir/capacity"
-	"weir/dht"
+	"weir/dht/directory"
 	"weir/dht/place"
 	"weir/testnet/lab"
 )
@@ -37,11 +37,11 @@ type Params struct {
 
 // What package dht does, and what machines can do.
 const (
-	holders    = 8                // of a topic
-	few        = 9                // nodes, up to which everybody holds everything
-	shardSplit = dht.DefaultSplit // publishers above which a shard is split in two
-	offered    = 6                // offers each holder is asked for
-	drawnFrom  = 4                // best of them, of which two are drawn and asked to reserve
+	holders    = 8                      // of a topic
+	few        = 9                      // nodes, up to which everybody holds everything
+	shardSplit = directory.DefaultSplit // publishers above which a shard is split in two
+	offered    = 6                      // offers each holder is asked for
+	drawnFrom  = 4                      // best of them, of which two are drawn and asked to reserve
 
 	probeEvery    = 5.0  // s between two round trips measured by a node
 	indexEvery    = 20.0 // s between two records in the index of regions

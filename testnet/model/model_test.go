@@ -5,7 +5,7 @@ import (
 	"testing"
 	"time"
 
-	"weir/dht"
+	"weir/dht/directory"
 	"weir/testnet/lab"
 )
 
@@ -59,7 +59,7 @@ func TestBusiest(t *testing.T) {
 }
 
 func TestShards(t *testing.T) {
-	for region, want := range map[float64]int{5: 1, dht.DefaultSplit: 1, dht.DefaultSplit + 1: 2, 2 * dht.DefaultSplit: 2, 2*dht.DefaultSplit + 1: 4, 250_000: 2_048} {
+	for region, want := range map[float64]int{5: 1, directory.DefaultSplit: 1, directory.DefaultSplit + 1: 2, 2 * directory.DefaultSplit: 2, 2*directory.DefaultSplit + 1: 4, 250_000: 2_048} {
 		if got := shardsOf(region); got != want {
 			t.Errorf("a region of %v nodes has %d shards, want %d", region, got, want)
 		}

@@ -16,6 +16,7 @@ import (
 	"weir/capacity/ledger"
 	"weir/capacity/policy"
 	"weir/dht"
+	"weir/dht/directory"
 	"weir/dht/holder"
 	"weir/testnet/lab"
 )
@@ -184,7 +185,7 @@ func (w *world) add(i int, place lab.Place) {
 
 // split makes the shards of a region as deep as the product does.
 func (w *world) split(r *region, bits string, nodes []*node) []*shard {
-	if len(nodes) > dht.DefaultSplit && len(bits) < holder.MaxShardBits {
+	if len(nodes) > directory.DefaultSplit && len(bits) < holder.MaxShardBits {
 		var half [2][]*node
 		for _, n := range nodes {
 			half[holder.IDBits(n.id)[len(bits)]-'0'] = append(half[holder.IDBits(n.id)[len(bits)]-'0'], n)

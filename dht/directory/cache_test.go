@@ -1,4 +1,4 @@
-package dht
+package directory
 
 import (
 	"bytes"
@@ -9,7 +9,11 @@ import (
 
 	kb "github.com/libp2p/go-libp2p-kbucket"
 	"github.com/libp2p/go-libp2p/core/peer"
+
+	"weir/dht/holder"
 )
+
+var testHome = holder.ShardTopic("", "")
 
 func peersNamed(from, to int) []peer.ID {
 	var list []peer.ID
@@ -21,9 +25,9 @@ func peersNamed(from, to int) []peer.ID {
 
 func TestElectHolders(t *testing.T) {
 	key := kb.ConvertKey("some topic")
-	ordered := closest(key, peersNamed(0, 30))
+	ordered := Closest(key, peersNamed(0, 30))
 	for i := 1; i < len(ordered); i++ {
-		if bytes.Compare(xorDistance(key, ordered[i-1]), xorDistance(key, ordered[i])) >= 0 {
+		if bytes.Compare(distance(key, ordered[i-1]), distance(key, ordered[i])) >= 0 {
 			t.Fatal("closest is not in the order of distance")
 		}
 	}
@@ -47,9 +51,9 @@ func TestElectHolders(t *testing.T) {
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
-			got := electHolders(key, c.self, c.others)
-			if !slices.Equal(got.remote, c.remote) || got.self != c.hold || got.all != c.all {
-				t.Errorf("got %v self %v all %v, want %v self %v all %v", got.remote, got.self, got.all, c.remote, c.hold, c.all)
+			got := Elect(key, c.self, c.others)
+			if !slices.Equal(got.Remote, c.remote) || got.Self != c.hold || got.All != c.all {
+				t.Errorf("got %v self %v all %v, want %v self %v all %v", got.Remote, got.Self, got.All, c.remote, c.hold, c.all)
 			}
 		})
 	}
@@ -57,7 +61,7 @@ func TestElectHolders(t *testing.T) {
 
 func TestMissingHolders(t *testing.T) {
 	key := kb.ConvertKey("some topic")
-	ordered := closest(key, peersNamed(0, 30))
+	ordered := Closest(key, peersNamed(0, 30))
 	cases := []struct {
 		name        string
 		view, known []peer.ID
@@ -82,10 +86,10 @@ func TestMissingHolders(t *testing.T) {
 }
 
 func TestHolderCacheLooksUpWhatIsInUse(t *testing.T) {
-	c := newHolderCache("net")
+	c := NewCache()
 	now := time.Unix(1_000_000, 0)
 	later := func(d time.Duration) { now = now.Add(d) }
-	expect := func(when string, small bool, want ...Topic) {
+	expect := func(when string, small bool, want ...holder.Topic) {
 		t.Helper()
 		got := c.due(now, small)
 		slices.Sort(got)
@@ -94,46 +98,46 @@ func TestHolderCacheLooksUpWhatIsInUse(t *testing.T) {
 		}
 	}
 	expect("nothing in use", false)
-	if peers, looked := c.use(now, "stream/a"); looked || len(peers) != 0 {
+	if peers, looked := c.Use(now, "stream/a"); looked || len(peers) != 0 {
 		t.Errorf("a new topic has %v, looked up: %v", peers, looked)
 	}
-	c.use(now, testHome)
+	c.Use(now, testHome)
 	expect("a small network looks up the capacity topic only", true, testHome)
 	expect("never looked up", false, "stream/a")
 	expect("being looked up", false)
 	c.found(now, "stream/a", peersNamed(0, 3))
 	c.found(now, testHome, nil)
 	later(time.Second)
-	if peers, looked := c.use(now, "stream/a"); !looked || len(peers) != 3 {
+	if peers, looked := c.Use(now, "stream/a"); !looked || len(peers) != 3 {
 		t.Errorf("after the look-up: %v, looked up: %v", peers, looked)
 	}
 	expect("fresh", false)
 
-	c.lost("peer-1")
+	c.Lost("peer-1")
 	expect("lost a holder just after a look-up", false)
-	later(lookupPause)
+	later(lookUpPause)
 	expect("lost a holder", false, "stream/a")
 	c.found(now, "stream/a", peersNamed(2, 5))
-	c.lost("peer-0")
-	later(lookupPause + 1)
+	c.Lost("peer-0")
+	later(lookUpPause + 1)
 	expect("lost a peer that was not a holder", false)
 
-	later(lookupAge)
+	later(LookUpAge)
 	expect("old but not used since", false)
-	c.use(now, "stream/a")
+	c.Use(now, "stream/a")
 	expect("old and in use", false, "stream/a")
-	if c.begin(now, "stream/a") {
+	if c.Begin(now, "stream/a") {
 		t.Error("a second look-up begins while one is under way")
 	}
 	c.found(now, "stream/a", nil)
-	if peers := c.peek("stream/a"); len(peers) != 3 {
+	if peers := c.Peek("stream/a"); len(peers) != 3 {
 		t.Errorf("an empty result replaced %d peers", len(peers))
 	}
-	if c.begin(now, "stream/a") {
+	if c.Begin(now, "stream/a") {
 		t.Error("a look-up begins right after the last")
 	}
-	later(lookupPause)
-	if !c.begin(now, "stream/a") {
+	later(lookUpPause)
+	if !c.Begin(now, "stream/a") {
 		t.Error("no look-up begins after the pause")
 	}
 
@@ -145,26 +149,26 @@ func TestHolderCacheLooksUpWhatIsInUse(t *testing.T) {
 }
 
 func TestHolderCacheIsBounded(t *testing.T) {
-	c := newHolderCache("net")
+	c := NewCache()
 	now := time.Unix(1_000_000, 0)
 	for i := range maxSets + 10 {
-		c.use(now.Add(time.Duration(i)), Topic(fmt.Sprint("stream/", i)))
+		c.Use(now.Add(time.Duration(i)), holder.Topic(fmt.Sprint("stream/", i)))
 	}
 	if len(c.sets) != maxSets || c.sets["stream/0"] != nil {
 		t.Errorf("%d sets, want %d without the oldest", len(c.sets), maxSets)
 	}
-	for _, p := range peersNamed(0, maxHinted+10) {
-		c.hint(p)
-		c.hint(p)
+	for _, p := range peersNamed(0, maxNamed+10) {
+		c.Add(p)
+		c.Add(p)
 	}
-	if len(c.hinted) != maxHinted || slices.Contains(c.hinted, "peer-0") {
-		t.Errorf("%d hinted, want %d without the oldest", len(c.hinted), maxHinted)
+	if len(c.named) != maxNamed || slices.Contains(c.named, "peer-0") {
+		t.Errorf("%d hinted, want %d without the oldest", len(c.named), maxNamed)
 	}
-	c.lost("peer-20")
-	if slices.Contains(c.peek("stream/none"), "peer-20") {
+	c.Lost("peer-20")
+	if slices.Contains(c.Peek("stream/none"), "peer-20") {
 		t.Error("a hinted holder that was lost is still there")
 	}
-	if !c.meeting(now, "x") || c.meeting(now, "x") || !c.meeting(now.Add(lookupAge+1), "x") {
-		t.Error("a named holder is not checked once per lookupAge")
+	if !c.Meets(now, "x") || c.Meets(now, "x") || !c.Meets(now.Add(LookUpAge+1), "x") {
+		t.Error("a named holder is not checked once per LookUpAge")
 	}
 }

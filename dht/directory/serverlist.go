@@ -1,4 +1,4 @@
-package dht
+package directory
 
 import (
 	"bytes"
@@ -32,7 +32,7 @@ const (
 
 // ParseServer reads a listed server's address, which ends in /p2p/ and its peer
 // ID.
-func ParseServer(s string) (peer.AddrInfo, error) { return parsePeerAddr("server address", s) }
+func ParseServer(s string) (peer.AddrInfo, error) { return ParseAddr("server address", s) }
 
 // ParseServers reads a list of servers: on each line one multiaddr that ends in
 // /p2p/ and a peer ID, or nothing; # begins a comment. A peer may have several
@@ -96,8 +96,18 @@ func (s *serverSet) add(ai peer.AddrInfo) error {
 	return nil
 }
 
-// A ServerList is whom [Config.Servers] names: servers that stay, and those of
-// a file, which [ServerList.Run] reads again when it has changed.
+// EachOnce merges the entries of each peer. Of those with too many addresses some
+// are left out.
+func EachOnce(peers []peer.AddrInfo) []peer.AddrInfo {
+	var set serverSet
+	for _, ai := range peers {
+		_ = set.add(ai)
+	}
+	return set.servers
+}
+
+// A ServerList lists the servers of a mode that is [Mode.Listed]: those that stay,
+// and those of a file, which [ServerList.Run] reads again when it has changed.
 type ServerList struct {
 	fixed []peer.AddrInfo
 	path  string // "": no file
@@ -238,9 +248,9 @@ func (l *ServerList) set(ofFile []peer.AddrInfo) error {
 	return nil
 }
 
-// parsePeerAddr reads an address that ends in /p2p/ and a peer ID; what says
-// what it is for.
-func parsePeerAddr(what, s string) (peer.AddrInfo, error) {
+// ParseAddr reads an address that ends in /p2p/ and a peer ID. Errors begin with
+// what, the purpose of the address.
+func ParseAddr(what, s string) (peer.AddrInfo, error) {
 	a, err := multiaddr.NewMultiaddr(s)
 	if err != nil {
 		return peer.AddrInfo{}, fmt.Errorf("%s %.200q is not a multiaddr such as /ip4/192.0.2.1/tcp/4001/p2p/12D3Koo…: %w", what, s, err)

@@ -1,4 +1,4 @@
-package dht
+package directory
 
 import (
 	"fmt"
@@ -12,7 +12,6 @@ import (
 
 	"weir/capacity"
 	"weir/dht/holder"
-	"weir/dht/pb"
 )
 
 // A shardWorld is many publishers of one region and one holder that all topics
@@ -20,7 +19,7 @@ import (
 type shardWorld struct {
 	t      *testing.T
 	now    time.Time
-	nodes  map[peer.ID]*sharding
+	nodes  map[peer.ID]*Sharding
 	holder *holder.Table
 	rnd    *rand.Rand
 	made   int
@@ -28,7 +27,7 @@ type shardWorld struct {
 
 func newShardWorld(t *testing.T) *shardWorld {
 	return &shardWorld{
-		t: t, now: time.Unix(1_700_000_000, 0), nodes: make(map[peer.ID]*sharding),
+		t: t, now: time.Unix(1_700_000_000, 0), nodes: make(map[peer.ID]*Sharding),
 		holder: holder.NewTable(holder.Limits{Total: 1 << 20, Topic: 1 << 20, Node: 1 << 20}),
 		rnd:    rand.New(rand.NewPCG(1, 2)),
 	}
@@ -40,7 +39,7 @@ func (w *shardWorld) join(count int) {
 	for range count {
 		w.made++
 		id := peer.ID(fmt.Sprintf("node-%d", w.made))
-		w.nodes[id] = newSharding(id, worldSplit, worldMerge)
+		w.nodes[id] = NewSharding(id, worldSplit, worldMerge)
 	}
 }
 
@@ -54,12 +53,12 @@ func (w *shardWorld) leave(left int) {
 	}
 }
 
-// pass lets time pass, a keepalive at a time.
+// pass lets time pass, a holder.Keepalive at a time.
 func (w *shardWorld) pass(d time.Duration) {
-	for end := w.now.Add(d); w.now.Before(end); w.now = w.now.Add(keepalive) {
+	for end := w.now.Add(d); w.now.Before(end); w.now = w.now.Add(holder.Keepalive) {
 		for id, s := range w.nodes {
-			s.step(w.now)
-			for _, topic := range s.homes(w.now, "eu") {
+			s.Step(w.now)
+			for _, topic := range s.Homes(w.now, "eu") {
 				r := capacity.Record{Node: id, Region: "eu", Seq: uint64(w.now.UnixMilli()), TTL: capacity.DefaultTTL}
 				if err := topic.Fits(&r); err != nil {
 					w.t.Fatalf("%s publishes in %s: %v", id, topic, err)
@@ -67,15 +66,15 @@ func (w *shardWorld) pass(d time.Duration) {
 				if err := w.holder.Put(w.now, w.now, topic, r, []byte("sealed")); err != nil {
 					w.t.Fatal(err)
 				}
-				held, split := w.holder.Count(w.now, topic, s.quorum())
-				s.heard(w.now, topic, "holder", held, split)
+				held, split := w.holder.Count(w.now, topic, s.Quorum())
+				s.Report(w.now, topic, "holder", held, split)
 			}
-			for _, p := range s.posts(w.now) {
-				if p.deeper {
-					w.holder.Post(w.now, w.now.Add(postTTL), p.topic, id)
+			for _, p := range s.SplitNotices(w.now) {
+				if p.Split {
+					w.holder.Post(w.now, w.now.Add(NoticeTTL), p.Topic, id)
 				}
-				held, split := w.holder.Count(w.now, p.topic, s.quorum())
-				s.heard(w.now, p.topic, "holder", held, split)
+				held, split := w.holder.Count(w.now, p.Topic, s.Quorum())
+				s.Report(w.now, p.Topic, "holder", held, split)
 			}
 		}
 		w.holder.Sweep(w.now)
@@ -83,12 +82,12 @@ func (w *shardWorld) pass(d time.Duration) {
 }
 
 // check sees to it that every shard is within bounds, and every node findable
-// from the whole region by following the signposts.
+// from the whole region by following the splitNotices.
 func (w *shardWorld) check(what string, most int) {
 	w.t.Helper()
 	var walk func(bits string) int
 	walk = func(bits string) int {
-		held, split := w.holder.Count(w.now, ShardTopic("eu", bits), min(signpostQuorum, worldMerge))
+		held, split := w.holder.Count(w.now, holder.ShardTopic("eu", bits), min(noticeQuorum, worldMerge))
 		if held > most {
 			w.t.Errorf("%s: %d publishers in shard %q, at most %d are wanted", what, held, bits, most)
 		}
@@ -105,7 +104,7 @@ func (w *shardWorld) check(what string, most int) {
 func (w *shardWorld) depths() map[int]int {
 	m := make(map[int]int)
 	for _, s := range w.nodes {
-		_, bits, _ := s.home().Shard()
+		_, bits, _ := s.Home().Shard()
 		m[len(bits)]++
 	}
 	return m
@@ -169,82 +168,82 @@ func TestThinShardBesideACrowdedOneStays(t *testing.T) {
 
 // What one lying holder says moves nobody.
 func TestOneHolderAmongEightMovesNobody(t *testing.T) {
-	s := newSharding("n", 0, 0)
+	s := NewSharding("n", 0, 0)
 	now := time.Unix(1_700_000_000, 0)
-	home := s.homes(now, "eu")[0]
+	home := s.Homes(now, "eu")[0]
 	for i := range replicas - 1 {
-		s.heard(now, home, peer.ID(fmt.Sprint("h", i)), 100, false)
+		s.Report(now, home, peer.ID(fmt.Sprint("h", i)), 100, false)
 	}
-	s.heard(now, home, "liar", 1_000_000, true)
-	if s.step(now) {
+	s.Report(now, home, "liar", 1_000_000, true)
+	if s.Step(now) {
 		t.Error("moved on the word of one holder")
 	}
-	if got := s.size(now); got != 100 {
-		t.Errorf("size %d, want 100", got)
+	if held, _, _ := s.opinion(now, home, reportAge); held != 100 {
+		t.Errorf("%d publishers, want 100", held)
 	}
 	// Nor do holders that were not asked about it.
-	s.heard(now, ShardTopic("us", ""), "x", 10_000, true)
-	s.heard(now, ShardTopic("eu", "0101"), "y", 10_000, true)
-	if s.step(now) {
+	s.Report(now, holder.ShardTopic("us", ""), "x", 10_000, true)
+	s.Report(now, holder.ShardTopic("eu", "0101"), "y", 10_000, true)
+	if s.Step(now) {
 		t.Error("moved by what was said of other topics")
 	}
 }
 
-// Every node has a partner outside of its own shard; the nodes of one shard have
-// partners everywhere; and who finds nobody, or only signposts, goes by that.
+// Every node has a peer shard outside of its own shard; the nodes of one shard have
+// peers everywhere; and who finds nobody, or only splitNotices, goes by that.
 func TestPartner(t *testing.T) {
 	now := time.Unix(1_700_000_000, 0)
-	partners := make(map[Topic]int)
-	var s *sharding
+	peers := make(map[holder.Topic]int)
+	var s *Sharding
 	for i := range 400 {
-		s = newSharding(peer.ID(fmt.Sprint("node", i)), 4, 1)
-		s.homes(now, "eu")
-		if p := s.partner(); p != "" {
-			t.Fatalf("in a region of one shard the partner is %s", p)
+		s = NewSharding(peer.ID(fmt.Sprint("node", i)), 4, 1)
+		s.Homes(now, "eu")
+		if p := s.PeerShard(); p != "" {
+			t.Fatalf("in a region of one shard the peer shard is %s", p)
 		}
 		for range 3 {
-			s.heard(now, s.home(), "h", 5, false)
-			s.step(now)
+			s.Report(now, s.Home(), "h", 5, false)
+			s.Step(now)
 		}
-		_, home, _ := s.home().Shard()
-		region, bits, ok := s.partner().Shard()
+		_, home, _ := s.Home().Shard()
+		region, bits, ok := s.PeerShard().Shard()
 		if !ok || region != "eu" || len(home) != 3 || len(bits) != 3 || bits == home {
-			t.Fatalf("home %s, partner %s", s.home(), s.partner())
+			t.Fatalf("home %s, peer shard %s", s.Home(), s.PeerShard())
 		}
-		partners[s.partner()]++
+		peers[s.PeerShard()]++
 	}
-	for p, n := range partners {
+	for p, n := range peers {
 		if n < 20 {
-			t.Errorf("%s is the partner of %d of 400", p, n)
+			t.Errorf("%s is the peer shard of %d of 400", p, n)
 		}
 	}
-	if len(partners) != 8 {
-		t.Errorf("partners %v, want all shards", partners)
+	if len(peers) != 8 {
+		t.Errorf("peers %v, want all shards", peers)
 	}
 	depth := func() int {
-		_, bits, _ := s.partner().Shard()
-		if _, home, _ := s.home().Shard(); strings.HasPrefix(home, bits) || strings.HasPrefix(bits, home) {
-			t.Errorf("home %s, partner %s", home, bits)
+		_, bits, _ := s.PeerShard().Shard()
+		if _, home, _ := s.Home().Shard(); strings.HasPrefix(home, bits) || strings.HasPrefix(bits, home) {
+			t.Errorf("home %s, peer shard %s", home, bits)
 		}
 		return len(bits)
 	}
-	s.heardOfPartner("capacity/eu/111111", 0, true) // another topic
-	s.heardOfPartner(s.partner(), 3, false)
+	s.PeerReport("capacity/eu/111111", 0, true) // another topic
+	s.PeerReport(s.PeerShard(), 3, false)
 	if d := depth(); d != 3 {
 		t.Errorf("depth %d of one that is in use", d)
 	}
-	s.heardOfPartner(s.partner(), 0, true)
+	s.PeerReport(s.PeerShard(), 0, true)
 	if d := depth(); d != 4 {
 		t.Errorf("depth %d of one that was split", d)
 	}
 	for range 6 {
-		s.heardOfPartner(s.partner(), 0, false)
+		s.PeerReport(s.PeerShard(), 0, false)
 	}
 	if d := depth(); d != 1 {
 		t.Errorf("depth %d where nobody is", d)
 	}
-	s.heard(now, s.home(), "h", 5, false)
-	s.step(now)
+	s.Report(now, s.Home(), "h", 5, false)
+	s.Step(now)
 	if d := depth(); d != 4 {
 		t.Errorf("depth %d after a move to depth 4", d)
 	}
@@ -252,54 +251,18 @@ func TestPartner(t *testing.T) {
 
 // For one TTL after a move both shards have the record.
 func TestBothShardsHaveARecordWhileItsNodeMoves(t *testing.T) {
-	s := newSharding("n", 4, 1)
+	s := NewSharding("n", 4, 1)
 	now := time.Unix(1_700_000_000, 0)
-	top := s.homes(now, "")[0]
-	s.heard(now, top, "h", 5, false)
-	if !s.step(now) {
+	top := s.Homes(now, "")[0]
+	s.Report(now, top, "h", 5, false)
+	if !s.Step(now) {
 		t.Fatal("a shard of 5 with room for 4 is not split")
 	}
-	finer := ShardTopic("", s.bits[:1])
-	if got := s.homes(now.Add(bothTime-1), ""); !slices.Equal(got, []Topic{finer, top}) {
+	finer := holder.ShardTopic("", s.bits[:1])
+	if got := s.Homes(now.Add(bothTime-1), ""); !slices.Equal(got, []holder.Topic{finer, top}) {
 		t.Errorf("publishes in %v, want %s and %s", got, finer, top)
 	}
-	if got := s.homes(now.Add(bothTime), ""); !slices.Equal(got, []Topic{finer}) {
+	if got := s.Homes(now.Add(bothTime), ""); !slices.Equal(got, []holder.Topic{finer}) {
 		t.Errorf("publishes in %v after a TTL, want %s", got, finer)
-	}
-}
-
-// A signpost that waits for a holder to answer is not lost to the record that
-// comes after it, nor the other way round.
-func TestSignpostsAndRecordsShareAnEntry(t *testing.T) {
-	post, look := parcel{&pb.Entry{Topic: "t", Deeper: true}, 0}, parcel{&pb.Entry{Topic: "t"}, 0}
-	record, withdrawal := parcel{&pb.Entry{Topic: "t", Sealed: []byte("r"), Known: []byte("k")}, 3}, parcel{&pb.Entry{Topic: "t", Seq: 7}, 0}
-	amendment := parcel{&pb.Entry{Topic: "t", Amendment: []byte("a"), Known: []byte("k")}, 3}
-	for _, c := range []struct {
-		name   string
-		first  parcel
-		then   parcel
-		sealed string
-		seq    uint64
-		deeper bool
-		base   uint64
-	}{
-		{"a post, then a record", post, record, "r", 0, true, 3},
-		{"a record, then a post", record, post, "r", 0, true, 3},
-		{"a post, then a withdrawal", post, withdrawal, "", 7, true, 0},
-		{"a withdrawal, then a post", withdrawal, post, "", 7, true, 0},
-		{"a record, then a withdrawal", record, withdrawal, "", 7, false, 0},
-		{"a withdrawal, then a record", withdrawal, record, "r", 0, false, 3},
-		{"a record, then a look", record, look, "r", 0, false, 3},
-		{"a record, then an amendment of it", record, amendment, "", 0, false, 3},
-		{"an amendment, then a post", amendment, post, "", 0, true, 3},
-		{"an amendment, then a withdrawal", amendment, withdrawal, "", 7, false, 0},
-	} {
-		m := merged(c.first, c.then)
-		if string(m.Sealed) != c.sealed || m.Seq != c.seq || m.Deeper != c.deeper || m.base != c.base || (m.base > 0) != (len(m.Sealed)+len(m.Amendment) > 0) {
-			t.Errorf("%s: %v", c.name, m)
-		}
-	}
-	if post.Sealed != nil || record.Deeper || withdrawal.Deeper {
-		t.Error("an entry that others share was changed")
 	}
 }

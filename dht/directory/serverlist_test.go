@@ -1,13 +1,15 @@
-package dht
+package directory
 
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -15,6 +17,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/libp2p/go-libp2p/core/crypto"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/multiformats/go-multiaddr"
 )
@@ -48,7 +51,7 @@ func TestParseServersNamesTheLine(t *testing.T) {
 	good := "/ip4/192.0.2.1/tcp/4001/p2p/" + idA + "\n"
 	var many, addrs strings.Builder
 	for range maxServers + 1 {
-		fmt.Fprintf(&many, "/ip4/192.0.2.1/tcp/4001/p2p/%s\n", idOf(t, newKey(t)))
+		fmt.Fprintf(&many, "/ip4/192.0.2.1/tcp/4001/p2p/%s\n", newID(t))
 	}
 	for i := range maxServerAddrs + 1 {
 		fmt.Fprintf(&addrs, "/ip4/192.0.2.1/tcp/%d/p2p/%s\n", i+1, idA)
@@ -102,7 +105,7 @@ func FuzzParseServers(f *testing.F) {
 			t.Fatalf("written and read again: %v, %v; was %v", same, err, list)
 		}
 		for i := range list {
-			if !samePeer(list[i], same[i]) {
+			if list[i].ID != same[i].ID || !slices.EqualFunc(list[i].Addrs, same[i].Addrs, multiaddr.Multiaddr.Equal) {
 				t.Fatalf("written and read again: %v, was %v", same[i], list[i])
 			}
 		}
@@ -207,33 +210,25 @@ func TestServerListThatCannotBeRead(t *testing.T) {
 	}
 }
 
-// A node without bootstrap peers joins by whoever is listed, also if the list
-// was empty when it started.
-func TestListedServersAreBootstrapPeers(t *testing.T) {
-	first := newTestNode(t, nil)
-	first.run(t)
-	path := filepath.Join(t.TempDir(), "servers")
-	if err := os.WriteFile(path, nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	list, err := NewServerList(nil, path, nil)
+// newID is a peer ID that nobody has.
+func newID(t testing.TB) peer.ID {
+	t.Helper()
+	_, key, err := crypto.GenerateEd25519Key(rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
-	second := newTestNode(t, func(c *Config) { c.Discovery, c.Servers = Pull, list.Servers })
-	second.run(t)
-	second.awaitReady(t)
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan struct{})
-	go func() { defer close(done); _ = list.Run(ctx, second.Relisted) }()
-	defer func() { cancel(); <-done }()
-	if err := os.WriteFile(path, []byte(first.Addrs()[0].String()+"\n"), 0o600); err != nil {
+	id, err := peer.IDFromPublicKey(key)
+	if err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, func() error {
-		if len(second.members()) == 0 {
-			return errors.New("not joined")
-		}
-		return nil
-	})
+	return id
+}
+
+func addr(t testing.TB, s string) multiaddr.Multiaddr {
+	t.Helper()
+	a, err := multiaddr.NewMultiaddr(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return a
 }

@@ -1,9 +1,12 @@
 package dht
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -15,6 +18,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/protocol"
 
 	"weir/capacity"
+	"weir/dht/directory"
 	"weir/dht/pb"
 )
 
@@ -39,7 +43,7 @@ func (l *serverList) get() []peer.AddrInfo {
 }
 
 // newListedNetwork runs nodes of which the first listed are on the list.
-func newListedNetwork(t *testing.T, mode Discovery, size, listed int) ([]*testNode, *serverList) {
+func newListedNetwork(t *testing.T, mode directory.Mode, size, listed int) ([]*testNode, *serverList) {
 	t.Helper()
 	list := &serverList{}
 	nodes := newTestNetworkOf(t, size, func(i int, n *testNode) {
@@ -53,14 +57,14 @@ func newListedNetwork(t *testing.T, mode Discovery, size, listed int) ([]*testNo
 // Whoever holds the records, placements come about the same way.
 func TestEveryHoldingPlaces(t *testing.T) {
 	for _, c := range []struct {
-		mode         Discovery
+		mode         directory.Mode
 		size, listed int
 		holders      int // remote ones, as a node sees that is none
 	}{
-		{Broker, 12, 1, 1},
-		{Broker, 12, 3, 3},
-		{Pull, 12, 12, 0},
-		{Push, 12, 12, 11},
+		{directory.Broker, 12, 1, 1},
+		{directory.Broker, 12, 3, 3},
+		{directory.Pull, 12, 12, 0},
+		{directory.Push, 12, 12, 11},
 	} {
 		t.Run(fmt.Sprintf("%s, %d listed", c.mode, c.listed), func(t *testing.T) {
 			nodes, list := newListedNetwork(t, c.mode, c.size, c.listed)
@@ -74,8 +78,8 @@ func TestEveryHoldingPlaces(t *testing.T) {
 				}
 			}
 			last := nodes[c.size-1]
-			if h, _ := last.holders(CapacityTopic()); len(h.remote) != c.holders {
-				t.Errorf("%d remote holders, want %d", len(h.remote), c.holders)
+			if h, _ := last.dir.Holders(time.Now(), CapacityTopic()); len(h.Remote) != c.holders {
+				t.Errorf("%d remote holders, want %d", len(h.Remote), c.holders)
 			}
 
 			// A stream is found likewise, and withdrawn.
@@ -96,7 +100,7 @@ func TestEveryHoldingPlaces(t *testing.T) {
 			}
 
 			// A node that is added to the list later takes part.
-			if c.mode != Broker {
+			if c.mode != directory.Broker {
 				late := newTestNode(t, func(cfg *Config) {
 					cfg.Bootstrap = []peer.AddrInfo{nodes[0].info()}
 					cfg.Discovery, cfg.Servers = c.mode, list.get
@@ -113,7 +117,7 @@ func TestEveryHoldingPlaces(t *testing.T) {
 
 // Seekers do not notice that a broker dies.
 func TestBrokersDeathIsUnnoticed(t *testing.T) {
-	nodes, _ := newListedNetwork(t, Broker, 8, 3)
+	nodes, _ := newListedNetwork(t, directory.Broker, 8, 3)
 	seeker := nodes[7]
 	dead := nodes[1]
 	if err := dead.Host().Close(); err != nil {
@@ -134,7 +138,7 @@ func TestBrokersDeathIsUnnoticed(t *testing.T) {
 // Where nobody holds, a node that hangs delays a search by no more than those
 // that answer need.
 func TestAskingEveryoneWaitsForNoOne(t *testing.T) {
-	nodes, list := newListedNetwork(t, Pull, 6, 6)
+	nodes, list := newListedNetwork(t, directory.Pull, 6, 6)
 	stuck := newFake(t, nodes[0].info(), map[protocol.ID]network.StreamHandler{testRecords: hang})
 	list.mu.Lock()
 	list.list = append(list.list, peer.AddrInfo{ID: stuck.host.ID(), Addrs: stuck.host.Addrs()})
@@ -150,15 +154,15 @@ func TestAskingEveryoneWaitsForNoOne(t *testing.T) {
 
 // A node that holds nothing says so to those who think it does.
 func TestWhoIsNoHolderRefusesRecords(t *testing.T) {
-	for mode, listed := range map[Discovery]int{Broker: 1, Pull: 3} {
+	for mode, listed := range map[directory.Mode]int{directory.Broker: 1, directory.Pull: 3} {
 		nodes, _ := newListedNetwork(t, mode, 3, listed)
 		f := newFake(t, nodes[2].info(), nil)
 		resp := f.call(t, nodes[2].ID(), advertisement(&pb.Entry{Topic: string(testHome), Sealed: seal(t, f.record(), f.key)}))
-		if got := resp.GetAdvertise().GetResults()[0].Refused; !strings.Contains(got, "--discovery") {
+		if got := resp.GetAdvertise().GetResults()[0].Refused; !strings.Contains(got, "discovery mode") {
 			t.Errorf("%s: refused with %q", mode, got)
 		}
 		resp = f.call(t, nodes[2].ID(), &pb.Request{Op: &pb.Request_HandOver{HandOver: &pb.HandOver{Topic: string(testHome)}}})
-		if !strings.Contains(resp.Error, "--discovery") {
+		if !strings.Contains(resp.Error, "discovery mode") {
 			t.Errorf("%s: hand-over answered with %q", mode, resp.Error)
 		}
 	}
@@ -168,7 +172,7 @@ func TestUnknownHolding(t *testing.T) {
 	if _, err := Listen(Config{Key: newKey(t), Discovery: "some"}); err == nil || !strings.Contains(err.Error(), `discovery "some": want kademlia, broker, pull or push`) {
 		t.Errorf("got %v", err)
 	}
-	if _, err := Listen(Config{Key: newKey(t), Discovery: Broker}); err == nil || !strings.Contains(err.Error(), "no list of servers") {
+	if _, err := Listen(Config{Key: newKey(t), Discovery: directory.Broker}); err == nil || !strings.Contains(err.Error(), "no list of servers") {
 		t.Errorf("got %v", err)
 	}
 }
@@ -209,7 +213,7 @@ func TestBrokerOfAnotherNetwork(t *testing.T) {
 			list.add(n)
 		}
 	}, func(c *Config) {
-		c.Discovery, c.Servers = Broker, list.get
+		c.Discovery, c.Servers = directory.Broker, list.get
 		c.Log = slog.New(slog.NewTextHandler(&warned, &slog.HandlerOptions{Level: slog.LevelWarn}))
 	})
 	list.add(other)
@@ -244,4 +248,35 @@ func (b *syncBuffer) String() string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.b.String()
+}
+
+// A node without bootstrap peers joins by whoever is listed, also if the list
+// was empty when it started.
+func TestListedServersAreBootstrapPeers(t *testing.T) {
+	first := newTestNode(t, nil)
+	first.run(t)
+	path := filepath.Join(t.TempDir(), "servers")
+	if err := os.WriteFile(path, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	list, err := directory.NewServerList(nil, path, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	second := newTestNode(t, func(c *Config) { c.Discovery, c.Servers = directory.Pull, list.Servers })
+	second.run(t)
+	second.awaitReady(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() { defer close(done); _ = list.Run(ctx, second.Relisted) }()
+	defer func() { cancel(); <-done }()
+	if err := os.WriteFile(path, []byte(first.Addrs()[0].String()+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, func() error {
+		if len(second.members()) == 0 {
+			return errors.New("not joined")
+		}
+		return nil
+	})
 }
