@@ -299,6 +299,9 @@ func New(cfg Config) (*SFU, error) {
 	return s, nil
 }
 
+// sampleInterval is between two readings of the streams' meters.
+const sampleInterval = 250 * time.Millisecond
+
 // Run measures streams until ctx is done, and returns ctx.Err().
 func (s *SFU) Run(ctx context.Context) error {
 	tick := time.NewTicker(sampleInterval)

@@ -38,6 +38,7 @@ import (
 	"weir/dht/identity"
 	"weir/dht/scale"
 	"weir/sfu"
+	"weir/sfu/gauge"
 	"weir/sfu/proxied"
 	"weir/sfu/rights"
 	"weir/sfu/udp"
@@ -76,7 +77,7 @@ func limitsOf(c *cli.Context) (limits, error) {
 		return l, fmt.Errorf("--cpu-limit %v: want a share from 0 to 1", cpu)
 	}
 	if !c.IsSet("packet-limit") {
-		l.Packets = int64(packetsPerCore * sfu.Cores())
+		l.Packets = int64(packetsPerCore * gauge.Cores())
 	}
 	if s := c.String("uplink-limit"); s != "" {
 		v, err := bitrate(s)
@@ -85,7 +86,7 @@ func limitsOf(c *cli.Context) (limits, error) {
 		}
 		l.Uplink = v
 	} else {
-		l.Uplink = sfu.DefaultUplink()
+		l.Uplink = gauge.DefaultUplink()
 	}
 	return l, nil
 }
@@ -98,7 +99,7 @@ type node struct {
 	dht    *dht.Node
 	sfu    *sfu.SFU
 	ledger *ledger.Ledger
-	gauge  *sfu.Gauge
+	gauge  *gauge.Gauge
 	policy *policyFile
 
 	gate     *scope.Gate  // of addresses that others name
@@ -209,7 +210,7 @@ func newNode(cfg nodeConfig) (_ *node, err error) {
 	n.tuned.Store(&cfg.live)
 	n.reloading.begin(cfg.loaded)
 	n.ledger = ledger.New(self, cfg.live.limits)
-	n.gauge = &sfu.Gauge{Socket: socket, Ledger: n.ledger, CPULimit: func() float64 { return n.tuned.Load().cpuLimit }}
+	n.gauge = &gauge.Gauge{Socket: socket, Ledger: n.ledger, CPULimit: func() float64 { return n.tuned.Load().cpuLimit }}
 
 	var bootstrap []peer.AddrInfo
 	for _, s := range cfg.bootstrap {

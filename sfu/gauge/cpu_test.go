@@ -1,4 +1,4 @@
-package sfu
+package gauge
 
 import (
 	"io/fs"

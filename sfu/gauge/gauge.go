@@ -1,4 +1,7 @@
-package sfu
+// Package gauge measures what a node uses: its media socket and its CPU, and what
+// it could use of either. [Gauge.Run] reads both four times a second and tells the
+// ledger, on the goroutine of its caller; nothing else runs.
+package gauge
 
 import (
 	"context"
@@ -13,8 +16,8 @@ import (
 	"weir/sfu/udp"
 )
 
-// sampleInterval is between two readings of the meters.
-const sampleInterval = 250 * time.Millisecond
+// interval is between two readings.
+const interval = 250 * time.Millisecond
 
 // cpuSmoothing is the time constant of the CPU share, so that one busy moment
 // does not turn clients away.
@@ -52,7 +55,7 @@ type Reading struct {
 func (g *Gauge) Run(ctx context.Context) error {
 	g.cpu.fsys = os.DirFS("/")
 	g.sample(time.Now())
-	tick := time.NewTicker(sampleInterval)
+	tick := time.NewTicker(interval)
 	defer tick.Stop()
 	for {
 		select {
@@ -71,7 +74,7 @@ func (g *Gauge) sample(now time.Time) {
 	g.out.Observe(now, c.BytesOut+c.PacketsOut*ipOverhead, c.PacketsOut)
 	g.in.Observe(now, c.BytesIn+c.PacketsIn*ipOverhead, c.PacketsIn)
 	if err == nil {
-		g.share += min(1, sampleInterval.Seconds()/cpuSmoothing.Seconds()) * (used - g.share)
+		g.share += min(1, interval.Seconds()/cpuSmoothing.Seconds()) * (used - g.share)
 		g.cores = cores
 	}
 	g.load = ledger.Load{CPU: g.share, CPULimit: g.CPULimit()}
