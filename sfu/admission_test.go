@@ -18,6 +18,7 @@ import (
 	"weir/capacity/ledger"
 	"weir/sfu/problem"
 	"weir/sfu/proxied"
+	"weir/sfu/sdp/sdptest"
 )
 
 // group is whom a client's address counts for.
@@ -199,7 +200,7 @@ func TestFullNodeWaits(t *testing.T) {
 	full.publish("own")
 	answered := make(chan *http.Response, 1)
 	go func() {
-		resp, _ := call(t, "POST", full.web.URL+"/whep/later?wait=20s", typeSDP, offerOf(videoSection("0", "recvonly")))
+		resp, _ := call(t, "POST", full.web.URL+"/whep/later?wait=20s", typeSDP, sdptest.Offer(sdptest.Video("0", "recvonly")))
 		answered <- resp
 	}()
 	eventually(t, "it waits", func() bool { return full.Counts().Waiting == 1 })
@@ -215,7 +216,7 @@ func TestFullNodeWaits(t *testing.T) {
 		if resp.StatusCode != 307 || err != nil || left <= 0 || left >= 20*time.Second {
 			t.Errorf("%s to %q, with a wait of %v", resp.Status, to, left)
 		}
-		if resp, body := call(t, "POST", to, typeSDP, offerOf(videoSection("0", "recvonly"))); resp.StatusCode != 201 {
+		if resp, body := call(t, "POST", to, typeSDP, sdptest.Offer(sdptest.Video("0", "recvonly"))); resp.StatusCode != 201 {
 			t.Errorf("there: %s, %s", resp.Status, body)
 		}
 	case <-time.After(patience):
@@ -229,7 +230,7 @@ func TestSessionsOfOneAddress(t *testing.T) {
 	a := newMesh(t).add(ledger.Limits{}, func(c *Config) { c.AddressSessions = always(2) })
 	a.publish("demo")
 	v := a.watch("demo")
-	resp, body := call(t, "POST", a.web.URL+"/whep/demo", typeSDP, offerOf(videoSection("0", "recvonly")))
+	resp, body := call(t, "POST", a.web.URL+"/whep/demo", typeSDP, sdptest.Offer(sdptest.Video("0", "recvonly")))
 	if p := problem.Parse(resp.StatusCode, resp.Header.Get("Content-Type"), []byte(body)); p.Code != problem.TooManyFromAddress || p.Status != 429 || p.RetryAfter == 0 {
 		t.Errorf("a third gets %s %s", resp.Status, body)
 	}
@@ -241,7 +242,7 @@ func TestSessionsOfOneAddress(t *testing.T) {
 	}
 	// One that comes to nothing gives it back as well.
 	for range 3 {
-		if resp, body := call(t, "POST", a.web.URL+"/whep/none", typeSDP, offerOf(videoSection("0", "recvonly"))); resp.StatusCode != 409 {
+		if resp, body := call(t, "POST", a.web.URL+"/whep/none", typeSDP, sdptest.Offer(sdptest.Video("0", "recvonly"))); resp.StatusCode != 409 {
 			t.Errorf("a stream that is not live: %s %s", resp.Status, body)
 		}
 	}

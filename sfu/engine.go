@@ -19,11 +19,12 @@ import (
 	"github.com/pion/interceptor/pkg/report"
 	"github.com/pion/interceptor/pkg/twcc"
 	"github.com/pion/logging"
-	"github.com/pion/sdp/v3"
+	psdp "github.com/pion/sdp/v3"
 	"github.com/pion/webrtc/v4"
 
 	"weir/capacity/scope"
 	"weir/sfu/forward"
+	"weir/sfu/sdp"
 	"weir/sfu/udp"
 )
 
@@ -273,7 +274,7 @@ func (e *engine) intercept(leg leg, media *webrtc.MediaEngine, registry *interce
 			return err
 		}
 		for _, kind := range []webrtc.RTPCodecType{webrtc.RTPCodecTypeAudio, webrtc.RTPCodecTypeVideo} {
-			if err := media.RegisterHeaderExtension(webrtc.RTPHeaderExtensionCapability{URI: sdp.TransportCCURI}, kind); err != nil {
+			if err := media.RegisterHeaderExtension(webrtc.RTPHeaderExtensionCapability{URI: psdp.TransportCCURI}, kind); err != nil {
 				return err
 			}
 		}
@@ -290,8 +291,8 @@ func (m made) NewInterceptor(string) (interceptor.Interceptor, error) { return m
 // no codec yet.
 func newMedia() (*webrtc.MediaEngine, error) {
 	media := &webrtc.MediaEngine{}
-	for kind, uris := range carriedExtensions {
-		for _, uri := range append([]string{sdp.SDESMidURI}, uris...) {
+	for kind, uris := range sdp.Carried {
+		for _, uri := range append([]string{psdp.SDESMidURI}, uris...) {
 			if err := media.RegisterHeaderExtension(webrtc.RTPHeaderExtensionCapability{URI: uri}, kind); err != nil {
 				return nil, err
 			}
@@ -301,9 +302,9 @@ func newMedia() (*webrtc.MediaEngine, error) {
 }
 
 // register adds one codec to media, and its retransmissions if there are any.
-func register(media *webrtc.MediaEngine, c offered) error {
-	for _, p := range c.withFeedback().params() {
-		if err := media.RegisterCodec(p, kindOf(c.MimeType)); err != nil {
+func register(media *webrtc.MediaEngine, c sdp.Codec) error {
+	for _, p := range c.WithFeedback().Params() {
+		if err := media.RegisterCodec(p, sdp.KindOf(c.MimeType)); err != nil {
 			return err
 		}
 	}
@@ -317,7 +318,7 @@ func linkMedia() (*webrtc.MediaEngine, error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, c := range linkCodecs() {
+	for _, c := range sdp.LinkCodecs() {
 		if err := register(media, c); err != nil {
 			return nil, err
 		}

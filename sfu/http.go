@@ -25,6 +25,7 @@ import (
 	"weir/sfu/problem"
 	"weir/sfu/proxied"
 	"weir/sfu/rights"
+	"weir/sfu/sdp"
 )
 
 const (
@@ -110,8 +111,8 @@ func (s *SFU) fail(w http.ResponseWriter, r *http.Request, err error) {
 func (s *SFU) problemOf(r *http.Request, err error) *problem.Problem {
 	var (
 		refusal *capacity.Refusal
-		badSDP  sdpError
-		refused unacceptable
+		badSDP  sdp.Error
+		refused sdp.Unacceptable
 		silent  *UnansweredError
 	)
 	if p := problem.Of(err); p != nil {
@@ -134,7 +135,7 @@ func (s *SFU) problemOf(r *http.Request, err error) *problem.Problem {
 		return problem.New(problem.BadSDP, badSDP.Error())
 	case errors.As(err, &refused):
 		return s.refuseOffer(r, problem.New(problem.UnusableOffer, refused.Error()))
-	case errors.Is(err, errNoCodec):
+	case errors.Is(err, sdp.ErrNoCodec):
 		return s.refuseOffer(r, problem.New(problem.NoCommonCodec, err.Error()))
 	case errors.As(err, &silent):
 		s.eventOf(r.Context(), Event{Kind: event.Refused, Stream: r.PathValue("stream"), Role: roleAt(r.URL.Path), Client: proxied.Of(r).String(), Reason: string(problem.NotKnown), Detail: silent.Error()})
@@ -172,12 +173,12 @@ func body(w http.ResponseWriter, r *http.Request, want string) ([]byte, error) {
 	if got, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || got != want {
 		return nil, problem.New(problem.BadMediaType, fmt.Sprintf("Content-Type is %q: send %s", r.Header.Get("Content-Type"), want))
 	}
-	b, err := io.ReadAll(http.MaxBytesReader(w, r.Body, MaxSDP))
+	b, err := io.ReadAll(http.MaxBytesReader(w, r.Body, sdp.MaxBytes))
 	var tooLarge *http.MaxBytesError
 	if errors.As(err, &tooLarge) {
 		// Who still sends when the connection is closed loses the answer.
-		_, _ = io.CopyN(io.Discard, r.Body, 4*MaxSDP)
-		return nil, problem.New(problem.TooLarge, fmt.Sprintf("the body is longer than %d bytes", MaxSDP))
+		_, _ = io.CopyN(io.Discard, r.Body, 4*sdp.MaxBytes)
+		return nil, problem.New(problem.TooLarge, fmt.Sprintf("the body is longer than %d bytes", sdp.MaxBytes))
 	}
 	if err != nil {
 		return nil, problem.New(problem.BadBody, "the body did not arrive whole")
@@ -213,7 +214,7 @@ func (s *SFU) open(w http.ResponseWriter, r *http.Request, kind sessionKind) err
 	if err != nil {
 		return err
 	}
-	o, err := parseOffer(raw)
+	o, err := sdp.ParseOffer(raw)
 	if err != nil {
 		return err
 	}
@@ -312,7 +313,7 @@ type arrival struct {
 	sfu    *SFU
 	kind   sessionKind
 	name   string
-	offer  *offer
+	offer  *sdp.Offer
 	raw    []byte
 	client proxied.Client
 	asked  time.Time // when the request came
@@ -776,7 +777,7 @@ func (s *SFU) trickle(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	f, err := parseFragment(raw)
+	f, err := sdp.ParseFragment(raw)
 	if err != nil {
 		return problem.New(problem.BadFragment, err.Error())
 	}
@@ -785,14 +786,14 @@ func (s *SFU) trickle(w http.ResponseWriter, r *http.Request) error {
 	if sess.over {
 		return problem.New(problem.SessionEnded, "the session has ended: start a new one by POST")
 	}
-	restart := f.ufrag != "" && !sess.offer.knows(f.ufrag)
+	restart := f.Ufrag != "" && !sess.offer.Knows(f.Ufrag)
 	// A client that trickles may leave If-Match out where its ufrag says which
 	// ICE session it means; a restart is for whatever there is ("*").
 	if match := r.Header.Get("If-Match"); match != "" && match != "*" && match != sess.etag {
 		return problem.New(problem.OldSession, "If-Match is not this session's ETag: the ICE session it meant is over")
 	}
 	if restart {
-		if f.pwd == "" {
+		if f.Pwd == "" {
 			return problem.New(problem.BadFragment, "a=ice-ufrag without a=ice-pwd")
 		}
 		ctx, cancel := context.WithTimeout(r.Context(), setupTimeout)

@@ -24,6 +24,8 @@ import (
 	"weir/capacity/ledger"
 	"weir/sfu/pb"
 	"weir/sfu/problem"
+	"weir/sfu/sdp"
+	"weir/sfu/sdp/sdptest"
 )
 
 // call sends one request and returns the answer with its body read.
@@ -60,7 +62,7 @@ func TestBadRequests(t *testing.T) {
 	a := m.add(ledger.Limits{}, nil)
 	a.publish("demo")
 	v := a.watch("demo")
-	good := offerOf(videoSection("0", "recvonly"))
+	good := sdptest.Offer(sdptest.Video("0", "recvonly"))
 
 	for _, c := range []struct {
 		name, method, path, contentType, body string
@@ -70,8 +72,8 @@ func TestBadRequests(t *testing.T) {
 	}{
 		{"JSON for SDP", "POST", "/whep/demo", "application/json", "{}", 415, problem.BadMediaType, "send application/sdp"},
 		{"no content type", "POST", "/whip/x", "", good, 415, problem.BadMediaType, "application/sdp"},
-		{"a body too long", "POST", "/whep/demo", typeSDP, strings.Repeat("a", MaxSDP+1), 413, problem.TooLarge, "65536 bytes"},
-		{"nine sections", "POST", "/whep/demo", typeSDP, offerOf(strings.Repeat(videoSection("0", "recvonly"), 9)), 400, problem.BadSDP, "at most 8"},
+		{"a body too long", "POST", "/whep/demo", typeSDP, strings.Repeat("a", sdp.MaxBytes+1), 413, problem.TooLarge, "65536 bytes"},
+		{"nine sections", "POST", "/whep/demo", typeSDP, sdptest.Offer(strings.Repeat(sdptest.Video("0", "recvonly"), 9)), 400, problem.BadSDP, "at most 8"},
 		{"no SDP", "POST", "/whip/x", typeSDP, "hello", 400, problem.BadSDP, "no media section"},
 		{"a bad name", "POST", "/whip/a/../b", typeSDP, good, 0, "", ""},
 		{"a bad segment", "POST", "/whip/a b", typeSDP, good, 400, problem.BadStreamName, "stream"},
@@ -80,7 +82,7 @@ func TestBadRequests(t *testing.T) {
 		{"a wait too long", "POST", "/whep/nothing?wait=1h", typeSDP, good, 400, problem.BadWait, "up to 30s"},
 		{"a ticket that is none", "POST", "/whep/demo?ticket=xyz", typeSDP, good, 403, problem.BadTicket, "ticket"},
 		{"no codec in common", "POST", "/whep/demo", typeSDP, strings.ReplaceAll(good, "VP8", "VP7"), 406, problem.NoCommonCodec, "video/VP8"},
-		{"nothing to publish", "POST", "/whip/x", typeSDP, offerOf(videoSection("0", "recvonly")), 406, problem.NoCommonCodec, "send at least one track"},
+		{"nothing to publish", "POST", "/whip/x", typeSDP, sdptest.Offer(sdptest.Video("0", "recvonly")), 406, problem.NoCommonCodec, "send at least one track"},
 		{"GET for a stream", "GET", "/whep/demo", "", "", 405, problem.BadMethod, "POST"},
 		{"PATCH without a session", "PATCH", "/session/none", typeFragment, "a=ice-ufrag:x\r\n", 404, problem.NoSession, "no such session"},
 		{"DELETE without a session", "DELETE", "/session/none", "", "", 404, problem.NoSession, "no such session"},
@@ -139,7 +141,7 @@ func TestProblemsBetweenNodes(t *testing.T) {
 		}
 		c.Overflow, c.RoomWait = always(Relay), time.Millisecond
 	})
-	offer := offerOf(videoSection("0", "recvonly"))
+	offer := sdptest.Offer(sdptest.Video("0", "recvonly"))
 	ask := func(code problem.Code) {
 		t.Helper()
 		// Who comes while the last pull fails is told what it failed of.
@@ -267,7 +269,7 @@ func TestSessionSurface(t *testing.T) {
 		{"the wrong type", typeSDP, "x", etag, 415},
 		{"no fragment", typeFragment, "{}", etag, 400},
 		{"a restart without a password", typeFragment, "a=ice-ufrag:other\r\n", "*", 400},
-		{"candidates without end", typeFragment, "a=ice-ufrag:" + ufrag + "\r\na=mid:0\r\n" + strings.Repeat(candidate, maxCandidates+1), etag, 204},
+		{"candidates without end", typeFragment, "a=ice-ufrag:" + ufrag + "\r\na=mid:0\r\n" + strings.Repeat(candidate, sdp.MaxCandidates+1), etag, 204},
 	} {
 		resp, body := call(t, "PATCH", session, c.contentType, c.body, "If-Match", c.match)
 		if resp.StatusCode != c.status {
@@ -338,7 +340,7 @@ func TestNameIsTaken(t *testing.T) {
 	m := newMesh(t)
 	a := m.add(ledger.Limits{}, nil)
 	p := a.publish("demo")
-	resp, body := call(t, "POST", a.web.URL+"/whip/demo", typeSDP, offerOf(videoSection("0", "sendonly")))
+	resp, body := call(t, "POST", a.web.URL+"/whip/demo", typeSDP, sdptest.Offer(sdptest.Video("0", "sendonly")))
 	if resp.StatusCode != 409 || !strings.Contains(body, "being published here") {
 		t.Errorf("a second publisher: %s %s", resp.Status, body)
 	}
@@ -376,7 +378,7 @@ func TestNameIsTakenElsewhere(t *testing.T) {
 	b = add(ledger.Limits{})
 	a.publish("own")
 	before := asked[a].Load()
-	offer := offerOf(videoSection("0", "sendonly"))
+	offer := sdptest.Offer(sdptest.Video("0", "sendonly"))
 	for stream, want := range map[string]int{"taken": 409, "free": 201, "unknown": 503} {
 		resp, body := call(t, "POST", a.web.URL+"/whip/"+stream, typeSDP, offer)
 		if resp.StatusCode != 307 {
@@ -448,7 +450,7 @@ func TestWaitForAStream(t *testing.T) {
 	a := m.add(ledger.Limits{}, nil)
 	answered := make(chan int, 1)
 	go func() {
-		resp, err := http.Post(a.web.URL+"/whep/later?wait=20s", typeSDP, strings.NewReader(offerOf(videoSection("0", "recvonly"))))
+		resp, err := http.Post(a.web.URL+"/whep/later?wait=20s", typeSDP, strings.NewReader(sdptest.Offer(sdptest.Video("0", "recvonly"))))
 		if err != nil {
 			answered <- 0
 			return

@@ -13,12 +13,13 @@ import (
 	"github.com/pion/interceptor"
 	"github.com/pion/rtcp"
 	"github.com/pion/rtp"
-	"github.com/pion/sdp/v3"
+	psdp "github.com/pion/sdp/v3"
 	"github.com/pion/transport/v4/packetio"
 	"github.com/pion/webrtc/v4"
 
 	"weir/capacity/event"
 	"weir/sfu/forward"
+	"weir/sfu/sdp"
 )
 
 const (
@@ -81,7 +82,7 @@ type ingress struct {
 
 // An upTrack is one media section that a publisher sends in.
 type upTrack struct {
-	offered *section
+	offered *sdp.Section
 	pt, rtx uint8
 	repairs map[uint32]uint32         // SSRC of media, by that of its retransmissions
 	codec   webrtc.RTPCodecParameters // as negotiated
@@ -173,24 +174,24 @@ func (in *ingress) buffer(kind packetio.BufferPacketType, ssrc uint32) io.ReadWr
 
 // take adds a section that was accepted, before the answer is out. ask sends
 // keyframe requests for SSRCs.
-func (in *ingress) take(s *section, t *forward.Track, ask func(ssrcs ...uint32) bool) {
+func (in *ingress) take(s *sdp.Section, t *forward.Track, ask func(ssrcs ...uint32) bool) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	up := &upTrack{offered: s, pt: uint8(s.codec.pt), rtx: uint8(s.codec.rtx), repairs: map[uint32]uint32{}, track: t, ask: ask}
-	for media, repair := range s.repairs {
+	up := &upTrack{offered: s, pt: uint8(s.Codec.PT), rtx: uint8(s.Codec.RTX), repairs: map[uint32]uint32{}, track: t, ask: ask}
+	for media, repair := range s.Repairs {
 		up.repairs[repair] = media
 	}
 	in.sections = append(in.sections, up)
-	if s.mid != "" {
-		in.byMid[s.mid] = up
+	if s.MID != "" {
+		in.byMid[s.MID] = up
 	}
-	for _, e := range s.exts {
+	for _, e := range s.Extensions {
 		for _, used := range []struct {
 			uri string
 			id  *uint8
-		}{{sdp.SDESMidURI, &in.mid}, {sdp.SDESRTPStreamIDURI, &in.rid}, {sdp.SDESRepairRTPStreamIDURI, &in.rrid}} {
-			if e.uri == used.uri && *used.id == 0 {
-				*used.id = uint8(e.id)
+		}{{psdp.SDESMidURI, &in.mid}, {psdp.SDESRTPStreamIDURI, &in.rid}, {psdp.SDESRepairRTPStreamIDURI, &in.rrid}} {
+			if e.URI == used.uri && *used.id == 0 {
+				*used.id = uint8(e.ID)
 			}
 		}
 	}
@@ -202,7 +203,7 @@ func (in *ingress) negotiated(pc *webrtc.PeerConnection) {
 	defer in.mu.Unlock()
 	in.report = in.reports.BindRTCPReader(interceptor.RTCPReaderFunc(inPlace))
 	for _, tr := range pc.GetTransceivers() {
-		i := slices.IndexFunc(in.sections, func(t *upTrack) bool { return t.offered.pionMid() == tr.Mid() })
+		i := slices.IndexFunc(in.sections, func(t *upTrack) bool { return t.offered.PionMID() == tr.Mid() })
 		if i < 0 {
 			continue
 		}
@@ -216,7 +217,7 @@ func (in *ingress) negotiated(pc *webrtc.PeerConnection) {
 		up.exts = map[uint8]string{}
 		for _, e := range p.HeaderExtensions {
 			up.exts[uint8(e.ID)] = e.URI
-			if e.URI == sdp.TransportCCURI {
+			if e.URI == psdp.TransportCCURI {
 				in.cc = []interceptor.RTPHeaderExtension{{ID: e.ID, URI: e.URI}}
 			}
 		}
@@ -274,7 +275,7 @@ func (in *ingress) handle(s *rtpStream, b []byte, now time.Time) {
 		s.repairs = true
 		in.repair(t, s, b, now)
 	default:
-		in.drop(forward.PayloadType, "section %d was answered with payload type %d, and %d came", t.offered.index, t.pt, p.PayloadType)
+		in.drop(forward.PayloadType, "section %d was answered with payload type %d, and %d came", t.offered.Index, t.pt, p.PayloadType)
 	}
 	s.came, s.last = true, now
 }
@@ -334,7 +335,7 @@ func (in *ingress) sectionOf(s *rtpStream, p *rtp.Packet, now time.Time) (*upTra
 	for _, t := range fit {
 		switch {
 		case p.PayloadType != t.pt:
-		case t.current == nil && len(t.offered.ssrcs) == 0:
+		case t.current == nil && len(t.offered.SSRCs) == 0:
 			return t, 0
 		case t.current != nil && now.Sub(t.current.last) >= takeoverAfter:
 			silent = append(silent, t)
@@ -357,9 +358,9 @@ func (in *ingress) media(t *upTrack, s *rtpStream, b []byte, attributes intercep
 	if s != t.current {
 		if !t.takes(s, now) {
 			if s.rid != "" || t.declares(t.current) && t.declares(s) {
-				in.drop(forward.Layer, "section %d: one layer of simulcast is forwarded, SSRC %d, and SSRC %d is not", t.offered.index, t.current.ssrc, s.ssrc)
+				in.drop(forward.Layer, "section %d: one layer of simulcast is forwarded, SSRC %d, and SSRC %d is not", t.offered.Index, t.current.ssrc, s.ssrc)
 			} else {
-				in.drop(forward.SecondStream, "section %d: SSRC %d is forwarded, and SSRC %d came beside it", t.offered.index, t.current.ssrc, s.ssrc)
+				in.drop(forward.SecondStream, "section %d: SSRC %d is forwarded, and SSRC %d came beside it", t.offered.Index, t.current.ssrc, s.ssrc)
 			}
 			return
 		}
@@ -431,14 +432,14 @@ func (t *upTrack) takes(s *rtpStream, now time.Time) bool {
 
 // rank orders streams of one section: lesser is better.
 func (t *upTrack) rank(s *rtpStream) int {
-	if i := slices.Index(t.offered.layers, s.rid); i >= 0 {
+	if i := slices.Index(t.offered.Layers, s.rid); i >= 0 {
 		return i
 	}
-	return len(t.offered.layers)
+	return len(t.offered.Layers)
 }
 
 // declares reports whether the offer names the SSRC of s.
-func (t *upTrack) declares(s *rtpStream) bool { return slices.Contains(t.offered.ssrcs, s.ssrc) }
+func (t *upTrack) declares(s *rtpStream) bool { return slices.Contains(t.offered.SSRCs, s.ssrc) }
 
 // outranked reports whether a layer flows that the client prefers to s.
 func (t *upTrack) outranked(s *rtpStream, now time.Time) bool {
@@ -506,13 +507,13 @@ func (in *ingress) repair(t *upTrack, s *rtpStream, b []byte, now time.Time) {
 	rrid := in.extension(in.rrid)
 	switch {
 	case t.current == nil:
-		in.drop(forward.Unpaired, "section %d: a retransmission, and nothing that it would repair", t.offered.index)
+		in.drop(forward.Unpaired, "section %d: a retransmission, and nothing that it would repair", t.offered.Index)
 		return
 	case declared && of != t.current.ssrc, len(rrid) > 0 && t.current.rid != "" && string(rrid) != t.current.rid:
-		in.drop(forward.Layer, "section %d: a retransmission of a layer that is not forwarded", t.offered.index)
+		in.drop(forward.Layer, "section %d: a retransmission of a layer that is not forwarded", t.offered.Index)
 		return
 	case !declared && len(rrid) == 0 && t.several(now):
-		in.drop(forward.Unpaired, "section %d: several streams, and nothing tells which one a retransmission is of", t.offered.index)
+		in.drop(forward.Unpaired, "section %d: several streams, and nothing tells which one a retransmission is of", t.offered.Index)
 		return
 	}
 	var header [12]byte
@@ -650,7 +651,7 @@ func (in *ingress) close() {
 
 func (t *upTrack) String() string {
 	_, codec, _ := strings.Cut(t.track.Codec.MimeType, "/")
-	return fmt.Sprintf("section %d (%s, %s)", t.offered.index, kindOf(t.track.Codec.MimeType), codec)
+	return fmt.Sprintf("section %d (%s, %s)", t.offered.Index, sdp.KindOf(t.track.Codec.MimeType), codec)
 }
 
 // A SectionStatus is one media section of a publisher.
@@ -676,7 +677,7 @@ func (in *ingress) status(now time.Time) []SectionStatus {
 	for _, t := range in.sections {
 		_, codec, _ := strings.Cut(t.track.Codec.MimeType, "/")
 		st := SectionStatus{
-			Section: t.offered.index, Mid: t.offered.mid, Kind: kindOf(t.track.Codec.MimeType).String(), Codec: codec, State: "flowing",
+			Section: t.offered.Index, Mid: t.offered.MID, Kind: sdp.KindOf(t.track.Codec.MimeType).String(), Codec: codec, State: "flowing",
 			Packets: t.packets.Load(), Lost: t.lost.Load(), Changes: t.changes,
 		}
 		switch {

@@ -11,13 +11,14 @@ import (
 	"github.com/pion/interceptor/pkg/report"
 	"github.com/pion/rtcp"
 	"github.com/pion/rtp"
-	"github.com/pion/sdp/v3"
+	psdp "github.com/pion/sdp/v3"
 	"github.com/pion/transport/v4/packetio"
 	"github.com/pion/webrtc/v4"
 
 	"weir/capacity/event"
 	"weir/capacity/ledger"
 	"weir/sfu/forward"
+	"weir/sfu/sdp"
 )
 
 // A fakeSender notes what is sent.
@@ -70,7 +71,7 @@ const (
 
 // fakeSection is a section "0", "1", … of VP8 as 96 with RTX as 97, or of Opus
 // as 111.
-func newFakePublisher(tb testing.TB, sections ...section) *fakePublisher {
+func newFakePublisher(tb testing.TB, sections ...sdp.Section) *fakePublisher {
 	f := &fakePublisher{tb: tb, buffers: map[uint32]interface{ Write([]byte) (int, error) }{}}
 	f.ingress = newIngress(&f.total)
 	f.ingress.ended = func(why string) { f.ended = why }
@@ -93,15 +94,15 @@ func newFakePublisher(tb testing.TB, sections ...section) *fakePublisher {
 	f.feedback = &interceptor.NoOp{}
 	f.report = f.reports.BindRTCPReader(interceptor.RTCPReaderFunc(inPlace))
 	for i, s := range sections {
-		s.index, s.mid, s.kind = i, fmt.Sprint(i), webrtc.RTPCodecTypeVideo
-		s.codec = &offered{pt: 96, rtx: 97}
-		s.codec.MimeType, s.codec.ClockRate = webrtc.MimeTypeVP8, 90000
-		if s.media == "audio" {
-			s.codec = &offered{pt: 111}
-			s.codec.MimeType, s.codec.ClockRate = webrtc.MimeTypeOpus, 48000
+		s.Index, s.MID, s.Kind = i, fmt.Sprint(i), webrtc.RTPCodecTypeVideo
+		s.Codec = &sdp.Codec{PT: 96, RTX: 97}
+		s.Codec.MimeType, s.Codec.ClockRate = webrtc.MimeTypeVP8, 90000
+		if s.Media == "audio" {
+			s.Codec = &sdp.Codec{PT: 111}
+			s.Codec.MimeType, s.Codec.ClockRate = webrtc.MimeTypeOpus, 48000
 		}
-		s.exts = []sdpExt{{fakeMid, sdp.SDESMidURI}, {fakeRid, sdp.SDESRTPStreamIDURI}, {fakeRrid, sdp.SDESRepairRTPStreamIDURI}}
-		t := &forward.Track{ID: fmt.Sprint("track", i), Codec: codecOf(s.codec.RTPCodecCapability)}
+		s.Extensions = []sdp.Extension{{ID: fakeMid, URI: psdp.SDESMidURI}, {ID: fakeRid, URI: psdp.SDESRTPStreamIDURI}, {ID: fakeRrid, URI: psdp.SDESRepairRTPStreamIDURI}}
+		t := &forward.Track{ID: fmt.Sprint("track", i), Codec: codecOf(s.Codec.RTPCodecCapability)}
 		f.take(&s, t, func(ssrcs ...uint32) bool {
 			f.asked = append(f.asked, ssrcs)
 			return true
@@ -114,7 +115,7 @@ func newFakePublisher(tb testing.TB, sections ...section) *fakePublisher {
 	return f
 }
 
-func opusSection() section { return section{media: "audio"} }
+func opusSection() sdp.Section { return sdp.Section{Media: "audio"} }
 
 // send hands over one packet of a keyframe, with header extensions if they are
 // not empty.
@@ -191,48 +192,48 @@ func (f *fakePublisher) expect(sent []int, dropped map[string]int64) {
 func TestSectionOfAPacket(t *testing.T) {
 	for _, c := range []struct {
 		name     string
-		sections []section
+		sections []sdp.Section
 		send     func(f *fakePublisher)
 		sent     []int
 		dropped  map[string]int64
 	}{
-		{"by payload type", []section{{}, opusSection()}, func(f *fakePublisher) {
+		{"by payload type", []sdp.Section{{}, opusSection()}, func(f *fakePublisher) {
 			f.send(1, 96, 1, "", "")
 			f.send(2, 111, 1, "", "")
 		}, []int{1, 1}, nil},
-		{"by MID, and later packets without it", []section{{}, {}}, func(f *fakePublisher) {
+		{"by MID, and later packets without it", []sdp.Section{{}, {}}, func(f *fakePublisher) {
 			f.send(1, 96, 1, "1", "")
 			f.send(1, 96, 2, "", "")
 			f.send(2, 96, 1, "0", "")
 		}, []int{1, 2}, nil},
-		{"by the SSRC that the offer declares", []section{{ssrcs: []uint32{1}}, {ssrcs: []uint32{2}}}, func(f *fakePublisher) {
+		{"by the SSRC that the offer declares", []sdp.Section{{SSRCs: []uint32{1}}, {SSRCs: []uint32{2}}}, func(f *fakePublisher) {
 			f.send(2, 96, 1, "", "")
 		}, []int{0, 1}, nil},
-		{"one codec twice and no word: in order", []section{{}, {}}, func(f *fakePublisher) {
+		{"one codec twice and no word: in order", []sdp.Section{{}, {}}, func(f *fakePublisher) {
 			f.send(7, 96, 1, "", "")
 			f.send(8, 96, 1, "", "")
 			f.send(9, 96, 1, "", "") // a third
 		}, []int{1, 1}, map[string]int64{"unknown_ssrc": 1}},
-		{"a MID corrects what was guessed, once", []section{{}, {}}, func(f *fakePublisher) {
+		{"a MID corrects what was guessed, once", []sdp.Section{{}, {}}, func(f *fakePublisher) {
 			f.send(7, 96, 1, "", "")
 			f.send(7, 96, 2, "1", "")
 			f.send(7, 96, 3, "0", "")
 			f.send(8, 96, 1, "0", "")
 		}, []int{2, 1}, map[string]int64{"unknown_ssrc": 1}},
-		{"payload type 0 where there are no retransmissions", []section{opusSection()}, func(f *fakePublisher) {
+		{"payload type 0 where there are no retransmissions", []sdp.Section{opusSection()}, func(f *fakePublisher) {
 			f.send(1, 111, 1, "0", "")
 			f.send(1, 0, 2, "0", "")
 		}, []int{1}, map[string]int64{"payload_type": 1}},
-		{"a MID of no section", []section{{}}, func(f *fakePublisher) { f.send(1, 96, 1, "x", "") }, []int{0}, map[string]int64{"no_section": 1}},
-		{"a payload type of no section", []section{{}}, func(f *fakePublisher) { f.send(1, 100, 1, "", "") }, []int{0}, map[string]int64{"payload_type": 1}},
-		{"a payload type of another section", []section{{}, opusSection()}, func(f *fakePublisher) { f.send(1, 111, 1, "0", "") }, []int{0, 0}, map[string]int64{"payload_type": 1}},
-		{"no RTP", []section{{}}, func(f *fakePublisher) { f.raw(1, []byte{0x80, 96, 0}) }, []int{0}, map[string]int64{"malformed": 1}},
-		{"a second stream beside the first", []section{{}}, func(f *fakePublisher) {
+		{"a MID of no section", []sdp.Section{{}}, func(f *fakePublisher) { f.send(1, 96, 1, "x", "") }, []int{0}, map[string]int64{"no_section": 1}},
+		{"a payload type of no section", []sdp.Section{{}}, func(f *fakePublisher) { f.send(1, 100, 1, "", "") }, []int{0}, map[string]int64{"payload_type": 1}},
+		{"a payload type of another section", []sdp.Section{{}, opusSection()}, func(f *fakePublisher) { f.send(1, 111, 1, "0", "") }, []int{0, 0}, map[string]int64{"payload_type": 1}},
+		{"no RTP", []sdp.Section{{}}, func(f *fakePublisher) { f.raw(1, []byte{0x80, 96, 0}) }, []int{0}, map[string]int64{"malformed": 1}},
+		{"a second stream beside the first", []sdp.Section{{}}, func(f *fakePublisher) {
 			f.send(1, 96, 1, "", "")
 			f.send(2, 96, 1, "", "")
 			f.send(1, 96, 2, "", "")
 		}, []int{2}, map[string]int64{"second_stream": 1}},
-		{"a retransmission", []section{{}}, func(f *fakePublisher) {
+		{"a retransmission", []sdp.Section{{}}, func(f *fakePublisher) {
 			f.send(1, 96, 1, "", "")
 			p := packet(900, 6000, append([]byte{0, 2}, keyPayload...)) // number 2 again
 			p.SSRC, p.PayloadType = 2, 97
@@ -242,8 +243,8 @@ func TestSectionOfAPacket(t *testing.T) {
 			p.Payload = nil        // padding
 			f.write(p, "", "", "")
 		}, []int{2}, map[string]int64{"duplicate": 1}},
-		{"a retransmission of nothing", []section{{}}, func(f *fakePublisher) { f.send(2, 97, 1, "", "") }, []int{0}, map[string]int64{"rtx_unpaired": 1}},
-		{"layers: what comes first, and retransmissions of that one alone", []section{{layers: []string{"h", "l"}}}, func(f *fakePublisher) {
+		{"a retransmission of nothing", []sdp.Section{{}}, func(f *fakePublisher) { f.send(2, 97, 1, "", "") }, []int{0}, map[string]int64{"rtx_unpaired": 1}},
+		{"layers: what comes first, and retransmissions of that one alone", []sdp.Section{{Layers: []string{"h", "l"}}}, func(f *fakePublisher) {
 			f.send(1, 96, 1, "0", "h")
 			f.send(2, 96, 1, "0", "l")
 			for ssrc, rrid := range map[uint32]string{11: "h", 12: "l", 13: ""} {
@@ -252,7 +253,7 @@ func TestSectionOfAPacket(t *testing.T) {
 				f.write(p, "0", "", rrid)
 			}
 		}, []int{2}, map[string]int64{"layer_not_forwarded": 2, "rtx_unpaired": 1}},
-		{"declared layers without RIDs", []section{{ssrcs: []uint32{1, 2, 3}, repairs: map[uint32]uint32{2: 3}}}, func(f *fakePublisher) {
+		{"declared layers without RIDs", []sdp.Section{{SSRCs: []uint32{1, 2, 3}, Repairs: map[uint32]uint32{2: 3}}}, func(f *fakePublisher) {
 			f.send(1, 96, 1, "", "")
 			f.send(2, 96, 1, "", "")
 			f.send(3, 97, 1, "", "")
@@ -293,7 +294,7 @@ func TestSSRCChange(t *testing.T) {
 	}{{"without a word", "", 9}, {"by the MID", "0", 0}} {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				f := newFakePublisher(t, section{ssrcs: []uint32{1}})
+				f := newFakePublisher(t, sdp.Section{SSRCs: []uint32{1}})
 				paced(2*time.Second, func(i int) { f.send(1, 96, uint16(i), c.mid, "") })
 				paced(2*time.Second, func(i int) { f.send(2, 96, uint16(40000+i), c.mid, "") })
 				dropped := map[string]int64{}
@@ -323,7 +324,7 @@ func TestAlternatingSSRCsDoNotFlap(t *testing.T) {
 		for _, mid := range []string{"", "0"} {
 			t.Run(c.name+mid, func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
-					f := newFakePublisher(t, section{})
+					f := newFakePublisher(t, sdp.Section{})
 					var seq [2]uint16
 					paced(30*time.Second, func(i int) {
 						which := i / c.turn % 2
@@ -339,7 +340,7 @@ func TestAlternatingSSRCsDoNotFlap(t *testing.T) {
 	}
 	t.Run("ever new ones", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
-			f := newFakePublisher(t, section{})
+			f := newFakePublisher(t, sdp.Section{})
 			paced(30*time.Second, func(i int) { f.send(uint32(i), 96, uint16(i), "0", "") })
 			if n := f.saw(event.MediaChanged); n > 15 {
 				t.Errorf("%d changes in 30 s, want no more than one in two seconds", n)
@@ -352,7 +353,7 @@ func TestAlternatingSSRCsDoNotFlap(t *testing.T) {
 // forwarded, and another when that one stops.
 func TestOneLayerOfSimulcast(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := newFakePublisher(t, section{layers: []string{"h", "m", "l"}})
+		f := newFakePublisher(t, sdp.Section{Layers: []string{"h", "m", "l"}})
 		all := map[uint32]string{3: "l", 2: "m", 1: "h"}
 		var seq [4]uint16
 		send := func(ssrcs ...uint32) func(int) {
@@ -384,7 +385,7 @@ func TestOneLayerOfSimulcast(t *testing.T) {
 // it has come as a retransmission.
 func TestUndeclaredStreamIsRepaired(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := newFakePublisher(t, section{})
+		f := newFakePublisher(t, sdp.Section{})
 		f.sections[0].codec.RTCPFeedback = []webrtc.RTCPFeedback{{Type: "nack"}}
 		var asked []rtcp.Packet
 		f.nacks.BindRTCPWriter(interceptor.RTCPWriterFunc(func(p []rtcp.Packet, _ interceptor.Attributes) (int, error) {
@@ -420,7 +421,7 @@ func TestUndeclaredStreamIsRepaired(t *testing.T) {
 // event, and so is its going on.
 func TestStalledSections(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := newFakePublisher(t, section{}, opusSection())
+		f := newFakePublisher(t, sdp.Section{}, opusSection())
 		up := time.Now()
 		var seq uint16
 		step := func(d time.Duration, send bool) (kinds []string) {
@@ -456,7 +457,7 @@ func TestStalledSections(t *testing.T) {
 // The first report after a change of SSRC moves the leg's clock.
 func TestReportsOfAnUndeclaredStream(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := newFakePublisher(t, section{})
+		f := newFakePublisher(t, sdp.Section{})
 		f.send(9, 96, 1, "", "")
 		sr, err := (&rtcp.SenderReport{SSRC: 9, NTPTime: 1 << 32, RTPTime: 3000}).Marshal()
 		if err != nil {
@@ -476,7 +477,7 @@ func TestReportsOfAnUndeclaredStream(t *testing.T) {
 // A stream that says goodbye makes room at once.
 func TestGoodbye(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := newFakePublisher(t, section{})
+		f := newFakePublisher(t, sdp.Section{})
 		f.send(9, 96, 1, "", "")
 		bye, err := (&rtcp.Goodbye{Sources: []uint32{9}}).Marshal()
 		if err != nil {
@@ -492,7 +493,7 @@ func TestGoodbye(t *testing.T) {
 
 // A publisher that sends under ever new SSRCs is ended.
 func TestSSRCsAreBounded(t *testing.T) {
-	f := newFakePublisher(t, section{})
+	f := newFakePublisher(t, sdp.Section{})
 	for ssrc := range uint32(3 * maxStreams) {
 		f.send(ssrc, 96, 1, "", "")
 	}
@@ -511,7 +512,7 @@ func FuzzIngress(f *testing.F) {
 	f.Add([]byte{0xb0, 97, 0, 1, 0, 0, 0, 1, 0, 0, 0, 2, 0, 0, 0, 3, 1}, false)
 	f.Add([]byte{0x80, 200, 0, 6, 0, 0, 0, 1}, true)
 	f.Fuzz(func(t *testing.T, b []byte, report bool) {
-		pub := newFakePublisher(t, section{layers: []string{"h"}}, opusSection())
+		pub := newFakePublisher(t, sdp.Section{Layers: []string{"h"}}, opusSection())
 		pub.send(1, 96, 1, "", "h")
 		if !report {
 			pub.raw(1, b)

@@ -25,6 +25,7 @@ import (
 	"weir/capacity/tracing"
 	"weir/sfu/forward"
 	"weir/sfu/pb"
+	"weir/sfu/sdp"
 	"weir/sfu/udp"
 )
 
@@ -57,7 +58,7 @@ const (
 	// linkLines bounds the lines of one description.
 	linkLines = 2 * maxSlots * 80
 	// maxTracks bounds the tracks of one stream.
-	maxTracks = maxSections
+	maxTracks = sdp.MaxSections
 	// slotRest is how long a media section is left alone before another track
 	// takes it, so that late packets of the old one are not taken for the new.
 	slotRest = 2 * time.Second
@@ -70,7 +71,7 @@ const (
 
 // linkLimits are the bounds of a peer's description: each end sends in maxSlots
 // sections.
-var linkLimits = limits{maxMessage, 2 * maxSlots, linkLines}
+var linkLimits = sdp.Limits{Bytes: maxMessage, Sections: 2 * maxSlots, Lines: linkLines}
 
 // Reasons that end a pull, as they travel.
 const (

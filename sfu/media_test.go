@@ -9,6 +9,7 @@ import (
 
 	"weir/capacity/ledger"
 	"weir/sfu/client"
+	"weir/sfu/sdp/sdptest"
 	"weir/sfu/udp"
 )
 
@@ -73,7 +74,7 @@ func TestMediaOverTCP(t *testing.T) {
 func TestTCPCandidate(t *testing.T) {
 	m := newMesh(t)
 	n := m.add(ledger.Limits{}, nil)
-	resp, err := http.Post(n.web.URL+"/whip/demo", "application/sdp", strings.NewReader(offerOf(videoSection("0", "sendonly"))))
+	resp, err := http.Post(n.web.URL+"/whip/demo", "application/sdp", strings.NewReader(sdptest.Offer(sdptest.Video("0", "sendonly"))))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -10,6 +10,7 @@ import (
 
 	"weir/sfu/forward"
 	"weir/sfu/pb"
+	"weir/sfu/sdp"
 )
 
 // negotiate makes and answers offers until the link ends. One goroutine does it
@@ -61,7 +62,7 @@ func (l *Link) missing() map[webrtc.RTPCodecType]int {
 	for _, in := range l.inbounds {
 		for _, t := range in.described {
 			if in.mids[t.Id] == "" {
-				want[kindOf(t.Mime)]++
+				want[sdp.KindOf(t.Mime)]++
 			}
 		}
 	}
@@ -162,7 +163,7 @@ func (l *Link) roomFor(kind webrtc.RTPCodecType) bool {
 
 // setRemote gives pion the peer's description, written anew.
 func (l *Link) setRemote(kind webrtc.SDPType, d *pb.Description) error {
-	text, err := linkText(d.Sdp, linkLimits)
+	text, err := sdp.LinkText(d.Sdp, linkLimits)
 	if err != nil {
 		return err
 	}

@@ -19,6 +19,8 @@ import (
 
 	"weir/capacity/ledger"
 	"weir/sfu/forward"
+	"weir/sfu/sdp"
+	"weir/sfu/sdp/sdptest"
 	"weir/sfu/udp"
 )
 
@@ -58,7 +60,7 @@ func TestOffers(t *testing.T) {
 	vp8 = strings.TrimSuffix(vp8, "\r\n")
 	sendAudio, sendVideo := audioOf("0", "sendonly", "111", opus), videoOf("1", "sendonly", "96", vp8)
 	wantAudio, wantVideo := audioOf("0", "recvonly", "111", opus), videoOf("1", "recvonly", "96", vp8)
-	both := bundled(offerOf(sendAudio, sendVideo), "0 1")
+	both := bundled(sdptest.Offer(sendAudio, sendVideo), "0 1")
 	candidates := ""
 	for i := range 40 {
 		candidates += fmt.Sprintf("a=candidate:%d 1 udp %d 10.9.0.%d 5000 typ host\r\na=candidate:%d 1 tcp %d 10.9.0.%d 9 typ host tcptype active\r\n", i, 1<<30-i, i+1, i+100, 1<<20-i, i+1)
@@ -70,41 +72,41 @@ func TestOffers(t *testing.T) {
 		status            int
 		has, hasNot       []string
 	}{
-		{"a lone section needs no group", "/whip/", offerOf(videoOf("video0", "sendonly", "96", vp8)), 201,
+		{"a lone section needs no group", "/whip/", sdptest.Offer(videoOf("video0", "sendonly", "96", vp8)), 201,
 			[]string{"m=video 9 ", "a=mid:video0\r\n", "a=candidate:"}, []string{"a=group", "m=video 0"}},
-		{"nor a mid", "/whip/", offerOf(videoOf("", "sendonly", "96", vp8)), 201, []string{"m=video 9 "}, []string{"a=mid", "a=group"}},
-		{"two without a group", "/whip/", offerOf(sendAudio, sendVideo), 422, []string{"BUNDLE", "section 0 (audio, mid 0)", "section 1 (video, mid 1)"}, nil},
-		{"two without a group, to view", "/whep/demo", offerOf(wantAudio, wantVideo), 422, []string{"BUNDLE"}, nil},
-		{"one in the group, one not", "/whip/", bundled(offerOf(sendAudio, sendVideo), "0"), 422, []string{"BUNDLE"}, nil},
-		{"two of which one is not in use", "/whip/", offerOf(strings.Replace(sendAudio, "m=audio 9", "m=audio 0", 1), sendVideo), 201,
+		{"nor a mid", "/whip/", sdptest.Offer(videoOf("", "sendonly", "96", vp8)), 201, []string{"m=video 9 "}, []string{"a=mid", "a=group"}},
+		{"two without a group", "/whip/", sdptest.Offer(sendAudio, sendVideo), 422, []string{"BUNDLE", "section 0 (audio, mid 0)", "section 1 (video, mid 1)"}, nil},
+		{"two without a group, to view", "/whep/demo", sdptest.Offer(wantAudio, wantVideo), 422, []string{"BUNDLE"}, nil},
+		{"one in the group, one not", "/whip/", bundled(sdptest.Offer(sendAudio, sendVideo), "0"), 422, []string{"BUNDLE"}, nil},
+		{"two of which one is not in use", "/whip/", sdptest.Offer(strings.Replace(sendAudio, "m=audio 9", "m=audio 0", 1), sendVideo), 201,
 			[]string{"m=audio 0 ", "a=mid:0\r\n", "m=video 9 "}, []string{"a=group"}},
-		{"a group with mids that there are not", "/whip/", bundled(offerOf(sendAudio, sendVideo), "x 1 0 y"), 201, []string{"a=group:BUNDLE 1 0\r\n"}, nil},
-		{"a data channel", "/whip/", bundled(offerOf(sendAudio, sendVideo, dataSection), "0 1 data"), 201,
+		{"a group with mids that there are not", "/whip/", bundled(sdptest.Offer(sendAudio, sendVideo), "x 1 0 y"), 201, []string{"a=group:BUNDLE 1 0\r\n"}, nil},
+		{"a data channel", "/whip/", bundled(sdptest.Offer(sendAudio, sendVideo, dataSection), "0 1 data"), 201,
 			[]string{"a=group:BUNDLE 0 1\r\n", "m=application 0 UDP/DTLS/SCTP webrtc-datachannel\r\n", "a=mid:data\r\n"}, nil},
-		{"a data channel first, to view", "/whep/demo", bundled(offerOf(dataSection, wantAudio, wantVideo), "data 0 1"), 201,
+		{"a data channel first, to view", "/whep/demo", bundled(sdptest.Offer(dataSection, wantAudio, wantVideo), "data 0 1"), 201,
 			[]string{"a=group:BUNDLE 0 1\r\n", "m=application 0 ", "m=video 9 "}, nil},
-		{"text beside audio", "/whip/", offerOf(sendAudio, lines("m=text 9 UDP/TLS/RTP/SAVPF 98", "a=rtpmap:98 t140/1000", "a=sendonly", "a=mid:2")), 201,
+		{"text beside audio", "/whip/", sdptest.Offer(sendAudio, lines("m=text 9 UDP/TLS/RTP/SAVPF 98", "a=rtpmap:98 t140/1000", "a=sendonly", "a=mid:2")), 201,
 			[]string{"m=text 0 UDP/TLS/RTP/SAVPF 98"}, nil},
-		{"a data channel alone", "/whip/", offerOf(dataSection), 400, []string{"only audio and video"}, nil},
-		{"names in any case", "/whep/demo", bundled(offerOf(videoOf("video0", "recvonly", "96", "a=rtpmap:96 vp8/90000"),
+		{"a data channel alone", "/whip/", sdptest.Offer(dataSection), 400, []string{"only audio and video"}, nil},
+		{"names in any case", "/whep/demo", bundled(sdptest.Offer(videoOf("video0", "recvonly", "96", "a=rtpmap:96 vp8/90000"),
 			strings.Replace(audioOf("audio1", "recvonly", "97", "a=bundle-only", "a=rtpmap:97 OPUS/48000/2"), "m=audio 9", "m=audio 0", 1)), "video0 audio1"), 201,
 			[]string{"m=audio 9 UDP/TLS/RTP/SAVPF 97", "a=rtpmap:97 OPUS/48000/2", "a=rtpmap:96 vp8/90000"}, nil},
-		{"payload types of their own", "/whip/", bundled(offerOf(sendAudio, sendVideo, audioOf("2", "sendonly", "112", "a=rtpmap:112 opus/48000/2")), "0 1 2"), 201,
+		{"payload types of their own", "/whip/", bundled(sdptest.Offer(sendAudio, sendVideo, audioOf("2", "sendonly", "112", "a=rtpmap:112 opus/48000/2")), "0 1 2"), 201,
 			[]string{"SAVPF 111\r\n", "SAVPF 112\r\n"}, nil},
-		{"one payload type with two meanings", "/whip/", bundled(offerOf(sendVideo, audioOf("0", "sendonly", "96", "a=rtpmap:96 opus/48000/2")), "0 1"), 406,
+		{"one payload type with two meanings", "/whip/", bundled(sdptest.Offer(sendVideo, audioOf("0", "sendonly", "96", "a=rtpmap:96 opus/48000/2")), "0 1"), 406,
 			[]string{"section 1 (audio, mid 0)"}, nil},
-		{"G.711 without a=rtpmap", "/whip/", offerOf(audioOf("0", "sendonly", "8 0")), 201, []string{"SAVPF 8\r\n", "a=rtpmap:8 PCMA/8000"}, nil},
-		{"H264 and G.722", "/whip/", bundled(offerOf(videoOf("v", "sendonly", "102", "a=rtpmap:102 H264/90000", h264Fmtp(102, "640028", "1")),
+		{"G.711 without a=rtpmap", "/whip/", sdptest.Offer(audioOf("0", "sendonly", "8 0")), 201, []string{"SAVPF 8\r\n", "a=rtpmap:8 PCMA/8000"}, nil},
+		{"H264 and G.722", "/whip/", bundled(sdptest.Offer(videoOf("v", "sendonly", "102", "a=rtpmap:102 H264/90000", h264Fmtp(102, "640028", "1")),
 			audioOf("a", "sendonly", "9", "a=rtpmap:9 G722/8000/1")), "v a"), 201, []string{"m=audio 9 UDP/TLS/RTP/SAVPF 9\r\n", "profile-level-id=640028"}, nil},
-		{"a section that cannot be taken", "/whip/", bundled(offerOf(sendVideo, audioOf("7", "sendonly", "97", "a=rtpmap:97 MPEG4-GENERIC/48000/2")), "0 7"), 406,
+		{"a section that cannot be taken", "/whip/", bundled(sdptest.Offer(sendVideo, audioOf("7", "sendonly", "97", "a=rtpmap:97 MPEG4-GENERIC/48000/2")), "0 7"), 406,
 			[]string{"section 1 (audio, mid 7) offers MPEG4-GENERIC", "opus, PCMU, PCMA, G722"}, nil},
-		{"two videos, one that cannot be taken", "/whip/", bundled(offerOf(sendVideo, videoOf("2", "sendonly", "98", "a=rtpmap:98 H265/90000")), "1 2"), 406,
+		{"two videos, one that cannot be taken", "/whip/", bundled(sdptest.Offer(sendVideo, videoOf("2", "sendonly", "98", "a=rtpmap:98 H265/90000")), "1 2"), 406,
 			[]string{"section 1 (video, mid 2) offers H265", "VP8, H264, VP9, AV1"}, nil},
-		{"no clock and no channels", "/whip/", bundled(offerOf(audioOf("0", "sendonly", "111", "a=rtpmap:111 opus/48000"), videoOf("1", "sendonly", "96", "a=rtpmap:96 AV1")), "0 1"), 201,
+		{"no clock and no channels", "/whip/", bundled(sdptest.Offer(audioOf("0", "sendonly", "111", "a=rtpmap:111 opus/48000"), videoOf("1", "sendonly", "96", "a=rtpmap:96 AV1")), "0 1"), 201,
 			[]string{"a=rtpmap:111 opus/48000\r\n", "a=rtpmap:96 AV1/90000"}, nil},
-		{"another clock is another codec", "/whip/", offerOf(audioOf("0", "sendonly", "9", "a=rtpmap:9 G722/16000")), 406, []string{"offers G722"}, nil},
-		{"stereo, to publish", "/whip/", offerOf(audioOf("0", "sendonly", "111", opus, "a=fmtp:111 minptime=10;stereo=1;sprop-stereo=1")), 201, []string{"a=fmtp:111 minptime=10;stereo=1;sprop-stereo=1"}, nil},
-		{"stereo, to view", "/whep/demo", offerOf(audioOf("0", "recvonly", "111", opus, "a=fmtp:111 stereo=1;useinbandfec=1")), 201, []string{"stereo=1"}, nil},
+		{"another clock is another codec", "/whip/", sdptest.Offer(audioOf("0", "sendonly", "9", "a=rtpmap:9 G722/16000")), 406, []string{"offers G722"}, nil},
+		{"stereo, to publish", "/whip/", sdptest.Offer(audioOf("0", "sendonly", "111", opus, "a=fmtp:111 minptime=10;stereo=1;sprop-stereo=1")), 201, []string{"a=fmtp:111 minptime=10;stereo=1;sprop-stereo=1"}, nil},
+		{"stereo, to view", "/whep/demo", sdptest.Offer(audioOf("0", "recvonly", "111", opus, "a=fmtp:111 stereo=1;useinbandfec=1")), 201, []string{"stereo=1"}, nil},
 		{"no final newline", "/whip/", strings.TrimSuffix(both, "\r\n"), 201, []string{"m=audio 9", "m=video 9"}, nil},
 		{"LF alone", "/whip/", strings.ReplaceAll(both, "\r\n", "\n"), 201, []string{"m=audio 9", "m=video 9"}, nil},
 		{"blank lines and a byte order mark", "/whip/", "\xef\xbb\xbf\r\n\r\n" + both + "\r\n\n", 201, []string{"m=video 9"}, nil},
@@ -112,7 +114,7 @@ func TestOffers(t *testing.T) {
 		{"attributes in capitals", "/whip/", strings.NewReplacer("a=setup:actpass", "a=SETUP:PASSIVE", "a=fingerprint:sha-256", "a=fingerprint:SHA-256", "a=sendonly", "a=SendOnly").Replace(both), 201, []string{"a=setup:active", "m=video 9"}, nil},
 		{"setup:active", "/whip/", strings.Replace(both, "actpass", "active", 1), 201, []string{"a=setup:passive"}, nil},
 		{"a very long line", "/whip/", both + "a=x-" + strings.Repeat("y", 40_000) + "\r\n", 201, []string{"m=video 9"}, []string{"yyy"}},
-		{"nothing is sent in one section", "/whip/", bundled(offerOf(sendVideo, audioOf("0", "inactive", "111", opus)), "1 0"), 201, []string{"m=audio 0 ", "m=video 9"}, nil},
+		{"nothing is sent in one section", "/whip/", bundled(sdptest.Offer(sendVideo, audioOf("0", "inactive", "111", opus)), "1 0"), 201, []string{"m=audio 0 ", "m=video 9"}, nil},
 		{"another protocol name", "/whip/", strings.ReplaceAll(both, "UDP/TLS/RTP/SAVPF", "RTP/SAVPF"), 201, []string{"m=video 9 RTP/SAVPF 96"}, nil},
 		{"more candidates than are used", "/whip/", both + candidates, 201, []string{"m=video 9"}, nil},
 		{"no credentials", "/whip/", sessionless, 400, []string{"no a=ice-ufrag"}, nil},
@@ -120,12 +122,12 @@ func TestOffers(t *testing.T) {
 		{"an ICE-lite client", "/whip/", strings.Replace(both, "t=0 0\r\n", "t=0 0\r\na=ice-lite\r\n", 1), 422, []string{"ICE-lite"}, nil},
 		{"a fingerprint that is none", "/whip/", strings.Replace(both, "a=fingerprint:sha-256 00", "a=fingerprint:sha-256 0", 1), 400, []string{"a=fingerprint"}, nil},
 		{"sections that begin with CR", "/whip/", both + strings.Repeat("\rm=video 9 RTP/SAVPF 96", 800), 400, []string{"802 media sections, at most 8"}, nil},
-		{"formats without end", "/whip/", offerOf(videoOf("1", "sendonly", strings.Repeat("96 ", 200)+"96", vp8)), 400, []string{"201 formats, at most 128"}, nil},
-		{"lines without end", "/whip/", both + strings.Repeat("a=x\r\n", maxLines), 400, []string{"more than 4096 lines"}, nil},
-		{"audio alone of audio and video", "/whep/demo", offerOf(wantAudio), 201, []string{"m=audio 9"}, nil},
-		{"video that the stream has not, audio that it has", "/whep/demo", bundled(offerOf(wantAudio, videoOf("1", "recvonly", "96", "a=rtpmap:96 H264/90000", h264Fmtp(96, "42e01f", "1"))), "0 1"), 406,
+		{"formats without end", "/whip/", sdptest.Offer(videoOf("1", "sendonly", strings.Repeat("96 ", 200)+"96", vp8)), 400, []string{"201 formats, at most 128"}, nil},
+		{"lines without end", "/whip/", both + strings.Repeat("a=x\r\n", sdp.MaxLines), 400, []string{"more than 4096 lines"}, nil},
+		{"audio alone of audio and video", "/whep/demo", sdptest.Offer(wantAudio), 201, []string{"m=audio 9"}, nil},
+		{"video that the stream has not, audio that it has", "/whep/demo", bundled(sdptest.Offer(wantAudio, videoOf("1", "recvonly", "96", "a=rtpmap:96 H264/90000", h264Fmtp(96, "42e01f", "1"))), "0 1"), 406,
 			[]string{"section 1 (video, mid 1) offers H264", "the stream has video/VP8 and audio/opus: offer to receive that"}, nil},
-		{"more sections than the stream has tracks", "/whep/demo", bundled(offerOf(wantAudio, wantVideo, videoOf("2", "recvonly", "96", vp8)), "0 1 2"), 201,
+		{"more sections than the stream has tracks", "/whep/demo", bundled(sdptest.Offer(wantAudio, wantVideo, videoOf("2", "recvonly", "96", vp8)), "0 1 2"), 201,
 			[]string{"m=video 9 ", "m=video 0 ", "a=group:BUNDLE 0 1\r\n"}, nil},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -156,23 +158,23 @@ func TestOffers(t *testing.T) {
 			if err := answer.UnmarshalString(body); err != nil {
 				t.Fatalf("the answer: %v\n%s", err, body)
 			}
-			parsed, err := parseDescription([]byte(c.offer), limits{MaxSDP, maxSections, maxLines})
+			parsed, err := sdp.ParseDescription([]byte(c.offer), sdp.Limits{Bytes: sdp.MaxBytes, Sections: sdp.MaxSections, Lines: sdp.MaxLines})
 			if err != nil {
 				t.Fatal(err)
 			}
-			if len(answer.MediaDescriptions) != len(parsed.sections) {
-				t.Fatalf("%d sections are answered, %d were offered", len(answer.MediaDescriptions), len(parsed.sections))
+			if len(answer.MediaDescriptions) != len(parsed.Sections) {
+				t.Fatalf("%d sections are answered, %d were offered", len(answer.MediaDescriptions), len(parsed.Sections))
 			}
-			for i, s := range parsed.sections {
+			for i, s := range parsed.Sections {
 				got := answer.MediaDescriptions[i].MediaName
-				if got.Media != s.media || strings.Join(got.Protos, "/") != s.proto {
+				if got.Media != s.Media || strings.Join(got.Protos, "/") != s.Proto {
 					t.Errorf("section %d is answered as %s over %v", i, got.Media, got.Protos)
 				}
 				if got.Port.Value == 0 {
 					continue
 				}
 				for _, f := range got.Formats {
-					if !strings.Contains(" "+strings.Join(s.formats, " ")+" ", " "+f+" ") {
+					if !strings.Contains(" "+strings.Join(s.Formats, " ")+" ", " "+f+" ") {
 						t.Errorf("section %d is answered with format %s, which was not offered in it", i, f)
 					}
 				}
@@ -190,7 +192,7 @@ func TestOffersOfClients(t *testing.T) {
 	a := m.add(ledger.Limits{}, nil)
 	a.publish("vp8")
 	publishRaw(t, a, "h264", nil, param(webrtc.MimeTypeH264, 102, "packetization-mode=1;profile-level-id=42e01f"), param(webrtc.MimeTypeOpus, 111, ""))
-	files, err := filepath.Glob("testdata/sdp/*.sdp")
+	files, err := filepath.Glob("sdp/testdata/*.sdp")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -246,7 +248,7 @@ func (r *raw) Unbind(webrtc.TrackLocalContext) error { return nil }
 func (r *raw) ID() string                            { return r.id }
 func (r *raw) RID() string                           { return "" }
 func (r *raw) StreamID() string                      { return "raw" }
-func (r *raw) Kind() webrtc.RTPCodecType             { return kindOf(r.mime) }
+func (r *raw) Kind() webrtc.RTPCodecType             { return sdp.KindOf(r.mime) }
 
 // send sends one packet, ticks of the clock after the last one.
 func (r *raw) send(payload []byte, marker bool, ticks uint32) {
@@ -266,7 +268,7 @@ func plainPeer(t *testing.T, codecs ...webrtc.RTPCodecParameters) *webrtc.PeerCo
 	t.Helper()
 	media := &webrtc.MediaEngine{}
 	for _, c := range codecs {
-		if err := media.RegisterCodec(c, kindOf(c.MimeType)); err != nil {
+		if err := media.RegisterCodec(c, sdp.KindOf(c.MimeType)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -311,13 +313,16 @@ func dialPeer(t *testing.T, pc *webrtc.PeerConnection, url string, munge func(st
 
 func param(mime string, pt webrtc.PayloadType, fmtp string) webrtc.RTPCodecParameters {
 	p := webrtc.RTPCodecParameters{PayloadType: pt}
-	kind, name, _ := strings.Cut(mime, "/")
-	c, _ := codecNamed(webrtc.NewRTPCodecType(kind), name)
-	p.MimeType, p.ClockRate, p.Channels, p.SDPFmtpLine = mime, c.clock, c.channels, fmtp
-	if c.channels == 1 {
+	for _, c := range sdp.LinkCodecs() {
+		if c.MimeType == mime {
+			p.RTPCodecCapability = c.RTPCodecCapability
+		}
+	}
+	p.SDPFmtpLine = fmtp
+	if p.Channels == 1 {
 		p.Channels = 0
 	}
-	if kind == "video" {
+	if sdp.KindOf(mime) == webrtc.RTPCodecTypeVideo {
 		p.RTCPFeedback = []webrtc.RTCPFeedback{{Type: "nack", Parameter: "pli"}}
 	}
 	return p
@@ -445,12 +450,12 @@ func TestWhatIsNotTakenIsTold(t *testing.T) {
 	m := newMesh(t)
 	a := m.add(ledger.Limits{}, nil)
 	opus := "a=rtpmap:111 opus/48000/2"
-	_, _ = call(t, "POST", a.web.URL+"/whip/x", typeSDP, bundled(offerOf(audioOf("0", "sendonly", "111", opus), dataSection), "0 data")+"a=candidate:1 1 tcp 5 10.0.0.1 9 typ host tcptype active\r\n")
+	_, _ = call(t, "POST", a.web.URL+"/whip/x", typeSDP, bundled(sdptest.Offer(audioOf("0", "sendonly", "111", opus), dataSection), "0 data")+"a=candidate:1 1 tcp 5 10.0.0.1 9 typ host tcptype active\r\n")
 	sessions := a.Sessions()
 	if len(sessions) != 1 || len(sessions[0].NotTaken) != 1 || !strings.Contains(sessions[0].NotTaken[0], "section 1 (application, mid data)") {
 		t.Fatalf("sessions = %+v", sessions)
 	}
-	resp, body := call(t, "POST", a.web.URL+"/whip/y", typeSDP, offerOf(audioOf("0", "sendonly", "97", "a=rtpmap:97 AMR-WB/16000")))
+	resp, body := call(t, "POST", a.web.URL+"/whip/y", typeSDP, sdptest.Offer(audioOf("0", "sendonly", "97", "a=rtpmap:97 AMR-WB/16000")))
 	var problem struct{ Code, Detail string }
 	if err := json.Unmarshal([]byte(body), &problem); err != nil || resp.StatusCode != 406 || problem.Code != "no-common-codec" {
 		t.Errorf("%s: %s (%v)", resp.Status, body, err)
@@ -476,7 +481,7 @@ func TestViewersOfH264(t *testing.T) {
 		publishRaw(t, a, profile, nil, param(webrtc.MimeTypeH264, 102, "level-asymmetry-allowed=1;packetization-mode=1;profile-level-id="+profile))
 	}
 	browser := func(name string) string {
-		raw, err := os.ReadFile(filepath.Join("testdata", "sdp", name))
+		raw, err := os.ReadFile(filepath.Join("sdp", "testdata", name))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -491,7 +496,7 @@ func TestViewersOfH264(t *testing.T) {
 			formats += fmt.Sprintf("%d ", 100+i)
 			attributes = append(attributes, fmt.Sprintf("a=rtpmap:%d H264/90000", 100+i), fmt.Sprintf("a=fmtp:%d %s", 100+i, f))
 		}
-		return offerOf(videoOf("0", "recvonly", strings.TrimSpace(formats), attributes...))
+		return sdptest.Offer(videoOf("0", "recvonly", strings.TrimSpace(formats), attributes...))
 	}
 	const constrained = "packetization-mode=1;profile-level-id=42e01f"
 	for _, c := range []struct {
@@ -592,7 +597,7 @@ func TestParameterSetsOfTheOffer(t *testing.T) {
 func TestTrickledCandidatesAreBounded(t *testing.T) {
 	m := newMesh(t)
 	a := m.add(ledger.Limits{}, nil)
-	resp, body := call(t, "POST", a.web.URL+"/whip/x", typeSDP, offerOf(audioOf("0", "sendonly", "0")))
+	resp, body := call(t, "POST", a.web.URL+"/whip/x", typeSDP, sdptest.Offer(audioOf("0", "sendonly", "0")))
 	if resp.StatusCode != 201 {
 		t.Fatal(body)
 	}
@@ -608,7 +613,7 @@ func TestTrickledCandidatesAreBounded(t *testing.T) {
 		t.Errorf("a restart without a password: %s %s", resp.Status, body)
 	}
 	got := a.Sessions()[0].CandidatesUnused
-	if got[overBound] != 40-maxCandidates || got["a name"] != 40 {
+	if got[sdp.OverBound] != 40-sdp.MaxCandidates || got["a name"] != 40 {
 		t.Errorf("unused: %v", got)
 	}
 }
@@ -621,7 +626,7 @@ func TestTransportsThatWereBundled(t *testing.T) {
 	own := func(name string) string {
 		return lines("a=ice-ufrag:"+name, "a=ice-pwd:0123456789012345678901", "a=rtpmap:111 opus/48000/2")
 	}
-	offer := bundled(offerOf(audioOf("0", "sendonly", "111", own("first")), audioOf("1", "sendonly", "111", own("second"))), "1 0")
+	offer := bundled(sdptest.Offer(audioOf("0", "sendonly", "111", own("first")), audioOf("1", "sendonly", "111", own("second"))), "1 0")
 	resp, body := call(t, "POST", a.web.URL+"/whip/x", typeSDP, offer)
 	if resp.StatusCode != 201 || !strings.Contains(body, "a=group:BUNDLE 1 0") {
 		t.Fatal(body)
@@ -641,7 +646,7 @@ func TestTransportsThatWereBundled(t *testing.T) {
 func dearOffers() map[string]string {
 	section := func(kind string, i int) string {
 		s := fmt.Sprintf("m=%s 9 UDP/TLS/RTP/SAVPF", kind)
-		for pt := range maxFormats {
+		for pt := range sdp.MaxFormats {
 			s += fmt.Sprint(" ", pt)
 		}
 		return s + fmt.Sprintf("\r\na=mid:%d\r\na=sendonly\r\n", i)
@@ -649,9 +654,9 @@ func dearOffers() map[string]string {
 	fill := func(head string, more func(int) string) string {
 		var b strings.Builder
 		b.WriteString(head)
-		for n := strings.Count(head, "\n"); n < maxLines; n++ {
+		for n := strings.Count(head, "\n"); n < sdp.MaxLines; n++ {
 			next := more(n)
-			if b.Len()+len(next) > MaxSDP {
+			if b.Len()+len(next) > sdp.MaxBytes {
 				break
 			}
 			b.WriteString(next)
@@ -659,23 +664,23 @@ func dearOffers() map[string]string {
 		return b.String()
 	}
 	all, mids := "", ""
-	for i := range maxSections {
+	for i := range sdp.MaxSections {
 		mids += fmt.Sprint(" ", i)
 		all += section([]string{"audio", "video"}[i%2], i)
-		for pt := range maxFormats {
+		for pt := range sdp.MaxFormats {
 			all += fmt.Sprintf("a=rtpmap:%d %s\r\n", pt, []string{"opus/48000/2", "VP8/90000"}[i%2])
 		}
 	}
-	one := offerOf(section("video", 0) + "a=rtpmap:96 VP8/90000\r\n")
+	one := sdptest.Offer(section("video", 0) + "a=rtpmap:96 VP8/90000\r\n")
 	return map[string]string{
-		"sections": bundled(offerOf(all), mids[1:]),
+		"sections": bundled(sdptest.Offer(all), mids[1:]),
 		"rtpmaps":  fill(one, func(n int) string { return fmt.Sprintf("a=rtpmap:%d VP8/90000\r\n", n%128) }),
 		"candidates": fill(one, func(n int) string {
 			return fmt.Sprintf("a=candidate:%d 1 udp 1 10.0.%d.%d 9 typ host\r\n", n, n/256, n%256)
 		}),
 		"fmtps": fill(one, func(n int) string { return fmt.Sprintf("a=fmtp:%d a=1;b=2\r\n", n%128) }),
 		"ssrcs": fill(one, func(n int) string { return fmt.Sprintf("a=ssrc-group:FID %d %d\r\n", n, n+1) }),
-		"group": strings.Replace(bundled(offerOf(all), mids[1:]), "BUNDLE", "BUNDLE"+strings.Repeat(" x", 5000), 1),
+		"group": strings.Replace(bundled(sdptest.Offer(all), mids[1:]), "BUNDLE", "BUNDLE"+strings.Repeat(" x", 5000), 1),
 	}
 }
 
@@ -684,7 +689,7 @@ func dearOffers() map[string]string {
 func answerOnce(t testing.TB, s *SFU, body string) time.Duration {
 	t.Helper()
 	began := time.Now()
-	o, err := parseOffer([]byte(body))
+	o, err := sdp.ParseOffer([]byte(body))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -717,7 +722,7 @@ func bareSFU(t testing.TB) *SFU {
 // load slows down too.
 func TestDearOffersAreCheap(t *testing.T) {
 	s := bareSFU(t)
-	raw, err := os.ReadFile("testdata/sdp/chromium-whip.sdp")
+	raw, err := os.ReadFile("sdp/testdata/chromium-whip.sdp")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -730,7 +735,7 @@ func TestDearOffersAreCheap(t *testing.T) {
 	}
 	plain := least(string(raw))
 	for name, body := range dearOffers() {
-		if len(body) > MaxSDP {
+		if len(body) > sdp.MaxBytes {
 			t.Fatalf("%s: %d bytes", name, len(body))
 		}
 		if took := least(body); took > 20*plain {
@@ -743,19 +748,19 @@ func TestDearOffersAreCheap(t *testing.T) {
 // of it and no more, in bounds, and never panics; the answer has the sections of
 // the offer.
 func FuzzOffer(f *testing.F) {
-	corpus(f)
+	sdptest.Corpus(f, "sdp/testdata")
 	for _, body := range dearOffers() {
 		f.Add([]byte(body))
 	}
-	f.Add([]byte(bundled(offerOf(audioOf("0", "sendrecv", "0 8 9 111", "a=rtpmap:111 OPUS/48000/2"), videoSection("1", "sendrecv"), dataSection), "1 0 data")))
-	f.Add([]byte(offerOf(videoOf("", "recvonly", "96", "a=rtpmap:96 AV1", "a=fmtp:96 profile=1", "a=ssrc-group:FID 1 2", "a=ssrc:1", "a=ssrc:2", "a=msid:- x", "a=extmap:3/sendonly "+extOrientation))))
+	f.Add([]byte(bundled(sdptest.Offer(audioOf("0", "sendrecv", "0 8 9 111", "a=rtpmap:111 OPUS/48000/2"), sdptest.Video("1", "sendrecv"), dataSection), "1 0 data")))
+	f.Add([]byte(sdptest.Offer(videoOf("", "recvonly", "96", "a=rtpmap:96 AV1", "a=fmtp:96 profile=1", "a=ssrc-group:FID 1 2", "a=ssrc:1", "a=ssrc:2", "a=msid:- x", "a=extmap:3/sendonly "+sdp.Orientation))))
 	s := bareSFU(f)
 	var all []*forward.Track
-	for i, c := range forwardable {
-		all = append(all, &forward.Track{ID: fmt.Sprint(i), Codec: forward.Codec{MimeType: c.mime, ClockRate: c.clock, Channels: c.channels, Fmtp: c.fmtp}})
+	for i, c := range sdp.LinkCodecs() {
+		all = append(all, &forward.Track{ID: fmt.Sprint(i), Codec: forward.Codec{MimeType: c.MimeType, ClockRate: c.ClockRate, Channels: c.Channels, Fmtp: c.SDPFmtpLine}})
 	}
 	f.Fuzz(func(t *testing.T, body []byte) {
-		o, err := parseOffer(body)
+		o, err := sdp.ParseOffer(body)
 		if err != nil {
 			return
 		}
@@ -768,16 +773,16 @@ func FuzzOffer(f *testing.F) {
 			sess, answer, err := set()
 			if err != nil {
 				var known bool
-				for _, as := range []any{new(sdpError), new(unacceptable)} {
+				for _, as := range []any{new(sdp.Error), new(sdp.Unacceptable)} {
 					known = known || errors.As(err, as)
 				}
-				if strings.Contains(err.Error(), "pion") || !known && !errors.Is(err, errNoCodec) {
+				if strings.Contains(err.Error(), "pion") || !known && !errors.Is(err, sdp.ErrNoCodec) {
 					t.Errorf("%v", err)
 				}
 				continue
 			}
 			checkTaken(t, sess.offer)
-			if parsed, err := parseDescription([]byte(answer), limits{8 * MaxSDP, maxSections, maxLines}); err != nil || len(parsed.sections) != len(o.sections) {
+			if parsed, err := sdp.ParseDescription([]byte(answer), sdp.Limits{Bytes: 8 * sdp.MaxBytes, Sections: sdp.MaxSections, Lines: sdp.MaxLines}); err != nil || len(parsed.Sections) != len(o.Sections) {
 				t.Errorf("not the sections of the offer (%v)\n%s", err, answer)
 			}
 			sess.discard()
@@ -786,19 +791,19 @@ func FuzzOffer(f *testing.F) {
 }
 
 // checkTaken looks at what pion is given of o.
-func checkTaken(t *testing.T, o *offer) {
+func checkTaken(t *testing.T, o *sdp.Offer) {
 	t.Helper()
 	var given psdp.SessionDescription
-	if err := given.UnmarshalString(o.text()); err != nil {
-		t.Fatalf("pion does not read what it is given: %v\n%s", err, o.text())
+	if err := given.UnmarshalString(o.Text()); err != nil {
+		t.Fatalf("pion does not read what it is given: %v\n%s", err, o.Text())
 	}
-	if len(given.MediaDescriptions) != len(o.taken) || len(o.taken) == 0 || len(o.taken) > maxSections {
-		t.Fatalf("%d sections are given, %d taken", len(given.MediaDescriptions), len(o.taken))
+	if len(given.MediaDescriptions) != len(o.Taken) || len(o.Taken) == 0 || len(o.Taken) > sdp.MaxSections {
+		t.Fatalf("%d sections are given, %d taken", len(given.MediaDescriptions), len(o.Taken))
 	}
 	candidates := 0
-	for i, s := range o.taken {
+	for i, s := range o.Taken {
 		m := given.MediaDescriptions[i]
-		if mid, _ := m.Attribute("mid"); mid != s.pionMid() || m.MediaName.Media != s.media || len(m.MediaName.Formats) > 2 || m.MediaName.Formats[0] != fmt.Sprint(s.codec.pt) {
+		if mid, _ := m.Attribute("mid"); mid != s.PionMID() || m.MediaName.Media != s.Media || len(m.MediaName.Formats) > 2 || m.MediaName.Formats[0] != fmt.Sprint(s.Codec.PT) {
 			t.Errorf("section %d is given as %s %v, mid %q", i, m.MediaName.Media, m.MediaName.Formats, mid)
 		}
 		if len(m.Attributes) > 80 {
@@ -810,14 +815,14 @@ func checkTaken(t *testing.T, o *offer) {
 			}
 		}
 	}
-	if candidates > maxCandidates {
+	if candidates > sdp.MaxCandidates {
 		t.Errorf("%d candidates are given", candidates)
 	}
 }
 
 // Another node is a member, and may still be broken.
 func FuzzLinkDescription(f *testing.F) {
-	corpus(f)
+	sdptest.Corpus(f, "sdp/testdata")
 	media, err := linkMedia()
 	if err != nil {
 		f.Fatal(err)
@@ -842,7 +847,7 @@ func FuzzLinkDescription(f *testing.F) {
 	f.Add([]byte(offer.SDP))
 	f.Add([]byte(dearLinkDescription()))
 	f.Fuzz(func(t *testing.T, body []byte) {
-		text, err := linkText(string(body), linkLimits)
+		text, err := sdp.LinkText(string(body), linkLimits)
 		if err != nil {
 			return
 		}
@@ -854,7 +859,7 @@ func FuzzLinkDescription(f *testing.F) {
 			t.Errorf("%d sections", n)
 		}
 		for _, m := range parsed.MediaDescriptions {
-			if n := len(m.MediaName.Formats); n > 2*len(forwardable) {
+			if n := len(m.MediaName.Formats); n > 2*len(sdp.LinkCodecs()) {
 				t.Errorf("%d formats in a section", n)
 			}
 		}
@@ -892,17 +897,17 @@ func dearLinkDescription() string {
 	for i := range 2 * maxSlots {
 		mids += fmt.Sprint(" ", i)
 		s := "m=video 9 UDP/TLS/RTP/SAVPF"
-		for pt := range maxLinkFormats {
+		for pt := range sdp.MaxLinkFormats {
 			s += fmt.Sprint(" ", 96+pt)
 		}
 		s += fmt.Sprintf("\r\nc=IN IP4 0.0.0.0\r\na=mid:%d\r\na=sendrecv\r\na=ssrc:%d\r\n", i, i+1)
-		for pt := range maxLinkFormats {
+		for pt := range sdp.MaxLinkFormats {
 			s += fmt.Sprintf("a=rtpmap:%d %s/90000\r\n", 96+pt, []string{"VP8", "H264", "VP9", "AV1"}[pt%4])
 		}
 		s += "a=rtcp-fb:* nack\r\na=rtcp-fb:* nack pli\r\na=rtcp-fb:* ccm fir\r\na=rtcp-fb:* transport-cc\r\na=rtcp-fb:* goog-remb\r\n"
 		sections += s
 	}
-	return bundled(offerOf(sections), mids[1:])
+	return bundled(sdptest.Offer(sections), mids[1:])
 }
 
 // What pion does with 128 sections is the most of it.
@@ -919,7 +924,7 @@ func BenchmarkDearLinkDescription(b *testing.B) {
 		if err != nil {
 			b.Fatal(err)
 		}
-		normal, err := linkText(text, linkLimits)
+		normal, err := sdp.LinkText(text, linkLimits)
 		if err != nil {
 			b.Fatal(err)
 		}
@@ -932,5 +937,34 @@ func BenchmarkDearLinkDescription(b *testing.B) {
 		if err := pc.GracefulClose(); err != nil {
 			b.Fatal(err)
 		}
+	}
+}
+
+// A viewer of a stream without audio offers audio first: the section is
+// rejected, and the candidates stand where the client looks for them.
+func TestRejectedFirstSection(t *testing.T) {
+	m := newMesh(t)
+	a := m.add(ledger.Limits{}, nil)
+	offer := func(sections ...string) *sdp.Offer {
+		o, err := sdp.ParseOffer([]byte(strings.Replace(sdptest.Offer(sections...), "t=0 0\r\n", "t=0 0\r\na=group:BUNDLE 0 1\r\n", 1)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return o
+	}
+	p, _, err := a.publisher(t.Context(), "x", offer(sdptest.Video("0", "sendonly")), "entry", "test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.discard()
+	v, answer, err := a.viewer(t.Context(), p.stream, offer(sdptest.Audio("0", "recvonly"), sdptest.Video("1", "recvonly")), "entry", "test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer v.discard()
+	_, sections, _ := strings.Cut(answer, "m=audio 0 ")
+	audio, video, ok := strings.Cut(sections, "m=video ")
+	if !ok || strings.HasPrefix(video, "0 ") || strings.Contains(audio, "candidate") || !strings.Contains(audio, "a=mid:0") || !strings.Contains(video, "a=candidate:") || !strings.Contains(video, "a=end-of-candidates") {
+		t.Errorf("answer:\n%s", answer)
 	}
 }

@@ -24,6 +24,7 @@ import (
 	"weir/sfu/problem"
 	"weir/sfu/proxied"
 	"weir/sfu/rights"
+	"weir/sfu/sdp"
 )
 
 // OverflowProtocol is the name of the protocol by which a request is handed to
@@ -33,7 +34,7 @@ const OverflowProtocol = "overflow/1"
 const (
 	// maxHandover bounds each of its messages, in bytes: an offer or an answer,
 	// and what goes with it.
-	maxHandover = MaxSDP + 8<<10
+	maxHandover = sdp.MaxBytes + 8<<10
 	// maxHeader bounds what is taken over into a header, in bytes.
 	maxHeader = 2 << 10
 	// handoverRead is how long a handover may take to arrive.
@@ -260,8 +261,8 @@ func (a *answer) WriteHeader(status int) {
 
 func (a *answer) Write(b []byte) (int, error) {
 	a.WriteHeader(http.StatusOK)
-	if a.body.Len()+len(b) > MaxSDP {
-		return 0, fmt.Errorf("an answer of more than %d bytes", MaxSDP)
+	if a.body.Len()+len(b) > sdp.MaxBytes {
+		return 0, fmt.Errorf("an answer of more than %d bytes", sdp.MaxBytes)
 	}
 	return a.body.Write(b)
 }

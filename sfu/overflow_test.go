@@ -28,6 +28,7 @@ import (
 	"weir/sfu/client"
 	"weir/sfu/pb"
 	"weir/sfu/problem"
+	"weir/sfu/sdp/sdptest"
 )
 
 // A helper that grants a lease and then answers what it likes gets nothing of it
@@ -68,7 +69,7 @@ func TestHelperIsAskedAsThePeerItIs(t *testing.T) {
 		}
 	})
 	a.publish("own") // it is full now
-	offer := offerOf(videoSection("0", "recvonly"))
+	offer := sdptest.Offer(sdptest.Video("0", "recvonly"))
 	for _, tt := range []struct {
 		name   string
 		helper func(*pb.Handover) proto.Message
@@ -194,7 +195,7 @@ func TestHandoversAreRefused(t *testing.T) {
 		}
 		return s
 	}
-	offer := []byte(offerOf(videoSection("0", "recvonly")))
+	offer := []byte(sdptest.Offer(sdptest.Video("0", "recvonly")))
 	send := func(from peer.ID, m *pb.Handover) (*pb.Outcome, error) {
 		near, far := net.Pipe()
 		served := make(chan struct{})
@@ -338,7 +339,7 @@ func TestCandidatesAreNotKnockedAt(t *testing.T) {
 	a := m.add(ledger.Limits{}, nil)
 	a.publish("demo")
 	candidate := fmt.Sprintf("a=candidate:1 1 UDP 2130706431 127.0.0.1 %d typ host\r\n", listener.LocalAddr().(*net.UDPAddr).Port)
-	resp, body := call(t, "POST", a.web.URL+"/whep/demo", typeSDP, offerOf(videoSection("0", "recvonly"))+candidate)
+	resp, body := call(t, "POST", a.web.URL+"/whep/demo", typeSDP, sdptest.Offer(sdptest.Video("0", "recvonly"))+candidate)
 	if resp.StatusCode != http.StatusCreated {
 		t.Fatalf("%s: %s", resp.Status, body)
 	}

@@ -16,6 +16,7 @@ import (
 	"weir/capacity/tracing"
 	"weir/sfu/forward"
 	"weir/sfu/pb"
+	"weir/sfu/sdp"
 )
 
 // An inbound is one stream that we pull over a link.
@@ -110,7 +111,7 @@ func (in *inbound) accepted(m *pb.Subscribed) error {
 	}
 	seen := map[string]bool{}
 	for _, t := range m.Tracks {
-		if !isForwardable(t.Mime) || t.Clock == 0 || t.Channels > 8 || len(t.Fmtp) > maxFmtp || len(t.Id) > 32 || seen[t.Id] {
+		if !sdp.IsForwardable(t.Mime) || t.Clock == 0 || t.Channels > 8 || len(t.Fmtp) > sdp.MaxFmtp || len(t.Id) > 32 || seen[t.Id] {
 			return fmt.Errorf("a track %q of codec %q", plain(t.Id), plain(t.Mime))
 		}
 		seen[t.Id] = true

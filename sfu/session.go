@@ -3,7 +3,6 @@ package sfu
 import (
 	"context"
 	"crypto/rand"
-	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -20,6 +19,7 @@ import (
 	"weir/sfu/forward"
 	"weir/sfu/problem"
 	"weir/sfu/rights"
+	"weir/sfu/sdp"
 	"weir/sfu/udp"
 )
 
@@ -49,9 +49,6 @@ const (
 	// mediaCheck is between two looks at whether a publisher's sections send.
 	mediaCheck = time.Second
 )
-
-// errNoCodec means that client and stream have no codec in common.
-var errNoCodec = errors.New("no codec in common")
 
 // A session is one WHIP or WHEP client. Its goroutine, watch, owns it.
 type session struct {
@@ -90,14 +87,14 @@ type session struct {
 	patch      sync.Mutex
 	over       bool // closed
 	etag       string
-	offer      *offer      // the client's last, to build a restart on
-	candidates []candidate // that were trickled
+	offer      *sdp.Offer      // the client's last, to build a restart on
+	candidates []sdp.Candidate // that were trickled
 
 	mu     sync.Mutex
 	unused map[string]int // candidates that are of no use, by what they are
 }
 
-func (s *SFU) newSession(ctx context.Context, kind sessionKind, media *webrtc.MediaEngine, o *offer, entry, remote string) (*session, error) {
+func (s *SFU) newSession(ctx context.Context, kind sessionKind, media *webrtc.MediaEngine, o *sdp.Offer, entry, remote string) (*session, error) {
 	leg := legView
 	var in *ingress
 	if kind == kindWHIP {
@@ -110,7 +107,7 @@ func (s *SFU) newSession(ctx context.Context, kind sessionKind, media *webrtc.Me
 	sess := &session{
 		id: rand.Text(), trace: tracing.ID(ctx), kind: kind, sfu: s, pc: pc, far: far, entry: entry, remote: remote, began: time.Now(),
 		gone: make(chan string, 1), connected: make(chan struct{}), done: make(chan struct{}),
-		etag: newETag(), offer: o, unused: maps.Clone(o.skipped), notTaken: o.refused(), checking: checking(pc), in: in,
+		etag: newETag(), offer: o, unused: maps.Clone(o.Skipped), notTaken: o.Refused(), checking: checking(pc), in: in,
 	}
 	if in != nil {
 		in.ended = sess.end
@@ -166,18 +163,18 @@ func (s *session) begin() {
 
 // answer gives the client's offer to the PeerConnection and returns the answer,
 // with all of our candidates in it.
-func (s *session) answer(ctx context.Context, o *offer) (string, error) {
-	if err := s.pc.SetRemoteDescription(webrtc.SessionDescription{Type: webrtc.SDPTypeOffer, SDP: o.text()}); err != nil {
-		return "", sdpError(err.Error())
+func (s *session) answer(ctx context.Context, o *sdp.Offer) (string, error) {
+	if err := s.pc.SetRemoteDescription(webrtc.SessionDescription{Type: webrtc.SDPTypeOffer, SDP: o.Text()}); err != nil {
+		return "", sdp.Error(err.Error())
 	}
 	// Left alone, pion answers all sections of a kind with one payload type.
 	for _, tr := range s.pc.GetTransceivers() {
-		for _, section := range o.taken {
-			if tr.Mid() != section.pionMid() {
+		for _, section := range o.Taken {
+			if tr.Mid() != section.PionMID() {
 				continue
 			}
-			if err := tr.SetCodecPreferences(section.codec.withFeedback().params()); err != nil {
-				return "", sdpError(err.Error())
+			if err := tr.SetCodecPreferences(section.Codec.WithFeedback().Params()); err != nil {
+				return "", sdp.Error(err.Error())
 			}
 		}
 	}
@@ -193,11 +190,11 @@ func (s *session) answer(ctx context.Context, o *offer) (string, error) {
 	}
 	answer, err := s.pc.CreateAnswer(nil)
 	if err != nil {
-		return "", sdpError(err.Error())
+		return "", sdp.Error(err.Error())
 	}
 	gathered := webrtc.GatheringCompletePromise(s.pc)
 	if err := s.pc.SetLocalDescription(answer); err != nil {
-		return "", sdpError(err.Error())
+		return "", sdp.Error(err.Error())
 	}
 	select {
 	case <-gathered: // host candidates of one socket: at once
@@ -207,7 +204,7 @@ func (s *session) answer(ctx context.Context, o *offer) (string, error) {
 	local := s.pc.LocalDescription().SDP
 	expect(s.far, local)
 	await(ctx, s.checking, checkingPatience)
-	return inOrder(local), nil
+	return sdp.InOrder(local), nil
 }
 
 // discard closes a session that was never begun.
@@ -369,8 +366,8 @@ func (s *session) consents(now time.Time) bool {
 }
 
 // publisher sets a WHIP client up as the stream's origin.
-func (s *SFU) publisher(ctx context.Context, name string, o *offer, entry, remote string) (*session, string, error) {
-	o = o.again()
+func (s *SFU) publisher(ctx context.Context, name string, o *sdp.Offer, entry, remote string) (*session, string, error) {
+	o = o.Again()
 	media, err := newMedia()
 	if err != nil {
 		return nil, "", err
@@ -379,39 +376,39 @@ func (s *SFU) publisher(ctx context.Context, name string, o *offer, entry, remot
 	// packet comes.
 	var (
 		tracks   []*forward.Track
-		sections []*section // of each track
+		sections []*sdp.Section // of each track
 	)
 	count := map[webrtc.RTPCodecType]int{}
 	used := map[webrtc.PayloadType]string{}
-	for _, section := range o.sections {
-		if !o.inUse(section) {
+	for _, section := range o.Sections {
+		if !o.InUse(section) {
 			continue
 		}
-		if !section.sends {
-			section.why = "nothing is sent in it"
+		if !section.Sends {
+			section.Why = "nothing is sent in it"
 			continue
 		}
-		codec, ok := section.preferred(used)
+		codec, ok := section.Preferred(used)
 		if !ok {
-			return nil, "", section.notTaken("taken is " + codecNames(section.kind))
+			return nil, "", section.NotTaken("taken is " + sdp.CodecNames(section.Kind))
 		}
-		claim(used, &codec)
+		sdp.Claim(used, &codec)
 		if err := register(media, codec); err != nil {
-			return nil, "", sdpError(err.Error())
+			return nil, "", sdp.Error(err.Error())
 		}
-		o.take(section, codec)
-		t := &forward.Track{ID: fmt.Sprintf("%s%d", section.kind, count[section.kind]), Codec: codecOf(codec.RTPCodecCapability)}
-		if t.Sets = forward.ParseSprop(codec.sprop); t.Sets != nil && fmtpValue(t.Codec.Fmtp, "profile-level-id") == "" {
+		o.Take(section, codec)
+		t := &forward.Track{ID: fmt.Sprintf("%s%d", section.Kind, count[section.Kind]), Codec: codecOf(codec.RTPCodecCapability)}
+		if t.Sets = forward.ParseSprop(codec.Sprop); t.Sets != nil && sdp.FmtpValue(t.Codec.Fmtp, "profile-level-id") == "" {
 			t.Codec.Fmtp = strings.TrimPrefix(t.Codec.Fmtp+";profile-level-id="+t.Sets.Profile(), ";")
 		}
-		count[section.kind]++
+		count[section.Kind]++
 		tracks, sections = append(tracks, t), append(sections, section)
 	}
 	if len(tracks) == 0 {
-		return nil, "", fmt.Errorf("%w: the offer must send at least one track of %s, %s", errNoCodec,
-			codecNames(webrtc.RTPCodecTypeAudio), codecNames(webrtc.RTPCodecTypeVideo))
+		return nil, "", fmt.Errorf("%w: the offer must send at least one track of %s, %s", sdp.ErrNoCodec,
+			sdp.CodecNames(webrtc.RTPCodecTypeAudio), sdp.CodecNames(webrtc.RTPCodecTypeVideo))
 	}
-	if err := o.settle(); err != nil {
+	if err := o.Settle(); err != nil {
 		return nil, "", err
 	}
 
@@ -429,12 +426,12 @@ func (s *SFU) publisher(ctx context.Context, name string, o *offer, entry, remot
 		return nil, "", err
 	}
 	sess.in.negotiated(sess.pc)
-	return sess, o.answerText(answer), nil
+	return sess, o.AnswerText(answer), nil
 }
 
 // viewer sets a WHEP client up to receive st.
-func (s *SFU) viewer(ctx context.Context, st *Stream, o *offer, entry, remote string) (*session, string, error) {
-	o = o.again()
+func (s *SFU) viewer(ctx context.Context, st *Stream, o *sdp.Offer, entry, remote string) (*session, string, error) {
+	o = o.Again()
 	media, err := newMedia()
 	if err != nil {
 		return nil, "", err
@@ -442,20 +439,20 @@ func (s *SFU) viewer(ctx context.Context, st *Stream, o *offer, entry, remote st
 	// Each track goes into the first section that can take it. A section that
 	// asks for media and gets none, although there is some of its kind left, is
 	// one that the viewer would look at in vain.
-	carries := map[*section]*forward.Track{}
+	carries := map[*sdp.Section]*forward.Track{}
 	used := map[webrtc.PayloadType]string{}
 	var left []*forward.Track
 	for _, t := range st.Tracks {
-		into := slices.IndexFunc(o.sections, func(section *section) bool {
-			if carries[section] != nil || !o.inUse(section) || !section.receives || section.kind != kindOf(t.Codec.MimeType) {
+		into := slices.IndexFunc(o.Sections, func(section *sdp.Section) bool {
+			if carries[section] != nil || !o.InUse(section) || !section.Receives || section.Kind != sdp.KindOf(t.Codec.MimeType) {
 				return false
 			}
-			codec, ok := section.match(capabilityOf(t.Codec), used)
+			codec, ok := section.Match(capabilityOf(t.Codec), used)
 			if !ok {
 				return false
 			}
-			claim(used, &codec)
-			o.take(section, codec)
+			sdp.Claim(used, &codec)
+			o.Take(section, codec)
 			carries[section] = t
 			return true
 		})
@@ -464,30 +461,30 @@ func (s *SFU) viewer(ctx context.Context, st *Stream, o *offer, entry, remote st
 		}
 	}
 	has := st.offers()
-	for _, section := range o.sections {
+	for _, section := range o.Sections {
 		switch {
-		case carries[section] != nil || !o.inUse(section):
-		case !section.receives:
-			section.why = "nothing is received in it"
+		case carries[section] != nil || !o.InUse(section):
+		case !section.Receives:
+			section.Why = "nothing is received in it"
 		default:
-			section.why = "the stream has no further " + section.media
-			if !slices.ContainsFunc(st.Tracks, func(t *forward.Track) bool { return kindOf(t.Codec.MimeType) == section.kind }) {
-				section.why = "the stream has no " + section.media
+			section.Why = "the stream has no further " + section.Media
+			if !slices.ContainsFunc(st.Tracks, func(t *forward.Track) bool { return sdp.KindOf(t.Codec.MimeType) == section.Kind }) {
+				section.Why = "the stream has no " + section.Media
 			}
-			if slices.ContainsFunc(left, func(t *forward.Track) bool { return kindOf(t.Codec.MimeType) == section.kind }) {
-				return nil, "", section.notTaken("the stream has " + has + ": offer to receive that")
+			if slices.ContainsFunc(left, func(t *forward.Track) bool { return sdp.KindOf(t.Codec.MimeType) == section.Kind }) {
+				return nil, "", section.NotTaken("the stream has " + has + ": offer to receive that")
 			}
 		}
 	}
-	if len(o.taken) == 0 {
-		return nil, "", fmt.Errorf("%w: the stream has %s; offer to receive that", errNoCodec, has)
+	if len(o.Taken) == 0 {
+		return nil, "", fmt.Errorf("%w: the stream has %s; offer to receive that", sdp.ErrNoCodec, has)
 	}
-	if err := o.settle(); err != nil {
+	if err := o.Settle(); err != nil {
 		return nil, "", err
 	}
-	for _, section := range o.taken {
-		if err := register(media, *section.codec); err != nil {
-			return nil, "", sdpError(err.Error())
+	for _, section := range o.Taken {
+		if err := register(media, *section.Codec); err != nil {
+			return nil, "", sdp.Error(err.Error())
 		}
 	}
 	sess, err := s.newSession(ctx, kindWHEP, media, o, entry, remote)
@@ -496,11 +493,11 @@ func (s *SFU) viewer(ctx context.Context, st *Stream, o *offer, entry, remote st
 	}
 	sess.stream = st
 	for _, t := range left {
-		sess.notTaken = append(sess.notTaken, fmt.Sprintf("track %s (%s): not asked for", t.ID, describe(capabilityOf(t.Codec))))
+		sess.notTaken = append(sess.notTaken, fmt.Sprintf("track %s (%s): not asked for", t.ID, sdp.Describe(capabilityOf(t.Codec))))
 	}
-	for _, section := range o.taken { // in order, so that pion puts each into its section
+	for _, section := range o.Taken { // in order, so that pion puts each into its section
 		out := newLocalTrack(carries[section], "weir", sess.pc.WriteRTCP, &s.engine.repairs)
-		out.pt = section.codec.pt
+		out.pt = section.Codec.PT
 		out.Begun = sess.firstOf(out.Kind())
 		sess.outs = append(sess.outs, out)
 	}
@@ -515,7 +512,7 @@ func (s *SFU) viewer(ctx context.Context, st *Stream, o *offer, entry, remote st
 		sess.discard()
 		return nil, "", err
 	}
-	return sess, o.answerText(answer), nil
+	return sess, o.AnswerText(answer), nil
 }
 
 // firstOf is what tells how long after the POST the first packet of a kind was
@@ -531,41 +528,32 @@ func (s *session) firstOf(kind webrtc.RTPCodecType) func(time.Time) {
 	}
 }
 
-// notTaken is the error for a section whose media would be lost.
-func (s *section) notTaken(instead string) error {
-	offers := strings.Join(s.offers, ", ")
-	if offers == "" {
-		offers = "nothing that has a name"
-	}
-	return fmt.Errorf("%w: %s offers %s; %s", errNoCodec, s.name(), offers, instead)
-}
-
 // restart serves an ICE restart (RFC 9725, section 4.3.3): the client comes
 // with new credentials and gets ours. Called with patch held.
-func (s *session) restart(ctx context.Context, f *fragment) (string, error) {
-	offer := s.offer.restarted(f.ufrag, f.pwd)
+func (s *session) restart(ctx context.Context, f *sdp.Fragment) (string, error) {
+	offer := s.offer.Restarted(f.Ufrag, f.Pwd)
 	answer, err := s.answer(ctx, offer)
 	if err != nil {
 		return "", err
 	}
 	s.offer, s.etag = offer, newETag()
 	s.candidates = nil
-	return restartFragment(answer), nil
+	return sdp.RestartFragment(answer), nil
 }
 
 // addCandidates gives the client's candidates to its ICE agent, as many as one
 // session may have. Those over the bound, and those that cannot be used, are no
 // error: our side learns the client's address from its checks. Called with
 // patch held.
-func (s *session) addCandidates(f *fragment) {
-	unused := maps.Clone(f.skipped)
-	for _, c := range f.candidates {
+func (s *session) addCandidates(f *sdp.Fragment) {
+	unused := maps.Clone(f.Skipped)
+	for _, c := range f.Candidates {
 		switch {
-		case f.ufrag != "" && f.ufrag != s.offer.ufrag:
+		case f.Ufrag != "" && f.Ufrag != s.offer.Ufrag:
 			unused["of another transport"]++
-		case slices.Contains(s.candidates, c) || slices.Contains(s.offer.candidates, c):
-		case len(s.candidates)+len(s.offer.candidates) >= maxCandidates:
-			unused[overBound]++
+		case slices.Contains(s.candidates, c) || slices.Contains(s.offer.Candidates, c):
+		case len(s.candidates)+len(s.offer.Candidates) >= sdp.MaxCandidates:
+			unused[sdp.OverBound]++
 		default:
 			s.candidates = append(s.candidates, c)
 			if err := s.pc.AddICECandidate(webrtc.ICECandidateInit{Candidate: "candidate:" + c.String()}); err != nil {

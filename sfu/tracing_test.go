@@ -21,6 +21,7 @@ import (
 	"weir/capacity/signed"
 	"weir/capacity/tracing"
 	"weir/sfu/problem"
+	"weir/sfu/sdp/sdptest"
 )
 
 // spansOf are those that have ended, by name.
@@ -66,7 +67,7 @@ func TestTraceOfViewers(t *testing.T) {
 		}
 	}
 
-	resp, err := http.Post(b.web.URL+"/whep/demo", typeSDP, strings.NewReader(offerOf(videoSection("0", "recvonly"))))
+	resp, err := http.Post(b.web.URL+"/whep/demo", typeSDP, strings.NewReader(sdptest.Offer(sdptest.Video("0", "recvonly"))))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -97,7 +98,7 @@ func TestTraceOfWaiting(t *testing.T) {
 	n := newMesh(t).add(ledger.Limits{}, func(c *Config) {
 		c.Tracer = sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(recorder)).Tracer("test")
 	})
-	resp, err := http.Post(n.web.URL+"/whep/demo?wait=50ms", typeSDP, strings.NewReader(offerOf(videoSection("0", "recvonly"))))
+	resp, err := http.Post(n.web.URL+"/whep/demo?wait=50ms", typeSDP, strings.NewReader(sdptest.Offer(sdptest.Video("0", "recvonly"))))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -200,7 +201,7 @@ func TestTicketsTraceGoesFirst(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, c := range []struct{ ticket, want string }{{ticket, tracing.ID(ctx)}, {"forged", "4bf92f3577b34da6a3ce929d0e0e4736"}} {
-		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, to.web.URL+"/whep/demo?ticket="+c.ticket, strings.NewReader(offerOf(videoSection("0", "recvonly"))))
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, to.web.URL+"/whep/demo?ticket="+c.ticket, strings.NewReader(sdptest.Offer(sdptest.Video("0", "recvonly"))))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -13,6 +13,7 @@ import (
 	"github.com/pion/webrtc/v4"
 
 	"weir/sfu/forward"
+	"weir/sfu/sdp"
 )
 
 // capabilityOf is c as pion has it.
@@ -70,7 +71,7 @@ func (l *localTrack) Bind(ctx webrtc.TrackLocalContext) (webrtc.RTPCodecParamete
 				b.RTX = forward.RTX{SSRC: uint32(ctx.SSRCRetransmission()), PayloadType: uint8(rtx.PayloadType)}
 			}
 		}
-		carried := carriedExtensions[l.Kind()]
+		carried := sdp.Carried[l.Kind()]
 		for _, ext := range ctx.HeaderExtensions() {
 			if slices.Contains(carried, ext.URI) {
 				b.Extensions[ext.URI] = uint8(ext.ID)
@@ -99,7 +100,7 @@ func (l *localTrack) RID() string { return "" }
 func (l *localTrack) StreamID() string { return l.stream }
 
 // Kind implements webrtc.TrackLocal.
-func (l *localTrack) Kind() webrtc.RTPCodecType { return kindOf(l.Track.Codec.MimeType) }
+func (l *localTrack) Kind() webrtc.RTPCodecType { return sdp.KindOf(l.Track.Codec.MimeType) }
 
 // readRTCP hands the RTCP of the far end to the DownTrack that current returns,
 // until r ends.

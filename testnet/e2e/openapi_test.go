@@ -25,7 +25,7 @@ import (
 	"weir/capacity/policy"
 	"weir/capacity/signed"
 	"weir/dht/identity"
-	"weir/sfu"
+	"weir/sfu/sdp"
 )
 
 // A contract holds what nodes answer against cmd/weir/openapi.yaml.
@@ -194,7 +194,7 @@ func TestAnswersAreAsOpenAPISays(t *testing.T) {
 	c.ask(t, 400, http.MethodPost, a.whep("demo")+"?wait=tomorrow", "application/sdp", offer, nil)
 	c.ask(t, 400, http.MethodPost, a.whip("demo"), "application/sdp", "hello", nil)
 	c.ask(t, 403, http.MethodPost, a.whep("demo")+"?ticket=none", "application/sdp", offer, nil)
-	c.ask(t, 413, http.MethodPost, a.whip("demo"), "application/sdp", strings.Repeat("x", sfu.MaxSDP+1), nil)
+	c.ask(t, 413, http.MethodPost, a.whip("demo"), "application/sdp", strings.Repeat("x", sdp.MaxBytes+1), nil)
 	c.ask(t, 415, http.MethodPost, a.whip("demo"), "text/plain", offer, nil)
 	for _, url := range []string{a.whip("demo"), a.whep("demo"), session} {
 		c.ask(t, 204, http.MethodOptions, url, "", "", nil)

@@ -1,4 +1,4 @@
-package sfu
+package sdp
 
 import (
 	"fmt"
@@ -10,21 +10,21 @@ import (
 
 // Header extensions that are carried from hop to hop unread.
 const (
-	extAudioLevel  = "urn:ietf:params:rtp-hdrext:ssrc-audio-level"                                             // RFC 6464
-	extCaptureTime = "http://www.webrtc.org/experiments/rtp-hdrext/abs-capture-time"                           //
-	extDependency  = "https://aomediacodec.github.io/av1-rtp-spec/#dependency-descriptor-rtp-header-extension" // AV1 RTP spec
-	extOrientation = "urn:3gpp:video-orientation"                                                              // 3GPP TS 26.114
+	AudioLevel           = "urn:ietf:params:rtp-hdrext:ssrc-audio-level"                                             // RFC 6464
+	CaptureTime          = "http://www.webrtc.org/experiments/rtp-hdrext/abs-capture-time"                           //
+	DependencyDescriptor = "https://aomediacodec.github.io/av1-rtp-spec/#dependency-descriptor-rtp-header-extension" // AV1 RTP spec
+	Orientation          = "urn:3gpp:video-orientation"                                                              // 3GPP TS 26.114
 )
 
-var carriedExtensions = map[webrtc.RTPCodecType][]string{
-	webrtc.RTPCodecTypeAudio: {extAudioLevel, extCaptureTime},
-	webrtc.RTPCodecTypeVideo: {extCaptureTime, extDependency, extOrientation},
+var Carried = map[webrtc.RTPCodecType][]string{
+	webrtc.RTPCodecTypeAudio: {AudioLevel, CaptureTime},
+	webrtc.RTPCodecTypeVideo: {CaptureTime, DependencyDescriptor, Orientation},
 }
 
 // A codec is one that weir forwards. Nothing is transcoded, so all it needs to
 // know of one is how it is named.
-type codec struct {
-	mime     string
+type known struct {
+	Mime     string
 	clock    uint32
 	channels uint16
 	static   int                // payload type that means it without a=rtpmap (RFC 3551, section 6); -1: none
@@ -37,7 +37,7 @@ const maxSprop = 2048
 
 // forwardable are the codecs that weir forwards. Payload types 0 to 34 are
 // taken by RFC 3551.
-var forwardable = []codec{
+var forwardable = []known{
 	{webrtc.MimeTypeOpus, 48000, 2, -1, "minptime=10;useinbandfec=1", 111, 0},
 	{webrtc.MimeTypePCMU, 8000, 1, 0, "", 0, 0},
 	{webrtc.MimeTypePCMA, 8000, 1, 8, "", 8, 0},
@@ -48,13 +48,13 @@ var forwardable = []codec{
 	{webrtc.MimeTypeAV1, 90000, 0, -1, "", 102, 103},
 }
 
-// linkCodecs are the codecs of a cascade link. Payloads are opaque there and the
+// LinkCodecs are the codecs of a cascade link. Payloads are opaque there and the
 // parent says what each is, so one payload type for each name is enough.
-func linkCodecs() []offered {
-	var all []offered
+func LinkCodecs() []Codec {
+	var all []Codec
 	for _, c := range forwardable {
-		o := offered{pt: c.pt, rtx: c.rtx}
-		o.MimeType, o.ClockRate, o.Channels, o.SDPFmtpLine = c.mime, c.clock, c.channels, c.fmtp
+		o := Codec{PT: c.pt, RTX: c.rtx}
+		o.MimeType, o.ClockRate, o.Channels, o.SDPFmtpLine = c.Mime, c.clock, c.channels, c.fmtp
 		all = append(all, o)
 	}
 	return all
@@ -62,56 +62,56 @@ func linkCodecs() []offered {
 
 // codecNamed finds a forwardable codec by its encoding name, in any case
 // (RFC 8866, section 6.6).
-func codecNamed(kind webrtc.RTPCodecType, name string) (codec, bool) {
+func codecNamed(kind webrtc.RTPCodecType, name string) (known, bool) {
 	for _, c := range forwardable {
-		if kindOf(c.mime) == kind && strings.EqualFold(c.name(), name) {
+		if KindOf(c.Mime) == kind && strings.EqualFold(c.name(), name) {
 			return c, true
 		}
 	}
-	return codec{}, false
+	return known{}, false
 }
 
-// isForwardable reports whether mime is a codec that weir forwards, spelled as
+// IsForwardable reports whether mime is a codec that weir forwards, spelled as
 // weir spells it.
-func isForwardable(mime string) bool {
+func IsForwardable(mime string) bool {
 	kind, name, _ := strings.Cut(mime, "/")
 	c, ok := codecNamed(webrtc.NewRTPCodecType(kind), name)
-	return ok && c.mime == mime
+	return ok && c.Mime == mime
 }
 
-func (c codec) name() string {
-	_, name, _ := strings.Cut(c.mime, "/")
+func (c known) name() string {
+	_, name, _ := strings.Cut(c.Mime, "/")
 	return name
 }
 
-// codecNames lists what is taken of one kind, for people.
-func codecNames(kind webrtc.RTPCodecType) string {
+// CodecNames lists what is taken of one kind, for people.
+func CodecNames(kind webrtc.RTPCodecType) string {
 	var names []string
 	for _, c := range forwardable {
-		if kindOf(c.mime) == kind {
+		if KindOf(c.Mime) == kind {
 			names = append(names, c.name())
 		}
 	}
 	return strings.Join(names, ", ")
 }
 
-// offered is one codec of a section, under the client's payload type.
-type offered struct {
+// A Codec is one codec of a section, under the client's payload type.
+type Codec struct {
 	webrtc.RTPCodecCapability
-	pt, rtx webrtc.PayloadType // rtx 0: no retransmissions
+	PT, RTX webrtc.PayloadType // rtx 0: no retransmissions
 	rtpmap  string             // as the client spelled it; "" if it relied on RFC 3551
-	sprop   string             // H264's sprop-parameter-sets
+	Sprop   string             // H264's sprop-parameter-sets
 }
 
-// params are c and its retransmissions as pion wants them.
-func (c offered) params() []webrtc.RTPCodecParameters {
-	all := []webrtc.RTPCodecParameters{{RTPCodecCapability: c.RTPCodecCapability, PayloadType: c.pt}}
-	if c.rtx != 0 {
+// Params are c and its retransmissions as pion wants them.
+func (c Codec) Params() []webrtc.RTPCodecParameters {
+	all := []webrtc.RTPCodecParameters{{RTPCodecCapability: c.RTPCodecCapability, PayloadType: c.PT}}
+	if c.RTX != 0 {
 		all = append(all, webrtc.RTPCodecParameters{
 			RTPCodecCapability: webrtc.RTPCodecCapability{
-				MimeType: webrtc.MimeTypeRTX, ClockRate: c.ClockRate, SDPFmtpLine: fmt.Sprintf("apt=%d", c.pt),
+				MimeType: webrtc.MimeTypeRTX, ClockRate: c.ClockRate, SDPFmtpLine: fmt.Sprintf("apt=%d", c.PT),
 			},
-			PayloadType: c.rtx,
+			PayloadType: c.RTX,
 		})
 	}
 	return all
@@ -125,29 +125,29 @@ var (
 	feedbackAudio = []webrtc.RTCPFeedback{{Type: "transport-cc"}, {Type: "nack"}}
 )
 
-// kindOf is the kind of a codec by its MIME type.
-func kindOf(mime string) webrtc.RTPCodecType {
+// KindOf is the kind of a codec by its MIME type.
+func KindOf(mime string) webrtc.RTPCodecType {
 	if len(mime) > 6 && mime[:6] == "audio/" {
 		return webrtc.RTPCodecTypeAudio
 	}
 	return webrtc.RTPCodecTypeVideo
 }
 
-// withFeedback is c with all the feedback that weir serves or asks for.
-func (c offered) withFeedback() offered {
+// WithFeedback is c with all the feedback that weir serves or asks for.
+func (c Codec) WithFeedback() Codec {
 	c.RTCPFeedback = feedbackAudio
-	if kindOf(c.MimeType) == webrtc.RTPCodecTypeVideo {
+	if KindOf(c.MimeType) == webrtc.RTPCodecTypeVideo {
 		c.RTCPFeedback = feedbackVideo
 	}
 	return c
 }
 
-// describe names a codec for people: "H264 (profile-level-id=640028;packetization-mode=1)".
-func describe(c webrtc.RTPCodecCapability) string {
+// Describe names a codec for people: "H264 (profile-level-id=640028;packetization-mode=1)".
+func Describe(c webrtc.RTPCodecCapability) string {
 	_, name, _ := strings.Cut(c.MimeType, "/")
 	var telling []string
 	for _, key := range []string{"profile-level-id", "packetization-mode", "profile-id", "profile"} {
-		if v := fmtpValue(c.SDPFmtpLine, key); v != "" {
+		if v := FmtpValue(c.SDPFmtpLine, key); v != "" {
 			telling = append(telling, key+"="+v)
 		}
 	}
@@ -157,12 +157,12 @@ func describe(c webrtc.RTPCodecCapability) string {
 	return name + " (" + strings.Join(telling, ";") + ")"
 }
 
-// preferred is the codec that a publisher's section will be held to: the first
+// Preferred is the codec that a publisher's section will be held to: the first
 // that it offers, but H264 in packetization mode 1, which its encoders prefer
 // too. Payload types that used says mean something else in the same offer are
 // passed over: in a BUNDLE group one means one thing (RFC 9143, section 10.1.2).
-func (s *section) preferred(used map[webrtc.PayloadType]string) (offered, bool) {
-	var best offered
+func (s *Section) Preferred(used map[webrtc.PayloadType]string) (Codec, bool) {
+	var best Codec
 	found := false
 	for _, c := range s.codecs {
 		if h264Mode(c.SDPFmtpLine) == 2 && c.MimeType == webrtc.MimeTypeH264 {
@@ -179,19 +179,19 @@ func (s *section) preferred(used map[webrtc.PayloadType]string) (offered, bool) 
 	return best, found
 }
 
-// match finds the codec of the section that can carry want and be decoded at
+// Match finds the codec of the section that can carry want and be decoded at
 // the other end, the nearest profile first.
-func (s *section) match(want webrtc.RTPCodecCapability, used map[webrtc.PayloadType]string) (offered, bool) {
-	best, bestScore := offered{}, 0
+func (s *Section) Match(want webrtc.RTPCodecCapability, used map[webrtc.PayloadType]string) (Codec, bool) {
+	best, bestScore := Codec{}, 0
 	for _, c := range s.codecs {
-		if score := decodes(c.RTPCodecCapability, want, s.lenient); score > bestScore && free(used, c) {
+		if score := Decodes(c.RTPCodecCapability, want, s.lenient); score > bestScore && free(used, c) {
 			best, bestScore = c, score
 		}
 	}
 	return best, bestScore > 0
 }
 
-// decodes tells how well a decoder of have takes a stream of want: 0, not at
+// Decodes tells how well a decoder of have takes a stream of want: 0, not at
 // all. Levels play no part: nothing is transcoded, decoders take what they can,
 // and browsers offer 3.1 whatever they decode.
 //
@@ -199,7 +199,7 @@ func (s *section) match(want webrtc.RTPCodecCapability, used map[webrtc.PayloadT
 // taken for its constrained form, which all others contain: no encoder in use
 // makes what is beyond. lenient decoders, and those that name no profile, take
 // any of 8 bits and 4:2:0.
-func decodes(have, want webrtc.RTPCodecCapability, lenient bool) int {
+func Decodes(have, want webrtc.RTPCodecCapability, lenient bool) int {
 	if !strings.EqualFold(have.MimeType, want.MimeType) || have.ClockRate != want.ClockRate {
 		return 0
 	}
@@ -221,10 +221,10 @@ func decodes(have, want webrtc.RTPCodecCapability, lenient bool) int {
 		case h264Contains(h, w):
 			score += 2
 		// A receiver that names no profile names none that it lacks: GStreamer's.
-		case !lenient && fmtpValue(have.SDPFmtpLine, "profile-level-id") != "", !h264Contains(0x64, w):
+		case !lenient && FmtpValue(have.SDPFmtpLine, "profile-level-id") != "", !h264Contains(0x64, w):
 			return 0
 		}
-		if a, b := fmtpValue(have.SDPFmtpLine, "profile-level-id"), fmtpValue(want.SDPFmtpLine, "profile-level-id"); len(a) >= 4 && len(b) >= 4 && strings.EqualFold(a[:4], b[:4]) {
+		if a, b := FmtpValue(have.SDPFmtpLine, "profile-level-id"), FmtpValue(want.SDPFmtpLine, "profile-level-id"); len(a) >= 4 && len(b) >= 4 && strings.EqualFold(a[:4], b[:4]) {
 			score++ // the same constraints
 		}
 	case strings.EqualFold(want.MimeType, webrtc.MimeTypeVP9):
@@ -249,7 +249,7 @@ func h264Mode(fmtp string) int { return number(fmtp, "packetization-mode") }
 // h264Profile is profile_idc; none is Baseline. Only the first two digits are
 // looked at: FFmpeg writes seven for its constrained Baseline.
 func h264Profile(fmtp string) int {
-	id := fmtpValue(fmtp, "profile-level-id")
+	id := FmtpValue(fmtp, "profile-level-id")
 	if len(id) < 2 {
 		return 0x42
 	}
@@ -271,39 +271,39 @@ func h264Contains(a, b int) bool {
 }
 
 // free reports whether c's payload type has no other meaning.
-func free(used map[webrtc.PayloadType]string, c offered) bool {
-	meaning := used[c.pt]
+func free(used map[webrtc.PayloadType]string, c Codec) bool {
+	meaning := used[c.PT]
 	return meaning == "" || meaning == c.meaning()
 }
 
-func (c offered) meaning() string { return fmt.Sprintf("%s/%d", c.MimeType, c.ClockRate) }
+func (c Codec) meaning() string { return fmt.Sprintf("%s/%d", c.MimeType, c.ClockRate) }
 
-// claim notes c's payload types as used; one of retransmissions that means
+// Claim notes c's payload types as used; one of retransmissions that means
 // something else already is given up.
-func claim(used map[webrtc.PayloadType]string, c *offered) {
-	used[c.pt] = c.meaning()
-	if c.rtx == 0 {
+func Claim(used map[webrtc.PayloadType]string, c *Codec) {
+	used[c.PT] = c.meaning()
+	if c.RTX == 0 {
 		return
 	}
-	meaning := fmt.Sprintf("rtx of %d", c.pt)
-	if was := used[c.rtx]; was != "" && was != meaning {
-		c.rtx = 0
+	meaning := fmt.Sprintf("rtx of %d", c.PT)
+	if was := used[c.RTX]; was != "" && was != meaning {
+		c.RTX = 0
 		return
 	}
-	used[c.rtx] = meaning
+	used[c.RTX] = meaning
 }
 
 // number is a parameter of fmtp as a small number; 0 if there is none.
 func number(fmtp, key string) int {
-	n, err := strconv.ParseUint(fmtpValue(fmtp, key), 10, 8)
+	n, err := strconv.ParseUint(FmtpValue(fmtp, key), 10, 8)
 	if err != nil {
 		return 0
 	}
 	return int(n)
 }
 
-// fmtpValue is the value of key in a format parameter line.
-func fmtpValue(line, key string) string {
+// FmtpValue is the value of key in a format parameter line.
+func FmtpValue(line, key string) string {
 	for part := range strings.SplitSeq(line, ";") {
 		k, v, _ := strings.Cut(strings.TrimSpace(part), "=")
 		if strings.EqualFold(k, key) {

@@ -1,0 +1,110 @@
+package sdp
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// AnswerText is the answer for the client: pion's for each section that was
+// taken, under the client's own names, and port 0 in the place of the others
+// (RFC 8829, section 5.3.1).
+func (o *Offer) AnswerText(answer string) string {
+	var parts []string // the session's, then one for each section
+	for line := range strings.Lines(answer) {
+		if len(parts) == 0 || strings.HasPrefix(line, "m=") {
+			parts = append(parts, "")
+		}
+		parts[len(parts)-1] += line
+	}
+	var head, candidates strings.Builder
+	for line := range strings.Lines(parts[0]) {
+		if !strings.HasPrefix(line, "a=group:") {
+			head.WriteString(line)
+		}
+	}
+	if len(o.group) > 0 {
+		head.WriteString("a=group:BUNDLE " + strings.Join(o.group, " ") + "\r\n")
+	}
+	// pion puts the candidates into its first section; clients look for them in
+	// the first of the group.
+	texts := map[*Section]string{}
+	for i, s := range o.Taken {
+		if i+1 >= len(parts) {
+			break
+		}
+		var b strings.Builder
+		for line := range strings.Lines(parts[i+1]) {
+			key, value, _ := strings.Cut(strings.TrimRight(line, "\r\n"), ":")
+			switch {
+			case strings.HasPrefix(line, "m="):
+				fields := strings.Fields(line)
+				fields[2] = s.Proto
+				line = strings.Join(fields, " ") + "\r\n"
+			case key == "a=candidate", key == "a=end-of-candidates":
+				if !rtcpComponent(line) {
+					candidates.WriteString(line)
+				}
+				continue
+			case key == "a=mid":
+				if s.MID == "" {
+					continue
+				}
+			case key == "a=rtpmap" && s.Codec.rtpmap != "":
+				if pt, _, _ := strings.Cut(value, " "); pt == strconv.Itoa(int(s.Codec.PT)) {
+					line = fmt.Sprintf("a=rtpmap:%s %s\r\n", pt, s.Codec.rtpmap)
+				}
+			}
+			b.WriteString(line)
+		}
+		texts[s] = b.String()
+	}
+	out := head.String()
+	for _, s := range o.Sections {
+		text, taken := texts[s]
+		switch {
+		case !taken:
+			format := s.Formats[0]
+			if s.Kind != 0 {
+				format = "0" // any will do (RFC 3264, section 6); pion wants to know more of others
+			}
+			text = fmt.Sprintf("m=%s 0 %s %s\r\nc=IN IP4 0.0.0.0\r\n", s.Media, s.Proto, format)
+			if s.MID != "" {
+				text += "a=mid:" + s.MID + "\r\n"
+			}
+		case len(o.group) > 0 && s.MID == o.group[0], len(o.group) == 0 && s == o.Taken[0]:
+			text += candidates.String()
+		}
+		out += text
+	}
+	return out
+}
+
+// InOrder puts the candidates of a description in the order of their priority,
+// so that those over TCP come last. pion has them in none.
+func InOrder(text string) string {
+	priority := func(line string) (n uint64) {
+		if f := strings.Fields(line); len(f) > 3 {
+			n, _ = strconv.ParseUint(f[3], 10, 32)
+		}
+		return n
+	}
+	lines := slices.Collect(strings.Lines(text))
+	for i := 0; i < len(lines); i++ {
+		first := i
+		for i < len(lines) && strings.HasPrefix(lines[i], "a=candidate:") {
+			i++
+		}
+		slices.SortStableFunc(lines[first:i], func(a, b string) int { return cmp.Compare(priority(b), priority(a)) })
+	}
+	return strings.Join(lines, "")
+}
+
+// rtcpComponent tells a candidate for component 2, which nobody needs where
+// RTP and RTCP share a port (RFC 8843 requires that of bundled media).
+func rtcpComponent(line string) bool {
+	fields := strings.Fields(line)
+	return strings.HasPrefix(line, "a=candidate:") && len(fields) > 1 && fields[1] == "2"
+}
