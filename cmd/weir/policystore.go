@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -129,8 +130,42 @@ func (s *policyStore) history() ([]policyEntry, error) {
 	return list, nil
 }
 
-// restore puts the newest policy kept in force, as it was when the node ended.
+// unreadable returns why the newest policy kept cannot be used, and its version;
+// or nil. Its words may be those of a release before this one.
+func (s *policyStore) unreadable() (version uint64, why error) {
+	files, err := s.files()
+	if err != nil || len(files) == 0 {
+		return 0, err
+	}
+	newest := files[len(files)-1]
+	version, err = strconv.ParseUint(strings.TrimSuffix(filepath.Base(newest), ".policy"), 10, 64)
+	if err != nil {
+		return 0, err
+	}
+	sealed, err := os.ReadFile(newest)
+	if err == nil {
+		_, err = signed.OpenPolicy(sealed, s.operator)
+	}
+	return version, err
+}
+
+// check says whether the newest policy kept is in force.
+func (s *policyStore) check() dht.Check {
+	now := s.policy.Judge().Policy()
+	c := dht.Check{Name: "policy", Outcome: dht.Fine, Seen: fmt.Sprintf("%q version %d is in force", now.Name, now.Version)}
+	if version, why := s.unreadable(); why != nil && version > now.Version {
+		c.Outcome, c.Do = dht.Warning, fmt.Sprintf("sign it again in the words that weir policy check accepts: weir policy push --as %d", version+1)
+		c.Seen += fmt.Sprintf("; version %d, which the operator signed, cannot be used: %v", version, why)
+	}
+	return c
+}
+
+// restore puts the newest policy kept that can be used in force, as it was when
+// the node ended. Where there is none it is the built-in one, or that of a file.
 func (s *policyStore) restore(d *dht.Node) error {
+	if version, why := s.unreadable(); why != nil {
+		s.policy.tell(event.Event{Kind: event.PolicyRefused, Detail: fmt.Sprintf("version %d, kept from before: %v", version, why)})
+	}
 	list, err := s.history()
 	if err != nil || len(list) == 0 {
 		return err
