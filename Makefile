@@ -1,15 +1,20 @@
 SHELL := /bin/bash
 GO    ?= go
 BIN   := bin/weir
+LAB   := bin/weir-lab
 
 # How long each fuzz target runs in make fuzz.
 FUZZTIME ?= 5s
 
-.PHONY: build release image demo docs man test race fuzz lint deps proto clip bench-discovery sim
+.PHONY: build lab release image demo docs man test race fuzz lint deps proto clip bench-discovery sim
 
 # As it is released, and shares its cache with that: without cgo.
 build:
 	CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=auto -o $(BIN) ./cmd/weir
+
+# What measures and simulates weir; it is not released.
+lab: build
+	CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=auto -o $(LAB) ./cmd/weir-lab
 
 # Five nodes, a publisher, and viewers until the first node is full. It stays
 # until interrupted, or for DEMO_SECONDS. Over https, so that browsers of other
@@ -19,14 +24,14 @@ demo: build
 
 # Who should hold the servers' state: the comparison, about twenty minutes on a
 # machine that has nothing else to do. DISCOVERY_FLAGS can shorten it.
-bench-discovery: build
+bench-discovery: lab
 	@testnet/deps.sh redis-server
-	$(BIN) bench discovery --out testnet/results $(DISCOVERY_FLAGS)
+	$(LAB) bench discovery --out testnet/results $(DISCOVERY_FLAGS)
 
 # Placement in networks too large to run, simulated: about half an hour.
 # SIM_FLAGS can shorten it.
-sim: build
-	$(BIN) testnet sim --out testnet/results $(SIM_FLAGS)
+sim: lab
+	$(LAB) sim --out testnet/results $(SIM_FLAGS)
 
 # What is released, in dist: packages, archives, SBOM and checksums, for ARCHS.
 release:
@@ -87,9 +92,10 @@ deps:
 	@testnet/deps.sh docker-compose
 	@testnet/deps.sh systemd
 
-# The command reference, made of the help texts and kept in the repository.
-docs: build
+# The command references, made of the help texts and kept in the repository.
+docs: lab
 	$(BIN) docs markdown > .github/docs/commands.md
+	$(LAB) docs markdown > .github/docs/lab.md
 	$(BIN) config example > cmd/weir/deploy/weir.yaml
 
 # The man pages, in dist/man. Their date is that of the last commit.

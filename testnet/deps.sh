@@ -22,7 +22,7 @@ chromium)
 	;;
 redis-server)
 	what="The comparison with a database needs"
-	without="leave it out: bin/weir bench discovery --modes kademlia,broker-1,broker-3,pull,push"
+	without="leave it out: bin/weir-lab bench discovery --modes kademlia,broker-1,broker-3,pull,push"
 	;;
 nftables)
 	tool=nft

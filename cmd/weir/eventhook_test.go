@@ -27,6 +27,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"weir/capacity/event"
+	"weir/cmd/weir/logs"
 )
 
 // A listener is an eventHook that runs, with what it delivers.
@@ -54,7 +55,7 @@ func (l *listener) logged() string {
 func listen(t *testing.T, h hook, keys *signingKeys, try func(context.Context, event.Event, int) error) *listener {
 	t.Helper()
 	l := &listener{hub: newEventHub(slog.New(slog.DiscardHandler)), ended: make(chan struct{})}
-	log, err := newLogger(l, new(slog.LevelVar), "info", "text")
+	log, err := logs.New(l, new(slog.LevelVar), "info", "text")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -13,13 +13,14 @@ import (
 	"weir/capacity"
 	"weir/capacity/event"
 	"weir/capacity/ledger"
+	"weir/cmd/weir/logs"
 )
 
 // logged is what a node's log says of e, without the time.
 func logged(t *testing.T, e event.Event) string {
 	t.Helper()
 	var b bytes.Buffer
-	log, err := newLogger(&b, new(slog.LevelVar), "info", "text")
+	log, err := logs.New(&b, new(slog.LevelVar), "info", "text")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -91,7 +92,7 @@ func TestEveryKindHasAMessage(t *testing.T) {
 func TestSecretsAreNotLogged(t *testing.T) {
 	for _, format := range []string{"text", "json"} {
 		var b bytes.Buffer
-		log, err := newLogger(&b, new(slog.LevelVar), "debug", format)
+		log, err := logs.New(&b, new(slog.LevelVar), "debug", format)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -6,10 +6,11 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"weir/cmd/weir/cmdline"
+	"weir/cmd/weir/logs"
 )
 
 func main() {
-	quietLibraries()
+	logs.Quiet()
 	cmdline.Main(app)
 }
 
@@ -51,8 +52,8 @@ func commands() []*cli.Command {
 		tokenCommand(),
 		publishCommand(),
 		viewCommand(),
-		benchCommand(),
 		testnetCommand(),
+		movedToLab("bench", "weir-lab bench"),
 		cmdline.VersionCommand(),
 		cmdline.CompletionCommand("weir"),
 		cmdline.DocsCommand(app),

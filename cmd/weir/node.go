@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -22,7 +21,7 @@ import (
 	"weir/capacity/durable"
 	"weir/capacity/event"
 	"weir/cmd/weir/cmdline"
-	"weir/cmd/weir/term"
+	"weir/cmd/weir/logs"
 	"weir/dht"
 	"weir/dht/directory"
 	"weir/sfu"
@@ -111,7 +110,7 @@ func nodeCommand() *cli.Command {
 			if err != nil {
 				return cmdline.BadInput(err)
 			}
-			quietLibraries()(l.cfg.log)
+			logs.Quiet()(l.cfg.log)
 			n, err := newNode(l.cfg)
 			if err != nil {
 				return err
@@ -272,7 +271,7 @@ func nodeConfigOf(c *cli.Context) (nodeConfig, error) {
 		return cfg, fmt.Errorf("--linger %v: want 0 or more", cfg.live.linger)
 	}
 	cfg.level = &slog.LevelVar{}
-	if cfg.log, err = newLogger(os.Stderr, cfg.level, c.String("log-level"), c.String("log-format")); err != nil {
+	if cfg.log, err = logs.New(os.Stderr, cfg.level, c.String("log-level"), c.String("log-format")); err != nil {
 		return cfg, err
 	}
 	cfg.live.level = cfg.level.Level()
@@ -367,31 +366,6 @@ func mediaAddr(media, http string) (string, error) {
 		return "", fmt.Errorf("--http %s: %w; want HOST:PORT", http, err)
 	}
 	return net.JoinHostPort(host, media), nil
-}
-
-// newLogger sets at to level, by which the logger goes from then on.
-func newLogger(w io.Writer, at *slog.LevelVar, level, format string) (*slog.Logger, error) {
-	if err := at.UnmarshalText([]byte(level)); err != nil {
-		return nil, fmt.Errorf("--log-level %s: want debug, info, warn or error", level)
-	}
-	options := &slog.HandlerOptions{Level: at, ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
-		switch v := a.Value; v.Kind() {
-		case slog.KindString:
-			a.Value = slog.StringValue(term.WithoutSecrets(v.String()))
-		case slog.KindAny:
-			if err, ok := v.Any().(error); ok {
-				a.Value = slog.StringValue(term.WithoutSecrets(err.Error()))
-			}
-		}
-		return a
-	}}
-	switch format {
-	case "text":
-		return slog.New(tracedLog{slog.NewTextHandler(w, options)}), nil
-	case "json":
-		return slog.New(tracedLog{slog.NewJSONHandler(w, options)}), nil
-	}
-	return nil, fmt.Errorf("--log-format %s: want text or json", format)
 }
 
 // bitrate reads "5mbps", "800 kbit/s", "1.5g" or plain bit/s.

@@ -48,7 +48,7 @@ func testnetDiscovery() []cli.Flag {
 
 func testnetCommand() *cli.Command {
 	return &cli.Command{
-		Name: "testnet", Usage: "many nodes on this machine: up, add, status, kill, down, demo, sim",
+		Name: "testnet", Usage: "many nodes on this machine: up, add, status, kill, down, demo",
 		Description: "Runs real weir nodes on loopback, n1, n2 and so on. The others join by n1.\n" +
 			"Each has its log and its data in DIR, where testnet.json tells of them all.",
 		Subcommands: []*cli.Command{
@@ -90,7 +90,7 @@ func testnetCommand() *cli.Command {
 			},
 			{Name: "down", Usage: "end all nodes; logs and data stay", Flags: testnetFlags(), Action: testnetDown},
 			demoCommand(),
-			testnetSimCommand(),
+			movedToLab("sim", "weir-lab sim"),
 		},
 	}
 }

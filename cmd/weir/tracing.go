@@ -493,22 +493,3 @@ func (q *spanQueue) collectors() []prometheus.Collector {
 	}
 	return []prometheus.Collector{count("exported", &q.exported), count("failed", &q.failed), count("dropped", &q.dropped)}
 }
-
-// tracedLog adds the ID of a request's trace to the lines that are logged for it.
-type tracedLog struct{ slog.Handler }
-
-// Handle implements slog.Handler.
-func (l tracedLog) Handle(ctx context.Context, r slog.Record) error {
-	if id := tracing.ID(ctx); id != "" {
-		r.AddAttrs(slog.String("trace_id", id))
-	}
-	return l.Handler.Handle(ctx, r)
-}
-
-// WithAttrs implements slog.Handler.
-func (l tracedLog) WithAttrs(attrs []slog.Attr) slog.Handler {
-	return tracedLog{l.Handler.WithAttrs(attrs)}
-}
-
-// WithGroup implements slog.Handler.
-func (l tracedLog) WithGroup(name string) slog.Handler { return tracedLog{l.Handler.WithGroup(name)} }

@@ -22,6 +22,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"weir/capacity/tracing"
+	"weir/cmd/weir/logs"
 )
 
 func TestOTLPEndpoint(t *testing.T) {
@@ -292,7 +293,7 @@ func TestExporterAnswers(t *testing.T) {
 // Lines that are logged for a request name its trace, others do not.
 func TestTracedLog(t *testing.T) {
 	var text bytes.Buffer
-	log, err := newLogger(&text, new(slog.LevelVar), "info", "text")
+	log, err := logs.New(&text, new(slog.LevelVar), "info", "text")
 	if err != nil {
 		t.Fatal(err)
 	}

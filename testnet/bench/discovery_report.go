@@ -64,14 +64,14 @@ func ReadDiscovery(file string) (*DiscoveryReport, error) {
 	}
 	r := &DiscoveryReport{}
 	if err := json.Unmarshal(b, r); err != nil {
-		return nil, fmt.Errorf("%s is no report of weir bench discovery: %w", file, err)
+		return nil, fmt.Errorf("%s is no report of weir-lab bench discovery: %w", file, err)
 	}
 	if len(r.Measured) == 0 || r.Seed == 0 || !(r.RTT > 0 && r.RTT <= 1_000) {
-		return nil, fmt.Errorf("%s is no report of weir bench discovery: nothing was measured", file)
+		return nil, fmt.Errorf("%s is no report of weir-lab bench discovery: nothing was measured", file)
 	}
 	for _, row := range r.Measured {
 		if !slices.Contains(Modes, row.Mode) || row.Nodes < 3 {
-			return nil, fmt.Errorf("%s is no report of weir bench discovery: mode %q with %d nodes", file, row.Mode, row.Nodes)
+			return nil, fmt.Errorf("%s is no report of weir-lab bench discovery: mode %q with %d nodes", file, row.Mode, row.Nodes)
 		}
 	}
 	return r, r.Reckon()
@@ -94,7 +94,7 @@ func (r *DiscoveryReport) JSON(w io.Writer) error { return report.JSON(w, r) }
 func (r *DiscoveryReport) Markdown(w io.Writer) error {
 	var b strings.Builder
 	fmt.Fprintf(&b, "# Who should hold the servers' state: measured\n\n")
-	fmt.Fprintf(&b, "`weir bench discovery` on %s, %d CPUs shared by all nodes, %s, %.0f minutes. Real nodes in one process on a simulated network, mean round trip %.0f ms; per mode and size %.0f s of upkeep, %.0f s of %.0f selections a second, and as long again after the busiest has died. Map, load and selections are the same in each (seed %d).\n\n",
+	fmt.Fprintf(&b, "`weir-lab bench discovery` on %s, %d CPUs shared by all nodes, %s, %.0f minutes. Real nodes in one process on a simulated network, mean round trip %.0f ms; per mode and size %.0f s of upkeep, %.0f s of %.0f selections a second, and as long again after the busiest has died. Map, load and selections are the same in each (seed %d).\n\n",
 		r.Began.UTC().Format("2006-01-02"), r.CPUs, r.Go, r.Elapsed/60_000, r.RTT, max(r.Phase, upkeepLeast.Seconds()), r.Phase, r.Rate, r.Seed)
 	report.Head(&b, "nodes", "mode", "messages", "bytes per selection, p50 / p99", "time, ms, p50 / p99", "record's age, s, p50 / p99", "regret", "refused at first", "failed")
 	for _, m := range r.Measured {

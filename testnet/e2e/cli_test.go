@@ -158,12 +158,9 @@ func TestBadCommands(t *testing.T) {
 		"publishing nothing":              {[]string{"publish", "http://" + nobody + "/whip/x"}, badInput, []string{"--pattern"}},
 		"publishing to nobody":            {[]string{"publish", "--pattern", "http://" + nobody + "/whip/x"}, noConnection, []string{nobody}},
 		"viewing what is no URL":          {[]string{"view", "demo"}, badInput, []string{"http://"}},
-		"benchmarking one node":           {[]string{"bench", "cascade", "--nodes", "1"}, badInput, []string{"3 to 100"}},
-		"comparing what is not there":     {[]string{"bench", "discovery", "--modes", "raft"}, badInput, []string{"raft", "broker-3"}},
-		"comparing with no redis":         {[]string{"bench", "discovery", "--modes", "redis", "--redis", "/no/redis"}, badInput, []string{"redis-server", "--modes"}},
-		"redrawing what is no report":     {[]string{"bench", "discovery", "--from", "/dev/null"}, badInput, []string{"/dev/null", "no report"}},
+		"benching by the former words":    {[]string{"bench", "cascade", "--nodes", "5"}, badInput, []string{"weir-lab bench", "make lab"}},
+		"simulating by the former words":  {[]string{"testnet", "sim"}, badInput, []string{"weir-lab sim"}},
 		"a testnet too large":             {[]string{"testnet", "up", "-n", "100000", "--dir", filepath.Join(t.TempDir(), "new")}, badInput, []string{"100000 more nodes need about", "GB of memory", "--force"}},
-		"benchmarking with an argument":   {[]string{"bench", "cascade", "20"}, badInput, []string{"--nodes"}},
 	} {
 		t.Run(name, func(t *testing.T) { fails(t, c.code, c.says, c.args...) })
 	}

@@ -29,8 +29,6 @@ var goesOn = []struct{ begins, says string }{
 // flags are checked all the same.
 var notRun = []struct{ begins, why string }{
 	{"make ", "it builds, tests or runs what this test does as well; that the target is there is checked"},
-	{"weir bench", "minutes"},
-	{"weir testnet sim", "minutes"},
 	{"weir testnet demo", "testnet's own test runs it"},
 	{"weir top", "wants a terminal; cmd/weir's tests look at its screen"},
 }

@@ -53,7 +53,7 @@ var explained = map[string]string{
 func (r *Report) Markdown(w io.Writer) error {
 	var b strings.Builder
 	b.WriteString("# Placement, simulated\n\n")
-	fmt.Fprintf(&b, "`weir testnet sim`, seed %d, %s, %.0f s of real time, %s. Virtual time; policy, ranking, ledger, holders' tables and offers are the product's own code, and all get the same viewers at the same times. Not measured on real nodes.\n\n",
+	fmt.Fprintf(&b, "`weir-lab sim`, seed %d, %s, %.0f s of real time, %s. Virtual time; policy, ranking, ledger, holders' tables and offers are the product's own code, and all get the same viewers at the same times. Not measured on real nodes.\n\n",
 		r.Seed, r.Began.UTC().Format("2006-01-02"), r.Elapsed, r.Go)
 	b.WriteString("| scenario | aim | found | |\n| --- | --- | --- | --- |\n")
 	for _, a := range r.Aims {

@@ -75,7 +75,7 @@ func encode(t testing.TB, rows []Row) string {
 	return string(b)
 }
 
-// An eighth of the real size; the spread is compared in weir testnet sim.
+// An eighth of the real size; the spread is compared in weir-lab sim.
 func TestSteady(t *testing.T) {
 	s := testStage()
 	for i, c := range steadyCases(125)[:2] {

@@ -18,7 +18,7 @@ import (
 // benchDiscoveryTime bounds the comparison at several times its defaults.
 const benchDiscoveryTime = 90 * time.Minute
 
-func benchDiscoveryCommand() *cli.Command {
+func discoveryCommand() *cli.Command {
 	var modes []string
 	for _, m := range bench.Modes {
 		modes = append(modes, string(m))
@@ -51,7 +51,7 @@ func benchDiscoveryCommand() *cli.Command {
 
 func benchDiscovery(c *cli.Context) error {
 	if c.Args().Present() {
-		return cmdline.BadInput(fmt.Errorf("weir bench discovery takes no arguments, but got %q; sizes go in --nodes 5,20, modes in --modes %s", c.Args().First(), bench.ModeKademlia))
+		return cmdline.BadInput(fmt.Errorf("weir-lab bench discovery takes no arguments, but got %q; sizes go in --nodes 5,20, modes in --modes %s", c.Args().First(), bench.ModeKademlia))
 	}
 	report, err := measureOrRead(c)
 	if report == nil || len(report.Measured) == 0 {

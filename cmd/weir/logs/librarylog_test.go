@@ -1,4 +1,4 @@
-package main
+package logs
 
 import (
 	"bytes"
@@ -15,7 +15,7 @@ import (
 func TestLibrariesAreQuiet(t *testing.T) {
 	for level, want := range map[string]bool{"info": false, "debug": true} {
 		var b bytes.Buffer
-		to, err := newLogger(&b, new(slog.LevelVar), level, "text")
+		to, err := New(&b, new(slog.LevelVar), level, "text")
 		if err != nil {
 			t.Fatal(err)
 		}

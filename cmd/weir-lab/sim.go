@@ -13,7 +13,7 @@ import (
 	"weir/testnet/sim"
 )
 
-func testnetSimCommand() *cli.Command {
+func simCommand() *cli.Command {
 	return &cli.Command{
 		Name: "sim", Usage: "simulate placement in large networks, and compare it with others' rules",
 		Description: "Runs the policy, the ledgers and the holders' code on virtual time, in networks of\n" +
@@ -27,7 +27,7 @@ func testnetSimCommand() *cli.Command {
 			&cli.BoolFlag{Name: "json", Usage: "print one JSON object"},
 			&cli.BoolFlag{Name: "quiet", Usage: "do not tell on standard error what is being simulated"},
 		},
-		Action: testnetSim,
+		Action: runSim,
 	}
 }
 
@@ -51,9 +51,9 @@ func simulate(ctx context.Context, cfg sim.Config) (*sim.Report, error) {
 	}
 }
 
-func testnetSim(c *cli.Context) error {
+func runSim(c *cli.Context) error {
 	if c.Args().Present() {
-		return cmdline.BadInput(fmt.Errorf("weir testnet sim takes no arguments, but got %q; scenarios go in --scenario burst,steady", c.Args().First()))
+		return cmdline.BadInput(fmt.Errorf("weir-lab sim takes no arguments, but got %q; scenarios go in --scenario burst,steady", c.Args().First()))
 	}
 	cfg := sim.Config{Nodes: c.Int("nodes"), Seed: c.Uint64("seed")}
 	if names := c.String("scenario"); names != "all" {

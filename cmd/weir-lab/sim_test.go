@@ -9,7 +9,7 @@ import (
 	"weir/cmd/weir/cmdline"
 )
 
-func TestTestnetSim(t *testing.T) {
+func TestSim(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "results")
 	for _, c := range []struct {
 		args []string
@@ -26,12 +26,9 @@ func TestTestnetSim(t *testing.T) {
 		{[]string{"burst"}, cmdline.ExitInput, "takes no arguments"},
 		{[]string{"--scenario", "burst", "--quiet", "--out", os.DevNull}, cmdline.ExitFailure, os.DevNull},
 	} {
-		out, code, err := runWeir(t.Context(), append([]string{"testnet", "sim"}, c.args...)...)
-		if err != nil {
-			out += err.Error()
-		}
+		out, code := run(t, append([]string{"sim"}, c.args...)...)
 		if code != c.code || !strings.Contains(out, c.want) {
-			t.Errorf("weir testnet sim %s: exit %d, %.500s\nwant %d and %q", strings.Join(c.args, " "), code, out, c.code, c.want)
+			t.Errorf("weir-lab sim %s: exit %d, %.500s\nwant %d and %q", strings.Join(c.args, " "), code, out, c.code, c.want)
 		}
 	}
 	if b, err := os.ReadFile(filepath.Join(dir, "sim.json")); err != nil || len(b) == 0 {

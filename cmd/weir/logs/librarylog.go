@@ -1,4 +1,4 @@
-package main
+package logs
 
 import (
 	"context"
@@ -20,10 +20,10 @@ type libraryLog struct {
 	attrs []slog.Attr
 }
 
-// quietLibraries takes libraries' logs over for the process, and returns what
+// Quiet takes libraries' logs over for the process, and returns what
 // has them written by a logger from then on. Somebody who looks into libp2p
 // itself, by GOLOG_LOG_LEVEL, gets what they ask for.
-func quietLibraries() (writtenBy func(*slog.Logger)) {
+func Quiet() (writtenBy func(*slog.Logger)) {
 	l := libraryLog{to: &atomic.Pointer[slog.Handler]{}}
 	log.SetFlags(0)
 	log.SetOutput(io.Discard)
