@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"github.com/libp2p/go-libp2p/core/peer"
+
+	"weir/dht/place"
 )
 
 // ErrUnanswered means that those who had to know did not answer: neither yes
@@ -64,7 +66,7 @@ func (h Hearing) why() string {
 			reasons[s.Err]++
 		}
 	}
-	reason, _ := mostFrequent(reasons)
+	reason, _ := place.MostFrequent(reasons)
 	if reason == "" {
 		return ""
 	}

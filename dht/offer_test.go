@@ -18,6 +18,7 @@ import (
 	"weir/capacity/signed"
 	"weir/dht/liveness"
 	"weir/dht/pb"
+	"weir/dht/place"
 )
 
 // bytesPerPlacement is the aim for one placement, its reservation included.
@@ -45,7 +46,7 @@ func TestPlaceByDigests(t *testing.T) {
 	if err != nil || r.Node != placed.Lease.Target || r.Seq != placed.Candidate.Record.Seq || r.URL == "" {
 		t.Errorf("record of the chosen %+v, %v; lease %+v", r, err, placed.Lease)
 	}
-	if len(d.Verdicts) < placeLimit {
+	if len(d.Verdicts) < place.OfferLimit {
 		t.Errorf("%d verdicts", len(d.Verdicts))
 	}
 	for _, v := range d.Verdicts {

@@ -1,15 +1,11 @@
 package dht
 
 import (
-	"cmp"
 	"context"
-	"crypto/rand"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"maps"
 	"slices"
-	"sync"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/network"
@@ -18,41 +14,27 @@ import (
 
 	"weir/capacity"
 	"weir/capacity/policy"
-	"weir/capacity/scope"
 	"weir/capacity/signed"
-	"weir/capacity/tracing"
 	"weir/dht/holder"
 	"weir/dht/pb"
 	"weir/dht/place"
 )
 
 const (
-	reserveFirst = place.ReserveFirst // candidates asked at once
-	reserveMost  = place.ReserveMost  // candidates asked in all
-
-	// placeLimit is how many records each holder is asked for: two holders'
-	// samples differ, and even one alone offers more than will be tried.
-	placeLimit = place.OfferLimit
-
-	// reserveSilence is how long the last ones have at least before others are
-	// looked for further away.
-	reserveSilence = 250 * time.Millisecond
 	// reserveTime bounds one reservation, a dial included.
 	reserveTime = time.Second
 	releaseTime = 2 * time.Second
-
-	placeRetry = 2 * time.Second // when to come again after everyone refused
 )
 
-// NoCandidates is the reason of a refusal for which no rule can be blamed.
-const NoCandidates = "no-candidates"
-
-// NotKnown is why nobody was chosen if those who had to know have not answered.
-const NotKnown = "not-known"
-
-// Unreachable is why a candidate was not taken that did not answer: whether it has
-// room is not known.
-const Unreachable = "unreachable"
+const (
+	// NoCandidates is the reason of a refusal for which no rule can be blamed.
+	NoCandidates = place.NoCandidates
+	// Unreachable is why a candidate was not taken that did not answer: whether it
+	// has room is not known.
+	Unreachable = place.Unreachable
+	// NotKnown is why nobody was chosen if those who had to know have not answered.
+	NotKnown = "not-known"
+)
 
 // Placed is where to go, and the room kept there.
 type Placed struct {
@@ -142,42 +124,12 @@ func (n *Node) Explain(ctx context.Context, topic Topic, need capacity.Need, exc
 func (n *Node) Place(ctx context.Context, topic Topic, need capacity.Need, exclude []peer.ID) (placed Placed, d Decision, err error) {
 	ctx, span := n.placing(ctx, topic, need)
 	defer func() { d.placed(span, err) }()
-	q := &finding{topic: topic, need: need, exclude: exclude, limit: placeLimit, compact: true}
-	d, passed, err := n.decide(ctx, q)
-	if err != nil {
-		return Placed{}, d, err
-	}
-	race := n.newRace(ctx, need, &d)
-	defer race.end()
-	placed, err = n.take(ctx, race, passed)
-	// Those near by have all refused, each by its own ledger, or do not answer:
-	// look further, unless there is no further: where a list says whom to ask,
-	// all were. If the last of all were dead, those near by that nobody offered
-	// come next.
-	level, again := q.level, false
-	for isRefusal(err) && topic == CapacityTopic() && !n.cfg.Discovery.Listed() && ctx.Err() == nil && len(d.Reservations) > 0 {
-		if level >= place.Levels {
-			if again || d.Refused != Unreachable {
-				break
-			}
-			level, again = 0, true
-		}
-		tried := slices.Clone(exclude)
-		for _, r := range d.Reservations {
-			tried = append(tried, r.Node)
-		}
-		q = &finding{topic: topic, need: need, exclude: tried, limit: placeLimit, compact: true, level: level}
-		further, more, decideErr := n.decide(ctx, q)
-		d.extend(further)
-		level = q.level
-		if decideErr != nil || len(more) == 0 && len(race.results) == 0 {
-			continue // nobody there; the refusal stands
-		}
-		placed, err = n.settle(ctx, race, n.picks(more), false)
-	}
-	if isRefusal(err) && len(race.waiting) > 0 { // there is nobody else
-		placed, err = n.settle(ctx, race, nil, true)
-	}
+	d.Topic = topic
+	r := n.newReservation(ctx, need, &d)
+	defer r.end()
+	// Where a list says whom to ask, all were.
+	r.placement.Exclude, r.placement.Further = exclude, topic == CapacityTopic() && !n.cfg.Discovery.Listed()
+	placed, err = r.run(ctx, r.placement.Start())
 	d.TotalMillis = millis(time.Since(d.Time))
 	return placed, d, err
 }
@@ -197,42 +149,12 @@ func (n *Node) PlaceAmong(ctx context.Context, topic Topic, need capacity.Need, 
 	}
 	q.answer.Held, q.answer.Elapsed = len(q.found), time.Since(now)
 	d, passed := n.weigh(now, q, q.result())
-	race := n.newRace(ctx, need, &d)
-	defer race.end()
-	placed, err = n.take(ctx, race, passed)
-	if isRefusal(err) && len(race.waiting) > 0 {
-		placed, err = n.settle(ctx, race, nil, true)
-	}
+	r := n.newReservation(ctx, need, &d)
+	defer r.end()
+	r.placement.Start()
+	placed, err = r.run(ctx, r.placement.Found(time.Now(), n.order(passed), place.Levels))
 	d.TotalMillis = millis(time.Since(now))
 	return placed, d, err
-}
-
-// take has one of those that passed reserve room.
-func (n *Node) take(ctx context.Context, race *race, passed []offer) (Placed, error) {
-	picks := n.picks(passed)
-	if len(picks) == 0 {
-		refusal := race.d.refusal()
-		race.d.Refused = refusal.Reason
-		return Placed{}, refusal
-	}
-	return n.settle(ctx, race, picks, false)
-}
-
-// settle runs the race on, with picks, and notes what came of it.
-func (n *Node) settle(ctx context.Context, race *race, picks []offer, toTheEnd bool) (Placed, error) {
-	d, began := race.d, time.Now()
-	placed, err := race.run(ctx, picks, toTheEnd)
-	d.ReserveMillis += millis(time.Since(began))
-	if err != nil {
-		var refusal *capacity.Refusal
-		if errors.As(err, &refusal) {
-			d.Refused = refusal.Reason
-		}
-		return Placed{}, err
-	}
-	d.Refused = ""
-	d.choose(&placed.Candidate.Record)
-	return placed, nil
 }
 
 // extend adds what a search further afield found.
@@ -319,9 +241,8 @@ func (n *Node) weigh(start time.Time, q *finding, answer Answer) (Decision, []of
 	return d, passed
 }
 
-// picks are the candidates to try of those that passed, in order; those that
-// owe an answer come last.
-func (n *Node) picks(passed []offer) []offer {
+// order is whom to ask of those that passed; see [place.Order].
+func (n *Node) order(passed []offer) []offer {
 	return place.Order(passed, n.cfg.Judge().Policy().Keep, n.reach.Suspect, newRand())
 }
 
@@ -331,262 +252,7 @@ func (d *Decision) refusal() *capacity.Refusal {
 	for rule, count := range d.Rejected {
 		rejected[rule] = max(rejected[rule], count)
 	}
-	// That it is oneself says nothing about room.
-	delete(rejected, "self")
-	reason, count := mostFrequent(rejected)
-	if reason == "" {
-		return &capacity.Refusal{Reason: NoCandidates, Detail: fmt.Sprintf("no other node has a record in %s", d.Topic), RetryAfter: placeRetry}
-	}
-	return &capacity.Refusal{
-		Reason:     reason,
-		Detail:     fmt.Sprintf("no node fits: %d of %d fail on %s", count, max(d.Held, count), reason),
-		RetryAfter: placeRetry,
-	}
-}
-
-// mostFrequent returns the word counted most, the first in the alphabet of
-// several.
-func mostFrequent(counts map[string]int) (word string, count int) {
-	for w, c := range counts {
-		if c > count || c == count && c > 0 && w < word {
-			word, count = w, c
-		}
-	}
-	return word, count
-}
-
-// A race is one placement's reservations. Candidates are asked, two at once,
-// until some have room and the better of those is taken; whoever answers after
-// that gives its lease back. It is used by one goroutine, but for in.
-type race struct {
-	n       *Node
-	ctx     context.Context // the node's, with the placement's trace
-	need    capacity.Need
-	request string
-	d       *Decision
-
-	tried   int
-	waiting map[peer.ID]bool // for whose answers
-	leases  []reserved
-	reasons map[string]int // why others gave none
-	last    error
-
-	results chan reserved // has room for all
-	mu      sync.Mutex
-	decided bool
-}
-
-type reserved struct {
-	index   int // in Decision.Reservations
-	node    peer.ID
-	placed  Placed
-	score   float64 // by the policy, of the target as it is now
-	elapsed time.Duration
-	spent   cost
-	err     error
-}
-
-// raceMost bounds the candidates asked in one race, over all of its rounds.
-const raceMost = (2*place.Levels + 2) * reserveMost
-
-func (n *Node) newRace(ctx context.Context, need capacity.Need, d *Decision) *race {
-	id := make([]byte, 8)
-	_, _ = rand.Read(id) // never fails
-	return &race{
-		n: n, ctx: tracing.Carry(n.ctx, ctx), need: need, request: hex.EncodeToString(id), d: d,
-		waiting: make(map[peer.ID]bool), reasons: make(map[string]int), results: make(chan reserved, raceMost),
-	}
-}
-
-// end decides the race, and has all leases given back that have come and are
-// not taken.
-func (r *race) end() {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.decided = true
-	for len(r.results) > 0 {
-		r.leases = append(r.leases, <-r.results)
-	}
-	for _, res := range r.leases {
-		if res.err == nil {
-			r.n.start(func() { r.n.release(r.ctx, res.node, r.request) })
-		}
-	}
-}
-
-// in passes res on, or reports that it comes too late.
-func (r *race) in(res reserved) bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if !r.decided {
-		r.results <- res
-	}
-	return !r.decided
-}
-
-// ask has pick reserve room, and returns after which time its answer is
-// overdue.
-func (r *race) ask(pick offer) time.Duration {
-	n, node, index := r.n, pick.Record.Node, len(r.d.Reservations)
-	r.d.Reservations = append(r.d.Reservations, Reservation{Node: node, Reason: abandoned})
-	r.tried++
-	r.waiting[node] = true
-	topic := r.d.Topic // r.d is not ours in the background
-	ok := n.start(func() {
-		res := n.reserveOn(r.ctx, &pick, topic, r.request, r.need)
-		res.index = index
-		// One that failed may have granted the lease, and the answer got lost.
-		if late := !r.in(res); late && res.err == nil || res.err != nil && !isRefusal(res.err) {
-			n.release(r.ctx, node, r.request)
-		}
-	})
-	if !ok {
-		r.in(reserved{index: index, node: node, err: context.Canceled})
-	}
-	return place.LeasePatience(n.patience(node), pick.RTT)
-}
-
-// heard takes in one answer.
-func (r *race) heard(res reserved) {
-	delete(r.waiting, res.node)
-	note := &r.d.Reservations[res.index]
-	note.Elapsed = millis(res.elapsed)
-	r.d.Messages += res.spent.messages
-	r.d.Bytes += res.spent.bytes
-	if res.err == nil {
-		note.Lease, note.Reason = res.placed.Lease.ID, ""
-		r.leases = append(r.leases, res)
-		return
-	}
-	r.n.beliefs.Refused(time.Now(), res.node)
-	var refusal *capacity.Refusal
-	var unfit *errUnfit
-	switch {
-	case errors.As(res.err, &refusal):
-		note.Reason, note.Detail = refusal.Reason, refusal.Detail
-	case errors.As(res.err, &unfit):
-		note.Reason, note.Detail = unfit.rule, res.err.Error()
-	case errors.Is(res.err, scope.ErrRefused):
-		note.Reason, note.Detail = "address", res.err.Error()
-	case errors.Is(res.err, errUnproven):
-		note.Reason, note.Detail = "unproven", res.err.Error()
-	default:
-		note.Reason, note.Detail = Unreachable, res.err.Error()
-	}
-	r.reasons[note.Reason]++
-	r.last = res.err
-}
-
-// run asks picks, in order, until one has room. Of those that are asked at the
-// same time the better counts, by what they say themselves with their leases:
-// what was offered may be as old as the records, and seekers who all take the
-// first to answer would fill who is near, whatever the policy says. A second
-// lease is waited for no longer than [place.LeaseGrace].
-//
-// The error is a *capacity.Refusal if nobody has room. Those whose answers are
-// overdue then stay in the race, which the next run goes on with, unless this one
-// is to the end.
-func (r *race) run(ctx context.Context, picks []offer, toTheEnd bool) (Placed, error) {
-	n, began := r.n, time.Now()
-	for len(r.results) > 0 { // since the run before
-		r.heard(<-r.results)
-	}
-	slowest := time.Duration(0) // round trip, predicted
-	var due time.Time           // when the answers are overdue
-	ask := func(count int) (asked bool) {
-		for ; count > 0 && len(picks) > 0 && r.tried < raceMost; count-- {
-			slowest = max(slowest, picks[0].RTT)
-			patience := r.ask(picks[0])
-			if picks = picks[1:]; len(picks) == 0 {
-				patience = max(patience, reserveSilence)
-			}
-			if at := time.Now().Add(patience); at.After(due) {
-				due = at
-			}
-			asked = true
-		}
-		return asked
-	}
-	if len(r.leases) == 0 {
-		ask(reserveFirst)
-	}
-	overdue := time.NewTimer(time.Until(due))
-	defer overdue.Stop()
-	if toTheEnd {
-		overdue.Stop()
-	}
-	grace := make(<-chan time.Time)
-	if len(r.leases) > 0 {
-		grace = time.After(0)
-	}
-	for late := false; len(r.waiting) > 0 && !late; {
-		select {
-		case res := <-r.results:
-			had := len(r.leases) > 0
-			switch r.heard(res); {
-			case len(r.leases) == 0:
-				ask(1)
-			case !had:
-				t := time.NewTimer(place.LeaseGrace(time.Since(began), slowest))
-				defer t.Stop()
-				grace = t.C
-			}
-		case <-grace:
-			late = true
-		case <-overdue.C:
-			if left := time.Until(due); left > 0 && len(picks) == 0 {
-				overdue.Reset(left)
-				continue
-			}
-			for p := range r.waiting {
-				n.failed(p, errLate)
-			}
-			switch {
-			case len(r.leases) > 0:
-			case ask(reserveFirst):
-				overdue.Reset(time.Until(due))
-			default:
-				late = true
-			}
-		case <-ctx.Done():
-			return Placed{}, ctx.Err()
-		}
-	}
-	if len(r.leases) > 0 {
-		return r.take(), nil
-	}
-	if n.ctx.Err() != nil {
-		return Placed{}, context.Canceled
-	}
-	reasons, last := maps.Clone(r.reasons), r.last
-	if silent := len(r.waiting); silent > 0 {
-		reasons[Unreachable] += silent
-		last = errLate
-	}
-	reason, count := mostFrequent(reasons)
-	return Placed{}, &capacity.Refusal{
-		Reason:     reason,
-		Detail:     fmt.Sprintf("%d of %d nodes asked gave that reason; the last said: %v", count, r.tried, last),
-		RetryAfter: placeRetry,
-	}
-}
-
-// take takes the best lease there is.
-func (r *race) take() Placed {
-	// Those still under way have cost their request.
-	req := reserveRequest(r.request, r.d.Topic, r.need, 0)
-	inject(r.ctx, req)
-	spent := costOf(r.n.reserves, req)
-	for range r.waiting {
-		r.d.Messages += spent.messages
-		r.d.Bytes += spent.bytes
-	}
-	best := slices.MaxFunc(r.leases, func(a, b reserved) int { return cmp.Or(cmp.Compare(a.score, b.score), cmp.Compare(b.index, a.index)) })
-	r.leases = slices.DeleteFunc(r.leases, func(res reserved) bool { return res.index == best.index })
-	for _, res := range r.leases {
-		r.d.Reservations[res.index].Detail = "another is the better one"
-	}
-	return best.placed
+	return place.NoRoom(d.Topic, d.Held, rejected)
 }
 
 // errUnproven means that a candidate's lease, or the record with it, is not
@@ -607,7 +273,7 @@ func isRefusal(err error) bool {
 }
 
 // reserveOn asks one candidate and checks what it says. It takes reserveTime at
-// most, and goes on when the placement is decided without it: ctx is the race's.
+// most, and goes on when the placement is decided without it: ctx is the reservation's.
 func (n *Node) reserveOn(ctx context.Context, pick *offer, topic Topic, request string, need capacity.Need) (r reserved) {
 	start := time.Now()
 	target := pick.Record.Node

@@ -20,6 +20,7 @@ import (
 	"weir/dht/directory"
 	"weir/dht/holder"
 	"weir/dht/pb"
+	"weir/dht/place"
 )
 
 func TestPlaceReservesOnOneAndReleasesTheOther(t *testing.T) {
@@ -135,7 +136,7 @@ func TestPlaceGivesUp(t *testing.T) {
 
 // Others are asked before those who are silent have had all their time, and
 // what the silent ones grant in the end is given back.
-func TestRaceGoesOnPastTheSilent(t *testing.T) {
+func TestPlacementGoesOnPastTheSilent(t *testing.T) {
 	nodes := newTestNetwork(t, 2)
 	offered := func(r capacity.Record) offer {
 		return holder.Judged(policy.Evaluation{Candidate: policy.Candidate{Record: r, Trust: 1}})
@@ -143,7 +144,7 @@ func TestRaceGoesOnPastTheSilent(t *testing.T) {
 	decided := make(chan struct{})
 	var silent []offer
 	var clerks []*clerk
-	for range reserveMost {
+	for range place.ReserveMost {
 		f, c := fakeTarget(t, nodes, func(f *fake, from peer.ID, req *pb.Reserve) *pb.ReserveResponse {
 			<-decided
 			return &pb.ReserveResponse{Lease: f.lease(t, from, req)}
@@ -151,18 +152,19 @@ func TestRaceGoesOnPastTheSilent(t *testing.T) {
 		silent, clerks = append(silent, offered(f.record())), append(clerks, c)
 	}
 	d := Decision{Topic: CapacityTopic()}
-	race := nodes[0].newRace(t.Context(), view(), &d)
-	_, err := race.run(t.Context(), silent, false)
-	var refusal *capacity.Refusal
-	if !errors.As(err, &refusal) || refusal.Reason != Unreachable || len(race.waiting) != reserveMost {
-		t.Fatalf("%v while %d are waited for; reservations %+v", err, len(race.waiting), d.Reservations)
+	r := nodes[0].newReservation(t.Context(), view(), &d)
+	r.placement.Further = true
+	r.placement.Start()
+	step, err := r.reserve(t.Context(), r.placement.Found(time.Now(), silent, 1))
+	if err != nil || step.Search == nil || r.placement.Pending() != place.ReserveMost {
+		t.Fatalf("%v while %d are waited for; %+v, reservations %+v", err, r.placement.Pending(), step, d.Reservations)
 	}
-	r, _ := nodes[1].outbox.me()
-	placed, err := race.run(t.Context(), []offer{offered(r)}, false)
+	me, _ := nodes[1].outbox.me()
+	placed, err := r.run(t.Context(), r.placement.Found(time.Now(), []offer{offered(me)}, 2))
 	if err != nil || placed.Lease.Target != nodes[1].ID() {
 		t.Fatalf("placed on %s, %v; reservations %+v", placed.Lease.Target, err, d.Reservations)
 	}
-	race.end()
+	r.end()
 	close(decided)
 	for i, c := range clerks {
 		eventually(t, func() error {

@@ -14,6 +14,7 @@ import (
 	"weir/dht/directory"
 	"weir/dht/holder"
 	"weir/dht/pb"
+	"weir/dht/place"
 )
 
 // newRegions runs perRegion nodes in each of the regions.
@@ -98,7 +99,7 @@ func TestPlacementStaysInTheRegionUntilItIsFull(t *testing.T) {
 			return fmt.Errorf("with eu full: %v, %+v", err, d)
 		}
 		seeker.ReleaseLease(t.Context(), placed.Lease)
-		if len(d.Reservations) > reserveFirst {
+		if len(d.Reservations) > place.ReserveFirst {
 			return fmt.Errorf("%d reservations", len(d.Reservations))
 		}
 		return nil

@@ -1,0 +1,237 @@
+package dht
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"weir/capacity"
+	"weir/capacity/scope"
+	"weir/capacity/tracing"
+	"weir/dht/place"
+)
+
+// A reservation carries out one placement: it searches, asks candidates to
+// reserve room, and gives back what is not used. It belongs to the goroutine
+// that places, but for end.
+type reservation struct {
+	n       *Node
+	ctx     context.Context // the node's, with the placement's trace
+	need    capacity.Need
+	request string
+	d       *Decision
+
+	placement place.Placement
+	searched  bool
+	index     map[peer.ID]int    // in Decision.Reservations
+	leases    map[peer.ID]Placed // given
+	results   chan reserved      // has room for all
+}
+
+// reserved is a candidate's answer.
+type reserved struct {
+	node    peer.ID
+	placed  Placed
+	score   float64 // by the policy, of the target as it is now
+	elapsed time.Duration
+	spent   cost
+	err     error
+}
+
+func (n *Node) newReservation(ctx context.Context, need capacity.Need, d *Decision) *reservation {
+	id := make([]byte, 8)
+	_, _ = rand.Read(id) // never fails
+	return &reservation{
+		n: n, ctx: tracing.Carry(n.ctx, ctx), need: need, request: hex.EncodeToString(id), d: d,
+		placement: place.Placement{Patience: n.patience},
+		index:     make(map[peer.ID]int), leases: make(map[peer.ID]Placed), results: make(chan reserved, place.MaxCandidates),
+	}
+}
+
+// run carries out step and those that follow, to the end.
+func (r *reservation) run(ctx context.Context, step place.Step) (Placed, error) {
+	for !step.Done {
+		var err error
+		if step.Search != nil {
+			step, err = r.search(ctx, step)
+		} else {
+			step, err = r.reserve(ctx, step)
+		}
+		if err != nil {
+			return Placed{}, err
+		}
+	}
+	r.do(step)
+	refusal := step.Refusal
+	switch {
+	case step.Chosen != "":
+		return r.choose(step), nil
+	case refusal == nil:
+		refusal = r.d.refusal()
+	case r.n.ctx.Err() != nil:
+		return Placed{}, context.Canceled
+	}
+	r.d.Refused = refusal.Reason
+	return Placed{}, refusal
+}
+
+// search makes the search that step wants. The error is that of the first one;
+// of others the refusal stands.
+func (r *reservation) search(ctx context.Context, step place.Step) (place.Step, error) {
+	r.do(step)
+	n, w := r.n, step.Search
+	if r.searched && ctx.Err() != nil {
+		r.placement.Further = false
+		return r.placement.Found(time.Now(), nil, w.Level), nil
+	}
+	q := &finding{topic: r.d.Topic, need: r.need, exclude: w.Exclude, limit: place.OfferLimit, compact: true, level: w.Level}
+	d, passed, err := n.decide(ctx, q)
+	if !r.searched {
+		*r.d, r.searched = d, true
+		if err != nil {
+			return place.Step{}, err
+		}
+	} else {
+		r.d.extend(d)
+	}
+	for len(r.results) > 0 {
+		r.do(r.heard(<-r.results))
+	}
+	return r.placement.Found(time.Now(), n.order(passed), q.level), nil
+}
+
+// reserve carries out steps until one wants a search, or is the last.
+func (r *reservation) reserve(ctx context.Context, step place.Step) (place.Step, error) {
+	began := time.Now()
+	defer func() { r.d.ReserveMillis += millis(time.Since(began)) }()
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for !step.Done && step.Search == nil {
+		r.do(step)
+		await(timer, step.Due)
+		select {
+		case res := <-r.results:
+			step = r.heard(res)
+		case <-timer.C:
+			step = r.placement.Tick(time.Now())
+		case <-ctx.Done():
+			return place.Step{}, ctx.Err()
+		}
+	}
+	return step, nil
+}
+
+// do sends what step wants sent.
+func (r *reservation) do(step place.Step) {
+	for _, p := range step.Overdue {
+		r.n.failed(p, errLate)
+	}
+	for _, o := range step.Reserve {
+		r.ask(o)
+	}
+	r.release(step.Release)
+}
+
+// ask has the candidate o reserve room, in the background.
+func (r *reservation) ask(o offer) {
+	n, node := r.n, o.Record.Node
+	r.index[node] = len(r.d.Reservations)
+	r.d.Reservations = append(r.d.Reservations, Reservation{Node: node, Reason: abandoned})
+	topic := r.d.Topic // r.d is not ours in the background
+	if !n.start(func() { r.results <- n.reserveOn(r.ctx, &o, topic, r.request, r.need) }) {
+		r.results <- reserved{node: node, err: context.Canceled}
+	}
+}
+
+// release tells nodes that nothing comes of their leases, in the background.
+func (r *reservation) release(nodes []peer.ID) {
+	for _, p := range nodes {
+		r.n.start(func() { r.n.release(r.ctx, p, r.request) })
+	}
+}
+
+// heard notes one answer.
+func (r *reservation) heard(res reserved) place.Step {
+	note := &r.d.Reservations[r.index[res.node]]
+	note.Elapsed = millis(res.elapsed)
+	r.d.Messages += res.spent.messages
+	r.d.Bytes += res.spent.bytes
+	if res.err == nil {
+		note.Lease, note.Reason = res.placed.Lease.ID, ""
+		r.leases[res.node] = res.placed
+	} else {
+		note.Reason, note.Detail = refusalReason(res.err)
+		r.n.beliefs.Refused(time.Now(), res.node)
+	}
+	return r.answered(res)
+}
+
+// answered passes an answer on.
+func (r *reservation) answered(res reserved) place.Step {
+	now := time.Now()
+	reason, _ := refusalReason(res.err)
+	switch {
+	case res.err == nil:
+		return r.placement.Granted(now, res.node, res.score)
+	case isRefusal(res.err):
+		return r.placement.Refused(now, res.node, reason, res.err)
+	}
+	return r.placement.Failed(now, res.node, reason, res.err)
+}
+
+// refusalReason is why a candidate gave no lease that can be used.
+func refusalReason(err error) (reason, detail string) {
+	var refusal *capacity.Refusal
+	var unfit *errUnfit
+	switch {
+	case err == nil:
+		return "", ""
+	case errors.As(err, &refusal):
+		return refusal.Reason, refusal.Detail
+	case errors.As(err, &unfit):
+		return unfit.rule, err.Error()
+	case errors.Is(err, scope.ErrRefused):
+		return "address", err.Error()
+	case errors.Is(err, errUnproven):
+		return "unproven", err.Error()
+	}
+	return Unreachable, err.Error()
+}
+
+// choose notes how it ended. Requests that are still under way have cost
+// something all the same.
+func (r *reservation) choose(step place.Step) Placed {
+	req := reserveRequest(r.request, r.d.Topic, r.need, 0)
+	inject(r.ctx, req)
+	spent := costOf(r.n.reserves, req)
+	for range r.placement.Pending() {
+		r.d.Messages += spent.messages
+		r.d.Bytes += spent.bytes
+	}
+	for _, p := range step.Release {
+		if note := &r.d.Reservations[r.index[p]]; note.Lease != "" {
+			note.Detail = "another is the better one"
+		}
+	}
+	placed := r.leases[step.Chosen]
+	r.d.Refused = ""
+	r.d.choose(&placed.Candidate.Record)
+	return placed
+}
+
+// end gives back the leases that are not used, those that come late too.
+func (r *reservation) end() {
+	r.release(r.placement.Abandon().Release)
+	if r.placement.Pending() == 0 {
+		return
+	}
+	r.n.start(func() {
+		for r.placement.Pending() > 0 {
+			r.release(r.answered(<-r.results).Release)
+		}
+	})
+}
