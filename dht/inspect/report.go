@@ -1,0 +1,192 @@
+package inspect
+
+import (
+	"context"
+	"errors"
+	"net"
+	"os"
+	"syscall"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/sec"
+	"github.com/libp2p/go-libp2p/p2p/net/swarm"
+	"github.com/multiformats/go-multiaddr"
+
+	"weir/capacity"
+)
+
+const (
+	// MetTime is how recently a peer must have answered for its absence to mean
+	// something.
+	MetTime = 10 * time.Minute
+	// clockWarn and clockFail are how far a clock may be from the others'.
+	// Tickets and leases last about as long as the second.
+	clockWarn = 2 * time.Second
+	clockFail = 10 * time.Second
+)
+
+// A Network is one of those that nodes keep apart by.
+type Network struct {
+	Name string // "" if only the ID is known
+	ID   string
+}
+
+// A Report is all that a diagnosis rests on.
+type Report struct {
+	Self    peer.ID
+	Network Network
+	Open    bool // the node is meant to be reached from other machines
+	Client  bool // it holds nothing and serves nothing
+	Mode    Mode
+
+	Bound     []multiaddr.Multiaddr // listened on
+	Addrs     []multiaddr.Multiaddr // told to others
+	Bootstrap []Contact
+	Servers   []Contact // listed, but for this node; some of them where there are many
+	Untried   int       // listed besides
+	Listed    bool      // this node is among them
+	Members   []Contact // connected, of this network
+	Foreign   []Contact // connected, of other networks
+	Gone      []Contact // known, but not connected: tried just now
+	Unmet     []Contact // known by their records only: tried just now
+	Table     int       // peers in the routing table
+	QUIC      QUIC
+	Record    OwnRecord
+	Policy    Policy
+	Said      map[peer.ID]Said      // by members
+	Copy      *capacity.Record      // of another process with this node's identity
+	SelfAt    []multiaddr.Multiaddr // bootstrap addresses with this node's ID that are not its own
+}
+
+// A Mode is how a network elects the holders of a record.
+type Mode struct {
+	Name    string // as nodes tell each other
+	ByList  bool   // the servers that take part are listed
+	Brokers bool   // only those listed hold records
+	Unheld  bool   // each node holds its own record only
+}
+
+// Said is what a peer has told of itself.
+type Said struct {
+	Mode  string        // Mode.Name; "": not told
+	Timed bool          // Ahead is known
+	Ahead time.Duration // how far its clock is ahead of this node's
+}
+
+// A Contact is one peer that ought to be reached.
+type Contact struct {
+	Peer    peer.AddrInfo
+	Err     error  // why it is not connected
+	Silent  bool   // connected, but it does not answer
+	Member  bool   // of this network
+	Network string // ID of another network that it is of
+	Met     bool   // it has answered within MetTime
+}
+
+// Reached reports whether it is there, and of this network.
+func (c *Contact) Reached() bool { return c.Err == nil && c.Member && !c.Silent }
+
+// refused reports whether its machine refuses the connection: the process has
+// ended, while a cut in the network is silent.
+func (c *Contact) refused() bool { return errors.Is(c.Err, syscall.ECONNREFUSED) }
+
+// QUIC is whether peers are reached over UDP.
+type QUIC struct {
+	Listens   bool
+	Connected int   // members
+	Tried     int   // other members, dialled just now
+	Reached   int   // of those
+	Err       error // of the last that was not
+}
+
+// OwnRecord is where this node's own record is.
+type OwnRecord struct {
+	Published bool
+	Holders   []peer.ID // that ought to have it, this node left out
+	Have      []peer.ID
+	Silent    int // of Holders: asked in vain
+	Err       error
+}
+
+// Policy is what is known of the operator's policy.
+type Policy struct {
+	Operated bool // there is an operator
+	Version  uint64
+	Heard    bool          // a peer has said which it holds
+	Age      time.Duration // since then
+	Every    time.Duration // how often peers are compared with
+}
+
+// A Cause is why a peer is not reached.
+type Cause string
+
+const (
+	NoCause      Cause = ""              // it is reached
+	WrongID      Cause = "wrong-id"      // Fault.Peer answers there
+	PortClosed   Cause = "port-closed"   // the machine refuses the connection
+	NoRoute      Cause = "no-route"      //
+	NoAddress    Cause = "no-address"    // none of it is known
+	TimedOut     Cause = "timed-out"     //
+	NameUnknown  Cause = "name-unknown"  // Fault.Text cannot be resolved
+	DialFailed   Cause = "dial-failed"   // for the reason in Fault.Text
+	OtherNetwork Cause = "other-network" // the one whose ID is Fault.Text
+	NotWeir      Cause = "not-weir"      // it serves no network at all
+	Mute         Cause = "mute"          // it is connected, and does not answer
+)
+
+// A Fault is why a peer is not reached, with what there is to say of that.
+type Fault struct {
+	Cause Cause
+	Peer  peer.ID
+	Text  string // a peer may have chosen it: at most 200 bytes, printable
+}
+
+// Fault says why c is not reached.
+func (c *Contact) Fault() Fault {
+	switch {
+	case c.Err != nil:
+		return dialFault(c.Err)
+	case c.Network != "":
+		return Fault{Cause: OtherNetwork, Text: c.Network}
+	case !c.Member:
+		return Fault{Cause: NotWeir}
+	case c.Silent:
+		return Fault{Cause: Mute}
+	}
+	return Fault{}
+}
+
+func dialFault(err error) Fault {
+	var mismatch sec.ErrPeerIDMismatch
+	var dns *net.DNSError
+	switch {
+	case errors.As(err, &mismatch):
+		return Fault{Cause: WrongID, Peer: mismatch.Actual}
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return Fault{Cause: PortClosed}
+	case errors.Is(err, syscall.ENETUNREACH), errors.Is(err, syscall.EHOSTUNREACH):
+		return Fault{Cause: NoRoute}
+	case errors.Is(err, swarm.ErrNoAddresses):
+		return Fault{Cause: NoAddress}
+	case isTimeout(err):
+		return Fault{Cause: TimedOut}
+	case errors.As(err, &dns):
+		return Fault{Cause: NameUnknown, Text: dns.Name}
+	}
+	reason := err.Error()
+	if failed := (*swarm.DialError)(nil); errors.As(err, &failed) && len(failed.DialErrors) > 0 {
+		reason = failed.DialErrors[0].Cause.Error()
+	}
+	return Fault{Cause: DialFailed, Text: capacity.Printable(reason, 200)}
+}
+
+func isTimeout(err error) bool {
+	var timeout interface{ Timeout() bool }
+	return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, os.ErrDeadlineExceeded) || errors.As(err, &timeout) && timeout.Timeout()
+}
+
+func isQUIC(a multiaddr.Multiaddr) bool {
+	_, err := a.ValueForProtocol(multiaddr.P_QUIC_V1)
+	return err == nil
+}
