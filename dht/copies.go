@@ -1,9 +1,11 @@
 package dht
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -147,7 +149,7 @@ func (n *Node) noteCopy(r capacity.Record) {
 	}
 	n.log.Warn("this node's identity is used by another process too: one of the two must get an identity of its own (another --data-dir)",
 		"name", r.Name, "url", r.URL, "addrs", joinAddrs(r.Addrs))
-	n.event(event.Event{Kind: event.NodeCopied, Detail: fmt.Sprintf("%s at %s", or(r.URL, "no URL"), joinAddrs(r.Addrs))})
+	n.event(event.Event{Kind: event.NodeCopied, Detail: fmt.Sprintf("%s at %s", cmp.Or(r.URL, "no URL"), joinAddrs(r.Addrs))})
 }
 
 // copied is the other process's record, if one was noticed lately.
@@ -187,4 +189,15 @@ func (n *Node) ownAddrs() []multiaddr.Multiaddr {
 		own = append(own, all...)
 	}
 	return own
+}
+
+func joinAddrs(addrs []multiaddr.Multiaddr) string {
+	if len(addrs) == 0 {
+		return "no address"
+	}
+	all := make([]string, 0, len(addrs))
+	for _, a := range addrs {
+		all = append(all, a.String())
+	}
+	return strings.Join(all, ", ")
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/multiformats/go-multiaddr"
 
 	"weir/capacity/event"
+	"weir/dht/inspect"
 )
 
 func TestForeignSequenceNumbers(t *testing.T) {
@@ -60,7 +61,7 @@ func TestCopiedIdentityIsNoticed(t *testing.T) {
 			}
 			return nil
 		})
-		if err := diagnosed(n.Diagnose(t.Context(), false), "identity", Failure, "another process"); err != nil {
+		if err := diagnosed(n.Diagnose(t.Context(), false), "identity", inspect.Failure, inspect.IdentityCopied); err != nil {
 			t.Error(err)
 		}
 	}

@@ -182,7 +182,7 @@ func recordsOf(ctx context.Context, d dhtReader, id peer.ID) ([]recordEntry, err
 	if err == nil {
 		all := make([]recordEntry, 0, len(own))
 		for _, sealed := range own {
-			e := inspect(sealed, time.Now())
+			e := inspectRecord(sealed, time.Now())
 			e.HeldBy, e.HeldFor = []peer.ID{id}, []float64{0}
 			all = append(all, e)
 		}
@@ -281,7 +281,7 @@ func watchEventOf(c dht.Change) watchEvent {
 	case c.Gone:
 		return watchEvent{Gone: c.Node}
 	}
-	e := inspect(c.Sealed, time.Now())
+	e := inspectRecord(c.Sealed, time.Now())
 	e.held(c)
 	return watchEvent{Entry: &e}
 }

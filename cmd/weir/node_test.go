@@ -169,7 +169,7 @@ func TestInspectGarbage(t *testing.T) {
 	for name, sealed := range map[string][]byte{
 		"nothing": nil, "noise": []byte("not a record"), "too long": make([]byte, 4096),
 	} {
-		e := inspect(sealed, time.Now())
+		e := inspectRecord(sealed, time.Now())
 		if e.Valid || e.Error == "" || e.Record != nil || e.Bytes != len(sealed) {
 			t.Errorf("%s: %+v", name, e)
 		}

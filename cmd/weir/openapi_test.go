@@ -18,6 +18,7 @@ import (
 	"weir/capacity"
 	"weir/capacity/event"
 	"weir/capacity/policy"
+	"weir/cmd/weir/doctor"
 	"weir/dht"
 	"weir/sfu"
 	"weir/sfu/problem"
@@ -153,7 +154,7 @@ func TestOpenAPIHasTheFieldsOfTheTypes(t *testing.T) {
 		"Link": sfu.LinkStatus{}, "Session": sfu.SessionStatus{}, "Decision": dht.Decision{}, "Policy": policy.Policy{},
 		"Provision": policy.Provision{}, "SignedPolicy": policyEntry{}, "PolicyTrial": policyTrial{}, "DrainStatus": drainStatus{},
 		"Invitation": inviteReply{}, "RecordChange": watchEvent{}, "Event": event.Event{}, "Ping": pingReply{}, "EndedSession": endedSession{},
-		"Problem": problem.Problem{}, "StreamList": streamList{}, "Diagnosis": diagnosis{}, "HeldTopic": dht.HeldTopic{},
+		"Problem": problem.Problem{}, "StreamList": streamList{}, "Diagnosis": doctor.Diagnosis{}, "HeldTopic": dht.HeldTopic{},
 		"Config": configReply{}, "Setting": setting{}, "Reload": reloadReport{},
 	} {
 		compare(name, reflect.TypeOf(v))

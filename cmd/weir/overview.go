@@ -59,9 +59,9 @@ type recordCopy struct {
 	Old     bool      `json:"old"` // others hold a newer one in the topic
 }
 
-// inspect judges one sealed record for people: unlike [signed.OpenRecord] it goes
+// inspectRecord judges one sealed record for people: unlike [signed.OpenRecord] it goes
 // on after the first fault.
-func inspect(sealed []byte, now time.Time) recordEntry {
+func inspectRecord(sealed []byte, now time.Time) recordEntry {
 	e := recordEntry{Bytes: len(sealed), Sealed: sealed}
 	if len(sealed) <= signed.MaxRecordSize {
 		if env, err := record.UnmarshalEnvelope(sealed); err == nil && env.PublicKey != nil {
@@ -116,7 +116,7 @@ func snapshot(ctx context.Context, from snapshotter, topic dht.Topic) (recordLis
 			byNode[c.Node] = append(byNode[c.Node], c)
 			continue
 		}
-		e := inspect(c.Sealed, time.Now())
+		e := inspectRecord(c.Sealed, time.Now())
 		e.held(c)
 		all = append(all, e)
 	}
@@ -157,7 +157,7 @@ func gather(copies []dht.Change, now time.Time) recordEntry {
 			latest[at] = c
 		}
 	}
-	e := inspect(newest.Sealed, now)
+	e := inspectRecord(newest.Sealed, now)
 	for _, c := range latest {
 		e.Copies = append(e.Copies, recordCopy{
 			Holder: c.Holder, Topic: c.Topic, HeldFor: float64(c.HeldFor.Microseconds()) / 1000,

@@ -19,7 +19,9 @@ import (
 	"weir/capacity/durable"
 	"weir/capacity/event"
 	"weir/capacity/signed"
+	"weir/cmd/weir/doctor"
 	"weir/dht"
+	"weir/dht/inspect"
 	"weir/dht/policysync"
 	"weir/sfu/problem"
 )
@@ -150,11 +152,11 @@ func (s *policyStore) unreadable() (version uint64, why error) {
 }
 
 // check says whether the newest policy kept is in force.
-func (s *policyStore) check() dht.Check {
+func (s *policyStore) check() doctor.Check {
 	now := s.policy.Judge().Policy()
-	c := dht.Check{Name: "policy", Outcome: dht.Fine, Seen: fmt.Sprintf("%q version %d is in force", now.Name, now.Version)}
+	c := doctor.Check{Name: "policy", Outcome: inspect.Fine, Seen: fmt.Sprintf("%q version %d is in force", now.Name, now.Version)}
 	if version, why := s.unreadable(); why != nil && version > now.Version {
-		c.Outcome, c.Do = dht.Warning, fmt.Sprintf("sign it again in the words that weir policy check accepts: weir policy push --as %d", version+1)
+		c.Outcome, c.Do = inspect.Warning, fmt.Sprintf("sign it again in the words that weir policy check accepts: weir policy push --as %d", version+1)
 		c.Seen += fmt.Sprintf("; version %d, which the operator signed, cannot be used: %v", version, why)
 	}
 	return c

@@ -15,6 +15,7 @@ import (
 	"weir/capacity/pb"
 	"weir/capacity/signed"
 	"weir/dht"
+	"weir/dht/inspect"
 )
 
 // unchecked is a signed policy's payload with any text.
@@ -74,7 +75,7 @@ func TestPolicySignedUnderOldWords(t *testing.T) {
 	}
 	dir := t.TempDir()
 	s, told := start(dir)
-	if c := s.check(); told != "" || c.Outcome != dht.Fine {
+	if c := s.check(); told != "" || c.Outcome != inspect.Fine {
 		t.Errorf("nothing is kept, but %q is told and the check says %+v", told, c)
 	}
 	keep(s, 3, sealUnchecked(t, 3, old, key))
@@ -88,7 +89,7 @@ func TestPolicySignedUnderOldWords(t *testing.T) {
 		}
 	}
 	c := s.check()
-	if c.Outcome != dht.Warning || !strings.Contains(c.Seen, "is called strategy now") || !strings.Contains(c.Do, "--as 4") {
+	if c.Outcome != inspect.Warning || !strings.Contains(c.Seen, "is called strategy now") || !strings.Contains(c.Do, "--as 4") {
 		t.Errorf("the check says %+v", c)
 	}
 
@@ -98,7 +99,7 @@ func TestPolicySignedUnderOldWords(t *testing.T) {
 	}
 	keep(s, 2, sealed)
 	s, told = start(dir)
-	if p := s.policy.Judge().Policy(); p.Version != 2 || !strings.Contains(told, "policy.refused version 3") || s.check().Outcome != dht.Warning {
+	if p := s.policy.Judge().Policy(); p.Version != 2 || !strings.Contains(told, "policy.refused version 3") || s.check().Outcome != inspect.Warning {
 		t.Errorf("version %d is in force, want the newest that can be used, 2; told %q", p.Version, told)
 	}
 
@@ -107,7 +108,7 @@ func TestPolicySignedUnderOldWords(t *testing.T) {
 	}
 	keep(s, 4, sealed)
 	s, told = start(dir)
-	if p := s.policy.Judge().Policy(); p.Version != 4 || strings.Contains(told, "refused") || s.check().Outcome != dht.Fine {
+	if p := s.policy.Judge().Policy(); p.Version != 4 || strings.Contains(told, "refused") || s.check().Outcome != inspect.Fine {
 		t.Errorf("version %d is in force, want 4; told %q", p.Version, told)
 	}
 }

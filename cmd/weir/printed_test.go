@@ -10,6 +10,7 @@ import (
 
 	"weir/capacity"
 	"weir/capacity/policy"
+	"weir/cmd/weir/doctor"
 	"weir/cmd/weir/term"
 	"weir/dht"
 )
@@ -37,7 +38,7 @@ func TestWordsOfPeersCannotSteerTheTerminal(t *testing.T) {
 		},
 		"streams tree": func(w term.Terminal) { printTree(w, stream) },
 		"doctor": func(w term.Terminal) {
-			printDiagnosis(w, diagnosis{Checks: []dht.Check{{Name: "x", Seen: evil, Do: evil}}})
+			doctor.Print(w, doctor.Diagnosis{Checks: []doctor.Check{{Name: "x", Seen: evil, Do: evil}}})
 		},
 		"status": func(w term.Terminal) { printStatus(w, status{Region: evil, Name: evil}, nil, newNames(nil)) },
 	} {

@@ -292,7 +292,7 @@ func verifyRecords(c *cli.Context) error {
 		if err != nil {
 			return cmdline.BadInput(err)
 		}
-		e := inspect(sealed, time.Now())
+		e := inspectRecord(sealed, time.Now())
 		// Of a file nobody can tell when it came in: only the clock is left.
 		if past := -e.TTLLeft; e.Valid && past > 0 {
 			e.Valid, e.Error = false, fmt.Sprintf("%v %s ago, by this machine's clock", capacity.ErrExpired, term.Seconds(past))
@@ -313,7 +313,7 @@ func verifyRecords(c *cli.Context) error {
 		entries = list.Records
 		// What a node says of its records is not proof: check the bytes.
 		for i, e := range entries {
-			checked := inspect(e.Sealed, time.Now())
+			checked := inspectRecord(e.Sealed, time.Now())
 			checked.HeldBy, checked.HeldFor, checked.Copies = e.HeldBy, e.HeldFor, e.Copies
 			entries[i] = checked
 		}

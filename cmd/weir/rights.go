@@ -16,8 +16,9 @@ import (
 
 	"weir/capacity"
 	"weir/cmd/weir/cmdline"
+	"weir/cmd/weir/doctor"
 	"weir/cmd/weir/term"
-	"weir/dht"
+	"weir/dht/inspect"
 	"weir/sfu"
 	"weir/sfu/rights"
 )
@@ -146,8 +147,8 @@ func (n *node) placeOnce(ctx context.Context, need capacity.Need, exclude []peer
 
 // checkRights says whether those who may publish and view are let in. HandsOn is
 // whether clients keep their right at other nodes, or are not sent there.
-func checkRights(s rights.Status, handsOn bool, now time.Time) dht.Check {
-	c := dht.Check{Name: "rights", Outcome: dht.Fine, Seen: "are asked for"}
+func checkRights(s rights.Status, handsOn bool, now time.Time) doctor.Check {
+	c := doctor.Check{Name: "rights", Outcome: inspect.Fine, Seen: "are asked for"}
 	keys := 0
 	for i, src := range s.Sources {
 		keys += src.Keys
@@ -158,20 +159,20 @@ func checkRights(s rights.Status, handsOn bool, now time.Time) dht.Check {
 		c.Seen += map[bool]string{true: ": ", false: ", "}[i == 0] + term.Count(src.Keys, "key", "keys") + " of " + what
 		switch {
 		case src.Read.IsZero():
-			c.Outcome, c.Do = dht.Failure, "see that "+flag+" can be reached from this machine and serves a JWK set: weir events --kind keys says what is wrong"
+			c.Outcome, c.Do = inspect.Failure, "see that "+flag+" can be reached from this machine and serves a JWK set: weir events --kind keys says what is wrong"
 			c.Seen += ", which has never been read: nobody is let in by it"
 			return c
 		case src.Failing:
-			c.Outcome, c.Do = dht.Warning, "mend what "+flag+" names: weir events --kind keys says what is wrong"
+			c.Outcome, c.Do = inspect.Warning, "mend what "+flag+" names: weir events --kind keys says what is wrong"
 			c.Seen += fmt.Sprintf(", which cannot be used as it is now; in force is what it said %v ago", now.Sub(src.Read).Round(time.Second))
 		}
 	}
 	switch {
 	case len(s.Sources) > 0 && keys == 0:
-		c.Outcome, c.Do = dht.Failure, "put a key there: weir token key makes one"
+		c.Outcome, c.Do = inspect.Failure, "put a key there: weir token key makes one"
 		c.Seen += ": no token lets anybody in"
-	case c.Outcome == dht.Fine && !handsOn:
-		c.Outcome, c.Do = dht.Warning, "give all your nodes the same --ticket-secret, which weir token secret makes"
+	case c.Outcome == inspect.Fine && !handsOn:
+		c.Outcome, c.Do = inspect.Warning, "give all your nodes the same --ticket-secret, which weir token secret makes"
 		c.Seen += "; a full node sends no client on, since another would not know its right"
 	}
 	return c

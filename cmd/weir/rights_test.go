@@ -5,7 +5,7 @@ import (
 	"testing"
 	"time"
 
-	"weir/dht"
+	"weir/dht/inspect"
 	"weir/sfu/rights"
 )
 
@@ -23,18 +23,18 @@ func TestCheckRights(t *testing.T) {
 		name    string
 		sources []rights.Source
 		handsOn bool
-		outcome dht.Outcome
+		outcome inspect.Outcome
 		says    string
 	}{
-		{"all is well", []rights.Source{file, jwks}, true, dht.Fine, "2 keys of the file of keys, 1 key of the URL of keys"},
-		{"only a hook", nil, true, dht.Fine, "are asked for"},
-		{"a URL that was never read", []rights.Source{file, with(jwks, func(s *rights.Source) { s.Keys, s.Read = 0, time.Time{} })}, true, dht.Failure, "never been read"},
-		{"a file that is broken", []rights.Source{with(file, func(s *rights.Source) { s.Failing = true })}, true, dht.Warning, "what it said 1h0m0s ago"},
-		{"no key", []rights.Source{with(file, func(s *rights.Source) { s.Keys = 0 })}, true, dht.Failure, "no token lets anybody in"},
-		{"no secret for tickets", []rights.Source{file}, false, dht.Warning, "sends no client on"},
+		{"all is well", []rights.Source{file, jwks}, true, inspect.Fine, "2 keys of the file of keys, 1 key of the URL of keys"},
+		{"only a hook", nil, true, inspect.Fine, "are asked for"},
+		{"a URL that was never read", []rights.Source{file, with(jwks, func(s *rights.Source) { s.Keys, s.Read = 0, time.Time{} })}, true, inspect.Failure, "never been read"},
+		{"a file that is broken", []rights.Source{with(file, func(s *rights.Source) { s.Failing = true })}, true, inspect.Warning, "what it said 1h0m0s ago"},
+		{"no key", []rights.Source{with(file, func(s *rights.Source) { s.Keys = 0 })}, true, inspect.Failure, "no token lets anybody in"},
+		{"no secret for tickets", []rights.Source{file}, false, inspect.Warning, "sends no client on"},
 	} {
 		got := checkRights(rights.Status{Sources: c.sources}, c.handsOn, now)
-		if got.Outcome != c.outcome || !strings.Contains(got.Seen, c.says) || (got.Do == "") != (got.Outcome == dht.Fine) {
+		if got.Outcome != c.outcome || !strings.Contains(got.Seen, c.says) || (got.Do == "") != (got.Outcome == inspect.Fine) {
 			t.Errorf("%s: %+v", c.name, got)
 		}
 	}

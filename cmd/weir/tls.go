@@ -33,8 +33,9 @@ import (
 	"weir/capacity/event"
 	"weir/capacity/scope"
 	"weir/cmd/weir/cmdline"
+	"weir/cmd/weir/doctor"
 	"weir/cmd/weir/term"
-	"weir/dht"
+	"weir/dht/inspect"
 	"weir/sfu/client"
 	"weir/sfu/problem"
 )
@@ -624,8 +625,8 @@ func (c *certificates) keyAdvice() string {
 }
 
 // check is what weir doctor says of the certificate.
-func (c *certificates) check(base string, now time.Time) dht.Check {
-	check := dht.Check{Name: "certificate", Outcome: dht.Fine}
+func (c *certificates) check(base string, now time.Time) doctor.Check {
+	check := doctor.Check{Name: "certificate", Outcome: inspect.Fine}
 	leaf := c.leaf()
 	if leaf != nil {
 		check.Seen = describe509(leaf)
@@ -635,7 +636,7 @@ func (c *certificates) check(base string, now time.Time) dht.Check {
 		advice = append(advice, key)
 	}
 	if len(advice) > 0 {
-		check.Outcome, check.Do = dht.Warning, "have a certificate that clients trust for the name in --public-url, with its intermediates"
+		check.Outcome, check.Do = inspect.Warning, "have a certificate that clients trust for the name in --public-url, with its intermediates"
 		if c.auto != nil {
 			check.Do = "have --public-url name the domain of --tls-auto, and --acme-url a CA that clients trust"
 		}
@@ -647,12 +648,12 @@ func (c *certificates) check(base string, now time.Time) dht.Check {
 	}
 	switch {
 	case leaf == nil || expiryOf(leaf, now) == hasExpired:
-		check.Outcome, check.Do = dht.Failure, renew
+		check.Outcome, check.Do = inspect.Failure, renew
 	case c.wrong.Load() != nil:
-		check.Outcome, check.Do = dht.Warning, renew
+		check.Outcome, check.Do = inspect.Warning, renew
 		check.Seen += "; no other one was taken: " + *c.wrong.Load()
 	case expiryOf(leaf, now) == expiresSoon:
-		check.Outcome, check.Do = dht.Warning, renew
+		check.Outcome, check.Do = inspect.Warning, renew
 	}
 	return check
 }
@@ -660,8 +661,8 @@ func (c *certificates) check(base string, now time.Time) dht.Check {
 // checkMixed says whether browsers can go from this node to the others: a page
 // that came by https may not ask a plain one (W3C Mixed Content, section 5.3),
 // but for those of its own machine.
-func checkMixed(nodes []recordEntry) dht.Check {
-	c := dht.Check{Name: "https", Outcome: dht.Fine, Seen: "is spoken by all nodes that are known"}
+func checkMixed(nodes []recordEntry) doctor.Check {
+	c := doctor.Check{Name: "https", Outcome: inspect.Fine, Seen: "is spoken by all nodes that are known"}
 	var plain []string
 	for _, e := range nodes {
 		if e.Valid && e.Record != nil && strings.HasPrefix(e.Record.URL, "http://") && scope.KindOfURL(e.Record.URL) != scope.Loopback {
@@ -670,7 +671,7 @@ func checkMixed(nodes []recordEntry) dht.Check {
 	}
 	if len(plain) > 0 {
 		slices.Sort(plain)
-		c.Outcome, c.Do = dht.Warning, "have all nodes of a network speak https, or none"
+		c.Outcome, c.Do = inspect.Warning, "have all nodes of a network speak https, or none"
 		c.Seen = fmt.Sprintf("is spoken here, and not by %s (%s): browsers that came here are not let go there", term.Count(len(plain), "other node", "other nodes"), strings.Join(plain[:min(len(plain), 3)], ", "))
 	}
 	return c

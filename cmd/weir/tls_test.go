@@ -26,7 +26,7 @@ import (
 	"weir/capacity"
 	"weir/capacity/durable"
 	"weir/capacity/event"
-	"weir/dht"
+	"weir/dht/inspect"
 	"weir/testnet"
 )
 
@@ -287,7 +287,7 @@ func TestCertificateExpires(t *testing.T) {
 		at(60*time.Second, 1, "")
 		at(62*time.Second, 2, pairExpired)
 		at(120*time.Second, 2, pairExpired)
-		if check := c.check("https://a.localhost", time.Now()); check.Outcome != dht.Failure || !strings.Contains(check.Do, "renew") {
+		if check := c.check("https://a.localhost", time.Now()); check.Outcome != inspect.Failure || !strings.Contains(check.Do, "renew") {
 			t.Errorf("doctor says %+v", check)
 		}
 		cancel()
@@ -383,7 +383,7 @@ func TestAdviceOnCertificates(t *testing.T) {
 	if got := c.keyAdvice(); !strings.Contains(got, "chmod 600 "+p.key) {
 		t.Errorf("of a key that all may read: %q", got)
 	}
-	if check := c.check("https://weir.localhost", time.Now()); check.Outcome != dht.Warning || !strings.Contains(check.Seen, "of weir.localhost, until") {
+	if check := c.check("https://weir.localhost", time.Now()); check.Outcome != inspect.Warning || !strings.Contains(check.Seen, "of weir.localhost, until") {
 		t.Errorf("doctor says %+v", check)
 	}
 }
@@ -395,10 +395,10 @@ func TestNodesWithoutHTTPS(t *testing.T) {
 		return recordEntry{Valid: valid, Record: &capacity.Record{URL: url}}
 	}
 	fine := []recordEntry{entry("https://a.example.org", true), entry("http://127.0.0.1:8080", true), entry("http://old.example.org", false), entry("", true), {Valid: true}}
-	if c := checkMixed(fine); c.Outcome != dht.Fine {
+	if c := checkMixed(fine); c.Outcome != inspect.Fine {
 		t.Errorf("of nodes where browsers go: %+v", c)
 	}
-	if c := checkMixed(append(fine, entry("http://b.example.org:8080", true))); c.Outcome != dht.Warning || !strings.Contains(c.Seen, "1 other node (http://b.example.org:8080)") {
+	if c := checkMixed(append(fine, entry("http://b.example.org:8080", true))); c.Outcome != inspect.Warning || !strings.Contains(c.Seen, "1 other node (http://b.example.org:8080)") {
 		t.Errorf("of a plain one: %+v", c)
 	}
 }

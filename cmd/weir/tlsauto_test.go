@@ -19,7 +19,7 @@ import (
 	"go.uber.org/goleak"
 
 	"weir/capacity/event"
-	"weir/dht"
+	"weir/dht/inspect"
 	"weir/testnet"
 	"weir/testnet/acme"
 )
@@ -154,7 +154,7 @@ func TestCertificateByACME(t *testing.T) {
 		t.Errorf("told %+v", failed)
 	}
 	served(t, ca, port)
-	if check := n.cfg.tls.check(n.publicURL(), time.Now()); check.Outcome == dht.Fine || !strings.Contains(check.Do, "port 443") || !strings.Contains(check.Seen, "no other one was taken: no certificate for") {
+	if check := n.cfg.tls.check(n.publicURL(), time.Now()); check.Outcome == inspect.Fine || !strings.Contains(check.Do, "port 443") || !strings.Contains(check.Seen, "no other one was taken: no certificate for") {
 		t.Errorf("doctor says %+v", check)
 	}
 }
@@ -232,7 +232,7 @@ func TestACMEThatCannotWork(t *testing.T) {
 				if _, err := tls.Dial("tcp", "127.0.0.1:"+strconv.Itoa(port), &tls.Config{InsecureSkipVerify: true, ServerName: "weir.example.org"}); err == nil {
 					t.Error("clients are served by some certificate")
 				}
-				if check := n.cfg.tls.check(n.publicURL(), time.Now()); check.Outcome != dht.Failure || !strings.Contains(check.Seen, "there is none yet") {
+				if check := n.cfg.tls.check(n.publicURL(), time.Now()); check.Outcome != inspect.Failure || !strings.Contains(check.Seen, "there is none yet") {
 					t.Errorf("doctor says %+v", check)
 				}
 			})

@@ -21,6 +21,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"weir/capacity"
+	"weir/dht/directory"
 )
 
 const (
@@ -41,7 +42,7 @@ type Examiner struct {
 	Host    host.Host
 	Network Network
 	Client  bool
-	Mode    Mode
+	Mode    directory.Mode
 
 	Bootstrap  []peer.AddrInfo        // each peer once
 	Servers    func() []peer.AddrInfo // if they are listed
@@ -73,7 +74,7 @@ func (e *Examiner) Examine(ctx context.Context, open bool) *Report {
 		Said: make(map[peer.ID]Said), Policy: e.Policy(),
 	}
 	r.Bootstrap = e.contacts(e.Bootstrap)
-	if e.Mode.ByList {
+	if e.Mode.Listed() {
 		e.listServers(r)
 	}
 	var connected []peer.AddrInfo

@@ -7,6 +7,7 @@ import (
 	"github.com/multiformats/go-multiaddr"
 
 	"weir/capacity"
+	"weir/dht/directory"
 )
 
 // An Outcome is how one check ended.
@@ -116,8 +117,8 @@ type Facts struct {
 	Contact peer.AddrInfo
 	Fault   Fault
 	Network Network // this node's
-	Mode    string
-	OwnMode string
+	Mode    directory.Mode
+	OwnMode directory.Mode
 	Client  bool
 	Record  *capacity.Record
 

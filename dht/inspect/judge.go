@@ -2,12 +2,13 @@ package inspect
 
 import (
 	"cmp"
-	"maps"
 	"slices"
 	"time"
 
 	"github.com/multiformats/go-multiaddr"
 	manet "github.com/multiformats/go-multiaddr/net"
+
+	"weir/dht/directory"
 )
 
 // Findings judges a report, in the order in which one thing rests on another.
@@ -114,17 +115,17 @@ func (r *Report) bootstrap() []Finding {
 
 func (r *Report) servers() []Finding {
 	const check = "servers"
-	if !r.Mode.ByList {
+	if !r.Mode.Listed() {
 		return nil
 	}
 	if len(r.Servers) == 0 && !r.Listed {
-		return found(check, Failure, ServersUnlisted, Facts{Mode: r.Mode.Name})
+		return found(check, Failure, ServersUnlisted, Facts{Mode: r.Mode})
 	}
 	var all []Finding
 	switch {
-	case r.Listed && r.Mode.Brokers:
+	case r.Listed && r.Mode.Brokers():
 		all = found(check, Fine, ServersBroker, Facts{})
-	case !r.Listed && !r.Mode.Brokers && !r.Client:
+	case !r.Listed && !r.Mode.Brokers() && !r.Client:
 		all = found(check, Warning, ServersSelfAbsent, Facts{})
 	}
 	var down []Peer
@@ -142,11 +143,11 @@ func (r *Report) servers() []Finding {
 	}
 	facts.Peers = down
 	bad := Warning
-	if facts.Count == facts.Of && !r.Listed || !r.Mode.Brokers && 2*facts.Count > facts.Of {
+	if facts.Count == facts.Of && !r.Listed || !r.Mode.Brokers() && 2*facts.Count > facts.Of {
 		bad = Failure
 	}
 	switch {
-	case facts.Of == 0 && !r.Mode.Brokers:
+	case facts.Of == 0 && !r.Mode.Brokers():
 		return append(all, found(check, Warning, ServersSelfOnly, Facts{})...)
 	case facts.Of == 0:
 		return all
@@ -197,7 +198,7 @@ func (r *Report) udp() []Finding {
 
 func (r *Report) table() []Finding {
 	const check = "dht"
-	if r.Mode.ByList {
+	if r.Mode.Listed() {
 		return nil
 	}
 	if answering := len(r.answering()); answering > 0 && r.Table == 0 {
@@ -208,29 +209,32 @@ func (r *Report) table() []Finding {
 
 func (r *Report) discovery() []Finding {
 	const check = "discovery"
-	byMode := make(map[string][]Peer)
+	byMode := make(map[directory.Mode][]Peer)
 	agree := 0
 	for _, c := range r.answering() {
 		switch mode := r.Said[c.Peer.ID].Mode; mode {
 		case "":
-		case r.Mode.Name:
+		case r.Mode:
 			agree++
 		default:
 			byMode[mode] = append(byMode[mode], Peer{ID: c.Peer.ID})
 		}
 	}
 	var all []Finding
-	for _, mode := range slices.Sorted(maps.Keys(byMode)) {
+	for _, mode := range directory.Modes() {
+		if len(byMode[mode]) == 0 {
+			continue
+		}
 		bad := Warning // that node's fault, more likely
 		if len(byMode[mode]) >= agree {
 			bad = Failure
 		}
-		all = append(all, found(check, bad, ModeDiffers, Facts{Peers: byMode[mode], Mode: mode, OwnMode: r.Mode.Name})...)
+		all = append(all, found(check, bad, ModeDiffers, Facts{Peers: byMode[mode], Mode: mode, OwnMode: r.Mode})...)
 	}
 	if len(all) > 0 {
 		return all
 	}
-	return found(check, Fine, ModeAgrees, Facts{OwnMode: r.Mode.Name, Count: agree})
+	return found(check, Fine, ModeAgrees, Facts{OwnMode: r.Mode, Count: agree})
 }
 
 func (r *Report) record() []Finding {
@@ -238,13 +242,13 @@ func (r *Report) record() []Finding {
 	own := r.Record
 	facts := Facts{Count: min(len(own.Have), len(own.Holders)), Of: len(own.Holders), Silent: own.Silent}
 	switch {
-	case r.Mode.Unheld:
-		return found(check, Fine, RecordUnheld, Facts{Mode: r.Mode.Name})
+	case r.Mode.Own():
+		return found(check, Fine, RecordUnheld, Facts{Mode: r.Mode})
 	case !own.Published:
 		return found(check, Skipped, RecordNone, facts)
-	case len(own.Holders) == 0 && r.Mode.Brokers && r.Listed:
+	case len(own.Holders) == 0 && r.Mode.Brokers() && r.Listed:
 		return found(check, Fine, RecordOnlyBroker, facts)
-	case len(own.Holders) == 0 && r.Mode.Brokers:
+	case len(own.Holders) == 0 && r.Mode.Brokers():
 		return found(check, Failure, RecordNoBroker, facts)
 	case len(own.Holders) == 0:
 		return found(check, Skipped, RecordNoHolder, facts)

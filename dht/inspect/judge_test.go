@@ -15,13 +15,7 @@ import (
 	"github.com/multiformats/go-multiaddr"
 
 	"weir/capacity"
-)
-
-var (
-	kademlia = Mode{Name: "kademlia"}
-	broker   = Mode{Name: "broker", ByList: true, Brokers: true}
-	pull     = Mode{Name: "pull", ByList: true, Unheld: true}
-	push     = Mode{Name: "push", ByList: true}
+	"weir/dht/directory"
 )
 
 func TestEachFinding(t *testing.T) {
@@ -57,12 +51,12 @@ func TestEachFinding(t *testing.T) {
 		}
 		return e
 	}
-	modes := func(own Mode, others ...Mode) (e Report) {
+	modes := func(own directory.Mode, others ...directory.Mode) (e Report) {
 		e.Mode, e.Said = own, map[peer.ID]Said{}
 		for i, m := range others {
 			id := string(rune('a' + i))
 			e.Members = append(e.Members, up(id)...)
-			e.Said[peer.ID(id)] = Said{Mode: m.Name}
+			e.Said[peer.ID(id)] = Said{Mode: m}
 		}
 		return e
 	}
@@ -109,15 +103,15 @@ func TestEachFinding(t *testing.T) {
 		{"members never met are reached", Report{Unmet: up("p"), Members: up("q")}, "members", Fine, MembersReached},
 		{"a member that has just ended", Report{Unmet: down(refused, "p"), Members: up("q")}, "members", Fine, MembersReached},
 
-		{"an empty list", Report{Mode: pull}, "servers", Failure, ServersUnlisted},
-		{"the only broker", Report{Mode: broker, Listed: true}, "servers", Fine, ServersBroker},
-		{"all brokers up", Report{Mode: broker, Servers: up("b")}, "servers", Fine, ServersReached},
-		{"all brokers down", Report{Mode: broker, Servers: down(refused, "b", "c")}, "servers", Failure, ServersUnreached},
-		{"one broker of two down", Report{Mode: broker, Servers: append(down(refused, "b"), up("c")...)}, "servers", Warning, ServersUnreached},
-		{"most servers down", Report{Mode: push, Listed: true, Servers: append(down(refused, "b", "c"), up("d")...)}, "servers", Failure, ServersUnreached},
-		{"a long list", Report{Mode: pull, Listed: true, Servers: up("b", "c"), Untried: 98}, "servers", Fine, ServersReached},
-		{"not in its own list", Report{Mode: push, Servers: up("b")}, "servers", Warning, ServersSelfAbsent},
-		{"only itself listed", Report{Mode: pull, Listed: true}, "servers", Warning, ServersSelfOnly},
+		{"an empty list", Report{Mode: directory.Pull}, "servers", Failure, ServersUnlisted},
+		{"the only broker", Report{Mode: directory.Broker, Listed: true}, "servers", Fine, ServersBroker},
+		{"all brokers up", Report{Mode: directory.Broker, Servers: up("b")}, "servers", Fine, ServersReached},
+		{"all brokers down", Report{Mode: directory.Broker, Servers: down(refused, "b", "c")}, "servers", Failure, ServersUnreached},
+		{"one broker of two down", Report{Mode: directory.Broker, Servers: append(down(refused, "b"), up("c")...)}, "servers", Warning, ServersUnreached},
+		{"most servers down", Report{Mode: directory.Push, Listed: true, Servers: append(down(refused, "b", "c"), up("d")...)}, "servers", Failure, ServersUnreached},
+		{"a long list", Report{Mode: directory.Pull, Listed: true, Servers: up("b", "c"), Untried: 98}, "servers", Fine, ServersReached},
+		{"not in its own list", Report{Mode: directory.Push, Servers: up("b")}, "servers", Warning, ServersSelfAbsent},
+		{"only itself listed", Report{Mode: directory.Pull, Listed: true}, "servers", Warning, ServersSelfOnly},
 
 		{"members", Report{Members: up("a", "b")}, "network", Fine, NetworkJoined},
 		{"alone and told of nobody", Report{Addrs: loopback}, "network", Warning, NetworkUntold},
@@ -135,9 +129,9 @@ func TestEachFinding(t *testing.T) {
 		{"an empty table", Report{Members: up("a")}, "dht", Failure, TableEmpty},
 		{"a table", Report{Members: up("a"), Table: 1, Client: true}, "dht", Fine, Table},
 
-		{"the same mode", modes(kademlia, kademlia, kademlia, Mode{}), "discovery", Fine, ModeAgrees},
-		{"another mode than all", modes(broker, kademlia, kademlia), "discovery", Failure, ModeDiffers},
-		{"one that has another mode", modes(kademlia, kademlia, kademlia, push), "discovery", Warning, ModeDiffers},
+		{"the same mode", modes(directory.Kademlia, directory.Kademlia, directory.Kademlia, ""), "discovery", Fine, ModeAgrees},
+		{"another mode than all", modes(directory.Broker, directory.Kademlia, directory.Kademlia), "discovery", Failure, ModeDiffers},
+		{"one that has another mode", modes(directory.Kademlia, directory.Kademlia, directory.Kademlia, directory.Push), "discovery", Warning, ModeDiffers},
 
 		{"no holder has it", Report{Record: OwnRecord{Published: true, Holders: []peer.ID{"a", "b"}}}, "record", Failure, RecordAbsent},
 		{"a policy that nobody has been asked about", Report{Policy: Policy{Operated: true, Version: 3}, Members: up("a")}, "policy", Warning, PolicyUnknown},
@@ -148,9 +142,9 @@ func TestEachFinding(t *testing.T) {
 		{"one holder has it, one is silent", Report{Record: OwnRecord{Published: true, Holders: []peer.ID{"a", "b"}, Have: []peer.ID{"a"}, Silent: 1}}, "record", Fine, RecordHeld},
 		{"few have it", Report{Record: OwnRecord{Published: true, Holders: []peer.ID{"a", "b", "c"}, Have: []peer.ID{"a"}}}, "record", Warning, RecordThin},
 		{"all have it", Report{Record: OwnRecord{Published: true, Holders: []peer.ID{"a"}, Have: []peer.ID{"a"}}}, "record", Fine, RecordHeld},
-		{"no broker to hold it", Report{Mode: broker, Servers: down(refused, "b"), Record: OwnRecord{Published: true}}, "record", Failure, RecordNoBroker},
+		{"no broker to hold it", Report{Mode: directory.Broker, Servers: down(refused, "b"), Record: OwnRecord{Published: true}}, "record", Failure, RecordNoBroker},
 		{"nobody to hold it", Report{Record: OwnRecord{Published: true}}, "record", Skipped, RecordNoHolder},
-		{"nobody is to hold it", Report{Mode: pull}, "record", Fine, RecordUnheld},
+		{"nobody is to hold it", Report{Mode: directory.Pull}, "record", Fine, RecordUnheld},
 
 		{"nobody is gone", Report{Members: up("a")}, "partition", Fine, PeersAllAnswer},
 		{"most are gone", Report{Members: up("a"), Gone: met(down(context.DeadlineExceeded, "b", "c"))}, "partition", Failure, PeersLost},
@@ -173,8 +167,8 @@ func TestEachFinding(t *testing.T) {
 		{"no clock", Report{Members: up("a")}, "clock", Skipped, ClockUnknown},
 	} {
 		e := c.e
-		if e.Mode.Name == "" {
-			e.Mode = kademlia
+		if e.Mode == "" {
+			e.Mode = directory.Kademlia
 		}
 		if !slices.ContainsFunc(e.Findings(), func(f Finding) bool { return f.Check == c.name && f.Outcome == c.o && f.Code == c.code }) {
 			t.Errorf("%s: %s is not %s by %s; all: %+v", c.what, c.name, c.o, c.code, e.Findings())

@@ -14,6 +14,7 @@ import (
 	"github.com/multiformats/go-multiaddr"
 
 	"weir/capacity"
+	"weir/dht/directory"
 )
 
 const (
@@ -38,7 +39,7 @@ type Report struct {
 	Network Network
 	Open    bool // the node is meant to be reached from other machines
 	Client  bool // it holds nothing and serves nothing
-	Mode    Mode
+	Mode    directory.Mode
 
 	Bound     []multiaddr.Multiaddr // listened on
 	Addrs     []multiaddr.Multiaddr // told to others
@@ -59,19 +60,11 @@ type Report struct {
 	SelfAt    []multiaddr.Multiaddr // bootstrap addresses with this node's ID that are not its own
 }
 
-// A Mode is how a network elects the holders of a record.
-type Mode struct {
-	Name    string // as nodes tell each other
-	ByList  bool   // the servers that take part are listed
-	Brokers bool   // only those listed hold records
-	Unheld  bool   // each node holds its own record only
-}
-
 // Said is what a peer has told of itself.
 type Said struct {
-	Mode  string        // Mode.Name; "": not told
-	Timed bool          // Ahead is known
-	Ahead time.Duration // how far its clock is ahead of this node's
+	Mode  directory.Mode // "": not told
+	Timed bool           // Ahead is known
+	Ahead time.Duration  // how far its clock is ahead of this node's
 }
 
 // A Contact is one peer that ought to be reached.

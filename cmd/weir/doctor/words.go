@@ -124,13 +124,13 @@ var words = map[inspect.Code]func(*inspect.Finding) sentence{
 	},
 	inspect.ModeAgrees: func(f *inspect.Finding) sentence {
 		if f.Count == 0 {
-			return sentence{seen: f.OwnMode}
+			return sentence{seen: string(f.OwnMode)}
 		}
 		return sentence{seen: fmt.Sprintf("%s, as at %s asked", f.OwnMode, number(f.Count, "the other node", fmt.Sprintf("all %d nodes", f.Count)))}
 	},
 
 	inspect.RecordUnheld: func(f *inspect.Finding) sentence {
-		return sentence{seen: "held by this node alone, as it is meant to be with --discovery " + f.Mode}
+		return sentence{seen: "held by this node alone, as it is meant to be with --discovery " + string(f.Mode)}
 	},
 	inspect.RecordNone:       says("this node has published none yet"),
 	inspect.RecordOnlyBroker: says("held here: this node is the only broker that is up"),

@@ -20,14 +20,8 @@ import (
 	"github.com/multiformats/go-multiaddr"
 
 	"weir/capacity"
+	"weir/dht/directory"
 	"weir/dht/inspect"
-)
-
-var (
-	kademlia = inspect.Mode{Name: "kademlia"}
-	broker   = inspect.Mode{Name: "broker", ByList: true, Brokers: true}
-	pull     = inspect.Mode{Name: "pull", ByList: true, Unheld: true}
-	push     = inspect.Mode{Name: "push", ByList: true}
 )
 
 // diagnosed returns why the check of that name did not end so, with all of words
@@ -76,12 +70,12 @@ func TestEachFinding(t *testing.T) {
 		}
 		return e
 	}
-	modes := func(own inspect.Mode, others ...inspect.Mode) (e inspect.Report) {
+	modes := func(own directory.Mode, others ...directory.Mode) (e inspect.Report) {
 		e.Mode, e.Said = own, map[peer.ID]inspect.Said{}
 		for i, m := range others {
 			id := string(rune('a' + i))
 			e.Members = append(e.Members, up(id)...)
-			e.Said[peer.ID(id)] = inspect.Said{Mode: m.Name}
+			e.Said[peer.ID(id)] = inspect.Said{Mode: m}
 		}
 		return e
 	}
@@ -128,15 +122,15 @@ func TestEachFinding(t *testing.T) {
 		{"members never met are reached", inspect.Report{Unmet: up("p"), Members: up("q")}, "members", inspect.Fine, []string{"every node"}},
 		{"a member that has just ended", inspect.Report{Unmet: down(refused, "p"), Members: up("q")}, "members", inspect.Fine, nil},
 
-		{"an empty list", inspect.Report{Mode: pull}, "servers", inspect.Failure, []string{"--server-list"}},
-		{"the only broker", inspect.Report{Mode: broker, Listed: true}, "servers", inspect.Fine, []string{"broker"}},
-		{"all brokers up", inspect.Report{Mode: broker, Servers: up("b")}, "servers", inspect.Fine, nil},
-		{"all brokers down", inspect.Report{Mode: broker, Servers: down(refused, "b", "c")}, "servers", inspect.Failure, []string{"2 of 2", "refused"}},
-		{"one broker of two down", inspect.Report{Mode: broker, Servers: append(down(refused, "b"), up("c")...)}, "servers", inspect.Warning, []string{"1 of 2"}},
-		{"most servers down", inspect.Report{Mode: push, Listed: true, Servers: append(down(refused, "b", "c"), up("d")...)}, "servers", inspect.Failure, []string{"2 of 3"}},
-		{"a long list", inspect.Report{Mode: pull, Listed: true, Servers: up("b", "c"), Untried: 98}, "servers", inspect.Fine, []string{"all 2", "98 more"}},
-		{"not in its own list", inspect.Report{Mode: push, Servers: up("b")}, "servers", inspect.Warning, []string{"not in its own list"}},
-		{"only itself listed", inspect.Report{Mode: pull, Listed: true}, "servers", inspect.Warning, []string{"only this node"}},
+		{"an empty list", inspect.Report{Mode: directory.Pull}, "servers", inspect.Failure, []string{"--server-list"}},
+		{"the only broker", inspect.Report{Mode: directory.Broker, Listed: true}, "servers", inspect.Fine, []string{"broker"}},
+		{"all brokers up", inspect.Report{Mode: directory.Broker, Servers: up("b")}, "servers", inspect.Fine, nil},
+		{"all brokers down", inspect.Report{Mode: directory.Broker, Servers: down(refused, "b", "c")}, "servers", inspect.Failure, []string{"2 of 2", "refused"}},
+		{"one broker of two down", inspect.Report{Mode: directory.Broker, Servers: append(down(refused, "b"), up("c")...)}, "servers", inspect.Warning, []string{"1 of 2"}},
+		{"most servers down", inspect.Report{Mode: directory.Push, Listed: true, Servers: append(down(refused, "b", "c"), up("d")...)}, "servers", inspect.Failure, []string{"2 of 3"}},
+		{"a long list", inspect.Report{Mode: directory.Pull, Listed: true, Servers: up("b", "c"), Untried: 98}, "servers", inspect.Fine, []string{"all 2", "98 more"}},
+		{"not in its own list", inspect.Report{Mode: directory.Push, Servers: up("b")}, "servers", inspect.Warning, []string{"not in its own list"}},
+		{"only itself listed", inspect.Report{Mode: directory.Pull, Listed: true}, "servers", inspect.Warning, []string{"only this node"}},
 
 		{"members", inspect.Report{Members: up("a", "b")}, "network", inspect.Fine, []string{"2 nodes"}},
 		{"alone and told of nobody", inspect.Report{Addrs: loopback}, "network", inspect.Warning, []string{"--bootstrap", "/p2p/"}},
@@ -154,9 +148,9 @@ func TestEachFinding(t *testing.T) {
 		{"an empty table", inspect.Report{Members: up("a")}, "dht", inspect.Failure, []string{"routing table"}},
 		{"a table", inspect.Report{Members: up("a"), Table: 1, Client: true}, "dht", inspect.Fine, []string{"client"}},
 
-		{"the same mode", modes(kademlia, kademlia, kademlia, inspect.Mode{}), "discovery", inspect.Fine, []string{"all 2 nodes"}},
-		{"another mode than all", modes(broker, kademlia, kademlia), "discovery", inspect.Failure, []string{"--discovery kademlia", "with broker"}},
-		{"one that has another mode", modes(kademlia, kademlia, kademlia, push), "discovery", inspect.Warning, []string{"--discovery push"}},
+		{"the same mode", modes(directory.Kademlia, directory.Kademlia, directory.Kademlia, ""), "discovery", inspect.Fine, []string{"all 2 nodes"}},
+		{"another mode than all", modes(directory.Broker, directory.Kademlia, directory.Kademlia), "discovery", inspect.Failure, []string{"--discovery kademlia", "with broker"}},
+		{"one that has another mode", modes(directory.Kademlia, directory.Kademlia, directory.Kademlia, directory.Push), "discovery", inspect.Warning, []string{"--discovery push"}},
 
 		{"no holder has it", inspect.Report{Record: inspect.OwnRecord{Published: true, Holders: []peer.ID{"a", "b"}}}, "record", inspect.Failure, []string{"none of 2"}},
 		{"a policy that nobody has been asked about", inspect.Report{Policy: inspect.Policy{Operated: true, Version: 3}, Members: up("a")}, "policy", inspect.Warning, []string{"version 3", "not known"}},
@@ -167,9 +161,9 @@ func TestEachFinding(t *testing.T) {
 		{"one holder has it, one is silent", inspect.Report{Record: inspect.OwnRecord{Published: true, Holders: []peer.ID{"a", "b"}, Have: []peer.ID{"a"}, Silent: 1}}, "record", inspect.Fine, []string{"1 of 2", "1 did not answer"}},
 		{"few have it", inspect.Report{Record: inspect.OwnRecord{Published: true, Holders: []peer.ID{"a", "b", "c"}, Have: []peer.ID{"a"}}}, "record", inspect.Warning, []string{"1 of 3"}},
 		{"all have it", inspect.Report{Record: inspect.OwnRecord{Published: true, Holders: []peer.ID{"a"}, Have: []peer.ID{"a"}}}, "record", inspect.Fine, []string{"1 of 1"}},
-		{"no broker to hold it", inspect.Report{Mode: broker, Servers: down(refused, "b"), Record: inspect.OwnRecord{Published: true}}, "record", inspect.Failure, []string{"no broker"}},
+		{"no broker to hold it", inspect.Report{Mode: directory.Broker, Servers: down(refused, "b"), Record: inspect.OwnRecord{Published: true}}, "record", inspect.Failure, []string{"no broker"}},
 		{"nobody to hold it", inspect.Report{Record: inspect.OwnRecord{Published: true}}, "record", inspect.Skipped, nil},
-		{"nobody is to hold it", inspect.Report{Mode: pull}, "record", inspect.Fine, nil},
+		{"nobody is to hold it", inspect.Report{Mode: directory.Pull}, "record", inspect.Fine, nil},
 
 		{"nobody is gone", inspect.Report{Members: up("a")}, "partition", inspect.Fine, nil},
 		{"most are gone", inspect.Report{Members: up("a"), Gone: met(down(context.DeadlineExceeded, "b", "c"))}, "partition", inspect.Failure, []string{"of 3 nodes", "2 no longer answer", "cut"}},
@@ -192,8 +186,8 @@ func TestEachFinding(t *testing.T) {
 		{"no clock", inspect.Report{Members: up("a")}, "clock", inspect.Skipped, nil},
 	} {
 		e := c.e
-		if e.Mode.Name == "" {
-			e.Mode = kademlia
+		if e.Mode == "" {
+			e.Mode = directory.Kademlia
 		}
 		all := WordAll(e.Findings())
 		if err := diagnosed(all, c.name, c.o, c.words...); err != nil {
