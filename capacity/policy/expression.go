@@ -2,23 +2,29 @@ package policy
 
 import (
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 
 	"github.com/expr-lang/expr/ast"
 	"github.com/expr-lang/expr/checker"
 	"github.com/expr-lang/expr/checker/nature"
+	"github.com/expr-lang/expr/compiler"
 	"github.com/expr-lang/expr/conf"
 	"github.com/expr-lang/expr/file"
 	"github.com/expr-lang/expr/parser"
+	"github.com/expr-lang/expr/vm"
 
 	"weir/capacity"
 )
 
-// compile makes a function of source with build, whose result is of the type
-// that is tells, called want.
-func compile[T any](j *Compiled, source, want string, is func(*nature.Nature) bool, build func(*builder, ast.Node) function[T]) (function[T], error) {
-	tree, err := j.parse(source)
+// compile makes a program of source for expr-lang's virtual machine, whose
+// result is of the type that is tells, called want.
+//
+// The tree is not optimized: expr-lang's optimizer takes 0 for -0 where an
+// expression has both.
+func (j *Compiled) compile(source, want string, is func(*nature.Nature) bool) (*vm.Program, error) {
+	tree, config, err := j.parse(source)
 	if err != nil {
 		return nil, err
 	}
@@ -26,18 +32,30 @@ func compile[T any](j *Compiled, source, want string, is func(*nature.Nature) bo
 		fault := &file.Error{Location: tree.Node.Location(), Message: "yields a " + got.String() + ", want " + want}
 		return nil, fault.Bind(tree.Source)
 	}
-	var b builder
-	f := build(&b, tree.Node)
-	if b.fault != nil {
-		return nil, b.fault.Bind(tree.Source)
-	}
-	return f, nil
+	return compiler.Compile(tree, config)
 }
 
-// parse returns a typed tree that vet has let pass.
-func (j *Compiled) parse(source string) (*parser.Tree, error) {
+// number is what p yields, or NaN if it fails. It has passed vet, so that it
+// should not.
+func number(machine *vm.VM, p *vm.Program, env *environment) float64 {
+	if x, err := machine.Run(p, env); err == nil {
+		if x, ok := x.(float64); ok {
+			return x
+		}
+	}
+	return math.NaN()
+}
+
+// holds reports whether p yields true.
+func holds(machine *vm.VM, p *vm.Program, env *environment) bool {
+	x, err := machine.Run(p, env)
+	return err == nil && x == true
+}
+
+// parse returns a typed tree that vet has let pass, and how it was parsed.
+func (j *Compiled) parse(source string) (*parser.Tree, *conf.Config, error) {
 	if len(source) > maxExpr {
-		return nil, fmt.Errorf("%d bytes, at most %d", len(source), maxExpr)
+		return nil, nil, fmt.Errorf("%d bytes, at most %d", len(source), maxExpr)
 	}
 	c := conf.New(environment{})
 	c.MaxNodes = maxExprNodes
@@ -50,21 +68,21 @@ func (j *Compiled) parse(source string) (*parser.Tree, error) {
 	}
 	tree, err := parser.ParseWithConfig(source, c)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if err := checkSize(tree); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if fault := oldName(tree); fault != nil {
-		return nil, fault.Bind(tree.Source)
+		return nil, nil, fault.Bind(tree.Source)
 	}
 	if _, err := new(checker.Checker).PatchAndCheck(tree, c); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if fault := j.vet(tree.Node); fault != nil {
-		return nil, fault.Bind(tree.Source)
+		return nil, nil, fault.Bind(tree.Source)
 	}
-	return tree, nil
+	return tree, c, nil
 }
 
 // checkSize returns an error if a walk over the tree is too long. What was

@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"github.com/expr-lang/expr/checker/nature"
+	"github.com/expr-lang/expr/vm"
 
 	"weir/capacity"
 )
@@ -114,8 +115,8 @@ func BinPacking() Policy {
 // Compiled is a policy ready for use. It is safe for concurrent use.
 type Compiled struct {
 	policy    Policy
-	filter    []function[bool]
-	score     []function[float64]
+	filter    []*vm.Program
+	score     []*vm.Program
 	nodeNames bool // an expression uses r.node or me.node
 }
 
@@ -160,7 +161,7 @@ func Compile(p Policy) (*Compiled, error) {
 	}
 	for i, r := range p.Filter {
 		name(filterList, i, r.Name)
-		holds, err := compile(j, r.Expr, "a condition", (*nature.Nature).IsBool, (*builder).condition)
+		holds, err := j.compile(r.Expr, "a condition", (*nature.Nature).IsBool)
 		if err != nil {
 			errs = append(errs, &partError{filterList, i, r.Name, err})
 		}
@@ -172,7 +173,7 @@ func Compile(p Policy) (*Compiled, error) {
 		if !(math.Abs(t.Weight) <= maxWeight) { // so that NaN fails
 			errs = append(errs, &partError{scoreList, i, t.Name, fmt.Errorf("weight %v is not within ±%v", t.Weight, float64(maxWeight))})
 		}
-		value, err := compile(j, t.Expr, "a number", (*nature.Nature).IsNumber, (*builder).number)
+		value, err := j.compile(t.Expr, "a number", (*nature.Nature).IsNumber)
 		if err == nil {
 			err = tryOut(value)
 		}

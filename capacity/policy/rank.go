@@ -9,6 +9,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/expr-lang/expr/vm"
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"weir/capacity"
@@ -159,12 +160,13 @@ func (j *Compiled) Rank(need capacity.Need, me capacity.Record, cands []Candidat
 	found := make([]finding, len(cands))
 	terms := make([]TermScore, len(cands)*len(j.score))
 	passed := 0
+	var machine vm.VM // keeps its stack from one expression to the next
 	for i := range cands {
 		c := &cands[i]
 		j.facts(&env.R, &c.Record, me.Node, c.Trust)
 		env.RTT = capacity.Milliseconds(c.RTT)
 		n := len(j.score)
-		found[i] = j.judge(env, terms[i*n:(i+1)*n:(i+1)*n])
+		found[i] = j.judge(&machine, env, terms[i*n:(i+1)*n:(i+1)*n])
 		found[i].of = c
 		if found[i].rule == "" {
 			passed++
@@ -198,16 +200,16 @@ type finding struct {
 
 // judge judges the candidate that env is about. It fills in terms, unless a
 // filter rule rejects the candidate.
-func (j *Compiled) judge(env *environment, terms []TermScore) finding {
-	for i, holds := range j.filter {
-		if !holds(env) {
+func (j *Compiled) judge(machine *vm.VM, env *environment, terms []TermScore) finding {
+	for i, rule := range j.filter {
+		if !holds(machine, rule, env) {
 			return finding{rule: j.policy.Filter[i].Name}
 		}
 	}
 	f := finding{terms: terms}
 	for i, value := range j.score {
 		t := &j.policy.Score[i]
-		x := value(env)
+		x := number(machine, value, env)
 		if math.IsNaN(x) || math.IsInf(x, 0) {
 			f.rule = ruleScore
 			return f

@@ -331,7 +331,7 @@ func BenchmarkRank(b *testing.B) {
 	}
 }
 
-// One decision: 16 candidates ranked, and two drawn. DESIGN aims at 50 µs.
+// One decision: 16 candidates ranked, and two drawn. It should take 100 µs at most.
 func BenchmarkDecision(b *testing.B) {
 	j := mustCompile(b, Default())
 	me := capacitytest.Record(b, "me")

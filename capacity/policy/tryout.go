@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"math"
 
+	"github.com/expr-lang/expr/vm"
+
 	"weir/capacity"
 )
 
@@ -14,9 +16,10 @@ type valueError struct{ error }
 // error for one of which it makes no finite number: most often it divides by
 // what is 0 somewhere. Whatever slips through is rejected when it comes up, by
 // the rule "score".
-func tryOut(value function[float64]) error {
+func tryOut(value *vm.Program) error {
+	var machine vm.VM
 	for _, s := range samples() {
-		if x := value(&s.env); math.IsNaN(x) || math.IsInf(x, 0) {
+		if x := number(&machine, value, &s.env); math.IsNaN(x) || math.IsInf(x, 0) {
 			return valueError{fmt.Errorf("yields %v for %s: where it divides by something, say with ?: what holds when that is 0", x, s.what)}
 		}
 	}
