@@ -55,8 +55,8 @@ func hotCold() policy.Policy {
 	p := policy.Default()
 	p.Name = "hot-cold"
 	p.Score = []policy.Term{
-		{Name: "cold", Expr: fmt.Sprintf("r.stress < %v && r.believed > %v ? 1 + (rtt > 0 ? 1 / (1 + rtt / 50) : 0.25) : 0", hotAt, 1-hotAt), Weight: 1},
-		{Name: "headroom", Expr: "max(0, min(1 - r.stress, r.believed))", Weight: 0.2},
+		{Name: "cold", Expr: fmt.Sprintf("r.stress < %v && r.trust > %v ? 1 + (rtt > 0 ? 1 / (1 + rtt / 50) : 0.25) : 0", hotAt, 1-hotAt), Weight: 1},
+		{Name: "headroom", Expr: "max(0, min(1 - r.stress, r.trust))", Weight: 0.2},
 	}
 	return p
 }
