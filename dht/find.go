@@ -168,19 +168,8 @@ func (q *finding) begin(n *Node) {
 	q.asked = make(map[peer.ID]bool)
 }
 
-// must is how many of so many holders have to say that they know of nothing
-// before nobody has it. A stream's publisher has waited for most of its holders;
-// capacity is told to all of them again and again.
-func (q *finding) must(holders int) int {
-	if q.exact() {
-		return directory.Majority(holders)
-	}
-	return min(asksFirst, holders)
-}
-
-// exact reports whether what is in the topic is either there or not: of streams,
-// and of those who start servers, not of capacity, of which more is better.
-func (q *finding) exact() bool { return q.topic.Stream() != "" || q.topic.Provisions() }
+// exact reports whether what is in the topic is either there or not.
+func (q *finding) exact() bool { return place.Exact(q.topic) }
 
 func (q *finding) run(ctx context.Context) (err error) {
 	h, looked := q.n.dir.Holders(time.Now(), q.topic)
@@ -268,12 +257,14 @@ func (q *finding) hearing(h directory.Holders, must int) Hearing {
 
 // lacking is how many more of h's holders have to answer that they know of
 // nothing.
-func (q *finding) lacking(h directory.Holders) int { return q.hearing(h, q.must(h.Count())).Lacking }
+func (q *finding) lacking(h directory.Holders) int {
+	return q.hearing(h, place.Quorum(q.topic, h.Count())).Lacking
+}
 
 // weighSilence notes on whose word the answer rests. Who was not waited for,
 // since others had answered, was not silent.
 func (q *finding) weighSilence(h directory.Holders) {
-	q.answer.Hearing = q.hearing(h, q.must(h.Count()))
+	q.answer.Hearing = q.hearing(h, place.Quorum(q.topic, h.Count()))
 	if q.answer.Hearing.Lacking == 0 {
 		q.answer.Hearing.Silent = slices.DeleteFunc(q.answer.Hearing.Silent, func(s Silence) bool { return s.Err == abandoned })
 	}

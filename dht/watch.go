@@ -15,9 +15,9 @@ import (
 	"weir/capacity"
 	"weir/capacity/frame"
 	"weir/capacity/signed"
-	"weir/dht/directory"
 	"weir/dht/holder"
 	"weir/dht/pb"
+	"weir/dht/place"
 )
 
 const (
@@ -240,12 +240,9 @@ func (w *watching) hearing() Hearing {
 		}
 	}
 	h := hear(0, 0, 0, silent) // each once
-	must := min(asksFirst, len(all))
-	switch topic := w.topics[0]; {
-	case w.n.cfg.Discovery.Own():
+	must := place.Quorum(w.topics[0], len(all))
+	if w.n.cfg.Discovery.Own() {
 		must = len(all)
-	case topic.Stream() != "" || topic.Provisions():
-		must = directory.Majority(len(all))
 	}
 	return hear(len(all), len(all)-len(h.Silent), must, h.Silent)
 }

@@ -7,6 +7,7 @@ import (
 
 	"github.com/libp2p/go-libp2p/core/peer"
 
+	"weir/dht/directory"
 	"weir/dht/holder"
 )
 
@@ -165,6 +166,20 @@ func (q *Query) step(s QueryStep) QueryStep {
 	}
 	return s
 }
+
+// Quorum is how many of so many holders of topic have to say that they know of
+// nothing before nobody has it. A stream is there or not, and so is a
+// provisioner, and both have been told to most of their holders; of capacity,
+// which is told to all of them again and again, there is always more.
+func Quorum(topic holder.Topic, holders int) int {
+	if Exact(topic) {
+		return directory.Majority(holders)
+	}
+	return min(holder.AsksFirst, holders)
+}
+
+// Exact reports whether what is in topic is either there or not.
+func Exact(topic holder.Topic) bool { return topic.Stream() != "" || topic.Provisions() }
 
 // NearestFirst orders holders by round trip, as measured or else as unknown in
 // the middle, and puts those that owe an answer last.
