@@ -7,7 +7,7 @@
 # podman works too: set DOCKER=podman. IMAGE is an image whose entry point is
 # weir. The container uses the host's network, for media is UDP on any port.
 #
-# What the hook is given, and prints, is described in README.md.
+# What the hook is given, and prints, is described in .github/docs/placement.md.
 set -eu
 
 docker=${DOCKER:-docker}
