@@ -116,7 +116,7 @@ func TestJunkIsNoConsent(t *testing.T) {
 		t.Fatalf("%d sessions, want a publisher's and a viewer's", len(sessions))
 	}
 	for _, s := range sessions {
-		d, ok := s.far.Silence(time.Now())
+		d, ok := s.pc.Silence(time.Now())
 		if !ok || d > 10*time.Second {
 			t.Errorf("a live %s was checked %v ago, %v", s.kind, d, ok)
 		}

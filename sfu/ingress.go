@@ -19,6 +19,7 @@ import (
 
 	"weir/capacity/event"
 	"weir/sfu/forward"
+	"weir/sfu/rtc"
 	"weir/sfu/sdp"
 )
 
@@ -57,8 +58,7 @@ type ingress struct {
 	ended func(why string)
 	event func(Event)
 
-	// What the connection sends back, each made for this publisher alone.
-	nacks, reports, feedback interceptor.Interceptor
+	rtc.Interceptors // what sends back
 
 	drops forward.Drops // of this publisher
 
@@ -201,7 +201,7 @@ func (in *ingress) take(s *sdp.Section, t *forward.Track, ask func(ssrcs ...uint
 func (in *ingress) negotiated(pc *webrtc.PeerConnection) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	in.report = in.reports.BindRTCPReader(interceptor.RTCPReaderFunc(inPlace))
+	in.report = in.Reports.BindRTCPReader(interceptor.RTCPReaderFunc(inPlace))
 	for _, tr := range pc.GetTransceivers() {
 		i := slices.IndexFunc(in.sections, func(t *upTrack) bool { return t.offered.PionMID() == tr.Mid() })
 		if i < 0 {
@@ -248,7 +248,7 @@ func (in *ingress) handle(s *rtpStream, b []byte, now time.Time) {
 	// Congestion control numbers the packets of the whole connection: it has to
 	// see those too that are not forwarded, or the client takes them for lost.
 	if s.cc == nil {
-		s.cc = in.feedback.BindRemoteStream(&interceptor.StreamInfo{SSRC: s.ssrc, RTPHeaderExtensions: in.cc}, interceptor.RTPReaderFunc(inPlace))
+		s.cc = in.Feedback.BindRemoteStream(&interceptor.StreamInfo{SSRC: s.ssrc, RTPHeaderExtensions: in.cc}, interceptor.RTPReaderFunc(inPlace))
 	}
 	attributes := interceptor.Attributes{}
 	if _, _, err := s.cc.Read(b, attributes); err != nil {
@@ -458,8 +458,8 @@ func layerOf(s *rtpStream) string {
 // change has s be forwarded from now on.
 func (in *ingress) change(t *upTrack, s *rtpStream, now time.Time) {
 	if t.info != nil {
-		in.nacks.UnbindRemoteStream(t.info)
-		in.reports.UnbindRemoteStream(t.info)
+		in.NACKs.UnbindRemoteStream(t.info)
+		in.Reports.UnbindRemoteStream(t.info)
 		t.up.Close()
 		t.changes++
 		if now.Sub(t.switched) > takeoverRest {
@@ -476,8 +476,8 @@ func (in *ingress) change(t *upTrack, s *rtpStream, now time.Time) {
 	for _, f := range t.codec.RTCPFeedback {
 		t.info.RTCPFeedback = append(t.info.RTCPFeedback, interceptor.RTCPFeedback{Type: f.Type, Parameter: f.Parameter})
 	}
-	t.stats = in.reports.BindRemoteStream(t.info, interceptor.RTPReaderFunc(inPlace))
-	t.nack = in.nacks.BindRemoteStream(t.info, interceptor.RTPReaderFunc(inPlace))
+	t.stats = in.Reports.BindRemoteStream(t.info, interceptor.RTPReaderFunc(inPlace))
+	t.nack = in.NACKs.BindRemoteStream(t.info, interceptor.RTPReaderFunc(inPlace))
 	if t.first == 0 {
 		t.first = s.ssrc
 	}

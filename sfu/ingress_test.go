@@ -18,6 +18,7 @@ import (
 	"weir/capacity/event"
 	"weir/capacity/ledger"
 	"weir/sfu/forward"
+	"weir/sfu/rtc"
 	"weir/sfu/sdp"
 )
 
@@ -80,8 +81,8 @@ func newFakePublisher(tb testing.TB, sections ...sdp.Section) *fakePublisher {
 		make func() (interceptor.Factory, error)
 		to   *interceptor.Interceptor
 	}{
-		{func() (interceptor.Factory, error) { return nack.NewGeneratorInterceptor() }, &f.nacks},
-		{func() (interceptor.Factory, error) { return report.NewReceiverInterceptor() }, &f.reports},
+		{func() (interceptor.Factory, error) { return nack.NewGeneratorInterceptor() }, &f.NACKs},
+		{func() (interceptor.Factory, error) { return report.NewReceiverInterceptor() }, &f.Reports},
 	} {
 		factory, err := i.make()
 		if err != nil {
@@ -91,8 +92,8 @@ func newFakePublisher(tb testing.TB, sections ...sdp.Section) *fakePublisher {
 			tb.Fatal(err)
 		}
 	}
-	f.feedback = &interceptor.NoOp{}
-	f.report = f.reports.BindRTCPReader(interceptor.RTCPReaderFunc(inPlace))
+	f.Feedback = &interceptor.NoOp{}
+	f.report = f.Reports.BindRTCPReader(interceptor.RTCPReaderFunc(inPlace))
 	for i, s := range sections {
 		s.Index, s.MID, s.Kind = i, fmt.Sprint(i), webrtc.RTPCodecTypeVideo
 		s.Codec = &sdp.Codec{PT: 96, RTX: 97}
@@ -102,7 +103,7 @@ func newFakePublisher(tb testing.TB, sections ...sdp.Section) *fakePublisher {
 			s.Codec.MimeType, s.Codec.ClockRate = webrtc.MimeTypeOpus, 48000
 		}
 		s.Extensions = []sdp.Extension{{ID: fakeMid, URI: psdp.SDESMidURI}, {ID: fakeRid, URI: psdp.SDESRTPStreamIDURI}, {ID: fakeRrid, URI: psdp.SDESRepairRTPStreamIDURI}}
-		t := &forward.Track{ID: fmt.Sprint("track", i), Codec: codecOf(s.Codec.RTPCodecCapability)}
+		t := &forward.Track{ID: fmt.Sprint("track", i), Codec: rtc.CodecOf(s.Codec.RTPCodecCapability)}
 		f.take(&s, t, func(ssrcs ...uint32) bool {
 			f.asked = append(f.asked, ssrcs)
 			return true
@@ -388,7 +389,7 @@ func TestUndeclaredStreamIsRepaired(t *testing.T) {
 		f := newFakePublisher(t, sdp.Section{})
 		f.sections[0].codec.RTCPFeedback = []webrtc.RTCPFeedback{{Type: "nack"}}
 		var asked []rtcp.Packet
-		f.nacks.BindRTCPWriter(interceptor.RTCPWriterFunc(func(p []rtcp.Packet, _ interceptor.Attributes) (int, error) {
+		f.NACKs.BindRTCPWriter(interceptor.RTCPWriterFunc(func(p []rtcp.Packet, _ interceptor.Attributes) (int, error) {
 			asked = append(asked, p...)
 			return 0, nil
 		}))
@@ -411,7 +412,7 @@ func TestUndeclaredStreamIsRepaired(t *testing.T) {
 		if lost := f.status(time.Now())[0].Lost; lost != 0 {
 			t.Errorf("%d lost, want none", lost)
 		}
-		if err := f.nacks.Close(); err != nil {
+		if err := f.NACKs.Close(); err != nil {
 			t.Error(err)
 		}
 	})

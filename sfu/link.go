@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
-	"github.com/pion/rtcp"
 	"github.com/pion/webrtc/v4"
 	"go.opentelemetry.io/otel/trace"
 	"go.opentelemetry.io/otel/trace/noop"
@@ -25,8 +24,8 @@ import (
 	"weir/capacity/tracing"
 	"weir/sfu/forward"
 	"weir/sfu/pb"
+	"weir/sfu/rtc"
 	"weir/sfu/sdp"
-	"weir/sfu/udp"
 )
 
 // Signal carries a link's signalling: a libp2p stream, or one end of a pipe in
@@ -103,18 +102,18 @@ type Link struct {
 	Peer   peer.ID
 	sfu    *SFU
 	dialer bool
-	pc     *webrtc.PeerConnection
+	pc     *rtc.Transport
 	signal Signal
 	opened time.Time
 	rtt    atomic.Int64 // of the signalling, ns
 
-	far *udp.Peer
+	ctx    context.Context // ends with done
+	cancel context.CancelFunc
 
 	queue       chan *pb.Message
 	renegotiate chan struct{}        // dialer: there is something to offer
 	remote      chan *pb.Description // the other end's offers, or answers
-	checking    <-chan struct{}
-	connected   chan struct{} // closed when media can flow
+	connected   chan struct{}        // closed when media can flow
 	connectOnce sync.Once
 	opening     trace.Span    // until connected is closed, or the link has ended
 	done        chan struct{} // closed when the link has ended
@@ -134,15 +133,15 @@ type Link struct {
 
 // slotIn is a media section that the peer sends in.
 type slotIn struct {
-	remote atomic.Pointer[remoteTrack] // nil until it is there
-	next   *forward.UpTrack            // link.mu's: what is carried in it now
+	remote atomic.Pointer[rtc.RemoteTrack] // nil until it is there
+	next   *forward.UpTrack                // link.mu's: what is carried in it now
 }
 
 // slotOut is a media section that we send in.
 type slotOut struct {
 	sender *webrtc.RTPSender
-	out    *localTrack // nil: free since freed
-	last   *localTrack // that was sent in it, if it is free
+	out    *rtc.LocalTrack // nil: free since freed
+	last   *rtc.LocalTrack // that was sent in it, if it is free
 	branch *branch
 	mime   string
 	mid    string // "" until negotiated
@@ -202,7 +201,7 @@ func (s *SFU) dial(ctx context.Context, carrier Carrier, done chan struct{}) (*L
 	s.mu.Unlock()
 	if err != nil {
 		if l != nil {
-			_ = l.pc.GracefulClose()
+			l.discard()
 		}
 		if signal != nil {
 			_ = signal.Close()
@@ -240,7 +239,7 @@ func (s *SFU) Accept(node peer.ID, signal Signal) {
 		_ = signal.SetWriteDeadline(time.Now().Add(linkDead))
 		_ = writeMessage(signal, &pb.Message{Body: &pb.Message_Refused{Refused: &pb.Refused{Reason: reasonCrossed}}})
 		_ = signal.Close()
-		_ = l.pc.GracefulClose()
+		l.discard()
 		return
 	}
 	if old != nil {
@@ -250,24 +249,20 @@ func (s *SFU) Accept(node peer.ID, signal Signal) {
 }
 
 func (s *SFU) newLink(node peer.ID, signal Signal, dialer bool, opening trace.Span) (*Link, error) {
-	media, err := linkMedia()
+	media, err := rtc.LinkMedia()
 	if err != nil {
 		return nil, err
 	}
-	role := legAccept
-	if dialer {
-		role = legDial
-	}
-	pc, far, err := s.engine.peerConnection(role, media, nil)
+	pc, err := s.engine.Link(media)
 	if err != nil {
 		return nil, err
 	}
+	ctx, cancel := context.WithCancel(s.ctx)
 	l := &Link{
-		Peer: node, sfu: s, dialer: dialer, pc: pc, far: far, signal: signal, opened: time.Now(), opening: opening,
+		Peer: node, sfu: s, dialer: dialer, pc: pc, ctx: ctx, cancel: cancel, signal: signal, opened: time.Now(), opening: opening,
 		queue:       make(chan *pb.Message, sendQueue),
 		renegotiate: make(chan struct{}, 1),
 		remote:      make(chan *pb.Description, 1),
-		checking:    checking(pc),
 		connected:   make(chan struct{}),
 		done:        make(chan struct{}),
 		inbounds:    map[uint64]*inbound{},
@@ -294,7 +289,7 @@ func (s *SFU) newLink(node peer.ID, signal Signal, dialer bool, opening trace.Sp
 		// to learn the stream's tracks.
 		for _, kind := range []webrtc.RTPCodecType{webrtc.RTPCodecTypeAudio, webrtc.RTPCodecTypeVideo} {
 			if err := l.offerLine(kind); err != nil {
-				_ = pc.GracefulClose()
+				l.discard()
 				return nil, err
 			}
 		}
@@ -304,11 +299,18 @@ func (s *SFU) newLink(node peer.ID, signal Signal, dialer bool, opening trace.Sp
 	return l, nil
 }
 
+// discard closes a link that was never run.
+func (l *Link) discard() {
+	l.cancel()
+	_ = l.pc.GracefulClose()
+}
+
 // fail ends the link. It does not wait.
 func (l *Link) fail(why string) {
 	l.doneOnce.Do(func() {
 		l.why = why
 		close(l.done)
+		l.cancel()
 	})
 }
 
@@ -360,7 +362,7 @@ loop:
 			if now.Sub(looked) >= deliveryEvery {
 				looked = now
 				l.judge(now, &coming)
-				if silence, ok := l.far.Silence(now); ok && silence > linkConsent {
+				if silence, ok := l.pc.Silence(now); ok && silence > linkConsent {
 					l.fail(fmt.Sprintf("no connectivity check for %v", linkConsent))
 				}
 			}
@@ -641,6 +643,3 @@ func (l *Link) status() LinkStatus {
 	slices.Sort(st.PullsOut)
 	return st
 }
-
-// writeRTCP is how tracks on the link send their reports.
-func (l *Link) writeRTCP(p []rtcp.Packet) error { return l.pc.WriteRTCP(p) }

@@ -10,6 +10,7 @@ import (
 
 	"weir/sfu/forward"
 	"weir/sfu/pb"
+	"weir/sfu/rtc"
 	"weir/sfu/sdp"
 )
 
@@ -103,7 +104,7 @@ func (l *Link) offer() error {
 	}
 	description, err := l.pc.CreateOffer(nil)
 	if err == nil {
-		err = l.setLocal(description)
+		_, err = l.pc.SetLocal(l.ctx, description)
 	}
 	if err != nil {
 		return err
@@ -143,12 +144,12 @@ func (l *Link) answer(d *pb.Description) error {
 	}
 	description, err := l.pc.CreateAnswer(nil)
 	if err == nil {
-		err = l.setLocal(description)
+		_, err = l.pc.SetLocal(l.ctx, description)
 	}
 	if err != nil {
 		return err
 	}
-	await(l.sfu.ctx, l.checking, checkingPatience)
+	l.pc.AwaitChecking(l.sfu.ctx)
 	l.send(&pb.Message{Body: &pb.Message_Answer{Answer: l.describe()}})
 	return l.assign(d.Slots)
 }
@@ -170,20 +171,6 @@ func (l *Link) setRemote(kind webrtc.SDPType, d *pb.Description) error {
 	return l.pc.SetRemoteDescription(webrtc.SessionDescription{Type: kind, SDP: text})
 }
 
-func (l *Link) setLocal(d webrtc.SessionDescription) error {
-	gathered := webrtc.GatheringCompletePromise(l.pc)
-	if err := l.pc.SetLocalDescription(d); err != nil {
-		return err
-	}
-	select {
-	case <-gathered: // host candidates of one socket: at once
-	case <-l.done:
-		return nil
-	}
-	expect(l.far, l.pc.LocalDescription().SDP)
-	return nil
-}
-
 // describe is the local description, with the slots that got their mid by it.
 func (l *Link) describe() *pb.Description {
 	d := &pb.Description{Sdp: l.pc.LocalDescription().SDP}
@@ -203,11 +190,11 @@ func (l *Link) describe() *pb.Description {
 }
 
 // unplaced are the slots that wait for a section, and what is to be sent there.
-func (l *Link) unplaced() map[*slotOut]*localTrack {
+func (l *Link) unplaced() map[*slotOut]*rtc.LocalTrack {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.slotsOut = slices.DeleteFunc(l.slotsOut, func(s *slotOut) bool { return s.sender == nil && s.out == nil })
-	all := map[*slotOut]*localTrack{}
+	all := map[*slotOut]*rtc.LocalTrack{}
 	for _, s := range l.slotsOut {
 		if s.sender == nil {
 			all[s] = s.out
@@ -223,7 +210,7 @@ func (l *Link) place(s *slotOut, sender *webrtc.RTPSender) {
 	s.sender = sender
 	l.mu.Unlock()
 	l.start(func() {
-		readRTCP(senderReader{sender}, func() *forward.DownTrack {
+		rtc.ReadRTCP(sender, func() *forward.DownTrack {
 			l.mu.Lock()
 			defer l.mu.Unlock()
 			if s.out == nil {
@@ -269,17 +256,16 @@ func (l *Link) onTrack(remote *webrtc.TrackRemote, receiver *webrtc.RTPReceiver)
 			mid = tr.Mid()
 		}
 	}
-	in := &remoteTrack{drops: &l.sfu.drops, remote: remote, receiver: receiver}
-	in.ssrc.Store(uint32(remote.SSRC()))
+	in := rtc.NewRemoteTrack(remote, receiver, &l.sfu.drops)
 	l.mu.Lock()
 	slot := l.slot(mid)
 	slot.remote.Store(in)
 	if slot.next != nil {
-		in.assigned.Store(slot.next)
+		in.Assign(slot.next)
 	}
 	l.mu.Unlock()
-	l.start(in.readRTP)
-	l.start(in.readRTCP)
+	l.start(in.ReadRTP)
+	l.start(in.ReadRTCP)
 	l.reachable()
 }
 

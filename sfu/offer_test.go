@@ -19,6 +19,7 @@ import (
 
 	"weir/capacity/ledger"
 	"weir/sfu/forward"
+	"weir/sfu/rtc"
 	"weir/sfu/sdp"
 	"weir/sfu/sdp/sdptest"
 	"weir/sfu/udp"
@@ -823,12 +824,12 @@ func checkTaken(t *testing.T, o *sdp.Offer) {
 // Another node is a member, and may still be broken.
 func FuzzLinkDescription(f *testing.F) {
 	sdptest.Corpus(f, "sdp/testdata")
-	media, err := linkMedia()
+	s := bareSFU(f)
+	media, err := rtc.LinkMedia()
 	if err != nil {
 		f.Fatal(err)
 	}
-	s := bareSFU(f)
-	pc, _, err := s.engine.peerConnection(legDial, media, nil)
+	pc, err := s.engine.Link(media)
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -863,11 +864,11 @@ func FuzzLinkDescription(f *testing.F) {
 				t.Errorf("%d formats in a section", n)
 			}
 		}
-		media, err := linkMedia()
+		media, err := rtc.LinkMedia()
 		if err != nil {
 			t.Fatal(err)
 		}
-		pc, _, err := s.engine.peerConnection(legAccept, media, nil)
+		pc, err := s.engine.Link(media)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -916,11 +917,11 @@ func BenchmarkDearLinkDescription(b *testing.B) {
 	text := dearLinkDescription()
 	b.ReportMetric(float64(len(text)), "bytes")
 	for b.Loop() {
-		media, err := linkMedia()
+		media, err := rtc.LinkMedia()
 		if err != nil {
 			b.Fatal(err)
 		}
-		pc, _, err := s.engine.peerConnection(legAccept, media, nil)
+		pc, err := s.engine.Link(media)
 		if err != nil {
 			b.Fatal(err)
 		}

@@ -16,6 +16,7 @@ import (
 	"weir/capacity/tracing"
 	"weir/sfu/forward"
 	"weir/sfu/pb"
+	"weir/sfu/rtc"
 	"weir/sfu/sdp"
 )
 
@@ -55,7 +56,7 @@ func (f *feed) RequestKeyframe() bool {
 		return false
 	}
 	remote := slot.remote.Load()
-	return remote != nil && askKeyframe(f.link.pc, remote.ssrc.Load())
+	return remote != nil && f.link.pc.RequestKeyframe(remote.SSRC())
 }
 
 // subscribe asks the peer for stream. The lease is the peer's, and may be
@@ -220,7 +221,7 @@ func (in *inbound) wire() {
 		slot.next = f.up
 		f.slot.Store(slot)
 		if remote := slot.remote.Load(); remote != nil {
-			remote.assigned.Store(slot.next)
+			remote.Assign(slot.next)
 		}
 	}
 	in.started = true
@@ -258,7 +259,7 @@ func (in *inbound) end(why string) {
 			if slot := f.slot.Load(); slot != nil && slot.next == f.up {
 				slot.next = nil
 				if remote := slot.remote.Load(); remote != nil {
-					remote.assigned.Store(nil)
+					remote.Assign(nil)
 				}
 			}
 			f.up.Close()
@@ -277,7 +278,7 @@ type branch struct {
 	link    *Link
 	pull    uint64
 	stream  *Stream
-	outs    []*localTrack
+	outs    []*rtc.LocalTrack
 	slots   []*slotOut
 	release func() // of the stream
 	entry   string // in the ledger
@@ -372,7 +373,7 @@ func (l *Link) newBranch(req *pb.Subscribe) (*branch, error) {
 	}
 	b.release = release
 	for _, t := range st.Tracks {
-		o := newLocalTrack(t, st.Name, l.writeRTCP, &s.engine.repairs)
+		o := l.pc.NewTrack(t, st.Name)
 		o.Relay = true
 		b.outs = append(b.outs, o)
 		b.slots = append(b.slots, l.takeSlot(b, o, now))
@@ -383,7 +384,7 @@ func (l *Link) newBranch(req *pb.Subscribe) (*branch, error) {
 
 // takeSlot finds a section for o that has rested, or notes that one is wanted.
 // Called with mu held.
-func (l *Link) takeSlot(b *branch, o *localTrack, now time.Time) *slotOut {
+func (l *Link) takeSlot(b *branch, o *rtc.LocalTrack, now time.Time) *slotOut {
 	for _, s := range l.slotsOut {
 		if s.out == nil && s.mid != "" && s.mime == o.Track.Codec.MimeType && now.Sub(s.freed) > slotRest && s.sender.ReplaceTrack(o) == nil {
 			o.Follow(s.last.DownTrack)

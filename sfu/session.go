@@ -19,8 +19,8 @@ import (
 	"weir/sfu/forward"
 	"weir/sfu/problem"
 	"weir/sfu/rights"
+	"weir/sfu/rtc"
 	"weir/sfu/sdp"
-	"weir/sfu/udp"
 )
 
 type sessionKind string
@@ -56,7 +56,7 @@ type session struct {
 	id     string
 	kind   sessionKind
 	sfu    *SFU
-	pc     *webrtc.PeerConnection
+	pc     *rtc.Transport
 	stream *Stream
 	entry  string        // in the ledger
 	remote string        // who asked, for people
@@ -68,18 +68,15 @@ type session struct {
 	first  *firstFrame // a viewer's, if recorded; likewise
 	trace  string      // ID of the request's trace
 
-	far *udp.Peer
-
-	gone      chan string // why the session is to end; the first counts
-	checking  <-chan struct{}
+	gone      chan string   // why the session is to end; the first counts
 	connected chan struct{} // closed when media can flow
 	done      chan struct{} // closed when nothing of it is left
 
 	pace    pace
-	outs    []*localTrack // a viewer's
-	in      *ingress      // a publisher's
-	release func()        // a viewer's hold on the stream
-	unname  func()        // gives up a publisher's name
+	outs    []*rtc.LocalTrack // a viewer's
+	in      *ingress          // a publisher's
+	release func()            // a viewer's hold on the stream
+	unname  func()            // gives up a publisher's name
 
 	notTaken []string // sections and tracks that there is no media for, and why
 
@@ -95,19 +92,24 @@ type session struct {
 }
 
 func (s *SFU) newSession(ctx context.Context, kind sessionKind, media *webrtc.MediaEngine, o *sdp.Offer, entry, remote string) (*session, error) {
-	leg := legView
-	var in *ingress
+	var (
+		in  *ingress
+		pc  *rtc.Transport
+		err error
+	)
 	if kind == kindWHIP {
-		leg, in = legPublish, newIngress(&s.drops)
+		in = newIngress(&s.drops)
+		pc, in.Interceptors, err = s.engine.Publisher(media, in.buffer)
+	} else {
+		pc, err = s.engine.Viewer(media)
 	}
-	pc, far, err := s.engine.peerConnection(leg, media, in)
 	if err != nil {
 		return nil, err
 	}
 	sess := &session{
-		id: rand.Text(), trace: tracing.ID(ctx), kind: kind, sfu: s, pc: pc, far: far, entry: entry, remote: remote, began: time.Now(),
+		id: rand.Text(), trace: tracing.ID(ctx), kind: kind, sfu: s, pc: pc, entry: entry, remote: remote, began: time.Now(),
 		gone: make(chan string, 1), connected: make(chan struct{}), done: make(chan struct{}),
-		etag: newETag(), offer: o, unused: maps.Clone(o.Skipped), notTaken: o.Refused(), checking: checking(pc), in: in,
+		etag: newETag(), offer: o, unused: maps.Clone(o.Skipped), notTaken: o.Refused(), in: in,
 	}
 	if in != nil {
 		in.ended = sess.end
@@ -186,24 +188,20 @@ func (s *session) answer(ctx context.Context, o *sdp.Offer) (string, error) {
 		if err != nil {
 			return "", err
 		}
-		s.start(func() { readRTCP(senderReader{sender}, func() *forward.DownTrack { return o.DownTrack }) })
+		s.start(func() { rtc.ReadRTCP(sender, func() *forward.DownTrack { return o.DownTrack }) })
 	}
 	answer, err := s.pc.CreateAnswer(nil)
 	if err != nil {
 		return "", sdp.Error(err.Error())
 	}
-	gathered := webrtc.GatheringCompletePromise(s.pc)
-	if err := s.pc.SetLocalDescription(answer); err != nil {
+	local, err := s.pc.SetLocal(ctx, answer)
+	switch {
+	case ctx.Err() != nil:
+		return "", ctx.Err()
+	case err != nil:
 		return "", sdp.Error(err.Error())
 	}
-	select {
-	case <-gathered: // host candidates of one socket: at once
-	case <-ctx.Done():
-		return "", ctx.Err()
-	}
-	local := s.pc.LocalDescription().SDP
-	expect(s.far, local)
-	await(ctx, s.checking, checkingPatience)
+	s.pc.AwaitChecking(ctx)
 	return sdp.InOrder(local), nil
 }
 
@@ -361,14 +359,14 @@ func (s *session) consents(now time.Time) bool {
 	default:
 		return true
 	}
-	silence, ok := s.far.Silence(now)
+	silence, ok := s.pc.Silence(now)
 	return !ok || silence < consentTimeout
 }
 
 // publisher sets a WHIP client up as the stream's origin.
 func (s *SFU) publisher(ctx context.Context, name string, o *sdp.Offer, entry, remote string) (*session, string, error) {
 	o = o.Again()
-	media, err := newMedia()
+	media, err := rtc.NewMedia()
 	if err != nil {
 		return nil, "", err
 	}
@@ -393,11 +391,11 @@ func (s *SFU) publisher(ctx context.Context, name string, o *sdp.Offer, entry, r
 			return nil, "", section.NotTaken("taken is " + sdp.CodecNames(section.Kind))
 		}
 		sdp.Claim(used, &codec)
-		if err := register(media, codec); err != nil {
+		if err := rtc.Register(media, codec); err != nil {
 			return nil, "", sdp.Error(err.Error())
 		}
 		o.Take(section, codec)
-		t := &forward.Track{ID: fmt.Sprintf("%s%d", section.Kind, count[section.Kind]), Codec: codecOf(codec.RTPCodecCapability)}
+		t := &forward.Track{ID: fmt.Sprintf("%s%d", section.Kind, count[section.Kind]), Codec: rtc.CodecOf(codec.RTPCodecCapability)}
 		if t.Sets = forward.ParseSprop(codec.Sprop); t.Sets != nil && sdp.FmtpValue(t.Codec.Fmtp, "profile-level-id") == "" {
 			t.Codec.Fmtp = strings.TrimPrefix(t.Codec.Fmtp+";profile-level-id="+t.Sets.Profile(), ";")
 		}
@@ -417,7 +415,7 @@ func (s *SFU) publisher(ctx context.Context, name string, o *sdp.Offer, entry, r
 		return nil, "", err
 	}
 	for i, t := range tracks {
-		sess.in.take(sections[i], t, func(ssrcs ...uint32) bool { return askKeyframe(sess.pc, ssrcs...) })
+		sess.in.take(sections[i], t, sess.pc.RequestKeyframe)
 	}
 	sess.stream = newStream(name, true, tracks, []peer.ID{s.cfg.Self}, time.Now())
 	answer, err := sess.answer(ctx, o)
@@ -425,14 +423,14 @@ func (s *SFU) publisher(ctx context.Context, name string, o *sdp.Offer, entry, r
 		sess.discard()
 		return nil, "", err
 	}
-	sess.in.negotiated(sess.pc)
+	sess.in.negotiated(sess.pc.PeerConnection)
 	return sess, o.AnswerText(answer), nil
 }
 
 // viewer sets a WHEP client up to receive st.
 func (s *SFU) viewer(ctx context.Context, st *Stream, o *sdp.Offer, entry, remote string) (*session, string, error) {
 	o = o.Again()
-	media, err := newMedia()
+	media, err := rtc.NewMedia()
 	if err != nil {
 		return nil, "", err
 	}
@@ -447,7 +445,7 @@ func (s *SFU) viewer(ctx context.Context, st *Stream, o *sdp.Offer, entry, remot
 			if carries[section] != nil || !o.InUse(section) || !section.Receives || section.Kind != sdp.KindOf(t.Codec.MimeType) {
 				return false
 			}
-			codec, ok := section.Match(capabilityOf(t.Codec), used)
+			codec, ok := section.Match(rtc.CapabilityOf(t.Codec), used)
 			if !ok {
 				return false
 			}
@@ -483,7 +481,7 @@ func (s *SFU) viewer(ctx context.Context, st *Stream, o *sdp.Offer, entry, remot
 		return nil, "", err
 	}
 	for _, section := range o.Taken {
-		if err := register(media, *section.Codec); err != nil {
+		if err := rtc.Register(media, *section.Codec); err != nil {
 			return nil, "", sdp.Error(err.Error())
 		}
 	}
@@ -493,11 +491,11 @@ func (s *SFU) viewer(ctx context.Context, st *Stream, o *sdp.Offer, entry, remot
 	}
 	sess.stream = st
 	for _, t := range left {
-		sess.notTaken = append(sess.notTaken, fmt.Sprintf("track %s (%s): not asked for", t.ID, sdp.Describe(capabilityOf(t.Codec))))
+		sess.notTaken = append(sess.notTaken, fmt.Sprintf("track %s (%s): not asked for", t.ID, sdp.Describe(rtc.CapabilityOf(t.Codec))))
 	}
 	for _, section := range o.Taken { // in order, so that pion puts each into its section
-		out := newLocalTrack(carries[section], "weir", sess.pc.WriteRTCP, &s.engine.repairs)
-		out.pt = section.Codec.PT
+		out := sess.pc.NewTrack(carries[section], "weir")
+		out.PayloadType = section.Codec.PT
 		out.Begun = sess.firstOf(out.Kind())
 		sess.outs = append(sess.outs, out)
 	}

@@ -22,8 +22,6 @@ import (
 	"github.com/libp2p/go-libp2p/core/crypto"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/multiformats/go-multiaddr"
-	"github.com/pion/ice/v4"
-	"github.com/pion/logging"
 	"go.opentelemetry.io/otel/trace"
 	"go.opentelemetry.io/otel/trace/noop"
 
@@ -33,6 +31,7 @@ import (
 	"weir/capacity/scope"
 	"weir/sfu/forward"
 	"weir/sfu/rights"
+	"weir/sfu/rtc"
 	"weir/sfu/udp"
 )
 
@@ -192,7 +191,7 @@ type SFU struct {
 	cfg       Config
 	log       *slog.Logger
 	tracer    trace.Tracer
-	engine    engine
+	engine    *rtc.Engine
 	admission *admission
 	drops     forward.Drops
 
@@ -267,8 +266,6 @@ func New(cfg Config) (*SFU, error) {
 	if cfg.Event == nil {
 		cfg.Event = func(Event) {}
 	}
-	loggers := logging.NewDefaultLoggerFactory()
-	loggers.DefaultLogLevel = logging.LogLevelDisabled
 	ctx, cancel := context.WithCancel(context.Background())
 	s := &SFU{
 		cfg: cfg, log: cfg.Log, tracer: cfg.Tracer, ctx: ctx, cancel: cancel,
@@ -283,17 +280,10 @@ func New(cfg Config) (*SFU, error) {
 		vigils:     map[string]*vigil{},
 		admission:  newAdmission(cfg.AddressSessions),
 	}
-	s.engine.log = loggers
-	s.engine.addr = cfg.Gate
-	s.engine.socket = cfg.Socket
-	s.engine.nat = reachedAt(cfg.PublicIP)
-	s.engine.mux = offeredMux{ice.NewUDPMuxDefault(ice.UDPMuxParams{Logger: loggers.NewLogger("ice"), UDPConn: cfg.Socket})}
-	if l := cfg.Socket.TCPListener(); l != nil {
-		s.engine.tcp = newTCPMux(l, loggers.NewLogger("ice"))
-	}
-	if _, err := s.engine.certificate(time.Now()); err != nil {
+	var err error
+	s.engine, err = rtc.NewEngine(rtc.Config{Socket: cfg.Socket, PublicIP: cfg.PublicIP, Gate: cfg.Gate})
+	if err != nil {
 		cancel()
-		s.engine.close()
 		return nil, err
 	}
 	return s, nil
@@ -331,7 +321,7 @@ func (s *SFU) Close() error {
 	s.mu.Unlock()
 	s.cancel()
 	s.wg.Wait()
-	s.engine.close()
+	s.engine.Close()
 	if err := s.cfg.Socket.Close(); !isClosed(err) {
 		return err
 	}
@@ -381,7 +371,7 @@ func (s *SFU) NotForwarded() map[string]int64 { return s.drops.Counts(true) }
 
 // Repairs are how many packets were sent again, and how many were asked for
 // beyond the bounds of repair.
-func (s *SFU) Repairs() (sent, withheld int64) { return s.engine.repairs.Totals() }
+func (s *SFU) Repairs() (sent, withheld int64) { return s.engine.Repairs() }
 
 // Counts are how many of each there are now.
 type Counts struct {

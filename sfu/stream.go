@@ -11,6 +11,7 @@ import (
 
 	"weir/capacity"
 	"weir/sfu/forward"
+	"weir/sfu/rtc"
 	"weir/sfu/sdp"
 )
 
@@ -39,7 +40,7 @@ func newStream(name string, origin bool, tracks []*forward.Track, path []peer.ID
 // what viewers were answered holds for them.
 func (s *Stream) goesOnAs(tracks []*forward.Track) bool {
 	return slices.EqualFunc(s.Tracks, tracks, func(a, b *forward.Track) bool {
-		return a.ID == b.ID && sdp.Decodes(capabilityOf(a.Codec), capabilityOf(b.Codec), false) > 0
+		return a.ID == b.ID && sdp.Decodes(rtc.CapabilityOf(a.Codec), rtc.CapabilityOf(b.Codec), false) > 0
 	})
 }
 
@@ -79,7 +80,7 @@ func (s *Stream) branches() []*branch {
 func (s *Stream) offers() string {
 	var has []string
 	for _, t := range s.Tracks {
-		has = append(has, fmt.Sprintf("%s/%s", t.Codec.Kind(), sdp.Describe(capabilityOf(t.Codec))))
+		has = append(has, fmt.Sprintf("%s/%s", t.Codec.Kind(), sdp.Describe(rtc.CapabilityOf(t.Codec))))
 	}
 	return strings.Join(has, " and ")
 }

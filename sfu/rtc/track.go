@@ -1,8 +1,7 @@
-package sfu
+package rtc
 
 import (
 	"fmt"
-	"io"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -16,33 +15,18 @@ import (
 	"weir/sfu/sdp"
 )
 
-// capabilityOf is c as pion has it.
-func capabilityOf(c forward.Codec) webrtc.RTPCodecCapability {
-	return webrtc.RTPCodecCapability{MimeType: c.MimeType, ClockRate: c.ClockRate, Channels: c.Channels, SDPFmtpLine: c.Fmtp}
-}
-
-// codecOf is a codec of pion's as a track has it. Feedback is of a hop.
-func codecOf(c webrtc.RTPCodecCapability) forward.Codec {
-	return forward.Codec{MimeType: c.MimeType, ClockRate: c.ClockRate, Channels: c.Channels, Fmtp: c.SDPFmtpLine}
-}
-
-// A localTrack is a DownTrack as pion wants it, a [webrtc.TrackLocal].
-type localTrack struct {
+// A LocalTrack is a DownTrack as pion wants it, a [webrtc.TrackLocal].
+type LocalTrack struct {
 	*forward.DownTrack
-	stream string             // msid
-	pt     webrtc.PayloadType // a viewer's section's; 0: any of the track's codec
-	// writeRTCP sends on the PeerConnection.
+	// PayloadType is the one that it is sent as; 0: any of the track's codec.
+	// Set before it is added.
+	PayloadType webrtc.PayloadType
+
+	stream    string // msid
 	writeRTCP func([]rtcp.Packet) error
 }
 
-// newLocalTrack sends t, whose repairs are counted in repairs.
-func newLocalTrack(t *forward.Track, stream string, writeRTCP func([]rtcp.Packet) error, repairs *forward.Repairs) *localTrack {
-	d := forward.NewDownTrack(t)
-	d.Repairs = repairs
-	return &localTrack{DownTrack: d, stream: stream, writeRTCP: writeRTCP}
-}
-
-// A localSender is where pion takes a localTrack's packets.
+// A localSender is where pion takes a LocalTrack's packets.
 type localSender struct {
 	writer    webrtc.TrackLocalWriter
 	writeRTCP func([]rtcp.Packet) error
@@ -54,10 +38,10 @@ func (s localSender) WriteRTP(h *rtp.Header, payload []byte) (int, error) {
 func (s localSender) WriteRTCP(packets []rtcp.Packet) error { return s.writeRTCP(packets) }
 
 // Bind implements webrtc.TrackLocal.
-func (l *localTrack) Bind(ctx webrtc.TrackLocalContext) (webrtc.RTPCodecParameters, error) {
+func (l *LocalTrack) Bind(ctx webrtc.TrackLocalContext) (webrtc.RTPCodecParameters, error) {
 	all := ctx.CodecParameters()
 	for _, codec := range all {
-		if !strings.EqualFold(codec.MimeType, l.Track.Codec.MimeType) || l.pt != 0 && codec.PayloadType != l.pt {
+		if !strings.EqualFold(codec.MimeType, l.Track.Codec.MimeType) || l.PayloadType != 0 && codec.PayloadType != l.PayloadType {
 			continue
 		}
 		b := forward.Binding{
@@ -84,30 +68,30 @@ func (l *localTrack) Bind(ctx webrtc.TrackLocalContext) (webrtc.RTPCodecParamete
 }
 
 // Unbind implements webrtc.TrackLocal.
-func (l *localTrack) Unbind(webrtc.TrackLocalContext) error {
+func (l *LocalTrack) Unbind(webrtc.TrackLocalContext) error {
 	l.DownTrack.Unbind()
 	return nil
 }
 
 // ID implements webrtc.TrackLocal.
-func (l *localTrack) ID() string { return l.Track.ID }
+func (l *LocalTrack) ID() string { return l.Track.ID }
 
 // RID implements webrtc.TrackLocal.
-func (l *localTrack) RID() string { return "" }
+func (l *LocalTrack) RID() string { return "" }
 
 // StreamID implements webrtc.TrackLocal. Tracks that share it are played in
 // sync.
-func (l *localTrack) StreamID() string { return l.stream }
+func (l *LocalTrack) StreamID() string { return l.stream }
 
 // Kind implements webrtc.TrackLocal.
-func (l *localTrack) Kind() webrtc.RTPCodecType { return sdp.KindOf(l.Track.Codec.MimeType) }
+func (l *LocalTrack) Kind() webrtc.RTPCodecType { return sdp.KindOf(l.Track.Codec.MimeType) }
 
-// readRTCP hands the RTCP of the far end to the DownTrack that current returns,
-// until r ends.
-func readRTCP(r io.Reader, current func() *forward.DownTrack) {
+// ReadRTCP hands the RTCP of the far end to the DownTrack that current returns,
+// nil for none, until sender ends.
+func ReadRTCP(sender *webrtc.RTPSender, current func() *forward.DownTrack) {
 	buf := make([]byte, receiveMTU)
 	for {
-		n, err := r.Read(buf)
+		n, _, err := sender.Read(buf)
 		if err != nil {
 			return
 		}
@@ -118,24 +102,27 @@ func readRTCP(r io.Reader, current func() *forward.DownTrack) {
 	}
 }
 
-// senderReader adapts a pion sender's RTCP to io.Reader.
-type senderReader struct{ *webrtc.RTPSender }
-
-func (s senderReader) Read(b []byte) (int, error) {
-	n, _, err := s.RTPSender.Read(b)
-	return n, err
-}
-
-// A remoteTrack reads one remote track of a cascade link and feeds the UpTrack
+// A RemoteTrack reads one remote track of a cascade link and feeds the UpTrack
 // that it is assigned to at the moment; none, and the packets are dropped.
-type remoteTrack struct {
+type RemoteTrack struct {
 	drops    *forward.Drops
-	ssrc     atomic.Uint32 // remote's; 0 until it is there
 	remote   *webrtc.TrackRemote
 	receiver *webrtc.RTPReceiver
 
 	assigned atomic.Pointer[forward.UpTrack]
 }
+
+// NewRemoteTrack makes one of what pion's OnTrack tells. What it does not forward
+// is counted in drops.
+func NewRemoteTrack(remote *webrtc.TrackRemote, receiver *webrtc.RTPReceiver, drops *forward.Drops) *RemoteTrack {
+	return &RemoteTrack{drops: drops, remote: remote, receiver: receiver}
+}
+
+// SSRC is the far end's.
+func (r *RemoteTrack) SSRC() uint32 { return uint32(r.remote.SSRC()) }
+
+// Assign has u get what comes from now on; nil: nobody.
+func (r *RemoteTrack) Assign(u *forward.UpTrack) { r.assigned.Store(u) }
 
 // extensionsOf maps the header extension IDs of a receiver to their URIs.
 func extensionsOf(r *webrtc.RTPReceiver) map[uint8]string {
@@ -146,8 +133,8 @@ func extensionsOf(r *webrtc.RTPReceiver) map[uint8]string {
 	return exts
 }
 
-// readRTP feeds packets until the remote track ends.
-func (r *remoteTrack) readRTP() {
+// ReadRTP feeds packets until the remote track ends.
+func (r *RemoteTrack) ReadRTP() {
 	buf := make([]byte, receiveMTU)
 	var (
 		p       rtp.Packet
@@ -178,8 +165,8 @@ func (r *remoteTrack) readRTP() {
 	}
 }
 
-// readRTCP passes the far end's sender reports on until the track ends.
-func (r *remoteTrack) readRTCP() {
+// ReadRTCP passes the far end's sender reports on until the track ends.
+func (r *RemoteTrack) ReadRTCP() {
 	buf := make([]byte, receiveMTU)
 	for {
 		n, _, err := r.receiver.Read(buf)
@@ -197,17 +184,4 @@ func (r *remoteTrack) readRTCP() {
 			}
 		}
 	}
-}
-
-// askKeyframe sends one picture loss indication (RFC 4585, section 6.3.1) for
-// each of ssrcs, and reports whether the connection was up to send it.
-func askKeyframe(pc *webrtc.PeerConnection, ssrcs ...uint32) bool {
-	if pc.ConnectionState() != webrtc.PeerConnectionStateConnected {
-		return false
-	}
-	var ask []rtcp.Packet
-	for _, ssrc := range ssrcs {
-		ask = append(ask, &rtcp.PictureLossIndication{MediaSSRC: ssrc})
-	}
-	return pc.WriteRTCP(ask) == nil
 }

@@ -1,0 +1,277 @@
+package rtc
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"sync"
+	"time"
+
+	"github.com/pion/dtls/v3"
+	"github.com/pion/ice/v4"
+	"github.com/pion/interceptor"
+	"github.com/pion/interceptor/pkg/nack"
+	"github.com/pion/interceptor/pkg/report"
+	"github.com/pion/interceptor/pkg/twcc"
+	"github.com/pion/logging"
+	psdp "github.com/pion/sdp/v3"
+	"github.com/pion/transport/v4/packetio"
+	"github.com/pion/webrtc/v4"
+
+	"weir/capacity/scope"
+	"weir/sfu/forward"
+	"weir/sfu/udp"
+)
+
+// ICE times. A peer that says nothing for iceFailed is gone; pion's defaults
+// would take 30 s to notice.
+const (
+	iceDisconnected = 5 * time.Second
+	iceFailed       = 10 * time.Second
+	iceKeepalive    = 2 * time.Second
+)
+
+// receiveMTU is the largest RTP or RTCP packet taken from a peer, in bytes.
+const receiveMTU = 1500
+
+// certificateLife is how long one DTLS certificate serves before a new one is
+// made; pion's are valid for a month.
+const certificateLife = 7 * 24 * time.Hour
+
+// An Engine makes the PeerConnections of a node, all on one UDP port.
+type Engine struct {
+	mux    ice.UDPMux
+	tcp    *tcpMux // nil: none
+	socket *udp.Socket
+	nat    *webrtc.ICEAddressRewriteRule // nil: others reach us where we are bound
+	log    logging.LoggerFactory
+	gate   *scope.Gate
+
+	repairs  forward.Repairs
+	feedback feedbackCounters
+
+	mu     sync.Mutex
+	cert   *webrtc.Certificate
+	certAt time.Time
+}
+
+// Config is what an Engine is made of. All fields but PublicIP are required.
+type Config struct {
+	Socket   *udp.Socket
+	PublicIP netip.Addr  // where others reach Socket; zero: where it is bound
+	Gate     *scope.Gate // decides which candidates of other nodes are checked
+}
+
+// NewEngine starts to read cfg.Socket.
+func NewEngine(cfg Config) (*Engine, error) {
+	log := logging.NewDefaultLoggerFactory()
+	log.DefaultLogLevel = logging.LogLevelDisabled
+	e := &Engine{socket: cfg.Socket, nat: reachedAt(cfg.PublicIP), log: log, gate: cfg.Gate}
+	e.mux = offeredMux{ice.NewUDPMuxDefault(ice.UDPMuxParams{Logger: log.NewLogger("ice"), UDPConn: cfg.Socket})}
+	if l := cfg.Socket.TCPListener(); l != nil {
+		e.tcp = newTCPMux(l, log.NewLogger("ice"))
+	}
+	if _, err := e.certificate(time.Now()); err != nil {
+		e.Close()
+		return nil, err
+	}
+	return e, nil
+}
+
+// Close ends what pion reads from the socket. All transports have to be closed
+// before.
+func (e *Engine) Close() {
+	_ = e.mux.Close() // it returns nothing
+	if e.tcp != nil {
+		_ = e.tcp.Close() // that its listener was closed before
+	}
+}
+
+// Repairs are how many packets were sent again, and how many were asked for
+// beyond the bounds of repair.
+func (e *Engine) Repairs() (sent, withheld int64) { return e.repairs.Totals() }
+
+// Feedback reads what RTCP has asked for so far.
+func (e *Engine) Feedback() FeedbackCounts { return e.feedback.read() }
+
+// maxNACKs is how often a packet is asked for again. pion's generator does not
+// see packets that come back by RTX, so without a bound it would never stop.
+const maxNACKs = 4
+
+// A role is what a PeerConnection is for, which decides its ICE role and its
+// interceptors. Both ends of a link are full ICE agents: pion's controlling
+// agent nominates at its next tick of 200 ms, unless the other end checks too,
+// which a lite one never does; then it nominates at once.
+type role int
+
+const (
+	publisher role = iota // WHIP: we receive, ICE-lite
+	viewer                // WHEP: we send, ICE-lite
+	link                  // a cascade link's: both, a full agent
+)
+
+func (e *Engine) certificate(now time.Time) (webrtc.Certificate, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.cert == nil || now.Sub(e.certAt) > certificateLife {
+		key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+		if err != nil {
+			return webrtc.Certificate{}, err
+		}
+		cert, err := webrtc.GenerateCertificate(key)
+		if err != nil {
+			return webrtc.Certificate{}, fmt.Errorf("make a DTLS certificate: %w", err)
+		}
+		e.cert, e.certAt = cert, now
+	}
+	return *e.cert, nil
+}
+
+// Publisher makes a transport that a client publishes by. What comes goes to
+// buffer, pion's BufferFactory, instead of pion's own tracks; what has to see it,
+// so that the client is answered, is in the returned Interceptors.
+func (e *Engine) Publisher(media *webrtc.MediaEngine, buffer BufferFactory) (*Transport, Interceptors, error) {
+	registry := &interceptor.Registry{}
+	registry.Add(&e.feedback)
+	var back Interceptors
+	for _, f := range []struct {
+		make func() (interceptor.Factory, error)
+		to   *interceptor.Interceptor
+	}{
+		{func() (interceptor.Factory, error) {
+			return nack.NewGeneratorInterceptor(nack.GeneratorMaxNacksPerPacket(maxNACKs))
+		}, &back.NACKs},
+		{func() (interceptor.Factory, error) { return report.NewReceiverInterceptor() }, &back.Reports},
+		// Browsers estimate their uplink from this.
+		{func() (interceptor.Factory, error) { return twcc.NewSenderInterceptor() }, &back.Feedback},
+	} {
+		factory, err := f.make()
+		if err == nil {
+			*f.to, err = factory.NewInterceptor("")
+		}
+		if err != nil {
+			return nil, Interceptors{}, err
+		}
+		registry.Add(made{*f.to})
+	}
+	for _, kind := range []webrtc.RTPCodecType{webrtc.RTPCodecTypeAudio, webrtc.RTPCodecTypeVideo} {
+		if err := media.RegisterHeaderExtension(webrtc.RTPHeaderExtensionCapability{URI: psdp.TransportCCURI}, kind); err != nil {
+			return nil, Interceptors{}, err
+		}
+	}
+	t, err := e.transport(publisher, media, registry, buffer)
+	return t, back, err
+}
+
+// Viewer makes a transport that a client views by.
+func (e *Engine) Viewer(media *webrtc.MediaEngine) (*Transport, error) {
+	registry := &interceptor.Registry{}
+	registry.Add(&e.feedback)
+	return e.transport(viewer, media, registry, nil)
+}
+
+// Link makes a transport to another node, of a cascade link.
+func (e *Engine) Link(media *webrtc.MediaEngine) (*Transport, error) {
+	registry := &interceptor.Registry{}
+	registry.Add(&e.feedback)
+	generator, err := nack.NewGeneratorInterceptor(nack.GeneratorMaxNacksPerPacket(maxNACKs))
+	if err != nil {
+		return nil, err
+	}
+	reports, err := report.NewReceiverInterceptor()
+	if err != nil {
+		return nil, err
+	}
+	registry.Add(generator)
+	registry.Add(reports)
+	return e.transport(link, media, registry, nil)
+}
+
+// A BufferFactory takes what comes under one SSRC.
+type BufferFactory = func(kind packetio.BufferPacketType, ssrc uint32) io.ReadWriteCloser
+
+// Interceptors are pion's of one publisher. Its packets are handed to them by
+// whoever takes them from pion. Sender reports are not made by any: the
+// publisher's own are carried instead, see [forward.Track].
+type Interceptors struct {
+	NACKs, Reports, Feedback interceptor.Interceptor
+}
+
+// made is the factory of an interceptor that there is already.
+type made struct{ interceptor.Interceptor }
+
+func (m made) NewInterceptor(string) (interceptor.Interceptor, error) { return m.Interceptor, nil }
+
+// transport makes one for role, able to do the codecs and extensions of media
+// and nothing else. The socket lets its peer in once it has been told, by
+// [Transport.SetLocal], which credentials to look for, and until it is closed.
+func (e *Engine) transport(role role, media *webrtc.MediaEngine, registry *interceptor.Registry, buffer BufferFactory) (*Transport, error) {
+	cert, err := e.certificate(time.Now())
+	if err != nil {
+		return nil, err
+	}
+	var s webrtc.SettingEngine
+	if buffer != nil {
+		s.BufferFactory = buffer
+	}
+	if e.nat != nil {
+		if err := s.SetICEAddressRewriteRules(*e.nat); err != nil {
+			return nil, fmt.Errorf("public address: %w", err)
+		}
+	}
+	s.LoggerFactory = e.log
+	s.SetICEUDPMux(e.mux)
+	networks := []webrtc.NetworkType{webrtc.NetworkTypeUDP4, webrtc.NetworkTypeUDP6}
+	if role != link && e.tcp != nil {
+		s.SetICETCPMux(e.tcp)
+		networks = append(networks, webrtc.NetworkTypeTCP4, webrtc.NetworkTypeTCP6)
+	}
+	s.SetNetworkTypes(networks)
+	s.SetICEMulticastDNSMode(ice.MulticastDNSModeDisabled)
+	s.SetIncludeLoopbackCandidate(true)
+	s.SetICETimeouts(iceDisconnected, iceFailed, iceKeepalive)
+	s.SetLite(role != link)
+	if role == link {
+		// Lite agents send no checks: nobody knocks at what a client names, and it
+		// is answered wherever it comes from.
+		s.SetRemoteIPFilter(func(ip net.IP) bool {
+			addr, _ := netip.AddrFromSlice(ip)
+			return e.gate.Check(scope.Candidate, addr) == nil
+		})
+	}
+	s.DisableActiveTCP(true)
+	s.SetReceiveMTU(receiveMTU)
+	s.SetFireOnTrackBeforeFirstRTP(true)
+	s.SetDTLSRetransmissionInterval(200 * time.Millisecond)
+	s.SetSRTPProtectionProfiles(dtls.SRTP_AEAD_AES_128_GCM, dtls.SRTP_AES128_CM_HMAC_SHA1_80)
+
+	api := webrtc.NewAPI(webrtc.WithMediaEngine(media), webrtc.WithInterceptorRegistry(registry), webrtc.WithSettingEngine(s))
+	pc, err := api.NewPeerConnection(webrtc.Configuration{
+		Certificates: []webrtc.Certificate{cert},
+		BundlePolicy: webrtc.BundlePolicyMaxBundle,
+	})
+	if err != nil {
+		return nil, err
+	}
+	return newTransport(e, pc, e.socket.NewPeer()), nil
+}
+
+// reachedAt has all of our candidates be at public instead of where they are
+// bound, with the same port; those of the other family stay as they are.
+func reachedAt(public netip.Addr) *webrtc.ICEAddressRewriteRule {
+	if !public.IsValid() {
+		return nil
+	}
+	family := []webrtc.NetworkType{webrtc.NetworkTypeUDP4, webrtc.NetworkTypeTCP4}
+	if public.Is6() {
+		family = []webrtc.NetworkType{webrtc.NetworkTypeUDP6, webrtc.NetworkTypeTCP6}
+	}
+	return &webrtc.ICEAddressRewriteRule{
+		External: []string{public.String()}, AsCandidateType: webrtc.ICECandidateTypeHost,
+		Mode: webrtc.ICEAddressRewriteReplace, Networks: family,
+	}
+}

@@ -1,0 +1,117 @@
+package rtc
+
+import (
+	"context"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/pion/rtcp"
+	"github.com/pion/webrtc/v4"
+
+	"weir/sfu/forward"
+	"weir/sfu/udp"
+)
+
+// A Transport is a PeerConnection, and what the socket knows of its far end.
+type Transport struct {
+	*webrtc.PeerConnection
+	engine  *Engine
+	peer    *udp.Peer
+	started chan struct{} // closed once the ICE agent takes checks
+}
+
+func newTransport(e *Engine, pc *webrtc.PeerConnection, peer *udp.Peer) *Transport {
+	t := &Transport{PeerConnection: pc, engine: e, peer: peer, started: make(chan struct{})}
+	pc.SCTP().Transport().OnStateChange(func(state webrtc.DTLSTransportState) {
+		switch state {
+		case webrtc.DTLSTransportStateConnected:
+			peer.Secured()
+		case webrtc.DTLSTransportStateClosed:
+			peer.Close()
+		}
+	})
+	var once sync.Once
+	pc.OnICEConnectionStateChange(func(state webrtc.ICEConnectionState) {
+		if state != webrtc.ICEConnectionStateNew {
+			once.Do(func() { close(t.started) })
+		}
+	})
+	return t
+}
+
+// SetLocal sets the local description, waits for our candidates until ctx is
+// done, and has the socket let the far end in. It returns the description with
+// all candidates in it.
+func (t *Transport) SetLocal(ctx context.Context, d webrtc.SessionDescription) (string, error) {
+	gathered := webrtc.GatheringCompletePromise(t.PeerConnection)
+	if err := t.SetLocalDescription(d); err != nil {
+		return "", err
+	}
+	select {
+	case <-gathered: // host candidates of one socket: at once
+	case <-ctx.Done():
+		return "", ctx.Err()
+	}
+	local := t.LocalDescription().SDP
+	t.expect(local)
+	return local, nil
+}
+
+// expect has the socket let in what shows the ICE credentials in local, which
+// pion wrote: its ICE transport cannot be asked while it starts.
+func (t *Transport) expect(local string) {
+	var ufrag, pwd string
+	for line := range strings.Lines(local) {
+		key, value, _ := strings.Cut(strings.TrimSpace(line), ":")
+		switch {
+		case key == "a=ice-ufrag" && ufrag == "":
+			ufrag = value
+		case key == "a=ice-pwd" && pwd == "":
+			pwd = value
+		}
+	}
+	t.peer.Expect(ufrag, pwd, time.Now())
+}
+
+// checkingPatience bounds the wait for an ICE agent to start; it takes about a
+// millisecond.
+const checkingPatience = 200 * time.Millisecond
+
+// AwaitChecking waits until the ICE agent takes connectivity checks, not long and
+// not past ctx. An answer that leaves before can be overtaken by the first check,
+// which then is lost and repeated only after 200 ms.
+func (t *Transport) AwaitChecking(ctx context.Context) {
+	patience := time.NewTimer(checkingPatience)
+	defer patience.Stop()
+	select {
+	case <-t.started:
+	case <-patience.C:
+	case <-ctx.Done():
+	}
+}
+
+// Silence is how long the far end has sent no valid connectivity check; ok is
+// false before the first.
+func (t *Transport) Silence(now time.Time) (d time.Duration, ok bool) { return t.peer.Silence(now) }
+
+// RequestKeyframe sends one picture loss indication (RFC 4585, section 6.3.1) for
+// each of ssrcs, and reports whether the connection was up to send it.
+func (t *Transport) RequestKeyframe(ssrcs ...uint32) bool {
+	if t.ConnectionState() != webrtc.PeerConnectionStateConnected {
+		return false
+	}
+	var ask []rtcp.Packet
+	for _, ssrc := range ssrcs {
+		ask = append(ask, &rtcp.PictureLossIndication{MediaSSRC: ssrc})
+	}
+	return t.WriteRTCP(ask) == nil
+}
+
+// NewTrack makes a track that sends what comes of track over the transport, once
+// it is added to it. Tracks with the same stream are played in sync.
+func (t *Transport) NewTrack(track *forward.Track, stream string) *LocalTrack {
+	d := forward.NewDownTrack(track)
+	d.Repairs = &t.engine.repairs
+	return &LocalTrack{DownTrack: d, stream: stream, writeRTCP: t.WriteRTCP}
+}
