@@ -40,6 +40,7 @@ import (
 	"weir/dht/pb"
 	"weir/dht/place"
 	"weir/dht/policysync"
+	"weir/dht/scale"
 	"weir/dht/vivaldi"
 )
 
@@ -96,7 +97,7 @@ type Config struct {
 	Grant   func(capacity.Request) (capacity.Lease, error)
 	Release func(from peer.ID, id string)
 	// Provisioner starts and stops servers; nil: this node does not.
-	Provisioner *Provisioner
+	Provisioner *scale.Provisioner
 
 	// Event is told what happens to peers; nil: nobody is. It must not block.
 	Event func(event.Event)
@@ -111,6 +112,8 @@ type Config struct {
 // keeps it in the network is [Node.Run].
 type Node struct {
 	Policies *policysync.Sync // keeps up with the operator's policy
+	// Provisioners start and stop servers.
+	Provisioners *scale.Provisioners
 
 	cfg      Config
 	network  string // its ID
@@ -239,6 +242,7 @@ func Listen(cfg Config) (*Node, error) {
 	n.gateOwn(uses)
 	n.ctx, n.cancel = context.WithCancel(context.Background())
 	n.Policies = policysync.New(n.policyConfig())
+	n.Provisioners = n.newProvisioners()
 	n.host.Network().Notify(&network.NotifyBundle{
 		ConnectedF: func(_ network.Network, c network.Conn) {
 			n.answered(c.RemotePeer(), 0)
@@ -264,7 +268,10 @@ func Listen(cfg Config) (*Node, error) {
 			var req pb.PolicyExchange
 			n.serveOne(s, policysync.MaxFrame, &req, &pb.PolicyExchange{Error: errBusy.Error()}, func(from peer.ID) proto.Message { return n.Policies.Answer(from, &req) })
 		}))
-		n.host.SetStreamHandler(n.provisionID, n.serve(n.serveProvision))
+		n.host.SetStreamHandler(n.provisionID, n.serve(func(s network.Stream) {
+			var req pb.ProvisionRequest
+			n.serveOne(s, maxProvision, &req, &pb.ProvisionResponse{Error: errBusy.Error()}, func(from peer.ID) proto.Message { return n.answerProvision(from, &req) })
+		}))
 	}
 	return n, nil
 }

@@ -8,9 +8,7 @@ import (
 	"time"
 
 	kb "github.com/libp2p/go-libp2p-kbucket"
-	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
-	"google.golang.org/protobuf/proto"
 
 	"weir/capacity"
 	"weir/capacity/policy"
@@ -20,122 +18,25 @@ import (
 	"weir/dht/scale"
 )
 
-const (
-	// ProvisionFeature is in the records of nodes that start servers.
-	ProvisionFeature = holder.ProvisionFeature
+// ProvisionFeature is in the records of nodes that start servers.
+const ProvisionFeature = holder.ProvisionFeature
 
-	provisionTime = 4 * time.Second // for one provisioner to answer, which looks for room first
-	closerTime    = time.Second     // for the asked one to see who is closer
-	provisionMost = 4               // provisioners asked for one need
-)
-
-// ErrNoProvisioner means that nobody starts servers in a region, as far as is
-// known.
-var ErrNoProvisioner = errors.New("nobody starts servers there")
-
-// A Provisioner is what a node does that starts and stops servers.
-type Provisioner struct {
-	// Regions are those in which it does so. It is found under their
-	// [ProvisionTopic], if its records have [ProvisionFeature].
-	Regions []string
-	// Start answers who found no room for need, and whose word for that is not
-	// enough: it looks itself. It does not wait for the server. The error is a
-	// *capacity.Refusal, or an [*Unanswered].
-	Start func(ctx context.Context, region string, need capacity.Need, reason string) (scale.PendingServer, error)
-	// Leave answers node, which is idle and would like to end. The error is a
-	// *capacity.Refusal.
-	Leave func(ctx context.Context, region string, node peer.ID) error
-}
-
-func (p *Provisioner) serves(region string) bool {
-	return p != nil && slices.Contains(p.Regions, region)
-}
-
-// Provision tells the provisioner elected for region that nobody has room for
-// need: of those who start servers there, the one closest to the topic's key, or
-// the next if it does not answer. All seekers ask the same one, so that one
-// server is started however many are in need.
-//
-// The error is a *capacity.Refusal if none is started, or wraps
-// ErrNoProvisioner.
-func (n *Node) Provision(ctx context.Context, region string, need capacity.Need, reason string) (scale.PendingServer, error) {
-	var coming scale.PendingServer
-	err := n.askElected(ctx, region, func(ctx context.Context, p peer.ID, final bool) (closer peer.ID, err error) {
-		if p == n.ID() {
-			coming, err = n.cfg.Provisioner.Start(ctx, region, need, reason)
-			return "", err
-		}
-		resp, err := n.askProvisioner(ctx, p, &pb.ProvisionRequest{Op: &pb.ProvisionRequest_Provision{Provision: &pb.Provision{
-			Region: region, Need: needToWire(need), Reason: clip(reason, 64), Final: final,
-		}}})
-		if err != nil || resp.Closer != nil {
-			return n.namedCloser(resp), err
-		}
-		if resp.Coming == nil {
-			return "", errors.New("provisioner answered something else")
-		}
-		coming = scale.PendingServer{
-			Request: clip(resp.Coming.Request, 64),
-			Until:   time.Now().Add(time.Duration(resp.Coming.UntilMs) * time.Millisecond),
-			Started: resp.Coming.Started,
-		}
-		return "", nil
-	})
-	return coming, err
-}
-
-// AskLeave asks the provisioner elected for region whether this node, which has
-// nothing to do, may end. Nil: it may. The error is as that of Provision.
-func (n *Node) AskLeave(ctx context.Context, region string) error {
-	return n.askElected(ctx, region, func(ctx context.Context, p peer.ID, final bool) (peer.ID, error) {
-		if p == n.ID() {
-			return "", n.cfg.Provisioner.Leave(ctx, region, n.ID())
-		}
-		resp, err := n.askProvisioner(ctx, p, &pb.ProvisionRequest{Op: &pb.ProvisionRequest_Leave{Leave: &pb.Leave{Region: region, Final: final}}})
-		return n.namedCloser(resp), err
-	})
-}
-
-// askElected has ask put a question to the provisioners of region, closest
-// first, until one answers. One that names a closer one is asked to answer
-// itself if that one does not.
-func (n *Node) askElected(ctx context.Context, region string, ask func(ctx context.Context, p peer.ID, final bool) (closer peer.ID, err error)) error {
-	list, err := n.provisioners(ctx, region)
-	if err != nil {
-		return err
-	}
-	if len(list) == 0 {
-		return fmt.Errorf("region %q: %w", region, ErrNoProvisioner)
-	}
-	silent := make(map[peer.ID]bool)
-	one := func(p peer.ID, final bool) (peer.ID, error) {
-		ctx, cancel := context.WithTimeout(ctx, provisionTime)
-		defer cancel()
-		closer, err := ask(ctx, p, final)
-		if err != nil && !isRefusal(err) {
-			silent[p] = true
-			n.log.Debug("provisioner does not answer", "peer", p, "region", region, "err", err)
-		}
-		return closer, err
-	}
-	for _, p := range list[:min(len(list), provisionMost)] {
-		if silent[p] {
-			continue
-		}
-		closer, askErr := one(p, false)
-		if closer != "" && !silent[closer] {
-			if _, err = one(closer, true); err == nil || isRefusal(err) {
-				return err
+// newProvisioners wires who starts servers, and how they are asked.
+func (n *Node) newProvisioners() *scale.Provisioners {
+	return &scale.Provisioners{
+		Self: n.ID(),
+		Own:  n.cfg.Provisioner,
+		List: n.provisioners,
+		Ask: func(ctx context.Context, p peer.ID, req scale.Request) (scale.Reply, error) {
+			resp, err := n.askProvisioner(ctx, p, provisionToWire(req))
+			if err != nil {
+				return scale.Reply{}, err
 			}
-		}
-		if closer != "" {
-			_, askErr = one(p, true)
-		}
-		if err = askErr; err == nil || isRefusal(err) || ctx.Err() != nil {
-			return err
-		}
+			return n.provisionReply(req, resp)
+		},
+		Silent: func(p peer.ID) bool { return n.reach.Down(time.Now(), p) || n.reach.Suspect(p) },
+		Log:    n.log,
 	}
-	return err
 }
 
 // provisioners are the nodes that start servers in region, closest to the
@@ -147,7 +48,7 @@ func (n *Node) provisioners(ctx context.Context, region string) ([]peer.ID, erro
 		return nil, err // that nobody answers is not that there is nobody
 	}
 	var list []peer.ID
-	if n.cfg.Provisioner.serves(region) {
+	if n.cfg.Provisioner.Serves(region) {
 		list = append(list, n.ID())
 	}
 	for _, c := range answer.Candidates {
@@ -200,93 +101,69 @@ func (n *Node) askProvisioner(ctx context.Context, p peer.ID, req *pb.ProvisionR
 	return &resp, nil
 }
 
-// namedCloser is the provisioner that another one named, or "".
-func (n *Node) namedCloser(resp *pb.ProvisionResponse) peer.ID {
-	if resp == nil || resp.Closer == nil {
-		return ""
+// provisionReply reads resp, the answer to req.
+func (n *Node) provisionReply(req scale.Request, resp *pb.ProvisionResponse) (r scale.Reply, err error) {
+	switch {
+	case resp.Closer != nil:
+		ai, err := peerFromWire(resp.Closer)
+		if err != nil {
+			return r, err
+		}
+		n.learn(ai.ID, ai.Addrs)
+		r.Closer = ai.ID
+	case resp.Coming != nil:
+		r.Server = scale.PendingServer{
+			Request: clip(resp.Coming.Request, 64),
+			Until:   time.Now().Add(time.Duration(resp.Coming.UntilMs) * time.Millisecond),
+			Started: resp.Coming.Started,
+		}
+	case !req.Leave:
+		return r, errors.New("provisioner answered something else")
 	}
-	ai, err := peerFromWire(resp.Closer)
-	if err != nil {
-		return ""
-	}
-	n.learn(ai.ID, ai.Addrs)
-	return ai.ID
+	return r, nil
 }
 
-// serveProvision answers one request of /provision/1.
-func (n *Node) serveProvision(s network.Stream) {
-	var req pb.ProvisionRequest
-	n.serveOne(s, maxProvision, &req, &pb.ProvisionResponse{Error: errBusy.Error()}, func(from peer.ID) proto.Message { return n.answerProvision(from, &req) })
-}
-
-func (n *Node) answerProvision(from peer.ID, req *pb.ProvisionRequest) (resp *pb.ProvisionResponse) {
-	ctx, span := n.serving(from, req, req.Trace)
+// answerProvision answers one request of /provision/1.
+func (n *Node) answerProvision(from peer.ID, wire *pb.ProvisionRequest) (resp *pb.ProvisionResponse) {
+	ctx, span := n.serving(from, wire, wire.Trace)
 	defer func() { n.served(ctx, span, from, resp) }()
-	fail := func(err error) *pb.ProvisionResponse {
-		if isRefusal(err) {
-			return &pb.ProvisionResponse{Refusal: refusalToWire(err)}
-		}
+	req, err := provisionFromWire(wire)
+	var reply scale.Reply
+	if err == nil {
+		reply, err = n.Provisioners.Answer(ctx, from, req)
+	}
+	switch {
+	case isRefusal(err):
+		return &pb.ProvisionResponse{Refusal: refusalToWire(err)}
+	case err != nil:
 		return &pb.ProvisionResponse{Error: clip(err.Error(), maxReason)}
+	case reply.Closer != "":
+		return &pb.ProvisionResponse{Closer: peerToWire(n.host.Peerstore().PeerInfo(reply.Closer))}
+	case req.Leave:
+		return &pb.ProvisionResponse{}
 	}
-	var region string
-	var final bool
-	switch op := req.Op.(type) {
-	case *pb.ProvisionRequest_Provision:
-		region, final = op.Provision.Region, op.Provision.Final
-	case *pb.ProvisionRequest_Leave:
-		region, final = op.Leave.Region, op.Leave.Final
-	default:
-		return fail(errors.New("unknown request"))
-	}
-	if !n.cfg.Provisioner.serves(region) {
-		return fail(fmt.Errorf("region %.64q: %w", region, ErrNoProvisioner))
-	}
-	ctx, cancel := context.WithTimeout(ctx, provisionTime)
-	defer cancel()
-	if !final {
-		closer, err := n.closerProvisioner(ctx, region)
-		if err != nil {
-			return fail(err)
-		}
-		if closer != "" && closer != from {
-			return &pb.ProvisionResponse{Closer: peerToWire(n.host.Peerstore().PeerInfo(closer))}
-		}
-	}
-	if op := req.GetProvision(); op != nil {
-		need, err := needFromWire(op.Need)
-		if err != nil {
-			return fail(err)
-		}
-		coming, err := n.cfg.Provisioner.Start(ctx, region, need, clip(op.Reason, 64))
-		if err != nil {
-			return fail(err)
-		}
-		left := max(0, time.Until(coming.Until))
-		return &pb.ProvisionResponse{Coming: &pb.Coming{Request: coming.Request, UntilMs: uint32(min(left, time.Hour).Milliseconds()), Started: coming.Started}}
-	}
-	if err := n.cfg.Provisioner.Leave(ctx, region, from); err != nil {
-		return fail(err)
-	}
-	return &pb.ProvisionResponse{}
+	left := max(0, time.Until(reply.Server.Until))
+	return &pb.ProvisionResponse{Coming: &pb.Coming{Request: reply.Server.Request, UntilMs: uint32(min(left, time.Hour).Milliseconds()), Started: reply.Server.Started}}
 }
 
-// closerProvisioner is who is closer than this node, as far as it knows, and not
-// known to be silent; or "". Two that do not hear of each other would each start a
-// server: if that cannot be found out, it is an error.
-func (n *Node) closerProvisioner(ctx context.Context, region string) (peer.ID, error) {
-	ctx, cancel := context.WithTimeout(ctx, closerTime)
-	defer cancel()
-	list, err := n.provisioners(ctx, region)
-	if err != nil {
-		return "", err
+func provisionToWire(req scale.Request) *pb.ProvisionRequest {
+	if req.Leave {
+		return &pb.ProvisionRequest{Op: &pb.ProvisionRequest_Leave{Leave: &pb.Leave{Region: req.Region, Final: req.Final}}}
 	}
-	for _, p := range list {
-		if p == n.ID() {
-			break
-		}
-		if !n.reach.Down(time.Now(), p) && !n.reach.Suspect(p) {
-			return p, nil
-		}
+	return &pb.ProvisionRequest{Op: &pb.ProvisionRequest_Provision{Provision: &pb.Provision{
+		Region: req.Region, Need: needToWire(req.Need), Reason: clip(req.Reason, 64), Final: req.Final,
+	}}}
+}
+
+func provisionFromWire(w *pb.ProvisionRequest) (req scale.Request, err error) {
+	switch op := w.Op.(type) {
+	case *pb.ProvisionRequest_Provision:
+		req = scale.Request{Region: op.Provision.Region, Reason: clip(op.Provision.Reason, 64), Final: op.Provision.Final}
+		req.Need, err = needFromWire(op.Provision.Need)
+	case *pb.ProvisionRequest_Leave:
+		req = scale.Request{Region: op.Leave.Region, Leave: true, Final: op.Leave.Final}
+	default:
+		err = errors.New("unknown request")
 	}
-	return "", nil
+	return req, err
 }

@@ -36,7 +36,7 @@ func (a *asked) counts() (starts, leaves int) {
 
 // provisions makes c that of a provisioner that says yes to all.
 func (a *asked) provisions(c *Config, regions ...string) {
-	c.Provisioner = &Provisioner{
+	c.Provisioner = &scale.Provisioner{
 		Regions: regions,
 		Start: func(_ context.Context, region string, need capacity.Need, reason string) (scale.PendingServer, error) {
 			a.mu.Lock()
@@ -96,10 +96,10 @@ func TestOneProvisionerIsElected(t *testing.T) {
 	var all sync.WaitGroup
 	for _, n := range nodes {
 		all.Go(func() {
-			if c, err := n.Provision(t.Context(), "eu", nobodyHasRoom, "sessions"); err != nil || c.Request != "r1" || time.Until(c.Until) < 50*time.Second {
+			if c, err := n.Provisioners.Provision(t.Context(), "eu", nobodyHasRoom, "sessions"); err != nil || c.Request != "r1" || time.Until(c.Until) < 50*time.Second {
 				t.Errorf("Provision = %+v, %v", c, err)
 			}
-			if err := n.AskLeave(t.Context(), "eu"); err != nil {
+			if err := n.Provisioners.AskLeave(t.Context(), "eu"); err != nil {
 				t.Errorf("AskLeave = %v", err)
 			}
 		})
@@ -116,13 +116,13 @@ func TestOneProvisionerIsElected(t *testing.T) {
 	}
 	// What is refused is refused, and nobody else is asked.
 	var refusal *capacity.Refusal
-	if _, err := nodes[4].Provision(t.Context(), "eu", nobodyHasRoom, "no"); !errors.As(err, &refusal) || refusal.Reason != scale.ProvisioningFailed || refusal.RetryAfter != time.Minute {
+	if _, err := nodes[4].Provisioners.Provision(t.Context(), "eu", nobodyHasRoom, "no"); !errors.As(err, &refusal) || refusal.Reason != scale.ProvisioningFailed || refusal.RetryAfter != time.Minute {
 		t.Errorf("Provision = %v", err)
 	}
 	if starts, _ := tasks[order[1]].counts(); starts > 0 {
 		t.Error("another one was asked after a refusal")
 	}
-	if _, err := nodes[4].Provision(t.Context(), "us", nobodyHasRoom, "sessions"); !errors.Is(err, ErrNoProvisioner) {
+	if _, err := nodes[4].Provisioners.Provision(t.Context(), "us", nobodyHasRoom, "sessions"); !errors.Is(err, scale.ErrNoProvisioner) {
 		t.Errorf("in a region without provisioners: %v", err)
 	}
 
@@ -135,7 +135,7 @@ func TestOneProvisionerIsElected(t *testing.T) {
 		if n.ID() == order[0] {
 			continue
 		}
-		if c, err := n.Provision(t.Context(), "eu", nobodyHasRoom, "sessions"); err != nil || c.Request != "r1" {
+		if c, err := n.Provisioners.Provision(t.Context(), "eu", nobodyHasRoom, "sessions"); err != nil || c.Request != "r1" {
 			t.Errorf("with the elected one dead: %+v, %v", c, err)
 		}
 	}
@@ -156,7 +156,13 @@ func TestProvisionerNamesACloserOne(t *testing.T) {
 		return &pb.ProvisionRequest{Op: &pb.ProvisionRequest_Provision{Provision: &pb.Provision{Region: "eu", Need: needToWire(nobodyHasRoom), Reason: "sessions", Final: final}}}
 	}
 	resp, err := seeker.askProvisioner(t.Context(), far.ID(), request(false))
-	if err != nil || seeker.namedCloser(resp) != order[0] || resp.Coming != nil {
+	if err == nil {
+		var reply scale.Reply
+		if reply, err = seeker.provisionReply(scale.Request{}, resp); err == nil && reply.Closer != order[0] {
+			err = errors.New("another one is named")
+		}
+	}
+	if err != nil || resp.Coming != nil {
 		t.Errorf("the farther one answered %v, %v; want the closer one named", resp, err)
 	}
 	resp, err = seeker.askProvisioner(t.Context(), far.ID(), request(true))
@@ -279,8 +285,8 @@ func FuzzProvisionAnswer(f *testing.F) {
 		if len(b) > maxProvision || proto.Unmarshal(b, &resp) != nil {
 			return
 		}
-		if id := node.namedCloser(&resp); id != "" && id.Validate() != nil {
-			t.Fatalf("named %q", id)
+		if r, err := node.provisionReply(scale.Request{}, &resp); err == nil && r.Closer != "" && r.Closer.Validate() != nil {
+			t.Fatalf("named %q", r.Closer)
 		}
 	})
 }

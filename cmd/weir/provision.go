@@ -87,7 +87,7 @@ func newProvisioner(hook func(context.Context, hookInput) error, network string,
 	return p
 }
 
-// start answers a seeker; it is dht.Provisioner's. A server costs money, and the
+// start answers a seeker; it is scale.Provisioner's. A server costs money, and the
 // seeker may be mistaken, or lie: before one is started, this node looks for room
 // itself, once for all who ask meanwhile.
 func (p *provisioner) start(ctx context.Context, region string, need capacity.Need, reason string) (scale.PendingServer, error) {
@@ -151,7 +151,7 @@ func (p *provisioner) look(ctx context.Context, region string, need capacity.Nee
 	return refused
 }
 
-// leave answers a node that would like to end; it is dht.Provisioner's.
+// leave answers a node that would like to end; it is scale.Provisioner's.
 func (p *provisioner) leave(ctx context.Context, region string, node peer.ID) error {
 	records, err := p.nodes(ctx, region)
 	if err != nil {
@@ -477,7 +477,7 @@ func (n *node) awaitServer(ctx context.Context, need capacity.Need, exclude []pe
 	ctx, cancel := context.WithTimeout(ctx, settings.WaitTimeout)
 	defer cancel()
 	helper, err := n.placeOnNewcomer(ctx, region, need, exclude, refused)
-	if errors.Is(err, dht.ErrNoProvisioner) {
+	if errors.Is(err, scale.ErrNoProvisioner) {
 		n.waiters.foundNobody(time.Now())
 		return helper, refused
 	}
@@ -500,7 +500,7 @@ func (n *node) placeOnNewcomer(ctx context.Context, region string, need capacity
 	for {
 		if time.Since(asked) >= askAgain {
 			asked = time.Now()
-			coming, err := n.dht.Provision(ctx, region, need, refused.Reason)
+			coming, err := n.dht.Provisioners.Provision(ctx, region, need, refused.Reason)
 			var no *capacity.Refusal
 			switch {
 			case err == nil:
@@ -514,7 +514,7 @@ func (n *node) placeOnNewcomer(ctx context.Context, region string, need capacity
 				if no.Reason == scale.ProvisioningFailed || no.Reason == scale.ProvisioningTimedOut || no.Reason == scale.ProvisioningWouldNotHelp || time.Now().Add(no.RetryAfter).After(deadline) {
 					return sfu.Helper{}, no
 				}
-			case errors.Is(err, dht.ErrNoProvisioner):
+			case errors.Is(err, scale.ErrNoProvisioner):
 				return sfu.Helper{}, err
 			case ctx.Err() == nil:
 				n.log.Debug("provisioner not reached", "region", region, "err", err)

@@ -11,7 +11,6 @@ import (
 	"weir/capacity"
 	"weir/capacity/event"
 	"weir/capacity/policy"
-	"weir/dht"
 	"weir/dht/scale"
 )
 
@@ -101,11 +100,11 @@ func (r *releaser) release(ctx context.Context, p policy.Provision) bool {
 	asking, cancel := context.WithTimeout(ctx, releaseTime)
 	defer cancel()
 	r.again = time.Now().Add(releaseAgain)
-	if err := n.dht.AskLeave(asking, n.cfg.region); err != nil {
+	if err := n.dht.Provisioners.AskLeave(asking, n.cfg.region); err != nil {
 		var refused *capacity.Refusal
 		if errors.As(err, &refused) {
 			r.again = time.Now().Add(min(max(refused.RetryAfter, releaseCheck), time.Minute))
-		} else if errors.Is(err, dht.ErrNoProvisioner) {
+		} else if errors.Is(err, scale.ErrNoProvisioner) {
 			r.again = time.Now().Add(max(releaseAgain, p.Cooldown))
 		}
 		r.log.Debug("stays, though idle", "err", err)

@@ -221,13 +221,13 @@ func newNode(cfg nodeConfig) (_ *node, err error) {
 		bootstrap = append(bootstrap, info)
 	}
 	n.outcomes, n.counters, n.handed = newOutcomes(), newCounters(n.policy.Judge), newEventCounts()
-	var starts *dht.Provisioner
+	var starts *scale.Provisioner
 	if cfg.provision.given() {
 		p := newProvisioner(cfg.provision.run, cfg.network, cfg.provisionRegions, cfg.log)
 		p.policy = func() policy.Provision { return n.policy.Judge().Policy().Provision }
 		p.nodes, p.room, p.invite, p.event, p.counts = n.regionRecords, n.roomFor, n.invite, n.events.add, n.outcomes
 		n.provisioner = p
-		starts = &dht.Provisioner{Regions: p.regions, Start: p.start, Leave: p.leave}
+		starts = &scale.Provisioner{Regions: p.regions, Start: p.start, Leave: p.leave}
 	} else if cfg.release.given() {
 		n.releaser = newReleaser(n, cfg.release)
 	}

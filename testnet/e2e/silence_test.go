@@ -73,18 +73,18 @@ func TestLiarStartsNoServer(t *testing.T) {
 	need := capacity.Need{Purpose: capacity.View, Stream: "show", Uplink: 2_000_000, Packets: 300}
 	var refused *capacity.Refusal
 	eventually(t, "it is told that there is room", func() bool {
-		_, err := liar.Provision(t.Context(), region, need, "sessions")
+		_, err := liar.Provisioners.Provision(t.Context(), region, need, "sessions")
 		return errors.As(err, &refused) && refused.Reason == scale.ProvisioningRoom
 	})
 	for range 20 {
-		_, err := liar.Provision(t.Context(), region, need, "sessions")
+		_, err := liar.Provisioners.Provision(t.Context(), region, need, "sessions")
 		if !errors.As(err, &refused) || refused.Reason != scale.ProvisioningRoom && refused.Reason != scale.ProvisioningUnknown {
 			t.Errorf("asked for a server that nobody needs: %v", err)
 		}
 	}
 	need.Uplink = 1e12
 	eventually(t, "a need that nothing meets starts nothing", func() bool {
-		_, err := liar.Provision(t.Context(), region, need, "uplink")
+		_, err := liar.Provisioners.Provision(t.Context(), region, need, "uplink")
 		return errors.As(err, &refused) && refused.Reason == scale.ProvisioningWouldNotHelp
 	})
 	if failed, started := w.metric(t, outcome("failed")), w.metric(t, outcome("started")); failed+started != 0 {
