@@ -24,21 +24,24 @@ const (
 	// Dimensions is that of every coordinate: coordinates of different
 	// dimensions have no distance, and serf panics when asked for it.
 	Dimensions = 8
+	// MaxCount bounds counts of viewers, children and nodes.
+	MaxCount = 1_000_000
+	// MaxQuantity bounds bit/s, packets/s and counts of a record: sums of a few
+	// thousand fit an int64.
+	MaxQuantity = 1 << 50
 
 	maxURL       = 256                 // bytes
-	MaxAddr      = 128                 // bytes of one binary multiaddr
+	maxAddr      = 128                 // bytes of one binary multiaddr
 	maxRelease   = 64                  // bytes; a Go pseudo-version fits
 	maxFeatures  = 16                  //
 	maxTracks    = 8                   // as many as media sections in an offer
 	maxID        = 64                  // bytes of a request ID
-	MaxCount     = 1_000_000           // viewers, children, fan-out
-	MaxQuantity  = 1 << 50             // bit/s, packets/s, counts: sums of a few thousand fit an int64
-	MaxNeed      = 1 << 40             // bit/s, packets/s of one need
+	maxNeed      = 1 << 40             // bit/s, packets/s of one need
 	maxCores     = 1 << 16             //
 	maxShare     = 10                  // a measured CPU share can exceed 1 for a moment
 	maxSeconds   = 100                 // of a coordinate's components
 	maxRTT       = time.Minute         // of a link
-	MaxUnixMilli = 253_402_300_799_999 // the end of the year 9999
+	maxUnixMilli = 253_402_300_799_999 // the end of the year 9999
 )
 
 // What is wrong with something signed. Errors of the Open functions wrap
@@ -57,10 +60,10 @@ func Malformed(field, format string, args ...any) error {
 	return fmt.Errorf("%w: %s: %w", ErrMalformed, field, fmt.Errorf(format, args...))
 }
 
-// check returns nil if every field is within its bounds; else its error wraps
+// Check returns nil if every field is within its bounds; else its error wraps
 // ErrMalformed and names the field by its JSON key.
 func (r *Record) Check() error {
-	if err := CheckID("node", r.Node); err != nil {
+	if err := checkID("node", r.Node); err != nil {
 		return err
 	}
 	if r.Name != "" {
@@ -77,7 +80,7 @@ func (r *Record) Check() error {
 	if r.TTL < time.Millisecond || r.TTL > MaxTTL {
 		return Malformed("ttl_ms", "%v is not within 1ms…%v", r.TTL, MaxTTL)
 	}
-	if err := CheckAddrs("addrs", r.Addrs); err != nil {
+	if err := checkAddrs("addrs", r.Addrs); err != nil {
 		return err
 	}
 	if err := checkURL(r.URL); err != nil {
@@ -136,7 +139,7 @@ func (c *Carriage) check(node peer.ID) error {
 		return Malformed("carries.path", "%d nodes, want 1…%d", len(c.Path), MaxDepth+1)
 	}
 	for i, id := range c.Path {
-		if err := CheckID("carries.path", id); err != nil {
+		if err := checkID("carries.path", id); err != nil {
 			return err
 		}
 		if slices.Contains(c.Path[:i], id) {
@@ -229,9 +232,9 @@ func checkNameChars(what, part, s string) error {
 	return fmt.Errorf("%s name %q contains %q; %s may be used", what, s, c, allowed)
 }
 
-// CheckID accepts the peer IDs of Ed25519 keys, the only ones nodes have. They
+// checkID accepts the peer IDs of Ed25519 keys, the only ones nodes have. They
 // hold the key itself.
-func CheckID(field string, id peer.ID) error {
+func checkID(field string, id peer.ID) error {
 	if id == "" {
 		return Malformed(field, "peer ID missing")
 	}
@@ -248,14 +251,15 @@ func CheckID(field string, id peer.ID) error {
 	return nil
 }
 
+// CheckTime accepts the years 1970 to 9999.
 func CheckTime(field string, t time.Time) error {
-	if ms := t.UnixMilli(); ms <= 0 || ms > MaxUnixMilli {
+	if ms := t.UnixMilli(); ms <= 0 || ms > maxUnixMilli {
 		return Malformed(field, "%d ms is not within the years 1970…9999", ms)
 	}
 	return nil
 }
 
-func CheckAddrs(field string, addrs []multiaddr.Multiaddr) error {
+func checkAddrs(field string, addrs []multiaddr.Multiaddr) error {
 	if len(addrs) > MaxAddrs {
 		return Malformed(field, "%d addresses, at most %d", len(addrs), MaxAddrs)
 	}
@@ -263,8 +267,8 @@ func CheckAddrs(field string, addrs []multiaddr.Multiaddr) error {
 		if len(a) == 0 {
 			return Malformed(field, "an empty address")
 		}
-		if n := len(a.Bytes()); n > MaxAddr {
-			return Malformed(field, "an address of %d bytes, at most %d", n, MaxAddr)
+		if n := len(a.Bytes()); n > maxAddr {
+			return Malformed(field, "an address of %d bytes, at most %d", n, maxAddr)
 		}
 		if _, err := a.ValueForProtocol(multiaddr.P_P2P); err == nil {
 			return Malformed(field, "%s has a /p2p part, which the node's ID makes redundant", a)

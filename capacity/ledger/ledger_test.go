@@ -18,6 +18,9 @@ import (
 	"weir/capacity/signed"
 )
 
+// maxNeed is the most that one need may be of, in bit/s and packets/s.
+const maxNeed = 1 << 40
+
 // reason returns that of a refusal, or "" for nil.
 func reason(tb testing.TB, err error) string {
 	tb.Helper()
@@ -84,10 +87,10 @@ func TestLedgerAdmits(t *testing.T) {
 		{"anything, without limits", Limits{}, func(l *Ledger) {
 			fill(1000)(l)
 			l.Observe(capacitytest.Epoch, Load{Uplink: math.MaxInt64, Packets: math.MaxInt64})
-		}, capacity.Need{Stream: "a", Uplink: capacity.MaxNeed, Packets: capacity.MaxNeed}, ""},
+		}, capacity.Need{Stream: "a", Uplink: maxNeed, Packets: maxNeed}, ""},
 		{"a negative uplink would make room", limits, nil, capacity.Need{Uplink: -1}, "malformed"},
 		{"as would negative packets", limits, nil, capacity.Need{Packets: -1}, "malformed"},
-		{"no node has that much", Limits{}, nil, capacity.Need{Uplink: capacity.MaxNeed + 1}, "malformed"},
+		{"no node has that much", Limits{}, nil, capacity.Need{Uplink: maxNeed + 1}, "malformed"},
 		{"a purpose no one knows", limits, nil, capacity.Need{Purpose: 3}, "malformed"},
 		{"a stream that cannot be", limits, nil, capacity.Need{Stream: ".."}, "malformed"},
 	} {
@@ -425,7 +428,7 @@ func TestStateOfALedger(t *testing.T) {
 func TestTotalsAlwaysFitARecord(t *testing.T) {
 	l := New(capacitytest.ID(t, "node"), Limits{})
 	for i := range 2000 {
-		if err := l.Admit(capacitytest.Epoch, fmt.Sprint(i), capacity.Need{Uplink: capacity.MaxNeed}); err != nil {
+		if err := l.Admit(capacitytest.Epoch, fmt.Sprint(i), capacity.Need{Uplink: maxNeed}); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -575,12 +575,12 @@ func (x *Carriage) GetTracks() []string {
 	return nil
 }
 
-// Amendment says anew what of a record changes all the time. It travels behind
+// Update says anew what of a record changes all the time. It travels behind
 // the record's envelope, as field 15 of that message, or alone to whoever has
 // the record: its encoding, and behind that 64 bytes of an Ed25519 signature by
 // the record's node. Signed is, each behind its length as an unsigned varint,
 // the domain "weir-amendment", the record's envelope and the encoding.
-type Amendment struct {
+type Update struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
 	Seq    uint64                 `protobuf:"varint,1,opt,name=seq,proto3" json:"seq,omitempty"`
 	Issued int64                  `protobuf:"zigzag64,2,opt,name=issued,proto3" json:"issued,omitempty"` // ms after what seq would be as a time
@@ -602,20 +602,20 @@ type Amendment struct {
 	sizeCache     protoimpl.SizeCache
 }
 
-func (x *Amendment) Reset() {
-	*x = Amendment{}
+func (x *Update) Reset() {
+	*x = Update{}
 	mi := &file_capacity_pb_capacity_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
 
-func (x *Amendment) String() string {
+func (x *Update) String() string {
 	return protoimpl.X.MessageStringOf(x)
 }
 
-func (*Amendment) ProtoMessage() {}
+func (*Update) ProtoMessage() {}
 
-func (x *Amendment) ProtoReflect() protoreflect.Message {
+func (x *Update) ProtoReflect() protoreflect.Message {
 	mi := &file_capacity_pb_capacity_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
@@ -627,103 +627,103 @@ func (x *Amendment) ProtoReflect() protoreflect.Message {
 	return mi.MessageOf(x)
 }
 
-// Deprecated: Use Amendment.ProtoReflect.Descriptor instead.
-func (*Amendment) Descriptor() ([]byte, []int) {
+// Deprecated: Use Update.ProtoReflect.Descriptor instead.
+func (*Update) Descriptor() ([]byte, []int) {
 	return file_capacity_pb_capacity_proto_rawDescGZIP(), []int{4}
 }
 
-func (x *Amendment) GetSeq() uint64 {
+func (x *Update) GetSeq() uint64 {
 	if x != nil {
 		return x.Seq
 	}
 	return 0
 }
 
-func (x *Amendment) GetIssued() int64 {
+func (x *Update) GetIssued() int64 {
 	if x != nil {
 		return x.Issued
 	}
 	return 0
 }
 
-func (x *Amendment) GetUplink() uint64 {
+func (x *Update) GetUplink() uint64 {
 	if x != nil {
 		return x.Uplink
 	}
 	return 0
 }
 
-func (x *Amendment) GetDownlink() uint64 {
+func (x *Update) GetDownlink() uint64 {
 	if x != nil {
 		return x.Downlink
 	}
 	return 0
 }
 
-func (x *Amendment) GetPackets() uint64 {
+func (x *Update) GetPackets() uint64 {
 	if x != nil {
 		return x.Packets
 	}
 	return 0
 }
 
-func (x *Amendment) GetSessions() uint64 {
+func (x *Update) GetSessions() uint64 {
 	if x != nil {
 		return x.Sessions
 	}
 	return 0
 }
 
-func (x *Amendment) GetStreams() uint64 {
+func (x *Update) GetStreams() uint64 {
 	if x != nil {
 		return x.Streams
 	}
 	return 0
 }
 
-func (x *Amendment) GetReserved() uint64 {
+func (x *Update) GetReserved() uint64 {
 	if x != nil {
 		return x.Reserved
 	}
 	return 0
 }
 
-func (x *Amendment) GetCpu() uint32 {
+func (x *Update) GetCpu() uint32 {
 	if x != nil {
 		return x.Cpu
 	}
 	return 0
 }
 
-func (x *Amendment) GetViewers() uint32 {
+func (x *Update) GetViewers() uint32 {
 	if x != nil {
 		return x.Viewers
 	}
 	return 0
 }
 
-func (x *Amendment) GetChildren() uint32 {
+func (x *Update) GetChildren() uint32 {
 	if x != nil {
 		return x.Children
 	}
 	return 0
 }
 
-func (x *Amendment) GetParentRtt() uint32 {
+func (x *Update) GetParentRtt() uint32 {
 	if x != nil {
 		return x.ParentRtt
 	}
 	return 0
 }
 
-func (x *Amendment) GetCoordinate() *Coordinate {
+func (x *Update) GetCoordinate() *Coordinate {
 	if x != nil {
 		return x.Coordinate
 	}
 	return nil
 }
 
-func (x *Amendment) GetState() State {
+func (x *Update) GetState() State {
 	if x != nil {
 		return x.State
 	}
@@ -1107,8 +1107,8 @@ const file_capacity_pb_capacity_proto_rawDesc = "" +
 	"\aviewers\x18\x04 \x01(\rR\aviewers\x12\x1a\n" +
 	"\bchildren\x18\x05 \x01(\rR\bchildren\x12\x16\n" +
 	"\x06fanout\x18\x06 \x01(\rR\x06fanout\x12\x16\n" +
-	"\x06tracks\x18\a \x03(\tR\x06tracks\"\xa3\x03\n" +
-	"\tAmendment\x12\x10\n" +
+	"\x06tracks\x18\a \x03(\tR\x06tracks\"\xa0\x03\n" +
+	"\x06Update\x12\x10\n" +
 	"\x03seq\x18\x01 \x01(\x04R\x03seq\x12\x16\n" +
 	"\x06issued\x18\x02 \x01(\x12R\x06issued\x12\x16\n" +
 	"\x06uplink\x18\x03 \x01(\x04R\x06uplink\x12\x1a\n" +
@@ -1184,7 +1184,7 @@ var file_capacity_pb_capacity_proto_goTypes = []any{
 	(*Usage)(nil),      // 3: weir.capacity.Usage
 	(*Coordinate)(nil), // 4: weir.capacity.Coordinate
 	(*Carriage)(nil),   // 5: weir.capacity.Carriage
-	(*Amendment)(nil),  // 6: weir.capacity.Amendment
+	(*Update)(nil),     // 6: weir.capacity.Update
 	(*Need)(nil),       // 7: weir.capacity.Need
 	(*Lease)(nil),      // 8: weir.capacity.Lease
 	(*Ticket)(nil),     // 9: weir.capacity.Ticket
@@ -1199,8 +1199,8 @@ var file_capacity_pb_capacity_proto_depIdxs = []int32{
 	3,  // 5: weir.capacity.Record.sessions:type_name -> weir.capacity.Usage
 	3,  // 6: weir.capacity.Record.streams:type_name -> weir.capacity.Usage
 	5,  // 7: weir.capacity.Record.carries:type_name -> weir.capacity.Carriage
-	4,  // 8: weir.capacity.Amendment.coordinate:type_name -> weir.capacity.Coordinate
-	0,  // 9: weir.capacity.Amendment.state:type_name -> weir.capacity.State
+	4,  // 8: weir.capacity.Update.coordinate:type_name -> weir.capacity.Coordinate
+	0,  // 9: weir.capacity.Update.state:type_name -> weir.capacity.State
 	1,  // 10: weir.capacity.Need.purpose:type_name -> weir.capacity.Purpose
 	7,  // 11: weir.capacity.Lease.need:type_name -> weir.capacity.Need
 	1,  // 12: weir.capacity.Ticket.purpose:type_name -> weir.capacity.Purpose

@@ -1,55 +1,84 @@
 package signed
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
-	"time"
 
 	"github.com/libp2p/go-libp2p/core/crypto"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/core/record"
-	"github.com/multiformats/go-multiaddr"
 	"google.golang.org/protobuf/proto"
 
 	"weir/capacity"
 	"weir/capacity/pb"
 )
 
-// kind is one sort of signed payload. Domain and codec are part of what is
-// signed, so one sort cannot pass for another.
-type kind struct {
-	domain string
-	codec  string // multicodec varint from the private use range 0x300000–0x3fffff
-}
-
+// The table of kinds: all that nodes and operators sign, but for updates, which
+// have no envelope of their own; see [SealUpdate]. A new kind is a message in
+// capacity.proto, a row here, and a file with its conversions. Payload types are
+// of multicodec's private use range, 0x300000–0x3fffff.
 var (
-	recordKind = kind{"weir-capacity", "\x81\x80\xc0\x01"}
-	leaseKind  = kind{"weir-lease", "\x82\x80\xc0\x01"}
-	ticketKind = kind{"weir-ticket", "\x83\x80\xc0\x01"}
-	policyKind = kind{"weir-policy", "\x84\x80\xc0\x01"}
+	recordKind = kind[capacity.Record, pb.Record, *pb.Record]{
+		"record", label{"weir-capacity", 0x300001}, MaxRecordSize,
+		(*capacity.Record).Check, func(r *capacity.Record) peer.ID { return r.Node }, recordToProto, recordFromProto,
+	}
+	leaseKind = kind[capacity.Lease, pb.Lease, *pb.Lease]{
+		"lease", label{"weir-lease", 0x300002}, 1024,
+		(*capacity.Lease).Check, func(l *capacity.Lease) peer.ID { return l.Target }, leaseToProto, leaseFromProto,
+	}
+	ticketKind = kind[capacity.Ticket, pb.Ticket, *pb.Ticket]{
+		"ticket", label{"weir-ticket", 0x300003}, maxTicketBytes,
+		(*capacity.Ticket).Check, func(t *capacity.Ticket) peer.ID { return t.From }, ticketToProto, ticketFromProto,
+	}
+	policyKind = kind[Policy, pb.Policy, *pb.Policy]{
+		"policy", label{"weir-policy", 0x300004}, MaxPolicySize,
+		(*Policy).check, func(p *Policy) peer.ID { return p.Operator }, policyToProto, policyFromProto,
+	}
 )
 
-// payload is the core/record.Record that carries msg.
-type payload struct {
-	kind
-	msg proto.Message
+// label is part of what is signed, so that one kind cannot pass for another.
+type label struct {
+	domain string
+	codec  uint64 // payload type
 }
 
-func (p payload) Domain() string { return p.domain }
-func (p payload) Codec() []byte  { return []byte(p.codec) }
+func (l label) Domain() string { return l.domain }
+func (l label) Codec() []byte  { return binary.AppendUvarint(nil, l.codec) }
 
-func (p payload) MarshalRecord() ([]byte, error) {
-	return proto.MarshalOptions{Deterministic: true}.Marshal(p.msg)
+// A kind is one sort of signed value: of type T in the program, and a message M
+// in a libp2p signed envelope (RFC 0002) on the wire.
+type kind[T, M any, P interface {
+	*M
+	proto.Message
+}] struct {
+	name   string // as errors call it
+	label  label
+	limit  int                          // bytes, sealed
+	check  func(*T) error               // of every field; the error wraps ErrMalformed
+	signer func(*T) peer.ID             // whose signature it must have
+	encode func(*T) P                   // what check has passed
+	decode func(P, peer.ID) (*T, error) // what that node signed; what does not fit comes out so that check refuses it
 }
 
-func (p payload) UnmarshalRecord(b []byte) error { return proto.Unmarshal(b, p.msg) }
+// seal checks and signs v. The error wraps [capacity.ErrMalformed],
+// [capacity.ErrForged] if key is not the signer's, or [capacity.ErrTooLarge].
+func (k *kind[T, M, P]) seal(v *T, key crypto.PrivKey) ([]byte, error) {
+	sealed, err := k.sealed(v, key)
+	if err != nil {
+		return nil, fmt.Errorf("seal %s: %w", k.name, err)
+	}
+	return sealed, nil
+}
 
-// seal signs msg. signer is the node that msg names as its signer.
-func seal(k kind, msg proto.Message, signer peer.ID, key crypto.PrivKey, limit int) ([]byte, error) {
-	if !signer.MatchesPrivateKey(key) {
+func (k *kind[T, M, P]) sealed(v *T, key crypto.PrivKey) ([]byte, error) {
+	if err := k.check(v); err != nil {
+		return nil, err
+	}
+	if signer := k.signer(v); !signer.MatchesPrivateKey(key) {
 		return nil, fmt.Errorf("%w: the key is not that of %s", capacity.ErrForged, signer)
 	}
-	envelope, err := record.Seal(payload{k, msg}, key)
+	envelope, err := record.Seal(payload{k.label, k.encode(v)}, key)
 	if err != nil {
 		return nil, err
 	}
@@ -57,27 +86,57 @@ func seal(k kind, msg proto.Message, signer peer.ID, key crypto.PrivKey, limit i
 	if err != nil {
 		return nil, err
 	}
-	if len(sealed) > limit {
-		return nil, fmt.Errorf("%w: %d bytes sealed, at most %d", capacity.ErrTooLarge, len(sealed), limit)
+	if len(sealed) > k.limit {
+		return nil, fmt.Errorf("%w: %d bytes sealed, at most %d", capacity.ErrTooLarge, len(sealed), k.limit)
 	}
 	return sealed, nil
 }
 
-// open checks the signature, decodes the payload into msg and returns the
-// signer.
-func open(k kind, sealed []byte, msg proto.Message, limit int) (peer.ID, error) {
-	if len(sealed) > limit {
-		return "", fmt.Errorf("%w: %d bytes, at most %d", capacity.ErrTooLarge, len(sealed), limit)
+// open returns the value that its signer sealed, which check passes. The error
+// wraps [capacity.ErrTooLarge], [capacity.ErrMalformed] or [capacity.ErrForged].
+func (k *kind[T, M, P]) open(sealed []byte) (T, error) {
+	v, err := k.opened(sealed)
+	if err != nil {
+		var none T
+		return none, fmt.Errorf("open %s: %w", k.name, err)
 	}
+	return *v, nil
+}
+
+func (k *kind[T, M, P]) opened(sealed []byte) (*T, error) {
+	if len(sealed) > k.limit {
+		return nil, fmt.Errorf("%w: %d bytes, at most %d", capacity.ErrTooLarge, len(sealed), k.limit)
+	}
+	msg := P(new(M))
+	signer, err := openEnvelope(k.label, sealed, msg)
+	if err != nil {
+		return nil, err
+	}
+	v, err := k.decode(msg, signer)
+	if err != nil {
+		return nil, err
+	}
+	if err := k.check(v); err != nil {
+		return nil, err
+	}
+	if want := k.signer(v); signer != want {
+		return nil, fmt.Errorf("%w: names %s, signed by %s", capacity.ErrForged, want, signer)
+	}
+	return v, nil
+}
+
+// openEnvelope checks the signature, decodes the payload into msg and returns
+// the signer.
+func openEnvelope(l label, sealed []byte, msg proto.Message) (peer.ID, error) {
 	// ConsumeTypedEnvelope also returns envelopes that it found bad: err first.
-	envelope, err := record.ConsumeTypedEnvelope(sealed, payload{k, msg})
+	envelope, err := record.ConsumeTypedEnvelope(sealed, payload{l, msg})
 	switch {
 	case errors.Is(err, record.ErrInvalidSignature):
 		return "", fmt.Errorf("%w: the signature does not match", capacity.ErrForged)
 	case err != nil:
 		return "", fmt.Errorf("%w: %w", capacity.ErrMalformed, err)
-	case string(envelope.PayloadType) != k.codec:
-		return "", fmt.Errorf("%w: payload type %x, want %x", capacity.ErrMalformed, envelope.PayloadType, k.codec)
+	case string(envelope.PayloadType) != string(l.Codec()):
+		return "", fmt.Errorf("%w: payload type %x, want %x", capacity.ErrMalformed, envelope.PayloadType, l.Codec())
 	case envelope.PublicKey.Type() != crypto.Ed25519:
 		return "", fmt.Errorf("%w: signed with an %s key, want Ed25519", capacity.ErrMalformed, envelope.PublicKey.Type())
 	}
@@ -88,58 +147,14 @@ func open(k kind, sealed []byte, msg proto.Message, limit int) (peer.ID, error) 
 	return signer, nil
 }
 
-func idFromBytes(field string, b []byte) (peer.ID, error) {
-	id, err := peer.IDFromBytes(b)
-	if err != nil {
-		return "", capacity.Malformed(field, "%w", err)
-	}
-	return id, capacity.CheckID(field, id)
+// payload is the core/record.Record that carries msg.
+type payload struct {
+	label
+	msg proto.Message
 }
 
-func addrsToBytes(addrs []multiaddr.Multiaddr) [][]byte {
-	var b [][]byte
-	for _, a := range addrs {
-		b = append(b, a.Bytes())
-	}
-	return b
+func (p payload) MarshalRecord() ([]byte, error) {
+	return proto.MarshalOptions{Deterministic: true}.Marshal(p.msg)
 }
 
-func addrsFromBytes(field string, bs [][]byte) ([]multiaddr.Multiaddr, error) {
-	var addrs []multiaddr.Multiaddr
-	for _, b := range bs {
-		if len(b) > capacity.MaxAddr {
-			return nil, capacity.Malformed(field, "an address of %d bytes, at most %d", len(b), capacity.MaxAddr)
-		}
-		a, err := multiaddr.NewMultiaddrBytes(b)
-		if err != nil {
-			return nil, capacity.Malformed(field, "%w", err)
-		}
-		addrs = append(addrs, a)
-	}
-	return addrs, nil
-}
-func purposeFromProto(p pb.Purpose) (capacity.Purpose, error) {
-	if p < 0 || p > pb.Purpose(capacity.Cascade) {
-		return 0, capacity.Malformed("purpose", "%d is unknown", p)
-	}
-	return capacity.Purpose(p), nil
-}
-
-func timeFromProto(field string, ms uint64) (time.Time, error) {
-	if ms > capacity.MaxUnixMilli {
-		return time.Time{}, capacity.Malformed(field, "%d ms is past the year 9999", ms)
-	}
-	return time.UnixMilli(int64(ms)).UTC(), nil
-}
-
-// checkExpiry allows for clocks that differ by MaxClockSkew. life is the
-// longest that something made now would last.
-func checkExpiry(expires, now time.Time, life time.Duration) error {
-	if past := now.Sub(expires); past > capacity.MaxClockSkew {
-		return fmt.Errorf("%w %v ago", capacity.ErrExpired, past.Round(time.Millisecond))
-	}
-	if ahead := expires.Sub(now); ahead > life+capacity.MaxClockSkew {
-		return fmt.Errorf("%w: expires in %v, at most %v makes sense", capacity.ErrFromFuture, ahead.Round(time.Millisecond), life)
-	}
-	return nil
-}
+func (p payload) UnmarshalRecord(b []byte) error { return proto.Unmarshal(b, p.msg) }

@@ -34,52 +34,51 @@ func (s *Policy) Sum() string {
 }
 
 // SealPolicy signs text, which it checks, as the policy of that version. The
-// error is that of [policy.Parse], or wraps [capacity.ErrMalformed] or [capacity.ErrTooLarge].
+// error is that of [policy.Parse], or wraps [capacity.ErrMalformed] or
+// [capacity.ErrTooLarge].
 func SealPolicy(file string, text []byte, version uint64, issued time.Time, operator crypto.PrivKey) ([]byte, error) {
 	if _, err := policy.Parse(file, text); err != nil {
-		return nil, err
-	}
-	if version == 0 {
-		return nil, capacity.Malformed("version", "must not be 0")
-	}
-	if err := capacity.CheckTime("issued", issued); err != nil {
 		return nil, err
 	}
 	id, err := peer.IDFromPrivateKey(operator)
 	if err != nil {
 		return nil, err
 	}
-	sealed, err := seal(policyKind, &pb.Policy{Version: version, Issued: uint64(issued.UnixMilli()), Text: text}, id, operator, MaxPolicySize)
-	if err != nil {
-		return nil, fmt.Errorf("seal policy: %w", err)
-	}
-	return sealed, nil
+	return policyKind.seal(&Policy{Operator: id, Version: version, Issued: issued, Text: text}, operator)
 }
 
 // OpenPolicy checks sealed and returns the policy inside it, of which every
-// expression compiles. The error wraps [capacity.ErrTooLarge], [capacity.ErrMalformed], or
-// [capacity.ErrForged] if another than operator signed it; or it is that of
-// [policy.Parse].
+// expression compiles. The error wraps [capacity.ErrTooLarge],
+// [capacity.ErrMalformed], or [capacity.ErrForged] if another than operator
+// signed it; or it is that of [policy.Parse].
 func OpenPolicy(sealed []byte, operator peer.ID) (Policy, error) {
-	var m pb.Policy
-	signer, err := open(policyKind, sealed, &m, MaxPolicySize)
-	if err != nil {
-		return Policy{}, fmt.Errorf("open policy: %w", err)
-	}
-	if signer != operator {
-		return Policy{}, fmt.Errorf("open policy: %w: signed by %s, the operator is %s", capacity.ErrForged, signer, operator)
-	}
-	if m.Version == 0 {
-		return Policy{}, fmt.Errorf("open policy: %w", capacity.Malformed("version", "must not be 0"))
-	}
-	s := Policy{Operator: signer, Version: m.Version, Text: m.Text}
-	if s.Issued, err = timeFromProto("issued", m.Issued); err != nil {
-		return Policy{}, fmt.Errorf("open policy: %w", err)
-	}
-	judge, err := policy.Parse(fmt.Sprintf("policy version %d", m.Version), m.Text)
+	p, err := policyKind.open(sealed)
 	if err != nil {
 		return Policy{}, err
 	}
-	s.Judge = judge.AsVersion(m.Version)
-	return s, nil
+	if p.Operator != operator {
+		return Policy{}, fmt.Errorf("open policy: %w: signed by %s, the operator is %s", capacity.ErrForged, p.Operator, operator)
+	}
+	judge, err := policy.Parse(fmt.Sprintf("policy version %d", p.Version), p.Text)
+	if err != nil {
+		return Policy{}, err
+	}
+	p.Judge = judge.AsVersion(p.Version)
+	return p, nil
+}
+
+func (s *Policy) check() error {
+	if s.Version == 0 {
+		return capacity.Malformed("version", "must not be 0")
+	}
+	return capacity.CheckTime("issued", s.Issued)
+}
+
+func policyToProto(p *Policy) *pb.Policy {
+	return &pb.Policy{Version: p.Version, Issued: uint64(p.Issued.UnixMilli()), Text: p.Text}
+}
+
+// policyFromProto takes the signer for the operator, as the message names none.
+func policyFromProto(m *pb.Policy, signer peer.ID) (*Policy, error) {
+	return &Policy{Operator: signer, Version: m.Version, Issued: timeOf(m.Issued), Text: m.Text}, nil
 }

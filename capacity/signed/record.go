@@ -17,32 +17,28 @@ import (
 // before they are decoded.
 const MaxRecordSize = 1024
 
-// SealRecord signs r with key, which must be the node's, and returns a libp2p signed
-// envelope (RFC 0002).
+// SealRecord signs r with key, which must be the node's, and returns a libp2p
+// signed envelope (RFC 0002).
 //
-// What is sealed is what [OpenRecord] accepts: the error wraps [capacity.ErrMalformed] if a
-// field is out of its bounds, [capacity.ErrTooLarge] if the whole is longer than
-// MaxRecordSize, and [capacity.ErrForged] if key is not the node's. Resolution: Issued
-// and TTL 1 ms, ParentRTT 1 µs, CPU 0.0001, Cores 0.001, coordinates float32.
+// What is sealed is what [OpenRecord] accepts: the error wraps
+// [capacity.ErrMalformed] if a field is out of its bounds, [capacity.ErrTooLarge]
+// if the whole is longer than MaxRecordSize, and [capacity.ErrForged] if key is
+// not the node's. Resolution: Issued and TTL 1 ms, ParentRTT 1 µs, CPU 0.0001,
+// Cores 0.001, coordinates float32.
 func SealRecord(r capacity.Record, key crypto.PrivKey) ([]byte, error) {
-	if err := r.Check(); err != nil {
-		return nil, fmt.Errorf("seal record: %w", err)
-	}
-	sealed, err := seal(recordKind, recordToProto(&r), r.Node, key, MaxRecordSize)
-	if err != nil {
-		return nil, fmt.Errorf("seal record: %w", err)
-	}
-	return sealed, nil
+	return recordKind.seal(&r, key)
 }
 
-// OpenRecord checks sealed, which may be amended, and returns the record inside it.
+// OpenRecord checks sealed, which may have an update, and returns the record
+// inside it.
 //
-// The error wraps [capacity.ErrTooLarge], [capacity.ErrMalformed], [capacity.ErrForged] if the signature
-// is bad or the signer is not the node the record names, [capacity.ErrExpired] if the
-// record ran out more than MaxClockSkew before now, or [capacity.ErrFromFuture] if it
-// was issued more than MaxClockSkew after now. A caller that is searching drops
-// the record and carries on whatever the error. Open keeps no memory: that a
-// record is older than one seen before (Seq) is for the caller to see.
+// The error wraps [capacity.ErrTooLarge], [capacity.ErrMalformed],
+// [capacity.ErrForged] if the signature is bad or the signer is not the node the
+// record names, [capacity.ErrExpired] if the record ran out more than
+// MaxClockSkew before now, or [capacity.ErrFromFuture] if it was issued more than
+// MaxClockSkew after now. A caller that is searching drops the record and carries
+// on whatever the error. OpenRecord keeps no memory: that a record is older than
+// one seen before (Seq) is for the caller to see.
 func OpenRecord(sealed []byte, now time.Time) (capacity.Record, error) {
 	r, err := OpenRecordAnyAge(sealed)
 	if err != nil {
@@ -56,37 +52,21 @@ func OpenRecord(sealed []byte, now time.Time) (capacity.Record, error) {
 
 // OpenRecordAnyAge is [OpenRecord] without the clock: for inspection.
 func OpenRecordAnyAge(sealed []byte) (capacity.Record, error) {
-	r, err := openAmended(sealed)
+	if len(sealed) > MaxRecordSize {
+		return capacity.Record{}, fmt.Errorf("open record: %w: %d bytes, at most %d", capacity.ErrTooLarge, len(sealed), MaxRecordSize)
+	}
+	envelope, update, err := splitUpdate(sealed)
 	if err != nil {
 		return capacity.Record{}, fmt.Errorf("open record: %w", err)
 	}
+	r, err := recordKind.open(envelope)
+	if err != nil || update == nil {
+		return r, err
+	}
+	if r, err = verified(r, envelope, update); err != nil {
+		return capacity.Record{}, fmt.Errorf("open record: %w", err)
+	}
 	return r, nil
-}
-
-func openAmended(sealed []byte) (capacity.Record, error) {
-	if len(sealed) > MaxRecordSize {
-		return capacity.Record{}, fmt.Errorf("%w: %d bytes, at most %d", capacity.ErrTooLarge, len(sealed), MaxRecordSize)
-	}
-	envelope, amendment, err := splitAmended(sealed)
-	if err != nil {
-		return capacity.Record{}, err
-	}
-	var msg pb.Record
-	signer, err := open(recordKind, envelope, &msg, MaxRecordSize)
-	if err != nil {
-		return capacity.Record{}, err
-	}
-	r, err := recordFromProto(&msg)
-	if err != nil {
-		return capacity.Record{}, err
-	}
-	if signer != r.Node {
-		return capacity.Record{}, fmt.Errorf("%w: names %s, signed by %s", capacity.ErrForged, r.Node, signer)
-	}
-	if amendment == nil {
-		return r, nil
-	}
-	return amended(r, envelope, amendment)
 }
 
 // recordToProto converts a record that its Check has passed.
@@ -133,99 +113,77 @@ func recordToProto(r *capacity.Record) *pb.Record {
 	return m
 }
 
-// recordFromProto converts m and checks every field; what it returns is valid.
-func recordFromProto(m *pb.Record) (capacity.Record, error) {
-	// Bounded before converted: a time.Time or int64 must not wrap around.
-	if m.Issued > capacity.MaxUnixMilli {
-		return capacity.Record{}, capacity.Malformed("issued", "%d ms is past the year 9999", m.Issued)
-	}
-	for _, q := range []struct {
-		field string
-		u     *pb.Usage
-	}{
-		{"uplink", m.Uplink}, {"downlink", m.Downlink}, {"packets", m.Packets},
-		{"sessions", m.Sessions}, {"streams", m.Streams}, {"reserved", &pb.Usage{Used: m.Reserved}},
-	} {
-		if q.u.GetUsed() > capacity.MaxQuantity || q.u.GetLimit() > capacity.MaxQuantity {
-			return capacity.Record{}, capacity.Malformed(q.field, "%d of %d is more than %d", q.u.GetUsed(), q.u.GetLimit(), int64(capacity.MaxQuantity))
-		}
-	}
-	if m.State < 0 || m.State > pb.State(capacity.Full) {
-		return capacity.Record{}, capacity.Malformed("state", "%d is unknown", m.State)
-	}
-	if len(m.Addrs) > capacity.MaxAddrs {
-		return capacity.Record{}, capacity.Malformed("addrs", "%d addresses, at most %d", len(m.Addrs), capacity.MaxAddrs)
-	}
-	node, err := idFromBytes("node", m.Node)
+func recordFromProto(m *pb.Record, _ peer.ID) (*capacity.Record, error) {
+	node, err := peerOf("node", m.Node)
 	if err != nil {
-		return capacity.Record{}, err
+		return nil, err
 	}
 	addrs, err := addrsFromBytes("addrs", m.Addrs)
 	if err != nil {
-		return capacity.Record{}, err
+		return nil, err
 	}
-	r := capacity.Record{
-		Node:     node,
-		Name:     m.Name,
-		Seq:      m.Seq,
-		Issued:   time.UnixMilli(int64(m.Issued)).UTC(),
-		TTL:      time.Duration(m.Ttl) * time.Millisecond,
-		Addrs:    addrs,
-		URL:      m.Url,
-		Media:    m.Media,
-		State:    capacity.State(m.State),
-		Region:   m.Region,
-		Zone:     m.Zone,
-		Uplink:   usageFromProto(m.Uplink),
-		Downlink: usageFromProto(m.Downlink),
-		Packets:  usageFromProto(m.Packets),
-		Sessions: usageFromProto(m.Sessions),
-		Streams:  usageFromProto(m.Streams),
-		Reserved: int64(m.Reserved),
-		Cores:    float64(m.Cores) / 1e3,
-		CPU:      float64(m.Cpu) / 1e4,
-		CPULimit: float64(m.CpuLimit) / 1e4,
-		Release:  m.Release,
-		Features: m.Features,
-		Policy:   m.Policy,
+	carries, err := carriageFromProto(m.Carries, node)
+	if err != nil {
+		return nil, err
 	}
-	if c := m.Coordinate; c != nil {
-		if r.Coordinate, err = coordinateFromProto(c); err != nil {
-			return capacity.Record{}, err
-		}
+	return &capacity.Record{
+		Node:       node,
+		Name:       m.Name,
+		Seq:        m.Seq,
+		Issued:     timeOf(m.Issued),
+		TTL:        time.Duration(m.Ttl) * time.Millisecond,
+		Addrs:      addrs,
+		URL:        m.Url,
+		Media:      m.Media,
+		State:      named[capacity.State](m.State),
+		Region:     m.Region,
+		Zone:       m.Zone,
+		Coordinate: coordinateFromProto(m.Coordinate),
+		Uplink:     usageFromProto(m.Uplink),
+		Downlink:   usageFromProto(m.Downlink),
+		Packets:    usageFromProto(m.Packets),
+		Sessions:   usageFromProto(m.Sessions),
+		Streams:    usageFromProto(m.Streams),
+		Reserved:   quantity(m.Reserved),
+		Cores:      float64(m.Cores) / 1e3,
+		CPU:        float64(m.Cpu) / 1e4,
+		CPULimit:   float64(m.CpuLimit) / 1e4,
+		Release:    m.Release,
+		Features:   m.Features,
+		Policy:     m.Policy,
+		Carries:    carries,
+	}, nil
+}
+
+// carriageFromProto converts what node says of a stream.
+func carriageFromProto(c *pb.Carriage, node peer.ID) (*capacity.Carriage, error) {
+	if c == nil {
+		return nil, nil
 	}
-	if c := m.Carries; c != nil {
-		if len(c.Upstream) > capacity.MaxDepth {
-			return capacity.Record{}, capacity.Malformed("carries.path", "%d nodes upstream, at most %d", len(c.Upstream), capacity.MaxDepth)
-		}
-		if max(c.Viewers, c.Children, c.Fanout) > capacity.MaxCount {
-			return capacity.Record{}, capacity.Malformed("carries", "a count is more than %d", capacity.MaxCount)
-		}
-		r.Carries = &capacity.Carriage{
-			Stream:    c.Stream,
-			Origin:    len(c.Upstream) == 0,
-			Depth:     len(c.Upstream),
-			ParentRTT: time.Duration(c.ParentRtt) * time.Microsecond,
-			Path:      make([]peer.ID, 0, len(c.Upstream)+1),
-			Viewers:   int(c.Viewers),
-			Children:  int(c.Children),
-			Fanout:    int(c.Fanout),
-			Tracks:    c.Tracks,
-		}
-		for _, b := range c.Upstream {
-			id, err := idFromBytes("carries.path", b)
-			if err != nil {
-				return capacity.Record{}, err
-			}
-			r.Carries.Path = append(r.Carries.Path, id)
-			r.Carries.Parent = id
-		}
-		r.Carries.Path = append(r.Carries.Path, node)
+	if len(c.Upstream) > capacity.MaxDepth {
+		return nil, capacity.Malformed("carries.path", "%d nodes upstream, at most %d", len(c.Upstream), capacity.MaxDepth)
 	}
-	if err := r.Check(); err != nil {
-		return capacity.Record{}, err
+	carries := &capacity.Carriage{
+		Stream:    c.Stream,
+		Origin:    len(c.Upstream) == 0,
+		Depth:     len(c.Upstream),
+		ParentRTT: time.Duration(c.ParentRtt) * time.Microsecond,
+		Path:      make([]peer.ID, 0, len(c.Upstream)+1),
+		Viewers:   int(c.Viewers),
+		Children:  int(c.Children),
+		Fanout:    int(c.Fanout),
+		Tracks:    c.Tracks,
 	}
-	return r, nil
+	for _, b := range c.Upstream {
+		id, err := peerOf("carries.path", b)
+		if err != nil {
+			return nil, err
+		}
+		carries.Path = append(carries.Path, id)
+		carries.Parent = id
+	}
+	carries.Path = append(carries.Path, node)
+	return carries, nil
 }
 
 func coordinateToProto(c *coordinate.Coordinate) *pb.Coordinate {
@@ -244,12 +202,12 @@ func coordinateToProto(c *coordinate.Coordinate) *pb.Coordinate {
 	return m
 }
 
-func coordinateFromProto(m *pb.Coordinate) (*coordinate.Coordinate, error) {
-	if len(m.Vec) != capacity.Dimensions {
-		return nil, capacity.Malformed("coordinate", "%d dimensions, want %d", len(m.Vec), capacity.Dimensions)
+func coordinateFromProto(m *pb.Coordinate) *coordinate.Coordinate {
+	if m == nil {
+		return nil
 	}
 	c := &coordinate.Coordinate{
-		Vec:        make([]float64, capacity.Dimensions),
+		Vec:        make([]float64, len(m.Vec)),
 		Error:      float64(m.Error),
 		Adjustment: float64(m.Adjustment),
 		Height:     float64(m.Height),
@@ -257,7 +215,7 @@ func coordinateFromProto(m *pb.Coordinate) (*coordinate.Coordinate, error) {
 	for i, x := range m.Vec {
 		c.Vec[i] = float64(x)
 	}
-	return c, nil
+	return c
 }
 
 func usageToProto(u capacity.Usage) *pb.Usage {
@@ -268,5 +226,5 @@ func usageToProto(u capacity.Usage) *pb.Usage {
 }
 
 func usageFromProto(u *pb.Usage) capacity.Usage {
-	return capacity.Usage{Used: int64(u.GetUsed()), Limit: int64(u.GetLimit())}
+	return capacity.Usage{Used: quantity(u.GetUsed()), Limit: quantity(u.GetLimit())}
 }

@@ -39,6 +39,10 @@ const (
 	maxRTT      = time.Minute
 	maxTracks   = 8
 	maxID       = 64
+	maxAddr     = 128
+	maxNeed     = 1 << 40
+
+	maxUnixMilli = 253_402_300_799_999 // the end of the year 9999
 )
 
 func mustSeal(tb testing.TB, r capacity.Record, key crypto.PrivKey) []byte {
@@ -50,10 +54,10 @@ func mustSeal(tb testing.TB, r capacity.Record, key crypto.PrivKey) []byte {
 	return sealed
 }
 
-// sealRaw signs any message as any kind, with none of Seal's checks.
-func sealRaw(tb testing.TB, k kind, msg proto.Message, key crypto.PrivKey) []byte {
+// sealRaw signs any message under any label, with none of Seal's checks.
+func sealRaw(tb testing.TB, l label, msg proto.Message, key crypto.PrivKey) []byte {
 	tb.Helper()
-	envelope, err := record.Seal(payload{k, msg}, key)
+	envelope, err := record.Seal(payload{l, msg}, key)
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -121,7 +125,7 @@ func TestGolden(t *testing.T) {
 	}{
 		{"record", mustSeal(t, r, capacitytest.Key(t, "golden")), 400},
 		{"carriage", mustSeal(t, carrying, capacitytest.Key(t, "golden")), 600},
-		{"amendment", mustSealAmendment(t, mustSeal(t, carrying, capacitytest.Key(t, "golden")), later(carrying), "golden"), 120},
+		{"update", mustSealUpdate(t, mustSeal(t, carrying, capacitytest.Key(t, "golden")), later(carrying), "golden"), 120},
 		{"lease", lease, 300},
 		{"ticket", []byte(ticket), 600},
 	} {
@@ -192,7 +196,7 @@ func TestFieldsOutOfBoundsAreRefused(t *testing.T) {
 		{"a node is a peer ID", "node", func(r *capacity.Record) { r.Node = "not one" }},
 		{"seq starts above 0", "seq", func(r *capacity.Record) { r.Seq = 0 }},
 		{"the zero time is no time of issue", "issued", func(r *capacity.Record) { r.Issued = time.Time{} }},
-		{"the year 10000 is out of reach", "issued", func(r *capacity.Record) { r.Issued = time.UnixMilli(capacity.MaxUnixMilli + 1) }},
+		{"the year 10000 is out of reach", "issued", func(r *capacity.Record) { r.Issued = time.UnixMilli(maxUnixMilli + 1) }},
 		{"a TTL of 0 is none", "ttl_ms", func(r *capacity.Record) { r.TTL = 0 }},
 		{"a TTL is positive", "ttl_ms", func(r *capacity.Record) { r.TTL = -time.Second }},
 		{"a TTL has a bound", "ttl_ms", func(r *capacity.Record) { r.TTL = capacity.MaxTTL + time.Millisecond }},
@@ -202,7 +206,7 @@ func TestFieldsOutOfBoundsAreRefused(t *testing.T) {
 			r.Addrs = []multiaddr.Multiaddr{multiaddr.StringCast("/ip4/203.0.113.7/tcp/4001/p2p/" + r.Node.String())}
 		}},
 		{"an address has a bound", "addrs", func(r *capacity.Record) {
-			r.Addrs = []multiaddr.Multiaddr{multiaddr.StringCast("/dns/" + strings.Repeat("d", capacity.MaxAddr) + "/tcp/1")}
+			r.Addrs = []multiaddr.Multiaddr{multiaddr.StringCast("/dns/" + strings.Repeat("d", maxAddr) + "/tcp/1")}
 		}},
 		{"a URL has a scheme", "url", func(r *capacity.Record) { r.URL = "sfu.example.net" }},
 		{"a URL is of the web", "url", func(r *capacity.Record) { r.URL = "javascript://sfu.example.net/%0Aalert(1)" }},
@@ -281,7 +285,7 @@ func TestFieldsOutOfBoundsAreRefused(t *testing.T) {
 			if !errors.Is(err, capacity.ErrMalformed) || !strings.Contains(err.Error(), tt.field) {
 				t.Errorf("Seal: %v, want malformed %s", err, tt.field)
 			}
-			_, err = OpenRecordAnyAge(sealRaw(t, recordKind, recordToProto(&r), key))
+			_, err = OpenRecordAnyAge(sealRaw(t, recordKind.label, recordToProto(&r), key))
 			if !errors.Is(err, capacity.ErrMalformed) && !errors.Is(err, capacity.ErrTooLarge) {
 				t.Errorf("OpenAnyAge: %v, want malformed %s", err, tt.field)
 			}
@@ -343,7 +347,7 @@ func TestOpenRefusesWhatItCannotTrust(t *testing.T) {
 	with := func(change func(*pb.Record)) []byte {
 		m := recordToProto(&r)
 		change(m)
-		return sealRaw(t, recordKind, m, key)
+		return sealRaw(t, recordKind.label, m, key)
 	}
 	for _, tt := range []struct {
 		name   string
@@ -354,12 +358,12 @@ func TestOpenRefusesWhatItCannotTrust(t *testing.T) {
 		{"text", []byte("hello"), capacity.ErrMalformed},
 		{"an envelope cut short", good[:len(good)-1], capacity.ErrMalformed},
 		{"more than a record may have", append(good, make([]byte, MaxRecordSize)...), capacity.ErrTooLarge},
-		{"another node's record under our signature", sealRaw(t, recordKind, recordToProto(&r), capacitytest.Key(t, "other")), capacity.ErrForged},
-		{"signed for another domain", sealRaw(t, kind{"weir-lease", recordKind.codec}, recordToProto(&r), key), capacity.ErrForged},
-		{"of another payload type", sealRaw(t, kind{recordKind.domain, leaseKind.codec}, recordToProto(&r), key), capacity.ErrMalformed},
+		{"another node's record under our signature", sealRaw(t, recordKind.label, recordToProto(&r), capacitytest.Key(t, "other")), capacity.ErrForged},
+		{"signed for another domain", sealRaw(t, label{"weir-lease", recordKind.label.codec}, recordToProto(&r), key), capacity.ErrForged},
+		{"of another payload type", sealRaw(t, label{recordKind.label.domain, leaseKind.label.codec}, recordToProto(&r), key), capacity.ErrMalformed},
 		{"a lease", func() []byte { b, _ := SealLease(capacitytest.Lease(t), capacitytest.Key(t, "target")); return b }(), capacity.ErrForged},
-		{"a key that is not Ed25519", sealRaw(t, recordKind, recordToProto(&r), rsa), capacity.ErrMalformed},
-		{"a payload that is no record", sealRaw(t, recordKind, &pb.Usage{Used: 1}, key), capacity.ErrMalformed},
+		{"a key that is not Ed25519", sealRaw(t, recordKind.label, recordToProto(&r), rsa), capacity.ErrMalformed},
+		{"a payload that is no record", sealRaw(t, recordKind.label, &pb.Usage{Used: 1}, key), capacity.ErrMalformed},
 		{"an unknown state", with(func(m *pb.Record) { m.State = 9 }), capacity.ErrMalformed},
 		{"a negative state", with(func(m *pb.Record) { m.State = -1 }), capacity.ErrMalformed},
 		{"a time that would wrap around", with(func(m *pb.Record) { m.Issued = math.MaxUint64 }), capacity.ErrMalformed},
@@ -480,7 +484,7 @@ func FuzzOpen(f *testing.F) {
 			return
 		}
 		m.Node = id
-		r, err := OpenRecordAnyAge(sealRaw(t, recordKind, &m, key))
+		r, err := OpenRecordAnyAge(sealRaw(t, recordKind.label, &m, key))
 		if err != nil {
 			return
 		}

@@ -14,29 +14,64 @@ import (
 	"weir/capacity/tracing"
 )
 
-// MaxTicketSize bounds a ticket, in bytes of text, as it travels in a URL.
-const MaxTicketSize = 1024
+// MaxTicketSize bounds a ticket, in bytes of text, as it travels in a URL, and
+// maxTicketBytes what that text spells.
+const (
+	MaxTicketSize  = 1024
+	maxTicketBytes = MaxTicketSize / 4 * 3
+)
+
+var ticketText = base64.RawURLEncoding.Strict()
 
 // SealTicket signs t with key, From's, and returns URL-safe text of at most
-// MaxTicketSize bytes. The error wraps [capacity.ErrMalformed], [capacity.ErrForged] or
-// [capacity.ErrTooLarge] as that of [SealRecord] does.
+// MaxTicketSize bytes. A trace for which there is no room is left out. The error
+// wraps [capacity.ErrMalformed], [capacity.ErrForged] or [capacity.ErrTooLarge]
+// as that of [SealRecord] does.
 func SealTicket(t capacity.Ticket, key crypto.PrivKey) (string, error) {
-	if err := t.Check(); err != nil {
-		return "", fmt.Errorf("seal ticket: %w", err)
-	}
-	text, err := sealTicket(t, key)
+	sealed, err := ticketKind.seal(&t, key)
 	if errors.Is(err, capacity.ErrTooLarge) && len(t.Trace) > 0 {
 		t.Trace = nil
-		text, err = sealTicket(t, key)
+		sealed, err = ticketKind.seal(&t, key)
 	}
-	if err != nil {
-		return "", fmt.Errorf("seal ticket: %w", err)
-	}
-	return text, nil
+	return ticketText.EncodeToString(sealed), err
 }
 
-func sealTicket(t capacity.Ticket, key crypto.PrivKey) (string, error) {
-	sealed, err := seal(ticketKind, &pb.Ticket{
+// OpenTicket checks s and returns the ticket inside it. self is the node it was
+// shown to. A ticket can be shown more than once; the ledger's Claim takes its
+// lease only once.
+//
+// The error wraps [capacity.ErrTooLarge], [capacity.ErrMalformed],
+// [capacity.ErrForged] if From did not sign it, [capacity.ErrWrongTarget] if it
+// is meant for another node, [capacity.ErrExpired] if it ran out more than
+// MaxClockSkew before now, or [capacity.ErrFromFuture] if it is good for longer
+// than a ticket may be.
+func OpenTicket(s string, self peer.ID, now time.Time) (capacity.Ticket, error) {
+	t, err := openTicket(s)
+	if err == nil && t.Target != self {
+		err = fmt.Errorf("open ticket: %w: %s", capacity.ErrWrongTarget, t.Target)
+	}
+	if err != nil {
+		return capacity.Ticket{}, err
+	}
+	if err := checkExpiry(t.Expires, now, capacity.TicketTime); err != nil {
+		return capacity.Ticket{}, fmt.Errorf("open ticket: %w", err)
+	}
+	return t, nil
+}
+
+func openTicket(s string) (capacity.Ticket, error) {
+	if len(s) > MaxTicketSize {
+		return capacity.Ticket{}, fmt.Errorf("open ticket: %w: %d bytes, at most %d", capacity.ErrTooLarge, len(s), MaxTicketSize)
+	}
+	sealed, err := ticketText.DecodeString(s)
+	if err != nil {
+		return capacity.Ticket{}, fmt.Errorf("open ticket: %w: %w", capacity.ErrMalformed, err)
+	}
+	return ticketKind.open(sealed)
+}
+
+func ticketToProto(t *capacity.Ticket) *pb.Ticket {
+	return &pb.Ticket{
 		Lease:       t.Lease,
 		Stream:      t.Stream,
 		Purpose:     pb.Purpose(t.Purpose),
@@ -46,11 +81,27 @@ func sealTicket(t capacity.Ticket, key crypto.PrivKey) (string, error) {
 		SourceAddrs: addrsToBytes(t.SourceAddrs),
 		Expires:     uint64(t.Expires.UnixMilli()),
 		Trace:       boundedTrace(t.Trace),
-	}, t.From, key, ticketText.DecodedLen(MaxTicketSize))
-	if err != nil {
-		return "", err
 	}
-	return ticketText.EncodeToString(sealed), nil
+}
+
+func ticketFromProto(m *pb.Ticket, _ peer.ID) (*capacity.Ticket, error) {
+	t := &capacity.Ticket{
+		Lease: m.Lease, Stream: m.Stream, Purpose: named[capacity.Purpose](m.Purpose),
+		Expires: timeOf(m.Expires), Trace: boundedTrace(m.Trace),
+	}
+	for _, id := range []struct {
+		field string
+		to    *peer.ID
+		b     []byte
+	}{{"target", &t.Target, m.Target}, {"from", &t.From, m.From}, {"source", &t.Source, m.Source}} {
+		var err error
+		if *id.to, err = peerOf(id.field, id.b); err != nil {
+			return nil, err
+		}
+	}
+	var err error
+	t.SourceAddrs, err = addrsFromBytes("source_addrs", m.SourceAddrs)
+	return t, err
 }
 
 // boundedTrace is b, or nothing if it is longer than a trace is.
@@ -59,71 +110,4 @@ func boundedTrace(b []byte) []byte {
 		return nil
 	}
 	return b
-}
-
-var ticketText = base64.RawURLEncoding.Strict()
-
-// OpenTicket checks s and returns the ticket inside it. self is the node it was
-// shown to. A ticket can be shown more than once; [ledger.Ledger.Claim] takes its
-// lease only once.
-//
-// The error wraps [capacity.ErrTooLarge], [capacity.ErrMalformed], [capacity.ErrForged] if From did not
-// sign it, [capacity.ErrWrongTarget] if it is meant for another node, [capacity.ErrExpired] if it
-// ran out more than MaxClockSkew before now, or [capacity.ErrFromFuture] if it is good
-// for longer than a ticket may be.
-func OpenTicket(s string, self peer.ID, now time.Time) (capacity.Ticket, error) {
-	t, err := openTicket(s, self, now)
-	if err != nil {
-		return capacity.Ticket{}, fmt.Errorf("open ticket: %w", err)
-	}
-	return t, nil
-}
-
-func openTicket(s string, self peer.ID, now time.Time) (capacity.Ticket, error) {
-	if len(s) > MaxTicketSize {
-		return capacity.Ticket{}, fmt.Errorf("%w: %d bytes, at most %d", capacity.ErrTooLarge, len(s), MaxTicketSize)
-	}
-	sealed, err := ticketText.DecodeString(s)
-	if err != nil {
-		return capacity.Ticket{}, fmt.Errorf("%w: %w", capacity.ErrMalformed, err)
-	}
-	var m pb.Ticket
-	signer, err := open(ticketKind, sealed, &m, MaxTicketSize)
-	if err != nil {
-		return capacity.Ticket{}, err
-	}
-	if len(m.SourceAddrs) > capacity.MaxAddrs {
-		return capacity.Ticket{}, capacity.Malformed("source_addrs", "%d addresses, at most %d", len(m.SourceAddrs), capacity.MaxAddrs)
-	}
-	t := capacity.Ticket{Lease: m.Lease, Stream: m.Stream, Trace: boundedTrace(m.Trace)}
-	if t.Purpose, err = purposeFromProto(m.Purpose); err != nil {
-		return capacity.Ticket{}, err
-	}
-	if t.Target, err = idFromBytes("target", m.Target); err != nil {
-		return capacity.Ticket{}, err
-	}
-	if t.From, err = idFromBytes("from", m.From); err != nil {
-		return capacity.Ticket{}, err
-	}
-	if len(m.Source) > 0 {
-		if t.Source, err = idFromBytes("source", m.Source); err != nil {
-			return capacity.Ticket{}, err
-		}
-	}
-	if t.SourceAddrs, err = addrsFromBytes("source_addrs", m.SourceAddrs); err != nil {
-		return capacity.Ticket{}, err
-	}
-	if t.Expires, err = timeFromProto("expires", m.Expires); err != nil {
-		return capacity.Ticket{}, err
-	}
-	if err := t.Check(); err != nil {
-		return capacity.Ticket{}, err
-	}
-	if signer != t.From {
-		return capacity.Ticket{}, fmt.Errorf("%w: names %s, signed by %s", capacity.ErrForged, t.From, signer)
-	}
-	if t.Target != self {
-		return capacity.Ticket{}, fmt.Errorf("%w: %s", capacity.ErrWrongTarget, t.Target)
-	}
-	return t, checkExpiry(t.Expires, now, capacity.TicketTime)
 }

@@ -42,7 +42,7 @@ func TestOpenLease(t *testing.T) {
 	with := func(change func(*pb.Lease)) []byte {
 		m := leaseProto(t)
 		change(m)
-		return sealRaw(t, leaseKind, m, key)
+		return sealRaw(t, leaseKind.label, m, key)
 	}
 	flipped := slices.Clone(good)
 	flipped[len(flipped)-1] ^= 1
@@ -58,10 +58,10 @@ func TestOpenLease(t *testing.T) {
 		{"past the end by more: a replay", good, l.Expires.Add(capacity.MaxClockSkew + time.Millisecond), capacity.ErrExpired},
 		{"before it can have been given", good, capacitytest.Epoch.Add(-capacity.MaxClockSkew - time.Millisecond), capacity.ErrFromFuture},
 		{"tampered with", flipped, capacitytest.Epoch, capacity.ErrForged},
-		{"signed by someone else", sealRaw(t, leaseKind, leaseProto(t), capacitytest.Key(t, "from")), capacitytest.Epoch, capacity.ErrForged},
-		{"a ticket", sealRaw(t, ticketKind, ticketProto(t), key), capacitytest.Epoch, capacity.ErrForged},
+		{"signed by someone else", sealRaw(t, leaseKind.label, leaseProto(t), capacitytest.Key(t, "from")), capacitytest.Epoch, capacity.ErrForged},
+		{"a ticket", sealRaw(t, ticketKind.label, ticketProto(t), key), capacitytest.Epoch, capacity.ErrForged},
 		{"nothing", nil, capacitytest.Epoch, capacity.ErrMalformed},
-		{"far too long", make([]byte, maxLeaseSize+1), capacitytest.Epoch, capacity.ErrTooLarge},
+		{"far too long", make([]byte, leaseKind.limit+1), capacitytest.Epoch, capacity.ErrTooLarge},
 		{"without an ID", with(func(m *pb.Lease) { m.Id = "" }), capacitytest.Epoch, capacity.ErrMalformed},
 		{"with an ID too long", with(func(m *pb.Lease) { m.Id = strings.Repeat("i", maxID+1) }), capacitytest.Epoch, capacity.ErrMalformed},
 		{"with an ID that breaks lines", with(func(m *pb.Lease) { m.Id = "a\nb" }), capacitytest.Epoch, capacity.ErrMalformed},
@@ -70,7 +70,7 @@ func TestOpenLease(t *testing.T) {
 		{"for an unknown purpose", with(func(m *pb.Lease) { m.Need.Purpose = 3 }), capacitytest.Epoch, capacity.ErrMalformed},
 		{"for a stream that cannot be", with(func(m *pb.Lease) { m.Need.Stream = "//" }), capacitytest.Epoch, capacity.ErrMalformed},
 		{"for an uplink that would turn negative", with(func(m *pb.Lease) { m.Need.Uplink = math.MaxUint64 }), capacitytest.Epoch, capacity.ErrMalformed},
-		{"for packets beyond reason", with(func(m *pb.Lease) { m.Need.Packets = capacity.MaxNeed + 1 }), capacitytest.Epoch, capacity.ErrMalformed},
+		{"for packets beyond reason", with(func(m *pb.Lease) { m.Need.Packets = maxNeed + 1 }), capacitytest.Epoch, capacity.ErrMalformed},
 		{"for a region too long", with(func(m *pb.Lease) { m.Need.Region = strings.Repeat("r", capacity.MaxLabel+1) }), capacitytest.Epoch, capacity.ErrMalformed},
 		{"without an end", with(func(m *pb.Lease) { m.Expires = 0 }), capacitytest.Epoch, capacity.ErrMalformed},
 		{"with an end that would wrap around", with(func(m *pb.Lease) { m.Expires = math.MaxUint64 }), capacitytest.Epoch, capacity.ErrMalformed},
@@ -109,13 +109,13 @@ func TestOpenTicket(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	text := func(m proto.Message, k kind, name string) string {
-		return ticketText.EncodeToString(sealRaw(t, k, m, capacitytest.Key(t, name)))
+	text := func(m proto.Message, l label, name string) string {
+		return ticketText.EncodeToString(sealRaw(t, l, m, capacitytest.Key(t, name)))
 	}
 	with := func(change func(*pb.Ticket)) string {
 		m := ticketProto(t)
 		change(m)
-		return text(m, ticketKind, "from")
+		return text(m, ticketKind.label, "from")
 	}
 	last := good[len(good)-5]
 	flipped := good[:len(good)-5] + string(last^1) + good[len(good)-4:]
@@ -134,8 +134,8 @@ func TestOpenTicket(t *testing.T) {
 		{"shown to another node: a replay", good, capacitytest.ID(t, "source"), capacitytest.Epoch, capacity.ErrWrongTarget},
 		{"good for too long", with(func(m *pb.Ticket) { m.Expires += uint64(time.Hour.Milliseconds()) }), target, capacitytest.Epoch, capacity.ErrFromFuture},
 		{"tampered with", flipped, target, capacitytest.Epoch, capacity.ErrForged},
-		{"signed by the viewer", text(ticketProto(t), ticketKind, "viewer"), target, capacitytest.Epoch, capacity.ErrForged},
-		{"a lease", text(leaseProto(t), leaseKind, "target"), target, capacitytest.Epoch, capacity.ErrForged},
+		{"signed by the viewer", text(ticketProto(t), ticketKind.label, "viewer"), target, capacitytest.Epoch, capacity.ErrForged},
+		{"a lease", text(leaseProto(t), leaseKind.label, "target"), target, capacitytest.Epoch, capacity.ErrForged},
 		{"nothing", "", target, capacitytest.Epoch, capacity.ErrMalformed},
 		{"not base64", "!" + good[1:], target, capacitytest.Epoch, capacity.ErrMalformed},
 		{"padded", good + "==", target, capacitytest.Epoch, capacity.ErrMalformed},
@@ -260,11 +260,11 @@ func FuzzOpenLease(f *testing.F) {
 		}
 		// What passes for a payload, signed well: the fuzzer cannot sign.
 		var m pb.Lease
-		if len(sealed) > maxLeaseSize || proto.Unmarshal(sealed, &m) != nil {
+		if len(sealed) > leaseKind.limit || proto.Unmarshal(sealed, &m) != nil {
 			return
 		}
 		m.Target = id
-		l, err := OpenLease(sealRaw(t, leaseKind, &m, key), capacitytest.Epoch)
+		l, err := OpenLease(sealRaw(t, leaseKind.label, &m, key), capacitytest.Epoch)
 		if err != nil {
 			return
 		}
@@ -302,7 +302,7 @@ func FuzzOpenTicket(f *testing.F) {
 			return
 		}
 		m.From, m.Target = from, []byte(self)
-		tk, err := OpenTicket(ticketText.EncodeToString(sealRaw(t, ticketKind, &m, key)), self, capacitytest.Epoch)
+		tk, err := OpenTicket(ticketText.EncodeToString(sealRaw(t, ticketKind.label, &m, key)), self, capacitytest.Epoch)
 		if err != nil {
 			return
 		}

@@ -17,16 +17,16 @@ import (
 )
 
 const (
-	// maxAmendment bounds an amendment, in bytes.
-	maxAmendment = 192
+	// maxUpdate bounds an update, in bytes.
+	maxUpdate = 192
 
-	amendmentDomain = "weir-amendment"
-	amendmentField  = 15 // of the envelope's message, which uses 1 to 5
-	signatureSize   = 64 // Ed25519
+	updateDomain  = "weir-amendment"
+	updateField   = 15 // of the envelope's message, which uses 1 to 5
+	signatureSize = 64 // Ed25519
 )
 
 // Updatable reports whether r differs from base, a record of the same node, in
-// nothing but what an amendment can say: what is used, whether the node takes
+// nothing but what an update can say: what is used, whether the node takes
 // more, and where it is.
 func Updatable(base, r *capacity.Record) bool {
 	b := *base
@@ -52,35 +52,35 @@ func takeLoad(r, s *capacity.Record) {
 }
 
 // SealUpdate signs what r says anew, where base is the record that sealed
-// opens as, and r is [Updatable]. sealed may have been amended before: this
-// amendment takes the place of the other one. It has about 100 bytes, and 50
+// opens as, and r is [Updatable]. sealed may have an update already: this
+// one takes its place. It has about 100 bytes, and 50
 // more if r has another coordinate.
 func SealUpdate(base capacity.Record, sealed []byte, r capacity.Record, key crypto.PrivKey) ([]byte, error) {
 	if !r.Node.MatchesPrivateKey(key) {
-		return nil, fmt.Errorf("seal amendment: %w: the key is not that of %s", capacity.ErrForged, r.Node)
+		return nil, fmt.Errorf("seal update: %w: the key is not that of %s", capacity.ErrForged, r.Node)
 	}
 	if err := r.Check(); err != nil {
-		return nil, fmt.Errorf("seal amendment: %w", err)
+		return nil, fmt.Errorf("seal update: %w", err)
 	}
-	envelope, _, err := splitAmended(sealed)
+	envelope, _, err := splitUpdate(sealed)
 	if err != nil {
-		return nil, fmt.Errorf("seal amendment: %w", err)
+		return nil, fmt.Errorf("seal update: %w", err)
 	}
 	if reflect.DeepEqual(r.Coordinate, base.Coordinate) {
 		r.Coordinate = nil
 	}
 	body := EncodeLoad(&r)
-	signature, err := key.Sign(amendmentSigned(envelope, body))
+	signature, err := key.Sign(updateSigned(envelope, body))
 	if err != nil {
-		return nil, fmt.Errorf("seal amendment: %w", err)
+		return nil, fmt.Errorf("seal update: %w", err)
 	}
 	return append(body, signature...), nil
 }
 
-// EncodeLoad is what r says that changes all the time, encoded: an amendment without a
+// EncodeLoad is what r says that changes all the time, encoded: an update without a
 // signature, for who asks the node itself.
 func EncodeLoad(r *capacity.Record) []byte {
-	m := &pb.Amendment{
+	m := &pb.Update{
 		Seq:        r.Seq,
 		Issued:     int64(uint64(r.Issued.UnixMilli()) - r.Seq),
 		Uplink:     uint64(r.Uplink.Used),
@@ -103,8 +103,8 @@ func EncodeLoad(r *capacity.Record) []byte {
 // WithLoad returns r as of when its node encoded use, but under its own sequence
 // number and time. The error wraps [capacity.ErrTooLarge] or [capacity.ErrMalformed].
 func WithLoad(r capacity.Record, use []byte) (capacity.Record, error) {
-	if len(use) > maxAmendment {
-		return capacity.Record{}, fmt.Errorf("%w: %d bytes of use, at most %d", capacity.ErrTooLarge, len(use), maxAmendment)
+	if len(use) > maxUpdate {
+		return capacity.Record{}, fmt.Errorf("%w: %d bytes of use, at most %d", capacity.ErrTooLarge, len(use), maxUpdate)
 	}
 	seq, issued := r.Seq, r.Issued
 	r, err := updated(r, use)
@@ -112,87 +112,72 @@ func WithLoad(r capacity.Record, use []byte) (capacity.Record, error) {
 	return r, err
 }
 
-// ApplyUpdate returns base, the record that sealed opens as, as amended, and that
-// sealed anew: [OpenRecord] takes it like any other. Whatever amended sealed before is
+// ApplyUpdate returns base, the record that sealed opens as, with the update, and that
+// sealed anew: [OpenRecord] takes it like any other. An update that sealed had is
 // gone. base is not changed.
 //
-// The error wraps [capacity.ErrForged] if the node did not sign this amendment of this
+// The error wraps [capacity.ErrForged] if the node did not sign this update of this
 // record: of an older one, perhaps. It wraps [capacity.ErrTooLarge] or [capacity.ErrMalformed] if
-// it is no amendment. How old it is, Amend does not look at; see
+// it is no update. How old it is, ApplyUpdate does not look at; see
 // [capacity.Record.CheckAge].
-func ApplyUpdate(base capacity.Record, sealed, amendment []byte) (capacity.Record, []byte, error) {
-	envelope, _, err := splitAmended(sealed)
+func ApplyUpdate(base capacity.Record, sealed, update []byte) (capacity.Record, []byte, error) {
+	envelope, _, err := splitUpdate(sealed)
 	if err != nil {
-		return capacity.Record{}, nil, fmt.Errorf("amend record: %w", err)
+		return capacity.Record{}, nil, fmt.Errorf("update record: %w", err)
 	}
-	r, err := amended(base, envelope, amendment)
+	r, err := verified(base, envelope, update)
 	if err != nil {
-		return capacity.Record{}, nil, fmt.Errorf("amend record: %w", err)
+		return capacity.Record{}, nil, fmt.Errorf("update record: %w", err)
 	}
-	b := protowire.AppendTag(bytes.Clone(envelope), amendmentField, protowire.BytesType)
-	b = protowire.AppendBytes(b, amendment)
+	b := protowire.AppendTag(bytes.Clone(envelope), updateField, protowire.BytesType)
+	b = protowire.AppendBytes(b, update)
 	if len(b) > MaxRecordSize {
-		return capacity.Record{}, nil, fmt.Errorf("amend record: %w: %d bytes, at most %d", capacity.ErrTooLarge, len(b), MaxRecordSize)
+		return capacity.Record{}, nil, fmt.Errorf("update record: %w: %d bytes, at most %d", capacity.ErrTooLarge, len(b), MaxRecordSize)
 	}
 	return r, b, nil
 }
 
-// amended is base, whose envelope that is, as amended.
-func amended(base capacity.Record, envelope, amendment []byte) (capacity.Record, error) {
-	if len(amendment) > maxAmendment {
-		return capacity.Record{}, fmt.Errorf("%w: an amendment of %d bytes, at most %d", capacity.ErrTooLarge, len(amendment), maxAmendment)
+// verified is base, whose envelope that is, with an update that its node signed.
+func verified(base capacity.Record, envelope, update []byte) (capacity.Record, error) {
+	if len(update) > maxUpdate {
+		return capacity.Record{}, fmt.Errorf("%w: an update of %d bytes, at most %d", capacity.ErrTooLarge, len(update), maxUpdate)
 	}
-	if len(amendment) < signatureSize {
-		return capacity.Record{}, capacity.Malformed("amendment", "%d bytes, at least %d", len(amendment), signatureSize)
+	if len(update) < signatureSize {
+		return capacity.Record{}, capacity.Malformed("update", "%d bytes, at least %d", len(update), signatureSize)
 	}
-	body, signature := amendment[:len(amendment)-signatureSize], amendment[len(amendment)-signatureSize:]
+	body, signature := update[:len(update)-signatureSize], update[len(update)-signatureSize:]
 	key, err := base.Node.ExtractPublicKey()
 	if err != nil {
-		return capacity.Record{}, capacity.Malformed("amendment", "signer: %w", err)
+		return capacity.Record{}, capacity.Malformed("update", "signer: %w", err)
 	}
-	if ok, err := key.Verify(amendmentSigned(envelope, body), signature); err != nil || !ok {
-		return capacity.Record{}, fmt.Errorf("%w: the amendment's signature does not match this record", capacity.ErrForged)
+	if ok, err := key.Verify(updateSigned(envelope, body), signature); err != nil || !ok {
+		return capacity.Record{}, fmt.Errorf("%w: the update's signature does not match this record", capacity.ErrForged)
 	}
 	return updated(base, body)
 }
 
-// updated is r with what body says, an encoded amendment without its signature.
+// updated is r with what body says, an encoded update without its signature.
 func updated(r capacity.Record, body []byte) (capacity.Record, error) {
-	var m pb.Amendment
+	var m pb.Update
 	if err := proto.Unmarshal(body, &m); err != nil {
-		return capacity.Record{}, capacity.Malformed("amendment", "%w", err)
+		return capacity.Record{}, capacity.Malformed("update", "%w", err)
 	}
-	issued := m.Seq + uint64(m.Issued)
-	if issued > capacity.MaxUnixMilli {
-		return capacity.Record{}, capacity.Malformed("amendment", "issued %d ms is past the year 9999", issued)
-	}
-	if max(m.Uplink, m.Downlink, m.Packets, m.Sessions, m.Streams, m.Reserved) > capacity.MaxQuantity {
-		return capacity.Record{}, capacity.Malformed("amendment", "a quantity is more than %d", int64(capacity.MaxQuantity))
-	}
-	if max(m.Viewers, m.Children) > capacity.MaxCount {
-		return capacity.Record{}, capacity.Malformed("amendment", "a count is more than %d", capacity.MaxCount)
-	}
-	if m.State < 0 || m.State > pb.State(capacity.Full) {
-		return capacity.Record{}, capacity.Malformed("amendment", "state %d is unknown", m.State)
+	if max(m.Viewers, m.Children) > capacity.MaxCount { // of no stream, perhaps
+		return capacity.Record{}, capacity.Malformed("update", "a count is more than %d", capacity.MaxCount)
 	}
 	said := capacity.Record{
-		Seq:      m.Seq,
-		State:    capacity.State(m.State),
-		Issued:   time.UnixMilli(int64(issued)).UTC(),
-		Uplink:   capacity.Usage{Used: int64(m.Uplink)},
-		Downlink: capacity.Usage{Used: int64(m.Downlink)},
-		Packets:  capacity.Usage{Used: int64(m.Packets)},
-		Sessions: capacity.Usage{Used: int64(m.Sessions)},
-		Streams:  capacity.Usage{Used: int64(m.Streams)},
-		Reserved: int64(m.Reserved),
-		CPU:      float64(m.Cpu) / 1e4,
-		Carries:  &capacity.Carriage{Viewers: int(m.Viewers), Children: int(m.Children), ParentRTT: time.Duration(m.ParentRtt) * time.Microsecond},
-	}
-	if m.Coordinate != nil {
-		var err error
-		if said.Coordinate, err = coordinateFromProto(m.Coordinate); err != nil {
-			return capacity.Record{}, err
-		}
+		Seq:        m.Seq,
+		State:      named[capacity.State](m.State),
+		Issued:     timeOf(m.Seq + uint64(m.Issued)),
+		Uplink:     capacity.Usage{Used: quantity(m.Uplink)},
+		Downlink:   capacity.Usage{Used: quantity(m.Downlink)},
+		Packets:    capacity.Usage{Used: quantity(m.Packets)},
+		Sessions:   capacity.Usage{Used: quantity(m.Sessions)},
+		Streams:    capacity.Usage{Used: quantity(m.Streams)},
+		Reserved:   quantity(m.Reserved),
+		CPU:        float64(m.Cpu) / 1e4,
+		Coordinate: coordinateFromProto(m.Coordinate),
+		Carries:    &capacity.Carriage{Viewers: int(m.Viewers), Children: int(m.Children), ParentRTT: time.Duration(m.ParentRtt) * time.Microsecond},
 	}
 	takeLoad(&r, &said)
 	if err := r.Check(); err != nil {
@@ -201,23 +186,23 @@ func updated(r capacity.Record, body []byte) (capacity.Record, error) {
 	return r, nil
 }
 
-func amendmentSigned(envelope, body []byte) []byte {
-	b := make([]byte, 0, len(amendmentDomain)+len(envelope)+len(body)+8)
-	for _, part := range [][]byte{[]byte(amendmentDomain), envelope, body} {
+func updateSigned(envelope, body []byte) []byte {
+	b := make([]byte, 0, len(updateDomain)+len(envelope)+len(body)+8)
+	for _, part := range [][]byte{[]byte(updateDomain), envelope, body} {
 		b = protowire.AppendBytes(b, part)
 	}
 	return b
 }
 
-// splitAmended returns the envelope that sealed begins with, and the amendment
+// splitUpdate returns the envelope that sealed begins with, and the update
 // behind it, or nil.
-func splitAmended(sealed []byte) (envelope, amendment []byte, err error) {
+func splitUpdate(sealed []byte) (envelope, update []byte, err error) {
 	for rest := sealed; len(rest) > 0; {
 		field, kind, n := protowire.ConsumeTag(rest)
 		if n < 0 {
 			return nil, nil, fmt.Errorf("%w: %w", capacity.ErrMalformed, protowire.ParseError(n))
 		}
-		if field == amendmentField && kind == protowire.BytesType {
+		if field == updateField && kind == protowire.BytesType {
 			b, m := protowire.ConsumeBytes(rest[n:])
 			if m < 0 || n+m != len(rest) {
 				return nil, nil, fmt.Errorf("%w: %w", capacity.ErrMalformed, errBehind)
@@ -233,4 +218,4 @@ func splitAmended(sealed []byte) (envelope, amendment []byte, err error) {
 	return sealed, nil, nil
 }
 
-var errBehind = errors.New("an amendment is the last there is, and whole")
+var errBehind = errors.New("an update is the last there is, and whole")

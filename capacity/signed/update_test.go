@@ -14,7 +14,7 @@ import (
 	"weir/capacity/pb"
 )
 
-// later is r some seconds on: with other numbers, and what cannot be amended as
+// later is r some seconds on: with other numbers, and what cannot be updated as
 // it was.
 func later(r capacity.Record) capacity.Record {
 	r.Seq += 5_003
@@ -30,8 +30,8 @@ func later(r capacity.Record) capacity.Record {
 	return r
 }
 
-// mustSealAmendment amends sealed with r, of which the coordinate is left out.
-func mustSealAmendment(tb testing.TB, sealed []byte, r capacity.Record, name string) []byte {
+// mustSealUpdate updates sealed with r, of which the coordinate is left out.
+func mustSealUpdate(tb testing.TB, sealed []byte, r capacity.Record, name string) []byte {
 	tb.Helper()
 	b, err := SealUpdate(capacity.Record{Coordinate: r.Coordinate}, sealed, r, capacitytest.Key(tb, name))
 	if err != nil {
@@ -40,7 +40,7 @@ func mustSealAmendment(tb testing.TB, sealed []byte, r capacity.Record, name str
 	return b
 }
 
-func TestAmendedRecordOpensAsWhatItSaysNow(t *testing.T) {
+func TestUpdatedRecordOpensAsWhatItSaysNow(t *testing.T) {
 	plain := capacitytest.Record(t, "node")
 	carrying := plain
 	carrying.Carries = capacitytest.Carriage(t, plain.Node)
@@ -54,15 +54,15 @@ func TestAmendedRecordOpensAsWhatItSaysNow(t *testing.T) {
 			}
 			want := later(base)
 			if !Updatable(&base, &want) {
-				t.Fatal("not amendable")
+				t.Fatal("not updatable")
 			}
-			amendment := mustSealAmendment(t, sealed, want, "node")
-			if len(amendment) > len(sealed)/3 {
-				t.Errorf("%d bytes, of a record of %d", len(amendment), len(sealed))
+			sealedUpdate := mustSealUpdate(t, sealed, want, "node")
+			if len(sealedUpdate) > len(sealed)/3 {
+				t.Errorf("%d bytes, of a record of %d", len(sealedUpdate), len(sealed))
 			}
-			r, resealed, err := ApplyUpdate(base, sealed, amendment)
+			r, resealed, err := ApplyUpdate(base, sealed, sealedUpdate)
 			if err != nil || !reflect.DeepEqual(r, want) {
-				t.Fatalf("Amend = %+v, %v, want %+v", r, err, want)
+				t.Fatalf("ApplyUpdate = %+v, %v, want %+v", r, err, want)
 			}
 			if got, err := OpenRecord(resealed, capacitytest.Epoch); err != nil || !reflect.DeepEqual(got, want) {
 				t.Fatalf("Open = %+v, %v, want %+v", got, err, want)
@@ -74,26 +74,26 @@ func TestAmendedRecordOpensAsWhatItSaysNow(t *testing.T) {
 			moved := want
 			moved.Coordinate = base.Coordinate.Clone()
 			moved.Coordinate.Vec[2] = 0.75
-			amendment, err = SealUpdate(base, sealed, moved, key)
-			if err != nil || len(amendment) > 180 {
-				t.Fatalf("%d bytes, %v", len(amendment), err)
+			sealedUpdate, err = SealUpdate(base, sealed, moved, key)
+			if err != nil || len(sealedUpdate) > 180 {
+				t.Fatalf("%d bytes, %v", len(sealedUpdate), err)
 			}
-			if r, _, err := ApplyUpdate(base, sealed, amendment); err != nil || !reflect.DeepEqual(r, moved) {
-				t.Errorf("Amend = %+v, %v, want %+v", r, err, moved)
+			if r, _, err := ApplyUpdate(base, sealed, sealedUpdate); err != nil || !reflect.DeepEqual(r, moved) {
+				t.Errorf("ApplyUpdate = %+v, %v, want %+v", r, err, moved)
 			}
-			amendment = mustSealAmendment(t, sealed, want, "node")
-			// Amended once more, it is as if the first had never been.
+			sealedUpdate = mustSealUpdate(t, sealed, want, "node")
+			// Updated once more, it is as if the first had never been.
 			next := later(want)
-			r, again, err := ApplyUpdate(r, resealed, mustSealAmendment(t, resealed, next, "node"))
+			r, again, err := ApplyUpdate(r, resealed, mustSealUpdate(t, resealed, next, "node"))
 			if err != nil || !reflect.DeepEqual(r, next) || len(again) > len(resealed)+8 {
-				t.Errorf("amended twice: %+v, %v, %d bytes after %d, want %+v", r, err, len(again), len(resealed), next)
+				t.Errorf("updated twice: %+v, %v, %d bytes after %d, want %+v", r, err, len(again), len(resealed), next)
 			}
-			// An old amendment still signs what it says: whoever keeps records
+			// An old update still signs what it says: whoever keeps records
 			// compares sequence numbers.
-			if r, _, err := ApplyUpdate(r, again, amendment); err != nil || r.Seq != want.Seq {
+			if r, _, err := ApplyUpdate(r, again, sealedUpdate); err != nil || r.Seq != want.Seq {
 				t.Errorf("the first once more: %d, %v, want %d", r.Seq, err, want.Seq)
 			}
-			// What is past the amendment's time is expired, whatever the base says.
+			// What is past the update's time is expired, whatever the base says.
 			if _, err := OpenRecord(resealed, want.Expires().Add(capacity.MaxClockSkew+time.Second)); !errors.Is(err, capacity.ErrExpired) {
 				t.Errorf("Open, later: %v", err)
 			}
@@ -104,18 +104,18 @@ func TestAmendedRecordOpensAsWhatItSaysNow(t *testing.T) {
 	}
 }
 
-func TestAmendmentThatIsRefused(t *testing.T) {
+func TestUpdateThatIsRefused(t *testing.T) {
 	base := capacitytest.Record(t, "node")
 	sealed := mustSeal(t, base, capacitytest.Key(t, "node"))
 	other := base
 	other.Seq++
-	good := mustSealAmendment(t, sealed, later(base), "node")
-	signed := func(m *pb.Amendment) []byte {
+	good := mustSealUpdate(t, sealed, later(base), "node")
+	signed := func(m *pb.Update) []byte {
 		body, err := payload{msg: m}.MarshalRecord()
 		if err != nil {
 			t.Fatal(err)
 		}
-		signature, err := capacitytest.Key(t, "node").Sign(amendmentSigned(sealed, body))
+		signature, err := capacitytest.Key(t, "node").Sign(updateSigned(sealed, body))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -124,29 +124,29 @@ func TestAmendmentThatIsRefused(t *testing.T) {
 	seq := base.Seq + 1
 	stranger := capacitytest.Record(t, "stranger")
 	for name, c := range map[string]struct {
-		amendment []byte
-		want      error
+		sealedUpdate []byte
+		want         error
 	}{
 		"nothing":                        {nil, capacity.ErrMalformed},
 		"shorter than a signature":       {good[:signatureSize-1], capacity.ErrMalformed},
-		"too long":                       {append(bytes.Repeat([]byte{0}, maxAmendment), good...), capacity.ErrTooLarge},
-		"of another record of the node":  {mustSealAmendment(t, mustSeal(t, other, capacitytest.Key(t, "node")), later(base), "node"), capacity.ErrForged},
-		"signed by someone else":         {mustSealAmendment(t, sealed, later(stranger), "stranger"), capacity.ErrForged},
+		"too long":                       {append(bytes.Repeat([]byte{0}, maxUpdate), good...), capacity.ErrTooLarge},
+		"of another record of the node":  {mustSealUpdate(t, mustSeal(t, other, capacitytest.Key(t, "node")), later(base), "node"), capacity.ErrForged},
+		"signed by someone else":         {mustSealUpdate(t, sealed, later(stranger), "stranger"), capacity.ErrForged},
 		"changed on the way":             {append([]byte{good[0], good[1] ^ 1}, good[2:]...), capacity.ErrForged},
-		"no sequence number":             {signed(&pb.Amendment{}), capacity.ErrMalformed},
-		"more than there is":             {signed(&pb.Amendment{Seq: seq, Uplink: capacity.MaxQuantity + 1}), capacity.ErrMalformed},
-		"more viewers than there can be": {signed(&pb.Amendment{Seq: seq, Viewers: capacity.MaxCount + 1}), capacity.ErrMalformed},
-		"no state there is":              {signed(&pb.Amendment{Seq: seq, State: 3}), capacity.ErrMalformed},
-		"a CPU beyond all cores":         {signed(&pb.Amendment{Seq: seq, Cpu: 1 << 30}), capacity.ErrMalformed},
-		"nowhere":                        {signed(&pb.Amendment{Seq: seq, Coordinate: &pb.Coordinate{Vec: []float32{1}}}), capacity.ErrMalformed},
-		"before time began":              {signed(&pb.Amendment{Seq: 1, Issued: -2}), capacity.ErrMalformed},
+		"no sequence number":             {signed(&pb.Update{}), capacity.ErrMalformed},
+		"more than there is":             {signed(&pb.Update{Seq: seq, Uplink: capacity.MaxQuantity + 1}), capacity.ErrMalformed},
+		"more viewers than there can be": {signed(&pb.Update{Seq: seq, Viewers: capacity.MaxCount + 1}), capacity.ErrMalformed},
+		"no state there is":              {signed(&pb.Update{Seq: seq, State: 3}), capacity.ErrMalformed},
+		"a CPU beyond all cores":         {signed(&pb.Update{Seq: seq, Cpu: 1 << 30}), capacity.ErrMalformed},
+		"nowhere":                        {signed(&pb.Update{Seq: seq, Coordinate: &pb.Coordinate{Vec: []float32{1}}}), capacity.ErrMalformed},
+		"before time began":              {signed(&pb.Update{Seq: 1, Issued: -2}), capacity.ErrMalformed},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if _, _, err := ApplyUpdate(base, sealed, c.amendment); !errors.Is(err, c.want) {
-				t.Errorf("Amend: %v, want %v", err, c.want)
+			if _, _, err := ApplyUpdate(base, sealed, c.sealedUpdate); !errors.Is(err, c.want) {
+				t.Errorf("ApplyUpdate: %v, want %v", err, c.want)
 			}
-			b := protowire.AppendTag(bytes.Clone(sealed), amendmentField, protowire.BytesType)
-			if _, err := OpenRecord(protowire.AppendBytes(b, c.amendment), capacitytest.Epoch); !errors.Is(err, c.want) {
+			b := protowire.AppendTag(bytes.Clone(sealed), updateField, protowire.BytesType)
+			if _, err := OpenRecord(protowire.AppendBytes(b, c.sealedUpdate), capacitytest.Epoch); !errors.Is(err, c.want) {
 				t.Errorf("Open: %v, want %v", err, c.want)
 			}
 		})
@@ -156,7 +156,7 @@ func TestAmendmentThatIsRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, err := OpenRecord(append(resealed, resealed[len(sealed):]...), capacitytest.Epoch); !errors.Is(err, capacity.ErrMalformed) {
-		t.Errorf("two amendments: %v", err)
+		t.Errorf("two updates: %v", err)
 	}
 	long := base
 	long.URL = "https://" + string(bytes.Repeat([]byte("a"), 200)) + ".example"
@@ -167,15 +167,15 @@ func TestAmendmentThatIsRefused(t *testing.T) {
 		long.Features = append(long.Features, "feature")
 	}
 	sealed = mustSeal(t, long, capacitytest.Key(t, "node"))
-	if _, _, err := ApplyUpdate(long, sealed, mustSealAmendment(t, sealed, later(long), "node")); !errors.Is(err, capacity.ErrTooLarge) {
-		t.Errorf("a record of %d bytes amended: %v, want %v", len(sealed), err, capacity.ErrTooLarge)
+	if _, _, err := ApplyUpdate(long, sealed, mustSealUpdate(t, sealed, later(long), "node")); !errors.Is(err, capacity.ErrTooLarge) {
+		t.Errorf("a record of %d bytes updated: %v, want %v", len(sealed), err, capacity.ErrTooLarge)
 	}
 	if _, err := SealUpdate(base, sealed, later(base), capacitytest.Key(t, "stranger")); !errors.Is(err, capacity.ErrForged) {
-		t.Errorf("SealAmendment with another's key: %v", err)
+		t.Errorf("SealUpdate with another's key: %v", err)
 	}
 }
 
-func TestWhatCannotBeAmended(t *testing.T) {
+func TestWhatCannotBeUpdated(t *testing.T) {
 	base := capacitytest.Record(t, "node")
 	base.Carries = capacitytest.Carriage(t, base.Node)
 	for name, change := range map[string]func(*capacity.Record){
@@ -191,17 +191,17 @@ func TestWhatCannotBeAmended(t *testing.T) {
 		r := later(base)
 		change(&r)
 		if Updatable(&base, &r) {
-			t.Errorf("%s has changed: amendable", name)
+			t.Errorf("%s has changed: updatable", name)
 		}
 	}
 	r := later(base)
 	r.Coordinate = base.Coordinate.Clone()
 	r.Coordinate.Height = 0.01
 	if !Updatable(&base, &r) {
-		t.Error("another coordinate: not amendable")
+		t.Error("another coordinate: not updatable")
 	}
 	if r.Coordinate = nil; Updatable(&base, &r) {
-		t.Error("no coordinate any more: amendable")
+		t.Error("no coordinate any more: updatable")
 	}
 }
 
@@ -216,7 +216,7 @@ func TestUse(t *testing.T) {
 	if err != nil || !reflect.DeepEqual(got, want) {
 		t.Errorf("Using = %+v, %v, want %+v", got, err, want)
 	}
-	for name, use := range map[string][]byte{"garbage": {0xff}, "nothing": {}, "too much": bytes.Repeat([]byte{8, 1}, maxAmendment)} {
+	for name, use := range map[string][]byte{"garbage": {0xff}, "nothing": {}, "too much": bytes.Repeat([]byte{8, 1}, maxUpdate)} {
 		if _, err := WithLoad(base, use); err == nil {
 			t.Errorf("%s passes", name)
 		}
@@ -239,20 +239,20 @@ func FuzzUse(f *testing.F) {
 	})
 }
 
-func FuzzOpenAmended(f *testing.F) {
+func FuzzOpenUpdated(f *testing.F) {
 	base := capacitytest.Record(f, "node")
 	sealed := mustSeal(f, base, capacitytest.Key(f, "node"))
-	good := mustSealAmendment(f, sealed, later(base), "node")
+	good := mustSealUpdate(f, sealed, later(base), "node")
 	f.Add(good)
 	f.Add(good[:signatureSize])
 	f.Add([]byte{})
-	f.Fuzz(func(t *testing.T, amendment []byte) {
-		r, resealed, err := ApplyUpdate(base, sealed, amendment)
+	f.Fuzz(func(t *testing.T, sealedUpdate []byte) {
+		r, resealed, err := ApplyUpdate(base, sealed, sealedUpdate)
 		if err != nil {
 			return
 		}
-		if !bytes.Equal(amendment, good) {
-			t.Fatalf("%x is forged, but opens as %+v", amendment, r)
+		if !bytes.Equal(sealedUpdate, good) {
+			t.Fatalf("%x is forged, but opens as %+v", sealedUpdate, r)
 		}
 		if _, err := OpenRecord(resealed, capacitytest.Epoch); err != nil {
 			t.Fatal(err)
