@@ -108,7 +108,7 @@ func (n *node) adminHandler() http.Handler {
 	get("/doctor", n.doctor)
 	get("/invite", func(*http.Request) (any, error) {
 		token, err := n.invite()
-		return inviteReply{token, n.cfg.network}, err
+		return inviteReply{Token: token, Network: n.cfg.network}, err
 	})
 	streams := &streamLimit{}
 	mux.HandleFunc("GET /api/v1/records/watch", streams.bound(n.watchRecords))
@@ -265,15 +265,6 @@ func (n *node) explain(r *http.Request) (any, error) {
 	return n.dht.Explain(r.Context(), topic, need, []peer.ID{n.dht.ID()})
 }
 
-// watchEvent is one change of a watched topic, as JSON.
-type watchEvent struct {
-	Synced bool `json:"synced,omitempty"`
-	// Hearing, with Synced, says which holders had not told theirs by then.
-	Hearing *dht.Hearing `json:"hearing,omitempty"`
-	Gone    peer.ID      `json:"gone,omitempty"`
-	Entry   *recordEntry `json:"entry,omitempty"`
-}
-
 func watchEventOf(c dht.Change) watchEvent {
 	switch {
 	case c.Synced:
@@ -282,7 +273,7 @@ func watchEventOf(c dht.Change) watchEvent {
 		return watchEvent{Gone: c.Node}
 	}
 	e := inspectRecord(c.Sealed, time.Now())
-	e.held(c)
+	addHolder(&e, c)
 	return watchEvent{Entry: &e}
 }
 

@@ -89,13 +89,6 @@ func (n *node) serveEvents(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// A pingReply is one ping's result.
-type pingReply struct {
-	Peer peer.ID `json:"peer"`
-	RTT  float64 `json:"rtt_ms"`
-	Err  string  `json:"err,omitempty"`
-}
-
 // servePing pings a peer, as server-sent events, one a second.
 func (n *node) servePing(w http.ResponseWriter, r *http.Request) {
 	q := r.URL.Query()
@@ -149,13 +142,6 @@ func (n *node) servePing(w http.ResponseWriter, r *http.Request) {
 // byOrder is why a session ends that the operator ends.
 const byOrder = "ended by the operator"
 
-// endedSession is a session that was ended by order.
-type endedSession struct {
-	ID     string `json:"id"`
-	Stream string `json:"stream"`
-	Client string `json:"client"`
-}
-
 // endSession ends the session whose ID, or the beginning of it, is in the path.
 func (n *node) endSession(r *http.Request) (any, error) {
 	id := r.PathValue("id")
@@ -175,7 +161,7 @@ func (n *node) endSession(r *http.Request) (any, error) {
 	if !n.sfu.EndSession(s.ID, byOrder) {
 		return nil, problem.New(problem.SessionEnded, fmt.Sprintf("session %s has just ended by itself", s.ID))
 	}
-	return endedSession{s.ID, s.Stream, s.Remote}, nil
+	return endedSession{ID: s.ID, Stream: s.Stream, Client: s.Remote}, nil
 }
 
 // endStream ends a stream that is published here.

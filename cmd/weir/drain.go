@@ -43,15 +43,6 @@ type drain struct {
 	reason string
 }
 
-// drainStatus is a drain as the admin API shows it.
-type drainStatus struct {
-	Draining bool       `json:"draining"`
-	Exit     bool       `json:"exit"` // the process ends when empty, or at the deadline
-	Deadline *time.Time `json:"deadline,omitempty"`
-	Reason   string     `json:"reason,omitempty"`
-	Left     int        `json:"left"` // sessions, leases and pulls served
-}
-
 // begin starts draining, or changes what a drain under way does. It reports
 // whether none was.
 func (d *drain) begin(now time.Time, deadline time.Duration, exit bool, reason string) bool {
@@ -172,12 +163,6 @@ func (n *node) watchDrain(ctx context.Context) error {
 			return errDrained
 		}
 	}
-}
-
-// drainRequest is the body of POST /api/v1/drain.
-type drainRequest struct {
-	DeadlineMillis int64 `json:"deadline_ms"` // 0: none
-	Exit           bool  `json:"exit"`
 }
 
 // byOperator is the reason of a drain that was asked for by hand.

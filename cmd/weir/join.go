@@ -170,12 +170,6 @@ func (n *node) invite() (string, error) {
 	return i.token()
 }
 
-// inviteReply is what GET /api/v1/invite returns.
-type inviteReply struct {
-	Token   string `json:"token"`
-	Network string `json:"network"`
-}
-
 func networkCommand() *cli.Command {
 	return &cli.Command{
 		Name: "network", Usage: "the network as a whole: invite",

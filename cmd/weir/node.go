@@ -388,20 +388,6 @@ func bitrate(s string) (int64, error) {
 	return int64(v * factor), nil
 }
 
-// readyInfo is the content of --ready-file.
-type readyInfo struct {
-	PeerID  string   `json:"peer_id"`
-	Name    string   `json:"name"`
-	P2P     []string `json:"p2p"` // each with /p2p/ID
-	HTTP    string   `json:"http"`
-	Admin   string   `json:"admin"`
-	Metrics string   `json:"metrics,omitempty"`
-	Media   string   `json:"media"`
-	PID     int      `json:"pid"`
-	Network string   `json:"network"`
-	DataDir string   `json:"data_dir"`
-}
-
 // writeReady writes info so that a reader sees all of it or nothing.
 func writeReady(path string, info readyInfo) error {
 	b, err := json.MarshalIndent(info, "", "  ")

@@ -33,32 +33,6 @@ const (
 	decisionsKept = 64
 )
 
-// A recordEntry is one published record as found, good or bad.
-type recordEntry struct {
-	Record  *capacity.Record `json:"record,omitempty"` // nil if it is none
-	Node    peer.ID          `json:"node"`
-	Signer  peer.ID          `json:"signer,omitempty"`
-	Bytes   int              `json:"bytes"`
-	Valid   bool             `json:"valid"`
-	Error   string           `json:"error,omitempty"`
-	Age     float64          `json:"age_ms"`      // since issued, by both clocks
-	TTLLeft float64          `json:"ttl_left_ms"` // likewise
-	HeldBy  []peer.ID        `json:"held_by"`
-	HeldFor []float64        `json:"held_for_ms"` // by each of HeldBy, since it got its copy
-	Copies  []recordCopy     `json:"copies,omitempty"`
-	Sealed  []byte           `json:"sealed,omitempty"`
-}
-
-// A recordCopy is one copy of a node's record, of this one or of an older one
-// that its holder still has.
-type recordCopy struct {
-	Holder  peer.ID   `json:"holder"`
-	Topic   dht.Topic `json:"topic"`
-	HeldFor float64   `json:"held_for_ms"`
-	Seq     uint64    `json:"seq"`
-	Old     bool      `json:"old"` // others hold a newer one in the topic
-}
-
 // inspectRecord judges one sealed record for people: unlike [signed.OpenRecord] it goes
 // on after the first fault.
 func inspectRecord(sealed []byte, now time.Time) recordEntry {
@@ -84,8 +58,8 @@ func inspectRecord(sealed []byte, now time.Time) recordEntry {
 	return e
 }
 
-// held notes the copy that c told of.
-func (e *recordEntry) held(c dht.Change) {
+// addHolder notes the copy that c told of.
+func addHolder(e *recordEntry, c dht.Change) {
 	e.HeldBy = append(e.HeldBy, c.Holder)
 	e.HeldFor = append(e.HeldFor, float64(c.HeldFor.Microseconds())/1000)
 }
@@ -94,13 +68,6 @@ func (e *recordEntry) held(c dht.Change) {
 // network.
 type snapshotter interface {
 	Inspect(ctx context.Context, topic dht.Topic) ([]dht.Change, dht.Hearing, error)
-}
-
-// A recordList is what the holders of a topic hold, and which of them have said
-// so: what only the others hold is missing.
-type recordList struct {
-	Records []recordEntry `json:"records"`
-	Hearing dht.Hearing   `json:"hearing"`
 }
 
 // snapshot reads all records of topic from its holders: the newest of each
@@ -117,7 +84,7 @@ func snapshot(ctx context.Context, from snapshotter, topic dht.Topic) (recordLis
 			continue
 		}
 		e := inspectRecord(c.Sealed, time.Now())
-		e.held(c)
+		addHolder(&e, c)
 		all = append(all, e)
 	}
 	for _, copies := range byNode {
@@ -130,7 +97,7 @@ func snapshot(ctx context.Context, from snapshotter, topic dht.Topic) (recordLis
 	if errors.Is(err, context.DeadlineExceeded) && len(all) > 0 {
 		err = nil
 	}
-	return recordList{all, heard}, err
+	return recordList{Records: all, Hearing: heard}, err
 }
 
 // gather makes one entry of the copies of one node's records: the newest, and
@@ -191,45 +158,10 @@ func (n *node) snapshot(ctx context.Context, topic dht.Topic) recordList {
 	return all
 }
 
-// A streamEntry is one stream, network wide.
-type streamEntry struct {
-	Stream   string         `json:"stream"`
-	Tracks   []string       `json:"tracks"`
-	Viewers  int            `json:"viewers"`
-	Carriers []carrierEntry `json:"carriers"` // origin first, then by depth
-}
-
-type carrierEntry struct {
-	Node      peer.ID   `json:"node"`
-	Name      string    `json:"name"`
-	URL       string    `json:"url"`
-	Region    string    `json:"region"`
-	Origin    bool      `json:"origin"`
-	Depth     int       `json:"depth"`
-	Parent    peer.ID   `json:"parent,omitempty"`
-	ParentRTT float64   `json:"parent_rtt_ms"`
-	Viewers   int       `json:"viewers"`
-	Children  int       `json:"children"`
-	Fanout    int       `json:"fanout"`
-	Path      []peer.ID `json:"path"`
-}
-
 // fetcher asks a node for its own records.
 type fetcher interface {
 	Fetch(ctx context.Context, id peer.ID) ([][]byte, error)
 }
-
-// A streamList is the streams of the network as their carriers tell of them.
-type streamList struct {
-	Streams []streamEntry `json:"streams"`
-	// Hearing says which holders of the nodes' records have not answered, and
-	// Silent which nodes carry streams and have not said which.
-	Hearing dht.Hearing   `json:"hearing"`
-	Silent  []dht.Silence `json:"silent,omitempty"`
-}
-
-// whole reports whether a stream that is not in the list is nowhere.
-func (l streamList) whole() bool { return l.Hearing.Enough() && len(l.Silent) == 0 }
 
 // streams asks every node of records that carries any for its streams.
 func streams(ctx context.Context, f fetcher, records recordList) streamList {
@@ -293,29 +225,6 @@ func byStream(rows []capacity.Record) []streamEntry {
 	}
 	slices.SortFunc(all, func(a, b streamEntry) int { return cmp.Compare(a.Stream, b.Stream) })
 	return all
-}
-
-// networkState is what the console shows.
-type networkState struct {
-	Self    peer.ID       `json:"self"`
-	Network string        `json:"network"`
-	Nodes   []recordEntry `json:"nodes"`
-	Streams []streamEntry `json:"streams"`
-	Gone    []goneEntry   `json:"gone"`
-	// Hearing and Silent are as in streamList: what may be missing.
-	Hearing dht.Hearing   `json:"hearing"`
-	Silent  []dht.Silence `json:"silent,omitempty"`
-	Time    time.Time     `json:"time"`
-}
-
-// A goneEntry is a node that published until lately.
-type goneEntry struct {
-	Node   peer.ID `json:"node"`
-	Name   string  `json:"name,omitempty"`
-	Region string  `json:"region,omitempty"`
-	For    float64 `json:"gone_ms"`
-	// Unsure: not all holders answered, one of which may have its record.
-	Unsure bool `json:"unsure,omitempty"`
 }
 
 // goneShown is how long the console shows a node whose record is gone.

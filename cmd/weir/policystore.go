@@ -12,7 +12,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
 
@@ -89,23 +88,10 @@ func (s *policyStore) files() ([]string, error) {
 	return files, err
 }
 
-// A policyEntry is one signed policy that a node has kept.
-type policyEntry struct {
-	Version  uint64    `json:"version"`
-	Name     string    `json:"name"`
-	Issued   time.Time `json:"issued"` // operator's clock
-	Operator peer.ID   `json:"operator"`
-	Sum      string    `json:"sum"` // beginning of the text's SHA-256
-	InForce  bool      `json:"in_force"`
-	Text     string    `json:"text"`
-
-	sealed []byte
-}
-
 func policyEntryOf(p signed.Policy, sealed []byte, inForce bool) policyEntry {
 	return policyEntry{
 		Version: p.Version, Name: p.Judge.Policy().Name, Issued: p.Issued, Operator: p.Operator, Sum: p.Sum(),
-		InForce: inForce, Text: string(p.Text), sealed: sealed,
+		InForce: inForce, Text: string(p.Text), Sealed: sealed,
 	}
 }
 
@@ -172,7 +158,7 @@ func (s *policyStore) restore(d *dht.Node) error {
 	if err != nil || len(list) == 0 {
 		return err
 	}
-	_, err = d.Policies.Push(list[0].sealed)
+	_, err = d.Policies.Push(list[0].Sealed)
 	return err
 }
 

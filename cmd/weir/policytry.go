@@ -24,38 +24,6 @@ import (
 	"weir/sfu/problem"
 )
 
-// A policyTrial is what a policy would change if it came into force, judged by
-// one node on the records published now.
-type policyTrial struct {
-	Node    peer.ID     `json:"node"`
-	InForce policyName  `json:"in_force"`
-	Tried   policyName  `json:"tried"`
-	Needs   []needTrial `json:"needs"`
-	Recent  recentTrial `json:"recent"`
-	Silent  []peer.ID   `json:"silent"` // holders whose records may be missing
-}
-
-type policyName struct {
-	Name    string `json:"name"`
-	Version uint64 `json:"version"`
-}
-
-// A needTrial is what would change for one need.
-type needTrial struct {
-	Topic dht.Topic        `json:"topic"`
-	Need  dht.DecisionNeed `json:"need"`
-	policy.Comparison
-}
-
-// A recentTrial is what would become of the placements that the node remembers,
-// if they came again now.
-type recentTrial struct {
-	Placements   int `json:"placements"`
-	Before       int `json:"before"`        // for which some node passes by the policy in force
-	After        int `json:"after"`         // and by the one tried
-	FirstChanges int `json:"first_changes"` // for which another node would be the best
-}
-
 // tryPolicy serves POST /api/v1/policy/try, whose body is a policy's text. The
 // query may give uplink, packets, region and stream, of the needs to try it
 // with, and file, which is what mistakes are said to be in.
@@ -140,12 +108,12 @@ func trial(before, after *policy.Compiled, surveys map[dht.Topic]dht.Survey, nee
 			c = compare(d.Topic, capacity.Need(d.Need))
 			compared[p] = c
 		}
-		t.Recent.add(c)
+		addRecent(&t.Recent, c)
 	}
 	return t
 }
 
-func (r *recentTrial) add(c policy.Comparison) {
+func addRecent(r *recentTrial, c policy.Comparison) {
 	r.Placements++
 	if c.Before.Passed > 0 {
 		r.Before++
@@ -193,7 +161,7 @@ func tryPolicy(c *cli.Context) error {
 	if c.Bool("json") {
 		err = term.PrintJSON(c, t)
 	} else {
-		t.print(term.Of(c), namesOf(c))
+		printPolicyTrial(term.Of(c), t, namesOf(c))
 	}
 	if i := slices.IndexFunc(t.Needs, nobody); err == nil && i >= 0 && c.Bool("fail-if-none") {
 		return cli.Exit(fmt.Sprintf("by this policy nobody would be chosen for %s", t.Needs[i].Need.Purpose), cmdline.ExitFailure)
@@ -204,9 +172,9 @@ func tryPolicy(c *cli.Context) error {
 // nobody reports whether all are rejected by the policy tried.
 func nobody(t needTrial) bool { return len(t.Nodes) > 0 && t.After.Passed == 0 }
 
-// print writes t for people: what would change in a line for each need, and
+// printPolicyTrial writes t for people: what would change in a line for each need, and
 // then the nodes. Needs that all nodes meet alike share a table.
-func (t policyTrial) print(w term.Terminal, known nodeNames) {
+func printPolicyTrial(w term.Terminal, t policyTrial, known nodeNames) {
 	var groups [][]needTrial
 	for _, n := range t.Needs {
 		i := slices.IndexFunc(groups, func(g []needTrial) bool {
@@ -247,8 +215,6 @@ func (t policyTrial) print(w term.Terminal, known nodeNames) {
 		}
 	}
 }
-
-func (p policyName) String() string { return fmt.Sprintf("policy %q version %d", p.Name, p.Version) }
 
 func purposes(group []needTrial) string {
 	var list []string

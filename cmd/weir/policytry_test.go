@@ -77,7 +77,7 @@ func TestTrialInWords(t *testing.T) {
 	} {
 		got := trial(judge(policyV1), judge(tt.after), surveys, []capacity.Need{view, cascade}, decisions)
 		var out strings.Builder
-		got.print(term.Terminal{Writer: &out}, newNames(nil))
+		printPolicyTrial(term.Terminal{Writer: &out}, got, newNames(nil))
 		for _, s := range tt.says {
 			if !strings.Contains(out.String(), s) {
 				t.Errorf("%s: it does not say %q:\n%s", name, s, &out)
@@ -96,7 +96,7 @@ func TestTrialInWords(t *testing.T) {
 	publish := capacity.Need{Purpose: capacity.Publish}
 	both := trial(judge(policyV1), judge(policyV1), surveys, []capacity.Need{view, publish}, nil)
 	var out strings.Builder
-	both.print(term.Terminal{Writer: &out}, newNames(nil))
+	printPolicyTrial(term.Terminal{Writer: &out}, both, newNames(nil))
 	if !strings.HasPrefix(out.String(), "view or publish: of 3 nodes") || strings.Count(out.String(), b) != 1 {
 		t.Errorf("got\n%s", &out)
 	}

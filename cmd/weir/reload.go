@@ -8,7 +8,6 @@ import (
 	"os"
 	"os/signal"
 	"slices"
-	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -49,13 +48,6 @@ func (n *node) parts() []reloadable {
 	return all
 }
 
-// Outcomes of reading the configuration again.
-const (
-	reloadApplied = "applied"
-	reloadRefused = "refused" // it has mistakes: nothing is applied
-	reloadFailed  = "failed"  // it is applied, but for a part's files
-)
-
 // reloading is the configuration in force and what came of reading it again.
 type reloading struct {
 	one sync.Mutex // reads at a time
@@ -65,31 +57,6 @@ type reloading struct {
 	last     *reloadReport // nil: never
 	counts   map[string]uint64
 	good     time.Time // when it was last applied, at first the start
-}
-
-// A reloadReport is what came of reading the configuration once more.
-type reloadReport struct {
-	At      time.Time `json:"at"`
-	Outcome string    `json:"outcome"` // applied, refused or failed
-	Changed []string  `json:"changed"` // names of settings that are in force now
-	Restart []string  `json:"restart"` // … that have changed and need a restart
-	Errors  []string  `json:"errors"`
-}
-
-// String says it in one line.
-func (r reloadReport) String() string {
-	var parts []string
-	switch {
-	case r.Outcome == reloadRefused:
-	case len(r.Changed) > 0:
-		parts = append(parts, "changed: "+strings.Join(r.Changed, ", "))
-	case len(r.Restart) == 0:
-		parts = append(parts, "no setting has changed")
-	}
-	if len(r.Restart) > 0 {
-		parts = append(parts, "needs a restart: "+strings.Join(r.Restart, ", "))
-	}
-	return strings.Join(append(parts, r.Errors...), "; ")
 }
 
 func (r *reloading) begin(in []setting) {
@@ -151,7 +118,7 @@ func merged(before, next []setting) (in []setting, changed, restart []string) {
 	for _, s := range next {
 		i := slices.IndexFunc(before, func(b setting) bool { return b.Name == s.Name })
 		switch {
-		case i < 0 || slices.Equal(before[i].raw, s.raw):
+		case i < 0 || slices.Equal(before[i].Raw, s.Raw):
 		case slices.Contains(liveSettings, s.Name):
 			changed = append(changed, s.Name)
 		default:
@@ -228,13 +195,6 @@ func (n *node) serveReload(*http.Request) (any, error) {
 		return nil, problem.New(problem.BadConfig, err.Error())
 	}
 	return report, nil
-}
-
-// A configReply is what GET /api/v1/config returns.
-type configReply struct {
-	File     string        `json:"file,omitempty"` // "": none
-	Settings []setting     `json:"settings"`
-	Reload   *reloadReport `json:"reload,omitempty"` // the last one
 }
 
 func (n *node) configReply() configReply {

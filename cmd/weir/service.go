@@ -34,9 +34,7 @@ import (
 	"weir/cmd/weir/build"
 	"weir/cmd/weir/cmdline"
 	"weir/dht"
-	"weir/dht/directory"
 	"weir/dht/identity"
-	"weir/dht/scale"
 	"weir/sfu"
 	"weir/sfu/gauge"
 	"weir/sfu/proxied"
@@ -725,53 +723,6 @@ func helper(p dht.Placed, d dht.Decision, how string) sfu.Helper {
 	}
 }
 
-// requests are those to publish and to view that have not been answered.
-type requests struct {
-	SettingUp int `json:"setting_up"`
-	Waiting   int `json:"waiting"` // for a stream, for room elsewhere, or for their turn
-}
-
-// status is the admin API's.
-type status struct {
-	PeerID     peer.ID        `json:"peer_id"`
-	Name       string         `json:"name"`
-	Release    string         `json:"release"`
-	Network    string         `json:"network"`
-	Discovery  directory.Mode `json:"discovery"`
-	Servers    int            `json:"servers"` // listed
-	Region     string         `json:"region"`
-	State      capacity.State `json:"state"`
-	Stress     float64        `json:"stress"`
-	Uptime     int64          `json:"uptime_ms"`
-	P2P        []string       `json:"p2p"`
-	HTTP       string         `json:"http"`
-	TLS        *tlsStatus     `json:"tls,omitempty"`
-	Admin      string         `json:"admin"`
-	Media      string         `json:"media"`
-	Policy     uint64         `json:"policy"`
-	Overflow   sfu.Overflow   `json:"overflow"`
-	Publishers int            `json:"publishers"`
-	Viewers    int            `json:"viewers"`
-	Streams    int            `json:"streams"`
-	Links      int            `json:"links"`
-	Leases     int            `json:"leases"`
-	Holds      int            `json:"holds"` // records of others
-	Peers      int            `json:"peers"` // connected
-	Goroutines int            `json:"goroutines"`
-	Drain      drainStatus    `json:"drain"`
-	Waiting    int64          `json:"waiting"` // requests that wait for a server
-	Releasable bool           `json:"releasable"`
-	Requests   requests       `json:"requests"`
-
-	// Provision is the state in each region where this node has servers started.
-	Provision map[string]scale.Status `json:"provision,omitempty"`
-	// NotForwarded counts RTP packets that came and could not be forwarded, by why.
-	NotForwarded map[string]int64 `json:"not_forwarded"`
-
-	Record  capacity.Record `json:"record"`
-	Traffic []dht.Traffic   `json:"traffic"`
-}
-
 func (n *node) status() status {
 	info := n.ready()
 	record, _ := n.sample()
@@ -786,7 +737,7 @@ func (n *node) status() status {
 		Overflow: n.tuned.Load().overflow, Publishers: counts.Publishers, Viewers: counts.Viewers, Streams: counts.Streams,
 		Links: counts.Links, Leases: totals.Leases, Peers: len(n.dht.Host().Network().Peers()),
 		NotForwarded: n.sfu.NotForwarded(), Goroutines: runtime.NumGoroutine(), Drain: n.drainStatus(), Waiting: int64(n.waiters.count()),
-		Provision: n.provisioner.status(), Requests: requests{counts.Setups, counts.Waiting}, Releasable: n.releaser != nil && n.releaser.releasable(), Record: record, Traffic: n.dht.Traffic(),
+		Provision: n.provisioner.status(), Requests: requests{SettingUp: counts.Setups, Waiting: counts.Waiting}, Releasable: n.releaser != nil && n.releaser.releasable(), Record: record, Traffic: n.dht.Traffic(),
 	}
 	if n.cfg.servers != nil {
 		s.Servers = len(n.cfg.servers.Servers())

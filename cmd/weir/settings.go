@@ -18,27 +18,6 @@ import (
 	"weir/cmd/weir/term"
 )
 
-// Sources of a setting, from the weakest to the strongest.
-const (
-	fromDefault     = "default"
-	fromFile        = "file"
-	fromEnvironment = "environment"
-	fromFlag        = "flag"
-)
-
-// A setting is one flag of weir node and the value that is in effect.
-type setting struct {
-	Name   string   `json:"name"`
-	Values []string `json:"values"` // secrets hidden; of a flag that cannot be repeated at most one
-	Source string   `json:"source"` // default, file, environment or flag
-	Where  string   `json:"where,omitempty"`
-	// Pending is what the file says since it was read again, of a setting that
-	// only a restart changes.
-	Pending []string `json:"pending,omitempty"`
-
-	raw []string // as it is
-}
-
 // settings are where a node's configuration comes from. The command line and the
 // environment stay as they are; the file is read anew each time.
 type settings struct {
@@ -223,16 +202,16 @@ func (f flagSet) settings(l loaded) []setting {
 		case entry >= 0:
 			s.Source, s.Where = fromFile, fmt.Sprintf("%s:%d", l.file, l.entries[entry].line)
 		}
-		s.raw = f.values(one)
-		if name == configFlag && len(s.raw) == 0 && l.file != "" {
-			s.raw = []string{l.file}
+		s.Raw = f.values(one)
+		if name == configFlag && len(s.Raw) == 0 && l.file != "" {
+			s.Raw = []string{l.file}
 		}
 		if s.Source == fromDefault {
 			if v, ok := l.cfg.resolved(name); ok {
-				s.raw = []string{v}
+				s.Raw = []string{v}
 			}
 		}
-		s.Values = shownAll(name, s.raw)
+		s.Values = shownAll(name, s.Raw)
 		all = append(all, s)
 	}
 	return all

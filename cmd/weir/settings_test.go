@@ -98,8 +98,8 @@ func TestExampleConfig(t *testing.T) {
 		t.Fatal(err)
 	}
 	for i, s := range l.settings {
-		if want := plain.settings[i]; !slices.Equal(s.raw, want.raw) && s.Name != configFlag {
-			t.Errorf("the example's %s is %q, the default %q", s.Name, s.raw, want.raw)
+		if want := plain.settings[i]; !slices.Equal(s.Raw, want.Raw) && s.Name != configFlag {
+			t.Errorf("the example's %s is %q, the default %q", s.Name, s.Raw, want.Raw)
 		}
 	}
 	for _, f := range nodeCommand().Flags {

@@ -713,14 +713,6 @@ func (c *certificates) Collect(ch chan<- prometheus.Metric) {
 	c.failures.Collect(ch)
 }
 
-// tlsStatus is the admin API's.
-type tlsStatus struct {
-	Names    []string  `json:"names"`
-	Issuer   string    `json:"issuer"`
-	NotAfter time.Time `json:"not_after"`
-	Redirect string    `json:"redirect,omitempty"` // the plain port that leads to it
-}
-
 func (c *certificates) status() *tlsStatus {
 	leaf := c.leaf()
 	if leaf == nil {

@@ -1,0 +1,58 @@
+package main
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"weir/capacity/policy"
+	"weir/dht"
+)
+
+// A policyEntry is one signed policy that a node has kept.
+type policyEntry struct {
+	Version  uint64    `json:"version"`
+	Name     string    `json:"name"`
+	Issued   time.Time `json:"issued"` // operator's clock
+	Operator peer.ID   `json:"operator"`
+	Sum      string    `json:"sum"` // beginning of the text's SHA-256
+	InForce  bool      `json:"in_force"`
+	Text     string    `json:"text"`
+
+	Sealed []byte `json:"-"` // as it was pushed
+}
+
+// A policyTrial is what a policy would change if it came into force, judged by
+// one node on the records published now.
+type policyTrial struct {
+	Node    peer.ID     `json:"node"`
+	InForce policyName  `json:"in_force"`
+	Tried   policyName  `json:"tried"`
+	Needs   []needTrial `json:"needs"`
+	Recent  recentTrial `json:"recent"`
+	Silent  []peer.ID   `json:"silent"` // holders whose records may be missing
+}
+
+type policyName struct {
+	Name    string `json:"name"`
+	Version uint64 `json:"version"`
+}
+
+// A needTrial is what would change for one need.
+type needTrial struct {
+	Topic dht.Topic        `json:"topic"`
+	Need  dht.DecisionNeed `json:"need"`
+	policy.Comparison
+}
+
+// A recentTrial is what would become of the placements that the node remembers,
+// if they came again now.
+type recentTrial struct {
+	Placements   int `json:"placements"`
+	Before       int `json:"before"`        // for which some node passes by the policy in force
+	After        int `json:"after"`         // and by the one tried
+	FirstChanges int `json:"first_changes"` // for which another node would be the best
+}
+
+func (p policyName) String() string { return fmt.Sprintf("policy %q version %d", p.Name, p.Version) }
