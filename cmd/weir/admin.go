@@ -15,6 +15,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"weir/capacity"
+	"weir/cmd/weir/api"
 	"weir/dht"
 	"weir/sfu"
 	"weir/sfu/problem"
@@ -108,7 +109,7 @@ func (n *node) adminHandler() http.Handler {
 	get("/doctor", n.doctor)
 	get("/invite", func(*http.Request) (any, error) {
 		token, err := n.invite()
-		return inviteReply{Token: token, Network: n.cfg.network}, err
+		return api.Invitation{Token: token, Network: n.cfg.network}, err
 	})
 	streams := &streamLimit{}
 	mux.HandleFunc("GET /api/v1/records/watch", streams.bound(n.watchRecords))
@@ -175,12 +176,12 @@ func topicOf(stream string) dht.Topic {
 
 // recordsOf asks id itself for its records, and the holders if it does not
 // answer.
-func recordsOf(ctx context.Context, d dhtReader, id peer.ID) ([]recordEntry, error) {
+func recordsOf(ctx context.Context, d dhtReader, id peer.ID) ([]api.Record, error) {
 	ctx, cancel := context.WithTimeout(ctx, 2*snapshotTimeout)
 	defer cancel()
 	own, err := d.Fetch(ctx, id)
 	if err == nil {
-		all := make([]recordEntry, 0, len(own))
+		all := make([]api.Record, 0, len(own))
 		for _, sealed := range own {
 			e := inspectRecord(sealed, time.Now())
 			e.HeldBy, e.HeldFor = []peer.ID{id}, []float64{0}
@@ -191,7 +192,7 @@ func recordsOf(ctx context.Context, d dhtReader, id peer.ID) ([]recordEntry, err
 	held, snapErr := snapshot(ctx, d, dht.CapacityTopic())
 	for _, e := range held.Records {
 		if e.Node == id {
-			return []recordEntry{e}, nil
+			return []api.Record{e}, nil
 		}
 	}
 	if silent := held.Hearing.String(); snapErr != nil || silent != "" {
@@ -265,16 +266,16 @@ func (n *node) explain(r *http.Request) (any, error) {
 	return n.dht.Explain(r.Context(), topic, need, []peer.ID{n.dht.ID()})
 }
 
-func watchEventOf(c dht.Change) watchEvent {
+func watchEventOf(c dht.Change) api.RecordChange {
 	switch {
 	case c.Synced:
-		return watchEvent{Synced: true, Hearing: &c.Hearing}
+		return api.RecordChange{Synced: true, Hearing: &c.Hearing}
 	case c.Gone:
-		return watchEvent{Gone: c.Node}
+		return api.RecordChange{Gone: c.Node}
 	}
 	e := inspectRecord(c.Sealed, time.Now())
 	addHolder(&e, c)
-	return watchEvent{Entry: &e}
+	return api.RecordChange{Entry: &e}
 }
 
 func (n *node) watchRecords(w http.ResponseWriter, r *http.Request) {

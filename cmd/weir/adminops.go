@@ -13,6 +13,7 @@ import (
 
 	"weir/capacity"
 	"weir/capacity/event"
+	"weir/cmd/weir/api"
 	"weir/sfu"
 	"weir/sfu/problem"
 )
@@ -121,7 +122,7 @@ func (n *node) servePing(w http.ResponseWriter, r *http.Request) {
 			}
 		}
 		ctx, cancel := context.WithTimeout(r.Context(), pingTimeout)
-		reply := pingReply{Peer: id}
+		reply := api.Ping{Peer: id}
 		err := n.dht.Ping(ctx, id, func(rtt time.Duration) bool {
 			reply.RTT = millisecondsOf(rtt)
 			return false
@@ -161,7 +162,7 @@ func (n *node) endSession(r *http.Request) (any, error) {
 	if !n.sfu.EndSession(s.ID, byOrder) {
 		return nil, problem.New(problem.SessionEnded, fmt.Sprintf("session %s has just ended by itself", s.ID))
 	}
-	return endedSession{ID: s.ID, Stream: s.Stream, Client: s.Remote}, nil
+	return api.EndedSession{ID: s.ID, Stream: s.Stream, Client: s.Remote}, nil
 }
 
 // endStream ends a stream that is published here.

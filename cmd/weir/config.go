@@ -13,6 +13,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"weir/cmd/weir/api"
 	"weir/cmd/weir/cmdline"
 	"weir/cmd/weir/term"
 )
@@ -135,14 +136,14 @@ func (s settings) warnings(l loaded) []configFault {
 	warn := func(e configEntry, format string, args ...any) {
 		all = append(all, configFault{Line: e.line, Column: e.column, Message: maskSecrets(fmt.Sprintf(format, args...))})
 	}
-	of := func(name string) setting {
-		i := slices.IndexFunc(l.settings, func(s setting) bool { return s.Name == name })
+	of := func(name string) api.Setting {
+		i := slices.IndexFunc(l.settings, func(s api.Setting) bool { return s.Name == name })
 		if i < 0 {
-			return setting{Source: fromDefault}
+			return api.Setting{Source: api.FromDefault}
 		}
 		return l.settings[i]
 	}
-	given := func(name string) bool { return of(name).Source != fromDefault }
+	given := func(name string) bool { return of(name).Source != api.FromDefault }
 	if len(l.entries) == 0 {
 		all = append(all, configFault{Message: "it sets nothing"})
 	}
@@ -150,7 +151,7 @@ func (s settings) warnings(l loaded) []configFault {
 		if e.alias != "" {
 			warn(e, "%s is deprecated: its name is %s now", e.alias, e.name)
 		}
-		if now := of(e.name); now.Source != fromFile {
+		if now := of(e.name); now.Source != api.FromFile {
 			warn(e, "%s has no effect: %s is stronger", e.name, now.Where)
 			continue
 		}
@@ -175,7 +176,7 @@ func (s settings) warnings(l loaded) []configFault {
 }
 
 func showConfig(c *cli.Context) error {
-	reply := configReply{}
+	reply := api.Config{}
 	if c.NArg() > 0 {
 		s, err := configArgs(c)
 		if err != nil {
@@ -195,7 +196,7 @@ func showConfig(c *cli.Context) error {
 	w := term.Of(c)
 	term.Table(w, "SETTING\tVALUE\tFROM", func(row func(...any)) {
 		for _, s := range reply.Settings {
-			if c.Bool("set") && s.Source == fromDefault {
+			if c.Bool("set") && s.Source == api.FromDefault {
 				continue
 			}
 			text := cmp.Or(strings.Join(s.Values, ", "), "-")

@@ -18,6 +18,7 @@ import (
 	"weir/capacity"
 	"weir/capacity/event"
 	"weir/capacity/scope"
+	"weir/cmd/weir/api"
 	"weir/cmd/weir/web"
 	"weir/sfu/problem"
 	"weir/sfu/proxied"
@@ -134,7 +135,7 @@ func (n *node) lastHappenings() []happening {
 // consoleReply is what /console/state answers. A player that may not see the
 // network gets Limited and Elsewhere only.
 type consoleReply struct {
-	networkState
+	api.NetworkState
 	Limited   bool             `json:"limited,omitempty"`
 	Elsewhere []string         `json:"elsewhere,omitempty"`
 	Happened  []happening      `json:"happened,omitempty"`
@@ -192,18 +193,18 @@ func (n *node) consoleState(w http.ResponseWriter, r *http.Request) {
 	}
 	if !n.showsNetwork(r) {
 		writeJSON(w, consoleReply{
-			networkState: networkState{Nodes: []recordEntry{}, Streams: []streamEntry{}, Gone: []goneEntry{}, Time: state.Time},
+			NetworkState: api.NetworkState{Nodes: []api.Record{}, Streams: []api.Stream{}, Gone: []api.GoneNode{}, Time: state.Time},
 			Limited:      true, Elsewhere: elsewhere(state, r.URL.Query().Get("stream"), n.gate),
 		})
 		return
 	}
-	writeJSON(w, consoleReply{networkState: state, Happened: n.lastHappenings(), Commands: n.nextCommands()})
+	writeJSON(w, consoleReply{NetworkState: state, Happened: n.lastHappenings(), Commands: n.nextCommands()})
 }
 
 // elsewhere lists the public URLs of nodes other than this one where a player
 // may ask for stream when this one is silent: those that carry it first, and
 // none that a client must not be sent to.
-func elsewhere(state networkState, stream string, gate *scope.Gate) []string {
+func elsewhere(state api.NetworkState, stream string, gate *scope.Gate) []string {
 	type place struct {
 		url     string
 		carries bool
@@ -260,7 +261,7 @@ func (n *node) consoleEvents(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 		if state.Time.After(sent) {
-			if send(consoleReply{networkState: state, Commands: n.nextCommands()}) != nil {
+			if send(consoleReply{NetworkState: state, Commands: n.nextCommands()}) != nil {
 				return
 			}
 			sent = state.Time

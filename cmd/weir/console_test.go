@@ -15,6 +15,7 @@ import (
 
 	"weir/capacity"
 	"weir/capacity/scope"
+	"weir/cmd/weir/api"
 	"weir/sfu/proxied"
 )
 
@@ -108,34 +109,34 @@ func TestEventStreamsAreBounded(t *testing.T) {
 
 func TestNodesThatAreGoneAreRemembered(t *testing.T) {
 	now := time.Unix(1e9, 0)
-	entry := func(id, name string) recordEntry {
-		return recordEntry{Node: peer.ID(id), Record: &capacity.Record{Node: peer.ID(id), Name: name}}
+	entry := func(id, name string) api.Record {
+		return api.Record{Node: peer.ID(id), Record: &capacity.Record{Node: peer.ID(id), Name: name}}
 	}
 	m := nodeMemory{}
-	if gone := m.gone(now, []recordEntry{entry("a", "n1"), entry("b", "n2"), {Node: "c"}}, false); len(gone) != 0 {
+	if gone := m.gone(now, []api.Record{entry("a", "n1"), entry("b", "n2"), {Node: "c"}}, false); len(gone) != 0 {
 		t.Fatalf("gone at once: %v", gone)
 	}
-	gone := m.gone(now.Add(20*time.Second), []recordEntry{entry("a", "n1")}, true)
+	gone := m.gone(now.Add(20*time.Second), []api.Record{entry("a", "n1")}, true)
 	if len(gone) != 1 || !gone[0].Unsure {
 		t.Fatalf("gone = %+v while a holder is silent, want it unsure", gone)
 	}
-	gone = m.gone(now.Add(30*time.Second), []recordEntry{entry("a", "n1")}, false)
+	gone = m.gone(now.Add(30*time.Second), []api.Record{entry("a", "n1")}, false)
 	if len(gone) != 1 || gone[0].Node != "b" || gone[0].Name != "n2" || gone[0].For != 30000 || gone[0].Unsure {
 		t.Fatalf("gone = %+v, want n2 for 30 s", gone)
 	}
-	if gone := m.gone(now.Add(40*time.Second), []recordEntry{entry("a", "n1"), entry("b", "n2")}, false); len(gone) != 0 {
+	if gone := m.gone(now.Add(40*time.Second), []api.Record{entry("a", "n1"), entry("b", "n2")}, false); len(gone) != 0 {
 		t.Errorf("gone after it came back: %+v", gone)
 	}
-	if gone := m.gone(now.Add(40*time.Second+goneShown+time.Millisecond), []recordEntry{entry("a", "n1")}, false); len(gone) != 0 || len(m) != 1 {
+	if gone := m.gone(now.Add(40*time.Second+goneShown+time.Millisecond), []api.Record{entry("a", "n1")}, false); len(gone) != 0 || len(m) != 1 {
 		t.Errorf("gone = %+v and %d remembered after %v, want nothing and one", gone, len(m), goneShown)
 	}
 }
 
 func TestPlayersLearnOfFewOtherNodes(t *testing.T) {
-	var state networkState
+	var state api.NetworkState
 	add := func(id, url string, used int64, s capacity.State) {
 		r := capacity.Record{Node: peer.ID(id), URL: url, State: s, Sessions: capacity.Usage{Used: used, Limit: 10}}
-		state.Nodes = append(state.Nodes, recordEntry{Node: r.Node, Record: &r, Valid: true})
+		state.Nodes = append(state.Nodes, api.Record{Node: r.Node, Record: &r, Valid: true})
 	}
 	state.Self = "a"
 	add("a", "http://a", 0, capacity.Active)
@@ -146,7 +147,7 @@ func TestPlayersLearnOfFewOtherNodes(t *testing.T) {
 	add("f", "", 0, capacity.Active)
 	add("g", "http://g", 2, capacity.Active)
 	add("h", "http://169.254.169.254", 0, capacity.Active)
-	state.Streams = []streamEntry{{Stream: "demo", Carriers: []carrierEntry{{Node: "d", URL: "http://d"}}}}
+	state.Streams = []api.Stream{{Stream: "demo", Carriers: []api.Carrier{{Node: "d", URL: "http://d"}}}}
 	gate := scope.NewGate(nil, true) // names without a dot are of this site
 	if got, want := elsewhere(state, "demo", gate), []string{"http://d", "http://c", "http://g"}; !slices.Equal(got, want) {
 		t.Errorf("elsewhere = %v, want %v: the one that carries it, then the least stressed", got, want)

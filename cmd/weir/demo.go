@@ -18,6 +18,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"weir/capacity"
+	"weir/cmd/weir/api"
 	"weir/cmd/weir/cmdline"
 	"weir/cmd/weir/term"
 	"weir/dht"
@@ -404,15 +405,15 @@ func (d *demo) showNetwork(ctx context.Context) error {
 		}
 	}
 	var (
-		tree    streamEntry
-		records recordList
+		tree    api.Stream
+		records api.Records
 	)
 	for deadline := time.Now().Add(demoRecords); ; {
-		var all streamList
+		var all api.Streams
 		if err := d.first.Get(ctx, "/streams", &all); err != nil {
 			return fmt.Errorf("read the streams: %w", err)
 		}
-		if i := slices.IndexFunc(all.Streams, func(s streamEntry) bool { return s.Stream == demoStream }); i >= 0 {
+		if i := slices.IndexFunc(all.Streams, func(s api.Stream) bool { return s.Stream == demoStream }); i >= 0 {
 			tree = all.Streams[i]
 		}
 		if err := d.first.Get(ctx, "/records", &records); err != nil {

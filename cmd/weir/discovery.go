@@ -8,6 +8,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/urfave/cli/v2"
 
+	"weir/cmd/weir/api"
 	"weir/cmd/weir/cmdline"
 	"weir/cmd/weir/term"
 	"weir/dht/directory"
@@ -63,7 +64,7 @@ func serversOf(l *directory.ServerList) func() []peer.AddrInfo {
 }
 
 // discoveryLine is what status says of them.
-func discoveryLine(s status) string {
+func discoveryLine(s api.Status) string {
 	if s.Discovery == directory.Kademlia {
 		return string(s.Discovery)
 	}

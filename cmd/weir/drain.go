@@ -14,6 +14,7 @@ import (
 
 	"weir/capacity/event"
 	"weir/capacity/ledger"
+	"weir/cmd/weir/api"
 	"weir/cmd/weir/cmdline"
 	"weir/cmd/weir/term"
 	"weir/sfu/problem"
@@ -91,10 +92,10 @@ func (d *drain) due(now time.Time, empty time.Duration) bool {
 	return d.on && d.exit && (empty >= drainLinger || !d.until.IsZero() && !now.Before(d.until))
 }
 
-func (d *drain) status() drainStatus {
+func (d *drain) status() api.Drain {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	s := drainStatus{Draining: d.on, Exit: d.exit, Reason: d.reason}
+	s := api.Drain{Draining: d.on, Exit: d.exit, Reason: d.reason}
 	if !d.until.IsZero() {
 		until := d.until
 		s.Deadline = &until
@@ -105,7 +106,7 @@ func (d *drain) status() drainStatus {
 // left counts what would be lost if the node ended now.
 func left(t ledger.Totals) int { return t.Sessions + t.Cascades + (t.Leases - t.Leased) }
 
-func (n *node) drainStatus() drainStatus {
+func (n *node) drainStatus() api.Drain {
 	s := n.drain.status()
 	s.Left = left(n.ledger.Totals(time.Now()))
 	return s
@@ -169,7 +170,7 @@ func (n *node) watchDrain(ctx context.Context) error {
 const byOperator = "by the operator"
 
 func (n *node) serveDrain(w http.ResponseWriter, r *http.Request) {
-	var req drainRequest
+	var req api.DrainRequest
 	d := json.NewDecoder(http.MaxBytesReader(w, r.Body, 4<<10))
 	d.DisallowUnknownFields()
 	if err := d.Decode(&req); err != nil && !errors.Is(err, io.EOF) {
@@ -207,11 +208,11 @@ func drainCommand() *cli.Command {
 			if deadline < 0 || deadline > maxDrain {
 				return cmdline.BadInput(fmt.Errorf("--deadline %v: want 0 for none, or up to %v", deadline, maxDrain))
 			}
-			body, err := json.Marshal(drainRequest{deadline.Milliseconds(), c.Bool("exit")})
+			body, err := json.Marshal(api.DrainRequest{DeadlineMillis: deadline.Milliseconds(), Exit: c.Bool("exit")})
 			if err != nil {
 				return err
 			}
-			var s drainStatus
+			var s api.Drain
 			if err := post(c, "/drain", body, &s); err != nil {
 				return err
 			}
@@ -231,7 +232,7 @@ func drainCommand() *cli.Command {
 
 // awaitDrained asks until nothing is left, or nobody answers where the process
 // was to end.
-func awaitDrained(c *cli.Context, s drainStatus, deadline time.Duration) (drainStatus, error) {
+func awaitDrained(c *cli.Context, s api.Drain, deadline time.Duration) (api.Drain, error) {
 	ctx := c.Context
 	if deadline > 0 {
 		var cancel context.CancelFunc
@@ -249,7 +250,7 @@ func awaitDrained(c *cli.Context, s drainStatus, deadline time.Duration) (drainS
 		case <-ctx.Done():
 			return s, cli.Exit(fmt.Sprintf("%s left after %v", term.Count(s.Left, "session or pull", "sessions and pulls"), deadline), cmdline.ExitFailure)
 		}
-		var now status
+		var now api.Status
 		if err := fetch(c, "/status", &now); err != nil {
 			var exit cli.ExitCoder
 			if s.Exit && errors.As(err, &exit) && exit.ExitCode() == cmdline.ExitConnection {
@@ -270,7 +271,7 @@ func undrainCommand() *cli.Command {
 	return &cli.Command{
 		Name: "undrain", Usage: "have a draining node take clients again", Flags: adminFlags(),
 		Action: func(c *cli.Context) error {
-			var s drainStatus
+			var s api.Drain
 			if err := post(c, "/undrain", nil, &s); err != nil {
 				return err
 			}
@@ -284,7 +285,7 @@ func undrainCommand() *cli.Command {
 }
 
 // drainLine is what status says of a drain, after the state.
-func drainLine(s drainStatus) string {
+func drainLine(s api.Drain) string {
 	if !s.Draining {
 		return ""
 	}

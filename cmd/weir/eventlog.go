@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"weir/capacity/event"
+	"weir/cmd/weir/api"
 	"weir/cmd/weir/term"
 )
 
@@ -114,7 +115,7 @@ func message(e event.Event) (slog.Level, string) {
 	case event.ConfigReloaded:
 		return slog.LevelInfo, "configuration read again"
 	case event.ConfigRefused:
-		if e.Reason == reloadFailed {
+		if e.Reason == api.ReloadFailed {
 			return slog.LevelWarn, "configuration read again, but not all of it is in force"
 		}
 		return slog.LevelWarn, "configuration not applied; the one before stays in force"

@@ -12,6 +12,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/urfave/cli/v2"
 
+	"weir/cmd/weir/api"
 	"weir/dht"
 	"weir/dht/directory"
 )
@@ -180,7 +181,7 @@ func networkCommand() *cli.Command {
 				"a node can join.",
 			Flags: adminFlags(),
 			Action: func(c *cli.Context) error {
-				var reply inviteReply
+				var reply api.Invitation
 				if done, err := get(c, "/invite", &reply); done {
 					return err
 				}

@@ -12,6 +12,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"weir/capacity"
+	"weir/cmd/weir/api"
 	"weir/cmd/weir/cmdline"
 )
 
@@ -56,7 +57,7 @@ func newNames(byID map[peer.ID]string) nodeNames {
 }
 
 // namesIn are those that records claim.
-func namesIn(entries []recordEntry) nodeNames {
+func namesIn(entries []api.Record) nodeNames {
 	byID := map[peer.ID]string{}
 	for _, e := range entries {
 		if e.Record != nil && e.Record.Name != "" {
@@ -80,7 +81,7 @@ func (n nodeNames) of(id peer.ID) string {
 }
 
 // namesOfCarriers are those of a stream's carriers.
-func namesOfCarriers(s streamEntry) nodeNames {
+func namesOfCarriers(s api.Stream) nodeNames {
 	byID := map[peer.ID]string{}
 	for _, k := range s.Carriers {
 		if k.Name != "" {

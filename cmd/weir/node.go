@@ -20,6 +20,7 @@ import (
 	"weir/capacity"
 	"weir/capacity/durable"
 	"weir/capacity/event"
+	"weir/cmd/weir/api"
 	"weir/cmd/weir/cmdline"
 	"weir/cmd/weir/logs"
 	"weir/dht"
@@ -170,7 +171,7 @@ type nodeConfig struct {
 	// Where all this comes from, for reading it again. Zero in tests that set
 	// flags by themselves.
 	settings settings
-	loaded   []setting
+	loaded   []api.Setting
 }
 
 // tunable are the settings that may change while the node runs. They stand in
@@ -389,7 +390,7 @@ func bitrate(s string) (int64, error) {
 }
 
 // writeReady writes info so that a reader sees all of it or nothing.
-func writeReady(path string, info readyInfo) error {
+func writeReady(path string, info api.Ready) error {
 	b, err := json.MarshalIndent(info, "", "  ")
 	if err != nil {
 		return err

@@ -13,6 +13,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"weir/capacity"
+	"weir/cmd/weir/api"
 	"weir/cmd/weir/term"
 	"weir/dht/directory"
 )
@@ -131,12 +132,12 @@ func TestNodeFlagsThatAreWrong(t *testing.T) {
 // Records are seconds old and may contradict each other; the tree is drawn all
 // the same, every carrier once.
 func TestPrintTree(t *testing.T) {
-	carrier := func(id, parent string, depth int) carrierEntry {
-		return carrierEntry{Node: peer.ID(id), Parent: peer.ID(parent), Origin: depth == 0, Depth: depth, Viewers: 1, URL: "http://" + id}
+	carrier := func(id, parent string, depth int) api.Carrier {
+		return api.Carrier{Node: peer.ID(id), Parent: peer.ID(parent), Origin: depth == 0, Depth: depth, Viewers: 1, URL: "http://" + id}
 	}
-	draw := func(all ...carrierEntry) string {
+	draw := func(all ...api.Carrier) string {
 		var b bytes.Buffer
-		printTree(term.Terminal{Writer: &b}, streamEntry{Stream: "demo", Tracks: []string{"video/VP8"}, Viewers: len(all), Carriers: all})
+		printTree(term.Terminal{Writer: &b}, api.Stream{Stream: "demo", Tracks: []string{"video/VP8"}, Viewers: len(all), Carriers: all})
 		return b.String()
 	}
 	got := draw(carrier("a", "", 0), carrier("b", "a", 1), carrier("c", "a", 1), carrier("d", "b", 2))

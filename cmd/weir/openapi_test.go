@@ -18,6 +18,7 @@ import (
 	"weir/capacity"
 	"weir/capacity/event"
 	"weir/capacity/policy"
+	"weir/cmd/weir/api"
 	"weir/cmd/weir/doctor"
 	"weir/dht"
 	"weir/sfu"
@@ -150,16 +151,16 @@ func TestOpenAPIHasTheFieldsOfTheTypes(t *testing.T) {
 		}
 	}
 	for name, v := range map[string]any{
-		"Status": status{}, "Peer": dht.PeerInfo{}, "RecordList": recordList{}, "Record": capacity.Record{}, "StreamClaim": capacity.Carriage{},
+		"Status": api.Status{}, "Peer": dht.PeerInfo{}, "RecordList": api.Records{}, "Record": capacity.Record{}, "StreamClaim": capacity.Carriage{},
 		"Link": sfu.LinkStatus{}, "Session": sfu.SessionStatus{}, "Decision": dht.Decision{}, "Policy": policy.Policy{},
-		"Provision": policy.Provision{}, "SignedPolicy": policyEntry{}, "PolicyTrial": policyTrial{}, "DrainStatus": drainStatus{},
-		"Invitation": inviteReply{}, "RecordChange": watchEvent{}, "Event": event.Event{}, "Ping": pingReply{}, "EndedSession": endedSession{},
-		"Problem": problem.Problem{}, "StreamList": streamList{}, "Diagnosis": doctor.Diagnosis{}, "HeldTopic": dht.HeldTopic{},
-		"Config": configReply{}, "Setting": setting{}, "Reload": reloadReport{},
+		"Provision": policy.Provision{}, "SignedPolicy": api.PolicyVersion{}, "PolicyTrial": api.PolicyTrial{}, "DrainStatus": api.Drain{},
+		"Invitation": api.Invitation{}, "RecordChange": api.RecordChange{}, "Event": event.Event{}, "Ping": api.Ping{}, "EndedSession": api.EndedSession{},
+		"Problem": problem.Problem{}, "StreamList": api.Streams{}, "Diagnosis": doctor.Diagnosis{}, "HeldTopic": dht.HeldTopic{},
+		"Config": api.Config{}, "Setting": api.Setting{}, "Reload": api.Reload{},
 	} {
 		compare(name, reflect.TypeOf(v))
 	}
-	if _, required := fieldsOf(reflect.TypeFor[drainRequest](), func(string, reflect.Type) {}); len(required) != 2 {
+	if _, required := fieldsOf(reflect.TypeFor[api.DrainRequest](), func(string, reflect.Type) {}); len(required) != 2 {
 		t.Errorf("DrainRequest has %v", required)
 	}
 }

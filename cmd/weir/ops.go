@@ -16,6 +16,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"weir/capacity/event"
+	"weir/cmd/weir/api"
 	"weir/cmd/weir/cmdline"
 	"weir/cmd/weir/term"
 	"weir/dht"
@@ -191,7 +192,7 @@ func sessionsCommand() *cli.Command {
 				if c.NArg() != 1 {
 					return cmdline.BadInput(errors.New("weir sessions end takes the ID of one session, which weir sessions prints"))
 				}
-				var ended endedSession
+				var ended api.EndedSession
 				if err := post(c, "/sessions/"+url.PathEscape(c.Args().First())+"/end", nil, &ended); err != nil {
 					return err
 				}
@@ -370,7 +371,7 @@ func ping(c *cli.Context) error {
 	var p pings
 	q := url.Values{"peer": {id.String()}, "count": {fmt.Sprint(count)}}
 	err = events(c, "/ping?"+q.Encode(), func(data []byte) error {
-		var r pingReply
+		var r api.Ping
 		if err := json.Unmarshal(data, &r); err != nil {
 			return err
 		}
@@ -412,7 +413,7 @@ type pings struct {
 	sum            float64
 }
 
-func (p *pings) add(r pingReply) {
+func (p *pings) add(r api.Ping) {
 	p.sent++
 	if r.Err != "" {
 		return

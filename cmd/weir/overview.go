@@ -15,6 +15,7 @@ import (
 
 	"weir/capacity"
 	"weir/capacity/signed"
+	"weir/cmd/weir/api"
 	"weir/dht"
 	"weir/sfu/problem"
 )
@@ -35,8 +36,8 @@ const (
 
 // inspectRecord judges one sealed record for people: unlike [signed.OpenRecord] it goes
 // on after the first fault.
-func inspectRecord(sealed []byte, now time.Time) recordEntry {
-	e := recordEntry{Bytes: len(sealed), Sealed: sealed}
+func inspectRecord(sealed []byte, now time.Time) api.Record {
+	e := api.Record{Bytes: len(sealed), Sealed: sealed}
 	if len(sealed) <= signed.MaxRecordSize {
 		if env, err := record.UnmarshalEnvelope(sealed); err == nil && env.PublicKey != nil {
 			if id, err := peer.IDFromPublicKey(env.PublicKey); err == nil {
@@ -59,7 +60,7 @@ func inspectRecord(sealed []byte, now time.Time) recordEntry {
 }
 
 // addHolder notes the copy that c told of.
-func addHolder(e *recordEntry, c dht.Change) {
+func addHolder(e *api.Record, c dht.Change) {
 	e.HeldBy = append(e.HeldBy, c.Holder)
 	e.HeldFor = append(e.HeldFor, float64(c.HeldFor.Microseconds())/1000)
 }
@@ -72,11 +73,11 @@ type snapshotter interface {
 
 // snapshot reads all records of topic from its holders: the newest of each
 // node, and who holds a copy.
-func snapshot(ctx context.Context, from snapshotter, topic dht.Topic) (recordList, error) {
+func snapshot(ctx context.Context, from snapshotter, topic dht.Topic) (api.Records, error) {
 	ctx, cancel := context.WithTimeout(ctx, snapshotTimeout)
 	defer cancel()
 	changes, heard, err := from.Inspect(ctx, topic)
-	all := []recordEntry{}
+	all := []api.Record{}
 	byNode := map[peer.ID][]dht.Change{}
 	for _, c := range changes {
 		if c.Err == nil {
@@ -90,20 +91,20 @@ func snapshot(ctx context.Context, from snapshotter, topic dht.Topic) (recordLis
 	for _, copies := range byNode {
 		all = append(all, gather(copies, time.Now()))
 	}
-	slices.SortFunc(all, func(a, b recordEntry) int {
+	slices.SortFunc(all, func(a, b api.Record) int {
 		ra, rb := regionOf(a), regionOf(b)
 		return cmp.Or(cmp.Compare(ra, rb), cmp.Compare(a.Node, b.Node))
 	})
 	if errors.Is(err, context.DeadlineExceeded) && len(all) > 0 {
 		err = nil
 	}
-	return recordList{Records: all, Hearing: heard}, err
+	return api.Records{Records: all, Hearing: heard}, err
 }
 
 // gather makes one entry of the copies of one node's records: the newest, and
 // where which is held. A node may publish in several topics, each with its own
 // sequence numbers.
-func gather(copies []dht.Change, now time.Time) recordEntry {
+func gather(copies []dht.Change, now time.Time) api.Record {
 	newest := copies[0]
 	newestIn := map[dht.Topic]uint64{}
 	for _, c := range copies {
@@ -126,12 +127,12 @@ func gather(copies []dht.Change, now time.Time) recordEntry {
 	}
 	e := inspectRecord(newest.Sealed, now)
 	for _, c := range latest {
-		e.Copies = append(e.Copies, recordCopy{
+		e.Copies = append(e.Copies, api.RecordCopy{
 			Holder: c.Holder, Topic: c.Topic, HeldFor: float64(c.HeldFor.Microseconds()) / 1000,
 			Seq: c.Record.Seq, Old: c.Record.Seq < newestIn[c.Topic],
 		})
 	}
-	slices.SortFunc(e.Copies, func(a, b recordCopy) int {
+	slices.SortFunc(e.Copies, func(a, b api.RecordCopy) int {
 		return cmp.Or(cmp.Compare(a.Topic, b.Topic), cmp.Compare(a.HeldFor, b.HeldFor), cmp.Compare(a.Holder, b.Holder))
 	})
 	for _, k := range e.Copies {
@@ -142,7 +143,7 @@ func gather(copies []dht.Change, now time.Time) recordEntry {
 	return e
 }
 
-func regionOf(e recordEntry) string {
+func regionOf(e api.Record) string {
 	if e.Record == nil {
 		return ""
 	}
@@ -150,7 +151,7 @@ func regionOf(e recordEntry) string {
 }
 
 // snapshot reads a topic, or what could be read of it.
-func (n *node) snapshot(ctx context.Context, topic dht.Topic) recordList {
+func (n *node) snapshot(ctx context.Context, topic dht.Topic) api.Records {
 	all, err := snapshot(ctx, n.dht, topic)
 	if err != nil {
 		n.log.Debug("topic not read", "topic", topic, "err", err)
@@ -164,13 +165,13 @@ type fetcher interface {
 }
 
 // streams asks every node of records that carries any for its streams.
-func streams(ctx context.Context, f fetcher, records recordList) streamList {
+func streams(ctx context.Context, f fetcher, records api.Records) api.Streams {
 	var (
 		mu   sync.Mutex
 		rows []capacity.Record
 		work errgroup.Group
 	)
-	list := streamList{Hearing: records.Hearing}
+	list := api.Streams{Hearing: records.Hearing}
 	ctx, cancel := context.WithTimeout(ctx, snapshotTimeout)
 	defer cancel()
 	work.SetLimit(fetchesAtOnce)
@@ -201,29 +202,29 @@ func streams(ctx context.Context, f fetcher, records recordList) streamList {
 }
 
 // byStream gathers carriers' records into streams.
-func byStream(rows []capacity.Record) []streamEntry {
-	entries := map[string]*streamEntry{}
+func byStream(rows []capacity.Record) []api.Stream {
+	entries := map[string]*api.Stream{}
 	for _, r := range rows {
 		c := r.Carries
 		e := entries[c.Stream]
 		if e == nil {
-			e = &streamEntry{Stream: c.Stream, Tracks: c.Tracks}
+			e = &api.Stream{Stream: c.Stream, Tracks: c.Tracks}
 			entries[c.Stream] = e
 		}
 		e.Viewers += c.Viewers
-		e.Carriers = append(e.Carriers, carrierEntry{
+		e.Carriers = append(e.Carriers, api.Carrier{
 			Node: r.Node, Name: r.Name, URL: r.URL, Region: r.Region, Origin: c.Origin, Depth: c.Depth, Parent: c.Parent,
 			ParentRTT: float64(c.ParentRTT.Microseconds()) / 1000, Viewers: c.Viewers, Children: c.Children, Fanout: c.Fanout, Path: c.Path,
 		})
 	}
-	all := make([]streamEntry, 0, len(entries))
+	all := make([]api.Stream, 0, len(entries))
 	for _, e := range entries {
-		slices.SortFunc(e.Carriers, func(a, b carrierEntry) int {
+		slices.SortFunc(e.Carriers, func(a, b api.Carrier) int {
 			return cmp.Or(cmp.Compare(a.Depth, b.Depth), cmp.Compare(a.Node, b.Node))
 		})
 		all = append(all, *e)
 	}
-	slices.SortFunc(all, func(a, b streamEntry) int { return cmp.Compare(a.Stream, b.Stream) })
+	slices.SortFunc(all, func(a, b api.Stream) int { return cmp.Compare(a.Stream, b.Stream) })
 	return all
 }
 
@@ -235,19 +236,19 @@ const goneShown = 2 * time.Minute
 type nodeMemory map[peer.ID]*remembered
 
 type remembered struct {
-	entry goneEntry
+	entry api.GoneNode
 	seen  time.Time
 }
 
 // gone takes the records of now and returns the nodes that have none any more,
 // the latest first. unsure says that there may be records that nobody told of.
-func (m nodeMemory) gone(now time.Time, records []recordEntry, unsure bool) []goneEntry {
+func (m nodeMemory) gone(now time.Time, records []api.Record, unsure bool) []api.GoneNode {
 	for _, e := range records {
 		if e.Record != nil {
-			m[e.Node] = &remembered{goneEntry{Node: e.Node, Name: e.Record.Name, Region: e.Record.Region}, now}
+			m[e.Node] = &remembered{api.GoneNode{Node: e.Node, Name: e.Record.Name, Region: e.Record.Region}, now}
 		}
 	}
-	missing := []goneEntry{}
+	missing := []api.GoneNode{}
 	for id, r := range m {
 		switch since := now.Sub(r.seen); {
 		case since > goneShown:
@@ -257,7 +258,7 @@ func (m nodeMemory) gone(now time.Time, records []recordEntry, unsure bool) []go
 			missing = append(missing, r.entry)
 		}
 	}
-	slices.SortFunc(missing, func(a, b goneEntry) int {
+	slices.SortFunc(missing, func(a, b api.GoneNode) int {
 		return cmp.Or(cmp.Compare(a.For, b.For), cmp.Compare(a.Node, b.Node))
 	})
 	return missing
@@ -271,7 +272,7 @@ type overview struct {
 
 	mu        sync.Mutex
 	asked     time.Time
-	state     networkState
+	state     api.NetworkState
 	changed   chan struct{} // closed when state is replaced
 	decisions []dht.Decision
 }
@@ -317,7 +318,7 @@ func (o *overview) wanted() bool {
 
 // latest returns a state no older than a moment, and a channel that is closed
 // when there is a newer one. It waits for the first.
-func (o *overview) latest(ctx context.Context) (networkState, <-chan struct{}, error) {
+func (o *overview) latest(ctx context.Context) (api.NetworkState, <-chan struct{}, error) {
 	for {
 		o.mu.Lock()
 		o.asked = time.Now()
@@ -333,7 +334,7 @@ func (o *overview) latest(ctx context.Context) (networkState, <-chan struct{}, e
 		select {
 		case <-changed:
 		case <-ctx.Done():
-			return networkState{}, nil, fmt.Errorf("read the network: %w", ctx.Err())
+			return api.NetworkState{}, nil, fmt.Errorf("read the network: %w", ctx.Err())
 		}
 	}
 }
@@ -354,14 +355,14 @@ func (o *overview) lastDecisions() []dht.Decision {
 	return append([]dht.Decision{}, o.decisions...)
 }
 
-func (n *node) networkState(ctx context.Context) networkState {
+func (n *node) networkState(ctx context.Context) api.NetworkState {
 	records := n.snapshot(ctx, dht.CapacityTopic())
 	nodes := records.Records
 	for i := range nodes {
 		nodes[i].Sealed, nodes[i].Copies = nil, nil // the console has no use for it
 	}
 	all := streams(ctx, n.dht, records)
-	return networkState{
+	return api.NetworkState{
 		Self: n.dht.ID(), Network: n.cfg.network, Nodes: nodes,
 		Streams: all.Streams, Hearing: all.Hearing, Silent: all.Silent, Time: time.Now(),
 	}

@@ -9,6 +9,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"weir/capacity"
+	"weir/cmd/weir/api"
 	"weir/cmd/weir/term"
 	"weir/dht"
 )
@@ -43,19 +44,19 @@ func TestGatherCopies(t *testing.T) {
 	}
 	e.Node, e.Record = "b", &capacity.Record{}
 	var out bytes.Buffer
-	printCopies(term.Terminal{Writer: &out}, []recordEntry{e})
+	printCopies(term.Terminal{Writer: &out}, []api.Record{e})
 	if lines := strings.Count(out.String(), "\n"); lines != 5 || !strings.Contains(out.String(), "not the newest") || !strings.Contains(out.String(), "itself") {
 		t.Errorf("got\n%s", &out)
 	}
 }
 
 func TestHeldByInWords(t *testing.T) {
-	for want, e := range map[string]recordEntry{
+	for want, e := range map[string]api.Record{
 		"0":             {},
 		"1 (2.0 s)":     {HeldBy: make([]peer.ID, 1), HeldFor: []float64{2000}},
 		"3 (0.5–2.0 s)": {HeldBy: make([]peer.ID, 3), HeldFor: []float64{2000, 500, 700}},
 		"2 (1.0 s)":     {HeldBy: make([]peer.ID, 2), HeldFor: []float64{1000, 1010}},
-		"0 + 1 older":   {Copies: []recordCopy{{Old: true}}},
+		"0 + 1 older":   {Copies: []api.RecordCopy{{Old: true}}},
 	} {
 		if got := heldBy(e); got != want {
 			t.Errorf("%q, want %q", got, want)

@@ -20,6 +20,7 @@ import (
 	"weir/capacity/event"
 	"weir/capacity/policy"
 	"weir/capacity/signed"
+	"weir/cmd/weir/api"
 	"weir/cmd/weir/cmdline"
 	"weir/cmd/weir/term"
 	"weir/dht/identity"
@@ -135,7 +136,7 @@ func pushPolicy(c *cli.Context) error {
 	if err != nil {
 		return cmdline.BadInput(err)
 	}
-	var applied policyEntry
+	var applied api.PolicyVersion
 	if err := post(c, "/policy", sealed, &applied); err != nil {
 		return err
 	}
@@ -147,7 +148,7 @@ func pushPolicy(c *cli.Context) error {
 }
 
 func policyHistory(c *cli.Context) error {
-	var list []policyEntry
+	var list []api.PolicyVersion
 	if done, err := get(c, "/policy/history", &list); done {
 		return err
 	}

@@ -18,6 +18,7 @@ import (
 	"weir/capacity/durable"
 	"weir/capacity/event"
 	"weir/capacity/signed"
+	"weir/cmd/weir/api"
 	"weir/cmd/weir/doctor"
 	"weir/dht"
 	"weir/dht/inspect"
@@ -88,8 +89,8 @@ func (s *policyStore) files() ([]string, error) {
 	return files, err
 }
 
-func policyEntryOf(p signed.Policy, sealed []byte, inForce bool) policyEntry {
-	return policyEntry{
+func policyEntryOf(p signed.Policy, sealed []byte, inForce bool) api.PolicyVersion {
+	return api.PolicyVersion{
 		Version: p.Version, Name: p.Judge.Policy().Name, Issued: p.Issued, Operator: p.Operator, Sum: p.Sum(),
 		InForce: inForce, Text: string(p.Text), Sealed: sealed,
 	}
@@ -97,12 +98,12 @@ func policyEntryOf(p signed.Policy, sealed []byte, inForce bool) policyEntry {
 
 // history are the policies kept, newest first. Files that do not hold one, or
 // one of another operator, are left out and logged.
-func (s *policyStore) history() ([]policyEntry, error) {
+func (s *policyStore) history() ([]api.PolicyVersion, error) {
 	files, err := s.files()
 	if err != nil {
 		return nil, err
 	}
-	list := []policyEntry{}
+	list := []api.PolicyVersion{}
 	for _, name := range slices.Backward(files) {
 		sealed, err := os.ReadFile(name)
 		if err != nil {

@@ -18,6 +18,7 @@ import (
 
 	"weir/capacity"
 	"weir/capacity/policy"
+	"weir/cmd/weir/api"
 	"weir/cmd/weir/cmdline"
 	"weir/cmd/weir/term"
 	"weir/dht"
@@ -71,12 +72,12 @@ func (n *node) tryPolicy(r *http.Request) (any, error) {
 
 // trial compares two policies over surveys, by topic, for needs and for those of
 // decisions made before.
-func trial(before, after *policy.Compiled, surveys map[dht.Topic]dht.Survey, needs []capacity.Need, decisions []dht.Decision) policyTrial {
-	nameOf := func(j *policy.Compiled) policyName {
+func trial(before, after *policy.Compiled, surveys map[dht.Topic]dht.Survey, needs []capacity.Need, decisions []dht.Decision) api.PolicyTrial {
+	nameOf := func(j *policy.Compiled) api.PolicyName {
 		p := j.Policy()
-		return policyName{p.Name, p.Version}
+		return api.PolicyName{Name: p.Name, Version: p.Version}
 	}
-	t := policyTrial{InForce: nameOf(before), Tried: nameOf(after), Silent: []peer.ID{}}
+	t := api.PolicyTrial{InForce: nameOf(before), Tried: nameOf(after), Silent: []peer.ID{}}
 	for _, s := range surveys {
 		t.Silent = append(t.Silent, s.Silent...)
 	}
@@ -91,7 +92,7 @@ func trial(before, after *policy.Compiled, surveys map[dht.Topic]dht.Survey, nee
 		if need.Purpose == capacity.Cascade {
 			topic = dht.StreamTopic(need.Stream)
 		}
-		t.Needs = append(t.Needs, needTrial{topic, dht.DecisionNeed(need), compare(topic, need)})
+		t.Needs = append(t.Needs, api.NeedTrial{Topic: topic, Need: dht.DecisionNeed(need), Comparison: compare(topic, need)})
 	}
 	type placement struct {
 		topic dht.Topic
@@ -113,7 +114,7 @@ func trial(before, after *policy.Compiled, surveys map[dht.Topic]dht.Survey, nee
 	return t
 }
 
-func addRecent(r *recentTrial, c policy.Comparison) {
+func addRecent(r *api.RecentTrial, c policy.Comparison) {
 	r.Placements++
 	if c.Before.Passed > 0 {
 		r.Before++
@@ -154,7 +155,7 @@ func tryPolicy(c *cli.Context) error {
 		return cmdline.BadInput(err)
 	}
 	q := url.Values{"file": {name}, "uplink": {c.String("need")}, "stream": {c.String("stream")}, "region": {c.String("region")}}
-	var t policyTrial
+	var t api.PolicyTrial
 	if err := post(c, "/policy/try?"+q.Encode(), text, &t); err != nil {
 		return err
 	}
@@ -170,18 +171,18 @@ func tryPolicy(c *cli.Context) error {
 }
 
 // nobody reports whether all are rejected by the policy tried.
-func nobody(t needTrial) bool { return len(t.Nodes) > 0 && t.After.Passed == 0 }
+func nobody(t api.NeedTrial) bool { return len(t.Nodes) > 0 && t.After.Passed == 0 }
 
 // printPolicyTrial writes t for people: what would change in a line for each need, and
 // then the nodes. Needs that all nodes meet alike share a table.
-func printPolicyTrial(w term.Terminal, t policyTrial, known nodeNames) {
-	var groups [][]needTrial
+func printPolicyTrial(w term.Terminal, t api.PolicyTrial, known nodeNames) {
+	var groups [][]api.NeedTrial
 	for _, n := range t.Needs {
-		i := slices.IndexFunc(groups, func(g []needTrial) bool {
+		i := slices.IndexFunc(groups, func(g []api.NeedTrial) bool {
 			return g[0].Topic == n.Topic && reflect.DeepEqual(g[0].Comparison, n.Comparison)
 		})
 		if i < 0 {
-			groups = append(groups, []needTrial{n})
+			groups = append(groups, []api.NeedTrial{n})
 		} else {
 			groups[i] = append(groups[i], n)
 		}
@@ -216,7 +217,7 @@ func printPolicyTrial(w term.Terminal, t policyTrial, known nodeNames) {
 	}
 }
 
-func purposes(group []needTrial) string {
+func purposes(group []api.NeedTrial) string {
 	var list []string
 	for _, n := range group {
 		list = append(list, n.Need.Purpose.String())
@@ -225,7 +226,7 @@ func purposes(group []needTrial) string {
 }
 
 // summary says in one line what would change for a need.
-func summary(known nodeNames, t needTrial) string {
+func summary(known nodeNames, t api.NeedTrial) string {
 	total := len(t.Nodes)
 	switch {
 	case total == 0 && t.Need.Purpose == capacity.Cascade:
@@ -278,7 +279,7 @@ func worst(rejected map[string]int) string {
 const trialRows = 64
 
 // printTrial writes the nodes of one table: as they are now, and as they would be.
-func printTrial(w term.Terminal, known nodeNames, group []needTrial) {
+func printTrial(w term.Terminal, known nodeNames, group []api.NeedTrial) {
 	for _, t := range group {
 		fmt.Fprintf(w, "%s, %s, %d packets/s%s\n", t.Need.Purpose, term.Bitrate(t.Need.Uplink), t.Need.Packets, term.Prefixed(", stream ", t.Need.Stream)+term.Prefixed(", region ", t.Need.Region))
 	}

@@ -16,6 +16,7 @@ import (
 
 	"weir/capacity"
 	"weir/capacity/policy"
+	"weir/cmd/weir/api"
 	"weir/cmd/weir/cmdline"
 	"weir/cmd/weir/term"
 	"weir/dht"
@@ -182,7 +183,7 @@ func TestPolicyTryAPI(t *testing.T) {
 		t.Errorf("alone: exit %d, %v: %s", code, err, out)
 	}
 	out, _, err = runWeir(t.Context(), "policy", "try", "--admin", admin, "--json", file)
-	var got policyTrial
+	var got api.PolicyTrial
 	if err != nil || json.Unmarshal([]byte(out), &got) != nil || len(got.Needs) != 2 || got.Node != n.dht.ID() {
 		t.Errorf("--json: %v: %s", err, out)
 	}

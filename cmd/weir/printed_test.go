@@ -10,6 +10,7 @@ import (
 
 	"weir/capacity"
 	"weir/capacity/policy"
+	"weir/cmd/weir/api"
 	"weir/cmd/weir/doctor"
 	"weir/cmd/weir/term"
 	"weir/dht"
@@ -29,18 +30,18 @@ func TestWordsOfPeersCannotSteerTheTerminal(t *testing.T) {
 		Verdicts: []dht.Judged{{Node: peer.ID("a"), Region: evil, Rule: evil, URL: evil}, {Node: peer.ID("b"), Terms: []policy.TermScore{{Name: evil}}, URL: evil}},
 	}
 	record := &capacity.Record{Node: peer.ID("a"), Region: evil, URL: evil, Name: evil}
-	stream := streamEntry{Stream: evil, Tracks: []string{evil}, Carriers: []carrierEntry{{Node: peer.ID("a"), Name: evil, URL: evil, Origin: true}}}
+	stream := api.Stream{Stream: evil, Tracks: []string{evil}, Carriers: []api.Carrier{{Node: peer.ID("a"), Name: evil, URL: evil, Origin: true}}}
 	for name, print := range map[string]func(w term.Terminal){
 		"select --explain": func(w term.Terminal) { _ = printDecision(w, d, newNames(map[peer.ID]string{"a": evil}), true) },
-		"records list":     func(w term.Terminal) { printRecords(w, []recordEntry{{Record: record, Node: "a"}, {Error: evil}}) },
+		"records list":     func(w term.Terminal) { printRecords(w, []api.Record{{Record: record, Node: "a"}, {Error: evil}}) },
 		"records list copies": func(w term.Terminal) {
-			printCopies(w, []recordEntry{{Error: evil}, {Record: record, Copies: []recordCopy{{Topic: dht.Topic(evil)}}}})
+			printCopies(w, []api.Record{{Error: evil}, {Record: record, Copies: []api.RecordCopy{{Topic: dht.Topic(evil)}}}})
 		},
 		"streams tree": func(w term.Terminal) { printTree(w, stream) },
 		"doctor": func(w term.Terminal) {
 			doctor.Print(w, doctor.Diagnosis{Checks: []doctor.Check{{Name: "x", Seen: evil, Do: evil}}})
 		},
-		"status": func(w term.Terminal) { printStatus(w, status{Region: evil, Name: evil}, nil, newNames(nil)) },
+		"status": func(w term.Terminal) { printStatus(w, api.Status{Region: evil, Name: evil}, nil, newNames(nil)) },
 	} {
 		var b bytes.Buffer
 		print(term.Terminal{Writer: &b})
@@ -59,12 +60,12 @@ func TestWordsOfPeersCannotSteerTheTerminal(t *testing.T) {
 
 func TestSingularAndPlural(t *testing.T) {
 	var b bytes.Buffer
-	printTree(term.Terminal{Writer: &b}, streamEntry{Stream: "demo", Viewers: 1, Carriers: []carrierEntry{{Node: "a", Viewers: 1, Origin: true}}})
+	printTree(term.Terminal{Writer: &b}, api.Stream{Stream: "demo", Viewers: 1, Carriers: []api.Carrier{{Node: "a", Viewers: 1, Origin: true}}})
 	if strings.Contains(b.String(), "1 viewers") {
 		t.Error(b.String())
 	}
 	b.Reset()
-	printStatus(term.Terminal{Writer: &b}, status{Peers: 1, Publishers: 1, Viewers: 1, Links: 1, Holds: 1, Leases: 1, Record: capacity.Record{Cores: 1}}, nil, newNames(nil))
+	printStatus(term.Terminal{Writer: &b}, api.Status{Peers: 1, Publishers: 1, Viewers: 1, Links: 1, Holds: 1, Leases: 1, Record: capacity.Record{Cores: 1}}, nil, newNames(nil))
 	for _, wrong := range []string{"1 peers", "1 records", "1 publishers", "1 viewers", "1 leases", "1 cascade links", "1 cores", "1.0 cores"} {
 		if strings.Contains(b.String(), wrong) {
 			t.Errorf("status says %q:\n%s", wrong, &b)

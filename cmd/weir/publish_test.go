@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"weir/cmd/weir/api"
 	"weir/cmd/weir/cmdline"
 	"weir/sfu/client"
 )
@@ -72,7 +73,7 @@ func startNode(t *testing.T, flags ...string) string {
 	deadline := time.After(20 * time.Second)
 	for {
 		if b, err := os.ReadFile(ready); err == nil {
-			var info readyInfo
+			var info api.Ready
 			if err := json.Unmarshal(b, &info); err != nil {
 				t.Fatal(err)
 			}

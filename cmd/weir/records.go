@@ -17,6 +17,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"weir/capacity"
+	"weir/cmd/weir/api"
 	"weir/cmd/weir/cmdline"
 	"weir/cmd/weir/term"
 	"weir/dht"
@@ -51,7 +52,7 @@ func recordsCommand() *cli.Command {
 }
 
 // readRecords gets the records that the flags name.
-func readRecords(c *cli.Context) (list recordList, done bool, err error) {
+func readRecords(c *cli.Context) (list api.Records, done bool, err error) {
 	stream := c.String("stream")
 	if !standalone(c) {
 		done, err = get(c, "/records?stream="+url.QueryEscape(stream), &list)
@@ -78,7 +79,7 @@ func listRecords(c *cli.Context) error {
 		return err
 	}
 	known := namesIn(list.Records)
-	slices.SortStableFunc(list.Records, func(a, b recordEntry) int { return compareNames(known.of(a.Node), known.of(b.Node)) })
+	slices.SortStableFunc(list.Records, func(a, b api.Record) int { return compareNames(known.of(a.Node), known.of(b.Node)) })
 	if c.Bool("copies") {
 		printCopies(term.Of(c), list.Records)
 	} else {
@@ -112,7 +113,7 @@ func missing(w io.Writer, heard dht.Hearing, nodes []dht.Silence) error {
 const noRecords = "no records: nobody has published any, or their time has run out; weir doctor says more"
 
 // printCopies prints where every copy of every record is.
-func printCopies(w term.Terminal, entries []recordEntry) {
+func printCopies(w term.Terminal, entries []api.Record) {
 	if len(entries) == 0 {
 		fmt.Fprintln(w, noRecords)
 		return
@@ -142,7 +143,7 @@ func printCopies(w term.Terminal, entries []recordEntry) {
 
 // heldBy says how many hold the record, and for how long: the ages of the
 // copies.
-func heldBy(e recordEntry) string {
+func heldBy(e api.Record) string {
 	old := 0
 	for _, k := range e.Copies {
 		if k.Old {
@@ -164,7 +165,7 @@ func heldBy(e recordEntry) string {
 	return s
 }
 
-func printRecords(w term.Terminal, entries []recordEntry) {
+func printRecords(w term.Terminal, entries []api.Record) {
 	if len(entries) == 0 {
 		fmt.Fprintln(w, noRecords)
 		return
@@ -194,7 +195,7 @@ func getRecords(c *cli.Context) error {
 	if err != nil {
 		return cmdline.BadInput(err)
 	}
-	var entries []recordEntry
+	var entries []api.Record
 	if standalone(c) {
 		n, leave, err := join(c)
 		if err != nil {
@@ -227,7 +228,7 @@ func getRecords(c *cli.Context) error {
 
 func watchRecords(c *cli.Context) error {
 	seen := map[peer.ID]string{}
-	show := func(e watchEvent) error {
+	show := func(e api.RecordChange) error {
 		if c.Bool("json") {
 			return term.PrintJSON(c, e)
 		}
@@ -255,7 +256,7 @@ func watchRecords(c *cli.Context) error {
 	}
 	if !standalone(c) {
 		return events(c, "/records/watch?stream="+url.QueryEscape(c.String("stream")), func(data []byte) error {
-			var e watchEvent
+			var e api.RecordChange
 			if err := json.Unmarshal(data, &e); err != nil {
 				return err
 			}
@@ -275,7 +276,7 @@ func watchRecords(c *cli.Context) error {
 }
 
 // verdict is what verify says of a record.
-func verdict(e recordEntry) string {
+func verdict(e api.Record) string {
 	if e.Valid {
 		return "good"
 	}
@@ -283,7 +284,7 @@ func verdict(e recordEntry) string {
 }
 
 func verifyRecords(c *cli.Context) error {
-	var entries []recordEntry
+	var entries []api.Record
 	switch {
 	case c.NArg() > 1:
 		return cmdline.BadInput(errors.New("records verify takes at most one file"))
@@ -297,7 +298,7 @@ func verifyRecords(c *cli.Context) error {
 		if past := -e.TTLLeft; e.Valid && past > 0 {
 			e.Valid, e.Error = false, fmt.Sprintf("%v %s ago, by this machine's clock", capacity.ErrExpired, term.Seconds(past))
 		}
-		entries = []recordEntry{e}
+		entries = []api.Record{e}
 		if c.Bool("json") {
 			if err := term.PrintJSON(c, entries); err != nil {
 				return err
@@ -306,7 +307,7 @@ func verifyRecords(c *cli.Context) error {
 	default:
 		var done bool
 		var err error
-		var list recordList
+		var list api.Records
 		if list, done, err = readRecords(c); done {
 			return err
 		}

@@ -16,6 +16,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"weir/capacity/event"
+	"weir/cmd/weir/api"
 	"weir/cmd/weir/cmdline"
 	"weir/cmd/weir/term"
 	"weir/sfu/problem"
@@ -53,26 +54,26 @@ type reloading struct {
 	one sync.Mutex // reads at a time
 
 	mu       sync.Mutex
-	settings []setting
-	last     *reloadReport // nil: never
+	settings []api.Setting
+	last     *api.Reload // nil: never
 	counts   map[string]uint64
 	good     time.Time // when it was last applied, at first the start
 }
 
-func (r *reloading) begin(in []setting) {
+func (r *reloading) begin(in []api.Setting) {
 	r.settings, r.good, r.counts = in, time.Now(), map[string]uint64{}
 }
 
 // done keeps what came of it, and the settings if they are in force.
-func (r *reloading) done(report reloadReport, in []setting) {
+func (r *reloading) done(report api.Reload, in []api.Setting) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.last = &report
 	r.counts[report.Outcome]++
-	if report.Outcome != reloadRefused {
+	if report.Outcome != api.ReloadRefused {
 		r.settings = in
 	}
-	if report.Outcome == reloadApplied {
+	if report.Outcome == api.ReloadApplied {
 		r.good = report.At
 	}
 }
@@ -88,7 +89,7 @@ func (r *reloading) register(reg *prometheus.Registry) {
 	}
 	reg.MustRegister(
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Namespace: "weir", Name: "config_last_reload_successful", Help: "Whether the configuration was taken when it was last read, 0 or 1."}, locked(func() float64 {
-			if r.last != nil && r.last.Outcome != reloadApplied {
+			if r.last != nil && r.last.Outcome != api.ReloadApplied {
 				return 0
 			}
 			return 1
@@ -104,7 +105,7 @@ func (r *reloading) register(reg *prometheus.Registry) {
 			return float64(n)
 		})),
 	)
-	for _, outcome := range []string{reloadApplied, reloadRefused, reloadFailed} {
+	for _, outcome := range []string{api.ReloadApplied, api.ReloadRefused, api.ReloadFailed} {
 		reg.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{
 			Namespace: "weir", Name: "config_reloads_total", Help: "Readings of the configuration after the first, by outcome: applied, refused for mistakes, failed for a part's files.",
 			ConstLabels: prometheus.Labels{"outcome": outcome},
@@ -114,9 +115,9 @@ func (r *reloading) register(reg *prometheus.Registry) {
 
 // merged are the settings once next is read: what is live as next says, all else
 // as before, with what next says pending.
-func merged(before, next []setting) (in []setting, changed, restart []string) {
+func merged(before, next []api.Setting) (in []api.Setting, changed, restart []string) {
 	for _, s := range next {
-		i := slices.IndexFunc(before, func(b setting) bool { return b.Name == s.Name })
+		i := slices.IndexFunc(before, func(b api.Setting) bool { return b.Name == s.Name })
 		switch {
 		case i < 0 || slices.Equal(before[i].Raw, s.Raw):
 		case slices.Contains(liveSettings, s.Name):
@@ -134,26 +135,26 @@ func merged(before, next []setting) (in []setting, changed, restart []string) {
 
 // reload reads the configuration again and applies what can change, or nothing
 // if it has a mistake. Sessions, streams and links are not touched.
-func (n *node) reload() (reloadReport, error) {
+func (n *node) reload() (api.Reload, error) {
 	n.reloading.one.Lock()
 	defer n.reloading.one.Unlock()
 	n.notify.reloading()
 	report, err := n.readAgain()
 	n.notify.reloaded(n.isReady())
 	kind := event.ConfigReloaded
-	if report.Outcome != reloadApplied {
+	if report.Outcome != api.ReloadApplied {
 		kind = event.ConfigRefused
 	}
 	n.events.add(event.Event{Kind: kind, Reason: report.Outcome, Detail: report.String()})
 	return report, err
 }
 
-func (n *node) readAgain() (reloadReport, error) {
-	report := reloadReport{At: time.Now(), Outcome: reloadApplied, Changed: []string{}, Restart: []string{}, Errors: []string{}}
+func (n *node) readAgain() (api.Reload, error) {
+	report := api.Reload{At: time.Now(), Outcome: api.ReloadApplied, Changed: []string{}, Restart: []string{}, Errors: []string{}}
 	next, err := n.cfg.settings.load()
 	if err != nil {
 		faults := asFaults(next.file, err)
-		report.Outcome, report.Errors = reloadRefused, append(report.Errors, faults.line())
+		report.Outcome, report.Errors = api.ReloadRefused, append(report.Errors, faults.line())
 		n.reloading.done(report, nil)
 		return report, faults
 	}
@@ -171,7 +172,7 @@ func (n *node) readAgain() (reloadReport, error) {
 		if err := part.reload(); err != nil {
 			err = fmt.Errorf("%s not taken, what it said before stays in force: %w", part.name, err)
 			failed = append(failed, err)
-			report.Outcome, report.Errors = reloadFailed, append(report.Errors, maskSecrets(err.Error()))
+			report.Outcome, report.Errors = api.ReloadFailed, append(report.Errors, maskSecrets(err.Error()))
 		}
 	}
 	n.dht.Kick() // others learn of new limits at once
@@ -191,17 +192,17 @@ func (n *node) isReady() bool {
 // serveReload serves POST /api/v1/reload.
 func (n *node) serveReload(*http.Request) (any, error) {
 	report, err := n.reload()
-	if err != nil && report.Outcome == reloadRefused {
+	if err != nil && report.Outcome == api.ReloadRefused {
 		return nil, problem.New(problem.BadConfig, err.Error())
 	}
 	return report, nil
 }
 
-func (n *node) configReply() configReply {
+func (n *node) configReply() api.Config {
 	r := &n.reloading
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	c := configReply{Settings: r.settings, Reload: r.last}
+	c := api.Config{Settings: r.settings, Reload: r.last}
 	for _, s := range c.Settings {
 		if s.Name == configFlag && len(s.Values) > 0 {
 			c.File = s.Values[0]
@@ -274,7 +275,7 @@ func reloadCommand() *cli.Command {
 			if err := cmdline.NoArguments(c); err != nil {
 				return err
 			}
-			var r reloadReport
+			var r api.Reload
 			if err := post(c, "/reload", nil, &r); err != nil {
 				return err
 			}
@@ -284,7 +285,7 @@ func reloadCommand() *cli.Command {
 			} else {
 				_, err = fmt.Fprintln(term.Of(c), r)
 			}
-			if err == nil && r.Outcome != reloadApplied {
+			if err == nil && r.Outcome != api.ReloadApplied {
 				return cli.Exit("", cmdline.ExitFailure)
 			}
 			return err

@@ -19,6 +19,7 @@ import (
 
 	"weir/capacity"
 	"weir/capacity/event"
+	"weir/cmd/weir/api"
 	"weir/cmd/weir/cmdline"
 	"weir/sfu"
 	"weir/sfu/problem"
@@ -90,7 +91,7 @@ stop-timeout: 8s
 log-level: warn
 policy: ` + policy + "\n")
 	report, err := n.reload()
-	if err != nil || report.Outcome != reloadApplied || len(report.Restart) > 0 {
+	if err != nil || report.Outcome != api.ReloadApplied || len(report.Restart) > 0 {
 		t.Fatalf("%+v, %v", report, err)
 	}
 	want := slices.Sorted(slices.Values(liveSettings))
@@ -159,7 +160,7 @@ func TestReloadOfABadFileAppliesNothing(t *testing.T) {
 	} {
 		write(text)
 		report, err := n.reload()
-		if err == nil || report.Outcome != reloadRefused || !strings.Contains(report.String(), "weir.yaml:2:") {
+		if err == nil || report.Outcome != api.ReloadRefused || !strings.Contains(report.String(), "weir.yaml:2:") {
 			t.Errorf("%s: %+v, %v", name, report, err)
 		}
 		if got := *n.tuned.Load(); got != before || n.ledger.Totals(time.Now()).Limits.Sessions != 5 {
@@ -218,7 +219,7 @@ func TestReloadNamesWhatNeedsARestart(t *testing.T) {
 	if record, _ := n.sample(); record.Region != "eu" {
 		t.Errorf("its record says %q", record.Region)
 	}
-	show := func() (c configReply) {
+	show := func() (c api.Config) {
 		t.Helper()
 		resp, err := http.Get(admin + "/api/v1/config")
 		if err != nil {
@@ -230,8 +231,8 @@ func TestReloadNamesWhatNeedsARestart(t *testing.T) {
 		}
 		return c
 	}
-	of := func(c configReply, name string) setting {
-		return c.Settings[slices.IndexFunc(c.Settings, func(s setting) bool { return s.Name == name })]
+	of := func(c api.Config, name string) api.Setting {
+		return c.Settings[slices.IndexFunc(c.Settings, func(s api.Setting) bool { return s.Name == name })]
 	}
 	c := show()
 	if s := of(c, "region"); !slices.Equal(s.Values, []string{"eu"}) || !slices.Equal(s.Pending, []string{"us"}) {
@@ -348,7 +349,7 @@ func TestReloadOfAPartThatFails(t *testing.T) {
 	n.reloadable = append(n.reloadable, reloadable{"tls-cert", func() error { return errors.New("the pair does not match") }})
 	write("session-limit: 6\n")
 	report, err := n.reload()
-	if err == nil || report.Outcome != reloadFailed || !strings.Contains(report.String(), "tls-cert not taken, what it said before stays in force: the pair does not match") {
+	if err == nil || report.Outcome != api.ReloadFailed || !strings.Contains(report.String(), "tls-cert not taken, what it said before stays in force: the pair does not match") {
 		t.Errorf("%+v, %v", report, err)
 	}
 	if n.ledger.Totals(time.Now()).Limits.Sessions != 6 {

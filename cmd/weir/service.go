@@ -31,10 +31,12 @@ import (
 	"weir/capacity/policy"
 	"weir/capacity/scope"
 	"weir/capacity/tracing"
+	"weir/cmd/weir/api"
 	"weir/cmd/weir/build"
 	"weir/cmd/weir/cmdline"
 	"weir/dht"
 	"weir/dht/identity"
+	"weir/dht/scale"
 	"weir/sfu"
 	"weir/sfu/gauge"
 	"weir/sfu/proxied"
@@ -451,8 +453,8 @@ func (n *node) announce(ctx context.Context) error {
 	return nil
 }
 
-func (n *node) ready() readyInfo {
-	info := readyInfo{
+func (n *node) ready() api.Ready {
+	info := api.Ready{
 		PeerID: n.dht.ID().String(), Name: n.cfg.name, HTTP: n.localURL(), Admin: "http://" + n.adminAddr(),
 		Media: n.media(), PID: os.Getpid(), Network: n.cfg.network, DataDir: n.cfg.dataDir,
 	}
@@ -723,21 +725,21 @@ func helper(p dht.Placed, d dht.Decision, how string) sfu.Helper {
 	}
 }
 
-func (n *node) status() status {
+func (n *node) status() api.Status {
 	info := n.ready()
 	record, _ := n.sample()
 	record.Node, record.Addrs, record.Coordinate = n.dht.ID(), n.dht.Host().Addrs(), n.dht.Coordinate()
 	record.TTL, record.Issued = capacity.DefaultTTL, time.Now()
 	totals := n.ledger.Totals(time.Now())
 	counts := n.sfu.Counts()
-	s := status{
+	s := api.Status{
 		PeerID: n.dht.ID(), Name: n.cfg.name, Release: build.Release(), Network: n.cfg.network, Discovery: n.cfg.discovery, Region: n.cfg.region,
 		State: totals.State, Stress: totals.Stress, Uptime: time.Since(n.began).Milliseconds(),
 		P2P: info.P2P, HTTP: info.HTTP, TLS: n.cfg.tls.status(), Admin: info.Admin, Media: info.Media, Policy: n.policy.Judge().Policy().Version,
 		Overflow: n.tuned.Load().overflow, Publishers: counts.Publishers, Viewers: counts.Viewers, Streams: counts.Streams,
 		Links: counts.Links, Leases: totals.Leases, Peers: len(n.dht.Host().Network().Peers()),
 		NotForwarded: n.sfu.NotForwarded(), Goroutines: runtime.NumGoroutine(), Drain: n.drainStatus(), Waiting: int64(n.waiters.count()),
-		Provision: n.provisioner.status(), Requests: requests{SettingUp: counts.Setups, Waiting: counts.Waiting}, Releasable: n.releaser != nil && n.releaser.releasable(), Record: record, Traffic: n.dht.Traffic(),
+		Provision: n.provisioner.status(), Requests: api.Requests{SettingUp: counts.Setups, Waiting: counts.Waiting}, Releasable: n.releaser != nil && n.releaser.releasable(), Record: record, Traffic: n.dht.Traffic(),
 	}
 	if n.cfg.servers != nil {
 		s.Servers = len(n.cfg.servers.Servers())

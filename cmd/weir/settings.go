@@ -14,6 +14,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"weir/cmd/weir/api"
 	"weir/cmd/weir/cmdline"
 	"weir/cmd/weir/term"
 )
@@ -40,7 +41,7 @@ type loaded struct {
 	cfg      nodeConfig
 	file     string // "": there is none
 	entries  []configEntry
-	settings []setting // in the order of the flags
+	settings []api.Setting // in the order of the flags
 }
 
 // load reads everything. Its error is a [*configFaults] with every mistake that
@@ -188,25 +189,25 @@ func (f flagSet) environment(name string) string {
 }
 
 // settings are all flags with what they are set to, and by what.
-func (f flagSet) settings(l loaded) []setting {
-	var all []setting
+func (f flagSet) settings(l loaded) []api.Setting {
+	var all []api.Setting
 	for _, one := range f.flags {
 		name := one.Names()[0]
-		s := setting{Name: name, Source: fromDefault}
+		s := api.Setting{Name: name, Source: api.FromDefault}
 		entry := slices.IndexFunc(l.entries, func(e configEntry) bool { return e.name == name })
 		switch {
 		case f.given[name]:
-			s.Source, s.Where = fromFlag, "--"+name
+			s.Source, s.Where = api.FromFlag, "--"+name
 		case f.environment(name) != "":
-			s.Source, s.Where = fromEnvironment, f.environment(name)
+			s.Source, s.Where = api.FromEnvironment, f.environment(name)
 		case entry >= 0:
-			s.Source, s.Where = fromFile, fmt.Sprintf("%s:%d", l.file, l.entries[entry].line)
+			s.Source, s.Where = api.FromFile, fmt.Sprintf("%s:%d", l.file, l.entries[entry].line)
 		}
 		s.Raw = f.values(one)
 		if name == configFlag && len(s.Raw) == 0 && l.file != "" {
 			s.Raw = []string{l.file}
 		}
-		if s.Source == fromDefault {
+		if s.Source == api.FromDefault {
 			if v, ok := l.cfg.resolved(name); ok {
 				s.Raw = []string{v}
 			}

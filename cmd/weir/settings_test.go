@@ -9,6 +9,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"weir/cmd/weir/api"
 	"weir/cmd/weir/cmdline"
 )
 
@@ -43,7 +44,7 @@ http: 127.0.0.1:0
 		"session-limit": path + ":1", "stream-limit": "WEIR_STREAM_LIMIT", "fanout": "--fanout", "insecure-open": "--insecure-open",
 		"listen": "WEIR_LISTEN", "linger": "", "config": "WEIR_CONFIG",
 	} {
-		i := slices.IndexFunc(l.settings, func(s setting) bool { return s.Name == name })
+		i := slices.IndexFunc(l.settings, func(s api.Setting) bool { return s.Name == name })
 		if got := l.settings[i].Where; got != where {
 			t.Errorf("%s comes from %q, want %q", name, got, where)
 		}
@@ -197,7 +198,7 @@ func TestOldNamesAreTaken(t *testing.T) {
 	if err != nil || len(entries) != 1 || entries[0].name != "session-limit" || entries[0].alias != "max-sessions" {
 		t.Fatalf("%+v, %v", entries, err)
 	}
-	l := loaded{entries: entries, settings: []setting{{Name: "session-limit", Source: fromFile}}}
+	l := loaded{entries: entries, settings: []api.Setting{{Name: "session-limit", Source: api.FromFile}}}
 	warnings := settings{text: []byte{}}.warnings(l)
 	if len(warnings) != 1 || !strings.Contains(warnings[0].Message, "max-sessions is deprecated: its name is session-limit now") {
 		t.Errorf("%+v", warnings)

@@ -11,6 +11,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"weir/capacity"
+	"weir/cmd/weir/api"
 	"weir/cmd/weir/term"
 	"weir/sfu"
 )
@@ -19,7 +20,7 @@ func statusCommand() *cli.Command {
 	return &cli.Command{
 		Name: "status", Usage: "what a running node is doing", Flags: adminFlags(),
 		Action: func(c *cli.Context) error {
-			var s status
+			var s api.Status
 			if done, err := get(c, "/status", &s); done {
 				return err
 			}
@@ -33,7 +34,7 @@ func statusCommand() *cli.Command {
 	}
 }
 
-func printStatus(w term.Terminal, s status, links []sfu.LinkStatus, known nodeNames) {
+func printStatus(w term.Terminal, s api.Status, links []sfu.LinkStatus, known nodeNames) {
 	term.Pairs(w, func(row func(string, ...any)) {
 		row("node", term.Strong.Of(cmp.Or(s.Name, "-")), "  ", s.PeerID)
 		row("release", s.Release, ", up ", (time.Duration(s.Uptime) * time.Millisecond).Round(time.Second))

@@ -9,6 +9,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/urfave/cli/v2"
 
+	"weir/cmd/weir/api"
 	"weir/cmd/weir/cmdline"
 	"weir/cmd/weir/term"
 )
@@ -18,14 +19,14 @@ func streamsCommand() *cli.Command {
 		Name: "streams", Usage: "the streams of the network: list, tree, end",
 		Subcommands: []*cli.Command{
 			{Name: "list", Usage: "all streams", Flags: adminFlags(), Action: func(c *cli.Context) error {
-				var all streamList
+				var all api.Streams
 				if done, err := get(c, "/streams", &all); done {
 					return err
 				}
 				switch {
 				case len(all.Streams) > 0:
 					printStreams(term.Of(c), all.Streams)
-				case all.whole():
+				case all.Whole():
 					fmt.Fprintln(c.App.Writer, "no streams: publish one with weir publish --pattern http://HOST:PORT/whip/NAME")
 				}
 				return missing(c.App.Writer, all.Hearing, all.Silent)
@@ -36,15 +37,15 @@ func streamsCommand() *cli.Command {
 					return cmdline.BadInput(errors.New("streams tree takes the name of one stream"))
 				}
 				name := c.Args().First()
-				var all streamList
+				var all api.Streams
 				if done, err := get(c, "/streams", &all); done {
 					return err
 				}
-				i := slices.IndexFunc(all.Streams, func(s streamEntry) bool { return s.Stream == name })
+				i := slices.IndexFunc(all.Streams, func(s api.Stream) bool { return s.Stream == name })
 				switch {
 				case i >= 0:
 					printTree(term.Of(c), all.Streams[i])
-				case all.whole():
+				case all.Whole():
 					return cli.Exit(fmt.Sprintf("nobody carries a stream %q now; see weir streams list", name), cmdline.ExitFailure)
 				default:
 					fmt.Fprintf(c.App.Writer, "whether anybody carries a stream %q now is not known\n", name)
@@ -59,7 +60,7 @@ func streamsCommand() *cli.Command {
 	}
 }
 
-func printStreams(w term.Terminal, all []streamEntry) {
+func printStreams(w term.Terminal, all []api.Stream) {
 	term.Table(w, "STREAM\tORIGIN\tVIEWERS\tCARRIERS\tDEPTH\tTRACKS", func(row func(...any)) {
 		for _, s := range all {
 			known := namesOfCarriers(s)
@@ -77,15 +78,15 @@ func printStreams(w term.Terminal, all []streamEntry) {
 
 // printTree draws who pulls a stream from whom. A carrier whose parent is not
 // known, since records are seconds old, stands at the top.
-func printTree(w term.Terminal, s streamEntry) {
+func printTree(w term.Terminal, s api.Stream) {
 	known := namesOfCarriers(s)
 	fmt.Fprintf(w, "%s  %s  %s\n", w.Paint(term.Strong, s.Stream), term.Printable(strings.Join(s.Tracks, " ")), term.Count(s.Viewers, "viewer", "viewers"))
-	children := map[peer.ID][]carrierEntry{}
+	children := map[peer.ID][]api.Carrier{}
 	here := map[peer.ID]bool{}
 	for _, k := range s.Carriers {
 		here[k.Node] = true
 	}
-	var roots []carrierEntry
+	var roots []api.Carrier
 	for _, k := range s.Carriers {
 		if here[k.Parent] && k.Parent != k.Node {
 			children[k.Parent] = append(children[k.Parent], k)
@@ -93,8 +94,8 @@ func printTree(w term.Terminal, s streamEntry) {
 			roots = append(roots, k)
 		}
 	}
-	var draw func(k carrierEntry, indent string, last bool, depth int)
-	draw = func(k carrierEntry, indent string, last bool, depth int) {
+	var draw func(k api.Carrier, indent string, last bool, depth int)
+	draw = func(k api.Carrier, indent string, last bool, depth int) {
 		branch, next := "├─ ", "│  "
 		if last {
 			branch, next = "└─ ", "   "

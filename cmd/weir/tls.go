@@ -32,6 +32,7 @@ import (
 
 	"weir/capacity/event"
 	"weir/capacity/scope"
+	"weir/cmd/weir/api"
 	"weir/cmd/weir/cmdline"
 	"weir/cmd/weir/doctor"
 	"weir/cmd/weir/term"
@@ -661,7 +662,7 @@ func (c *certificates) check(base string, now time.Time) doctor.Check {
 // checkMixed says whether browsers can go from this node to the others: a page
 // that came by https may not ask a plain one (W3C Mixed Content, section 5.3),
 // but for those of its own machine.
-func checkMixed(nodes []recordEntry) doctor.Check {
+func checkMixed(nodes []api.Record) doctor.Check {
 	c := doctor.Check{Name: "https", Outcome: inspect.Fine, Seen: "is spoken by all nodes that are known"}
 	var plain []string
 	for _, e := range nodes {
@@ -713,12 +714,12 @@ func (c *certificates) Collect(ch chan<- prometheus.Metric) {
 	c.failures.Collect(ch)
 }
 
-func (c *certificates) status() *tlsStatus {
+func (c *certificates) status() *api.TLS {
 	leaf := c.leaf()
 	if leaf == nil {
 		return nil
 	}
-	s := &tlsStatus{Names: slices.Clone(leaf.DNSNames), Issuer: leaf.Issuer.String(), NotAfter: leaf.NotAfter}
+	s := &api.TLS{Names: slices.Clone(leaf.DNSNames), Issuer: leaf.Issuer.String(), NotAfter: leaf.NotAfter}
 	for _, ip := range leaf.IPAddresses {
 		s.Names = append(s.Names, ip.String())
 	}

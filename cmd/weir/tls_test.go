@@ -26,6 +26,7 @@ import (
 	"weir/capacity"
 	"weir/capacity/durable"
 	"weir/capacity/event"
+	"weir/cmd/weir/api"
 	"weir/dht/inspect"
 	"weir/testnet"
 )
@@ -391,10 +392,10 @@ func TestAdviceOnCertificates(t *testing.T) {
 // Plain nodes are told of, as browsers do not go there from an https page; those
 // of this machine they do.
 func TestNodesWithoutHTTPS(t *testing.T) {
-	entry := func(url string, valid bool) recordEntry {
-		return recordEntry{Valid: valid, Record: &capacity.Record{URL: url}}
+	entry := func(url string, valid bool) api.Record {
+		return api.Record{Valid: valid, Record: &capacity.Record{URL: url}}
 	}
-	fine := []recordEntry{entry("https://a.example.org", true), entry("http://127.0.0.1:8080", true), entry("http://old.example.org", false), entry("", true), {Valid: true}}
+	fine := []api.Record{entry("https://a.example.org", true), entry("http://127.0.0.1:8080", true), entry("http://old.example.org", false), entry("", true), {Valid: true}}
 	if c := checkMixed(fine); c.Outcome != inspect.Fine {
 		t.Errorf("of nodes where browsers go: %+v", c)
 	}

@@ -15,6 +15,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"weir/capacity/event"
+	"weir/cmd/weir/api"
 	"weir/cmd/weir/cmdline"
 	"weir/cmd/weir/term"
 	"weir/sfu"
@@ -30,9 +31,9 @@ const (
 // topData is what weir top shows: what a node said at one time.
 type topData struct {
 	at       time.Time
-	status   status
-	nodes    []recordEntry
-	streams  []streamEntry
+	status   api.Status
+	nodes    []api.Record
+	streams  []api.Stream
 	links    []sfu.LinkStatus
 	sessions []sfu.SessionStatus
 	events   []event.Event
@@ -258,7 +259,7 @@ func (m topModel) list(w term.Terminal, p topPart) []string {
 	switch p {
 	case topNodes:
 		nodes := slices.Clone(d.nodes)
-		slices.SortStableFunc(nodes, func(a, b recordEntry) int {
+		slices.SortStableFunc(nodes, func(a, b api.Record) int {
 			return cmp.Or(cmp.Compare(stressOf(b), stressOf(a)), compareNames(d.known.of(a.Node), d.known.of(b.Node)))
 		})
 		if len(nodes) > 0 {
@@ -297,7 +298,7 @@ func (m topModel) list(w term.Terminal, p topPart) []string {
 	return strings.Split(text, "\n")
 }
 
-func stressOf(e recordEntry) float64 {
+func stressOf(e api.Record) float64 {
 	if e.Record == nil {
 		return -1
 	}
@@ -325,8 +326,8 @@ func readTop(c *cli.Context) (topData, error) {
 		})
 	}
 	var (
-		records recordList
-		all     streamList
+		records api.Records
+		all     api.Streams
 	)
 	read("nodes", "/records", &records)
 	read("streams", "/streams", &all)

@@ -14,13 +14,14 @@ import (
 
 	"weir/capacity"
 	"weir/capacity/event"
+	"weir/cmd/weir/api"
 	"weir/sfu"
 )
 
 // someTop is what a node with n of everything says.
 func someTop(n int) topData {
 	at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
-	d := topData{at: at, status: status{
+	d := topData{at: at, status: api.Status{
 		Name: "n1", PeerID: "p1", State: capacity.Full, Stress: 0.93, Uptime: 61_000, Peers: n,
 		Record: capacity.Record{Sessions: capacity.Usage{Used: 9, Limit: 10}, Uplink: capacity.Usage{Used: 5e7, Limit: 1e9}, CPU: 0.4},
 	}}
@@ -28,10 +29,10 @@ func someTop(n int) topData {
 	for i := range n {
 		id := peer.ID(fmt.Sprint("node", i))
 		byID[id] = fmt.Sprintf("n%d", i+1)
-		d.nodes = append(d.nodes, recordEntry{Node: id, Valid: true, Record: &capacity.Record{
+		d.nodes = append(d.nodes, api.Record{Node: id, Valid: true, Record: &capacity.Record{
 			Node: id, Name: byID[id], URL: "http://192.0.2.1:8080", Region: "eu", Sessions: capacity.Usage{Used: int64(i), Limit: 100},
 		}})
-		d.streams = append(d.streams, streamEntry{Stream: fmt.Sprint("stream", i), Tracks: []string{"video/VP8"}, Carriers: []carrierEntry{{Node: id, Name: byID[id], Origin: true}}})
+		d.streams = append(d.streams, api.Stream{Stream: fmt.Sprint("stream", i), Tracks: []string{"video/VP8"}, Carriers: []api.Carrier{{Node: id, Name: byID[id], Origin: true}}})
 		d.links = append(d.links, sfu.LinkStatus{Peer: id, State: "connected"})
 		d.sessions = append(d.sessions, sfu.SessionStatus{ID: fmt.Sprintf("%08dSESSION", i), Stream: "stream0", Kind: "whep", Since: at.Add(-time.Minute), State: "connected"})
 		d.events = append(d.events, event.Event{Time: at, Kind: event.Redirected, Peer: id, Detail: strings.Repeat("why \x1b[2J ", 20)})

@@ -1,4 +1,4 @@
-package main
+package api
 
 import (
 	"time"
@@ -8,15 +8,15 @@ import (
 	"weir/dht"
 )
 
-// A streamEntry is one stream, network wide.
-type streamEntry struct {
-	Stream   string         `json:"stream"`
-	Tracks   []string       `json:"tracks"`
-	Viewers  int            `json:"viewers"`
-	Carriers []carrierEntry `json:"carriers"` // origin first, then by depth
+// A Stream is one stream, network wide.
+type Stream struct {
+	Stream   string    `json:"stream"`
+	Tracks   []string  `json:"tracks"`
+	Viewers  int       `json:"viewers"`
+	Carriers []Carrier `json:"carriers"` // origin first, then by depth
 }
 
-type carrierEntry struct {
+type Carrier struct {
 	Node      peer.ID   `json:"node"`
 	Name      string    `json:"name"`
 	URL       string    `json:"url"`
@@ -31,33 +31,33 @@ type carrierEntry struct {
 	Path      []peer.ID `json:"path"`
 }
 
-// A streamList is the streams of the network as their carriers tell of them.
-type streamList struct {
-	Streams []streamEntry `json:"streams"`
+// A Streams is the streams of the network as their carriers tell of them.
+type Streams struct {
+	Streams []Stream `json:"streams"`
 	// Hearing says which holders of the nodes' records have not answered, and
 	// Silent which nodes carry streams and have not said which.
 	Hearing dht.Hearing   `json:"hearing"`
 	Silent  []dht.Silence `json:"silent,omitempty"`
 }
 
-// whole reports whether a stream that is not in the list is nowhere.
-func (l streamList) whole() bool { return l.Hearing.Enough() && len(l.Silent) == 0 }
+// Whole reports whether a stream that is not in the list is nowhere.
+func (l Streams) Whole() bool { return l.Hearing.Enough() && len(l.Silent) == 0 }
 
-// networkState is what the console shows.
-type networkState struct {
-	Self    peer.ID       `json:"self"`
-	Network string        `json:"network"`
-	Nodes   []recordEntry `json:"nodes"`
-	Streams []streamEntry `json:"streams"`
-	Gone    []goneEntry   `json:"gone"`
+// NetworkState is what the console shows.
+type NetworkState struct {
+	Self    peer.ID    `json:"self"`
+	Network string     `json:"network"`
+	Nodes   []Record   `json:"nodes"`
+	Streams []Stream   `json:"streams"`
+	Gone    []GoneNode `json:"gone"`
 	// Hearing and Silent are as in streamList: what may be missing.
 	Hearing dht.Hearing   `json:"hearing"`
 	Silent  []dht.Silence `json:"silent,omitempty"`
 	Time    time.Time     `json:"time"`
 }
 
-// A goneEntry is a node that published until lately.
-type goneEntry struct {
+// A GoneNode is a node that published until lately.
+type GoneNode struct {
 	Node   peer.ID `json:"node"`
 	Name   string  `json:"name,omitempty"`
 	Region string  `json:"region,omitempty"`

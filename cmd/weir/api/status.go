@@ -1,4 +1,4 @@
-package main
+package api
 
 import (
 	"time"
@@ -12,14 +12,14 @@ import (
 	"weir/sfu"
 )
 
-// requests are those to publish and to view that have not been answered.
-type requests struct {
+// Requests are those to publish and to view that have not been answered.
+type Requests struct {
 	SettingUp int `json:"setting_up"`
 	Waiting   int `json:"waiting"` // for a stream, for room elsewhere, or for their turn
 }
 
-// status is the admin API's.
-type status struct {
+// Status is the admin API's.
+type Status struct {
 	PeerID     peer.ID        `json:"peer_id"`
 	Name       string         `json:"name"`
 	Release    string         `json:"release"`
@@ -32,7 +32,7 @@ type status struct {
 	Uptime     int64          `json:"uptime_ms"`
 	P2P        []string       `json:"p2p"`
 	HTTP       string         `json:"http"`
-	TLS        *tlsStatus     `json:"tls,omitempty"`
+	TLS        *TLS           `json:"tls,omitempty"`
 	Admin      string         `json:"admin"`
 	Media      string         `json:"media"`
 	Policy     uint64         `json:"policy"`
@@ -45,10 +45,10 @@ type status struct {
 	Holds      int            `json:"holds"` // records of others
 	Peers      int            `json:"peers"` // connected
 	Goroutines int            `json:"goroutines"`
-	Drain      drainStatus    `json:"drain"`
+	Drain      Drain          `json:"drain"`
 	Waiting    int64          `json:"waiting"` // requests that wait for a server
 	Releasable bool           `json:"releasable"`
-	Requests   requests       `json:"requests"`
+	Requests   Requests       `json:"requests"`
 
 	// Provision is the state in each region where this node has servers started.
 	Provision map[string]scale.Status `json:"provision,omitempty"`
@@ -59,8 +59,8 @@ type status struct {
 	Traffic []dht.Traffic   `json:"traffic"`
 }
 
-// drainStatus is a drain as the admin API shows it.
-type drainStatus struct {
+// Drain is a drain as the admin API shows it.
+type Drain struct {
 	Draining bool       `json:"draining"`
 	Exit     bool       `json:"exit"` // the process ends when empty, or at the deadline
 	Deadline *time.Time `json:"deadline,omitempty"`
@@ -68,22 +68,22 @@ type drainStatus struct {
 	Left     int        `json:"left"` // sessions, leases and pulls served
 }
 
-// drainRequest is the body of POST /api/v1/drain.
-type drainRequest struct {
+// DrainRequest is the body of POST /api/v1/drain.
+type DrainRequest struct {
 	DeadlineMillis int64 `json:"deadline_ms"` // 0: none
 	Exit           bool  `json:"exit"`
 }
 
-// tlsStatus is the admin API's.
-type tlsStatus struct {
+// TLS is the admin API's.
+type TLS struct {
 	Names    []string  `json:"names"`
 	Issuer   string    `json:"issuer"`
 	NotAfter time.Time `json:"not_after"`
 	Redirect string    `json:"redirect,omitempty"` // the plain port that leads to it
 }
 
-// readyInfo is the content of --ready-file.
-type readyInfo struct {
+// Ready is the content of --ready-file.
+type Ready struct {
 	PeerID  string   `json:"peer_id"`
 	Name    string   `json:"name"`
 	P2P     []string `json:"p2p"` // each with /p2p/ID
@@ -96,21 +96,21 @@ type readyInfo struct {
 	DataDir string   `json:"data_dir"`
 }
 
-// inviteReply is what GET /api/v1/invite returns.
-type inviteReply struct {
+// Invitation is what GET /api/v1/invite returns.
+type Invitation struct {
 	Token   string `json:"token"`
 	Network string `json:"network"`
 }
 
-// A pingReply is one ping's result.
-type pingReply struct {
+// A Ping is one ping's result.
+type Ping struct {
 	Peer peer.ID `json:"peer"`
 	RTT  float64 `json:"rtt_ms"`
 	Err  string  `json:"err,omitempty"`
 }
 
-// endedSession is a session that was ended by order.
-type endedSession struct {
+// EndedSession is a session that was ended by order.
+type EndedSession struct {
 	ID     string `json:"id"`
 	Stream string `json:"stream"`
 	Client string `json:"client"`

@@ -1,4 +1,4 @@
-package main
+package api
 
 import (
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -7,8 +7,8 @@ import (
 	"weir/dht"
 )
 
-// A recordEntry is one published record as found, good or bad.
-type recordEntry struct {
+// A Record is one published record as found, good or bad.
+type Record struct {
 	Record  *capacity.Record `json:"record,omitempty"` // nil if it is none
 	Node    peer.ID          `json:"node"`
 	Signer  peer.ID          `json:"signer,omitempty"`
@@ -19,13 +19,13 @@ type recordEntry struct {
 	TTLLeft float64          `json:"ttl_left_ms"` // likewise
 	HeldBy  []peer.ID        `json:"held_by"`
 	HeldFor []float64        `json:"held_for_ms"` // by each of HeldBy, since it got its copy
-	Copies  []recordCopy     `json:"copies,omitempty"`
+	Copies  []RecordCopy     `json:"copies,omitempty"`
 	Sealed  []byte           `json:"sealed,omitempty"`
 }
 
-// A recordCopy is one copy of a node's record, of this one or of an older one
+// A RecordCopy is one copy of a node's record, of this one or of an older one
 // that its holder still has.
-type recordCopy struct {
+type RecordCopy struct {
 	Holder  peer.ID   `json:"holder"`
 	Topic   dht.Topic `json:"topic"`
 	HeldFor float64   `json:"held_for_ms"`
@@ -33,18 +33,18 @@ type recordCopy struct {
 	Old     bool      `json:"old"` // others hold a newer one in the topic
 }
 
-// A recordList is what the holders of a topic hold, and which of them have said
+// A Records is what the holders of a topic hold, and which of them have said
 // so: what only the others hold is missing.
-type recordList struct {
-	Records []recordEntry `json:"records"`
-	Hearing dht.Hearing   `json:"hearing"`
+type Records struct {
+	Records []Record    `json:"records"`
+	Hearing dht.Hearing `json:"hearing"`
 }
 
-// watchEvent is one change of a watched topic, as JSON.
-type watchEvent struct {
+// RecordChange is one change of a watched topic, as JSON.
+type RecordChange struct {
 	Synced bool `json:"synced,omitempty"`
 	// Hearing, with Synced, says which holders had not told theirs by then.
 	Hearing *dht.Hearing `json:"hearing,omitempty"`
 	Gone    peer.ID      `json:"gone,omitempty"`
-	Entry   *recordEntry `json:"entry,omitempty"`
+	Entry   *Record      `json:"entry,omitempty"`
 }

@@ -1,4 +1,4 @@
-package main
+package api
 
 import (
 	"strings"
@@ -7,14 +7,14 @@ import (
 
 // Sources of a setting, from the weakest to the strongest.
 const (
-	fromDefault     = "default"
-	fromFile        = "file"
-	fromEnvironment = "environment"
-	fromFlag        = "flag"
+	FromDefault     = "default"
+	FromFile        = "file"
+	FromEnvironment = "environment"
+	FromFlag        = "flag"
 )
 
-// A setting is one flag of weir node and the value that is in effect.
-type setting struct {
+// A Setting is one flag of weir node and the value that is in effect.
+type Setting struct {
 	Name   string   `json:"name"`
 	Values []string `json:"values"` // secrets hidden; of a flag that cannot be repeated at most one
 	Source string   `json:"source"` // default, file, environment or flag
@@ -28,13 +28,13 @@ type setting struct {
 
 // Outcomes of reading the configuration again.
 const (
-	reloadApplied = "applied"
-	reloadRefused = "refused" // it has mistakes: nothing is applied
-	reloadFailed  = "failed"  // it is applied, but for a part's files
+	ReloadApplied = "applied"
+	ReloadRefused = "refused" // it has mistakes: nothing is applied
+	ReloadFailed  = "failed"  // it is applied, but for a part's files
 )
 
-// A reloadReport is what came of reading the configuration once more.
-type reloadReport struct {
+// A Reload is what came of reading the configuration once more.
+type Reload struct {
 	At      time.Time `json:"at"`
 	Outcome string    `json:"outcome"` // applied, refused or failed
 	Changed []string  `json:"changed"` // names of settings that are in force now
@@ -43,10 +43,10 @@ type reloadReport struct {
 }
 
 // String says it in one line.
-func (r reloadReport) String() string {
+func (r Reload) String() string {
 	var parts []string
 	switch {
-	case r.Outcome == reloadRefused:
+	case r.Outcome == ReloadRefused:
 	case len(r.Changed) > 0:
 		parts = append(parts, "changed: "+strings.Join(r.Changed, ", "))
 	case len(r.Restart) == 0:
@@ -58,9 +58,9 @@ func (r reloadReport) String() string {
 	return strings.Join(append(parts, r.Errors...), "; ")
 }
 
-// A configReply is what GET /api/v1/config returns.
-type configReply struct {
-	File     string        `json:"file,omitempty"` // "": none
-	Settings []setting     `json:"settings"`
-	Reload   *reloadReport `json:"reload,omitempty"` // the last one
+// A Config is what GET /api/v1/config returns.
+type Config struct {
+	File     string    `json:"file,omitempty"` // "": none
+	Settings []Setting `json:"settings"`
+	Reload   *Reload   `json:"reload,omitempty"` // the last one
 }

@@ -1,4 +1,4 @@
-package main
+package api
 
 import (
 	"fmt"
@@ -10,8 +10,8 @@ import (
 	"weir/dht"
 )
 
-// A policyEntry is one signed policy that a node has kept.
-type policyEntry struct {
+// A PolicyVersion is one signed policy that a node has kept.
+type PolicyVersion struct {
 	Version  uint64    `json:"version"`
 	Name     string    `json:"name"`
 	Issued   time.Time `json:"issued"` // operator's clock
@@ -23,36 +23,36 @@ type policyEntry struct {
 	Sealed []byte `json:"-"` // as it was pushed
 }
 
-// A policyTrial is what a policy would change if it came into force, judged by
+// A PolicyTrial is what a policy would change if it came into force, judged by
 // one node on the records published now.
-type policyTrial struct {
+type PolicyTrial struct {
 	Node    peer.ID     `json:"node"`
-	InForce policyName  `json:"in_force"`
-	Tried   policyName  `json:"tried"`
-	Needs   []needTrial `json:"needs"`
-	Recent  recentTrial `json:"recent"`
+	InForce PolicyName  `json:"in_force"`
+	Tried   PolicyName  `json:"tried"`
+	Needs   []NeedTrial `json:"needs"`
+	Recent  RecentTrial `json:"recent"`
 	Silent  []peer.ID   `json:"silent"` // holders whose records may be missing
 }
 
-type policyName struct {
+type PolicyName struct {
 	Name    string `json:"name"`
 	Version uint64 `json:"version"`
 }
 
-// A needTrial is what would change for one need.
-type needTrial struct {
+// A NeedTrial is what would change for one need.
+type NeedTrial struct {
 	Topic dht.Topic        `json:"topic"`
 	Need  dht.DecisionNeed `json:"need"`
 	policy.Comparison
 }
 
-// A recentTrial is what would become of the placements that the node remembers,
+// A RecentTrial is what would become of the placements that the node remembers,
 // if they came again now.
-type recentTrial struct {
+type RecentTrial struct {
 	Placements   int `json:"placements"`
 	Before       int `json:"before"`        // for which some node passes by the policy in force
 	After        int `json:"after"`         // and by the one tried
 	FirstChanges int `json:"first_changes"` // for which another node would be the best
 }
 
-func (p policyName) String() string { return fmt.Sprintf("policy %q version %d", p.Name, p.Version) }
+func (p PolicyName) String() string { return fmt.Sprintf("policy %q version %d", p.Name, p.Version) }
