@@ -32,9 +32,6 @@ const (
 // abandoned is said of a node whose answer came after others had sufficed.
 const abandoned = "abandoned"
 
-// ErrNoHolders means that no holder of a topic answered.
-var ErrNoHolders = errors.New("no holder answered")
-
 // Answer is what holders said to a query.
 type Answer struct {
 	// Candidates are verified, the newest record of each node.
@@ -249,10 +246,10 @@ func (q *finding) hearing(h directory.Holders, must int) Hearing {
 		if i >= 0 {
 			heard++
 		} else if i = slices.IndexFunc(q.answer.Asked, func(a Asked) bool { return a.Holder == p }); i >= 0 {
-			silent = append(silent, Silence{p, q.answer.Asked[i].Err})
+			silent = append(silent, Silence{Node: p, Err: q.answer.Asked[i].Err})
 		}
 	}
-	return hear(h.Count(), heard, must, silent)
+	return place.Hear(h.Count(), heard, must, silent)
 }
 
 // lacking is how many more of h's holders have to answer that they know of

@@ -1,120 +1,18 @@
 package dht
 
-import (
-	"cmp"
-	"errors"
-	"fmt"
-	"slices"
-	"strings"
+import "weir/dht/place"
 
-	"github.com/libp2p/go-libp2p/core/peer"
-
-	"weir/dht/place"
+// What an answer rests on, and the errors of one that rests on too little; see
+// [place.Hearing].
+type (
+	Hearing    = place.Hearing
+	Silence    = place.Silence
+	Unanswered = place.Unanswered
 )
 
-// ErrUnanswered means that those who had to know did not answer: neither yes
-// nor no. Every such error is an [*Unanswered].
-var ErrUnanswered = errors.New("those who have to know did not answer")
-
-// A Hearing is what an answer rests on: who had to know, and who of them said
-// nothing. "Nobody has it" is an answer only of a hearing that is enough; out of
-// silence nothing follows.
-type Hearing struct {
-	Holders int `json:"holders"` // that had to know
-	Heard   int `json:"heard"`   // how many of them answered
-	// Lacking is how many more have to answer before "nobody has it" is an answer.
-	Lacking int       `json:"lacking,omitempty"`
-	Silent  []Silence `json:"silent,omitempty"` // asked in vain
-}
-
-// hear is the hearing of a question that must of holders have to answer, heard
-// have, and silent were asked in vain.
-func hear(holders, heard, must int, silent []Silence) Hearing {
-	return Hearing{Holders: holders, Heard: heard, Lacking: max(0, max(must, 1)-heard), Silent: silent}.sorted()
-}
-
-// Silence is a holder that did not answer, and why, as far as is known.
-type Silence struct {
-	Node peer.ID `json:"node"`
-	Err  string  `json:"err,omitempty"`
-}
-
-// Enough reports whether those who answered may say that there is nothing.
-func (h Hearing) Enough() bool { return h.Holders > 0 && h.Lacking == 0 }
-
-// String says who did not answer; it is empty if everybody did.
-func (h Hearing) String() string {
-	switch silent := len(h.Silent); {
-	case h.Holders == 0:
-		return "no holder is known"
-	case silent == 0 && h.Lacking > 0:
-		return fmt.Sprintf("only %d of %d holders were heard", h.Heard, h.Holders)
-	case silent == 0:
-		return ""
-	case h.Holders == 1:
-		return "the only holder did not answer" + h.why()
-	default:
-		return fmt.Sprintf("%d of %d holders did not answer%s", silent, h.Holders, h.why())
-	}
-}
-
-// why is the reason that most of the silent gave, in brackets.
-func (h Hearing) why() string {
-	reasons := make(map[string]int)
-	for _, s := range h.Silent {
-		if s.Err != "" {
-			reasons[s.Err]++
-		}
-	}
-	reason, _ := place.MostFrequent(reasons)
-	if reason == "" {
-		return ""
-	}
-	return " (" + reason + ")"
-}
-
-// and is the hearing of two questions, both of which have to be answered.
-func (h Hearing) and(g Hearing) Hearing {
-	h.Holders += g.Holders
-	h.Heard += g.Heard
-	h.Lacking += g.Lacking
-	h.Silent = append(slices.Clone(h.Silent), g.Silent...)
-	return h.sorted()
-}
-
-// sorted puts the silent in a fixed order, each once.
-func (h Hearing) sorted() Hearing {
-	slices.SortFunc(h.Silent, func(a, b Silence) int { return cmp.Or(cmp.Compare(a.Node, b.Node), strings.Compare(a.Err, b.Err)) })
-	h.Silent = slices.CompactFunc(h.Silent, func(a, b Silence) bool { return a.Node == b.Node })
-	return h
-}
-
-// majority is how many of count have to answer so that any two such majorities
-// have somebody in common.
-func majority(count int) int { return count/2 + 1 }
-
-// Unanswered is the error of a question to which too few of those who have to
-// know have answered.
-type Unanswered struct {
-	Topic   Topic
-	Hearing Hearing
-	// Rival is a node that is said to publish the stream, and does not answer; or
-	// "".
-	Rival peer.ID
-}
-
-// Error says of what it is, and who did not answer.
-func (e *Unanswered) Error() string { return fmt.Sprintf("%s: %s", e.Topic, e.Words()) }
-
-// Words say who did not answer.
-func (e *Unanswered) Words() string {
-	if e.Rival != "" {
-		return fmt.Sprintf("node %s is said to publish the stream, and does not answer", e.Rival)
-	}
-	return e.Hearing.String()
-}
-
-// Is makes it an ErrUnanswered, and an ErrNoHolders if nobody at all answered.
-func (e *Unanswered) Is(target error) bool {
-	return target == ErrUnanswered || target == ErrNoHolders && e.Hearing.Heard == 0 && e.Rival == ""
-}
+// ErrUnanswered means that those who had to know did not answer: neither yes nor
+// no. ErrNoHolders means that no holder of a topic answered.
+var (
+	ErrUnanswered = place.ErrUnanswered
+	ErrNoHolders  = place.ErrNoHolders
+)

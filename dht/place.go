@@ -160,7 +160,7 @@ func (n *Node) PlaceAmong(ctx context.Context, topic Topic, need capacity.Need, 
 // extend adds what a search further afield found.
 func (d *Decision) extend(e Decision) {
 	d.count(e.Held, e.Answer.Rejected)
-	d.Hearing = d.Hearing.and(e.Hearing)
+	d.Hearing = d.Hearing.And(e.Hearing)
 	d.Asked = append(d.Asked, e.Asked...)
 	d.Messages += e.Messages
 	d.Bytes += e.Bytes

@@ -16,6 +16,7 @@ import (
 	"weir/capacity/tracing"
 	"weir/dht/holder"
 	"weir/dht/pb"
+	"weir/dht/place"
 )
 
 const (
@@ -187,10 +188,10 @@ func (b *ballot) hearing() Hearing {
 	var silent []Silence
 	for _, p := range b.voters {
 		if _, heard := b.words[p]; !heard {
-			silent = append(silent, Silence{p, b.errs[p]})
+			silent = append(silent, Silence{Node: p, Err: b.errs[p]})
 		}
 	}
-	return hear(len(b.voters), len(b.voters)-len(silent), b.must, silent)
+	return place.Hear(len(b.voters), len(b.voters)-len(silent), b.must, silent)
 }
 
 // A poll is a ballot under way, owned by the goroutine that runs it.

@@ -236,7 +236,7 @@ func (q *finding) merge(sub *finding) {
 	q.good += sub.good
 	a, b := &q.answer, &sub.answer
 	if sub.topic != q.n.sharding.PeerShard() { // asked on the way: what it holds is welcome
-		a.Hearing = a.Hearing.and(b.Hearing)
+		a.Hearing = a.Hearing.And(b.Hearing)
 	}
 	a.count(b.Held, b.Rejected)
 	a.Asked = append(a.Asked, b.Asked...)

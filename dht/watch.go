@@ -236,15 +236,15 @@ func (w *watching) hearing() Hearing {
 		}
 		all[at.holder] = true
 		if !s.synced {
-			silent = append(silent, Silence{at.holder, cmp.Or(s.why, "no answer in time")})
+			silent = append(silent, Silence{Node: at.holder, Err: cmp.Or(s.why, "no answer in time")})
 		}
 	}
-	h := hear(0, 0, 0, silent) // each once
+	h := place.Hear(0, 0, 0, silent) // each once
 	must := place.Quorum(w.topics[0], len(all))
 	if w.n.cfg.Discovery.Own() {
 		must = len(all)
 	}
-	return hear(len(all), len(all)-len(h.Silent), must, h.Silent)
+	return place.Hear(len(all), len(all)-len(h.Silent), must, h.Silent)
 }
 
 // listen starts sources until there are as many as wanted.
