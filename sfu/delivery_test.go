@@ -34,7 +34,7 @@ func newJudged(t *testing.T) *judged {
 	}
 	t.Cleanup(func() { _ = socket.Close() })
 	j := &judged{now: time.Unix(1_000_000, 0), track: &forward.Track{}}
-	j.up = j.track.Attach(asking(func() bool { return true }))
+	j.up = j.track.Attach(deaf{})
 	feeds := map[string]*feed{"video0": {up: j.up}}
 	j.Link = &Link{
 		Peer: "sender", inbounds: map[uint64]*inbound{1: {feeds: feeds}},
@@ -50,6 +50,11 @@ func newJudged(t *testing.T) *judged {
 	}
 	return j
 }
+
+// deaf is a Receiver whose requests nobody hears.
+type deaf struct{}
+
+func (deaf) RequestKeyframe() bool { return true }
 
 // second passes, in which the peer sends so many packets and not all come.
 func (j *judged) second(sent, lost int64) {
@@ -94,7 +99,7 @@ func TestLinksAreJudged(t *testing.T) {
 		}, []float64{1}},
 		{"not by a source that has gone", func(j *judged) {
 			seconds(j, 5, 100, 50)
-			j.up, j.sent = j.track.Attach(asking(func() bool { return true })), 0
+			j.up, j.sent = j.track.Attach(deaf{}), 0
 			j.inbounds[1].feeds["video0"].up = j.up
 			seconds(j, 10, 100, 20)
 		}, []float64{0.8}},

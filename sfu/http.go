@@ -542,7 +542,7 @@ func (a *arrival) taken(where string) error {
 // abandoned reports whether the stream's publisher has sent nothing for so long
 // that another may take its name. Called with SFU.mu held.
 func (s *Stream) abandoned(now time.Time) bool {
-	return s.owner != nil && s.owner.in.silence(now, s.owner.began) >= giveWayAfter
+	return s.owner != nil && s.owner.in.Silence(now, s.owner.began) >= giveWayAfter
 }
 
 // abandoned reports whether a publisher of that name here is to give way.
@@ -573,7 +573,7 @@ func (s *SFU) publish(a *arrival, sess *session, inherit bool) error {
 	}
 	if gone != nil && !old.Ended() && old.goesOnAs(sess.stream.Tracks) {
 		sess.stream = old
-		sess.in.adopt(old.Tracks)
+		sess.in.Adopt(old.Tracks)
 		old = nil
 	}
 	sess.stream.owner = sess
@@ -581,7 +581,7 @@ func (s *SFU) publish(a *arrival, sess *session, inherit bool) error {
 	s.sighted(sess.stream.Name)
 	s.mu.Unlock()
 	if gone != nil {
-		silent := gone.in.silence(now, gone.began)
+		silent := gone.in.Silence(now, gone.began)
 		e := Event{Kind: event.PublisherReplaced, Stream: sess.stream.Name, Session: sess.id, Elapsed: milliseconds(silent),
 			Detail: fmt.Sprintf("session %s had sent nothing for %v; its viewers stay", gone.id, silent.Round(time.Millisecond))}
 		if old != nil {

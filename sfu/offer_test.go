@@ -969,3 +969,38 @@ func TestRejectedFirstSection(t *testing.T) {
 		t.Errorf("answer:\n%s", answer)
 	}
 }
+
+// keyPayload is a VP8 payload that begins a keyframe (RFC 7741, sections 4.2 and
+// 4.3).
+var keyPayload = []byte{0x10, 0x10, 0x02, 0x00, 0x9d, 0x01, 0x2a, 0x80, 0x02, 0x68, 0x01}
+
+// A client that sends under ever new SSRCs for real loses its session, and
+// nothing else.
+func TestFloodOfSSRCsEndsTheSession(t *testing.T) {
+	n := newMesh(t).add(ledger.Limits{}, nil)
+	tracks := publishRaw(t, n, "flood", nil, param(webrtc.MimeTypeVP8, 96, ""))
+	other := n.publish("other")
+	v := n.watch("other")
+	every(t, func() {
+		for range 20 {
+			tracks[0].mu.Lock()
+			tracks[0].h.SSRC++
+			tracks[0].mu.Unlock()
+			tracks[0].send(keyPayload, true, 3000)
+		}
+	})
+	eventually(t, "the session is ended", func() bool {
+		for _, s := range n.Sessions() {
+			if s.Stream == "flood" {
+				return false
+			}
+		}
+		return true
+	})
+	flows(t, v, 10)
+	select {
+	case <-other.Done():
+		t.Error("another publisher lost its connection")
+	default:
+	}
+}

@@ -46,6 +46,9 @@ const (
 	// since anyone can send them.
 	consentTimeout = 30 * time.Second
 	consentCheck   = 5 * time.Second
+	// giveWayAfter is how long a publisher may send nothing before another may
+	// take its stream's name.
+	giveWayAfter = 3 * time.Second
 	// mediaCheck is between two looks at whether a publisher's sections send.
 	mediaCheck = time.Second
 )
@@ -74,7 +77,7 @@ type session struct {
 
 	pace    pace
 	outs    []*rtc.LocalTrack // a viewer's
-	in      *ingress          // a publisher's
+	in      *rtc.Ingress      // a publisher's
 	release func()            // a viewer's hold on the stream
 	unname  func()            // gives up a publisher's name
 
@@ -92,28 +95,14 @@ type session struct {
 }
 
 func (s *SFU) newSession(ctx context.Context, kind sessionKind, media *webrtc.MediaEngine, o *sdp.Offer, entry, remote string) (*session, error) {
-	var (
-		in  *ingress
-		pc  *rtc.Transport
-		err error
-	)
-	if kind == kindWHIP {
-		in = newIngress(&s.drops)
-		pc, in.Interceptors, err = s.engine.Publisher(media, in.buffer)
-	} else {
-		pc, err = s.engine.Viewer(media)
-	}
-	if err != nil {
-		return nil, err
-	}
 	sess := &session{
-		id: rand.Text(), trace: tracing.ID(ctx), kind: kind, sfu: s, pc: pc, entry: entry, remote: remote, began: time.Now(),
+		id: rand.Text(), trace: tracing.ID(ctx), kind: kind, sfu: s, entry: entry, remote: remote, began: time.Now(),
 		gone: make(chan string, 1), connected: make(chan struct{}), done: make(chan struct{}),
-		etag: newETag(), offer: o, unused: maps.Clone(o.Skipped), notTaken: o.Refused(), in: in,
+		etag: newETag(), offer: o, unused: maps.Clone(o.Skipped), notTaken: o.Refused(),
 	}
-	if in != nil {
-		in.ended = sess.end
-		in.event = func(e Event) {
+	var err error
+	if kind == kindWHIP {
+		sess.in = rtc.NewIngress(&s.drops, sess.end, func(e Event) {
 			if e.Kind == event.StreamStarted {
 				now := time.Now()
 				if !sess.stream.Start(now) {
@@ -123,10 +112,16 @@ func (s *SFU) newSession(ctx context.Context, kind sessionKind, media *webrtc.Me
 			}
 			e.Stream, e.Session, e.Role, e.Client, e.Trace = sess.stream.Name, sess.id, kind.role(), remote, sess.trace
 			s.event(e)
-		}
+		})
+		sess.pc, err = s.engine.Publisher(media, sess.in)
+	} else {
+		sess.pc, err = s.engine.Viewer(media)
+	}
+	if err != nil {
+		return nil, err
 	}
 	var once sync.Once
-	pc.OnConnectionStateChange(func(state webrtc.PeerConnectionState) {
+	sess.pc.OnConnectionStateChange(func(state webrtc.PeerConnectionState) {
 		switch state {
 		case webrtc.PeerConnectionStateConnected:
 			once.Do(func() {
@@ -159,7 +154,7 @@ func (s *session) begin() {
 		o.Track.Add(o.DownTrack)
 	}
 	if s.in != nil {
-		s.in.reachable()
+		s.in.Reachable()
 	}
 }
 
@@ -313,7 +308,7 @@ func (s *session) watch() {
 				if connected.IsZero() {
 					connected = now
 				}
-				s.in.look(now, connected)
+				s.in.Look(now, connected)
 			default:
 			}
 		}
@@ -325,7 +320,7 @@ func (s *session) watch() {
 		o.Track.Remove(o.DownTrack)
 	}
 	if s.kind == kindWHIP {
-		s.in.close()
+		s.in.Close()
 		sfu.finish(s)
 	} else {
 		s.release()
@@ -415,7 +410,7 @@ func (s *SFU) publisher(ctx context.Context, name string, o *sdp.Offer, entry, r
 		return nil, "", err
 	}
 	for i, t := range tracks {
-		sess.in.take(sections[i], t, sess.pc.RequestKeyframe)
+		sess.in.Take(sections[i], t, sess.pc.RequestKeyframe)
 	}
 	sess.stream = newStream(name, true, tracks, []peer.ID{s.cfg.Self}, time.Now())
 	answer, err := sess.answer(ctx, o)
@@ -423,7 +418,7 @@ func (s *SFU) publisher(ctx context.Context, name string, o *sdp.Offer, entry, r
 		sess.discard()
 		return nil, "", err
 	}
-	sess.in.negotiated(sess.pc.PeerConnection)
+	sess.in.Negotiated(sess.pc.PeerConnection)
 	return sess, o.AnswerText(answer), nil
 }
 
@@ -591,8 +586,8 @@ type SessionStatus struct {
 	CandidatesUnused map[string]int `json:"candidates_unused,omitempty"`
 	// Of a publisher: its sections, and the packets that came and were not
 	// forwarded, by reason.
-	Sections     []SectionStatus  `json:"sections,omitempty"`
-	NotForwarded map[string]int64 `json:"not_forwarded,omitempty"`
+	Sections     []sdp.SectionStatus `json:"sections,omitempty"`
+	NotForwarded map[string]int64    `json:"not_forwarded,omitempty"`
 }
 
 func (s *session) candidatesUnused() map[string]int {
@@ -614,12 +609,11 @@ func (s *session) traffic() traffic {
 		t.lost += sent.Lost
 	}
 	if s.in != nil {
-		for _, up := range s.in.sections { // fixed by now
-			t.packets += up.packets.Load()
-			t.bytes += up.bytes.Load()
-			t.keyframes += up.keyframes.Load()
-			t.lost += max(0, up.lost.Load()) // what comes twice is counted against it
-		}
+		came := s.in.Came()
+		t.packets += came.Packets
+		t.bytes += came.Bytes
+		t.keyframes += came.Keyframes
+		t.lost += came.Lost
 	}
 	return t
 }
@@ -690,7 +684,7 @@ func (s *SFU) Sessions() []SessionStatus {
 			st.RTT = max(st.RTT, milliseconds(o.Sent().RTT))
 		}
 		if sess.in != nil {
-			st.Sections, st.NotForwarded = sess.in.status(time.Now()), sess.in.drops.Counts(false)
+			st.Sections, st.NotForwarded = sess.in.Status(time.Now()), sess.in.NotForwarded()
 		}
 		list = append(list, st)
 	}

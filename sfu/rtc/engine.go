@@ -5,7 +5,6 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"fmt"
-	"io"
 	"net"
 	"net/netip"
 	"sync"
@@ -19,7 +18,6 @@ import (
 	"github.com/pion/interceptor/pkg/twcc"
 	"github.com/pion/logging"
 	psdp "github.com/pion/sdp/v3"
-	"github.com/pion/transport/v4/packetio"
 	"github.com/pion/webrtc/v4"
 
 	"weir/capacity/scope"
@@ -131,40 +129,37 @@ func (e *Engine) certificate(now time.Time) (webrtc.Certificate, error) {
 	return *e.cert, nil
 }
 
-// Publisher makes a transport that a client publishes by. What comes goes to
-// buffer, pion's BufferFactory, instead of pion's own tracks; what has to see it,
-// so that the client is answered, is in the returned Interceptors.
-func (e *Engine) Publisher(media *webrtc.MediaEngine, buffer BufferFactory) (*Transport, Interceptors, error) {
+// Publisher makes a transport that a client publishes by. All that comes goes to
+// in, instead of pion's own tracks.
+func (e *Engine) Publisher(media *webrtc.MediaEngine, in *Ingress) (*Transport, error) {
 	registry := &interceptor.Registry{}
 	registry.Add(&e.feedback)
-	var back Interceptors
 	for _, f := range []struct {
 		make func() (interceptor.Factory, error)
 		to   *interceptor.Interceptor
 	}{
 		{func() (interceptor.Factory, error) {
 			return nack.NewGeneratorInterceptor(nack.GeneratorMaxNacksPerPacket(maxNACKs))
-		}, &back.NACKs},
-		{func() (interceptor.Factory, error) { return report.NewReceiverInterceptor() }, &back.Reports},
+		}, &in.nacks},
+		{func() (interceptor.Factory, error) { return report.NewReceiverInterceptor() }, &in.reports},
 		// Browsers estimate their uplink from this.
-		{func() (interceptor.Factory, error) { return twcc.NewSenderInterceptor() }, &back.Feedback},
+		{func() (interceptor.Factory, error) { return twcc.NewSenderInterceptor() }, &in.feedback},
 	} {
 		factory, err := f.make()
 		if err == nil {
 			*f.to, err = factory.NewInterceptor("")
 		}
 		if err != nil {
-			return nil, Interceptors{}, err
+			return nil, err
 		}
 		registry.Add(made{*f.to})
 	}
 	for _, kind := range []webrtc.RTPCodecType{webrtc.RTPCodecTypeAudio, webrtc.RTPCodecTypeVideo} {
 		if err := media.RegisterHeaderExtension(webrtc.RTPHeaderExtensionCapability{URI: psdp.TransportCCURI}, kind); err != nil {
-			return nil, Interceptors{}, err
+			return nil, err
 		}
 	}
-	t, err := e.transport(publisher, media, registry, buffer)
-	return t, back, err
+	return e.transport(publisher, media, registry, in)
 }
 
 // Viewer makes a transport that a client views by.
@@ -191,16 +186,6 @@ func (e *Engine) Link(media *webrtc.MediaEngine) (*Transport, error) {
 	return e.transport(link, media, registry, nil)
 }
 
-// A BufferFactory takes what comes under one SSRC.
-type BufferFactory = func(kind packetio.BufferPacketType, ssrc uint32) io.ReadWriteCloser
-
-// Interceptors are pion's of one publisher. Its packets are handed to them by
-// whoever takes them from pion. Sender reports are not made by any: the
-// publisher's own are carried instead, see [forward.Track].
-type Interceptors struct {
-	NACKs, Reports, Feedback interceptor.Interceptor
-}
-
 // made is the factory of an interceptor that there is already.
 type made struct{ interceptor.Interceptor }
 
@@ -209,14 +194,14 @@ func (m made) NewInterceptor(string) (interceptor.Interceptor, error) { return m
 // transport makes one for role, able to do the codecs and extensions of media
 // and nothing else. The socket lets its peer in once it has been told, by
 // [Transport.SetLocal], which credentials to look for, and until it is closed.
-func (e *Engine) transport(role role, media *webrtc.MediaEngine, registry *interceptor.Registry, buffer BufferFactory) (*Transport, error) {
+func (e *Engine) transport(role role, media *webrtc.MediaEngine, registry *interceptor.Registry, in *Ingress) (*Transport, error) {
 	cert, err := e.certificate(time.Now())
 	if err != nil {
 		return nil, err
 	}
 	var s webrtc.SettingEngine
-	if buffer != nil {
-		s.BufferFactory = buffer
+	if in != nil {
+		s.BufferFactory = in.buffer
 	}
 	if e.nat != nil {
 		if err := s.SetICEAddressRewriteRules(*e.nat); err != nil {

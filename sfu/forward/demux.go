@@ -1,0 +1,328 @@
+package forward
+
+import (
+	"slices"
+	"time"
+)
+
+const (
+	// takeoverAfter is how long the source that is forwarded in a section has to
+	// be silent before another of the same section takes over. It doubles with
+	// every change, up to takeoverMost, and is forgotten after takeoverRest
+	// without one: two sources that alternate do not flap.
+	takeoverAfter = 300 * time.Millisecond
+	takeoverMost  = 5 * time.Second
+	takeoverRest  = 15 * time.Second
+	// layerProven is how long a layer that the client prefers has to flow before
+	// it is forwarded instead of a lesser one.
+	layerProven = time.Second
+)
+
+// A Demux tells which media section each RTP packet of one publisher belongs to:
+// by MID, by SSRC where the offer declares them, by payload type (RFC 8843,
+// section 9.2). Of each section one source is forwarded at a time; see
+// [Section.takes]. It has no lock, and its clock is the caller's. The zero value
+// has no sections.
+type Demux struct {
+	sections []*Section
+	byMID    map[string]*Section
+	sources  map[uint32]*Source
+}
+
+// A Section is one media section that a publisher sends in, as it was
+// negotiated.
+type Section struct {
+	MID         string // "": none
+	PayloadType uint8
+	RTX         uint8             // payload type of retransmissions (RFC 4588); 0: none
+	SSRCs       []uint32          // that the offer declares
+	Layers      []string          // RIDs of simulcast, the preferred first
+	Repairs     map[uint32]uint32 // declared SSRC of media, by that of its retransmissions
+
+	first    uint32    // SSRC that was forwarded first
+	current  *Source   // that is forwarded; nil before the first packet
+	switched time.Time // when it became that
+	switches int       // within takeoverRest of each other
+	changes  int       // in all
+	sources  []*Source // all that ever came in the section
+}
+
+// A Source is what a publisher sends under one SSRC.
+type Source struct {
+	SSRC uint32
+	RID  string // of the layer of simulcast; "": none was said
+
+	section *Section // nil: not known yet
+	named   bool     // by a MID
+	moved   bool     // to that from a section that was guessed; once
+	came    bool
+	bye     bool
+	repairs bool      // by RTX
+	since   time.Time // flowing without a pause of layerProven
+	last    time.Time
+}
+
+// A Mark is what one packet says of where it belongs.
+type Mark struct {
+	PayloadType uint8
+	MID         []byte // header extensions (RFC 8843, section 15; RFC 8852); empty: none
+	RID         []byte
+	RepairedRID []byte
+	Size        int // of the payload, in bytes
+}
+
+// A Route is where a packet goes.
+type Route struct {
+	Section *Section // nil: to none
+	Reason  Reason   // Forwarded: as media of Section's current source, or as its repair
+	Repair  bool     // it is a retransmission
+	Probe   bool     // it is padding, by which browsers probe for bandwidth, and goes nowhere
+	Changed bool     // it made its source the one that is forwarded, in place of Was
+	Was     *Source  // nil: it is the section's first
+	Silence time.Duration
+}
+
+// Add adds a section.
+func (d *Demux) Add(s *Section) {
+	d.sections = append(d.sections, s)
+	if s.MID != "" {
+		if d.byMID == nil {
+			d.byMID = map[string]*Section{}
+		}
+		d.byMID[s.MID] = s
+	}
+}
+
+// Source returns what is sent under ssrc.
+func (d *Demux) Source(ssrc uint32) *Source {
+	s := d.sources[ssrc]
+	if s == nil {
+		if d.sources == nil {
+			d.sources = map[uint32]*Source{}
+		}
+		s = &Source{SSRC: ssrc}
+		d.sources[ssrc] = s
+	}
+	return s
+}
+
+// Route tells where a packet of s goes that came at now.
+func (d *Demux) Route(s *Source, m Mark, now time.Time) Route {
+	t, why := d.sectionOf(s, m, now)
+	if t == nil {
+		return Route{Reason: why}
+	}
+	if was := s.section; was != t {
+		if was != nil {
+			s.moved = true
+			was.sources = slices.DeleteFunc(was.sources, func(o *Source) bool { return o == s })
+		}
+		s.section = t
+		t.sources = append(t.sources, s)
+	}
+	r := Route{Section: t, Reason: PayloadType}
+	switch {
+	case m.PayloadType == t.PayloadType:
+		r = t.media(s, m, now)
+	case m.PayloadType == t.RTX && t.RTX != 0:
+		s.repairs = true
+		r = t.repair(s, m, now)
+	}
+	s.came, s.last = true, now
+	return r
+}
+
+// sectionOf is the section of a packet, or why there is none.
+func (d *Demux) sectionOf(s *Source, m Mark, now time.Time) (*Section, Reason) {
+	if len(m.MID) > 0 {
+		t := d.byMID[string(m.MID)]
+		if t == nil {
+			return nil, NoSection
+		}
+		if s.moved && t != s.section {
+			return nil, UnknownSSRC
+		}
+		s.named = true
+		return t, Forwarded
+	}
+	if s.section != nil {
+		return s.section, Forwarded
+	}
+	var fit []*Section
+	for _, t := range d.sections {
+		if t.declares(s) {
+			return t, Forwarded
+		}
+		if m.PayloadType == t.PayloadType || t.RTX != 0 && m.PayloadType == t.RTX {
+			fit = append(fit, t)
+		}
+	}
+	switch {
+	case len(fit) == 0:
+		return nil, PayloadType
+	case len(fit) == 1:
+		return fit[0], Forwarded
+	}
+	// Several sections of one codec, and no word: they are filled in order, and
+	// later what fell silent goes on.
+	var silent []*Section
+	for _, t := range fit {
+		switch {
+		case m.PayloadType != t.PayloadType:
+		case t.current == nil && len(t.SSRCs) == 0:
+			return t, Forwarded
+		case t.current != nil && now.Sub(t.current.last) >= takeoverAfter:
+			silent = append(silent, t)
+		}
+	}
+	if len(silent) == 1 {
+		return silent[0], Forwarded
+	}
+	return nil, UnknownSSRC
+}
+
+// Goodbye notes that the publisher has said goodbye for ssrc (RFC 3550, section
+// 6.6): another source may take over at once.
+func (d *Demux) Goodbye(ssrc uint32) {
+	if s := d.sources[ssrc]; s != nil {
+		s.bye = true
+	}
+}
+
+// Current is the section in which ssrc is forwarded, or nil.
+func (d *Demux) Current(ssrc uint32) *Section {
+	if s := d.sources[ssrc]; s != nil && s.section != nil && s.section.current == s {
+		return s.section
+	}
+	return nil
+}
+
+// media routes a packet of media, of s.
+func (t *Section) media(s *Source, m Mark, now time.Time) Route {
+	if len(m.RID) > 0 && string(m.RID) != s.RID {
+		s.RID = string(m.RID)
+	}
+	if now.Sub(s.last) > layerProven {
+		s.since = now
+	}
+	r := Route{Section: t}
+	if s != t.current {
+		if !t.takes(s, now) {
+			r.Reason = SecondStream
+			if s.RID != "" || t.declares(t.current) && t.declares(s) {
+				r.Reason = Layer
+			}
+			return r
+		}
+		r.Changed, r.Was = true, t.current
+		if r.Was != nil {
+			r.Silence = now.Sub(r.Was.last)
+		}
+		t.change(s, now)
+	}
+	s.bye = false
+	return r
+}
+
+// change has s be forwarded from now on.
+func (t *Section) change(s *Source, now time.Time) {
+	if t.current != nil {
+		t.changes++
+		if now.Sub(t.switched) > takeoverRest {
+			t.switches = 0
+		}
+		t.switches++
+	}
+	t.current, t.switched = s, now
+	if t.first == 0 {
+		t.first = s.SSRC
+	}
+}
+
+// repair routes a retransmission, of s.
+func (t *Section) repair(s *Source, m Mark, now time.Time) Route {
+	r := Route{Section: t, Repair: true}
+	of, declared := t.Repairs[s.SSRC]
+	switch {
+	case m.Size < 2: // no number of an original
+		r.Probe = true
+	case t.current == nil:
+		r.Reason = Unpaired
+	case declared && of != t.current.SSRC, len(m.RepairedRID) > 0 && t.current.RID != "" && string(m.RepairedRID) != t.current.RID:
+		r.Reason = Layer
+	case !declared && len(m.RepairedRID) == 0 && t.several(now):
+		r.Reason = Unpaired
+	}
+	return r
+}
+
+// takes reports whether s, which sends, is to be forwarded in the section
+// instead of the source that is: when that one is silent, or has left;
+// when s is a layer that the client prefers; and when s is new and comes under
+// the section's MID, since a client changes its SSRC that way. Where one of
+// several layers is forwarded, it is the first of those that flow, in the order
+// of the offer (RFC 8853, section 5.2).
+func (t *Section) takes(s *Source, now time.Time) bool {
+	if t.current == nil || t.current.bye || t.current.section != t {
+		return true
+	}
+	patience := min(takeoverAfter<<min(t.switches, 5), takeoverMost)
+	if now.Sub(t.switched) > takeoverRest {
+		patience = takeoverAfter
+	}
+	if now.Sub(t.current.last) >= patience {
+		return !t.outranked(s, now)
+	}
+	if a, b := t.rank(s), t.rank(t.current); a < b {
+		return !t.outranked(s, now) && !s.since.IsZero() && now.Sub(s.since) >= max(layerProven, patience)
+	} else if a > b {
+		return false
+	}
+	return !s.came && s.named && s.RID == "" && t.current.RID == "" && !t.declares(s) && now.Sub(t.switched) >= max(layerProven, patience)
+}
+
+// rank orders sources of one section: lesser is better.
+func (t *Section) rank(s *Source) int {
+	if i := slices.Index(t.Layers, s.RID); i >= 0 {
+		return i
+	}
+	return len(t.Layers)
+}
+
+// declares reports whether the offer names the SSRC of s.
+func (t *Section) declares(s *Source) bool { return slices.Contains(t.SSRCs, s.SSRC) }
+
+// outranked reports whether a layer flows that the client prefers to s.
+func (t *Section) outranked(s *Source, now time.Time) bool {
+	return slices.ContainsFunc(t.sources, func(o *Source) bool {
+		return o != t.current && !o.repairs && t.rank(o) < t.rank(s) && now.Sub(o.last) < takeoverAfter
+	})
+}
+
+// several reports whether more than one source of media flows in the section.
+func (t *Section) several(now time.Time) bool {
+	n := 0
+	for _, s := range t.sources {
+		if !s.repairs && now.Sub(s.last) < takeoverAfter {
+			n++
+		}
+	}
+	return n > 1
+}
+
+// Current is the source that is forwarded; nil before the first packet.
+func (t *Section) Current() *Source { return t.current }
+
+// Changes is how often another source has taken over.
+func (t *Section) Changes() int { return t.changes }
+
+// AskUnder are the SSRCs to ask for a keyframe under: a client that changes its
+// SSRC without a word may listen under the first alone. Only once something is
+// forwarded.
+func (t *Section) AskUnder() []uint32 {
+	ask := []uint32{t.current.SSRC}
+	if t.current.RID == "" && t.first != t.current.SSRC {
+		ask = append(ask, t.first)
+	}
+	return ask
+}

@@ -1,0 +1,535 @@
+package rtc
+
+import (
+	"encoding/binary"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/pion/interceptor"
+	"github.com/pion/rtcp"
+	"github.com/pion/rtp"
+	psdp "github.com/pion/sdp/v3"
+	"github.com/pion/transport/v4/packetio"
+	"github.com/pion/webrtc/v4"
+
+	"weir/capacity"
+	"weir/capacity/event"
+	"weir/sfu/forward"
+	"weir/sfu/sdp"
+)
+
+const (
+	// stallAfter is how long an accepted section may send nothing before that is
+	// an event.
+	stallAfter = 5 * time.Second
+	// maxStreams bounds the SSRCs that one publisher may send under in a session,
+	// by RTP and by RTCP each: pion keeps something for all of them.
+	maxStreams = 1024
+)
+
+// An Ingress takes in all RTP and RTCP of one publisher, and forwards of each
+// media section what a [forward.Demux] says. pion settles the connection and
+// decrypts, and hands each packet over by way of a [tap]; it is told of no SSRCs,
+// so that declared streams and others take the same way.
+//
+// pion's goroutines hand packets in, one for each SSRC; everything else may be
+// called by any.
+type Ingress struct {
+	total *forward.Drops
+	// ended is told what the publisher did that its session must end for, and
+	// event what happens, with neither session nor stream in it.
+	ended func(why string)
+	event func(event.Event)
+
+	// What the connection sends back, each made for this publisher alone: its
+	// packets are handed to them here. Sender reports are not made by any: the
+	// publisher's own are carried instead, see [forward.Track].
+	nacks, reports, feedback interceptor.Interceptor
+
+	drops forward.Drops // of this publisher
+
+	mu       sync.Mutex
+	sections []*section
+	demux    forward.Demux
+	mid      uint8 // IDs of header extensions, by the offer; 0: none
+	rid      uint8
+	rrid     uint8
+	seen     int       // SSRCs of RTP and RTCP
+	heard    time.Time // of anything
+	packet   rtp.Packet
+	report   interceptor.RTCPReader
+	cc       []interceptor.RTPHeaderExtension // congestion control's, if negotiated
+	told     map[forward.Reason]bool
+	events   []event.Event // to be sent once mu is free
+	flows    bool          // something was forwarded
+	closed   bool
+}
+
+// A section is one media section that a publisher sends in.
+type section struct {
+	*forward.Section
+	offered *sdp.Section
+	codec   webrtc.RTPCodecParameters // as negotiated
+	exts    map[uint8]string
+	ask     func(ssrcs ...uint32) bool
+
+	packets, bytes, keyframes, lost atomic.Int64
+
+	// The rest belongs to Ingress.mu.
+	track   *forward.Track
+	up      *forward.UpTrack // nil before the first packet
+	info    *interceptor.StreamInfo
+	nack    interceptor.RTPReader
+	stats   interceptor.RTPReader
+	last    time.Time // when a packet was forwarded
+	stalled bool
+}
+
+// inPlace is the innermost reader of interceptors that are handed a packet
+// rather than fetch one: it is in b already.
+func inPlace(b []byte, a interceptor.Attributes) (int, interceptor.Attributes, error) {
+	return len(b), a, nil
+}
+
+// NewIngress makes one that counts what it does not forward in total, too. ended
+// is told what the publisher did that its session must end for, and event what
+// happens to its media; neither may block.
+func NewIngress(total *forward.Drops, ended func(why string), event func(event.Event)) *Ingress {
+	return &Ingress{total: total, ended: ended, event: event, told: map[forward.Reason]bool{}}
+}
+
+// A tap is where pion puts the decrypted packets of one SSRC. There is nothing
+// to read from it: pion is not to look for the section itself.
+type tap struct {
+	in     *Ingress
+	source *forward.Source // of RTP; nil: of RTCP
+	cc     interceptor.RTPReader
+	ssrc   uint32
+}
+
+func (t *tap) Write(b []byte) (int, error) {
+	if t.source != nil {
+		t.in.receive(t, b)
+	} else {
+		t.in.receiveReport(t.ssrc, b)
+	}
+	return len(b), nil
+}
+
+func (*tap) Read([]byte) (int, error) { return 0, io.EOF }
+func (*tap) Close() error             { return nil }
+
+// buffer is pion's BufferFactory.
+func (in *Ingress) buffer(kind packetio.BufferPacketType, ssrc uint32) io.ReadWriteCloser {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if in.seen++; in.seen > 2*maxStreams {
+		in.ended(fmt.Sprintf("the publisher has sent under more than %d SSRCs", maxStreams))
+		return &tap{in: in}
+	}
+	if kind == packetio.RTCPBufferPacket {
+		return &tap{in: in, ssrc: ssrc}
+	}
+	return &tap{in: in, ssrc: ssrc, source: in.demux.Source(ssrc)}
+}
+
+// Take adds a section that was accepted, before the answer is out. It feeds t;
+// ask sends keyframe requests for SSRCs.
+func (in *Ingress) Take(s *sdp.Section, t *forward.Track, ask func(ssrcs ...uint32) bool) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	repairs := map[uint32]uint32{}
+	for media, repair := range s.Repairs {
+		repairs[repair] = media
+	}
+	up := &section{offered: s, track: t, ask: ask, Section: &forward.Section{
+		MID: s.MID, PayloadType: uint8(s.Codec.PT), RTX: uint8(s.Codec.RTX), SSRCs: s.SSRCs, Layers: s.Layers, Repairs: repairs,
+	}}
+	in.sections = append(in.sections, up)
+	in.demux.Add(up.Section)
+	for _, e := range s.Extensions {
+		for _, used := range []struct {
+			uri string
+			id  *uint8
+		}{{psdp.SDESMidURI, &in.mid}, {psdp.SDESRTPStreamIDURI, &in.rid}, {psdp.SDESRepairRTPStreamIDURI, &in.rrid}} {
+			if e.URI == used.uri && *used.id == 0 {
+				*used.id = uint8(e.ID)
+			}
+		}
+	}
+}
+
+// Negotiated notes what the answer says, before media can flow.
+func (in *Ingress) Negotiated(pc *webrtc.PeerConnection) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	in.report = in.reports.BindRTCPReader(interceptor.RTCPReaderFunc(inPlace))
+	for _, tr := range pc.GetTransceivers() {
+		i := slices.IndexFunc(in.sections, func(t *section) bool { return t.offered.PionMID() == tr.Mid() })
+		if i < 0 {
+			continue
+		}
+		up := in.sections[i]
+		p := tr.Receiver().GetParameters()
+		for _, c := range p.Codecs {
+			if uint8(c.PayloadType) == up.PayloadType {
+				up.codec = c
+			}
+		}
+		up.exts = map[uint8]string{}
+		for _, e := range p.HeaderExtensions {
+			up.exts[uint8(e.ID)] = e.URI
+			if e.URI == psdp.TransportCCURI {
+				in.cc = []interceptor.RTPHeaderExtension{{ID: e.ID, URI: e.URI}}
+			}
+		}
+	}
+}
+
+// receive takes one RTP packet. b is pion's and holds until it returns.
+func (in *Ingress) receive(t *tap, b []byte) {
+	in.mu.Lock()
+	if !in.closed {
+		in.handle(t, b, time.Now())
+	}
+	events := in.events
+	in.events = nil
+	in.mu.Unlock()
+	for _, e := range events {
+		in.event(e)
+	}
+}
+
+func (in *Ingress) handle(tap *tap, b []byte, now time.Time) {
+	in.heard = now
+	p := &in.packet
+	if p.Unmarshal(b) != nil {
+		in.drop(forward.Malformed, "a packet is not RTP")
+		return
+	}
+	// Congestion control numbers the packets of the whole connection: it has to
+	// see those too that are not forwarded, or the client takes them for lost.
+	if tap.cc == nil {
+		tap.cc = in.feedback.BindRemoteStream(&interceptor.StreamInfo{SSRC: tap.ssrc, RTPHeaderExtensions: in.cc}, interceptor.RTPReaderFunc(inPlace))
+	}
+	attributes := interceptor.Attributes{}
+	if _, _, err := tap.cc.Read(b, attributes); err != nil {
+		in.drop(forward.Malformed, "a packet's header extensions make no sense")
+		return
+	}
+	r := in.demux.Route(tap.source, forward.Mark{
+		PayloadType: p.PayloadType, MID: in.extension(in.mid), RID: in.extension(in.rid), RepairedRID: in.extension(in.rrid), Size: len(p.Payload),
+	}, now)
+	var t *section
+	if r.Section != nil {
+		t = in.sections[slices.IndexFunc(in.sections, func(t *section) bool { return t.Section == r.Section })]
+	}
+	switch {
+	case r.Reason != forward.Forwarded:
+		in.refuse(t, r, tap.ssrc)
+	case r.Probe:
+	case r.Repair:
+		in.repair(t, b, now)
+	default:
+		if r.Changed {
+			in.change(t, r)
+		}
+		_, _, _ = t.stats.Read(b, attributes)
+		_, _, _ = t.nack.Read(b, attributes)
+		in.forward(t, p, now)
+	}
+}
+
+// refuse counts the packet at hand, of ssrc, which r says is not forwarded.
+func (in *Ingress) refuse(t *section, r forward.Route, ssrc uint32) {
+	switch {
+	case t == nil:
+		in.drop(r.Reason, "SSRC %d, payload type %d: no accepted section has its MID or its payload type, or several could be meant", ssrc, in.packet.PayloadType)
+	case r.Reason == forward.PayloadType:
+		in.drop(r.Reason, "section %d was answered with payload type %d, and %d came", t.offered.Index, t.PayloadType, in.packet.PayloadType)
+	case r.Repair && t.Current() == nil:
+		in.drop(r.Reason, "section %d: a retransmission, and nothing that it would repair", t.offered.Index)
+	case r.Repair && r.Reason == forward.Layer:
+		in.drop(r.Reason, "section %d: a retransmission of a layer that is not forwarded", t.offered.Index)
+	case r.Repair:
+		in.drop(r.Reason, "section %d: several streams, and nothing tells which one a retransmission is of", t.offered.Index)
+	case r.Reason == forward.Layer:
+		in.drop(r.Reason, "section %d: one layer of simulcast is forwarded, SSRC %d, and SSRC %d is not", t.offered.Index, t.Current().SSRC, ssrc)
+	default:
+		in.drop(r.Reason, "section %d: SSRC %d is forwarded, and SSRC %d came beside it", t.offered.Index, t.Current().SSRC, ssrc)
+	}
+}
+
+// drop counts one packet, and makes an event of the first for each reason.
+func (in *Ingress) drop(r forward.Reason, detail string, args ...any) {
+	in.drops.Add(r)
+	in.total.Add(r)
+	if !in.told[r] {
+		in.told[r] = true
+		in.events = append(in.events, event.Event{Kind: event.MediaDropped, Reason: r.String(), Detail: fmt.Sprintf(detail, args...)})
+	}
+}
+
+// extension is the text of a header extension of the packet at hand.
+func (in *Ingress) extension(id uint8) []byte {
+	if id == 0 || !in.packet.Extension {
+		return nil
+	}
+	return in.packet.GetExtension(id)
+}
+
+// forward feeds p to the track.
+func (in *Ingress) forward(t *section, p *rtp.Packet, now time.Time) {
+	if t.stalled {
+		t.stalled = false
+		e := event.Event{Kind: event.MediaResumed, Detail: t.String() + " sends now"}
+		if !t.last.IsZero() {
+			e.Detail = t.String() + " sends again"
+			e.Elapsed = milliseconds(now.Sub(t.last))
+		}
+		in.events = append(in.events, e)
+	}
+	if !in.flows {
+		in.flows = true
+		in.events = append(in.events, event.Event{Kind: event.StreamStarted})
+	}
+	t.last = now
+	out := t.up.Forward(p, now)
+	if out.Reason == forward.Duplicate {
+		in.drops.Add(forward.Duplicate) // no event: browsers do that
+		in.total.Add(forward.Duplicate)
+		return
+	}
+	t.packets.Add(1)
+	t.bytes.Add(int64(len(p.Payload)))
+	t.lost.Add(out.Lost)
+	if out.Keyframe {
+		t.keyframes.Add(1)
+	}
+	if out.Reason == forward.Replaced {
+		in.drop(forward.Replaced, "%s: another publisher has taken the stream over", t)
+	}
+}
+
+func layerOf(s *forward.Source) string {
+	if s.RID == "" {
+		return ""
+	}
+	return ", layer " + printable(s.RID)
+}
+
+// change has the section's current source be forwarded from now on.
+func (in *Ingress) change(t *section, r forward.Route) {
+	s := t.Current()
+	if r.Was != nil {
+		in.nacks.UnbindRemoteStream(t.info)
+		in.reports.UnbindRemoteStream(t.info)
+		t.up.Close()
+		in.events = append(in.events, event.Event{Kind: event.MediaChanged, Detail: fmt.Sprintf("%s goes on under SSRC %d%s, %v after the last packet under %d",
+			t, s.SSRC, layerOf(s), r.Silence.Round(time.Millisecond), r.Was.SSRC)})
+	}
+	t.info = &interceptor.StreamInfo{
+		SSRC: s.SSRC, PayloadType: t.PayloadType, MimeType: t.codec.MimeType, ClockRate: t.codec.ClockRate, Channels: t.codec.Channels, SDPFmtpLine: t.codec.SDPFmtpLine,
+	}
+	for _, f := range t.codec.RTCPFeedback {
+		t.info.RTCPFeedback = append(t.info.RTCPFeedback, interceptor.RTCPFeedback{Type: f.Type, Parameter: f.Parameter})
+	}
+	t.stats = in.reports.BindRemoteStream(t.info, interceptor.RTPReaderFunc(inPlace))
+	t.nack = in.nacks.BindRemoteStream(t.info, interceptor.RTPReaderFunc(inPlace))
+	under := t.AskUnder()
+	t.up = t.track.Attach(asking(func() bool { return t.ask(under...) }))
+	t.up.Extensions(t.exts)
+}
+
+// asking is a Receiver that asks for keyframes by a function.
+type asking func() bool
+
+// RequestKeyframe implements forward.Receiver.
+func (a asking) RequestKeyframe() bool { return a() }
+
+// repair forwards the packet that the one at hand retransmits (RFC 4588,
+// section 4).
+func (in *Ingress) repair(t *section, b []byte, now time.Time) {
+	p, ssrc := &in.packet, t.Current().SSRC
+	var header [12]byte
+	copy(header[:], b[:12])
+	header[0] = 0x80
+	header[1] = header[1]&0x80 | t.PayloadType
+	copy(header[2:4], p.Payload)
+	binary.BigEndian.PutUint32(header[8:], ssrc)
+	p.SequenceNumber, p.PayloadType, p.SSRC, p.Payload = binary.BigEndian.Uint16(p.Payload), t.PayloadType, ssrc, p.Payload[2:]
+	// The generator of NACKs has to know; reception reports are of what came the
+	// first time.
+	_, _, _ = t.nack.Read(header[:], interceptor.Attributes{})
+	in.forward(t, p, now)
+}
+
+// receiveReport takes one RTCP packet that names ssrc.
+func (in *Ingress) receiveReport(ssrc uint32, b []byte) {
+	packets, err := rtcp.Unmarshal(b)
+	if err != nil {
+		return // pion has parsed it before
+	}
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	in.heard = time.Now()
+	if in.closed {
+		return
+	}
+	current := in.demux.Current(ssrc)
+	if current == nil {
+		return
+	}
+	t := in.sections[slices.IndexFunc(in.sections, func(t *section) bool { return t.Section == current })]
+	for _, p := range packets {
+		switch p := p.(type) {
+		case *rtcp.SenderReport:
+			if p.SSRC == ssrc {
+				_, _, _ = in.report.Read(b, interceptor.Attributes{})
+				t.up.SenderReport(p, in.heard)
+			}
+		case *rtcp.Goodbye:
+			if slices.Contains(p.Sources, ssrc) {
+				in.demux.Goodbye(ssrc)
+			}
+		}
+	}
+}
+
+// Look makes events of sections that have begun to send nothing, since is when
+// media could flow.
+func (in *Ingress) Look(now, since time.Time) {
+	in.mu.Lock()
+	for _, t := range in.sections {
+		silent := now.Sub(t.last)
+		if t.last.IsZero() {
+			silent = now.Sub(since)
+		}
+		if t.stalled || silent < stallAfter {
+			continue
+		}
+		t.stalled = true
+		e := event.Event{Kind: event.MediaStalled, Reason: "silent", Elapsed: milliseconds(silent), Detail: fmt.Sprintf("%s sends nothing any more, for %v", t, silent.Round(time.Second))}
+		if t.last.IsZero() {
+			e.Reason = "never-sent"
+			e.Detail = fmt.Sprintf("%s was accepted and sends nothing, %v after the connection was up", t, silent.Round(time.Second))
+			if n := in.drops.Sum(); n > 0 {
+				e.Detail += fmt.Sprintf("; %d packets came that belong to no section or stream that is forwarded", n)
+			}
+		}
+		in.events = append(in.events, e)
+	}
+	events := in.events
+	in.events = nil
+	in.mu.Unlock()
+	for _, e := range events {
+		in.event(e)
+	}
+}
+
+// Silence is how long nothing has come, counted from since at the earliest.
+func (in *Ingress) Silence(now, since time.Time) time.Duration {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if in.heard.After(since) {
+		since = in.heard
+	}
+	return now.Sub(since)
+}
+
+// Reachable has keyframe requests sent that could not be sent before.
+func (in *Ingress) Reachable() {
+	in.mu.Lock()
+	var ups []*forward.UpTrack
+	for _, t := range in.sections {
+		if t.up != nil {
+			ups = append(ups, t.up)
+		}
+	}
+	in.mu.Unlock()
+	for _, up := range ups {
+		up.Reachable()
+	}
+}
+
+// Adopt has the sections feed tracks, which are like those they were made for,
+// from now on. Nothing has come yet.
+func (in *Ingress) Adopt(tracks []*forward.Track) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	for i, t := range in.sections {
+		tracks[i].GoOnAs(t.track)
+		t.track = tracks[i]
+	}
+}
+
+// Close stops forwarding.
+func (in *Ingress) Close() {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	in.closed = true
+	for _, t := range in.sections {
+		if t.up != nil {
+			t.up.Close()
+		}
+	}
+}
+
+func (t *section) String() string {
+	_, codec, _ := strings.Cut(t.track.Codec.MimeType, "/")
+	return fmt.Sprintf("section %d (%s, %s)", t.offered.Index, sdp.KindOf(t.track.Codec.MimeType), codec)
+}
+
+// NotForwarded counts the publisher's packets that were not, by reason, those that
+// there were.
+func (in *Ingress) NotForwarded() map[string]int64 { return in.drops.Counts(false) }
+
+// Came is what has come so far and was forwarded, in packets and bytes of payload.
+type Came struct{ Packets, Bytes, Lost, Keyframes int64 }
+
+// Came sums the sections up.
+func (in *Ingress) Came() Came {
+	var all Came
+	for _, t := range in.sections { // fixed by now
+		all.Packets += t.packets.Load()
+		all.Bytes += t.bytes.Load()
+		all.Keyframes += t.keyframes.Load()
+		all.Lost += max(0, t.lost.Load()) // what comes twice is counted against it
+	}
+	return all
+}
+
+// Status lists the sections.
+func (in *Ingress) Status(now time.Time) []sdp.SectionStatus {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	var all []sdp.SectionStatus
+	for _, t := range in.sections {
+		_, codec, _ := strings.Cut(t.track.Codec.MimeType, "/")
+		st := sdp.SectionStatus{
+			Section: t.offered.Index, Mid: t.offered.MID, Kind: sdp.KindOf(t.track.Codec.MimeType).String(), Codec: codec, State: "flowing",
+			Packets: t.packets.Load(), Lost: t.lost.Load(), Changes: t.Changes(),
+		}
+		switch {
+		case t.stalled:
+			st.State = "stalled"
+		case t.Current() == nil:
+			st.State = "waiting"
+		}
+		if s := t.Current(); s != nil {
+			st.SSRC, st.Layer, st.Silent = s.SSRC, printable(s.RID), milliseconds(now.Sub(t.last))
+		}
+		all = append(all, st)
+	}
+	return all
+}
+
+func milliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
+
+// printable is text of a client's that may be shown.
+func printable(s string) string { return capacity.Printable(s, 200) }

@@ -1,0 +1,16 @@
+package sdp
+
+// A SectionStatus is how one media section of a publisher is doing.
+type SectionStatus struct {
+	Section int     `json:"section"` // in the offer, from 0
+	Mid     string  `json:"mid"`
+	Kind    string  `json:"kind"`
+	Codec   string  `json:"codec"`
+	State   string  `json:"state"` // "waiting" for the first packet, "flowing", "stalled"
+	SSRC    uint32  `json:"ssrc,omitempty"`
+	Layer   string  `json:"layer,omitempty"` // RID of simulcast
+	Packets int64   `json:"packets"`
+	Lost    int64   `json:"lost"`
+	Changes int     `json:"ssrc_changes"`
+	Silent  float64 `json:"silent_ms"` // since the last packet
+}
