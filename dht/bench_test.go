@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 	"weir/dht/directory"
+	"weir/dht/holder"
 
 	"github.com/libp2p/go-libp2p/core/peer"
 )
@@ -70,7 +71,7 @@ func BenchmarkUpkeep(b *testing.B) {
 			messages, bytes := total(nodes, all)
 			start := time.Now()
 			for b.Loop() {
-				<-time.After(2 * keepalive)
+				<-time.After(2 * holder.Keepalive)
 			}
 			seconds := time.Since(start).Seconds() * float64(size)
 			messagesAfter, bytesAfter := total(nodes, all)

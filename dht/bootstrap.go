@@ -272,7 +272,7 @@ func (n *Node) announce(ctx context.Context) error {
 			break
 		}
 		select {
-		case <-n.accepted:
+		case <-n.publisher.Accepted():
 			close(n.ready)
 			return nil
 		case <-tick.C:

@@ -28,32 +28,7 @@ const (
 	copyTime = 3 * time.Second
 	// copyFresh is how long a copy that was seen is told of.
 	copyFresh = 5 * time.Minute
-	// seqsKept is how many of the sequence numbers given out are remembered:
-	// those of all records of ours that can still be held somewhere.
-	seqsKept = 4096
 )
-
-// seqLog remembers the sequence numbers that this process has given out.
-type seqLog struct {
-	list []uint64 // rising; the oldest go
-}
-
-func (l *seqLog) add(seq uint64) {
-	if len(l.list) == seqsKept {
-		l.list = slices.Delete(l.list, 0, seqsKept/2)
-	}
-	l.list = append(l.list, seq)
-}
-
-// foreign reports whether a record of this node that has seq is another
-// process's: it is as new as those of this one, and none of them.
-func (l *seqLog) foreign(seq uint64) bool {
-	if len(l.list) == 0 || seq < l.list[0] {
-		return false // of an earlier life, perhaps
-	}
-	_, ours := slices.BinarySearch(l.list, seq)
-	return !ours
-}
 
 // copies is what is known of another process with this node's identity.
 type copies struct {
@@ -65,12 +40,9 @@ type copies struct {
 	said sayAgain
 }
 
-// heardHad takes in which record of this node a holder had until now. One that
-// this process has not published is a copy's.
-func (n *Node) heardHad(seq uint64) {
-	if !n.outbox.foreign(seq) {
-		return
-	}
+// suspectCopy takes in that a holder had a record of this node that this process
+// has not published: it is a copy's.
+func (n *Node) suspectCopy() {
 	select {
 	case n.copies.suspected <- struct{}{}:
 	default:
@@ -121,7 +93,7 @@ func (n *Node) lookForCopy(ctx context.Context) bool {
 func (n *Node) noteCopies(changes []Change) bool {
 	var found capacity.Record
 	for _, c := range changes {
-		if c.Err == nil && c.Node == n.ID() && c.Holder != n.ID() && c.Record.Seq > found.Seq && n.outbox.foreign(c.Record.Seq) {
+		if c.Err == nil && c.Node == n.ID() && c.Holder != n.ID() && c.Record.Seq > found.Seq && n.publisher.Foreign(c.Record.Seq) {
 			found = c.Record
 		}
 	}
@@ -158,12 +130,6 @@ func (n *Node) copied() (capacity.Record, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.last, !s.at.IsZero() && time.Since(s.at) < copyFresh
-}
-
-func (o *outbox) foreign(seq uint64) bool {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.given.foreign(seq)
 }
 
 // selfElsewhere are the bootstrap addresses that name this node's own ID, but no

@@ -13,25 +13,6 @@ import (
 	"weir/dht/inspect"
 )
 
-func TestForeignSequenceNumbers(t *testing.T) {
-	var l seqLog
-	if l.foreign(7) {
-		t.Error("something is foreign before anything was published")
-	}
-	for seq := uint64(100); seq < 100+4*seqsKept; seq += 2 {
-		l.add(seq)
-	}
-	last := l.list[len(l.list)-1]
-	for seq, want := range map[uint64]bool{50: false, 101: false, last: false, last - 2: false, last - 1: true, last + 1: true} {
-		if got := l.foreign(seq); got != want {
-			t.Errorf("%d is foreign: %v, want %v", seq, got, want)
-		}
-	}
-	if len(l.list) > seqsKept {
-		t.Errorf("%d numbers kept", len(l.list))
-	}
-}
-
 // Two processes with one identity take each other's place in the network; each
 // of them notices, and says so.
 func TestCopiedIdentityIsNoticed(t *testing.T) {

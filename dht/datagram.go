@@ -4,8 +4,6 @@ import (
 	"bytes"
 	"encoding/hex"
 	"errors"
-	"slices"
-	"sync"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/network"
@@ -15,19 +13,10 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"weir/capacity/frame"
-	"weir/dht/holder"
 	"weir/dht/pb"
 )
 
 const (
-	// indexConfirmEvery is [holder.ConfirmEvery] in the index of regions, where
-	// all takes its time.
-	indexConfirmEvery = 3 * indexKeepalive
-
-	// An answer that has not come in datagramPatience, or three round trips if
-	// they take longer, is asked for on a stream.
-	datagramPatience = 250 * time.Millisecond
-
 	maxDatagram    = 1_400 // bytes
 	maxAnswer      = 1_100 // bytes that fit in a datagram on every path of QUIC's (RFC 9000 §14)
 	datagramTopics = 4     // records in one
@@ -54,6 +43,12 @@ func (n *Node) quicTo(p peer.ID) *quic.Conn {
 	return nil
 }
 
+// datagram sends m to p over QUIC, and reports false where it cannot.
+func (n *Node) datagram(p peer.ID, m *pb.Datagram) bool {
+	q := n.quicTo(p)
+	return q != nil && n.sendDatagram(p, q, m) == nil // too large for the path, perhaps
+}
+
 // sendDatagram sends m over q, the connection with p.
 func (n *Node) sendDatagram(p peer.ID, q *quic.Conn, m *pb.Datagram) error {
 	b, err := proto.MarshalOptions{}.MarshalAppend(datagramPrefix(n.network), m)
@@ -68,110 +63,6 @@ func (n *Node) sendDatagram(p peer.ID, q *quic.Conn, m *pb.Datagram) error {
 	}
 	n.traffic.LogSentMessageStream(int64(len(b)), n.datagramProtocol(), p)
 	return nil
-}
-
-// amendByDatagram sends the batch to p by datagram and reports whether it did,
-// and p has it for all that is known: what p has to confirm, it has confirmed.
-// It does so for amendments only.
-func (n *Node) amendByDatagram(p peer.ID, batch []parcel) bool {
-	if len(batch) > datagramTopics || slices.ContainsFunc(batch, func(e parcel) bool { return len(e.Amendment) == 0 || e.Deeper }) {
-		return false
-	}
-	q := n.quicTo(p)
-	if q == nil {
-		return false
-	}
-	confirm := !n.outbox.mayLose(time.Now(), p, batch)
-	m := &pb.Datagram{}
-	for _, e := range batch {
-		sent := &pb.Entry{Topic: e.Topic, Amendment: e.Amendment}
-		if confirm {
-			sent.Known = e.Known
-		}
-		m.Entries = append(m.Entries, sent)
-	}
-	if !confirm {
-		return n.sendDatagram(p, q, m) == nil
-	}
-	answer := n.letters.open(p, m)
-	defer n.letters.close(p)
-	began := time.Now()
-	if n.sendDatagram(p, q, m) != nil {
-		return false // too large for the path, perhaps
-	}
-	late := time.NewTimer(max(datagramPatience, 3*n.reach.RTT(p)))
-	defer late.Stop()
-	select {
-	case reply := <-answer:
-		if len(reply.Results) != len(batch) {
-			return false
-		}
-		rtt := time.Since(began)
-		n.answered(p, rtt)
-		n.confirmed(p, batch, reply, rtt)
-		return true
-	case <-late.C:
-	case <-n.ctx.Done():
-	}
-	return false
-}
-
-// letters are the datagrams that wait for an answer, at most one per peer.
-type letters struct {
-	mu   sync.Mutex
-	last uint32
-	sent map[peer.ID]letter
-}
-
-type letter struct {
-	id     uint32
-	answer chan *pb.AdvertiseReply // of one
-}
-
-// open gives m, which goes to p, an ID and returns where the answer will come.
-func (l *letters) open(p peer.ID, m *pb.Datagram) <-chan *pb.AdvertiseReply {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.last++; l.last == 0 {
-		l.last++
-	}
-	if l.sent == nil {
-		l.sent = make(map[peer.ID]letter)
-	}
-	m.Id = l.last
-	l.sent[p] = letter{l.last, make(chan *pb.AdvertiseReply, 1)}
-	return l.sent[p].answer
-}
-
-func (l *letters) close(p peer.ID) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	delete(l.sent, p)
-}
-
-// answered takes in p's answer to the letter with that ID. What nobody waits
-// for is dropped.
-func (l *letters) answered(p peer.ID, id uint32, reply *pb.AdvertiseReply) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if open, waits := l.sent[p]; waits && open.id == id {
-		open.answer <- reply
-		delete(l.sent, p)
-	}
-}
-
-// mayLose reports whether nothing in the batch, which are amendments, is urgent,
-// and p has confirmed something lately in each of their topics.
-func (o *outbox) mayLose(now time.Time, p peer.ID, batch []parcel) bool {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return !slices.ContainsFunc(batch, func(e parcel) bool {
-		own, c, every := o.own[Topic(e.Topic)], o.confirmed[confirmedAt{p, Topic(e.Topic)}], holder.ConfirmEvery
-		if Topic(e.Topic) == holder.RegionsTopic {
-			every = indexConfirmEvery
-		}
-		return own == nil || own.urgent || c.anew || now.Sub(c.at) >= every
-	})
 }
 
 // receiveDatagrams takes in what comes by datagram over c, if it is a QUIC
@@ -224,10 +115,10 @@ func (n *Node) takeDatagram(now time.Time, from peer.ID, b []byte) (*pb.Datagram
 	}
 	n.answered(from, 0)
 	if m.Answer != nil {
-		n.letters.answered(from, m.Answers, m.Answer)
+		n.publisher.Answered(from, m.Answers, m.Answer)
 	}
 	for _, topic := range m.Lacking[:min(len(m.Lacking), datagramTopics)] {
-		n.outbox.refused(from, Topic(topic))
+		n.publisher.Lacks(from, Topic(topic))
 	}
 	var entries []*pb.Entry
 	for _, e := range m.Entries[:min(len(m.Entries), datagramTopics)] {

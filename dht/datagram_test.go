@@ -1,7 +1,6 @@
 package dht
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"slices"
@@ -9,9 +8,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/libp2p/go-libp2p/core/network"
-	"github.com/libp2p/go-libp2p/core/peer"
-	"github.com/libp2p/go-libp2p/core/protocol"
 	"google.golang.org/protobuf/proto"
 
 	"weir/capacity"
@@ -30,114 +26,39 @@ func (n *testNode) datagrams() (in, out int64) {
 	return 0, 0
 }
 
-// atRest is nil when nothing is on its way to a holder.
-func (o *outbox) atRest() error {
-	if o.underWay() {
-		return errors.New("something is under way")
-	}
-	return nil
-}
-
-func (o *outbox) seqNow() uint64 {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.seq
-}
-
-// confirmedLast is when a holder last accepted something in a topic.
-func (o *outbox) confirmedLast(holder peer.ID, topic Topic) time.Time {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.confirmed[confirmedAt{holder, topic}].at
-}
-
-// What only amends a record goes by datagram; news is confirmed.
-func TestAmendmentsGoByDatagram(t *testing.T) {
+// What only updates a record goes by datagram; news is confirmed, by datagram too.
+func TestUpdatesGoByDatagram(t *testing.T) {
 	nodes := newTestNetwork(t, 2)
 	from, holder := nodes[0], nodes[1]
 	if from.quicTo(holder.ID()) == nil {
 		t.Fatal("no QUIC connection")
 	}
 	topic := from.sharding.Home()
-	arrives := func(what string, confirmed bool, change func(*capacity.Record)) {
-		t.Helper()
-		eventually(t, from.outbox.atRest) // nothing else is on its way
-		before, _ := holder.datagrams()
-		last := from.outbox.confirmedLast(holder.ID(), topic)
-		r, _ := from.sample()
-		change(&r)
-		from.publish([]claim{{topic, r}})
-		seq := from.outbox.seqNow()
-		eventually(t, func() error {
-			if h := holder.table.Get(time.Now(), topic, from.ID()); h == nil || h.Record.Seq < seq {
-				return fmt.Errorf("%s: the holder has not got record %d", what, seq)
-			}
-			return from.outbox.atRest()
-		})
-		if after, _ := holder.datagrams(); after == before {
-			t.Errorf("%s: no datagram came", what)
-		}
-		// The node itself publishes meanwhile, which may be confirmed.
-		if now := from.outbox.confirmedLast(holder.ID(), topic); confirmed && !now.After(last) {
-			t.Errorf("%s: not confirmed", what)
-		}
-	}
 	eventually(t, func() error {
-		r, _ := from.sample()
-		from.publish([]claim{{topic, r}})
-		if from.outbox.confirmedLast(holder.ID(), topic).IsZero() {
-			return errors.New("the base is not confirmed")
+		if in, _ := holder.datagrams(); in == 0 {
+			return errors.New("no keepalive has come by datagram")
 		}
 		return nil
 	})
-	arrives("a keepalive", false, func(*capacity.Record) {})
-	arrives("a node that is full now", true, func(r *capacity.Record) { r.State = capacity.Full })
-}
-
-// A datagram that is to be confirmed and is not goes by stream.
-func TestUnansweredDatagramIsSentByStream(t *testing.T) {
-	from := newTestNode(t, nil)
-	came := make(chan *pb.Entry, 1)
-	deaf := newFake(t, peer.AddrInfo{ID: from.ID(), Addrs: from.Host().Addrs()}, map[protocol.ID]network.StreamHandler{
-		testRecords: answer(func(_ peer.ID, req *pb.Request) *pb.Response {
-			reply := &pb.AdvertiseReply{}
-			for _, e := range req.GetAdvertise().GetEntries() {
-				reply.Results = append(reply.Results, &pb.Result{})
-				select {
-				case came <- e:
-				default:
-				}
-			}
-			return &pb.Response{Op: &pb.Response_Advertise{Advertise: reply}}
-		}),
-	})
-	if from.quicTo(deaf.host.ID()) == nil {
-		t.Fatal("no QUIC connection")
-	}
-	_, before := from.datagrams()
-	amendment := []byte("what is new")
-	from.enqueue(deaf.host.ID(), parcel{&pb.Entry{Topic: string(testHome), Amendment: amendment}, 1})
-	for {
-		select {
-		case e := <-came:
-			if len(e.Amendment) == 0 {
-				continue // the node's own
-			}
-			if !bytes.Equal(e.Amendment, amendment) {
-				t.Errorf("by stream came %q", e.Amendment)
-			}
-		case <-time.After(patience):
-			t.Fatal("nothing came by stream")
+	in, _ := holder.datagrams()
+	answers, _ := from.datagrams()
+	from.ledger.SetDraining(true)
+	from.Kick()
+	eventually(t, func() error {
+		if h := holder.table.Get(time.Now(), topic, from.ID()); h == nil || h.Record.State != capacity.Draining {
+			return errors.New("the holder has not heard that the node drains")
 		}
-		break
+		return nil
+	})
+	if after, _ := holder.datagrams(); after == in {
+		t.Error("the news did not come by datagram")
 	}
-	if _, after := from.datagrams(); after == before {
-		t.Error("it was not tried by datagram")
-	}
-	eventually(t, from.outbox.atRest)
-	if from.outbox.confirmedLast(deaf.host.ID(), testHome).IsZero() {
-		t.Error("not confirmed")
-	}
+	eventually(t, func() error {
+		if after, _ := from.datagrams(); after == answers {
+			return errors.New("the news is not confirmed")
+		}
+		return nil
+	})
 }
 
 func TestDatagramsOfOthersAreNotTaken(t *testing.T) {
@@ -228,21 +149,6 @@ func TestAnswersToDatagrams(t *testing.T) {
 	if a := take(&pb.Datagram{Answer: &pb.AdvertiseReply{}, Answers: 7, Lacking: []string{home, "x"}}); a != nil {
 		t.Errorf("an answer: %v", a)
 	}
-
-	// Only who was asked may answer, once, and only what was asked.
-	m := &pb.Datagram{}
-	answer := n.letters.open(from, m)
-	n.letters.answered("another", m.Id, &pb.AdvertiseReply{})
-	n.letters.answered(from, m.Id+1, &pb.AdvertiseReply{})
-	if len(answer) != 0 {
-		t.Error("a stray answer is taken")
-	}
-	for range 2 {
-		take(&pb.Datagram{Answer: &pb.AdvertiseReply{}, Answers: m.Id})
-	}
-	if len(answer) != 1 {
-		t.Error("the answer is not taken")
-	}
 }
 
 // An answer fits into a datagram, whatever its holder knows.
@@ -256,7 +162,7 @@ func TestAnswerFitsIntoADatagram(t *testing.T) {
 	}
 	eventually(t, func() error {
 		r, _ := from.sample()
-		r.Node, r.Seq, r.Issued, r.TTL = from.ID(), from.outbox.nextSeq(time.Now()), time.UnixMilli(time.Now().UnixMilli()), capacity.DefaultTTL
+		r.Node, r.Seq, r.Issued, r.TTL = from.ID(), uint64(time.Now().UnixMilli())+1000, time.UnixMilli(time.Now().UnixMilli()), capacity.DefaultTTL
 		m := &pb.Datagram{Id: 1, Entries: []*pb.Entry{{Topic: string(from.sharding.Home()), Sealed: seal(t, r, from.key)}}}
 		b, err := proto.MarshalOptions{}.MarshalAppend(datagramPrefix(n.network), m)
 		if err != nil {

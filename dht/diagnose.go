@@ -66,7 +66,7 @@ func (n *Node) examiner() *inspect.Examiner {
 // ownRecord finds out which holders have this node's record, the nodes whose
 // records they have, and the record of another process with this identity.
 func (n *Node) ownRecord(ctx context.Context) (own inspect.OwnRecord, others []peer.AddrInfo, copied *capacity.Record) {
-	if _, own.Published = n.outbox.me(); own.Published && !n.cfg.Discovery.Own() {
+	if _, own.Published = n.publisher.Own(); own.Published && !n.cfg.Discovery.Own() {
 		home := n.sharding.Home()
 		own.Holders = slices.DeleteFunc(n.Holders(home), func(p peer.ID) bool { return p == n.ID() })
 		var changes []Change

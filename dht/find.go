@@ -296,7 +296,7 @@ func (n *Node) nearestFirst(peers []peer.ID) []peer.ID {
 
 // me is this node as the policy sees it.
 func (n *Node) me(region string) capacity.Record {
-	me, ok := n.outbox.me()
+	me, ok := n.publisher.Own()
 	if !ok {
 		me = capacity.Record{Node: n.ID(), Region: region}
 	}

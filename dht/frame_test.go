@@ -2,6 +2,8 @@ package dht
 
 import (
 	"bytes"
+	"context"
+	"errors"
 	"math"
 	"os"
 	"path/filepath"
@@ -117,8 +119,15 @@ func FuzzServeRecords(f *testing.F) {
 
 func FuzzServeReserve(f *testing.F) {
 	node := newTestNode(f, func(c *Config) { c.Listen = nil })
-	r, _ := node.sample()
-	node.publish([]claim{{testHome, r}})
+	ctx, cancel := context.WithCancel(f.Context())
+	f.Cleanup(cancel)
+	go func() { _ = node.publisher.Run(ctx) }()
+	eventually(f, func() error {
+		if _, ok := node.publisher.Own(); !ok {
+			return errors.New("nothing is published")
+		}
+		return nil
+	})
 	from := idOf(f, newKey(f))
 	for _, m := range []*pb.ReserveRequest{
 		{},

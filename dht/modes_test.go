@@ -182,7 +182,7 @@ func TestPlaceAmongRecordsAtHand(t *testing.T) {
 	nodes := newTestNetwork(t, 3)
 	var sealed [][]byte
 	for _, n := range nodes {
-		own := n.outbox.sealed(1)
+		own := n.publisher.Sealed(1)
 		sealed = append(sealed, own...)
 	}
 	sealed = append(sealed, []byte("no record"), nil)

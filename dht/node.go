@@ -40,6 +40,7 @@ import (
 	"weir/dht/pb"
 	"weir/dht/place"
 	"weir/dht/policysync"
+	"weir/dht/publish"
 	"weir/dht/scale"
 	"weir/dht/vivaldi"
 )
@@ -127,32 +128,28 @@ type Node struct {
 	log         *slog.Logger
 	tracer      trace.Tracer
 
-	traffic  *traffic
-	reach    *liveness.Detector
-	dir      directory.Directory
-	cache    *directory.Cache
-	lookUps  directory.LookUps
-	table    *holder.Table // what it holds for others and itself; empty in a client
-	sharding *directory.Sharding
-	regions  regionIndex
-	coords   vivaldi.Client
-	told     told
-	newest   *newestLog
-	beliefs  *holder.Beliefs
-	doubts   *holder.Doubts   // of those who ask it
-	desk     desk             // inbound requests at once, per peer
-	rates    holder.RateLimit // of records sent here, per peer
-	lanes    lanes            // outbound requests at once, per peer
-	adverts  advertiser
-	outbox   outbox
-	copies   copies
-	claims   claims // to the names of streams
-	letters  letters
-	settling atomic.Int64 // Unix ns since when it is one of a few that hold everything; 0: it is not
-	accepted chan struct{}
-	accept1  sync.Once
-	ready    chan struct{}
-	changed  chan struct{} // a peer came or went: have a look
+	traffic   *traffic
+	reach     *liveness.Detector
+	dir       directory.Directory
+	cache     *directory.Cache
+	lookUps   directory.LookUps
+	table     *holder.Table // what it holds for others and itself; empty in a client
+	sharding  *directory.Sharding
+	regions   regionIndex
+	coords    vivaldi.Client
+	told      told
+	newest    *newestLog
+	beliefs   *holder.Beliefs
+	doubts    *holder.Doubts   // of those who ask it
+	desk      desk             // inbound requests at once, per peer
+	rates     holder.RateLimit // of records sent here, per peer
+	lanes     lanes            // outbound requests at once, per peer
+	publisher *publish.Publisher
+	copies    copies
+	claims    claims       // to the names of streams
+	settling  atomic.Int64 // Unix ns since when it is one of a few that hold everything; 0: it is not
+	ready     chan struct{}
+	changed   chan struct{} // a peer came or went: have a look
 
 	ctx    context.Context // ends with Close
 	cancel context.CancelFunc
@@ -214,7 +211,6 @@ func Listen(cfg Config) (*Node, error) {
 		newest:      newNewestLog(),
 		beliefs:     holder.NewBeliefs(),
 		doubts:      holder.NewDoubts(),
-		accepted:    make(chan struct{}),
 		ready:       make(chan struct{}),
 		changed:     make(chan struct{}, 1),
 		copies:      copies{suspected: make(chan struct{}, 1)},
@@ -234,7 +230,7 @@ func Listen(cfg Config) (*Node, error) {
 		Closest: func(ctx context.Context, key string) ([]peer.ID, error) { return n.kad.GetClosestPeers(ctx, key) },
 		Alone:   func() bool { return n.kad.RoutingTable().Size() == 0 },
 	}
-	n.adverts = newAdvertiser(n.sample, n.homes, n.publish, n.withdraw)
+	n.publisher = publish.New(n.publishing(self))
 	n.host, err = newHost(cfg.Key, cfg.Listen, cfg.PublicIP, append(slices.Clone(cfg.Libp2p), libp2p.ConnectionGater(newDialGate(cfg.Gate, cfg.Bootstrap))), n.traffic, n.records, n.reserves, n.policyID, n.provisionID)
 	if err != nil {
 		return nil, err
@@ -293,11 +289,11 @@ func (n *Node) Run(ctx context.Context) error {
 	g.Go(func() error { return n.Policies.Run(ctx, n.ready) })
 	g.Go(func() error { return n.watchForCopies(ctx) })
 	if n.cfg.Sample != nil {
-		g.Go(func() error { return n.adverts.run(ctx) })
+		g.Go(func() error { return n.publisher.Run(ctx) })
 	}
 	err := g.Wait()
 	if n.cfg.Sample != nil {
-		n.leave()
+		n.publisher.Leave()
 	}
 	n.handOver()
 	return err
@@ -313,7 +309,7 @@ func (n *Node) Close() error {
 	var err error
 	if first {
 		n.cancel()
-		err = errors.Join(n.kad.Close(), n.host.Close())
+		err = errors.Join(n.publisher.Close(), n.kad.Close(), n.host.Close())
 	}
 	n.wg.Wait()
 	return err
@@ -415,7 +411,7 @@ func (n *Node) Flooded() uint64 { return n.rates.Refused() }
 
 // Kick makes the node publish as soon as the pace allows: a stream that is new
 // or gone at once, all else half a second after the last time.
-func (n *Node) Kick() { n.adverts.wake() }
+func (n *Node) Kick() { n.publisher.Kick() }
 
 // OpenStream opens a stream of the protocol /weir/<network-id>/name to id,
 // connecting first if need be, also by addrs, all within ctx.
@@ -562,7 +558,7 @@ func (n *Node) sweep(ctx context.Context) error {
 	for {
 		// The wall clock: the monotonic one may stand still in a sleep.
 		now := time.Now()
-		stopped := now.Round(0).Sub(last.Round(0)) > keepalive
+		stopped := now.Round(0).Sub(last.Round(0)) > holder.Keepalive
 		switch {
 		case n.kad.RoutingTable().Size() == 0 || !n.dir.Whole(time.Now()):
 			n.settling.Store(0)
@@ -638,7 +634,5 @@ func (n *Node) failed(id peer.ID, err error) {
 	n.dropStale(id)
 	n.cache.Lost(id)
 	// If one holder is gone, others may be: have the next record confirmed.
-	if n.outbox.doubt(id) {
-		n.Kick()
-	}
+	n.publisher.Doubt(id)
 }

@@ -171,7 +171,7 @@ func (q *finding) offered(now time.Time, o offer) {
 // or made itself.
 func (n *Node) known(now time.Time, topic Topic, node peer.ID) (capacity.Record, []byte, bool) {
 	if node == n.ID() {
-		return n.outbox.published(topic)
+		return n.publisher.Published(topic)
 	}
 	return n.newest.get(now, node, topic.Stream())
 }

@@ -391,7 +391,7 @@ func (n *Node) answerReserve(from peer.ID, req *pb.ReserveRequest) (resp *pb.Res
 		}
 		// The record as it was before the lease, which may have taken the
 		// last there was.
-		r, sealed, ok := n.outbox.published(topic)
+		r, sealed, ok := n.publisher.Published(topic)
 		if !ok {
 			return &pb.ReserveResponse{Refusal: refusalToWire(&capacity.Refusal{
 				Reason: "gone", Detail: "this node has nothing in " + string(topic) + " any more",

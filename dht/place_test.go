@@ -159,7 +159,7 @@ func TestPlacementGoesOnPastTheSilent(t *testing.T) {
 	if err != nil || step.Search == nil || r.placement.Pending() != place.ReserveMost {
 		t.Fatalf("%v while %d are waited for; %+v, reservations %+v", err, r.placement.Pending(), step, d.Reservations)
 	}
-	me, _ := nodes[1].outbox.me()
+	me, _ := nodes[1].publisher.Own()
 	placed, err := r.run(t.Context(), r.placement.Found(time.Now(), []offer{offered(me)}, 2))
 	if err != nil || placed.Lease.Target != nodes[1].ID() {
 		t.Fatalf("placed on %s, %v; reservations %+v", placed.Lease.Target, err, d.Reservations)

@@ -56,7 +56,7 @@ func (n *Node) probe(ctx context.Context) error {
 // id itself says. They are not verified.
 func (n *Node) Fetch(ctx context.Context, id peer.ID) ([][]byte, error) {
 	if id == n.ID() {
-		return n.outbox.sealed(fetchLimit), nil
+		return n.publisher.Sealed(fetchLimit), nil
 	}
 	n.locate(ctx, id)
 	return n.fetch(ctx, id, "", fetchLimit)
@@ -179,7 +179,7 @@ func (n *Node) Peers() []PeerInfo {
 // nodes may make. "" if it is not known.
 func (n *Node) Name(id peer.ID) string {
 	if id == n.ID() {
-		me, _ := n.outbox.me()
+		me, _ := n.publisher.Own()
 		return me.Name
 	}
 	if name := n.told.of(id).name; name != "" {

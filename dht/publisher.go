@@ -498,7 +498,7 @@ func (n *Node) nameHere(now time.Time, from peer.ID, topic Topic, intent pb.Clai
 	}
 	if from != n.ID() {
 		reply.Own = n.claims.meet(topic, n.ID(), from, intent == pb.Claim_TAKE)
-		if r, _, ok := n.outbox.published(topic); ok && publishes(&r) {
+		if r, _, ok := n.publisher.Published(topic); ok && publishes(&r) {
 			reply.Own = pb.ClaimReply_PUBLISHED
 		}
 	}

@@ -258,7 +258,7 @@ func (n *Node) hold(now time.Time, from peer.ID, e *pb.Entry) error {
 			return holder.ErrWrongTopic
 		}
 		n.table.Post(now, now.Add(directory.NoticeTTL), topic, from)
-		if bare(e) {
+		if len(e.Sealed)+len(e.Amendment) == 0 && e.Seq == 0 {
 			return nil
 		}
 	}

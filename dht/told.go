@@ -168,7 +168,7 @@ func (n *Node) serveFetch(req *pb.Fetch) *pb.Response {
 	}
 	topics, records := n.table.Size(now)
 	reply.HeldTopics, reply.HeldRecords = uint32(topics), uint32(records)
-	if me, ok := n.outbox.me(); ok {
+	if me, ok := n.publisher.Own(); ok {
 		reply.Version, reply.Name = me.Release, me.Name
 	}
 	return &pb.Response{Op: &pb.Response_Fetch{Fetch: reply}}
@@ -177,9 +177,9 @@ func (n *Node) serveFetch(req *pb.Fetch) *pb.Response {
 // fetched are the own records that req asks for.
 func (n *Node) fetched(req *pb.Fetch) [][]byte {
 	if req.Topic == "" {
-		return n.outbox.sealed(min(int(req.Max), fetchLimit))
+		return n.publisher.Sealed(min(int(req.Max), fetchLimit))
 	}
-	if _, sealed, ok := n.outbox.published(Topic(req.Topic)); ok && req.Max > 0 {
+	if _, sealed, ok := n.publisher.Published(Topic(req.Topic)); ok && req.Max > 0 {
 		return [][]byte{sealed}
 	}
 	return nil

@@ -1,6 +1,7 @@
-package dht
+package publish
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -10,76 +11,82 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/libp2p/go-libp2p/core/peer"
-
 	"weir/capacity"
+	"weir/dht/holder"
+	"weir/dht/pb"
 )
 
 // A play is what a node measures over time, and when it published what.
 type play struct {
 	start time.Time
-	log   []string // of the advertiser's goroutine
 
 	mu      sync.Mutex
 	record  capacity.Record
 	streams []capacity.Carriage
+	log     []entry
 }
 
-func (p *play) advertiser() advertiser {
-	p.start = time.Now()
-	return newAdvertiser(
-		func() (capacity.Record, []capacity.Carriage) {
-			p.mu.Lock()
-			defer p.mu.Unlock()
-			return p.record, slices.Clone(p.streams)
-		},
-		func(time.Time, string) []Topic { return []Topic{testHome} },
-		func(claims []claim) {
-			for _, c := range claims {
-				p.note("+", c.topic)
-			}
-		},
-		func(gone []Topic) {
-			for _, topic := range gone {
-				p.note("-", topic)
-			}
-		},
-	)
+type entry struct {
+	at   time.Duration
+	what string
 }
 
-func (p *play) note(what string, topic Topic) {
-	name := topic.Stream()
-	if name == "" {
-		name = "node"
+func (p *play) sample() (capacity.Record, []capacity.Carriage) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.record, slices.Clone(p.streams)
+}
+
+// note takes down what came to a holder.
+func (p *play) note(e *pb.Entry) {
+	what := holder.Topic(e.Topic).Stream()
+	if what == "" {
+		what = "node"
 	}
-	p.log = append(p.log, fmt.Sprintf("%s%s@%v", what, name, time.Since(p.start)))
+	if len(e.Sealed)+len(e.Amendment) > 0 {
+		what = "+" + what
+	} else {
+		what = "-" + what
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.log = append(p.log, entry{time.Since(p.start), what})
 }
 
-// perform runs the advertiser for d. Changes happen at their time; kick says
-// that the node is told of it.
-func perform(t *testing.T, d time.Duration, p *play, changes ...change) []string {
+// perform runs a publisher for d. Changes happen at their time; kick says that the
+// node is told of it.
+func perform(t *testing.T, d time.Duration, p *play, changes ...change) (log []string) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		a := p.advertiser()
+		p.start = time.Now()
+		h := newFakeHolder()
+		h.note = p.note
+		a := h.publisher(t, p.sample)
 		ctx, cancel := context.WithTimeout(t.Context(), d)
 		defer cancel()
 		done := make(chan error)
-		go func() { done <- a.run(ctx) }()
+		go func() { done <- a.Run(ctx) }()
 		for _, c := range changes {
 			time.Sleep(c.at - time.Since(p.start))
 			p.mu.Lock()
 			c.do(p)
 			p.mu.Unlock()
 			if c.kick {
-				a.wake()
+				a.Kick()
 			}
 			synctest.Wait()
 		}
 		if err := <-done; !errors.Is(err, context.DeadlineExceeded) {
-			t.Errorf("run = %v, want the context's error", err)
+			t.Errorf("Run = %v, want the context's error", err)
 		}
+		synctest.Wait()
 	})
-	return p.log
+	// What goes to a holder at the same time has no order of its own.
+	slices.SortFunc(p.log, func(a, b entry) int { return cmp.Or(cmp.Compare(a.at, b.at), cmp.Compare(b.what, a.what)) })
+	for _, e := range p.log {
+		log = append(log, fmt.Sprintf("%s@%v", e.what, e.at))
+	}
+	return log
 }
 
 type change struct {
@@ -91,7 +98,7 @@ type change struct {
 const ms = time.Millisecond
 
 func carriage(name string) capacity.Carriage {
-	return capacity.Carriage{Stream: name, Origin: true, Path: []peer.ID{"me"}}
+	return capacity.Carriage{Stream: name, Origin: true}
 }
 
 func TestAdvertiserPace(t *testing.T) {
@@ -179,15 +186,5 @@ func TestAdvertiserPace(t *testing.T) {
 				t.Errorf("published %v\n      want %v", got, c.want)
 			}
 		})
-	}
-}
-
-func TestSequenceNumbersRise(t *testing.T) {
-	var o outbox
-	now := time.UnixMilli(10_000_000)
-	a, b, c := o.nextSeq(now), o.nextSeq(now), o.nextSeq(now.Add(-time.Hour))
-	d := o.nextSeq(now.Add(time.Second))
-	if a != 10_000_000 || b != a+1 || c != a+2 || d != a+1_000 {
-		t.Errorf("got %d %d %d %d", a, b, c, d)
 	}
 }

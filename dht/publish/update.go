@@ -1,0 +1,85 @@
+package publish
+
+import (
+	"errors"
+	"time"
+
+	"github.com/hashicorp/serf/coordinate"
+	"github.com/libp2p/go-libp2p/core/crypto"
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"weir/capacity"
+	"weir/capacity/signed"
+	"weir/dht/holder"
+	"weir/dht/pb"
+)
+
+// strayedBy is how far, in time, a node's coordinate has moved when that is
+// published anew.
+const strayedBy = 5 * time.Millisecond
+
+// An update is what is left to tell a holder of one topic.
+type update struct {
+	*pb.Entry
+	base uint64 // sequence number of the record that the holder then has, updated or not; 0: none
+}
+
+// merged is what is left to tell of a topic when e comes up before old was sent:
+// the newer record, and whether the topic is split.
+func merged(old, e update) update {
+	about := e
+	if bare(e.Entry) {
+		about = old
+	}
+	return update{&pb.Entry{
+		Topic: e.Topic, Sealed: about.Sealed, Amendment: about.Amendment, Seq: about.Seq, Known: about.Known,
+		Deeper: e.Deeper || old.Deeper,
+	}, about.base}
+}
+
+// bare reports whether e is about no record, neither a new one nor one that is
+// withdrawn.
+func bare(e *pb.Entry) bool { return len(e.Sealed)+len(e.Amendment) == 0 && e.Seq == 0 }
+
+// A publication is what is published in one topic: a base, and what updates it.
+type publication struct {
+	base      capacity.Record
+	at        time.Time // when the base was published
+	record    capacity.Record
+	sealed    []byte           // the record, as updated
+	amendment []byte           // nil: it is the base
+	urgent    bool             // it says what must not get lost
+	sent      map[peer.ID]bool // holders that it is queued for, or sent to
+}
+
+// seal makes r what is published in the place of old, which may be nil: as an
+// update of its base if that will do, else as a base.
+func seal(now time.Time, old *publication, r capacity.Record, key crypto.PrivKey) (*publication, error) {
+	c := &publication{base: r, at: now, record: r, sent: make(map[peer.ID]bool)}
+	if old != nil && now.Sub(old.at) < holder.WholeEvery && signed.Updatable(&old.base, &r) {
+		c.urgent = old.record.State != r.State
+		if c.record = r; !strayed(old.base.Coordinate, r.Coordinate) {
+			c.record.Coordinate = old.base.Coordinate
+		}
+		amendment, err := signed.SealUpdate(old.base, old.sealed, c.record, key)
+		if err == nil {
+			c.base, c.at, c.amendment = old.base, old.at, amendment
+			_, c.sealed, err = signed.ApplyUpdate(old.base, old.sealed, amendment)
+		}
+		if err == nil || !errors.Is(err, capacity.ErrTooLarge) {
+			return c, err
+		}
+		c.base, c.at, c.record, c.amendment, c.urgent = r, now, r, nil, false
+	}
+	var err error
+	c.sealed, err = signed.SealRecord(r, key)
+	return c, err
+}
+
+// strayed reports whether a node is no longer where its base says.
+func strayed(a, b *coordinate.Coordinate) bool {
+	if a == nil || b == nil {
+		return a != b
+	}
+	return !a.IsCompatibleWith(b) || a.DistanceTo(b) >= strayedBy
+}

@@ -1,0 +1,43 @@
+package publish
+
+import (
+	"testing"
+
+	"weir/dht/pb"
+)
+
+// A split notice that waits for a holder to answer is not lost to the record that
+// comes after it, nor the other way round.
+func TestSplitNoticesAndRecordsShareAnEntry(t *testing.T) {
+	post, look := update{&pb.Entry{Topic: "t", Deeper: true}, 0}, update{&pb.Entry{Topic: "t"}, 0}
+	record, withdrawal := update{&pb.Entry{Topic: "t", Sealed: []byte("r"), Known: []byte("k")}, 3}, update{&pb.Entry{Topic: "t", Seq: 7}, 0}
+	amendment := update{&pb.Entry{Topic: "t", Amendment: []byte("a"), Known: []byte("k")}, 3}
+	for _, c := range []struct {
+		name   string
+		first  update
+		then   update
+		sealed string
+		seq    uint64
+		deeper bool
+		base   uint64
+	}{
+		{"a post, then a record", post, record, "r", 0, true, 3},
+		{"a record, then a post", record, post, "r", 0, true, 3},
+		{"a post, then a withdrawal", post, withdrawal, "", 7, true, 0},
+		{"a withdrawal, then a post", withdrawal, post, "", 7, true, 0},
+		{"a record, then a withdrawal", record, withdrawal, "", 7, false, 0},
+		{"a withdrawal, then a record", withdrawal, record, "r", 0, false, 3},
+		{"a record, then a look", record, look, "r", 0, false, 3},
+		{"a record, then an amendment of it", record, amendment, "", 0, false, 3},
+		{"an amendment, then a post", amendment, post, "", 0, true, 3},
+		{"an amendment, then a withdrawal", amendment, withdrawal, "", 7, false, 0},
+	} {
+		m := merged(c.first, c.then)
+		if string(m.Sealed) != c.sealed || m.Seq != c.seq || m.Deeper != c.deeper || m.base != c.base || (m.base > 0) != (len(m.Sealed)+len(m.Amendment) > 0) {
+			t.Errorf("%s: %v", c.name, m)
+		}
+	}
+	if post.Sealed != nil || record.Deeper || withdrawal.Deeper {
+		t.Error("an entry that others share was changed")
+	}
+}

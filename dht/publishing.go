@@ -1,0 +1,87 @@
+package dht
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/multiformats/go-multiaddr"
+
+	"weir/dht/pb"
+	"weir/dht/publish"
+	"weir/dht/vivaldi"
+)
+
+// publishing is what a [publish.Publisher] works with in this node.
+func (n *Node) publishing(self peer.ID) publish.Config {
+	var provisions []string
+	if p := n.cfg.Provisioner; p != nil {
+		provisions = p.Regions
+	}
+	return publish.Config{
+		ID: self, Key: n.cfg.Key, Directory: n.dir, Sharding: n.sharding, Table: n.table, Live: n.reach,
+		Sample: n.cfg.Sample, Provisions: provisions, Coordinate: n.coords.Here, Wall: n.wall,
+		Addrs: func() []multiaddr.Multiaddr { return n.host.Addrs() },
+		Audience: func() publish.Audience {
+			peers := append(n.kad.RoutingTable().ListPeers(), n.servers()...)
+			slices.Sort(peers)
+			return publish.Audience{Liveness: n.reach.Generation(), Cache: n.cache.Changes(), Peers: peers}
+		},
+		Connected: n.connected,
+		Advertise: n.advertise, Datagram: n.datagram, Acked: n.acked, Copied: n.suspectCopy,
+		Log: n.log,
+	}
+}
+
+// advertise sends entries to p.
+func (n *Node) advertise(ctx context.Context, p peer.ID, entries []*pb.Entry) (*pb.AdvertiseReply, time.Duration, error) {
+	req := &pb.Request{Op: &pb.Request_Advertise{Advertise: &pb.Advertise{Entries: entries}}}
+	var resp pb.Response
+	rtt, _, err := n.call(ctx, p, n.records, req, &resp, maxAdvertiseReply)
+	if err != nil {
+		n.failed(p, err)
+		return nil, 0, err
+	}
+	n.answered(p, 0) // acked takes the round trip
+	if resp.Error != "" {
+		n.log.Debug("records refused", "peer", p, "err", resp.Error)
+	}
+	return resp.GetAdvertise(), rtt, nil
+}
+
+// acked takes in what p, a holder, answered to records.
+func (n *Node) acked(p peer.ID, reply *pb.AdvertiseReply, rtt time.Duration, accepted bool) {
+	n.answered(p, rtt)
+	n.coords.Observe(p, vivaldi.FromWire(reply.Coordinate), rtt)
+	if accepted {
+		n.host.ConnManager().TagPeer(p, holderTag, peerWeight)
+	}
+	n.meet(p, reply.Closer)
+}
+
+// meet checks holders that another one named: only those that answer count.
+func (n *Node) meet(from peer.ID, named []*pb.Peer) {
+	for _, w := range named[:min(len(named), maxCloser)] {
+		ai, err := peerFromWire(w)
+		if err != nil {
+			n.log.Debug("holder named is no peer", "peer", from, "err", err)
+			continue
+		}
+		now := time.Now()
+		if ai.ID == n.ID() || n.reach.Down(now, ai.ID) || !n.dir.Meets(now, ai.ID) {
+			continue
+		}
+		n.start(func() {
+			ctx, cancel := context.WithTimeout(n.ctx, dialTimeout)
+			defer cancel()
+			if err := n.verifyMember(ctx, ai); err != nil {
+				if n.ctx.Err() == nil {
+					n.log.Debug("holder named is not there", "peer", ai.ID, "by", from, "err", err)
+				}
+				return
+			}
+			n.cache.Add(ai.ID)
+		})
+	}
+}
