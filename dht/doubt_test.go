@@ -14,6 +14,7 @@ import (
 	"weir/capacity"
 	"weir/capacity/frame"
 	"weir/capacity/policy"
+	"weir/capacity/signed"
 	"weir/dht/holder"
 	"weir/dht/pb"
 )
@@ -21,7 +22,7 @@ import (
 // asks is a query where the nodes of the tests publish, by one who doubts so.
 func asks(doubts ...*pb.Doubt) *pb.Request {
 	return &pb.Request{Op: &pb.Request_Query{Query: &pb.Query{
-		Topic: string(ShardTopic("test", "")), Need: needToWire(view()), Policy: policy.Default().Version, Limit: queryLimit, Doubts: doubts,
+		Topic: string(ShardTopic("test", "")), Need: signed.NeedToWire(view()), Policy: policy.Default().Version, Limit: queryLimit, Doubts: doubts,
 	}}}
 }
 

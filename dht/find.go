@@ -518,7 +518,7 @@ func sumCounts(counts, more map[string]int) map[string]int {
 func (n *Node) queryRequest(q *finding) *pb.Request {
 	query := &pb.Query{
 		Topic:   string(q.topic),
-		Need:    needToWire(q.need),
+		Need:    signed.NeedToWire(q.need),
 		Origin:  vivaldi.ToWire(n.coords.Here()),
 		Limit:   uint32(q.limit),
 		Policy:  n.cfg.Judge().Policy().Version,

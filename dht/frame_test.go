@@ -15,6 +15,7 @@ import (
 
 	"weir/capacity"
 	"weir/capacity/frame"
+	cpb "weir/capacity/pb"
 	"weir/capacity/policy"
 	"weir/capacity/signed"
 	"weir/dht/pb"
@@ -49,26 +50,26 @@ func seedRequests() []proto.Message {
 		advertisement(&pb.Entry{Topic: "capacity/*/*", Sealed: []byte("x"), Known: make([]byte, 32)}, &pb.Entry{Topic: "stream/a", Seq: 9}),
 		&pb.Request{Op: &pb.Request_Query{Query: &pb.Query{
 			Topic:   "capacity/*/*",
-			Need:    &pb.Need{Purpose: 2, Stream: "a", Uplink: 1, Packets: 1, Region: "eu"},
+			Need:    &cpb.Need{Purpose: 2, Stream: "a", Uplink: 1, Packets: 1, Region: "eu"},
 			Exclude: [][]byte{{1}},
-			Origin:  &pb.Coordinate{Vec: make([]float32, 8), Height: 1},
+			Origin:  &cpb.Coordinate{Vec: make([]float32, 8), Height: 1},
 			Limit:   3,
 			Explain: true,
 		}}},
-		&pb.Request{Op: &pb.Request_Query{Query: &pb.Query{Topic: "capacity/*/*", Need: &pb.Need{Uplink: 1 << 62, Packets: 1 << 62}}}},
+		&pb.Request{Op: &pb.Request_Query{Query: &pb.Query{Topic: "capacity/*/*", Need: &cpb.Need{Uplink: 1 << 62, Packets: 1 << 62}}}},
 		&pb.Request{Op: &pb.Request_Query{Query: &pb.Query{
-			Topic: "capacity/*/*", Need: &pb.Need{},
+			Topic: "capacity/*/*", Need: &cpb.Need{},
 			Doubts: []*pb.Doubt{{Node: []byte("\x00\x04node"), Belief: 2_500}, {Node: []byte("\x00\x05other")}},
 		}}},
 		&pb.Request{Op: &pb.Request_Query{Query: &pb.Query{
-			Topic: "capacity/*/*", Need: &pb.Need{}, Doubts: []*pb.Doubt{{Node: []byte("\x00\x04node"), Belief: 1 << 31}},
+			Topic: "capacity/*/*", Need: &cpb.Need{}, Doubts: []*pb.Doubt{{Node: []byte("\x00\x04node"), Belief: 1 << 31}},
 		}}},
 		&pb.Request{Op: &pb.Request_Fetch{Fetch: &pb.Fetch{Max: 1 << 31}}},
 		&pb.Request{Op: &pb.Request_Watch{Watch: &pb.Watch{Topic: "stream/a"}}},
 		&pb.Request{Op: &pb.Request_Claim{Claim: &pb.Claim{Topic: "stream/a", Intent: pb.Claim_TAKE, Known: []byte{1, 2, 3, 4}}}},
 		advertisement(&pb.Entry{Topic: "capacity/eu/01", Deeper: true}, &pb.Entry{Topic: "regions", Sealed: []byte("x")}),
-		&pb.Request{Op: &pb.Request_Query{Query: &pb.Query{Topic: "regions", Need: &pb.Need{}, Limit: 1 << 31}}},
-		&pb.Request{Op: &pb.Request_Query{Query: &pb.Query{Topic: "capacity", Need: &pb.Need{}, Sealed: true}}},
+		&pb.Request{Op: &pb.Request_Query{Query: &pb.Query{Topic: "regions", Need: &cpb.Need{}, Limit: 1 << 31}}},
+		&pb.Request{Op: &pb.Request_Query{Query: &pb.Query{Topic: "capacity", Need: &cpb.Need{}, Sealed: true}}},
 		&pb.Request{Op: &pb.Request_HandOver{HandOver: &pb.HandOver{Topic: "capacity/*/*", Copies: []*pb.Copy{{Sealed: []byte("x"), HeldMs: 1 << 31}}}}},
 	}
 }
@@ -176,13 +177,13 @@ func FuzzDecodeAnswers(f *testing.F) {
 			{Node: []byte(id), Seq: 1, Age: 5, Stress: 1, Rtt: 1, Terms: make([]float32, 4), Addrs: [][]byte{addr(f, "/ip4/127.0.0.1/tcp/1").Bytes()}},
 		}}}},
 		{Op: &pb.Response_Query{Query: &pb.QueryReply{Sealed: [][]byte{sealed}, Doubts: []*pb.Doubt{{Node: []byte(id), Belief: 2_500}}}}},
-		{Op: &pb.Response_Fetch{Fetch: &pb.FetchReply{Sealed: [][]byte{sealed}, Coordinate: &pb.Coordinate{Vec: make([]float32, 8)}}}},
+		{Op: &pb.Response_Fetch{Fetch: &pb.FetchReply{Sealed: [][]byte{sealed}, Coordinate: &cpb.Coordinate{Vec: make([]float32, 8)}}}},
 		{Op: &pb.Response_Event{Event: &pb.Event{Sealed: sealed, HeldMs: 7}}},
 		{Op: &pb.Response_Event{Event: &pb.Event{Gone: []byte(id)}}},
 		{Op: &pb.Response_Event{Event: &pb.Event{Synced: true}}},
 		{Op: &pb.Response_Advertise{Advertise: &pb.AdvertiseReply{
 			Results:    []*pb.Result{{Refused: "no"}},
-			Coordinate: &pb.Coordinate{Vec: make([]float32, 3)},
+			Coordinate: &cpb.Coordinate{Vec: make([]float32, 3)},
 			Closer:     []*pb.Peer{{Id: []byte(id), Addrs: [][]byte{addr(f, "/ip4/127.0.0.1/tcp/1").Bytes()}}},
 		}}},
 	} {
@@ -239,7 +240,7 @@ func FuzzDecodeAnswers(f *testing.F) {
 				t.Fatalf("event %+v, %v", got, err)
 			}
 		}
-		for _, c := range []*pb.Coordinate{m.GetFetch().GetCoordinate(), m.GetAdvertise().GetCoordinate()} {
+		for _, c := range []*cpb.Coordinate{m.GetFetch().GetCoordinate(), m.GetAdvertise().GetCoordinate()} {
 			v.Observe(peer.ID("p"), vivaldi.FromWire(c), time.Millisecond)
 			if here := v.Here(); !here.IsValid() || v.Predict(vivaldi.FromWire(c)) < 0 {
 				t.Fatalf("coordinate is %+v", here)

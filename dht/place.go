@@ -263,7 +263,7 @@ var errUnproven = errors.New("lease not used")
 // it is no newer than seq.
 func reserveRequest(id string, topic Topic, need capacity.Need, seq uint64) *pb.ReserveRequest {
 	return &pb.ReserveRequest{Op: &pb.ReserveRequest_Reserve{Reserve: &pb.Reserve{
-		Id: id, Need: needToWire(need), Topic: string(topic), Seq: seq,
+		Id: id, Need: signed.NeedToWire(need), Topic: string(topic), Seq: seq,
 	}}}
 }
 

@@ -15,6 +15,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/protocol"
 
 	"weir/capacity"
+	cpb "weir/capacity/pb"
 	"weir/capacity/policy"
 	"weir/capacity/signed"
 	"weir/dht/directory"
@@ -309,7 +310,7 @@ func TestPlaceAfterRefusals(t *testing.T) {
 	}
 
 	swapped := func(f *fake, from peer.ID, req *pb.Reserve) *pb.ReserveResponse {
-		other := &pb.Reserve{Id: req.Id, Need: &pb.Need{Purpose: uint32(capacity.Publish)}}
+		other := &pb.Reserve{Id: req.Id, Need: &cpb.Need{Purpose: cpb.Purpose(capacity.Publish)}}
 		return &pb.ReserveResponse{Lease: f.lease(t, from, other)}
 	}
 	fakeTarget(t, nodes, swapped)

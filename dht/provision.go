@@ -12,6 +12,7 @@ import (
 
 	"weir/capacity"
 	"weir/capacity/policy"
+	"weir/capacity/signed"
 	"weir/dht/directory"
 	"weir/dht/holder"
 	"weir/dht/pb"
@@ -151,7 +152,7 @@ func provisionToWire(req scale.Request) *pb.ProvisionRequest {
 		return &pb.ProvisionRequest{Op: &pb.ProvisionRequest_Leave{Leave: &pb.Leave{Region: req.Region, Final: req.Final}}}
 	}
 	return &pb.ProvisionRequest{Op: &pb.ProvisionRequest_Provision{Provision: &pb.Provision{
-		Region: req.Region, Need: needToWire(req.Need), Reason: clip(req.Reason, 64), Final: req.Final,
+		Region: req.Region, Need: signed.NeedToWire(req.Need), Reason: clip(req.Reason, 64), Final: req.Final,
 	}}}
 }
 

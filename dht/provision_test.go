@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"sync"
 	"testing"
 	"time"
@@ -14,6 +15,8 @@ import (
 
 	"weir/capacity"
 	"weir/capacity/frame"
+	cpb "weir/capacity/pb"
+	"weir/capacity/signed"
 	"weir/dht/directory"
 	"weir/dht/pb"
 	"weir/dht/scale"
@@ -153,7 +156,7 @@ func TestProvisionerNamesACloserOne(t *testing.T) {
 	}
 	far, seeker := byID[order[1]], nodes[2]
 	request := func(final bool) *pb.ProvisionRequest {
-		return &pb.ProvisionRequest{Op: &pb.ProvisionRequest_Provision{Provision: &pb.Provision{Region: "eu", Need: needToWire(nobodyHasRoom), Reason: "sessions", Final: final}}}
+		return &pb.ProvisionRequest{Op: &pb.ProvisionRequest_Provision{Provision: &pb.Provision{Region: "eu", Need: signed.NeedToWire(nobodyHasRoom), Reason: "sessions", Final: final}}}
 	}
 	resp, err := seeker.askProvisioner(t.Context(), far.ID(), request(false))
 	if err == nil {
@@ -215,7 +218,7 @@ func TestProvisionTopicHoldsProvisioners(t *testing.T) {
 
 func TestProvisionFramesAreAsEver(t *testing.T) {
 	for name, m := range map[string]proto.Message{
-		"provision.frame": &pb.ProvisionRequest{Op: &pb.ProvisionRequest_Provision{Provision: &pb.Provision{Region: "eu", Need: needToWire(nobodyHasRoom), Reason: "sessions", Final: true}}},
+		"provision.frame": &pb.ProvisionRequest{Op: &pb.ProvisionRequest_Provision{Provision: &pb.Provision{Region: "eu", Need: signed.NeedToWire(nobodyHasRoom), Reason: "sessions", Final: true}}},
 		"leave.frame":     &pb.ProvisionRequest{Op: &pb.ProvisionRequest_Leave{Leave: &pb.Leave{Region: "eu"}}},
 		"coming.frame":    &pb.ProvisionResponse{Coming: &pb.Coming{Request: "r1", UntilMs: 8000, Started: true}},
 	} {
@@ -238,10 +241,10 @@ func FuzzServeProvision(f *testing.F) {
 	from := idOf(f, newKey(f))
 	for _, m := range []*pb.ProvisionRequest{
 		{},
-		{Op: &pb.ProvisionRequest_Provision{Provision: &pb.Provision{Region: "eu", Need: needToWire(nobodyHasRoom), Reason: "no"}}},
-		{Op: &pb.ProvisionRequest_Provision{Provision: &pb.Provision{Region: "eu", Need: needToWire(nobodyHasRoom), Reason: "sessions", Final: true}}},
+		{Op: &pb.ProvisionRequest_Provision{Provision: &pb.Provision{Region: "eu", Need: signed.NeedToWire(nobodyHasRoom), Reason: "no"}}},
+		{Op: &pb.ProvisionRequest_Provision{Provision: &pb.Provision{Region: "eu", Need: signed.NeedToWire(nobodyHasRoom), Reason: "sessions", Final: true}}},
 		{Op: &pb.ProvisionRequest_Provision{Provision: &pb.Provision{Region: "us"}}},
-		{Op: &pb.ProvisionRequest_Provision{Provision: &pb.Provision{Region: "eu", Need: &pb.Need{Uplink: -1}}}},
+		{Op: &pb.ProvisionRequest_Provision{Provision: &pb.Provision{Region: "eu", Need: &cpb.Need{Uplink: math.MaxUint64}}}},
 		{Op: &pb.ProvisionRequest_Leave{Leave: &pb.Leave{Region: "eu", Final: true}}},
 	} {
 		b, err := proto.Marshal(m)

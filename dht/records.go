@@ -17,6 +17,7 @@ import (
 
 	"weir/capacity"
 	"weir/capacity/frame"
+	cpb "weir/capacity/pb"
 	"weir/capacity/policy"
 	"weir/capacity/signed"
 	"weir/dht/directory"
@@ -492,38 +493,12 @@ func eventOf(e holder.Event) *pb.Event {
 	}
 }
 
-func needToWire(q capacity.Need) *pb.Need {
-	return &pb.Need{
-		Purpose: uint32(q.Purpose),
-		Stream:  q.Stream,
-		Uplink:  q.Uplink,
-		Packets: q.Packets,
-		Region:  q.Region,
-	}
-}
-
-func needFromWire(w *pb.Need) (capacity.Need, error) {
+func needFromWire(w *cpb.Need) (capacity.Need, error) {
 	if w == nil {
 		return capacity.Need{}, errors.New("no need given")
 	}
-	q := capacity.Need{
-		Purpose: capacity.Purpose(w.Purpose),
-		Stream:  w.Stream,
-		Uplink:  w.Uplink,
-		Packets: w.Packets,
-		Region:  w.Region,
-	}
-	switch {
-	case w.Purpose > uint32(capacity.Cascade):
-		return q, fmt.Errorf("unknown purpose %d", w.Purpose)
-	case q.Uplink < 0 || q.Packets < 0:
-		return q, errors.New("negative need")
-	case len(q.Region) > capacity.MaxLabel:
-		return q, fmt.Errorf("region of %d bytes, at most %d", len(q.Region), capacity.MaxLabel)
-	case q.Stream != "":
-		return q, capacity.ValidStreamName(q.Stream)
-	}
-	return q, nil
+	need := signed.NeedFromWire(w)
+	return need, need.Check()
 }
 
 func peerToWire(ai peer.AddrInfo) *pb.Peer {

@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
 	"strings"
 	"testing"
 	"time"
@@ -17,6 +18,7 @@ import (
 
 	"weir/capacity"
 	"weir/capacity/frame"
+	cpb "weir/capacity/pb"
 	"weir/capacity/policy"
 	"weir/capacity/signed"
 	"weir/dht/holder"
@@ -118,12 +120,12 @@ func TestHolderRefusesBadRequests(t *testing.T) {
 		{"nothing", &pb.Request{}, "unknown request"},
 		{"too many records at once", advertisement(make([]*pb.Entry, maxEntries+1)...), "at most 64"},
 		{"a query without a need", query(&pb.Query{Topic: topic}), "no need"},
-		{"a query for an unknown purpose", query(&pb.Query{Topic: topic, Need: &pb.Need{Purpose: 9}}), "purpose"},
-		{"a query for less than nothing", query(&pb.Query{Topic: topic, Need: &pb.Need{Uplink: -1}}), "negative"},
-		{"a query with a stream that has no name", query(&pb.Query{Topic: topic, Need: &pb.Need{Stream: "a//b"}}), "stream name"},
-		{"a query with a long region", query(&pb.Query{Topic: topic, Need: &pb.Need{Region: strings.Repeat("x", 33)}}), "region"},
-		{"a query of an unknown topic", query(&pb.Query{Topic: "x", Need: &pb.Need{}}), "unknown topic"},
-		{"a query that excludes the world", query(&pb.Query{Topic: topic, Need: &pb.Need{}, Exclude: make([][]byte, maxExclude+1)}), "at most 64"},
+		{"a query for an unknown purpose", query(&pb.Query{Topic: topic, Need: &cpb.Need{Purpose: 9}}), "purpose"},
+		{"a query for more than there is", query(&pb.Query{Topic: topic, Need: &cpb.Need{Uplink: math.MaxUint64}}), "uplink"},
+		{"a query with a stream that has no name", query(&pb.Query{Topic: topic, Need: &cpb.Need{Stream: "a//b"}}), "stream name"},
+		{"a query with a long region", query(&pb.Query{Topic: topic, Need: &cpb.Need{Region: strings.Repeat("x", 33)}}), "region"},
+		{"a query of an unknown topic", query(&pb.Query{Topic: "x", Need: &cpb.Need{}}), "unknown topic"},
+		{"a query that excludes the world", query(&pb.Query{Topic: topic, Need: &cpb.Need{}, Exclude: make([][]byte, maxExclude+1)}), "at most 64"},
 		{"a watch of an unknown topic", &pb.Request{Op: &pb.Request_Watch{Watch: &pb.Watch{Topic: "x"}}}, "unknown topic"},
 	}
 	for _, c := range cases {
@@ -168,7 +170,7 @@ func TestHolderSurvivesHostileStreams(t *testing.T) {
 }
 
 // ask is a query that any node answers.
-var ask = &pb.Request{Op: &pb.Request_Query{Query: &pb.Query{Topic: string(testHome), Need: &pb.Need{}}}}
+var ask = &pb.Request{Op: &pb.Request_Query{Query: &pb.Query{Topic: string(testHome), Need: &cpb.Need{}}}}
 
 // One peer takes up so many places and no more, is told so, and gives them back.
 func TestRequestsPerPeerAreBounded(t *testing.T) {
@@ -335,7 +337,7 @@ func TestQuerySamples(t *testing.T) {
 	seen := make(map[peer.ID]bool)
 	for range 20 {
 		q := asker.call(t, node.ID(), &pb.Request{Op: &pb.Request_Query{Query: &pb.Query{
-			Topic: string(testHome), Need: &pb.Need{}, Limit: 100, Sealed: true,
+			Topic: string(testHome), Need: &cpb.Need{}, Limit: 100, Sealed: true,
 		}}}).GetQuery()
 		if len(q.Sealed) != queryLimit || q.Held != full+free {
 			t.Fatalf("%d records of %d held, want %d of %d", len(q.Sealed), q.Held, queryLimit, full+free)
@@ -461,9 +463,9 @@ func TestOtherNetworksAreStrangers(t *testing.T) {
 func TestWireFormat(t *testing.T) {
 	req := &pb.Request{Op: &pb.Request_Query{Query: &pb.Query{
 		Topic:   "capacity/*/*",
-		Need:    needToWire(capacity.Need{Purpose: capacity.Cascade, Stream: "a", Uplink: 5_000_000, Packets: 600, Region: "eu"}),
+		Need:    signed.NeedToWire(capacity.Need{Purpose: capacity.Cascade, Stream: "a", Uplink: 5_000_000, Packets: 600, Region: "eu"}),
 		Exclude: [][]byte{{1, 2, 3}},
-		Origin:  &pb.Coordinate{Vec: []float32{0, 0, 0, 0, 0, 0, 0, 0.5}, Error: 1.5, Height: 1e-5},
+		Origin:  &cpb.Coordinate{Vec: []float32{0, 0, 0, 0, 0, 0, 0, 0.5}, Error: 1.5, Height: 1e-5},
 		Limit:   16,
 		Policy:  7,
 	}}}

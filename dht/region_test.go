@@ -10,6 +10,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"weir/capacity"
+	cpb "weir/capacity/pb"
 	"weir/capacity/signed"
 	"weir/dht/directory"
 	"weir/dht/holder"
@@ -189,7 +190,7 @@ func TestIndexNamesEachRegionOnce(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	reply := n.serveQuery(n.ID(), &pb.Query{Topic: string(holder.RegionsTopic), Need: &pb.Need{}}).GetQuery()
+	reply := n.serveQuery(n.ID(), &pb.Query{Topic: string(holder.RegionsTopic), Need: &cpb.Need{}}).GetQuery()
 	var got []string
 	for _, b := range reply.GetSealed() {
 		r, err := signed.OpenRecord(b, now)
@@ -202,7 +203,7 @@ func TestIndexNamesEachRegionOnce(t *testing.T) {
 	if !slices.Equal(got, []string{"ap", "eu", "us"}) || reply.Held != 6 {
 		t.Errorf("regions %q, %d held", got, reply.Held)
 	}
-	reply = n.serveQuery(n.ID(), &pb.Query{Topic: string(holder.RegionsTopic), Need: &pb.Need{}, Limit: 2}).GetQuery()
+	reply = n.serveQuery(n.ID(), &pb.Query{Topic: string(holder.RegionsTopic), Need: &cpb.Need{}, Limit: 2}).GetQuery()
 	if len(reply.GetSealed()) != 2 {
 		t.Errorf("%d regions where 2 were asked for", len(reply.GetSealed()))
 	}

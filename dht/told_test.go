@@ -10,6 +10,7 @@ import (
 
 	"github.com/libp2p/go-libp2p/core/peer"
 
+	cpb "weir/capacity/pb"
 	"weir/dht/directory"
 	"weir/dht/pb"
 )
@@ -52,7 +53,7 @@ func TestTellingsAreBounded(t *testing.T) {
 	for _, at := range []int64{math.MaxInt64, math.MinInt64, 1, math.MaxInt64} {
 		all.take(now, now, "p", &pb.FetchReply{
 			NowMs: at, Mode: "whatever", Version: "1.0\x1b[31m" + strings.Repeat("x", 1_000),
-			HeldRecords: math.MaxUint32, Coordinate: &pb.Coordinate{Vec: []float32{1}},
+			HeldRecords: math.MaxUint32, Coordinate: &cpb.Coordinate{Vec: []float32{1}},
 		}, time.Millisecond)
 		got := all.of("p")
 		if got.clock.Abs() > maxClock || got.mode != "" || len(got.vers) > maxVersion || strings.Contains(got.vers, "\x1b") || got.coords != nil {

@@ -13,6 +13,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"weir/capacity"
+	"weir/capacity/signed"
 	"weir/capacity/tracing"
 	"weir/dht/pb"
 )
@@ -90,7 +91,7 @@ func FuzzRequestTrace(f *testing.F) {
 		c.Tracer = sdktrace.NewTracerProvider().Tracer("fuzz")
 	})
 	from := idOf(f, newKey(f))
-	query := &pb.Query{Topic: string(CapacityTopic()), Need: needToWire(capacity.Need{Purpose: capacity.View})}
+	query := &pb.Query{Topic: string(CapacityTopic()), Need: signed.NeedToWire(capacity.Need{Purpose: capacity.View})}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		with := n.answerRecords(from, &pb.Request{Op: &pb.Request_Query{Query: query}, Trace: b})
 		without := n.answerRecords(from, &pb.Request{Op: &pb.Request_Query{Query: query}})

@@ -5,10 +5,12 @@ import (
 	"math"
 	"time"
 
+	"github.com/hashicorp/serf/coordinate"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/multiformats/go-multiaddr"
 
 	"weir/capacity"
+	"weir/capacity/pb"
 )
 
 // The conversions below make of a number that does not fit one that no check
@@ -61,6 +63,62 @@ func addrsFromBytes(field string, bs [][]byte) ([]multiaddr.Multiaddr, error) {
 		addrs = append(addrs, a)
 	}
 	return addrs, nil
+}
+
+// CoordinateToWire is c as messages have it, in float32; nil if c is.
+func CoordinateToWire(c *coordinate.Coordinate) *pb.Coordinate {
+	if c == nil {
+		return nil
+	}
+	m := &pb.Coordinate{
+		Vec:        make([]float32, len(c.Vec)),
+		Error:      float32(c.Error),
+		Adjustment: float32(c.Adjustment),
+		Height:     float32(c.Height),
+	}
+	for i, x := range c.Vec {
+		m.Vec[i] = float32(x)
+	}
+	return m
+}
+
+// CoordinateFromWire converts m, with whatever values it has; nil if m is.
+func CoordinateFromWire(m *pb.Coordinate) *coordinate.Coordinate {
+	if m == nil {
+		return nil
+	}
+	c := &coordinate.Coordinate{
+		Vec:        make([]float64, len(m.Vec)),
+		Error:      float64(m.Error),
+		Adjustment: float64(m.Adjustment),
+		Height:     float64(m.Height),
+	}
+	for i, x := range m.Vec {
+		c.Vec[i] = float64(x)
+	}
+	return c
+}
+
+// NeedToWire is n as messages have it.
+func NeedToWire(n capacity.Need) *pb.Need {
+	return &pb.Need{
+		Purpose: pb.Purpose(n.Purpose),
+		Stream:  n.Stream,
+		Uplink:  uint64(n.Uplink),
+		Packets: uint64(n.Packets),
+		Region:  n.Region,
+	}
+}
+
+// NeedFromWire converts m, whose values [capacity.Need.Check] has yet to check.
+func NeedFromWire(m *pb.Need) capacity.Need {
+	return capacity.Need{
+		Purpose: named[capacity.Purpose](m.GetPurpose()),
+		Stream:  m.GetStream(),
+		Uplink:  quantity(m.GetUplink()),
+		Packets: quantity(m.GetPackets()),
+		Region:  m.GetRegion(),
+	}
 }
 
 // checkExpiry allows for clocks that differ by MaxClockSkew. life is the

@@ -36,16 +36,10 @@ func OpenLease(sealed []byte, now time.Time) (capacity.Lease, error) {
 
 func leaseToProto(l *capacity.Lease) *pb.Lease {
 	return &pb.Lease{
-		Id:     l.ID,
-		Target: []byte(l.Target),
-		From:   []byte(l.From),
-		Need: &pb.Need{
-			Purpose: pb.Purpose(l.Need.Purpose),
-			Stream:  l.Need.Stream,
-			Uplink:  uint64(l.Need.Uplink),
-			Packets: uint64(l.Need.Packets),
-			Region:  l.Need.Region,
-		},
+		Id:      l.ID,
+		Target:  []byte(l.Target),
+		From:    []byte(l.From),
+		Need:    NeedToWire(l.Need),
 		Expires: uint64(l.Expires.UnixMilli()),
 	}
 }
@@ -61,13 +55,6 @@ func leaseFromProto(m *pb.Lease, _ peer.ID) (*capacity.Lease, error) {
 	}
 	return &capacity.Lease{
 		ID: m.Id, Target: target, From: from,
-		Need: capacity.Need{
-			Purpose: named[capacity.Purpose](m.Need.GetPurpose()),
-			Stream:  m.Need.GetStream(),
-			Uplink:  quantity(m.Need.GetUplink()),
-			Packets: quantity(m.Need.GetPackets()),
-			Region:  m.Need.GetRegion(),
-		},
-		Expires: timeOf(m.Expires),
+		Need: NeedFromWire(m.Need), Expires: timeOf(m.Expires),
 	}, nil
 }

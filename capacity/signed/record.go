@@ -5,7 +5,6 @@ import (
 	"math"
 	"time"
 
-	"github.com/hashicorp/serf/coordinate"
 	"github.com/libp2p/go-libp2p/core/crypto"
 	"github.com/libp2p/go-libp2p/core/peer"
 
@@ -96,7 +95,7 @@ func recordToProto(r *capacity.Record) *pb.Record {
 		Policy:   r.Policy,
 		Name:     r.Name,
 	}
-	m.Coordinate = coordinateToProto(r.Coordinate)
+	m.Coordinate = CoordinateToWire(r.Coordinate)
 	if c := r.Carries; c != nil {
 		m.Carries = &pb.Carriage{
 			Stream:    c.Stream,
@@ -138,7 +137,7 @@ func recordFromProto(m *pb.Record, _ peer.ID) (*capacity.Record, error) {
 		State:      named[capacity.State](m.State),
 		Region:     m.Region,
 		Zone:       m.Zone,
-		Coordinate: coordinateFromProto(m.Coordinate),
+		Coordinate: CoordinateFromWire(m.Coordinate),
 		Uplink:     usageFromProto(m.Uplink),
 		Downlink:   usageFromProto(m.Downlink),
 		Packets:    usageFromProto(m.Packets),
@@ -184,38 +183,6 @@ func carriageFromProto(c *pb.Carriage, node peer.ID) (*capacity.Carriage, error)
 	}
 	carries.Path = append(carries.Path, node)
 	return carries, nil
-}
-
-func coordinateToProto(c *coordinate.Coordinate) *pb.Coordinate {
-	if c == nil {
-		return nil
-	}
-	m := &pb.Coordinate{
-		Vec:        make([]float32, len(c.Vec)),
-		Error:      float32(c.Error),
-		Adjustment: float32(c.Adjustment),
-		Height:     float32(c.Height),
-	}
-	for i, x := range c.Vec {
-		m.Vec[i] = float32(x)
-	}
-	return m
-}
-
-func coordinateFromProto(m *pb.Coordinate) *coordinate.Coordinate {
-	if m == nil {
-		return nil
-	}
-	c := &coordinate.Coordinate{
-		Vec:        make([]float64, len(m.Vec)),
-		Error:      float64(m.Error),
-		Adjustment: float64(m.Adjustment),
-		Height:     float64(m.Height),
-	}
-	for i, x := range m.Vec {
-		c.Vec[i] = float64(x)
-	}
-	return c
 }
 
 func usageToProto(u capacity.Usage) *pb.Usage {

@@ -90,7 +90,7 @@ func EncodeLoad(r *capacity.Record) []byte {
 		Streams:    uint64(r.Streams.Used),
 		Reserved:   uint64(r.Reserved),
 		Cpu:        uint32(math.Round(r.CPU * 1e4)),
-		Coordinate: coordinateToProto(r.Coordinate),
+		Coordinate: CoordinateToWire(r.Coordinate),
 		State:      pb.State(r.State),
 	}
 	if c := r.Carries; c != nil {
@@ -176,7 +176,7 @@ func updated(r capacity.Record, body []byte) (capacity.Record, error) {
 		Streams:    capacity.Usage{Used: quantity(m.Streams)},
 		Reserved:   quantity(m.Reserved),
 		CPU:        float64(m.Cpu) / 1e4,
-		Coordinate: coordinateFromProto(m.Coordinate),
+		Coordinate: CoordinateFromWire(m.Coordinate),
 		Carries:    &capacity.Carriage{Viewers: int(m.Viewers), Children: int(m.Children), ParentRTT: time.Duration(m.ParentRtt) * time.Microsecond},
 	}
 	takeLoad(&r, &said)

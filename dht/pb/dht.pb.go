@@ -18,6 +18,7 @@ import (
 	reflect "reflect"
 	sync "sync"
 	unsafe "unsafe"
+	pb "weir/capacity/pb"
 )
 
 const (
@@ -73,7 +74,7 @@ func (x Claim_Intent) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Claim_Intent.Descriptor instead.
 func (Claim_Intent) EnumDescriptor() ([]byte, []int) {
-	return file_dht_pb_dht_proto_rawDescGZIP(), []int{22, 0}
+	return file_dht_pb_dht_proto_rawDescGZIP(), []int{20, 0}
 }
 
 // Own is the part of the answering node itself.
@@ -126,7 +127,7 @@ func (x ClaimReply_Own) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use ClaimReply_Own.Descriptor instead.
 func (ClaimReply_Own) EnumDescriptor() ([]byte, []int) {
-	return file_dht_pb_dht_proto_rawDescGZIP(), []int{23, 0}
+	return file_dht_pb_dht_proto_rawDescGZIP(), []int{21, 0}
 }
 
 type Request struct {
@@ -506,7 +507,7 @@ type Entry struct {
 	// no record at all.
 	Deeper bool `protobuf:"varint,5,opt,name=deeper,proto3" json:"deeper,omitempty"`
 	// Instead of sealed: what the record says anew that the holder has from the
-	// sender, as amended or not; see weir.capacity.Amendment.
+	// sender, as amended or not; see weir.capacity.Update.
 	Amendment     []byte `protobuf:"bytes,6,opt,name=amendment,proto3" json:"amendment,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -666,7 +667,7 @@ func (x *Datagram) GetLacking() []string {
 type AdvertiseReply struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Results       []*Result              `protobuf:"bytes,1,rep,name=results,proto3" json:"results,omitempty"`       // one per entry, in order
-	Coordinate    *Coordinate            `protobuf:"bytes,2,opt,name=coordinate,proto3" json:"coordinate,omitempty"` // the holder's; not in datagrams
+	Coordinate    *pb.Coordinate         `protobuf:"bytes,2,opt,name=coordinate,proto3" json:"coordinate,omitempty"` // the holder's; not in datagrams
 	Closer        []*Peer                `protobuf:"bytes,3,rep,name=closer,proto3" json:"closer,omitempty"`         // holders the sender did not know of
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -709,7 +710,7 @@ func (x *AdvertiseReply) GetResults() []*Result {
 	return nil
 }
 
-func (x *AdvertiseReply) GetCoordinate() *Coordinate {
+func (x *AdvertiseReply) GetCoordinate() *pb.Coordinate {
 	if x != nil {
 		return x.Coordinate
 	}
@@ -843,158 +844,13 @@ func (x *Peer) GetAddrs() [][]byte {
 	return nil
 }
 
-// Coordinate is a Vivaldi coordinate, in seconds.
-type Coordinate struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Vec           []float32              `protobuf:"fixed32,1,rep,packed,name=vec,proto3" json:"vec,omitempty"`
-	Error         float32                `protobuf:"fixed32,2,opt,name=error,proto3" json:"error,omitempty"`
-	Adjustment    float32                `protobuf:"fixed32,3,opt,name=adjustment,proto3" json:"adjustment,omitempty"`
-	Height        float32                `protobuf:"fixed32,4,opt,name=height,proto3" json:"height,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *Coordinate) Reset() {
-	*x = Coordinate{}
-	mi := &file_dht_pb_dht_proto_msgTypes[8]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *Coordinate) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*Coordinate) ProtoMessage() {}
-
-func (x *Coordinate) ProtoReflect() protoreflect.Message {
-	mi := &file_dht_pb_dht_proto_msgTypes[8]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use Coordinate.ProtoReflect.Descriptor instead.
-func (*Coordinate) Descriptor() ([]byte, []int) {
-	return file_dht_pb_dht_proto_rawDescGZIP(), []int{8}
-}
-
-func (x *Coordinate) GetVec() []float32 {
-	if x != nil {
-		return x.Vec
-	}
-	return nil
-}
-
-func (x *Coordinate) GetError() float32 {
-	if x != nil {
-		return x.Error
-	}
-	return 0
-}
-
-func (x *Coordinate) GetAdjustment() float32 {
-	if x != nil {
-		return x.Adjustment
-	}
-	return 0
-}
-
-func (x *Coordinate) GetHeight() float32 {
-	if x != nil {
-		return x.Height
-	}
-	return 0
-}
-
-type Need struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Purpose       uint32                 `protobuf:"varint,1,opt,name=purpose,proto3" json:"purpose,omitempty"` // capacity.Purpose
-	Stream        string                 `protobuf:"bytes,2,opt,name=stream,proto3" json:"stream,omitempty"`
-	Uplink        int64                  `protobuf:"varint,3,opt,name=uplink,proto3" json:"uplink,omitempty"`   // bit/s
-	Packets       int64                  `protobuf:"varint,4,opt,name=packets,proto3" json:"packets,omitempty"` // packets/s
-	Region        string                 `protobuf:"bytes,5,opt,name=region,proto3" json:"region,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *Need) Reset() {
-	*x = Need{}
-	mi := &file_dht_pb_dht_proto_msgTypes[9]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *Need) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*Need) ProtoMessage() {}
-
-func (x *Need) ProtoReflect() protoreflect.Message {
-	mi := &file_dht_pb_dht_proto_msgTypes[9]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use Need.ProtoReflect.Descriptor instead.
-func (*Need) Descriptor() ([]byte, []int) {
-	return file_dht_pb_dht_proto_rawDescGZIP(), []int{9}
-}
-
-func (x *Need) GetPurpose() uint32 {
-	if x != nil {
-		return x.Purpose
-	}
-	return 0
-}
-
-func (x *Need) GetStream() string {
-	if x != nil {
-		return x.Stream
-	}
-	return ""
-}
-
-func (x *Need) GetUplink() int64 {
-	if x != nil {
-		return x.Uplink
-	}
-	return 0
-}
-
-func (x *Need) GetPackets() int64 {
-	if x != nil {
-		return x.Packets
-	}
-	return 0
-}
-
-func (x *Need) GetRegion() string {
-	if x != nil {
-		return x.Region
-	}
-	return ""
-}
-
 // Query asks for records in a topic that meet a need.
 type Query struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Topic         string                 `protobuf:"bytes,1,opt,name=topic,proto3" json:"topic,omitempty"`
-	Need          *Need                  `protobuf:"bytes,2,opt,name=need,proto3" json:"need,omitempty"`
+	Need          *pb.Need               `protobuf:"bytes,2,opt,name=need,proto3" json:"need,omitempty"`
 	Exclude       [][]byte               `protobuf:"bytes,3,rep,name=exclude,proto3" json:"exclude,omitempty"`  // peer IDs
-	Origin        *Coordinate            `protobuf:"bytes,4,opt,name=origin,proto3" json:"origin,omitempty"`    // from where round trips are reckoned
+	Origin        *pb.Coordinate         `protobuf:"bytes,4,opt,name=origin,proto3" json:"origin,omitempty"`    // from where round trips are reckoned
 	Limit         uint32                 `protobuf:"varint,5,opt,name=limit,proto3" json:"limit,omitempty"`     // at most 16
 	Policy        uint64                 `protobuf:"varint,6,opt,name=policy,proto3" json:"policy,omitempty"`   // version of the policy the asker holds
 	Explain       bool                   `protobuf:"varint,7,opt,name=explain,proto3" json:"explain,omitempty"` // fill up to the limit with records that a rule rejected
@@ -1006,7 +862,7 @@ type Query struct {
 
 func (x *Query) Reset() {
 	*x = Query{}
-	mi := &file_dht_pb_dht_proto_msgTypes[10]
+	mi := &file_dht_pb_dht_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1018,7 +874,7 @@ func (x *Query) String() string {
 func (*Query) ProtoMessage() {}
 
 func (x *Query) ProtoReflect() protoreflect.Message {
-	mi := &file_dht_pb_dht_proto_msgTypes[10]
+	mi := &file_dht_pb_dht_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1031,7 +887,7 @@ func (x *Query) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Query.ProtoReflect.Descriptor instead.
 func (*Query) Descriptor() ([]byte, []int) {
-	return file_dht_pb_dht_proto_rawDescGZIP(), []int{10}
+	return file_dht_pb_dht_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Query) GetTopic() string {
@@ -1041,7 +897,7 @@ func (x *Query) GetTopic() string {
 	return ""
 }
 
-func (x *Query) GetNeed() *Need {
+func (x *Query) GetNeed() *pb.Need {
 	if x != nil {
 		return x.Need
 	}
@@ -1055,7 +911,7 @@ func (x *Query) GetExclude() [][]byte {
 	return nil
 }
 
-func (x *Query) GetOrigin() *Coordinate {
+func (x *Query) GetOrigin() *pb.Coordinate {
 	if x != nil {
 		return x.Origin
 	}
@@ -1109,7 +965,7 @@ type Doubt struct {
 
 func (x *Doubt) Reset() {
 	*x = Doubt{}
-	mi := &file_dht_pb_dht_proto_msgTypes[11]
+	mi := &file_dht_pb_dht_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1121,7 +977,7 @@ func (x *Doubt) String() string {
 func (*Doubt) ProtoMessage() {}
 
 func (x *Doubt) ProtoReflect() protoreflect.Message {
-	mi := &file_dht_pb_dht_proto_msgTypes[11]
+	mi := &file_dht_pb_dht_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1134,7 +990,7 @@ func (x *Doubt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Doubt.ProtoReflect.Descriptor instead.
 func (*Doubt) Descriptor() ([]byte, []int) {
-	return file_dht_pb_dht_proto_rawDescGZIP(), []int{11}
+	return file_dht_pb_dht_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Doubt) GetNode() []byte {
@@ -1169,7 +1025,7 @@ type QueryReply struct {
 
 func (x *QueryReply) Reset() {
 	*x = QueryReply{}
-	mi := &file_dht_pb_dht_proto_msgTypes[12]
+	mi := &file_dht_pb_dht_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1181,7 +1037,7 @@ func (x *QueryReply) String() string {
 func (*QueryReply) ProtoMessage() {}
 
 func (x *QueryReply) ProtoReflect() protoreflect.Message {
-	mi := &file_dht_pb_dht_proto_msgTypes[12]
+	mi := &file_dht_pb_dht_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1194,7 +1050,7 @@ func (x *QueryReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QueryReply.ProtoReflect.Descriptor instead.
 func (*QueryReply) Descriptor() ([]byte, []int) {
-	return file_dht_pb_dht_proto_rawDescGZIP(), []int{12}
+	return file_dht_pb_dht_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *QueryReply) GetSealed() [][]byte {
@@ -1257,7 +1113,7 @@ type Digest struct {
 
 func (x *Digest) Reset() {
 	*x = Digest{}
-	mi := &file_dht_pb_dht_proto_msgTypes[13]
+	mi := &file_dht_pb_dht_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1269,7 +1125,7 @@ func (x *Digest) String() string {
 func (*Digest) ProtoMessage() {}
 
 func (x *Digest) ProtoReflect() protoreflect.Message {
-	mi := &file_dht_pb_dht_proto_msgTypes[13]
+	mi := &file_dht_pb_dht_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1282,7 +1138,7 @@ func (x *Digest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Digest.ProtoReflect.Descriptor instead.
 func (*Digest) Descriptor() ([]byte, []int) {
-	return file_dht_pb_dht_proto_rawDescGZIP(), []int{13}
+	return file_dht_pb_dht_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Digest) GetNode() []byte {
@@ -1351,7 +1207,7 @@ type Rejected struct {
 
 func (x *Rejected) Reset() {
 	*x = Rejected{}
-	mi := &file_dht_pb_dht_proto_msgTypes[14]
+	mi := &file_dht_pb_dht_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1363,7 +1219,7 @@ func (x *Rejected) String() string {
 func (*Rejected) ProtoMessage() {}
 
 func (x *Rejected) ProtoReflect() protoreflect.Message {
-	mi := &file_dht_pb_dht_proto_msgTypes[14]
+	mi := &file_dht_pb_dht_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1376,7 +1232,7 @@ func (x *Rejected) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Rejected.ProtoReflect.Descriptor instead.
 func (*Rejected) Descriptor() ([]byte, []int) {
-	return file_dht_pb_dht_proto_rawDescGZIP(), []int{14}
+	return file_dht_pb_dht_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Rejected) GetRule() string {
@@ -1404,7 +1260,7 @@ type Fetch struct {
 
 func (x *Fetch) Reset() {
 	*x = Fetch{}
-	mi := &file_dht_pb_dht_proto_msgTypes[15]
+	mi := &file_dht_pb_dht_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1416,7 +1272,7 @@ func (x *Fetch) String() string {
 func (*Fetch) ProtoMessage() {}
 
 func (x *Fetch) ProtoReflect() protoreflect.Message {
-	mi := &file_dht_pb_dht_proto_msgTypes[15]
+	mi := &file_dht_pb_dht_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1429,7 +1285,7 @@ func (x *Fetch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Fetch.ProtoReflect.Descriptor instead.
 func (*Fetch) Descriptor() ([]byte, []int) {
-	return file_dht_pb_dht_proto_rawDescGZIP(), []int{15}
+	return file_dht_pb_dht_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Fetch) GetMax() uint32 {
@@ -1449,7 +1305,7 @@ func (x *Fetch) GetTopic() string {
 type FetchReply struct {
 	state      protoimpl.MessageState `protogen:"open.v1"`
 	Sealed     [][]byte               `protobuf:"bytes,1,rep,name=sealed,proto3" json:"sealed,omitempty"` // the capacity record first
-	Coordinate *Coordinate            `protobuf:"bytes,2,opt,name=coordinate,proto3" json:"coordinate,omitempty"`
+	Coordinate *pb.Coordinate         `protobuf:"bytes,2,opt,name=coordinate,proto3" json:"coordinate,omitempty"`
 	// For inspection.
 	NowMs         int64  `protobuf:"varint,10,opt,name=now_ms,json=nowMs,proto3" json:"now_ms,omitempty"`                   // the node's wall clock, Unix ms
 	HeldTopics    uint32 `protobuf:"varint,11,opt,name=held_topics,json=heldTopics,proto3" json:"held_topics,omitempty"`    // of which it holds records
@@ -1463,7 +1319,7 @@ type FetchReply struct {
 
 func (x *FetchReply) Reset() {
 	*x = FetchReply{}
-	mi := &file_dht_pb_dht_proto_msgTypes[16]
+	mi := &file_dht_pb_dht_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1475,7 +1331,7 @@ func (x *FetchReply) String() string {
 func (*FetchReply) ProtoMessage() {}
 
 func (x *FetchReply) ProtoReflect() protoreflect.Message {
-	mi := &file_dht_pb_dht_proto_msgTypes[16]
+	mi := &file_dht_pb_dht_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1488,7 +1344,7 @@ func (x *FetchReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FetchReply.ProtoReflect.Descriptor instead.
 func (*FetchReply) Descriptor() ([]byte, []int) {
-	return file_dht_pb_dht_proto_rawDescGZIP(), []int{16}
+	return file_dht_pb_dht_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *FetchReply) GetSealed() [][]byte {
@@ -1498,7 +1354,7 @@ func (x *FetchReply) GetSealed() [][]byte {
 	return nil
 }
 
-func (x *FetchReply) GetCoordinate() *Coordinate {
+func (x *FetchReply) GetCoordinate() *pb.Coordinate {
 	if x != nil {
 		return x.Coordinate
 	}
@@ -1557,7 +1413,7 @@ type Watch struct {
 
 func (x *Watch) Reset() {
 	*x = Watch{}
-	mi := &file_dht_pb_dht_proto_msgTypes[17]
+	mi := &file_dht_pb_dht_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1569,7 +1425,7 @@ func (x *Watch) String() string {
 func (*Watch) ProtoMessage() {}
 
 func (x *Watch) ProtoReflect() protoreflect.Message {
-	mi := &file_dht_pb_dht_proto_msgTypes[17]
+	mi := &file_dht_pb_dht_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1582,7 +1438,7 @@ func (x *Watch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Watch.ProtoReflect.Descriptor instead.
 func (*Watch) Descriptor() ([]byte, []int) {
-	return file_dht_pb_dht_proto_rawDescGZIP(), []int{17}
+	return file_dht_pb_dht_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Watch) GetTopic() string {
@@ -1606,7 +1462,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_dht_pb_dht_proto_msgTypes[18]
+	mi := &file_dht_pb_dht_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1618,7 +1474,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_dht_pb_dht_proto_msgTypes[18]
+	mi := &file_dht_pb_dht_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1631,7 +1487,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_dht_pb_dht_proto_rawDescGZIP(), []int{18}
+	return file_dht_pb_dht_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Event) GetSealed() []byte {
@@ -1681,7 +1537,7 @@ type HandOver struct {
 
 func (x *HandOver) Reset() {
 	*x = HandOver{}
-	mi := &file_dht_pb_dht_proto_msgTypes[19]
+	mi := &file_dht_pb_dht_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1693,7 +1549,7 @@ func (x *HandOver) String() string {
 func (*HandOver) ProtoMessage() {}
 
 func (x *HandOver) ProtoReflect() protoreflect.Message {
-	mi := &file_dht_pb_dht_proto_msgTypes[19]
+	mi := &file_dht_pb_dht_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1706,7 +1562,7 @@ func (x *HandOver) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HandOver.ProtoReflect.Descriptor instead.
 func (*HandOver) Descriptor() ([]byte, []int) {
-	return file_dht_pb_dht_proto_rawDescGZIP(), []int{19}
+	return file_dht_pb_dht_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *HandOver) GetTopic() string {
@@ -1733,7 +1589,7 @@ type Copy struct {
 
 func (x *Copy) Reset() {
 	*x = Copy{}
-	mi := &file_dht_pb_dht_proto_msgTypes[20]
+	mi := &file_dht_pb_dht_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1745,7 +1601,7 @@ func (x *Copy) String() string {
 func (*Copy) ProtoMessage() {}
 
 func (x *Copy) ProtoReflect() protoreflect.Message {
-	mi := &file_dht_pb_dht_proto_msgTypes[20]
+	mi := &file_dht_pb_dht_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1758,7 +1614,7 @@ func (x *Copy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Copy.ProtoReflect.Descriptor instead.
 func (*Copy) Descriptor() ([]byte, []int) {
-	return file_dht_pb_dht_proto_rawDescGZIP(), []int{20}
+	return file_dht_pb_dht_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Copy) GetSealed() []byte {
@@ -1784,7 +1640,7 @@ type HandOverReply struct {
 
 func (x *HandOverReply) Reset() {
 	*x = HandOverReply{}
-	mi := &file_dht_pb_dht_proto_msgTypes[21]
+	mi := &file_dht_pb_dht_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1796,7 +1652,7 @@ func (x *HandOverReply) String() string {
 func (*HandOverReply) ProtoMessage() {}
 
 func (x *HandOverReply) ProtoReflect() protoreflect.Message {
-	mi := &file_dht_pb_dht_proto_msgTypes[21]
+	mi := &file_dht_pb_dht_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1809,7 +1665,7 @@ func (x *HandOverReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HandOverReply.ProtoReflect.Descriptor instead.
 func (*HandOverReply) Descriptor() ([]byte, []int) {
-	return file_dht_pb_dht_proto_rawDescGZIP(), []int{21}
+	return file_dht_pb_dht_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *HandOverReply) GetTaken() uint32 {
@@ -1832,7 +1688,7 @@ type Claim struct {
 
 func (x *Claim) Reset() {
 	*x = Claim{}
-	mi := &file_dht_pb_dht_proto_msgTypes[22]
+	mi := &file_dht_pb_dht_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1844,7 +1700,7 @@ func (x *Claim) String() string {
 func (*Claim) ProtoMessage() {}
 
 func (x *Claim) ProtoReflect() protoreflect.Message {
-	mi := &file_dht_pb_dht_proto_msgTypes[22]
+	mi := &file_dht_pb_dht_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1857,7 +1713,7 @@ func (x *Claim) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Claim.ProtoReflect.Descriptor instead.
 func (*Claim) Descriptor() ([]byte, []int) {
-	return file_dht_pb_dht_proto_rawDescGZIP(), []int{22}
+	return file_dht_pb_dht_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Claim) GetTopic() string {
@@ -1894,7 +1750,7 @@ type ClaimReply struct {
 
 func (x *ClaimReply) Reset() {
 	*x = ClaimReply{}
-	mi := &file_dht_pb_dht_proto_msgTypes[23]
+	mi := &file_dht_pb_dht_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1906,7 +1762,7 @@ func (x *ClaimReply) String() string {
 func (*ClaimReply) ProtoMessage() {}
 
 func (x *ClaimReply) ProtoReflect() protoreflect.Message {
-	mi := &file_dht_pb_dht_proto_msgTypes[23]
+	mi := &file_dht_pb_dht_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1919,7 +1775,7 @@ func (x *ClaimReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClaimReply.ProtoReflect.Descriptor instead.
 func (*ClaimReply) Descriptor() ([]byte, []int) {
-	return file_dht_pb_dht_proto_rawDescGZIP(), []int{23}
+	return file_dht_pb_dht_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ClaimReply) GetOwn() ClaimReply_Own {
@@ -1957,7 +1813,7 @@ type ReserveRequest struct {
 
 func (x *ReserveRequest) Reset() {
 	*x = ReserveRequest{}
-	mi := &file_dht_pb_dht_proto_msgTypes[24]
+	mi := &file_dht_pb_dht_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1969,7 +1825,7 @@ func (x *ReserveRequest) String() string {
 func (*ReserveRequest) ProtoMessage() {}
 
 func (x *ReserveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_dht_pb_dht_proto_msgTypes[24]
+	mi := &file_dht_pb_dht_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1982,7 +1838,7 @@ func (x *ReserveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReserveRequest.ProtoReflect.Descriptor instead.
 func (*ReserveRequest) Descriptor() ([]byte, []int) {
-	return file_dht_pb_dht_proto_rawDescGZIP(), []int{24}
+	return file_dht_pb_dht_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ReserveRequest) GetOp() isReserveRequest_Op {
@@ -2037,7 +1893,7 @@ func (*ReserveRequest_Release) isReserveRequest_Op() {}
 type Reserve struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
-	Need          *Need                  `protobuf:"bytes,2,opt,name=need,proto3" json:"need,omitempty"`
+	Need          *pb.Need               `protobuf:"bytes,2,opt,name=need,proto3" json:"need,omitempty"`
 	Topic         string                 `protobuf:"bytes,3,opt,name=topic,proto3" json:"topic,omitempty"` // where the target was found
 	Seq           uint64                 `protobuf:"varint,4,opt,name=seq,proto3" json:"seq,omitempty"`    // of its newest record there that the sender has; 0: none
 	unknownFields protoimpl.UnknownFields
@@ -2046,7 +1902,7 @@ type Reserve struct {
 
 func (x *Reserve) Reset() {
 	*x = Reserve{}
-	mi := &file_dht_pb_dht_proto_msgTypes[25]
+	mi := &file_dht_pb_dht_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2058,7 +1914,7 @@ func (x *Reserve) String() string {
 func (*Reserve) ProtoMessage() {}
 
 func (x *Reserve) ProtoReflect() protoreflect.Message {
-	mi := &file_dht_pb_dht_proto_msgTypes[25]
+	mi := &file_dht_pb_dht_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2071,7 +1927,7 @@ func (x *Reserve) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Reserve.ProtoReflect.Descriptor instead.
 func (*Reserve) Descriptor() ([]byte, []int) {
-	return file_dht_pb_dht_proto_rawDescGZIP(), []int{25}
+	return file_dht_pb_dht_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Reserve) GetId() string {
@@ -2081,7 +1937,7 @@ func (x *Reserve) GetId() string {
 	return ""
 }
 
-func (x *Reserve) GetNeed() *Need {
+func (x *Reserve) GetNeed() *pb.Need {
 	if x != nil {
 		return x.Need
 	}
@@ -2112,7 +1968,7 @@ type Release struct {
 
 func (x *Release) Reset() {
 	*x = Release{}
-	mi := &file_dht_pb_dht_proto_msgTypes[26]
+	mi := &file_dht_pb_dht_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2124,7 +1980,7 @@ func (x *Release) String() string {
 func (*Release) ProtoMessage() {}
 
 func (x *Release) ProtoReflect() protoreflect.Message {
-	mi := &file_dht_pb_dht_proto_msgTypes[26]
+	mi := &file_dht_pb_dht_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2137,7 +1993,7 @@ func (x *Release) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Release.ProtoReflect.Descriptor instead.
 func (*Release) Descriptor() ([]byte, []int) {
-	return file_dht_pb_dht_proto_rawDescGZIP(), []int{26}
+	return file_dht_pb_dht_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Release) GetId() string {
@@ -2153,14 +2009,14 @@ type ReserveResponse struct {
 	Lease         []byte                 `protobuf:"bytes,2,opt,name=lease,proto3" json:"lease,omitempty"`     // sealed by the target
 	Refusal       *Refusal               `protobuf:"bytes,3,opt,name=refusal,proto3" json:"refusal,omitempty"` // instead of a lease
 	Record        []byte                 `protobuf:"bytes,4,opt,name=record,proto3" json:"record,omitempty"`   // the target's newest in the topic, unless the sender has it
-	Use           []byte                 `protobuf:"bytes,5,opt,name=use,proto3" json:"use,omitempty"`         // of the target before the lease: a weir.capacity.Amendment without signature
+	Use           []byte                 `protobuf:"bytes,5,opt,name=use,proto3" json:"use,omitempty"`         // of the target before the lease: a weir.capacity.Update without signature
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ReserveResponse) Reset() {
 	*x = ReserveResponse{}
-	mi := &file_dht_pb_dht_proto_msgTypes[27]
+	mi := &file_dht_pb_dht_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2172,7 +2028,7 @@ func (x *ReserveResponse) String() string {
 func (*ReserveResponse) ProtoMessage() {}
 
 func (x *ReserveResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_dht_pb_dht_proto_msgTypes[27]
+	mi := &file_dht_pb_dht_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2185,7 +2041,7 @@ func (x *ReserveResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReserveResponse.ProtoReflect.Descriptor instead.
 func (*ReserveResponse) Descriptor() ([]byte, []int) {
-	return file_dht_pb_dht_proto_rawDescGZIP(), []int{27}
+	return file_dht_pb_dht_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *ReserveResponse) GetError() string {
@@ -2234,7 +2090,7 @@ type Refusal struct {
 
 func (x *Refusal) Reset() {
 	*x = Refusal{}
-	mi := &file_dht_pb_dht_proto_msgTypes[28]
+	mi := &file_dht_pb_dht_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2246,7 +2102,7 @@ func (x *Refusal) String() string {
 func (*Refusal) ProtoMessage() {}
 
 func (x *Refusal) ProtoReflect() protoreflect.Message {
-	mi := &file_dht_pb_dht_proto_msgTypes[28]
+	mi := &file_dht_pb_dht_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2259,7 +2115,7 @@ func (x *Refusal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Refusal.ProtoReflect.Descriptor instead.
 func (*Refusal) Descriptor() ([]byte, []int) {
-	return file_dht_pb_dht_proto_rawDescGZIP(), []int{28}
+	return file_dht_pb_dht_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Refusal) GetReason() string {
@@ -2296,7 +2152,7 @@ type PolicyExchange struct {
 
 func (x *PolicyExchange) Reset() {
 	*x = PolicyExchange{}
-	mi := &file_dht_pb_dht_proto_msgTypes[29]
+	mi := &file_dht_pb_dht_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2308,7 +2164,7 @@ func (x *PolicyExchange) String() string {
 func (*PolicyExchange) ProtoMessage() {}
 
 func (x *PolicyExchange) ProtoReflect() protoreflect.Message {
-	mi := &file_dht_pb_dht_proto_msgTypes[29]
+	mi := &file_dht_pb_dht_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2321,7 +2177,7 @@ func (x *PolicyExchange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PolicyExchange.ProtoReflect.Descriptor instead.
 func (*PolicyExchange) Descriptor() ([]byte, []int) {
-	return file_dht_pb_dht_proto_rawDescGZIP(), []int{29}
+	return file_dht_pb_dht_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *PolicyExchange) GetVersion() uint64 {
@@ -2361,7 +2217,7 @@ type ProvisionRequest struct {
 
 func (x *ProvisionRequest) Reset() {
 	*x = ProvisionRequest{}
-	mi := &file_dht_pb_dht_proto_msgTypes[30]
+	mi := &file_dht_pb_dht_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2373,7 +2229,7 @@ func (x *ProvisionRequest) String() string {
 func (*ProvisionRequest) ProtoMessage() {}
 
 func (x *ProvisionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_dht_pb_dht_proto_msgTypes[30]
+	mi := &file_dht_pb_dht_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2386,7 +2242,7 @@ func (x *ProvisionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProvisionRequest.ProtoReflect.Descriptor instead.
 func (*ProvisionRequest) Descriptor() ([]byte, []int) {
-	return file_dht_pb_dht_proto_rawDescGZIP(), []int{30}
+	return file_dht_pb_dht_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *ProvisionRequest) GetOp() isProvisionRequest_Op {
@@ -2441,7 +2297,7 @@ func (*ProvisionRequest_Leave) isProvisionRequest_Op() {}
 type Provision struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Region        string                 `protobuf:"bytes,1,opt,name=region,proto3" json:"region,omitempty"`
-	Need          *Need                  `protobuf:"bytes,2,opt,name=need,proto3" json:"need,omitempty"`
+	Need          *pb.Need               `protobuf:"bytes,2,opt,name=need,proto3" json:"need,omitempty"`
 	Reason        string                 `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"` // of the refusal
 	Final         bool                   `protobuf:"varint,4,opt,name=final,proto3" json:"final,omitempty"`  // the sender has asked who is closer: do not name anyone
 	unknownFields protoimpl.UnknownFields
@@ -2450,7 +2306,7 @@ type Provision struct {
 
 func (x *Provision) Reset() {
 	*x = Provision{}
-	mi := &file_dht_pb_dht_proto_msgTypes[31]
+	mi := &file_dht_pb_dht_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2462,7 +2318,7 @@ func (x *Provision) String() string {
 func (*Provision) ProtoMessage() {}
 
 func (x *Provision) ProtoReflect() protoreflect.Message {
-	mi := &file_dht_pb_dht_proto_msgTypes[31]
+	mi := &file_dht_pb_dht_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2475,7 +2331,7 @@ func (x *Provision) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Provision.ProtoReflect.Descriptor instead.
 func (*Provision) Descriptor() ([]byte, []int) {
-	return file_dht_pb_dht_proto_rawDescGZIP(), []int{31}
+	return file_dht_pb_dht_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Provision) GetRegion() string {
@@ -2485,7 +2341,7 @@ func (x *Provision) GetRegion() string {
 	return ""
 }
 
-func (x *Provision) GetNeed() *Need {
+func (x *Provision) GetNeed() *pb.Need {
 	if x != nil {
 		return x.Need
 	}
@@ -2517,7 +2373,7 @@ type Leave struct {
 
 func (x *Leave) Reset() {
 	*x = Leave{}
-	mi := &file_dht_pb_dht_proto_msgTypes[32]
+	mi := &file_dht_pb_dht_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2529,7 +2385,7 @@ func (x *Leave) String() string {
 func (*Leave) ProtoMessage() {}
 
 func (x *Leave) ProtoReflect() protoreflect.Message {
-	mi := &file_dht_pb_dht_proto_msgTypes[32]
+	mi := &file_dht_pb_dht_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2542,7 +2398,7 @@ func (x *Leave) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Leave.ProtoReflect.Descriptor instead.
 func (*Leave) Descriptor() ([]byte, []int) {
-	return file_dht_pb_dht_proto_rawDescGZIP(), []int{32}
+	return file_dht_pb_dht_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Leave) GetRegion() string {
@@ -2571,7 +2427,7 @@ type ProvisionResponse struct {
 
 func (x *ProvisionResponse) Reset() {
 	*x = ProvisionResponse{}
-	mi := &file_dht_pb_dht_proto_msgTypes[33]
+	mi := &file_dht_pb_dht_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2583,7 +2439,7 @@ func (x *ProvisionResponse) String() string {
 func (*ProvisionResponse) ProtoMessage() {}
 
 func (x *ProvisionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_dht_pb_dht_proto_msgTypes[33]
+	mi := &file_dht_pb_dht_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2596,7 +2452,7 @@ func (x *ProvisionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProvisionResponse.ProtoReflect.Descriptor instead.
 func (*ProvisionResponse) Descriptor() ([]byte, []int) {
-	return file_dht_pb_dht_proto_rawDescGZIP(), []int{33}
+	return file_dht_pb_dht_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *ProvisionResponse) GetError() string {
@@ -2639,7 +2495,7 @@ type Coming struct {
 
 func (x *Coming) Reset() {
 	*x = Coming{}
-	mi := &file_dht_pb_dht_proto_msgTypes[34]
+	mi := &file_dht_pb_dht_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2651,7 +2507,7 @@ func (x *Coming) String() string {
 func (*Coming) ProtoMessage() {}
 
 func (x *Coming) ProtoReflect() protoreflect.Message {
-	mi := &file_dht_pb_dht_proto_msgTypes[34]
+	mi := &file_dht_pb_dht_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2664,7 +2520,7 @@ func (x *Coming) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Coming.ProtoReflect.Descriptor instead.
 func (*Coming) Descriptor() ([]byte, []int) {
-	return file_dht_pb_dht_proto_rawDescGZIP(), []int{34}
+	return file_dht_pb_dht_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *Coming) GetRequest() string {
@@ -2698,7 +2554,7 @@ type ClaimReply_Rival struct {
 
 func (x *ClaimReply_Rival) Reset() {
 	*x = ClaimReply_Rival{}
-	mi := &file_dht_pb_dht_proto_msgTypes[35]
+	mi := &file_dht_pb_dht_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2710,7 +2566,7 @@ func (x *ClaimReply_Rival) String() string {
 func (*ClaimReply_Rival) ProtoMessage() {}
 
 func (x *ClaimReply_Rival) ProtoReflect() protoreflect.Message {
-	mi := &file_dht_pb_dht_proto_msgTypes[35]
+	mi := &file_dht_pb_dht_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2723,7 +2579,7 @@ func (x *ClaimReply_Rival) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClaimReply_Rival.ProtoReflect.Descriptor instead.
 func (*ClaimReply_Rival) Descriptor() ([]byte, []int) {
-	return file_dht_pb_dht_proto_rawDescGZIP(), []int{23, 0}
+	return file_dht_pb_dht_proto_rawDescGZIP(), []int{21, 0}
 }
 
 func (x *ClaimReply_Rival) GetNode() *Peer {
@@ -2744,7 +2600,7 @@ var File_dht_pb_dht_proto protoreflect.FileDescriptor
 
 const file_dht_pb_dht_proto_rawDesc = "" +
 	"\n" +
-	"\x10dht/pb/dht.proto\x12\bweir.dht\"\xb1\x02\n" +
+	"\x10dht/pb/dht.proto\x12\bweir.dht\x1a\x1acapacity/pb/capacity.proto\"\xb1\x02\n" +
 	"\aRequest\x123\n" +
 	"\tadvertise\x18\x01 \x01(\v2\x13.weir.dht.AdvertiseH\x00R\tadvertise\x12'\n" +
 	"\x05query\x18\x02 \x01(\v2\x0f.weir.dht.QueryH\x00R\x05query\x12'\n" +
@@ -2778,11 +2634,11 @@ const file_dht_pb_dht_proto_rawDesc = "" +
 	"\x02id\x18\x02 \x01(\rR\x02id\x120\n" +
 	"\x06answer\x18\x03 \x01(\v2\x18.weir.dht.AdvertiseReplyR\x06answer\x12\x18\n" +
 	"\aanswers\x18\x04 \x01(\rR\aanswers\x12\x18\n" +
-	"\alacking\x18\x05 \x03(\tR\alacking\"\x9a\x01\n" +
+	"\alacking\x18\x05 \x03(\tR\alacking\"\x9f\x01\n" +
 	"\x0eAdvertiseReply\x12*\n" +
-	"\aresults\x18\x01 \x03(\v2\x10.weir.dht.ResultR\aresults\x124\n" +
+	"\aresults\x18\x01 \x03(\v2\x10.weir.dht.ResultR\aresults\x129\n" +
 	"\n" +
-	"coordinate\x18\x02 \x01(\v2\x14.weir.dht.CoordinateR\n" +
+	"coordinate\x18\x02 \x01(\v2\x19.weir.capacity.CoordinateR\n" +
 	"coordinate\x12&\n" +
 	"\x06closer\x18\x03 \x03(\v2\x0e.weir.dht.PeerR\x06closer\"^\n" +
 	"\x06Result\x12\x18\n" +
@@ -2792,26 +2648,12 @@ const file_dht_pb_dht_proto_rawDesc = "" +
 	"\x03had\x18\x04 \x01(\x04R\x03had\",\n" +
 	"\x04Peer\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\fR\x02id\x12\x14\n" +
-	"\x05addrs\x18\x02 \x03(\fR\x05addrs\"l\n" +
-	"\n" +
-	"Coordinate\x12\x10\n" +
-	"\x03vec\x18\x01 \x03(\x02R\x03vec\x12\x14\n" +
-	"\x05error\x18\x02 \x01(\x02R\x05error\x12\x1e\n" +
-	"\n" +
-	"adjustment\x18\x03 \x01(\x02R\n" +
-	"adjustment\x12\x16\n" +
-	"\x06height\x18\x04 \x01(\x02R\x06height\"\x82\x01\n" +
-	"\x04Need\x12\x18\n" +
-	"\apurpose\x18\x01 \x01(\rR\apurpose\x12\x16\n" +
-	"\x06stream\x18\x02 \x01(\tR\x06stream\x12\x16\n" +
-	"\x06uplink\x18\x03 \x01(\x03R\x06uplink\x12\x18\n" +
-	"\apackets\x18\x04 \x01(\x03R\apackets\x12\x16\n" +
-	"\x06region\x18\x05 \x01(\tR\x06region\"\x98\x02\n" +
+	"\x05addrs\x18\x02 \x03(\fR\x05addrs\"\xa2\x02\n" +
 	"\x05Query\x12\x14\n" +
-	"\x05topic\x18\x01 \x01(\tR\x05topic\x12\"\n" +
-	"\x04need\x18\x02 \x01(\v2\x0e.weir.dht.NeedR\x04need\x12\x18\n" +
-	"\aexclude\x18\x03 \x03(\fR\aexclude\x12,\n" +
-	"\x06origin\x18\x04 \x01(\v2\x14.weir.dht.CoordinateR\x06origin\x12\x14\n" +
+	"\x05topic\x18\x01 \x01(\tR\x05topic\x12'\n" +
+	"\x04need\x18\x02 \x01(\v2\x13.weir.capacity.NeedR\x04need\x12\x18\n" +
+	"\aexclude\x18\x03 \x03(\fR\aexclude\x121\n" +
+	"\x06origin\x18\x04 \x01(\v2\x19.weir.capacity.CoordinateR\x06origin\x12\x14\n" +
 	"\x05limit\x18\x05 \x01(\rR\x05limit\x12\x16\n" +
 	"\x06policy\x18\x06 \x01(\x04R\x06policy\x12\x18\n" +
 	"\aexplain\x18\a \x01(\bR\aexplain\x12\x16\n" +
@@ -2844,12 +2686,12 @@ const file_dht_pb_dht_proto_rawDesc = "" +
 	"\x05count\x18\x02 \x01(\rR\x05count\"/\n" +
 	"\x05Fetch\x12\x10\n" +
 	"\x03max\x18\x01 \x01(\rR\x03max\x12\x14\n" +
-	"\x05topic\x18\x02 \x01(\tR\x05topic\"\xf7\x01\n" +
+	"\x05topic\x18\x02 \x01(\tR\x05topic\"\xfc\x01\n" +
 	"\n" +
 	"FetchReply\x12\x16\n" +
-	"\x06sealed\x18\x01 \x03(\fR\x06sealed\x124\n" +
+	"\x06sealed\x18\x01 \x03(\fR\x06sealed\x129\n" +
 	"\n" +
-	"coordinate\x18\x02 \x01(\v2\x14.weir.dht.CoordinateR\n" +
+	"coordinate\x18\x02 \x01(\v2\x19.weir.capacity.CoordinateR\n" +
 	"coordinate\x12\x15\n" +
 	"\x06now_ms\x18\n" +
 	" \x01(\x03R\x05nowMs\x12\x1f\n" +
@@ -2901,10 +2743,10 @@ const file_dht_pb_dht_proto_rawDesc = "" +
 	"\areserve\x18\x01 \x01(\v2\x11.weir.dht.ReserveH\x00R\areserve\x12-\n" +
 	"\arelease\x18\x02 \x01(\v2\x11.weir.dht.ReleaseH\x00R\arelease\x12\x14\n" +
 	"\x05trace\x18\x0f \x01(\fR\x05traceB\x04\n" +
-	"\x02op\"e\n" +
+	"\x02op\"j\n" +
 	"\aReserve\x12\x0e\n" +
-	"\x02id\x18\x01 \x01(\tR\x02id\x12\"\n" +
-	"\x04need\x18\x02 \x01(\v2\x0e.weir.dht.NeedR\x04need\x12\x14\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12'\n" +
+	"\x04need\x18\x02 \x01(\v2\x13.weir.capacity.NeedR\x04need\x12\x14\n" +
 	"\x05topic\x18\x03 \x01(\tR\x05topic\x12\x10\n" +
 	"\x03seq\x18\x04 \x01(\x04R\x03seq\"\x19\n" +
 	"\aRelease\x12\x0e\n" +
@@ -2927,10 +2769,10 @@ const file_dht_pb_dht_proto_rawDesc = "" +
 	"\tprovision\x18\x01 \x01(\v2\x13.weir.dht.ProvisionH\x00R\tprovision\x12'\n" +
 	"\x05leave\x18\x02 \x01(\v2\x0f.weir.dht.LeaveH\x00R\x05leave\x12\x14\n" +
 	"\x05trace\x18\x0f \x01(\fR\x05traceB\x04\n" +
-	"\x02op\"u\n" +
+	"\x02op\"z\n" +
 	"\tProvision\x12\x16\n" +
-	"\x06region\x18\x01 \x01(\tR\x06region\x12\"\n" +
-	"\x04need\x18\x02 \x01(\v2\x0e.weir.dht.NeedR\x04need\x12\x16\n" +
+	"\x06region\x18\x01 \x01(\tR\x06region\x12'\n" +
+	"\x04need\x18\x02 \x01(\v2\x13.weir.capacity.NeedR\x04need\x12\x16\n" +
 	"\x06reason\x18\x03 \x01(\tR\x06reason\x12\x14\n" +
 	"\x05final\x18\x04 \x01(\bR\x05final\"5\n" +
 	"\x05Leave\x12\x16\n" +
@@ -2959,7 +2801,7 @@ func file_dht_pb_dht_proto_rawDescGZIP() []byte {
 }
 
 var file_dht_pb_dht_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_dht_pb_dht_proto_msgTypes = make([]protoimpl.MessageInfo, 36)
+var file_dht_pb_dht_proto_msgTypes = make([]protoimpl.MessageInfo, 34)
 var file_dht_pb_dht_proto_goTypes = []any{
 	(Claim_Intent)(0),         // 0: weir.dht.Claim.Intent
 	(ClaimReply_Own)(0),       // 1: weir.dht.ClaimReply.Own
@@ -2971,76 +2813,76 @@ var file_dht_pb_dht_proto_goTypes = []any{
 	(*AdvertiseReply)(nil),    // 7: weir.dht.AdvertiseReply
 	(*Result)(nil),            // 8: weir.dht.Result
 	(*Peer)(nil),              // 9: weir.dht.Peer
-	(*Coordinate)(nil),        // 10: weir.dht.Coordinate
-	(*Need)(nil),              // 11: weir.dht.Need
-	(*Query)(nil),             // 12: weir.dht.Query
-	(*Doubt)(nil),             // 13: weir.dht.Doubt
-	(*QueryReply)(nil),        // 14: weir.dht.QueryReply
-	(*Digest)(nil),            // 15: weir.dht.Digest
-	(*Rejected)(nil),          // 16: weir.dht.Rejected
-	(*Fetch)(nil),             // 17: weir.dht.Fetch
-	(*FetchReply)(nil),        // 18: weir.dht.FetchReply
-	(*Watch)(nil),             // 19: weir.dht.Watch
-	(*Event)(nil),             // 20: weir.dht.Event
-	(*HandOver)(nil),          // 21: weir.dht.HandOver
-	(*Copy)(nil),              // 22: weir.dht.Copy
-	(*HandOverReply)(nil),     // 23: weir.dht.HandOverReply
-	(*Claim)(nil),             // 24: weir.dht.Claim
-	(*ClaimReply)(nil),        // 25: weir.dht.ClaimReply
-	(*ReserveRequest)(nil),    // 26: weir.dht.ReserveRequest
-	(*Reserve)(nil),           // 27: weir.dht.Reserve
-	(*Release)(nil),           // 28: weir.dht.Release
-	(*ReserveResponse)(nil),   // 29: weir.dht.ReserveResponse
-	(*Refusal)(nil),           // 30: weir.dht.Refusal
-	(*PolicyExchange)(nil),    // 31: weir.dht.PolicyExchange
-	(*ProvisionRequest)(nil),  // 32: weir.dht.ProvisionRequest
-	(*Provision)(nil),         // 33: weir.dht.Provision
-	(*Leave)(nil),             // 34: weir.dht.Leave
-	(*ProvisionResponse)(nil), // 35: weir.dht.ProvisionResponse
-	(*Coming)(nil),            // 36: weir.dht.Coming
-	(*ClaimReply_Rival)(nil),  // 37: weir.dht.ClaimReply.Rival
+	(*Query)(nil),             // 10: weir.dht.Query
+	(*Doubt)(nil),             // 11: weir.dht.Doubt
+	(*QueryReply)(nil),        // 12: weir.dht.QueryReply
+	(*Digest)(nil),            // 13: weir.dht.Digest
+	(*Rejected)(nil),          // 14: weir.dht.Rejected
+	(*Fetch)(nil),             // 15: weir.dht.Fetch
+	(*FetchReply)(nil),        // 16: weir.dht.FetchReply
+	(*Watch)(nil),             // 17: weir.dht.Watch
+	(*Event)(nil),             // 18: weir.dht.Event
+	(*HandOver)(nil),          // 19: weir.dht.HandOver
+	(*Copy)(nil),              // 20: weir.dht.Copy
+	(*HandOverReply)(nil),     // 21: weir.dht.HandOverReply
+	(*Claim)(nil),             // 22: weir.dht.Claim
+	(*ClaimReply)(nil),        // 23: weir.dht.ClaimReply
+	(*ReserveRequest)(nil),    // 24: weir.dht.ReserveRequest
+	(*Reserve)(nil),           // 25: weir.dht.Reserve
+	(*Release)(nil),           // 26: weir.dht.Release
+	(*ReserveResponse)(nil),   // 27: weir.dht.ReserveResponse
+	(*Refusal)(nil),           // 28: weir.dht.Refusal
+	(*PolicyExchange)(nil),    // 29: weir.dht.PolicyExchange
+	(*ProvisionRequest)(nil),  // 30: weir.dht.ProvisionRequest
+	(*Provision)(nil),         // 31: weir.dht.Provision
+	(*Leave)(nil),             // 32: weir.dht.Leave
+	(*ProvisionResponse)(nil), // 33: weir.dht.ProvisionResponse
+	(*Coming)(nil),            // 34: weir.dht.Coming
+	(*ClaimReply_Rival)(nil),  // 35: weir.dht.ClaimReply.Rival
+	(*pb.Coordinate)(nil),     // 36: weir.capacity.Coordinate
+	(*pb.Need)(nil),           // 37: weir.capacity.Need
 }
 var file_dht_pb_dht_proto_depIdxs = []int32{
 	4,  // 0: weir.dht.Request.advertise:type_name -> weir.dht.Advertise
-	12, // 1: weir.dht.Request.query:type_name -> weir.dht.Query
-	17, // 2: weir.dht.Request.fetch:type_name -> weir.dht.Fetch
-	19, // 3: weir.dht.Request.watch:type_name -> weir.dht.Watch
-	21, // 4: weir.dht.Request.hand_over:type_name -> weir.dht.HandOver
-	24, // 5: weir.dht.Request.claim:type_name -> weir.dht.Claim
+	10, // 1: weir.dht.Request.query:type_name -> weir.dht.Query
+	15, // 2: weir.dht.Request.fetch:type_name -> weir.dht.Fetch
+	17, // 3: weir.dht.Request.watch:type_name -> weir.dht.Watch
+	19, // 4: weir.dht.Request.hand_over:type_name -> weir.dht.HandOver
+	22, // 5: weir.dht.Request.claim:type_name -> weir.dht.Claim
 	7,  // 6: weir.dht.Response.advertise:type_name -> weir.dht.AdvertiseReply
-	14, // 7: weir.dht.Response.query:type_name -> weir.dht.QueryReply
-	18, // 8: weir.dht.Response.fetch:type_name -> weir.dht.FetchReply
-	20, // 9: weir.dht.Response.event:type_name -> weir.dht.Event
-	23, // 10: weir.dht.Response.hand_over:type_name -> weir.dht.HandOverReply
-	25, // 11: weir.dht.Response.claim:type_name -> weir.dht.ClaimReply
+	12, // 7: weir.dht.Response.query:type_name -> weir.dht.QueryReply
+	16, // 8: weir.dht.Response.fetch:type_name -> weir.dht.FetchReply
+	18, // 9: weir.dht.Response.event:type_name -> weir.dht.Event
+	21, // 10: weir.dht.Response.hand_over:type_name -> weir.dht.HandOverReply
+	23, // 11: weir.dht.Response.claim:type_name -> weir.dht.ClaimReply
 	5,  // 12: weir.dht.Advertise.entries:type_name -> weir.dht.Entry
 	5,  // 13: weir.dht.Datagram.entries:type_name -> weir.dht.Entry
 	7,  // 14: weir.dht.Datagram.answer:type_name -> weir.dht.AdvertiseReply
 	8,  // 15: weir.dht.AdvertiseReply.results:type_name -> weir.dht.Result
-	10, // 16: weir.dht.AdvertiseReply.coordinate:type_name -> weir.dht.Coordinate
+	36, // 16: weir.dht.AdvertiseReply.coordinate:type_name -> weir.capacity.Coordinate
 	9,  // 17: weir.dht.AdvertiseReply.closer:type_name -> weir.dht.Peer
-	11, // 18: weir.dht.Query.need:type_name -> weir.dht.Need
-	10, // 19: weir.dht.Query.origin:type_name -> weir.dht.Coordinate
-	13, // 20: weir.dht.Query.doubts:type_name -> weir.dht.Doubt
-	16, // 21: weir.dht.QueryReply.rejected:type_name -> weir.dht.Rejected
-	15, // 22: weir.dht.QueryReply.digests:type_name -> weir.dht.Digest
-	13, // 23: weir.dht.QueryReply.doubts:type_name -> weir.dht.Doubt
-	10, // 24: weir.dht.FetchReply.coordinate:type_name -> weir.dht.Coordinate
-	22, // 25: weir.dht.HandOver.copies:type_name -> weir.dht.Copy
+	37, // 18: weir.dht.Query.need:type_name -> weir.capacity.Need
+	36, // 19: weir.dht.Query.origin:type_name -> weir.capacity.Coordinate
+	11, // 20: weir.dht.Query.doubts:type_name -> weir.dht.Doubt
+	14, // 21: weir.dht.QueryReply.rejected:type_name -> weir.dht.Rejected
+	13, // 22: weir.dht.QueryReply.digests:type_name -> weir.dht.Digest
+	11, // 23: weir.dht.QueryReply.doubts:type_name -> weir.dht.Doubt
+	36, // 24: weir.dht.FetchReply.coordinate:type_name -> weir.capacity.Coordinate
+	20, // 25: weir.dht.HandOver.copies:type_name -> weir.dht.Copy
 	0,  // 26: weir.dht.Claim.intent:type_name -> weir.dht.Claim.Intent
 	1,  // 27: weir.dht.ClaimReply.own:type_name -> weir.dht.ClaimReply.Own
-	37, // 28: weir.dht.ClaimReply.rivals:type_name -> weir.dht.ClaimReply.Rival
+	35, // 28: weir.dht.ClaimReply.rivals:type_name -> weir.dht.ClaimReply.Rival
 	9,  // 29: weir.dht.ClaimReply.closer:type_name -> weir.dht.Peer
-	27, // 30: weir.dht.ReserveRequest.reserve:type_name -> weir.dht.Reserve
-	28, // 31: weir.dht.ReserveRequest.release:type_name -> weir.dht.Release
-	11, // 32: weir.dht.Reserve.need:type_name -> weir.dht.Need
-	30, // 33: weir.dht.ReserveResponse.refusal:type_name -> weir.dht.Refusal
-	33, // 34: weir.dht.ProvisionRequest.provision:type_name -> weir.dht.Provision
-	34, // 35: weir.dht.ProvisionRequest.leave:type_name -> weir.dht.Leave
-	11, // 36: weir.dht.Provision.need:type_name -> weir.dht.Need
+	25, // 30: weir.dht.ReserveRequest.reserve:type_name -> weir.dht.Reserve
+	26, // 31: weir.dht.ReserveRequest.release:type_name -> weir.dht.Release
+	37, // 32: weir.dht.Reserve.need:type_name -> weir.capacity.Need
+	28, // 33: weir.dht.ReserveResponse.refusal:type_name -> weir.dht.Refusal
+	31, // 34: weir.dht.ProvisionRequest.provision:type_name -> weir.dht.Provision
+	32, // 35: weir.dht.ProvisionRequest.leave:type_name -> weir.dht.Leave
+	37, // 36: weir.dht.Provision.need:type_name -> weir.capacity.Need
 	9,  // 37: weir.dht.ProvisionResponse.closer:type_name -> weir.dht.Peer
-	30, // 38: weir.dht.ProvisionResponse.refusal:type_name -> weir.dht.Refusal
-	36, // 39: weir.dht.ProvisionResponse.coming:type_name -> weir.dht.Coming
+	28, // 38: weir.dht.ProvisionResponse.refusal:type_name -> weir.dht.Refusal
+	34, // 39: weir.dht.ProvisionResponse.coming:type_name -> weir.dht.Coming
 	9,  // 40: weir.dht.ClaimReply.Rival.node:type_name -> weir.dht.Peer
 	41, // [41:41] is the sub-list for method output_type
 	41, // [41:41] is the sub-list for method input_type
@@ -3070,12 +2912,12 @@ func file_dht_pb_dht_proto_init() {
 		(*Response_HandOver)(nil),
 		(*Response_Claim)(nil),
 	}
-	file_dht_pb_dht_proto_msgTypes[13].OneofWrappers = []any{}
-	file_dht_pb_dht_proto_msgTypes[24].OneofWrappers = []any{
+	file_dht_pb_dht_proto_msgTypes[11].OneofWrappers = []any{}
+	file_dht_pb_dht_proto_msgTypes[22].OneofWrappers = []any{
 		(*ReserveRequest_Reserve)(nil),
 		(*ReserveRequest_Release)(nil),
 	}
-	file_dht_pb_dht_proto_msgTypes[30].OneofWrappers = []any{
+	file_dht_pb_dht_proto_msgTypes[28].OneofWrappers = []any{
 		(*ProvisionRequest_Provision)(nil),
 		(*ProvisionRequest_Leave)(nil),
 	}
@@ -3085,7 +2927,7 @@ func file_dht_pb_dht_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_dht_pb_dht_proto_rawDesc), len(file_dht_pb_dht_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   36,
+			NumMessages:   34,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -8,8 +8,10 @@ import (
 	"github.com/hashicorp/serf/coordinate"
 	"github.com/libp2p/go-libp2p/core/peer"
 
+	"weir/capacity"
+	"weir/capacity/pb"
+	"weir/capacity/signed"
 	"weir/dht/holder"
-	"weir/dht/pb"
 )
 
 // A Client keeps this node's coordinate (Dabek et al., "Vivaldi: A Decentralized
@@ -44,37 +46,16 @@ func (c Client) Predict(at *coordinate.Coordinate) time.Duration {
 }
 
 // ToWire is c as it is sent; nil if c is.
-func ToWire(c *coordinate.Coordinate) *pb.Coordinate {
-	if c == nil {
-		return nil
-	}
-	w := &pb.Coordinate{
-		Error:      float32(c.Error),
-		Adjustment: float32(c.Adjustment),
-		Height:     float32(c.Height),
-	}
-	for _, x := range c.Vec {
-		w.Vec = append(w.Vec, float32(x))
-	}
-	return w
-}
+func ToWire(c *coordinate.Coordinate) *pb.Coordinate { return signed.CoordinateToWire(c) }
 
 // FromWire returns nil for anything that is not a coordinate like
 // our own.
 func FromWire(w *pb.Coordinate) *coordinate.Coordinate {
-	if w == nil || len(w.Vec) != int(coordinate.DefaultConfig().Dimensionality) {
+	if w == nil || len(w.Vec) != capacity.Dimensions {
 		return nil
 	}
-	c := &coordinate.Coordinate{
-		Error:      float64(w.Error),
-		Adjustment: float64(w.Adjustment),
-		Height:     float64(w.Height),
+	if c := signed.CoordinateFromWire(w); c.IsValid() {
+		return c
 	}
-	for _, x := range w.Vec {
-		c.Vec = append(c.Vec, float64(x))
-	}
-	if !c.IsValid() {
-		return nil
-	}
-	return c
+	return nil
 }

@@ -8,7 +8,7 @@ import (
 
 	"github.com/hashicorp/serf/coordinate"
 
-	"weir/dht/pb"
+	"weir/capacity/pb"
 )
 
 // Two nodes that measure the same round trip again and again come to predict it.

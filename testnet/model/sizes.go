@@ -13,6 +13,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"weir/capacity"
+	cpb "weir/capacity/pb"
 	"weir/capacity/signed"
 	"weir/dht"
 	"weir/dht/pb"
@@ -78,9 +79,9 @@ func SizesOf() (Sizes, error) {
 	if err != nil {
 		return s, err
 	}
-	need := &pb.Need{Uplink: 2e7, Packets: 2_500}
+	need := &cpb.Need{Uplink: 2e7, Packets: 2_500}
 	topic := string(dht.ShardTopic("region-1", ""))
-	here := &pb.Coordinate{Error: 0.1, Adjustment: 0.01, Height: 0.001}
+	here := &cpb.Coordinate{Error: 0.1, Adjustment: 0.01, Height: 0.001}
 	for _, x := range place.Vec {
 		here.Vec = append(here.Vec, float32(x))
 	}
