@@ -15,13 +15,10 @@
 package testnet
 
 import (
-	"bufio"
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"log/slog"
 	"net/http"
@@ -37,8 +34,8 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 	"golang.org/x/sync/errgroup"
 
+	"weir/cmd/weir/api"
 	"weir/dht/directory"
-	"weir/sfu/problem"
 )
 
 var (
@@ -59,10 +56,6 @@ const (
 	reapTime = 5 * time.Second
 	// askTimeout bounds one request to a node.
 	askTimeout = 5 * time.Second
-	// maxReply bounds what is read of its answer, in bytes.
-	maxReply = 64 << 20
-	// maxEvent bounds one event, in bytes.
-	maxEvent = 1 << 20
 	// asksAtOnce bounds the nodes that are asked together.
 	asksAtOnce = 8
 )
@@ -512,13 +505,10 @@ func (c *counter) add(more Progress) {
 
 // Records returns the nodes whose records are valid as n sees them.
 func (n Node) Records(ctx context.Context) ([]peer.ID, error) {
-	var list struct {
-		Records []struct {
-			Node  peer.ID `json:"node"`
-			Valid bool    `json:"valid"`
-		} `json:"records"`
-	}
-	if err := n.Get(ctx, "/records", &list); err != nil {
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	list, err := n.API().Records(ctx, "")
+	if err != nil {
 		return nil, err
 	}
 	var seen []peer.ID
@@ -534,69 +524,15 @@ func (n Node) Records(ctx context.Context) ([]peer.ID, error) {
 // and a node that ends would wait for them.
 var asker = &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
 
-// ask sends one GET to the node's admin API. The answer is 200, and its body is
-// to be closed.
-func (n Node) ask(ctx context.Context, path string) (*http.Response, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, n.Admin+"/api/v1"+path, nil)
-	if err != nil {
-		return nil, err
-	}
-	resp, err := asker.Do(req)
-	if err != nil {
-		return nil, err
-	}
-	if resp.StatusCode != http.StatusOK {
-		defer resp.Body.Close()
-		return nil, fmt.Errorf("%s: %s: %w", req.URL, resp.Status, problem.Read(resp))
-	}
-	return resp, nil
-}
+// API asks the node's admin API.
+func (n Node) API() api.Client { return api.Client{URL: n.Admin, HTTP: asker} }
 
 // Get asks the node's admin API for path, such as /status, and decodes the
-// answer into v.
+// answer into v, within a few seconds.
 func (n Node) Get(ctx context.Context, path string, v any) error {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
-	resp, err := n.ask(ctx, path)
-	if err != nil {
-		return err
-	}
-	defer resp.Body.Close()
-	b, err := io.ReadAll(io.LimitReader(resp.Body, maxReply))
-	if err == nil {
-		err = json.Unmarshal(b, v)
-	}
-	if err != nil {
-		return fmt.Errorf("%s: %w", resp.Request.URL, err)
-	}
-	return nil
-}
-
-// Events calls f with each event the node's admin API sends at path, such as
-// /events, until ctx ends, the node does, or f returns an error. It returns the
-// error, never nil.
-func (n Node) Events(ctx context.Context, path string, f func(data []byte) error) error {
-	resp, err := n.ask(ctx, path)
-	if err != nil {
-		return err
-	}
-	defer resp.Body.Close()
-	lines := bufio.NewScanner(resp.Body)
-	lines.Buffer(nil, maxEvent)
-	for lines.Scan() {
-		if data, ok := bytes.CutPrefix(lines.Bytes(), []byte("data: ")); ok {
-			if err := f(data); err != nil {
-				return err
-			}
-		}
-	}
-	if ctx.Err() != nil {
-		return ctx.Err()
-	}
-	if lines.Err() != nil {
-		return lines.Err()
-	}
-	return io.EOF
+	return n.API().Get(ctx, path, v)
 }
 
 // Open returns the testnet in dir, as it is, whoever brought it up. The error

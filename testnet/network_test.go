@@ -276,7 +276,7 @@ func TestEventsArriveUntilTheNodeEnds(t *testing.T) {
 	first := make(chan sfu.Event, 1)
 	ended := make(chan error, 1)
 	go func() {
-		ended <- node.Events(t.Context(), "/events", func(data []byte) error {
+		ended <- node.API().Events(t.Context(), "/events", func(data []byte) error {
 			var e sfu.Event
 			if err := json.Unmarshal(data, &e); err != nil {
 				return err

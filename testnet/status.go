@@ -62,20 +62,14 @@ func (n Node) status(ctx context.Context) NodeStatus {
 		s.State = Paused
 		return s
 	}
-	var told struct {
-		State   string
-		Stress  float64
-		Streams int
-		Links   int
-		Record  struct {
-			Sessions struct{ Used, Limit int64 }
-		}
-	}
-	if n.Admin == "" || n.Get(ctx, "/status", &told) != nil {
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	told, err := n.API().Status(ctx)
+	if err != nil {
 		s.State = Silent
 		return s
 	}
-	s.Load, s.Stress, s.Streams, s.Links = told.State, told.Stress, told.Streams, told.Links
+	s.Load, s.Stress, s.Streams, s.Links = told.State.String(), told.Stress, told.Streams, told.Links
 	s.Sessions.Used, s.Sessions.Limit = told.Record.Sessions.Used, told.Record.Sessions.Limit
 	if seen, err := n.Records(ctx); err == nil {
 		s.Seen = len(seen)

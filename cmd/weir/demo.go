@@ -304,7 +304,7 @@ func sleep(ctx context.Context, most time.Duration) error {
 
 // listen tells what a node reports, until ctx ends or the node does.
 func (d *demo) listen(ctx context.Context, n testnet.Node) {
-	err := n.Events(ctx, "/events", func(data []byte) error {
+	err := n.API().Events(ctx, "/events", func(data []byte) error {
 		var e sfu.Event
 		if err := json.Unmarshal(data, &e); err != nil {
 			return err

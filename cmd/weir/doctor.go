@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"net/netip"
 	"net/url"
@@ -19,6 +18,7 @@ import (
 	"weir/capacity"
 	"weir/capacity/ledger"
 	"weir/capacity/scope"
+	"weir/cmd/weir/api"
 	"weir/cmd/weir/cmdline"
 	"weir/cmd/weir/doctor"
 	"weir/dht/inspect"
@@ -130,22 +130,24 @@ func doctorCommand() *cli.Command {
 			"if no node answers at --admin.",
 		Flags: adminFlags(),
 		Action: func(c *cli.Context) error {
-			resp, cancel, err := ask(c, "/doctor", adminTimeout)
+			var (
+				d doctor.Diagnosis
+				b []byte // as it came
+			)
+			err := askAdmin(c, func(ctx context.Context, client api.Client) (err error) {
+				if b, err = client.Raw(ctx, "/doctor"); err != nil {
+					return err
+				}
+				if err := json.Unmarshal(b, &d); err != nil {
+					return fmt.Errorf("%s/api/v1/doctor: not the answer of a weir node: %w", client.URL, err)
+				}
+				return nil
+			})
 			if exit, ok := err.(cli.ExitCoder); ok && exit.ExitCode() == cmdline.ExitConnection {
 				return cli.Exit(err.Error()+" To start one: weir node --dev; to start several: weir testnet up", cmdline.ExitConnection)
 			}
 			if err != nil {
 				return err
-			}
-			defer cancel()
-			defer resp.Body.Close()
-			b, err := io.ReadAll(io.LimitReader(resp.Body, maxAdminReply))
-			if err != nil {
-				return cli.Exit(fmt.Sprintf("%s: the answer broke off: %v", resp.Request.URL, err), cmdline.ExitConnection)
-			}
-			var d doctor.Diagnosis
-			if err := json.Unmarshal(b, &d); err != nil {
-				return fmt.Errorf("%s: not the answer of a weir node: %w", resp.Request.URL, err)
 			}
 			if c.Bool("json") {
 				if _, err := c.App.Writer.Write(b); err != nil {

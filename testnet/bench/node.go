@@ -10,8 +10,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/libp2p/go-libp2p/core/peer"
-
+	"weir/cmd/weir/api"
 	"weir/dht"
 	"weir/sfu"
 	"weir/testnet"
@@ -27,48 +26,23 @@ func (n node) whep(stream string) string { return n.HTTP + "/whep/" + stream }
 // serves reports whether url, of a session, is n's.
 func (n node) serves(url string) bool { return strings.HasPrefix(url, n.HTTP+"/") }
 
-// status is what is used of the admin API's.
-type status struct {
-	Publishers int           `json:"publishers"`
-	Viewers    int           `json:"viewers"`
-	Streams    int           `json:"streams"`
-	Links      int           `json:"links"`
-	Leases     int           `json:"leases"`
-	Goroutines int           `json:"goroutines"`
-	Release    string        `json:"release"`
-	Traffic    []dht.Traffic `json:"traffic"`
-}
-
-func (n node) status(ctx context.Context) (s status, err error) {
-	err = n.Get(ctx, "/status", &s)
-	return s, err
-}
+func (n node) status(ctx context.Context) (api.Status, error) { return n.API().Status(ctx) }
 
 // linkTo is the link between n and other, nil if there is none.
 func (n node) linkTo(ctx context.Context, other node) (*sfu.LinkStatus, error) {
-	var links []sfu.LinkStatus
-	err := n.Get(ctx, "/links", &links)
+	links, err := n.API().Links(ctx)
 	if i := slices.IndexFunc(links, func(l sfu.LinkStatus) bool { return l.Peer == other.PeerID }); i >= 0 {
 		return &links[i], err
 	}
 	return nil, err
 }
 
-func (n node) decisions(ctx context.Context) (d []dht.Decision, err error) {
-	err = n.Get(ctx, "/decisions", &d)
-	return d, err
-}
+func (n node) decisions(ctx context.Context) ([]dht.Decision, error) { return n.API().Decisions(ctx) }
 
 // finds waits until n finds stream carried by origin and by nobody else.
 func (n node) finds(ctx context.Context, stream string, origin node) error {
 	return until(ctx, fmt.Sprintf("%s finds %s at %s alone", n.Name, stream, origin.Name), func() (bool, error) {
-		var list struct {
-			Records []struct {
-				Node  peer.ID `json:"node"`
-				Valid bool    `json:"valid"`
-			} `json:"records"`
-		}
-		err := n.Get(ctx, "/records?stream="+stream, &list)
+		list, err := n.API().Records(ctx, stream)
 		records := list.Records
 		return len(records) == 1 && records[0].Valid && records[0].Node == origin.PeerID, err
 	})

@@ -26,6 +26,7 @@ import (
 	"go.uber.org/goleak"
 
 	"weir/capacity/event"
+	"weir/cmd/weir/api"
 	"weir/dht"
 	"weir/sfu"
 	"weir/sfu/client"
@@ -154,20 +155,7 @@ func (n node) serves(url string) bool    { return strings.HasPrefix(url, n.HTTP+
 
 // The admin API's answers; a node that does not answer fails the test.
 
-type status struct {
-	Publishers int    `json:"publishers"`
-	Viewers    int    `json:"viewers"`
-	Streams    int    `json:"streams"`
-	Links      int    `json:"links"`
-	Leases     int    `json:"leases"`
-	State      string `json:"state"`
-	Requests   struct {
-		SettingUp int `json:"setting_up"`
-		Waiting   int `json:"waiting"`
-	} `json:"requests"`
-}
-
-func (n node) status(t *testing.T) status            { return ask[status](t, n, "/status") }
+func (n node) status(t *testing.T) api.Status        { return ask[api.Status](t, n, "/status") }
 func (n node) links(t *testing.T) []sfu.LinkStatus   { return ask[[]sfu.LinkStatus](t, n, "/links") }
 func (n node) decisions(t *testing.T) []dht.Decision { return ask[[]dht.Decision](t, n, "/decisions") }
 func (n node) sessions(t *testing.T) []sfu.SessionStatus {

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"weir/capacity"
 	"weir/capacity/policy"
 	"weir/dht/scale"
 	"weir/sfu/client"
@@ -265,7 +266,7 @@ func TestDrain(t *testing.T) {
 	if r := cli(t, "drain", "--admin", leaving.Admin, "--exit"); r.code != ok {
 		t.Fatalf("weir drain: exit %d: %s", r.code, r.errout)
 	}
-	if s := leaving.status(t); s.State != "draining" {
+	if s := leaving.status(t); s.State != capacity.Draining {
 		t.Errorf("the node is %s", s.State)
 	}
 	eventually(t, "others see it", func() bool {
