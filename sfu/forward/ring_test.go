@@ -50,8 +50,13 @@ func (b *repairBench) send(t *testing.T, seq uint16, size int) rtp.Packet {
 
 func (b *repairBench) ask(now time.Time, seqs ...uint16) (sent int) {
 	before := len(b.sent)
-	b.RTCP([]rtcp.Packet{&rtcp.TransportLayerNack{MediaSSRC: 1, Nacks: rtcp.NackPairsFromSequenceNumbers(seqs)}}, now)
+	b.RTCP(nacks(1, seqs...), now)
 	return len(b.sent) - before
+}
+
+// nacks is RTCP that asks for packets.
+func nacks(ssrc uint32, seqs ...uint16) []rtcp.Packet {
+	return []rtcp.Packet{&rtcp.TransportLayerNack{MediaSSRC: ssrc, Nacks: rtcp.NackPairsFromSequenceNumbers(seqs)}}
 }
 
 func TestRepairRepeatsWhatWasSent(t *testing.T) {

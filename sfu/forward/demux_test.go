@@ -1,0 +1,192 @@
+package forward
+
+import (
+	"testing"
+	"time"
+)
+
+// Which section a packet goes to, by what it says of itself.
+func TestRoute(t *testing.T) {
+	type packet struct {
+		ssrc     uint32
+		pt       uint8
+		mid, rid string
+		rrid     string
+		after    time.Duration
+		size     int // 0: 100
+		section  int // it is to go to; -1: to none
+		reason   Reason
+		repair   bool
+		changed  bool
+	}
+	video := func(s Section) Section {
+		s.PayloadType, s.RTX = 96, 97
+		return s
+	}
+	for _, c := range []struct {
+		name     string
+		sections []Section
+		packets  []packet
+	}{
+		{"by the MID", []Section{video(Section{MID: "a"}), video(Section{MID: "b"})}, []packet{
+			{ssrc: 1, pt: 96, mid: "b", section: 1, changed: true},
+			{ssrc: 1, pt: 96, section: 1}, // said once
+			{ssrc: 2, pt: 96, mid: "c", section: -1, reason: NoSection},
+		}},
+		{"by the SSRC", []Section{video(Section{SSRCs: []uint32{5}}), video(Section{SSRCs: []uint32{6}})}, []packet{
+			{ssrc: 6, pt: 96, section: 1, changed: true},
+			{ssrc: 5, pt: 96, section: 0, changed: true},
+			{ssrc: 7, pt: 96, section: -1, reason: UnknownSSRC},
+		}},
+		{"by the payload type", []Section{video(Section{}), {PayloadType: 111}}, []packet{
+			{ssrc: 1, pt: 111, section: 1, changed: true},
+			{ssrc: 2, pt: 96, section: 0, changed: true},
+			{ssrc: 3, pt: 100, section: -1, reason: PayloadType},
+			{ssrc: 2, pt: 111, section: 0, reason: PayloadType}, // not its section's
+		}},
+		{"of one codec, in order", []Section{video(Section{}), video(Section{})}, []packet{
+			{ssrc: 1, pt: 96, section: 0, changed: true},
+			{ssrc: 2, pt: 96, section: 1, changed: true},
+			{ssrc: 3, pt: 96, section: -1, reason: UnknownSSRC},
+			{ssrc: 1, pt: 96, after: time.Second, section: 0},
+			{ssrc: 4, pt: 96, section: 1, changed: true}, // the one that fell silent goes on
+		}},
+		{"guessed, and told better once", []Section{video(Section{MID: "a"}), video(Section{MID: "b"})}, []packet{
+			{ssrc: 1, pt: 96, section: 0, changed: true},
+			{ssrc: 1, pt: 96, mid: "b", section: 1, changed: true},
+			{ssrc: 1, pt: 96, mid: "a", section: -1, reason: UnknownSSRC},
+		}},
+		{"a second source", []Section{video(Section{})}, []packet{
+			{ssrc: 1, pt: 96, section: 0, changed: true},
+			{ssrc: 2, pt: 96, section: 0, reason: SecondStream},
+			{ssrc: 2, pt: 96, after: takeoverAfter, section: 0, changed: true},
+			{ssrc: 1, pt: 96, after: takeoverAfter, section: 0, reason: SecondStream}, // not so soon again
+			{ssrc: 1, pt: 96, after: takeoverAfter, section: 0, changed: true},
+		}},
+		{"layers", []Section{video(Section{Layers: []string{"h", "l"}})}, []packet{
+			{ssrc: 1, pt: 96, rid: "l", section: 0, changed: true},
+			{ssrc: 2, pt: 96, rid: "h", after: 2 * layerProven, section: 0, changed: true}, // l is silent
+			{ssrc: 1, pt: 96, rid: "l", section: 0, reason: Layer},
+			{ssrc: 1, pt: 96, rid: "l", after: takeoverAfter, section: 0, reason: Layer}, // patience doubled
+			{ssrc: 1, pt: 96, rid: "l", after: takeoverAfter, section: 0, changed: true},
+			{ssrc: 2, pt: 96, rid: "h", section: 0, reason: Layer}, // not proven yet
+		}},
+		{"retransmissions", []Section{video(Section{})}, []packet{
+			{ssrc: 9, pt: 97, section: 0, reason: Unpaired, repair: true},
+			{ssrc: 1, pt: 96, section: 0, changed: true},
+			{ssrc: 9, pt: 97, section: 0, repair: true},
+			{ssrc: 2, pt: 96, section: 0, reason: SecondStream},
+			{ssrc: 9, pt: 97, section: 0, reason: Unpaired, repair: true}, // of which of the two?
+		}},
+		{"retransmissions of declared ones", []Section{video(Section{SSRCs: []uint32{1, 2}, Repairs: map[uint32]uint32{11: 1, 12: 2}})}, []packet{
+			{ssrc: 1, pt: 96, section: 0, changed: true},
+			{ssrc: 11, pt: 97, mid: "", section: 0, repair: true},
+			{ssrc: 12, pt: 97, section: 0, reason: Layer, repair: true},
+		}},
+		{"retransmissions of a layer", []Section{video(Section{Layers: []string{"h", "l"}})}, []packet{
+			{ssrc: 1, pt: 96, rid: "h", section: 0, changed: true},
+			{ssrc: 11, pt: 97, rrid: "h", section: 0, repair: true},
+			{ssrc: 12, pt: 97, rrid: "l", section: 0, reason: Layer, repair: true},
+		}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			d := &Demux{}
+			all := make([]*Section, len(c.sections))
+			for i := range c.sections {
+				all[i] = &c.sections[i]
+				d.Add(all[i])
+			}
+			now := time.Unix(1_000_000, 0)
+			for i, p := range c.packets {
+				now = now.Add(p.after)
+				if p.size == 0 {
+					p.size = 100
+				}
+				r := d.Route(d.Source(p.ssrc), Mark{PayloadType: p.pt, MID: []byte(p.mid), RID: []byte(p.rid), RepairedRID: []byte(p.rrid), Size: p.size}, now)
+				var want *Section
+				if p.section >= 0 {
+					want = all[p.section]
+				}
+				if r.Section != want || r.Reason != p.reason || r.Repair != p.repair || r.Changed != p.changed {
+					t.Errorf("packet %d: %+v, want section %d, %q, a repair %v, a change %v", i, r, p.section, p.reason, p.repair, p.changed)
+				}
+			}
+		})
+	}
+}
+
+// Padding that probes for bandwidth goes nowhere and is not counted.
+func TestProbe(t *testing.T) {
+	d := &Demux{}
+	d.Add(&Section{PayloadType: 96, RTX: 97})
+	if r := d.Route(d.Source(1), Mark{PayloadType: 97}, time.Unix(1, 0)); !r.Probe || r.Reason != Forwarded {
+		t.Errorf("%+v", r)
+	}
+}
+
+// A keyframe is asked for under the SSRC that is forwarded, and under the first,
+// unless layers tell them apart.
+func TestAskUnder(t *testing.T) {
+	now := time.Unix(1, 0)
+	s := &Section{PayloadType: 96}
+	d := &Demux{}
+	d.Add(s)
+	route := func(ssrc uint32, rid string) { d.Route(d.Source(ssrc), Mark{PayloadType: 96, RID: []byte(rid)}, now) }
+	route(1, "")
+	if got := s.AskUnder(); len(got) != 1 || got[0] != 1 {
+		t.Errorf("asked under %v", got)
+	}
+	d.Goodbye(1)
+	route(2, "")
+	if got := s.AskUnder(); len(got) != 2 || got[0] != 2 || got[1] != 1 {
+		t.Errorf("asked under %v after a change", got)
+	}
+	d.Goodbye(2)
+	route(3, "h")
+	if got := s.AskUnder(); len(got) != 1 || got[0] != 3 || s.Changes() != 2 {
+		t.Errorf("asked under %v of a layer, after %d changes", got, s.Changes())
+	}
+	if d.Current(3) != s || d.Current(1) != nil || d.Current(99) != nil {
+		t.Error("what is current is not told apart")
+	}
+}
+
+// FuzzRoute sees to it that whatever packets say, the sources of a publisher stay
+// where one section at most has them.
+func FuzzRoute(f *testing.F) {
+	f.Add([]byte{1, 96, 0, 2, 97, 1, 1, 96, 2})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		d := &Demux{}
+		all := []*Section{{MID: "a", PayloadType: 96, RTX: 97, Layers: []string{"h"}}, {MID: "b", PayloadType: 96, RTX: 97, SSRCs: []uint32{3}}}
+		for _, s := range all {
+			d.Add(s)
+		}
+		now := time.Unix(1, 0)
+		for ; len(b) >= 3; b = b[3:] {
+			m := Mark{PayloadType: b[1], Size: int(b[2])}
+			m.MID = [][]byte{nil, []byte("a"), []byte("b"), []byte("c")}[b[2]%4]
+			m.RID = [][]byte{nil, []byte("h"), []byte("l")}[b[2]%3]
+			now = now.Add(time.Duration(b[2]) * 10 * time.Millisecond)
+			r := d.Route(d.Source(uint32(b[0]%8)), m, now)
+			if r.Section == nil && r.Reason == Forwarded {
+				t.Fatal("a packet is forwarded in no section")
+			}
+			if r.Section != nil && r.Reason == Forwarded && !r.Probe && r.Section.Current() == nil {
+				t.Fatal("a packet is forwarded in a section that has no source")
+			}
+		}
+		for ssrc := range uint32(8) {
+			n := 0
+			for _, s := range all {
+				for _, o := range s.sources {
+					if o.SSRC == ssrc {
+						n++
+					}
+				}
+			}
+			if n > 1 {
+				t.Errorf("SSRC %d is in %d sections", ssrc, n)
+			}
+		}
+	})
+}
