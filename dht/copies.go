@@ -15,6 +15,7 @@ import (
 
 	"weir/capacity"
 	"weir/capacity/event"
+	"weir/dht/inspect"
 )
 
 const (
@@ -84,13 +85,13 @@ func (n *Node) watchForCopies(ctx context.Context) error {
 func (n *Node) lookForCopy(ctx context.Context) bool {
 	ctx, cancel := context.WithTimeout(ctx, copyTime)
 	defer cancel()
-	changes, _ := n.Snapshot(ctx, n.sharding.Home()) // what has come by then
+	changes, _ := n.Reader.Snapshot(ctx, n.sharding.Home()) // what has come by then
 	return n.noteCopies(changes)
 }
 
 // noteCopies takes note of records of this node that it has not published, and
 // reports whether there are any.
-func (n *Node) noteCopies(changes []Change) bool {
+func (n *Node) noteCopies(changes []inspect.Change) bool {
 	var found capacity.Record
 	for _, c := range changes {
 		if c.Err == nil && c.Node == n.ID() && c.Holder != n.ID() && c.Record.Seq > found.Seq && n.publisher.Foreign(c.Record.Seq) {

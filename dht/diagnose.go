@@ -69,9 +69,9 @@ func (n *Node) ownRecord(ctx context.Context) (own inspect.OwnRecord, others []p
 	if _, own.Published = n.publisher.Own(); own.Published && !n.cfg.Discovery.Own() {
 		home := n.sharding.Home()
 		own.Holders = slices.DeleteFunc(n.Holders(home), func(p peer.ID) bool { return p == n.ID() })
-		var changes []Change
+		var changes []inspect.Change
 		var heard Hearing
-		changes, heard, own.Err = n.Inspect(ctx, home)
+		changes, heard, own.Err = n.Reader.Read(ctx, home)
 		for _, s := range heard.Silent {
 			if slices.Contains(own.Holders, s.Node) {
 				own.Silent++

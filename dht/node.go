@@ -36,6 +36,7 @@ import (
 	"weir/capacity/signed"
 	"weir/dht/directory"
 	"weir/dht/holder"
+	"weir/dht/inspect"
 	"weir/dht/liveness"
 	"weir/dht/pb"
 	"weir/dht/place"
@@ -113,6 +114,7 @@ type Config struct {
 // keeps it in the network is [Node.Run].
 type Node struct {
 	Policies *policysync.Sync // keeps up with the operator's policy
+	Reader   *inspect.Reader  // reads what holders hold
 	// Provisioners start and stop servers.
 	Provisioners *scale.Provisioners
 
@@ -239,6 +241,7 @@ func Listen(cfg Config) (*Node, error) {
 	n.ctx, n.cancel = context.WithCancel(context.Background())
 	n.Policies = policysync.New(n.policyConfig())
 	n.Provisioners = n.newProvisioners()
+	n.Reader = n.newReader()
 	n.host.Network().Notify(&network.NotifyBundle{
 		ConnectedF: func(_ network.Network, c network.Conn) {
 			n.answered(c.RemotePeer(), 0)

@@ -230,7 +230,7 @@ func newTestNetworkOf(t testing.TB, size int, each func(i int, n *testNode), cha
 // inspect returns of how many nodes a snapshot shows the record.
 func (n *testNode) inspect(t testing.TB) int {
 	t.Helper()
-	changes, err := n.Snapshot(t.Context(), CapacityTopic())
+	changes, err := n.Reader.Snapshot(t.Context(), CapacityTopic())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -232,7 +232,7 @@ func TestSilenceIsNotNo(t *testing.T) {
 	if _, err := asker.Find(t.Context(), StreamTopic("other"), view(), nil); !errors.As(err, &silent) || silent.Hearing.Holders != 3 || silent.Hearing.Heard != 1 {
 		t.Errorf("found after they counted as gone: %v", err)
 	}
-	if _, heard, err := asker.Inspect(t.Context(), StreamTopic("other")); !errors.As(err, &silent) || heard.Heard != 1 || len(heard.Silent) != 2 {
+	if _, heard, err := asker.Reader.Read(t.Context(), StreamTopic("other")); !errors.As(err, &silent) || heard.Heard != 1 || len(heard.Silent) != 2 {
 		t.Errorf("inspected after they counted as gone: heard %+v, %v", heard, err)
 	}
 }

@@ -22,6 +22,7 @@ import (
 	"weir/capacity/signed"
 	"weir/dht/directory"
 	"weir/dht/holder"
+	"weir/dht/inspect"
 	"weir/dht/pb"
 	"weir/dht/vivaldi"
 )
@@ -47,7 +48,7 @@ const (
 	// be on their way is the resource manager's, streamsPeer.
 	maxServed        = 1_024
 	maxServedPeer    = 32
-	maxWatchedByPeer = maxWatchedTopics // watches of one peer
+	maxWatchedByPeer = inspect.MaxTopics // watches of one peer
 )
 
 var (

@@ -302,12 +302,12 @@ func TestBusyHolderIsNoEmptyOne(t *testing.T) {
 	if !resp.Busy || !errors.Is(holderError(resp), ErrBusy) {
 		t.Errorf("a watch where there is no place: %v", resp)
 	}
-	list, err := node.Snapshot(t.Context(), testHome)
+	list, err := node.Reader.Snapshot(t.Context(), testHome)
 	if err != nil || len(list) != 1 {
 		t.Errorf("its own view: %d records, %v", len(list), err)
 	}
 	eventually(t, func() error {
-		if list, err := client.Snapshot(t.Context(), testHome); !errors.Is(err, ErrBusy) {
+		if list, err := client.Reader.Snapshot(t.Context(), testHome); !errors.Is(err, ErrBusy) {
 			return fmt.Errorf("a client is shown %d records, %v; want ErrBusy", len(list), err)
 		}
 		return nil

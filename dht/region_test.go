@@ -146,7 +146,7 @@ func TestCrowdedRegionIsSplit(t *testing.T) {
 			t.Errorf("%d of %d nodes are seen", seen, len(nodes))
 		}
 		want := len(others(nodes, seeker.ID()))
-		if s, err := seeker.Survey(t.Context(), ShardTopic("test", "")); err != nil || len(s.Candidates) != want {
+		if s, err := seeker.Reader.Survey(t.Context(), ShardTopic("test", "")); err != nil || len(s.Candidates) != want {
 			t.Errorf("a survey of the region has %d of %d nodes, %v; without %v", len(s.Candidates), want, err, s.Silent)
 		}
 		placed, _, err := seeker.Place(t.Context(), CapacityTopic(), view(), nil)

@@ -17,7 +17,7 @@ func TestSurvey(t *testing.T) {
 	nodes := newTestNetwork(t, 4)
 	surveys := func(silent ...peer.ID) func() error {
 		return func() error {
-			s, err := nodes[0].Survey(t.Context(), CapacityTopic())
+			s, err := nodes[0].Reader.Survey(t.Context(), CapacityTopic())
 			if err != nil {
 				return err
 			}
@@ -47,7 +47,7 @@ func TestSurvey(t *testing.T) {
 
 	ended, end := context.WithCancel(t.Context())
 	end()
-	if _, err := nodes[0].Survey(ended, CapacityTopic()); err == nil {
+	if _, err := nodes[0].Reader.Survey(ended, CapacityTopic()); err == nil {
 		t.Error("a survey without time has an answer")
 	}
 }

@@ -16,6 +16,7 @@ import (
 
 	"weir/capacity"
 	"weir/capacity/frame"
+	"weir/dht/inspect"
 	"weir/dht/pb"
 )
 
@@ -32,7 +33,7 @@ func startWatch(t *testing.T, n *testNode, topic Topic) *watchView {
 	t.Helper()
 	v := &watchView{nodes: make(map[peer.ID]uint64), holders: make(map[peer.ID]bool), err: make(chan error, 1)}
 	ctx, cancel := context.WithCancel(context.Background())
-	go func() { v.err <- n.Watch(ctx, topic, v.change) }()
+	go func() { v.err <- n.Reader.Watch(ctx, topic, v.change) }()
 	t.Cleanup(func() {
 		cancel()
 		if err := <-v.err; !errors.Is(err, context.Canceled) {
@@ -42,7 +43,7 @@ func startWatch(t *testing.T, n *testNode, topic Topic) *watchView {
 	return v
 }
 
-func (v *watchView) change(c Change) error {
+func (v *watchView) change(c inspect.Change) error {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	switch {
@@ -102,7 +103,7 @@ func TestSnapshotNamesEveryHolder(t *testing.T) {
 	nodes := newTestNetwork(t, 4)
 	client := newClient(t, nodes)
 	eventually(t, func() error {
-		changes, err := client.Snapshot(t.Context(), CapacityTopic())
+		changes, err := client.Reader.Snapshot(t.Context(), CapacityTopic())
 		if err != nil {
 			return err
 		}
@@ -156,11 +157,11 @@ func TestWatchSurvivesBadHolders(t *testing.T) {
 	eventually(t, func() error { return v.has(nodes...) })
 
 	// Whoever inspects is shown what the liar holds, and why it is bad.
-	changes, err := client.Snapshot(t.Context(), CapacityTopic())
+	changes, err := client.Reader.Snapshot(t.Context(), CapacityTopic())
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !slices.ContainsFunc(changes, func(c Change) bool { return errors.Is(c.Err, capacity.ErrForged) && len(c.Sealed) > 0 }) {
+	if !slices.ContainsFunc(changes, func(c inspect.Change) bool { return errors.Is(c.Err, capacity.ErrForged) && len(c.Sealed) > 0 }) {
 		t.Errorf("the forged record is not among %d", len(changes))
 	}
 }
@@ -169,11 +170,11 @@ func TestWatchSurvivesBadHolders(t *testing.T) {
 func TestWatchReturnsTheCallersError(t *testing.T) {
 	nodes := newTestNetwork(t, 2)
 	enough := errors.New("enough")
-	err := nodes[0].Watch(t.Context(), CapacityTopic(), func(Change) error { return enough })
+	err := nodes[0].Reader.Watch(t.Context(), CapacityTopic(), func(inspect.Change) error { return enough })
 	if !errors.Is(err, enough) {
 		t.Errorf("Watch = %v", err)
 	}
-	if err := nodes[0].Watch(t.Context(), "x", func(Change) error { return nil }); err == nil {
+	if err := nodes[0].Reader.Watch(t.Context(), "x", func(inspect.Change) error { return nil }); err == nil {
 		t.Error("a topic that is none was watched")
 	}
 }

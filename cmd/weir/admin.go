@@ -17,6 +17,7 @@ import (
 	"weir/capacity"
 	"weir/cmd/weir/api"
 	"weir/dht"
+	"weir/dht/inspect"
 	"weir/sfu"
 	"weir/sfu/problem"
 )
@@ -82,17 +83,17 @@ func (n *node) adminHandler() http.Handler {
 	get("/decisions", func(*http.Request) (any, error) { return n.view.lastDecisions(), nil })
 	get("/policy", func(*http.Request) (any, error) { return n.policy.Judge().Policy(), nil })
 	get("/records", func(r *http.Request) (any, error) {
-		return snapshot(r.Context(), n.dht, topicOf(r.URL.Query().Get("stream")))
+		return snapshot(r.Context(), n.dht.Reader, topicOf(r.URL.Query().Get("stream")))
 	})
 	get("/records/{peer}", func(r *http.Request) (any, error) {
 		id, err := peer.Decode(r.PathValue("peer"))
 		if err != nil {
 			return nil, problem.New(problem.BadParameter, fmt.Sprintf("%q is no peer ID", r.PathValue("peer")))
 		}
-		return recordsOf(r.Context(), n.dht, id)
+		return recordsOf(r.Context(), n.dht, n.dht.Reader, id)
 	})
 	get("/streams", func(r *http.Request) (any, error) {
-		records, err := snapshot(r.Context(), n.dht, dht.CapacityTopic())
+		records, err := snapshot(r.Context(), n.dht.Reader, dht.CapacityTopic())
 		if err != nil {
 			return nil, err
 		}
@@ -176,7 +177,7 @@ func topicOf(stream string) dht.Topic {
 
 // recordsOf asks id itself for its records, and the holders if it does not
 // answer.
-func recordsOf(ctx context.Context, d dhtReader, id peer.ID) ([]api.Record, error) {
+func recordsOf(ctx context.Context, d fetcher, holders snapshotter, id peer.ID) ([]api.Record, error) {
 	ctx, cancel := context.WithTimeout(ctx, 2*snapshotTimeout)
 	defer cancel()
 	own, err := d.Fetch(ctx, id)
@@ -189,7 +190,7 @@ func recordsOf(ctx context.Context, d dhtReader, id peer.ID) ([]api.Record, erro
 		}
 		return all, nil
 	}
-	held, snapErr := snapshot(ctx, d, dht.CapacityTopic())
+	held, snapErr := snapshot(ctx, holders, dht.CapacityTopic())
 	for _, e := range held.Records {
 		if e.Node == id {
 			return []api.Record{e}, nil
@@ -199,12 +200,6 @@ func recordsOf(ctx context.Context, d dhtReader, id peer.ID) ([]api.Record, erro
 		return nil, problem.New(problem.NotKnown, fmt.Sprintf("%s does not answer (%v), and whether a holder has a record of it is not known: %s", id, err, cmp.Or(silent, fmt.Sprint(snapErr)))).Retry(retryReady)
 	}
 	return nil, problem.New(problem.NotFound, fmt.Sprintf("%s does not answer (%v), and no holder has a record of it", id, err))
-}
-
-// dhtReader is what inspection reads: a node, or a client of the network.
-type dhtReader interface {
-	snapshotter
-	fetcher
 }
 
 // purposeOf reads what a hypothetical need is for.
@@ -266,7 +261,7 @@ func (n *node) explain(r *http.Request) (any, error) {
 	return n.dht.Explain(r.Context(), topic, need, []peer.ID{n.dht.ID()})
 }
 
-func watchEventOf(c dht.Change) api.RecordChange {
+func watchEventOf(c inspect.Change) api.RecordChange {
 	switch {
 	case c.Synced:
 		return api.RecordChange{Synced: true, Hearing: &c.Hearing}
@@ -283,7 +278,7 @@ func (n *node) watchRecords(w http.ResponseWriter, r *http.Request) {
 	if !ok {
 		return
 	}
-	err := n.dht.Watch(r.Context(), topicOf(r.URL.Query().Get("stream")), func(c dht.Change) error { return send(watchEventOf(c)) })
+	err := n.dht.Reader.Watch(r.Context(), topicOf(r.URL.Query().Get("stream")), func(c inspect.Change) error { return send(watchEventOf(c)) })
 	n.log.Debug("watch ended", "err", err)
 }
 

@@ -17,6 +17,7 @@ import (
 	"weir/capacity/signed"
 	"weir/cmd/weir/api"
 	"weir/dht"
+	"weir/dht/inspect"
 	"weir/sfu/problem"
 )
 
@@ -60,7 +61,7 @@ func inspectRecord(sealed []byte, now time.Time) api.Record {
 }
 
 // addHolder notes the copy that c told of.
-func addHolder(e *api.Record, c dht.Change) {
+func addHolder(e *api.Record, c inspect.Change) {
 	e.HeldBy = append(e.HeldBy, c.Holder)
 	e.HeldFor = append(e.HeldFor, float64(c.HeldFor.Microseconds())/1000)
 }
@@ -68,7 +69,7 @@ func addHolder(e *api.Record, c dht.Change) {
 // snapshotter is what records are read from: a node, or a client of the
 // network.
 type snapshotter interface {
-	Inspect(ctx context.Context, topic dht.Topic) ([]dht.Change, dht.Hearing, error)
+	Read(ctx context.Context, topic dht.Topic) ([]inspect.Change, dht.Hearing, error)
 }
 
 // snapshot reads all records of topic from its holders: the newest of each
@@ -76,9 +77,9 @@ type snapshotter interface {
 func snapshot(ctx context.Context, from snapshotter, topic dht.Topic) (api.Records, error) {
 	ctx, cancel := context.WithTimeout(ctx, snapshotTimeout)
 	defer cancel()
-	changes, heard, err := from.Inspect(ctx, topic)
+	changes, heard, err := from.Read(ctx, topic)
 	all := []api.Record{}
-	byNode := map[peer.ID][]dht.Change{}
+	byNode := map[peer.ID][]inspect.Change{}
 	for _, c := range changes {
 		if c.Err == nil {
 			byNode[c.Node] = append(byNode[c.Node], c)
@@ -104,7 +105,7 @@ func snapshot(ctx context.Context, from snapshotter, topic dht.Topic) (api.Recor
 // gather makes one entry of the copies of one node's records: the newest, and
 // where which is held. A node may publish in several topics, each with its own
 // sequence numbers.
-func gather(copies []dht.Change, now time.Time) api.Record {
+func gather(copies []inspect.Change, now time.Time) api.Record {
 	newest := copies[0]
 	newestIn := map[dht.Topic]uint64{}
 	for _, c := range copies {
@@ -118,7 +119,7 @@ func gather(copies []dht.Change, now time.Time) api.Record {
 		holder peer.ID
 		topic  dht.Topic
 	}
-	latest := map[place]dht.Change{}
+	latest := map[place]inspect.Change{}
 	for _, c := range copies {
 		at := place{c.Holder, c.Topic}
 		if had, ok := latest[at]; !ok || c.Record.Seq > had.Record.Seq {
@@ -152,7 +153,7 @@ func regionOf(e api.Record) string {
 
 // snapshot reads a topic, or what could be read of it.
 func (n *node) snapshot(ctx context.Context, topic dht.Topic) api.Records {
-	all, err := snapshot(ctx, n.dht, topic)
+	all, err := snapshot(ctx, n.dht.Reader, topic)
 	if err != nil {
 		n.log.Debug("topic not read", "topic", topic, "err", err)
 	}

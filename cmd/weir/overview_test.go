@@ -12,16 +12,17 @@ import (
 	"weir/cmd/weir/api"
 	"weir/cmd/weir/term"
 	"weir/dht"
+	"weir/dht/inspect"
 )
 
 // A record's copies are gathered: who holds the newest, for how long, and who
 // is behind. Each topic has sequence numbers of its own.
 func TestGatherCopies(t *testing.T) {
 	home, straddle := dht.ShardTopic("r1", ""), dht.ShardTopic("r1", "0")
-	copyAt := func(holder string, topic dht.Topic, seq uint64, heldFor time.Duration) dht.Change {
-		return dht.Change{Node: "n", Record: capacity.Record{Node: "n", Seq: seq}, Sealed: []byte(holder), Holder: peer.ID(holder), Topic: topic, HeldFor: heldFor}
+	copyAt := func(holder string, topic dht.Topic, seq uint64, heldFor time.Duration) inspect.Change {
+		return inspect.Change{Node: "n", Record: capacity.Record{Node: "n", Seq: seq}, Sealed: []byte(holder), Holder: peer.ID(holder), Topic: topic, HeldFor: heldFor}
 	}
-	e := gather([]dht.Change{
+	e := gather([]inspect.Change{
 		copyAt("a", home, 7, 3*time.Second),
 		copyAt("a", home, 9, 100*time.Millisecond), // while we read
 		copyAt("b", home, 9, 1200*time.Millisecond),

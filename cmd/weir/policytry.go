@@ -22,6 +22,7 @@ import (
 	"weir/cmd/weir/cmdline"
 	"weir/cmd/weir/term"
 	"weir/dht"
+	"weir/dht/inspect"
 	"weir/sfu/problem"
 )
 
@@ -52,10 +53,10 @@ func (n *node) tryPolicy(r *http.Request) (any, error) {
 		}
 		needs = append(needs, need)
 	}
-	surveys := make(map[dht.Topic]dht.Survey)
+	surveys := make(map[dht.Topic]inspect.Survey)
 	for _, topic := range topics {
 		ctx, cancel := context.WithTimeout(r.Context(), snapshotTimeout)
-		survey, err := n.dht.Survey(ctx, topic)
+		survey, err := n.dht.Reader.Survey(ctx, topic)
 		cancel()
 		if err == nil && len(survey.Candidates) == 0 && !survey.Hearing.Enough() {
 			err = &dht.Unanswered{Topic: topic, Hearing: survey.Hearing}
@@ -72,7 +73,7 @@ func (n *node) tryPolicy(r *http.Request) (any, error) {
 
 // trial compares two policies over surveys, by topic, for needs and for those of
 // decisions made before.
-func trial(before, after *policy.Compiled, surveys map[dht.Topic]dht.Survey, needs []capacity.Need, decisions []dht.Decision) api.PolicyTrial {
+func trial(before, after *policy.Compiled, surveys map[dht.Topic]inspect.Survey, needs []capacity.Need, decisions []dht.Decision) api.PolicyTrial {
 	nameOf := func(j *policy.Compiled) api.PolicyName {
 		p := j.Policy()
 		return api.PolicyName{Name: p.Name, Version: p.Version}

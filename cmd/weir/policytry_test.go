@@ -20,6 +20,7 @@ import (
 	"weir/cmd/weir/cmdline"
 	"weir/cmd/weir/term"
 	"weir/dht"
+	"weir/dht/inspect"
 	"weir/sfu/problem"
 )
 
@@ -34,7 +35,7 @@ func TestTrialInWords(t *testing.T) {
 		return j
 	}
 	ids := []peer.ID{peer.ID("a"), peer.ID("b"), peer.ID("c")}
-	survey := dht.Survey{Silent: []peer.ID{"silent"}}
+	survey := inspect.Survey{Silent: []peer.ID{"silent"}}
 	for i, used := range []int64{1, 5, 9} {
 		survey.Candidates = append(survey.Candidates, policy.Candidate{
 			Trust: 1, Record: capacity.Record{Node: ids[i], Sessions: capacity.Usage{Used: used, Limit: 10}},
@@ -42,7 +43,7 @@ func TestTrialInWords(t *testing.T) {
 	}
 	view := capacity.Need{Purpose: capacity.View}
 	cascade := capacity.Need{Purpose: capacity.Cascade, Stream: "demo"}
-	surveys := map[dht.Topic]dht.Survey{dht.CapacityTopic(): survey, dht.StreamTopic("demo"): {}}
+	surveys := map[dht.Topic]inspect.Survey{dht.CapacityTopic(): survey, dht.StreamTopic("demo"): {}}
 	decisions := []dht.Decision{
 		{Topic: dht.CapacityTopic(), Need: dht.DecisionNeed(view)},
 		{Topic: dht.CapacityTopic(), Need: dht.DecisionNeed(view)},

@@ -322,7 +322,7 @@ func (n *node) regionRecords(ctx context.Context, region string) ([]capacity.Rec
 	ctx, cancel := context.WithTimeout(ctx, snapshotTimeout)
 	defer cancel()
 	topic := dht.ShardTopic(region, "")
-	survey, err := n.dht.Survey(ctx, topic)
+	survey, err := n.dht.Reader.Survey(ctx, topic)
 	if err == nil && !survey.Hearing.Enough() {
 		err = &dht.Unanswered{Topic: topic, Hearing: survey.Hearing}
 	}

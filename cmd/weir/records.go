@@ -21,6 +21,7 @@ import (
 	"weir/cmd/weir/cmdline"
 	"weir/cmd/weir/term"
 	"weir/dht"
+	"weir/dht/inspect"
 )
 
 // recordFlags are those of the records commands: through a node, or by
@@ -63,7 +64,7 @@ func readRecords(c *cli.Context) (list api.Records, done bool, err error) {
 		return list, true, err
 	}
 	defer leave()
-	list, err = snapshot(c.Context, n, topicOf(stream))
+	list, err = snapshot(c.Context, n.Reader, topicOf(stream))
 	if err != nil {
 		return list, true, cli.Exit("the records are not known: "+err.Error(), cmdline.ExitConnection)
 	}
@@ -202,7 +203,7 @@ func getRecords(c *cli.Context) error {
 			return err
 		}
 		defer leave()
-		if entries, err = recordsOf(c.Context, n, id); err != nil {
+		if entries, err = recordsOf(c.Context, n, n.Reader, id); err != nil {
 			return cli.Exit(err.Error(), cmdline.ExitConnection)
 		}
 		if c.Bool("json") {
@@ -268,7 +269,7 @@ func watchRecords(c *cli.Context) error {
 		return err
 	}
 	defer leave()
-	err = n.Watch(c.Context, topicOf(c.String("stream")), func(ch dht.Change) error { return show(watchEventOf(ch)) })
+	err = n.Reader.Watch(c.Context, topicOf(c.String("stream")), func(ch inspect.Change) error { return show(watchEventOf(ch)) })
 	if errors.Is(err, context.Canceled) {
 		return nil
 	}

@@ -6,5 +6,9 @@
 // code rests on. There is no prose here, and no name of a flag or a command:
 // who shows a finding to people words it.
 //
-// A Report is judged without a network, a clock or a goroutine.
+// A Report is judged without a network, a clock or a goroutine. An [Examiner]
+// gathers one, by goroutines that end before it returns. A [Reader] reads what
+// holders hold, once or for as long as its caller likes, by a goroutine for each
+// holder, which its caller's goroutine waits for. Both reach the network by
+// functions that they are given.
 package inspect

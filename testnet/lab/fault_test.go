@@ -15,6 +15,7 @@ import (
 	"weir/capacity"
 	"weir/capacity/ledger"
 	"weir/dht"
+	"weir/dht/inspect"
 )
 
 const (
@@ -440,7 +441,7 @@ func TestJumpsAreSoonVisible(t *testing.T) {
 		seen := make(chan time.Time, 1)
 		synced := make(chan struct{})
 		go func() {
-			_ = seeker.Watch(watching, dht.CapacityTopic(), func(c dht.Change) error {
+			_ = seeker.Reader.Watch(watching, dht.CapacityTopic(), func(c inspect.Change) error {
 				switch {
 				case c.Synced:
 					close(synced)

@@ -44,7 +44,7 @@ func TestNamesAreKnownEverywhere(t *testing.T) {
 	}
 	for i, n := range l.Nodes()[:streams] {
 		eventually(t, func() error {
-			copies, err := n.Snapshot(t.Context(), dht.StreamTopic(name(i)))
+			copies, err := n.Reader.Snapshot(t.Context(), dht.StreamTopic(name(i)))
 			if err == nil && len(copies) < 6 {
 				err = fmt.Errorf("%s is held by %d nodes", name(i), len(copies))
 			}

@@ -1,4 +1,4 @@
-package dht
+package inspect
 
 import (
 	"cmp"
@@ -12,6 +12,7 @@ import (
 	"weir/capacity"
 	"weir/capacity/policy"
 	"weir/dht/holder"
+	"weir/dht/place"
 )
 
 // A Survey is what this node would have to choose among, if it saw every record
@@ -22,24 +23,24 @@ type Survey struct {
 	// Silent are the holders that did not tell all they hold in time: what only
 	// they hold is missing. Hearing says who did.
 	Silent  []peer.ID
-	Hearing Hearing
+	Hearing place.Hearing
 }
 
 // Survey reads all records of topic that are held now, as Snapshot does, with
 // those of finer shards: a region's are those of its coarsest one. Unlike
-// [Node.Find] it leaves no choice to the holders.
-func (n *Node) Survey(ctx context.Context, topic Topic) (Survey, error) {
+// a query it leaves no choice to the holders.
+func (r *Reader) Survey(ctx context.Context, topic holder.Topic) (Survey, error) {
 	errDone := errors.New("done")
-	var heard Hearing
+	var heard place.Hearing
 	newest := make(map[peer.ID]Change)
-	err := n.watch(ctx, topic, holder.Replicas, false, func(c Change) error {
+	err := r.watch(ctx, topic, holder.Replicas, false, func(c Change) error {
 		switch {
 		case c.Synced:
 			heard = c.Hearing
 			return errDone
 		case c.Gone:
 			delete(newest, c.Node)
-		case c.Err == nil && c.Node != n.ID():
+		case c.Err == nil && c.Node != r.Self:
 			newest[c.Node] = c
 		}
 		return nil
@@ -48,7 +49,7 @@ func (n *Node) Survey(ctx context.Context, topic Topic) (Survey, error) {
 		return Survey{}, err
 	}
 	now := time.Now()
-	s := Survey{Me: n.me(""), Candidates: make([]policy.Candidate, 0, len(newest)), Hearing: heard}
+	s := Survey{Me: r.Me(), Candidates: make([]policy.Candidate, 0, len(newest)), Hearing: heard}
 	for _, h := range heard.Silent {
 		s.Silent = append(s.Silent, h.Node)
 	}
@@ -56,8 +57,8 @@ func (n *Node) Survey(ctx context.Context, topic Topic) (Survey, error) {
 		s.Candidates = append(s.Candidates, policy.Candidate{
 			Record: c.Record,
 			Sealed: c.Sealed,
-			RTT:    n.coords.Predict(c.Record.Coordinate),
-			Trust:  n.beliefs.Of(now, id),
+			RTT:    r.RTT(c.Record.Coordinate),
+			Trust:  r.Trust(now, id),
 		})
 	}
 	slices.SortFunc(s.Candidates, func(a, b policy.Candidate) int { return cmp.Compare(a.Record.Node, b.Record.Node) })
