@@ -67,7 +67,7 @@ func (s *stage) flash() {
 	w := s.world(plan{regions: 4, nodes: nodes, kinds: []int{20, 30, 40}, fresh: product, policy: policy.Default()})
 	w.run(10 * time.Second) // records and all are there
 	c := &crowd{w: w, topic: dht.StreamTopic(flashStream), carriers: make(map[*node]*carrier), pulling: make(map[*node][]func(bool)), tries: make(map[*node]int), retry: make(map[*node]time.Duration), waits: make(map[time.Duration]bool)}
-	c.shard = &shard{topic: c.topic, holders: w.elect()}
+	c.shard = w.shard(c.topic)
 	c.carry(w.nodes[0], nil)
 	w.run(w.now + 2*time.Second)
 	w.begin()
@@ -232,18 +232,15 @@ func (c *crowd) attempt(n, from *node, left int, exclude []peer.ID) {
 			return
 		}
 	}
-	p := &placing{
-		w: w, seeker: n, need: need, began: w.now, asked: make(map[*shard]bool), id: w.requestID(),
-		offers: make(map[peer.ID]holder.Offer), tried: slices.Clone(exclude), only: c.shard,
-	}
-	p.done = func(p *placing, parent *node) {
+	p := w.newPlacing(n, need, func(p *placing, parent *node) {
 		if parent == nil {
 			finish(false)
 			return
 		}
 		subscribe(parent, p.id)
-	}
-	p.widen()
+	})
+	p.only, p.placement.Further, p.placement.Exclude = c.shard, false, exclude
+	p.start()
 }
 
 // carry makes n a carrier, below parent.

@@ -501,11 +501,15 @@ func (w *world) decisionTime(decisions int) float64 {
 	began := time.Now()
 	for range decisions {
 		seeker := w.ingress(0)
-		p := &placing{w: w, seeker: seeker, need: viewerNeed, offers: make(map[peer.ID]holder.Offer)}
-		for _, h := range seeker.nearestHolders(seeker.home) {
-			p.offer(h, seeker.home, place.OfferLimit)
+		p := w.newPlacing(seeker, viewerNeed, nil)
+		p.exclude = []peer.ID{seeker.id}
+		for _, h := range seeker.nearestHolders(seeker.home)[:holder.AsksFirst] {
+			offers, _ := p.offersOf(w.byID[h], seeker.home, place.OfferLimit)
+			for _, o := range offers {
+				place.Merge(p.offers, o)
+			}
 		}
-		p.pick()
+		p.order()
 	}
 	return float64(time.Since(began).Microseconds()) / float64(decisions)
 }

@@ -2,10 +2,11 @@
 // up to 100,000 nodes, by weir and, for the same viewers, by others.
 //
 // What is simulated is the network, the viewers and the meters. What decides is
-// the product's own: [capacity.Judge] and its policies, [capacity.Ledger], and
-// of package holder the table, the offers, the beliefs, the picks and the pace
-// of publishing. Every viewer is placed: the node that one comes to first, the
-// seeker, serves none itself.
+// the product's own: [policy.Compiled] and its policies, [ledger.Ledger], of
+// package holder the table, the offers, the beliefs and the pace of publishing,
+// and package place, whose machines this one drives as package dht does. Every
+// viewer is placed: the node that one comes to first, the seeker, serves none
+// itself.
 //
 // Simplified: a record arrives at all holders at once; holders are drawn at
 // random, as if by a hash; coordinates are exact; a link carries whatever there

@@ -70,6 +70,7 @@ type world struct {
 	nodes   []*node
 	byID    map[peer.ID]*node
 	regions []*region
+	shards  map[dht.Topic]*shard
 	ids     uint64
 	figures
 }
@@ -88,6 +89,7 @@ type region struct {
 type shard struct {
 	topic   dht.Topic
 	holders []*node
+	split   bool // nobody is there any more, but in its parts
 }
 
 type node struct {
@@ -97,7 +99,7 @@ type node struct {
 	coord *coordinate.Coordinate
 	in    *region
 	home  *shard
-	near  map[*shard][]*node // its two nearest holders of shards it has asked
+	near  map[*shard][]peer.ID // holders of shards it has asked, nearest first
 
 	partner *shard // that it asks as well; nil: there is but one
 
@@ -129,7 +131,7 @@ func newWorld(p plan) *world {
 	if err != nil {
 		panic(err) // it is one of ours
 	}
-	w := &world{plan: p, judge: judge, rnd: rand.New(rand.NewPCG(p.seed, 0x73696d)), demand: rand.New(rand.NewPCG(p.seed, 0x64656d)), byID: make(map[peer.ID]*node, p.nodes)}
+	w := &world{plan: p, judge: judge, rnd: rand.New(rand.NewPCG(p.seed, 0x73696d)), demand: rand.New(rand.NewPCG(p.seed, 0x64656d)), byID: make(map[peer.ID]*node, p.nodes), shards: make(map[dht.Topic]*shard)}
 	geography := lab.NewGeography(p.seed, p.regions, meanRTT)
 	for i := range p.regions {
 		w.regions = append(w.regions, &region{label: geography.Place(i).Region, prober: new(prober)})
@@ -170,7 +172,7 @@ func (w *world) add(i int, place lab.Place) {
 	c.Vec[0], c.Vec[1], c.Height, c.Adjustment = 2*place.X/1000, 2*place.Y/1000, 2*place.Access/1000, 0
 	n := &node{
 		id: peer.ID(key), index: i, place: place, coord: c, in: w.regions[i%len(w.regions)],
-		sessions: w.kinds[w.rnd.IntN(len(w.kinds))], claims: 1, near: make(map[*shard][]*node),
+		sessions: w.kinds[w.rnd.IntN(len(w.kinds))], claims: 1, near: make(map[*shard][]peer.ID),
 		beliefs: holder.NewBeliefs(), idle: -1,
 	}
 	if w.liars > 0 && i%(w.plan.nodes/w.liars) == 0 {
@@ -190,17 +192,39 @@ func (w *world) split(r *region, bits string, nodes []*node) []*shard {
 		for _, n := range nodes {
 			half[holder.IDBits(n.id)[len(bits)]-'0'] = append(half[holder.IDBits(n.id)[len(bits)]-'0'], n)
 		}
+		w.shard(dht.ShardTopic(r.label, bits)).split = true
 		return append(w.split(r, bits+"0", half[0]), w.split(r, bits+"1", half[1])...)
 	}
 	if len(nodes) == 0 {
 		return nil
 	}
-	s := &shard{topic: dht.ShardTopic(r.label, bits)}
-	s.holders = w.elect()
+	s := w.shard(dht.ShardTopic(r.label, bits))
 	for _, n := range nodes {
 		n.home = s
 	}
 	return []*shard{s}
+}
+
+// shard is the shard of that topic, in which there may be nobody.
+func (w *world) shard(topic dht.Topic) *shard {
+	s := w.shards[topic]
+	if s == nil {
+		s = &shard{topic: topic, holders: w.elect()}
+		w.shards[topic] = s
+	}
+	return s
+}
+
+// depthOf is how finely another region is known to be split: as its first shard
+// is.
+func (w *world) depthOf(label string) int {
+	for _, r := range w.regions {
+		if r.label == label && len(r.shards) > 0 {
+			_, bits, _ := r.shards[0].topic.Shard()
+			return len(bits)
+		}
+	}
+	return 0
 }
 
 // elect draws the holders of a topic: those closest to its key are anywhere.

@@ -1,0 +1,133 @@
+package sim
+
+import (
+	"cmp"
+	"slices"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"weir/dht/holder"
+	"weir/dht/place"
+)
+
+// ownLimit is how many offers a seeker takes of a topic that it holds itself.
+const ownLimit = 16
+
+// An asking is one query of a shard's holders under way.
+type asking struct {
+	p     *placing
+	shard *shard
+	query place.Query
+	wake  deadline
+	held  int  // records, as the holder says that has most
+	found bool // some offer
+	each  bool // of several queries one answer is enough
+	done  bool
+}
+
+func (p *placing) newAsking(topic holder.Topic, s place.SearchStep) *asking {
+	a := &asking{p: p, shard: p.w.shard(topic), each: s.OneEach}
+	heard := 0
+	if slices.Contains(a.shard.holders, p.seeker) {
+		heard = 1
+		a.take(a.offers(p.seeker, ownLimit))
+	}
+	a.query = place.Query{
+		Holders: p.seeker.nearestHolders(a.shard), Patience: a.patience, Near: s.Near,
+		Lacking: max(0, place.Quorum(topic, len(a.shard.holders))-heard),
+	}
+	if s.OneEach {
+		a.query.First = 1
+	}
+	return a
+}
+
+func (a *asking) patience(id peer.ID) time.Duration {
+	return place.Patience(a.p.seeker.rtt(a.p.w.byID[id]), true)
+}
+
+// do carries out a step.
+func (a *asking) do(s place.QueryStep) {
+	if a.done {
+		return
+	}
+	for _, id := range s.Ask {
+		a.ask(a.p.w.byID[id])
+	}
+	if !s.Done {
+		a.wake.set(a.p.w, s.Due, func() { a.do(a.query.Tick(a.p.w.clock())) })
+		return
+	}
+	a.done = true
+	a.wake.cancel()
+	if a.found && a.each {
+		for _, other := range a.p.queries {
+			if other != a && !other.done {
+				other.do(other.query.FoundElsewhere())
+			}
+		}
+	}
+	a.p.answered()
+}
+
+// ask has h answer. What it offers counts as offered, even if it comes too late.
+func (a *asking) ask(h *node) {
+	p, w, rtt := a.p, a.p.w, a.p.seeker.rtt(h)
+	p.messages++
+	p.bytes += w.sizes().Query
+	w.after(rtt/2, func() {
+		offers, held := a.offers(h, place.OfferLimit)
+		w.after(rtt-rtt/2, func() {
+			if a.done {
+				return
+			}
+			p.messages++
+			p.bytes += w.sizes().QueryReply + float64(len(offers))*w.sizes().Offer
+			a.take(offers, held)
+			a.do(a.query.Answered(w.clock(), h.id, a.found))
+		})
+	})
+}
+
+func (a *asking) take(offers []holder.Offer, held int) {
+	a.held = max(a.held, held)
+	a.found = a.found || len(offers) > 0
+	for _, o := range offers {
+		place.Merge(a.p.offers, o)
+	}
+}
+
+// offers is what h answers.
+func (a *asking) offers(h *node, limit int) (offers []holder.Offer, held int) {
+	return a.p.offersOf(h, a.shard, limit)
+}
+
+func (p *placing) offersOf(h *node, s *shard, limit int) (offers []holder.Offer, held int) {
+	now := p.w.clock()
+	q := holder.Query{Topic: s.topic, Need: p.need, Me: p.seeker.me(), Exclude: p.exclude, Limit: limit}
+	if p.w.hearsay {
+		h.doubts.Heard(now, p.seeker.id, p.seeker.beliefs.Doubts(now))
+		q.Trust = func(id peer.ID) float64 { return h.doubts.Of(now, id) }
+	}
+	offers, held, _ = h.table.Offers(now, p.w.judge, q, p.w.rnd)
+	for i := range offers {
+		if offers[i].Sealed = nil; h != p.seeker { // a digest
+			offers[i].Holder = h.id
+		}
+	}
+	return offers, held
+}
+
+// nearestHolders are those of s but the seeker, nearest first.
+func (n *node) nearestHolders(s *shard) []peer.ID {
+	if n.near[s] == nil {
+		others := slices.DeleteFunc(slices.Clone(s.holders), func(h *node) bool { return h == n })
+		slices.SortStableFunc(others, func(a, b *node) int { return cmp.Compare(n.rtt(a), n.rtt(b)) })
+		n.near[s] = make([]peer.ID, 0, len(others))
+		for _, h := range others {
+			n.near[s] = append(n.near[s], h.id)
+		}
+	}
+	return n.near[s]
+}
