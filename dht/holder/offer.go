@@ -24,8 +24,8 @@ const (
 	// all, so it is less where many are heard.
 	mostAskers = float64(Replicas) / AsksFirst
 
-	// Offers are drawn from the best poolPart times as many.
-	poolPart = 2
+	// PoolPart is from how many times as many, the best, offers are drawn.
+	PoolPart = 2
 )
 
 // An Offer is a candidate of a placement as a holder judged it. What it says
@@ -89,7 +89,7 @@ func (t *Table) Offers(now time.Time, judge *policy.Compiled, q Query, rnd *rand
 	}
 	verdicts := ranking.Passed
 	if len(verdicts) > q.Limit {
-		pool := poolPart * q.Limit
+		pool := PoolPart * q.Limit
 		if judge.Policy().Strategy == policy.BinPack {
 			pool = q.Limit // shadows alone keep askers apart
 		}

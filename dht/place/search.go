@@ -8,7 +8,8 @@ import (
 )
 
 const (
-	nearRegions = 2 // regions asked at once when the own one does not do
+	// NearRegions are asked at once when the own region does not do.
+	NearRegions = 2
 	farRegions  = 4 // and when those do not either
 
 	// Levels is how many there are of a [Search]: the seeker's own shards,
@@ -155,9 +156,9 @@ func (s *Search) topics() []holder.Topic {
 	}
 	near := slices.DeleteFunc(slices.Clone(s.Near), func(r string) bool { return r == s.Region })
 	if s.Level == 2 {
-		near = near[:min(len(near), nearRegions)]
+		near = near[:min(len(near), NearRegions)]
 	} else {
-		near = near[min(len(near), nearRegions):]
+		near = near[min(len(near), NearRegions):]
 		near = near[:min(len(near), farRegions)]
 	}
 	topics := make([]holder.Topic, 0, len(near))

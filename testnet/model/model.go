@@ -11,15 +11,20 @@ package model
 
 import (
 	"cmp"
+	"maps"
 	"math"
 	"math/rand/v2"
 	"slices"
 	"time"
 
 	"weir/capacity"
+	"weir/capacity/policy"
 	"weir/dht/directory"
+	"weir/dht/holder"
 	"weir/dht/place"
 	"weir/testnet/lab"
+
+	"github.com/libp2p/go-libp2p/core/peer"
 )
 
 // Params describe the network, beside its size.
@@ -37,21 +42,14 @@ type Params struct {
 
 // What package dht does, and what machines can do.
 const (
-	holders    = 8                      // of a topic
-	few        = 9                      // nodes, up to which everybody holds everything
+	holders    = holder.Replicas        // of a topic
+	few        = holder.Replicas + 1    // nodes, up to which everybody holds everything
 	shardSplit = directory.DefaultSplit // publishers above which a shard is split in two
-	offered    = 6                      // offers each holder is asked for
-	drawnFrom  = 4                      // best of them, of which two are drawn and asked to reserve
 
 	probeEvery    = 5.0  // s between two round trips measured by a node
 	indexEvery    = 20.0 // s between two records in the index of regions
 	indexSponsors = 16   // nodes of a region that stand in it
-	wideAbove     = 0.8  // stress of the best offer above which the nearest regions are asked
-	wideRegions   = 2
-
-	noneAtOnce  = 256     // nodes asked at the same time where nobody holds
-	noneAtMost  = 1_000.0 // ms after which whoever has answered must do
-	routeBucket = 20      // peers in a bucket of Kademlia's routing table
+	routeBucket   = 20   // peers in a bucket of Kademlia's routing table
 
 	// Of a machine of ours: ranking a record by the default policy, verifying
 	// one (ed25519), a QUIC handshake, and what a link carries.
@@ -96,8 +94,9 @@ func Reckon(p Params, mode string, n int) Row {
 	m.upkeep(&p, &r, float64(n))
 	rnd := rand.New(rand.NewPCG(p.Seed, uint64(n)))
 	times := make([]float64, p.Trials)
+	worth := newWorth(policy.Default())
 	for i := range times {
-		t := trial{p: &p, n: n, rnd: rnd, seeker: rnd.IntN(n)}
+		t := trial{p: &p, n: n, rnd: rnd, worth: worth, seeker: rnd.IntN(n)}
 		t.me = p.Map.Place(t.seeker)
 		m.find(&t)
 		t.reserve()
@@ -224,21 +223,13 @@ type trial struct {
 	me     lab.Place
 
 	ms, messages, bytes float64
-	candidates          []candidate
+	worth               *worth
+	candidates          []holder.Offer
 	records             bool // the seeker has the candidates' records, so that a lease comes without
 }
 
-type candidate struct {
-	place  lab.Place
-	rtt    float64 // ms
-	score  float64
-	stress float64
-}
-
-// rtt is the round trip from the seeker, in ms.
-func (t *trial) rtt(to lab.Place) float64 {
-	return 2 * float64(t.me.OneWay(to)) / float64(time.Millisecond)
-}
+// rtt is the round trip from the seeker.
+func (t *trial) rtt(to lab.Place) time.Duration { return 2 * t.me.OneWay(to) }
 
 // other is a random node that is not the seeker, of the seeker's region or of
 // any.
@@ -255,69 +246,61 @@ func (t *trial) other(near bool) lab.Place {
 	return t.me
 }
 
-// pool draws up to count distinct nodes and keeps those with room. The default
-// policy's score: six tenths headroom, two nearness, and for a seeker that
-// names no region a constant.
-func (t *trial) pool(count int, near bool) (best float64) {
-	best = 1
+// pool draws up to count distinct nodes and counts those with room, of which it
+// keeps as many, the best as the policy sees them, as a holder draws its offers
+// from. Least is the stress of the one that is loaded least.
+func (t *trial) pool(count int, near bool) (room int, least float64) {
+	type candidate struct {
+		score, stress float64
+		rtt           time.Duration
+	}
+	var all []candidate
+	least = 1
 	for range count {
-		c := candidate{place: t.other(near), stress: stressLeast + (stressMost-stressLeast)*t.rnd.Float64()}
-		if c.stress >= capacity.FullAt || c.stress > capacity.FreeAt && t.rnd.Float64() < full {
+		to, stress := t.other(near), stressLeast+(stressMost-stressLeast)*t.rnd.Float64()
+		if stress >= capacity.FullAt || stress > capacity.FreeAt && t.rnd.Float64() < full {
 			continue
 		}
-		c.rtt = t.rtt(c.place)
-		c.score = 0.6*(1-c.stress) + 0.2/(1+c.rtt/50) + 0.05
-		best = min(best, c.stress)
-		t.candidates = append(t.candidates, c)
+		rtt := t.rtt(to)
+		least = min(least, stress)
+		all = append(all, candidate{t.worth.of(stress, rtt), stress, rtt})
 	}
-	return best
+	slices.SortStableFunc(all, func(a, b candidate) int { return cmp.Compare(b.score, a.score) })
+	for _, c := range all[:min(len(all), holder.PoolPart*place.OfferLimit)] {
+		o := holder.Offer{Stress: c.stress}
+		o.Record.Node = nameOf(len(t.candidates))
+		o.Score, o.RTT = c.score, c.rtt
+		t.candidates = append(t.candidates, o)
+	}
+	return len(all), least
 }
 
-// sample leaves count of the candidates, drawn by score.
-func (t *trial) sample(count int) {
-	t.candidates = t.draw(t.candidates, count)
-}
-
-func (t *trial) draw(from []candidate, count int) []candidate {
-	from = slices.Clone(from)
-	var drawn []candidate
-	for len(drawn) < count && len(from) > 0 {
-		total := 0.0
-		for _, c := range from {
-			total += c.score
-		}
-		x, i := t.rnd.Float64()*total, 0
-		for i < len(from)-1 && x >= from[i].score {
-			x -= from[i].score
-			i++
-		}
-		drawn = append(drawn, from[i])
-		from = slices.Delete(from, i, i+1)
+// sample leaves what so many holders offer of the candidates.
+func (t *trial) sample(holders int) {
+	if len(t.candidates) <= place.OfferLimit {
+		return
 	}
-	return drawn
-}
-
-// ask has holders answer a query in parallel: the first answer counts, and a
-// second may still come in for as long as the first took. It returns the time.
-func (t *trial) ask(rtts []float64, rank float64, offers int) float64 {
-	reply := t.p.Sizes.reply(min(offers, offered))
-	slices.Sort(rtts)
-	asked := rtts[:min(2, len(rtts))]
-	first := asked[0]
-	took := first
-	t.messages += float64(len(asked)) + 1
-	t.bytes += float64(len(asked))*t.p.Sizes.Query + reply
-	if len(asked) > 1 {
-		grace := asMillis(place.AnswerGrace(fromMillis(first)))
-		if asked[1] <= first+grace {
-			took = asked[1]
-			t.messages++
-			t.bytes += reply
-		} else {
-			took = first + grace
+	var all policy.Ranking
+	byNode := make(map[peer.ID]holder.Offer)
+	for _, o := range t.ranked() {
+		all.Passed = append(all.Passed, o.Evaluation)
+		byNode[o.Record.Node] = o
+	}
+	offers := make(map[peer.ID]holder.Offer)
+	for range holders {
+		for _, v := range all.Draw(place.OfferLimit, holder.PoolPart*place.OfferLimit, t.rnd) {
+			offers[v.Record.Node] = byNode[v.Record.Node]
 		}
 	}
-	return took + rank
+	t.candidates = slices.Collect(maps.Values(offers))
+}
+
+// ranked are the candidates, best first.
+func (t *trial) ranked() []holder.Offer {
+	slices.SortFunc(t.candidates, func(a, b holder.Offer) int {
+		return cmp.Or(cmp.Compare(b.Score, a.Score), cmp.Compare(a.Record.Node, b.Record.Node))
+	})
+	return t.candidates
 }
 
 // most bounds how many candidates are drawn for who sees all: of so many, the
@@ -334,31 +317,30 @@ func (t *trial) kademlia() {
 	shards := shardsOf(float64(region))
 	shard := region / shards
 	rank := rankMillis * float64(shard)
-	var best float64
+	var room int
+	var least float64
 	if shards == 1 {
-		best = t.pool(min(shard-1, most), true)
-		t.ms += t.ask(t.holders(), rank, len(t.candidates))
+		room, least = t.pool(min(shard-1, most), true)
+		t.ms += t.ask(place.Query{}, t.holders(), room) + rank
 	} else { // the nearest holder of the own shard, and that of another one
-		best = t.pool(min(2*shard-1, most), true)
-		t.ms += max(slices.Min(t.holders()), slices.Min(t.holders())) + rank
-		t.messages += 4
-		t.bytes += 2 * (t.p.Sizes.Query + t.p.Sizes.reply(min(len(t.candidates)/2, offered)))
+		room, least = t.pool(min(2*shard-1, most), true)
+		one := place.Query{First: 1, Near: true}
+		t.ms += max(t.ask(one, t.holders(), room/2), t.ask(one, t.holders(), room/2)) + rank
 	}
-	t.sample(2 * offered) // each of the two offers its own
-	if best > wideAbove {
+	t.sample(holder.AsksFirst)
+	if !place.GoodEnough(least) {
 		// The nearest regions, at the same time; their holders are as far.
 		slowest := 0.0
-		for range wideRegions {
-			known := len(t.candidates)
-			t.pool(min(shard, 2*offered), false)
-			slowest = max(slowest, t.ask(t.holders(), rank, len(t.candidates)-known))
+		for range place.NearRegions {
+			room, _ := t.pool(min(shard, 2*place.OfferLimit), false)
+			slowest = max(slowest, t.ask(place.Query{Near: true}, t.holders(), room))
 		}
-		t.ms += slowest
+		t.ms += slowest + rank
 	}
 }
 
 // holders are the round trips to those of a topic, which are anywhere.
-func (t *trial) holders() (rtts []float64) {
+func (t *trial) holders() (rtts []time.Duration) {
 	for range holders {
 		rtts = append(rtts, t.rtt(t.other(false)))
 	}
@@ -366,38 +348,38 @@ func (t *trial) holders() (rtts []float64) {
 }
 
 func (t *trial) broker(brokers int) {
-	var rtts []float64
+	var rtts []time.Duration
 	for i := range brokers {
 		rtts = append(rtts, t.rtt(t.p.Map.Centre(i)))
 	}
-	t.pool(min(t.n-1, most), false)
-	t.ms += t.ask(rtts, rankMillis*float64(t.n), len(t.candidates))
-	t.sample(min(2, brokers) * offered)
+	room, _ := t.pool(min(t.n-1, most), false)
+	t.ms += t.ask(place.Query{}, rtts, room) + rankMillis*float64(t.n)
+	t.sample(min(holder.AsksFirst, brokers))
 }
 
-// pull asks everybody, noneAtOnce at a time. Once three quarters have answered,
+// pull asks everybody, place.PollAtOnce at a time. Once three quarters have answered,
 // the rest has as long again.
 func (t *trial) pull() {
 	asked := t.n - 1
 	sample := min(asked, most)
 	rtts := make([]float64, sample)
 	for i := range rtts {
-		rtts[i] = t.rtt(t.other(false)) * t.trips()
+		rtts[i] = asMillis(t.rtt(t.other(false))) * t.trips()
 	}
 	slices.Sort(rtts)
-	rounds := math.Ceil(float64(asked) / noneAtOnce)
+	rounds := math.Ceil(float64(asked) / place.PollAtOnce)
 	mean := 0.0
 	for _, r := range rtts {
 		mean += r / float64(sample)
 	}
 	all := (rounds-1)*mean + min(rtts[sample-1], 2*max(rtts[sample*3/4], asMillis(place.GraceMost)))
-	took := min(all, noneAtMost)
+	took := min(all, asMillis(place.PollTime))
 	part := took / all // what there was time for
 	t.ms += took + part*float64(asked)*(t.trips()-1)*handshakeMillis
 	t.messages += part * 2 * float64(asked)
 	t.bytes += part * float64(asked) * t.p.Sizes.Query
-	t.pool(int(part*float64(sample)), false)
-	pass := float64(len(t.candidates)) / float64(sample)
+	room, _ := t.pool(int(part*float64(sample)), false)
+	pass := float64(room) / float64(sample)
 	t.bytes += part * float64(asked) * (t.p.Sizes.reply(0) + pass*(t.p.Sizes.reply(1)-t.p.Sizes.reply(0)))
 }
 
@@ -412,50 +394,14 @@ func (t *trial) push() {
 func (t *trial) redis() {
 	reply := float64(t.n) * t.p.Sizes.RedisRecord
 	rounds := 1 + max(0, math.Ceil(math.Log2(reply/initialWindow+1))-1)
-	t.ms += rounds*t.rtt(t.p.Map.Centre(0)) + reply/linkBytes + float64(t.n)*(verifyMillis+rankMillis)
+	t.ms += rounds*asMillis(t.rtt(t.p.Map.Centre(0))) + reply/linkBytes + float64(t.n)*(verifyMillis+rankMillis)
 	t.messages += 2
 	t.bytes += t.p.Sizes.RedisRead + reply
 	t.records = true
 	t.pool(min(t.n-1, most), false)
 }
 
-// reserve asks two of the best at the same time, and takes the better lease: a
-// second is waited for no longer than [place.LeaseGrace].
-func (t *trial) reserve() {
-	if len(t.candidates) == 0 {
-		return // nobody has room: that much is known
-	}
-	slices.SortFunc(t.candidates, func(a, b candidate) int { return cmp.Compare(b.score, a.score) })
-	picks := t.draw(t.candidates[:min(drawnFrom, len(t.candidates))], 2)
-	var took []float64
-	slowest := 0.0
-	for _, c := range picks {
-		trips := 1.0
-		if t.rnd.Float64() < t.trips()-1 {
-			trips = 2
-		}
-		took = append(took, trips*c.rtt)
-		slowest = max(slowest, c.rtt)
-	}
-	slices.Sort(took)
-	replies, until := 1.0, took[0]
-	if len(took) > 1 {
-		until += asMillis(place.LeaseGrace(fromMillis(took[0]), fromMillis(slowest)))
-		if took[1] <= until {
-			replies, until = 2, took[1]
-		}
-	}
-	t.ms += until
-	t.messages += float64(len(picks)) + replies
-	reply := t.p.Sizes.ReserveReply
-	if t.records {
-		reply -= t.p.Sizes.Record
-	}
-	t.bytes += float64(len(picks))*t.p.Sizes.Reserve + replies*reply
-}
-
-func asMillis(d time.Duration) float64    { return float64(d) / float64(time.Millisecond) }
-func fromMillis(ms float64) time.Duration { return time.Duration(ms * float64(time.Millisecond)) }
+func asMillis(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
 
 // trips is how many round trips an exchange with a random node takes on
 // average: two if there is no connection, the first being QUIC's handshake

@@ -17,6 +17,7 @@ import (
 	"weir/capacity/signed"
 	"weir/dht"
 	"weir/dht/pb"
+	"weir/dht/place"
 )
 
 // Sizes are those of messages, in bytes: with the length before each, and for
@@ -61,13 +62,13 @@ func SizesOf() (Sizes, error) {
 		return s, err
 	}
 	now := time.UnixMilli(1_800_000_000_000)
-	place := coordinate.NewCoordinate(coordinate.DefaultConfig())
-	for i := range place.Vec {
-		place.Vec[i] = 0.01 * float64(i+1)
+	at := coordinate.NewCoordinate(coordinate.DefaultConfig())
+	for i := range at.Vec {
+		at.Vec[i] = 0.01 * float64(i+1)
 	}
 	record := capacity.Record{
 		Node: id, Seq: uint64(now.UnixMilli()), Issued: now, TTL: capacity.DefaultTTL, Addrs: []multiaddr.Multiaddr{addr},
-		URL: "http://192.0.2.1:8080", Media: "192.0.2.1:8443", Region: "region-1", Coordinate: place, Cores: 4, CPU: 0.5, CPULimit: 0.8,
+		URL: "http://192.0.2.1:8080", Media: "192.0.2.1:8443", Region: "region-1", Coordinate: at, Cores: 4, CPU: 0.5, CPULimit: 0.8,
 		Uplink: capacity.Usage{Used: 7e8, Limit: 1e9}, Packets: capacity.Usage{Used: 84_000, Limit: 150_000},
 		Sessions: capacity.Usage{Used: 2, Limit: 500}, Reserved: 2e7, Release: "lab",
 	}
@@ -82,7 +83,7 @@ func SizesOf() (Sizes, error) {
 	need := &cpb.Need{Uplink: 2e7, Packets: 2_500}
 	topic := string(dht.ShardTopic("region-1", ""))
 	here := &cpb.Coordinate{Error: 0.1, Adjustment: 0.01, Height: 0.001}
-	for _, x := range place.Vec {
+	for _, x := range at.Vec {
 		here.Vec = append(here.Vec, float32(x))
 	}
 	lease, err := signed.SealLease(capacity.Lease{ID: strings.Repeat("0", 16), Target: id, From: id, Need: capacity.Need{Uplink: 2e7, Packets: 2_500}, Expires: now}, key)
@@ -110,7 +111,7 @@ func SizesOf() (Sizes, error) {
 	s.Datagram = datagram(&pb.Datagram{Entries: []*pb.Entry{{Topic: topic, Amendment: amendment}}})
 	s.Asking = datagram(&pb.Datagram{Entries: []*pb.Entry{{Topic: topic, Amendment: amendment, Known: entry.Known}}, Id: 1_000})
 	s.Answer = datagram(&pb.Datagram{Answer: &pb.AdvertiseReply{Results: results}, Answers: 1_000})
-	s.Query = records(&pb.Request{Op: &pb.Request_Query{Query: &pb.Query{Topic: topic, Need: need, Origin: here, Limit: offered}}})
+	s.Query = records(&pb.Request{Op: &pb.Request_Query{Query: &pb.Query{Topic: topic, Need: need, Origin: here, Limit: place.OfferLimit}}})
 	s.QueryReply, s.Offer = records(offers(0)), records(offers(2))-records(offers(1))
 	s.Fetch = records(&pb.Request{Op: &pb.Request_Fetch{Fetch: &pb.Fetch{}}})
 	s.FetchReply = records(&pb.Response{Op: &pb.Response_Fetch{Fetch: &pb.FetchReply{Coordinate: here}}})
