@@ -122,8 +122,8 @@ func (n *Node) takeDatagram(now time.Time, from peer.ID, b []byte) (*pb.Datagram
 	}
 	var entries []*pb.Entry
 	for _, e := range m.Entries[:min(len(m.Entries), datagramTopics)] {
-		if len(e.Sealed)+len(e.Amendment) > 0 { // a withdrawal must not get lost, so it does not come this way
-			entries = append(entries, &pb.Entry{Topic: e.Topic, Sealed: e.Sealed, Amendment: e.Amendment, Known: e.Known})
+		if len(e.Sealed)+len(e.Update) > 0 { // a withdrawal must not get lost, so it does not come this way
+			entries = append(entries, &pb.Entry{Topic: e.Topic, Sealed: e.Sealed, Update: e.Update, Known: e.Known})
 		}
 	}
 	if m.Id != 0 {
@@ -140,7 +140,7 @@ func (n *Node) takeDatagram(now time.Time, from peer.ID, b []byte) (*pb.Datagram
 		if n.rates.Allow(now, from) {
 			err = n.hold(now, from, e)
 		}
-		if errors.Is(err, errNothingToAmend) {
+		if errors.Is(err, errNothingToUpdate) {
 			if answer == nil {
 				answer = &pb.Datagram{}
 			}

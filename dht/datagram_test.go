@@ -118,7 +118,7 @@ func TestAnswersToDatagrams(t *testing.T) {
 	sealed := seal(t, r, key)
 	next := r
 	next.Seq = 2
-	amendment := amend(t, &testNode{key: key}, sealed, next)
+	delta := sealUpdate(t, &testNode{key: key}, sealed, next)
 	take := func(m *pb.Datagram) *pb.Datagram {
 		t.Helper()
 		b, err := proto.MarshalOptions{}.MarshalAppend(datagramPrefix(NetworkID("test")), m)
@@ -126,24 +126,24 @@ func TestAnswersToDatagrams(t *testing.T) {
 			t.Fatal(err)
 		}
 		answer, err := n.takeDatagram(now, from, b)
-		if err != nil && !errors.Is(err, errNothingToAmend) {
+		if err != nil && !errors.Is(err, errNothingToUpdate) {
 			t.Fatal(err)
 		}
 		return answer
 	}
 	home := string(testHome)
-	if a := take(&pb.Datagram{Entries: []*pb.Entry{{Topic: home, Amendment: amendment}}}); !slices.Equal(a.GetLacking(), []string{home}) || a.Answer != nil {
-		t.Errorf("what cannot be amended: %v", a)
+	if a := take(&pb.Datagram{Entries: []*pb.Entry{{Topic: home, Update: delta}}}); !slices.Equal(a.GetLacking(), []string{home}) || a.Answer != nil {
+		t.Errorf("what cannot be updated: %v", a)
 	}
-	a := take(&pb.Datagram{Id: 7, Entries: []*pb.Entry{{Topic: home, Amendment: amendment}}})
-	if a.GetAnswers() != 7 || a.GetAnswer().GetResults()[0].GetRefused() != errNothingToAmend.Error() || len(a.Lacking) > 0 {
-		t.Errorf("what cannot be amended and is to be confirmed: %v", a)
+	a := take(&pb.Datagram{Id: 7, Entries: []*pb.Entry{{Topic: home, Update: delta}}})
+	if a.GetAnswers() != 7 || a.GetAnswer().GetResults()[0].GetRefused() != errNothingToUpdate.Error() || len(a.Lacking) > 0 {
+		t.Errorf("what cannot be updated and is to be confirmed: %v", a)
 	}
-	a = take(&pb.Datagram{Id: 8, Entries: []*pb.Entry{{Topic: home, Sealed: sealed}, {Topic: home, Amendment: amendment}}})
+	a = take(&pb.Datagram{Id: 8, Entries: []*pb.Entry{{Topic: home, Sealed: sealed}, {Topic: home, Update: delta}}})
 	if rs := a.GetAnswer().GetResults(); a.GetAnswers() != 8 || len(rs) != 2 || rs[0].Refused+rs[1].Refused != "" {
 		t.Errorf("what is to be confirmed: %v", a)
 	}
-	if a := take(&pb.Datagram{Entries: []*pb.Entry{{Topic: home, Amendment: amendment}}}); a != nil {
+	if a := take(&pb.Datagram{Entries: []*pb.Entry{{Topic: home, Update: delta}}}); a != nil {
 		t.Errorf("what is not to be confirmed: %v", a)
 	}
 	if a := take(&pb.Datagram{Answer: &pb.AdvertiseReply{}, Answers: 7, Lacking: []string{home, "x"}}); a != nil {
@@ -195,7 +195,7 @@ func FuzzDatagram(f *testing.F) {
 		{Answer: &pb.AdvertiseReply{Results: []*pb.Result{{Held: 3}}}, Answers: 1, Lacking: []string{string(testHome)}},
 		{Id: 5, Entries: []*pb.Entry{{Topic: string(testHome), Sealed: seal(f, r, key), Known: []byte("12345678")}}},
 		{Entries: []*pb.Entry{{Topic: string(testHome), Sealed: seal(f, r, key)}}},
-		{Entries: []*pb.Entry{{Topic: string(testHome), Amendment: amend(f, &testNode{key: key}, seal(f, r, key), next)}}},
+		{Entries: []*pb.Entry{{Topic: string(testHome), Update: sealUpdate(f, &testNode{key: key}, seal(f, r, key), next)}}},
 		{Entries: []*pb.Entry{{Topic: "stream/a", Sealed: []byte("x")}, {Topic: "regions", Deeper: true}}},
 	} {
 		b, err := proto.MarshalOptions{}.MarshalAppend(prefix, m)

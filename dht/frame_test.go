@@ -83,8 +83,8 @@ func FuzzServeRecords(f *testing.F) {
 	own := advertisement(&pb.Entry{Topic: string(testHome), Sealed: seal(f, r, key)})
 	next := r
 	next.Seq++
-	amended := advertisement(&pb.Entry{Topic: string(testHome), Amendment: amend(f, &testNode{key: key}, seal(f, r, key), next)})
-	for _, m := range append(seedRequests(), own, amended) {
+	updated := advertisement(&pb.Entry{Topic: string(testHome), Update: sealUpdate(f, &testNode{key: key}, seal(f, r, key), next)})
+	for _, m := range append(seedRequests(), own, updated) {
 		b, err := proto.Marshal(m)
 		if err != nil {
 			f.Fatal(err)

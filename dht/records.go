@@ -56,7 +56,7 @@ var (
 	errBusy     = fmt.Errorf("%w: too many requests at once", ErrBusy)
 	errFlood    = fmt.Errorf("too many records: at most %d a second", holder.RecordRate)
 
-	errNothingToAmend = errors.New("no record held to amend: send it whole")
+	errNothingToUpdate = errors.New("no record held to amend: send it whole")
 )
 
 // ErrBusy means that a node has no place for one more request of its kind now.
@@ -224,7 +224,7 @@ func (n *Node) takeEntries(now time.Time, from peer.ID, entries []*pb.Entry) *pb
 		if err != nil {
 			result.Refused = clip(err.Error(), maxReason)
 			n.log.Debug("record refused", "peer", from, "topic", e.Topic, "err", err)
-		} else if len(e.Sealed)+len(e.Amendment) > 0 {
+		} else if len(e.Sealed)+len(e.Update) > 0 {
 			closer = append(closer, n.dir.Closer(now, Topic(e.Topic), from, e.Known)...)
 			n.host.ConnManager().TagPeer(from, publisherTag, peerWeight)
 		}
@@ -260,11 +260,11 @@ func (n *Node) hold(now time.Time, from peer.ID, e *pb.Entry) error {
 			return holder.ErrWrongTopic
 		}
 		n.table.Post(now, now.Add(directory.NoticeTTL), topic, from)
-		if len(e.Sealed)+len(e.Amendment) == 0 && e.Seq == 0 {
+		if len(e.Sealed)+len(e.Update) == 0 && e.Seq == 0 {
 			return nil
 		}
 	}
-	if len(e.Sealed)+len(e.Amendment) == 0 {
+	if len(e.Sealed)+len(e.Update) == 0 {
 		err := n.table.Withdraw(now, topic, from, e.Seq)
 		_, _, shard := topic.Shard()
 		if shard && n.dir.Whole(now) && n.table.Get(now, CapacityTopic(), from) == nil {
@@ -274,12 +274,12 @@ func (n *Node) hold(now time.Time, from peer.ID, e *pb.Entry) error {
 	}
 	var r capacity.Record
 	sealed, err := e.Sealed, error(nil)
-	if len(e.Amendment) > 0 {
+	if len(e.Update) > 0 {
 		h := n.table.Get(now, topic, from)
 		if h == nil {
-			return errNothingToAmend
+			return errNothingToUpdate
 		}
-		if r, sealed, err = signed.ApplyUpdate(h.Record, h.Sealed, e.Amendment); err == nil {
+		if r, sealed, err = signed.ApplyUpdate(h.Record, h.Sealed, e.Update); err == nil {
 			err = r.CheckAge(n.wall(now))
 		}
 	} else {

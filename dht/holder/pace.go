@@ -18,7 +18,7 @@ const (
 	// answers. If what comes between is lost the next will do: a record
 	// outlives three of them.
 	ConfirmEvery = 3 * Keepalive
-	// WholeEvery is how often a record is published whole even if amendments
+	// WholeEvery is how often a record is published whole even if updates
 	// would do.
 	WholeEvery = 2 * time.Minute
 

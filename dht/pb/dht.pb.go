@@ -498,7 +498,7 @@ func (x *Advertise) GetEntries() []*Entry {
 type Entry struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
 	Topic  string                 `protobuf:"bytes,1,opt,name=topic,proto3" json:"topic,omitempty"`
-	Sealed []byte                 `protobuf:"bytes,2,opt,name=sealed,proto3" json:"sealed,omitempty"` // without it and amendment the sender withdraws what it published here
+	Sealed []byte                 `protobuf:"bytes,2,opt,name=sealed,proto3" json:"sealed,omitempty"` // without it and update the sender withdraws what it published here
 	Seq    uint64                 `protobuf:"varint,3,opt,name=seq,proto3" json:"seq,omitempty"`      // of a withdrawal: it undoes every record up to this
 	// Per holder of the topic that the sender knows of, the first four bytes of
 	// the SHA-256 of its peer ID. The holder names those that are missing.
@@ -507,8 +507,8 @@ type Entry struct {
 	// no record at all.
 	Deeper bool `protobuf:"varint,5,opt,name=deeper,proto3" json:"deeper,omitempty"`
 	// Instead of sealed: what the record says anew that the holder has from the
-	// sender, as amended or not; see weir.capacity.Update.
-	Amendment     []byte `protobuf:"bytes,6,opt,name=amendment,proto3" json:"amendment,omitempty"`
+	// sender, as updated or not; see weir.capacity.Update.
+	Update        []byte `protobuf:"bytes,6,opt,name=update,proto3" json:"update,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -578,9 +578,9 @@ func (x *Entry) GetDeeper() bool {
 	return false
 }
 
-func (x *Entry) GetAmendment() []byte {
+func (x *Entry) GetUpdate() []byte {
 	if x != nil {
-		return x.Amendment
+		return x.Update
 	}
 	return nil
 }
@@ -593,7 +593,7 @@ type Datagram struct {
 	Answer  *AdvertiseReply        `protobuf:"bytes,3,opt,name=answer,proto3" json:"answer,omitempty"`
 	Answers uint32                 `protobuf:"varint,4,opt,name=answers,proto3" json:"answers,omitempty"` // id of what answer is to
 	// Topics of entries that came without an id, in which the sender has no
-	// record that they could amend.
+	// record that they could update.
 	Lacking       []string `protobuf:"bytes,5,rep,name=lacking,proto3" json:"lacking,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2621,14 +2621,14 @@ const file_dht_pb_dht_proto_rawDesc = "" +
 	"\x04busy\x18\t \x01(\bR\x04busyB\x04\n" +
 	"\x02op\"6\n" +
 	"\tAdvertise\x12)\n" +
-	"\aentries\x18\x01 \x03(\v2\x0f.weir.dht.EntryR\aentries\"\x93\x01\n" +
+	"\aentries\x18\x01 \x03(\v2\x0f.weir.dht.EntryR\aentries\"\x8d\x01\n" +
 	"\x05Entry\x12\x14\n" +
 	"\x05topic\x18\x01 \x01(\tR\x05topic\x12\x16\n" +
 	"\x06sealed\x18\x02 \x01(\fR\x06sealed\x12\x10\n" +
 	"\x03seq\x18\x03 \x01(\x04R\x03seq\x12\x14\n" +
 	"\x05known\x18\x04 \x01(\fR\x05known\x12\x16\n" +
-	"\x06deeper\x18\x05 \x01(\bR\x06deeper\x12\x1c\n" +
-	"\tamendment\x18\x06 \x01(\fR\tamendment\"\xab\x01\n" +
+	"\x06deeper\x18\x05 \x01(\bR\x06deeper\x12\x16\n" +
+	"\x06update\x18\x06 \x01(\fR\x06update\"\xab\x01\n" +
 	"\bDatagram\x12)\n" +
 	"\aentries\x18\x01 \x03(\v2\x0f.weir.dht.EntryR\aentries\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\rR\x02id\x120\n" +

@@ -171,8 +171,8 @@ func (d *deliveries) owed(topic holder.Topic, holders []peer.ID, known []byte) m
 		}
 		c.sent[p] = true
 		e := &pb.Entry{Topic: string(topic), Known: known}
-		if c.amendment != nil && d.accepted[ackKey{p, topic}].base == c.base.Seq {
-			e.Amendment = c.amendment
+		if c.delta != nil && d.accepted[ackKey{p, topic}].base == c.base.Seq {
+			e.Update = c.delta
 		} else {
 			e.Sealed = c.sealed
 		}

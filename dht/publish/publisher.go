@@ -323,13 +323,13 @@ func (p *Publisher) advertise(id peer.ID, batch []update) error {
 // has it for all that is known: what id has to confirm, it has confirmed. It does
 // so for updates of records only.
 func (p *Publisher) byDatagram(id peer.ID, batch []update) bool {
-	if len(batch) > maxDatagramEntries || slices.ContainsFunc(batch, func(e update) bool { return len(e.Amendment) == 0 || e.Deeper }) {
+	if len(batch) > maxDatagramEntries || slices.ContainsFunc(batch, func(e update) bool { return len(e.Update) == 0 || e.Deeper }) {
 		return false
 	}
 	confirm := !p.out.mayLose(time.Now(), id, batch)
 	m := &pb.Datagram{}
 	for _, e := range batch {
-		sent := &pb.Entry{Topic: e.Topic, Amendment: e.Amendment}
+		sent := &pb.Entry{Topic: e.Topic, Update: e.Update}
 		if confirm {
 			sent.Known = e.Known
 		}
@@ -371,7 +371,7 @@ func (p *Publisher) acked(id peer.ID, batch []update, reply *pb.AdvertiseReply, 
 		}
 		if r.Refused != "" {
 			p.cfg.Log.Debug("record refused by holder", "peer", id, "topic", topic, "reason", r.Refused)
-			if len(batch[i].Amendment) > 0 {
+			if len(batch[i].Update) > 0 {
 				p.out.lacks(id, topic)
 			}
 			continue

@@ -128,14 +128,14 @@ func (h *fakeHolder) take(entries []*pb.Entry) (reply *pb.AdvertiseReply, lackin
 		switch {
 		case len(e.Sealed) > 0:
 			r, err = signed.OpenRecord(e.Sealed, time.Now())
-		case len(e.Amendment) == 0:
+		case len(e.Update) == 0:
 			delete(h.held, topic)
 			continue
 		case r.Seq == 0:
 			err = errors.New("nothing to update")
 			lacking = append(lacking, topic)
 		default:
-			r, sealed, err = signed.ApplyUpdate(r, h.sealed[topic], e.Amendment)
+			r, sealed, err = signed.ApplyUpdate(r, h.sealed[topic], e.Update)
 		}
 		if err != nil {
 			result.Refused = err.Error()

@@ -43,7 +43,7 @@ func (p *play) note(e *pb.Entry) {
 	if what == "" {
 		what = "node"
 	}
-	if len(e.Sealed)+len(e.Amendment) > 0 {
+	if len(e.Sealed)+len(e.Update) > 0 {
 		what = "+" + what
 	} else {
 		what = "-" + what

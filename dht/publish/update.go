@@ -32,24 +32,24 @@ func merged(old, e update) update {
 		about = old
 	}
 	return update{&pb.Entry{
-		Topic: e.Topic, Sealed: about.Sealed, Amendment: about.Amendment, Seq: about.Seq, Known: about.Known,
+		Topic: e.Topic, Sealed: about.Sealed, Update: about.Update, Seq: about.Seq, Known: about.Known,
 		Deeper: e.Deeper || old.Deeper,
 	}, about.base}
 }
 
 // bare reports whether e is about no record, neither a new one nor one that is
 // withdrawn.
-func bare(e *pb.Entry) bool { return len(e.Sealed)+len(e.Amendment) == 0 && e.Seq == 0 }
+func bare(e *pb.Entry) bool { return len(e.Sealed)+len(e.Update) == 0 && e.Seq == 0 }
 
 // A publication is what is published in one topic: a base, and what updates it.
 type publication struct {
-	base      capacity.Record
-	at        time.Time // when the base was published
-	record    capacity.Record
-	sealed    []byte           // the record, as updated
-	amendment []byte           // nil: it is the base
-	urgent    bool             // it says what must not get lost
-	sent      map[peer.ID]bool // holders that it is queued for, or sent to
+	base   capacity.Record
+	at     time.Time // when the base was published
+	record capacity.Record
+	sealed []byte           // the record, as updated
+	delta  []byte           // nil: it is the base
+	urgent bool             // it says what must not get lost
+	sent   map[peer.ID]bool // holders that it is queued for, or sent to
 }
 
 // seal makes r what is published in the place of old, which may be nil: as an
@@ -61,15 +61,15 @@ func seal(now time.Time, old *publication, r capacity.Record, key crypto.PrivKey
 		if c.record = r; !strayed(old.base.Coordinate, r.Coordinate) {
 			c.record.Coordinate = old.base.Coordinate
 		}
-		amendment, err := signed.SealUpdate(old.base, old.sealed, c.record, key)
+		delta, err := signed.SealUpdate(old.base, old.sealed, c.record, key)
 		if err == nil {
-			c.base, c.at, c.amendment = old.base, old.at, amendment
-			_, c.sealed, err = signed.ApplyUpdate(old.base, old.sealed, amendment)
+			c.base, c.at, c.delta = old.base, old.at, delta
+			_, c.sealed, err = signed.ApplyUpdate(old.base, old.sealed, delta)
 		}
 		if err == nil || !errors.Is(err, capacity.ErrTooLarge) {
 			return c, err
 		}
-		c.base, c.at, c.record, c.amendment, c.urgent = r, now, r, nil, false
+		c.base, c.at, c.record, c.delta, c.urgent = r, now, r, nil, false
 	}
 	var err error
 	c.sealed, err = signed.SealRecord(r, key)

@@ -11,7 +11,7 @@ import (
 func TestSplitNoticesAndRecordsShareAnEntry(t *testing.T) {
 	post, look := update{&pb.Entry{Topic: "t", Deeper: true}, 0}, update{&pb.Entry{Topic: "t"}, 0}
 	record, withdrawal := update{&pb.Entry{Topic: "t", Sealed: []byte("r"), Known: []byte("k")}, 3}, update{&pb.Entry{Topic: "t", Seq: 7}, 0}
-	amendment := update{&pb.Entry{Topic: "t", Amendment: []byte("a"), Known: []byte("k")}, 3}
+	delta := update{&pb.Entry{Topic: "t", Update: []byte("a"), Known: []byte("k")}, 3}
 	for _, c := range []struct {
 		name   string
 		first  update
@@ -28,12 +28,12 @@ func TestSplitNoticesAndRecordsShareAnEntry(t *testing.T) {
 		{"a record, then a withdrawal", record, withdrawal, "", 7, false, 0},
 		{"a withdrawal, then a record", withdrawal, record, "r", 0, false, 3},
 		{"a record, then a look", record, look, "r", 0, false, 3},
-		{"a record, then an amendment of it", record, amendment, "", 0, false, 3},
-		{"an amendment, then a post", amendment, post, "", 0, true, 3},
-		{"an amendment, then a withdrawal", amendment, withdrawal, "", 7, false, 0},
+		{"a record, then an update of it", record, delta, "", 0, false, 3},
+		{"an update, then a post", delta, post, "", 0, true, 3},
+		{"an update, then a withdrawal", delta, withdrawal, "", 7, false, 0},
 	} {
 		m := merged(c.first, c.then)
-		if string(m.Sealed) != c.sealed || m.Seq != c.seq || m.Deeper != c.deeper || m.base != c.base || (m.base > 0) != (len(m.Sealed)+len(m.Amendment) > 0) {
+		if string(m.Sealed) != c.sealed || m.Seq != c.seq || m.Deeper != c.deeper || m.base != c.base || (m.base > 0) != (len(m.Sealed)+len(m.Update) > 0) {
 			t.Errorf("%s: %v", c.name, m)
 		}
 	}

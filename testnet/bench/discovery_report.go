@@ -134,7 +134,7 @@ func (r *DiscoveryReport) Markdown(w io.Writer) error {
 	}
 
 	if len(r.Simulated) > 0 {
-		fmt.Fprintf(&b, "\n## Reckoned\n\nBy `testnet/model`, with messages of real size, %.2f records per node and second of which %.0f %% are confirmed and %.0f %% whole, the others amendments, and the same map. Not measured. Who asks everybody has a second for it: with many nodes it hears of a part only.\n\n", r.Model.Rate, 100*r.Model.Confirmed, 100*r.Model.Whole)
+		fmt.Fprintf(&b, "\n## Reckoned\n\nBy `testnet/model`, with messages of real size, %.2f records per node and second of which %.0f %% are confirmed and %.0f %% whole, the others updates, and the same map. Not measured. Who asks everybody has a second for it: with many nodes it hears of a part only.\n\n", r.Model.Rate, 100*r.Model.Confirmed, 100*r.Model.Whole)
 		report.Head(&b, "nodes", "mode", "messages", "bytes per selection", "time, ms, p50 / p99", "records, B/s, mean / busiest")
 		for _, m := range r.Simulated {
 			fmt.Fprintf(&b, "| %s | %s | %s | %s | %.0f / %.0f | %s / %s |\n", plot.Label(float64(m.Nodes)), m.Mode, plot.Label(m.Messages), plot.Label(m.Bytes), m.TimeP50, m.TimeP99, plot.Label(m.Upkeep), plot.Label(m.Busiest))

@@ -36,7 +36,7 @@ type Params struct {
 
 	Rate      float64 `json:"rate"`      // records a node publishes per second: by keepalive and because its load moved
 	Confirmed float64 `json:"confirmed"` // share of them that a holder answers
-	Whole     float64 `json:"whole"`     // share of them, confirmed, that are whole, the rest being amendments in datagrams
+	Whole     float64 `json:"whole"`     // share of them, confirmed, that are whole, the rest being updates in datagrams
 	Sizes     Sizes   `json:"sizes"`
 }
 

@@ -29,7 +29,7 @@ func TestSizes(t *testing.T) {
 	}
 	for name, c := range map[string][2]float64{
 		"an advertisement contains the record": {s.Advertise, s.Record},
-		"an amendment is shorter than that":    {s.Advertise, 2 * s.Asking},
+		"an update is shorter than that":       {s.Advertise, 2 * s.Asking},
 		"one not confirmed is shorter yet":     {s.Asking, s.Datagram},
 		"an answer is shorter by datagram":     {s.AdvertiseReply, s.Answer},
 		"offers are what makes a reply long":   {s.reply(2), 2 * s.reply(0)},

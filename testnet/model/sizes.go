@@ -76,7 +76,7 @@ func SizesOf() (Sizes, error) {
 	if err != nil {
 		return s, err
 	}
-	amendment, err := signed.SealUpdate(record, sealed, record, key)
+	delta, err := signed.SealUpdate(record, sealed, record, key)
 	if err != nil {
 		return s, err
 	}
@@ -108,8 +108,8 @@ func SizesOf() (Sizes, error) {
 	results := []*pb.Result{{Held: 100}}
 	s.AdvertiseReply = records(&pb.Response{Op: &pb.Response_Advertise{Advertise: &pb.AdvertiseReply{Results: results, Coordinate: here}}})
 	datagram := func(m *pb.Datagram) float64 { return float64(networkID + proto.Size(m)) }
-	s.Datagram = datagram(&pb.Datagram{Entries: []*pb.Entry{{Topic: topic, Amendment: amendment}}})
-	s.Asking = datagram(&pb.Datagram{Entries: []*pb.Entry{{Topic: topic, Amendment: amendment, Known: entry.Known}}, Id: 1_000})
+	s.Datagram = datagram(&pb.Datagram{Entries: []*pb.Entry{{Topic: topic, Update: delta}}})
+	s.Asking = datagram(&pb.Datagram{Entries: []*pb.Entry{{Topic: topic, Update: delta, Known: entry.Known}}, Id: 1_000})
 	s.Answer = datagram(&pb.Datagram{Answer: &pb.AdvertiseReply{Results: results}, Answers: 1_000})
 	s.Query = records(&pb.Request{Op: &pb.Request_Query{Query: &pb.Query{Topic: topic, Need: need, Origin: here, Limit: place.OfferLimit}}})
 	s.QueryReply, s.Offer = records(offers(0)), records(offers(2))-records(offers(1))
