@@ -247,7 +247,7 @@ func FuzzDecodeAnswers(f *testing.F) {
 			}
 		}
 		for _, w := range m.GetAdvertise().GetCloser() {
-			if ai, err := peerFromWire(w); err == nil && ai.ID.Validate() != nil {
+			if ai, err := w.AddrInfo(); err == nil && ai.ID.Validate() != nil {
 				t.Fatalf("peer %+v", ai)
 			}
 		}

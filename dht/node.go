@@ -38,6 +38,7 @@ import (
 	"weir/dht/holder"
 	"weir/dht/inspect"
 	"weir/dht/liveness"
+	"weir/dht/naming"
 	"weir/dht/pb"
 	"weir/dht/place"
 	"weir/dht/policysync"
@@ -148,7 +149,7 @@ type Node struct {
 	lanes     lanes            // outbound requests at once, per peer
 	publisher *publish.Publisher
 	copies    copies
-	claims    claims       // to the names of streams
+	names     *naming.Registrar
 	settling  atomic.Int64 // Unix ns since when it is one of a few that hold everything; 0: it is not
 	ready     chan struct{}
 	changed   chan struct{} // a peer came or went: have a look
@@ -233,6 +234,7 @@ func Listen(cfg Config) (*Node, error) {
 		Alone:   func() bool { return n.kad.RoutingTable().Size() == 0 },
 	}
 	n.publisher = publish.New(n.publishing(self))
+	n.names = naming.New(n.naming(self))
 	n.host, err = newHost(cfg.Key, cfg.Listen, cfg.PublicIP, append(slices.Clone(cfg.Libp2p), libp2p.ConnectionGater(newDialGate(cfg.Gate, cfg.Bootstrap))), n.traffic, n.records, n.reserves, n.policyID, n.provisionID)
 	if err != nil {
 		return nil, err
@@ -312,7 +314,7 @@ func (n *Node) Close() error {
 	var err error
 	if first {
 		n.cancel()
-		err = errors.Join(n.publisher.Close(), n.kad.Close(), n.host.Close())
+		err = errors.Join(n.publisher.Close(), n.names.Close(), n.kad.Close(), n.host.Close())
 	}
 	n.wg.Wait()
 	return err
@@ -574,7 +576,7 @@ func (n *Node) sweep(ctx context.Context) error {
 			n.event(event.Event{Kind: event.PeerLost, Peer: p})
 		}
 		n.rates.Sweep(now)
-		n.claims.sweep(now)
+		n.names.Sweep(now)
 		select {
 		case <-tick.C:
 		case <-ctx.Done():

@@ -106,7 +106,7 @@ func (n *Node) askProvisioner(ctx context.Context, p peer.ID, req *pb.ProvisionR
 func (n *Node) provisionReply(req scale.Request, resp *pb.ProvisionResponse) (r scale.Reply, err error) {
 	switch {
 	case resp.Closer != nil:
-		ai, err := peerFromWire(resp.Closer)
+		ai, err := resp.Closer.AddrInfo()
 		if err != nil {
 			return r, err
 		}
@@ -139,7 +139,7 @@ func (n *Node) answerProvision(from peer.ID, wire *pb.ProvisionRequest) (resp *p
 	case err != nil:
 		return &pb.ProvisionResponse{Error: clip(err.Error(), maxReason)}
 	case reply.Closer != "":
-		return &pb.ProvisionResponse{Closer: peerToWire(n.host.Peerstore().PeerInfo(reply.Closer))}
+		return &pb.ProvisionResponse{Closer: pb.PeerOf(n.host.Peerstore().PeerInfo(reply.Closer))}
 	case req.Leave:
 		return &pb.ProvisionResponse{}
 	}

@@ -274,7 +274,7 @@ func FuzzServeProvision(f *testing.F) {
 func FuzzProvisionAnswer(f *testing.F) {
 	node := newTestNode(f, func(c *Config) { c.Listen = nil })
 	for _, m := range []*pb.ProvisionResponse{
-		{}, {Error: "no"}, {Closer: &pb.Peer{Id: []byte("x")}}, {Closer: peerToWire(peer.AddrInfo{ID: idOf(f, newKey(f))})},
+		{}, {Error: "no"}, {Closer: &pb.Peer{Id: []byte("x")}}, {Closer: pb.PeerOf(peer.AddrInfo{ID: idOf(f, newKey(f))})},
 		{Refusal: &pb.Refusal{Reason: "r"}}, {Coming: &pb.Coming{Request: "r", UntilMs: 1}},
 	} {
 		b, err := proto.Marshal(m)

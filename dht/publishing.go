@@ -63,7 +63,7 @@ func (n *Node) acked(p peer.ID, reply *pb.AdvertiseReply, rtt time.Duration, acc
 // meet checks holders that another one named: only those that answer count.
 func (n *Node) meet(from peer.ID, named []*pb.Peer) {
 	for _, w := range named[:min(len(named), maxCloser)] {
-		ai, err := peerFromWire(w)
+		ai, err := w.AddrInfo()
 		if err != nil {
 			n.log.Debug("holder named is no peer", "peer", from, "err", err)
 			continue

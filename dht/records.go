@@ -12,7 +12,6 @@ import (
 
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
-	"github.com/multiformats/go-multiaddr"
 	"google.golang.org/protobuf/proto"
 
 	"weir/capacity"
@@ -240,7 +239,7 @@ func (n *Node) takeEntries(now time.Time, from peer.ID, entries []*pb.Entry) *pb
 	slices.Sort(closer)
 	closer = slices.Compact(closer)
 	for _, p := range closer[:min(len(closer), maxCloser)] {
-		reply.Closer = append(reply.Closer, peerToWire(n.host.Peerstore().PeerInfo(p)))
+		reply.Closer = append(reply.Closer, pb.PeerOf(n.host.Peerstore().PeerInfo(p)))
 	}
 	return reply
 }
@@ -500,28 +499,4 @@ func needFromWire(w *cpb.Need) (capacity.Need, error) {
 	}
 	need := signed.NeedFromWire(w)
 	return need, need.Check()
-}
-
-func peerToWire(ai peer.AddrInfo) *pb.Peer {
-	w := &pb.Peer{Id: []byte(ai.ID)}
-	for _, a := range ai.Addrs[:min(len(ai.Addrs), 4)] {
-		w.Addrs = append(w.Addrs, a.Bytes())
-	}
-	return w
-}
-
-func peerFromWire(w *pb.Peer) (peer.AddrInfo, error) {
-	id, err := peer.IDFromBytes(w.Id)
-	if err != nil {
-		return peer.AddrInfo{}, err
-	}
-	ai := peer.AddrInfo{ID: id}
-	for _, b := range w.Addrs[:min(len(w.Addrs), 4)] {
-		a, err := multiaddr.NewMultiaddrBytes(b)
-		if err != nil {
-			return peer.AddrInfo{}, err
-		}
-		ai.Addrs = append(ai.Addrs, a)
-	}
-	return ai, nil
 }

@@ -371,7 +371,7 @@ func TestAcknowledgementNamesCloserHolders(t *testing.T) {
 	})).GetAdvertise()
 	named := make(map[peer.ID]bool)
 	for _, w := range reply.Closer {
-		ai, err := peerFromWire(w)
+		ai, err := w.AddrInfo()
 		if err != nil || len(ai.Addrs) == 0 {
 			t.Errorf("named %v, %v", ai, err)
 		}
@@ -392,9 +392,9 @@ func TestNamedHoldersAreVerified(t *testing.T) {
 	ghost := idOf(t, newKey(t))
 	nodes[0].meet(nodes[1].ID(), []*pb.Peer{
 		{Id: []byte("no peer ID")},
-		peerToWire(peer.AddrInfo{ID: ghost, Addrs: []multiaddr.Multiaddr{addr(t, "/ip4/127.0.0.1/tcp/1")}}),
-		peerToWire(nodes[0].info()),
-		peerToWire(stranger.info()),
+		pb.PeerOf(peer.AddrInfo{ID: ghost, Addrs: []multiaddr.Multiaddr{addr(t, "/ip4/127.0.0.1/tcp/1")}}),
+		pb.PeerOf(nodes[0].info()),
+		pb.PeerOf(stranger.info()),
 	})
 	eventually(t, func() error {
 		for _, p := range nodes[0].cache.Peek(testHome) {

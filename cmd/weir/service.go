@@ -36,6 +36,7 @@ import (
 	"weir/cmd/weir/cmdline"
 	"weir/dht"
 	"weir/dht/identity"
+	"weir/dht/naming"
 	"weir/dht/scale"
 	"weir/sfu"
 	"weir/sfu/gauge"
@@ -627,7 +628,7 @@ func (n *node) event(e sfu.Event) {
 // claim takes the name of a stream for a publisher here.
 func (n *node) claim(ctx context.Context, stream string) (release func(), err error) {
 	release, err = n.dht.Claim(ctx, stream)
-	var taken *dht.Taken
+	var taken *naming.Taken
 	if errors.As(err, &taken) {
 		return nil, &sfu.TakenError{Node: taken.At, Now: taken.Now}
 	}

@@ -14,6 +14,7 @@ import (
 
 	"weir/capacity"
 	"weir/dht"
+	"weir/dht/naming"
 )
 
 // In a network too large to know everybody in, whoever asks finds where a
@@ -116,7 +117,7 @@ func TestNameIsTakenOnce(t *testing.T) {
 			for k := range 3 {
 				same.Go(func() {
 					_, err := l.Nodes()[(5*i+7*k)%24].Claim(t.Context(), fmt.Sprint("same", i))
-					var taken *dht.Taken
+					var taken *naming.Taken
 					switch {
 					case err == nil:
 						got.Add(1)

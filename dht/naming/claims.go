@@ -1,4 +1,4 @@
-package dht
+package naming
 
 import (
 	"sync"
@@ -6,6 +6,7 @@ import (
 
 	"github.com/libp2p/go-libp2p/core/peer"
 
+	"weir/dht/holder"
 	"weir/dht/pb"
 )
 
@@ -18,13 +19,13 @@ const (
 	maxClaimsPeer = 512    // of one peer
 )
 
-// Claims are who is about to publish which stream: this node, and those that
-// told it as a holder. Time is passed in.
+// claims are the nodes that are about to publish a stream: this one, and those that
+// told it as a holder. The zero value is ready for use. Time is passed in.
 type claims struct {
 	mu     sync.Mutex
-	mine   map[Topic]*ownClaim
-	topics map[Topic]map[peer.ID]time.Time // when they were told, of others
-	peers  map[peer.ID]int                 // how many each one has in topics
+	mine   map[holder.Topic]*ownClaim
+	topics map[holder.Topic]map[peer.ID]time.Time // when they were told, of others
+	peers  map[peer.ID]int                        // how many each one has in topics
 	total  int
 }
 
@@ -37,14 +38,14 @@ type ownClaim struct {
 }
 
 // begin makes a claim of this node's own, unless there is one.
-func (c *claims) begin(topic Topic) (own *ownClaim, ok bool) {
+func (c *claims) begin(topic holder.Topic) (own *ownClaim, ok bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.mine[topic] != nil {
 		return nil, false
 	}
 	if c.mine == nil {
-		c.mine = make(map[Topic]*ownClaim)
+		c.mine = make(map[holder.Topic]*ownClaim)
 	}
 	own = &ownClaim{lost: make(chan struct{})}
 	c.mine[topic] = own
@@ -60,7 +61,7 @@ func (c *claims) settle(own *ownClaim) (rival peer.ID, ok bool) {
 }
 
 // end gives the claim up.
-func (c *claims) end(topic Topic, own *ownClaim) {
+func (c *claims) end(topic holder.Topic, own *ownClaim) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.mine[topic] == own {
@@ -71,7 +72,7 @@ func (c *claims) end(topic Topic, own *ownClaim) {
 // meet tells from, which asks for topic's name, or is about to take it, what
 // this node, self, has of it. Of two that are about to, the one with the larger
 // ID gives way, unless the name is its own already.
-func (c *claims) meet(topic Topic, self, from peer.ID, taking bool) pb.ClaimReply_Own {
+func (c *claims) meet(topic holder.Topic, self, from peer.ID, taking bool) pb.ClaimReply_Own {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	switch own := c.mine[topic]; {
@@ -90,11 +91,11 @@ func (c *claims) meet(topic Topic, self, from peer.ID, taking bool) pb.ClaimRepl
 }
 
 // note remembers that from is about to publish topic's stream.
-func (c *claims) note(now time.Time, topic Topic, from peer.ID) {
+func (c *claims) note(now time.Time, topic holder.Topic, from peer.ID) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.topics == nil {
-		c.topics, c.peers = make(map[Topic]map[peer.ID]time.Time), make(map[peer.ID]int)
+		c.topics, c.peers = make(map[holder.Topic]map[peer.ID]time.Time), make(map[peer.ID]int)
 	}
 	if _, known := c.topics[topic][from]; !known {
 		if c.peers[from] >= maxClaimsPeer {
@@ -115,15 +116,15 @@ func (c *claims) note(now time.Time, topic Topic, from peer.ID) {
 }
 
 // drop forgets what note noted.
-func (c *claims) drop(topic Topic, from peer.ID) {
+func (c *claims) drop(topic holder.Topic, from peer.ID) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.remove(topic, from)
 }
 
-// of returns who is about to publish topic's stream, and how long ago each said
-// so.
-func (c *claims) of(now time.Time, topic Topic) map[peer.ID]time.Duration {
+// of returns the nodes that are about to publish topic's stream, and how long ago
+// each said so.
+func (c *claims) of(now time.Time, topic holder.Topic) map[peer.ID]time.Duration {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	all := make(map[peer.ID]time.Duration)
@@ -156,7 +157,7 @@ func (c *claims) expire(now time.Time) {
 	}
 }
 
-func (c *claims) remove(topic Topic, p peer.ID) {
+func (c *claims) remove(topic holder.Topic, p peer.ID) {
 	if _, known := c.topics[topic][p]; !known {
 		return
 	}
@@ -170,7 +171,7 @@ func (c *claims) remove(topic Topic, p peer.ID) {
 	}
 }
 
-// fullest is who has most: what is thrown out first is theirs.
+// fullest is the node that has most: what is thrown out first is its.
 func (c *claims) fullest() (most peer.ID) {
 	for p, count := range c.peers {
 		if most == "" || count > c.peers[most] || count == c.peers[most] && p < most {
@@ -181,7 +182,7 @@ func (c *claims) fullest() (most peer.ID) {
 }
 
 func (c *claims) dropOldest(p peer.ID) {
-	var oldest Topic
+	var oldest holder.Topic
 	var since time.Time
 	for topic, m := range c.topics {
 		if at, ok := m[p]; ok && (oldest == "" || at.Before(since)) {

@@ -14,6 +14,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/protocol"
 
 	"weir/capacity"
+	"weir/dht/naming"
 	"weir/dht/pb"
 )
 
@@ -84,7 +85,7 @@ func TestCrashedPublisherIsNotBelieved(t *testing.T) {
 	if at, err := nodes[1].Publishers(t.Context(), "show"); err != nil || len(at) > 0 {
 		t.Errorf("published at %v, %v", at, err)
 	}
-	if took := time.Since(start); took > namedWithin/2 {
+	if took := time.Since(start); took > naming.PollTime/2 {
 		t.Errorf("the name was free after %v", took)
 	}
 	nodes[1].carry("show")
@@ -149,7 +150,7 @@ func TestClaim(t *testing.T) {
 	}
 	for _, n := range nodes {
 		_, err := n.Claim(t.Context(), "show")
-		if taken := new(Taken); !errors.As(err, &taken) || taken.At != nodes[0].ID() {
+		if taken := new(naming.Taken); !errors.As(err, &taken) || taken.At != nodes[0].ID() {
 			t.Errorf("claimed again: %v", err)
 		}
 	}
@@ -171,7 +172,9 @@ func TestGivingWayToWhoGaveUp(t *testing.T) {
 	f := newFake(t, asker.info(), map[protocol.ID]network.StreamHandler{testRecords: answer(func(_ peer.ID, req *pb.Request) *pb.Response {
 		if req.GetClaim().GetIntent() == pb.Claim_TAKE {
 			// While it is asked, the question of a smaller ID arrives.
-			late.Do(func() { gaveWay <- asker.claims.meet(topic, asker.ID(), peer.ID("\x00"), true) })
+			late.Do(func() {
+				gaveWay <- asker.names.Answer(time.Now(), peer.ID("\x00"), &pb.Claim{Topic: string(topic), Intent: pb.Claim_TAKE}).Own
+			})
 		}
 		return &pb.Response{Op: &pb.Response_Claim{Claim: &pb.ClaimReply{Own: pb.ClaimReply_FREE}}}
 	})})

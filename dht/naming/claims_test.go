@@ -1,4 +1,4 @@
-package dht
+package naming
 
 import (
 	"fmt"
@@ -30,7 +30,7 @@ type claimant struct {
 // of the holders differ as long as majorities have one in common; and if nothing
 // is lost, one gets it.
 func TestOneClaimantGetsTheName(t *testing.T) {
-	const topic = Topic("stream/show")
+	const topic = holder.Topic("stream/show")
 	now := time.Unix(1_000_000, 0)
 	got := 0
 	for seed := range uint64(3_000) {
@@ -51,7 +51,7 @@ func TestOneClaimantGetsTheName(t *testing.T) {
 			c.asked = make(map[peer.ID]bool)
 			c.ballot = ballot{
 				self: c.id, taking: true, voters: holders, must: directory.Majority(len(holders)),
-				words: make(map[peer.ID]pb.ClaimReply_Own), rivals: make(map[peer.ID]time.Time), errs: make(map[peer.ID]string),
+				said: make(map[peer.ID]pb.ClaimReply_Own), rivals: make(map[peer.ID]time.Time), errs: make(map[peer.ID]string),
 				gone: func(peer.ID, time.Time) bool { return false },
 			}
 			// One of its holders is not among those that the others know of.
@@ -61,7 +61,7 @@ func TestOneClaimantGetsTheName(t *testing.T) {
 			}
 			takers = append(takers, c)
 		}
-		// answer is what nameHere and heard do.
+		// answer is what here and heard do.
 		answer := func(from *claimant, at *claimant) {
 			word := pb.ClaimReply_FREE
 			if at != from {
@@ -71,7 +71,7 @@ func TestOneClaimantGetsTheName(t *testing.T) {
 			if lossy && rnd.IntN(4) == 0 {
 				return // the answer gets lost
 			}
-			from.ballot.words[at.id] = word
+			from.ballot.said[at.id] = word
 			for p := range at.claims.of(now, topic) {
 				if p != from.id {
 					from.ballot.rivals[p] = now
@@ -84,7 +84,7 @@ func TestOneClaimantGetsTheName(t *testing.T) {
 				continue
 			}
 			to := slices.Concat(c.ballot.voters, rivalsOf(&c.ballot))
-			to = slices.DeleteFunc(to, func(p peer.ID) bool { _, heard := c.ballot.words[p]; return heard })
+			to = slices.DeleteFunc(to, func(p peer.ID) bool { _, heard := c.ballot.said[p]; return heard })
 			switch {
 			case c.own.rival != "", c.ballot.taken() != nil:
 				c.claims.end(topic, c.own)
@@ -157,7 +157,7 @@ func TestBallot(t *testing.T) {
 		"one is named that goes first":            {words: map[peer.ID]pb.ClaimReply_Own{"a": free, "b": free, "c": free, "x": taking}, rivals: []peer.ID{"x"}, taken: "x"},
 		"who only asks is not told of who claims": {words: map[peer.ID]pb.ClaimReply_Own{"a": free, "b": free, "c": taking}, asking: true, free: true},
 	} {
-		b := ballot{self: "me", taking: !c.asking, voters: voters, must: directory.Majority(len(voters)), words: c.words, rivals: map[peer.ID]time.Time{},
+		b := ballot{self: "me", taking: !c.asking, voters: voters, must: directory.Majority(len(voters)), said: c.words, rivals: map[peer.ID]time.Time{},
 			gone: func(p peer.ID, _ time.Time) bool { return p == c.gone }}
 		for _, p := range c.rivals {
 			b.rivals[p] = time.Time{}
@@ -182,7 +182,7 @@ func TestClaimsAreBounded(t *testing.T) {
 	now := time.Unix(1_000_000, 0)
 	c.note(now, "stream/honest", "honest")
 	for i := range 2 * maxClaimsPeer {
-		c.note(now.Add(time.Duration(i)), Topic(fmt.Sprintf("stream/s%d", i)), "greedy")
+		c.note(now.Add(time.Duration(i)), holder.Topic(fmt.Sprintf("stream/s%d", i)), "greedy")
 	}
 	if c.total != maxClaimsPeer+1 || c.peers["greedy"] != maxClaimsPeer {
 		t.Errorf("%d claims are kept, %d of one peer", c.total, c.peers["greedy"])
@@ -191,7 +191,7 @@ func TestClaimsAreBounded(t *testing.T) {
 		t.Errorf("the oldest is kept: %v", got)
 	}
 	for i := range maxClaims {
-		c.note(now.Add(time.Second), Topic(fmt.Sprintf("stream/t%d", i)), peer.ID(fmt.Sprintf("p%d", i%40)))
+		c.note(now.Add(time.Second), holder.Topic(fmt.Sprintf("stream/t%d", i)), peer.ID(fmt.Sprintf("p%d", i%40)))
 	}
 	if c.total > maxClaims {
 		t.Errorf("%d claims are kept", c.total)

@@ -1,0 +1,131 @@
+package dht
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"go.opentelemetry.io/otel/trace"
+
+	"weir/capacity"
+	"weir/capacity/tracing"
+	"weir/dht/naming"
+	"weir/dht/pb"
+)
+
+// askIfThere is how long an answer may take before the node's machine is asked
+// whether the node is still there.
+const askIfThere = 200 * time.Millisecond
+
+// naming is what a [naming.Registrar] works with in this node.
+func (n *Node) naming(self peer.ID) naming.Config {
+	return naming.Config{
+		ID: self, Client: n.cfg.Client, Directory: n.dir, Live: n.reach, Table: n.table,
+		Published: func(topic Topic) (capacity.Record, bool) {
+			r, _, ok := n.publisher.Published(topic)
+			return r, ok
+		},
+		LookUp: func(ctx context.Context, topic Topic) {
+			now := time.Now()
+			if h, looked := n.dir.Holders(now, topic); !looked && !h.All && n.cache.Begin(now, topic) {
+				n.lookUps.Now(ctx, topic)
+			}
+		},
+		Ask: n.askClaim, Introduced: n.introduced, Silence: silence,
+		Introduce: func(id peer.ID) *pb.Peer { return pb.PeerOf(n.host.Peerstore().PeerInfo(id)) },
+	}
+}
+
+// Publishers is [naming.Registrar.Publishers].
+func (n *Node) Publishers(ctx context.Context, stream string) ([]peer.ID, error) {
+	return n.names.Publishers(ctx, stream)
+}
+
+// Claim is [naming.Registrar.Claim].
+func (n *Node) Claim(ctx context.Context, stream string) (release func(), err error) {
+	ctx, span := tracing.Start(ctx, n.tracer, "claim", trace.SpanKindInternal, tracing.Stream.String(stream))
+	defer span.End()
+	release, err = n.names.Claim(ctx, stream)
+	if taken := new(naming.Taken); errors.As(err, &taken) {
+		tracing.Fail(span, "name-taken")
+	} else if err != nil {
+		tracing.Fail(span, errorWord(err))
+	}
+	return release, err
+}
+
+// askClaim asks one node about a name. Of ctx it takes the trace only: a node that
+// is not waited for still gets the question.
+func (n *Node) askClaim(ctx context.Context, id peer.ID, claim *pb.Claim, limit time.Duration) (*pb.ClaimReply, error) {
+	ctx, cancel := context.WithTimeout(tracing.Carry(n.ctx, ctx), limit)
+	defer cancel()
+	crashed := time.AfterFunc(askIfThere, func() {
+		n.start(func() {
+			if n.refuses(ctx, id) {
+				n.reach.Leave(time.Now(), id)
+				cancel()
+			}
+		})
+	})
+	defer crashed.Stop()
+	n.locate(ctx, id)
+	var resp pb.Response
+	req := &pb.Request{Op: &pb.Request_Claim{Claim: claim}}
+	rtt, _, err := n.call(ctx, id, n.records, req, &resp, maxQueryReply)
+	if err != nil {
+		if errors.Is(ctx.Err(), context.Canceled) && n.ctx.Err() == nil {
+			err = fmt.Errorf("%w: nothing listens there any more", errUnreachable)
+		}
+		n.failed(id, err)
+		return nil, err
+	}
+	n.answered(id, rtt)
+	switch {
+	case resp.Error != "":
+		return nil, fmt.Errorf("it refused: %.200s", resp.Error)
+	case resp.GetClaim() == nil:
+		return nil, errors.New("it answered something else")
+	}
+	return resp.GetClaim(), nil
+}
+
+// serveClaim answers a question for a stream's name.
+func (n *Node) serveClaim(from peer.ID, req *pb.Claim) *pb.Response {
+	topic := Topic(req.Topic)
+	if err := topic.Check(); err != nil {
+		return errorReply(err)
+	}
+	if topic.Stream() == "" {
+		return errorReply(fmt.Errorf("%s is no stream: it has no name to take", topic))
+	}
+	return &pb.Response{Op: &pb.Response_Claim{Claim: n.names.Answer(time.Now(), from, req)}}
+}
+
+// silence is why a node did not answer, in few words.
+func silence(err error) string {
+	switch {
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, errLate):
+		return "no answer in time"
+	case errors.Is(err, errUnreachable):
+		return "unreachable"
+	case errors.Is(err, network.ErrResourceLimitExceeded):
+		return "this node has too many requests under way"
+	}
+	return clip(plain(err.Error(), maxReason), maxReason)
+}
+
+// introduced learns the addresses of a node that another one named.
+func (n *Node) introduced(w *pb.Peer) (peer.ID, bool) {
+	ai, err := w.AddrInfo()
+	if err != nil || ai.ID == n.ID() {
+		return "", false
+	}
+	if n.host.Network().Connectedness(ai.ID) != network.Connected {
+		n.learn(ai.ID, ai.Addrs)
+	}
+	return ai.ID, true
+}
