@@ -27,10 +27,31 @@ func app() *cli.App {
 	})
 }
 
+// Categories of commands, in the order of --help, which is that of the alphabet.
+const (
+	inspectCategory = "Inspect"
+	manageCategory  = "Manage"
+	mediaCategory   = "Media"
+	runCategory     = "Run"
+	shellCategory   = "This program"
+)
+
 // commands lists the subcommands, each in a file of its own.
 func commands() []*cli.Command {
-	return []*cli.Command{
+	var all []*cli.Command
+	add := func(category string, list ...*cli.Command) {
+		for _, c := range list {
+			c.Category = category
+		}
+		all = append(all, list...)
+	}
+	add(runCategory,
 		nodeCommand(),
+		healthcheckCommand(),
+		configCommand(),
+		testnetCommand(),
+	)
+	add(inspectCategory,
 		statusCommand(),
 		peersCommand(),
 		pingCommand(),
@@ -41,21 +62,25 @@ func commands() []*cli.Command {
 		eventsCommand(),
 		selectCommand(),
 		decisionsCommand(),
-		policyCommand(),
 		doctorCommand(),
-		healthcheckCommand(),
-		configCommand(),
+	)
+	add(manageCategory,
+		policyCommand(),
 		reloadCommand(),
 		drainCommand(),
 		undrainCommand(),
 		networkCommand(),
 		tokenCommand(),
+	)
+	add(mediaCategory,
 		publishCommand(),
 		viewCommand(),
-		testnetCommand(),
-		movedToLab("bench", "weir-lab bench"),
+	)
+	add(shellCategory,
 		cmdline.VersionCommand(),
 		cmdline.CompletionCommand("weir"),
+		movedToLab("bench", "weir-lab bench"),
 		cmdline.DocsCommand(app),
-	}
+	)
+	return all
 }
