@@ -13,7 +13,7 @@ import (
 func peersCommand() *cli.Command {
 	return &cli.Command{
 		Name: "peers", Usage: "known and connected peers of a running node", Flags: adminFlags(),
-		Description: "RTT is measured, PREDICTED reckoned from both nodes' network coordinates; ERROR is\n" +
+		Description: "RTT is measured, PREDICTED modelled from both nodes' network coordinates; ERROR is\n" +
 			"how far the peer trusts its own (0 fully, 1 not at all). CLOCK is how far the\n" +
 			"peer's clock is ahead of this node's. HOLDER tells who holds the records of this\n" +
 			"node's neighbourhood.",

@@ -181,7 +181,7 @@ func checkPolicy(c *cli.Context) error {
 	if c.Bool("json") {
 		return term.PrintJSON(c, p)
 	}
-	_, err = fmt.Fprintf(c.App.Writer, "%s: policy %q, version %d: %d rules and %d terms, all well\n", name, p.Name, p.Version, len(p.Filter), len(p.Score))
+	_, err = fmt.Fprintf(c.App.Writer, "%s: policy %q, version %d: %d rules and %d terms, ok\n", name, p.Name, p.Version, len(p.Filter), len(p.Score))
 	return err
 }
 

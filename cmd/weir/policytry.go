@@ -137,7 +137,7 @@ func tryPolicyCommand() *cli.Command {
 			"as when it looks for another's help. It judges all regions that it knows of; a real\n" +
 			"placement begins in one, and goes on only if nobody there has much room.",
 		Flags: adminFlags(
-			&cli.StringFlag{Name: "need", Usage: "uplink needed, such as 5mbps; default: what viewers and publishers are reckoned with"},
+			&cli.StringFlag{Name: "need", Usage: "uplink needed, such as 5mbps; default: what viewers and publishers are assumed to take"},
 			&cli.StringFlag{Name: "stream", Usage: "`NAME` of a stream: try who would be pulled from, too"},
 			&cli.StringFlag{Name: "region", Usage: "`LABEL` to prefer"},
 			&cli.BoolFlag{Name: "fail-if-none", Usage: "exit with 1 if there is a need for which nobody would pass"},

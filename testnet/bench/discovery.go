@@ -139,7 +139,7 @@ type DiscoveryReport struct {
 	Rate     float64        `json:"selections_per_second"`
 	Measured []DiscoveryRow `json:"measured"`
 
-	Simulated []SimulatedRow `json:"simulated"` // reckoned, not measured
+	Simulated []SimulatedRow `json:"simulated"` // modelled, not measured
 	Model     model.Params   `json:"model"`     // what from
 }
 

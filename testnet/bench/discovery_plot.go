@@ -51,10 +51,10 @@ func (r *DiscoveryReport) simulatedLines(value func(SimulatedRow) float64) []plo
 func (r *DiscoveryReport) plotCost(w io.Writer) error {
 	dashed := ""
 	if len(r.Simulated) > 0 {
-		dashed = "reckoned, not measured"
+		dashed = "modelled, not measured"
 	}
-	with := func(title, unit string, measured func(DiscoveryRow) (float64, bool), reckoned func(SimulatedRow) float64) plot.Panel {
-		return plot.Panel{Title: title, Unit: unit, Log: true, Lines: append(r.simulatedLines(reckoned), r.measuredLines(measured)...)}
+	with := func(title, unit string, measured func(DiscoveryRow) (float64, bool), modelled func(SimulatedRow) float64) plot.Panel {
+		return plot.Panel{Title: title, Unit: unit, Log: true, Lines: append(r.simulatedLines(modelled), r.measuredLines(measured)...)}
 	}
 	return plot.Draw(w, []plot.Panel{
 		with("Bytes per selection, with reservation, p50", "bytes",

@@ -29,7 +29,7 @@ const (
 	redisPoll = 25 * time.Millisecond
 	// tcpHeader is what IPv4 and TCP with time stamps add to a segment, in
 	// bytes. Redis speaks TCP over loopback here, so packets are not seen: one
-	// is reckoned per write, and half of one for its acknowledgement.
+	// is modelled per write, and half of one for its acknowledgement.
 	tcpHeader = 52
 	// redisStart is how long redis-server has until it answers.
 	redisStart = 5 * time.Second

@@ -15,18 +15,18 @@ import (
 	"weir/testnet/report"
 )
 
-// A SimulatedRow is reckoned by package model, not measured.
+// A SimulatedRow is modelled by package model, not measured.
 type SimulatedRow = model.Row
 
 // Above these shares of the machine, of other programs and of all, times are
 // too long.
 const disturbing, saturated = 0.3, 0.85
 
-// simulatedSizes are the networks that are reckoned: the measured ones, for
+// simulatedSizes are the networks that are modelled: the measured ones, for
 // comparison, and those too large to measure.
 var simulatedSizes = []int{1_000, 10_000, 100_000, 1_000_000}
 
-// Reckon fills in what is reckoned rather than measured.
+// Reckon fills in what is modelled rather than measured.
 func (r *DiscoveryReport) Reckon() error {
 	sizes, err := model.SizesOf()
 	if err != nil {
@@ -121,7 +121,7 @@ func (r *DiscoveryReport) Markdown(w io.Writer) error {
 		fmt.Fprintf(&b, "| %d | %s | %.0f / %.0f | %.0f / %.0f | %.0f / %.0f | %s | %d of %d | %s | %s |\n", m.Nodes, m.Mode,
 			u.Records.Mean, u.Records.Busiest, u.Routing.Mean, u.Routing.Busiest, u.Wire.Mean, u.Wire.Busiest, d.Who, d.Failed, d.N, until, then)
 	}
-	b.WriteString("\nUpkeep is in and out, while load moves and nobody selects. Records: payload of keeping them. Routing: of Kademlia and identify, which every mode runs. On the wire: IP packets, with QUIC's own; for redis its TCP is reckoned.\n")
+	b.WriteString("\nUpkeep is in and out, while load moves and nobody selects. Records: payload of keeping them. Routing: of Kademlia and identify, which every mode runs. On the wire: IP packets, with QUIC's own; for redis its TCP is modelled.\n")
 
 	var disturbed []string
 	for _, m := range r.Measured {

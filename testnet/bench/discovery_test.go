@@ -62,21 +62,21 @@ func TestDiscoveryAndItsModel(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	reckoned := map[Mode]SimulatedRow{}
+	modelled := map[Mode]SimulatedRow{}
 	for _, r := range report.Simulated {
 		if r.Nodes == n {
-			reckoned[Mode(r.Mode)] = r
+			modelled[Mode(r.Mode)] = r
 		}
 	}
-	within := func(m Mode, what string, measured, reckoned, factor float64) {
+	within := func(m Mode, what string, measured, modelled, factor float64) {
 		t.Helper()
-		t.Logf("%s: %s: measured %.4g, reckoned %.4g", m, what, measured, reckoned)
-		if ratio := measured / reckoned; !(max(ratio, 1/ratio) <= factor) {
-			t.Errorf("%s: %s: measured %.4g, reckoned %.4g: apart by more than a factor of %v", m, what, measured, reckoned, factor)
+		t.Logf("%s: %s: measured %.4g, modelled %.4g", m, what, measured, modelled)
+		if ratio := measured / modelled; !(max(ratio, 1/ratio) <= factor) {
+			t.Errorf("%s: %s: measured %.4g, modelled %.4g: apart by more than a factor of %v", m, what, measured, modelled, factor)
 		}
 	}
 	for _, row := range report.Measured {
-		s, r := row.Selections, reckoned[row.Mode]
+		s, r := row.Selections, modelled[row.Mode]
 		if s.N < 50 || s.Failed > s.N/20 || s.Age.Max > 20_000 || s.Regret.Mean > 0.5 || s.Time.Min <= 0 {
 			t.Errorf("%s: selections %+v", row.Mode, s)
 		}
@@ -84,7 +84,7 @@ func TestDiscoveryAndItsModel(t *testing.T) {
 			t.Errorf("%s: upkeep %+v", row.Mode, u)
 		}
 		if math.Abs(s.Messages.Mean-r.Messages) > 2 {
-			t.Errorf("%s: %.1f messages measured, %.1f reckoned", row.Mode, s.Messages.Mean, r.Messages)
+			t.Errorf("%s: %.1f messages measured, %.1f modelled", row.Mode, s.Messages.Mean, r.Messages)
 		}
 		within(row.Mode, "bytes per selection", s.Bytes.Mean, r.Bytes, 1.5)
 		within(row.Mode, "time of a selection", s.Time.P50, r.TimeP50, 2)
@@ -112,7 +112,7 @@ func TestDiscoveryAndItsModel(t *testing.T) {
 	for name, want := range map[string]string{
 		"discovery.json":        `"mode": "broker-1"`,
 		"discovery.md":          "| 20 | dht |",
-		"discovery-cost.svg":    "reckoned, not measured",
+		"discovery-cost.svg":    "modelled, not measured",
 		"discovery-quality.svg": "Regret",
 	} {
 		b, err := os.ReadFile(filepath.Join(dir, name))
@@ -141,7 +141,7 @@ func TestReadDiscovery(t *testing.T) {
 		t.Errorf("read %+v", again.Measured)
 	}
 	if len(again.Simulated) != 1+len(simulatedSizes) || again.Simulated[0].Mode != string(ModePush) {
-		t.Errorf("reckoned %+v", again.Simulated)
+		t.Errorf("modelled %+v", again.Simulated)
 	}
 	for name, text := range map[string]string{
 		"nothing":      "",
@@ -266,7 +266,7 @@ func TestPlotsAreDrawnOfAnything(t *testing.T) {
 		"nothing": {},
 		"one row": {Measured: []DiscoveryRow{{Mode: ModeKademlia, Nodes: 5, Selections: DiscoverySelections{N: 1, Bytes: Spread{N: 1, P50: 900}}}}},
 		"zeroes":  {Measured: []DiscoveryRow{{Mode: ModeRedis, Nodes: 5}, {Mode: ModeRedis, Nodes: 20}}},
-		"reckoned": {Simulated: []SimulatedRow{
+		"modelled": {Simulated: []SimulatedRow{
 			{Mode: "kademlia", Nodes: 1_000, Bytes: 2e3, TimeP50: 60}, {Mode: "kademlia", Nodes: 1_000_000, Bytes: 2e9, TimeP50: 60}}},
 	} {
 		for _, draw := range []func(io.Writer) error{r.plotCost, r.plotQuality} {

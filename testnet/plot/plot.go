@@ -22,7 +22,7 @@ type Panel struct {
 // A Line is one series in one panel. Those of one name have one colour.
 type Line struct {
 	Name, Colour string
-	Dashed       bool // reckoned, not measured
+	Dashed       bool // modelled, not measured
 	Width        float64
 	Points       []Point
 }
