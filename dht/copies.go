@@ -4,18 +4,16 @@ import (
 	"cmp"
 	"context"
 	"fmt"
-	"slices"
 	"strings"
 	"sync"
 	"time"
 
-	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/multiformats/go-multiaddr"
-	manet "github.com/multiformats/go-multiaddr/net"
 
 	"weir/capacity"
 	"weir/capacity/event"
 	"weir/dht/inspect"
+	"weir/dht/overlay"
 )
 
 const (
@@ -38,7 +36,7 @@ type copies struct {
 	mu   sync.Mutex
 	last capacity.Record // the zero one: none was seen
 	at   time.Time
-	said sayAgain
+	said overlay.SayAgain
 }
 
 // suspectCopy takes in that a holder had a record of this node that this process
@@ -115,7 +113,7 @@ func (n *Node) noteCopy(r capacity.Record) {
 		s.last = r
 	}
 	s.at = now
-	say := s.said.due(now)
+	say := s.said.Due(now)
 	s.mu.Unlock()
 	if !say {
 		return
@@ -131,31 +129,6 @@ func (n *Node) copied() (capacity.Record, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.last, !s.at.IsZero() && time.Since(s.at) < copyFresh
-}
-
-// selfElsewhere are the bootstrap addresses that name this node's own ID, but no
-// address of its own: an old one, or where a copy of it runs.
-func selfElsewhere(self peer.ID, bootstrap []peer.AddrInfo, own []multiaddr.Multiaddr) (list []multiaddr.Multiaddr) {
-	for _, ai := range bootstrap {
-		for _, a := range ai.Addrs {
-			if _, err := manet.ToIP(a); ai.ID != self || err != nil { // a name may well lead here
-				continue
-			}
-			if !slices.ContainsFunc(own, a.Equal) {
-				list = append(list, a)
-			}
-		}
-	}
-	return list
-}
-
-// ownAddrs are all addresses by which this node can be meant.
-func (n *Node) ownAddrs() []multiaddr.Multiaddr {
-	own := slices.Concat(n.host.Addrs(), n.host.Network().ListenAddresses())
-	if all, err := n.host.Network().InterfaceListenAddresses(); err == nil {
-		own = append(own, all...)
-	}
-	return own
 }
 
 func joinAddrs(addrs []multiaddr.Multiaddr) string {

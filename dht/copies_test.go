@@ -11,6 +11,7 @@ import (
 
 	"weir/capacity/event"
 	"weir/dht/inspect"
+	"weir/dht/overlay"
 )
 
 // Two processes with one identity take each other's place in the network; each
@@ -66,7 +67,7 @@ func TestSelfElsewhere(t *testing.T) {
 		{ID: "other", Addrs: []multiaddr.Multiaddr{addr(t, "/ip4/192.0.2.9/tcp/4001")}},
 		{ID: self, Addrs: []multiaddr.Multiaddr{own[0], addr(t, "/dns4/example.org/tcp/4001"), addr(t, "/ip4/192.0.2.2/tcp/4001")}},
 	}
-	if got := selfElsewhere(self, bootstrap, own); !slices.EqualFunc(got, []multiaddr.Multiaddr{addr(t, "/ip4/192.0.2.2/tcp/4001")}, multiaddr.Multiaddr.Equal) {
+	if got := overlay.Elsewhere(self, bootstrap, own); !slices.EqualFunc(got, []multiaddr.Multiaddr{addr(t, "/ip4/192.0.2.2/tcp/4001")}, multiaddr.Multiaddr.Equal) {
 		t.Errorf("got %v", got)
 	}
 }

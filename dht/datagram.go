@@ -34,7 +34,7 @@ func datagramPrefix(networkID string) []byte {
 // quicTo returns a QUIC connection with p on which datagrams go both ways
 // (RFC 9221), or nil.
 func (n *Node) quicTo(p peer.ID) *quic.Conn {
-	for _, c := range n.host.Network().ConnsToPeer(p) {
+	for _, c := range n.overlay.Host.Network().ConnsToPeer(p) {
 		var q *quic.Conn
 		if c.As(&q) && q.ConnectionState().SupportsDatagrams.Remote {
 			return q
@@ -61,7 +61,7 @@ func (n *Node) sendDatagram(p peer.ID, q *quic.Conn, m *pb.Datagram) error {
 	if err := q.SendDatagram(b); err != nil {
 		return err
 	}
-	n.traffic.LogSentMessageStream(int64(len(b)), n.datagramProtocol(), p)
+	n.overlay.Traffic.LogSentMessageStream(int64(len(b)), n.datagramProtocol(), p)
 	return nil
 }
 
@@ -73,13 +73,13 @@ func (n *Node) receiveDatagrams(c network.Conn) {
 		return
 	}
 	from := c.RemotePeer()
-	n.start(func() {
+	n.overlay.Go(func() {
 		for {
-			b, err := q.ReceiveDatagram(n.ctx)
+			b, err := q.ReceiveDatagram(n.overlay.Context())
 			if err != nil {
 				return
 			}
-			n.traffic.LogRecvMessageStream(int64(len(b)), n.datagramProtocol(), from)
+			n.overlay.Traffic.LogRecvMessageStream(int64(len(b)), n.datagramProtocol(), from)
 			answer, err := n.takeDatagram(time.Now(), from, b)
 			if err != nil {
 				n.log.Debug("datagram not taken", "peer", from, "err", err)
@@ -113,7 +113,7 @@ func (n *Node) takeDatagram(now time.Time, from peer.ID, b []byte) (*pb.Datagram
 	if err := frame.DecodePrintable(b, &m); err != nil {
 		return nil, err
 	}
-	n.answered(from, 0)
+	n.peers.Answered(from, 0)
 	if m.Answer != nil {
 		n.publisher.Answered(from, m.Answers, m.Answer)
 	}

@@ -11,6 +11,7 @@ import (
 	"weir/capacity"
 	"weir/dht/directory"
 	"weir/dht/inspect"
+	"weir/dht/overlay"
 	"weir/dht/policysync"
 )
 
@@ -21,20 +22,20 @@ import (
 func (n *Node) Diagnose(ctx context.Context, open bool) []inspect.Finding {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	defer context.AfterFunc(n.ctx, cancel)()
+	defer context.AfterFunc(n.overlay.Context(), cancel)()
 	return n.examiner().Examine(ctx, open).Findings()
 }
 
 func (n *Node) examiner() *inspect.Examiner {
 	return &inspect.Examiner{
-		Host:      n.host,
+		Host:      n.overlay.Host,
 		Network:   inspect.Network{Name: n.cfg.Network, ID: n.network},
 		Client:    n.cfg.Client,
 		Mode:      n.cfg.Discovery,
 		Bootstrap: directory.EachOnce(n.cfg.Bootstrap),
 		Servers:   n.cfg.Servers,
 		Remembered: func() []peer.AddrInfo {
-			remembered, _ := readPeerFile(n.cfg.PeerFile) // one that is damaged was told of at start
+			remembered, _ := overlay.ReadPeerFile(n.cfg.PeerFile) // one that is damaged was told of at start
 			return remembered
 		},
 		MetSince: n.told.since,
@@ -43,8 +44,8 @@ func (n *Node) examiner() *inspect.Examiner {
 			said := n.told.of(p)
 			return inspect.Said{Mode: said.mode, Timed: said.timed, Ahead: said.clock}
 		},
-		Member: n.member,
-		Retry:  n.clearBackoff,
+		Member: n.peers.Member,
+		Retry:  n.peers.ClearBackoff,
 		Ask: func(ctx context.Context, p peer.ID) error {
 			_, err := n.fetch(ctx, p, "", 0)
 			return err
@@ -57,8 +58,8 @@ func (n *Node) examiner() *inspect.Examiner {
 			}
 			return p
 		},
-		TableSize: func() int { return n.kad.RoutingTable().Size() },
-		SelfAt:    func() []multiaddr.Multiaddr { return selfElsewhere(n.ID(), n.cfg.Bootstrap, n.ownAddrs()) },
+		TableSize: func() int { return n.overlay.Kad.RoutingTable().Size() },
+		SelfAt:    func() []multiaddr.Multiaddr { return overlay.Elsewhere(n.ID(), n.cfg.Bootstrap, n.overlay.OwnAddrs()) },
 		Record:    n.ownRecord,
 	}
 }

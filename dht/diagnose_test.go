@@ -101,7 +101,7 @@ func TestSkewedClockIsDiagnosed(t *testing.T) {
 			}),
 		})
 		eventually(t, func() error {
-			if !n.member(f.host.ID()) {
+			if !n.peers.Member(f.host.ID()) {
 				return errors.New("not a member yet")
 			}
 			return nil
@@ -145,7 +145,7 @@ func TestUDPIsTried(t *testing.T) {
 			n.run(t)
 			n.awaitReady(t)
 			eventually(t, func() error {
-				if len(n.members()) == 0 {
+				if len(n.peers.Members()) == 0 {
 					return errors.New("not connected")
 				}
 				return nil
@@ -186,8 +186,8 @@ func TestLossOfPeersIsDiagnosed(t *testing.T) {
 	eventually(t, func() error {
 		return diagnosed(n.Diagnose(t.Context(), false), "partition", inspect.Warning, inspect.PeersEnded, "Count:2", nodes[1].ID().String())
 	})
-	nodes[0].host.RemoveStreamHandler(n.records) // connected, and mute
-	nodes[0].host.SetStreamHandler(n.records, hang)
+	nodes[0].Host().RemoveStreamHandler(n.records) // connected, and mute
+	nodes[0].Host().SetStreamHandler(n.records, hang)
 	all := n.Diagnose(t.Context(), false)
 	for _, err := range []error{
 		diagnosed(all, "partition", inspect.Failure, inspect.PeersLost, "Count:1", nodes[0].ID().String()),

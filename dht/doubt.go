@@ -43,8 +43,8 @@ func (n *Node) Delivered(p peer.ID, share float64) {
 		n.fellShort(&r, share)
 		return
 	}
-	n.start(func() {
-		ctx, cancel := context.WithTimeout(n.ctx, reserveTime)
+	n.overlay.Go(func() {
+		ctx, cancel := context.WithTimeout(n.overlay.Context(), reserveTime)
 		defer cancel()
 		r, err := n.ask(ctx, p)
 		if err != nil {

@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"context"
 	"io"
-	"net/netip"
 	"sync"
 	"testing"
 	"time"
@@ -19,6 +18,7 @@ import (
 	"weir/capacity"
 	"weir/capacity/frame"
 	"weir/capacity/signed"
+	"weir/dht/overlay"
 	"weir/dht/pb"
 )
 
@@ -42,21 +42,21 @@ func testProtocol(p protocol.ID) protocol.ID { return protocolPrefix(NetworkID("
 func newFake(t testing.TB, member peer.AddrInfo, handlers map[protocol.ID]network.StreamHandler) *fake {
 	t.Helper()
 	key := newKey(t)
-	h, err := newHost(key, []multiaddr.Multiaddr{addr(t, "/ip4/127.0.0.1/tcp/0"), addr(t, "/ip4/127.0.0.1/udp/0/quic-v1")}, netip.Addr{}, nil, newTraffic())
+	o, err := overlay.New(overlay.Config{
+		Key: key, Prefix: protocolPrefix(NetworkID("test")),
+		Listen: []multiaddr.Multiaddr{addr(t, "/ip4/127.0.0.1/tcp/0"), addr(t, "/ip4/127.0.0.1/udp/0/quic-v1")},
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() { _ = o.Close() })
+	h := o.Host
 	for p, f := range handlers {
 		h.SetStreamHandler(testProtocol(p), f)
 	}
-	kad, err := newKad(h, protocolPrefix(NetworkID("test")), false, "")
-	if err != nil {
+	if err := o.Listen(); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
-		_ = kad.Close()
-		_ = h.Close()
-	})
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	if err := h.Connect(ctx, member); err != nil {
@@ -78,7 +78,7 @@ func (n *testNode) connect(t testing.TB, f *fake) {
 // nearest makes n take peers for the nearest there are, who owe it nothing.
 func (n *testNode) nearest(peers []peer.ID) {
 	for _, p := range peers {
-		n.reach.Answered(time.Now(), p, time.Microsecond)
+		n.peers.Live.Answered(time.Now(), p, time.Microsecond)
 	}
 }
 

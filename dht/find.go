@@ -8,7 +8,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"go.opentelemetry.io/otel/trace"
 
@@ -18,6 +17,7 @@ import (
 	"weir/capacity/tracing"
 	"weir/dht/directory"
 	"weir/dht/holder"
+	"weir/dht/overlay"
 	"weir/dht/pb"
 	"weir/dht/place"
 	"weir/dht/vivaldi"
@@ -274,13 +274,13 @@ func (n *Node) warm(peers []peer.ID) (ready []peer.ID) {
 	warming := 0
 	for _, p := range peers {
 		switch {
-		case n.host.Network().Connectedness(p) == network.Connected && n.reach.RTT(p) > 0:
+		case n.peers.Connected(p) && n.peers.Live.RTT(p) > 0:
 			ready = append(ready, p)
 		case warming < most && n.cache.Meets(time.Now(), p):
 			warming++
-			n.start(func() {
-				n.locate(n.ctx, p)
-				if _, err := n.fetch(n.ctx, p, "", 0); err != nil && n.ctx.Err() == nil {
+			n.overlay.Go(func() {
+				n.peers.Locate(n.overlay.Context(), p)
+				if _, err := n.fetch(n.overlay.Context(), p, "", 0); err != nil && n.overlay.Context().Err() == nil {
 					n.log.Debug("round trip not measured", "peer", p, "err", err)
 				}
 			})
@@ -291,7 +291,7 @@ func (n *Node) warm(peers []peer.ID) (ready []peer.ID) {
 
 // nearestFirst orders holders as [place.NearestFirst] does.
 func (n *Node) nearestFirst(peers []peer.ID) []peer.ID {
-	return place.NearestFirst(peers, n.reach.RTT, n.reach.Suspect)
+	return place.NearestFirst(peers, n.peers.Live.RTT, n.peers.Live.Suspect)
 }
 
 // me is this node as the policy sees it.
@@ -300,7 +300,7 @@ func (n *Node) me(region string) capacity.Record {
 	if !ok {
 		me = capacity.Record{Node: n.ID(), Region: region}
 	}
-	me.Coordinate = n.coords.Here()
+	me.Coordinate = n.overlay.Coords.Here()
 	return me
 }
 
@@ -351,7 +351,7 @@ func (q *finding) add(r capacity.Record, sealed []byte) {
 	q.found[r.Node] = policy.Candidate{
 		Record: r,
 		Sealed: sealed,
-		RTT:    q.n.coords.Predict(r.Coordinate),
+		RTT:    q.n.overlay.Coords.Predict(r.Coordinate),
 		Trust:  q.n.beliefs.Of(now, r.Node),
 	}
 }
@@ -372,7 +372,7 @@ type reply struct {
 	doubts  []holder.Doubt
 	query   *pb.QueryReply
 	elapsed time.Duration
-	spent   cost
+	spent   overlay.Cost
 	err     error
 }
 
@@ -395,7 +395,7 @@ func (q *finding) askRemote(ctx context.Context, peers []peer.ID, lacking int) e
 	defer timer.Stop()
 	for step := asking.Start(time.Now()); ; {
 		for _, p := range step.Overdue {
-			q.n.failed(p, errLate)
+			q.n.peers.Failed(p, overlay.ErrLate)
 		}
 		for _, p := range step.Ask {
 			q.send(ctx, p, replies)
@@ -427,7 +427,7 @@ func (q *finding) send(ctx context.Context, p peer.ID, replies chan<- reply) {
 	q.asked[p] = true
 	index := len(q.answer.Asked)
 	q.answer.Asked = append(q.answer.Asked, Asked{Holder: p, Err: abandoned})
-	if !q.n.start(func() { replies <- q.n.query(ctx, index, p, q) }) {
+	if !q.n.overlay.Go(func() { replies <- q.n.query(ctx, index, p, q) }) {
 		replies <- reply{index: index, holder: p, err: context.Canceled}
 	}
 }
@@ -449,17 +449,17 @@ func (q *finding) charge(pending int) {
 	}
 	req := q.n.queryRequest(q)
 	req.Trace = q.trace
-	spent := costOf(q.n.records, req)
+	spent := overlay.CostOf(q.n.records, req)
 	for range pending {
-		q.answer.Messages += spent.messages
-		q.answer.Bytes += spent.bytes
+		q.answer.Messages += spent.Messages
+		q.answer.Bytes += spent.Bytes
 	}
 }
 
 // take notes one reply and adds its records.
 func (q *finding) take(r reply) {
-	q.answer.Messages += r.spent.messages
-	q.answer.Bytes += r.spent.bytes
+	q.answer.Messages += r.spent.Messages
+	q.answer.Bytes += r.spent.Bytes
 	a := &q.answer.Asked[r.index]
 	a.Elapsed, a.Millis, a.Records, a.Err = r.elapsed, millis(r.elapsed), len(r.records)+len(r.offers), ""
 	if r.err != nil {
@@ -519,7 +519,7 @@ func (n *Node) queryRequest(q *finding) *pb.Request {
 	query := &pb.Query{
 		Topic:   string(q.topic),
 		Need:    signed.NeedToWire(q.need),
-		Origin:  vivaldi.ToWire(n.coords.Here()),
+		Origin:  vivaldi.ToWire(n.overlay.Coords.Here()),
 		Limit:   uint32(q.limit),
 		Policy:  n.cfg.Judge().Policy().Version,
 		Explain: q.explain,
@@ -543,14 +543,14 @@ func (n *Node) queryRequest(q *finding) *pb.Request {
 func (n *Node) query(ctx context.Context, index int, p peer.ID, q *finding) reply {
 	start := time.Now()
 	r := reply{index: index, holder: p}
-	ctx, cancel := context.WithTimeout(ctx, n.deadline(p))
+	ctx, cancel := context.WithTimeout(ctx, n.peers.Deadline(p))
 	defer cancel()
 	var resp pb.Response
 	var rtt time.Duration
-	rtt, r.spent, r.err = n.call(ctx, p, n.records, n.queryRequest(q), &resp, maxQueryReply)
+	rtt, r.spent, r.err = n.overlay.Call(ctx, p, n.records, n.queryRequest(q), &resp, maxQueryReply)
 	r.elapsed = time.Since(start)
 	if r.err != nil {
-		n.failed(p, r.err)
+		n.peers.Failed(p, r.err)
 		return r
 	}
 	r.query = resp.GetQuery()
@@ -579,10 +579,10 @@ func (n *Node) query(ctx context.Context, index int, p peer.ID, q *finding) repl
 	}
 	if r.err != nil {
 		n.log.DebugContext(ctx, "holder's answer not used", "peer", p, "topic", q.topic, "err", r.err)
-		n.failed(p, r.err)
+		n.peers.Failed(p, r.err)
 		return r
 	}
-	n.answered(p, rtt)
+	n.peers.Answered(p, rtt)
 	return r
 }
 
@@ -632,7 +632,7 @@ func (q *finding) askEveryone(ctx context.Context, each []peer.ID) error {
 		q.askSelf()
 	}
 	peers := slices.DeleteFunc(slices.Clone(each), func(p peer.ID) bool {
-		return p == n.ID() || slices.Contains(q.exclude, p) || n.reach.Down(start, p)
+		return p == n.ID() || slices.Contains(q.exclude, p) || n.peers.Live.Down(start, p)
 	})
 	asking, cancel := context.WithTimeout(ctx, everyoneTime)
 	defer cancel() // resets the streams of those too slow
@@ -644,7 +644,7 @@ func (q *finding) askEveryone(ctx context.Context, each []peer.ID) error {
 		for ; next < len(peers) && pending < everyoneAtOnce; next++ {
 			p, index := peers[next], len(q.answer.Asked)
 			q.answer.Asked = append(q.answer.Asked, Asked{Holder: p, Err: abandoned})
-			if !n.start(func() { replies <- n.query(asking, index, p, q) }) {
+			if !n.overlay.Go(func() { replies <- n.query(asking, index, p, q) }) {
 				return context.Canceled
 			}
 			pending++
@@ -665,7 +665,7 @@ func (q *finding) askEveryone(ctx context.Context, each []peer.ID) error {
 	// Each knows of itself only: of those that are not gone all have to answer.
 	all := directory.Holders{Self: n.self() != ""}
 	for _, p := range each {
-		if p != n.ID() && !slices.Contains(q.exclude, p) && !n.reach.Unreachable(start, p) {
+		if p != n.ID() && !slices.Contains(q.exclude, p) && !n.peers.Live.Unreachable(start, p) {
 			all.Remote = append(all.Remote, p)
 		}
 	}

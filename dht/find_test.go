@@ -16,6 +16,7 @@ import (
 	"weir/capacity/policy"
 	"weir/capacity/signed"
 	"weir/dht/holder"
+	"weir/dht/overlay"
 	"weir/dht/pb"
 )
 
@@ -187,7 +188,7 @@ func TestFindWithoutAnyHolder(t *testing.T) {
 	if _, err := n.Find(t.Context(), CapacityTopic(), capacity.Need{}, nil); !errors.Is(err, ErrNoHolders) {
 		t.Errorf("Find = %v, want ErrNoHolders", err)
 	}
-	if took := time.Since(start); took > locateTime+notDelayed {
+	if took := time.Since(start); took > overlay.LocateTime+notDelayed {
 		t.Errorf("took %v", took)
 	}
 }

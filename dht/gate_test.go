@@ -1,69 +1,16 @@
 package dht
 
 import (
-	"context"
 	"fmt"
 	"slices"
 	"testing"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
-	"github.com/multiformats/go-multiaddr"
 
 	"weir/capacity"
-	"weir/capacity/scope"
 	"weir/dht/pb"
 )
-
-// Addresses that others name are dialled where the node's network is, and
-// nowhere else.
-func TestDialsStayInScope(t *testing.T) {
-	n := newTestNode(t, nil)
-	near := newTestNode(t, nil) // on loopback, as it is itself
-	if err := n.Host().Connect(t.Context(), near.info()); err != nil {
-		t.Fatal(err)
-	}
-
-	stranger := idOf(t, newKey(t))
-	for _, s := range []string{"/ip4/10.255.0.1/tcp/6379", "/ip4/169.254.169.254/tcp/80", "/ip4/100.64.0.1/udp/1/quic-v1", "/ip6/fd00:ec2::254/tcp/80"} {
-		n.learn(stranger, []multiaddr.Multiaddr{addr(t, s)})
-	}
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
-	defer cancel()
-	began := time.Now()
-	if err := n.Host().Connect(ctx, peer.AddrInfo{ID: stranger}); err == nil || time.Since(began) > time.Second {
-		t.Errorf("Connect = %v after %v, want an error at once", err, time.Since(began))
-	}
-	got := n.cfg.Gate.Refused()
-	for _, want := range []scope.Refusal{{Use: scope.Dial, Kind: scope.Private}, {Use: scope.Dial, Kind: scope.Metadata}, {Use: scope.Dial, Kind: scope.Shared}} {
-		if got[want] == 0 {
-			t.Errorf("not refused: %v of %v", want, got)
-		}
-	}
-}
-
-// A peer that the operator named by a name of the DNS is dialled wherever that
-// leads, but to metadata.
-func TestNamedPeersAreDialled(t *testing.T) {
-	named, other := idOf(t, newKey(t)), idOf(t, newKey(t))
-	gate := scope.NewGate(nil, false)
-	gate.Own(scope.Dial, func() []scope.Kind { return []scope.Kind{scope.Public} })
-	g := newDialGate(gate, []peer.AddrInfo{{ID: named, Addrs: []multiaddr.Multiaddr{addr(t, "/dns4/weir.internal/tcp/4001")}}})
-	for _, tt := range []struct {
-		peer peer.ID
-		addr string
-		want bool
-	}{
-		{named, "/ip4/10.0.0.7/tcp/4001", true},
-		{named, "/ip4/169.254.169.254/tcp/80", false},
-		{other, "/ip4/10.0.0.7/tcp/4001", false},
-		{other, "/ip4/203.0.113.7/tcp/4001", true},
-	} {
-		if got := g.InterceptAddrDial(tt.peer, addr(t, tt.addr)); got != tt.want {
-			t.Errorf("%s dialled: %v, want %v", tt.addr, got, tt.want)
-		}
-	}
-}
 
 // Clients are sent to no address that its record alone vouches for: a candidate
 // with such a one is passed over, and its lease given back.

@@ -7,7 +7,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"weir/capacity"
@@ -34,7 +33,7 @@ func (n *Node) handOver() {
 	heirs := make(map[peer.ID][]*pb.HandOver)
 	for topic, records := range n.table.All(now) {
 		heir, ok := n.dir.Heir(now, topic)
-		if !ok || n.host.Network().Connectedness(heir) != network.Connected {
+		if !ok || !n.peers.Connected(heir) {
 			continue
 		}
 		records = slices.DeleteFunc(records, func(h *holder.Held) bool { return h.Node() == heir || h.Node() == n.ID() })
@@ -49,14 +48,14 @@ func (n *Node) handOver() {
 			heirs[heir] = append(heirs[heir], m)
 		}
 	}
-	ctx, cancel := context.WithTimeout(n.ctx, handOverTime)
+	ctx, cancel := context.WithTimeout(n.overlay.Context(), handOverTime)
 	defer cancel()
 	var wg sync.WaitGroup
 	for heir, batches := range heirs {
 		wg.Go(func() {
 			for _, m := range batches {
 				var resp pb.Response
-				if _, _, err := n.call(ctx, heir, n.records, &pb.Request{Op: &pb.Request_HandOver{HandOver: m}}, &resp, maxAdvertiseReply); err != nil {
+				if _, _, err := n.overlay.Call(ctx, heir, n.records, &pb.Request{Op: &pb.Request_HandOver{HandOver: m}}, &resp, maxAdvertiseReply); err != nil {
 					n.log.Debug("records not handed over", "peer", heir, "err", err)
 					return
 				}

@@ -274,7 +274,7 @@ func TestListedServersAreBootstrapPeers(t *testing.T) {
 		t.Fatal(err)
 	}
 	eventually(t, func() error {
-		if len(second.members()) == 0 {
+		if len(second.peers.Members()) == 0 {
 			return errors.New("not joined")
 		}
 		return nil

@@ -14,6 +14,7 @@ import (
 	"weir/capacity"
 	"weir/capacity/tracing"
 	"weir/dht/naming"
+	"weir/dht/overlay"
 	"weir/dht/pb"
 )
 
@@ -24,7 +25,7 @@ const askIfThere = 200 * time.Millisecond
 // naming is what a [naming.Registrar] works with in this node.
 func (n *Node) naming(self peer.ID) naming.Config {
 	return naming.Config{
-		ID: self, Client: n.cfg.Client, Directory: n.dir, Live: n.reach, Table: n.table,
+		ID: self, Client: n.cfg.Client, Directory: n.dir, Live: n.peers.Live, Table: n.table,
 		Published: func(topic Topic) (capacity.Record, bool) {
 			r, _, ok := n.publisher.Published(topic)
 			return r, ok
@@ -36,7 +37,7 @@ func (n *Node) naming(self peer.ID) naming.Config {
 			}
 		},
 		Ask: n.askClaim, Introduced: n.introduced, Silence: silence,
-		Introduce: func(id peer.ID) *pb.Peer { return pb.PeerOf(n.host.Peerstore().PeerInfo(id)) },
+		Introduce: func(id peer.ID) *pb.Peer { return pb.PeerOf(n.overlay.Host.Peerstore().PeerInfo(id)) },
 	}
 }
 
@@ -61,29 +62,29 @@ func (n *Node) Claim(ctx context.Context, stream string) (release func(), err er
 // askClaim asks one node about a name. Of ctx it takes the trace only: a node that
 // is not waited for still gets the question.
 func (n *Node) askClaim(ctx context.Context, id peer.ID, claim *pb.Claim, limit time.Duration) (*pb.ClaimReply, error) {
-	ctx, cancel := context.WithTimeout(tracing.Carry(n.ctx, ctx), limit)
+	ctx, cancel := context.WithTimeout(tracing.Carry(n.overlay.Context(), ctx), limit)
 	defer cancel()
 	crashed := time.AfterFunc(askIfThere, func() {
-		n.start(func() {
-			if n.refuses(ctx, id) {
-				n.reach.Leave(time.Now(), id)
+		n.overlay.Go(func() {
+			if n.peers.Refuses(ctx, id) {
+				n.peers.Live.Leave(time.Now(), id)
 				cancel()
 			}
 		})
 	})
 	defer crashed.Stop()
-	n.locate(ctx, id)
+	n.peers.Locate(ctx, id)
 	var resp pb.Response
 	req := &pb.Request{Op: &pb.Request_Claim{Claim: claim}}
-	rtt, _, err := n.call(ctx, id, n.records, req, &resp, maxQueryReply)
+	rtt, _, err := n.overlay.Call(ctx, id, n.records, req, &resp, maxQueryReply)
 	if err != nil {
-		if errors.Is(ctx.Err(), context.Canceled) && n.ctx.Err() == nil {
-			err = fmt.Errorf("%w: nothing listens there any more", errUnreachable)
+		if errors.Is(ctx.Err(), context.Canceled) && n.overlay.Context().Err() == nil {
+			err = fmt.Errorf("%w: nothing listens there any more", overlay.ErrUnreachable)
 		}
-		n.failed(id, err)
+		n.peers.Failed(id, err)
 		return nil, err
 	}
-	n.answered(id, rtt)
+	n.peers.Answered(id, rtt)
 	switch {
 	case resp.Error != "":
 		return nil, fmt.Errorf("it refused: %.200s", resp.Error)
@@ -108,9 +109,9 @@ func (n *Node) serveClaim(from peer.ID, req *pb.Claim) *pb.Response {
 // silence is why a node did not answer, in few words.
 func silence(err error) string {
 	switch {
-	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, errLate):
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, overlay.ErrLate):
 		return "no answer in time"
-	case errors.Is(err, errUnreachable):
+	case errors.Is(err, overlay.ErrUnreachable):
 		return "unreachable"
 	case errors.Is(err, network.ErrResourceLimitExceeded):
 		return "this node has too many requests under way"
@@ -124,8 +125,8 @@ func (n *Node) introduced(w *pb.Peer) (peer.ID, bool) {
 	if err != nil || ai.ID == n.ID() {
 		return "", false
 	}
-	if n.host.Network().Connectedness(ai.ID) != network.Connected {
-		n.learn(ai.ID, ai.Addrs)
+	if !n.peers.Connected(ai.ID) {
+		n.peers.Learn(ai.ID, ai.Addrs)
 	}
 	return ai.ID, true
 }

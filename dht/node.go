@@ -6,9 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
-	"os"
 	"slices"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -20,7 +18,6 @@ import (
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
-	"github.com/libp2p/go-libp2p/core/peerstore"
 	"github.com/libp2p/go-libp2p/core/protocol"
 	"github.com/multiformats/go-multiaddr"
 	"github.com/multiformats/go-multistream"
@@ -37,14 +34,13 @@ import (
 	"weir/dht/directory"
 	"weir/dht/holder"
 	"weir/dht/inspect"
-	"weir/dht/liveness"
 	"weir/dht/naming"
+	"weir/dht/overlay"
 	"weir/dht/pb"
 	"weir/dht/place"
 	"weir/dht/policysync"
 	"weir/dht/publish"
 	"weir/dht/scale"
-	"weir/dht/vivaldi"
 )
 
 // Config says what a node is and what it publishes.
@@ -57,7 +53,7 @@ type Config struct {
 	// with the same ports, if a NAT in front of it maps it one to one.
 	PublicIP  netip.Addr
 	Bootstrap []peer.AddrInfo // any one of them suffices; self is skipped
-	Seeds     []Seed          // places to join by where peer IDs are not known
+	Seeds     []overlay.Seed  // places to join by where peer IDs are not known
 	// Gate decides where others may send this node and its clients. It is told
 	// here of the addresses to dial; nil: one that goes by those alone.
 	Gate     *scope.Gate
@@ -111,6 +107,12 @@ type Config struct {
 	Tracer trace.Tracer
 }
 
+// ParseBootstrap reads a bootstrap peer's address, which ends in /p2p/ and its
+// peer ID.
+func ParseBootstrap(s string) (peer.AddrInfo, error) {
+	return directory.ParseAddr("bootstrap address", s)
+}
+
 // A Node is this machine's place in the network. Close it after use; what
 // keeps it in the network is [Node.Run].
 type Node struct {
@@ -126,39 +128,27 @@ type Node struct {
 	policyID protocol.ID
 	// provisionID is that of requests for servers.
 	provisionID protocol.ID
-	host        host.Host
-	kad         *kaddht.IpfsDHT
 	log         *slog.Logger
 	tracer      trace.Tracer
 
-	traffic   *traffic
-	reach     *liveness.Detector
+	overlay   *overlay.Overlay
+	peers     *overlay.Peers // of overlay
 	dir       directory.Directory
 	cache     *directory.Cache
 	lookUps   directory.LookUps
 	table     *holder.Table // what it holds for others and itself; empty in a client
 	sharding  *directory.Sharding
 	regions   regionIndex
-	coords    vivaldi.Client
 	told      told
 	newest    *newestLog
 	beliefs   *holder.Beliefs
 	doubts    *holder.Doubts   // of those who ask it
-	desk      desk             // inbound requests at once, per peer
 	rates     holder.RateLimit // of records sent here, per peer
-	lanes     lanes            // outbound requests at once, per peer
 	publisher *publish.Publisher
 	copies    copies
 	names     *naming.Registrar
 	settling  atomic.Int64 // Unix ns since when it is one of a few that hold everything; 0: it is not
 	ready     chan struct{}
-	changed   chan struct{} // a peer came or went: have a look
-
-	ctx    context.Context // ends with Close
-	cancel context.CancelFunc
-	mu     sync.Mutex
-	closed bool           // nothing starts once set
-	wg     sync.WaitGroup // what start and serve began: handlers, calls, watchers
 }
 
 // Listen makes a node and binds its addresses. A busy port is an error that
@@ -192,10 +182,6 @@ func Listen(cfg Config) (*Node, error) {
 	if cfg.Discovery.Listed() && cfg.Servers == nil {
 		return nil, fmt.Errorf("discovery %s: no list of servers", cfg.Discovery)
 	}
-	coords, err := vivaldi.New()
-	if err != nil {
-		return nil, err
-	}
 	id := NetworkID(cfg.Network)
 	n := &Node{
 		cfg:         cfg,
@@ -206,73 +192,57 @@ func Listen(cfg Config) (*Node, error) {
 		provisionID: protocolPrefix(id) + "/provision/1",
 		log:         cfg.Log,
 		tracer:      cfg.Tracer,
-		traffic:     newTraffic(),
-		reach:       liveness.New(),
 		cache:       directory.NewCache(),
 		table:       holder.NewTable(holder.DefaultLimits()),
-		coords:      coords,
 		newest:      newNewestLog(),
 		beliefs:     holder.NewBeliefs(),
 		doubts:      holder.NewDoubts(),
 		ready:       make(chan struct{}),
-		changed:     make(chan struct{}, 1),
 		copies:      copies{suspected: make(chan struct{}, 1)},
 	}
 	self, err := peer.IDFromPrivateKey(cfg.Key)
 	if err != nil {
 		return nil, fmt.Errorf("identity: %w", err)
 	}
-	n.sharding = directory.NewSharding(self, cfg.ShardSplit, cfg.ShardMerge)
-	n.dir = directory.New(cfg.Discovery, directory.View{
-		ID: self, Client: cfg.Client, NetworkID: id, Live: n.reach, Servers: n.servers,
-		Cache: n.cache, Home: n.sharding.Home, Member: n.member,
-		Near: func(key kb.ID) []peer.ID { return n.kad.RoutingTable().NearestPeers(key, n.kad.BucketSize()) },
-	})
-	n.lookUps = directory.LookUps{
-		Cache: n.cache, NetworkID: id, Whole: n.dir.Whole, Home: n.sharding.Home, Log: n.log,
-		Closest: func(ctx context.Context, key string) ([]peer.ID, error) { return n.kad.GetClosestPeers(ctx, key) },
-		Alone:   func() bool { return n.kad.RoutingTable().Size() == 0 },
-	}
-	n.publisher = publish.New(n.publishing(self))
-	n.names = naming.New(n.naming(self))
-	n.host, err = newHost(cfg.Key, cfg.Listen, cfg.PublicIP, append(slices.Clone(cfg.Libp2p), libp2p.ConnectionGater(newDialGate(cfg.Gate, cfg.Bootstrap))), n.traffic, n.records, n.reserves, n.policyID, n.provisionID)
+	n.overlay, err = overlay.New(n.overlayConfig(uses))
 	if err != nil {
 		return nil, err
 	}
-	n.gateOwn(uses)
-	n.ctx, n.cancel = context.WithCancel(context.Background())
+	n.peers = n.overlay.Peers
 	n.Policies = policysync.New(n.policyConfig())
 	n.Provisioners = n.newProvisioners()
-	n.Reader = n.newReader()
-	n.host.Network().Notify(&network.NotifyBundle{
-		ConnectedF: func(_ network.Network, c network.Conn) {
-			n.answered(c.RemotePeer(), 0)
-			n.receiveDatagrams(c)
-			n.Policies.Connected(c.RemotePeer())
-			n.wake()
-		},
-		DisconnectedF: func(net network.Network, c network.Conn) {
-			if net.Connectedness(c.RemotePeer()) != network.Connected {
-				n.coords.Forget(c.RemotePeer())
-			}
-			n.wake()
+	n.sharding = directory.NewSharding(self, cfg.ShardSplit, cfg.ShardMerge)
+	n.dir = directory.New(cfg.Discovery, directory.View{
+		ID: self, Client: cfg.Client, NetworkID: id, Live: n.peers.Live, Servers: n.servers,
+		Cache: n.cache, Home: n.sharding.Home, Member: n.peers.Member,
+		Near: func(key kb.ID) []peer.ID {
+			return n.overlay.Kad.RoutingTable().NearestPeers(key, n.overlay.Kad.BucketSize())
 		},
 	})
-	n.kad, err = newKad(n.host, protocolPrefix(id), cfg.Client, cfg.Operator)
-	if err != nil {
-		return nil, errors.Join(err, n.host.Close())
+	n.lookUps = directory.LookUps{
+		Cache: n.cache, NetworkID: id, Whole: n.dir.Whole, Home: n.sharding.Home, Log: n.log,
+		Closest: func(ctx context.Context, key string) ([]peer.ID, error) {
+			return n.overlay.Kad.GetClosestPeers(ctx, key)
+		},
+		Alone: func() bool { return n.overlay.Kad.RoutingTable().Size() == 0 },
 	}
+	n.publisher = publish.New(n.publishing(self))
+	n.names = naming.New(n.naming(self))
+	n.Reader = n.newReader()
 	if !cfg.Client {
-		n.host.SetStreamHandler(n.records, n.serve(n.serveRecords))
-		n.host.SetStreamHandler(n.reserves, n.serve(n.serveReserve))
-		n.host.SetStreamHandler(n.policyID, n.serve(func(s network.Stream) {
+		n.overlay.Serve(n.records, n.serveRecords)
+		n.overlay.Serve(n.reserves, n.serveReserve)
+		n.overlay.Serve(n.policyID, func(s network.Stream) {
 			var req pb.PolicyExchange
-			n.serveOne(s, policysync.MaxFrame, &req, &pb.PolicyExchange{Error: errBusy.Error()}, func(from peer.ID) proto.Message { return n.Policies.Answer(from, &req) })
-		}))
-		n.host.SetStreamHandler(n.provisionID, n.serve(func(s network.Stream) {
+			n.overlay.Server.ServeOne(s, policysync.MaxFrame, &req, &pb.PolicyExchange{Error: errBusy.Error()}, func(from peer.ID) proto.Message { return n.Policies.Answer(from, &req) })
+		})
+		n.overlay.Serve(n.provisionID, func(s network.Stream) {
 			var req pb.ProvisionRequest
-			n.serveOne(s, maxProvision, &req, &pb.ProvisionResponse{Error: errBusy.Error()}, func(from peer.ID) proto.Message { return n.answerProvision(from, &req) })
-		}))
+			n.overlay.Server.ServeOne(s, maxProvision, &req, &pb.ProvisionResponse{Error: errBusy.Error()}, func(from peer.ID) proto.Message { return n.answerProvision(from, &req) })
+		})
+	}
+	if err := n.overlay.Listen(); err != nil {
+		return nil, errors.Join(err, n.Close())
 	}
 	return n, nil
 }
@@ -284,7 +254,8 @@ func Listen(cfg Config) (*Node, error) {
 // It is called once.
 func (n *Node) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return n.bootstrap(ctx) })
+	g.Go(func() error { return n.overlay.Run(ctx) })
+	g.Go(func() error { return n.announce(ctx) })
 	if !n.cfg.Discovery.Listed() {
 		g.Go(func() error { return n.lookUps.Run(ctx) })
 	}
@@ -307,17 +278,31 @@ func (n *Node) Run(ctx context.Context) error {
 // Close stops the node and waits: once it has returned, nothing of the node's
 // runs any more. It may be called more than once.
 func (n *Node) Close() error {
-	n.mu.Lock()
-	first := !n.closed
-	n.closed = true
-	n.mu.Unlock()
-	var err error
-	if first {
-		n.cancel()
-		err = errors.Join(n.publisher.Close(), n.names.Close(), n.kad.Close(), n.host.Close())
+	return errors.Join(n.publisher.Close(), n.names.Close(), n.overlay.Close())
+}
+
+// overlayConfig is what the node is on the network.
+func (n *Node) overlayConfig(uses []scope.Use) overlay.Config {
+	c := overlay.Config{
+		Key: n.cfg.Key, Network: n.cfg.Network, Prefix: protocolPrefix(n.network), Member: n.records,
+		Protocols: []protocol.ID{n.records, n.reserves, n.policyID, n.provisionID},
+		Listen:    n.cfg.Listen, PublicIP: n.cfg.PublicIP, Client: n.cfg.Client, Libp2p: n.cfg.Libp2p,
+		Bootstrap: n.cfg.Bootstrap, Seeds: n.cfg.Seeds, PeerFile: n.cfg.PeerFile,
+		Gate: n.cfg.Gate, Uses: uses,
+		Connected: func(c network.Conn) {
+			n.receiveDatagrams(c)
+			n.Policies.Connected(c.RemotePeer())
+		},
+		Down:  n.down,
+		Event: n.cfg.Event, Log: n.log, Tracer: n.tracer,
 	}
-	n.wg.Wait()
-	return err
+	if n.cfg.Discovery.Listed() {
+		c.Servers = n.cfg.Servers
+	}
+	if n.cfg.Operator != "" {
+		c.Values = kaddht.Validator(policysync.Validator{Operator: n.cfg.Operator})
+	}
+	return c
 }
 
 // policyConfig wires the spread of policies to the network.
@@ -326,55 +311,27 @@ func (n *Node) policyConfig() policysync.Config {
 		Operator: n.cfg.Operator,
 		Apply:    n.cfg.Apply,
 		Peers: func() (peers []peer.ID) {
-			for _, ai := range n.members() {
+			for _, ai := range n.peers.Members() {
 				peers = append(peers, ai.ID)
 			}
 			return peers
 		},
 		Exchange: func(ctx context.Context, p peer.ID, req *pb.PolicyExchange) (*pb.PolicyExchange, error) {
 			resp := &pb.PolicyExchange{}
-			_, _, err := n.call(ctx, p, n.policyID, req, resp, policysync.MaxFrame)
+			_, _, err := n.overlay.Call(ctx, p, n.policyID, req, resp, policysync.MaxFrame)
 			return resp, err
 		},
-		Joined: func() bool { return n.kad.RoutingTable().Size() > 0 },
-		Put:    func(ctx context.Context, key string, value []byte) error { return n.kad.PutValue(ctx, key, value) },
-		Get:    func(ctx context.Context, key string) ([]byte, error) { return n.kad.GetValue(ctx, key) },
+		Joined: func() bool { return n.overlay.Kad.RoutingTable().Size() > 0 },
+		Put: func(ctx context.Context, key string, value []byte) error {
+			return n.overlay.Kad.PutValue(ctx, key, value)
+		},
+		Get: func(ctx context.Context, key string) ([]byte, error) { return n.overlay.Kad.GetValue(ctx, key) },
 		Closest: func(key string) bool {
 			id := kb.ConvertKey(key)
-			return directory.Elect(id, n.self(), n.kad.RoutingTable().NearestPeers(id, holder.Replicas)).Self
+			return directory.Elect(id, n.self(), n.overlay.Kad.RoutingTable().NearestPeers(id, holder.Replicas)).Self
 		},
-		Go:  func(f func(context.Context)) bool { return n.start(func() { f(n.ctx) }) },
+		Go:  func(f func(context.Context)) bool { return n.overlay.Go(func() { f(n.overlay.Context()) }) },
 		Log: n.log,
-	}
-}
-
-// start runs f on a goroutine that Close waits for, and reports false without
-// doing so if Close has begun.
-func (n *Node) start(f func()) bool {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	if n.closed {
-		return false
-	}
-	n.wg.Go(f)
-	return true
-}
-
-// serve makes f a stream handler that Close waits for.
-func (n *Node) serve(f func(network.Stream)) network.StreamHandler {
-	return func(s network.Stream) {
-		n.mu.Lock()
-		closed := n.closed
-		if !closed {
-			n.wg.Add(1)
-		}
-		n.mu.Unlock()
-		if closed {
-			_ = s.Reset()
-			return
-		}
-		defer n.wg.Done()
-		f(s)
 	}
 }
 
@@ -382,33 +339,34 @@ func (n *Node) serve(f func(network.Stream)) network.StreamHandler {
 func (n *Node) wall(now time.Time) time.Time { return now.Add(n.cfg.ClockOffset) }
 
 // ID is the node's peer ID.
-func (n *Node) ID() peer.ID { return n.host.ID() }
+func (n *Node) ID() peer.ID { return n.overlay.Host.ID() }
 
 // Host is the libp2p host below the node. It ends with the node.
-func (n *Node) Host() host.Host { return n.host }
+func (n *Node) Host() host.Host { return n.overlay.Host }
 
 // NetworkID is the ID in the node's protocol names.
 func (n *Node) NetworkID() string { return n.network }
 
 // Addrs are the addresses others reach this node at, each with /p2p/ID.
-func (n *Node) Addrs() []multiaddr.Multiaddr {
-	addrs, err := peer.AddrInfoToP2pAddrs(&peer.AddrInfo{ID: n.ID(), Addrs: n.host.Addrs()})
-	if err != nil {
-		return nil // only for an ID that is none
-	}
-	return addrs
-}
+func (n *Node) Addrs() []multiaddr.Multiaddr { return n.overlay.Addrs() }
 
 // Ready is closed once every bootstrap peer has been tried and a holder has
 // accepted the node's record, or nobody is there to accept it. A node that
 // publishes nothing is ready once it has looked holders up.
 func (n *Node) Ready() <-chan struct{} { return n.ready }
 
+// Alone reports whether no other node of this network is known to be there.
+func (n *Node) Alone() bool { return n.peers.Alone() }
+
+// Relisted tells the node that Config.Servers returns others than before: if it
+// has nobody to talk to, it tries them at once.
+func (n *Node) Relisted() { n.overlay.Wake() }
+
 // Coordinate is the node's Vivaldi coordinate, in seconds.
-func (n *Node) Coordinate() *coordinate.Coordinate { return n.coords.Here() }
+func (n *Node) Coordinate() *coordinate.Coordinate { return n.overlay.Coords.Here() }
 
 // Traffic is what each protocol has cost since the node started.
-func (n *Node) Traffic() []Traffic { return n.traffic.list() }
+func (n *Node) Traffic() []overlay.Usage { return n.overlay.Traffic.List() }
 
 // Flooded is how many records and datagrams of peers were refused since they sent
 // too many.
@@ -421,56 +379,21 @@ func (n *Node) Kick() { n.publisher.Kick() }
 // OpenStream opens a stream of the protocol /weir/<network-id>/name to id,
 // connecting first if need be, also by addrs, all within ctx.
 func (n *Node) OpenStream(ctx context.Context, id peer.ID, addrs []multiaddr.Multiaddr, name string) (network.Stream, error) {
-	n.learn(id, addrs)
-	n.locate(ctx, id)
-	return n.host.NewStream(ctx, id, protocolPrefix(n.network)+protocol.ID("/"+name))
+	return n.overlay.OpenStream(ctx, id, addrs, name)
 }
 
 // Handle lets f serve the streams of the protocol /weir/<network-id>/name. F
 // runs on a goroutine of its own per stream, which Close waits for; Close
 // resets the stream.
 func (n *Node) Handle(name string, f func(network.Stream)) {
-	n.host.SetStreamHandler(protocolPrefix(n.network)+protocol.ID("/"+name), n.serve(f))
+	n.overlay.Handle(name, f)
 }
-
-const protectTag = "weir-link"
-
-// locateTime bounds the search for a node's addresses.
-const locateTime = 1500 * time.Millisecond
 
 // Protect keeps the connection to id from being trimmed.
-func (n *Node) Protect(id peer.ID) { n.host.ConnManager().Protect(id, protectTag) }
+func (n *Node) Protect(id peer.ID) { n.overlay.Protect(id) }
 
 // Unprotect ends what Protect began.
-func (n *Node) Unprotect(id peer.ID) { n.host.ConnManager().Unprotect(id, protectTag) }
-
-// learn keeps addresses at which id may be dialled.
-func (n *Node) learn(id peer.ID, addrs []multiaddr.Multiaddr) {
-	if len(addrs) > 0 && id != n.ID() {
-		n.host.Peerstore().AddAddrs(id, addrs, peerstore.TempAddrTTL)
-	}
-}
-
-// locate prepares for a dial to id: it asks the network for addresses if there
-// are none, and makes libp2p forget past failures, for whoever calls has a
-// reason to try now.
-func (n *Node) locate(ctx context.Context, id peer.ID) {
-	if n.host.Network().Connectedness(id) == network.Connected {
-		return
-	}
-	n.clearBackoff(id)
-	if len(n.host.Peerstore().Addrs(id)) > 0 {
-		return
-	}
-	ctx, cancel := context.WithTimeout(ctx, locateTime)
-	defer cancel()
-	ai, err := n.kad.FindPeer(ctx, id)
-	if err != nil {
-		n.log.Debug("peer not located", "peer", id, "err", err)
-		return
-	}
-	n.learn(id, ai.Addrs)
-}
+func (n *Node) Unprotect(id peer.ID) { n.overlay.Unprotect(id) }
 
 // servers are the listed servers, this node perhaps among them, in the order of
 // their IDs, or nil if none are listed. It sees to it that they can be dialled.
@@ -482,8 +405,8 @@ func (n *Node) servers() []peer.ID {
 	for _, ai := range n.cfg.Servers() {
 		list = append(list, ai.ID)
 		n.cfg.Gate.Name(ai.Addrs...)
-		if n.host.Network().Connectedness(ai.ID) != network.Connected {
-			n.learn(ai.ID, ai.Addrs)
+		if !n.peers.Connected(ai.ID) {
+			n.peers.Learn(ai.ID, ai.Addrs)
 		}
 	}
 	slices.Sort(list)
@@ -491,12 +414,6 @@ func (n *Node) servers() []peer.ID {
 }
 
 // wake makes whoever waits for peers to come or go look again.
-func (n *Node) wake() {
-	select {
-	case n.changed <- struct{}{}:
-	default:
-	}
-}
 
 // self is the node's ID as a holder, "" in a client.
 func (n *Node) self() peer.ID {
@@ -520,37 +437,9 @@ func (n *Node) Holders(topic Topic) []peer.ID {
 	return directory.Closest(kb.ConvertKey(topic.Key(n.network)), list)
 }
 
-// deadline is how long id may take to answer a request.
-func (n *Node) deadline(id peer.ID) time.Duration {
-	least := 300 * time.Millisecond
-	if n.host.Network().Connectedness(id) != network.Connected {
-		least = time.Second // three or four round trips come on top
-	}
-	return min(max(least, 4*n.reach.RTT(id)), 2*time.Second)
-}
-
 // patience is how long to wait for id's answer before asking others too.
 func (n *Node) patience(id peer.ID) time.Duration {
-	return place.Patience(n.reach.RTT(id), n.host.Network().Connectedness(id) == network.Connected)
-}
-
-// errLate means that a peer's answer is not there when it should be.
-var errLate = errors.New("no answer when it was due")
-
-// dropStale closes all connections to id but the newest, if there are several: a
-// node that was restarted has opened a new one, while what is sent over the old
-// one gets lost until it times out.
-func (n *Node) dropStale(id peer.ID) {
-	conns := n.host.Network().ConnsToPeer(id)
-	if len(conns) < 2 {
-		return
-	}
-	newest := slices.MaxFunc(conns, func(a, b network.Conn) int { return a.Stat().Opened.Compare(b.Stat().Opened) })
-	for _, c := range conns {
-		if c != newest {
-			n.start(func() { _ = c.Close() })
-		}
-	}
+	return place.Patience(n.peers.Live.RTT(id), n.peers.Connected(id))
 }
 
 // sweep drops what has run out, once a second, for the watchers' sake, and
@@ -565,16 +454,13 @@ func (n *Node) sweep(ctx context.Context) error {
 		now := time.Now()
 		stopped := now.Round(0).Sub(last.Round(0)) > holder.Keepalive
 		switch {
-		case n.kad.RoutingTable().Size() == 0 || !n.dir.Whole(time.Now()):
+		case n.overlay.Kad.RoutingTable().Size() == 0 || !n.dir.Whole(time.Now()):
 			n.settling.Store(0)
 		case stopped || n.settling.Load() == 0:
 			n.settling.Store(now.UnixNano())
 		}
 		last = now
 		n.table.Sweep(now)
-		for _, p := range n.reach.Lost(now, n.connected) {
-			n.event(event.Event{Kind: event.PeerLost, Peer: p})
-		}
 		n.rates.Sweep(now)
 		n.names.Sweep(now)
 		select {
@@ -585,10 +471,6 @@ func (n *Node) sweep(ctx context.Context) error {
 	}
 }
 
-func (n *Node) connected(p peer.ID) bool {
-	return n.host.Network().Connectedness(p) == network.Connected
-}
-
 // settled reports whether this node has been one of a few that hold everything
 // for a TTL without a break, so that every publisher has had the time to tell
 // it. Until then its own memory is no answer.
@@ -597,14 +479,7 @@ func (n *Node) settled() bool {
 	return since != 0 && time.Since(time.Unix(0, since)) > capacity.DefaultTTL
 }
 
-// answered and failed keep account of id, and look for other holders when it
-// went down.
-func (n *Node) answered(id peer.ID, rtt time.Duration) {
-	if lost := n.reach.Answered(time.Now(), id, rtt); lost > 0 {
-		n.event(event.Event{Kind: event.PeerBack, Peer: id, Elapsed: millis(lost)})
-	}
-}
-
+// event tells Config.Event of something, as of now.
 func (n *Node) event(e event.Event) {
 	if n.cfg.Event != nil {
 		e.Time = time.Now()
@@ -612,32 +487,53 @@ func (n *Node) event(e event.Event) {
 	}
 }
 
-func (n *Node) failed(id peer.ID, err error) {
-	how := liveness.BadAnswer
-	switch {
-	case errors.Is(err, network.ErrResourceLimitExceeded), errors.Is(err, context.Canceled):
-		return // our own doing
-	case errors.Is(err, errUnreachable):
-		how = liveness.NoConnection
-	case errors.Is(err, errLate):
-		how = liveness.Late
-	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded):
-		how = liveness.NoAnswer
-	}
-	if !n.reach.Failed(time.Now(), id, how) {
-		return
-	}
+// down looks for other holders when a peer went down.
+func (n *Node) down(id peer.ID, err error) {
 	var foreign multistream.ErrNotSupported[protocol.ID]
 	if n.cfg.Discovery.Listed() && errors.As(err, &foreign) {
 		n.log.Warn("listed server is no node of this network: take it off the list, or give both the same --network", "peer", id)
 	} else {
 		n.log.Debug("peer is down", "peer", id, "err", err)
 	}
-	if how == liveness.NoConnection {
-		n.kad.RoutingTable().RemovePeer(id)
-	}
-	n.dropStale(id)
 	n.cache.Lost(id)
 	// If one holder is gone, others may be: have the next record confirmed.
 	n.publisher.Doubt(id)
+}
+
+// announce closes ready once every way to join has been tried and a holder has
+// accepted the record, or nobody is there to do so. A node without records is
+// ready once it has looked holders up.
+func (n *Node) announce(ctx context.Context) error {
+	select {
+	case <-n.overlay.Tried():
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		h, looked := n.dir.Holders(time.Now(), CapacityTopic())
+		if n.Alone() || looked && (n.cfg.Sample == nil || len(h.Remote) == 0) {
+			break
+		}
+		select {
+		case <-n.publisher.Accepted():
+			close(n.ready)
+			return nil
+		case <-tick.C:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	close(n.ready)
+	return nil
+}
+
+// reachable is an error if clients must not be sent to where r says it is. Other
+// nodes are reached by dials, which are gated themselves.
+func (n *Node) reachable(need capacity.Need, r *capacity.Record) error {
+	if need.Purpose == capacity.Cascade || r.URL == "" {
+		return nil
+	}
+	return n.cfg.Gate.CheckURL(scope.Redirect, r.URL)
 }

@@ -232,7 +232,7 @@ func (n *Node) confirm(topic Topic, need capacity.Need, o *offer, sealed, use []
 	if err := n.reachable(need, &r); err != nil {
 		return policy.Evaluation{}, err
 	}
-	c := policy.Candidate{Record: r, Sealed: sealed, RTT: cmp.Or(rtt, n.coords.Predict(r.Coordinate)), Trust: min(n.beliefs.Of(now, r.Node), o.Trust)}
+	c := policy.Candidate{Record: r, Sealed: sealed, RTT: cmp.Or(rtt, n.overlay.Coords.Predict(r.Coordinate)), Trust: min(n.beliefs.Of(now, r.Node), o.Trust)}
 	ranking := n.cfg.Judge().Rank(need, n.me(need.Region), []policy.Candidate{c})
 	if len(ranking.Passed) == 0 {
 		return ranking.Rejected[0], &errUnfit{ranking.Rejected[0].Rule}

@@ -129,7 +129,7 @@ func TestPlaceInSpiteOfALyingHolder(t *testing.T) {
 				}
 				return nil
 			})
-			seeker.reach.Answered(time.Now(), liar.host.ID(), time.Microsecond) // the nearest
+			seeker.peers.Live.Answered(time.Now(), liar.host.ID(), time.Microsecond) // the nearest
 			placed, d, err := seeker.Place(t.Context(), CapacityTopic(), view(), nil)
 			if err != nil {
 				t.Fatalf("Place: %v; asked %+v, reservations %+v", err, d.Asked, d.Reservations)
@@ -192,7 +192,7 @@ func TestLeaseWithABadRecord(t *testing.T) {
 			f, clerk := fakeTarget(t, nodes, func(f *fake, from peer.ID, req *pb.Reserve) *pb.ReserveResponse {
 				return &pb.ReserveResponse{Lease: f.lease(t, from, req), Record: c.record(f)}
 			})
-			seeker.reach.Failed(time.Now(), f.host.ID(), liveness.NoConnection) // no holder
+			seeker.peers.Live.Failed(time.Now(), f.host.ID(), liveness.NoConnection) // no holder
 			_, d, err := seeker.Place(t.Context(), CapacityTopic(), view(), []peer.ID{nodes[0].ID()})
 			var refusal *capacity.Refusal
 			if !errors.As(err, &refusal) || refusal.Reason != c.reason || len(d.Reservations) != 1 || d.Reservations[0].Reason != c.reason {

@@ -243,7 +243,7 @@ func (n *Node) weigh(start time.Time, q *finding, answer Answer) (Decision, []of
 
 // order is whom to ask of those that passed; see [place.Order].
 func (n *Node) order(passed []offer) []offer {
-	return place.Order(passed, n.cfg.Judge().Policy().Keep, n.reach.Suspect, newRand())
+	return place.Order(passed, n.cfg.Judge().Policy().Keep, n.peers.Live.Suspect, newRand())
 }
 
 // refusal is for when no candidate passed.
@@ -293,8 +293,8 @@ func (n *Node) reserveOn(ctx context.Context, pick *offer, topic Topic, request 
 	}
 	ctx, cancel := context.WithTimeout(ctx, max(reserveTime, 6*pick.RTT))
 	defer cancel()
-	n.learn(target, pick.Record.Addrs)
-	n.locate(ctx, target) // its record is fresh: worth a dial
+	n.peers.Learn(target, pick.Record.Addrs)
+	n.peers.Locate(ctx, target) // its record is fresh: worth a dial
 	var known uint64
 	if !pick.Told() {
 		known = pick.Record.Seq
@@ -302,12 +302,12 @@ func (n *Node) reserveOn(ctx context.Context, pick *offer, topic Topic, request 
 	req := reserveRequest(request, topic, need, known)
 	var resp pb.ReserveResponse
 	var rtt time.Duration
-	rtt, r.spent, r.err = n.call(ctx, target, n.reserves, req, &resp, maxReserve)
+	rtt, r.spent, r.err = n.overlay.Call(ctx, target, n.reserves, req, &resp, maxReserve)
 	if r.err != nil {
-		n.failed(target, r.err)
+		n.peers.Failed(target, r.err)
 		return r
 	}
-	n.answered(target, rtt)
+	n.peers.Answered(target, rtt)
 	switch {
 	case resp.Refusal != nil:
 		r.err = &capacity.Refusal{
@@ -364,7 +364,7 @@ func (n *Node) releaseCtx(ctx context.Context, target peer.ID, request string) {
 		return
 	}
 	req := &pb.ReserveRequest{Op: &pb.ReserveRequest_Release{Release: &pb.Release{Id: request}}}
-	if _, _, err := n.call(ctx, target, n.reserves, req, &pb.ReserveResponse{}, maxReserve); err != nil {
+	if _, _, err := n.overlay.Call(ctx, target, n.reserves, req, &pb.ReserveResponse{}, maxReserve); err != nil {
 		n.log.DebugContext(ctx, "lease not given back; it runs out by itself", "peer", target, "err", err)
 	}
 }
@@ -373,12 +373,12 @@ func (n *Node) releaseCtx(ctx context.Context, target peer.ID, request string) {
 func (n *Node) serveReserve(s network.Stream) {
 	var req pb.ReserveRequest
 	busy := &pb.ReserveResponse{Refusal: refusalToWire(&capacity.Refusal{Reason: "busy", Detail: errBusy.Error(), RetryAfter: time.Second})}
-	n.serveOne(s, maxReserve, &req, busy, func(from peer.ID) proto.Message { return n.answerReserve(from, &req) })
+	n.overlay.Server.ServeOne(s, maxReserve, &req, busy, func(from peer.ID) proto.Message { return n.answerReserve(from, &req) })
 }
 
 func (n *Node) answerReserve(from peer.ID, req *pb.ReserveRequest) (resp *pb.ReserveResponse) {
-	ctx, span := n.serving(from, req, req.Trace)
-	defer func() { n.served(ctx, span, from, resp) }()
+	ctx, span := n.overlay.Server.Begin(from, req, req.Trace)
+	defer func() { n.overlay.Server.End(ctx, span, from, resp) }()
 	switch op := req.Op.(type) {
 	case *pb.ReserveRequest_Reserve:
 		need, err := needFromWire(op.Reserve.Need)

@@ -20,6 +20,7 @@ import (
 	"weir/capacity/signed"
 	"weir/dht/directory"
 	"weir/dht/holder"
+	"weir/dht/overlay"
 	"weir/dht/pb"
 	"weir/dht/place"
 )
@@ -182,7 +183,7 @@ func TestPlaceWaitsForTheSlow(t *testing.T) {
 	nodes := newTestNetwork(t, 1)
 	slow, _ := fakeTarget(t, nodes, func(f *fake, from peer.ID, req *pb.Reserve) *pb.ReserveResponse {
 		eventually(t, func() error {
-			if !nodes[0].reach.Suspect(f.host.ID()) {
+			if !nodes[0].peers.Live.Suspect(f.host.ID()) {
 				return errors.New("not overdue yet")
 			}
 			return nil
@@ -450,15 +451,13 @@ func TestManyPlacementsAtOnce(t *testing.T) {
 	}
 	now := time.Now()
 	for _, n := range nodes[1:] {
-		if nodes[0].reach.Down(now, n.ID()) {
+		if nodes[0].peers.Live.Down(now, n.ID()) {
 			t.Errorf("%s is taken for dead", n.ID())
 		}
 	}
-	nodes[0].lanes.mu.Lock()
-	defer nodes[0].lanes.mu.Unlock()
-	for p, at := range nodes[0].lanes.peers {
-		if at.users > callsPerPeer {
-			t.Errorf("%d calls to %s left", at.users, p)
+	for _, n := range nodes[1:] {
+		if left := nodes[0].overlay.Calls(n.ID()); left > overlay.CallsPerPeer {
+			t.Errorf("%d calls to %s left", left, n.ID())
 		}
 	}
 }

@@ -10,11 +10,12 @@ import (
 	"testing"
 	"time"
 
-	"github.com/libp2p/go-libp2p"
+	kaddht "github.com/libp2p/go-libp2p-kad-dht"
 	"github.com/libp2p/go-libp2p/core/crypto"
 
 	"weir/capacity"
 	"weir/capacity/signed"
+	"weir/dht/overlay"
 	"weir/dht/pb"
 	"weir/dht/policysync"
 )
@@ -130,16 +131,16 @@ func TestPolicyIsInTheDHT(t *testing.T) {
 		t.Fatal(err)
 	}
 	// A node of the network that speaks directory.Kademlia and nothing else.
-	h, err := libp2p.New(libp2p.ListenAddrStrings("/ip4/127.0.0.1/tcp/0"), libp2p.DisableRelay())
+	o, err := overlay.New(overlay.Config{
+		Key: newKey(t), Prefix: protocolPrefix(nodes[0].NetworkID()), Client: true,
+		Values: kaddht.Validator(policysync.Validator{Operator: id}),
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	kad, err := newKad(h, protocolPrefix(nodes[0].NetworkID()), true, id)
-	if err != nil {
-		t.Fatal(err)
-	}
+	h, kad := o.Host, o.Kad
 	t.Cleanup(func() {
-		if err := errors.Join(kad.Close(), h.Close()); err != nil {
+		if err := o.Close(); err != nil {
 			t.Error(err)
 		}
 	})

@@ -13,6 +13,7 @@ import (
 	"github.com/multiformats/go-multiaddr"
 
 	"weir/dht/directory"
+	"weir/dht/overlay"
 	"weir/dht/pb"
 	"weir/dht/vivaldi"
 )
@@ -37,7 +38,7 @@ func (n *Node) probe(ctx context.Context) error {
 			return ctx.Err()
 		}
 		var members []peer.ID
-		for _, ai := range n.members() {
+		for _, ai := range n.peers.Members() {
 			members = append(members, ai.ID)
 		}
 		p, fresh := n.told.next(members)
@@ -58,28 +59,28 @@ func (n *Node) Fetch(ctx context.Context, id peer.ID) ([][]byte, error) {
 	if id == n.ID() {
 		return n.publisher.Sealed(fetchLimit), nil
 	}
-	n.locate(ctx, id)
+	n.peers.Locate(ctx, id)
 	return n.fetch(ctx, id, "", fetchLimit)
 }
 
 // fetch asks for at most max of id's own records; those of one topic, unless
 // that is empty.
 func (n *Node) fetch(ctx context.Context, id peer.ID, topic Topic, max int) ([][]byte, error) {
-	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+	ctx, cancel := context.WithTimeout(ctx, overlay.DialTimeout)
 	defer cancel()
 	var resp pb.Response
-	rtt, _, err := n.call(ctx, id, n.records, &pb.Request{Op: &pb.Request_Fetch{Fetch: &pb.Fetch{Topic: string(topic), Max: uint32(max)}}}, &resp, maxFetchReply)
+	rtt, _, err := n.overlay.Call(ctx, id, n.records, &pb.Request{Op: &pb.Request_Fetch{Fetch: &pb.Fetch{Topic: string(topic), Max: uint32(max)}}}, &resp, maxFetchReply)
 	if err != nil {
-		n.failed(id, err)
+		n.peers.Failed(id, err)
 		return nil, err
 	}
-	n.answered(id, rtt)
+	n.peers.Answered(id, rtt)
 	reply := resp.GetFetch()
 	if reply == nil {
 		return nil, fmt.Errorf("%s answered something else: %.200s", id, resp.Error)
 	}
 	now := time.Now()
-	n.coords.Observe(id, vivaldi.FromWire(reply.Coordinate), rtt)
+	n.overlay.Coords.Observe(id, vivaldi.FromWire(reply.Coordinate), rtt)
 	n.told.take(now, n.wall(now), id, reply, rtt)
 	sealed := reply.Sealed
 	return sealed[:min(len(sealed), max)], nil
@@ -91,10 +92,10 @@ func (n *Node) fetch(ctx context.Context, id peer.ID, topic Topic, max int) ([][
 func (n *Node) Ping(ctx context.Context, id peer.ID, told func(rtt time.Duration) bool) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	n.locate(ctx, id)
-	for r := range ping.Ping(ctx, n.host, id) {
+	n.peers.Locate(ctx, id)
+	for r := range ping.Ping(ctx, n.overlay.Host, id) {
 		if r.Error != nil {
-			return whyNotDialled(r.Error)
+			return overlay.WhyNotDialled(r.Error)
 		}
 		if !told(r.RTT) {
 			return nil
@@ -132,7 +133,7 @@ type PeerInfo struct {
 // Peers lists the peers that are connected or in the routing table.
 func (n *Node) Peers() []PeerInfo {
 	holders := n.Holders(CapacityTopic())
-	ids := slices.Concat(n.host.Network().Peers(), n.kad.RoutingTable().ListPeers())
+	ids := slices.Concat(n.overlay.Host.Network().Peers(), n.overlay.Kad.RoutingTable().ListPeers())
 	slices.Sort(ids)
 	ids = slices.Compact(ids)
 	list := make([]PeerInfo, 0, len(ids))
@@ -140,9 +141,9 @@ func (n *Node) Peers() []PeerInfo {
 		info := PeerInfo{
 			ID:     p,
 			Name:   n.Name(p),
-			Addrs:  append([]multiaddr.Multiaddr{}, n.host.Peerstore().Addrs(p)...),
-			Member: n.member(p),
-			RTT:    millis(n.reach.RTT(p)),
+			Addrs:  append([]multiaddr.Multiaddr{}, n.overlay.Host.Peerstore().Addrs(p)...),
+			Member: n.peers.Member(p),
+			RTT:    millis(n.peers.Live.RTT(p)),
 			Holder: slices.Contains(holders, p),
 		}
 		slices.SortFunc(info.Addrs, multiaddr.Multiaddr.Compare)
@@ -152,12 +153,12 @@ func (n *Node) Peers() []PeerInfo {
 			at = h.Record.Coordinate
 		}
 		if at != nil {
-			info.CoordinateRTT, info.CoordinateError = millis(n.coords.Predict(at)), at.Error
+			info.CoordinateRTT, info.CoordinateError = millis(n.overlay.Coords.Predict(at)), at.Error
 		}
 		info.Told, info.ClockOffset = said.at, millis(said.clock)
 		info.HoldsTopics, info.Holds = said.topics, said.held
 		info.Discovery, info.Release = said.mode, said.vers
-		if conns := n.host.Network().ConnsToPeer(p); len(conns) > 0 {
+		if conns := n.overlay.Host.Network().ConnsToPeer(p); len(conns) > 0 {
 			c := conns[0]
 			info.Connected = true
 			info.Since = c.Stat().Opened

@@ -35,7 +35,7 @@ func (n *Node) newProvisioners() *scale.Provisioners {
 			}
 			return n.provisionReply(req, resp)
 		},
-		Silent: func(p peer.ID) bool { return n.reach.Down(time.Now(), p) || n.reach.Suspect(p) },
+		Silent: func(p peer.ID) bool { return n.peers.Live.Down(time.Now(), p) || n.peers.Live.Suspect(p) },
 		Log:    n.log,
 	}
 }
@@ -53,7 +53,7 @@ func (n *Node) provisioners(ctx context.Context, region string) ([]peer.ID, erro
 		list = append(list, n.ID())
 	}
 	for _, c := range answer.Candidates {
-		n.learn(c.Record.Node, c.Record.Addrs)
+		n.peers.Learn(c.Record.Node, c.Record.Addrs)
 		list = append(list, c.Record.Node)
 	}
 	return directory.Closest(kb.ConvertKey(topic.Key(n.network)), list), nil
@@ -81,14 +81,14 @@ func (n *Node) sampleProvisioners(topic Topic, exclude []peer.ID, limit int) (pi
 
 // askProvisioner sends one request. A refusal is an error.
 func (n *Node) askProvisioner(ctx context.Context, p peer.ID, req *pb.ProvisionRequest) (*pb.ProvisionResponse, error) {
-	n.locate(ctx, p)
+	n.peers.Locate(ctx, p)
 	var resp pb.ProvisionResponse
-	rtt, _, err := n.call(ctx, p, n.provisionID, req, &resp, maxProvision)
+	rtt, _, err := n.overlay.Call(ctx, p, n.provisionID, req, &resp, maxProvision)
 	if err != nil {
-		n.failed(p, err)
+		n.peers.Failed(p, err)
 		return nil, err
 	}
-	n.answered(p, rtt)
+	n.peers.Answered(p, rtt)
 	switch {
 	case resp.Error != "":
 		return nil, fmt.Errorf("provisioner: %.200s", resp.Error)
@@ -110,7 +110,7 @@ func (n *Node) provisionReply(req scale.Request, resp *pb.ProvisionResponse) (r 
 		if err != nil {
 			return r, err
 		}
-		n.learn(ai.ID, ai.Addrs)
+		n.peers.Learn(ai.ID, ai.Addrs)
 		r.Closer = ai.ID
 	case resp.Coming != nil:
 		r.Server = scale.PendingServer{
@@ -126,8 +126,8 @@ func (n *Node) provisionReply(req scale.Request, resp *pb.ProvisionResponse) (r 
 
 // answerProvision answers one request of /provision/1.
 func (n *Node) answerProvision(from peer.ID, wire *pb.ProvisionRequest) (resp *pb.ProvisionResponse) {
-	ctx, span := n.serving(from, wire, wire.Trace)
-	defer func() { n.served(ctx, span, from, resp) }()
+	ctx, span := n.overlay.Server.Begin(from, wire, wire.Trace)
+	defer func() { n.overlay.Server.End(ctx, span, from, resp) }()
 	req, err := provisionFromWire(wire)
 	var reply scale.Reply
 	if err == nil {
@@ -139,7 +139,7 @@ func (n *Node) answerProvision(from peer.ID, wire *pb.ProvisionRequest) (resp *p
 	case err != nil:
 		return &pb.ProvisionResponse{Error: clip(err.Error(), maxReason)}
 	case reply.Closer != "":
-		return &pb.ProvisionResponse{Closer: pb.PeerOf(n.host.Peerstore().PeerInfo(reply.Closer))}
+		return &pb.ProvisionResponse{Closer: pb.PeerOf(n.overlay.Host.Peerstore().PeerInfo(reply.Closer))}
 	case req.Leave:
 		return &pb.ProvisionResponse{}
 	}

@@ -8,6 +8,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/multiformats/go-multiaddr"
 
+	"weir/dht/overlay"
 	"weir/dht/pb"
 	"weir/dht/publish"
 	"weir/dht/vivaldi"
@@ -20,15 +21,15 @@ func (n *Node) publishing(self peer.ID) publish.Config {
 		provisions = p.Regions
 	}
 	return publish.Config{
-		ID: self, Key: n.cfg.Key, Directory: n.dir, Sharding: n.sharding, Table: n.table, Live: n.reach,
-		Sample: n.cfg.Sample, Provisions: provisions, Coordinate: n.coords.Here, Wall: n.wall,
-		Addrs: func() []multiaddr.Multiaddr { return n.host.Addrs() },
+		ID: self, Key: n.cfg.Key, Directory: n.dir, Sharding: n.sharding, Table: n.table, Live: n.peers.Live,
+		Sample: n.cfg.Sample, Provisions: provisions, Coordinate: n.overlay.Coords.Here, Wall: n.wall,
+		Addrs: func() []multiaddr.Multiaddr { return n.overlay.Host.Addrs() },
 		Audience: func() publish.Audience {
-			peers := append(n.kad.RoutingTable().ListPeers(), n.servers()...)
+			peers := append(n.overlay.Kad.RoutingTable().ListPeers(), n.servers()...)
 			slices.Sort(peers)
-			return publish.Audience{Liveness: n.reach.Generation(), Cache: n.cache.Changes(), Peers: peers}
+			return publish.Audience{Liveness: n.peers.Live.Generation(), Cache: n.cache.Changes(), Peers: peers}
 		},
-		Connected: n.connected,
+		Connected: n.peers.Connected,
 		Advertise: n.advertise, Datagram: n.datagram, Acked: n.acked, Copied: n.suspectCopy,
 		Log: n.log,
 	}
@@ -38,12 +39,12 @@ func (n *Node) publishing(self peer.ID) publish.Config {
 func (n *Node) advertise(ctx context.Context, p peer.ID, entries []*pb.Entry) (*pb.AdvertiseReply, time.Duration, error) {
 	req := &pb.Request{Op: &pb.Request_Advertise{Advertise: &pb.Advertise{Entries: entries}}}
 	var resp pb.Response
-	rtt, _, err := n.call(ctx, p, n.records, req, &resp, maxAdvertiseReply)
+	rtt, _, err := n.overlay.Call(ctx, p, n.records, req, &resp, maxAdvertiseReply)
 	if err != nil {
-		n.failed(p, err)
+		n.peers.Failed(p, err)
 		return nil, 0, err
 	}
-	n.answered(p, 0) // acked takes the round trip
+	n.peers.Answered(p, 0) // acked takes the round trip
 	if resp.Error != "" {
 		n.log.Debug("records refused", "peer", p, "err", resp.Error)
 	}
@@ -52,10 +53,10 @@ func (n *Node) advertise(ctx context.Context, p peer.ID, entries []*pb.Entry) (*
 
 // acked takes in what p, a holder, answered to records.
 func (n *Node) acked(p peer.ID, reply *pb.AdvertiseReply, rtt time.Duration, accepted bool) {
-	n.answered(p, rtt)
-	n.coords.Observe(p, vivaldi.FromWire(reply.Coordinate), rtt)
+	n.peers.Answered(p, rtt)
+	n.overlay.Coords.Observe(p, vivaldi.FromWire(reply.Coordinate), rtt)
 	if accepted {
-		n.host.ConnManager().TagPeer(p, holderTag, peerWeight)
+		n.overlay.Host.ConnManager().TagPeer(p, holderTag, peerWeight)
 	}
 	n.meet(p, reply.Closer)
 }
@@ -69,14 +70,14 @@ func (n *Node) meet(from peer.ID, named []*pb.Peer) {
 			continue
 		}
 		now := time.Now()
-		if ai.ID == n.ID() || n.reach.Down(now, ai.ID) || !n.dir.Meets(now, ai.ID) {
+		if ai.ID == n.ID() || n.peers.Live.Down(now, ai.ID) || !n.dir.Meets(now, ai.ID) {
 			continue
 		}
-		n.start(func() {
-			ctx, cancel := context.WithTimeout(n.ctx, dialTimeout)
+		n.overlay.Go(func() {
+			ctx, cancel := context.WithTimeout(n.overlay.Context(), overlay.DialTimeout)
 			defer cancel()
-			if err := n.verifyMember(ctx, ai); err != nil {
-				if n.ctx.Err() == nil {
+			if err := n.peers.Verify(ctx, ai); err != nil {
+				if n.overlay.Context().Err() == nil {
 					n.log.Debug("holder named is not there", "peer", ai.ID, "by", from, "err", err)
 				}
 				return

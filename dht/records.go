@@ -1,13 +1,11 @@
 package dht
 
 import (
-	"bufio"
 	"errors"
 	"fmt"
 	"math/rand/v2"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/network"
@@ -21,7 +19,7 @@ import (
 	"weir/capacity/signed"
 	"weir/dht/directory"
 	"weir/dht/holder"
-	"weir/dht/inspect"
+	"weir/dht/overlay"
 	"weir/dht/pb"
 	"weir/dht/vivaldi"
 )
@@ -40,14 +38,8 @@ const (
 	publisherTag, holderTag = "weir-publisher", "weir-holder"
 	peerWeight              = 50
 
-	serveTimeout = 5 * time.Second // for a request to come, and for an answer to go
-	watchBeat    = 5 * time.Second // an idle watch says so this often
+	watchBeat = 5 * time.Second // an idle watch says so this often
 
-	// Requests that have come and are being served; how many more of one peer may
-	// be on their way is the resource manager's, streamsPeer.
-	maxServed        = 1_024
-	maxServedPeer    = 32
-	maxWatchedByPeer = inspect.MaxTopics // watches of one peer
 )
 
 var (
@@ -62,108 +54,23 @@ var (
 // That says nothing of what it holds.
 var ErrBusy = errors.New("busy")
 
-// A desk bounds how many requests are served at once, in all and per peer, and
-// how many watches per peer; those in all are bounded by the table.
-type desk struct {
-	mu    sync.Mutex
-	total int
-	peers map[deskKey]int
-}
-
-type deskKey struct {
-	peer  peer.ID
-	watch bool
-}
-
-// enter takes a place for p, or reports that there is none.
-func (d *desk) enter(p peer.ID, watch bool) bool {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	key, most := deskKey{p, watch}, maxServedPeer
-	if watch {
-		most = maxWatchedByPeer
-	}
-	if !watch && d.total >= maxServed || d.peers[key] >= most {
-		return false
-	}
-	if d.peers == nil {
-		d.peers = make(map[deskKey]int)
-	}
-	if !watch {
-		d.total++
-	}
-	d.peers[key]++
-	return true
-}
-
-func (d *desk) leave(p peer.ID, watch bool) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	key := deskKey{p, watch}
-	if !watch {
-		d.total--
-	}
-	if d.peers[key]--; d.peers[key] == 0 {
-		delete(d.peers, key)
-	}
-}
-
-// receive reads one request of at most max bytes from s into req. It takes no
-// place at the desk: who says nothing keeps nobody out.
-func (n *Node) receive(s network.Stream, max int, req proto.Message) bool {
-	from := s.Conn().RemotePeer()
-	_ = s.SetReadDeadline(time.Now().Add(serveTimeout))
-	if _, err := frame.ReadPrintable(bufio.NewReader(s), max, req); err != nil {
-		n.log.Debug("request not understood", "peer", from, "protocol", s.Protocol(), "err", err)
-		_ = s.Reset()
-		return false
-	}
-	n.answered(from, 0)
-	return true
-}
-
-// serveOne reads one request of at most max bytes from s into req, and sends
-// what reply returns, or busy if there is no place. Who asks is who the
-// connection's handshake says it is.
-func (n *Node) serveOne(s network.Stream, max int, req, busy proto.Message, reply func(from peer.ID) proto.Message) {
-	if n.receive(s, max, req) {
-		n.reply(s, busy, reply)
-	}
-}
-
-// reply sends what f returns, or busy if there is no place at the desk.
-func (n *Node) reply(s network.Stream, busy proto.Message, f func(from peer.ID) proto.Message) {
-	from, answer := s.Conn().RemotePeer(), busy
-	if n.desk.enter(from, false) {
-		defer n.desk.leave(from, false)
-		answer = f(from)
-	}
-	_ = s.SetWriteDeadline(time.Now().Add(serveTimeout))
-	if _, err := frame.Write(s, answer); err != nil {
-		n.log.Debug("answer not sent", "peer", from, "protocol", s.Protocol(), "err", err)
-		_ = s.Reset()
-		return
-	}
-	_ = s.Close()
-}
-
 // serveRecords answers one request of /records/1.
 func (n *Node) serveRecords(s network.Stream) {
 	var req pb.Request
-	if !n.receive(s, maxRequest, &req) {
+	if !n.overlay.Server.Receive(s, maxRequest, &req) {
 		return
 	}
 	if w := req.GetWatch(); w != nil {
 		n.serveWatch(s, s.Conn().RemotePeer(), w)
 		return
 	}
-	n.reply(s, errorReply(errBusy), func(from peer.ID) proto.Message { return n.answerRecords(from, &req) })
+	n.overlay.Server.Reply(s, errorReply(errBusy), func(from peer.ID) proto.Message { return n.answerRecords(from, &req) })
 }
 
 // answerRecords answers every request but WATCH.
 func (n *Node) answerRecords(from peer.ID, req *pb.Request) (resp *pb.Response) {
-	ctx, span := n.serving(from, req, req.Trace)
-	defer func() { n.served(ctx, span, from, resp) }()
+	ctx, span := n.overlay.Server.Begin(from, req, req.Trace)
+	defer func() { n.overlay.Server.End(ctx, span, from, resp) }()
 	switch op := req.Op.(type) {
 	case *pb.Request_Advertise:
 		return n.serveAdvertise(from, op.Advertise)
@@ -203,7 +110,7 @@ func (n *Node) serveAdvertise(from peer.ID, req *pb.Advertise) *pb.Response {
 		return errorReply(fmt.Errorf("%d records at once, at most %d", len(req.Entries), maxEntries))
 	}
 	reply := n.takeEntries(time.Now(), from, req.Entries)
-	reply.Coordinate = vivaldi.ToWire(n.coords.Here())
+	reply.Coordinate = vivaldi.ToWire(n.overlay.Coords.Here())
 	return &pb.Response{Op: &pb.Response_Advertise{Advertise: reply}}
 }
 
@@ -225,7 +132,7 @@ func (n *Node) takeEntries(now time.Time, from peer.ID, entries []*pb.Entry) *pb
 			n.log.Debug("record refused", "peer", from, "topic", e.Topic, "err", err)
 		} else if len(e.Sealed)+len(e.Update) > 0 {
 			closer = append(closer, n.dir.Closer(now, Topic(e.Topic), from, e.Known)...)
-			n.host.ConnManager().TagPeer(from, publisherTag, peerWeight)
+			n.overlay.Host.ConnManager().TagPeer(from, publisherTag, peerWeight)
 		}
 		if err != nil || len(e.Sealed) > 0 {
 			result.Had = had
@@ -239,7 +146,7 @@ func (n *Node) takeEntries(now time.Time, from peer.ID, entries []*pb.Entry) *pb
 	slices.Sort(closer)
 	closer = slices.Compact(closer)
 	for _, p := range closer[:min(len(closer), maxCloser)] {
-		reply.Closer = append(reply.Closer, pb.PeerOf(n.host.Peerstore().PeerInfo(p)))
+		reply.Closer = append(reply.Closer, pb.PeerOf(n.overlay.Host.Peerstore().PeerInfo(p)))
 	}
 	return reply
 }
@@ -267,7 +174,7 @@ func (n *Node) hold(now time.Time, from peer.ID, e *pb.Entry) error {
 		err := n.table.Withdraw(now, topic, from, e.Seq)
 		_, _, shard := topic.Shard()
 		if shard && n.dir.Whole(now) && n.table.Get(now, CapacityTopic(), from) == nil {
-			n.reach.Leave(now, from) // everything is held here, and of it there is nothing
+			n.peers.Live.Leave(now, from) // everything is held here, and of it there is nothing
 		}
 		return err
 	}
@@ -406,7 +313,7 @@ func newRand() *rand.Rand { return rand.New(rand.NewPCG(rand.Uint64(), rand.Uint
 // the watcher goes, or is too slow to take what there is.
 func (n *Node) serveWatch(s network.Stream, from peer.ID, req *pb.Watch) {
 	refuse := func(err error) {
-		_ = s.SetWriteDeadline(time.Now().Add(serveTimeout))
+		_ = s.SetWriteDeadline(time.Now().Add(overlay.ServeTimeout))
 		if _, err := frame.Write(s, errorReply(err)); err != nil {
 			_ = s.Reset()
 			return
@@ -418,11 +325,11 @@ func (n *Node) serveWatch(s network.Stream, from peer.ID, req *pb.Watch) {
 		refuse(err)
 		return
 	}
-	if !n.desk.enter(from, true) {
+	if !n.overlay.Server.Inbound.Enter(from, true) {
 		refuse(errBusy)
 		return
 	}
-	defer n.desk.leave(from, true)
+	defer n.overlay.Server.Inbound.Leave(from, true)
 	snapshot, w, err := n.table.Watch(time.Now(), from, topic)
 	if err != nil {
 		refuse(fmt.Errorf("%w: %w", ErrBusy, err))
@@ -435,7 +342,7 @@ func (n *Node) serveWatch(s network.Stream, from peer.ID, req *pb.Watch) {
 	// This goroutine ends with the Reset above.
 	_ = s.SetReadDeadline(time.Time{})
 	gone := make(chan struct{})
-	if !n.start(func() {
+	if !n.overlay.Go(func() {
 		defer close(gone)
 		_, _ = s.Read(make([]byte, 1))
 	}) {
@@ -443,7 +350,7 @@ func (n *Node) serveWatch(s network.Stream, from peer.ID, req *pb.Watch) {
 	}
 
 	send := func(e *pb.Event) error {
-		_ = s.SetWriteDeadline(time.Now().Add(serveTimeout))
+		_ = s.SetWriteDeadline(time.Now().Add(overlay.ServeTimeout))
 		_, err := frame.Write(s, &pb.Response{Op: &pb.Response_Event{Event: e}})
 		return err
 	}
@@ -477,7 +384,7 @@ func (n *Node) serveWatch(s network.Stream, from peer.ID, req *pb.Watch) {
 			}
 		case <-gone:
 			return
-		case <-n.ctx.Done():
+		case <-n.overlay.Context().Done():
 			return
 		}
 	}

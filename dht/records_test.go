@@ -22,6 +22,7 @@ import (
 	"weir/capacity/policy"
 	"weir/capacity/signed"
 	"weir/dht/holder"
+	"weir/dht/overlay"
 	"weir/dht/pb"
 	"weir/dht/vivaldi"
 )
@@ -177,8 +178,8 @@ func TestRequestsPerPeerAreBounded(t *testing.T) {
 	node := newTestNode(t, nil)
 	f := newFake(t, node.info(), nil)
 	g := newFake(t, node.info(), nil)
-	for range maxServedPeer {
-		if !node.desk.enter(f.host.ID(), false) {
+	for range overlay.MaxServedPeer {
+		if !node.overlay.Server.Inbound.Enter(f.host.ID(), false) {
 			t.Fatal("no place at an idle desk")
 		}
 	}
@@ -187,15 +188,13 @@ func TestRequestsPerPeerAreBounded(t *testing.T) {
 		t.Errorf("one request too many: %v", resp)
 	}
 	g.advertise(t, node) // another peer is served all the same
-	for range maxServedPeer {
-		node.desk.leave(f.host.ID(), false)
+	for range overlay.MaxServedPeer {
+		node.overlay.Server.Inbound.Leave(f.host.ID(), false)
 	}
 	f.advertise(t, node)
 	eventually(t, func() error {
-		node.desk.mu.Lock()
-		defer node.desk.mu.Unlock()
-		if node.desk.total != 0 || len(node.desk.peers) != 0 {
-			return fmt.Errorf("%d requests under way after all have ended", node.desk.total)
+		if requests, peers := node.overlay.Server.Inbound.Served(); requests != 0 || peers != 0 {
+			return fmt.Errorf("%d requests under way after all have ended", requests)
 		}
 		return nil
 	})
@@ -205,7 +204,7 @@ func TestRequestsPerPeerAreBounded(t *testing.T) {
 func TestSilentStreamsKeepNobodyOut(t *testing.T) {
 	node := newTestNode(t, nil)
 	f := newFake(t, node.info(), nil)
-	const silent = streamsPeer - 4
+	const silent = overlay.StreamsPerPeer - 4
 	failed := 0
 	for _, p := range []protocol.ID{testRecords, testReserves} {
 		for i := range silent {
@@ -226,9 +225,7 @@ func TestSilentStreamsKeepNobodyOut(t *testing.T) {
 			failed++
 		}
 	}
-	node.desk.mu.Lock()
-	places := node.desk.total
-	node.desk.mu.Unlock()
+	places, _ := node.overlay.Server.Inbound.Served()
 	t.Logf("%d silent streams hold %d places; %d of 20 requests of the same peer failed", 2*silent, places, failed)
 	if places > 0 || failed > 0 {
 		t.Error("silent streams take places")

@@ -65,7 +65,7 @@ func (n *Node) refreshRegions(ctx context.Context) error {
 			return ctx.Err()
 		}
 		_, at := n.regions.list()
-		if n.dir.Whole(time.Now()) || n.kad.RoutingTable().Size() == 0 || time.Since(at) < wait {
+		if n.dir.Whole(time.Now()) || n.overlay.Kad.RoutingTable().Size() == 0 || time.Since(at) < wait {
 			continue
 		}
 		n.readRegions(ctx)

@@ -12,6 +12,7 @@ import (
 	"weir/capacity"
 	"weir/capacity/scope"
 	"weir/capacity/tracing"
+	"weir/dht/overlay"
 	"weir/dht/place"
 )
 
@@ -38,7 +39,7 @@ type reserved struct {
 	placed  Placed
 	score   float64 // by the policy, of the target as it is now
 	elapsed time.Duration
-	spent   cost
+	spent   overlay.Cost
 	err     error
 }
 
@@ -46,7 +47,7 @@ func (n *Node) newReservation(ctx context.Context, need capacity.Need, d *Decisi
 	id := make([]byte, 8)
 	_, _ = rand.Read(id) // never fails
 	return &reservation{
-		n: n, ctx: tracing.Carry(n.ctx, ctx), need: need, request: hex.EncodeToString(id), d: d,
+		n: n, ctx: tracing.Carry(n.overlay.Context(), ctx), need: need, request: hex.EncodeToString(id), d: d,
 		placement: place.Placement{Patience: n.patience},
 		index:     make(map[peer.ID]int), leases: make(map[peer.ID]Placed), results: make(chan reserved, place.MaxCandidates),
 	}
@@ -72,7 +73,7 @@ func (r *reservation) run(ctx context.Context, step place.Step) (Placed, error) 
 		return r.choose(step), nil
 	case refusal == nil:
 		refusal = r.d.refusal()
-	case r.n.ctx.Err() != nil:
+	case r.n.overlay.Context().Err() != nil:
 		return Placed{}, context.Canceled
 	}
 	r.d.Refused = refusal.Reason
@@ -128,7 +129,7 @@ func (r *reservation) reserve(ctx context.Context, step place.Step) (place.Step,
 // do sends what step wants sent.
 func (r *reservation) do(step place.Step) {
 	for _, p := range step.Overdue {
-		r.n.failed(p, errLate)
+		r.n.peers.Failed(p, overlay.ErrLate)
 	}
 	for _, o := range step.Reserve {
 		r.ask(o)
@@ -142,7 +143,7 @@ func (r *reservation) ask(o offer) {
 	r.index[node] = len(r.d.Reservations)
 	r.d.Reservations = append(r.d.Reservations, Reservation{Node: node, Reason: abandoned})
 	topic := r.d.Topic // r.d is not ours in the background
-	if !n.start(func() { r.results <- n.reserveOn(r.ctx, &o, topic, r.request, r.need) }) {
+	if !n.overlay.Go(func() { r.results <- n.reserveOn(r.ctx, &o, topic, r.request, r.need) }) {
 		r.results <- reserved{node: node, err: context.Canceled}
 	}
 }
@@ -150,7 +151,7 @@ func (r *reservation) ask(o offer) {
 // release tells nodes that nothing comes of their leases, in the background.
 func (r *reservation) release(nodes []peer.ID) {
 	for _, p := range nodes {
-		r.n.start(func() { r.n.release(r.ctx, p, r.request) })
+		r.n.overlay.Go(func() { r.n.release(r.ctx, p, r.request) })
 	}
 }
 
@@ -158,8 +159,8 @@ func (r *reservation) release(nodes []peer.ID) {
 func (r *reservation) heard(res reserved) place.Step {
 	note := &r.d.Reservations[r.index[res.node]]
 	note.Elapsed = millis(res.elapsed)
-	r.d.Messages += res.spent.messages
-	r.d.Bytes += res.spent.bytes
+	r.d.Messages += res.spent.Messages
+	r.d.Bytes += res.spent.Bytes
 	if res.err == nil {
 		note.Lease, note.Reason = res.placed.Lease.ID, ""
 		r.leases[res.node] = res.placed
@@ -206,11 +207,11 @@ func refusalReason(err error) (reason, detail string) {
 // something all the same.
 func (r *reservation) choose(step place.Step) Placed {
 	req := reserveRequest(r.request, r.d.Topic, r.need, 0)
-	inject(r.ctx, req)
-	spent := costOf(r.n.reserves, req)
+	overlay.Inject(r.ctx, req)
+	spent := overlay.CostOf(r.n.reserves, req)
 	for range r.placement.Pending() {
-		r.d.Messages += spent.messages
-		r.d.Bytes += spent.bytes
+		r.d.Messages += spent.Messages
+		r.d.Bytes += spent.Bytes
 	}
 	for _, p := range step.Release {
 		if note := &r.d.Reservations[r.index[p]]; note.Lease != "" {
@@ -229,7 +230,7 @@ func (r *reservation) end() {
 	if r.placement.Pending() == 0 {
 		return
 	}
-	r.n.start(func() {
+	r.n.overlay.Go(func() {
 		for r.placement.Pending() > 0 {
 			r.release(r.answered(<-r.results).Release)
 		}

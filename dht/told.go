@@ -162,7 +162,7 @@ func (n *Node) serveFetch(req *pb.Fetch) *pb.Response {
 	now := time.Now()
 	reply := &pb.FetchReply{
 		Sealed:     n.fetched(req),
-		Coordinate: vivaldi.ToWire(n.coords.Here()),
+		Coordinate: vivaldi.ToWire(n.overlay.Coords.Here()),
 		NowMs:      n.wall(now).UnixMilli(),
 		Mode:       string(n.cfg.Discovery),
 	}

@@ -3,166 +3,20 @@ package dht
 import (
 	"context"
 	"errors"
-	"os"
 
-	"github.com/libp2p/go-libp2p/core/network"
-	"github.com/libp2p/go-libp2p/core/peer"
 	"go.opentelemetry.io/otel/trace"
-	"google.golang.org/protobuf/proto"
 
 	"weir/capacity"
 	"weir/capacity/tracing"
-	"weir/dht/pb"
+	"weir/dht/overlay"
 )
 
-// methodOf is what a request asks for, as the protocol and the operation; one
-// word of a bounded set.
-func methodOf(req proto.Message) string {
-	switch req := req.(type) {
-	case *pb.Request:
-		switch req.Op.(type) {
-		case *pb.Request_Query:
-			return "records/query"
-		case *pb.Request_Claim:
-			return "records/claim"
-		case *pb.Request_Fetch:
-			return "records/fetch"
-		case *pb.Request_Advertise:
-			return "records/advertise"
-		case *pb.Request_HandOver:
-			return "records/hand_over"
-		}
-	case *pb.ReserveRequest:
-		switch req.Op.(type) {
-		case *pb.ReserveRequest_Reserve:
-			return "reserve/reserve"
-		case *pb.ReserveRequest_Release:
-			return "reserve/release"
-		}
-	case *pb.ProvisionRequest:
-		switch req.Op.(type) {
-		case *pb.ProvisionRequest_Provision:
-			return "provision/provision"
-		case *pb.ProvisionRequest_Leave:
-			return "provision/leave"
-		}
-	}
-	return "_OTHER"
-}
-
-// inject names ctx's trace in req. What has no place for one stays as it is.
-func inject(ctx context.Context, req proto.Message) {
-	wire := tracing.ToWire(ctx)
-	switch req := req.(type) {
-	case *pb.Request:
-		req.Trace = wire
-	case *pb.ReserveRequest:
-		req.Trace = wire
-	case *pb.ProvisionRequest:
-		req.Trace = wire
-	}
-}
-
-// asking begins the span of a request to id that is part of ctx's trace, which
-// req names from now on. Where ctx has none, as in all that a node does by
-// itself, nothing is begun.
-func (n *Node) asking(ctx context.Context, id peer.ID, req proto.Message) (context.Context, trace.Span) {
-	if !trace.SpanContextFromContext(ctx).IsValid() {
-		return ctx, trace.SpanFromContext(ctx)
-	}
-	method := methodOf(req)
-	ctx, span := n.tracer.Start(ctx, method, trace.WithSpanKind(trace.SpanKindClient))
-	if span.IsRecording() {
-		span.SetAttributes(tracing.RPCSystem.String(tracing.System), tracing.RPCMethod.String(method), tracing.Peer.String(id.String()))
-	}
-	inject(ctx, req)
-	return ctx, span
-}
-
-// heardBack ends what asking began.
-func heardBack(span trace.Span, resp proto.Message, err error) {
-	defer span.End()
-	if !span.IsRecording() {
-		return
-	}
-	switch {
-	case errors.Is(err, context.Canceled):
-		span.SetAttributes(tracing.Late.Bool(true)) // others were faster
-	case err != nil:
-		tracing.Fail(span, errorWord(err))
-	default:
-		replied(span, resp)
-	}
-}
-
-// serving begins the span of from's request, if that names a trace.
-func (n *Node) serving(from peer.ID, req proto.Message, wire []byte) (context.Context, trace.Span) {
-	ctx := tracing.FromWire(n.ctx, wire)
-	if !trace.SpanContextFromContext(ctx).IsValid() {
-		return ctx, trace.SpanFromContext(ctx)
-	}
-	method := methodOf(req)
-	// With the attributes at once: the sampler goes by who asks.
-	return n.tracer.Start(ctx, method, trace.WithSpanKind(trace.SpanKindServer), trace.WithAttributes(
-		tracing.RPCSystem.String(tracing.System), tracing.RPCMethod.String(method), tracing.Peer.String(from.String())))
-}
-
-// served ends what serving began.
-func (n *Node) served(ctx context.Context, span trace.Span, from peer.ID, resp proto.Message) {
-	if id := tracing.ID(ctx); id != "" {
-		n.log.DebugContext(ctx, "request answered", "peer", from)
-	}
-	if span.IsRecording() {
-		replied(span, resp)
-	}
-	span.End()
-}
-
-// replied notes what an answer says.
-func replied(span trace.Span, resp proto.Message) {
-	refused := func(r *pb.Refusal) {
-		if r != nil {
-			span.SetAttributes(tracing.Reason.String(clip(r.Reason, 64)))
-		}
-	}
-	failed := func(text string) {
-		if text != "" {
-			tracing.Fail(span, "refused") // the text may have anything in it
-		}
-	}
-	switch resp := resp.(type) {
-	case *pb.Response:
-		failed(resp.Error)
-		if q := resp.GetQuery(); q != nil {
-			span.SetAttributes(tracing.Held.Int64(int64(q.Held)), tracing.Offered.Int(len(q.Sealed)+len(q.Digests)))
-		}
-		if c := resp.GetClaim(); c != nil {
-			span.SetAttributes(tracing.Reason.String(c.Own.String()))
-		}
-	case *pb.ReserveResponse:
-		failed(resp.Error)
-		refused(resp.Refusal)
-	case *pb.ProvisionResponse:
-		failed(resp.Error)
-		refused(resp.Refusal)
-	}
-}
-
-// errorWord is why a request got no answer, as one word.
+// errorWord is why a placement failed, as one word of a bounded set.
 func errorWord(err error) string {
-	switch {
-	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded):
-		return "timeout"
-	case errors.Is(err, errUnreachable):
-		return Unreachable
-	case errors.Is(err, network.ErrResourceLimitExceeded):
-		return "busy"
-	case errors.Is(err, ErrUnanswered), errors.Is(err, ErrNoHolders):
+	if errors.Is(err, ErrUnanswered) || errors.Is(err, ErrNoHolders) {
 		return NotKnown
-	case errors.Is(err, context.Canceled):
-		return "canceled"
 	}
-	return "_OTHER" // as the semantic conventions call it
+	return overlay.ErrorWord(err)
 }
 
 // placing begins the span of a placement.

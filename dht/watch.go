@@ -12,6 +12,7 @@ import (
 	"weir/capacity/frame"
 	"weir/capacity/signed"
 	"weir/dht/inspect"
+	"weir/dht/overlay"
 	"weir/dht/pb"
 )
 
@@ -42,12 +43,12 @@ func (n *Node) newReader() *inspect.Reader {
 		Table:  n.table,
 		Quorum: n.sharding.Quorum,
 		Remote: n.watchRemote,
-		Ignore: func(p peer.ID) bool { return n.reach.SilentFor(time.Now(), p, capacity.DefaultTTL) },
+		Ignore: func(p peer.ID) bool { return n.peers.Live.SilentFor(time.Now(), p, capacity.DefaultTTL) },
 		Busy:   ErrBusy,
 		Why:    silence,
-		Closed: n.ctx.Done(),
+		Closed: n.overlay.Context().Done(),
 		Me:     func() capacity.Record { return n.me("") },
-		RTT:    n.coords.Predict,
+		RTT:    n.overlay.Coords.Predict,
 		Trust:  n.beliefs.Of,
 		Log:    n.log,
 	}
@@ -57,9 +58,9 @@ func (n *Node) newReader() *inspect.Reader {
 func (n *Node) watchRemote(ctx context.Context, p peer.ID, topic Topic, emit func(inspect.Event) bool) error {
 	opening, cancel := context.WithTimeout(ctx, watchOpen)
 	defer cancel()
-	s, err := n.host.NewStream(opening, p, n.records)
+	s, err := n.overlay.Host.NewStream(opening, p, n.records)
 	if err != nil {
-		n.failed(p, callError(opening, err))
+		n.peers.Failed(p, overlay.CallError(opening, err))
 		return err
 	}
 	defer func() { _ = s.Reset() }()

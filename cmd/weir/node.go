@@ -25,6 +25,7 @@ import (
 	"weir/cmd/weir/logs"
 	"weir/dht"
 	"weir/dht/directory"
+	"weir/dht/overlay"
 	"weir/sfu"
 	"weir/sfu/proxied"
 	"weir/sfu/rights"
@@ -129,7 +130,7 @@ type nodeConfig struct {
 	given     given
 	devDir    bool // the data directory is --dev's own
 	bootstrap []string
-	seeds     []dht.Seed
+	seeds     []overlay.Seed
 	discovery directory.Mode
 	servers   *directory.ServerList // nil where there is none
 	http      string
@@ -222,7 +223,7 @@ func nodeConfigOf(c *cli.Context) (nodeConfig, error) {
 		}
 	}
 	for _, s := range c.StringSlice("seed") {
-		seed, err := dht.ParseSeed(s)
+		seed, err := overlay.ParseSeed(s)
 		if err != nil {
 			return cfg, fmt.Errorf("--seed: %w", err)
 		}

@@ -6,8 +6,8 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"weir/capacity"
-	"weir/dht"
 	"weir/dht/directory"
+	"weir/dht/overlay"
 	"weir/dht/scale"
 	"weir/sfu"
 )
@@ -56,7 +56,7 @@ type Status struct {
 	NotForwarded map[string]int64 `json:"not_forwarded"`
 
 	Record  capacity.Record `json:"record"`
-	Traffic []dht.Traffic   `json:"traffic"`
+	Traffic []overlay.Usage `json:"traffic"`
 }
 
 // Drain is a drain as the admin API shows it.

@@ -1,4 +1,4 @@
-package dht
+package overlay
 
 import (
 	"errors"
@@ -13,11 +13,11 @@ import (
 )
 
 func TestFailuresAreSaidLessAndLessOften(t *testing.T) {
-	var s sayAgain
+	var s SayAgain
 	start := time.Now()
 	said := 0
 	for at := range 24 * 3600 {
-		if s.due(start.Add(time.Duration(at) * time.Second)) {
+		if s.Due(start.Add(time.Duration(at) * time.Second)) {
 			said++
 		}
 	}
@@ -34,7 +34,7 @@ func TestWhyNotDialledIsOneLine(t *testing.T) {
 			Address: multiaddr.StringCast(fmt.Sprintf("/ip4/192.0.2.1/tcp/%d", port+1)), Cause: fmt.Errorf("dial: %w", syscall.ECONNREFUSED),
 		})
 	}
-	got := whyNotDialled(fmt.Errorf("connect: %w", refused))
+	got := WhyNotDialled(fmt.Errorf("connect: %w", refused))
 	if want := "/ip4/192.0.2.1/tcp/1 and 4 more: connection refused"; got.Error() != want {
 		t.Errorf("%q, want %q", got, want)
 	}

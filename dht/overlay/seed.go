@@ -1,4 +1,4 @@
-package dht
+package overlay
 
 import (
 	"context"
@@ -102,29 +102,29 @@ func newSeeker(seeds []Seed) *seeker {
 
 // seek joins by the seeds, until ctx ends: often while the node knows nobody,
 // and now and then later. Tried is called after the first round.
-func (n *Node) seek(ctx context.Context, s *seeker, tried func()) error {
+func (j *joiner) seek(ctx context.Context, s *seeker, tried func()) error {
 	defer tried()
 	retry := backoff{first: retryFirst, most: retryMost}
-	said := sayAgain{}
+	said := SayAgain{}
 	for {
-		err := n.seekOnce(ctx, s)
+		err := j.seekOnce(ctx, s)
 		pause := time.Duration(float64(seedCheck) * (0.75 + rand.Float64()/2))
 		switch {
 		case ctx.Err() != nil:
 			return ctx.Err()
-		case n.kad.RoutingTable().Size() > 0:
+		case j.Kad.RoutingTable().Size() > 0:
 			retry.reset()
-			said = sayAgain{}
+			said = SayAgain{}
 		default:
 			pause = retry.wait(rand.Float64())
 			level := slog.LevelDebug
-			if said.due(time.Now()) {
+			if said.Due(time.Now()) {
 				level = slog.LevelWarn
 				if errors.Is(err, errOnlySelf) {
 					level = slog.LevelInfo // as it is for the first node
 				}
 			}
-			n.log.Log(ctx, level, "no node found at the seeds, trying on", "for", said.since(time.Now()).Round(time.Second), "err", err)
+			j.cfg.Log.Log(ctx, level, "no node found at the seeds, trying on", "for", said.since(time.Now()).Round(time.Second), "err", err)
 		}
 		tried()
 		select {
@@ -140,8 +140,8 @@ var errOnlySelf = errors.New("they lead to this node alone")
 
 // seekOnce connects to some of those at the seeds to whom there is no
 // connection. The error says why nobody is reached.
-func (n *Node) seekOnce(ctx context.Context, s *seeker) error {
-	ctx, cancel := context.WithTimeout(ctx, 3*dialTimeout)
+func (j *joiner) seekOnce(ctx context.Context, s *seeker) error {
+	ctx, cancel := context.WithTimeout(ctx, 3*DialTimeout)
 	defer cancel()
 	var problems []error
 	var at []netip.AddrPort
@@ -160,8 +160,8 @@ func (n *Node) seekOnce(ctx context.Context, s *seeker) error {
 	reached := false
 	at = slices.DeleteFunc(at, func(a netip.AddrPort) bool {
 		id, ok := s.known[a]
-		self := ok && id == n.ID()
-		up := ok && !self && n.host.Network().Connectedness(id) == network.Connected
+		self := ok && id == j.ID()
+		up := ok && !self && j.Host.Network().Connectedness(id) == network.Connected
 		reached = reached || up
 		return self || up
 	})
@@ -176,7 +176,7 @@ func (n *Node) seekOnce(ctx context.Context, s *seeker) error {
 			continue
 		}
 		g.Go(func() error {
-			found[i], failed[i] = n.meetSeed(ctx, s, a)
+			found[i], failed[i] = j.meetSeed(ctx, s, a)
 			return nil
 		})
 	}
@@ -188,7 +188,7 @@ func (n *Node) seekOnce(ctx context.Context, s *seeker) error {
 		switch {
 		case failed[i] != nil:
 			problems = append(problems, failed[i])
-		case found[i] != n.ID():
+		case found[i] != j.ID():
 			reached = true
 		}
 	}
@@ -206,7 +206,7 @@ func (s *seeker) lookup(ctx context.Context, host string) ([]netip.Addr, error) 
 	if a, err := netip.ParseAddr(host); err == nil {
 		return []netip.Addr{a.Unmap()}, nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+	ctx, cancel := context.WithTimeout(ctx, DialTimeout)
 	defer cancel()
 	addrs, err := s.resolve(ctx, host)
 	for i := range addrs {
@@ -230,28 +230,28 @@ func (s *seeker) forget(at []netip.AddrPort) {
 
 // meetSeed finds out who is at an address and connects to it, unless it is this
 // node.
-func (n *Node) meetSeed(ctx context.Context, s *seeker, at netip.AddrPort) (peer.ID, error) {
-	ctx, cancel := context.WithTimeout(ctx, 2*dialTimeout)
+func (j *joiner) meetSeed(ctx context.Context, s *seeker, at netip.AddrPort) (peer.ID, error) {
+	ctx, cancel := context.WithTimeout(ctx, 2*DialTimeout)
 	defer cancel()
 	id, err := s.who(ctx, at)
 	if err != nil {
 		return "", fmt.Errorf("%s: %w", at, err)
 	}
-	if id == n.ID() {
+	if id == j.ID() {
 		return id, nil
 	}
 	addr, err := manet.FromNetAddr(net.TCPAddrFromAddrPort(at))
 	if err != nil {
 		return id, fmt.Errorf("%s: %w", at, err)
 	}
-	n.cfg.Gate.Name(addr)
-	if err := n.connect(ctx, peer.AddrInfo{ID: id, Addrs: []multiaddr.Multiaddr{addr}}); err != nil {
-		return id, whyNotDialled(err)
+	j.cfg.Gate.Name(addr)
+	if err := j.Peers.Connect(ctx, peer.AddrInfo{ID: id, Addrs: []multiaddr.Multiaddr{addr}}); err != nil {
+		return id, WhyNotDialled(err)
 	}
-	if !n.member(id) {
-		return id, fmt.Errorf("%s, %s: %w: give both the same --network", at, id, errNotMember)
+	if !j.Peers.Member(id) {
+		return id, fmt.Errorf("%s, %s: %w: give both the same --network", at, id, ErrNotMember)
 	}
-	n.log.Info("seed connected", "at", at, "peer", id)
+	j.cfg.Log.Info("seed connected", "at", at, "peer", id)
 	return id, nil
 }
 
@@ -271,7 +271,7 @@ func identify(ctx context.Context, at netip.AddrPort) (peer.ID, error) {
 	if err != nil {
 		return "", err
 	}
-	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+	ctx, cancel := context.WithTimeout(ctx, DialTimeout)
 	defer cancel()
 	conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", at.String())
 	if err != nil {

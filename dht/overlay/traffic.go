@@ -1,4 +1,4 @@
-package dht
+package overlay
 
 import (
 	"cmp"
@@ -12,7 +12,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/protocol"
 )
 
-// Traffic is what one protocol has cost this node since it started.
+// Usage is what one protocol has cost this node since it started.
 //
 // Bytes are what went over the protocol's streams, the negotiation of the
 // protocol included; the multiplexer's, the encryption's and IP's headers are
@@ -20,7 +20,7 @@ import (
 // writes one message at a time, while a read may find a message in two pieces.
 // What a stream carries before its protocol is known is listed with an empty
 // Protocol.
-type Traffic struct {
+type Usage struct {
 	Protocol    string `json:"protocol"`
 	MessagesIn  int64  `json:"messages_in"`
 	MessagesOut int64  `json:"messages_out"`
@@ -28,8 +28,8 @@ type Traffic struct {
 	BytesOut    int64  `json:"bytes_out"`
 }
 
-// traffic counts for libp2p, per protocol. It implements metrics.Reporter.
-type traffic struct {
+// Traffic counts for libp2p, per protocol. It implements metrics.Reporter.
+type Traffic struct {
 	mu       sync.RWMutex
 	counters map[protocol.ID]*counters
 }
@@ -39,9 +39,9 @@ type counters struct{ messagesIn, messagesOut, bytesIn, bytesOut atomic.Int64 }
 // maxProtocols bounds the protocols told apart; the rest count under "".
 const maxProtocols = 256
 
-func newTraffic() *traffic { return &traffic{counters: make(map[protocol.ID]*counters)} }
+func newTraffic() *Traffic { return &Traffic{counters: make(map[protocol.ID]*counters)} }
 
-func (t *traffic) of(p protocol.ID) *counters {
+func (t *Traffic) of(p protocol.ID) *counters {
 	t.mu.RLock()
 	c := t.counters[p]
 	t.mu.RUnlock()
@@ -59,12 +59,13 @@ func (t *traffic) of(p protocol.ID) *counters {
 	return t.counters[p]
 }
 
-func (t *traffic) list() []Traffic {
+// List is what each protocol has cost since the node started.
+func (t *Traffic) List() []Usage {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
-	list := make([]Traffic, 0, len(t.counters))
+	list := make([]Usage, 0, len(t.counters))
 	for p, c := range t.counters {
-		list = append(list, Traffic{
+		list = append(list, Usage{
 			Protocol:    string(p),
 			MessagesIn:  c.messagesIn.Load(),
 			MessagesOut: c.messagesOut.Load(),
@@ -72,12 +73,12 @@ func (t *traffic) list() []Traffic {
 			BytesOut:    c.bytesOut.Load(),
 		})
 	}
-	slices.SortFunc(list, func(a, b Traffic) int { return cmp.Compare(a.Protocol, b.Protocol) })
+	slices.SortFunc(list, func(a, b Usage) int { return cmp.Compare(a.Protocol, b.Protocol) })
 	return list
 }
 
 // LogSentMessageStream counts one write to a stream.
-func (t *traffic) LogSentMessageStream(n int64, p protocol.ID, _ peer.ID) {
+func (t *Traffic) LogSentMessageStream(n int64, p protocol.ID, _ peer.ID) {
 	if n > 0 {
 		c := t.of(p)
 		c.messagesOut.Add(1)
@@ -86,7 +87,7 @@ func (t *traffic) LogSentMessageStream(n int64, p protocol.ID, _ peer.ID) {
 }
 
 // LogRecvMessageStream counts one read from a stream.
-func (t *traffic) LogRecvMessageStream(n int64, p protocol.ID, _ peer.ID) {
+func (t *Traffic) LogRecvMessageStream(n int64, p protocol.ID, _ peer.ID) {
 	if n > 0 {
 		c := t.of(p)
 		c.messagesIn.Add(1)
@@ -96,29 +97,29 @@ func (t *traffic) LogRecvMessageStream(n int64, p protocol.ID, _ peer.ID) {
 
 // The rest of metrics.Reporter is not used here.
 
-func (t *traffic) LogSentMessage(int64) {}
-func (t *traffic) LogRecvMessage(int64) {}
-func (t *traffic) GetBandwidthForPeer(peer.ID) metrics.Stats {
+func (t *Traffic) LogSentMessage(int64) {}
+func (t *Traffic) LogRecvMessage(int64) {}
+func (t *Traffic) GetBandwidthForPeer(peer.ID) metrics.Stats {
 	return metrics.Stats{}
 }
-func (t *traffic) GetBandwidthForProtocol(p protocol.ID) metrics.Stats {
+func (t *Traffic) GetBandwidthForProtocol(p protocol.ID) metrics.Stats {
 	c := t.of(p)
 	return metrics.Stats{TotalIn: c.bytesIn.Load(), TotalOut: c.bytesOut.Load()}
 }
-func (t *traffic) GetBandwidthTotals() (s metrics.Stats) {
-	for _, l := range t.list() {
+func (t *Traffic) GetBandwidthTotals() (s metrics.Stats) {
+	for _, l := range t.List() {
 		s.TotalIn += l.BytesIn
 		s.TotalOut += l.BytesOut
 	}
 	return s
 }
-func (t *traffic) GetBandwidthByPeer() map[peer.ID]metrics.Stats { return nil }
-func (t *traffic) GetBandwidthByProtocol() map[protocol.ID]metrics.Stats {
+func (t *Traffic) GetBandwidthByPeer() map[peer.ID]metrics.Stats { return nil }
+func (t *Traffic) GetBandwidthByProtocol() map[protocol.ID]metrics.Stats {
 	m := make(map[protocol.ID]metrics.Stats)
-	for _, l := range t.list() {
+	for _, l := range t.List() {
 		m[protocol.ID(l.Protocol)] = metrics.Stats{TotalIn: l.BytesIn, TotalOut: l.BytesOut}
 	}
 	return m
 }
-func (t *traffic) Reset()             {}
-func (t *traffic) TrimIdle(time.Time) {}
+func (t *Traffic) Reset()             {}
+func (t *Traffic) TrimIdle(time.Time) {}

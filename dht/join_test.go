@@ -1,52 +1,23 @@
 package dht
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net"
-	"net/netip"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/multiformats/go-multiaddr"
+	manet "github.com/multiformats/go-multiaddr/net"
 
 	"weir/capacity"
+	"weir/dht/overlay"
 )
-
-func TestParseBootstrap(t *testing.T) {
-	id := idOf(t, newKey(t)).String()
-	cases := []struct{ name, in, want string }{
-		{"a full address", "/ip4/192.0.2.1/udp/4001/quic-v1/p2p/" + id, ""},
-		{"a name", "/dns4/example.org/tcp/4001/p2p/" + id, ""},
-		{"without peer ID", "/ip4/192.0.2.1/tcp/4001", "append /p2p/"},
-		{"without address", "/p2p/" + id, "not where"},
-		{"host and port", "192.0.2.1:4001", "not a multiaddr"},
-		{"nothing", "", "not a multiaddr"},
-		{"half an ID", "/ip4/192.0.2.1/tcp/4001/p2p/" + id[:20], "not a multiaddr"},
-	}
-	for _, c := range cases {
-		t.Run(c.name, func(t *testing.T) {
-			ai, err := ParseBootstrap(c.in)
-			if c.want == "" {
-				if err != nil || ai.ID.String() != id || len(ai.Addrs) != 1 {
-					t.Errorf("got %v, %v", ai, err)
-				}
-				return
-			}
-			if err == nil || !strings.Contains(err.Error(), c.want) || !strings.Contains(err.Error(), fmt.Sprintf("%q", c.in)) {
-				t.Errorf("error %v, want %q in it, and the address", err, c.want)
-			}
-		})
-	}
-}
 
 func TestBusyPortIsAnError(t *testing.T) {
 	tcp, err := net.Listen("tcp4", "127.0.0.1:0")
@@ -86,37 +57,6 @@ func TestBusyPortIsAnError(t *testing.T) {
 	}
 	if _, err := Listen(Config{Network: "test"}); err == nil {
 		t.Error("a node without a key")
-	}
-}
-
-func TestRealAddrs(t *testing.T) {
-	strs := func(as []multiaddr.Multiaddr) (list []string) {
-		for _, a := range as {
-			list = append(list, a.String())
-		}
-		return list
-	}
-	in := []multiaddr.Multiaddr{
-		addr(t, "/ip4/127.0.0.1/tcp/1"), addr(t, "/ip4/0.0.0.0/tcp/1"), addr(t, "/ip6/::1/tcp/1"),
-		addr(t, "/ip6/fe80::1/tcp/1"), addr(t, "/ip4/192.0.2.1/tcp/1"),
-	}
-	if got := strs(realAddrs(in)); !slices.Equal(got, []string{"/ip4/192.0.2.1/tcp/1"}) {
-		t.Errorf("got %v, want the address others can reach", got)
-	}
-	if got := strs(realAddrs(in[:2])); !slices.Equal(got, []string{"/ip4/127.0.0.1/tcp/1"}) {
-		t.Errorf("got %v, want loopback for want of better", got)
-	}
-	public := netip.MustParseAddr("203.0.113.7")
-	in = []multiaddr.Multiaddr{
-		addr(t, "/ip4/127.0.0.1/tcp/4001"), addr(t, "/ip4/10.0.0.5/tcp/4001"), addr(t, "/ip4/172.17.0.1/tcp/4001"),
-		addr(t, "/ip4/10.0.0.5/udp/4001/quic-v1"), addr(t, "/ip6/2001:db8::1/tcp/4001"),
-	}
-	want := []string{"/ip4/203.0.113.7/tcp/4001", "/ip4/203.0.113.7/udp/4001/quic-v1", "/ip6/2001:db8::1/tcp/4001"}
-	if got := strs(realAddrs(mapped(in, public))); !slices.Equal(got, want) {
-		t.Errorf("behind a NAT: got %v, want %v", got, want)
-	}
-	if got := strs(realAddrs(mapped(in[:1], public))); !slices.Equal(got, []string{"/ip4/127.0.0.1/tcp/4001"}) {
-		t.Errorf("bound to loopback: got %v", got)
 	}
 }
 
@@ -187,14 +127,14 @@ func TestRememberedPeersSuffice(t *testing.T) {
 	})
 	before.run(t)
 	eventually(t, func() error {
-		if got := len(before.members()); got != len(nodes) {
+		if got := len(before.peers.Members()); got != len(nodes) {
 			return fmt.Errorf("%d members connected", got)
 		}
 		return nil
 	})
 	before.stop()
 
-	remembered, err := readPeerFile(file)
+	remembered, err := overlay.ReadPeerFile(file)
 	if err != nil || len(remembered) != 2 {
 		t.Fatalf("remembered %v, %v; want both peers", remembered, err)
 	}
@@ -203,71 +143,6 @@ func TestRememberedPeersSuffice(t *testing.T) {
 	after.run(t)
 	after.awaitReady(t)
 	eventually(t, func() error { return after.sees(CapacityTopic(), nodes[1:]) })
-}
-
-func TestPeerFile(t *testing.T) {
-	dir := t.TempDir()
-	path := filepath.Join(dir, "peers.json")
-	if got, err := readPeerFile(path); err != nil || got != nil {
-		t.Errorf("no file: %v, %v", got, err)
-	}
-	if got, err := readPeerFile(""); err != nil || got != nil {
-		t.Errorf("no path: %v, %v", got, err)
-	}
-	var peers []peer.AddrInfo
-	for range maxRemembered + 5 {
-		peers = append(peers, peer.AddrInfo{ID: idOf(t, newKey(t)), Addrs: slices.Repeat([]multiaddr.Multiaddr{addr(t, "/ip4/192.0.2.1/tcp/1")}, 12)})
-	}
-	peers[3].Addrs = nil
-	if err := writePeerFile(path, mergePeers(peers, peers[:10])); err != nil {
-		t.Fatal(err)
-	}
-	got, err := readPeerFile(path)
-	if err != nil || len(got) != maxRemembered || got[0].ID != peers[0].ID || got[3].ID != peers[4].ID || len(got[0].Addrs) != maxPeerAddrs {
-		t.Errorf("%d peers, %v", len(got), err)
-	}
-	if left, _ := os.ReadDir(dir); len(left) != 1 {
-		t.Errorf("%d files, want the peer file only", len(left))
-	}
-	for _, bad := range []string{"", "{", `{"peers":[{"id":"x"}]}`, `{"peers":[{"id":"` + peers[0].ID.String() + `","addrs":["x"]}]}`, strings.Repeat(" ", maxPeerFile+1)} {
-		if _, err := parsePeerFile([]byte(bad)); err == nil {
-			t.Errorf("%.60q was read", bad)
-		}
-	}
-}
-
-// A peer file that cannot be read costs the peers in it and nothing else.
-// A data directory that cannot be written to is told of once, not every ten
-// seconds, and when that changes.
-func TestPeerFileThatCannotBeWritten(t *testing.T) {
-	var log bytes.Buffer
-	dir := filepath.Join(t.TempDir(), "absent")
-	k := peerKeeper{path: filepath.Join(dir, "peers.json"), log: slog.New(slog.NewTextHandler(&log, nil))}
-	peers := func(port int) []peer.AddrInfo {
-		return []peer.AddrInfo{{ID: idOf(t, newKey(t)), Addrs: []multiaddr.Multiaddr{addr(t, fmt.Sprintf("/ip4/192.0.2.1/tcp/%d", port))}}}
-	}
-	said := func(want int, words string) {
-		t.Helper()
-		if got := strings.Count(log.String(), "\n"); got != want || !strings.Contains(log.String(), words) {
-			t.Fatalf("%d lines, want %d with %q:\n%s", got, want, words, &log)
-		}
-	}
-	for i := range 3 {
-		k.keep(peers(1 + i))
-	}
-	said(1, "no such file")
-	if err := os.WriteFile(dir, nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	k.keep(peers(1))
-	k.keep(peers(2))
-	said(2, "not a directory")
-	if err := errors.Join(os.Remove(dir), os.Mkdir(dir, 0o700)); err != nil {
-		t.Fatal(err)
-	}
-	k.keep(peers(1))
-	k.keep(peers(2))
-	said(3, "remembered again")
 }
 
 func TestCorruptPeerFileIsSurvived(t *testing.T) {
@@ -283,29 +158,9 @@ func TestCorruptPeerFileIsSurvived(t *testing.T) {
 	n.run(t)
 	eventually(t, func() error { return n.sees(CapacityTopic(), nodes) })
 	n.stop()
-	if got, err := readPeerFile(file); err != nil || len(got) != 1 {
+	if got, err := overlay.ReadPeerFile(file); err != nil || len(got) != 1 {
 		t.Errorf("afterwards: %v, %v", got, err)
 	}
-}
-
-func FuzzParsePeerFile(f *testing.F) {
-	id := idOf(f, newKey(f))
-	f.Add([]byte(`{"peers":[{"id":"` + id.String() + `","addrs":["/ip4/127.0.0.1/tcp/1"]}]}`))
-	f.Add([]byte(`{"peers":null}`))
-	f.Fuzz(func(t *testing.T, b []byte) {
-		peers, err := parsePeerFile(b)
-		if err != nil {
-			return
-		}
-		path := filepath.Join(t.TempDir(), "p")
-		if err := writePeerFile(path, peers); err != nil {
-			t.Fatal(err)
-		}
-		again, err := readPeerFile(path)
-		if err != nil || !slices.EqualFunc(peers, again, samePeer) {
-			t.Fatalf("%v became %v, %v", peers, again, err)
-		}
-	})
 }
 
 // Nothing starts after Close, and Close may be called again.
@@ -316,7 +171,7 @@ func TestCloseIsFinal(t *testing.T) {
 	if err := n.Close(); err != nil {
 		t.Errorf("a second Close: %v", err)
 	}
-	if n.start(func() { t.Error("started after Close") }) {
+	if n.overlay.Go(func() { t.Error("started after Close") }) {
 		t.Error("start after Close")
 	}
 	if _, err := n.Find(t.Context(), StreamTopic("x"), capacity.Need{}, nil); err != nil && !errors.Is(err, ErrNoHolders) && !errors.Is(err, context.Canceled) {
@@ -344,7 +199,7 @@ func TestPeersTellsWhoIsConnected(t *testing.T) {
 		}
 		return nil
 	})
-	var records Traffic
+	var records overlay.Usage
 	for _, tr := range nodes[0].Traffic() {
 		if tr.Protocol == string(nodes[0].records) {
 			records = tr
@@ -352,5 +207,56 @@ func TestPeersTellsWhoIsConnected(t *testing.T) {
 	}
 	if records.MessagesIn == 0 || records.MessagesOut == 0 || records.BytesIn == 0 || records.BytesOut == 0 {
 		t.Errorf("traffic %+v", records)
+	}
+}
+
+func TestParseBootstrap(t *testing.T) {
+	id := idOf(t, newKey(t)).String()
+	cases := []struct{ name, in, want string }{
+		{"a full address", "/ip4/192.0.2.1/udp/4001/quic-v1/p2p/" + id, ""},
+		{"a name", "/dns4/example.org/tcp/4001/p2p/" + id, ""},
+		{"without peer ID", "/ip4/192.0.2.1/tcp/4001", "append /p2p/"},
+		{"without address", "/p2p/" + id, "not where"},
+		{"host and port", "192.0.2.1:4001", "not a multiaddr"},
+		{"nothing", "", "not a multiaddr"},
+		{"half an ID", "/ip4/192.0.2.1/tcp/4001/p2p/" + id[:20], "not a multiaddr"},
+	}
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			ai, err := ParseBootstrap(c.in)
+			if c.want == "" {
+				if err != nil || ai.ID.String() != id || len(ai.Addrs) != 1 {
+					t.Errorf("got %v, %v", ai, err)
+				}
+				return
+			}
+			if err == nil || !strings.Contains(err.Error(), c.want) || !strings.Contains(err.Error(), fmt.Sprintf("%q", c.in)) {
+				t.Errorf("error %v, want %q in it, and the address", err, c.want)
+			}
+		})
+	}
+}
+
+// Three nodes that know nothing of each other but one name, each of them among
+// its addresses, become one network; the first, which came up alone, looks on.
+func TestSeedsSuffice(t *testing.T) {
+	ports := [3][]multiaddr.Multiaddr{fixedPorts(t), fixedPorts(t), fixedPorts(t)}
+	var seeds []overlay.Seed
+	for _, p := range ports {
+		na, err := manet.ToNetAddr(p[0])
+		if err != nil {
+			t.Fatal(err)
+		}
+		port := na.(*net.TCPAddr).AddrPort().Port()
+		seeds = append(seeds, overlay.Seed{Host: "localhost", Port: port})
+	}
+	var nodes []*testNode
+	for i := range ports {
+		n := newTestNode(t, func(c *Config) { c.Listen, c.Seeds = ports[i], seeds })
+		n.run(t)
+		nodes = append(nodes, n)
+	}
+	for _, n := range nodes {
+		eventually(t, func() error { return n.sees(CapacityTopic(), nodes) })
 	}
 }

@@ -1,4 +1,4 @@
-package dht
+package overlay
 
 import (
 	"github.com/libp2p/go-libp2p/core/connmgr"
@@ -8,13 +8,12 @@ import (
 	"github.com/multiformats/go-multiaddr"
 	manet "github.com/multiformats/go-multiaddr/net"
 
-	"weir/capacity"
 	"weir/capacity/scope"
 )
 
 // A dialGate has libp2p dial only what the gate allows, wherever an address came
-// from: records, tickets, other peers, a name that was resolved. Whoever comes
-// here by himself is welcome.
+// from: records, tickets, other peers, a name that was resolved. Connections that
+// come in are not its concern.
 type dialGate struct {
 	*scope.Gate
 	// named are the peers that the operator named by a name of the DNS: where
@@ -53,28 +52,19 @@ func newDialGate(gate *scope.Gate, bootstrap []peer.AddrInfo) dialGate {
 	return g
 }
 
-// gateOwn tells the gate which addresses are this node's own, for these uses.
-func (n *Node) gateOwn(uses []scope.Use) {
+// gateOwn tells the gate which addresses are this node's own.
+func (o *Overlay) gateOwn() {
 	own := func() []scope.Kind {
-		if n.cfg.PublicIP.IsValid() {
-			return []scope.Kind{scope.KindOf(n.cfg.PublicIP)}
+		if o.cfg.PublicIP.IsValid() {
+			return []scope.Kind{scope.KindOf(o.cfg.PublicIP)}
 		}
-		listen, err := n.host.Network().InterfaceListenAddresses()
+		listen, err := o.Host.Network().InterfaceListenAddresses()
 		if err != nil {
-			listen = n.host.Network().ListenAddresses()
+			listen = o.Host.Network().ListenAddresses()
 		}
 		return scope.KindsOf(listen)
 	}
-	for _, use := range uses {
-		n.cfg.Gate.Own(use, own)
+	for _, use := range o.cfg.Uses {
+		o.cfg.Gate.Own(use, own)
 	}
-}
-
-// reachable is an error if clients must not be sent to where r says it is. Other
-// nodes are reached by dials, which are gated themselves.
-func (n *Node) reachable(need capacity.Need, r *capacity.Record) error {
-	if need.Purpose == capacity.Cascade || r.URL == "" {
-		return nil
-	}
-	return n.cfg.Gate.CheckURL(scope.Redirect, r.URL)
 }

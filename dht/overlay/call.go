@@ -1,9 +1,8 @@
-package dht
+package overlay
 
 import (
 	"bufio"
 	"context"
-	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -17,21 +16,18 @@ import (
 	"weir/capacity/frame"
 )
 
-// errUnreachable means that there was no connection to a peer and none could
-// be made.
-var errUnreachable = errors.New("unreachable")
-
-// A cost is what exchanges over streams have taken. Messages are frames, both
+// A Cost is what exchanges over streams have taken. Messages are frames, both
 // ways; bytes are the frames and the negotiation of the protocol, both ways,
 // without the headers of multiplexer, encryption and IP.
-type cost struct {
-	messages int
-	bytes    int64
+type Cost struct {
+	Messages int
+	Bytes    int64
 }
 
-func (c *cost) add(d cost) {
-	c.messages += d.messages
-	c.bytes += d.bytes
+// Add adds d to c.
+func (c *Cost) Add(d Cost) {
+	c.Messages += d.Messages
+	c.Bytes += d.Bytes
 }
 
 // negotiated is what opening a stream costs in one direction: the lines
@@ -41,30 +37,30 @@ func negotiated(p protocol.ID) int64 {
 	return line(len("/multistream/1.0.0")) + line(len(p))
 }
 
-// callsPerPeer is how many requests to one peer may be under way. More wait,
+// CallsPerPeer is how many requests to one peer may be under way. More wait,
 // lest the peer refuse them.
-const callsPerPeer = 24
+const CallsPerPeer = 24
 
-// lanes let callsPerPeer requests to each peer pass at once.
-type lanes struct {
+// outbound lets CallsPerPeer requests to each peer pass at once.
+type outbound struct {
 	mu    sync.Mutex
-	peers map[peer.ID]*lane
+	peers map[peer.ID]*slots
 }
 
-type lane struct {
-	slots chan struct{}
+type slots struct {
+	free  chan struct{}
 	users int // in it or waiting
 }
 
 // enter waits for a place and returns what gives it back, or ctx's error.
-func (l *lanes) enter(ctx context.Context, p peer.ID) (leave func(), err error) {
+func (l *outbound) enter(ctx context.Context, p peer.ID) (leave func(), err error) {
 	l.mu.Lock()
 	if l.peers == nil {
-		l.peers = make(map[peer.ID]*lane)
+		l.peers = make(map[peer.ID]*slots)
 	}
 	at := l.peers[p]
 	if at == nil {
-		at = &lane{slots: make(chan struct{}, callsPerPeer)}
+		at = &slots{free: make(chan struct{}, CallsPerPeer)}
 		l.peers[p] = at
 	}
 	at.users++
@@ -77,38 +73,48 @@ func (l *lanes) enter(ctx context.Context, p peer.ID) (leave func(), err error) 
 		}
 	}
 	select {
-	case at.slots <- struct{}{}:
-		return func() { <-at.slots; quit() }, nil
+	case at.free <- struct{}{}:
+		return func() { <-at.free; quit() }, nil
 	case <-ctx.Done():
 		quit()
 		return nil, ctx.Err()
 	}
 }
 
-// costOf is what sending req over p costs.
-func costOf(p protocol.ID, req proto.Message) cost {
-	return cost{1, int64(frame.Size(req)) + negotiated(p)}
+// Calls is how many requests to p are under way, or wait.
+func (o *Overlay) Calls(p peer.ID) int {
+	o.calls.mu.Lock()
+	defer o.calls.mu.Unlock()
+	if at := o.calls.peers[p]; at != nil {
+		return at.users
+	}
+	return 0
 }
 
-// call sends req to id and reads one reply of at most max bytes into resp. It
+// CostOf is what sending req over p costs.
+func CostOf(p protocol.ID, req proto.Message) Cost {
+	return Cost{1, int64(frame.Size(req)) + negotiated(p)}
+}
+
+// Call sends req to id and reads one reply of at most max bytes into resp. It
 // returns by ctx's deadline, whatever the peer does. The round trip is 0 if a
 // connection had to be made first; what was spent is right also on error. If ctx
 // has a trace, req is made to name it.
-func (n *Node) call(ctx context.Context, id peer.ID, p protocol.ID, req, resp proto.Message, max int) (rtt time.Duration, spent cost, err error) {
-	ctx, span := n.asking(ctx, id, req)
+func (o *Overlay) Call(ctx context.Context, id peer.ID, p protocol.ID, req, resp proto.Message, max int) (rtt time.Duration, spent Cost, err error) {
+	ctx, span := asking(ctx, o.cfg.Tracer, id, req)
 	defer func() { heardBack(span, resp, err) }()
-	leave, err := n.lanes.enter(ctx, id)
+	leave, err := o.calls.enter(ctx, id)
 	if err != nil {
 		// We were too busy; that is not the peer's silence.
-		return 0, spent, fmt.Errorf("%w: %d requests under way: %w", network.ErrResourceLimitExceeded, callsPerPeer, err)
+		return 0, spent, fmt.Errorf("%w: %d requests under way: %w", network.ErrResourceLimitExceeded, CallsPerPeer, err)
 	}
 	defer leave()
-	connected := n.host.Network().Connectedness(id) == network.Connected
-	s, err := n.host.NewStream(ctx, id, p)
+	connected := o.Peers.Connected(id)
+	s, err := o.Host.NewStream(ctx, id, p)
 	if err != nil {
-		err = callError(ctx, err)
-		if n.host.Network().Connectedness(id) != network.Connected && ctx.Err() == nil {
-			err = fmt.Errorf("%w: %w", errUnreachable, err)
+		err = CallError(ctx, err)
+		if !o.Peers.Connected(id) && ctx.Err() == nil {
+			err = fmt.Errorf("%w: %w", ErrUnreachable, err)
 		}
 		return 0, spent, err
 	}
@@ -128,16 +134,16 @@ func (n *Node) call(ctx context.Context, id peer.ID, p protocol.ID, req, resp pr
 	}
 	start := time.Now()
 	wrote, err := frame.Write(s, req)
-	spent.add(cost{1, int64(wrote) + negotiated(p)})
+	spent.Add(Cost{1, int64(wrote) + negotiated(p)})
 	if err != nil {
-		return 0, spent, callError(ctx, err)
+		return 0, spent, CallError(ctx, err)
 	}
 	read, err := frame.ReadPrintable(bufio.NewReader(s), max, resp)
 	if read > 0 {
-		spent.add(cost{1, int64(read) + negotiated(p)})
+		spent.Add(Cost{1, int64(read) + negotiated(p)})
 	}
 	if err != nil {
-		return 0, spent, callError(ctx, err)
+		return 0, spent, CallError(ctx, err)
 	}
 	if connected {
 		rtt = time.Since(start)
@@ -145,8 +151,8 @@ func (n *Node) call(ctx context.Context, id peer.ID, p protocol.ID, req, resp pr
 	return rtt, spent, nil
 }
 
-// callError prefers the context's reason over what it did to the stream.
-func callError(ctx context.Context, err error) error {
+// CallError prefers the context's reason over what it did to the stream.
+func CallError(ctx context.Context, err error) error {
 	if cause := ctx.Err(); cause != nil {
 		return cause
 	}

@@ -1,4 +1,4 @@
-package dht
+package overlay
 
 import (
 	"context"
@@ -17,22 +17,22 @@ const (
 	refuseAddrs = 6                      // addresses tried
 )
 
-// refuses reports whether the machine of id, which has been met before, says
+// Refuses reports whether the machine of id, which has been met before, says
 // that nothing listens any more where id is to be reached: by TCP it refuses
 // connections, to a datagram it answers "port unreachable" (RFC 1122, 4.1.3.1).
 // Of a process that is slow, or stopped, it never says so; of one that crashed it
 // does at once, long before QUIC gives the connection up.
-func (n *Node) refuses(ctx context.Context, id peer.ID) bool {
-	if len(n.cfg.Libp2p) > 0 || !n.reach.Met(id) {
+func (s *Peers) Refuses(ctx context.Context, id peer.ID) bool {
+	if len(s.cfg.Libp2p) > 0 || !s.Live.Met(id) {
 		return false // on a simulated network sockets tell nothing
 	}
 	ctx, cancel := context.WithTimeout(ctx, refuseTime)
 	defer cancel()
-	addrs := n.host.Peerstore().Addrs(id)
+	addrs := s.host.Peerstore().Addrs(id)
 	addrs = addrs[:min(len(addrs), refuseAddrs)]
 	said := make(chan error, len(addrs))
 	for _, a := range addrs {
-		if !n.start(func() { said <- knock(ctx, a) }) {
+		if !s.start(func() { said <- knock(ctx, a) }) {
 			return false
 		}
 	}

@@ -1,4 +1,4 @@
-package dht
+package overlay
 
 import (
 	"errors"
@@ -6,10 +6,7 @@ import (
 	"math"
 	"net/netip"
 	"slices"
-	"strings"
-	"syscall"
 	"time"
-	"weir/dht/policysync"
 
 	"github.com/libp2p/go-libp2p"
 	kaddht "github.com/libp2p/go-libp2p-kad-dht"
@@ -41,15 +38,15 @@ const (
 	connsSubnet = 512 // from one IPv4 address or one IPv6 /56
 	dialsSubnet = 50  // new connections per second from one of those
 
-	// Streams open at once with one peer over one of weir's own protocols,
-	// in each direction.
-	streamsPeer = 64
+	// StreamsPerPeer is how many streams may be open at once with one peer over
+	// one of Config.Protocols, in each direction.
+	StreamsPerPeer = 64
 )
 
-// newHost returns a libp2p host that listens on exactly the addresses in
-// listen, or nowhere, and tells others those at publicIP if there is one. The
+// newHost returns a libp2p host that listens nowhere yet, and tells others the
+// addresses at publicIP if there is one. The
 // protocols are those whose streams per peer are bounded.
-func newHost(key crypto.PrivKey, listen []multiaddr.Multiaddr, publicIP netip.Addr, more []libp2p.Option, reporter metrics.Reporter, protocols ...protocol.ID) (host.Host, error) {
+func newHost(key crypto.PrivKey, publicIP netip.Addr, more []libp2p.Option, reporter metrics.Reporter, protocols ...protocol.ID) (host.Host, error) {
 	resources, err := newResources(protocols)
 	if err != nil {
 		return nil, err
@@ -87,16 +84,6 @@ func newHost(key crypto.PrivKey, listen []multiaddr.Multiaddr, publicIP netip.Ad
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("libp2p host: %w", err), resources.Close())
 	}
-	// One by one: given together, libp2p is content if any one of them works.
-	for _, a := range listen {
-		err := h.Network().Listen(a)
-		if err != nil && strings.Contains(err.Error(), syscall.EADDRINUSE.Error()) { // libp2p does not wrap it
-			err = fmt.Errorf("in use by another process (%w): choose another port, or 0 for any free one", syscall.EADDRINUSE)
-		}
-		if err != nil {
-			return nil, errors.Join(fmt.Errorf("listen on %s: %w", a, err), h.Close())
-		}
-	}
 	return h, nil
 }
 
@@ -104,9 +91,9 @@ func newResources(protocols []protocol.ID) (network.ResourceManager, error) {
 	scaling := rcmgr.DefaultLimits
 	libp2p.SetDefaultServiceLimits(&scaling)
 	perPeer := rcmgr.BaseLimit{
-		Streams:         2 * streamsPeer,
-		StreamsInbound:  streamsPeer,
-		StreamsOutbound: streamsPeer,
+		Streams:         2 * StreamsPerPeer,
+		StreamsInbound:  StreamsPerPeer,
+		StreamsOutbound: StreamsPerPeer,
 		Memory:          16 << 20,
 	}
 	for _, p := range protocols {
@@ -198,16 +185,14 @@ func mapped(addrs []multiaddr.Multiaddr, public netip.Addr) []multiaddr.Multiadd
 
 // newKad returns the routing table and look-ups among the nodes under prefix.
 // A server answers others; a client only asks. Providers are off: records have a
-// protocol of their own. The only value there can be is the operator's policy,
-// and without an operator there is none.
-func newKad(h host.Host, prefix protocol.ID, client bool, operator peer.ID) (*kaddht.IpfsDHT, error) {
+// protocol of their own.
+func newKad(h host.Host, prefix protocol.ID, client bool, values kaddht.Option) (*kaddht.IpfsDHT, error) {
 	mode := kaddht.ModeServer
 	if client {
 		mode = kaddht.ModeClient
 	}
-	values := kaddht.DisableValues()
-	if operator != "" {
-		values = kaddht.Validator(policysync.Validator{Operator: operator})
+	if values == nil {
+		values = kaddht.DisableValues()
 	}
 	// The default filters keep loopback and private networks empty; here any
 	// peer that speaks the protocol and has an address is welcome.

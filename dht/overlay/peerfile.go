@@ -1,4 +1,4 @@
-package dht
+package overlay
 
 import (
 	"encoding/json"
@@ -32,9 +32,9 @@ type filedPeer struct {
 	Addrs []string `json:"addrs"`
 }
 
-// readPeerFile returns the peers in the file at path; none if there is no such
+// ReadPeerFile returns the peers in the file at path; none if there is no such
 // file or path is empty.
-func readPeerFile(path string) ([]peer.AddrInfo, error) {
+func ReadPeerFile(path string) ([]peer.AddrInfo, error) {
 	if path == "" {
 		return nil, nil
 	}

@@ -1,4 +1,4 @@
-package dht
+package overlay
 
 import (
 	"context"
@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
-	"github.com/multiformats/go-multiaddr"
 	manet "github.com/multiformats/go-multiaddr/net"
 )
 
@@ -59,7 +58,7 @@ func FuzzParseSeed(f *testing.F) {
 // tcpOf is where n listens by TCP.
 func tcpOf(t *testing.T, n *testNode) netip.AddrPort {
 	t.Helper()
-	for _, a := range n.Host().Addrs() {
+	for _, a := range n.Host.Addrs() {
 		if na, err := manet.ToNetAddr(a); err == nil {
 			if tcp, ok := na.(*net.TCPAddr); ok {
 				return tcp.AddrPort()
@@ -71,30 +70,6 @@ func tcpOf(t *testing.T, n *testNode) netip.AddrPort {
 }
 
 func seedAt(a netip.AddrPort) Seed { return Seed{a.Addr().String(), a.Port()} }
-
-// Three nodes that know nothing of each other but one name, each of them among
-// its addresses, become one network; the first, which came up alone, looks on.
-func TestSeedsSuffice(t *testing.T) {
-	ports := [3][]multiaddr.Multiaddr{fixedPorts(t), fixedPorts(t), fixedPorts(t)}
-	var seeds []Seed
-	for _, p := range ports {
-		na, err := manet.ToNetAddr(p[0])
-		if err != nil {
-			t.Fatal(err)
-		}
-		port := na.(*net.TCPAddr).AddrPort().Port()
-		seeds = append(seeds, Seed{"localhost", port})
-	}
-	var nodes []*testNode
-	for i := range ports {
-		n := newTestNode(t, func(c *Config) { c.Listen, c.Seeds = ports[i], seeds })
-		n.run(t)
-		nodes = append(nodes, n)
-	}
-	for _, n := range nodes {
-		eventually(t, func() error { return n.sees(CapacityTopic(), nodes) })
-	}
-}
 
 // What answers at a seed and is no node of this network is said, and disturbs
 // nothing; a node that comes back there with another identity is found.
@@ -119,7 +94,7 @@ func TestSeedOfOthers(t *testing.T) {
 			_ = c.Close()
 		}
 	}()
-	stranger := newTestNode(t, func(c *Config) { c.Network = "another" })
+	stranger := newTestNode(t, func(c *Config) { c.Prefix = "/weir/another" })
 	stranger.run(t)
 	ports := fixedPorts(t)
 	first := newTestNode(t, func(c *Config) { c.Listen = ports })
@@ -139,27 +114,27 @@ func TestSeedOfOthers(t *testing.T) {
 		{"nothing", netip.MustParseAddrPort("127.0.0.1:1"), "refused"},
 		{"itself", tcpOf(t, n), "this node alone"},
 	} {
-		err := n.seekOnce(ctx, newSeeker([]Seed{seedAt(c.at)}))
+		err := (&joiner{n.Overlay}).seekOnce(ctx, newSeeker([]Seed{seedAt(c.at)}))
 		if err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: error %v, want %q in it", c.name, err, c.want)
 		}
 	}
 
 	s := newSeeker([]Seed{seedAt(tcpOf(t, first))})
-	if err := n.seekOnce(ctx, s); err != nil {
+	if err := (&joiner{n.Overlay}).seekOnce(ctx, s); err != nil {
 		t.Fatalf("a node of this network: %v", err)
 	}
-	if n.Alone() {
+	if n.Peers.Alone() {
 		t.Error("it is alone all the same")
 	}
 	first.stop()
 	second := newTestNode(t, func(c *Config) { c.Listen = ports })
 	second.run(t)
 	eventually(t, func() error { // the connection to the first may not be known to be lost yet
-		if err := n.seekOnce(ctx, s); err != nil {
+		if err := (&joiner{n.Overlay}).seekOnce(ctx, s); err != nil {
 			return err
 		}
-		if !n.member(second.ID()) {
+		if !n.Peers.Member(second.ID()) {
 			return errors.New("the node that has its place is not met")
 		}
 		return nil
@@ -184,12 +159,12 @@ func TestSeedsAreBounded(t *testing.T) {
 		tried <- at
 		return "", errors.New("nobody there")
 	}
-	if err := n.seekOnce(t.Context(), s); err == nil || len(tried) != seedDials {
+	if err := (&joiner{n.Overlay}).seekOnce(t.Context(), s); err == nil || len(tried) != seedDials {
 		t.Errorf("%v, after %d tries", err, len(tried))
 	}
 	var err error
 	for range maxSeedsNamed/seedDials + 10 {
-		err = n.seekOnce(t.Context(), s)
+		err = (&joiner{n.Overlay}).seekOnce(t.Context(), s)
 	}
 	if len(tried) != maxSeedsNamed || len(s.known) > maxSeedAddrs {
 		t.Errorf("%d tried, %d remembered", len(tried), len(s.known))

@@ -1,0 +1,264 @@
+package overlay
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/crypto"
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/multiformats/go-multiaddr"
+	"go.uber.org/goleak"
+	"google.golang.org/protobuf/proto"
+
+	"weir/capacity/scope"
+	"weir/dht/pb"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// patience bounds a wait for what takes milliseconds on an idle machine.
+const patience = 20 * time.Second
+
+func eventually(t testing.TB, check func() error) {
+	t.Helper()
+	deadline := time.After(patience)
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		err := check()
+		if err == nil {
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-deadline:
+			t.Fatalf("after %v: %v", patience, err)
+		}
+	}
+}
+
+func newKey(t testing.TB) crypto.PrivKey {
+	t.Helper()
+	key, _, err := crypto.GenerateEd25519Key(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return key
+}
+
+func idOf(t testing.TB, key crypto.PrivKey) peer.ID {
+	t.Helper()
+	id, err := peer.IDFromPrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return id
+}
+
+func addr(t testing.TB, s string) multiaddr.Multiaddr {
+	t.Helper()
+	a, err := multiaddr.NewMultiaddr(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return a
+}
+
+// fixedPorts are addresses whose ports are free now and stay the same.
+func fixedPorts(t *testing.T) []multiaddr.Multiaddr {
+	t.Helper()
+	tcp, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	port := tcp.Addr().(*net.TCPAddr).Port
+	tcp.Close()
+	return []multiaddr.Multiaddr{
+		addr(t, fmt.Sprintf("/ip4/127.0.0.1/tcp/%d", port)),
+		addr(t, fmt.Sprintf("/ip4/127.0.0.1/udp/%d/quic-v1", port)),
+	}
+}
+
+// A testNode is an overlay on loopback that echoes fetches over its members'
+// protocol.
+type testNode struct {
+	*Overlay
+	stop func()
+}
+
+func newTestNode(t testing.TB, change func(*Config)) *testNode {
+	t.Helper()
+	cfg := Config{
+		Key: newKey(t), Network: "test", Prefix: "/weir/test",
+		Listen: []multiaddr.Multiaddr{addr(t, "/ip4/127.0.0.1/tcp/0"), addr(t, "/ip4/127.0.0.1/udp/0/quic-v1")},
+		Gate:   scope.NewGate(nil, false), Uses: []scope.Use{scope.Dial},
+	}
+	if change != nil {
+		change(&cfg)
+	}
+	cfg.Member = cfg.Prefix + "/records/1"
+	o, err := New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := &testNode{Overlay: o}
+	n.Serve(cfg.Member, func(s network.Stream) {
+		var req pb.Fetch
+		n.Server.ServeOne(s, 1024, &req, &pb.Fetch{}, func(peer.ID) proto.Message { return &req })
+	})
+	n.stop = sync.OnceFunc(func() {
+		if err := n.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	t.Cleanup(func() { n.stop() })
+	if err := n.Listen(); err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+// run runs the node until it is stopped.
+func (n *testNode) run(t testing.TB) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- n.Run(ctx) }()
+	closes := n.stop
+	n.stop = sync.OnceFunc(func() {
+		cancel()
+		if err := <-done; !errors.Is(err, context.Canceled) {
+			t.Errorf("Run = %v", err)
+		}
+		closes()
+	})
+}
+
+func (n *testNode) info() peer.AddrInfo { return peer.AddrInfo{ID: n.ID(), Addrs: n.Host.Addrs()} }
+
+// meets fails unless n comes to know of m.
+func (n *testNode) meets(t testing.TB, m *testNode) {
+	t.Helper()
+	eventually(t, func() error {
+		if n.Peers.Connected(m.ID()) && n.Peers.Member(m.ID()) {
+			return nil
+		}
+		return fmt.Errorf("%s has not met %s", n.ID(), m.ID())
+	})
+}
+
+// A peer answers a call, and what that cost is counted; one that is not there
+// is unreachable.
+func TestCall(t *testing.T) {
+	a, b := newTestNode(t, nil), newTestNode(t, nil)
+	a.Peers.Learn(b.ID(), b.Host.Addrs())
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	req, resp := &pb.Fetch{Topic: "stream/a", Max: 3}, &pb.Fetch{}
+	if _, spent, err := a.Call(ctx, b.ID(), b.cfg.Member, req, resp, 1024); err != nil || !proto.Equal(req, resp) || spent.Messages != 2 {
+		t.Fatalf("answered %v for %+v, %v", resp, spent, err)
+	}
+	rtt, spent, err := a.Call(ctx, b.ID(), b.cfg.Member, req, resp, 1024)
+	if want := 2 * CostOf(b.cfg.Member, req).Bytes; err != nil || rtt <= 0 || spent.Bytes != want {
+		t.Errorf("over a connection: %v, %d bytes, want %d, %v", rtt, spent.Bytes, want, err)
+	}
+	if n := a.Calls(b.ID()); n != 0 {
+		t.Errorf("%d calls are under way", n)
+	}
+	nobody := idOf(t, newKey(t))
+	a.Peers.Learn(nobody, fixedPorts(t))
+	_, _, err = a.Call(ctx, nobody, b.cfg.Member, req, resp, 1024)
+	if !errors.Is(err, ErrUnreachable) {
+		t.Errorf("to nobody: %v", err)
+	}
+	a.Peers.Failed(nobody, err)
+	if !a.Peers.Live.Down(time.Now(), nobody) {
+		t.Error("a peer that cannot be reached is not down")
+	}
+}
+
+// A request that comes while all places are taken is answered by busy.
+func TestInboundLimit(t *testing.T) {
+	var l InboundLimit
+	for i := range MaxServedPeer {
+		if !l.Enter("a", false) {
+			t.Fatalf("no place for request %d", i)
+		}
+	}
+	if l.Enter("a", false) {
+		t.Error("a request too many of one peer")
+	}
+	if !l.Enter("b", false) || !l.Enter("a", true) {
+		t.Error("no place for another peer, or for a watch")
+	}
+	l.Leave("a", false)
+	if !l.Enter("a", false) {
+		t.Error("a place given back is not there")
+	}
+	if requests, peers := l.Served(); requests != MaxServedPeer+1 || peers != 3 {
+		t.Errorf("%d requests, %d peers", requests, peers)
+	}
+}
+
+// A bootstrap peer that is down at first is found when it comes up; another one
+// that never comes up does not matter. A node that is cut off comes back by
+// itself when the bootstrap peer does.
+func TestJoinAndRejoin(t *testing.T) {
+	ports, key := fixedPorts(t), newKey(t)
+	never := peer.AddrInfo{ID: idOf(t, newKey(t)), Addrs: fixedPorts(t)}
+	early := newTestNode(t, func(c *Config) { c.Bootstrap = []peer.AddrInfo{never, {ID: idOf(t, key), Addrs: ports}} })
+	early.run(t)
+	select {
+	case <-early.Tried():
+	case <-time.After(patience):
+		t.Fatal("not everything is tried")
+	}
+	if !early.Peers.Alone() {
+		t.Error("it is not alone")
+	}
+	for range 2 { // the second time under the same identity, with all memory lost
+		late := newTestNode(t, func(c *Config) { c.Key, c.Listen = key, ports })
+		late.run(t)
+		early.meets(t, late)
+		late.meets(t, early)
+		late.stop()
+	}
+}
+
+// After a restart remembered peers suffice.
+func TestRememberedPeersSuffice(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "peers.json")
+	if err := os.WriteFile(file, []byte("garbage"), 0o600); err != nil { // costs the peers in it, and nothing else
+		t.Fatal(err)
+	}
+	first := newTestNode(t, nil)
+	second := newTestNode(t, func(c *Config) { c.Bootstrap = []peer.AddrInfo{first.info()} })
+	key := newKey(t)
+	before := newTestNode(t, func(c *Config) {
+		c.Key, c.PeerFile = key, file
+		c.Bootstrap = []peer.AddrInfo{first.info(), second.info()}
+	})
+	for _, n := range []*testNode{first, second, before} {
+		n.run(t)
+	}
+	before.meets(t, first)
+	before.meets(t, second)
+	before.stop()
+	remembered, err := ReadPeerFile(file)
+	if err != nil || len(remembered) != 2 {
+		t.Fatalf("remembered %v, %v; want both peers", remembered, err)
+	}
+	first.stop() // the bootstrap peer is gone for good
+	after := newTestNode(t, func(c *Config) { c.Key, c.PeerFile = key, file })
+	after.run(t)
+	after.meets(t, second)
+}
