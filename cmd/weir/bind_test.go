@@ -171,3 +171,16 @@ func TestOnlyAddr(t *testing.T) {
 		}
 	}
 }
+
+// A media port that was asked for and is taken is named with its flag.
+func TestMediaPortIsTaken(t *testing.T) {
+	taken, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	if _, err := listenMedia(slog.New(slog.DiscardHandler), taken.LocalAddr().String(), true); err == nil ||
+		!strings.Contains(err.Error(), "in use") || !strings.Contains(err.Error(), "--media-port") {
+		t.Errorf("%v", err)
+	}
+}

@@ -189,7 +189,7 @@ func newNode(cfg nodeConfig) (_ *node, err error) {
 		}
 		opened = append(opened, n.scrapes.Close)
 	}
-	socket, err := bindFree(cfg.log, "--media-port", cfg.media, cfg.given.media, udp.Listen)
+	socket, err := listenMedia(cfg.log, cfg.media, cfg.given.media)
 	if err != nil {
 		return nil, err
 	}
@@ -320,6 +320,14 @@ func (n *node) fanout() int {
 // the policy in force.
 func (n *node) depth() int {
 	return cmp.Or(n.policy.Judge().Policy().Depth, capacity.MaxDepth)
+}
+
+func listenMedia(log *slog.Logger, addr string, asked bool) (*udp.Socket, error) {
+	socket, err := bindFree(log, "--media-port", addr, asked, udp.Listen)
+	if err != nil {
+		return nil, fmt.Errorf("--media-port: %w", err)
+	}
+	return socket, nil
 }
 
 func listenTCP(log *slog.Logger, addr, flag string, asked bool) (net.Listener, error) {

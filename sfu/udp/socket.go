@@ -42,7 +42,7 @@ func Listen(addr string) (*Socket, error) {
 	}
 	conn, err := net.ListenUDP("udp", udp)
 	if errors.Is(err, syscall.EADDRINUSE) {
-		return nil, fmt.Errorf("media address %s is in use by another process (%w): choose another --media-port, or 0 for any free one", addr, syscall.EADDRINUSE)
+		return nil, fmt.Errorf("media address %s is in use by another process (%w): choose another port, or 0 for any free one", addr, syscall.EADDRINUSE)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("media address %s: %w", addr, err)

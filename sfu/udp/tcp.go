@@ -256,7 +256,7 @@ func (c *mediaConn) SetDeadline(time.Time) error      { return nil }
 
 // LocalAddr is the same for all connections of a family. pion looks for the
 // session of a connection by its local address, and forgets the addresses that
-// --public-ip makes equal to others.
+// a public IP address makes equal to others.
 func (c *mediaConn) LocalAddr() net.Addr {
 	return &net.TCPAddr{IP: TCPLocal(c.from.Addr().Is6()), Port: c.media.Addr().(*net.TCPAddr).Port}
 }
