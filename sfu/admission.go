@@ -241,7 +241,7 @@ func (s *SFU) await(ctx context.Context, name string, tries int) error {
 	}
 	if s.closed {
 		s.mu.Unlock()
-		return errClosing
+		return problem.ErrClosing
 	}
 	v := s.vigils[name]
 	if v == nil {

@@ -142,7 +142,7 @@ func (s *SFU) problemOf(r *http.Request, err error) *problem.Problem {
 		return problem.New(problem.NotKnown, fmt.Sprintf("it is not known yet, try again: %s", silent)).Retry(cmp.Or(silent.RetryAfter, retryNotLive))
 	case errors.Is(err, ErrNotLive):
 		return problem.New(problem.NotLive, fmt.Sprintf("stream %q is not live: try again when it is published", r.PathValue("stream"))).Retry(retryNotLive)
-	case errors.Is(err, errClosing), errors.Is(err, context.Canceled), s.ctx.Err() != nil: // or the client has gone
+	case errors.Is(err, problem.ErrClosing), errors.Is(err, context.Canceled), s.ctx.Err() != nil: // or the client has gone
 		return problem.New(problem.Closing, "this node is ending: ask another one").Retry(retryNotLive)
 	case errors.Is(err, context.DeadlineExceeded):
 		return problem.New(problem.Timeout, "the session could not be set up in time: try again").Retry(retryNotLive)
@@ -350,8 +350,8 @@ func (a *arrival) serve(ctx context.Context) (*session, string, error) {
 			return a.finish(nil, "", err)
 		}
 		if span := trace.SpanFromContext(ctx); span.IsRecording() {
-			word, reason := errorWord(err)
-			span.AddEvent("waiting", trace.WithAttributes(tracing.ErrorType.String(word), tracing.Reason.String(capacity.Printable(reason, maxReasonShown))))
+			word, reason := problem.Word(err)
+			span.AddEvent("waiting", trace.WithAttributes(tracing.ErrorType.String(word), tracing.Reason.String(capacity.Printable(reason, problem.MaxReason))))
 		}
 		waiting, cancel := context.WithDeadline(ctx, a.until)
 		awaited := a.sfu.await(waiting, a.name, tries)
@@ -530,7 +530,7 @@ func (a *arrival) claim(ctx context.Context) (release func(), err error) {
 	release, err = a.sfu.cfg.Claim(ctx, a.name)
 	var taken *TakenError
 	if errors.As(err, &taken) {
-		return nil, a.taken(taken.where())
+		return nil, a.taken(taken.Where())
 	}
 	return release, err
 }

@@ -25,6 +25,7 @@ import (
 	"weir/sfu/forward"
 	"weir/sfu/pb"
 	"weir/sfu/rtc"
+	"weir/sfu/problem"
 	"weir/sfu/sdp"
 )
 
@@ -81,12 +82,19 @@ const (
 	reasonCrossed  = "crossed" // both ends opened a link at once
 )
 
-var (
-	errClosing = errors.New("this node is closing")
+// A linkError is why a pull over a link came to nothing, other than by a refusal.
+type linkError string
+
+func (e linkError) Error() string { return string(e) }
+
+// Word is what traces call it.
+func (e linkError) Word() string { return "link-gone" }
+
+const (
 	// errCrossed means that both ends opened a link at once and the other's
 	// was kept.
-	errCrossed  = errors.New("both ends opened a link at once; the other one is used")
-	errLinkGone = errors.New("the cascade link is gone")
+	errCrossed = linkError("both ends opened a link at once; the other one is used")
+	errGone    = linkError("the cascade link is gone")
 )
 
 // A Link connects this node with one other by a single PeerConnection, over
@@ -154,7 +162,7 @@ func (s *SFU) link(ctx context.Context, carrier Carrier) (*Link, error) {
 		s.mu.Lock()
 		if s.closed {
 			s.mu.Unlock()
-			return nil, errClosing
+			return nil, problem.ErrClosing
 		}
 		if l := s.links[carrier.Node]; l != nil {
 			s.mu.Unlock()
@@ -190,7 +198,7 @@ func (s *SFU) dial(ctx context.Context, carrier Carrier, done chan struct{}) (*L
 	switch {
 	case err != nil:
 	case s.closed:
-		err = errClosing
+		err = problem.ErrClosing
 	case s.links[carrier.Node] != nil: // accepted meanwhile
 		err = errCrossed
 	default:
@@ -206,7 +214,7 @@ func (s *SFU) dial(ctx context.Context, carrier Carrier, done chan struct{}) (*L
 		if signal != nil {
 			_ = signal.Close()
 		}
-		failed(span, err)
+		problem.Failed(span, err)
 		span.End()
 		return nil, fmt.Errorf("open a cascade link to %s: %w", carrier.Node, err)
 	}

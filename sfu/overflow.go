@@ -61,7 +61,7 @@ func (s *SFU) handOver(ctx context.Context, w http.ResponseWriter, a *arrival, h
 		m.Client = a.client.Addr.String()
 	}
 	out, err := s.exchange(asking, h, m)
-	failed(span, err)
+	problem.Failed(span, err)
 	if err == nil && span.IsRecording() {
 		span.SetAttributes(tracing.Status.Int(int(out.Status)))
 	}

@@ -119,7 +119,7 @@ func (s *SFU) find(ctx context.Context, name string, hint *Carrier, until time.T
 	switch {
 	case s.closed:
 		s.mu.Unlock()
-		return nil, errClosing
+		return nil, problem.ErrClosing
 	case p == nil && s.publishing[name]:
 		s.mu.Unlock()
 		return nil, ErrNotLive
@@ -208,7 +208,7 @@ func (s *SFU) awaitRoom(p *pull, tries int, failed error) error {
 			return nil
 		case <-p.deserted:
 		case <-s.ctx.Done():
-			return errClosing
+			return problem.ErrClosing
 		}
 	}
 }
@@ -251,7 +251,7 @@ func (s *SFU) runPull(p *pull, hint *Carrier) {
 			e.Reason = event.NotLive
 		}
 		s.eventOf(p.ctx, e)
-		failed(span, err)
+		problem.Failed(span, err)
 		span.End()
 		close(p.ready)
 		return
@@ -351,7 +351,7 @@ func (s *SFU) resume(st *Stream, lost peer.ID) (*inbound, error) {
 		select {
 		case <-time.After(resumePause):
 		case <-ctx.Done():
-			failed(span, err)
+			problem.Failed(span, err)
 			return nil, fmt.Errorf("no other carrier within %v: %w", resumeFor, err)
 		}
 	}
@@ -397,7 +397,7 @@ func (s *SFU) pullFrom(ctx context.Context, name string, hint *Carrier, exclude 
 			return in, carrier, nil
 		}
 		if s.ctx.Err() != nil {
-			return nil, Carrier{}, errClosing
+			return nil, Carrier{}, problem.ErrClosing
 		}
 		if refusal := wantOfRoom(err); refusal != nil {
 			lacking = refusal
@@ -414,7 +414,7 @@ func (s *SFU) pullFrom(ctx context.Context, name string, hint *Carrier, exclude 
 		switch {
 		case errors.Is(err, errCrossed):
 			s.awaitLink(carrier.Node)
-		case tried[carrier.Node], hint == nil && !errors.Is(err, errLinkGone):
+		case tried[carrier.Node], hint == nil && !errors.Is(err, errGone):
 			exclude = append(exclude, carrier.Node)
 		}
 		tried[carrier.Node] = true

@@ -16,6 +16,7 @@ import (
 
 	"weir/capacity"
 	"weir/capacity/ledger"
+	"weir/sfu/problem"
 )
 
 // A looker is an SFU without media, which looks for carriers and finds none
@@ -205,8 +206,8 @@ func TestClosingEndsTheWait(t *testing.T) {
 		time.Sleep(5 * time.Second)
 		start := time.Now()
 		l.cancel()
-		if err := <-result; !errors.Is(err, errClosing) || time.Since(start) != 0 {
-			t.Errorf("after %v: %v, want %v at once", time.Since(start), err, errClosing)
+		if err := <-result; !errors.Is(err, problem.ErrClosing) || time.Since(start) != 0 {
+			t.Errorf("after %v: %v, want %v at once", time.Since(start), err, problem.ErrClosing)
 		}
 	})
 }

@@ -17,6 +17,7 @@ import (
 	"weir/sfu/forward"
 	"weir/sfu/pb"
 	"weir/sfu/rtc"
+	"weir/sfu/problem"
 	"weir/sfu/sdp"
 )
 
@@ -64,11 +65,11 @@ func (f *feed) RequestKeyframe() bool {
 func (l *Link) subscribe(ctx context.Context, stream, lease string) (in *inbound, err error) {
 	ctx, span := tracing.Start(ctx, l.sfu.tracer, "subscribe", trace.SpanKindClient,
 		tracing.RPCSystem.String(tracing.System), tracing.RPCMethod.String("cascade/subscribe"), tracing.Peer.String(l.Peer.String()), tracing.Stream.String(stream))
-	defer func() { failed(span, err); span.End() }()
+	defer func() { problem.Failed(span, err); span.End() }()
 	l.mu.Lock()
 	if l.ended {
 		l.mu.Unlock()
-		return nil, errLinkGone
+		return nil, errGone
 	}
 	l.lastPull++
 	in = &inbound{
@@ -86,7 +87,7 @@ func (l *Link) subscribe(ctx context.Context, stream, lease string) (in *inbound
 			err = ErrLoop
 		}
 	case <-in.over:
-		err = errLinkGone
+		err = errGone
 		if in.reason() == reasonCrossed {
 			err = errCrossed
 		}
@@ -295,7 +296,7 @@ func (l *Link) serve(req *pb.Subscribe) {
 	defer span.End()
 	b, err := l.newBranch(req)
 	if err != nil {
-		failed(span, err)
+		problem.Failed(span, err)
 		var r *capacity.Refusal
 		if !errors.As(err, &r) {
 			r = &capacity.Refusal{Reason: "error", Detail: err.Error()}
@@ -351,7 +352,7 @@ func (l *Link) newBranch(req *pb.Subscribe) (*branch, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.ended {
-		return nil, errLinkGone
+		return nil, errGone
 	}
 	if l.branches[req.Pull] != nil {
 		return nil, &capacity.Refusal{Reason: "pull", Detail: "that number is in use"}

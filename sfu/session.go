@@ -213,7 +213,7 @@ func (s *SFU) admit(sess *session) error {
 	if s.closed {
 		s.mu.Unlock()
 		sess.first.ended(string(problem.Closing))
-		return errClosing
+		return problem.ErrClosing
 	}
 	s.sessions[sess.id] = sess
 	sess.grant.Keep()

@@ -30,6 +30,7 @@ import (
 	"weir/capacity/ledger"
 	"weir/capacity/scope"
 	"weir/sfu/forward"
+	"weir/sfu/problem"
 	"weir/sfu/rights"
 	"weir/sfu/rtc"
 	"weir/sfu/udp"
@@ -77,37 +78,16 @@ type Helper struct {
 // Errors that Locate and Place return, and that decide what a client is told.
 var (
 	// ErrNotLive means that nobody publishes the stream now.
-	ErrNotLive = errors.New("stream is not live")
+	ErrNotLive = problem.ErrNotLive
 	// ErrLoop means that pulling from that node would close a circle.
 	ErrLoop = errors.New("the stream would come back to where it is")
 )
 
-// A TakenError means that a stream's name has a publisher at another node.
-type TakenError struct {
-	Node peer.ID
-	Now  bool // it is only being taken there, at the same time
-}
-
-// Error says where it is taken.
-func (e *TakenError) Error() string { return "the stream is being published " + e.where() }
-
-func (e *TakenError) where() string {
-	if e.Now {
-		return "since this very moment at node " + e.Node.String()
-	}
-	return "at node " + e.Node.String()
-}
-
-// An UnansweredError means that something about a stream, or about the network,
-// cannot be known now: those who have to know have not answered. It is neither
-// yes nor no.
-type UnansweredError struct {
-	Why        string        // for people: who did not answer
-	RetryAfter time.Duration // 0: two seconds
-}
-
-// Error says who did not answer.
-func (e *UnansweredError) Error() string { return e.Why }
+// Errors that those who embed an SFU return to it; see package problem.
+type (
+	TakenError      = problem.TakenError
+	UnansweredError = problem.UnansweredError
+)
 
 // Config is what an SFU is made of. All functions may be called from several
 // goroutines and must return when ctx ends.

@@ -2,9 +2,7 @@ package sfu
 
 import (
 	"context"
-	"errors"
 	"net/http"
-	"os"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -24,8 +22,6 @@ import (
 const (
 	// maxUserAgent bounds what a span says of a client's program, in bytes.
 	maxUserAgent = 128
-	// maxReasonShown bounds a reason, which may be another node's word, likewise.
-	maxReasonShown = 64
 )
 
 // traced gives each request that sets a session up, changes or ends it a trace,
@@ -120,7 +116,7 @@ func refusedWith(ctx context.Context, p *problem.Problem) {
 	}
 	span.SetAttributes(tracing.ErrorType.String(string(p.Code)))
 	if p.Reason != "" {
-		span.SetAttributes(tracing.Reason.String(capacity.Printable(p.Reason, maxReasonShown)))
+		span.SetAttributes(tracing.Reason.String(capacity.Printable(p.Reason, problem.MaxReason)))
 	}
 	if p.Status >= 500 { // 4xx are the client's, by the conventions of HTTP
 		tracing.Fail(span, string(p.Code))
@@ -131,18 +127,6 @@ func refusedWith(ctx context.Context, p *problem.Problem) {
 func (s *SFU) eventOf(ctx context.Context, e Event) {
 	e.Trace = tracing.ID(ctx)
 	s.event(e)
-}
-
-// failed marks span as one of work that failed with err, if it did.
-func failed(span trace.Span, err error) {
-	if err == nil || !span.IsRecording() {
-		return
-	}
-	word, reason := errorWord(err)
-	tracing.Fail(span, word)
-	if reason != "" {
-		span.SetAttributes(tracing.Reason.String(capacity.Printable(reason, maxReasonShown)))
-	}
 }
 
 // A firstFrame is the span from the answer to a viewer until the first packet of
@@ -191,32 +175,4 @@ func (f *firstFrame) ended(word string) {
 		tracing.Fail(f.span, word)
 		f.span.End()
 	}
-}
-
-// errorWord is what kind of error err is, as one word, and the reason of a
-// refusal. The words are those of problems where there is one.
-func errorWord(err error) (word, reason string) {
-	var refusal *capacity.Refusal
-	if p := problem.Of(err); p != nil {
-		return string(p.Code), p.Reason
-	}
-	switch {
-	case errors.As(err, &refusal):
-		return string(problem.NoCapacity), refusal.Reason
-	case errors.As(err, new(*UnansweredError)):
-		return string(problem.NotKnown), ""
-	case errors.As(err, new(*TakenError)):
-		return string(problem.NameTaken), ""
-	case errors.Is(err, ErrNotLive):
-		return string(problem.NotLive), ""
-	case errors.Is(err, errClosing):
-		return string(problem.Closing), ""
-	case errors.Is(err, context.Canceled):
-		return "canceled", ""
-	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded):
-		return string(problem.Timeout), ""
-	case errors.Is(err, errLinkGone), errors.Is(err, errCrossed):
-		return "link-gone", ""
-	}
-	return "_OTHER", "" // as the semantic conventions call it
 }
