@@ -1,6 +1,7 @@
 package sfu
 
 import (
+	"context"
 	"encoding/binary"
 	"maps"
 	"net"
@@ -12,6 +13,9 @@ import (
 	"time"
 
 	"weir/capacity/ledger"
+	"weir/sfu/forward"
+	"weir/sfu/sdp"
+	"weir/sfu/whip"
 )
 
 // forge sends datagram to the node as if it came from an address of this machine that
@@ -107,29 +111,53 @@ func TestJunkIsNoConsent(t *testing.T) {
 	n := m.add(ledger.Limits{}, func(c *Config) {
 		c.Socket.Lose = func(d []byte, _ netip.AddrPort) bool { return silent.Load() && d[0] < 4 } // STUN, RFC 7983
 	})
+	spy := &spy{Media: media{n.SFU}}
+	n.SFU.clients = n.newClients(spy)
+	n.web.Config.Handler = n.Clients().Handler()
 	n.publish("demo")
 	v := n.watch("demo")
-	n.SFU.mu.Lock()
-	sessions := slices.Collect(maps.Values(n.sessions))
-	n.SFU.mu.Unlock()
-	if len(sessions) != 2 {
-		t.Fatalf("%d sessions, want a publisher's and a viewer's", len(sessions))
+	spy.mu.Lock()
+	defer spy.mu.Unlock()
+	if len(spy.made) != 2 {
+		t.Fatalf("%d transports, want a publisher's and a viewer's", len(spy.made))
 	}
-	for _, s := range sessions {
-		d, ok := s.pc.Silence(time.Now())
+	for i, s := range spy.made {
+		d, ok := s.Silence(time.Now())
 		if !ok || d > 10*time.Second {
-			t.Errorf("a live %s was checked %v ago, %v", s.kind, d, ok)
+			t.Errorf("a live client, %d, was checked %v ago, %v", i, d, ok)
 		}
 	}
 	silent.Store(true)
+	began := time.Now()
 	flows(t, v, 60) // the publisher's RTP and the viewer's RTCP come all the time
-	now := time.Now()
-	for _, s := range sessions {
-		if !s.consents(now) {
-			t.Errorf("a %s lost consent at once", s.kind)
-		}
-		if s.consents(now.Add(consentTimeout)) {
-			t.Errorf("RTP or RTCP was consent for a %s", s.kind)
+	for i, s := range spy.made {
+		if d, _ := s.Silence(time.Now()); d < time.Since(began)-100*time.Millisecond {
+			t.Errorf("RTP or RTCP was consent for client %d: it was checked %v ago, and none came for %v", i, d, time.Since(began))
 		}
 	}
+}
+
+// A spy keeps the transports that were made.
+type spy struct {
+	whip.Media
+	mu   sync.Mutex
+	made []whip.Transport
+}
+
+func (s *spy) keep(t whip.Transport) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.made = append(s.made, t)
+}
+
+func (s *spy) Publish(ctx context.Context, o *sdp.Offer, tell func(Event)) (whip.Publisher, []*forward.Track, string, error) {
+	p, tracks, answer, err := s.Media.Publish(ctx, o, tell)
+	s.keep(p)
+	return p, tracks, answer, err
+}
+
+func (s *spy) View(ctx context.Context, st *forward.Stream, o *sdp.Offer, begun func(forward.Kind, time.Time)) (whip.Transport, string, error) {
+	v, answer, err := s.Media.View(ctx, st, o, begun)
+	s.keep(v)
+	return v, answer, err
 }

@@ -93,7 +93,7 @@ func (m *mesh) add(limits ledger.Limits, change func(*Config)) *meshNode {
 	if n.SFU, err = New(cfg); err != nil {
 		m.t.Fatal(err)
 	}
-	n.web = httptest.NewServer(n.Handler())
+	n.web = httptest.NewServer(n.Clients().Handler())
 	m.mu.Lock()
 	m.nodes[id] = n
 	m.order = append(m.order, n)
@@ -188,7 +188,7 @@ func (n *meshNode) handover(_ context.Context, to peer.ID, _ []multiaddr.Multiad
 		return nil, errors.New("unreachable")
 	}
 	near, far := net.Pipe()
-	go other.TakeOver(n.id, far, other.web.URL) // ends with the request; goleak sees to it
+	go other.Clients().TakeOver(n.id, far, other.web.URL) // ends with the request; goleak sees to it
 	return near, nil
 }
 

@@ -72,21 +72,21 @@ func TestBadRequests(t *testing.T) {
 	}{
 		{"JSON for SDP", "POST", "/whep/demo", "application/json", "{}", 415, problem.BadMediaType, "send application/sdp"},
 		{"no content type", "POST", "/whip/x", "", good, 415, problem.BadMediaType, "application/sdp"},
-		{"a body too long", "POST", "/whep/demo", typeSDP, strings.Repeat("a", sdp.MaxBytes+1), 413, problem.TooLarge, "65536 bytes"},
-		{"nine sections", "POST", "/whep/demo", typeSDP, sdptest.Offer(strings.Repeat(sdptest.Video("0", "recvonly"), 9)), 400, problem.BadSDP, "at most 8"},
-		{"no SDP", "POST", "/whip/x", typeSDP, "hello", 400, problem.BadSDP, "no media section"},
-		{"a bad name", "POST", "/whip/a/../b", typeSDP, good, 0, "", ""},
-		{"a bad segment", "POST", "/whip/a b", typeSDP, good, 400, problem.BadStreamName, "stream"},
-		{"no name", "POST", "/whip/", typeSDP, good, 400, problem.BadStreamName, "stream"},
-		{"a stream nobody publishes", "POST", "/whep/nothing", typeSDP, good, 409, problem.NotLive, "not live"},
-		{"a wait too long", "POST", "/whep/nothing?wait=1h", typeSDP, good, 400, problem.BadWait, "up to 30s"},
-		{"a ticket that is none", "POST", "/whep/demo?ticket=xyz", typeSDP, good, 403, problem.BadTicket, "ticket"},
-		{"no codec in common", "POST", "/whep/demo", typeSDP, strings.ReplaceAll(good, "VP8", "VP7"), 406, problem.NoCommonCodec, "video/VP8"},
-		{"nothing to publish", "POST", "/whip/x", typeSDP, sdptest.Offer(sdptest.Video("0", "recvonly")), 406, problem.NoCommonCodec, "send at least one track"},
+		{"a body too long", "POST", "/whep/demo", "application/sdp", strings.Repeat("a", sdp.MaxBytes+1), 413, problem.TooLarge, "65536 bytes"},
+		{"nine sections", "POST", "/whep/demo", "application/sdp", sdptest.Offer(strings.Repeat(sdptest.Video("0", "recvonly"), 9)), 400, problem.BadSDP, "at most 8"},
+		{"no SDP", "POST", "/whip/x", "application/sdp", "hello", 400, problem.BadSDP, "no media section"},
+		{"a bad name", "POST", "/whip/a/../b", "application/sdp", good, 0, "", ""},
+		{"a bad segment", "POST", "/whip/a b", "application/sdp", good, 400, problem.BadStreamName, "stream"},
+		{"no name", "POST", "/whip/", "application/sdp", good, 400, problem.BadStreamName, "stream"},
+		{"a stream nobody publishes", "POST", "/whep/nothing", "application/sdp", good, 409, problem.NotLive, "not live"},
+		{"a wait too long", "POST", "/whep/nothing?wait=1h", "application/sdp", good, 400, problem.BadWait, "up to 30s"},
+		{"a ticket that is none", "POST", "/whep/demo?ticket=xyz", "application/sdp", good, 403, problem.BadTicket, "ticket"},
+		{"no codec in common", "POST", "/whep/demo", "application/sdp", strings.ReplaceAll(good, "VP8", "VP7"), 406, problem.NoCommonCodec, "video/VP8"},
+		{"nothing to publish", "POST", "/whip/x", "application/sdp", sdptest.Offer(sdptest.Video("0", "recvonly")), 406, problem.NoCommonCodec, "send at least one track"},
 		{"GET for a stream", "GET", "/whep/demo", "", "", 405, problem.BadMethod, "POST"},
-		{"PATCH without a session", "PATCH", "/session/none", typeFragment, "a=ice-ufrag:x\r\n", 404, problem.NoSession, "no such session"},
+		{"PATCH without a session", "PATCH", "/session/none", "application/trickle-ice-sdpfrag", "a=ice-ufrag:x\r\n", 404, problem.NoSession, "no such session"},
 		{"DELETE without a session", "DELETE", "/session/none", "", "", 404, problem.NoSession, "no such session"},
-		{"POST to a session", "POST", "/session/none", typeSDP, good, 405, problem.BadMethod, "PATCH and DELETE"},
+		{"POST to a session", "POST", "/session/none", "application/sdp", good, 405, problem.BadMethod, "PATCH and DELETE"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			url := a.web.URL + strings.ReplaceAll(c.path, " ", "%20")
@@ -150,7 +150,7 @@ func TestProblemsBetweenNodes(t *testing.T) {
 			defer a.SFU.mu.Unlock()
 			return len(a.pulls) == 0
 		})
-		resp, body := call(t, "POST", a.web.URL+"/whep/demo", typeSDP, offer)
+		resp, body := call(t, "POST", a.web.URL+"/whep/demo", "application/sdp", offer)
 		p := problem.Parse(resp.StatusCode, resp.Header.Get("Content-Type"), []byte(body))
 		if p.Code != code || p.Stream != "demo" || p.RetryAfter == 0 || resp.Header.Get("Retry-After") == "" {
 			t.Errorf("got %s, %+v; want %s", resp.Status, p, code)
@@ -229,7 +229,7 @@ func pionViewer(t *testing.T, n *meshNode, stream string) (*webrtc.PeerConnectio
 		t.Fatal(err)
 	}
 	<-gathered
-	resp, answer := call(t, "POST", n.web.URL+"/whep/"+stream, typeSDP, pc.LocalDescription().SDP)
+	resp, answer := call(t, "POST", n.web.URL+"/whep/"+stream, "application/sdp", pc.LocalDescription().SDP)
 	if resp.StatusCode != 201 {
 		t.Fatalf("%s: %s", resp.Status, answer)
 	}
@@ -263,13 +263,13 @@ func TestSessionSurface(t *testing.T) {
 		name, contentType, body, match string
 		status                         int
 	}{
-		{"a candidate", typeFragment, "a=ice-ufrag:" + ufrag + "\r\na=mid:0\r\n" + candidate, etag, 204},
-		{"without If-Match", typeFragment, "a=ice-ufrag:" + ufrag + "\r\na=mid:0\r\n" + candidate, "", 204},
-		{"an old ETag", typeFragment, "a=ice-ufrag:" + ufrag + "\r\n" + candidate, `"old"`, 412},
-		{"the wrong type", typeSDP, "x", etag, 415},
-		{"no fragment", typeFragment, "{}", etag, 400},
-		{"a restart without a password", typeFragment, "a=ice-ufrag:other\r\n", "*", 400},
-		{"candidates without end", typeFragment, "a=ice-ufrag:" + ufrag + "\r\na=mid:0\r\n" + strings.Repeat(candidate, sdp.MaxCandidates+1), etag, 204},
+		{"a candidate", "application/trickle-ice-sdpfrag", "a=ice-ufrag:" + ufrag + "\r\na=mid:0\r\n" + candidate, etag, 204},
+		{"without If-Match", "application/trickle-ice-sdpfrag", "a=ice-ufrag:" + ufrag + "\r\na=mid:0\r\n" + candidate, "", 204},
+		{"an old ETag", "application/trickle-ice-sdpfrag", "a=ice-ufrag:" + ufrag + "\r\n" + candidate, `"old"`, 412},
+		{"the wrong type", "application/sdp", "x", etag, 415},
+		{"no fragment", "application/trickle-ice-sdpfrag", "{}", etag, 400},
+		{"a restart without a password", "application/trickle-ice-sdpfrag", "a=ice-ufrag:other\r\n", "*", 400},
+		{"candidates without end", "application/trickle-ice-sdpfrag", "a=ice-ufrag:" + ufrag + "\r\na=mid:0\r\n" + strings.Repeat(candidate, sdp.MaxCandidates+1), etag, 204},
 	} {
 		resp, body := call(t, "PATCH", session, c.contentType, c.body, "If-Match", c.match)
 		if resp.StatusCode != c.status {
@@ -289,8 +289,8 @@ func TestSessionSurface(t *testing.T) {
 	<-gathered
 	before := fieldOf(pc.RemoteDescription().SDP, "a=ice-ufrag:")
 	restart := "a=ice-ufrag:" + fieldOf(offer.SDP, "a=ice-ufrag:") + "\r\na=ice-pwd:" + fieldOf(offer.SDP, "a=ice-pwd:") + "\r\n"
-	resp, fragment := call(t, "PATCH", session, typeFragment, restart, "If-Match", "*")
-	if resp.StatusCode != 200 || resp.Header.Get("Content-Type") != typeFragment || resp.Header.Get("ETag") == etag {
+	resp, fragment := call(t, "PATCH", session, "application/trickle-ice-sdpfrag", restart, "If-Match", "*")
+	if resp.StatusCode != 200 || resp.Header.Get("Content-Type") != "application/trickle-ice-sdpfrag" || resp.Header.Get("ETag") == etag {
 		t.Fatalf("restart: %s, ETag %s: %s", resp.Status, resp.Header.Get("ETag"), fragment)
 	}
 	if strings.Count(fragment, "a=candidate") != 2 || strings.Index(fragment, " 1 udp ") > strings.Index(fragment, " 1 tcp ") || fieldOf(fragment, "a=ice-ufrag:") == before {
@@ -314,7 +314,7 @@ func TestSessionSurface(t *testing.T) {
 	if resp, body := call(t, "DELETE", session, "", ""); resp.StatusCode != 404 || !strings.Contains(body, "already") {
 		t.Errorf("second DELETE: %s %s", resp.Status, body)
 	}
-	if resp, body := call(t, "PATCH", session, typeFragment, restart); resp.StatusCode != 404 || !strings.Contains(body, "ended") {
+	if resp, body := call(t, "PATCH", session, "application/trickle-ice-sdpfrag", restart); resp.StatusCode != 404 || !strings.Contains(body, "ended") {
 		t.Errorf("PATCH after DELETE: %s %s", resp.Status, body)
 	}
 }
@@ -340,7 +340,7 @@ func TestNameIsTaken(t *testing.T) {
 	m := newMesh(t)
 	a := m.add(ledger.Limits{}, nil)
 	p := a.publish("demo")
-	resp, body := call(t, "POST", a.web.URL+"/whip/demo", typeSDP, sdptest.Offer(sdptest.Video("0", "sendonly")))
+	resp, body := call(t, "POST", a.web.URL+"/whip/demo", "application/sdp", sdptest.Offer(sdptest.Video("0", "sendonly")))
 	if resp.StatusCode != 409 || !strings.Contains(body, "being published here") {
 		t.Errorf("a second publisher: %s %s", resp.Status, body)
 	}
@@ -380,12 +380,12 @@ func TestNameIsTakenElsewhere(t *testing.T) {
 	before := asked[a].Load()
 	offer := sdptest.Offer(sdptest.Video("0", "sendonly"))
 	for stream, want := range map[string]int{"taken": 409, "free": 201, "unknown": 503} {
-		resp, body := call(t, "POST", a.web.URL+"/whip/"+stream, typeSDP, offer)
+		resp, body := call(t, "POST", a.web.URL+"/whip/"+stream, "application/sdp", offer)
 		if resp.StatusCode != 307 {
 			t.Fatalf("%s at a full node: %s %s", stream, resp.Status, body)
 		}
 		was := asked[b].Load()
-		resp, body = call(t, "POST", resp.Header.Get("Location"), typeSDP, offer)
+		resp, body = call(t, "POST", resp.Header.Get("Location"), "application/sdp", offer)
 		if resp.StatusCode != want || want == 409 && !strings.Contains(body, "being published at node "+a.id.String()) {
 			t.Errorf("%s where it was sent: %s %s", stream, resp.Status, body)
 		}
@@ -450,7 +450,7 @@ func TestWaitForAStream(t *testing.T) {
 	a := m.add(ledger.Limits{}, nil)
 	answered := make(chan int, 1)
 	go func() {
-		resp, err := http.Post(a.web.URL+"/whep/later?wait=20s", typeSDP, strings.NewReader(sdptest.Offer(sdptest.Video("0", "recvonly"))))
+		resp, err := http.Post(a.web.URL+"/whep/later?wait=20s", "application/sdp", strings.NewReader(sdptest.Offer(sdptest.Video("0", "recvonly"))))
 		if err != nil {
 			answered <- 0
 			return

@@ -23,19 +23,12 @@ import (
 	"weir/capacity/frame"
 	"weir/capacity/tracing"
 	"weir/sfu/forward"
+	"weir/sfu/meter"
 	"weir/sfu/pb"
-	"weir/sfu/rtc"
 	"weir/sfu/problem"
+	"weir/sfu/rtc"
 	"weir/sfu/sdp"
 )
-
-// Signal carries a link's signalling: a libp2p stream, or one end of a pipe in
-// a test.
-type Signal interface {
-	io.ReadWriteCloser
-	SetReadDeadline(time.Time) error
-	SetWriteDeadline(time.Time) error
-}
 
 const (
 	// heartbeat is the pause between two pings, and linkDead how long a link
@@ -500,7 +493,7 @@ func (l *Link) handle(m *pb.Message) error {
 	case *pb.Message_Pong:
 		if rtt := time.Since(time.Unix(0, m.Pong.Time)); rtt >= 0 && rtt < linkDead {
 			l.rtt.Store(int64(rtt))
-			l.sfu.measured(RoundTrip, rtt)
+			l.sfu.cfg.Measured(meter.RoundTrip, rtt)
 		}
 	case *pb.Message_Subscribe:
 		l.serve(m.Subscribe)

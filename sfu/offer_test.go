@@ -136,7 +136,7 @@ func TestOffers(t *testing.T) {
 			if path == "/whip/" {
 				path += "x" + fmt.Sprint(time.Now().UnixNano())
 			}
-			resp, body := call(t, "POST", a.web.URL+path, typeSDP, c.offer)
+			resp, body := call(t, "POST", a.web.URL+path, "application/sdp", c.offer)
 			if resp.StatusCode != c.status {
 				t.Fatalf("%s: %s", resp.Status, body)
 			}
@@ -209,7 +209,7 @@ func TestOffersOfClients(t *testing.T) {
 				url = a.web.URL + "/whep/h264"
 			}
 		}
-		resp, answer := call(t, "POST", url, typeSDP, string(raw))
+		resp, answer := call(t, "POST", url, "application/sdp", string(raw))
 		if resp.StatusCode != 201 {
 			t.Errorf("%s: %s %s", file, resp.Status, answer)
 			continue
@@ -301,7 +301,7 @@ func dialPeer(t *testing.T, pc *webrtc.PeerConnection, url string, munge func(st
 	if munge != nil {
 		text = munge(text)
 	}
-	resp, answer := call(t, "POST", url, typeSDP, text)
+	resp, answer := call(t, "POST", url, "application/sdp", text)
 	if resp.StatusCode != 201 {
 		t.Fatalf("%s: %s\n%s", resp.Status, answer, text)
 	}
@@ -451,12 +451,12 @@ func TestWhatIsNotTakenIsTold(t *testing.T) {
 	m := newMesh(t)
 	a := m.add(ledger.Limits{}, nil)
 	opus := "a=rtpmap:111 opus/48000/2"
-	_, _ = call(t, "POST", a.web.URL+"/whip/x", typeSDP, bundled(sdptest.Offer(audioOf("0", "sendonly", "111", opus), dataSection), "0 data")+"a=candidate:1 1 tcp 5 10.0.0.1 9 typ host tcptype active\r\n")
-	sessions := a.Sessions()
+	_, _ = call(t, "POST", a.web.URL+"/whip/x", "application/sdp", bundled(sdptest.Offer(audioOf("0", "sendonly", "111", opus), dataSection), "0 data")+"a=candidate:1 1 tcp 5 10.0.0.1 9 typ host tcptype active\r\n")
+	sessions := a.Clients().Sessions()
 	if len(sessions) != 1 || len(sessions[0].NotTaken) != 1 || !strings.Contains(sessions[0].NotTaken[0], "section 1 (application, mid data)") {
 		t.Fatalf("sessions = %+v", sessions)
 	}
-	resp, body := call(t, "POST", a.web.URL+"/whip/y", typeSDP, sdptest.Offer(audioOf("0", "sendonly", "97", "a=rtpmap:97 AMR-WB/16000")))
+	resp, body := call(t, "POST", a.web.URL+"/whip/y", "application/sdp", sdptest.Offer(audioOf("0", "sendonly", "97", "a=rtpmap:97 AMR-WB/16000")))
 	var problem struct{ Code, Detail string }
 	if err := json.Unmarshal([]byte(body), &problem); err != nil || resp.StatusCode != 406 || problem.Code != "no-common-codec" {
 		t.Errorf("%s: %s (%v)", resp.Status, body, err)
@@ -516,7 +516,7 @@ func TestViewersOfH264(t *testing.T) {
 		{"one of High", view("packetization-mode=1;profile-level-id=640c1f"), "4d0028", 201},
 		{"one of mode 0", view("profile-level-id=42e01f"), "42e01f", 406},
 	} {
-		resp, body := call(t, "POST", a.web.URL+"/whep/"+c.stream, typeSDP, c.offer)
+		resp, body := call(t, "POST", a.web.URL+"/whep/"+c.stream, "application/sdp", c.offer)
 		if resp.StatusCode != c.status {
 			t.Errorf("%s, a stream of %s: %s: %s", c.viewer, c.stream, resp.Status, body)
 		}
@@ -598,7 +598,7 @@ func TestParameterSetsOfTheOffer(t *testing.T) {
 func TestTrickledCandidatesAreBounded(t *testing.T) {
 	m := newMesh(t)
 	a := m.add(ledger.Limits{}, nil)
-	resp, body := call(t, "POST", a.web.URL+"/whip/x", typeSDP, sdptest.Offer(audioOf("0", "sendonly", "0")))
+	resp, body := call(t, "POST", a.web.URL+"/whip/x", "application/sdp", sdptest.Offer(audioOf("0", "sendonly", "0")))
 	if resp.StatusCode != 201 {
 		t.Fatal(body)
 	}
@@ -606,14 +606,14 @@ func TestTrickledCandidatesAreBounded(t *testing.T) {
 		fragment := lines("a=ice-ufrag:abcd", "m=audio 9 UDP/TLS/RTP/SAVPF 0", "a=mid:0",
 			fmt.Sprintf("a=candidate:%d 1 UDP %d 10.9.0.%d 5000 typ host", n, 1<<30-n, n+1),
 			fmt.Sprintf("a=candidate:%d 1 udp 4 %d.local 5 typ host", n, n))
-		if resp, body := call(t, "PATCH", resp.Header.Get("Location"), typeFragment, fragment); resp.StatusCode != 204 {
+		if resp, body := call(t, "PATCH", resp.Header.Get("Location"), "application/trickle-ice-sdpfrag", fragment); resp.StatusCode != 204 {
 			t.Fatalf("candidate %d: %s %s", n, resp.Status, body)
 		}
 	}
-	if resp, body := call(t, "PATCH", resp.Header.Get("Location"), typeFragment, "a=ice-ufrag:other\r\na=candidate:1 1 UDP 4 10.8.0.1 5 typ host\r\n"); resp.StatusCode != 400 {
+	if resp, body := call(t, "PATCH", resp.Header.Get("Location"), "application/trickle-ice-sdpfrag", "a=ice-ufrag:other\r\na=candidate:1 1 UDP 4 10.8.0.1 5 typ host\r\n"); resp.StatusCode != 400 {
 		t.Errorf("a restart without a password: %s %s", resp.Status, body)
 	}
-	got := a.Sessions()[0].CandidatesUnused
+	got := a.Clients().Sessions()[0].CandidatesUnused
 	if got[sdp.OverBound] != 40-sdp.MaxCandidates || got["a name"] != 40 {
 		t.Errorf("unused: %v", got)
 	}
@@ -628,17 +628,17 @@ func TestTransportsThatWereBundled(t *testing.T) {
 		return lines("a=ice-ufrag:"+name, "a=ice-pwd:0123456789012345678901", "a=rtpmap:111 opus/48000/2")
 	}
 	offer := bundled(sdptest.Offer(audioOf("0", "sendonly", "111", own("first")), audioOf("1", "sendonly", "111", own("second"))), "1 0")
-	resp, body := call(t, "POST", a.web.URL+"/whip/x", typeSDP, offer)
+	resp, body := call(t, "POST", a.web.URL+"/whip/x", "application/sdp", offer)
 	if resp.StatusCode != 201 || !strings.Contains(body, "a=group:BUNDLE 1 0") {
 		t.Fatal(body)
 	}
 	for _, ufrag := range []string{"first", "second"} {
 		fragment := lines("a=ice-ufrag:"+ufrag, "a=ice-pwd:0123456789012345678901", "a=candidate:1 1 UDP 4 10.8.0.1 5 typ host")
-		if resp, body := call(t, "PATCH", resp.Header.Get("Location"), typeFragment, fragment); resp.StatusCode != 204 {
+		if resp, body := call(t, "PATCH", resp.Header.Get("Location"), "application/trickle-ice-sdpfrag", fragment); resp.StatusCode != 204 {
 			t.Errorf("%s: %s %s", ufrag, resp.Status, body)
 		}
 	}
-	if got := a.Sessions()[0].CandidatesUnused; got["of another transport"] != 1 {
+	if got := a.Clients().Sessions()[0].CandidatesUnused; got["of another transport"] != 1 {
 		t.Errorf("unused: %v", got)
 	}
 }
@@ -694,12 +694,12 @@ func answerOnce(t testing.TB, s *SFU, body string) time.Duration {
 	if err != nil {
 		t.Fatal(err)
 	}
-	sess, _, err := s.publisher(t.Context(), "x", o, "entry", "test")
+	sess, _, _, err := publish(t.Context(), s.engine, o, &s.drops, func(Event) {})
 	took := time.Since(began)
 	if err != nil {
 		t.Fatal(err)
 	}
-	sess.discard()
+	sess.Close()
 	return took
 }
 
@@ -765,10 +765,13 @@ func FuzzOffer(f *testing.F) {
 		if err != nil {
 			return
 		}
-		for _, set := range []func() (*session, string, error){
-			func() (*session, string, error) { return s.publisher(t.Context(), "x", o, "entry", "test") },
-			func() (*session, string, error) {
-				return s.viewer(t.Context(), newStream("x", true, all, nil, time.Now()), o, "entry", "test")
+		for _, set := range []func() (*transport, string, error){
+			func() (*transport, string, error) {
+				p, _, answer, err := publish(t.Context(), s.engine, o, &s.drops, func(Event) {})
+				return p, answer, err
+			},
+			func() (*transport, string, error) {
+				return view(t.Context(), s.engine, forward.NewStream("x", all, time.Now()), o, func(forward.Kind, time.Time) {})
 			},
 		} {
 			sess, answer, err := set()
@@ -786,7 +789,7 @@ func FuzzOffer(f *testing.F) {
 			if parsed, err := sdp.ParseDescription([]byte(answer), sdp.Limits{Bytes: 8 * sdp.MaxBytes, Sections: sdp.MaxSections, Lines: sdp.MaxLines}); err != nil || len(parsed.Sections) != len(o.Sections) {
 				t.Errorf("not the sections of the offer (%v)\n%s", err, answer)
 			}
-			sess.discard()
+			sess.Close()
 		}
 	})
 }
@@ -953,16 +956,16 @@ func TestRejectedFirstSection(t *testing.T) {
 		}
 		return o
 	}
-	p, _, err := a.publisher(t.Context(), "x", offer(sdptest.Video("0", "sendonly")), "entry", "test")
+	p, tracks, _, err := publish(t.Context(), a.engine, offer(sdptest.Video("0", "sendonly")), &a.drops, func(Event) {})
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer p.discard()
-	v, answer, err := a.viewer(t.Context(), p.stream, offer(sdptest.Audio("0", "recvonly"), sdptest.Video("1", "recvonly")), "entry", "test")
+	defer p.Close()
+	v, answer, err := view(t.Context(), a.engine, forward.NewStream("x", tracks, time.Now()), offer(sdptest.Audio("0", "recvonly"), sdptest.Video("1", "recvonly")), func(forward.Kind, time.Time) {})
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer v.discard()
+	defer v.Close()
 	_, sections, _ := strings.Cut(answer, "m=audio 0 ")
 	audio, video, ok := strings.Cut(sections, "m=video ")
 	if !ok || strings.HasPrefix(video, "0 ") || strings.Contains(audio, "candidate") || !strings.Contains(audio, "a=mid:0") || !strings.Contains(video, "a=candidate:") || !strings.Contains(video, "a=end-of-candidates") {
@@ -990,7 +993,7 @@ func TestFloodOfSSRCsEndsTheSession(t *testing.T) {
 		}
 	})
 	eventually(t, "the session is ended", func() bool {
-		for _, s := range n.Sessions() {
+		for _, s := range n.Clients().Sessions() {
 			if s.Stream == "flood" {
 				return false
 			}

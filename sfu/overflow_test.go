@@ -2,10 +2,8 @@ package sfu
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"crypto/rand"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -24,11 +22,11 @@ import (
 	"weir/capacity"
 	"weir/capacity/ledger"
 	"weir/capacity/scope"
-	"weir/capacity/signed"
 	"weir/sfu/client"
 	"weir/sfu/pb"
 	"weir/sfu/problem"
 	"weir/sfu/sdp/sdptest"
+	"weir/sfu/whip"
 )
 
 // A helper that grants a lease and then answers what it likes gets nothing of it
@@ -43,7 +41,7 @@ func TestHelperIsAskedAsThePeerItIs(t *testing.T) {
 	defer internal.Close()
 	created := func(location string) func(*pb.Handover) proto.Message {
 		return func(*pb.Handover) proto.Message {
-			return &pb.Outcome{Status: 201, ContentType: typeSDP, Location: location, Body: []byte("v=0\r\n")}
+			return &pb.Outcome{Status: 201, ContentType: "application/sdp", Location: location, Body: []byte("v=0\r\n")}
 		}
 	}
 	var helper func(*pb.Handover) proto.Message
@@ -58,7 +56,7 @@ func TestHelperIsAskedAsThePeerItIs(t *testing.T) {
 			go func() { // ends with the handover
 				defer far.Close()
 				req := &pb.Handover{}
-				if readInto(bufio.NewReader(far), maxHandover, req) != nil {
+				if readInto(bufio.NewReader(far), whip.MaxHandover, req) != nil {
 					return
 				}
 				if m := helper(req); m != nil {
@@ -81,11 +79,13 @@ func TestHelperIsAskedAsThePeerItIs(t *testing.T) {
 		{"one within a site", created("http://10.0.0.1/session/x"), http.StatusServiceUnavailable, problem.HelperUnreachable},
 		{"one that is a script", created("javascript:alert(1)"), http.StatusServiceUnavailable, problem.HelperUnreachable},
 		{"one that is nowhere", created(""), http.StatusServiceUnavailable, problem.HelperUnreachable},
-		{"a location that is a book", created("http://127.0.0.1/" + strings.Repeat("a", maxHeader)), http.StatusServiceUnavailable, problem.HelperUnreachable},
+		{"a location that is a book", created("http://127.0.0.1/" + strings.Repeat("a", 2<<10)), http.StatusServiceUnavailable, problem.HelperUnreachable},
 		{"a redirect", func(*pb.Handover) proto.Message { return &pb.Outcome{Status: 307, Location: internal.URL} }, http.StatusServiceUnavailable, problem.HelperUnreachable},
 		{"no status", func(*pb.Handover) proto.Message { return &pb.Outcome{} }, http.StatusServiceUnavailable, problem.HelperUnreachable},
 		{"nothing", func(*pb.Handover) proto.Message { return nil }, http.StatusServiceUnavailable, problem.HelperUnreachable},
-		{"more than there may be", func(*pb.Handover) proto.Message { return &pb.Outcome{Status: 201, Body: make([]byte, maxHandover)} }, http.StatusServiceUnavailable, problem.HelperUnreachable},
+		{"more than there may be", func(*pb.Handover) proto.Message {
+			return &pb.Outcome{Status: 201, Body: make([]byte, whip.MaxHandover)}
+		}, http.StatusServiceUnavailable, problem.HelperUnreachable},
 		{"that the ticket is not good", func(*pb.Handover) proto.Message {
 			return outcomeOf(problem.New(problem.BadTicket, "no"))
 		}, http.StatusServiceUnavailable, problem.HelperUnreachable},
@@ -94,7 +94,7 @@ func TestHelperIsAskedAsThePeerItIs(t *testing.T) {
 		}, http.StatusServiceUnavailable, problem.NoCapacity},
 	} {
 		helper = tt.helper
-		resp, body := call(t, "POST", a.web.URL+"/whep/own?wait=1s", typeSDP, offer)
+		resp, body := call(t, "POST", a.web.URL+"/whep/own?wait=1s", "application/sdp", offer)
 		p := problem.Parse(resp.StatusCode, resp.Header.Get("Content-Type"), []byte(body))
 		if resp.StatusCode != tt.status || p.Code != tt.code || strings.Contains(body, "\x1b") {
 			t.Errorf("%s: the client gets %s, %q: %s", tt.name, resp.Status, p.Code, body)
@@ -105,15 +105,15 @@ func TestHelperIsAskedAsThePeerItIs(t *testing.T) {
 	}
 	var got *pb.Handover
 	helper = func(m *pb.Handover) proto.Message { got = m; return nil }
-	call(t, "POST", a.web.URL+"/whep/own?wait=9s", typeSDP, offer)
+	call(t, "POST", a.web.URL+"/whep/own?wait=9s", "application/sdp", offer)
 	if got == nil || got.Stream != "own" || string(got.Offer) != offer || got.WaitMs < 5_000 || !strings.HasPrefix(got.Client, "127.0.0.1:") {
 		t.Errorf("handed over: %v", got)
 	}
 	if n := posts.Load(); n != 0 {
 		t.Errorf("%d requests to the URL in the record, want none", n)
 	}
-	if n := a.cfg.Gate.Refused()[scope.Refusal{Use: scope.Redirect, Kind: scope.Metadata}]; n != maxHelpers {
-		t.Errorf("%d refused addresses of metadata services counted, want one for each helper tried, %d", n, maxHelpers)
+	if n := a.cfg.Gate.Refused()[scope.Refusal{Use: scope.Redirect, Kind: scope.Metadata}]; n != whip.MaxHelpers {
+		t.Errorf("%d refused addresses of metadata services counted, want one for each helper tried, %d", n, whip.MaxHelpers)
 	}
 }
 
@@ -146,9 +146,9 @@ func TestAnotherHelperIsTried(t *testing.T) {
 	if b.Counts().Viewers != 1 || places.Load() != 2 || handovers.Load() != 2 {
 		t.Errorf("%d viewers at the helper after %d searches and %d handovers, want 1 after 2 and 2", b.Counts().Viewers, places.Load(), handovers.Load())
 	}
-	bad = maxHelpers
+	bad = whip.MaxHelpers
 	_, err := client.View(t.Context(), client.ViewConfig{URL: a.web.URL + "/whep/demo"})
-	if !strings.Contains(fmt.Sprint(err), "could not be reached") || handovers.Load() != 2+maxHelpers {
+	if !strings.Contains(fmt.Sprint(err), "could not be reached") || handovers.Load() != 2+whip.MaxHelpers {
 		t.Errorf("where nobody keeps his word: %v after %d handovers", err, handovers.Load()-2)
 	}
 }
@@ -167,149 +167,9 @@ func idOfNobody(t *testing.T) peer.ID {
 }
 
 func outcomeOf(p *problem.Problem) *pb.Outcome {
-	a := &answer{header: http.Header{}}
-	p.Write(a)
-	return &pb.Outcome{Status: uint32(a.status), ContentType: a.header.Get("Content-Type"), Body: a.body.Bytes()}
-}
-
-// Only the node that holds a lease hands its client over, and so many at once.
-func TestHandoversAreRefused(t *testing.T) {
-	m := newMesh(t)
-	a := m.add(ledger.Limits{}, nil)
-	key, _, err := crypto.GenerateEd25519Key(rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	from, err := peer.IDFromPrivateKey(key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	ticket := func(change func(*capacity.Ticket)) string {
-		tk := capacity.Ticket{Lease: "lease", Stream: "demo", Purpose: capacity.View, Target: a.id, From: from, Expires: time.Now().Add(time.Second)}
-		if change != nil {
-			change(&tk)
-		}
-		s, err := signed.SealTicket(tk, key)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return s
-	}
-	offer := []byte(sdptest.Offer(sdptest.Video("0", "recvonly")))
-	send := func(from peer.ID, m *pb.Handover) (*pb.Outcome, error) {
-		near, far := net.Pipe()
-		served := make(chan struct{})
-		go func() {
-			defer close(served)
-			a.TakeOver(from, far, "http://127.0.0.1:1")
-		}()
-		defer func() { <-served }()
-		defer near.Close()
-		if err := writeMessage(near, m); err != nil {
-			return nil, err
-		}
-		out := &pb.Outcome{}
-		return out, readInto(bufio.NewReader(near), maxHandover, out)
-	}
-	for _, tt := range []struct {
-		name string
-		from peer.ID
-		m    *pb.Handover
-		code problem.Code
-	}{
-		{"no ticket", from, &pb.Handover{Stream: "demo", Offer: offer}, problem.BadTicket},
-		{"another node's", a.id, &pb.Handover{Stream: "demo", Ticket: ticket(nil), Offer: offer}, problem.BadTicket},
-		{"for another node", from, &pb.Handover{Stream: "demo", Ticket: ticket(func(t *capacity.Ticket) { t.Target = t.From }), Offer: offer}, problem.BadTicket},
-		{"for another stream", from, &pb.Handover{Stream: "other", Ticket: ticket(nil), Offer: offer}, problem.BadTicket},
-		{"for a viewer", from, &pb.Handover{Role: pb.Handover_PUBLISH, Stream: "demo", Ticket: ticket(nil), Offer: offer}, problem.BadTicket},
-		{"without a lease", from, &pb.Handover{Stream: "demo", Ticket: ticket(nil), Offer: offer}, problem.BadTicket},
-		{"no offer", from, &pb.Handover{Stream: "demo", Ticket: ticket(nil)}, problem.BadSDP},
-		{"a wait without end", from, &pb.Handover{Stream: "demo", Ticket: ticket(nil), Offer: offer, WaitMs: 1 << 31}, problem.BadWait},
-		{"a stream that cannot be", from, &pb.Handover{Stream: "../healthz", Ticket: ticket(nil), Offer: offer}, problem.BadStreamName},
-	} {
-		out, err := send(tt.from, tt.m)
-		if err != nil {
-			t.Errorf("%s: %v", tt.name, err)
-			continue
-		}
-		if p := problem.Parse(int(out.Status), out.ContentType, out.Body); p.Code != tt.code || out.Location != "" {
-			t.Errorf("%s: %d %s: %s", tt.name, out.Status, p.Code, out.Body)
-		}
-	}
-	for range maxHandoversPeer {
-		leave, ok := a.enterHandover(from)
-		if !ok {
-			t.Fatal("no place")
-		}
-		defer leave()
-	}
-	if out, err := send(from, &pb.Handover{}); err != nil || out.Status != http.StatusServiceUnavailable {
-		t.Errorf("one more than there may be: %v, %v", out, err)
-	}
-	if _, ok := a.enterHandover(a.id); !ok {
-		t.Error("another node's has no place")
-	}
-
-	// What is no handover ends the stream, and holds no place while it comes.
-	for name, b := range map[string][]byte{
-		"too much announced": {0xff, 0xff, 0xff, 0xff, 0x0f},
-		"no protobuf":        {3, 0xff, 0xff, 0xff},
-		"nothing":            {},
-	} {
-		near, far := net.Pipe()
-		served := make(chan struct{})
-		go func() {
-			defer close(served)
-			a.TakeOver(from, far, "http://127.0.0.1:1")
-		}()
-		_, _ = near.Write(b)
-		if len(b) == 0 {
-			_ = near.Close()
-		}
-		if _, err := near.Read(make([]byte, 1)); !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrClosedPipe) {
-			t.Errorf("%s: read %v, want the end", name, err)
-		}
-		_ = near.Close()
-		<-served
-	}
-}
-
-// Without a good ticket of its sender's, no bytes become a request.
-func FuzzHandover(f *testing.F) {
-	key, _, err := crypto.GenerateEd25519Key(rand.Reader)
-	if err != nil {
-		f.Fatal(err)
-	}
-	from, err := peer.IDFromPrivateKey(key)
-	if err != nil {
-		f.Fatal(err)
-	}
-	tk := capacity.Ticket{Lease: "lease", Stream: "demo", Target: from, From: from, Expires: time.Now().Add(time.Minute)}
-	ticket, err := signed.SealTicket(tk, key)
-	if err != nil {
-		f.Fatal(err)
-	}
-	for _, m := range []*pb.Handover{{}, {Stream: "demo", Ticket: ticket, WaitMs: 5, Client: "192.0.2.1:9", Offer: []byte("v=0\r\n")}, {Stream: "..", Ticket: ticket}} {
-		var b bytes.Buffer
-		if err := writeMessage(&b, m); err != nil {
-			f.Fatal(err)
-		}
-		f.Add(b.Bytes())
-	}
-	s := &SFU{cfg: Config{Self: from}}
-	f.Fuzz(func(t *testing.T, b []byte) {
-		m := &pb.Handover{}
-		if readInto(bufio.NewReader(bytes.NewReader(b)), maxHandover, m) != nil {
-			return
-		}
-		r, err := s.handedOver(from, m, "https://sfu.example.net")
-		if err != nil {
-			return
-		}
-		if r.URL.Host != "sfu.example.net" || r.Method != http.MethodPost || r.URL.Query().Get("ticket") != m.Ticket || !strings.HasPrefix(r.URL.Path, "/wh") {
-			t.Fatalf("%v became %s %s", m, r.Method, r.URL)
-		}
-	})
+	w := httptest.NewRecorder()
+	p.Write(w)
+	return &pb.Outcome{Status: uint32(w.Code), ContentType: w.Header().Get("Content-Type"), Body: w.Body.Bytes()}
 }
 
 // Nobody knocks at addresses that a client names: this node's end of a client's
@@ -339,7 +199,7 @@ func TestCandidatesAreNotKnockedAt(t *testing.T) {
 	a := m.add(ledger.Limits{}, nil)
 	a.publish("demo")
 	candidate := fmt.Sprintf("a=candidate:1 1 UDP 2130706431 127.0.0.1 %d typ host\r\n", listener.LocalAddr().(*net.UDPAddr).Port)
-	resp, body := call(t, "POST", a.web.URL+"/whep/demo", typeSDP, sdptest.Offer(sdptest.Video("0", "recvonly"))+candidate)
+	resp, body := call(t, "POST", a.web.URL+"/whep/demo", "application/sdp", sdptest.Offer(sdptest.Video("0", "recvonly"))+candidate)
 	if resp.StatusCode != http.StatusCreated {
 		t.Fatalf("%s: %s", resp.Status, body)
 	}

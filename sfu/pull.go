@@ -15,10 +15,17 @@ import (
 	"weir/capacity"
 	"weir/capacity/event"
 	"weir/capacity/tracing"
+	"weir/sfu/meter"
 	"weir/sfu/problem"
+	"weir/sfu/whip"
 )
 
 const (
+	// retryLive is when to ask again for a stream that no carrier let us pull.
+	retryLive = 2 * time.Second
+	// answerTime is how long those who had a stream pulled may take until they are
+	// answered.
+	answerTime = whip.SetupTimeout
 	// maxPulls bounds the streams that are being fetched at once: unknown names
 	// cost a search each.
 	maxPulls = 128
@@ -45,11 +52,8 @@ var lasting = map[string]bool{
 	// Of a carrier, or its ledger.
 	"not-here": true, reasonLoop: true, "pull": true, "error": true, "malformed": true, "claimed": true,
 	// Of the search for one.
-	"no-candidates": true, reasonUnreachable: true, "unproven": true, "gone": true, "closed": true,
+	"no-candidates": true, problem.ReasonUnreachable: true, "unproven": true, "gone": true, "closed": true,
 }
-
-// reasonUnreachable is that of a search whose candidates did not answer.
-const reasonUnreachable = "unreachable"
 
 // RoomPause is the time between two tries to pull a stream of which no carrier
 // has room, after so many tries. chance, 0…1, keeps apart who was refused at the
@@ -101,13 +105,10 @@ func (s *SFU) acquire(ctx context.Context, name string, hint *Carrier, until tim
 	}
 	release, ok := st.Use(&hold{st}, false)
 	if !ok {
-		return nil, nil, errEnded
+		return nil, nil, whip.ErrEnded
 	}
 	return st, release, nil
 }
-
-// errEnded means that a stream ended just when it was wanted.
-var errEnded = fmt.Errorf("%w: it has just ended", ErrNotLive)
 
 func (s *SFU) find(ctx context.Context, name string, hint *Carrier, until time.Time, rest func() error) (*Stream, error) {
 	s.mu.Lock()
@@ -189,7 +190,7 @@ func (s *SFU) awaitRoom(p *pull, tries int, failed error) error {
 	s.mu.Unlock()
 	if first {
 		close(p.short)
-		s.eventOf(p.ctx, Event{Kind: event.PullWaiting, Stream: p.name, Detail: refused.Error()})
+		s.event(Event{Trace: tracing.ID(p.ctx), Kind: event.PullWaiting, Stream: p.name, Detail: refused.Error()})
 	}
 	again := time.NewTimer(RoomPause(tries, rand.Float64()))
 	defer again.Stop()
@@ -215,7 +216,7 @@ func (s *SFU) awaitRoom(p *pull, tries int, failed error) error {
 
 func (s *SFU) runPull(p *pull, hint *Carrier) {
 	began := time.Now()
-	s.eventOf(p.ctx, Event{Kind: event.PullStarted, Stream: p.name})
+	s.event(Event{Trace: tracing.ID(p.ctx), Kind: event.PullStarted, Stream: p.name})
 	ctx, span := tracing.Start(p.ctx, s.tracer, "pull", trace.SpanKindInternal, tracing.Stream.String(p.name))
 	in, carrier, err := s.pullFrom(ctx, p.name, hint, nil)
 	for tries := 0; err != nil; tries++ {
@@ -229,7 +230,7 @@ func (s *SFU) runPull(p *pull, hint *Carrier) {
 		err = fmt.Errorf("%w: it is being published here", ErrNotLive)
 	}
 	if err == nil {
-		p.stream = newStream(p.name, false, in.newTracks(), in.pathTo(s.cfg.Self), time.Now())
+		p.stream = newRelay(p.name, in.newTracks(), in.pathTo(s.cfg.Self), time.Now())
 		s.streams[p.name] = p.stream
 		s.sighted(p.name)
 	}
@@ -250,7 +251,8 @@ func (s *SFU) runPull(p *pull, hint *Carrier) {
 		if errors.Is(err, ErrNotLive) {
 			e.Reason = event.NotLive
 		}
-		s.eventOf(p.ctx, e)
+		e.Trace = tracing.ID(p.ctx)
+		s.event(e)
 		problem.Failed(span, err)
 		span.End()
 		close(p.ready)
@@ -262,14 +264,14 @@ func (s *SFU) runPull(p *pull, hint *Carrier) {
 	}
 	span.End()
 	close(p.ready)
-	s.eventOf(p.ctx, Event{Kind: event.PullReady, Stream: p.name, Peer: carrier.Node, Elapsed: milliseconds(time.Since(began))})
+	s.event(Event{Trace: tracing.ID(p.ctx), Kind: event.PullReady, Stream: p.name, Peer: carrier.Node, Elapsed: milliseconds(time.Since(began))})
 	s.cfg.Changed()
 
 	why, detail := s.keep(p.stream, in)
 	s.mu.Lock()
 	delete(s.pulls, p.name)
 	s.mu.Unlock()
-	s.drop(p.stream, why)
+	s.drop(p.stream.Stream, why)
 	s.event(Event{Kind: event.PullEnded, Stream: p.name, Detail: detail})
 }
 
@@ -282,8 +284,8 @@ func (s *SFU) keep(st *Stream, in *inbound) (why, detail string) {
 	// Whoever had it pulled is still being answered: that is no idleness, however
 	// short Linger is.
 	most := s.cfg.Linger()
-	answered := time.Now().Add(setupTimeout)
-	linger := time.NewTimer(max(most, setupTimeout))
+	answered := time.Now().Add(answerTime)
+	linger := time.NewTimer(max(most, answerTime))
 	defer linger.Stop()
 	for {
 		select {
@@ -345,7 +347,7 @@ func (s *SFU) resume(st *Stream, lost peer.ID) (*inbound, error) {
 		if err == nil {
 			in.connect(st.Tracks)
 			s.moved(st, in.pathTo(s.cfg.Self))
-			s.eventOf(ctx, Event{Kind: event.PullResumed, Stream: st.Name, Peer: carrier.Node, Elapsed: milliseconds(time.Since(began))})
+			s.event(Event{Trace: tracing.ID(ctx), Kind: event.PullResumed, Stream: st.Name, Peer: carrier.Node, Elapsed: milliseconds(time.Since(began))})
 			return in, nil
 		}
 		select {
@@ -388,7 +390,7 @@ func (s *SFU) pullFrom(ctx context.Context, name string, hint *Carrier, exclude 
 		case len(tried) == 0 && !errors.As(err, new(*capacity.Refusal)):
 			return err
 		}
-		p := problem.New(problem.OriginUnreachable, fmt.Sprintf("stream %q is live, but no node that carries it can be reached from here: try again, or at another node", name)).Retry(retryNotLive)
+		p := problem.New(problem.OriginUnreachable, fmt.Sprintf("stream %q is live, but no node that carries it can be reached from here: try again, or at another node", name)).Retry(retryLive)
 		return fmt.Errorf("%w (%s%w)", p, strings.Join(append(causes, ""), "; "), err)
 	}
 	for range pullAttempts {
@@ -457,7 +459,7 @@ func (s *SFU) attempt(ctx context.Context, name string, hint *Carrier, exclude [
 	if hint != nil {
 		carrier = *hint
 	} else {
-		found, err := s.cfg.Locate(ctx, DefaultNeed(capacity.Cascade, name), exclude)
+		found, err := s.cfg.Locate(ctx, meter.DefaultNeed(capacity.Cascade, name), exclude)
 		if err != nil {
 			return nil, Carrier{}, err
 		}

@@ -16,7 +16,9 @@ import (
 
 	"weir/capacity"
 	"weir/capacity/ledger"
+	"weir/sfu/forward"
 	"weir/sfu/problem"
+	"weir/sfu/whip"
 )
 
 // A looker is an SFU without media, which looks for carriers and finds none
@@ -35,7 +37,7 @@ func newLooker(t *testing.T, answer func(look int) error) *looker {
 	ctx, cancel := context.WithCancel(context.Background())
 	l.SFU = &SFU{
 		cfg: Config{
-			RoomWait: defaultRoomWait,
+			RoomWait: whip.DefaultRoomWait,
 			Changed:  func() {},
 			Event: func(e Event) {
 				l.mu.Lock()
@@ -221,7 +223,7 @@ func TestPublishedHereWhileAPullWaits(t *testing.T) {
 		time.Sleep(5 * time.Second)
 		start := time.Now()
 		l.SFU.mu.Lock()
-		l.streams["demo"] = newStream("demo", true, nil, nil, start)
+		l.streams["demo"] = newOrigin(forward.NewStream("demo", nil, start), "self")
 		l.SFU.mu.Unlock()
 		if err := <-result; err != nil || time.Since(start) > 2*roomPauseMost {
 			t.Errorf("after %v: %v, want the stream soon", time.Since(start), err)

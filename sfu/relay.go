@@ -16,8 +16,8 @@ import (
 	"weir/capacity/tracing"
 	"weir/sfu/forward"
 	"weir/sfu/pb"
-	"weir/sfu/rtc"
 	"weir/sfu/problem"
+	"weir/sfu/rtc"
 	"weir/sfu/sdp"
 )
 
@@ -364,7 +364,7 @@ func (l *Link) newBranch(req *pb.Subscribe) (*branch, error) {
 	b.entry = fmt.Sprintf("pull/%s/%d/%d", l.Peer, l.opened.UnixNano(), req.Pull)
 	if lease, err := s.cfg.Ledger.Claim(now, l.Peer, req.Lease); err == nil {
 		b.entry = lease.ID
-	} else if err := s.cfg.Ledger.Admit(now, b.entry, st.load(capacity.Cascade)); err != nil {
+	} else if err := s.cfg.Ledger.Admit(now, b.entry, st.need(capacity.Cascade)); err != nil {
 		return nil, err
 	}
 	release, ok := st.Use(b, false)

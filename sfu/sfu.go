@@ -9,7 +9,6 @@ package sfu
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"maps"
 	"net"
@@ -30,50 +29,38 @@ import (
 	"weir/capacity/ledger"
 	"weir/capacity/scope"
 	"weir/sfu/forward"
+	"weir/sfu/meter"
 	"weir/sfu/problem"
 	"weir/sfu/rights"
 	"weir/sfu/rtc"
 	"weir/sfu/udp"
+	"weir/sfu/whip"
 )
 
-// Overflow is what a full node does with a client that it cannot take.
-type Overflow string
+// What an SFU is given and tells, of the parts that it is made of.
+type (
+	Overflow      = whip.Overflow
+	Origins       = whip.Origins
+	Helper        = whip.Helper
+	Signal        = whip.Signal
+	SessionStatus = whip.SessionStatus
+	Measure       = meter.Measure
+	Event         = event.Event
+)
 
-// The ways to hand a client on.
+// The ways to send a client on.
 const (
-	// Redirect answers 307 with the helper's URL and a ticket.
-	Redirect Overflow = "redirect"
-	// Relay hands the client's offer to the helper and returns its answer, for
-	// clients that do not follow redirects. Media flows to the helper directly.
-	Relay Overflow = "relay"
-	// Refuse answers 503.
-	Refuse Overflow = "refuse"
+	Redirect = whip.Redirect
+	Relay    = whip.Relay
+	Refuse   = whip.Refuse
 )
 
-// ParseOverflow reads one of the names above.
-func ParseOverflow(s string) (Overflow, error) {
-	switch o := Overflow(s); o {
-	case Redirect, Relay, Refuse:
-		return o, nil
-	}
-	return "", fmt.Errorf("overflow %q: want redirect, relay or refuse", s)
-}
+// OverflowProtocol is the name of the protocol by which a request is handed to
+// another node, below /weir/<network-id>/.
+const OverflowProtocol = whip.OverflowProtocol
 
 // A Carrier is a node to pull a stream from.
-type Carrier struct {
-	Node  peer.ID
-	Addrs []multiaddr.Multiaddr
-	Lease string // ID of a lease for the pull, granted by Node; may be empty
-}
-
-// A Helper is a node that will take one client, under a lease.
-type Helper struct {
-	Node  peer.ID
-	Addrs []multiaddr.Multiaddr
-	URL   string // public base URL of its WHIP and WHEP
-	Lease capacity.Lease
-	Why   string // one line, for people
-}
+type Carrier = whip.Source
 
 // Errors that Locate and Place return, and that decide what a client is told.
 var (
@@ -162,18 +149,15 @@ type Config struct {
 	Tracer trace.Tracer
 }
 
-// defaultRoomWait is about how long viewers, and their clients, wait.
-const defaultRoomWait = 10 * time.Second
-
 // An SFU is one node's media plane. Close ends all sessions and links and
 // waits for every goroutine.
 type SFU struct {
-	cfg       Config
-	log       *slog.Logger
-	tracer    trace.Tracer
-	engine    *rtc.Engine
-	admission *admission
-	drops     forward.Drops
+	cfg     Config
+	log     *slog.Logger
+	tracer  trace.Tracer
+	engine  *rtc.Engine
+	clients *whip.Server
+	drops   forward.Drops
 
 	ctx    context.Context // ends at Close
 	cancel context.CancelFunc
@@ -183,11 +167,8 @@ type SFU struct {
 	streams    map[string]*Stream
 	publishing map[string]bool // names whose publisher is being set up
 	pulls      map[string]*pull
-	sessions   map[string]*session
-	tombs      tombstones
 	links      map[peer.ID]*Link
-	handovers  map[peer.ID]int // served, by who asks
-	arrived    chan struct{}   // closed when the next link is accepted
+	arrived    chan struct{} // closed when the next link is accepted
 	dialing    map[peer.ID]chan struct{}
 	vigils     map[string]*vigil
 
@@ -214,7 +195,7 @@ func New(cfg Config) (*SFU, error) {
 		cfg.Linger = func() time.Duration { return 10 * time.Second }
 	}
 	if cfg.RoomWait == 0 {
-		cfg.RoomWait = defaultRoomWait
+		cfg.RoomWait = whip.DefaultRoomWait
 	}
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
@@ -246,19 +227,19 @@ func New(cfg Config) (*SFU, error) {
 	if cfg.Event == nil {
 		cfg.Event = func(Event) {}
 	}
+	if cfg.Measured == nil {
+		cfg.Measured = func(Measure, time.Duration) {}
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	s := &SFU{
 		cfg: cfg, log: cfg.Log, tracer: cfg.Tracer, ctx: ctx, cancel: cancel,
 		streams:    map[string]*Stream{},
 		publishing: map[string]bool{},
 		pulls:      map[string]*pull{},
-		sessions:   map[string]*session{},
 		links:      map[peer.ID]*Link{},
-		handovers:  map[peer.ID]int{},
 		arrived:    make(chan struct{}),
 		dialing:    map[peer.ID]chan struct{}{},
 		vigils:     map[string]*vigil{},
-		admission:  newAdmission(cfg.AddressSessions),
 	}
 	var err error
 	s.engine, err = rtc.NewEngine(rtc.Config{Socket: cfg.Socket, PublicIP: cfg.PublicIP, Gate: cfg.Gate})
@@ -266,11 +247,24 @@ func New(cfg Config) (*SFU, error) {
 		cancel()
 		return nil, err
 	}
+	s.clients = s.newClients(media{s})
 	return s, nil
 }
 
 // sampleInterval is between two readings of the streams' meters.
 const sampleInterval = 250 * time.Millisecond
+
+// newClients serves clients by what m sets up.
+func (s *SFU) newClients(m whip.Media) *whip.Server {
+	cfg := s.cfg
+	return whip.New(whip.Config{
+		Self: cfg.Self, Key: cfg.Key, Ledger: cfg.Ledger, Streams: carried{s}, Media: m,
+		Place: cfg.Place, Claim: cfg.Claim, Published: cfg.Published, Handover: cfg.Handover, Addrs: cfg.Addrs,
+		Gate: cfg.Gate, Rights: cfg.Rights, AddressSessions: cfg.AddressSessions, Overflow: cfg.Overflow, Patience: cfg.Patience,
+		RoomWait: cfg.RoomWait, PublicURL: cfg.PublicURL, Origins: cfg.Origins,
+		Event: cfg.Event, Measured: cfg.Measured, Log: cfg.Log, Tracer: cfg.Tracer,
+	})
+}
 
 // Run measures streams until ctx is done, and returns ctx.Err().
 func (s *SFU) Run(ctx context.Context) error {
@@ -285,9 +279,7 @@ func (s *SFU) Run(ctx context.Context) error {
 			for _, st := range streams {
 				st.Sample(now)
 			}
-			for _, sess := range s.all() {
-				sess.pace.sample(now, sess.traffic())
-			}
+			s.clients.Sample(now)
 		case <-ctx.Done():
 			return ctx.Err()
 		}
@@ -300,6 +292,7 @@ func (s *SFU) Close() error {
 	s.closed = true
 	s.mu.Unlock()
 	s.cancel()
+	s.clients.Close()
 	s.wg.Wait()
 	s.engine.Close()
 	if err := s.cfg.Socket.Close(); !isClosed(err) {
@@ -334,10 +327,10 @@ func (s *SFU) stream(name string) *Stream {
 }
 
 // drop ends st, for one of the reasons in link.go, and forgets it.
-func (s *SFU) drop(st *Stream, why string) {
+func (s *SFU) drop(st *forward.Stream, why string) {
 	st.End(why)
 	s.mu.Lock()
-	if s.streams[st.Name] == st {
+	if here := s.streams[st.Name]; here != nil && here.Stream == st {
 		delete(s.streams, st.Name)
 	}
 	s.mu.Unlock()
@@ -355,30 +348,19 @@ func (s *SFU) Repairs() (sent, withheld int64) { return s.engine.Repairs() }
 
 // Counts are how many of each there are now.
 type Counts struct {
-	Publishers, Viewers, Streams, Links int
-
-	Setups  int // requests that are being set up
-	Waiting int // requests that wait, for a stream, for room or for their turn
+	whip.Counts
+	Streams, Links int
 }
 
 // Counts reads them.
 func (s *SFU) Counts() Counts {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	c := Counts{Streams: len(s.streams), Links: len(s.links)}
-	c.Setups, c.Waiting = s.admission.counts()
-	for _, sess := range s.sessions {
-		if sess.kind == kindWHIP {
-			c.Publishers++
-		} else {
-			c.Viewers++
-		}
-	}
-	return c
+	return Counts{Counts: s.clients.Counts(), Streams: len(s.streams), Links: len(s.links)}
 }
 
-// Event is something that happened, for people and for the console.
-type Event = event.Event
+// Clients serves WHIP and WHEP.
+func (s *SFU) Clients() *whip.Server { return s.clients }
 
 func (s *SFU) event(e Event) {
 	e.Time = time.Now()

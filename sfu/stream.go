@@ -1,9 +1,7 @@
 package sfu
 
 import (
-	"fmt"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -11,8 +9,7 @@ import (
 
 	"weir/capacity"
 	"weir/sfu/forward"
-	"weir/sfu/rtc"
-	"weir/sfu/sdp"
+	"weir/sfu/meter"
 )
 
 // A Stream is what one publisher sends, on this node: at the origin, where the
@@ -24,24 +21,20 @@ import (
 type Stream struct {
 	*forward.Stream
 	Origin bool
-	began  time.Time
-	owner  *session // SFU.mu's: the publisher; nil at a relay, and once it has gone
 
 	mu        sync.Mutex
 	path      []peer.ID // origin first, this node last
 	parentRTT time.Duration
 }
 
-func newStream(name string, origin bool, tracks []*forward.Track, path []peer.ID, now time.Time) *Stream {
-	return &Stream{Stream: forward.NewStream(name, tracks, now), Origin: origin, path: path, began: now}
+// newOrigin is a stream whose publisher is connected to self.
+func newOrigin(st *forward.Stream, self peer.ID) *Stream {
+	return &Stream{Stream: st, Origin: true, path: []peer.ID{self}}
 }
 
-// goesOnAs reports whether another publisher's tracks can go on as the stream's:
-// what viewers were answered holds for them.
-func (s *Stream) goesOnAs(tracks []*forward.Track) bool {
-	return slices.EqualFunc(s.Tracks, tracks, func(a, b *forward.Track) bool {
-		return a.ID == b.ID && sdp.Decodes(rtc.CapabilityOf(a.Codec), rtc.CapabilityOf(b.Codec), false) > 0
-	})
+// newRelay is a stream that comes by path.
+func newRelay(name string, tracks []*forward.Track, path []peer.ID, now time.Time) *Stream {
+	return &Stream{Stream: forward.NewStream(name, tracks, now), path: path}
 }
 
 // move notes that the stream comes by another path now.
@@ -76,15 +69,6 @@ func (s *Stream) branches() []*branch {
 	return all
 }
 
-// offers names the stream's codecs for people.
-func (s *Stream) offers() string {
-	var has []string
-	for _, t := range s.Tracks {
-		has = append(has, fmt.Sprintf("%s/%s", t.Codec.Kind(), sdp.Describe(rtc.CapabilityOf(t.Codec))))
-	}
-	return strings.Join(has, " and ")
-}
-
 // carriage is what this node claims about the stream.
 func (s *Stream) carriage(fanout int) capacity.Carriage {
 	_, viewers := s.Users()
@@ -104,25 +88,9 @@ func (s *Stream) carriage(fanout int) capacity.Carriage {
 	return c
 }
 
-// load estimates what one more viewer of the stream costs, from its last
+// need estimates what one more of those who take the stream costs, from its last
 // seconds.
-func (s *Stream) load(purpose capacity.Purpose) capacity.Need {
-	need := DefaultNeed(purpose, s.Name)
-	if bits, packets := s.Rates(); bits > 0 {
-		need.Uplink, need.Packets = max(bits, minNeedUplink), packets
-	}
-	return need
-}
-
-// minNeedUplink keeps a stream that pauses from looking free.
-const minNeedUplink = 64_000
-
-// DefaultNeed is what a stream is assumed to need before it was measured: HD
-// video at a common bitrate, and audio.
-func DefaultNeed(purpose capacity.Purpose, stream string) capacity.Need {
-	need := capacity.Need{Purpose: purpose, Stream: stream, Uplink: 2_500_000, Packets: 300}
-	if purpose == capacity.Publish {
-		need.Uplink = minNeedUplink // a publisher costs downlink; RTCP goes back
-	}
-	return need
+func (s *Stream) need(purpose capacity.Purpose) capacity.Need {
+	bits, packets := s.Rates()
+	return meter.NeedOf(purpose, s.Name, bits, packets)
 }

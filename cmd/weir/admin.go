@@ -18,13 +18,13 @@ import (
 	"weir/cmd/weir/api"
 	"weir/dht"
 	"weir/dht/inspect"
-	"weir/sfu"
+	"weir/sfu/meter"
 	"weir/sfu/problem"
 )
 
 // publicHandler serves clients and the console.
 func (n *node) publicHandler() http.Handler {
-	media := n.counters.times.requested(n.sfu.Handler())
+	media := n.counters.times.requested(n.sfu.Clients().Handler())
 	mux := http.NewServeMux()
 	mux.Handle("/whip/", media)
 	mux.Handle("/whep/", media)
@@ -79,7 +79,7 @@ func (n *node) adminHandler() http.Handler {
 	get("/names", func(*http.Request) (any, error) { return n.names(), nil })
 	get("/holdings", func(*http.Request) (any, error) { return n.dht.Held(), nil })
 	get("/links", func(*http.Request) (any, error) { return n.sfu.Links(), nil })
-	get("/sessions", func(*http.Request) (any, error) { return n.sfu.Sessions(), nil })
+	get("/sessions", func(*http.Request) (any, error) { return n.sfu.Clients().Sessions(), nil })
 	get("/decisions", func(*http.Request) (any, error) { return n.view.lastDecisions(), nil })
 	get("/policy", func(*http.Request) (any, error) { return n.policy.Judge().Policy(), nil })
 	get("/records", func(r *http.Request) (any, error) {
@@ -217,7 +217,7 @@ func purposeOf(q url.Values) (capacity.Purpose, error) {
 // needOf reads a hypothetical need for purpose. What q does not say is as with
 // a client of that kind.
 func needOf(q url.Values, purpose capacity.Purpose) (capacity.Need, error) {
-	need := sfu.DefaultNeed(purpose, q.Get("stream"))
+	need := meter.DefaultNeed(purpose, q.Get("stream"))
 	need.Region = q.Get("region")
 	if need.Stream != "" {
 		if err := capacity.ValidStreamName(need.Stream); err != nil {

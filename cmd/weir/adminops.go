@@ -147,7 +147,7 @@ const byOrder = "ended by the operator"
 func (n *node) endSession(r *http.Request) (any, error) {
 	id := r.PathValue("id")
 	var found []sfu.SessionStatus
-	for _, s := range n.sfu.Sessions() {
+	for _, s := range n.sfu.Clients().Sessions() {
 		if s.ID == id || len(id) >= leastPrefix && strings.HasPrefix(s.ID, id) {
 			found = append(found, s)
 		}
@@ -159,7 +159,7 @@ func (n *node) endSession(r *http.Request) (any, error) {
 		return nil, problem.New(problem.BadParameter, fmt.Sprintf("%d sessions begin with %q: give more of the ID", len(found), id))
 	}
 	s := found[0]
-	if !n.sfu.EndSession(s.ID, byOrder) {
+	if !n.sfu.Clients().EndSession(s.ID, byOrder) {
 		return nil, problem.New(problem.SessionEnded, fmt.Sprintf("session %s has just ended by itself", s.ID))
 	}
 	return api.EndedSession{ID: s.ID, Stream: s.Stream, Client: s.Remote}, nil
@@ -171,7 +171,7 @@ func (n *node) endStream(r *http.Request) (any, error) {
 	if err := capacity.ValidStreamName(name); err != nil {
 		return nil, problem.New(problem.BadStreamName, err.Error())
 	}
-	if n.sfu.EndStream(name, byOrder) {
+	if n.sfu.Clients().EndStream(name, byOrder) {
 		return map[string]string{"stream": name}, nil
 	}
 	for _, c := range n.sfu.Carriages() {

@@ -16,8 +16,10 @@ import (
 	"weir/cmd/weir/build"
 	"weir/dht"
 	"weir/sfu"
+	"weir/sfu/meter"
 	"weir/sfu/problem"
 	"weir/sfu/udp"
+	"weir/sfu/whip"
 )
 
 // scrapesAtOnce bounds the scrapes that are answered at the same time: --metrics
@@ -173,11 +175,11 @@ func (t *times) decided(among string, d dht.Decision) {
 // measured notes what the SFU has timed.
 func (t *times) measured(m sfu.Measure, d time.Duration) {
 	switch m {
-	case sfu.FirstVideo:
+	case meter.FirstVideo:
 		t.firstPacket.WithLabelValues("video").Observe(d.Seconds())
-	case sfu.FirstAudio:
+	case meter.FirstAudio:
 		t.firstPacket.WithLabelValues("audio").Observe(d.Seconds())
-	case sfu.RoundTrip:
+	case meter.RoundTrip:
 		t.roundTrip.Observe(d.Seconds())
 	}
 }
@@ -243,7 +245,7 @@ func newTallies() *tallies {
 	for _, role := range roles {
 		t.opened.WithLabelValues(role)
 		t.redirects.WithLabelValues(role)
-		for _, reason := range sfu.EndWords() {
+		for _, reason := range whip.EndWords() {
 			t.closed.WithLabelValues(role, reason)
 		}
 	}
@@ -323,7 +325,7 @@ func (c mediaCollector) Collect(ch chan<- prometheus.Metric) {
 	put(requestsDesc, prometheus.GaugeValue, float64(counts.Waiting), "waiting")
 
 	lost := map[string]int64{"link": n.sfu.LinksLost()}
-	for role, v := range n.sfu.Lost() {
+	for role, v := range n.sfu.Clients().Lost() {
 		lost[role] += v
 	}
 	for _, l := range n.sfu.Links() {

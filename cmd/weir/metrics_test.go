@@ -11,7 +11,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"weir/capacity/event"
-	"weir/sfu"
+	"weir/sfu/meter"
+	"weir/sfu/whip"
 )
 
 // Metrics are as Prometheus wants them, and their labels have nothing of a
@@ -20,12 +21,12 @@ func TestMetrics(t *testing.T) {
 	n, _ := startAdmin(t)
 	for _, role := range roles {
 		n.event(event.Event{Kind: event.SessionOpened, Role: role})
-		for _, word := range sfu.EndWords() {
+		for _, word := range whip.EndWords() {
 			n.event(event.Event{Kind: event.SessionClosed, Role: role, Reason: word, Elapsed: 1000, Lost: 3})
 		}
 	}
-	n.counters.times.measured(sfu.FirstVideo, 20*time.Millisecond)
-	n.counters.times.measured(sfu.RoundTrip, time.Millisecond)
+	n.counters.times.measured(meter.FirstVideo, 20*time.Millisecond)
+	n.counters.times.measured(meter.RoundTrip, time.Millisecond)
 	problems, err := testutil.GatherAndLint(n.metrics())
 	if err != nil {
 		t.Fatal(err)
@@ -61,10 +62,10 @@ func TestMetrics(t *testing.T) {
 			t.Errorf("%s is not there", name)
 		}
 	}
-	if got := n.counters.tallies.total("viewer", 5); got != float64(3*len(sfu.EndWords())+5) {
+	if got := n.counters.tallies.total("viewer", 5); got != float64(3*len(whip.EndWords())+5) {
 		t.Errorf("viewers have lost %v", got)
 	}
-	if got := n.counters.tallies.total("viewer", 1); got != float64(3*len(sfu.EndWords())+5) {
+	if got := n.counters.tallies.total("viewer", 1); got != float64(3*len(whip.EndWords())+5) {
 		t.Errorf("the total falls to %v", got)
 	}
 }

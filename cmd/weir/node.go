@@ -29,6 +29,7 @@ import (
 	"weir/sfu"
 	"weir/sfu/proxied"
 	"weir/sfu/rights"
+	"weir/sfu/whip"
 )
 
 // The ports of weir node where it is not told others; see bindFree for what
@@ -247,7 +248,7 @@ func nodeConfigOf(c *cli.Context) (nodeConfig, error) {
 	if cfg.live.perClient = c.Int("address-sessions"); cfg.live.perClient < 0 {
 		return cfg, fmt.Errorf("--address-sessions %d: give 0 for no limit", cfg.live.perClient)
 	}
-	if cfg.origins, err = sfu.ParseOrigins(c.StringSlice("cors-origin")); err != nil {
+	if cfg.origins, err = whip.ParseOrigins(c.StringSlice("cors-origin")); err != nil {
 		return cfg, fmt.Errorf("--cors-origin %w", err)
 	}
 	framing := c.StringSlice("embed-origins")
@@ -257,7 +258,7 @@ func nodeConfigOf(c *cli.Context) (nodeConfig, error) {
 	if cfg.embed, err = embedAncestors(framing); err != nil {
 		return cfg, err
 	}
-	if cfg.live.overflow, err = sfu.ParseOverflow(c.String("overflow")); err != nil {
+	if cfg.live.overflow, err = whip.ParseOverflow(c.String("overflow")); err != nil {
 		return cfg, fmt.Errorf("--overflow: %w", err)
 	}
 	if cfg.live.limits, err = limitsOf(c); err != nil {

@@ -40,6 +40,7 @@ import (
 	"weir/dht/scale"
 	"weir/sfu"
 	"weir/sfu/gauge"
+	"weir/sfu/meter"
 	"weir/sfu/proxied"
 	"weir/sfu/rights"
 	"weir/sfu/udp"
@@ -295,7 +296,7 @@ func newNode(cfg nodeConfig) (_ *node, err error) {
 		defer n.dht.Unprotect(from)
 		n.sfu.Accept(from, s)
 	})
-	n.dht.Handle(sfu.OverflowProtocol, func(s network.Stream) { n.sfu.TakeOver(s.Conn().RemotePeer(), s, n.publicURL()) })
+	n.dht.Handle(sfu.OverflowProtocol, func(s network.Stream) { n.sfu.Clients().TakeOver(s.Conn().RemotePeer(), s, n.publicURL()) })
 	n.view = newOverview(n)
 	if cfg.events.given() {
 		origin := eventOrigin{Node: self, Name: cfg.name, URL: n.publicURL(), Network: cfg.network}
@@ -608,7 +609,7 @@ func (n *node) locate(ctx context.Context, need capacity.Need, exclude []peer.ID
 func (n *node) live(ctx context.Context, stream string) bool {
 	ctx, cancel := context.WithTimeout(ctx, liveTime)
 	defer cancel()
-	answer, err := n.dht.Find(ctx, dht.StreamTopic(stream), sfu.DefaultNeed(capacity.View, stream), []peer.ID{n.dht.ID()})
+	answer, err := n.dht.Find(ctx, dht.StreamTopic(stream), meter.DefaultNeed(capacity.View, stream), []peer.ID{n.dht.ID()})
 	if err != nil {
 		n.log.Debug("stream looked for in vain", "stream", stream, "err", err)
 	}

@@ -82,6 +82,10 @@ func Word(err error) (word, reason string) {
 	return "_OTHER", "" // as the semantic conventions call it
 }
 
+// ReasonUnreachable is the reason of a refusal by a search whose candidates did
+// not answer: there may be room, but nobody says so.
+const ReasonUnreachable = "unreachable"
+
 // MaxReason bounds what a span says of a reason, which may be another node's
 // word, in bytes.
 const MaxReason = 64

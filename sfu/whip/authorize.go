@@ -1,4 +1,4 @@
-package sfu
+package whip
 
 import (
 	"context"
@@ -14,7 +14,7 @@ import (
 )
 
 var (
-	actionOf  = map[sessionKind]rights.Action{kindWHIP: rights.Publish, kindWHEP: rights.View}
+	actionOf  = map[Kind]rights.Action{WHIP: rights.Publish, WHEP: rights.View}
 	problemAs = map[rights.Kind]problem.Code{
 		rights.Unauthorized: problem.Unauthorized, rights.Forbidden: problem.Forbidden,
 		rights.Crowded: problem.TooManySessions, rights.Unknown: problem.RightsUnknown,
@@ -24,7 +24,7 @@ var (
 // authorize finds out whether a client may do what it asks for: by the ticket of
 // the node that sent it, which is returned, or by its token. The grant is nil at a
 // node that asks nobody for a right.
-func (s *SFU) authorize(ctx context.Context, r *http.Request, kind sessionKind, name string) (*rights.Grant, *capacity.Ticket, error) {
+func (s *Server) authorize(ctx context.Context, r *http.Request, kind Kind, name string) (*rights.Grant, *capacity.Ticket, error) {
 	if shown := r.URL.Query().Get("ticket"); shown != "" {
 		raw, carried := rights.SplitTicket(shown)
 		ticket, err := s.ticket(r, kind, name)
@@ -66,8 +66,8 @@ func tokenOf(r *http.Request) (token string, otherwise bool, err error) {
 }
 
 // noRight is what a client is told that was refused for want of a right.
-func (s *SFU) noRight(w http.ResponseWriter, r *http.Request, refused *rights.Refusal) *problem.Problem {
-	s.eventOf(r.Context(), Event{Kind: event.Refused, Stream: r.PathValue("stream"), Role: roleAt(r.URL.Path), Client: proxied.Of(r).String(), Reason: string(refused.Reason), Detail: refused.Detail})
+func (s *Server) noRight(w http.ResponseWriter, r *http.Request, refused *rights.Refusal) *problem.Problem {
+	s.eventOf(r.Context(), event.Event{Kind: event.Refused, Stream: r.PathValue("stream"), Role: roleAt(r.URL.Path), Client: proxied.Of(r).String(), Reason: string(refused.Reason), Detail: refused.Detail})
 	kind := refused.Kind()
 	p := problem.New(problemAs[kind], refused.Detail).Retry(refused.Retry())
 	p.Reason = string(refused.Reason)

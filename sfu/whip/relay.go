@@ -1,4 +1,4 @@
-package sfu
+package whip
 
 import (
 	"bufio"
@@ -17,6 +17,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"weir/capacity"
+	"weir/capacity/frame"
 	"weir/capacity/scope"
 	"weir/capacity/signed"
 	"weir/capacity/tracing"
@@ -32,25 +33,25 @@ import (
 const OverflowProtocol = "overflow/1"
 
 const (
-	// maxHandover bounds each of its messages, in bytes: an offer or an answer,
+	// MaxHandover bounds each of its messages, in bytes: an offer or an answer,
 	// and what goes with it.
-	maxHandover = sdp.MaxBytes + 8<<10
+	MaxHandover = sdp.MaxBytes + 8<<10
 	// maxHeader bounds what is taken over into a header, in bytes.
 	maxHeader = 2 << 10
 	// handoverRead is how long a handover may take to arrive.
 	handoverRead = 5 * time.Second
-	// maxHelpers bounds the helpers that one client is handed to, one after the
+	// MaxHelpers bounds the helpers that one client is handed to, one after the
 	// other, and anotherTimeout the search for the next.
-	maxHelpers     = 3
+	MaxHelpers     = 3
 	anotherTimeout = 3 * time.Second
 	// maxHandoversPeer bounds the handovers of one node that are served at once.
 	maxHandoversPeer = 64
 )
 
-// handOver has the helper serve the client of a by itself, and passes its answer
+// relay has the helper serve the client of a by itself, and passes its answer
 // on. The helper is asked over libp2p, as the peer that granted the lease: the
 // URL in its record is for clients.
-func (s *SFU) handOver(ctx context.Context, w http.ResponseWriter, a *arrival, h Helper, ticket string, wait time.Duration) error {
+func (s *Server) relay(ctx context.Context, w http.ResponseWriter, a *request, h Helper, ticket string, wait time.Duration) error {
 	asking, span := tracing.Start(ctx, s.tracer, "hand over", trace.SpanKindClient,
 		tracing.RPCSystem.String(tracing.System), tracing.RPCMethod.String("overflow/handover"), tracing.Peer.String(h.Node.String()))
 	m := &pb.Handover{
@@ -96,15 +97,15 @@ func (s *SFU) handOver(ctx context.Context, w http.ResponseWriter, a *arrival, h
 	return nil
 }
 
-func handoverRole(kind sessionKind) pb.Handover_Role {
-	if kind == kindWHIP {
+func handoverRole(kind Kind) pb.Handover_Role {
+	if kind == WHIP {
 		return pb.Handover_PUBLISH
 	}
 	return pb.Handover_VIEW
 }
 
 // exchange asks the helper, within ctx's deadline.
-func (s *SFU) exchange(ctx context.Context, h Helper, m *pb.Handover) (*pb.Outcome, error) {
+func (s *Server) exchange(ctx context.Context, h Helper, m *pb.Handover) (*pb.Outcome, error) {
 	if s.cfg.Handover == nil {
 		return nil, errors.New("this node hands nothing over")
 	}
@@ -119,9 +120,9 @@ func (s *SFU) exchange(ctx context.Context, h Helper, m *pb.Handover) (*pb.Outco
 	})
 	defer stop()
 	out := &pb.Outcome{}
-	err = writeMessage(signal, m)
+	_, err = frame.Write(signal, m)
 	if err == nil {
-		err = readInto(bufio.NewReader(signal), maxHandover, out)
+		_, err = frame.Read(bufio.NewReader(signal), MaxHandover, out)
 	}
 	switch {
 	case ctx.Err() != nil:
@@ -140,12 +141,12 @@ func (s *SFU) exchange(ctx context.Context, h Helper, m *pb.Handover) (*pb.Outco
 // TakeOver serves a handover that from asks for, as if the client had come with
 // its ticket itself, and closes signal. Clients reach this node at public, a base
 // URL.
-func (s *SFU) TakeOver(from peer.ID, signal Signal, public string) {
+func (s *Server) TakeOver(from peer.ID, signal Signal, public string) {
 	defer signal.Close()
 	_ = signal.SetReadDeadline(time.Now().Add(handoverRead))
 	r := bufio.NewReader(signal)
 	m := &pb.Handover{}
-	if err := readInto(r, maxHandover, m); err != nil {
+	if _, err := frame.Read(r, MaxHandover, m); err != nil {
 		s.log.Debug("handover not understood", "peer", from, "err", err)
 		return
 	}
@@ -157,7 +158,7 @@ func (s *SFU) TakeOver(from peer.ID, signal Signal, public string) {
 		problem.New(problem.TooManySetups, "too many requests of one node are being served").Retry(time.Second).Write(answer)
 	}
 	_ = signal.SetWriteDeadline(time.Now().Add(handoverRead))
-	err := writeMessage(signal, &pb.Outcome{
+	_, err := frame.Write(signal, &pb.Outcome{
 		Status: uint32(answer.status), Body: answer.body.Bytes(),
 		ContentType: answer.header.Get("Content-Type"), Location: answer.header.Get("Location"),
 		Etag: answer.header.Get("ETag"), AcceptPatch: answer.header.Get("Accept-Patch"),
@@ -169,7 +170,7 @@ func (s *SFU) TakeOver(from peer.ID, signal Signal, public string) {
 
 // takeOver lets the HTTP handler answer m. It ends when the node that asked has
 // gone, too.
-func (s *SFU) takeOver(from peer.ID, signal Signal, r *bufio.Reader, m *pb.Handover, public string, answer *answer) {
+func (s *Server) takeOver(from peer.ID, signal Signal, r *bufio.Reader, m *pb.Handover, public string, answer *answer) {
 	request, err := s.handedOver(from, m, public)
 	if err != nil {
 		cmp.Or(problem.Of(err), problem.New(problem.BadTicket, err.Error())).Write(answer)
@@ -191,7 +192,7 @@ func (s *SFU) takeOver(from peer.ID, signal Signal, r *bufio.Reader, m *pb.Hando
 
 // handedOver is m as the request that the client would have sent. Only the node
 // that holds the lease may bring its ticket.
-func (s *SFU) handedOver(from peer.ID, m *pb.Handover, public string) (*http.Request, error) {
+func (s *Server) handedOver(from peer.ID, m *pb.Handover, public string) (*http.Request, error) {
 	if err := capacity.ValidStreamName(m.Stream); err != nil {
 		return nil, problem.New(problem.BadStreamName, err.Error())
 	}
@@ -207,9 +208,9 @@ func (s *SFU) handedOver(from peer.ID, m *pb.Handover, public string) (*http.Req
 	if err != nil {
 		return nil, err
 	}
-	kind := kindWHEP
+	kind := WHEP
 	if m.Role == pb.Handover_PUBLISH {
-		kind = kindWHIP
+		kind = WHIP
 	}
 	query := url.Values{"ticket": {m.Ticket}}
 	if m.WaitMs > 0 {
@@ -228,7 +229,7 @@ func (s *SFU) handedOver(from peer.ID, m *pb.Handover, public string) (*http.Req
 }
 
 // enterHandover takes one of a node's places, or reports that there is none.
-func (s *SFU) enterHandover(from peer.ID) (leave func(), ok bool) {
+func (s *Server) enterHandover(from peer.ID) (leave func(), ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed || s.handovers[from] >= maxHandoversPeer {

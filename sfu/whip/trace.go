@@ -1,17 +1,16 @@
-package sfu
+package whip
 
 import (
 	"context"
 	"net/http"
 	"strings"
-	"sync/atomic"
 	"time"
 
-	"github.com/pion/webrtc/v4"
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/trace"
 
 	"weir/capacity"
+	"weir/capacity/event"
 	"weir/capacity/signed"
 	"weir/capacity/tracing"
 	"weir/sfu/problem"
@@ -27,7 +26,7 @@ const (
 // traced gives each request that sets a session up, changes or ends it a trace,
 // whose ID is in the answer: the one of the node that handed the client on, the
 // one that the client names, or a new one.
-func (s *SFU) traced(next http.Handler) http.Handler {
+func (s *Server) traced(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.Method {
 		case http.MethodPost, http.MethodPatch, http.MethodDelete:
@@ -124,55 +123,7 @@ func refusedWith(ctx context.Context, p *problem.Problem) {
 }
 
 // eventOf tells of what happened to the request of ctx.
-func (s *SFU) eventOf(ctx context.Context, e Event) {
+func (s *Server) eventOf(ctx context.Context, e event.Event) {
 	e.Trace = tracing.ID(ctx)
 	s.event(e)
-}
-
-// A firstFrame is the span from the answer to a viewer until the first packet of
-// each kind has been sent to it. Its methods may be called on nil.
-type firstFrame struct {
-	span  trace.Span
-	video bool // it is over with the first packet of video
-	over  atomic.Bool
-}
-
-// awaitFirstFrame begins the span; nil if nobody records it. It is called before
-// media can flow.
-func (s *SFU) awaitFirstFrame(ctx context.Context, sess *session) *firstFrame {
-	_, span := tracing.Start(ctx, s.tracer, "first frame", trace.SpanKindInternal, tracing.Stream.String(sess.stream.Name))
-	if !span.IsRecording() {
-		return nil
-	}
-	f := &firstFrame{span: span}
-	for _, o := range sess.outs {
-		f.video = f.video || o.Kind() == webrtc.RTPCodecTypeVideo
-	}
-	return f
-}
-
-// connected notes that media can flow.
-func (f *firstFrame) connected() {
-	if f != nil {
-		f.span.AddEvent("connected")
-	}
-}
-
-// sent notes the first packet of a kind.
-func (f *firstFrame) sent(m Measure, at time.Time) {
-	if f == nil {
-		return
-	}
-	f.span.AddEvent(string(m), trace.WithTimestamp(at))
-	if (m == FirstVideo || !f.video) && !f.over.Swap(true) {
-		f.span.End()
-	}
-}
-
-// ended is that the session is over, for the reason of a word.
-func (f *firstFrame) ended(word string) {
-	if f != nil && !f.over.Swap(true) {
-		tracing.Fail(f.span, word)
-		f.span.End()
-	}
 }

@@ -1,0 +1,56 @@
+package whip
+
+import (
+	"context"
+	"sync/atomic"
+	"time"
+
+	"go.opentelemetry.io/otel/trace"
+
+	"weir/capacity/tracing"
+	"weir/sfu/meter"
+)
+
+// A firstFrame is the span from the answer to a viewer until the first packet of
+// each kind has been sent to it. Its methods may be called on nil.
+type firstFrame struct {
+	span  trace.Span
+	video bool // it is over with the first packet of video
+	over  atomic.Bool
+}
+
+// awaitFirstFrame begins the span; nil if nobody records it. It is called before
+// media can flow.
+func (s *Server) awaitFirstFrame(ctx context.Context, sess *session) *firstFrame {
+	_, span := tracing.Start(ctx, s.tracer, "first frame", trace.SpanKindInternal, tracing.Stream.String(sess.stream.Name))
+	if !span.IsRecording() {
+		return nil
+	}
+	return &firstFrame{span: span, video: sess.transport.Video()}
+}
+
+// connected notes that media can flow.
+func (f *firstFrame) connected() {
+	if f != nil {
+		f.span.AddEvent("connected")
+	}
+}
+
+// sent notes the first packet of a kind.
+func (f *firstFrame) sent(m meter.Measure, at time.Time) {
+	if f == nil {
+		return
+	}
+	f.span.AddEvent(string(m), trace.WithTimestamp(at))
+	if (m == meter.FirstVideo || !f.video) && !f.over.Swap(true) {
+		f.span.End()
+	}
+}
+
+// ended is that the session is over, for the reason of a word.
+func (f *firstFrame) ended(word string) {
+	if f != nil && !f.over.Swap(true) {
+		tracing.Fail(f.span, word)
+		f.span.End()
+	}
+}

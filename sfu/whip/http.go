@@ -1,0 +1,300 @@
+package whip
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"net/http"
+	"strings"
+	"time"
+
+	"go.opentelemetry.io/otel/trace"
+
+	"weir/capacity"
+	"weir/capacity/tracing"
+	"weir/sfu/problem"
+	"weir/sfu/proxied"
+	"weir/sfu/sdp"
+)
+
+const (
+	typeSDP      = "application/sdp"
+	typeFragment = "application/trickle-ice-sdpfrag"
+
+	// SetupTimeout bounds one request: finding, placing, pulling, answering.
+	SetupTimeout = 8 * time.Second
+	// relayTimeout bounds the helper's answer in Overflow Relay. The helper may
+	// hold it for as long as nobody has room for its pull.
+	relayTimeout = SetupTimeout + DefaultRoomWait
+	// DefaultRoomWait is about how long viewers, and their clients, wait for a
+	// carrier with room.
+	DefaultRoomWait = 10 * time.Second
+	// retryNotLive is when to ask again for a stream that is not live yet.
+	retryNotLive = 2 * time.Second
+	// retryBusy is when to ask again while nobody has room.
+	retryBusy = 5 * time.Second
+	// MaxWait bounds what ?wait= may ask for.
+	MaxWait = 30 * time.Second
+)
+
+// Handler serves WHIP at /whip/{stream}, WHEP at /whep/{stream}, and the
+// sessions of both at /session/{id}.
+func (s *Server) Handler() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("POST /whip/{stream...}", s.post(WHIP))
+	mux.HandleFunc("POST /whep/{stream...}", s.post(WHEP))
+	mux.HandleFunc("PATCH /session/{id}", s.patch)
+	mux.HandleFunc("DELETE /session/{id}", s.delete)
+	for _, pattern := range []string{"/whip/{stream...}", "/whep/{stream...}"} {
+		mux.HandleFunc("OPTIONS "+pattern, preflight("POST, OPTIONS"))
+		mux.HandleFunc(pattern, notAllowed("POST, OPTIONS", "send an SDP offer by POST"))
+	}
+	mux.HandleFunc("OPTIONS /session/{id}", preflight("PATCH, DELETE, OPTIONS"))
+	mux.HandleFunc("/session/{id}", notAllowed("PATCH, DELETE, OPTIONS", "a session takes PATCH and DELETE"))
+	known := s.traced(problem.Mux(mux))
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if s.cfg.Origins.allow(w, r) {
+			w.Header().Set("Access-Control-Expose-Headers", "Location, ETag, Link, Retry-After, Accept-Patch, WWW-Authenticate, "+tracing.Header)
+		}
+		known.ServeHTTP(w, r)
+	})
+}
+
+// preflight answers CORS and RFC 9725's discovery by OPTIONS. It never asks
+// for credentials and never redirects: browsers would give up.
+func preflight(methods string) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		h := w.Header()
+		if h.Get(allowOrigin) != "" {
+			h.Set("Access-Control-Allow-Methods", methods)
+			h.Set("Access-Control-Allow-Headers", "Content-Type, Authorization, If-Match, Traceparent")
+			h.Set("Access-Control-Max-Age", "86400")
+		}
+		if strings.HasPrefix(methods, "POST") {
+			h.Set("Accept-Post", typeSDP)
+		}
+		w.WriteHeader(http.StatusNoContent)
+	}
+}
+
+func notAllowed(methods, advice string) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Allow", methods)
+		problem.New(problem.BadMethod, r.Method+" is not served here: "+advice).Write(w)
+	}
+}
+
+// body reads a request's body of the wanted type, at most MaxSDP bytes.
+func body(w http.ResponseWriter, r *http.Request, want string) ([]byte, error) {
+	if got, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || got != want {
+		return nil, problem.New(problem.BadMediaType, fmt.Sprintf("Content-Type is %q: send %s", r.Header.Get("Content-Type"), want))
+	}
+	b, err := io.ReadAll(http.MaxBytesReader(w, r.Body, sdp.MaxBytes))
+	var tooLarge *http.MaxBytesError
+	if errors.As(err, &tooLarge) {
+		// Who still sends when the connection is closed loses the answer.
+		_, _ = io.CopyN(io.Discard, r.Body, 4*sdp.MaxBytes)
+		return nil, problem.New(problem.TooLarge, fmt.Sprintf("the body is longer than %d bytes", sdp.MaxBytes))
+	}
+	if err != nil {
+		return nil, problem.New(problem.BadBody, "the body did not arrive whole")
+	}
+	return b, nil
+}
+
+// post serves both WHIP and WHEP: they differ in what is set up.
+func (s *Server) post(kind Kind) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		if err := s.open(w, r, kind); err != nil {
+			s.fail(w, r, err)
+		}
+	}
+}
+
+func (s *Server) open(w http.ResponseWriter, r *http.Request, kind Kind) error {
+	asked, name := time.Now(), r.PathValue("stream")
+	if err := capacity.ValidStreamName(name); err != nil {
+		return problem.New(problem.BadStreamName, err.Error())
+	}
+	grant, ticket, err := s.authorize(r.Context(), r, kind, name)
+	if err != nil {
+		return err
+	}
+	settled := false
+	defer func() {
+		if !settled {
+			grant.Close()
+		}
+	}()
+	raw, err := body(w, r, typeSDP)
+	if err != nil {
+		return err
+	}
+	o, err := sdp.ParseOffer(raw)
+	if err != nil {
+		return err
+	}
+	wait, err := waitOf(r)
+	if err != nil {
+		return err
+	}
+
+	// The whole request is here: the server's time for reading one would end it
+	// while it waits.
+	_ = http.NewResponseController(w).SetReadDeadline(time.Time{})
+	ctx, cancel := context.WithCancel(r.Context())
+	defer cancel()
+	stop := context.AfterFunc(s.ctx, cancel)
+	defer stop()
+
+	client := proxied.Of(r)
+	release, err := s.admission.hold(client.Group())
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if !settled {
+			release()
+		}
+	}()
+	a := &request{asked: asked, server: s, kind: kind, name: name, offer: o, raw: raw, client: client, until: time.Now().Add(wait), ticket: ticket, grant: grant, release: release}
+	a.visit = s.admission.visit(kind, client.Group(), name, len(raw))
+	defer a.visit.leave()
+	if span := trace.SpanFromContext(ctx); span.IsRecording() {
+		span.SetAttributes(tracing.Stream.String(name), tracing.Role.String(kind.role()))
+	}
+	sess, answer, err := a.serve(ctx)
+	var onward *redirect
+	if errors.As(err, &onward) {
+		return s.redirect(ctx, w, a, onward)
+	}
+	if err != nil {
+		return err
+	}
+	settled = true // the session gives it back
+	h := w.Header()
+	h.Set("Content-Type", typeSDP)
+	h.Set("Location", s.base(r)+"/session/"+sess.id)
+	h.Set("ETag", sess.etag)
+	h.Set("Accept-Patch", typeFragment)
+	w.WriteHeader(http.StatusCreated)
+	_, _ = io.WriteString(w, answer)
+	return nil
+}
+
+// waitOf is how long the client lets us wait for the stream to go live.
+func waitOf(r *http.Request) (time.Duration, error) {
+	v := r.URL.Query().Get("wait")
+	if v == "" {
+		return 0, nil
+	}
+	wait, err := time.ParseDuration(v)
+	if err != nil || wait < 0 || wait > MaxWait {
+		return 0, problem.New(problem.BadWait, fmt.Sprintf("wait=%s: want a duration up to %v, such as 10s", v, MaxWait))
+	}
+	return wait, nil
+}
+
+// base is the public URL of this node.
+func (s *Server) base(r *http.Request) string {
+	if s.cfg.PublicURL != "" {
+		return strings.TrimSuffix(s.cfg.PublicURL, "/")
+	}
+	return proxied.Of(r).Base()
+}
+
+// session finds the session of a request.
+func (s *Server) session(r *http.Request) (*session, error) {
+	id := r.PathValue("id")
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if sess := s.sessions[id]; sess != nil {
+		return sess, nil
+	}
+	if _, ended := s.ended.ids[id]; ended {
+		return nil, problem.New(problem.SessionEnded, "the session has ended: start a new one by POST")
+	}
+	return nil, problem.New(problem.NoSession, "there is no such session here")
+}
+
+// patch serves trickled candidates and ICE restarts (RFC 9725, section 4.3).
+func (s *Server) patch(w http.ResponseWriter, r *http.Request) {
+	if err := s.trickle(w, r); err != nil {
+		s.fail(w, r, err)
+	}
+}
+
+func (s *Server) trickle(w http.ResponseWriter, r *http.Request) error {
+	sess, err := s.session(r)
+	if err != nil {
+		return err
+	}
+	raw, err := body(w, r, typeFragment)
+	if err != nil {
+		return err
+	}
+	f, err := sdp.ParseFragment(raw)
+	if err != nil {
+		return problem.New(problem.BadFragment, err.Error())
+	}
+	sess.patch.Lock()
+	defer sess.patch.Unlock()
+	if sess.over {
+		return problem.New(problem.SessionEnded, "the session has ended: start a new one by POST")
+	}
+	restart := f.Ufrag != "" && !sess.transport.Knows(f.Ufrag)
+	// A client that trickles may leave If-Match out where its ufrag says which
+	// ICE session it means; a restart is for whatever there is ("*").
+	if match := r.Header.Get("If-Match"); match != "" && match != "*" && match != sess.etag {
+		return problem.New(problem.OldSession, "If-Match is not this session's ETag: the ICE session it meant is over")
+	}
+	if restart {
+		if f.Pwd == "" {
+			return problem.New(problem.BadFragment, "a=ice-ufrag without a=ice-pwd")
+		}
+		ctx, cancel := context.WithTimeout(r.Context(), SetupTimeout)
+		defer cancel()
+		fragment, err := sess.transport.Restart(ctx, f.Ufrag, f.Pwd)
+		if err != nil {
+			return err
+		}
+		sess.etag = newETag()
+		w.Header().Set("Content-Type", typeFragment)
+		w.Header().Set("ETag", sess.etag)
+		_, _ = io.WriteString(w, fragment)
+		return nil
+	}
+	sess.transport.Add(f)
+	w.WriteHeader(http.StatusNoContent)
+	return nil
+}
+
+// delete ends a session at its client's wish. A client whose connection ended
+// first is told the same.
+func (s *Server) delete(w http.ResponseWriter, r *http.Request) {
+	id := r.PathValue("id")
+	s.mu.Lock()
+	sess := s.sessions[id]
+	deleted, ended := s.ended.ids[id]
+	if sess != nil || ended && !deleted {
+		s.ended.deleted(id)
+	}
+	s.mu.Unlock()
+	switch {
+	case deleted:
+		s.fail(w, r, problem.New(problem.SessionEnded, "the session has been deleted already"))
+	case sess != nil:
+		sess.end("deleted by the client")
+		select {
+		case <-sess.done:
+		case <-r.Context().Done():
+		}
+		w.WriteHeader(http.StatusOK)
+	case ended:
+		w.WriteHeader(http.StatusOK)
+	default:
+		s.fail(w, r, problem.New(problem.NoSession, "there is no such session here"))
+	}
+}

@@ -1,0 +1,265 @@
+package whip
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+	"go.opentelemetry.io/otel/trace"
+
+	"weir/capacity"
+	"weir/capacity/tracing"
+	"weir/sfu/meter"
+	"weir/sfu/problem"
+	"weir/sfu/proxied"
+	"weir/sfu/rights"
+	"weir/sfu/sdp"
+)
+
+// A request is a client on its way in.
+type request struct {
+	server *Server
+	kind   Kind
+	name   string
+	offer  *sdp.Offer
+	raw    []byte
+	client proxied.Client
+	asked  time.Time // when the request came
+	until  time.Time // how long a viewer waits for the stream; now or before: not
+	ticket *capacity.Ticket
+	grant  *rights.Grant // nil: no right is asked for
+
+	release func() // gives back one of the sessions that its address may have
+	entry   string // in the ledger, once the ticket has been claimed
+	visit   *visit
+}
+
+// A redirect is the helper that a request is to be sent to, as an error.
+type redirect struct {
+	helper Helper
+	reason string // a word: what there is no room for here
+	need   capacity.Need
+	tried  []peer.ID // helpers that were not reached
+}
+
+func (h *redirect) Error() string { return "handed on to " + h.helper.Node.String() }
+
+// serve sets the session up here, or returns a redirect.
+func (a *request) serve(ctx context.Context) (*session, string, error) {
+	if a.kind == WHIP {
+		return a.publish(ctx)
+	}
+	for tries := 0; ; tries++ {
+		sess, answer, err := a.view(ctx)
+		if err == nil || !worthWaiting(err) || !time.Now().Before(a.until) {
+			return a.finish(sess, answer, err)
+		}
+		if err := a.visit.rest(); err != nil {
+			return a.finish(nil, "", err)
+		}
+		if span := trace.SpanFromContext(ctx); span.IsRecording() {
+			word, reason := problem.Word(err)
+			span.AddEvent("waiting", trace.WithAttributes(tracing.ErrorType.String(word), tracing.Reason.String(capacity.Printable(reason, problem.MaxReason))))
+		}
+		waiting, cancel := context.WithDeadline(ctx, a.until)
+		awaited := a.server.cfg.Streams.Await(waiting, a.name, tries)
+		cancel()
+		if ctx.Err() != nil {
+			err = ctx.Err()
+		}
+		if awaited != nil {
+			return a.finish(nil, "", err)
+		}
+	}
+}
+
+// finish gives back what a viewer's ticket was for if the viewer is not served.
+func (a *request) finish(sess *session, answer string, err error) (*session, string, error) {
+	if err != nil && a.entry != "" {
+		a.server.cfg.Ledger.End(a.entry)
+	}
+	return sess, answer, err
+}
+
+func (a *request) publish(ctx context.Context) (*session, string, error) {
+	done, err := a.reserveName()
+	if err != nil {
+		return nil, "", err
+	}
+	defer done()
+	if err := a.visit.work(ctx, setupPatience); err != nil {
+		return nil, "", err
+	}
+	entry, err := a.admit(ctx)
+	if err != nil {
+		return nil, "", err
+	}
+	ctx, cancel := context.WithTimeout(ctx, SetupTimeout)
+	defer cancel()
+	var (
+		sess   *session
+		answer string
+	)
+	// Claim the name only on the node that admits the publisher: a redirected
+	// client is checked by its target. Where a publisher here is to give way, this
+	// node has the name already.
+	release, inherit := func() {}, a.server.abandoned(a.name)
+	if !inherit {
+		release, err = a.claim(ctx)
+	}
+	if err == nil {
+		if sess, answer, err = a.setUpPublisher(ctx, entry); err != nil {
+			release()
+		} else {
+			sess.unname = release
+			if err = a.server.publish(a, sess, inherit); err != nil {
+				sess.transport.Close()
+			}
+		}
+	}
+	if err == nil {
+		if a.ticket != nil {
+			sess.from = a.ticket.From
+		}
+		sess.grant, sess.left = a.grant, a.release
+		err = a.server.admit(sess)
+	}
+	if err != nil {
+		if sess != nil && sess.unname != nil {
+			sess.unname()
+		}
+		a.server.cfg.Ledger.End(entry)
+		return nil, "", err
+	}
+	return sess, answer, nil
+}
+
+// view tries once to set a viewer up. What it holds in the ledger while it
+// waits is the lease of its ticket only.
+func (a *request) view(ctx context.Context) (*session, string, error) {
+	if err := a.visit.work(ctx, max(setupPatience, time.Until(a.until))); err != nil {
+		return nil, "", err
+	}
+	entry, err := a.entry, error(nil)
+	if entry == "" {
+		if entry, err = a.admit(ctx); err != nil {
+			return nil, "", err
+		}
+		if a.ticket != nil {
+			a.entry = entry
+		}
+	}
+	ctx, cancel := context.WithTimeout(ctx, SetupTimeout+a.roomWait())
+	defer cancel()
+	sess, answer, err := a.pullAndView(ctx, entry)
+	if err == nil {
+		if a.ticket != nil {
+			sess.from = a.ticket.From
+		}
+		sess.grant, sess.left = a.grant, a.release
+		err = a.server.admit(sess)
+	}
+	if err != nil && a.entry == "" {
+		a.server.cfg.Ledger.End(entry)
+	}
+	return sess, answer, err
+}
+
+// admit gets the request past the ledger, and returns its entry there.
+func (a *request) admit(ctx context.Context) (string, error) {
+	s, now := a.server, time.Now()
+	if a.ticket != nil {
+		if lease, err := s.cfg.Ledger.Claim(now, a.ticket.From, a.ticket.Lease); err == nil {
+			return lease.ID, nil
+		}
+		return "", problem.New(problem.BadTicket, "the ticket has been used, or has expired: ask the server that sent you again")
+	}
+	purpose := capacity.View
+	if a.kind == WHIP {
+		purpose = capacity.Publish
+	}
+	need := meter.DefaultNeed(purpose, a.name)
+	if here, _ := s.cfg.Streams.Get(a.name); here != nil && !here.Ended() && purpose == capacity.View {
+		bits, packets := here.Rates()
+		need = meter.NeedOf(purpose, a.name, bits, packets)
+	}
+	entry := "session/" + newETag()
+	refused := s.cfg.Ledger.Admit(now, entry, need)
+	if refused == nil {
+		return entry, nil
+	}
+	if s.cfg.Overflow() == Refuse {
+		return "", refused
+	}
+	if full := new(capacity.Refusal); !s.cfg.Rights.HandsOn() && errors.As(refused, &full) {
+		return "", &capacity.Refusal{Reason: full.Reason, Detail: fmt.Sprintf("%v, and it hands no client on: it has no secret for tickets by which another node would know its right", full), RetryAfter: full.RetryAfter}
+	}
+	ctx, cancel := context.WithTimeout(ctx, SetupTimeout+s.cfg.Patience)
+	defer cancel()
+	helper, err := s.cfg.Place(ctx, need, []peer.ID{s.cfg.Self})
+	if err != nil {
+		var nobody *capacity.Refusal
+		if errors.As(err, &nobody) {
+			return "", &capacity.Refusal{Reason: nobody.Reason, Detail: fmt.Sprintf("this node is full (%v), and so is the network: %s", refused, nobody.Detail), RetryAfter: nobody.RetryAfter}
+		}
+		return "", err
+	}
+	helper.Why = fmt.Sprintf("%v; %s", refused, helper.Why)
+	onward := &redirect{helper: helper, need: need}
+	if full := new(capacity.Refusal); errors.As(refused, &full) {
+		onward.reason = full.Reason
+	}
+	return "", onward
+}
+
+// ErrEnded means that a stream ended just when it was wanted.
+var ErrEnded = fmt.Errorf("%w: it has just ended", problem.ErrNotLive)
+
+// endedTries is how often a viewer whose stream ends while it is set up is set
+// up again: another publisher may have come.
+const endedTries = 4
+
+// pullAndView sets a viewer up, pulling the stream here if need be.
+func (a *request) pullAndView(ctx context.Context, entry string) (*session, string, error) {
+	var hint *Source
+	if a.ticket != nil && a.ticket.Source != "" {
+		hint = &Source{Node: a.ticket.Source, Addrs: a.ticket.SourceAddrs, Lease: a.ticket.Lease}
+	}
+	until := time.Now().Add(a.roomWait())
+	for ended := 0; ; ended++ {
+		sess, answer, err := a.viewOnce(ctx, entry, hint, until)
+		if !errors.Is(err, ErrEnded) || ended == endedTries {
+			return sess, answer, err
+		}
+	}
+}
+
+// roomWait is how long a carrier with room may be waited for. A client that
+// waits longer for the stream to go live waits as long for that.
+func (a *request) roomWait() time.Duration {
+	return max(time.Until(a.until), a.server.cfg.RoomWait)
+}
+
+func (a *request) viewOnce(ctx context.Context, entry string, hint *Source, until time.Time) (*session, string, error) {
+	st, release, err := a.server.cfg.Streams.Acquire(ctx, a.name, hint, until, a.visit.rest)
+	if err != nil {
+		return nil, "", err
+	}
+	defer release()
+	if err := a.visit.work(ctx, SetupTimeout); err != nil {
+		return nil, "", err
+	}
+	return a.setUpViewer(ctx, st, entry)
+}
+
+// worthWaiting reports whether a viewer that has time may yet be served: the
+// stream may come, or its carriers may.
+func worthWaiting(err error) bool {
+	if errors.Is(err, problem.ErrNotLive) || errors.Is(err, context.DeadlineExceeded) || errors.As(err, new(*problem.UnansweredError)) {
+		return true
+	}
+	p := problem.Of(err)
+	return p != nil && (p.Code == problem.NotKnown || p.Code == problem.OriginUnreachable)
+}

@@ -1,0 +1,256 @@
+package whip
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"weir/capacity/event"
+	"weir/capacity/tracing"
+	"weir/sfu/forward"
+	"weir/sfu/meter"
+	"weir/sfu/problem"
+	"weir/sfu/rights"
+)
+
+// Kind is which of the two protocols a client speaks.
+type Kind string
+
+// The two, as paths begin with them.
+const (
+	WHIP Kind = "whip"
+	WHEP Kind = "whep"
+)
+
+// role is what the client is, for people.
+func (k Kind) role() string {
+	if k == WHIP {
+		return "publisher"
+	}
+	return "viewer"
+}
+
+const (
+	// connectTimeout is how long a client may take from its offer to media.
+	connectTimeout = 15 * time.Second
+	// consentTimeout is how long a client may go without an authenticated
+	// connectivity check (RFC 7675, section 5.1). Other packets do not count,
+	// since anyone can send them.
+	consentTimeout = 30 * time.Second
+	consentCheck   = 5 * time.Second
+	// mediaCheck is between two looks at whether a publisher's sections send.
+	mediaCheck = time.Second
+)
+
+// A session is one WHIP or WHEP client. Its goroutine, watch, owns it.
+type session struct {
+	id     string
+	kind   Kind
+	server *Server
+	entry  string        // in the ledger
+	remote string        // the client's address, for people
+	from   peer.ID       // the node that sent the client here; "": none did
+	grant  *rights.Grant // nil: no right is asked for
+	left   func()        // told when it is over
+	began  time.Time
+	trace  string // ID of the request's trace
+
+	// The next ones are set before media can flow.
+	stream    *forward.Stream
+	transport Transport
+	publisher Publisher   // transport, of a publisher; nil of a viewer
+	asked     time.Time   // when the request for it came
+	first     *firstFrame // a viewer's, if recorded
+	release   func()      // a viewer's hold on the stream
+	unname    func()      // gives up a publisher's name
+
+	gone chan string   // why the session is to end; the first counts
+	done chan struct{} // closed when nothing of it is left
+	pace pace
+
+	// patch is held while a PATCH is served, and while the connection closes.
+	patch sync.Mutex
+	over  bool // closed
+	etag  string
+}
+
+func (a *request) newSession(ctx context.Context, entry string) *session {
+	return &session{
+		id: rand.Text(), trace: tracing.ID(ctx), kind: a.kind, server: a.server, entry: entry, remote: a.client.String(),
+		began: time.Now(), asked: a.asked, gone: make(chan string, 1), done: make(chan struct{}), etag: newETag(),
+	}
+}
+
+// setUpPublisher answers the client's offer as the origin of a new stream.
+func (a *request) setUpPublisher(ctx context.Context, entry string) (*session, string, error) {
+	s := a.newSession(ctx, entry)
+	p, tracks, answer, err := s.server.cfg.Media.Publish(ctx, a.offer, s.tell)
+	if err != nil {
+		return nil, "", err
+	}
+	s.transport, s.publisher = p, p
+	s.stream = forward.NewStream(a.name, tracks, time.Now())
+	return s, answer, nil
+}
+
+// tell passes on what happens to a publisher's media.
+func (s *session) tell(e event.Event) {
+	if e.Kind == event.StreamStarted {
+		now := time.Now()
+		if !s.stream.Start(now) {
+			return // it goes on from the publisher before
+		}
+		e.Elapsed = milliseconds(now.Sub(s.began))
+	}
+	e.Stream, e.Session, e.Role, e.Client, e.Trace = s.stream.Name, s.id, s.kind.role(), s.remote, s.trace
+	s.server.event(e)
+}
+
+// setUpViewer answers the client's offer to receive st.
+func (a *request) setUpViewer(ctx context.Context, st *forward.Stream, entry string) (*session, string, error) {
+	s := a.newSession(ctx, entry)
+	t, answer, err := s.server.cfg.Media.View(ctx, st, a.offer, s.begun)
+	if err != nil {
+		return nil, "", err
+	}
+	s.stream, s.transport = st, t
+	var ok bool
+	if s.release, ok = st.Use(s, true); !ok {
+		t.Close()
+		return nil, "", ErrEnded
+	}
+	s.first = s.server.awaitFirstFrame(ctx, s)
+	return s, answer, nil
+}
+
+// begun notes that the first packet of a kind was sent.
+func (s *session) begun(kind forward.Kind, at time.Time) {
+	m := meter.FirstVideo
+	if kind == forward.Audio {
+		m = meter.FirstAudio
+	}
+	s.first.sent(m, at)
+	s.server.cfg.Measured(m, at.Sub(s.asked))
+}
+
+func newETag() string { return `"` + rand.Text() + `"` }
+
+// end asks the session to end. It does not wait.
+func (s *session) end(why string) {
+	select {
+	case s.gone <- why:
+	default:
+	}
+}
+
+// admit takes the session in and watches over it from now on.
+func (s *Server) admit(sess *session) error {
+	s.mu.Lock()
+	if s.closed {
+		s.mu.Unlock()
+		sess.first.ended(string(problem.Closing))
+		sess.transport.Close()
+		return problem.ErrClosing
+	}
+	s.sessions[sess.id] = sess
+	sess.grant.Keep()
+	s.wg.Go(sess.watch)
+	if sess.kind == WHIP && s.cfg.Published != nil {
+		s.wg.Go(sess.settleName)
+	}
+	s.mu.Unlock()
+	s.event(event.Event{
+		Kind: event.SessionOpened, Stream: sess.stream.Name, Session: sess.id, Role: sess.kind.role(), Client: sess.remote, Peer: sess.from,
+		Detail: notTaken(sess.transport.NotTaken()), Trace: sess.trace,
+	})
+	return nil
+}
+
+// notTaken tells people what of an offer there is no media for.
+func notTaken(what []string) string {
+	if len(what) == 0 {
+		return ""
+	}
+	return "not taken: " + strings.Join(what, "; ")
+}
+
+// watch runs until the session is over, and takes it down.
+func (s *session) watch() {
+	connect := time.NewTimer(connectTimeout)
+	defer connect.Stop()
+	consent := time.NewTicker(consentCheck)
+	defer consent.Stop()
+	media := time.NewTicker(mediaCheck)
+	defer media.Stop()
+	var since time.Time // media could flow
+	connected := s.transport.Connected()
+	over := s.stream.Over()
+	if s.kind == WHIP {
+		over = nil
+	}
+	why := ""
+	for why == "" {
+		select {
+		case why = <-s.gone:
+		case <-over:
+			why = "the stream has ended"
+		case <-s.server.ctx.Done():
+			why = "this node is closing"
+		case <-s.grant.Over():
+			why = s.grant.Why().Words()
+		case why = <-s.transport.Ended():
+		case <-connected:
+			connected = nil
+			since = time.Now()
+			s.first.connected()
+		case <-connect.C:
+			if connected != nil {
+				why = fmt.Sprintf("no media connection within %v", connectTimeout)
+			}
+		case now := <-consent.C:
+			// Before the first check there is the connect timer.
+			if silence, ok := s.transport.Silence(now); connected == nil && ok && silence >= consentTimeout {
+				why = fmt.Sprintf("no connectivity check for %v", consentTimeout)
+			}
+		case now := <-media.C:
+			if s.publisher != nil && connected == nil {
+				s.publisher.Look(now, since)
+			}
+		}
+	}
+	s.takeDown(why)
+}
+
+// takeDown leaves nothing of the session.
+func (s *session) takeDown(why string) {
+	server := s.server
+	s.transport.Stop()
+	if s.kind == WHIP {
+		server.finish(s)
+	} else {
+		s.release()
+	}
+	server.mu.Lock()
+	delete(server.sessions, s.id)
+	server.ended.add(s.id)
+	server.mu.Unlock()
+	server.cfg.Ledger.End(s.entry)
+	s.patch.Lock() // a restart that is under way would make an ICE agent that nobody ends
+	s.over = true
+	s.transport.Close()
+	s.patch.Unlock()
+	s.grant.Close()
+	s.left()
+	close(s.done)
+	total := s.transport.Traffic()
+	s.first.ended(endWord(why))
+	server.event(event.Event{
+		Kind: event.SessionClosed, Stream: s.stream.Name, Session: s.id, Role: s.kind.role(), Client: s.remote, Reason: endWord(why), Detail: why, Trace: s.trace,
+		Elapsed: milliseconds(time.Since(s.began)), Packets: total.Packets, Bytes: total.Bytes, Lost: total.Lost,
+	})
+}

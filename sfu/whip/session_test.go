@@ -1,0 +1,87 @@
+package whip
+
+import (
+	"net/http"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"weir/capacity/event"
+	"weir/sfu/sdp/sdptest"
+)
+
+// Why a session ends, and when; and that nothing of it is left.
+func TestSessionsEnd(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		do    func(f *fake, viewer *fakeTransport) // then its session ends by itself
+		word  string
+		after time.Duration
+	}{
+		{"never connected", func(*fake, *fakeTransport) {}, "never_connected", connectTimeout},
+		{"no check comes any more", func(_ *fake, v *fakeTransport) { close(v.connected) }, "no_consent", consentTimeout},
+		{"the connection ends", func(_ *fake, v *fakeTransport) { v.ended <- "the client closed the connection" }, "closed", 0},
+		{"the stream ends", func(f *fake, _ *fakeTransport) { f.transports[0].ended <- "the client fell silent" }, "stream_ended", 0},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				f := newFake(t, nil)
+				if got := f.post("/whip/demo", sdptest.Offer(sdptest.Audio("0", "sendonly"))); got.StatusCode != http.StatusCreated {
+					t.Fatal(got.Status)
+				}
+				publisher := f.transports[0]
+				close(publisher.connected)
+				publisher.checked = time.Now().Add(time.Hour)
+				if got := f.post("/whep/demo", sdptest.Offer(sdptest.Audio("0", "recvonly"))); got.StatusCode != http.StatusCreated {
+					t.Fatal(got.Status)
+				}
+				viewer, start := f.transports[1], time.Now()
+				c.do(f, viewer)
+				for f.Counts().Viewers > 0 {
+					time.Sleep(time.Second)
+				}
+				synctest.Wait()
+				if took := time.Since(start); took < c.after || took > c.after+consentCheck+2*time.Second {
+					t.Errorf("it ended after %v, want %v", took, c.after)
+				}
+				if !viewer.stopped || !viewer.closed {
+					t.Errorf("stopped %t, closed %t", viewer.stopped, viewer.closed)
+				}
+				closed := f.saw(event.SessionClosed)
+				if last := closed[len(closed)-1]; last.Reason != c.word || last.Role != "viewer" {
+					t.Errorf("the event says %s of a %s, want %s", last.Reason, last.Role, c.word)
+				}
+			})
+		})
+	}
+}
+
+// A publisher that sends keeps its stream's name; one that has fallen silent
+// gives way, and its viewers stay if the tracks are alike.
+func TestPublisherGivesWay(t *testing.T) {
+	offer := sdptest.Offer(sdptest.Audio("0", "sendonly"))
+	for _, alike := range []bool{true, false} {
+		synctest.Test(t, func(t *testing.T) {
+			f := newFake(t, nil)
+			f.post("/whip/demo", offer)
+			first, _ := f.Get("demo")
+			if got := f.post("/whip/demo", offer); got.StatusCode != http.StatusConflict {
+				t.Errorf("beside one that sends: %s", got.Status)
+			}
+			f.transports[0].quiet, f.unlike = giveWayAfter, !alike
+			if got := f.post("/whip/demo", offer); got.StatusCode != http.StatusCreated {
+				t.Fatalf("in place of one that is silent: %s", got.Status)
+			}
+			synctest.Wait()
+			if now, _ := f.Get("demo"); (now == first) != alike || first.Ended() == alike {
+				t.Errorf("with tracks alike, %t: its stream goes on %t, has ended %t", alike, now == first, first.Ended())
+			}
+			if n := f.Counts().Publishers; n != 1 {
+				t.Errorf("%d publishers", n)
+			}
+			if e := f.saw(event.PublisherReplaced); len(e) != 1 {
+				t.Errorf("told %d times", len(e))
+			}
+		})
+	}
+}

@@ -1,0 +1,147 @@
+package whip
+
+import (
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"weir/capacity"
+	"weir/sfu/sdp"
+)
+
+// SessionStatus is a session as the admin API shows it.
+type SessionStatus struct {
+	ID        string     `json:"id"`
+	Kind      Kind       `json:"kind"`
+	Stream    string     `json:"stream"`
+	Remote    string     `json:"remote"`
+	From      peer.ID    `json:"redirected_from,omitempty"` // the node that sent the client here
+	Since     time.Time  `json:"since"`
+	Subject   string     `json:"subject,omitempty"`     // whose right it is, as its token says
+	Right     *time.Time `json:"right_until,omitempty"` // when that ends; null: never, or nobody asks
+	State     string     `json:"state"`
+	Bitrate   int64      `json:"bitrate"` // bit/s of RTP over the last seconds
+	RTT       float64    `json:"rtt_ms"`  // by a viewer's last report; 0: unknown
+	Packets   int64      `json:"packets"`
+	Bytes     int64      `json:"bytes"`
+	Lost      int64      `json:"lost"`
+	Loss      float64    `json:"loss"` // share of packets lost over the last seconds, 0…1
+	Keyframes int64      `json:"keyframes"`
+	// NotTaken are the sections and tracks that there is no media for, and why.
+	NotTaken []string `json:"not_taken,omitempty"`
+	// CandidatesUnused counts ICE candidates by why they are not used.
+	CandidatesUnused map[string]int `json:"candidates_unused,omitempty"`
+	// Of a publisher: its sections, and the packets that came and were not
+	// forwarded, by reason.
+	Sections     []sdp.SectionStatus `json:"sections,omitempty"`
+	NotForwarded map[string]int64    `json:"not_forwarded,omitempty"`
+}
+
+// paceOver is the time over which bitrate and loss are told.
+const paceOver = 2 * time.Second
+
+// A pace is how fast a session's traffic has been of late. The zero value is
+// ready.
+type pace struct {
+	mu      sync.Mutex
+	at      time.Time
+	last    Traffic
+	bitrate int64
+	loss    float64
+}
+
+// sample takes in what the session has carried up to now.
+func (p *pace) sample(now time.Time, t Traffic) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	span := now.Sub(p.at)
+	if span < paceOver {
+		return
+	}
+	if !p.at.IsZero() {
+		p.bitrate = int64(float64(8*(t.Bytes-p.last.Bytes)) / span.Seconds())
+		lost, came := max(0, t.Lost-p.last.Lost), t.Packets-p.last.Packets
+		p.loss = 0
+		if lost+came > 0 {
+			p.loss = float64(lost) / float64(lost+came)
+		}
+	}
+	p.at, p.last = now, t
+}
+
+func (p *pace) of() (bitrate int64, loss float64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.bitrate, p.loss
+}
+
+// all are the sessions there are now, in no order.
+func (s *Server) all() []*session {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Collect(maps.Values(s.sessions))
+}
+
+// Sessions lists the WHIP and WHEP clients, oldest first.
+func (s *Server) Sessions() []SessionStatus {
+	list := []SessionStatus{}
+	for _, sess := range s.all() {
+		t := sess.transport.Traffic()
+		st := SessionStatus{
+			ID: sess.id, Kind: sess.kind, Stream: sess.stream.Name, Remote: sess.remote, From: sess.from, Since: sess.began,
+			State: sess.transport.State(), Packets: t.Packets, Bytes: t.Bytes, Lost: t.Lost, Keyframes: t.Keyframes,
+			NotTaken: sess.transport.NotTaken(), CandidatesUnused: sess.transport.Unused(),
+		}
+		st.Bitrate, st.Loss = sess.pace.of()
+		if g := sess.grant; g != nil {
+			st.Subject = capacity.Printable(g.Subject, 128)
+			if !g.Expires.IsZero() {
+				st.Right = &g.Expires
+			}
+		}
+		st.RTT = milliseconds(sess.transport.RTT())
+		if p := sess.publisher; p != nil {
+			st.Sections, st.NotForwarded = p.Sections(time.Now()), p.NotForwarded()
+		}
+		list = append(list, st)
+	}
+	slices.SortFunc(list, func(a, b SessionStatus) int { return a.Since.Compare(b.Since) })
+	return list
+}
+
+// Lost is how many packets sessions under way have lost, by role: those of
+// publishers on their way here, those of viewers as they report.
+func (s *Server) Lost() map[string]int64 {
+	lost := map[string]int64{}
+	for _, sess := range s.all() {
+		lost[sess.kind.role()] += max(0, sess.transport.Traffic().Lost)
+	}
+	return lost
+}
+
+// EndSession ends one session by order, and reports whether there was one.
+func (s *Server) EndSession(id, why string) bool {
+	s.mu.Lock()
+	sess := s.sessions[id]
+	s.mu.Unlock()
+	if sess == nil {
+		return false
+	}
+	sess.end(why)
+	<-sess.done
+	return true
+}
+
+// EndStream ends the stream of that name, which must be published here, with
+// its publisher's session. Viewers' end with it.
+func (s *Server) EndStream(name, why string) bool {
+	for _, sess := range s.all() {
+		if sess.kind == WHIP && sess.stream.Name == name {
+			return s.EndSession(sess.id, why)
+		}
+	}
+	return false
+}
