@@ -4,15 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"maps"
 	"math/rand/v2"
-	"net/http"
 	"net/url"
 	"os"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -23,7 +20,7 @@ import (
 	"github.com/urfave/cli/v2"
 	"go.opentelemetry.io/otel"
 	"go.opentelemetry.io/otel/attribute"
-	"go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracehttp"
+	"go.opentelemetry.io/otel/exporters/otlp/otlptrace"
 	"go.opentelemetry.io/otel/sdk/resource"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
@@ -53,8 +50,6 @@ const (
 	// doubles, up to exportRetryMost; spans wait meanwhile, or are dropped.
 	exportRetry     = time.Second
 	exportRetryMost = 30 * time.Second
-	// exportAnswer bounds what is read of an answer, in bytes.
-	exportAnswer = 64 << 10
 
 	// What others may have sampled here, whatever --trace-ratio says: all clients
 	// together, all nodes together and each node, spans that begin a part of a
@@ -156,20 +151,10 @@ func newTracer(cfg traceConfig, about []attribute.KeyValue, log *slog.Logger) (t
 	if err != nil {
 		return nil, nil, cmdline.BadInput(fmt.Errorf("OTEL_RESOURCE_ATTRIBUTES: %w", err))
 	}
-	queue.wire = newOTLPWire(cfg.endpoint.String())
-	queue.to, err = otlptracehttp.New(context.Background(), // which sends nothing yet
-		otlptracehttp.WithEndpointURL(cfg.endpoint.String()),
-		otlptracehttp.WithHTTPClient(&http.Client{
-			Transport:     queue.wire,
-			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }, // with the key in its header
-		}),
-		otlptracehttp.WithRetry(otlptracehttp.RetryConfig{}), // the queue tries again
-		otlptracehttp.WithTimeout(exportTime),
-		otlptracehttp.WithCompression(otlptracehttp.GzipCompression),
-	)
-	if err != nil {
-		return nil, nil, cmdline.BadInput(fmt.Errorf("--otlp-endpoint: %w", err))
+	if queue.wire, err = newOTLPClient(cfg.endpoint.String()); err != nil {
+		return nil, nil, cmdline.BadInput(err)
 	}
+	queue.to = otlptrace.NewUnstarted(queue.wire)
 	limits := sdktrace.NewSpanLimits()
 	limits.AttributeValueLengthLimit, limits.AttributeCountLimit = 256, 32
 	limits.EventCountLimit, limits.LinkCountLimit = 32, 16
@@ -265,7 +250,7 @@ func (s *sampler) of(id string) *rate.Limiter {
 // waits, whatever the collector does. It implements sdktrace.SpanProcessor.
 type spanQueue struct {
 	to    sdktrace.SpanExporter // nil: no spans come
-	wire  *otlpWire
+	wire  *otlpClient
 	log   *slog.Logger
 	spans chan sdktrace.ReadOnlySpan
 
@@ -414,73 +399,7 @@ func (q *spanQueue) close() {
 		q.log.Warn("spans are lost: the collector did not take them before the node ended", "spans", left)
 	}
 	_ = q.to.Shutdown(ctx)
-	q.wire.CloseIdleConnections()
-}
-
-// An otlpWire is the HTTP of an exporter. It reads a bounded part of each answer,
-// and remembers what the last one was.
-type otlpWire struct {
-	*http.Transport
-	endpoint string
-
-	status atomic.Int32 // 0: there was none
-	retry  atomic.Int64 // ns, that the collector asked for
-}
-
-func newOTLPWire(endpoint string) *otlpWire {
-	t := http.DefaultTransport.(*http.Transport).Clone()
-	t.MaxConnsPerHost, t.MaxResponseHeaderBytes = 2, 16<<10
-	return &otlpWire{Transport: t, endpoint: endpoint}
-}
-
-// RoundTrip implements http.RoundTripper.
-func (w *otlpWire) RoundTrip(r *http.Request) (*http.Response, error) {
-	w.status.Store(0)
-	w.retry.Store(0)
-	resp, err := w.Transport.RoundTrip(r)
-	if err != nil {
-		return nil, err
-	}
-	w.status.Store(int32(resp.StatusCode))
-	if seconds, err := strconv.ParseUint(resp.Header.Get("Retry-After"), 10, 16); err == nil {
-		w.retry.Store(int64(min(time.Duration(seconds)*time.Second, exportRetryMost)))
-	}
-	resp.Body = struct {
-		io.Reader
-		io.Closer
-	}{io.LimitReader(resp.Body, exportAnswer), resp.Body}
-	return resp, nil
-}
-
-// after is how long the collector wants to be left alone.
-func (w *otlpWire) after() time.Duration { return time.Duration(w.retry.Load()) }
-
-// refused reports whether the last request is not to be sent again (OTLP
-// specification, "Failures"): it was answered, with no status of those that pass.
-func (w *otlpWire) refused() bool {
-	switch w.status.Load() {
-	case 0, http.StatusTooManyRequests, http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
-		return false
-	}
-	return true
-}
-
-// why says in words what was wrong with the last request, which failed with err.
-func (w *otlpWire) why(err error) string {
-	switch status := int(w.status.Load()); {
-	case status == 0:
-		why := problem.Cause(err)
-		if u, bad := url.Parse(w.endpoint); bad == nil && u.Port() == "4317" {
-			why += " (4317 is the port of OTLP over gRPC by custom; over HTTP it is 4318)"
-		}
-		return why
-	case status == http.StatusUnauthorized, status == http.StatusForbidden:
-		return fmt.Sprintf("the collector answered %d %s: give its key by OTEL_EXPORTER_OTLP_HEADERS", status, http.StatusText(status))
-	case status >= 200 && status < 300:
-		return "the collector took a part of them only, or its answer is none of OTLP"
-	default:
-		return fmt.Sprintf("the collector answered %d %s", status, http.StatusText(status))
-	}
+	_ = q.wire.Stop(ctx)
 }
 
 // collectors are the metrics of tracing.

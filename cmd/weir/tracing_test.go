@@ -177,7 +177,7 @@ func TestSpanQueue(t *testing.T) {
 		to := &fakeExporter{}
 		to.set(hang)
 		q := newSpanQueue(slog.New(slog.NewTextHandler(&text, nil)))
-		q.to, q.wire = to, newOTLPWire("http://127.0.0.1:4317/v1/traces")
+		q.to, q.wire = to, otlpClientTo(t, "http://127.0.0.1:4317/v1/traces")
 		ctx, cancel := context.WithCancel(t.Context())
 		ran := make(chan error)
 		go func() { ran <- q.run(ctx) }()
@@ -229,7 +229,7 @@ func TestSpanQueueFlushes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		to := &fakeExporter{}
 		q := newSpanQueue(slog.New(slog.DiscardHandler))
-		q.to, q.wire = to, newOTLPWire("http://127.0.0.1:4318/v1/traces")
+		q.to, q.wire = to, otlpClientTo(t, "http://127.0.0.1:4318/v1/traces")
 		ctx, cancel := context.WithCancel(t.Context())
 		ran := make(chan error)
 		go func() { ran <- q.run(ctx) }()
