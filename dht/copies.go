@@ -118,7 +118,7 @@ func (n *Node) noteCopy(r capacity.Record) {
 	if !say {
 		return
 	}
-	n.log.Warn("this node's identity is used by another process too: one of the two must get an identity of its own (another --data-dir)",
+	n.log.Warn("this node's identity is used by another process too: one of the two must get an identity of its own",
 		"name", r.Name, "url", r.URL, "addrs", joinAddrs(r.Addrs))
 	n.event(event.Event{Kind: event.NodeCopied, Detail: fmt.Sprintf("%s at %s", cmp.Or(r.URL, "no URL"), joinAddrs(r.Addrs))})
 }

@@ -218,7 +218,7 @@ func TestBrokerOfAnotherNetwork(t *testing.T) {
 	})
 	list.add(other)
 	eventually(t, func() error {
-		if s := warned.String(); !strings.Contains(s, "give both the same --network") || !strings.Contains(s, other.ID().String()) {
+		if s := warned.String(); !strings.Contains(s, "give both the same network") || !strings.Contains(s, other.ID().String()) {
 			return fmt.Errorf("logged: %q", s)
 		}
 		return nil

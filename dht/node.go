@@ -491,7 +491,7 @@ func (n *Node) event(e event.Event) {
 func (n *Node) down(id peer.ID, err error) {
 	var foreign multistream.ErrNotSupported[protocol.ID]
 	if n.cfg.Discovery.Listed() && errors.As(err, &foreign) {
-		n.log.Warn("listed server is no node of this network: take it off the list, or give both the same --network", "peer", id)
+		n.log.Warn("listed server is no node of this network: take it off the list, or give both the same network", "peer", id)
 	} else {
 		n.log.Debug("peer is down", "peer", id, "err", err)
 	}

@@ -72,7 +72,7 @@ func rightsOf(c *cli.Context, network string) (*rights.Config, error) {
 			continue
 		}
 		if _, err := rights.New(one.only); err != nil {
-			return nil, fmt.Errorf("%s: %w", one.flag, err)
+			return nil, fmt.Errorf("%s: %w", one.flag, advised(err))
 		}
 	}
 	return cfg, nil

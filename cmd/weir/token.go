@@ -139,7 +139,7 @@ func newToken(c *cli.Context) error {
 	}
 	key, err := rights.ParsePrivateKey(b)
 	if err != nil {
-		return cmdline.BadInput(fmt.Errorf("--key %s: %w", c.String("key"), err))
+		return cmdline.BadInput(fmt.Errorf("--key %s: %w", c.String("key"), advised(err)))
 	}
 	ttl, after := c.Duration("ttl"), c.Duration("after")
 	t := rights.Token{

@@ -256,7 +256,7 @@ func ParseAddr(what, s string) (peer.AddrInfo, error) {
 		return peer.AddrInfo{}, fmt.Errorf("%s %.200q is not a multiaddr such as /ip4/192.0.2.1/tcp/4001/p2p/12D3Koo…: %w", what, s, err)
 	}
 	if _, err := a.ValueForProtocol(multiaddr.P_P2P); err != nil {
-		return peer.AddrInfo{}, fmt.Errorf("%s %.200q lacks the peer ID: append /p2p/ and the ID, which the other node prints at start, keeps in its ready file as peer_id and shows in weir status", what, s)
+		return peer.AddrInfo{}, fmt.Errorf("%s %.200q lacks the peer ID: append /p2p/ and the ID, which the other node prints at start, keeps in its ready file as peer_id and shows in its status", what, s)
 	}
 	info, err := peer.AddrInfoFromP2pAddr(a)
 	if err != nil {

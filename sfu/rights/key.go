@@ -98,7 +98,7 @@ func ParseKeys(b []byte, secrets bool) (*KeySet, error) {
 	}
 	var list jwks
 	if err := json.Unmarshal(b, &list); err != nil || list.Keys == nil {
-		return nil, errors.New(`no JWK set: want JSON as {"keys":[…]}, such as weir token key writes`)
+		return nil, ErrNoKeySet
 	}
 	if len(*list.Keys) > maxKeys {
 		return nil, fmt.Errorf("%d keys, at most %d are taken", len(*list.Keys), maxKeys)
@@ -140,7 +140,7 @@ func (j *jwk) key(secrets bool) (k *Key, skipped string, err error) {
 	switch {
 	case j.Type == "OKP" && j.Curve == "Ed25519":
 		if j.D != "" {
-			return nil, "", errors.New("it is a private key: give nodes the public set that weir token key prints")
+			return nil, "", ErrPrivateKey
 		}
 		if j.Algorithm != "" && j.Algorithm != EdDSA && j.Algorithm != "Ed25519" { // RFC 9864
 			return nil, "", fmt.Errorf("alg %s is not for Ed25519", word(j.Algorithm))
@@ -267,7 +267,6 @@ func indent(v any) []byte {
 
 // ParsePrivateKey reads what Private wrote. The error never has a part of b in it.
 func ParsePrivateKey(b []byte) (*PrivateKey, error) {
-	const want = "no private key: want a file that weir token key made"
 	if len(b) > MaxKeySet {
 		return nil, fmt.Errorf("more than %d bytes", MaxKeySet)
 	}
@@ -276,7 +275,7 @@ func ParsePrivateKey(b []byte) (*PrivateKey, error) {
 		Keys []jwk `json:"keys"`
 	}
 	if json.Unmarshal(b, &one) != nil {
-		return nil, errors.New(want)
+		return nil, ErrNoPrivateKey
 	}
 	j := one.jwk
 	if len(one.Keys) == 1 {
@@ -294,7 +293,7 @@ func ParsePrivateKey(b []byte) (*PrivateKey, error) {
 		if len(one.Keys) > 0 || j.X != "" && j.D == "" {
 			return nil, errors.New("it holds public keys, and tokens are signed with the private one")
 		}
-		return nil, errors.New(want)
+		return nil, ErrNoPrivateKey
 	}
 	private := ed25519.NewKeyFromSeed(seed)
 	if x := text(private.Public().(ed25519.PublicKey)); j.X != "" && j.X != x {

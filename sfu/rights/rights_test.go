@@ -406,7 +406,7 @@ func TestKeySetsThatAreRefused(t *testing.T) {
 	private := string(k.Private())
 	public := setOf(k)
 	for _, c := range []struct{ name, text, says string }{
-		{"no JSON", "keys", "weir token key"},
+		{"no JSON", "keys", "no JWK set"},
 		{"a list", "[]", "no JWK set"},
 		{"another object", `{"issuer":"x"}`, "no JWK set"},
 		{"a private key alone", private, "no JWK set"},

@@ -84,12 +84,12 @@ func parseTicketSecrets(b []byte) ([][]byte, error) {
 			continue
 		}
 		if len(line) < minSecret {
-			return nil, fmt.Errorf("line %d: %d characters, and a secret has at least %d: weir token secret makes one", number, len(line), minSecret)
+			return nil, secretsError(fmt.Sprintf("line %d: %d characters, and a secret has at least %d", number, len(line), minSecret))
 		}
 		all = append(all, []byte(line))
 	}
 	if len(all) == 0 || len(all) > maxTicketSecrets {
-		return nil, fmt.Errorf("%d secrets: want 1 to %d, one a line; weir token secret makes one", len(all), maxTicketSecrets)
+		return nil, secretsError(fmt.Sprintf("%d secrets: want 1 to %d, one a line", len(all), maxTicketSecrets))
 	}
 	return all, nil
 }
