@@ -521,7 +521,7 @@ func (n *Node) queryRequest(q *finding) *pb.Request {
 		Need:    signed.NeedToWire(q.need),
 		Origin:  vivaldi.ToWire(n.overlay.Coords.Here()),
 		Limit:   uint32(q.limit),
-		Policy:  n.cfg.Judge().Policy().Version,
+		Policy:  n.cfg.Policy().Policy().Version,
 		Explain: q.explain,
 		Sealed:  !q.compact,
 	}
@@ -571,7 +571,7 @@ func (n *Node) query(ctx context.Context, index int, p peer.ID, q *finding) repl
 			r.query.Rejected = append([]*pb.Rejected{{Rule: nowhereRule, Count: uint32(nowhere)}}, r.query.Rejected...)
 		}
 		if r.err == nil {
-			r.offers, r.err = digests(now, p, n.cfg.Judge().Policy(), r.query.Digests)
+			r.offers, r.err = digests(now, p, n.cfg.Policy().Policy(), r.query.Digests)
 		}
 		if r.err == nil {
 			r.doubts, r.err = doubtsFromWire(r.query.Doubts, queryLimit)

@@ -79,10 +79,10 @@ type Config struct {
 	// than ShardMerge joined to its neighbour. 0: DefaultSplit and DefaultMerge.
 	ShardSplit, ShardMerge int
 
-	// Judge returns the policy in force; nil: the default one.
-	Judge func() *policy.Compiled
+	// Policy returns the policy in force; nil: the default one.
+	Policy func() *policy.Compiled
 	// Operator is whose policies are applied; "": nobody's. Apply puts one in
-	// force, which Judge returns from then on, or says why not. It is called
+	// force, which Policy returns from then on, or says why not. It is called
 	// with one policy at a time, each newer than the one before.
 	Operator peer.ID
 	Apply    func(p signed.Policy, sealed []byte) error
@@ -168,12 +168,12 @@ func Listen(cfg Config) (*Node, error) {
 		cfg.Gate = scope.NewGate(cfg.Log, false)
 		uses = append(uses, scope.Redirect)
 	}
-	if cfg.Judge == nil {
-		judge, err := policy.Compile(policy.Default())
+	if cfg.Policy == nil {
+		compiled, err := policy.Compile(policy.Default())
 		if err != nil {
 			return nil, err
 		}
-		cfg.Judge = func() *policy.Compiled { return judge }
+		cfg.Policy = func() *policy.Compiled { return compiled }
 	}
 	var err error
 	if cfg.Discovery, err = directory.ParseMode(string(cfg.Discovery)); err != nil {

@@ -32,7 +32,7 @@ type offer = holder.Offer
 // the policy of now.
 func (n *Node) offers(topic Topic, need capacity.Need, me capacity.Record, exclude []peer.ID, limit int) (offers []offer, count int, rejected map[string]int) {
 	now := time.Now()
-	offers, count, rejected = n.table.Offers(now, n.cfg.Judge(), holder.Query{
+	offers, count, rejected = n.table.Offers(now, n.cfg.Policy(), holder.Query{
 		Topic: topic, Need: need, Me: me, Exclude: exclude, Limit: limit,
 		Trust: func(p peer.ID) float64 { return n.doubts.Of(now, p) },
 	}, newRand())
@@ -233,7 +233,7 @@ func (n *Node) confirm(topic Topic, need capacity.Need, o *offer, sealed, use []
 		return policy.Evaluation{}, err
 	}
 	c := policy.Candidate{Record: r, Sealed: sealed, RTT: cmp.Or(rtt, n.overlay.Coords.Predict(r.Coordinate)), Trust: min(n.beliefs.Of(now, r.Node), o.Trust)}
-	ranking := n.cfg.Judge().Rank(need, n.me(need.Region), []policy.Candidate{c})
+	ranking := n.cfg.Policy().Rank(need, n.me(need.Region), []policy.Candidate{c})
 	if len(ranking.Passed) == 0 {
 		return ranking.Rejected[0], &errUnfit{ranking.Rejected[0].Rule}
 	}

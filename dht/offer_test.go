@@ -67,7 +67,7 @@ func TestPlaceByDigests(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	seeker.cfg.Judge = func() *policy.Compiled { return judge }
+	seeker.cfg.Policy = func() *policy.Compiled { return judge }
 	_, d, err = seeker.Place(t.Context(), CapacityTopic(), view(), nil)
 	if err != nil || slices.ContainsFunc(d.Verdicts, func(v Judged) bool { return v.Told }) {
 		t.Errorf("with another policy: %v, %+v", err, d.Verdicts)

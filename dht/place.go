@@ -193,18 +193,18 @@ func (n *Node) decide(ctx context.Context, q *finding) (Decision, []offer, error
 
 // weigh ranks what q found.
 func (n *Node) weigh(start time.Time, q *finding, answer Answer) (Decision, []offer) {
-	judge, need := n.cfg.Judge(), q.need
+	compiled, need := n.cfg.Policy(), q.need
 	d := Decision{
 		Topic:        q.topic,
 		Need:         DecisionNeed(need),
-		Policy:       judge.Policy().Version,
+		Policy:       compiled.Policy().Version,
 		Time:         start,
 		Answer:       answer,
 		FindMillis:   millis(answer.Elapsed),
 		Reservations: []Reservation{},
 		Verdicts:     []Judged{},
 	}
-	ranking := judge.Rank(need, n.me(need.Region), answer.Candidates)
+	ranking := compiled.Rank(need, n.me(need.Region), answer.Candidates)
 	now := time.Now()
 	passed := n.rankOffers(now, ranking, q.offers)
 	all := slices.Clone(passed)
@@ -243,7 +243,7 @@ func (n *Node) weigh(start time.Time, q *finding, answer Answer) (Decision, []of
 
 // order is whom to ask of those that passed; see [place.Order].
 func (n *Node) order(passed []offer) []offer {
-	return place.Order(passed, n.cfg.Judge().Policy().Keep, n.peers.Live.Suspect, newRand())
+	return place.Order(passed, n.cfg.Policy().Policy().Keep, n.peers.Live.Suspect, newRand())
 }
 
 // refusal is for when no candidate passed.

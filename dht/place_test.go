@@ -369,7 +369,7 @@ func TestPlaceOnOneself(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	n := newTestNode(t, func(c *Config) { c.Judge = func() *policy.Compiled { return judge } })
+	n := newTestNode(t, func(c *Config) { c.Policy = func() *policy.Compiled { return judge } })
 	n.run(t)
 	n.awaitReady(t)
 	var placed Placed

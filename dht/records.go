@@ -247,7 +247,7 @@ func (n *Node) serveQuery(from peer.ID, q *pb.Query) *pb.Response {
 	reply := &pb.QueryReply{}
 	var held int
 	var rejected map[string]int
-	if q.Sealed || q.Explain || topic.Provisions() || q.Policy != n.cfg.Judge().Policy().Version {
+	if q.Sealed || q.Explain || topic.Provisions() || q.Policy != n.cfg.Policy().Policy().Version {
 		var picked []policy.Candidate
 		picked, held, rejected = n.sampleHeld(topic, need, me, exclude, limit, q.Explain)
 		for _, c := range picked {
@@ -293,7 +293,7 @@ func (n *Node) sampleHeld(topic Topic, need capacity.Need, me capacity.Record, e
 			Trust:  n.doubts.Of(now, h.Node()),
 		})
 	}
-	ranking := n.cfg.Judge().Rank(need, me, candidates)
+	ranking := n.cfg.Policy().Rank(need, me, candidates)
 	verdicts := ranking.Passed
 	if len(verdicts) > limit {
 		verdicts = ranking.Draw(limit, len(verdicts), newRand())

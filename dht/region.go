@@ -264,7 +264,7 @@ func (q *finding) enough() bool {
 	for _, c := range q.found {
 		candidates = append(candidates, c)
 	}
-	ranking := q.n.cfg.Judge().Rank(q.need, q.n.me(q.need.Region), candidates)
+	ranking := q.n.cfg.Policy().Rank(q.need, q.n.me(q.need.Region), candidates)
 	return slices.ContainsFunc(ranking.Passed, func(v policy.Evaluation) bool { return place.GoodEnough(v.Record.Stress()) })
 }
 

@@ -100,11 +100,11 @@ func Parse(file string, text []byte) (*Compiled, error) {
 	if len(r.faults) > 0 {
 		return nil, &Faults{file, r.faults}
 	}
-	judge, err := Compile(p)
+	compiled, err := Compile(p)
 	if err != nil {
 		return nil, r.compiled(err)
 	}
-	return judge, nil
+	return compiled, nil
 }
 
 // A policyReader reads one text and finds out where in it a mistake is.

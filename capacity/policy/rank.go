@@ -154,25 +154,25 @@ type Ranking struct {
 // true of it, and by "score" if its score is not a finite number. Rank neither
 // keeps nor reorders cands.
 func (j *Compiled) Rank(need capacity.Need, me capacity.Record, cands []Candidate) Ranking {
-	env := &environment{Q: j.wants(need)}
-	j.facts(&env.Me, &me, me.Node, 1)
+	env := &environment{Q: j.needVars(need)}
+	j.recordVars(&env.Me, &me, me.Node, 1)
 	// Verdicts are large: they are written once, where they will stay.
-	found := make([]finding, len(cands))
+	found := make([]evaluated, len(cands))
 	terms := make([]TermScore, len(cands)*len(j.score))
 	passed := 0
 	var machine vm.VM // keeps its stack from one expression to the next
 	for i := range cands {
 		c := &cands[i]
-		j.facts(&env.R, &c.Record, me.Node, c.Trust)
+		j.recordVars(&env.R, &c.Record, me.Node, c.Trust)
 		env.RTT = capacity.Milliseconds(c.RTT)
 		n := len(j.score)
-		found[i] = j.judge(&machine, env, terms[i*n:(i+1)*n:(i+1)*n])
+		found[i] = j.evaluate(&machine, env, terms[i*n:(i+1)*n:(i+1)*n])
 		found[i].of = c
 		if found[i].rule == "" {
 			passed++
 		}
 	}
-	slices.SortStableFunc(found, func(a, b finding) int {
+	slices.SortStableFunc(found, func(a, b evaluated) int {
 		switch {
 		case a.rule == "" && b.rule == "":
 			return cmp.Compare(b.score, a.score)
@@ -190,23 +190,23 @@ func (j *Compiled) Rank(need capacity.Need, me capacity.Record, cands []Candidat
 	return Ranking{Passed: verdicts[:passed:passed], Rejected: verdicts[passed:]}
 }
 
-// finding is a verdict without a copy of the candidate.
-type finding struct {
+// evaluated is a verdict without a copy of the candidate.
+type evaluated struct {
 	of    *Candidate
 	rule  string
 	score float64
 	terms []TermScore
 }
 
-// judge judges the candidate that env is about. It fills in terms, unless a
+// evaluate evaluates the candidate that env is about. It fills in terms, unless a
 // filter rule rejects the candidate.
-func (j *Compiled) judge(machine *vm.VM, env *environment, terms []TermScore) finding {
+func (j *Compiled) evaluate(machine *vm.VM, env *environment, terms []TermScore) evaluated {
 	for i, rule := range j.filter {
 		if !holds(machine, rule, env) {
-			return finding{rule: j.policy.Filter[i].Name}
+			return evaluated{rule: j.policy.Filter[i].Name}
 		}
 	}
-	f := finding{terms: terms}
+	f := evaluated{terms: terms}
 	for i, value := range j.score {
 		t := &j.policy.Score[i]
 		x := number(machine, value, env)
@@ -223,7 +223,7 @@ func (j *Compiled) judge(machine *vm.VM, env *environment, terms []TermScore) fi
 	return f
 }
 
-func (j *Compiled) wants(need capacity.Need) NeedVars {
+func (j *Compiled) needVars(need capacity.Need) NeedVars {
 	w := NeedVars{
 		Purpose: need.Purpose.String(),
 		Stream:  need.Stream,
@@ -239,8 +239,8 @@ func (j *Compiled) wants(need capacity.Need) NeedVars {
 	return w
 }
 
-// facts sets f to what r says.
-func (j *Compiled) facts(f *RecordVars, r *capacity.Record, me peer.ID, believed float64) {
+// recordVars sets f to what r says.
+func (j *Compiled) recordVars(f *RecordVars, r *capacity.Record, me peer.ID, believed float64) {
 	*f = RecordVars{
 		State:    r.State.String(),
 		Name:     r.Name,

@@ -23,7 +23,7 @@ type Policy struct {
 	Version  uint64           // the higher one wins; 1 or more
 	Issued   time.Time        // operator's clock, ms resolution
 	Text     []byte           // YAML, as written
-	Judge    *policy.Compiled // what Text says, under Version, ready for use
+	Compiled *policy.Compiled // what Text says, under Version, ready for use
 }
 
 // Sum is the beginning of the SHA-256 of the text, by which people can compare
@@ -59,11 +59,11 @@ func OpenPolicy(sealed []byte, operator peer.ID) (Policy, error) {
 	if p.Operator != operator {
 		return Policy{}, fmt.Errorf("open policy: %w: signed by %s, the operator is %s", capacity.ErrForged, p.Operator, operator)
 	}
-	judge, err := policy.Parse(fmt.Sprintf("policy version %d", p.Version), p.Text)
+	compiled, err := policy.Parse(fmt.Sprintf("policy version %d", p.Version), p.Text)
 	if err != nil {
 		return Policy{}, err
 	}
-	p.Judge = judge.AsVersion(p.Version)
+	p.Compiled = compiled.AsVersion(p.Version)
 	return p, nil
 }
 

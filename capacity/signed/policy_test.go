@@ -23,7 +23,7 @@ func TestSignedPolicy(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if p.Version != 7 || p.Judge.Policy().Version != 7 || !p.Issued.Equal(issued) || string(p.Text) != string(text) || p.Operator != operator || p.Judge.Policy().Name != "x" || len(p.Sum()) != 12 {
+	if p.Version != 7 || p.Compiled.Policy().Version != 7 || !p.Issued.Equal(issued) || string(p.Text) != string(text) || p.Operator != operator || p.Compiled.Policy().Name != "x" || len(p.Sum()) != 12 {
 		t.Errorf("got %+v", p)
 	}
 	tampered := slices.Clone(sealed)

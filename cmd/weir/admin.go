@@ -81,7 +81,7 @@ func (n *node) adminHandler() http.Handler {
 	get("/links", func(*http.Request) (any, error) { return n.sfu.Links(), nil })
 	get("/sessions", func(*http.Request) (any, error) { return n.sfu.Clients().Sessions(), nil })
 	get("/decisions", func(*http.Request) (any, error) { return n.view.lastDecisions(), nil })
-	get("/policy", func(*http.Request) (any, error) { return n.policy.Judge().Policy(), nil })
+	get("/policy", func(*http.Request) (any, error) { return n.policy.Policy().Policy(), nil })
 	get("/records", func(r *http.Request) (any, error) {
 		return snapshot(r.Context(), n.dht.Reader, topicOf(r.URL.Query().Get("stream")))
 	})

@@ -39,13 +39,13 @@ type counters struct {
 	tallies      *tallies
 }
 
-// newCounters returns counters that are 0. Judge is the policy in force.
-func newCounters(judge func() *policy.Compiled) *counters {
+// newCounters returns counters that are 0. inForce is the policy in force.
+func newCounters(inForce func() *policy.Compiled) *counters {
 	vector := func(name, help string, labels ...string) *prometheus.CounterVec {
 		return prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: "weir", Name: name, Help: help}, labels)
 	}
 	return &counters{
-		words:        words{judge: judge, known: knownWords(), rules: make(map[string]bool)},
+		words:        words{policy: inForce, known: knownWords(), rules: make(map[string]bool)},
 		placements:   vector("placements_total", "Searches for a node, among the carriers of a stream or all nodes: placed, refused, no_holders or failed.", "purpose", "among", "outcome"),
 		rejected:     vector("candidates_rejected_total", "Candidates of those searches that a rule of the policy rejected, as judged here by the seeker or as told by holders.", "by", "rule"),
 		reservations: vector("reservations_total", "Reservations asked of candidates: granted, or why not. Abandoned: another was there before.", "outcome"),
@@ -103,8 +103,8 @@ func (c *counters) refused(reason string) {
 // words keep what a label may say to a bounded set: much of it comes from
 // peers.
 type words struct {
-	judge func() *policy.Compiled
-	known map[string]bool // read only
+	policy func() *policy.Compiled
+	known  map[string]bool // read only
 
 	mu    sync.Mutex
 	rules map[string]bool // other names of rules, mostRules at most
@@ -147,7 +147,7 @@ func (w *words) word(s string) string {
 	defer w.mu.Unlock()
 	if !w.rules[s] {
 		isRule := func(r policy.Rule) bool { return r.Name == s }
-		if len(w.rules) >= mostRules || !slices.ContainsFunc(w.judge().Policy().Filter, isRule) {
+		if len(w.rules) >= mostRules || !slices.ContainsFunc(w.policy().Policy().Filter, isRule) {
 			return otherWord
 		}
 		w.rules[s] = true

@@ -105,7 +105,7 @@ func (n *node) vitals() []vital {
 		{"media", func() { n.sfu.Counts() }},
 		{"admission", func() { n.ledger.Totals(time.Now()) }},
 		{"discovery", func() { n.dht.Alone() }},
-		{"policy", func() { n.policy.Judge() }},
+		{"policy", func() { n.policy.Policy() }},
 	}
 }
 

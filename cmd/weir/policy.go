@@ -173,11 +173,11 @@ func checkPolicy(c *cli.Context) error {
 	if err != nil {
 		return cmdline.BadInput(err)
 	}
-	judge, err := policy.Parse(name, text)
+	compiled, err := policy.Parse(name, text)
 	if err != nil {
 		return cmdline.BadInput(err)
 	}
-	p := judge.Policy()
+	p := compiled.Policy()
 	if c.Bool("json") {
 		return term.PrintJSON(c, p)
 	}
@@ -226,8 +226,8 @@ const policyCheck = time.Second
 // A policyFile is the policy in force: the built-in one, or that of a file,
 // which may change while the node runs. A text with a mistake changes nothing.
 type policyFile struct {
-	judge atomic.Pointer[policy.Compiled]
-	log   *slog.Logger
+	inForce atomic.Pointer[policy.Compiled]
+	log     *slog.Logger
 
 	mu   sync.Mutex
 	path string // "": the built-in one
@@ -240,31 +240,31 @@ type policyFile struct {
 // that is "".
 func newPolicyFile(path string, log *slog.Logger) (*policyFile, error) {
 	f := &policyFile{path: path, log: log}
-	judge, err := policy.Compile(policy.Default())
+	compiled, err := policy.Compile(policy.Default())
 	if path != "" {
 		if f.text, err = readText(path, nil); err == nil {
-			judge, err = f.parse()
+			compiled, err = f.parse()
 		}
 	}
 	if err != nil {
 		return nil, fmt.Errorf("--policy: %w", err)
 	}
-	f.judge.Store(judge)
+	f.inForce.Store(compiled)
 	return f, nil
 }
 
 // parse reads text. Version 0 is the built-in policy's: holders and seekers take
 // the same version for the same policy.
 func (f *policyFile) parse() (*policy.Compiled, error) {
-	judge, err := policy.Parse(f.path, f.text)
-	if err == nil && judge.Policy().Version == 0 {
+	compiled, err := policy.Parse(f.path, f.text)
+	if err == nil && compiled.Policy().Version == 0 {
 		err = fmt.Errorf("%s: it has no version: add for example version: 1, and raise it with every change", f.path)
 	}
-	return judge, err
+	return compiled, err
 }
 
-// Judge is the policy in force, ready for use.
-func (f *policyFile) Judge() *policy.Compiled { return f.judge.Load() }
+// Policy is the policy in force, ready for use.
+func (f *policyFile) Policy() *policy.Compiled { return f.inForce.Load() }
 
 // run applies what the file comes to say, until ctx is done. Sessions, streams
 // and links are not touched: the next decision is made by the new policy.
@@ -289,19 +289,19 @@ func (f *policyFile) take(next *policyFile) {
 	f.mu.Lock()
 	f.path, f.text = path, text
 	f.mu.Unlock()
-	before, now := f.judge.Swap(next.Judge()).Policy(), next.Judge().Policy()
+	before, now := f.inForce.Swap(next.Policy()).Policy(), next.Policy().Policy()
 	f.tell(event.Event{Kind: event.PolicyApplied, Detail: fmt.Sprintf("%q version %d, after version %d", now.Name, now.Version, before.Version)})
 }
 
 // reload reads the file, if there is one. Its error has been told.
 func (f *policyFile) reload() error {
-	judge, err := f.changed()
+	compiled, err := f.changed()
 	if err != nil {
 		f.tell(event.Event{Kind: event.PolicyRefused, Detail: err.Error()})
 		return err
 	}
-	if judge != nil {
-		before, now := f.judge.Swap(judge).Policy(), judge.Policy()
+	if compiled != nil {
+		before, now := f.inForce.Swap(compiled).Policy(), compiled.Policy()
 		f.tell(event.Event{Kind: event.PolicyApplied, Detail: fmt.Sprintf("%q version %d, after version %d", now.Name, now.Version, before.Version)})
 	}
 	return nil

@@ -33,7 +33,7 @@ func TestPolicyFileIsReadAgain(t *testing.T) {
 		t.Helper()
 		log.Reset()
 		_ = f.reload()
-		if got := f.Judge().Policy().Version; got != version {
+		if got := f.Policy().Policy().Version; got != version {
 			t.Errorf("version %d is in force, want %d", got, version)
 		}
 		if !strings.Contains(log.String(), says) || says == "" && log.Len() > 0 {
@@ -105,7 +105,7 @@ func TestBoundsAreThoseOfThePolicyInForce(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		f.judge.Store(judge)
+		f.inForce.Store(judge)
 	}
 	for _, tt := range []struct {
 		name                      string

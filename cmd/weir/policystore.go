@@ -48,8 +48,8 @@ func (s *policyStore) apply(p signed.Policy, sealed []byte) error {
 	if err := s.keep(p.Version, sealed); err != nil {
 		s.log.Warn("policy not kept; it is in force until the node ends", "err", err)
 	}
-	before := s.policy.judge.Swap(p.Judge).Policy()
-	s.policy.tell(event.Event{Kind: event.PolicyApplied, Detail: fmt.Sprintf("%q version %d, after version %d, sum %s, signed by the operator", p.Judge.Policy().Name, p.Version, before.Version, p.Sum())})
+	before := s.policy.inForce.Swap(p.Compiled).Policy()
+	s.policy.tell(event.Event{Kind: event.PolicyApplied, Detail: fmt.Sprintf("%q version %d, after version %d, sum %s, signed by the operator", p.Compiled.Policy().Name, p.Version, before.Version, p.Sum())})
 	return nil
 }
 
@@ -91,7 +91,7 @@ func (s *policyStore) files() ([]string, error) {
 
 func policyEntryOf(p signed.Policy, sealed []byte, inForce bool) api.PolicyVersion {
 	return api.PolicyVersion{
-		Version: p.Version, Name: p.Judge.Policy().Name, Issued: p.Issued, Operator: p.Operator, Sum: p.Sum(),
+		Version: p.Version, Name: p.Compiled.Policy().Name, Issued: p.Issued, Operator: p.Operator, Sum: p.Sum(),
 		InForce: inForce, Text: string(p.Text), Sealed: sealed,
 	}
 }
@@ -114,7 +114,7 @@ func (s *policyStore) history() ([]api.PolicyVersion, error) {
 			s.log.Warn("kept policy not used", "file", name, "err", err)
 			continue
 		}
-		list = append(list, policyEntryOf(p, sealed, p.Version == s.policy.Judge().Policy().Version))
+		list = append(list, policyEntryOf(p, sealed, p.Version == s.policy.Policy().Policy().Version))
 	}
 	return list, nil
 }
@@ -140,7 +140,7 @@ func (s *policyStore) unreadable() (version uint64, why error) {
 
 // check says whether the newest policy kept is in force.
 func (s *policyStore) check() doctor.Check {
-	now := s.policy.Judge().Policy()
+	now := s.policy.Policy().Policy()
 	c := doctor.Check{Name: "policy", Outcome: inspect.Fine, Seen: fmt.Sprintf("%q version %d is in force", now.Name, now.Version)}
 	if version, why := s.unreadable(); why != nil && version > now.Version {
 		c.Outcome, c.Do = inspect.Warning, fmt.Sprintf("sign it again in the words that weir policy check accepts: weir policy push --as %d", version+1)

@@ -57,7 +57,7 @@ func TestPolicySignedUnderOldWords(t *testing.T) {
 		}
 		f.event = func(e event.Event) { told.WriteString(string(e.Kind) + " " + e.Detail + "\n") }
 		s := &policyStore{dir: dir, operator: capacitytest.ID(t, "operator"), policy: f, log: slog.New(slog.DiscardHandler)}
-		d, err := dht.Listen(dht.Config{Key: capacitytest.Key(t, "node"), Network: "policies", Operator: s.operator, Apply: s.apply, Judge: f.Judge, Log: s.log})
+		d, err := dht.Listen(dht.Config{Key: capacitytest.Key(t, "node"), Network: "policies", Operator: s.operator, Apply: s.apply, Policy: f.Policy, Log: s.log})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -80,7 +80,7 @@ func TestPolicySignedUnderOldWords(t *testing.T) {
 	}
 	keep(s, 3, sealUnchecked(t, 3, old, key))
 	s, told = start(dir)
-	if p := s.policy.Judge().Policy(); p.Name != "default" || p.Version != 0 {
+	if p := s.policy.Policy().Policy(); p.Name != "default" || p.Version != 0 {
 		t.Errorf("%q version %d is in force, want the built-in one", p.Name, p.Version)
 	}
 	for _, want := range []string{"policy.refused version 3, kept from before", "policy version 3:3:1: field \"mood\" is called strategy now"} {
@@ -99,7 +99,7 @@ func TestPolicySignedUnderOldWords(t *testing.T) {
 	}
 	keep(s, 2, sealed)
 	s, told = start(dir)
-	if p := s.policy.Judge().Policy(); p.Version != 2 || !strings.Contains(told, "policy.refused version 3") || s.check().Outcome != inspect.Warning {
+	if p := s.policy.Policy().Policy(); p.Version != 2 || !strings.Contains(told, "policy.refused version 3") || s.check().Outcome != inspect.Warning {
 		t.Errorf("version %d is in force, want the newest that can be used, 2; told %q", p.Version, told)
 	}
 
@@ -108,7 +108,7 @@ func TestPolicySignedUnderOldWords(t *testing.T) {
 	}
 	keep(s, 4, sealed)
 	s, told = start(dir)
-	if p := s.policy.Judge().Policy(); p.Version != 4 || strings.Contains(told, "refused") || s.check().Outcome != inspect.Fine {
+	if p := s.policy.Policy().Policy(); p.Version != 4 || strings.Contains(told, "refused") || s.check().Outcome != inspect.Fine {
 		t.Errorf("version %d is in force, want 4; told %q", p.Version, told)
 	}
 }

@@ -66,7 +66,7 @@ func (n *node) tryPolicy(r *http.Request) (any, error) {
 		}
 		surveys[topic] = survey
 	}
-	t := trial(n.policy.Judge(), after, surveys, needs, n.view.lastDecisions())
+	t := trial(n.policy.Policy(), after, surveys, needs, n.view.lastDecisions())
 	t.Node = n.dht.ID()
 	return t, nil
 }

@@ -161,7 +161,7 @@ func TestPolicyTryAPI(t *testing.T) {
 			t.Errorf("%s: %s: %s; want %d and %q", name, resp.Status, &b, c.status, c.says)
 		}
 	}
-	if got := n.policy.Judge().Policy().Name; got != "default" {
+	if got := n.policy.Policy().Policy().Name; got != "default" {
 		t.Errorf("policy %q is in force after trying others", got)
 	}
 

@@ -461,7 +461,7 @@ func (n *node) awaitServer(ctx context.Context, need capacity.Need, exclude []pe
 	}
 	region := cmp.Or(need.Region, n.cfg.region)
 	me, _ := n.sample()
-	if rule := n.policy.Judge().RejectsNew(need, me, region); rule != "" {
+	if rule := n.policy.Policy().RejectsNew(need, me, region); rule != "" {
 		return sfu.Helper{}, &capacity.Refusal{
 			Reason:     scale.ProvisioningWouldNotHelp,
 			Detail:     fmt.Sprintf("%s; a new server would not help: the policy's rule %q refuses it as well", refused.Detail, rule),
@@ -473,7 +473,7 @@ func (n *node) awaitServer(ctx context.Context, need capacity.Need, exclude []pe
 	}
 	defer n.waiters.leave()
 	began := time.Now()
-	settings := n.policy.Judge().Policy().Provision.OrDefault()
+	settings := n.policy.Policy().Policy().Provision.OrDefault()
 	ctx, cancel := context.WithTimeout(ctx, settings.WaitTimeout)
 	defer cancel()
 	helper, err := n.placeOnNewcomer(ctx, region, need, exclude, refused)

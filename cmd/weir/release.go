@@ -62,7 +62,7 @@ func (r *releaser) run(ctx context.Context) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		}
-		p := r.node.policy.Judge().Policy()
+		p := r.node.policy.Policy().Policy()
 		free := r.step(time.Now(), p)
 		if !free || time.Now().Before(r.again) {
 			continue

@@ -108,8 +108,8 @@ policy: ` + policy + "\n")
 	if !n.cfg.log.Enabled(t.Context(), slog.LevelWarn) || n.cfg.log.Enabled(t.Context(), slog.LevelInfo) {
 		t.Error("the log does not go by warn")
 	}
-	if n.policy.Judge().Policy().Name != "one" {
-		t.Errorf("policy %q is in force", n.policy.Judge().Policy().Name)
+	if n.policy.Policy().Policy().Name != "one" {
+		t.Errorf("policy %q is in force", n.policy.Policy().Policy().Name)
 	}
 	for end := time.Now().Add(30 * time.Second); n.gauge.Read().CPULimit != 0.5 && time.Now().Before(end); {
 		time.Sleep(10 * time.Millisecond) // until its next sample
@@ -124,7 +124,7 @@ policy: ` + policy + "\n")
 
 	// And back, which also takes the policy away.
 	write("log-level: error\n")
-	if report, err = n.reload(); err != nil || n.ledger.Totals(time.Now()).Limits.Sessions != 500 || n.policy.Judge().Policy().Name != "default" || n.tuned.Load().overflow != sfu.Redirect {
+	if report, err = n.reload(); err != nil || n.ledger.Totals(time.Now()).Limits.Sessions != 500 || n.policy.Policy().Policy().Name != "default" || n.tuned.Load().overflow != sfu.Redirect {
 		t.Errorf("back: %+v, %v", report, err)
 	}
 	if report, err = n.reload(); err != nil || len(report.Changed) > 0 || report.String() != "no setting has changed" {

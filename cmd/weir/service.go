@@ -222,11 +222,11 @@ func newNode(cfg nodeConfig) (_ *node, err error) {
 		}
 		bootstrap = append(bootstrap, info)
 	}
-	n.outcomes, n.counters, n.handed = newOutcomes(), newCounters(n.policy.Judge), newEventCounts()
+	n.outcomes, n.counters, n.handed = newOutcomes(), newCounters(n.policy.Policy), newEventCounts()
 	var starts *scale.Provisioner
 	if cfg.provision.given() {
 		p := newProvisioner(cfg.provision.run, cfg.network, cfg.provisionRegions, cfg.log)
-		p.policy = func() policy.Provision { return n.policy.Judge().Policy().Provision }
+		p.policy = func() policy.Provision { return n.policy.Policy().Policy().Provision }
 		p.nodes, p.room, p.invite, p.event, p.counts = n.regionRecords, n.roomFor, n.invite, n.events.add, n.outcomes
 		n.provisioner = p
 		starts = &scale.Provisioner{Regions: p.regions, Start: p.start, Leave: p.leave}
@@ -249,7 +249,7 @@ func newNode(cfg nodeConfig) (_ *node, err error) {
 		Key: key, Network: cfg.network, Bootstrap: bootstrap, Seeds: cfg.seeds, PublicIP: cfg.publicIP,
 		Discovery: cfg.discovery, Servers: serversOf(cfg.servers),
 		PeerFile: filepath.Join(cfg.dataDir, "peers.json"),
-		Judge:    n.policy.Judge,
+		Policy:   n.policy.Policy,
 		Sample:   n.sample,
 		Grant:    func(r capacity.Request) (capacity.Lease, error) { return n.ledger.Reserve(time.Now(), r) },
 		Release:  n.ledger.Release,
@@ -310,7 +310,7 @@ func newNode(cfg nodeConfig) (_ *node, err error) {
 // fanout is how many cascade pulls of one stream there may be here: as many as
 // the policy in force says, and no more than --fanout where that is given.
 func (n *node) fanout() int {
-	most := n.policy.Judge().Policy().Fanout
+	most := n.policy.Policy().Policy().Fanout
 	if own := n.tuned.Load().fanout; own > 0 && (most == 0 || own < most) {
 		return own
 	}
@@ -320,7 +320,7 @@ func (n *node) fanout() int {
 // depth is how many cascade links there may be from the origin to a viewer by
 // the policy in force.
 func (n *node) depth() int {
-	return cmp.Or(n.policy.Judge().Policy().Depth, capacity.MaxDepth)
+	return cmp.Or(n.policy.Policy().Policy().Depth, capacity.MaxDepth)
 }
 
 func listenMedia(log *slog.Logger, addr string, asked bool) (*udp.Socket, error) {
@@ -549,7 +549,7 @@ func serve(ctx context.Context, s *http.Server, l net.Listener) error {
 func (n *node) sample() (capacity.Record, []capacity.Carriage) {
 	r := capacity.Record{
 		Name: n.cfg.name, URL: n.publicURL(), Media: n.media(), Region: n.cfg.region, Zone: n.cfg.zone,
-		Release: build.Release(), Features: n.features(), Policy: n.policy.Judge().Policy().Version,
+		Release: build.Release(), Features: n.features(), Policy: n.policy.Policy().Policy().Version,
 	}
 	n.ledger.Totals(time.Now()).Fill(&r)
 	reading := n.gauge.Read()
@@ -745,7 +745,7 @@ func (n *node) status() api.Status {
 	s := api.Status{
 		PeerID: n.dht.ID(), Name: n.cfg.name, Release: build.Release(), Network: n.cfg.network, Discovery: n.cfg.discovery, Region: n.cfg.region,
 		State: totals.State, Stress: totals.Stress, Uptime: time.Since(n.began).Milliseconds(),
-		P2P: info.P2P, HTTP: info.HTTP, TLS: n.cfg.tls.status(), Admin: info.Admin, Media: info.Media, Policy: n.policy.Judge().Policy().Version,
+		P2P: info.P2P, HTTP: info.HTTP, TLS: n.cfg.tls.status(), Admin: info.Admin, Media: info.Media, Policy: n.policy.Policy().Policy().Version,
 		Overflow: n.tuned.Load().overflow, Publishers: counts.Publishers, Viewers: counts.Viewers, Streams: counts.Streams,
 		Links: counts.Links, Leases: totals.Leases, Peers: len(n.dht.Host().Network().Peers()),
 		NotForwarded: n.sfu.NotForwarded(), Goroutines: runtime.NumGoroutine(), Drain: n.drainStatus(), Waiting: int64(n.waiters.count()),

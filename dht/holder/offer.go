@@ -78,19 +78,19 @@ type Query struct {
 // the best with nothing counted. The count is too high where askers go
 // elsewhere; so where it alone leaves nothing to offer, it is not applied. Nor
 // would it be right if nobody ever left; see drift.
-func (t *Table) Offers(now time.Time, judge *policy.Compiled, q Query, rnd *rand.Rand) (offers []Offer, held int, rejected map[string]int) {
+func (t *Table) Offers(now time.Time, compiled *policy.Compiled, q Query, rnd *rand.Rand) (offers []Offer, held int, rejected map[string]int) {
 	stock, askers, rate := t.stock(now, q.Topic, q.Me.Node)
 	for i := range stock {
 		stock[i].left = left(rate, now.Sub(stock[i].Received))
 	}
-	ranking := rankStock(judge, stock, &q, true)
+	ranking := rankStock(compiled, stock, &q, true)
 	if len(ranking.Passed) == 0 && slices.ContainsFunc(stock, func(s stocked) bool { return s.shadow != shadow{} }) {
-		ranking = rankStock(judge, stock, &q, false)
+		ranking = rankStock(compiled, stock, &q, false)
 	}
 	verdicts := ranking.Passed
 	if len(verdicts) > q.Limit {
 		pool := PoolPart * q.Limit
-		if judge.Policy().Strategy == policy.BinPack {
+		if compiled.Policy().Strategy == policy.BinPack {
 			pool = q.Limit // shadows alone keep askers apart
 		}
 		verdicts = ranking.Draw(q.Limit, pool, rnd)
@@ -98,7 +98,7 @@ func (t *Table) Offers(now time.Time, judge *policy.Compiled, q Query, rnd *rand
 	// The asker draws among the best of what it gets, by score.
 	best := slices.Clone(verdicts)
 	slices.SortStableFunc(best, func(a, b policy.Evaluation) int { return cmp.Compare(b.Score, a.Score) })
-	best = best[:min(len(best), cmp.Or(judge.Policy().Keep, len(best)))]
+	best = best[:min(len(best), cmp.Or(compiled.Policy().Keep, len(best)))]
 	total := 0.0
 	for _, v := range best {
 		total += max(0, v.Score)
@@ -123,7 +123,7 @@ func (t *Table) Offers(now time.Time, judge *policy.Compiled, q Query, rnd *rand
 	return offers, len(stock), ranking.RejectedBy()
 }
 
-func rankStock(judge *policy.Compiled, stock []stocked, q *Query, shadows bool) policy.Ranking {
+func rankStock(compiled *policy.Compiled, stock []stocked, q *Query, shadows bool) policy.Ranking {
 	candidates := make([]policy.Candidate, 0, len(stock))
 	for _, s := range stock {
 		if slices.Contains(q.Exclude, s.Node()) {
@@ -144,7 +144,7 @@ func rankStock(judge *policy.Compiled, stock []stocked, q *Query, shadows bool) 
 		}
 		candidates = append(candidates, c)
 	}
-	return judge.Rank(q.Need, q.Me, candidates)
+	return compiled.Rank(q.Need, q.Me, candidates)
 }
 
 // PredictRTT is the round trip expected between a and b, 0 if either is

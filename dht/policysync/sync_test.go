@@ -329,7 +329,7 @@ func FuzzAnswer(f *testing.F) {
 			if p.Operator != id || p.Version == 0 {
 				return errors.New("must not be asked for")
 			}
-			_, err := policy.Compile(p.Judge.Policy())
+			_, err := policy.Compile(p.Compiled.Policy())
 			return err
 		},
 		Go:  func(func(context.Context)) bool { return false }, // closed

@@ -119,19 +119,19 @@ func (p *plan) next() task {
 // A truth knows every node's state at every instant, and what the policy would
 // make of it.
 type truth struct {
-	nodes  []*lab.Node
-	judge  *policy.Compiled // the policy
-	scorer *policy.Compiled // its score alone, whoever is full
-	keep   int
+	nodes    []*lab.Node
+	compiled *policy.Compiled // the policy
+	scorer   *policy.Compiled // its score alone, whoever is full
+	keep     int
 }
 
 func newTruth(nodes []*lab.Node, seed uint64) (*truth, error) {
 	p := policy.Default()
-	judge, err := policy.Compile(p)
+	compiled, err := policy.Compile(p)
 	if err != nil {
 		return nil, err
 	}
-	t := &truth{nodes: nodes, judge: judge, keep: p.Keep}
+	t := &truth{nodes: nodes, compiled: compiled, keep: p.Keep}
 	p.Filter = nil
 	t.scorer, err = policy.Compile(p)
 	return t, err
@@ -164,7 +164,7 @@ func (t *truth) look(seeker *lab.Node, need capacity.Need, rnd *rand.Rand) insig
 	for _, v := range t.scorer.Rank(need, me, all).Passed {
 		in.scores[index[string(v.Record.Node)]] = v.Score
 	}
-	passed := t.judge.Rank(need, me, all)
+	passed := t.compiled.Rank(need, me, all)
 	if len(passed.Passed) == 0 {
 		return in
 	}

@@ -15,16 +15,16 @@ import (
 
 // A worth asks a policy for the score of a node, and remembers it.
 type worth struct {
-	judge *policy.Compiled
-	known map[[2]int]float64 // by stress, in hundredths, and round trip, in ms
+	compiled *policy.Compiled
+	known    map[[2]int]float64 // by stress, in hundredths, and round trip, in ms
 }
 
 func newWorth(p policy.Policy) *worth {
-	judge, err := policy.Compile(p)
+	compiled, err := policy.Compile(p)
 	if err != nil {
 		panic(err) // it is one of ours
 	}
-	return &worth{judge, make(map[[2]int]float64)}
+	return &worth{compiled, make(map[[2]int]float64)}
 }
 
 // of is the score of a node with that stress and round trip, both rounded; 0 if
@@ -38,7 +38,7 @@ func (w *worth) of(stress float64, rtt time.Duration) float64 {
 	c := policy.Candidate{RTT: time.Duration(key[1]) * time.Millisecond, Trust: 1}
 	c.Record = capacity.Record{Node: "node", URL: "http://node", Sessions: capacity.Usage{Used: int64(key[0]) * limit / 100, Limit: limit}}
 	score := 0.0
-	for _, v := range w.judge.Rank(capacity.Need{Purpose: capacity.View}, capacity.Record{Node: "seeker"}, []policy.Candidate{c}).Passed {
+	for _, v := range w.compiled.Rank(capacity.Need{Purpose: capacity.View}, capacity.Record{Node: "seeker"}, []policy.Candidate{c}).Passed {
 		score = v.Score
 	}
 	w.known[key] = score
@@ -142,7 +142,7 @@ func (t *trial) reserve() {
 	}
 	p.Start()
 	none := func(peer.ID) bool { return false }
-	do(p.Found(e.now, place.Order(t.ranked(), t.worth.judge.Policy().Keep, none, t.rnd), place.Levels))
+	do(p.Found(e.now, place.Order(t.ranked(), t.worth.compiled.Policy().Keep, none, t.rnd), place.Levels))
 	for !step.Done {
 		e.next(step.Due, func() { do(p.Tick(e.now)) })
 	}
