@@ -14,7 +14,7 @@ import (
 // message counts once.
 func total(nodes []*testNode, wanted func(protocol string) bool) (messages, bytes int64) {
 	for _, n := range nodes {
-		for _, t := range n.Traffic() {
+		for _, t := range n.overlay.Traffic.List() {
 			if wanted(t.Protocol) {
 				messages += t.MessagesOut
 				bytes += t.BytesOut

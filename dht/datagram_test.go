@@ -18,7 +18,7 @@ import (
 
 // datagrams is how many datagrams n has received and sent.
 func (n *testNode) datagrams() (in, out int64) {
-	for _, t := range n.Traffic() {
+	for _, t := range n.overlay.Traffic.List() {
 		if t.Protocol == string(n.datagramProtocol()) {
 			return t.MessagesIn, t.MessagesOut
 		}

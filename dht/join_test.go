@@ -50,10 +50,10 @@ func TestBusyPortIsAnError(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer first.Close()
-	second, err := Listen(Config{Key: newKey(t), Network: "test", Listen: first.Host().Addrs()})
+	second, err := Listen(Config{Key: newKey(t), Network: "test", Listen: first.Overlay().Host.Addrs()})
 	if err == nil {
 		second.Close()
-		t.Errorf("two nodes listen on %v", first.Host().Addrs())
+		t.Errorf("two nodes listen on %v", first.Overlay().Host.Addrs())
 	}
 	if _, err := Listen(Config{Network: "test"}); err == nil {
 		t.Error("a node without a key")
@@ -200,7 +200,7 @@ func TestPeersTellsWhoIsConnected(t *testing.T) {
 		return nil
 	})
 	var records overlay.Usage
-	for _, tr := range nodes[0].Traffic() {
+	for _, tr := range nodes[0].overlay.Traffic.List() {
 		if tr.Protocol == string(nodes[0].records) {
 			records = tr
 		}

@@ -268,9 +268,9 @@ func TestListedServersAreBootstrapPeers(t *testing.T) {
 	second.awaitReady(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
-	go func() { defer close(done); _ = list.Run(ctx, second.Relisted) }()
+	go func() { defer close(done); _ = list.Run(ctx, second.Overlay().Wake) }()
 	defer func() { cancel(); <-done }()
-	if err := os.WriteFile(path, []byte(first.Addrs()[0].String()+"\n"), 0o600); err != nil {
+	if err := os.WriteFile(path, []byte(first.overlay.Addrs()[0].String()+"\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, func() error {

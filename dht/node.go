@@ -10,12 +10,10 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/hashicorp/serf/coordinate"
 	"github.com/libp2p/go-libp2p"
 	kaddht "github.com/libp2p/go-libp2p-kad-dht"
 	kb "github.com/libp2p/go-libp2p-kbucket"
 	"github.com/libp2p/go-libp2p/core/crypto"
-	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/core/protocol"
@@ -341,32 +339,17 @@ func (n *Node) wall(now time.Time) time.Time { return now.Add(n.cfg.ClockOffset)
 // ID is the node's peer ID.
 func (n *Node) ID() peer.ID { return n.overlay.Host.ID() }
 
-// Host is the libp2p host below the node. It ends with the node.
-func (n *Node) Host() host.Host { return n.overlay.Host }
+// Overlay is the node's place among the others: its host, streams of further
+// protocols, and what it costs. It ends with the node.
+func (n *Node) Overlay() *overlay.Overlay { return n.overlay }
 
 // NetworkID is the ID in the node's protocol names.
 func (n *Node) NetworkID() string { return n.network }
-
-// Addrs are the addresses others reach this node at, each with /p2p/ID.
-func (n *Node) Addrs() []multiaddr.Multiaddr { return n.overlay.Addrs() }
 
 // Ready is closed once every bootstrap peer has been tried and a holder has
 // accepted the node's record, or nobody is there to accept it. A node that
 // publishes nothing is ready once it has looked holders up.
 func (n *Node) Ready() <-chan struct{} { return n.ready }
-
-// Alone reports whether no other node of this network is known to be there.
-func (n *Node) Alone() bool { return n.peers.Alone() }
-
-// Relisted tells the node that Config.Servers returns others than before: if it
-// has nobody to talk to, it tries them at once.
-func (n *Node) Relisted() { n.overlay.Wake() }
-
-// Coordinate is the node's Vivaldi coordinate, in seconds.
-func (n *Node) Coordinate() *coordinate.Coordinate { return n.overlay.Coords.Here() }
-
-// Traffic is what each protocol has cost since the node started.
-func (n *Node) Traffic() []overlay.Usage { return n.overlay.Traffic.List() }
 
 // Flooded is how many records and datagrams of peers were refused since they sent
 // too many.
@@ -375,25 +358,6 @@ func (n *Node) Flooded() uint64 { return n.rates.Refused() }
 // Kick makes the node publish as soon as the pace allows: a stream that is new
 // or gone at once, all else half a second after the last time.
 func (n *Node) Kick() { n.publisher.Kick() }
-
-// OpenStream opens a stream of the protocol /weir/<network-id>/name to id,
-// connecting first if need be, also by addrs, all within ctx.
-func (n *Node) OpenStream(ctx context.Context, id peer.ID, addrs []multiaddr.Multiaddr, name string) (network.Stream, error) {
-	return n.overlay.OpenStream(ctx, id, addrs, name)
-}
-
-// Handle lets f serve the streams of the protocol /weir/<network-id>/name. F
-// runs on a goroutine of its own per stream, which Close waits for; Close
-// resets the stream.
-func (n *Node) Handle(name string, f func(network.Stream)) {
-	n.overlay.Handle(name, f)
-}
-
-// Protect keeps the connection to id from being trimmed.
-func (n *Node) Protect(id peer.ID) { n.overlay.Protect(id) }
-
-// Unprotect ends what Protect began.
-func (n *Node) Unprotect(id peer.ID) { n.overlay.Unprotect(id) }
 
 // servers are the listed servers, this node perhaps among them, in the order of
 // their IDs, or nil if none are listed. It sees to it that they can be dialled.
@@ -513,7 +477,7 @@ func (n *Node) announce(ctx context.Context) error {
 	defer tick.Stop()
 	for {
 		h, looked := n.dir.Holders(time.Now(), CapacityTopic())
-		if n.Alone() || looked && (n.cfg.Sample == nil || len(h.Remote) == 0) {
+		if n.peers.Alone() || looked && (n.cfg.Sample == nil || len(h.Remote) == 0) {
 			break
 		}
 		select {

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/crypto"
+	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/multiformats/go-multiaddr"
 	"go.uber.org/goleak"
@@ -129,6 +130,9 @@ func (n *testNode) sample() (capacity.Record, []capacity.Carriage) {
 	}
 	return r, append([]capacity.Carriage(nil), n.streams...)
 }
+
+// Host is the libp2p host below the node.
+func (n *testNode) Host() host.Host { return n.overlay.Host }
 
 func (n *testNode) info() peer.AddrInfo { return peer.AddrInfo{ID: n.ID(), Addrs: n.Host().Addrs()} }
 

@@ -423,7 +423,7 @@ func TestFetchReturnsANodesOwnRecords(t *testing.T) {
 		}
 		return nil
 	})
-	if c := nodes[1].Coordinate(); !c.IsValid() || c.Height == 0 {
+	if c := nodes[1].overlay.Coords.Here(); !c.IsValid() || c.Height == 0 {
 		t.Errorf("coordinate %+v", c)
 	}
 	if sealed, err := nodes[0].Fetch(context.Background(), nodes[0].ID()); err != nil || len(sealed) != 3 {

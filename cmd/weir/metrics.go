@@ -57,7 +57,7 @@ func (n *node) metrics() *prometheus.Registry {
 	gauge("streams", "Streams carried.", func() float64 { return float64(n.sfu.Counts().Streams) })
 	gauge("links", "Cascade links.", func() float64 { return float64(n.sfu.Counts().Links) })
 	gauge("leases", "Leases granted and not yet used.", func() float64 { return float64(n.ledger.Totals(time.Now()).Leases) })
-	gauge("peers", "libp2p peers connected.", func() float64 { return float64(len(n.dht.Host().Network().Peers())) })
+	gauge("peers", "libp2p peers connected.", func() float64 { return float64(len(n.dht.Overlay().Host.Network().Peers())) })
 	gauge("uplink_bytes_per_second", "Sent on the media socket, over the last seconds.", func() float64 { return float64(n.gauge.Read().Uplink) / 8 })
 	gauge("downlink_bytes_per_second", "Received on the media socket, over the last seconds.", func() float64 { return float64(n.gauge.Read().Downlink) / 8 })
 	gauge("provision_waiting_requests", "Requests that wait for a server to be started.", func() float64 { return float64(n.waiters.count()) })
@@ -385,7 +385,7 @@ func (c *trafficCollector) Describe(ch chan<- *prometheus.Desc) { ch <- trafficD
 // Collect implements prometheus.Collector.
 func (c *trafficCollector) Collect(ch chan<- prometheus.Metric) {
 	in, out := map[string]int64{}, map[string]int64{}
-	for _, t := range c.node.dht.Traffic() {
+	for _, t := range c.node.dht.Overlay().Traffic.List() {
 		name := shortProtocol(t.Protocol)
 		in[name] += t.BytesIn
 		out[name] += t.BytesOut

@@ -290,13 +290,13 @@ func newNode(cfg nodeConfig) (_ *node, err error) {
 	if err != nil {
 		return nil, err
 	}
-	n.dht.Handle(cascadeProtocol, func(s network.Stream) {
+	n.dht.Overlay().Handle(cascadeProtocol, func(s network.Stream) {
 		from := s.Conn().RemotePeer()
-		n.dht.Protect(from)
-		defer n.dht.Unprotect(from)
+		n.dht.Overlay().Protect(from)
+		defer n.dht.Overlay().Unprotect(from)
 		n.sfu.Accept(from, s)
 	})
-	n.dht.Handle(sfu.OverflowProtocol, func(s network.Stream) { n.sfu.Clients().TakeOver(s.Conn().RemotePeer(), s, n.publicURL()) })
+	n.dht.Overlay().Handle(sfu.OverflowProtocol, func(s network.Stream) { n.sfu.Clients().TakeOver(s.Conn().RemotePeer(), s, n.publicURL()) })
 	n.view = newOverview(n)
 	if cfg.events.given() {
 		origin := eventOrigin{Node: self, Name: cfg.name, URL: n.publicURL(), Network: cfg.network}
@@ -387,7 +387,7 @@ func (n *node) run(ctx context.Context) error {
 	work, ctx := errgroup.WithContext(ctx)
 	work.Go(func() error { return n.dht.Run(ctx) })
 	if n.cfg.servers != nil {
-		work.Go(func() error { return n.cfg.servers.Run(ctx, n.dht.Relisted) })
+		work.Go(func() error { return n.cfg.servers.Run(ctx, n.dht.Overlay().Wake) })
 	}
 	work.Go(func() error { return n.sfu.Run(ctx) })
 	work.Go(func() error { return n.gauge.Run(ctx) })
@@ -447,7 +447,7 @@ func (n *node) announce(ctx context.Context) error {
 	info := n.ready()
 	ready := event.Event{Kind: event.NodeReady}
 	say, msg := n.log.Info, "node is ready"
-	if len(n.cfg.bootstrap)+len(n.cfg.seeds) > 0 && n.dht.Alone() {
+	if len(n.cfg.bootstrap)+len(n.cfg.seeds) > 0 && n.dht.Overlay().Peers.Alone() {
 		ready.Reason = "alone"
 		say, msg = n.log.Warn, "node is ready, but alone: no bootstrap peer or seed of its network is reached (weir doctor says why; it is tried for ever)"
 	}
@@ -471,7 +471,7 @@ func (n *node) ready() api.Ready {
 	if n.scrapes != nil {
 		info.Metrics = "http://" + n.scrapes.Addr().String()
 	}
-	for _, a := range n.dht.Addrs() {
+	for _, a := range n.dht.Overlay().Addrs() {
 		info.P2P = append(info.P2P, a.String())
 	}
 	return info
@@ -570,24 +570,24 @@ func (n *node) features() []string {
 
 // addrs are this node's libp2p addresses, as many as a ticket takes.
 func (n *node) addrs() []multiaddr.Multiaddr {
-	all := n.dht.Host().Addrs()
+	all := n.dht.Overlay().Host.Addrs()
 	return all[:min(len(all), capacity.MaxAddrs)]
 }
 
 // dial opens the signalling of a cascade link, and keeps the connection below
 // it for as long.
 func (n *node) dial(ctx context.Context, id peer.ID, addrs []multiaddr.Multiaddr) (sfu.Signal, error) {
-	s, err := n.dht.OpenStream(ctx, id, addrs, cascadeProtocol)
+	s, err := n.dht.Overlay().OpenStream(ctx, id, addrs, cascadeProtocol)
 	if err != nil {
 		return nil, err
 	}
-	n.dht.Protect(id)
+	n.dht.Overlay().Protect(id)
 	return s, nil
 }
 
 // handover opens a stream on which a client's request is handed to id.
 func (n *node) handover(ctx context.Context, id peer.ID, addrs []multiaddr.Multiaddr) (sfu.Signal, error) {
-	s, err := n.dht.OpenStream(ctx, id, addrs, sfu.OverflowProtocol)
+	s, err := n.dht.Overlay().OpenStream(ctx, id, addrs, sfu.OverflowProtocol)
 	if err != nil {
 		return nil, err
 	}
@@ -738,7 +738,7 @@ func helper(p dht.Placed, d dht.Decision, how string) sfu.Helper {
 func (n *node) status() api.Status {
 	info := n.ready()
 	record, _ := n.sample()
-	record.Node, record.Addrs, record.Coordinate = n.dht.ID(), n.dht.Host().Addrs(), n.dht.Coordinate()
+	record.Node, record.Addrs, record.Coordinate = n.dht.ID(), n.dht.Overlay().Host.Addrs(), n.dht.Overlay().Coords.Here()
 	record.TTL, record.Issued = capacity.DefaultTTL, time.Now()
 	totals := n.ledger.Totals(time.Now())
 	counts := n.sfu.Counts()
@@ -747,9 +747,9 @@ func (n *node) status() api.Status {
 		State: totals.State, Stress: totals.Stress, Uptime: time.Since(n.began).Milliseconds(),
 		P2P: info.P2P, HTTP: info.HTTP, TLS: n.cfg.tls.status(), Admin: info.Admin, Media: info.Media, Policy: n.policy.Policy().Policy().Version,
 		Overflow: n.tuned.Load().overflow, Publishers: counts.Publishers, Viewers: counts.Viewers, Streams: counts.Streams,
-		Links: counts.Links, Leases: totals.Leases, Peers: len(n.dht.Host().Network().Peers()),
+		Links: counts.Links, Leases: totals.Leases, Peers: len(n.dht.Overlay().Host.Network().Peers()),
 		NotForwarded: n.sfu.NotForwarded(), Goroutines: runtime.NumGoroutine(), Drain: n.drainStatus(), Waiting: int64(n.waiters.count()),
-		Provision: n.provisioner.status(), Requests: api.Requests{SettingUp: counts.Setups, Waiting: counts.Waiting}, Releasable: n.releaser != nil && n.releaser.releasable(), Record: record, Traffic: n.dht.Traffic(),
+		Provision: n.provisioner.status(), Requests: api.Requests{SettingUp: counts.Setups, Waiting: counts.Waiting}, Releasable: n.releaser != nil && n.releaser.releasable(), Record: record, Traffic: n.dht.Overlay().Traffic.List(),
 	}
 	if n.cfg.servers != nil {
 		s.Servers = len(n.cfg.servers.Servers())

@@ -246,7 +246,7 @@ func (c *contest) meter() reading {
 		if n.Index < 0 {
 			row.name = fmt.Sprintf("broker %d", -n.Index)
 		}
-		for _, t := range n.Traffic() {
+		for _, t := range n.Overlay().Traffic.List() {
 			sum := float64(t.BytesIn + t.BytesOut)
 			if isRecords(t.Protocol) {
 				r.sent += float64(t.BytesOut)

@@ -123,7 +123,7 @@ func TestNodesPlaceOnEachOther(t *testing.T) {
 		})
 	}
 	a, b := nodes[0], nodes[3]
-	conns := a.Host().Network().ConnsToPeer(b.ID())
+	conns := a.Overlay().Host.Network().ConnsToPeer(b.ID())
 	if len(conns) == 0 {
 		t.Fatal("two nodes of five are not connected")
 	}
