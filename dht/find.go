@@ -382,13 +382,27 @@ type verified struct {
 }
 
 // askRemote asks peers, in this order, until enough has come in: something, or
-// from so many as are lacking that there is nothing. The answers of those that
-// were too slow are not waited for.
+// from so many as are lacking that there is nothing.
 func (q *finding) askRemote(ctx context.Context, peers []peer.ID, lacking int) error {
+	return q.ask(ctx, &place.Query{Holders: peers, Patience: q.n.patience, First: q.first, Lacking: lacking, Near: q.near}, len(peers))
+}
+
+// An asking decides whom to ask: a [place.Query], or a [place.Poll].
+type asking interface {
+	Start(now time.Time) place.QueryStep
+	Answered(now time.Time, p peer.ID, found bool) place.QueryStep
+	Failed(p peer.ID) place.QueryStep
+	FoundElsewhere() place.QueryStep
+	Tick(now time.Time) place.QueryStep
+	Pending() int
+}
+
+// ask carries out what asking decides, of most peers at most. The answers of
+// those that were too slow are not waited for.
+func (q *finding) ask(ctx context.Context, asking asking, most int) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel() // resets the streams of those too slow
-	asking := place.Query{Holders: peers, Patience: q.n.patience, First: q.first, Lacking: lacking, Near: q.near}
-	replies := make(chan reply, len(peers))
+	replies := make(chan reply, most)
 	elsewhere := q.elsewhere
 	defer func() { q.charge(asking.Pending()) }()
 	timer := time.NewTimer(0)
@@ -617,14 +631,7 @@ func verify(now time.Time, topic Topic, sealed [][]byte) (records []verified, no
 
 func millis(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
 
-const (
-	everyoneTime   = time.Second // for all to answer
-	everyoneAtOnce = 256         // asked at the same time
-)
-
-// askEveryone asks each listed node for its own record. Once three quarters
-// have answered, the others have as long again as that took: they are far away,
-// or hang.
+// askEveryone asks each listed node for its own record.
 func (q *finding) askEveryone(ctx context.Context, each []peer.ID) error {
 	n, start := q.n, time.Now()
 	q.everyone = true
@@ -634,34 +641,7 @@ func (q *finding) askEveryone(ctx context.Context, each []peer.ID) error {
 	peers := slices.DeleteFunc(slices.Clone(each), func(p peer.ID) bool {
 		return p == n.ID() || slices.Contains(q.exclude, p) || n.peers.Live.Down(start, p)
 	})
-	asking, cancel := context.WithTimeout(ctx, everyoneTime)
-	defer cancel() // resets the streams of those too slow
-	replies := make(chan reply, len(peers))
-	next, pending := 0, 0
-	defer func() { q.charge(pending) }()
-	var late <-chan time.Time
-	for next < len(peers) || pending > 0 {
-		for ; next < len(peers) && pending < everyoneAtOnce; next++ {
-			p, index := peers[next], len(q.answer.Asked)
-			q.answer.Asked = append(q.answer.Asked, Asked{Holder: p, Err: abandoned})
-			if !n.overlay.Go(func() { replies <- n.query(asking, index, p, q) }) {
-				return context.Canceled
-			}
-			pending++
-		}
-		select {
-		case r := <-replies:
-			pending--
-			q.take(r)
-			if late == nil && 4*q.good >= 3*len(peers) {
-				late = time.After(max(time.Since(start), place.GraceMost))
-			}
-			continue
-		case <-late:
-		case <-asking.Done():
-		}
-		break
-	}
+	err := q.ask(ctx, &place.Poll{Nodes: peers}, len(peers))
 	// Each knows of itself only: of those that are not gone all have to answer.
 	all := directory.Holders{Self: n.self() != ""}
 	for _, p := range each {
@@ -671,8 +651,8 @@ func (q *finding) askEveryone(ctx context.Context, each []peer.ID) error {
 	}
 	q.answer.Hearing = q.hearing(all, all.Count())
 	switch {
-	case ctx.Err() != nil:
-		return ctx.Err()
+	case err != nil:
+		return err
 	case q.good == 0 && len(peers) > 0:
 		return &Unanswered{Topic: q.topic, Hearing: q.answer.Hearing}
 	}
