@@ -110,7 +110,7 @@ func TestDelivered(t *testing.T) {
 	}
 	target.Kick()
 	seeker := newClient(t, nodes)
-	q := &finding{topic: CapacityTopic(), need: view()}
+	q := &query{topic: CapacityTopic(), need: view()}
 	plain := proto.Size(seeker.queryRequest(q))
 
 	eventually(t, func() error {
@@ -144,7 +144,7 @@ func TestDelivered(t *testing.T) {
 	}
 	// Who starts servers, and what regions there are, is not judged by that.
 	for _, topic := range []Topic{holder.RegionsTopic, ProvisionTopic("test")} {
-		if d := seeker.queryRequest(&finding{topic: topic}).GetQuery().Doubts; len(d) != 0 {
+		if d := seeker.queryRequest(&query{topic: topic}).GetQuery().Doubts; len(d) != 0 {
 			t.Errorf("a query of %s says %v", topic, d)
 		}
 	}

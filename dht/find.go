@@ -74,11 +74,11 @@ type Asked struct {
 // without an error: then they have said so, most of them of a stream, and two of
 // capacity.
 func (n *Node) Find(ctx context.Context, topic Topic, need capacity.Need, exclude []peer.ID) (Answer, error) {
-	return n.find(ctx, &finding{topic: topic, need: need, exclude: exclude, limit: queryLimit})
+	return n.find(ctx, &query{topic: topic, need: need, exclude: exclude, limit: queryLimit})
 }
 
 // find runs q, of which what to find is filled in.
-func (n *Node) find(ctx context.Context, q *finding) (Answer, error) {
+func (n *Node) find(ctx context.Context, q *query) (Answer, error) {
 	start := time.Now()
 	if err := q.topic.CheckAsked(); err != nil {
 		return Answer{}, err
@@ -111,10 +111,10 @@ func (n *Node) find(ctx context.Context, q *finding) (Answer, error) {
 }
 
 // result is the answer with what was found.
-func (q *finding) result() Answer {
+func (q *query) result() Answer {
 	a := q.answer
 	for _, c := range q.found {
-		if heard, ok := q.hearsay[c.Record.Node]; ok {
+		if heard, ok := q.reports[c.Record.Node]; ok {
 			c.Trust = min(c.Trust, heard)
 		}
 		a.Candidates = append(a.Candidates, c)
@@ -124,8 +124,8 @@ func (q *finding) result() Answer {
 	return a
 }
 
-// A finding is one Find under way. It is owned by the goroutine that runs it.
-type finding struct {
+// A query is one Find under way. It is owned by the goroutine that runs it.
+type query struct {
 	n       *Node
 	topic   Topic
 	need    capacity.Need
@@ -147,28 +147,28 @@ type finding struct {
 	asked  map[peer.ID]bool
 	found  map[peer.ID]policy.Candidate
 	offers map[peer.ID]offer // if compact
-	// hearsay is how far holders believe in those that they do not in full: of
+	// reports is how far holders believe in those that they do not in full: of
 	// several words the least favourable counts, as with offers.
-	hearsay map[peer.ID]float64
+	reports map[peer.ID]float64
 	good    int  // remote holders that answered
 	split   bool // one said that the topic's nodes publish elsewhere
 	answer  Answer
 	err     error // of a part of a wider search
 }
 
-func (q *finding) begin(n *Node) {
+func (q *query) begin(n *Node) {
 	q.n = n
 	q.found = make(map[peer.ID]policy.Candidate)
 	q.offers = make(map[peer.ID]offer)
-	q.hearsay = make(map[peer.ID]float64)
+	q.reports = make(map[peer.ID]float64)
 	q.answer.Asked = []Asked{}
 	q.asked = make(map[peer.ID]bool)
 }
 
 // exact reports whether what is in the topic is either there or not.
-func (q *finding) exact() bool { return place.Exact(q.topic) }
+func (q *query) exact() bool { return place.Exact(q.topic) }
 
-func (q *finding) run(ctx context.Context) (err error) {
+func (q *query) run(ctx context.Context) (err error) {
 	h, looked := q.n.dir.Holders(time.Now(), q.topic)
 	if h.All {
 		_, looked = q.n.dir.Holders(time.Now(), CapacityTopic()) // stands for every topic
@@ -238,7 +238,7 @@ func (n *Node) withTheSlow(topic Topic, h directory.Holders) directory.Holders {
 
 // hearing is on whose word among h's holders the answer rests, of which so many
 // have to be heard.
-func (q *finding) hearing(h directory.Holders, must int) Hearing {
+func (q *query) hearing(h directory.Holders, must int) Hearing {
 	heard := h.Count() - len(h.Remote) // oneself
 	var silent []Silence
 	for _, p := range h.Remote {
@@ -254,13 +254,13 @@ func (q *finding) hearing(h directory.Holders, must int) Hearing {
 
 // lacking is how many more of h's holders have to answer that they know of
 // nothing.
-func (q *finding) lacking(h directory.Holders) int {
+func (q *query) lacking(h directory.Holders) int {
 	return q.hearing(h, place.Quorum(q.topic, h.Count())).Lacking
 }
 
 // weighSilence notes on whose word the answer rests. Who was not waited for,
 // since others had answered, was not silent.
-func (q *finding) weighSilence(h directory.Holders) {
+func (q *query) weighSilence(h directory.Holders) {
 	q.answer.Hearing = q.hearing(h, place.Quorum(q.topic, h.Count()))
 	if q.answer.Hearing.Lacking == 0 {
 		q.answer.Hearing.Silent = slices.DeleteFunc(q.answer.Hearing.Silent, func(s Silence) bool { return s.Err == abandoned })
@@ -306,7 +306,7 @@ func (n *Node) me(region string) capacity.Record {
 
 // askSelf adds what this node holds and returns how many records of others
 // that is, whether they fit or not.
-func (q *finding) askSelf() (others int) {
+func (q *query) askSelf() (others int) {
 	start := time.Now()
 	me := q.n.me(q.need.Region)
 	var held, picked int
@@ -323,7 +323,7 @@ func (q *finding) askSelf() (others int) {
 		candidates, held, rejected = q.n.sampleHeld(q.topic, q.need, me, q.exclude, queryLimit, q.explain)
 		for _, c := range candidates {
 			q.add(c.Record, c.Sealed)
-			q.hear(c.Record.Node, c.Trust)
+			q.report(c.Record.Node, c.Trust)
 		}
 		picked = len(candidates)
 	}
@@ -342,7 +342,7 @@ func (q *finding) askSelf() (others int) {
 }
 
 // add keeps the newest record seen of r's node.
-func (q *finding) add(r capacity.Record, sealed []byte) {
+func (q *query) add(r capacity.Record, sealed []byte) {
 	now := time.Now()
 	r, sealed, ok := q.n.newest.see(now, r, sealed)
 	if !ok || slices.Contains(q.exclude, r.Node) {
@@ -356,10 +356,10 @@ func (q *finding) add(r capacity.Record, sealed []byte) {
 	}
 }
 
-// hear notes how far a holder believes in node.
-func (q *finding) hear(node peer.ID, belief float64) {
-	if heard, ok := q.hearsay[node]; belief < 1 && (!ok || belief < heard) {
-		q.hearsay[node] = belief
+// report notes how far a holder believes in node.
+func (q *query) report(node peer.ID, belief float64) {
+	if heard, ok := q.reports[node]; belief < 1 && (!ok || belief < heard) {
+		q.reports[node] = belief
 	}
 }
 
@@ -383,7 +383,7 @@ type verified struct {
 
 // askRemote asks peers, in this order, until enough has come in: something, or
 // from so many as are lacking that there is nothing.
-func (q *finding) askRemote(ctx context.Context, peers []peer.ID, lacking int) error {
+func (q *query) askRemote(ctx context.Context, peers []peer.ID, lacking int) error {
 	return q.ask(ctx, &place.Query{Holders: peers, Patience: q.n.patience, First: q.first, Lacking: lacking, Near: q.near}, len(peers))
 }
 
@@ -399,7 +399,7 @@ type asking interface {
 
 // ask carries out what asking decides, of most peers at most. The answers of
 // those that were too slow are not waited for.
-func (q *finding) ask(ctx context.Context, asking asking, most int) error {
+func (q *query) ask(ctx context.Context, asking asking, most int) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel() // resets the streams of those too slow
 	replies := make(chan reply, most)
@@ -437,7 +437,7 @@ func (q *finding) ask(ctx context.Context, asking asking, most int) error {
 }
 
 // send asks p in the background.
-func (q *finding) send(ctx context.Context, p peer.ID, replies chan<- reply) {
+func (q *query) send(ctx context.Context, p peer.ID, replies chan<- reply) {
 	q.asked[p] = true
 	index := len(q.answer.Asked)
 	q.answer.Asked = append(q.answer.Asked, Asked{Holder: p, Err: abandoned})
@@ -457,7 +457,7 @@ func await(timer *time.Timer, due time.Time) {
 
 // charge counts the requests of those whose answer was not waited for: what
 // was sent was sent.
-func (q *finding) charge(pending int) {
+func (q *query) charge(pending int) {
 	if pending == 0 {
 		return
 	}
@@ -471,7 +471,7 @@ func (q *finding) charge(pending int) {
 }
 
 // take notes one reply and adds its records.
-func (q *finding) take(r reply) {
+func (q *query) take(r reply) {
 	q.answer.Messages += r.spent.Messages
 	q.answer.Bytes += r.spent.Bytes
 	a := &q.answer.Asked[r.index]
@@ -486,7 +486,7 @@ func (q *finding) take(r reply) {
 		q.add(v.record, v.sealed)
 	}
 	for _, d := range r.doubts {
-		q.hear(d.Node, d.Belief)
+		q.report(d.Node, d.Belief)
 		for i := range r.offers {
 			if r.offers[i].Record.Node == d.Node {
 				r.offers[i].Trust = d.Belief // its score tells already
@@ -529,7 +529,7 @@ func sumCounts(counts, more map[string]int) map[string]int {
 	return counts
 }
 
-func (n *Node) queryRequest(q *finding) *pb.Request {
+func (n *Node) queryRequest(q *query) *pb.Request {
 	query := &pb.Query{
 		Topic:   string(q.topic),
 		Need:    signed.NeedToWire(q.need),
@@ -554,7 +554,7 @@ func (n *Node) queryRequest(q *finding) *pb.Request {
 // query asks one holder, within its own deadline, and verifies what it says. A
 // holder that sends anything but good records of the topic, or offers where
 // those will do, has none of them used.
-func (n *Node) query(ctx context.Context, index int, p peer.ID, q *finding) reply {
+func (n *Node) query(ctx context.Context, index int, p peer.ID, q *query) reply {
 	start := time.Now()
 	r := reply{index: index, holder: p}
 	ctx, cancel := context.WithTimeout(ctx, n.peers.Deadline(p))
@@ -632,7 +632,7 @@ func verify(now time.Time, topic Topic, sealed [][]byte) (records []verified, no
 func millis(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
 
 // askEveryone asks each listed node for its own record.
-func (q *finding) askEveryone(ctx context.Context, each []peer.ID) error {
+func (q *query) askEveryone(ctx context.Context, each []peer.ID) error {
 	n, start := q.n, time.Now()
 	q.everyone = true
 	if n.self() != "" {

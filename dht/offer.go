@@ -148,12 +148,12 @@ func digests(now time.Time, from peer.ID, policy policy.Policy, sent []*pb.Diges
 // record counts; of one and the same record the less favourable word, whose
 // holder has offered it more often. A newer record that we have seen ourselves
 // counts more than any.
-func (q *finding) offered(now time.Time, o offer) {
+func (q *query) offered(now time.Time, o offer) {
 	node := o.Record.Node
 	if slices.Contains(q.exclude, node) {
 		return
 	}
-	q.hear(node, o.Trust)
+	q.report(node, o.Trust)
 	r, sealed, known := q.n.known(now, q.topic, node)
 	switch {
 	case known && r.Seq > o.Record.Seq:

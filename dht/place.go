@@ -104,7 +104,7 @@ type Reservation struct {
 
 // Explain is Place without the reservation: who would be asked, and why.
 func (n *Node) Explain(ctx context.Context, topic Topic, need capacity.Need, exclude []peer.ID) (Decision, error) {
-	d, passed, err := n.decide(ctx, &finding{topic: topic, need: need, exclude: exclude, limit: queryLimit, explain: true})
+	d, passed, err := n.decide(ctx, &query{topic: topic, need: need, exclude: exclude, limit: queryLimit, explain: true})
 	if err == nil && len(passed) > 0 {
 		d.Chosen = passed[0].Record.Node
 	} else if err == nil {
@@ -139,7 +139,7 @@ func (n *Node) Place(ctx context.Context, topic Topic, need capacity.Need, exclu
 func (n *Node) PlaceAmong(ctx context.Context, topic Topic, need capacity.Need, sealed [][]byte, exclude []peer.ID) (placed Placed, d Decision, err error) {
 	ctx, span := n.placing(ctx, topic, need)
 	defer func() { d.placed(span, err) }()
-	q := &finding{topic: topic, need: need, exclude: exclude}
+	q := &query{topic: topic, need: need, exclude: exclude}
 	q.begin(n)
 	now := time.Now()
 	for _, b := range sealed {
@@ -181,7 +181,7 @@ func (d *Decision) choose(r *capacity.Record) {
 
 // decide asks the holders and ranks what they said. To explain takes the
 // records themselves, to place what the holders offer will do.
-func (n *Node) decide(ctx context.Context, q *finding) (Decision, []offer, error) {
+func (n *Node) decide(ctx context.Context, q *query) (Decision, []offer, error) {
 	start := time.Now()
 	answer, err := n.find(ctx, q)
 	d, passed := n.weigh(start, q, answer)
@@ -192,7 +192,7 @@ func (n *Node) decide(ctx context.Context, q *finding) (Decision, []offer, error
 }
 
 // weigh ranks what q found.
-func (n *Node) weigh(start time.Time, q *finding, answer Answer) (Decision, []offer) {
+func (n *Node) weigh(start time.Time, q *query, answer Answer) (Decision, []offer) {
 	compiled, need := n.cfg.Policy(), q.need
 	d := Decision{
 		Topic:        q.topic,

@@ -44,7 +44,7 @@ func (n *Node) newProvisioners() *scale.Provisioners {
 // topic's key first, this one included if it is one.
 func (n *Node) provisioners(ctx context.Context, region string) ([]peer.ID, error) {
 	topic := ProvisionTopic(region)
-	answer, err := n.find(ctx, &finding{topic: topic, limit: queryLimit})
+	answer, err := n.find(ctx, &query{topic: topic, limit: queryLimit})
 	if err != nil {
 		return nil, err // that nobody answers is not that there is nobody
 	}

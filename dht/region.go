@@ -77,7 +77,7 @@ func (n *Node) refreshRegions(ctx context.Context) error {
 
 // readRegions asks the holders of the index for the regions nearest by.
 func (n *Node) readRegions(ctx context.Context) {
-	answer, err := n.find(ctx, &finding{topic: holder.RegionsTopic, limit: queryLimit})
+	answer, err := n.find(ctx, &query{topic: holder.RegionsTopic, limit: queryLimit})
 	if err != nil {
 		n.log.Debug("index of regions not read", "err", err)
 	}
@@ -142,7 +142,7 @@ func (n *Node) atlas(region string) place.Atlas {
 
 // runWide searches near and then further away until an offer is good enough.
 // Holders of everything are asked but once.
-func (q *finding) runWide(ctx context.Context) error {
+func (q *query) runWide(ctx context.Context) error {
 	n := q.n
 	if n.dir.Whole(time.Now()) {
 		q.level = place.Levels
@@ -181,22 +181,22 @@ func (q *finding) runWide(ctx context.Context) error {
 
 // heardOfPeer takes in what was found in the peer shard, of which only seekers
 // hear how it goes.
-func (n *Node) heardOfPeer(sub *finding) {
+func (n *Node) heardOfPeer(sub *query) {
 	if _, looked := n.dir.Holders(time.Now(), sub.topic); looked && sub.good > 0 && n.cfg.Sample != nil {
 		n.sharding.PeerReport(sub.topic, sub.answer.Held, sub.split)
 	}
 }
 
 // part is a search of the same kind in one topic.
-func (q *finding) part(topic Topic) *finding {
-	sub := &finding{topic: topic, need: q.need, exclude: q.exclude, limit: q.limit, explain: q.explain, compact: q.compact, trace: q.trace}
+func (q *query) part(topic Topic) *query {
+	sub := &query{topic: topic, need: q.need, exclude: q.exclude, limit: q.limit, explain: q.explain, compact: q.compact, trace: q.trace}
 	sub.begin(q.n)
 	return sub
 }
 
 // askTopics runs one query per topic, all at the same time.
-func (q *finding) askTopics(ctx context.Context, step place.SearchStep) []*finding {
-	subs := make([]*finding, len(step.Topics))
+func (q *query) askTopics(ctx context.Context, step place.SearchStep) []*query {
+	subs := make([]*query, len(step.Topics))
 	elsewhere := make(chan struct{})
 	found := sync.OnceFunc(func() { close(elsewhere) })
 	var wg sync.WaitGroup
@@ -223,12 +223,12 @@ func (q *finding) askTopics(ctx context.Context, step place.SearchStep) []*findi
 }
 
 // merge adds what sub found.
-func (q *finding) merge(sub *finding) {
+func (q *query) merge(sub *query) {
 	for _, c := range sub.found {
 		q.found[c.Record.Node] = newer(q.found, c)
 	}
-	for node, belief := range sub.hearsay {
-		q.hear(node, belief)
+	for node, belief := range sub.reports {
+		q.report(node, belief)
 	}
 	for _, o := range sub.offers {
 		q.offered(time.Now(), o)
@@ -254,7 +254,7 @@ func newer(found map[peer.ID]policy.Candidate, c policy.Candidate) policy.Candid
 
 // enough reports whether an offer is so good that there is no need to look
 // further.
-func (q *finding) enough() bool {
+func (q *query) enough() bool {
 	for _, o := range q.offers {
 		if place.GoodEnough(o.Stress) {
 			return true

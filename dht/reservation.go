@@ -89,7 +89,7 @@ func (r *reservation) search(ctx context.Context, step place.Step) (place.Step, 
 		r.placement.Further = false
 		return r.placement.Found(time.Now(), nil, w.Level), nil
 	}
-	q := &finding{topic: r.d.Topic, need: r.need, exclude: w.Exclude, limit: place.OfferLimit, compact: true, level: w.Level}
+	q := &query{topic: r.d.Topic, need: r.need, exclude: w.Exclude, limit: place.OfferLimit, compact: true, level: w.Level}
 	d, passed, err := n.decide(ctx, q)
 	if !r.searched {
 		*r.d, r.searched = d, true
