@@ -1,0 +1,174 @@
+package dht
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"weir/capacity"
+	"weir/capacity/policy"
+	"weir/dht/holder"
+	"weir/dht/place"
+)
+
+// Decision is how a placement came about: everything that was known, who was
+// turned down and why, what it took. Messages and bytes are those up to the
+// decision; answers that come later, and the release of a lease that was not
+// needed, show in [Node.Traffic] only.
+type Decision struct {
+	Topic        Topic         `json:"topic"`
+	Need         DecisionNeed  `json:"need"`
+	Policy       uint64        `json:"policy"` // version applied
+	Time         time.Time     `json:"time"`
+	Answer                     // what the holders said
+	Verdicts     []Judged      `json:"verdicts"` // passed first, best first
+	Reservations []Reservation `json:"reservations"`
+	Chosen       peer.ID       `json:"chosen,omitempty"`
+	Refused      string        `json:"refused,omitempty"` // why nobody was chosen
+
+	rejected map[string]int // of the candidates, by rule
+
+	FindMillis    float64 `json:"find_ms"`
+	ReserveMillis float64 `json:"reserve_ms"`
+	TotalMillis   float64 `json:"total_ms"`
+}
+
+// DecisionNeed is a capacity.Need as a Decision shows it.
+type DecisionNeed struct {
+	Purpose capacity.Purpose `json:"purpose"`
+	Stream  string           `json:"stream,omitempty"`
+	Uplink  int64            `json:"uplink"`
+	Packets int64            `json:"packets"`
+	Region  string           `json:"region,omitempty"`
+}
+
+// Judged is one candidate as the policy saw it. If it was only told of, a
+// holder applied the policy, and Name, URL and Region are known of the chosen one
+// alone, whose record came with its lease.
+type Judged struct {
+	Node     peer.ID            `json:"node"`
+	Name     string             `json:"name,omitempty"` // its own claim
+	Seq      uint64             `json:"seq"`
+	Told     bool               `json:"told,omitempty"` // by a digest
+	URL      string             `json:"url"`
+	Region   string             `json:"region,omitempty"`
+	Rule     string             `json:"rule,omitempty"` // the one that rejected it
+	Score    float64            `json:"score"`
+	Terms    []policy.TermScore `json:"terms"`
+	Stress   float64            `json:"stress"`
+	Headroom *int64             `json:"headroom,omitempty"` // bit/s of uplink to spare; nil: no limit
+	Trust    float64            `json:"trust"`              // 0…1: by what it refused or fell short of, here or by what holders heard
+	RTT      float64            `json:"rtt_ms"`             // predicted; 0: unknown
+	Age      float64            `json:"age_ms"`             // since issued, by both clocks
+}
+
+// Reservation is one candidate's answer.
+type Reservation struct {
+	Node    peer.ID `json:"node"`
+	Lease   string  `json:"lease,omitempty"`  // its ID; granted
+	Reason  string  `json:"reason,omitempty"` // refused, failed, or abandoned
+	Detail  string  `json:"detail,omitempty"`
+	Elapsed float64 `json:"elapsed_ms"`
+}
+
+// extend adds what a search further afield found.
+func (d *Decision) extend(e Decision) {
+	d.count(e.Held, e.Answer.Rejected)
+	d.Hearing = d.Hearing.And(e.Hearing)
+	d.Asked = append(d.Asked, e.Asked...)
+	d.Messages += e.Messages
+	d.Bytes += e.Bytes
+	d.FindMillis += e.FindMillis
+	d.Verdicts = append(d.Verdicts, e.Verdicts...)
+	d.rejected = sumCounts(d.rejected, e.rejected)
+}
+
+// choose notes that r's node was chosen, and what its record told.
+func (d *Decision) choose(r *capacity.Record) {
+	d.Chosen = r.Node
+	for i := range d.Verdicts {
+		if v := &d.Verdicts[i]; v.Node == r.Node {
+			v.Name, v.URL, v.Region = r.Name, r.URL, r.Region
+		}
+	}
+}
+
+// decide asks the holders and ranks what they said. To explain takes the
+// records themselves, to place what the holders offer will do.
+func (n *Node) decide(ctx context.Context, q *query) (Decision, []offer, error) {
+	start := time.Now()
+	answer, err := n.find(ctx, q)
+	d, passed := n.weigh(start, q, answer)
+	if errors.Is(err, ErrUnanswered) {
+		d.Refused = NotKnown
+	}
+	return d, passed, err
+}
+
+// weigh ranks what q found.
+func (n *Node) weigh(start time.Time, q *query, answer Answer) (Decision, []offer) {
+	compiled, need := n.cfg.Policy(), q.need
+	d := Decision{
+		Topic:        q.topic,
+		Need:         DecisionNeed(need),
+		Policy:       compiled.Policy().Version,
+		Time:         start,
+		Answer:       answer,
+		FindMillis:   millis(answer.Elapsed),
+		Reservations: []Reservation{},
+		Verdicts:     []Judged{},
+	}
+	ranking := compiled.Rank(need, n.me(need.Region), answer.Candidates)
+	now := time.Now()
+	passed := n.rankOffers(now, ranking, q.offers)
+	all := slices.Clone(passed)
+	d.rejected = ranking.RejectedBy()
+	for _, v := range ranking.Rejected {
+		all = append(all, holder.Judged(v))
+	}
+	for _, v := range all {
+		terms := v.Terms
+		if terms == nil {
+			terms = []policy.TermScore{}
+		}
+		var headroom *int64
+		if v.Headroom >= 0 {
+			headroom = &v.Headroom
+		}
+		d.Verdicts = append(d.Verdicts, Judged{
+			Node:     v.Record.Node,
+			Name:     v.Record.Name,
+			Seq:      v.Record.Seq,
+			URL:      v.Record.URL,
+			Region:   v.Record.Region,
+			Rule:     v.Rule,
+			Score:    v.Score,
+			Terms:    terms,
+			Stress:   v.Stress,
+			Headroom: headroom,
+			Told:     v.Told(),
+			Trust:    v.Trust,
+			RTT:      millis(v.RTT),
+			Age:      millis(now.Sub(v.Record.Issued)),
+		})
+	}
+	return d, passed
+}
+
+// order is whom to ask of those that passed; see [place.Order].
+func (n *Node) order(passed []offer) []offer {
+	return place.Order(passed, n.cfg.Policy().Policy().Keep, n.peers.Live.Suspect, newRand())
+}
+
+// refusal is for when no candidate passed.
+func (d *Decision) refusal() *capacity.Refusal {
+	rejected := maps.Clone(d.rejected)
+	for rule, count := range d.Rejected {
+		rejected[rule] = max(rejected[rule], count)
+	}
+	return place.NoRoom(d.Topic, d.Held, rejected)
+}

@@ -1,0 +1,403 @@
+package dht
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"weir/capacity"
+	"weir/capacity/policy"
+	"weir/dht/directory"
+	"weir/dht/overlay"
+	"weir/dht/place"
+)
+
+// A query is one Find under way. It is owned by the goroutine that runs it.
+type query struct {
+	n       *Node
+	topic   Topic
+	need    capacity.Need
+	exclude []peer.ID
+	limit   int    // records per holder
+	trace   []byte // of what the search is for; see [tracing.ToWire]
+	explain bool   // rejected ones too
+	compact bool   // offers will do
+	level   int    // of a [place.Search] at which to go on
+
+	near     bool // there are others to turn to; no look-up is worth waiting for
+	everyone bool // all listed nodes are asked, each for its own record
+	first    int  // holders asked at once; 0: asksFirst
+	// elsewhere is closed when another part of the same search has found
+	// something: those who are overdue are not waited for any more. Nil: there
+	// is none.
+	elsewhere <-chan struct{}
+
+	asked  map[peer.ID]bool
+	found  map[peer.ID]policy.Candidate
+	offers map[peer.ID]offer // if compact
+	// reports is how far holders believe in those that they do not in full: of
+	// several words the least favourable counts, as with offers.
+	reports map[peer.ID]float64
+	good    int  // remote holders that answered
+	split   bool // one said that the topic's nodes publish elsewhere
+	answer  Answer
+	err     error // of a part of a wider search
+}
+
+func (q *query) begin(n *Node) {
+	q.n = n
+	q.found = make(map[peer.ID]policy.Candidate)
+	q.offers = make(map[peer.ID]offer)
+	q.reports = make(map[peer.ID]float64)
+	q.answer.Asked = []Asked{}
+	q.asked = make(map[peer.ID]bool)
+}
+
+// exact reports whether what is in the topic is either there or not.
+func (q *query) exact() bool { return place.Exact(q.topic) }
+
+func (q *query) run(ctx context.Context) (err error) {
+	h, looked := q.n.dir.Holders(time.Now(), q.topic)
+	if h.All {
+		_, looked = q.n.dir.Holders(time.Now(), CapacityTopic()) // stands for every topic
+	}
+	defer func() { q.weighSilence(h) }()
+	local := 0
+	if h.Self {
+		local = q.askSelf()
+	}
+	if h.All && (len(h.Remote) == 0 && !q.exact() || local > 0 && q.n.settled()) {
+		h.Remote = nil // they need not be asked
+		return nil
+	}
+	if q.topic == q.n.sharding.PeerShard() {
+		h.Remote = q.n.warm(h.Remote)
+	}
+	if q.exact() {
+		h = q.n.withTheSlow(q.topic, h)
+	}
+	if len(h.Remote) > 0 {
+		if err := q.askRemote(ctx, q.n.nearestFirst(h.Remote), q.lacking(h)); err != nil {
+			return err
+		}
+	}
+	// The network is searched for other holders only if there is nothing to
+	// lose by it: nobody is known, or nobody knows of the stream, or of who starts servers.
+	lost := q.good == 0 && !h.Self && !q.near
+	unknown := q.answer.Held == 0 && q.exact()
+	if (lost || unknown && !(h.All && looked)) && q.n.cache.Begin(time.Now(), q.topic) {
+		q.n.lookUps.Now(ctx, q.topic)
+		if h, _ = q.n.dir.Holders(time.Now(), q.topic); q.exact() {
+			h = q.n.withTheSlow(q.topic, h)
+		}
+		var fresh []peer.ID
+		for _, p := range h.Remote {
+			if !q.asked[p] {
+				fresh = append(fresh, p)
+			}
+		}
+		if len(fresh) > 0 {
+			if err := q.askRemote(ctx, q.n.nearestFirst(fresh), q.lacking(h)); err != nil {
+				return err
+			}
+		}
+	}
+	if q.good == 0 && !h.Self {
+		q.weighSilence(h)
+		return &Unanswered{Topic: q.topic, Hearing: q.answer.Hearing}
+	}
+	return nil
+}
+
+// withTheSlow adds to topic's holders those that do not answer, until no record
+// that only they may hold is valid any more: what they know nobody else may say
+// does not exist. Where names are given, see Voters of [directory.Directory],
+// silent nodes of small networks are waited for less long, since there the
+// publisher itself answers.
+func (n *Node) withTheSlow(topic Topic, h directory.Holders) directory.Holders {
+	h.Remote = slices.Clone(h.Remote)
+	for _, p := range n.dir.MayHold(time.Now(), topic) {
+		if p != n.ID() && !slices.Contains(h.Remote, p) {
+			h.Remote = append(h.Remote, p)
+		}
+	}
+	return h
+}
+
+// hearing is on whose word among h's holders the answer rests, of which so many
+// have to be heard.
+func (q *query) hearing(h directory.Holders, must int) Hearing {
+	heard := h.Count() - len(h.Remote) // oneself
+	var silent []Silence
+	for _, p := range h.Remote {
+		i := slices.IndexFunc(q.answer.Asked, func(a Asked) bool { return a.Holder == p && a.Err == "" })
+		if i >= 0 {
+			heard++
+		} else if i = slices.IndexFunc(q.answer.Asked, func(a Asked) bool { return a.Holder == p }); i >= 0 {
+			silent = append(silent, Silence{Node: p, Err: q.answer.Asked[i].Err})
+		}
+	}
+	return place.Hear(h.Count(), heard, must, silent)
+}
+
+// lacking is how many more of h's holders have to answer that they know of
+// nothing.
+func (q *query) lacking(h directory.Holders) int {
+	return q.hearing(h, place.Quorum(q.topic, h.Count())).Lacking
+}
+
+// weighSilence notes on whose word the answer rests. Who was not waited for,
+// since others had answered, was not silent.
+func (q *query) weighSilence(h directory.Holders) {
+	q.answer.Hearing = q.hearing(h, place.Quorum(q.topic, h.Count()))
+	if q.answer.Hearing.Lacking == 0 {
+		q.answer.Hearing.Silent = slices.DeleteFunc(q.answer.Hearing.Silent, func(s Silence) bool { return s.Err == abandoned })
+	}
+}
+
+// warm returns those of peers that are connected and whose round trip is known,
+// and sees to it, a few at a time, that others are, too, next time.
+func (n *Node) warm(peers []peer.ID) (ready []peer.ID) {
+	const most = 2
+	warming := 0
+	for _, p := range peers {
+		switch {
+		case n.peers.Connected(p) && n.peers.Live.RTT(p) > 0:
+			ready = append(ready, p)
+		case warming < most && n.cache.Meets(time.Now(), p):
+			warming++
+			n.overlay.Go(func() {
+				n.peers.Locate(n.overlay.Context(), p)
+				if _, err := n.fetch(n.overlay.Context(), p, "", 0); err != nil && n.overlay.Context().Err() == nil {
+					n.log.Debug("round trip not measured", "peer", p, "err", err)
+				}
+			})
+		}
+	}
+	return ready
+}
+
+// nearestFirst orders holders as [place.NearestFirst] does.
+func (n *Node) nearestFirst(peers []peer.ID) []peer.ID {
+	return place.NearestFirst(peers, n.peers.Live.RTT, n.peers.Live.Suspect)
+}
+
+// askSelf adds what this node holds and returns how many records of others
+// that is, whether they fit or not.
+func (q *query) askSelf() (others int) {
+	start := time.Now()
+	me := q.n.me(q.need.Region)
+	var held, picked int
+	var rejected map[string]int
+	if q.compact {
+		var offers []offer
+		offers, held, rejected = q.n.offers(q.topic, q.need, me, q.exclude, queryLimit)
+		for _, o := range offers {
+			q.offered(start, o)
+		}
+		picked = len(offers)
+	} else {
+		var candidates []policy.Candidate
+		candidates, held, rejected = q.n.sampleHeld(q.topic, q.need, me, q.exclude, queryLimit, q.explain)
+		for _, c := range candidates {
+			q.add(c.Record, c.Sealed)
+			q.report(c.Record.Node, c.Trust)
+		}
+		picked = len(candidates)
+	}
+	q.answer.Held, q.answer.Rejected = held, rejected
+	_, q.split = q.n.table.Count(start, q.topic, q.n.sharding.Quorum())
+	q.answer.Asked = append(q.answer.Asked, Asked{
+		Holder:  q.n.ID(),
+		Elapsed: time.Since(start),
+		Millis:  millis(time.Since(start)),
+		Records: picked,
+	})
+	if q.n.table.Get(start, q.topic, q.n.ID()) != nil {
+		held--
+	}
+	return held
+}
+
+// add keeps the newest record seen of r's node.
+func (q *query) add(r capacity.Record, sealed []byte) {
+	now := time.Now()
+	r, sealed, ok := q.n.newest.see(now, r, sealed)
+	if !ok || slices.Contains(q.exclude, r.Node) {
+		return
+	}
+	q.found[r.Node] = policy.Candidate{
+		Record: r,
+		Sealed: sealed,
+		RTT:    q.n.overlay.Coords.Predict(r.Coordinate),
+		Trust:  q.n.beliefs.Of(now, r.Node),
+	}
+}
+
+// report notes how far a holder believes in node.
+func (q *query) report(node peer.ID, belief float64) {
+	if heard, ok := q.reports[node]; belief < 1 && (!ok || belief < heard) {
+		q.reports[node] = belief
+	}
+}
+
+// askRemote asks peers, in this order, until enough has come in: something, or
+// from so many as are lacking that there is nothing.
+func (q *query) askRemote(ctx context.Context, peers []peer.ID, lacking int) error {
+	return q.ask(ctx, &place.Query{Holders: peers, Patience: q.n.patience, First: q.first, Lacking: lacking, Near: q.near}, len(peers))
+}
+
+// An asking decides whom to ask: a [place.Query], or a [place.Poll].
+type asking interface {
+	Start(now time.Time) place.QueryStep
+	Answered(now time.Time, p peer.ID, found bool) place.QueryStep
+	Failed(p peer.ID) place.QueryStep
+	FoundElsewhere() place.QueryStep
+	Tick(now time.Time) place.QueryStep
+	Pending() int
+}
+
+// ask carries out what asking decides, of most peers at most. The answers of
+// those that were too slow are not waited for.
+func (q *query) ask(ctx context.Context, asking asking, most int) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel() // resets the streams of those too slow
+	replies := make(chan reply, most)
+	elsewhere := q.elsewhere
+	defer func() { q.charge(asking.Pending()) }()
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for step := asking.Start(time.Now()); ; {
+		for _, p := range step.Overdue {
+			q.n.peers.Failed(p, overlay.ErrLate)
+		}
+		for _, p := range step.Ask {
+			q.send(ctx, p, replies)
+		}
+		if step.Done {
+			return nil
+		}
+		await(timer, step.Due)
+		select {
+		case r := <-replies:
+			if q.take(r); r.err != nil {
+				step = asking.Failed(r.holder)
+			} else {
+				step = asking.Answered(time.Now(), r.holder, len(q.found)+len(q.offers) > 0)
+			}
+		case <-timer.C:
+			step = asking.Tick(time.Now())
+		case <-elsewhere:
+			elsewhere = nil
+			step = asking.FoundElsewhere()
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// send asks p in the background.
+func (q *query) send(ctx context.Context, p peer.ID, replies chan<- reply) {
+	q.asked[p] = true
+	index := len(q.answer.Asked)
+	q.answer.Asked = append(q.answer.Asked, Asked{Holder: p, Err: abandoned})
+	if !q.n.overlay.Go(func() { replies <- q.n.askHolder(ctx, index, p, q) }) {
+		replies <- reply{index: index, holder: p, err: context.Canceled}
+	}
+}
+
+// await sets timer to due; zero: never.
+func await(timer *time.Timer, due time.Time) {
+	if due.IsZero() {
+		timer.Stop()
+	} else {
+		timer.Reset(time.Until(due))
+	}
+}
+
+// charge counts the requests of those whose answer was not waited for: what
+// was sent was sent.
+func (q *query) charge(pending int) {
+	if pending == 0 {
+		return
+	}
+	req := q.n.queryRequest(q)
+	req.Trace = q.trace
+	spent := overlay.CostOf(q.n.records, req)
+	for range pending {
+		q.answer.Messages += spent.Messages
+		q.answer.Bytes += spent.Bytes
+	}
+}
+
+// take notes one reply and adds its records.
+func (q *query) take(r reply) {
+	q.answer.Messages += r.spent.Messages
+	q.answer.Bytes += r.spent.Bytes
+	a := &q.answer.Asked[r.index]
+	a.Elapsed, a.Millis, a.Records, a.Err = r.elapsed, millis(r.elapsed), len(r.records)+len(r.offers), ""
+	if r.err != nil {
+		a.Err = r.err.Error()
+		return
+	}
+	q.good++
+	q.split = q.split || r.query.Split
+	for _, v := range r.records {
+		q.add(v.record, v.sealed)
+	}
+	for _, d := range r.doubts {
+		q.report(d.Node, d.Belief)
+		for i := range r.offers {
+			if r.offers[i].Record.Node == d.Node {
+				r.offers[i].Trust = d.Belief // its score tells already
+			}
+		}
+	}
+	for _, o := range r.offers {
+		q.offered(time.Now(), o)
+	}
+	rejected := make(map[string]int)
+	for _, j := range r.query.Rejected[:min(len(r.query.Rejected), maxRules)] {
+		rejected[j.Rule] += int(j.Count)
+	}
+	held := int(r.query.Held)
+	switch a := &q.answer; {
+	case q.everyone: // each tells of itself
+		a.count(held, rejected)
+	case held > a.Held || len(a.Rejected) == 0:
+		a.Held = max(held, a.Held)
+		if len(rejected) > 0 {
+			a.Rejected = rejected
+		}
+	}
+}
+
+// askEveryone asks each listed node for its own record.
+func (q *query) askEveryone(ctx context.Context, each []peer.ID) error {
+	n, start := q.n, time.Now()
+	q.everyone = true
+	if n.self() != "" {
+		q.askSelf()
+	}
+	peers := slices.DeleteFunc(slices.Clone(each), func(p peer.ID) bool {
+		return p == n.ID() || slices.Contains(q.exclude, p) || n.peers.Live.Down(start, p)
+	})
+	err := q.ask(ctx, &place.Poll{Nodes: peers}, len(peers))
+	// Each knows of itself only: of those that are not gone all have to answer.
+	all := directory.Holders{Self: n.self() != ""}
+	for _, p := range each {
+		if p != n.ID() && !slices.Contains(q.exclude, p) && !n.peers.Live.Unreachable(start, p) {
+			all.Remote = append(all.Remote, p)
+		}
+	}
+	q.answer.Hearing = q.hearing(all, all.Count())
+	switch {
+	case err != nil:
+		return err
+	case q.good == 0 && len(peers) > 0:
+		return &Unanswered{Topic: q.topic, Hearing: q.answer.Hearing}
+	}
+	return nil
+}
