@@ -14,15 +14,15 @@ import (
 type media struct{ *SFU }
 
 func (m media) Publish(ctx context.Context, o *sdp.Offer, tell func(event.Event)) (whip.Publisher, []*forward.Track, string, error) {
-	t, tracks, answer, err := publish(ctx, m.engine, o, &m.drops, tell)
+	t, tracks, answer, err := m.engine.Publish(ctx, o, &m.drops, tell)
 	if err != nil {
-		return nil, nil, "", err // no nil *transport in an interface
+		return nil, nil, "", err // no nil *rtc.Client in an interface
 	}
 	return t, tracks, answer, nil
 }
 
 func (m media) View(ctx context.Context, st *forward.Stream, o *sdp.Offer, begun func(forward.Kind, time.Time)) (whip.Transport, string, error) {
-	t, answer, err := view(ctx, m.engine, st, o, begun)
+	t, answer, err := m.engine.View(ctx, st, o, begun)
 	if err != nil {
 		return nil, "", err
 	}

@@ -28,6 +28,7 @@ import (
 	"weir/sfu/problem"
 	"weir/sfu/rtc"
 	"weir/sfu/sdp"
+	"weir/sfu/tasks"
 )
 
 const (
@@ -98,10 +99,9 @@ const (
 // section that, once the track has gone, carries the next one of the same
 // codec without another negotiation.
 type Link struct {
-	fence // readers, the writer, the negotiator, branches
-
 	Peer   peer.ID
 	sfu    *SFU
+	tasks  tasks.Group // readers, the writer, the negotiator, branches
 	dialer bool
 	pc     *rtc.Transport
 	signal Signal
@@ -278,7 +278,7 @@ func (s *SFU) newLink(node peer.ID, signal Signal, dialer bool, opening trace.Sp
 			l.connectOnce.Do(func() {
 				close(l.connected)
 				l.opening.End()
-				l.start(l.reachable)
+				l.tasks.Start(l.reachable)
 				s.event(Event{Kind: event.LinkOpened, Peer: l.Peer, Elapsed: milliseconds(time.Since(l.opened))})
 			})
 		case webrtc.PeerConnectionStateFailed, webrtc.PeerConnectionStateClosed:
@@ -334,9 +334,9 @@ func (l *Link) lost() string {
 // run owns the link: when it returns, nothing of it is left.
 func (l *Link) run() {
 	negotiated := make(chan struct{})
-	l.start(l.read)
-	l.start(l.write)
-	l.start(func() {
+	l.tasks.Start(l.read)
+	l.tasks.Start(l.write)
+	l.tasks.Start(func() {
 		defer close(negotiated)
 		l.negotiate()
 	})
@@ -387,7 +387,7 @@ loop:
 		delete(l.sfu.links, l.Peer)
 	}
 	l.sfu.mu.Unlock()
-	l.shut()
+	l.tasks.Shut()
 	l.mu.Lock()
 	l.ended = true
 	inbounds, branches := l.inbounds, l.branches
@@ -408,7 +408,7 @@ loop:
 	// start an ICE agent that nobody ends.
 	<-negotiated
 	_ = l.pc.GracefulClose()
-	l.wait()
+	l.tasks.Wait()
 	l.sfu.event(Event{Kind: event.LinkClosed, Peer: l.Peer, Reason: l.lost(), Detail: l.why, Elapsed: milliseconds(time.Since(l.opened))})
 }
 

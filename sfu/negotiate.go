@@ -209,7 +209,7 @@ func (l *Link) place(s *slotOut, sender *webrtc.RTPSender) {
 	l.mu.Lock()
 	s.sender = sender
 	l.mu.Unlock()
-	l.start(func() {
+	l.tasks.Start(func() {
 		rtc.ReadRTCP(sender, func() *forward.DownTrack {
 			l.mu.Lock()
 			defer l.mu.Unlock()
@@ -264,8 +264,8 @@ func (l *Link) onTrack(remote *webrtc.TrackRemote, receiver *webrtc.RTPReceiver)
 		in.Assign(slot.next)
 	}
 	l.mu.Unlock()
-	l.start(in.ReadRTP)
-	l.start(in.ReadRTCP)
+	l.tasks.Start(in.ReadRTP)
+	l.tasks.Start(in.ReadRTCP)
 	l.reachable()
 }
 

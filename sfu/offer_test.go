@@ -694,7 +694,7 @@ func answerOnce(t testing.TB, s *SFU, body string) time.Duration {
 	if err != nil {
 		t.Fatal(err)
 	}
-	sess, _, _, err := publish(t.Context(), s.engine, o, &s.drops, func(Event) {})
+	sess, _, _, err := s.engine.Publish(t.Context(), o, &s.drops, func(Event) {})
 	took := time.Since(began)
 	if err != nil {
 		t.Fatal(err)
@@ -765,13 +765,13 @@ func FuzzOffer(f *testing.F) {
 		if err != nil {
 			return
 		}
-		for _, set := range []func() (*transport, string, error){
-			func() (*transport, string, error) {
-				p, _, answer, err := publish(t.Context(), s.engine, o, &s.drops, func(Event) {})
+		for _, set := range []func() (*rtc.Client, string, error){
+			func() (*rtc.Client, string, error) {
+				p, _, answer, err := s.engine.Publish(t.Context(), o, &s.drops, func(Event) {})
 				return p, answer, err
 			},
-			func() (*transport, string, error) {
-				return view(t.Context(), s.engine, forward.NewStream("x", all, time.Now()), o, func(forward.Kind, time.Time) {})
+			func() (*rtc.Client, string, error) {
+				return s.engine.View(t.Context(), forward.NewStream("x", all, time.Now()), o, func(forward.Kind, time.Time) {})
 			},
 		} {
 			sess, answer, err := set()
@@ -785,7 +785,7 @@ func FuzzOffer(f *testing.F) {
 				}
 				continue
 			}
-			checkTaken(t, sess.offer)
+			checkTaken(t, sess.Offer)
 			if parsed, err := sdp.ParseDescription([]byte(answer), sdp.Limits{Bytes: 8 * sdp.MaxBytes, Sections: sdp.MaxSections, Lines: sdp.MaxLines}); err != nil || len(parsed.Sections) != len(o.Sections) {
 				t.Errorf("not the sections of the offer (%v)\n%s", err, answer)
 			}
@@ -956,12 +956,12 @@ func TestRejectedFirstSection(t *testing.T) {
 		}
 		return o
 	}
-	p, tracks, _, err := publish(t.Context(), a.engine, offer(sdptest.Video("0", "sendonly")), &a.drops, func(Event) {})
+	p, tracks, _, err := a.engine.Publish(t.Context(), offer(sdptest.Video("0", "sendonly")), &a.drops, func(Event) {})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer p.Close()
-	v, answer, err := view(t.Context(), a.engine, forward.NewStream("x", tracks, time.Now()), offer(sdptest.Audio("0", "recvonly"), sdptest.Video("1", "recvonly")), func(forward.Kind, time.Time) {})
+	v, answer, err := a.engine.View(t.Context(), forward.NewStream("x", tracks, time.Now()), offer(sdptest.Audio("0", "recvonly"), sdptest.Video("1", "recvonly")), func(forward.Kind, time.Time) {})
 	if err != nil {
 		t.Fatal(err)
 	}

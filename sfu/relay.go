@@ -325,7 +325,7 @@ func (l *Link) serve(req *pb.Subscribe) {
 	if waiting {
 		l.wantOffer()
 	}
-	l.start(b.watch)
+	l.tasks.Start(b.watch)
 }
 
 func (l *Link) newBranch(req *pb.Subscribe) (*branch, error) {

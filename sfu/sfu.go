@@ -7,6 +7,7 @@
 package sfu
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -295,7 +296,7 @@ func (s *SFU) Close() error {
 	s.clients.Close()
 	s.wg.Wait()
 	s.engine.Close()
-	if err := s.cfg.Socket.Close(); !isClosed(err) {
+	if err := s.cfg.Socket.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
 		return err
 	}
 	return nil
@@ -312,7 +313,7 @@ func (s *SFU) Carriages() []capacity.Carriage {
 			all = append(all, st.carriage(s.cfg.Fanout()))
 		}
 	}
-	slices.SortFunc(all, func(a, b capacity.Carriage) int { return cmpString(a.Stream, b.Stream) })
+	slices.SortFunc(all, func(a, b capacity.Carriage) int { return cmp.Compare(a.Stream, b.Stream) })
 	return all
 }
 

@@ -113,6 +113,11 @@ func (d *DownTrack) Follow(last *DownTrack) {
 	d.goesOn, d.lastSeq, d.lastTS, d.lastAt = goesOn, seq, ts, at
 }
 
+// Traffic is what has gone over a connection, in or out: packets of RTP, their
+// bytes, and how many of them begin a keyframe. Bytes are those of payload on the
+// way in, and all of RTP on the way out.
+type Traffic struct{ Packets, Bytes, Lost, Keyframes int64 }
+
 // Sent is what d has sent so far.
 type Sent struct {
 	Packets, Bytes int64         // of RTP, retransmissions not counted

@@ -107,9 +107,9 @@ const maxNACKs = 4
 type role int
 
 const (
-	publisher role = iota // WHIP: we receive, ICE-lite
-	viewer                // WHEP: we send, ICE-lite
-	link                  // a cascade link's: both, a full agent
+	rolePublisher role = iota // WHIP: we receive, ICE-lite
+	roleViewer                // WHEP: we send, ICE-lite
+	roleLink                  // a cascade link's: both, a full agent
 )
 
 func (e *Engine) certificate(now time.Time) (webrtc.Certificate, error) {
@@ -129,9 +129,9 @@ func (e *Engine) certificate(now time.Time) (webrtc.Certificate, error) {
 	return *e.cert, nil
 }
 
-// Publisher makes a transport that a client publishes by. All that comes goes to
+// publisher makes a transport that a client publishes by. All that comes goes to
 // in, instead of pion's own tracks.
-func (e *Engine) Publisher(media *webrtc.MediaEngine, in *Ingress) (*Transport, error) {
+func (e *Engine) publisher(media *webrtc.MediaEngine, in *Ingress) (*Transport, error) {
 	registry := &interceptor.Registry{}
 	registry.Add(&e.feedback)
 	for _, f := range []struct {
@@ -159,14 +159,14 @@ func (e *Engine) Publisher(media *webrtc.MediaEngine, in *Ingress) (*Transport, 
 			return nil, err
 		}
 	}
-	return e.transport(publisher, media, registry, in)
+	return e.transport(rolePublisher, media, registry, in)
 }
 
-// Viewer makes a transport that a client views by.
-func (e *Engine) Viewer(media *webrtc.MediaEngine) (*Transport, error) {
+// viewer makes a transport that a client views by.
+func (e *Engine) viewer(media *webrtc.MediaEngine) (*Transport, error) {
 	registry := &interceptor.Registry{}
 	registry.Add(&e.feedback)
-	return e.transport(viewer, media, registry, nil)
+	return e.transport(roleViewer, media, registry, nil)
 }
 
 // Link makes a transport to another node, of a cascade link.
@@ -183,7 +183,7 @@ func (e *Engine) Link(media *webrtc.MediaEngine) (*Transport, error) {
 	}
 	registry.Add(generator)
 	registry.Add(reports)
-	return e.transport(link, media, registry, nil)
+	return e.transport(roleLink, media, registry, nil)
 }
 
 // made is the factory of an interceptor that there is already.
@@ -211,7 +211,7 @@ func (e *Engine) transport(role role, media *webrtc.MediaEngine, registry *inter
 	s.LoggerFactory = e.log
 	s.SetICEUDPMux(e.mux)
 	networks := []webrtc.NetworkType{webrtc.NetworkTypeUDP4, webrtc.NetworkTypeUDP6}
-	if role != link && e.tcp != nil {
+	if role != roleLink && e.tcp != nil {
 		s.SetICETCPMux(e.tcp)
 		networks = append(networks, webrtc.NetworkTypeTCP4, webrtc.NetworkTypeTCP6)
 	}
@@ -219,8 +219,8 @@ func (e *Engine) transport(role role, media *webrtc.MediaEngine, registry *inter
 	s.SetICEMulticastDNSMode(ice.MulticastDNSModeDisabled)
 	s.SetIncludeLoopbackCandidate(true)
 	s.SetICETimeouts(iceDisconnected, iceFailed, iceKeepalive)
-	s.SetLite(role != link)
-	if role == link {
+	s.SetLite(role != roleLink)
+	if role == roleLink {
 		// Lite agents send no checks: nobody knocks at what a client names, and it
 		// is answered wherever it comes from.
 		s.SetRemoteIPFilter(func(ip net.IP) bool {

@@ -37,8 +37,8 @@ const (
 // decrypts, and hands each packet over by way of a [tap]; it is told of no SSRCs,
 // so that declared streams and others take the same way.
 //
-// pion's goroutines hand packets in, one for each SSRC; everything else may be
-// called by any.
+// One goroutine of pion's hands RTP in and one RTCP; everything else may be called
+// by any.
 type Ingress struct {
 	total *forward.Drops
 	// ended is told what the publisher did that its session must end for, and
@@ -489,12 +489,9 @@ func (t *section) String() string {
 // there were.
 func (in *Ingress) NotForwarded() map[string]int64 { return in.drops.Counts(false) }
 
-// Came is what has come so far and was forwarded, in packets and bytes of payload.
-type Came struct{ Packets, Bytes, Lost, Keyframes int64 }
-
-// Came sums the sections up.
-func (in *Ingress) Came() Came {
-	var all Came
+// Traffic is what has come so far and was forwarded.
+func (in *Ingress) Traffic() forward.Traffic {
+	var all forward.Traffic
 	for _, t := range in.sections { // fixed by now
 		all.Packets += t.packets.Load()
 		all.Bytes += t.bytes.Load()

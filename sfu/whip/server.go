@@ -127,7 +127,7 @@ type Publisher interface {
 }
 
 // Traffic is what has gone over a connection.
-type Traffic struct{ Packets, Bytes, Lost, Keyframes int64 }
+type Traffic = forward.Traffic
 
 // Streams are those that are carried here, and that can be.
 type Streams interface {

@@ -1,0 +1,175 @@
+package rtc
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/pion/webrtc/v4"
+
+	"weir/capacity/event"
+	"weir/sfu/forward"
+	"weir/sfu/sdp"
+)
+
+// Publish answers a publisher's offer. tell is told what happens to its media, with
+// neither session nor stream in it.
+func (e *Engine) Publish(ctx context.Context, o *sdp.Offer, drops *forward.Drops, tell func(event.Event)) (*Client, []*forward.Track, string, error) {
+	o = o.Again()
+	media, err := NewMedia()
+	if err != nil {
+		return nil, nil, "", err
+	}
+	// One codec of each section, so that viewers can be answered before the first
+	// packet comes.
+	var (
+		tracks   []*forward.Track
+		sections []*sdp.Section // of each track
+	)
+	count := map[webrtc.RTPCodecType]int{}
+	used := map[webrtc.PayloadType]string{}
+	for _, section := range o.Sections {
+		if !o.InUse(section) {
+			continue
+		}
+		if !section.Sends {
+			section.Why = "nothing is sent in it"
+			continue
+		}
+		codec, ok := section.Preferred(used)
+		if !ok {
+			return nil, nil, "", section.NotTaken("taken is " + sdp.CodecNames(section.Kind))
+		}
+		sdp.Claim(used, &codec)
+		if err := Register(media, codec); err != nil {
+			return nil, nil, "", sdp.Error(err.Error())
+		}
+		o.Take(section, codec)
+		track := &forward.Track{ID: fmt.Sprintf("%s%d", section.Kind, count[section.Kind]), Codec: CodecOf(codec.RTPCodecCapability)}
+		if track.Sets = forward.ParseSprop(codec.Sprop); track.Sets != nil && sdp.FmtpValue(track.Codec.Fmtp, "profile-level-id") == "" {
+			track.Codec.Fmtp = strings.TrimPrefix(track.Codec.Fmtp+";profile-level-id="+track.Sets.Profile(), ";")
+		}
+		count[section.Kind]++
+		tracks, sections = append(tracks, track), append(sections, section)
+	}
+	if len(tracks) == 0 {
+		return nil, nil, "", fmt.Errorf("%w: the offer must send at least one track of %s, %s", sdp.ErrNoCodec,
+			sdp.CodecNames(webrtc.RTPCodecTypeAudio), sdp.CodecNames(webrtc.RTPCodecTypeVideo))
+	}
+	if err := o.Settle(); err != nil {
+		return nil, nil, "", err
+	}
+	t := newClient(o)
+	t.in = NewIngress(drops, t.end, func(e event.Event) {
+		if e.Kind == event.StreamStarted {
+			e.Detail = contents(tracks)
+		}
+		tell(e)
+	})
+	if t.Transport, err = e.publisher(media, t.in); err != nil {
+		return nil, nil, "", err
+	}
+	t.watch()
+	t.tracks = tracks
+	for i, track := range tracks {
+		t.in.Take(sections[i], track, t.RequestKeyframe)
+	}
+	answer, err := t.answer(ctx, o)
+	if err != nil {
+		t.Close()
+		return nil, nil, "", err
+	}
+	t.in.Negotiated(t.PeerConnection)
+	return t, tracks, o.AnswerText(answer), nil
+}
+
+// View answers the offer of a viewer of st. begun is told when the first packet
+// of each kind goes out, with locks held.
+func (e *Engine) View(ctx context.Context, st *forward.Stream, o *sdp.Offer, begun func(forward.Kind, time.Time)) (*Client, string, error) {
+	o = o.Again()
+	media, err := NewMedia()
+	if err != nil {
+		return nil, "", err
+	}
+	// Each track goes into the first section that can take it. A section that
+	// asks for media and gets none, although there is some of its kind left, is
+	// one that the viewer would look at in vain.
+	carries := map[*sdp.Section]*forward.Track{}
+	used := map[webrtc.PayloadType]string{}
+	var left []*forward.Track
+	for _, t := range st.Tracks {
+		into := slices.IndexFunc(o.Sections, func(section *sdp.Section) bool {
+			if carries[section] != nil || !o.InUse(section) || !section.Receives || section.Kind != sdp.KindOf(t.Codec.MimeType) {
+				return false
+			}
+			codec, ok := section.Match(CapabilityOf(t.Codec), used)
+			if !ok {
+				return false
+			}
+			sdp.Claim(used, &codec)
+			o.Take(section, codec)
+			carries[section] = t
+			return true
+		})
+		if into < 0 {
+			left = append(left, t)
+		}
+	}
+	has := contents(st.Tracks)
+	for _, section := range o.Sections {
+		switch {
+		case carries[section] != nil || !o.InUse(section):
+		case !section.Receives:
+			section.Why = "nothing is received in it"
+		default:
+			section.Why = "the stream has no further " + section.Media
+			if !slices.ContainsFunc(st.Tracks, func(t *forward.Track) bool { return sdp.KindOf(t.Codec.MimeType) == section.Kind }) {
+				section.Why = "the stream has no " + section.Media
+			}
+			if slices.ContainsFunc(left, func(t *forward.Track) bool { return sdp.KindOf(t.Codec.MimeType) == section.Kind }) {
+				return nil, "", section.NotTaken("the stream has " + has + ": offer to receive that")
+			}
+		}
+	}
+	if len(o.Taken) == 0 {
+		return nil, "", fmt.Errorf("%w: the stream has %s; offer to receive that", sdp.ErrNoCodec, has)
+	}
+	if err := o.Settle(); err != nil {
+		return nil, "", err
+	}
+	for _, section := range o.Taken {
+		if err := Register(media, *section.Codec); err != nil {
+			return nil, "", sdp.Error(err.Error())
+		}
+	}
+	t := newClient(o)
+	if t.Transport, err = e.viewer(media); err != nil {
+		return nil, "", err
+	}
+	t.watch()
+	t.left = left
+	for _, section := range o.Taken { // in order, so that pion puts each into its section
+		track := carries[section]
+		out := t.NewTrack(track, "weir")
+		out.PayloadType = section.Codec.PT
+		out.Begun = func(at time.Time) { begun(track.Codec.Kind(), at) }
+		t.outs = append(t.outs, out)
+	}
+	answer, err := t.answer(ctx, o)
+	if err != nil {
+		t.Close()
+		return nil, "", err
+	}
+	return t, o.AnswerText(answer), nil
+}
+
+// contents names the codecs of tracks for people.
+func contents(tracks []*forward.Track) string {
+	var has []string
+	for _, t := range tracks {
+		has = append(has, fmt.Sprintf("%s/%s", t.Codec.Kind(), sdp.Describe(CapabilityOf(t.Codec))))
+	}
+	return strings.Join(has, " and ")
+}

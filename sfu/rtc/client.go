@@ -1,0 +1,258 @@
+package rtc
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/pion/webrtc/v4"
+
+	"weir/sfu/forward"
+	"weir/sfu/sdp"
+	"weir/sfu/tasks"
+)
+
+// A Client is the media connection of one WHIP or WHEP client. Quiet, Look, Adopt,
+// Sections and NotForwarded are a publisher's. Restart and Add are called by one
+// goroutine at a time.
+type Client struct {
+	*Transport
+	tasks     tasks.Group   // readers of RTCP, begin
+	connected chan struct{} // closed when media can flow
+	ended     chan string   // why the connection, or the client, has ended it; the first counts
+
+	outs []*LocalTrack // a viewer's
+	in   *Ingress      // a publisher's
+
+	tracks []*forward.Track // a publisher's
+	left   []*forward.Track // of the stream, that the viewer has no section for
+	// Offer is the last one taken, to build a restart on.
+	Offer *sdp.Offer
+
+	candidates []sdp.Candidate // that were trickled
+
+	mu     sync.Mutex
+	unused map[string]int // candidates that are of no use, by what they are
+}
+
+func newClient(o *sdp.Offer) *Client {
+	return &Client{connected: make(chan struct{}), ended: make(chan string, 1), Offer: o, unused: maps.Clone(o.Skipped)}
+}
+
+// watch notes what becomes of the connection.
+func (t *Client) watch() {
+	var once sync.Once
+	t.OnConnectionStateChange(func(state webrtc.PeerConnectionState) {
+		switch state {
+		case webrtc.PeerConnectionStateConnected:
+			once.Do(func() {
+				close(t.connected)
+				t.tasks.Start(t.begin)
+			})
+		case webrtc.PeerConnectionStateFailed:
+			t.end("the client fell silent")
+		case webrtc.PeerConnectionStateClosed:
+			t.end("the client closed the connection")
+		}
+	})
+}
+
+func (t *Client) end(why string) {
+	select {
+	case t.ended <- why:
+	default:
+	}
+}
+
+// begin starts media: the connection is up.
+func (t *Client) begin() {
+	for _, o := range t.outs {
+		o.Track.Add(o.DownTrack)
+	}
+	if t.in != nil {
+		t.in.Reachable()
+	}
+}
+
+// answer gives the client's offer to the PeerConnection and returns the answer,
+// with all of our candidates in it.
+func (t *Client) answer(ctx context.Context, o *sdp.Offer) (string, error) {
+	if err := t.SetRemoteDescription(webrtc.SessionDescription{Type: webrtc.SDPTypeOffer, SDP: o.Text()}); err != nil {
+		return "", sdp.Error(err.Error())
+	}
+	// Left alone, pion answers all sections of a kind with one payload type.
+	for _, tr := range t.GetTransceivers() {
+		for _, section := range o.Taken {
+			if tr.Mid() != section.PionMID() {
+				continue
+			}
+			if err := tr.SetCodecPreferences(section.Codec.WithFeedback().Params()); err != nil {
+				return "", sdp.Error(err.Error())
+			}
+		}
+	}
+	for _, o := range t.outs {
+		if o.Bound() {
+			continue // a restart
+		}
+		sender, err := t.AddTrack(o)
+		if err != nil {
+			return "", err
+		}
+		t.tasks.Start(func() { ReadRTCP(sender, func() *forward.DownTrack { return o.DownTrack }) })
+	}
+	answer, err := t.CreateAnswer(nil)
+	if err != nil {
+		return "", sdp.Error(err.Error())
+	}
+	local, err := t.SetLocal(ctx, answer)
+	switch {
+	case ctx.Err() != nil:
+		return "", ctx.Err()
+	case err != nil:
+		return "", sdp.Error(err.Error())
+	}
+	t.AwaitChecking(ctx)
+	return sdp.InOrder(local), nil
+}
+
+// Connected is closed when media can flow.
+func (t *Client) Connected() <-chan struct{} { return t.connected }
+
+// Ended is told why the connection has ended, or has to.
+func (t *Client) Ended() <-chan string { return t.ended }
+
+// Knows reports whether ufrag is the client's, now or before.
+func (t *Client) Knows(ufrag string) bool { return t.Offer.Knows(ufrag) }
+
+// Restart serves an ICE restart (RFC 9725, section 4.3.3): the client comes
+// with new credentials and gets ours.
+func (t *Client) Restart(ctx context.Context, ufrag, pwd string) (string, error) {
+	offer := t.Offer.Restarted(ufrag, pwd)
+	answer, err := t.answer(ctx, offer)
+	if err != nil {
+		return "", err
+	}
+	t.Offer, t.candidates = offer, nil
+	return sdp.RestartFragment(answer), nil
+}
+
+// Add gives the client's candidates to its ICE agent, as many as one session may
+// have. Those over the bound, and those that cannot be used, are no error: our
+// side learns the client's address from its checks.
+func (t *Client) Add(f *sdp.Fragment) {
+	unused := maps.Clone(f.Skipped)
+	for _, c := range f.Candidates {
+		switch {
+		case f.Ufrag != "" && f.Ufrag != t.Offer.Ufrag:
+			unused["of another transport"]++
+		case slices.Contains(t.candidates, c) || slices.Contains(t.Offer.Candidates, c):
+		case len(t.candidates)+len(t.Offer.Candidates) >= sdp.MaxCandidates:
+			unused[sdp.OverBound]++
+		default:
+			t.candidates = append(t.candidates, c)
+			if t.AddICECandidate(webrtc.ICECandidateInit{Candidate: "candidate:" + c.String()}) != nil {
+				unused["malformed"]++
+			}
+		}
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for why, n := range unused {
+		t.unused[why] += n
+	}
+}
+
+// NotTaken lists the sections and tracks that there is no media for, and why.
+func (t *Client) NotTaken() []string {
+	all := t.Offer.Refused()
+	for _, track := range t.left {
+		all = append(all, fmt.Sprintf("track %s (%s): not asked for", track.ID, sdp.Describe(CapabilityOf(track.Codec))))
+	}
+	return all
+}
+
+// Unused counts candidates that are not used, by why.
+func (t *Client) Unused() map[string]int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return maps.Clone(t.unused)
+}
+
+// State is that of the connection.
+func (t *Client) State() string { return t.ConnectionState().String() }
+
+// Video reports whether video is sent to the client.
+func (t *Client) Video() bool {
+	return slices.ContainsFunc(t.outs, func(o *LocalTrack) bool { return o.Track.Codec.Kind() == forward.Video })
+}
+
+// RTT is to a viewer, by its reports; 0: unknown.
+func (t *Client) RTT() (rtt time.Duration) {
+	for _, o := range t.outs {
+		rtt = max(rtt, o.Sent().RTT)
+	}
+	return rtt
+}
+
+// Traffic is what has gone over it so far, in or out.
+func (t *Client) Traffic() forward.Traffic {
+	if t.in != nil {
+		return t.in.Traffic()
+	}
+	var all forward.Traffic
+	for _, o := range t.outs {
+		sent := o.Sent()
+		all.Packets += sent.Packets
+		all.Bytes += sent.Bytes
+		all.Lost += sent.Lost
+	}
+	return all
+}
+
+// Quiet is how long a publisher has sent nothing, counted from since at the
+// earliest.
+func (t *Client) Quiet(now, since time.Time) time.Duration { return t.in.Silence(now, since) }
+
+// Look makes events of sections that have begun to send nothing; since is when
+// media could flow.
+func (t *Client) Look(now, since time.Time) { t.in.Look(now, since) }
+
+// Adopt has a publisher feed tracks from now on, of which nothing has come yet,
+// if its own can go on as those: what viewers were answered holds for them.
+func (t *Client) Adopt(tracks []*forward.Track) bool {
+	if !slices.EqualFunc(tracks, t.tracks, func(a, b *forward.Track) bool {
+		return a.ID == b.ID && sdp.Decodes(CapabilityOf(a.Codec), CapabilityOf(b.Codec), false) > 0
+	}) {
+		return false
+	}
+	t.in.Adopt(tracks)
+	return true
+}
+
+// Sections are a publisher's.
+func (t *Client) Sections(now time.Time) []sdp.SectionStatus { return t.in.Status(now) }
+
+// NotForwarded counts a publisher's packets that were not, by reason.
+func (t *Client) NotForwarded() map[string]int64 { return t.in.NotForwarded() }
+
+// Stop ends media at once.
+func (t *Client) Stop() {
+	t.tasks.Shut()
+	for _, o := range t.outs {
+		o.Track.Remove(o.DownTrack)
+	}
+	if t.in != nil {
+		t.in.Close()
+	}
+}
+
+// Close ends the connection and waits for all that runs.
+func (t *Client) Close() {
+	t.tasks.Shut()
+	_ = t.GracefulClose()
+	t.tasks.Wait()
+}
