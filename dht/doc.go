@@ -5,5 +5,5 @@
 //
 // A topic's holders are the nodes closest to its key in the Kademlia sense.
 // They answer from memory and are not trusted: every record is signed by the
-// node it names, and whoever uses one verifies it.
+// node it names, and whoever uses one verifies it. README.md has the protocol.
 package dht
