@@ -17,6 +17,7 @@ import (
 // Two processes with one identity take each other's place in the network; each
 // of them notices, and says so.
 func TestCopiedIdentityIsNoticed(t *testing.T) {
+	t.Parallel()
 	others := newTestNetwork(t, 2)
 	key := newKey(t)
 	events := make(chan event.Event, 1024)

@@ -28,6 +28,7 @@ func (n *testNode) datagrams() (in, out int64) {
 
 // What only updates a record goes by datagram; news is confirmed, by datagram too.
 func TestUpdatesGoByDatagram(t *testing.T) {
+	t.Parallel()
 	nodes := newTestNetwork(t, 2)
 	from, holder := nodes[0], nodes[1]
 	if from.quicTo(holder.ID()) == nil {

@@ -48,6 +48,7 @@ func TestHealthyNetworkIsDiagnosedSo(t *testing.T) {
 // A lone node names the bootstrap peer that is dead, that is another node than
 // was meant, and that is of another network.
 func TestLoneNodeIsToldWhy(t *testing.T) {
+	t.Parallel()
 	other := newTestNode(t, func(c *Config) { c.Network = "other" })
 	other.run(t)
 	dead := newTestNode(t, nil)
@@ -121,6 +122,7 @@ func TestSkewedClockIsDiagnosed(t *testing.T) {
 // Peers that are connected by TCP only are tried over QUIC, whose port may be
 // closed.
 func TestUDPIsTried(t *testing.T) {
+	t.Parallel()
 	tcpOnly := func(ai peer.AddrInfo) peer.AddrInfo {
 		var addrs []multiaddr.Multiaddr
 		for _, a := range ai.Addrs {
@@ -170,6 +172,7 @@ func TestUDPIsTried(t *testing.T) {
 
 // Peers that have ended are told apart from those that only do not answer.
 func TestLossOfPeersIsDiagnosed(t *testing.T) {
+	t.Parallel()
 	nodes := newTestNetwork(t, 4)
 	n := nodes[3]
 	eventually(t, func() error {

@@ -241,6 +241,7 @@ func TestLeavingNodeWithdrawsItsRecord(t *testing.T) {
 
 // Ten is the size at which not everyone is a holder any more.
 func TestTenNodesAskTwoHolders(t *testing.T) {
+	t.Parallel()
 	nodes := newTestNetwork(t, 10)
 	client := newClient(t, nodes)
 	a, err := client.Find(t.Context(), CapacityTopic(), capacity.Need{}, nil)

@@ -79,6 +79,7 @@ func fixedPorts(t *testing.T) []multiaddr.Multiaddr {
 // A bootstrap peer that is down at first is found when it comes up; another one
 // that never comes up does not matter.
 func TestBootstrapPeerComesUpLater(t *testing.T) {
+	t.Parallel()
 	ports, key := fixedPorts(t), newKey(t)
 	never := peer.AddrInfo{ID: idOf(t, newKey(t)), Addrs: fixedPorts(t)}
 	early := newTestNode(t, func(c *Config) {

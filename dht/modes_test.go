@@ -57,6 +57,7 @@ func newListedNetwork(t *testing.T, mode directory.Mode, size, listed int) ([]*t
 
 // Whoever holds the records, placements come about the same way.
 func TestEveryHoldingPlaces(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		mode         directory.Mode
 		size, listed int
@@ -68,6 +69,7 @@ func TestEveryHoldingPlaces(t *testing.T) {
 		{directory.Push, 12, 12, 11},
 	} {
 		t.Run(fmt.Sprintf("%s, %d listed", c.mode, c.listed), func(t *testing.T) {
+			t.Parallel()
 			nodes, list := newListedNetwork(t, c.mode, c.size, c.listed)
 			for _, n := range []*testNode{nodes[0], nodes[c.size-1]} {
 				placed, d, err := n.Place(t.Context(), CapacityTopic(), view(), []peer.ID{n.ID()})

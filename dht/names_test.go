@@ -198,6 +198,7 @@ func TestGivingWayToWhoGaveUp(t *testing.T) {
 // What too few holders have answered is neither yes nor no, for names and for
 // streams, and says so.
 func TestSilenceIsNotNo(t *testing.T) {
+	t.Parallel()
 	nodes := newTestNetwork(t, 1)
 	asker := nodes[0]
 	var fakes []peer.ID

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"flag"
 	"fmt"
 	"log/slog"
 	"os"
@@ -21,7 +22,16 @@ import (
 	"weir/capacity/ledger"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// Tests that run in parallel wait for their networks most of the time.
+const atOnce = "6"
+
+func TestMain(m *testing.M) {
+	flag.Parse()
+	if f := flag.Lookup("test.parallel"); f.Value.String() == f.DefValue {
+		_ = f.Value.Set(atOnce)
+	}
+	goleak.VerifyTestMain(m)
+}
 
 // testHome is where nodes without a region publish.
 var testHome = ShardTopic("", "")
@@ -264,6 +274,7 @@ func (n *testNode) sees(topic Topic, nodes []*testNode) error {
 }
 
 func TestRecordsBecomeVisibleEverywhere(t *testing.T) {
+	t.Parallel()
 	for _, size := range []int{1, 3, 5, 10} {
 		t.Run(fmt.Sprintf("%d nodes", size), func(t *testing.T) {
 			start := time.Now()

@@ -95,6 +95,7 @@ func newProvisionNetwork(t *testing.T, size, provisioners int, region string) (n
 // However many seekers there are, all ask the same provisioner, and the next one
 // once that is gone.
 func TestOneProvisionerIsElected(t *testing.T) {
+	t.Parallel()
 	nodes, tasks, order := newProvisionNetwork(t, 5, 3, "eu")
 	var all sync.WaitGroup
 	for _, n := range nodes {

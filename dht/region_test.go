@@ -115,6 +115,7 @@ func TestPlacementStaysInTheRegionUntilItIsFull(t *testing.T) {
 // lost by it. A seeker compares its own shard with another one: if that is less
 // loaded, it goes there, though its own has room.
 func TestCrowdedRegionIsSplit(t *testing.T) {
+	t.Parallel()
 	nodes := newTestNetworkOf(t, 14, func(int, *testNode) {}, func(c *Config) { c.ShardSplit, c.ShardMerge = 8, 2 })
 	// A node that missed the first split notices sees them renewed.
 	within(t, directory.NoticeTTL, func() error {

@@ -125,6 +125,7 @@ func TestSnapshotNamesEveryHolder(t *testing.T) {
 
 // Holders that lie, hang or stop do not spoil a watch.
 func TestWatchSurvivesBadHolders(t *testing.T) {
+	t.Parallel()
 	nodes := newTestNetwork(t, 2)
 	key := newKey(t)
 	event := func(e *pb.Event) *pb.Response { return &pb.Response{Op: &pb.Response_Event{Event: e}} }
