@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -401,47 +400,6 @@ func (in *Ingress) receiveReport(ssrc uint32, b []byte) {
 	}
 }
 
-// Look makes events of sections that have begun to send nothing, since is when
-// media could flow.
-func (in *Ingress) Look(now, since time.Time) {
-	in.mu.Lock()
-	for _, t := range in.sections {
-		silent := now.Sub(t.last)
-		if t.last.IsZero() {
-			silent = now.Sub(since)
-		}
-		if t.stalled || silent < stallAfter {
-			continue
-		}
-		t.stalled = true
-		e := event.Event{Kind: event.MediaStalled, Reason: "silent", Elapsed: milliseconds(silent), Detail: fmt.Sprintf("%s sends nothing any more, for %v", t, silent.Round(time.Second))}
-		if t.last.IsZero() {
-			e.Reason = "never-sent"
-			e.Detail = fmt.Sprintf("%s was accepted and sends nothing, %v after the connection was up", t, silent.Round(time.Second))
-			if n := in.drops.Sum(); n > 0 {
-				e.Detail += fmt.Sprintf("; %d packets came that belong to no section or stream that is forwarded", n)
-			}
-		}
-		in.events = append(in.events, e)
-	}
-	events := in.events
-	in.events = nil
-	in.mu.Unlock()
-	for _, e := range events {
-		in.event(e)
-	}
-}
-
-// Silence is how long nothing has come, counted from since at the earliest.
-func (in *Ingress) Silence(now, since time.Time) time.Duration {
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	if in.heard.After(since) {
-		since = in.heard
-	}
-	return now.Sub(since)
-}
-
 // Reachable has keyframe requests sent that could not be sent before.
 func (in *Ingress) Reachable() {
 	in.mu.Lock()
@@ -478,52 +436,6 @@ func (in *Ingress) Close() {
 			t.up.Close()
 		}
 	}
-}
-
-func (t *section) String() string {
-	_, codec, _ := strings.Cut(t.track.Codec.MimeType, "/")
-	return fmt.Sprintf("section %d (%s, %s)", t.offered.Index, sdp.KindOf(t.track.Codec.MimeType), codec)
-}
-
-// NotForwarded counts the publisher's packets that were not, by reason, those that
-// there were.
-func (in *Ingress) NotForwarded() map[string]int64 { return in.drops.Counts(false) }
-
-// Traffic is what has come so far and was forwarded.
-func (in *Ingress) Traffic() forward.Traffic {
-	var all forward.Traffic
-	for _, t := range in.sections { // fixed by now
-		all.Packets += t.packets.Load()
-		all.Bytes += t.bytes.Load()
-		all.Keyframes += t.keyframes.Load()
-		all.Lost += max(0, t.lost.Load()) // what comes twice is counted against it
-	}
-	return all
-}
-
-// Status lists the sections.
-func (in *Ingress) Status(now time.Time) []sdp.SectionStatus {
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	var all []sdp.SectionStatus
-	for _, t := range in.sections {
-		_, codec, _ := strings.Cut(t.track.Codec.MimeType, "/")
-		st := sdp.SectionStatus{
-			Section: t.offered.Index, Mid: t.offered.MID, Kind: sdp.KindOf(t.track.Codec.MimeType).String(), Codec: codec, State: "flowing",
-			Packets: t.packets.Load(), Lost: t.lost.Load(), Changes: t.Changes(),
-		}
-		switch {
-		case t.stalled:
-			st.State = "stalled"
-		case t.Current() == nil:
-			st.State = "waiting"
-		}
-		if s := t.Current(); s != nil {
-			st.SSRC, st.Layer, st.Silent = s.SSRC, printable(s.RID), milliseconds(now.Sub(t.last))
-		}
-		all = append(all, st)
-	}
-	return all
 }
 
 func milliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
