@@ -110,9 +110,9 @@ func post(c *cli.Context, path string, body []byte, v any) error {
 	return askAdmin(c, func(ctx context.Context, client api.Client) error { return client.Post(ctx, path, body, v) })
 }
 
-// events reads server-sent events until the stream or f ends, or the command is
+// follow reads server-sent events until the stream or f ends, or the command is
 // interrupted, which is how a watch ends.
-func events(c *cli.Context, path string, f func(data []byte) error) error {
+func follow(c *cli.Context, path string, f func(data []byte) error) error {
 	client, err := adminOf(c)
 	if err != nil {
 		return err

@@ -3,8 +3,10 @@ package main
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"log/slog"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -12,6 +14,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"weir/capacity/event"
+	"weir/cmd/weir/cmdline"
 )
 
 const (
@@ -248,4 +251,32 @@ func (l *lineLimit) due(now time.Time) []line {
 	}
 	slices.SortFunc(lines, func(a, b line) int { return cmp.Compare(a.msg, b.msg) })
 	return lines
+}
+
+// kindsOf reads a flag's list of kinds, or of their first halves; an empty one is
+// all.
+func kindsOf(flag, s string) (func(event.Kind) bool, error) {
+	if s == "" {
+		return func(event.Kind) bool { return true }, nil
+	}
+	list := strings.Split(s, ",")
+	for i := range list {
+		list[i] = strings.TrimSpace(list[i])
+	}
+	fits := func(word string, k event.Kind) bool {
+		return string(k) == word || strings.HasPrefix(string(k), word+".")
+	}
+	for _, word := range list {
+		if !slices.ContainsFunc(event.List(), func(d event.Described) bool { return fits(word, d.Kind) }) {
+			var all []string
+			for _, d := range event.List() {
+				noun, _, _ := strings.Cut(string(d.Kind), ".")
+				all = append(all, noun, string(d.Kind))
+			}
+			return nil, fmt.Errorf("%s %s: there are no such events%s; weir events --help lists the kinds", flag, word, cmdline.DidYouMean(word, all))
+		}
+	}
+	return func(k event.Kind) bool {
+		return slices.ContainsFunc(list, func(word string) bool { return fits(word, k) })
+	}, nil
 }

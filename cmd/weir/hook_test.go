@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
@@ -118,30 +117,5 @@ func TestHookURL(t *testing.T) {
 	h.command, h.url = "sleep 10", ""
 	if err := h.run(ctx, provisionInput); err == nil || !strings.Contains(err.Error(), "the node ends") {
 		t.Errorf("while the node ends: %v", err)
-	}
-}
-
-func TestHookFlags(t *testing.T) {
-	for _, c := range []struct {
-		args []string
-		want string
-	}{
-		{[]string{"--provision-command", "a", "--provision-url", "http://b"}, "give one of them"},
-		{[]string{"--release-url", "b.example"}, "--release-url b.example: want http"},
-		{[]string{"--provision-url", "ftp://b"}, "want http"},
-		{[]string{"--hook-timeout", "0s"}, "--hook-timeout"},
-		{[]string{"--provision-region", "eu"}, "give --provision-command"},
-		{[]string{"--provision-command", "a", "--provision-region", strings.Repeat("x", 33)}, "at most 32 bytes"},
-	} {
-		if _, err := parse(t, c.args...); err == nil || !strings.Contains(err.Error(), c.want) {
-			t.Errorf("%q: %v, want %q", c.args, err, c.want)
-		}
-	}
-	cfg, err := parse(t, "--provision-command", "a", "--region", "eu", "--release-url", "https://b")
-	if err != nil || len(cfg.provisionRegions) != 1 || cfg.provisionRegions[0] != "eu" || !cfg.provision.given() || !cfg.release.given() {
-		t.Errorf("%v, %+v", err, cfg)
-	}
-	if cfg, err = parse(t, "--provision-command", "a", "--provision-region", "us", "--provision-region", "eu", "--provision-region", "us"); err != nil || fmt.Sprint(cfg.provisionRegions) != "[eu us]" {
-		t.Errorf("%v, %v", err, cfg.provisionRegions)
 	}
 }

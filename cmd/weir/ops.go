@@ -73,7 +73,7 @@ func showEvents(c *cli.Context) error {
 	}
 	q := url.Values{"since": {c.String("since")}}
 	if c.Bool("follow") {
-		return events(c, "/events?"+q.Encode(), func(data []byte) error {
+		return follow(c, "/events?"+q.Encode(), func(data []byte) error {
 			var e event.Event
 			if err := json.Unmarshal(data, &e); err != nil {
 				return err
@@ -92,34 +92,6 @@ func showEvents(c *cli.Context) error {
 		}
 	}
 	return nil
-}
-
-// kindsOf reads a flag's list of kinds, or of their first halves; an empty one is
-// all.
-func kindsOf(flag, s string) (func(event.Kind) bool, error) {
-	if s == "" {
-		return func(event.Kind) bool { return true }, nil
-	}
-	list := strings.Split(s, ",")
-	for i := range list {
-		list[i] = strings.TrimSpace(list[i])
-	}
-	fits := func(word string, k event.Kind) bool {
-		return string(k) == word || strings.HasPrefix(string(k), word+".")
-	}
-	for _, word := range list {
-		if !slices.ContainsFunc(event.List(), func(d event.Described) bool { return fits(word, d.Kind) }) {
-			var all []string
-			for _, d := range event.List() {
-				noun, _, _ := strings.Cut(string(d.Kind), ".")
-				all = append(all, noun, string(d.Kind))
-			}
-			return nil, fmt.Errorf("%s %s: there are no such events%s; weir events --help lists the kinds", flag, word, cmdline.DidYouMean(word, all))
-		}
-	}
-	return func(k event.Kind) bool {
-		return slices.ContainsFunc(list, func(word string) bool { return fits(word, k) })
-	}, nil
 }
 
 // eventText is an event in one line, as the log has it but for people.
@@ -370,7 +342,7 @@ func ping(c *cli.Context) error {
 	known := namesOf(c)
 	var p pings
 	q := url.Values{"peer": {id.String()}, "count": {fmt.Sprint(count)}}
-	err = events(c, "/ping?"+q.Encode(), func(data []byte) error {
+	err = follow(c, "/ping?"+q.Encode(), func(data []byte) error {
 		var r api.Ping
 		if err := json.Unmarshal(data, &r); err != nil {
 			return err

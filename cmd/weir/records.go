@@ -256,7 +256,7 @@ func watchRecords(c *cli.Context) error {
 		return nil
 	}
 	if !standalone(c) {
-		return events(c, "/records/watch?stream="+url.QueryEscape(c.String("stream")), func(data []byte) error {
+		return follow(c, "/records/watch?stream="+url.QueryEscape(c.String("stream")), func(data []byte) error {
 			var e api.RecordChange
 			if err := json.Unmarshal(data, &e); err != nil {
 				return err

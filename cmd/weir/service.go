@@ -23,6 +23,8 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/multiformats/go-multiaddr"
 	"github.com/urfave/cli/v2"
+	"go.opentelemetry.io/otel/attribute"
+	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
 	"golang.org/x/sync/errgroup"
 
 	"weir/capacity"
@@ -767,4 +769,18 @@ func shortID(id peer.ID) string {
 		return "…" + s[len(s)-8:]
 	}
 	return s
+}
+
+// aboutNode are the attributes of everything that a node exports.
+func aboutNode(self peer.ID, cfg nodeConfig) []attribute.KeyValue {
+	about := []attribute.KeyValue{
+		semconv.ServiceInstanceID(self.String()), semconv.ServiceNamespace(cfg.network), attribute.String("weir.node.name", cfg.name),
+	}
+	if cfg.region != "" {
+		about = append(about, semconv.CloudRegion(cfg.region))
+	}
+	if cfg.zone != "" {
+		about = append(about, semconv.CloudAvailabilityZone(cfg.zone))
+	}
+	return about
 }

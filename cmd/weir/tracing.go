@@ -15,7 +15,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/urfave/cli/v2"
 	"go.opentelemetry.io/otel"
@@ -163,20 +162,6 @@ func newTracer(cfg traceConfig, about []attribute.KeyValue, log *slog.Logger) (t
 		sdktrace.WithResource(res), sdktrace.WithRawSpanLimits(limits),
 	)
 	return provider.Tracer(tracing.Scope, trace.WithInstrumentationVersion(build.Release()), trace.WithSchemaURL(semconv.SchemaURL)), queue, nil
-}
-
-// aboutNode are the attributes of everything that a node exports.
-func aboutNode(self peer.ID, cfg nodeConfig) []attribute.KeyValue {
-	about := []attribute.KeyValue{
-		semconv.ServiceInstanceID(self.String()), semconv.ServiceNamespace(cfg.network), attribute.String("weir.node.name", cfg.name),
-	}
-	if cfg.region != "" {
-		about = append(about, semconv.CloudRegion(cfg.region))
-	}
-	if cfg.zone != "" {
-		about = append(about, semconv.CloudAvailabilityZone(cfg.zone))
-	}
-	return about
 }
 
 // A sampler decides whose spans are recorded. A request that names no trace is

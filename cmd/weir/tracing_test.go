@@ -14,7 +14,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/libp2p/go-libp2p/core/peer"
 	"go.opentelemetry.io/otel/attribute"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/sdk/trace/tracetest"
@@ -264,7 +263,7 @@ func TestExporterAnswers(t *testing.T) {
 	}
 	t.Setenv("OTEL_TRACES_SAMPLER", "always_off")
 	var text logText
-	tracer, q, err := newTracer(traceConfig{endpoint: endpoint, ratio: 1}, aboutNode(peer.ID("x"), nodeConfig{name: "n", network: "open", region: "eu", zone: "a"}), slog.New(slog.NewTextHandler(&text, nil)))
+	tracer, q, err := newTracer(traceConfig{endpoint: endpoint, ratio: 1}, []attribute.KeyValue{attribute.String("weir.node.name", "n")}, slog.New(slog.NewTextHandler(&text, nil)))
 	if err != nil {
 		t.Fatal(err)
 	}
