@@ -60,7 +60,7 @@ func (n *node) serveEvents(w http.ResponseWriter, r *http.Request) {
 	switch q.Get("follow") {
 	case "", "true", "1":
 	case "false", "0":
-		list := slices.DeleteFunc(n.events.kept(), func(e event.Event) bool { return !wanted(e) })
+		list := slices.DeleteFunc(n.events.Kept(), func(e event.Event) bool { return !wanted(e) })
 		writeJSON(w, append([]event.Event{}, list...))
 		return
 	default:
@@ -71,7 +71,7 @@ func (n *node) serveEvents(w http.ResponseWriter, r *http.Request) {
 	if !ok {
 		return
 	}
-	last, next, cancel := n.events.subscribe()
+	last, next, cancel := n.events.Subscribe()
 	defer cancel()
 	for _, e := range last {
 		if wanted(e) && send(e) != nil {

@@ -19,6 +19,7 @@ import (
 	"weir/capacity/event"
 	"weir/capacity/scope"
 	"weir/cmd/weir/api"
+	"weir/cmd/weir/eventlog"
 	"weir/cmd/weir/web"
 	"weir/sfu/problem"
 	"weir/sfu/proxied"
@@ -118,12 +119,12 @@ type happening struct {
 }
 
 func happeningOf(e event.Event) happening {
-	level, words := message(e)
+	level, words := eventlog.Message(e)
 	return happening{e, words, strings.ToLower(level.String())}
 }
 
 func (n *node) lastHappenings() []happening {
-	kept := n.events.kept()
+	kept := n.events.Kept()
 	kept = kept[max(0, len(kept)-happenedShown):]
 	all := make([]happening, len(kept))
 	for i, e := range kept {
@@ -245,7 +246,7 @@ func (n *node) consoleEvents(w http.ResponseWriter, r *http.Request) {
 	if !ok {
 		return
 	}
-	last, next, cancel := n.events.subscribe()
+	last, next, cancel := n.events.Subscribe()
 	defer cancel()
 	for _, e := range last[max(0, len(last)-happenedShown):] {
 		if send(happeningOf(e)) != nil {

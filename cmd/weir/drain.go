@@ -124,7 +124,7 @@ func (n *node) startDrain(deadline time.Duration, exit bool, reason string) {
 func (n *node) closeDoor(reason string) {
 	n.ledger.SetDraining(true)
 	n.dht.Kick()
-	n.events.add(event.Event{Kind: event.DrainStarted, Detail: reason})
+	n.events.Add(event.Event{Kind: event.DrainStarted, Detail: reason})
 }
 
 // stopDrain takes it back, unless the node drains for another reason.
@@ -134,7 +134,7 @@ func (n *node) stopDrain(reason string) {
 	}
 	n.ledger.SetDraining(false)
 	n.dht.Kick()
-	n.events.add(event.Event{Kind: event.DrainEnded})
+	n.events.Add(event.Event{Kind: event.DrainEnded})
 }
 
 // watchDrain returns errDrained once the process is to end.

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"weir/capacity/event"
+	"weir/cmd/weir/hook"
 )
 
 func TestHookFlags(t *testing.T) {
@@ -27,7 +28,7 @@ func TestHookFlags(t *testing.T) {
 		}
 	}
 	cfg, err := parse(t, "--provision-command", "a", "--region", "eu", "--release-url", "https://b")
-	if err != nil || len(cfg.provisionRegions) != 1 || cfg.provisionRegions[0] != "eu" || !cfg.provision.given() || !cfg.release.given() {
+	if err != nil || len(cfg.provisionRegions) != 1 || cfg.provisionRegions[0] != "eu" || !cfg.provision.Given() || !cfg.release.Given() {
 		t.Errorf("%v, %+v", err, cfg)
 	}
 	if cfg, err = parse(t, "--provision-command", "a", "--provision-region", "us", "--provision-region", "eu", "--provision-region", "us"); err != nil || fmt.Sprint(cfg.provisionRegions) != "[eu us]" {
@@ -65,7 +66,7 @@ func TestEventFlags(t *testing.T) {
 	if err != nil || len(cfg.eventKinds) != 3 || !cfg.eventKinds[event.StreamEnded] || !cfg.eventKinds[event.SessionOpened] || cfg.eventKeys == nil {
 		t.Errorf("%v, %v", err, cfg.eventKinds)
 	}
-	if cfg, err = parse(t, "--event-command", "a"); err != nil || len(cfg.eventKinds) != len(defaultEventKinds) {
+	if cfg, err = parse(t, "--event-command", "a"); err != nil || len(cfg.eventKinds) != len(hook.DefaultEventKinds) {
 		t.Errorf("%v, %v", err, cfg.eventKinds)
 	}
 	if cfg, err = parse(t, "--event-command", "a", "--event-kinds", "all"); err != nil || len(cfg.eventKinds) != len(event.List()) {

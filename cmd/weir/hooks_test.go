@@ -8,7 +8,16 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"weir/capacity"
+	"weir/cmd/weir/hook"
 )
+
+// provisionInput is what a hook that starts a server is given.
+var provisionInput = hook.Input{
+	Action: "provision", Region: "eu", Reason: "sessions", Join: "token", Request: "r1", Network: "open",
+	Need: &hook.Need{Purpose: capacity.View, Uplink: 2_500_000, Packets: 300, Stream: "demo"},
+}
 
 // The examples are run as hooks, with stubs that note what they are called with
 // in the place of the tools.
@@ -19,7 +28,7 @@ func TestExampleHooks(t *testing.T) {
 	if _, err := exec.LookPath("jq"); err != nil {
 		t.Skip("the examples need jq")
 	}
-	release := hookInput{Action: "release", Region: "eu", Reason: "idle", Request: "R2", Network: "open", PeerID: "12D3"}
+	release := hook.Input{Action: "release", Region: "eu", Reason: "idle", Request: "R2", Network: "open", PeerID: "12D3"}
 	if err := release.PeerID.UnmarshalText([]byte(someID)); err != nil {
 		t.Fatal(err)
 	}
@@ -27,7 +36,7 @@ func TestExampleHooks(t *testing.T) {
 	evil.Region, evil.Request = `e"u'$(touch oops)`, "R3"
 	for _, c := range []struct {
 		script, tool string
-		in           hookInput
+		in           hook.Input
 		want         []string
 	}{
 		{"docker.sh", "docker", provisionInput, []string{"run", "--name", "weir-r1", "WEIR_JOIN=token", "WEIR_REGION=eu", "node"}},
@@ -65,11 +74,11 @@ done
 			t.Setenv("PATH", dir+":"+os.Getenv("PATH"))
 			t.Setenv("CALLS", log)
 			t.Chdir(dir)
-			h, err := newHook("provision", script, "", 10*time.Second, slog.New(slog.DiscardHandler))
+			h, err := hook.New("provision", script, "", 10*time.Second, slog.New(slog.DiscardHandler))
 			if err != nil {
 				t.Fatal(err)
 			}
-			if err := h.run(t.Context(), c.in); err != nil {
+			if err := h.Run(t.Context(), c.in); err != nil {
 				t.Errorf("run = %v", err)
 			}
 			calls, err := os.ReadFile(log)

@@ -9,7 +9,7 @@ func TestCommandsAreDocumented(t *testing.T) {
 		if c.Usage == "" {
 			t.Errorf("weir %s does not say what it is for", c.Name)
 		}
-		if len(c.Flags) == 0 && len(c.Subcommands) == 0 {
+		if len(c.Flags) == 0 && len(c.Subcommands) == 0 && !c.Hidden {
 			t.Errorf("weir %s has neither flags nor subcommands", c.Name)
 		}
 	}

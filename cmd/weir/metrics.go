@@ -73,9 +73,9 @@ func (n *node) metrics() *prometheus.Registry {
 	if n.cfg.tls != nil {
 		reg.MustRegister(n.cfg.tls)
 	}
-	reg.MustRegister(n.handed.collectors()...)
+	reg.MustRegister(n.handed.Collectors()...)
 	n.counters.register(reg)
-	reg.MustRegister(n.spans.collectors()...)
+	reg.MustRegister(n.spans.Collectors()...)
 	reg.MustRegister(&trafficCollector{n}, ledgerCollector{n.ledger}, gateCollector{n.gate}, dropCollector{n.gauge.Socket}, repairCollector{n.sfu}, mediaCollector{n}, rightsCollector{n.rights})
 	return reg
 }

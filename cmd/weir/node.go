@@ -22,7 +22,9 @@ import (
 	"weir/capacity/event"
 	"weir/cmd/weir/api"
 	"weir/cmd/weir/cmdline"
+	"weir/cmd/weir/hook"
 	"weir/cmd/weir/logs"
+	"weir/cmd/weir/spans"
 	"weir/dht"
 	"weir/dht/directory"
 	"weir/dht/overlay"
@@ -95,14 +97,14 @@ func nodeCommand() *cli.Command {
 			&cli.StringFlag{Name: "event-url", Usage: "`URL` to post that JSON to instead", EnvVars: cmdline.Env("EVENT_URL")},
 			&cli.StringFlag{Name: "event-key", Usage: "`FILE` with a key on each line, by which what is posted is signed (HMAC-SHA256); read again when it changes", EnvVars: cmdline.Env("EVENT_KEY")},
 			&cli.StringFlag{Name: "event-kinds", Usage: "`KINDS` of events to hand over, with commas between, such as stream,session.opened or all; weir events --help lists them", DefaultText: "those of streams, sessions and their media", EnvVars: cmdline.Env("EVENT_KINDS")},
-			&cli.DurationFlag{Name: "hook-timeout", Usage: "how long these commands and URLs may take", Value: defaultHookTimeout, EnvVars: cmdline.Env("HOOK_TIMEOUT")},
+			&cli.DurationFlag{Name: "hook-timeout", Usage: "how long these commands and URLs may take", Value: hook.DefaultTimeout, EnvVars: cmdline.Env("HOOK_TIMEOUT")},
 			&cli.DurationFlag{Name: "stop-timeout", Usage: "how long a node that is told to end (SIGTERM, Ctrl-C) waits for its sessions; 0: not at all", Value: defaultStopTimeout, EnvVars: cmdline.Env("STOP_TIMEOUT")},
 			&cli.StringFlag{Name: "ready-file", Usage: "`FILE` to write the real addresses to, as JSON, once ready", EnvVars: cmdline.Env("READY_FILE")},
 			&cli.BoolFlag{Name: "allow-private", Usage: "let other nodes' records lead to private addresses (10.x, 192.168.x, 100.64.x, fd…) though this node has a public one", EnvVars: cmdline.Env("ALLOW_PRIVATE")},
 			&cli.BoolFlag{Name: "insecure-open", Usage: "allow addresses that others than this machine can reach, though whoever reaches them is let in", EnvVars: cmdline.Env("INSECURE_OPEN")},
 			&cli.StringFlag{Name: "log-level", Usage: "debug, info, warn or error", Value: "info", EnvVars: cmdline.Env("LOG_LEVEL")},
 			&cli.StringFlag{Name: "log-format", Usage: "text or json", Value: "text", EnvVars: cmdline.Env("LOG_FORMAT")},
-		}, slices.Concat(tlsFlags(), rightsFlags(), discoveryFlags(), tracingFlags())...),
+		}, slices.Concat(tlsFlags(), rightsFlags(), discoveryFlags(), spans.Flags())...),
 		Action: func(c *cli.Context) error {
 			if c.Args().Present() {
 				return cmdline.BadInput(fmt.Errorf("weir node takes no arguments, but got %q", c.Args().First()))
@@ -160,13 +162,13 @@ type nodeConfig struct {
 	open     bool           // --insecure-open
 	private  bool           // --allow-private
 
-	provision        hook // starts servers
+	provision        hook.Hook // starts servers
 	provisionRegions []string
-	release          hook // takes this one away
-	events           hook // is told what happens
+	release          hook.Hook // takes this one away
+	events           hook.Hook // is told what happens
 	eventKinds       map[event.Kind]bool
-	eventKeys        *signingKeys // nil: it is not signed
-	tracing          traceConfig
+	eventKeys        *hook.SigningKeys // nil: it is not signed
+	tracing          spans.Config
 	log              *slog.Logger
 	level            *slog.LevelVar // log's
 
@@ -287,7 +289,7 @@ func nodeConfigOf(c *cli.Context) (nodeConfig, error) {
 	if err := cfg.onePort(); err != nil {
 		return cfg, err
 	}
-	if cfg.tracing, err = traceConfigOf(c); err != nil {
+	if cfg.tracing, err = spans.ConfigOf(c); err != nil {
 		return cfg, err
 	}
 	if cfg.discovery, cfg.servers, err = discoveryOf(c, cfg.log); err != nil {
@@ -304,30 +306,30 @@ func nodeConfigOf(c *cli.Context) (nodeConfig, error) {
 			return cfg, errors.New("--policy and --operator: a node takes its policy from a file or from the operator, not from both")
 		}
 	}
-	if cfg.provision, err = newHook("provision", c.String("provision-command"), c.String("provision-url"), c.Duration("hook-timeout"), cfg.log); err != nil {
+	if cfg.provision, err = hook.New("provision", c.String("provision-command"), c.String("provision-url"), c.Duration("hook-timeout"), cfg.log); err != nil {
 		return cfg, err
 	}
-	if cfg.release, err = newHook("release", c.String("release-command"), c.String("release-url"), c.Duration("hook-timeout"), cfg.log); err != nil {
+	if cfg.release, err = hook.New("release", c.String("release-command"), c.String("release-url"), c.Duration("hook-timeout"), cfg.log); err != nil {
 		return cfg, err
 	}
-	if cfg.events, err = newHook("event", c.String("event-command"), c.String("event-url"), c.Duration("hook-timeout"), cfg.log); err != nil {
+	if cfg.events, err = hook.New("event", c.String("event-command"), c.String("event-url"), c.Duration("hook-timeout"), cfg.log); err != nil {
 		return cfg, err
 	}
-	if !cfg.events.given() && c.IsSet("event-kinds") {
+	if !cfg.events.Given() && c.IsSet("event-kinds") {
 		return cfg, errors.New("--event-kinds: give --event-command or --event-url too")
 	}
-	if cfg.eventKinds, err = parseEventKinds(c.String("event-kinds")); err != nil {
+	if cfg.eventKinds, err = hook.ParseEventKinds(c.String("event-kinds")); err != nil {
 		return cfg, err
 	}
 	if path := c.String("event-key"); path != "" {
-		if cfg.events.url == "" {
+		if cfg.events.URL == "" {
 			return cfg, errors.New("--event-key signs what is posted to --event-url: give that too")
 		}
-		if cfg.eventKeys, err = newSigningKeys(path, cfg.log); err != nil {
+		if cfg.eventKeys, err = hook.NewSigningKeys(path, cfg.log); err != nil {
 			return cfg, fmt.Errorf("--event-key: %w", err)
 		}
 	}
-	if c.IsSet("provision-region") && !cfg.provision.given() {
+	if c.IsSet("provision-region") && !cfg.provision.Given() {
 		return cfg, errors.New("--provision-region: give --provision-command or --provision-url too")
 	}
 	if cfg.provisionRegions, err = provisionRegions(c.StringSlice("provision-region"), cfg.region); err != nil {

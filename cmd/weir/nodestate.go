@@ -28,11 +28,11 @@ func (n *node) watchState(ctx context.Context) error {
 		case <-tick.C:
 			now := time.Now()
 			if e, changed := full.next(now, n.ledger.Totals(now)); changed {
-				n.events.add(e)
+				n.events.Add(e)
 			}
 		case <-ctx.Done():
 			c := n.sfu.Counts()
-			n.events.add(event.Event{Kind: event.NodeEnding, Detail: fmt.Sprintf("with %s, %s and %s",
+			n.events.Add(event.Event{Kind: event.NodeEnding, Detail: fmt.Sprintf("with %s, %s and %s",
 				term.Count(c.Publishers, "publisher", "publishers"), term.Count(c.Viewers, "viewer", "viewers"), term.Count(c.Links, "cascade link", "cascade links"))})
 			return ctx.Err()
 		}

@@ -18,6 +18,7 @@ import (
 	"weir/capacity/event"
 	"weir/cmd/weir/api"
 	"weir/cmd/weir/cmdline"
+	"weir/cmd/weir/eventlog"
 	"weir/cmd/weir/term"
 	"weir/dht"
 	"weir/sfu"
@@ -52,7 +53,7 @@ func showEvents(c *cli.Context) error {
 	if err := cmdline.NoArguments(c); err != nil {
 		return err
 	}
-	wanted, err := kindsOf("--kind", c.String("kind"))
+	wanted, err := eventlog.KindsOf("--kind", c.String("kind"))
 	if err != nil {
 		return cmdline.BadInput(err)
 	}
@@ -96,7 +97,7 @@ func showEvents(c *cli.Context) error {
 
 // eventText is an event in one line, as the log has it but for people.
 func eventText(w term.Terminal, e event.Event) string {
-	_, msg := message(e)
+	_, msg := eventlog.Message(e)
 	var parts []string
 	add := func(prefix, s string) {
 		if s != "" {
@@ -120,7 +121,7 @@ func eventText(w term.Terminal, e event.Event) string {
 	}
 	add("", e.Detail)
 	if e.Elapsed > 0 {
-		parts = append(parts, elapsed(e.Elapsed))
+		parts = append(parts, eventlog.Elapsed(e.Elapsed))
 	}
 	if e.Kind == event.SessionClosed {
 		parts = append(parts, term.Count(int(e.Packets), "packet", "packets"), fmt.Sprintf("%d lost", e.Lost))

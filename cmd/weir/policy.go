@@ -22,6 +22,7 @@ import (
 	"weir/capacity/signed"
 	"weir/cmd/weir/api"
 	"weir/cmd/weir/cmdline"
+	"weir/cmd/weir/eventlog"
 	"weir/cmd/weir/term"
 	"weir/dht/identity"
 )
@@ -328,6 +329,6 @@ func (f *policyFile) tell(e event.Event) {
 		f.event(e)
 		return
 	}
-	l := lineOf(e)
-	f.log.LogAttrs(context.Background(), l.level, l.msg, l.attrs...)
+	l := eventlog.LineOf(e)
+	f.log.LogAttrs(context.Background(), l.Level, l.Msg, l.Attrs...)
 }

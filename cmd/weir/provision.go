@@ -19,6 +19,7 @@ import (
 	"weir/capacity/event"
 	"weir/capacity/policy"
 	"weir/capacity/tracing"
+	"weir/cmd/weir/hook"
 	"weir/cmd/weir/term"
 	"weir/dht"
 	"weir/dht/scale"
@@ -45,7 +46,7 @@ const (
 // A provisioner starts servers for the regions it serves, one at a time, and
 // lets idle ones go. What it decides is capacity's; here is what runs it.
 type provisioner struct {
-	hook    func(context.Context, hookInput) error
+	hook    func(context.Context, hook.Input) error
 	network string
 	regions []string
 	policy  func() policy.Provision
@@ -79,7 +80,7 @@ type startJob struct {
 }
 
 // newProvisioner returns one that lacks what it needs of its node.
-func newProvisioner(hook func(context.Context, hookInput) error, network string, regions []string, log *slog.Logger) *provisioner {
+func newProvisioner(hook func(context.Context, hook.Input) error, network string, regions []string, log *slog.Logger) *provisioner {
 	p := &provisioner{hook: hook, network: network, regions: regions, log: log, state: make(map[string]*regionState), jobs: make(chan startJob, len(regions))}
 	for _, r := range regions {
 		p.state[r] = &regionState{}
@@ -226,9 +227,9 @@ func (p *provisioner) try(ctx context.Context, job startJob) error {
 	if err != nil {
 		return err
 	}
-	return p.hook(ctx, hookInput{
+	return p.hook(ctx, hook.Input{
 		Action: "provision", Region: job.region, Reason: job.reason, Join: token, Request: job.request, Network: p.network,
-		Need: &hookNeed{job.need.Purpose, job.need.Uplink, job.need.Packets, job.need.Stream},
+		Need: &hook.Need{Purpose: job.need.Purpose, Uplink: job.need.Uplink, Packets: job.need.Packets, Stream: job.need.Stream},
 	})
 }
 
@@ -488,7 +489,7 @@ func (n *node) awaitServer(ctx context.Context, need capacity.Need, exclude []pe
 	}
 	n.outcomes.add(outcome)
 	e.Time, e.Kind = time.Now(), provisionKind(outcome)
-	n.events.add(e)
+	n.events.Add(e)
 	return helper, err
 }
 

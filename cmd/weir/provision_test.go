@@ -15,6 +15,7 @@ import (
 
 	"weir/capacity"
 	"weir/capacity/policy"
+	"weir/cmd/weir/hook"
 	"weir/dht/scale"
 	"weir/sfu"
 )
@@ -24,7 +25,7 @@ type fakeCloud struct {
 	mu     sync.Mutex
 	nodes  map[string][]capacity.Record // by region
 	at     []time.Duration              // when the hook ran
-	inputs []hookInput
+	inputs []hook.Input
 	events []string
 
 	looks   int
@@ -33,14 +34,14 @@ type fakeCloud struct {
 }
 
 // runProvisioner runs one for eu and us, in a bubble, until the test ends.
-func runProvisioner(t *testing.T, cloud *fakeCloud, settings policy.Provision, hook func(context.Context, hookInput) error) *provisioner {
+func runProvisioner(t *testing.T, cloud *fakeCloud, settings policy.Provision, start func(context.Context, hook.Input) error) *provisioner {
 	t.Helper()
-	start := time.Now()
-	p := newProvisioner(func(ctx context.Context, in hookInput) error {
+	began := time.Now()
+	p := newProvisioner(func(ctx context.Context, in hook.Input) error {
 		cloud.mu.Lock()
-		cloud.at, cloud.inputs = append(cloud.at, time.Since(start)), append(cloud.inputs, in)
+		cloud.at, cloud.inputs = append(cloud.at, time.Since(began)), append(cloud.inputs, in)
 		cloud.mu.Unlock()
-		return hook(ctx, in)
+		return start(ctx, in)
 	}, "test", []string{"eu", "us"}, slog.New(slog.DiscardHandler))
 	p.policy = func() policy.Provision { return settings }
 	p.nodes = func(_ context.Context, region string) ([]capacity.Record, error) {
@@ -120,7 +121,7 @@ func TestHookRunsOnceForMany(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cloud := &fakeCloud{}
 		cloud.arrive("eu", "old")
-		p := runProvisioner(t, cloud, policy.Provision{Cooldown: 10 * time.Second, WaitTimeout: 5 * time.Second}, func(_ context.Context, in hookInput) error {
+		p := runProvisioner(t, cloud, policy.Provision{Cooldown: 10 * time.Second, WaitTimeout: 5 * time.Second}, func(_ context.Context, in hook.Input) error {
 			time.Sleep(2 * time.Second)
 			cloud.arrive("eu", in.Request)
 			return nil
@@ -165,7 +166,7 @@ func TestHooksRunOneAtATime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cloud := &fakeCloud{}
 		running := 0
-		p := runProvisioner(t, cloud, policy.Provision{Cooldown: 30 * time.Second}, func(_ context.Context, in hookInput) error {
+		p := runProvisioner(t, cloud, policy.Provision{Cooldown: 30 * time.Second}, func(_ context.Context, in hook.Input) error {
 			running++ // the loop's goroutine is the only one
 			if running > 1 {
 				t.Error("two at once")
@@ -196,7 +197,7 @@ func TestHooksRunOneAtATime(t *testing.T) {
 func TestFailingHookBacksOff(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cloud := &fakeCloud{}
-		p := runProvisioner(t, cloud, policy.Provision{Cooldown: 10 * time.Second, WaitTimeout: 5 * time.Second}, func(_ context.Context, in hookInput) error {
+		p := runProvisioner(t, cloud, policy.Provision{Cooldown: 10 * time.Second, WaitTimeout: 5 * time.Second}, func(_ context.Context, in hook.Input) error {
 			if len(cloud.ran()) == 3 {
 				return nil // but no node comes
 			}
@@ -232,7 +233,7 @@ func TestNobodyLeavesWhileAServerStarts(t *testing.T) {
 		cloud := &fakeCloud{}
 		cloud.arrive("eu", "a")
 		cloud.arrive("eu", "b")
-		p := runProvisioner(t, cloud, policy.Provision{Cooldown: 10 * time.Second}, func(context.Context, hookInput) error {
+		p := runProvisioner(t, cloud, policy.Provision{Cooldown: 10 * time.Second}, func(context.Context, hook.Input) error {
 			time.Sleep(time.Second)
 			cloud.arrive("eu", "c")
 			return nil
@@ -309,7 +310,7 @@ func TestDrainState(t *testing.T) {
 func TestProvisionerLooksItself(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cloud := &fakeCloud{room: "roomy"}
-		p := runProvisioner(t, cloud, policy.Provision{Cooldown: 10 * time.Second, WaitTimeout: 5 * time.Second}, func(context.Context, hookInput) error { return nil })
+		p := runProvisioner(t, cloud, policy.Provision{Cooldown: 10 * time.Second, WaitTimeout: 5 * time.Second}, func(context.Context, hook.Input) error { return nil })
 		for range 100 {
 			_, err := p.start(t.Context(), "eu", wantsRoom, "sessions")
 			if reasonOf(err) != scale.ProvisioningRoom || !strings.Contains(err.Error(), peer.ID("roomy").String()) {

@@ -11,6 +11,7 @@ import (
 	"weir/capacity"
 	"weir/capacity/event"
 	"weir/capacity/policy"
+	"weir/cmd/weir/hook"
 	"weir/dht/scale"
 )
 
@@ -33,7 +34,7 @@ const (
 // that starts servers has none.
 type releaser struct {
 	node *node
-	hook hook
+	hook hook.Hook
 	log  *slog.Logger
 
 	// Owned by run.
@@ -44,7 +45,7 @@ type releaser struct {
 	free bool // idle for long enough
 }
 
-func newReleaser(n *node, h hook) *releaser { return &releaser{node: n, hook: h, log: n.log} }
+func newReleaser(n *node, h hook.Hook) *releaser { return &releaser{node: n, hook: h, log: n.log} }
 
 func (r *releaser) releasable() bool {
 	r.mu.Lock()
@@ -120,7 +121,7 @@ func (r *releaser) release(ctx context.Context, p policy.Provision) bool {
 		n.stopDrain(byRelease)
 		return false
 	}
-	err := r.hook.run(ctx, hookInput{
+	err := r.hook.Run(ctx, hook.Input{
 		Action: "release", Region: n.cfg.region, Reason: "idle", Request: rand.Text(), Network: n.cfg.network, PeerID: n.dht.ID(),
 	})
 	if err != nil {
@@ -131,6 +132,6 @@ func (r *releaser) release(ctx context.Context, p policy.Provision) bool {
 	if !n.empty(time.Now()) {
 		n.log.Warn("something came while the node was being released")
 	}
-	n.events.add(event.Event{Kind: event.Released})
+	n.events.Add(event.Event{Kind: event.Released})
 	return true
 }

@@ -145,7 +145,7 @@ func (n *node) reload() (api.Reload, error) {
 	if report.Outcome != api.ReloadApplied {
 		kind = event.ConfigRefused
 	}
-	n.events.add(event.Event{Kind: kind, Reason: report.Outcome, Detail: report.String()})
+	n.events.Add(event.Event{Kind: kind, Reason: report.Outcome, Detail: report.String()})
 	return report, err
 }
 

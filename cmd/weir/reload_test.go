@@ -63,7 +63,7 @@ func startWithConfig(t *testing.T, text string) (n *node, admin string, write fu
 
 // lastEvent is the newest event of a kind.
 func lastEvent(n *node, kinds ...event.Kind) (e event.Event) {
-	for _, one := range n.events.kept() {
+	for _, one := range n.events.Kept() {
 		if slices.Contains(kinds, one.Kind) {
 			e = one
 		}

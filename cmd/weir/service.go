@@ -36,6 +36,9 @@ import (
 	"weir/cmd/weir/api"
 	"weir/cmd/weir/build"
 	"weir/cmd/weir/cmdline"
+	"weir/cmd/weir/eventlog"
+	"weir/cmd/weir/hook"
+	"weir/cmd/weir/spans"
 	"weir/dht"
 	"weir/dht/identity"
 	"weir/dht/naming"
@@ -108,9 +111,9 @@ type node struct {
 
 	gate     *scope.Gate  // of addresses that others name
 	policies *policyStore // of the operator
-	events   *eventHub
-	hooks    *eventHook   // nil: nobody is told of events
-	handed   *eventCounts // to hooks
+	events   *eventlog.Hub
+	hooks    *hook.Events      // nil: nobody is told of events
+	handed   *hook.EventCounts // to hooks
 	view     *overview
 
 	alternatives *alternatives
@@ -124,7 +127,7 @@ type node struct {
 
 	rights      *rights.Rights // nil: nobody is asked for one
 	counters    *counters
-	spans       *spanQueue
+	spans       *spans.Queue
 	outcomes    *outcomes
 	waiters     waitingRoom
 	provisioner *provisioner // nil: this node starts no servers
@@ -143,7 +146,7 @@ type node struct {
 // newNode binds everything and starts nothing that needs run. Its error says
 // what is in the way.
 func newNode(cfg nodeConfig) (_ *node, err error) {
-	n := &node{cfg: cfg, log: cfg.log, policy: cfg.policy, began: time.Now(), notify: notifier{cfg.log}, events: newEventHub(cfg.log)}
+	n := &node{cfg: cfg, log: cfg.log, policy: cfg.policy, began: time.Now(), notify: notifier{cfg.log}, events: eventlog.NewHub(cfg.log)}
 	n.policy.event = n.event
 	var opened []func() error
 	defer func() {
@@ -206,7 +209,7 @@ func newNode(cfg nodeConfig) (_ *node, err error) {
 		return nil, err
 	}
 
-	tracer, spans, err := newTracer(cfg.tracing, aboutNode(self, cfg), cfg.log)
+	tracer, spans, err := spans.New(cfg.tracing, aboutNode(self, cfg), cfg.log)
 	if err != nil {
 		return nil, err
 	}
@@ -224,15 +227,15 @@ func newNode(cfg nodeConfig) (_ *node, err error) {
 		}
 		bootstrap = append(bootstrap, info)
 	}
-	n.outcomes, n.counters, n.handed = newOutcomes(), newCounters(n.policy.Policy), newEventCounts()
+	n.outcomes, n.counters, n.handed = newOutcomes(), newCounters(n.policy.Policy), hook.NewEventCounts()
 	var starts *scale.Provisioner
-	if cfg.provision.given() {
-		p := newProvisioner(cfg.provision.run, cfg.network, cfg.provisionRegions, cfg.log)
+	if cfg.provision.Given() {
+		p := newProvisioner(cfg.provision.Run, cfg.network, cfg.provisionRegions, cfg.log)
 		p.policy = func() policy.Provision { return n.policy.Policy().Policy().Provision }
-		p.nodes, p.room, p.invite, p.event, p.counts = n.regionRecords, n.roomFor, n.invite, n.events.add, n.outcomes
+		p.nodes, p.room, p.invite, p.event, p.counts = n.regionRecords, n.roomFor, n.invite, n.events.Add, n.outcomes
 		n.provisioner = p
 		starts = &scale.Provisioner{Regions: p.regions, Start: p.start, Leave: p.leave}
-	} else if cfg.release.given() {
+	} else if cfg.release.Given() {
 		n.releaser = newReleaser(n, cfg.release)
 	}
 	if err := n.askForRights(); err != nil {
@@ -270,7 +273,7 @@ func newNode(cfg nodeConfig) (_ *node, err error) {
 		return nil, err
 	}
 	opened = append(opened, n.dht.Close)
-	n.events.name = n.nameOf
+	n.events.Name = n.nameOf
 	if cfg.operator != "" {
 		if err := n.policies.restore(n.dht); err != nil {
 			cfg.log.Warn("kept policy not put in force", "err", err)
@@ -300,9 +303,9 @@ func newNode(cfg nodeConfig) (_ *node, err error) {
 	})
 	n.dht.Overlay().Handle(sfu.OverflowProtocol, func(s network.Stream) { n.sfu.Clients().TakeOver(s.Conn().RemotePeer(), s, n.publicURL()) })
 	n.view = newOverview(n)
-	if cfg.events.given() {
-		origin := eventOrigin{Node: self, Name: cfg.name, URL: n.publicURL(), Network: cfg.network}
-		n.hooks = newEventHook(cfg.events, cfg.eventKinds, cfg.eventKeys, origin, n.handed, n.events)
+	if cfg.events.Given() {
+		origin := hook.Origin{Node: self, Name: cfg.name, URL: n.publicURL(), Network: cfg.network}
+		n.hooks = hook.NewEvents(cfg.events, cfg.eventKinds, cfg.eventKeys, origin, n.handed, n.events)
 	}
 	n.alive = newLiveness(n.vitals()...)
 	n.alternatives = newAlternatives(n.findAlternatives)
@@ -384,7 +387,7 @@ func (n *node) run(ctx context.Context) error {
 
 	var hooks sync.WaitGroup // ends when n.events has closed, a little later at most
 	if n.hooks != nil {
-		hooks.Go(n.hooks.run)
+		hooks.Go(n.hooks.Run)
 	}
 	work, ctx := errgroup.WithContext(ctx)
 	work.Go(func() error { return n.dht.Run(ctx) })
@@ -405,9 +408,9 @@ func (n *node) run(ctx context.Context) error {
 		work.Go(func() error { return serve(ctx, metrics, n.scrapes) })
 	}
 	work.Go(func() error { return n.announce(ctx) })
-	work.Go(func() error { return n.events.run(ctx) })
+	work.Go(func() error { return n.events.Run(ctx) })
 	work.Go(func() error { return n.watchState(ctx) })
-	work.Go(func() error { return n.spans.run(ctx) })
+	work.Go(func() error { return n.spans.Run(ctx) })
 	work.Go(func() error { return n.watchDrain(ctx) })
 	work.Go(func() error { return n.notifyManager(ctx) })
 	if n.rights != nil {
@@ -426,12 +429,12 @@ func (n *node) run(ctx context.Context) error {
 	if e := n.sfu.Close(); e != nil {
 		n.log.Warn("media did not close cleanly", "err", e)
 	}
-	n.events.close() // the last sessions are over
+	n.events.Close() // the last sessions are over
 	hooks.Wait()
 	if e := n.dht.Close(); e != nil {
 		n.log.Warn("libp2p did not close cleanly", "err", e)
 	}
-	n.spans.close() // those of the last sessions too
+	n.spans.Close() // those of the last sessions too
 	if n.cfg.readyFile != "" {
 		_ = os.Remove(n.cfg.readyFile) // stale from now on
 	}
@@ -453,7 +456,7 @@ func (n *node) announce(ctx context.Context) error {
 		ready.Reason = "alone"
 		say, msg = n.log.Warn, "node is ready, but alone: no bootstrap peer or seed of its network is reached (weir doctor says why; it is tried for ever)"
 	}
-	n.events.add(ready)
+	n.events.Add(ready)
 	say(msg, "name", info.Name, "peer", info.PeerID, "console", info.HTTP, "admin", info.Admin, "media", info.Media, "network", info.Network)
 	for _, a := range info.P2P {
 		n.log.Info("others join by", "bootstrap", a)
@@ -623,7 +626,7 @@ func (n *node) decided(ctx context.Context, d dht.Decision, err error) {
 	n.view.decided(d)
 	e := placementEvent(d, err)
 	e.Trace = tracing.ID(ctx)
-	n.events.add(e)
+	n.events.Add(e)
 	n.counters.decided(d, err)
 }
 
@@ -633,7 +636,7 @@ func (n *node) event(e sfu.Event) {
 		n.counters.refused(e.Reason)
 	}
 	n.counters.tallies.add(e, n.counters.times)
-	n.events.add(e)
+	n.events.Add(e)
 }
 
 // claim takes the name of a stream for a publisher here.

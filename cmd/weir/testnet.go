@@ -18,6 +18,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"weir/cmd/weir/cmdline"
+	"weir/cmd/weir/hook"
 	"weir/cmd/weir/term"
 	"weir/dht/directory"
 	"weir/testnet"
@@ -309,13 +310,13 @@ func testnetHooks(dir string) (add, retire string, err error) {
 func shellQuote(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'" }
 
 // readHookInput reads the JSON that a hook is given.
-func readHookInput(c *cli.Context) (hookInput, error) {
-	var in hookInput
+func readHookInput(c *cli.Context) (hook.Input, error) {
+	var in hook.Input
 	r := c.App.Reader
 	if r == nil {
 		r = os.Stdin
 	}
-	if err := json.NewDecoder(io.LimitReader(r, maxHookOutput)).Decode(&in); err != nil {
+	if err := json.NewDecoder(io.LimitReader(r, hook.MaxOutput)).Decode(&in); err != nil {
 		return in, cmdline.BadInput(fmt.Errorf("standard input: want the JSON of a hook: %w", err))
 	}
 	return in, nil

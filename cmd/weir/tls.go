@@ -35,6 +35,7 @@ import (
 	"weir/cmd/weir/api"
 	"weir/cmd/weir/cmdline"
 	"weir/cmd/weir/doctor"
+	"weir/cmd/weir/eventlog"
 	"weir/cmd/weir/term"
 	"weir/dht/inspect"
 	"weir/sfu/client"
@@ -360,8 +361,8 @@ func (c *certificates) tell(e event.Event) {
 		c.event(e)
 		return
 	}
-	l := lineOf(e)
-	c.log.LogAttrs(context.Background(), l.level, l.msg, l.attrs...)
+	l := eventlog.LineOf(e)
+	c.log.LogAttrs(context.Background(), l.Level, l.Msg, l.Attrs...)
 }
 
 // run follows the files or has certificates renewed, and tells when the one in
@@ -736,7 +737,7 @@ func (n *node) secure(cfg *nodeConfig) (closeAll func() error, err error) {
 	if c == nil {
 		return func() error { return nil }, nil
 	}
-	c.event = n.events.add
+	c.event = n.events.Add
 	if cfg.publicURL == "" {
 		at := n.public.Addr().(*net.TCPAddr).AddrPort()
 		at = netip.AddrPortFrom(at.Addr().Unmap(), at.Port())

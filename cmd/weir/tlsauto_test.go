@@ -29,7 +29,7 @@ const acmePatience = 90 * time.Second
 // awaitEvent waits until n has told what ok takes.
 func awaitEvent(t *testing.T, n *node, what string, ok func(event.Event) bool) event.Event {
 	t.Helper()
-	last, next, cancel := n.events.subscribe()
+	last, next, cancel := n.events.Subscribe()
 	defer cancel()
 	if i := slices.IndexFunc(last, ok); i >= 0 {
 		return last[i]
@@ -46,7 +46,7 @@ func awaitEvent(t *testing.T, n *node, what string, ok func(event.Event) bool) e
 				return e
 			}
 		case <-deadline.C:
-			t.Fatalf("not within %v: %s; told %+v", acmePatience, what, n.events.kept())
+			t.Fatalf("not within %v: %s; told %+v", acmePatience, what, n.events.Kept())
 		}
 	}
 }

@@ -1,4 +1,4 @@
-package main
+package hook
 
 import (
 	"bytes"
@@ -27,13 +27,14 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"weir/capacity/event"
+	"weir/cmd/weir/eventlog"
 	"weir/cmd/weir/logs"
 )
 
 // A listener is an eventHook that runs, with what it delivers.
 type listener struct {
-	*eventHook
-	hub   *eventHub
+	*Events
+	hub   *eventlog.Hub
 	ended chan struct{}
 
 	mu  sync.Mutex
@@ -52,31 +53,31 @@ func (l *listener) logged() string {
 	return l.log.String()
 }
 
-func listen(t *testing.T, h hook, keys *signingKeys, try func(context.Context, event.Event, int) error) *listener {
+func listen(t *testing.T, h Hook, keys *SigningKeys, try func(context.Context, event.Event, int) error) *listener {
 	t.Helper()
-	l := &listener{hub: newEventHub(slog.New(slog.DiscardHandler)), ended: make(chan struct{})}
+	l := &listener{hub: eventlog.NewHub(slog.New(slog.DiscardHandler)), ended: make(chan struct{})}
 	log, err := logs.New(l, new(slog.LevelVar), "info", "text")
 	if err != nil {
 		t.Fatal(err)
 	}
 	h.log = log
-	kinds, err := parseEventKinds("")
+	kinds, err := ParseEventKinds("")
 	if err != nil {
 		t.Fatal(err)
 	}
-	l.eventHook = newEventHook(h, kinds, keys, eventOrigin{"", "n1", "http://127.0.0.1:8080", "test"}, newEventCounts(), l.hub)
+	l.Events = NewEvents(h, kinds, keys, Origin{"", "n1", "http://127.0.0.1:8080", "test"}, NewEventCounts(), l.hub)
 	if try != nil {
 		l.try = try
 	}
 	go func() {
 		defer close(l.ended)
-		l.run()
+		l.Run()
 	}()
 	return l
 }
 
 func (l *listener) close() {
-	l.hub.close()
+	l.hub.Close()
 	<-l.ended
 }
 
@@ -96,7 +97,7 @@ func TestEventsAreOrderedPerStream(t *testing.T) {
 		var got []string
 		at := map[string]time.Duration{}
 		began := time.Now()
-		l := listen(t, hook{}, nil, func(_ context.Context, e event.Event, try int) error {
+		l := listen(t, Hook{}, nil, func(_ context.Context, e event.Event, try int) error {
 			mu.Lock()
 			defer mu.Unlock()
 			if e.Stream == "bad" && e.Detail == "1" && try < 3 {
@@ -110,9 +111,9 @@ func TestEventsAreOrderedPerStream(t *testing.T) {
 			for _, stream := range []string{"bad", "good"} {
 				e := opened(stream)
 				e.Detail = fmt.Sprint(i)
-				l.hub.add(e)
+				l.hub.Add(e)
 			}
-			l.hub.add(event.Event{Kind: event.PeerLost}) // nobody asked for that
+			l.hub.Add(event.Event{Kind: event.PeerLost}) // nobody asked for that
 		}
 		time.Sleep(time.Minute)
 		synctest.Wait()
@@ -149,7 +150,7 @@ func TestEventsAreGivenUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var mu sync.Mutex
 		tries := map[string]int{}
-		l := listen(t, hook{}, nil, func(_ context.Context, e event.Event, _ int) error {
+		l := listen(t, Hook{}, nil, func(_ context.Context, e event.Event, _ int) error {
 			mu.Lock()
 			defer mu.Unlock()
 			tries[e.Stream]++
@@ -158,9 +159,9 @@ func TestEventsAreGivenUp(t *testing.T) {
 			}
 			return errors.New("it is down")
 		})
-		l.hub.add(opened("down"))
+		l.hub.Add(opened("down"))
 		for range 3 {
-			l.hub.add(opened("refused"))
+			l.hub.Add(opened("refused"))
 		}
 		time.Sleep(59 * time.Second)
 		synctest.Wait()
@@ -176,7 +177,7 @@ func TestEventsAreGivenUp(t *testing.T) {
 			t.Errorf("%d lines: %s", lines, l.logged())
 		}
 		time.Sleep(2 * time.Second)
-		l.hub.add(opened("refused"))
+		l.hub.Add(opened("refused"))
 		synctest.Wait()
 		if log := l.logged(); strings.Count(log, "event not delivered") != 2 || !strings.Contains(log, "others_since=3") {
 			t.Errorf("logged %s", log)
@@ -191,7 +192,7 @@ func TestReceiverSaysWhenToComeAgain(t *testing.T) {
 		began := time.Now()
 		var mu sync.Mutex
 		var at []time.Duration
-		l := listen(t, hook{}, nil, func(_ context.Context, _ event.Event, try int) error {
+		l := listen(t, Hook{}, nil, func(_ context.Context, _ event.Event, try int) error {
 			mu.Lock()
 			defer mu.Unlock()
 			at = append(at, time.Since(began))
@@ -200,7 +201,7 @@ func TestReceiverSaysWhenToComeAgain(t *testing.T) {
 			}
 			return nil
 		})
-		l.hub.add(opened("demo"))
+		l.hub.Add(opened("demo"))
 		time.Sleep(time.Hour)
 		synctest.Wait()
 		mu.Lock()
@@ -217,7 +218,7 @@ func TestReceiverSaysWhenToComeAgain(t *testing.T) {
 func TestEventQueueIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		release := make(chan struct{})
-		l := listen(t, hook{}, nil, func(ctx context.Context, _ event.Event, _ int) error {
+		l := listen(t, Hook{}, nil, func(ctx context.Context, _ event.Event, _ int) error {
 			select {
 			case <-release:
 			case <-ctx.Done():
@@ -227,14 +228,14 @@ func TestEventQueueIsBounded(t *testing.T) {
 		const each = eventQueueEach + 50
 		for i := range 2 * eventsAtOnce {
 			for range each {
-				l.hub.add(opened(fmt.Sprint("s", i)))
+				l.hub.Add(opened(fmt.Sprint("s", i)))
 			}
 			synctest.Wait()
 		}
 		if got := testutil.ToFloat64(l.counts.queued); got != eventQueue {
 			t.Errorf("%v wait, want %d", got, eventQueue)
 		}
-		l.hub.add(opened("s0"))
+		l.hub.Add(opened("s0"))
 		synctest.Wait()
 		if got, want := l.count("dropped"), 2*eventsAtOnce*each+1-eventQueue; got != want {
 			t.Errorf("%d dropped, want %d", got, want)
@@ -255,7 +256,7 @@ func TestEventQueueIsBounded(t *testing.T) {
 // not tried again, and what hangs is given up.
 func TestEventsAtTheEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		l := listen(t, hook{}, nil, func(ctx context.Context, e event.Event, _ int) error {
+		l := listen(t, Hook{}, nil, func(ctx context.Context, e event.Event, _ int) error {
 			switch e.Stream {
 			case "hangs":
 				<-ctx.Done()
@@ -267,10 +268,10 @@ func TestEventsAtTheEnd(t *testing.T) {
 			return nil
 		})
 		for range 5 {
-			l.hub.add(opened("quick"))
-			l.hub.add(opened("hangs"))
+			l.hub.Add(opened("quick"))
+			l.hub.Add(opened("hangs"))
 		}
-		l.hub.add(opened("fails"))
+		l.hub.Add(opened("fails"))
 		began := time.Now()
 		l.close()
 		if took := time.Since(began); took != eventFlush {
@@ -284,8 +285,8 @@ func TestEventsAtTheEnd(t *testing.T) {
 		}
 	})
 	synctest.Test(t, func(t *testing.T) {
-		l := listen(t, hook{}, nil, func(context.Context, event.Event, int) error { return nil })
-		l.hub.add(opened("demo"))
+		l := listen(t, Hook{}, nil, func(context.Context, event.Event, int) error { return nil })
+		l.hub.Add(opened("demo"))
 		began := time.Now()
 		l.close()
 		if took := time.Since(began); took != 0 || l.count("delivered") != 1 {
@@ -301,7 +302,7 @@ var someEvent = event.Event{
 
 const receiverID = "12D3KooWGeYejmCRfjCkyaueQiSbs4H9JeggCmtvwJf68KjZLqRJ"
 
-func someHook(t *testing.T, h hook, keys *signingKeys) *eventHook {
+func someHook(t *testing.T, h Hook, keys *SigningKeys) *Events {
 	t.Helper()
 	var id peer.ID
 	if err := id.UnmarshalText([]byte(receiverID)); err != nil {
@@ -309,7 +310,7 @@ func someHook(t *testing.T, h hook, keys *signingKeys) *eventHook {
 	}
 	h.log = slog.New(slog.DiscardHandler)
 	h.timeout = cmp.Or(h.timeout, 20*time.Second)
-	e := newEventHook(h, nil, keys, eventOrigin{id, "n1", "https://n1.example", "open"}, newEventCounts(), newEventHub(h.log))
+	e := NewEvents(h, nil, keys, Origin{id, "n1", "https://n1.example", "open"}, NewEventCounts(), eventlog.NewHub(h.log))
 	t.Cleanup(e.client.CloseIdleConnections)
 	return e
 }
@@ -337,7 +338,7 @@ func TestEventCommand(t *testing.T) {
 			if name == "it hangs" {
 				timeout = time.Second
 			}
-			e := someHook(t, hook{command: c.command, timeout: timeout}, nil)
+			e := someHook(t, Hook{command: c.command, timeout: timeout}, nil)
 			err := e.deliver(t.Context(), someEvent, 1)
 			if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
 				t.Errorf("deliver = %v, want %q", err, c.want)
@@ -423,7 +424,7 @@ func TestEventURL(t *testing.T) {
 	if err := os.WriteFile(path, []byte("# now\nwhsec_"+base64.StdEncoding.EncodeToString(encoded)+"\n\n"+plain+"\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	keys, err := newSigningKeys(path, slog.New(slog.DiscardHandler))
+	keys, err := NewSigningKeys(path, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -443,7 +444,7 @@ func TestEventURL(t *testing.T) {
 		if at == "/hang" {
 			timeout = time.Second
 		}
-		h := someHook(t, hook{url: "http://user:pa55@" + strings.TrimPrefix(server.URL, "http://") + at + "?token=s3cr3t", timeout: timeout}, keys)
+		h := someHook(t, Hook{URL: "http://user:pa55@" + strings.TrimPrefix(server.URL, "http://") + at + "?token=s3cr3t", timeout: timeout}, keys)
 		err := h.deliver(t.Context(), someEvent, 0)
 		if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: deliver = %v, want %q", at, err, c.want)
@@ -494,7 +495,7 @@ func TestSigningKeysAreReadAgain(t *testing.T) {
 	}
 	var log bytes.Buffer
 	put("the first key of all")
-	keys, err := newSigningKeys(path, slog.New(slog.NewTextHandler(&log, nil)))
+	keys, err := NewSigningKeys(path, slog.New(slog.NewTextHandler(&log, nil)))
 	if err != nil {
 		t.Fatal(err)
 	}

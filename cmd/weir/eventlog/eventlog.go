@@ -1,4 +1,4 @@
-package main
+package eventlog
 
 import (
 	"fmt"
@@ -12,14 +12,14 @@ import (
 
 // A line is what the log says of an event.
 type line struct {
-	level slog.Level
-	msg   string
-	attrs []slog.Attr
+	Level slog.Level
+	Msg   string
+	Attrs []slog.Attr
 }
 
-// message is how the log calls a kind of event, and at which level. A session
+// Message is how the log calls a kind of event, and at which level. A session
 // has two lines at info, and so has a link; steps between are for debugging.
-func message(e event.Event) (slog.Level, string) {
+func Message(e event.Event) (slog.Level, string) {
 	switch e.Kind {
 	case event.SessionOpened:
 		if e.Role == "publisher" {
@@ -139,13 +139,13 @@ func message(e event.Event) (slog.Level, string) {
 	return slog.LevelInfo, string(e.Kind)
 }
 
-// lineOf is what the log says of e.
-func lineOf(e event.Event) line {
-	level, msg := message(e)
-	l := line{level: level, msg: msg}
+// LineOf is what the log says of e.
+func LineOf(e event.Event) line {
+	level, msg := Message(e)
+	l := line{Level: level, Msg: msg}
 	text := func(key, s string) {
 		if s != "" {
-			l.attrs = append(l.attrs, slog.String(key, term.Printable(s)))
+			l.Attrs = append(l.Attrs, slog.String(key, term.Printable(s)))
 		}
 	}
 	text("stream", e.Stream)
@@ -161,10 +161,10 @@ func lineOf(e event.Event) line {
 	text("reason", e.Reason)
 	text("detail", e.Detail)
 	if e.Elapsed > 0 {
-		l.attrs = append(l.attrs, slog.String("after", elapsed(e.Elapsed)))
+		l.Attrs = append(l.Attrs, slog.String("after", Elapsed(e.Elapsed)))
 	}
 	if e.Kind == event.SessionClosed {
-		l.attrs = append(l.attrs, slog.Int64("packets", e.Packets), slog.Int64("lost", e.Lost))
+		l.Attrs = append(l.Attrs, slog.Int64("packets", e.Packets), slog.Int64("lost", e.Lost))
 	}
 	text("session", e.Session)
 	text("trace_id", e.Trace)
@@ -173,16 +173,16 @@ func lineOf(e event.Event) line {
 
 // moreOf says how many lines of a sort were left out.
 func moreOf(k lineSort, left int) line {
-	level, msg := message(event.Event{Kind: k.kind, Reason: k.reason})
-	l := line{level: level, msg: msg + ", and more of the same", attrs: []slog.Attr{slog.Int("more", left)}}
+	level, msg := Message(event.Event{Kind: k.kind, Reason: k.reason})
+	l := line{Level: level, Msg: msg + ", and more of the same", Attrs: []slog.Attr{slog.Int("more", left)}}
 	if k.reason != "" {
-		l.attrs = append(l.attrs, slog.String("reason", term.Printable(k.reason)))
+		l.Attrs = append(l.Attrs, slog.String("reason", term.Printable(k.reason)))
 	}
 	return l
 }
 
-// elapsed is a time in the unit that suits it.
-func elapsed(millis float64) string {
+// Elapsed is a time in the unit that suits it.
+func Elapsed(millis float64) string {
 	d := time.Duration(millis * float64(time.Millisecond))
 	switch {
 	case d < time.Second:

@@ -1,4 +1,4 @@
-package main
+package spans
 
 import (
 	"bytes"
@@ -140,7 +140,7 @@ func (f *fakeExporter) set(answer func(context.Context) error) {
 func hang(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }
 
 // end ends n spans, as the SDK does.
-func endSpans(q *spanQueue, n int) {
+func endSpans(q *Queue, n int) {
 	span := tracetest.SpanStub{SpanContext: trace.NewSpanContext(trace.SpanContextConfig{
 		TraceID: trace.TraceID{1}, SpanID: trace.SpanID{1}, TraceFlags: trace.FlagsSampled,
 	})}.Snapshot()
@@ -179,7 +179,7 @@ func TestSpanQueue(t *testing.T) {
 		q.to, q.wire = to, otlpClientTo(t, "http://127.0.0.1:4317/v1/traces")
 		ctx, cancel := context.WithCancel(t.Context())
 		ran := make(chan error)
-		go func() { ran <- q.run(ctx) }()
+		go func() { ran <- q.Run(ctx) }()
 
 		began := time.Now()
 		endSpans(q, spansAtOnce)
@@ -216,7 +216,7 @@ func TestSpanQueue(t *testing.T) {
 			t.Errorf("run = %v", err)
 		}
 		began = time.Now()
-		q.close()
+		q.Close()
 		if took := time.Since(began); took > exportEnd || !strings.Contains(text.String(), "spans are lost") {
 			t.Errorf("it ended after %v:\n%s", took, text.String())
 		}
@@ -231,13 +231,13 @@ func TestSpanQueueFlushes(t *testing.T) {
 		q.to, q.wire = to, otlpClientTo(t, "http://127.0.0.1:4318/v1/traces")
 		ctx, cancel := context.WithCancel(t.Context())
 		ran := make(chan error)
-		go func() { ran <- q.run(ctx) }()
+		go func() { ran <- q.Run(ctx) }()
 		endSpans(q, 10)
 		synctest.Wait()
 		cancel()
 		<-ran
 		endSpans(q, spansAtOnce) // of the last clients
-		q.close()
+		q.Close()
 		if _, took := to.counts(); took != 10+spansAtOnce {
 			t.Errorf("%d came, want %d", took, 10+spansAtOnce)
 		}
@@ -263,11 +263,11 @@ func TestExporterAnswers(t *testing.T) {
 	}
 	t.Setenv("OTEL_TRACES_SAMPLER", "always_off")
 	var text logText
-	tracer, q, err := newTracer(traceConfig{endpoint: endpoint, ratio: 1}, []attribute.KeyValue{attribute.String("weir.node.name", "n")}, slog.New(slog.NewTextHandler(&text, nil)))
+	tracer, q, err := New(Config{endpoint: endpoint, ratio: 1}, []attribute.KeyValue{attribute.String("weir.node.name", "n")}, slog.New(slog.NewTextHandler(&text, nil)))
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer q.close()
+	defer q.Close()
 	if said := text.String(); !strings.Contains(said, "OTEL_TRACES_SAMPLER is not heeded") || strings.Count(said, "\n") != 1 {
 		t.Errorf("of the environment it is said: %s", said)
 	}

@@ -1,4 +1,4 @@
-package main
+package eventlog
 
 import (
 	"bytes"
@@ -22,8 +22,8 @@ func logged(t *testing.T, e event.Event) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	h := newEventHub(log)
-	h.add(e)
+	h := NewHub(log)
+	h.Add(e)
 	_, text, _ := strings.Cut(strings.TrimSpace(b.String()), " ")
 	return text
 }
@@ -80,7 +80,7 @@ func shortPeer(s string) string { return event.Event{Peer: "p"}.Peer.String() }
 // Every kind there is must have a sentence in the log.
 func TestEveryKindHasAMessage(t *testing.T) {
 	for _, d := range event.List() {
-		if _, msg := message(event.Event{Kind: d.Kind}); msg == string(d.Kind) {
+		if _, msg := Message(event.Event{Kind: d.Kind}); msg == string(d.Kind) {
 			t.Errorf("%s has no message", d.Kind)
 		}
 	}
@@ -127,7 +127,7 @@ func TestLinesAreLimited(t *testing.T) {
 		t.Errorf("told too early: %v", due)
 	}
 	due := l.due(start.Add(limitWindow))
-	if len(due) != 1 || due[0].attrs[0].Value.Int64() != 499 {
+	if len(due) != 1 || due[0].Attrs[0].Value.Int64() != 499 {
 		t.Errorf("what was left out is told as %v, want 499", due)
 	}
 	if !l.pass(start.Add(limitWindow), redirect) {

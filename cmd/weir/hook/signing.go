@@ -1,4 +1,4 @@
-package main
+package hook
 
 import (
 	"bytes"
@@ -28,13 +28,13 @@ const (
 	keyPrefix = "whsec_"
 )
 
-// signingKeys sign webhooks as the Standard Webhooks specification has it: HMAC-SHA256
+// SigningKeys sign webhooks as the Standard Webhooks specification has it: HMAC-SHA256
 // over ID, time and body, so that receivers can tell who sent them, and that they
 // are not old ones sent again.
 //
 // The file has a key on each line, and is read again when it has changed. While
 // keys are being replaced both stand in it, and everything is signed with both.
-type signingKeys struct {
+type SigningKeys struct {
 	path string
 	log  *slog.Logger
 
@@ -45,14 +45,14 @@ type signingKeys struct {
 	keys    [][]byte
 }
 
-// newSigningKeys reads the file. Errors never have anything of it in them.
-func newSigningKeys(path string, log *slog.Logger) (*signingKeys, error) {
-	k := &signingKeys{path: path, log: log}
+// NewSigningKeys reads the file. Errors never have anything of it in them.
+func NewSigningKeys(path string, log *slog.Logger) (*SigningKeys, error) {
+	k := &SigningKeys{path: path, log: log}
 	return k, k.read()
 }
 
 // read reads the file if it has changed. On an error the keys stay.
-func (k *signingKeys) read() error {
+func (k *SigningKeys) read() error {
 	f, err := os.Open(k.path)
 	if err != nil {
 		return err
@@ -111,7 +111,7 @@ func parseKeys(b []byte) ([][]byte, error) {
 }
 
 // current are the keys as of now.
-func (k *signingKeys) current() [][]byte {
+func (k *SigningKeys) current() [][]byte {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	err := k.read()
@@ -123,7 +123,7 @@ func (k *signingKeys) current() [][]byte {
 }
 
 // sign adds the headers for a body that is sent at now.
-func (k *signingKeys) sign(h http.Header, id string, body []byte, now time.Time) {
+func (k *SigningKeys) sign(h http.Header, id string, body []byte, now time.Time) {
 	at := strconv.FormatInt(now.Unix(), 10)
 	var all []string
 	for _, key := range k.current() {

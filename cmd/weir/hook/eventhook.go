@@ -1,4 +1,4 @@
-package main
+package hook
 
 import (
 	"bytes"
@@ -22,6 +22,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"weir/capacity/event"
+	"weir/cmd/weir/eventlog"
 	"weir/sfu/problem"
 )
 
@@ -47,17 +48,17 @@ const (
 	maxHookHeader = 16 << 10
 )
 
-// An eventHook hands events to a command or a URL of the operator's: those of one
+// An Events hands events to a command or a URL of the operator's: those of one
 // stream one after the other, each until it is taken or was tried often enough.
 //
 // It is at least once: what was taken while the answer was lost is handed over
 // again, under the same ID. All its state belongs to run.
-type eventHook struct {
-	hook   hook
+type Events struct {
+	hook   Hook
 	kinds  map[event.Kind]bool
-	keys   *signingKeys // nil: nothing is signed
-	origin eventOrigin
-	counts *eventCounts
+	keys   *SigningKeys // nil: nothing is signed
+	origin Origin
+	counts *EventCounts
 	client *http.Client
 	// try hands e over once, the first time with 0. It is called on goroutines of
 	// its own.
@@ -84,8 +85,8 @@ type eventLane struct {
 	busy   bool          // it is being tried
 }
 
-// eventOrigin says which node events are of.
-type eventOrigin struct {
+// Origin says which node events are of.
+type Origin struct {
 	Node    peer.ID `json:"node"`
 	Name    string  `json:"node_name"`
 	URL     string  `json:"node_url"` // under which clients reach it
@@ -95,26 +96,26 @@ type eventOrigin struct {
 // eventInput is the JSON that a receiver gets.
 type eventInput struct {
 	ID string `json:"id"` // of the delivery: the same when it is tried again
-	eventOrigin
+	Origin
 	event.Event
 }
 
-// defaultEventKinds are those of streams and sessions.
-var defaultEventKinds = []event.Kind{
+// DefaultEventKinds are those of streams and sessions.
+var DefaultEventKinds = []event.Kind{
 	event.StreamStarted, event.StreamEnded, event.SessionOpened, event.SessionClosed,
 	event.MediaStalled, event.MediaResumed, event.PublisherReplaced,
 }
 
-// parseEventKinds reads --event-kinds: kinds, or their first halves, or all.
-func parseEventKinds(list string) (map[event.Kind]bool, error) {
-	wanted := func(k event.Kind) bool { return slices.Contains(defaultEventKinds, k) }
+// ParseEventKinds reads --event-kinds: kinds, or their first halves, or all.
+func ParseEventKinds(list string) (map[event.Kind]bool, error) {
+	wanted := func(k event.Kind) bool { return slices.Contains(DefaultEventKinds, k) }
 	if list == "all" {
 		list = ""
 		wanted = func(event.Kind) bool { return true }
 	}
 	if list != "" {
 		var err error
-		if wanted, err = kindsOf("--event-kinds", list); err != nil {
+		if wanted, err = eventlog.KindsOf("--event-kinds", list); err != nil {
 			return nil, err
 		}
 	}
@@ -127,15 +128,15 @@ func parseEventKinds(list string) (map[event.Kind]bool, error) {
 	return kinds, nil
 }
 
-// eventCounts are the metrics.
-type eventCounts struct {
+// EventCounts are the metrics.
+type EventCounts struct {
 	outcomes *prometheus.CounterVec
 	retries  prometheus.Counter
 	queued   prometheus.Gauge
 }
 
-func newEventCounts() *eventCounts {
-	c := &eventCounts{
+func NewEventCounts() *EventCounts {
+	c := &EventCounts{
 		outcomes: prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: "weir", Name: "event_deliveries_total", Help: "Events for --event-command or --event-url, by what became of them: delivered, failed however often they were tried, or dropped since too many waited."}, []string{"outcome"}),
 		retries:  prometheus.NewCounter(prometheus.CounterOpts{Namespace: "weir", Name: "event_delivery_retries_total", Help: "Deliveries of events that were tried again."}),
 		queued:   prometheus.NewGauge(prometheus.GaugeOpts{Namespace: "weir", Name: "event_queue_length", Help: "Events that wait to be delivered to --event-command or --event-url, those being delivered included."}),
@@ -146,28 +147,28 @@ func newEventCounts() *eventCounts {
 	return c
 }
 
-func (c *eventCounts) collectors() []prometheus.Collector {
+func (c *EventCounts) Collectors() []prometheus.Collector {
 	return []prometheus.Collector{c.outcomes, c.retries, c.queued}
 }
 
-// newEventHook takes events of kinds from hub, from now on.
-func newEventHook(h hook, kinds map[event.Kind]bool, keys *signingKeys, origin eventOrigin, counts *eventCounts, hub *eventHub) *eventHook {
+// NewEvents takes events of kinds from hub, from now on.
+func NewEvents(h Hook, kinds map[event.Kind]bool, keys *SigningKeys, origin Origin, counts *EventCounts, hub *eventlog.Hub) *Events {
 	transport := http.DefaultTransport.(*http.Transport).Clone()
 	transport.MaxResponseHeaderBytes = maxHookHeader
 	transport.MaxIdleConnsPerHost = eventsAtOnce
-	e := &eventHook{
+	e := &Events{
 		hook: h, kinds: kinds, keys: keys, origin: origin, counts: counts, log: h.log,
 		// A redirect would have the event, and its signature, go elsewhere.
 		client: &http.Client{Transport: transport, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }},
 		lanes:  map[string]*eventLane{},
 	}
 	e.try = e.deliver
-	e.next, e.lost = hub.deliverTo(kinds)
+	e.next, e.lost = hub.DeliverTo(kinds)
 	return e
 }
 
-// run delivers until the hub closes, and then what waits, for eventFlush at most.
-func (h *eventHook) run() {
+// Run delivers until the hub closes, and then what waits, for eventFlush at most.
+func (h *Events) Run() {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	defer h.client.CloseIdleConnections()
@@ -235,7 +236,7 @@ type eventResult struct {
 }
 
 // queue takes e in if there is room.
-func (h *eventHook) queue(e event.Event) {
+func (h *Events) queue(e event.Event) {
 	lane := h.lanes[e.Stream]
 	if h.queued >= eventQueue || lane != nil && len(lane.events) >= eventQueueEach {
 		h.drop(1)
@@ -249,7 +250,7 @@ func (h *eventHook) queue(e event.Event) {
 	h.queued++
 }
 
-func (h *eventHook) drop(n int64) {
+func (h *Events) drop(n int64) {
 	h.counts.outcomes.WithLabelValues("dropped").Add(float64(n))
 	h.dropped += n
 	if !h.dropping {
@@ -260,7 +261,7 @@ func (h *eventHook) drop(n int64) {
 
 // due are the lanes whose first event is to be tried now, those that have waited
 // longest first, as many as there is room for.
-func (h *eventHook) due(now time.Time, ending bool) []*eventLane {
+func (h *Events) due(now time.Time, ending bool) []*eventLane {
 	room := eventsAtOnce - h.running
 	if room <= 0 || h.queued == h.running {
 		return nil
@@ -278,7 +279,7 @@ func (h *eventHook) due(now time.Time, ending bool) []*eventLane {
 }
 
 // pause is how long until the next lane is due, if nothing else happens.
-func (h *eventHook) pause(now time.Time) time.Duration {
+func (h *Events) pause(now time.Time) time.Duration {
 	pause := time.Hour
 	if h.running >= eventsAtOnce {
 		return pause
@@ -292,7 +293,7 @@ func (h *eventHook) pause(now time.Time) time.Duration {
 }
 
 // done takes the result of one try.
-func (h *eventHook) done(r eventResult, now time.Time, ending bool) {
+func (h *Events) done(r eventResult, now time.Time, ending bool) {
 	lane := r.lane
 	lane.busy = false
 	h.running--
@@ -328,7 +329,7 @@ func (h *eventHook) done(r eventResult, now time.Time, ending bool) {
 	}
 }
 
-func (h *eventHook) failed(e event.Event, tries int, err error, now time.Time) {
+func (h *Events) failed(e event.Event, tries int, err error, now time.Time) {
 	if !h.warned.IsZero() && now.Sub(h.warned) < failuresEvery {
 		h.silent++
 		return
@@ -369,15 +370,15 @@ func (e *hookOutputError) Error() string { return e.why.Error() }
 func (e *hookOutputError) Unwrap() error { return e.why }
 
 // deliver tries once to hand e over.
-func (h *eventHook) deliver(ctx context.Context, e event.Event, try int) error {
-	in := eventInput{ID: fmt.Sprintf("%s-%d-%d", h.origin.Node, e.Time.UnixMilli(), e.Seq), eventOrigin: h.origin, Event: e}
+func (h *Events) deliver(ctx context.Context, e event.Event, try int) error {
+	in := eventInput{ID: fmt.Sprintf("%s-%d-%d", h.origin.Node, e.Time.UnixMilli(), e.Seq), Origin: h.origin, Event: e}
 	body, err := json.Marshal(in)
 	if err != nil {
 		return &refusedEvent{err}
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, h.hook.timeout, fmt.Errorf("it has not ended within %v", h.hook.timeout))
 	defer cancel()
-	if h.hook.url != "" {
+	if h.hook.URL != "" {
 		return h.post(ctx, in.ID, body)
 	}
 	out := &boundedOutput{}
@@ -393,8 +394,8 @@ func (h *eventHook) deliver(ctx context.Context, e event.Event, try int) error {
 
 // post has no use for the answer but its status: neither its length nor how slowly
 // it comes matters.
-func (h *eventHook) post(ctx context.Context, id string, body []byte) error {
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, h.hook.url, bytes.NewReader(body))
+func (h *Events) post(ctx context.Context, id string, body []byte) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, h.hook.URL, bytes.NewReader(body))
 	if err != nil {
 		return &refusedEvent{problem.WithoutURL(err)}
 	}
@@ -437,7 +438,7 @@ func (in eventInput) environment(try int) []string {
 	for _, v := range [][2]string{
 		{"ID", in.ID}, {"KIND", string(e.Kind)}, {"TIME", e.Time.UTC().Format(time.RFC3339Nano)}, {"TRY", strconv.Itoa(try + 1)},
 		{"STREAM", e.Stream}, {"SESSION", e.Session}, {"ROLE", e.Role}, {"CLIENT", e.Client}, {"REASON", e.Reason}, {"DETAIL", e.Detail},
-		{"NODE", in.Node.String()}, {"NODE_NAME", in.eventOrigin.Name}, {"NODE_URL", in.eventOrigin.URL}, {"NETWORK", in.Network},
+		{"NODE", in.Node.String()}, {"NODE_NAME", in.Origin.Name}, {"NODE_URL", in.Origin.URL}, {"NETWORK", in.Network},
 	} {
 		list = append(list, eventEnv+v[0]+"="+strings.ReplaceAll(v[1], "\x00", ""))
 	}

@@ -1,4 +1,4 @@
-package main
+package hook
 
 import (
 	"bytes"
@@ -27,52 +27,52 @@ import (
 )
 
 const (
-	// maxHookOutput bounds what a hook may say, in bytes. One that says more is
+	// MaxOutput bounds what a hook may say, in bytes. One that says more is
 	// out of its mind, and ended.
-	maxHookOutput = 64 << 10
+	MaxOutput = 64 << 10
 	// hookTail is how much of it is logged when the hook has failed.
 	hookTail = 2 << 10
 	// hookGrace is how long a hook's pipes may stay open once it was killed.
 	hookGrace = 500 * time.Millisecond
-	// defaultHookTimeout bounds one run of a hook.
-	defaultHookTimeout = 30 * time.Second
+	// DefaultTimeout bounds one run of a hook.
+	DefaultTimeout = 30 * time.Second
 )
 
 // errHookOutput means that a hook said more than maxHookOutput.
-var errHookOutput = fmt.Errorf("it printed more than %d bytes", maxHookOutput)
+var errHookOutput = fmt.Errorf("it printed more than %d bytes", MaxOutput)
 
-// A hook is a command of the operator's, or a URL, that starts or stops a
+// A Hook is a command of the operator's, or a URL, that starts or stops a
 // server. It is handed JSON: on standard input, or as the body of a POST.
 // Neither set: there is none.
-type hook struct {
+type Hook struct {
 	command string // for sh -c
-	url     string // http or https
+	URL     string // http or https
 	timeout time.Duration
 	log     *slog.Logger
 }
 
-// hookInput is the JSON. Of Need and Join, those of a release are empty.
-type hookInput struct {
-	Action  string    `json:"action"` // "provision" or "release"
-	Region  string    `json:"region"`
-	Need    *hookNeed `json:"need,omitempty"`
-	Reason  string    `json:"reason"`
-	Join    string    `json:"join,omitempty"` // for weir node --join
-	Request string    `json:"request"`        // the same if it is tried again
-	Network string    `json:"network"`
-	PeerID  peer.ID   `json:"peer_id,omitempty"` // of the node to release
+// Input is the JSON. Of Need and Join, those of a release are empty.
+type Input struct {
+	Action  string  `json:"action"` // "provision" or "release"
+	Region  string  `json:"region"`
+	Need    *Need   `json:"need,omitempty"`
+	Reason  string  `json:"reason"`
+	Join    string  `json:"join,omitempty"` // for weir node --join
+	Request string  `json:"request"`        // the same if it is tried again
+	Network string  `json:"network"`
+	PeerID  peer.ID `json:"peer_id,omitempty"` // of the node to release
 }
 
-// hookNeed is what nobody had room for.
-type hookNeed struct {
+// Need is what nobody had room for.
+type Need struct {
 	Purpose capacity.Purpose `json:"purpose"`
 	Uplink  int64            `json:"uplink"`  // bit/s
 	Packets int64            `json:"packets"` // packets/s
 	Stream  string           `json:"stream"`
 }
 
-func newHook(what, command, address string, timeout time.Duration, log *slog.Logger) (hook, error) {
-	h := hook{command, address, timeout, log}
+func New(what, command, address string, timeout time.Duration, log *slog.Logger) (Hook, error) {
+	h := Hook{command, address, timeout, log}
 	if command != "" && address != "" {
 		return h, fmt.Errorf("--%s-command and --%s-url: give one of them", what, what)
 	}
@@ -85,11 +85,11 @@ func newHook(what, command, address string, timeout time.Duration, log *slog.Log
 	return h, nil
 }
 
-func (h hook) given() bool { return h.command != "" || h.url != "" }
+func (h Hook) Given() bool { return h.command != "" || h.URL != "" }
 
-// run runs the hook, which has until timeout for it. Its output is logged if it
+// Run runs the hook, which has until timeout for it. Its output is logged if it
 // fails. The error says nothing of the output: clients may see it.
-func (h hook) run(ctx context.Context, in hookInput) error {
+func (h Hook) Run(ctx context.Context, in Input) error {
 	body, err := json.Marshal(in)
 	if err != nil {
 		return err
@@ -112,7 +112,7 @@ func (h hook) run(ctx context.Context, in hookInput) error {
 
 // exec runs the command in a process group of its own, which is killed as a
 // whole when ctx ends. A nil environment is this process's.
-func (h hook) exec(ctx context.Context, stdin []byte, env []string, out *boundedOutput) error {
+func (h Hook) exec(ctx context.Context, stdin []byte, env []string, out *boundedOutput) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	out.full = func() { cancel(errHookOutput) }
@@ -133,8 +133,8 @@ func (h hook) exec(ctx context.Context, stdin []byte, env []string, out *bounded
 	return err
 }
 
-func (h hook) post(ctx context.Context, body []byte, out *boundedOutput) error {
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, h.url, bytes.NewReader(body))
+func (h Hook) post(ctx context.Context, body []byte, out *boundedOutput) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, h.URL, bytes.NewReader(body))
 	if err != nil {
 		return err
 	}
@@ -169,8 +169,8 @@ type boundedOutput struct {
 
 func (o *boundedOutput) Write(p []byte) (int, error) {
 	o.mu.Lock()
-	o.buf = append(o.buf, p[:min(len(p), maxHookOutput-len(o.buf))]...)
-	first := !o.more && len(o.buf) == maxHookOutput
+	o.buf = append(o.buf, p[:min(len(p), MaxOutput-len(o.buf))]...)
+	first := !o.more && len(o.buf) == MaxOutput
 	o.more = o.more || first
 	o.mu.Unlock()
 	if first && o.full != nil {

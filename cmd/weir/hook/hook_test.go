@@ -1,4 +1,4 @@
-package main
+package hook
 
 import (
 	"bytes"
@@ -18,9 +18,9 @@ import (
 	"weir/capacity"
 )
 
-var provisionInput = hookInput{
+var provisionInput = Input{
 	Action: "provision", Region: "eu", Reason: "sessions", Join: "token", Request: "r1", Network: "open",
-	Need: &hookNeed{capacity.View, 2_500_000, 300, "demo"},
+	Need: &Need{capacity.View, 2_500_000, 300, "demo"},
 }
 
 const provisionJSON = `{"action":"provision","region":"eu","need":{"purpose":"view","uplink":2500000,"packets":300,"stream":"demo"},"reason":"sessions","join":"token","request":"r1","network":"open"}`
@@ -47,12 +47,12 @@ func TestHookCommand(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			var log bytes.Buffer
-			h, err := newHook("provision", c.command, "", time.Second, slog.New(slog.NewTextHandler(&log, nil)))
+			h, err := New("provision", c.command, "", time.Second, slog.New(slog.NewTextHandler(&log, nil)))
 			if err != nil {
 				t.Fatal(err)
 			}
 			began := time.Now()
-			err = h.run(t.Context(), provisionInput)
+			err = h.Run(t.Context(), provisionInput)
 			if took := time.Since(began); took > 5*time.Second {
 				t.Errorf("it took %v", took)
 			}
@@ -67,7 +67,7 @@ func TestHookCommand(t *testing.T) {
 	if b, err := os.ReadFile(read); err != nil || string(b) != provisionJSON {
 		t.Errorf("it was given %s, %v\nwant %s", b, err, provisionJSON)
 	}
-	var back hookInput
+	var back Input
 	if err := json.Unmarshal([]byte(provisionJSON), &back); err != nil || back.Need == nil || *back.Need != *provisionInput.Need {
 		t.Errorf("read back as %+v, %v", back, err)
 	}
@@ -96,11 +96,11 @@ func TestHookURL(t *testing.T) {
 	server := httptest.NewServer(mux)
 	defer server.Close()
 	for path, want := range map[string]string{"/ok": "", "/gone": "404", "/hang": "not ended within", "/flood": "printed more than"} {
-		h, err := newHook("provision", "", server.URL+path, time.Second, slog.New(slog.DiscardHandler))
+		h, err := New("provision", "", server.URL+path, time.Second, slog.New(slog.DiscardHandler))
 		if err != nil {
 			t.Fatal(err)
 		}
-		err = h.run(t.Context(), provisionInput)
+		err = h.Run(t.Context(), provisionInput)
 		if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: run = %v, want %q", path, err, want)
 		}
@@ -108,14 +108,14 @@ func TestHookURL(t *testing.T) {
 	if g := <-got; g != "application/json "+provisionJSON {
 		t.Errorf("it was sent %s", g)
 	}
-	h := hook{url: "http://127.0.0.1:1/", timeout: time.Second, log: slog.New(slog.DiscardHandler)}
-	if err := h.run(t.Context(), provisionInput); err == nil {
+	h := Hook{URL: "http://127.0.0.1:1/", timeout: time.Second, log: slog.New(slog.DiscardHandler)}
+	if err := h.Run(t.Context(), provisionInput); err == nil {
 		t.Error("a URL where nobody listens: no error")
 	}
 	ctx, cancel := context.WithCancelCause(t.Context())
 	cancel(errors.New("the node ends"))
-	h.command, h.url = "sleep 10", ""
-	if err := h.run(ctx, provisionInput); err == nil || !strings.Contains(err.Error(), "the node ends") {
+	h.command, h.URL = "sleep 10", ""
+	if err := h.Run(ctx, provisionInput); err == nil || !strings.Contains(err.Error(), "the node ends") {
 		t.Errorf("while the node ends: %v", err)
 	}
 }

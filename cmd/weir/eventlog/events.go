@@ -1,4 +1,4 @@
-package main
+package eventlog
 
 import (
 	"cmp"
@@ -22,11 +22,11 @@ const (
 	eventsAhead = 256  // that a slow subscriber may fall behind before it loses some
 )
 
-// An eventHub numbers events, keeps the last ones, logs them, and passes each
+// An Hub numbers events, keeps the last ones, logs them, and passes each
 // on to its subscribers. Adding one never waits.
-type eventHub struct {
+type Hub struct {
 	log  *slog.Logger
-	name func(peer.ID) string // of a peer; nil: nobody has one
+	Name func(peer.ID) string // of a peer; nil: nobody has one
 
 	mu     sync.Mutex
 	closed bool
@@ -43,24 +43,24 @@ type subscription struct {
 	lost  *atomic.Int64       // nil: the numbers tell
 }
 
-func newEventHub(log *slog.Logger) *eventHub {
-	return &eventHub{log: log, subs: map[chan event.Event]subscription{}}
+func NewHub(log *slog.Logger) *Hub {
+	return &Hub{log: log, subs: map[chan event.Event]subscription{}}
 }
 
-func (h *eventHub) add(e event.Event) {
-	if h.name != nil && e.Peer != "" && e.Name == "" {
-		e.Name = h.name(e.Peer)
+func (h *Hub) Add(e event.Event) {
+	if h.Name != nil && e.Peer != "" && e.Name == "" {
+		e.Name = h.Name(e.Peer)
 	}
 	if e.Time.IsZero() {
 		e.Time = time.Now()
 	}
 	if h.keep(&e) {
-		h.write(lineOf(e)) // without the lock: whoever reads the log may be slow
+		h.write(LineOf(e)) // without the lock: whoever reads the log may be slow
 	}
 }
 
 // keep numbers e and passes it on, and reports whether it is to be logged.
-func (h *eventHub) keep(e *event.Event) (logged bool) {
+func (h *Hub) keep(e *event.Event) (logged bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.seq++
@@ -88,10 +88,10 @@ func (h *eventHub) keep(e *event.Event) (logged bool) {
 	return logged
 }
 
-func (h *eventHub) write(l line) { h.log.LogAttrs(context.Background(), l.level, l.msg, l.attrs...) }
+func (h *Hub) write(l line) { h.log.LogAttrs(context.Background(), l.Level, l.Msg, l.Attrs...) }
 
-// run says now and then how many lines were left out, until ctx is done.
-func (h *eventHub) run(ctx context.Context) error {
+// Run says now and then how many lines were left out, until ctx is done.
+func (h *Hub) Run(ctx context.Context) error {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
 	for {
@@ -105,7 +105,7 @@ func (h *eventHub) run(ctx context.Context) error {
 	}
 }
 
-func (h *eventHub) flush(now time.Time) {
+func (h *Hub) flush(now time.Time) {
 	h.mu.Lock()
 	due := h.limit.due(now)
 	h.mu.Unlock()
@@ -114,9 +114,9 @@ func (h *eventHub) flush(now time.Time) {
 	}
 }
 
-// subscribe returns the last events and a channel of what follows, which is
+// Subscribe returns the last events and a channel of what follows, which is
 // closed when the hub closes or cancel is called.
-func (h *eventHub) subscribe() (last []event.Event, next <-chan event.Event, cancel func()) {
+func (h *Hub) Subscribe() (last []event.Event, next <-chan event.Event, cancel func()) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	sub := make(chan event.Event, eventsAhead)
@@ -135,9 +135,9 @@ func (h *eventHub) subscribe() (last []event.Event, next <-chan event.Event, can
 	}
 }
 
-// deliverTo returns a channel of the events of kinds, from now until the hub
+// DeliverTo returns a channel of the events of kinds, from now until the hub
 // closes, and how many there was no room for in it.
-func (h *eventHub) deliverTo(kinds map[event.Kind]bool) (next <-chan event.Event, lost *atomic.Int64) {
+func (h *Hub) DeliverTo(kinds map[event.Kind]bool) (next <-chan event.Event, lost *atomic.Int64) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	sub := make(chan event.Event, eventsAhead)
@@ -150,14 +150,14 @@ func (h *eventHub) deliverTo(kinds map[event.Kind]bool) (next <-chan event.Event
 	return sub, lost
 }
 
-// kept are the last events.
-func (h *eventHub) kept() []event.Event {
+// Kept are the last events.
+func (h *Hub) Kept() []event.Event {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return slices.Clone(h.last)
 }
 
-func (h *eventHub) close() {
+func (h *Hub) Close() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.closed = true
@@ -249,13 +249,13 @@ func (l *lineLimit) due(now time.Time) []line {
 			lines = append(lines, moreOf(k, c.left))
 		}
 	}
-	slices.SortFunc(lines, func(a, b line) int { return cmp.Compare(a.msg, b.msg) })
+	slices.SortFunc(lines, func(a, b line) int { return cmp.Compare(a.Msg, b.Msg) })
 	return lines
 }
 
-// kindsOf reads a flag's list of kinds, or of their first halves; an empty one is
+// KindsOf reads a flag's list of kinds, or of their first halves; an empty one is
 // all.
-func kindsOf(flag, s string) (func(event.Kind) bool, error) {
+func KindsOf(flag, s string) (func(event.Kind) bool, error) {
 	if s == "" {
 		return func(event.Kind) bool { return true }, nil
 	}

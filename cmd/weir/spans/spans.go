@@ -1,4 +1,4 @@
-package main
+package spans
 
 import (
 	"context"
@@ -63,21 +63,21 @@ const (
 	tracesPath = "/v1/traces"
 )
 
-func tracingFlags() []cli.Flag {
+func Flags() []cli.Flag {
 	return []cli.Flag{
 		&cli.StringFlag{Name: "otlp-endpoint", Usage: "base `URL` of an OpenTelemetry collector (OTLP over HTTP) to send spans of placements to, such as http://127.0.0.1:4318; headers for it by OTEL_EXPORTER_OTLP_HEADERS", DefaultText: "none are sent", EnvVars: cmdline.Env("OTLP_ENDPOINT")},
 		&cli.Float64Flag{Name: "trace-ratio", Usage: "`SHARE` of the requests, 0 to 1, whose spans are sent to --otlp-endpoint; a request that says whether it is traced is not counted", Value: 1, EnvVars: cmdline.Env("TRACE_RATIO")},
 	}
 }
 
-// traceConfig is what those flags say, checked.
-type traceConfig struct {
+// Config is what those flags say, checked.
+type Config struct {
 	endpoint *url.URL // complete; nil: nothing is exported
 	ratio    float64
 }
 
-func traceConfigOf(c *cli.Context) (traceConfig, error) {
-	cfg := traceConfig{ratio: c.Float64("trace-ratio")}
+func ConfigOf(c *cli.Context) (Config, error) {
+	cfg := Config{ratio: c.Float64("trace-ratio")}
 	if !(cfg.ratio >= 0 && cfg.ratio <= 1) {
 		return cfg, fmt.Errorf("--trace-ratio %v: want a share from 0 to 1", cfg.ratio)
 	}
@@ -126,9 +126,9 @@ var notHeeded = map[string]string{
 	"OTEL_SDK_DISABLED":                            "no --otlp-endpoint",
 }
 
-// newTracer returns what a node records spans with, and the queue that exports
+// New returns what a node records spans with, and the queue that exports
 // them; where nothing is to be exported, neither does anything.
-func newTracer(cfg traceConfig, about []attribute.KeyValue, log *slog.Logger) (trace.Tracer, *spanQueue, error) {
+func New(cfg Config, about []attribute.KeyValue, log *slog.Logger) (trace.Tracer, *Queue, error) {
 	queue := newSpanQueue(log)
 	if cfg.endpoint == nil {
 		return noop.Tracer{}, queue, nil
@@ -231,9 +231,9 @@ func (s *sampler) of(id string) *rate.Limiter {
 	return l
 }
 
-// A spanQueue exports spans that have ended, in the background: ending one never
+// A Queue exports spans that have ended, in the background: ending one never
 // waits, whatever the collector does. It implements sdktrace.SpanProcessor.
-type spanQueue struct {
+type Queue struct {
 	to    sdktrace.SpanExporter // nil: no spans come
 	wire  *otlpClient
 	log   *slog.Logger
@@ -248,15 +248,15 @@ type spanQueue struct {
 	seen     int64                   // of dropped, the last time
 }
 
-func newSpanQueue(log *slog.Logger) *spanQueue {
-	return &spanQueue{log: log, spans: make(chan sdktrace.ReadOnlySpan, spansWaiting)}
+func newSpanQueue(log *slog.Logger) *Queue {
+	return &Queue{log: log, spans: make(chan sdktrace.ReadOnlySpan, spansWaiting)}
 }
 
 // OnStart implements sdktrace.SpanProcessor.
-func (q *spanQueue) OnStart(context.Context, sdktrace.ReadWriteSpan) {}
+func (q *Queue) OnStart(context.Context, sdktrace.ReadWriteSpan) {}
 
 // OnEnd implements sdktrace.SpanProcessor.
-func (q *spanQueue) OnEnd(s sdktrace.ReadOnlySpan) {
+func (q *Queue) OnEnd(s sdktrace.ReadOnlySpan) {
 	if !s.SpanContext().IsSampled() {
 		return
 	}
@@ -268,14 +268,14 @@ func (q *spanQueue) OnEnd(s sdktrace.ReadOnlySpan) {
 }
 
 // Shutdown implements sdktrace.SpanProcessor; see close for what ends it.
-func (q *spanQueue) Shutdown(context.Context) error { return nil }
+func (q *Queue) Shutdown(context.Context) error { return nil }
 
 // ForceFlush implements sdktrace.SpanProcessor.
-func (q *spanQueue) ForceFlush(context.Context) error { return nil }
+func (q *Queue) ForceFlush(context.Context) error { return nil }
 
-// run exports until ctx is done, and returns ctx.Err(). What is left then is
+// Run exports until ctx is done, and returns ctx.Err(). What is left then is
 // close's.
-func (q *spanQueue) run(ctx context.Context) error {
+func (q *Queue) Run(ctx context.Context) error {
 	if q.to == nil {
 		<-ctx.Done()
 		return ctx.Err()
@@ -315,7 +315,7 @@ func (q *spanQueue) run(ctx context.Context) error {
 
 // export sends the batch, and reports whether it is done with: it has come, or is
 // refused for good.
-func (q *spanQueue) export(ctx context.Context) (done bool) {
+func (q *Queue) export(ctx context.Context) (done bool) {
 	sending, cancel := context.WithTimeout(ctx, exportTime)
 	defer cancel()
 	err := q.to.ExportSpans(sending, q.batch)
@@ -343,7 +343,7 @@ func (q *spanQueue) export(ctx context.Context) (done bool) {
 }
 
 // trouble tells once that nothing is exported.
-func (q *spanQueue) trouble(err error, what string) {
+func (q *Queue) trouble(err error, what string) {
 	if q.troubled {
 		return
 	}
@@ -352,7 +352,7 @@ func (q *spanQueue) trouble(err error, what string) {
 }
 
 // tellDropped tells once that spans are dropped, until the queue has room again.
-func (q *spanQueue) tellDropped() {
+func (q *Queue) tellDropped() {
 	dropped := q.dropped.Load()
 	switch more := dropped > q.seen; {
 	case more && !q.crowded:
@@ -364,9 +364,9 @@ func (q *spanQueue) tellDropped() {
 	q.seen = dropped
 }
 
-// close sends what is left, for exportEnd at most. It is called when run has
+// Close sends what is left, for exportEnd at most. It is called when run has
 // returned and no span begins any more.
-func (q *spanQueue) close() {
+func (q *Queue) Close() {
 	if q.to == nil {
 		return
 	}
@@ -387,8 +387,8 @@ func (q *spanQueue) close() {
 	_ = q.wire.Stop(ctx)
 }
 
-// collectors are the metrics of tracing.
-func (q *spanQueue) collectors() []prometheus.Collector {
+// Collectors are the metrics of tracing.
+func (q *Queue) Collectors() []prometheus.Collector {
 	count := func(outcome string, n *atomic.Int64) prometheus.Collector {
 		return prometheus.NewCounterFunc(prometheus.CounterOpts{
 			Namespace: "weir", Name: "trace_spans_total", Help: "Spans for --otlp-endpoint: exported, failed (the collector has refused them) or dropped (too many wait).",
