@@ -19,6 +19,7 @@ import (
 	"weir/capacity/event"
 	"weir/capacity/ledger"
 	"weir/sfu/client"
+	"weir/sfu/tree"
 )
 
 func TestCascade(t *testing.T) {
@@ -180,7 +181,7 @@ func TestNoLoops(t *testing.T) {
 	}
 	_, err = link.subscribe(t.Context(), "demo", "")
 	var refusal *capacity.Refusal
-	if !errors.As(err, &refusal) || refusal.Reason != reasonLoop {
+	if !errors.As(err, &refusal) || refusal.Reason != tree.Loop {
 		t.Errorf("pulling a stream from one's own child = %v, want a refusal for a loop", err)
 	}
 }
@@ -220,9 +221,7 @@ func TestDepthAndFanoutAreBounded(t *testing.T) {
 			t.Fatalf("view = %v, want 503 with Retry-After and a word of %q", err, reason)
 		}
 		eventually(t, "its pull has ended", func() bool { // else who comes next is told the same
-			n.SFU.mu.Lock()
-			defer n.SFU.mu.Unlock()
-			return len(n.pulls) == 0
+			return n.tree.Pulls() == 0
 		})
 	}
 	from(chain[0])
@@ -524,5 +523,23 @@ func TestLossIsRepairedHopByHop(t *testing.T) {
 		if track.Lost*100 > track.Packets*5 {
 			t.Errorf("%d of %d %s packets are missing: losses are not repaired", track.Lost, track.Packets, track.Kind)
 		}
+	}
+}
+
+// The refusal of a carrier that lacked room outweighs what else went wrong.
+func TestPullTellsWhoLackedRoom(t *testing.T) {
+	m := newMesh(t)
+	narrow := func(c *Config) { c.Fanout, c.RoomWait = most(1), time.Millisecond }
+	a, b, c := m.add(ledger.Limits{}, narrow), m.add(ledger.Limits{}, narrow), m.add(ledger.Limits{}, narrow)
+	a.publish("demo")
+	m.mu.Lock()
+	m.carriers = func(_ string, exclude []peer.ID) []peer.ID { return without(exclude, a.id) }
+	m.mu.Unlock()
+	b.watch("demo")
+	// a refused it, and then there was nobody left.
+	_, _, err := c.tree.Acquire(t.Context(), "demo", nil, time.Now(), func() error { return nil })
+	var refusal *capacity.Refusal
+	if !errors.As(err, &refusal) || refusal.Reason != "fanout" || !strings.Contains(refusal.Detail, a.id.String()[len(a.id.String())-8:]) {
+		t.Errorf("ask = %v, want a refusal for fan-out that names %s", err, a.id.String()[len(a.id.String())-8:])
 	}
 }

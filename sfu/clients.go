@@ -7,6 +7,7 @@ import (
 	"weir/capacity/event"
 	"weir/sfu/forward"
 	"weir/sfu/sdp"
+	"weir/sfu/tree"
 	"weir/sfu/whip"
 )
 
@@ -29,60 +30,14 @@ func (m media) View(ctx context.Context, st *forward.Stream, o *sdp.Offer, begun
 	return t, answer, nil
 }
 
-// carried are the streams that are carried here. It implements [whip.Streams].
-type carried struct{ *SFU }
+// streams are those that are carried here. It implements [whip.Streams].
+type streams struct{ *tree.Tree }
 
-func (c carried) Get(name string) (st *forward.Stream, origin bool) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if here := c.streams[name]; here != nil {
-		return here.Stream, here.Origin
-	}
-	return nil, false
-}
-
-func (c carried) Reserve(name string) (done func(), ok bool) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.publishing[name] {
-		return nil, false
-	}
-	c.publishing[name] = true
-	return func() {
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		delete(c.publishing, name)
-	}, true
-}
-
-func (c carried) Publish(st *forward.Stream) {
-	c.mu.Lock()
-	old := c.streams[st.Name]
-	if old == nil || old.Stream != st {
-		c.streams[st.Name] = newOrigin(st, c.cfg.Self)
-	}
-	c.sighted(st.Name)
-	c.mu.Unlock()
-	switch {
-	case old == nil || old.Stream == st:
-	case old.Origin:
-		old.End(reasonFinished)
-	default: // a relay of a publisher that has gone
-		old.End(reasonLost)
-	}
-	c.cfg.Changed()
-}
-
-func (c carried) Drop(st *forward.Stream) { c.drop(st, reasonFinished) }
-
-func (c carried) Acquire(ctx context.Context, name string, hint *whip.Source, until time.Time, rest func() error) (*forward.Stream, func(), error) {
-	st, release, err := c.acquire(ctx, name, hint, until, rest)
+// Acquire is the tree's.
+func (s streams) Acquire(ctx context.Context, name string, hint *whip.Source, until time.Time, rest func() error) (*forward.Stream, func(), error) {
+	st, release, err := s.Tree.Acquire(ctx, name, (*tree.Source)(hint), until, rest)
 	if err != nil {
 		return nil, nil, err
 	}
 	return st.Stream, release, nil
-}
-
-func (c carried) Await(ctx context.Context, name string, tries int) error {
-	return c.await(ctx, name, tries)
 }

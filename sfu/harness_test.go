@@ -145,7 +145,7 @@ func (n *meshNode) locate(_ context.Context, need capacity.Need, exclude []peer.
 // live reports whether another node carries stream.
 func (n *meshNode) live(_ context.Context, stream string) bool {
 	return slices.ContainsFunc(n.mesh.all(), func(other *meshNode) bool {
-		return other != n && !other.isDown() && other.stream(stream) != nil
+		return other != n && !other.isDown() && other.tree.Get(stream) != nil
 	})
 }
 

@@ -26,6 +26,7 @@ import (
 	"weir/sfu/problem"
 	"weir/sfu/sdp"
 	"weir/sfu/sdp/sdptest"
+	"weir/sfu/tree"
 )
 
 // call sends one request and returns the answer with its body read.
@@ -146,9 +147,7 @@ func TestProblemsBetweenNodes(t *testing.T) {
 		t.Helper()
 		// Who comes while the last pull fails is told what it failed of.
 		eventually(t, "no pull is left", func() bool {
-			a.SFU.mu.Lock()
-			defer a.SFU.mu.Unlock()
-			return len(a.pulls) == 0
+			return a.tree.Pulls() == 0
 		})
 		resp, body := call(t, "POST", a.web.URL+"/whep/demo", "application/sdp", offer)
 		p := problem.Parse(resp.StatusCode, resp.Header.Get("Content-Type"), []byte(body))
@@ -505,7 +504,7 @@ func FuzzReadMessage(f *testing.F) {
 		}
 		// What it says is acted on by a link that has just been opened.
 		l := &Link{queue: make(chan *pb.Message, sendQueue), remote: make(chan *pb.Description, 1), done: make(chan struct{}),
-			inbounds: map[uint64]*inbound{}, branches: map[uint64]*branch{}, slotsIn: map[string]*slotIn{}, sfu: &SFU{streams: map[string]*Stream{}}}
+			inbounds: map[uint64]*inbound{}, branches: map[uint64]*branch{}, slotsIn: map[string]*slotIn{}, sfu: &SFU{tree: tree.New(tree.Config{})}}
 		l.sfu.cfg.Ledger = ledger.New("self", ledger.Limits{})
 		in := &inbound{link: l, pull: 1, result: make(chan error, 1), moved: make(chan []peer.ID, 1), over: make(chan struct{}), mids: map[string]string{}}
 		l.inbounds[1] = in

@@ -29,6 +29,7 @@ import (
 	"weir/sfu/rtc"
 	"weir/sfu/sdp"
 	"weir/sfu/tasks"
+	"weir/sfu/tree"
 )
 
 const (
@@ -69,26 +70,8 @@ var linkLimits = sdp.Limits{Bytes: maxMessage, Sections: 2 * maxSlots, Lines: li
 
 // Reasons that end a pull, as they travel.
 const (
-	reasonFinished = "finished" // the publisher has gone
-	reasonLost     = "lost"     // the sender lost its own source
-	reasonLink     = "link"     // the link broke
-	reasonLoop     = "loop"
-	reasonCrossed  = "crossed" // both ends opened a link at once
-)
-
-// A linkError is why a pull over a link came to nothing, other than by a refusal.
-type linkError string
-
-func (e linkError) Error() string { return string(e) }
-
-// Word is what traces call it.
-func (e linkError) Word() string { return "link-gone" }
-
-const (
-	// errCrossed means that both ends opened a link at once and the other's
-	// was kept.
-	errCrossed = linkError("both ends opened a link at once; the other one is used")
-	errGone    = linkError("the cascade link is gone")
+	reasonLink    = "link"    // the link broke
+	reasonCrossed = "crossed" // both ends opened a link at once
 )
 
 // A Link connects this node with one other by a single PeerConnection, over
@@ -150,7 +133,7 @@ type slotOut struct {
 }
 
 // link returns the link to carrier.Node, opening one if there is none.
-func (s *SFU) link(ctx context.Context, carrier Carrier) (*Link, error) {
+func (s *SFU) link(ctx context.Context, carrier tree.Source) (*Link, error) {
 	for {
 		s.mu.Lock()
 		if s.closed {
@@ -177,7 +160,7 @@ func (s *SFU) link(ctx context.Context, carrier Carrier) (*Link, error) {
 	}
 }
 
-func (s *SFU) dial(ctx context.Context, carrier Carrier, done chan struct{}) (*Link, error) {
+func (s *SFU) dial(ctx context.Context, carrier tree.Source, done chan struct{}) (*Link, error) {
 	ctx, span := tracing.Start(ctx, s.tracer, "open link", trace.SpanKindInternal, tracing.Peer.String(carrier.Node.String()))
 	began := time.Now()
 	signal, err := s.cfg.Dial(ctx, carrier.Node, carrier.Addrs)
@@ -193,7 +176,7 @@ func (s *SFU) dial(ctx context.Context, carrier Carrier, done chan struct{}) (*L
 	case s.closed:
 		err = problem.ErrClosing
 	case s.links[carrier.Node] != nil: // accepted meanwhile
-		err = errCrossed
+		err = tree.ErrCrossed
 	default:
 		l.opened = began
 		s.links[carrier.Node] = l
@@ -401,7 +384,7 @@ loop:
 		reason = reasonCrossed
 	}
 	for _, in := range inbounds {
-		in.end(reason)
+		in.End(reason)
 	}
 	_ = l.signal.Close()
 	// A description that is set while the connection closes would make pion
@@ -517,7 +500,7 @@ func (l *Link) handle(m *pb.Message) error {
 		}
 	case *pb.Message_Ended:
 		if in := l.inbound(m.Ended.Pull); in != nil {
-			in.end(plain(m.Ended.Reason))
+			in.End(plain(m.Ended.Reason))
 		}
 	case *pb.Message_Path:
 		if in := l.inbound(m.Path.Pull); in != nil {
@@ -643,4 +626,38 @@ func (l *Link) status() LinkStatus {
 	slices.Sort(st.PullsIn)
 	slices.Sort(st.PullsOut)
 	return st
+}
+
+// awaitLink waits a moment for the link that node has opened to us.
+func (s *SFU) awaitLink(node peer.ID) {
+	patience := time.NewTimer(linkDead)
+	defer patience.Stop()
+	for {
+		s.mu.Lock()
+		there, arrived := s.links[node] != nil, s.arrived
+		s.mu.Unlock()
+		if there {
+			return
+		}
+		select {
+		case <-arrived:
+		case <-patience.C:
+			return
+		case <-s.ctx.Done():
+			return
+		}
+	}
+}
+
+// subscribe pulls a stream from a node.
+func (s *SFU) subscribe(ctx context.Context, from tree.Source, stream string) (tree.Upstream, error) {
+	link, err := s.link(ctx, from)
+	if err != nil {
+		return nil, err
+	}
+	in, err := link.subscribe(ctx, stream, from.Lease)
+	if err != nil {
+		return nil, err // no nil *inbound in an interface
+	}
+	return in, nil
 }

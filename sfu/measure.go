@@ -11,3 +11,12 @@ func (s *SFU) Feedback() FeedbackCounts { return s.engine.Feedback() }
 // LinksLost is how many packets did not come over cascade links, of pulls that are
 // over. Those of pulls under way are in [SFU.Links].
 func (s *SFU) LinksLost() int64 { return s.linksLost.Load() }
+
+// NotForwarded counts the RTP packets that came from publishers and over cascade
+// links and that were not forwarded, by reason, in snake_case. Each reason
+// appears, also with 0.
+func (s *SFU) NotForwarded() map[string]int64 { return s.drops.Counts(true) }
+
+// Repairs are how many packets were sent again, and how many were asked for
+// beyond the bounds of repair.
+func (s *SFU) Repairs() (sent, withheld int64) { return s.engine.Repairs() }

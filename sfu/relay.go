@@ -19,6 +19,7 @@ import (
 	"weir/sfu/problem"
 	"weir/sfu/rtc"
 	"weir/sfu/sdp"
+	"weir/sfu/tree"
 )
 
 // An inbound is one stream that we pull over a link.
@@ -69,7 +70,7 @@ func (l *Link) subscribe(ctx context.Context, stream, lease string) (in *inbound
 	l.mu.Lock()
 	if l.ended {
 		l.mu.Unlock()
-		return nil, errGone
+		return nil, tree.ErrGone
 	}
 	l.lastPull++
 	in = &inbound{
@@ -87,15 +88,15 @@ func (l *Link) subscribe(ctx context.Context, stream, lease string) (in *inbound
 			err = ErrLoop
 		}
 	case <-in.over:
-		err = errGone
-		if in.reason() == reasonCrossed {
-			err = errCrossed
+		err = tree.ErrGone
+		if in.Reason() == reasonCrossed {
+			err = tree.ErrCrossed
 		}
 	case <-ctx.Done():
 		err = fmt.Errorf("%s did not answer a subscription: %w", l.Peer, ctx.Err())
 	}
 	if err != nil {
-		in.unsubscribe()
+		in.Unsubscribe()
 		return nil, err
 	}
 	return in, nil
@@ -147,12 +148,12 @@ func (in *inbound) refused(err error) {
 	select {
 	case in.result <- err:
 	default:
-		in.end(err.Error())
+		in.End(err.Error())
 	}
 }
 
-// newTracks makes tracks as the sender described them.
-func (in *inbound) newTracks() []*forward.Track {
+// Tracks makes tracks as the sender described them.
+func (in *inbound) Tracks() []*forward.Track {
 	in.link.mu.Lock()
 	defer in.link.mu.Unlock()
 	var tracks []*forward.Track
@@ -164,19 +165,16 @@ func (in *inbound) newTracks() []*forward.Track {
 	return tracks
 }
 
-// sameTracks reports whether the sender's tracks can go on as tracks.
-func (in *inbound) sameTracks(tracks []*forward.Track) bool {
-	return slices.EqualFunc(in.newTracks(), tracks, func(a, b *forward.Track) bool {
+// Continues reports whether the sender's tracks can go on as tracks.
+func (in *inbound) Continues(tracks []*forward.Track) bool {
+	return slices.EqualFunc(in.Tracks(), tracks, func(a, b *forward.Track) bool {
 		return a.ID == b.ID && a.Codec.MimeType == b.Codec.MimeType && a.Codec.ClockRate == b.Codec.ClockRate
 	})
 }
 
-// pathTo is the stream's path once we carry it.
-func (in *inbound) pathTo(self peer.ID) []peer.ID { return append(slices.Clone(in.path), self) }
-
 // connect makes the pull the source of tracks, which are as newTracks made
 // them, and has the sender start.
-func (in *inbound) connect(tracks []*forward.Track) {
+func (in *inbound) Connect(tracks []*forward.Track) {
 	l := in.link
 	feeds := map[string]*feed{}
 	for _, t := range tracks {
@@ -243,14 +241,14 @@ func (in *inbound) move(path []peer.ID) {
 	}
 }
 
-// unsubscribe ends the pull by our will.
-func (in *inbound) unsubscribe() {
+// Unsubscribe ends the pull by our will.
+func (in *inbound) Unsubscribe() {
 	in.link.send(&pb.Message{Body: &pb.Message_Unsubscribe{Unsubscribe: &pb.Unsubscribe{Pull: in.pull}}})
-	in.end("unsubscribed")
+	in.End("unsubscribed")
 }
 
 // end notes that the pull is over, and why.
-func (in *inbound) end(why string) {
+func (in *inbound) End(why string) {
 	in.once.Do(func() {
 		in.why = why
 		l := in.link
@@ -271,14 +269,29 @@ func (in *inbound) end(why string) {
 	})
 }
 
-// reason is why the pull ended. Only after over is closed.
-func (in *inbound) reason() string { return in.why }
+// Peer is the node that the stream is pulled from.
+func (in *inbound) Peer() peer.ID { return in.link.Peer }
+
+// Path is to that node, origin first.
+func (in *inbound) Path() []peer.ID { return slices.Clone(in.path) }
+
+// RTT is to that node, by the signalling.
+func (in *inbound) RTT() time.Duration { return time.Duration(in.link.rtt.Load()) }
+
+// Moved has the node's path when that changes; the last one counts.
+func (in *inbound) Moved() <-chan []peer.ID { return in.moved }
+
+// Over is closed when the pull has ended.
+func (in *inbound) Over() <-chan struct{} { return in.over }
+
+// Reason is why the pull ended. Only after Over is closed.
+func (in *inbound) Reason() string { return in.why }
 
 // A branch is one stream that the peer pulls from us.
 type branch struct {
 	link    *Link
 	pull    uint64
-	stream  *Stream
+	stream  *tree.Stream
 	outs    []*rtc.LocalTrack
 	slots   []*slotOut
 	release func() // of the stream
@@ -308,7 +321,7 @@ func (l *Link) serve(req *pb.Subscribe) {
 		span.SetAttributes(tracing.Stream.String(b.stream.Name))
 	}
 	answer := &pb.Subscribed{Pull: b.pull}
-	for _, id := range b.stream.pathCopy() {
+	for _, id := range b.stream.Path() {
 		answer.Path = append(answer.Path, []byte(id))
 	}
 	waiting := false
@@ -333,18 +346,18 @@ func (l *Link) newBranch(req *pb.Subscribe) (*branch, error) {
 	if err := capacity.ValidStreamName(req.Stream); err != nil {
 		return nil, err
 	}
-	st := s.stream(req.Stream)
+	st := s.tree.Get(req.Stream)
 	if st == nil {
 		return nil, &capacity.Refusal{Reason: "not-here", Detail: "this node does not carry the stream"}
 	}
-	path := st.pathCopy()
+	path := st.Path()
 	if slices.Contains(path, l.Peer) {
-		return nil, &capacity.Refusal{Reason: reasonLoop, Detail: "the stream comes here by way of you"}
+		return nil, &capacity.Refusal{Reason: tree.Loop, Detail: "the stream comes here by way of you"}
 	}
 	if most := s.cfg.Depth(); len(path) > most {
 		return nil, &capacity.Refusal{Reason: "depth", Detail: fmt.Sprintf("%d links from the origin, at most %d are allowed", len(path), most)}
 	}
-	if n, most := len(st.branches()), s.cfg.Fanout(); most > 0 && n >= most {
+	if n, most := len(st.Children()), s.cfg.Fanout(); most > 0 && n >= most {
 		return nil, &capacity.Refusal{Reason: "fanout", Detail: fmt.Sprintf("%d of %d pulls of this stream are taken", n, most)}
 	}
 	b := &branch{link: l, pull: req.Pull, stream: st, done: make(chan struct{})}
@@ -352,7 +365,7 @@ func (l *Link) newBranch(req *pb.Subscribe) (*branch, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.ended {
-		return nil, errGone
+		return nil, tree.ErrGone
 	}
 	if l.branches[req.Pull] != nil {
 		return nil, &capacity.Refusal{Reason: "pull", Detail: "that number is in use"}
@@ -364,7 +377,7 @@ func (l *Link) newBranch(req *pb.Subscribe) (*branch, error) {
 	b.entry = fmt.Sprintf("pull/%s/%d/%d", l.Peer, l.opened.UnixNano(), req.Pull)
 	if lease, err := s.cfg.Ledger.Claim(now, l.Peer, req.Lease); err == nil {
 		b.entry = lease.ID
-	} else if err := s.cfg.Ledger.Admit(now, b.entry, st.need(capacity.Cascade)); err != nil {
+	} else if err := s.cfg.Ledger.Admit(now, b.entry, st.Need(capacity.Cascade)); err != nil {
 		return nil, err
 	}
 	release, ok := st.Use(b, false)
@@ -420,7 +433,7 @@ func (b *branch) watch() {
 	}
 }
 
-func (b *branch) tellPath(path []peer.ID) {
+func (b *branch) TellPath(path []peer.ID) {
 	m := &pb.Path{Pull: b.pull}
 	for _, id := range path {
 		m.Path = append(m.Path, []byte(id))

@@ -7,14 +7,11 @@
 package sfu
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"log/slog"
-	"maps"
 	"net"
 	"net/netip"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -34,6 +31,7 @@ import (
 	"weir/sfu/problem"
 	"weir/sfu/rights"
 	"weir/sfu/rtc"
+	"weir/sfu/tree"
 	"weir/sfu/udp"
 	"weir/sfu/whip"
 )
@@ -61,7 +59,7 @@ const (
 const OverflowProtocol = whip.OverflowProtocol
 
 // A Carrier is a node to pull a stream from.
-type Carrier = whip.Source
+type Carrier = tree.Source
 
 // Errors that Locate and Place return, and that decide what a client is told.
 var (
@@ -158,20 +156,17 @@ type SFU struct {
 	tracer  trace.Tracer
 	engine  *rtc.Engine
 	clients *whip.Server
+	tree    *tree.Tree
 	drops   forward.Drops
 
 	ctx    context.Context // ends at Close
 	cancel context.CancelFunc
 
-	mu         sync.Mutex
-	closed     bool
-	streams    map[string]*Stream
-	publishing map[string]bool // names whose publisher is being set up
-	pulls      map[string]*pull
-	links      map[peer.ID]*Link
-	arrived    chan struct{} // closed when the next link is accepted
-	dialing    map[peer.ID]chan struct{}
-	vigils     map[string]*vigil
+	mu      sync.Mutex
+	closed  bool
+	links   map[peer.ID]*Link
+	arrived chan struct{} // closed when the next link is accepted
+	dialing map[peer.ID]chan struct{}
 
 	linksLost atomic.Int64 // see LinksLost
 
@@ -234,13 +229,9 @@ func New(cfg Config) (*SFU, error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	s := &SFU{
 		cfg: cfg, log: cfg.Log, tracer: cfg.Tracer, ctx: ctx, cancel: cancel,
-		streams:    map[string]*Stream{},
-		publishing: map[string]bool{},
-		pulls:      map[string]*pull{},
-		links:      map[peer.ID]*Link{},
-		arrived:    make(chan struct{}),
-		dialing:    map[peer.ID]chan struct{}{},
-		vigils:     map[string]*vigil{},
+		links:   map[peer.ID]*Link{},
+		arrived: make(chan struct{}),
+		dialing: map[peer.ID]chan struct{}{},
 	}
 	var err error
 	s.engine, err = rtc.NewEngine(rtc.Config{Socket: cfg.Socket, PublicIP: cfg.PublicIP, Gate: cfg.Gate})
@@ -248,6 +239,10 @@ func New(cfg Config) (*SFU, error) {
 		cancel()
 		return nil, err
 	}
+	s.tree = tree.New(tree.Config{
+		Self: cfg.Self, Locate: cfg.Locate, Live: cfg.Live, Subscribe: s.subscribe, AwaitLink: s.awaitLink,
+		Changed: cfg.Changed, Linger: cfg.Linger, Event: cfg.Event, Log: cfg.Log, Tracer: cfg.Tracer,
+	})
 	s.clients = s.newClients(media{s})
 	return s, nil
 }
@@ -259,7 +254,7 @@ const sampleInterval = 250 * time.Millisecond
 func (s *SFU) newClients(m whip.Media) *whip.Server {
 	cfg := s.cfg
 	return whip.New(whip.Config{
-		Self: cfg.Self, Key: cfg.Key, Ledger: cfg.Ledger, Streams: carried{s}, Media: m,
+		Self: cfg.Self, Key: cfg.Key, Ledger: cfg.Ledger, Streams: streams{s.tree}, Media: m,
 		Place: cfg.Place, Claim: cfg.Claim, Published: cfg.Published, Handover: cfg.Handover, Addrs: cfg.Addrs,
 		Gate: cfg.Gate, Rights: cfg.Rights, AddressSessions: cfg.AddressSessions, Overflow: cfg.Overflow, Patience: cfg.Patience,
 		RoomWait: cfg.RoomWait, PublicURL: cfg.PublicURL, Origins: cfg.Origins,
@@ -274,10 +269,7 @@ func (s *SFU) Run(ctx context.Context) error {
 	for {
 		select {
 		case now := <-tick.C:
-			s.mu.Lock()
-			streams := slices.Collect(maps.Values(s.streams))
-			s.mu.Unlock()
-			for _, st := range streams {
+			for _, st := range s.tree.All() {
 				st.Sample(now)
 			}
 			s.clients.Sample(now)
@@ -294,6 +286,7 @@ func (s *SFU) Close() error {
 	s.mu.Unlock()
 	s.cancel()
 	s.clients.Close()
+	s.tree.Close()
 	s.wg.Wait()
 	s.engine.Close()
 	if err := s.cfg.Socket.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
@@ -304,48 +297,14 @@ func (s *SFU) Close() error {
 
 // Carriages are this node's claims about the streams it carries, by name.
 func (s *SFU) Carriages() []capacity.Carriage {
-	s.mu.Lock()
-	streams := slices.Collect(maps.Values(s.streams))
-	s.mu.Unlock()
 	var all []capacity.Carriage
-	for _, st := range streams {
+	for _, st := range s.tree.All() {
 		if !st.Ended() {
-			all = append(all, st.carriage(s.cfg.Fanout()))
+			all = append(all, st.Info(s.cfg.Fanout()))
 		}
 	}
-	slices.SortFunc(all, func(a, b capacity.Carriage) int { return cmp.Compare(a.Stream, b.Stream) })
 	return all
 }
-
-// stream is the stream of that name that is carried here, or nil.
-func (s *SFU) stream(name string) *Stream {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if st := s.streams[name]; st != nil && !st.Ended() {
-		return st
-	}
-	return nil
-}
-
-// drop ends st, for one of the reasons in link.go, and forgets it.
-func (s *SFU) drop(st *forward.Stream, why string) {
-	st.End(why)
-	s.mu.Lock()
-	if here := s.streams[st.Name]; here != nil && here.Stream == st {
-		delete(s.streams, st.Name)
-	}
-	s.mu.Unlock()
-	s.cfg.Changed()
-}
-
-// NotForwarded counts the RTP packets that came from publishers and over cascade
-// links and that were not forwarded, by reason, in snake_case. Each reason
-// appears, also with 0.
-func (s *SFU) NotForwarded() map[string]int64 { return s.drops.Counts(true) }
-
-// Repairs are how many packets were sent again, and how many were asked for
-// beyond the bounds of repair.
-func (s *SFU) Repairs() (sent, withheld int64) { return s.engine.Repairs() }
 
 // Counts are how many of each there are now.
 type Counts struct {
@@ -357,7 +316,7 @@ type Counts struct {
 func (s *SFU) Counts() Counts {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return Counts{Counts: s.clients.Counts(), Streams: len(s.streams), Links: len(s.links)}
+	return Counts{Counts: s.clients.Counts(), Streams: len(s.tree.All()), Links: len(s.links)}
 }
 
 // Clients serves WHIP and WHEP.

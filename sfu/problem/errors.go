@@ -3,6 +3,7 @@ package problem
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"time"
 
@@ -18,6 +19,8 @@ import (
 var (
 	// ErrNotLive means that nobody publishes the stream now.
 	ErrNotLive = errors.New("stream is not live")
+	// ErrEnded means that a stream ended just when it was wanted.
+	ErrEnded = fmt.Errorf("%w: it has just ended", ErrNotLive)
 	// ErrClosing means that this node, or this part of it, is being closed.
 	ErrClosing = errors.New("this node is closing")
 )

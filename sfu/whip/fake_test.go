@@ -106,7 +106,7 @@ func (f *fake) saw(kind event.Kind) (all []event.Event) {
 	return all
 }
 
-func (f *fake) Get(name string) (*forward.Stream, bool) {
+func (f *fake) Here(name string) (*forward.Stream, bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	st := f.streams[name]
@@ -149,7 +149,7 @@ func (f *fake) Acquire(_ context.Context, name string, _ *Source, _ time.Time, r
 	if err := rest(); err != nil {
 		return nil, nil, err
 	}
-	if st, _ := f.Get(name); st != nil {
+	if st, _ := f.Here(name); st != nil {
 		return st, func() {}, nil
 	}
 	return nil, nil, problem.ErrNotLive
@@ -157,7 +157,7 @@ func (f *fake) Acquire(_ context.Context, name string, _ *Source, _ time.Time, r
 
 func (f *fake) Await(ctx context.Context, name string, _ int) error {
 	for {
-		if st, _ := f.Get(name); st != nil {
+		if st, _ := f.Here(name); st != nil {
 			return nil
 		}
 		select {

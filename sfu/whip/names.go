@@ -27,7 +27,7 @@ func (a *request) reserveName() (func(), error) {
 	if !ok {
 		return nil, a.taken("here")
 	}
-	if _, origin := s.cfg.Streams.Get(a.name); origin && !s.publishers[a.name].abandoned(time.Now()) {
+	if _, origin := s.cfg.Streams.Here(a.name); origin && !s.publishers[a.name].abandoned(time.Now()) {
 		done()
 		return nil, a.taken("here")
 	}
@@ -62,7 +62,7 @@ func (s *session) abandoned(now time.Time) bool {
 func (s *Server) abandoned(name string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	_, origin := s.cfg.Streams.Get(name)
+	_, origin := s.cfg.Streams.Here(name)
 	return origin && s.publishers[name].abandoned(time.Now())
 }
 
@@ -73,7 +73,7 @@ func (s *Server) abandoned(name string) bool {
 func (s *Server) publish(a *request, sess *session, inherit bool) error {
 	now := time.Now()
 	s.mu.Lock()
-	old, origin := s.cfg.Streams.Get(a.name)
+	old, origin := s.cfg.Streams.Here(a.name)
 	var gone *session
 	if origin {
 		gone = s.publishers[a.name]

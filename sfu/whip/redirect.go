@@ -87,7 +87,7 @@ func (s *Server) redirect(ctx context.Context, w http.ResponseWriter, a *request
 
 // carries reports whether the stream is carried here.
 func (s *Server) carries(name string) bool {
-	st, _ := s.cfg.Streams.Get(name)
+	st, _ := s.cfg.Streams.Here(name)
 	return st != nil && !st.Ended()
 }
 

@@ -181,7 +181,7 @@ func (a *request) admit(ctx context.Context) (string, error) {
 		purpose = capacity.Publish
 	}
 	need := meter.DefaultNeed(purpose, a.name)
-	if here, _ := s.cfg.Streams.Get(a.name); here != nil && !here.Ended() && purpose == capacity.View {
+	if here, _ := s.cfg.Streams.Here(a.name); here != nil && !here.Ended() && purpose == capacity.View {
 		bits, packets := here.Rates()
 		need = meter.NeedOf(purpose, a.name, bits, packets)
 	}
@@ -214,9 +214,6 @@ func (a *request) admit(ctx context.Context) (string, error) {
 	return "", onward
 }
 
-// ErrEnded means that a stream ended just when it was wanted.
-var ErrEnded = fmt.Errorf("%w: it has just ended", problem.ErrNotLive)
-
 // endedTries is how often a viewer whose stream ends while it is set up is set
 // up again: another publisher may have come.
 const endedTries = 4
@@ -230,7 +227,7 @@ func (a *request) pullAndView(ctx context.Context, entry string) (*session, stri
 	until := time.Now().Add(a.roomWait())
 	for ended := 0; ; ended++ {
 		sess, answer, err := a.viewOnce(ctx, entry, hint, until)
-		if !errors.Is(err, ErrEnded) || ended == endedTries {
+		if !errors.Is(err, problem.ErrEnded) || ended == endedTries {
 			return sess, answer, err
 		}
 	}

@@ -131,9 +131,9 @@ type Traffic = forward.Traffic
 
 // Streams are those that are carried here, and that can be.
 type Streams interface {
-	// Get is the stream of that name that is carried here, which may have ended
+	// Here is the stream of that name that is carried here, which may have ended
 	// just now, or nil; origin is whether its publisher is here.
-	Get(name string) (st *forward.Stream, origin bool)
+	Here(name string) (st *forward.Stream, origin bool)
 	// Reserve keeps a name for a publisher that is being set up, until done is
 	// called: nobody pulls a stream of that name here meanwhile. It reports false
 	// if it is kept already.
@@ -146,7 +146,7 @@ type Streams interface {
 	// Acquire returns the stream, pulled here if it is carried elsewhere, and holds
 	// it until the returned function is called. Hint names a carrier to try first;
 	// nil: none. While no carrier has room it waits for one until then. Before it
-	// waits it calls rest, whose error it returns. The error is ErrEnded if the
+	// waits it calls rest, whose error it returns. The error is problem.ErrEnded if the
 	// stream ended just then.
 	Acquire(ctx context.Context, name string, hint *Source, until time.Time, rest func() error) (*forward.Stream, func(), error)
 	// Await returns nil when the stream has been seen, here or at another node.

@@ -122,7 +122,7 @@ func (a *request) setUpViewer(ctx context.Context, st *forward.Stream, entry str
 	var ok bool
 	if s.release, ok = st.Use(s, true); !ok {
 		t.Close()
-		return nil, "", ErrEnded
+		return nil, "", problem.ErrEnded
 	}
 	s.first = s.server.awaitFirstFrame(ctx, s)
 	return s, answer, nil

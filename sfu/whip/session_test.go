@@ -64,7 +64,7 @@ func TestPublisherGivesWay(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			f := newFake(t, nil)
 			f.post("/whip/demo", offer)
-			first, _ := f.Get("demo")
+			first, _ := f.Here("demo")
 			if got := f.post("/whip/demo", offer); got.StatusCode != http.StatusConflict {
 				t.Errorf("beside one that sends: %s", got.Status)
 			}
@@ -73,7 +73,7 @@ func TestPublisherGivesWay(t *testing.T) {
 				t.Fatalf("in place of one that is silent: %s", got.Status)
 			}
 			synctest.Wait()
-			if now, _ := f.Get("demo"); (now == first) != alike || first.Ended() == alike {
+			if now, _ := f.Here("demo"); (now == first) != alike || first.Ended() == alike {
 				t.Errorf("with tracks alike, %t: its stream goes on %t, has ended %t", alike, now == first, first.Ended())
 			}
 			if n := f.Counts().Publishers; n != 1 {

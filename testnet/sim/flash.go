@@ -11,7 +11,7 @@ import (
 	"weir/capacity/policy"
 	"weir/dht"
 	"weir/dht/holder"
-	"weir/sfu"
+	"weir/sfu/tree"
 )
 
 const (
@@ -190,7 +190,7 @@ func (c *crowd) attempt(n, from *node, left int, exclude []peer.ID) {
 	finish := func(ok bool) {
 		waiting := c.pulling[n]
 		delete(c.pulling, n)
-		c.retry[n] = w.now + sfu.RoomPause(c.tries[n], w.rnd.Float64())
+		c.retry[n] = w.now + tree.RoomPause(c.tries[n], w.rnd.Float64())
 		if c.tries[n]++; ok {
 			delete(c.tries, n)
 		}

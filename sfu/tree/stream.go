@@ -1,4 +1,4 @@
-package sfu
+package tree
 
 import (
 	"slices"
@@ -16,8 +16,7 @@ import (
 // publisher is connected, or at a relay, which pulls it from another carrier,
 // and lets go of it when nobody takes it any more.
 //
-// It is used by sessions, branches and holds. Why it ends is one of the reasons
-// in link.go.
+// It is used by viewers, children and holds. Why it ends is [Finished] or [Lost].
 type Stream struct {
 	*forward.Stream
 	Origin bool
@@ -51,28 +50,35 @@ func (s *Stream) near(rtt time.Duration) {
 	s.parentRTT = rtt
 }
 
-func (s *Stream) pathCopy() []peer.ID {
+// Path is how the stream comes here: origin first, this node last.
+func (s *Stream) Path() []peer.ID {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return slices.Clone(s.path)
 }
 
-// branches lists the cascade pulls that the stream is sent on.
-func (s *Stream) branches() []*branch {
+// A Child is a node that pulls a stream from here. It is a user of the stream.
+type Child interface {
+	// TellPath tells the node that the stream comes by another path now.
+	TellPath(path []peer.ID)
+}
+
+// Children are the nodes that the stream is sent on to.
+func (s *Stream) Children() []Child {
 	users, _ := s.Users()
-	var all []*branch
+	var all []Child
 	for _, u := range users {
-		if b, ok := u.(*branch); ok {
-			all = append(all, b)
+		if c, ok := u.(Child); ok {
+			all = append(all, c)
 		}
 	}
 	return all
 }
 
-// carriage is what this node claims about the stream.
-func (s *Stream) carriage(fanout int) capacity.Carriage {
+// Info is what this node claims about the stream.
+func (s *Stream) Info(fanout int) capacity.Carriage {
 	_, viewers := s.Users()
-	children := len(s.branches())
+	children := len(s.Children())
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	c := capacity.Carriage{
@@ -88,9 +94,9 @@ func (s *Stream) carriage(fanout int) capacity.Carriage {
 	return c
 }
 
-// need estimates what one more of those who take the stream costs, from its last
+// Need estimates what one more of those who take the stream costs, from its last
 // seconds.
-func (s *Stream) need(purpose capacity.Purpose) capacity.Need {
+func (s *Stream) Need(purpose capacity.Purpose) capacity.Need {
 	bits, packets := s.Rates()
 	return meter.NeedOf(purpose, s.Name, bits, packets)
 }

@@ -1,4 +1,4 @@
-package sfu
+package tree
 
 import (
 	"context"
@@ -17,7 +17,6 @@ import (
 	"weir/capacity/tracing"
 	"weir/sfu/meter"
 	"weir/sfu/problem"
-	"weir/sfu/whip"
 )
 
 const (
@@ -25,7 +24,7 @@ const (
 	retryLive = 2 * time.Second
 	// answerTime is how long those who had a stream pulled may take until they are
 	// answered.
-	answerTime = whip.SetupTimeout
+	answerTime = 8 * time.Second
 	// maxPulls bounds the streams that are being fetched at once: unknown names
 	// cost a search each.
 	maxPulls = 128
@@ -50,7 +49,7 @@ const (
 // want of room: on a node, of a stream's fan-out or depth.
 var lasting = map[string]bool{
 	// Of a carrier, or its ledger.
-	"not-here": true, reasonLoop: true, "pull": true, "error": true, "malformed": true, "claimed": true,
+	"not-here": true, Loop: true, "pull": true, "error": true, "malformed": true, "claimed": true,
 	// Of the search for one.
 	"no-candidates": true, problem.ReasonUnreachable: true, "unproven": true, "gone": true, "closed": true,
 }
@@ -82,10 +81,10 @@ type pull struct {
 	stream *Stream
 	err    error
 
-	short    chan struct{} // closed once refused is set
-	deserted chan struct{} // told when the last who waited has gone
+	noRoom    chan struct{} // closed once refused is set
+	abandoned chan struct{} // told when the last who waited has gone
 
-	// The rest belongs to SFU.mu.
+	// The rest belongs to Tree.mu.
 	waiting int               // how many wait for ready
 	refused *capacity.Refusal // for want of room, the last time
 }
@@ -93,48 +92,48 @@ type pull struct {
 // A hold keeps a stream from being let go while a viewer of it is set up.
 type hold struct{ stream *Stream }
 
-// acquire returns the stream, pulling it here if it is carried elsewhere, and
+// Acquire returns the stream, pulling it here if it is carried elsewhere, and
 // holds it until the returned function is called. hint names a carrier to try
 // first. While no carrier has room it waits for one that has; when that has
 // not come at until, the error is the last [capacity.Refusal]. Before it waits it
 // calls rest, whose error it returns.
-func (s *SFU) acquire(ctx context.Context, name string, hint *Carrier, until time.Time, rest func() error) (*Stream, func(), error) {
-	st, err := s.find(ctx, name, hint, until, rest)
+func (t *Tree) Acquire(ctx context.Context, name string, hint *Source, until time.Time, rest func() error) (*Stream, func(), error) {
+	st, err := t.find(ctx, name, hint, until, rest)
 	if err != nil {
 		return nil, nil, err
 	}
 	release, ok := st.Use(&hold{st}, false)
 	if !ok {
-		return nil, nil, whip.ErrEnded
+		return nil, nil, problem.ErrEnded
 	}
 	return st, release, nil
 }
 
-func (s *SFU) find(ctx context.Context, name string, hint *Carrier, until time.Time, rest func() error) (*Stream, error) {
-	s.mu.Lock()
-	if st := s.streams[name]; st != nil && !st.Ended() {
-		s.mu.Unlock()
+func (t *Tree) find(ctx context.Context, name string, hint *Source, until time.Time, rest func() error) (*Stream, error) {
+	t.mu.Lock()
+	if st := t.streams[name]; st != nil && !st.Ended() {
+		t.mu.Unlock()
 		return st, nil
 	}
-	p := s.pulls[name]
+	p := t.pulls[name]
 	switch {
-	case s.closed:
-		s.mu.Unlock()
+	case t.closed:
+		t.mu.Unlock()
 		return nil, problem.ErrClosing
-	case p == nil && s.publishing[name]:
-		s.mu.Unlock()
-		return nil, ErrNotLive
-	case p == nil && len(s.pulls) >= maxPulls:
-		s.mu.Unlock()
+	case p == nil && t.publishing[name]:
+		t.mu.Unlock()
+		return nil, problem.ErrNotLive
+	case p == nil && len(t.pulls) >= maxPulls:
+		t.mu.Unlock()
 		return nil, &capacity.Refusal{Reason: "pulls", Detail: fmt.Sprintf("%d streams are being fetched already", maxPulls), RetryAfter: time.Second}
 	case p == nil:
-		p = &pull{name: name, ctx: tracing.Carry(s.ctx, ctx), ready: make(chan struct{}), short: make(chan struct{}), deserted: make(chan struct{}, 1)}
-		s.pulls[name] = p
-		s.wg.Go(func() { s.runPull(p, hint) })
+		p = &pull{name: name, ctx: tracing.Carry(t.ctx, ctx), ready: make(chan struct{}), noRoom: make(chan struct{}), abandoned: make(chan struct{}, 1)}
+		t.pulls[name] = p
+		t.wg.Go(func() { t.runPull(p, hint) })
 	}
 	p.waiting++
-	s.mu.Unlock()
-	defer s.leave(p)
+	t.mu.Unlock()
+	defer t.leave(p)
 	if span := trace.SpanFromContext(ctx); span.IsRecording() && tracing.ID(p.ctx) != tracing.ID(ctx) {
 		span.AddLink(trace.LinkFromContext(p.ctx)) // the request that had the stream pulled
 	}
@@ -144,7 +143,7 @@ func (s *SFU) find(ctx context.Context, name string, hint *Carrier, until time.T
 	select {
 	case <-p.ready:
 		return p.stream, p.err
-	case <-p.short:
+	case <-p.noRoom:
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
@@ -154,8 +153,8 @@ func (s *SFU) find(ctx context.Context, name string, hint *Carrier, until time.T
 	case <-p.ready:
 		return p.stream, p.err
 	case <-patience.C:
-		s.mu.Lock()
-		defer s.mu.Unlock()
+		t.mu.Lock()
+		defer t.mu.Unlock()
 		return nil, p.refused
 	case <-ctx.Done():
 		return nil, ctx.Err()
@@ -163,14 +162,14 @@ func (s *SFU) find(ctx context.Context, name string, hint *Carrier, until time.T
 }
 
 // leave takes one who waits off p.
-func (s *SFU) leave(p *pull) {
-	s.mu.Lock()
+func (t *Tree) leave(p *pull) {
+	t.mu.Lock()
 	p.waiting--
 	last := p.waiting == 0
-	s.mu.Unlock()
+	t.mu.Unlock()
 	if last {
 		select {
-		case p.deserted <- struct{}{}:
+		case p.abandoned <- struct{}{}:
 		default:
 		}
 	}
@@ -179,151 +178,151 @@ func (s *SFU) leave(p *pull) {
 // awaitRoom pauses p after a try that failed, and returns nil when it is to be
 // tried again. It returns an error when that would not help, when nobody waits
 // any more, and when the stream has come to be here by itself.
-func (s *SFU) awaitRoom(p *pull, tries int, failed error) error {
+func (t *Tree) awaitRoom(p *pull, tries int, failed error) error {
 	refused := wantOfRoom(failed)
 	if refused == nil {
 		return failed
 	}
-	s.mu.Lock()
+	t.mu.Lock()
 	first := p.refused == nil
 	p.refused = refused
-	s.mu.Unlock()
+	t.mu.Unlock()
 	if first {
-		close(p.short)
-		s.event(Event{Trace: tracing.ID(p.ctx), Kind: event.PullWaiting, Stream: p.name, Detail: refused.Error()})
+		close(p.noRoom)
+		t.event(event.Event{Trace: tracing.ID(p.ctx), Kind: event.PullWaiting, Stream: p.name, Detail: refused.Error()})
 	}
 	again := time.NewTimer(RoomPause(tries, rand.Float64()))
 	defer again.Stop()
 	for {
-		s.mu.Lock()
-		st, deserted := s.streams[p.name], p.waiting == 0
-		if deserted {
-			delete(s.pulls, p.name) // whoever comes from now on begins another
+		t.mu.Lock()
+		st, abandoned := t.streams[p.name], p.waiting == 0
+		if abandoned {
+			delete(t.pulls, p.name) // the next request begins another
 		}
-		s.mu.Unlock()
-		if deserted || st != nil && !st.Ended() {
+		t.mu.Unlock()
+		if abandoned || st != nil && !st.Ended() {
 			return failed
 		}
 		select {
 		case <-again.C:
 			return nil
-		case <-p.deserted:
-		case <-s.ctx.Done():
+		case <-p.abandoned:
+		case <-t.ctx.Done():
 			return problem.ErrClosing
 		}
 	}
 }
 
-func (s *SFU) runPull(p *pull, hint *Carrier) {
+func (t *Tree) runPull(p *pull, hint *Source) {
 	began := time.Now()
-	s.event(Event{Trace: tracing.ID(p.ctx), Kind: event.PullStarted, Stream: p.name})
-	ctx, span := tracing.Start(p.ctx, s.tracer, "pull", trace.SpanKindInternal, tracing.Stream.String(p.name))
-	in, carrier, err := s.pullFrom(ctx, p.name, hint, nil)
+	t.event(event.Event{Trace: tracing.ID(p.ctx), Kind: event.PullStarted, Stream: p.name})
+	ctx, span := tracing.Start(p.ctx, t.tracer, "pull", trace.SpanKindInternal, tracing.Stream.String(p.name))
+	in, carrier, err := t.pullFrom(ctx, p.name, hint, nil)
 	for tries := 0; err != nil; tries++ {
-		if err = s.awaitRoom(p, tries, err); err != nil {
+		if err = t.awaitRoom(p, tries, err); err != nil {
 			break
 		}
-		in, carrier, err = s.pullFrom(ctx, p.name, nil, nil)
+		in, carrier, err = t.pullFrom(ctx, p.name, nil, nil)
 	}
-	s.mu.Lock()
-	if err == nil && (s.streams[p.name] != nil || s.publishing[p.name]) {
-		err = fmt.Errorf("%w: it is being published here", ErrNotLive)
+	t.mu.Lock()
+	if err == nil && (t.streams[p.name] != nil || t.publishing[p.name]) {
+		err = fmt.Errorf("%w: it is being published here", problem.ErrNotLive)
 	}
 	if err == nil {
-		p.stream = newRelay(p.name, in.newTracks(), in.pathTo(s.cfg.Self), time.Now())
-		s.streams[p.name] = p.stream
-		s.sighted(p.name)
+		p.stream = newRelay(p.name, in.Tracks(), append(in.Path(), t.cfg.Self), time.Now())
+		t.streams[p.name] = p.stream
+		t.sighted(p.name)
 	}
-	if here := s.streams[p.name]; err != nil && here != nil && !here.Ended() {
+	if here := t.streams[p.name]; err != nil && here != nil && !here.Ended() {
 		p.stream = here
 	} else {
 		p.err = err
 	}
-	if err != nil && s.pulls[p.name] == p {
-		delete(s.pulls, p.name)
+	if err != nil && t.pulls[p.name] == p {
+		delete(t.pulls, p.name)
 	}
-	s.mu.Unlock()
+	t.mu.Unlock()
 	if err != nil {
 		if in != nil {
-			in.unsubscribe()
+			in.Unsubscribe()
 		}
-		e := Event{Kind: event.PullFailed, Stream: p.name, Detail: err.Error(), Elapsed: milliseconds(time.Since(began))}
-		if errors.Is(err, ErrNotLive) {
+		e := event.Event{Kind: event.PullFailed, Stream: p.name, Detail: err.Error(), Elapsed: milliseconds(time.Since(began))}
+		if errors.Is(err, problem.ErrNotLive) {
 			e.Reason = event.NotLive
 		}
 		e.Trace = tracing.ID(p.ctx)
-		s.event(e)
+		t.event(e)
 		problem.Failed(span, err)
 		span.End()
 		close(p.ready)
 		return
 	}
-	in.connect(p.stream.Tracks)
+	in.Connect(p.stream.Tracks)
 	if span.IsRecording() {
 		span.SetAttributes(tracing.Peer.String(carrier.Node.String()))
 	}
 	span.End()
 	close(p.ready)
-	s.event(Event{Trace: tracing.ID(p.ctx), Kind: event.PullReady, Stream: p.name, Peer: carrier.Node, Elapsed: milliseconds(time.Since(began))})
-	s.cfg.Changed()
+	t.event(event.Event{Trace: tracing.ID(p.ctx), Kind: event.PullReady, Stream: p.name, Peer: carrier.Node, Elapsed: milliseconds(time.Since(began))})
+	t.cfg.Changed()
 
-	why, detail := s.keep(p.stream, in)
-	s.mu.Lock()
-	delete(s.pulls, p.name)
-	s.mu.Unlock()
-	s.drop(p.stream.Stream, why)
-	s.event(Event{Kind: event.PullEnded, Stream: p.name, Detail: detail})
+	why, detail := t.keep(p.stream, in)
+	t.mu.Lock()
+	delete(t.pulls, p.name)
+	t.mu.Unlock()
+	t.drop(p.stream.Stream, why)
+	t.event(event.Event{Kind: event.PullEnded, Stream: p.name, Detail: detail})
 }
 
 // keep holds the pull until nobody takes the stream or nobody carries it any
 // more, and says which: as a reason for those who pull it from here, and for
 // people. A carrier that is lost is replaced.
-func (s *SFU) keep(st *Stream, in *inbound) (why, detail string) {
+func (t *Tree) keep(st *Stream, in Upstream) (why, detail string) {
 	measure := time.NewTicker(time.Second)
 	defer measure.Stop()
-	// Whoever had it pulled is still being answered: that is no idleness, however
+	// Those who had it pulled are still being answered: that is no idleness, however
 	// short Linger is.
-	most := s.cfg.Linger()
+	most := t.cfg.Linger()
 	answered := time.Now().Add(answerTime)
 	linger := time.NewTimer(max(most, answerTime))
 	defer linger.Stop()
 	for {
 		select {
-		case <-s.ctx.Done():
-			in.unsubscribe()
-			return reasonLost, "this node is closing"
+		case <-t.ctx.Done():
+			in.Unsubscribe()
+			return Lost, "this node is closing"
 		case <-st.Idle():
 			answered = time.Time{}
 			linger.Reset(most)
 		case <-linger.C:
 			idle := st.IdleFor(time.Now())
-			if idle >= most && st.Retire(reasonLost) {
-				in.unsubscribe()
-				return reasonLost, "nobody watches it"
+			if idle >= most && st.Retire(Lost) {
+				in.Unsubscribe()
+				return Lost, "nobody watches it"
 			}
 			linger.Reset(max(most-idle, time.Millisecond))
 		case <-measure.C:
-			st.near(time.Duration(in.link.rtt.Load()))
-			if now := s.cfg.Linger(); now != most {
+			st.near(in.RTT())
+			if now := t.cfg.Linger(); now != most {
 				most = now
 				linger.Reset(max(most-st.IdleFor(time.Now()), time.Until(answered), time.Millisecond))
 			}
-		case path := <-in.moved:
-			if slices.Contains(path, s.cfg.Self) {
-				in.unsubscribe()
-				in.end(reasonLoop)
+		case path := <-in.Moved():
+			if slices.Contains(path, t.cfg.Self) {
+				in.Unsubscribe()
+				in.End(Loop)
 				continue
 			}
-			s.moved(st, append(path, s.cfg.Self))
-		case <-in.over:
-			if in.reason() == reasonFinished {
-				return reasonFinished, "the publisher has finished"
+			t.moved(st, append(path, t.cfg.Self))
+		case <-in.Over():
+			if in.Reason() == Finished {
+				return Finished, "the publisher has finished"
 			}
-			lost := in.link.Peer
-			s.event(Event{Kind: event.PullLost, Stream: st.Name, Peer: lost, Detail: in.reason()})
-			next, err := s.resume(st, lost)
+			lost := in.Peer()
+			t.event(event.Event{Kind: event.PullLost, Stream: st.Name, Peer: lost, Detail: in.Reason()})
+			next, err := t.resume(st, lost)
 			if err != nil {
-				return reasonLost, err.Error()
+				return Lost, err.Error()
 			}
 			in = next
 		}
@@ -331,23 +330,23 @@ func (s *SFU) keep(st *Stream, in *inbound) (why, detail string) {
 }
 
 // resume finds another carrier for st and lets its tracks go on from there.
-func (s *SFU) resume(st *Stream, lost peer.ID) (*inbound, error) {
+func (t *Tree) resume(st *Stream, lost peer.ID) (Upstream, error) {
 	began := time.Now()
-	ctx, cancel := context.WithTimeout(s.ctx, resumeFor)
+	ctx, cancel := context.WithTimeout(t.ctx, resumeFor)
 	defer cancel()
 	// Nobody asked for it: it is a trace of its own.
-	ctx, span := s.tracer.Start(ctx, "resume pull", trace.WithAttributes(tracing.Stream.String(st.Name)))
+	ctx, span := t.tracer.Start(ctx, "resume pull", trace.WithAttributes(tracing.Stream.String(st.Name)))
 	defer span.End()
 	for exclude := []peer.ID{lost}; ; exclude = nil { // it may come back
-		in, carrier, err := s.pullFrom(tracing.Carry(s.ctx, ctx), st.Name, nil, exclude)
-		if err == nil && !in.sameTracks(st.Tracks) {
-			in.unsubscribe()
+		in, carrier, err := t.pullFrom(tracing.Carry(t.ctx, ctx), st.Name, nil, exclude)
+		if err == nil && !in.Continues(st.Tracks) {
+			in.Unsubscribe()
 			err = errors.New("it came back with other tracks")
 		}
 		if err == nil {
-			in.connect(st.Tracks)
-			s.moved(st, in.pathTo(s.cfg.Self))
-			s.event(Event{Trace: tracing.ID(ctx), Kind: event.PullResumed, Stream: st.Name, Peer: carrier.Node, Elapsed: milliseconds(time.Since(began))})
+			in.Connect(st.Tracks)
+			t.moved(st, append(in.Path(), t.cfg.Self))
+			t.event(event.Event{Trace: tracing.ID(ctx), Kind: event.PullResumed, Stream: st.Name, Peer: carrier.Node, Elapsed: milliseconds(time.Since(began))})
 			return in, nil
 		}
 		select {
@@ -360,20 +359,20 @@ func (s *SFU) resume(st *Stream, lost peer.ID) (*inbound, error) {
 }
 
 // moved notes the stream's new path and tells those who pull it from here.
-func (s *SFU) moved(st *Stream, path []peer.ID) {
+func (t *Tree) moved(st *Stream, path []peer.ID) {
 	st.move(path)
-	for _, b := range st.branches() {
-		b.tellPath(path)
+	for _, b := range st.Children() {
+		b.TellPath(path)
 	}
-	s.cfg.Changed()
+	t.cfg.Changed()
 }
 
 // pullFrom subscribes to name at a carrier: hint if there is one, else those
 // that Locate finds, one after another. The error is a [capacity.Refusal] if
 // one of them lacked room, whatever the others said, and a [problem.Problem] if
-// none could be reached. Ctx is the SFU's, with a trace.
-func (s *SFU) pullFrom(ctx context.Context, name string, hint *Carrier, exclude []peer.ID) (*inbound, Carrier, error) {
-	exclude = append(slices.Clone(exclude), s.cfg.Self)
+// none could be reached. Ctx is the tree's, with a trace.
+func (t *Tree) pullFrom(ctx context.Context, name string, hint *Source, exclude []peer.ID) (Upstream, Source, error) {
+	exclude = append(slices.Clone(exclude), t.cfg.Self)
 	var (
 		problems []string          // what carriers said
 		causes   []string          // why others were not reached
@@ -385,7 +384,7 @@ func (s *SFU) pullFrom(ctx context.Context, name string, hint *Carrier, exclude 
 		switch {
 		case lacking != nil && said != "":
 			return &capacity.Refusal{Reason: lacking.Reason, Detail: fmt.Sprintf("no carrier of %s has room (%s)", name, said), RetryAfter: lacking.RetryAfter}
-		case errors.Is(err, ErrNotLive), problem.Of(err) != nil, wantOfRoom(err) != nil, len(tried) == 0 && errors.As(err, new(*UnansweredError)):
+		case errors.Is(err, problem.ErrNotLive), problem.Of(err) != nil, wantOfRoom(err) != nil, len(tried) == 0 && errors.As(err, new(*problem.UnansweredError)):
 			return err
 		case len(tried) == 0 && !errors.As(err, new(*capacity.Refusal)):
 			return err
@@ -394,35 +393,35 @@ func (s *SFU) pullFrom(ctx context.Context, name string, hint *Carrier, exclude 
 		return fmt.Errorf("%w (%s%w)", p, strings.Join(append(causes, ""), "; "), err)
 	}
 	for range pullAttempts {
-		in, carrier, err := s.attempt(ctx, name, hint, exclude)
+		in, carrier, err := t.attempt(ctx, name, hint, exclude)
 		if err == nil {
 			return in, carrier, nil
 		}
-		if s.ctx.Err() != nil {
-			return nil, Carrier{}, problem.ErrClosing
+		if t.ctx.Err() != nil {
+			return nil, Source{}, problem.ErrClosing
 		}
 		if refusal := wantOfRoom(err); refusal != nil {
 			lacking = refusal
 		}
 		if carrier.Node == "" { // nobody left to ask
-			return nil, Carrier{}, failed(err)
+			return nil, Source{}, failed(err)
 		}
-		s.log.DebugContext(ctx, "pull refused", "stream", name, "carrier", carrier.Node, "err", err)
+		t.log.DebugContext(ctx, "pull refused", "stream", name, "carrier", carrier.Node, "err", err)
 		if refusal := (*capacity.Refusal)(nil); errors.As(err, &refusal) {
 			problems = append(problems, fmt.Sprintf("%s: %v", shortID(carrier.Node), refusal))
 		} else {
 			causes = append(causes, fmt.Sprintf("%s: %v", shortID(carrier.Node), err))
 		}
 		switch {
-		case errors.Is(err, errCrossed):
-			s.awaitLink(carrier.Node)
-		case tried[carrier.Node], hint == nil && !errors.Is(err, errGone):
+		case errors.Is(err, ErrCrossed):
+			t.cfg.AwaitLink(carrier.Node)
+		case tried[carrier.Node], hint == nil && !errors.Is(err, ErrGone):
 			exclude = append(exclude, carrier.Node)
 		}
 		tried[carrier.Node] = true
 		hint = nil
 	}
-	return nil, Carrier{}, failed(fmt.Errorf("no carrier of %s let us pull it", name))
+	return nil, Source{}, failed(fmt.Errorf("no carrier of %s let us pull it", name))
 }
 
 // shortID is the end of a peer ID, for people.
@@ -431,44 +430,20 @@ func shortID(id peer.ID) string {
 	return "…" + s[max(0, len(s)-8):]
 }
 
-// awaitLink waits a moment for the link that node has opened to us.
-func (s *SFU) awaitLink(node peer.ID) {
-	patience := time.NewTimer(linkDead)
-	defer patience.Stop()
-	for {
-		s.mu.Lock()
-		there, arrived := s.links[node] != nil, s.arrived
-		s.mu.Unlock()
-		if there {
-			return
-		}
-		select {
-		case <-arrived:
-		case <-patience.C:
-			return
-		case <-s.ctx.Done():
-			return
-		}
-	}
-}
-
-func (s *SFU) attempt(ctx context.Context, name string, hint *Carrier, exclude []peer.ID) (*inbound, Carrier, error) {
+// attempt is one: at hint, or at the carrier that is found.
+func (t *Tree) attempt(ctx context.Context, name string, hint *Source, exclude []peer.ID) (Upstream, Source, error) {
 	ctx, cancel := context.WithTimeout(ctx, attemptTimeout)
 	defer cancel()
-	carrier := Carrier{}
+	carrier := Source{}
 	if hint != nil {
 		carrier = *hint
 	} else {
-		found, err := s.cfg.Locate(ctx, meter.DefaultNeed(capacity.Cascade, name), exclude)
+		found, err := t.cfg.Locate(ctx, meter.DefaultNeed(capacity.Cascade, name), exclude)
 		if err != nil {
-			return nil, Carrier{}, err
+			return nil, Source{}, err
 		}
 		carrier = found
 	}
-	link, err := s.link(ctx, carrier)
-	if err != nil {
-		return nil, carrier, err
-	}
-	in, err := link.subscribe(ctx, name, carrier.Lease)
+	in, err := t.cfg.Subscribe(ctx, carrier, name)
 	return in, carrier, err
 }

@@ -1,4 +1,4 @@
-package sfu
+package tree
 
 import (
 	"context"
@@ -6,25 +6,24 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
-	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
+	"go.opentelemetry.io/otel/trace/noop"
 
 	"weir/capacity"
-	"weir/capacity/ledger"
+	"weir/capacity/event"
 	"weir/sfu/forward"
 	"weir/sfu/problem"
-	"weir/sfu/whip"
 )
 
-// A looker is an SFU without media, which looks for carriers and finds none
+// A looker is a Tree without links, which looks for carriers and finds none
 // with room. It lives in a synctest bubble.
 type looker struct {
-	*SFU
+	*Tree
 	mu     sync.Mutex
 	looks  []time.Duration // when Locate was asked, from the start on
 	events []string
@@ -34,31 +33,27 @@ type looker struct {
 func newLooker(t *testing.T, answer func(look int) error) *looker {
 	l := &looker{}
 	start := time.Now()
-	ctx, cancel := context.WithCancel(context.Background())
-	l.SFU = &SFU{
-		cfg: Config{
-			RoomWait: whip.DefaultRoomWait,
-			Changed:  func() {},
-			Event: func(e Event) {
-				l.mu.Lock()
-				defer l.mu.Unlock()
-				l.events = append(l.events, string(e.Kind))
-			},
-			Locate: func(context.Context, capacity.Need, []peer.ID) (Carrier, error) {
-				l.mu.Lock()
-				look := len(l.looks)
-				l.looks = append(l.looks, time.Since(start))
-				l.mu.Unlock()
-				return Carrier{}, answer(look)
-			},
+	l.Tree = New(Config{
+		Self:    "self",
+		Changed: func() {},
+		Event: func(e event.Event) {
+			l.mu.Lock()
+			defer l.mu.Unlock()
+			l.events = append(l.events, string(e.Kind))
 		},
-		log: slog.New(slog.DiscardHandler), ctx: ctx, cancel: cancel,
-		streams: map[string]*Stream{}, publishing: map[string]bool{}, pulls: map[string]*pull{},
-	}
-	t.Cleanup(func() {
-		cancel()
-		l.wg.Wait()
+		Locate: func(context.Context, capacity.Need, []peer.ID) (Source, error) {
+			l.mu.Lock()
+			look := len(l.looks)
+			l.looks = append(l.looks, time.Since(start))
+			l.mu.Unlock()
+			return Source{}, answer(look)
+		},
+		Live:   func(context.Context, string) bool { return false },
+		Linger: func() time.Duration { return time.Minute },
+		Log:    slog.New(slog.DiscardHandler),
+		Tracer: noop.Tracer{},
 	})
+	t.Cleanup(l.Close)
 	return l
 }
 
@@ -70,7 +65,7 @@ func (l *looker) seen() ([]time.Duration, []string) {
 
 // ask is one viewer's wait, up to patience.
 func (l *looker) ask(ctx context.Context, patience time.Duration) error {
-	_, release, err := l.acquire(ctx, "demo", nil, time.Now().Add(patience), func() error { return nil })
+	_, release, err := l.Acquire(ctx, "demo", nil, time.Now().Add(patience), func() error { return nil })
 	if err == nil {
 		release()
 	}
@@ -81,8 +76,8 @@ var full = &capacity.Refusal{Reason: "fanout", Detail: "8 of 8 pulls are taken",
 
 // pulling is how many pulls there are.
 func (l *looker) pulling() int {
-	l.SFU.mu.Lock()
-	defer l.SFU.mu.Unlock()
+	l.Tree.mu.Lock()
+	defer l.Tree.mu.Unlock()
 	return len(l.pulls)
 }
 
@@ -120,8 +115,8 @@ func TestPullIsTriedAgain(t *testing.T) {
 // Only want of room is waited for.
 func TestPullFailsAtOnce(t *testing.T) {
 	for name, err := range map[string]error{
-		"not live":          ErrNotLive,
-		"a loop":            &capacity.Refusal{Reason: reasonLoop},
+		"not live":          problem.ErrNotLive,
+		"a loop":            &capacity.Refusal{Reason: Loop},
 		"nobody to ask":     &capacity.Refusal{Reason: "no-candidates"},
 		"nobody reachable":  &capacity.Refusal{Reason: "unreachable"},
 		"no refusal at all": errors.New("broken"),
@@ -150,12 +145,12 @@ func TestPullStopsWaiting(t *testing.T) {
 			if look < 3 {
 				return full
 			}
-			return ErrNotLive
+			return problem.ErrNotLive
 		})
 		var all sync.WaitGroup
 		for range 20 {
 			all.Go(func() {
-				if err := l.ask(t.Context(), time.Minute); !errors.Is(err, ErrNotLive) {
+				if err := l.ask(t.Context(), time.Minute); !errors.Is(err, problem.ErrNotLive) {
 					t.Errorf("ask = %v, want that it is not live any more", err)
 				}
 			})
@@ -222,28 +217,11 @@ func TestPublishedHereWhileAPullWaits(t *testing.T) {
 		go func() { result <- l.ask(t.Context(), time.Minute) }()
 		time.Sleep(5 * time.Second)
 		start := time.Now()
-		l.SFU.mu.Lock()
+		l.Tree.mu.Lock()
 		l.streams["demo"] = newOrigin(forward.NewStream("demo", nil, start), "self")
-		l.SFU.mu.Unlock()
+		l.Tree.mu.Unlock()
 		if err := <-result; err != nil || time.Since(start) > 2*roomPauseMost {
 			t.Errorf("after %v: %v, want the stream soon", time.Since(start), err)
 		}
 	})
-}
-
-// The refusal of a carrier that lacked room outweighs what else went wrong.
-func TestPullTellsWhoLackedRoom(t *testing.T) {
-	m := newMesh(t)
-	narrow := func(c *Config) { c.Fanout, c.RoomWait = most(1), time.Millisecond }
-	a, b, c := m.add(ledger.Limits{}, narrow), m.add(ledger.Limits{}, narrow), m.add(ledger.Limits{}, narrow)
-	a.publish("demo")
-	m.mu.Lock()
-	m.carriers = func(_ string, exclude []peer.ID) []peer.ID { return without(exclude, a.id) }
-	m.mu.Unlock()
-	b.watch("demo")
-	err := (&looker{SFU: c.SFU}).ask(t.Context(), 0) // a refused it, and then there was nobody left
-	var refusal *capacity.Refusal
-	if !errors.As(err, &refusal) || refusal.Reason != "fanout" || !strings.Contains(refusal.Detail, shortID(a.id)) {
-		t.Errorf("ask = %v, want a refusal for fan-out that names %s", err, shortID(a.id))
-	}
 }
