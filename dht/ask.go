@@ -11,6 +11,7 @@ import (
 	"weir/capacity"
 	"weir/capacity/signed"
 	"weir/dht/holder"
+	"weir/dht/holding"
 	"weir/dht/overlay"
 	"weir/dht/pb"
 	"weir/dht/vivaldi"
@@ -44,13 +45,13 @@ func (n *Node) queryRequest(q *query) *pb.Request {
 		Explain: q.explain,
 		Sealed:  !q.compact,
 	}
-	for _, p := range q.exclude[:min(len(q.exclude), maxExclude)] {
+	for _, p := range q.exclude[:min(len(q.exclude), holding.MaxExclude)] {
 		query.Exclude = append(query.Exclude, []byte(p))
 	}
 	// Who is asked for its own record only is not told what others think of it.
 	if topic := q.topic; !n.cfg.Discovery.Own() && topic != holder.RegionsTopic && !topic.Provisions() {
 		for _, d := range n.beliefs.Doubts(time.Now()) {
-			query.Doubts = append(query.Doubts, doubtToWire(d))
+			query.Doubts = append(query.Doubts, holding.DoubtToWire(d))
 		}
 	}
 	return &pb.Request{Op: &pb.Request_Query{Query: query}}
@@ -78,8 +79,8 @@ func (n *Node) askHolder(ctx context.Context, index int, p peer.ID, q *query) re
 		r.err = holderError(&resp)
 	case r.query == nil:
 		r.err = errors.New("holder answered something else")
-	case len(r.query.Sealed)+len(r.query.Digests) > queryLimit:
-		r.err = fmt.Errorf("holder sent %d records, at most %d were asked for", len(r.query.Sealed)+len(r.query.Digests), queryLimit)
+	case len(r.query.Sealed)+len(r.query.Digests) > holding.QueryLimit:
+		r.err = fmt.Errorf("holder sent %d records, at most %d were asked for", len(r.query.Sealed)+len(r.query.Digests), holding.QueryLimit)
 	case len(r.query.Digests) > 0 && !q.compact:
 		r.err = errors.New("holder sent digests where records were asked for")
 	default:
@@ -90,10 +91,10 @@ func (n *Node) askHolder(ctx context.Context, index int, p peer.ID, q *query) re
 			r.query.Rejected = append([]*pb.Rejected{{Rule: nowhereRule, Count: uint32(nowhere)}}, r.query.Rejected...)
 		}
 		if r.err == nil {
-			r.offers, r.err = digests(now, p, n.cfg.Policy().Policy(), r.query.Digests)
+			r.offers, r.err = holding.DigestsFromWire(now, p, n.cfg.Policy().Policy(), r.query.Digests)
 		}
 		if r.err == nil {
-			r.doubts, r.err = doubtsFromWire(r.query.Doubts, queryLimit)
+			r.doubts, r.err = holding.DoubtsFromWire(r.query.Doubts, holding.QueryLimit)
 		}
 	}
 	if r.err != nil {

@@ -13,14 +13,11 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"weir/capacity/frame"
+	"weir/dht/holding"
 	"weir/dht/pb"
 )
 
-const (
-	maxDatagram    = 1_400 // bytes
-	maxAnswer      = 1_100 // bytes that fit in a datagram on every path of QUIC's (RFC 9000 §14)
-	datagramTopics = 4     // records in one
-)
+const maxDatagram = 1_400 // bytes
 
 // datagramProtocol is the name under which datagrams are counted. On the wire
 // each is a [pb.Datagram] behind the network's ID, 8 bytes.
@@ -99,7 +96,7 @@ var (
 )
 
 // takeDatagram takes in b, which came from a peer: its records go into the
-// table, its answer to who waits for it. It returns what there is to answer, or
+// table, its answer to the publisher. It returns what there is to answer, or
 // nil.
 func (n *Node) takeDatagram(now time.Time, from peer.ID, b []byte) (*pb.Datagram, error) {
 	b, ok := bytes.CutPrefix(b, datagramPrefix(n.network))
@@ -107,7 +104,7 @@ func (n *Node) takeDatagram(now time.Time, from peer.ID, b []byte) (*pb.Datagram
 		return nil, errNoDatagram
 	}
 	if !n.rates.Allow(now, from) {
-		return nil, errFlood
+		return nil, holding.ErrFlood
 	}
 	var m pb.Datagram
 	if err := frame.DecodePrintable(b, &m); err != nil {
@@ -117,36 +114,8 @@ func (n *Node) takeDatagram(now time.Time, from peer.ID, b []byte) (*pb.Datagram
 	if m.Answer != nil {
 		n.publisher.Answered(from, m.Answers, m.Answer)
 	}
-	for _, topic := range m.Lacking[:min(len(m.Lacking), datagramTopics)] {
+	for _, topic := range m.Lacking[:min(len(m.Lacking), holding.MaxDatagramTopics)] {
 		n.publisher.Lacks(from, Topic(topic))
 	}
-	var entries []*pb.Entry
-	for _, e := range m.Entries[:min(len(m.Entries), datagramTopics)] {
-		if len(e.Sealed)+len(e.Update) > 0 { // a withdrawal must not get lost, so it does not come this way
-			entries = append(entries, &pb.Entry{Topic: e.Topic, Sealed: e.Sealed, Update: e.Update, Known: e.Known})
-		}
-	}
-	if m.Id != 0 {
-		reply := n.takeEntries(now, from, entries)
-		for len(reply.Closer) > 0 && proto.Size(reply) > maxAnswer {
-			reply.Closer = reply.Closer[:len(reply.Closer)-1]
-		}
-		return &pb.Datagram{Answer: reply, Answers: m.Id}, nil
-	}
-	var answer *pb.Datagram
-	var errs []error
-	for _, e := range entries {
-		err := errFlood
-		if n.rates.Allow(now, from) {
-			err = n.hold(now, from, e)
-		}
-		if errors.Is(err, errNothingToUpdate) {
-			if answer == nil {
-				answer = &pb.Datagram{}
-			}
-			answer.Lacking = append(answer.Lacking, e.Topic)
-		}
-		errs = append(errs, err)
-	}
-	return answer, errors.Join(errs...)
+	return n.holding.Datagram(now, from, &m)
 }

@@ -11,8 +11,8 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"weir/capacity"
-	"weir/capacity/signed"
 	"weir/dht/holder"
+	"weir/dht/holding"
 	"weir/dht/pb"
 )
 
@@ -85,7 +85,7 @@ func TestDatagramsOfOthersAreNotTaken(t *testing.T) {
 		{"another network's", errNoDatagram.Error(), datagram("other", good)},
 		{"too long", errNoDatagram.Error(), append(datagram("test", good), make([]byte, maxDatagram)...)},
 		{"garbage", "proto", append(datagramPrefix(NetworkID("test")), 0xff, 0xff)},
-		{"another node's record", errNotYours.Error(), datagram("test", &pb.Entry{Topic: string(testHome), Sealed: seal(t, capacity.Record{Node: n.ID(), Seq: 9, Issued: r.Issued, TTL: r.TTL}, n.key)})},
+		{"another node's record", holding.ErrNotYours.Error(), datagram("test", &pb.Entry{Topic: string(testHome), Sealed: seal(t, capacity.Record{Node: n.ID(), Seq: 9, Issued: r.Issued, TTL: r.TTL}, n.key)})},
 		{"a record of another topic", holder.ErrWrongTopic.Error(), datagram("test", &pb.Entry{Topic: string(ShardTopic("eu", "")), Sealed: sealed})},
 		{"no topic", "unknown topic", datagram("test", &pb.Entry{Topic: "x", Sealed: sealed})},
 	} {
@@ -103,8 +103,8 @@ func TestDatagramsOfOthersAreNotTaken(t *testing.T) {
 	if _, err := n.takeDatagram(now, from, datagram("test", &pb.Entry{Topic: string(testHome), Seq: 99})); err != nil || n.table.Get(now, testHome, from) == nil {
 		t.Errorf("a withdrawal by datagram: %v", err)
 	}
-	many := slices.Repeat([]*pb.Entry{{Topic: "x", Sealed: []byte{1}}}, datagramTopics+1)
-	if _, err := n.takeDatagram(now, from, datagram("test", many...)); strings.Count(fmt.Sprint(err), "unknown topic") != datagramTopics {
+	many := slices.Repeat([]*pb.Entry{{Topic: "x", Sealed: []byte{1}}}, holding.MaxDatagramTopics+1)
+	if _, err := n.takeDatagram(now, from, datagram("test", many...)); strings.Count(fmt.Sprint(err), "unknown topic") != holding.MaxDatagramTopics {
 		t.Errorf("of too many entries: %v", err)
 	}
 }
@@ -127,7 +127,7 @@ func TestAnswersToDatagrams(t *testing.T) {
 			t.Fatal(err)
 		}
 		answer, err := n.takeDatagram(now, from, b)
-		if err != nil && !errors.Is(err, errNothingToUpdate) {
+		if err != nil && !errors.Is(err, holding.ErrNothingToUpdate) {
 			t.Fatal(err)
 		}
 		return answer
@@ -137,7 +137,7 @@ func TestAnswersToDatagrams(t *testing.T) {
 		t.Errorf("what cannot be updated: %v", a)
 	}
 	a := take(&pb.Datagram{Id: 7, Entries: []*pb.Entry{{Topic: home, Update: delta}}})
-	if a.GetAnswers() != 7 || a.GetAnswer().GetResults()[0].GetRefused() != errNothingToUpdate.Error() || len(a.Lacking) > 0 {
+	if a.GetAnswers() != 7 || a.GetAnswer().GetResults()[0].GetRefused() != holding.ErrNothingToUpdate.Error() || len(a.Lacking) > 0 {
 		t.Errorf("what cannot be updated and is to be confirmed: %v", a)
 	}
 	a = take(&pb.Datagram{Id: 8, Entries: []*pb.Entry{{Topic: home, Sealed: sealed}, {Topic: home, Update: delta}}})
@@ -173,7 +173,7 @@ func TestAnswerFitsIntoADatagram(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if size := proto.Size(a); size > maxAnswer+16 {
+		if size := proto.Size(a); size > 1_116 {
 			t.Fatalf("%d bytes", size)
 		}
 		if len(a.Answer.Closer) == 0 {
@@ -232,46 +232,6 @@ func FuzzTopic(f *testing.F) {
 		}
 		if !ok && topic.Check() == nil && topic != holder.RegionsTopic && topic.Stream() == "" && !topic.Provisions() {
 			t.Fatalf("%q passes for a topic", s)
-		}
-	})
-}
-
-// Whatever is handed over, what is kept is signed by the node it names, belongs
-// in the topic, and outlives no original.
-func FuzzHandOver(f *testing.F) {
-	node := newTestNode(f, func(c *Config) { c.Listen = nil })
-	key := newKey(f)
-	r := capacity.Record{Node: idOf(f, key), Seq: 1, Issued: time.UnixMilli(time.Now().UnixMilli()), TTL: capacity.MaxTTL}
-	other := r
-	other.Region, other.Seq = "eu", 2
-	for _, m := range []*pb.HandOver{
-		{},
-		{Topic: string(testHome), Copies: []*pb.Copy{{Sealed: seal(f, r, key), HeldMs: 10}}},
-		{Topic: string(testHome), Copies: []*pb.Copy{{Sealed: seal(f, other, key)}, {Sealed: []byte("x"), HeldMs: 1 << 31}}},
-		{Topic: "stream/a", Copies: []*pb.Copy{{}}},
-	} {
-		b, err := proto.Marshal(m)
-		if err != nil {
-			f.Fatal(err)
-		}
-		f.Add(b)
-	}
-	f.Fuzz(func(t *testing.T, b []byte) {
-		var m pb.HandOver
-		if proto.Unmarshal(b, &m) != nil || Topic(m.Topic).Check() != nil {
-			return
-		}
-		now := time.Now()
-		node.rates = holder.RateLimit{}
-		if taken := node.takeCopies(now, "from", Topic(m.Topic), m.Copies); int(taken) > len(m.Copies) {
-			t.Fatalf("%d taken of %d", taken, len(m.Copies))
-		}
-		for topic, records := range node.table.All(now) {
-			for _, h := range records {
-				if got, err := signed.OpenRecordAnyAge(h.Sealed); err != nil || got.Node != h.Node() || topic.Fits(&got) != nil || h.Expires.Sub(h.Received) > got.TTL {
-					t.Fatalf("%s holds %+v: %v", topic, got, err)
-				}
-			}
 		}
 	})
 }

@@ -3,25 +3,19 @@ package dht
 import (
 	"context"
 	"errors"
-	"fmt"
-	"math"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"weir/capacity"
-	"weir/capacity/policy"
 	"weir/capacity/signed"
 	"weir/dht/holder"
-	"weir/dht/pb"
+	"weir/dht/holding"
 )
 
 // deliversFully is the share of what a peer sends from which on it is taken to
 // have delivered: the rest is what any network loses.
 const deliversFully = 0.95
-
-// beliefScale is a belief of 1 on the wire.
-const beliefScale = 10_000
 
 // Delivered takes in which share of what p sends over a cascade link has come
 // of late, 0…1. One that falls short is believed less by what it claims at the
@@ -78,42 +72,11 @@ func (n *Node) ask(ctx context.Context, p peer.ID) (capacity.Record, error) {
 		return capacity.Record{}, err
 	}
 	if r.Node != p {
-		return capacity.Record{}, errNotYours
+		return capacity.Record{}, holding.ErrNotYours
 	}
 	r, _, ok := n.newest.see(now, r, own[0])
 	if !ok {
 		return capacity.Record{}, capacity.ErrExpired
 	}
 	return r, nil
-}
-
-func doubtToWire(d holder.Doubt) *pb.Doubt {
-	return &pb.Doubt{Node: []byte(d.Node), Belief: uint32(math.Round(min(1, max(0, d.Belief)) * beliefScale))}
-}
-
-// doubtsIn is what a holder doubts of c: one doubt or none.
-func doubtsIn(c *policy.Candidate) []*pb.Doubt {
-	if c.Trust >= 1 {
-		return nil
-	}
-	return []*pb.Doubt{doubtToWire(holder.Doubt{Node: c.Record.Node, Belief: c.Trust})}
-}
-
-// doubtsFromWire checks what a peer doubts. One that is wrong spoils them all.
-func doubtsFromWire(sent []*pb.Doubt, most int) ([]holder.Doubt, error) {
-	if len(sent) > most {
-		return nil, fmt.Errorf("%d doubts, at most %d", len(sent), most)
-	}
-	doubts := make([]holder.Doubt, 0, len(sent))
-	for _, w := range sent {
-		id, err := peer.IDFromBytes(w.Node)
-		switch {
-		case err != nil:
-			return nil, fmt.Errorf("doubt: %w", err)
-		case w.Belief > beliefScale:
-			return nil, fmt.Errorf("doubt: a belief of %d, at most %d", w.Belief, beliefScale)
-		}
-		doubts = append(doubts, holder.Doubt{Node: id, Belief: float64(w.Belief) / beliefScale})
-	}
-	return doubts, nil
 }

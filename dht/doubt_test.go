@@ -16,13 +16,14 @@ import (
 	"weir/capacity/policy"
 	"weir/capacity/signed"
 	"weir/dht/holder"
+	"weir/dht/holding"
 	"weir/dht/pb"
 )
 
 // asks is a query where the nodes of the tests publish, by one who doubts so.
 func asks(doubts ...*pb.Doubt) *pb.Request {
 	return &pb.Request{Op: &pb.Request_Query{Query: &pb.Query{
-		Topic: string(ShardTopic("test", "")), Need: signed.NeedToWire(view()), Policy: policy.Default().Version, Limit: queryLimit, Doubts: doubts,
+		Topic: string(ShardTopic("test", "")), Need: signed.NeedToWire(view()), Policy: policy.Default().Version, Limit: holding.QueryLimit, Doubts: doubts,
 	}}}
 }
 
@@ -45,7 +46,7 @@ func TestDoubtsOfSeekersCount(t *testing.T) {
 			for range c.reporters {
 				reporter := idOf(t, newKey(t))
 				for _, n := range nodes { // all are holders
-					resp := n.answerRecords(reporter, asks(doubtToWire(holder.Doubt{Node: target, Belief: c.said})))
+					resp := n.answerRecords(reporter, asks(holding.DoubtToWire(holder.Doubt{Node: target, Belief: c.said})))
 					if resp.Error != "" {
 						t.Fatal(resp.Error)
 					}
@@ -158,8 +159,8 @@ func TestDelivered(t *testing.T) {
 func TestDoubtsOnTheWire(t *testing.T) {
 	id := idOf(t, newKey(t))
 	good := &pb.Doubt{Node: []byte(id), Belief: 2_500}
-	got, err := doubtsFromWire([]*pb.Doubt{good}, holder.MaxDoubts)
-	if err != nil || !slices.Equal(got, []holder.Doubt{{Node: id, Belief: 0.25}}) || !proto.Equal(doubtToWire(got[0]), good) {
+	got, err := holding.DoubtsFromWire([]*pb.Doubt{good}, holder.MaxDoubts)
+	if err != nil || !slices.Equal(got, []holder.Doubt{{Node: id, Belief: 0.25}}) || !proto.Equal(holding.DoubtToWire(got[0]), good) {
 		t.Errorf("%v, %v", got, err)
 	}
 	node := newTestNode(t, nil)
@@ -170,7 +171,7 @@ func TestDoubtsOnTheWire(t *testing.T) {
 		"too many":         {slices.Repeat([]*pb.Doubt{good}, holder.MaxDoubts+1), "9 doubts, at most 8"},
 		"no node":          {[]*pb.Doubt{good, {Belief: 1}}, "doubt: "},
 		"not a peer's ID":  {[]*pb.Doubt{{Node: []byte("x")}}, "doubt: "},
-		"a belief above 1": {[]*pb.Doubt{{Node: []byte(id), Belief: beliefScale + 1}}, "a belief of 10001"},
+		"a belief above 1": {[]*pb.Doubt{{Node: []byte(id), Belief: 10_001}}, "a belief of 10001"},
 	} {
 		if resp := node.answerRecords(id, asks(c.doubts...)); !strings.Contains(resp.Error, c.say) {
 			t.Errorf("%s: %v, want an error with %q", name, resp, c.say)

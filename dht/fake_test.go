@@ -18,6 +18,7 @@ import (
 	"weir/capacity"
 	"weir/capacity/frame"
 	"weir/capacity/signed"
+	"weir/dht/holding"
 	"weir/dht/overlay"
 	"weir/dht/pb"
 )
@@ -220,7 +221,7 @@ func (c *clerk) seen() (reserved, released []string) {
 
 // lease is a valid lease of the fake's for req.
 func (f *fake) lease(t testing.TB, from peer.ID, req *pb.Reserve) []byte {
-	need, err := needFromWire(req.Need)
+	need, err := holding.NeedFromWire(req.Need)
 	if err != nil {
 		t.Errorf("need: %v", err)
 	}

@@ -13,6 +13,7 @@ import (
 	"weir/capacity/policy"
 	"weir/capacity/tracing"
 	"weir/dht/holder"
+	"weir/dht/holding"
 )
 
 const (
@@ -66,7 +67,7 @@ type Asked struct {
 // without an error: then they have said so, most of them of a stream, and two of
 // capacity.
 func (n *Node) Find(ctx context.Context, topic Topic, need capacity.Need, exclude []peer.ID) (Answer, error) {
-	return n.find(ctx, &query{topic: topic, need: need, exclude: exclude, limit: queryLimit})
+	return n.find(ctx, &query{topic: topic, need: need, exclude: exclude, limit: holding.QueryLimit})
 }
 
 // find runs q, of which what to find is filled in.

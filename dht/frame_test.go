@@ -18,6 +18,7 @@ import (
 	cpb "weir/capacity/pb"
 	"weir/capacity/policy"
 	"weir/capacity/signed"
+	"weir/dht/holding"
 	"weir/dht/pb"
 	"weir/dht/vivaldi"
 )
@@ -216,7 +217,7 @@ func FuzzDecodeAnswers(f *testing.F) {
 		}
 		check(rs)
 		policy := policy.Default()
-		offers, err := digests(now, id, policy, m.GetQuery().GetDigests())
+		offers, err := holding.DigestsFromWire(now, id, policy, m.GetQuery().GetDigests())
 		if err != nil && offers != nil {
 			t.Fatal("offers in spite of an error")
 		}
@@ -225,8 +226,8 @@ func FuzzDecodeAnswers(f *testing.F) {
 				t.Fatalf("offer %+v", o)
 			}
 		}
-		doubts, err := doubtsFromWire(m.GetQuery().GetDoubts(), queryLimit)
-		if err != nil && doubts != nil || len(doubts) > queryLimit {
+		doubts, err := holding.DoubtsFromWire(m.GetQuery().GetDoubts(), holding.QueryLimit)
+		if err != nil && doubts != nil || len(doubts) > holding.QueryLimit {
 			t.Fatalf("%d doubts, %v", len(doubts), err)
 		}
 		for _, d := range doubts {

@@ -3,9 +3,9 @@ package dht
 // The largest messages, in bytes, that a peer may send us. A frame that
 // announces more is refused before anything is allocated for it.
 const (
-	maxRequest        = 96 << 10 // an ADVERTISE of maxEntries records
+	maxRequest        = 96 << 10 // an ADVERTISE of holding.MaxEntries records
 	maxAdvertiseReply = 32 << 10
-	maxQueryReply     = 24 << 10 // queryLimit records, doubts of them, and the rules
+	maxQueryReply     = 24 << 10 // holding.QueryLimit records, doubts of them, and the rules
 	maxFetchReply     = 72 << 10 // fetchLimit records
 	maxEvent          = 2 << 10
 	maxReserve        = 4 << 10

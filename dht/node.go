@@ -31,6 +31,7 @@ import (
 	"weir/capacity/signed"
 	"weir/dht/directory"
 	"weir/dht/holder"
+	"weir/dht/holding"
 	"weir/dht/inspect"
 	"weir/dht/naming"
 	"weir/dht/overlay"
@@ -145,6 +146,7 @@ type Node struct {
 	publisher *publish.Publisher
 	copies    copies
 	names     *naming.Registrar
+	holding   *holding.Holder
 	settling  atomic.Int64 // Unix ns since when it is one of a few that hold everything; 0: it is not
 	ready     chan struct{}
 }
@@ -226,6 +228,7 @@ func Listen(cfg Config) (*Node, error) {
 	}
 	n.publisher = publish.New(n.publishing(self))
 	n.names = naming.New(n.naming(self))
+	n.holding = holding.New(n.holdingConfig(self))
 	n.Reader = n.newReader()
 	if !cfg.Client {
 		n.overlay.Serve(n.records, n.serveRecords)

@@ -4,145 +4,21 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
-	"math"
 	"slices"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
-	"github.com/multiformats/go-multiaddr"
 
 	"weir/capacity"
 	"weir/capacity/policy"
 	"weir/capacity/signed"
 	"weir/dht/holder"
-	"weir/dht/pb"
 	"weir/dht/place"
-)
-
-const (
-	digestAddrs   = 2   // addresses in a digest
-	maxDigestAddr = 128 // bytes of each
 )
 
 // An offer is a candidate of a placement as a holder judged it, this node
 // included. What it says decides only whom to ask; see [Node.confirm].
 type offer = holder.Offer
-
-// offers draws from the records held in topic, as [holder.Table.Offers] does by
-// the policy of now.
-func (n *Node) offers(topic Topic, need capacity.Need, me capacity.Record, exclude []peer.ID, limit int) (offers []offer, count int, rejected map[string]int) {
-	now := time.Now()
-	offers, count, rejected = n.table.Offers(now, n.cfg.Policy(), holder.Query{
-		Topic: topic, Need: need, Me: me, Exclude: exclude, Limit: limit,
-		Trust: func(p peer.ID) float64 { return n.doubts.Of(now, p) },
-	}, newRand())
-	for i := range offers {
-		offers[i].Holder = n.ID()
-	}
-	return offers, count, rejected
-}
-
-// digestToWire is o without what the asker can do without for now.
-func digestToWire(now time.Time, o *offer) *pb.Digest {
-	w := &pb.Digest{
-		Node:   []byte(o.Record.Node),
-		Seq:    o.Record.Seq,
-		Age:    uint32(min(max(0, now.Sub(o.Received)), 2*capacity.MaxTTL).Milliseconds()),
-		Stress: uint32(math.Round(min(o.Stress, 1_000) * 1e4)),
-		Rtt:    uint32(min(o.RTT, time.Minute).Microseconds()),
-	}
-	if o.Headroom >= 0 {
-		headroom := uint64(o.Headroom)
-		w.Headroom = &headroom
-	}
-	for _, t := range o.Terms {
-		w.Terms = append(w.Terms, float32(t.Value))
-	}
-	for _, a := range dialable(o.Record.Addrs) {
-		w.Addrs = append(w.Addrs, a.Bytes())
-	}
-	return w
-}
-
-// dialable picks the addresses of a digest: one of each transport first.
-func dialable(addrs []multiaddr.Multiaddr) []multiaddr.Multiaddr {
-	if len(addrs) <= digestAddrs {
-		return addrs
-	}
-	quic := func(a multiaddr.Multiaddr) bool {
-		_, err := a.ValueForProtocol(multiaddr.P_QUIC_V1)
-		return err == nil
-	}
-	first := addrs[0]
-	for _, a := range addrs[1:] {
-		if quic(a) != quic(first) {
-			return []multiaddr.Multiaddr{first, a}
-		}
-	}
-	return addrs[:digestAddrs]
-}
-
-// digestFromWire checks w, which from sent. The terms are those of p,
-// whose weights give the score.
-func digestFromWire(now time.Time, from peer.ID, p policy.Policy, w *pb.Digest) (offer, error) {
-	id, err := peer.IDFromBytes(w.Node)
-	if err != nil {
-		return offer{}, fmt.Errorf("node: %w", err)
-	}
-	switch {
-	case w.Seq == 0:
-		return offer{}, errors.New("no sequence number")
-	case len(w.Terms) != len(p.Score):
-		return offer{}, fmt.Errorf("%d terms, the policy has %d", len(w.Terms), len(p.Score))
-	case len(w.Addrs) > digestAddrs:
-		return offer{}, fmt.Errorf("%d addresses, at most %d", len(w.Addrs), digestAddrs)
-	}
-	o := offer{Stress: float64(w.Stress) / 1e4, Headroom: -1, Holder: from}
-	if w.Headroom != nil {
-		o.Headroom = int64(min(*w.Headroom, math.MaxInt64))
-	}
-	o.Record = capacity.Record{
-		Node:   id,
-		Seq:    w.Seq,
-		Issued: now.Add(-min(time.Duration(w.Age)*time.Millisecond, 2*capacity.MaxTTL)),
-	}
-	o.RTT = min(time.Duration(w.Rtt)*time.Microsecond, time.Minute)
-	o.Trust = 1
-	for i, x := range w.Terms {
-		t := p.Score[i]
-		score := float64(x) * t.Weight
-		o.Terms = append(o.Terms, policy.TermScore{Name: t.Name, Value: float64(x), Weight: t.Weight, Score: score})
-		o.Score += score
-	}
-	if math.IsNaN(o.Score) || math.IsInf(o.Score, 0) {
-		return offer{}, errors.New("its score is no number")
-	}
-	for _, b := range w.Addrs {
-		if len(b) > maxDigestAddr {
-			return offer{}, fmt.Errorf("address of %d bytes", len(b))
-		}
-		a, err := multiaddr.NewMultiaddrBytes(b)
-		if err != nil {
-			return offer{}, err
-		}
-		o.Record.Addrs = append(o.Record.Addrs, a)
-	}
-	return o, nil
-}
-
-// digests checks what from sent. As with records, one that is wrong spoils
-// them all.
-func digests(now time.Time, from peer.ID, policy policy.Policy, sent []*pb.Digest) ([]offer, error) {
-	offers := make([]offer, 0, len(sent))
-	for _, w := range sent {
-		o, err := digestFromWire(now, from, policy, w)
-		if err != nil {
-			return nil, fmt.Errorf("digest: %w", err)
-		}
-		offers = append(offers, o)
-	}
-	return offers, nil
-}
 
 // offered adds o to what is known. Of several offers of a node the newest
 // record counts; of one and the same record the less favourable word, whose

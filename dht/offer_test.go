@@ -11,11 +11,11 @@ import (
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/core/protocol"
-	"github.com/multiformats/go-multiaddr"
 
 	"weir/capacity"
 	"weir/capacity/policy"
 	"weir/capacity/signed"
+	"weir/dht/holding"
 	"weir/dht/liveness"
 	"weir/dht/pb"
 	"weir/dht/place"
@@ -92,7 +92,7 @@ func TestPlaceInSpiteOfALyingHolder(t *testing.T) {
 		digest func(t *testing.T, real *testNode) []*pb.Digest
 	}{
 		{"nodes that do not exist", func(t *testing.T, _ *testNode) (list []*pb.Digest) {
-			for range queryLimit {
+			for range holding.QueryLimit {
 				list = append(list, &pb.Digest{Node: []byte(idOf(t, newKey(t))), Seq: 9, Terms: best, Addrs: [][]byte{addr(t, "/ip4/127.0.0.1/tcp/1").Bytes()}})
 			}
 			return list
@@ -111,7 +111,7 @@ func TestPlaceInSpiteOfALyingHolder(t *testing.T) {
 			return []*pb.Digest{{Node: []byte(real.ID()), Seq: 1, Terms: best, Addrs: [][]byte{a, a, a}}}
 		}},
 		{"more than was asked for", func(t *testing.T, real *testNode) []*pb.Digest {
-			return slices.Repeat([]*pb.Digest{{Node: []byte(real.ID()), Seq: 1, Terms: best}}, queryLimit+1)
+			return slices.Repeat([]*pb.Digest{{Node: []byte(real.ID()), Seq: 1, Terms: best}}, holding.QueryLimit+1)
 		}},
 	}
 	for _, c := range cases {
@@ -206,17 +206,5 @@ func TestLeaseWithABadRecord(t *testing.T) {
 				return nil
 			})
 		})
-	}
-}
-
-func TestDialable(t *testing.T) {
-	var all []multiaddr.Multiaddr
-	for _, s := range []string{"/ip4/192.0.2.1/tcp/1", "/ip4/192.0.2.2/tcp/1", "/ip4/192.0.2.1/udp/1/quic-v1"} {
-		all = append(all, addr(t, s))
-	}
-	for n, want := range [][]multiaddr.Multiaddr{{}, all[:1], all[:2], {all[0], all[2]}} {
-		if got := dialable(all[:n]); !slices.EqualFunc(got, want, multiaddr.Multiaddr.Equal) {
-			t.Errorf("of %v: %v, want %v", all[:n], got, want)
-		}
 	}
 }

@@ -8,6 +8,7 @@ import (
 
 	"weir/capacity"
 	"weir/capacity/policy"
+	"weir/dht/holding"
 	"weir/dht/place"
 )
 
@@ -35,7 +36,7 @@ type Placed struct {
 
 // Explain is Place without the reservation: who would be asked, and why.
 func (n *Node) Explain(ctx context.Context, topic Topic, need capacity.Need, exclude []peer.ID) (Decision, error) {
-	d, passed, err := n.decide(ctx, &query{topic: topic, need: need, exclude: exclude, limit: queryLimit, explain: true})
+	d, passed, err := n.decide(ctx, &query{topic: topic, need: need, exclude: exclude, limit: holding.QueryLimit, explain: true})
 	if err == nil && len(passed) > 0 {
 		d.Chosen = passed[0].Record.Node
 	} else if err == nil {

@@ -4,17 +4,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	kb "github.com/libp2p/go-libp2p-kbucket"
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"weir/capacity"
-	"weir/capacity/policy"
 	"weir/capacity/signed"
 	"weir/dht/directory"
 	"weir/dht/holder"
+	"weir/dht/holding"
 	"weir/dht/pb"
 	"weir/dht/scale"
 )
@@ -44,7 +43,7 @@ func (n *Node) newProvisioners() *scale.Provisioners {
 // topic's key first, this one included if it is one.
 func (n *Node) provisioners(ctx context.Context, region string) ([]peer.ID, error) {
 	topic := ProvisionTopic(region)
-	answer, err := n.find(ctx, &query{topic: topic, limit: queryLimit})
+	answer, err := n.find(ctx, &query{topic: topic, limit: holding.QueryLimit})
 	if err != nil {
 		return nil, err // that nobody answers is not that there is nobody
 	}
@@ -57,26 +56,6 @@ func (n *Node) provisioners(ctx context.Context, region string) ([]peer.ID, erro
 		list = append(list, c.Record.Node)
 	}
 	return directory.Closest(kb.ConvertKey(topic.Key(n.network)), list), nil
-}
-
-// sampleProvisioners draws nothing: all that is held in a provision topic counts,
-// and of too many the closest to its key.
-func (n *Node) sampleProvisioners(topic Topic, exclude []peer.ID, limit int) (picked []policy.Candidate, held int) {
-	byNode := make(map[peer.ID]policy.Candidate)
-	var list []peer.ID
-	records := n.table.List(time.Now(), topic)
-	for _, h := range records {
-		if !slices.Contains(exclude, h.Node()) {
-			byNode[h.Node()] = policy.Candidate{Record: h.Record, Sealed: h.Sealed, Trust: 1}
-			list = append(list, h.Node())
-		}
-	}
-	for _, id := range directory.Closest(kb.ConvertKey(topic.Key(n.network)), list) {
-		if len(picked) < limit {
-			picked = append(picked, byNode[id])
-		}
-	}
-	return picked, len(records)
 }
 
 // askProvisioner sends one request. A refusal is an error.
@@ -160,7 +139,7 @@ func provisionFromWire(w *pb.ProvisionRequest) (req scale.Request, err error) {
 	switch op := w.Op.(type) {
 	case *pb.ProvisionRequest_Provision:
 		req = scale.Request{Region: op.Provision.Region, Reason: clip(op.Provision.Reason, 64), Final: op.Provision.Final}
-		req.Need, err = needFromWire(op.Provision.Need)
+		req.Need, err = holding.NeedFromWire(op.Provision.Need)
 	case *pb.ProvisionRequest_Leave:
 		req = scale.Request{Region: op.Leave.Region, Leave: true, Final: op.Leave.Final}
 	default:

@@ -8,6 +8,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/multiformats/go-multiaddr"
 
+	"weir/dht/holding"
 	"weir/dht/overlay"
 	"weir/dht/pb"
 	"weir/dht/publish"
@@ -63,7 +64,7 @@ func (n *Node) acked(p peer.ID, reply *pb.AdvertiseReply, rtt time.Duration, acc
 
 // meet checks holders that another one named: only those that answer count.
 func (n *Node) meet(from peer.ID, named []*pb.Peer) {
-	for _, w := range named[:min(len(named), maxCloser)] {
+	for _, w := range named[:min(len(named), holding.MaxCloser)] {
 		ai, err := w.AddrInfo()
 		if err != nil {
 			n.log.Debug("holder named is no peer", "peer", from, "err", err)
@@ -84,5 +85,16 @@ func (n *Node) meet(from peer.ID, named []*pb.Peer) {
 			}
 			n.cache.Add(ai.ID)
 		})
+	}
+}
+
+// holdingConfig is what a [holding.Holder] works with in this node.
+func (n *Node) holdingConfig(self peer.ID) holding.Config {
+	return holding.Config{
+		ID: self, NetworkID: n.network, Directory: n.dir, Sharding: n.sharding, Table: n.table, Doubts: n.doubts, Rates: &n.rates,
+		Policy: n.cfg.Policy, Wall: n.wall, Log: n.log,
+		Introduce: func(id peer.ID) *pb.Peer { return pb.PeerOf(n.overlay.Host.Peerstore().PeerInfo(id)) },
+		Accepted:  func(from peer.ID) { n.overlay.Host.ConnManager().TagPeer(from, publisherTag, peerWeight) },
+		Left:      n.peers.Live.Leave,
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"weir/capacity"
 	"weir/capacity/policy"
 	"weir/dht/directory"
+	"weir/dht/holding"
 	"weir/dht/overlay"
 	"weir/dht/place"
 )
@@ -193,14 +194,14 @@ func (q *query) askSelf() (others int) {
 	var rejected map[string]int
 	if q.compact {
 		var offers []offer
-		offers, held, rejected = q.n.offers(q.topic, q.need, me, q.exclude, queryLimit)
+		offers, held, rejected = q.n.holding.Offers(time.Now(), q.topic, q.need, me, q.exclude, holding.QueryLimit)
 		for _, o := range offers {
 			q.offered(start, o)
 		}
 		picked = len(offers)
 	} else {
 		var candidates []policy.Candidate
-		candidates, held, rejected = q.n.sampleHeld(q.topic, q.need, me, q.exclude, queryLimit, q.explain)
+		candidates, held, rejected = q.n.holding.Sample(time.Now(), q.topic, q.need, me, q.exclude, holding.QueryLimit, q.explain)
 		for _, c := range candidates {
 			q.add(c.Record, c.Sealed)
 			q.report(c.Record.Node, c.Trust)

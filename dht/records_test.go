@@ -22,6 +22,7 @@ import (
 	"weir/capacity/policy"
 	"weir/capacity/signed"
 	"weir/dht/holder"
+	"weir/dht/holding"
 	"weir/dht/overlay"
 	"weir/dht/pb"
 	"weir/dht/vivaldi"
@@ -119,14 +120,14 @@ func TestHolderRefusesBadRequests(t *testing.T) {
 		want string
 	}{
 		{"nothing", &pb.Request{}, "unknown request"},
-		{"too many records at once", advertisement(make([]*pb.Entry, maxEntries+1)...), "at most 64"},
+		{"too many records at once", advertisement(make([]*pb.Entry, holding.MaxEntries+1)...), "at most 64"},
 		{"a query without a need", query(&pb.Query{Topic: topic}), "no need"},
 		{"a query for an unknown purpose", query(&pb.Query{Topic: topic, Need: &cpb.Need{Purpose: 9}}), "purpose"},
 		{"a query for more than there is", query(&pb.Query{Topic: topic, Need: &cpb.Need{Uplink: math.MaxUint64}}), "uplink"},
 		{"a query with a stream that has no name", query(&pb.Query{Topic: topic, Need: &cpb.Need{Stream: "a//b"}}), "stream name"},
 		{"a query with a long region", query(&pb.Query{Topic: topic, Need: &cpb.Need{Region: strings.Repeat("x", 33)}}), "region"},
 		{"a query of an unknown topic", query(&pb.Query{Topic: "x", Need: &cpb.Need{}}), "unknown topic"},
-		{"a query that excludes the world", query(&pb.Query{Topic: topic, Need: &cpb.Need{}, Exclude: make([][]byte, maxExclude+1)}), "at most 64"},
+		{"a query that excludes the world", query(&pb.Query{Topic: topic, Need: &cpb.Need{}, Exclude: make([][]byte, holding.MaxExclude+1)}), "at most 64"},
 		{"a watch of an unknown topic", &pb.Request{Op: &pb.Request_Watch{Watch: &pb.Watch{Topic: "x"}}}, "unknown topic"},
 	}
 	for _, c := range cases {
@@ -243,10 +244,14 @@ func TestRecordsPerPeerAreBounded(t *testing.T) {
 	flood := func(now time.Time) {
 		for range 20 {
 			var entries []*pb.Entry
-			for range maxEntries {
+			for range holding.MaxEntries {
 				entries = append(entries, entry())
 			}
-			for _, r := range node.takeEntries(now, from, entries).Results {
+			reply, err := node.holding.Advertise(now, from, &pb.Advertise{Entries: entries})
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, r := range reply.Results {
 				sent++
 				if r.Refused == "" {
 					taken++
@@ -270,11 +275,8 @@ func TestRecordsPerPeerAreBounded(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := node.takeDatagram(now.Add(time.Second), from, b); !errors.Is(err, errFlood) {
-		t.Errorf("a datagram of the same peer: %v, want %v", err, errFlood)
-	}
-	if taken := node.takeCopies(now.Add(time.Second), from, testHome, []*pb.Copy{{Sealed: entry().Sealed}}); taken != 0 {
-		t.Error("a record handed over by the same peer is taken")
+	if _, err := node.takeDatagram(now.Add(time.Second), from, b); !errors.Is(err, holding.ErrFlood) {
+		t.Errorf("a datagram of the same peer: %v, want %v", err, holding.ErrFlood)
 	}
 	if node.rates.Refused() == 0 {
 		t.Error("none of that is counted")
@@ -336,8 +338,8 @@ func TestQuerySamples(t *testing.T) {
 		q := asker.call(t, node.ID(), &pb.Request{Op: &pb.Request_Query{Query: &pb.Query{
 			Topic: string(testHome), Need: &cpb.Need{}, Limit: 100, Sealed: true,
 		}}}).GetQuery()
-		if len(q.Sealed) != queryLimit || q.Held != full+free {
-			t.Fatalf("%d records of %d held, want %d of %d", len(q.Sealed), q.Held, queryLimit, full+free)
+		if len(q.Sealed) != holding.QueryLimit || q.Held != full+free {
+			t.Fatalf("%d records of %d held, want %d of %d", len(q.Sealed), q.Held, holding.QueryLimit, full+free)
 		}
 		if len(q.Rejected) != 1 || q.Rejected[0].Rule != "state" || q.Rejected[0].Count != full {
 			t.Fatalf("rejected %v, want %d by state", q.Rejected, full)
@@ -354,7 +356,7 @@ func TestQuerySamples(t *testing.T) {
 		}
 	}
 	if len(seen) < free*3/4 {
-		t.Errorf("in 20 samples of %d only %d of %d nodes turned up", queryLimit, len(seen), free)
+		t.Errorf("in 20 samples of %d only %d of %d nodes turned up", holding.QueryLimit, len(seen), free)
 	}
 }
 
@@ -475,7 +477,7 @@ func TestWireFormat(t *testing.T) {
 
 // Likewise, what a holder answers with.
 func TestWireFormatOfAnswers(t *testing.T) {
-	digest := digestToWire(time.UnixMilli(1_700_000_001_000), &offer{
+	digest := holding.DigestToWire(time.UnixMilli(1_700_000_001_000), &offer{
 		Evaluation: policy.Evaluation{
 			Candidate: policy.Candidate{RTT: 12_345 * time.Microsecond, Record: capacity.Record{
 				Node: "a node", Seq: 1_700_000_000_000,

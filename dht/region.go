@@ -9,11 +9,10 @@ import (
 
 	"github.com/libp2p/go-libp2p/core/peer"
 
-	"weir/capacity"
 	"weir/capacity/policy"
 	"weir/dht/directory"
 	"weir/dht/holder"
-	"weir/dht/pb"
+	"weir/dht/holding"
 	"weir/dht/place"
 )
 
@@ -77,7 +76,7 @@ func (n *Node) refreshRegions(ctx context.Context) error {
 
 // readRegions asks the holders of the index for the regions nearest by.
 func (n *Node) readRegions(ctx context.Context) {
-	answer, err := n.find(ctx, &query{topic: holder.RegionsTopic, limit: queryLimit})
+	answer, err := n.find(ctx, &query{topic: holder.RegionsTopic, limit: holding.QueryLimit})
 	if err != nil {
 		n.log.Debug("index of regions not read", "err", err)
 	}
@@ -95,36 +94,6 @@ func (n *Node) readRegions(ctx context.Context) {
 	if len(near) > 0 {
 		n.regions.near = near
 	}
-}
-
-// nearestRegions draws from what is held in the index one node of each region,
-// the nearest to me first.
-func (n *Node) nearestRegions(me capacity.Record, limit int) (picked []policy.Candidate, held int) {
-	records := n.table.List(time.Now(), holder.RegionsTopic)
-	all := make([]policy.Candidate, 0, len(records))
-	for _, h := range records {
-		all = append(all, policy.Candidate{Record: h.Record, Sealed: h.Sealed, RTT: holder.PredictRTT(me.Coordinate, h.Record.Coordinate)})
-	}
-	slices.SortFunc(all, func(a, b policy.Candidate) int {
-		return cmp.Or(cmp.Compare(a.RTT, b.RTT), cmp.Compare(a.Record.Node, b.Record.Node))
-	})
-	seen := make(map[string]bool)
-	for _, c := range all {
-		if !seen[c.Record.Region] && len(picked) < limit {
-			seen[c.Record.Region] = true
-			picked = append(picked, c)
-		}
-	}
-	return picked, len(records)
-}
-
-func (n *Node) answerRegions(me capacity.Record, limit int) *pb.QueryReply {
-	picked, held := n.nearestRegions(me, limit)
-	reply := &pb.QueryReply{Held: uint32(held)}
-	for _, c := range picked {
-		reply.Sealed = append(reply.Sealed, c.Sealed)
-	}
-	return reply
 }
 
 // atlas is what this node knows of where capacity is listed, in region or, if

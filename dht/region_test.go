@@ -14,6 +14,7 @@ import (
 	"weir/capacity/signed"
 	"weir/dht/directory"
 	"weir/dht/holder"
+	"weir/dht/holding"
 	"weir/dht/pb"
 	"weir/dht/place"
 )
@@ -191,7 +192,10 @@ func TestIndexNamesEachRegionOnce(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	reply := n.serveQuery(n.ID(), &pb.Query{Topic: string(holder.RegionsTopic), Need: &cpb.Need{}}).GetQuery()
+	reply, err := n.holding.Query(now, n.ID(), &pb.Query{Topic: string(holder.RegionsTopic), Need: &cpb.Need{}})
+	if err != nil {
+		t.Fatal(err)
+	}
 	var got []string
 	for _, b := range reply.GetSealed() {
 		r, err := signed.OpenRecord(b, now)
@@ -204,8 +208,8 @@ func TestIndexNamesEachRegionOnce(t *testing.T) {
 	if !slices.Equal(got, []string{"ap", "eu", "us"}) || reply.Held != 6 {
 		t.Errorf("regions %q, %d held", got, reply.Held)
 	}
-	reply = n.serveQuery(n.ID(), &pb.Query{Topic: string(holder.RegionsTopic), Need: &cpb.Need{}, Limit: 2}).GetQuery()
-	if len(reply.GetSealed()) != 2 {
+	reply, err = n.holding.Query(now, n.ID(), &pb.Query{Topic: string(holder.RegionsTopic), Need: &cpb.Need{}, Limit: 2})
+	if err != nil || len(reply.GetSealed()) != 2 {
 		t.Errorf("%d regions where 2 were asked for", len(reply.GetSealed()))
 	}
 }
@@ -294,8 +298,8 @@ func TestLeavingHolderHandsOver(t *testing.T) {
 	if resp := heir.answerRecords(leaver.ID(), copies(good, 10)); resp.GetHandOver().GetTaken() != 1 {
 		t.Errorf("twice the same: %v", resp)
 	}
-	many := &pb.HandOver{Topic: string(topic), Copies: make([]*pb.Copy, maxCopies+1)}
-	if resp := heir.serveHandOver(leaver.ID(), many); resp.Error == "" {
+	many := &pb.HandOver{Topic: string(topic), Copies: make([]*pb.Copy, holding.MaxCopies+1)}
+	if _, err := heir.holding.HandOver(time.Now(), leaver.ID(), many); err == nil {
 		t.Error("too many copies at once are taken")
 	}
 }

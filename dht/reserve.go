@@ -13,6 +13,7 @@ import (
 	"weir/capacity"
 	"weir/capacity/policy"
 	"weir/capacity/signed"
+	"weir/dht/holding"
 	"weir/dht/pb"
 )
 
@@ -142,7 +143,7 @@ func (n *Node) answerReserve(from peer.ID, req *pb.ReserveRequest) (resp *pb.Res
 	defer func() { n.overlay.Server.End(ctx, span, from, resp) }()
 	switch op := req.Op.(type) {
 	case *pb.ReserveRequest_Reserve:
-		need, err := needFromWire(op.Reserve.Need)
+		need, err := holding.NeedFromWire(op.Reserve.Need)
 		if err != nil {
 			return &pb.ReserveResponse{Error: clip(err.Error(), maxReason)}
 		}
