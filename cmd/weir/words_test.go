@@ -92,3 +92,35 @@ func TestCommandsInSentencesExist(t *testing.T) {
 	}
 	t.Logf("%d commands are named", checked)
 }
+
+// What a user reads is worded in cmd: dht and sfu name no flag and no
+// command.
+func TestNoFlagIsNamedBelow(t *testing.T) {
+	names := make([]string, 0, len(commands()))
+	for _, c := range commands() {
+		names = append(names, regexp.QuoteMeta(c.Name))
+	}
+	told := regexp.MustCompile(`(^|\s)--[a-z]|\bweir (` + strings.Join(names, "|") + `)\b`)
+	files := token.NewFileSet()
+	for _, dir := range []string{"../../dht", "../../sfu"} {
+		err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+			if err != nil || filepath.Ext(path) != ".go" || strings.HasSuffix(path, "_test.go") {
+				return err
+			}
+			f, err := parser.ParseFile(files, path, nil, parser.SkipObjectResolution)
+			if err != nil {
+				return err
+			}
+			ast.Inspect(f, func(n ast.Node) bool {
+				if lit, ok := n.(*ast.BasicLit); ok && lit.Kind == token.STRING && told.MatchString(strings.Trim(lit.Value, "`\"")) {
+					t.Errorf("%s: %s", files.Position(lit.Pos()), lit.Value)
+				}
+				return true
+			})
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+}

@@ -59,7 +59,7 @@ func (j *joiner) run(ctx context.Context) error {
 	}
 
 	if at := Elsewhere(j.ID(), j.cfg.Bootstrap, j.OwnAddrs()); len(at) > 0 {
-		j.cfg.Log.Warn("bootstrap address names this node's own identity at an address that is not its own: if a node runs there, one of the two is a copy and must get an identity of its own (another --data-dir)", "at", at)
+		j.cfg.Log.Warn("bootstrap address names this node's own identity at an address that is not its own: if a node runs there, one of the two is a copy and must get an identity of its own", "at", at)
 	}
 
 	g, ctx := errgroup.WithContext(ctx)
@@ -100,7 +100,7 @@ func (j *joiner) keepConnected(ctx context.Context, ai peer.AddrInfo, tried func
 				if j.Peers.Member(ai.ID) {
 					j.cfg.Log.Info("bootstrap peer connected", "peer", ai.ID)
 				} else {
-					j.cfg.Log.Warn("bootstrap peer is no node of this network: give both the same --network, or name another peer", "peer", ai.ID)
+					j.cfg.Log.Warn("bootstrap peer is no node of this network: give both the same network, or name another peer", "peer", ai.ID)
 				}
 			} else if ctx.Err() == nil {
 				pause = retry.wait(rand.Float64())

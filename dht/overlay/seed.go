@@ -172,7 +172,7 @@ func (j *joiner) seekOnce(ctx context.Context, s *seeker) error {
 	var g errgroup.Group
 	for i, a := range at {
 		if s.named++; s.named > maxSeedsNamed {
-			failed[i] = fmt.Errorf("%s: not dialled: the seeds have led to %d addresses already; name nodes by --bootstrap, or start anew", a, maxSeedsNamed)
+			failed[i] = fmt.Errorf("%s: not dialled: the seeds have led to %d addresses already; name bootstrap peers, or start anew", a, maxSeedsNamed)
 			continue
 		}
 		g.Go(func() error {
@@ -249,7 +249,7 @@ func (j *joiner) meetSeed(ctx context.Context, s *seeker, at netip.AddrPort) (pe
 		return id, WhyNotDialled(err)
 	}
 	if !j.Peers.Member(id) {
-		return id, fmt.Errorf("%s, %s: %w: give both the same --network", at, id, ErrNotMember)
+		return id, fmt.Errorf("%s, %s: %w: give both the same network", at, id, ErrNotMember)
 	}
 	j.cfg.Log.Info("seed connected", "at", at, "peer", id)
 	return id, nil
