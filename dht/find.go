@@ -22,9 +22,6 @@ const (
 	maxRules = 64 // that an answer may name
 )
 
-// abandoned is said of a node whose answer came after others had sufficed.
-const abandoned = "abandoned"
-
 // Answer is what holders said to a query.
 type Answer struct {
 	// Candidates are verified, the newest record of each node.

@@ -56,60 +56,54 @@ func (q *query) begin(n *Node) {
 	q.asked = make(map[peer.ID]bool)
 }
 
-// exact reports whether what is in the topic is either there or not.
-func (q *query) exact() bool { return place.Exact(q.topic) }
-
-func (q *query) run(ctx context.Context) (err error) {
-	h, looked := q.n.dir.Holders(time.Now(), q.topic)
+// run asks the holders of one topic, and looks for others if it must.
+func (q *query) run(ctx context.Context) error {
+	n := q.n
+	h, looked := n.dir.Holders(time.Now(), q.topic)
 	if h.All {
-		_, looked = q.n.dir.Holders(time.Now(), CapacityTopic()) // stands for every topic
+		_, looked = n.dir.Holders(time.Now(), CapacityTopic()) // stands for every topic
 	}
 	defer func() { q.weighSilence(h) }()
-	local := 0
+	k := place.Knowledge{Topic: q.topic, Self: h.Self, Everyone: h.All, LookedUp: looked, Others: len(h.Remote), Near: q.near, WarmedUp: n.settled()}
 	if h.Self {
-		local = q.askSelf()
+		k.Own = q.askSelf()
 	}
-	if h.All && (len(h.Remote) == 0 && !q.exact() || local > 0 && q.n.settled()) {
+	if k.OwnWillDo() {
 		h.Remote = nil // they need not be asked
 		return nil
 	}
-	if q.topic == q.n.sharding.PeerShard() {
-		h.Remote = q.n.warm(h.Remote)
+	if q.topic == n.sharding.PeerShard() {
+		h.Remote = n.warm(h.Remote)
 	}
-	if q.exact() {
-		h = q.n.withTheSlow(q.topic, h)
+	if err := q.askHolders(ctx, &h); err != nil {
+		return err
 	}
-	if len(h.Remote) > 0 {
-		if err := q.askRemote(ctx, q.n.nearestFirst(h.Remote), q.lacking(h)); err != nil {
+	k.Answers, k.Held = q.good, q.answer.Held
+	if k.LookUp() && n.cache.Begin(time.Now(), q.topic) {
+		n.lookUps.Now(ctx, q.topic)
+		h, _ = n.dir.Holders(time.Now(), q.topic)
+		if err := q.askHolders(ctx, &h); err != nil {
 			return err
 		}
 	}
-	// The network is searched for other holders only if there is nothing to
-	// lose by it: nobody is known, or nobody knows of the stream, or of who starts servers.
-	lost := q.good == 0 && !h.Self && !q.near
-	unknown := q.answer.Held == 0 && q.exact()
-	if (lost || unknown && !(h.All && looked)) && q.n.cache.Begin(time.Now(), q.topic) {
-		q.n.lookUps.Now(ctx, q.topic)
-		if h, _ = q.n.dir.Holders(time.Now(), q.topic); q.exact() {
-			h = q.n.withTheSlow(q.topic, h)
-		}
-		var fresh []peer.ID
-		for _, p := range h.Remote {
-			if !q.asked[p] {
-				fresh = append(fresh, p)
-			}
-		}
-		if len(fresh) > 0 {
-			if err := q.askRemote(ctx, q.n.nearestFirst(fresh), q.lacking(h)); err != nil {
-				return err
-			}
-		}
-	}
-	if q.good == 0 && !h.Self {
+	if k.Answers, k.Self = q.good, h.Self; k.Nothing() {
 		q.weighSilence(h)
 		return &Unanswered{Topic: q.topic, Hearing: q.answer.Hearing}
 	}
 	return nil
+}
+
+// askHolders asks those of h that were not asked yet, the nearest first. If what
+// is in the topic is there or not, those that do not answer belong to h too.
+func (q *query) askHolders(ctx context.Context, h *directory.Holders) error {
+	if place.Exact(q.topic) {
+		*h = q.n.withTheSlow(q.topic, *h)
+	}
+	fresh := slices.DeleteFunc(slices.Clone(h.Remote), func(p peer.ID) bool { return q.asked[p] })
+	if len(fresh) == 0 {
+		return nil
+	}
+	return q.askRemote(ctx, q.n.nearestFirst(fresh), q.lacking(*h))
 }
 
 // withTheSlow adds to topic's holders those that do not answer, until no record
@@ -149,13 +143,9 @@ func (q *query) lacking(h directory.Holders) int {
 	return q.hearing(h, place.Quorum(q.topic, h.Count())).Lacking
 }
 
-// weighSilence notes on whose word the answer rests. Who was not waited for,
-// since others had answered, was not silent.
+// weighSilence notes on whose word the answer rests.
 func (q *query) weighSilence(h directory.Holders) {
 	q.answer.Hearing = q.hearing(h, place.Quorum(q.topic, h.Count()))
-	if q.answer.Hearing.Lacking == 0 {
-		q.answer.Hearing.Silent = slices.DeleteFunc(q.answer.Hearing.Silent, func(s Silence) bool { return s.Err == abandoned })
-	}
 }
 
 // warm returns those of peers that are connected and whose round trip is known,
@@ -303,7 +293,7 @@ func (q *query) ask(ctx context.Context, asking asking, most int) error {
 func (q *query) send(ctx context.Context, p peer.ID, replies chan<- reply) {
 	q.asked[p] = true
 	index := len(q.answer.Asked)
-	q.answer.Asked = append(q.answer.Asked, Asked{Holder: p, Err: abandoned})
+	q.answer.Asked = append(q.answer.Asked, Asked{Holder: p, Err: place.Abandoned})
 	if !q.n.overlay.Go(func() { replies <- q.n.askHolder(ctx, index, p, q) }) {
 		replies <- reply{index: index, holder: p, err: context.Canceled}
 	}

@@ -141,7 +141,7 @@ func (r *reservation) do(step place.Step) {
 func (r *reservation) ask(o offer) {
 	n, node := r.n, o.Record.Node
 	r.index[node] = len(r.d.Reservations)
-	r.d.Reservations = append(r.d.Reservations, Reservation{Node: node, Reason: abandoned})
+	r.d.Reservations = append(r.d.Reservations, Reservation{Node: node, Reason: place.Abandoned})
 	topic := r.d.Topic // r.d is not ours in the background
 	if !n.overlay.Go(func() { r.results <- n.reserveOn(r.ctx, &o, topic, r.request, r.need) }) {
 		r.results <- reserved{node: node, err: context.Canceled}

@@ -30,10 +30,19 @@ type Hearing struct {
 	Silent  []Silence `json:"silent,omitempty"` // asked in vain
 }
 
+// Abandoned is said of a node whose answer was not waited for, as others had
+// sufficed.
+const Abandoned = "abandoned"
+
 // Hear is the hearing of a question that must of holders have to answer, heard
-// have, and silent were asked in vain.
+// have, and silent were asked in vain. Those that were abandoned are not silent,
+// if the others have sufficed.
 func Hear(holders, heard, must int, silent []Silence) Hearing {
-	return Hearing{Holders: holders, Heard: heard, Lacking: max(0, max(must, 1)-heard), Silent: silent}.sorted()
+	h := Hearing{Holders: holders, Heard: heard, Lacking: max(0, max(must, 1)-heard), Silent: silent}
+	if h.Lacking == 0 {
+		h.Silent = slices.DeleteFunc(slices.Clone(silent), func(s Silence) bool { return s.Err == Abandoned })
+	}
+	return h.sorted()
 }
 
 // Silence is a holder that did not answer, and why, as far as is known.
