@@ -73,8 +73,8 @@ func (u *UpTrack) SenderReport(sr *rtcp.SenderReport, now time.Time) {
 	u.track.forwardReport(u, senderReport{ntp: sr.NTPTime, rtp: sr.RTPTime, at: now})
 }
 
-// Lost is how many packets have not come, so far. What comes twice may make it
-// negative.
+// Lost is how many packets have not come, so far. Packets that come twice
+// may make it negative.
 func (u *UpTrack) Lost() int64 { return u.lost.Load() }
 
 // Tally is what has come so far.

@@ -27,7 +27,7 @@ const quotaAge = 10 * time.Second
 //
 //	(run + run delay) / cores left
 //
-// What other programs use does not count in itself: much of it gives way (nice,
+// Other programs' use does not count in itself: much of it gives way (nice,
 // cpu.weight, or just the scheduler's fairness), and how much is seen only when
 // we ask for it. Where it does not give way our threads wait, and that counts:
 // if others take 80 % of the machine and we need the rest and more, our threads
@@ -128,8 +128,8 @@ func parseRunDelay(s string) (time.Duration, bool) {
 	return time.Duration(ns), err == nil && ns >= 0
 }
 
-// waited is by how much run delays have grown. What a thread that has ended
-// added is lost; a thread that is new began at 0.
+// waited is by how much run delays have grown. The part of a thread that has
+// ended is lost; a thread that is new began at 0.
 func waited(before, after map[string]time.Duration) (sum time.Duration) {
 	for thread, d := range after {
 		if old := before[thread]; old <= d {

@@ -45,8 +45,8 @@ type Ingress struct {
 	ended func(why string)
 	event func(event.Event)
 
-	// What the connection sends back, each made for this publisher alone: its
-	// packets are handed to them here. Sender reports are not made by any: the
+	// Answers to the publisher, each made for it alone: its packets are handed to
+	// them here. Sender reports are not made by any: the
 	// publisher's own are carried instead, see [forward.Track].
 	nacks, reports, feedback interceptor.Interceptor
 

@@ -112,8 +112,8 @@ type RemoteTrack struct {
 	assigned atomic.Pointer[forward.UpTrack]
 }
 
-// NewRemoteTrack makes one of what pion's OnTrack tells. What it does not forward
-// is counted in drops.
+// NewRemoteTrack makes one of what pion's OnTrack tells. Packets that it does not
+// forward are counted in drops.
 func NewRemoteTrack(remote *webrtc.TrackRemote, receiver *webrtc.RTPReceiver, drops *forward.Drops) *RemoteTrack {
 	return &RemoteTrack{drops: drops, remote: remote, receiver: receiver}
 }

@@ -63,9 +63,8 @@ func endpointOf(a netip.AddrPort) endpoint {
 }
 
 // A filter stands between the network and pion, and lets pass what a peer of one
-// of this node's PeerConnections may have sent. What it learns of them, it
-// learns from connectivity checks that carry the right password, and so from
-// the peer itself.
+// of this node's PeerConnections may have sent. It learns of their addresses by
+// connectivity checks that carry the right password, and so from the peer itself.
 type filter struct {
 	dropped [drops]atomic.Int64
 

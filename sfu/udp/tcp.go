@@ -42,7 +42,7 @@ const (
 	// TCPFirst is how long a connection may take to show whose it is.
 	TCPFirst = 5 * time.Second
 	// TCPQueue is how much should wait for a client that reads slowly, in bytes: a
-	// second of 2 Mbit/s. What comes then is lost, as it is with UDP.
+	// second of 2 Mbit/s. Packets beyond it are lost, as they are with UDP.
 	TCPQueue = 256 << 10
 )
 

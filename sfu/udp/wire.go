@@ -20,9 +20,9 @@ type datagram struct {
 // over UDP are here, behind batches, although each moves one datagram.
 //
 // It tells apart the local addresses of a socket that is bound to all of them,
-// and sends from one of them. What leaves such a socket has the source address
-// that the kernel's routes suggest, which often is another one than was asked,
-// and so is not taken for the answer. Of a socket that is bound to one address
+// and sends from one of them. The kernel would choose the source address by its
+// routes, often another one than was asked, so that the answer is not taken for
+// one. Of a socket that is bound to one address
 // nothing is asked.
 type wire struct {
 	*net.UDPConn
