@@ -169,7 +169,7 @@ func TestSeedsAreBounded(t *testing.T) {
 	if len(tried) != maxSeedsNamed || len(s.known) > maxSeedAddrs {
 		t.Errorf("%d tried, %d remembered", len(tried), len(s.known))
 	}
-	if err == nil || !strings.Contains(err.Error(), "--bootstrap") {
+	if err == nil || !strings.Contains(err.Error(), "name bootstrap peers") {
 		t.Errorf("then it says %v", err)
 	}
 }
