@@ -38,11 +38,11 @@ func (n *Node) examiner() *inspect.Examiner {
 			remembered, _ := overlay.ReadPeerFile(n.cfg.PeerFile) // one that is damaged was told of at start
 			return remembered
 		},
-		MetSince: n.told.since,
-		Met:      func(p peer.ID) time.Time { return n.told.of(p).at },
+		MetSince: n.status.Since,
+		Met:      func(p peer.ID) time.Time { return n.status.Of(p).At },
 		Said: func(p peer.ID) inspect.Said {
-			said := n.told.of(p)
-			return inspect.Said{Mode: said.mode, Timed: said.timed, Ahead: said.clock}
+			said := n.status.Of(p)
+			return inspect.Said{Mode: said.Mode, Timed: said.Timed, Ahead: said.Clock}
 		},
 		Member: n.peers.Member,
 		Retry:  n.peers.ClearBackoff,

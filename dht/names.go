@@ -116,7 +116,7 @@ func silence(err error) string {
 	case errors.Is(err, network.ErrResourceLimitExceeded):
 		return "this node has too many requests under way"
 	}
-	return clip(plain(err.Error(), maxReason), maxReason)
+	return capacity.Printable(err.Error(), maxReason)
 }
 
 // introduced learns the addresses of a node that another one named.

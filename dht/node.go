@@ -36,6 +36,7 @@ import (
 	"weir/dht/naming"
 	"weir/dht/overlay"
 	"weir/dht/pb"
+	"weir/dht/peerstatus"
 	"weir/dht/place"
 	"weir/dht/policysync"
 	"weir/dht/publish"
@@ -138,7 +139,7 @@ type Node struct {
 	table     *holder.Table // what it holds for others and itself; empty in a client
 	sharding  *directory.Sharding
 	regions   regionIndex
-	told      told
+	status    peerstatus.Log // of other nodes
 	newest    *newestLog
 	beliefs   *holder.Beliefs
 	doubts    *holder.Doubts   // of those who ask it

@@ -41,12 +41,12 @@ func (n *Node) probe(ctx context.Context) error {
 		for _, ai := range n.peers.Members() {
 			members = append(members, ai.ID)
 		}
-		p, fresh := n.told.next(members)
+		p, fresh := n.status.Next(members)
 		if p == "" || !fresh && time.Since(last) < probeEvery {
 			continue
 		}
 		last = time.Now()
-		n.told.asked(last, p)
+		n.status.Asked(last, p)
 		if _, err := n.fetch(ctx, p, "", 0); err != nil && ctx.Err() == nil {
 			n.log.Debug("round trip not measured", "peer", p, "err", err)
 		}
@@ -81,7 +81,7 @@ func (n *Node) fetch(ctx context.Context, id peer.ID, topic Topic, max int) ([][
 	}
 	now := time.Now()
 	n.overlay.Coords.Observe(id, vivaldi.FromWire(reply.Coordinate), rtt)
-	n.told.take(now, n.wall(now), id, reply, rtt)
+	n.status.Take(now, n.wall(now), id, reply, rtt)
 	sealed := reply.Sealed
 	return sealed[:min(len(sealed), max)], nil
 }
@@ -147,17 +147,17 @@ func (n *Node) Peers() []PeerInfo {
 			Holder: slices.Contains(holders, p),
 		}
 		slices.SortFunc(info.Addrs, multiaddr.Multiaddr.Compare)
-		said := n.told.of(p)
-		at := said.coords
+		said := n.status.Of(p)
+		at := said.Coordinate
 		if h := n.table.Get(time.Now(), CapacityTopic(), p); at == nil && h != nil {
 			at = h.Record.Coordinate
 		}
 		if at != nil {
 			info.CoordinateRTT, info.CoordinateError = millis(n.overlay.Coords.Predict(at)), at.Error
 		}
-		info.Told, info.ClockOffset = said.at, millis(said.clock)
-		info.HoldsTopics, info.Holds = said.topics, said.held
-		info.Discovery, info.Release = said.mode, said.vers
+		info.Told, info.ClockOffset = said.At, millis(said.Clock)
+		info.HoldsTopics, info.Holds = said.Topics, said.Records
+		info.Discovery, info.Release = said.Mode, said.Release
 		if conns := n.overlay.Host.Network().ConnsToPeer(p); len(conns) > 0 {
 			c := conns[0]
 			info.Connected = true
@@ -183,7 +183,7 @@ func (n *Node) Name(id peer.ID) string {
 		me, _ := n.publisher.Own()
 		return me.Name
 	}
-	if name := n.told.of(id).name; name != "" {
+	if name := n.status.Of(id).Name; name != "" {
 		return name
 	}
 	if h := n.table.Get(time.Now(), CapacityTopic(), id); h != nil {
@@ -195,7 +195,7 @@ func (n *Node) Name(id peer.ID) string {
 // Names are the names of this node, of those it has asked lately, and of those
 // whose records it holds.
 func (n *Node) Names() map[peer.ID]string {
-	names := n.told.names()
+	names := n.status.Names()
 	for _, records := range n.table.All(time.Now()) {
 		for _, h := range records {
 			if name := h.Record.Name; name != "" && names[h.Node()] == "" {

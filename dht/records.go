@@ -181,3 +181,32 @@ func (n *Node) serveWatch(s network.Stream, from peer.ID, req *pb.Watch) {
 		}
 	}
 }
+
+// serveFetch answers with this node's own records, and with what it says of
+// itself.
+func (n *Node) serveFetch(req *pb.Fetch) *pb.Response {
+	now := time.Now()
+	reply := &pb.FetchReply{
+		Sealed:     n.fetched(req),
+		Coordinate: vivaldi.ToWire(n.overlay.Coords.Here()),
+		NowMs:      n.wall(now).UnixMilli(),
+		Mode:       string(n.cfg.Discovery),
+	}
+	topics, records := n.table.Size(now)
+	reply.HeldTopics, reply.HeldRecords = uint32(topics), uint32(records)
+	if me, ok := n.publisher.Own(); ok {
+		reply.Version, reply.Name = me.Release, me.Name
+	}
+	return &pb.Response{Op: &pb.Response_Fetch{Fetch: reply}}
+}
+
+// fetched are the own records that req asks for.
+func (n *Node) fetched(req *pb.Fetch) [][]byte {
+	if req.Topic == "" {
+		return n.publisher.Sealed(min(int(req.Max), fetchLimit))
+	}
+	if _, sealed, ok := n.publisher.Published(Topic(req.Topic)); ok && req.Max > 0 {
+		return [][]byte{sealed}
+	}
+	return nil
+}

@@ -1,7 +1,6 @@
-package dht
+package peerstatus
 
 import (
-	"errors"
 	"fmt"
 	"math"
 	"strings"
@@ -11,7 +10,6 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	cpb "weir/capacity/pb"
-	"weir/dht/directory"
 	"weir/dht/pb"
 )
 
@@ -33,99 +31,61 @@ func TestClockOffsetIsThatOfTheShortestRoundTrip(t *testing.T) {
 		"a clock that was set":             {[]sample{{5000 * ms, 5 * ms, 5 * ms}, {0, 50 * ms, 50 * ms}}, 0, ms},
 		"one way only slow, and all there": {[]sample{{0, 0, 100 * ms}}, -50 * ms, ms},
 	} {
-		var all told
+		var all Log
 		for i, s := range c.samples {
 			sent := now.Add(time.Duration(i) * time.Second)
 			peersClock := sent.Add(s.out + s.offset)
 			got := sent.Add(s.out + s.back)
-			all.take(got, got, "p", &pb.FetchReply{NowMs: peersClock.UnixMilli()}, s.out+s.back)
+			all.Take(got, got, "p", &pb.FetchReply{NowMs: peersClock.UnixMilli()}, s.out+s.back)
 		}
-		if got := all.of("p"); !got.timed || (got.clock-c.want).Abs() > c.within {
-			t.Errorf("%s: %v, want %v", name, got.clock, c.want)
+		if got := all.Of("p"); !got.Timed || (got.Clock-c.want).Abs() > c.within {
+			t.Errorf("%s: %v, want %v", name, got.Clock, c.want)
 		}
 	}
 }
 
 // What a peer says of itself is bounded, however absurd.
-func TestTellingsAreBounded(t *testing.T) {
-	var all told
+func TestStatusesAreBounded(t *testing.T) {
+	var all Log
 	now := time.Now()
 	for _, at := range []int64{math.MaxInt64, math.MinInt64, 1, math.MaxInt64} {
-		all.take(now, now, "p", &pb.FetchReply{
+		all.Take(now, now, "p", &pb.FetchReply{
 			NowMs: at, Mode: "whatever", Version: "1.0\x1b[31m" + strings.Repeat("x", 1_000),
 			HeldRecords: math.MaxUint32, Coordinate: &cpb.Coordinate{Vec: []float32{1}},
 		}, time.Millisecond)
-		got := all.of("p")
-		if got.clock.Abs() > maxClock || got.mode != "" || len(got.vers) > maxVersion || strings.Contains(got.vers, "\x1b") || got.coords != nil {
+		got := all.Of("p")
+		if got.Clock.Abs() > maxClock || got.Mode != "" || len(got.Release) > maxVersion || strings.Contains(got.Release, "\x1b") || got.Coordinate != nil {
 			t.Errorf("took %+v", got)
 		}
 	}
-	for i := range maxTold + 10 {
-		all.take(now.Add(time.Duration(i)*time.Second), now, peer.ID(fmt.Sprint(i)), &pb.FetchReply{}, 0)
+	for i := range maxPeers + 10 {
+		all.Take(now.Add(time.Duration(i)*time.Second), now, peer.ID(fmt.Sprint(i)), &pb.FetchReply{}, 0)
 	}
-	if len(all.peers) > maxTold {
+	if len(all.peers) > maxPeers {
 		t.Errorf("%d peers remembered", len(all.peers))
 	}
-	if all.of("nobody").timed || !all.of("nobody").at.IsZero() {
+	if all.Of("nobody").Timed || !all.Of("nobody").At.IsZero() {
 		t.Error("something known of nobody")
 	}
 }
 
 func TestWhoIsAskedNext(t *testing.T) {
-	var all told
+	var all Log
 	now := time.Now()
 	peers := []peer.ID{"a", "b", "c"}
 	order := ""
 	for i := range 7 {
-		p, fresh := all.next(peers)
+		p, fresh := all.Next(peers)
 		if fresh != (i < 3) {
 			t.Errorf("ask %d, of %s: fresh is %v", i, p, fresh)
 		}
-		all.asked(now.Add(time.Duration(i)*time.Second), p)
+		all.Asked(now.Add(time.Duration(i)*time.Second), p)
 		order += string(p)
 	}
 	if order != "abcabca" {
 		t.Errorf("asked in the order %s", order)
 	}
-	if p, _ := all.next(nil); p != "" {
+	if p, _ := all.Next(nil); p != "" {
 		t.Errorf("asked %q of nobody", p)
 	}
-}
-
-// Peers tell what they hold, how their clock is set and how sure they are of
-// their place.
-func TestPeersTellOfThemselves(t *testing.T) {
-	const ahead = 42 * time.Second
-	made := 0
-	nodes := newTestNetworkOf(t, 3, func(int, *testNode) {}, func(c *Config) {
-		if made++; made == 2 {
-			c.ClockOffset = ahead
-		}
-	})
-	eventually(t, func() error {
-		list := nodes[0].Peers()
-		if len(list) != 2 {
-			return fmt.Errorf("%d peers", len(list))
-		}
-		for _, p := range list {
-			want := 0.0
-			if p.ID == nodes[1].ID() {
-				want = float64(ahead.Milliseconds())
-			}
-			switch {
-			case p.Told.IsZero():
-				return fmt.Errorf("%s has not been asked", p.ID)
-			case !p.Member || !p.Connected || p.Discovery != directory.Kademlia || p.RTT == 0 || p.CoordinateError == 0:
-				return fmt.Errorf("%+v", p)
-			case p.Holds < 3 || p.HoldsTopics == 0:
-				return fmt.Errorf("%s holds %d records in %d topics", p.ID, p.Holds, p.HoldsTopics)
-			case math.Abs(p.ClockOffset-want) > 1_000:
-				return fmt.Errorf("the clock of %s is off by %v ms, want %v", p.ID, p.ClockOffset, want)
-			}
-		}
-		if n := nodes[0].told.of(nodes[1].ID()); !n.timed {
-			return errors.New("no clock")
-		}
-		return nil
-	})
 }
