@@ -154,6 +154,7 @@ func TestAnswersToDatagrams(t *testing.T) {
 
 // An answer fits into a datagram, whatever its holder knows.
 func TestAnswerFitsIntoADatagram(t *testing.T) {
+	t.Parallel()
 	nodes := newTestNetwork(t, 16)
 	n, from := nodes[0], nodes[1]
 	for _, other := range nodes[2:] { // many addresses each

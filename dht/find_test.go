@@ -279,6 +279,7 @@ func TestCrashedNodeDelaysNobody(t *testing.T) {
 			}
 		}
 	}
+	t.Parallel() // the rest waits for the record to run out
 	eventually(t, func() error {
 		for _, n := range nodes[:3] {
 			if err := n.sees(CapacityTopic(), nodes[:3]); err != nil {

@@ -104,6 +104,7 @@ func TestBootstrapPeerComesUpLater(t *testing.T) {
 // A node that is cut off comes back by itself when the bootstrap peer does,
 // under the same address but with all memory lost.
 func TestRejoinAfterBootstrapPeerRestarts(t *testing.T) {
+	t.Parallel()
 	ports, key := fixedPorts(t), newKey(t)
 	first := newTestNode(t, func(c *Config) { c.Key, c.Listen = key, ports })
 	first.run(t)
@@ -119,6 +120,7 @@ func TestRejoinAfterBootstrapPeerRestarts(t *testing.T) {
 
 // After a restart, remembered peers suffice.
 func TestRememberedPeersSuffice(t *testing.T) {
+	t.Parallel()
 	file := filepath.Join(t.TempDir(), "peers.json")
 	nodes := newTestNetwork(t, 2)
 	key := newKey(t)
@@ -241,6 +243,7 @@ func TestParseBootstrap(t *testing.T) {
 // Three nodes that know nothing of each other but one name, each of them among
 // its addresses, become one network; the first, which came up alone, looks on.
 func TestSeedsSuffice(t *testing.T) {
+	t.Parallel()
 	ports := [3][]multiaddr.Multiaddr{fixedPorts(t), fixedPorts(t), fixedPorts(t)}
 	var seeds []overlay.Seed
 	for _, p := range ports {

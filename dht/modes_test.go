@@ -57,7 +57,6 @@ func newListedNetwork(t *testing.T, mode directory.Mode, size, listed int) ([]*t
 
 // Whoever holds the records, placements come about the same way.
 func TestEveryHoldingPlaces(t *testing.T) {
-	t.Parallel()
 	for _, c := range []struct {
 		mode         directory.Mode
 		size, listed int
@@ -69,7 +68,6 @@ func TestEveryHoldingPlaces(t *testing.T) {
 		{directory.Push, 12, 12, 11},
 	} {
 		t.Run(fmt.Sprintf("%s, %d listed", c.mode, c.listed), func(t *testing.T) {
-			t.Parallel()
 			nodes, list := newListedNetwork(t, c.mode, c.size, c.listed)
 			for _, n := range []*testNode{nodes[0], nodes[c.size-1]} {
 				placed, d, err := n.Place(t.Context(), CapacityTopic(), view(), []peer.ID{n.ID()})
@@ -207,6 +205,7 @@ func TestPlaceAmongRecordsAtHand(t *testing.T) {
 // A listed server that belongs to another network costs a warning, and nobody
 // waits for it.
 func TestBrokerOfAnotherNetwork(t *testing.T) {
+	t.Parallel()
 	other := newTestNode(t, func(c *Config) { c.Network = "other" })
 	other.run(t)
 	var warned syncBuffer
@@ -256,6 +255,7 @@ func (b *syncBuffer) String() string {
 // A node without bootstrap peers joins by whoever is listed, also if the list
 // was empty when it started.
 func TestListedServersAreBootstrapPeers(t *testing.T) {
+	t.Parallel()
 	first := newTestNode(t, nil)
 	first.run(t)
 	path := filepath.Join(t.TempDir(), "servers")

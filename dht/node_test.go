@@ -22,8 +22,9 @@ import (
 	"weir/capacity/ledger"
 )
 
-// Tests that run in parallel wait for their networks most of the time.
-const atOnce = "6"
+// Tests that run in parallel wait for their networks most of the time. With six
+// at once some that count requests failed on a busy machine.
+const atOnce = "4"
 
 func TestMain(m *testing.M) {
 	flag.Parse()

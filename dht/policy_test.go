@@ -44,6 +44,7 @@ const somePolicy = "name: some\nfilter:\n  - {name: room, expr: r.sessions_free 
 // A policy that is pushed at one node is applied by all, each version once; who
 // was away catches up; what the operator has not signed goes nowhere.
 func TestPolicySpreads(t *testing.T) {
+	t.Parallel()
 	operator, stranger := newKey(t), newKey(t)
 	var sheets []*sheet
 	change := func(c *Config) {
@@ -113,6 +114,7 @@ func TestPolicySpreads(t *testing.T) {
 // A policy is in the DHT itself, where a node finds it that has it from nobody,
 // and nothing else can be put there.
 func TestPolicyIsInTheDHT(t *testing.T) {
+	t.Parallel()
 	operator, stranger := newKey(t), newKey(t)
 	id := idOf(t, operator)
 	nodes := newTestNetworkOf(t, 4, func(int, *testNode) {}, func(c *Config) {

@@ -46,6 +46,7 @@ func inRegion(nodes []*testNode, region string) []*testNode {
 // A node is placed in its own region while there is room, then in another; and
 // one who inspects sees all of them.
 func TestPlacementStaysInTheRegionUntilItIsFull(t *testing.T) {
+	t.Parallel()
 	nodes := newRegions(t, 6, "eu", "us")
 	eu := inRegion(nodes, "eu")
 	seeker := eu[0]

@@ -74,6 +74,7 @@ func seedAt(a netip.AddrPort) Seed { return Seed{a.Addr().String(), a.Port()} }
 // What answers at a seed and is no node of this network is said, and disturbs
 // nothing; a node that comes back there with another identity is found.
 func TestSeedOfOthers(t *testing.T) {
+	t.Parallel()
 	mute, err := net.Listen("tcp4", "127.0.0.1:0") // takes connections and says nothing
 	if err != nil {
 		t.Fatal(err)
