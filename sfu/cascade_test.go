@@ -3,6 +3,7 @@ package sfu
 import (
 	"context"
 	"errors"
+	"math"
 	"net"
 	"net/http"
 	"net/netip"
@@ -36,7 +37,7 @@ func TestCascade(t *testing.T) {
 	if !ok || got.Origin || got.Depth != 1 || got.Parent != a.id || !slices.Equal(got.Path, []peer.ID{a.id, b.id}) || got.Viewers != 1 {
 		t.Errorf("the relay claims %+v", got)
 	}
-	links := b.Links()
+	links := b.Links().All()
 	if len(links) != 1 || links[0].Peer != a.id || !links[0].Dialer || !slices.Equal(links[0].PullsIn, []string{"room/main"}) || links[0].PacketsIn == 0 {
 		t.Errorf("links = %+v", links)
 	}
@@ -76,7 +77,7 @@ func TestManyViewersOnePull(t *testing.T) {
 	if n := b.saw("pull.started"); n != 1 {
 		t.Errorf("%d pulls, want 1", n)
 	}
-	if n := len(a.Links()); n != 1 {
+	if n := len(a.Links().All()); n != 1 {
 		t.Errorf("%d links, want 1", n)
 	}
 	eventually(t, "all sessions ended", func() bool { return b.Counts().Viewers == 0 })
@@ -92,7 +93,7 @@ func TestOneLinkForAPair(t *testing.T) {
 	for _, v := range []*client.Viewer{b.watch("from-a"), b.watch("from-a-too"), a.watch("from-b")} {
 		flows(t, v, 5)
 	}
-	links := a.Links()
+	links := a.Links().All()
 	if len(links) != 1 || len(links[0].PullsIn) != 1 || len(links[0].PullsOut) != 2 {
 		t.Errorf("links of a = %+v, want one with one pull in and two out", links)
 	}
@@ -112,7 +113,7 @@ func TestLinksOpenedAtOnce(t *testing.T) {
 		if t.Failed() {
 			t.Fatalf("a: %q, b: %q", a.lastDetail("pull.failed"), b.lastDetail("pull.failed"))
 		}
-		if n, k := len(a.Links()), len(b.Links()); n != 1 || k != 1 {
+		if n, k := len(a.Links().All()), len(b.Links().All()); n != 1 || k != 1 {
 			t.Errorf("%d and %d links, want one", n, k)
 		}
 	}
@@ -123,43 +124,16 @@ func TestLinksOpenedAtOnce(t *testing.T) {
 func TestSectionsAreReused(t *testing.T) {
 	m := newMesh(t)
 	a, b := m.add(ledger.Limits{}, nil), m.add(ledger.Limits{}, func(c *Config) { c.Linger = always(50 * time.Millisecond) })
-	sections := func() int {
-		a.SFU.mu.Lock()
-		defer a.SFU.mu.Unlock()
-		l := a.links[b.id]
-		if l == nil {
-			return 0
-		}
-		l.mu.Lock()
-		defer l.mu.Unlock()
-		return len(l.slotsOut)
-	}
-	rested := func() bool {
-		a.SFU.mu.Lock()
-		defer a.SFU.mu.Unlock()
-		l := a.links[b.id]
-		if l == nil {
-			return false
-		}
-		l.mu.Lock()
-		defer l.mu.Unlock()
-		for _, s := range l.slotsOut {
-			if s.out != nil || time.Since(s.freed) <= slotRest {
-				return false
-			}
-		}
-		return true
-	}
 	for _, name := range []string{"one", "two", "three"} {
 		p := a.publish(name)
 		v := b.watch(name)
 		flows(t, v, 5)
-		if n := sections(); n != 2 {
+		if n, _ := a.Links().Sections(b.id); n != 2 {
 			t.Fatalf("%d sections while %s is sent, want its two", n, name)
 		}
 		_ = v.Close()
 		_ = p.Close()
-		eventually(t, "sections at rest", rested)
+		eventually(t, "sections at rest", func() bool { all, rested := a.Links().Sections(b.id); return all > 0 && rested == all })
 	}
 }
 
@@ -175,11 +149,7 @@ func TestNoLoops(t *testing.T) {
 	m.mu.Unlock()
 	c.watch("demo")
 
-	link, err := b.link(t.Context(), Carrier{Node: c.id})
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, err = link.subscribe(t.Context(), "demo", "")
+	_, err := b.Links().Subscribe(t.Context(), Carrier{Node: c.id}, "demo")
 	var refusal *capacity.Refusal
 	if !errors.As(err, &refusal) || refusal.Reason != tree.Loop {
 		t.Errorf("pulling a stream from one's own child = %v, want a refusal for a loop", err)
@@ -466,7 +436,7 @@ func TestLinkGarbage(t *testing.T) {
 			served := make(chan struct{})
 			go func() {
 				defer close(served)
-				a.Accept("stranger", far)
+				a.Links().Accept("stranger", far)
 			}()
 			go func() { // what it says to us
 				buf := make([]byte, 1024)
@@ -484,7 +454,7 @@ func TestLinkGarbage(t *testing.T) {
 				t.Error("the link outlives it")
 			}
 			_ = near.Close()
-			eventually(t, "the link has gone", func() bool { return len(a.Links()) == 0 })
+			eventually(t, "the link has gone", func() bool { return len(a.Links().All()) == 0 })
 			flows(t, v, 5)
 		})
 	}
@@ -512,7 +482,7 @@ func TestLossIsRepairedHopByHop(t *testing.T) {
 	v := b.watch("demo")
 	from := v.Stats()
 	eventually(t, "150 frames", func() bool { return v.Stats().Frames >= from.Frames+150 })
-	for _, l := range b.Links() {
+	for _, l := range b.Links().All() {
 		if l.PacketsIn < 150 {
 			t.Errorf("%d packets came over the link", l.PacketsIn)
 		}
@@ -541,5 +511,50 @@ func TestPullTellsWhoLackedRoom(t *testing.T) {
 	var refusal *capacity.Refusal
 	if !errors.As(err, &refusal) || refusal.Reason != "fanout" || !strings.Contains(refusal.Detail, a.id.String()[len(a.id.String())-8:]) {
 		t.Errorf("ask = %v, want a refusal for fan-out that names %s", err, a.id.String()[len(a.id.String())-8:])
+	}
+}
+
+// Of two nodes that pull from the same one, the one whose packets are lost for
+// good says so, and the other that all come.
+func TestDeliveredShare(t *testing.T) {
+	m := newMesh(t)
+	told := map[string]chan float64{"lossy": make(chan float64, 1), "clean": make(chan float64, 1)}
+	from := make(chan peer.ID, 64)
+	relay := func(name string, lose func([]byte, netip.AddrPort) bool) *meshNode {
+		return m.add(ledger.Limits{}, func(c *Config) {
+			c.Socket.Lose = lose
+			c.Delivered = func(node peer.ID, share float64) {
+				select {
+				case told[name] <- share:
+					from <- node
+				default:
+				}
+			}
+		})
+	}
+	// Every fourth RTP packet, by its sequence number and so with its repairs, or
+	// by the payload type of those in linkMedia.
+	lose := func(d []byte, _ netip.AddrPort) bool {
+		if len(d) < 4 || d[0] < 128 || d[0] > 191 || d[1] >= 192 && d[1] <= 223 {
+			return false
+		}
+		if pt := d[1] & 0x7f; pt == 97 || pt == 99 || pt == 101 || pt == 103 {
+			return true
+		}
+		return d[3]%4 == 0
+	}
+	a := m.add(ledger.Limits{}, nil)
+	a.publish("demo")
+	relay("lossy", lose).tryWatch("demo")
+	relay("clean", nil).watch("demo")
+	for name, want := range map[string]float64{"lossy": 0.75, "clean": 1} {
+		select {
+		case share := <-told[name]:
+			if math.Abs(share-want) > 0.1 || <-from != a.id {
+				t.Errorf("%s: %.3f came, want about %v", name, share, want)
+			}
+		case <-time.After(patience):
+			t.Errorf("%s: not judged within %v", name, patience)
+		}
 	}
 }

@@ -176,7 +176,7 @@ func (n *meshNode) dial(_ context.Context, to peer.ID, _ []multiaddr.Multiaddr) 
 	n.mu.Lock()
 	n.pipes = append(n.pipes, near)
 	n.mu.Unlock()
-	go other.Accept(n.id, far) // ends with the link; goleak sees to it
+	go other.Links().Accept(n.id, far) // ends with the link; goleak sees to it
 	return near, nil
 }
 

@@ -1,8 +1,6 @@
 package sfu
 
 import (
-	"bufio"
-	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -22,11 +20,9 @@ import (
 	"weir/capacity"
 	"weir/capacity/event"
 	"weir/capacity/ledger"
-	"weir/sfu/pb"
 	"weir/sfu/problem"
 	"weir/sfu/sdp"
 	"weir/sfu/sdp/sdptest"
-	"weir/sfu/tree"
 )
 
 // call sends one request and returns the answer with its body read.
@@ -477,42 +473,6 @@ func fieldOf(sdp, prefix string) string {
 		}
 	}
 	return ""
-}
-
-// A peer's signalling is bounded and never panics.
-func FuzzReadMessage(f *testing.F) {
-	for _, m := range []*pb.Message{
-		{Body: &pb.Message_Subscribe{Subscribe: &pb.Subscribe{Pull: 1, Stream: "demo"}}},
-		{Body: &pb.Message_Subscribed{Subscribed: &pb.Subscribed{Pull: 1, Tracks: []*pb.Track{{Id: "video0", Mime: "video/VP8", Clock: 90000}}}}},
-		{Body: &pb.Message_Offer{Offer: &pb.Description{Sdp: "v=0", Slots: []*pb.Slot{{Mid: "0", Pull: 1, Track: "video0"}}}}},
-		{Body: &pb.Message_Ping{Ping: &pb.Ping{Time: 1}}},
-	} {
-		var b bytes.Buffer
-		if err := writeMessage(&b, m); err != nil {
-			f.Fatal(err)
-		}
-		f.Add(b.Bytes())
-	}
-	f.Add([]byte{0xff, 0xff, 0xff, 0xff, 0x7f})
-	f.Fuzz(func(t *testing.T, b []byte) {
-		m, err := readMessage(bufio.NewReader(bytes.NewReader(b)))
-		if err == nil && m == nil {
-			t.Error("neither a message nor an error")
-		}
-		if err != nil {
-			return
-		}
-		// What it says is acted on by a link that has just been opened.
-		l := &Link{queue: make(chan *pb.Message, sendQueue), remote: make(chan *pb.Description, 1), done: make(chan struct{}),
-			inbounds: map[uint64]*inbound{}, branches: map[uint64]*branch{}, slotsIn: map[string]*slotIn{}, sfu: &SFU{tree: tree.New(tree.Config{})}}
-		l.sfu.cfg.Ledger = ledger.New("self", ledger.Limits{})
-		in := &inbound{link: l, pull: 1, result: make(chan error, 1), moved: make(chan []peer.ID, 1), over: make(chan struct{}), mids: map[string]string{}}
-		l.inbounds[1] = in
-		_ = l.handle(m)
-		if n := len(in.described); n > maxTracks {
-			t.Errorf("%d tracks accepted", n)
-		}
-	})
 }
 
 // A stream starts with its publisher's first media and ends with its publisher;

@@ -8,10 +8,6 @@ type FeedbackCounts = rtc.FeedbackCounts
 // Feedback reads the totals.
 func (s *SFU) Feedback() FeedbackCounts { return s.engine.Feedback() }
 
-// LinksLost is how many packets did not come over cascade links, of pulls that are
-// over. Those of pulls under way are in [SFU.Links].
-func (s *SFU) LinksLost() int64 { return s.linksLost.Load() }
-
 // NotForwarded counts the RTP packets that came from publishers and over cascade
 // links and that were not forwarded, by reason, in snake_case. Each reason
 // appears, also with 0.

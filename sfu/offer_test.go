@@ -18,6 +18,7 @@ import (
 	"github.com/pion/webrtc/v4"
 
 	"weir/capacity/ledger"
+	"weir/sfu/cascade"
 	"weir/sfu/forward"
 	"weir/sfu/rtc"
 	"weir/sfu/sdp"
@@ -851,7 +852,7 @@ func FuzzLinkDescription(f *testing.F) {
 	f.Add([]byte(offer.SDP))
 	f.Add([]byte(dearLinkDescription()))
 	f.Fuzz(func(t *testing.T, body []byte) {
-		text, err := sdp.LinkText(string(body), linkLimits)
+		text, err := sdp.LinkText(string(body), cascade.Limits)
 		if err != nil {
 			return
 		}
@@ -859,7 +860,7 @@ func FuzzLinkDescription(f *testing.F) {
 		if err := parsed.UnmarshalString(text); err != nil {
 			t.Fatalf("pion does not read what it is given: %v\n%s", err, text)
 		}
-		if n := len(parsed.MediaDescriptions); n == 0 || n > 2*maxSlots {
+		if n := len(parsed.MediaDescriptions); n == 0 || n > 2*cascade.MaxSlots {
 			t.Errorf("%d sections", n)
 		}
 		for _, m := range parsed.MediaDescriptions {
@@ -898,7 +899,7 @@ func BenchmarkDearOffers(b *testing.B) {
 // have, stuffed with formats.
 func dearLinkDescription() string {
 	mids, sections := "", ""
-	for i := range 2 * maxSlots {
+	for i := range 2 * cascade.MaxSlots {
 		mids += fmt.Sprint(" ", i)
 		s := "m=video 9 UDP/TLS/RTP/SAVPF"
 		for pt := range sdp.MaxLinkFormats {
@@ -928,7 +929,7 @@ func BenchmarkDearLinkDescription(b *testing.B) {
 		if err != nil {
 			b.Fatal(err)
 		}
-		normal, err := sdp.LinkText(text, linkLimits)
+		normal, err := sdp.LinkText(text, cascade.Limits)
 		if err != nil {
 			b.Fatal(err)
 		}

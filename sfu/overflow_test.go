@@ -20,6 +20,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"weir/capacity"
+	"weir/capacity/frame"
 	"weir/capacity/ledger"
 	"weir/capacity/scope"
 	"weir/sfu/client"
@@ -56,11 +57,11 @@ func TestHelperIsAskedAsThePeerItIs(t *testing.T) {
 			go func() { // ends with the handover
 				defer far.Close()
 				req := &pb.Handover{}
-				if readInto(bufio.NewReader(far), whip.MaxHandover, req) != nil {
+				if _, err := frame.Read(bufio.NewReader(far), whip.MaxHandover, req); err != nil {
 					return
 				}
 				if m := helper(req); m != nil {
-					_ = writeMessage(far, m)
+					_, _ = frame.Write(far, m)
 				}
 			}()
 			return near, nil

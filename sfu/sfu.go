@@ -12,8 +12,6 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
-	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/crypto"
@@ -26,6 +24,7 @@ import (
 	"weir/capacity/event"
 	"weir/capacity/ledger"
 	"weir/capacity/scope"
+	"weir/sfu/cascade"
 	"weir/sfu/forward"
 	"weir/sfu/meter"
 	"weir/sfu/problem"
@@ -43,6 +42,7 @@ type (
 	Helper        = whip.Helper
 	Signal        = whip.Signal
 	SessionStatus = whip.SessionStatus
+	LinkStatus    = cascade.LinkStatus
 	Measure       = meter.Measure
 	Event         = event.Event
 )
@@ -65,8 +65,6 @@ type Carrier = tree.Source
 var (
 	// ErrNotLive means that nobody publishes the stream now.
 	ErrNotLive = problem.ErrNotLive
-	// ErrLoop means that pulling from that node would close a circle.
-	ErrLoop = errors.New("the stream would come back to where it is")
 )
 
 // Errors that those who embed an SFU return to it; see package problem.
@@ -152,25 +150,11 @@ type Config struct {
 // waits for every goroutine.
 type SFU struct {
 	cfg     Config
-	log     *slog.Logger
-	tracer  trace.Tracer
 	engine  *rtc.Engine
 	clients *whip.Server
 	tree    *tree.Tree
+	links   *cascade.Links
 	drops   forward.Drops
-
-	ctx    context.Context // ends at Close
-	cancel context.CancelFunc
-
-	mu      sync.Mutex
-	closed  bool
-	links   map[peer.ID]*Link
-	arrived chan struct{} // closed when the next link is accepted
-	dialing map[peer.ID]chan struct{}
-
-	linksLost atomic.Int64 // see LinksLost
-
-	wg sync.WaitGroup // sessions, pulls, links, and their teardown
 }
 
 // New starts an SFU on cfg.Socket.
@@ -226,21 +210,19 @@ func New(cfg Config) (*SFU, error) {
 	if cfg.Measured == nil {
 		cfg.Measured = func(Measure, time.Duration) {}
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	s := &SFU{
-		cfg: cfg, log: cfg.Log, tracer: cfg.Tracer, ctx: ctx, cancel: cancel,
-		links:   map[peer.ID]*Link{},
-		arrived: make(chan struct{}),
-		dialing: map[peer.ID]chan struct{}{},
-	}
-	var err error
-	s.engine, err = rtc.NewEngine(rtc.Config{Socket: cfg.Socket, PublicIP: cfg.PublicIP, Gate: cfg.Gate})
+	engine, err := rtc.NewEngine(rtc.Config{Socket: cfg.Socket, PublicIP: cfg.PublicIP, Gate: cfg.Gate})
 	if err != nil {
-		cancel()
 		return nil, err
 	}
+	s := &SFU{cfg: cfg, engine: engine}
+	s.links = cascade.New(cascade.Config{
+		Self: cfg.Self, Engine: engine, Ledger: cfg.Ledger, Fanout: cfg.Fanout, Depth: cfg.Depth, Dial: cfg.Dial,
+		Stream:     func(name string) *tree.Stream { return s.tree.Get(name) },
+		Overflowed: func() int64 { return cfg.Socket.Counters().Overflowed },
+		Delivered:  cfg.Delivered, Measured: cfg.Measured, Event: cfg.Event, Drops: &s.drops, Log: cfg.Log, Tracer: cfg.Tracer,
+	})
 	s.tree = tree.New(tree.Config{
-		Self: cfg.Self, Locate: cfg.Locate, Live: cfg.Live, Subscribe: s.subscribe, AwaitLink: s.awaitLink,
+		Self: cfg.Self, Locate: cfg.Locate, Live: cfg.Live, Subscribe: s.links.Subscribe, AwaitLink: s.links.Await,
 		Changed: cfg.Changed, Linger: cfg.Linger, Event: cfg.Event, Log: cfg.Log, Tracer: cfg.Tracer,
 	})
 	s.clients = s.newClients(media{s})
@@ -281,13 +263,9 @@ func (s *SFU) Run(ctx context.Context) error {
 
 // Close ends everything and waits. It may be called more than once.
 func (s *SFU) Close() error {
-	s.mu.Lock()
-	s.closed = true
-	s.mu.Unlock()
-	s.cancel()
 	s.clients.Close()
 	s.tree.Close()
-	s.wg.Wait()
+	s.links.Close()
 	s.engine.Close()
 	if err := s.cfg.Socket.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
 		return err
@@ -314,17 +292,11 @@ type Counts struct {
 
 // Counts reads them.
 func (s *SFU) Counts() Counts {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return Counts{Counts: s.clients.Counts(), Streams: len(s.tree.All()), Links: len(s.links)}
+	return Counts{Counts: s.clients.Counts(), Streams: len(s.tree.All()), Links: s.links.Count()}
 }
 
 // Clients serves WHIP and WHEP.
 func (s *SFU) Clients() *whip.Server { return s.clients }
 
-func (s *SFU) event(e Event) {
-	e.Time = time.Now()
-	s.cfg.Event(e)
-}
-
-func milliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
+// Links are those to other nodes.
+func (s *SFU) Links() *cascade.Links { return s.links }

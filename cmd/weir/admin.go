@@ -78,7 +78,7 @@ func (n *node) adminHandler() http.Handler {
 	get("/peers", func(*http.Request) (any, error) { return n.dht.Peers(), nil })
 	get("/names", func(*http.Request) (any, error) { return n.names(), nil })
 	get("/holdings", func(*http.Request) (any, error) { return n.dht.Held(), nil })
-	get("/links", func(*http.Request) (any, error) { return n.sfu.Links(), nil })
+	get("/links", func(*http.Request) (any, error) { return n.sfu.Links().All(), nil })
 	get("/sessions", func(*http.Request) (any, error) { return n.sfu.Clients().Sessions(), nil })
 	get("/decisions", func(*http.Request) (any, error) { return n.view.lastDecisions(), nil })
 	get("/policy", func(*http.Request) (any, error) { return n.policy.Policy().Policy(), nil })

@@ -324,11 +324,11 @@ func (c mediaCollector) Collect(ch chan<- prometheus.Metric) {
 	put(requestsDesc, prometheus.GaugeValue, float64(counts.Setups), "setting_up")
 	put(requestsDesc, prometheus.GaugeValue, float64(counts.Waiting), "waiting")
 
-	lost := map[string]int64{"link": n.sfu.LinksLost()}
+	lost := map[string]int64{"link": n.sfu.Links().Lost()}
 	for role, v := range n.sfu.Clients().Lost() {
 		lost[role] += v
 	}
-	for _, l := range n.sfu.Links() {
+	for _, l := range n.sfu.Links().All() {
 		lost["link"] += max(0, l.Lost)
 	}
 	for _, leg := range append([]string{"link"}, roles...) {

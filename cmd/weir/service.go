@@ -299,7 +299,7 @@ func newNode(cfg nodeConfig) (_ *node, err error) {
 		from := s.Conn().RemotePeer()
 		n.dht.Overlay().Protect(from)
 		defer n.dht.Overlay().Unprotect(from)
-		n.sfu.Accept(from, s)
+		n.sfu.Links().Accept(from, s)
 	})
 	n.dht.Overlay().Handle(sfu.OverflowProtocol, func(s network.Stream) { n.sfu.Clients().TakeOver(s.Conn().RemotePeer(), s, n.publicURL()) })
 	n.view = newOverview(n)

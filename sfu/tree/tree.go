@@ -3,6 +3,7 @@ package tree
 import (
 	"cmp"
 	"context"
+	"errors"
 	"log/slog"
 	"maps"
 	"slices"
@@ -42,6 +43,9 @@ const (
 	// ErrGone means that the link ended meanwhile.
 	ErrGone = linkError("the cascade link is gone")
 )
+
+// ErrLoop means that pulling from that node would close a circle.
+var ErrLoop = errors.New("the stream would come back to where it is")
 
 // A Source is a node to pull a stream from.
 type Source struct {

@@ -1,4 +1,4 @@
-package sfu
+package cascade
 
 import (
 	"time"
@@ -26,16 +26,16 @@ type delivery struct {
 func (l *Link) judge(now time.Time, d *delivery) {
 	tallies := map[*forward.UpTrack]forward.Tally{}
 	l.mu.Lock()
-	for _, in := range l.inbounds {
+	for _, in := range l.upstreams {
 		for _, f := range in.feeds {
 			tallies[f.up] = f.up.Tally()
 		}
 	}
 	l.mu.Unlock()
-	cfg := &l.sfu.cfg
+	cfg := &l.links.cfg
 	own := cfg.Ledger.Totals(now)
 	before := d.dropped
-	d.dropped = cfg.Socket.Counters().Overflowed
+	d.dropped = cfg.Overflowed()
 	if max(own.Stress, own.Load.CPU) >= ownStress || d.dropped > before {
 		d.Begin(now, tallies)
 		return

@@ -1,8 +1,7 @@
-package sfu
+package cascade
 
 import (
 	"math"
-	"net/netip"
 	"slices"
 	"testing"
 	"time"
@@ -37,9 +36,9 @@ func newJudged(t *testing.T) *judged {
 	j.up = j.track.Attach(deaf{})
 	feeds := map[string]*feed{"video0": {up: j.up}}
 	j.Link = &Link{
-		Peer: "sender", inbounds: map[uint64]*inbound{1: {feeds: feeds}},
-		sfu: &SFU{cfg: Config{
-			Socket: socket, Ledger: ledger.New("self", ledger.Limits{}),
+		Peer: "sender", upstreams: map[uint64]*upstream{1: {feeds: feeds}},
+		links: &Links{cfg: Config{
+			Overflowed: func() int64 { return socket.Counters().Overflowed }, Ledger: ledger.New("self", ledger.Limits{}),
 			Delivered: func(node peer.ID, share float64) {
 				if node != "sender" {
 					t.Errorf("told of %s", node)
@@ -92,15 +91,15 @@ func TestLinksAreJudged(t *testing.T) {
 			seconds(j, 5, 100, 100)
 		}, []float64{1, 0}},
 		{"not while we are short of CPU ourselves", func(j *judged) {
-			j.sfu.cfg.Ledger.Observe(j.now, ledger.Load{CPU: 0.95})
+			j.links.cfg.Ledger.Observe(j.now, ledger.Load{CPU: 0.95})
 			seconds(j, 20, 100, 20)
-			j.sfu.cfg.Ledger.Observe(j.now, ledger.Load{CPU: 0.5})
+			j.links.cfg.Ledger.Observe(j.now, ledger.Load{CPU: 0.5})
 			seconds(j, 8, 100, 0)
 		}, []float64{1}},
 		{"not by a source that has gone", func(j *judged) {
 			seconds(j, 5, 100, 50)
 			j.up, j.sent = j.track.Attach(deaf{}), 0
-			j.inbounds[1].feeds["video0"].up = j.up
+			j.upstreams[1].feeds["video0"].up = j.up
 			seconds(j, 10, 100, 20)
 		}, []float64{0.8}},
 	} {
@@ -111,50 +110,5 @@ func TestLinksAreJudged(t *testing.T) {
 				t.Errorf("told %v, want %v", j.told, c.want)
 			}
 		})
-	}
-}
-
-// Of two nodes that pull from the same one, the one whose packets are lost for
-// good says so, and the other that all come.
-func TestDeliveredShare(t *testing.T) {
-	m := newMesh(t)
-	told := map[string]chan float64{"lossy": make(chan float64, 1), "clean": make(chan float64, 1)}
-	from := make(chan peer.ID, 64)
-	relay := func(name string, lose func([]byte, netip.AddrPort) bool) *meshNode {
-		return m.add(ledger.Limits{}, func(c *Config) {
-			c.Socket.Lose = lose
-			c.Delivered = func(node peer.ID, share float64) {
-				select {
-				case told[name] <- share:
-					from <- node
-				default:
-				}
-			}
-		})
-	}
-	// Every fourth RTP packet, by its sequence number and so with its repairs, or
-	// by the payload type of those in linkMedia.
-	lose := func(d []byte, _ netip.AddrPort) bool {
-		if len(d) < 4 || d[0] < 128 || d[0] > 191 || d[1] >= 192 && d[1] <= 223 {
-			return false
-		}
-		if pt := d[1] & 0x7f; pt == 97 || pt == 99 || pt == 101 || pt == 103 {
-			return true
-		}
-		return d[3]%4 == 0
-	}
-	a := m.add(ledger.Limits{}, nil)
-	a.publish("demo")
-	relay("lossy", lose).tryWatch("demo")
-	relay("clean", nil).watch("demo")
-	for name, want := range map[string]float64{"lossy": 0.75, "clean": 1} {
-		select {
-		case share := <-told[name]:
-			if math.Abs(share-want) > 0.1 || <-from != a.id {
-				t.Errorf("%s: %.3f came, want about %v", name, share, want)
-			}
-		case <-time.After(patience):
-			t.Errorf("%s: not judged within %v", name, patience)
-		}
 	}
 }

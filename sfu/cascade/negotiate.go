@@ -1,4 +1,4 @@
-package sfu
+package cascade
 
 import (
 	"errors"
@@ -60,7 +60,7 @@ func (l *Link) missing() map[webrtc.RTPCodecType]int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	want := map[webrtc.RTPCodecType]int{}
-	for _, in := range l.inbounds {
+	for _, in := range l.upstreams {
 		for _, t := range in.described {
 			if in.mids[t.Id] == "" {
 				want[sdp.KindOf(t.Mime)]++
@@ -149,7 +149,7 @@ func (l *Link) answer(d *pb.Description) error {
 	if err != nil {
 		return err
 	}
-	l.pc.AwaitChecking(l.sfu.ctx)
+	l.pc.AwaitChecking(l.links.ctx)
 	l.send(&pb.Message{Body: &pb.Message_Answer{Answer: l.describe()}})
 	return l.assign(d.Slots)
 }
@@ -164,7 +164,7 @@ func (l *Link) roomFor(kind webrtc.RTPCodecType) bool {
 
 // setRemote gives pion the peer's description, written anew.
 func (l *Link) setRemote(kind webrtc.SDPType, d *pb.Description) error {
-	text, err := sdp.LinkText(d.Sdp, linkLimits)
+	text, err := sdp.LinkText(d.Sdp, Limits)
 	if err != nil {
 		return err
 	}
@@ -180,8 +180,8 @@ func (l *Link) describe() *pb.Description {
 		for _, s := range l.slotsOut {
 			if s.mid == "" && s.sender != nil && s.sender == tr.Sender() {
 				s.mid = tr.Mid()
-				if s.branch != nil {
-					d.Slots = append(d.Slots, &pb.Slot{Mid: s.mid, Pull: s.branch.pull, Track: s.out.Track.ID})
+				if s.downstream != nil {
+					d.Slots = append(d.Slots, &pb.Slot{Mid: s.mid, Pull: s.downstream.pull, Track: s.out.Track.ID})
 				}
 			}
 		}
@@ -225,14 +225,14 @@ func (l *Link) place(s *slotOut, sender *webrtc.RTPSender) {
 // for those that have none yet.
 func (l *Link) assign(slots []*pb.Slot) error {
 	for _, s := range slots {
-		if in := l.inbound(s.Pull); in != nil { // else unsubscribed meanwhile
+		if in := l.upstream(s.Pull); in != nil { // else unsubscribed meanwhile
 			in.assign(s.Track, s.Mid)
 		}
 	}
 	l.mu.Lock()
 	l.offering = false
 	again := false
-	for _, in := range l.inbounds {
+	for _, in := range l.upstreams {
 		if len(in.mids) < len(in.described) {
 			again = true
 			if in.offers++; in.offers > maxOffers {
@@ -256,7 +256,7 @@ func (l *Link) onTrack(remote *webrtc.TrackRemote, receiver *webrtc.RTPReceiver)
 			mid = tr.Mid()
 		}
 	}
-	in := rtc.NewRemoteTrack(remote, receiver, &l.sfu.drops)
+	in := rtc.NewRemoteTrack(remote, receiver, l.links.cfg.Drops)
 	l.mu.Lock()
 	slot := l.slot(mid)
 	slot.remote.Store(in)

@@ -1,0 +1,193 @@
+package cascade
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+	"go.opentelemetry.io/otel/trace"
+
+	"weir/capacity"
+	"weir/capacity/tracing"
+	"weir/sfu/pb"
+	"weir/sfu/problem"
+	"weir/sfu/rtc"
+	"weir/sfu/tree"
+)
+
+// A downstream is one stream that the peer pulls from us.
+type downstream struct {
+	link    *Link
+	pull    uint64
+	stream  *tree.Stream
+	outs    []*rtc.LocalTrack
+	slots   []*slotOut
+	release func() // of the stream
+	entry   string // in the ledger
+
+	done chan struct{}
+	once sync.Once
+}
+
+// serve answers a subscription. It runs on the link's reader and does not
+// block.
+func (l *Link) serve(req *pb.Subscribe) {
+	_, span := tracing.Start(tracing.FromWire(context.Background(), req.Trace), l.links.cfg.Tracer, "subscribe", trace.SpanKindServer,
+		tracing.RPCSystem.String(tracing.System), tracing.RPCMethod.String("cascade/subscribe"), tracing.Peer.String(l.Peer.String()))
+	defer span.End()
+	b, err := l.newDownstream(req)
+	if err != nil {
+		problem.Failed(span, err)
+		var r *capacity.Refusal
+		if !errors.As(err, &r) {
+			r = &capacity.Refusal{Reason: "error", Detail: err.Error()}
+		}
+		l.send(&pb.Message{Body: &pb.Message_Refused{Refused: &pb.Refused{Pull: req.Pull, Reason: r.Reason, Detail: r.Detail}}})
+		return
+	}
+	if span.IsRecording() {
+		span.SetAttributes(tracing.Stream.String(b.stream.Name))
+	}
+	answer := &pb.Subscribed{Pull: b.pull}
+	for _, id := range b.stream.Path() {
+		answer.Path = append(answer.Path, []byte(id))
+	}
+	waiting := false
+	l.mu.Lock()
+	for i, o := range b.outs {
+		c := o.Track.Codec
+		answer.Tracks = append(answer.Tracks, &pb.Track{
+			Id: o.Track.ID, Mime: c.MimeType, Clock: c.ClockRate, Channels: uint32(c.Channels), Fmtp: c.Fmtp, Mid: b.slots[i].mid,
+		})
+		waiting = waiting || b.slots[i].mid == ""
+	}
+	l.mu.Unlock()
+	l.send(&pb.Message{Body: &pb.Message_Subscribed{Subscribed: answer}})
+	if waiting {
+		l.wantOffer()
+	}
+	l.tasks.Start(b.watch)
+}
+
+func (l *Link) newDownstream(req *pb.Subscribe) (*downstream, error) {
+	s := l.links
+	if err := capacity.ValidStreamName(req.Stream); err != nil {
+		return nil, err
+	}
+	st := s.cfg.Stream(req.Stream)
+	if st == nil {
+		return nil, &capacity.Refusal{Reason: "not-here", Detail: "this node does not carry the stream"}
+	}
+	path := st.Path()
+	if slices.Contains(path, l.Peer) {
+		return nil, &capacity.Refusal{Reason: tree.Loop, Detail: "the stream comes here by way of you"}
+	}
+	if most := s.cfg.Depth(); len(path) > most {
+		return nil, &capacity.Refusal{Reason: "depth", Detail: fmt.Sprintf("%d links from the origin, at most %d are allowed", len(path), most)}
+	}
+	if n, most := len(st.Children()), s.cfg.Fanout(); most > 0 && n >= most {
+		return nil, &capacity.Refusal{Reason: "fanout", Detail: fmt.Sprintf("%d of %d pulls of this stream are taken", n, most)}
+	}
+	b := &downstream{link: l, pull: req.Pull, stream: st, done: make(chan struct{})}
+
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.ended {
+		return nil, tree.ErrGone
+	}
+	if l.downstreams[req.Pull] != nil {
+		return nil, &capacity.Refusal{Reason: "pull", Detail: "that number is in use"}
+	}
+	if len(l.slotsOut)+len(st.Tracks) > MaxSlots {
+		return nil, &capacity.Refusal{Reason: "slots", Detail: fmt.Sprintf("%d tracks are the most that one link carries", MaxSlots)}
+	}
+	now := time.Now()
+	b.entry = fmt.Sprintf("pull/%s/%d/%d", l.Peer, l.opened.UnixNano(), req.Pull)
+	if lease, err := s.cfg.Ledger.Claim(now, l.Peer, req.Lease); err == nil {
+		b.entry = lease.ID
+	} else if err := s.cfg.Ledger.Admit(now, b.entry, st.Need(capacity.Cascade)); err != nil {
+		return nil, err
+	}
+	release, ok := st.Use(b, false)
+	if !ok {
+		s.cfg.Ledger.End(b.entry)
+		return nil, &capacity.Refusal{Reason: "not-here", Detail: "the stream has just ended"}
+	}
+	b.release = release
+	for _, t := range st.Tracks {
+		o := l.pc.NewTrack(t, st.Name)
+		o.Relay = true
+		b.outs = append(b.outs, o)
+		b.slots = append(b.slots, l.takeSlot(b, o, now))
+	}
+	l.downstreams[b.pull] = b
+	return b, nil
+}
+
+// takeSlot finds a section for o that has rested, or notes that one is wanted.
+// Called with mu held.
+func (l *Link) takeSlot(b *downstream, o *rtc.LocalTrack, now time.Time) *slotOut {
+	for _, s := range l.slotsOut {
+		if s.out == nil && s.mid != "" && s.mime == o.Track.Codec.MimeType && now.Sub(s.freed) > slotRest && s.sender.ReplaceTrack(o) == nil {
+			o.Follow(s.last.DownTrack)
+			s.out, s.downstream, s.last = o, b, nil
+			return s
+		}
+	}
+	s := &slotOut{out: o, downstream: b, mime: o.Track.Codec.MimeType}
+	l.slotsOut = append(l.slotsOut, s)
+	return s
+}
+
+// begin sends media: the peer is ready.
+func (b *downstream) begin() {
+	select {
+	case <-b.done:
+		return
+	default:
+	}
+	for _, o := range b.outs {
+		o.Track.Add(o.DownTrack)
+	}
+}
+
+// watch tells the peer when the stream has ended here.
+func (b *downstream) watch() {
+	select {
+	case <-b.stream.Over():
+		b.link.send(&pb.Message{Body: &pb.Message_Ended{Ended: &pb.Ended{Pull: b.pull, Reason: b.stream.Why()}}})
+		b.close()
+	case <-b.done:
+	}
+}
+
+func (b *downstream) TellPath(path []peer.ID) {
+	m := &pb.Path{Pull: b.pull}
+	for _, id := range path {
+		m.Path = append(m.Path, []byte(id))
+	}
+	b.link.send(&pb.Message{Body: &pb.Message_Path{Path: m}})
+}
+
+// close stops sending and frees what the pull held.
+func (b *downstream) close() {
+	b.once.Do(func() {
+		close(b.done)
+		for _, o := range b.outs {
+			o.Track.Remove(o.DownTrack)
+		}
+		l := b.link
+		l.mu.Lock()
+		delete(l.downstreams, b.pull)
+		for _, s := range b.slots {
+			s.last, s.out, s.downstream, s.freed = s.out, nil, nil, time.Now()
+		}
+		l.mu.Unlock()
+		b.release()
+		l.links.cfg.Ledger.End(b.entry)
+	})
+}

@@ -1,0 +1,289 @@
+package cascade
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/pion/webrtc/v4"
+	"go.opentelemetry.io/otel/trace"
+
+	"weir/capacity/event"
+	"weir/capacity/tracing"
+	"weir/sfu/forward"
+	"weir/sfu/pb"
+	"weir/sfu/rtc"
+	"weir/sfu/sdp"
+	"weir/sfu/tasks"
+)
+
+const (
+	// heartbeat is the pause between two pings, and linkDead how long a link
+	// may say nothing: five of them.
+	heartbeat = 200 * time.Millisecond
+	linkDead  = 5 * heartbeat
+	// linkLinger is how long a link without pulls is kept by who opened it.
+	linkLinger = 10 * time.Second
+	// linkConsent is how long a link may go without an authenticated
+	// connectivity check; one comes every iceKeepalive. pion takes any packet
+	// from the peer's address for a sign of life.
+	linkConsent = 15 * time.Second
+	// linkSetup bounds the time from opening to media flowing.
+	linkSetup = 10 * time.Second
+	// maxMessage bounds one signalling message, in bytes: an offer of MaxSlots
+	// sections takes about 60 KiB.
+	maxMessage = 256 << 10
+	// MaxSlots bounds the media sections that one end sends in.
+	MaxSlots = 64
+	// linkLines bounds the lines of one description.
+	linkLines = 2 * MaxSlots * 80
+	// maxTracks bounds the tracks of one stream.
+	maxTracks = sdp.MaxSections
+	// slotRest is how long a media section is left alone before another track
+	// takes it, so that late packets of the old one are not taken for the new.
+	slotRest = 2 * time.Second
+	// maxOffers is how often a section is asked for before the peer is given up.
+	maxOffers = 4
+	// sendQueue is how many messages wait for a peer that reads slowly. One
+	// more, and the link is given up.
+	sendQueue = 256
+)
+
+// Limits are the bounds of a peer's description: each end sends in MaxSlots
+// sections.
+var Limits = sdp.Limits{Bytes: maxMessage, Sections: 2 * MaxSlots, Lines: linkLines}
+
+// Reasons that end a pull, as they travel.
+const (
+	reasonLink    = "link"    // the link broke
+	reasonCrossed = "crossed" // both ends opened a link at once
+)
+
+// A Link connects this node with one other by a single PeerConnection, over
+// which either end may pull streams from the other. Its signalling is
+// described in pb/cascade.proto.
+//
+// Whoever opened the link makes the offers. A track travels in a slot: a media
+// section that, once the track has gone, carries the next one of the same
+// codec without another negotiation.
+type Link struct {
+	Peer   peer.ID
+	links  *Links
+	tasks  tasks.Group // readers, the writer, the negotiator, downstreams
+	dialer bool
+	pc     *rtc.Transport
+	signal Signal
+	opened time.Time
+	rtt    atomic.Int64 // of the signalling, ns
+
+	ctx    context.Context // ends with done
+	cancel context.CancelFunc
+
+	queue       chan *pb.Message
+	renegotiate chan struct{}        // dialer: there is something to offer
+	remote      chan *pb.Description // the other end's offers, or answers
+	connected   chan struct{}        // closed when media can flow
+	connectOnce sync.Once
+	opening     trace.Span    // until connected is closed, or the link has ended
+	done        chan struct{} // closed when the link has ended
+	doneOnce    sync.Once
+	why         string // set before done is closed
+
+	mu          sync.Mutex
+	ended       bool
+	lastPull    uint64
+	upstreams   map[uint64]*upstream   // what we pull, by our number
+	downstreams map[uint64]*downstream // what the peer pulls, by its number
+	slotsIn     map[string]*slotIn     // by mid
+	slotsOut    []*slotOut
+	offering    bool      // an offer of ours is to be made, or out
+	idle        time.Time // since when nothing is pulled
+}
+
+// slotIn is a media section that the peer sends in.
+type slotIn struct {
+	remote atomic.Pointer[rtc.RemoteTrack] // nil until it is there
+	next   *forward.UpTrack                // link.mu's: what is carried in it now
+}
+
+// slotOut is a media section that we send in.
+type slotOut struct {
+	sender     *webrtc.RTPSender
+	out        *rtc.LocalTrack // nil: free since freed
+	last       *rtc.LocalTrack // that was sent in it, if it is free
+	downstream *downstream
+	mime       string
+	mid        string // "" until negotiated
+	freed      time.Time
+}
+
+// discard closes a link that was never run.
+func (l *Link) discard() {
+	l.cancel()
+	_ = l.pc.GracefulClose()
+}
+
+// fail ends the link. It does not wait.
+func (l *Link) fail(why string) {
+	l.doneOnce.Do(func() {
+		l.why = why
+		close(l.done)
+		l.cancel()
+	})
+}
+
+// Why a link ends in good order; anything else is a loss.
+const (
+	whyClosing = "this node is closing"
+	whyUnused  = "nothing is pulled over it"
+	whyClosed  = "the other node has closed it"
+)
+
+// lost is the word for links that do not end in good order.
+func (l *Link) lost() string {
+	switch l.why {
+	case whyClosing, whyUnused, whyClosed, reasonCrossed, "media connection " + webrtc.PeerConnectionStateClosed.String():
+		return ""
+	}
+	return "lost"
+}
+
+// run owns the link: when it returns, nothing of it is left.
+func (l *Link) run() {
+	negotiated := make(chan struct{})
+	l.tasks.Start(l.read)
+	l.tasks.Start(l.write)
+	l.tasks.Start(func() {
+		defer close(negotiated)
+		l.negotiate()
+	})
+	beat := time.NewTicker(heartbeat)
+	defer beat.Stop()
+	setup := time.NewTimer(linkSetup)
+	defer setup.Stop()
+	var (
+		coming delivery
+		looked time.Time
+	)
+loop:
+	for {
+		select {
+		case <-l.done:
+			break loop
+		case <-l.links.ctx.Done():
+			l.fail(whyClosing)
+		case now := <-beat.C:
+			l.send(&pb.Message{Body: &pb.Message_Ping{Ping: &pb.Ping{Time: now.UnixNano()}}})
+			if l.dialer && l.unused(now) > linkLinger {
+				l.fail(whyUnused)
+			}
+			if now.Sub(looked) >= deliveryEvery {
+				looked = now
+				l.judge(now, &coming)
+				if silence, ok := l.pc.Silence(now); ok && silence > linkConsent {
+					l.fail(fmt.Sprintf("no connectivity check for %v", linkConsent))
+				}
+			}
+		case <-setup.C:
+			select {
+			case <-l.connected:
+			default:
+				l.fail(fmt.Sprintf("no media connection within %v", linkSetup))
+			}
+		}
+	}
+
+	select {
+	case <-l.connected:
+	default:
+		tracing.Fail(l.opening, "never_connected")
+		l.opening.End()
+	}
+	l.links.mu.Lock()
+	if l.links.links[l.Peer] == l {
+		delete(l.links.links, l.Peer)
+	}
+	l.links.mu.Unlock()
+	l.tasks.Shut()
+	l.mu.Lock()
+	l.ended = true
+	upstreams, downstreams := l.upstreams, l.downstreams
+	l.upstreams, l.downstreams = map[uint64]*upstream{}, map[uint64]*downstream{}
+	l.mu.Unlock()
+	for _, b := range downstreams {
+		b.close()
+	}
+	reason := reasonLink
+	if l.why == reasonCrossed {
+		reason = reasonCrossed
+	}
+	for _, in := range upstreams {
+		in.End(reason)
+	}
+	_ = l.signal.Close()
+	// A description that is set while the connection closes would make pion
+	// start an ICE agent that nobody ends.
+	<-negotiated
+	_ = l.pc.GracefulClose()
+	l.tasks.Wait()
+	l.links.event(event.Event{Kind: event.LinkClosed, Peer: l.Peer, Reason: l.lost(), Detail: l.why, Elapsed: milliseconds(time.Since(l.opened))})
+}
+
+// unused is how long nothing has been pulled either way.
+func (l *Link) unused(now time.Time) time.Duration {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.upstreams) > 0 || len(l.downstreams) > 0 {
+		l.idle = now
+	}
+	return now.Sub(l.idle)
+}
+
+// LinkStatus is a link as seen from this end.
+type LinkStatus struct {
+	Peer       peer.ID   `json:"peer"`
+	State      string    `json:"state"`
+	Dialer     bool      `json:"dialer"` // we opened it
+	RTT        float64   `json:"rtt_ms"`
+	Opened     time.Time `json:"opened"`
+	PullsIn    []string  `json:"pulls_in"`  // streams that come
+	PullsOut   []string  `json:"pulls_out"` // streams that go
+	PacketsIn  int64     `json:"packets_in"`
+	PacketsOut int64     `json:"packets_out"`
+	BytesIn    int64     `json:"bytes_in"`  // payload
+	BytesOut   int64     `json:"bytes_out"` // RTP
+	Lost       int64     `json:"lost"`      // packets that did not come
+}
+
+func (l *Link) status() LinkStatus {
+	st := LinkStatus{
+		Peer: l.Peer, State: l.pc.ConnectionState().String(), Dialer: l.dialer, Opened: l.opened,
+		RTT: milliseconds(time.Duration(l.rtt.Load())), PullsIn: []string{}, PullsOut: []string{},
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, in := range l.upstreams {
+		st.PullsIn = append(st.PullsIn, in.stream)
+		for _, f := range in.feeds {
+			packets, bytes := f.track.Received()
+			st.PacketsIn += packets
+			st.BytesIn += bytes
+			st.Lost += f.up.Lost()
+		}
+	}
+	for _, b := range l.downstreams {
+		st.PullsOut = append(st.PullsOut, b.stream.Name)
+		for _, o := range b.outs {
+			sent := o.Sent()
+			st.PacketsOut += sent.Packets
+			st.BytesOut += sent.Bytes
+		}
+	}
+	slices.Sort(st.PullsIn)
+	slices.Sort(st.PullsOut)
+	return st
+}

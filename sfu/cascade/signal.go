@@ -1,0 +1,177 @@
+package cascade
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+	"google.golang.org/protobuf/proto"
+
+	"weir/capacity"
+	"weir/capacity/frame"
+	"weir/sfu/meter"
+	"weir/sfu/pb"
+)
+
+func (l *Link) send(m *pb.Message) {
+	select {
+	case l.queue <- m:
+	default:
+		l.fail("the peer does not read what we send")
+	}
+}
+
+func (l *Link) write() {
+	for {
+		select {
+		case m := <-l.queue:
+			_ = l.signal.SetWriteDeadline(time.Now().Add(linkDead))
+			if writeMessage(l.signal, m) != nil {
+				// The peer may have said why before it closed: that is the reader's to
+				// find, or that there is nothing.
+				return
+			}
+		case <-l.done:
+			return
+		}
+	}
+}
+
+func writeMessage(w io.Writer, m proto.Message) error {
+	_, err := frame.Write(w, m)
+	return err
+}
+
+func readMessage(r *bufio.Reader) (*pb.Message, error) {
+	m := &pb.Message{}
+	return m, readInto(r, maxMessage, m)
+}
+
+// readInto reads a message of at most so many bytes.
+func readInto(r *bufio.Reader, most int, m proto.Message) error {
+	_, err := frame.Read(r, most, m)
+	return err
+}
+
+func (l *Link) read() {
+	r := bufio.NewReader(l.signal)
+	for {
+		_ = l.signal.SetReadDeadline(time.Now().Add(linkDead))
+		m, err := readMessage(r)
+		if err != nil {
+			if errors.Is(err, io.EOF) {
+				l.fail(whyClosed)
+			} else {
+				l.fail("signalling: " + err.Error())
+			}
+			return
+		}
+		if err := l.handle(m); err != nil {
+			l.fail(err.Error())
+			return
+		}
+	}
+}
+
+// handle acts on one message. It must not block: heartbeats are answered from
+// here. An error ends the link.
+func (l *Link) handle(m *pb.Message) error {
+	switch m := m.Body.(type) {
+	case *pb.Message_Ping:
+		l.send(&pb.Message{Body: &pb.Message_Pong{Pong: m.Ping}})
+	case *pb.Message_Pong:
+		if rtt := time.Since(time.Unix(0, m.Pong.Time)); rtt >= 0 && rtt < linkDead {
+			l.rtt.Store(int64(rtt))
+			l.links.cfg.Measured(meter.RoundTrip, rtt)
+		}
+	case *pb.Message_Subscribe:
+		l.serve(m.Subscribe)
+	case *pb.Message_Subscribed:
+		if in := l.upstream(m.Subscribed.Pull); in != nil {
+			return in.accepted(m.Subscribed)
+		}
+	case *pb.Message_Refused:
+		if m.Refused.Reason == reasonCrossed {
+			l.fail(reasonCrossed)
+		} else if in := l.upstream(m.Refused.Pull); in != nil {
+			in.refused(&capacity.Refusal{Reason: plain(m.Refused.Reason), Detail: plain(m.Refused.Detail)})
+		}
+	case *pb.Message_Start:
+		if b := l.downstream(m.Start.Pull); b != nil {
+			b.begin()
+		}
+	case *pb.Message_Unsubscribe:
+		if b := l.downstream(m.Unsubscribe.Pull); b != nil {
+			b.close()
+		}
+	case *pb.Message_Ended:
+		if in := l.upstream(m.Ended.Pull); in != nil {
+			in.End(plain(m.Ended.Reason))
+		}
+	case *pb.Message_Path:
+		if in := l.upstream(m.Path.Pull); in != nil {
+			path, err := l.parsePath(m.Path.Path)
+			if err != nil {
+				return err
+			}
+			in.move(path)
+		}
+	case *pb.Message_Offer:
+		if l.dialer {
+			return errors.New("an offer from who did not open the link")
+		}
+		return l.described(m.Offer)
+	case *pb.Message_Answer:
+		if !l.dialer {
+			return errors.New("an answer nobody asked for")
+		}
+		return l.described(m.Answer)
+	}
+	return nil
+}
+
+func (l *Link) described(d *pb.Description) error {
+	select {
+	case l.remote <- d:
+		return nil
+	default:
+		return errors.New("a description before the last one was answered")
+	}
+}
+
+// plain bounds a peer's words, and leaves what can be printed.
+func plain(s string) string { return capacity.Printable(s, 200) }
+
+// parsePath reads a path that the peer is the last of.
+func (l *Link) parsePath(raw [][]byte) ([]peer.ID, error) {
+	if len(raw) == 0 || len(raw) > capacity.MaxDepth {
+		return nil, fmt.Errorf("a path of %d nodes", len(raw))
+	}
+	path := make([]peer.ID, len(raw))
+	for i, b := range raw {
+		id, err := peer.IDFromBytes(b)
+		if err != nil {
+			return nil, fmt.Errorf("path: %w", err)
+		}
+		path[i] = id
+	}
+	if path[len(path)-1] != l.Peer {
+		return nil, errors.New("a path that does not end at its sender")
+	}
+	return path, nil
+}
+
+func (l *Link) upstream(pull uint64) *upstream {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.upstreams[pull]
+}
+
+func (l *Link) downstream(pull uint64) *downstream {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.downstreams[pull]
+}

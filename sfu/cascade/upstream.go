@@ -1,0 +1,286 @@
+package cascade
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+	"go.opentelemetry.io/otel/trace"
+
+	"weir/capacity/tracing"
+	"weir/sfu/forward"
+	"weir/sfu/pb"
+	"weir/sfu/problem"
+	"weir/sfu/sdp"
+	"weir/sfu/tree"
+)
+
+// An upstream is one stream that we pull over a link.
+type upstream struct {
+	link   *Link
+	pull   uint64
+	stream string
+
+	result chan error     // how the subscription was answered
+	moved  chan []peer.ID // the sender's new path; the last one counts
+	over   chan struct{}  // closed when the pull has ended
+	once   sync.Once      //
+	why    string         // set before over is closed
+	path   []peer.ID      // to the sender; set before result
+	offers int            // negotiator's: how often a section was asked for in vain
+
+	// The rest belongs to link.mu.
+	described []*pb.Track
+	mids      map[string]string
+	feeds     map[string]*feed
+	started   bool
+}
+
+// A feed is how one track of an upstream reaches its Track.
+type feed struct {
+	link  *Link
+	track *forward.Track
+	up    *forward.UpTrack
+	slot  atomic.Pointer[slotIn]
+}
+
+// RequestKeyframe implements forward.Receiver.
+func (f *feed) RequestKeyframe() bool {
+	slot := f.slot.Load()
+	if slot == nil {
+		return false
+	}
+	remote := slot.remote.Load()
+	return remote != nil && f.link.pc.RequestKeyframe(remote.SSRC())
+}
+
+// subscribe asks the peer for stream. The lease is the peer's, and may be
+// empty. The error is a [capacity.Refusal] if the peer said no.
+func (l *Link) subscribe(ctx context.Context, stream, lease string) (in *upstream, err error) {
+	ctx, span := tracing.Start(ctx, l.links.cfg.Tracer, "subscribe", trace.SpanKindClient,
+		tracing.RPCSystem.String(tracing.System), tracing.RPCMethod.String("cascade/subscribe"), tracing.Peer.String(l.Peer.String()), tracing.Stream.String(stream))
+	defer func() { problem.Failed(span, err); span.End() }()
+	l.mu.Lock()
+	if l.ended {
+		l.mu.Unlock()
+		return nil, tree.ErrGone
+	}
+	l.lastPull++
+	in = &upstream{
+		link: l, pull: l.lastPull, stream: stream,
+		result: make(chan error, 1), moved: make(chan []peer.ID, 1), over: make(chan struct{}),
+		mids: map[string]string{},
+	}
+	l.upstreams[in.pull] = in
+	l.mu.Unlock()
+	l.send(&pb.Message{Body: &pb.Message_Subscribe{Subscribe: &pb.Subscribe{Pull: in.pull, Stream: stream, Lease: lease, Trace: tracing.ToWire(ctx)}}})
+
+	select {
+	case err = <-in.result:
+		if err == nil && slices.Contains(in.path, l.links.cfg.Self) {
+			err = tree.ErrLoop
+		}
+	case <-in.over:
+		err = tree.ErrGone
+		if in.Reason() == reasonCrossed {
+			err = tree.ErrCrossed
+		}
+	case <-ctx.Done():
+		err = fmt.Errorf("%s did not answer a subscription: %w", l.Peer, ctx.Err())
+	}
+	if err != nil {
+		in.Unsubscribe()
+		return nil, err
+	}
+	return in, nil
+}
+
+// accepted takes the peer's answer. An error ends the link: the peer does not
+// keep to the protocol.
+func (in *upstream) accepted(m *pb.Subscribed) error {
+	if len(m.Tracks) == 0 || len(m.Tracks) > maxTracks {
+		return fmt.Errorf("a stream of %d tracks", len(m.Tracks))
+	}
+	path, err := in.link.parsePath(m.Path)
+	if err != nil {
+		return err
+	}
+	seen := map[string]bool{}
+	for _, t := range m.Tracks {
+		if !sdp.IsForwardable(t.Mime) || t.Clock == 0 || t.Channels > 8 || len(t.Fmtp) > sdp.MaxFmtp || len(t.Id) > 32 || seen[t.Id] {
+			return fmt.Errorf("a track %q of codec %q", plain(t.Id), plain(t.Mime))
+		}
+		seen[t.Id] = true
+	}
+
+	l := in.link
+	l.mu.Lock()
+	if in.described != nil {
+		l.mu.Unlock()
+		return errors.New("a subscription answered twice")
+	}
+	in.path, in.described = path, m.Tracks
+	unplaced := false
+	for _, t := range m.Tracks {
+		if t.Mid != "" {
+			in.mids[t.Id] = plain(t.Mid)
+		} else {
+			unplaced = true
+		}
+	}
+	ask := unplaced && !l.offering
+	l.mu.Unlock()
+	if ask {
+		l.wantOffer()
+	}
+	in.result <- nil
+	return nil
+}
+
+func (in *upstream) refused(err error) {
+	select {
+	case in.result <- err:
+	default:
+		in.End(err.Error())
+	}
+}
+
+// Tracks makes tracks as the sender described them.
+func (in *upstream) Tracks() []*forward.Track {
+	in.link.mu.Lock()
+	defer in.link.mu.Unlock()
+	var tracks []*forward.Track
+	for _, t := range in.described {
+		tracks = append(tracks, &forward.Track{ID: t.Id, Codec: forward.Codec{
+			MimeType: t.Mime, ClockRate: t.Clock, Channels: uint16(t.Channels), Fmtp: t.Fmtp,
+		}})
+	}
+	return tracks
+}
+
+// Continues reports whether the sender's tracks can go on as tracks.
+func (in *upstream) Continues(tracks []*forward.Track) bool {
+	return slices.EqualFunc(in.Tracks(), tracks, func(a, b *forward.Track) bool {
+		return a.ID == b.ID && a.Codec.MimeType == b.Codec.MimeType && a.Codec.ClockRate == b.Codec.ClockRate
+	})
+}
+
+// connect makes the pull the source of tracks, which are as newTracks made
+// them, and has the sender start.
+func (in *upstream) Connect(tracks []*forward.Track) {
+	l := in.link
+	feeds := map[string]*feed{}
+	for _, t := range tracks {
+		f := &feed{link: l, track: t}
+		f.up = t.Attach(f)
+		feeds[t.ID] = f
+	}
+	l.mu.Lock()
+	in.feeds = feeds
+	l.mu.Unlock()
+	in.wire()
+}
+
+// assign notes that section mid carries track. It is called by the negotiator.
+func (in *upstream) assign(track, mid string) {
+	in.link.mu.Lock()
+	known := slices.ContainsFunc(in.described, func(t *pb.Track) bool { return t.Id == track })
+	if known && in.mids[track] == "" {
+		in.mids[track] = plain(mid)
+	}
+	in.link.mu.Unlock()
+	in.wire()
+}
+
+// wire joins tracks and sections as far as both are known, and has the sender
+// start when all are.
+func (in *upstream) wire() {
+	l := in.link
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if in.started || in.feeds == nil {
+		return
+	}
+	for id, f := range in.feeds {
+		mid := in.mids[id]
+		if mid == "" {
+			return
+		}
+		if f.slot.Load() != nil {
+			continue
+		}
+		slot := l.slot(mid)
+		slot.next = f.up
+		f.slot.Store(slot)
+		if remote := slot.remote.Load(); remote != nil {
+			remote.Assign(slot.next)
+		}
+	}
+	in.started = true
+	l.send(&pb.Message{Body: &pb.Message_Start{Start: &pb.Start{Pull: in.pull}}})
+}
+
+func (in *upstream) move(path []peer.ID) {
+	for {
+		select {
+		case in.moved <- path:
+			return
+		default:
+		}
+		select {
+		case <-in.moved:
+		default:
+		}
+	}
+}
+
+// Unsubscribe ends the pull by our will.
+func (in *upstream) Unsubscribe() {
+	in.link.send(&pb.Message{Body: &pb.Message_Unsubscribe{Unsubscribe: &pb.Unsubscribe{Pull: in.pull}}})
+	in.End("unsubscribed")
+}
+
+// end notes that the pull is over, and why.
+func (in *upstream) End(why string) {
+	in.once.Do(func() {
+		in.why = why
+		l := in.link
+		l.mu.Lock()
+		delete(l.upstreams, in.pull)
+		for _, f := range in.feeds {
+			if slot := f.slot.Load(); slot != nil && slot.next == f.up {
+				slot.next = nil
+				if remote := slot.remote.Load(); remote != nil {
+					remote.Assign(nil)
+				}
+			}
+			f.up.Close()
+			l.links.lost.Add(max(0, f.up.Lost()))
+		}
+		l.mu.Unlock()
+		close(in.over)
+	})
+}
+
+// Peer is the node that the stream is pulled from.
+func (in *upstream) Peer() peer.ID { return in.link.Peer }
+
+// Path is to that node, origin first.
+func (in *upstream) Path() []peer.ID { return slices.Clone(in.path) }
+
+// RTT is to that node, by the signalling.
+func (in *upstream) RTT() time.Duration { return time.Duration(in.link.rtt.Load()) }
+
+// Moved has the node's path when that changes; the last one counts.
+func (in *upstream) Moved() <-chan []peer.ID { return in.moved }
+
+// Over is closed when the pull has ended.
+func (in *upstream) Over() <-chan struct{} { return in.over }
+
+// Reason is why the pull ended. Only after Over is closed.
+func (in *upstream) Reason() string { return in.why }
