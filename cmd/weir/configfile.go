@@ -6,21 +6,15 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math"
-	"net/url"
 	"os"
-	"regexp"
 	"slices"
-	"strconv"
 	"strings"
-	"time"
 	"unicode/utf8"
 
 	"github.com/urfave/cli/v2"
 	"go.yaml.in/yaml/v4"
 
 	"weir/cmd/weir/cmdline"
-	"weir/cmd/weir/term"
 )
 
 const (
@@ -429,171 +423,4 @@ func (r *configReader) unknown(key string, value *yaml.Node) string {
 		return text + "; the names are those of the flags: weir node --help lists them"
 	}
 	return text
-}
-
-// values reads what a setting is given.
-func (r *configReader) values(name string, f cli.Flag, n *yaml.Node) (list []string, isList bool) {
-	_, repeats := f.(cli.DocGenerationSliceFlag)
-	if repeats {
-		repeats = f.(cli.DocGenerationSliceFlag).IsSliceFlag()
-	}
-	if !r.plain(n) {
-		return nil, false
-	}
-	switch {
-	case n.Kind == yaml.MappingNode:
-		r.at(n, "%s wants %s, not settings within it", name, wanted(f))
-		return nil, false
-	case n.Kind == yaml.SequenceNode && !repeats:
-		r.at(n, "%s wants one value, not a list: %s", name, wanted(f))
-		return nil, false
-	case n.Kind != yaml.SequenceNode:
-		if v, ok := r.scalar(name, f, n); ok {
-			list = append(list, v)
-		}
-		return list, false
-	}
-	if len(n.Content) == 0 {
-		r.at(n, "%s: the list is empty: give values, or take the line out", name)
-	}
-	if len(n.Content) > maxConfigList {
-		r.at(n.Content[maxConfigList], "%s has %d values, at most %d", name, len(n.Content), maxConfigList)
-		return nil, true
-	}
-	for _, item := range n.Content {
-		if !r.plain(item) {
-			continue
-		}
-		if item.Kind != yaml.ScalarNode {
-			r.at(item, "%s wants a list of plain values", name)
-			continue
-		}
-		if v, ok := r.scalar(name, f, item); ok {
-			list = append(list, v)
-		}
-	}
-	return list, true
-}
-
-// scalar reads one value, as the flag would take it.
-func (r *configReader) scalar(name string, f cli.Flag, n *yaml.Node) (string, bool) {
-	v := n.Value
-	wrong := func() (string, bool) {
-		r.at(n, "%s: %s is not %s", name, strconv.Quote(shortened(v, 40)), wanted(f))
-		return "", false
-	}
-	if n.Tag == "!!null" {
-		r.at(n, "%s has no value: give %s, or take the line out", name, wanted(f))
-		return "", false
-	}
-	switch f.(type) {
-	case *cli.BoolFlag:
-		if v != "true" && v != "false" {
-			return wrong()
-		}
-	case *cli.DurationFlag:
-		if _, err := time.ParseDuration(v); err != nil {
-			if _, plain := strconv.ParseFloat(v, 64); plain == nil {
-				r.at(n, "%s: %s has no unit: write for example %ss, %sms or %sm", name, v, v, v, v)
-				return "", false
-			}
-			return wrong()
-		}
-	case *cli.IntFlag, *cli.Int64Flag, *cli.UintFlag, *cli.Uint64Flag:
-		if digits := strings.TrimLeft(v, "+-"); len(digits) > 1 && digits[0] == '0' && strings.Trim(digits, "0123456789") == "" {
-			r.at(n, "%s: %s begins with 0 and would be read as octal: write it without", name, v)
-			return "", false
-		}
-		if i, err := strconv.ParseInt(v, 0, 64); err != nil || i > math.MaxInt32 && strconv.IntSize == 32 {
-			return wrong()
-		}
-	case *cli.Float64Flag:
-		if x, err := strconv.ParseFloat(v, 64); err != nil || math.IsNaN(x) || math.IsInf(x, 0) {
-			return wrong()
-		}
-	default:
-		if v == "" {
-			r.at(n, "%s is empty: give %s, or take the line out", name, wanted(f))
-			return "", false
-		}
-		if strings.ContainsAny(v, "\n\r") && !strings.HasSuffix(name, "-command") {
-			r.at(n, "%s has several lines, and wants one: write it behind the colon", name)
-			return "", false
-		}
-	}
-	return v, true
-}
-
-// shortened is v, cut off after most characters.
-func shortened(v string, most int) string {
-	if len(v) > most {
-		if r := []rune(v); len(r) > most {
-			return string(r[:most]) + "…"
-		}
-	}
-	return v
-}
-
-// wanted is what a flag takes.
-func wanted(f cli.Flag) string {
-	switch f.(type) {
-	case *cli.BoolFlag:
-		return "true or false"
-	case *cli.DurationFlag:
-		return "a time with its unit, such as 10s or 1m30s"
-	case *cli.IntFlag, *cli.Int64Flag, *cli.UintFlag, *cli.Uint64Flag:
-		return "a whole number"
-	case *cli.Float64Flag:
-		return "a number, such as 0.8"
-	case *cli.StringSliceFlag:
-		return "a text, or a list of texts"
-	}
-	return "a text"
-}
-
-var userInfo = regexp.MustCompile(`(://)[^/@\s"']*@`)
-
-// maskSecrets is s without what lets somebody in: passwords in URLs, and the
-// parameters that [term.WithoutSecrets] knows.
-func maskSecrets(s string) string {
-	return term.WithoutSecrets(userInfo.ReplaceAllString(s, "${1}…@"))
-}
-
-// shown is a setting's value as people and programs may see it. Of a URL, what is
-// behind the path is hidden, and of a command all but the program: keys are
-// passed in both.
-func shown(name, value string) string {
-	switch {
-	case value == "":
-		return ""
-	case name == "join":
-		return fmt.Sprintf("(a token of %s)", term.Count(len(value), "character", "characters"))
-	case strings.HasSuffix(name, "-command"):
-		program, rest, _ := strings.Cut(strings.TrimSpace(value), " ")
-		if strings.ContainsAny(program, "=\n") {
-			program, rest = "", value
-		}
-		if rest = strings.TrimSpace(rest); rest != "" {
-			program = strings.TrimSpace(program + fmt.Sprintf(" (and %s)", term.Count(len(rest), "character", "characters")))
-		}
-		return program
-	case strings.Contains(value, "://"):
-		u, err := url.Parse(value)
-		if err != nil {
-			return "(hidden: it is no URL)"
-		}
-		if u.User != nil {
-			u.User = url.User("…")
-		}
-		text := u.Scheme + "://"
-		if u.User != nil {
-			text += "…@"
-		}
-		text += u.Host + u.EscapedPath()
-		if u.RawQuery != "" {
-			text += "?…"
-		}
-		return text
-	}
-	return maskSecrets(value)
 }

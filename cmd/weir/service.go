@@ -3,19 +3,15 @@ package main
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net"
-	"net/http"
 	"net/netip"
 	"os"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"github.com/coreos/go-systemd/v22/daemon"
@@ -23,8 +19,6 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/multiformats/go-multiaddr"
 	"github.com/urfave/cli/v2"
-	"go.opentelemetry.io/otel/attribute"
-	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
 	"golang.org/x/sync/errgroup"
 
 	"weir/capacity"
@@ -32,28 +26,17 @@ import (
 	"weir/capacity/ledger"
 	"weir/capacity/policy"
 	"weir/capacity/scope"
-	"weir/capacity/tracing"
-	"weir/cmd/weir/api"
-	"weir/cmd/weir/build"
-	"weir/cmd/weir/cmdline"
 	"weir/cmd/weir/eventlog"
 	"weir/cmd/weir/hook"
 	"weir/cmd/weir/spans"
 	"weir/dht"
 	"weir/dht/identity"
-	"weir/dht/naming"
 	"weir/dht/scale"
 	"weir/sfu"
 	"weir/sfu/gauge"
-	"weir/sfu/meter"
 	"weir/sfu/proxied"
 	"weir/sfu/rights"
-	"weir/sfu/udp"
 )
-
-// cascadeProtocol is the name of the cascade links' signalling, below
-// /weir/<network-id>/.
-const cascadeProtocol = "cascade/1"
 
 const (
 	defaultLinger = 10 * time.Second
@@ -328,56 +311,6 @@ func (n *node) depth() int {
 	return cmp.Or(n.policy.Policy().Policy().Depth, capacity.MaxDepth)
 }
 
-func listenMedia(log *slog.Logger, addr string, asked bool) (*udp.Socket, error) {
-	socket, err := bindFree(log, "--media-port", addr, asked, udp.Listen)
-	if err != nil {
-		return nil, fmt.Errorf("--media-port: %w", err)
-	}
-	return socket, nil
-}
-
-func listenTCP(log *slog.Logger, addr, flag string, asked bool) (net.Listener, error) {
-	return bindFree(log, flag, addr, asked, func(addr string) (net.Listener, error) {
-		l, err := net.Listen("tcp", addr)
-		if errors.Is(err, syscall.EADDRINUSE) {
-			return nil, fmt.Errorf("%s %s is in use by another process (%w): choose another, or port 0 for any free one", flag, addr, syscall.EADDRINUSE)
-		}
-		if errors.Is(err, syscall.EACCES) {
-			return nil, fmt.Errorf("%s %s: %w: ports below 1024 need root or CAP_NET_BIND_SERVICE (systemd: AmbientCapabilities=CAP_NET_BIND_SERVICE), or take a port above", flag, addr, err)
-		}
-		if err != nil {
-			return nil, fmt.Errorf("%s %s: %w", flag, addr, err)
-		}
-		return l, nil
-	})
-}
-
-// clientHost is the address that clients are told where --http or --media-port
-// binds all of this machine; the zero one where neither does. The error says
-// what to give where there is no such address.
-func (c nodeConfig) clientHost(public net.Listener, media *udp.Socket) (netip.Addr, error) {
-	http := public.Addr().(*net.TCPAddr)
-	anyHTTP := http.IP.IsUnspecified() && c.publicURL == ""
-	anyMedia := media.LocalAddr().(*net.UDPAddr).IP.IsUnspecified()
-	if c.publicIP.IsValid() || !anyHTTP && !anyMedia {
-		return c.publicIP, nil
-	}
-	addrs, err := machineAddrs()
-	if err != nil {
-		return netip.Addr{}, fmt.Errorf("addresses of this machine: %w", err)
-	}
-	host, err := onlyAddr(addrs)
-	switch {
-	case err == nil:
-		c.log.Info("clients are told the only address of this machine", "address", host)
-	case anyHTTP:
-		return host, cmdline.BadInput(fmt.Errorf("--http %s: clients cannot be told a wildcard, and %w: give --public-url http://HOST:%d with the one that they reach", c.http, err, http.Port))
-	case len(addrs) > 0: // ICE offers them all; the record has room for one
-		host = addrs[0]
-	}
-	return host, nil
-}
-
 // run serves until ctx is done or a part fails. All work as long as the
 // process is here.
 func (n *node) run(ctx context.Context) error {
@@ -466,324 +399,4 @@ func (n *node) announce(ctx context.Context) error {
 		return writeReady(n.cfg.readyFile, info)
 	}
 	return nil
-}
-
-func (n *node) ready() api.Ready {
-	info := api.Ready{
-		PeerID: n.dht.ID().String(), Name: n.cfg.name, HTTP: n.localURL(), Admin: "http://" + n.adminAddr(),
-		Media: n.media(), PID: os.Getpid(), Network: n.cfg.network, DataDir: n.cfg.dataDir,
-	}
-	if n.scrapes != nil {
-		info.Metrics = "http://" + n.scrapes.Addr().String()
-	}
-	for _, a := range n.dht.Overlay().Addrs() {
-		info.P2P = append(info.P2P, a.String())
-	}
-	return info
-}
-
-func (n *node) publicURL() string {
-	if n.cfg.publicURL != "" {
-		return n.cfg.publicURL
-	}
-	return n.localURL()
-}
-
-// adminAddr is where the admin API is reached from this machine.
-func (n *node) adminAddr() string {
-	at := n.admin.Addr().(*net.TCPAddr).AddrPort()
-	if at.Addr().IsUnspecified() {
-		at = netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), at.Port())
-	}
-	return at.String()
-}
-
-// localURL is where --http is reached without what --public-url says.
-func (n *node) localURL() string {
-	at := n.public.Addr().(*net.TCPAddr).AddrPort()
-	if at.Addr().IsUnspecified() {
-		host := n.host
-		if !host.IsValid() {
-			host = netip.AddrFrom4([4]byte{127, 0, 0, 1})
-		}
-		at = netip.AddrPortFrom(host, at.Port())
-	}
-	return n.cfg.tls.url(at, n.cfg.publicURL)
-}
-
-// media is where others reach the port of all media.
-func (n *node) media() string {
-	at := n.gauge.Socket.LocalAddr().(*net.UDPAddr).AddrPort()
-	if n.cfg.publicIP.IsValid() {
-		at = netip.AddrPortFrom(n.cfg.publicIP, at.Port())
-	} else if at.Addr().IsUnspecified() && n.host.IsValid() {
-		at = netip.AddrPortFrom(n.host, at.Port())
-	}
-	return at.String()
-}
-
-func newServer(h http.Handler, log *slog.Logger) *http.Server {
-	return &http.Server{
-		Handler:           h,
-		ReadHeaderTimeout: 5 * time.Second,
-		ReadTimeout:       15 * time.Second,
-		IdleTimeout:       60 * time.Second,
-		MaxHeaderBytes:    16 << 10,
-		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
-	}
-}
-
-// serve runs s on l until ctx is done.
-func serve(ctx context.Context, s *http.Server, l net.Listener) error {
-	s.BaseContext = func(net.Listener) context.Context { return ctx } // ends event streams
-	stop := context.AfterFunc(ctx, func() {
-		grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), httpShutdown)
-		defer cancel()
-		if s.Shutdown(grace) != nil {
-			_ = s.Close()
-		}
-	})
-	defer stop()
-	if err := s.Serve(l); !errors.Is(err, http.ErrServerClosed) {
-		return err
-	}
-	return ctx.Err()
-}
-
-// sample is what the node claims about itself now.
-func (n *node) sample() (capacity.Record, []capacity.Carriage) {
-	r := capacity.Record{
-		Name: n.cfg.name, URL: n.publicURL(), Media: n.media(), Region: n.cfg.region, Zone: n.cfg.zone,
-		Release: build.Release(), Features: n.features(), Policy: n.policy.Policy().Policy().Version,
-	}
-	n.ledger.Totals(time.Now()).Fill(&r)
-	reading := n.gauge.Read()
-	r.Cores, r.Downlink.Used = reading.Cores, reading.Downlink
-	return r, n.sfu.Carriages()
-}
-
-func (n *node) features() []string {
-	list := append([]string{"whip", "whep", "cascade/1"}, n.rights.Features(n.dht.ID())...)
-	if n.provisioner != nil {
-		list = append(list, dht.ProvisionFeature)
-	}
-	if n.releaser != nil && n.releaser.releasable() {
-		list = append(list, releasableFeature)
-	}
-	return list
-}
-
-// addrs are this node's libp2p addresses, as many as a ticket takes.
-func (n *node) addrs() []multiaddr.Multiaddr {
-	all := n.dht.Overlay().Host.Addrs()
-	return all[:min(len(all), capacity.MaxAddrs)]
-}
-
-// dial opens the signalling of a cascade link, and keeps the connection below
-// it for as long.
-func (n *node) dial(ctx context.Context, id peer.ID, addrs []multiaddr.Multiaddr) (sfu.Signal, error) {
-	s, err := n.dht.Overlay().OpenStream(ctx, id, addrs, cascadeProtocol)
-	if err != nil {
-		return nil, err
-	}
-	n.dht.Overlay().Protect(id)
-	return s, nil
-}
-
-// handover opens a stream on which a client's request is handed to id.
-func (n *node) handover(ctx context.Context, id peer.ID, addrs []multiaddr.Multiaddr) (sfu.Signal, error) {
-	s, err := n.dht.Overlay().OpenStream(ctx, id, addrs, sfu.OverflowProtocol)
-	if err != nil {
-		return nil, err
-	}
-	return s, nil
-}
-
-// locate finds a carrier of the stream and reserves a pull on it.
-func (n *node) locate(ctx context.Context, need capacity.Need, exclude []peer.ID) (sfu.Carrier, error) {
-	placed, d, err := n.dht.Place(ctx, dht.StreamTopic(need.Stream), need, exclude)
-	n.decided(ctx, d, err)
-	if err != nil {
-		return sfu.Carrier{}, notLive(d, err)
-	}
-	return sfu.Carrier{Node: placed.Candidate.Record.Node, Addrs: placed.Candidate.Record.Addrs, Lease: placed.Lease.ID}, nil
-}
-
-// live reports whether another node carries the stream, as far as those who
-// hold its records say now.
-func (n *node) live(ctx context.Context, stream string) bool {
-	ctx, cancel := context.WithTimeout(ctx, liveTime)
-	defer cancel()
-	answer, err := n.dht.Find(ctx, dht.StreamTopic(stream), meter.DefaultNeed(capacity.View, stream), []peer.ID{n.dht.ID()})
-	if err != nil {
-		n.log.Debug("stream looked for in vain", "stream", stream, "err", err)
-	}
-	return len(answer.Candidates) > 0 || len(answer.Rejected) > 0
-}
-
-// decided keeps and counts a placement that ended with err.
-func (n *node) decided(ctx context.Context, d dht.Decision, err error) {
-	n.view.decided(d)
-	e := placementEvent(d, err)
-	e.Trace = tracing.ID(ctx)
-	n.events.Add(e)
-	n.counters.decided(d, err)
-}
-
-// event takes what happens to media.
-func (n *node) event(e sfu.Event) {
-	if e.Kind == event.Refused {
-		n.counters.refused(e.Reason)
-	}
-	n.counters.tallies.add(e, n.counters.times)
-	n.events.Add(e)
-}
-
-// claim takes the name of a stream for a publisher here.
-func (n *node) claim(ctx context.Context, stream string) (release func(), err error) {
-	release, err = n.dht.Claim(ctx, stream)
-	var taken *naming.Taken
-	if errors.As(err, &taken) {
-		return nil, &sfu.TakenError{Node: taken.At, Now: taken.Now}
-	}
-	return release, unanswered(err)
-}
-
-// published tells where else the stream is published.
-func (n *node) published(ctx context.Context, stream string) ([]peer.ID, error) {
-	nodes, err := n.dht.Publishers(ctx, stream)
-	return nodes, unanswered(err)
-}
-
-// unanswered is err, as an [*sfu.UnansweredError] if it means that nothing is
-// known.
-func unanswered(err error) error {
-	var silent *dht.Unanswered
-	if !errors.As(err, &silent) {
-		return err
-	}
-	return &sfu.UnansweredError{Why: silent.Words()}
-}
-
-// notLive is [sfu.ErrNotLive] if the placement failed since nobody carries the
-// stream, as those who have to know have said, and err otherwise.
-func notLive(d dht.Decision, err error) error {
-	var refusal *capacity.Refusal
-	if errors.As(err, &refusal) && refusal.Reason == dht.NoCandidates && d.Held == 0 {
-		return sfu.ErrNotLive
-	}
-	return unanswered(err)
-}
-
-// place finds a helper for a client that this node cannot take, if need be a
-// server that is started for it.
-func (n *node) place(ctx context.Context, need capacity.Need, exclude []peer.ID) (sfu.Helper, error) {
-	finding, cancel := context.WithTimeout(ctx, placeTime)
-	defer cancel()
-	helper, err := n.placeOnce(finding, need, exclude)
-	var refused *capacity.Refusal
-	if errors.As(err, &refused) && refused.Reason == dht.Unreachable {
-		// Nobody who may have room has said that there is none.
-		return helper, &sfu.UnansweredError{Why: "this node is full, and those that may have room do not answer: " + refused.Detail, RetryAfter: placeRetryAfter}
-	}
-	if refused != nil && ctx.Err() == nil {
-		return n.awaitServer(ctx, need, exclude, refused)
-	}
-	return helper, err
-}
-
-// placeAny finds a helper among the nodes that there are, and returns what its
-// record says that it can. For a viewer a node that carries the stream already is
-// best: it needs no new pull.
-func (n *node) placeAny(ctx context.Context, need capacity.Need, exclude []peer.ID) (sfu.Helper, []string, error) {
-	if need.Purpose == capacity.View {
-		placed, d, err := n.dht.Place(ctx, dht.StreamTopic(need.Stream), need, exclude)
-		n.decided(ctx, d, err)
-		if err == nil {
-			return helper(placed, d, "carries it already"), placed.Candidate.Record.Features, nil
-		}
-		if errors.Is(notLive(d, err), sfu.ErrNotLive) && !n.carries(need.Stream) {
-			return sfu.Helper{}, nil, sfu.ErrNotLive
-		}
-	}
-	placed, d, err := n.dht.Place(ctx, dht.CapacityTopic(), need, exclude)
-	n.decided(ctx, d, err)
-	if silent := new(dht.Unanswered); errors.As(err, &silent) {
-		return sfu.Helper{}, nil, &sfu.UnansweredError{Why: "this node is full, and who has room cannot be found out: " + silent.Words(), RetryAfter: placeRetryAfter}
-	}
-	if err != nil {
-		return sfu.Helper{}, nil, err
-	}
-	return helper(placed, d, "will pull it"), placed.Candidate.Record.Features, nil
-}
-
-func (n *node) carries(stream string) bool {
-	return slices.ContainsFunc(n.sfu.Carriages(), func(c capacity.Carriage) bool { return c.Stream == stream })
-}
-
-func helper(p dht.Placed, d dht.Decision, how string) sfu.Helper {
-	r := p.Candidate.Record
-	score := 0.0
-	passed := 0
-	for _, v := range d.Verdicts {
-		if v.Rule == "" {
-			passed++
-		}
-		if v.Node == r.Node {
-			score = v.Score
-		}
-	}
-	return sfu.Helper{
-		Node: r.Node, Addrs: r.Addrs, URL: r.URL, Lease: p.Lease,
-		Why: fmt.Sprintf("chosen with score %.2f at stress %.2f, of %d that passed (%d records held); %s; found in %.1f ms, reserved in %.1f ms",
-			score, r.Stress(), passed, d.Held, how, d.FindMillis, d.ReserveMillis),
-	}
-}
-
-func (n *node) status() api.Status {
-	info := n.ready()
-	record, _ := n.sample()
-	record.Node, record.Addrs, record.Coordinate = n.dht.ID(), n.dht.Overlay().Host.Addrs(), n.dht.Overlay().Coords.Here()
-	record.TTL, record.Issued = capacity.DefaultTTL, time.Now()
-	totals := n.ledger.Totals(time.Now())
-	counts := n.sfu.Counts()
-	s := api.Status{
-		PeerID: n.dht.ID(), Name: n.cfg.name, Release: build.Release(), Network: n.cfg.network, Discovery: n.cfg.discovery, Region: n.cfg.region,
-		State: totals.State, Stress: totals.Stress, Uptime: time.Since(n.began).Milliseconds(),
-		P2P: info.P2P, HTTP: info.HTTP, TLS: n.cfg.tls.status(), Admin: info.Admin, Media: info.Media, Policy: n.policy.Policy().Policy().Version,
-		Overflow: n.tuned.Load().overflow, Publishers: counts.Publishers, Viewers: counts.Viewers, Streams: counts.Streams,
-		Links: counts.Links, Leases: totals.Leases, Peers: len(n.dht.Overlay().Host.Network().Peers()),
-		NotForwarded: n.sfu.NotForwarded(), Goroutines: runtime.NumGoroutine(), Drain: n.drainStatus(), Waiting: int64(n.waiters.count()),
-		Provision: n.provisioner.status(), Requests: api.Requests{SettingUp: counts.Setups, Waiting: counts.Waiting}, Releasable: n.releaser != nil && n.releaser.releasable(), Record: record, Traffic: n.dht.Overlay().Traffic.List(),
-	}
-	if n.cfg.servers != nil {
-		s.Servers = len(n.cfg.servers.Servers())
-	}
-	for _, t := range n.dht.Held() {
-		s.Holds += len(t.Records)
-	}
-	return s
-}
-
-// shortID is a peer ID for people.
-func shortID(id peer.ID) string {
-	s := id.String()
-	if len(s) > 8 {
-		return "…" + s[len(s)-8:]
-	}
-	return s
-}
-
-// aboutNode are the attributes of everything that a node exports.
-func aboutNode(self peer.ID, cfg nodeConfig) []attribute.KeyValue {
-	about := []attribute.KeyValue{
-		semconv.ServiceInstanceID(self.String()), semconv.ServiceNamespace(cfg.network), attribute.String("weir.node.name", cfg.name),
-	}
-	if cfg.region != "" {
-		about = append(about, semconv.CloudRegion(cfg.region))
-	}
-	if cfg.zone != "" {
-		about = append(about, semconv.CloudAvailabilityZone(cfg.zone))
-	}
-	return about
 }

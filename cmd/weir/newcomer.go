@@ -1,0 +1,220 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"weir/capacity"
+	"weir/capacity/tracing"
+	"weir/cmd/weir/term"
+	"weir/dht"
+	"weir/dht/scale"
+	"weir/sfu"
+)
+
+// regionRecords are the records of a region's nodes that take part, or will.
+func (n *node) regionRecords(ctx context.Context, region string) ([]capacity.Record, error) {
+	ctx, cancel := context.WithTimeout(ctx, snapshotTimeout)
+	defer cancel()
+	topic := dht.ShardTopic(region, "")
+	survey, err := n.dht.Reader.Survey(ctx, topic)
+	if err == nil && !survey.Hearing.Enough() {
+		err = &dht.Unanswered{Topic: topic, Hearing: survey.Hearing}
+	}
+	if err != nil {
+		return nil, err
+	}
+	var records []capacity.Record
+	add := func(r capacity.Record) {
+		if r.Region == region && r.State != capacity.Draining {
+			records = append(records, r)
+		}
+	}
+	add(survey.Me)
+	for _, c := range survey.Candidates {
+		add(c.Record)
+	}
+	return records, nil
+}
+
+// roomFor looks for a node with room for need, as for a client that is to be
+// handed on, and has it keep that room for a moment: only the node itself knows.
+func (n *node) roomFor(ctx context.Context, region string, need capacity.Need) (peer.ID, error) {
+	need.Region = cmp.Or(need.Region, region)
+	records, err := n.regionRecords(ctx, region)
+	if err != nil {
+		return "", err
+	}
+	if most := largest(records); len(records) > 0 && (most.Uplink < need.Uplink || most.Packets < need.Packets) {
+		return "", &capacity.Refusal{
+			Reason:     scale.ProvisioningWouldNotHelp,
+			Detail:     fmt.Sprintf("no node of the region could take %s and %d packets/s if it were empty: another one would not, either", term.Bitrate(need.Uplink), need.Packets),
+			RetryAfter: placeRetryAfter,
+		}
+	}
+	placed, d, err := n.dht.Place(ctx, dht.CapacityTopic(), need, nil)
+	var refused *capacity.Refusal
+	switch {
+	case err == nil:
+		n.dht.ReleaseLease(ctx, placed.Lease)
+		return placed.Candidate.Record.Node, nil
+	case errors.As(err, &refused) && refused.Reason != dht.Unreachable:
+		return "", nil
+	case refused != nil:
+		return "", fmt.Errorf("%d nodes may have room and do not answer", len(d.Reservations))
+	}
+	return "", err
+}
+
+// largest is the most that one of the nodes could take if it were empty.
+func largest(records []capacity.Record) (most struct{ Uplink, Packets int64 }) {
+	limit := func(u capacity.Usage) int64 {
+		if u.Limit == 0 {
+			return math.MaxInt64
+		}
+		return u.Limit
+	}
+	for _, r := range records {
+		most.Uplink, most.Packets = max(most.Uplink, limit(r.Uplink)), max(most.Packets, limit(r.Packets))
+	}
+	return most
+}
+
+// awaitServer has a server started for a need that nobody has room for, and
+// waits until there is room, there or elsewhere, or until the policy's wait is
+// over. The error is a *capacity.Refusal that says why it did not help; if nobody
+// starts servers it is refused itself.
+func (n *node) awaitServer(ctx context.Context, need capacity.Need, exclude []peer.ID, refused *capacity.Refusal) (sfu.Helper, error) {
+	if n.waiters.hopeless(time.Now()) {
+		return sfu.Helper{}, refused
+	}
+	region := cmp.Or(need.Region, n.cfg.region)
+	me, _ := n.sample()
+	if rule := n.policy.Policy().RejectsNew(need, me, region); rule != "" {
+		return sfu.Helper{}, &capacity.Refusal{
+			Reason:     scale.ProvisioningWouldNotHelp,
+			Detail:     fmt.Sprintf("%s; a new server would not help: the policy's rule %q refuses it as well", refused.Detail, rule),
+			RetryAfter: refused.RetryAfter,
+		}
+	}
+	if !n.waiters.enter() {
+		return sfu.Helper{}, &capacity.Refusal{Reason: refused.Reason, Detail: fmt.Sprintf("%s; %d requests wait for a server already", refused.Detail, waitingMost), RetryAfter: refused.RetryAfter}
+	}
+	defer n.waiters.leave()
+	began := time.Now()
+	settings := n.policy.Policy().Policy().Provision.OrDefault()
+	ctx, cancel := context.WithTimeout(ctx, settings.WaitTimeout)
+	defer cancel()
+	helper, err := n.placeOnNewcomer(ctx, region, need, exclude, refused)
+	if errors.Is(err, scale.ErrNoProvisioner) {
+		n.waiters.foundNobody(time.Now())
+		return helper, refused
+	}
+	outcome := "placed"
+	e := sfu.Event{Stream: need.Stream, Peer: helper.Node, Trace: tracing.ID(ctx), Detail: helper.Why, Elapsed: millisecondsOf(time.Since(began))}
+	if err != nil {
+		outcome, e.Detail = "refused", err.Error()
+	}
+	n.outcomes.add(outcome)
+	e.Time, e.Kind = time.Now(), provisionKind(outcome)
+	n.events.Add(e)
+	return helper, err
+}
+
+func (n *node) placeOnNewcomer(ctx context.Context, region string, need capacity.Need, exclude []peer.ID, refused *capacity.Refusal) (sfu.Helper, error) {
+	deadline, _ := ctx.Deadline()
+	began := time.Now()
+	var asked time.Time
+	why := refused // what to say when the wait ends
+	for {
+		if time.Since(asked) >= askAgain {
+			asked = time.Now()
+			coming, err := n.dht.Provisioners.Provision(ctx, region, need, refused.Reason)
+			var no *capacity.Refusal
+			switch {
+			case err == nil:
+				why = &capacity.Refusal{
+					Reason:     scale.ProvisioningTimedOut,
+					Detail:     fmt.Sprintf("a server is on its way (request %s), but was not there within %v", coming.Request, time.Until(deadline).Round(time.Second)+time.Since(began).Round(time.Second)),
+					RetryAfter: max(time.Until(coming.Until), time.Second),
+				}
+			case errors.As(err, &no):
+				why = no
+				if no.Reason == scale.ProvisioningFailed || no.Reason == scale.ProvisioningTimedOut || no.Reason == scale.ProvisioningWouldNotHelp || time.Now().Add(no.RetryAfter).After(deadline) {
+					return sfu.Helper{}, no
+				}
+			case errors.Is(err, scale.ErrNoProvisioner):
+				return sfu.Helper{}, err
+			case ctx.Err() == nil:
+				n.log.Debug("provisioner not reached", "region", region, "err", err)
+				why = &capacity.Refusal{Reason: "provisioner-unreachable", Detail: "who starts servers does not answer", RetryAfter: placeRetryAfter}
+			}
+		}
+		after, room := n.waiters.turn()
+		turn := time.NewTimer(after)
+		select {
+		case <-turn.C:
+		case <-room:
+			turn.Stop()
+		case <-ctx.Done():
+			turn.Stop()
+			if cause := context.Cause(ctx); !errors.Is(cause, context.DeadlineExceeded) {
+				return sfu.Helper{}, cause // the client has gone
+			}
+			return sfu.Helper{}, why
+		}
+		helper, err := n.placeOnce(ctx, need, exclude)
+		var again *capacity.Refusal
+		if err == nil {
+			n.waiters.found()
+		}
+		if err == nil || ctx.Err() == nil && !errors.As(err, &again) {
+			return helper, err
+		}
+	}
+}
+
+// placeRetryAfter is when to come again if it is not known when there is room.
+const placeRetryAfter = 5 * time.Second
+
+// provisionRegions are the regions that --provision-region names, by default
+// the node's own.
+func provisionRegions(given []string, own string) ([]string, error) {
+	if len(given) == 0 {
+		given = []string{own}
+	}
+	regions := slices.Compact(slices.Sorted(slices.Values(given)))
+	const most = 32
+	if len(regions) > most {
+		return nil, fmt.Errorf("--provision-region: %d regions, at most %d", len(regions), most)
+	}
+	for _, r := range regions {
+		if len(r) > capacity.MaxLabel {
+			return nil, fmt.Errorf("--provision-region %s: a region has at most %d bytes", r, capacity.MaxLabel)
+		}
+	}
+	return regions, nil
+}
+
+// provisionLine is what status says of a region.
+func provisionLine(s scale.Status, now time.Time) string {
+	line := s.Phase
+	if s.LastRun.IsZero() {
+		return line + ", no server asked for yet"
+	}
+	line += fmt.Sprintf(", last run %v ago", now.Sub(s.LastRun).Round(time.Second))
+	if wait := s.Cooldown.Sub(now).Round(time.Second); wait > 0 {
+		line += fmt.Sprintf(", none before %v", wait)
+	}
+	if s.Failures > 0 {
+		line += fmt.Sprintf(", %s in a row: %s", term.Count(s.Failures, "failure", "failures"), s.Last)
+	}
+	return line
+}

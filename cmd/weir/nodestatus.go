@@ -1,0 +1,143 @@
+package main
+
+import (
+	"net"
+	"net/netip"
+	"os"
+	"runtime"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+	"go.opentelemetry.io/otel/attribute"
+	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
+
+	"weir/capacity"
+	"weir/cmd/weir/api"
+	"weir/cmd/weir/build"
+	"weir/dht"
+)
+
+func (n *node) ready() api.Ready {
+	info := api.Ready{
+		PeerID: n.dht.ID().String(), Name: n.cfg.name, HTTP: n.localURL(), Admin: "http://" + n.adminAddr(),
+		Media: n.media(), PID: os.Getpid(), Network: n.cfg.network, DataDir: n.cfg.dataDir,
+	}
+	if n.scrapes != nil {
+		info.Metrics = "http://" + n.scrapes.Addr().String()
+	}
+	for _, a := range n.dht.Overlay().Addrs() {
+		info.P2P = append(info.P2P, a.String())
+	}
+	return info
+}
+
+func (n *node) publicURL() string {
+	if n.cfg.publicURL != "" {
+		return n.cfg.publicURL
+	}
+	return n.localURL()
+}
+
+// adminAddr is where the admin API is reached from this machine.
+func (n *node) adminAddr() string {
+	at := n.admin.Addr().(*net.TCPAddr).AddrPort()
+	if at.Addr().IsUnspecified() {
+		at = netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), at.Port())
+	}
+	return at.String()
+}
+
+// localURL is where --http is reached without what --public-url says.
+func (n *node) localURL() string {
+	at := n.public.Addr().(*net.TCPAddr).AddrPort()
+	if at.Addr().IsUnspecified() {
+		host := n.host
+		if !host.IsValid() {
+			host = netip.AddrFrom4([4]byte{127, 0, 0, 1})
+		}
+		at = netip.AddrPortFrom(host, at.Port())
+	}
+	return n.cfg.tls.url(at, n.cfg.publicURL)
+}
+
+// media is where others reach the port of all media.
+func (n *node) media() string {
+	at := n.gauge.Socket.LocalAddr().(*net.UDPAddr).AddrPort()
+	if n.cfg.publicIP.IsValid() {
+		at = netip.AddrPortFrom(n.cfg.publicIP, at.Port())
+	} else if at.Addr().IsUnspecified() && n.host.IsValid() {
+		at = netip.AddrPortFrom(n.host, at.Port())
+	}
+	return at.String()
+}
+
+// sample is what the node claims about itself now.
+func (n *node) sample() (capacity.Record, []capacity.Carriage) {
+	r := capacity.Record{
+		Name: n.cfg.name, URL: n.publicURL(), Media: n.media(), Region: n.cfg.region, Zone: n.cfg.zone,
+		Release: build.Release(), Features: n.features(), Policy: n.policy.Policy().Policy().Version,
+	}
+	n.ledger.Totals(time.Now()).Fill(&r)
+	reading := n.gauge.Read()
+	r.Cores, r.Downlink.Used = reading.Cores, reading.Downlink
+	return r, n.sfu.Carriages()
+}
+
+func (n *node) features() []string {
+	list := append([]string{"whip", "whep", "cascade/1"}, n.rights.Features(n.dht.ID())...)
+	if n.provisioner != nil {
+		list = append(list, dht.ProvisionFeature)
+	}
+	if n.releaser != nil && n.releaser.releasable() {
+		list = append(list, releasableFeature)
+	}
+	return list
+}
+
+func (n *node) status() api.Status {
+	info := n.ready()
+	record, _ := n.sample()
+	record.Node, record.Addrs, record.Coordinate = n.dht.ID(), n.dht.Overlay().Host.Addrs(), n.dht.Overlay().Coords.Here()
+	record.TTL, record.Issued = capacity.DefaultTTL, time.Now()
+	totals := n.ledger.Totals(time.Now())
+	counts := n.sfu.Counts()
+	s := api.Status{
+		PeerID: n.dht.ID(), Name: n.cfg.name, Release: build.Release(), Network: n.cfg.network, Discovery: n.cfg.discovery, Region: n.cfg.region,
+		State: totals.State, Stress: totals.Stress, Uptime: time.Since(n.began).Milliseconds(),
+		P2P: info.P2P, HTTP: info.HTTP, TLS: n.cfg.tls.status(), Admin: info.Admin, Media: info.Media, Policy: n.policy.Policy().Policy().Version,
+		Overflow: n.tuned.Load().overflow, Publishers: counts.Publishers, Viewers: counts.Viewers, Streams: counts.Streams,
+		Links: counts.Links, Leases: totals.Leases, Peers: len(n.dht.Overlay().Host.Network().Peers()),
+		NotForwarded: n.sfu.NotForwarded(), Goroutines: runtime.NumGoroutine(), Drain: n.drainStatus(), Waiting: int64(n.waiters.count()),
+		Provision: n.provisioner.status(), Requests: api.Requests{SettingUp: counts.Setups, Waiting: counts.Waiting}, Releasable: n.releaser != nil && n.releaser.releasable(), Record: record, Traffic: n.dht.Overlay().Traffic.List(),
+	}
+	if n.cfg.servers != nil {
+		s.Servers = len(n.cfg.servers.Servers())
+	}
+	for _, t := range n.dht.Held() {
+		s.Holds += len(t.Records)
+	}
+	return s
+}
+
+// shortID is a peer ID for people.
+func shortID(id peer.ID) string {
+	s := id.String()
+	if len(s) > 8 {
+		return "…" + s[len(s)-8:]
+	}
+	return s
+}
+
+// aboutNode are the attributes of everything that a node exports.
+func aboutNode(self peer.ID, cfg nodeConfig) []attribute.KeyValue {
+	about := []attribute.KeyValue{
+		semconv.ServiceInstanceID(self.String()), semconv.ServiceNamespace(cfg.network), attribute.String("weir.node.name", cfg.name),
+	}
+	if cfg.region != "" {
+		about = append(about, semconv.CloudRegion(cfg.region))
+	}
+	if cfg.zone != "" {
+		about = append(about, semconv.CloudAvailabilityZone(cfg.zone))
+	}
+	return about
+}

@@ -1,0 +1,175 @@
+package main
+
+import (
+	"bytes"
+	"cmp"
+	"crypto"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"slices"
+	"strings"
+	"time"
+)
+
+// A pairError says why a certificate and its key are not used. Reason is a word
+// of a bounded set, for metrics and events.
+type pairError struct {
+	reason string
+	err    error
+}
+
+func (e *pairError) Error() string { return e.err.Error() }
+
+func (e *pairError) Unwrap() error { return e.err }
+
+func unusable(reason, format string, args ...any) error {
+	return &pairError{reason, fmt.Errorf(format, args...)}
+}
+
+// readPEM reads a whole file of bounded size, which can be read again.
+func readPEM(path string) ([]byte, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("%s is not a regular file", path)
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		if errors.Is(err, fs.ErrPermission) {
+			err = fmt.Errorf("%w: let the user that weir runs as read it", err)
+		}
+		return nil, err
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, maxPEM+1))
+	if err == nil && len(b) > maxPEM {
+		err = fmt.Errorf("%s has more than %d bytes: that is no certificate or key", path, maxPEM)
+	}
+	return b, err
+}
+
+// parsePair returns the certificate in certPEM with the key in keyPEM, if it is
+// valid now. The error is a [*pairError] that says what is wrong and what to do.
+func parsePair(certFile string, certPEM []byte, keyFile string, keyPEM []byte, now time.Time) (*tls.Certificate, error) {
+	certs, _, err := blocks("--tls-cert", certFile, certPEM)
+	if err != nil {
+		return nil, err
+	}
+	_, keys, err := blocks("--tls-key", keyFile, keyPEM)
+	switch {
+	case err != nil:
+		return nil, err
+	case len(certs) == 0 && bytes.Contains(certPEM, []byte("PRIVATE KEY-----")):
+		return nil, unusable(pairMalformed, "--tls-cert %s has a private key and no certificate: are --tls-cert and --tls-key swapped?", certFile)
+	case len(certs) == 0:
+		return nil, unusable(pairMalformed, "--tls-cert %s has no certificate in it: want PEM, with -----BEGIN CERTIFICATE-----", certFile)
+	case keys == 0:
+		return nil, unusable(pairMalformed, "--tls-key %s has no private key in it: want PEM, with -----BEGIN PRIVATE KEY-----", keyFile)
+	}
+	pair, err := tls.X509KeyPair(certPEM, keyPEM)
+	if err != nil {
+		if key := publicOf(keyPEM); key != nil && !key.Equal(certs[0].PublicKey) {
+			if i := slices.IndexFunc(certs, func(c *x509.Certificate) bool { return key.Equal(c.PublicKey) }); i > 0 {
+				return nil, unusable(pairMismatch, "--tls-cert %s: the certificate of the key in %s is the file's number %d: put it first, and then the intermediates", certFile, keyFile, i+1)
+			}
+			return nil, unusable(pairMismatch, "--tls-key %s is not the key of the certificate in %s, which is %s: give the two that were made together", keyFile, certFile, called509(certs[0]))
+		}
+		return nil, unusable(pairMalformed, "--tls-cert %s, --tls-key %s: %w", certFile, keyFile, err)
+	}
+	pair.Leaf = certs[0]
+	switch leaf := pair.Leaf; {
+	case now.After(leaf.NotAfter):
+		return nil, unusable(pairExpired, "--tls-cert %s: the certificate of %s expired at %s: renew it (or is this machine's clock wrong? it says %s)", certFile, called509(leaf), stamp(leaf.NotAfter), stamp(now))
+	case now.Before(leaf.NotBefore):
+		return nil, unusable(pairNotYetValid, "--tls-cert %s: the certificate of %s is valid from %s on: is this machine's clock wrong? it says %s", certFile, called509(leaf), stamp(leaf.NotBefore), stamp(now))
+	}
+	return &pair, nil
+}
+
+// blocks are the certificates in a file, and how many private keys it has.
+func blocks(flag, file string, text []byte) (certs []*x509.Certificate, keys int, err error) {
+	const der = "%s %s is not PEM but binary: convert it, for example by openssl %s -inform der -in %s -out %s.pem"
+	if len(text) > 1 && text[0] == 0x30 && text[1] >= 0x80 { // ASN.1 SEQUENCE
+		what := map[string]string{"--tls-cert": "x509", "--tls-key": "pkey"}[flag]
+		return nil, 0, unusable(pairMalformed, der, flag, file, what, file, file)
+	}
+	for len(text) > 0 {
+		var b *pem.Block
+		if b, text = pem.Decode(text); b == nil {
+			break
+		}
+		switch {
+		case b.Type == "CERTIFICATE":
+			c, err := x509.ParseCertificate(b.Bytes)
+			if err != nil {
+				return nil, 0, unusable(pairMalformed, "%s %s: certificate number %d: %w", flag, file, len(certs)+1, err)
+			}
+			certs = append(certs, c)
+		case b.Type == "ENCRYPTED PRIVATE KEY" || b.Headers["DEK-Info"] != "":
+			return nil, 0, unusable(pairMalformed, "%s %s is protected by a passphrase, which nobody is there to type: take it off by openssl pkey -in %s -out FILE, and let nobody but weir's user read that", flag, file, file)
+		case strings.HasSuffix(b.Type, "PRIVATE KEY"):
+			keys++
+		}
+	}
+	return certs, keys, nil
+}
+
+// A publicKey is of any kind that the standard library has.
+type publicKey interface {
+	Equal(crypto.PublicKey) bool
+}
+
+// publicOf is that of the first private key in text, or nil.
+func publicOf(text []byte) publicKey {
+	for {
+		var b *pem.Block
+		if b, text = pem.Decode(text); b == nil {
+			return nil
+		}
+		if !strings.HasSuffix(b.Type, "PRIVATE KEY") {
+			continue
+		}
+		key, err := x509.ParsePKCS8PrivateKey(b.Bytes)
+		if err != nil {
+			key, err = x509.ParseECPrivateKey(b.Bytes)
+		}
+		if err != nil {
+			key, err = x509.ParsePKCS1PrivateKey(b.Bytes)
+		}
+		signer, ok := key.(crypto.Signer)
+		if err != nil || !ok {
+			return nil
+		}
+		public, _ := signer.Public().(publicKey)
+		return public
+	}
+}
+
+// called509 is what a certificate is for, as its reader would say it.
+func called509(c *x509.Certificate) string {
+	names := slices.Clone(c.DNSNames)
+	for _, ip := range c.IPAddresses {
+		names = append(names, ip.String())
+	}
+	if len(names) == 0 {
+		return cmp.Or(c.Subject.String(), "nobody")
+	}
+	if len(names) > 4 {
+		names = append(names[:4], fmt.Sprintf("and %d more", len(names)-4))
+	}
+	return strings.Join(names, ", ")
+}
+
+func describe509(c *x509.Certificate) string {
+	return fmt.Sprintf("of %s, until %s, by %s", called509(c), stamp(c.NotAfter), cmp.Or(c.Issuer.String(), "nobody"))
+}
+
+func stamp(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05 UTC") }

@@ -1,0 +1,134 @@
+package main
+
+import (
+	"crypto/tls"
+	"fmt"
+	"net"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+
+	"weir/sfu/problem"
+)
+
+// listener is l with TLS, or l where that is not asked for.
+func (c *certificates) listener(l net.Listener) net.Listener {
+	if c == nil {
+		return l
+	}
+	return tls.NewListener(l, c.config())
+}
+
+// handler adds to what h answers that its name is for https only (RFC 6797).
+// Browsers keep to that for all ports of a name, so the names of this machine
+// alone, which developers share between programs, are left out; addresses they
+// leave out themselves.
+func (c *certificates) handler(h http.Handler) http.Handler {
+	if c == nil {
+		return h
+	}
+	always := fmt.Sprintf("max-age=%d", hstsAge)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		host := hostOf("//" + r.Host)
+		if _, err := netip.ParseAddr(host); err != nil && host != "localhost" && !strings.HasSuffix(host, ".localhost") {
+			w.Header().Set("Strict-Transport-Security", always)
+		}
+		h.ServeHTTP(w, r)
+	})
+}
+
+// redirection leads whoever comes to the plain port to the same path of base().
+// The client's own Host is not asked: who reaches this port may have been led
+// here by any name. A request with a token is refused instead, so that whoever
+// sends it notices that it goes over the network in clear.
+func redirection(base func() string) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		to := base()
+		if r.Header.Get("Authorization") != "" || r.URL.Query().Has("token") || r.URL.Query().Has("ticket") {
+			problem.New(problem.HTTPSRequired, "this port is not encrypted, and a token was sent to it, which others may have read: revoke it, and use "+to+" from now on").Write(w)
+			return
+		}
+		if path := r.URL.EscapedPath(); strings.HasPrefix(path, "/") {
+			to += path
+		}
+		if r.URL.RawQuery != "" {
+			to += "?" + r.URL.RawQuery
+		}
+		w.Header().Set("Location", to)
+		w.WriteHeader(http.StatusPermanentRedirect) // keeps the method, as POSTs need
+	})
+}
+
+// publicURLOf completes --public-url: without a scheme it is https if this node
+// speaks that. The error says what to give.
+func publicURLOf(given string, secure bool) (string, error) {
+	if given == "" {
+		return "", nil
+	}
+	base := given
+	if !strings.Contains(base, "://") {
+		scheme := "http://"
+		if secure {
+			scheme = "https://"
+		}
+		base = scheme + base
+	}
+	u, err := url.Parse(base)
+	switch {
+	case err != nil || u.Hostname() == "" || u.Scheme != "http" && u.Scheme != "https" || u.User != nil || u.RawQuery != "" || u.Fragment != "":
+		return "", fmt.Errorf("--public-url %s: want for example https://weir.example.org", given)
+	case secure && u.Scheme == "http":
+		return "", fmt.Errorf("--public-url %s: this node speaks https: give https://%s, or leave the scheme out", given, u.Host)
+	}
+	return strings.TrimSuffix(base, "/"), nil
+}
+
+// clientURL is the URL that clients are told where --public-url is not given, if
+// the certificate is not for the address that --http is bound to; "" if it is.
+// The error says what to give where the certificate leaves a choice.
+func (c *certificates) clientURL(at netip.AddrPort) (string, error) {
+	if c.auto != nil {
+		return httpsURL(c.auto.domain, at.Port()), nil
+	}
+	leaf := c.leaf()
+	if leaf == nil || !at.Addr().IsUnspecified() && leaf.VerifyHostname(at.Addr().String()) == nil {
+		return "", nil
+	}
+	names := slices.DeleteFunc(slices.Clone(leaf.DNSNames), func(name string) bool { return strings.Contains(name, "*") })
+	switch {
+	case len(names) == 1 && len(leaf.DNSNames) == 1:
+		return httpsURL(names[0], at.Port()), nil
+	case len(leaf.DNSNames) == 0:
+		return "", nil // clients will not like it, which is told
+	}
+	return "", fmt.Errorf("--tls-cert: the certificate is of %s: give --public-url with the name of them by which clients reach this node, such as %s",
+		strings.Join(leaf.DNSNames, ", "), httpsURL(strings.Replace(leaf.DNSNames[0], "*", "weir", 1), at.Port()))
+}
+
+// url is where the public port, bound to at, is reached from this machine: under
+// the name that clients are told, where the certificate is not for the address.
+func (c *certificates) url(at netip.AddrPort, public string) string {
+	if c == nil {
+		return "http://" + at.String()
+	}
+	if c.auto != nil && public != "" {
+		return public
+	}
+	if leaf := c.leaf(); public != "" && leaf != nil && leaf.VerifyHostname(at.Addr().String()) != nil && leaf.VerifyHostname(hostOf(public)) == nil {
+		return public
+	}
+	return "https://" + at.String()
+}
+
+func httpsURL(host string, port uint16) string {
+	if port == 443 {
+		if strings.Contains(host, ":") {
+			host = "[" + host + "]"
+		}
+		return "https://" + host
+	}
+	return "https://" + net.JoinHostPort(host, strconv.Itoa(int(port)))
+}
