@@ -34,7 +34,7 @@ func BenchmarkPlace(b *testing.B) {
 			seeker := nodes[size-1]
 			if size <= directory.Everyone {
 				// Once it has settled, its own memory is the answer.
-				seeker.settling.Store(time.Now().Add(-time.Hour).UnixNano())
+				seeker.warmSince.Store(time.Now().Add(-time.Hour).UnixNano())
 			}
 			reserves := func(p string) bool { return p == string(seeker.reserves) }
 			_, before := total(nodes, reserves)

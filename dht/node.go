@@ -148,7 +148,7 @@ type Node struct {
 	copies    copies
 	names     *naming.Registrar
 	holding   *holding.Holder
-	settling  atomic.Int64 // Unix ns since when it is one of a few that hold everything; 0: it is not
+	warmSince atomic.Int64 // Unix ns since when it is one of a few that hold everything; 0: it is not
 	ready     chan struct{}
 }
 
@@ -423,9 +423,9 @@ func (n *Node) sweep(ctx context.Context) error {
 		stopped := now.Round(0).Sub(last.Round(0)) > holder.Keepalive
 		switch {
 		case n.overlay.Kad.RoutingTable().Size() == 0 || !n.dir.Whole(time.Now()):
-			n.settling.Store(0)
-		case stopped || n.settling.Load() == 0:
-			n.settling.Store(now.UnixNano())
+			n.warmSince.Store(0)
+		case stopped || n.warmSince.Load() == 0:
+			n.warmSince.Store(now.UnixNano())
 		}
 		last = now
 		n.table.Sweep(now)
@@ -439,11 +439,11 @@ func (n *Node) sweep(ctx context.Context) error {
 	}
 }
 
-// settled reports whether this node has been one of a few that hold everything
+// warmedUp reports whether this node has been one of a few that hold everything
 // for a TTL without a break, so that every publisher has had the time to tell
 // it. Until then its own memory is no answer.
-func (n *Node) settled() bool {
-	since := n.settling.Load()
+func (n *Node) warmedUp() bool {
+	since := n.warmSince.Load()
 	return since != 0 && time.Since(time.Unix(0, since)) > capacity.DefaultTTL
 }
 

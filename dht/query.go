@@ -64,7 +64,7 @@ func (q *query) run(ctx context.Context) error {
 		_, looked = n.dir.Holders(time.Now(), CapacityTopic()) // stands for every topic
 	}
 	defer func() { q.weighSilence(h) }()
-	k := place.Knowledge{Topic: q.topic, Self: h.Self, Everyone: h.All, LookedUp: looked, Others: len(h.Remote), Near: q.near, WarmedUp: n.settled()}
+	k := place.Knowledge{Topic: q.topic, Self: h.Self, Everyone: h.All, LookedUp: looked, Others: len(h.Remote), Near: q.near, WarmedUp: n.warmedUp()}
 	if h.Self {
 		k.Own = q.askSelf()
 	}

@@ -128,7 +128,7 @@ func TestCrowdedRegionIsSplit(t *testing.T) {
 		}
 		return nil
 	})
-	eventually(t, func() error { // they have left the coarse one, of which signposts tell
+	eventually(t, func() error { // they have left the coarse one, of which split notices tell
 		for _, n := range nodes {
 			if len(n.table.List(time.Now(), ShardTopic("test", ""))) > 0 {
 				return fmt.Errorf("%s still holds records of the whole region", n.ID())

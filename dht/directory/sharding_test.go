@@ -71,7 +71,7 @@ func (w *shardWorld) pass(d time.Duration) {
 			}
 			for _, p := range s.SplitNotices(w.now) {
 				if p.Split {
-					w.holder.Post(w.now, w.now.Add(NoticeTTL), p.Topic, id)
+					w.holder.NoteSplit(w.now, w.now.Add(NoticeTTL), p.Topic, id)
 				}
 				held, split := w.holder.Count(w.now, p.Topic, s.Quorum())
 				s.Report(w.now, p.Topic, "holder", held, split)

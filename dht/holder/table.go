@@ -20,9 +20,6 @@ const (
 	maxTotal        = 16_384 // records in all, about 1 KiB each
 	MaxTopic        = 1_024  // publishers of one topic
 	maxNode         = 512    // topics of one publisher
-	maxPosts        = 256    // signposts of one topic
-	maxPosted       = 4_096  // topics with signposts
-	maxPostsNode    = 64     // signposts of one node; an honest one moves on in a few topics
 	maxWatchers     = 256    // of other nodes, in all
 	watchQueueDepth = 256    // events a watcher may lag behind
 
@@ -60,8 +57,7 @@ type Table struct {
 	watchers map[*Watcher]struct{}
 	watching map[peer.ID]int // watchers by node, own ones under ""
 	drifts   map[Topic]*drift
-	posts    map[Topic]map[peer.ID]time.Time // signposts, until when they stand
-	posted   map[peer.ID]int                 // how many of them are a node's
+	splits   splitNotices
 }
 
 // Limits are the caps of a table.
@@ -103,8 +99,7 @@ func NewTable(limits Limits) *Table {
 		drifts:   make(map[Topic]*drift),
 		watchers: make(map[*Watcher]struct{}),
 		watching: make(map[peer.ID]int),
-		posts:    make(map[Topic]map[peer.ID]time.Time),
-		posted:   make(map[peer.ID]int),
+		splits:   newSplitNotices(),
 	}
 }
 
@@ -258,42 +253,21 @@ func newestShard(records map[Topic]*Held) *Held {
 }
 
 // Count returns how many records topic has, and whether enough nodes say that
-// they have moved on from it.
+// they have gone on from it to finer shards.
 func (t *Table) Count(now time.Time, topic Topic, quorum int) (records int, split bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.expire(now)
-	standing := 0
-	for _, until := range t.posts[topic] {
-		if until.After(now) {
-			standing++
-		}
-	}
-	return len(t.live(topic)), standing >= quorum
+	return len(t.live(topic)), t.splits.standing(now, topic) >= quorum
 }
 
-// Post puts node's signpost up in topic until then.
-func (t *Table) Post(now, until time.Time, topic Topic, node peer.ID) {
+// NoteSplit notes until then that node, which published in topic, has gone on to
+// finer shards.
+func (t *Table) NoteSplit(now, until time.Time, topic Topic, node peer.ID) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.expire(now)
-	if _, up := t.posts[topic][node]; up {
-		t.posts[topic][node] = until
-		return
-	}
-	if t.posted[node] >= maxPostsNode {
-		return
-	}
-	if t.posts[topic] == nil {
-		if len(t.posts) >= maxPosted {
-			return
-		}
-		t.posts[topic] = make(map[peer.ID]time.Time)
-	}
-	if len(t.posts[topic]) < maxPosts {
-		t.posts[topic][node] = until
-		t.posted[node]++
-	}
+	t.splits.note(until, topic, node)
 }
 
 // All returns every record by topic.
@@ -345,20 +319,7 @@ func (t *Table) Sweep(now time.Time) {
 	defer t.mu.Unlock()
 	t.expire(now)
 	maps.DeleteFunc(t.drifts, func(topic Topic, _ *drift) bool { return len(t.topics[topic]) == 0 })
-	for topic, posts := range t.posts {
-		for node, until := range posts {
-			if until.After(now) {
-				continue
-			}
-			delete(posts, node)
-			if t.posted[node]--; t.posted[node] == 0 {
-				delete(t.posted, node)
-			}
-		}
-		if len(posts) == 0 {
-			delete(t.posts, topic)
-		}
-	}
+	t.splits.sweep(now)
 }
 
 // An Event is one change of a topic.

@@ -189,21 +189,21 @@ func TestFloodOfAFewKeepsTheirOwn(t *testing.T) {
 	}
 }
 
-// One node's signposts leave others room for theirs.
-func TestSignpostsOfOneNodeAreBounded(t *testing.T) {
+// One node's split notices leave others room for theirs.
+func TestSplitNoticesOfOneNodeAreBounded(t *testing.T) {
 	now := time.Now()
 	tab := NewTable(DefaultLimits())
-	for i := range 2 * maxPosted {
-		tab.Post(now, now.Add(time.Minute), Topic(fmt.Sprint(i)), "greedy")
+	for i := range 2 * maxNoticed {
+		tab.NoteSplit(now, now.Add(time.Minute), Topic(fmt.Sprint(i)), "greedy")
 	}
-	tab.Post(now, now.Add(time.Minute), "t", "honest")
-	if _, split := tab.Count(now, "t", 1); !split || len(tab.posts) != maxPostsNode+1 {
-		t.Errorf("%d topics with signposts, the honest one's stands: %v", len(tab.posts), split)
+	tab.NoteSplit(now, now.Add(time.Minute), "t", "honest")
+	if _, split := tab.Count(now, "t", 1); !split || len(tab.splits.topics) != maxNoticesNode+1 {
+		t.Errorf("%d topics with split notices, the honest one's stands: %v", len(tab.splits.topics), split)
 	}
-	tab.Post(now, now.Add(2*time.Minute), "0", "greedy") // one that it has
+	tab.NoteSplit(now, now.Add(2*time.Minute), "0", "greedy") // one that it has
 	tab.Sweep(now.Add(time.Minute))
-	if len(tab.posts) != 1 || tab.posted["greedy"] != 1 || len(tab.posted) != 1 {
-		t.Errorf("a minute later %d topics, counted %v", len(tab.posts), tab.posted)
+	if len(tab.splits.topics) != 1 || tab.splits.nodes["greedy"] != 1 || len(tab.splits.nodes) != 1 {
+		t.Errorf("a minute later %d topics, counted %v", len(tab.splits.topics), tab.splits.nodes)
 	}
 }
 

@@ -124,7 +124,7 @@ func (h *Holder) hold(now time.Time, from peer.ID, e *pb.Entry) error {
 		if _, bits, ok := topic.Shard(); !ok || !strings.HasPrefix(holder.IDBits(from), bits) {
 			return holder.ErrWrongTopic
 		}
-		h.cfg.Table.Post(now, now.Add(directory.NoticeTTL), topic, from)
+		h.cfg.Table.NoteSplit(now, now.Add(directory.NoticeTTL), topic, from)
 		if len(e.Sealed)+len(e.Update) == 0 && e.Seq == 0 {
 			return nil
 		}

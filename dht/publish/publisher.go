@@ -157,7 +157,7 @@ func (p *Publisher) reshard(now time.Time) {
 		if !notice.Split {
 			to = to[:min(len(to), holder.AsksFirst)]
 		} else if h.Self {
-			p.cfg.Table.Post(now, now.Add(directory.NoticeTTL), notice.Topic, p.cfg.ID)
+			p.cfg.Table.NoteSplit(now, now.Add(directory.NoticeTTL), notice.Topic, p.cfg.ID)
 		}
 		for _, id := range to {
 			p.enqueue(id, update{&pb.Entry{Topic: string(notice.Topic), Deeper: notice.Split}, 0})

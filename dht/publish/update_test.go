@@ -9,7 +9,7 @@ import (
 // A split notice that waits for a holder to answer is not lost to the record that
 // comes after it, nor the other way round.
 func TestSplitNoticesAndRecordsShareAnEntry(t *testing.T) {
-	post, look := update{&pb.Entry{Topic: "t", Deeper: true}, 0}, update{&pb.Entry{Topic: "t"}, 0}
+	notice, look := update{&pb.Entry{Topic: "t", Deeper: true}, 0}, update{&pb.Entry{Topic: "t"}, 0}
 	record, withdrawal := update{&pb.Entry{Topic: "t", Sealed: []byte("r"), Known: []byte("k")}, 3}, update{&pb.Entry{Topic: "t", Seq: 7}, 0}
 	delta := update{&pb.Entry{Topic: "t", Update: []byte("a"), Known: []byte("k")}, 3}
 	for _, c := range []struct {
@@ -21,15 +21,15 @@ func TestSplitNoticesAndRecordsShareAnEntry(t *testing.T) {
 		deeper bool
 		base   uint64
 	}{
-		{"a post, then a record", post, record, "r", 0, true, 3},
-		{"a record, then a post", record, post, "r", 0, true, 3},
-		{"a post, then a withdrawal", post, withdrawal, "", 7, true, 0},
-		{"a withdrawal, then a post", withdrawal, post, "", 7, true, 0},
+		{"a notice, then a record", notice, record, "r", 0, true, 3},
+		{"a record, then a notice", record, notice, "r", 0, true, 3},
+		{"a notice, then a withdrawal", notice, withdrawal, "", 7, true, 0},
+		{"a withdrawal, then a notice", withdrawal, notice, "", 7, true, 0},
 		{"a record, then a withdrawal", record, withdrawal, "", 7, false, 0},
 		{"a withdrawal, then a record", withdrawal, record, "r", 0, false, 3},
 		{"a record, then a look", record, look, "r", 0, false, 3},
 		{"a record, then an update of it", record, delta, "", 0, false, 3},
-		{"an update, then a post", delta, post, "", 0, true, 3},
+		{"an update, then a notice", delta, notice, "", 0, true, 3},
 		{"an update, then a withdrawal", delta, withdrawal, "", 7, false, 0},
 	} {
 		m := merged(c.first, c.then)
@@ -37,7 +37,7 @@ func TestSplitNoticesAndRecordsShareAnEntry(t *testing.T) {
 			t.Errorf("%s: %v", c.name, m)
 		}
 	}
-	if post.Sealed != nil || record.Deeper || withdrawal.Deeper {
+	if notice.Sealed != nil || record.Deeper || withdrawal.Deeper {
 		t.Error("an entry that others share was changed")
 	}
 }
