@@ -11,6 +11,7 @@ import (
 	"weir/capacity/signed"
 	"weir/dht/holder"
 	"weir/dht/holding"
+	"weir/dht/place"
 )
 
 // deliversFully is the share of what a peer sends from which on it is taken to
@@ -29,7 +30,7 @@ func (n *Node) Delivered(p peer.ID, share float64) {
 		return
 	}
 	now := time.Now()
-	r, ok := n.newest.of(now, p)
+	r, ok := n.newest.Of(now, p)
 	if h := n.table.Get(now, CapacityTopic(), p); h != nil && (!ok || h.Record.Seq > r.Seq) {
 		r, ok = h.Record, true
 	}
@@ -38,7 +39,7 @@ func (n *Node) Delivered(p peer.ID, share float64) {
 		return
 	}
 	n.overlay.Go(func() {
-		ctx, cancel := context.WithTimeout(n.overlay.Context(), reserveTime)
+		ctx, cancel := context.WithTimeout(n.overlay.Context(), place.ReserveTime)
 		defer cancel()
 		r, err := n.ask(ctx, p)
 		if err != nil {
@@ -74,7 +75,7 @@ func (n *Node) ask(ctx context.Context, p peer.ID) (capacity.Record, error) {
 	if r.Node != p {
 		return capacity.Record{}, holding.ErrNotYours
 	}
-	r, _, ok := n.newest.see(now, r, own[0])
+	r, _, ok := n.newest.See(now, r, own[0])
 	if !ok {
 		return capacity.Record{}, capacity.ErrExpired
 	}

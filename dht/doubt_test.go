@@ -121,7 +121,7 @@ func TestDelivered(t *testing.T) {
 		return nil
 	})
 	for _, n := range []*testNode{nodes[0], seeker} {
-		n.newest.forget() // nodes[0] holds the record, the seeker has to ask
+		n.newest.Forget() // nodes[0] holds the record, the seeker has to ask
 		for _, share := range []float64{1, deliversFully, math.NaN()} {
 			n.Delivered(target.ID(), share)
 		}

@@ -138,48 +138,6 @@ func TestBadHoldersNeitherDelayNorPoisonFind(t *testing.T) {
 	}
 }
 
-// A holder that replays an older record is not believed, and does not make the
-// newer one that we know disappear.
-func TestReplayedRecordIsNotUsed(t *testing.T) {
-	key := newKey(t)
-	old := capacity.Record{Node: idOf(t, key), Seq: 1000, Issued: time.Now(), TTL: capacity.DefaultTTL}
-	fresh := old
-	fresh.Seq, fresh.State = 1001, capacity.Full
-	l := newNewestLog()
-	now := time.Now()
-	l.see(now, fresh, []byte("fresh"))
-	if r, sealed, ok := l.see(now, old, []byte("old")); !ok || r.Seq != fresh.Seq || string(sealed) != "fresh" {
-		t.Errorf("after seq 1001, seq 1000 yields seq %d, want the newer one", r.Seq)
-	}
-	other := old
-	other.Carries = &capacity.Carriage{Stream: "s"}
-	if r, _, _ := l.see(now, other, []byte("other")); r.Seq != old.Seq {
-		t.Errorf("a record of another topic yields seq %d, want its own", r.Seq)
-	}
-	late := now.Add(capacity.DefaultTTL)
-	if _, _, ok := l.see(late, fresh, []byte("fresh")); ok {
-		t.Error("a record is used for longer than its TTL")
-	}
-	if _, _, ok := l.see(late, old, []byte("old")); ok {
-		t.Error("once the newer record has run out, an older one is used")
-	}
-	if r, _, ok := l.see(late.Add(rememberAfter), old, []byte("old")); !ok || r.Seq != old.Seq {
-		t.Error("a node whose clock was set back is shut out for ever")
-	}
-}
-
-func TestNewestLogIsBounded(t *testing.T) {
-	l := newNewestLog()
-	now := time.Now()
-	for i := range maxNewest + 10 {
-		r := capacity.Record{Node: peer.ID("node"), Seq: uint64(i), TTL: time.Minute, Carries: &capacity.Carriage{Stream: string(rune('a' + i))}}
-		l.see(now, r, nil)
-	}
-	if len(l.entries) != maxNewest || l.order.Len() != maxNewest {
-		t.Errorf("%d entries and %d in order, want %d", len(l.entries), l.order.Len(), maxNewest)
-	}
-}
-
 func TestFindWithoutAnyHolder(t *testing.T) {
 	n := newTestNode(t, func(c *Config) { c.Client, c.Sample, c.Listen = true, nil, nil })
 	n.run(t)

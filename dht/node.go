@@ -140,7 +140,7 @@ type Node struct {
 	sharding  *directory.Sharding
 	regions   regionIndex
 	status    peerstatus.Log // of other nodes
-	newest    *newestLog
+	newest    *place.Memory
 	beliefs   *holder.Beliefs
 	doubts    *holder.Doubts   // of those who ask it
 	rates     holder.RateLimit // of records sent here, per peer
@@ -195,7 +195,7 @@ func Listen(cfg Config) (*Node, error) {
 		tracer:      cfg.Tracer,
 		cache:       directory.NewCache(),
 		table:       holder.NewTable(holder.DefaultLimits()),
-		newest:      newNewestLog(),
+		newest:      place.NewMemory(),
 		beliefs:     holder.NewBeliefs(),
 		doubts:      holder.NewDoubts(),
 		ready:       make(chan struct{}),

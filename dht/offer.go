@@ -49,7 +49,7 @@ func (n *Node) known(now time.Time, topic Topic, node peer.ID) (capacity.Record,
 	if node == n.ID() {
 		return n.publisher.Published(topic)
 	}
-	return n.newest.get(now, node, topic.Stream())
+	return n.newest.Get(now, node, topic.Stream())
 }
 
 // rankOffers merges what holders offered with the ranking of the records that
@@ -95,7 +95,7 @@ func (n *Node) confirm(topic Topic, need capacity.Need, o *offer, sealed, use []
 			return policy.Evaluation{}, err
 		}
 		var ok bool
-		if r, sealed, ok = n.newest.see(now, r, sealed); !ok {
+		if r, sealed, ok = n.newest.See(now, r, sealed); !ok {
 			return policy.Evaluation{}, fmt.Errorf("lease with record %d, which has run out", r.Seq)
 		}
 	}

@@ -24,20 +24,13 @@ import (
 // bytesPerPlacement is the aim for one placement, its reservation included.
 const bytesPerPlacement = 4_000
 
-func (l *newestLog) forget() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	clear(l.entries)
-	l.order.Init()
-}
-
 // Whoever holds nothing is offered digests, and has the record from the node
 // that it takes.
 func TestPlaceByDigests(t *testing.T) {
 	nodes := newTestNetwork(t, 10)
 	seeker := newClient(t, nodes)
 	seeker.readRegions(t.Context())
-	seeker.newest.forget() // it has the records of the index by now
+	seeker.newest.Forget() // it has the records of the index by now
 	placed, d, err := seeker.Place(t.Context(), CapacityTopic(), view(), nil)
 	if err != nil {
 		t.Fatalf("Place: %v (%+v)", err, d)

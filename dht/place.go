@@ -12,11 +12,8 @@ import (
 	"weir/dht/place"
 )
 
-const (
-	// reserveTime bounds one reservation, a dial included.
-	reserveTime = time.Second
-	releaseTime = 2 * time.Second
-)
+// releaseTime bounds the word that a lease is not going to be used.
+const releaseTime = 2 * time.Second
 
 const (
 	// NoCandidates is the reason of a refusal for which no rule can be blamed.

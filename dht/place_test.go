@@ -126,7 +126,7 @@ func TestPlaceGivesUp(t *testing.T) {
 	if !errors.As(err, &refusal) || refusal.Reason != "unreachable" || refusal.RetryAfter == 0 || d.Refused != refusal.Reason {
 		t.Errorf("error %v, decision %+v", err, d)
 	}
-	if took := time.Since(start); took > reserveTime+time.Second {
+	if took := time.Since(start); took > place.ReserveTime+time.Second {
 		t.Errorf("took %v", took)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)

@@ -215,7 +215,7 @@ func (q *query) askSelf() (others int) {
 // add keeps the newest record seen of r's node.
 func (q *query) add(r capacity.Record, sealed []byte) {
 	now := time.Now()
-	r, sealed, ok := q.n.newest.see(now, r, sealed)
+	r, sealed, ok := q.n.newest.See(now, r, sealed)
 	if !ok || slices.Contains(q.exclude, r.Node) {
 		return
 	}

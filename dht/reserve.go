@@ -15,6 +15,7 @@ import (
 	"weir/capacity/signed"
 	"weir/dht/holding"
 	"weir/dht/pb"
+	"weir/dht/place"
 )
 
 // errUnproven means that a candidate's lease, or the record with it, is not
@@ -34,8 +35,9 @@ func isRefusal(err error) bool {
 	return errors.As(err, &refusal)
 }
 
-// reserveOn asks one candidate and checks what it says. It takes reserveTime at
-// most, and goes on when the placement is decided without it: ctx is the reservation's.
+// reserveOn asks one candidate and checks what it says. It takes no longer than
+// [place.ReserveDeadline], and goes on when the placement is decided without it:
+// ctx is the reservation's.
 func (n *Node) reserveOn(ctx context.Context, pick *offer, topic Topic, request string, need capacity.Need) (r reserved) {
 	start := time.Now()
 	target := pick.Record.Node
@@ -53,7 +55,7 @@ func (n *Node) reserveOn(ctx context.Context, pick *offer, topic Topic, request 
 		}
 		return r
 	}
-	ctx, cancel := context.WithTimeout(ctx, max(reserveTime, 6*pick.RTT))
+	ctx, cancel := context.WithTimeout(ctx, place.ReserveDeadline(pick.RTT))
 	defer cancel()
 	n.peers.Learn(target, pick.Record.Addrs)
 	n.peers.Locate(ctx, target) // its record is fresh: worth a dial

@@ -7,6 +7,12 @@
 // Nothing here starts a goroutine, reads a clock or sends a message, and
 // randomness is passed in. A machine belongs to one goroutine at a time.
 //
+// From the inside out: a [Query] asks the holders of one topic, or a [Poll] every
+// listed node for its own record; what a [Knowledge] and a [Hearing] say decides
+// whether that was enough. A [Search] makes queries near by and then further
+// away. [Merge], [Rank] and [Order] make a list of candidates out of what was
+// offered. A [Placement] searches, has candidates reserve room, and chooses.
+//
 // Package dht carries the steps out with goroutines and timers, testnet/sim
 // with a queue of events on virtual time, and testnet/model adds up what they
 // take. The numbers that make up a placement stand here and nowhere else, but

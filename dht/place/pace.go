@@ -12,6 +12,9 @@ const (
 	// holder does, and no more than two, as each holds room for a moment that
 	// others are refused.
 	reserveLeast = 60 * time.Millisecond
+	// ReserveTime bounds one reservation, a dial included, on a target that is not
+	// far away.
+	ReserveTime = time.Second
 
 	// A second answer is waited for between graceLeast and GraceMost longer than
 	// the first.
@@ -40,6 +43,10 @@ func Patience(rtt time.Duration, connected bool) time.Duration {
 func LeasePatience(patience, predicted time.Duration) time.Duration {
 	return max(reserveLeast, patience, min(2*predicted, 2*patienceMost))
 }
+
+// ReserveDeadline is how long a reservation may take, a dial included, on a
+// target at that predicted round trip, 0 if there is no prediction.
+func ReserveDeadline(predicted time.Duration) time.Duration { return max(ReserveTime, 6*predicted) }
 
 // AnswerGrace is how much longer a second answer is waited for when the first
 // took so long: as long again, but 5 ms at least and GraceMost at most. A holder
