@@ -92,7 +92,7 @@ func largest(records []capacity.Record) (most struct{ Uplink, Packets int64 }) {
 // over. The error is a *capacity.Refusal that says why it did not help; if nobody
 // starts servers it is refused itself.
 func (n *node) awaitServer(ctx context.Context, need capacity.Need, exclude []peer.ID, refused *capacity.Refusal) (sfu.Helper, error) {
-	if n.waiters.hopeless(time.Now()) {
+	if n.waiters.NoProvisioner(time.Now()) {
 		return sfu.Helper{}, refused
 	}
 	region := cmp.Or(need.Region, n.cfg.region)
@@ -104,17 +104,17 @@ func (n *node) awaitServer(ctx context.Context, need capacity.Need, exclude []pe
 			RetryAfter: refused.RetryAfter,
 		}
 	}
-	if !n.waiters.enter() {
-		return sfu.Helper{}, &capacity.Refusal{Reason: refused.Reason, Detail: fmt.Sprintf("%s; %d requests wait for a server already", refused.Detail, waitingMost), RetryAfter: refused.RetryAfter}
+	if !n.waiters.Enter() {
+		return sfu.Helper{}, &capacity.Refusal{Reason: refused.Reason, Detail: fmt.Sprintf("%s; %d requests wait for a server already", refused.Detail, scale.MaxWaiting), RetryAfter: refused.RetryAfter}
 	}
-	defer n.waiters.leave()
+	defer n.waiters.Leave()
 	began := time.Now()
 	settings := n.policy.Policy().Policy().Provision.OrDefault()
 	ctx, cancel := context.WithTimeout(ctx, settings.WaitTimeout)
 	defer cancel()
 	helper, err := n.placeOnNewcomer(ctx, region, need, exclude, refused)
 	if errors.Is(err, scale.ErrNoProvisioner) {
-		n.waiters.foundNobody(time.Now())
+		n.waiters.FoundNobody(time.Now())
 		return helper, refused
 	}
 	outcome := "placed"
@@ -157,7 +157,7 @@ func (n *node) placeOnNewcomer(ctx context.Context, region string, need capacity
 				why = &capacity.Refusal{Reason: "provisioner-unreachable", Detail: "who starts servers does not answer", RetryAfter: placeRetryAfter}
 			}
 		}
-		after, room := n.waiters.turn()
+		after, room := n.waiters.NextAttempt()
 		turn := time.NewTimer(after)
 		select {
 		case <-turn.C:
@@ -173,7 +173,7 @@ func (n *node) placeOnNewcomer(ctx context.Context, region string, need capacity
 		helper, err := n.placeOnce(ctx, need, exclude)
 		var again *capacity.Refusal
 		if err == nil {
-			n.waiters.found()
+			n.waiters.FoundRoom()
 		}
 		if err == nil || ctx.Err() == nil && !errors.As(err, &again) {
 			return helper, err

@@ -25,14 +25,8 @@ import (
 const (
 	// provisionWatch is how often a provisioner looks whether a newcomer is there.
 	provisionWatch = 300 * time.Millisecond
-	// waitingMost bounds the requests that wait for a server at one node.
-	waitingMost = 64
-	// placeAgain is how often those that wait look for room, one after another,
-	// and askAgain how often each asks how far the server is, at most.
-	placeAgain = 300 * time.Millisecond
-	askAgain   = time.Second
-	// nobodyFor is for how long it is remembered that nobody starts servers.
-	nobodyFor = 5 * time.Second
+	// askAgain is how often one that waits asks how far the server is, at most.
+	askAgain = time.Second
 	// lookTime bounds a provisioner's own look for room, and lookAgain is for how
 	// long its outcome stands if it keeps from a start.
 	lookTime  = 2500 * time.Millisecond
@@ -40,7 +34,7 @@ const (
 )
 
 // A provisioner starts servers for the regions it serves, one at a time, and
-// lets idle ones go. What it decides is capacity's; here is what runs it.
+// lets idle ones go. What it decides is package scale's; here is what runs it.
 type provisioner struct {
 	hook    func(context.Context, hook.Input) error
 	network string

@@ -254,30 +254,6 @@ func TestNobodyLeavesWhileAServerStarts(t *testing.T) {
 	})
 }
 
-func TestWaitingRoom(t *testing.T) {
-	var w waitingRoom
-	for range waitingMost {
-		if !w.enter() {
-			t.Fatal("full too soon")
-		}
-	}
-	if w.enter() {
-		t.Error("more wait than may")
-	}
-	w.leave()
-	if !w.enter() {
-		t.Error("a place that is free is not given")
-	}
-	now := time.Now()
-	if w.hopeless(now) {
-		t.Error("hopeless from the beginning")
-	}
-	w.foundNobody(now)
-	if !w.hopeless(now.Add(nobodyFor-1)) || w.hopeless(now.Add(nobodyFor)) {
-		t.Error("that nobody starts servers is to be remembered for a while")
-	}
-}
-
 func TestDrainState(t *testing.T) {
 	now := time.Now()
 	var d drain

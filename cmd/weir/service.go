@@ -112,7 +112,7 @@ type node struct {
 	counters    *counters
 	spans       *spans.Queue
 	outcomes    *outcomes
-	waiters     waitingRoom
+	waiters     scale.Queue
 	provisioner *provisioner // nil: this node starts no servers
 	releaser    *releaser    // nil: it does not end by itself
 

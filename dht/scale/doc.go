@@ -7,6 +7,6 @@
 // again.
 //
 // [Up] and [Down] are pure: no clock, no goroutine, no network; the caller
-// serializes the calls. [Provisioners] elects who is asked, and asks by functions
+// serializes the calls. [Queue] holds those that wait. [Provisioners] elects who is asked, and asks by functions
 // that it is given; its goroutines are its callers'.
 package scale
