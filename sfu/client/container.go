@@ -14,13 +14,13 @@ import (
 	"github.com/pion/rtp/codecs/av1/obu"
 	"github.com/pion/webrtc/v4"
 	"github.com/pion/webrtc/v4/pkg/media/h264reader"
+	"github.com/pion/webrtc/v4/pkg/media/oggreader"
 )
 
 // The readers take a whole file, since a clip is kept in memory to be looped.
-// pion has readers for IVF and Ogg, but its IVF reader allocates whatever size
-// a frame claims, and its Ogg reader does not say where one packet of a page
-// ends and the next begins, so a page of several packets, as most encoders
-// write them, cannot be published.
+// pion reads Annex B, and the pages of Ogg. Its reader of IVF is not used: it
+// allocates whatever size a frame claims, 4 GiB for a file of 44 bytes, and
+// divides timestamps by the time base, so that frames of 30000/1001 Hz drift.
 
 const (
 	videoClock   = 90000
@@ -245,12 +245,16 @@ func readOgg(b []byte) (clipTrack, error) {
 	var serial uint32
 	packets := 0
 	at := time.Duration(0)
-	for page := 0; len(b) > 0; page++ {
-		p, rest, err := oggPage(b)
+	file := bytes.NewReader(b)
+	pages, err := oggreader.NewWithOptions(file)
+	if err != nil {
+		return clipTrack{}, err
+	}
+	for page := 0; file.Len() > 0; page++ {
+		p, err := oggPage(pages, b[len(b)-file.Len():])
 		if err != nil {
 			return clipTrack{}, fmt.Errorf("in Ogg page %d: %w", page, err)
 		}
-		b = rest
 		if page == 0 {
 			serial = p.serial
 		} else if p.serial != serial {
@@ -301,62 +305,25 @@ type page struct {
 	body      []byte
 }
 
-// oggPage splits the first page off b (RFC 3533 §6).
-func oggPage(b []byte) (p page, rest []byte, err error) {
+// oggPage reads the next page (RFC 3533 §6). pion's reader does not say where
+// packets end: that is read from head, what is left of the file.
+func oggPage(pages *oggreader.OggReader, head []byte) (page, error) {
 	const header = 27
-	if len(b) < header || string(b[:4]) != "OggS" {
-		return page{}, nil, errors.New(`it is cut off, or does not begin with "OggS"`)
+	if len(head) < header || string(head[:4]) != "OggS" {
+		return page{}, errors.New(`it is cut off, or does not begin with "OggS"`)
 	}
-	size := header + int(b[26])
-	if len(b) < size {
-		return page{}, nil, errors.New("cut off in its segment table")
+	if len(head) < header+int(head[26]) {
+		return page{}, errors.New("cut off in its segment table")
 	}
-	p = page{
-		serial:    binary.LittleEndian.Uint32(b[14:]),
-		continued: b[5]&1 != 0,
-		lacing:    b[header:size],
+	body, h, err := pages.ParseNextPage()
+	switch {
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+		return page{}, fmt.Errorf("it is cut off: %d bytes are left in the file", len(head))
+	case err != nil:
+		return page{}, fmt.Errorf("%w: the file is damaged", err)
 	}
-	start := size
-	for _, n := range p.lacing {
-		size += int(n)
-	}
-	if len(b) < size {
-		return page{}, nil, fmt.Errorf("%d bytes expected, %d left in the file", size, len(b))
-	}
-	p.body = b[start:size]
-	if want, got := binary.LittleEndian.Uint32(b[22:]), oggCRC(b[:size]); got != want {
-		return page{}, nil, fmt.Errorf("checksum %08x; expected %08x: the file is damaged", got, want)
-	}
-	return p, b[size:], nil
+	return page{serial: h.Serial, continued: head[5]&1 != 0, lacing: head[header : header+int(head[26])], body: body}, nil
 }
-
-// oggCRC is the CRC-32 of a page with its own checksum field taken as zero:
-// polynomial 0x04c11db7, not reflected, no initial value.
-func oggCRC(b []byte) uint32 {
-	var crc uint32
-	for i, v := range b {
-		if i >= 22 && i < 26 {
-			v = 0
-		}
-		crc = crc<<8 ^ oggTable[byte(crc>>24)^v]
-	}
-	return crc
-}
-
-var oggTable = func() (table [256]uint32) {
-	for i := range table {
-		r := uint32(i) << 24
-		for range 8 {
-			if r&0x80000000 != 0 {
-				r = r<<1 ^ 0x04c11db7
-			} else {
-				r <<= 1
-			}
-		}
-		table[i] = r
-	}
-	return table
-}()
 
 // opusDuration reads how long an Opus packet plays from its table of contents
 // (RFC 6716 §3.1, §3.2), or 0 if it is malformed. No packet is longer than
