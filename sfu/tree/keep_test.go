@@ -1,0 +1,204 @@
+package tree
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+	"go.opentelemetry.io/otel/trace/noop"
+
+	"weir/capacity"
+	"weir/capacity/event"
+	"weir/sfu/forward"
+	"weir/sfu/problem"
+)
+
+// A parent is an Upstream that does what its test says.
+type parent struct {
+	node  peer.ID
+	alike bool
+	moved chan []peer.ID
+	over  chan struct{}
+	once  sync.Once
+	why   string
+}
+
+func (p *parent) Peer() peer.ID                   { return p.node }
+func (p *parent) Path() []peer.ID                 { return []peer.ID{p.node} }
+func (p *parent) RTT() time.Duration              { return time.Millisecond }
+func (p *parent) Tracks() []*forward.Track        { return nil }
+func (p *parent) Continues([]*forward.Track) bool { return p.alike }
+func (p *parent) Connect([]*forward.Track)        {}
+func (p *parent) Moved() <-chan []peer.ID         { return p.moved }
+func (p *parent) Over() <-chan struct{}           { return p.over }
+func (p *parent) Reason() string                  { return p.why }
+func (p *parent) Unsubscribe()                    { p.End("unsubscribed") }
+func (p *parent) End(why string)                  { p.once.Do(func() { p.why = why; close(p.over) }) }
+
+// A grove is a Tree whose carriers are those named, first the nearest.
+type grove struct {
+	*Tree
+	carriers []peer.ID
+
+	mu      sync.Mutex
+	unlike  bool // pulls have other tracks than those before
+	parents []*parent
+}
+
+func newGrove(t *testing.T, carriers ...peer.ID) *grove {
+	g := &grove{carriers: carriers}
+	g.Tree = New(Config{
+		Self: "self",
+		Locate: func(_ context.Context, _ capacity.Need, exclude []peer.ID) (Source, error) {
+			for _, c := range g.carriers {
+				if !slices.Contains(exclude, c) {
+					return Source{Node: c}, nil
+				}
+			}
+			return Source{}, problem.ErrNotLive
+		},
+		Live: func(context.Context, string) bool { return true },
+		Subscribe: func(_ context.Context, from Source, _ string) (Upstream, error) {
+			g.mu.Lock()
+			defer g.mu.Unlock()
+			p := &parent{node: from.Node, alike: !g.unlike, moved: make(chan []peer.ID, 1), over: make(chan struct{})}
+			g.parents = append(g.parents, p)
+			return p, nil
+		},
+		AwaitLink: func(peer.ID) {},
+		Changed:   func() {},
+		Linger:    func() time.Duration { return 10 * time.Second },
+		Event:     func(event.Event) {},
+		Log:       slog.New(slog.DiscardHandler),
+		Tracer:    noop.Tracer{},
+	})
+	t.Cleanup(g.Close)
+	return g
+}
+
+func (g *grove) view(t *testing.T) (*Stream, func()) {
+	t.Helper()
+	st, release, err := g.Acquire(t.Context(), "demo", nil, time.Now(), func() error { return nil })
+	if err != nil {
+		t.Fatal(err)
+	}
+	return st, release
+}
+
+// A relay that nobody watches is kept for as long as Linger says, and no longer.
+func TestUnwatchedRelayIsLetGo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newGrove(t, "near")
+		st, release := g.view(t)
+		time.Sleep(time.Minute)
+		if st.Ended() {
+			t.Fatal("it was let go while it was watched")
+		}
+		release()
+		time.Sleep(9 * time.Second)
+		if st.Ended() {
+			t.Error("it was let go within Linger")
+		}
+		time.Sleep(2 * time.Second)
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		if !st.Ended() || st.Why() != Lost || g.parents[0].why != "unsubscribed" || g.Pulls() != 0 {
+			t.Errorf("ended %t, %d pulls, the parent was told %q", st.Ended(), g.Pulls(), g.parents[0].why)
+		}
+	})
+}
+
+// What becomes of a relay whose pull ends, or whose stream comes by another path.
+func TestPullEnds(t *testing.T) {
+	for _, c := range []struct {
+		name     string
+		carriers []peer.ID
+		unlike   bool
+		do       func(p *parent)
+		parents  []peer.ID // in turn
+		why      string    // the stream ends; empty: it goes on
+	}{
+		{"the publisher has finished", []peer.ID{"near", "far"}, false, func(p *parent) { p.End(Finished) }, []peer.ID{"near"}, Finished},
+		{"the link is lost, and there is another carrier", []peer.ID{"near", "far"}, false, func(p *parent) { p.End("link") }, []peer.ID{"near", "far"}, ""},
+		{"the link is lost, and comes back", []peer.ID{"near"}, false, func(p *parent) { p.End("link") }, []peer.ID{"near", "near"}, ""},
+		{"the stream would come back to here", []peer.ID{"near", "far"}, false, func(p *parent) { p.moved <- []peer.ID{"self", "near"} }, []peer.ID{"near", "far"}, ""},
+		{"the stream moves elsewhere", []peer.ID{"near", "far"}, false, func(p *parent) { p.moved <- []peer.ID{"origin", "near"} }, []peer.ID{"near"}, ""},
+		{"only other tracks are there", []peer.ID{"near", "far"}, true, func(p *parent) { p.End("link") }, nil, Lost},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				g := newGrove(t, c.carriers...)
+				st, release := g.view(t)
+				defer release()
+				g.mu.Lock()
+				g.unlike = c.unlike
+				first := g.parents[0]
+				g.mu.Unlock()
+				c.do(first)
+				time.Sleep(resumeFor + time.Second)
+				g.mu.Lock()
+				defer g.mu.Unlock()
+				var parents []peer.ID
+				for _, p := range g.parents {
+					parents = append(parents, p.node)
+				}
+				if c.parents != nil && !slices.Equal(parents, c.parents) {
+					t.Errorf("pulled from %v, want %v", parents, c.parents)
+				}
+				if st.Ended() != (c.why != "") || st.Ended() && st.Why() != c.why {
+					t.Errorf("ended %t, want %q", st.Ended(), c.why)
+				}
+				if path := st.Path(); !st.Ended() && path[len(path)-1] != "self" {
+					t.Errorf("it comes by %v", path)
+				}
+			})
+		})
+	}
+}
+
+// However many ask for a stream there is one pull of it.
+func TestOnePullOfAStream(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newGrove(t, "near")
+		var wg sync.WaitGroup
+		for range 50 {
+			wg.Go(func() {
+				_, release, err := g.Acquire(t.Context(), "demo", nil, time.Now(), func() error { return nil })
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				release()
+			})
+		}
+		wg.Wait()
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		if len(g.parents) != 1 {
+			t.Errorf("%d pulls", len(g.parents))
+		}
+	})
+}
+
+// A name that a publisher is being set up under is not pulled.
+func TestReservedNameIsNotPulled(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newGrove(t, "near")
+		done, ok := g.Reserve("demo")
+		if _, again := g.Reserve("demo"); !ok || again {
+			t.Errorf("reserved %t, and twice %t", ok, again)
+		}
+		if _, _, err := g.Acquire(t.Context(), "demo", nil, time.Now(), func() error { return nil }); !errors.Is(err, problem.ErrNotLive) {
+			t.Errorf("pulled beside a publisher that is being set up: %v", err)
+		}
+		done()
+		_, release := g.view(t)
+		release()
+	})
+}
