@@ -15,6 +15,7 @@ import (
 
 	"weir/cmd/weir/api"
 	"weir/cmd/weir/cmdline"
+	"weir/cmd/weir/config"
 	"weir/cmd/weir/term"
 )
 
@@ -61,7 +62,7 @@ func configArgs(c *cli.Context) (settings, error) {
 		return s, fmt.Errorf("want one FILE, but got %q too; flags of weir node follow --", s.args[0])
 	}
 	if s.file == "-" && c.App.Reader != nil {
-		text, err := io.ReadAll(io.LimitReader(c.App.Reader, maxConfigFile+1))
+		text, err := io.ReadAll(io.LimitReader(c.App.Reader, config.MaxFile+1))
 		if err != nil {
 			return s, err
 		}
@@ -72,10 +73,10 @@ func configArgs(c *cli.Context) (settings, error) {
 
 // A configVerdict is what weir config check prints with --json.
 type configVerdict struct {
-	File     string        `json:"file"`
-	Settings int           `json:"settings"`
-	Errors   []configFault `json:"errors"`
-	Warnings []configFault `json:"warnings"`
+	File     string         `json:"file"`
+	Settings int            `json:"settings"`
+	Errors   []config.Fault `json:"errors"`
+	Warnings []config.Fault `json:"warnings"`
 }
 
 func checkConfig(c *cli.Context) error {
@@ -87,11 +88,11 @@ func checkConfig(c *cli.Context) error {
 		return cmdline.BadInput(err)
 	}
 	l, err := s.load()
-	v := configVerdict{File: l.file, Settings: len(l.entries), Errors: []configFault{}, Warnings: []configFault{}}
-	var faults *configFaults
+	v := configVerdict{File: l.file, Settings: len(l.entries), Errors: []config.Fault{}, Warnings: []config.Fault{}}
+	var faults *config.Faults
 	if err != nil {
 		faults = asFaults(l.file, err)
-		v.Errors = append(v.Errors, faults.faults...)
+		v.Errors = append(v.Errors, faults.Faults...)
 	} else {
 		v.Warnings = append(v.Warnings, s.warnings(l)...)
 	}
@@ -109,7 +110,7 @@ func checkConfig(c *cli.Context) error {
 	}
 	w := term.Of(c)
 	for _, f := range v.Warnings {
-		fmt.Fprintf(w, "warning: %s\n", term.Printable(f.at(v.File)))
+		fmt.Fprintf(w, "warning: %s\n", term.Printable(f.At(v.File)))
 	}
 	_, err = fmt.Fprintf(w, "%s: %s, no mistake\n", v.File, term.Count(v.Settings, "setting", "settings"))
 	return err
@@ -131,10 +132,10 @@ var useless = []struct{ name, where, why string }{
 
 // warnings are what a file without mistakes has that does nothing, or that its
 // owner would not want.
-func (s settings) warnings(l loaded) []configFault {
-	var all []configFault
-	warn := func(e configEntry, format string, args ...any) {
-		all = append(all, configFault{Line: e.line, Column: e.column, Message: maskSecrets(fmt.Sprintf(format, args...))})
+func (s settings) warnings(l loaded) []config.Fault {
+	var all []config.Fault
+	warn := func(e config.Entry, format string, args ...any) {
+		all = append(all, config.Fault{Line: e.Line, Column: e.Column, Message: config.MaskSecrets(fmt.Sprintf(format, args...))})
 	}
 	of := func(name string) api.Setting {
 		i := slices.IndexFunc(l.settings, func(s api.Setting) bool { return s.Name == name })
@@ -145,32 +146,32 @@ func (s settings) warnings(l loaded) []configFault {
 	}
 	given := func(name string) bool { return of(name).Source != api.FromDefault }
 	if len(l.entries) == 0 {
-		all = append(all, configFault{Message: "it sets nothing"})
+		all = append(all, config.Fault{Message: "it sets nothing"})
 	}
 	for _, e := range l.entries {
-		if e.alias != "" {
-			warn(e, "%s is deprecated: its name is %s now", e.alias, e.name)
+		if e.Alias != "" {
+			warn(e, "%s is deprecated: its name is %s now", e.Alias, e.Name)
 		}
-		if now := of(e.name); now.Source != api.FromFile {
-			warn(e, "%s has no effect: %s is stronger", e.name, now.Where)
+		if now := of(e.Name); now.Source != api.FromFile {
+			warn(e, "%s has no effect: %s is stronger", e.Name, now.Where)
 			continue
 		}
-		if list := needed[e.name]; list != nil && !slices.ContainsFunc(list, given) {
-			warn(e, "%s has no effect without one of %s", e.name, strings.Join(list, ", "))
+		if list := needed[e.Name]; list != nil && !slices.ContainsFunc(list, given) {
+			warn(e, "%s has no effect without one of %s", e.Name, strings.Join(list, ", "))
 		}
 		for _, u := range useless {
-			if u.name == e.name && given(u.where) {
-				warn(e, "%s has no effect beside %s: %s", e.name, u.where, u.why)
+			if u.name == e.Name && given(u.where) {
+				warn(e, "%s has no effect beside %s: %s", e.Name, u.where, u.why)
 			}
 		}
-		for _, v := range e.values {
-			if masked := maskSecrets(v); masked != v {
-				warn(e, "%s holds a secret: whoever may read this file knows it; keep secrets in files of their own, and name those", e.name)
+		for _, v := range e.Values {
+			if masked := config.MaskSecrets(v); masked != v {
+				warn(e, "%s holds a secret: whoever may read this file knows it; keep secrets in files of their own, and name those", e.Name)
 			}
 		}
 	}
 	if info, err := os.Stat(l.file); err == nil && s.text == nil && info.Mode().Perm()&0o022 != 0 {
-		all = append(all, configFault{Message: fmt.Sprintf("users other than its owner may write to it (mode %v), and so run commands as the node: chmod go-w %s", info.Mode().Perm(), l.file)})
+		all = append(all, config.Fault{Message: fmt.Sprintf("users other than its owner may write to it (mode %v), and so run commands as the node: chmod go-w %s", info.Mode().Perm(), l.file)})
 	}
 	return all
 }
@@ -233,7 +234,7 @@ func exampleConfig() string {
 	for _, f := range nodeCommand().Flags {
 		doc, ok := f.(cli.DocGenerationFlag)
 		name := f.Names()[0]
-		if v, visible := f.(cli.VisibleFlag); !ok || visible && !v.IsVisible() || name == configFlag {
+		if v, visible := f.(cli.VisibleFlag); !ok || visible && !v.IsVisible() || name == config.FlagName {
 			continue
 		}
 		mark := ""

@@ -9,6 +9,8 @@ import (
 	"unicode/utf8"
 
 	"github.com/urfave/cli/v2"
+
+	"weir/cmd/weir/config"
 )
 
 // writeFile makes a file of a test's own and returns its path.
@@ -73,7 +75,7 @@ func TestConfigFileThatIsWrong(t *testing.T) {
 		"UTF-16":                     {"\xff\xfer\x00", `:1:1: it is UTF-16: save it as UTF-8`},
 		"a NUL":                      {"region: e\x00u\n", `:1:10: the character U+0000 cannot be seen`},
 		"an escape sequence":         {"region: \x1b[2Jeu\n", `:1:9: the character U+001B`},
-		"too long":                   {strings.Repeat("# nothing\n", maxConfigFile/10+1), `weir.yaml: it has more than 65536 bytes`},
+		"too long":                   {strings.Repeat("# nothing\n", config.MaxFile/10+1), `weir.yaml: it has more than 65536 bytes`},
 		"another file altogether":    {strings.Repeat("x: 1\n", 10_000), `weir.yaml:50:1: so many mistakes`},
 		"too deep":                   {"bootstrap: " + strings.Repeat("[", 20_000), `weir.yaml:1:`},
 		"a value that has a colon":   {"name: a: b\n", `:1:8: not YAML: mapping values are not allowed`},
@@ -106,7 +108,7 @@ region: eu
 `
 	_, err := settings{file: "weir.yaml", text: []byte(text)}.load()
 	var places []string
-	for _, f := range asFaults("", err).faults {
+	for _, f := range asFaults("", err).Faults {
 		places = append(places, strings.SplitN(f.Message, ":", 2)[0])
 		if f.Line == 0 || f.Column == 0 {
 			t.Errorf("%+v has no place", f)
@@ -183,7 +185,7 @@ func TestSecretsAreHidden(t *testing.T) {
 		{"join", "s3cret", "(a token of 6 characters)"},
 		{"region", "eu", "eu"},
 	} {
-		if got := shown(c.name, c.value); got != c.want {
+		if got := config.Shown(c.name, c.value); got != c.want {
 			t.Errorf("%s: %s is shown as %q, want %q", c.name, c.value, got, c.want)
 		}
 	}
@@ -194,7 +196,7 @@ func TestSecretsAreHidden(t *testing.T) {
 		"provision-url: http://example.org/?token=s3cret\nregion: [\n",
 	} {
 		_, err := settings{file: "weir.yaml", text: []byte(text)}.load()
-		if err == nil || strings.Contains(err.Error(), "s3cret") || strings.Contains(asFaults("", err).line(), "s3cret") {
+		if err == nil || strings.Contains(err.Error(), "s3cret") || strings.Contains(asFaults("", err).Line(), "s3cret") {
 			t.Errorf("%q: %v", text, err)
 		}
 	}
@@ -210,17 +212,17 @@ func FuzzConfigFile(f *testing.F) {
 	}
 	known := nodeCommand().Flags
 	f.Fuzz(func(t *testing.T, text []byte) {
-		entries, err := parseConfig("fuzz.yaml", text, known)
+		entries, err := config.Parse("fuzz.yaml", text, known)
 		if err == nil {
 			for _, e := range entries {
-				if e.line < 1 || e.column < 1 || len(e.values) == 0 || !slices.ContainsFunc(known, func(f cli.Flag) bool { return f.Names()[0] == e.name }) {
+				if e.Line < 1 || e.Column < 1 || len(e.Values) == 0 || !slices.ContainsFunc(known, func(f cli.Flag) bool { return f.Names()[0] == e.Name }) {
 					t.Errorf("%+v", e)
 				}
 			}
 			return
 		}
-		lines := strings.Count(lineBreaks.Replace(string(text)), "\n") + 1
-		for _, fault := range asFaults("", err).faults {
+		lines := strings.Count(config.LineBreaks.Replace(string(text)), "\n") + 1
+		for _, fault := range asFaults("", err).Faults {
 			if fault.Line > lines || fault.Line > 0 && fault.Column < 1 || fault.Message == "" {
 				t.Errorf("%+v in %d lines", fault, lines)
 			}

@@ -22,6 +22,7 @@ import (
 	"weir/capacity/event"
 	"weir/cmd/weir/api"
 	"weir/cmd/weir/cmdline"
+	"weir/cmd/weir/config"
 	"weir/cmd/weir/hook"
 	"weir/cmd/weir/logs"
 	"weir/cmd/weir/spans"
@@ -55,7 +56,7 @@ func nodeCommand() *cli.Command {
 			"(any one suffices, and all are tried again for ever). A default port that is taken\n" +
 			"gives way to the next free one, which the log tells; one asked for by name does not.",
 		Flags: append([]cli.Flag{
-			&cli.StringFlag{Name: configFlag, Usage: "`FILE` of settings, YAML, whose keys are the names of these flags; environment and flags are stronger; read again at SIGHUP", EnvVars: cmdline.Env("CONFIG")},
+			&cli.StringFlag{Name: config.FlagName, Usage: "`FILE` of settings, YAML, whose keys are the names of these flags; environment and flags are stronger; read again at SIGHUP", EnvVars: cmdline.Env("CONFIG")},
 			&cli.BoolFlag{Name: "dev", Usage: "a one-node network on loopback: console on http://" + defaultHTTP, EnvVars: cmdline.Env("DEV")},
 			&cli.StringSliceFlag{Name: "listen", Usage: "libp2p `MULTIADDR` to listen on, TCP or QUIC; repeatable", DefaultText: fmt.Sprintf("port %d of 127.0.0.1, both", defaultListenPort), EnvVars: cmdline.Env("LISTEN")},
 			&cli.StringSliceFlag{Name: "bootstrap", Usage: "`MULTIADDR` of a node of the network, with /p2p/ID; repeatable", EnvVars: cmdline.Env("BOOTSTRAP")},

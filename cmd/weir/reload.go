@@ -18,6 +18,7 @@ import (
 	"weir/capacity/event"
 	"weir/cmd/weir/api"
 	"weir/cmd/weir/cmdline"
+	"weir/cmd/weir/config"
 	"weir/cmd/weir/term"
 	"weir/sfu/problem"
 )
@@ -154,7 +155,7 @@ func (n *node) readAgain() (api.Reload, error) {
 	next, err := n.cfg.settings.load()
 	if err != nil {
 		faults := asFaults(next.file, err)
-		report.Outcome, report.Errors = api.ReloadRefused, append(report.Errors, faults.line())
+		report.Outcome, report.Errors = api.ReloadRefused, append(report.Errors, faults.Line())
 		n.reloading.done(report, nil)
 		return report, faults
 	}
@@ -172,7 +173,7 @@ func (n *node) readAgain() (api.Reload, error) {
 		if err := part.reload(); err != nil {
 			err = fmt.Errorf("%s not taken, what it said before stays in force: %w", part.name, err)
 			failed = append(failed, err)
-			report.Outcome, report.Errors = api.ReloadFailed, append(report.Errors, maskSecrets(err.Error()))
+			report.Outcome, report.Errors = api.ReloadFailed, append(report.Errors, config.MaskSecrets(err.Error()))
 		}
 	}
 	n.dht.Kick() // others learn of new limits at once
@@ -204,7 +205,7 @@ func (n *node) configReply() api.Config {
 	defer r.mu.Unlock()
 	c := api.Config{Settings: r.settings, Reload: r.last}
 	for _, s := range c.Settings {
-		if s.Name == configFlag && len(s.Values) > 0 {
+		if s.Name == config.FlagName && len(s.Values) > 0 {
 			c.File = s.Values[0]
 		}
 	}

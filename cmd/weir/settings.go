@@ -16,6 +16,7 @@ import (
 
 	"weir/cmd/weir/api"
 	"weir/cmd/weir/cmdline"
+	"weir/cmd/weir/config"
 	"weir/cmd/weir/term"
 )
 
@@ -40,7 +41,7 @@ func settingsOf(c *cli.Context) settings {
 type loaded struct {
 	cfg      nodeConfig
 	file     string // "": there is none
-	entries  []configEntry
+	entries  []config.Entry
 	settings []api.Setting // in the order of the flags
 }
 
@@ -53,7 +54,7 @@ func (s settings) load() (loaded, error) {
 		return l, err
 	}
 	if l.file == "" {
-		l.file = probe.ctx.String(configFlag)
+		l.file = probe.ctx.String(config.FlagName)
 	}
 	if l.file == "" {
 		l.cfg, err = nodeConfigOf(probe.ctx)
@@ -63,15 +64,15 @@ func (s settings) load() (loaded, error) {
 	}
 	text := s.text
 	if text == nil {
-		if text, err = readConfigFile(l.file); err != nil {
+		if text, err = config.ReadFile(l.file); err != nil {
 			return l, err
 		}
 	}
-	r := newConfigReader(l.file, text, nodeCommand().Flags)
-	l.entries = r.read(text)
+	r := config.NewReader(l.file, text, nodeCommand().Flags)
+	l.entries = r.Read(text)
 	l.cfg, err = s.judge(r, l.entries)
-	if len(r.faults) > 0 {
-		return l, r.err()
+	if len(r.Faults) > 0 {
+		return l, r.Err()
 	}
 	if err != nil {
 		return l, err
@@ -91,7 +92,7 @@ var flagName = regexp.MustCompile(`--([a-z][a-z0-9-]*)`)
 // Checks of flags stop at the first mistake and name the flags: so an entry that
 // is named is left out, and the rest is checked again. The error is of something
 // that no entry can be blamed for.
-func (s settings) judge(r *configReader, entries []configEntry) (nodeConfig, error) {
+func (s settings) judge(r *config.Reader, entries []config.Entry) (nodeConfig, error) {
 	left := slices.Clone(entries)
 	var dropped []string
 	for {
@@ -105,7 +106,7 @@ func (s settings) judge(r *configReader, entries []configEntry) (nodeConfig, err
 		}
 		blamed, spurious := -1, false
 		for _, m := range flagName.FindAllStringSubmatch(err.Error(), -1) {
-			i := slices.IndexFunc(left, func(e configEntry) bool { return e.name == m[1] && !set.overridden(e.name) })
+			i := slices.IndexFunc(left, func(e config.Entry) bool { return e.Name == m[1] && !set.overridden(e.Name) })
 			if blamed < 0 {
 				blamed = i
 			}
@@ -113,20 +114,20 @@ func (s settings) judge(r *configReader, entries []configEntry) (nodeConfig, err
 			spurious = spurious || slices.Contains(dropped, m[1])
 		}
 		if blamed < 0 {
-			if len(r.faults) > 0 {
+			if len(r.Faults) > 0 {
 				return cfg, nil // what is known to be wrong comes first
 			}
 			return cfg, err
 		}
 		if e := left[blamed]; !spurious {
 			why := err.Error()
-			if rest, ok := strings.CutPrefix(why, "--"+e.name); ok && rest != "" && rest[0] != '-' {
-				why = e.name + ": " + strings.TrimLeft(rest, ": ")
+			if rest, ok := strings.CutPrefix(why, "--"+e.Name); ok && rest != "" && rest[0] != '-' {
+				why = e.Name + ": " + strings.TrimLeft(rest, ": ")
 			}
-			at := e.at(why)
-			r.fault(at.line, at.column, "%s", why)
+			at := e.At(why)
+			r.Fault(at.Line, at.Column, "%s", why)
 		}
-		dropped = append(dropped, left[blamed].name)
+		dropped = append(dropped, left[blamed].Name)
 		left = slices.Delete(left, blamed, blamed+1)
 	}
 }
@@ -141,7 +142,7 @@ type flagSet struct {
 
 // flags sets the flags of weir node: by the environment, by entries and by the
 // command line.
-func (s settings) flags(entries []configEntry) (flagSet, error) {
+func (s settings) flags(entries []config.Entry) (flagSet, error) {
 	f := flagSet{flags: nodeCommand().Flags, set: flag.NewFlagSet("node", flag.ContinueOnError), given: map[string]bool{}}
 	f.set.SetOutput(io.Discard)
 	for _, one := range f.flags {
@@ -154,12 +155,12 @@ func (s settings) flags(entries []configEntry) (flagSet, error) {
 	}
 	f.set.Visit(func(one *flag.Flag) { f.given[one.Name] = true })
 	for _, e := range entries {
-		if f.overridden(e.name) {
+		if f.overridden(e.Name) {
 			continue
 		}
-		for _, v := range e.values {
-			if err := f.set.Set(e.name, v); err != nil {
-				return f, &configFaults{"configuration", []configFault{{Line: e.line, Column: e.column, Message: fmt.Sprintf("%s: %v", e.name, err)}}}
+		for _, v := range e.Values {
+			if err := f.set.Set(e.Name, v); err != nil {
+				return f, &config.Faults{File: "configuration", Faults: []config.Fault{{Line: e.Line, Column: e.Column, Message: fmt.Sprintf("%s: %v", e.Name, err)}}}
 			}
 		}
 	}
@@ -194,17 +195,17 @@ func (f flagSet) settings(l loaded) []api.Setting {
 	for _, one := range f.flags {
 		name := one.Names()[0]
 		s := api.Setting{Name: name, Source: api.FromDefault}
-		entry := slices.IndexFunc(l.entries, func(e configEntry) bool { return e.name == name })
+		entry := slices.IndexFunc(l.entries, func(e config.Entry) bool { return e.Name == name })
 		switch {
 		case f.given[name]:
 			s.Source, s.Where = api.FromFlag, "--"+name
 		case f.environment(name) != "":
 			s.Source, s.Where = api.FromEnvironment, f.environment(name)
 		case entry >= 0:
-			s.Source, s.Where = api.FromFile, fmt.Sprintf("%s:%d", l.file, l.entries[entry].line)
+			s.Source, s.Where = api.FromFile, fmt.Sprintf("%s:%d", l.file, l.entries[entry].Line)
 		}
 		s.Raw = f.values(one)
-		if name == configFlag && len(s.Raw) == 0 && l.file != "" {
+		if name == config.FlagName && len(s.Raw) == 0 && l.file != "" {
 			s.Raw = []string{l.file}
 		}
 		if s.Source == api.FromDefault {
@@ -221,7 +222,7 @@ func (f flagSet) settings(l loaded) []api.Setting {
 func shownAll(name string, raw []string) []string {
 	list := []string{}
 	for _, v := range raw {
-		list = append(list, shown(name, v))
+		list = append(list, config.Shown(name, v))
 	}
 	return list
 }
@@ -263,10 +264,10 @@ func (c nodeConfig) resolved(name string) (string, bool) {
 }
 
 // asFaults is err as faults of file.
-func asFaults(file string, err error) *configFaults {
-	var f *configFaults
+func asFaults(file string, err error) *config.Faults {
+	var f *config.Faults
 	if errors.As(err, &f) {
 		return f
 	}
-	return &configFaults{cmp.Or(file, "configuration"), []configFault{{Message: maskSecrets(err.Error())}}}
+	return &config.Faults{File: cmp.Or(file, "configuration"), Faults: []config.Fault{{Message: config.MaskSecrets(err.Error())}}}
 }

@@ -11,6 +11,7 @@ import (
 
 	"weir/cmd/weir/api"
 	"weir/cmd/weir/cmdline"
+	"weir/cmd/weir/config"
 )
 
 // A file is weaker than the environment, and that is weaker than flags; a list
@@ -80,7 +81,7 @@ func TestExampleConfig(t *testing.T) {
 	}
 	l, err := settings{file: "example", text: []byte(strings.Join(live, "\n"))}.load()
 	if err != nil { // some are refused where what they belong to is not given
-		faults := asFaults("", err).faults
+		faults := asFaults("", err).Faults
 		for _, f := range faults {
 			if !strings.Contains(f.Message, ": give ") {
 				t.Errorf("%+v", f)
@@ -99,12 +100,12 @@ func TestExampleConfig(t *testing.T) {
 		t.Fatal(err)
 	}
 	for i, s := range l.settings {
-		if want := plain.settings[i]; !slices.Equal(s.Raw, want.Raw) && s.Name != configFlag {
+		if want := plain.settings[i]; !slices.Equal(s.Raw, want.Raw) && s.Name != config.FlagName {
 			t.Errorf("the example's %s is %q, the default %q", s.Name, s.Raw, want.Raw)
 		}
 	}
 	for _, f := range nodeCommand().Flags {
-		if name := f.Names()[0]; name != configFlag && !strings.Contains(string(text), "\n#"+name+":") {
+		if name := f.Names()[0]; name != config.FlagName && !strings.Contains(string(text), "\n#"+name+":") {
 			t.Errorf("the example lacks %s", name)
 		}
 	}
@@ -118,7 +119,7 @@ func TestEveryFlagInAFile(t *testing.T) {
 		if len(f.(cli.DocGenerationFlag).GetEnvVars()) != 1 {
 			t.Errorf("--%s has no variable", name)
 		}
-		if name == configFlag {
+		if name == config.FlagName {
 			continue
 		}
 		_, err := settings{file: "weir.yaml", text: []byte("\n" + name + ": {a: b}\n")}.load()
@@ -194,8 +195,8 @@ func TestConfigCommands(t *testing.T) {
 // A name that a flag had before is still taken, and warned of.
 func TestOldNamesAreTaken(t *testing.T) {
 	flags := []cli.Flag{&cli.IntFlag{Name: "session-limit", Aliases: []string{"max-sessions"}}}
-	entries, err := parseConfig("weir.yaml", []byte("max-sessions: 5\n"), flags)
-	if err != nil || len(entries) != 1 || entries[0].name != "session-limit" || entries[0].alias != "max-sessions" {
+	entries, err := config.Parse("weir.yaml", []byte("max-sessions: 5\n"), flags)
+	if err != nil || len(entries) != 1 || entries[0].Name != "session-limit" || entries[0].Alias != "max-sessions" {
 		t.Fatalf("%+v, %v", entries, err)
 	}
 	l := loaded{entries: entries, settings: []api.Setting{{Name: "session-limit", Source: api.FromFile}}}
@@ -203,7 +204,7 @@ func TestOldNamesAreTaken(t *testing.T) {
 	if len(warnings) != 1 || !strings.Contains(warnings[0].Message, "max-sessions is deprecated: its name is session-limit now") {
 		t.Errorf("%+v", warnings)
 	}
-	if _, err := parseConfig("weir.yaml", []byte("max-sessions: 5\nsession-limit: 6\n"), flags); err == nil || !strings.Contains(err.Error(), "set already in line 1") {
+	if _, err := config.Parse("weir.yaml", []byte("max-sessions: 5\nsession-limit: 6\n"), flags); err == nil || !strings.Contains(err.Error(), "set already in line 1") {
 		t.Errorf("both names: %v", err)
 	}
 }

@@ -1,4 +1,4 @@
-package main
+package config
 
 import (
 	"fmt"
@@ -16,7 +16,7 @@ import (
 )
 
 // values reads what a setting is given.
-func (r *configReader) values(name string, f cli.Flag, n *yaml.Node) (list []string, isList bool) {
+func (r *Reader) values(name string, f cli.Flag, n *yaml.Node) (list []string, isList bool) {
 	_, repeats := f.(cli.DocGenerationSliceFlag)
 	if repeats {
 		repeats = f.(cli.DocGenerationSliceFlag).IsSliceFlag()
@@ -60,7 +60,7 @@ func (r *configReader) values(name string, f cli.Flag, n *yaml.Node) (list []str
 }
 
 // scalar reads one value, as the flag would take it.
-func (r *configReader) scalar(name string, f cli.Flag, n *yaml.Node) (string, bool) {
+func (r *Reader) scalar(name string, f cli.Flag, n *yaml.Node) (string, bool) {
 	v := n.Value
 	wrong := func() (string, bool) {
 		r.at(n, "%s: %s is not %s", name, strconv.Quote(shortened(v, 40)), wanted(f))
@@ -137,16 +137,16 @@ func wanted(f cli.Flag) string {
 
 var userInfo = regexp.MustCompile(`(://)[^/@\s"']*@`)
 
-// maskSecrets is s without what lets somebody in: passwords in URLs, and the
+// MaskSecrets is s without what lets somebody in: passwords in URLs, and the
 // parameters that [term.WithoutSecrets] knows.
-func maskSecrets(s string) string {
+func MaskSecrets(s string) string {
 	return term.WithoutSecrets(userInfo.ReplaceAllString(s, "${1}…@"))
 }
 
-// shown is a setting's value as people and programs may see it. Of a URL, what is
+// Shown is a setting's value as people and programs may see it. Of a URL, what is
 // behind the path is hidden, and of a command all but the program: keys are
 // passed in both.
-func shown(name, value string) string {
+func Shown(name, value string) string {
 	switch {
 	case value == "":
 		return ""
@@ -179,5 +179,5 @@ func shown(name, value string) string {
 		}
 		return text
 	}
-	return maskSecrets(value)
+	return MaskSecrets(value)
 }

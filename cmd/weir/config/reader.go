@@ -1,4 +1,4 @@
-package main
+package config
 
 import (
 	"bytes"
@@ -18,20 +18,20 @@ import (
 )
 
 const (
-	// maxConfigFile bounds a configuration file, in bytes.
-	maxConfigFile = 64 << 10
+	// MaxFile bounds a configuration file, in bytes.
+	MaxFile = 64 << 10
 	// maxConfigList bounds the items of one list.
 	maxConfigList = 256
 	// maxConfigFaults is how many mistakes are told. Whoever has more has given
 	// another file than they meant.
 	maxConfigFaults = 50
-	// configFlag names the file; it alone cannot stand in it.
-	configFlag = "config"
+	// FlagName names the file; it alone cannot stand in it.
+	FlagName = "config"
 )
 
-// A configFault is one mistake in a configuration file, or something in it that
+// A Fault is one mistake in a configuration file, or something in it that
 // has no effect.
-type configFault struct {
+type Fault struct {
 	Line    int    `json:"line"` // from 1; 0: the file as a whole
 	Column  int    `json:"column"`
 	Message string `json:"message"`
@@ -39,20 +39,20 @@ type configFault struct {
 	source string // the line, as it is
 }
 
-// configFaults are the mistakes in one file, in the order of their lines.
-type configFaults struct {
-	file   string
-	faults []configFault
+// Faults are the mistakes in one file, in the order of their lines.
+type Faults struct {
+	File   string
+	Faults []Fault
 }
 
 // Error shows each with its place and, below, the line with a caret.
-func (e *configFaults) Error() string {
+func (e *Faults) Error() string {
 	var b strings.Builder
-	for i, f := range e.faults {
+	for i, f := range e.Faults {
 		if i > 0 {
 			b.WriteByte('\n')
 		}
-		b.WriteString(f.at(e.file))
+		b.WriteString(f.At(e.File))
 		if f.source != "" {
 			fmt.Fprintf(&b, "\n    %s\n    %s^", f.source, indentTo(f.source, f.Column))
 		}
@@ -60,21 +60,21 @@ func (e *configFaults) Error() string {
 	return b.String()
 }
 
-// line is Error for a log: without the lines of the file, and cut short.
-func (e *configFaults) line() string {
+// Line is Error for a log: without the lines of the file, and cut short.
+func (e *Faults) Line() string {
 	const most = 8
 	var all []string
-	for _, f := range e.faults[:min(len(e.faults), most)] {
-		all = append(all, f.at(e.file))
+	for _, f := range e.Faults[:min(len(e.Faults), most)] {
+		all = append(all, f.At(e.File))
 	}
-	if more := len(e.faults) - most; more > 0 {
+	if more := len(e.Faults) - most; more > 0 {
 		all = append(all, fmt.Sprintf("and %d more", more))
 	}
 	return strings.Join(all, "; ")
 }
 
-// at is the message with its place. Secrets in it are masked.
-func (f configFault) at(file string) string {
+// At is the message with its place. Secrets in it are masked.
+func (f Fault) At(file string) string {
 	if f.Line == 0 {
 		return file + ": " + f.Message
 	}
@@ -96,44 +96,44 @@ func indentTo(source string, column int) string {
 	return b.String()
 }
 
-// A configEntry is one setting in a file.
-type configEntry struct {
-	name         string // the flag's first one
-	values       []string
+// An Entry is one setting in a file.
+type Entry struct {
+	Name         string // the flag's first one
+	Values       []string
 	list         bool
-	line, column int // of the value
+	Line, Column int // of the value
 	places       []place
-	alias        string // the name by which it was given, if it is an old one
+	Alias        string // the name by which it was given, if it is an old one
 }
 
 // A place is one in a file, from 1.
-type place struct{ line, column int }
+type place struct{ Line, Column int }
 
-// at is where to point for a mistake that is told by why: at the value that it
+// At is where to point for a mistake that is told by why: at the value that it
 // names, or at all of them.
-func (e configEntry) at(why string) place {
-	at, first, longest := place{e.line, e.column}, len(why), 0
-	for i, v := range e.values {
-		if j := strings.Index(why, v); len(e.places) == len(e.values) && j >= 0 && (j < first || j == first && len(v) > longest) {
+func (e Entry) At(why string) place {
+	at, first, longest := place{e.Line, e.Column}, len(why), 0
+	for i, v := range e.Values {
+		if j := strings.Index(why, v); len(e.places) == len(e.Values) && j >= 0 && (j < first || j == first && len(v) > longest) {
 			at, first, longest = e.places[i], j, len(v)
 		}
 	}
 	return at
 }
 
-// A configReader reads one file and finds out where in it a mistake is.
-type configReader struct {
+// A Reader reads one file and finds out where in it a mistake is.
+type Reader struct {
 	name   string
 	lines  []string
 	flags  []cli.Flag
-	faults []configFault
+	Faults []Fault
 }
 
-// readConfigFile returns the text of the file at path. The error is a
+// ReadFile returns the text of the file at path. The error is a
 // [*configFaults].
-func readConfigFile(path string) ([]byte, error) {
+func ReadFile(path string) ([]byte, error) {
 	fail := func(format string, args ...any) ([]byte, error) {
-		return nil, &configFaults{path, []configFault{{Message: fmt.Sprintf(format, args...)}}}
+		return nil, &Faults{path, []Fault{{Message: fmt.Sprintf(format, args...)}}}
 	}
 	// It is opened anew by its name each time: an editor, and Kubernetes, put
 	// another file in its place. One that is no file may keep a reader waiting.
@@ -152,7 +152,7 @@ func readConfigFile(path string) ([]byte, error) {
 		return fail("%v", plainPathError(err))
 	}
 	defer f.Close()
-	text, err := io.ReadAll(io.LimitReader(f, maxConfigFile+1))
+	text, err := io.ReadAll(io.LimitReader(f, MaxFile+1))
 	if err != nil {
 		return fail("%v", plainPathError(err))
 	}
@@ -174,65 +174,66 @@ func plainPathError(err error) error {
 	return err
 }
 
-// parseConfig reads a configuration file: a flat YAML mapping whose keys are the
+// Parse reads a configuration file: a flat YAML mapping whose keys are the
 // names of flags. What it gives is in the order of the lines, and is what the
 // flags' types allow; the error is a [*configFaults] with every mistake.
-func parseConfig(name string, text []byte, flags []cli.Flag) ([]configEntry, error) {
-	r := newConfigReader(name, text, flags)
-	entries := r.read(text)
-	if len(r.faults) == 0 {
+func Parse(name string, text []byte, flags []cli.Flag) ([]Entry, error) {
+	r := NewReader(name, text, flags)
+	entries := r.Read(text)
+	if len(r.Faults) == 0 {
 		return entries, nil
 	}
-	return entries, r.err()
+	return entries, r.Err()
 }
 
-func newConfigReader(name string, text []byte, flags []cli.Flag) *configReader {
-	return &configReader{name: name, lines: strings.Split(lineBreaks.Replace(string(text)), "\n"), flags: flags}
+// NewReader reads text, of the file that name names, which sets some of flags.
+func NewReader(name string, text []byte, flags []cli.Flag) *Reader {
+	return &Reader{name: name, lines: strings.Split(LineBreaks.Replace(string(text)), "\n"), flags: flags}
 }
 
-// lineBreaks makes those that YAML has (1.2.2, section 5.4) one.
-var lineBreaks = strings.NewReplacer("\r\n", "\n", "\r", "\n")
+// LineBreaks makes those that YAML has (1.2.2, section 5.4) one.
+var LineBreaks = strings.NewReplacer("\r\n", "\n", "\r", "\n")
 
-// err is the faults so far, in the order of their places.
-func (r *configReader) err() *configFaults {
-	slices.SortStableFunc(r.faults, func(a, b configFault) int {
+// Err is the faults so far, in the order of their places.
+func (r *Reader) Err() *Faults {
+	slices.SortStableFunc(r.Faults, func(a, b Fault) int {
 		return cmp.Or(cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column))
 	})
-	return &configFaults{r.name, r.faults}
+	return &Faults{r.name, r.Faults}
 }
 
-func (r *configReader) fault(line, column int, format string, args ...any) {
-	if len(r.faults) >= maxConfigFaults {
+func (r *Reader) Fault(line, column int, format string, args ...any) {
+	if len(r.Faults) >= maxConfigFaults {
 		return
 	}
-	f := configFault{Line: line, Column: max(column, 1), Message: shortened(maskSecrets(fmt.Sprintf(format, args...)), 400)}
+	f := Fault{Line: line, Column: max(column, 1), Message: shortened(MaskSecrets(fmt.Sprintf(format, args...)), 400)}
 	if line == 0 {
 		f.Column = 0
 	} else if line <= len(r.lines) {
 		if f.source = r.lines[line-1]; line == 1 {
 			f.source = strings.TrimPrefix(f.source, byteOrderMark)
 		}
-		f.source = maskSecrets(strings.ToValidUTF8(f.source, "\ufffd"))
+		f.source = MaskSecrets(strings.ToValidUTF8(f.source, "\ufffd"))
 		if utf8.RuneCountInString(f.source) > 160 {
 			f.source = "" // a caret below the third line of a terminal helps nobody
 		}
 	}
-	r.faults = append(r.faults, f)
+	r.Faults = append(r.Faults, f)
 }
 
-func (r *configReader) at(n *yaml.Node, format string, args ...any) {
-	r.fault(n.Line, n.Column, format, args...)
+func (r *Reader) at(n *yaml.Node, format string, args ...any) {
+	r.Fault(n.Line, n.Column, format, args...)
 }
 
 const byteOrderMark = "\ufeff"
 
-func (r *configReader) read(text []byte) []configEntry {
-	if len(text) > maxConfigFile {
-		r.fault(0, 0, "it has more than %d bytes: that is no configuration of weir", maxConfigFile)
+func (r *Reader) Read(text []byte) []Entry {
+	if len(text) > MaxFile {
+		r.Fault(0, 0, "it has more than %d bytes: that is no configuration of weir", MaxFile)
 		return nil
 	}
 	if bytes.HasPrefix(text, []byte{0xff, 0xfe}) || bytes.HasPrefix(text, []byte{0xfe, 0xff}) {
-		r.fault(1, 1, "it is UTF-16: save it as UTF-8")
+		r.Fault(1, 1, "it is UTF-16: save it as UTF-8")
 		return nil
 	}
 	if !r.readable(text) {
@@ -259,19 +260,19 @@ func (r *configReader) read(text []byte) []configEntry {
 }
 
 // readable reports whether the text has only what can be seen in an editor.
-func (r *configReader) readable(text []byte) bool {
+func (r *Reader) readable(text []byte) bool {
 	line, column := 1, 1
 	for i := 0; i < len(text); {
 		c, size := utf8.DecodeRune(text[i:])
 		switch {
 		case c == utf8.RuneError && size == 1:
-			r.fault(line, column, "the byte %#02x is not UTF-8: save the file as UTF-8", text[i])
+			r.Fault(line, column, "the byte %#02x is not UTF-8: save the file as UTF-8", text[i])
 			return false
 		case c == '\n', c == '\r' && !bytes.HasPrefix(text[i:], []byte("\r\n")):
 			line, column = line+1, 0
 		case c == '\t', c == '\r', i == 0 && c == '\ufeff':
 		case c < ' ', c == 0x7f, c >= 0x80 && c < 0xa0, c == '\u2028', c == '\u2029', c == '\ufeff':
-			r.fault(line, column, "the character %U cannot be seen and does not belong here: take it out", c)
+			r.Fault(line, column, "the character %U cannot be seen and does not belong here: take it out", c)
 			return false
 		}
 		column++
@@ -284,10 +285,10 @@ func (r *configReader) readable(text []byte) bool {
 }
 
 // syntax is a mistake in the YAML itself.
-func (r *configReader) syntax(err error) {
+func (r *Reader) syntax(err error) {
 	var e *yaml.LoadError
 	if !errors.As(err, &e) || e.Mark.Line == 0 {
-		r.fault(0, 0, "not YAML: %s", strings.TrimPrefix(err.Error(), "yaml: "))
+		r.Fault(0, 0, "not YAML: %s", strings.TrimPrefix(err.Error(), "yaml: "))
 		return
 	}
 	line, column := e.Mark.Line, e.Mark.Column
@@ -300,7 +301,7 @@ func (r *configReader) syntax(err error) {
 	source := r.lines[line-1]
 	indent := source[:len(source)-len(strings.TrimLeft(source, " \t"))]
 	if i := strings.IndexByte(indent, '\t'); i >= 0 {
-		r.fault(line, i+1, "a tab: YAML indents by spaces only, so put spaces in its place")
+		r.Fault(line, i+1, "a tab: YAML indents by spaces only, so put spaces in its place")
 		return
 	}
 	why := e.Message
@@ -313,11 +314,11 @@ func (r *configReader) syntax(err error) {
 	case strings.Contains(why, "anchor"):
 		why += ": aliases are not taken here, so write the value out, or put a text that begins with * or & into quotes"
 	}
-	r.fault(line, column, "not YAML: %s", why)
+	r.Fault(line, column, "not YAML: %s", why)
 }
 
 // plain reports whether n is written without anchor, alias and tag.
-func (r *configReader) plain(n *yaml.Node) bool {
+func (r *Reader) plain(n *yaml.Node) bool {
 	switch {
 	case n.Kind == yaml.AliasNode || n.Anchor != "":
 		r.at(n, "anchors and aliases are not taken here: write the value out, or put a text that begins with * or & into quotes")
@@ -329,7 +330,7 @@ func (r *configReader) plain(n *yaml.Node) bool {
 	return false
 }
 
-func (r *configReader) mapping(root *yaml.Node) []configEntry {
+func (r *Reader) mapping(root *yaml.Node) []Entry {
 	if !r.plain(root) {
 		return nil
 	}
@@ -343,11 +344,11 @@ func (r *configReader) mapping(root *yaml.Node) []configEntry {
 		r.at(root, "want lines such as session-limit: 500, not a list")
 		return nil
 	}
-	var entries []configEntry
+	var entries []Entry
 	seen := map[string]int{}
 	for i := 0; i+1 < len(root.Content); i += 2 {
 		key, value := root.Content[i], root.Content[i+1]
-		if len(r.faults) >= maxConfigFaults-1 {
+		if len(r.Faults) >= maxConfigFaults-1 {
 			r.at(key, "so many mistakes that the rest is not looked at: is this a configuration of weir node?")
 			break
 		}
@@ -369,24 +370,24 @@ func (r *configReader) mapping(root *yaml.Node) []configEntry {
 			continue
 		}
 		seen[name] = key.Line
-		e := configEntry{name: name, line: value.Line, column: value.Column}
+		e := Entry{Name: name, Line: value.Line, Column: value.Column}
 		if key.Value != name {
-			e.alias = key.Value
+			e.Alias = key.Value
 		}
-		before := len(r.faults)
-		e.values, e.list = r.values(name, f, value)
+		before := len(r.Faults)
+		e.Values, e.list = r.values(name, f, value)
 		for _, item := range value.Content {
 			e.places = append(e.places, place{item.Line, item.Column})
 		}
-		if len(r.faults) == before {
+		if len(r.Faults) == before {
 			entries = append(entries, e)
 		}
 	}
 	return entries
 }
 
-func (r *configReader) flagOf(name string) cli.Flag {
-	i := slices.IndexFunc(r.flags, func(f cli.Flag) bool { return f.Names()[0] != configFlag && slices.Contains(f.Names(), name) })
+func (r *Reader) flagOf(name string) cli.Flag {
+	i := slices.IndexFunc(r.flags, func(f cli.Flag) bool { return f.Names()[0] != FlagName && slices.Contains(f.Names(), name) })
 	if i < 0 {
 		return nil
 	}
@@ -394,14 +395,14 @@ func (r *configReader) flagOf(name string) cli.Flag {
 }
 
 // unknown says what is wrong with a key that there is not.
-func (r *configReader) unknown(key string, value *yaml.Node) string {
-	if key == configFlag {
+func (r *Reader) unknown(key string, value *yaml.Node) string {
+	if key == FlagName {
 		return "config cannot stand in the file that it names: take it out"
 	}
 	bare := strings.ReplaceAll(strings.ToLower(strings.TrimPrefix(key, "WEIR_")), "_", "-")
 	var names []string
 	for _, f := range r.flags {
-		if name := f.Names()[0]; name != configFlag {
+		if name := f.Names()[0]; name != FlagName {
 			names = append(names, name)
 		}
 	}
