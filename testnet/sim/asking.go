@@ -8,11 +8,9 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"weir/dht/holder"
+	"weir/dht/holding"
 	"weir/dht/place"
 )
-
-// ownLimit is how many offers a seeker takes of a topic that it holds itself.
-const ownLimit = 16
 
 // An asking is one query of a shard's holders under way.
 type asking struct {
@@ -31,7 +29,7 @@ func (p *placing) newAsking(topic holder.Topic, s place.SearchStep) *asking {
 	heard := 0
 	if slices.Contains(a.shard.holders, p.seeker) {
 		heard = 1
-		a.take(a.offers(p.seeker, ownLimit))
+		a.take(a.offers(p.seeker, holding.QueryLimit))
 	}
 	a.query = place.Query{
 		Holders: p.seeker.nearestHolders(a.shard), Patience: a.patience, Near: s.Near,
