@@ -5,7 +5,7 @@
 // In come addresses to join by (bootstrap peers, seeds, remembered peers, listed
 // servers) and what becomes of every request; out go connections, messages (one
 // per stream and direction, framed by capacity/frame), the members known, and
-// events of peers that are lost and back. What the messages say is decided
+// events of peers that are lost and back. The content of the messages is decided
 // elsewhere: the package knows no record and no topic.
 //
 //   - [Overlay] owns the host, and every goroutine begun by [Overlay.Go] or

@@ -27,7 +27,7 @@ import (
 	manet "github.com/multiformats/go-multiaddr/net"
 )
 
-// What a host accepts. libp2p's defaults refuse the 253rd connection, trim at
+// The bounds of what a host accepts. libp2p's defaults refuse the 253rd connection, trim at
 // 192, and allow eight connections per IPv4 address: too few for the holders
 // of a popular topic, or for several nodes behind one address.
 const (
@@ -64,7 +64,7 @@ func newHost(key crypto.PrivKey, publicIP netip.Addr, more []libp2p.Option, repo
 	announce := realAddrs
 	if publicIP.IsValid() {
 		announce = func(addrs []multiaddr.Multiaddr) []multiaddr.Multiaddr { return realAddrs(mapped(addrs, publicIP)) }
-		// What peers see of us is not needed, and a port that the NAT chose for
+		// The addresses that peers see are not needed, and a port that the NAT chose for
 		// a connection out leads nowhere.
 		transports = append(transports, libp2p.DisableIdentifyAddressDiscovery())
 	}
@@ -159,8 +159,8 @@ func realAddrs(addrs []multiaddr.Multiaddr) []multiaddr.Multiaddr {
 }
 
 // mapped puts public in the place of this machine's own addresses of the same
-// family, for a NAT that maps them one to one: the ports stay. What is bound to
-// loopback no NAT leads to.
+// family, for a NAT that maps them one to one: the ports stay. No NAT leads to
+// addresses of loopback.
 func mapped(addrs []multiaddr.Multiaddr, public netip.Addr) []multiaddr.Multiaddr {
 	proto := "ip6"
 	if public.Is4() {

@@ -38,9 +38,9 @@ const (
 
 // A Seed is where nodes of the network listen by TCP, without their peer IDs:
 // the name of a headless service, of a container or of a machine that may come
-// back with another identity. Who answers there is taken at its word: whoever
-// controls the name, or the way there, can lead the node into a network of
-// their own. Addresses with peer IDs (Bootstrap) have no such weakness.
+// back with another identity. A node that answers there is taken at its word:
+// an owner of the name, or of the way there, can lead this node into a network
+// of their own. Addresses with peer IDs (Bootstrap) have no such weakness.
 type Seed struct {
 	Host string // a name, or an IP address
 	Port uint16

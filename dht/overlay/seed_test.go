@@ -71,7 +71,7 @@ func tcpOf(t *testing.T, n *testNode) netip.AddrPort {
 
 func seedAt(a netip.AddrPort) Seed { return Seed{a.Addr().String(), a.Port()} }
 
-// What answers at a seed and is no node of this network is said, and disturbs
+// A server at a seed that is no node of this network is reported, and disturbs
 // nothing; a node that comes back there with another identity is found.
 func TestSeedOfOthers(t *testing.T) {
 	t.Parallel()

@@ -50,7 +50,7 @@ func methodOf(req proto.Message) string {
 	return "_OTHER"
 }
 
-// Inject names ctx's trace in req. What has no place for one stays as it is.
+// Inject names ctx's trace in req. A request that has no place for one stays as it is.
 func Inject(ctx context.Context, req proto.Message) {
 	wire := tracing.ToWire(ctx)
 	switch req := req.(type) {

@@ -18,7 +18,7 @@ import (
 // protocol included; the multiplexer's, the encryption's and IP's headers are
 // not. Messages are writes to and reads from streams: every protocol here
 // writes one message at a time, while a read may find a message in two pieces.
-// What a stream carries before its protocol is known is listed with an empty
+// Bytes of a stream before its protocol is known are listed with an empty
 // Protocol.
 type Usage struct {
 	Protocol    string `json:"protocol"`

@@ -51,7 +51,7 @@ var (
 	ErrNoOperator = errors.New("this node has no operator whose policies it would apply")
 )
 
-// Config says whose policies are spread, and among whom.
+// Config says whose policies are spread, and among which peers.
 type Config struct {
 	// Operator is whose policies are applied; "": nobody's. Apply puts one in
 	// force, or says why not.
