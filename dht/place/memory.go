@@ -1,10 +1,10 @@
 package place
 
 import (
-	"container/list"
 	"sync"
 	"time"
 
+	"github.com/hashicorp/golang-lru/v2/simplelru"
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"weir/capacity"
@@ -23,11 +23,10 @@ const (
 // an older one, replayed or from a holder that lags behind, is never used in
 // its place, nor the same one for longer than its TTL: clocks may differ by
 // minutes, so how old a record is shows by when it was seen first. The one
-// unused for longest is forgotten first. Several goroutines may use it.
+// seen longest ago is forgotten first. Several goroutines may use it.
 type Memory struct {
-	mu      sync.Mutex
-	entries map[memoryKey]*list.Element
-	order   *list.List // of *memoryEntry, used last first
+	mu   sync.Mutex
+	seen *simplelru.LRU[memoryKey, memoryEntry]
 }
 
 type memoryKey struct {
@@ -36,7 +35,6 @@ type memoryKey struct {
 }
 
 type memoryEntry struct {
-	key    memoryKey
 	record capacity.Record
 	sealed []byte
 	until  time.Time // when it runs out, by our clock
@@ -44,7 +42,11 @@ type memoryEntry struct {
 
 // NewMemory returns a Memory of nothing.
 func NewMemory() *Memory {
-	return &Memory{entries: make(map[memoryKey]*list.Element), order: list.New()}
+	seen, err := simplelru.NewLRU[memoryKey, memoryEntry](maxRemembered, nil)
+	if err != nil {
+		panic(err) // the size is positive
+	}
+	return &Memory{seen: seen}
 }
 
 // Get returns the newest record seen of node, in the topic of stream, or in
@@ -52,11 +54,7 @@ func NewMemory() *Memory {
 func (m *Memory) Get(now time.Time, node peer.ID, stream string) (capacity.Record, []byte, bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	el := m.entries[memoryKey{node, stream}]
-	if el == nil {
-		return capacity.Record{}, nil, false
-	}
-	e := el.Value.(*memoryEntry)
+	e, _ := m.seen.Peek(memoryKey{node, stream})
 	return e.record, e.sealed, e.until.After(now)
 }
 
@@ -65,9 +63,11 @@ func (m *Memory) Get(now time.Time, node peer.ID, stream string) (capacity.Recor
 func (m *Memory) Of(now time.Time, node peer.ID) (newest capacity.Record, ok bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	for key, el := range m.entries {
-		e := el.Value.(*memoryEntry)
-		if key.node == node && e.until.After(now) && (!ok || e.record.Seq > newest.Seq) {
+	for _, key := range m.seen.Keys() {
+		if key.node != node {
+			continue
+		}
+		if e, _ := m.seen.Peek(key); e.until.After(now) && (!ok || e.record.Seq > newest.Seq) {
 			newest, ok = e.record, true
 		}
 	}
@@ -84,22 +84,10 @@ func (m *Memory) See(now time.Time, r capacity.Record, sealed []byte) (newest ca
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	fresh := memoryEntry{key, r, sealed, now.Add(r.TTL)}
-	if el := m.entries[key]; el != nil {
-		e := el.Value.(*memoryEntry)
-		m.order.MoveToFront(el)
-		if e.record.Seq >= r.Seq && now.Before(e.until.Add(rememberAfter)) {
-			return e.record, e.sealed, now.Before(e.until)
-		}
-		*e = fresh
-		return r, sealed, true
+	if e, seen := m.seen.Get(key); seen && e.record.Seq >= r.Seq && now.Before(e.until.Add(rememberAfter)) {
+		return e.record, e.sealed, now.Before(e.until)
 	}
-	if len(m.entries) >= maxRemembered {
-		oldest := m.order.Back()
-		delete(m.entries, oldest.Value.(*memoryEntry).key)
-		m.order.Remove(oldest)
-	}
-	m.entries[key] = m.order.PushFront(&fresh)
+	m.seen.Add(key, memoryEntry{r, sealed, now.Add(r.TTL)})
 	return r, sealed, true
 }
 
@@ -107,6 +95,5 @@ func (m *Memory) See(now time.Time, r capacity.Record, sealed []byte) (newest ca
 func (m *Memory) Forget() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	clear(m.entries)
-	m.order.Init()
+	m.seen.Purge()
 }

@@ -45,7 +45,7 @@ func TestMemoryIsBounded(t *testing.T) {
 		r := capacity.Record{Node: peer.ID("node"), Seq: uint64(i), TTL: time.Minute, Carries: &capacity.Carriage{Stream: string(rune('a' + i))}}
 		m.See(now, r, nil)
 	}
-	if len(m.entries) != maxRemembered || m.order.Len() != maxRemembered {
-		t.Errorf("%d entries and %d in order, want %d", len(m.entries), m.order.Len(), maxRemembered)
+	if n := m.seen.Len(); n != maxRemembered {
+		t.Errorf("%d records are remembered, want %d", n, maxRemembered)
 	}
 }
