@@ -35,7 +35,7 @@ import (
 	"weir/sfu/whip"
 )
 
-// What an SFU is given and tells, of the parts that it is made of.
+// Types of the parts that an SFU is made of, which its Config and its users name.
 type (
 	Overflow      = whip.Overflow
 	Origins       = whip.Origins

@@ -67,7 +67,7 @@ const (
 // which either end may pull streams from the other. Its signalling is
 // described in pb/cascade.proto.
 //
-// Whoever opened the link makes the offers. A track travels in a slot: a media
+// The end that opened the link makes the offers. A track travels in a slot: a media
 // section that, once the track has gone, carries the next one of the same
 // codec without another negotiation.
 type Link struct {

@@ -130,7 +130,7 @@ func (l *Link) answer(d *pb.Description) error {
 	if err := l.setRemote(webrtc.SDPTypeOffer, d); err != nil {
 		return err
 	}
-	// What there is no section for yet waits for the next offer, which the
+	// A track that has no section yet waits for the next offer, which the
 	// peer makes when it hears of the tracks.
 	for s, o := range l.unplaced() {
 		if !l.roomFor(o.Kind()) {

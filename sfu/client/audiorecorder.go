@@ -24,7 +24,7 @@ const (
 	// and 3.2.1), and lostStep its length.
 	lostFrame = 31 << 3
 	lostStep  = 20 * opusClock / 1000
-	// mostLost bounds what is filled of one gap. What is longer is shortened.
+	// mostLost bounds what is filled of one gap. A longer gap is shortened.
 	mostLost = int64(10 * 60 * opusClock)
 	// audioReorder is how many packets later a missing one is given up.
 	audioReorder = 50
@@ -115,7 +115,7 @@ func oggChecksum(page []byte) (sum uint32) {
 }
 
 // Write takes a packet of any track; those of the first audio track count. It
-// fits ViewConfig.OnRTP. What cannot be written is told by Close.
+// fits ViewConfig.OnRTP. Close tells what could not be written.
 func (r *AudioRecorder) Write(track TrackInfo, packet *rtp.Packet) {
 	if track.Kind != "audio" || r.err != nil {
 		return

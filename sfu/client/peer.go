@@ -76,7 +76,7 @@ func newPeer(codecs []webrtc.RTPCodecParameters, receive, tcp bool, silence time
 		}
 	}
 
-	// What pion would print, our callers learn from errors and states, unless
+	// Callers learn what pion would print from errors and states, unless
 	// PION_LOG_… asks for more.
 	loggers := logging.NewDefaultLoggerFactory()
 	if loggers.DefaultLogLevel == logging.LogLevelError {

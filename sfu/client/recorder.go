@@ -63,7 +63,7 @@ func ivfHeader(fourCC string, width, height uint16) []byte {
 }
 
 // Write takes a packet of any track; those of the first video track count. It
-// fits ViewConfig.OnRTP. What cannot be written is told by Close.
+// fits ViewConfig.OnRTP. Close tells what could not be written.
 func (r *Recorder) Write(track TrackInfo, packet *rtp.Packet) {
 	if track.Kind != "video" || r.err != nil {
 		return

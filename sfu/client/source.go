@@ -76,7 +76,7 @@ func Pattern() *Source {
 
 // Open reads media files, at most one with video and one with audio: .ivf (VP8,
 // VP9 or AV1), .h264 or .264 (Annex B byte stream, taken to run at 30 frames/s)
-// and .ogg or .opus (Opus). What a file holds is told by its first bytes; the
+// and .ogg or .opus (Opus). The first bytes of a file tell what it holds; the
 // suffix decides only for Annex B.
 //
 // The error wraps [ErrBadMedia] if a file is not what it should be, and

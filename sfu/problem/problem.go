@@ -1,7 +1,7 @@
 // Package problem is how weir's HTTP APIs say what went wrong: problem JSON
 // (RFC 9457) with a stable code for programs beside a sentence for people.
 //
-// A [Problem] is an error. What is none becomes one by [Of], which keeps the
+// A [Problem] is an error. Another error becomes one by [Of], which keeps the
 // text of Go errors, with the URLs and tickets in them, from people.
 package problem
 

@@ -15,7 +15,7 @@ import (
 	"weir/capacity"
 )
 
-// What a client may send. Bounds are of what the parser finds, and pion is
+// Bounds of what a client may send. They count what the parser finds, and pion is
 // given what is written anew from that, never the client's own text: what pion
 // reads differently from us it would count differently too.
 const (

@@ -108,6 +108,7 @@ func TestUnwatchedRelayIsLetGo(t *testing.T) {
 		time.Sleep(2 * time.Second)
 		g.mu.Lock()
 		defer g.mu.Unlock()
+		<-g.parents[0].over
 		if !st.Ended() || st.Why() != Lost || g.parents[0].why != "unsubscribed" || g.Pulls() != 0 {
 			t.Errorf("ended %t, %d pulls, the parent was told %q", st.Ended(), g.Pulls(), g.parents[0].why)
 		}

@@ -20,7 +20,7 @@ const (
 	// setupPatience is how long a request waits for its turn to be set up.
 	setupPatience = 2 * time.Second
 
-	// What requests that wait may hold in all, of one client and for one stream,
+	// Bounds of what waiting requests may hold in all, of one client and for one stream,
 	// each counted once and once more for each waitingUnit bytes of its offer.
 	maxWaiting       = 1024
 	maxWaitingClient = 256

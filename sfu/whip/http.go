@@ -94,7 +94,7 @@ func body(w http.ResponseWriter, r *http.Request, want string) ([]byte, error) {
 	b, err := io.ReadAll(http.MaxBytesReader(w, r.Body, sdp.MaxBytes))
 	var tooLarge *http.MaxBytesError
 	if errors.As(err, &tooLarge) {
-		// Who still sends when the connection is closed loses the answer.
+		// A client that still sends when the connection is closed loses the answer.
 		_, _ = io.CopyN(io.Discard, r.Body, 4*sdp.MaxBytes)
 		return nil, problem.New(problem.TooLarge, fmt.Sprintf("the body is longer than %d bytes", sdp.MaxBytes))
 	}

@@ -32,7 +32,7 @@ func (s *Server) fail(w http.ResponseWriter, r *http.Request, err error) {
 	p.Write(w)
 }
 
-// problemOf says err in words of our own. What is not foreseen is logged.
+// problemOf says err in words of our own. An error that is not foreseen is logged.
 func (s *Server) problemOf(r *http.Request, err error) *problem.Problem {
 	var (
 		refusal *capacity.Refusal
