@@ -211,7 +211,7 @@ func FuzzDatagram(f *testing.F) {
 		if a, _ := node.takeDatagram(time.Now(), from, b); a != nil && proto.Size(a) > maxDatagram-8 {
 			t.Fatalf("an answer of %d bytes", proto.Size(a))
 		}
-		for _, topic := range node.Held() {
+		for _, topic := range node.Reader.Holdings() {
 			for _, h := range topic.Records {
 				if h.Node != from {
 					t.Fatalf("a record of %s came from %s", h.Node, from)

@@ -109,7 +109,7 @@ func FuzzServeRecords(f *testing.F) {
 		if err != nil || len(sent) > limit {
 			t.Fatalf("answer of %d bytes, at most %d: %v", len(sent), limit, err)
 		}
-		for _, topic := range node.Held() {
+		for _, topic := range node.Reader.Holdings() {
 			for _, h := range topic.Records {
 				if h.Node != from {
 					t.Fatalf("a record of %s came from %s", h.Node, from)

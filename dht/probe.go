@@ -1,7 +1,6 @@
 package dht
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -207,41 +206,4 @@ func (n *Node) Names() map[peer.ID]string {
 		names[n.ID()] = name
 	}
 	return names
-}
-
-// HeldTopic is what a node holds of one topic.
-type HeldTopic struct {
-	Topic   Topic        `json:"topic"`
-	Records []HeldRecord `json:"records"`
-}
-
-// HeldRecord is one record that a node holds, times by its own clock.
-type HeldRecord struct {
-	Node   peer.ID       `json:"node"`
-	Seq    uint64        `json:"seq"`
-	Sealed []byte        `json:"-"`
-	For    time.Duration `json:"-"` // since it came in
-	Left   time.Duration `json:"-"` // until it is dropped
-}
-
-// Held is what this node holds, for others and of its own, for inspection.
-func (n *Node) Held() []HeldTopic {
-	now := time.Now()
-	list := []HeldTopic{}
-	for topic, records := range n.table.All(now) {
-		t := HeldTopic{Topic: topic}
-		for _, h := range records {
-			t.Records = append(t.Records, HeldRecord{
-				Node:   h.Node(),
-				Seq:    h.Record.Seq,
-				Sealed: h.Sealed,
-				For:    now.Sub(h.Received),
-				Left:   h.Expires.Sub(now),
-			})
-		}
-		slices.SortFunc(t.Records, func(a, b HeldRecord) int { return cmp.Compare(a.Node, b.Node) })
-		list = append(list, t)
-	}
-	slices.SortFunc(list, func(a, b HeldTopic) int { return cmp.Compare(a.Topic, b.Topic) })
-	return list
 }

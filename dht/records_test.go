@@ -101,7 +101,7 @@ func TestHolderRefusesBadRecords(t *testing.T) {
 		}
 	}
 	held := 0
-	for _, topic := range node.Held() {
+	for _, topic := range node.Reader.Holdings() {
 		held += len(topic.Records)
 	}
 	if held != 1 { // the stream's

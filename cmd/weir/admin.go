@@ -77,7 +77,7 @@ func (n *node) adminHandler() http.Handler {
 	get("/status", func(*http.Request) (any, error) { return n.status(), nil })
 	get("/peers", func(*http.Request) (any, error) { return n.dht.Peers(), nil })
 	get("/names", func(*http.Request) (any, error) { return n.names(), nil })
-	get("/holdings", func(*http.Request) (any, error) { return n.dht.Held(), nil })
+	get("/holdings", func(*http.Request) (any, error) { return n.dht.Reader.Holdings(), nil })
 	get("/links", func(*http.Request) (any, error) { return n.sfu.Links().All(), nil })
 	get("/sessions", func(*http.Request) (any, error) { return n.sfu.Clients().Sessions(), nil })
 	get("/decisions", func(*http.Request) (any, error) { return n.view.lastDecisions(), nil })

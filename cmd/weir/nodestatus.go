@@ -113,7 +113,7 @@ func (n *node) status() api.Status {
 	if n.cfg.servers != nil {
 		s.Servers = len(n.cfg.servers.Servers())
 	}
-	for _, t := range n.dht.Held() {
+	for _, t := range n.dht.Reader.Holdings() {
 		s.Holds += len(t.Records)
 	}
 	return s

@@ -21,6 +21,7 @@ import (
 	"weir/cmd/weir/api"
 	"weir/cmd/weir/doctor"
 	"weir/dht"
+	"weir/dht/inspect"
 	"weir/sfu"
 	"weir/sfu/problem"
 )
@@ -155,7 +156,7 @@ func TestOpenAPIHasTheFieldsOfTheTypes(t *testing.T) {
 		"Link": sfu.LinkStatus{}, "Session": sfu.SessionStatus{}, "Decision": dht.Decision{}, "Policy": policy.Policy{},
 		"Provision": policy.Provision{}, "SignedPolicy": api.PolicyVersion{}, "PolicyTrial": api.PolicyTrial{}, "DrainStatus": api.Drain{},
 		"Invitation": api.Invitation{}, "RecordChange": api.RecordChange{}, "Event": event.Event{}, "Ping": api.Ping{}, "EndedSession": api.EndedSession{},
-		"Problem": problem.Problem{}, "StreamList": api.Streams{}, "Diagnosis": doctor.Diagnosis{}, "HeldTopic": dht.HeldTopic{},
+		"Problem": problem.Problem{}, "StreamList": api.Streams{}, "Diagnosis": doctor.Diagnosis{}, "HeldTopic": inspect.HeldTopic{},
 		"Config": api.Config{}, "Setting": api.Setting{}, "Reload": api.Reload{},
 	} {
 		compare(name, reflect.TypeOf(v))

@@ -14,6 +14,7 @@ import (
 
 	"weir/capacity"
 	"weir/dht"
+	"weir/dht/inspect"
 	"weir/dht/naming"
 )
 
@@ -148,7 +149,7 @@ func holders(l *Lab, asker *Node, stream string) string {
 		if slices.Contains(asker.Holders(dht.StreamTopic(stream)), n.ID()) {
 			mark = "asked "
 		}
-		if slices.ContainsFunc(n.Held(), func(t dht.HeldTopic) bool { return t.Topic == dht.StreamTopic(stream) }) {
+		if slices.ContainsFunc(n.Reader.Holdings(), func(t inspect.HeldTopic) bool { return t.Topic == dht.StreamTopic(stream) }) {
 			mark += "has it"
 		}
 		if mark != "" {
