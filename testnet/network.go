@@ -150,11 +150,11 @@ func Up(ctx context.Context, cfg Config) (*Network, error) {
 		return nil, fmt.Errorf("%w: %w", ErrInput, err)
 	}
 	switch {
-	case cfg.Brokers != 0 && discovery != directory.Broker:
+	case cfg.Brokers != 0 && !discovery.Brokers():
 		return nil, fmt.Errorf("%w: there are brokers only where discovery is %s", ErrInput, directory.Broker)
 	case cfg.Brokers < 0 || cfg.Brokers > cfg.N:
 		return nil, fmt.Errorf("%w of %d nodes: %d of them cannot be brokers", ErrInput, cfg.N, cfg.Brokers)
-	case discovery == directory.Broker:
+	case discovery.Brokers():
 		cfg.Brokers = max(cfg.Brokers, 1)
 	}
 	if !cfg.Force {

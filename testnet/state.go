@@ -44,7 +44,7 @@ type state struct {
 }
 
 // listed reports whether the nodes are given a list of servers.
-func (s state) listed() bool { return s.Discovery != "" && s.Discovery != directory.Kademlia }
+func (s state) listed() bool { return s.Discovery.Listed() }
 
 // serverFile is the list of servers in a testnet's directory.
 const serverFile = "servers"

@@ -32,13 +32,13 @@ func discoveryOf(c *cli.Context, log *slog.Logger) (directory.Mode, *directory.S
 	}
 	given, file := c.StringSlice("server"), c.String("server-list")
 	switch listed := len(given) > 0 || file != ""; {
-	case discovery == directory.Kademlia && listed:
+	case !discovery.Listed() && listed:
 		return "", nil, errors.New("--server and --server-list are for --discovery broker, pull or push; with kademlia the holders are elected, and --bootstrap names the nodes to join by")
-	case discovery == directory.Kademlia:
+	case !discovery.Listed():
 		return discovery, nil, nil
 	case !listed:
 		return "", nil, fmt.Errorf("--discovery %s needs to know the %s: give --server MULTIADDR for each, or --server-list FILE with one a line",
-			discovery, map[bool]string{true: "brokers", false: "nodes that take part"}[discovery == directory.Broker])
+			discovery, map[bool]string{true: "brokers", false: "nodes that take part"}[discovery.Brokers()])
 	}
 	var fixed []peer.AddrInfo
 	for _, s := range given {
@@ -65,7 +65,7 @@ func serversOf(l *directory.ServerList) func() []peer.AddrInfo {
 
 // discoveryLine is what status says of them.
 func discoveryLine(s api.Status) string {
-	if s.Discovery == directory.Kademlia {
+	if !s.Discovery.Listed() {
 		return string(s.Discovery)
 	}
 	return fmt.Sprintf("%s, %s", s.Discovery, term.Count(s.Servers, "server listed", "servers listed"))

@@ -125,7 +125,7 @@ func applyJoin(c *cli.Context) error {
 			}
 		}
 	}
-	if i.Discovery == "" || i.Discovery == string(directory.Kademlia) {
+	if !directory.Mode(i.Discovery).Listed() {
 		i.Servers = nil
 	}
 	for flag, list := range map[string][]string{"bootstrap": i.Bootstrap, "server": i.Servers} {

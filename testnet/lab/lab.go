@@ -87,7 +87,7 @@ func (c *Config) check() error {
 	if c.Jitter == 0 {
 		c.Jitter = 0.03
 	}
-	if c.Discovery == directory.Broker && c.Brokers == 0 {
+	if c.Discovery.Brokers() && c.Brokers == 0 {
 		c.Brokers = 1
 	}
 	if c.Limits == (ledger.Limits{}) {
@@ -153,7 +153,7 @@ func Up(ctx context.Context, cfg Config) (*Lab, error) {
 }
 
 func (l *Lab) up(ctx context.Context) error {
-	if l.cfg.Discovery == directory.Broker {
+	if l.cfg.Discovery.Brokers() {
 		for i := range l.cfg.Brokers {
 			if _, err := l.listen(-1-i, l.Map.Centre(i)); err != nil {
 				return err
@@ -229,7 +229,7 @@ func (l *Lab) servers() []peer.AddrInfo {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	list := l.nodes
-	if l.cfg.Discovery == directory.Broker {
+	if l.cfg.Discovery.Brokers() {
 		list = l.brokers
 	}
 	infos := make([]peer.AddrInfo, 0, len(list))
