@@ -17,6 +17,7 @@ ARCHS=${ARCHS:-amd64 arm64}
 mkdir -p "$OUT"
 OUT=$(cd "$OUT" && pwd)
 DEPLOY=$PWD/cmd/weir/deploy
+MOST=44000000 # bytes of the binary; the aim is 40 MB
 SOURCE_DATE_EPOCH=$(git log -1 --format=%ct)
 export SOURCE_DATE_EPOCH LC_ALL=C TZ=UTC
 umask 022
@@ -38,6 +39,8 @@ for ARCH in $ARCHS; do
 	STAGE=$work/$ARCH
 	mkdir -p "$STAGE/man"
 	build "$ARCH" "$STAGE/weir"
+	size=$(stat -c %s "$STAGE/weir")
+	[ "$size" -le "$MOST" ] || { echo "weir for $ARCH has $size bytes, more than $MOST: what does it link now?" >&2; exit 1; }
 	VERSION=$(go version -m "$STAGE/weir" | awk '$1 == "mod" { print $3 }')
 	VERSION=${VERSION#v}
 	[ "$VERSION" != "(devel)" ] || VERSION=0.0.0-$(git log -1 --format=%cd-%h --date=format:%Y%m%d%H%M%S --abbrev=12)
