@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
@@ -71,20 +72,28 @@ func TestCommandReferenceIsUpToDate(t *testing.T) {
 	}
 }
 
-// Every command of weir-lab that README shows is one.
+// Every command of weir-lab that the documents show is one.
 func TestPrintedCommandsAreThere(t *testing.T) {
-	text, err := os.ReadFile("../../README.md")
+	files, err := filepath.Glob("../../.github/docs/*.md")
 	if err != nil {
 		t.Fatal(err)
 	}
-	found := regexp.MustCompile("weir-lab( [a-z][a-z -]*)").FindAllSubmatch(text, -1)
-	if len(found) < 2 {
-		t.Fatalf("README shows %d commands of weir-lab", len(found))
-	}
-	for _, m := range found {
-		if err := cmdline.UnknownCommand(append([]string{"weir-lab"}, strings.Fields(string(m[1]))...), app().Commands); err != nil {
-			t.Error(err)
+	shown := regexp.MustCompile("`weir-lab( [a-z][a-z -]*)")
+	found := 0
+	for _, file := range append(files, "../../README.md", "../../testnet/results/sim.md", "../../testnet/results/discovery.md") {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
 		}
+		for _, m := range shown.FindAllSubmatch(text, -1) {
+			found++
+			if err := cmdline.UnknownCommand(append([]string{"weir-lab"}, strings.Fields(string(m[1]))...), app().Commands); err != nil {
+				t.Errorf("%s: %v", file, err)
+			}
+		}
+	}
+	if found < 3 {
+		t.Errorf("the documents show %d commands of weir-lab", found)
 	}
 }
 
