@@ -158,7 +158,8 @@ func (c *Carriage) UnmarshalJSON(b []byte) error {
 	return nil
 }
 
-func Milliseconds(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
+// Milliseconds is d in ms as JSON shows it: to the microsecond.
+func Milliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
 
 func FromMilliseconds(field string, ms float64) (time.Duration, error) {
 	const most = float64(math.MaxInt64 / int64(time.Millisecond))

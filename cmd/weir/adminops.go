@@ -124,7 +124,7 @@ func (n *node) servePing(w http.ResponseWriter, r *http.Request) {
 		ctx, cancel := context.WithTimeout(r.Context(), pingTimeout)
 		reply := api.Ping{Peer: id}
 		err := n.dht.Ping(ctx, id, func(rtt time.Duration) bool {
-			reply.RTT = millisecondsOf(rtt)
+			reply.RTT = capacity.Milliseconds(rtt)
 			return false
 		})
 		cancel()

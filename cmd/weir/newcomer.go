@@ -118,7 +118,7 @@ func (n *node) awaitServer(ctx context.Context, need capacity.Need, exclude []pe
 		return helper, refused
 	}
 	outcome := "placed"
-	e := sfu.Event{Stream: need.Stream, Peer: helper.Node, Trace: tracing.ID(ctx), Detail: helper.Why, Elapsed: millisecondsOf(time.Since(began))}
+	e := sfu.Event{Stream: need.Stream, Peer: helper.Node, Trace: tracing.ID(ctx), Detail: helper.Why, Elapsed: capacity.Milliseconds(time.Since(began))}
 	if err != nil {
 		outcome, e.Detail = "refused", err.Error()
 	}

@@ -51,7 +51,7 @@ func (f *fullness) next(now time.Time, t ledger.Totals) (event.Event, bool) {
 		reason, detail := scarcest(t)
 		return event.Event{Time: now, Kind: event.NodeFull, Reason: reason, Detail: detail}, true
 	case t.State == capacity.Active && !f.since.IsZero():
-		e := event.Event{Time: now, Kind: event.NodeFree, Elapsed: millisecondsOf(now.Sub(f.since)), Detail: fmt.Sprintf("stress %.2f", t.Stress)}
+		e := event.Event{Time: now, Kind: event.NodeFree, Elapsed: capacity.Milliseconds(now.Sub(f.since)), Detail: fmt.Sprintf("stress %.2f", t.Stress)}
 		f.since = time.Time{}
 		return e, true
 	}

@@ -195,7 +195,7 @@ func (p *provisioner) provision(ctx context.Context, job startJob) {
 	p.state[job.region].starts.Ended(time.Now(), p.policy(), err)
 	p.mu.Unlock()
 	p.counts.add(outcome)
-	e := sfu.Event{Time: time.Now(), Kind: provisionKind(outcome), Stream: job.need.Stream, Detail: fmt.Sprintf("request %s in region %s, since %s", job.request, cmp.Or(job.region, "-"), job.reason), Elapsed: millisecondsOf(time.Since(began))}
+	e := sfu.Event{Time: time.Now(), Kind: provisionKind(outcome), Stream: job.need.Stream, Detail: fmt.Sprintf("request %s in region %s, since %s", job.request, cmp.Or(job.region, "-"), job.reason), Elapsed: capacity.Milliseconds(time.Since(began))}
 	if err != nil {
 		e.Detail += ": " + err.Error()
 	}
@@ -307,5 +307,3 @@ func provisionKind(outcome string) event.Kind {
 	}
 	return event.Kind("provision." + outcome)
 }
-
-func millisecondsOf(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }

@@ -289,7 +289,7 @@ func (in *Ingress) forward(t *section, p *rtp.Packet, now time.Time) {
 		e := event.Event{Kind: event.MediaResumed, Detail: t.String() + " sends now"}
 		if !t.last.IsZero() {
 			e.Detail = t.String() + " sends again"
-			e.Elapsed = milliseconds(now.Sub(t.last))
+			e.Elapsed = capacity.Milliseconds(now.Sub(t.last))
 		}
 		in.events = append(in.events, e)
 	}
@@ -437,8 +437,6 @@ func (in *Ingress) Close() {
 		}
 	}
 }
-
-func milliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
 
 // printable is text of a client's that may be shown.
 func printable(s string) string { return capacity.Printable(s, 200) }

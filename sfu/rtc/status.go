@@ -5,6 +5,7 @@ import (
 	"strings"
 	"time"
 
+	"weir/capacity"
 	"weir/capacity/event"
 	"weir/sfu/forward"
 	"weir/sfu/sdp"
@@ -23,7 +24,7 @@ func (in *Ingress) Look(now, since time.Time) {
 			continue
 		}
 		t.stalled = true
-		e := event.Event{Kind: event.MediaStalled, Reason: "silent", Elapsed: milliseconds(silent), Detail: fmt.Sprintf("%s sends nothing any more, for %v", t, silent.Round(time.Second))}
+		e := event.Event{Kind: event.MediaStalled, Reason: "silent", Elapsed: capacity.Milliseconds(silent), Detail: fmt.Sprintf("%s sends nothing any more, for %v", t, silent.Round(time.Second))}
 		if t.last.IsZero() {
 			e.Reason = "never-sent"
 			e.Detail = fmt.Sprintf("%s was accepted and sends nothing, %v after the connection was up", t, silent.Round(time.Second))
@@ -90,7 +91,7 @@ func (in *Ingress) Status(now time.Time) []sdp.SectionStatus {
 			st.State = "waiting"
 		}
 		if s := t.Current(); s != nil {
-			st.SSRC, st.Layer, st.Silent = s.SSRC, printable(s.RID), milliseconds(now.Sub(t.last))
+			st.SSRC, st.Layer, st.Silent = s.SSRC, printable(s.RID), capacity.Milliseconds(now.Sub(t.last))
 		}
 		all = append(all, st)
 	}

@@ -246,7 +246,7 @@ func (t *Tree) runPull(p *pull, hint *Source) {
 		if in != nil {
 			in.Unsubscribe()
 		}
-		e := event.Event{Kind: event.PullFailed, Stream: p.name, Detail: err.Error(), Elapsed: milliseconds(time.Since(began))}
+		e := event.Event{Kind: event.PullFailed, Stream: p.name, Detail: err.Error(), Elapsed: capacity.Milliseconds(time.Since(began))}
 		if errors.Is(err, problem.ErrNotLive) {
 			e.Reason = event.NotLive
 		}
@@ -263,7 +263,7 @@ func (t *Tree) runPull(p *pull, hint *Source) {
 	}
 	span.End()
 	close(p.ready)
-	t.event(event.Event{Trace: tracing.ID(p.ctx), Kind: event.PullReady, Stream: p.name, Peer: carrier.Node, Elapsed: milliseconds(time.Since(began))})
+	t.event(event.Event{Trace: tracing.ID(p.ctx), Kind: event.PullReady, Stream: p.name, Peer: carrier.Node, Elapsed: capacity.Milliseconds(time.Since(began))})
 	t.cfg.Changed()
 
 	why, detail := t.keep(p.stream, in)
@@ -346,7 +346,7 @@ func (t *Tree) resume(st *Stream, lost peer.ID) (Upstream, error) {
 		if err == nil {
 			in.Connect(st.Tracks)
 			t.moved(st, append(in.Path(), t.cfg.Self))
-			t.event(event.Event{Trace: tracing.ID(ctx), Kind: event.PullResumed, Stream: st.Name, Peer: carrier.Node, Elapsed: milliseconds(time.Since(began))})
+			t.event(event.Event{Trace: tracing.ID(ctx), Kind: event.PullResumed, Stream: st.Name, Peer: carrier.Node, Elapsed: capacity.Milliseconds(time.Since(began))})
 			return in, nil
 		}
 		select {

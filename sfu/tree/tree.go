@@ -229,5 +229,3 @@ func (t *Tree) event(e event.Event) {
 	e.Time = time.Now()
 	t.cfg.Event(e)
 }
-
-func milliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }

@@ -12,6 +12,7 @@ import (
 	"runtime"
 	"time"
 
+	"weir/capacity"
 	"weir/sfu/client"
 	"weir/testnet"
 )
@@ -105,7 +106,7 @@ func Cascade(ctx context.Context, cfg Config) (*Report, error) {
 		report.Networks = append(report.Networks, found)
 		report.Release = release
 	}
-	report.Elapsed = millis(time.Since(report.Began))
+	report.Elapsed = capacity.Milliseconds(time.Since(report.Began))
 	return report, nil
 }
 
@@ -140,7 +141,7 @@ func measureNetwork(ctx context.Context, cfg Config, index, size int) (found Net
 			err = e
 		}
 	}()
-	found = Network{Nodes: size, Up: millis(time.Since(began))}
+	found = Network{Nodes: size, Up: capacity.Milliseconds(time.Since(began))}
 	t := &trial{cfg: cfg, clip: client.Pattern()}
 	for _, n := range net.Nodes() {
 		t.nodes = append(t.nodes, node{n})

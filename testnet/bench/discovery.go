@@ -14,6 +14,7 @@ import (
 
 	gopsutil "github.com/shirou/gopsutil/v4/cpu"
 
+	"weir/capacity"
 	"weir/dht/directory"
 	"weir/testnet/lab"
 	"weir/testnet/model"
@@ -218,7 +219,7 @@ func Discovery(ctx context.Context, cfg DiscoveryConfig) (*DiscoveryReport, erro
 	defer debug.SetGCPercent(debug.SetGCPercent(400))
 	report := &DiscoveryReport{
 		Go: runtime.Version(), CPUs: runtime.NumCPU(), Began: time.Now(),
-		Seed: cfg.Seed, RTT: millis(cfg.RTT), Phase: cfg.Duration.Seconds(), Rate: cfg.Rate,
+		Seed: cfg.Seed, RTT: capacity.Milliseconds(cfg.RTT), Phase: cfg.Duration.Seconds(), Rate: cfg.Rate,
 	}
 	for _, n := range cfg.Nodes {
 		for _, m := range cfg.Modes {
@@ -236,7 +237,7 @@ func Discovery(ctx context.Context, cfg DiscoveryConfig) (*DiscoveryReport, erro
 }
 
 func (r *DiscoveryReport) finish() error {
-	r.Elapsed = millis(time.Since(r.Began))
+	r.Elapsed = capacity.Milliseconds(time.Since(r.Began))
 	return r.Reckon()
 }
 
@@ -280,7 +281,7 @@ func measureMode(ctx context.Context, cfg DiscoveryConfig, mode Mode, size int) 
 		return row, err
 	}
 	defer func() { err = errors.Join(err, l.Close()) }()
-	row.Ready = millis(time.Since(began))
+	row.Ready = capacity.Milliseconds(time.Since(began))
 	c := &contest{cfg: cfg, mode: mode, lab: l, nodes: l.Nodes(), log: log}
 	if c.truth, err = newTruth(c.nodes, cfg.Seed); err != nil {
 		return row, err

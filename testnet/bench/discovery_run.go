@@ -170,8 +170,8 @@ func summarise(all []made) DiscoverySelections {
 			s.Failures = tell(s.Failures, m.err)
 			continue
 		}
-		times = append(times, millis(m.elapsed))
-		ages = append(ages, max(0, millis(m.age)))
+		times = append(times, capacity.Milliseconds(m.elapsed))
+		ages = append(ages, max(0, capacity.Milliseconds(m.age)))
 		if !math.IsNaN(m.best) {
 			regrets = append(regrets, max(0, m.best-m.scores[m.chosen]))
 			drawn += m.drawn
@@ -204,7 +204,7 @@ func mourn(all []made, died time.Time, victim int) DiscoveryDeath {
 		}
 		d.N++
 		at := m.at.Sub(died)
-		d.Watched = max(d.Watched, millis(at))
+		d.Watched = max(d.Watched, capacity.Milliseconds(at))
 		if m.failed() {
 			d.Failed++
 			d.Failures = tell(d.Failures, m.err)
@@ -215,10 +215,10 @@ func mourn(all []made, died time.Time, victim int) DiscoveryDeath {
 			d.Stranded++
 		}
 		lastGood = max(lastGood, at)
-		times = append(times, millis(m.elapsed))
+		times = append(times, capacity.Milliseconds(m.elapsed))
 	}
 	d.Recovered = lastGood > lastBad
-	d.Recovery = max(0, millis(lastBad))
+	d.Recovery = max(0, capacity.Milliseconds(lastBad))
 	d.Time = spreadOf(times)
 	return d
 }

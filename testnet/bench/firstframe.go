@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"weir/capacity"
 	"weir/sfu/client"
 )
 
@@ -28,7 +29,7 @@ type FirstFrame struct {
 func firstFrame(name string, views []client.Stats) FirstFrame {
 	keyframe := func(s client.Stats) time.Duration { return max(0, s.FirstKeyframe-s.Connected) }
 	by := func(f func(client.Stats) time.Duration) Spread {
-		return spreadBy(views, func(s client.Stats) float64 { return millis(f(s)) })
+		return spreadBy(views, func(s client.Stats) float64 { return capacity.Milliseconds(f(s)) })
 	}
 	return FirstFrame{
 		Case:     name,

@@ -7,6 +7,7 @@ import (
 
 	"github.com/pion/rtp"
 
+	"weir/capacity"
 	"weir/sfu/client"
 )
 
@@ -80,7 +81,7 @@ func (p *passing) added() (differences []float64, missing int) {
 		far, ok := p.far[key]
 		switch {
 		case ok:
-			differences = append(differences, millis(far.Sub(near)))
+			differences = append(differences, capacity.Milliseconds(far.Sub(near)))
 		case len(first) > 0 && key.capture > first[key.kind] && key.capture < last[key.kind]:
 			missing++
 		}

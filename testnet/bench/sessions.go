@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+
+	"weir/capacity"
 )
 
 // sessionsAtOnce is how many viewers come and go together.
@@ -109,7 +111,7 @@ func (t *trial) sessions(ctx context.Context, a, b node) (*Sessions, error) {
 	if err != nil {
 		return nil, err
 	}
-	result.Elapsed = millis(time.Since(began))
+	result.Elapsed = capacity.Milliseconds(time.Since(began))
 	result.First = spreadOf(waits)
 	for _, side := range []struct {
 		n node
@@ -146,7 +148,7 @@ func (t *trial) visits(ctx context.Context, a, b node, n int) ([]float64, error)
 		}
 		work.Go(func() error {
 			s, err := viewOnce(ctx, at.whep(stream))
-			waits[i] = millis(s.FirstFrame)
+			waits[i] = capacity.Milliseconds(s.FirstFrame)
 			if err != nil {
 				err = fmt.Errorf("session %d of %d: %w", i+1, n, err)
 			}

@@ -3,7 +3,6 @@ package bench
 import (
 	"math"
 	"slices"
-	"time"
 )
 
 // Spread is the distribution of a sample, in whatever unit its field says.
@@ -50,6 +49,3 @@ func spreadBy[T any](items []T, number func(T) float64) Spread {
 	}
 	return spreadOf(values)
 }
-
-// millis is d in milliseconds, to the microsecond.
-func millis(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }

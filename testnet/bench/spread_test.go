@@ -3,6 +3,8 @@ package bench
 import (
 	"testing"
 	"time"
+
+	"weir/capacity"
 )
 
 func TestSpread(t *testing.T) {
@@ -33,7 +35,7 @@ func TestSpread(t *testing.T) {
 }
 
 func TestSpreadBy(t *testing.T) {
-	got := spreadBy([]time.Duration{3 * time.Millisecond, 1500 * time.Microsecond}, millis)
+	got := spreadBy([]time.Duration{3 * time.Millisecond, 1500 * time.Microsecond}, capacity.Milliseconds)
 	if got.Min != 1.5 || got.Max != 3 || got.N != 2 {
 		t.Errorf("spreadBy = %+v, want 1.5 to 3 of 2", got)
 	}

@@ -86,7 +86,7 @@ func (s *stage) flash() {
 	r := s.row(w, "flash", "", Weir, (end - began).Seconds())
 	total := w.usable()
 	r.Placed, r.Blocked = c.served+c.refused, share(c.refused, c.served+c.refused)
-	r.TimeP50, r.TimeP99 = millis(quantile(c.times, 0.5)), millis(quantile(c.times, 0.99))
+	r.TimeP50, r.TimeP99 = capacity.Milliseconds(quantile(c.times, 0.5)), capacity.Milliseconds(quantile(c.times, 0.99))
 	r.FirstRefused, r.MostOnOne = share(c.waited, c.served+c.refused), 0
 	r.Depth, r.Carriers, r.Series = c.deepest, len(c.carriers), c.series
 	r.Peak *= usable // of the limit itself: pulls may fill all

@@ -43,14 +43,14 @@ func (s *stage) row(w *world, scenario, kase, who string, seconds float64) Row {
 		FirstRefused: share(w.firstRefused, w.placed), BothRefused: share(w.bothRefused, w.placed),
 		Blocked: share(w.blocked, w.placed), Overfull: share(w.overfull, w.placed),
 		Peak: w.peak / usable, Spread: mean(w.spread),
-		TimeP50: millis(quantile(w.times, 0.5)), TimeP99: millis(quantile(w.times, 0.99)),
+		TimeP50: capacity.Milliseconds(quantile(w.times, 0.5)), TimeP99: capacity.Milliseconds(quantile(w.times, 0.99)),
 		Messages: float64(w.messages) / float64(max(1, w.placed)), Bytes: w.bytes / float64(max(1, w.placed)),
 		Records: float64(w.records) / float64(len(w.nodes)) / seconds,
 	}
 	if !placesByWeir(who) {
 		r.BothRefused = r.FirstRefused
 	}
-	r.RTT, r.Degraded = millis(w.distance/time.Duration(max(1, w.reached))), share(w.degraded, w.reached)
+	r.RTT, r.Degraded = capacity.Milliseconds(w.distance/time.Duration(max(1, w.reached))), share(w.degraded, w.reached)
 	for _, n := range w.on {
 		r.MostOnOne = max(r.MostOnOne, share(n, w.placed))
 	}
@@ -85,8 +85,6 @@ func (s *stage) add(r Row) Row {
 	s.report.Rows = append(s.report.Rows, r)
 	return r
 }
-
-func millis(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
 
 // begin starts to count.
 func (w *world) begin() { w.counting, w.records = true, 0 }
