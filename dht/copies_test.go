@@ -39,7 +39,7 @@ func TestCopiedIdentityIsNoticed(t *testing.T) {
 	}
 	for _, n := range twins {
 		eventually(t, func() error {
-			if _, seen := n.copied(); !seen {
+			if _, seen := n.copies.Seen(); !seen {
 				return errors.New("the other process is not noticed")
 			}
 			return nil
@@ -56,7 +56,7 @@ func TestCopiedIdentityIsNoticed(t *testing.T) {
 			t.Fatal("there was no event of it")
 		}
 	}
-	if _, seen := others[0].copied(); seen {
+	if _, seen := others[0].copies.Seen(); seen {
 		t.Error("another node takes itself for copied")
 	}
 }

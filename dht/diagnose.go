@@ -87,9 +87,9 @@ func (n *Node) ownRecord(ctx context.Context) (own inspect.OwnRecord, others []p
 			}
 			others = append(others, peer.AddrInfo{ID: c.Node, Addrs: c.Record.Addrs})
 		}
-		n.noteCopies(changes)
+		n.copies.Note(inspect.OfNode(changes, n.ID()))
 	}
-	if r, ok := n.copied(); ok {
+	if r, ok := n.copies.Seen(); ok {
 		copied = &r
 	}
 	return own, others, copied

@@ -32,6 +32,7 @@ import (
 	"weir/dht/directory"
 	"weir/dht/holder"
 	"weir/dht/holding"
+	"weir/dht/identity"
 	"weir/dht/inspect"
 	"weir/dht/naming"
 	"weir/dht/overlay"
@@ -145,7 +146,7 @@ type Node struct {
 	doubts    *holder.Doubts   // of those who ask it
 	rates     holder.RateLimit // of records sent here, per peer
 	publisher *publish.Publisher
-	copies    copies
+	copies    *identity.Copies
 	names     *naming.Registrar
 	holding   *holding.Holder
 	warmSince atomic.Int64 // Unix ns since when it is one of a few that hold everything; 0: it is not
@@ -199,7 +200,6 @@ func Listen(cfg Config) (*Node, error) {
 		beliefs:     holder.NewBeliefs(),
 		doubts:      holder.NewDoubts(),
 		ready:       make(chan struct{}),
-		copies:      copies{suspected: make(chan struct{}, 1)},
 	}
 	self, err := peer.IDFromPrivateKey(cfg.Key)
 	if err != nil {
@@ -231,6 +231,13 @@ func Listen(cfg Config) (*Node, error) {
 	n.names = naming.New(n.naming(self))
 	n.holding = holding.New(n.holdingConfig(self))
 	n.Reader = n.newReader()
+	n.copies = identity.NewCopies(identity.CopiesConfig{
+		Held: func(ctx context.Context) []capacity.Record {
+			changes, _ := n.Reader.Snapshot(ctx, n.sharding.Home()) // what has come by then
+			return inspect.OfNode(changes, self)
+		},
+		Foreign: n.publisher.Foreign, Due: new(overlay.SayAgain).Due, Event: n.event, Log: n.log,
+	})
 	if !cfg.Client {
 		n.overlay.Serve(n.records, n.serveRecords)
 		n.overlay.Serve(n.reserves, n.serveReserve)
@@ -265,7 +272,7 @@ func (n *Node) Run(ctx context.Context) error {
 	g.Go(func() error { return n.sweep(ctx) })
 	g.Go(func() error { return n.refreshRegions(ctx) })
 	g.Go(func() error { return n.Policies.Run(ctx, n.ready) })
-	g.Go(func() error { return n.watchForCopies(ctx) })
+	g.Go(func() error { return n.copies.Run(ctx) })
 	if n.cfg.Sample != nil {
 		g.Go(func() error { return n.publisher.Run(ctx) })
 	}

@@ -31,7 +31,7 @@ func (n *Node) publishing(self peer.ID) publish.Config {
 			return publish.Audience{Liveness: n.peers.Live.Generation(), Cache: n.cache.Changes(), Peers: peers}
 		},
 		Connected: n.peers.Connected,
-		Advertise: n.advertise, Datagram: n.datagram, Acked: n.acked, Copied: n.suspectCopy,
+		Advertise: n.advertise, Datagram: n.datagram, Acked: n.acked, Copied: func() { n.copies.Suspect() },
 		Log: n.log,
 	}
 }

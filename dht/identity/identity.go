@@ -1,5 +1,3 @@
-// Package identity keeps a node's private key in a file, from which it has its
-// peer ID.
 package identity
 
 import (

@@ -110,6 +110,17 @@ func (r *Reader) Snapshot(ctx context.Context, topic holder.Topic) ([]Change, er
 	return list, err
 }
 
+// OfNode returns id's records among changes that nodes other than id hold.
+func OfNode(changes []Change, id peer.ID) []capacity.Record {
+	var list []capacity.Record
+	for _, c := range changes {
+		if c.Err == nil && c.Node == id && c.Holder != id {
+			list = append(list, c.Record)
+		}
+	}
+	return list
+}
+
 // Read is Snapshot that also says which holders are left out.
 func (r *Reader) Read(ctx context.Context, topic holder.Topic) (list []Change, heard place.Hearing, err error) {
 	errDone := errors.New("done")
