@@ -28,6 +28,7 @@ import (
 	"weir/sfu/problem"
 	"weir/sfu/sdp/sdptest"
 	"weir/sfu/whip"
+	"weir/sfu/whip/handover"
 )
 
 // A helper that grants a lease and then answers what it likes gets nothing of it
@@ -57,7 +58,7 @@ func TestHelperIsAskedAsThePeerItIs(t *testing.T) {
 			go func() { // ends with the handover
 				defer far.Close()
 				req := &pb.Handover{}
-				if _, err := frame.Read(bufio.NewReader(far), whip.MaxHandover, req); err != nil {
+				if _, err := frame.Read(bufio.NewReader(far), handover.MaxMessage, req); err != nil {
 					return
 				}
 				if m := helper(req); m != nil {
@@ -85,7 +86,7 @@ func TestHelperIsAskedAsThePeerItIs(t *testing.T) {
 		{"no status", func(*pb.Handover) proto.Message { return &pb.Outcome{} }, http.StatusServiceUnavailable, problem.HelperUnreachable},
 		{"nothing", func(*pb.Handover) proto.Message { return nil }, http.StatusServiceUnavailable, problem.HelperUnreachable},
 		{"more than there may be", func(*pb.Handover) proto.Message {
-			return &pb.Outcome{Status: 201, Body: make([]byte, whip.MaxHandover)}
+			return &pb.Outcome{Status: 201, Body: make([]byte, handover.MaxMessage)}
 		}, http.StatusServiceUnavailable, problem.HelperUnreachable},
 		{"that the ticket is not good", func(*pb.Handover) proto.Message {
 			return outcomeOf(problem.New(problem.BadTicket, "no"))

@@ -33,6 +33,7 @@ import (
 	"weir/sfu/tree"
 	"weir/sfu/udp"
 	"weir/sfu/whip"
+	"weir/sfu/whip/handover"
 )
 
 // Types of the parts that an SFU is made of, which its Config and its users name.
@@ -56,7 +57,7 @@ const (
 
 // OverflowProtocol is the name of the protocol by which a request is handed to
 // another node, below /weir/<network-id>/.
-const OverflowProtocol = whip.OverflowProtocol
+const OverflowProtocol = handover.Protocol
 
 // A Carrier is a node to pull a stream from.
 type Carrier = tree.Source

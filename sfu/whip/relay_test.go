@@ -2,13 +2,8 @@ package whip
 
 import (
 	"bufio"
-	"bytes"
 	"crypto/rand"
-	"errors"
-	"io"
 	"net"
-	"net/http"
-	"strings"
 	"testing"
 	"time"
 
@@ -21,9 +16,10 @@ import (
 	"weir/sfu/pb"
 	"weir/sfu/problem"
 	"weir/sfu/sdp/sdptest"
+	"weir/sfu/whip/handover"
 )
 
-// Only the node that holds a lease hands its client over, and so many at once.
+// Only the node that holds a lease hands its client over.
 func TestHandoversAreRefused(t *testing.T) {
 	a := newFake(t, nil)
 	key, _, err := crypto.GenerateEd25519Key(rand.Reader)
@@ -59,7 +55,7 @@ func TestHandoversAreRefused(t *testing.T) {
 			return nil, err
 		}
 		out := &pb.Outcome{}
-		_, err := frame.Read(bufio.NewReader(near), MaxHandover, out)
+		_, err := frame.Read(bufio.NewReader(near), handover.MaxMessage, out)
 		return out, err
 	}
 	for _, tt := range []struct {
@@ -87,78 +83,4 @@ func TestHandoversAreRefused(t *testing.T) {
 			t.Errorf("%s: %d %s: %s", tt.name, out.Status, p.Code, out.Body)
 		}
 	}
-	for range maxHandoversPeer {
-		leave, ok := a.enterHandover(from)
-		if !ok {
-			t.Fatal("no place")
-		}
-		defer leave()
-	}
-	if out, err := send(from, &pb.Handover{}); err != nil || out.Status != http.StatusServiceUnavailable {
-		t.Errorf("one more than there may be: %v, %v", out, err)
-	}
-	if _, ok := a.enterHandover(a.cfg.Self); !ok {
-		t.Error("another node's has no place")
-	}
-
-	// What is no handover ends the stream, and holds no place while it comes.
-	for name, b := range map[string][]byte{
-		"too much announced": {0xff, 0xff, 0xff, 0xff, 0x0f},
-		"no protobuf":        {3, 0xff, 0xff, 0xff},
-		"nothing":            {},
-	} {
-		near, far := net.Pipe()
-		served := make(chan struct{})
-		go func() {
-			defer close(served)
-			a.TakeOver(from, far, "http://127.0.0.1:1")
-		}()
-		_, _ = near.Write(b)
-		if len(b) == 0 {
-			_ = near.Close()
-		}
-		if _, err := near.Read(make([]byte, 1)); !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrClosedPipe) {
-			t.Errorf("%s: read %v, want the end", name, err)
-		}
-		_ = near.Close()
-		<-served
-	}
-}
-
-// Without a good ticket of its sender's, no bytes become a request.
-func FuzzHandover(f *testing.F) {
-	key, _, err := crypto.GenerateEd25519Key(rand.Reader)
-	if err != nil {
-		f.Fatal(err)
-	}
-	from, err := peer.IDFromPrivateKey(key)
-	if err != nil {
-		f.Fatal(err)
-	}
-	tk := capacity.Ticket{Lease: "lease", Stream: "demo", Target: from, From: from, Expires: time.Now().Add(time.Minute)}
-	ticket, err := signed.SealTicket(tk, key)
-	if err != nil {
-		f.Fatal(err)
-	}
-	for _, m := range []*pb.Handover{{}, {Stream: "demo", Ticket: ticket, WaitMs: 5, Client: "192.0.2.1:9", Offer: []byte("v=0\r\n")}, {Stream: "..", Ticket: ticket}} {
-		var b bytes.Buffer
-		if _, err := frame.Write(&b, m); err != nil {
-			f.Fatal(err)
-		}
-		f.Add(b.Bytes())
-	}
-	s := &Server{cfg: Config{Self: from}}
-	f.Fuzz(func(t *testing.T, b []byte) {
-		m := &pb.Handover{}
-		if _, err := frame.Read(bufio.NewReader(bytes.NewReader(b)), MaxHandover, m); err != nil {
-			return
-		}
-		r, err := s.handedOver(from, m, "https://sfu.example.net")
-		if err != nil {
-			return
-		}
-		if r.URL.Host != "sfu.example.net" || r.Method != http.MethodPost || r.URL.Query().Get("ticket") != m.Ticket || !strings.HasPrefix(r.URL.Path, "/wh") {
-			t.Fatalf("%v became %s %s", m, r.Method, r.URL)
-		}
-	})
 }

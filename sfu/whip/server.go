@@ -3,7 +3,6 @@ package whip
 import (
 	"context"
 	"fmt"
-	"io"
 	"log/slog"
 	"sync"
 	"time"
@@ -21,6 +20,7 @@ import (
 	"weir/sfu/meter"
 	"weir/sfu/rights"
 	"weir/sfu/sdp"
+	"weir/sfu/whip/handover"
 )
 
 // Overflow is what a full node does with a client that it cannot take.
@@ -63,11 +63,7 @@ type Helper struct {
 }
 
 // Signal is a stream to another node, or one end of a pipe in a test.
-type Signal = interface {
-	io.ReadWriteCloser
-	SetReadDeadline(time.Time) error
-	SetWriteDeadline(time.Time) error
-}
+type Signal = handover.Signal
 
 // Media sets up the media connections of clients. Offers are those of
 // [sdp.ParseOffer]; errors are those of package sdp, or foreseen by nobody.
@@ -175,7 +171,7 @@ type Config struct {
 	// Published tells which other nodes have a publisher of stream. Nil: nobody is
 	// asked.
 	Published func(ctx context.Context, stream string) ([]peer.ID, error)
-	// Handover opens a stream of [OverflowProtocol]; nil: [Relay] reaches nobody.
+	// Handover opens a stream of [handover.Protocol]; nil: [Relay] reaches nobody.
 	Handover func(ctx context.Context, node peer.ID, addrs []multiaddr.Multiaddr) (Signal, error)
 	// Addrs are this node's own libp2p addresses, for tickets.
 	Addrs func() []multiaddr.Multiaddr
@@ -203,6 +199,7 @@ type Server struct {
 	log       *slog.Logger
 	tracer    trace.Tracer
 	admission *admission
+	taker     *handover.Taker
 
 	ctx    context.Context // ends at Close
 	cancel context.CancelFunc
@@ -212,7 +209,6 @@ type Server struct {
 	sessions   map[string]*session
 	publishers map[string]*session // by the name of the stream, until they have gone
 	ended      endedSessions
-	handovers  map[peer.ID]int // served, by who asks
 
 	wg sync.WaitGroup // sessions, and their looks for another publisher
 }
@@ -220,10 +216,12 @@ type Server struct {
 // New makes a Server. It runs nothing until a client comes.
 func New(cfg Config) *Server {
 	ctx, cancel := context.WithCancel(context.Background())
-	return &Server{
+	s := &Server{
 		cfg: cfg, log: cfg.Log, tracer: cfg.Tracer, ctx: ctx, cancel: cancel, admission: newAdmission(cfg.AddressSessions),
-		sessions: map[string]*session{}, publishers: map[string]*session{}, handovers: map[peer.ID]int{},
+		sessions: map[string]*session{}, publishers: map[string]*session{},
 	}
+	s.taker = handover.NewTaker(ctx, cfg.Self, s.Handler(), relayTimeout, cfg.Log)
+	return s
 }
 
 // Close ends all sessions and waits for them. Requests under way fail.

@@ -1,0 +1,61 @@
+package handover
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+	"time"
+
+	"weir/capacity"
+	"weir/capacity/frame"
+	"weir/sfu/pb"
+	"weir/sfu/sdp"
+)
+
+// Protocol is the name of the protocol by which a request is handed to another
+// node, below /weir/<network-id>/; see pb/overflow.proto.
+const Protocol = "overflow/1"
+
+const (
+	// MaxMessage bounds each of its messages, in bytes: an offer or an answer,
+	// and what goes with it.
+	MaxMessage = sdp.MaxBytes + 8<<10
+	// maxHeader bounds what is taken over into a header, in bytes.
+	maxHeader = 2 << 10
+)
+
+// Signal is a stream to another node, or one end of a pipe in a test.
+type Signal = interface {
+	io.ReadWriteCloser
+	SetReadDeadline(time.Time) error
+	SetWriteDeadline(time.Time) error
+}
+
+// Ask hands m over on signal, which it closes, and returns the outcome, whose
+// words fit into headers. It ends with ctx, with the error of that.
+func Ask(ctx context.Context, signal Signal, m *pb.Handover) (*pb.Outcome, error) {
+	defer signal.Close()
+	stop := context.AfterFunc(ctx, func() {
+		_ = signal.SetReadDeadline(time.Now())
+		_ = signal.SetWriteDeadline(time.Now())
+	})
+	defer stop()
+	out := &pb.Outcome{}
+	_, err := frame.Write(signal, m)
+	if err == nil {
+		_, err = frame.Read(bufio.NewReader(signal), MaxMessage, out)
+	}
+	switch {
+	case ctx.Err() != nil:
+		return nil, ctx.Err()
+	case err != nil:
+		return nil, err
+	}
+	for _, word := range []*string{&out.ContentType, &out.Location, &out.Etag, &out.AcceptPatch} {
+		if *word = capacity.Printable(*word, maxHeader+1); len(*word) > maxHeader {
+			return nil, fmt.Errorf("a header of more than %d bytes", maxHeader)
+		}
+	}
+	return out, nil
+}
