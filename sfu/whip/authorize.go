@@ -67,7 +67,7 @@ func tokenOf(r *http.Request) (token string, otherwise bool, err error) {
 
 // noRight is what a client is told that was refused for want of a right.
 func (s *Server) noRight(w http.ResponseWriter, r *http.Request, refused *rights.Refusal) *problem.Problem {
-	s.eventOf(r.Context(), event.Event{Kind: event.Refused, Stream: r.PathValue("stream"), Role: roleAt(r.URL.Path), Client: proxied.Of(r).String(), Reason: string(refused.Reason), Detail: refused.Detail})
+	s.cfg.eventOf(r.Context(), event.Event{Kind: event.Refused, Stream: r.PathValue("stream"), Role: roleAt(r.URL.Path), Client: proxied.Of(r).String(), Reason: string(refused.Reason), Detail: refused.Detail})
 	kind := refused.Kind()
 	p := problem.New(problemAs[kind], refused.Detail).Retry(refused.Retry())
 	p.Reason = string(refused.Reason)

@@ -21,8 +21,8 @@ type firstFrame struct {
 
 // awaitFirstFrame begins the span; nil if nobody records it. It is called before
 // media can flow.
-func (s *Server) awaitFirstFrame(ctx context.Context, sess *session) *firstFrame {
-	_, span := tracing.Start(ctx, s.tracer, "first frame", trace.SpanKindInternal, tracing.Stream.String(sess.stream.Name))
+func awaitFirstFrame(ctx context.Context, tracer trace.Tracer, sess *session) *firstFrame {
+	_, span := tracing.Start(ctx, tracer, "first frame", trace.SpanKindInternal, tracing.Stream.String(sess.stream.Name))
 	if !span.IsRecording() {
 		return nil
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"weir/capacity/event"
@@ -17,39 +18,47 @@ const (
 	giveWayAfter = 3 * time.Second
 )
 
-// reserveName sees to it that a stream has one publisher here, and returns what
-// to call once that is settled.
-func (a *request) reserveName() (func(), error) {
-	s := a.server
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	done, ok := s.cfg.Streams.Reserve(a.name)
+// The names are those of the streams that are published here, each with one
+// publisher until it has gone or has given way.
+type names struct {
+	cfg *Config
+
+	mu         sync.Mutex
+	publishers map[string]*session // by the name of the stream
+}
+
+// reserve sees to it that a stream has one publisher here, and returns what to
+// call once that is settled.
+func (n *names) reserve(name string) (func(), error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	done, ok := n.cfg.Streams.Reserve(name)
 	if !ok {
-		return nil, a.taken("here")
+		return nil, taken(name, "here")
 	}
-	if _, origin := s.cfg.Streams.Here(a.name); origin && !s.publishers[a.name].abandoned(time.Now()) {
+	if _, origin := n.cfg.Streams.Here(name); origin && !n.publishers[name].abandoned(time.Now()) {
 		done()
-		return nil, a.taken("here")
+		return nil, taken(name, "here")
 	}
 	return done, nil
 }
 
-// claim takes the stream's name, so that no other node gives it to another
+// claim takes the name of a stream, so that no other node gives it to another
 // publisher, and returns what gives it up.
-func (a *request) claim(ctx context.Context) (release func(), err error) {
-	if a.server.cfg.Claim == nil {
+func (n *names) claim(ctx context.Context, name string) (release func(), err error) {
+	if n.cfg.Claim == nil {
 		return func() {}, nil
 	}
-	release, err = a.server.cfg.Claim(ctx, a.name)
-	var taken *problem.TakenError
-	if errors.As(err, &taken) {
-		return nil, a.taken(taken.Where())
+	release, err = n.cfg.Claim(ctx, name)
+	var there *problem.TakenError
+	if errors.As(err, &there) {
+		return nil, taken(name, there.Where())
 	}
 	return release, err
 }
 
-func (a *request) taken(where string) error {
-	return problem.New(problem.NameTaken, fmt.Sprintf("stream %q is being published %s: choose another name, or end that session first", a.name, where)).Retry(retryNotLive)
+func taken(name, where string) error {
+	return problem.New(problem.NameTaken, fmt.Sprintf("stream %q is being published %s: choose another name, or end that session first", name, where)).Retry(retryNotLive)
 }
 
 // abandoned reports whether the publisher, if there is one still, has sent nothing
@@ -59,28 +68,28 @@ func (s *session) abandoned(now time.Time) bool {
 }
 
 // abandoned reports whether a publisher of that name here is to give way.
-func (s *Server) abandoned(name string) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	_, origin := s.cfg.Streams.Here(name)
-	return origin && s.publishers[name].abandoned(time.Now())
+func (n *names) abandoned(name string) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	_, origin := n.cfg.Streams.Here(name)
+	return origin && n.publishers[name].abandoned(time.Now())
 }
 
 // publish makes the session's stream known here. With inherit, a publisher of
 // that name has fallen silent: its claim to the name is the session's from now
 // on, and its stream goes on with the session's tracks where those are alike,
 // so that its viewers stay. The name is reserved.
-func (s *Server) publish(a *request, sess *session, inherit bool) error {
-	now := time.Now()
-	s.mu.Lock()
-	old, origin := s.cfg.Streams.Here(a.name)
+func (n *names) publish(sess *session, inherit bool) error {
+	now, name := time.Now(), sess.stream.Name
+	n.mu.Lock()
+	old, origin := n.cfg.Streams.Here(name)
 	var gone *session
 	if origin {
-		gone = s.publishers[a.name]
+		gone = n.publishers[name]
 	}
 	if origin != inherit || origin && !gone.abandoned(now) { // it sends again, or has just gone
-		s.mu.Unlock()
-		return a.taken("here")
+		n.mu.Unlock()
+		return taken(name, "here")
 	}
 	if gone != nil {
 		sess.unname = gone.unname
@@ -88,45 +97,45 @@ func (s *Server) publish(a *request, sess *session, inherit bool) error {
 			sess.stream = old
 		}
 	}
-	s.publishers[a.name] = sess
-	s.mu.Unlock()
+	n.publishers[name] = sess
+	n.mu.Unlock()
 	if gone != nil {
 		silent := gone.publisher.Quiet(now, gone.began)
-		e := event.Event{Kind: event.PublisherReplaced, Stream: a.name, Session: sess.id, Elapsed: milliseconds(silent),
+		e := event.Event{Kind: event.PublisherReplaced, Stream: name, Session: sess.id, Elapsed: milliseconds(silent),
 			Detail: fmt.Sprintf("session %s had sent nothing for %v; its viewers stay", gone.id, silent.Round(time.Millisecond))}
 		if sess.stream != old {
 			e.Detail = fmt.Sprintf("session %s had sent nothing for %v; its viewers have to come again, since the tracks differ", gone.id, silent.Round(time.Millisecond))
 		}
 		gone.end(fmt.Sprintf("it sent nothing for %v, and a new publisher came under its name", silent.Round(time.Millisecond)))
-		s.event(e)
+		n.cfg.event(e)
 	}
-	s.cfg.Streams.Publish(sess.stream)
+	n.cfg.Streams.Publish(sess.stream)
 	if gone != nil && sess.stream != old {
-		s.tellEnd(old)
+		n.tellEnd(old)
 	}
 	return nil
 }
 
 // finish ends the stream of a publisher that has gone and gives its name up,
 // unless another publisher has taken both over.
-func (s *Server) finish(sess *session) {
-	s.mu.Lock()
-	mine := s.publishers[sess.stream.Name] == sess
+func (n *names) finish(sess *session) {
+	n.mu.Lock()
+	mine := n.publishers[sess.stream.Name] == sess
 	if mine {
-		delete(s.publishers, sess.stream.Name)
+		delete(n.publishers, sess.stream.Name)
 	}
-	s.mu.Unlock()
+	n.mu.Unlock()
 	if mine {
-		s.cfg.Streams.Drop(sess.stream)
-		s.tellEnd(sess.stream)
+		n.cfg.Streams.Drop(sess.stream)
+		n.tellEnd(sess.stream)
 		sess.unname()
 	}
 }
 
 // tellEnd tells that a stream that was published here is over.
-func (s *Server) tellEnd(st *forward.Stream) {
+func (n *names) tellEnd(st *forward.Stream) {
 	if lasted, started := st.Finish(time.Now()); started {
-		s.event(event.Event{Kind: event.StreamEnded, Stream: st.Name, Elapsed: milliseconds(lasted)})
+		n.cfg.event(event.Event{Kind: event.StreamEnded, Stream: st.Name, Elapsed: milliseconds(lasted)})
 	}
 }
 

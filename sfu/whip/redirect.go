@@ -63,7 +63,7 @@ func (s *Server) redirect(ctx context.Context, w http.ResponseWriter, a *request
 	if span := trace.SpanFromContext(ctx); span.IsRecording() {
 		span.AddEvent("redirect", trace.WithAttributes(tracing.Peer.String(helper.Node.String()), tracing.Reason.String(h.reason)))
 	}
-	s.eventOf(ctx, event.Event{Kind: event.Redirected, Stream: a.name, Peer: helper.Node, Role: a.kind.role(), Client: a.client.String(), Reason: h.reason, Detail: helper.Why})
+	s.cfg.eventOf(ctx, event.Event{Kind: event.Redirected, Stream: a.name, Peer: helper.Node, Role: a.kind.role(), Client: a.client.String(), Reason: h.reason, Detail: helper.Why})
 	if s.cfg.Overflow() == Relay {
 		if err := a.visit.rest(); err != nil {
 			return err

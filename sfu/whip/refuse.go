@@ -42,13 +42,13 @@ func (s *Server) problemOf(r *http.Request, err error) *problem.Problem {
 	)
 	if p := problem.Of(err); p != nil {
 		if slices.Contains([]problem.Code{problem.TooManySetups, problem.TooManyWaiting, problem.TooManyFromAddress}, p.Code) {
-			s.eventOf(r.Context(), event.Event{Kind: event.Refused, Stream: r.PathValue("stream"), Role: roleAt(r.URL.Path), Client: proxied.Of(r).String(), Reason: string(p.Code), Detail: p.Detail})
+			s.cfg.eventOf(r.Context(), event.Event{Kind: event.Refused, Stream: r.PathValue("stream"), Role: roleAt(r.URL.Path), Client: proxied.Of(r).String(), Reason: string(p.Code), Detail: p.Detail})
 		}
 		return p
 	}
 	switch {
 	case errors.As(err, &refusal):
-		s.eventOf(r.Context(), event.Event{Kind: event.Refused, Stream: r.PathValue("stream"), Role: roleAt(r.URL.Path), Client: proxied.Of(r).String(), Reason: refusal.Reason, Detail: refusal.Error()})
+		s.cfg.eventOf(r.Context(), event.Event{Kind: event.Refused, Stream: r.PathValue("stream"), Role: roleAt(r.URL.Path), Client: proxied.Of(r).String(), Reason: refusal.Reason, Detail: refusal.Error()})
 		code := problem.NoCapacity
 		if refusal.Reason == problem.ReasonUnreachable {
 			code = problem.HelperUnreachable // there may be room, but nobody says so
@@ -63,7 +63,7 @@ func (s *Server) problemOf(r *http.Request, err error) *problem.Problem {
 	case errors.Is(err, sdp.ErrNoCodec):
 		return s.refuseOffer(r, problem.New(problem.NoCommonCodec, err.Error()))
 	case errors.As(err, &silent):
-		s.eventOf(r.Context(), event.Event{Kind: event.Refused, Stream: r.PathValue("stream"), Role: roleAt(r.URL.Path), Client: proxied.Of(r).String(), Reason: string(problem.NotKnown), Detail: silent.Error()})
+		s.cfg.eventOf(r.Context(), event.Event{Kind: event.Refused, Stream: r.PathValue("stream"), Role: roleAt(r.URL.Path), Client: proxied.Of(r).String(), Reason: string(problem.NotKnown), Detail: silent.Error()})
 		return problem.New(problem.NotKnown, fmt.Sprintf("it is not known yet, try again: %s", silent)).Retry(cmp.Or(silent.RetryAfter, retryNotLive))
 	case errors.Is(err, problem.ErrNotLive):
 		return problem.New(problem.NotLive, fmt.Sprintf("stream %q is not live: try again when it is published", r.PathValue("stream"))).Retry(retryNotLive)
@@ -89,6 +89,6 @@ func roleAt(path string) string {
 // refuseOffer tells that a sound offer was refused for what it offers: the client
 // may keep it to itself.
 func (s *Server) refuseOffer(r *http.Request, p *problem.Problem) *problem.Problem {
-	s.eventOf(r.Context(), event.Event{Kind: event.Refused, Stream: r.PathValue("stream"), Role: roleAt(r.URL.Path), Client: proxied.Of(r).String(), Reason: string(p.Code), Detail: p.Detail})
+	s.cfg.eventOf(r.Context(), event.Event{Kind: event.Refused, Stream: r.PathValue("stream"), Role: roleAt(r.URL.Path), Client: proxied.Of(r).String(), Reason: string(p.Code), Detail: p.Detail})
 	return p
 }

@@ -84,7 +84,7 @@ func (a *request) finish(sess *session, answer string, err error) (*session, str
 }
 
 func (a *request) publish(ctx context.Context) (*session, string, error) {
-	done, err := a.reserveName()
+	done, err := a.server.names.reserve(a.name)
 	if err != nil {
 		return nil, "", err
 	}
@@ -105,16 +105,16 @@ func (a *request) publish(ctx context.Context) (*session, string, error) {
 	// Claim the name only on the node that admits the publisher: a redirected
 	// client is checked by its target. Where a publisher here is to give way, this
 	// node has the name already.
-	release, inherit := func() {}, a.server.abandoned(a.name)
+	release, inherit := func() {}, a.server.names.abandoned(a.name)
 	if !inherit {
-		release, err = a.claim(ctx)
+		release, err = a.server.names.claim(ctx, a.name)
 	}
 	if err == nil {
 		if sess, answer, err = a.setUpPublisher(ctx, entry); err != nil {
 			release()
 		} else {
 			sess.unname = release
-			if err = a.server.publish(a, sess, inherit); err != nil {
+			if err = a.server.names.publish(sess, inherit); err != nil {
 				sess.transport.Close()
 			}
 		}

@@ -16,6 +16,7 @@ import (
 	"weir/capacity/event"
 	"weir/capacity/ledger"
 	"weir/capacity/scope"
+	"weir/capacity/tracing"
 	"weir/sfu/forward"
 	"weir/sfu/meter"
 	"weir/sfu/rights"
@@ -193,22 +194,34 @@ type Config struct {
 	Tracer   trace.Tracer
 }
 
+// event tells that something happened now.
+func (c *Config) event(e event.Event) {
+	e.Time = time.Now()
+	c.Event(e)
+}
+
+// eventOf tells of what happened now to the request of ctx.
+func (c *Config) eventOf(ctx context.Context, e event.Event) {
+	e.Trace = tracing.ID(ctx)
+	c.event(e)
+}
+
 // A Server serves the clients of one node.
 type Server struct {
 	cfg       Config
 	log       *slog.Logger
 	tracer    trace.Tracer
 	admission *admission
+	names     names
 	taker     *handover.Taker
 
 	ctx    context.Context // ends at Close
 	cancel context.CancelFunc
 
-	mu         sync.Mutex
-	closed     bool
-	sessions   map[string]*session
-	publishers map[string]*session // by the name of the stream, until they have gone
-	ended      endedSessions
+	mu       sync.Mutex
+	closed   bool
+	sessions map[string]*session
+	ended    endedSessions
 
 	wg sync.WaitGroup // sessions, and their looks for another publisher
 }
@@ -218,8 +231,9 @@ func New(cfg Config) *Server {
 	ctx, cancel := context.WithCancel(context.Background())
 	s := &Server{
 		cfg: cfg, log: cfg.Log, tracer: cfg.Tracer, ctx: ctx, cancel: cancel, admission: newAdmission(cfg.AddressSessions),
-		sessions: map[string]*session{}, publishers: map[string]*session{},
+		sessions: map[string]*session{},
 	}
+	s.names = names{cfg: &s.cfg, publishers: map[string]*session{}}
 	s.taker = handover.NewTaker(ctx, cfg.Self, s.Handler(), relayTimeout, cfg.Log)
 	return s
 }
@@ -262,12 +276,6 @@ func (s *Server) Counts() Counts {
 		}
 	}
 	return c
-}
-
-// event tells that something happened now.
-func (s *Server) event(e event.Event) {
-	e.Time = time.Now()
-	s.cfg.Event(e)
 }
 
 func milliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }

@@ -108,7 +108,7 @@ func (s *session) tell(e event.Event) {
 		e.Elapsed = milliseconds(now.Sub(s.began))
 	}
 	e.Stream, e.Session, e.Role, e.Client, e.Trace = s.stream.Name, s.id, s.kind.role(), s.remote, s.trace
-	s.server.event(e)
+	s.server.cfg.event(e)
 }
 
 // setUpViewer answers the client's offer to receive st.
@@ -124,7 +124,7 @@ func (a *request) setUpViewer(ctx context.Context, st *forward.Stream, entry str
 		t.Close()
 		return nil, "", problem.ErrEnded
 	}
-	s.first = s.server.awaitFirstFrame(ctx, s)
+	s.first = awaitFirstFrame(ctx, s.server.tracer, s)
 	return s, answer, nil
 }
 
@@ -164,7 +164,7 @@ func (s *Server) admit(sess *session) error {
 		s.wg.Go(sess.settleName)
 	}
 	s.mu.Unlock()
-	s.event(event.Event{
+	s.cfg.event(event.Event{
 		Kind: event.SessionOpened, Stream: sess.stream.Name, Session: sess.id, Role: sess.kind.role(), Client: sess.remote, Peer: sess.from,
 		Detail: notTaken(sess.transport.NotTaken()), Trace: sess.trace,
 	})
@@ -231,7 +231,7 @@ func (s *session) takeDown(why string) {
 	server := s.server
 	s.transport.Stop()
 	if s.kind == WHIP {
-		server.finish(s)
+		server.names.finish(s)
 	} else {
 		s.release()
 	}
@@ -249,7 +249,7 @@ func (s *session) takeDown(why string) {
 	close(s.done)
 	total := s.transport.Traffic()
 	s.first.ended(endWord(why))
-	server.event(event.Event{
+	server.cfg.event(event.Event{
 		Kind: event.SessionClosed, Stream: s.stream.Name, Session: s.id, Role: s.kind.role(), Client: s.remote, Reason: endWord(why), Detail: why, Trace: s.trace,
 		Elapsed: milliseconds(time.Since(s.began)), Packets: total.Packets, Bytes: total.Bytes, Lost: total.Lost,
 	})

@@ -10,7 +10,6 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"weir/capacity"
-	"weir/capacity/event"
 	"weir/capacity/signed"
 	"weir/capacity/tracing"
 	"weir/sfu/problem"
@@ -120,10 +119,4 @@ func refusedWith(ctx context.Context, p *problem.Problem) {
 	if p.Status >= 500 { // 4xx are the client's, by the conventions of HTTP
 		tracing.Fail(span, string(p.Code))
 	}
-}
-
-// eventOf tells of what happened to the request of ctx.
-func (s *Server) eventOf(ctx context.Context, e event.Event) {
-	e.Trace = tracing.ID(ctx)
-	s.event(e)
 }
