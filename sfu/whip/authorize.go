@@ -3,6 +3,7 @@ package whip
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"strings"
 
@@ -27,7 +28,7 @@ var (
 func (s *Server) authorize(ctx context.Context, r *http.Request, kind Kind, name string) (*rights.Grant, *capacity.Ticket, error) {
 	if shown := r.URL.Query().Get("ticket"); shown != "" {
 		raw, carried := rights.SplitTicket(shown)
-		ticket, err := s.ticket(r, kind, name)
+		ticket, err := ticketOf(r, kind, name)
 		if err != nil {
 			return nil, nil, err
 		}
@@ -43,6 +44,27 @@ func (s *Server) authorize(ctx context.Context, r *http.Request, kind Kind, name
 	}
 	grant, err := s.cfg.Rights.Check(ctx, rights.Request{Action: actionOf[kind], Stream: name, Client: proxied.Of(r).String(), Token: token, Otherwise: otherwise})
 	return grant, nil, err
+}
+
+// ticketOf checks the ticket that another node gave the client.
+func ticketOf(r *http.Request, kind Kind, name string) (*capacity.Ticket, error) {
+	shown := r.Context().Value(shownTicketKey{}).(*shownTicket) // by traced
+	t, err, why := shown.Ticket, shown.err, ""
+	switch want := map[Kind]capacity.Purpose{WHIP: capacity.Publish, WHEP: capacity.View}[kind]; {
+	case errors.Is(err, capacity.ErrExpired):
+		why = "it has expired"
+	case errors.Is(err, capacity.ErrWrongTarget):
+		why = "it is for another node"
+	case err != nil:
+		why = "it is not whole, or not of the node that it names"
+	case t.Stream != name:
+		why = fmt.Sprintf("it is for stream %q", t.Stream)
+	case t.Purpose != want:
+		why = fmt.Sprintf("it is for %s", t.Purpose)
+	default:
+		return &t, nil
+	}
+	return nil, problem.New(problem.BadTicket, "the ticket is not good here: "+why+"; ask the server that sent you again")
 }
 
 // tokenOf is what a client came with, in the header (RFC 6750, section 2.1) or,

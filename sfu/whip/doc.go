@@ -3,7 +3,7 @@
 // that this node has no room for.
 //
 // In come HTTP requests, through [Server.Handler], and what other nodes hand
-// over, through [Server.TakeOver]. Bodies, tickets and tokens are hostile until
+// over, through [Server.TakeOver] (package handover). Bodies, tickets and tokens are hostile until
 // read. A request passes, in this order: its right (package rights), its offer
 // (package sdp), how many of its kind may be set up or wait at once, the
 // ledger, and, to publish, the name of its stream. Out go answers, redirects

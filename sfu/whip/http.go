@@ -168,7 +168,7 @@ func (s *Server) open(w http.ResponseWriter, r *http.Request, kind Kind) error {
 	sess, answer, err := a.serve(ctx)
 	var onward *redirect
 	if errors.As(err, &onward) {
-		return s.redirect(ctx, w, a, onward)
+		return s.redirector.redirect(ctx, w, a, onward)
 	}
 	if err != nil {
 		return err
@@ -176,7 +176,7 @@ func (s *Server) open(w http.ResponseWriter, r *http.Request, kind Kind) error {
 	settled = true // the session gives it back
 	h := w.Header()
 	h.Set("Content-Type", typeSDP)
-	h.Set("Location", s.base(r)+"/session/"+sess.id)
+	h.Set("Location", s.cfg.base(r)+"/session/"+sess.id)
 	h.Set("ETag", sess.etag)
 	h.Set("Accept-Patch", typeFragment)
 	w.WriteHeader(http.StatusCreated)
@@ -198,9 +198,9 @@ func waitOf(r *http.Request) (time.Duration, error) {
 }
 
 // base is the public URL of this node.
-func (s *Server) base(r *http.Request) string {
-	if s.cfg.PublicURL != "" {
-		return strings.TrimSuffix(s.cfg.PublicURL, "/")
+func (c *Config) base(r *http.Request) string {
+	if c.PublicURL != "" {
+		return strings.TrimSuffix(c.PublicURL, "/")
 	}
 	return proxied.Of(r).Base()
 }

@@ -21,36 +21,39 @@ import (
 	"weir/sfu/problem"
 )
 
+// A redirector sends clients on to the nodes that have room for them.
+type redirector struct{ cfg *Config }
+
 // redirect sends the client to a helper, with a ticket in the URL: browsers and
 // Go clients drop an Authorization header on the way to another host.
-func (s *Server) redirect(ctx context.Context, w http.ResponseWriter, a *request, h *redirect) error {
+func (d *redirector) redirect(ctx context.Context, w http.ResponseWriter, a *request, h *redirect) error {
 	helper := h.helper
-	if err := s.cfg.Gate.CheckURL(scope.Redirect, helper.URL); err != nil {
+	if err := d.cfg.Gate.CheckURL(scope.Redirect, helper.URL); err != nil {
 		return notReached(helper, "clients must not be sent to the address that it gives")
 	}
 	purpose := capacity.Publish
 	t := capacity.Ticket{
-		Lease: helper.Lease.ID, Stream: a.name, Purpose: purpose, Target: helper.Node, From: s.cfg.Self,
+		Lease: helper.Lease.ID, Stream: a.name, Purpose: purpose, Target: helper.Node, From: d.cfg.Self,
 		Expires: helper.Lease.Expires, Trace: tracing.ToWire(ctx),
 	}
 	if a.kind == WHEP {
 		t.Purpose = capacity.View
-		if s.carries(a.name) {
+		if d.carries(a.name) {
 			// The pull that the helper will need is granted here and now. If even
 			// that is refused, the helper looks for another carrier, unless it is
 			// since it has enough leases already: then it may have been here before,
 			// or comes in by the ledger.
 			need := meter.DefaultNeed(capacity.Cascade, a.name)
-			_, err := s.cfg.Ledger.Reserve(time.Now(), capacity.Request{ID: t.Lease, From: helper.Node, Need: need})
+			_, err := d.cfg.Ledger.Reserve(time.Now(), capacity.Request{ID: t.Lease, From: helper.Node, Need: need})
 			var refused *capacity.Refusal
 			if err == nil || errors.As(err, &refused) && refused.Reason == "share" {
-				t.Source, t.SourceAddrs = s.cfg.Self, s.cfg.Addrs()
+				t.Source, t.SourceAddrs = d.cfg.Self, d.cfg.Addrs()
 			}
 		}
 	}
-	ticket, err := signed.SealTicket(t, s.cfg.Key)
+	ticket, err := signed.SealTicket(t, d.cfg.Key)
 	if err == nil {
-		ticket, err = s.cfg.Rights.Carry(ticket, a.grant)
+		ticket, err = d.cfg.Rights.Carry(ticket, a.grant)
 	}
 	if err != nil {
 		return fmt.Errorf("make a ticket: %w", err)
@@ -63,16 +66,16 @@ func (s *Server) redirect(ctx context.Context, w http.ResponseWriter, a *request
 	if span := trace.SpanFromContext(ctx); span.IsRecording() {
 		span.AddEvent("redirect", trace.WithAttributes(tracing.Peer.String(helper.Node.String()), tracing.Reason.String(h.reason)))
 	}
-	s.cfg.eventOf(ctx, event.Event{Kind: event.Redirected, Stream: a.name, Peer: helper.Node, Role: a.kind.role(), Client: a.client.String(), Reason: h.reason, Detail: helper.Why})
-	if s.cfg.Overflow() == Relay {
+	d.cfg.eventOf(ctx, event.Event{Kind: event.Redirected, Stream: a.name, Peer: helper.Node, Role: a.kind.role(), Client: a.client.String(), Reason: h.reason, Detail: helper.Why})
+	if d.cfg.Overflow() == Relay {
 		if err := a.visit.rest(); err != nil {
 			return err
 		}
 		asking, cancel := context.WithTimeout(ctx, relayTimeout+wait)
 		defer cancel()
-		err := s.relay(asking, w, a, helper, ticket, wait)
-		if next := s.another(ctx, h, err); next != nil {
-			return s.redirect(ctx, w, a, next)
+		err := d.relay(asking, w, a, helper, ticket, wait)
+		if next := d.another(ctx, h, err); next != nil {
+			return d.redirect(ctx, w, a, next)
 		}
 		if err == nil {
 			a.grant.Keep()
@@ -86,20 +89,20 @@ func (s *Server) redirect(ctx context.Context, w http.ResponseWriter, a *request
 }
 
 // carries reports whether the stream is carried here.
-func (s *Server) carries(name string) bool {
-	st, _ := s.cfg.Streams.Here(name)
+func (d *redirector) carries(name string) bool {
+	st, _ := d.cfg.Streams.Here(name)
 	return st != nil && !st.Ended()
 }
 
 // another is a helper to try instead of one that was not reached, or nil.
-func (s *Server) another(ctx context.Context, h *redirect, err error) *redirect {
+func (d *redirector) another(ctx context.Context, h *redirect, err error) *redirect {
 	if p := problem.Of(err); p == nil || p.Code != problem.HelperUnreachable || len(h.tried) == MaxHelpers-1 {
 		return nil
 	}
 	tried := append(slices.Clone(h.tried), h.helper.Node)
 	ctx, cancel := context.WithTimeout(ctx, anotherTimeout)
 	defer cancel()
-	helper, err := s.cfg.Place(ctx, h.need, append(tried, s.cfg.Self))
+	helper, err := d.cfg.Place(ctx, h.need, append(tried, d.cfg.Self))
 	if err != nil {
 		return nil
 	}
@@ -110,25 +113,4 @@ func notReached(h Helper, why string) error {
 	p := problem.New(problem.HelperUnreachable, "this node is full, and the one that has room could not be reached: "+why).Retry(retryNotLive)
 	p.Node = h.Node
 	return p
-}
-
-// ticket checks the ticket that another node gave the client.
-func (s *Server) ticket(r *http.Request, kind Kind, name string) (*capacity.Ticket, error) {
-	shown := r.Context().Value(shownTicketKey{}).(*shownTicket) // by traced
-	t, err, why := shown.Ticket, shown.err, ""
-	switch want := map[Kind]capacity.Purpose{WHIP: capacity.Publish, WHEP: capacity.View}[kind]; {
-	case errors.Is(err, capacity.ErrExpired):
-		why = "it has expired"
-	case errors.Is(err, capacity.ErrWrongTarget):
-		why = "it is for another node"
-	case err != nil:
-		why = "it is not whole, or not of the node that it names"
-	case t.Stream != name:
-		why = fmt.Sprintf("it is for stream %q", t.Stream)
-	case t.Purpose != want:
-		why = fmt.Sprintf("it is for %s", t.Purpose)
-	default:
-		return &t, nil
-	}
-	return nil, problem.New(problem.BadTicket, "the ticket is not good here: "+why+"; ask the server that sent you again")
 }

@@ -7,7 +7,6 @@ import (
 	"net/http"
 	"time"
 
-	"github.com/libp2p/go-libp2p/core/peer"
 	"go.opentelemetry.io/otel/trace"
 
 	"weir/capacity/scope"
@@ -27,8 +26,8 @@ const (
 // relay has the helper serve the client of a by itself, and passes its answer
 // on. The helper is asked over libp2p, as the peer that granted the lease: the
 // URL in its record is for clients.
-func (s *Server) relay(ctx context.Context, w http.ResponseWriter, a *request, h Helper, ticket string, wait time.Duration) error {
-	asking, span := tracing.Start(ctx, s.tracer, "hand over", trace.SpanKindClient,
+func (d *redirector) relay(ctx context.Context, w http.ResponseWriter, a *request, h Helper, ticket string, wait time.Duration) error {
+	asking, span := tracing.Start(ctx, d.cfg.Tracer, "hand over", trace.SpanKindClient,
 		tracing.RPCSystem.String(tracing.System), tracing.RPCMethod.String("overflow/handover"), tracing.Peer.String(h.Node.String()))
 	m := &pb.Handover{
 		Role: handoverRole(a.kind), Stream: a.name, Ticket: ticket, WaitMs: uint32(wait.Milliseconds()), Offer: a.raw,
@@ -37,14 +36,14 @@ func (s *Server) relay(ctx context.Context, w http.ResponseWriter, a *request, h
 	if a.client.Addr.IsValid() {
 		m.Client = a.client.Addr.String()
 	}
-	out, err := s.exchange(asking, h, m)
+	out, err := d.exchange(asking, h, m)
 	problem.Failed(span, err)
 	if err == nil && span.IsRecording() {
 		span.SetAttributes(tracing.Status.Int(int(out.Status)))
 	}
 	span.End()
 	if err != nil {
-		s.log.WarnContext(ctx, "helper not reached", "helper", h.Node, "err", err)
+		d.cfg.Log.WarnContext(ctx, "helper not reached", "helper", h.Node, "err", err)
 		return notReached(h, problem.Cause(err))
 	}
 	if out.Status != http.StatusCreated {
@@ -58,7 +57,7 @@ func (s *Server) relay(ctx context.Context, w http.ResponseWriter, a *request, h
 		p.Node = h.Node
 		return p
 	}
-	if err := s.cfg.Gate.CheckURL(scope.Redirect, out.Location); err != nil {
+	if err := d.cfg.Gate.CheckURL(scope.Redirect, out.Location); err != nil {
 		return notReached(h, "clients must not be sent to the address that it gives")
 	}
 	header := w.Header()
@@ -81,20 +80,13 @@ func handoverRole(kind Kind) pb.Handover_Role {
 }
 
 // exchange asks the helper, within ctx's deadline.
-func (s *Server) exchange(ctx context.Context, h Helper, m *pb.Handover) (*pb.Outcome, error) {
-	if s.cfg.Handover == nil {
+func (d *redirector) exchange(ctx context.Context, h Helper, m *pb.Handover) (*pb.Outcome, error) {
+	if d.cfg.Handover == nil {
 		return nil, errors.New("this node hands nothing over")
 	}
-	signal, err := s.cfg.Handover(ctx, h.Node, h.Addrs)
+	signal, err := d.cfg.Handover(ctx, h.Node, h.Addrs)
 	if err != nil {
 		return nil, err
 	}
 	return handover.Ask(ctx, signal, m)
-}
-
-// TakeOver serves a handover that from asks for, as if the client had come with
-// its ticket itself, and closes signal. Clients reach this node at public, a base
-// URL.
-func (s *Server) TakeOver(from peer.ID, signal Signal, public string) {
-	s.taker.Serve(from, signal, public)
 }

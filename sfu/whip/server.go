@@ -208,12 +208,13 @@ func (c *Config) eventOf(ctx context.Context, e event.Event) {
 
 // A Server serves the clients of one node.
 type Server struct {
-	cfg       Config
-	log       *slog.Logger
-	tracer    trace.Tracer
-	admission *admission
-	names     names
-	taker     *handover.Taker
+	cfg        Config
+	log        *slog.Logger
+	tracer     trace.Tracer
+	admission  *admission
+	names      names
+	redirector redirector
+	taker      *handover.Taker
 
 	ctx    context.Context // ends at Close
 	cancel context.CancelFunc
@@ -234,6 +235,7 @@ func New(cfg Config) *Server {
 		sessions: map[string]*session{},
 	}
 	s.names = names{cfg: &s.cfg, publishers: map[string]*session{}}
+	s.redirector = redirector{cfg: &s.cfg}
 	s.taker = handover.NewTaker(ctx, cfg.Self, s.Handler(), relayTimeout, cfg.Log)
 	return s
 }
@@ -245,6 +247,13 @@ func (s *Server) Close() {
 	s.mu.Unlock()
 	s.cancel()
 	s.wg.Wait()
+}
+
+// TakeOver serves a handover that from asks for, as if the client had come with
+// its ticket itself, and closes signal. Clients reach this node at public, a base
+// URL.
+func (s *Server) TakeOver(from peer.ID, signal Signal, public string) {
+	s.taker.Serve(from, signal, public)
 }
 
 // Sample takes in what sessions have carried up to now, for their bitrates.
