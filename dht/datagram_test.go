@@ -8,18 +8,21 @@ import (
 	"testing"
 	"time"
 
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/quic-go/quic-go"
 	"google.golang.org/protobuf/proto"
 
 	"weir/capacity"
+	"weir/dht/datagram"
 	"weir/dht/holder"
 	"weir/dht/holding"
 	"weir/dht/pb"
 )
 
 // datagrams is how many datagrams n has received and sent.
-func (n *testNode) datagrams() (in, out int64) {
+func (n *testNode) datagramsCounted() (in, out int64) {
 	for _, t := range n.overlay.Traffic.List() {
-		if t.Protocol == string(n.datagramProtocol()) {
+		if t.Protocol == string(n.records)+"/datagram" {
 			return t.MessagesIn, t.MessagesOut
 		}
 	}
@@ -31,18 +34,18 @@ func TestUpdatesGoByDatagram(t *testing.T) {
 	t.Parallel()
 	nodes := newTestNetwork(t, 2)
 	from, holder := nodes[0], nodes[1]
-	if from.quicTo(holder.ID()) == nil {
+	if !slices.ContainsFunc(from.Host().Network().ConnsToPeer(holder.ID()), func(c network.Conn) bool { return c.As(new(*quic.Conn)) }) {
 		t.Fatal("no QUIC connection")
 	}
 	topic := from.sharding.Home()
 	eventually(t, func() error {
-		if in, _ := holder.datagrams(); in == 0 {
+		if in, _ := holder.datagramsCounted(); in == 0 {
 			return errors.New("no keepalive has come by datagram")
 		}
 		return nil
 	})
-	in, _ := holder.datagrams()
-	answers, _ := from.datagrams()
+	in, _ := holder.datagramsCounted()
+	answers, _ := from.datagramsCounted()
 	from.ledger.SetDraining(true)
 	from.Kick()
 	eventually(t, func() error {
@@ -51,11 +54,11 @@ func TestUpdatesGoByDatagram(t *testing.T) {
 		}
 		return nil
 	})
-	if after, _ := holder.datagrams(); after == in {
+	if after, _ := holder.datagramsCounted(); after == in {
 		t.Error("the news did not come by datagram")
 	}
 	eventually(t, func() error {
-		if after, _ := from.datagrams(); after == answers {
+		if after, _ := from.datagramsCounted(); after == answers {
 			return errors.New("the news is not confirmed")
 		}
 		return nil
@@ -69,8 +72,8 @@ func TestDatagramsOfOthersAreNotTaken(t *testing.T) {
 	from := idOf(t, key)
 	r := capacity.Record{Node: from, Seq: 1, Issued: time.UnixMilli(now.UnixMilli()), TTL: capacity.DefaultTTL}
 	sealed := seal(t, r, key)
-	datagram := func(network string, entries ...*pb.Entry) []byte {
-		b, err := proto.MarshalOptions{}.MarshalAppend(datagramPrefix(NetworkID(network)), &pb.Datagram{Entries: entries})
+	wire := func(network string, entries ...*pb.Entry) []byte {
+		b, err := proto.MarshalOptions{}.MarshalAppend(datagram.Prefix(NetworkID(network)), &pb.Datagram{Entries: entries})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -81,30 +84,30 @@ func TestDatagramsOfOthersAreNotTaken(t *testing.T) {
 		name, want string
 		b          []byte
 	}{
-		{"nothing", errNoDatagram.Error(), nil},
-		{"another network's", errNoDatagram.Error(), datagram("other", good)},
-		{"too long", errNoDatagram.Error(), append(datagram("test", good), make([]byte, maxDatagram)...)},
-		{"garbage", "proto", append(datagramPrefix(NetworkID("test")), 0xff, 0xff)},
-		{"another node's record", holding.ErrNotYours.Error(), datagram("test", &pb.Entry{Topic: string(testHome), Sealed: seal(t, capacity.Record{Node: n.ID(), Seq: 9, Issued: r.Issued, TTL: r.TTL}, n.key)})},
-		{"a record of another topic", holder.ErrWrongTopic.Error(), datagram("test", &pb.Entry{Topic: string(ShardTopic("eu", "")), Sealed: sealed})},
-		{"no topic", "unknown topic", datagram("test", &pb.Entry{Topic: "x", Sealed: sealed})},
+		{"nothing", datagram.ErrForeign.Error(), nil},
+		{"another network's", datagram.ErrForeign.Error(), wire("other", good)},
+		{"too long", datagram.ErrForeign.Error(), append(wire("test", good), make([]byte, datagram.MaxSize)...)},
+		{"garbage", "proto", append(datagram.Prefix(NetworkID("test")), 0xff, 0xff)},
+		{"another node's record", holding.ErrNotYours.Error(), wire("test", &pb.Entry{Topic: string(testHome), Sealed: seal(t, capacity.Record{Node: n.ID(), Seq: 9, Issued: r.Issued, TTL: r.TTL}, n.key)})},
+		{"a record of another topic", holder.ErrWrongTopic.Error(), wire("test", &pb.Entry{Topic: string(ShardTopic("eu", "")), Sealed: sealed})},
+		{"no topic", "unknown topic", wire("test", &pb.Entry{Topic: "x", Sealed: sealed})},
 	} {
-		if _, err := n.takeDatagram(now, from, c.b); err == nil || !strings.Contains(err.Error(), c.want) {
+		if _, err := n.datagrams.Take(now, from, c.b); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: %v, want %q", c.name, err, c.want)
 		}
 	}
 	if h := n.table.All(now); len(h) != 0 {
 		t.Errorf("held: %v", h)
 	}
-	if _, err := n.takeDatagram(now, from, datagram("test", good, good)); err != nil || n.table.Get(now, testHome, from) == nil {
+	if _, err := n.datagrams.Take(now, from, wire("test", good, good)); err != nil || n.table.Get(now, testHome, from) == nil {
 		t.Errorf("a good one: %v", err)
 	}
 	// A withdrawal is not believed: it may be an old one.
-	if _, err := n.takeDatagram(now, from, datagram("test", &pb.Entry{Topic: string(testHome), Seq: 99})); err != nil || n.table.Get(now, testHome, from) == nil {
+	if _, err := n.datagrams.Take(now, from, wire("test", &pb.Entry{Topic: string(testHome), Seq: 99})); err != nil || n.table.Get(now, testHome, from) == nil {
 		t.Errorf("a withdrawal by datagram: %v", err)
 	}
 	many := slices.Repeat([]*pb.Entry{{Topic: "x", Sealed: []byte{1}}}, holding.MaxDatagramTopics+1)
-	if _, err := n.takeDatagram(now, from, datagram("test", many...)); strings.Count(fmt.Sprint(err), "unknown topic") != holding.MaxDatagramTopics {
+	if _, err := n.datagrams.Take(now, from, wire("test", many...)); strings.Count(fmt.Sprint(err), "unknown topic") != holding.MaxDatagramTopics {
 		t.Errorf("of too many entries: %v", err)
 	}
 }
@@ -122,11 +125,11 @@ func TestAnswersToDatagrams(t *testing.T) {
 	delta := sealUpdate(t, &testNode{key: key}, sealed, next)
 	take := func(m *pb.Datagram) *pb.Datagram {
 		t.Helper()
-		b, err := proto.MarshalOptions{}.MarshalAppend(datagramPrefix(NetworkID("test")), m)
+		b, err := proto.MarshalOptions{}.MarshalAppend(datagram.Prefix(NetworkID("test")), m)
 		if err != nil {
 			t.Fatal(err)
 		}
-		answer, err := n.takeDatagram(now, from, b)
+		answer, err := n.datagrams.Take(now, from, b)
 		if err != nil && !errors.Is(err, holding.ErrNothingToUpdate) {
 			t.Fatal(err)
 		}
@@ -166,11 +169,11 @@ func TestAnswerFitsIntoADatagram(t *testing.T) {
 		r, _ := from.sample()
 		r.Node, r.Seq, r.Issued, r.TTL = from.ID(), uint64(time.Now().UnixMilli())+1000, time.UnixMilli(time.Now().UnixMilli()), capacity.DefaultTTL
 		m := &pb.Datagram{Id: 1, Entries: []*pb.Entry{{Topic: string(from.sharding.Home()), Sealed: seal(t, r, from.key)}}}
-		b, err := proto.MarshalOptions{}.MarshalAppend(datagramPrefix(n.network), m)
+		b, err := proto.MarshalOptions{}.MarshalAppend(datagram.Prefix(n.network), m)
 		if err != nil {
 			t.Fatal(err)
 		}
-		a, err := n.takeDatagram(time.Now(), from.ID(), b)
+		a, err := n.datagrams.Take(time.Now(), from.ID(), b)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -188,7 +191,7 @@ func FuzzDatagram(f *testing.F) {
 	node := newTestNode(f, func(c *Config) { c.Listen = nil })
 	key := newKey(f)
 	from := idOf(f, key)
-	prefix := datagramPrefix(NetworkID("test"))
+	prefix := datagram.Prefix(NetworkID("test"))
 	r := capacity.Record{Node: from, Seq: 1, Issued: time.UnixMilli(time.Now().UnixMilli()), TTL: capacity.MaxTTL}
 	next := r
 	next.Seq++
@@ -208,7 +211,7 @@ func FuzzDatagram(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		node.rates = holder.RateLimit{}
-		if a, _ := node.takeDatagram(time.Now(), from, b); a != nil && proto.Size(a) > maxDatagram-8 {
+		if a, _ := node.datagrams.Take(time.Now(), from, b); a != nil && proto.Size(a) > datagram.MaxSize-8 {
 			t.Fatalf("an answer of %d bytes", proto.Size(a))
 		}
 		for _, topic := range node.Reader.Holdings() {

@@ -29,6 +29,7 @@ import (
 	"weir/capacity/policy"
 	"weir/capacity/scope"
 	"weir/capacity/signed"
+	"weir/dht/datagram"
 	"weir/dht/directory"
 	"weir/dht/holder"
 	"weir/dht/holding"
@@ -149,6 +150,7 @@ type Node struct {
 	copies    *identity.Copies
 	names     *naming.Registrar
 	holding   *holding.Holder
+	datagrams *datagram.Exchange
 	warmSince atomic.Int64 // Unix ns since when it is one of a few that hold everything; 0: it is not
 	ready     chan struct{}
 }
@@ -230,6 +232,7 @@ func Listen(cfg Config) (*Node, error) {
 	n.publisher = publish.New(n.publishing(self))
 	n.names = naming.New(n.naming(self))
 	n.holding = holding.New(n.holdingConfig(self))
+	n.datagrams = n.newDatagrams()
 	n.Reader = n.newReader()
 	n.copies = identity.NewCopies(identity.CopiesConfig{
 		Held: func(ctx context.Context) []capacity.Record {
@@ -299,7 +302,9 @@ func (n *Node) overlayConfig(uses []scope.Use) overlay.Config {
 		Bootstrap: n.cfg.Bootstrap, Seeds: n.cfg.Seeds, PeerFile: n.cfg.PeerFile,
 		Gate: n.cfg.Gate, Uses: uses,
 		Connected: func(c network.Conn) {
-			n.receiveDatagrams(c)
+			if !n.cfg.Client {
+				n.datagrams.Receive(c)
+			}
 			n.Policies.Connected(c.RemotePeer())
 		},
 		Down:  n.down,

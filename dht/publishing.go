@@ -8,6 +8,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/multiformats/go-multiaddr"
 
+	"weir/dht/datagram"
 	"weir/dht/holding"
 	"weir/dht/overlay"
 	"weir/dht/pb"
@@ -31,7 +32,7 @@ func (n *Node) publishing(self peer.ID) publish.Config {
 			return publish.Audience{Liveness: n.peers.Live.Generation(), Cache: n.cache.Changes(), Peers: peers}
 		},
 		Connected: n.peers.Connected,
-		Advertise: n.advertise, Datagram: n.datagram, Acked: n.acked, Copied: func() { n.copies.Suspect() },
+		Advertise: n.advertise, Datagram: func(p peer.ID, m *pb.Datagram) bool { return n.datagrams.Send(p, m) }, Acked: n.acked, Copied: func() { n.copies.Suspect() },
 		Log: n.log,
 	}
 }
@@ -97,4 +98,14 @@ func (n *Node) holdingConfig(self peer.ID) holding.Config {
 		Accepted:  func(from peer.ID) { n.overlay.Host.ConnManager().TagPeer(from, publisherTag, peerWeight) },
 		Left:      n.peers.Live.Leave,
 	}
+}
+
+// newDatagrams wires what comes by datagram to the publisher and the holder.
+func (n *Node) newDatagrams() *datagram.Exchange {
+	return datagram.New(datagram.Config{
+		NetworkID: n.network, Protocol: n.records + "/datagram", Traffic: n.overlay.Traffic, Conns: n.overlay.Host.Network().ConnsToPeer,
+		Go: func(f func(context.Context)) { n.overlay.Go(func() { f(n.overlay.Context()) }) }, Rates: &n.rates,
+		Heard: func(from peer.ID) { n.peers.Answered(from, 0) }, Answered: n.publisher.Answered, Lacks: n.publisher.Lacks, Hold: n.holding.Datagram,
+		Log: n.log,
+	})
 }

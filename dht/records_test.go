@@ -21,6 +21,7 @@ import (
 	cpb "weir/capacity/pb"
 	"weir/capacity/policy"
 	"weir/capacity/signed"
+	"weir/dht/datagram"
 	"weir/dht/holder"
 	"weir/dht/holding"
 	"weir/dht/overlay"
@@ -271,11 +272,11 @@ func TestRecordsPerPeerAreBounded(t *testing.T) {
 		t.Errorf("%d taken a second later, want %d", taken, holder.RecordRate)
 	}
 	// It has no more to send by datagram, or by handing over, either.
-	b, err := proto.MarshalOptions{}.MarshalAppend(datagramPrefix(node.network), &pb.Datagram{Entries: []*pb.Entry{entry()}})
+	b, err := proto.MarshalOptions{}.MarshalAppend(datagram.Prefix(node.network), &pb.Datagram{Entries: []*pb.Entry{entry()}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := node.takeDatagram(now.Add(time.Second), from, b); !errors.Is(err, holding.ErrFlood) {
+	if _, err := node.datagrams.Take(now.Add(time.Second), from, b); !errors.Is(err, holding.ErrFlood) {
 		t.Errorf("a datagram of the same peer: %v, want %v", err, holding.ErrFlood)
 	}
 	if node.rates.Refused() == 0 {
