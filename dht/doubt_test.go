@@ -122,13 +122,13 @@ func TestDelivered(t *testing.T) {
 	})
 	for _, n := range []*testNode{nodes[0], seeker} {
 		n.newest.Forget() // nodes[0] holds the record, the seeker has to ask
-		for _, share := range []float64{1, deliversFully, math.NaN()} {
-			n.Delivered(target.ID(), share)
+		for _, share := range []float64{1, 0.95, math.NaN()} {
+			n.Shortfalls.Delivered(target.ID(), share)
 		}
 		if got := n.beliefs.Of(time.Now(), target.ID()); got != 1 {
 			t.Errorf("who delivers is believed %v", got)
 		}
-		n.Delivered(target.ID(), 0.5)
+		n.Shortfalls.Delivered(target.ID(), 0.5)
 		eventually(t, func() error {
 			if got := n.beliefs.Of(time.Now(), target.ID()); math.Abs(got-0.4) > 0.01 {
 				return fmt.Errorf("believed %v, want half of the 0.8 that it said were in use", got)
@@ -150,7 +150,7 @@ func TestDelivered(t *testing.T) {
 		}
 	}
 	// One that nobody knows costs no more than a question.
-	seeker.Delivered(idOf(t, newKey(t)), 0)
+	seeker.Shortfalls.Delivered(idOf(t, newKey(t)), 0)
 	if got := seeker.beliefs.Doubts(time.Now()); len(got) != 1 {
 		t.Errorf("doubts %v", got)
 	}

@@ -43,6 +43,7 @@ import (
 	"weir/dht/policysync"
 	"weir/dht/publish"
 	"weir/dht/scale"
+	"weir/dht/shortfall"
 )
 
 // Config says what a node is and what it publishes.
@@ -120,6 +121,8 @@ func ParseBootstrap(s string) (peer.AddrInfo, error) {
 type Node struct {
 	Policies *policysync.Sync // keeps up with the operator's policy
 	Reader   *inspect.Reader  // reads what holders hold
+	// Shortfalls is told which nodes deliver less than they should.
+	Shortfalls *shortfall.Judge
 	// Provisioners start and stop servers.
 	Provisioners *scale.Provisioners
 
@@ -233,6 +236,17 @@ func Listen(cfg Config) (*Node, error) {
 	n.names = naming.New(n.naming(self))
 	n.holding = holding.New(n.holdingConfig(self))
 	n.datagrams = n.newDatagrams()
+	n.Shortfalls = shortfall.New(shortfall.Config{
+		Beliefs: n.beliefs, Newest: n.newest, Fetch: n.Fetch, Wall: n.wall, Log: n.log,
+		Held: func(now time.Time, p peer.ID) (capacity.Record, bool) {
+			h := n.table.Get(now, CapacityTopic(), p)
+			if h == nil {
+				return capacity.Record{}, false
+			}
+			return h.Record, true
+		},
+		Go: func(f func(context.Context)) { n.overlay.Go(func() { f(n.overlay.Context()) }) },
+	})
 	n.Reader = n.newReader()
 	n.copies = identity.NewCopies(identity.CopiesConfig{
 		Held: func(ctx context.Context) []capacity.Record {

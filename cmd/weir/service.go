@@ -268,7 +268,7 @@ func newNode(cfg nodeConfig) (_ *node, err error) {
 		Locate: n.locate, Live: n.live, Place: n.place, Claim: n.claim, Published: n.published, Dial: n.dial, Handover: n.handover,
 		Addrs:   n.addrs,
 		Changed: n.dht.Kick, Patience: policy.MaxWaitTimeout,
-		Delivered: n.dht.Delivered,
+		Delivered: n.dht.Shortfalls.Delivered,
 		Event:     n.event, Measured: n.counters.times.measured,
 		Gate:     n.gate,
 		Rights:   n.rights,
