@@ -57,15 +57,14 @@ func (l *Link) serve(req *pb.Subscribe) {
 		answer.Path = append(answer.Path, []byte(id))
 	}
 	waiting := false
-	l.mu.Lock()
+	mids := l.sections.mids(b.slots)
 	for i, o := range b.outs {
 		c := o.Track.Codec
 		answer.Tracks = append(answer.Tracks, &pb.Track{
-			Id: o.Track.ID, Mime: c.MimeType, Clock: c.ClockRate, Channels: uint32(c.Channels), Fmtp: c.Fmtp, Mid: b.slots[i].mid,
+			Id: o.Track.ID, Mime: c.MimeType, Clock: c.ClockRate, Channels: uint32(c.Channels), Fmtp: c.Fmtp, Mid: mids[i],
 		})
-		waiting = waiting || b.slots[i].mid == ""
+		waiting = waiting || mids[i] == ""
 	}
-	l.mu.Unlock()
 	l.send(&pb.Message{Body: &pb.Message_Subscribed{Subscribed: answer}})
 	if waiting {
 		l.wantOffer()
@@ -102,7 +101,7 @@ func (l *Link) newDownstream(req *pb.Subscribe) (*downstream, error) {
 	if l.downstreams[req.Pull] != nil {
 		return nil, &capacity.Refusal{Reason: "pull", Detail: "that number is in use"}
 	}
-	if len(l.slotsOut)+len(st.Tracks) > MaxSlots {
+	if !l.sections.room(len(st.Tracks)) { // only this goroutine takes any
 		return nil, &capacity.Refusal{Reason: "slots", Detail: fmt.Sprintf("%d tracks are the most that one link carries", MaxSlots)}
 	}
 	now := time.Now()
@@ -122,25 +121,10 @@ func (l *Link) newDownstream(req *pb.Subscribe) (*downstream, error) {
 		o := l.pc.NewTrack(t, st.Name)
 		o.Relay = true
 		b.outs = append(b.outs, o)
-		b.slots = append(b.slots, l.takeSlot(b, o, now))
+		b.slots = append(b.slots, l.sections.take(b.pull, o, now))
 	}
 	l.downstreams[b.pull] = b
 	return b, nil
-}
-
-// takeSlot finds a section for o that has rested, or notes that one is wanted.
-// Called with mu held.
-func (l *Link) takeSlot(b *downstream, o *rtc.LocalTrack, now time.Time) *slotOut {
-	for _, s := range l.slotsOut {
-		if s.out == nil && s.mid != "" && s.mime == o.Track.Codec.MimeType && now.Sub(s.freed) > slotRest && s.sender.ReplaceTrack(o) == nil {
-			o.Follow(s.last.DownTrack)
-			s.out, s.downstream, s.last = o, b, nil
-			return s
-		}
-	}
-	s := &slotOut{out: o, downstream: b, mime: o.Track.Codec.MimeType}
-	l.slotsOut = append(l.slotsOut, s)
-	return s
 }
 
 // begin sends media: the peer is ready.
@@ -183,9 +167,7 @@ func (b *downstream) close() {
 		l := b.link
 		l.mu.Lock()
 		delete(l.downstreams, b.pull)
-		for _, s := range b.slots {
-			s.last, s.out, s.downstream, s.freed = s.out, nil, nil, time.Now()
-		}
+		l.sections.free(b.slots, time.Now())
 		l.mu.Unlock()
 		b.release()
 		l.links.cfg.Ledger.End(b.entry)

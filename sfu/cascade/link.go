@@ -14,7 +14,6 @@ import (
 
 	"weir/capacity/event"
 	"weir/capacity/tracing"
-	"weir/sfu/forward"
 	"weir/sfu/pb"
 	"weir/sfu/rtc"
 	"weir/sfu/sdp"
@@ -71,14 +70,15 @@ const (
 // section that, once the track has gone, carries the next one of the same
 // codec without another negotiation.
 type Link struct {
-	Peer   peer.ID
-	links  *Links
-	tasks  tasks.Group // readers, the writer, the negotiator, downstreams
-	dialer bool
-	pc     *rtc.Transport
-	signal Signal
-	opened time.Time
-	rtt    atomic.Int64 // of the signalling, ns
+	Peer     peer.ID
+	links    *Links
+	tasks    tasks.Group // readers, the writer, the negotiator, downstreams
+	dialer   bool
+	pc       *rtc.Transport
+	signal   Signal
+	sections *sections
+	opened   time.Time
+	rtt      atomic.Int64 // of the signalling, ns
 
 	ctx    context.Context // ends with done
 	cancel context.CancelFunc
@@ -98,27 +98,8 @@ type Link struct {
 	lastPull    uint64
 	upstreams   map[uint64]*upstream   // what we pull, by our number
 	downstreams map[uint64]*downstream // what the peer pulls, by its number
-	slotsIn     map[string]*slotIn     // by mid
-	slotsOut    []*slotOut
-	offering    bool      // an offer of ours is to be made, or out
-	idle        time.Time // since when nothing is pulled
-}
-
-// slotIn is a media section that the peer sends in.
-type slotIn struct {
-	remote atomic.Pointer[rtc.RemoteTrack] // nil until it is there
-	next   *forward.UpTrack                // link.mu's: what is carried in it now
-}
-
-// slotOut is a media section that we send in.
-type slotOut struct {
-	sender     *webrtc.RTPSender
-	out        *rtc.LocalTrack // nil: free since freed
-	last       *rtc.LocalTrack // that was sent in it, if it is free
-	downstream *downstream
-	mime       string
-	mid        string // "" until negotiated
-	freed      time.Time
+	offering    bool                   // an offer of ours is to be made, or out
+	idle        time.Time              // since when nothing is pulled
 }
 
 // discard closes a link that was never run.

@@ -113,14 +113,7 @@ func (s *Links) Sections(node peer.ID) (all, rested int) {
 	if l == nil {
 		return 0, 0
 	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for _, slot := range l.slotsOut {
-		if slot.out == nil && time.Since(slot.freed) > slotRest {
-			rested++
-		}
-	}
-	return len(l.slotsOut), rested
+	return l.sections.count(time.Now())
 }
 
 func (s *Links) event(e event.Event) {
@@ -241,7 +234,7 @@ func (s *Links) newLink(node peer.ID, signal Signal, dialer bool, opening trace.
 	}
 	ctx, cancel := context.WithCancel(s.ctx)
 	l := &Link{
-		Peer: node, links: s, dialer: dialer, pc: pc, ctx: ctx, cancel: cancel, signal: signal, opened: time.Now(), opening: opening,
+		Peer: node, links: s, dialer: dialer, pc: pc, ctx: ctx, cancel: cancel, signal: signal, opened: time.Now(), opening: opening, sections: newSections(),
 		queue:       make(chan *pb.Message, sendQueue),
 		renegotiate: make(chan struct{}, 1),
 		remote:      make(chan *pb.Description, 1),
@@ -249,7 +242,6 @@ func (s *Links) newLink(node peer.ID, signal Signal, dialer bool, opening trace.
 		done:        make(chan struct{}),
 		upstreams:   map[uint64]*upstream{},
 		downstreams: map[uint64]*downstream{},
-		slotsIn:     map[string]*slotIn{},
 		idle:        time.Now(),
 	}
 	pc.OnTrack(l.onTrack)
@@ -259,7 +251,7 @@ func (s *Links) newLink(node peer.ID, signal Signal, dialer bool, opening trace.
 			l.connectOnce.Do(func() {
 				close(l.connected)
 				l.opening.End()
-				l.tasks.Start(l.reachable)
+				l.tasks.Start(l.sections.reachable)
 				s.event(event.Event{Kind: event.LinkOpened, Peer: l.Peer, Elapsed: milliseconds(time.Since(l.opened))})
 			})
 		case webrtc.PeerConnectionStateFailed, webrtc.PeerConnectionStateClosed:

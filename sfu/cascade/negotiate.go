@@ -70,32 +70,18 @@ func (l *Link) missing() map[webrtc.RTPCodecType]int {
 	return want
 }
 
-// unusedLines counts the sections of kind that we offered to receive in and
-// that no track was ever named for.
-func (l *Link) unusedLines(kind webrtc.RTPCodecType) int {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	n := 0
-	for _, tr := range l.pc.GetTransceivers() {
-		if tr.Kind() == kind && tr.Sender() == nil && l.slotsIn[tr.Mid()] == nil {
-			n++
-		}
-	}
-	return n
-}
-
 func (l *Link) offer() error {
 	l.mu.Lock()
 	l.offering = true
 	l.mu.Unlock()
 	for kind, n := range l.missing() {
-		for range n - l.unusedLines(kind) {
+		for range n - l.sections.unused(kind, l.pc.GetTransceivers()) {
 			if err := l.offerLine(kind); err != nil {
 				return err
 			}
 		}
 	}
-	for s, o := range l.unplaced() {
+	for s, o := range l.sections.unplaced() {
 		tr, err := l.pc.AddTransceiverFromTrack(o, webrtc.RTPTransceiverInit{Direction: webrtc.RTPTransceiverDirectionSendonly})
 		if err != nil {
 			return err
@@ -132,7 +118,7 @@ func (l *Link) answer(d *pb.Description) error {
 	}
 	// A track that has no section yet waits for the next offer, which the
 	// peer makes when it hears of the tracks.
-	for s, o := range l.unplaced() {
+	for s, o := range l.sections.unplaced() {
 		if !l.roomFor(o.Kind()) {
 			continue
 		}
@@ -173,51 +159,15 @@ func (l *Link) setRemote(kind webrtc.SDPType, d *pb.Description) error {
 
 // describe is the local description, with the slots that got their mid by it.
 func (l *Link) describe() *pb.Description {
-	d := &pb.Description{Sdp: l.pc.LocalDescription().SDP}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for _, tr := range l.pc.GetTransceivers() {
-		for _, s := range l.slotsOut {
-			if s.mid == "" && s.sender != nil && s.sender == tr.Sender() {
-				s.mid = tr.Mid()
-				if s.downstream != nil {
-					d.Slots = append(d.Slots, &pb.Slot{Mid: s.mid, Pull: s.downstream.pull, Track: s.out.Track.ID})
-				}
-			}
-		}
-	}
-	return d
-}
-
-// unplaced are the slots that wait for a section, and what is to be sent there.
-func (l *Link) unplaced() map[*slotOut]*rtc.LocalTrack {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.slotsOut = slices.DeleteFunc(l.slotsOut, func(s *slotOut) bool { return s.sender == nil && s.out == nil })
-	all := map[*slotOut]*rtc.LocalTrack{}
-	for _, s := range l.slotsOut {
-		if s.sender == nil {
-			all[s] = s.out
-		}
-	}
-	return all
+	return &pb.Description{Sdp: l.pc.LocalDescription().SDP, Slots: l.sections.name(l.pc.GetTransceivers())}
 }
 
 // place gives s its sender and serves its RTCP, for whatever track is sent in
 // it at the time.
 func (l *Link) place(s *slotOut, sender *webrtc.RTPSender) {
-	l.mu.Lock()
-	s.sender = sender
-	l.mu.Unlock()
+	l.sections.place(s, sender)
 	l.tasks.Start(func() {
-		rtc.ReadRTCP(sender, func() *forward.DownTrack {
-			l.mu.Lock()
-			defer l.mu.Unlock()
-			if s.out == nil {
-				return nil
-			}
-			return s.out.DownTrack
-		})
+		rtc.ReadRTCP(sender, func() *forward.DownTrack { return l.sections.sent(s) })
 	})
 }
 
@@ -257,39 +207,8 @@ func (l *Link) onTrack(remote *webrtc.TrackRemote, receiver *webrtc.RTPReceiver)
 		}
 	}
 	in := rtc.NewRemoteTrack(remote, receiver, l.links.cfg.Drops)
-	l.mu.Lock()
-	slot := l.slot(mid)
-	slot.remote.Store(in)
-	if slot.next != nil {
-		in.Assign(slot.next)
-	}
-	l.mu.Unlock()
+	l.sections.came(mid, in)
 	l.tasks.Start(in.ReadRTP)
 	l.tasks.Start(in.ReadRTCP)
-	l.reachable()
-}
-
-// slot is the section mid, made if need be. Called with mu held.
-func (l *Link) slot(mid string) *slotIn {
-	s := l.slotsIn[mid]
-	if s == nil {
-		s = &slotIn{}
-		l.slotsIn[mid] = s
-	}
-	return s
-}
-
-// reachable has keyframe requests sent that could not be sent before.
-func (l *Link) reachable() {
-	l.mu.Lock()
-	var ups []*forward.UpTrack
-	for _, s := range l.slotsIn {
-		if s.next != nil {
-			ups = append(ups, s.next)
-		}
-	}
-	l.mu.Unlock()
-	for _, up := range ups {
-		up.Reachable()
-	}
+	l.sections.reachable()
 }

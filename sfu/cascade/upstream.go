@@ -214,12 +214,7 @@ func (in *upstream) wire() {
 		if f.slot.Load() != nil {
 			continue
 		}
-		slot := l.slot(mid)
-		slot.next = f.up
-		f.slot.Store(slot)
-		if remote := slot.remote.Load(); remote != nil {
-			remote.Assign(slot.next)
-		}
+		l.sections.carry(mid, f)
 	}
 	in.started = true
 	l.send(&pb.Message{Body: &pb.Message_Start{Start: &pb.Start{Pull: in.pull}}})
@@ -253,12 +248,7 @@ func (in *upstream) End(why string) {
 		l.mu.Lock()
 		delete(l.upstreams, in.pull)
 		for _, f := range in.feeds {
-			if slot := f.slot.Load(); slot != nil && slot.next == f.up {
-				slot.next = nil
-				if remote := slot.remote.Load(); remote != nil {
-					remote.Assign(nil)
-				}
-			}
+			l.sections.leave(f)
 			f.up.Close()
 			l.links.lost.Add(max(0, f.up.Lost()))
 		}
