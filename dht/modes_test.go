@@ -205,7 +205,6 @@ func TestPlaceAmongRecordsAtHand(t *testing.T) {
 // A listed server that belongs to another network costs a warning, and nobody
 // waits for it.
 func TestBrokerOfAnotherNetwork(t *testing.T) {
-	t.Parallel()
 	other := newTestNode(t, func(c *Config) { c.Network = "other" })
 	other.run(t)
 	var warned syncBuffer

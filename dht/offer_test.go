@@ -78,7 +78,6 @@ func offering(f func() []*pb.Digest) network.StreamHandler {
 // A holder can offer what it likes: nothing that it made up is used, and those
 // that another holder offers are found in spite of it.
 func TestPlaceInSpiteOfALyingHolder(t *testing.T) {
-	t.Parallel()
 	best := []float32{1, 1, 1, 1}
 	cases := []struct {
 		name   string

@@ -36,15 +36,18 @@ func TestCopyIsLookedFor(t *testing.T) {
 		done := make(chan error, 1)
 		go func() { done <- c.Run(ctx) }()
 		time.Sleep(copyEvery)
+		synctest.Wait()
 		if _, seen := c.Seen(); seen || looks > 0 {
 			t.Fatalf("without a sign: %v after %d looks", seen, looks)
 		}
 		c.Suspect()
 		time.Sleep(copyTries * copyPause)
+		synctest.Wait()
 		if r, seen := c.Seen(); !seen || r.Seq != 7 || looks != 3 || events != 1 {
 			t.Errorf("%v, %v after %d looks and %d events", r.Seq, seen, looks, events)
 		}
 		time.Sleep(copyFresh)
+		synctest.Wait()
 		if _, seen := c.Seen(); seen {
 			t.Error("a copy of old is still told of")
 		}
@@ -70,6 +73,7 @@ func TestUnknownCopyIsTold(t *testing.T) {
 		for range 2 {
 			c.Suspect()
 			time.Sleep(copyTries*copyPause + copyEvery + time.Second)
+			synctest.Wait()
 		}
 		if r, seen := c.Seen(); !seen || r.Seq != 0 || events != 1 {
 			t.Errorf("%v, %v after %d events", r.Seq, seen, events)
