@@ -111,8 +111,8 @@ func TestDelivered(t *testing.T) {
 	}
 	target.Kick()
 	seeker := newClient(t, nodes)
-	q := &query{topic: CapacityTopic(), need: view()}
-	plain := proto.Size(seeker.queryRequest(q))
+	question := func(topic Topic) *pb.Request { return seeker.Seeker.Question(topic, view()) }
+	plain := proto.Size(question(CapacityTopic()))
 
 	eventually(t, func() error {
 		if h := nodes[0].table.Get(time.Now(), CapacityTopic(), target.ID()); h == nil || h.Record.Stress() < 0.8 {
@@ -136,16 +136,16 @@ func TestDelivered(t *testing.T) {
 			return nil
 		})
 	}
-	doubts := seeker.queryRequest(q).GetQuery().Doubts
+	doubts := question(CapacityTopic()).GetQuery().Doubts
 	if len(doubts) != 1 || peer.ID(doubts[0].Node) != target.ID() || doubts[0].Belief < 3_900 || doubts[0].Belief > 4_100 {
 		t.Errorf("a query says %v", doubts)
 	}
-	if grown := proto.Size(seeker.queryRequest(q)) - plain; grown <= 0 || grown > 50 {
+	if grown := proto.Size(question(CapacityTopic())) - plain; grown <= 0 || grown > 50 {
 		t.Errorf("a doubt takes %d bytes", grown)
 	}
 	// Who starts servers, and what regions there are, is not judged by that.
 	for _, topic := range []Topic{holder.RegionsTopic, ProvisionTopic("test")} {
-		if d := seeker.queryRequest(&query{topic: topic}).GetQuery().Doubts; len(d) != 0 {
+		if d := question(topic).GetQuery().Doubts; len(d) != 0 {
 			t.Errorf("a query of %s says %v", topic, d)
 		}
 	}

@@ -20,6 +20,7 @@ import (
 	"weir/capacity/signed"
 	"weir/dht/holding"
 	"weir/dht/pb"
+	"weir/dht/seek"
 	"weir/dht/vivaldi"
 )
 
@@ -133,7 +134,7 @@ func FuzzServeReserve(f *testing.F) {
 	from := idOf(f, newKey(f))
 	for _, m := range []*pb.ReserveRequest{
 		{},
-		reserveRequest("abc", CapacityTopic(), capacity.Need{Purpose: capacity.View, Stream: "a", Uplink: 1}, 7),
+		seek.ReserveRequest("abc", CapacityTopic(), capacity.Need{Purpose: capacity.View, Stream: "a", Uplink: 1}, 7),
 		{Op: &pb.ReserveRequest_Release{Release: &pb.Release{Id: "abc"}}},
 		{Op: &pb.ReserveRequest_Reserve{Reserve: &pb.Reserve{}}},
 	} {
@@ -204,14 +205,14 @@ func FuzzDecodeAnswers(f *testing.F) {
 			return
 		}
 		now := time.Now()
-		check := func(rs []verified) {
+		check := func(rs []seek.Verified) {
 			for _, r := range rs {
-				if err := testHome.Fits(&r.record); err != nil {
-					t.Fatalf("kept %+v: %v", r.record, err)
+				if err := testHome.Fits(&r.Record); err != nil {
+					t.Fatalf("kept %+v: %v", r.Record, err)
 				}
 			}
 		}
-		rs, _, err := verify(now, testHome, m.GetQuery().GetSealed())
+		rs, _, err := seek.Verify(now, testHome, m.GetQuery().GetSealed())
 		if err != nil && rs != nil {
 			t.Fatal("records in spite of an error")
 		}

@@ -60,7 +60,7 @@ func TestPlaceSendsNobodyOutOfScope(t *testing.T) {
 	// A cascade goes by libp2p, whatever the URL.
 	need := view()
 	need.Purpose = capacity.Cascade
-	if err := nodes[0].reachable(need, &capacity.Record{URL: "http://10.0.0.7"}); err != nil {
+	if err := reachable(nodes[0].cfg.Gate)(need, &capacity.Record{URL: "http://10.0.0.7"}); err != nil {
 		t.Errorf("a pull: %v", err)
 	}
 }

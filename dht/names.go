@@ -16,6 +16,7 @@ import (
 	"weir/dht/naming"
 	"weir/dht/overlay"
 	"weir/dht/pb"
+	"weir/dht/seek"
 )
 
 // askIfThere is how long an answer may take before the node's machine is asked
@@ -54,7 +55,7 @@ func (n *Node) Claim(ctx context.Context, stream string) (release func(), err er
 	if taken := new(naming.Taken); errors.As(err, &taken) {
 		tracing.Fail(span, "name-taken")
 	} else if err != nil {
-		tracing.Fail(span, errorWord(err))
+		tracing.Fail(span, seek.ErrorWord(err))
 	}
 	return release, err
 }

@@ -43,6 +43,7 @@ import (
 	"weir/dht/policysync"
 	"weir/dht/publish"
 	"weir/dht/scale"
+	"weir/dht/seek"
 	"weir/dht/shortfall"
 )
 
@@ -123,6 +124,7 @@ type Node struct {
 	Reader   *inspect.Reader  // reads what holders hold
 	// Shortfalls is told which nodes deliver less than they should.
 	Shortfalls *shortfall.Judge
+	Seeker     *seek.Seeker // finds and places
 	// Provisioners start and stop servers.
 	Provisioners *scale.Provisioners
 
@@ -143,7 +145,6 @@ type Node struct {
 	lookUps   directory.LookUps
 	table     *holder.Table // what it holds for others and itself; empty in a client
 	sharding  *directory.Sharding
-	regions   regionIndex
 	status    peerstatus.Log // of other nodes
 	newest    *place.Memory
 	beliefs   *holder.Beliefs
@@ -247,6 +248,7 @@ func Listen(cfg Config) (*Node, error) {
 		},
 		Go: func(f func(context.Context)) { n.overlay.Go(func() { f(n.overlay.Context()) }) },
 	})
+	n.Seeker = seek.New(n.seeking(self))
 	n.Reader = n.newReader()
 	n.copies = identity.NewCopies(identity.CopiesConfig{
 		Held: func(ctx context.Context) []capacity.Record {
@@ -287,7 +289,7 @@ func (n *Node) Run(ctx context.Context) error {
 	}
 	g.Go(func() error { return n.probe(ctx) })
 	g.Go(func() error { return n.sweep(ctx) })
-	g.Go(func() error { return n.refreshRegions(ctx) })
+	g.Go(func() error { return n.Seeker.Run(ctx) })
 	g.Go(func() error { return n.Policies.Run(ctx, n.ready) })
 	g.Go(func() error { return n.copies.Run(ctx) })
 	if n.cfg.Sample != nil {
@@ -407,8 +409,6 @@ func (n *Node) servers() []peer.ID {
 	return slices.Compact(list)
 }
 
-// wake makes whoever waits for peers to come or go look again.
-
 // self is the node's ID as a holder, "" in a client.
 func (n *Node) self() peer.ID {
 	if n.cfg.Client {
@@ -429,11 +429,6 @@ func (n *Node) Holders(topic Topic) []peer.ID {
 		list = append(list, n.ID())
 	}
 	return directory.Closest(kb.ConvertKey(topic.Key(n.network)), list)
-}
-
-// patience is how long to wait for id's answer before asking others too.
-func (n *Node) patience(id peer.ID) time.Duration {
-	return place.Patience(n.peers.Live.RTT(id), n.peers.Connected(id))
 }
 
 // sweep drops what has run out, once a second, for the watchers' sake, and
@@ -521,13 +516,4 @@ func (n *Node) announce(ctx context.Context) error {
 	}
 	close(n.ready)
 	return nil
-}
-
-// reachable is an error if clients must not be sent to where r says it is. Other
-// nodes are reached by dials, which are gated themselves.
-func (n *Node) reachable(need capacity.Need, r *capacity.Record) error {
-	if need.Purpose == capacity.Cascade || r.URL == "" {
-		return nil
-	}
-	return n.cfg.Gate.CheckURL(scope.Redirect, r.URL)
 }

@@ -29,7 +29,7 @@ const bytesPerPlacement = 4_000
 func TestPlaceByDigests(t *testing.T) {
 	nodes := newTestNetwork(t, 10)
 	seeker := newClient(t, nodes)
-	seeker.readRegions(t.Context())
+	seeker.Seeker.ReadRegions(t.Context())
 	seeker.newest.Forget() // it has the records of the index by now
 	placed, d, err := seeker.Place(t.Context(), CapacityTopic(), view(), nil)
 	if err != nil {

@@ -19,10 +19,10 @@ import (
 	"weir/capacity/policy"
 	"weir/capacity/signed"
 	"weir/dht/directory"
-	"weir/dht/holder"
 	"weir/dht/overlay"
 	"weir/dht/pb"
 	"weir/dht/place"
+	"weir/dht/seek"
 )
 
 func TestPlaceReservesOnOneAndReleasesTheOther(t *testing.T) {
@@ -133,48 +133,6 @@ func TestPlaceGivesUp(t *testing.T) {
 	defer cancel()
 	if _, _, err := nodes[0].Place(ctx, CapacityTopic(), view(), nil); !errors.Is(err, context.DeadlineExceeded) && !errors.As(err, &refusal) {
 		t.Errorf("with a deadline: %v", err)
-	}
-}
-
-// Others are asked before those who are silent have had all their time, and
-// what the silent ones grant in the end is given back.
-func TestPlacementGoesOnPastTheSilent(t *testing.T) {
-	nodes := newTestNetwork(t, 2)
-	offered := func(r capacity.Record) offer {
-		return holder.Judged(policy.Evaluation{Candidate: policy.Candidate{Record: r, Trust: 1}})
-	}
-	decided := make(chan struct{})
-	var silent []offer
-	var clerks []*clerk
-	for range place.ReserveMost {
-		f, c := fakeTarget(t, nodes, func(f *fake, from peer.ID, req *pb.Reserve) *pb.ReserveResponse {
-			<-decided
-			return &pb.ReserveResponse{Lease: f.lease(t, from, req)}
-		})
-		silent, clerks = append(silent, offered(f.record())), append(clerks, c)
-	}
-	d := Decision{Topic: CapacityTopic()}
-	r := nodes[0].newReservation(t.Context(), view(), &d)
-	r.placement.Further = true
-	r.placement.Start()
-	step, err := r.reserve(t.Context(), r.placement.Found(time.Now(), silent, 1))
-	if err != nil || step.Search == nil || r.placement.Pending() != place.ReserveMost {
-		t.Fatalf("%v while %d are waited for; %+v, reservations %+v", err, r.placement.Pending(), step, d.Reservations)
-	}
-	me, _ := nodes[1].publisher.Own()
-	placed, err := r.run(t.Context(), r.placement.Found(time.Now(), []offer{offered(me)}, 2))
-	if err != nil || placed.Lease.Target != nodes[1].ID() {
-		t.Fatalf("placed on %s, %v; reservations %+v", placed.Lease.Target, err, d.Reservations)
-	}
-	r.end()
-	close(decided)
-	for i, c := range clerks {
-		eventually(t, func() error {
-			if reserved, released := c.seen(); len(reserved) != 1 || !slices.Equal(reserved, released) {
-				return fmt.Errorf("%d: reserved %v, released %v", i, reserved, released)
-			}
-			return nil
-		})
 	}
 }
 
@@ -480,7 +438,7 @@ func TestPlaceEndsWhenAllRefuse(t *testing.T) {
 		}()
 		select {
 		case err := <-done:
-			if !isRefusal(err) {
+			if !seek.IsRefusal(err) {
 				t.Errorf("%s: Place = %v, want a refusal", mode, err)
 			}
 		case <-time.After(patience):

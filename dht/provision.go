@@ -16,6 +16,7 @@ import (
 	"weir/dht/holding"
 	"weir/dht/pb"
 	"weir/dht/scale"
+	"weir/dht/seek"
 )
 
 // ProvisionFeature is in the records of nodes that start servers.
@@ -43,7 +44,7 @@ func (n *Node) newProvisioners() *scale.Provisioners {
 // topic's key first, this one included if it is one.
 func (n *Node) provisioners(ctx context.Context, region string) ([]peer.ID, error) {
 	topic := ProvisionTopic(region)
-	answer, err := n.find(ctx, &query{topic: topic, limit: holding.QueryLimit})
+	answer, err := n.Seeker.Find(ctx, topic, capacity.Need{}, nil)
 	if err != nil {
 		return nil, err // that nobody answers is not that there is nobody
 	}
@@ -113,7 +114,7 @@ func (n *Node) answerProvision(from peer.ID, wire *pb.ProvisionRequest) (resp *p
 		reply, err = n.Provisioners.Answer(ctx, from, req)
 	}
 	switch {
-	case isRefusal(err):
+	case seek.IsRefusal(err):
 		return &pb.ProvisionResponse{Refusal: refusalToWire(err)}
 	case err != nil:
 		return &pb.ProvisionResponse{Error: clip(err.Error(), maxReason)}

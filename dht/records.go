@@ -3,7 +3,6 @@ package dht
 import (
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/network"
@@ -35,7 +34,7 @@ var errBusy = fmt.Errorf("%w: too many requests at once", ErrBusy)
 
 // ErrBusy means that a node has no place for one more request of its kind now.
 // That says nothing of what it holds.
-var ErrBusy = errors.New("busy")
+var ErrBusy = holding.ErrBusy
 
 // serveRecords answers one request of /records/1.
 func (n *Node) serveRecords(s network.Stream) {
@@ -86,20 +85,6 @@ func (n *Node) answerRecords(from peer.ID, req *pb.Request) (resp *pb.Response) 
 func errorReply(err error) *pb.Response {
 	return &pb.Response{Error: clip(err.Error(), maxReason), Busy: errors.Is(err, ErrBusy)}
 }
-
-// holderError is why a holder did not serve a request, or nil. It is an [ErrBusy]
-// if the holder had no place for it.
-func holderError(resp *pb.Response) error {
-	switch {
-	case resp.Error == "":
-		return nil
-	case resp.Busy:
-		return fmt.Errorf("%w: holder refused: %.200s", ErrBusy, resp.Error)
-	}
-	return fmt.Errorf("holder refused: %.200s", resp.Error)
-}
-
-func newRand() *rand.Rand { return rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64())) }
 
 // serveWatch sends what is held in a topic, a marker and every change, until
 // the watcher goes, or is too slow to take what there is.

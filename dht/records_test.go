@@ -26,6 +26,7 @@ import (
 	"weir/dht/holding"
 	"weir/dht/overlay"
 	"weir/dht/pb"
+	"weir/dht/seek"
 	"weir/dht/vivaldi"
 )
 
@@ -186,7 +187,7 @@ func TestRequestsPerPeerAreBounded(t *testing.T) {
 		}
 	}
 	resp := f.call(t, node.ID(), ask)
-	if !resp.Busy || !errors.Is(holderError(resp), ErrBusy) {
+	if !resp.Busy || !errors.Is(holding.ReplyError(resp), ErrBusy) {
 		t.Errorf("one request too many: %v", resp)
 	}
 	g.advertise(t, node) // another peer is served all the same
@@ -299,7 +300,7 @@ func TestBusyHolderIsNoEmptyOne(t *testing.T) {
 		}
 	}
 	resp := f.call(t, node.ID(), &pb.Request{Op: &pb.Request_Watch{Watch: &pb.Watch{Topic: string(testHome)}}})
-	if !resp.Busy || !errors.Is(holderError(resp), ErrBusy) {
+	if !resp.Busy || !errors.Is(holding.ReplyError(resp), ErrBusy) {
 		t.Errorf("a watch where there is no place: %v", resp)
 	}
 	list, err := node.Reader.Snapshot(t.Context(), testHome)
@@ -478,7 +479,7 @@ func TestWireFormat(t *testing.T) {
 
 // Likewise, what a holder answers with.
 func TestWireFormatOfAnswers(t *testing.T) {
-	digest := holding.DigestToWire(time.UnixMilli(1_700_000_001_000), &offer{
+	digest := holding.DigestToWire(time.UnixMilli(1_700_000_001_000), &holder.Offer{
 		Evaluation: policy.Evaluation{
 			Candidate: policy.Candidate{RTT: 12_345 * time.Microsecond, Record: capacity.Record{
 				Node: "a node", Seq: 1_700_000_000_000,
@@ -493,7 +494,7 @@ func TestWireFormatOfAnswers(t *testing.T) {
 		t.Fatal(err)
 	}
 	golden(t, "digest.frame", b)
-	b, err = frame.Append(nil, reserveRequest("0123456789abcdef", CapacityTopic(), view(), 1_700_000_000_000))
+	b, err = frame.Append(nil, seek.ReserveRequest("0123456789abcdef", CapacityTopic(), view(), 1_700_000_000_000))
 	if err != nil {
 		t.Fatal(err)
 	}

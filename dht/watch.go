@@ -11,6 +11,7 @@ import (
 	"weir/capacity"
 	"weir/capacity/frame"
 	"weir/capacity/signed"
+	"weir/dht/holding"
 	"weir/dht/inspect"
 	"weir/dht/overlay"
 	"weir/dht/pb"
@@ -27,17 +28,17 @@ func (n *Node) newReader() *inspect.Reader {
 		Self: n.ID(),
 		Topics: func(ctx context.Context, topic Topic) []Topic {
 			if topic == CapacityTopic() {
-				return n.shards(ctx)
+				return n.Seeker.Shards(ctx)
 			}
 			return []Topic{topic}
 		},
 		Holders: func(topic Topic) (self bool, remote []peer.ID) {
 			h, _ := n.dir.Holders(time.Now(), topic)
-			h = n.withTheSlow(topic, h)
+			h = n.Seeker.WithTheSlow(topic, h)
 			if each, own := n.dir.Each(); own {
 				h.Remote = each
 			}
-			return h.Self, n.nearestFirst(h.Remote)
+			return h.Self, n.Seeker.NearestFirst(h.Remote)
 		},
 		Each:   n.cfg.Discovery.Own(),
 		Table:  n.table,
@@ -47,7 +48,7 @@ func (n *Node) newReader() *inspect.Reader {
 		Busy:   ErrBusy,
 		Why:    silence,
 		Closed: n.overlay.Context().Done(),
-		Me:     func() capacity.Record { return n.me("") },
+		Me:     func() capacity.Record { return n.Seeker.Me("") },
 		RTT:    n.overlay.Coords.Predict,
 		Trust:  n.beliefs.Of,
 		Log:    n.log,
@@ -78,7 +79,7 @@ func (n *Node) watchRemote(ctx context.Context, p peer.ID, topic Topic, emit fun
 			return err
 		}
 		_ = s.SetDeadline(time.Now().Add(watchSilence))
-		if err := holderError(&resp); err != nil {
+		if err := holding.ReplyError(&resp); err != nil {
 			return err
 		}
 		event := resp.GetEvent()

@@ -13,7 +13,7 @@
 // away. [Merge], [Rank] and [Order] make a list of candidates out of what was
 // offered. A [Placement] searches, has candidates reserve room, and chooses.
 //
-// Package dht carries the steps out with goroutines and timers, testnet/sim
+// Package seek carries the steps out with goroutines and timers, testnet/sim
 // with a queue of events on virtual time, and testnet/model adds up what they
 // take. The numbers that make up a placement stand here and nowhere else, but
 // for those that holders reckon with as well, which stand in package holder.

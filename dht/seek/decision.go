@@ -1,4 +1,4 @@
-package dht
+package seek
 
 import (
 	"context"
@@ -18,9 +18,9 @@ import (
 // Decision is how a placement came about: everything that was known, who was
 // turned down and why, what it took. Messages and bytes are those up to the
 // decision; answers that come later, and the release of a lease that was not
-// needed, show in [Node.Traffic] only.
+// needed, show in the overlay's traffic only.
 type Decision struct {
-	Topic        Topic         `json:"topic"`
+	Topic        holder.Topic  `json:"topic"`
 	Need         DecisionNeed  `json:"need"`
 	Policy       uint64        `json:"policy"` // version applied
 	Time         time.Time     `json:"time"`
@@ -99,19 +99,19 @@ func (d *Decision) choose(r *capacity.Record) {
 
 // decide asks the holders and ranks what they said. To explain takes the
 // records themselves, to place what the holders offer will do.
-func (n *Node) decide(ctx context.Context, q *query) (Decision, []offer, error) {
+func (s *Seeker) decide(ctx context.Context, q *query) (Decision, []offer, error) {
 	start := time.Now()
-	answer, err := n.find(ctx, q)
-	d, passed := n.weigh(start, q, answer)
-	if errors.Is(err, ErrUnanswered) {
+	answer, err := s.find(ctx, q)
+	d, passed := s.weigh(start, q, answer)
+	if errors.Is(err, place.ErrUnanswered) {
 		d.Refused = NotKnown
 	}
 	return d, passed, err
 }
 
 // weigh ranks what q found.
-func (n *Node) weigh(start time.Time, q *query, answer Answer) (Decision, []offer) {
-	compiled, need := n.cfg.Policy(), q.need
+func (s *Seeker) weigh(start time.Time, q *query, answer Answer) (Decision, []offer) {
+	compiled, need := s.cfg.Policy(), q.need
 	d := Decision{
 		Topic:        q.topic,
 		Need:         DecisionNeed(need),
@@ -122,9 +122,9 @@ func (n *Node) weigh(start time.Time, q *query, answer Answer) (Decision, []offe
 		Reservations: []Reservation{},
 		Verdicts:     []Judged{},
 	}
-	ranking := compiled.Rank(need, n.me(need.Region), answer.Candidates)
+	ranking := compiled.Rank(need, s.Me(need.Region), answer.Candidates)
 	now := time.Now()
-	passed := n.rankOffers(now, ranking, q.offers)
+	passed := s.rankOffers(now, ranking, q.offers)
 	all := slices.Clone(passed)
 	d.rejected = ranking.RejectedBy()
 	for _, v := range ranking.Rejected {
@@ -160,8 +160,8 @@ func (n *Node) weigh(start time.Time, q *query, answer Answer) (Decision, []offe
 }
 
 // order is whom to ask of those that passed; see [place.Order].
-func (n *Node) order(passed []offer) []offer {
-	return place.Order(passed, n.cfg.Policy().Policy().Keep, n.peers.Live.Suspect, newRand())
+func (s *Seeker) order(passed []offer) []offer {
+	return place.Order(passed, s.cfg.Policy().Policy().Keep, s.cfg.Live.Suspect, newRand())
 }
 
 // refusal is for when no candidate passed.

@@ -1,4 +1,4 @@
-package dht
+package seek
 
 import (
 	"context"
@@ -10,6 +10,7 @@ import (
 	"weir/capacity"
 	"weir/capacity/policy"
 	"weir/dht/directory"
+	"weir/dht/holder"
 	"weir/dht/holding"
 	"weir/dht/overlay"
 	"weir/dht/place"
@@ -17,8 +18,8 @@ import (
 
 // A query is one Find under way. It is owned by the goroutine that runs it.
 type query struct {
-	n       *Node
-	topic   Topic
+	s       *Seeker
+	topic   holder.Topic
 	need    capacity.Need
 	exclude []peer.ID
 	limit   int    // records per holder
@@ -47,8 +48,8 @@ type query struct {
 	err     error // of a part of a wider search
 }
 
-func (q *query) begin(n *Node) {
-	q.n = n
+func (q *query) begin(s *Seeker) {
+	q.s = s
 	q.found = make(map[peer.ID]policy.Candidate)
 	q.offers = make(map[peer.ID]offer)
 	q.reports = make(map[peer.ID]float64)
@@ -58,13 +59,13 @@ func (q *query) begin(n *Node) {
 
 // run asks the holders of one topic, and looks for others if it must.
 func (q *query) run(ctx context.Context) error {
-	n := q.n
-	h, looked := n.dir.Holders(time.Now(), q.topic)
+	s := q.s
+	h, looked := s.cfg.Directory.Holders(time.Now(), q.topic)
 	if h.All {
-		_, looked = n.dir.Holders(time.Now(), CapacityTopic()) // stands for every topic
+		_, looked = s.cfg.Directory.Holders(time.Now(), holder.CapacityTopic()) // stands for every topic
 	}
 	defer func() { q.weighSilence(h) }()
-	k := place.Knowledge{Topic: q.topic, Self: h.Self, Everyone: h.All, LookedUp: looked, Others: len(h.Remote), Near: q.near, WarmedUp: n.warmedUp()}
+	k := place.Knowledge{Topic: q.topic, Self: h.Self, Everyone: h.All, LookedUp: looked, Others: len(h.Remote), Near: q.near, WarmedUp: s.cfg.WarmedUp()}
 	if h.Self {
 		k.Own = q.askSelf()
 	}
@@ -72,23 +73,23 @@ func (q *query) run(ctx context.Context) error {
 		h.Remote = nil // they need not be asked
 		return nil
 	}
-	if q.topic == n.sharding.PeerShard() {
-		h.Remote = n.warm(h.Remote)
+	if q.topic == s.cfg.Sharding.PeerShard() {
+		h.Remote = s.warm(h.Remote)
 	}
 	if err := q.askHolders(ctx, &h); err != nil {
 		return err
 	}
 	k.Answers, k.Held = q.good, q.answer.Held
-	if k.LookUp() && n.cache.Begin(time.Now(), q.topic) {
-		n.lookUps.Now(ctx, q.topic)
-		h, _ = n.dir.Holders(time.Now(), q.topic)
+	if k.LookUp() && s.cfg.Cache.Begin(time.Now(), q.topic) {
+		s.cfg.LookUps.Now(ctx, q.topic)
+		h, _ = s.cfg.Directory.Holders(time.Now(), q.topic)
 		if err := q.askHolders(ctx, &h); err != nil {
 			return err
 		}
 	}
 	if k.Answers, k.Self = q.good, h.Self; k.Nothing() {
 		q.weighSilence(h)
-		return &Unanswered{Topic: q.topic, Hearing: q.answer.Hearing}
+		return &place.Unanswered{Topic: q.topic, Hearing: q.answer.Hearing}
 	}
 	return nil
 }
@@ -97,24 +98,24 @@ func (q *query) run(ctx context.Context) error {
 // is in the topic is there or not, those that do not answer belong to h too.
 func (q *query) askHolders(ctx context.Context, h *directory.Holders) error {
 	if place.Exact(q.topic) {
-		*h = q.n.withTheSlow(q.topic, *h)
+		*h = q.s.WithTheSlow(q.topic, *h)
 	}
 	fresh := slices.DeleteFunc(slices.Clone(h.Remote), func(p peer.ID) bool { return q.asked[p] })
 	if len(fresh) == 0 {
 		return nil
 	}
-	return q.askRemote(ctx, q.n.nearestFirst(fresh), q.lacking(*h))
+	return q.askRemote(ctx, q.s.NearestFirst(fresh), q.lacking(*h))
 }
 
-// withTheSlow adds to topic's holders those that do not answer, until no record
+// WithTheSlow adds to topic's holders those that do not answer, until no record
 // that only they may hold is valid any more: what they know nobody else may say
 // does not exist. Where names are given, see Voters of [directory.Directory],
 // silent nodes of small networks are waited for less long, since there the
 // publisher itself answers.
-func (n *Node) withTheSlow(topic Topic, h directory.Holders) directory.Holders {
+func (s *Seeker) WithTheSlow(topic holder.Topic, h directory.Holders) directory.Holders {
 	h.Remote = slices.Clone(h.Remote)
-	for _, p := range n.dir.MayHold(time.Now(), topic) {
-		if p != n.ID() && !slices.Contains(h.Remote, p) {
+	for _, p := range s.cfg.Directory.MayHold(time.Now(), topic) {
+		if p != s.cfg.ID && !slices.Contains(h.Remote, p) {
 			h.Remote = append(h.Remote, p)
 		}
 	}
@@ -123,15 +124,15 @@ func (n *Node) withTheSlow(topic Topic, h directory.Holders) directory.Holders {
 
 // hearing is on whose word among h's holders the answer rests, of which so many
 // have to be heard.
-func (q *query) hearing(h directory.Holders, must int) Hearing {
+func (q *query) hearing(h directory.Holders, must int) place.Hearing {
 	heard := h.Count() - len(h.Remote) // oneself
-	var silent []Silence
+	var silent []place.Silence
 	for _, p := range h.Remote {
 		i := slices.IndexFunc(q.answer.Asked, func(a Asked) bool { return a.Holder == p && a.Err == "" })
 		if i >= 0 {
 			heard++
 		} else if i = slices.IndexFunc(q.answer.Asked, func(a Asked) bool { return a.Holder == p }); i >= 0 {
-			silent = append(silent, Silence{Node: p, Err: q.answer.Asked[i].Err})
+			silent = append(silent, place.Silence{Node: p, Err: q.answer.Asked[i].Err})
 		}
 	}
 	return place.Hear(h.Count(), heard, must, silent)
@@ -150,19 +151,19 @@ func (q *query) weighSilence(h directory.Holders) {
 
 // warm returns those of peers that are connected and whose round trip is known,
 // and sees to it, a few at a time, that others are, too, next time.
-func (n *Node) warm(peers []peer.ID) (ready []peer.ID) {
+func (s *Seeker) warm(peers []peer.ID) (ready []peer.ID) {
 	const most = 2
 	warming := 0
 	for _, p := range peers {
 		switch {
-		case n.peers.Connected(p) && n.peers.Live.RTT(p) > 0:
+		case s.cfg.Peers.Connected(p) && s.cfg.Live.RTT(p) > 0:
 			ready = append(ready, p)
-		case warming < most && n.cache.Meets(time.Now(), p):
+		case warming < most && s.cfg.Cache.Meets(time.Now(), p):
 			warming++
-			n.overlay.Go(func() {
-				n.peers.Locate(n.overlay.Context(), p)
-				if _, err := n.fetch(n.overlay.Context(), p, "", 0); err != nil && n.overlay.Context().Err() == nil {
-					n.log.Debug("round trip not measured", "peer", p, "err", err)
+			s.cfg.Overlay.Go(func() {
+				s.cfg.Peers.Locate(s.cfg.Overlay.Context(), p)
+				if err := s.cfg.Measure(s.cfg.Overlay.Context(), p); err != nil && s.cfg.Overlay.Context().Err() == nil {
+					s.cfg.Log.Debug("round trip not measured", "peer", p, "err", err)
 				}
 			})
 		}
@@ -170,28 +171,28 @@ func (n *Node) warm(peers []peer.ID) (ready []peer.ID) {
 	return ready
 }
 
-// nearestFirst orders holders as [place.NearestFirst] does.
-func (n *Node) nearestFirst(peers []peer.ID) []peer.ID {
-	return place.NearestFirst(peers, n.peers.Live.RTT, n.peers.Live.Suspect)
+// NearestFirst orders holders as [place.NearestFirst] does.
+func (s *Seeker) NearestFirst(peers []peer.ID) []peer.ID {
+	return place.NearestFirst(peers, s.cfg.Live.RTT, s.cfg.Live.Suspect)
 }
 
 // askSelf adds what this node holds and returns how many records of others
 // that is, whether they fit or not.
 func (q *query) askSelf() (others int) {
 	start := time.Now()
-	me := q.n.me(q.need.Region)
+	me := q.s.Me(q.need.Region)
 	var held, picked int
 	var rejected map[string]int
 	if q.compact {
 		var offers []offer
-		offers, held, rejected = q.n.holding.Offers(time.Now(), q.topic, q.need, me, q.exclude, holding.QueryLimit)
+		offers, held, rejected = q.s.cfg.Holding.Offers(time.Now(), q.topic, q.need, me, q.exclude, holding.QueryLimit)
 		for _, o := range offers {
 			q.offered(start, o)
 		}
 		picked = len(offers)
 	} else {
 		var candidates []policy.Candidate
-		candidates, held, rejected = q.n.holding.Sample(time.Now(), q.topic, q.need, me, q.exclude, holding.QueryLimit, q.explain)
+		candidates, held, rejected = q.s.cfg.Holding.Sample(time.Now(), q.topic, q.need, me, q.exclude, holding.QueryLimit, q.explain)
 		for _, c := range candidates {
 			q.add(c.Record, c.Sealed)
 			q.report(c.Record.Node, c.Trust)
@@ -199,14 +200,14 @@ func (q *query) askSelf() (others int) {
 		picked = len(candidates)
 	}
 	q.answer.Held, q.answer.Rejected = held, rejected
-	_, q.split = q.n.table.Count(start, q.topic, q.n.sharding.Quorum())
+	_, q.split = q.s.cfg.Table.Count(start, q.topic, q.s.cfg.Sharding.Quorum())
 	q.answer.Asked = append(q.answer.Asked, Asked{
-		Holder:  q.n.ID(),
+		Holder:  q.s.cfg.ID,
 		Elapsed: time.Since(start),
 		Millis:  millis(time.Since(start)),
 		Records: picked,
 	})
-	if q.n.table.Get(start, q.topic, q.n.ID()) != nil {
+	if q.s.cfg.Table.Get(start, q.topic, q.s.cfg.ID) != nil {
 		held--
 	}
 	return held
@@ -215,15 +216,15 @@ func (q *query) askSelf() (others int) {
 // add keeps the newest record seen of r's node.
 func (q *query) add(r capacity.Record, sealed []byte) {
 	now := time.Now()
-	r, sealed, ok := q.n.newest.See(now, r, sealed)
+	r, sealed, ok := q.s.cfg.Newest.See(now, r, sealed)
 	if !ok || slices.Contains(q.exclude, r.Node) {
 		return
 	}
 	q.found[r.Node] = policy.Candidate{
 		Record: r,
 		Sealed: sealed,
-		RTT:    q.n.overlay.Coords.Predict(r.Coordinate),
-		Trust:  q.n.beliefs.Of(now, r.Node),
+		RTT:    q.s.cfg.Coordinates.Predict(r.Coordinate),
+		Trust:  q.s.cfg.Beliefs.Of(now, r.Node),
 	}
 }
 
@@ -237,7 +238,7 @@ func (q *query) report(node peer.ID, belief float64) {
 // askRemote asks peers, in this order, until enough has come in: something, or
 // from so many as are lacking that there is nothing.
 func (q *query) askRemote(ctx context.Context, peers []peer.ID, lacking int) error {
-	return q.ask(ctx, &place.Query{Holders: peers, Patience: q.n.patience, First: q.first, Lacking: lacking, Near: q.near}, len(peers))
+	return q.ask(ctx, &place.Query{Holders: peers, Patience: q.s.patience, First: q.first, Lacking: lacking, Near: q.near}, len(peers))
 }
 
 // An asking decides whom to ask: a [place.Query], or a [place.Poll].
@@ -262,7 +263,7 @@ func (q *query) ask(ctx context.Context, asking asking, most int) error {
 	defer timer.Stop()
 	for step := asking.Start(time.Now()); ; {
 		for _, p := range step.Overdue {
-			q.n.peers.Failed(p, overlay.ErrLate)
+			q.s.cfg.Peers.Failed(p, overlay.ErrLate)
 		}
 		for _, p := range step.Ask {
 			q.send(ctx, p, replies)
@@ -294,7 +295,7 @@ func (q *query) send(ctx context.Context, p peer.ID, replies chan<- reply) {
 	q.asked[p] = true
 	index := len(q.answer.Asked)
 	q.answer.Asked = append(q.answer.Asked, Asked{Holder: p, Err: place.Abandoned})
-	if !q.n.overlay.Go(func() { replies <- q.n.askHolder(ctx, index, p, q) }) {
+	if !q.s.cfg.Overlay.Go(func() { replies <- q.s.askHolder(ctx, index, p, q) }) {
 		replies <- reply{index: index, holder: p, err: context.Canceled}
 	}
 }
@@ -314,9 +315,9 @@ func (q *query) charge(pending int) {
 	if pending == 0 {
 		return
 	}
-	req := q.n.queryRequest(q)
+	req := q.s.queryRequest(q)
 	req.Trace = q.trace
-	spent := overlay.CostOf(q.n.records, req)
+	spent := overlay.CostOf(q.s.cfg.Records, req)
 	for range pending {
 		q.answer.Messages += spent.Messages
 		q.answer.Bytes += spent.Bytes
@@ -336,7 +337,7 @@ func (q *query) take(r reply) {
 	q.good++
 	q.split = q.split || r.query.Split
 	for _, v := range r.records {
-		q.add(v.record, v.sealed)
+		q.add(v.Record, v.Sealed)
 	}
 	for _, d := range r.doubts {
 		q.report(d.Node, d.Belief)
@@ -367,19 +368,19 @@ func (q *query) take(r reply) {
 
 // askEveryone asks each listed node for its own record.
 func (q *query) askEveryone(ctx context.Context, each []peer.ID) error {
-	n, start := q.n, time.Now()
+	s, start := q.s, time.Now()
 	q.everyone = true
-	if n.self() != "" {
+	if !s.cfg.Client {
 		q.askSelf()
 	}
 	peers := slices.DeleteFunc(slices.Clone(each), func(p peer.ID) bool {
-		return p == n.ID() || slices.Contains(q.exclude, p) || n.peers.Live.Down(start, p)
+		return p == s.cfg.ID || slices.Contains(q.exclude, p) || s.cfg.Live.Down(start, p)
 	})
 	err := q.ask(ctx, &place.Poll{Nodes: peers}, len(peers))
 	// Each knows of itself only: of those that are not gone all have to answer.
-	all := directory.Holders{Self: n.self() != ""}
+	all := directory.Holders{Self: !s.cfg.Client}
 	for _, p := range each {
-		if p != n.ID() && !slices.Contains(q.exclude, p) && !n.peers.Live.Unreachable(start, p) {
+		if p != s.cfg.ID && !slices.Contains(q.exclude, p) && !s.cfg.Live.Unreachable(start, p) {
 			all.Remote = append(all.Remote, p)
 		}
 	}
@@ -388,7 +389,7 @@ func (q *query) askEveryone(ctx context.Context, each []peer.ID) error {
 	case err != nil:
 		return err
 	case q.good == 0 && len(peers) > 0:
-		return &Unanswered{Topic: q.topic, Hearing: q.answer.Hearing}
+		return &place.Unanswered{Topic: q.topic, Hearing: q.answer.Hearing}
 	}
 	return nil
 }

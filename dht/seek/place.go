@@ -1,4 +1,4 @@
-package dht
+package seek
 
 import (
 	"context"
@@ -8,6 +8,7 @@ import (
 
 	"weir/capacity"
 	"weir/capacity/policy"
+	"weir/dht/holder"
 	"weir/dht/holding"
 	"weir/dht/place"
 )
@@ -32,8 +33,8 @@ type Placed struct {
 }
 
 // Explain is Place without the reservation: who would be asked, and why.
-func (n *Node) Explain(ctx context.Context, topic Topic, need capacity.Need, exclude []peer.ID) (Decision, error) {
-	d, passed, err := n.decide(ctx, &query{topic: topic, need: need, exclude: exclude, limit: holding.QueryLimit, explain: true})
+func (s *Seeker) Explain(ctx context.Context, topic holder.Topic, need capacity.Need, exclude []peer.ID) (Decision, error) {
+	d, passed, err := s.decide(ctx, &query{topic: topic, need: need, exclude: exclude, limit: holding.QueryLimit, explain: true})
 	if err == nil && len(passed) > 0 {
 		d.Chosen = passed[0].Record.Node
 	} else if err == nil {
@@ -50,14 +51,14 @@ func (n *Node) Explain(ctx context.Context, topic Topic, need capacity.Need, exc
 //
 // The error is a *capacity.Refusal if nobody has room: its reason is what most
 // candidates gave, or NoCandidates. Others are those of Find.
-func (n *Node) Place(ctx context.Context, topic Topic, need capacity.Need, exclude []peer.ID) (placed Placed, d Decision, err error) {
-	ctx, span := n.placing(ctx, topic, need)
+func (s *Seeker) Place(ctx context.Context, topic holder.Topic, need capacity.Need, exclude []peer.ID) (placed Placed, d Decision, err error) {
+	ctx, span := s.placing(ctx, topic, need)
 	defer func() { d.placed(span, err) }()
 	d.Topic = topic
-	r := n.newReservation(ctx, need, &d)
+	r := s.newReservation(ctx, need, &d)
 	defer r.end()
 	// Where a list says whom to ask, all were.
-	r.placement.Exclude, r.placement.Further = exclude, topic == CapacityTopic() && !n.cfg.Discovery.Listed()
+	r.placement.Exclude, r.placement.Further = exclude, topic == holder.CapacityTopic() && !s.cfg.Discovery.Listed()
 	placed, err = r.run(ctx, r.placement.Start())
 	d.TotalMillis = millis(time.Since(d.Time))
 	return placed, d, err
@@ -65,23 +66,23 @@ func (n *Node) Place(ctx context.Context, topic Topic, need capacity.Need, exclu
 
 // PlaceAmong is Place among nodes whose sealed records are at hand, however they
 // came here. Records that do not verify are left out.
-func (n *Node) PlaceAmong(ctx context.Context, topic Topic, need capacity.Need, sealed [][]byte, exclude []peer.ID) (placed Placed, d Decision, err error) {
-	ctx, span := n.placing(ctx, topic, need)
+func (s *Seeker) PlaceAmong(ctx context.Context, topic holder.Topic, need capacity.Need, sealed [][]byte, exclude []peer.ID) (placed Placed, d Decision, err error) {
+	ctx, span := s.placing(ctx, topic, need)
 	defer func() { d.placed(span, err) }()
 	q := &query{topic: topic, need: need, exclude: exclude}
-	q.begin(n)
+	q.begin(s)
 	now := time.Now()
 	for _, b := range sealed {
-		if records, _, err := verify(n.wall(now), topic, [][]byte{b}); err == nil && len(records) == 1 {
-			q.add(records[0].record, b)
+		if records, _, err := Verify(s.cfg.Wall(now), topic, [][]byte{b}); err == nil && len(records) == 1 {
+			q.add(records[0].Record, b)
 		}
 	}
 	q.answer.Held, q.answer.Elapsed = len(q.found), time.Since(now)
-	d, passed := n.weigh(now, q, q.result())
-	r := n.newReservation(ctx, need, &d)
+	d, passed := s.weigh(now, q, q.result())
+	r := s.newReservation(ctx, need, &d)
 	defer r.end()
 	r.placement.Start()
-	placed, err = r.run(ctx, r.placement.Found(time.Now(), n.order(passed), place.Levels))
+	placed, err = r.run(ctx, r.placement.Found(time.Now(), s.order(passed), place.Levels))
 	d.TotalMillis = millis(time.Since(now))
 	return placed, d, err
 }

@@ -1,4 +1,4 @@
-package dht
+package seek
 
 import (
 	"cmp"
@@ -50,10 +50,10 @@ func (x *regionIndex) setDepth(region string, depth int) {
 	x.depth[region] = min(depth, holder.MaxShardBits)
 }
 
-// refreshRegions reads the index of regions now and then, off the path of any
+// Run reads the index of regions now and then, off the path of any
 // selection, until ctx is done: often at first, for a young network's index
 // is still filling.
-func (n *Node) refreshRegions(ctx context.Context) error {
+func (s *Seeker) Run(ctx context.Context) error {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
 	wait := regionRetry
@@ -63,22 +63,22 @@ func (n *Node) refreshRegions(ctx context.Context) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		}
-		_, at := n.regions.list()
-		if n.dir.Whole(time.Now()) || n.overlay.Kad.RoutingTable().Size() == 0 || time.Since(at) < wait {
+		_, at := s.regions.list()
+		if s.cfg.Directory.Whole(time.Now()) || s.cfg.LookUps.Alone() || time.Since(at) < wait {
 			continue
 		}
-		n.readRegions(ctx)
-		if near, _ := n.regions.list(); len(near) > 0 {
+		s.ReadRegions(ctx)
+		if near, _ := s.regions.list(); len(near) > 0 {
 			wait = min(2*wait, directory.LookUpAge)
 		}
 	}
 }
 
-// readRegions asks the holders of the index for the regions nearest by.
-func (n *Node) readRegions(ctx context.Context) {
-	answer, err := n.find(ctx, &query{topic: holder.RegionsTopic, limit: holding.QueryLimit})
+// ReadRegions asks the holders of the index for the regions nearest by.
+func (s *Seeker) ReadRegions(ctx context.Context) {
+	answer, err := s.find(ctx, &query{topic: holder.RegionsTopic, limit: holding.QueryLimit})
 	if err != nil {
-		n.log.Debug("index of regions not read", "err", err)
+		s.cfg.Log.Debug("index of regions not read", "err", err)
 	}
 	candidates := answer.Candidates
 	slices.SortStableFunc(candidates, func(a, b policy.Candidate) int { return cmp.Compare(a.RTT, b.RTT) })
@@ -88,39 +88,39 @@ func (n *Node) readRegions(ctx context.Context) {
 			near = append(near, c.Record.Region)
 		}
 	}
-	n.regions.mu.Lock()
-	defer n.regions.mu.Unlock()
-	n.regions.at = time.Now()
+	s.regions.mu.Lock()
+	defer s.regions.mu.Unlock()
+	s.regions.at = time.Now()
 	if len(near) > 0 {
-		n.regions.near = near
+		s.regions.near = near
 	}
 }
 
 // atlas is what this node knows of where capacity is listed, in region or, if
 // that is "", near by.
-func (n *Node) atlas(region string) place.Atlas {
-	own, _, _ := n.sharding.Home().Shard()
-	a := place.Atlas{Region: cmp.Or(region, own), Publishes: n.cfg.Sample != nil, Depth: n.regions.depthOf}
-	if homes := n.sharding.Homes(time.Now(), own); len(homes) > 1 {
+func (s *Seeker) atlas(region string) place.Atlas {
+	own, _, _ := s.cfg.Sharding.Home().Shard()
+	a := place.Atlas{Region: cmp.Or(region, own), Publishes: s.cfg.Publishes, Depth: s.regions.depthOf}
+	if homes := s.cfg.Sharding.Homes(time.Now(), own); len(homes) > 1 {
 		a.Former = homes[1]
 	}
-	a.Own, a.Peer = n.sharding.Home(), n.sharding.PeerShard()
-	a.Near, _ = n.regions.list()
+	a.Own, a.Peer = s.cfg.Sharding.Home(), s.cfg.Sharding.PeerShard()
+	a.Near, _ = s.regions.list()
 	return a
 }
 
 // runWide searches near and then further away until an offer is good enough.
 // Holders of everything are asked but once.
 func (q *query) runWide(ctx context.Context) error {
-	n := q.n
-	if n.dir.Whole(time.Now()) {
+	s := q.s
+	if s.cfg.Directory.Whole(time.Now()) {
 		q.level = place.Levels
 		return q.run(ctx)
 	}
-	if _, at := n.regions.list(); at.IsZero() && n.cfg.Sample == nil {
-		n.readRegions(ctx) // it has no shard of its own to begin with
+	if _, at := s.regions.list(); at.IsZero() && !s.cfg.Publishes {
+		s.ReadRegions(ctx) // it has no shard of its own to begin with
 	}
-	search := place.NewSearch(n.atlas(q.need.Region), q.level, newRand())
+	search := place.NewSearch(s.atlas(q.need.Region), q.level, newRand())
 	defer func() { q.level = search.Level }()
 	var failed error
 	for step := search.Start(); len(step.Topics) > 0 && ctx.Err() == nil; {
@@ -130,13 +130,13 @@ func (q *query) runWide(ctx context.Context) error {
 			q.merge(sub)
 			failed = cmp.Or(failed, sub.err)
 			if sub.topic == search.Peer {
-				n.heardOfPeer(sub)
+				s.heardOfPeer(sub)
 			}
 			answers = append(answers, place.TopicAnswer{Topic: sub.topic, Failed: sub.err != nil, Held: sub.answer.Held, Split: sub.split})
 		}
 		step = search.Answered(answers, q.enough)
 		for region, depth := range search.Learned {
-			n.regions.setDepth(region, depth)
+			s.regions.setDepth(region, depth)
 		}
 	}
 	if err := ctx.Err(); err != nil {
@@ -150,16 +150,16 @@ func (q *query) runWide(ctx context.Context) error {
 
 // heardOfPeer takes in what was found in the peer shard, of which only seekers
 // hear how it goes.
-func (n *Node) heardOfPeer(sub *query) {
-	if _, looked := n.dir.Holders(time.Now(), sub.topic); looked && sub.good > 0 && n.cfg.Sample != nil {
-		n.sharding.PeerReport(sub.topic, sub.answer.Held, sub.split)
+func (s *Seeker) heardOfPeer(sub *query) {
+	if _, looked := s.cfg.Directory.Holders(time.Now(), sub.topic); looked && sub.good > 0 && s.cfg.Publishes {
+		s.cfg.Sharding.PeerReport(sub.topic, sub.answer.Held, sub.split)
 	}
 }
 
 // part is a search of the same kind in one topic.
-func (q *query) part(topic Topic) *query {
+func (q *query) part(topic holder.Topic) *query {
 	sub := &query{topic: topic, need: q.need, exclude: q.exclude, limit: q.limit, explain: q.explain, compact: q.compact, trace: q.trace}
-	sub.begin(q.n)
+	sub.begin(q.s)
 	return sub
 }
 
@@ -204,7 +204,7 @@ func (q *query) merge(sub *query) {
 	}
 	q.good += sub.good
 	a, b := &q.answer, &sub.answer
-	if sub.topic != q.n.sharding.PeerShard() { // asked on the way: what it holds is welcome
+	if sub.topic != q.s.cfg.Sharding.PeerShard() { // asked on the way: what it holds is welcome
 		a.Hearing = a.Hearing.And(b.Hearing)
 	}
 	a.count(b.Held, b.Rejected)
@@ -233,27 +233,27 @@ func (q *query) enough() bool {
 	for _, c := range q.found {
 		candidates = append(candidates, c)
 	}
-	ranking := q.n.cfg.Policy().Rank(q.need, q.n.me(q.need.Region), candidates)
+	ranking := q.s.cfg.Policy().Rank(q.need, q.s.Me(q.need.Region), candidates)
 	return slices.ContainsFunc(ranking.Passed, func(v policy.Evaluation) bool { return place.GoodEnough(v.Record.Stress()) })
 }
 
-// shards returns every capacity topic there is, as far as this node can find
+// Shards returns every capacity topic there is, as far as this node can find
 // out without asking: those of its own region and of the others it knows, from
 // where the finer ones are found.
-func (n *Node) shards(ctx context.Context) []Topic {
-	if n.dir.Whole(time.Now()) {
-		return []Topic{CapacityTopic()}
+func (s *Seeker) Shards(ctx context.Context) []holder.Topic {
+	if s.cfg.Directory.Whole(time.Now()) {
+		return []holder.Topic{holder.CapacityTopic()}
 	}
-	near, at := n.regions.list()
+	near, at := s.regions.list()
 	if at.IsZero() {
-		n.readRegions(ctx)
-		near, _ = n.regions.list()
+		s.ReadRegions(ctx)
+		near, _ = s.regions.list()
 	}
-	own, _, _ := n.sharding.Home().Shard()
-	topics := []Topic{ShardTopic(own, "")}
+	own, _, _ := s.cfg.Sharding.Home().Shard()
+	topics := []holder.Topic{holder.ShardTopic(own, "")}
 	for _, region := range near {
 		if region != own {
-			topics = append(topics, ShardTopic(region, ""))
+			topics = append(topics, holder.ShardTopic(region, ""))
 		}
 	}
 	return topics

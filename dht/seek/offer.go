@@ -1,4 +1,4 @@
-package dht
+package seek
 
 import (
 	"cmp"
@@ -17,7 +17,7 @@ import (
 )
 
 // An offer is a candidate of a placement as a holder judged it, this node
-// included. What it says decides only whom to ask; see [Node.confirm].
+// included. What it says decides only whom to ask; see [Seeker.confirm].
 type offer = holder.Offer
 
 // offered adds o to what is known. Of several offers of a node the newest
@@ -30,14 +30,14 @@ func (q *query) offered(now time.Time, o offer) {
 		return
 	}
 	q.report(node, o.Trust)
-	r, sealed, known := q.n.known(now, q.topic, node)
+	r, sealed, known := q.s.known(now, q.topic, node)
 	switch {
 	case known && r.Seq > o.Record.Seq:
 		q.add(r, sealed)
 		return
 	case known && r.Seq == o.Record.Seq:
 		o.Record, o.Sealed, o.Holder = r, sealed, ""
-	case o.Holder == q.n.ID():
+	case o.Holder == q.s.cfg.ID:
 		o.Holder = ""
 	}
 	place.Merge(q.offers, o)
@@ -45,17 +45,17 @@ func (q *query) offered(now time.Time, o offer) {
 
 // known returns the newest record of node in topic that this node has verified
 // or made itself.
-func (n *Node) known(now time.Time, topic Topic, node peer.ID) (capacity.Record, []byte, bool) {
-	if node == n.ID() {
-		return n.publisher.Published(topic)
+func (s *Seeker) known(now time.Time, topic holder.Topic, node peer.ID) (capacity.Record, []byte, bool) {
+	if node == s.cfg.ID {
+		return s.cfg.Published(topic)
 	}
-	return n.newest.Get(now, node, topic.Stream())
+	return s.cfg.Newest.Get(now, node, topic.Stream())
 }
 
 // rankOffers merges what holders offered with the ranking of the records that
 // were judged here, best first. Our own experience scales what others said.
-func (n *Node) rankOffers(now time.Time, ranking policy.Ranking, offers map[peer.ID]offer) []offer {
-	return place.Rank(ranking, offers, func(p peer.ID) float64 { return n.beliefs.Of(now, p) })
+func (s *Seeker) rankOffers(now time.Time, ranking policy.Ranking, offers map[peer.ID]offer) []offer {
+	return place.Rank(ranking, offers, func(p peer.ID) float64 { return s.cfg.Beliefs.Of(now, p) })
 }
 
 // errUnfit means that a candidate gave a lease, but by its own newest record
@@ -72,7 +72,7 @@ func (e *errUnfit) Error() string {
 // record is known here, and use if nothing is told of it; rtt is how long the
 // answer took, 0 if that says nothing. A holder that made something up is found
 // out here, before anything comes of it.
-func (n *Node) confirm(topic Topic, need capacity.Need, o *offer, sealed, use []byte, rtt time.Duration) (policy.Evaluation, error) {
+func (s *Seeker) confirm(topic holder.Topic, need capacity.Need, o *offer, sealed, use []byte, rtt time.Duration) (policy.Evaluation, error) {
 	now := time.Now()
 	r := o.Record
 	if len(sealed) == 0 {
@@ -82,7 +82,7 @@ func (n *Node) confirm(topic Topic, need capacity.Need, o *offer, sealed, use []
 		sealed = o.Sealed
 	} else {
 		var err error
-		if r, err = signed.OpenRecord(sealed, n.wall(now)); err != nil {
+		if r, err = signed.OpenRecord(sealed, s.cfg.Wall(now)); err != nil {
 			return policy.Evaluation{}, err
 		}
 		switch {
@@ -95,7 +95,7 @@ func (n *Node) confirm(topic Topic, need capacity.Need, o *offer, sealed, use []
 			return policy.Evaluation{}, err
 		}
 		var ok bool
-		if r, sealed, ok = n.newest.See(now, r, sealed); !ok {
+		if r, sealed, ok = s.cfg.Newest.See(now, r, sealed); !ok {
 			return policy.Evaluation{}, fmt.Errorf("lease with record %d, which has run out", r.Seq)
 		}
 	}
@@ -105,11 +105,11 @@ func (n *Node) confirm(topic Topic, need capacity.Need, o *offer, sealed, use []
 			return policy.Evaluation{}, err
 		}
 	}
-	if err := n.reachable(need, &r); err != nil {
+	if err := s.cfg.Reachable(need, &r); err != nil {
 		return policy.Evaluation{}, err
 	}
-	c := policy.Candidate{Record: r, Sealed: sealed, RTT: cmp.Or(rtt, n.overlay.Coords.Predict(r.Coordinate)), Trust: min(n.beliefs.Of(now, r.Node), o.Trust)}
-	ranking := n.cfg.Policy().Rank(need, n.me(need.Region), []policy.Candidate{c})
+	c := policy.Candidate{Record: r, Sealed: sealed, RTT: cmp.Or(rtt, s.cfg.Coordinates.Predict(r.Coordinate)), Trust: min(s.cfg.Beliefs.Of(now, r.Node), o.Trust)}
+	ranking := s.cfg.Policy().Rank(need, s.Me(need.Region), []policy.Candidate{c})
 	if len(ranking.Passed) == 0 {
 		return ranking.Rejected[0], &errUnfit{ranking.Rejected[0].Rule}
 	}

@@ -1,4 +1,4 @@
-package dht
+package seek
 
 import (
 	"cmp"
@@ -14,6 +14,7 @@ import (
 	"weir/capacity/tracing"
 	"weir/dht/holder"
 	"weir/dht/holding"
+	"weir/dht/place"
 )
 
 const (
@@ -32,7 +33,7 @@ type Answer struct {
 	Rejected map[string]int `json:"rejected,omitempty"`
 	// Hearing says on whose word it rests that there is no more. An answer without
 	// candidates is one only if it is enough.
-	Hearing Hearing `json:"hearing"`
+	Hearing place.Hearing `json:"hearing"`
 	// Asked lists the holders in the order they were asked, this node itself
 	// first where it is one.
 	Asked    []Asked       `json:"asked"`
@@ -59,42 +60,42 @@ type Asked struct {
 // adds what it holds; in a network so small that everyone is, and once it has
 // been in it for a TTL, it asks nobody.
 //
-// The error is an [*Unanswered] if nothing was found and too few holders have
+// The error is an [*place.Unanswered] if nothing was found and too few holders have
 // answered to say that there is nothing, or is ctx's. An answer may be empty
 // without an error: then they have said so, most of them of a stream, and two of
 // capacity.
-func (n *Node) Find(ctx context.Context, topic Topic, need capacity.Need, exclude []peer.ID) (Answer, error) {
-	return n.find(ctx, &query{topic: topic, need: need, exclude: exclude, limit: holding.QueryLimit})
+func (s *Seeker) Find(ctx context.Context, topic holder.Topic, need capacity.Need, exclude []peer.ID) (Answer, error) {
+	return s.find(ctx, &query{topic: topic, need: need, exclude: exclude, limit: holding.QueryLimit})
 }
 
 // find runs q, of which what to find is filled in.
-func (n *Node) find(ctx context.Context, q *query) (Answer, error) {
+func (s *Seeker) find(ctx context.Context, q *query) (Answer, error) {
 	start := time.Now()
 	if err := q.topic.CheckAsked(); err != nil {
 		return Answer{}, err
 	}
-	ctx, span := tracing.Start(ctx, n.tracer, "find", trace.SpanKindInternal)
+	ctx, span := tracing.Start(ctx, s.cfg.Tracer, "find", trace.SpanKindInternal)
 	defer span.End()
 	q.trace = tracing.ToWire(ctx)
-	q.begin(n)
+	q.begin(s)
 	var err error
-	each, own := n.dir.Each()
+	each, own := s.cfg.Directory.Each()
 	switch {
 	case own:
 		err = q.askEveryone(ctx, each)
-	case q.topic == CapacityTopic():
+	case q.topic == holder.CapacityTopic():
 		err = q.runWide(ctx)
 	default:
 		err = q.run(ctx)
 	}
 	q.answer.Elapsed = time.Since(start)
 	if err == nil && q.answer.Held == 0 && len(q.found)+len(q.offers) == 0 && !q.answer.Hearing.Enough() {
-		err = &Unanswered{Topic: q.topic, Hearing: q.answer.Hearing}
+		err = &place.Unanswered{Topic: q.topic, Hearing: q.answer.Hearing}
 	}
 	if span.IsRecording() {
 		span.SetAttributes(tracing.Topic.String(string(q.topic)), tracing.Held.Int(q.answer.Held), tracing.Offered.Int(len(q.found)+len(q.offers)), tracing.Messages.Int(q.answer.Messages))
 		if err != nil {
-			tracing.Fail(span, errorWord(err))
+			tracing.Fail(span, ErrorWord(err))
 		}
 	}
 	return q.result(), err
@@ -114,13 +115,13 @@ func (q *query) result() Answer {
 	return a
 }
 
-// me is this node as the policy sees it.
-func (n *Node) me(region string) capacity.Record {
-	me, ok := n.publisher.Own()
+// Me is this node as the policy sees it.
+func (s *Seeker) Me(region string) capacity.Record {
+	me, ok := s.cfg.Own()
 	if !ok {
-		me = capacity.Record{Node: n.ID(), Region: region}
+		me = capacity.Record{Node: s.cfg.ID, Region: region}
 	}
-	me.Coordinate = n.overlay.Coords.Here()
+	me.Coordinate = s.cfg.Coordinates.Here()
 	return me
 }
 

@@ -1,4 +1,4 @@
-package dht
+package seek
 
 import (
 	"context"
@@ -20,7 +20,7 @@ import (
 // reserve room, and gives back what is not used. It belongs to the goroutine
 // that places, but for end.
 type reservation struct {
-	n       *Node
+	s       *Seeker
 	ctx     context.Context // the node's, with the placement's trace
 	need    capacity.Need
 	request string
@@ -43,12 +43,12 @@ type reserved struct {
 	err     error
 }
 
-func (n *Node) newReservation(ctx context.Context, need capacity.Need, d *Decision) *reservation {
+func (s *Seeker) newReservation(ctx context.Context, need capacity.Need, d *Decision) *reservation {
 	id := make([]byte, 8)
 	_, _ = rand.Read(id) // never fails
 	return &reservation{
-		n: n, ctx: tracing.Carry(n.overlay.Context(), ctx), need: need, request: hex.EncodeToString(id), d: d,
-		placement: place.Placement{Patience: n.patience},
+		s: s, ctx: tracing.Carry(s.cfg.Overlay.Context(), ctx), need: need, request: hex.EncodeToString(id), d: d,
+		placement: place.Placement{Patience: s.patience},
 		index:     make(map[peer.ID]int), leases: make(map[peer.ID]Placed), results: make(chan reserved, place.MaxCandidates),
 	}
 }
@@ -73,7 +73,7 @@ func (r *reservation) run(ctx context.Context, step place.Step) (Placed, error) 
 		return r.choose(step), nil
 	case refusal == nil:
 		refusal = r.d.refusal()
-	case r.n.overlay.Context().Err() != nil:
+	case r.s.cfg.Overlay.Context().Err() != nil:
 		return Placed{}, context.Canceled
 	}
 	r.d.Refused = refusal.Reason
@@ -84,13 +84,13 @@ func (r *reservation) run(ctx context.Context, step place.Step) (Placed, error) 
 // of others the refusal stands.
 func (r *reservation) search(ctx context.Context, step place.Step) (place.Step, error) {
 	r.do(step)
-	n, w := r.n, step.Search
+	s, w := r.s, step.Search
 	if r.searched && ctx.Err() != nil {
 		r.placement.Further = false
 		return r.placement.Found(time.Now(), nil, w.Level), nil
 	}
 	q := &query{topic: r.d.Topic, need: r.need, exclude: w.Exclude, limit: place.OfferLimit, compact: true, level: w.Level}
-	d, passed, err := n.decide(ctx, q)
+	d, passed, err := s.decide(ctx, q)
 	if !r.searched {
 		*r.d, r.searched = d, true
 		if err != nil {
@@ -102,7 +102,7 @@ func (r *reservation) search(ctx context.Context, step place.Step) (place.Step, 
 	for len(r.results) > 0 {
 		r.do(r.heard(<-r.results))
 	}
-	return r.placement.Found(time.Now(), n.order(passed), q.level), nil
+	return r.placement.Found(time.Now(), s.order(passed), q.level), nil
 }
 
 // reserve carries out steps until one wants a search, or is the last.
@@ -129,7 +129,7 @@ func (r *reservation) reserve(ctx context.Context, step place.Step) (place.Step,
 // do sends what step wants sent.
 func (r *reservation) do(step place.Step) {
 	for _, p := range step.Overdue {
-		r.n.peers.Failed(p, overlay.ErrLate)
+		r.s.cfg.Peers.Failed(p, overlay.ErrLate)
 	}
 	for _, o := range step.Reserve {
 		r.ask(o)
@@ -139,11 +139,11 @@ func (r *reservation) do(step place.Step) {
 
 // ask has the candidate o reserve room, in the background.
 func (r *reservation) ask(o offer) {
-	n, node := r.n, o.Record.Node
+	s, node := r.s, o.Record.Node
 	r.index[node] = len(r.d.Reservations)
 	r.d.Reservations = append(r.d.Reservations, Reservation{Node: node, Reason: place.Abandoned})
 	topic := r.d.Topic // r.d is not ours in the background
-	if !n.overlay.Go(func() { r.results <- n.reserveOn(r.ctx, &o, topic, r.request, r.need) }) {
+	if !s.cfg.Overlay.Go(func() { r.results <- s.reserveOn(r.ctx, &o, topic, r.request, r.need) }) {
 		r.results <- reserved{node: node, err: context.Canceled}
 	}
 }
@@ -151,7 +151,7 @@ func (r *reservation) ask(o offer) {
 // release tells nodes that nothing comes of their leases, in the background.
 func (r *reservation) release(nodes []peer.ID) {
 	for _, p := range nodes {
-		r.n.overlay.Go(func() { r.n.release(r.ctx, p, r.request) })
+		r.s.cfg.Overlay.Go(func() { r.s.release(r.ctx, p, r.request) })
 	}
 }
 
@@ -166,7 +166,7 @@ func (r *reservation) heard(res reserved) place.Step {
 		r.leases[res.node] = res.placed
 	} else {
 		note.Reason, note.Detail = refusalReason(res.err)
-		r.n.beliefs.Refused(time.Now(), res.node)
+		r.s.cfg.Beliefs.Refused(time.Now(), res.node)
 	}
 	return r.answered(res)
 }
@@ -178,7 +178,7 @@ func (r *reservation) answered(res reserved) place.Step {
 	switch {
 	case res.err == nil:
 		return r.placement.Granted(now, res.node, res.score)
-	case isRefusal(res.err):
+	case IsRefusal(res.err):
 		return r.placement.Refused(now, res.node, reason, res.err)
 	}
 	return r.placement.Failed(now, res.node, reason, res.err)
@@ -206,9 +206,9 @@ func refusalReason(err error) (reason, detail string) {
 // choose notes how it ended. Requests that are still under way have cost
 // something all the same.
 func (r *reservation) choose(step place.Step) Placed {
-	req := reserveRequest(r.request, r.d.Topic, r.need, 0)
+	req := ReserveRequest(r.request, r.d.Topic, r.need, 0)
 	overlay.Inject(r.ctx, req)
-	spent := overlay.CostOf(r.n.reserves, req)
+	spent := overlay.CostOf(r.s.cfg.Reserves, req)
 	for range r.placement.Pending() {
 		r.d.Messages += spent.Messages
 		r.d.Bytes += spent.Bytes
@@ -230,7 +230,7 @@ func (r *reservation) end() {
 	if r.placement.Pending() == 0 {
 		return
 	}
-	r.n.overlay.Go(func() {
+	r.s.cfg.Overlay.Go(func() {
 		for r.placement.Pending() > 0 {
 			r.release(r.answered(<-r.results).Release)
 		}

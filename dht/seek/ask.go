@@ -1,4 +1,4 @@
-package dht
+package seek
 
 import (
 	"context"
@@ -21,7 +21,7 @@ import (
 type reply struct {
 	index   int // in answer.Asked
 	holder  peer.ID
-	records []verified
+	records []Verified
 	offers  []offer
 	doubts  []holder.Doubt
 	query   *pb.QueryReply
@@ -30,18 +30,19 @@ type reply struct {
 	err     error
 }
 
-type verified struct {
-	record capacity.Record
-	sealed []byte
+// Verified is a record as a holder sent it.
+type Verified struct {
+	Record capacity.Record
+	Sealed []byte
 }
 
-func (n *Node) queryRequest(q *query) *pb.Request {
+func (s *Seeker) queryRequest(q *query) *pb.Request {
 	query := &pb.Query{
 		Topic:   string(q.topic),
 		Need:    signed.NeedToWire(q.need),
-		Origin:  vivaldi.ToWire(n.overlay.Coords.Here()),
+		Origin:  vivaldi.ToWire(s.cfg.Coordinates.Here()),
 		Limit:   uint32(q.limit),
-		Policy:  n.cfg.Policy().Policy().Version,
+		Policy:  s.cfg.Policy().Policy().Version,
 		Explain: q.explain,
 		Sealed:  !q.compact,
 	}
@@ -49,8 +50,8 @@ func (n *Node) queryRequest(q *query) *pb.Request {
 		query.Exclude = append(query.Exclude, []byte(p))
 	}
 	// Who is asked for its own record only is not told what others think of it.
-	if topic := q.topic; !n.cfg.Discovery.Own() && topic != holder.RegionsTopic && !topic.Provisions() {
-		for _, d := range n.beliefs.Doubts(time.Now()) {
+	if topic := q.topic; !s.cfg.Discovery.Own() && topic != holder.RegionsTopic && !topic.Provisions() {
+		for _, d := range s.cfg.Beliefs.Doubts(time.Now()) {
 			query.Doubts = append(query.Doubts, holding.DoubtToWire(d))
 		}
 	}
@@ -60,23 +61,23 @@ func (n *Node) queryRequest(q *query) *pb.Request {
 // askHolder asks one holder, within its own deadline, and verifies what it says. A
 // holder that sends anything but good records of the topic, or offers where
 // those will do, has none of them used.
-func (n *Node) askHolder(ctx context.Context, index int, p peer.ID, q *query) reply {
+func (s *Seeker) askHolder(ctx context.Context, index int, p peer.ID, q *query) reply {
 	start := time.Now()
 	r := reply{index: index, holder: p}
-	ctx, cancel := context.WithTimeout(ctx, n.peers.Deadline(p))
+	ctx, cancel := context.WithTimeout(ctx, s.cfg.Peers.Deadline(p))
 	defer cancel()
 	var resp pb.Response
 	var rtt time.Duration
-	rtt, r.spent, r.err = n.overlay.Call(ctx, p, n.records, n.queryRequest(q), &resp, maxQueryReply)
+	rtt, r.spent, r.err = s.cfg.Overlay.Call(ctx, p, s.cfg.Records, s.queryRequest(q), &resp, MaxQueryReply)
 	r.elapsed = time.Since(start)
 	if r.err != nil {
-		n.peers.Failed(p, r.err)
+		s.cfg.Peers.Failed(p, r.err)
 		return r
 	}
 	r.query = resp.GetQuery()
 	switch {
 	case resp.Error != "":
-		r.err = holderError(&resp)
+		r.err = holding.ReplyError(&resp)
 	case r.query == nil:
 		r.err = errors.New("holder answered something else")
 	case len(r.query.Sealed)+len(r.query.Digests) > holding.QueryLimit:
@@ -86,23 +87,23 @@ func (n *Node) askHolder(ctx context.Context, index int, p peer.ID, q *query) re
 	default:
 		now := time.Now()
 		var nowhere int
-		r.records, nowhere, r.err = verify(n.wall(now), q.topic, r.query.Sealed)
+		r.records, nowhere, r.err = Verify(s.cfg.Wall(now), q.topic, r.query.Sealed)
 		if nowhere > 0 {
 			r.query.Rejected = append([]*pb.Rejected{{Rule: nowhereRule, Count: uint32(nowhere)}}, r.query.Rejected...)
 		}
 		if r.err == nil {
-			r.offers, r.err = holding.DigestsFromWire(now, p, n.cfg.Policy().Policy(), r.query.Digests)
+			r.offers, r.err = holding.DigestsFromWire(now, p, s.cfg.Policy().Policy(), r.query.Digests)
 		}
 		if r.err == nil {
 			r.doubts, r.err = holding.DoubtsFromWire(r.query.Doubts, holding.QueryLimit)
 		}
 	}
 	if r.err != nil {
-		n.log.DebugContext(ctx, "holder's answer not used", "peer", p, "topic", q.topic, "err", r.err)
-		n.peers.Failed(p, r.err)
+		s.cfg.Log.DebugContext(ctx, "holder's answer not used", "peer", p, "topic", q.topic, "err", r.err)
+		s.cfg.Peers.Failed(p, r.err)
 		return r
 	}
-	n.peers.Answered(p, rtt)
+	s.cfg.Peers.Answered(p, rtt)
 	return r
 }
 
@@ -110,11 +111,11 @@ func (n *Node) askHolder(ctx context.Context, index int, p peer.ID, q *query) re
 // particular. It is the name that the built-in policy has for records without one.
 const nowhereRule = "url"
 
-// verify opens what a holder sent. Records that ran out on the way are left
+// Verify opens what a holder sent. Records that ran out on the way are left
 // out, and so are, counted, those that tell no address in particular, which
 // older nodes make and hold; one that is forged or does not belong in topic
 // spoils them all, for no honest holder keeps such.
-func verify(now time.Time, topic Topic, sealed [][]byte) (records []verified, nowhere int, err error) {
+func Verify(now time.Time, topic holder.Topic, sealed [][]byte) (records []Verified, nowhere int, err error) {
 	for _, b := range sealed {
 		r, err := signed.OpenRecord(b, now)
 		if errors.Is(err, capacity.ErrExpired) || errors.Is(err, capacity.ErrFromFuture) {
@@ -130,7 +131,7 @@ func verify(now time.Time, topic Topic, sealed [][]byte) (records []verified, no
 		if err != nil {
 			return nil, 0, err
 		}
-		records = append(records, verified{r, b})
+		records = append(records, Verified{r, b})
 	}
 	return records, nowhere, nil
 }

@@ -1,4 +1,4 @@
-package dht
+package seek
 
 import (
 	"context"
@@ -8,20 +8,22 @@ import (
 
 	"weir/capacity"
 	"weir/capacity/tracing"
+	"weir/dht/holder"
 	"weir/dht/overlay"
+	"weir/dht/place"
 )
 
-// errorWord is why a placement failed, as one word of a bounded set.
-func errorWord(err error) string {
-	if errors.Is(err, ErrUnanswered) || errors.Is(err, ErrNoHolders) {
+// ErrorWord is why a placement failed, as one word of a bounded set.
+func ErrorWord(err error) string {
+	if errors.Is(err, place.ErrUnanswered) || errors.Is(err, place.ErrNoHolders) {
 		return NotKnown
 	}
 	return overlay.ErrorWord(err)
 }
 
 // placing begins the span of a placement.
-func (n *Node) placing(ctx context.Context, topic Topic, need capacity.Need) (context.Context, trace.Span) {
-	ctx, span := tracing.Start(ctx, n.tracer, "place", trace.SpanKindInternal)
+func (s *Seeker) placing(ctx context.Context, topic holder.Topic, need capacity.Need) (context.Context, trace.Span) {
+	ctx, span := tracing.Start(ctx, s.cfg.Tracer, "place", trace.SpanKindInternal)
 	if span.IsRecording() {
 		span.SetAttributes(tracing.Topic.String(string(topic)), tracing.Purpose.String(need.Purpose.String()))
 		if need.Stream != "" {
@@ -48,13 +50,13 @@ func (d *Decision) placed(span trace.Span, err error) {
 		span.SetAttributes(tracing.Peer.String(d.Chosen.String()))
 	}
 	if d.Refused != "" {
-		span.SetAttributes(tracing.Reason.String(clip(d.Refused, 64)))
+		span.SetAttributes(tracing.Reason.String(capacity.Printable(d.Refused, 64)))
 	}
 	switch {
 	case err == nil:
-	case isRefusal(err):
+	case IsRefusal(err):
 		tracing.Fail(span, "refused")
 	default:
-		tracing.Fail(span, errorWord(err))
+		tracing.Fail(span, ErrorWord(err))
 	}
 }

@@ -1,0 +1,24 @@
+package holding
+
+import (
+	"errors"
+	"fmt"
+
+	"weir/dht/pb"
+)
+
+// ErrBusy means that a node has no place for one more request of its kind now.
+// That says nothing of what it holds.
+var ErrBusy = errors.New("busy")
+
+// ReplyError is why a holder did not serve a request, or nil. It is an [ErrBusy]
+// if the holder had no place for it.
+func ReplyError(resp *pb.Response) error {
+	switch {
+	case resp.Error == "":
+		return nil
+	case resp.Busy:
+		return fmt.Errorf("%w: holder refused: %.200s", ErrBusy, resp.Error)
+	}
+	return fmt.Errorf("holder refused: %.200s", resp.Error)
+}
