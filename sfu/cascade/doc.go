@@ -10,5 +10,7 @@
 // [Link].run owns a link, with a goroutine each that reads signalling, writes it
 // and negotiates, one for each media section's packets and RTCP, and one for each
 // downstream; when it returns, none of them is left. [Links.Close] waits for all
-// links.
+// links. The negotiator and the media sections of a link are types of their own,
+// which know no link: the lock of sections may be taken inside the link's, never
+// the other way round.
 package cascade

@@ -67,7 +67,7 @@ func (l *Link) serve(req *pb.Subscribe) {
 	}
 	l.send(&pb.Message{Body: &pb.Message_Subscribed{Subscribed: answer}})
 	if waiting {
-		l.wantOffer()
+		l.negotiator.want()
 	}
 	l.tasks.Start(b.watch)
 }

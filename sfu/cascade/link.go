@@ -70,23 +70,22 @@ const (
 // section that, once the track has gone, carries the next one of the same
 // codec without another negotiation.
 type Link struct {
-	Peer     peer.ID
-	links    *Links
-	tasks    tasks.Group // readers, the writer, the negotiator, downstreams
-	dialer   bool
-	pc       *rtc.Transport
-	signal   Signal
-	sections *sections
-	opened   time.Time
-	rtt      atomic.Int64 // of the signalling, ns
+	Peer       peer.ID
+	links      *Links
+	tasks      tasks.Group // readers, the writer, the negotiator, downstreams
+	dialer     bool
+	pc         *rtc.Transport
+	signal     Signal
+	sections   *sections
+	negotiator *negotiator
+	opened     time.Time
+	rtt        atomic.Int64 // of the signalling, ns
 
 	ctx    context.Context // ends with done
 	cancel context.CancelFunc
 
 	queue       chan *pb.Message
-	renegotiate chan struct{}        // dialer: there is something to offer
-	remote      chan *pb.Description // the other end's offers, or answers
-	connected   chan struct{}        // closed when media can flow
+	connected   chan struct{} // closed when media can flow
 	connectOnce sync.Once
 	opening     trace.Span    // until connected is closed, or the link has ended
 	done        chan struct{} // closed when the link has ended
@@ -140,7 +139,9 @@ func (l *Link) run() {
 	l.tasks.Start(l.write)
 	l.tasks.Start(func() {
 		defer close(negotiated)
-		l.negotiate()
+		if err := l.negotiator.run(); err != nil {
+			l.fail("negotiation: " + err.Error())
+		}
 	})
 	beat := time.NewTicker(heartbeat)
 	defer beat.Stop()
@@ -212,6 +213,21 @@ loop:
 	_ = l.pc.GracefulClose()
 	l.tasks.Wait()
 	l.links.event(event.Event{Kind: event.LinkClosed, Peer: l.Peer, Reason: l.lost(), Detail: l.why, Elapsed: milliseconds(time.Since(l.opened))})
+}
+
+// onTrack is pion's handler: the peer sends in a section now.
+func (l *Link) onTrack(remote *webrtc.TrackRemote, receiver *webrtc.RTPReceiver) {
+	mid := ""
+	for _, tr := range l.pc.GetTransceivers() {
+		if tr.Receiver() == receiver {
+			mid = tr.Mid()
+		}
+	}
+	in := rtc.NewRemoteTrack(remote, receiver, l.links.cfg.Drops)
+	l.sections.came(mid, in)
+	l.tasks.Start(in.ReadRTP)
+	l.tasks.Start(in.ReadRTCP)
+	l.sections.reachable()
 }
 
 // unused is how long nothing has been pulled either way.

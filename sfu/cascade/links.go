@@ -236,13 +236,16 @@ func (s *Links) newLink(node peer.ID, signal Signal, dialer bool, opening trace.
 	l := &Link{
 		Peer: node, links: s, dialer: dialer, pc: pc, ctx: ctx, cancel: cancel, signal: signal, opened: time.Now(), opening: opening, sections: newSections(),
 		queue:       make(chan *pb.Message, sendQueue),
-		renegotiate: make(chan struct{}, 1),
-		remote:      make(chan *pb.Description, 1),
 		connected:   make(chan struct{}),
 		done:        make(chan struct{}),
 		upstreams:   map[uint64]*upstream{},
 		downstreams: map[uint64]*downstream{},
 		idle:        time.Now(),
+	}
+	l.negotiator = &negotiator{
+		dialer: dialer, pc: pc, sections: l.sections, tasks: &l.tasks, ctx: ctx, closing: s.ctx, done: l.done,
+		wanted: make(chan struct{}, 1), remote: make(chan *pb.Description, 1),
+		send: l.send, begin: l.beginOffer, assign: l.assign,
 	}
 	pc.OnTrack(l.onTrack)
 	pc.OnConnectionStateChange(func(state webrtc.PeerConnectionState) {
@@ -259,16 +262,11 @@ func (s *Links) newLink(node peer.ID, signal Signal, dialer bool, opening trace.
 		}
 	})
 	if dialer {
-		// One section of each kind at once, so that the first pull need not wait
-		// to learn the stream's tracks.
-		for _, kind := range []webrtc.RTPCodecType{webrtc.RTPCodecTypeAudio, webrtc.RTPCodecTypeVideo} {
-			if err := l.offerLine(kind); err != nil {
-				l.discard()
-				return nil, err
-			}
+		if err := l.negotiator.open(); err != nil {
+			l.discard()
+			return nil, err
 		}
 		l.offering = true
-		l.renegotiate <- struct{}{}
 	}
 	return l, nil
 }

@@ -123,23 +123,14 @@ func (l *Link) handle(m *pb.Message) error {
 		if l.dialer {
 			return errors.New("an offer from who did not open the link")
 		}
-		return l.described(m.Offer)
+		return l.negotiator.described(m.Offer)
 	case *pb.Message_Answer:
 		if !l.dialer {
 			return errors.New("an answer nobody asked for")
 		}
-		return l.described(m.Answer)
+		return l.negotiator.described(m.Answer)
 	}
 	return nil
-}
-
-func (l *Link) described(d *pb.Description) error {
-	select {
-	case l.remote <- d:
-		return nil
-	default:
-		return errors.New("a description before the last one was answered")
-	}
 }
 
 // plain bounds a peer's words, and leaves what can be printed.

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/pion/webrtc/v4"
 	"go.opentelemetry.io/otel/trace"
 
 	"weir/capacity/tracing"
@@ -100,6 +101,45 @@ func (l *Link) subscribe(ctx context.Context, stream, lease string) (in *upstrea
 	return in, nil
 }
 
+// beginOffer notes that an offer is made, and counts, by kind, the tracks we pull
+// that no section was named for.
+func (l *Link) beginOffer() map[webrtc.RTPCodecType]int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.offering = true
+	want := map[webrtc.RTPCodecType]int{}
+	for _, in := range l.upstreams {
+		for _, t := range in.described {
+			if in.mids[t.Id] == "" {
+				want[sdp.KindOf(t.Mime)]++
+			}
+		}
+	}
+	return want
+}
+
+// assign notes which sections carry the tracks that we pull, and reports whether
+// some have none yet.
+func (l *Link) assign(slots []*pb.Slot) (again bool, err error) {
+	for _, s := range slots {
+		if in := l.upstream(s.Pull); in != nil { // else unsubscribed meanwhile
+			in.assign(s.Track, s.Mid)
+		}
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.offering = false
+	for _, in := range l.upstreams {
+		if len(in.mids) < len(in.described) {
+			again = true
+			if in.offers++; in.offers > maxOffers {
+				return false, fmt.Errorf("%d negotiations, and no section for stream %s", maxOffers, in.stream)
+			}
+		}
+	}
+	return again, nil
+}
+
 // accepted takes the peer's answer. An error ends the link: the peer does not
 // keep to the protocol.
 func (in *upstream) accepted(m *pb.Subscribed) error {
@@ -136,7 +176,7 @@ func (in *upstream) accepted(m *pb.Subscribed) error {
 	ask := unplaced && !l.offering
 	l.mu.Unlock()
 	if ask {
-		l.wantOffer()
+		l.negotiator.want()
 	}
 	in.result <- nil
 	return nil
