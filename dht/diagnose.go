@@ -2,6 +2,7 @@ package dht
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"time"
 
@@ -12,6 +13,7 @@ import (
 	"weir/dht/directory"
 	"weir/dht/inspect"
 	"weir/dht/overlay"
+	"weir/dht/pb"
 	"weir/dht/policysync"
 )
 
@@ -38,18 +40,15 @@ func (n *Node) examiner() *inspect.Examiner {
 			remembered, _ := overlay.ReadPeerFile(n.cfg.PeerFile) // one that is damaged was told of at start
 			return remembered
 		},
-		MetSince: n.status.Since,
-		Met:      func(p peer.ID) time.Time { return n.status.Of(p).At },
+		MetSince: n.Prober.Since,
+		Met:      func(p peer.ID) time.Time { return n.Prober.Of(p).At },
 		Said: func(p peer.ID) inspect.Said {
-			said := n.status.Of(p)
+			said := n.Prober.Of(p)
 			return inspect.Said{Mode: said.Mode, Timed: said.Timed, Ahead: said.Clock}
 		},
 		Member: n.peers.Member,
 		Retry:  n.peers.ClearBackoff,
-		Ask: func(ctx context.Context, p peer.ID) error {
-			_, err := n.fetch(ctx, p, "", 0)
-			return err
-		},
+		Ask:    n.Prober.Ask,
 		Policy: func() inspect.Policy {
 			version, compared := n.Policies.Compared()
 			p := inspect.Policy{Operated: n.cfg.Operator != "", Version: version, Every: policysync.CompareEvery}
@@ -93,4 +92,42 @@ func (n *Node) ownRecord(ctx context.Context) (own inspect.OwnRecord, others []p
 		copied = &r
 	}
 	return own, others, copied
+}
+
+// newProber makes what knows how other nodes are.
+func (n *Node) newProber() *inspect.Prober {
+	host := n.overlay.Host
+	return inspect.NewProber(inspect.ProberConfig{
+		Self: n.ID(), Locate: n.peers.Locate, Coords: n.overlay.Coords, Wall: n.wall, Table: n.table, Log: n.log,
+		Fetch: func(ctx context.Context, p peer.ID, max int) (*pb.FetchReply, time.Duration, error) {
+			ctx, cancel := context.WithTimeout(ctx, overlay.DialTimeout)
+			defer cancel()
+			var resp pb.Response
+			rtt, _, err := n.overlay.Call(ctx, p, n.records, &pb.Request{Op: &pb.Request_Fetch{Fetch: &pb.Fetch{Max: uint32(max)}}}, &resp, maxFetchReply)
+			if err != nil {
+				n.peers.Failed(p, err)
+				return nil, 0, err
+			}
+			n.peers.Answered(p, rtt)
+			reply := resp.GetFetch()
+			if reply == nil {
+				return nil, 0, fmt.Errorf("%s answered something else: %.200s", p, resp.Error)
+			}
+			return reply, rtt, nil
+		},
+		Name: func() string {
+			me, _ := n.publisher.Own()
+			return me.Name
+		},
+		Sealed:  n.publisher.Sealed,
+		Members: n.peers.Members,
+		Known: func() []peer.ID {
+			return slices.Concat(host.Network().Peers(), n.overlay.Kad.RoutingTable().ListPeers())
+		},
+		Holders: func() []peer.ID { return n.Holders(CapacityTopic()) },
+		Addrs:   host.Peerstore().Addrs,
+		Conns:   host.Network().ConnsToPeer,
+		Member:  n.peers.Member,
+		RTT:     n.peers.Live.RTT,
+	})
 }

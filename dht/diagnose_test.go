@@ -176,7 +176,7 @@ func TestLossOfPeersIsDiagnosed(t *testing.T) {
 	nodes := newTestNetwork(t, 4)
 	n := nodes[3]
 	eventually(t, func() error {
-		for _, p := range n.Peers() {
+		for _, p := range n.Prober.Peers() {
 			if p.Told.IsZero() {
 				return fmt.Errorf("%s has not said anything", p.ID)
 			}

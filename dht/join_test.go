@@ -188,7 +188,7 @@ func TestCloseIsFinal(t *testing.T) {
 func TestPeersTellsWhoIsConnected(t *testing.T) {
 	nodes := newTestNetwork(t, 3)
 	eventually(t, func() error {
-		peers := nodes[0].Peers()
+		peers := nodes[0].Prober.Peers()
 		if len(peers) != 2 {
 			return fmt.Errorf("%d peers, want 2", len(peers))
 		}

@@ -8,7 +8,7 @@ const (
 	maxRequest        = 96 << 10 // an ADVERTISE of holding.MaxEntries records
 	maxAdvertiseReply = 32 << 10
 	maxQueryReply     = seek.MaxQueryReply
-	maxFetchReply     = 72 << 10 // fetchLimit records
+	maxFetchReply     = 72 << 10 // inspect.MaxFetch records
 	maxEvent          = 2 << 10
 	maxReserve        = seek.MaxReserve
 	maxProvision      = 4 << 10

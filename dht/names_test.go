@@ -14,6 +14,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/protocol"
 
 	"weir/capacity"
+	"weir/dht/inspect"
 	"weir/dht/naming"
 	"weir/dht/pb"
 )
@@ -35,7 +36,7 @@ func TestPublisherIsFound(t *testing.T) {
 	nodes := newTestNetwork(t, 4)
 	at := nodes[0]
 	var names []string
-	for i := range fetchLimit + 6 {
+	for i := range inspect.MaxFetch + 6 {
 		names = append(names, fmt.Sprintf("s%d", i))
 	}
 	at.ledger.SetDraining(true)

@@ -38,7 +38,6 @@ import (
 	"weir/dht/naming"
 	"weir/dht/overlay"
 	"weir/dht/pb"
-	"weir/dht/peerstatus"
 	"weir/dht/place"
 	"weir/dht/policysync"
 	"weir/dht/publish"
@@ -122,6 +121,7 @@ func ParseBootstrap(s string) (peer.AddrInfo, error) {
 type Node struct {
 	Policies *policysync.Sync // keeps up with the operator's policy
 	Reader   *inspect.Reader  // reads what holders hold
+	Prober   *inspect.Prober  // knows what other nodes say of themselves
 	// Shortfalls is told which nodes deliver less than they should.
 	Shortfalls *shortfall.Judge
 	Seeker     *seek.Seeker // finds and places
@@ -145,7 +145,6 @@ type Node struct {
 	lookUps   directory.LookUps
 	table     *holder.Table // what it holds for others and itself; empty in a client
 	sharding  *directory.Sharding
-	status    peerstatus.Log // of other nodes
 	newest    *place.Memory
 	beliefs   *holder.Beliefs
 	doubts    *holder.Doubts   // of those who ask it
@@ -237,8 +236,9 @@ func Listen(cfg Config) (*Node, error) {
 	n.names = naming.New(n.naming(self))
 	n.holding = holding.New(n.holdingConfig(self))
 	n.datagrams = n.newDatagrams()
+	n.Prober = n.newProber()
 	n.Shortfalls = shortfall.New(shortfall.Config{
-		Beliefs: n.beliefs, Newest: n.newest, Fetch: n.Fetch, Wall: n.wall, Log: n.log,
+		Beliefs: n.beliefs, Newest: n.newest, Fetch: n.Prober.Fetch, Wall: n.wall, Log: n.log,
 		Held: func(now time.Time, p peer.ID) (capacity.Record, bool) {
 			h := n.table.Get(now, CapacityTopic(), p)
 			if h == nil {
@@ -287,7 +287,7 @@ func (n *Node) Run(ctx context.Context) error {
 	if !n.cfg.Discovery.Listed() {
 		g.Go(func() error { return n.lookUps.Run(ctx) })
 	}
-	g.Go(func() error { return n.probe(ctx) })
+	g.Go(func() error { return n.Prober.Run(ctx) })
 	g.Go(func() error { return n.sweep(ctx) })
 	g.Go(func() error { return n.Seeker.Run(ctx) })
 	g.Go(func() error { return n.Policies.Run(ctx, n.ready) })

@@ -12,14 +12,13 @@ import (
 	"weir/capacity/frame"
 	"weir/dht/holder"
 	"weir/dht/holding"
+	"weir/dht/inspect"
 	"weir/dht/overlay"
 	"weir/dht/pb"
 	"weir/dht/vivaldi"
 )
 
 const (
-	fetchLimit = 64 // records in one answer to FETCH
-
 	maxReason = 256 // bytes of a reason given
 
 	// For the connection manager, should there be too many connections: a
@@ -188,7 +187,7 @@ func (n *Node) serveFetch(req *pb.Fetch) *pb.Response {
 // fetched are the own records that req asks for.
 func (n *Node) fetched(req *pb.Fetch) [][]byte {
 	if req.Topic == "" {
-		return n.publisher.Sealed(min(int(req.Max), fetchLimit))
+		return n.publisher.Sealed(min(int(req.Max), inspect.MaxFetch))
 	}
 	if _, sealed, ok := n.publisher.Published(Topic(req.Topic)); ok && req.Max > 0 {
 		return [][]byte{sealed}

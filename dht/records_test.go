@@ -414,7 +414,7 @@ func TestFetchReturnsANodesOwnRecords(t *testing.T) {
 	nodes := newTestNetwork(t, 2)
 	nodes[0].carry("a", "b")
 	eventually(t, func() error {
-		sealed, err := nodes[1].Fetch(context.Background(), nodes[0].ID())
+		sealed, err := nodes[1].Prober.Fetch(context.Background(), nodes[0].ID())
 		if err != nil {
 			return err
 		}
@@ -430,7 +430,7 @@ func TestFetchReturnsANodesOwnRecords(t *testing.T) {
 	if c := nodes[1].overlay.Coords.Here(); !c.IsValid() || c.Height == 0 {
 		t.Errorf("coordinate %+v", c)
 	}
-	if sealed, err := nodes[0].Fetch(context.Background(), nodes[0].ID()); err != nil || len(sealed) != 3 {
+	if sealed, err := nodes[0].Prober.Fetch(context.Background(), nodes[0].ID()); err != nil || len(sealed) != 3 {
 		t.Errorf("own records: %d, %v", len(sealed), err)
 	}
 }
@@ -449,7 +449,7 @@ func TestOtherNetworksAreStrangers(t *testing.T) {
 	if stranger.NetworkID() == node.NetworkID() {
 		t.Fatal("two networks with one ID")
 	}
-	if _, err := stranger.Fetch(t.Context(), node.ID()); err == nil {
+	if _, err := stranger.Prober.Fetch(t.Context(), node.ID()); err == nil {
 		t.Error("a request across networks was answered")
 	}
 	for _, n := range []*testNode{node, stranger} {

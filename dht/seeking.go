@@ -2,7 +2,6 @@ package dht
 
 import (
 	"context"
-	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
 
@@ -41,11 +40,7 @@ func (n *Node) seeking(self peer.ID) seek.Config {
 		Table: n.table, Holding: n.holding, Newest: n.newest, Beliefs: n.beliefs,
 		Policy: func() *policy.Compiled { return n.cfg.Policy() }, Own: n.publisher.Own, Published: n.publisher.Published,
 		Use: n.use, WarmedUp: n.warmedUp,
-		Measure: func(ctx context.Context, p peer.ID) error {
-			_, err := n.fetch(ctx, p, "", 0)
-			return err
-		},
-		Reachable: reachable(n.cfg.Gate), Wall: n.wall,
+		Measure: func(ctx context.Context, p peer.ID) error { return n.Prober.Ask(ctx, p) }, Reachable: reachable(n.cfg.Gate), Wall: n.wall,
 		Grant: n.cfg.Grant, Release: n.cfg.Release,
 		Log: n.log, Tracer: n.tracer,
 	}
@@ -84,5 +79,3 @@ func (n *Node) PlaceAmong(ctx context.Context, topic Topic, need capacity.Need, 
 
 // ReleaseLease is [seek.Seeker.ReleaseLease].
 func (n *Node) ReleaseLease(ctx context.Context, l capacity.Lease) { n.Seeker.ReleaseLease(ctx, l) }
-
-func millis(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }

@@ -20,7 +20,7 @@ func TestPeersTellOfThemselves(t *testing.T) {
 		}
 	})
 	eventually(t, func() error {
-		list := nodes[0].Peers()
+		list := nodes[0].Prober.Peers()
 		if len(list) != 2 {
 			return fmt.Errorf("%d peers", len(list))
 		}
@@ -40,7 +40,7 @@ func TestPeersTellOfThemselves(t *testing.T) {
 				return fmt.Errorf("the clock of %s is off by %v ms, want %v", p.ID, p.ClockOffset, want)
 			}
 		}
-		if n := nodes[0].status.Of(nodes[1].ID()); !n.Timed {
+		if n := nodes[0].Prober.Of(nodes[1].ID()); !n.Timed {
 			return errors.New("no clock")
 		}
 		return nil

@@ -75,7 +75,7 @@ func (n *node) adminHandler() http.Handler {
 	}
 	get := func(path string, f func(r *http.Request) (any, error)) { handle("GET /api/v1"+path, f) }
 	get("/status", func(*http.Request) (any, error) { return n.status(), nil })
-	get("/peers", func(*http.Request) (any, error) { return n.dht.Peers(), nil })
+	get("/peers", func(*http.Request) (any, error) { return n.dht.Prober.Peers(), nil })
 	get("/names", func(*http.Request) (any, error) { return n.names(), nil })
 	get("/holdings", func(*http.Request) (any, error) { return n.dht.Reader.Holdings(), nil })
 	get("/links", func(*http.Request) (any, error) { return n.sfu.Links().All(), nil })
@@ -90,14 +90,14 @@ func (n *node) adminHandler() http.Handler {
 		if err != nil {
 			return nil, problem.New(problem.BadParameter, fmt.Sprintf("%q is no peer ID", r.PathValue("peer")))
 		}
-		return recordsOf(r.Context(), n.dht, n.dht.Reader, id)
+		return recordsOf(r.Context(), n.dht.Prober, n.dht.Reader, id)
 	})
 	get("/streams", func(r *http.Request) (any, error) {
 		records, err := snapshot(r.Context(), n.dht.Reader, dht.CapacityTopic())
 		if err != nil {
 			return nil, err
 		}
-		return streams(r.Context(), n.dht, records), nil
+		return streams(r.Context(), n.dht.Prober, records), nil
 	})
 	get("/policy/history", func(*http.Request) (any, error) { return n.policies.history() })
 	mux.HandleFunc("POST /api/v1/policy", n.pushPolicy)

@@ -123,7 +123,7 @@ func (n *node) servePing(w http.ResponseWriter, r *http.Request) {
 		}
 		ctx, cancel := context.WithTimeout(r.Context(), pingTimeout)
 		reply := api.Ping{Peer: id}
-		err := n.dht.Ping(ctx, id, func(rtt time.Duration) bool {
+		err := n.dht.Overlay().Peers.Ping(ctx, id, func(rtt time.Duration) bool {
 			reply.RTT = capacity.Milliseconds(rtt)
 			return false
 		})
@@ -176,7 +176,7 @@ func (n *node) endStream(r *http.Request) (any, error) {
 	}
 	for _, c := range n.sfu.Carriages() {
 		if c.Stream == name {
-			return nil, problem.New(problem.NotFound, fmt.Sprintf("stream %q is not published at this node, which pulls it from %s: end it where it is published, which weir streams list shows", name, newNames(n.dht.Names()).of(c.Parent)))
+			return nil, problem.New(problem.NotFound, fmt.Sprintf("stream %q is not published at this node, which pulls it from %s: end it where it is published, which weir streams list shows", name, newNames(n.dht.Prober.Names()).of(c.Parent)))
 		}
 	}
 	return nil, problem.New(problem.NotFound, fmt.Sprintf("stream %q is not published at this node; weir streams list shows where it is", name))

@@ -151,7 +151,7 @@ func (n nodeNames) find(s string) []peer.ID {
 
 // names are those that this node knows, its own included, by peer ID.
 func (n *node) names() map[string]string {
-	known := n.dht.Names()
+	known := n.dht.Prober.Names()
 	if n.cfg.name != "" {
 		known[n.dht.ID()] = n.cfg.name
 	}
@@ -167,7 +167,7 @@ func (n *node) nameOf(id peer.ID) string {
 	if id == n.dht.ID() {
 		return n.cfg.name
 	}
-	return n.dht.Name(id)
+	return n.dht.Prober.Name(id)
 }
 
 // compareNames orders names as people do: n2 is before n10.

@@ -362,7 +362,7 @@ func (n *node) networkState(ctx context.Context) api.NetworkState {
 	for i := range nodes {
 		nodes[i].Sealed, nodes[i].Copies = nil, nil // the console has no use for it
 	}
-	all := streams(ctx, n.dht, records)
+	all := streams(ctx, n.dht.Prober, records)
 	return api.NetworkState{
 		Self: n.dht.ID(), Network: n.cfg.network, Nodes: nodes,
 		Streams: all.Streams, Hearing: all.Hearing, Silent: all.Silent, Time: time.Now(),

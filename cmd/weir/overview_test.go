@@ -67,11 +67,11 @@ func TestHeldByInWords(t *testing.T) {
 
 func TestClockOffsetInWords(t *testing.T) {
 	for want, off := range map[string]float64{"+0.4 ms": 0.4, "-35 ms": -35.2, "+2.5 s": 2500, "-300.0 s": -300_000} {
-		if got := clockOffset(dht.PeerInfo{Told: time.Now(), ClockOffset: off}); got != want {
+		if got := clockOffset(inspect.PeerInfo{Told: time.Now(), ClockOffset: off}); got != want {
 			t.Errorf("%v ms: %q, want %q", off, got, want)
 		}
 	}
-	if got := clockOffset(dht.PeerInfo{}); got != "-" {
+	if got := clockOffset(inspect.PeerInfo{}); got != "-" {
 		t.Errorf("not told: %q", got)
 	}
 }

@@ -7,7 +7,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"weir/cmd/weir/term"
-	"weir/dht"
+	"weir/dht/inspect"
 )
 
 func peersCommand() *cli.Command {
@@ -18,7 +18,7 @@ func peersCommand() *cli.Command {
 			"peer's clock is ahead of this node's. HOLDER tells who holds the records of this\n" +
 			"node's neighbourhood.",
 		Action: func(c *cli.Context) error {
-			var peers []dht.PeerInfo
+			var peers []inspect.PeerInfo
 			if done, err := get(c, "/peers", &peers); done {
 				return err
 			}
@@ -38,7 +38,7 @@ func peersCommand() *cli.Command {
 	}
 }
 
-func connectionStyle(p dht.PeerInfo) term.Style {
+func connectionStyle(p inspect.PeerInfo) term.Style {
 	if !p.Connected || !p.Member {
 		return term.Warn
 	}
@@ -46,7 +46,7 @@ func connectionStyle(p dht.PeerInfo) term.Style {
 }
 
 // connection says how a peer is connected, and who dialled.
-func connection(p dht.PeerInfo) string {
+func connection(p inspect.PeerInfo) string {
 	switch {
 	case !p.Connected:
 		return "no"
@@ -56,7 +56,7 @@ func connection(p dht.PeerInfo) string {
 	return p.Transport + " " + p.Direction
 }
 
-func coordinateError(p dht.PeerInfo) string {
+func coordinateError(p inspect.PeerInfo) string {
 	if p.CoordinateError == 0 {
 		return "-"
 	}
@@ -64,7 +64,7 @@ func coordinateError(p dht.PeerInfo) string {
 }
 
 // clockOffset says how far a peer's clock is ahead of ours.
-func clockOffset(p dht.PeerInfo) string {
+func clockOffset(p inspect.PeerInfo) string {
 	switch off := p.ClockOffset; {
 	case p.Told.IsZero():
 		return "-"
@@ -78,7 +78,7 @@ func clockOffset(p dht.PeerInfo) string {
 }
 
 // holdings say what a peer holds.
-func holdings(p dht.PeerInfo) string {
+func holdings(p inspect.PeerInfo) string {
 	switch {
 	case p.Told.IsZero():
 		return "-"
@@ -89,7 +89,7 @@ func holdings(p dht.PeerInfo) string {
 }
 
 // addressOf is the address that a connection to p uses, or could.
-func addressOf(p dht.PeerInfo) string {
+func addressOf(p inspect.PeerInfo) string {
 	for _, a := range p.Addrs {
 		if _, err := a.ValueForProtocol(multiaddr.P_QUIC_V1); (err == nil) == (p.Transport == "quic") {
 			return a.String()

@@ -203,7 +203,7 @@ func getRecords(c *cli.Context) error {
 			return err
 		}
 		defer leave()
-		if entries, err = recordsOf(c.Context, n, n.Reader, id); err != nil {
+		if entries, err = recordsOf(c.Context, n.Prober, n.Reader, id); err != nil {
 			return cli.Exit(err.Error(), cmdline.ExitConnection)
 		}
 		if c.Bool("json") {

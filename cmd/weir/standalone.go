@@ -15,6 +15,7 @@ import (
 
 	"weir/cmd/weir/cmdline"
 	"weir/dht"
+	"weir/dht/inspect"
 )
 
 // joinTimeout bounds joining a network as a client.
@@ -64,7 +65,7 @@ func join(c *cli.Context) (*dht.Node, func(), error) {
 	case <-ctx.Done():
 	}
 	// A node of another network connects as well, but serves nothing of ours.
-	if !slices.ContainsFunc(n.Peers(), func(p dht.PeerInfo) bool { return p.Connected && p.Member }) {
+	if !slices.ContainsFunc(n.Prober.Peers(), func(p inspect.PeerInfo) bool { return p.Connected && p.Member }) {
 		leave()
 		return nil, nil, cli.Exit(fmt.Sprintf("none of the %s could be reached as a node of network %q: check the addresses, and --network",
 			map[bool]string{true: "bootstrap peers", false: "servers listed"}[len(bootstrap) > 0], c.String("network")), cmdline.ExitConnection)

@@ -9,6 +9,7 @@
 // A Report is judged without a network, a clock or a goroutine. An [Examiner]
 // gathers one, by goroutines that end before it returns. A [Reader] reads what
 // holders hold, once or for as long as its caller likes, by a goroutine for each
-// holder, which its caller's goroutine waits for. Both reach the network by
+// holder, which its caller's goroutine waits for. A [Prober] asks peers in turn what
+// they say of themselves, by its caller's goroutine. All three reach the network by
 // functions that they are given.
 package inspect

@@ -15,6 +15,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peerstore"
 	"github.com/libp2p/go-libp2p/core/protocol"
 	"github.com/libp2p/go-libp2p/p2p/net/swarm"
+	"github.com/libp2p/go-libp2p/p2p/protocol/ping"
 	"github.com/multiformats/go-multiaddr"
 	manet "github.com/multiformats/go-multiaddr/net"
 
@@ -94,6 +95,24 @@ func (s *Peers) Locate(ctx context.Context, id peer.ID) {
 		return
 	}
 	s.Learn(id, ai.Addrs)
+}
+
+// Ping measures round trips to id by libp2p's ping protocol, connecting first if
+// need be, and tells each until told returns false, ctx is done or a ping
+// fails, which is the error.
+func (s *Peers) Ping(ctx context.Context, id peer.ID, told func(rtt time.Duration) bool) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	s.Locate(ctx, id)
+	for r := range ping.Ping(ctx, s.host, id) {
+		if r.Error != nil {
+			return WhyNotDialled(r.Error)
+		}
+		if !told(r.RTT) {
+			return nil
+		}
+	}
+	return ctx.Err()
 }
 
 // ClearBackoff makes libp2p dial id at once, whatever has failed before.

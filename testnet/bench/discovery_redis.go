@@ -162,7 +162,7 @@ func (s *redisStore) write(ctx context.Context, n *lab.Node, client *redis.Clien
 		case <-ctx.Done():
 			return
 		}
-		own, err := n.Fetch(ctx, n.ID())
+		own, err := n.Prober.Fetch(ctx, n.ID())
 		if err != nil || len(own) == 0 || bytes.Equal(own[0], last) || n.Dead() {
 			continue
 		}

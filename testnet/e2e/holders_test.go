@@ -8,6 +8,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"weir/dht"
+	"weir/dht/inspect"
 )
 
 // A full node places publishers while nearly a third of all processes are
@@ -55,7 +56,7 @@ func TestPlacementOutlivesItsHolders(t *testing.T) {
 	}
 
 	var holders []peer.ID
-	for _, p := range ask[[]dht.PeerInfo](t, full, "/peers") {
+	for _, p := range ask[[]inspect.PeerInfo](t, full, "/peers") {
 		if p.Holder {
 			holders = append(holders, p.ID)
 		}

@@ -128,7 +128,7 @@ func TestNodesPlaceOnEachOther(t *testing.T) {
 		t.Fatal("two nodes of five are not connected")
 	}
 	eventually(t, func() error { // a call that met other work took longer
-		for _, p := range a.Peers() {
+		for _, p := range a.Prober.Peers() {
 			if p.ID != b.ID() {
 				continue
 			}
