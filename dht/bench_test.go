@@ -34,7 +34,11 @@ func BenchmarkPlace(b *testing.B) {
 			seeker := nodes[size-1]
 			if size <= directory.Everyone {
 				// Once it has settled, its own memory is the answer.
-				seeker.warmSince.Store(time.Now().Add(-time.Hour).UnixNano())
+				now := time.Now()
+				seeker.warmth.Note(now, false)
+				for ago := time.Minute; ago >= 0; ago -= time.Second {
+					seeker.warmth.Note(now.Add(-ago), true)
+				}
 			}
 			reserves := func(p string) bool { return p == string(seeker.reserves) }
 			_, before := total(nodes, reserves)

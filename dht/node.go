@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"net/netip"
 	"slices"
-	"sync/atomic"
 	"time"
 
 	"github.com/libp2p/go-libp2p"
@@ -154,7 +153,7 @@ type Node struct {
 	names     *naming.Registrar
 	holding   *holding.Holder
 	datagrams *datagram.Exchange
-	warmSince atomic.Int64 // Unix ns since when it is one of a few that hold everything; 0: it is not
+	warmth    holder.Warmth
 	ready     chan struct{}
 }
 
@@ -437,18 +436,9 @@ func (n *Node) Holders(topic Topic) []peer.ID {
 func (n *Node) sweep(ctx context.Context) error {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
-	last := time.Now()
 	for {
-		// The wall clock: the monotonic one may stand still in a sleep.
 		now := time.Now()
-		stopped := now.Round(0).Sub(last.Round(0)) > holder.Keepalive
-		switch {
-		case n.overlay.Kad.RoutingTable().Size() == 0 || !n.dir.Whole(time.Now()):
-			n.warmSince.Store(0)
-		case stopped || n.warmSince.Load() == 0:
-			n.warmSince.Store(now.UnixNano())
-		}
-		last = now
+		n.warmth.Note(now, n.overlay.Kad.RoutingTable().Size() > 0 && n.dir.Whole(now))
 		n.table.Sweep(now)
 		n.rates.Sweep(now)
 		n.names.Sweep(now)
@@ -458,14 +448,6 @@ func (n *Node) sweep(ctx context.Context) error {
 			return ctx.Err()
 		}
 	}
-}
-
-// warmedUp reports whether this node has been one of a few that hold everything
-// for a TTL without a break, so that every publisher has had the time to tell
-// it. Until then its own memory is no answer.
-func (n *Node) warmedUp() bool {
-	since := n.warmSince.Load()
-	return since != 0 && time.Since(time.Unix(0, since)) > capacity.DefaultTTL
 }
 
 // event tells Config.Event of something, as of now.

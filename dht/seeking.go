@@ -2,6 +2,7 @@ package dht
 
 import (
 	"context"
+	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
 
@@ -39,7 +40,7 @@ func (n *Node) seeking(self peer.ID) seek.Config {
 		Directory: n.dir, Cache: n.cache, LookUps: &n.lookUps, Sharding: n.sharding,
 		Table: n.table, Holding: n.holding, Newest: n.newest, Beliefs: n.beliefs,
 		Policy: func() *policy.Compiled { return n.cfg.Policy() }, Own: n.publisher.Own, Published: n.publisher.Published,
-		Use: n.use, WarmedUp: n.warmedUp,
+		Use: n.use, WarmedUp: func() bool { return n.warmth.Warm(time.Now()) },
 		Measure: func(ctx context.Context, p peer.ID) error { return n.Prober.Ask(ctx, p) }, Reachable: reachable(n.cfg.Gate), Wall: n.wall,
 		Grant: n.cfg.Grant, Release: n.cfg.Release,
 		Log: n.log, Tracer: n.tracer,
