@@ -36,12 +36,9 @@ func (l *fakeSender) WriteRTCP(p []rtcp.Packet) error {
 	return nil
 }
 
-// VP8 payloads: the descriptor with the S bit, then a frame tag whose lowest
-// bit is 0 for a keyframe (RFC 7741, sections 4.2 and 4.3).
-var (
-	keyPayload   = []byte{0x10, 0x10, 0x02, 0x00, 0x9d, 0x01, 0x2a, 0x80, 0x02, 0x68, 0x01}
-	deltaPayload = []byte{0x10, 0x31, 0x02, 0x00}
-)
+// keyPayload is a VP8 payload: the descriptor with the S bit, then a frame tag whose
+// lowest bit is 0, for a keyframe (RFC 7741, sections 4.2 and 4.3).
+var keyPayload = []byte{0x10, 0x10, 0x02, 0x00, 0x9d, 0x01, 0x2a, 0x80, 0x02, 0x68, 0x01}
 
 func packet(seq uint16, ts uint32, payload []byte) *rtp.Packet {
 	return &rtp.Packet{Header: rtp.Header{Version: 2, PayloadType: 96, SequenceNumber: seq, Timestamp: ts, SSRC: 1, Marker: true}, Payload: payload}

@@ -6,7 +6,7 @@ import (
 	"strings"
 )
 
-// maxLinkFormats bounds the formats of a section of a cascade link.
+// MaxLinkFormats bounds the formats of a section of a cascade link.
 const MaxLinkFormats = 16
 
 // LinkText is a peer's description for pion, within the limits of the link,

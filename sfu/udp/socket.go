@@ -80,10 +80,13 @@ func (s *Socket) NewPeer() *Peer { return s.filter.newPeer() }
 // LocalAddr is where UDP is bound, a *net.UDPAddr.
 func (s *Socket) LocalAddr() net.Addr { return s.wire.LocalAddr() }
 
-// SetDeadline, SetReadDeadline and SetWriteDeadline implement net.PacketConn, of
-// UDP.
-func (s *Socket) SetDeadline(t time.Time) error      { return s.wire.SetDeadline(t) }
-func (s *Socket) SetReadDeadline(t time.Time) error  { return s.wire.SetReadDeadline(t) }
+// SetDeadline sets both deadlines of UDP; see [net.PacketConn].
+func (s *Socket) SetDeadline(t time.Time) error { return s.wire.SetDeadline(t) }
+
+// SetReadDeadline is of UDP; see [net.PacketConn].
+func (s *Socket) SetReadDeadline(t time.Time) error { return s.wire.SetReadDeadline(t) }
+
+// SetWriteDeadline is of UDP; see [net.PacketConn].
 func (s *Socket) SetWriteDeadline(t time.Time) error { return s.wire.SetWriteDeadline(t) }
 
 // Close closes the socket, and all connections over TCP.
