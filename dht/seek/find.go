@@ -17,11 +17,7 @@ import (
 	"weir/dht/place"
 )
 
-const (
-	asksFirst = holder.AsksFirst // holders asked at once
-
-	maxRules = 64 // that an answer may name
-)
+const maxRules = 64 // that an answer may name
 
 // Answer is what holders said to a query.
 type Answer struct {
