@@ -10,8 +10,8 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 )
 
-// total adds up what all nodes sent over the given protocols, so that every
-// message counts once.
+// total sums the messages and bytes that all nodes sent over the given
+// protocols, so that every message counts once.
 func total(nodes []*testNode, wanted func(protocol string) bool) (messages, bytes int64) {
 	for _, n := range nodes {
 		for _, t := range n.overlay.Traffic.List() {
@@ -24,16 +24,16 @@ func total(nodes []*testNode, wanted func(protocol string) bool) (messages, byte
 	return messages, bytes
 }
 
-// BenchmarkPlace is one placement with its reservation. Msgs and B are those
-// of the decision; reserve-B is all that the reservations cost, the loser's
-// lease and its release included, as counted at the streams.
+// BenchmarkPlace measures one placement with its reservation. Msgs and B are
+// those of the decision; reserve-B covers all reservations, including the
+// unused lease and its release, as counted at the streams.
 func BenchmarkPlace(b *testing.B) {
 	for _, size := range []int{5, 10, 20} {
 		b.Run(fmt.Sprintf("%dnodes", size), func(b *testing.B) {
 			nodes := newTestNetwork(b, size)
 			seeker := nodes[size-1]
 			if size <= directory.Everyone {
-				// Once it has settled, its own memory is the answer.
+				// Once the node has warmed up, its own memory is the answer.
 				now := time.Now()
 				seeker.warmth.Note(now, false)
 				for ago := time.Minute; ago >= 0; ago -= time.Second {
@@ -65,8 +65,7 @@ func BenchmarkPlace(b *testing.B) {
 	}
 }
 
-// BenchmarkUpkeep is what a network costs that nothing happens in, per node and
-// second.
+// BenchmarkUpkeep measures the cost of an idle network, per node and second.
 func BenchmarkUpkeep(b *testing.B) {
 	for _, size := range []int{5, 10} {
 		b.Run(fmt.Sprintf("%dnodes", size), func(b *testing.B) {

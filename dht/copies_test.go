@@ -15,7 +15,7 @@ import (
 )
 
 // Two processes with one identity take each other's place in the network; each
-// of them notices, and says so.
+// of them notices and reports it.
 func TestCopiedIdentityIsNoticed(t *testing.T) {
 	t.Parallel()
 	others := newTestNetwork(t, 2)

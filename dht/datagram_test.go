@@ -19,7 +19,7 @@ import (
 	"weir/dht/pb"
 )
 
-// datagrams is how many datagrams n has received and sent.
+// datagramsCounted returns how many datagrams n has received and sent.
 func (n *testNode) datagramsCounted() (in, out int64) {
 	for _, t := range n.overlay.Traffic.List() {
 		if t.Protocol == string(n.records)+"/datagram" {
@@ -29,7 +29,8 @@ func (n *testNode) datagramsCounted() (in, out int64) {
 	return 0, 0
 }
 
-// What only updates a record goes by datagram; news is confirmed, by datagram too.
+// An update of a known record goes by datagram; a change is confirmed, by
+// datagram too.
 func TestUpdatesGoByDatagram(t *testing.T) {
 	t.Parallel()
 	nodes := newTestNetwork(t, 2)
@@ -102,7 +103,7 @@ func TestDatagramsOfOthersAreNotTaken(t *testing.T) {
 	if _, err := n.datagrams.Take(now, from, wire("test", good, good)); err != nil || n.table.Get(now, testHome, from) == nil {
 		t.Errorf("a good one: %v", err)
 	}
-	// A withdrawal is not believed: it may be an old one.
+	// A withdrawal by datagram is ignored: it may be an old one.
 	if _, err := n.datagrams.Take(now, from, wire("test", &pb.Entry{Topic: string(testHome), Seq: 99})); err != nil || n.table.Get(now, testHome, from) == nil {
 		t.Errorf("a withdrawal by datagram: %v", err)
 	}
@@ -112,7 +113,7 @@ func TestDatagramsOfOthersAreNotTaken(t *testing.T) {
 	}
 }
 
-// What a datagram asks for is answered, and nothing else.
+// A datagram gets only the answers it asks for.
 func TestAnswersToDatagrams(t *testing.T) {
 	n := newTestNode(t, nil)
 	now := time.Now()
@@ -155,7 +156,7 @@ func TestAnswersToDatagrams(t *testing.T) {
 	}
 }
 
-// An answer fits into a datagram, whatever its holder knows.
+// An answer fits into a datagram, however much its holder knows.
 func TestAnswerFitsIntoADatagram(t *testing.T) {
 	t.Parallel()
 	nodes := newTestNetwork(t, 16)

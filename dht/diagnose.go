@@ -17,10 +17,10 @@ import (
 	"weir/dht/policysync"
 )
 
-// Diagnose finds out, within [inspect.MaxTime], why this node's network is
-// empty, cut in two or wrong in another way, or that it is not. It tries to
-// reach the peers that it ought to reach. Open says that the node is meant to be
-// reached from other machines.
+// Diagnose finds out, within [inspect.MaxTime], whether this node's network is
+// empty, partitioned or wrong in another way, and why. It dials the peers that
+// the node ought to reach. Open means that the node is meant to be reachable
+// from other machines.
 func (n *Node) Diagnose(ctx context.Context, open bool) []inspect.Finding {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -37,7 +37,7 @@ func (n *Node) examiner() *inspect.Examiner {
 		Bootstrap: directory.EachOnce(n.cfg.Bootstrap),
 		Servers:   n.cfg.Servers,
 		Remembered: func() []peer.AddrInfo {
-			remembered, _ := overlay.ReadPeerFile(n.cfg.PeerFile) // one that is damaged was told of at start
+			remembered, _ := overlay.ReadPeerFile(n.cfg.PeerFile) // a damaged file was reported at start
 			return remembered
 		},
 		MetSince: n.Prober.Since,
@@ -94,7 +94,7 @@ func (n *Node) ownRecord(ctx context.Context) (own inspect.OwnRecord, others []p
 	return own, others, copied
 }
 
-// newProber makes what knows how other nodes are.
+// newProber wires the prober, which asks other nodes for their status.
 func (n *Node) newProber() *inspect.Prober {
 	host := n.overlay.Host
 	return inspect.NewProber(inspect.ProberConfig{

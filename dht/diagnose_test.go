@@ -19,8 +19,8 @@ import (
 	"weir/dht/pb"
 )
 
-// diagnosed returns why the check of that name did not end so, by that code,
-// with all of facts among those that it rests on.
+// diagnosed returns an error unless the check of that name ended with that
+// outcome and code, with all of facts among the facts it rests on.
 func diagnosed(all []inspect.Finding, check string, o inspect.Outcome, code inspect.Code, facts ...string) error {
 	for _, f := range all {
 		lacks := func(fact string) bool { return !strings.Contains(fmt.Sprintf("%+v", f.Facts), fact) }
@@ -45,8 +45,8 @@ func TestHealthyNetworkIsDiagnosedSo(t *testing.T) {
 	}
 }
 
-// A lone node names the bootstrap peer that is dead, that is another node than
-// was meant, and that is of another network.
+// A lone node names the bootstrap peer that is dead, the one that is another
+// node than expected, and the one of another network.
 func TestLoneNodeIsToldWhy(t *testing.T) {
 	t.Parallel()
 	other := newTestNode(t, func(c *Config) { c.Network = "other" })
@@ -76,8 +76,8 @@ func TestLoneNodeIsToldWhy(t *testing.T) {
 	}
 }
 
-// minuteAhead returns why it was not found that others' clocks are a minute
-// ahead, to a tenth of a second.
+// minuteAhead returns an error unless the finding says that the peers' clocks
+// are a minute ahead, to a tenth of a second.
 func minuteAhead(all []inspect.Finding) error {
 	for _, f := range all {
 		if f.Check == "clock" && f.Ahead.Round(100*time.Millisecond) != time.Minute {
@@ -87,7 +87,8 @@ func minuteAhead(all []inspect.Finding) error {
 	return nil
 }
 
-// A node whose clock is off by more than anyone's is told so, by the peers' word.
+// A node whose clock differs from every peer's is told so, by the peers'
+// reports.
 func TestSkewedClockIsDiagnosed(t *testing.T) {
 	n := newTestNode(t, nil)
 	n.run(t)
@@ -119,7 +120,7 @@ func TestSkewedClockIsDiagnosed(t *testing.T) {
 	})
 }
 
-// Peers that are connected by TCP only are tried over QUIC, whose port may be
+// Peers that are connected by TCP only are dialled over QUIC, whose port may be
 // closed.
 func TestUDPIsTried(t *testing.T) {
 	t.Parallel()
@@ -170,7 +171,7 @@ func TestUDPIsTried(t *testing.T) {
 	}
 }
 
-// Peers that have ended are told apart from those that only do not answer.
+// Peers that have ended are distinguished from peers that only do not answer.
 func TestLossOfPeersIsDiagnosed(t *testing.T) {
 	t.Parallel()
 	nodes := newTestNetwork(t, 4)
@@ -189,7 +190,7 @@ func TestLossOfPeersIsDiagnosed(t *testing.T) {
 	eventually(t, func() error {
 		return diagnosed(n.Diagnose(t.Context(), false), "partition", inspect.Warning, inspect.PeersEnded, "Count:2", nodes[1].ID().String())
 	})
-	nodes[0].Host().RemoveStreamHandler(n.records) // connected, and mute
+	nodes[0].Host().RemoveStreamHandler(n.records) // connected, but not answering
 	nodes[0].Host().SetStreamHandler(n.records, hang)
 	all := n.Diagnose(t.Context(), false)
 	for _, err := range []error{

@@ -20,15 +20,16 @@ import (
 	"weir/dht/pb"
 )
 
-// asks is a query where the nodes of the tests publish, by one who doubts so.
+// asks makes a query of the topic where the tests' nodes publish, with these
+// doubts.
 func asks(doubts ...*pb.Doubt) *pb.Request {
 	return &pb.Request{Op: &pb.Request_Query{Query: &pb.Query{
 		Topic: string(ShardTopic("test", "")), Need: signed.NeedToWire(view()), Policy: policy.Default().Version, Limit: holding.QueryLimit, Doubts: doubts,
 	}}}
 }
 
-// Three who say that a node fell short make holders rank it lower, for all who
-// ask; one or two can say what they like.
+// Three seekers that report a shortfall make holders rank the node lower for
+// all seekers; one or two reporters change nothing.
 func TestDoubtsOfSeekersCount(t *testing.T) {
 	for _, c := range []struct {
 		name      string
@@ -55,7 +56,7 @@ func TestDoubtsOfSeekersCount(t *testing.T) {
 			check := func(how string, d Decision) {
 				t.Helper()
 				seen := 0
-				scores := make(map[bool]float64) // the best, of the target and of others
+				scores := make(map[bool]float64) // the best score, of the target and of others
 				for _, v := range d.Verdicts {
 					if v.Rule != "" {
 						continue
@@ -73,7 +74,8 @@ func TestDoubtsOfSeekersCount(t *testing.T) {
 				if seen != len(nodes) {
 					t.Errorf("%s: %d candidates, want %d", how, seen, len(nodes))
 				}
-				// Fair ones are a little apart, too: by the lot, and by what was offered.
+				// Scores of equal nodes differ a little, too: by the hash, and
+				// by earlier offers.
 				if lower := scores[true] < scores[false]-0.05; !lower && c.want < 1 || scores[true] < scores[false]-0.2 && c.want == 1 {
 					t.Errorf("%s: the node scores %v, others %v", how, scores[true], scores[false])
 				}
@@ -99,8 +101,8 @@ func TestDoubtsOfSeekersCount(t *testing.T) {
 	}
 }
 
-// Who falls short is believed less, by what it claimed at the time, and holders
-// hear of it. Who delivers is no news.
+// A node that falls short is trusted less, in proportion to its claim at the
+// time, and holders hear of it. A node that delivers all changes nothing.
 func TestDelivered(t *testing.T) {
 	nodes := newTestNetwork(t, 2)
 	target := nodes[1]
@@ -143,13 +145,13 @@ func TestDelivered(t *testing.T) {
 	if grown := proto.Size(question(CapacityTopic())) - plain; grown <= 0 || grown > 50 {
 		t.Errorf("a doubt takes %d bytes", grown)
 	}
-	// Who starts servers, and what regions there are, is not judged by that.
+	// Doubts do not apply to provisioners and to the index of regions.
 	for _, topic := range []Topic{holder.RegionsTopic, ProvisionTopic("test")} {
 		if d := question(topic).GetQuery().Doubts; len(d) != 0 {
 			t.Errorf("a query of %s says %v", topic, d)
 		}
 	}
-	// One that nobody knows costs no more than a question.
+	// An unknown peer costs no more than one request.
 	seeker.Shortfalls.Delivered(idOf(t, newKey(t)), 0)
 	if got := seeker.beliefs.Doubts(time.Now()); len(got) != 1 {
 		t.Errorf("doubts %v", got)

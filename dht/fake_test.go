@@ -23,8 +23,8 @@ import (
 	"weir/dht/pb"
 )
 
-// A fake is a host that is in the routing tables of a network and speaks its
-// protocols as it pleases.
+// A fake is a host in the routing tables of a network whose handlers a test
+// chooses.
 type fake struct {
 	key  crypto.PrivKey
 	host host.Host
@@ -38,8 +38,8 @@ const (
 
 func testProtocol(p protocol.ID) protocol.ID { return protocolPrefix(NetworkID("test")) + p }
 
-// newFake makes a fake that knows member. Its handlers are those of the map,
-// by protocol without prefix.
+// newFake makes a fake that knows member. Handlers are by protocol without
+// prefix.
 func newFake(t testing.TB, member peer.AddrInfo, handlers map[protocol.ID]network.StreamHandler) *fake {
 	t.Helper()
 	key := newKey(t)
@@ -76,7 +76,8 @@ func (n *testNode) connect(t testing.TB, f *fake) {
 	}
 }
 
-// nearest makes n take peers for the nearest there are, who owe it nothing.
+// nearest makes n measure the given peers as the nearest, with no answers
+// overdue.
 func (n *testNode) nearest(peers []peer.ID) {
 	for _, p := range peers {
 		n.peers.Live.Answered(time.Now(), p, time.Microsecond)
@@ -127,7 +128,7 @@ func seal(t testing.TB, r capacity.Record, key crypto.PrivKey) []byte {
 	return sealed
 }
 
-// advertise puts the fake's record at each of the nodes.
+// advertise stores the fake's record at each of the nodes.
 func (f *fake) advertise(t testing.TB, nodes ...*testNode) {
 	t.Helper()
 	sealed := seal(t, f.record(), f.key)
@@ -146,14 +147,14 @@ func advertisement(entries ...*pb.Entry) *pb.Request {
 	return &pb.Request{Op: &pb.Request_Advertise{Advertise: &pb.Advertise{Entries: entries}}}
 }
 
-// The ways in which a fake handles a stream.
+// Stream handlers of a fake.
 
 // hang reads and never answers.
 func hang(s network.Stream) {
 	_, _ = io.Copy(io.Discard, s) // ends with the stream
 }
 
-// say answers whatever is asked with b.
+// say answers every request with b.
 func say(b []byte) network.StreamHandler {
 	return func(s network.Stream) {
 		var req pb.Request
@@ -177,8 +178,8 @@ func answer(f func(peer.ID, *pb.Request) *pb.Response) network.StreamHandler {
 	}
 }
 
-// A desk clerk of a fake: it sees the requests of /reserve/1 and answers with
-// what reply returns, once that returns.
+// A clerk is a fake's handler of /reserve/1: it records the requests and
+// answers with reply's result, once reply returns.
 type clerk struct {
 	reply func(from peer.ID, req *pb.Reserve) *pb.ReserveResponse
 
@@ -219,7 +220,7 @@ func (c *clerk) seen() (reserved, released []string) {
 	return append([]string(nil), c.reserved...), append([]string(nil), c.released...)
 }
 
-// lease is a valid lease of the fake's for req.
+// lease makes a valid lease of the fake's for req.
 func (f *fake) lease(t testing.TB, from peer.ID, req *pb.Reserve) []byte {
 	need, err := holding.NeedFromWire(req.Need)
 	if err != nil {

@@ -33,18 +33,18 @@ func newClient(t testing.TB, nodes []*testNode) *testNode {
 	return c
 }
 
-// Whatever two holders do that are asked first, the answer of the others is
-// complete, clean and in time.
-// notDelayed is how long an answer may take on a busy machine that waits for no
-// node which hangs. On an idle one it is some milliseconds.
+// Whatever the first two holders asked do, the answer of the others is
+// complete, verified and in time. notDelayed is how long an answer may take on
+// a busy machine if it waits for no hanging node. On an idle machine it takes
+// some milliseconds.
 const notDelayed = time.Second
 
 // hedged is how long an answer may take that asks others instead of waiting for
-// a node that hangs, which has 300 ms.
+// a hanging node, which has 300 ms.
 const hedged = 250 * time.Millisecond
 
-// inTime runs f until it says that it took no longer than most, three times in
-// all: what a busy machine delays now and then, a defect delays always.
+// inTime runs f up to three times until it reports that it took no longer than
+// most: a busy machine delays a run now and then, a defect delays every run.
 func inTime(t *testing.T, most time.Duration, f func() time.Duration) {
 	t.Helper()
 	var took []time.Duration
@@ -162,7 +162,7 @@ func TestFindOfUnknownStreamIsEmpty(t *testing.T) {
 	}
 }
 
-// A stream that ends is withdrawn at once, not when its record runs out.
+// A stream that ends is withdrawn at once, before its record expires.
 func TestGoneStreamIsWithdrawn(t *testing.T) {
 	nodes := newTestNetwork(t, 4)
 	topic := StreamTopic("show")
@@ -186,7 +186,7 @@ func TestGoneStreamIsWithdrawn(t *testing.T) {
 	}
 }
 
-// A node that leaves in good order is nobody's candidate any more.
+// A node that leaves in good order is no candidate any more.
 func TestLeavingNodeWithdrawsItsRecord(t *testing.T) {
 	nodes := newTestNetwork(t, 3)
 	nodes[2].stop()
@@ -197,7 +197,7 @@ func TestLeavingNodeWithdrawsItsRecord(t *testing.T) {
 	}
 }
 
-// Ten is the size at which not everyone is a holder any more.
+// From ten nodes on, not every node is a holder.
 func TestTenNodesAskTwoHolders(t *testing.T) {
 	t.Parallel()
 	nodes := newTestNetwork(t, 10)
@@ -217,8 +217,8 @@ func TestTenNodesAskTwoHolders(t *testing.T) {
 	})
 }
 
-// A node that crashes delays nobody, and is forgotten when its record runs out
-// at the latest.
+// A node that crashes delays no search, and is forgotten when its record
+// expires at the latest.
 func TestCrashedNodeDelaysNobody(t *testing.T) {
 	nodes := newTestNetwork(t, 4)
 	crashed := nodes[3].ID()
@@ -237,7 +237,7 @@ func TestCrashedNodeDelaysNobody(t *testing.T) {
 			}
 		}
 	}
-	t.Parallel() // the rest waits for the record to run out
+	t.Parallel() // the rest waits for the record to expire
 	eventually(t, func() error {
 		for _, n := range nodes[:3] {
 			if err := n.sees(CapacityTopic(), nodes[:3]); err != nil {

@@ -76,7 +76,7 @@ func seedRequests() []proto.Message {
 	}
 }
 
-// Whatever a peer sends, a holder answers within its own limits.
+// A holder answers every input of a peer within its own limits.
 func FuzzServeRecords(f *testing.F) {
 	node := newTestNode(f, func(c *Config) { c.Listen = nil })
 	key := newKey(f)
@@ -166,7 +166,7 @@ func FuzzServeReserve(f *testing.F) {
 	})
 }
 
-// What holders answer is decoded by these; none of it may do harm.
+// These decode the answers of holders; no input may do harm.
 func FuzzDecodeAnswers(f *testing.F) {
 	key := newKey(f)
 	id := idOf(f, key)

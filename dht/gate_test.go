@@ -12,8 +12,8 @@ import (
 	"weir/dht/pb"
 )
 
-// Clients are sent to no address that its record alone vouches for: a candidate
-// with such a one is passed over, and its lease given back.
+// Clients are sent to no address that only the record vouches for: such a
+// candidate is skipped, and its lease given back.
 func TestPlaceSendsNobodyOutOfScope(t *testing.T) {
 	nodes := newTestNetwork(t, 2)
 	var clerks []*clerk
@@ -50,14 +50,14 @@ func TestPlaceSendsNobodyOutOfScope(t *testing.T) {
 		for _, c := range clerks {
 			reserved, released := c.seen()
 			slices.Sort(reserved)
-			slices.Sort(released) // sent at the same time, they come in any order
+			slices.Sort(released) // sent at the same time, they arrive in any order
 			if !slices.Equal(reserved, released) {
 				return fmt.Errorf("reserved %v, released %v", reserved, released)
 			}
 		}
 		return nil
 	})
-	// A cascade goes by libp2p, whatever the URL.
+	// A cascade uses libp2p, whatever the URL.
 	need := view()
 	need.Purpose = capacity.Cascade
 	if err := reachable(nodes[0].cfg.Gate)(need, &capacity.Record{URL: "http://10.0.0.7"}); err != nil {

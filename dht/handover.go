@@ -8,11 +8,11 @@ import (
 	"weir/dht/pb"
 )
 
-// handOverTime bounds all hand-overs of a node that leaves.
+// handOverTime bounds all hand-overs of a leaving node.
 const handOverTime = time.Second
 
-// handOver passes what this node holds on to the nodes that come in its place,
-// within handOverTime; see [holding.Holder.HandOvers].
+// handOver sends the records that this node holds to the nodes that replace it
+// as holders, within handOverTime; see [holding.Holder.HandOvers].
 func (n *Node) handOver() {
 	if n.self() == "" || n.dir.Whole(time.Now()) {
 		return

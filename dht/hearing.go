@@ -2,16 +2,16 @@ package dht
 
 import "weir/dht/place"
 
-// What an answer rests on, and the errors of one that rests on too little; see
-// [place.Hearing].
+// Hearing and its parts say which answers a result rests on, and Unanswered
+// that there were too few; see [place.Hearing].
 type (
 	Hearing    = place.Hearing
 	Silence    = place.Silence
 	Unanswered = place.Unanswered
 )
 
-// ErrUnanswered means that those who had to know did not answer: neither yes nor
-// no. ErrNoHolders means that no holder of a topic answered.
+// ErrUnanswered means that the holders required for an answer did not reply:
+// neither yes nor no. ErrNoHolders means that no holder of a topic answered.
 var (
 	ErrUnanswered = place.ErrUnanswered
 	ErrNoHolders  = place.ErrNoHolders

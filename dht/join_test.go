@@ -60,8 +60,8 @@ func TestBusyPortIsAnError(t *testing.T) {
 	}
 }
 
-// at returns what makes a node with that key listen on ports that are free now
-// and stay the same.
+// fixedPorts returns listen addresses on ports that are free now, for a node
+// that restarts on the same ports.
 func fixedPorts(t *testing.T) []multiaddr.Multiaddr {
 	t.Helper()
 	tcp, err := net.Listen("tcp4", "127.0.0.1:0")
@@ -101,8 +101,8 @@ func TestBootstrapPeerComesUpLater(t *testing.T) {
 	}
 }
 
-// A node that is cut off comes back by itself when the bootstrap peer does,
-// under the same address but with all memory lost.
+// A node that is cut off rejoins by itself when the bootstrap peer restarts
+// under the same address, with all memory lost.
 func TestRejoinAfterBootstrapPeerRestarts(t *testing.T) {
 	t.Parallel()
 	ports, key := fixedPorts(t), newKey(t)
@@ -118,7 +118,7 @@ func TestRejoinAfterBootstrapPeerRestarts(t *testing.T) {
 	eventually(t, func() error { return n.sees(CapacityTopic(), []*testNode{second}) })
 }
 
-// After a restart, remembered peers suffice.
+// After a restart, remembered peers suffice to join.
 func TestRememberedPeersSuffice(t *testing.T) {
 	t.Parallel()
 	file := filepath.Join(t.TempDir(), "peers.json")
@@ -240,8 +240,8 @@ func TestParseBootstrap(t *testing.T) {
 	}
 }
 
-// Three nodes that know nothing of each other but one name, each of them among
-// its addresses, become one network; the first, which came up alone, looks on.
+// Three nodes that share one name, which resolves to the addresses of all
+// three, become one network; the first, which came up alone, resolves it again.
 func TestSeedsSuffice(t *testing.T) {
 	t.Parallel()
 	ports := [3][]multiaddr.Multiaddr{fixedPorts(t), fixedPorts(t), fixedPorts(t)}

@@ -2,8 +2,8 @@ package dht
 
 import "weir/dht/seek"
 
-// The largest messages, in bytes, that a peer may send us. A frame that
-// announces more is refused before anything is allocated for it.
+// The largest messages, in bytes, that a peer may send. A frame that announces
+// more is refused before anything is allocated for it.
 const (
 	maxRequest        = 96 << 10 // an ADVERTISE of holding.MaxEntries records
 	maxAdvertiseReply = 32 << 10

@@ -23,7 +23,8 @@ import (
 	"weir/dht/place"
 )
 
-// A serverList is what nodes are configured with, and may change.
+// A serverList is the list of servers that nodes are configured with; it may
+// change.
 type serverList struct {
 	mu   sync.Mutex
 	list []peer.AddrInfo
@@ -43,7 +44,7 @@ func (l *serverList) get() []peer.AddrInfo {
 	return slices.Clone(l.list)
 }
 
-// newListedNetwork runs nodes of which the first listed are on the list.
+// newListedNetwork runs nodes, of which the first listed are on the list.
 func newListedNetwork(t *testing.T, mode directory.Mode, size, listed int) ([]*testNode, *serverList) {
 	t.Helper()
 	list := &serverList{}
@@ -55,12 +56,12 @@ func newListedNetwork(t *testing.T, mode directory.Mode, size, listed int) ([]*t
 	return nodes, list
 }
 
-// Whoever holds the records, placements come about the same way.
+// Placement works the same in every discovery mode.
 func TestEveryHoldingPlaces(t *testing.T) {
 	for _, c := range []struct {
 		mode         directory.Mode
 		size, listed int
-		holders      int // remote ones, as a node sees that is none
+		holders      int // remote holders, as seen by a node that is none
 	}{
 		{directory.Broker, 12, 1, 1},
 		{directory.Broker, 12, 3, 3},
@@ -83,7 +84,7 @@ func TestEveryHoldingPlaces(t *testing.T) {
 				t.Errorf("%d remote holders, want %d", len(h.Remote), c.holders)
 			}
 
-			// A stream is found likewise, and withdrawn.
+			// A stream is found and withdrawn the same way.
 			nodes[1].carry("demo")
 			eventually(t, func() error { return last.sees(StreamTopic("demo"), nodes[1:2]) })
 			nodes[1].carry()
@@ -100,7 +101,7 @@ func TestEveryHoldingPlaces(t *testing.T) {
 				t.Errorf("%d of %d records are seen", seen, c.size)
 			}
 
-			// A node that is added to the list later takes part.
+			// A node added to the list later takes part.
 			if c.mode != directory.Broker {
 				late := newTestNode(t, func(cfg *Config) {
 					cfg.Bootstrap = []peer.AddrInfo{nodes[0].info()}
@@ -116,7 +117,7 @@ func TestEveryHoldingPlaces(t *testing.T) {
 	}
 }
 
-// Seekers do not notice that a broker dies.
+// Seekers do not notice the death of a broker.
 func TestBrokersDeathIsUnnoticed(t *testing.T) {
 	nodes, _ := newListedNetwork(t, directory.Broker, 8, 3)
 	seeker := nodes[7]
@@ -136,8 +137,8 @@ func TestBrokersDeathIsUnnoticed(t *testing.T) {
 	}
 }
 
-// Where nobody holds, a node that hangs delays a search by no more than those
-// that answer need.
+// In pull mode, a hanging node delays a search by no more than the answering
+// nodes need.
 func TestAskingEveryoneWaitsForNoOne(t *testing.T) {
 	nodes, list := newListedNetwork(t, directory.Pull, 6, 6)
 	stuck := newFake(t, nodes[0].info(), map[protocol.ID]network.StreamHandler{testRecords: hang})
@@ -145,7 +146,7 @@ func TestAskingEveryoneWaitsForNoOne(t *testing.T) {
 	list.list = append(list.list, peer.AddrInfo{ID: stuck.host.ID(), Addrs: stuck.host.Addrs()})
 	list.mu.Unlock()
 	a, err := nodes[0].Find(t.Context(), CapacityTopic(), view(), nil)
-	if err != nil || len(a.Candidates) != 5 || a.Held != 6 { // itself is no candidate
+	if err != nil || len(a.Candidates) != 5 || a.Held != 6 { // the node itself is no candidate
 		t.Errorf("%d candidates of %d held, %v", len(a.Candidates), a.Held, err)
 	}
 	if a.Elapsed > place.PollTime/2 {
@@ -153,7 +154,7 @@ func TestAskingEveryoneWaitsForNoOne(t *testing.T) {
 	}
 }
 
-// A node that holds nothing says so to those who think it does.
+// A node that holds nothing refuses records that others send it as a holder.
 func TestWhoIsNoHolderRefusesRecords(t *testing.T) {
 	for mode, listed := range map[directory.Mode]int{directory.Broker: 1, directory.Pull: 3} {
 		nodes, _ := newListedNetwork(t, mode, 3, listed)
@@ -178,7 +179,8 @@ func TestUnknownHolding(t *testing.T) {
 	}
 }
 
-// With a database instead of holders, policy and reservation are the same.
+// With records from a database instead of holders, policy and reservation are
+// the same.
 func TestPlaceAmongRecordsAtHand(t *testing.T) {
 	nodes := newTestNetwork(t, 3)
 	var sealed [][]byte
@@ -202,8 +204,8 @@ func TestPlaceAmongRecordsAtHand(t *testing.T) {
 	}
 }
 
-// A listed server that belongs to another network costs a warning, and nobody
-// waits for it.
+// A listed server of another network costs a warning, and no search waits for
+// it.
 func TestBrokerOfAnotherNetwork(t *testing.T) {
 	other := newTestNode(t, func(c *Config) { c.Network = "other" })
 	other.run(t)
@@ -233,7 +235,7 @@ func TestBrokerOfAnotherNetwork(t *testing.T) {
 	}
 }
 
-// A syncBuffer may be written and read at the same time.
+// A syncBuffer may be written and read concurrently.
 type syncBuffer struct {
 	mu sync.Mutex
 	b  strings.Builder
@@ -251,8 +253,8 @@ func (b *syncBuffer) String() string {
 	return b.b.String()
 }
 
-// A node without bootstrap peers joins by whoever is listed, also if the list
-// was empty when it started.
+// A node without bootstrap peers joins through listed servers, also if the list
+// was empty at its start.
 func TestListedServersAreBootstrapPeers(t *testing.T) {
 	t.Parallel()
 	first := newTestNode(t, nil)

@@ -19,11 +19,11 @@ import (
 	"weir/dht/seek"
 )
 
-// askIfThere is how long an answer may take before the node's machine is asked
-// whether the node is still there.
+// askIfThere is how long an answer may take before the node's machine is probed
+// whether the node is still running.
 const askIfThere = 200 * time.Millisecond
 
-// naming is what a [naming.Registrar] works with in this node.
+// naming wires a [naming.Registrar] to this node.
 func (n *Node) naming(self peer.ID) naming.Config {
 	return naming.Config{
 		ID: self, Client: n.cfg.Client, Directory: n.dir, Live: n.peers.Live, Table: n.table,
@@ -60,8 +60,8 @@ func (n *Node) Claim(ctx context.Context, stream string) (release func(), err er
 	return release, err
 }
 
-// askClaim asks one node about a name. Of ctx it takes the trace only: a node that
-// is not waited for still gets the question.
+// askClaim asks one node about a name. It takes only the trace of ctx: a node
+// whose answer is not waited for still gets the question.
 func (n *Node) askClaim(ctx context.Context, id peer.ID, claim *pb.Claim, limit time.Duration) (*pb.ClaimReply, error) {
 	ctx, cancel := context.WithTimeout(tracing.Carry(n.overlay.Context(), ctx), limit)
 	defer cancel()
@@ -107,7 +107,7 @@ func (n *Node) serveClaim(from peer.ID, req *pb.Claim) *pb.Response {
 	return &pb.Response{Op: &pb.Response_Claim{Claim: n.names.Answer(time.Now(), from, req)}}
 }
 
-// silence is why a node did not answer, in few words.
+// silence names the reason why a node did not answer, in few words.
 func silence(err error) string {
 	switch {
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, overlay.ErrLate):
@@ -120,7 +120,8 @@ func silence(err error) string {
 	return capacity.Printable(err.Error(), maxReason)
 }
 
-// introduced learns the addresses of a node that another one named.
+// introduced learns the addresses of a node that a peer named. It is not ok for
+// an invalid ID.
 func (n *Node) introduced(w *pb.Peer) (peer.ID, bool) {
 	ai, err := w.AddrInfo()
 	if err != nil || ai.ID == n.ID() {

@@ -30,8 +30,8 @@ func (n *testNode) publishedAt(t *testing.T, stream string, want peer.ID) {
 	})
 }
 
-// Of more streams than one answer to FETCH can tell of, each is found where it
-// is published, though the node takes nobody any more.
+// Each of more streams than one answer to FETCH can list is found where it is
+// published, although the node has stopped admitting sessions.
 func TestPublisherIsFound(t *testing.T) {
 	nodes := newTestNetwork(t, 4)
 	at := nodes[0]
@@ -55,7 +55,7 @@ func TestPublisherIsFound(t *testing.T) {
 	}
 }
 
-// Who relays a stream does not publish it.
+// A relay of a stream is not its publisher.
 func TestRelayIsNoPublisher(t *testing.T) {
 	nodes := newTestNetwork(t, 3)
 	origin, relay := nodes[0], nodes[1]
@@ -71,8 +71,8 @@ func TestRelayIsNoPublisher(t *testing.T) {
 	nodes[2].publishedAt(t, "show", origin.ID())
 }
 
-// What a crashed node leaves behind keeps nobody from its name, and hides
-// nobody who took it up.
+// The records of a crashed node neither block its stream's name nor hide a new
+// publisher of it.
 func TestCrashedPublisherIsNotBelieved(t *testing.T) {
 	nodes := newTestNetwork(t, 4)
 	nodes[0].carry("show")
@@ -95,7 +95,7 @@ func TestCrashedPublisherIsNotBelieved(t *testing.T) {
 	}
 }
 
-// Holders that hang neither hide a publisher nor delay one.
+// Hanging holders neither hide a publisher nor delay one.
 func TestHungHoldersDoNotDelayPublishers(t *testing.T) {
 	nodes := newTestNetwork(t, 3)
 	nodes[0].carry("show")
@@ -131,7 +131,7 @@ func TestHungHoldersDoNotDelayPublishers(t *testing.T) {
 	}
 }
 
-// Only streams have names to take.
+// Only streams have names to claim.
 func TestNameOfWhatIsNoStream(t *testing.T) {
 	nodes := newTestNetwork(t, 1)
 	f := newFake(t, nodes[0].info(), nil)
@@ -141,8 +141,8 @@ func TestNameOfWhatIsNoStream(t *testing.T) {
 	}
 }
 
-// A name is taken once, seen everywhere while it is, and free again when it was
-// given up.
+// A name is claimed once, visible everywhere while it is taken, and free again
+// after its release.
 func TestClaim(t *testing.T) {
 	nodes := newTestNetwork(t, 3)
 	release, err := nodes[0].Claim(t.Context(), "show")
@@ -163,8 +163,8 @@ func TestClaim(t *testing.T) {
 	again()
 }
 
-// Who gave way to another that was about to take the name gets it all the same
-// if the other had given up by then.
+// A claimant that gave way to a concurrent claim gets the name all the same if
+// the other claim was given up by then.
 func TestGivingWayToWhoGaveUp(t *testing.T) {
 	asker := newTestNetwork(t, 1)[0]
 	topic := StreamTopic("show")
@@ -172,7 +172,7 @@ func TestGivingWayToWhoGaveUp(t *testing.T) {
 	gaveWay := make(chan pb.ClaimReply_Own, 1)
 	f := newFake(t, asker.info(), map[protocol.ID]network.StreamHandler{testRecords: answer(func(_ peer.ID, req *pb.Request) *pb.Response {
 		if req.GetClaim().GetIntent() == pb.Claim_TAKE {
-			// While it is asked, the question of a smaller ID arrives.
+			// During its claim, the question of a smaller ID arrives.
 			late.Do(func() {
 				gaveWay <- asker.names.Answer(time.Now(), peer.ID("\x00"), &pb.Claim{Topic: string(topic), Intent: pb.Claim_TAKE}).Own
 			})
@@ -196,8 +196,8 @@ func TestGivingWayToWhoGaveUp(t *testing.T) {
 	}
 }
 
-// What too few holders have answered is neither yes nor no, for names and for
-// streams, and says so.
+// An answer of too few holders is neither yes nor no, for names and for
+// streams, and the error says so.
 func TestSilenceIsNotNo(t *testing.T) {
 	t.Parallel()
 	nodes := newTestNetwork(t, 1)
@@ -226,14 +226,14 @@ func TestSilenceIsNotNo(t *testing.T) {
 	if release, err := asker.Claim(ctx, "show"); !errors.Is(err, ErrUnanswered) {
 		t.Errorf("claimed: %v, %v", release != nil, err)
 	}
-	// They hang for good: then they are not counted any more.
+	// They hang for good: then they do not count any more.
 	release, err := asker.Claim(t.Context(), "show")
 	if err != nil {
 		t.Fatalf("not claimed in spite of them: %v", err)
 	}
 	release()
-	// What they may know is not known to be wrong for that, until their records
-	// have run out.
+	// They may hold records that no other node has, until those records have
+	// expired.
 	if _, err := asker.Find(t.Context(), StreamTopic("other"), view(), nil); !errors.As(err, &silent) || silent.Hearing.Holders != 3 || silent.Hearing.Heard != 1 {
 		t.Errorf("found after they counted as gone: %v", err)
 	}

@@ -45,90 +45,94 @@ import (
 	"weir/dht/shortfall"
 )
 
-// Config says what a node is and what it publishes.
+// Config is a node's identity, its network and the callbacks that it publishes
+// from.
 type Config struct {
 	Key     crypto.PrivKey
 	Network string // name of the network; see [NetworkID]
 
-	Listen []multiaddr.Multiaddr // TCP and QUIC; empty: nowhere, as a client does
-	// PublicIP is told to others in the place of this machine's own addresses,
+	Listen []multiaddr.Multiaddr // TCP and QUIC; empty: no address, as for a client
+	// PublicIP is announced to others instead of this machine's own addresses,
 	// with the same ports, if a NAT in front of it maps it one to one.
 	PublicIP  netip.Addr
 	Bootstrap []peer.AddrInfo // any one of them suffices; self is skipped
-	Seeds     []overlay.Seed  // places to join by where peer IDs are not known
-	// Gate decides where others may send this node and its clients. It is told
-	// here of the addresses to dial; nil: one that goes by those alone.
+	Seeds     []overlay.Seed  // places to join by if peer IDs are not known
+	// Gate decides where others may send this node and its clients. The node
+	// registers the addresses to dial with it; nil: a gate that knows only
+	// those.
 	Gate     *scope.Gate
-	PeerFile string // where peers are remembered; "": nowhere
+	PeerFile string // file of remembered peers; "": none
 	Client   bool   // holds nothing and serves nothing
 
 	// Discovery says which nodes hold records; "": [directory.Kademlia]. A mode
-	// that is [directory.Mode.Listed] needs Servers, which returns the brokers, or
-	// all nodes that take part, this one possibly among them. It is called
+	// that is [directory.Mode.Listed] needs Servers, which returns the brokers,
+	// or all nodes that take part, possibly including this one. It is called
 	// often, and may return other servers each time.
 	Discovery directory.Mode
 	Servers   func() []peer.AddrInfo
 
 	// ClockOffset is added to the machine's clock where it is compared with
-	// those of others, to try out what happens when it is wrong.
+	// those of others, to test the effects of a wrong clock.
 	ClockOffset time.Duration
 
 	// Libp2p are further options of the host, such as those that put it on a
 	// simulated network.
 	Libp2p []libp2p.Option
 
-	// A shard with more than ShardSplit publishers is split, and one with less
-	// than ShardMerge joined to its neighbour. 0: DefaultSplit and DefaultMerge.
+	// ShardSplit is the number of publishers above which a shard is split, and
+	// ShardMerge the one below which it is joined to its neighbour. 0:
+	// DefaultSplit and DefaultMerge.
 	ShardSplit, ShardMerge int
 
 	// Policy returns the policy in force; nil: the default one.
 	Policy func() *policy.Compiled
-	// Operator is whose policies are applied; "": nobody's. Apply puts one in
-	// force, which Policy returns from then on, or says why not. It is called
-	// with one policy at a time, each newer than the one before.
+	// Operator is the peer whose signed policies are applied; "": none. Apply
+	// puts one in force, which Policy returns from then on, or returns why not.
+	// It is called with one policy at a time, each newer than the one before.
 	Operator peer.ID
 	Apply    func(p signed.Policy, sealed []byte) error
-	// Sample returns what to publish now: the node's record, of which Node,
-	// Seq, Issued, TTL, Addrs, Coordinate and Carries are filled in here,
-	// and one carriage per stream carried. It is called a few times a second,
-	// and by whoever answers a reservation. Nil: nothing is published.
+	// Sample returns the current state to publish: the node's record, of which
+	// Node, Seq, Issued, TTL, Addrs, Coordinate and Carries are filled in here,
+	// and one StreamInfo per stream carried. It is called a few times a second,
+	// and for every reservation answered. Nil: nothing is published.
 	Sample func() (capacity.Record, []capacity.Carriage)
-	// Grant gives a lease for a request or refuses with a
-	// *capacity.Refusal; Release takes one back. Nil: nothing is granted.
+	// Grant returns a lease for a request or refuses with a *capacity.Refusal;
+	// Release takes one back. Nil: nothing is granted.
 	Grant   func(capacity.Request) (capacity.Lease, error)
 	Release func(from peer.ID, id string)
 	// Provisioner starts and stops servers; nil: this node does not.
 	Provisioner *scale.Provisioner
 
-	// Event is told what happens to peers; nil: nobody is. It must not block.
+	// Event receives what happens to peers; nil: events are dropped. It must
+	// not block.
 	Event func(event.Event)
 
 	Log *slog.Logger // nil: nothing is logged
-	// Tracer records the spans of what is done for a request that has a trace; nil:
-	// nobody does, and the trace goes on to other nodes all the same.
+	// Tracer records the spans of work done for a request that has a trace;
+	// nil: none are recorded, and the trace is still passed to other nodes.
 	Tracer trace.Tracer
 }
 
-// ParseBootstrap reads a bootstrap peer's address, which ends in /p2p/ and its
-// peer ID.
+// ParseBootstrap parses a bootstrap peer's address, a multiaddr that ends in
+// /p2p/ and its peer ID.
 func ParseBootstrap(s string) (peer.AddrInfo, error) {
 	return directory.ParseAddr("bootstrap address", s)
 }
 
-// A Node is this machine's place in the network. Close it after use; what
-// keeps it in the network is [Node.Run].
+// A Node is this process's membership in the network. Close it after use;
+// [Node.Run] keeps it in the network.
 type Node struct {
-	Policies *policysync.Sync // keeps up with the operator's policy
-	Reader   *inspect.Reader  // reads what holders hold
-	Prober   *inspect.Prober  // knows what other nodes say of themselves
-	// Shortfalls is told which nodes deliver less than they should.
+	Policies *policysync.Sync // follows the operator's policy
+	Reader   *inspect.Reader  // reads the tables of holders
+	Prober   *inspect.Prober  // asks other nodes for their status
+	// Shortfalls receives the nodes that deliver less than they should.
 	Shortfalls *shortfall.Judge
 	Seeker     *seek.Seeker // finds and places
 	// Provisioners start and stop servers.
 	Provisioners *scale.Provisioners
 
 	cfg      Config
-	network  string // its ID
+	network  string // the network's ID
 	records  protocol.ID
 	reserves protocol.ID
 	policyID protocol.ID
@@ -142,12 +146,12 @@ type Node struct {
 	dir       directory.Directory
 	cache     *directory.Cache
 	lookUps   directory.LookUps
-	table     *holder.Table // what it holds for others and itself; empty in a client
+	table     *holder.Table // records held for others and for itself; empty in a client
 	sharding  *directory.Sharding
 	newest    *place.Memory
 	beliefs   *holder.Beliefs
-	doubts    *holder.Doubts   // of those who ask it
-	rates     holder.RateLimit // of records sent here, per peer
+	doubts    *holder.Doubts   // of the seekers that query this node
+	rates     holder.RateLimit // of records sent to this node, per peer
 	publisher *publish.Publisher
 	copies    *identity.Copies
 	names     *naming.Registrar
@@ -251,7 +255,7 @@ func Listen(cfg Config) (*Node, error) {
 	n.Reader = n.newReader()
 	n.copies = identity.NewCopies(identity.CopiesConfig{
 		Held: func(ctx context.Context) []capacity.Record {
-			changes, _ := n.Reader.Snapshot(ctx, n.sharding.Home()) // what has come by then
+			changes, _ := n.Reader.Snapshot(ctx, n.sharding.Home()) // the records received by then
 			return inspect.OfNode(changes, self)
 		},
 		Foreign: n.publisher.Foreign, Due: new(overlay.SayAgain).Due, Event: n.event, Log: n.log,
@@ -275,10 +279,10 @@ func Listen(cfg Config) (*Node, error) {
 }
 
 // Run keeps the node in the network until ctx is done, and returns ctx.Err():
-// it connects to bootstrap and remembered peers, for ever; publishes its
+// it connects to bootstrap and remembered peers, without end; publishes its
 // records; measures round trips; looks holders up. At the end it withdraws its
-// records and hands on those of others, which takes a second and a half at most.
-// It is called once.
+// records and hands over those of others, which takes a second and a half at
+// most. It is called once.
 func (n *Node) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return n.overlay.Run(ctx) })
@@ -302,13 +306,13 @@ func (n *Node) Run(ctx context.Context) error {
 	return err
 }
 
-// Close stops the node and waits: once it has returned, nothing of the node's
-// runs any more. It may be called more than once.
+// Close stops the node and waits: once it has returned, no goroutine of the
+// node runs any more. It may be called more than once.
 func (n *Node) Close() error {
 	return errors.Join(n.publisher.Close(), n.names.Close(), n.overlay.Close())
 }
 
-// overlayConfig is what the node is on the network.
+// overlayConfig is the node's configuration of its overlay.
 func (n *Node) overlayConfig(uses []scope.Use) overlay.Config {
 	c := overlay.Config{
 		Key: n.cfg.Key, Network: n.cfg.Network, Prefix: protocolPrefix(n.network), Member: n.records,
@@ -334,34 +338,36 @@ func (n *Node) overlayConfig(uses []scope.Use) overlay.Config {
 	return c
 }
 
-// wall is the clock that others' times are compared with.
+// wall is the clock to compare with the times of other nodes: now plus
+// Config.ClockOffset.
 func (n *Node) wall(now time.Time) time.Time { return now.Add(n.cfg.ClockOffset) }
 
 // ID is the node's peer ID.
 func (n *Node) ID() peer.ID { return n.overlay.Host.ID() }
 
-// Overlay is the node's place among the others: its host, streams of further
-// protocols, and what it costs. It ends with the node.
+// Overlay is the node's libp2p part: its host, streams of further protocols,
+// and its traffic counts. It ends with the node.
 func (n *Node) Overlay() *overlay.Overlay { return n.overlay }
 
 // NetworkID is the ID in the node's protocol names.
 func (n *Node) NetworkID() string { return n.network }
 
 // Ready is closed once every bootstrap peer has been tried and a holder has
-// accepted the node's record, or nobody is there to accept it. A node that
+// accepted the node's record, or there is no holder to accept it. A node that
 // publishes nothing is ready once it has looked holders up.
 func (n *Node) Ready() <-chan struct{} { return n.ready }
 
-// Flooded is how many records and datagrams of peers were refused since they sent
-// too many.
+// Flooded is the number of records and datagrams refused from peers over their
+// rate limit.
 func (n *Node) Flooded() uint64 { return n.rates.Refused() }
 
-// Kick makes the node publish as soon as the pace allows: a stream that is new
-// or gone at once, all else half a second after the last time.
+// Kick makes the node publish as soon as the pace allows: a new or ended stream
+// at once, every other change half a second after the last time.
 func (n *Node) Kick() { n.publisher.Kick() }
 
-// servers are the listed servers, this node perhaps among them, in the order of
-// their IDs, or nil if none are listed. It sees to it that they can be dialled.
+// servers are the listed servers, possibly including this node, in the order of
+// their IDs, or nil if none are listed. It adds their addresses to the
+// peerstore.
 func (n *Node) servers() []peer.ID {
 	if !n.cfg.Discovery.Listed() {
 		return nil
@@ -386,8 +392,8 @@ func (n *Node) self() peer.ID {
 	return n.ID()
 }
 
-// Holders are the nodes that hold topic as far as this one knows, closest
-// first, this one included if it is among them.
+// Holders are the nodes that hold topic as far as this node knows, closest
+// first, including this one if it is among them.
 func (n *Node) Holders(topic Topic) []peer.ID {
 	if topic == CapacityTopic() {
 		topic = n.sharding.Home()
@@ -400,9 +406,9 @@ func (n *Node) Holders(topic Topic) []peer.ID {
 	return directory.Closest(kb.ConvertKey(topic.Key(n.network)), list)
 }
 
-// sweep drops what has run out, once a second, for the watchers' sake, and
-// notices when the process was stopped for a while: what it holds is stale
-// then, and it has to ask others again.
+// sweep drops expired records once a second, so that watchers see them go. It
+// also detects that the process was suspended for a while: its records are
+// stale then, and it has to ask others again.
 func (n *Node) sweep(ctx context.Context) error {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
@@ -420,7 +426,7 @@ func (n *Node) sweep(ctx context.Context) error {
 	}
 }
 
-// event tells Config.Event of something, as of now.
+// event passes an event to Config.Event, with the current time.
 func (n *Node) event(e event.Event) {
 	if n.cfg.Event != nil {
 		e.Time = time.Now()
@@ -442,7 +448,7 @@ func (n *Node) down(id peer.ID, err error) {
 }
 
 // announce closes ready once every way to join has been tried and a holder has
-// accepted the record, or nobody is there to do so. A node without records is
+// accepted the record, or there is none to do so. A node without records is
 // ready once it has looked holders up.
 func (n *Node) announce(ctx context.Context) error {
 	select {

@@ -22,8 +22,8 @@ import (
 	"weir/capacity/ledger"
 )
 
-// Tests that run in parallel wait for their networks most of the time. With six
-// at once some that count requests failed on a busy machine.
+// Parallel tests wait for their networks most of the time. With six at once,
+// some that count requests failed on a busy machine.
 const atOnce = "4"
 
 func TestMain(m *testing.M) {
@@ -37,7 +37,7 @@ func TestMain(m *testing.M) {
 // testHome is where nodes without a region publish.
 var testHome = ShardTopic("", "")
 
-// patience is how long a test waits for what should come soon.
+// patience is how long a test waits for a condition that should hold soon.
 const patience = time.Minute
 
 // eventually waits until check returns nil, and fails the test with its last
@@ -47,7 +47,7 @@ func eventually(t testing.TB, check func() error) {
 	within(t, patience, check)
 }
 
-// within is eventually for what may take longer.
+// within is eventually with a limit of its own.
 func within(t testing.TB, limit time.Duration, check func() error) {
 	t.Helper()
 	deadline := time.After(limit)
@@ -116,8 +116,7 @@ type testNode struct {
 	stop func()
 }
 
-// carry makes the node publish that it is the origin of the streams, and no
-// other.
+// carry makes the node publish itself as the origin of exactly these streams.
 func (n *testNode) carry(names ...string) {
 	n.mu.Lock()
 	n.streams = nil
@@ -242,7 +241,7 @@ func newTestNetworkOf(t testing.TB, size int, each func(i int, n *testNode), cha
 	return nodes
 }
 
-// inspect returns of how many nodes a snapshot shows the record.
+// inspect returns the number of nodes whose records a snapshot shows.
 func (n *testNode) inspect(t testing.TB) int {
 	t.Helper()
 	changes, err := n.Reader.Snapshot(t.Context(), CapacityTopic())
@@ -256,7 +255,8 @@ func (n *testNode) inspect(t testing.TB) int {
 	return len(seen)
 }
 
-// sees reports whose records a query from n misses.
+// sees returns an error that names the nodes whose records a query from n
+// misses.
 func (n *testNode) sees(topic Topic, nodes []*testNode) error {
 	a, err := n.Find(context.Background(), topic, capacity.Need{Purpose: capacity.View}, nil)
 	if err != nil {

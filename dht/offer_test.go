@@ -24,8 +24,8 @@ import (
 // bytesPerPlacement is the aim for one placement, its reservation included.
 const bytesPerPlacement = 4_000
 
-// Whoever holds nothing is offered digests, and has the record from the node
-// that it takes.
+// A client, which holds nothing, is offered digests and gets the record from
+// the node it takes.
 func TestPlaceByDigests(t *testing.T) {
 	nodes := newTestNetwork(t, 10)
 	seeker := newClient(t, nodes)
@@ -53,7 +53,7 @@ func TestPlaceByDigests(t *testing.T) {
 	if d.Bytes > bytesPerPlacement {
 		t.Errorf("%d bytes for one placement", d.Bytes)
 	}
-	// A seeker that holds another version of the policy judges for itself.
+	// A seeker with another version of the policy applies it itself.
 	other := policy.Default()
 	other.Version = 7
 	judge, err := policy.Compile(other)
@@ -67,7 +67,7 @@ func TestPlaceByDigests(t *testing.T) {
 	}
 }
 
-// offering is a holder that offers what f returns.
+// offering is a holder that offers the result of f.
 func offering(f func() []*pb.Digest) network.StreamHandler {
 	return answer(func(peer.ID, *pb.Request) *pb.Response {
 		d := f()
@@ -75,8 +75,8 @@ func offering(f func() []*pb.Digest) network.StreamHandler {
 	})
 }
 
-// A holder can offer what it likes: nothing that it made up is used, and those
-// that another holder offers are found in spite of it.
+// A holder may offer anything: no invented offer is used, and the offers of
+// another holder are found in spite of it.
 func TestPlaceInSpiteOfALyingHolder(t *testing.T) {
 	best := []float32{1, 1, 1, 1}
 	cases := []struct {
@@ -141,8 +141,9 @@ func TestPlaceInSpiteOfALyingHolder(t *testing.T) {
 	}
 }
 
-// What comes with a lease is used only if it is the target's own, newest and
-// fit; otherwise the lease goes back and the next is tried.
+// The record that comes with a lease is used only if it is the target's own,
+// newest and fit; otherwise the lease is released and the next candidate is
+// tried.
 func TestLeaseWithABadRecord(t *testing.T) {
 	stranger := newKey(t)
 	cases := []struct {

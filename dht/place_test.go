@@ -67,7 +67,7 @@ func view() capacity.Need {
 }
 
 // fakeTarget is in the network of nodes, has a record there, and answers
-// reservations by reply; nil never answers.
+// reservations by reply; with nil it never answers.
 func fakeTarget(t *testing.T, nodes []*testNode, reply func(f *fake, from peer.ID, req *pb.Reserve) *pb.ReserveResponse) (*fake, *clerk) {
 	t.Helper()
 	var f *fake
@@ -77,7 +77,7 @@ func fakeTarget(t *testing.T, nodes []*testNode, reply func(f *fake, from peer.I
 	return f, c
 }
 
-// others are the IDs of nodes but those in keep.
+// others are the IDs of nodes except those in keep.
 func others(nodes []*testNode, keep ...peer.ID) []peer.ID {
 	var list []peer.ID
 	for _, n := range nodes {
@@ -88,7 +88,7 @@ func others(nodes []*testNode, keep ...peer.ID) []peer.ID {
 	return list
 }
 
-// Of two candidates one hangs: the other is used, at once.
+// If one of two candidates hangs, the other is used at once.
 func TestPlaceDoesNotWaitForAHungCandidate(t *testing.T) {
 	nodes := newTestNetwork(t, 3)
 	hung, clerk := fakeTarget(t, nodes, func(*fake, peer.ID, *pb.Reserve) *pb.ReserveResponse { return nil })
@@ -107,7 +107,7 @@ func TestPlaceDoesNotWaitForAHungCandidate(t *testing.T) {
 	if i < 0 || d.Reservations[i].Reason == "" || d.Reservations[i].Lease != "" {
 		t.Errorf("the hung one is not explained: %+v", d.Reservations)
 	}
-	// It may have heard the request: it is told that nothing comes of it.
+	// The hung candidate may have received the request: it gets a release.
 	eventually(t, func() error {
 		if reserved, released := clerk.seen(); len(reserved) != 1 || !slices.Equal(reserved, released) {
 			return fmt.Errorf("reserved %v, released %v", reserved, released)
@@ -116,7 +116,7 @@ func TestPlaceDoesNotWaitForAHungCandidate(t *testing.T) {
 	})
 }
 
-// All candidates hang: the error comes within the bounds, and says so.
+// If all candidates hang, the error comes within the bounds and says so.
 func TestPlaceGivesUp(t *testing.T) {
 	nodes := newTestNetwork(t, 1)
 	fakeTarget(t, nodes, func(*fake, peer.ID, *pb.Reserve) *pb.ReserveResponse { return nil })
@@ -136,7 +136,7 @@ func TestPlaceGivesUp(t *testing.T) {
 	}
 }
 
-// Who is slow is waited for, if there is nobody else.
+// A slow candidate is waited for if there is no other.
 func TestPlaceWaitsForTheSlow(t *testing.T) {
 	nodes := newTestNetwork(t, 1)
 	slow, _ := fakeTarget(t, nodes, func(f *fake, from peer.ID, req *pb.Reserve) *pb.ReserveResponse {
@@ -154,7 +154,7 @@ func TestPlaceWaitsForTheSlow(t *testing.T) {
 	}
 }
 
-// A lease that comes when another was chosen already is given back.
+// A lease that arrives after another was chosen is released.
 func TestLateLeaseIsReleased(t *testing.T) {
 	nodes := newTestNetwork(t, 2)
 	decided := make(chan struct{})
@@ -178,9 +178,10 @@ func TestLateLeaseIsReleased(t *testing.T) {
 	}
 }
 
-// Of two that give a lease the one is taken that is better off by now, whoever
-// answers first and whatever its record said; the other gets its lease back. One
-// whose use fails the policy, or makes no sense, is not taken at all.
+// Of two leases, the placement uses the one of the target that is better off
+// now, whichever answers first and whatever its record said; the other is
+// released. A target whose current use fails the policy, or is invalid, is not
+// used at all.
 func TestPlaceTakesTheBetterLease(t *testing.T) {
 	for _, c := range []struct {
 		name     string
@@ -244,8 +245,8 @@ func TestPlaceTakesTheBetterLease(t *testing.T) {
 	}
 }
 
-// Refused by one, the next is tried; refused by all, the reason is theirs. A
-// lease that is not what was asked for is none.
+// After one refusal the next candidate is tried; after all, the reason is that
+// of the candidates. A lease that differs from the request does not count.
 func TestPlaceAfterRefusals(t *testing.T) {
 	nodes := newTestNetwork(t, 1)
 	refuse := func(*fake, peer.ID, *pb.Reserve) *pb.ReserveResponse {
@@ -290,7 +291,7 @@ func TestPlaceWithoutCandidates(t *testing.T) {
 	if !errors.As(err, &refusal) || refusal.Reason != NoCandidates || d.Refused != NoCandidates {
 		t.Errorf("nobody left: %v", err)
 	}
-	// One that does not fit: the rule is the reason.
+	// No candidate fits: the rule is the reason.
 	for i := range 10 {
 		if _, err := nodes[1].ledger.Reserve(time.Now(), capacity.Request{ID: fmt.Sprint(i), From: nodes[0].ID(), Need: view()}); err != nil {
 			t.Fatal(err)
@@ -319,7 +320,7 @@ func TestPlaceWithoutCandidates(t *testing.T) {
 	}
 }
 
-// A node may be its own target, if its policy lets it.
+// A node may be its own target, if its policy allows it.
 func TestPlaceOnOneself(t *testing.T) {
 	pol := policy.Default()
 	pol.Filter = slices.DeleteFunc(pol.Filter, func(r policy.Rule) bool { return r.Name == "self" })
@@ -345,7 +346,7 @@ func TestPlaceOnOneself(t *testing.T) {
 	}
 }
 
-// A decision is what people are shown: its keys are fixed.
+// A decision is shown to people: its keys are fixed.
 func TestDecisionJSON(t *testing.T) {
 	nodes := newTestNetwork(t, 3)
 	_, d, err := nodes[0].Place(t.Context(), CapacityTopic(), view(), nil)
@@ -367,8 +368,8 @@ func TestDecisionJSON(t *testing.T) {
 	}
 }
 
-// Many placements at once neither oversubscribe a node nor make anyone take
-// the others for dead.
+// Many concurrent placements neither oversubscribe a node nor make a node
+// suspect the others.
 func TestManyPlacementsAtOnce(t *testing.T) {
 	nodes := newTestNetwork(t, 5)
 	const seekers, room = 200, 4 * 10
@@ -403,7 +404,8 @@ func TestManyPlacementsAtOnce(t *testing.T) {
 			t.Errorf("%d leases from %s, which has room for 10", n, target)
 		}
 	}
-	// Each seeker may hold two leases for a moment, so not every place is found.
+	// Each seeker may hold two leases for a moment, so not every place is
+	// found.
 	if sum > room || sum < room/2 {
 		t.Errorf("%d of %d places given; refused %v", sum, room, refused)
 	}
@@ -420,8 +422,8 @@ func TestManyPlacementsAtOnce(t *testing.T) {
 	}
 }
 
-// Where everybody was asked and refused, a placement is refused: there is
-// nobody further away to ask.
+// If every node was asked and refused, a placement is refused: there is no node
+// further away to ask.
 func TestPlaceEndsWhenAllRefuse(t *testing.T) {
 	for _, mode := range []directory.Mode{directory.Pull, directory.Push} {
 		list := &serverList{}

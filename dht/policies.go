@@ -12,7 +12,7 @@ import (
 	"weir/dht/policysync"
 )
 
-// policyConfig wires the spread of policies to the network.
+// policyConfig wires a [policysync.Sync] to this node.
 func (n *Node) policyConfig() policysync.Config {
 	return policysync.Config{
 		Operator: n.cfg.Operator,

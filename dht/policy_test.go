@@ -20,7 +20,7 @@ import (
 	"weir/dht/policysync"
 )
 
-// A sheet is what a test's node was told to apply.
+// A sheet records the policies that a test's node was told to apply.
 type sheet struct {
 	mu      sync.Mutex
 	applied []uint64
@@ -41,8 +41,8 @@ func (s *sheet) got() string {
 
 const somePolicy = "name: some\nfilter:\n  - {name: room, expr: r.sessions_free >= 1}\nscore:\n  - {name: headroom, expr: 1 - r.stress}\n"
 
-// A policy that is pushed at one node is applied by all, each version once; who
-// was away catches up; what the operator has not signed goes nowhere.
+// A policy pushed at one node is applied by all, each version once; an absent
+// node catches up; a policy that the operator has not signed does not spread.
 func TestPolicySpreads(t *testing.T) {
 	t.Parallel()
 	operator, stranger := newKey(t), newKey(t)
@@ -76,7 +76,7 @@ func TestPolicySpreads(t *testing.T) {
 		t.Fatal(err)
 	}
 	all("[1]")
-	if _, err := nodes[0].Policies.Push(version(5)); err != nil { // a gap does not matter
+	if _, err := nodes[0].Policies.Push(version(5)); err != nil { // a gap in versions does not matter
 		t.Fatal(err)
 	}
 	all("[1 5]")
@@ -92,7 +92,8 @@ func TestPolicySpreads(t *testing.T) {
 	if _, err := nodes[1].Policies.Push(forged); !errors.Is(err, capacity.ErrForged) {
 		t.Errorf("a stranger's: %v", err)
 	}
-	// A peer that offers it is told why it is not taken, and gets the right one.
+	// A peer that offers another policy gets the reason why it is not taken,
+	// and the right one.
 	resp := nodes[1].Policies.Answer(nodes[2].ID(), &pb.PolicyExchange{Version: 9, Sealed: forged})
 	if !strings.Contains(resp.Error, "signed by") || resp.Version != 5 {
 		t.Errorf("a stranger's, offered: %v", resp)
@@ -111,8 +112,8 @@ func TestPolicySpreads(t *testing.T) {
 	})
 }
 
-// A policy is in the DHT itself, where a node finds it that has it from nobody,
-// and nothing else can be put there.
+// A policy is stored in the DHT itself, where a node finds it without a peer
+// that has it, and the DHT stores nothing else.
 func TestPolicyIsInTheDHT(t *testing.T) {
 	t.Parallel()
 	operator, stranger := newKey(t), newKey(t)
@@ -132,7 +133,7 @@ func TestPolicyIsInTheDHT(t *testing.T) {
 	if _, err := nodes[0].Policies.Push(two); err != nil {
 		t.Fatal(err)
 	}
-	// A node of the network that speaks directory.Kademlia and nothing else.
+	// A node of the network that speaks kad-dht and nothing else.
 	o, err := overlay.New(overlay.Config{
 		Key: newKey(t), Prefix: protocolPrefix(nodes[0].NetworkID()), Client: true,
 		Values: kaddht.Validator(policysync.Validator{Operator: id}),
@@ -169,12 +170,12 @@ func TestPolicyIsInTheDHT(t *testing.T) {
 		want  string
 	}{
 		"a stranger's policy":            {policysync.Key(id), seal(9, stranger), "signed by"},
-		"an older one":                   {policysync.Key(id), seal(1, operator), ""}, // kad-dht does not tell that nobody kept it
+		"an older one":                   {policysync.Key(id), seal(1, operator), ""}, // kad-dht does not report that no peer kept it
 		"something else":                 {policysync.Key(id), []byte("x"), "malformed"},
 		"a policy under another's key":   {policysync.Key(idOf(t, stranger)), two, "only the operator's policy"},
 		"a value under a key of no kind": {"/pk/x", []byte("x"), "only the operator's policy"},
 	} {
-		// Past our own validator, as a peer would that has none.
+		// Bypass our own validator, as a peer without one would.
 		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
 		err := kad.PutValue(ctx, put.key, put.value)
 		cancel()

@@ -22,7 +22,8 @@ import (
 // ProvisionFeature is in the records of nodes that start servers.
 const ProvisionFeature = holder.ProvisionFeature
 
-// newProvisioners wires who starts servers, and how they are asked.
+// newProvisioners wires the client and server side of provisioning to this
+// node.
 func (n *Node) newProvisioners() *scale.Provisioners {
 	return &scale.Provisioners{
 		Self: n.ID(),
@@ -46,7 +47,7 @@ func (n *Node) provisioners(ctx context.Context, region string) ([]peer.ID, erro
 	topic := ProvisionTopic(region)
 	answer, err := n.Seeker.Find(ctx, topic, capacity.Need{}, nil)
 	if err != nil {
-		return nil, err // that nobody answers is not that there is nobody
+		return nil, err // no answer does not mean that there is none
 	}
 	var list []peer.ID
 	if n.cfg.Provisioner.Serves(region) {

@@ -24,7 +24,7 @@ import (
 
 var nobodyHasRoom = capacity.Need{Purpose: capacity.View, Stream: "demo", Uplink: 1}
 
-// asked counts who asked a provisioner for what.
+// asked counts the requests for servers by seeker and server.
 type asked struct {
 	mu     sync.Mutex
 	starts int
@@ -37,7 +37,7 @@ func (a *asked) counts() (starts, leaves int) {
 	return a.starts, a.leaves
 }
 
-// provisions makes c that of a provisioner that says yes to all.
+// provisions configures c as a provisioner that accepts every request.
 func (a *asked) provisions(c *Config, regions ...string) {
 	c.Provisioner = &scale.Provisioner{
 		Regions: regions,
@@ -59,8 +59,8 @@ func (a *asked) provisions(c *Config, regions ...string) {
 	}
 }
 
-// newProvisionNetwork is a network whose first nodes are provisioners of region,
-// each of which knows of all.
+// newProvisionNetwork runs a network whose first nodes are provisioners of
+// region, each of which knows all others.
 func newProvisionNetwork(t *testing.T, size, provisioners int, region string) (nodes []*testNode, tasks map[peer.ID]*asked, order []peer.ID) {
 	t.Helper()
 	tasks = make(map[peer.ID]*asked)
@@ -92,8 +92,8 @@ func newProvisionNetwork(t *testing.T, size, provisioners int, region string) (n
 	return nodes, tasks, order
 }
 
-// However many seekers there are, all ask the same provisioner, and the next one
-// once that is gone.
+// However many seekers there are, all ask the same provisioner, and the next
+// one once that has gone.
 func TestOneProvisionerIsElected(t *testing.T) {
 	nodes, tasks, order := newProvisionNetwork(t, 5, 3, "eu")
 	var all sync.WaitGroup
@@ -117,7 +117,7 @@ func TestOneProvisionerIsElected(t *testing.T) {
 			t.Errorf("provisioner %d was asked %d times for a server and %d times for leave, want %d of each", i, starts, leaves, want)
 		}
 	}
-	// What is refused is refused, and nobody else is asked.
+	// A refusal is final: no other provisioner is asked.
 	var refusal *capacity.Refusal
 	if _, err := nodes[4].Provisioners.Provision(t.Context(), "eu", nobodyHasRoom, "no"); !errors.As(err, &refusal) || refusal.Reason != scale.ProvisioningFailed || refusal.RetryAfter != time.Minute {
 		t.Errorf("Provision = %v", err)
@@ -148,7 +148,8 @@ func TestOneProvisionerIsElected(t *testing.T) {
 	}
 }
 
-// A seeker that knows of one provisioner only is told of the closer one, once.
+// A seeker that knows only one provisioner is redirected to the closer one,
+// once.
 func TestProvisionerNamesACloserOne(t *testing.T) {
 	nodes, tasks, order := newProvisionNetwork(t, 3, 2, "eu")
 	byID := make(map[peer.ID]*testNode)
@@ -182,7 +183,7 @@ func TestProvisionerNamesACloserOne(t *testing.T) {
 			t.Errorf("provisioner %d was asked %d times", i, starts)
 		}
 	}
-	// Nobody else serves requests at all.
+	// Other nodes do not serve the protocol at all.
 	if _, err := seeker.askProvisioner(t.Context(), seeker.ID(), request(false)); err == nil {
 		t.Error("a node asked itself")
 	}
@@ -191,7 +192,8 @@ func TestProvisionerNamesACloserOne(t *testing.T) {
 	}
 }
 
-// Who does not say that it starts servers is not taken for one who does.
+// A node without the feature in its record is not accepted in the provision
+// topic.
 func TestProvisionTopicHoldsProvisioners(t *testing.T) {
 	topic := ProvisionTopic("eu")
 	for _, c := range []struct {
@@ -231,8 +233,8 @@ func TestProvisionFramesAreAsEver(t *testing.T) {
 	}
 }
 
-// Whatever is asked, the answer fits, and a server is started for a region
-// served only.
+// Every answer fits its limit, and a server is started only for a region that
+// is served.
 func FuzzServeProvision(f *testing.F) {
 	var task asked
 	node := newTestNode(f, func(c *Config) {
@@ -271,7 +273,7 @@ func FuzzServeProvision(f *testing.F) {
 	})
 }
 
-// Whatever a provisioner answers, the seeker gets by.
+// No answer of a provisioner breaks the seeker.
 func FuzzProvisionAnswer(f *testing.F) {
 	node := newTestNode(f, func(c *Config) { c.Listen = nil })
 	for _, m := range []*pb.ProvisionResponse{

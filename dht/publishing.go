@@ -16,7 +16,7 @@ import (
 	"weir/dht/vivaldi"
 )
 
-// publishing is what a [publish.Publisher] works with in this node.
+// publishing wires a [publish.Publisher] to this node.
 func (n *Node) publishing(self peer.ID) publish.Config {
 	var provisions []string
 	if p := n.cfg.Provisioner; p != nil {
@@ -53,7 +53,7 @@ func (n *Node) advertise(ctx context.Context, p peer.ID, entries []*pb.Entry) (*
 	return resp.GetAdvertise(), rtt, nil
 }
 
-// acked takes in what p, a holder, answered to records.
+// acked takes in the reply of p, a holder, to records.
 func (n *Node) acked(p peer.ID, reply *pb.AdvertiseReply, rtt time.Duration, accepted bool) {
 	n.peers.Answered(p, rtt)
 	n.overlay.Coords.Observe(p, vivaldi.FromWire(reply.Coordinate), rtt)
@@ -63,7 +63,7 @@ func (n *Node) acked(p peer.ID, reply *pb.AdvertiseReply, rtt time.Duration, acc
 	n.meet(p, reply.Closer)
 }
 
-// meet checks holders that another one named: only those that answer count.
+// meet checks holders that a peer named: only those that answer count.
 func (n *Node) meet(from peer.ID, named []*pb.Peer) {
 	for _, w := range named[:min(len(named), holding.MaxCloser)] {
 		ai, err := w.AddrInfo()
@@ -89,7 +89,7 @@ func (n *Node) meet(from peer.ID, named []*pb.Peer) {
 	}
 }
 
-// holdingConfig is what a [holding.Holder] works with in this node.
+// holdingConfig wires a [holding.Holder] to this node.
 func (n *Node) holdingConfig(self peer.ID) holding.Config {
 	return holding.Config{
 		ID: self, NetworkID: n.network, Directory: n.dir, Sharding: n.sharding, Table: n.table, Doubts: n.doubts, Rates: &n.rates,
@@ -100,7 +100,7 @@ func (n *Node) holdingConfig(self peer.ID) holding.Config {
 	}
 }
 
-// newDatagrams wires what comes by datagram to the publisher and the holder.
+// newDatagrams wires received datagrams to the publisher and the holder.
 func (n *Node) newDatagrams() *datagram.Exchange {
 	return datagram.New(datagram.Config{
 		NetworkID: n.network, Protocol: n.records + "/datagram", Traffic: n.overlay.Traffic, Conns: n.overlay.Host.Network().ConnsToPeer,

@@ -13,8 +13,8 @@ import (
 	"time"
 )
 
-// constants are the named constants of packages of this module, which it reads
-// as they are asked for. Types play no part: a duration is its nanoseconds.
+// constants are the named constants of packages of this module, parsed on
+// demand. Types are ignored: a duration is its nanoseconds.
 type constants struct {
 	t     *testing.T
 	decls map[string]map[string]ast.Expr // by package and name
@@ -62,7 +62,7 @@ func (c *constants) load(pkg string) map[string]ast.Expr {
 	return names
 }
 
-// value is that of e in pkg, or nil if this test cannot tell.
+// value is the value of e in pkg, or nil if this test cannot tell.
 func (c *constants) value(pkg string, e ast.Expr) constant.Value {
 	switch e := e.(type) {
 	case *ast.BasicLit:
@@ -97,7 +97,7 @@ func (c *constants) value(pkg string, e ast.Expr) constant.Value {
 	return nil
 }
 
-// written is a value as the README writes it: "1,024", "96 KiB", "500 ms".
+// written parses a value as the README writes it: "1,024", "96 KiB", "500 ms".
 func written(s string) constant.Value {
 	number, unit, _ := strings.Cut(strings.ReplaceAll(s, ",", ""), " ")
 	v := constant.MakeFromLiteral(number, token.FLOAT, 0)
@@ -110,7 +110,7 @@ func written(s string) constant.Value {
 	return constant.BinaryOp(v, token.MUL, constant.MakeInt64(scale))
 }
 
-// The README's constants, messages and protocols are those of the code.
+// The README's constants, messages and protocols match the code.
 func TestREADMEIsTrue(t *testing.T) {
 	b, err := os.ReadFile("README.md")
 	if err != nil {

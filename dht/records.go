@@ -21,18 +21,19 @@ import (
 const (
 	maxReason = 256 // bytes of a reason given
 
-	// For the connection manager, should there be too many connections: a
-	// publisher, or a holder of ours, is worth more than any other peer.
+	// Tags for the connection manager, should there be too many connections: a
+	// publisher, or one of this node's holders, is worth more than any other
+	// peer.
 	publisherTag, holderTag = "weir-publisher", "weir-holder"
 	peerWeight              = 50
 
-	watchBeat = 5 * time.Second // an idle watch says so this often
+	watchBeat = 5 * time.Second // interval of the heartbeat of an idle watch
 )
 
 var errBusy = fmt.Errorf("%w: too many requests at once", ErrBusy)
 
 // ErrBusy means that a node has no place for one more request of its kind now.
-// That says nothing of what it holds.
+// It says nothing about the records that the node holds.
 var ErrBusy = holding.ErrBusy
 
 // serveRecords answers one request of /records/1.
@@ -85,8 +86,8 @@ func errorReply(err error) *pb.Response {
 	return &pb.Response{Error: clip(err.Error(), maxReason), Busy: errors.Is(err, ErrBusy)}
 }
 
-// serveWatch sends what is held in a topic, a marker and every change, until
-// the watcher goes, or is too slow to take what there is.
+// serveWatch sends the records held in a topic, a marker and every change,
+// until the watcher leaves or is too slow to read them.
 func (n *Node) serveWatch(s network.Stream, from peer.ID, req *pb.Watch) {
 	refuse := func(err error) {
 		_ = s.SetWriteDeadline(time.Now().Add(overlay.ServeTimeout))
@@ -114,8 +115,8 @@ func (n *Node) serveWatch(s network.Stream, from peer.ID, req *pb.Watch) {
 	defer n.table.Unwatch(w)
 	defer func() { _ = s.Reset() }()
 
-	// The watcher has nothing more to say: whatever comes ends the watch.
-	// This goroutine ends with the Reset above.
+	// The watcher sends nothing more: any input ends the watch. This goroutine
+	// ends with the Reset above.
 	_ = s.SetReadDeadline(time.Time{})
 	gone := make(chan struct{})
 	if !n.overlay.Go(func() {
@@ -166,8 +167,7 @@ func (n *Node) serveWatch(s network.Stream, from peer.ID, req *pb.Watch) {
 	}
 }
 
-// serveFetch answers with this node's own records, and with what it says of
-// itself.
+// serveFetch answers with this node's own records and its status.
 func (n *Node) serveFetch(req *pb.Fetch) *pb.Response {
 	now := time.Now()
 	reply := &pb.FetchReply{
@@ -184,7 +184,7 @@ func (n *Node) serveFetch(req *pb.Fetch) *pb.Response {
 	return &pb.Response{Op: &pb.Response_Fetch{Fetch: reply}}
 }
 
-// fetched are the own records that req asks for.
+// fetched returns the node's own records that req asks for.
 func (n *Node) fetched(req *pb.Fetch) [][]byte {
 	if req.Topic == "" {
 		return n.publisher.Sealed(min(int(req.Max), inspect.MaxFetch))

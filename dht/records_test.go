@@ -30,7 +30,7 @@ import (
 	"weir/dht/vivaldi"
 )
 
-// What a holder does not take in, and the reason it gives.
+// Records that a holder refuses, and the reason it gives.
 func TestHolderRefusesBadRecords(t *testing.T) {
 	node := newTestNode(t, nil)
 	f := newFake(t, node.info(), nil)
@@ -141,7 +141,7 @@ func TestHolderRefusesBadRequests(t *testing.T) {
 	}
 }
 
-// What is no request at all ends the stream, and nothing else.
+// Invalid requests end their stream, and nothing else.
 func TestHolderSurvivesHostileStreams(t *testing.T) {
 	node := newTestNode(t, nil)
 	f := newFake(t, node.info(), nil)
@@ -176,7 +176,8 @@ func TestHolderSurvivesHostileStreams(t *testing.T) {
 // ask is a query that any node answers.
 var ask = &pb.Request{Op: &pb.Request_Query{Query: &pb.Query{Topic: string(testHome), Need: &cpb.Need{}}}}
 
-// One peer takes up so many places and no more, is told so, and gives them back.
+// A peer gets a bounded number of concurrent requests, is told when it has
+// reached it, and frees its places afterwards.
 func TestRequestsPerPeerAreBounded(t *testing.T) {
 	node := newTestNode(t, nil)
 	f := newFake(t, node.info(), nil)
@@ -203,7 +204,7 @@ func TestRequestsPerPeerAreBounded(t *testing.T) {
 	})
 }
 
-// Streams that say nothing take nobody's place, not even their own peer's.
+// Silent streams take no place of other peers or of their own.
 func TestSilentStreamsKeepNobodyOut(t *testing.T) {
 	node := newTestNode(t, nil)
 	f := newFake(t, node.info(), nil)
@@ -235,8 +236,8 @@ func TestSilentStreamsKeepNobodyOut(t *testing.T) {
 	}
 }
 
-// A peer that floods a holder with records has so many taken, whichever way it
-// sends them, and others notice nothing.
+// A holder accepts a bounded number of records from a flooding peer, by stream
+// or datagram, and others notice nothing.
 func TestRecordsPerPeerAreBounded(t *testing.T) {
 	node := newTestNode(t, nil)
 	f := newFake(t, node.info(), nil)
@@ -272,7 +273,7 @@ func TestRecordsPerPeerAreBounded(t *testing.T) {
 	if taken != holder.RecordRate {
 		t.Errorf("%d taken a second later, want %d", taken, holder.RecordRate)
 	}
-	// It has no more to send by datagram, or by handing over, either.
+	// Its rate is used up for datagrams and hand-overs as well.
 	b, err := proto.MarshalOptions{}.MarshalAppend(datagram.Prefix(node.network), &pb.Datagram{Entries: []*pb.Entry{entry()}})
 	if err != nil {
 		t.Fatal(err)
@@ -288,7 +289,8 @@ func TestRecordsPerPeerAreBounded(t *testing.T) {
 	f.advertise(t, node)
 }
 
-// A holder whose places for watchers are taken says so, and watches itself.
+// A holder whose places for watchers are taken says so, and can still watch its
+// own table.
 func TestBusyHolderIsNoEmptyOne(t *testing.T) {
 	node := newTestNetwork(t, 1)[0]
 	client := newClient(t, []*testNode{node})
@@ -315,8 +317,8 @@ func TestBusyHolderIsNoEmptyOne(t *testing.T) {
 	})
 }
 
-// A query answers with what fits only, sixteen at most, never always the same
-// ones, and says what it left out.
+// A query answers with as many fitting records as allowed, sixteen at most, a
+// varying sample, and counts those it left out.
 func TestQuerySamples(t *testing.T) {
 	node := newTestNode(t, nil)
 	asker := newFake(t, node.info(), nil)
@@ -362,7 +364,7 @@ func TestQuerySamples(t *testing.T) {
 	}
 }
 
-// Whoever gets an acknowledgement learns of the holders it did not know.
+// A publisher learns from acknowledgements of holders that it did not know.
 func TestAcknowledgementNamesCloserHolders(t *testing.T) {
 	nodes := newTestNetwork(t, 4)
 	f := newFake(t, nodes[0].info(), nil)
@@ -386,10 +388,10 @@ func TestAcknowledgementNamesCloserHolders(t *testing.T) {
 	}
 }
 
-// A holder that another one names counts once it has proven to be one.
+// A holder that a peer names counts once it has proven to be one.
 func TestNamedHoldersAreVerified(t *testing.T) {
 	nodes := newTestNetwork(t, 2)
-	stranger := newTestNode(t, nil) // of this network, but nobody has told
+	stranger := newTestNode(t, nil) // of this network, but not announced
 	ghost := idOf(t, newKey(t))
 	nodes[0].meet(nodes[1].ID(), []*pb.Peer{
 		{Id: []byte("no peer ID")},
@@ -435,8 +437,8 @@ func TestFetchReturnsANodesOwnRecords(t *testing.T) {
 	}
 }
 
-// A node of another network has other protocols: it is no member, and what it
-// says is not heard.
+// A node of another network has other protocols: it is no member, and its
+// messages are ignored.
 func TestOtherNetworksAreStrangers(t *testing.T) {
 	node := newTestNode(t, nil)
 	node.run(t)
@@ -459,8 +461,8 @@ func TestOtherNetworksAreStrangers(t *testing.T) {
 	}
 }
 
-// The golden file is what a request looks like on the wire, so that a change
-// of the protocol shows.
+// The golden file is a request's wire format, so that a change of the protocol
+// shows.
 func TestWireFormat(t *testing.T) {
 	req := &pb.Request{Op: &pb.Request_Query{Query: &pb.Query{
 		Topic:   "capacity/*/*",
@@ -477,7 +479,7 @@ func TestWireFormat(t *testing.T) {
 	golden(t, "query.frame", b)
 }
 
-// Likewise, what a holder answers with.
+// The same for the answers of holders.
 func TestWireFormatOfAnswers(t *testing.T) {
 	digest := holding.DigestToWire(time.UnixMilli(1_700_000_001_000), &holder.Offer{
 		Evaluation: policy.Evaluation{

@@ -44,7 +44,7 @@ func inRegion(nodes []*testNode, region string) []*testNode {
 }
 
 // A node is placed in its own region while there is room, then in another; and
-// one who inspects sees all of them.
+// an inspecting node sees all regions.
 func TestPlacementStaysInTheRegionUntilItIsFull(t *testing.T) {
 	t.Parallel()
 	nodes := newRegions(t, 6, "eu", "us")
@@ -74,10 +74,10 @@ func TestPlacementStaysInTheRegionUntilItIsFull(t *testing.T) {
 		t.Errorf("in us: %v, %+v", err, d)
 	}
 
-	// The region's ledgers fill up before the records say so: every one asked
-	// refuses, and the search goes on elsewhere. The leases of those that lost a
-	// race above are given back in the background, and take room until then; what
-	// is admitted stays, however long the rest takes.
+	// The region's ledgers fill up before the records show it: every candidate
+	// asked refuses, and the search continues elsewhere. Leases that were
+	// granted above but not used are released in the background, and take room
+	// until then; admitted sessions stay, however long the rest takes.
 	for _, n := range eu {
 		eventually(t, func() error {
 			for i := range 10 {
@@ -92,7 +92,7 @@ func TestPlacementStaysInTheRegionUntilItIsFull(t *testing.T) {
 	if err != nil || placed.Candidate.Record.Region != "us" {
 		t.Errorf("with eu full: %v, %+v", err, d)
 	}
-	// Once they do, it need not even ask.
+	// Once the records show it, no candidate needs to be asked.
 	for _, n := range eu {
 		n.Kick()
 	}
@@ -113,13 +113,13 @@ func TestPlacementStaysInTheRegionUntilItIsFull(t *testing.T) {
 	}
 }
 
-// A region with more publishers than a shard takes is split, and nobody gets
-// lost by it. A seeker compares its own shard with another one: if that is less
-// loaded, it goes there, though its own has room.
+// A region with more publishers than a shard takes is split, and every node is
+// still found. A seeker compares its own shard with another one: if that is
+// less loaded, the seeker is placed there, although its own has room.
 func TestCrowdedRegionIsSplit(t *testing.T) {
 	t.Parallel()
 	nodes := newTestNetworkOf(t, 14, func(int, *testNode) {}, func(c *Config) { c.ShardSplit, c.ShardMerge = 8, 2 })
-	// A node that missed the first split notices sees them renewed.
+	// A node that missed the first split notices receives the renewed ones.
 	within(t, directory.NoticeTTL, func() error {
 		for _, n := range nodes {
 			if n.sharding.Home() == testHome || n.sharding.Home() == ShardTopic("test", "") {
@@ -128,7 +128,7 @@ func TestCrowdedRegionIsSplit(t *testing.T) {
 		}
 		return nil
 	})
-	eventually(t, func() error { // they have left the coarse one, of which split notices tell
+	eventually(t, func() error { // they have left the coarse shard, after its split notices
 		for _, n := range nodes {
 			if len(n.table.List(time.Now(), ShardTopic("test", ""))) > 0 {
 				return fmt.Errorf("%s still holds records of the whole region", n.ID())
@@ -162,7 +162,7 @@ func TestCrowdedRegionIsSplit(t *testing.T) {
 	own := nodes[0].sharding.Home()
 	busy := slices.DeleteFunc(slices.Clone(nodes), func(n *testNode) bool { return n.sharding.Home() != own })
 	for _, n := range busy {
-		for i := range 6 { // of 10: nobody would look further for that
+		for i := range 6 { // of 10: still good enough to stop the search there
 			eventually(t, func() error { return n.ledger.Admit(time.Now(), fmt.Sprint("viewer", i), view()) })
 		}
 		n.Kick()
@@ -215,11 +215,11 @@ func TestIndexNamesEachRegionOnce(t *testing.T) {
 	}
 }
 
-// A holder that leaves passes its table on to the one that comes in its place.
+// A leaving holder passes its table to the node that replaces it.
 func TestLeavingHolderHandsOver(t *testing.T) {
 	nodes := newTestNetwork(t, 12)
 	topic := ShardTopic("test", "")
-	eventually(t, func() error { // all agree on who holds, and have a connection
+	eventually(t, func() error { // all agree on the holders and are connected
 		for _, n := range nodes {
 			if h := n.Holders(topic); !slices.Equal(h, nodes[0].Holders(topic)) || len(h) != holder.Replicas {
 				return fmt.Errorf("%s and %s disagree on the holders", n.ID(), nodes[0].ID())
@@ -242,7 +242,8 @@ func TestLeavingHolderHandsOver(t *testing.T) {
 	if err := leaver.Host().Connect(t.Context(), heir.info()); err != nil {
 		t.Fatal(err)
 	}
-	// The heir knows nothing, and nobody will tell it in the meantime.
+	// The successor knows nothing, and no node advertises to it in the
+	// meantime.
 	gone := nodes[0]
 	for _, n := range nodes {
 		if n != leaver && n != heir {
@@ -263,7 +264,8 @@ func TestLeavingHolderHandsOver(t *testing.T) {
 		t.Errorf("the copy lives for %v, the original for %v", left, had)
 	}
 
-	// Others than holders hand nothing over, and nothing forged is taken.
+	// Hand-overs from nodes that are no holders, and forged records, are
+	// refused.
 	copies := func(sealed []byte, ms uint32) *pb.Request {
 		return &pb.Request{Op: &pb.Request_HandOver{HandOver: &pb.HandOver{Topic: string(topic), Copies: []*pb.Copy{{Sealed: sealed, HeldMs: ms}}}}}
 	}

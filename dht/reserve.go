@@ -14,7 +14,7 @@ import (
 	"weir/dht/pb"
 )
 
-// clip makes s fit for a field of a message.
+// clip makes s fit for a message field of most bytes.
 func clip(s string, most int) string { return capacity.Printable(s, most) }
 
 // serveReserve answers one request of /reserve/1 by the node's own ledger.
@@ -37,8 +37,8 @@ func (n *Node) answerReserve(from peer.ID, req *pb.ReserveRequest) (resp *pb.Res
 		if err := topic.CheckAsked(); err != nil {
 			return &pb.ReserveResponse{Error: clip(err.Error(), maxReason)}
 		}
-		// The record as it was before the lease, which may have taken the
-		// last there was.
+		// Take the record as it was before the lease, which may use up the last
+		// room.
 		r, sealed, ok := n.publisher.Published(topic)
 		if !ok {
 			return &pb.ReserveResponse{Refusal: refusalToWire(&capacity.Refusal{
@@ -64,7 +64,8 @@ func (n *Node) answerReserve(from peer.ID, req *pb.ReserveRequest) (resp *pb.Res
 	}
 }
 
-// use is what this node uses now, and in a stream's topic what it does for that.
+// use is the node's current load, encoded; in a stream's topic it includes that
+// stream's.
 func (n *Node) use(topic Topic) []byte {
 	if n.cfg.Sample == nil {
 		return nil

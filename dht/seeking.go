@@ -13,7 +13,7 @@ import (
 	"weir/dht/seek"
 )
 
-// What a search and a placement come to; see package seek.
+// Results of searches and placements; see package seek.
 type (
 	Answer       = seek.Answer
 	Asked        = seek.Asked
@@ -24,14 +24,14 @@ type (
 	Placed       = seek.Placed
 )
 
-// Why nobody was chosen, or a candidate not taken; see package seek.
+// Reasons why no candidate was chosen, or one was not taken; see package seek.
 const (
 	NoCandidates = place.NoCandidates
 	Unreachable  = place.Unreachable
 	NotKnown     = seek.NotKnown
 )
 
-// seeking is what searches and placements need of the node.
+// seeking wires a [seek.Seeker] to this node.
 func (n *Node) seeking(self peer.ID) seek.Config {
 	return seek.Config{
 		ID: self, Client: n.cfg.Client, Publishes: n.cfg.Sample != nil, Discovery: n.cfg.Discovery,
@@ -47,8 +47,8 @@ func (n *Node) seeking(self peer.ID) seek.Config {
 	}
 }
 
-// reachable is an error if clients must not be sent to where a record says that
-// its node is. Other nodes are reached by dials, which are gated themselves.
+// reachable returns a check whose error says that clients must not be sent to
+// the URL in a record. Nodes are reached by dials, which are gated themselves.
 func reachable(gate *scope.Gate) func(need capacity.Need, r *capacity.Record) error {
 	return func(need capacity.Need, r *capacity.Record) error {
 		if need.Purpose == capacity.Cascade || r.URL == "" {

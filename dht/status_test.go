@@ -9,8 +9,8 @@ import (
 	"weir/dht/directory"
 )
 
-// Peers tell what they hold, how their clock is set and how sure they are of
-// their place.
+// Peers report how much they hold, their clock and how sure they are of their
+// place.
 func TestPeersTellOfThemselves(t *testing.T) {
 	const ahead = 42 * time.Second
 	made := 0

@@ -11,8 +11,8 @@ import (
 	"github.com/libp2p/go-libp2p/core/protocol"
 )
 
-// A survey has every other node's record once, and names the holders that it
-// had to do without.
+// A survey has every other node's record once, and names the holders that did
+// not answer.
 func TestSurvey(t *testing.T) {
 	nodes := newTestNetwork(t, 4)
 	surveys := func(silent ...peer.ID) func() error {

@@ -9,8 +9,8 @@ import (
 	"weir/dht/holder"
 )
 
-// NetworkID is what keeps networks apart on the wire: the first 16 hex digits
-// of the SHA-256 of the network's name.
+// NetworkID separates networks on the wire: it is the first 16 hex digits of
+// the SHA-256 of the network's name.
 func NetworkID(name string) string {
 	sum := sha256.Sum256([]byte("weir-network\x00" + name))
 	return hex.EncodeToString(sum[:8])
@@ -23,15 +23,17 @@ func protocolPrefix(networkID string) protocol.ID {
 // A Topic is one shared key; see [holder.Topic].
 type Topic = holder.Topic
 
-// CapacityTopic means the capacity records of all nodes, near ones first.
+// CapacityTopic is the topic of the capacity records of all nodes, near ones
+// first.
 func CapacityTopic() Topic { return holder.CapacityTopic() }
 
 // ShardTopic is the topic of the nodes of region whose Kademlia ID, the SHA-256
-// of the peer ID, begins with bits, a string of 0 and 1. Both may be empty:
-// nodes without a region, and the whole region.
+// of the peer ID, begins with bits, a string of 0 and 1. An empty region means
+// nodes without one, and empty bits the whole region.
 func ShardTopic(region, bits string) Topic { return holder.ShardTopic(region, bits) }
 
-// StreamTopic is the topic of the carriers of the stream called name.
+// StreamTopic is the topic of the origin and the relays of the stream called
+// name.
 func StreamTopic(name string) Topic { return holder.StreamTopic(name) }
 
 // ProvisionTopic is the topic of the nodes that start servers in region, which

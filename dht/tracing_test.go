@@ -27,8 +27,9 @@ func attributeOf(s sdktrace.ReadOnlySpan, key attribute.Key) string {
 	return ""
 }
 
-// What a node does by itself begins no trace. A placement for a request that has
-// one records, at both ends, who was asked, and each answer below its question.
+// A node's own background work begins no trace. A placement for a traced
+// request records, at both ends, the peers asked, and each answer below its
+// question.
 func TestTraceOfPlace(t *testing.T) {
 	recorder := tracetest.NewSpanRecorder()
 	provider := sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(recorder)) // everything is sampled
@@ -81,7 +82,7 @@ func TestTraceOfPlace(t *testing.T) {
 	})
 }
 
-// Whatever stands in the place of a trace, a request is answered as without it.
+// Whatever bytes the trace field holds, a request is answered as without it.
 func FuzzRequestTrace(f *testing.F) {
 	f.Add([]byte{})
 	f.Add(tracing.ToWire(tracing.Begin(context.Background())))

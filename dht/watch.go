@@ -55,7 +55,8 @@ func (n *Node) newReader() *inspect.Reader {
 	}
 }
 
-// watchRemote emits what p holds, and its changes, as far as they verify.
+// watchRemote emits the records that p holds in topic, and their changes, as
+// far as they verify.
 func (n *Node) watchRemote(ctx context.Context, p peer.ID, topic Topic, emit func(inspect.Event) bool) error {
 	opening, cancel := context.WithTimeout(ctx, watchOpen)
 	defer cancel()
@@ -96,8 +97,8 @@ func (n *Node) watchRemote(ctx context.Context, p peer.ID, topic Topic, emit fun
 	}
 }
 
-// eventFromWire verifies w; ok is false if there is nothing in it. A record
-// that does not verify is told of, with why; whoever inspects wants to know.
+// eventFromWire verifies w; ok is false if it is empty. A record that does not
+// verify is emitted with its error, for the inspecting user.
 func eventFromWire(now time.Time, topic Topic, w *pb.Event) (e inspect.Event, ok bool, err error) {
 	switch {
 	case w.Synced:

@@ -20,7 +20,7 @@ import (
 	"weir/dht/pb"
 )
 
-// A view is what a watch has told so far.
+// A watchView is the state that a watch has reported so far.
 type watchView struct {
 	mu      sync.Mutex
 	synced  int
@@ -47,7 +47,7 @@ func (v *watchView) change(c inspect.Change) error {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	switch {
-	case c.Err != nil: // shown for what it is
+	case c.Err != nil: // bad record, shown with its error
 	case c.Synced:
 		v.synced++
 	case c.Gone:
@@ -123,7 +123,7 @@ func TestSnapshotNamesEveryHolder(t *testing.T) {
 	})
 }
 
-// Holders that lie, hang or stop do not spoil a watch.
+// Lying, hanging or stopped holders do not spoil a watch.
 func TestWatchSurvivesBadHolders(t *testing.T) {
 	t.Parallel()
 	nodes := newTestNetwork(t, 2)
@@ -140,7 +140,7 @@ func TestWatchSurvivesBadHolders(t *testing.T) {
 		sealed[len(sealed)-2] ^= 1
 		_, _ = frame.Write(s, event(&pb.Event{Sealed: sealed}))
 		_, _ = frame.Write(s, event(&pb.Event{Synced: true}))
-		_, _ = frame.Write(s, event(&pb.Event{Gone: []byte(nodes[0].ID())})) // it never had it
+		_, _ = frame.Write(s, event(&pb.Event{Gone: []byte(nodes[0].ID())})) // it never held that record
 		hang(s)
 	}
 	client := newClient(t, nodes)
@@ -157,7 +157,8 @@ func TestWatchSurvivesBadHolders(t *testing.T) {
 	v := startWatch(t, client, CapacityTopic())
 	eventually(t, func() error { return v.has(nodes...) })
 
-	// Whoever inspects is shown what the liar holds, and why it is bad.
+	// The inspecting client sees the records of the lying holder, and why they
+	// are bad.
 	changes, err := client.Reader.Snapshot(t.Context(), CapacityTopic())
 	if err != nil {
 		t.Fatal(err)
