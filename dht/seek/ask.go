@@ -17,7 +17,7 @@ import (
 	"weir/dht/vivaldi"
 )
 
-// reply is one remote holder's answer, verified.
+// reply is the verified answer of one remote holder.
 type reply struct {
 	index   int // in answer.Asked
 	holder  peer.ID
@@ -49,7 +49,8 @@ func (s *Seeker) queryRequest(q *query) *pb.Request {
 	for _, p := range q.exclude[:min(len(q.exclude), holding.MaxExclude)] {
 		query.Exclude = append(query.Exclude, []byte(p))
 	}
-	// Who is asked for its own record only is not told what others think of it.
+	// A holder that is asked only for its own record gets no doubts about
+	// others.
 	if topic := q.topic; !s.cfg.Discovery.Own() && topic != holder.RegionsTopic && !topic.Provisions() {
 		for _, d := range s.cfg.Beliefs.Doubts(time.Now()) {
 			query.Doubts = append(query.Doubts, holding.DoubtToWire(d))
@@ -58,9 +59,9 @@ func (s *Seeker) queryRequest(q *query) *pb.Request {
 	return &pb.Request{Op: &pb.Request_Query{Query: query}}
 }
 
-// askHolder asks one holder, within its own deadline, and verifies what it says. A
-// holder that sends anything but good records of the topic, or offers where
-// those will do, has none of them used.
+// askHolder asks one holder, within its own deadline, and verifies its answer.
+// If a holder sends anything but good records of the topic, or offers where
+// those suffice, its whole answer is discarded.
 func (s *Seeker) askHolder(ctx context.Context, index int, p peer.ID, q *query) reply {
 	start := time.Now()
 	r := reply{index: index, holder: p}
@@ -107,14 +108,15 @@ func (s *Seeker) askHolder(ctx context.Context, index int, p peer.ID, q *query) 
 	return r
 }
 
-// nowhereRule is by which records are rejected that tell no address in
-// particular. It is the name that the built-in policy has for records without one.
+// nowhereRule is the rule that rejects records whose addresses are unspecified.
+// The built-in policy uses the same name for records without an address.
 const nowhereRule = "url"
 
-// Verify opens what a holder sent. Records that ran out on the way are left
-// out, and so are, counted, those that tell no address in particular, which
-// older nodes make and hold; one that is forged or does not belong in topic
-// spoils them all, for no honest holder keeps such.
+// Verify opens the records that a holder sent; now is by the clock compared
+// with other nodes. Records that expired on the way are left out, and so are,
+// counted in nowhere, records with an unspecified address, which older nodes
+// make and hold. A record that is forged or does not belong in topic is an
+// error for all, because no honest holder keeps such a record.
 func Verify(now time.Time, topic holder.Topic, sealed [][]byte) (records []Verified, nowhere int, err error) {
 	for _, b := range sealed {
 		r, err := signed.OpenRecord(b, now)

@@ -15,10 +15,10 @@ import (
 	"weir/dht/place"
 )
 
-// Decision is how a placement came about: everything that was known, who was
-// turned down and why, what it took. Messages and bytes are those up to the
-// decision; answers that come later, and the release of a lease that was not
-// needed, show in the overlay's traffic only.
+// Decision is the account of a placement: the records known, the candidates
+// rejected with reasons, and the cost. Messages and bytes are counted up to the
+// decision; later answers, and the release of an unused lease, show in the
+// overlay's traffic only.
 type Decision struct {
 	Topic        holder.Topic  `json:"topic"`
 	Need         DecisionNeed  `json:"need"`
@@ -28,9 +28,9 @@ type Decision struct {
 	Verdicts     []Judged      `json:"verdicts"` // passed first, best first
 	Reservations []Reservation `json:"reservations"`
 	Chosen       peer.ID       `json:"chosen,omitempty"`
-	Refused      string        `json:"refused,omitempty"` // why nobody was chosen
+	Refused      string        `json:"refused,omitempty"` // why no candidate was chosen
 
-	rejected map[string]int // of the candidates, by rule
+	rejected map[string]int // candidates, by rule
 
 	FindMillis    float64 `json:"find_ms"`
 	ReserveMillis float64 `json:"reserve_ms"`
@@ -46,22 +46,22 @@ type DecisionNeed struct {
 	Region  string           `json:"region,omitempty"`
 }
 
-// Judged is one candidate as the policy saw it. If it was only told of, a
-// holder applied the policy, and Name, URL and Region are known of the chosen one
-// alone, whose record came with its lease.
+// Judged is the policy's evaluation of one candidate. If Told is set, a holder
+// applied the policy; Name, URL and Region are then known of the chosen
+// candidate alone, whose record came with its lease.
 type Judged struct {
 	Node     peer.ID            `json:"node"`
 	Name     string             `json:"name,omitempty"` // its own claim
 	Seq      uint64             `json:"seq"`
-	Told     bool               `json:"told,omitempty"` // by a digest
+	Told     bool               `json:"told,omitempty"` // offered as a digest, without its record
 	URL      string             `json:"url"`
 	Region   string             `json:"region,omitempty"`
-	Rule     string             `json:"rule,omitempty"` // the one that rejected it
+	Rule     string             `json:"rule,omitempty"` // the rule that rejected it
 	Score    float64            `json:"score"`
 	Terms    []policy.TermScore `json:"terms"`
 	Stress   float64            `json:"stress"`
 	Headroom *int64             `json:"headroom,omitempty"` // bit/s of uplink to spare; nil: no limit
-	Trust    float64            `json:"trust"`              // 0…1: by what it refused or fell short of, here or by what holders heard
+	Trust    float64            `json:"trust"`              // 0…1: by refusals and shortfalls, seen here or reported to holders
 	RTT      float64            `json:"rtt_ms"`             // predicted; 0: unknown
 	Age      float64            `json:"age_ms"`             // since issued, by both clocks
 }
@@ -75,7 +75,7 @@ type Reservation struct {
 	Elapsed float64 `json:"elapsed_ms"`
 }
 
-// extend adds what a search further afield found.
+// extend adds the result of a wider search.
 func (d *Decision) extend(e Decision) {
 	d.count(e.Held, e.Answer.Rejected)
 	d.Hearing = d.Hearing.And(e.Hearing)
@@ -87,7 +87,8 @@ func (d *Decision) extend(e Decision) {
 	d.rejected = sumCounts(d.rejected, e.rejected)
 }
 
-// choose notes that r's node was chosen, and what its record told.
+// choose notes that r's node was chosen, and the name, URL and region in its
+// record.
 func (d *Decision) choose(r *capacity.Record) {
 	d.Chosen = r.Node
 	for i := range d.Verdicts {
@@ -97,8 +98,8 @@ func (d *Decision) choose(r *capacity.Record) {
 	}
 }
 
-// decide asks the holders and ranks what they said. To explain takes the
-// records themselves, to place what the holders offer will do.
+// decide asks the holders and ranks their answers. Explain needs the records
+// themselves; for Place, the holders' offers suffice.
 func (s *Seeker) decide(ctx context.Context, q *query) (Decision, []offer, error) {
 	start := time.Now()
 	answer, err := s.find(ctx, q)
@@ -109,7 +110,7 @@ func (s *Seeker) decide(ctx context.Context, q *query) (Decision, []offer, error
 	return d, passed, err
 }
 
-// weigh ranks what q found.
+// weigh ranks the candidates that q found.
 func (s *Seeker) weigh(start time.Time, q *query, answer Answer) (Decision, []offer) {
 	compiled, need := s.cfg.Policy(), q.need
 	d := Decision{
@@ -159,12 +160,12 @@ func (s *Seeker) weigh(start time.Time, q *query, answer Answer) (Decision, []of
 	return d, passed
 }
 
-// order is whom to ask of those that passed; see [place.Order].
+// order returns the candidates to ask, of those that passed; see [place.Order].
 func (s *Seeker) order(passed []offer) []offer {
 	return place.Order(passed, s.cfg.Policy().Policy().Keep, s.cfg.Live.Suspect, newRand())
 }
 
-// refusal is for when no candidate passed.
+// refusal is the refusal if no candidate passed.
 func (d *Decision) refusal() *capacity.Refusal {
 	rejected := maps.Clone(d.rejected)
 	for rule, count := range d.Rejected {

@@ -17,21 +17,22 @@ import (
 	"weir/dht/place"
 )
 
-const maxRules = 64 // that an answer may name
+const maxRules = 64 // in one answer
 
-// Answer is what holders said to a query.
+// Answer is the holders' answer to a query.
 type Answer struct {
 	// Candidates are verified, the newest record of each node.
 	Candidates []policy.Candidate `json:"-"`
-	// Held and Rejected, by rule, are from the holder that holds most: its
-	// word only.
+	// Held and Rejected, by rule, are reported by the holder that holds most,
+	// and not verified.
 	Held     int            `json:"held"`
 	Rejected map[string]int `json:"rejected,omitempty"`
-	// Hearing says on whose word it rests that there is no more. An answer without
-	// candidates is one only if it is enough.
+	// Hearing counts the holders that were required for this answer, heard and
+	// silent. An answer without candidates means "there are none" only if
+	// Hearing is enough.
 	Hearing place.Hearing `json:"hearing"`
 	// Asked lists the holders in the order they were asked, this node itself
-	// first where it is one.
+	// first if it is one.
 	Asked    []Asked       `json:"asked"`
 	Elapsed  time.Duration `json:"-"`
 	Messages int           `json:"messages"` // frames, both ways
@@ -44,27 +45,27 @@ type Asked struct {
 	Elapsed time.Duration `json:"-"`
 	Millis  float64       `json:"elapsed_ms"`
 	Records int           `json:"records"`       // good ones
-	Err     string        `json:"err,omitempty"` // why it does not count
+	Err     string        `json:"err,omitempty"` // why its answer does not count
 }
 
-// Find asks the holders of topic for records that meet need, those of the
-// nodes in exclude left out.
+// Find asks the holders of topic for records that meet need, without those of
+// the nodes in exclude.
 //
-// Of the holders, the two nearest are asked at the same time; one that is slow,
-// fails or knows nothing gets a rival, and the first good answer counts, with
-// what another adds within some milliseconds. A node that is a holder itself
-// adds what it holds; in a network so small that everyone is, and once it has
-// been in it for a TTL, it asks nobody.
+// It asks the two nearest holders at the same time; if one is slow, fails or
+// knows nothing, another is asked too. The first good answer counts, together
+// with another one that arrives some milliseconds later. A node that is a
+// holder itself adds its own records; in a network so small that every node is
+// a holder, and once the node has been in it for a TTL, it asks no other.
 //
-// The error is an [*place.Unanswered] if nothing was found and too few holders have
-// answered to say that there is nothing, or is ctx's. An answer may be empty
-// without an error: then they have said so, most of them of a stream, and two of
-// capacity.
+// The error is an [*place.Unanswered] if nothing was found and too few holders
+// have answered to conclude that there is nothing, or ctx's error. An answer
+// may be empty without an error: then enough holders have said so, most of them
+// for a stream, and two for capacity.
 func (s *Seeker) Find(ctx context.Context, topic holder.Topic, need capacity.Need, exclude []peer.ID) (Answer, error) {
 	return s.find(ctx, &query{topic: topic, need: need, exclude: exclude, limit: holding.QueryLimit})
 }
 
-// find runs q, of which what to find is filled in.
+// find runs q, in which the caller has set the topic and the need.
 func (s *Seeker) find(ctx context.Context, q *query) (Answer, error) {
 	start := time.Now()
 	if err := q.topic.CheckAsked(); err != nil {
@@ -97,7 +98,7 @@ func (s *Seeker) find(ctx context.Context, q *query) (Answer, error) {
 	return q.result(), err
 }
 
-// result is the answer with what was found.
+// result is the answer with the candidates found.
 func (q *query) result() Answer {
 	a := q.answer
 	for _, c := range q.found {
@@ -106,12 +107,12 @@ func (q *query) result() Answer {
 		}
 		a.Candidates = append(a.Candidates, c)
 	}
-	// In a fixed order, so that what is drawn from it depends on the draw only.
+	// Sort, so that a random draw from the candidates depends on the seed only.
 	slices.SortFunc(a.Candidates, func(a, b policy.Candidate) int { return cmp.Compare(a.Record.Node, b.Record.Node) })
 	return a
 }
 
-// Me is this node as the policy sees it.
+// Me is this node's own record, for the policy's comparisons.
 func (s *Seeker) Me(region string) capacity.Record {
 	me, ok := s.cfg.Own()
 	if !ok {
@@ -121,7 +122,7 @@ func (s *Seeker) Me(region string) capacity.Record {
 	return me
 }
 
-// count adds to what was held and rejected.
+// count adds to the records held and rejected.
 func (a *Answer) count(held int, rejected map[string]int) {
 	a.Held += held
 	a.Rejected = sumCounts(a.Rejected, rejected)

@@ -17,13 +17,13 @@ import (
 )
 
 // An offer is a candidate of a placement as a holder judged it, this node
-// included. What it says decides only whom to ask; see [Seeker.confirm].
+// included. It only decides which candidates to ask; see [Seeker.confirm].
 type offer = holder.Offer
 
-// offered adds o to what is known. Of several offers of a node the newest
-// record counts; of one and the same record the less favourable word, whose
-// holder has offered it more often. A newer record that we have seen ourselves
-// counts more than any.
+// offered adds o to the known offers. Of several offers of a node the one with
+// the newest record counts; for the same record, the less favourable one,
+// because its holder has offered the node more often. A newer record that this
+// node has seen itself replaces any offer.
 func (q *query) offered(now time.Time, o offer) {
 	node := o.Record.Node
 	if slices.Contains(q.exclude, node) {
@@ -52,26 +52,27 @@ func (s *Seeker) known(now time.Time, topic holder.Topic, node peer.ID) (capacit
 	return s.cfg.Newest.Get(now, node, topic.Stream())
 }
 
-// rankOffers merges what holders offered with the ranking of the records that
-// were judged here, best first. Our own experience scales what others said.
+// rankOffers merges the holders' offers with the ranking of the records that
+// were judged here, best first. The node's own experience scales the offers'
+// scores.
 func (s *Seeker) rankOffers(now time.Time, ranking policy.Ranking, offers map[peer.ID]offer) []offer {
 	return place.Rank(ranking, offers, func(p peer.ID) float64 { return s.cfg.Beliefs.Of(now, p) })
 }
 
-// errUnfit means that a candidate gave a lease, but by its own newest record
-// the policy forbids it.
+// errUnfit means that a candidate gave a lease, but the policy rejects its
+// newest record.
 type errUnfit struct{ rule string }
 
 func (e *errUnfit) Error() string {
 	return "its own newest record fails the policy's rule " + e.rule
 }
 
-// confirm checks the record with which the target of o answered: that it is
-// the target's, belongs in topic, is no older than what was offered, and, with
-// what the target uses by now, passes the policy. Sealed may be empty if the
-// record is known here, and use if nothing is told of it; rtt is how long the
-// answer took, 0 if that says nothing. A holder that made something up is found
-// out here, before anything comes of it.
+// confirm checks the record with which the target of o answered: that it is the
+// target's, belongs in topic, is no older than the offer, and, with the
+// target's current use, passes the policy. Sealed may be empty if the record is
+// known here, and use if the target sent none; rtt is how long the answer took,
+// 0 if that is no measurement. An invented offer is detected here, before it is
+// used.
 func (s *Seeker) confirm(topic holder.Topic, need capacity.Need, o *offer, sealed, use []byte, rtt time.Duration) (policy.Evaluation, error) {
 	now := time.Now()
 	r := o.Record

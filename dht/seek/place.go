@@ -13,26 +13,28 @@ import (
 	"weir/dht/place"
 )
 
-// releaseTime bounds the word that a lease is not going to be used.
+// releaseTime bounds the message that a lease is not going to be used.
 const releaseTime = 2 * time.Second
 
 const (
-	// NoCandidates is the reason of a refusal for which no rule can be blamed.
+	// NoCandidates is the reason of a refusal for which no rule is responsible.
 	NoCandidates = place.NoCandidates
-	// Unreachable is why a candidate was not taken that did not answer: whether it
+	// Unreachable is the reason for a candidate that did not answer: whether it
 	// has room is not known.
 	Unreachable = place.Unreachable
-	// NotKnown is why nobody was chosen if those who had to know have not answered.
+	// NotKnown is the reason if the holders required for an answer did not
+	// reply.
 	NotKnown = "not-known"
 )
 
-// Placed is where to go, and the room kept there.
+// Placed is the target of a placement, and the lease on the room there.
 type Placed struct {
 	Candidate policy.Candidate
 	Lease     capacity.Lease
 }
 
-// Explain is Place without the reservation: who would be asked, and why.
+// Explain is Place without the reservation: it returns the candidates that
+// would be asked, and why.
 func (s *Seeker) Explain(ctx context.Context, topic holder.Topic, need capacity.Need, exclude []peer.ID) (Decision, error) {
 	d, passed, err := s.decide(ctx, &query{topic: topic, need: need, exclude: exclude, limit: holding.QueryLimit, explain: true})
 	if err == nil && len(passed) > 0 {
@@ -47,25 +49,26 @@ func (s *Seeker) Explain(ctx context.Context, topic holder.Topic, need capacity.
 // Place finds a node for need and has it reserve room. It asks two of the best
 // at once and then others, up to six, each within its own deadline; the better
 // lease is used and every other released, also one that comes late. The lease
-// lives as long as capacity.LeaseTime from when the target gave it.
+// expires capacity.LeaseTime after the target gave it.
 //
-// The error is a *capacity.Refusal if nobody has room: its reason is what most
-// candidates gave, or NoCandidates. Others are those of Find.
+// The error is a *capacity.Refusal if no node has room: its reason is the most
+// frequent one among the candidates, or NoCandidates. Other errors are those of
+// Find.
 func (s *Seeker) Place(ctx context.Context, topic holder.Topic, need capacity.Need, exclude []peer.ID) (placed Placed, d Decision, err error) {
 	ctx, span := s.placing(ctx, topic, need)
 	defer func() { d.placed(span, err) }()
 	d.Topic = topic
 	r := s.newReservation(ctx, need, &d)
 	defer r.end()
-	// Where a list says whom to ask, all were.
+	// If the candidates come from a list of servers, all of them were asked.
 	r.placement.Exclude, r.placement.Further = exclude, topic == holder.CapacityTopic() && !s.cfg.Discovery.Listed()
 	placed, err = r.run(ctx, r.placement.Start())
 	d.TotalMillis = millis(time.Since(d.Time))
 	return placed, d, err
 }
 
-// PlaceAmong is Place among nodes whose sealed records are at hand, however they
-// came here. Records that do not verify are left out.
+// PlaceAmong is Place among nodes whose sealed records are given, whatever
+// their source. Records that do not verify are left out.
 func (s *Seeker) PlaceAmong(ctx context.Context, topic holder.Topic, need capacity.Need, sealed [][]byte, exclude []peer.ID) (placed Placed, d Decision, err error) {
 	ctx, span := s.placing(ctx, topic, need)
 	defer func() { d.placed(span, err) }()

@@ -16,34 +16,34 @@ import (
 	"weir/dht/place"
 )
 
-// A query is one Find under way. It is owned by the goroutine that runs it.
+// A query is one Find in progress. It belongs to the goroutine that runs it.
 type query struct {
 	s       *Seeker
 	topic   holder.Topic
 	need    capacity.Need
 	exclude []peer.ID
 	limit   int    // records per holder
-	trace   []byte // of what the search is for; see [tracing.ToWire]
-	explain bool   // rejected ones too
-	compact bool   // offers will do
-	level   int    // of a [place.Search] at which to go on
+	trace   []byte // of the request that the search serves; see [tracing.ToWire]
+	explain bool   // include rejected records
+	compact bool   // offers suffice
+	level   int    // of a [place.Search], at which to go on
 
-	near     bool // there are others to turn to; no look-up is worth waiting for
+	near     bool // there are other topics to ask; no look-up is worth waiting for
 	everyone bool // all listed nodes are asked, each for its own record
 	first    int  // holders asked at once; 0: asksFirst
 	// elsewhere is closed when another part of the same search has found
-	// something: those who are overdue are not waited for any more. Nil: there
-	// is none.
+	// something: overdue holders are not waited for any more. Nil: there is no
+	// other part.
 	elsewhere <-chan struct{}
 
 	asked  map[peer.ID]bool
 	found  map[peer.ID]policy.Candidate
 	offers map[peer.ID]offer // if compact
-	// reports is how far holders believe in those that they do not in full: of
-	// several words the least favourable counts, as with offers.
+	// reports is the holders' trust in nodes that they do not trust fully: of
+	// several reports the least favourable counts, as with offers.
 	reports map[peer.ID]float64
 	good    int  // remote holders that answered
-	split   bool // one said that the topic's nodes publish elsewhere
+	split   bool // a holder said that the topic's nodes publish elsewhere
 	answer  Answer
 	err     error // of a part of a wider search
 }
@@ -57,7 +57,7 @@ func (q *query) begin(s *Seeker) {
 	q.asked = make(map[peer.ID]bool)
 }
 
-// run asks the holders of one topic, and looks for others if it must.
+// run asks the holders of one topic, and looks for others if necessary.
 func (q *query) run(ctx context.Context) error {
 	s := q.s
 	h, looked := s.cfg.Directory.Holders(time.Now(), q.topic)
@@ -70,7 +70,7 @@ func (q *query) run(ctx context.Context) error {
 		k.Own = q.askSelf()
 	}
 	if k.OwnWillDo() {
-		h.Remote = nil // they need not be asked
+		h.Remote = nil // no need to ask them
 		return nil
 	}
 	if q.topic == s.cfg.Sharding.PeerShard() {
@@ -94,8 +94,8 @@ func (q *query) run(ctx context.Context) error {
 	return nil
 }
 
-// askHolders asks those of h that were not asked yet, the nearest first. If what
-// is in the topic is there or not, those that do not answer belong to h too.
+// askHolders asks those of h that were not asked yet, the nearest first. If the
+// topic's records either exist or do not, silent holders are added to h.
 func (q *query) askHolders(ctx context.Context, h *directory.Holders) error {
 	if place.Exact(q.topic) {
 		*h = q.s.WithTheSlow(q.topic, *h)
@@ -107,11 +107,11 @@ func (q *query) askHolders(ctx context.Context, h *directory.Holders) error {
 	return q.askRemote(ctx, q.s.NearestFirst(fresh), q.lacking(*h))
 }
 
-// WithTheSlow adds to topic's holders those that do not answer, until no record
-// that only they may hold is valid any more: what they know nobody else may say
-// does not exist. Where names are given, see Voters of [directory.Directory],
-// silent nodes of small networks are waited for less long, since there the
-// publisher itself answers.
+// WithTheSlow adds silent holders to topic's holders, until every record that
+// only they may hold has expired: before that, no other holder can rule out
+// that such a record exists. For the claim of a name, see Voters of
+// [directory.Directory], silent nodes of small networks are waited for less
+// long, since there the publisher itself answers.
 func (s *Seeker) WithTheSlow(topic holder.Topic, h directory.Holders) directory.Holders {
 	h.Remote = slices.Clone(h.Remote)
 	for _, p := range s.cfg.Directory.MayHold(time.Now(), topic) {
@@ -122,10 +122,10 @@ func (s *Seeker) WithTheSlow(topic holder.Topic, h directory.Holders) directory.
 	return h
 }
 
-// hearing is on whose word among h's holders the answer rests, of which so many
-// have to be heard.
+// hearing is the count of h's holders that were heard or silent, of which must
+// are required.
 func (q *query) hearing(h directory.Holders, must int) place.Hearing {
-	heard := h.Count() - len(h.Remote) // oneself
+	heard := h.Count() - len(h.Remote) // this node itself
 	var silent []place.Silence
 	for _, p := range h.Remote {
 		i := slices.IndexFunc(q.answer.Asked, func(a Asked) bool { return a.Holder == p && a.Err == "" })
@@ -138,19 +138,19 @@ func (q *query) hearing(h directory.Holders, must int) place.Hearing {
 	return place.Hear(h.Count(), heard, must, silent)
 }
 
-// lacking is how many more of h's holders have to answer that they know of
+// lacking is how many more of h's holders have to answer that they hold
 // nothing.
 func (q *query) lacking(h directory.Holders) int {
 	return q.hearing(h, place.Quorum(q.topic, h.Count())).Lacking
 }
 
-// weighSilence notes on whose word the answer rests.
+// weighSilence notes which holders the answer rests on.
 func (q *query) weighSilence(h directory.Holders) {
 	q.answer.Hearing = q.hearing(h, place.Quorum(q.topic, h.Count()))
 }
 
-// warm returns those of peers that are connected and whose round trip is known,
-// and sees to it, a few at a time, that others are, too, next time.
+// warm returns those of peers that are connected and have a measured round
+// trip, and connects to and measures a few of the others for next time.
 func (s *Seeker) warm(peers []peer.ID) (ready []peer.ID) {
 	const most = 2
 	warming := 0
@@ -176,8 +176,8 @@ func (s *Seeker) NearestFirst(peers []peer.ID) []peer.ID {
 	return place.NearestFirst(peers, s.cfg.Live.RTT, s.cfg.Live.Suspect)
 }
 
-// askSelf adds what this node holds and returns how many records of others
-// that is, whether they fit or not.
+// askSelf adds this node's own table and returns how many records of others it
+// holds, whether they fit or not.
 func (q *query) askSelf() (others int) {
 	start := time.Now()
 	me := q.s.Me(q.need.Region)
@@ -228,20 +228,20 @@ func (q *query) add(r capacity.Record, sealed []byte) {
 	}
 }
 
-// report notes how far a holder believes in node.
+// report notes a holder's trust in node.
 func (q *query) report(node peer.ID, belief float64) {
 	if heard, ok := q.reports[node]; belief < 1 && (!ok || belief < heard) {
 		q.reports[node] = belief
 	}
 }
 
-// askRemote asks peers, in this order, until enough has come in: something, or
-// from so many as are lacking that there is nothing.
+// askRemote asks peers, in this order, until enough answers have come: one with
+// a record, or as many empty ones as are lacking.
 func (q *query) askRemote(ctx context.Context, peers []peer.ID, lacking int) error {
 	return q.ask(ctx, &place.Query{Holders: peers, Patience: q.s.patience, First: q.first, Lacking: lacking, Near: q.near}, len(peers))
 }
 
-// An asking decides whom to ask: a [place.Query], or a [place.Poll].
+// An asking decides which holders to ask: a [place.Query], or a [place.Poll].
 type asking interface {
 	Start(now time.Time) place.QueryStep
 	Answered(now time.Time, p peer.ID, found bool) place.QueryStep
@@ -251,11 +251,11 @@ type asking interface {
 	Pending() int
 }
 
-// ask carries out what asking decides, of most peers at most. The answers of
-// those that were too slow are not waited for.
+// ask carries out the decisions of asking, for most peers at most. It does not
+// wait for answers that are too slow.
 func (q *query) ask(ctx context.Context, asking asking, most int) error {
 	ctx, cancel := context.WithCancel(ctx)
-	defer cancel() // resets the streams of those too slow
+	defer cancel() // resets the streams that are too slow
 	replies := make(chan reply, most)
 	elsewhere := q.elsewhere
 	defer func() { q.charge(asking.Pending()) }()
@@ -309,8 +309,8 @@ func await(timer *time.Timer, due time.Time) {
 	}
 }
 
-// charge counts the requests of those whose answer was not waited for: what
-// was sent was sent.
+// charge counts the requests whose answer was not waited for: their cost was
+// spent.
 func (q *query) charge(pending int) {
 	if pending == 0 {
 		return
@@ -343,7 +343,7 @@ func (q *query) take(r reply) {
 		q.report(d.Node, d.Belief)
 		for i := range r.offers {
 			if r.offers[i].Record.Node == d.Node {
-				r.offers[i].Trust = d.Belief // its score tells already
+				r.offers[i].Trust = d.Belief // its score includes it already
 			}
 		}
 	}
@@ -356,7 +356,7 @@ func (q *query) take(r reply) {
 	}
 	held := int(r.query.Held)
 	switch a := &q.answer; {
-	case q.everyone: // each tells of itself
+	case q.everyone: // each answers for itself
 		a.count(held, rejected)
 	case held > a.Held || len(a.Rejected) == 0:
 		a.Held = max(held, a.Held)
@@ -377,7 +377,8 @@ func (q *query) askEveryone(ctx context.Context, each []peer.ID) error {
 		return p == s.cfg.ID || slices.Contains(q.exclude, p) || s.cfg.Live.Down(start, p)
 	})
 	err := q.ask(ctx, &place.Poll{Nodes: peers}, len(peers))
-	// Each knows of itself only: of those that are not gone all have to answer.
+	// Each node holds only its own record: every node that is not gone has to
+	// answer.
 	all := directory.Holders{Self: !s.cfg.Client}
 	for _, p := range each {
 		if p != s.cfg.ID && !slices.Contains(q.exclude, p) && !s.cfg.Live.Unreachable(start, p) {

@@ -24,8 +24,8 @@ const (
 // A regionIndex is what this node knows of regions other than its own.
 type regionIndex struct {
 	mu    sync.Mutex
-	near  []string       // nearest first, the own one among them
-	depth map[string]int // how finely a region was found to be split
+	near  []string       // nearest first, including the own one
+	depth map[string]int // how many bits a region was found to be split into
 	at    time.Time      // when it was read last
 }
 
@@ -50,9 +50,8 @@ func (x *regionIndex) setDepth(region string, depth int) {
 	x.depth[region] = min(depth, holder.MaxShardBits)
 }
 
-// Run reads the index of regions now and then, off the path of any
-// selection, until ctx is done: often at first, for a young network's index
-// is still filling.
+// Run reads the index of regions now and then, outside any placement, until ctx
+// is done: often at first, because a young network's index is still filling.
 func (s *Seeker) Run(ctx context.Context) error {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
@@ -74,7 +73,7 @@ func (s *Seeker) Run(ctx context.Context) error {
 	}
 }
 
-// ReadRegions asks the holders of the index for the regions nearest by.
+// ReadRegions asks the holders of the index for the nearest regions.
 func (s *Seeker) ReadRegions(ctx context.Context) {
 	answer, err := s.find(ctx, &query{topic: holder.RegionsTopic, limit: holding.QueryLimit})
 	if err != nil {
@@ -96,7 +95,7 @@ func (s *Seeker) ReadRegions(ctx context.Context) {
 	}
 }
 
-// atlas is what this node knows of where capacity is listed, in region or, if
+// atlas is this node's knowledge of where capacity is listed, in region or, if
 // that is "", near by.
 func (s *Seeker) atlas(region string) place.Atlas {
 	own, _, _ := s.cfg.Sharding.Home().Shard()
@@ -110,7 +109,7 @@ func (s *Seeker) atlas(region string) place.Atlas {
 }
 
 // runWide searches near and then further away until an offer is good enough.
-// Holders of everything are asked but once.
+// Nodes that hold all topics are asked once.
 func (q *query) runWide(ctx context.Context) error {
 	s := q.s
 	if s.cfg.Directory.Whole(time.Now()) {
@@ -118,7 +117,7 @@ func (q *query) runWide(ctx context.Context) error {
 		return q.run(ctx)
 	}
 	if _, at := s.regions.list(); at.IsZero() && !s.cfg.Publishes {
-		s.ReadRegions(ctx) // it has no shard of its own to begin with
+		s.ReadRegions(ctx) // it has no shard of its own to begin in
 	}
 	search := place.NewSearch(s.atlas(q.need.Region), q.level, newRand())
 	defer func() { q.level = search.Level }()
@@ -148,15 +147,15 @@ func (q *query) runWide(ctx context.Context) error {
 	return nil
 }
 
-// heardOfPeer takes in what was found in the peer shard, of which only seekers
-// hear how it goes.
+// heardOfPeer passes the peer shard's record count and split notices, which
+// only seekers hear of, to the sharding.
 func (s *Seeker) heardOfPeer(sub *query) {
 	if _, looked := s.cfg.Directory.Holders(time.Now(), sub.topic); looked && sub.good > 0 && s.cfg.Publishes {
 		s.cfg.Sharding.PeerReport(sub.topic, sub.answer.Held, sub.split)
 	}
 }
 
-// part is a search of the same kind in one topic.
+// part is a query of the same kind in one topic.
 func (q *query) part(topic holder.Topic) *query {
 	sub := &query{topic: topic, need: q.need, exclude: q.exclude, limit: q.limit, explain: q.explain, compact: q.compact, trace: q.trace}
 	sub.begin(q.s)
@@ -191,7 +190,7 @@ func (q *query) askTopics(ctx context.Context, step place.SearchStep) []*query {
 	return subs
 }
 
-// merge adds what sub found.
+// merge adds sub's findings.
 func (q *query) merge(sub *query) {
 	for _, c := range sub.found {
 		q.found[c.Record.Node] = newer(q.found, c)
@@ -204,7 +203,7 @@ func (q *query) merge(sub *query) {
 	}
 	q.good += sub.good
 	a, b := &q.answer, &sub.answer
-	if sub.topic != q.s.cfg.Sharding.PeerShard() { // asked on the way: what it holds is welcome
+	if sub.topic != q.s.cfg.Sharding.PeerShard() { // asked on the way: its records are welcome
 		a.Hearing = a.Hearing.And(b.Hearing)
 	}
 	a.count(b.Held, b.Rejected)
@@ -213,7 +212,7 @@ func (q *query) merge(sub *query) {
 	a.Bytes += b.Bytes
 }
 
-// newer returns c, or what is known already of its node if that is newer.
+// newer returns c, or the record already found of its node if that is newer.
 func newer(found map[peer.ID]policy.Candidate, c policy.Candidate) policy.Candidate {
 	if old, ok := found[c.Record.Node]; ok && old.Record.Seq > c.Record.Seq {
 		return old
@@ -221,8 +220,7 @@ func newer(found map[peer.ID]policy.Candidate, c policy.Candidate) policy.Candid
 	return c
 }
 
-// enough reports whether an offer is so good that there is no need to look
-// further.
+// enough reports whether an offer is so good that no wider search is needed.
 func (q *query) enough() bool {
 	for _, o := range q.offers {
 		if place.GoodEnough(o.Stress) {
@@ -237,9 +235,9 @@ func (q *query) enough() bool {
 	return slices.ContainsFunc(ranking.Passed, func(v policy.Evaluation) bool { return place.GoodEnough(v.Record.Stress()) })
 }
 
-// Shards returns every capacity topic there is, as far as this node can find
-// out without asking: those of its own region and of the others it knows, from
-// where the finer ones are found.
+// Shards returns every capacity topic that this node can find without a query:
+// those of its own region and of the other regions it knows, from which the
+// finer ones are found.
 func (s *Seeker) Shards(ctx context.Context) []holder.Topic {
 	if s.cfg.Directory.Whole(time.Now()) {
 		return []holder.Topic{holder.CapacityTopic()}

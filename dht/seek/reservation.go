@@ -17,11 +17,11 @@ import (
 )
 
 // A reservation carries out one placement: it searches, asks candidates to
-// reserve room, and gives back what is not used. It belongs to the goroutine
-// that places, but for end.
+// reserve room, and releases unused leases. It belongs to the goroutine that
+// places, except for end.
 type reservation struct {
 	s       *Seeker
-	ctx     context.Context // the node's, with the placement's trace
+	ctx     context.Context // the node's context, with the placement's trace
 	need    capacity.Need
 	request string
 	d       *Decision
@@ -30,14 +30,14 @@ type reservation struct {
 	searched  bool
 	index     map[peer.ID]int    // in Decision.Reservations
 	leases    map[peer.ID]Placed // given
-	results   chan reserved      // has room for all
+	results   chan reserved      // with a buffer for all
 }
 
 // reserved is a candidate's answer.
 type reserved struct {
 	node    peer.ID
 	placed  Placed
-	score   float64 // by the policy, of the target as it is now
+	score   float64 // by the policy, for the target as it is now
 	elapsed time.Duration
 	spent   overlay.Cost
 	err     error
@@ -53,7 +53,7 @@ func (s *Seeker) newReservation(ctx context.Context, need capacity.Need, d *Deci
 	}
 }
 
-// run carries out step and those that follow, to the end.
+// run carries out step and the steps that follow, to the end.
 func (r *reservation) run(ctx context.Context, step place.Step) (Placed, error) {
 	for !step.Done {
 		var err error
@@ -80,8 +80,8 @@ func (r *reservation) run(ctx context.Context, step place.Step) (Placed, error) 
 	return Placed{}, refusal
 }
 
-// search makes the search that step wants. The error is that of the first one;
-// of others the refusal stands.
+// search runs the search that step wants. Only the first search's error counts;
+// after a later one, the refusal stands.
 func (r *reservation) search(ctx context.Context, step place.Step) (place.Step, error) {
 	r.do(step)
 	s, w := r.s, step.Search
@@ -105,7 +105,7 @@ func (r *reservation) search(ctx context.Context, step place.Step) (place.Step, 
 	return r.placement.Found(time.Now(), s.order(passed), q.level), nil
 }
 
-// reserve carries out steps until one wants a search, or is the last.
+// reserve carries out steps until one wants a search or ends the placement.
 func (r *reservation) reserve(ctx context.Context, step place.Step) (place.Step, error) {
 	began := time.Now()
 	defer func() { r.d.ReserveMillis += millis(time.Since(began)) }()
@@ -126,7 +126,7 @@ func (r *reservation) reserve(ctx context.Context, step place.Step) (place.Step,
 	return step, nil
 }
 
-// do sends what step wants sent.
+// do sends the requests and releases of step.
 func (r *reservation) do(step place.Step) {
 	for _, p := range step.Overdue {
 		r.s.cfg.Peers.Failed(p, overlay.ErrLate)
@@ -142,13 +142,13 @@ func (r *reservation) ask(o offer) {
 	s, node := r.s, o.Record.Node
 	r.index[node] = len(r.d.Reservations)
 	r.d.Reservations = append(r.d.Reservations, Reservation{Node: node, Reason: place.Abandoned})
-	topic := r.d.Topic // r.d is not ours in the background
+	topic := r.d.Topic // r.d is not safe to read in the background
 	if !s.cfg.Overlay.Go(func() { r.results <- s.reserveOn(r.ctx, &o, topic, r.request, r.need) }) {
 		r.results <- reserved{node: node, err: context.Canceled}
 	}
 }
 
-// release tells nodes that nothing comes of their leases, in the background.
+// release tells nodes that their leases are not used, in the background.
 func (r *reservation) release(nodes []peer.ID) {
 	for _, p := range nodes {
 		r.s.cfg.Overlay.Go(func() { r.s.release(r.ctx, p, r.request) })
@@ -171,7 +171,7 @@ func (r *reservation) heard(res reserved) place.Step {
 	return r.answered(res)
 }
 
-// answered passes an answer on.
+// answered passes an answer to the placement.
 func (r *reservation) answered(res reserved) place.Step {
 	now := time.Now()
 	reason, _ := refusalReason(res.err)
@@ -184,7 +184,7 @@ func (r *reservation) answered(res reserved) place.Step {
 	return r.placement.Failed(now, res.node, reason, res.err)
 }
 
-// refusalReason is why a candidate gave no lease that can be used.
+// refusalReason is why a candidate gave no usable lease.
 func refusalReason(err error) (reason, detail string) {
 	var refusal *capacity.Refusal
 	var unfit *errUnfit
@@ -203,8 +203,7 @@ func refusalReason(err error) (reason, detail string) {
 	return Unreachable, err.Error()
 }
 
-// choose notes how it ended. Requests that are still under way have cost
-// something all the same.
+// choose notes the outcome. Requests still in progress count in the cost.
 func (r *reservation) choose(step place.Step) Placed {
 	req := ReserveRequest(r.request, r.d.Topic, r.need, 0)
 	overlay.Inject(r.ctx, req)
@@ -224,7 +223,7 @@ func (r *reservation) choose(step place.Step) Placed {
 	return placed
 }
 
-// end gives back the leases that are not used, those that come late too.
+// end releases the leases that are not used, including late ones.
 func (r *reservation) end() {
 	r.release(r.placement.Abandon().Release)
 	if r.placement.Pending() == 0 {

@@ -16,8 +16,8 @@ import (
 	"weir/dht/place"
 )
 
-// errUnproven means that a candidate's lease, or the record with it, is not
-// what it has to be.
+// errUnproven means that a candidate's lease, or the record with it, is
+// invalid.
 var errUnproven = errors.New("lease not used")
 
 // ReserveRequest asks for a lease, and for the target's record in topic unless
@@ -28,15 +28,15 @@ func ReserveRequest(id string, topic holder.Topic, need capacity.Need, seq uint6
 	}}}
 }
 
-// IsRefusal reports whether err is a target's word that it takes nothing more.
+// IsRefusal reports whether err is a target's refusal to take anything more.
 func IsRefusal(err error) bool {
 	var refusal *capacity.Refusal
 	return errors.As(err, &refusal)
 }
 
-// reserveOn asks one candidate and checks what it says. It takes no longer than
-// [place.ReserveDeadline], and goes on when the placement is decided without it:
-// ctx is the reservation's.
+// reserveOn asks one candidate and checks its answer. It takes no longer than
+// [place.ReserveDeadline], and goes on when the placement is decided without
+// it: ctx is the reservation's.
 func (s *Seeker) reserveOn(ctx context.Context, pick *offer, topic holder.Topic, request string, need capacity.Need) (r reserved) {
 	start := time.Now()
 	target := pick.Record.Node
@@ -57,7 +57,7 @@ func (s *Seeker) reserveOn(ctx context.Context, pick *offer, topic holder.Topic,
 	ctx, cancel := context.WithTimeout(ctx, place.ReserveDeadline(pick.RTT))
 	defer cancel()
 	s.cfg.Peers.Learn(target, pick.Record.Addrs)
-	s.cfg.Peers.Locate(ctx, target) // its record is fresh: worth a dial
+	s.cfg.Peers.Locate(ctx, target) // its record is fresh: worth dialling
 	var known uint64
 	if !pick.Told() {
 		known = pick.Record.Seq
@@ -100,16 +100,16 @@ func (s *Seeker) reserveOn(ctx context.Context, pick *offer, topic holder.Topic,
 	return r
 }
 
-// ReleaseLease gives a lease back that is not going to be used. A target that
-// cannot be told frees it by itself when it runs out.
+// ReleaseLease releases a lease that will not be used. If the target cannot be
+// reached, the lease ends by itself when it expires.
 func (s *Seeker) ReleaseLease(ctx context.Context, l capacity.Lease) {
 	ctx, cancel := context.WithTimeout(ctx, releaseTime)
 	defer cancel()
 	s.releaseCtx(ctx, l.Target, l.ID)
 }
 
-// release is ReleaseLease in the background of this node's own work, whose ctx is
-// the node's.
+// release is ReleaseLease in the background of this node's own work; ctx is the
+// node's.
 func (s *Seeker) release(ctx context.Context, target peer.ID, request string) {
 	ctx, cancel := context.WithTimeout(ctx, releaseTime)
 	defer cancel()

@@ -64,7 +64,7 @@ func (w *wire) Call(ctx context.Context, p peer.ID, _ protocol.ID, req, resp pro
 	}
 }
 
-// known is [Peers] of which all are connected.
+// known is a [Peers] in which every peer is connected.
 type known struct{}
 
 func (known) Connected(peer.ID) bool               { return true }
@@ -74,7 +74,7 @@ func (known) Deadline(peer.ID) time.Duration       { return time.Second }
 func (known) Answered(peer.ID, time.Duration)      {}
 func (known) Failed(peer.ID, error)                {}
 
-// newSeeker makes one of a client that knows holders and nobody else.
+// newSeeker makes the seeker of a client that knows only the given holders.
 func newSeeker(t *testing.T, holders ...peer.ID) (*Seeker, *wire) {
 	t.Helper()
 	id, _ := newID(t)
@@ -131,7 +131,7 @@ func view() capacity.Need {
 	return capacity.Need{Purpose: capacity.View, Stream: "a", Uplink: 1_000_000}
 }
 
-// A target gives leases once it is told to, and notes what it was asked.
+// A target grants leases once its gate is closed, and notes its requests.
 type target struct {
 	record capacity.Record
 	sealed []byte
@@ -140,7 +140,7 @@ type target struct {
 	reserved, released []string
 }
 
-// newTarget puts one on w that answers s once gate is closed.
+// newTarget adds to w a target that answers s once gate is closed.
 func newTarget(t *testing.T, s *Seeker, w *wire, gate <-chan struct{}) *target {
 	t.Helper()
 	id, key := newID(t)
@@ -190,8 +190,8 @@ func (a *target) seen() (reserved, released []string) {
 	return slices.Clone(a.reserved), slices.Clone(a.released)
 }
 
-// Others are asked before those who are silent have had all their time, and
-// what the silent ones grant in the end is given back.
+// Others are asked before silent candidates have used all their time, and late
+// leases of the silent ones are released.
 func TestPlacementGoesOnPastTheSilent(t *testing.T) {
 	s, w := newSeeker(t)
 	decided, open := make(chan struct{}), make(chan struct{})
@@ -225,8 +225,8 @@ func TestPlacementGoesOnPastTheSilent(t *testing.T) {
 	}
 }
 
-// What two holders say leads to the node they name; where none answers, nothing
-// is known.
+// Two holders' answers lead to the node they name; if none answers, the result
+// is not known.
 func TestPlaceByWhatHoldersSay(t *testing.T) {
 	var holders []peer.ID
 	for range 2 {

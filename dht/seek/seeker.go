@@ -24,18 +24,18 @@ import (
 	"weir/dht/place"
 )
 
-// The largest answers, in bytes, that a peer may send us.
+// The largest answers, in bytes, that a peer may send.
 const (
-	MaxQueryReply = 24 << 10 // holding.QueryLimit records, doubts of them, and the rules
+	MaxQueryReply = 24 << 10 // holding.QueryLimit records, doubts about their nodes, and the rules
 	MaxReserve    = 4 << 10
 )
 
 const maxReason = 256 // bytes of a reason given
 
-// Overlay is how requests leave the node; see [overlay.Overlay].
+// Overlay sends requests to other nodes; see [overlay.Overlay].
 type Overlay interface {
-	// Call sends req to p and reads resp, of max bytes at most. The round trip is
-	// 0 if that of this call says nothing.
+	// Call sends req to p and reads resp, of max bytes at most. The round trip
+	// is 0 if this call does not measure it.
 	Call(ctx context.Context, p peer.ID, protocol protocol.ID, req, resp proto.Message, max int) (rtt time.Duration, spent overlay.Cost, err error)
 	// Go runs f in the background, or returns false once the node is closed.
 	Go(f func()) bool
@@ -43,23 +43,23 @@ type Overlay interface {
 	Context() context.Context
 }
 
-// Peers is what is known of how to reach others; see [overlay.Peers].
+// Peers knows how to reach other nodes; see [overlay.Peers].
 type Peers interface {
 	Connected(p peer.ID) bool
 	Learn(p peer.ID, addrs []multiaddr.Multiaddr)
-	Locate(ctx context.Context, p peer.ID) // looks for addresses, if there are none
+	Locate(ctx context.Context, p peer.ID) // looks for addresses if none are known
 	Deadline(p peer.ID) time.Duration
 	Answered(p peer.ID, rtt time.Duration)
 	Failed(p peer.ID, err error)
 }
 
-// Coordinates are where the node is, and how far away others are.
+// Coordinates are the node's network coordinate and the distances to others.
 type Coordinates interface {
 	Here() *coordinate.Coordinate
 	Predict(at *coordinate.Coordinate) time.Duration // 0: unknown
 }
 
-// Config is what a [Seeker] needs of its node. All fields but Grant and Release
+// Config is a [Seeker]'s view of its node. All fields except Grant and Release
 // have to be set.
 type Config struct {
 	ID        peer.ID
@@ -68,8 +68,8 @@ type Config struct {
 	Discovery directory.Mode // how holders are found
 
 	Overlay     Overlay
-	Records     protocol.ID // by which holders are asked
-	Reserves    protocol.ID // by which candidates are asked for room
+	Records     protocol.ID // protocol for asking holders
+	Reserves    protocol.ID // protocol for asking candidates for room
 	Peers       Peers
 	Live        *liveness.Detector
 	Coordinates Coordinates
@@ -79,30 +79,30 @@ type Config struct {
 	LookUps   *directory.LookUps
 	Sharding  *directory.Sharding
 
-	Table   *holder.Table   // what the node holds
-	Holding *holding.Holder // and how it answers for it
+	Table   *holder.Table   // this node's table
+	Holding *holding.Holder // answers queries from it
 	Newest  *place.Memory
 	Beliefs *holder.Beliefs
 
 	Policy func() *policy.Compiled
-	// Own is the record that the node published last, and Published the one in
-	// topic, sealed.
+	// Own returns the record that the node published last, and Published the
+	// one in topic, with its sealed bytes.
 	Own       func() (capacity.Record, bool)
 	Published func(topic holder.Topic) (r capacity.Record, sealed []byte, ok bool)
-	// Use is what the node uses now, encoded; in a stream's topic with what it
-	// does for that.
+	// Use returns the node's current use, encoded; in a stream's topic it
+	// includes the stream's own.
 	Use func(topic holder.Topic) []byte
-	// WarmedUp reports whether every publisher has had the time to tell this node
-	// of its record, where all hold everything.
+	// WarmedUp reports whether every publisher has had the time to send this
+	// node its record, in a network where every node holds everything.
 	WarmedUp func() bool
-	// Measure makes one exchange with p for the sake of its round trip.
+	// Measure makes one exchange with p to measure its round trip.
 	Measure func(ctx context.Context, p peer.ID) error
-	// Reachable is an error if clients must not be sent to where r says it is.
+	// Reachable returns an error if clients must not be sent to r's URL.
 	Reachable func(need capacity.Need, r *capacity.Record) error
-	// Wall is the clock that others' times are compared with.
+	// Wall returns the time by the clock to compare with other nodes' times.
 	Wall func(now time.Time) time.Time
-	// Grant gives leases of this node itself, nil if it takes nothing, and Release
-	// takes them back.
+	// Grant returns leases on this node itself, nil if it takes nothing, and
+	// Release takes them back.
 	Grant   func(capacity.Request) (capacity.Lease, error)
 	Release func(from peer.ID, request string)
 
@@ -110,22 +110,23 @@ type Config struct {
 	Tracer trace.Tracer
 }
 
-// A Seeker finds and places for one node. It may be used by several goroutines.
+// A Seeker finds and places for one node. It is safe for concurrent use.
 type Seeker struct {
 	cfg     Config
 	regions regionIndex
 }
 
-// New makes the seeker of a node. It does nothing by itself before [Seeker.Run].
+// New makes the seeker of a node. It starts nothing before [Seeker.Run].
 func New(cfg Config) *Seeker { return &Seeker{cfg: cfg} }
 
-// Regions are the regions of which the index told, nearest first.
+// Regions are the regions in the index, nearest first.
 func (s *Seeker) Regions() []string {
 	near, _ := s.regions.list()
 	return near
 }
 
-// Question is the request that asks a holder for what in topic meets need.
+// Question is the request that asks a holder for the records in topic that meet
+// need.
 func (s *Seeker) Question(topic holder.Topic, need capacity.Need) *pb.Request {
 	return s.queryRequest(&query{topic: topic, need: need, limit: holding.QueryLimit})
 }

@@ -21,7 +21,7 @@ func ErrorWord(err error) string {
 	return overlay.ErrorWord(err)
 }
 
-// placing begins the span of a placement.
+// placing begins the span of a placement; placed ends it.
 func (s *Seeker) placing(ctx context.Context, topic holder.Topic, need capacity.Need) (context.Context, trace.Span) {
 	ctx, span := tracing.Start(ctx, s.cfg.Tracer, "place", trace.SpanKindInternal)
 	if span.IsRecording() {
@@ -33,7 +33,7 @@ func (s *Seeker) placing(ctx context.Context, topic holder.Topic, need capacity.
 	return ctx, span
 }
 
-// placed ends what placing began.
+// placed ends the span that placing began.
 func (d *Decision) placed(span trace.Span, err error) {
 	defer span.End()
 	if !span.IsRecording() {
