@@ -12,31 +12,32 @@ import (
 	"weir/dht/holder"
 )
 
-// ErrUnanswered means that those who had to know did not answer: neither yes
-// nor no. Every such error is an [*Unanswered].
+// ErrUnanswered means that the holders required for an answer did not reply:
+// neither yes nor no. Every such error is an [*Unanswered].
 var ErrUnanswered = errors.New("those who have to know did not answer")
 
 // ErrNoHolders means that no holder of a topic answered.
 var ErrNoHolders = errors.New("no holder answered")
 
-// A Hearing is what an answer rests on: who had to know, and who of them said
-// nothing. "Nobody has it" is an answer only of a hearing that is enough; out of
-// silence nothing follows.
+// A Hearing counts the nodes that an answer rests on: how many were required,
+// and which of them were silent. "No node has it" is an answer only if the
+// hearing is enough; silence proves nothing.
 type Hearing struct {
-	Holders int `json:"holders"` // that had to know
-	Heard   int `json:"heard"`   // how many of them answered
-	// Lacking is how many more have to answer before "nobody has it" is an answer.
+	Holders int `json:"holders"` // required
+	Heard   int `json:"heard"`   // that answered
+	// Lacking is how many more have to answer before "no node has it" is an
+	// answer.
 	Lacking int       `json:"lacking,omitempty"`
-	Silent  []Silence `json:"silent,omitempty"` // asked in vain
+	Silent  []Silence `json:"silent,omitempty"` // asked without an answer
 }
 
-// Abandoned is said of a node whose answer was not waited for, as others had
-// sufficed.
+// Abandoned is the reason for a node whose answer was not waited for, because
+// others had sufficed.
 const Abandoned = "abandoned"
 
-// Hear is the hearing of a question that must of holders have to answer, heard
-// have, and silent were asked in vain. Those that were abandoned are not silent,
-// if the others have sufficed.
+// Hear is the hearing of a question to which must of holders have to answer,
+// heard have, and silent did not. Abandoned nodes do not count as silent if the
+// others have sufficed.
 func Hear(holders, heard, must int, silent []Silence) Hearing {
 	h := Hearing{Holders: holders, Heard: heard, Lacking: max(0, max(must, 1)-heard), Silent: silent}
 	if h.Lacking == 0 {
@@ -51,10 +52,10 @@ type Silence struct {
 	Err  string  `json:"err,omitempty"`
 }
 
-// Enough reports whether those who answered may say that there is nothing.
+// Enough reports whether the answers suffice to conclude that there is nothing.
 func (h Hearing) Enough() bool { return h.Holders > 0 && h.Lacking == 0 }
 
-// String says who did not answer; it is empty if everybody did.
+// String names the nodes that did not answer; it is empty if all did.
 func (h Hearing) String() string {
 	switch silent := len(h.Silent); {
 	case h.Holders == 0:
@@ -70,7 +71,7 @@ func (h Hearing) String() string {
 	}
 }
 
-// why is the reason that most of the silent gave, in brackets.
+// why is the most frequent reason among the silent, in brackets.
 func (h Hearing) why() string {
 	reasons := make(map[string]int)
 	for _, s := range h.Silent {
@@ -101,20 +102,20 @@ func (h Hearing) sorted() Hearing {
 	return h
 }
 
-// Unanswered is the error of a question to which too few of those who have to
-// know have answered.
+// Unanswered is the error of a question to which too few of the required nodes
+// have answered.
 type Unanswered struct {
 	Topic   holder.Topic
 	Hearing Hearing
-	// Rival is a node that is said to publish the stream, and does not answer; or
-	// "".
+	// Rival is a node that is reported to publish the stream, and does not
+	// answer; or "".
 	Rival peer.ID
 }
 
-// Error says of what it is, and who did not answer.
+// Error names the topic, and the nodes that did not answer.
 func (e *Unanswered) Error() string { return fmt.Sprintf("%s: %s", e.Topic, e.Words()) }
 
-// Words say who did not answer.
+// Words names the nodes that did not answer.
 func (e *Unanswered) Words() string {
 	if e.Rival != "" {
 		return fmt.Sprintf("node %s is said to publish the stream, and does not answer", e.Rival)
@@ -122,7 +123,7 @@ func (e *Unanswered) Words() string {
 	return e.Hearing.String()
 }
 
-// Is makes it an ErrUnanswered, and an ErrNoHolders if nobody at all answered.
+// Is makes it an ErrUnanswered, and an ErrNoHolders if no node answered at all.
 func (e *Unanswered) Is(target error) bool {
 	return target == ErrUnanswered || target == ErrNoHolders && e.Hearing.Heard == 0 && e.Rival == ""
 }

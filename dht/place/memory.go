@@ -13,17 +13,17 @@ import (
 const (
 	// maxRemembered bounds the records remembered, about 1 KiB each.
 	maxRemembered = 4_096
-	// rememberAfter is how long after a record has run out older ones of its
-	// node are still refused. It is bounded for the sake of a node that was
+	// rememberAfter is how long after a record's expiry older ones of its node
+	// are still refused. It is bounded for the sake of a node that was
 	// restarted with its clock set back.
 	rememberAfter = time.Minute
 )
 
-// A Memory remembers the newest record seen of each node and topic, so that
-// an older one, replayed or from a holder that lags behind, is never used in
-// its place, nor the same one for longer than its TTL: clocks may differ by
-// minutes, so how old a record is shows by when it was seen first. The one
-// seen longest ago is forgotten first. Several goroutines may use it.
+// A Memory remembers the newest record seen of each node and topic. An older
+// one, replayed or from a holder that lags behind, is never used instead, and
+// no record is used for longer than its TTL. Clocks may differ by minutes, so a
+// record's age is counted from when it was first seen. The record seen longest
+// ago is evicted first. A Memory is safe for concurrent use.
 type Memory struct {
 	mu   sync.Mutex
 	seen *simplelru.LRU[memoryKey, memoryEntry]
@@ -37,10 +37,10 @@ type memoryKey struct {
 type memoryEntry struct {
 	record capacity.Record
 	sealed []byte
-	until  time.Time // when it runs out, by our clock
+	until  time.Time // when it expires, by this node's clock
 }
 
-// NewMemory returns a Memory of nothing.
+// NewMemory returns an empty Memory.
 func NewMemory() *Memory {
 	seen, err := simplelru.NewLRU[memoryKey, memoryEntry](maxRemembered, nil)
 	if err != nil {
@@ -49,8 +49,8 @@ func NewMemory() *Memory {
 	return &Memory{seen: seen}
 }
 
-// Get returns the newest record seen of node, in the topic of stream, or in
-// the capacity topics if that is "", and as it was sealed.
+// Get returns the newest record seen of node, in the topic of stream, or in the
+// capacity topics if stream is "", and its sealed bytes.
 func (m *Memory) Get(now time.Time, node peer.ID, stream string) (capacity.Record, []byte, bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -58,8 +58,8 @@ func (m *Memory) Get(now time.Time, node peer.ID, stream string) (capacity.Recor
 	return e.record, e.sealed, e.until.After(now)
 }
 
-// Of returns the newest record seen of node in any topic, unless it has run
-// out.
+// Of returns the newest record seen of node in any topic, unless it has
+// expired.
 func (m *Memory) Of(now time.Time, node peer.ID) (newest capacity.Record, ok bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -75,8 +75,8 @@ func (m *Memory) Of(now time.Time, node peer.ID) (newest capacity.Record, ok boo
 }
 
 // See takes in a verified record and returns the newest one seen of its node
-// and topic: itself, or one seen before. It is not ok if that has run out, or is
-// gone and r is older.
+// and topic: r itself, or one seen before. It is not ok if that has expired, or
+// was withdrawn and r is older.
 func (m *Memory) See(now time.Time, r capacity.Record, sealed []byte) (newest capacity.Record, as []byte, ok bool) {
 	key := memoryKey{node: r.Node}
 	if r.Carries != nil {

@@ -9,8 +9,8 @@ import (
 	"weir/capacity"
 )
 
-// A holder that replays an older record is not believed, and does not make the
-// newer one that we know disappear.
+// A replayed older record is not used, and does not replace the newer known
+// one.
 func TestReplayedRecordIsNotUsed(t *testing.T) {
 	old := capacity.Record{Node: "node", Seq: 1000, Issued: time.Now(), TTL: capacity.DefaultTTL}
 	fresh := old

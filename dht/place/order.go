@@ -21,9 +21,9 @@ const (
 	ReserveMost  = 6
 )
 
-// Merge adds o to offers. Of several offers of a node the newest record counts;
-// of one and the same record the less favourable word, whose holder has offered
-// it more often.
+// Merge adds o to offers. Of several offers of a node the one with the newest
+// record counts; for the same record, the less favourable one, because its
+// holder has offered the node more often.
 func Merge(offers map[peer.ID]holder.Offer, o holder.Offer) {
 	node := o.Record.Node
 	old, twice := offers[node]
@@ -42,11 +42,11 @@ func Merge(offers map[peer.ID]holder.Offer, o holder.Offer) {
 	}
 }
 
-// Rank merges what holders offered with the ranking of the records that
-// the seeker judged itself, best first and each node once: by the newer record,
-// and of one record by the seeker's own judgement. What it believes of each
-// scales the score by which others offered it; what those believe is in that
-// already.
+// Rank merges the holders' offers with the ranking of the records that the
+// seeker judged itself, best first and each node once: by the newer record, and
+// for the same record by the seeker's own evaluation. The seeker's trust in
+// each node scales the score of an offer; the holder's trust is included in
+// that score already.
 func Rank(ranking policy.Ranking, offers map[peer.ID]holder.Offer, believed func(peer.ID) float64) []holder.Offer {
 	var all []holder.Offer
 	judged := make(map[peer.ID]uint64)
@@ -75,10 +75,10 @@ func Rank(ranking policy.Ranking, offers map[peer.ID]holder.Offer, believed func
 	return all
 }
 
-// Order are the candidates to try of those that passed, best first, in order:
-// some of the keep best at random, then the rest by rank. The first two do not
-// rest on the word of the same holder alone, as far as there are others: it may
-// be lying. Those under suspicion come last.
+// Order returns the candidates to try of those that passed, best first, in
+// order: some of the keep best at random, then the rest by rank. The first two
+// come from different holders if possible, because one holder alone may be
+// lying. Suspects come last.
 func Order(passed []holder.Offer, keep int, suspect func(peer.ID) bool, rnd *rand.Rand) []holder.Offer {
 	var ranking policy.Ranking
 	byNode := make(map[peer.ID]holder.Offer, len(passed))

@@ -25,9 +25,9 @@ func compile(t testing.TB, p policy.Policy) *policy.Compiled {
 func trusted(peer.ID) float64 { return 1 }
 func prompt(peer.ID) bool     { return false }
 
-// Two hundred seekers read the same records, which nobody renews meanwhile, of
-// forty nodes with room for ten each. Each asks two of eight holders. Hardly
-// any chooses a node that is full by then.
+// Two hundred seekers read the same records, not renewed meanwhile, of forty
+// nodes with room for ten each. Each asks two of eight holders. Hardly any
+// chooses a node that is full by then.
 func TestSeekersOfStaleRecordsDoNotHerd(t *testing.T) {
 	const seekers, targets, room, runs = 200, 40, 10, 5
 	judge := compile(t, policy.Default())
@@ -40,7 +40,7 @@ func TestSeekersOfStaleRecordsDoNotHerd(t *testing.T) {
 			tables = append(tables, holder.NewTable(holder.DefaultLimits()))
 		}
 		for i := range targets {
-			// Some are half used, some free: the plain best would be a few.
+			// Some are half used, some free: only a few would be best.
 			r := capacity.Record{
 				Node: peer.ID(fmt.Sprintf("target %d", i)), Seq: 1, TTL: time.Minute, URL: "http://127.0.0.1:1",
 				Sessions: capacity.Usage{Used: int64(i % 4), Limit: room + int64(i%4)},
@@ -76,8 +76,8 @@ func TestSeekersOfStaleRecordsDoNotHerd(t *testing.T) {
 	}
 }
 
-// What a holder believes of a node is in the score of its offer already; what
-// the seeker believes comes on top.
+// The score of an offer includes the holder's trust in the node; the seeker's
+// own trust scales it further.
 func TestBeliefInAnOffer(t *testing.T) {
 	offer := func(seq uint64, score, believed float64) holder.Offer {
 		var o holder.Offer
@@ -94,14 +94,14 @@ func TestBeliefInAnOffer(t *testing.T) {
 			t.Errorf("own belief %v: score %v and belief %v, want %v and %v", own, got.Score, got.Trust, want.Score, want.Trust)
 		}
 	}
-	Merge(found, offer(2, 0.9, 1)) // a newer record, of which nothing is said
+	Merge(found, offer(2, 0.9, 1)) // a newer record, without reports
 	if got := found["node"]; got.Trust != 1 || got.Score != 0.9 {
 		t.Errorf("after a newer record: %+v", got)
 	}
 }
 
-// A node of which the seeker has judged a record and a holder offers another is
-// one candidate, by the newer of the two.
+// A node whose record the seeker has judged, and of which a holder offers
+// another, is one candidate, by the newer of the two.
 func TestOffersOfOneNodeAreOneCandidate(t *testing.T) {
 	for _, tc := range []struct {
 		judged, offered uint64

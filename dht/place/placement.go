@@ -14,18 +14,18 @@ import (
 )
 
 const (
-	// lastPatience is how long the last candidates have at least before others
-	// are looked for further away.
+	// lastPatience is the least time of the last candidates before the search
+	// goes further away.
 	lastPatience = 250 * time.Millisecond
 	// MaxCandidates bounds the candidates asked in one placement, over all of its
 	// searches.
 	MaxCandidates = (2*Levels + 2) * ReserveMost
-	// retryAfter is when to come again after everybody refused.
+	// retryAfter is when to come again after every candidate refused.
 	retryAfter = 2 * time.Second
 )
 
 const (
-	// NoCandidates is the reason of a refusal for which no rule can be blamed.
+	// NoCandidates is the reason of a refusal for which no rule is responsible.
 	NoCandidates = "no-candidates"
 	// Unreachable is the reason of a candidate that did not answer: whether it has
 	// room is not known.
@@ -33,61 +33,63 @@ const (
 )
 
 // A Placement searches for candidates and has them reserve room: two at once,
-// then others, until some have given a lease, of which the best is used and
-// every other given back. What was offered may be as old as the records, and
-// seekers that all took the first lease would fill the nearest node whatever
-// the policy says; so the better of two counts, by what the targets say
-// themselves.
+// then others, until some have granted a lease. It uses the best lease and
+// releases every other. Offers may be as old as the records, and seekers that
+// all took the first lease would fill the nearest node whatever the policy; so
+// the better of two leases is used, by the targets' own current state.
 //
-// If all refuse, each by its own ledger, or do not answer, it searches further
-// away. Candidates whose answers are overdue stay in, to the end.
+// If all candidates refuse, each by its own ledger, or do not answer, it
+// searches further away. Candidates whose answers are overdue stay in the
+// running to the end.
 type Placement struct {
 	// Exclude are nodes not to be found.
 	Exclude []peer.ID
-	// Patience is how long the answer of a node usually takes at most; see
+	// Patience is how long a node's answer usually takes at most; see
 	// [Patience].
 	Patience func(peer.ID) time.Duration
-	// Further means that there is more to search than what is searched at first.
+	// Further means that a wider search than the first is possible.
 	Further bool
 
 	level    int
-	again    bool // near by was searched a second time
+	again    bool // the near levels were searched a second time
 	searched bool // once
 	news     int  // answers since the search under way began
 
 	order     []holder.Offer // to be asked in this round
 	asked     []peer.ID
-	waiting   []peer.ID // for whose answers
+	waiting   []peer.ID // candidates whose answers are expected
 	leases    []lease
-	reasons   map[string]int // why others gave none
+	reasons   map[string]int // why others gave no lease, by count
 	last      error
 	began     time.Time     // of this round
 	slowest   time.Duration // round trip in this round, predicted
-	due       time.Time     // when all asked in this round are overdue
+	due       time.Time     // when all candidates of this round are overdue
 	overdue   time.Time     // deadlines; zero: none
 	grace     time.Time
 	searching bool
-	patient   bool // there is nobody else: those asked are waited for
+	patient   bool // there are no others: the candidates asked are waited for
 	done      bool
 }
 
 type lease struct {
 	node  peer.ID
-	score float64 // by the policy, of the target as it is now
+	score float64 // by the policy, for the target as it is now
 }
 
-// A Step is what a placement wants done.
+// A Step is what a placement wants done next.
 type Step struct {
-	// Search, if it is not nil, is a search to make; [Placement.Found] takes what
-	// it found. Answers that come meanwhile are to be passed on before that.
+	// Search, if not nil, is a search to make; its result goes to
+	// [Placement.Found]. Answers that come meanwhile are to be passed on before
+	// that.
 	Search  *Wanted
 	Reserve []holder.Offer // candidates to ask for room now
-	Overdue []peer.ID      // those whose answers are late from now on
-	Release []peer.ID      // those to be told that nothing comes of a lease they may have given
+	Overdue []peer.ID      // candidates whose answers are late from now on
+	Release []peer.ID      // candidates to be told that a lease they may have given is not used
 	Due     time.Time      // when to call Tick if nothing happens before; zero: never
 
-	// Done says how it ended: with Chosen, whose lease is to be used, or with
-	// Refusal. Neither means that the first search found nobody to ask.
+	// Done means that the placement has ended: with Chosen, whose lease is to
+	// be used, or with Refusal. Neither means that the first search found no
+	// candidate.
 	Done    bool
 	Chosen  peer.ID
 	Refusal *capacity.Refusal
@@ -106,8 +108,8 @@ func (p *Placement) Start() Step {
 	return Step{Search: &Wanted{Exclude: p.Exclude}}
 }
 
-// Found takes in the candidates that a search found, in the order in which they
-// are to be asked, and the level at which to go on if they do not do.
+// Found takes in the candidates that a search found, in the order in which to
+// ask them, and the level at which to go on if they do not suffice.
 func (p *Placement) Found(now time.Time, order []holder.Offer, level int) (s Step) {
 	p.level, p.searching = level, false
 	first := !p.searched
@@ -118,7 +120,7 @@ func (p *Placement) Found(now time.Time, order []holder.Offer, level int) (s Ste
 		p.done = true
 		return Step{Done: true}
 	case p.news == 0:
-		return p.further(now, s) // nobody there; the refusal stands
+		return p.further(now, s) // no candidate there; the refusal stands
 	}
 	return p.round(now, s, order)
 }
@@ -141,7 +143,7 @@ func (p *Placement) Granted(now time.Time, node peer.ID, score float64) (s Step)
 	return p.step(s)
 }
 
-// Refused takes in that node gave no lease, and why.
+// Refused takes in that node refused a lease, and why.
 func (p *Placement) Refused(now time.Time, node peer.ID, reason string, err error) (s Step) {
 	if !p.settle(node) {
 		return p.step(s)
@@ -149,8 +151,8 @@ func (p *Placement) Refused(now time.Time, node peer.ID, reason string, err erro
 	return p.lost(now, s, reason, err)
 }
 
-// Failed takes in that node did not answer, or that its answer does not count.
-// It may have given a lease all the same, and is told that nothing comes of it.
+// Failed takes in that node did not answer, or that its answer is invalid. It
+// may have given a lease all the same, so it gets a release.
 func (p *Placement) Failed(now time.Time, node peer.ID, reason string, err error) (s Step) {
 	s.Release = []peer.ID{node}
 	if !p.settle(node) {
@@ -211,7 +213,7 @@ func (p *Placement) round(now time.Time, s Step, order []holder.Offer) Step {
 	return p.step(s)
 }
 
-// ask asks so many more, as far as there are.
+// ask asks up to count more candidates.
 func (p *Placement) ask(now time.Time, s *Step, count int) (asked bool) {
 	for count > 0 && len(p.order) > 0 && len(p.asked) < MaxCandidates {
 		o := p.order[0]
@@ -250,10 +252,11 @@ func (p *Placement) lost(now time.Time, s Step, reason string, err error) Step {
 	return p.step(s)
 }
 
-// further searches further away, unless there is no further: a list says whom
-// to ask, or all levels were searched. If the last of all did not answer, those
-// near by that nobody offered come next; and then those that owe an answer have
-// all the time they need.
+// further goes on to the next level of the search, unless there is none: the
+// candidates come from a list, or all levels were searched. If the last
+// candidates did not answer, it searches near by once more for candidates not
+// offered before; after that, candidates that have not answered get all the
+// time they need.
 func (p *Placement) further(now time.Time, s Step) Step {
 	if p.patient {
 		return p.refuse(s)
@@ -282,7 +285,7 @@ func (p *Placement) refuse(s Step) Step {
 	return s
 }
 
-// refusal is why nobody is chosen: what most candidates gave as a reason.
+// refusal is the refusal with the most frequent reason of the candidates.
 func (p *Placement) refusal() *capacity.Refusal {
 	reasons, last := maps.Clone(p.reasons), fmt.Sprint(p.last)
 	if silent := len(p.waiting); silent > 0 {
@@ -297,8 +300,8 @@ func (p *Placement) refusal() *capacity.Refusal {
 	}
 }
 
-// choose takes the best of the leases there are, of equal ones that of the
-// candidate asked first.
+// choose takes the best lease; of equal ones, that of the candidate asked
+// first.
 func (p *Placement) choose(s Step) Step {
 	best := slices.MaxFunc(p.leases, func(a, b lease) int {
 		return cmp.Or(cmp.Compare(a.score, b.score), cmp.Compare(slices.Index(p.asked, b.node), slices.Index(p.asked, a.node)))
@@ -313,7 +316,8 @@ func (p *Placement) choose(s Step) Step {
 	return s
 }
 
-// settle notes that node has answered, unless it comes too late.
+// settle notes that node has answered. It reports false if its answer was not
+// expected any more.
 func (p *Placement) settle(node peer.ID) bool {
 	i := slices.Index(p.waiting, node)
 	if i < 0 {
@@ -334,8 +338,8 @@ func (p *Placement) step(s Step) Step {
 	return s
 }
 
-// NoRoom is the refusal when nobody can be asked: of held records of topic so
-// many were rejected by each rule.
+// NoRoom is the refusal if there is no candidate to ask: rejected counts, by
+// rule, the rejected ones of the held records of topic.
 func NoRoom(topic holder.Topic, held int, rejected map[string]int) *capacity.Refusal {
 	rejected = maps.Clone(rejected)
 	delete(rejected, "self") // it says nothing about room

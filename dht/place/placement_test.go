@@ -23,22 +23,22 @@ func offers(letters string) (list []holder.Offer) {
 	return list
 }
 
-// A target answers after so long: with a lease of that score, with a refusal,
-// or with something that does not count. The zero target hangs.
+// A target answers after a time: with a lease of that score, with a refusal, or
+// with an invalid answer. The zero target hangs.
 type target struct {
 	after time.Duration
 	score float64 // of its lease
 	how   string  // "": a lease
 }
 
-// playing is a placement played on virtual time.
+// playing is a placement run on virtual time.
 type playing struct {
 	t        *testing.T
 	p        *Placement
 	targets  map[string]target
-	searches []string // what each finds, by letter; every one takes 10 ms
+	searches []string // candidates that each search finds, by letter; every search takes 10 ms
 	levels   []int    // at which they begin
-	asked    string   // candidates, in order; those of each search apart
+	asked    string   // candidates, in order, separated by search
 	overdue  string
 	released []peer.ID
 	now      time.Time
@@ -88,7 +88,7 @@ func (pl *playing) do(s Step) {
 	}
 }
 
-// run plays to the end, and then what comes late.
+// run runs the placement to its end, and then delivers late answers.
 func (pl *playing) run() (last Step, took time.Duration) {
 	pl.t.Helper()
 	pl.p.Patience = func(peer.ID) time.Duration { return 40 * ms }
@@ -241,8 +241,8 @@ func TestPlacement(t *testing.T) {
 	}
 }
 
-// Every lease that was given is either chosen or given back, whatever comes
-// when, and nobody is asked twice.
+// Every lease is either chosen or released, whatever the order of events, and
+// no candidate is asked twice.
 func TestPlacementKeepsOneLease(t *testing.T) {
 	rnd := testRand()
 	for i := range 2_000 {
@@ -255,7 +255,7 @@ func TestPlacementKeepsOneLease(t *testing.T) {
 				a.how = "full"
 			case 1:
 				a.how = "fails"
-			case 2: // one that hangs is given up some time
+			case 2: // a hanging one is given up at some time
 				a = target{after: time.Second, how: "fails"}
 			}
 			pl.targets[string(l)] = a

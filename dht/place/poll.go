@@ -7,15 +7,15 @@ import (
 )
 
 const (
-	// PollTime is how long all have to answer a [Poll], and PollAtOnce how many
-	// are asked at the same time.
+	// PollTime is the time for all nodes to answer a [Poll], and PollAtOnce how
+	// many are asked at the same time.
 	PollTime   = time.Second
 	PollAtOnce = 256
 )
 
-// A Poll asks each node of a list for its own record: what a query is where
-// nobody holds those of others. Once three quarters have answered, the others
-// have as long again as that took: they are far away, or hang.
+// A Poll asks each node of a list for its own record: it replaces a query where
+// no node holds the records of others. Once three quarters have answered, the
+// others have as long again as that took: they are far away, or hang.
 type Poll struct {
 	Nodes []peer.ID
 
@@ -34,8 +34,8 @@ func (p *Poll) Start(now time.Time) QueryStep {
 	return p.step()
 }
 
-// Answered takes in that a node has answered. What was found makes no
-// difference: each knows of itself only.
+// Answered takes in that a node has answered. Whether a record was found makes
+// no difference: each node knows only its own.
 func (p *Poll) Answered(now time.Time, _ peer.ID, _ bool) QueryStep {
 	p.pending--
 	if p.good++; p.late.IsZero() && 4*p.good >= 3*len(p.Nodes) {
@@ -44,13 +44,13 @@ func (p *Poll) Answered(now time.Time, _ peer.ID, _ bool) QueryStep {
 	return p.step()
 }
 
-// Failed takes in that a node gave no answer that counts.
+// Failed takes in that a node gave no valid answer.
 func (p *Poll) Failed(peer.ID) QueryStep {
 	p.pending--
 	return p.step()
 }
 
-// FoundElsewhere changes nothing: there is no other query.
+// FoundElsewhere changes nothing: a poll has no parallel query.
 func (p *Poll) FoundElsewhere() QueryStep { return p.step() }
 
 // Tick takes in that time has passed.
@@ -59,7 +59,7 @@ func (p *Poll) Tick(now time.Time) QueryStep {
 	return p.step()
 }
 
-// Pending is how many nodes were asked that have not answered.
+// Pending is how many nodes were asked and have not answered.
 func (p *Poll) Pending() int { return p.pending }
 
 func (p *Poll) step() (s QueryStep) {

@@ -19,38 +19,39 @@ const (
 // A Query asks the holders of one topic until enough of them have answered.
 //
 // The first two are asked at the same time. A holder that fails is replaced by
-// the next, and so is one that is overdue, which may still answer; one that
-// knows of nothing gets a second opinion. The first answer with something in it
-// ends the query, but for a moment in which a second one may come.
+// the next, and so is an overdue one, which may still answer; after an empty
+// answer another holder is asked as well. The first answer with a record ends
+// the query, except for a moment in which a second one may come.
 type Query struct {
 	// Holders are asked in this order.
 	Holders []peer.ID
-	// Patience is how long the answer of a holder usually takes at most.
+	// Patience is how long a holder's answer usually takes at most.
 	Patience func(peer.ID) time.Duration
 	// First is how many are asked at once; 0: [holder.AsksFirst].
 	First int
 	// Lacking is how many have to answer before "there is nothing" is an answer.
 	Lacking int
-	// Near means that other topics can be turned to: fewer are asked in all, and
-	// nobody is waited for who is overdue when everybody was asked.
+	// Near means that other topics can be asked instead: fewer holders are
+	// asked in all, and overdue ones are not waited for once every holder was
+	// asked.
 	Near bool
 
 	began        time.Time
 	asked        int       // of Holders, from the front
-	waiting      []peer.ID // for whose answers
+	waiting      []peer.ID // holders whose answers are expected
 	good         int       // answers
 	hedge, grace time.Time // deadlines; zero: none
-	overdue      bool      // somebody was
+	overdue      bool      // some holder was
 	served       bool      // another query of the same search has found something
 	done         bool
 }
 
-// A QueryStep is what a query wants done.
+// A QueryStep is what a query wants done next.
 type QueryStep struct {
 	Ask     []peer.ID // holders to ask now
 	Overdue []peer.ID // holders whose answers are late from now on
 	Due     time.Time // when to call Tick if nothing happens before; zero: never
-	Done    bool      // the answers still to come are not waited for
+	Done    bool      // answers still to come are not waited for
 }
 
 // Start asks the first holders.
@@ -61,8 +62,8 @@ func (q *Query) Start(now time.Time) (s QueryStep) {
 	return q.step(s)
 }
 
-// Answered takes in that p has answered. Found says whether by now anything is
-// known that the query is for, from whichever source.
+// Answered takes in that p has answered. Found means that something the query
+// looks for is known by now, from any source.
 func (q *Query) Answered(now time.Time, p peer.ID, found bool) (s QueryStep) {
 	if !q.settle(p) {
 		return q.step(s)
@@ -71,13 +72,13 @@ func (q *Query) Answered(now time.Time, p peer.ID, found bool) (s QueryStep) {
 	grace := AnswerGrace(now.Sub(q.began))
 	switch {
 	case found && (q.good >= q.First || q.good > holder.AsksFirst), !found && q.served:
-		q.done = true // enough opinions
+		q.done = true // enough answers
 		return q.step(s)
 	case found:
 	case q.good > holder.AsksFirst && q.good >= q.Lacking:
 		q.done = true
 		return q.step(s)
-	case q.good == 1: // it hides something, or is new to its task
+	case q.good == 1: // it hides something, or has just become a holder
 		q.ask(&s, max(1, q.Lacking-q.asked))
 		return q.step(s)
 	case q.good < q.Lacking:
@@ -89,7 +90,7 @@ func (q *Query) Answered(now time.Time, p peer.ID, found bool) (s QueryStep) {
 	return q.step(s)
 }
 
-// Failed takes in that p gave no answer that counts.
+// Failed takes in that p gave no valid answer.
 func (q *Query) Failed(p peer.ID) (s QueryStep) {
 	if q.settle(p) {
 		q.ask(&s, 1)
@@ -98,7 +99,7 @@ func (q *Query) Failed(p peer.ID) (s QueryStep) {
 }
 
 // FoundElsewhere takes in that another query of the same search has found
-// something: this one is not to hold it up.
+// something: this one must not delay it.
 func (q *Query) FoundElsewhere() (s QueryStep) {
 	q.served = true
 	q.done = q.done || q.overdue
@@ -122,17 +123,17 @@ func (q *Query) Tick(now time.Time) (s QueryStep) {
 		if patience := q.ask(&s, holder.AsksFirst); patience > 0 {
 			q.hedge = now.Add(patience)
 		} else if q.Near {
-			q.done = true // others answer sooner
+			q.done = true // other topics answer sooner
 		}
 	}
 	return q.step(s)
 }
 
-// Pending is how many holders were asked that have not answered.
+// Pending is how many holders were asked and have not answered.
 func (q *Query) Pending() int { return len(q.waiting) }
 
-// ask asks so many more, as far as there are, and returns after which time they
-// are overdue; 0: there are none.
+// ask asks up to count more holders, and returns after which time they are
+// overdue; 0: there are none.
 func (q *Query) ask(s *QueryStep, count int) (patience time.Duration) {
 	most := min(len(q.Holders), asksMost)
 	if q.Near {
@@ -148,7 +149,8 @@ func (q *Query) ask(s *QueryStep, count int) (patience time.Duration) {
 	return patience
 }
 
-// settle notes that p has been heard of, unless it is not waited for.
+// settle notes that p has answered. It reports false if its answer was not
+// expected.
 func (q *Query) settle(p peer.ID) bool {
 	i := slices.Index(q.waiting, p)
 	if i < 0 || q.done {
@@ -167,10 +169,11 @@ func (q *Query) step(s QueryStep) QueryStep {
 	return s
 }
 
-// Quorum is how many of so many holders of topic have to say that they know of
-// nothing before nobody has it. A stream is there or not, and so is a
-// provisioner, and both have been told to most of their holders; of capacity,
-// which is told to all of them again and again, there is always more.
+// Quorum is how many of holders of topic have to report nothing before the
+// answer is "no node has it". A stream either exists or does not, and so does a
+// provisioner, and each is sent to most of its holders, so a majority is
+// needed; capacity is sent to all of its holders again and again, and there is
+// always more of it.
 func Quorum(topic holder.Topic, holders int) int {
 	if Exact(topic) {
 		return directory.Majority(holders)
@@ -178,11 +181,12 @@ func Quorum(topic holder.Topic, holders int) int {
 	return min(holder.AsksFirst, holders)
 }
 
-// Exact reports whether what is in topic is either there or not.
+// Exact reports whether the records in topic stand for something that either
+// exists or does not.
 func Exact(topic holder.Topic) bool { return topic.Stream() != "" || topic.Provisions() }
 
-// NearestFirst orders holders by round trip, as measured or else as unknown in
-// the middle, and puts those that owe an answer last.
+// NearestFirst orders holders by measured round trip, unmeasured ones in the
+// middle, and puts those that owe an answer last.
 func NearestFirst(holders []peer.ID, rtt func(peer.ID) time.Duration, suspect func(peer.ID) bool) []peer.ID {
 	const unknown = 100 * time.Millisecond
 	type entry struct {

@@ -29,15 +29,15 @@ func letters(list []peer.ID) string {
 	return b.String()
 }
 
-// An answering is what a holder does with a query: it answers after so long,
-// with something or nothing, or fails. The zero answering hangs.
+// An answering is a holder's behaviour: it answers after a time, with a record
+// or nothing, or fails. The zero answering hangs.
 type answering struct {
 	after time.Duration
 	how   string // found, empty or fails
 }
 
-// run plays q against holders, with word from elsewhere after a time, if that
-// is not 0. It returns who was asked, and when the query ended.
+// run plays q against holders; after a time other than 0, another query finds
+// something. It returns the holders asked, and when the query ended.
 func run(t *testing.T, q *Query, holders map[string]answering, elsewhere time.Duration) (asked string, took time.Duration, overdue string) {
 	t.Helper()
 	q.Patience = func(peer.ID) time.Duration { return 50 * ms }
@@ -218,7 +218,7 @@ func TestQueryOfNobodyIsDone(t *testing.T) {
 	}
 }
 
-// What comes when a query has ended, twice or unasked changes nothing.
+// An answer after the end, twice or from a foreign peer changes nothing.
 func TestQueryIsDeafToStrangers(t *testing.T) {
 	q := Query{Holders: ids("ab"), Patience: func(peer.ID) time.Duration { return 0 }}
 	q.Start(start)

@@ -8,54 +8,55 @@ import (
 )
 
 const (
-	// NearRegions are asked at once when the own region does not do.
+	// NearRegions are asked at once when the own region does not suffice.
 	NearRegions = 2
-	farRegions  = 4 // and when those do not either
+	farRegions  = 4 // and when those do not suffice either
 
-	// Levels is how many there are of a [Search]: the seeker's own shards,
+	// Levels is the number of levels of a [Search]: the seeker's own shards,
 	// another shard of its region, the nearest regions, others.
 	Levels = 4
 
-	// wideStress is the stress of the best offer above which a seeker looks
-	// further afield: waiting for refusals first would cost more.
+	// wideStress is the stress of the best offer above which a seeker searches
+	// further away: waiting for refusals first would cost more.
 	wideStress = 0.8
 )
 
-// GoodEnough reports whether an offer of a node with that stress makes it
-// needless to look further afield.
+// GoodEnough reports whether an offer of a node with that stress makes a wider
+// search unnecessary.
 func GoodEnough(stress float64) bool { return stress <= wideStress }
 
-// An Atlas is what a seeker knows of where capacity is listed.
+// An Atlas is a seeker's knowledge of where capacity is listed.
 type Atlas struct {
-	// Region is where to look first: the one asked for, or the seeker's own.
+	// Region is where to look first: the requested region, or the seeker's own.
 	// Empty: unknown.
 	Region string
 	// Own is the seeker's shard, and Publishes whether its record is there.
 	Own       holder.Topic
 	Publishes bool
-	// Former is the shard in which its record still is after a move, and Peer
-	// the one that the seeker keeps in touch with beside its own; "": none.
+	// Former is the shard in which the seeker's record still is after a move,
+	// and Peer the second shard that the seeker stays in touch with; "": none.
 	Former, Peer holder.Topic
 	// Near are regions, nearest first.
 	Near []string
-	// Depth is into how many bits a region's shards were found to be split.
+	// Depth returns how many bits a region's shards were found to be split
+	// into.
 	Depth func(region string) int
 }
 
 // A Search looks for capacity near by and then further away, until an offer is
 // good enough: topic by topic, all of one level at the same time. A shard that
-// was split since is replaced by one of its parts, and one that is empty by the
-// one it was a part of.
+// has been split is replaced by one of its parts, and an empty one by the
+// coarser shard it was a part of.
 type Search struct {
 	Atlas
 	// Level is where to begin, and, when the search is over, where to go on.
 	Level int
-	// Learned is how finely regions were found to be split.
+	// Learned is how many bits regions were found to be split into.
 	Learned map[string]int
 
 	rnd      *rand.Rand
 	asked    map[holder.Topic]bool
-	rounds   int // of the level
+	rounds   int // at this level
 	answered bool
 	failed   bool
 	last     bool
@@ -67,29 +68,29 @@ func NewSearch(a Atlas, level int, rnd *rand.Rand) *Search {
 }
 
 // A SearchStep is what a search wants done: a query of each topic, all at the
-// same time. Without topics it is over.
+// same time. Without topics the search has ended.
 type SearchStep struct {
 	Topics []holder.Topic
-	// Near means that there are other topics to turn to; see [Query.Near].
+	// Near means that there are other topics to ask; see [Query.Near].
 	Near bool
-	// OneEach means that one holder of each topic is asked at first, and that one
-	// topic's answer is enough if those of others are overdue.
+	// OneEach means that one holder of each topic is asked at first, and that
+	// the answer of one topic is enough if those of others are overdue.
 	OneEach bool
 }
 
-// A TopicAnswer is what the holders of one topic said.
+// A TopicAnswer is the answer of the holders of one topic.
 type TopicAnswer struct {
 	Topic  holder.Topic
 	Failed bool // too few have answered
 	Held   int  // records
-	Split  bool // those that publish there have moved on to finer shards
+	Split  bool // its publishers have moved on to finer shards
 }
 
 // Start returns the topics to ask first.
 func (s *Search) Start() SearchStep { return s.level() }
 
-// Answered takes in what was said in the topics of the step before. Enough says
-// whether something found is good enough; it is asked only where it matters.
+// Answered takes in the answers in the topics of the step before. Enough says
+// whether some find is good enough; it is called only where it matters.
 func (s *Search) Answered(answers []TopicAnswer, enough func() bool) SearchStep {
 	var instead []holder.Topic
 	for _, a := range answers {
@@ -119,8 +120,8 @@ func (s *Search) Answered(answers []TopicAnswer, enough func() bool) SearchStep 
 func (s *Search) Unanswered() bool { return s.failed && !s.answered }
 
 // level goes on to the next level at which there is a topic to ask. If there is
-// none, and none of those asked has answered, the seeker's own shard is the
-// last resort: all its holders are asked, and waited for.
+// none, and no topic has answered, the seeker's own shard is the last resort:
+// all its holders are asked and waited for.
 func (s *Search) level() SearchStep {
 	for s.Level < Levels {
 		topics := slices.DeleteFunc(s.topics(), func(t holder.Topic) bool { return s.asked[t] })
@@ -141,7 +142,7 @@ func (s *Search) step(topics []holder.Topic) SearchStep {
 	return SearchStep{Topics: topics, Near: true, OneEach: s.Level == 1 && len(topics) > 1}
 }
 
-// topics are those to ask at the level.
+// topics are the topics to ask at the current level.
 func (s *Search) topics() []holder.Topic {
 	own, bits, _ := s.Own.Shard()
 	home := s.Publishes && s.Region == own
@@ -180,15 +181,16 @@ func (s *Search) first(home bool) []holder.Topic {
 		return topics
 	case s.Region != "":
 		return []holder.Topic{s.anyShard(s.Region)}
-	case len(s.Near) > 0: // a client that says nothing of where it is
+	case len(s.Near) > 0: // a client that does not name its region
 		return []holder.Topic{s.anyShard(s.Near[0])}
 	}
-	return []holder.Topic{holder.CapacityTopic()} // whatever is held where it happens to ask
+	return []holder.Topic{holder.CapacityTopic()} // any record of the holders asked
 }
 
-// redirected returns the shard to ask instead of the one that gave the answer:
-// a finer one if its nodes have moved on, a coarser one if nobody is there. The
-// seeker's own are not replaced now: it learns of that as a publisher anyway.
+// redirected returns the shard to ask instead of the one that answered: a finer
+// one if its nodes have moved on, a coarser one if it is empty. The seeker's
+// own shards are not replaced here: as a publisher it learns of their split
+// anyway.
 func (s *Search) redirected(a TopicAnswer) holder.Topic {
 	region, bits, ok := a.Topic.Shard()
 	switch {

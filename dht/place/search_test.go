@@ -12,13 +12,13 @@ import (
 
 func testRand() *rand.Rand { return rand.New(rand.NewPCG(1, 2)) }
 
-// topic makes one of "eu/0", or "eu" for the whole region.
+// topic parses a topic such as "eu/0", or "eu" for the whole region.
 func topic(s string) holder.Topic {
 	region, bits, _ := strings.Cut(s, "/")
 	return holder.ShardTopic(region, bits)
 }
 
-// short is the other way round.
+// short is the inverse of topic.
 func short(t holder.Topic) string {
 	region, bits, ok := t.Shard()
 	if !ok {
@@ -27,8 +27,8 @@ func short(t holder.Topic) string {
 	return strings.TrimSuffix(region+"/"+bits, "/")
 }
 
-// How far a search goes, round by round, as topics that are asked at the same
-// time: with "?" for bits that are drawn.
+// Each round of a search lists the topics that are asked at the same time, with
+// "?" for random bits.
 func TestSearch(t *testing.T) {
 	seeker := Atlas{Region: "eu", Own: topic("eu"), Publishes: true, Near: []string{"eu", "us", "ap", "sa", "af"}}
 	inShard, client, lost := seeker, seeker, seeker
@@ -102,7 +102,7 @@ func TestSearch(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			c.atlas.Depth = func(region string) int { return c.depth[region] }
 			s := NewSearch(c.atlas, c.level, testRand())
-			drawn := func(name string) string { // bits that cannot be known
+			drawn := func(name string) string { // random bits
 				if strings.HasPrefix(name, "eu/") {
 					return name
 				}
@@ -140,7 +140,7 @@ func TestSearch(t *testing.T) {
 	}
 }
 
-// The last resort waits for those that are slow, and is one.
+// The last resort waits for slow holders, and is the last.
 func TestSearchEndsWithTheOwnShard(t *testing.T) {
 	s := NewSearch(Atlas{Region: "eu", Own: topic("eu"), Publishes: true}, 0, testRand())
 	never := func() bool { return false }
