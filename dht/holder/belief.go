@@ -11,24 +11,24 @@ import (
 )
 
 const (
-	// beliefHalfLife is how long it takes until a refusal counts half.
+	// beliefHalfLife is the half-life of a refusal.
 	beliefHalfLife = 10 * time.Second
-	// refusalWeight is what one refusal takes off the belief in a peer.
+	// refusalWeight is how much one refusal reduces the trust in a peer.
 	refusalWeight = 0.5
-	// shortHalfLife is how long it takes until a shortfall counts half. A node
-	// that has been overrated once will claim the same again.
+	// shortHalfLife is the half-life of a shortfall. A node that has overrated
+	// itself once will claim the same again.
 	shortHalfLife = 15 * time.Minute
 	maxBeliefs    = 4_096
 
-	// MaxDoubts is how many doubts a seeker tells a holder at once.
+	// MaxDoubts is how many doubts a seeker sends to a holder at once.
 	MaxDoubts = 8
-	// worthTelling is the belief from which on there is nothing to tell.
+	// worthTelling is the trust from which on a node is not reported.
 	worthTelling = 0.9
 )
 
-// Beliefs remember how far a peer's claims were borne out: 1 by default, less
-// after each refusal or shortfall, and back up as time passes. Time is passed
-// in.
+// Beliefs remember how far to trust each peer's claims, by experience: 1 by
+// default, less after each refusal or shortfall, and back up as time passes.
+// Time is passed in. They are safe for concurrent use.
 type Beliefs struct {
 	mu    sync.Mutex
 	peers map[peer.ID]experience
@@ -44,10 +44,10 @@ type doubt struct {
 	at     time.Time
 }
 
-// NewBeliefs returns beliefs of one who has no experience.
+// NewBeliefs returns Beliefs without any experience: every peer is trusted.
 func NewBeliefs() *Beliefs { return &Beliefs{peers: make(map[peer.ID]experience)} }
 
-// Refused notes that p's record promised room that p then did not give.
+// Refused notes that p's record promised room that p then refused.
 func (b *Beliefs) Refused(now time.Time, p peer.ID) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -56,8 +56,8 @@ func (b *Beliefs) Refused(now time.Time, p peer.ID) {
 	b.put(now, p, e)
 }
 
-// FellShort notes which share of what p claimed it bore out, 0…1; see [Borne].
-// The last word counts.
+// FellShort notes the share of its claims that p bore out, 0…1; see [Borne].
+// The latest report replaces earlier ones.
 func (b *Beliefs) FellShort(now time.Time, p peer.ID, delivered float64) {
 	if math.IsNaN(delivered) {
 		return
@@ -69,27 +69,28 @@ func (b *Beliefs) FellShort(now time.Time, p peer.ID, delivered float64) {
 	b.put(now, p, e)
 }
 
-// Borne is which share of its claims a node bears out that delivers only a
-// share of what it should while, by its own record, its stress is stress: it is
-// at its limit, so that limit lies where it said that only stress of it was
-// used. A node that delivers all may have room, or not; that is no news.
+// Borne is the share of its claims that a node bears out, given its stress by
+// its own record and the share that it delivers of what it should. A node that
+// delivers less than it should is at its limit, so its true limit lies where it
+// claimed that only stress of it was used. A node that delivers everything may
+// have room or not; that proves nothing.
 func Borne(stress, delivered float64) float64 { return max(0, stress) * min(1, max(0, delivered)) }
 
-// Of returns the belief in p, 0…1.
+// Of returns the trust in p, 0…1.
 func (b *Beliefs) Of(now time.Time, p peer.ID) float64 {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.peers[p].belief(now)
 }
 
-// A Doubt is one peer's belief in another.
+// A Doubt is one peer's reduced trust in another.
 type Doubt struct {
 	Node   peer.ID
 	Belief float64 // 0…1
 }
 
-// Doubts are the peers that fell short the most, up to [MaxDoubts], for a
-// holder to hear of. Refusals are left out: the next record tells of those.
+// Doubts are the peers that fell short the most, up to [MaxDoubts], to report
+// to a holder. Refusals are left out: the next record shows those.
 func (b *Beliefs) Doubts(now time.Time) []Doubt {
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -1,5 +1,6 @@
-// Package holder decides what a holder of records keeps and offers, what a
-// node publishes, and whom a seeker tries first. Package dht carries it out.
+// Package holder decides which records a holder keeps and offers, when a node
+// publishes, and how far a seeker trusts others. Package dht carries the
+// decisions out.
 //
 // It is pure: no I/O and no goroutines; time and randomness are passed in.
 package holder

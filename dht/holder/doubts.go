@@ -10,37 +10,38 @@ import (
 )
 
 const (
-	maxDoubted   = 1_024 // nodes of which doubts are kept
-	maxReporters = 32    // of doubts in one node: the latest
-	maxSeekers   = 4_096 // whose number is counted
+	maxDoubted   = 1_024 // nodes with doubts
+	maxReporters = 32    // per node: the latest
+	maxSeekers   = 4_096 // counted
 
-	// seekerAge is how long a seeker counts as one who would have told.
+	// seekerAge is how long a seeker counts after its last query.
 	seekerAge = 2 * time.Minute
-	// trustLeast of those who say nothing stand for the trust in a node, and
-	// beyond that one seeker in trustPart.
+	// trustLeast votes always count for trusting a node, or one per trustPart
+	// recent seekers if that is more.
 	trustLeast = 2
 	trustPart  = 16
 )
 
-// Doubts are what seekers told a holder of nodes that fell short of their
-// claims. Nobody's word counts for much: of all that was said of a node the
-// holder takes the median, with some who say nothing on the node's side. So it
-// takes more than two reporters, and more than one in 16 of those who ask, to
-// make others doubt a node; how low they go does not matter. What was said
-// fades. Time is passed in. Doubts are safe for concurrent use.
+// Doubts are the reports of seekers to a holder about nodes that fell short of
+// their claims. No single report counts for much: the trust in a node is the
+// median of all reports about it, together with some silent seekers, who count
+// as trusting it. So it takes more than two reporters, and more than one in 16
+// of all seekers, to reduce the trust in a node; how low their reports are does
+// not matter. Reports fade. Time is passed in. Doubts are safe for concurrent
+// use.
 type Doubts struct {
 	mu      sync.Mutex
 	said    map[peer.ID]map[peer.ID]doubt // by node and reporter
-	seekers map[peer.ID]time.Time         // who asked, and when last
+	seekers map[peer.ID]time.Time         // when each seeker asked last
 }
 
-// NewDoubts returns Doubts of nobody.
+// NewDoubts returns Doubts without any report.
 func NewDoubts() *Doubts {
 	return &Doubts{said: make(map[peer.ID]map[peer.ID]doubt), seekers: make(map[peer.ID]time.Time)}
 }
 
-// Heard takes in what reporter, who asks for candidates, doubts. Of several
-// words of one reporter on a node the last counts.
+// Heard takes in the doubts in reporter's query. Of several reports by one
+// reporter about a node the last counts.
 func (d *Doubts) Heard(now time.Time, reporter peer.ID, list []Doubt) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -78,7 +79,7 @@ func (d *Doubts) Heard(now time.Time, reporter peer.ID, list []Doubt) {
 	}
 }
 
-// Of returns the belief in node, 0…1.
+// Of returns the trust in node, 0…1.
 func (d *Doubts) Of(now time.Time, node peer.ID) float64 {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -109,7 +110,7 @@ func (d *Doubts) Of(now time.Time, node peer.ID) float64 {
 	return beliefs[len(beliefs)/2] // of two in the middle the higher
 }
 
-// prune forgets what has faded.
+// prune forgets reports that have faded.
 func (d *Doubts) prune(now time.Time) {
 	maps.DeleteFunc(d.said, func(_ peer.ID, words map[peer.ID]doubt) bool {
 		maps.DeleteFunc(words, func(_ peer.ID, w doubt) bool { return w.left(now, shortHalfLife) <= 1-worthTelling })

@@ -19,7 +19,7 @@ func TestDoubtsTakeMoreThanTwo(t *testing.T) {
 	}
 	for _, c := range []struct {
 		name  string
-		among int // seekers who say nothing
+		among int // seekers without a report
 		said  map[float64]int
 		want  float64
 	}{
@@ -49,7 +49,8 @@ func TestDoubtsTakeMoreThanTwo(t *testing.T) {
 func TestDoubtsAreBoundedAndFade(t *testing.T) {
 	now := time.Unix(1_000_000, 0)
 	d := NewDoubts()
-	// The same reporter many times is one reporter, and nobody reports itself.
+	// The same reporter many times is one reporter, and a report about oneself
+	// does not count.
 	for range 100 {
 		d.Heard(now, "a", []Doubt{{"node", 0}, {"a", 0}})
 	}
@@ -79,7 +80,8 @@ func TestDoubtsAreBoundedAndFade(t *testing.T) {
 	}
 }
 
-// What a seeker saw of one that claims ten times its capacity, and is full.
+// A seeker's experience with a node that claims ten times its capacity, and is
+// full.
 func TestShortfallsShowWhatThereIs(t *testing.T) {
 	now := time.Unix(1_000_000, 0)
 	b := NewBeliefs()
@@ -101,8 +103,8 @@ func TestShortfallsShowWhatThereIs(t *testing.T) {
 	}
 }
 
-// Among the records of a topic those that are old do not look fuller than those
-// that came in just now, if as many go as come.
+// In a topic where as many sessions end as begin, nodes with old records do not
+// look fuller than nodes with new ones.
 func TestDrift(t *testing.T) {
 	now := time.Unix(1_000_000, 0)
 	d := &drift{}
@@ -118,7 +120,7 @@ func TestDrift(t *testing.T) {
 	if got := left(d.rate(), 10*time.Second); got < 0.979 || got > 0.981 {
 		t.Errorf("%v are left, want 0.98", got)
 	}
-	// Where more come than was known of, nothing is taken to leave.
+	// If more sessions began than were offered, the rate of ending is 0.
 	d = &drift{}
 	more := r
 	more.Sessions.Used = 150

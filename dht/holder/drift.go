@@ -7,30 +7,31 @@ import (
 )
 
 const (
-	// driftMemory is over about how many records drift is averaged, and
-	// driftDoubt the session-seconds it takes to be half sure of it.
+	// driftMemory is the number of records over which drift is averaged, about,
+	// and driftDoubt the session-seconds that give it half its weight.
 	driftMemory = 256
 	driftDoubt  = 600
 	driftMost   = 0.2 // per second
 )
 
-// A drift is the share of a topic's sessions that end per second, by how much
-// less than expected was used when records came in anew. Without it, nodes
-// whose records are old would look fuller than others, as what comes to them is
-// counted and what goes is not, and all would choose those that published last.
-// What shadows count too much or too little, the drift makes up for as well.
+// A drift is the share of a topic's sessions that end per second. It is
+// measured when a new record comes in, as the difference between expected and
+// reported use. Without it, nodes with old records would look fuller than
+// others, because new sessions are counted and ended ones are not, and all
+// seekers would choose the nodes that published last. It also corrects shadows
+// that count too much or too little.
 //
 // The zero value is ready for use.
 type drift struct{ gone, seen float64 }
 
-// learn compares what was expected at the end of h with what is.
+// learn compares the expected use at the end of h with the reported one.
 func (d *drift) learn(h *Held, now time.Time, r *capacity.Record) {
 	age := now.Sub(h.Received).Seconds()
 	if h.Record.Carries != nil || !(age > 0 && age <= capacity.MaxTTL.Seconds()) {
 		return
 	}
 	const keep = 1 - 1.0/driftMemory
-	// What came unasked, all at once perhaps, is not held against what goes.
+	// Unexpected sessions, many at once perhaps, do not reduce the rate.
 	d.gone = max(0, keep*d.gone+h.shadow.sessions-float64(r.Sessions.Used-h.Record.Sessions.Used))
 	d.seen = keep*d.seen + age*float64(h.Record.Sessions.Used)
 }
@@ -39,5 +40,5 @@ func (d *drift) rate() float64 {
 	return min(driftMost, d.gone/(d.seen+driftDoubt))
 }
 
-// left is the share of what a record says is used that is still, age later.
+// left is the share of a record's reported use that is still in use age later.
 func left(rate float64, age time.Duration) float64 { return max(0, 1-rate*max(0, age.Seconds())) }

@@ -19,32 +19,32 @@ const (
 	Replicas = 8
 	// AsksFirst is how many of them a seeker asks at once.
 	AsksFirst = 2
-	// mostAskers is for how many seekers a query may stand, as each asks a few
-	// of all holders only. Those asked are the nearest, mostly the same for
-	// all, so it is less where many are heard.
+	// mostAskers bounds how many seekers a query may stand for, because each
+	// asks only a few of all holders. Most seekers ask the same, nearest ones,
+	// so the number is lower where many seekers are heard.
 	mostAskers = float64(Replicas) / AsksFirst
 
-	// PoolPart is from how many times as many, the best, offers are drawn.
+	// PoolPart times as many offers as asked for, the best ones, form the pool
+	// to draw from.
 	PoolPart = 2
 )
 
-// An Offer is a candidate of a placement as a holder judged it. What it says
-// decides only whom to ask: the target's own ledger and record have the last
-// word.
+// An Offer is a candidate of a placement as a holder judged it. It only decides
+// which nodes to ask: the target's own ledger and record decide the placement.
 type Offer struct {
-	// Of a record that the seeker does not know, Record has Node, Seq, Issued
-	// and Addrs only, and Sealed is nil.
+	// For a record that the seeker does not know, Record has only Node, Seq,
+	// Issued and Addrs, and Sealed is nil.
 	policy.Evaluation
 	Stress   float64
 	Headroom int64     // bit/s; negative: no limit
-	Holder   peer.ID   // on whose word alone this rests; "": on more
-	Received time.Time // by the holder, if that is who has the Offer
+	Holder   peer.ID   // the only holder that this rests on; "": more than one
+	Received time.Time // by the holder, if the Offer is its own
 }
 
-// Told reports whether the record itself is not known here.
+// Told reports whether the record itself is not known here, only its digest.
 func (o *Offer) Told() bool { return o.Sealed == nil }
 
-// Judged is v as an Offer of one's own.
+// Judged makes an Offer of the node's own evaluation v.
 func Judged(v policy.Evaluation) Offer {
 	o := Offer{Evaluation: v, Stress: v.Record.Stress(), Headroom: -1}
 	if r := &v.Record; r.Uplink.Limit > 0 {
@@ -53,7 +53,7 @@ func Judged(v policy.Evaluation) Offer {
 	return o
 }
 
-// A Query is what a seeker asks of a holder.
+// A Query is a seeker's question to a holder.
 type Query struct {
 	Topic   Topic
 	Need    capacity.Need
@@ -61,23 +61,23 @@ type Query struct {
 	Exclude []peer.ID
 	Limit   int // of offers
 
-	// Trust is how far the holder believes a node's claims, by what seekers
-	// told it. Nil: everything.
+	// Trust is the holder's trust in a node's claims, 0…1, by the reports of
+	// seekers. Nil: full trust.
 	Trust func(peer.ID) float64
 }
 
-// Offers draws up to q.Limit of the best records held that pass the policy, by
-// score and chance, and counts those held and those each rule rejected. Under a
-// policy that packs it takes the best.
+// Offers draws up to q.Limit of the best records held that pass the policy, at
+// random with weights by score, and counts the records held and those that each
+// rule rejected. Under a policy that packs, it takes the best.
 //
-// What was offered since a record came in counts as used, by the chance that
-// the asker takes it, and for those who asked other holders meanwhile; see
-// askers. So those who come between two records of a node do not all find it
-// the roomiest: of 200 who placed on 40 nodes with one and the same records,
-// 0.7 % chose one that was full by then, against 25 % of those who drew among
-// the best with nothing counted. The count is too high where askers go
-// elsewhere; so where it alone leaves nothing to offer, it is not applied. Nor
-// would it be right if nobody ever left; see drift.
+// Offers made since a record came in count as used, by the chance that the
+// seeker takes them, and so do those of seekers that asked other holders
+// meanwhile; see askers. So the seekers between two records of a node do not
+// all find it the roomiest: of 200 that placed on 40 nodes with the same
+// records, 0.7 % chose a node that was full by then, against 25 % of those that
+// drew among the best with nothing counted. The count is too high if seekers go
+// elsewhere; so if it alone leaves nothing to offer, it is not applied. It
+// would also be too high if sessions never ended; see drift.
 func (t *Table) Offers(now time.Time, compiled *policy.Compiled, q Query, rnd *rand.Rand) (offers []Offer, held int, rejected map[string]int) {
 	stock, askers, rate := t.stock(now, q.Topic, q.Me.Node)
 	for i := range stock {
@@ -91,11 +91,11 @@ func (t *Table) Offers(now time.Time, compiled *policy.Compiled, q Query, rnd *r
 	if len(verdicts) > q.Limit {
 		pool := PoolPart * q.Limit
 		if compiled.Policy().Strategy == policy.BinPack {
-			pool = q.Limit // shadows alone keep askers apart
+			pool = q.Limit // shadows alone keep seekers apart
 		}
 		verdicts = ranking.Draw(q.Limit, pool, rnd)
 	}
-	// The asker draws among the best of what it gets, by score.
+	// The seeker draws among the best of its offers, by score.
 	best := slices.Clone(verdicts)
 	slices.SortStableFunc(best, func(a, b policy.Evaluation) int { return cmp.Compare(b.Score, a.Score) })
 	best = best[:min(len(best), cmp.Or(compiled.Policy().Keep, len(best)))]
@@ -147,7 +147,7 @@ func rankStock(compiled *policy.Compiled, stock []stocked, q *Query, shadows boo
 	return compiled.Rank(q.Need, q.Me, candidates)
 }
 
-// PredictRTT is the round trip expected between a and b, 0 if either is
+// PredictRTT is the round trip predicted between a and b, 0 if either is
 // missing or they cannot be compared.
 func PredictRTT(a, b *coordinate.Coordinate) time.Duration {
 	if a == nil || b == nil || !a.IsValid() || !b.IsValid() || !a.IsCompatibleWith(b) {
@@ -156,13 +156,13 @@ func PredictRTT(a, b *coordinate.Coordinate) time.Duration {
 	return a.DistanceTo(b)
 }
 
-// A shadow is what a holder expects to come upon a node because of what it has
-// offered.
+// A shadow is the load that a holder expects on a node because of its own
+// offers.
 type shadow struct{ sessions, pulls, uplink, packets float64 }
 
-// shadowOf is the shadow of so many placements for need.
+// shadowOf is the shadow of that many placements for need.
 func shadowOf(need capacity.Need, placements float64) shadow {
-	const most = 1 << 40 // of one need, which a peer names
+	const most = 1 << 40 // bound of one need, which a peer chooses
 	s := shadow{
 		uplink:  placements * float64(min(need.Uplink, most)),
 		packets: placements * float64(min(need.Packets, most)),
@@ -183,8 +183,7 @@ func (s shadow) plus(t shadow) shadow {
 	}
 }
 
-// on returns r with s counted as used, and of what it says itself a part that
-// is left.
+// on returns r with s counted as used, and with left of its own reported use.
 func (s shadow) on(r capacity.Record, left float64) capacity.Record {
 	scale := func(u *int64) { *u = int64(math.Round(float64(*u) * left)) }
 	scale(&r.Sessions.Used)

@@ -53,7 +53,7 @@ func TestShadowsDoNotHideTheLastRoom(t *testing.T) {
 	if want := []float64{0, 0.5, 0, 0}; !slices.Equal(stress, want) {
 		t.Errorf("stress as offered %v, want %v", stress, want)
 	}
-	// The next record makes up for it.
+	// The next record corrects it.
 	r.Seq, r.Sessions.Used = 2, 2
 	if err := tab.Put(now, now, "t", r, []byte("y")); err != nil {
 		t.Fatal(err)

@@ -8,23 +8,24 @@ import (
 )
 
 // An owner is a node that has brought records to a table: its own, or those of
-// others that it handed over. What has to make room belongs to the owner of
-// most. A time to live says nothing: each publisher chooses its own.
+// others that it handed over. To make room, a table drops a record of the owner
+// with most records. The time to live plays no part: each publisher chooses its
+// own.
 type owner struct {
 	id      peer.ID
 	records list.List // of *Held, those longest in the table first
 	index   int       // in the heap
 }
 
-// oldest is the record that the owner brought first of those there are.
+// oldest is the owner's record that has been in the table longest.
 func (o *owner) oldest() *Held { return o.records.Front().Value.(*Held) }
 
-// owners has the owner of most on top, and of several the one whose oldest
-// record came first.
+// owners is a heap with the owner of most records on top, and of equal ones the
+// one whose oldest record came first.
 type owners struct {
 	by   map[peer.ID]*owner
 	heap ownerHeap
-	last uint64 // number of the record that came last
+	last uint64 // number of the latest record
 }
 
 // count is how many records id has brought.
@@ -62,7 +63,7 @@ func (o *owners) remove(h *Held) {
 	heap.Fix(&o.heap, at.index)
 }
 
-// before reports whether a has to make room before b does.
+// before reports whether a has to make room before b.
 func (o *owners) before(a, b *Held) bool {
 	if m, n := o.count(a.owner), o.count(b.owner); m != n {
 		return m > n

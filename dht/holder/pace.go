@@ -7,23 +7,23 @@ import (
 	"weir/capacity"
 )
 
-// When a node publishes its record: soon after its load has moved, and in any
-// case before holders might think that it has gone.
+// A node publishes its record soon after its load has changed, and in any case
+// before holders might consider it gone.
 const (
 	SampleEvery = 250 * time.Millisecond // how often a node looks at its load
-	PublishGap  = 500 * time.Millisecond // least time between two records of one topic that tell news
+	PublishGap  = 500 * time.Millisecond // least time between two records of one topic with changes
 	Keepalive   = 5 * time.Second        // most time between them
 
-	// ConfirmEvery is how often a holder is sent something for which it
-	// answers. If what comes between is lost the next will do: a record
-	// outlives three of them.
+	// ConfirmEvery is how often a holder is sent something that it has to
+	// answer. If an update in between is lost the next one replaces it: a
+	// record outlives three of them.
 	ConfirmEvery = 3 * Keepalive
 	// WholeEvery is how often a record is published whole even if updates
-	// would do.
+	// suffice.
 	WholeEvery = 2 * time.Minute
 
-	// moved is how far a resource has to move, as a share of its limit, to
-	// be worth a record before the keepalive.
+	// moved is how far a resource's use has to change, as a share of its limit,
+	// to be published before the keepalive.
 	moved = 0.05
 )
 

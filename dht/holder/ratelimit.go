@@ -9,21 +9,22 @@ import (
 )
 
 // RecordRate is how many records a peer may send in a second, and RecordBurst
-// how many at once, each sealed by a signature that has to be checked: a node
-// with as many streams as a table takes sends a third of that, and all of them
+// how many at once; the signature of each has to be checked. A node with as
+// many streams as a table takes sends a third of the rate, and the whole burst
 // when it starts.
 const RecordRate, RecordBurst = 256, 1_024
 
-// A RateLimit bounds the records that each peer sends here, however they come:
-// by stream or datagram, one by one or many at once, over one connection or
-// more. The zero value is ready for use.
+// A RateLimit bounds the records that each peer sends to this node, by stream
+// or datagram, one by one or many at once, over one connection or more. The
+// zero value is ready for use.
 type RateLimit struct {
 	mu    sync.Mutex
-	peers map[peer.ID]*rate.Limiter // those that have sent some lately
-	over  uint64                    // too much
+	peers map[peer.ID]*rate.Limiter // recent senders
+	over  uint64                    // records refused
 }
 
-// Allow counts one record of p's, or one datagram, or reports that it is too much.
+// Allow counts one record or one datagram of p's, and reports whether it is
+// within the limit.
 func (l *RateLimit) Allow(now time.Time, p peer.ID) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -42,14 +43,14 @@ func (l *RateLimit) Allow(now time.Time, p peer.ID) bool {
 	return ok
 }
 
-// Refused is how many were too much.
+// Refused is how many records and datagrams were over the limit.
 func (l *RateLimit) Refused() uint64 {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.over
 }
 
-// Sweep forgets the peers that may send as much as any.
+// Sweep forgets the peers whose allowance is full again.
 func (l *RateLimit) Sweep(now time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -7,7 +7,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 )
 
-// Each peer has a rate of its own, and one that may send as much as any is
+// Each peer has a rate of its own, and a peer whose allowance is full again is
 // forgotten.
 func TestRateLimit(t *testing.T) {
 	var l RateLimit

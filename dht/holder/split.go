@@ -9,11 +9,11 @@ import (
 const (
 	maxNotices     = 256   // of one topic
 	maxNoticed     = 4_096 // topics with notices
-	maxNoticesNode = 64    // of one node; an honest one goes on from a few topics
+	maxNoticesNode = 64    // of one node; an honest one moves on from a few topics
 )
 
-// splitNotices are who has gone on from which topic to finer shards, until when
-// that counts. A [Table] guards them.
+// splitNotices are the nodes that have moved on from a topic to finer shards,
+// and until when each notice counts. A [Table] guards them.
 type splitNotices struct {
 	topics map[Topic]map[peer.ID]time.Time
 	nodes  map[peer.ID]int // how many notices each has given
@@ -33,7 +33,7 @@ func (s *splitNotices) standing(now time.Time, topic Topic) (count int) {
 	return count
 }
 
-// note takes in a notice, or renews it. Beyond the bounds new ones are dropped.
+// note takes in a notice, or renews it. New ones beyond the bounds are dropped.
 func (s *splitNotices) note(until time.Time, topic Topic, node peer.ID) {
 	if _, known := s.topics[topic][node]; known {
 		s.topics[topic][node] = until
@@ -54,7 +54,7 @@ func (s *splitNotices) note(until time.Time, topic Topic, node peer.ID) {
 	}
 }
 
-// sweep drops what does not count any more.
+// sweep drops expired notices.
 func (s *splitNotices) sweep(now time.Time) {
 	for topic, notices := range s.topics {
 		for node, until := range notices {

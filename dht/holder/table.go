@@ -15,7 +15,7 @@ import (
 	"weir/capacity"
 )
 
-// Caps of a holder's table. A full one drops a record of whoever brought most.
+// Limits of a holder's table. A full one drops a record of the owner with most.
 const (
 	maxTotal        = 16_384 // records in all, about 1 KiB each
 	MaxTopic        = 1_024  // publishers of one topic
@@ -23,29 +23,32 @@ const (
 	maxWatchers     = 256    // of other nodes, in all
 	watchQueueDepth = 256    // events a watcher may lag behind
 
-	// askedAge is how long a publisher that asked for others counts as one who
-	// asks here.
+	// askedAge is how long a publisher that asked for others counts as a seeker
+	// here.
 	askedAge = time.Minute
 )
 
 var (
-	// ErrReplay is what [Table.Put] and [Table.Withdraw] say of old records.
+	// ErrReplay is the error of [Table.Put] and [Table.Withdraw] for old
+	// records.
 	ErrReplay = errors.New("replayed: a newer record is held")
-	// ErrFull is what [Table.Put] says to who has brought most already.
+	// ErrFull is the error of [Table.Put] for the owner with most records
+	// already.
 	ErrFull = errors.New("no room for more of yours: the table is full, and nobody has more in it")
-	// ErrWatchers is what [Table.Watch] says when there are too many, and why a
-	// watcher was ended that had to make room for another node's.
+	// ErrWatchers is the error of [Table.Watch] when there are too many, and of
+	// a watcher that was ended to make room for another node's.
 	ErrWatchers = errors.New("too many watchers")
-	// ErrSlow is why a watcher was ended that did not keep up.
+	// ErrSlow is the error of a watcher that was ended because it did not keep
+	// up.
 	ErrSlow = errors.New("too slow")
 )
 
-// A Table is what a holder holds: at most one record per topic and node, each
-// until its TTL has passed since it came in, by the holder's own clock. Time
-// is passed in. It is safe for concurrent use and never blocks.
+// A Table holds at most one record per topic and node, each until its TTL has
+// passed since it came in, by the holder's own clock. Time is passed in. It is
+// safe for concurrent use and never blocks.
 //
-// A withdrawn record leaves a tombstone with its sequence number until the
-// TTL has passed, so that an older copy on its way cannot bring it back.
+// A withdrawn record leaves a tombstone with its sequence number until the TTL
+// has passed, so that a late older copy cannot bring it back.
 type Table struct {
 	limits Limits
 
@@ -55,7 +58,7 @@ type Table struct {
 	expiry   expiryHeap
 	owners   owners
 	watchers map[*Watcher]struct{}
-	watching map[peer.ID]int // watchers by node, own ones under ""
+	watching map[peer.ID]int // watchers by node, the node's own under ""
 	drifts   map[Topic]*drift
 	splits   splitNotices
 }
@@ -68,8 +71,8 @@ func DefaultLimits() Limits {
 	return Limits{maxTotal, MaxTopic, maxNode, maxWatchers}
 }
 
-// Held is one record in a table. All but what the table guards is fixed once it
-// is in.
+// Held is one record in a table. Its exported fields do not change once it is
+// in.
 type Held struct {
 	Topic    Topic
 	Record   capacity.Record
@@ -77,16 +80,16 @@ type Held struct {
 	Received time.Time
 	Expires  time.Time
 
-	// The table's.
-	owner  peer.ID // who brought it
+	// Guarded by the table.
+	owner  peer.ID // the node that brought it
 	owned  *list.Element
-	number uint64    // of those that came, in order
+	number uint64    // in order of coming in
 	index  int       // in the expiry heap
-	shadow shadow    // what it was offered for since it came in
+	shadow shadow    // load expected from offers since it came in
 	asked  time.Time // when its node last asked for others in the topic
 }
 
-// Node is who published the record.
+// Node is the publisher of the record.
 func (h *Held) Node() peer.ID { return h.Record.Node }
 
 // NewTable returns an empty table.
@@ -105,13 +108,14 @@ func NewTable(limits Limits) *Table {
 
 // Put holds r, sealed, for its TTL since it came in: now, or earlier if another
 // holder passed it on. The caller has checked the seal and that r belongs in
-// topic. The error is ErrReplay if a newer one is held; the one held already is
-// refreshed to no longer than it was. It is ErrFull if there is no room for it.
+// topic. The error is ErrReplay if a newer one is held, and ErrFull if there is
+// no room. A record that is held already is refreshed, but expires no later
+// than before.
 func (t *Table) Put(now, since time.Time, topic Topic, r capacity.Record, sealed []byte) error {
 	return t.Copy(now, since, topic, r.Node, r, sealed)
 }
 
-// Copy is Put of a record that from has brought, which counts as from's, unless
+// Copy is Put of a record that from has brought. It counts as from's, unless
 // the node itself had brought the one before it.
 func (t *Table) Copy(now, since time.Time, topic Topic, from peer.ID, r capacity.Record, sealed []byte) error {
 	t.mu.Lock()
@@ -147,8 +151,8 @@ func (t *Table) Copy(now, since time.Time, topic Topic, from peer.ID, r capacity
 	return nil
 }
 
-// Withdraw takes node's record out of topic if its sequence number is at most
-// seq, and refuses what is older than seq from then on.
+// Withdraw removes node's record from topic if its sequence number is at most
+// seq, and refuses records older than seq from then on.
 func (t *Table) Withdraw(now time.Time, topic Topic, node peer.ID, seq uint64) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -189,11 +193,11 @@ type stocked struct {
 	left   float64 // of what the record says is used
 }
 
-// stock returns the records of topic with their shadows, by node: what is drawn
-// from it depends on the draw only. It notes that seeker has asked, and returns
-// for how many seekers that stands: of those who publish in the topic, and so
-// ask in it, some ask only other holders. The last result is the share of
-// sessions that end per second.
+// stock returns the records of topic with their shadows, sorted by node, so
+// that a random draw depends on the seed only. It notes that seeker has asked,
+// and returns how many seekers this query stands for: of the topic's
+// publishers, which ask in it, some ask only other holders. The last result is
+// the share of sessions that end per second.
 func (t *Table) stock(now time.Time, topic Topic, seeker peer.ID) (list []stocked, askers, drift float64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -241,7 +245,7 @@ func (t *Table) Get(now time.Time, topic Topic, node peer.ID) *Held {
 	return nil
 }
 
-// newestShard returns the newest capacity record of one node's, or nil.
+// newestShard returns the newest of one node's capacity records, or nil.
 func newestShard(records map[Topic]*Held) *Held {
 	var newest *Held
 	for topic, h := range records {
@@ -252,8 +256,8 @@ func newestShard(records map[Topic]*Held) *Held {
 	return newest
 }
 
-// Count returns how many records topic has, and whether enough nodes say that
-// they have gone on from it to finer shards.
+// Count returns how many records topic has, and whether at least quorum nodes
+// report that they have moved on to finer shards.
 func (t *Table) Count(now time.Time, topic Topic, quorum int) (records int, split bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -261,8 +265,8 @@ func (t *Table) Count(now time.Time, topic Topic, quorum int) (records int, spli
 	return len(t.live(topic)), t.splits.standing(now, topic) >= quorum
 }
 
-// NoteSplit notes until then that node, which published in topic, has gone on to
-// finer shards.
+// NoteSplit notes that node, which published in topic, has moved on to finer
+// shards; the notice counts until then.
 func (t *Table) NoteSplit(now, until time.Time, topic Topic, node peer.ID) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -284,7 +288,7 @@ func (t *Table) All(now time.Time) map[Topic][]*Held {
 	return m
 }
 
-// Forget drops the records of topic, as if they had run out.
+// Forget drops the records of topic, as if they had expired.
 func (t *Table) Forget(topic Topic) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -293,7 +297,7 @@ func (t *Table) Forget(topic Topic) {
 	}
 }
 
-// Size counts the topics of which records are held, and the records.
+// Size counts the topics with records, and the records.
 func (t *Table) Size(now time.Time) (topics, records int) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -313,7 +317,7 @@ func (t *Table) Size(now time.Time) (topics, records int) {
 	return topics, records
 }
 
-// Sweep drops what has run out, and tells the watchers.
+// Sweep drops expired records, and sends the watchers an event for each.
 func (t *Table) Sweep(now time.Time) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -325,11 +329,12 @@ func (t *Table) Sweep(now time.Time) {
 // An Event is one change of a topic.
 type Event struct {
 	Held *Held
-	Gone bool // it ran out, was withdrawn or had to make room
+	Gone bool // it expired, was withdrawn or had to make room
 }
 
-// A Watcher sees every change of one topic. Events is closed when it lags too
-// far behind or has to make room, which Err says from then on, or by Unwatch.
+// A Watcher receives every change of one topic. Events is closed when it lags
+// too far behind or has to make room, with the reason in Err from then on, or
+// by Unwatch.
 type Watcher struct {
 	Topic  Topic
 	Events chan Event
@@ -338,10 +343,10 @@ type Watcher struct {
 	node peer.ID
 }
 
-// Watch returns what topic holds now and a Watcher of what changes from then
-// on, which the caller ends with Unwatch. Node watches, or this one if it is "":
-// own watchers are not counted. Of too many one has to go that belongs to the
-// node with most, which may be the new one.
+// Watch returns the records in topic now and a Watcher of the changes from then
+// on, which the caller ends with Unwatch. Node is the watching node, or "" for
+// this one, whose watchers are not counted. If there are too many, a watcher of
+// the node with most is ended, or the new one is refused.
 func (t *Table) Watch(now time.Time, node peer.ID, topic Topic) ([]*Held, *Watcher, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -355,7 +360,7 @@ func (t *Table) Watch(now time.Time, node peer.ID, topic Topic) ([]*Held, *Watch
 	return t.live(topic), w, nil
 }
 
-// Unwatch ends what Watch began.
+// Unwatch ends the watch.
 func (t *Table) Unwatch(w *Watcher) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -389,9 +394,9 @@ func (t *Table) expire(now time.Time) {
 	}
 }
 
-// makeRoom drops records where h would go beyond a cap: of its own node's the
-// oldest, else one of the owner of most, be that h's own. It reports whether
-// there is room then.
+// makeRoom drops records where h would exceed a limit: the oldest of its own
+// node, else one of the owner of most, even h's own. It reports whether there
+// is room then.
 func (t *Table) makeRoom(h *Held) bool {
 	if m := t.nodes[h.Node()]; len(m) >= t.limits.Node {
 		t.drop(first(&t.owners, m))
@@ -457,9 +462,9 @@ func (t *Table) remove(h *Held) {
 	t.owners.remove(h)
 }
 
-// tell queues e for its topic's watchers; one whose queue is full is cut off.
-// The send never blocks, so it may happen under the lock, which keeps events
-// in order.
+// tell queues e for its topic's watchers; a watcher with a full queue is ended.
+// The send never blocks, so it may happen under the lock, which keeps events in
+// order.
 func (t *Table) tell(e Event) {
 	for w := range t.watchers {
 		if w.Topic != e.Held.Topic && !w.Topic.Covers(e.Held.Topic) {
@@ -473,8 +478,8 @@ func (t *Table) tell(e Event) {
 	}
 }
 
-// makeWatcherRoom ends a watcher of the node that has most, if that is more than
-// node would have.
+// makeWatcherRoom ends a watcher of the node that has most, if that is more
+// than node would have.
 func (t *Table) makeWatcherRoom(node peer.ID) bool {
 	var most *Watcher
 	for w := range t.watchers {
@@ -500,7 +505,7 @@ func (t *Table) cut(w *Watcher, err error) {
 	}
 }
 
-// expiryHeap has the record that runs out first on top.
+// expiryHeap has the record that expires first on top.
 type expiryHeap []*Held
 
 func (h expiryHeap) Len() int           { return len(h) }

@@ -36,7 +36,7 @@ func TestTableKeepsTheNewestUntilItsTTLHasPassed(t *testing.T) {
 	if err := put(now, 4); !errors.Is(err, ErrReplay) {
 		t.Errorf("an older record: %v, want a replay", err)
 	}
-	// The same record again is taken, but gains no time.
+	// The same record again is accepted, but its expiry stays.
 	if err := put(now.Add(9*time.Second), 5); err != nil {
 		t.Errorf("the same record: %v", err)
 	}
@@ -46,7 +46,7 @@ func TestTableKeepsTheNewestUntilItsTTLHasPassed(t *testing.T) {
 	if got := tab.List(now.Add(10*time.Second), "t"); len(got) != 0 {
 		t.Errorf("%d records after it ran out, want 0", len(got))
 	}
-	// What has run out is forgotten, its sequence number too: the clock of a
+	// An expired record is forgotten, with its sequence number: the clock of a
 	// publisher may have been set back.
 	if err := put(now.Add(11*time.Second), 1); err != nil {
 		t.Errorf("a lower number after a TTL of silence: %v", err)
@@ -83,7 +83,7 @@ func TestTableCaps(t *testing.T) {
 	now := time.Now()
 	fill := func(limits Limits) *Table {
 		tab := NewTable(limits)
-		// a runs out first, then b, c, d; d came first, then a, c, b.
+		// a expires first, then b, c, d; d came first, then a, c, b.
 		for i, node := range []string{"d", "a", "c", "b"} {
 			ttl := time.Duration(node[0]) * time.Second
 			if err := tab.Put(now, now, "t", rec(node, uint64(i), ttl), []byte{1}); err != nil {
@@ -136,7 +136,7 @@ func TestTableCaps(t *testing.T) {
 			_ = tab.Copy(now, now, "t", "heir", rec(node, uint64(i+1), time.Hour), []byte{1})
 		}
 		_ = tab.Put(now, now, "t", rec("a", 9, time.Second), []byte{1})
-		// Nobody takes a's from it by bringing it again.
+		// A record of a's stays a's if another node brings it again.
 		_ = tab.Copy(now, now, "t", "heir", rec("a", 10, time.Second), []byte{1})
 		for _, node := range []string{"d", "e"} {
 			_ = tab.Put(now, now, "t", rec(node, 1, time.Second), []byte{1})
@@ -165,7 +165,8 @@ func TestTableCaps(t *testing.T) {
 	})
 }
 
-// A few peers with long-lived records in many topics threw everyone else's out.
+// A few peers with long-lived records in many topics cannot displace all other
+// records.
 func TestFloodOfAFewKeepsTheirOwn(t *testing.T) {
 	now := time.Now()
 	tab := NewTable(Limits{Total: 1_024, Topic: 1_024, Node: 512})
@@ -189,7 +190,7 @@ func TestFloodOfAFewKeepsTheirOwn(t *testing.T) {
 	}
 }
 
-// One node's split notices leave others room for theirs.
+// One node's split notices leave room for those of others.
 func TestSplitNoticesOfOneNodeAreBounded(t *testing.T) {
 	now := time.Now()
 	tab := NewTable(DefaultLimits())
@@ -200,7 +201,7 @@ func TestSplitNoticesOfOneNodeAreBounded(t *testing.T) {
 	if _, split := tab.Count(now, "t", 1); !split || len(tab.splits.topics) != maxNoticesNode+1 {
 		t.Errorf("%d topics with split notices, the honest one's stands: %v", len(tab.splits.topics), split)
 	}
-	tab.NoteSplit(now, now.Add(2*time.Minute), "0", "greedy") // one that it has
+	tab.NoteSplit(now, now.Add(2*time.Minute), "0", "greedy") // a topic it has a notice in
 	tab.Sweep(now.Add(time.Minute))
 	if len(tab.splits.topics) != 1 || tab.splits.nodes["greedy"] != 1 || len(tab.splits.nodes) != 1 {
 		t.Errorf("a minute later %d topics, counted %v", len(tab.splits.topics), tab.splits.nodes)
@@ -232,7 +233,7 @@ func TestTableWatchers(t *testing.T) {
 			t.Errorf("event %q, want %q", got, w1)
 		}
 	}
-	// Who does not read is cut off, and nobody else is.
+	// A watcher that does not read is ended, and no other one.
 	for i := range 2 * watchQueueDepth {
 		_ = tab.Put(now, now, "t", rec("c", uint64(i+1), time.Minute), []byte{1})
 		<-w.Events
@@ -251,8 +252,8 @@ func TestTableWatchers(t *testing.T) {
 	}
 }
 
-// Own watchers count nowhere, and of others' too many one of those goes whose
-// node has most.
+// The node's own watchers are not counted, and of others' too many, one of the
+// node with most is ended.
 func TestWatchersOfOneNodeMakeRoom(t *testing.T) {
 	now := time.Now()
 	tab := NewTable(Limits{Total: 10, Topic: 10, Node: 10, Watchers: 4})
@@ -305,7 +306,7 @@ func TestWatchersOfOneNodeMakeRoom(t *testing.T) {
 	}
 }
 
-// The indexes agree with each other whatever happens.
+// The indexes agree after any sequence of operations.
 func FuzzTable(f *testing.F) {
 	f.Add([]byte{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 250, 251})
 	f.Add([]byte("put put withdraw sweep put"))

@@ -19,11 +19,11 @@ import (
 // A Topic is one shared key. "capacity/<region>/<shard>" holds one record per
 // node of the region whose Kademlia ID begins with the shard's bits, and
 // "stream/<name>" one per node that carries the stream. "regions" holds a few
-// nodes of each region, by which seekers elsewhere find the region.
-// "provision/<region>" holds those that start servers in the region.
+// nodes of each region, through which seekers elsewhere find the region.
+// "provision/<region>" holds the nodes that start servers in the region.
 //
-// "capacity" is no key but all capacity topics together: what a holder of
-// everything is asked for, and what a seeker means that wants a node anywhere.
+// "capacity" is no key but stands for all capacity topics: it is used to ask a
+// node that holds everything, and by a seeker that wants any node.
 type Topic string
 
 const (
@@ -34,27 +34,28 @@ const (
 	ProvisionFeature = "provision/1"
 	// RegionsTopic is the index of regions.
 	RegionsTopic = Topic("regions")
-	// unlabelled stands for the lack of a region, or of bits, in a topic. It
-	// is no label, where it would be escaped.
+	// unlabelled stands for a missing region, or missing bits, in a topic. It
+	// is no valid label, because there it would be escaped.
 	unlabelled = "*"
 	// MaxShardBits bounds how often a region is split.
 	MaxShardBits = 16
 )
 
-// CapacityTopic means the capacity records of all nodes, near ones first.
+// CapacityTopic stands for the capacity records of all nodes, near ones first.
 func CapacityTopic() Topic { return "capacity" }
 
 // ShardTopic is the topic of the nodes of region whose Kademlia ID, the SHA-256
-// of the peer ID, begins with bits, a string of 0 and 1. Both may be empty:
-// nodes without a region, and the whole region.
+// of the peer ID, begins with bits, a string of 0 and 1. An empty region means
+// nodes without one, and empty bits the whole region.
 func ShardTopic(region, bits string) Topic {
 	return Topic(capacityPrefix + cmp.Or(escapeLabel(region), unlabelled) + "/" + cmp.Or(bits, unlabelled))
 }
 
-// escapeLabel makes a label fit for a topic, where / and * mean something.
+// escapeLabel escapes / and *, which have a meaning in topics.
 func escapeLabel(s string) string { return strings.ReplaceAll(url.PathEscape(s), "*", "%2A") }
 
-// StreamTopic is the topic of the carriers of the stream called name.
+// StreamTopic is the topic of the origin and the relays of the stream called
+// name.
 func StreamTopic(name string) Topic { return Topic(streamPrefix + name) }
 
 // ProvisionTopic is the topic of the nodes that start servers in region, which
@@ -108,11 +109,11 @@ func (t Topic) Shard() (region, bits string, ok bool) {
 	if bits == unlabelled {
 		bits = ""
 	}
-	// One name each: another spelling would be another key.
+	// One spelling each: another one would be another key.
 	return region, bits, ShardTopic(region, bits) == t
 }
 
-// Check reports why t is not a topic that records are held in.
+// Check returns an error if no records are held in t.
 func (t Topic) Check() error {
 	if _, _, ok := t.Shard(); ok || t == RegionsTopic || t.Provisions() {
 		return nil
@@ -124,7 +125,7 @@ func (t Topic) Check() error {
 	return capacity.ValidStreamName(name)
 }
 
-// CheckAsked is Check for topics that may be asked for.
+// CheckAsked returns an error if t may not be queried.
 func (t Topic) CheckAsked() error {
 	if t == CapacityTopic() {
 		return nil
@@ -135,9 +136,9 @@ func (t Topic) CheckAsked() error {
 // ErrWrongTopic means that a record does not belong in a topic.
 var ErrWrongTopic = errors.New("record of another topic")
 
-// Fits reports whether r belongs in t: a stream's topic holds records that
-// carry that stream, a shard's those of its nodes, which carry none. In a
-// provision topic are those that say that they start servers, wherever they are.
+// Fits returns an error unless r belongs in t: a stream's topic holds records
+// that carry that stream, and a shard's those of its nodes, which carry none. A
+// provision topic holds the records with [ProvisionFeature], of any region.
 func (t Topic) Fits(r *capacity.Record) error {
 	stream := t.Stream()
 	if (stream == "") != (r.Carries == nil) || stream != "" && r.Carries.Stream != stream {
@@ -158,7 +159,7 @@ func IDBits(p peer.ID) string {
 	return fmt.Sprintf("%016b", binary.BigEndian.Uint16(id))
 }
 
-// Covers reports whether t means u and others.
+// Covers reports whether t includes the records of u, beside others.
 func (t Topic) Covers(u Topic) bool {
 	_, _, ok := u.Shard()
 	return ok && t == CapacityTopic()

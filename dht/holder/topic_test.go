@@ -24,7 +24,7 @@ func TestTopicNames(t *testing.T) {
 		{"capacity/eu/", "", "", false},
 		{"capacity/eu/012", "", "", false},
 		{"capacity/eu/" + Topic(strings.Repeat("0", MaxShardBits+1)), "", "", false},
-		{"capacity/%65u/*", "", "", false}, // eu, spelt otherwise
+		{"capacity/%65u/*", "", "", false}, // eu, spelled otherwise
 		{"capacity/%zz/*", "", "", false},
 		{Topic("capacity/" + long + "/*"), "", "", false},
 		{"capacity", "", "", false},

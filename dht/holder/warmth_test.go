@@ -8,7 +8,7 @@ import (
 )
 
 // A holder is warm a TTL after it began to hold everything, and cold again once
-// it does not, or was stopped.
+// it does not, or was suspended.
 func TestWarmth(t *testing.T) {
 	var w Warmth
 	now := time.Unix(1_000_000_000, 0)
