@@ -8,7 +8,7 @@ import (
 	"weir/dht/pb"
 )
 
-// acks are the datagrams that wait for an answer, at most one per holder.
+// acks are the datagrams whose answer is pending, at most one per holder.
 type acks struct {
 	mu   sync.Mutex
 	last uint32
@@ -20,7 +20,7 @@ type pendingAck struct {
 	answer chan *pb.AdvertiseReply // of one
 }
 
-// await gives m, which goes to p, an ID and returns where the answer will come.
+// await gives m, a datagram to p, an ID and returns the channel of its answer.
 func (a *acks) await(p peer.ID, m *pb.Datagram) <-chan *pb.AdvertiseReply {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -41,8 +41,8 @@ func (a *acks) forget(p peer.ID) {
 	delete(a.open, p)
 }
 
-// answered takes in p's answer to the datagram with that ID. What nobody waits for
-// is dropped.
+// answered takes in p's answer to the datagram with that ID. Unexpected answers
+// are dropped.
 func (a *acks) answered(p peer.ID, id uint32, reply *pb.AdvertiseReply) {
 	a.mu.Lock()
 	defer a.mu.Unlock()

@@ -16,24 +16,24 @@ import (
 const (
 	// maxEntries bounds the records of one ADVERTISE.
 	maxEntries = 64
-	// indexConfirmEvery is [holder.ConfirmEvery] in the index of regions, where
-	// all takes its time.
+	// indexConfirmEvery is [holder.ConfirmEvery] in the index of regions, whose
+	// records are renewed less often.
 	indexConfirmEvery = 3 * indexKeepalive
 )
 
-// deliveries are what a node publishes, and what of it each holder still has to
-// get. At most one request is under way per holder; what comes up meanwhile waits,
-// newer records in the place of older ones, so a holder that hangs delays nobody
+// deliveries are a node's published records and the part that each holder has
+// yet to receive. At most one request per holder is in flight; later updates
+// wait, newer records replacing older ones, so a hanging holder delays no other
 // and costs no memory. Time is passed in.
 type deliveries struct {
 	mu       sync.Mutex
 	sequence sequence
-	own      map[holder.Topic]*publication // what is published now
+	own      map[holder.Topic]*publication // currently published
 	pending  map[peer.ID]map[holder.Topic]update
 	busy     map[peer.ID]bool
-	accepted map[ackKey]acceptance // what each holder last accepted in each topic
+	accepted map[ackKey]acceptance // latest acceptance of each holder in each topic
 	audience Audience
-	owing    bool // a holder has to be sent again what it was sent
+	owing    bool // a holder has to be sent its records again
 }
 
 type ackKey struct {
@@ -43,12 +43,12 @@ type ackKey struct {
 
 type acceptance struct {
 	at   time.Time
-	base uint64 // sequence number of the record that it has, updated or not
-	anew bool   // it is to confirm what comes next
+	base uint64 // sequence number of the base record that the holder has, updated or not
+	anew bool   // it has to confirm the next update
 }
 
-// Audience is what the holders of topics depend on. While it stays the same,
-// nobody has to be told what is published already.
+// Audience identifies the inputs that the holders of topics depend on. While it
+// is unchanged, no holder needs a record that is published already.
 type Audience struct {
 	Liveness, Cache uint64 // generations
 	Peers           []peer.ID
@@ -61,8 +61,8 @@ func newDeliveries() *deliveries {
 	}
 }
 
-// nextSeq returns the next sequence number; wall is the time by the clock that
-// others compare with theirs.
+// nextSeq returns the next sequence number; wall is the time by the clock to
+// compare with other nodes' times.
 func (d *deliveries) nextSeq(wall time.Time) uint64 {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -75,7 +75,7 @@ func (d *deliveries) foreign(seq uint64) bool {
 	return d.sequence.foreign(seq)
 }
 
-// topics are those in which something is published.
+// topics are the topics with a published record.
 func (d *deliveries) topics() []holder.Topic {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -101,8 +101,8 @@ func (d *deliveries) sealed(max int) [][]byte {
 	return list
 }
 
-// published returns the node's own record in topic as published last; of the
-// topics of capacity records one is as good as another.
+// published returns the node's own record in topic as published last; for a
+// capacity topic, that of any capacity topic.
 func (d *deliveries) published(topic holder.Topic) (capacity.Record, []byte, bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -116,7 +116,7 @@ func (d *deliveries) published(topic holder.Topic) (capacity.Record, []byte, boo
 	return c.record, c.sealed, true
 }
 
-// in returns what is published in this very topic, or nil. The caller does not
+// in returns the publication in exactly this topic, or nil. The caller does not
 // change it.
 func (d *deliveries) in(topic holder.Topic) *publication {
 	d.mu.Lock()
@@ -124,7 +124,8 @@ func (d *deliveries) in(topic holder.Topic) *publication {
 	return d.own[topic]
 }
 
-// home returns the newest capacity record published, or nil. The caller holds mu.
+// home returns the newest capacity record published, or nil. The caller holds
+// mu.
 func (d *deliveries) home() *publication {
 	var newest *publication
 	for topic, c := range d.own {
@@ -135,15 +136,15 @@ func (d *deliveries) home() *publication {
 	return newest
 }
 
-// put makes c what is published in topic.
+// put makes c the publication in topic.
 func (d *deliveries) put(topic holder.Topic, c *publication) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.own[topic] = c
 }
 
-// withdraw ends what is published in topic, and returns the holders that may have
-// it.
+// withdraw removes the publication in topic, and returns the holders that may
+// have it.
 func (d *deliveries) withdraw(topic holder.Topic) (to []peer.ID) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -154,9 +155,9 @@ func (d *deliveries) withdraw(topic holder.Topic) (to []peer.ID) {
 	return to
 }
 
-// owed returns what those of holders have to get that were not sent what is
-// published in topic, and counts it as sent: what updates it if they have the
-// base, else all of it. Known goes with it.
+// owed returns the updates for those of holders that were not sent the
+// publication in topic, and counts them as sent: the delta if a holder has the
+// base, else the whole record. Known is sent along.
 func (d *deliveries) owed(topic holder.Topic, holders []peer.ID, known []byte) map[peer.ID]update {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -181,8 +182,8 @@ func (d *deliveries) owed(topic holder.Topic, holders []peer.ID, known []byte) m
 	return owed
 }
 
-// changed notes the audience, and reports whether it is another than before, or a
-// holder is owed what it was sent.
+// changed notes the audience, and reports whether it has changed, or a holder
+// has to be sent its records again.
 func (d *deliveries) changed(now Audience) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -191,8 +192,8 @@ func (d *deliveries) changed(now Audience) bool {
 	return owing || was.Liveness != now.Liveness || was.Cache != now.Cache || !slices.Equal(was.Peers, now.Peers)
 }
 
-// enqueue adds e to what p has to get. It reports true if nothing is under way to
-// p, which counts as under way from then on.
+// enqueue adds e to p's pending updates. It reports true if no request to p is
+// in flight; one counts as in flight from then on.
 func (d *deliveries) enqueue(p peer.ID, e update) (begin bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -209,8 +210,8 @@ func (d *deliveries) enqueue(p peer.ID, e update) (begin bool) {
 	return begin
 }
 
-// take removes up to maxEntries of what p has to get. When there is nothing,
-// nothing is under way to p any more.
+// take removes up to maxEntries of p's pending updates. If there are none, no
+// request to p is in flight any more.
 func (d *deliveries) take(p peer.ID) []update {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -228,8 +229,9 @@ func (d *deliveries) take(p peer.ID) []update {
 	return batch
 }
 
-// missed drops the batch, which p has not got, and what waits for p. It is owed
-// again, whole, at the next sample, unless p counts as down by then.
+// missed drops the batch, which p did not get, and p's pending updates. They
+// are owed again, as whole records, at the next sample, unless p counts as down
+// by then.
 func (d *deliveries) missed(p peer.ID, batch []update) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -240,8 +242,8 @@ func (d *deliveries) missed(p peer.ID, batch []update) {
 	d.close(p)
 }
 
-// lacks has p sent all of what is published in topic at the next sample: it has
-// nothing to update.
+// lacks has p sent the whole record in topic at the next sample: it has no base
+// to update.
 func (d *deliveries) lacks(p peer.ID, topic holder.Topic) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -263,21 +265,21 @@ func (d *deliveries) close(p peer.ID) {
 	delete(d.busy, p)
 }
 
-// drop forgets what waits for p: nothing will be sent any more.
+// drop forgets p's pending updates: nothing will be sent any more.
 func (d *deliveries) drop(p peer.ID) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.close(p)
 }
 
-// underWay reports whether something is on its way to a holder.
+// underWay reports whether a request to any holder is in flight.
 func (d *deliveries) underWay() bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return len(d.busy) > 0
 }
 
-// accept notes that p has accepted base, or what updates it, in topic.
+// accept notes that p has accepted base, or an update of it, in topic.
 func (d *deliveries) accept(now time.Time, p peer.ID, topic holder.Topic, base uint64) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -285,8 +287,8 @@ func (d *deliveries) accept(now time.Time, p peer.ID, topic holder.Topic, base u
 	maps.DeleteFunc(d.accepted, func(_ ackKey, old acceptance) bool { return now.Sub(old.at) > holder.WholeEvery })
 }
 
-// mayLose reports whether nothing in the batch, which are updates of records, is
-// urgent, and p has confirmed something lately in each of their topics.
+// mayLose reports whether the batch consists of updates of records, none of
+// them urgent, and p has confirmed something lately in each of their topics.
 func (d *deliveries) mayLose(now time.Time, p peer.ID, batch []update) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -300,8 +302,8 @@ func (d *deliveries) mayLose(now time.Time, p peer.ID, batch []update) bool {
 	})
 }
 
-// doubt has everything confirmed that is sent from now on, if p is a holder of
-// this node's records, and reports whether it is.
+// doubt makes every holder confirm the next update, if p is a holder of this
+// node's records, and reports whether it is.
 func (d *deliveries) doubt(p peer.ID) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()

@@ -21,49 +21,50 @@ import (
 )
 
 const (
-	// An answer to a datagram that has not come in ackPatience, or three round
-	// trips if they take longer, is asked for on a stream.
+	// ackPatience, or three round trips if they take longer, is how long to
+	// wait for the answer to a datagram before the batch is sent on a stream.
 	ackPatience = 250 * time.Millisecond
 	// maxDatagramEntries bounds the records in one datagram.
 	maxDatagramEntries = 4
-	// leaveTime bounds how long holders are waited for at the end.
+	// leaveTime bounds the wait for holders at the end.
 	leaveTime = 500 * time.Millisecond
 )
 
-// Config is what a Publisher works with. Functions are called from several
+// Config is a Publisher's view of its node. Functions are called from several
 // goroutines.
 type Config struct {
 	ID        peer.ID
 	Key       crypto.PrivKey // of ID
 	Directory directory.Directory
 	Sharding  *directory.Sharding
-	Table     *holder.Table // of this node, as a holder
+	Table     *holder.Table // this node's, as a holder
 	Live      *liveness.Detector
 
-	// Sample returns what to publish now: the node's record, of which everything
-	// that publishing adds is filled in here, and one entry per stream carried. Nil:
-	// nothing is published.
+	// Sample returns the current state to publish: the node's record, without
+	// the fields that publishing fills in, and one entry per stream carried.
+	// Nil: nothing is published.
 	Sample func() (capacity.Record, []capacity.Carriage)
 	// Provisions are the regions for which this node starts servers.
 	Provisions []string
 	Addrs      func() []multiaddr.Multiaddr
 	Coordinate func() *coordinate.Coordinate
-	// Wall is the time by the clock that other nodes compare with theirs.
+	// Wall is the time by the clock to compare with other nodes' times.
 	Wall func(now time.Time) time.Time
-	// Audience is what the holders of topics depend on.
+	// Audience identifies the inputs that the holders of topics depend on.
 	Audience  func() Audience
 	Connected func(p peer.ID) bool
 
-	// Advertise sends entries to p, and returns what p answers and the round trip,
-	// 0 if it is no measurement. Nil and no error: p has refused them all.
+	// Advertise sends entries to p, and returns p's reply and the round trip, 0
+	// if it is no measurement. A nil reply without an error means that p has
+	// refused them all.
 	Advertise func(ctx context.Context, p peer.ID, entries []*pb.Entry) (*pb.AdvertiseReply, time.Duration, error)
 	// Datagram sends m to p, and reports false if that is not possible.
 	Datagram func(p peer.ID, m *pb.Datagram) (sent bool)
-	// Acked is called with what p has answered to records, after which time, and
-	// whether it has accepted some.
+	// Acked is called with p's reply to records, after which time, and whether
+	// it has accepted some.
 	Acked func(p peer.ID, reply *pb.AdvertiseReply, rtt time.Duration, accepted bool)
-	// Copied is called when a holder has a record of this node that this process
-	// has not made.
+	// Copied is called when a holder has a record of this node that another
+	// process has made.
 	Copied func()
 
 	Log *slog.Logger
@@ -72,7 +73,7 @@ type Config struct {
 // A Publisher keeps a node's records at their holders. Close it after use.
 type Publisher struct {
 	cfg      Config
-	schedule schedule // of Run's goroutine
+	schedule schedule // belongs to Run's goroutine
 	kick     chan struct{}
 	out      *deliveries
 	acks     acks
@@ -95,7 +96,8 @@ func New(cfg Config) *Publisher {
 	return p
 }
 
-// Close ends every delivery and waits for that. It may be called more than once.
+// Close ends every delivery and waits for it to end. It may be called more than
+// once.
 func (p *Publisher) Close() error {
 	p.tasks.Stop()
 	p.cancel()
@@ -121,8 +123,8 @@ func (p *Publisher) Run(ctx context.Context) error {
 	}
 }
 
-// Kick makes Run publish as soon as the pace allows: a stream that is new or gone
-// at once, all else half a second after the last time.
+// Kick makes Run publish as soon as the pace allows: a new or ended stream at
+// once, every other change half a second after the last time.
 func (p *Publisher) Kick() {
 	select {
 	case p.kick <- struct{}{}:
@@ -130,8 +132,8 @@ func (p *Publisher) Kick() {
 	}
 }
 
-// publishDue publishes what is due at now. Owed says that the pace did not allow
-// all that kicked asks for.
+// publishDue publishes what is due at now. Owed means that the pace did not
+// allow all that kicked asks for.
 func (p *Publisher) publishDue(now time.Time, kicked bool) (owed bool) {
 	p.reshard(now)
 	p.spread(now)
@@ -144,8 +146,8 @@ func (p *Publisher) publishDue(now time.Time, kicked bool) (owed bool) {
 	return owed
 }
 
-// reshard moves to another shard if holders ask for it, and tells those of coarser
-// topics.
+// reshard moves to another shard if the holders' reports ask for it, and sends
+// split notices to the holders of coarser topics.
 func (p *Publisher) reshard(now time.Time) {
 	sharding := p.cfg.Sharding
 	if sharding.Step(now) {
@@ -177,8 +179,8 @@ func (p *Publisher) homes(now time.Time, region string) []holder.Topic {
 	return list
 }
 
-// publish seals d and queues it for its holders, this node included. It does not
-// wait for anyone.
+// publish seals d and queues it for its holders, this node included. It does
+// not block.
 func (p *Publisher) publish(now time.Time, d draft) {
 	wall, addrs := p.cfg.Wall(now), p.cfg.Addrs()
 	r := d.record
@@ -213,14 +215,14 @@ func (p *Publisher) hold(now time.Time, topic holder.Topic, c *publication) {
 	}
 }
 
-// withdraw takes the topics back from all holders that may have them and are
+// withdraw withdraws the topics from all holders that may have them and are
 // wanted.
 func (p *Publisher) withdraw(now time.Time, topics []holder.Topic, wanted func(peer.ID) bool) {
 	for _, topic := range topics {
 		seq := p.out.nextSeq(p.cfg.Wall(now))
 		h, _ := p.cfg.Directory.Holders(now, topic)
 		to := slices.Concat(h.Remote, p.out.withdraw(topic))
-		_ = p.cfg.Table.Withdraw(now, topic, p.cfg.ID, seq) // only we are newer than ourselves
+		_ = p.cfg.Table.Withdraw(now, topic, p.cfg.ID, seq) // only this node has newer ones of its own
 		slices.Sort(to)
 		for _, id := range slices.Compact(to) {
 			if wanted(id) {
@@ -231,7 +233,7 @@ func (p *Publisher) withdraw(now time.Time, topics []holder.Topic, wanted func(p
 }
 
 // Leave withdraws everything after Run has returned, and waits half a second at
-// most for the connected holders to hear of it.
+// most for the connected holders to receive it.
 func (p *Publisher) Leave() {
 	p.withdraw(time.Now(), p.out.topics(), p.cfg.Connected)
 	ctx, cancel := context.WithTimeout(p.ctx, leaveTime)
@@ -247,8 +249,8 @@ func (p *Publisher) Leave() {
 	}
 }
 
-// spread hands what is published already to holders that have come up since. It
-// costs next to nothing while nobody comes or goes.
+// spread sends published records to holders that have come up since. It costs
+// next to nothing while the holders stay the same.
 func (p *Publisher) spread(now time.Time) {
 	if !p.out.changed(p.cfg.Audience()) {
 		return
@@ -256,14 +258,14 @@ func (p *Publisher) spread(now time.Time) {
 	for _, topic := range p.out.topics() {
 		h, _ := p.cfg.Directory.Holders(now, topic)
 		if own := p.out.in(topic); own != nil && h.Self {
-			p.hold(now, topic, own) // a holder since just now, perhaps
+			p.hold(now, topic, own) // the node may have just become a holder
 		}
 		p.send(topic, h)
 	}
 }
 
-// send queues the record published in topic for those of its holders that have
-// not been sent it.
+// send queues the record published in topic for those of its holders that were
+// not sent it.
 func (p *Publisher) send(topic holder.Topic, h directory.Holders) {
 	var known []byte
 	if !h.All {
@@ -278,14 +280,15 @@ func (p *Publisher) send(topic holder.Topic, h directory.Holders) {
 	}
 }
 
-// enqueue adds e to what id has to get, and sees to it that it is sent.
+// enqueue adds e to id's pending updates, and starts a delivery if none is
+// running.
 func (p *Publisher) enqueue(id peer.ID, e update) {
 	if p.out.enqueue(id, e) && !p.tasks.Go(func() { p.deliver(id) }) {
 		p.out.drop(id)
 	}
 }
 
-// deliver sends id what it has to get until there is no more or id fails.
+// deliver sends id its pending updates until there are none left or id fails.
 func (p *Publisher) deliver(id peer.ID) {
 	for {
 		batch := p.out.take(id)
@@ -300,7 +303,7 @@ func (p *Publisher) deliver(id peer.ID) {
 	}
 }
 
-// advertise sends one batch and takes in what the holder answers.
+// advertise sends one batch and takes in the holder's reply.
 func (p *Publisher) advertise(id peer.ID, batch []update) error {
 	if p.byDatagram(id, batch) {
 		return nil
@@ -319,9 +322,9 @@ func (p *Publisher) advertise(id peer.ID, batch []update) error {
 	return nil
 }
 
-// byDatagram sends the batch to id by datagram and reports whether it did, and id
-// has it for all that is known: what id has to confirm, it has confirmed. It does
-// so for updates of records only.
+// byDatagram sends the batch to id by datagram and reports whether id is
+// presumed to have it: it was sent, and confirmed where that is required. It
+// sends only updates of records.
 func (p *Publisher) byDatagram(id peer.ID, batch []update) bool {
 	if len(batch) > maxDatagramEntries || slices.ContainsFunc(batch, func(e update) bool { return len(e.Update) == 0 || e.Deeper }) {
 		return false
@@ -355,8 +358,8 @@ func (p *Publisher) byDatagram(id peer.ID, batch []update) bool {
 	return false
 }
 
-// acked takes in what id, a holder, answered to the batch: one result for each of
-// it. It reports false, and does nothing, for what is no answer to it.
+// acked takes in the reply of id, a holder, to the batch: one result for each
+// entry. It reports false, and does nothing, for an invalid reply.
 func (p *Publisher) acked(id peer.ID, batch []update, reply *pb.AdvertiseReply, rtt time.Duration) bool {
 	if reply == nil || len(reply.Results) != len(batch) {
 		p.cfg.Log.Debug("records not taken", "peer", id)
@@ -397,10 +400,10 @@ func (p *Publisher) Answered(id peer.ID, datagram uint32, reply *pb.AdvertiseRep
 	p.acks.answered(id, datagram, reply)
 }
 
-// Lacks has id sent all of what is published in topic: it has nothing to update.
+// Lacks has id sent the whole record in topic: it has no base to update.
 func (p *Publisher) Lacks(id peer.ID, topic holder.Topic) { p.out.lacks(id, topic) }
 
-// Doubt has everything confirmed that is sent from now on, if id, which does not
+// Doubt makes every holder confirm the next update, if id, which does not
 // answer, is a holder of this node's records: others may be gone, too.
 func (p *Publisher) Doubt(id peer.ID) {
 	if p.out.doubt(id) {
@@ -408,8 +411,8 @@ func (p *Publisher) Doubt(id peer.ID) {
 	}
 }
 
-// Foreign reports whether a record of this node with that sequence number was made
-// by another process.
+// Foreign reports whether a record of this node with that sequence number was
+// made by another process.
 func (p *Publisher) Foreign(seq uint64) bool { return p.out.foreign(seq) }
 
 // Own returns the node's capacity record as published last.
@@ -418,8 +421,8 @@ func (p *Publisher) Own() (capacity.Record, bool) {
 	return r, ok
 }
 
-// Published returns the node's record in topic as published last, and as it was
-// sealed; of the topics of capacity records one is as good as another.
+// Published returns the node's record in topic as published last, and its
+// sealed bytes; for a capacity topic, that of any capacity topic.
 func (p *Publisher) Published(topic holder.Topic) (r capacity.Record, sealed []byte, ok bool) {
 	return p.out.published(topic)
 }

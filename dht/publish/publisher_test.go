@@ -25,18 +25,18 @@ import (
 
 var home = holder.ShardTopic("", "")
 
-// A fakeHolder is the only holder of a publisher.
+// A fakeHolder is the only holder of a publisher's records.
 type fakeHolder struct {
 	id   peer.ID
-	note func(*pb.Entry) // of what came; nil: nobody notes
-	deaf bool            // datagrams do not come
+	note func(*pb.Entry) // receives each entry; nil: none are noted
+	deaf bool            // datagrams get lost
 
 	mu        sync.Mutex
 	held      map[holder.Topic]capacity.Record
 	sealed    map[holder.Topic][]byte
-	requests  int // that came by stream
+	requests  int // by stream
 	datagrams int
-	confirmed int // datagrams that were to be
+	confirmed int // datagrams that ask for confirmation
 	failing   error
 	copied    int
 }
@@ -45,7 +45,7 @@ func newFakeHolder() *fakeHolder {
 	return &fakeHolder{id: "holder", held: make(map[holder.Topic]capacity.Record), sealed: make(map[holder.Topic][]byte)}
 }
 
-// publisher is one whose records this holder holds, in push mode.
+// publisher makes a publisher whose records this holder holds, in push mode.
 func (h *fakeHolder) publisher(t *testing.T, sample func() (capacity.Record, []capacity.Carriage)) *Publisher {
 	t.Helper()
 	key, _, err := crypto.GenerateEd25519Key(rand.Reader)
@@ -115,7 +115,7 @@ func (h *fakeHolder) publisher(t *testing.T, sample func() (capacity.Record, []c
 	return p
 }
 
-// take holds what came, or says what it lacks.
+// take holds the entries, or reports the bases that it lacks.
 func (h *fakeHolder) take(entries []*pb.Entry) (reply *pb.AdvertiseReply, lacking []holder.Topic) {
 	reply = &pb.AdvertiseReply{}
 	for _, e := range entries {
@@ -146,7 +146,7 @@ func (h *fakeHolder) take(entries []*pb.Entry) (reply *pb.AdvertiseReply, lackin
 	return reply, lacking
 }
 
-// state is the holder's, between two events.
+// state is a copy of the holder's state between two events.
 func (h *fakeHolder) state() fakeHolder {
 	synctest.Wait()
 	h.mu.Lock()
@@ -161,7 +161,7 @@ func (h *fakeHolder) record(topic holder.Topic) capacity.Record {
 	return h.held[topic]
 }
 
-// publishing runs test in a bubble beside a publisher that runs.
+// publishing runs test in a bubble beside a running publisher.
 func publishing(t *testing.T, h *fakeHolder, test func(p *Publisher, change func(func(*capacity.Record)))) {
 	synctest.Test(t, func(t *testing.T) {
 		var mu sync.Mutex
@@ -185,8 +185,8 @@ func publishing(t *testing.T, h *fakeHolder, test func(p *Publisher, change func
 	})
 }
 
-// A record goes whole by stream, what updates it by datagram, and what must not
-// get lost is confirmed.
+// A whole record goes by stream and an update by datagram; an urgent update is
+// confirmed.
 func TestUpdatesGoByDatagram(t *testing.T) {
 	h := newFakeHolder()
 	publishing(t, h, func(p *Publisher, change func(func(*capacity.Record))) {
@@ -215,7 +215,7 @@ func TestUpdatesGoByDatagram(t *testing.T) {
 	})
 }
 
-// A datagram that is to be confirmed and is not goes by stream.
+// A datagram that should be confirmed and is not goes by stream.
 func TestUnansweredDatagramIsSentByStream(t *testing.T) {
 	h := newFakeHolder()
 	publishing(t, h, func(_ *Publisher, change func(func(*capacity.Record))) {
@@ -235,7 +235,7 @@ func TestUnansweredDatagramIsSentByStream(t *testing.T) {
 	})
 }
 
-// A holder that has lost a record is sent all of it, once it says so.
+// A holder that reports a lost record is sent all of it.
 func TestHolderThatLacksTheBaseIsSentAllOfIt(t *testing.T) {
 	h := newFakeHolder()
 	publishing(t, h, func(*Publisher, func(func(*capacity.Record))) {
@@ -254,8 +254,8 @@ func TestHolderThatLacksTheBaseIsSentAllOfIt(t *testing.T) {
 	})
 }
 
-// What a holder missed that failed comes whole once it is back, and a holder that
-// leaves the audience alone is not sent anything twice.
+// A failed holder is sent whole records once it is back; while the audience is
+// unchanged, nothing is sent to a holder twice.
 func TestHolderThatFailedIsSentAllOfIt(t *testing.T) {
 	h := newFakeHolder()
 	h.failing = errors.New("no")
@@ -275,7 +275,7 @@ func TestHolderThatFailedIsSentAllOfIt(t *testing.T) {
 	})
 }
 
-// At the end everything is withdrawn, and nothing starts any more after Close.
+// Leave withdraws everything, and nothing starts after Close.
 func TestLeave(t *testing.T) {
 	h := newFakeHolder()
 	publishing(t, h, func(p *Publisher, _ func(func(*capacity.Record))) {
@@ -300,7 +300,7 @@ func TestLeave(t *testing.T) {
 	})
 }
 
-// Only the holder that was asked may answer, once, and only what was asked.
+// Only the holder asked may answer, once, and only the pending datagram.
 func TestStrayAnswersAreDropped(t *testing.T) {
 	var a acks
 	m := &pb.Datagram{}

@@ -13,33 +13,34 @@ const (
 	// indexKeepalive is how often a record in the index of regions is renewed,
 	// whatever its node's load.
 	indexKeepalive = 20 * time.Second
-	// streamGap is the least time between two records of one stream when
-	// nothing but the node's load has changed: a node may carry many.
+	// streamGap is the least time between two records of one stream when only
+	// the node's load has changed: a node may carry many.
 	streamGap = 2 * time.Second
 )
 
-// A draft is one record to be published, without what only publishing fills in.
+// A draft is a record to be published, without the fields that publishing fills
+// in.
 type draft struct {
 	topic  holder.Topic
 	record capacity.Record
 }
 
-// A schedule decides when to publish which record: at once what is new or gone,
-// soon what has changed, and everything once per keepalive. Time is passed in.
+// A schedule decides when to publish which record: a new or ended one at once,
+// a changed one soon, and every one once per keepalive. Time is passed in.
 type schedule struct {
 	last map[holder.Topic]drafted
 }
 
 type drafted struct {
-	at, news time.Time // when last, and when last for another reason than time
+	at, news time.Time // last published, and last published because of a change
 	record   capacity.Record
 }
 
 func newSchedule() schedule { return schedule{last: make(map[holder.Topic]drafted)} }
 
-// due returns what to publish and what to withdraw at now, given a sample and the
-// topics of the capacity record, and takes it as done. Kicked asks for all that the pace allows; owed says that
-// it did not allow all.
+// due returns the records to publish and the topics to withdraw at now, given a
+// sample and the topics of the capacity record, and counts them as done. Kicked
+// asks for all that the pace allows; owed means that it did not allow all.
 func (s *schedule) due(now time.Time, homes []holder.Topic, r capacity.Record, streams []capacity.Carriage, kicked bool) (drafts []draft, gone []holder.Topic, owed bool) {
 	r.Carries = nil
 	var all []draft
@@ -53,7 +54,7 @@ func (s *schedule) due(now time.Time, homes []holder.Topic, r capacity.Record, s
 	}
 	for _, c := range all {
 		last, known := s.last[c.topic]
-		news := now // when it was last published for another reason than time
+		news := now // when it was last published because of a change
 		switch since := now.Sub(last.at); {
 		case !known:
 		case since >= holder.Keepalive && c.topic != holder.RegionsTopic, since >= indexKeepalive:
@@ -87,6 +88,6 @@ func streamChanged(a, b *capacity.Carriage) bool {
 		return a != b
 	}
 	x, y := *a, *b
-	x.ParentRTT, y.ParentRTT = 0, 0 // drifts all the time
+	x.ParentRTT, y.ParentRTT = 0, 0 // changes all the time
 	return !reflect.DeepEqual(x, y)
 }

@@ -16,7 +16,7 @@ import (
 	"weir/dht/pb"
 )
 
-// A play is what a node measures over time, and when it published what.
+// A play is a node's measurements over time, and its records with their times.
 type play struct {
 	start time.Time
 
@@ -37,7 +37,7 @@ func (p *play) sample() (capacity.Record, []capacity.Carriage) {
 	return p.record, slices.Clone(p.streams)
 }
 
-// note takes down what came to a holder.
+// note records an entry that the holder received.
 func (p *play) note(e *pb.Entry) {
 	what := holder.Topic(e.Topic).Stream()
 	if what == "" {
@@ -53,8 +53,8 @@ func (p *play) note(e *pb.Entry) {
 	p.log = append(p.log, entry{time.Since(p.start), what})
 }
 
-// perform runs a publisher for d. Changes happen at their time; kick says that the
-// node is told of it.
+// perform runs a publisher for d. Changes happen at their time; kick means that
+// the node is notified of the change.
 func perform(t *testing.T, d time.Duration, p *play, changes ...change) (log []string) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
@@ -81,7 +81,7 @@ func perform(t *testing.T, d time.Duration, p *play, changes ...change) (log []s
 		}
 		synctest.Wait()
 	})
-	// What goes to a holder at the same time has no order of its own.
+	// Entries to a holder at the same time have no order of their own.
 	slices.SortFunc(p.log, func(a, b entry) int { return cmp.Or(cmp.Compare(a.at, b.at), cmp.Compare(b.what, a.what)) })
 	for _, e := range p.log {
 		log = append(log, fmt.Sprintf("%s@%v", e.what, e.at))

@@ -14,18 +14,18 @@ import (
 	"weir/dht/pb"
 )
 
-// strayedBy is how far, in time, a node's coordinate has moved when that is
-// published anew.
+// strayedBy is how far, as a round trip time, a node's coordinate has to move
+// to be published anew.
 const strayedBy = 5 * time.Millisecond
 
-// An update is what is left to tell a holder of one topic.
+// An update is the pending message to a holder of one topic.
 type update struct {
 	*pb.Entry
-	base uint64 // sequence number of the record that the holder then has, updated or not; 0: none
+	base uint64 // sequence number of the base record that the holder then has, updated or not; 0: none
 }
 
-// merged is what is left to tell of a topic when e comes up before old was sent:
-// the newer record, and whether the topic is split.
+// merged is the pending update of a topic when e comes before old was sent: the
+// newer record, and whether the topic is split.
 func merged(old, e update) update {
 	about := e
 	if bare(e.Entry) {
@@ -37,23 +37,23 @@ func merged(old, e update) update {
 	}, about.base}
 }
 
-// bare reports whether e is about no record, neither a new one nor one that is
-// withdrawn.
+// bare reports whether e neither carries nor withdraws a record.
 func bare(e *pb.Entry) bool { return len(e.Sealed)+len(e.Update) == 0 && e.Seq == 0 }
 
-// A publication is what is published in one topic: a base, and what updates it.
+// A publication is the record published in one topic: a base, and its latest
+// update.
 type publication struct {
 	base   capacity.Record
 	at     time.Time // when the base was published
 	record capacity.Record
 	sealed []byte           // the record, as updated
 	delta  []byte           // nil: it is the base
-	urgent bool             // it says what must not get lost
+	urgent bool             // it must not get lost
 	sent   map[peer.ID]bool // holders that it is queued for, or sent to
 }
 
-// seal makes r what is published in the place of old, which may be nil: as an
-// update of its base if that will do, else as a base.
+// seal makes r the publication that replaces old, which may be nil: as an
+// update of its base if that suffices, else as a base.
 func seal(now time.Time, old *publication, r capacity.Record, key crypto.PrivKey) (*publication, error) {
 	c := &publication{base: r, at: now, record: r, sent: make(map[peer.ID]bool)}
 	if old != nil && now.Sub(old.at) < holder.WholeEvery && signed.Updatable(&old.base, &r) {
@@ -76,7 +76,8 @@ func seal(now time.Time, old *publication, r capacity.Record, key crypto.PrivKey
 	return c, err
 }
 
-// strayed reports whether a node is no longer where its base says.
+// strayed reports whether a node's coordinate has moved away from that in its
+// base.
 func strayed(a, b *coordinate.Coordinate) bool {
 	if a == nil || b == nil {
 		return a != b

@@ -6,8 +6,8 @@ import (
 	"weir/dht/pb"
 )
 
-// A split notice that waits for a holder to answer is not lost to the record that
-// comes after it, nor the other way round.
+// A split notice that waits for a busy holder is not replaced by the record
+// that comes after it, nor a record by a split notice.
 func TestSplitNoticesAndRecordsShareAnEntry(t *testing.T) {
 	notice, look := update{&pb.Entry{Topic: "t", Deeper: true}, 0}, update{&pb.Entry{Topic: "t"}, 0}
 	record, withdrawal := update{&pb.Entry{Topic: "t", Sealed: []byte("r"), Known: []byte("k")}, 3}, update{&pb.Entry{Topic: "t", Seq: 7}, 0}
