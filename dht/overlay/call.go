@@ -16,7 +16,7 @@ import (
 	"weir/capacity/frame"
 )
 
-// A Cost is what exchanges over streams have taken. Messages are frames, both
+// A Cost is the traffic of exchanges over streams. Messages are frames, both
 // ways; bytes are the frames and the negotiation of the protocol, both ways,
 // without the headers of multiplexer, encryption and IP.
 type Cost struct {
@@ -30,18 +30,18 @@ func (c *Cost) Add(d Cost) {
 	c.Bytes += d.Bytes
 }
 
-// negotiated is what opening a stream costs in one direction: the lines
+// negotiated is the bytes for opening a stream in one direction: the lines
 // "/multistream/1.0.0" and p, each with its length before and a newline after.
 func negotiated(p protocol.ID) int64 {
 	line := func(n int) int64 { return int64(protowire.SizeBytes(n + 1)) }
 	return line(len("/multistream/1.0.0")) + line(len(p))
 }
 
-// CallsPerPeer is how many requests to one peer may be under way. More wait,
-// lest the peer refuse them.
+// CallsPerPeer is how many requests to one peer may be in flight. Further ones
+// wait, so that the peer does not refuse them.
 const CallsPerPeer = 24
 
-// outbound lets CallsPerPeer requests to each peer pass at once.
+// outbound bounds the concurrent requests to each peer to CallsPerPeer.
 type outbound struct {
 	mu    sync.Mutex
 	peers map[peer.ID]*slots
@@ -49,10 +49,11 @@ type outbound struct {
 
 type slots struct {
 	free  chan struct{}
-	users int // in it or waiting
+	users int // in flight or waiting
 }
 
-// enter waits for a place and returns what gives it back, or ctx's error.
+// enter waits for a place and returns the function that gives it back, or ctx's
+// error.
 func (l *outbound) enter(ctx context.Context, p peer.ID) (leave func(), err error) {
 	l.mu.Lock()
 	if l.peers == nil {
@@ -81,7 +82,7 @@ func (l *outbound) enter(ctx context.Context, p peer.ID) (leave func(), err erro
 	}
 }
 
-// Calls is how many requests to p are under way, or wait.
+// Calls is how many requests to p are in flight, or wait.
 func (o *Overlay) Calls(p peer.ID) int {
 	o.calls.mu.Lock()
 	defer o.calls.mu.Unlock()
@@ -91,21 +92,21 @@ func (o *Overlay) Calls(p peer.ID) int {
 	return 0
 }
 
-// CostOf is what sending req over p costs.
+// CostOf is the cost of sending req over p.
 func CostOf(p protocol.ID, req proto.Message) Cost {
 	return Cost{1, int64(frame.Size(req)) + negotiated(p)}
 }
 
 // Call sends req to id and reads one reply of at most max bytes into resp. It
 // returns by ctx's deadline, whatever the peer does. The round trip is 0 if a
-// connection had to be made first; what was spent is right also on error. If ctx
-// has a trace, req is made to name it.
+// connection had to be made first; the cost is correct also on error. If ctx
+// has a trace, it is set in req.
 func (o *Overlay) Call(ctx context.Context, id peer.ID, p protocol.ID, req, resp proto.Message, max int) (rtt time.Duration, spent Cost, err error) {
 	ctx, span := asking(ctx, o.cfg.Tracer, id, req)
 	defer func() { heardBack(span, resp, err) }()
 	leave, err := o.calls.enter(ctx, id)
 	if err != nil {
-		// We were too busy; that is not the peer's silence.
+		// This node was too busy; the peer is not to blame.
 		return 0, spent, fmt.Errorf("%w: %d requests under way: %w", network.ErrResourceLimitExceeded, CallsPerPeer, err)
 	}
 	defer leave()
@@ -118,8 +119,8 @@ func (o *Overlay) Call(ctx context.Context, id peer.ID, p protocol.ID, req, resp
 		}
 		return 0, spent, err
 	}
-	// Reset, unlike Close, never waits for the peer; after the reply has
-	// been read, Close does not either.
+	// Reset, unlike Close, never waits for the peer; once the reply has been
+	// read, Close does not wait either.
 	defer func() {
 		if err != nil {
 			_ = s.Reset()
@@ -151,7 +152,8 @@ func (o *Overlay) Call(ctx context.Context, id peer.ID, p protocol.ID, req, resp
 	return rtt, spent, nil
 }
 
-// CallError prefers the context's reason over what it did to the stream.
+// CallError returns ctx's error if it is done, rather than its effect on the
+// stream.
 func CallError(ctx context.Context, err error) error {
 	if cause := ctx.Err(); cause != nil {
 		return cause

@@ -11,13 +11,14 @@ import (
 	"weir/capacity/scope"
 )
 
-// A dialGate has libp2p dial only what the gate allows, wherever an address came
-// from: records, tickets, other peers, a name that was resolved. Connections that
-// come in are not its concern.
+// A dialGate makes libp2p dial only the addresses that the gate allows,
+// whatever their source: records, tickets, other peers, a resolved name. It
+// does not restrict inbound connections.
 type dialGate struct {
 	*scope.Gate
-	// named are the peers that the operator named by a name of the DNS: where
-	// that leads is his word, but for addresses that are nobody's.
+	// named are the peers that the operator configured by a DNS name: the
+	// operator vouches for the addresses it resolves to, except for addresses
+	// that belong to no host.
 	named map[peer.ID]bool
 }
 
@@ -52,7 +53,7 @@ func newDialGate(gate *scope.Gate, bootstrap []peer.AddrInfo) dialGate {
 	return g
 }
 
-// gateOwn tells the gate which addresses are this node's own.
+// gateOwn registers this node's own addresses with the gate.
 func (o *Overlay) gateOwn() {
 	own := func() []scope.Kind {
 		if o.cfg.PublicIP.IsValid() {

@@ -11,11 +11,11 @@ import (
 	"weir/capacity/scope"
 )
 
-// Addresses that others name are dialled where the node's network is, and
-// nowhere else.
+// Addresses that others name are dialled only within the scope of the node's
+// network.
 func TestDialsStayInScope(t *testing.T) {
 	n := newTestNode(t, nil)
-	near := newTestNode(t, nil) // on loopback, as it is itself
+	near := newTestNode(t, nil) // on loopback, like the other node
 	if err := n.Host.Connect(t.Context(), near.info()); err != nil {
 		t.Fatal(err)
 	}
@@ -38,8 +38,8 @@ func TestDialsStayInScope(t *testing.T) {
 	}
 }
 
-// A peer that the operator named by a name of the DNS is dialled wherever that
-// leads, but to metadata.
+// A peer that the operator configured by a DNS name is dialled wherever it
+// resolves to, except for metadata services.
 func TestNamedPeersAreDialled(t *testing.T) {
 	named, other := idOf(t, newKey(t)), idOf(t, newKey(t))
 	gate := scope.NewGate(nil, false)

@@ -27,9 +27,9 @@ import (
 	manet "github.com/multiformats/go-multiaddr/net"
 )
 
-// The bounds of what a host accepts. libp2p's defaults refuse the 253rd connection, trim at
-// 192, and allow eight connections per IPv4 address: too few for the holders
-// of a popular topic, or for several nodes behind one address.
+// Limits of a host. libp2p's defaults refuse the 253rd connection, trim at 192,
+// and allow eight connections per IPv4 address: too few for the holders of a
+// popular topic, or for several nodes behind one address.
 const (
 	connsLow    = 1_024 // the connection manager trims down to this…
 	connsHigh   = 1_280 // …when there are more than this
@@ -43,9 +43,9 @@ const (
 	StreamsPerPeer = 64
 )
 
-// newHost returns a libp2p host that listens nowhere yet, and tells others the
-// addresses at publicIP if there is one. The
-// protocols are those whose streams per peer are bounded.
+// newHost returns a libp2p host that does not listen yet, and announces the
+// addresses at publicIP if there is one. The protocols are those whose streams
+// per peer are bounded.
 func newHost(key crypto.PrivKey, publicIP netip.Addr, more []libp2p.Option, reporter metrics.Reporter, protocols ...protocol.ID) (host.Host, error) {
 	resources, err := newResources(protocols)
 	if err != nil {
@@ -57,15 +57,15 @@ func newHost(key crypto.PrivKey, publicIP netip.Addr, more []libp2p.Option, repo
 	}
 	transports := []libp2p.Option{
 		libp2p.Transport(quic.NewTransport),
-		// Without SO_REUSEPORT: a second node on the same port would share it and
-		// get every other connection, instead of an error.
+		// Without SO_REUSEPORT: a second node on the same port would share it
+		// and get every other connection, instead of an error.
 		libp2p.Transport(tcp.NewTCPTransport, tcp.DisableReuseport()),
 	}
 	announce := realAddrs
 	if publicIP.IsValid() {
 		announce = func(addrs []multiaddr.Multiaddr) []multiaddr.Multiaddr { return realAddrs(mapped(addrs, publicIP)) }
-		// The addresses that peers see are not needed, and a port that the NAT chose for
-		// a connection out leads nowhere.
+		// The addresses that peers observe are not needed, and a port that the
+		// NAT chose for an outgoing connection leads nowhere.
 		transports = append(transports, libp2p.DisableIdentifyAddressDiscovery())
 	}
 	h, err := libp2p.New(append(append(transports, more...),
@@ -145,8 +145,9 @@ func newResources(protocols []protocol.ID) (network.ResourceManager, error) {
 	return m, nil
 }
 
-// realAddrs drops the addresses that lead no other machine here: loopback and
-// link-local ones, unless there is nothing else, and unspecified ones.
+// realAddrs drops the addresses that do not lead here from other machines:
+// loopback and link-local ones, unless there are no others, and unspecified
+// ones.
 func realAddrs(addrs []multiaddr.Multiaddr) []multiaddr.Multiaddr {
 	addrs = slices.DeleteFunc(slices.Clone(addrs), manet.IsIPUnspecified)
 	far := slices.DeleteFunc(slices.Clone(addrs), func(a multiaddr.Multiaddr) bool {
@@ -158,9 +159,9 @@ func realAddrs(addrs []multiaddr.Multiaddr) []multiaddr.Multiaddr {
 	return addrs
 }
 
-// mapped puts public in the place of this machine's own addresses of the same
-// family, for a NAT that maps them one to one: the ports stay. No NAT leads to
-// addresses of loopback.
+// mapped replaces this machine's own addresses by public, within the same
+// family, for a NAT that maps them one to one: the ports stay. Loopback
+// addresses are kept, because no NAT leads to them.
 func mapped(addrs []multiaddr.Multiaddr, public netip.Addr) []multiaddr.Multiaddr {
 	proto := "ip6"
 	if public.Is4() {
@@ -183,9 +184,9 @@ func mapped(addrs []multiaddr.Multiaddr, public netip.Addr) []multiaddr.Multiadd
 	return all
 }
 
-// newKad returns the routing table and look-ups among the nodes under prefix.
-// A server answers others; a client only asks. Providers are off: records have a
-// protocol of their own.
+// newKad returns the routing table and look-ups among the nodes under prefix. A
+// server answers others; a client only asks. Provider records are off: weir's
+// records have a protocol of their own.
 func newKad(h host.Host, prefix protocol.ID, client bool, values kaddht.Option) (*kaddht.IpfsDHT, error) {
 	mode := kaddht.ModeServer
 	if client {
@@ -194,8 +195,8 @@ func newKad(h host.Host, prefix protocol.ID, client bool, values kaddht.Option) 
 	if values == nil {
 		values = kaddht.DisableValues()
 	}
-	// The default filters keep loopback and private networks empty; here any
-	// peer that speaks the protocol and has an address is welcome.
+	// The default filters keep loopback and private networks out of the table;
+	// here any peer that speaks the protocol and has an address is accepted.
 	kad, err := kaddht.New(h,
 		kaddht.ProtocolPrefix(prefix),
 		kaddht.Mode(mode),

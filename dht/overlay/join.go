@@ -19,12 +19,12 @@ const (
 	DialTimeout  = 3 * time.Second // for one attempt to connect
 	retryFirst   = 500 * time.Millisecond
 	retryMost    = 30 * time.Second
-	memberCheck  = 2 * time.Second // how often a connection that is up is checked
+	memberCheck  = 2 * time.Second // how often an open connection is checked
 	rememberTime = 10 * time.Second
 )
 
-// A backoff spaces out attempts: twice as long each time, ±25 % by chance so
-// that many nodes do not come at once.
+// A backoff spaces out attempts: twice as long each time, ±25 % at random so
+// that many nodes do not retry at once.
 type backoff struct {
 	first, most time.Duration
 	next        time.Duration
@@ -38,17 +38,18 @@ func (b *backoff) wait(rnd float64) time.Duration {
 	return time.Duration(float64(b.next) * (0.75 + rnd/2))
 }
 
-// A joiner connects the node to its network, and again when it was cut off.
+// A joiner connects the node to its network, and reconnects it after it was cut
+// off.
 type joiner struct{ *Overlay }
 
-// run connects to every bootstrap peer, each on its own and for ever,
-// and to remembered ones while it knows nobody, announces readiness, and
+// run connects to every bootstrap peer, each independently and without end, and
+// to remembered peers while it knows no other node, announces readiness, and
 // remembers peers.
 func (j *joiner) run(ctx context.Context) error {
 	var peers []peer.AddrInfo
 	for _, ai := range j.cfg.Bootstrap {
 		if i := slices.IndexFunc(peers, func(known peer.AddrInfo) bool { return known.ID == ai.ID }); i >= 0 {
-			peers[i].Addrs = append(slices.Clone(peers[i].Addrs), ai.Addrs...) // its other address
+			peers[i].Addrs = append(slices.Clone(peers[i].Addrs), ai.Addrs...) // another address of it
 		} else if ai.ID != j.ID() {
 			peers = append(peers, ai)
 		}
@@ -85,8 +86,8 @@ func (j *joiner) run(ctx context.Context) error {
 	return g.Wait()
 }
 
-// keepConnected connects to ai whenever there is no connection, until ctx
-// ends. Tried is called after the first attempt.
+// keepConnected connects to ai whenever there is no connection, until ctx ends.
+// Tried is called after the first attempt.
 func (j *joiner) keepConnected(ctx context.Context, ai peer.AddrInfo, tried func()) error {
 	defer tried()
 	retry := backoff{first: retryFirst, most: retryMost}
@@ -120,9 +121,9 @@ func (j *joiner) keepConnected(ctx context.Context, ai peer.AddrInfo, tried func
 	}
 }
 
-// SayAgain spaces out what is said of a failure that goes on: at once, after a
+// SayAgain spaces out log messages about a lasting failure: at once, after a
 // minute, and then half as often each time, at least once in an hour. The zero
-// value has said nothing.
+// value has logged nothing.
 type SayAgain struct {
 	began, next time.Time
 	pause       time.Duration
@@ -142,7 +143,7 @@ func (s *SayAgain) Due(now time.Time) bool {
 
 func (s *SayAgain) since(now time.Time) time.Duration { return now.Sub(s.began) }
 
-// WhyNotDialled is err in one line: libp2p's has one for each address.
+// WhyNotDialled returns err in one line: libp2p's has a line for each address.
 func WhyNotDialled(err error) error {
 	var d *swarm.DialError
 	if !errors.As(err, &d) || len(d.DialErrors) == 0 {
@@ -158,9 +159,9 @@ func WhyNotDialled(err error) error {
 	return fmt.Errorf("%s and %d more: %w", d.DialErrors[0].Address, len(d.DialErrors)-1+d.Skipped, cause)
 }
 
-// rejoin tries the listed servers and the remembered peers whenever the routing table is empty, with
-// back-off, and makes kad-dht look at connected peers again. Tried is called
-// after the first round.
+// rejoin tries the listed servers and the remembered peers whenever the routing
+// table is empty, with back-off, and makes kad-dht check connected peers again.
+// Tried is called after the first round.
 func (j *joiner) rejoin(ctx context.Context, remembered []peer.AddrInfo, tried func()) error {
 	defer tried()
 	retry := backoff{first: retryFirst, most: retryMost}
@@ -178,8 +179,8 @@ func (j *joiner) rejoin(ctx context.Context, remembered []peer.AddrInfo, tried f
 		select {
 		case <-time.After(pause):
 		case <-j.changed:
-			// Somebody came or went. Give kad-dht a moment to put them in
-			// its table, or to notice the loss.
+			// A peer connected or disconnected. Give kad-dht a moment to add it
+			// to its table, or to notice the loss.
 			select {
 			case <-time.After(retryFirst / 2):
 			case <-ctx.Done():
@@ -196,8 +197,8 @@ func (j *joiner) recall(remembered []peer.AddrInfo) []peer.AddrInfo {
 	return mergePeers(j.Peers.Members(), remembered)
 }
 
-// listed are some of the listed servers, by which to join where no bootstrap
-// peers are given.
+// listed are some of the listed servers, to join by if no bootstrap peers are
+// given.
 func (j *joiner) listed() []peer.AddrInfo {
 	if j.cfg.Servers == nil || len(j.cfg.Bootstrap)+len(j.cfg.Seeds) > 0 {
 		return nil
@@ -210,8 +211,8 @@ func (j *joiner) listed() []peer.AddrInfo {
 	return servers[:min(len(servers), maxRemembered)]
 }
 
-// connectAny tries all of peers, some at a time, and calls tried as soon as
-// one is connected.
+// connectAny tries all of peers, some at a time, and calls tried as soon as one
+// is connected.
 func (j *joiner) connectAny(ctx context.Context, peers []peer.AddrInfo, tried func()) {
 	ctx, cancel := context.WithTimeout(ctx, 2*DialTimeout)
 	defer cancel()
@@ -233,8 +234,8 @@ func (j *joiner) connectAny(ctx context.Context, peers []peer.AddrInfo, tried fu
 	_ = g.Wait()
 }
 
-// noticeJoining says so when a node that was to join others, and has tried all of
-// them in vain, has company at last.
+// noticeJoining logs that a node which failed to join at first is connected to
+// others at last.
 func (j *joiner) noticeJoining(ctx context.Context) error {
 	alone := len(j.cfg.Bootstrap)+len(j.cfg.Seeds) > 0 && j.Peers.Alone()
 	tick := time.NewTicker(memberCheck)

@@ -78,9 +78,9 @@ func TestPeerFile(t *testing.T) {
 	}
 }
 
-// A peer file that cannot be read costs the peers in it and nothing else.
-// A data directory that cannot be written to is told of once, not every ten
-// seconds, and when that changes.
+// An unreadable peer file costs its peers and nothing else. A data directory
+// that cannot be written to is logged once, not every ten seconds, and again
+// when that changes.
 func TestPeerFileThatCannotBeWritten(t *testing.T) {
 	var log bytes.Buffer
 	dir := filepath.Join(t.TempDir(), "absent")

@@ -30,48 +30,48 @@ import (
 	"weir/dht/vivaldi"
 )
 
-// Config says what a node is on the network.
+// Config is a node's identity, network and addresses on the libp2p level.
 type Config struct {
 	Key crypto.PrivKey
 	// Network is the network's name, for logs. Prefix begins its protocols,
-	// kad-dht's among them. Member is the protocol by which its nodes are known,
+	// including kad-dht's. Member is the protocol that identifies its nodes,
 	// and Protocols are those whose streams per peer are bounded.
 	Network   string
 	Prefix    protocol.ID
 	Member    protocol.ID
 	Protocols []protocol.ID
 
-	Listen   []multiaddr.Multiaddr // TCP and QUIC; empty: nowhere, as a client does
-	PublicIP netip.Addr            // told to others in the place of this machine's own
-	Client   bool                  // asks kad-dht and does not answer
-	Libp2p   []libp2p.Option       // further ones
-	Values   kaddht.Option         // which values kad-dht keeps: a Validator, or nil for none
+	Listen   []multiaddr.Multiaddr // TCP and QUIC; empty: no address, as for a client
+	PublicIP netip.Addr            // announced to others instead of this machine's own
+	Client   bool                  // queries kad-dht and does not serve it
+	Libp2p   []libp2p.Option       // further options
+	Values   kaddht.Option         // values that kad-dht stores: a Validator, or nil for none
 
 	Bootstrap []peer.AddrInfo // any one of them suffices; self is skipped
-	Seeds     []Seed          // places to join by where peer IDs are not known
-	PeerFile  string          // where peers are remembered; "": nowhere
+	Seeds     []Seed          // places to join by if peer IDs are not known
+	PeerFile  string          // file of remembered peers; "": none
 	// Servers returns nodes to join by if there is neither a bootstrap peer nor
 	// a seed; nil: none.
 	Servers func() []peer.AddrInfo
 
-	// Gate decides where this node dials; nil: anywhere. It is told which
-	// addresses are this node's own, for Uses.
+	// Gate decides where this node dials; nil: anywhere. This node's own
+	// addresses are registered with it, for Uses.
 	Gate *scope.Gate
 	Uses []scope.Use
 
-	// Connected is told of every new connection, and Down of a peer that failed
+	// Connected receives every new connection, and Down every peer that failed
 	// so often that it is left alone for a while. Neither must block.
 	Connected func(network.Conn)
 	Down      func(p peer.ID, err error)
-	// Event is told of peers lost and back. It must not block.
+	// Event receives the peers that are lost and back. It must not block.
 	Event func(event.Event)
 
 	Log    *slog.Logger // nil: nothing is logged
 	Tracer trace.Tracer // nil: nothing is traced
 }
 
-// An Overlay is this node on the network. Its fields are set by [New] and do
-// not change.
+// An Overlay is this node's host in the network. Its fields are set by [New]
+// and do not change.
 type Overlay struct {
 	Host    host.Host
 	Kad     *kaddht.IpfsDHT
@@ -82,14 +82,14 @@ type Overlay struct {
 
 	cfg     Config
 	calls   outbound
-	changed chan struct{} // a peer came or went: have a look
-	tried   chan struct{} // closed: every way to join has been tried once
+	changed chan struct{} // a peer connected or disconnected
+	tried   chan struct{} // closed once every way to join has been tried
 	ctx     context.Context
 	cancel  context.CancelFunc
-	tasks   task.Group // what Go and Serve began
+	tasks   task.Group // begun by Go and Serve
 }
 
-// New makes a host that listens nowhere yet, so that its handlers can be set
+// New makes a host that does not listen yet, so that its handlers can be set
 // before the first peer comes.
 func New(cfg Config) (*Overlay, error) {
 	if cfg.Log == nil {
@@ -143,10 +143,11 @@ func New(cfg Config) (*Overlay, error) {
 }
 
 // Listen binds the addresses of Config.Listen. A busy port is an error that
-// names the address; then the overlay is to be closed. Nothing is sent before
+// names the address; the caller then closes the overlay. Nothing is sent before
 // [Overlay.Run].
 func (o *Overlay) Listen() error {
-	// One by one: given together, libp2p is content if any one of them works.
+	// One by one: for several at once, libp2p reports no error if any one of
+	// them works.
 	for _, a := range o.cfg.Listen {
 		err := o.Host.Network().Listen(a)
 		if err != nil && strings.Contains(err.Error(), syscall.EADDRINUSE.Error()) { // libp2p does not wrap it
@@ -160,8 +161,8 @@ func (o *Overlay) Listen() error {
 }
 
 // Run joins the network and keeps the node in it until ctx is done, and returns
-// ctx.Err(): it connects to bootstrap and remembered peers, for ever, and tells
-// of peers that are lost.
+// ctx.Err(): it connects to bootstrap and remembered peers, without end, and
+// reports lost peers.
 func (o *Overlay) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return (&joiner{Overlay: o}).run(ctx) })
@@ -169,7 +170,7 @@ func (o *Overlay) Run(ctx context.Context) error {
 	return g.Wait()
 }
 
-// noticeLoss tells of peers that are lost, once a second.
+// noticeLoss reports lost peers, once a second.
 func (o *Overlay) noticeLoss(ctx context.Context) error {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
@@ -204,7 +205,7 @@ func (o *Overlay) Context() context.Context { return o.ctx }
 // doing so if Close has begun.
 func (o *Overlay) Go(f func()) bool { return o.tasks.Go(f) }
 
-// Serve lets f serve the streams of protocol p. F runs on a goroutine of its
+// Serve registers f for the streams of protocol p. F runs on a goroutine of its
 // own per stream, which Close waits for; Close resets the stream.
 func (o *Overlay) Serve(p protocol.ID, f func(network.Stream)) {
 	o.Host.SetStreamHandler(p, func(s network.Stream) {
@@ -214,7 +215,7 @@ func (o *Overlay) Serve(p protocol.ID, f func(network.Stream)) {
 	})
 }
 
-// Handle lets f serve the streams of the network's protocol of that name, as
+// Handle registers f for the streams of the network's protocol of that name, as
 // Serve does.
 func (o *Overlay) Handle(name string, f func(network.Stream)) {
 	o.Serve(o.cfg.Prefix+protocol.ID("/"+name), f)
@@ -233,22 +234,22 @@ const protectTag = "weir-link"
 // Protect keeps the connection to id from being trimmed.
 func (o *Overlay) Protect(id peer.ID) { o.Host.ConnManager().Protect(id, protectTag) }
 
-// Unprotect ends what Protect began.
+// Unprotect ends the protection by Protect.
 func (o *Overlay) Unprotect(id peer.ID) { o.Host.ConnManager().Unprotect(id, protectTag) }
 
 // ID is the node's peer ID.
 func (o *Overlay) ID() peer.ID { return o.Host.ID() }
 
-// Addrs are the addresses others reach this node at, each with /p2p/ID.
+// Addrs are the addresses at which others reach this node, each with /p2p/ID.
 func (o *Overlay) Addrs() []multiaddr.Multiaddr {
 	addrs, err := peer.AddrInfoToP2pAddrs(&peer.AddrInfo{ID: o.ID(), Addrs: o.Host.Addrs()})
 	if err != nil {
-		return nil // only for an ID that is none
+		return nil // only for an invalid ID
 	}
 	return addrs
 }
 
-// OwnAddrs are all addresses by which this node can be meant.
+// OwnAddrs are all addresses that may refer to this node.
 func (o *Overlay) OwnAddrs() []multiaddr.Multiaddr {
 	own := slices.Concat(o.Host.Addrs(), o.Host.Network().ListenAddresses())
 	if all, err := o.Host.Network().InterfaceListenAddresses(); err == nil {
@@ -261,8 +262,8 @@ func (o *Overlay) OwnAddrs() []multiaddr.Multiaddr {
 // tried.
 func (o *Overlay) Tried() <-chan struct{} { return o.tried }
 
-// Wake has the node look at once whether it has to join again: the servers may
-// be others than before.
+// Wake makes the node check at once whether it has to join again: the servers
+// may have changed.
 func (o *Overlay) Wake() {
 	select {
 	case o.changed <- struct{}{}:
@@ -277,5 +278,5 @@ var ErrNotMember = errors.New("not a node of this network")
 // made.
 var ErrUnreachable = errors.New("unreachable")
 
-// ErrLate means that a peer's answer is not there when it should be.
+// ErrLate means that a peer's answer is overdue.
 var ErrLate = errors.New("no answer when it was due")

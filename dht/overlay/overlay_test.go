@@ -25,7 +25,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// patience bounds a wait for what takes milliseconds on an idle machine.
+// patience bounds a wait that takes milliseconds on an idle machine.
 const patience = 20 * time.Second
 
 func eventually(t testing.TB, check func() error) {
@@ -145,7 +145,7 @@ func (n *testNode) run(t testing.TB) {
 
 func (n *testNode) info() peer.AddrInfo { return peer.AddrInfo{ID: n.ID(), Addrs: n.Host.Addrs()} }
 
-// meets fails unless n comes to know of m.
+// meets fails unless n learns of m.
 func (n *testNode) meets(t testing.TB, m *testNode) {
 	t.Helper()
 	eventually(t, func() error {
@@ -156,8 +156,8 @@ func (n *testNode) meets(t testing.TB, m *testNode) {
 	})
 }
 
-// A peer answers a call, and what that cost is counted; one that is not there
-// is unreachable.
+// A peer answers a call, and its cost is counted; a missing peer is
+// unreachable.
 func TestCall(t *testing.T) {
 	t.Parallel()
 	a, b := newTestNode(t, nil), newTestNode(t, nil)
@@ -176,7 +176,7 @@ func TestCall(t *testing.T) {
 		t.Errorf("%d calls are under way", n)
 	}
 	nobody := idOf(t, newKey(t))
-	a.Peers.Learn(nobody, fixedPorts(t)[:1]) // TCP says so at once
+	a.Peers.Learn(nobody, fixedPorts(t)[:1]) // TCP reports it at once
 	_, _, err = a.Call(ctx, nobody, b.cfg.Member, req, resp, 1024)
 	if !errors.Is(err, ErrUnreachable) {
 		t.Errorf("to nobody: %v", err)
@@ -211,8 +211,8 @@ func TestInboundLimit(t *testing.T) {
 }
 
 // A bootstrap peer that is down at first is found when it comes up; another one
-// that never comes up does not matter. A node that is cut off comes back by
-// itself when the bootstrap peer does.
+// that never comes up does not matter. A node that is cut off rejoins by itself
+// when the bootstrap peer is back.
 func TestJoinAndRejoin(t *testing.T) {
 	t.Parallel()
 	ports, key := fixedPorts(t), newKey(t)
@@ -227,7 +227,7 @@ func TestJoinAndRejoin(t *testing.T) {
 	if !early.Peers.Alone() {
 		t.Error("it is not alone")
 	}
-	for range 2 { // the second time under the same identity, with all memory lost
+	for range 2 { // the second time with the same identity, but without memory
 		late := newTestNode(t, func(c *Config) { c.Key, c.Listen = key, ports })
 		late.run(t)
 		early.meets(t, late)
@@ -236,7 +236,7 @@ func TestJoinAndRejoin(t *testing.T) {
 	}
 }
 
-// After a restart remembered peers suffice.
+// After a restart, remembered peers suffice to join.
 func TestRememberedPeersSuffice(t *testing.T) {
 	t.Parallel()
 	file := filepath.Join(t.TempDir(), "peers.json")

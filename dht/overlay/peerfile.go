@@ -22,7 +22,7 @@ const (
 	maxPeerFile   = 1 << 20 // bytes
 )
 
-// peerFile is the JSON in a Config's PeerFile, the peer met last first.
+// peerFile is the JSON in a Config's PeerFile, the latest peer first.
 type peerFile struct {
 	Peers []filedPeer `json:"peers"`
 }
@@ -80,7 +80,7 @@ func parsePeerFile(b []byte) ([]peer.AddrInfo, error) {
 	return mergePeers(peers, nil), nil
 }
 
-// writePeerFile replaces the file at path, whole or not at all.
+// writePeerFile replaces the file at path atomically.
 func writePeerFile(path string, peers []peer.AddrInfo) error {
 	var file peerFile
 	for _, ai := range peers {
@@ -97,14 +97,13 @@ func writePeerFile(path string, peers []peer.AddrInfo) error {
 	return durable.Replace(path, append(b, '\n'), 0o600)
 }
 
-// A peerKeeper writes a peer file when what it is to hold has changed. That it
-// cannot is told once, and again when the reason is another one. It belongs to
-// one goroutine.
+// A peerKeeper writes a peer file when its content has changed. A failure is
+// logged once, and again when its reason changes. It belongs to one goroutine.
 type peerKeeper struct {
 	path    string
 	log     *slog.Logger
 	written []peer.AddrInfo
-	failing string // why it could not be written last; "": it could
+	failing string // why the last write failed; "": it did not
 }
 
 func (k *peerKeeper) keep(peers []peer.AddrInfo) {
@@ -127,8 +126,8 @@ func (k *peerKeeper) keep(peers []peer.AddrInfo) {
 	k.failing = reason
 }
 
-// reasonOf is why a file could not be written, without the name of the temporary
-// file, which is another one each time.
+// reasonOf is why a file could not be written, without the name of the
+// temporary file, which differs each time.
 func reasonOf(err error) string {
 	var path *fs.PathError
 	if errors.As(err, &path) {
@@ -137,8 +136,8 @@ func reasonOf(err error) string {
 	return err.Error()
 }
 
-// mergePeers puts fresh before old, each peer once, within the bounds of a
-// peer file. Peers without addresses are left out.
+// mergePeers puts fresh before old, each peer once, within the bounds of a peer
+// file. Peers without addresses are left out.
 func mergePeers(fresh, old []peer.AddrInfo) []peer.AddrInfo {
 	seen := make(map[peer.ID]bool)
 	var merged []peer.AddrInfo

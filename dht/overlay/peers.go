@@ -26,8 +26,7 @@ import (
 // LocateTime bounds the search for a peer's addresses.
 const LocateTime = 1500 * time.Millisecond
 
-// Peers are the other nodes, as far as they are known. They are safe for
-// concurrent use.
+// Peers are the known other nodes. They are safe for concurrent use.
 type Peers struct {
 	Live *liveness.Detector
 
@@ -43,7 +42,7 @@ func (s *Peers) Connected(p peer.ID) bool {
 	return s.host.Network().Connectedness(p) == network.Connected
 }
 
-// Member reports whether p has told that it is a node of this network.
+// Member reports whether p has announced that it is a node of this network.
 func (s *Peers) Member(p peer.ID) bool {
 	ok, err := s.host.Peerstore().SupportsProtocols(p, s.member)
 	return err == nil && len(ok) > 0
@@ -66,18 +65,18 @@ func (s *Peers) Members() []peer.AddrInfo {
 	return list
 }
 
-// Alone reports whether no other node of this network is known to be there.
+// Alone reports whether no other node of this network is connected.
 func (s *Peers) Alone() bool { return len(s.Members()) == 0 && s.kad.RoutingTable().Size() == 0 }
 
-// Learn keeps addresses at which id may be dialled.
+// Learn stores addresses at which id may be dialled.
 func (s *Peers) Learn(id peer.ID, addrs []multiaddr.Multiaddr) {
 	if len(addrs) > 0 && id != s.host.ID() {
 		s.host.Peerstore().AddAddrs(id, addrs, peerstore.TempAddrTTL)
 	}
 }
 
-// Locate prepares for a dial to id: it asks the network for addresses if there
-// are none, and makes libp2p forget past failures, since its caller has a
+// Locate prepares a dial to id: it looks for addresses in the network if there
+// are none, and makes libp2p forget past failures, because its caller has a
 // reason to try now.
 func (s *Peers) Locate(ctx context.Context, id peer.ID) {
 	if s.Connected(id) {
@@ -97,9 +96,9 @@ func (s *Peers) Locate(ctx context.Context, id peer.ID) {
 	s.Learn(id, ai.Addrs)
 }
 
-// Ping measures round trips to id by libp2p's ping protocol, connecting first if
-// need be, and tells each until told returns false, ctx is done or a ping
-// fails, which is the error.
+// Ping measures round trips to id by libp2p's ping protocol, connecting first
+// if need be, and passes each to told until told returns false, ctx is done or
+// a ping fails, which is the error.
 func (s *Peers) Ping(ctx context.Context, id peer.ID, told func(rtt time.Duration) bool) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -115,15 +114,15 @@ func (s *Peers) Ping(ctx context.Context, id peer.ID, told func(rtt time.Duratio
 	return ctx.Err()
 }
 
-// ClearBackoff makes libp2p dial id at once, whatever has failed before.
+// ClearBackoff makes libp2p dial id at once, despite past failures.
 func (s *Peers) ClearBackoff(id peer.ID) {
 	if net, ok := s.host.Network().(*swarm.Swarm); ok {
 		net.Backoff().Clear(id)
 	}
 }
 
-// Connect dials ai with a deadline, also if libp2p would rather wait after
-// failures: how often is the caller's concern.
+// Connect dials ai with a deadline, even if libp2p would rather wait after
+// failures: the caller limits how often.
 func (s *Peers) Connect(ctx context.Context, ai peer.AddrInfo) error {
 	ctx, cancel := context.WithTimeout(ctx, DialTimeout)
 	defer cancel()
@@ -131,8 +130,8 @@ func (s *Peers) Connect(ctx context.Context, ai peer.AddrInfo) error {
 	return s.host.Connect(ctx, ai)
 }
 
-// Verify connects to ai and reports why it is no node of this network:
-// [ErrNotMember] if it says so.
+// Verify connects to ai and returns why it is no node of this network:
+// [ErrNotMember] if it speaks other protocols.
 func (s *Peers) Verify(ctx context.Context, ai peer.AddrInfo) error {
 	if err := s.host.Connect(ctx, ai); err != nil {
 		return err
@@ -151,7 +150,7 @@ func (s *Peers) Verify(ctx context.Context, ai peer.AddrInfo) error {
 func (s *Peers) Deadline(id peer.ID) time.Duration {
 	least := 300 * time.Millisecond
 	if !s.Connected(id) {
-		least = time.Second // three or four round trips come on top
+		least = time.Second // beside three or four round trips
 	}
 	return min(max(least, 4*s.Live.RTT(id)), 2*time.Second)
 }
@@ -164,13 +163,13 @@ func (s *Peers) Answered(id peer.ID, rtt time.Duration) {
 	}
 }
 
-// Failed notes that a request to id has ended in err, and tells Config.Down if
+// Failed notes that a request to id has ended in err, and calls Config.Down if
 // id is to be left alone from now on.
 func (s *Peers) Failed(id peer.ID, err error) {
 	how := liveness.BadAnswer
 	switch {
 	case errors.Is(err, network.ErrResourceLimitExceeded), errors.Is(err, context.Canceled):
-		return // our own doing
+		return // this node cancelled it
 	case errors.Is(err, ErrUnreachable):
 		how = liveness.NoConnection
 	case errors.Is(err, ErrLate):
@@ -190,9 +189,9 @@ func (s *Peers) Failed(id peer.ID, err error) {
 	}
 }
 
-// dropStale closes all connections to id but the newest, if there are several: a
-// node that was restarted has opened a new one, while what is sent over the old
-// one gets lost until it times out.
+// dropStale closes all connections to id but the newest, if there are several:
+// a restarted node has opened a new one, while messages over the old one are
+// lost until it times out.
 func (s *Peers) dropStale(id peer.ID) {
 	conns := s.host.Network().ConnsToPeer(id)
 	if len(conns) < 2 {
@@ -213,12 +212,12 @@ func (s *Peers) event(e event.Event) {
 	}
 }
 
-// Elsewhere are the bootstrap addresses that name this node's own ID, but no
-// address of its own: an old one, or where a copy of it runs.
+// Elsewhere are the bootstrap addresses with this node's own ID at an address
+// that is not its own: an old one, or that of a copy of it.
 func Elsewhere(self peer.ID, bootstrap []peer.AddrInfo, own []multiaddr.Multiaddr) (list []multiaddr.Multiaddr) {
 	for _, ai := range bootstrap {
 		for _, a := range ai.Addrs {
-			if _, err := manet.ToIP(a); ai.ID != self || err != nil { // a name may well lead here
+			if _, err := manet.ToIP(a); ai.ID != self || err != nil { // a name may well resolve to this node
 				continue
 			}
 			if !slices.ContainsFunc(own, a.Equal) {

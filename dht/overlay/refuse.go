@@ -13,18 +13,18 @@ import (
 )
 
 const (
-	refuseTime  = 300 * time.Millisecond // for a machine to say that nothing listens
+	refuseTime  = 300 * time.Millisecond // for a machine to report that no process listens
 	refuseAddrs = 6                      // addresses tried
 )
 
 // Refuses reports whether the machine of id, which has been met before, says
-// that nothing listens any more where id is to be reached: by TCP it refuses
-// connections, to a datagram it answers "port unreachable" (RFC 1122, 4.1.3.1).
-// Of a process that is slow, or stopped, it never says so; of one that crashed it
+// that no process listens any more on id's addresses: it refuses TCP
+// connections, and answers a datagram with "port unreachable" (RFC 1122,
+// 4.1.3.1). It never says so of a slow or stopped process; of a crashed one it
 // does at once, long before QUIC gives the connection up.
 func (s *Peers) Refuses(ctx context.Context, id peer.ID) bool {
 	if len(s.cfg.Libp2p) > 0 || !s.Live.Met(id) {
-		return false // on a simulated network sockets tell nothing
+		return false // on a simulated network sockets prove nothing
 	}
 	ctx, cancel := context.WithTimeout(ctx, refuseTime)
 	defer cancel()
@@ -44,8 +44,8 @@ func (s *Peers) Refuses(ctx context.Context, id peer.ID) bool {
 	return len(addrs) > 0
 }
 
-// knock looks whether something listens at a, without saying anything that it
-// would understand. The error is ECONNREFUSED if nothing does.
+// knock checks whether a process listens at a, without sending anything it
+// would understand. The error is ECONNREFUSED if none does.
 func knock(ctx context.Context, a multiaddr.Multiaddr) error {
 	proto, addr, err := manet.DialArgs(a)
 	if err != nil {

@@ -25,22 +25,23 @@ import (
 
 const (
 	// seedCheck is how often a node that has company looks at its seeds again:
-	// two halves of a network that came up apart meet by then.
+	// two halves of a network that started apart meet by then.
 	seedCheck = 30 * time.Second
 	// seedDials is how many addresses of the seeds are tried in one round.
 	seedDials = 4
-	// maxSeedAddrs bounds how many addresses a name is taken to have.
+	// maxSeedAddrs bounds how many addresses of a name are used.
 	maxSeedAddrs = 256
-	// maxSeedsNamed bounds how many addresses a node dials for its seeds' sake in
-	// its life, since a name can lead to ever new ones.
+	// maxSeedsNamed bounds how many addresses a node dials for its seeds in its
+	// life, because a name can resolve to ever new ones.
 	maxSeedsNamed = 4096
 )
 
-// A Seed is where nodes of the network listen by TCP, without their peer IDs:
-// the name of a headless service, of a container or of a machine that may come
-// back with another identity. A node that answers there is taken at its word:
-// an owner of the name, or of the way there, can lead this node into a network
-// of their own. Addresses with peer IDs (Bootstrap) have no such weakness.
+// A Seed is a place where nodes of the network listen by TCP, without their
+// peer IDs: the name of a headless service, of a container or of a machine that
+// may come back with another identity. A node that answers there is trusted to
+// be of the network: the owner of the name, or of the route there, can lead
+// this node into a network of their own. Addresses with peer IDs (Bootstrap)
+// have no such weakness.
 type Seed struct {
 	Host string // a name, or an IP address
 	Port uint16
@@ -48,7 +49,7 @@ type Seed struct {
 
 func (s Seed) String() string { return net.JoinHostPort(s.Host, strconv.Itoa(int(s.Port))) }
 
-// ParseSeed reads HOST:PORT.
+// ParseSeed parses HOST:PORT.
 func ParseSeed(s string) (Seed, error) {
 	host, port, err := net.SplitHostPort(s)
 	if err != nil {
@@ -87,8 +88,8 @@ type seeker struct {
 	resolve func(ctx context.Context, host string) ([]netip.Addr, error)
 	who     func(ctx context.Context, at netip.AddrPort) (peer.ID, error)
 
-	known map[netip.AddrPort]peer.ID // who was found where
-	named int                        // addresses that the gate was told of
+	known map[netip.AddrPort]peer.ID // the node found at each address
+	named int                        // addresses registered with the gate
 }
 
 func newSeeker(seeds []Seed) *seeker {
@@ -100,7 +101,7 @@ func newSeeker(seeds []Seed) *seeker {
 	}
 }
 
-// seek joins by the seeds, until ctx ends: often while the node knows nobody,
+// seek joins by the seeds, until ctx ends: often while the node knows no other,
 // and now and then later. Tried is called after the first round.
 func (j *joiner) seek(ctx context.Context, s *seeker, tried func()) error {
 	defer tried()
@@ -121,7 +122,7 @@ func (j *joiner) seek(ctx context.Context, s *seeker, tried func()) error {
 			if said.Due(time.Now()) {
 				level = slog.LevelWarn
 				if errors.Is(err, errOnlySelf) {
-					level = slog.LevelInfo // as it is for the first node
+					level = slog.LevelInfo // normal for the first node
 				}
 			}
 			j.cfg.Log.Log(ctx, level, "no node found at the seeds, trying on", "for", said.since(time.Now()).Round(time.Second), "err", err)
@@ -135,11 +136,11 @@ func (j *joiner) seek(ctx context.Context, s *seeker, tried func()) error {
 	}
 }
 
-// errOnlySelf means that nobody but this node is at the seeds.
+// errOnlySelf means that only this node is at the seeds.
 var errOnlySelf = errors.New("they lead to this node alone")
 
-// seekOnce connects to some of those at the seeds to whom there is no
-// connection. The error says why nobody is reached.
+// seekOnce connects to some of the nodes at the seeds that are not connected.
+// The error says why none is reached.
 func (j *joiner) seekOnce(ctx context.Context, s *seeker) error {
 	ctx, cancel := context.WithTimeout(ctx, 3*DialTimeout)
 	defer cancel()
@@ -201,7 +202,7 @@ func (j *joiner) seekOnce(ctx context.Context, s *seeker) error {
 	return errors.Join(problems[:min(len(problems), 3)]...)
 }
 
-// lookup returns the addresses of host, most of them by chance.
+// lookup returns the addresses of host, at most a random choice of them.
 func (s *seeker) lookup(ctx context.Context, host string) ([]netip.Addr, error) {
 	if a, err := netip.ParseAddr(host); err == nil {
 		return []netip.Addr{a.Unmap()}, nil
@@ -219,7 +220,8 @@ func (s *seeker) lookup(ctx context.Context, host string) ([]netip.Addr, error) 
 	return addrs, err
 }
 
-// forget drops what was found where the seeds do not lead any more.
+// forget drops the nodes found at addresses that the seeds do not resolve to
+// any more.
 func (s *seeker) forget(at []netip.AddrPort) {
 	for a := range s.known {
 		if !slices.Contains(at, a) {
@@ -228,8 +230,8 @@ func (s *seeker) forget(at []netip.AddrPort) {
 	}
 }
 
-// meetSeed finds out who is at an address and connects to it, unless it is this
-// node.
+// meetSeed identifies the node at an address and connects to it, unless it is
+// this node.
 func (j *joiner) meetSeed(ctx context.Context, s *seeker, at netip.AddrPort) (peer.ID, error) {
 	ctx, cancel := context.WithTimeout(ctx, 2*DialTimeout)
 	defer cancel()
@@ -255,9 +257,9 @@ func (j *joiner) meetSeed(ctx context.Context, s *seeker, at netip.AddrPort) (pe
 	return id, nil
 }
 
-// identify asks who listens at an address: it begins the handshake of a libp2p
-// connection over TCP, with a key made for it, up to where the other end has
-// proved its peer ID.
+// identify returns the peer ID of the node that listens at an address: it
+// begins the handshake of a libp2p connection over TCP, with a temporary key,
+// up to where the other end has proved its peer ID.
 func identify(ctx context.Context, at netip.AddrPort) (peer.ID, error) {
 	key, _, err := crypto.GenerateEd25519Key(nil)
 	if err != nil {

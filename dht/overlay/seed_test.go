@@ -55,7 +55,7 @@ func FuzzParseSeed(f *testing.F) {
 	})
 }
 
-// tcpOf is where n listens by TCP.
+// tcpOf is the TCP address where n listens.
 func tcpOf(t *testing.T, n *testNode) netip.AddrPort {
 	t.Helper()
 	for _, a := range n.Host.Addrs() {
@@ -71,11 +71,11 @@ func tcpOf(t *testing.T, n *testNode) netip.AddrPort {
 
 func seedAt(a netip.AddrPort) Seed { return Seed{a.Addr().String(), a.Port()} }
 
-// A server at a seed that is no node of this network is reported, and disturbs
-// nothing; a node that comes back there with another identity is found.
+// A server at a seed that is no node of this network is reported, and has no
+// other effect; a node that comes back there with another identity is found.
 func TestSeedOfOthers(t *testing.T) {
 	t.Parallel()
-	mute, err := net.Listen("tcp4", "127.0.0.1:0") // takes connections and says nothing
+	mute, err := net.Listen("tcp4", "127.0.0.1:0") // accepts connections and sends nothing
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -109,7 +109,7 @@ func TestSeedOfOthers(t *testing.T) {
 		at   netip.AddrPort
 		want string
 	}{
-		{"mute", mute.Addr().(*net.TCPAddr).AddrPort(), ""}, // whatever the time-out is called
+		{"mute", mute.Addr().(*net.TCPAddr).AddrPort(), ""}, // whatever the time-out's text is
 		{"a web server", web.Addr().(*net.TCPAddr).AddrPort(), "no libp2p node answers there"},
 		{"another network", tcpOf(t, stranger), "not a node of this network"},
 		{"nothing", netip.MustParseAddrPort("127.0.0.1:1"), "refused"},
@@ -131,7 +131,7 @@ func TestSeedOfOthers(t *testing.T) {
 	first.stop()
 	second := newTestNode(t, func(c *Config) { c.Listen = ports })
 	second.run(t)
-	eventually(t, func() error { // the connection to the first may not be known to be lost yet
+	eventually(t, func() error { // the loss of the first connection may not be known yet
 		if err := (&joiner{n.Overlay}).seekOnce(ctx, s); err != nil {
 			return err
 		}
@@ -142,8 +142,8 @@ func TestSeedOfOthers(t *testing.T) {
 	})
 }
 
-// However many addresses a name leads to, and however often others, few are
-// tried at a time, and no more than a bound in all.
+// However many addresses a name resolves to, and however often they change, few
+// are tried at a time, and the total is bounded.
 func TestSeedsAreBounded(t *testing.T) {
 	n := newTestNode(t, nil)
 	tried := make(chan netip.AddrPort, 2*maxSeedsNamed)

@@ -16,31 +16,30 @@ import (
 )
 
 const (
-	// ServeTimeout bounds the time for a request to come, and for an answer to
-	// go.
+	// ServeTimeout bounds the time to read a request, and to send an answer.
 	ServeTimeout = 5 * time.Second
 
-	// Requests that have come and are being served; how many more of one peer may
-	// be on their way is the resource manager's, StreamsPerPeer.
+	// Requests being served, in all and per peer; the resource manager bounds
+	// by StreamsPerPeer how many more of a peer may be on their way.
 	maxServed     = 1_024
 	MaxServedPeer = 32
 	// MaxWatchesPeer is how many watches of one peer are served.
 	MaxWatchesPeer = 64
 )
 
-// A Server reads requests from streams and sends answers, so many at once.
+// A Server reads requests from streams and sends answers, with a bound on how
+// many are served at once.
 type Server struct {
 	Inbound InboundLimit
 
 	ctx    context.Context // of spans; ends with the overlay
-	heard  func(peer.ID)   // told of every peer that has asked something
+	heard  func(peer.ID)   // called with every peer that has sent a request
 	log    *slog.Logger
 	tracer trace.Tracer
 }
 
 // Receive reads one request of at most limit bytes from s into req, or resets s
-// and reports false. It takes no place: a peer that says nothing keeps nobody
-// out.
+// and reports false. It takes no place, so a silent peer keeps no other out.
 func (s *Server) Receive(stream network.Stream, limit int, req proto.Message) bool {
 	from := stream.Conn().RemotePeer()
 	_ = stream.SetReadDeadline(time.Now().Add(ServeTimeout))
@@ -53,8 +52,8 @@ func (s *Server) Receive(stream network.Stream, limit int, req proto.Message) bo
 	return true
 }
 
-// Reply sends what answer returns, or busy if there is no place. The asker is
-// who the connection's handshake says it is.
+// Reply sends the result of answer, or busy if there is no place. The peer's ID
+// is the one proved in the connection's handshake.
 func (s *Server) Reply(stream network.Stream, busy proto.Message, answer func(from peer.ID) proto.Message) {
 	from, resp := stream.Conn().RemotePeer(), busy
 	if s.Inbound.Enter(from, false) {
@@ -78,8 +77,8 @@ func (s *Server) ServeOne(stream network.Stream, limit int, req, busy proto.Mess
 }
 
 // An InboundLimit bounds how many requests are served at once, in all and per
-// peer, and how many watches per peer; how many watches in all is the bound of
-// what is watched. The zero value is ready for use.
+// peer, and how many watches per peer; the watched table bounds the watches in
+// all. The zero value is ready for use.
 type InboundLimit struct {
 	mu    sync.Mutex
 	total int
@@ -112,7 +111,7 @@ func (l *InboundLimit) Enter(p peer.ID, watch bool) bool {
 	return true
 }
 
-// Leave gives back what Enter took.
+// Leave gives back the place taken by Enter.
 func (l *InboundLimit) Leave(p peer.ID, watch bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -125,7 +124,7 @@ func (l *InboundLimit) Leave(p peer.ID, watch bool) {
 	}
 }
 
-// Served is how many requests are being served, and of how many peers there are
+// Served is how many requests are being served, and how many peers have
 // requests or watches.
 func (l *InboundLimit) Served() (requests, peers int) {
 	l.mu.Lock()

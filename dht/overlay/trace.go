@@ -15,8 +15,8 @@ import (
 	"weir/dht/pb"
 )
 
-// methodOf is what a request asks for, as the protocol and the operation; one
-// word of a bounded set.
+// methodOf is the protocol and the operation of a request; one word of a
+// bounded set.
 func methodOf(req proto.Message) string {
 	switch req := req.(type) {
 	case *pb.Request:
@@ -50,7 +50,8 @@ func methodOf(req proto.Message) string {
 	return "_OTHER"
 }
 
-// Inject names ctx's trace in req. A request that has no place for one stays as it is.
+// Inject sets ctx's trace in req. A request without a field for it stays as it
+// is.
 func Inject(ctx context.Context, req proto.Message) {
 	wire := tracing.ToWire(ctx)
 	switch req := req.(type) {
@@ -63,9 +64,9 @@ func Inject(ctx context.Context, req proto.Message) {
 	}
 }
 
-// asking begins the span of a request to id that is part of ctx's trace, which
-// req names from now on. Where ctx has none, as in all that a node does by
-// itself, nothing is begun.
+// asking begins the span of a request to id that is part of ctx's trace, and
+// sets the trace in req. If ctx has none, as in all of a node's own background
+// work, nothing is begun.
 func asking(ctx context.Context, tracer trace.Tracer, id peer.ID, req proto.Message) (context.Context, trace.Span) {
 	if !trace.SpanContextFromContext(ctx).IsValid() {
 		return ctx, trace.SpanFromContext(ctx)
@@ -79,7 +80,7 @@ func asking(ctx context.Context, tracer trace.Tracer, id peer.ID, req proto.Mess
 	return ctx, span
 }
 
-// heardBack ends what asking began.
+// heardBack ends the span that asking began.
 func heardBack(span trace.Span, resp proto.Message, err error) {
 	defer span.End()
 	if !span.IsRecording() {
@@ -95,19 +96,19 @@ func heardBack(span trace.Span, resp proto.Message, err error) {
 	}
 }
 
-// Begin begins the span of from's request, if that names a trace.
+// Begin begins the span of from's request, if that has a trace.
 func (s *Server) Begin(from peer.ID, req proto.Message, wire []byte) (context.Context, trace.Span) {
 	ctx := tracing.FromWire(s.ctx, wire)
 	if !trace.SpanContextFromContext(ctx).IsValid() {
 		return ctx, trace.SpanFromContext(ctx)
 	}
 	method := methodOf(req)
-	// With the attributes at once: the sampler goes by who asks.
+	// Set the attributes at once: the sampler decides by the asking peer.
 	return s.tracer.Start(ctx, method, trace.WithSpanKind(trace.SpanKindServer), trace.WithAttributes(
 		tracing.RPCSystem.String(tracing.System), tracing.RPCMethod.String(method), tracing.Peer.String(from.String())))
 }
 
-// End ends what Begin began, with what is answered.
+// End ends the span that Begin began, with the answer.
 func (s *Server) End(ctx context.Context, span trace.Span, from peer.ID, resp proto.Message) {
 	if id := tracing.ID(ctx); id != "" {
 		s.log.DebugContext(ctx, "request answered", "peer", from)
@@ -118,7 +119,7 @@ func (s *Server) End(ctx context.Context, span trace.Span, from peer.ID, resp pr
 	span.End()
 }
 
-// replied notes what an answer says.
+// replied sets the answer's outcome in span.
 func replied(span trace.Span, resp proto.Message) {
 	refused := func(r *pb.Refusal) {
 		if r != nil {
@@ -127,7 +128,7 @@ func replied(span trace.Span, resp proto.Message) {
 	}
 	failed := func(text string) {
 		if text != "" {
-			tracing.Fail(span, "refused") // the text may have anything in it
+			tracing.Fail(span, "refused") // the text may contain anything
 		}
 	}
 	switch resp := resp.(type) {

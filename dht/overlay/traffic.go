@@ -12,14 +12,13 @@ import (
 	"github.com/libp2p/go-libp2p/core/protocol"
 )
 
-// Usage is what one protocol has cost this node since it started.
+// Usage is one protocol's traffic of this node since it started.
 //
-// Bytes are what went over the protocol's streams, the negotiation of the
-// protocol included; the multiplexer's, the encryption's and IP's headers are
-// not. Messages are writes to and reads from streams: every protocol here
-// writes one message at a time, while a read may find a message in two pieces.
-// Bytes of a stream before its protocol is known are listed with an empty
-// Protocol.
+// Bytes are counted on the protocol's streams, including the negotiation of the
+// protocol but not the headers of multiplexer, encryption and IP. Messages are
+// writes to and reads from streams: every protocol here writes one message at a
+// time, while a read may find a message in two pieces. Bytes of a stream before
+// its protocol is known are listed with an empty Protocol.
 type Usage struct {
 	Protocol    string `json:"protocol"`
 	MessagesIn  int64  `json:"messages_in"`
@@ -28,7 +27,7 @@ type Usage struct {
 	BytesOut    int64  `json:"bytes_out"`
 }
 
-// Traffic counts for libp2p, per protocol. It implements metrics.Reporter.
+// Traffic counts libp2p's traffic per protocol. It implements metrics.Reporter.
 type Traffic struct {
 	mu       sync.RWMutex
 	counters map[protocol.ID]*counters
@@ -36,7 +35,8 @@ type Traffic struct {
 
 type counters struct{ messagesIn, messagesOut, bytesIn, bytesOut atomic.Int64 }
 
-// maxProtocols bounds the protocols told apart; the rest count under "".
+// maxProtocols bounds the protocols counted separately; the rest count under
+// "".
 const maxProtocols = 256
 
 func newTraffic() *Traffic { return &Traffic{counters: make(map[protocol.ID]*counters)} }
@@ -59,7 +59,7 @@ func (t *Traffic) of(p protocol.ID) *counters {
 	return t.counters[p]
 }
 
-// List is what each protocol has cost since the node started.
+// List is each protocol's traffic since the node started.
 func (t *Traffic) List() []Usage {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
