@@ -6,7 +6,7 @@ import (
 	"weir/dht/holder"
 )
 
-// Broker has the listed servers hold everything.
+// Broker mode: the listed servers hold everything.
 const Broker Mode = "broker"
 
 type broker struct{ listed }

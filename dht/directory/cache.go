@@ -12,7 +12,7 @@ import (
 )
 
 const (
-	// LookUpAge is how long the result of a look-up stands.
+	// LookUpAge is how long the result of a look-up is valid.
 	LookUpAge   = 3 * time.Minute
 	lookUpPause = 5 * time.Second  // least time between two look-ups of one topic
 	setIdle     = 10 * time.Minute // a set that is not asked for is dropped after this
@@ -21,8 +21,8 @@ const (
 )
 
 // A Cache remembers, per topic, the nodes that the last look-up found, and the
-// holders that others named and that have proven to answer. It is safe for
-// concurrent use. Time is passed in.
+// holders that others named and that have answered. It is safe for concurrent
+// use. Time is passed in.
 type Cache struct {
 	mu         sync.Mutex
 	sets       map[holder.Topic]*set
@@ -39,10 +39,10 @@ type set struct {
 	looking  bool
 }
 
-// NewCache returns a cache that is empty.
+// NewCache returns an empty cache.
 func NewCache() *Cache { return &Cache{sets: make(map[holder.Topic]*set)} }
 
-// Use returns the nodes cached for topic, and keeps the topic's set warm from
+// Use returns the nodes cached for topic, and keeps the topic's set fresh from
 // now on. Looked is false if no look-up has ended yet.
 func (c *Cache) Use(now time.Time, topic holder.Topic) (cached []peer.ID, looked bool) {
 	c.mu.Lock()
@@ -59,7 +59,7 @@ func (c *Cache) Use(now time.Time, topic holder.Topic) (cached []peer.ID, looked
 	return slices.Concat(s.looked, c.named), !s.lookedAt.IsZero()
 }
 
-// Peek is Use without keeping the set warm: for topics that a peer named.
+// Peek is Use without keeping the set fresh: for topics that a peer named.
 func (c *Cache) Peek(topic holder.Topic) []peer.ID {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -70,8 +70,8 @@ func (c *Cache) Peek(topic holder.Topic) []peer.ID {
 }
 
 // due returns the topics to look up now, and marks them as being looked up:
-// those in use whose result is old or lacks a holder that was lost. Where all
-// nodes hold everything, those of streams are not.
+// those in use whose result is old or lacks a holder that was lost. If all
+// nodes hold everything, the topics of streams are left out.
 func (c *Cache) due(now time.Time, whole bool) []holder.Topic {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -95,8 +95,8 @@ func (c *Cache) due(now time.Time, whole bool) []holder.Topic {
 	return topics
 }
 
-// Begin marks topic as being looked up for a seeker, unless that was done less
-// than lookUpPause ago.
+// Begin marks topic as being looked up for a seeker, unless it was looked up
+// less than lookUpPause ago.
 func (c *Cache) Begin(now time.Time, topic holder.Topic) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -108,7 +108,7 @@ func (c *Cache) Begin(now time.Time, topic holder.Topic) bool {
 	return true
 }
 
-// found stores what a look-up that was due found, possibly nothing.
+// found stores the result of a look-up that was due, possibly empty.
 func (c *Cache) found(now time.Time, topic holder.Topic, peers []peer.ID) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -151,7 +151,7 @@ func (c *Cache) Add(p peer.ID) {
 }
 
 // Meets reports whether p, a holder that another one named, is to be checked
-// now: once per LookUpAge, and only so many peers.
+// now: once per LookUpAge, and only a bounded number of peers.
 func (c *Cache) Meets(now time.Time, p peer.ID) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -166,7 +166,7 @@ func (c *Cache) Meets(now time.Time, p peer.ID) bool {
 	return true
 }
 
-// Changes rises with every change of what is remembered.
+// Changes rises with every change of the cache.
 func (c *Cache) Changes() uint64 {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -15,16 +15,16 @@ import (
 const (
 	// replicas is how many nodes hold a topic.
 	replicas = holder.Replicas
-	// Everyone is the size up to which every node of a network that elects its
+	// Everyone is the size up to which every node of a network with elected
 	// holders holds every topic: a node and replicas others.
 	Everyone = replicas + 1
 	// recordLife is how long a record is valid after it was published last.
 	recordLife = capacity.DefaultTTL
 )
 
-// Elect picks the holders of key among self and the others, the replicas closest
-// to it by XOR distance (Maymounkov and Mazières, "Kademlia", IPTPS 2002). An
-// empty self, a client, is never one.
+// Elect picks the holders of key among self and the others, the replicas
+// closest to it by XOR distance (Maymounkov and Mazières, "Kademlia", IPTPS
+// 2002). An empty self, a client, is never a holder.
 func Elect(key kb.ID, self peer.ID, others []peer.ID) Holders {
 	others = slices.DeleteFunc(Closest(key, others), func(p peer.ID) bool { return p == self })
 	if self == "" {
@@ -69,12 +69,12 @@ func Closest(key kb.ID, peers []peer.ID) []peer.ID {
 
 func distance(key kb.ID, p peer.ID) []byte { return kb.Xor(key, kb.ConvertPeerID(p)) }
 
-// Majority is how many of count have to answer so that any two such majorities
-// have a node in common.
+// Majority is how many of count have to answer so that any two majorities have
+// a node in common.
 func Majority(count int) int { return count/2 + 1 }
 
-// knownList is what a publisher tells a holder of the holders it knows: four
-// bytes of each one's Kademlia ID.
+// knownList encodes the holders that a publisher knows, for another holder:
+// four bytes of each one's Kademlia ID.
 func knownList(peers []peer.ID) []byte {
 	b := make([]byte, 0, 4*len(peers))
 	for _, p := range peers {
@@ -83,9 +83,9 @@ func knownList(peers []peer.ID) []byte {
 	return b
 }
 
-// missing returns those of view, a holder's own idea of key's holders, that a
-// publisher with the holders in known lacks: absent from known and nearer than
-// its farthest.
+// missing returns the nodes of view, a holder's own view of key's holders, that
+// a publisher with the holders in known lacks: absent from known and nearer
+// than its farthest.
 func missing(key kb.ID, view []peer.ID, known []byte) []peer.ID {
 	top := binary.BigEndian.Uint32(key)
 	has := make(map[uint32]bool, len(known)/4)

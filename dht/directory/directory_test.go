@@ -17,7 +17,8 @@ import (
 
 var noon = time.Unix(1_700_000_000, 0)
 
-// view is that of "me", which knows of others, in the routing table or by a list.
+// view is the View of node "me", with others in the routing table and on the
+// list.
 func view(others ...peer.ID) View {
 	return View{
 		ID: "me", NetworkID: "net", Live: liveness.New(), Cache: NewCache(),
@@ -107,8 +108,8 @@ func TestWhoHoldsAndVotes(t *testing.T) {
 	}
 }
 
-// A holder that leaves has the ninth closest node as its heir, which takes records
-// from the nine closest only.
+// A leaving holder has the ninth closest node as its heir, which accepts
+// records only from the nine closest.
 func TestHeir(t *testing.T) {
 	demo := holder.StreamTopic("demo")
 	ordered := Closest(kb.ConvertKey(demo.Key("net")), peersNamed(0, 30))
@@ -129,7 +130,7 @@ func TestHeir(t *testing.T) {
 	}
 }
 
-// A voter that others named counts once it has answered itself.
+// A voter named by others counts once it has answered itself.
 func TestNamedVoters(t *testing.T) {
 	demo := holder.StreamTopic("demo")
 	ordered := Closest(kb.ConvertKey(demo.Key("net")), peersNamed(0, 30))
@@ -142,7 +143,8 @@ func TestNamedVoters(t *testing.T) {
 	}
 }
 
-// A holder names those that a publisher lacks, but not the publisher itself.
+// A holder names the holders that a publisher lacks, but not the publisher
+// itself.
 func TestCloserHolders(t *testing.T) {
 	demo := holder.StreamTopic("demo")
 	ordered := Closest(kb.ConvertKey(demo.Key("net")), peersNamed(0, 30))

@@ -9,12 +9,11 @@ import (
 	"weir/dht/holder"
 )
 
-// listed is what the modes have in common in which a list says who holds: there
-// are no shards to search one after the other, and nobody knows better than the
-// list.
+// listed is the common part of the modes with a list of servers: there are no
+// shards to search one after the other, and no node knows better than the list.
 type listed struct{ View }
 
-// Holders are the servers listed. One that is listed itself has everything.
+// Holders are the listed servers. A listed server itself holds everything.
 func (l *listed) Holders(now time.Time, _ holder.Topic) (h Holders, known bool) {
 	for _, p := range l.Servers() {
 		switch {
@@ -31,8 +30,8 @@ func (l *listed) MayHold(now time.Time, _ holder.Topic) []peer.ID {
 	return l.unexpired(now, l.Servers())
 }
 
-// Voters are the servers listed that are not unreachable, and most of them
-// have to answer.
+// Voters are the listed servers that are not unreachable, most of which have to
+// answer.
 func (l *listed) Voters(now time.Time, _ holder.Topic, _ []peer.ID) (list []peer.ID, must int) {
 	list = l.here(now, l.Servers())
 	return list, Majority(len(list))

@@ -15,22 +15,22 @@ const (
 	// lookUpTime bounds one look-up: a hung peer makes the answer incomplete, not
 	// late.
 	lookUpTime = 1500 * time.Millisecond
-	// lookUpsAtOnce bounds those that Run makes at the same time.
+	// lookUpsAtOnce bounds the concurrent look-ups of Run.
 	lookUpsAtOnce = 4
 )
 
-// LookUps look up the holders of topics in the network, off the path of any
-// selection as far as can be, and put them into a [Cache].
+// LookUps look up the holders of topics in the network, outside any placement
+// as far as possible, and put them into a [Cache].
 type LookUps struct {
 	Cache     *Cache
 	NetworkID string
 	// Closest asks the network for the nodes closest to key.
 	Closest func(ctx context.Context, key string) ([]peer.ID, error)
-	// Alone reports whether there is nobody to ask.
+	// Alone reports whether there is no other node to ask.
 	Alone func() bool
 	// Whole reports whether all nodes hold everything; see [Directory].
 	Whole func(now time.Time) bool
-	Home  func() holder.Topic // whose holders are always known
+	Home  func() holder.Topic // its holders are always kept known
 	Log   *slog.Logger
 }
 
@@ -41,7 +41,7 @@ func (l *LookUps) Run(ctx context.Context) error {
 	tick := time.NewTicker(200 * time.Millisecond)
 	defer tick.Stop()
 	slots := make(chan struct{}, lookUpsAtOnce)
-	var wg sync.WaitGroup // look-ups under way
+	var wg sync.WaitGroup // look-ups in progress
 	defer wg.Wait()
 	for {
 		select {
@@ -68,8 +68,8 @@ func (l *LookUps) Run(ctx context.Context) error {
 	}
 }
 
-// Now looks up topic, for which [Cache.Begin] has returned true, and returns when
-// that is done.
+// Now looks up topic, for which [Cache.Begin] has returned true, and returns
+// when the look-up has ended.
 func (l *LookUps) Now(ctx context.Context, topic holder.Topic) {
 	ctx, cancel := context.WithTimeout(ctx, lookUpTime)
 	defer cancel()

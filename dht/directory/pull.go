@@ -9,8 +9,8 @@ import (
 	"weir/dht/holder"
 )
 
-// Pull has nobody hold what others publish: a seeker asks every listed node for
-// its own record.
+// Pull mode: no node holds the records of others, and a seeker asks every
+// listed node for its own.
 const Pull Mode = "pull"
 
 type pull struct{ listed }
@@ -25,7 +25,7 @@ func (p *pull) Holders(now time.Time, topic holder.Topic) (h Holders, known bool
 func (p *pull) Peek(time.Time, holder.Topic) Holders { return Holders{Self: !p.Client} }
 
 // Voters are all listed nodes that are not unreachable, and all of them have to
-// answer: each knows of itself only.
+// answer: each knows only its own streams.
 func (p *pull) Voters(now time.Time, _ holder.Topic, _ []peer.ID) (list []peer.ID, must int) {
 	known := p.Servers()
 	if self := p.self(); self != "" && !slices.Contains(known, self) {

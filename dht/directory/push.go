@@ -6,7 +6,8 @@ import (
 	"weir/dht/holder"
 )
 
-// Push has every listed node hold everything: each pushes its record to all.
+// Push mode: every listed node holds everything, and each pushes its record to
+// all.
 const Push Mode = "push"
 
 type push struct{ listed }

@@ -23,21 +23,21 @@ const (
 	maxServers     = 4_096
 	maxServerAddrs = 16 // of one server
 	maxServerLine  = 1_024
-	// serverFileCheck is how often the file is looked at.
+	// serverFileCheck is how often the file is checked.
 	serverFileCheck = time.Second
-	// serverFileFresh is how long after a change the file is read at every look:
-	// a second change at once may leave no trace in its times.
+	// serverFileFresh is how long after a change the file is read at every
+	// check: a second change at once may leave its times as they are.
 	serverFileFresh = 2 * time.Second
 )
 
-// ParseServer reads a listed server's address, which ends in /p2p/ and its peer
-// ID.
+// ParseServer parses a listed server's address, which ends in /p2p/ and its
+// peer ID.
 func ParseServer(s string) (peer.AddrInfo, error) { return ParseAddr("server address", s) }
 
-// ParseServers reads a list of servers: on each line one multiaddr that ends in
-// /p2p/ and a peer ID, or nothing; # begins a comment. A peer may have several
-// lines. The servers are in the order of their first lines. An error begins with
-// name and, if it is one line's, the line's number.
+// ParseServers parses a list of servers: each line is one multiaddr that ends
+// in /p2p/ and a peer ID, or empty; # begins a comment. A peer may have several
+// lines. The servers are in the order of their first lines. An error begins
+// with name and, if it is about one line, the line's number.
 func ParseServers(name string, b []byte) ([]peer.AddrInfo, error) {
 	if len(b) > maxServerFile {
 		return nil, fmt.Errorf("%s: more than %d bytes", name, maxServerFile)
@@ -96,8 +96,8 @@ func (s *serverSet) add(ai peer.AddrInfo) error {
 	return nil
 }
 
-// EachOnce merges the entries of each peer. Of those with too many addresses some
-// are left out.
+// EachOnce merges the entries of each peer. It keeps a bounded number of
+// addresses per peer.
 func EachOnce(peers []peer.AddrInfo) []peer.AddrInfo {
 	var set serverSet
 	for _, ai := range peers {
@@ -106,14 +106,14 @@ func EachOnce(peers []peer.AddrInfo) []peer.AddrInfo {
 	return set.servers
 }
 
-// A ServerList lists the servers of a mode that is [Mode.Listed]: those that stay,
+// A ServerList lists the servers of a mode that is [Mode.Listed]: fixed ones,
 // and those of a file, which [ServerList.Run] reads again when it has changed.
 type ServerList struct {
 	fixed []peer.AddrInfo
 	path  string // "": no file
 	log   *slog.Logger
 
-	// The file as read last, which belongs to the constructor and then to Run.
+	// State of the last read, which belongs to the constructor and then to Run.
 	info    fs.FileInfo
 	readAt  time.Time
 	content []byte
@@ -124,7 +124,7 @@ type ServerList struct {
 }
 
 // NewServerList returns the list of fixed and of the servers in the file at
-// path, "" being none. Log may be nil.
+// path; "" means no file. Log may be nil.
 func NewServerList(fixed []peer.AddrInfo, path string, log *slog.Logger) (*ServerList, error) {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
@@ -146,7 +146,7 @@ func NewServerList(fixed []peer.AddrInfo, path string, log *slog.Logger) (*Serve
 	return l, l.set(servers)
 }
 
-// Servers are the servers listed now. The caller does not change them.
+// Servers are the servers currently listed. The caller does not change them.
 func (l *ServerList) Servers() []peer.AddrInfo {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -154,9 +154,9 @@ func (l *ServerList) Servers() []peer.AddrInfo {
 }
 
 // Run reads the file again whenever it has changed, until ctx is done, and
-// returns ctx.Err(). Changed is called after the list has. A file with a fault
-// in it, or none at all, leaves the list as it was, and is logged once. Run is
-// called once and starts no goroutines.
+// returns ctx.Err(). It calls changed after a change of the list. A faulty or
+// missing file leaves the list as it was, and is logged once. Run is called
+// once and starts no goroutines.
 func (l *ServerList) Run(ctx context.Context, changed func()) error {
 	if l.path == "" {
 		<-ctx.Done()
@@ -206,8 +206,7 @@ func (l *ServerList) reread(now time.Time) bool {
 	return true
 }
 
-// read puts the file's content into l.content and reports whether it is another
-// than before.
+// read reads the file into l.content and reports whether it has changed.
 func (l *ServerList) read(now time.Time) (fresh bool, err error) {
 	info, err := os.Stat(l.path)
 	if err != nil {
@@ -248,8 +247,8 @@ func (l *ServerList) set(ofFile []peer.AddrInfo) error {
 	return nil
 }
 
-// ParseAddr reads an address that ends in /p2p/ and a peer ID. Errors begin with
-// what, the purpose of the address.
+// ParseAddr parses an address that ends in /p2p/ and a peer ID. Errors begin
+// with what, the purpose of the address.
 func ParseAddr(what, s string) (peer.AddrInfo, error) {
 	a, err := multiaddr.NewMultiaddr(s)
 	if err != nil {

@@ -112,8 +112,8 @@ func FuzzParseServers(f *testing.F) {
 	})
 }
 
-// Whatever becomes of the file, the last good list stays in force, and each
-// fault is told of once.
+// Whatever happens to the file, the last valid list stays in force, and each
+// fault is logged once.
 func TestServerListIsReadAgain(t *testing.T) {
 	line := func(port int, id string) string { return fmt.Sprintf("/ip4/192.0.2.1/tcp/%d/p2p/%s\n", port, id) }
 	path := filepath.Join(t.TempDir(), "servers")
@@ -182,7 +182,7 @@ func TestServerListIsReadAgain(t *testing.T) {
 	})
 }
 
-// logBuffer is a bytes.Buffer to log to while a test reads.
+// logBuffer is a bytes.Buffer that may be written and read concurrently.
 type logBuffer struct {
 	mu  sync.Mutex
 	buf bytes.Buffer
@@ -210,7 +210,7 @@ func TestServerListThatCannotBeRead(t *testing.T) {
 	}
 }
 
-// newID is a peer ID that nobody has.
+// newID returns an unused peer ID.
 func newID(t testing.TB) peer.ID {
 	t.Helper()
 	_, key, err := crypto.GenerateEd25519Key(rand.Reader)

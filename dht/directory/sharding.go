@@ -17,19 +17,20 @@ import (
 )
 
 const (
-	// A shard that holds more publishers than DefaultSplit is split in two;
-	// two that hold less than DefaultMerge each become one. Between them is
-	// room for holders' different counts. A holder of 100 publishers was
-	// measured to move 14 kB/s, both ways and all headers included, of which
-	// it may spend 20.
+	// DefaultSplit is the number of publishers above which a shard is split in
+	// two, and DefaultMerge the one below which two shards become one, each.
+	// The gap between them allows for holders' different counts. A holder of
+	// 100 publishers was measured to move 14 kB/s, both ways and all headers
+	// included, of which it may spend 20.
 	DefaultSplit = 128
 	DefaultMerge = 32
 
-	// splitNotices is about how many of the nodes that have left a topic for finer
-	// ones say so there, and noticeQuorum how many must for it to be believed.
+	// splitNotices is about how many of the nodes that have left a topic for
+	// finer ones send split notices there, and noticeQuorum how many notices
+	// make a split count.
 	splitNotices = 48
 	noticeQuorum = 8
-	// indexEntries is about how many nodes of a region stand in the index of
+	// indexEntries is about how many nodes of a region are in the index of
 	// regions.
 	indexEntries = 16
 
@@ -41,7 +42,7 @@ const (
 	bothTime  = capacity.DefaultTTL     // how long a node publishes in its former shard too
 )
 
-// A report is what a holder said of a topic.
+// A report is a holder's count for a topic.
 type report struct {
 	held  int
 	split bool
@@ -49,26 +50,26 @@ type report struct {
 }
 
 // A Sharding decides in which shard of its region a node publishes: as deep as
-// it takes for a shard to hold at most split publishers. All publishers of a
-// shard hear the same counts from the same holders, so they move together,
+// needed for a shard to hold at most split publishers. All publishers of a
+// shard receive the same counts from the same holders, so they move together,
 // without a coordinator. It is safe for concurrent use. Time is passed in.
 //
 // A new node begins with the whole region and goes deeper as long as it finds
-// split notices there, which some of those that went before keep renewing.
+// split notices there, which some of its predecessors keep renewing.
 type Sharding struct {
 	split, merge int
 	id           peer.ID
-	bits         string // of id
+	bits         string // first bits of the Kademlia ID
 
 	mu      sync.Mutex
 	region  string
 	depth   int
-	since   time.Time    // of the last move; zero: none
-	former  holder.Topic // published in too, until then
+	since   time.Time    // time of the last move; zero: none
+	former  holder.Topic // the shard before, where the record stays for bothTime
 	until   time.Time
 	reports map[holder.Topic]map[peer.ID]report // of the home and the coarser topic
 
-	peerDepth int // 0: as the home's
+	peerDepth int // 0: as the home shard's
 	given     map[holder.Topic]time.Time
 }
 
@@ -86,7 +87,7 @@ func NewSharding(id peer.ID, split, merge int) *Sharding {
 	return s
 }
 
-// Quorum is how many split notices are believed.
+// Quorum is how many split notices make a split count.
 func (s *Sharding) Quorum() int { return max(1, min(noticeQuorum, s.merge)) }
 
 // Home is the topic in which the node publishes.
@@ -97,7 +98,7 @@ func (s *Sharding) Home() holder.Topic {
 }
 
 // Homes are the topics in which the node, of region, publishes now: its home,
-// and for a while the one before.
+// and for a while after a move the one before.
 func (s *Sharding) Homes(now time.Time, region string) []holder.Topic {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -114,10 +115,10 @@ func (s *Sharding) Homes(now time.Time, region string) []holder.Topic {
 }
 
 // PeerShard is another shard of the node's region, in which it looks for others
-// as it does in its home; "" if the region is one shard. A shard that nobody
-// compared with others would drift away from their load: seekers come to it by
-// the number of its nodes, whatever those can carry. Every node has a peer shard
-// of its own, drawn by its ID, so all shards of a region are tied together.
+// as it does in its home; "" if the region is one shard. Without it, shards
+// could drift apart in load, because seekers are spread over them by the number
+// of nodes, whatever those can carry. Every node has a peer shard of its own,
+// drawn by its ID, so that all shards of a region are compared with each other.
 func (s *Sharding) PeerShard() holder.Topic {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -135,8 +136,8 @@ func (s *Sharding) PeerShard() holder.Topic {
 	return holder.ShardTopic(s.region, string(bits))
 }
 
-// PeerReport takes in what a holder of topic, the peer shard, said: that it holds
-// so many records, or that its publishers have gone on to finer shards.
+// PeerReport takes in the answer of a holder of topic, the peer shard: the
+// number of its records, or that its publishers have moved on to finer shards.
 func (s *Sharding) PeerReport(topic holder.Topic, held int, split bool) {
 	now := s.PeerShard()
 	s.mu.Lock()
@@ -151,7 +152,7 @@ func (s *Sharding) PeerReport(topic holder.Topic, held int, split bool) {
 	}
 }
 
-// Report takes in what holder said of topic.
+// Report takes in holder's count for topic.
 func (s *Sharding) Report(now time.Time, topic holder.Topic, holder peer.ID, held int, split bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -180,7 +181,7 @@ func (s *Sharding) Step(now time.Time) bool {
 		s.move(now, s.depth+1)
 		return true
 	case s.depth > 0 && held < s.merge && now.Sub(s.since) > settle:
-		// The coarser shard is none as long as others keep away from it.
+		// The coarser shard does not exist while others keep away from it.
 		if _, split, known := s.opinion(now, s.at(s.depth-1), 2*noticeEvery); known && !split {
 			s.move(now, s.depth-1)
 			return true
@@ -189,15 +190,16 @@ func (s *Sharding) Step(now time.Time) bool {
 	return false
 }
 
-// A SplitNotice is what a node tells the holders of a coarser topic than its own.
+// A SplitNotice is a message to the holders of a coarser topic than the node's
+// own.
 type SplitNotice struct {
 	Topic holder.Topic
-	// Split: those that published there have gone on to finer shards. Otherwise
-	// the node only asks for a report.
+	// Split: the publishers there have moved on to finer shards. Otherwise the
+	// node only asks for a report.
 	Split bool
 }
 
-// SplitNotices returns the notices to give now. They count as given.
+// SplitNotices returns the notices to send now. They count as sent.
 func (s *Sharding) SplitNotices(now time.Time) []SplitNotice {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -221,7 +223,7 @@ func (s *Sharding) SplitNotices(now time.Time) []SplitNotice {
 	return list
 }
 
-// InIndex reports whether the node is to stand in the index of regions.
+// InIndex reports whether the node belongs in the index of regions.
 func (s *Sharding) InIndex(now time.Time) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -235,7 +237,7 @@ func (s *Sharding) InIndex(now time.Time) bool {
 // at is the node's topic at depth.
 func (s *Sharding) at(depth int) holder.Topic { return holder.ShardTopic(s.region, s.bits[:depth]) }
 
-// opinion is what most holders of topic said lately.
+// opinion is the report of most holders of topic lately.
 func (s *Sharding) opinion(now time.Time, topic holder.Topic, age time.Duration) (held int, split, known bool) {
 	var counts []int
 	splits := 0
@@ -263,7 +265,7 @@ func (s *Sharding) move(now time.Time, depth int) {
 	clear(s.given)
 }
 
-// hash is a number in [0, 1) that depends on the node and the topic only.
+// hash is a number in [0, 1) that depends only on the node and the topic.
 func (s *Sharding) hash(topic holder.Topic) float64 {
 	sum := sha256.Sum256([]byte(string(s.id) + "\x00" + string(topic)))
 	return float64(binary.BigEndian.Uint32(sum[:])) / (1 << 32)

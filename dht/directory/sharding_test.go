@@ -15,7 +15,7 @@ import (
 )
 
 // A shardWorld is many publishers of one region and one holder that all topics
-// share: what eight would say, but for their differences.
+// share, in the place of eight with slightly different counts.
 type shardWorld struct {
 	t      *testing.T
 	now    time.Time
@@ -43,7 +43,7 @@ func (w *shardWorld) join(count int) {
 	}
 }
 
-// leave takes nodes away, without a word, until so many are left.
+// leave removes nodes, without a withdrawal, until so many are left.
 func (w *shardWorld) leave(left int) {
 	for id := range w.nodes {
 		if len(w.nodes) == left {
@@ -53,7 +53,7 @@ func (w *shardWorld) leave(left int) {
 	}
 }
 
-// pass lets time pass, a holder.Keepalive at a time.
+// pass advances time by d, a holder.Keepalive at a time.
 func (w *shardWorld) pass(d time.Duration) {
 	for end := w.now.Add(d); w.now.Before(end); w.now = w.now.Add(holder.Keepalive) {
 		for id, s := range w.nodes {
@@ -81,8 +81,8 @@ func (w *shardWorld) pass(d time.Duration) {
 	}
 }
 
-// check sees to it that every shard is within bounds, and every node findable
-// from the whole region by following the splitNotices.
+// check fails unless every shard is within bounds, and every node can be found
+// from the whole region by following the split notices.
 func (w *shardWorld) check(what string, most int) {
 	w.t.Helper()
 	var walk func(bits string) int
@@ -128,7 +128,7 @@ func TestShardsFollowTheNumberOfPublishers(t *testing.T) {
 		t.Errorf("shards change without need: depths %s became %s", settled, now)
 	}
 
-	// Those who come later find their way down.
+	// Later nodes find their way down.
 	w.join(20)
 	w.pass(time.Minute)
 	w.check("20 more", worldSplit+8)
@@ -144,8 +144,8 @@ func TestShardsFollowTheNumberOfPublishers(t *testing.T) {
 	}
 }
 
-// Two shards of which one is thin stay: to join it to a crowded one would only
-// split it again.
+// A thin shard beside a crowded one is not merged: the joint shard would only
+// be split again.
 func TestThinShardBesideACrowdedOneStays(t *testing.T) {
 	w := newShardWorld(t)
 	w.join(100)
@@ -166,7 +166,7 @@ func TestThinShardBesideACrowdedOneStays(t *testing.T) {
 	}
 }
 
-// What one lying holder says moves nobody.
+// One lying holder moves no node.
 func TestOneHolderAmongEightMovesNobody(t *testing.T) {
 	s := NewSharding("n", 0, 0)
 	now := time.Unix(1_700_000_000, 0)
@@ -181,7 +181,7 @@ func TestOneHolderAmongEightMovesNobody(t *testing.T) {
 	if held, _, _ := s.opinion(now, home, reportAge); held != 100 {
 		t.Errorf("%d publishers, want 100", held)
 	}
-	// Nor do holders that were not asked about it.
+	// Reports about other topics do not count.
 	s.Report(now, holder.ShardTopic("us", ""), "x", 10_000, true)
 	s.Report(now, holder.ShardTopic("eu", "0101"), "y", 10_000, true)
 	if s.Step(now) {
@@ -189,8 +189,9 @@ func TestOneHolderAmongEightMovesNobody(t *testing.T) {
 	}
 }
 
-// Every node has a peer shard outside of its own shard; the nodes of one shard have
-// peers everywhere; and who finds nobody, or only splitNotices, goes by that.
+// Every node has a peer shard outside of its own shard; the nodes of one shard
+// have peers everywhere; and a node whose peer shard is empty, or only has
+// split notices, adjusts to it.
 func TestPartner(t *testing.T) {
 	now := time.Unix(1_700_000_000, 0)
 	peers := make(map[holder.Topic]int)

@@ -202,7 +202,8 @@ func (j *joiner) seekOnce(ctx context.Context, s *seeker) error {
 	return errors.Join(problems[:min(len(problems), 3)]...)
 }
 
-// lookup returns the addresses of host, at most a random choice of them.
+// lookup returns the addresses of host, a random selection of maxSeedAddrs if
+// there are more.
 func (s *seeker) lookup(ctx context.Context, host string) ([]netip.Addr, error) {
 	if a, err := netip.ParseAddr(host); err == nil {
 		return []netip.Addr{a.Unmap()}, nil
