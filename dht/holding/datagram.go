@@ -13,13 +13,13 @@ import (
 const (
 	// MaxDatagramTopics bounds the records in one datagram.
 	MaxDatagramTopics = 4
-	// maxAnswer is how many bytes of an answer fit in a datagram on every path of
-	// QUIC's (RFC 9000, section 14).
+	// maxAnswer is the size in bytes of an answer that fits in a datagram on
+	// every path that QUIC supports (RFC 9000, section 14).
 	maxAnswer = 1_100
 )
 
-// Datagram takes in from's records of m, and returns what there is to answer, or
-// nil. A withdrawal must not get lost, so it does not come this way.
+// Datagram takes in from's records of m, and returns the answer, or nil. A
+// withdrawal must not get lost, so it is not accepted by datagram.
 func (h *Holder) Datagram(now time.Time, from peer.ID, m *pb.Datagram) (*pb.Datagram, error) {
 	var entries []*pb.Entry
 	for _, e := range m.Entries[:min(len(m.Entries), MaxDatagramTopics)] {

@@ -1,10 +1,10 @@
-// Package holding is a holder of records as others meet it: it answers the requests
-// of /records/1 and takes in what comes by datagram, but for WATCH, whose stream
+// Package holding is the network side of a holder of records: it answers the
+// requests of /records/1 and takes in datagrams, except for WATCH, whose stream
 // package dht owns.
 //
-// In come messages and the peer that the handshake names; out go answers. A
-// [Holder] starts no goroutines and sends nothing. What it keeps is a
-// [holder.Table]; whether it is to keep it, and what it tells publishers of other
-// holders, a [directory.Directory] says. Nobody trusts a holder: whoever uses a
-// record verifies it.
+// The input is messages and the peer proved by the handshake; the output is
+// answers. A [Holder] starts no goroutines and sends nothing. Its records are
+// in a [holder.Table]; a [directory.Directory] decides which records it is to
+// hold, and what it tells publishers about other holders. Holders are not
+// trusted: the reader of a record verifies it.
 package holding

@@ -15,13 +15,13 @@ import (
 
 const (
 	MaxCopies    = 64 // records in one HAND-OVER
-	maxHandOvers = 8  // of them to one heir
+	maxHandOvers = 8  // requests to one heir
 )
 
-// HandOvers are what this node, which leaves, has to pass on to the nodes that come
-// in its place, of those that are connected. The other holders of each topic have
-// the same records, and publishers will find the new one by themselves; until they
-// do it knows what it was handed.
+// HandOvers are the requests by which this leaving node passes records on to
+// the nodes that replace it, of those that are connected. The other holders of
+// each topic have the same records, and publishers will find the new holder by
+// themselves; until then it has the records handed over.
 func (h *Holder) HandOvers(now time.Time, connected func(peer.ID) bool) map[peer.ID][]*pb.HandOver {
 	heirs := make(map[peer.ID][]*pb.HandOver)
 	for topic, records := range h.cfg.Table.All(now) {
@@ -44,9 +44,9 @@ func (h *Holder) HandOvers(now time.Time, connected func(peer.ID) bool) map[peer
 	return heirs
 }
 
-// HandOver takes in the records of a holder that leaves. They come from others
-// than the nodes they name, so each seal is checked, and they live no longer than
-// with the node that had them.
+// HandOver takes in the records of a leaving holder. They come from another
+// node than their publisher, so each seal is checked, and they expire no later
+// than at the holder that had them.
 func (h *Holder) HandOver(now time.Time, from peer.ID, req *pb.HandOver) (*pb.HandOverReply, error) {
 	topic := holder.Topic(req.Topic)
 	if err := topic.Check(); err != nil {
@@ -61,7 +61,7 @@ func (h *Holder) HandOver(now time.Time, from peer.ID, req *pb.HandOver) (*pb.Ha
 	return &pb.HandOverReply{Taken: h.takeCopies(now, from, topic, req.Copies)}, nil
 }
 
-// takeCopies puts those of copies into the table that are good, and returns how
+// takeCopies puts the valid ones of copies into the table, and returns how
 // many.
 func (h *Holder) takeCopies(now time.Time, from peer.ID, topic holder.Topic, copies []*pb.Copy) (taken uint32) {
 	for _, c := range copies {

@@ -27,15 +27,15 @@ const (
 	maxReason = 256 // bytes of a reason given
 )
 
-// Why records are refused.
+// Reasons why records are refused.
 var (
 	ErrNotYours = errors.New("record of another node")
 	ErrFlood    = fmt.Errorf("too many records: at most %d a second", holder.RecordRate)
-	// ErrNothingToUpdate asks for the record whole.
+	// ErrNothingToUpdate asks for the whole record.
 	ErrNothingToUpdate = errors.New("no record held to amend: send it whole")
 )
 
-// Config is what a Holder works with. Functions are called from several
+// Config is a Holder's view of its node. Functions are called from several
 // goroutines.
 type Config struct {
 	ID        peer.ID
@@ -46,20 +46,21 @@ type Config struct {
 	Doubts    *holder.Doubts
 	Rates     *holder.RateLimit // of records per peer
 	Policy    func() *policy.Compiled
-	// Wall is the time by the clock that other nodes compare with theirs.
+	// Wall is the time by the clock to compare with other nodes' times.
 	Wall func(now time.Time) time.Time
 
-	// Introduce returns a node with the addresses that are known of it.
+	// Introduce returns a node with its known addresses.
 	Introduce func(id peer.ID) *pb.Peer
-	// Accepted is called with each publisher of which a record was accepted, and
-	// Left with one that has withdrawn everything.
+	// Accepted is called with each publisher of an accepted record, and Left
+	// with a node that has withdrawn all its records.
 	Accepted func(from peer.ID)
 	Left     func(now time.Time, from peer.ID)
 
 	Log *slog.Logger
 }
 
-// A Holder answers as a holder of records. It is safe for concurrent use.
+// A Holder answers the requests to a holder of records. It is safe for
+// concurrent use.
 type Holder struct{ cfg Config }
 
 // New returns a Holder.
@@ -110,8 +111,8 @@ func (h *Holder) take(now time.Time, from peer.ID, entries []*pb.Entry) *pb.Adve
 	return reply
 }
 
-// hold puts the record in e into the table, or takes it out. Only the node
-// that a record names may do so, and only in a topic where it belongs.
+// hold puts the record in e into the table, or removes it. Only the node named
+// in a record may do so, and only in a topic where it belongs.
 func (h *Holder) hold(now time.Time, from peer.ID, e *pb.Entry) error {
 	topic := holder.Topic(e.Topic)
 	if err := topic.Check(); err != nil {
@@ -133,7 +134,7 @@ func (h *Holder) hold(now time.Time, from peer.ID, e *pb.Entry) error {
 		err := h.cfg.Table.Withdraw(now, topic, from, e.Seq)
 		_, _, shard := topic.Shard()
 		if shard && h.cfg.Directory.Whole(now) && h.cfg.Table.Get(now, holder.CapacityTopic(), from) == nil {
-			h.cfg.Left(now, from) // everything is held here, and of it there is nothing
+			h.cfg.Left(now, from) // every record is held here, and there is none of it
 		}
 		return err
 	}

@@ -28,7 +28,7 @@ var (
 	now  = time.UnixMilli(1_700_000_000_000)
 )
 
-// A publisher makes records of its own.
+// A publisher makes its own records.
 type publisher struct {
 	t   testing.TB
 	id  peer.ID
@@ -77,7 +77,7 @@ func (p *publisher) update(base []byte, r capacity.Record) []byte {
 	return b
 }
 
-// newHolder holds what the servers of mode publish, of which it is one.
+// newHolder makes a holder, one of the servers in mode.
 func newHolder(t testing.TB, mode directory.Mode, change func(*Config)) *Holder {
 	t.Helper()
 	compiled, err := policy.Compile(policy.Default())
@@ -137,7 +137,7 @@ func TestAdvertise(t *testing.T) {
 	}
 }
 
-// otherBit is the first bit of a shard in which p is not.
+// otherBit is the first bit of a shard that p is not in.
 func otherBit(p peer.ID) string {
 	if holder.IDBits(p)[0] == '0' {
 		return "1"
@@ -145,7 +145,8 @@ func otherBit(p peer.ID) string {
 	return "0"
 }
 
-// A node that has withdrawn all it published has left, where everything is held.
+// Where every record is held, a node that has withdrawn all its records has
+// left.
 func TestWithdraw(t *testing.T) {
 	var left []peer.ID
 	h := newHolder(t, directory.Push, func(c *Config) {
@@ -159,8 +160,8 @@ func TestWithdraw(t *testing.T) {
 	}
 }
 
-// A seeker with the same policy gets digests, any other records; both hear how many
-// are held and why some were rejected.
+// A seeker with the same policy gets digests, any other one records; both get
+// the number held and the reasons of rejections.
 func TestQuery(t *testing.T) {
 	h := newHolder(t, directory.Push, nil)
 	roomy, full := newPublisher(t), newPublisher(t)
@@ -206,8 +207,8 @@ func TestQuery(t *testing.T) {
 	}
 }
 
-// A datagram's records are confirmed if it asks for that, and a withdrawal does
-// not come this way.
+// A datagram's records are confirmed if it asks for that, and a withdrawal by
+// datagram is refused.
 func TestDatagram(t *testing.T) {
 	h, p := newHolder(t, directory.Push, nil), newPublisher(t)
 	a, err := h.Datagram(now, p.id, &pb.Datagram{Id: 7, Entries: []*pb.Entry{p.entry(1)}})
@@ -226,7 +227,7 @@ func TestDatagram(t *testing.T) {
 	}
 }
 
-// A peer that floods a holder has so many records taken and no more.
+// A holder accepts a bounded number of records from a flooding peer.
 func TestFlood(t *testing.T) {
 	h, p := newHolder(t, directory.Push, nil), newPublisher(t)
 	e, taken := p.entry(1), 0
@@ -246,7 +247,7 @@ func TestFlood(t *testing.T) {
 	}
 }
 
-// What is handed over is verified, and keeps its age.
+// Handed-over records are verified, and keep their age.
 func TestHandOver(t *testing.T) {
 	p := newPublisher(t)
 	h := newHolder(t, directory.Kademlia, func(c *Config) {
@@ -282,14 +283,13 @@ func TestHandOver(t *testing.T) {
 	}
 }
 
-// inherits takes hand-overs from anyone and has an heir.
+// inherits accepts hand-overs from every node and has an heir.
 type inherits struct{ directory.Directory }
 
 func (inherits) Predecessor(time.Time, holder.Topic, peer.ID) error { return nil }
 func (inherits) Heir(time.Time, holder.Topic) (peer.ID, bool)       { return "heir", true }
 
-// What updates a record is taken only where that very record is held, and from
-// its node only.
+// An update is accepted only if its base is held, and only from its own node.
 func TestHoldUpdates(t *testing.T) {
 	h, from := newHolder(t, directory.Push, nil), newPublisher(t)
 	base := from.record(1)
@@ -332,7 +332,7 @@ func TestHoldUpdates(t *testing.T) {
 	if got == nil || got.Record.Seq != 2 || got.Record.Sessions.Used != 3 || !got.Expires.Equal(soon.Add(capacity.DefaultTTL)) {
 		t.Fatalf("held: %+v", got)
 	}
-	// Whoever asks gets what is signed, as updated.
+	// Readers get the signed record, as updated.
 	if r, err := signed.OpenRecord(got.Sealed, soon); err != nil || r.Seq != 2 || r.Sessions.Used != 3 {
 		t.Errorf("opened: %+v, %v", r, err)
 	}
@@ -341,8 +341,8 @@ func TestHoldUpdates(t *testing.T) {
 	}
 }
 
-// Whatever is handed over, what is kept is signed by the node it names, belongs
-// in the topic, and outlives no original.
+// Whatever is handed over, a record that is kept is signed by the node it
+// names, belongs in the topic, and does not outlive the original.
 func FuzzHandOver(f *testing.F) {
 	h := newHolder(f, directory.Push, nil)
 	p := newPublisher(f)

@@ -18,10 +18,10 @@ import (
 	"weir/dht/vivaldi"
 )
 
-// Query answers with a random sample, weighted by score, of the records
-// that pass the policy: never the plain best, on which all that ask at once
-// would pile up. A seeker that holds the same policy gets digests, for it will
-// have the record from the node it takes.
+// Query answers with a random sample, weighted by score, of the records that
+// pass the policy: never just the best ones, which all concurrent seekers would
+// choose. A seeker with the same policy gets digests, because it will get the
+// record from the node it takes.
 func (h *Holder) Query(now time.Time, from peer.ID, q *pb.Query) (*pb.QueryReply, error) {
 	topic := holder.Topic(q.Topic)
 	if err := topic.CheckAsked(); err != nil {
@@ -85,9 +85,9 @@ func (h *Holder) Query(now time.Time, from peer.ID, q *pb.Query) (*pb.QueryReply
 	return reply, nil
 }
 
-// Sample draws up to limit of the records held in topic that pass the
-// policy for me, and counts those held and those each rule rejected. Explain
-// fills up with rejected ones.
+// Sample draws up to limit of the records held in topic that pass the policy
+// for me, and counts the records held and those that each rule rejected.
+// Explain fills up with rejected ones.
 func (h *Holder) Sample(now time.Time, topic holder.Topic, need capacity.Need, me capacity.Record, exclude []peer.ID, limit int, explain bool) (picked []policy.Candidate, held int, rejected map[string]int) {
 	if topic.Provisions() {
 		picked, held = h.provisioners(now, topic, exclude, limit)
@@ -133,8 +133,8 @@ func (h *Holder) Offers(now time.Time, topic holder.Topic, need capacity.Need, m
 	return offers, count, rejected
 }
 
-// nearestRegions draws from what is held in the index one node of each region,
-// the nearest to me first.
+// nearestRegions draws one node of each region from the index, the regions
+// nearest to me first.
 func (h *Holder) nearestRegions(now time.Time, me capacity.Record, limit int) (picked []policy.Candidate, held int) {
 	records := h.cfg.Table.List(now, holder.RegionsTopic)
 	all := make([]policy.Candidate, 0, len(records))
@@ -163,8 +163,8 @@ func (h *Holder) regions(now time.Time, me capacity.Record, limit int) *pb.Query
 	return reply
 }
 
-// provisioners draws nothing: all that is held in a provision topic counts,
-// and of too many the closest to its key.
+// provisioners draws nothing: all records in a provision topic count, and of
+// too many the closest to its key.
 func (h *Holder) provisioners(now time.Time, topic holder.Topic, exclude []peer.ID, limit int) (picked []policy.Candidate, held int) {
 	byNode := make(map[peer.ID]policy.Candidate)
 	var list []peer.ID

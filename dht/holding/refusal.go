@@ -8,11 +8,11 @@ import (
 )
 
 // ErrBusy means that a node has no place for one more request of its kind now.
-// That says nothing of what it holds.
+// It says nothing about the records that the node holds.
 var ErrBusy = errors.New("busy")
 
-// ReplyError is why a holder did not serve a request, or nil. It is an [ErrBusy]
-// if the holder had no place for it.
+// ReplyError is why a holder did not serve a request, or nil. It is an
+// [ErrBusy] if the holder had no place for it.
 func ReplyError(resp *pb.Response) error {
 	switch {
 	case resp.Error == "":

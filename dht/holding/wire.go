@@ -20,11 +20,11 @@ import (
 const (
 	digestAddrs   = 2   // addresses in a digest
 	maxDigestAddr = 128 // bytes of each
-	// beliefScale is a belief of 1 on the wire.
+	// beliefScale is full trust (1) on the wire.
 	beliefScale = 10_000
 )
 
-// DigestToWire is o without what the asker can do without for now.
+// DigestToWire encodes o without the parts that the seeker does not need yet.
 func DigestToWire(now time.Time, o *holder.Offer) *pb.Digest {
 	w := &pb.Digest{
 		Node:   []byte(o.Record.Node),
@@ -64,8 +64,8 @@ func dialable(addrs []multiaddr.Multiaddr) []multiaddr.Multiaddr {
 	return addrs[:digestAddrs]
 }
 
-// digestFromWire checks w, which from sent. The terms are those of p,
-// whose weights give the score.
+// digestFromWire checks and decodes w, which from sent. The terms are those of
+// p, whose weights give the score.
 func digestFromWire(now time.Time, from peer.ID, p policy.Policy, w *pb.Digest) (holder.Offer, error) {
 	id, err := peer.IDFromBytes(w.Node)
 	if err != nil {
@@ -112,8 +112,8 @@ func digestFromWire(now time.Time, from peer.ID, p policy.Policy, w *pb.Digest) 
 	return o, nil
 }
 
-// DigestsFromWire checks what from sent. As with records, one that is wrong spoils
-// them all.
+// DigestsFromWire checks and decodes from's digests. As with records, one
+// invalid digest is an error for all.
 func DigestsFromWire(now time.Time, from peer.ID, policy policy.Policy, sent []*pb.Digest) ([]holder.Offer, error) {
 	offers := make([]holder.Offer, 0, len(sent))
 	for _, w := range sent {
@@ -126,12 +126,12 @@ func DigestsFromWire(now time.Time, from peer.ID, policy policy.Policy, sent []*
 	return offers, nil
 }
 
-// DoubtToWire is d on the wire.
+// DoubtToWire encodes d.
 func DoubtToWire(d holder.Doubt) *pb.Doubt {
 	return &pb.Doubt{Node: []byte(d.Node), Belief: uint32(math.Round(min(1, max(0, d.Belief)) * beliefScale))}
 }
 
-// doubtsOf is what a holder doubts of c: one doubt or none.
+// doubtsOf is a holder's doubt of c: one doubt or none.
 func doubtsOf(c *policy.Candidate) []*pb.Doubt {
 	if c.Trust >= 1 {
 		return nil
@@ -139,7 +139,8 @@ func doubtsOf(c *policy.Candidate) []*pb.Doubt {
 	return []*pb.Doubt{DoubtToWire(holder.Doubt{Node: c.Record.Node, Belief: c.Trust})}
 }
 
-// DoubtsFromWire checks what a peer doubts. One that is wrong spoils them all.
+// DoubtsFromWire checks and decodes a peer's doubts. One invalid doubt is an
+// error for all.
 func DoubtsFromWire(sent []*pb.Doubt, most int) ([]holder.Doubt, error) {
 	if len(sent) > most {
 		return nil, fmt.Errorf("%d doubts, at most %d", len(sent), most)
@@ -158,7 +159,7 @@ func DoubtsFromWire(sent []*pb.Doubt, most int) ([]holder.Doubt, error) {
 	return doubts, nil
 }
 
-// EventToWire is e on the wire, as a watcher hears of it at now.
+// EventToWire encodes e for a watcher, with the time held as of now.
 func EventToWire(now time.Time, e holder.Event) *pb.Event {
 	if e.Gone {
 		return &pb.Event{Gone: []byte(e.Held.Node())}
@@ -169,7 +170,7 @@ func EventToWire(now time.Time, e holder.Event) *pb.Event {
 	}
 }
 
-// NeedFromWire reads and checks a need.
+// NeedFromWire decodes and checks a need.
 func NeedFromWire(w *cpb.Need) (capacity.Need, error) {
 	if w == nil {
 		return capacity.Need{}, errors.New("no need given")
