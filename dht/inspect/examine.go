@@ -25,12 +25,12 @@ import (
 )
 
 const (
-	// MaxTime bounds an examination, and contactTime one attempt to reach a peer
-	// in it.
+	// MaxTime bounds an examination, and contactTime one attempt to reach a
+	// peer in it.
 	MaxTime     = 6 * time.Second
 	contactTime = 2500 * time.Millisecond
-	// maxContacts bounds the peers of each kind that are tried: bootstrap peers,
-	// listed servers, connected ones, those known.
+	// maxContacts bounds the peers of each kind that are dialled: bootstrap
+	// peers, listed servers, connected ones, known ones.
 	maxContacts = 32
 	// maxQUIC bounds the peers connected by TCP that are tried by QUIC as well.
 	maxQUIC = 4
@@ -46,7 +46,7 @@ type Examiner struct {
 
 	Bootstrap  []peer.AddrInfo        // each peer once
 	Servers    func() []peer.AddrInfo // if they are listed
-	Remembered func() []peer.AddrInfo // from an earlier time
+	Remembered func() []peer.AddrInfo // from an earlier run
 	MetSince   func(time.Time) []peer.ID
 	Met        func(peer.ID) time.Time // when it answered last; zero: never
 	Said       func(peer.ID) Said
@@ -56,15 +56,15 @@ type Examiner struct {
 	Policy     func() Policy
 	TableSize  func() int
 	SelfAt     func() []multiaddr.Multiaddr
-	// Record finds out where this node's own record is. It also returns the
-	// nodes whose records the holders have, and the record of another process
-	// with this node's identity, if there is one.
+	// Record finds out which holders have this node's own record. It also
+	// returns the nodes whose records the holders have, and the record of
+	// another process with this node's identity, if there is one.
 	Record func(context.Context) (own OwnRecord, others []peer.AddrInfo, copied *capacity.Record)
 }
 
-// Examine looks at everything, and tries what has to be tried at the same time.
-// It takes MaxTime at most; what was not found out by then looks as if it did
-// not answer. Its goroutines have ended when it returns.
+// Examine runs all checks, dials concurrently, and takes MaxTime at most; a
+// peer not reached by then counts as not answering. Its goroutines have ended
+// when it returns.
 func (e *Examiner) Examine(ctx context.Context, open bool) *Report {
 	ctx, cancel := context.WithTimeout(ctx, MaxTime)
 	defer cancel()
@@ -126,8 +126,8 @@ func (e *Examiner) listServers(r *Report) {
 	}
 }
 
-// sort puts peers that were connected where they belong by what became of them,
-// and those that were reached just now among the members.
+// sort classifies the peers that were connected by their state now, and puts
+// those reached just now among the members.
 func (e *Examiner) sort(r *Report, connected []Contact) {
 	member := func(c Contact) {
 		r.Members = append(r.Members, c)
@@ -154,7 +154,8 @@ func (e *Examiner) connected(p peer.ID) bool {
 	return e.Host.Network().Connectedness(p) == network.Connected
 }
 
-// absent are peers that are not connected but were, this time or an earlier one.
+// absent are peers that are not connected but were, in this run or an earlier
+// one.
 func (e *Examiner) absent() []peer.AddrInfo {
 	remembered := e.Remembered()
 	var list []peer.AddrInfo
@@ -180,8 +181,8 @@ func (e *Examiner) absent() []peer.AddrInfo {
 	return list
 }
 
-// unmet are published nodes that this one has never met, some of them where
-// there are many.
+// unmet are published nodes that this one has never met, a selection if there
+// are many.
 func (e *Examiner) unmet(published []peer.AddrInfo) []Contact {
 	seen := map[peer.ID]bool{e.Host.ID(): true}
 	for _, ai := range e.Remembered() {
@@ -199,7 +200,7 @@ func (e *Examiner) unmet(published []peer.AddrInfo) []Contact {
 	return list[:min(len(list), maxContacts)]
 }
 
-// try tries to reach c and finds out what it is.
+// try dials c and finds out its network.
 func (e *Examiner) try(whole context.Context, c *Contact) {
 	ctx, cancel := context.WithTimeout(whole, contactTime)
 	defer cancel()
@@ -209,8 +210,8 @@ func (e *Examiner) try(whole context.Context, c *Contact) {
 		e.Retry(id)
 	}
 	if c.Err = e.Host.Connect(ctx, c.Peer); c.Err != nil {
-		// QUIC does not notice that nobody listens; TCP does, and libp2p keeps
-		// it to itself while it waits for QUIC.
+		// QUIC does not notice that no process listens; TCP does, and libp2p
+		// does not report it while it waits for QUIC.
 		if isTimeout(c.Err) && refused(whole, c.Peer.Addrs) {
 			c.Err = syscall.ECONNREFUSED
 		}
@@ -223,8 +224,8 @@ func (e *Examiner) try(whole context.Context, c *Contact) {
 	}
 	if e.Ask(ctx, id) != nil {
 		c.Silent = true
-		// A process that was killed leaves a QUIC connection behind, which lasts
-		// for half a minute.
+		// A killed process leaves a QUIC connection behind, which lasts for
+		// half a minute.
 		if refused(whole, slices.Concat(c.Peer.Addrs, e.Host.Peerstore().Addrs(id))) {
 			c.Silent, c.Err = false, syscall.ECONNREFUSED
 		}
@@ -267,7 +268,7 @@ func (e *Examiner) networkOf(p peer.ID) string {
 	return ""
 }
 
-// tryQUIC tries a few of the peers that are connected by TCP only over QUIC.
+// tryQUIC dials a few of the peers that are connected by TCP only over QUIC.
 func (e *Examiner) tryQUIC(ctx context.Context) QUIC {
 	q := QUIC{Listens: slices.ContainsFunc(e.Host.Network().ListenAddresses(), isQUIC)}
 	type target struct {
@@ -312,8 +313,8 @@ func (e *Examiner) tryQUIC(ctx context.Context) QUIC {
 	return q
 }
 
-// dialQUIC dials by the transport: the host would be content with the connection
-// that it has.
+// dialQUIC dials by the transport: the host would return the connection that it
+// has.
 func dialQUIC(ctx context.Context, s *swarm.Swarm, id peer.ID, at multiaddr.Multiaddr) error {
 	ctx, cancel := context.WithTimeout(ctx, contactTime)
 	defer cancel()

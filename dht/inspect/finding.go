@@ -10,7 +10,7 @@ import (
 	"weir/dht/directory"
 )
 
-// An Outcome is how one check ended.
+// An Outcome is the result of one check.
 type Outcome string
 
 const (
@@ -20,20 +20,20 @@ const (
 	Skipped Outcome = "skip" // there was nothing to check
 )
 
-// A Code is what was found. Each belongs to one check; the comments name the
-// facts that come with it.
+// A Code is the result of a check in detail. Each belongs to one check; the
+// comments name the facts that come with it.
 type Code string
 
 const (
 	ListensNowhere Code = "listens-nowhere"
-	ClientOnly     Code = "client-only" // it listens nowhere, as it should
+	ClientOnly     Code = "client-only" // it does not listen, as it should
 	NoQUIC         Code = "no-quic"     // Addrs
 	NoTCP          Code = "no-tcp"      // Addrs
 	Listens        Code = "listens"     // Addrs
 
 	AddressUnspecified  Code = "address-unspecified" // Addrs: one
 	AddressNone         Code = "address-none"
-	AddressLoopbackOpen Code = "address-loopback-open" // Addrs; though others are to reach it
+	AddressLoopbackOpen Code = "address-loopback-open" // Addrs; though others should reach it
 	AddressLoopbackFar  Code = "address-loopback-far"  // Addrs; though its peers are on other machines
 	AddressLoopback     Code = "address-loopback"      // Addrs
 	AddressTold         Code = "address-told"          // Addrs
@@ -74,14 +74,14 @@ const (
 	RecordNone       Code = "record-none"   // none was published yet
 	RecordOnlyBroker Code = "record-only-broker"
 	RecordNoBroker   Code = "record-no-broker"
-	RecordNoHolder   Code = "record-no-holder" // nobody else could hold it
-	RecordUnknown    Code = "record-unknown"   // Of, Err: no holder has said
+	RecordNoHolder   Code = "record-no-holder" // no other node could hold it
+	RecordUnknown    Code = "record-unknown"   // Of, Err: no holder has answered
 	RecordAbsent     Code = "record-absent"    // Count of Of do not have it, Silent
 	RecordThin       Code = "record-thin"      // Count of Of have it, Silent
 	RecordHeld       Code = "record-held"      // Count of Of have it, Silent
 
-	PolicyUnasked  Code = "policy-unasked"  // Version: there is nobody to ask
-	PolicyUnknown  Code = "policy-unknown"  // Version: nobody has said
+	PolicyUnasked  Code = "policy-unasked"  // Version: there is no peer to ask
+	PolicyUnknown  Code = "policy-unknown"  // Version: no peer has answered
 	PolicyStale    Code = "policy-stale"    // Version, Age
 	PolicyCompared Code = "policy-compared" // Version, Age
 
@@ -102,7 +102,7 @@ const (
 	ClockAgrees    Code = "clock-agrees"     // Ahead: median, Count
 )
 
-// A Finding is how one check ended, and why.
+// A Finding is the result of one check, and its reason.
 type Finding struct {
 	Check   string // "bootstrap", "clock", …: several findings may share one
 	Outcome Outcome
@@ -110,7 +110,8 @@ type Finding struct {
 	Facts
 }
 
-// Facts are what a code rests on; which of them are set, the code's comment says.
+// Facts are the details that a code rests on; the code's comment names the
+// fields that are set.
 type Facts struct {
 	Addrs   []multiaddr.Multiaddr
 	Peers   []Peer
@@ -123,16 +124,16 @@ type Facts struct {
 	Record  *capacity.Record
 
 	Count, Of int
-	Silent    int // of Of: did not say
+	Silent    int // of Of: did not answer
 	Untried   int // besides Of
 
 	Version uint64
 	Age     time.Duration
-	Ahead   time.Duration // of this node's clock: the others'
+	Ahead   time.Duration // how far the others' clock is ahead of this node's
 	Err     error
 }
 
-// A Peer is one that a finding names.
+// A Peer is a peer that a finding names.
 type Peer struct {
 	ID      peer.ID
 	Network string        // ID of another network that it is of

@@ -10,7 +10,7 @@ import (
 	"weir/dht/holder"
 )
 
-// HeldTopic is what a node holds of one topic.
+// HeldTopic is a node's records of one topic.
 type HeldTopic struct {
 	Topic   holder.Topic `json:"topic"`
 	Records []HeldRecord `json:"records"`
@@ -25,7 +25,7 @@ type HeldRecord struct {
 	Left   time.Duration `json:"-"` // until it is dropped
 }
 
-// Holdings are what this node holds, for others and of its own.
+// Holdings are all records that this node holds, of others and its own.
 func (r *Reader) Holdings() []HeldTopic {
 	now := time.Now()
 	list := []HeldTopic{}

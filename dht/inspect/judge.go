@@ -11,7 +11,7 @@ import (
 	"weir/dht/directory"
 )
 
-// Findings judges a report, in the order in which one thing rests on another.
+// Findings evaluates a report, each check after those it depends on.
 func (r *Report) Findings() []Finding {
 	var all []Finding
 	for _, judge := range []func() []Finding{
@@ -83,7 +83,7 @@ func (r *Report) addresses() []Finding {
 	return found(check, Fine, AddressLoopback, facts)
 }
 
-// identity looks for another process with this node's identity.
+// identity checks for another process with this node's identity.
 func (r *Report) identity() []Finding {
 	const check = "identity"
 	switch {
@@ -225,7 +225,7 @@ func (r *Report) discovery() []Finding {
 		if len(byMode[mode]) == 0 {
 			continue
 		}
-		bad := Warning // that node's fault, more likely
+		bad := Warning // more likely that node's fault
 		if len(byMode[mode]) >= agree {
 			bad = Failure
 		}
@@ -264,8 +264,8 @@ func (r *Report) record() []Finding {
 	return found(check, Fine, RecordHeld, facts)
 }
 
-// policy judges whether the policy in force is known to be the newest: that
-// nobody has sent a newer one says nothing if nobody has answered.
+// policy checks whether the policy in force is known to be the newest: the
+// absence of a newer one proves nothing if no peer has answered.
 func (r *Report) policy() []Finding {
 	const check = "policy"
 	facts := Facts{Version: r.Policy.Version, Age: r.Policy.Age}
@@ -283,8 +283,8 @@ func (r *Report) policy() []Finding {
 }
 
 // members looks for nodes that others know and this one cannot reach: one of
-// the two is behind a NAT or a firewall and tells addresses that do not lead to
-// it. One whose machine refuses the connection has ended.
+// the two is behind a NAT or a firewall and announces addresses that do not
+// lead to it. A node whose machine refuses the connection has ended.
 func (r *Report) members() []Finding {
 	const check = "members"
 	facts := Facts{Of: len(r.Unmet) + len(r.answering()), Network: r.Network}
@@ -306,8 +306,8 @@ func (r *Report) members() []Finding {
 	return found(check, Failure, MembersUnreached, facts)
 }
 
-// partition looks for peers that ought to be there. One whose machine refuses
-// the connection has ended; a cut in the network is silent.
+// partition looks for missing peers. A peer whose machine refuses the
+// connection has ended; a cut in the network is silent.
 func (r *Report) partition() []Finding {
 	const check = "partition"
 	var lost, ended, forgotten []Peer
@@ -384,8 +384,8 @@ func (r *Report) clock() []Finding {
 	return found(check, Fine, ClockAgrees, facts)
 }
 
-// medianAhead is the median of sorted peers: of two in the middle, the one that
-// accuses less.
+// medianAhead is the median of sorted peers: of two in the middle, the smaller
+// deviation.
 func medianAhead(sorted []Peer) time.Duration {
 	upper, lower := sorted[len(sorted)/2].Ahead, sorted[(len(sorted)-1)/2].Ahead
 	if lower.Abs() < upper.Abs() {

@@ -21,30 +21,30 @@ import (
 const (
 	// MaxFetch is how many records one answer to FETCH has at most.
 	MaxFetch = 64
-	// probeEvery is how often one connected peer is asked what it says of
-	// itself, and probeNew how soon the next one that never was.
+	// probeEvery is how often one connected peer is asked for its status, and
+	// probeNew how soon the next one that never was.
 	probeEvery = 5 * time.Second
 	probeNew   = 500 * time.Millisecond
 )
 
-// ProberConfig is what a [Prober] works with; all of it is needed. Functions are
-// called from several goroutines.
+// ProberConfig is a [Prober]'s view of its node; all of it is needed. Functions
+// are called from several goroutines.
 type ProberConfig struct {
 	Self peer.ID
-	// Fetch asks p what it says of itself, and for at most max of its own
-	// records, and returns the round trip, 0 if unknown.
+	// Fetch asks p for its status, and for at most max of its own records, and
+	// returns the round trip, 0 if unknown.
 	Fetch func(ctx context.Context, p peer.ID, max int) (*pb.FetchReply, time.Duration, error)
-	// Locate prepares for a dial to p.
+	// Locate prepares a dial to p.
 	Locate func(ctx context.Context, p peer.ID)
 	Coords vivaldi.Client
-	// Wall is the time by the clock that other nodes compare with theirs.
+	// Wall is the time by the clock to compare with other nodes' times.
 	Wall func(now time.Time) time.Time
 
-	// Name and Sealed are what this node itself publishes: its name, and at most
-	// max of its sealed records.
+	// Name and Sealed return this node's own name, and at most max of its
+	// sealed records.
 	Name   func() string
 	Sealed func(max int) [][]byte
-	Table  *holder.Table // what this node holds
+	Table  *holder.Table // this node's records
 
 	Members func() []peer.AddrInfo // connected, and of this network
 	Known   func() []peer.ID       // connected, or in the routing table
@@ -57,19 +57,18 @@ type ProberConfig struct {
 	Log *slog.Logger
 }
 
-// A Prober knows what other nodes say of themselves. It is safe for concurrent
-// use.
+// A Prober asks other nodes for their status. It is safe for concurrent use.
 type Prober struct {
 	cfg    ProberConfig
 	status peerstatus.Log
 }
 
-// NewProber returns a Prober that has asked nobody yet.
+// NewProber returns a Prober that has asked no peer yet.
 func NewProber(cfg ProberConfig) *Prober { return &Prober{cfg: cfg} }
 
 // Run asks connected peers in turn, to measure round trips and clocks, so that
-// the node's coordinate takes in peers other than its holders, until ctx is done,
-// and returns ctx.Err(). It starts no goroutine.
+// the node's coordinate takes in peers other than its holders, until ctx is
+// done, and returns ctx.Err(). It starts no goroutine.
 func (b *Prober) Run(ctx context.Context) error {
 	tick := time.NewTicker(probeNew)
 	defer tick.Stop()
@@ -96,14 +95,14 @@ func (b *Prober) Run(ctx context.Context) error {
 	}
 }
 
-// Ask has p say how it is, which [Prober.Of] tells from then on.
+// Ask asks p for its status, which [Prober.Of] returns from then on.
 func (b *Prober) Ask(ctx context.Context, p peer.ID) error {
 	_, err := b.fetch(ctx, p, 0)
 	return err
 }
 
 // Fetch returns id's own newest sealed records, its capacity record first, as
-// id itself says. They are not verified.
+// sent by id. They are not verified.
 func (b *Prober) Fetch(ctx context.Context, id peer.ID) ([][]byte, error) {
 	if id == b.cfg.Self {
 		return b.cfg.Sealed(MaxFetch), nil
@@ -124,14 +123,14 @@ func (b *Prober) fetch(ctx context.Context, id peer.ID, max int) ([][]byte, erro
 	return reply.Sealed[:min(len(reply.Sealed), max)], nil
 }
 
-// Of is what p said last.
+// Of returns p's last status.
 func (b *Prober) Of(p peer.ID) peerstatus.Status { return b.status.Of(p) }
 
-// Since returns the peers that have said something since then, by this machine's
+// Since returns the peers that have sent a status since then, by this machine's
 // clock.
 func (b *Prober) Since(then time.Time) []peer.ID { return b.status.Since(then) }
 
-// PeerInfo is what a node knows of another.
+// PeerInfo is a node's knowledge of another.
 type PeerInfo struct {
 	ID            peer.ID               `json:"peer_id"`
 	Name          string                `json:"name,omitempty"` // its own claim
@@ -143,14 +142,14 @@ type PeerInfo struct {
 	// CoordinateError is how far the peer trusts its coordinate: Vivaldi's
 	// estimate of its relative error, without unit; 0: unknown.
 	CoordinateError float64   `json:"coordinate_error"`
-	Direction       string    `json:"direction,omitempty"` // "inbound", "outbound": who dialled
+	Direction       string    `json:"direction,omitempty"` // "inbound", "outbound": the side that dialled
 	Transport       string    `json:"transport,omitempty"` // "quic", "tcp"
 	Holder          bool      `json:"holder"`              // of the capacity topic
 	Since           time.Time `json:"since,omitzero"`      // connected since
 
-	// What the peer itself said, at Told; zero: nothing yet.
+	// The peer's own report, at Told; zero: none yet.
 	Told        time.Time      `json:"told,omitzero"`
-	ClockOffset float64        `json:"clock_offset_ms"` // how far its clock is ahead of ours
+	ClockOffset float64        `json:"clock_offset_ms"` // how far its clock is ahead of this node's
 	HoldsTopics int            `json:"holds_topics"`    // topics of which it holds records
 	Holds       int            `json:"holds_records"`   // records it holds, its own included
 	Discovery   directory.Mode `json:"discovery,omitempty"`
@@ -203,8 +202,8 @@ func (b *Prober) Peers() []PeerInfo {
 	return list
 }
 
-// Name is how id's operator calls it, as far as known: a claim, which several
-// nodes may make. "" if it is not known.
+// Name is the name that id's operator gave it, as claimed by the node itself;
+// several nodes may claim one. "" if it is not known.
 func (b *Prober) Name(id peer.ID) string {
 	if id == b.cfg.Self {
 		return b.cfg.Name()
@@ -218,8 +217,8 @@ func (b *Prober) Name(id peer.ID) string {
 	return ""
 }
 
-// Names are the names of this node, of those it has asked lately, and of those
-// whose records it holds.
+// Names are the names of this node, of those asked lately, and of those whose
+// records it holds.
 func (b *Prober) Names() map[peer.ID]string {
 	names := b.status.Names()
 	for _, records := range b.cfg.Table.All(time.Now()) {

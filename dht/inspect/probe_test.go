@@ -18,8 +18,8 @@ import (
 	"weir/dht/vivaldi"
 )
 
-// newTestProber is one of node "self", which knows peers "a" and "b"; the latter
-// never answers.
+// newTestProber is the prober of node "self", which knows peers "a" and "b";
+// the latter never answers.
 func newTestProber(t *testing.T, asked func(p peer.ID, max int)) *Prober {
 	t.Helper()
 	coords, err := vivaldi.New()

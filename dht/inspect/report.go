@@ -18,8 +18,8 @@ import (
 )
 
 const (
-	// MetTime is how recently a peer must have answered for its absence to mean
-	// something.
+	// MetTime is how recently a peer must have answered for its absence to
+	// count.
 	MetTime = 10 * time.Minute
 	// clockWarn and clockFail are how far a clock may be from the others'.
 	// Tickets and leases last about as long as the second.
@@ -27,13 +27,13 @@ const (
 	clockFail = 10 * time.Second
 )
 
-// A Network is one of those that nodes keep apart by.
+// A Network identifies a network by its ID and name.
 type Network struct {
 	Name string // "" if only the ID is known
 	ID   string
 }
 
-// A Report is all that a diagnosis rests on.
+// A Report is the complete input of a diagnosis.
 type Report struct {
 	Self    peer.ID
 	Network Network
@@ -42,49 +42,49 @@ type Report struct {
 	Mode    directory.Mode
 
 	Bound     []multiaddr.Multiaddr // listened on
-	Addrs     []multiaddr.Multiaddr // told to others
+	Addrs     []multiaddr.Multiaddr // announced to others
 	Bootstrap []Contact
-	Servers   []Contact // listed, but for this node; some of them where there are many
-	Untried   int       // listed besides
+	Servers   []Contact // listed, without this node; a selection if there are many
+	Untried   int       // further listed servers
 	Listed    bool      // this node is among them
 	Members   []Contact // connected, of this network
 	Foreign   []Contact // connected, of other networks
-	Gone      []Contact // known, but not connected: tried just now
-	Unmet     []Contact // known by their records only: tried just now
+	Gone      []Contact // known, but not connected: dialled just now
+	Unmet     []Contact // known by their records only: dialled just now
 	Table     int       // peers in the routing table
 	QUIC      QUIC
 	Record    OwnRecord
 	Policy    Policy
-	Said      map[peer.ID]Said      // by members
+	Said      map[peer.ID]Said      // by member
 	Copy      *capacity.Record      // of another process with this node's identity
 	SelfAt    []multiaddr.Multiaddr // bootstrap addresses with this node's ID that are not its own
 }
 
-// Said is what a peer has told of itself.
+// Said is a peer's report about itself.
 type Said struct {
 	Mode  directory.Mode // "": not told
 	Timed bool           // Ahead is known
 	Ahead time.Duration  // how far its clock is ahead of this node's
 }
 
-// A Contact is one peer that ought to be reached.
+// A Contact is one peer that should be reachable.
 type Contact struct {
 	Peer    peer.AddrInfo
 	Err     error  // why it is not connected
-	Silent  bool   // connected, but it does not answer
+	Silent  bool   // connected, but not answering
 	Member  bool   // of this network
 	Network string // ID of another network that it is of
 	Met     bool   // it has answered within MetTime
 }
 
-// Reached reports whether it is there, and of this network.
+// Reached reports whether it is connected, and of this network.
 func (c *Contact) Reached() bool { return c.Err == nil && c.Member && !c.Silent }
 
 // refused reports whether its machine refuses the connection: the process has
 // ended, while a cut in the network is silent.
 func (c *Contact) refused() bool { return errors.Is(c.Err, syscall.ECONNREFUSED) }
 
-// QUIC is whether peers are reached over UDP.
+// QUIC is the result of reaching peers over UDP.
 type QUIC struct {
 	Listens   bool
 	Connected int   // members
@@ -93,20 +93,20 @@ type QUIC struct {
 	Err       error // of the last that was not
 }
 
-// OwnRecord is where this node's own record is.
+// OwnRecord is which holders have this node's own record.
 type OwnRecord struct {
 	Published bool
-	Holders   []peer.ID // that ought to have it, this node left out
+	Holders   []peer.ID // that should have it, without this node
 	Have      []peer.ID
-	Silent    int // of Holders: asked in vain
+	Silent    int // of Holders: asked without an answer
 	Err       error
 }
 
-// Policy is what is known of the operator's policy.
+// Policy is the state of the operator's policy.
 type Policy struct {
 	Operated bool // there is an operator
 	Version  uint64
-	Heard    bool          // a peer has said which it holds
+	Heard    bool          // a peer has reported its version
 	Age      time.Duration // since then
 	Every    time.Duration // how often peers are compared with
 }
@@ -124,18 +124,18 @@ const (
 	NameUnknown  Cause = "name-unknown"  // Fault.Text cannot be resolved
 	DialFailed   Cause = "dial-failed"   // for the reason in Fault.Text
 	OtherNetwork Cause = "other-network" // the one whose ID is Fault.Text
-	NotWeir      Cause = "not-weir"      // it serves no network at all
+	NotWeir      Cause = "not-weir"      // it serves no network's protocol at all
 	Mute         Cause = "mute"          // it is connected, and does not answer
 )
 
-// A Fault is why a peer is not reached, with what there is to say of that.
+// A Fault is why a peer is not reached, with the details.
 type Fault struct {
 	Cause Cause
 	Peer  peer.ID
 	Text  string // a peer may have chosen it: at most 200 bytes, printable
 }
 
-// Fault says why c is not reached.
+// Fault returns why c is not reached.
 func (c *Contact) Fault() Fault {
 	switch {
 	case c.Err != nil:

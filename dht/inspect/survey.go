@@ -15,20 +15,20 @@ import (
 	"weir/dht/place"
 )
 
-// A Survey is what this node would have to choose among, if it saw every record
-// of a topic.
+// A Survey is the set of candidates that this node would choose among, if it
+// saw every record of a topic.
 type Survey struct {
 	Me         capacity.Record    // its own, as a policy sees it
 	Candidates []policy.Candidate // the newest record of each other node
-	// Silent are the holders that did not tell all they hold in time: what only
-	// they hold is missing. Hearing says who did.
+	// Silent are the holders that did not send all their records in time:
+	// records that only they hold are missing. Hearing names those that did.
 	Silent  []peer.ID
 	Hearing place.Hearing
 }
 
-// Survey reads all records of topic that are held now, as Snapshot does, with
-// those of finer shards: a region's are those of its coarsest one. Unlike
-// a query it leaves no choice to the holders.
+// Survey reads all current records of topic, as Snapshot does, with those of
+// finer shards: a region's are those of its coarsest one. Unlike a query it
+// leaves no choice to the holders.
 func (r *Reader) Survey(ctx context.Context, topic holder.Topic) (Survey, error) {
 	errDone := errors.New("done")
 	var heard place.Hearing

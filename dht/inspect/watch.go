@@ -23,7 +23,7 @@ const (
 	watchRetry  = 2 * time.Second     // before a holder that ended is asked again
 	syncedAfter = time.Second         // the snapshot is called complete without the slower ones
 	maxWatched  = 4 * holder.MaxTopic // nodes followed by one watch
-	maxBad      = 64                  // bad records told of in one watch
+	maxBad      = 64                  // bad records reported in one watch
 
 	maxListedWatch = 512 // nodes watched, where each holds its own record only
 )
@@ -33,9 +33,9 @@ const MaxTopics = 64
 
 // Change is one step of a watch.
 type Change struct {
-	// Synced: what is held at the beginning has been told. It comes once, and
-	// by itself. Hearing says by whom, and which holders had not told all of theirs
-	// by then; Busy are those of them that have no place for a watcher.
+	// Synced: the initial records have been sent. It comes once, and by itself.
+	// Hearing names the holders that had sent all of theirs by then, and those
+	// that had not; Busy are those of them without a place for a watcher.
 	Synced  bool
 	Hearing place.Hearing
 	Busy    []peer.ID
@@ -43,8 +43,8 @@ type Change struct {
 	// long. The same record comes once per holder and topic that has it; an
 	// older one only from Snapshot.
 	//
-	// With Err set it is what Holder passes for a record but is none, or has
-	// run out; Record and Node are not set then. At most maxBad of them come.
+	// If Err is set, Holder sent Sealed as a record but it is invalid, or has
+	// expired; Record and Node are not set then. At most maxBad of them come.
 	Sealed  []byte
 	Err     error
 	Record  capacity.Record
@@ -56,29 +56,30 @@ type Change struct {
 	Node peer.ID
 }
 
-// A Reader reads what holders hold, as one node. Its functions may be called
-// from several goroutines.
+// A Reader reads the tables of holders for one node. Its functions may be
+// called from several goroutines.
 type Reader struct {
 	Self peer.ID
-	// Topics are those that make up a topic.
+	// Topics returns the topics that make up a topic.
 	Topics func(context.Context, holder.Topic) []holder.Topic
-	// Holders are those of a topic, nearest first, and whether this node is one.
+	// Holders returns the remote holders of a topic, nearest first, and whether
+	// this node is one.
 	Holders func(holder.Topic) (self bool, remote []peer.ID)
-	Each    bool          // each node holds its own record only, and is read
+	Each    bool          // each node holds only its own record, and all are read
 	Table   *holder.Table // this node's
-	Quorum  func() int    // of publishers that say so make it true that there are finer shards
-	// Remote emits what another node holds of a topic, and its changes, until ctx
-	// is done, emit returns false or the node ends it, which is the error.
+	Quorum  func() int    // how many split notices make a split count
+	// Remote emits another node's records of a topic, and their changes, until
+	// ctx is done, emit returns false or the node ends it, which is the error.
 	Remote func(ctx context.Context, p peer.ID, topic holder.Topic, emit func(Event) bool) error
-	// Ignore reports whether a node has been silent for so long that no record is
-	// valid that only it may hold.
+	// Ignore reports whether a node has been silent for so long that every
+	// record that only it may hold has expired.
 	Ignore func(peer.ID) bool
-	Busy   error              // wrapped by the error of a node that has no place for a watcher
-	Why    func(error) string // a few words on why a node was not heard
+	Busy   error              // wrapped by the error of a node without a place for a watcher
+	Why    func(error) string // why a node did not answer, in a few words
 	Closed <-chan struct{}    // ends all reading
 
-	// What a survey adds to a record: this node's own, the round trip to a
-	// coordinate, and how far a node is trusted.
+	// A survey adds to a record: this node's own record, the round trip to a
+	// coordinate, and the trust in a node.
 	Me    func() capacity.Record
 	RTT   func(*coordinate.Coordinate) time.Duration
 	Trust func(time.Time, peer.ID) float64
@@ -86,31 +87,31 @@ type Reader struct {
 	Log *slog.Logger
 }
 
-// An Event is what one node says while it is watched.
+// An Event is a message of one node while it is watched.
 type Event struct {
 	Change
 	Split bool // with Synced: there are finer shards
 }
 
-// Watch calls f with what is held in topic, with a marker, and then with every
-// change, until ctx is done or f returns an error, which it returns. It listens
-// to the node's own table, where it is a holder, and to three others, and
-// replaces those that fail. All calls come from the calling goroutine.
+// Watch calls f with the records in topic, with a marker, and then with every
+// change, until ctx is done or f returns an error, which it returns. It watches
+// the node's own table, if that is a holder, and three others, and replaces
+// those that fail. All calls come from the calling goroutine.
 func (r *Reader) Watch(ctx context.Context, topic holder.Topic, f func(Change) error) error {
 	return r.watch(ctx, topic, watched, false, f)
 }
 
-// Snapshot returns what every holder of topic holds now: one Change per record
-// and holder, copies that are not the newest included. Holders that have not
-// answered within a second are left out. If there is nothing since they have no
-// place for a watcher, the error wraps Busy; if there is nothing that too few of
-// them have said, a [*place.Unanswered].
+// Snapshot returns the records that every holder of topic has now: one Change
+// per record and holder, including copies that are not the newest. Holders that
+// have not answered within a second are left out. If there is no record because
+// the holders have no place for a watcher, the error wraps Busy; if too few of
+// them have answered to say so, it is a [*place.Unanswered].
 func (r *Reader) Snapshot(ctx context.Context, topic holder.Topic) ([]Change, error) {
 	list, _, err := r.Read(ctx, topic)
 	return list, err
 }
 
-// OfNode returns id's records among changes that nodes other than id hold.
+// OfNode returns id's records among changes, as held by nodes other than id.
 func OfNode(changes []Change, id peer.ID) []capacity.Record {
 	var list []capacity.Record
 	for _, c := range changes {
@@ -121,7 +122,7 @@ func OfNode(changes []Change, id peer.ID) []capacity.Record {
 	return list
 }
 
-// Read is Snapshot that also says which holders are left out.
+// Read is Snapshot that also returns which holders are left out.
 func (r *Reader) Read(ctx context.Context, topic holder.Topic) (list []Change, heard place.Hearing, err error) {
 	errDone := errors.New("done")
 	err = r.watch(ctx, topic, holder.Replicas, true, func(c Change) error {
@@ -166,7 +167,7 @@ func (r *Reader) watch(ctx context.Context, topic holder.Topic, remotes int, all
 	return w.run(ctx, remotes)
 }
 
-// A watching is one Watch under way, owned by the goroutine that called it.
+// A watching is one Watch in progress, owned by the goroutine that called it.
 type watching struct {
 	r      *Reader
 	topics []holder.Topic // at most MaxTopics
@@ -189,18 +190,18 @@ type watchedAt struct {
 
 type watchSource struct {
 	synced bool
-	busy   bool      // ended since the holder had no place
-	why    string    // it ended
+	busy   bool      // ended because the holder had no place
+	why    string    // why it ended
 	ended  time.Time // zero: it goes on
 }
 
 type watchedNode struct {
 	seq     uint64
 	holders map[watchedAt]bool
-	expires time.Time // by our clock
+	expires time.Time // by this node's clock
 }
 
-// watchEvent is what one source said.
+// watchEvent is a message of one source.
 type watchEvent struct {
 	from watchedAt
 	Event
@@ -243,8 +244,8 @@ func (w *watching) run(ctx context.Context, remotes int) error {
 	}
 }
 
-// complete reports whether every source has told what it holds, or most have
-// had the time to.
+// complete reports whether every source has sent its records, or most have had
+// the time to.
 func (w *watching) complete(waited time.Duration) bool {
 	open := 0
 	for _, s := range w.from {
@@ -267,13 +268,13 @@ func (w *watching) busy() []peer.ID {
 	return ids
 }
 
-// hearing says which holders have told all that they hold in each topic.
+// hearing counts the holders that have sent all their records in each topic.
 func (w *watching) hearing() place.Hearing {
 	all := make(map[peer.ID]bool)
 	var silent []place.Silence
 	for at, s := range w.from {
 		if !s.synced && w.r.Ignore(at.holder) {
-			continue // no record is valid that only it may hold
+			continue // every record that only it may hold has expired
 		}
 		all[at.holder] = true
 		if !s.synced {
@@ -362,7 +363,7 @@ func (w *watching) take(now time.Time, e watchEvent) error {
 	switch {
 	case e.ended:
 		s.ended, s.busy, s.why = now, e.busy, e.why
-		// What it held is not gone for that; it expires unless others have it.
+		// Its records are not gone; they expire unless others have them.
 		for _, node := range w.nodes {
 			delete(node.holders, e.from)
 		}
@@ -411,7 +412,7 @@ func (w *watching) take(now time.Time, e watchEvent) error {
 	return w.f(e.Change)
 }
 
-// expire tells of nodes whose record has run out without a holder saying so.
+// expire reports nodes whose record has expired without an event of a holder.
 func (w *watching) expire(now time.Time) error {
 	for p, node := range w.nodes {
 		if node.expires.After(now) {
@@ -425,7 +426,7 @@ func (w *watching) expire(now time.Time) error {
 	return nil
 }
 
-// watchSelf emits what the node's own table holds, and its changes.
+// watchSelf emits the records in the node's own table, and their changes.
 func (r *Reader) watchSelf(ctx context.Context, _ peer.ID, topic holder.Topic, emit func(Event) bool) error {
 	snapshot, watcher, err := r.Table.Watch(time.Now(), "", topic)
 	if err != nil {

@@ -18,8 +18,8 @@ import (
 
 var errBusy = errors.New("busy")
 
-// A fakeHolder says what it holds at once, and then what comes over more, until
-// it is closed; one that hangs says nothing.
+// A fakeHolder sends its records at once, and then the events from more, until
+// that is closed; a hanging one sends nothing.
 type fakeHolder struct {
 	held  []capacity.Record
 	more  chan Event
@@ -72,15 +72,15 @@ func held(node peer.ID, seq uint64) capacity.Record {
 	return capacity.Record{Node: node, Seq: seq, TTL: 15 * time.Second}
 }
 
-// A reading says what it rests on: who has answered within a second, who has
-// not, and why.
+// A reading names its sources: the holders that answered within a second, those
+// that did not, and why.
 func TestReadSaysWhoWasHeard(t *testing.T) {
 	for name, c := range map[string]struct {
 		holders map[peer.ID]*fakeHolder
 		records int
 		heard   int
 		took    time.Duration
-		err     error // of none, if there is no record
+		err     error // if there is no record
 	}{
 		"all answer":                {map[peer.ID]*fakeHolder{"a": {held: []capacity.Record{held("n", 1)}}, "b": {held: []capacity.Record{held("n", 1), held("m", 4)}}}, 3, 2, 0, nil},
 		"one hangs":                 {map[peer.ID]*fakeHolder{"a": {held: []capacity.Record{held("n", 1)}}, "b": {hangs: true}}, 1, 1, syncedAfter, nil},
@@ -107,8 +107,9 @@ func TestReadSaysWhoWasHeard(t *testing.T) {
 	}
 }
 
-// A watch goes on by others when a holder ends, and says of a node that it is
-// gone only when nobody watched has it any more, or when its time is over.
+// A watch goes on with other holders when one ends, and reports a node as gone
+// only when no watched holder has its record any more, or when that has
+// expired.
 func TestWatchOutlivesHolders(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := &fakeHolder{held: []capacity.Record{held("n", 1), held("m", 1)}, more: make(chan Event)}
