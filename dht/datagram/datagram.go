@@ -23,32 +23,32 @@ import (
 // MaxSize bounds a datagram, in bytes.
 const MaxSize = 1_400
 
-// Why datagrams are not taken, or not sent.
+// Reasons why datagrams are not accepted, or not sent.
 var (
 	ErrForeign = errors.New("no datagram of this network")
 	ErrLong    = errors.New("datagram too long")
 )
 
-// Config is what an [Exchange] works with; all of it is needed. Functions are
-// called from several goroutines.
+// Config is an [Exchange]'s view of its node; all of it is needed. Functions
+// are called from several goroutines.
 type Config struct {
 	NetworkID string      // in hex digits
 	Protocol  protocol.ID // the name under which datagrams are counted
 	Traffic   Traffic
 	// Conns are the connections with p.
 	Conns func(p peer.ID) []network.Conn
-	// Go runs f in a goroutine of the node's, which ends ctx and waits for f when
-	// it is closed.
+	// Go runs f in a goroutine of the node, which ends ctx and waits for f when
+	// it closes.
 	Go    func(f func(ctx context.Context))
 	Rates *holder.RateLimit // of records per peer
 
-	// Heard is told of the sender of each datagram taken.
+	// Heard is called with the sender of each datagram accepted.
 	Heard func(from peer.ID)
-	// Answered takes in what from answers to the datagram with that id.
+	// Answered takes in from's answer to the datagram with that id.
 	Answered func(from peer.ID, id uint32, reply *pb.AdvertiseReply)
-	// Lacks takes in that from has no record in topic to update.
+	// Lacks takes in that from holds no record in topic to update.
 	Lacks func(from peer.ID, topic holder.Topic)
-	// Hold takes in from's records, and returns what there is to answer, or nil.
+	// Hold takes in from's records, and returns the answer, or nil.
 	Hold func(now time.Time, from peer.ID, m *pb.Datagram) (*pb.Datagram, error)
 
 	Log *slog.Logger
@@ -60,7 +60,7 @@ type Traffic interface {
 	LogRecvMessageStream(size int64, p protocol.ID, from peer.ID)
 }
 
-// An Exchange sends and takes datagrams. It is safe for concurrent use.
+// An Exchange sends and receives datagrams. It is safe for concurrent use.
 type Exchange struct {
 	cfg    Config
 	prefix []byte
@@ -69,13 +69,13 @@ type Exchange struct {
 // New returns an Exchange. It reads no connection before [Exchange.Receive].
 func New(cfg Config) *Exchange { return &Exchange{cfg, Prefix(cfg.NetworkID)} }
 
-// Prefix is what each datagram of a network begins with, 8 bytes.
+// Prefix is the beginning of each datagram of a network, 8 bytes.
 func Prefix(networkID string) []byte {
-	b, _ := hex.DecodeString(networkID) // it is made of hex digits
+	b, _ := hex.DecodeString(networkID) // it consists of hex digits
 	return b
 }
 
-// Send sends m to p over QUIC, and reports false where it cannot: p has no
+// Send sends m to p over QUIC, and reports false if it cannot: p has no
 // connection with datagrams both ways, or m is too large for it.
 func (x *Exchange) Send(p peer.ID, m *pb.Datagram) bool {
 	for _, c := range x.cfg.Conns(p) {
@@ -103,8 +103,8 @@ func (x *Exchange) send(p peer.ID, q *quic.Conn, m *pb.Datagram) error {
 	return nil
 }
 
-// Receive takes in what comes by datagram over c, if it is a QUIC connection,
-// until it or the node is closed. It does not block.
+// Receive reads datagrams from c, if it is a QUIC connection, until it or the
+// node is closed. It does not block.
 func (x *Exchange) Receive(c network.Conn) {
 	var q *quic.Conn
 	if !c.As(&q) {
@@ -131,10 +131,10 @@ func (x *Exchange) Receive(c network.Conn) {
 	})
 }
 
-// Take takes in b, which came from a peer at now, this machine's time. It returns
-// what there is to answer, or nil. The error is [ErrForeign] if b is none of this
-// network's, [holding.ErrFlood] if the peer sends too many, or says what is wrong
-// with b; both may come at once.
+// Take takes in b, which came from a peer at now, this machine's time. It
+// returns the answer, or nil. The error is [ErrForeign] if b is not of this
+// network, [holding.ErrFlood] if the peer sends too many, or says why b is
+// invalid; both may be set at once.
 func (x *Exchange) Take(now time.Time, from peer.ID, b []byte) (*pb.Datagram, error) {
 	b, ok := bytes.CutPrefix(b, x.prefix)
 	if !ok || len(b) > MaxSize {

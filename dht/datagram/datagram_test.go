@@ -16,8 +16,7 @@ import (
 	"weir/dht/pb"
 )
 
-// Each part of a datagram goes to the function that it is for, and the answer is
-// the holder's.
+// Each part of a datagram goes to its function, and the answer is the holder's.
 func TestTake(t *testing.T) {
 	const networkID = "0123456789abcdef"
 	var told []string

@@ -16,50 +16,50 @@ import (
 )
 
 const (
-	// copyEvery is how far apart a node looks for a copy of itself that it has a
-	// sign of. It looks copyTries times, copyPause apart: each of the two takes
-	// the other's record away from the holders.
+	// copyEvery is how often a node searches for a suspected copy of itself. A
+	// search has copyTries attempts, copyPause apart, because the two processes
+	// replace each other's record at the holders.
 	copyEvery = time.Minute
 	copyTries = 5
 	copyPause = 2 * time.Second
-	// copyTime bounds one look.
+	// copyTime bounds one attempt.
 	copyTime = 3 * time.Second
-	// copyFresh is how long a copy that was seen is told of.
+	// copyFresh is how long a copy is reported after it was seen.
 	copyFresh = 5 * time.Minute
 )
 
-// CopiesConfig is what [Copies] works with; all of it is needed.
+// CopiesConfig is a [Copies]' view of its node; all of it is needed.
 type CopiesConfig struct {
-	// Held reads the records of this node that other nodes hold, verified, as
-	// many as have come when ctx is done.
+	// Held reads and verifies the records of this node at other nodes, as many
+	// as have come when ctx is done.
 	Held func(ctx context.Context) []capacity.Record
-	// Foreign reports whether this process has not published the record of this
-	// node with sequence number seq.
+	// Foreign reports whether another process published the record of this node
+	// with sequence number seq.
 	Foreign func(seq uint64) bool
-	// Due spaces out what is said of a copy that stays. It is called with this
-	// machine's time, once at a time.
+	// Due spaces out the reports of a lasting copy. It is called with this
+	// machine's time, by one goroutine at a time.
 	Due   func(now time.Time) bool
 	Event func(event.Event) // must not block
 	Log   *slog.Logger
 }
 
-// Copies finds out about another process with this node's identity.
+// Copies detects another process with this node's identity.
 type Copies struct {
 	cfg       CopiesConfig
 	suspected chan struct{}
 
 	mu   sync.Mutex
-	last capacity.Record // the zero one: none was seen
+	last capacity.Record // zero: none was seen
 	at   time.Time
 }
 
-// NewCopies returns one that has seen no copy.
+// NewCopies returns a Copies that has seen no copy.
 func NewCopies(cfg CopiesConfig) *Copies {
 	return &Copies{cfg: cfg, suspected: make(chan struct{}, 1)}
 }
 
-// Suspect takes in that a holder had a record of this node that this process
-// has not published: it is a copy's. It does not block.
+// Suspect takes in that a holder had a record of this node that another process
+// published. It does not block.
 func (c *Copies) Suspect() {
 	select {
 	case c.suspected <- struct{}{}:
@@ -67,8 +67,8 @@ func (c *Copies) Suspect() {
 	}
 }
 
-// Run looks for a copy once there is a sign of it, once a minute at most, until
-// ctx is done, and returns ctx.Err(). It starts no goroutine.
+// Run searches for a copy after a suspicion, once a minute at most, until ctx
+// is done, and returns ctx.Err(). It starts no goroutine.
 func (c *Copies) Run(ctx context.Context) error {
 	for {
 		select {
@@ -86,7 +86,7 @@ func (c *Copies) Run(ctx context.Context) error {
 				}
 			}
 		}
-		if !found { // nothing is known of it but that it is there
+		if !found { // only its existence is known
 			c.note(capacity.Record{})
 		}
 		select {
@@ -97,15 +97,15 @@ func (c *Copies) Run(ctx context.Context) error {
 	}
 }
 
-// look reads what holders have of this node, and reports whether another
-// process's is among it.
+// look reads this node's records at holders, and reports whether another
+// process's is among them.
 func (c *Copies) look(ctx context.Context) bool {
 	ctx, cancel := context.WithTimeout(ctx, copyTime)
 	defer cancel()
 	return c.Note(c.cfg.Held(ctx))
 }
 
-// Note takes in records of this node that other nodes hold, and reports whether
+// Note takes in records of this node at other nodes, and reports whether
 // another process published any of them.
 func (c *Copies) Note(held []capacity.Record) bool {
 	var found capacity.Record
@@ -121,8 +121,8 @@ func (c *Copies) Note(held []capacity.Record) bool {
 	return true
 }
 
-// note tells of another process with this node's identity, of which r is the
-// record if it is known.
+// note reports another process with this node's identity; r is its record, if
+// known.
 func (c *Copies) note(r capacity.Record) {
 	now := time.Now()
 	c.mu.Lock()
@@ -140,8 +140,8 @@ func (c *Copies) note(r capacity.Record) {
 	c.cfg.Event(event.Event{Kind: event.NodeCopied, Detail: fmt.Sprintf("%s at %s", cmp.Or(r.URL, "no URL"), joinAddrs(r.Addrs))})
 }
 
-// Seen is the other process's record, the zero one if that is not known, and
-// whether the process was noticed in the last five minutes.
+// Seen is the other process's record, the zero one if unknown, and whether the
+// process was noticed in the last five minutes.
 func (c *Copies) Seen() (capacity.Record, bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

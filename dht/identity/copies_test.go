@@ -11,8 +11,8 @@ import (
 	"weir/capacity/event"
 )
 
-// A sign of a copy is looked into until a record of it is found, and told of; a
-// record that this process published is none.
+// A suspicion leads to a search until a record of the copy is found and
+// reported; a record of this process is no copy.
 func TestCopyIsLookedFor(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		looks, events := 0, 0
@@ -56,7 +56,7 @@ func TestCopyIsLookedFor(t *testing.T) {
 	})
 }
 
-// A copy that no holder has a record of any more is told of all the same.
+// A copy without a record at any holder is reported all the same.
 func TestUnknownCopyIsTold(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		events := 0

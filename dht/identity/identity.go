@@ -19,15 +19,15 @@ import (
 // fileName is the name of the private key inside a data directory.
 const fileName = "identity.key"
 
-// maxSize bounds what is read of it, in bytes; a key takes 92.
+// maxSize bounds the bytes read of it; a key takes 92.
 const maxSize = 4 << 10
 
-// Load returns the ed25519 key kept in dir/identity.key, and makes one
-// if there is none. The file holds the key as libp2p marshals it, in base64,
-// and only its owner may read it.
+// Load returns the ed25519 key kept in dir/identity.key, and makes one if there
+// is none. The file holds the key as libp2p marshals it, in base64, and only
+// its owner may read it.
 //
-// A file that does not hold such a key is an error that says what to do about
-// it; it is never overwritten.
+// A file without such a key is an error that says how to fix it; it is never
+// overwritten.
 func Load(dir string) (crypto.PrivKey, error) {
 	path := filepath.Join(dir, fileName)
 	key, err := read(path)

@@ -1,11 +1,11 @@
-// Package liveness decides from answers and failures which peers are there, and
-// how far away they are: a failure detector. Its times are passed in; it does
-// no I/O and starts no goroutines.
+// Package liveness is a failure detector: from answers and failures it decides
+// which peers are there, and how far away they are. Its times are passed in; it
+// does no I/O and starts no goroutines.
 //
 // A peer is suspect from its first failure on, down (left alone for a while)
-// after as many in a row as their kind takes, and unreachable (taken to have
-// crashed or to be cut off) when it has not answered for [UnreachableAfter],
-// asked more than once. A peer that is down may only be slow.
+// after as many in a row as their kind takes, and unreachable (presumed crashed
+// or cut off) when it was asked more than once and has not answered for
+// [UnreachableAfter]. A peer that is down may only be slow.
 package liveness
 
 import (
@@ -16,24 +16,24 @@ import (
 )
 
 const (
-	// A peer that failed is left alone for downFirst, then twice as long each
-	// time up to downMost.
+	// downFirst is how long a failed peer is left alone, then twice as long
+	// each time up to downMost.
 	downFirst = 5 * time.Second
 	downMost  = 30 * time.Second
 
 	// MaxPeers is how many peers are remembered.
 	MaxPeers = 8_192
 
-	// lostAfter is how long a peer without a connection has been silent before
-	// people are told: a peer that is back sooner was slow, not lost.
+	// lostAfter is how long a peer without a connection must be silent to be
+	// reported as lost: a peer that is back sooner was slow, not lost.
 	lostAfter = 10 * time.Second
 
-	// UnreachableAfter is how long a peer that was asked more than once has not
-	// answered when it is taken to have crashed, or to be cut off.
+	// UnreachableAfter is how long a peer that was asked more than once must be
+	// silent to be presumed crashed, or cut off.
 	UnreachableAfter = 3 * time.Second
 )
 
-// A Failure is how a peer failed, and its value how many in a row make it count
+// A Failure is how a peer failed; its value is how many in a row make it count
 // as down.
 type Failure int
 
@@ -41,10 +41,10 @@ const (
 	NoConnection Failure = 1 // none could be made
 	NoAnswer     Failure = 2 // within the request's deadline
 	Late         Failure = 3 // no answer when others were asked instead
-	BadAnswer    Failure = 8 // something else than an answer: it lives, and may be overloaded
+	BadAnswer    Failure = 8 // an invalid answer: it runs, and may be overloaded
 )
 
-// A Detector remembers of each peer when it answered and failed. It is safe for
+// A Detector remembers when each peer answered and failed. It is safe for
 // concurrent use; [New] makes one.
 type Detector struct {
 	mu         sync.Mutex
@@ -60,21 +60,21 @@ type peerState struct {
 	touched time.Time
 
 	heard   bool      // it has answered at some time
-	silent  time.Time // since when it has not; zero: it answers
-	lost    bool      // Lost has told of it
+	silent  time.Time // start of its silence; zero: it answers
+	lost    bool      // reported by Lost
 	heardAt time.Time // when it answered last
 	since   time.Time // the first of its failures in a row, late ones not counted
-	misses  int       // how many those are
+	misses  int       // how many of those
 	missed  time.Time // the last of them
-	left    bool      // it took leave, or nothing listens where it was
+	left    bool      // it said that it leaves, or no process listens where it was
 }
 
 // New returns a detector that knows no peer.
 func New() *Detector { return &Detector{peers: make(map[peer.ID]*peerState)} }
 
-// Answered notes that p answered, after rtt if that is a measurement at all
-// (0: it is not). It returns for how long p was lost, if [Detector.Lost] has told of it;
-// else 0.
+// Answered notes that p answered, after rtt if that is a measurement at all (0:
+// it is not). It returns how long p was lost, if [Detector.Lost] has reported
+// it; else 0.
 func (d *Detector) Answered(now time.Time, p peer.ID, rtt time.Duration) (lost time.Duration) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -92,7 +92,7 @@ func (d *Detector) Answered(now time.Time, p peer.ID, rtt time.Duration) (lost t
 	switch {
 	case rtt <= 0:
 	case s.rtt == 0 || rtt < s.rtt:
-		s.rtt = rtt // the least is closest to the truth: what is above waited
+		s.rtt = rtt // the least is closest to the truth: the rest is queueing
 	default:
 		s.rtt += (rtt - s.rtt) / 8
 	}
@@ -114,14 +114,13 @@ func (d *Detector) Lost(now time.Time, connected func(peer.ID) bool) []peer.ID {
 	return list
 }
 
-// Failed notes that p failed, and reports whether it counts as down since just
-// now.
+// Failed notes that p failed, and reports whether that made it go down.
 func (d *Detector) Failed(now time.Time, p peer.ID, how Failure) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	s := d.state(now, p)
 	if how != Late {
-		// Two failures far apart say nothing of the time between.
+		// Two failures far apart prove nothing about the time between.
 		if now.Sub(s.missed) > 2*UnreachableAfter {
 			s.misses = 0
 		}
@@ -143,16 +142,16 @@ func (d *Detector) Failed(now time.Time, p peer.ID, how Failure) bool {
 	return true
 }
 
-// Leave notes that p has said that it leaves the network, or that nothing
-// listens any more where it was.
+// Leave notes that p leaves the network, or that no process listens any more
+// where it was.
 func (d *Detector) Leave(now time.Time, p peer.ID) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.state(now, p).left = true
 }
 
-// Unreachable reports whether p is not there any more, as far as can be known:
-// unlike a peer that is down, which may only be slow.
+// Unreachable reports whether p is presumed gone, unlike a peer that is down,
+// which may only be slow.
 func (d *Detector) Unreachable(now time.Time, p peer.ID) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -164,7 +163,8 @@ func (s *peerState) unreachable(now time.Time) bool {
 	return s.left || s.misses > 1 && now.Sub(s.since) >= UnreachableAfter
 }
 
-// SilentFor reports whether p has not answered for so long, asked several times.
+// SilentFor reports whether p, asked several times, has not answered for so
+// long.
 func (d *Detector) SilentFor(now time.Time, p peer.ID, long time.Duration) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -172,8 +172,7 @@ func (d *Detector) SilentFor(now time.Time, p peer.ID, long time.Duration) bool 
 	return s != nil && (s.left || !s.silent.IsZero() && now.Sub(s.silent) >= long)
 }
 
-// HasLeft reports whether p itself, or its machine, has said that it is not there
-// any more.
+// HasLeft reports whether p itself, or its machine, has said that it is gone.
 func (d *Detector) HasLeft(p peer.ID) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -248,7 +247,7 @@ func (d *Detector) state(now time.Time, p peer.ID) *peerState {
 	return s
 }
 
-// prune forgets peers not heard of for a while, or all if that frees nothing.
+// prune forgets peers without news for a while, or all if that frees nothing.
 func (d *Detector) prune(now time.Time) {
 	for p, s := range d.peers {
 		if now.Sub(s.touched) > downMost {

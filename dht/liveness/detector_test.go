@@ -9,8 +9,8 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 )
 
-// People are told once that a peer is lost, and once that it is back; not of
-// one that is slow for a moment, is connected, or was never there.
+// A lost peer is reported once, and its return once; a peer that is slow for a
+// moment, is connected, or was never there is not reported.
 func TestPeersLostAndBack(t *testing.T) {
 	d := New()
 	start := time.Now()

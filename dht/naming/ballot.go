@@ -13,11 +13,11 @@ import (
 // Taken is the error of a claim to a name that another node has.
 type Taken struct {
 	At peer.ID
-	// Now: At is only about to publish the stream, and goes first.
+	// Now: At has only a pending claim, which goes first.
 	Now bool
 }
 
-// Error says where the stream is published.
+// Error names the node at which the stream is published.
 func (e *Taken) Error() string {
 	if e.Now {
 		return "its name is being taken at the same time at node " + e.At.String()
@@ -25,20 +25,20 @@ func (e *Taken) Error() string {
 	return "it is being published at node " + e.At.String()
 }
 
-// A ballot is what the nodes that have to know of a name have said. It has no clock
-// and asks nobody.
+// A ballot is the voters' answers about a name. It has no clock and asks no
+// node.
 type ballot struct {
 	self   peer.ID
 	taking bool
 	must   int
-	voters []peer.ID                             // that have to know
-	said   map[peer.ID]pb.ClaimReply_Own         // of each that has answered
-	rivals map[peer.ID]time.Time                 // nodes that one of them named, and when it heard from them last
+	voters []peer.ID                             // nodes required to answer
+	said   map[peer.ID]pb.ClaimReply_Own         // by node that has answered
+	rivals map[peer.ID]time.Time                 // nodes that a voter named, and when it heard from them last
 	errs   map[peer.ID]string                    // why others have not answered
-	gone   func(p peer.ID, heard time.Time) bool // of a rival: it is not there any more
+	gone   func(p peer.ID, heard time.Time) bool // reports whether a rival is not running any more
 }
 
-// publishers are those that say that they publish it.
+// publishers are the nodes that answered that they publish it.
 func (b *ballot) publishers() []peer.ID {
 	var list []peer.ID
 	for p, word := range b.said {
@@ -50,7 +50,7 @@ func (b *ballot) publishers() []peer.ID {
 	return list
 }
 
-// taken is why the name is not free for the node that asks, or nil.
+// taken is why the name is not free for the asking node, or nil.
 func (b *ballot) taken() *Taken {
 	if at := b.publishers(); len(at) > 0 {
 		return &Taken{At: at[0]}
@@ -67,7 +67,8 @@ func (b *ballot) taken() *Taken {
 	return &Taken{At: first, Now: true}
 }
 
-// unheard is a rival that has not answered, nor is known to be gone, or "".
+// unheard is a rival that has neither answered nor is known to have gone, or
+// "".
 func (b *ballot) unheard() (rival peer.ID) {
 	for p, last := range b.rivals {
 		if _, heard := b.said[p]; !heard && !b.gone(p, last) && (rival == "" || p < rival) {

@@ -11,29 +11,29 @@ import (
 )
 
 const (
-	// claimTTL is how long a holder remembers that a node is about to publish a
-	// stream: until its record is certainly there.
+	// claimTTL is how long a holder remembers a pending claim: until the
+	// publisher's record is certainly held.
 	claimTTL = 15 * time.Second
 
-	maxClaims     = 16_384 // that a holder remembers
+	maxClaims     = 16_384 // in a holder
 	maxClaimsPeer = 512    // of one peer
 )
 
-// claims are the nodes that are about to publish a stream: this one, and those that
-// told it as a holder. The zero value is ready for use. Time is passed in.
+// claims are the pending claims of this node, and those that others have sent
+// to it as a holder. The zero value is ready for use. Time is passed in.
 type claims struct {
 	mu     sync.Mutex
 	mine   map[holder.Topic]*ownClaim
-	topics map[holder.Topic]map[peer.ID]time.Time // when they were told, of others
-	peers  map[peer.ID]int                        // how many each one has in topics
+	topics map[holder.Topic]map[peer.ID]time.Time // of others, with the time of receipt
+	peers  map[peer.ID]int                        // number of each one's claims in topics
 	total  int
 }
 
-// An ownClaim is this node's own to one name: from when it asks for it until
-// the stream has ended.
+// An ownClaim is this node's own claim to one name, from its first question
+// until the stream has ended.
 type ownClaim struct {
-	settled bool          // the name is ours
-	rival   peer.ID       // that it gave way to; then it never settles
+	settled bool          // the name is this node's
+	rival   peer.ID       // the node it gave way to; then it never settles
 	lost    chan struct{} // closed once rival is set
 }
 
@@ -52,7 +52,7 @@ func (c *claims) begin(topic holder.Topic) (own *ownClaim, ok bool) {
 	return own, true
 }
 
-// settle makes the name ours, unless we gave way to rival meanwhile.
+// settle makes the name this node's, unless it gave way to rival meanwhile.
 func (c *claims) settle(own *ownClaim) (rival peer.ID, ok bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -69,9 +69,9 @@ func (c *claims) end(topic holder.Topic, own *ownClaim) {
 	}
 }
 
-// meet tells from, which asks for topic's name, or is about to take it, what
-// this node, self, has of it. Of two that are about to, the one with the larger
-// ID gives way, unless the name is its own already.
+// meet answers from, which asks for topic's name or claims it, with the state
+// of the own claim of this node, self. Of two pending claims, the one of the
+// larger ID gives way, unless the name is its own already.
 func (c *claims) meet(topic holder.Topic, self, from peer.ID, taking bool) pb.ClaimReply_Own {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -90,7 +90,7 @@ func (c *claims) meet(topic holder.Topic, self, from peer.ID, taking bool) pb.Cl
 	return pb.ClaimReply_TAKING
 }
 
-// note remembers that from is about to publish topic's stream.
+// note remembers from's pending claim to topic's stream.
 func (c *claims) note(now time.Time, topic holder.Topic, from peer.ID) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -115,15 +115,15 @@ func (c *claims) note(now time.Time, topic holder.Topic, from peer.ID) {
 	c.topics[topic][from] = now
 }
 
-// drop forgets what note noted.
+// drop forgets a claim that note remembered.
 func (c *claims) drop(topic holder.Topic, from peer.ID) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.remove(topic, from)
 }
 
-// of returns the nodes that are about to publish topic's stream, and how long ago
-// each said so.
+// of returns the nodes with a pending claim to topic's stream, and each claim's
+// age.
 func (c *claims) of(now time.Time, topic holder.Topic) map[peer.ID]time.Duration {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -138,14 +138,14 @@ func (c *claims) of(now time.Time, topic holder.Topic) map[peer.ID]time.Duration
 	return all
 }
 
-// sweep drops what has run out.
+// sweep drops expired claims.
 func (c *claims) sweep(now time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.expire(now)
 }
 
-// What follows is called with mu held.
+// The methods below are called with mu held.
 
 func (c *claims) expire(now time.Time) {
 	for topic, m := range c.topics {
@@ -171,7 +171,7 @@ func (c *claims) remove(topic holder.Topic, p peer.ID) {
 	}
 }
 
-// fullest is the node that has most: what is thrown out first is its.
+// fullest is the node with most claims, whose oldest is dropped first.
 func (c *claims) fullest() (most peer.ID) {
 	for p, count := range c.peers {
 		if most == "" || count > c.peers[most] || count == c.peers[most] && p < most {

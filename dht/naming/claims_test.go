@@ -14,8 +14,8 @@ import (
 	"weir/dht/pb"
 )
 
-// A claimant is one node of a model of the claims' protocol: what a poll does
-// but for time and network.
+// A claimant is one node of a model of the claims' protocol: a poll without
+// time and network.
 type claimant struct {
 	claims claims
 	id     peer.ID
@@ -25,10 +25,10 @@ type claimant struct {
 	done   string // "got it", "refused", "not known"
 }
 
-// Of several that claim one name at the same time, never two get it, in
-// whatever order messages go, are lost or repeated, and however far their views
-// of the holders differ as long as majorities have one in common; and if nothing
-// is lost, one gets it.
+// Of several nodes that claim one name at the same time, never two get it, in
+// whatever order messages arrive, are lost or repeated, and however far their
+// views of the holders differ as long as majorities have one in common; and if
+// nothing is lost, one gets it.
 func TestOneClaimantGetsTheName(t *testing.T) {
 	const topic = holder.Topic("stream/show")
 	now := time.Unix(1_000_000, 0)
@@ -54,14 +54,14 @@ func TestOneClaimantGetsTheName(t *testing.T) {
 				said: make(map[peer.ID]pb.ClaimReply_Own), rivals: make(map[peer.ID]time.Time), errs: make(map[peer.ID]string),
 				gone: func(peer.ID, time.Time) bool { return false },
 			}
-			// One of its holders is not among those that the others know of.
+			// One of its holders is not known to the others.
 			if view := slices.Clone(holders); len(ids) > len(holders) && rnd.IntN(2) == 0 {
 				view[len(view)-1] = ids[len(holders)]
 				c.ballot.voters = view
 			}
 			takers = append(takers, c)
 		}
-		// answer is what here and heard do.
+		// answer does the same as here and heard.
 		answer := func(from *claimant, at *claimant) {
 			word := pb.ClaimReply_FREE
 			if at != from {
@@ -131,8 +131,8 @@ func rivalsOf(b *ballot) (list []peer.ID) {
 	return list
 }
 
-// A name is free when most of those who have to know have said so, and when
-// whoever was named has denied it.
+// A name is free when most voters have answered that it is, and every node they
+// named has denied it.
 func TestBallot(t *testing.T) {
 	const free, published, taking, yielded = pb.ClaimReply_FREE, pb.ClaimReply_PUBLISHED, pb.ClaimReply_TAKING, pb.ClaimReply_YIELDED
 	voters := []peer.ID{"a", "b", "c", "d", "e"}
@@ -175,8 +175,8 @@ func TestBallot(t *testing.T) {
 	}
 }
 
-// What one peer claims pushes out its own claims, not those of others, and runs
-// out by itself.
+// A peer's new claims replace its own oldest ones, not those of others, and
+// claims expire.
 func TestClaimsAreBounded(t *testing.T) {
 	var c claims
 	now := time.Unix(1_000_000, 0)

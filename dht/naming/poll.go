@@ -12,24 +12,24 @@ import (
 	"weir/dht/place"
 )
 
-// A poll is a ballot under way, owned by the goroutine that runs it.
+// A poll is a ballot in progress, owned by the goroutine that runs it.
 type poll struct {
 	ballot
 	r      *Registrar
 	topic  holder.Topic
 	intent pb.Claim_Intent
-	own    *ownClaim // nil unless taking
+	own    *ownClaim // nil unless claiming
 
 	asked   map[peer.ID]*polled
 	closer  map[peer.ID]bool // holders that others named
-	extra   int              // asked though they are no voters
+	extra   int              // asked beside the voters
 	answers chan pollAnswer
 }
 
 type polled struct {
 	pending bool
 	tries   int
-	again   time.Time // not to be asked before
+	again   time.Time // not asked before then
 }
 
 type pollAnswer struct {
@@ -38,8 +38,8 @@ type pollAnswer struct {
 	err   error
 }
 
-// poll asks the nodes that have to know of topic's name, and those that they name,
-// until it is certain whose it is. The poll is never nil.
+// poll asks the voters about topic's name, and the nodes that they name, until
+// the result is certain. The poll is never nil.
 func (r *Registrar) poll(ctx context.Context, topic holder.Topic, intent pb.Claim_Intent, own *ownClaim) (*poll, error) {
 	p := &poll{
 		ballot: ballot{
@@ -54,7 +54,7 @@ func (r *Registrar) poll(ctx context.Context, topic holder.Topic, intent pb.Clai
 		return p, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, PollTime)
-	defer cancel() // nodes that were not waited for still get the question
+	defer cancel() // nodes whose answers are not waited for still get the question
 	looking, done := context.WithTimeout(ctx, lookUpTime)
 	r.cfg.LookUp(looking, topic)
 	done()
@@ -72,7 +72,7 @@ func (p *poll) run(ctx context.Context) error {
 	if p.own != nil {
 		lost = p.own.lost
 	}
-	var patient time.Time // until when those left are waited for; zero: not enough have answered yet
+	var patient time.Time // the remaining nodes are waited for until then; zero: not enough have answered yet
 	for {
 		p.voters, p.must = p.r.cfg.Directory.Voters(time.Now(), p.topic, p.closerHeard())
 		p.ask(ctx)
@@ -80,7 +80,7 @@ func (p *poll) run(ctx context.Context) error {
 		if taken := p.taken(); taken != nil && p.taking {
 			return taken
 		}
-		found := !p.taking && len(p.publishers()) > 0 // one is an answer already
+		found := !p.taking && len(p.publishers()) > 0 // one publisher is an answer already
 		switch {
 		case !found && (!p.hearing().Enough() || p.unheard() != ""):
 			patient = time.Time{}
@@ -119,8 +119,8 @@ func (p *poll) closerHeard() (list []peer.ID) {
 	return list
 }
 
-// complete reports whether everybody asked has answered, but for those that
-// have owed answers before.
+// complete reports whether every node asked has answered, except for those that
+// owed answers before.
 func (p *poll) complete() bool {
 	for id := range p.asked {
 		if _, heard := p.said[id]; !heard && !p.r.cfg.Live.Suspect(id) && !p.r.cfg.Live.Unreachable(time.Now(), id) {
@@ -130,7 +130,7 @@ func (p *poll) complete() bool {
 	return true
 }
 
-// ask asks every node that is to be asked now: again those that failed.
+// ask asks every node that is due: those that failed, again.
 func (p *poll) ask(ctx context.Context) {
 	now, known := time.Now(), p.r.cfg.Directory.Known(p.voters[:min(len(p.voters), holder.Replicas)])
 	one := func(id peer.ID, voter bool) {
@@ -198,7 +198,7 @@ func (p *poll) heard(a pollAnswer) {
 	}
 }
 
-// giveUp tells every node that was asked that the name is not taken after all.
+// giveUp tells every node asked that the claim is given up.
 func (p *poll) giveUp() {
 	for id := range p.asked {
 		p.r.tasks.Go(func() {

@@ -18,23 +18,25 @@ import (
 const (
 	lookUpTime = 700 * time.Millisecond // to look up the holders of a stream's records
 
-	// PollTime bounds a poll. It is longer than a holder may be silent before it
-	// counts as unreachable, so that one that has just crashed delays one publisher,
-	// once, and refuses nobody.
+	// PollTime bounds a poll. It is longer than a holder may be silent before
+	// it counts as unreachable, so that a holder that has just crashed delays
+	// one publisher, once, and makes no claim fail.
 	PollTime = 6 * time.Second
-	// firstAnswer bounds the first try to ask one node, and nextAnswer each that
-	// follows askAfter later: what a slow node has begun is not thrown away twice.
+	// firstAnswer bounds the first request to a node, and nextAnswer each later
+	// one, which follows askAfter later: they are so long that a slow node's
+	// work is not thrown away twice.
 	firstAnswer = 2 * time.Second
 	nextAnswer  = 3 * time.Second
 	askAfter    = 300 * time.Millisecond
 
-	// When enough have answered, the others, if they have owed nothing so far,
-	// have as long again as that took, within these bounds.
+	// When enough nodes have answered, the others, unless they owed answers
+	// before, have as long again as that took, within these bounds.
 	othersLeast = 100 * time.Millisecond
 	othersMost  = 300 * time.Millisecond
 
-	// A node that gave way to another looks again after claimAgain, claimTries times
-	// in all: the other may have given the name up, and its question have come late.
+	// A node that gave way to another claim looks again after claimAgain,
+	// claimTries times in all: the other may have given the name up, and its
+	// question have come late.
 	claimAgain = 200 * time.Millisecond
 	claimTries = 3
 
@@ -43,42 +45,43 @@ const (
 	maxPolled = 128 // nodes asked beyond the holders, for one name
 )
 
-// Config is what a Registrar works with. Functions are called from several
+// Config is a Registrar's view of its node. Functions are called from several
 // goroutines.
 type Config struct {
 	ID        peer.ID
-	Client    bool // it has no say itself
+	Client    bool // it does not vote itself
 	Directory directory.Directory
 	Live      *liveness.Detector
-	Table     *holder.Table // of this node, as a holder
+	Table     *holder.Table // this node's, as a holder
 
 	// Published returns the record that this node publishes in topic.
 	Published func(topic holder.Topic) (capacity.Record, bool)
-	// LookUp looks the holders of topic up if they are not known.
+	// LookUp looks up the holders of topic if they are not known.
 	LookUp func(ctx context.Context, topic holder.Topic)
-	// Ask asks one node, within limit. Of ctx it takes the trace only: a node that
-	// is not waited for still gets the question.
+	// Ask asks one node, within limit. It takes only the trace of ctx: a node
+	// whose answer is not waited for still gets the question.
 	Ask func(ctx context.Context, id peer.ID, req *pb.Claim, limit time.Duration) (*pb.ClaimReply, error)
-	// Introduced learns the addresses of another node, if w is one.
+	// Introduced learns the addresses in w of another node. It is not ok if w
+	// is invalid.
 	Introduced func(w *pb.Peer) (peer.ID, bool)
-	// Introduce returns a node with the addresses that are known of it.
+	// Introduce returns a node with its known addresses.
 	Introduce func(id peer.ID) *pb.Peer
 	// Silence is why a node did not answer, in few words.
 	Silence func(err error) string
 }
 
-// A Registrar takes the names of streams, for publishers at this node and as a
-// voter for those at others. Close it after use.
+// A Registrar claims the names of streams, for publishers at this node, and
+// votes on the claims of other nodes. Close it after use.
 type Registrar struct {
 	cfg    Config
 	claims claims
-	tasks  task.Group // questions under way
+	tasks  task.Group // questions in flight
 }
 
 // New returns a Registrar that knows of no name.
 func New(cfg Config) *Registrar { return &Registrar{cfg: cfg} }
 
-// Close lets no question begin any more and waits for those under way, which the
+// Close lets no new question begin and waits for those in flight, which the
 // owner of [Config.Ask] ends. It may be called more than once.
 func (r *Registrar) Close() error {
 	r.tasks.Stop()
@@ -86,13 +89,13 @@ func (r *Registrar) Close() error {
 	return nil
 }
 
-// Sweep drops what has run out.
+// Sweep drops expired claims.
 func (r *Registrar) Sweep(now time.Time) { r.claims.sweep(now) }
 
-// Publishers returns which other nodes stream is published at, in no order: one
-// at most, unless it was taken twice. Each has said so itself. That there are
-// none is what most of the holders have said, all of whose word on others was
-// followed up; else the error is an [*place.Unanswered].
+// Publishers returns the other nodes at which stream is published, in no order:
+// one at most, unless the name was taken twice. Each has confirmed it itself.
+// An empty result means that most of the holders have answered, and that every
+// node they named was asked; else the error is an [*place.Unanswered].
 func (r *Registrar) Publishers(ctx context.Context, stream string) ([]peer.ID, error) {
 	b, err := r.poll(ctx, holder.StreamTopic(stream), pb.Claim_ASK, nil)
 	if err != nil {
@@ -102,15 +105,16 @@ func (r *Registrar) Publishers(ctx context.Context, stream string) ([]peer.ID, e
 }
 
 // Claim takes the name of stream for a publisher at this node, until release is
-// called. It is taken when most of the holders have noted the claim and know of
-// no other, and every node that any of them named has said itself that it does
-// not publish the stream: two nodes that take one name at the same time have a
-// voter in common, which tells the later one of the earlier, and then the one with the
+// called. The claim succeeds when most of the holders have noted it and know of
+// no other, and every node that any of them named has denied publishing the
+// stream. Two nodes that claim one name at the same time have a voter in
+// common, which tells the later one of the earlier, and then the one with the
 // smaller ID goes first.
 //
-// The error is a [*Taken], or an [*place.Unanswered] if too few have answered within
-// some seconds; a holder that has been silent for [liveness.UnreachableAfter] is
-// not counted any more, so that one that crashed is in nobody's way for longer.
+// The error is a [*Taken], or an [*place.Unanswered] if too few have answered
+// within some seconds. A holder that has been silent for
+// [liveness.UnreachableAfter] does not count any more, so that a crashed one
+// blocks no claim for longer.
 func (r *Registrar) Claim(ctx context.Context, stream string) (release func(), err error) {
 	for try := 1; ; try++ {
 		release, err = r.claimOnce(ctx, stream)
@@ -147,13 +151,14 @@ func (r *Registrar) claimOnce(ctx context.Context, stream string) (release func(
 	return func() { r.claims.end(topic, own) }, nil
 }
 
-// aliveFor is how long a node that a holder has heard from is there, whether it
-// answers or not: longer than it takes to publish a stream's record again.
+// aliveFor is how long a node that a holder has heard from counts as running,
+// whether it answers or not: longer than it takes to publish a stream's record
+// again.
 const aliveFor = holder.Keepalive + 2*time.Second
 
-// rivalGone reports whether id, from which a holder heard last then, and which
-// does not answer, is not there any more: it has said so, its machine has, or
-// neither it nor any record of it has come for a while.
+// rivalGone reports whether id, which does not answer and from which a holder
+// heard last at heard, has gone: it has said so, its machine has, or neither an
+// answer nor a record of it has come for a while.
 func (r *Registrar) rivalGone(id peer.ID, heard time.Time) bool {
 	now := time.Now()
 	return r.cfg.Live.HasLeft(id) || r.cfg.Live.Unreachable(now, id) && now.Sub(heard) > aliveFor
@@ -174,8 +179,8 @@ func (r *Registrar) Answer(now time.Time, from peer.ID, req *pb.Claim) *pb.Claim
 	return reply
 }
 
-// here is what this node has to say to from of a stream's name: of its own,
-// and as a holder. What from is about to do it notes.
+// here is this node's answer to from about a stream's name: for itself, and as
+// a holder. It notes from's intent.
 func (r *Registrar) here(now time.Time, from peer.ID, topic holder.Topic, intent pb.Claim_Intent) *pb.ClaimReply {
 	reply := &pb.ClaimReply{}
 	holds := r.cfg.Directory.Holds()
@@ -207,7 +212,7 @@ func (r *Registrar) here(now time.Time, from peer.ID, topic holder.Topic, intent
 			}
 		}
 	}
-	if intent == pb.Claim_TAKE { // a node that only asks has nothing to fear from those about to
+	if intent == pb.Claim_TAKE { // a node that only asks does not conflict with a pending claim
 		for p, age := range r.claims.of(now, topic) {
 			if rivals[p] == nil {
 				rivals[p] = &pb.ClaimReply_Rival{Node: r.cfg.Introduce(p), HeardMs: uint32(age.Milliseconds())}

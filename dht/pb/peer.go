@@ -8,7 +8,7 @@ import (
 // maxPeerAddrs bounds the addresses of a Peer.
 const maxPeerAddrs = 4
 
-// PeerOf is ai on the wire, with the first few of its addresses.
+// PeerOf encodes ai, with the first few of its addresses.
 func PeerOf(ai peer.AddrInfo) *Peer {
 	w := &Peer{Id: []byte(ai.ID)}
 	for _, a := range ai.Addrs[:min(len(ai.Addrs), maxPeerAddrs)] {
@@ -17,7 +17,7 @@ func PeerOf(ai peer.AddrInfo) *Peer {
 	return w
 }
 
-// AddrInfo reads w, and no more than the first few of its addresses.
+// AddrInfo decodes w, with at most the first few of its addresses.
 func (x *Peer) AddrInfo() (peer.AddrInfo, error) {
 	id, err := peer.IDFromBytes(x.GetId())
 	if err != nil {

@@ -1,8 +1,8 @@
-// Package peerstatus remembers what other nodes say of themselves when they are
-// asked: their clock, mode, release, name, place, and how much they hold.
+// Package peerstatus remembers the status that other nodes report when they are
+// asked: their clock, mode, release, name, coordinate, and how much they hold.
 //
 // It is pure: no I/O and no goroutines; time is passed in. Nothing in it is
-// verified: a peer may say what it likes, within bounds.
+// verified: a peer may report anything, within bounds.
 package peerstatus
 
 import (
@@ -22,32 +22,32 @@ import (
 
 const (
 	maxPeers = liveness.MaxPeers // peers remembered
-	// clockDrift is by how much a measurement of a clock is worth less after
-	// each further one.
+	// clockDrift is added to the doubt of a clock's measurement with each
+	// further one.
 	clockDrift = time.Millisecond
-	maxClock   = 1_000_000 * time.Hour // a clock is off by at most that, for the arithmetic's sake
+	maxClock   = 1_000_000 * time.Hour // bound of a clock's offset, so that sums do not overflow
 	maxVersion = 32                    // bytes of a peer's version that are kept
 )
 
-// A Log has the status of many peers. The zero value is ready for use, and it is
-// safe for concurrent use.
+// A Log keeps the status of many peers. The zero value is ready for use, and it
+// is safe for concurrent use.
 type Log struct {
 	mu    sync.Mutex
 	peers map[peer.ID]*Status
 }
 
-// A Status is what one peer said last. The zero value is that of a peer that has
-// not said anything.
+// A Status is the last report of one peer. The zero value is that of a peer
+// that has not reported anything.
 type Status struct {
-	Tried time.Time // when it was asked last, answered or not
-	At    time.Time // when it said so; zero: never
+	Tried time.Time // when it was asked last, whether it answered or not
+	At    time.Time // when it answered; zero: never
 
-	// Timed: the peer's clock is Clock ahead of this node's, give or take Doubt.
+	// Timed: the peer's clock is Clock ahead of this node's, ± Doubt.
 	Timed        bool
 	Clock, Doubt time.Duration
 
-	Topics     int // of which it holds records
-	Records    int // that it holds
+	Topics     int // with records in its table
+	Records    int // in its table
 	Mode       directory.Mode
 	Release    string
 	Name       string
@@ -61,8 +61,8 @@ func (l *Log) Asked(now time.Time, p peer.ID) {
 	l.entry(now, p).Tried = now
 }
 
-// Take takes in what p said, which has arrived at now, or at wall by the clock
-// that is compared with p's, rtt after it was asked, 0 if that is unknown.
+// Take takes in p's report r, which arrived at now, or at wall by the clock to
+// compare with p's, rtt after the request, 0 if unknown.
 func (l *Log) Take(now, wall time.Time, p peer.ID, r *pb.FetchReply, rtt time.Duration) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -87,19 +87,19 @@ func (l *Log) Take(now, wall time.Time, p peer.ID, r *pb.FetchReply, rtt time.Du
 		return
 	}
 	// As NTP does (RFC 5905, section 8): half the round trip has passed since
-	// the peer looked at its clock, give or take that half. The measurement
-	// with the shortest round trip is worth most.
+	// the peer read its clock, ± that half. The measurement with the shortest
+	// round trip is the best.
 	clock := time.UnixMilli(r.NowMs).Sub(wall.Add(-rtt / 2))
 	clock = min(max(clock, -maxClock), maxClock)
 	switch doubt := rtt / 2; {
 	case !s.Timed, (clock - s.Clock).Abs() > doubt+s.Doubt, doubt <= s.Doubt:
 		s.Clock, s.Doubt, s.Timed = clock, doubt, true
 	default:
-		s.Doubt += clockDrift // so that it gives way to a newer one some day
+		s.Doubt += clockDrift // so that a newer one replaces it some day
 	}
 }
 
-// Of returns what p said.
+// Of returns p's status.
 func (l *Log) Of(p peer.ID) Status {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -109,8 +109,8 @@ func (l *Log) Of(p peer.ID) Status {
 	return Status{}
 }
 
-// Next returns the one of peers to ask next, which was not asked for longest. Fresh
-// says that it never was.
+// Next returns the one of peers that was not asked for longest. Fresh means
+// that it never was.
 func (l *Log) Next(peers []peer.ID) (p peer.ID, fresh bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -127,8 +127,7 @@ func (l *Log) Next(peers []peer.ID) (p peer.ID, fresh bool) {
 	return p, oldest.IsZero()
 }
 
-// entry returns what is known of p, making room for it if need be. The caller
-// holds mu.
+// entry returns p's entry, making room for it if need be. The caller holds mu.
 func (l *Log) entry(now time.Time, p peer.ID) *Status {
 	s := l.peers[p]
 	if s != nil {
@@ -152,7 +151,7 @@ func (l *Log) entry(now time.Time, p peer.ID) *Status {
 	return s
 }
 
-// Names are those that peers gave for themselves.
+// Names are the peers' names as they report them.
 func (l *Log) Names() map[peer.ID]string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -165,7 +164,7 @@ func (l *Log) Names() map[peer.ID]string {
 	return names
 }
 
-// Since returns the peers that have said something since then.
+// Since returns the peers that have reported since then.
 func (l *Log) Since(then time.Time) []peer.ID {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -44,7 +44,7 @@ func TestClockOffsetIsThatOfTheShortestRoundTrip(t *testing.T) {
 	}
 }
 
-// What a peer says of itself is bounded, however absurd.
+// A peer's status is bounded, however absurd.
 func TestStatusesAreBounded(t *testing.T) {
 	var all Log
 	now := time.Now()

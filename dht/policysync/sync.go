@@ -1,11 +1,11 @@
-// Package policysync spreads the policy that a network's operator has signed:
+// Package policysync spreads the policy signed by a network's operator: it is
 // pushed along connections at once, compared with one peer after the other, and
-// kept in the DHT for nodes that come when none of those they meet has it.
+// stored in the DHT for nodes that meet no peer that has it.
 //
-// In come a sealed policy (from the operator, a peer or the DHT), requests of
-// peers and connections; out go exchanges with peers, values of the DHT, and
-// calls of Config.Apply, one at a time, each with a newer policy than the one
-// before. [Sync.Run] compares until its context ends; exchanges run on
+// The input is a sealed policy (from the operator, a peer or the DHT), requests
+// of peers and connections; the output is exchanges with peers, values of the
+// DHT, and calls of Config.Apply, one at a time, each with a newer policy than
+// the one before. [Sync.Run] compares until its context ends; exchanges run on
 // goroutines of the node, by Config.Go.
 package policysync
 
@@ -36,34 +36,34 @@ const (
 
 const (
 	maxReason    = 256             // bytes of a reason given
-	pushAtOnce   = 32              // peers told at the same time
+	pushAtOnce   = 32              // peers told concurrently
 	exchangeTime = 3 * time.Second // for one exchange
 	valueTime    = 5 * time.Second // to store it in the DHT, or read it there
-	// storeEvery is how often it is stored there again, by those closest to its
-	// key: kad-dht forgets a value after 48 hours, and nodes come and go.
+	// storeEvery is how often the nodes closest to its key store it again:
+	// kad-dht forgets a value after 48 hours, and nodes come and go.
 	storeEvery = time.Hour
 )
 
 var (
 	// ErrOld means that a policy is not newer than the one held.
 	ErrOld = errors.New("not newer than the policy held")
-	// ErrNoOperator means that nobody's policies are applied here.
+	// ErrNoOperator means that this node applies no operator's policies.
 	ErrNoOperator = errors.New("this node has no operator whose policies it would apply")
 )
 
-// Config says whose policies are spread, and among which peers.
+// Config names the operator, and the functions that reach peers and the DHT.
 type Config struct {
-	// Operator is whose policies are applied; "": nobody's. Apply puts one in
-	// force, or says why not.
+	// Operator is the peer whose policies are applied; "": none. Apply puts one
+	// in force, or returns why not.
 	Operator peer.ID
 	Apply    func(p signed.Policy, sealed []byte) error
 
-	// Peers are those to compare with. Exchange sends a request to one of them
-	// and returns its answer.
+	// Peers are the peers to compare with. Exchange sends a request to one of
+	// them and returns its answer.
 	Peers    func() []peer.ID
 	Exchange func(ctx context.Context, p peer.ID, req *pb.PolicyExchange) (*pb.PolicyExchange, error)
 
-	// Joined reports whether there is a DHT to ask, Put and Get access its
+	// Joined reports whether there is a DHT to use, Put and Get access its
 	// values, and Closest reports whether this node is among the closest to a
 	// key.
 	Joined  func() bool
@@ -71,8 +71,8 @@ type Config struct {
 	Get     func(ctx context.Context, key string) ([]byte, error)
 	Closest func(key string) bool
 
-	// Go runs f on a goroutine of the node, with a context that ends with it, or
-	// reports that the node is closed.
+	// Go runs f on a goroutine of the node, with a context that ends with it,
+	// or returns false if the node is closed.
 	Go  func(f func(ctx context.Context)) bool
 	Log *slog.Logger
 }
@@ -85,14 +85,14 @@ type Sync struct {
 	mu       sync.Mutex
 	version  uint64
 	sealed   []byte
-	compared time.Time // when a peer last said which it holds; zero: never
+	compared time.Time // last report of a peer's version; zero: none
 }
 
 // New returns a Sync that holds no policy yet.
 func New(cfg Config) *Sync { return &Sync{cfg: cfg} }
 
-// Compared is the version held, and when a peer last said which it holds; zero:
-// none has.
+// Compared is the version held, and the time of the last report of a peer's
+// version; zero: none.
 func (s *Sync) Compared() (version uint64, at time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -105,10 +105,10 @@ func (s *Sync) held() (uint64, []byte) {
 	return s.version, s.sealed
 }
 
-// Push applies the policy in sealed here, which the operator has signed, and
-// tells every peer, who do the same: within some round trips the whole network
-// has it. The error says why it is not applied: it wraps [ErrOld] if the one
-// held is not older, and is [ErrNoOperator] if nobody's are applied.
+// Push applies the operator's policy in sealed here, and tells every peer, and
+// they do the same: within some round trips the whole network has it. The error
+// says why it is not applied: it wraps [ErrOld] if the one held is not older,
+// and is [ErrNoOperator] if this node has no operator.
 func (s *Sync) Push(sealed []byte) (signed.Policy, error) {
 	p, err := s.take(sealed, "")
 	if err == nil {
@@ -117,8 +117,8 @@ func (s *Sync) Push(sealed []byte) (signed.Policy, error) {
 	return p, err
 }
 
-// take applies a policy that came from a peer, or from the operator if that is
-// "", and tells all others.
+// take applies a policy from a peer, or from the operator if from is "", and
+// tells all others.
 func (s *Sync) take(sealed []byte, from peer.ID) (signed.Policy, error) {
 	if s.cfg.Operator == "" || s.cfg.Apply == nil {
 		return signed.Policy{}, ErrNoOperator
@@ -142,7 +142,7 @@ func (s *Sync) take(sealed []byte, from peer.ID) (signed.Policy, error) {
 	return p, nil
 }
 
-// spread tells every peer but from of the policy held.
+// spread tells every peer but from of the current policy.
 func (s *Sync) spread(ctx context.Context, from peer.ID) {
 	var g errgroup.Group
 	g.SetLimit(pushAtOnce)
@@ -158,9 +158,9 @@ func (s *Sync) spread(ctx context.Context, from peer.ID) {
 	_ = g.Wait()
 }
 
-// exchange compares versions with p, and the one of the two that has the newer
-// policy gives it to the other. Most peers have it already when they are told,
-// so the text goes only to those that turn out to lack it.
+// exchange compares versions with p, and the one with the newer policy sends it
+// to the other. Most peers have it already when they are told, so the text goes
+// only to peers that lack it.
 func (s *Sync) exchange(ctx context.Context, p peer.ID) {
 	ctx, cancel := context.WithTimeout(ctx, exchangeTime)
 	defer cancel()
@@ -190,8 +190,8 @@ func (s *Sync) exchange(ctx context.Context, p peer.ID) {
 	}
 }
 
-// Run keeps up with the network's policy, also after a time away, until ctx is
-// done, once ready is closed.
+// Run follows the network's policy, also after a time away, until ctx is done,
+// once ready is closed.
 func (s *Sync) Run(ctx context.Context, ready <-chan struct{}) error {
 	if s.cfg.Operator == "" {
 		return nil
@@ -224,14 +224,14 @@ func (s *Sync) Run(ctx context.Context, ready <-chan struct{}) error {
 	}
 }
 
-// Connected compares policies with a peer that has just come. It does not block.
+// Connected compares policies with a newly connected peer. It does not block.
 func (s *Sync) Connected(p peer.ID) {
 	if s.cfg.Operator != "" {
 		s.cfg.Go(func(ctx context.Context) { s.exchange(ctx, p) })
 	}
 }
 
-// Answer takes in what a peer sends, and says what this node holds.
+// Answer takes in a peer's message, and returns this node's version or policy.
 func (s *Sync) Answer(from peer.ID, req *pb.PolicyExchange) *pb.PolicyExchange {
 	resp := &pb.PolicyExchange{}
 	if held, _ := s.held(); len(req.Sealed) > 0 && req.Version > held {
@@ -248,7 +248,8 @@ func (s *Sync) Answer(from peer.ID, req *pb.PolicyExchange) *pb.PolicyExchange {
 	return resp
 }
 
-// store puts the policy held into the DHT. Peers are told directly; see spread.
+// store puts the current policy into the DHT. Peers are told directly; see
+// spread.
 func (s *Sync) store(ctx context.Context) {
 	version, sealed := s.held()
 	if sealed == nil || !s.cfg.Joined() {
@@ -261,7 +262,7 @@ func (s *Sync) store(ctx context.Context) {
 	}
 }
 
-// fetch applies the policy that the DHT has, if it is newer.
+// fetch applies the policy in the DHT, if it is newer.
 func (s *Sync) fetch(ctx context.Context) {
 	if !s.cfg.Joined() {
 		return

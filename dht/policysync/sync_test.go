@@ -52,8 +52,8 @@ func sealPolicy(t testing.TB, key crypto.PrivKey, version uint64) []byte {
 	return sealed
 }
 
-// A world is some nodes in a bubble, named by their numbers, each of which
-// reaches those that are not cut off, at once and without a network.
+// A world is some nodes in a bubble, named by their numbers. Each reaches those
+// that are not cut off, at once and without a network.
 type world struct {
 	nodes   []*Sync
 	applied [][]uint64 // by node
@@ -131,7 +131,7 @@ func (w *world) check(t *testing.T, want ...uint64) {
 	}
 }
 
-// A policy that is pushed at one node is applied by all, each version once.
+// A policy pushed at one node is applied by all, each version once.
 func TestPush(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		operator := newKey(t)
@@ -140,7 +140,7 @@ func TestPush(t *testing.T) {
 			t.Fatal(err)
 		}
 		w.check(t, 1)
-		five := sealPolicy(t, operator, 5) // a gap does not matter
+		five := sealPolicy(t, operator, 5) // a gap in versions does not matter
 		if _, err := w.nodes[0].Push(five); err != nil {
 			t.Fatal(err)
 		}
@@ -164,8 +164,8 @@ func TestPush(t *testing.T) {
 	})
 }
 
-// A node that was cut off catches up by the next comparison, and one that comes
-// back when nobody is connected by what the DHT has.
+// A node that was cut off catches up by the next comparison, and one that
+// returns when no peer is connected by the value in the DHT.
 func TestCatchUp(t *testing.T) {
 	for _, way := range []string{"comparison", "connection", "DHT"} {
 		t.Run(way, func(t *testing.T) {
@@ -214,8 +214,8 @@ func TestCatchUp(t *testing.T) {
 	}
 }
 
-// Those closest to the key store the policy again once in an hour, since values
-// of the DHT run out.
+// The nodes closest to the key store the policy again once an hour, because
+// values in the DHT expire.
 func TestStoredAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		operator := newKey(t)
@@ -245,8 +245,8 @@ func TestStoredAgain(t *testing.T) {
 	})
 }
 
-// A peer that offers a policy of another's is told why it is not taken, and one
-// that is behind gets the right one.
+// A peer that offers another operator's policy gets the reason why it is
+// refused, and one that is behind gets the right policy.
 func TestAnswers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		operator := newKey(t)
@@ -360,7 +360,8 @@ func FuzzAnswer(f *testing.F) {
 	})
 }
 
-// Whatever a peer stores must not end the process: kad-dht recovers from nothing.
+// No value that a peer stores may end the process: kad-dht does not recover
+// from panics.
 func FuzzValidator(f *testing.F) {
 	operator := newKey(f)
 	v := Validator{idOf(f, operator)}

@@ -10,14 +10,14 @@ import (
 // Key is the key in the DHT under which the policy of operator is kept.
 func Key(operator peer.ID) string { return "/weir-policy/" + operator.String() }
 
-// A Validator decides which values the DHT takes: the policies of one operator,
-// under its key. So a peer can make a node keep one value, of at most
-// signed.MaxPolicySize, and only one that the operator has signed. It
+// A Validator decides which values the DHT stores: the policies of one
+// operator, under its key. So a peer can make a node store one value, of at
+// most signed.MaxPolicySize, and only one that the operator has signed. It
 // implements kad-dht's record.Validator.
 type Validator struct{ Operator peer.ID }
 
 // Validate implements record.Validator. kad-dht does not recover from panics in
-// it, so what it calls is fuzzed with whatever peers may send.
+// it, so the functions it calls are fuzzed with arbitrary input.
 func (v Validator) Validate(key string, value []byte) error {
 	if key != Key(v.Operator) {
 		return errors.New("only the operator's policy may be stored")

@@ -10,19 +10,20 @@ import (
 	"weir/capacity/policy"
 )
 
-// leaveTime is how long a node that may leave has for it: until then it does
-// not count as one that stays.
+// leaveTime is how long a node that may leave has to end: until then it does
+// not count as staying.
 const leaveTime = time.Minute
 
-// Down decides which nodes of a region may end: one a cooldown, as long as
-// enough stay and have room. It has no clock and is not safe for concurrent use.
+// Down decides which nodes of a region may end: one per cooldown, as long as
+// enough stay and have room. It has no clock and is not safe for concurrent
+// use.
 type Down struct {
 	last    time.Time
 	granted map[peer.ID]time.Time
 }
 
-// Ask answers node, which is idle and would like to end, given the records of
-// its region. Nil: it may. Asked again soon it gets the same answer.
+// Ask answers node, which is idle and wants to end, given the records of its
+// region. Nil: it may. If it asks again soon it gets the same answer.
 func (r *Down) Ask(now time.Time, p policy.Provision, node peer.ID, region []capacity.Record) *capacity.Refusal {
 	p = p.OrDefault()
 	for id, at := range r.granted {
@@ -58,12 +59,11 @@ func (r *Down) Ask(now time.Time, p policy.Provision, node peer.ID, region []cap
 	return nil
 }
 
-// Idle tells how long a node has had nothing to do. The zero Idle has just
-// begun.
+// Idle measures how long a node has been idle. The zero Idle has just begun.
 type Idle struct{ since time.Time }
 
-// Next takes whether the node is empty now, and returns for how long it has
-// been so without a break.
+// Next takes whether the node is empty now, and returns how long it has been
+// empty without a break.
 func (i *Idle) Next(now time.Time, empty bool) time.Duration {
 	if !empty || i.since.IsZero() {
 		i.since = now

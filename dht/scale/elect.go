@@ -15,27 +15,27 @@ import (
 
 const (
 	// AnswerTime bounds the answer of one provisioner, which looks for room
-	// first, and closerTime its look for one that is closer.
+	// first, and closerTime its search for a closer one.
 	AnswerTime = 4 * time.Second
 	closerTime = time.Second
 	// maxAsked bounds the provisioners asked for one need.
 	maxAsked = 4
 )
 
-// ErrNoProvisioner means that nobody starts servers in a region, as far as is
-// known.
+// ErrNoProvisioner means that no known node starts servers in a region.
 var ErrNoProvisioner = errors.New("nobody starts servers there")
 
-// A Provisioner is what a node does that starts and stops servers.
+// A Provisioner is the part of a node that starts and stops servers.
 type Provisioner struct {
-	// Regions are those in which it does so. It is found under their provision
-	// topics, if its records say that it does.
+	// Regions are the regions that it serves. It is found under their provision
+	// topics, if its records have the feature.
 	Regions []string
-	// Start answers a seeker that found no room for need, and whose word for that
-	// is not enough: it looks itself. It does not wait for the server. The error
-	// is a *capacity.Refusal, or says who did not answer.
+	// Start answers a seeker that found no room for need. It does not rely on
+	// the seeker's result, but looks for room itself. It does not wait for the
+	// server. The error is a *capacity.Refusal, or names the nodes that did not
+	// answer.
 	Start func(ctx context.Context, region string, need capacity.Need, reason string) (PendingServer, error)
-	// Leave answers node, which is idle and would like to end. The error is a
+	// Leave answers node, which is idle and wants to end. The error is a
 	// *capacity.Refusal.
 	Leave func(ctx context.Context, region string, node peer.ID) error
 }
@@ -45,57 +45,58 @@ func (p *Provisioner) Serves(region string) bool {
 	return p != nil && slices.Contains(p.Regions, region)
 }
 
-// A Request is what one provisioner is asked.
+// A Request is a question to one provisioner.
 type Request struct {
 	Region string
-	Leave  bool          // may the asking node end? Else: start a server for…
-	Need   capacity.Need // …this, for which nobody has room…
-	Reason string        // …since that is short
-	Final  bool          // answer yourself, though a closer one may be known
+	Leave  bool          // the asking node wants to end; else: start a server for…
+	Need   capacity.Need // …this, for which no node has room…
+	Reason string        // …because that is short
+	Final  bool          // answer even if a closer provisioner is known
 }
 
 // A Reply is the answer of one provisioner.
 type Reply struct {
 	Server PendingServer
-	Closer peer.ID // is to be asked instead; "": the answer is the provisioner's own
+	Closer peer.ID // ask this one instead; "": the answer is the provisioner's own
 }
 
-// Provisioners are the nodes that start servers, as one node sees them. Of those
-// of a region the closest to its topic's key is elected, or the next if it does
-// not answer: all seekers ask the same one, so that one server is started however
-// many are in need. It has no goroutines; the functions may be called from
-// several.
+// Provisioners are the nodes that start servers, as one node sees them. The one
+// closest to the topic's key is elected in each region, or the next one if it
+// does not answer: all seekers ask the same one, so that one server is started
+// however many are in need. It has no goroutines; the functions may be called
+// from several.
 type Provisioners struct {
 	Self peer.ID
-	Own  *Provisioner // what this node does itself; nil: nothing
-	// List returns those of region, closest first, this node possibly among them.
-	// That nobody answers is an error, and not that there is nobody.
+	Own  *Provisioner // this node's own; nil: none
+	// List returns the provisioners of region, closest first, possibly
+	// including this node. If no holder answers, it is an error, and not an
+	// empty list.
 	List func(ctx context.Context, region string) ([]peer.ID, error)
-	// Ask puts a request to another node. An error that is no *capacity.Refusal
-	// is none of its answers.
+	// Ask sends a request to another node. Its refusals are *capacity.Refusal
+	// errors; any other error means that it gave no answer.
 	Ask func(context.Context, peer.ID, Request) (Reply, error)
-	// Silent reports whether a node is known not to answer.
+	// Silent reports whether a node is known to be silent.
 	Silent func(peer.ID) bool
 	Log    *slog.Logger
 }
 
-// Provision tells the provisioner elected for region that nobody has room for
+// Provision tells the provisioner elected for region that no node has room for
 // need. The error is a *capacity.Refusal if no server is started, or wraps
 // [ErrNoProvisioner].
 func (p *Provisioners) Provision(ctx context.Context, region string, need capacity.Need, reason string) (PendingServer, error) {
 	return p.elected(ctx, Request{Region: region, Need: need, Reason: reason})
 }
 
-// AskLeave asks the provisioner elected for region whether this node, which has
-// nothing to do, may end. Nil: it may. The error is as that of Provision.
+// AskLeave asks the provisioner elected for region whether this idle node may
+// end. Nil: it may. The error is as that of Provision.
 func (p *Provisioners) AskLeave(ctx context.Context, region string) error {
 	_, err := p.elected(ctx, Request{Region: region, Leave: true})
 	return err
 }
 
-// elected puts req to the provisioners of its region, closest first, until one
-// answers. One that names a closer one is asked to answer itself if that one
-// does not.
+// elected sends req to the provisioners of its region, closest first, until one
+// answers. A provisioner that names a closer one is asked for a final answer if
+// that one does not answer.
 func (p *Provisioners) elected(ctx context.Context, req Request) (PendingServer, error) {
 	list, err := p.List(ctx, req.Region)
 	if err != nil {
@@ -150,7 +151,7 @@ func (p *Provisioners) ask(ctx context.Context, id peer.ID, req Request) (Reply,
 	return p.Ask(ctx, id, req)
 }
 
-// do answers req, of from, by this node itself.
+// do answers req, from node from, by this node itself.
 func (p *Provisioners) do(ctx context.Context, from peer.ID, req Request) (reply Reply, err error) {
 	switch {
 	case !p.Own.Serves(req.Region):
@@ -175,9 +176,9 @@ func (p *Provisioners) Answer(ctx context.Context, from peer.ID, req Request) (R
 	return p.do(ctx, from, req)
 }
 
-// closer is the provisioner that is closer than this node, as far as it knows,
-// and not known to be silent; or "". Two that do not hear of each other would
-// each start a server: if that cannot be found out, it is an error.
+// closer is the known provisioner that is closer than this node and not known
+// to be silent; or "". Two provisioners that do not know of each other would
+// each start a server, so it is an error if the list is not known.
 func (p *Provisioners) closer(ctx context.Context, region string) (peer.ID, error) {
 	ctx, cancel := context.WithTimeout(ctx, closerTime)
 	defer cancel()

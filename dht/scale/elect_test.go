@@ -16,18 +16,18 @@ import (
 
 var errSilent = errors.New("no answer")
 
-// A seeker asks the closest provisioner, and who else if that one does not
-// answer depends on whom it names.
+// A seeker asks the closest provisioner. If that does not answer, the next one
+// asked depends on the closer one that it named.
 func TestElected(t *testing.T) {
 	refusal := &capacity.Refusal{Reason: ProvisioningMaxNodes}
 	type answer struct {
-		closer string // unless asked to answer itself
+		closer string // unless final is set
 		err    error
 	}
 	for name, c := range map[string]struct {
 		known   []peer.ID
 		answers map[string]answer
-		asked   []string // with a ! if to answer itself
+		asked   []string // with a ! if final is set
 		err     error
 	}{
 		"the closest answers":                             {[]peer.ID{"a", "b"}, nil, []string{"a"}, nil},
@@ -67,8 +67,8 @@ func TestElected(t *testing.T) {
 	}
 }
 
-// A provisioner that hangs costs AnswerTime, and those that have to know who
-// there is are waited for no longer than that.
+// A hanging provisioner costs AnswerTime, and the holders required for the list
+// are waited for no longer than that.
 func TestElectedGivesUpOnOneThatHangs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		start := time.Now()

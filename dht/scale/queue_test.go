@@ -29,8 +29,8 @@ func TestQueue(t *testing.T) {
 	}
 }
 
-// However many wait, one of them looks for room every 300 ms, and all look when
-// one has found some.
+// However many requests wait, one of them looks for room every 300 ms, and all
+// look when one has found some.
 func TestQueueSpacesAttempts(t *testing.T) {
 	var q Queue
 	for range 10 {

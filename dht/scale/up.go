@@ -10,54 +10,54 @@ import (
 	"weir/capacity/policy"
 )
 
-// Why no server is started, or none has come, as reasons of a [capacity.Refusal].
+// Reasons of a [capacity.Refusal] if no server is started, or none has come.
 const (
 	ProvisioningCooldown     = "provisioning-cooldown"       // one was started a short while ago
-	ProvisioningMaxNodes     = "provisioning-max-nodes"      // the region has as many as it may
+	ProvisioningMaxNodes     = "provisioning-max-nodes"      // the region has the policy's maximum
 	ProvisioningFailed       = "provisioning-failed"         // the hook failed
-	ProvisioningTimedOut     = "provisioning-timed-out"      // the hook went well, but no node has come
-	ProvisioningWouldNotHelp = "provisioning-would-not-help" // a rule of the policy would refuse a new server, too
+	ProvisioningTimedOut     = "provisioning-timed-out"      // the hook succeeded, but no node has come
+	ProvisioningWouldNotHelp = "provisioning-would-not-help" // a rule of the policy would reject a new server, too
 	ProvisioningRoom         = "provisioning-room"           // the provisioner has found room itself
-	ProvisioningUnknown      = "provisioning-unknown"        // whether there is room it could not find out
+	ProvisioningUnknown      = "provisioning-unknown"        // it could not find out whether there is room
 )
 
 const (
-	// arrivalGrace is how long after a newcomer was seen seekers are told to
+	// arrivalGrace is how long after a new node was seen seekers are told to
 	// look for it: they may not have seen it yet.
 	arrivalGrace = 3 * time.Second
-	// backOffMost bounds the time between two tries that fail.
+	// backOffMost bounds the time between two failing attempts.
 	backOffMost = 10 * time.Minute
 )
 
-// A PendingServer is a server that is on its way.
+// A PendingServer is a server that has been started and is not there yet.
 type PendingServer struct {
-	Request string    // of the hook
-	Until   time.Time // by when it is expected; provisioner's clock
-	Started bool      // by this very question
+	Request string    // ID of the hook's request
+	Until   time.Time // it is expected by then; provisioner's clock
+	Started bool      // started by this very request
 }
 
-// A startPhase is how far a start has come.
+// A startPhase is the progress of a start.
 type startPhase uint8
 
 const (
 	startIdle    startPhase = iota
 	startRunning            // the hook runs
-	startComing             // it went well: the node's record is awaited
+	startComing             // it succeeded: the node's record is awaited
 )
 
-// Up decides when a provisioner starts servers in one region: one at a time,
-// at most one a cooldown, and after failures at intervals that double. It has no
+// Up decides when a provisioner starts servers in one region: one at a time, at
+// most one per cooldown, and after failures at intervals that double. It has no
 // clock and is not safe for concurrent use. The zero Up has started none.
 type Up struct {
 	phase    startPhase
 	request  string
 	known    map[peer.ID]bool // in the region before the start
-	arrived  bool             // somebody new was seen while the hook ran
+	arrived  bool             // a new node was seen while the hook ran
 	begun    time.Time
-	until    time.Time         // by when the newcomer is expected
-	fresh    time.Time         // until when seekers are told to look for the last one
+	until    time.Time         // the new node is expected by then
+	fresh    time.Time         // until then seekers are told to look for the last one
 	cool     time.Time         // none is started before
-	why      *capacity.Refusal // of the time until cool; nil: the cooldown
+	why      *capacity.Refusal // reason for the time until cool; nil: the cooldown
 	failures int               // in a row
 }
 
@@ -89,8 +89,8 @@ func (s *Up) Due(now time.Time) bool {
 	return s.phase == startIdle && !now.Before(s.fresh) && !now.Before(s.cool)
 }
 
-// Begin takes the nodes that are in the region before the hook runs, and says
-// why it must not: there are as many as there may be.
+// Begin takes the nodes in the region before the hook runs, and refuses if they
+// are as many as the policy allows.
 func (s *Up) Begin(now time.Time, p policy.Provision, nodes []peer.ID) *capacity.Refusal {
 	p = p.OrDefault()
 	if len(nodes) >= p.MaxNodes {
@@ -105,7 +105,7 @@ func (s *Up) Begin(now time.Time, p policy.Provision, nodes []peer.ID) *capacity
 	return nil
 }
 
-// Ended takes how the hook ended.
+// Ended takes the result of the hook.
 func (s *Up) Ended(now time.Time, p policy.Provision, err error) {
 	p = p.OrDefault()
 	switch {
@@ -119,8 +119,8 @@ func (s *Up) Ended(now time.Time, p policy.Provision, err error) {
 	}
 }
 
-// Seen takes the nodes that are in the region now, and reports whether that
-// settles a start: somebody new is there, or nobody has come in time.
+// Seen takes the nodes that are in the region now, and reports whether the
+// start is settled: a new node is there, or none has come in time.
 func (s *Up) Seen(now time.Time, p policy.Provision, nodes []peer.ID) (settled bool) {
 	if s.phase == startIdle || s.known == nil {
 		return false
@@ -165,16 +165,16 @@ func (s *Up) failed(now time.Time, p policy.Provision, reason, detail string) {
 // Pending reports whether a start is to be settled by [Up.Seen].
 func (s *Up) Pending() bool { return s.phase != startIdle }
 
-// Status is Up for people.
+// Status is the state of Up for people.
 type Status struct {
 	Phase    string    `json:"phase"`              // "idle", "running" or "coming"
 	LastRun  time.Time `json:"last_run,omitzero"`  //
 	Cooldown time.Time `json:"cooldown,omitzero"`  // none is started before
 	Failures int       `json:"failures,omitempty"` // in a row
-	Last     string    `json:"last,omitempty"`     // why the last try failed
+	Last     string    `json:"last,omitempty"`     // why the last attempt failed
 }
 
-// Status tells how far things are.
+// Status returns the current state.
 func (s *Up) Status() Status {
 	st := Status{Phase: [...]string{"idle", "running", "coming"}[s.phase], LastRun: s.begun, Cooldown: s.cool, Failures: s.failures}
 	if s.why != nil {

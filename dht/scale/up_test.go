@@ -116,8 +116,8 @@ func TestBackOffIsBounded(t *testing.T) {
 	}
 }
 
-// Whatever is asked and happens in whatever order, hooks do not overlap, and two
-// of them are a cooldown apart.
+// In any order of requests and events, hooks do not overlap, and two of them
+// are a cooldown apart.
 func TestStartsKeepApart(t *testing.T) {
 	for seed := range uint64(200) {
 		rnd := rand.New(rand.NewPCG(seed, 1))

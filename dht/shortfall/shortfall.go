@@ -14,39 +14,39 @@ import (
 	"weir/dht/place"
 )
 
-// deliversFully is the share of what a peer sends from which on it is taken to
-// have delivered: the rest is what any network loses.
+// deliversFully is the share of a peer's packets from which on it counts as
+// delivering all: any network loses the rest.
 const deliversFully = 0.95
 
-// Config is what a [Judge] works with; all of it is needed.
+// Config is a [Judge]'s view of its node; all of it is needed.
 type Config struct {
 	Beliefs *holder.Beliefs
 	Newest  *place.Memory
-	// Held is p's capacity record that this node holds, if it does.
+	// Held returns p's capacity record, if this node holds it.
 	Held func(now time.Time, p peer.ID) (capacity.Record, bool)
 	// Fetch asks p for its own sealed records, its capacity record first.
 	Fetch func(ctx context.Context, p peer.ID) ([][]byte, error)
-	// Wall is the time by the clock that other nodes compare with theirs.
+	// Wall is the time by the clock to compare with other nodes' times.
 	Wall func(now time.Time) time.Time
-	// Go runs f in a goroutine of the node's, which ends ctx and waits for f when
-	// it is closed.
+	// Go runs f in a goroutine of the node, which ends ctx and waits for f when
+	// it closes.
 	Go  func(f func(ctx context.Context))
 	Log *slog.Logger
 }
 
-// A Judge is safe for concurrent use.
+// A Judge compares deliveries with claims. It is safe for concurrent use.
 type Judge struct{ cfg Config }
 
-// New returns a Judge, which has nothing to tell yet.
+// New returns a Judge without any experience.
 func New(cfg Config) *Judge { return &Judge{cfg} }
 
-// Delivered takes in which share of what p sends over a cascade link has come
-// of late, 0…1. One that falls short is believed less by what it claims at the
-// time, see [holder.Borne], and holders hear of it with every query; one that
-// delivers is no news.
+// Delivered takes in the share of p's packets over a cascade link that has
+// arrived lately, 0…1. A peer that falls short is trusted less, in proportion
+// to its claim at the time, see [holder.Borne], and holders are told with every
+// query; a peer that delivers changes nothing.
 //
 // It does not block. If p's newest record is not at hand, p is asked for it in
-// the background, and nothing comes of it if p does not answer.
+// the background, and the report is dropped if p does not answer.
 func (j *Judge) Delivered(p peer.ID, share float64) {
 	if !(share < deliversFully) {
 		return
@@ -80,7 +80,7 @@ func (j *Judge) fellShort(r *capacity.Record, share float64) {
 	j.cfg.Log.Debug("node fell short", "peer", r.Node, "share", share, "stress", r.Stress(), "borne", borne)
 }
 
-// ask has p say what it claims, and verifies that.
+// ask fetches and verifies p's own record.
 func (j *Judge) ask(ctx context.Context, p peer.ID) (capacity.Record, error) {
 	own, err := j.cfg.Fetch(ctx, p)
 	if err != nil {

@@ -18,8 +18,8 @@ import (
 	"weir/dht/place"
 )
 
-// A node that falls short is believed by what it claims at the time: by the
-// record at hand, or by its own answer, which is verified.
+// A node that falls short is judged by its claim at the time: by the record at
+// hand, or by its own answer, which is verified.
 func TestDelivered(t *testing.T) {
 	key, _, err := crypto.GenerateEd25519Key(rand.Reader)
 	if err != nil {

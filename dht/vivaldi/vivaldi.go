@@ -1,5 +1,5 @@
-// Package vivaldi places this node among the others by round trips, and writes
-// coordinates to the wire and reads them from there. It starts no goroutines.
+// Package vivaldi keeps this node's network coordinate, from which round trips
+// are predicted, and encodes and decodes coordinates. It starts no goroutines.
 package vivaldi
 
 import (
@@ -19,37 +19,37 @@ import (
 // Its times are in seconds. It is safe for concurrent use; [New] makes one.
 type Client struct{ client *coordinate.Client }
 
-// New returns a client at the origin, which trusts its coordinate least.
+// New returns a client at the origin, with the least trust in its coordinate.
 func New() (Client, error) {
 	c, err := coordinate.NewClient(coordinate.DefaultConfig())
 	return Client{c}, err
 }
 
-// Observe takes in a round trip to p, which says it is at that coordinate. A coordinate that
-// is not one, or a time out of bounds, is ignored.
+// Observe takes in a round trip to p, at the coordinate that p reports. An
+// invalid coordinate, or a time out of bounds, is ignored.
 func (c Client) Observe(p peer.ID, at *coordinate.Coordinate, rtt time.Duration) {
 	if at != nil && rtt > 0 {
 		_, _ = c.client.Update(string(p), at, rtt) // an error means just that
 	}
 }
 
-// Forget drops what is kept of p.
+// Forget drops the samples of p.
 func (c Client) Forget(p peer.ID) { c.client.ForgetNode(string(p)) }
 
 // Here is the coordinate of this node.
 func (c Client) Here() *coordinate.Coordinate { return c.client.GetCoordinate() }
 
-// Predict returns the round trip to be expected to a node at that coordinate, 0
-// if unknown.
+// Predict returns the predicted round trip to a node at that coordinate, 0 if
+// unknown.
 func (c Client) Predict(at *coordinate.Coordinate) time.Duration {
 	return holder.PredictRTT(c.Here(), at)
 }
 
-// ToWire is c as it is sent; nil if c is.
+// ToWire encodes c; nil if c is nil.
 func ToWire(c *coordinate.Coordinate) *pb.Coordinate { return signed.CoordinateToWire(c) }
 
-// FromWire returns nil for anything that is not a coordinate like
-// our own.
+// FromWire decodes w, and returns nil unless it is a coordinate compatible with
+// this node's.
 func FromWire(w *pb.Coordinate) *coordinate.Coordinate {
 	if w == nil || len(w.Vec) != capacity.Dimensions {
 		return nil

@@ -11,7 +11,7 @@ import (
 	"weir/capacity/pb"
 )
 
-// Two nodes that measure the same round trip again and again come to predict it.
+// Two nodes that measure the same round trip repeatedly learn to predict it.
 func TestCoordinatesPredictRoundTrips(t *testing.T) {
 	a, errA := New()
 	b, errB := New()
