@@ -21,8 +21,9 @@ import (
 )
 
 const (
-	// Dimensions is that of every coordinate: coordinates of different
-	// dimensions have no distance, and serf panics when asked for it.
+	// Dimensions is the number of dimensions of every coordinate: coordinates
+	// of different dimensions have no distance, and serf panics when asked for
+	// it.
 	Dimensions = 8
 	// MaxCount bounds counts of viewers, children and nodes.
 	MaxCount = 1_000_000
@@ -44,12 +45,12 @@ const (
 	maxUnixMilli = 253_402_300_799_999 // the end of the year 9999
 )
 
-// What is wrong with something signed. Errors of the Open functions wrap
-// exactly one of these.
+// Errors of signed values. Each error of the Open functions wraps exactly one
+// of these.
 var (
 	ErrTooLarge    = errors.New("too large")
 	ErrMalformed   = errors.New("malformed")
-	ErrForged      = errors.New("forged") // bad signature, or signed by someone else than it names
+	ErrForged      = errors.New("forged") // bad signature, or by another signer than it names
 	ErrExpired     = errors.New("expired")
 	ErrFromFuture  = errors.New("from the future")
 	ErrWrongTarget = errors.New("meant for another node")
@@ -181,7 +182,8 @@ func (c *Carriage) check(node peer.ID) error {
 }
 
 // ValidName returns nil if s can name a node: 1 to MaxName of [A-Za-z0-9_.-],
-// so that a name can neither look like a peer ID's end nor steer a terminal.
+// so that a name can neither look like the end of a peer ID nor control a
+// terminal.
 func ValidName(s string) error {
 	if s == "" || len(s) > MaxName {
 		return fmt.Errorf("a node's name of %d bytes, want 1…%d", len(s), MaxName)
@@ -306,12 +308,12 @@ func checkURL(s string) error {
 	return nil
 }
 
-// ErrNowhere means that an address is no machine's in particular, such as
-// 0.0.0.0 or [::]: whoever is told it would reach himself, if anybody.
+// ErrNowhere means that an address belongs to no particular machine, such as
+// 0.0.0.0 or [::]: a peer that dials it reaches itself, if anything.
 var ErrNowhere = errors.New("address of no machine in particular")
 
-// checkHost refuses the unspecified address in each of its spellings, of which
-// some resolvers take 0 and 0x0 too.
+// checkHost refuses every spelling of the unspecified address; some resolvers
+// accept 0 and 0x0 as well.
 func checkHost(host string) error {
 	ip, err := netip.ParseAddr(host)
 	if err == nil && ip.Unmap().IsUnspecified() || err != nil && strings.Trim(host, "0x.") == "" {
@@ -351,7 +353,7 @@ func checkPort(s string) error {
 	return nil
 }
 
-// CheckLabel accepts what can be printed on one line, up to limit bytes.
+// CheckLabel accepts printable text on one line, up to limit bytes.
 func CheckLabel(s string, limit int) error {
 	if len(s) > limit {
 		return fmt.Errorf("%d bytes, at most %d", len(s), limit)

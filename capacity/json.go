@@ -11,7 +11,7 @@ import (
 	"github.com/multiformats/go-multiaddr"
 )
 
-// recordJSON is a Record as the admin API, the CLI and the console show it.
+// recordJSON is a Record in the admin API, the CLI and the console.
 type recordJSON struct {
 	Node       peer.ID         `json:"node,omitempty"`
 	Name       string          `json:"name"`
@@ -41,8 +41,8 @@ type recordJSON struct {
 	Carries    *Carriage       `json:"carries,omitempty"`
 }
 
-// coordinateJSON has the resolution of a sealed coordinate; seconds, but for
-// Error.
+// coordinateJSON has the resolution of a sealed coordinate; in seconds, except
+// for Error.
 type coordinateJSON struct {
 	Vec        []float32 `json:"vec"`
 	Error      float32   `json:"error"`
@@ -50,8 +50,8 @@ type coordinateJSON struct {
 	Height     float32   `json:"height"`
 }
 
-// MarshalJSON adds what follows from the fields, the stress, and writes lists
-// that are empty as [].
+// MarshalJSON adds the stress, which follows from the fields, and writes empty
+// lists as [].
 func (r Record) MarshalJSON() ([]byte, error) {
 	j := recordJSON{
 		Node: r.Node, Name: r.Name, Seq: r.Seq, Issued: r.Issued, TTL: Milliseconds(r.TTL),
@@ -77,8 +77,8 @@ func (r Record) MarshalJSON() ([]byte, error) {
 	return json.Marshal(j)
 }
 
-// UnmarshalJSON reads what MarshalJSON wrote. It takes any values that fit the
-// types: only [signed.OpenRecord] makes sure that a record is valid.
+// UnmarshalJSON decodes the output of MarshalJSON. It accepts any values that
+// fit the types: only [signed.OpenRecord] makes sure that a record is valid.
 func (r *Record) UnmarshalJSON(b []byte) error {
 	var j recordJSON
 	if err := json.Unmarshal(b, &j); err != nil {
@@ -137,7 +137,7 @@ func (c Carriage) MarshalJSON() ([]byte, error) {
 	return json.Marshal(j)
 }
 
-// UnmarshalJSON reads what MarshalJSON wrote.
+// UnmarshalJSON decodes the output of MarshalJSON.
 func (c *Carriage) UnmarshalJSON(b []byte) error {
 	var j carriageJSON
 	if err := json.Unmarshal(b, &j); err != nil {
@@ -158,7 +158,7 @@ func (c *Carriage) UnmarshalJSON(b []byte) error {
 	return nil
 }
 
-// Milliseconds is d in ms as JSON shows it: to the microsecond.
+// Milliseconds is d in ms for JSON, rounded to the microsecond.
 func Milliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
 
 func FromMilliseconds(field string, ms float64) (time.Duration, error) {

@@ -150,7 +150,7 @@ func FuzzRecordJSON(f *testing.F) {
 		}
 		once, err := json.Marshal(r)
 		if err != nil {
-			return // a year that JSON has no time for, a usage whose share is infinite
+			return // a year outside JSON's range, or a usage with an infinite share
 		}
 		var again capacity.Record
 		if err := json.Unmarshal(once, &again); err != nil {
@@ -163,7 +163,7 @@ func FuzzRecordJSON(f *testing.F) {
 	})
 }
 
-// Durations are milliseconds, and what was written is read back.
+// Durations are milliseconds, and decoding reverses encoding.
 func TestProvisionJSON(t *testing.T) {
 	p := policy.Provision{Cooldown: 30 * time.Second, WaitTimeout: 1500 * time.Millisecond, MaxNodes: 4, IdleTimeout: time.Minute, MinNodes: 2}
 	b, err := json.Marshal(p)

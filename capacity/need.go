@@ -11,12 +11,11 @@ import (
 const (
 	// LeaseTime is how long a lease promises room.
 	LeaseTime = 10 * time.Second
-	// TicketTime is the longest a ticket may be good for: its bearer follows
-	// a redirect at once.
+	// TicketTime bounds a ticket's life: its bearer follows a redirect at once.
 	TicketTime = 60 * time.Second
 )
 
-// Purpose is what a resource is needed for.
+// Purpose is the use that a resource is needed for.
 type Purpose uint8
 
 // The purposes of a need.
@@ -26,18 +25,18 @@ const (
 	Cascade                // a cascade pull of one stream by another node
 )
 
-// Need is what a seeker is looking for.
+// Need is a seeker's demand.
 type Need struct {
 	Purpose Purpose `json:"purpose"`
 	Stream  string  `json:"stream"`
-	Uplink  int64   `json:"uplink"`  // bit/s the target will send
-	Packets int64   `json:"packets"` // packets/s the target will forward
-	Region  string  `json:"region"`  // the one preferred; "": any
+	Uplink  int64   `json:"uplink"`  // bit/s that the target will send
+	Packets int64   `json:"packets"` // packets/s that the target will forward
+	Region  string  `json:"region"`  // preferred; "": any
 }
 
 // Request asks a target's ledger for a lease. The pair From, ID makes it
-// idempotent. IDs must be unguessable (128 random bits will do): whoever knows
-// one can show up in its place.
+// idempotent. IDs must be unguessable (128 random bits suffice): a client that
+// knows one can use its lease.
 type Request struct {
 	ID   string // chosen by the seeker: 1 to 64 bytes of printable ASCII
 	From peer.ID
@@ -47,31 +46,32 @@ type Request struct {
 // Lease is a target's promise to admit one session or pull until Expires.
 type Lease struct {
 	ID      string    `json:"id"`               // the Request's
-	Target  peer.ID   `json:"target,omitempty"` // who promises, and signs
-	From    peer.ID   `json:"from,omitempty"`   // to whom
+	Target  peer.ID   `json:"target,omitempty"` // the node that promises, and signs
+	From    peer.ID   `json:"from,omitempty"`   // the node that it is given to
 	Need    Need      `json:"need"`             //
 	Expires time.Time `json:"expires"`          // target's clock
 }
 
-// Ticket is what a redirecting node gives a viewer or publisher to show at the
-// node it is sent to.
+// Ticket is given by a redirecting node to a viewer or publisher, to show at
+// the target.
 type Ticket struct {
 	Lease       string                // the lease's ID
 	Stream      string                //
 	Purpose     Purpose               // View or Publish
-	Target      peer.ID               // whom it is to be shown to
-	From        peer.ID               // who redirected, holds the lease, and signs
-	Source      peer.ID               // whom to pull the stream from; empty for Publish, and where the target is to find it by itself
+	Target      peer.ID               // the node to show it to
+	From        peer.ID               // the node that redirected, holds the lease, and signs
+	Source      peer.ID               // the node to pull the stream from; empty for Publish, and if the target is to find it by itself
 	SourceAddrs []multiaddr.Multiaddr // the source's, without /p2p; at most MaxAddrs
 	Expires     time.Time             // From's clock; at most TicketTime ahead
-	Trace       []byte                // of the request that was redirected; see [weir/capacity/tracing]. Of any length, empty for none: left out if there is no room for it
+	Trace       []byte                // of the redirected request; see [weir/capacity/tracing]. Of any length, empty for none: left out if there is no room for it
 }
 
-// Refusal is why a ledger, or a whole placement, said no. It is an error.
+// Refusal is the reason why a ledger, or a whole placement, refused. It is an
+// error.
 type Refusal struct {
 	Reason     string        // a word: "sessions", "uplink", "draining", …
 	Detail     string        // for people: "4 of 4 sessions in use"
-	RetryAfter time.Duration // 0: do not
+	RetryAfter time.Duration // 0: do not retry
 }
 
 func (r *Refusal) Error() string {
@@ -148,8 +148,8 @@ func checkRequestID(id string) error {
 }
 
 // Check returns nil if every field is within its bounds; else its error wraps
-// [ErrMalformed] and names the field. The target and the time are for the node to
-// check that it is shown to.
+// [ErrMalformed] and names the field. Target and Expires are checked by the
+// node that it is shown to.
 func (t *Ticket) Check() error {
 	if err := checkRequestID(t.Lease); err != nil {
 		return Malformed("lease", "%w", err)

@@ -1,6 +1,6 @@
-// Package capacity is what an SFU says about itself and what is asked of it: the
-// record and its load, needs, leases and tickets, refusals, stress; and the
-// bounds that each must keep.
+// Package capacity defines an SFU's claims about itself and the requests to it:
+// the record and its load, needs, leases and tickets, refusals, stress; and the
+// bounds of each.
 //
 // It is types and checks alone: no I/O, no goroutines, and no clock; time is
 // passed in. The packages below it use them: signed seals and opens, policy
@@ -19,11 +19,11 @@ import (
 const (
 	// DefaultTTL is how long a record stays usable after it was issued.
 	DefaultTTL = 15 * time.Second
-	// MaxTTL bounds what a publisher may ask for.
+	// MaxTTL bounds the TTL that a publisher may choose.
 	MaxTTL = 60 * time.Second
-	// MaxClockSkew is how far a publisher's clock may be off ours: both may be
-	// five minutes wrong, in opposite directions. How old a record is shows by
-	// when it came in; its own clock only bounds replays.
+	// MaxClockSkew is how far a publisher's clock may differ from this node's:
+	// both may be five minutes wrong, in opposite directions. A record's age is
+	// measured from when it came in; its own clock only bounds replays.
 	MaxClockSkew = 11 * time.Minute
 	// MaxAddrs bounds the libp2p addresses in a record.
 	MaxAddrs = 6
@@ -44,7 +44,7 @@ type State uint8
 const (
 	Active   State = iota // takes placements
 	Draining              // takes none, and is emptying itself
-	Full                  // takes none until its stress has fallen
+	Full                  // takes none until its stress has dropped
 )
 
 // Usage is how much of one resource is used, and the limit at which it counts
@@ -54,22 +54,22 @@ type Usage struct {
 	Limit int64 `json:"limit" expr:"limit"`
 }
 
-// Record is what one node claims about itself at one moment, and, in a
-// stream's topic, about one stream that it carries.
+// Record is a node's claims about itself at one moment, and, in a stream's
+// topic, about one stream that it carries.
 //
 // Seq rises with every record a node publishes, and the higher Seq wins. The
-// zero Record is not valid: a node fills in its own just before [Seal], and
-// every other comes from [Open].
+// zero Record is not valid: a node fills in its own just before
+// [signed.SealRecord], and every other comes from [signed.OpenRecord].
 type Record struct {
 	Node   peer.ID
-	Name   string        // as its operator calls it; a claim that several may make; see [ValidName]
+	Name   string        // given by its operator; several nodes may claim one; see [ValidName]
 	Seq    uint64        // strictly increasing per node; starts at Unix ms
 	Issued time.Time     // publisher's clock, ms resolution
 	TTL    time.Duration // at most MaxTTL
 
 	Addrs []multiaddr.Multiaddr // libp2p addresses, at most MaxAddrs, without /p2p
 	URL   string                // public base URL of WHIP and WHEP
-	Media string                // UDP address of media, host:port
+	Media string                // host:port of media, UDP
 
 	State      State
 	Region     string
@@ -99,20 +99,20 @@ type Carriage struct {
 	Stream    string        `json:"stream"`
 	Origin    bool          `json:"origin"`           // the publisher is connected here
 	Depth     int           `json:"depth"`            // cascade links to the origin; 0 there
-	Parent    peer.ID       `json:"parent,omitempty"` // whom it is pulled from; empty at the origin
+	Parent    peer.ID       `json:"parent,omitempty"` // the node it is pulled from; empty at the origin
 	ParentRTT time.Duration `json:"-"`                // as measured on the link
 	Path      []peer.ID     `json:"path"`             // origin first, this node last; at most MaxDepth+1
 	Viewers   int           `json:"viewers"`
 	Children  int           `json:"children"` // cascade pulls served
-	Fanout    int           `json:"fanout"`   // most cascade pulls of this stream; 0: not bounded
+	Fanout    int           `json:"fanout"`   // most cascade pulls of this stream; 0: unlimited
 	Tracks    []string      `json:"tracks"`   // "video/VP8", "audio/opus"
 }
 
-// Expires is when the record runs out, by the publisher's clock.
+// Expires is the record's expiry, by the publisher's clock.
 func (r *Record) Expires() time.Time { return r.Issued.Add(r.TTL) }
 
-// CheckAge returns nil if the record may be used at now, by our clock, and
-// otherwise an error that wraps [ErrExpired] or [ErrFromFuture].
+// CheckAge returns nil if the record may be used at now, by this node's clock,
+// and otherwise an error that wraps [ErrExpired] or [ErrFromFuture].
 func (r *Record) CheckAge(now time.Time) error {
 	if ahead := r.Issued.Sub(now); ahead > MaxClockSkew {
 		return fmt.Errorf("%w: issued %v ahead of our clock", ErrFromFuture, ahead.Round(time.Millisecond))

@@ -11,37 +11,37 @@ var (
 	purposeNames = [...]string{View: "view", Publish: "publish", Cascade: "cascade"}
 )
 
-// StateNames are those of all states, in their order.
+// StateNames are the names of all states, in their order.
 func StateNames() []string { return slices.Clone(stateNames[:]) }
 
-// PurposeNames are those of all purposes, in their order.
+// PurposeNames are the names of all purposes, in their order.
 func PurposeNames() []string { return slices.Clone(purposeNames[:]) }
 
-// String is "active", "draining" or "full"; so it is in JSON.
+// String is "active", "draining" or "full", as in JSON.
 func (s State) String() string { return nameOf(stateNames[:], s) }
 
 // MarshalText fails on a state that has no name.
 func (s State) MarshalText() ([]byte, error) { return marshalName(stateNames[:], s) }
 
-// UnmarshalText reads what MarshalText wrote.
+// UnmarshalText decodes the output of MarshalText.
 func (s *State) UnmarshalText(b []byte) (err error) {
 	*s, err = parseName[State]("state", stateNames[:], string(b))
 	return err
 }
 
-// String is "view", "publish" or "cascade"; so it is in JSON.
+// String is "view", "publish" or "cascade", as in JSON.
 func (p Purpose) String() string { return nameOf(purposeNames[:], p) }
 
 // MarshalText fails on a purpose that has no name.
 func (p Purpose) MarshalText() ([]byte, error) { return marshalName(purposeNames[:], p) }
 
-// UnmarshalText reads what MarshalText wrote.
+// UnmarshalText decodes the output of MarshalText.
 func (p *Purpose) UnmarshalText(b []byte) (err error) {
 	*p, err = ParsePurpose(string(b))
 	return err
 }
 
-// ParsePurpose reads what [Purpose.String] wrote.
+// ParsePurpose decodes the output of [Purpose.String].
 func ParsePurpose(s string) (Purpose, error) {
 	return parseName[Purpose]("purpose", purposeNames[:], s)
 }

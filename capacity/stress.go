@@ -6,10 +6,10 @@ const (
 	FreeAt = 0.72
 )
 
-// Stress is how near the node is to its nearest limit: the largest of
-// used/limit over CPU, uplink (with what is reserved), packets and sessions.
-// It is 0 for an idle node, 1 at a limit, and can exceed 1. Resources without
-// a limit do not count.
+// Stress is how close the node is to its nearest limit: the largest of
+// used/limit over CPU, uplink (including reserved uplink), packets and
+// sessions. It is 0 for an idle node, 1 at a limit, and can exceed 1. Resources
+// without a limit do not count.
 func (r *Record) Stress() float64 {
 	s := max(
 		Usage{r.Uplink.Used + r.Reserved, r.Uplink.Limit}.share(),

@@ -6,10 +6,10 @@ import (
 	"unicode/utf8"
 )
 
-// Printable is s as it may be shown, logged and kept, for text that another
-// node or a client chose: at most so many bytes of UTF-8, in which a question
-// mark stands for whatever cannot be printed, such as the escape sequences of
-// terminals or line breaks.
+// Printable makes text chosen by another node or a client safe to show, log and
+// store: it returns at most most bytes of UTF-8, with a question mark for every
+// character that is not printable, such as terminal escape sequences and line
+// breaks.
 func Printable(s string, most int) string {
 	if len(s) > most {
 		for most > 0 && !utf8.RuneStart(s[most]) {

@@ -1,5 +1,5 @@
-// Package capacitytest has records, leases and tickets as they would be in
-// production, and keys to sign them with, for tests.
+// Package capacitytest provides realistic records, leases and tickets, and keys
+// to sign them, for tests.
 package capacitytest
 
 import (
@@ -16,7 +16,7 @@ import (
 	"weir/capacity"
 )
 
-// Epoch is the tests' now.
+// Epoch is the tests' current time.
 var Epoch = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 
 // Key returns the same Ed25519 key for the same name every time.
@@ -40,7 +40,7 @@ func ID(tb testing.TB, name string) peer.ID {
 	return id
 }
 
-// Record is that of a node called name, as it would be in production.
+// Record returns a realistic record of a node called name.
 func Record(tb testing.TB, name string) capacity.Record {
 	tb.Helper()
 	return capacity.Record{
@@ -76,7 +76,7 @@ func Record(tb testing.TB, name string) capacity.Record {
 	}
 }
 
-// Carriage is that of a relay of a relay.
+// Carriage returns that of a relay two cascade links from the origin, at node.
 func Carriage(tb testing.TB, node peer.ID) *capacity.Carriage {
 	tb.Helper()
 	return &capacity.Carriage{
@@ -92,10 +92,10 @@ func Carriage(tb testing.TB, node peer.ID) *capacity.Carriage {
 	}
 }
 
-// RequestID is as unguessable as one should be.
+// RequestID is an ID of 128 random bits.
 const RequestID = "5f9c4ab08cac7457e9111a30e4664920"
 
-// Lease is one that "target" gave to "from" for a cascade.
+// Lease returns a lease of "target" to "from" for a cascade.
 func Lease(tb testing.TB) capacity.Lease {
 	tb.Helper()
 	return capacity.Lease{
@@ -107,7 +107,7 @@ func Lease(tb testing.TB) capacity.Lease {
 	}
 }
 
-// Ticket is one with which "from" sends a viewer to "target".
+// Ticket returns a ticket with which "from" redirects a viewer to "target".
 func Ticket(tb testing.TB) capacity.Ticket {
 	tb.Helper()
 	return capacity.Ticket{

@@ -1,5 +1,5 @@
-// Package durable writes files whole or not at all, also if the machine loses
-// power: what a reader finds is the old content or the new one.
+// Package durable writes files atomically, even if the machine loses power: a
+// reader finds the old content or the new one.
 package durable
 
 import (
@@ -9,7 +9,7 @@ import (
 	"syscall"
 )
 
-// Create makes the file at path, with all of b or not at all, readable by its
+// Create makes the file at path atomically with content b, readable by its
 // owner only. The error wraps fs.ErrExist if there is such a file already.
 func Create(path string, b []byte) error {
 	temp, err := writeTemp(path, b)
@@ -23,8 +23,8 @@ func Create(path string, b []byte) error {
 	return syncDir(filepath.Dir(path))
 }
 
-// Replace puts b in the place of path's content, whole or not at all, also
-// if the machine loses power: file and directory are synced.
+// Replace replaces path's content by b atomically, even if the machine loses
+// power: file and directory are synced.
 func Replace(path string, b []byte, mode os.FileMode) error {
 	temp, err := writeTemp(path, b)
 	if err != nil {
@@ -48,7 +48,7 @@ func syncDir(dir string) error {
 	}
 	err = d.Sync()
 	if errors.Is(err, errors.ErrUnsupported) || errors.Is(err, syscall.EINVAL) {
-		err = nil // a file system without it
+		err = nil // the file system does not support it
 	}
 	return errors.Join(err, d.Close())
 }

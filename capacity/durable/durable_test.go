@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// A file is replaced whole, with the mode that was asked for, and leaves
-// nothing beside it.
+// A file is replaced atomically, with the requested mode, and nothing else is
+// left behind.
 func TestReplace(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "f")
@@ -31,7 +31,7 @@ func TestReplace(t *testing.T) {
 	}
 }
 
-// A file that is there already stays as it is.
+// An existing file stays as it is.
 func TestCreate(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "f")
 	if err := Create(path, []byte("first")); err != nil {

@@ -1,9 +1,9 @@
-// Package event is what a node tells of what happened: to sessions, streams
-// and links, to placements, to the node itself and to its peers. The console,
-// weir events, the log and some metrics are made of it.
+// Package event defines the events of a node: of sessions, streams and links,
+// of placements, of the node itself and of its peers. The console, weir events,
+// the log and some metrics are made from them.
 //
-// It is data only. Who makes events is sfu, dht and cmd; cmd keeps the last
-// ones and passes them on.
+// It is data only. sfu, dht and cmd make events; cmd keeps the last ones and
+// passes them on.
 package event
 
 import (
@@ -12,35 +12,35 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 )
 
-// Kind is what an event is about, as noun.verb.
+// Kind is the type of an event, as noun.verb.
 type Kind string
 
-// All kinds there are, with what their fields mean besides Time, Stream, Peer
-// and Session. List has a line on each for people.
+// All kinds, with the meaning of their fields besides Time, Stream, Peer and
+// Session. List has a line on each for people.
 const (
-	SessionOpened Kind = "session.opened" // Role, Client, Detail: what of its offer is not taken
+	SessionOpened Kind = "session.opened" // Role, Client, Detail: parts of its offer that are not accepted
 	SessionClosed Kind = "session.closed" // Role, Client, Reason and Detail: why, Elapsed, Packets, Bytes, Lost
 
 	StreamStarted Kind = "stream.started" // where it is published; Detail: its codecs, Elapsed: since its publisher came
-	StreamEnded   Kind = "stream.ended"   // where it was published; Elapsed: since it started
+	StreamEnded   Kind = "stream.ended"   // where it was published; Elapsed: since its start
 
 	MediaStalled      Kind = "media.stalled"      // of an accepted section; Reason: never-sent or silent, Detail, Elapsed: how long
 	MediaResumed      Kind = "media.resumed"      // Detail, Elapsed: how long nothing came, if something came before
-	MediaChanged      Kind = "media.changed"      // Detail: from which SSRC to which
+	MediaChanged      Kind = "media.changed"      // Detail: the old and the new SSRC
 	MediaDropped      Kind = "media.dropped"      // once a session for each Reason, Detail
 	PublisherReplaced Kind = "publisher.replaced" // Session: the new one, Detail, Elapsed: how long the old one had been silent
 
-	Redirected Kind = "redirect" // Peer: where to, Role, Client, Reason and Detail: why
+	Redirected Kind = "redirect" // Peer: the target, Role, Client, Reason and Detail: why
 	Refused    Kind = "refused"  // Role, Client, Reason: a word, Detail
 
-	LinkOpened Kind = "link.opened" // Elapsed: what it took
+	LinkOpened Kind = "link.opened" // Elapsed: time to open it
 	LinkClosed Kind = "link.closed" // Reason: lost, if not in good order; Detail: why, Elapsed: since it was opened
 
 	PullStarted Kind = "pull.started"
-	PullWaiting Kind = "pull.waiting" // Detail: what there is no room for
-	PullReady   Kind = "pull.ready"   // Elapsed: what it took
+	PullWaiting Kind = "pull.waiting" // Detail: the resource without room
+	PullReady   Kind = "pull.ready"   // Elapsed: time until it was ready
 	PullFailed  Kind = "pull.failed"  // Reason: NotLive or nothing, Detail: why
-	PullLost    Kind = "pull.lost"    // Peer: the carrier that has gone, Detail: why
+	PullLost    Kind = "pull.lost"    // Peer: the carrier that was lost, Detail: why
 	PullResumed Kind = "pull.resumed" // Peer: the new carrier, Elapsed: the gap
 	PullEnded   Kind = "pull.ended"   // Detail: why
 
@@ -48,9 +48,9 @@ const (
 
 	NodeReady    Kind = "node.ready"    // Reason: "alone", if no bootstrap peer of its network was reached
 	NodeCopied   Kind = "node.copied"   // Detail: where the other process is
-	NodeFull     Kind = "node.full"     // Reason: of what, Detail
+	NodeFull     Kind = "node.full"     // Reason: the resource, Detail
 	NodeFree     Kind = "node.free"     // Elapsed: how long it was full
-	NodeEnding   Kind = "node.ending"   // Detail: what it still has
+	NodeEnding   Kind = "node.ending"   // Detail: sessions and pulls that are left
 	DrainStarted Kind = "drain.started" // Detail: why
 	DrainEnded   Kind = "drain.ended"
 	Released     Kind = "released"
@@ -58,16 +58,16 @@ const (
 	PeerLost Kind = "peer.lost" // Detail: how it was noticed
 	PeerBack Kind = "peer.back" // Elapsed: how long it was lost
 
-	PolicyApplied Kind = "policy.applied" // Detail: which, and which one before
+	PolicyApplied Kind = "policy.applied" // Detail: the new version, and the one before
 	PolicyRefused Kind = "policy.refused" // Detail: why
 
-	CertificateApplied  Kind = "certificate.applied"  // Detail: of whom, until when, by whom
-	CertificateFailed   Kind = "certificate.failed"   // Reason: a word, Detail: why, and which one stays
+	CertificateApplied  Kind = "certificate.applied"  // Detail: its names, expiry and issuer
+	CertificateFailed   Kind = "certificate.failed"   // Reason: a word, Detail: why, and the certificate kept
 	CertificateExpiring Kind = "certificate.expiring" // Reason: expired, once it has; Detail: as of the first
-	KeysApplied         Kind = "keys.applied"         // Detail: where from, and how many
-	KeysRefused         Kind = "keys.refused"         // Detail: where from, and why
-	ConfigReloaded      Kind = "config.reloaded"      // Detail: what changed, and what needs a restart
-	ConfigRefused       Kind = "config.refused"       // Reason: refused (nothing is applied) or failed (but for the files of a part), Detail: why
+	KeysApplied         Kind = "keys.applied"         // Detail: their source and number
+	KeysRefused         Kind = "keys.refused"         // Detail: their source, and why
+	ConfigReloaded      Kind = "config.reloaded"      // Detail: changed settings, and settings that need a restart
+	ConfigRefused       Kind = "config.refused"       // Reason: refused (nothing is applied) or failed (all but the files of a part are applied), Detail: why
 
 	ProvisionStarted  Kind = "provision.started"  // a server, by this node's hook; Detail, Elapsed
 	ProvisionFailed   Kind = "provision.failed"   // Detail: why
@@ -79,13 +79,13 @@ const (
 	ProvisionRefused  Kind = "provision.refused"  // Detail, Elapsed
 )
 
-// NotLive is the reason of a failed pull that somebody asked for a stream that
-// nobody publishes, as players do that wait for one.
+// NotLive is the reason of a failed pull for a stream that no node publishes,
+// as requested by players that wait for one.
 const NotLive = "not-live"
 
-// Event is something that happened. What a kind does not need is empty.
+// Event is one event. Fields that a kind does not use are empty.
 type Event struct {
-	Seq     uint64    `json:"seq"` // of this node's events, from 1; 0 until the node has taken it in
+	Seq     uint64    `json:"seq"` // number among this node's events, from 1; 0 until the node has recorded it
 	Time    time.Time `json:"time"`
 	Kind    Kind      `json:"kind"`
 	Stream  string    `json:"stream,omitempty"`
@@ -93,9 +93,9 @@ type Event struct {
 	Name    string    `json:"peer_name,omitempty"` // of Peer: its own claim
 	Session string    `json:"session,omitempty"`
 	Role    string    `json:"role,omitempty"`     // of a session: "publisher" or "viewer"
-	Client  string    `json:"client,omitempty"`   // its address, as seen from here
-	Trace   string    `json:"trace_id,omitempty"` // of the request that it belongs to
-	Reason  string    `json:"reason,omitempty"`   // a word: of a refusal, which may be another node's, or of why a session is over
+	Client  string    `json:"client,omitempty"`   // its address, as seen from this node
+	Trace   string    `json:"trace_id,omitempty"` // of its request
+	Reason  string    `json:"reason,omitempty"`   // a word: of a refusal, possibly another node's, or why a session ended
 	Detail  string    `json:"detail,omitempty"`   // for people
 	Elapsed float64   `json:"elapsed_ms,omitempty"`
 	Packets int64     `json:"packets,omitempty"`
@@ -109,7 +109,7 @@ type Described struct {
 	Doc  string
 }
 
-// List is every kind there is.
+// List is every kind.
 func List() []Described {
 	return []Described{
 		{SessionOpened, "a client's offer was accepted"},

@@ -9,8 +9,8 @@ import (
 	"testing"
 )
 
-// Whatever a node tells of must stand in the list, which the log, weir events
-// and the console are made from.
+// Every kind that a node reports must be in the list, from which the log, weir
+// events and the console are made.
 func TestEveryKindIsListed(t *testing.T) {
 	listed := map[Kind]bool{}
 	for _, d := range List() {

@@ -1,9 +1,9 @@
 // Package frame puts protobuf messages on a byte stream, one after the other:
 // each behind its length as an unsigned varint. Both the requests between nodes
-// and the signalling of a cascade link come that way.
+// and the signalling of a cascade link use it.
 //
-// In comes a reader that a peer writes to, or a message; out goes the message,
-// or a write. The package keeps no state and starts no goroutines.
+// The input is a reader that a peer writes to, or a message; the output is the
+// message, or a write. The package keeps no state and starts no goroutines.
 package frame
 
 import (
@@ -20,10 +20,10 @@ import (
 	"weir/capacity"
 )
 
-// ErrTooLarge means that a peer announced a frame beyond what is accepted.
+// ErrTooLarge means that a peer announced a frame beyond the limit.
 var ErrTooLarge = errors.New("frame too large")
 
-// step is how much memory is taken at a time, in bytes.
+// step is how much memory is allocated at a time, in bytes.
 const step = 4 << 10
 
 // Append appends m to b behind its length as an unsigned varint.
@@ -32,10 +32,10 @@ func Append(b []byte, m proto.Message) ([]byte, error) {
 	return proto.MarshalOptions{}.MarshalAppend(b, m)
 }
 
-// Size is how many bytes m takes as a frame.
+// Size is the size of m as a frame, in bytes.
 func Size(m proto.Message) int { return protowire.SizeBytes(proto.Size(m)) }
 
-// Write writes m in one Write and returns how many bytes that took.
+// Write writes m in one Write and returns the number of bytes written.
 func Write(w io.Writer, m proto.Message) (int, error) {
 	b, err := Append(nil, m)
 	if err != nil {
@@ -45,15 +45,16 @@ func Write(w io.Writer, m proto.Message) (int, error) {
 }
 
 // Read reads one frame of at most limit bytes into m, as it was sent. Memory
-// grows with what has arrived, not with what was announced. Read returns the
-// bytes read, the length included, and io.EOF only if there was no frame at
-// all; the error wraps [ErrTooLarge] if more than limit bytes were announced.
+// grows with the bytes received, not with the length announced. Read returns
+// the bytes read, including the length, and io.EOF only if there was no frame
+// at all; the error wraps [ErrTooLarge] if more than limit bytes were
+// announced.
 func Read(r *bufio.Reader, limit int, m proto.Message) (int, error) {
 	return read(r, limit, m, proto.Unmarshal)
 }
 
-// ReadPrintable is [Read], with every string in m made printable: reasons and
-// errors of peers are shown to people.
+// ReadPrintable is [Read], but replaces unprintable characters in every string
+// of m: peers' reasons and errors are shown to people.
 func ReadPrintable(r *bufio.Reader, limit int, m proto.Message) (int, error) {
 	return read(r, limit, m, DecodePrintable)
 }
@@ -84,8 +85,8 @@ func read(r *bufio.Reader, limit int, m proto.Message, decode func([]byte, proto
 	return protowire.SizeBytes(len(b)), nil
 }
 
-// DecodePrintable decodes b, which came from a peer without its length, and
-// makes every string in m printable.
+// DecodePrintable decodes b, a peer's message without its length, and replaces
+// unprintable characters in every string of m.
 func DecodePrintable(b []byte, m proto.Message) error {
 	if err := proto.Unmarshal(b, m); err != nil {
 		return err
@@ -94,7 +95,8 @@ func DecodePrintable(b []byte, m proto.Message) error {
 	return nil
 }
 
-// clean makes every string in m printable. No message has maps.
+// clean replaces unprintable characters in every string of m. No message has
+// maps.
 func clean(m protoreflect.Message) {
 	printable := func(v protoreflect.Value) protoreflect.Value {
 		return protoreflect.ValueOfString(capacity.Printable(v.String(), len(v.String())))

@@ -56,8 +56,8 @@ func TestFrames(t *testing.T) {
 	}
 }
 
-// A message longer than one step of memory comes whole, and the next one after
-// it.
+// A message longer than one step of memory is read whole, and the next one
+// after it.
 func TestFramesFollowEachOther(t *testing.T) {
 	long := &file{Name: proto.String(strings.Repeat("x", 3*step+1))}
 	var buf bytes.Buffer
@@ -75,7 +75,7 @@ func TestFramesFollowEachOther(t *testing.T) {
 	}
 }
 
-// Memory grows with what has arrived, not with what was announced.
+// Memory grows with the bytes received, not with the length announced.
 func TestAnnouncementsCostNothing(t *testing.T) {
 	head := binary.AppendUvarint(nil, limit)
 	var m file
@@ -96,8 +96,9 @@ func TestAnnouncementsCostNothing(t *testing.T) {
 	}
 }
 
-// Words of a peer are printable once they are here, wherever in a message they
-// stand; what has line breaks by right, as SDP has, is read as it was sent.
+// Strings from a peer are printable after ReadPrintable, at any depth of a
+// message; text with legitimate line breaks, such as SDP, is read as it was
+// sent.
 func TestWordsArePrintable(t *testing.T) {
 	const bad, good = "\x1b[2Jwords\n", "?[2Jwords?"
 	m := func(word string) *file {

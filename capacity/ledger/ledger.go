@@ -16,66 +16,66 @@ import (
 )
 
 const (
-	// SettleTime is how long what an active entry promised is still counted
-	// beside what is measured: the meter needs that long to see it.
+	// SettleTime is how long an active entry's promise is counted beside the
+	// measured load: the meter needs that long to include it.
 	SettleTime = 3 * time.Second
 
 	maxLeases     = 4096 // in total; one costs about 300 bytes
-	maxLeasesFrom = 256  // to one node: 25 redirects per second
+	maxLeasesFrom = 256  // per node: 25 redirects per second
 
-	// cascadePart is the part of uplink and packets, one in so many, that
-	// only cascades may fill: it is how a full node still hands its streams
-	// on.
+	// cascadePart is the part of uplink and packets, one in so many, that only
+	// cascades may fill, so that a full node can still relay its streams.
 	cascadePart = 10
 
 	retryAfter = 5 * time.Second
 )
 
-// roomAt is FreeAt for what a ledger counts: it does not flap, as the CPU does,
-// and admits no more than there is room for anyway. With FreeAt, of 1,000 nodes
-// loaded to 85 % of what viewers may fill those that had once been full stayed
-// away for minutes, which filled the others: 3 % of all viewers found no place.
+// roomAt replaces FreeAt for resources that a ledger counts: they do not flap,
+// as the CPU does, and the ledger admits no more than there is room for anyway.
+// With FreeAt, in a test with 1,000 nodes loaded to 85 % of the viewers' part,
+// nodes that had once been full stayed closed for minutes, which filled the
+// others: 3 % of all viewers found no place.
 const roomAt = 0.88
 
 // ErrNoLease is returned by [Ledger.Claim].
 var ErrNoLease = errors.New("no such lease: unknown, expired or claimed already")
 
-// Limits are what a node may be filled to; 0 means not bounded.
+// Limits are the bounds of a node's load; 0 means unlimited.
 type Limits struct {
 	Sessions int   // WHIP and WHEP sessions
 	Uplink   int64 // bit/s
 	Packets  int64 // packets/s, forwarded
 	Streams  int
-	Share    Share // of all that for one node's leases
+	Share    Share // of all that, for one node's leases
 }
 
-// Share bounds what one node may hold of another by leases that are not claimed
-// yet, and so what one message may ask for: promises cost who asks nothing. Own
-// leases of the ledger's node are not bounded by it.
+// Share bounds the unclaimed leases of one node, and so the demand of one
+// message: a promise costs the requesting node nothing. Own leases of the
+// ledger's node are not bounded by it.
 type Share struct {
-	Part int // one part in so many of each limit, though one session and stream at least; 0: not bounded
+	Part int // one part in so many of each limit, but at least one session and stream; 0: unlimited
 
-	Uplink, Packets int64 // as much in any case, where a part of the limit is less
+	Uplink, Packets int64 // allowed in any case, if a part of the limit is less
 }
 
-// DefaultShare is a tenth, or one stream in 1080p60 where a tenth is less.
+// DefaultShare is a tenth, or one stream in 1080p60 if a tenth is less.
 func DefaultShare() Share { return Share{Part: 10, Uplink: 8_000_000, Packets: 1_000} }
 
-// Load is what the meter measured.
+// Load is the meter's measurement.
 type Load struct {
 	Uplink   int64   // bit/s
 	Packets  int64   // packets/s
 	CPU      float64 // share of the cores in use
-	CPULimit float64 // the share that counts as exhausted; 0: CPU is not counted
+	CPULimit float64 // the share that counts as exhausted; 0: not counted
 }
 
-// A Ledger decides what one node admits, by what it has promised and what is
-// measured. What it decides is the truth; records are hints at it.
+// A Ledger decides what one node admits, by its promises and the measured load.
+// Its decisions are authoritative; records are hints.
 //
-// Promises are leases, which end by themselves after LeaseTime, and active
-// entries, which last until [Ledger.End]. A Ledger is safe for concurrent use,
-// does no I/O and has no clock: time is passed in. Times older than one seen
-// before count as that one.
+// Promises are leases, which expire after LeaseTime, and active entries, which
+// last until [Ledger.End]. A Ledger is safe for concurrent use, does no I/O and
+// has no clock: time is passed in. Times older than one seen before count as
+// that one.
 type Ledger struct {
 	self peer.ID
 
@@ -127,7 +127,7 @@ func (s *sheaf) add(need capacity.Need, n int) {
 	count(s.streams, need.Stream, n)
 }
 
-// New returns a ledger of the node self with nothing promised.
+// New returns a ledger of the node self, without promises.
 func New(self peer.ID, limits Limits) *Ledger {
 	return &Ledger{
 		self:    self,
@@ -141,16 +141,15 @@ func New(self peer.ID, limits Limits) *Ledger {
 	}
 }
 
-// SetLimits has the ledger decide by other limits from now on. What it has
-// promised stays: where that is more than a new limit, nothing is added until
-// enough has ended.
+// SetLimits replaces the limits from now on. Existing promises stay: if they
+// exceed a new limit, nothing is added until enough have ended.
 func (l *Ledger) SetLimits(limits Limits) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.limits = limits
 }
 
-// Observe takes what was measured at now.
+// Observe takes the load measured at now.
 func (l *Ledger) Observe(now time.Time, load Load) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -163,20 +162,21 @@ func (l *Ledger) Observe(now time.Time, load Load) {
 	}
 }
 
-// SetDraining says whether all but cascades are refused.
+// SetDraining sets whether everything but cascades is refused.
 func (l *Ledger) SetDraining(draining bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.draining = draining
 }
 
-// Reserve promises room for what is requested until LeaseTime from now. A
+// Reserve promises room for the requested need until LeaseTime from now. A
 // request that was granted already, and is neither expired nor claimed, gets
 // the same lease again.
 //
-// The error is a [*Refusal] whose reason is "draining", "sessions", "uplink",
-// "packets", "cpu" or "streams", after what there is no room for; "share" if the
-// node would hold more than its share; "leases" if too many are held; "claimed" if the lease was used up; or "malformed".
+// The error is a [*capacity.Refusal]. Its reason is "draining", or the
+// exhausted resource: "sessions", "uplink", "packets", "cpu" or "streams";
+// "share" if the node would hold more than its share; "leases" if too many are
+// held; "claimed" if the lease was used up; or "malformed".
 func (l *Ledger) Reserve(now time.Time, req capacity.Request) (capacity.Lease, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -224,8 +224,8 @@ func (l *Ledger) Reserve(now time.Time, req capacity.Request) (capacity.Lease, e
 	return e.lease, nil
 }
 
-// Claim turns the lease that from holds under id into an active entry of that
-// id. The error is [ErrNoLease].
+// Claim turns the lease of from with ID id into an active entry of that ID. The
+// error is [ErrNoLease].
 func (l *Ledger) Claim(now time.Time, from peer.ID, id string) (capacity.Lease, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -239,9 +239,9 @@ func (l *Ledger) Claim(now time.Time, from peer.ID, id string) (capacity.Lease, 
 	return e.lease, nil
 }
 
-// Admit makes an active entry for someone who came without a lease, if there is
-// room. The error is a [*Refusal] as from [Ledger.Reserve]. To admit an id that
-// is active already changes nothing.
+// Admit makes an active entry for a client without a lease, if there is room.
+// The error is a [*capacity.Refusal] as from [Ledger.Reserve]. Admitting an
+// active ID again changes nothing.
 func (l *Ledger) Admit(now time.Time, id string, need capacity.Need) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -260,7 +260,7 @@ func (l *Ledger) Admit(now time.Time, id string, need capacity.Need) error {
 	return nil
 }
 
-// End frees what the active entry id holds. An unknown id is ignored.
+// End frees the room of the active entry id. An unknown id is ignored.
 func (l *Ledger) End(id string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -277,8 +277,7 @@ func (l *Ledger) End(id string) {
 	}
 }
 
-// Release gives a lease back. One that is unknown, expired or claimed is
-// ignored.
+// Release gives a lease back. An unknown, expired or claimed one is ignored.
 func (l *Ledger) Release(from peer.ID, id string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -287,15 +286,15 @@ func (l *Ledger) Release(from peer.ID, id string) {
 	}
 }
 
-// Decided counts what a ledger has decided since it was made. A request that
-// comes again, and gets what it has already, counts once.
+// Decided counts a ledger's decisions since it was made. A repeated request
+// that gets the same lease counts once.
 type Decided struct {
 	Leases  uint64            // granted
 	Entries uint64            // admitted without a lease
 	Refused map[string]uint64 // by reason, one of LedgerReasons
 }
 
-// Reasons are those that a ledger's refusals have.
+// Reasons are the possible reasons of a ledger's refusals.
 func Reasons() []string {
 	return []string{"draining", "sessions", "uplink", "packets", "cpu", "streams", "share", "leases", "claimed", "malformed"}
 }
@@ -343,8 +342,8 @@ func (l *Ledger) refuse(need capacity.Need) *capacity.Refusal {
 	return nil
 }
 
-// beyondShare returns why a node that holds so much may not have what it
-// requests as well, or nil. Called with mu held.
+// beyondShare returns why a node with those leases may not have the requested
+// one as well, or nil. Called with mu held.
 func (l *Ledger) beyondShare(held *sheaf, req capacity.Request) *capacity.Refusal {
 	share := l.limits.Share
 	if share.Part == 0 || req.From == l.self {
@@ -397,18 +396,18 @@ func (l Load) cpu() float64 {
 
 // The methods below are called with mu held.
 
-// sessions counts the active and the leased ones.
+// sessions counts active and leased sessions.
 func (l *Ledger) sessions() int { return l.count[capacity.View] + l.count[capacity.Publish] + l.leased }
 
-// idle reports whether nothing is here and nothing promised.
+// idle reports whether there are neither active entries nor leases.
 func (l *Ledger) idle() bool { return len(l.active)+len(l.leases) == 0 }
 
-// busy reports whether the CPU is full. That of an idle node is not: nothing
-// that it could end would free it, and a node that refuses its first client for
-// what else the machine does would never have one.
+// busy reports whether the CPU is full. An idle node's does not count: it could
+// end nothing to free it, and a node that refuses its first client because of
+// the machine's other load would never have one.
 func (l *Ledger) busy() bool { return l.cpuFull && !l.idle() }
 
-// advance takes the time, and ends what has run out.
+// advance takes the time, and ends expired leases.
 func (l *Ledger) advance(now time.Time) {
 	if now.After(l.now) {
 		l.now = now
@@ -431,7 +430,7 @@ func (l *Ledger) advance(now time.Time) {
 	}
 }
 
-// drop takes a lease out.
+// drop removes a lease.
 func (l *Ledger) drop(e *entry) {
 	from := e.lease.From
 	delete(l.leases, leaseKey{from, e.lease.ID})
@@ -462,13 +461,13 @@ func (l *Ledger) promise(need capacity.Need, n int) { l.promised.add(need, n) }
 
 func (l *Ledger) enter(stream string, n int) { count(l.streams, stream, n) }
 
-// add counts need n times more.
+// add counts need n more times.
 func (l *Load) add(need capacity.Need, n int) {
 	l.Uplink += int64(n) * need.Uplink
 	l.Packets += int64(n) * need.Packets
 }
 
-// count counts stream n times more, if there is one.
+// count counts stream n more times, if there is one.
 func count(streams map[string]int, stream string, n int) {
 	if stream == "" {
 		return

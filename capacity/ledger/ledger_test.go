@@ -18,10 +18,10 @@ import (
 	"weir/capacity/signed"
 )
 
-// maxNeed is the most that one need may be of, in bit/s and packets/s.
+// maxNeed is the largest valid need, in bit/s and packets/s.
 const maxNeed = 1 << 40
 
-// reason returns that of a refusal, or "" for nil.
+// reason returns a refusal's reason, or "" for nil.
 func reason(tb testing.TB, err error) string {
 	tb.Helper()
 	if err == nil {
@@ -95,7 +95,7 @@ func TestLedgerAdmits(t *testing.T) {
 		{"a stream that cannot be", limits, nil, capacity.Need{Stream: ".."}, "malformed"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			// Both ways in are held to the same.
+			// Both ways of admission have the same limits.
 			for _, way := range []func(*Ledger) error{
 				func(l *Ledger) error { return l.Admit(capacitytest.Epoch, "asked", tt.need) },
 				func(l *Ledger) error {
@@ -115,7 +115,7 @@ func TestLedgerAdmits(t *testing.T) {
 	}
 }
 
-// observe is what a ledger measures while one client is here.
+// observe passes the measured loads to a ledger with one client.
 func observe(loads ...Load) func(*Ledger) {
 	return func(l *Ledger) {
 		l.Admit(capacitytest.Epoch, "here", capacity.Need{})
@@ -154,7 +154,7 @@ func TestLeases(t *testing.T) {
 	end := want.Expires
 	for _, tt := range []struct {
 		name string
-		run  func(t *testing.T, l *Ledger) // the lease has been given, of one session
+		run  func(t *testing.T, l *Ledger) // a lease of one session has been given
 		held int                           // sessions then
 	}{
 		{"a lease counts as a session", func(t *testing.T, l *Ledger) {}, 1},
@@ -281,7 +281,7 @@ func TestLeases(t *testing.T) {
 	}
 }
 
-// Requests that no one could have meant are refused before they are kept.
+// Malformed requests are refused before they are stored.
 func TestReserveRefusesBadRequests(t *testing.T) {
 	l := New(capacitytest.ID(t, "self"), Limits{})
 	from := capacitytest.ID(t, "from")
@@ -307,7 +307,8 @@ func TestReserveRefusesBadRequests(t *testing.T) {
 	}
 }
 
-// One node cannot take all leases, nor can all nodes take memory without end.
+// One node cannot take all leases, and all nodes together cannot use unbounded
+// memory.
 func TestLeasesAreBounded(t *testing.T) {
 	l := New(capacitytest.ID(t, "self"), Limits{})
 	ask := func(from peer.ID, i int) string {
@@ -439,7 +440,7 @@ func TestTotalsAlwaysFitARecord(t *testing.T) {
 	}
 }
 
-// Of many who claim one lease at the same time, one gets it.
+// Of many concurrent claims of one lease, one succeeds.
 func TestALeaseIsClaimedOnce(t *testing.T) {
 	l := New(capacitytest.ID(t, "self"), Limits{})
 	from := capacitytest.ID(t, "from")
@@ -479,7 +480,7 @@ func BenchmarkLedger(b *testing.B) {
 	}
 }
 
-// A ledger counts what it has decided, a repeated request once.
+// A ledger counts its decisions, a repeated request once.
 func TestLedgerCounts(t *testing.T) {
 	l := New(capacitytest.ID(t, "self"), Limits{Sessions: 2})
 	from := capacitytest.ID(t, "from")
@@ -518,8 +519,8 @@ func TestLedgerCounts(t *testing.T) {
 	}
 }
 
-// One message filled an idle node, and one peer's messages did: for as long as
-// leases live, everyone else was refused. Now a peer gets its share.
+// One message, or one peer's messages, once filled an idle node: as long as the
+// leases lived, every other request was refused. Now a peer gets its share.
 func TestLeasesOfOnePeerHoldItsShare(t *testing.T) {
 	limits := Limits{Sessions: 500, Uplink: 1_000_000_000, Packets: 100_000, Streams: 200}
 	view := capacity.Need{Stream: "live", Uplink: 2_500_000, Packets: 300}
@@ -545,7 +546,7 @@ func TestLeasesOfOnePeerHoldItsShare(t *testing.T) {
 			attack(l, capacitytest.ID(t, "attacker"))
 			held := l.Totals(capacitytest.Epoch)
 			refused := 0
-			for i := range 30 { // of ten peers each three
+			for i := range 30 { // three of each of ten peers
 				_, err := l.Reserve(capacitytest.Epoch, capacity.Request{ID: fmt.Sprint(i), From: capacitytest.ID(t, fmt.Sprint("honest ", i%10)), Need: view})
 				if err != nil {
 					refused++
@@ -560,7 +561,8 @@ func TestLeasesOfOnePeerHoldItsShare(t *testing.T) {
 	}
 }
 
-// A share of little is still enough for one: small nodes help too.
+// A share of a small limit is still enough for one stream: small nodes help
+// too.
 func TestShareOfASmallNode(t *testing.T) {
 	view := capacity.Need{Stream: "live", Uplink: 2_500_000, Packets: 300}
 	for _, tt := range []struct {
@@ -590,7 +592,8 @@ func TestShareOfASmallNode(t *testing.T) {
 			if granted--; granted != tt.count || reason(t, err) != tt.want {
 				t.Errorf("%d granted, then %v; want %d and %q", granted, err, tt.count, tt.want)
 			}
-			// Who comes by itself, and the node's own, are held to the limits alone.
+			// Sessions without a lease, and the node's own, are bounded by the
+			// limits alone.
 			if tt.want == "share" {
 				if err := l.Admit(capacitytest.Epoch, "here", tt.need); err != nil {
 					t.Errorf("a client of its own: %v", err)
@@ -602,7 +605,7 @@ func TestShareOfASmallNode(t *testing.T) {
 			}
 		})
 	}
-	// What is claimed, given back or has run out counts no more.
+	// Claimed, released and expired leases do not count any more.
 	l := New(capacitytest.ID(t, "self"), Limits{Sessions: 5, Share: DefaultShare()})
 	from := capacitytest.ID(t, "from")
 	ends := []func(id string){
@@ -622,7 +625,7 @@ func TestShareOfASmallNode(t *testing.T) {
 	}
 }
 
-// Other limits hold from the next request on, and end nothing.
+// New limits apply from the next request on, and end nothing.
 func TestLimitsThatChange(t *testing.T) {
 	now := time.Unix(0, 0)
 	l := New("me", Limits{Sessions: 2})

@@ -23,7 +23,7 @@ import (
 )
 
 // A call is one of a ledger's methods with its arguments, of which each method
-// takes some.
+// uses some.
 type call struct {
 	method   string
 	now      time.Time
@@ -34,14 +34,14 @@ type call struct {
 	draining bool
 }
 
-// An answer is what a call returned.
+// An answer is a call's result.
 type answer struct {
 	lease   capacity.Lease
 	refused string // the refusal's reason, or "no lease"
 	sums    sums
 }
 
-// sums are those of Totals that follow from what is promised.
+// sums are the fields of Totals that follow from the promises.
 type sums struct {
 	sessions, leases, streams     int
 	viewers, publishers, cascades int
@@ -81,8 +81,8 @@ func (c call) of(l *Ledger) (a answer) {
 	return a
 }
 
-// model is the ledger as its documentation has it: one list of what is held,
-// added up anew at every question.
+// model is the ledger as documented: one list of holdings, summed anew at every
+// call.
 type model struct {
 	self     peer.ID
 	limits   Limits // of uplink and packets: multiples of ten
@@ -92,10 +92,10 @@ type model struct {
 	held     map[holding]heldNeed
 }
 
-// A holding is a lease, or an active entry of whomever.
+// A holding is a lease or an active entry.
 type holding struct {
 	active bool
-	from   peer.ID // "" of an active one
+	from   peer.ID // "" for an active one
 	id     string
 }
 
@@ -118,7 +118,7 @@ func (m *model) equal(o *model) bool {
 	return m.now.Equal(o.now) && m.load == o.load && m.draining == o.draining && maps.Equal(m.held, o.held)
 }
 
-// answer is what c must return. It moves m on.
+// answer is the result that c must have. It updates m.
 func (m *model) answer(c call) (a answer) {
 	lease := holding{false, c.from, c.id}
 	active := holding{true, "", c.id}
@@ -175,7 +175,7 @@ func (m *model) answer(c call) (a answer) {
 	return a
 }
 
-// sums returns with them the packets promised and the streams.
+// sums also returns the packets promised and the streams.
 func (m *model) sums() (s sums, packets int64, streams map[string]bool) {
 	streams = map[string]bool{}
 	for k, h := range m.held {
@@ -204,7 +204,7 @@ func (m *model) sums() (s sums, packets int64, streams map[string]bool) {
 	return s, packets, streams
 }
 
-// lacks returns what there is no room for need in, or "".
+// lacks returns the resource without room for need, or "".
 func (m *model) lacks(need capacity.Need) string {
 	s, packets, streams := m.sums()
 	own := need.Purpose != capacity.Cascade
@@ -229,7 +229,7 @@ func (m *model) lacks(need capacity.Need) string {
 	return ""
 }
 
-// beyondShare is "share" if from would hold too much for one node, or "".
+// beyondShare is "share" if from would exceed the share of one node, or "".
 func (m *model) beyondShare(from peer.ID, need capacity.Need) string {
 	if m.limits.Share.Part == 0 || from == m.self {
 		return ""
@@ -253,9 +253,9 @@ func (m *model) beyondShare(from peer.ID, need capacity.Need) string {
 	return ""
 }
 
-// Whatever happens in whatever order, the ledger decides as the model does and
-// adds up to the same: nothing is oversubscribed, a repeated request costs
-// nothing, and what expires, ends or is released is free again.
+// In any order of events, the ledger decides as the model does and has the same
+// sums: nothing is oversubscribed, a repeated request costs nothing, and
+// expired, ended or released room is free again.
 func TestLedgerFollowsItsModel(t *testing.T) {
 	self := capacitytest.ID(t, "self")
 	froms := []peer.ID{capacitytest.ID(t, "a"), capacitytest.ID(t, "b"), self}
@@ -325,7 +325,7 @@ func TestLedgerFollowsItsModel(t *testing.T) {
 	})
 }
 
-// heldBy are the needs of the leases in m, by who holds them.
+// heldBy are the needs of the leases in m, by holder.
 func heldBy(m *model) map[peer.ID][]capacity.Need {
 	by := map[peer.ID][]capacity.Need{}
 	for k, h := range m.held {
@@ -336,8 +336,8 @@ func heldBy(m *model) map[peer.ID][]capacity.Need {
 	return by
 }
 
-// aboveShare is what leases for these needs hold beyond one node's share, added
-// up by itself, or "".
+// aboveShare is the resource in which leases for these needs exceed one node's
+// share, computed independently, or "".
 func aboveShare(limits Limits, needs []capacity.Need) string {
 	var sessions, uplink, packets int64
 	streams := map[string]bool{}
@@ -371,9 +371,9 @@ func aboveShare(limits Limits, needs []capacity.Need) string {
 }
 
 // linearizable says whether the calls of a history, each at some moment between
-// its begin and its end, could have been made of the model one by one: then
-// no limit was exceeded at any moment, whoever was refused came when there was
-// no room, and whoever asked again got the same lease (Herlihy and Wing,
+// its begin and its end, could have been made of the model one by one: then no
+// limit was exceeded at any moment, every refusal came when there was no room,
+// and a repeated request got the same lease (Herlihy and Wing,
 // "Linearizability", ACM TOPLAS 12(3), 1990).
 func linearizable(m *model, history []porcupine.Operation) porcupine.CheckResult {
 	return porcupine.CheckOperationsTimeout(porcupine.Model{
@@ -386,8 +386,8 @@ func linearizable(m *model, history []porcupine.Operation) porcupine.CheckResult
 	}, history, 30*time.Second)
 }
 
-// Many at once, over few IDs and little room, while time passes and leases run
-// out: each history must be one that the model explains.
+// Concurrent callers use few IDs and little room, while time passes and leases
+// expire: the model must explain each history.
 func TestConcurrentHistoriesOfALedger(t *testing.T) {
 	const (
 		histories = 40
@@ -450,8 +450,8 @@ func TestConcurrentHistoriesOfALedger(t *testing.T) {
 	}
 }
 
-// randomCall leaves the time to its caller. A need follows from its ID, so that
-// to ask again is to ask for the same.
+// randomCall makes a call without a time. A need follows from its ID, so that a
+// repeated ID is a repeated request.
 func randomCall(rnd *rand.Rand, froms []peer.ID) call {
 	n := rnd.IntN(5)
 	c := call{from: froms[rnd.IntN(len(froms))], id: fmt.Sprint(n)}
@@ -481,7 +481,7 @@ func randomCall(rnd *rand.Rand, froms []peer.ID) call {
 
 func byBegin(a, b porcupine.Operation) int { return cmp.Compare(a.Call, b.Call) }
 
-// describe writes a history in the order in which its calls began.
+// describe prints a history in the order in which its calls began.
 func describe(history []porcupine.Operation) string {
 	var b strings.Builder
 	for _, op := range slices.SortedFunc(slices.Values(history), byBegin) {
@@ -490,7 +490,7 @@ func describe(history []porcupine.Operation) string {
 	return b.String()
 }
 
-// The check above notices what it is for.
+// The check above detects wrong histories.
 func TestHistoriesThatNoLedgerHas(t *testing.T) {
 	self, from := capacitytest.ID(t, "self"), capacitytest.ID(t, "a")
 	reserve := func(id string) call {

@@ -23,7 +23,7 @@ type Totals struct {
 	Limits Limits `json:"-"`
 }
 
-// Totals sums up what is promised and measured.
+// Totals sums up the promises and the measured load.
 func (l *Ledger) Totals(now time.Time) Totals {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -57,8 +57,8 @@ func (l *Ledger) Totals(now time.Time) Totals {
 	return t
 }
 
-// Fill writes into r all that the ledger knows: the state, CPU, uplink,
-// packets, sessions, streams and what is reserved.
+// Fill sets the fields of r that the ledger knows: the state, CPU, uplink,
+// packets, sessions, streams and the reserved uplink.
 func (t Totals) Fill(r *capacity.Record) {
 	r.State = t.State
 	r.CPU, r.CPULimit = t.Load.CPU, t.Load.CPULimit
@@ -66,5 +66,5 @@ func (t Totals) Fill(r *capacity.Record) {
 	r.Packets = capacity.Usage{Used: t.Load.Packets, Limit: t.Limits.Packets}
 	r.Sessions = capacity.Usage{Used: int64(t.Sessions), Limit: int64(t.Limits.Sessions)}
 	r.Streams = capacity.Usage{Used: int64(t.Streams), Limit: int64(t.Limits.Streams)}
-	r.Reserved = min(t.Reserved, capacity.MaxQuantity) // without an uplink limit, anything can be promised
+	r.Reserved = min(t.Reserved, capacity.MaxQuantity) // without an uplink limit, any amount can be promised
 }

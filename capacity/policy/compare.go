@@ -10,22 +10,21 @@ import (
 	"weir/capacity"
 )
 
-// Comparison is what becomes of one need when a policy takes the place of
-// another.
+// Comparison is the effect on one need of replacing a policy by another.
 type Comparison struct {
 	Before Outcome    `json:"before"`
 	After  Outcome    `json:"after"`
 	Nodes  []Compared `json:"nodes"` // best afterwards first, then best before
 }
 
-// Outcome is what one policy makes of all candidates together.
+// Outcome is one policy's result for all candidates together.
 type Outcome struct {
 	Passed   int            `json:"passed"`
-	First    peer.ID        `json:"first,omitempty"` // the best; "": nobody passes
+	First    peer.ID        `json:"first,omitempty"` // the best; "": no candidate passes
 	Rejected map[string]int `json:"rejected"`        // by rule
 }
 
-// Compared is one candidate, judged twice.
+// Compared is one candidate, evaluated by both policies.
 type Compared struct {
 	Node   peer.ID  `json:"node"`
 	Region string   `json:"region"`
@@ -35,7 +34,7 @@ type Compared struct {
 	After  Standing `json:"after"`
 }
 
-// Standing is what one policy makes of one candidate.
+// Standing is one policy's result for one candidate.
 type Standing struct {
 	Rule   string      `json:"rule,omitempty"` // the one that rejects it
 	Rank   int         `json:"rank,omitempty"` // 1: the best; 0: rejected
@@ -44,8 +43,8 @@ type Standing struct {
 	Chance float64     `json:"chance"` // 0…1: of being drawn first
 }
 
-// Compare judges cands for need by two policies, as [Compiled.Rank] does, and
-// tells the difference. Chances are those of a seeker who sees every one of
+// Compare evaluates cands for need by two policies, as [Compiled.Rank] does,
+// and returns the difference. Chances are those of a seeker that knows all of
 // cands.
 func Compare(before, after *Compiled, need capacity.Need, me capacity.Record, cands []Candidate) Comparison {
 	c := Comparison{Nodes: make([]Compared, len(cands))}
@@ -70,7 +69,7 @@ func Compare(before, after *Compiled, need capacity.Need, me capacity.Record, ca
 	return c
 }
 
-// outcome is what j makes of cands, together and of each.
+// outcome is the result of j for cands, together and for each.
 func (j *Compiled) outcome(need capacity.Need, me capacity.Record, cands []Candidate) (Outcome, map[peer.ID]Standing) {
 	ranking := j.Rank(need, me, cands)
 	o := Outcome{Passed: len(ranking.Passed), Rejected: ranking.RejectedBy()}
@@ -88,7 +87,7 @@ func (j *Compiled) outcome(need capacity.Need, me capacity.Record, cands []Candi
 	return o, standings
 }
 
-// compareRanks puts the best first and the rejected, of rank 0, last.
+// compareRanks sorts by rank, with the rejected, of rank 0, last.
 func compareRanks(a, b int) int {
 	if a == 0 || b == 0 {
 		return cmp.Compare(b, a)
@@ -96,8 +95,8 @@ func compareRanks(a, b int) int {
 	return cmp.Compare(a, b)
 }
 
-// Chances returns how likely each of those that passed is to be the first that
-// [Ranking.Draw] draws.
+// Chances returns, for each candidate that passed, its probability 0…1 of being
+// the first that [Ranking.Draw] draws.
 func (r Ranking) Chances(keep int) []float64 {
 	if keep <= 0 {
 		keep = defaultKeep

@@ -83,7 +83,7 @@ func TestCompare(t *testing.T) {
 	}
 }
 
-// What Chances says is what comes of drawing often.
+// Chances returns the frequencies of many draws.
 func TestChancesAreThoseOfTheDraw(t *testing.T) {
 	const draws = 50_000
 	for name, scores := range map[string][]float64{

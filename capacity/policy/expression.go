@@ -18,10 +18,10 @@ import (
 	"weir/capacity"
 )
 
-// compile makes a program of source for expr-lang's virtual machine, whose
-// result is of the type that is tells, called want.
+// compile makes a program of source for expr-lang's virtual machine. is accepts
+// the type of its result, which errors call want.
 //
-// The tree is not optimized: expr-lang's optimizer takes 0 for -0 where an
+// The tree is not optimized: expr-lang's optimizer takes 0 for -0 if an
 // expression has both.
 func (j *Compiled) compile(source, want string, is func(*nature.Nature) bool) (*vm.Program, error) {
 	tree, config, err := j.parse(source)
@@ -35,8 +35,8 @@ func (j *Compiled) compile(source, want string, is func(*nature.Nature) bool) (*
 	return compiler.Compile(tree, config)
 }
 
-// number is what p yields, or NaN if it fails. It has passed vet, so that it
-// should not.
+// number is the result of p, or NaN if it fails. It has passed vet, so it
+// should not fail.
 func number(machine *vm.VM, p *vm.Program, env *environment) float64 {
 	if x, err := machine.Run(p, env); err == nil {
 		if x, ok := x.(float64); ok {
@@ -52,7 +52,8 @@ func holds(machine *vm.VM, p *vm.Program, env *environment) bool {
 	return err == nil && x == true
 }
 
-// parse returns a typed tree that vet has let pass, and how it was parsed.
+// parse returns the typed tree of source, accepted by vet, and its
+// configuration.
 func (j *Compiled) parse(source string) (*parser.Tree, *conf.Config, error) {
 	if len(source) > maxExpr {
 		return nil, nil, fmt.Errorf("%d bytes, at most %d", len(source), maxExpr)
@@ -85,9 +86,9 @@ func (j *Compiled) parse(source string) (*parser.Tree, *conf.Config, error) {
 	return tree, c, nil
 }
 
-// checkSize returns an error if a walk over the tree is too long. What was
-// written once can be met several times: x of x ?: y, and y of x < y < z, is
-// there twice, and each nesting of these doubles it again.
+// checkSize returns an error if a walk over the tree takes too long. A part
+// written once can be visited several times: x of x ?: y, and y of x < y < z,
+// are in the tree twice, and each nesting of these doubles them again.
 func checkSize(tree *parser.Tree) (err error) {
 	tooLong := &file.Error{Message: "too many nodes, counting twice what ?: and a chain of comparisons repeat"}
 	defer func() {
@@ -106,10 +107,10 @@ func checkSize(tree *parser.Tree) (err error) {
 	return nil
 }
 
-// renamedVars are fields of r and me that had another name once.
+// renamedVars are former names of fields of r and me, with their present names.
 var renamedVars = map[string]string{"believed": "trust", "lot": "hash", "children_free": "fanout_free"}
 
-// oldName returns an error for the first field that has another name now.
+// oldName returns an error for the first field with a former name.
 func oldName(tree *parser.Tree) (fault *file.Error) {
 	ast.Walk(&tree.Node, visitor(func(n *ast.Node) {
 		m, ok := (*n).(*ast.MemberNode)
@@ -132,7 +133,7 @@ type visitor func(*ast.Node)
 
 func (v visitor) Visit(node *ast.Node) { v(node) }
 
-// floats makes all numbers floating point, as the fields are: then both branches
+// floats makes all numbers floating point, like the fields: then both branches
 // of a choice have the same type.
 type floats struct{}
 
@@ -152,8 +153,9 @@ var (
 	}
 )
 
-// vet returns an error for whatever is not plain arithmetic, comparison or
-// choice over fields: what could loop, build data, or have no known type.
+// vet returns an error for everything except plain arithmetic, comparison or
+// choice over fields: anything that could loop, build data, or have no known
+// type.
 func (j *Compiled) vet(node ast.Node) *file.Error {
 	at := func(format string, args ...any) *file.Error {
 		return &file.Error{Location: node.Location(), Message: fmt.Sprintf(format, args...)}
@@ -230,8 +232,8 @@ func (j *Compiled) vet(node ast.Node) *file.Error {
 	return nil
 }
 
-// known returns an error if a field whose values all have names is compared
-// with some other string: a typo would be a silent false.
+// known returns an error if a field with a fixed set of values is compared with
+// another string: a typo would silently be false.
 func known(parts []ast.Node) *file.Error {
 	for _, p := range parts {
 		m, ok := p.(*ast.MemberNode)

@@ -43,7 +43,7 @@ var numbers = []float64{0, math.Copysign(0, -1), 1, -1, 0.5, 2, 2.5, 7, 50, 0.1,
 
 var words = []string{"", "a", "active", "draining", "full", "view", "publish", "cascade", "eu", "eu-1a", "us", "é", "0.1.0"}
 
-// randomEnvironment is full of values that are likely to be equal, or special.
+// randomEnvironment makes values that are likely to be equal, or special.
 func randomEnvironment(rnd *rand.Rand) *environment {
 	var fill func(v reflect.Value)
 	fill = func(v reflect.Value) {
@@ -74,8 +74,8 @@ func randomEnvironment(rnd *rand.Rand) *environment {
 	return &e
 }
 
-// A writer writes random expressions of a type, of at most depth operators from
-// the top to a constant or field.
+// A writer writes random expressions of a type, with at most depth operators
+// from the top to a constant or field.
 type writer struct {
 	rnd    *rand.Rand
 	fields map[string][]string // by type, as Fields has them
@@ -129,7 +129,7 @@ func (w *writer) condition(depth int) string {
 	if depth == 0 {
 		return one(w.rnd, w.field("condition"), "true", "false")
 	}
-	write := one(w.rnd, w.number, w.text, w.condition) // for what takes any type
+	write := one(w.rnd, w.number, w.text, w.condition) // for operators on any type
 	operators := []string{"and", "&&", "or", "||"}
 	switch w.rnd.IntN(8) {
 	case 0:
@@ -152,8 +152,8 @@ func (w *writer) condition(depth int) string {
 	return fmt.Sprintf("(%s %s %s)", write(depth-1), one(w.rnd, operators...), write(depth-1))
 }
 
-// yields checks that source, unless it is refused, never fails and yields what
-// the checker says it does, and reports whether it was run.
+// yields checks that source, unless it is refused, never fails and yields the
+// type that the checker gives, and reports whether it was run.
 func yields(tb testing.TB, source string, envs ...*environment) bool {
 	tb.Helper()
 	tree, config, err := new(Compiled).parse(source)
@@ -161,7 +161,7 @@ func yields(tb testing.TB, source string, envs ...*environment) bool {
 		return false
 	}
 	is := tree.Node.Nature()
-	if !scalar(tree.Node) { // a list, which no policy can want
+	if !scalar(tree.Node) { // a list, which no policy can use
 		return false
 	}
 	program, err := compiler.Compile(tree, config)
@@ -223,7 +223,8 @@ func TestExpressionsYieldWhatTheySay(t *testing.T) {
 		}
 		envs[rnd.IntN(8)] = randomEnvironment(rnd)
 	}
-	// Refused are those too long, and those that compare a state with other words.
+	// Expressions that are too long are refused, and those that compare a state
+	// with other words.
 	if run < written/2 {
 		t.Errorf("only %d of %d expressions were run", run, written)
 	}
@@ -259,7 +260,8 @@ func FuzzExpression(f *testing.F) {
 	})
 }
 
-// What could loop, build data or have no known type is refused, with its place.
+// An expression that could loop, build data or have no known type is refused,
+// with its place.
 func TestVetRefuses(t *testing.T) {
 	for _, source := range []string{
 		`r.region matches "a"`, `r.region[:] == "e"`, `any([1, 2], # > 1)`, `len(r.region) > 1`, `now() == now()`,

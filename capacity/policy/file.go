@@ -28,9 +28,8 @@ type Fault struct {
 	Source       string // the line, as it is
 }
 
-// Faults are the mistakes in a policy's text, in the order of their
-// lines as far as that is known. As an error it shows each with its line and a
-// caret below.
+// Faults are the mistakes in a policy's text, in the order of their lines as
+// far as known. As an error it shows each with its line and a caret below.
 type Faults struct {
 	File   string
 	Faults []Fault
@@ -51,7 +50,8 @@ func (e *Faults) Error() string {
 	return b.String()
 }
 
-// indentTo is what to put below source so that what follows is below column.
+// indentTo is the indentation below source that puts the following text below
+// column.
 func indentTo(source string, column int) string {
 	var b strings.Builder
 	for i, r := range []rune(source) {
@@ -79,7 +79,7 @@ func indentTo(source string, column int) string {
 //	    expr: 1 - r.stress
 //	    weight: 0.5
 //
-// File is what an error calls the text; the error is a [*PolicyFaults].
+// File is the name of the text in errors; the error is a [*Faults].
 func Parse(file string, text []byte) (*Compiled, error) {
 	r := &policyReader{file: file, lines: strings.Split(string(text), "\n"), parts: make(map[partKey]*yaml.Node)}
 	if len(text) > MaxText {
@@ -107,7 +107,7 @@ func Parse(file string, text []byte) (*Compiled, error) {
 	return compiled, nil
 }
 
-// A policyReader reads one text and finds out where in it a mistake is.
+// A policyReader reads one text and locates mistakes in it.
 type policyReader struct {
 	file   string
 	lines  []string
@@ -140,7 +140,8 @@ func (r *policyReader) fault(n *yaml.Node, format string, args ...any) {
 
 var yamlLine = regexp.MustCompile(`^yaml: line (\d+): (.*)`)
 
-// yaml is a mistake in the YAML itself, of which the library tells the line.
+// yaml reports a mistake in the YAML itself, at the line that the library
+// names.
 func (r *policyReader) yaml(err error) *Faults {
 	if m := yamlLine.FindStringSubmatch(err.Error()); m != nil {
 		if line, err := strconv.Atoi(m[1]); err == nil {
@@ -150,7 +151,7 @@ func (r *policyReader) yaml(err error) *Faults {
 	return r.whole(strings.TrimPrefix(err.Error(), "yaml: "))
 }
 
-// renamed are fields that policies had once, and how they are called now.
+// renamed are former names of a policy's fields, with their present names.
 var renamed = map[string]string{
 	"mood":  "strategy",
 	"wait":  "wait_timeout",
@@ -162,8 +163,8 @@ var renamed = map[string]string{
 // mostEntries bounds the lists.
 var mostEntries = map[string]int{filterList: maxRules, scoreList: maxTerms}
 
-// read sets v, which the text calls name, to what n says. The tags of v's type
-// say what there may be.
+// read decodes n, which the text calls name, into v. The tags of v's type
+// define the allowed fields.
 func (r *policyReader) read(n *yaml.Node, name string, v reflect.Value) {
 	switch v.Kind() {
 	case reflect.Struct:
@@ -176,7 +177,7 @@ func (r *policyReader) read(n *yaml.Node, name string, v reflect.Value) {
 }
 
 // fields reads the fields of a struct. If found is not nil, it is called with
-// each that is there.
+// each field present.
 func (r *policyReader) fields(n *yaml.Node, v reflect.Value, found func(field string, n *yaml.Node)) {
 	set := make(map[string]reflect.Value)
 	var names []string
@@ -212,7 +213,7 @@ func (r *policyReader) fields(n *yaml.Node, v reflect.Value, found func(field st
 	}
 }
 
-// list reads the rules or terms, and notes where each part of them is.
+// list reads the rules or terms, and notes the place of each of their parts.
 func (r *policyReader) list(n *yaml.Node, name string, v reflect.Value) {
 	if n.Kind != yaml.SequenceNode {
 		r.fault(n, "want a list, each entry with name and expr")
@@ -257,7 +258,7 @@ func (r *policyReader) scalar(n *yaml.Node, name string, v reflect.Value) {
 	r.fault(n, "want %s", want)
 }
 
-// compiled places what Compile found.
+// compiled adds places to the mistakes that Compile found.
 func (r *policyReader) compiled(err error) *Faults {
 	faults := &Faults{File: r.file}
 	errs := []error{err}
@@ -298,7 +299,7 @@ func (r *policyReader) part(part *partError) Fault {
 		return r.at(line, column, message)
 	}
 	switch {
-	case node.Style&(yaml.LiteralStyle|yaml.FoldedStyle) != 0: // of several lines, below a | or >
+	case node.Style&(yaml.LiteralStyle|yaml.FoldedStyle) != 0: // multi-line text, below a | or >
 		if line < len(r.lines) {
 			first := r.lines[line]
 			column = len(first) - len(strings.TrimLeft(first, " ")) + in.Column + 1
@@ -312,5 +313,5 @@ func (r *policyReader) part(part *partError) Fault {
 	return r.at(line, column, message)
 }
 
-// Text is p as YAML, as [Parse] reads it.
+// Text is p in YAML, as [Parse] reads it.
 func (p Policy) Text() ([]byte, error) { return yaml.Marshal(p) }

@@ -32,7 +32,7 @@ func roundTrip(t *testing.T, p Policy) {
 	}
 }
 
-// A field that was called otherwise once is refused by the name it has now.
+// A former name of a field is refused with the present name.
 func TestOldNamesAreRefusedWithTheNew(t *testing.T) {
 	for text, want := range map[string]string{
 		"mood: spread\n":                                               "p.yaml:1:1: field \"mood\" is called strategy now\n    mood: spread\n    ^",
@@ -52,7 +52,7 @@ func TestOldNamesAreRefusedWithTheNew(t *testing.T) {
 	}
 }
 
-// A mistake is shown where it is, with a caret below it.
+// A mistake is shown at its place, with a caret below it.
 func TestPolicyMistakesAreShown(t *testing.T) {
 	for name, c := range map[string]struct{ text, want string }{
 		"an unknown field of a record": {

@@ -12,9 +12,9 @@ import (
 	"weir/capacity"
 )
 
-// What a policy may cost. Nothing an expression can say loops over more than a
-// list it spells out or a record's features, or makes a text longer than all
-// those it names together.
+// Limits of a policy's cost. No expression loops over more than a list it
+// spells out or a record's features, or makes a text longer than all those it
+// names together.
 const (
 	maxRules     = 32
 	maxTerms     = 16
@@ -23,16 +23,16 @@ const (
 	maxWeight    = 1e6
 )
 
-// Policy is how to choose among nodes: who qualifies, and who of those is best.
-// Its expressions are written in expr-lang (https://expr-lang.org) over the
-// names that [RecordVars] and [NeedVars] document. The tags are all that a field
-// needs to be read, written and shown.
+// Policy says how to choose among nodes: which qualify, and which of those is
+// best. Its expressions are written in expr-lang (https://expr-lang.org) over
+// the names that [RecordVars] and [NeedVars] document. A field's tags determine
+// how it is read, written and shown.
 type Policy struct {
 	Name     string   `json:"name" yaml:"name"`
 	Version  uint64   `json:"version" yaml:"version"`
 	Strategy Strategy `json:"strategy" yaml:"strategy"`
 	Keep     int      `json:"keep" yaml:"keep,omitempty"`     // how many of the best to draw among; 0: 4
-	Fanout   int      `json:"fanout" yaml:"fanout,omitempty"` // most cascade pulls of a stream per node, which may allow fewer itself; 0: not bounded
+	Fanout   int      `json:"fanout" yaml:"fanout,omitempty"` // most cascade pulls of a stream per node, which may have a lower limit itself; 0: unlimited
 	Depth    int      `json:"depth" yaml:"depth,omitempty"`   // most cascade links from the origin; 0: MaxDepth
 
 	Provision Provision `json:"provision" yaml:"provision,omitempty"`
@@ -41,8 +41,8 @@ type Policy struct {
 	Score  []Term `json:"score" yaml:"score"`   // summed up
 }
 
-// Rule is a condition on a candidate. Expr is boolean; where it is false, Name
-// is the reason given.
+// Rule is a condition on a candidate. Expr is boolean; if it is false, Name is
+// the reason of the rejection.
 type Rule struct {
 	Name string `json:"name" yaml:"name"`
 	Expr string `json:"expr" yaml:"expr"`
@@ -53,15 +53,15 @@ type Rule struct {
 type Term struct {
 	Name   string  `json:"name" yaml:"name"`
 	Expr   string  `json:"expr" yaml:"expr"`
-	Weight float64 `json:"weight" yaml:"weight"` // 1 where a text says none
+	Weight float64 `json:"weight" yaml:"weight"` // 1 if a text has none
 }
 
-// Default spreads: of the nodes with room it prefers the least stressed,
-// near ones, and for cascades carriers near the origin.
+// Default is the policy that spreads load: of the nodes with room it prefers
+// the least stressed, near ones, and for cascades carriers near the origin.
 //
-// A cascade is not kept from a node that is full or draining: streams that are
-// carried there can be had from there, and the last tenth of its uplink is kept
-// for that; see [ledger.Ledger].
+// It allows cascades from full and draining nodes: the streams carried there
+// can be pulled from there, and the last tenth of their uplink is reserved for
+// that; see [ledger.Ledger].
 func Default() Policy {
 	return Policy{
 		Name: "default",
@@ -90,13 +90,14 @@ func Default() Policy {
 	}
 }
 
-// BinPackTarget is the stress up to which [BinPacking] fills a node. A node counts
-// as full from FullAt on; what lies between is for load that grows by itself.
+// BinPackTarget is the stress up to which [BinPacking] fills a node. A node
+// counts as full from FullAt on; the range between them is for load that grows
+// by itself.
 const BinPackTarget = 0.8
 
-// BinPacking fills the fewest nodes that stay under PackTarget, in an order that
-// all seekers share, so that the others can be switched off (as Mafalda does for mediasoup).
-// Everything else is as with DefaultPolicy.
+// BinPacking fills the fewest nodes that stay under BinPackTarget, in an order
+// that all seekers share, so that the others can be switched off (as Mafalda
+// does for mediasoup). Everything else is as in [Default].
 func BinPacking() Policy {
 	p := Default()
 	p.Name, p.Strategy, p.Keep = "binpack", BinPack, 2
@@ -121,10 +122,10 @@ type Compiled struct {
 }
 
 // Compile checks every expression of p: its syntax, its names, its types and
-// what it may cost. The error says which rule or term is wrong, and where in
-// it, by line, column and a caret. Several are joined.
+// its cost. The error names each wrong rule or term, and the place in it, by
+// line, column and a caret. Several are joined.
 func Compile(p Policy) (*Compiled, error) {
-	// The caller may go on and change its slices.
+	// Copy, because the caller may change its slices afterwards.
 	p.Filter, p.Score = slices.Clone(p.Filter), slices.Clone(p.Score)
 	j := &Compiled{policy: p}
 	var errs []error
@@ -208,14 +209,14 @@ func (e *partError) what() string {
 func (e *partError) Error() string { return fmt.Sprintf("%s %q: %v", e.what(), e.name, e.err) }
 func (e *partError) Unwrap() error { return e.err }
 
-// AsVersion is j under another version.
+// AsVersion is j with another version number.
 func (j *Compiled) AsVersion(version uint64) *Compiled {
 	k := *j
 	k.policy.Version = version
 	return &k
 }
 
-// Policy returns what was compiled.
+// Policy returns the policy that was compiled.
 func (j *Compiled) Policy() Policy {
 	p := j.policy
 	p.Filter, p.Score = slices.Clone(p.Filter), slices.Clone(p.Score)

@@ -22,7 +22,7 @@ func mustCompile(tb testing.TB, p Policy) *Compiled {
 }
 
 // Each expression is about typicalRecord as the candidate, carrying
-// typicalCarriage, and me, who is origin.
+// typicalCarriage, and about me, the origin.
 func TestFacts(t *testing.T) {
 	r := capacitytest.Record(t, "node")
 	r.Carries = capacitytest.Carriage(t, r.Node)
@@ -64,7 +64,7 @@ func TestFacts(t *testing.T) {
 	}
 }
 
-// A policy's error says what is wrong and where; nothing is silently false.
+// A policy's error names the mistake and its place; nothing is silently false.
 func TestCompileRefuses(t *testing.T) {
 	for _, tt := range []struct {
 		name string
@@ -158,7 +158,7 @@ func TestCompileRefusesPolicies(t *testing.T) {
 	})
 }
 
-// What was compiled does not change with what it was compiled from.
+// A compiled policy does not change with the policy it was compiled from.
 func TestJudgeKeepsItsPolicy(t *testing.T) {
 	p := Default()
 	j := mustCompile(t, p)
@@ -210,7 +210,7 @@ func FuzzCompile(f *testing.F) {
 }
 
 // Packing prefers the fullest node below the target, and of idle ones the same
-// for everybody; region and room still decide first.
+// for all seekers; region and room still decide first.
 func TestPackPolicy(t *testing.T) {
 	j := mustCompile(t, BinPacking())
 	at := func(used int64) Candidate {

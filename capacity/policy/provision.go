@@ -9,21 +9,22 @@ import (
 	"weir/capacity"
 )
 
-// Provision says when nodes are started and stopped. A zero field means the
-// default that its comment gives; durations are of the decider's clock, in whole
+// Provision says when nodes are started and released. A zero field means the
+// default in its comment; durations are by the provisioner's clock, in whole
 // milliseconds.
 type Provision struct {
 	Cooldown    time.Duration `yaml:"cooldown,omitempty"`     // least time between two starts, and between two releases, in a region; 0: 30 s
 	WaitTimeout time.Duration `yaml:"wait_timeout,omitempty"` // how long a request waits for the new node; 0: 8 s, at most MaxWaitTimeout
-	MaxNodes    int           `yaml:"max_nodes,omitempty"`    // nodes of a region beyond which none is started; 0: 64
+	MaxNodes    int           `yaml:"max_nodes,omitempty"`    // nodes in a region from which on none is started; 0: 64
 	IdleTimeout time.Duration `yaml:"idle_timeout,omitempty"` // how long a node has been idle before it is released, under BinPack; 0: 5 min
-	MinNodes    int           `yaml:"min_nodes,omitempty"`    // nodes of a region that are never released; 0: 1
+	MinNodes    int           `yaml:"min_nodes,omitempty"`    // nodes in a region that are never released; 0: 1
 }
 
-// MaxWaitTimeout bounds [Provision.WaitTimeout]: clients give up after about that.
+// MaxWaitTimeout bounds [Provision.WaitTimeout]: clients give up after about
+// that.
 const MaxWaitTimeout = 30 * time.Second
 
-// OrDefault is p with the defaults in place of what is zero.
+// OrDefault is p with the defaults in the place of zero fields.
 func (p Provision) OrDefault() Provision {
 	return Provision{
 		Cooldown:    cmp.Or(p.Cooldown, 30*time.Second),
@@ -64,7 +65,7 @@ func (p Provision) MarshalJSON() ([]byte, error) {
 	return json.Marshal(provisionJSON{capacity.Milliseconds(p.Cooldown), capacity.Milliseconds(p.WaitTimeout), p.MaxNodes, capacity.Milliseconds(p.IdleTimeout), p.MinNodes})
 }
 
-// UnmarshalJSON reads what MarshalJSON wrote.
+// UnmarshalJSON decodes the output of MarshalJSON.
 func (p *Provision) UnmarshalJSON(b []byte) error {
 	var j provisionJSON
 	if err := json.Unmarshal(b, &j); err != nil {

@@ -16,18 +16,19 @@ import (
 )
 
 const (
-	// Unlimited is what a fact says for how much is free of a resource that
-	// has no limit.
+	// Unlimited is the value for the free part of a resource without a limit.
 	Unlimited = 1e15
 
-	// ruleScore is the rule that rejects a candidate whose score is no number.
+	// ruleScore is the rule that rejects a candidate whose score is no finite
+	// number.
 	ruleScore = "score"
 
 	defaultKeep = 4
 )
 
-// RecordVars are what a policy's expressions can say about a record: r.… about the
-// candidate's, me.… about our own. All numbers are floating point.
+// RecordVars are the variables of a record in a policy's expressions: r.… is
+// the candidate's record, me.… the seeker's own. All numbers are floating
+// point.
 type RecordVars struct {
 	Node    string `expr:"node" doc:"peer ID"`
 	Name    string `expr:"name" doc:"as its operator calls it; several may share one"`
@@ -46,7 +47,7 @@ type RecordVars struct {
 	Hash   float64 `expr:"hash" doc:"0…1, drawn by the peer ID: an order among equals that all seekers share"`
 
 	// For each resource: used, limit (0: none), and free = limit − used, or
-	// Unlimited. What is reserved is not free.
+	// Unlimited. Reserved room is not free.
 	UplinkUsed    float64 `expr:"uplink_used" doc:"bit/s"`
 	UplinkLimit   float64 `expr:"uplink_limit" doc:"bit/s; 0: none"`
 	UplinkFree    float64 `expr:"uplink_free" doc:"bit/s; 1e15 without a limit; what is reserved is not free"`
@@ -78,7 +79,7 @@ type RecordVars struct {
 	FanoutFree float64 `expr:"fanout_free" doc:"more that may be; 1e15 without a limit"`
 }
 
-// NeedVars are what a policy's expressions can say about the need, as q.…
+// NeedVars are the variables of the need in a policy's expressions, as q.…
 type NeedVars struct {
 	Purpose string  `expr:"purpose" doc:"view, publish or cascade"`
 	Stream  string  `expr:"stream" doc:"its name"`
@@ -96,8 +97,8 @@ type Field struct {
 	Doc  string `json:"doc"`  // unit and meaning
 }
 
-// Fields lists every name that expressions may use. What is said of r is
-// true of me, our own record, too.
+// Fields lists every name that expressions may use. The fields of r also exist
+// for me, the seeker's own record.
 func Fields() []Field {
 	var list []Field
 	add := func(prefix string, v any) {
@@ -111,7 +112,7 @@ func Fields() []Field {
 	return append(list, Field{"rtt", "number", "ms to the candidate and back, as predicted; 0 if unknown"})
 }
 
-// environment is what expressions run in.
+// environment holds the variables of an expression's run.
 type environment struct {
 	R   RecordVars `expr:"r"`
 	Q   NeedVars   `expr:"q"`
@@ -119,44 +120,44 @@ type environment struct {
 	RTT float64    `expr:"rtt"` // ms to the candidate as predicted; 0 if unknown
 }
 
-// Candidate is a node that might be chosen.
+// Candidate is a node that may be chosen.
 type Candidate struct {
 	Record capacity.Record
 	Sealed []byte        // the record as it was received
 	RTT    time.Duration // predicted; 0: unknown
-	Trust  float64       // 0…1: how far experience, our own or told, bears out its claims; 1: trusted
+	Trust  float64       // 0…1: how far experience, one's own or reported, bears out its claims; 1: fully trusted
 }
 
-// Evaluation is what a policy made of a candidate.
+// Evaluation is a policy's result for a candidate.
 type Evaluation struct {
 	Candidate
-	Rule  string      // the one that rejected it; "" if it passed
+	Rule  string      // the rule that rejected it; "" if it passed
 	Score float64     // sum of Terms
 	Terms []TermScore // nil if a filter rule rejected it
 }
 
-// TermScore is what one term of a policy adds to a score.
+// TermScore is one term's contribution to a score.
 type TermScore struct {
 	Name   string  `json:"name"`
-	Value  float64 `json:"value"` // what the expression yielded
+	Value  float64 `json:"value"` // the expression's result
 	Weight float64 `json:"weight"`
 	Score  float64 `json:"score"` // Value × Weight
 }
 
-// Ranking is what a policy made of all candidates.
+// Ranking is a policy's result for all candidates.
 type Ranking struct {
 	Passed   []Evaluation // best first
 	Rejected []Evaluation // in the order they came in
 }
 
-// Rank judges cands for need. me is our own record; the zero Record will do
-// where there is none. A candidate fails by the first filter rule that is not
-// true of it, and by "score" if its score is not a finite number. Rank neither
-// keeps nor reorders cands.
+// Rank evaluates cands for need. me is the seeker's own record, or the zero
+// Record if there is none. A candidate is rejected by the first filter rule
+// that is not true for it, and by "score" if its score is not a finite number.
+// Rank neither keeps nor reorders cands.
 func (j *Compiled) Rank(need capacity.Need, me capacity.Record, cands []Candidate) Ranking {
 	env := &environment{Q: j.needVars(need)}
 	j.recordVars(&env.Me, &me, me.Node, 1)
-	// Verdicts are large: they are written once, where they will stay.
+	// Evaluations are large: each is written once, in its final place.
 	found := make([]evaluated, len(cands))
 	terms := make([]TermScore, len(cands)*len(j.score))
 	passed := 0
@@ -190,7 +191,7 @@ func (j *Compiled) Rank(need capacity.Need, me capacity.Record, cands []Candidat
 	return Ranking{Passed: verdicts[:passed:passed], Rejected: verdicts[passed:]}
 }
 
-// evaluated is a verdict without a copy of the candidate.
+// evaluated is an evaluation without a copy of the candidate.
 type evaluated struct {
 	of    *Candidate
 	rule  string
@@ -198,8 +199,8 @@ type evaluated struct {
 	terms []TermScore
 }
 
-// evaluate evaluates the candidate that env is about. It fills in terms, unless a
-// filter rule rejects the candidate.
+// evaluate evaluates the candidate in env. It fills in terms, unless a filter
+// rule rejects the candidate.
 func (j *Compiled) evaluate(machine *vm.VM, env *environment, terms []TermScore) evaluated {
 	for i, rule := range j.filter {
 		if !holds(machine, rule, env) {
@@ -239,7 +240,7 @@ func (j *Compiled) needVars(need capacity.Need) NeedVars {
 	return w
 }
 
-// recordVars sets f to what r says.
+// recordVars sets f from r.
 func (j *Compiled) recordVars(f *RecordVars, r *capacity.Record, me peer.ID, believed float64) {
 	*f = RecordVars{
 		State:    r.State.String(),
@@ -286,8 +287,8 @@ func (j *Compiled) recordVars(f *RecordVars, r *capacity.Record, me peer.ID, bel
 	}
 }
 
-// hashOf is a number in 0…1 that depends on the node only. Peer IDs end with the
-// public key, which nobody chooses freely but by making many.
+// hashOf is a number in 0…1 that depends only on the node. Peer IDs end with
+// the public key, which can only be chosen by generating many.
 func hashOf(id peer.ID) float64 {
 	h := fnv.New32a()
 	_, _ = h.Write([]byte(id)) // never fails
@@ -312,11 +313,11 @@ func (r Ranking) RejectedBy() map[string]int {
 }
 
 // Draw returns n of the keep best that passed, or all if they are fewer, in the
-// order drawn: without replacement, each time with a chance in proportion to
-// the score. Scores of 0 or less have no chance while there are others. keep 0
-// means 4.
+// order drawn: without replacement, each time with a probability in proportion
+// to the score. Scores of 0 or less have no chance while there are others. keep
+// 0 means 4.
 //
-// Chance keeps seekers who read the same stale records from all choosing the
+// Randomness prevents seekers with the same stale records from all choosing the
 // same node (Mitzenmacher, "How Useful Is Old Information?", IEEE TPDS 11(1),
 // 2000). Tests seed rnd. Draw leaves r as it is.
 func (r Ranking) Draw(n, keep int, rnd *rand.Rand) []Evaluation {

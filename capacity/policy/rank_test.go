@@ -17,8 +17,7 @@ import (
 	"weir/capacity/capacitytest"
 )
 
-// candidates returns n that the default policy lets pass, with all there is to
-// say about them.
+// candidates returns n nodes that pass the default policy, with all fields set.
 func candidates(tb testing.TB, n int, carries bool) []Candidate {
 	tb.Helper()
 	var cands []Candidate
@@ -164,7 +163,7 @@ func TestScoresAreNumbers(t *testing.T) {
 	}
 }
 
-// Every candidate comes out once, explained, and the input stays as it was.
+// Every candidate is in the result once, explained, and the input is unchanged.
 func TestRankExplains(t *testing.T) {
 	p := Policy{
 		Filter: []Rule{{"near", `rtt < 50`}, {"calm", `r.stress < 0.5`}},
@@ -208,7 +207,7 @@ func TestRankOfNobody(t *testing.T) {
 	}
 }
 
-// One Judge serves all who place at once.
+// One compiled policy serves concurrent placements.
 func TestJudgeIsSafeForConcurrentUse(t *testing.T) {
 	j := mustCompile(t, Default())
 	cands := candidates(t, 8, false)
@@ -241,8 +240,8 @@ func TestDraw(t *testing.T) {
 		name    string
 		scores  []float64
 		n, keep int
-		want    int     // how many are drawn
-		first   []int   // who may come first
+		want    int     // how many to draw
+		first   []int   // nodes that may come first, by number
 		share   float64 // how often node 0 does
 	}{
 		{"two of the best four, by their scores", []float64{4, 3, 2, 1, 9}, 2, 4, 2, []int{0, 1, 2, 3}, 0.4},
@@ -294,8 +293,8 @@ func TestDraw(t *testing.T) {
 	}
 }
 
-// A hundred seekers with the same stale records spread over what they keep,
-// where taking the best would send all of them to one node.
+// A hundred seekers with the same stale records spread over the best ones kept,
+// where choosing the best would send all of them to one node.
 func TestDrawDoesNotHerd(t *testing.T) {
 	j := mustCompile(t, Default())
 	r := j.Rank(capacity.Need{}, capacitytest.Record(t, "me"), candidates(t, 16, false))
@@ -331,7 +330,8 @@ func BenchmarkRank(b *testing.B) {
 	}
 }
 
-// One decision: 16 candidates ranked, and two drawn. It should take 100 µs at most.
+// BenchmarkDecision measures one decision: 16 candidates ranked, and two drawn.
+// It should take 100 µs at most.
 func BenchmarkDecision(b *testing.B) {
 	j := mustCompile(b, Default())
 	me := capacitytest.Record(b, "me")

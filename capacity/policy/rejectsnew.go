@@ -2,9 +2,9 @@ package policy
 
 import "weir/capacity"
 
-// RejectsNew returns the rule by which need would be refused even by a server
-// that has just been started in region, like our own but without any limit, or
-// "": then one that is started may help.
+// RejectsNew returns the rule by which even a server just started in region,
+// like this node but without any limit, would be rejected for need. "" means
+// that starting one may help.
 func (j *Compiled) RejectsNew(need capacity.Need, me capacity.Record, region string) (rule string) {
 	r := me
 	r.Node, r.State, r.Region, r.Carries, r.Coordinate = "new", capacity.Active, region, nil, nil

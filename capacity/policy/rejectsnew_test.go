@@ -7,7 +7,8 @@ import (
 	"weir/capacity/capacitytest"
 )
 
-// A rule that has nothing to do with how full nodes are is not cured by one more.
+// A rule that does not depend on the load of nodes is not satisfied by one more
+// node.
 func TestRejectsNew(t *testing.T) {
 	me := capacitytest.Record(t, "me")
 	me.State, me.Sessions.Used, me.CPU, me.Uplink.Used = capacity.Full, me.Sessions.Limit, 1, me.Uplink.Limit

@@ -2,7 +2,7 @@ package policy
 
 import "fmt"
 
-// Strategy is what a policy aims at beyond the single choice.
+// Strategy is a policy's aim beyond the single choice.
 type Strategy uint8
 
 // The strategies.
@@ -11,7 +11,7 @@ const (
 	BinPack                 // few nodes are in use: holders offer the best, and idle nodes may be released
 )
 
-// String is "spread" or "binpack"; so it is in JSON and YAML.
+// String is "spread" or "binpack", as in JSON and YAML.
 func (s Strategy) String() string {
 	switch s {
 	case Spread:
@@ -30,7 +30,7 @@ func (s Strategy) MarshalText() ([]byte, error) {
 	return []byte(s.String()), nil
 }
 
-// UnmarshalText reads what MarshalText wrote.
+// UnmarshalText decodes the output of MarshalText.
 func (s *Strategy) UnmarshalText(b []byte) error {
 	for _, known := range []Strategy{Spread, BinPack} {
 		if string(b) == known.String() {

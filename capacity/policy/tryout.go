@@ -9,12 +9,12 @@ import (
 	"weir/capacity"
 )
 
-// A valueError is an expression that yields what it may not.
+// A valueError is an expression that yields an invalid value.
 type valueError struct{ error }
 
 // tryOut runs a score's expression over nodes of every kind and returns an
-// error for one of which it makes no finite number: most often it divides by
-// what is 0 somewhere. Whatever slips through is rejected when it comes up, by
+// error for one for which the result is no finite number: most often it divides
+// by a value that is 0 somewhere. A case that it misses is rejected in use, by
 // the rule "score".
 func tryOut(value *vm.Program) error {
 	var machine vm.VM

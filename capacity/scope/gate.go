@@ -1,14 +1,15 @@
-// Package scope says to which addresses a node lets others send it: by records,
-// tickets, peers that they name, redirects and ICE candidates. Otherwise whoever
-// publishes a record has nodes and their clients knock at the doors of networks
-// that he cannot reach himself.
+// Package scope decides to which addresses others may send a node or its
+// clients: by records, tickets, peers that they name, redirects and ICE
+// candidates. Without it, any publisher of a record could make nodes and their
+// clients connect to hosts in networks that the publisher cannot reach itself.
 //
-// Public addresses are always allowed. Loopback is where the node has no other
-// address itself: a network on one machine. Private ones are where it has no
-// public one, so that networks within a site need nothing said; where it has
-// both, its operator has to allow them. What the operator names himself, such as
-// a peer to join by, is allowed by that. Link-local addresses and those of cloud
-// metadata, multicast and nobody are not allowed to anyone.
+// Public addresses are always allowed. Loopback is allowed if the node has no
+// other address itself: a network on one machine. Private addresses are allowed
+// if the node has no public one, so that networks within a site need no
+// configuration; if it has both, its operator has to allow them. Addresses that
+// the operator configures, such as a peer to join by, are allowed. Link-local
+// addresses, those of cloud metadata, multicast and addresses of no host are
+// never allowed.
 package scope
 
 import (
@@ -26,7 +27,7 @@ import (
 	manet "github.com/multiformats/go-multiaddr/net"
 )
 
-// A Use is what somebody else's address was to be used for.
+// A Use is the purpose of an address from another node.
 type Use string
 
 // The uses.
@@ -39,22 +40,23 @@ const (
 // ErrRefused is wrapped by every refusal.
 var ErrRefused = errors.New("address not allowed")
 
-// A Refusal is what is counted.
+// A Refusal is a key for counting refusals.
 type Refusal struct {
 	Use  Use  `json:"use"`
 	Kind Kind `json:"kind"`
 }
 
-// ownAge is how old what is known of own addresses may be.
+// ownAge is how long the node's own addresses are cached.
 const ownAge = 5 * time.Second
 
-// allowed are the kinds that a use has beside public ones.
+// allowed are a use's allowed kinds besides Public.
 type allowed struct {
 	kinds  map[Kind]bool
 	looked time.Time
 }
 
-// A Gate decides for one node. It is safe for concurrent use.
+// A Gate decides which addresses one node may use. It is safe for concurrent
+// use.
 type Gate struct {
 	log          *slog.Logger
 	allowPrivate bool
@@ -67,8 +69,8 @@ type Gate struct {
 }
 
 // NewGate returns a gate that allows private addresses in any case if
-// allowPrivate is set. Log is told once of each kind and use that is refused;
-// nil: nobody is.
+// allowPrivate is set. Each kind and use that is refused is logged once; a nil
+// log discards this.
 func NewGate(log *slog.Logger, allowPrivate bool) *Gate {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
@@ -79,8 +81,8 @@ func NewGate(log *slog.Logger, allowPrivate bool) *Gate {
 	}
 }
 
-// Own says where the node itself is reached for a use, by the kinds of its
-// addresses. F is called now and then; it must not use the gate.
+// Own registers the node's own addresses for a use: f returns their kinds. F is
+// called now and then; it must not use the gate.
 func (g *Gate) Own(use Use, f func() []Kind) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -88,8 +90,8 @@ func (g *Gate) Own(use Use, f func() []Kind) {
 	clear(g.allowed)
 }
 
-// Name allows addresses that the operator has named. Where the node has none
-// itself, they say where its network is.
+// Name allows addresses that the operator has configured. If the node has no
+// address itself, they show its network.
 func (g *Gate) Name(addrs ...multiaddr.Multiaddr) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -101,12 +103,14 @@ func (g *Gate) Name(addrs ...multiaddr.Multiaddr) {
 	}
 }
 
-// Check is nil if ip may be used, and otherwise an error that wraps ErrRefused.
+// Check returns nil if ip may be used, and otherwise an error that wraps
+// ErrRefused.
 func (g *Gate) Check(use Use, ip netip.Addr) error {
 	return g.check(use, KindOf(ip), ip.String(), ip.WithZone("").Unmap())
 }
 
-// check decides on what is of that kind, and written so; ip is zero for a name.
+// check decides on an address of that kind, logged as text; ip is zero for a
+// name.
 func (g *Gate) check(use Use, kind Kind, text string, ip netip.Addr) error {
 	if kind == Public {
 		return nil
@@ -135,7 +139,7 @@ func (g *Gate) check(use Use, kind Kind, text string, ip netip.Addr) error {
 	return fmt.Errorf("%w for a %s: %s is %s", ErrRefused, use, text, kind)
 }
 
-// kinds are those that a use is allowed. Called with mu held.
+// kinds are the kinds allowed for use. Called with mu held.
 func (g *Gate) kinds(use Use) map[Kind]bool {
 	count, all := map[Kind]int{}, 0
 	for _, f := range g.own[use] {
@@ -188,9 +192,9 @@ func ipOf(a multiaddr.Multiaddr) (netip.Addr, bool) {
 	return addr.Unmap(), ok
 }
 
-// CheckURL is Check of the host in an http or https URL. Of names those are
-// refused that lead nowhere but to the machine or site of who asks for them;
-// what others resolve to is known to the client alone.
+// CheckURL is Check of the host in an http or https URL. Names that lead only
+// to the resolving machine or site are refused; the addresses of other names
+// are known to the client alone.
 func (g *Gate) CheckURL(use Use, raw string) error {
 	u, err := url.Parse(raw)
 	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
@@ -237,8 +241,8 @@ func hasSuffix(s string, suffixes ...string) bool {
 	return false
 }
 
-// looseIPv4 reads the spellings of IPv4 addresses that browsers and resolvers
-// take beside the usual one, such as 127.1, 0x7f000001 and 2130706433 (WHATWG
+// looseIPv4 parses the spellings of IPv4 addresses that browsers and resolvers
+// accept beside the usual one, such as 127.1, 0x7f000001 and 2130706433 (WHATWG
 // URL, "IPv4 parser").
 func looseIPv4(host string) (netip.Addr, bool) {
 	parts := strings.Split(host, ".")
@@ -290,7 +294,7 @@ func looseNumber(s string) (n uint64, ok bool) {
 	return n, true
 }
 
-// Refused is how often each use of each kind has been refused.
+// Refused is the number of refusals by use and kind.
 func (g *Gate) Refused() map[Refusal]uint64 {
 	g.mu.Lock()
 	defer g.mu.Unlock()

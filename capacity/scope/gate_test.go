@@ -102,7 +102,7 @@ func TestGate(t *testing.T) {
 	}
 }
 
-// URLs are judged by where a browser would go.
+// URLs are checked by the host that a browser would connect to.
 func TestCheckURL(t *testing.T) {
 	g := NewGate(nil, false)
 	g.Own(Redirect, func() []Kind { return []Kind{Public} })
@@ -141,7 +141,7 @@ func TestCheckURL(t *testing.T) {
 	}
 }
 
-// A refusal is counted each time, and said once of its kind.
+// A refusal is counted each time, and logged once per kind and use.
 func TestRefusalsAreCounted(t *testing.T) {
 	var log strings.Builder
 	g := NewGate(slog.New(slog.NewTextHandler(&log, nil)), false)

@@ -7,23 +7,23 @@ import (
 // A Kind of address, after the special-purpose registries of RFC 6890.
 type Kind string
 
-// The kinds. All but Public are of this machine, of networks around it, or of
-// nobody.
+// The kinds. All but Public belong to this machine, to networks around it, or
+// to no host.
 const (
 	Public      Kind = "public"
 	Loopback    Kind = "loopback"
 	Private     Kind = "private"     // RFC 1918; unique local ones, RFC 4193
 	Shared      Kind = "shared"      // behind a provider's NAT, RFC 6598
 	LinkLocal   Kind = "link_local"  //
-	Metadata    Kind = "metadata"    // where clouds tell machines their secrets
+	Metadata    Kind = "metadata"    // cloud metadata services, which hold machines' secrets
 	Multicast   Kind = "multicast"   //
 	Unspecified Kind = "unspecified" // and the rest of 0.0.0.0/8
-	Reserved    Kind = "reserved"    // 240.0.0.0/4, broadcast, what is no address
+	Reserved    Kind = "reserved"    // 240.0.0.0/4, broadcast, and invalid addresses
 )
 
 var (
 	metadata = []netip.Addr{
-		netip.MustParseAddr("169.254.169.254"), // most
+		netip.MustParseAddr("169.254.169.254"), // most clouds
 		netip.MustParseAddr("169.254.170.2"),   // containers at Amazon
 		netip.MustParseAddr("fd00:ec2::254"),   // Amazon
 		netip.MustParseAddr("fd20:ce::254"),    // Google
@@ -73,7 +73,7 @@ func KindOf(ip netip.Addr) Kind {
 	return Public
 }
 
-// embedded is the IPv4 address that packets to ip end at.
+// embedded is the IPv4 address to which packets to ip are delivered.
 func embedded(ip netip.Addr) (netip.Addr, bool) {
 	b := ip.As16()
 	switch {

@@ -13,16 +13,16 @@ import (
 	"weir/capacity/pb"
 )
 
-// The conversions below make of a number that does not fit one that no check
-// passes, so that each bound is written once, in capacity.
+// The conversions below turn a number that does not fit into one that no check
+// passes, so that each bound is defined once, in capacity.
 
-// quantity is n, or the most there can be.
+// quantity is n, or the largest int64.
 func quantity(n uint64) int64 { return int64(min(n, math.MaxInt64)) }
 
 // timeOf is ms, Unix milliseconds, as a time.
 func timeOf(ms uint64) time.Time { return time.UnixMilli(quantity(ms)).UTC() }
 
-// named is n as a value of a type whose values have names.
+// named is n as a value of a type with named values.
 func named[T ~uint8, E ~int32](n E) T {
 	if n < 0 || n > math.MaxUint8 {
 		return math.MaxUint8
@@ -30,7 +30,7 @@ func named[T ~uint8, E ~int32](n E) T {
 	return T(n)
 }
 
-// peerOf is the peer ID in b, of which the check is capacity's.
+// peerOf is the peer ID in b; capacity checks it.
 func peerOf(field string, b []byte) (peer.ID, error) {
 	if len(b) == 0 {
 		return "", nil
@@ -65,7 +65,7 @@ func addrsFromBytes(field string, bs [][]byte) ([]multiaddr.Multiaddr, error) {
 	return addrs, nil
 }
 
-// CoordinateToWire is c as messages have it, in float32; nil if c is.
+// CoordinateToWire encodes c, in float32; nil if c is nil.
 func CoordinateToWire(c *coordinate.Coordinate) *pb.Coordinate {
 	if c == nil {
 		return nil
@@ -82,7 +82,7 @@ func CoordinateToWire(c *coordinate.Coordinate) *pb.Coordinate {
 	return m
 }
 
-// CoordinateFromWire converts m, with whatever values it has; nil if m is.
+// CoordinateFromWire decodes m without checking its values; nil if m is nil.
 func CoordinateFromWire(m *pb.Coordinate) *coordinate.Coordinate {
 	if m == nil {
 		return nil
@@ -99,7 +99,7 @@ func CoordinateFromWire(m *pb.Coordinate) *coordinate.Coordinate {
 	return c
 }
 
-// NeedToWire is n as messages have it.
+// NeedToWire encodes n.
 func NeedToWire(n capacity.Need) *pb.Need {
 	return &pb.Need{
 		Purpose: pb.Purpose(n.Purpose),
@@ -110,7 +110,8 @@ func NeedToWire(n capacity.Need) *pb.Need {
 	}
 }
 
-// NeedFromWire converts m, whose values [capacity.Need.Check] has yet to check.
+// NeedFromWire decodes m; the caller checks the values by
+// [capacity.Need.Check].
 func NeedFromWire(m *pb.Need) capacity.Need {
 	return capacity.Need{
 		Purpose: named[capacity.Purpose](m.GetPurpose()),
@@ -122,7 +123,7 @@ func NeedFromWire(m *pb.Need) capacity.Need {
 }
 
 // checkExpiry allows for clocks that differ by MaxClockSkew. life is the
-// longest that something made now would last.
+// longest life of something made now.
 func checkExpiry(expires, now time.Time, life time.Duration) error {
 	if past := now.Sub(expires); past > capacity.MaxClockSkew {
 		return fmt.Errorf("%w %v ago", capacity.ErrExpired, past.Round(time.Millisecond))

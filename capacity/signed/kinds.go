@@ -14,10 +14,10 @@ import (
 	"weir/capacity/pb"
 )
 
-// The table of kinds: all that nodes and operators sign, but for updates, which
-// have no envelope of their own; see [SealUpdate]. A new kind is a message in
-// capacity.proto, a row here, and a file with its conversions. Payload types are
-// of multicodec's private use range, 0x300000–0x3fffff.
+// The table of kinds: everything that nodes and operators sign, except for
+// updates, which have no envelope of their own; see [SealUpdate]. A new kind is
+// a message in capacity.proto, a row here, and a file with its conversions.
+// Payload types are of multicodec's private use range, 0x300000–0x3fffff.
 var (
 	recordKind = kind[capacity.Record, pb.Record, *pb.Record]{
 		"record", label{"weir-capacity", 0x300001}, MaxRecordSize,
@@ -37,7 +37,8 @@ var (
 	}
 )
 
-// label is part of what is signed, so that one kind cannot pass for another.
+// label is part of the signed bytes, so that one kind cannot be taken for
+// another.
 type label struct {
 	domain string
 	codec  uint64 // payload type
@@ -52,13 +53,13 @@ type kind[T, M any, P interface {
 	*M
 	proto.Message
 }] struct {
-	name   string // as errors call it
+	name   string // in errors
 	label  label
 	limit  int                          // bytes, sealed
 	check  func(*T) error               // of every field; the error wraps ErrMalformed
-	signer func(*T) peer.ID             // whose signature it must have
-	encode func(*T) P                   // what check has passed
-	decode func(P, peer.ID) (*T, error) // what that node signed; what does not fit comes out so that check refuses it
+	signer func(*T) peer.ID             // the required signer
+	encode func(*T) P                   // of a value that check has passed
+	decode func(P, peer.ID) (*T, error) // of a message that the node signed; a value that does not fit is decoded so that check refuses it
 }
 
 // seal checks and signs v. The error wraps [capacity.ErrMalformed],
@@ -92,8 +93,9 @@ func (k *kind[T, M, P]) sealed(v *T, key crypto.PrivKey) ([]byte, error) {
 	return sealed, nil
 }
 
-// open returns the value that its signer sealed, which check passes. The error
-// wraps [capacity.ErrTooLarge], [capacity.ErrMalformed] or [capacity.ErrForged].
+// open returns the value that its signer sealed, after check has passed. The
+// error wraps [capacity.ErrTooLarge], [capacity.ErrMalformed] or
+// [capacity.ErrForged].
 func (k *kind[T, M, P]) open(sealed []byte) (T, error) {
 	v, err := k.opened(sealed)
 	if err != nil {
@@ -128,7 +130,7 @@ func (k *kind[T, M, P]) opened(sealed []byte) (*T, error) {
 // openEnvelope checks the signature, decodes the payload into msg and returns
 // the signer.
 func openEnvelope(l label, sealed []byte, msg proto.Message) (peer.ID, error) {
-	// ConsumeTypedEnvelope also returns envelopes that it found bad: err first.
+	// ConsumeTypedEnvelope also returns invalid envelopes: check err first.
 	envelope, err := record.ConsumeTypedEnvelope(sealed, payload{l, msg})
 	switch {
 	case errors.Is(err, record.ErrInvalidSignature):

@@ -16,13 +16,13 @@ import (
 // [capacity.ErrTooLarge] as that of [SealRecord] does.
 func SealLease(l capacity.Lease, key crypto.PrivKey) ([]byte, error) { return leaseKind.seal(&l, key) }
 
-// OpenLease checks sealed and returns the lease inside it. Whether it answers
-// our request (Target, From, ID, Need) is for the caller to compare.
+// OpenLease checks sealed and returns the lease inside it. The caller compares
+// it with its request (Target, From, ID, Need).
 //
 // The error wraps [capacity.ErrTooLarge], [capacity.ErrMalformed],
-// [capacity.ErrForged] if the target did not sign it, [capacity.ErrExpired] if it
-// ran out more than MaxClockSkew before now, or [capacity.ErrFromFuture] if it
-// ends later than a lease given now could.
+// [capacity.ErrForged] if the target did not sign it, [capacity.ErrExpired] if
+// it expired more than MaxClockSkew before now, or [capacity.ErrFromFuture] if
+// it ends later than a lease given now could.
 func OpenLease(sealed []byte, now time.Time) (capacity.Lease, error) {
 	l, err := leaseKind.open(sealed)
 	if err != nil {

@@ -17,24 +17,23 @@ import (
 // MaxPolicySize bounds a signed policy, in bytes.
 const MaxPolicySize = policy.MaxText + 1024
 
-// Policy is a policy as the network's operator signed it.
+// Policy is a policy signed by the network's operator.
 type Policy struct {
 	Operator peer.ID
 	Version  uint64           // the higher one wins; 1 or more
 	Issued   time.Time        // operator's clock, ms resolution
 	Text     []byte           // YAML, as written
-	Compiled *policy.Compiled // what Text says, under Version, ready for use
+	Compiled *policy.Compiled // Text compiled, with Version, ready for use
 }
 
-// Sum is the beginning of the SHA-256 of the text, by which people can compare
-// two.
+// Sum is the beginning of the SHA-256 of the text, for people to compare two.
 func (s *Policy) Sum() string {
 	sum := sha256.Sum256(s.Text)
 	return hex.EncodeToString(sum[:6])
 }
 
-// SealPolicy signs text, which it checks, as the policy of that version. The
-// error is that of [policy.Parse], or wraps [capacity.ErrMalformed] or
+// SealPolicy checks text and signs it as the policy of that version. The error
+// is that of [policy.Parse], or wraps [capacity.ErrMalformed] or
 // [capacity.ErrTooLarge].
 func SealPolicy(file string, text []byte, version uint64, issued time.Time, operator crypto.PrivKey) ([]byte, error) {
 	if _, err := policy.Parse(file, text); err != nil {
@@ -49,8 +48,8 @@ func SealPolicy(file string, text []byte, version uint64, issued time.Time, oper
 
 // OpenPolicy checks sealed and returns the policy inside it, of which every
 // expression compiles. The error wraps [capacity.ErrTooLarge],
-// [capacity.ErrMalformed], or [capacity.ErrForged] if another than operator
-// signed it; or it is that of [policy.Parse].
+// [capacity.ErrMalformed], or [capacity.ErrForged] if operator did not sign it;
+// or it is that of [policy.Parse].
 func OpenPolicy(sealed []byte, operator peer.ID) (Policy, error) {
 	p, err := policyKind.open(sealed)
 	if err != nil {
@@ -78,7 +77,8 @@ func policyToProto(p *Policy) *pb.Policy {
 	return &pb.Policy{Version: p.Version, Issued: uint64(p.Issued.UnixMilli()), Text: p.Text}
 }
 
-// policyFromProto takes the signer for the operator, as the message names none.
+// policyFromProto uses the signer as the operator, because the message names
+// none.
 func policyFromProto(m *pb.Policy, signer peer.ID) (*Policy, error) {
 	return &Policy{Operator: signer, Version: m.Version, Issued: timeOf(m.Issued), Text: m.Text}, nil
 }

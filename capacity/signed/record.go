@@ -19,11 +19,11 @@ const MaxRecordSize = 1024
 // SealRecord signs r with key, which must be the node's, and returns a libp2p
 // signed envelope (RFC 0002).
 //
-// What is sealed is what [OpenRecord] accepts: the error wraps
-// [capacity.ErrMalformed] if a field is out of its bounds, [capacity.ErrTooLarge]
-// if the whole is longer than MaxRecordSize, and [capacity.ErrForged] if key is
-// not the node's. Resolution: Issued and TTL 1 ms, ParentRTT 1 µs, CPU 0.0001,
-// Cores 0.001, coordinates float32.
+// It seals only records that [OpenRecord] accepts: the error wraps
+// [capacity.ErrMalformed] if a field is out of its bounds,
+// [capacity.ErrTooLarge] if the whole is longer than MaxRecordSize, and
+// [capacity.ErrForged] if key is not the node's. Resolution: Issued and TTL 1
+// ms, ParentRTT 1 µs, CPU 0.0001, Cores 0.001, coordinates float32.
 func SealRecord(r capacity.Record, key crypto.PrivKey) ([]byte, error) {
 	return recordKind.seal(&r, key)
 }
@@ -32,12 +32,12 @@ func SealRecord(r capacity.Record, key crypto.PrivKey) ([]byte, error) {
 // inside it.
 //
 // The error wraps [capacity.ErrTooLarge], [capacity.ErrMalformed],
-// [capacity.ErrForged] if the signature is bad or the signer is not the node the
-// record names, [capacity.ErrExpired] if the record ran out more than
-// MaxClockSkew before now, or [capacity.ErrFromFuture] if it was issued more than
-// MaxClockSkew after now. A caller that is searching drops the record and carries
-// on whatever the error. OpenRecord keeps no memory: that a record is older than
-// one seen before (Seq) is for the caller to see.
+// [capacity.ErrForged] if the signature is bad or the signer is not the node
+// the record names, [capacity.ErrExpired] if the record expired more than
+// MaxClockSkew before now, or [capacity.ErrFromFuture] if it was issued more
+// than MaxClockSkew after now. A searching caller drops the record and carries
+// on whatever the error. OpenRecord keeps no state: the caller compares Seq
+// with the records seen before.
 func OpenRecord(sealed []byte, now time.Time) (capacity.Record, error) {
 	r, err := OpenRecordAnyAge(sealed)
 	if err != nil {
@@ -154,7 +154,7 @@ func recordFromProto(m *pb.Record, _ peer.ID) (*capacity.Record, error) {
 	}, nil
 }
 
-// carriageFromProto converts what node says of a stream.
+// carriageFromProto decodes node's claim about a stream.
 func carriageFromProto(c *pb.Carriage, node peer.ID) (*capacity.Carriage, error) {
 	if c == nil {
 		return nil, nil

@@ -28,7 +28,7 @@ import (
 
 var update = flag.Bool("update", false, "rewrite the golden files in testdata")
 
-// The limits of a record's fields that capacity keeps to itself.
+// The limits of a record's fields that capacity does not export.
 const (
 	maxURL      = 256
 	maxRelease  = 64
@@ -54,7 +54,7 @@ func mustSeal(tb testing.TB, r capacity.Record, key crypto.PrivKey) []byte {
 	return sealed
 }
 
-// sealRaw signs any message under any label, with none of Seal's checks.
+// sealRaw signs any message under any label, without Seal's checks.
 func sealRaw(tb testing.TB, l label, msg proto.Message, key crypto.PrivKey) []byte {
 	tb.Helper()
 	envelope, err := record.Seal(payload{l, msg}, key)
@@ -104,8 +104,8 @@ func TestOpenReturnsWhatWasSealed(t *testing.T) {
 	}
 }
 
-// The wire format must not change unseen: nodes of different releases share a
-// network. The size is part of the promise.
+// The wire format must not change unnoticed: nodes of different releases share
+// a network. The size is part of the promise.
 func TestGolden(t *testing.T) {
 	r := capacitytest.Record(t, "golden")
 	carrying := r
@@ -151,7 +151,7 @@ func TestGolden(t *testing.T) {
 	}
 }
 
-// At the greatest depth and with a long name a record still fits.
+// A record with the greatest depth and a long name still fits.
 func TestDeepestCarriageFits(t *testing.T) {
 	r := capacitytest.Record(t, "deep")
 	r.Carries = capacitytest.Carriage(t, r.Node)
@@ -171,8 +171,8 @@ func TestDeepestCarriageFits(t *testing.T) {
 	}
 }
 
-// Every case is one field of an otherwise good record. Seal and Open refuse the
-// same ones.
+// Every case is one field of an otherwise valid record. Seal and Open refuse
+// the same ones.
 func TestFieldsOutOfBoundsAreRefused(t *testing.T) {
 	nan, inf := math.NaN(), math.Inf(1)
 	coord := func(change func(*coordinate.Coordinate)) func(*capacity.Record) {
@@ -189,7 +189,7 @@ func TestFieldsOutOfBoundsAreRefused(t *testing.T) {
 	}
 	for _, tt := range []struct {
 		name   string
-		field  string // as the error names it
+		field  string // in the error
 		change func(*capacity.Record)
 	}{
 		{"a record names its node", "node", func(r *capacity.Record) { r.Node = "" }},
@@ -293,7 +293,7 @@ func TestFieldsOutOfBoundsAreRefused(t *testing.T) {
 	}
 }
 
-// What a Record can say and the wire cannot is refused before it is sealed.
+// Values that a Record can hold and the wire cannot are refused before sealing.
 func TestSealRefusesContradictions(t *testing.T) {
 	for _, tt := range []struct {
 		name   string
@@ -478,7 +478,7 @@ func FuzzOpen(f *testing.F) {
 				t.Fatalf("opened, but %v", err)
 			}
 		}
-		// What passes for a payload, signed well: the fuzzer cannot sign.
+		// Sign any payload, because the fuzzer cannot sign.
 		var m pb.Record
 		if len(sealed) > MaxRecordSize || proto.Unmarshal(sealed, &m) != nil {
 			return
@@ -490,7 +490,7 @@ func FuzzOpen(f *testing.F) {
 		}
 		again, err := SealRecord(r, key)
 		if errors.Is(err, capacity.ErrTooLarge) {
-			return // unusual encodings of the same can be shorter
+			return // unusual encodings of the same values can be shorter
 		}
 		if err != nil {
 			t.Fatalf("what was opened cannot be sealed: %v", err)

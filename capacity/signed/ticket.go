@@ -14,8 +14,8 @@ import (
 	"weir/capacity/tracing"
 )
 
-// MaxTicketSize bounds a ticket, in bytes of text, as it travels in a URL, and
-// maxTicketBytes what that text spells.
+// MaxTicketSize bounds a ticket's text in a URL, and maxTicketBytes the bytes
+// that it encodes; both in bytes.
 const (
 	MaxTicketSize  = 1024
 	maxTicketBytes = MaxTicketSize / 4 * 3
@@ -24,9 +24,9 @@ const (
 var ticketText = base64.RawURLEncoding.Strict()
 
 // SealTicket signs t with key, From's, and returns URL-safe text of at most
-// MaxTicketSize bytes. A trace for which there is no room is left out. The error
-// wraps [capacity.ErrMalformed], [capacity.ErrForged] or [capacity.ErrTooLarge]
-// as that of [SealRecord] does.
+// MaxTicketSize bytes. A trace is left out if there is no room for it. The
+// error wraps [capacity.ErrMalformed], [capacity.ErrForged] or
+// [capacity.ErrTooLarge] as that of [SealRecord] does.
 func SealTicket(t capacity.Ticket, key crypto.PrivKey) (string, error) {
 	sealed, err := ticketKind.seal(&t, key)
 	if errors.Is(err, capacity.ErrTooLarge) && len(t.Trace) > 0 {
@@ -42,9 +42,9 @@ func SealTicket(t capacity.Ticket, key crypto.PrivKey) (string, error) {
 //
 // The error wraps [capacity.ErrTooLarge], [capacity.ErrMalformed],
 // [capacity.ErrForged] if From did not sign it, [capacity.ErrWrongTarget] if it
-// is meant for another node, [capacity.ErrExpired] if it ran out more than
-// MaxClockSkew before now, or [capacity.ErrFromFuture] if it is good for longer
-// than a ticket may be.
+// is for another node, [capacity.ErrExpired] if it expired more than
+// MaxClockSkew before now, or [capacity.ErrFromFuture] if its life is longer
+// than TicketTime.
 func OpenTicket(s string, self peer.ID, now time.Time) (capacity.Ticket, error) {
 	t, err := openTicket(s)
 	if err == nil && t.Target != self {
@@ -104,7 +104,7 @@ func ticketFromProto(m *pb.Ticket, _ peer.ID) (*capacity.Ticket, error) {
 	return t, err
 }
 
-// boundedTrace is b, or nothing if it is longer than a trace is.
+// boundedTrace is b, or nothing if it is longer than a trace can be.
 func boundedTrace(b []byte) []byte {
 	if len(b) == 0 || len(b) > tracing.MaxWire {
 		return nil

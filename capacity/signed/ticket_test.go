@@ -189,8 +189,8 @@ func TestTicketsFitInAURL(t *testing.T) {
 	}
 }
 
-// A trace travels in a ticket if it is one and there is room. Neither is a reason
-// to have no ticket.
+// A valid trace travels in a ticket if there is room. An invalid trace, or a
+// lack of room, is no reason to have no ticket.
 func TestTicketWithTrace(t *testing.T) {
 	key, wire := capacitytest.Key(t, "from"), tracing.ToWire(tracing.Begin(t.Context()))
 	tk := capacitytest.Ticket(t)
@@ -215,7 +215,7 @@ func TestTicketWithTrace(t *testing.T) {
 		t.Errorf("%x came of what is no trace", got)
 	}
 	tk.Trace = nil
-	for length := 1; ; length++ { // until there is just no room for one
+	for length := 1; ; length++ { // until there is no room for a trace
 		tk.Stream = strings.Repeat("s", min(length, capacity.MaxStreamName))
 		tk.SourceAddrs = slices.Repeat([]multiaddr.Multiaddr{multiaddr.StringCast("/dns/" + strings.Repeat("d", length) + "/tcp/1")}, capacity.MaxAddrs)
 		if _, s := open(); len(s) > MaxTicketSize-len(wire) {
@@ -258,7 +258,7 @@ func FuzzOpenLease(f *testing.F) {
 				t.Fatalf("opened, but %v", err)
 			}
 		}
-		// What passes for a payload, signed well: the fuzzer cannot sign.
+		// Sign any payload, because the fuzzer cannot sign.
 		var m pb.Lease
 		if len(sealed) > leaseKind.limit || proto.Unmarshal(sealed, &m) != nil {
 			return
@@ -309,10 +309,10 @@ func FuzzOpenTicket(f *testing.F) {
 		if len(tk.Trace) > tracing.MaxWire {
 			t.Fatalf("a trace of %d bytes", len(tk.Trace))
 		}
-		tk.Trace = nil // which is left out where there is no room
+		tk.Trace = nil // it is left out if there is no room
 		again, err := SealTicket(tk, key)
 		if errors.Is(err, capacity.ErrTooLarge) {
-			return // unusual encodings of the same can be shorter
+			return // unusual encodings of the same values can be shorter
 		}
 		if err != nil {
 			t.Fatalf("what was opened cannot be sealed: %v", err)

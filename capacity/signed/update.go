@@ -21,13 +21,13 @@ const (
 	maxUpdate = 192
 
 	updateDomain  = "weir-amendment"
-	updateField   = 15 // of the envelope's message, which uses 1 to 5
+	updateField   = 15 // number in the envelope's message, which uses 1 to 5
 	signatureSize = 64 // Ed25519
 )
 
-// Updatable reports whether r differs from base, a record of the same node, in
-// nothing but what an update can say: what is used, whether the node takes
-// more, and where it is.
+// Updatable reports whether r differs from base, a record of the same node,
+// only in the fields that an update contains: its load, its state, and its
+// coordinate.
 func Updatable(base, r *capacity.Record) bool {
 	b := *base
 	takeLoad(&b, r)
@@ -35,7 +35,7 @@ func Updatable(base, r *capacity.Record) bool {
 	return reflect.DeepEqual(&b, r) && (r.Coordinate != nil || base.Coordinate == nil)
 }
 
-// takeLoad takes from s what an update says.
+// takeLoad copies the fields that an update contains from s.
 func takeLoad(r, s *capacity.Record) {
 	r.Seq, r.Issued, r.State = s.Seq, s.Issued, s.State
 	r.Uplink.Used, r.Downlink.Used, r.Packets.Used = s.Uplink.Used, s.Downlink.Used, s.Packets.Used
@@ -51,10 +51,9 @@ func takeLoad(r, s *capacity.Record) {
 	}
 }
 
-// SealUpdate signs what r says anew, where base is the record that sealed
-// opens as, and r is [Updatable]. sealed may have an update already: this
-// one takes its place. It has about 100 bytes, and 50
-// more if r has another coordinate.
+// SealUpdate signs the changed fields of r, where base is the record that
+// sealed opens as, and r is [Updatable]. An update in sealed is replaced by
+// this one. It has about 100 bytes, and 50 more if r has another coordinate.
 func SealUpdate(base capacity.Record, sealed []byte, r capacity.Record, key crypto.PrivKey) ([]byte, error) {
 	if !r.Node.MatchesPrivateKey(key) {
 		return nil, fmt.Errorf("seal update: %w: the key is not that of %s", capacity.ErrForged, r.Node)
@@ -77,8 +76,8 @@ func SealUpdate(base capacity.Record, sealed []byte, r capacity.Record, key cryp
 	return append(body, signature...), nil
 }
 
-// EncodeLoad is what r says that changes all the time, encoded: an update without a
-// signature, for who asks the node itself.
+// EncodeLoad encodes the fields of r that change all the time: an update
+// without a signature, for a caller that asks the node itself.
 func EncodeLoad(r *capacity.Record) []byte {
 	m := &pb.Update{
 		Seq:        r.Seq,
@@ -100,8 +99,9 @@ func EncodeLoad(r *capacity.Record) []byte {
 	return b
 }
 
-// WithLoad returns r as of when its node encoded use, but under its own sequence
-// number and time. The error wraps [capacity.ErrTooLarge] or [capacity.ErrMalformed].
+// WithLoad returns r with the load in use, as its node encoded it, but under
+// r's own sequence number and time. The error wraps [capacity.ErrTooLarge] or
+// [capacity.ErrMalformed].
 func WithLoad(r capacity.Record, use []byte) (capacity.Record, error) {
 	if len(use) > maxUpdate {
 		return capacity.Record{}, fmt.Errorf("%w: %d bytes of use, at most %d", capacity.ErrTooLarge, len(use), maxUpdate)
@@ -112,14 +112,14 @@ func WithLoad(r capacity.Record, use []byte) (capacity.Record, error) {
 	return r, err
 }
 
-// ApplyUpdate returns base, the record that sealed opens as, with the update, and that
-// sealed anew: [OpenRecord] takes it like any other. An update that sealed had is
-// gone. base is not changed.
+// ApplyUpdate returns base, the record that sealed opens as, with the update,
+// and its sealed form, which [OpenRecord] accepts like any other. An update in
+// sealed is replaced. base is not changed.
 //
-// The error wraps [capacity.ErrForged] if the node did not sign this update of this
-// record: of an older one, perhaps. It wraps [capacity.ErrTooLarge] or [capacity.ErrMalformed] if
-// it is no update. How old it is, ApplyUpdate does not look at; see
-// [capacity.Record.CheckAge].
+// The error wraps [capacity.ErrForged] if the node did not sign this update of
+// this record: it may belong to an older one. It wraps [capacity.ErrTooLarge]
+// or [capacity.ErrMalformed] if it is no update. ApplyUpdate does not check the
+// age; see [capacity.Record.CheckAge].
 func ApplyUpdate(base capacity.Record, sealed, update []byte) (capacity.Record, []byte, error) {
 	envelope, _, err := splitUpdate(sealed)
 	if err != nil {
@@ -137,7 +137,8 @@ func ApplyUpdate(base capacity.Record, sealed, update []byte) (capacity.Record, 
 	return r, b, nil
 }
 
-// verified is base, whose envelope that is, with an update that its node signed.
+// verified is base, the record in envelope, with an update that its node
+// signed.
 func verified(base capacity.Record, envelope, update []byte) (capacity.Record, error) {
 	if len(update) > maxUpdate {
 		return capacity.Record{}, fmt.Errorf("%w: an update of %d bytes, at most %d", capacity.ErrTooLarge, len(update), maxUpdate)
@@ -156,13 +157,14 @@ func verified(base capacity.Record, envelope, update []byte) (capacity.Record, e
 	return updated(base, body)
 }
 
-// updated is r with what body says, an encoded update without its signature.
+// updated is r with the fields in body, an encoded update without its
+// signature.
 func updated(r capacity.Record, body []byte) (capacity.Record, error) {
 	var m pb.Update
 	if err := proto.Unmarshal(body, &m); err != nil {
 		return capacity.Record{}, capacity.Malformed("update", "%w", err)
 	}
-	if max(m.Viewers, m.Children) > capacity.MaxCount { // of no stream, perhaps
+	if max(m.Viewers, m.Children) > capacity.MaxCount { // they may count no stream
 		return capacity.Record{}, capacity.Malformed("update", "a count is more than %d", capacity.MaxCount)
 	}
 	said := capacity.Record{
@@ -194,7 +196,7 @@ func updateSigned(envelope, body []byte) []byte {
 	return b
 }
 
-// splitUpdate returns the envelope that sealed begins with, and the update
+// splitUpdate returns the envelope at the beginning of sealed, and the update
 // behind it, or nil.
 func splitUpdate(sealed []byte) (envelope, update []byte, err error) {
 	for rest := sealed; len(rest) > 0; {

@@ -14,8 +14,8 @@ import (
 	"weir/capacity/pb"
 )
 
-// later is r some seconds on: with other numbers, and what cannot be updated as
-// it was.
+// later is r some seconds on: with other numbers, and the same values in the
+// fields that an update cannot change.
 func later(r capacity.Record) capacity.Record {
 	r.Seq += 5_003
 	r.Issued = r.Issued.Add(5 * time.Second)
@@ -30,7 +30,7 @@ func later(r capacity.Record) capacity.Record {
 	return r
 }
 
-// mustSealUpdate updates sealed with r, of which the coordinate is left out.
+// mustSealUpdate updates sealed with r, without the coordinate.
 func mustSealUpdate(tb testing.TB, sealed []byte, r capacity.Record, name string) []byte {
 	tb.Helper()
 	b, err := SealUpdate(capacity.Record{Coordinate: r.Coordinate}, sealed, r, capacitytest.Key(tb, name))
@@ -70,7 +70,7 @@ func TestUpdatedRecordOpensAsWhatItSaysNow(t *testing.T) {
 			if c := base.Carries; c != nil && c.Viewers != 40 {
 				t.Errorf("the base has changed: %+v", c)
 			}
-			// A node that has moved says so.
+			// The coordinate of a node that has moved is in the update.
 			moved := want
 			moved.Coordinate = base.Coordinate.Clone()
 			moved.Coordinate.Vec[2] = 0.75
@@ -82,18 +82,19 @@ func TestUpdatedRecordOpensAsWhatItSaysNow(t *testing.T) {
 				t.Errorf("ApplyUpdate = %+v, %v, want %+v", r, err, moved)
 			}
 			sealedUpdate = mustSealUpdate(t, sealed, want, "node")
-			// Updated once more, it is as if the first had never been.
+			// A second update replaces the first without a trace.
 			next := later(want)
 			r, again, err := ApplyUpdate(r, resealed, mustSealUpdate(t, resealed, next, "node"))
 			if err != nil || !reflect.DeepEqual(r, next) || len(again) > len(resealed)+8 {
 				t.Errorf("updated twice: %+v, %v, %d bytes after %d, want %+v", r, err, len(again), len(resealed), next)
 			}
-			// An old update still signs what it says: whoever keeps records
+			// An old update is still validly signed: the holder of records
 			// compares sequence numbers.
 			if r, _, err := ApplyUpdate(r, again, sealedUpdate); err != nil || r.Seq != want.Seq {
 				t.Errorf("the first once more: %d, %v, want %d", r.Seq, err, want.Seq)
 			}
-			// What is past the update's time is expired, whatever the base says.
+			// A record past the update's time is expired, whatever the base's
+			// time is.
 			if _, err := OpenRecord(resealed, want.Expires().Add(capacity.MaxClockSkew+time.Second)); !errors.Is(err, capacity.ErrExpired) {
 				t.Errorf("Open, later: %v", err)
 			}
@@ -205,11 +206,11 @@ func TestWhatCannotBeUpdated(t *testing.T) {
 	}
 }
 
-// What a node says of its use changes a record's numbers, not whose it is or when.
+// A node's report of its use changes a record's numbers, not its node and time.
 func TestUse(t *testing.T) {
 	base := capacitytest.Record(t, "node")
 	now := later(base)
-	now.Coordinate = nil // as a node's sample has none
+	now.Coordinate = nil // like a node's sample
 	got, err := WithLoad(base, EncodeLoad(&now))
 	want := now
 	want.Seq, want.Issued, want.Coordinate = base.Seq, base.Issued, base.Coordinate

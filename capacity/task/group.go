@@ -1,12 +1,12 @@
-// Package task keeps the goroutines of one resource together, so that closing
-// it can wait for all of them.
+// Package task groups the goroutines of one resource, so that closing it can
+// wait for all of them.
 package task
 
 import "sync"
 
 // A Group is the goroutines of one resource. Once [Group.Stop] has been called
-// nothing starts any more, and [Group.Wait] returns when all that did start has
-// ended. The zero value is ready for use.
+// nothing starts any more, and [Group.Wait] returns when all that were started
+// have ended. The zero value is ready for use.
 type Group struct {
 	mu      sync.Mutex
 	stopped bool // nothing starts once set
@@ -42,7 +42,7 @@ func (g *Group) Do(f func()) bool {
 	return true
 }
 
-// Stop lets nothing more start, and reports whether it is the first to do so.
+// Stop prevents further starts, and reports whether this is the first call.
 func (g *Group) Stop() bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -51,6 +51,6 @@ func (g *Group) Stop() bool {
 	return first
 }
 
-// Wait returns when everything has ended. It is called after Stop, and not from
-// what Go or Do runs: it would wait for itself.
+// Wait returns when all goroutines have ended. It is called after Stop, and not
+// from within Go or Do: it would wait for itself.
 func (g *Group) Wait() { g.wg.Wait() }

@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// Wait waits for all that has started; after Stop nothing does.
+// Wait waits for everything started; after Stop nothing starts.
 func TestGroup(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var g Group

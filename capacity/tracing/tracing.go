@@ -1,9 +1,10 @@
-// Package tracing is how the trace of one request goes from node to node: what
-// stands in messages, tickets and headers, and what spans are called.
+// Package tracing carries the trace of one request from node to node: its
+// encoding in messages, tickets and headers, and the names of spans'
+// attributes.
 //
 // A trace has an ID whether spans are exported or not, so that a client can
-// quote it and logs can be searched for it. Who records spans, and which, is
-// not decided here: dht and sfu are given a [trace.Tracer].
+// quote it and logs can be searched for it. The package does not decide which
+// spans are recorded: dht and sfu are given a [trace.Tracer].
 package tracing
 
 import (
@@ -21,23 +22,23 @@ import (
 // Scope is the instrumentation scope of all spans.
 const Scope = "weir"
 
-// Attributes of spans beside those of OpenTelemetry's semantic conventions.
-// None has a token, SDP, a session's ID or a client's address as its value.
+// Attributes of spans beside those of OpenTelemetry's semantic conventions. No
+// value contains a token, SDP, a session's ID or a client's address.
 const (
 	Peer     attribute.Key = "weir.peer.id"    // the other node, of calls; the chosen one, of placements
 	Stream   attribute.Key = "weir.stream"     // name
 	Role     attribute.Key = "weir.role"       // publisher or viewer
 	Purpose  attribute.Key = "weir.purpose"    // of a placement or reservation: publish, view or cascade
-	Topic    attribute.Key = "weir.topic"      // in which nodes are looked for
+	Topic    attribute.Key = "weir.topic"      // in which nodes are searched
 	Held     attribute.Key = "weir.held"       // records that holders hold in the topic
-	Offered  attribute.Key = "weir.candidates" // nodes found, answered or judged
+	Offered  attribute.Key = "weir.candidates" // nodes found, answered or evaluated
 	Passed   attribute.Key = "weir.passed"     // of these, by the policy
 	Messages attribute.Key = "weir.messages"   // frames, both ways
-	Reason   attribute.Key = "weir.reason"     // a word: why not
+	Reason   attribute.Key = "weir.reason"     // a word: why it failed
 	Late     attribute.Key = "weir.abandoned"  // the answer was not waited for
 )
 
-// Of the semantic conventions (v1.43), those that dht and sfu set.
+// Attributes of the semantic conventions (v1.43) that dht and sfu set.
 const (
 	ErrorType attribute.Key = "error.type"
 	RPCSystem attribute.Key = "rpc.system.name"
@@ -53,16 +54,17 @@ const (
 const System = "weir"
 
 const (
-	// wireSize is a version, the trace's ID, the span's ID and flags, as in
-	// traceparent (W3C Trace Context, section 3.2), but not in hexadecimal digits.
+	// wireSize is the size in bytes of a version, the trace's ID, the span's ID
+	// and flags, as in traceparent (W3C Trace Context, section 3.2), but in
+	// binary.
 	wireSize = 1 + 16 + 8 + 1
-	// MaxWire bounds what is taken: later versions may add something at the end.
+	// MaxWire bounds the input in bytes: later versions may append fields.
 	MaxWire = 64
-	// maxHeader bounds a traceparent, likewise.
+	// maxHeader bounds a traceparent in bytes, for the same reason.
 	maxHeader = 128
 )
 
-// ToWire is what a message says of ctx's trace; nil if ctx has none.
+// ToWire encodes ctx's trace for a message; nil if ctx has none.
 func ToWire(ctx context.Context) []byte {
 	sc := trace.SpanContextFromContext(ctx)
 	if !sc.IsValid() {
@@ -75,10 +77,10 @@ func ToWire(ctx context.Context) []byte {
 	return append(b, byte(sc.TraceFlags()&trace.FlagsSampled))
 }
 
-// FromWire gives ctx the trace that a message of another node names. What is
-// malformed, or of a version that is none, leaves ctx as it is: a trace is never
-// a reason to refuse a request. Whether the other node's wish to have the trace
-// sampled is granted, is up to the tracer.
+// FromWire returns ctx with the trace in another node's message. A malformed
+// trace, or one of an invalid version, leaves ctx as it is: a trace is never a
+// reason to refuse a request. The tracer decides whether to follow the other
+// node's sampling flag.
 func FromWire(ctx context.Context, b []byte) context.Context {
 	if len(b) < wireSize || len(b) > MaxWire || b[0] == 0xff || b[0] == 0 && len(b) != wireSize {
 		return ctx
@@ -96,9 +98,9 @@ func withRemote(ctx context.Context, traceID trace.TraceID, spanID trace.SpanID,
 	return trace.ContextWithRemoteSpanContext(ctx, sc)
 }
 
-// FromHeader gives ctx the trace that a client's traceparent names (W3C Trace
-// Context, section 3.2). One that is malformed, or of which there are several,
-// is ignored. A tracestate is not taken: it would have to be carried.
+// FromHeader returns ctx with the trace in a client's traceparent (W3C Trace
+// Context, section 3.2). A malformed one, or one of several, is ignored. A
+// tracestate is not read, because it would have to be passed on.
 func FromHeader(ctx context.Context, h http.Header) context.Context {
 	all := h.Values("Traceparent")
 	if len(all) != 1 || len(all[0]) > maxHeader {
@@ -121,8 +123,8 @@ func FromHeader(ctx context.Context, h http.Header) context.Context {
 	return withRemote(ctx, raw[1], trace.SpanID(raw[2][:8]), raw[3][0])
 }
 
-// Begin gives ctx a trace, unless it has one: an ID that can be quoted and
-// searched for. Nobody is asked to record it.
+// Begin returns ctx with a trace, unless it has one: an ID to quote and search
+// for, with the sampled flag off.
 func Begin(ctx context.Context) context.Context {
 	if trace.SpanContextFromContext(ctx).IsValid() {
 		return ctx
@@ -142,8 +144,8 @@ func ID(ctx context.Context) string {
 	return ""
 }
 
-// Carry gives to the trace of from, and neither its values nor its end: of work
-// that goes on when the request that began it is over.
+// Carry returns to with the trace of from, but without its values and its end:
+// for work that goes on after the request that began it.
 func Carry(to, from context.Context) context.Context {
 	span := trace.SpanFromContext(from)
 	if !span.SpanContext().IsValid() {
@@ -152,8 +154,8 @@ func Carry(to, from context.Context) context.Context {
 	return trace.ContextWithSpan(to, span)
 }
 
-// Start is t.Start where ctx has a trace. Where it has none, as in what a node
-// does by itself all the time, nothing is begun.
+// Start is t.Start if ctx has a trace. If it has none, as in a node's
+// background work, it begins no span.
 func Start(ctx context.Context, t trace.Tracer, name string, kind trace.SpanKind, attrs ...attribute.KeyValue) (context.Context, trace.Span) {
 	if !trace.SpanContextFromContext(ctx).IsValid() {
 		return ctx, trace.SpanFromContext(ctx)
@@ -161,8 +163,8 @@ func Start(ctx context.Context, t trace.Tracer, name string, kind trace.SpanKind
 	return t.Start(ctx, name, trace.WithSpanKind(kind), trace.WithAttributes(attrs...))
 }
 
-// Fail marks a span as one of work that failed, with a word of a bounded set.
-// What err says is left out: it may have addresses in it, and words of others.
+// Fail marks a span as failed, with a word of a bounded set. The text of err is
+// left out: it may contain addresses, and other nodes' text.
 func Fail(span trace.Span, word string) {
 	if span.IsRecording() {
 		span.SetStatus(codes.Error, word)
@@ -170,11 +172,11 @@ func Fail(span trace.Span, word string) {
 	}
 }
 
-// Header is the header of an answer that names its trace, in the form of the
-// draft "W3C Trace Context, HTTP Response": version, trace, span, flags.
+// Header is the response header with the trace, in the form of the draft "W3C
+// Trace Context, HTTP Response": version, trace, span, flags.
 const Header = "Traceresponse"
 
-// SetHeader names ctx's trace in an answer.
+// SetHeader sets ctx's trace in an answer's header.
 func SetHeader(h http.Header, ctx context.Context) {
 	sc := trace.SpanContextFromContext(ctx)
 	if !sc.IsValid() {
@@ -183,7 +185,7 @@ func SetHeader(h http.Header, ctx context.Context) {
 	h.Set(Header, "00-"+sc.TraceID().String()+"-"+sc.SpanID().String()+"-"+(sc.TraceFlags()&trace.FlagsSampled).String())
 }
 
-// InHeader is the ID of the trace that SetHeader has named in h, or "".
+// InHeader is the ID of the trace that SetHeader has set in h, or "".
 func InHeader(h http.Header) string {
 	fields := strings.Split(h.Get(Header), "-")
 	if len(fields) != 4 || len(fields[1]) != 32 {

@@ -43,8 +43,8 @@ func TestTraceparent(t *testing.T) {
 	}
 }
 
-// A context without a trace gets an ID that asks nobody to record it, and one
-// that has a trace keeps it.
+// A context without a trace gets an ID that is not sampled, and a context with
+// a trace keeps it.
 func TestBegin(t *testing.T) {
 	if ID(t.Context()) != "" || ToWire(t.Context()) != nil || Begin(t.Context()) == t.Context() {
 		t.Error("a context has a trace that nobody began")
@@ -65,8 +65,8 @@ func TestBegin(t *testing.T) {
 	}
 }
 
-// Whatever another node sends in the place of a trace, it is a trace that goes
-// on as it came, or none.
+// Any bytes from another node decode to a trace that is passed on unchanged, or
+// to none.
 func FuzzFromWire(f *testing.F) {
 	wire := ToWire(FromHeader(context.Background(), header(parent)))
 	f.Add(wire)
@@ -92,9 +92,9 @@ func FuzzFromWire(f *testing.F) {
 	})
 }
 
-// FromHeader takes what OpenTelemetry's own reading of traceparent takes, within
-// its bound. Flags that are not known are no reason to ignore the rest, as they
-// are there (section 3.2.2.5).
+// FromHeader accepts the same as OpenTelemetry's own parser of traceparent,
+// within its bound. Unknown flags are no reason to ignore the rest, as in
+// section 3.2.2.5.
 func FuzzFromHeader(f *testing.F) {
 	f.Add(parent)
 	f.Add("01" + parent[2:] + "-more")
@@ -119,8 +119,8 @@ func FuzzFromHeader(f *testing.F) {
 	})
 }
 
-// What a request costs while nothing is exported: an ID, and its way to another
-// node.
+// BenchmarkOff measures a request's trace while nothing is exported: an ID, and
+// its encoding to another node.
 func BenchmarkOff(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
