@@ -154,7 +154,7 @@ func TestUDPIsTried(t *testing.T) {
 				return nil
 			})
 			if c.lies {
-				closed, err := net.ListenPacket("udp4", "127.0.0.1:0") // nobody reads from it
+				closed, err := net.ListenPacket("udp4", "127.0.0.1:0") // no process reads from it
 				if err != nil {
 					t.Fatal(err)
 				}

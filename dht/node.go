@@ -93,7 +93,7 @@ type Config struct {
 	Apply    func(p signed.Policy, sealed []byte) error
 	// Sample returns the current state to publish: the node's record, of which
 	// Node, Seq, Issued, TTL, Addrs, Coordinate and Carries are filled in here,
-	// and one StreamInfo per stream carried. It is called a few times a second,
+	// and one carriage per stream carried. It is called a few times a second,
 	// and for every reservation answered. Nil: nothing is published.
 	Sample func() (capacity.Record, []capacity.Carriage)
 	// Grant returns a lease for a request or refuses with a *capacity.Refusal;

@@ -76,8 +76,8 @@ type Query struct {
 // all find it the roomiest: of 200 that placed on 40 nodes with the same
 // records, 0.7 % chose a node that was full by then, against 25 % of those that
 // drew among the best with nothing counted. The count is too high if seekers go
-// elsewhere; so if it alone leaves nothing to offer, it is not applied. It
-// would also be too high if sessions never ended; see drift.
+// elsewhere; so if it alone leaves nothing to offer, it is not applied. Sessions
+// that have ended since a record came in are estimated as well; see drift.
 func (t *Table) Offers(now time.Time, compiled *policy.Compiled, q Query, rnd *rand.Rand) (offers []Offer, held int, rejected map[string]int) {
 	stock, askers, rate := t.stock(now, q.Topic, q.Me.Node)
 	for i := range stock {

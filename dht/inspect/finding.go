@@ -53,7 +53,7 @@ const (
 
 	NetworkForeign       Code = "network-foreign"        // Network, Peers: alone among nodes of other networks
 	NetworkMute          Code = "network-mute"           // Count: connected, none answers
-	NetworkAlone         Code = "network-alone"          // Network; though told of others
+	NetworkAlone         Code = "network-alone"          // Network; though it has addresses of others
 	NetworkUntold        Code = "network-untold"         // Addrs: its own
 	NetworkForeignBeside Code = "network-foreign-beside" // Count, Peers
 	NetworkJoined        Code = "network-joined"         // Count, Network

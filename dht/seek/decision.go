@@ -24,7 +24,7 @@ type Decision struct {
 	Need         DecisionNeed  `json:"need"`
 	Policy       uint64        `json:"policy"` // version applied
 	Time         time.Time     `json:"time"`
-	Answer                     // what the holders said
+	Answer                     // the holders' answer
 	Verdicts     []Judged      `json:"verdicts"` // passed first, best first
 	Reservations []Reservation `json:"reservations"`
 	Chosen       peer.ID       `json:"chosen,omitempty"`
