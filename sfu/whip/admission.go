@@ -13,36 +13,37 @@ import (
 )
 
 const (
-	// maxViewSetups bounds the viewers that are set up at once. Publishers have a
-	// share of their own: viewers may wait for them.
+	// maxViewSetups bounds the viewers that are set up at once. Publishers have
+	// a bound of their own, because viewers may be waiting for them.
 	maxViewSetups    = 128
 	maxPublishSetups = 32
-	// setupPatience is how long a request waits for its turn to be set up.
+	// setupPatience is how long a request waits to be set up.
 	setupPatience = 2 * time.Second
 
-	// Bounds of what waiting requests may hold in all, of one client and for one stream,
-	// each counted once and once more for each waitingUnit bytes of its offer.
+	// Bounds on the cost of waiting requests: of all, of one client and for one
+	// stream. A request costs 1, and 1 more for each waitingUnit bytes of its
+	// offer.
 	maxWaiting       = 1024
 	maxWaitingClient = 256
 	maxWaitingStream = 512
 	waitingUnit      = 8 << 10
 
-	// retryWaiting is when to ask again while too many wait.
+	// retryWaiting is the Retry-After of a request that found too many waiting.
 	retryWaiting = 3 * time.Second
 )
 
-// An admission bounds what requests hold before they are sessions. Work and
-// waiting are apart: a request either has its turn to be set up, of which there
-// are few, or waits, for its turn, for a stream or for room at another node.
+// An admission bounds the requests that are not sessions yet. A request is
+// either being set up, for which there are few slots, or waiting: for such a
+// slot, for a stream, or for room at another node.
 type admission struct {
 	publish, view *semaphore.Weighted
 
-	mostEach func() int // sessions of one client, and requests that may become some, as of now; 0: no limit
+	mostEach func() int // current limit of sessions and pending requests per client; 0: none
 
 	mu      sync.Mutex
 	setups  int
 	waiting waitingCounts
-	each    map[netip.Prefix]int // of clients
+	each    map[netip.Prefix]int // sessions and pending requests of each client
 }
 
 type waitingCounts struct {
@@ -60,9 +61,9 @@ func newAdmission(mostEach func() int) *admission {
 	}
 }
 
-// hold takes one of the sessions that a client may have, until release is called.
-// A client that nobody knows the address of, as another node that handed it over
-// did not say, has no bound.
+// hold takes one of the sessions that a client may have, until release is
+// called. A client whose address is unknown, because the redirecting node did
+// not report it, has no limit.
 func (a *admission) hold(client netip.Prefix) (release func(), err error) {
 	if !client.IsValid() {
 		return func() {}, nil
@@ -83,27 +84,27 @@ func (a *admission) hold(client netip.Prefix) (release func(), err error) {
 	}), nil
 }
 
-// counts are how many requests are being set up and how many wait.
+// counts returns the number of requests being set up and of those waiting.
 func (a *admission) counts() (setups, waiting int) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return a.setups, a.waiting.requests
 }
 
-// A visit is one request's place in an admission. It belongs to the request's
-// goroutine, which calls leave in the end.
+// A visit is one request's place in an admission. Only the request's goroutine
+// uses it, and calls leave in the end.
 type visit struct {
 	in      *admission
 	turns   *semaphore.Weighted
 	client  netip.Prefix
 	stream  string
-	cost    int // while it waits
+	cost    int // while waiting
 	working bool
 	waiting bool
 }
 
-// visit begins one for whom a client's address counts for; see
-// [proxied.GroupOf]. It holds nothing yet.
+// visit begins one for the client's address group, see [proxied.GroupOf], and
+// an offer of size bytes. It holds nothing yet.
 func (a *admission) visit(kind Kind, client netip.Prefix, stream string, size int) *visit {
 	v := &visit{in: a, turns: a.view, client: client, stream: stream, cost: 1 + size/waitingUnit}
 	if kind == WHIP {
@@ -112,8 +113,8 @@ func (a *admission) visit(kind Kind, client netip.Prefix, stream string, size in
 	return v
 }
 
-// work gets the request its turn to be set up, for which it waits no longer than
-// patience. Turns are given in the order in which they were asked for.
+// work acquires a setup slot for the request and waits for it no longer than
+// patience. Slots are granted in the order of the calls.
 func (v *visit) work(ctx context.Context, patience time.Duration) error {
 	if v.working {
 		return nil
@@ -140,8 +141,8 @@ func (v *visit) work(ctx context.Context, patience time.Duration) error {
 	return nil
 }
 
-// rest gives the turn back while the request waits. On an error there is no room
-// to wait, and the turn, if there was one, is kept.
+// rest releases the setup slot while the request waits. On an error there is no
+// room to wait, and the slot, if there was one, is kept.
 func (v *visit) rest() error {
 	if v.waiting {
 		return nil
@@ -201,7 +202,7 @@ func (v *visit) stopWaiting() {
 	}
 }
 
-// leave gives everything back.
+// leave releases all that the visit holds.
 func (v *visit) leave() {
 	v.stopWorking()
 	v.stopWaiting()

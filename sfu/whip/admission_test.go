@@ -14,12 +14,12 @@ import (
 	"weir/sfu/proxied"
 )
 
-// group is whom a client's address counts for.
+// group is the address group that a client counts for.
 func group(client string) netip.Prefix {
 	return proxied.GroupOf(netip.MustParseAddrPort(client).Addr())
 }
 
-// What waits has bounds of its own: of a client, for a stream, and in all.
+// Waiting requests are bounded: those of a client, for a stream, and in all.
 func TestWaitingIsBounded(t *testing.T) {
 	a := newAdmission(func() int { return 0 })
 	code := func(err error) problem.Code {
@@ -68,7 +68,7 @@ func TestWaitingIsBounded(t *testing.T) {
 	}
 }
 
-// Viewers that are being set up keep no publisher out, and get their turns in
+// Viewers that are being set up do not block publishers, and get setup slots in
 // the order in which they came.
 func TestTurns(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -101,11 +101,11 @@ func TestTurns(t *testing.T) {
 				if err := v.work(ctx, time.Minute); err != nil {
 					t.Error(err)
 				}
-				got = append(got, i) // one at a time: there is one turn
+				got = append(got, i) // one at a time: there is one slot
 			})
 			synctest.Wait()
 		}
-		if err := working[0].rest(); err != nil { // it waits, and so others may work
+		if err := working[0].rest(); err != nil { // while it waits, others may be set up
 			t.Error(err)
 		}
 		wg.Wait()
@@ -132,7 +132,7 @@ func TestTurns(t *testing.T) {
 	})
 }
 
-// A client's address has so many sessions, and one that ends makes room.
+// The sessions of a client's address are bounded, and one that ends makes room.
 func TestSessionsOfAnAddress(t *testing.T) {
 	most := 1
 	in := newAdmission(func() int { return most })
@@ -144,7 +144,7 @@ func TestSessionsOfAnAddress(t *testing.T) {
 		t.Error("another address of its network is another client")
 	}
 	one()
-	one() // twice is once
+	one() // a second call has no effect
 	for range 2 {
 		if _, err := in.hold(netip.Prefix{}); err != nil {
 			t.Errorf("one of unknown address: %v", err)
@@ -153,7 +153,8 @@ func TestSessionsOfAnAddress(t *testing.T) {
 	if _, err := in.hold(group("[2001:db8::ffff:0:1]:1")); err != nil || len(in.each) != 1 {
 		t.Errorf("after it has gone: %v, %v", err, in.each)
 	}
-	// A bound that is taken away and set again counts those that came meanwhile.
+	// A limit that is removed and set again counts the sessions begun
+	// meanwhile.
 	most = 0
 	if _, err := in.hold(group("[2001:db8::1]:1")); err != nil {
 		t.Error(err)

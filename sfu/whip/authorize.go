@@ -22,9 +22,9 @@ var (
 	}
 )
 
-// authorize finds out whether a client may do what it asks for: by the ticket of
-// the node that sent it, which is returned, or by its token. The grant is nil at a
-// node that asks nobody for a right.
+// authorize checks whether a client may do what it requests: by the ticket of
+// the node that redirected it, which is returned, or by its token. The grant is
+// nil on a node without access control.
 func (s *Server) authorize(ctx context.Context, r *http.Request, kind Kind, name string) (*rights.Grant, *capacity.Ticket, error) {
 	if shown := r.URL.Query().Get("ticket"); shown != "" {
 		raw, carried := rights.SplitTicket(shown)
@@ -46,7 +46,7 @@ func (s *Server) authorize(ctx context.Context, r *http.Request, kind Kind, name
 	return grant, nil, err
 }
 
-// ticketOf checks the ticket that another node gave the client.
+// ticketOf checks the ticket that another node issued to the client.
 func ticketOf(r *http.Request, kind Kind, name string) (*capacity.Ticket, error) {
 	shown := r.Context().Value(shownTicketKey{}).(*shownTicket) // by traced
 	t, err, why := shown.Ticket, shown.err, ""
@@ -67,9 +67,9 @@ func ticketOf(r *http.Request, kind Kind, name string) (*capacity.Ticket, error)
 	return nil, problem.New(problem.BadTicket, "the ticket is not good here: "+why+"; ask the server that sent you again")
 }
 
-// tokenOf is what a client came with, in the header (RFC 6750, section 2.1) or,
-// for players that cannot set one, in the URL. Otherwise says that the header has
-// something else.
+// tokenOf returns the client's token, from the header (RFC 6750, section 2.1)
+// or, for players that cannot set one, from the URL. Otherwise reports that the
+// header carries another kind of credentials.
 func tokenOf(r *http.Request) (token string, otherwise bool, err error) {
 	inURL, inHeader := r.URL.Query().Get("token"), ""
 	header := r.Header.Get("Authorization")
@@ -87,7 +87,8 @@ func tokenOf(r *http.Request) (token string, otherwise bool, err error) {
 	return inURL, otherwise, nil
 }
 
-// noRight is what a client is told that was refused for want of a right.
+// noRight returns the problem for a client without the right it needs, and sets
+// the WWW-Authenticate header.
 func (s *Server) noRight(w http.ResponseWriter, r *http.Request, refused *rights.Refusal) *problem.Problem {
 	s.cfg.eventOf(r.Context(), event.Event{Kind: event.Refused, Stream: r.PathValue("stream"), Role: roleAt(r.URL.Path), Client: proxied.Of(r).String(), Reason: string(refused.Reason), Detail: refused.Detail})
 	kind := refused.Kind()
@@ -104,7 +105,7 @@ func (s *Server) noRight(w http.ResponseWriter, r *http.Request, refused *rights
 	return p
 }
 
-// refusalOf is the refusal in err, or nil.
+// refusalOf returns the refusal in err, or nil.
 func refusalOf(err error) *rights.Refusal {
 	var refused *rights.Refusal
 	if errors.As(err, &refused) {

@@ -5,8 +5,8 @@ import (
 	"testing"
 )
 
-// A token is found wherever clients put it, and a credential of another kind is
-// told from none.
+// A token is found in the header and in the URL, and credentials of another
+// kind are told apart from no credentials.
 func TestTokenOf(t *testing.T) {
 	for _, c := range []struct {
 		header, query, want string

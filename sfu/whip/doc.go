@@ -1,20 +1,21 @@
 // Package whip serves WHIP (RFC 9725) and WHEP (draft-ietf-wish-whep): the HTTP
-// surface, who may come in, sessions and their end, and where a client is sent
-// that this node has no room for.
+// endpoints, access control and admission, sessions and their end, and the
+// redirect of clients that this node has no room for.
 //
-// In come HTTP requests, through [Server.Handler], and what other nodes hand
-// over, through [Server.TakeOver] (package handover). Bodies, tickets and tokens are hostile until
-// read. A request passes, in this order: its right (package rights), its offer
-// (package sdp), how many of its kind may be set up or wait at once, the
-// ledger, and, to publish, the name of its stream. Out go answers, redirects
-// with tickets, problems (package problem) and events.
+// Input is HTTP requests, through [Server.Handler], and handovers from other
+// nodes, through [Server.TakeOver] (package handover). Bodies, tickets and
+// tokens are untrusted until parsed. A request passes these checks in this
+// order: its right (package rights), its offer (package sdp), the limits of
+// requests being set up and waiting, the ledger, and, to publish, the name of
+// its stream. Output is answers, redirects with tickets, problems (package
+// problem) and events.
 //
-// Media and streams are asked of others by the interfaces [Media] and
-// [Streams]; nothing here knows of a network but by them and by the functions
-// of [Config], so that tests need none.
+// Media and streams are behind the interfaces [Media] and [Streams]. The
+// package reaches the network only by them and by the functions of [Config], so
+// that tests need no network.
 //
-// Each session has one goroutine, which ends it and waits for its [Transport],
-// and each publisher one more, for some seconds, that looks whether its name
+// Each session has one goroutine, which ends it and waits for its [Transport].
+// Each publisher has one more for some seconds, which checks whether its name
 // was taken elsewhere at the same time. [Server.Close] waits for all of them;
 // requests end with the contexts they came with.
 package whip

@@ -1,7 +1,7 @@
 package whip
 
-// endWords are why sessions end, as one word for programs, by how the sentence
-// for people begins.
+// endWords maps the reasons why sessions end, by the beginning of the sentence
+// for people, to one word for programs.
 var endWords = []struct{ begins, word string }{
 	{"deleted by the client", "deleted"},
 	{"the client fell silent", "silent"},
@@ -17,7 +17,7 @@ var endWords = []struct{ begins, word string }{
 	{"it sent nothing", "replaced"}, // by a new publisher of its name
 }
 
-// endWord is the word for why a session ends.
+// endWord returns the word for the reason why a session ends.
 func endWord(why string) string {
 	for _, w := range endWords {
 		if len(why) >= len(w.begins) && why[:len(w.begins)] == w.begins {
@@ -27,7 +27,7 @@ func endWord(why string) string {
 	return "other"
 }
 
-// EndWords lists all of them.
+// EndWords lists all words for the reasons why sessions end.
 func EndWords() []string {
 	words := []string{"other"}
 	for _, w := range endWords {
@@ -36,17 +36,17 @@ func EndWords() []string {
 	return words
 }
 
-// endedSessions remember the sessions that ended last, so that a DELETE that
-// comes after can be told apart from one of a session that never was.
+// endedSessions remembers the last maxEnded sessions that ended, so that a late
+// DELETE of one of them is told apart from a DELETE of an unknown session.
 type endedSessions struct {
-	ids  map[string]bool // whether it was deleted by its client
+	ids  map[string]bool // by session ID: deleted by its client
 	ring []string
 	next int
 }
 
 const maxEnded = 4096
 
-// add notes that a session has ended, or will.
+// add records that a session has ended, or will.
 func (t *endedSessions) add(id string) {
 	if _, known := t.ids[id]; known {
 		return
@@ -64,7 +64,7 @@ func (t *endedSessions) add(id string) {
 	t.ids[id] = false
 }
 
-// deleted notes that the client itself has ended the session.
+// deleted records that the client itself ended the session.
 func (t *endedSessions) deleted(id string) {
 	t.add(id)
 	t.ids[id] = true

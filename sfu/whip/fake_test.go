@@ -26,8 +26,8 @@ import (
 	"weir/sfu/sdp"
 )
 
-// A fake is a Server with nothing beneath it: streams are a map, and media is
-// what a test says.
+// A fake is a Server on fakes: streams are a map, and a test sets what media
+// does.
 type fake struct {
 	*Server
 	handler http.Handler
@@ -38,7 +38,7 @@ type fake struct {
 	reserved   map[string]bool
 	transports []*fakeTransport // in the order in which they were made
 	events     []event.Event
-	unlike     bool // publishers have other tracks than those before
+	unlike     bool // tracks of a publisher differ from those of the one before
 }
 
 func newFake(t *testing.T, change func(*Config)) *fake {
@@ -94,7 +94,7 @@ func (f *fake) post(path, offer string) *http.Response {
 	return w.Result()
 }
 
-// saw are the events of a kind.
+// saw returns the events of a kind.
 func (f *fake) saw(kind event.Kind) (all []event.Event) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -15,12 +15,12 @@ import (
 // each kind has been sent to it. Its methods may be called on nil.
 type firstFrame struct {
 	span  trace.Span
-	video bool // it is over with the first packet of video
+	video bool // the span ends with the first video packet
 	over  atomic.Bool
 }
 
-// awaitFirstFrame begins the span; nil if nobody records it. It is called before
-// media can flow.
+// awaitFirstFrame begins the span; it returns nil if the span is not recorded.
+// It is called before media can flow.
 func awaitFirstFrame(ctx context.Context, tracer trace.Tracer, sess *session) *firstFrame {
 	_, span := tracing.Start(ctx, tracer, "first frame", trace.SpanKindInternal, tracing.Stream.String(sess.stream.Name))
 	if !span.IsRecording() {
@@ -29,14 +29,14 @@ func awaitFirstFrame(ctx context.Context, tracer trace.Tracer, sess *session) *f
 	return &firstFrame{span: span, video: sess.transport.Video()}
 }
 
-// connected notes that media can flow.
+// connected records that media can flow.
 func (f *firstFrame) connected() {
 	if f != nil {
 		f.span.AddEvent("connected")
 	}
 }
 
-// sent notes the first packet of a kind.
+// sent records the first packet of a kind.
 func (f *firstFrame) sent(m meter.Measure, at time.Time) {
 	if f == nil {
 		return
@@ -47,7 +47,7 @@ func (f *firstFrame) sent(m meter.Measure, at time.Time) {
 	}
 }
 
-// ended is that the session is over, for the reason of a word.
+// ended ends the span when the session is over; word is the reason.
 func (f *firstFrame) ended(word string) {
 	if f != nil && !f.over.Swap(true) {
 		tracing.Fail(f.span, word)

@@ -23,19 +23,19 @@ const (
 	typeSDP      = "application/sdp"
 	typeFragment = "application/trickle-ice-sdpfrag"
 
-	// SetupTimeout bounds one request: finding, placing, pulling, answering.
+	// SetupTimeout bounds one request: finding and reserving a helper, pulling
+	// the stream, answering.
 	SetupTimeout = 8 * time.Second
 	// relayTimeout bounds the helper's answer in Overflow Relay. The helper may
-	// hold it for as long as nobody has room for its pull.
+	// hold the request while no node has room for its pull.
 	relayTimeout = SetupTimeout + DefaultRoomWait
-	// DefaultRoomWait is about how long viewers, and their clients, wait for a
-	// carrier with room.
+	// DefaultRoomWait is about how long viewers wait for a carrier with room.
 	DefaultRoomWait = 10 * time.Second
-	// retryNotLive is when to ask again for a stream that is not live yet.
+	// retryNotLive is the Retry-After for a stream that is not live yet.
 	retryNotLive = 2 * time.Second
-	// retryBusy is when to ask again while nobody has room.
+	// retryBusy is the Retry-After while no node has room.
 	retryBusy = 5 * time.Second
-	// MaxWait bounds what ?wait= may ask for.
+	// MaxWait bounds the wait that a client requests with ?wait=.
 	MaxWait = 30 * time.Second
 )
 
@@ -62,8 +62,8 @@ func (s *Server) Handler() http.Handler {
 	})
 }
 
-// preflight answers CORS and RFC 9725's discovery by OPTIONS. It never asks
-// for credentials and never redirects: browsers would give up.
+// preflight answers CORS preflights and the discovery of RFC 9725 by OPTIONS.
+// It never requires credentials and never redirects: browsers would give up.
 func preflight(methods string) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		h := w.Header()
@@ -86,7 +86,8 @@ func notAllowed(methods, advice string) http.HandlerFunc {
 	}
 }
 
-// body reads a request's body of the wanted type, at most MaxSDP bytes.
+// body reads a request's body of the wanted media type, at most [sdp.MaxBytes]
+// bytes. The error is a [problem.Problem].
 func body(w http.ResponseWriter, r *http.Request, want string) ([]byte, error) {
 	if got, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || got != want {
 		return nil, problem.New(problem.BadMediaType, fmt.Sprintf("Content-Type is %q: send %s", r.Header.Get("Content-Type"), want))
@@ -94,7 +95,8 @@ func body(w http.ResponseWriter, r *http.Request, want string) ([]byte, error) {
 	b, err := io.ReadAll(http.MaxBytesReader(w, r.Body, sdp.MaxBytes))
 	var tooLarge *http.MaxBytesError
 	if errors.As(err, &tooLarge) {
-		// A client that still sends when the connection is closed loses the answer.
+		// A client that is still sending when the connection is closed loses
+		// the answer.
 		_, _ = io.CopyN(io.Discard, r.Body, 4*sdp.MaxBytes)
 		return nil, problem.New(problem.TooLarge, fmt.Sprintf("the body is longer than %d bytes", sdp.MaxBytes))
 	}
@@ -104,7 +106,7 @@ func body(w http.ResponseWriter, r *http.Request, want string) ([]byte, error) {
 	return b, nil
 }
 
-// post serves both WHIP and WHEP: they differ in what is set up.
+// post serves both WHIP and WHEP.
 func (s *Server) post(kind Kind) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		if err := s.open(w, r, kind); err != nil {
@@ -141,8 +143,8 @@ func (s *Server) open(w http.ResponseWriter, r *http.Request, kind Kind) error {
 		return err
 	}
 
-	// The whole request is here: the server's time for reading one would end it
-	// while it waits.
+	// The request has been read as a whole: the server's read deadline would
+	// end it while it waits.
 	_ = http.NewResponseController(w).SetReadDeadline(time.Time{})
 	ctx, cancel := context.WithCancel(r.Context())
 	defer cancel()
@@ -173,7 +175,7 @@ func (s *Server) open(w http.ResponseWriter, r *http.Request, kind Kind) error {
 	if err != nil {
 		return err
 	}
-	settled = true // the session gives it back
+	settled = true // the session closes grant and calls release
 	h := w.Header()
 	h.Set("Content-Type", typeSDP)
 	h.Set("Location", s.cfg.base(r)+"/session/"+sess.id)
@@ -184,7 +186,7 @@ func (s *Server) open(w http.ResponseWriter, r *http.Request, kind Kind) error {
 	return nil
 }
 
-// waitOf is how long the client lets us wait for the stream to go live.
+// waitOf returns how long the client accepts to wait for the stream to go live.
 func waitOf(r *http.Request) (time.Duration, error) {
 	v := r.URL.Query().Get("wait")
 	if v == "" {
@@ -197,7 +199,7 @@ func waitOf(r *http.Request) (time.Duration, error) {
 	return wait, nil
 }
 
-// base is the public URL of this node.
+// base returns the public URL of this node.
 func (c *Config) base(r *http.Request) string {
 	if c.PublicURL != "" {
 		return strings.TrimSuffix(c.PublicURL, "/")
@@ -205,7 +207,7 @@ func (c *Config) base(r *http.Request) string {
 	return proxied.Of(r).Base()
 }
 
-// session finds the session of a request.
+// session returns the session that a request names.
 func (s *Server) session(r *http.Request) (*session, error) {
 	id := r.PathValue("id")
 	s.mu.Lock()
@@ -245,8 +247,8 @@ func (s *Server) trickle(w http.ResponseWriter, r *http.Request) error {
 		return problem.New(problem.SessionEnded, "the session has ended: start a new one by POST")
 	}
 	restart := f.Ufrag != "" && !sess.transport.Knows(f.Ufrag)
-	// A client that trickles may leave If-Match out where its ufrag says which
-	// ICE session it means; a restart is for whatever there is ("*").
+	// A client that trickles may omit If-Match, since its ufrag names the ICE
+	// session. A restart applies to any ICE session ("*").
 	if match := r.Header.Get("If-Match"); match != "" && match != "*" && match != sess.etag {
 		return problem.New(problem.OldSession, "If-Match is not this session's ETag: the ICE session it meant is over")
 	}
@@ -271,8 +273,8 @@ func (s *Server) trickle(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// delete ends a session at its client's wish. A client whose connection ended
-// first is told the same.
+// delete ends a session at its client's request. It also answers 200 if the
+// connection of the client has ended first.
 func (s *Server) delete(w http.ResponseWriter, r *http.Request) {
 	id := r.PathValue("id")
 	s.mu.Lock()

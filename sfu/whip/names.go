@@ -18,17 +18,17 @@ const (
 	giveWayAfter = 3 * time.Second
 )
 
-// The names are those of the streams that are published here, each with one
-// publisher until it has gone or has given way.
+// names holds the streams that are published here. Each has one publisher until
+// that has gone or has given way to another.
 type names struct {
 	cfg *Config
 
 	mu         sync.Mutex
-	publishers map[string]*session // by the name of the stream
+	publishers map[string]*session // by stream name
 }
 
-// reserve sees to it that a stream has one publisher here, and returns what to
-// call once that is settled.
+// reserve ensures that a stream has one publisher here. The caller calls the
+// returned function once the publisher is set up or refused.
 func (n *names) reserve(name string) (func(), error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -44,7 +44,7 @@ func (n *names) reserve(name string) (func(), error) {
 }
 
 // claim takes the name of a stream, so that no other node gives it to another
-// publisher, and returns what gives it up.
+// publisher, and returns the function that releases it.
 func (n *names) claim(ctx context.Context, name string) (release func(), err error) {
 	if n.cfg.Claim == nil {
 		return func() {}, nil
@@ -61,13 +61,14 @@ func taken(name, where string) error {
 	return problem.New(problem.NameTaken, fmt.Sprintf("stream %q is being published %s: choose another name, or end that session first", name, where)).Retry(retryNotLive)
 }
 
-// abandoned reports whether the publisher, if there is one still, has sent nothing
-// for so long that another may take its name.
+// abandoned reports whether the publisher, if there still is one, has sent
+// nothing for so long that another may take its name.
 func (s *session) abandoned(now time.Time) bool {
 	return s != nil && s.publisher.Quiet(now, s.began) >= giveWayAfter
 }
 
-// abandoned reports whether a publisher of that name here is to give way.
+// abandoned reports whether there is a publisher of that name here that has to
+// give way to another.
 func (n *names) abandoned(name string) bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -76,9 +77,9 @@ func (n *names) abandoned(name string) bool {
 }
 
 // publish makes the session's stream known here. With inherit, a publisher of
-// that name has fallen silent: its claim to the name is the session's from now
-// on, and its stream goes on with the session's tracks where those are alike,
-// so that its viewers stay. The name is reserved.
+// that name has fallen silent: the session takes over its claim to the name,
+// and its stream continues with the session's tracks if those are alike, so
+// that its viewers stay. The caller has reserved the name.
 func (n *names) publish(sess *session, inherit bool) error {
 	now, name := time.Now(), sess.stream.Name
 	n.mu.Lock()
@@ -116,8 +117,8 @@ func (n *names) publish(sess *session, inherit bool) error {
 	return nil
 }
 
-// finish ends the stream of a publisher that has gone and gives its name up,
-// unless another publisher has taken both over.
+// finish ends the stream of a publisher that has gone and releases its name,
+// unless another publisher has taken over both.
 func (n *names) finish(sess *session) {
 	n.mu.Lock()
 	mine := n.publishers[sess.stream.Name] == sess
@@ -132,16 +133,16 @@ func (n *names) finish(sess *session) {
 	}
 }
 
-// tellEnd tells that a stream that was published here is over.
+// tellEnd reports that a stream that was published here is over.
 func (n *names) tellEnd(st *forward.Stream) {
 	if lasted, started := st.Finish(time.Now()); started {
 		n.cfg.event(event.Event{Kind: event.StreamEnded, Stream: st.Name, Elapsed: milliseconds(lasted)})
 	}
 }
 
-// settleName ends the session if another node took its name at the same time:
-// neither saw the other's record then. All look, and the one with the smallest
-// peer ID stays.
+// settleName ends the session if another node took its name at the same time,
+// when neither had seen the other's record. All nodes check, and the publisher
+// on the node with the smallest peer ID stays.
 func (s *session) settleName() {
 	for _, after := range nameSettles {
 		settled := time.NewTimer(time.Until(s.began.Add(after)))
@@ -151,8 +152,8 @@ func (s *session) settleName() {
 			settled.Stop()
 			return
 		}
-		// If that is not known now, the next look will tell, and viewers find
-		// either.
+		// If the lookup fails, the next one will tell. Meanwhile viewers find
+		// one of the publishers.
 		nodes, _ := s.server.cfg.Published(s.server.ctx, s.stream.Name)
 		for _, node := range nodes {
 			if node < s.server.cfg.Self {
@@ -163,7 +164,7 @@ func (s *session) settleName() {
 	}
 }
 
-// nameSettles is when it is looked up again, after a publisher has come, whether
-// its name is taken elsewhere: when records should tell everywhere, and when at
-// the latest they do.
+// nameSettles are the times after the start of a publisher at which the node
+// checks again whether its name is taken elsewhere: when records are likely to
+// be visible everywhere, and when they are at the latest.
 var nameSettles = []time.Duration{3 * time.Second, 15 * time.Second}

@@ -10,14 +10,14 @@ import (
 
 const allowOrigin = "Access-Control-Allow-Origin"
 
-// Origins are the sites whose pages may publish and view here (CORS). The zero
-// Origins are all.
+// Origins are the origins whose pages may publish and view here (CORS). The
+// zero Origins allow all.
 //
-// They bind browsers only: what is no page may send any Origin, or none.
+// They restrict browsers only: other clients may send any Origin, or none.
 type Origins struct{ list []string }
 
-// ParseOrigins reads origins as browsers send them, such as
-// https://www.example.org; an empty list, or "*" alone, are all.
+// ParseOrigins parses origins as browsers send them, for example
+// https://www.example.org; an empty list, or "*" alone, allows all.
 func ParseOrigins(list []string) (Origins, error) {
 	var o Origins
 	for _, s := range list {
@@ -65,8 +65,8 @@ func parseOrigin(s string) (string, error) {
 	return u.Scheme + "://" + host, nil
 }
 
-// allow gives w the headers by which a browser lets r's page read the answer,
-// and reports whether it may.
+// allow sets the headers in w by which a browser lets r's page read the answer,
+// and reports whether the page may.
 func (o Origins) allow(w http.ResponseWriter, r *http.Request) bool {
 	h := w.Header()
 	if o.list == nil {
@@ -82,11 +82,12 @@ func (o Origins) allow(w http.ResponseWriter, r *http.Request) bool {
 	return true
 }
 
-// vouchedFor reports whether r's page was let in before: it was sent here with a
-// ticket, or knows the URL of a session. Browsers do not tell which page that is:
-// its origin is "null" after a redirect from one node to another (Fetch standard,
-// HTTP-redirect fetch), or the other node's for a page of that. A made-up ticket
-// or URL lets a page read that it is wrong, and no more.
+// vouchedFor reports whether r's page was allowed before: it was redirected
+// here with a ticket, or knows the URL of a session. Browsers do not reveal
+// that page: its origin is "null" after a redirect from one node to another
+// (Fetch standard, HTTP-redirect fetch), or is the origin of the other node for
+// a page from there. A forged ticket or URL only lets a page read that it is
+// wrong.
 func vouchedFor(r *http.Request) bool {
 	return r.URL.Query().Has("ticket") || strings.HasPrefix(r.URL.Path, "/session/")
 }

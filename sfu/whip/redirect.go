@@ -21,11 +21,12 @@ import (
 	"weir/sfu/problem"
 )
 
-// A redirector sends clients on to the nodes that have room for them.
+// A redirector redirects clients to the nodes that have room for them.
 type redirector struct{ cfg *Config }
 
 // redirect sends the client to a helper, with a ticket in the URL: browsers and
-// Go clients drop an Authorization header on the way to another host.
+// Go clients drop an Authorization header when they follow a redirect to
+// another host.
 func (d *redirector) redirect(ctx context.Context, w http.ResponseWriter, a *request, h *redirect) error {
 	helper := h.helper
 	if err := d.cfg.Gate.CheckURL(scope.Redirect, helper.URL); err != nil {
@@ -39,10 +40,10 @@ func (d *redirector) redirect(ctx context.Context, w http.ResponseWriter, a *req
 	if a.kind == WHEP {
 		t.Purpose = capacity.View
 		if d.carries(a.name) {
-			// The pull that the helper will need is granted here and now. If even
-			// that is refused, the helper looks for another carrier, unless it is
-			// since it has enough leases already: then it may have been here before,
-			// or comes in by the ledger.
+			// Grant the pull that the helper will need here and now. If even
+			// that is refused, the helper looks for another carrier. It is not
+			// refused for leases that the helper has enough of already: then it
+			// may have pulled from here before, or is admitted by the ledger.
 			need := meter.DefaultNeed(capacity.Cascade, a.name)
 			_, err := d.cfg.Ledger.Reserve(time.Now(), capacity.Request{ID: t.Lease, From: helper.Node, Need: need})
 			var refused *capacity.Refusal
@@ -88,13 +89,13 @@ func (d *redirector) redirect(ctx context.Context, w http.ResponseWriter, a *req
 	return nil
 }
 
-// carries reports whether the stream is carried here.
+// carries reports whether this node carries the stream.
 func (d *redirector) carries(name string) bool {
 	st, _ := d.cfg.Streams.Here(name)
 	return st != nil && !st.Ended()
 }
 
-// another is a helper to try instead of one that was not reached, or nil.
+// another returns a helper to try instead of an unreachable one, or nil.
 func (d *redirector) another(ctx context.Context, h *redirect, err error) *redirect {
 	if p := problem.Of(err); p == nil || p.Code != problem.HelperUnreachable || len(h.tried) == MaxHelpers-1 {
 		return nil

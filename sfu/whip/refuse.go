@@ -17,13 +17,13 @@ import (
 	"weir/sfu/sdp"
 )
 
-// fail tells the client what went wrong.
+// fail answers the request with the problem of err.
 func (s *Server) fail(w http.ResponseWriter, r *http.Request, err error) {
 	var p problem.Problem
 	if refused := refusalOf(err); refused != nil {
 		p = *s.noRight(w, r, refused)
 	} else {
-		p = *s.problemOf(r, err) // it may be the one of a pull that others wait for too
+		p = *s.problemOf(r, err) // copied: other requests may share the problem of a pull
 	}
 	if p.Stream == "" {
 		p.Stream = r.PathValue("stream")
@@ -32,7 +32,8 @@ func (s *Server) fail(w http.ResponseWriter, r *http.Request, err error) {
 	p.Write(w)
 }
 
-// problemOf says err in words of our own. An error that is not foreseen is logged.
+// problemOf returns err as a problem for the client. It logs an unforeseen
+// error.
 func (s *Server) problemOf(r *http.Request, err error) *problem.Problem {
 	var (
 		refusal *capacity.Refusal
@@ -51,7 +52,7 @@ func (s *Server) problemOf(r *http.Request, err error) *problem.Problem {
 		s.cfg.eventOf(r.Context(), event.Event{Kind: event.Refused, Stream: r.PathValue("stream"), Role: roleAt(r.URL.Path), Client: proxied.Of(r).String(), Reason: refusal.Reason, Detail: refusal.Error()})
 		code := problem.NoCapacity
 		if refusal.Reason == problem.ReasonUnreachable {
-			code = problem.HelperUnreachable // there may be room, but nobody says so
+			code = problem.HelperUnreachable // there may be room, but no node confirms it
 		}
 		p := problem.New(code, refusal.Error()).Retry(max(refusal.RetryAfter, retryBusy))
 		p.Reason = refusal.Reason
@@ -67,7 +68,7 @@ func (s *Server) problemOf(r *http.Request, err error) *problem.Problem {
 		return problem.New(problem.NotKnown, fmt.Sprintf("it is not known yet, try again: %s", silent)).Retry(cmp.Or(silent.RetryAfter, retryNotLive))
 	case errors.Is(err, problem.ErrNotLive):
 		return problem.New(problem.NotLive, fmt.Sprintf("stream %q is not live: try again when it is published", r.PathValue("stream"))).Retry(retryNotLive)
-	case errors.Is(err, problem.ErrClosing), errors.Is(err, context.Canceled), s.ctx.Err() != nil: // or the client has gone
+	case errors.Is(err, problem.ErrClosing), errors.Is(err, context.Canceled), s.ctx.Err() != nil: // or the client has disconnected
 		return problem.New(problem.Closing, "this node is ending: ask another one").Retry(retryNotLive)
 	case errors.Is(err, context.DeadlineExceeded):
 		return problem.New(problem.Timeout, "the session could not be set up in time: try again").Retry(retryNotLive)
@@ -78,7 +79,7 @@ func (s *Server) problemOf(r *http.Request, err error) *problem.Problem {
 	return p
 }
 
-// roleAt is what a client is that posts to path.
+// roleAt returns the role of a client that posts to path.
 func roleAt(path string) string {
 	if strings.HasPrefix(path, "/whip/") {
 		return WHIP.role()
@@ -86,8 +87,8 @@ func roleAt(path string) string {
 	return WHEP.role()
 }
 
-// refuseOffer tells that a sound offer was refused for what it offers: the client
-// may keep it to itself.
+// refuseOffer reports that a well-formed offer was refused for its content: the
+// client may not show the problem to anybody.
 func (s *Server) refuseOffer(r *http.Request, p *problem.Problem) *problem.Problem {
 	s.cfg.eventOf(r.Context(), event.Event{Kind: event.Refused, Stream: r.PathValue("stream"), Role: roleAt(r.URL.Path), Client: proxied.Of(r).String(), Reason: string(p.Code), Detail: p.Detail})
 	return p

@@ -17,15 +17,15 @@ import (
 )
 
 const (
-	// MaxHelpers bounds the helpers that one client is handed to, one after the
-	// other, and anotherTimeout the search for the next.
+	// MaxHelpers bounds the helpers that one client is offered to, one after
+	// the other, and anotherTimeout the search for the next.
 	MaxHelpers     = 3
 	anotherTimeout = 3 * time.Second
 )
 
-// relay has the helper serve the client of a by itself, and passes its answer
-// on. The helper is asked over libp2p, as the peer that granted the lease: the
-// URL in its record is for clients.
+// relay has the helper serve the client of a, and passes its answer on. The
+// helper is reached over libp2p, as the peer that granted the lease: the URL in
+// its record is for clients.
 func (d *redirector) relay(ctx context.Context, w http.ResponseWriter, a *request, h Helper, ticket string, wait time.Duration) error {
 	asking, span := tracing.Start(ctx, d.cfg.Tracer, "hand over", trace.SpanKindClient,
 		tracing.RPCSystem.String(tracing.System), tracing.RPCMethod.String("overflow/handover"), tracing.Peer.String(h.Node.String()))
@@ -51,7 +51,7 @@ func (d *redirector) relay(ctx context.Context, w http.ResponseWriter, a *reques
 			return notReached(h, fmt.Sprintf("it answered with status %d", out.Status))
 		}
 		p := problem.Parse(int(out.Status), out.ContentType, out.Body)
-		if p.Code == problem.BadTicket { // the client has none
+		if p.Code == problem.BadTicket { // the client has no ticket itself
 			return notReached(h, "it did not take the ticket")
 		}
 		p.Node = h.Node
@@ -79,7 +79,8 @@ func handoverRole(kind Kind) pb.Handover_Role {
 	return pb.Handover_VIEW
 }
 
-// exchange asks the helper, within ctx's deadline.
+// exchange sends m to the helper and returns the outcome, within ctx's
+// deadline.
 func (d *redirector) exchange(ctx context.Context, h Helper, m *pb.Handover) (*pb.Outcome, error) {
 	if d.cfg.Handover == nil {
 		return nil, errors.New("this node hands nothing over")

@@ -19,7 +19,7 @@ import (
 	"weir/sfu/whip/handover"
 )
 
-// Only the node that holds a lease hands its client over.
+// Only the node that holds a lease may hand its client over.
 func TestHandoversAreRefused(t *testing.T) {
 	a := newFake(t, nil)
 	key, _, err := crypto.GenerateEd25519Key(rand.Reader)

@@ -18,7 +18,7 @@ import (
 	"weir/sfu/sdp"
 )
 
-// A request is a client on its way in.
+// A request is a WHIP or WHEP request that is not a session yet.
 type request struct {
 	server *Server
 	kind   Kind
@@ -27,21 +27,21 @@ type request struct {
 	raw    []byte
 	client proxied.Client
 	asked  time.Time // when the request came
-	until  time.Time // how long a viewer waits for the stream; now or before: not
+	until  time.Time // a viewer waits for the stream until then; in the past: does not wait
 	ticket *capacity.Ticket
-	grant  *rights.Grant // nil: no right is asked for
+	grant  *rights.Grant // nil: no access control
 
-	release func() // gives back one of the sessions that its address may have
-	entry   string // in the ledger, once the ticket has been claimed
+	release func() // frees one of the sessions that its address may have
+	entry   string // ledger entry, once the ticket has been claimed
 	visit   *visit
 }
 
-// A redirect is the helper that a request is to be sent to, as an error.
+// A redirect is the helper that a request is to be redirected to, as an error.
 type redirect struct {
 	helper Helper
-	reason string // a word: what there is no room for here
+	reason string // one word: the resource that is exhausted here
 	need   capacity.Need
-	tried  []peer.ID // helpers that were not reached
+	tried  []peer.ID // unreachable helpers
 }
 
 func (h *redirect) Error() string { return "handed on to " + h.helper.Node.String() }
@@ -75,7 +75,7 @@ func (a *request) serve(ctx context.Context) (*session, string, error) {
 	}
 }
 
-// finish gives back what a viewer's ticket was for if the viewer is not served.
+// finish releases the lease of a viewer's ticket if the viewer is not served.
 func (a *request) finish(sess *session, answer string, err error) (*session, string, error) {
 	if err != nil && a.entry != "" {
 		a.server.cfg.Ledger.End(a.entry)
@@ -103,8 +103,8 @@ func (a *request) publish(ctx context.Context) (*session, string, error) {
 		answer string
 	)
 	// Claim the name only on the node that admits the publisher: a redirected
-	// client is checked by its target. Where a publisher here is to give way, this
-	// node has the name already.
+	// client is checked by its target. Where a publisher here is to give way,
+	// this node has the name already.
 	release, inherit := func() {}, a.server.names.abandoned(a.name)
 	if !inherit {
 		release, err = a.server.names.claim(ctx, a.name)
@@ -136,8 +136,8 @@ func (a *request) publish(ctx context.Context) (*session, string, error) {
 	return sess, answer, nil
 }
 
-// view tries once to set a viewer up. What it holds in the ledger while it
-// waits is the lease of its ticket only.
+// view tries once to set a viewer up. While it waits, it holds only the lease
+// of its ticket in the ledger.
 func (a *request) view(ctx context.Context) (*session, string, error) {
 	if err := a.visit.work(ctx, max(setupPatience, time.Until(a.until))); err != nil {
 		return nil, "", err
@@ -167,7 +167,8 @@ func (a *request) view(ctx context.Context) (*session, string, error) {
 	return sess, answer, err
 }
 
-// admit gets the request past the ledger, and returns its entry there.
+// admit adds the request to the ledger, and returns its entry there. The error
+// is a refusal or a redirect.
 func (a *request) admit(ctx context.Context) (string, error) {
 	s, now := a.server, time.Now()
 	if a.ticket != nil {
@@ -214,11 +215,12 @@ func (a *request) admit(ctx context.Context) (string, error) {
 	return "", onward
 }
 
-// endedTries is how often a viewer whose stream ends while it is set up is set
-// up again: another publisher may have come.
+// endedTries is how often a viewer is set up again if its stream ends during
+// the setup: another publisher may have come.
 const endedTries = 4
 
-// pullAndView sets a viewer up, pulling the stream here if need be.
+// pullAndView sets a viewer up, and pulls the stream here if it is not here
+// yet.
 func (a *request) pullAndView(ctx context.Context, entry string) (*session, string, error) {
 	var hint *Source
 	if a.ticket != nil && a.ticket.Source != "" {
@@ -233,8 +235,9 @@ func (a *request) pullAndView(ctx context.Context, entry string) (*session, stri
 	}
 }
 
-// roomWait is how long a carrier with room may be waited for. A client that
-// waits longer for the stream to go live waits as long for that.
+// roomWait returns how long to wait for a carrier with room. A client that
+// accepts to wait longer for the stream to go live waits that long for room,
+// too.
 func (a *request) roomWait() time.Duration {
 	return max(time.Until(a.until), a.server.cfg.RoomWait)
 }
@@ -251,8 +254,8 @@ func (a *request) viewOnce(ctx context.Context, entry string, hint *Source, unti
 	return a.setUpViewer(ctx, st, entry)
 }
 
-// worthWaiting reports whether a viewer that has time may yet be served: the
-// stream may come, or its carriers may.
+// worthWaiting reports whether waiting may help a viewer: the stream may go
+// live, or a carrier may answer or get room.
 func worthWaiting(err error) bool {
 	if errors.Is(err, problem.ErrNotLive) || errors.Is(err, context.DeadlineExceeded) || errors.As(err, new(*problem.UnansweredError)) {
 		return true

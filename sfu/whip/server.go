@@ -24,21 +24,22 @@ import (
 	"weir/sfu/whip/handover"
 )
 
-// Overflow is what a full node does with a client that it cannot take.
+// Overflow selects how a full node treats a client that it has no room for.
 type Overflow string
 
-// The ways to send a client on.
+// Values of Overflow.
 const (
 	// Redirect answers 307 with the helper's URL and a ticket.
 	Redirect Overflow = "redirect"
-	// Relay hands the client's offer to the helper and returns its answer, for
-	// clients that do not follow redirects. Media flows to the helper directly.
+	// Relay sends the client's offer to the helper and returns its answer, for
+	// clients that do not follow redirects. Media flows between client and
+	// helper directly.
 	Relay Overflow = "relay"
-	// Refuse answers 503.
+	// Refuse answers 503 without looking for a helper.
 	Refuse Overflow = "refuse"
 )
 
-// ParseOverflow reads one of the names above.
+// ParseOverflow parses one of the names above.
 func ParseOverflow(s string) (Overflow, error) {
 	switch o := Overflow(s); o {
 	case Redirect, Relay, Refuse:
@@ -51,10 +52,10 @@ func ParseOverflow(s string) (Overflow, error) {
 type Source struct {
 	Node  peer.ID
 	Addrs []multiaddr.Multiaddr
-	Lease string // ID of a lease for the pull, granted by Node; may be empty
+	Lease string // ID of the lease that Node granted for the pull; may be empty
 }
 
-// A Helper is a node that will take one client, under a lease.
+// A Helper is a node that granted a lease to serve one client.
 type Helper struct {
 	Node  peer.ID
 	Addrs []multiaddr.Multiaddr
@@ -67,93 +68,97 @@ type Helper struct {
 type Signal = handover.Signal
 
 // Media sets up the media connections of clients. Offers are those of
-// [sdp.ParseOffer]; errors are those of package sdp, or foreseen by nobody.
+// [sdp.ParseOffer]. Errors are those of package sdp, or unforeseen ones.
 type Media interface {
-	// Publish answers a publisher's offer. tell is told what happens to its media.
+	// Publish answers a publisher's offer. It reports events of the publisher's
+	// media by tell.
 	Publish(ctx context.Context, o *sdp.Offer, tell func(event.Event)) (p Publisher, tracks []*forward.Track, answer string, err error)
-	// View answers the offer of a viewer of st. begun is told when the first
-	// packet of each kind goes out, with locks held: it must not block.
+	// View answers the offer of a viewer of st. It calls begun when the first
+	// packet of each kind goes out, with locks held: begun must not block.
 	View(ctx context.Context, st *forward.Stream, o *sdp.Offer, begun func(forward.Kind, time.Time)) (t Transport, answer string, err error)
 }
 
 // A Transport is the media connection of one client. Restart, Knows and Add are
-// never called at once.
+// never called concurrently.
 type Transport interface {
 	// Connected is closed when media can flow.
 	Connected() <-chan struct{}
-	// Ended is told why the connection has ended, or has to, for people.
+	// Ended receives the reason, for people, why the connection has ended or
+	// has to.
 	Ended() <-chan string
-	// Silence is how long the client has sent no connectivity check that carries
-	// its password; false before the first.
+	// Silence returns how long the client has sent no connectivity check that
+	// is authenticated with its password; false before the first.
 	Silence(now time.Time) (time.Duration, bool)
 
-	// Restart takes new ICE credentials of the client's, and returns our own as an
-	// SDP fragment.
+	// Restart takes new ICE credentials of the client, and returns our own as
+	// an SDP fragment.
 	Restart(ctx context.Context, ufrag, pwd string) (fragment string, err error)
-	// Knows reports whether the client has, or had, that ufrag.
+	// Knows reports whether ufrag is, or was, the client's.
 	Knows(ufrag string) bool
-	// Add takes further candidates.
+	// Add takes further ICE candidates.
 	Add(*sdp.Fragment)
 
 	State() string          // for people
 	Video() bool            // video is sent to the client
-	Traffic() Traffic       // in all
-	RTT() time.Duration     // to a viewer, by its reports; 0: unknown
-	NotTaken() []string     // what of the offer, or the stream, there is no media for, and why
-	Unused() map[string]int // candidates that are not used, by why
+	Traffic() Traffic       // totals since the start
+	RTT() time.Duration     // to a viewer, by its receiver reports; 0: unknown
+	NotTaken() []string     // sections of the offer and tracks of the stream without media, and why
+	Unused() map[string]int // unused ICE candidates, by reason
 
-	// Stop ends media at once.
+	// Stop ends media at once, and does not wait.
 	Stop()
-	// Close ends the connection and waits for all that it runs.
+	// Close ends the connection and waits for its goroutines.
 	Close()
 }
 
-// A Publisher is the connection of a client that sends.
+// A Publisher is the media connection of a client that sends.
 type Publisher interface {
 	Transport
-	// Adopt has it feed the tracks of a stream that another publisher has left, if
-	// they are alike, and reports whether they are.
+	// Adopt connects the publisher to the tracks of a stream that another
+	// publisher has left, if they are alike, and reports whether they are.
 	Adopt(tracks []*forward.Track) bool
-	// Quiet is how long it has sent nothing, counted from since at the earliest.
+	// Quiet returns how long the publisher has sent nothing, counted from since
+	// at the earliest.
 	Quiet(now, since time.Time) time.Duration
-	// Look tells of sections that have begun to send nothing; since is when media
-	// could flow.
+	// Look reports sections that have begun to send nothing; since is when
+	// media could flow.
 	Look(now, since time.Time)
 	Sections(now time.Time) []sdp.SectionStatus
 	NotForwarded() map[string]int64 // packets, by reason
 }
 
-// Traffic is what has gone over a connection.
+// Traffic is the totals of one connection.
 type Traffic = forward.Traffic
 
-// Streams are those that are carried here, and that can be.
+// Streams is the set of streams that this node carries or can pull.
 type Streams interface {
-	// Here is the stream of that name that is carried here, which may have ended
-	// just now, or nil; origin is whether its publisher is here.
+	// Here returns the stream of that name that is carried here, which may have
+	// ended just now, or nil. Origin reports whether its publisher is here.
 	Here(name string) (st *forward.Stream, origin bool)
-	// Reserve keeps a name for a publisher that is being set up, until done is
-	// called: nobody pulls a stream of that name here meanwhile. It reports false
-	// if it is kept already.
+	// Reserve reserves a name for a publisher that is being set up, until done
+	// is called: meanwhile no stream of that name is pulled here. It reports
+	// false if the name is reserved already.
 	Reserve(name string) (done func(), ok bool)
-	// Publish makes the stream of a publisher known here, and ends another that was
-	// under its name.
+	// Publish makes the stream of a publisher known here, and ends any other
+	// stream of its name.
 	Publish(st *forward.Stream)
-	// Drop ends the stream of a publisher that has gone, and forgets it.
+	// Drop ends and forgets the stream of a publisher that has gone.
 	Drop(st *forward.Stream)
-	// Acquire returns the stream, pulled here if it is carried elsewhere, and holds
-	// it until the returned function is called. Hint names a carrier to try first;
-	// nil: none. While no carrier has room it waits for one until then. Before it
-	// waits it calls rest, whose error it returns. The error is problem.ErrEnded if the
-	// stream ended just then.
+	// Acquire returns the stream, pulled here if it is carried elsewhere, and
+	// holds it until the returned function is called. Hint is a carrier to try
+	// first, or nil. While no carrier has room, Acquire waits for one, up to
+	// the time until. Before it waits it calls rest, whose error it returns.
+	// The error is problem.ErrEnded if the stream ended just then.
 	Acquire(ctx context.Context, name string, hint *Source, until time.Time, rest func() error) (*forward.Stream, func(), error)
 	// Await returns nil when the stream has been seen, here or at another node.
-	// After tries that failed although it had been seen, it takes its time.
+	// Tries is the number of earlier tries that failed although the stream had
+	// been seen; with more of them it takes longer.
 	Await(ctx context.Context, name string, tries int) error
 }
 
-// Config is what a Server is made of. All fields but those with a default, those
-// that may be nil and the empty ones are required. Functions may be called from
-// several goroutines and must return when ctx ends.
+// Config configures a Server. Required are all fields but those with a default,
+// those that may be nil and those that may be empty. Functions may be called
+// from several goroutines and must return when ctx ends.
 type Config struct {
 	Self    peer.ID
 	Key     crypto.PrivKey // signs tickets
@@ -161,46 +166,47 @@ type Config struct {
 	Streams Streams
 	Media   Media
 
-	// Place finds and reserves a helper for a client. A [capacity.Refusal] if
-	// nobody has room, problem.ErrNotLive if the stream to view is nowhere, a
-	// [*problem.UnansweredError] if neither can be known.
+	// Place finds and reserves a helper for a client. The error is a
+	// [capacity.Refusal] if no node has room, problem.ErrNotLive if no node has
+	// the stream to view, and a [*problem.UnansweredError] if neither can be
+	// determined.
 	Place func(ctx context.Context, need capacity.Need, exclude []peer.ID) (Helper, error)
 	// Claim takes the name of a stream for a publisher here, until release is
-	// called. The error is a [*problem.TakenError], or a [*problem.UnansweredError].
-	// Nil: every name is free that is free here.
+	// called. The error is a [*problem.TakenError] or a
+	// [*problem.UnansweredError]. Nil: check names on this node only.
 	Claim func(ctx context.Context, stream string) (release func(), err error)
-	// Published tells which other nodes have a publisher of stream. Nil: nobody is
-	// asked.
+	// Published returns the other nodes that have a publisher of stream. Nil:
+	// do not check.
 	Published func(ctx context.Context, stream string) ([]peer.ID, error)
-	// Handover opens a stream of [handover.Protocol]; nil: [Relay] reaches nobody.
+	// Handover opens a stream of [handover.Protocol]; nil: [Relay] reaches no
+	// helper.
 	Handover func(ctx context.Context, node peer.ID, addrs []multiaddr.Multiaddr) (Signal, error)
 	// Addrs are this node's own libp2p addresses, for tickets.
 	Addrs func() []multiaddr.Multiaddr
 
-	Gate            *scope.Gate     // decides where clients may be sent
-	Rights          *rights.Rights  // nil: clients may do whatever they ask for
-	AddressSessions func() int      // most sessions of a client's address as of now, of IPv6 its /64; 0: no limit
-	Overflow        func() Overflow // as of now
-	Patience        time.Duration   // how long Place may wait for a server that is being started
+	Gate            *scope.Gate     // decides to which nodes clients may be redirected
+	Rights          *rights.Rights  // nil: no access control
+	AddressSessions func() int      // current limit of sessions per client address, for IPv6 per /64; 0: none
+	Overflow        func() Overflow // current mode
+	Patience        time.Duration   // how long Place may wait for a server that is starting
 	RoomWait        time.Duration   // how long a viewer waits for a carrier with room
-	PublicURL       string          // base URL for Location; empty: as the client addressed us
-	Origins         Origins         // whose pages may publish and view; zero: all
+	PublicURL       string          // base URL for Location; empty: as in the client's request
+	Origins         Origins         // origins whose pages may publish and view; zero: all
 
-	// Event is told what happens, and Measured how long it took. They must not
-	// block.
+	// Event receives events, and Measured durations. They must not block.
 	Event    func(event.Event)
 	Measured func(meter.Measure, time.Duration)
 	Log      *slog.Logger
 	Tracer   trace.Tracer
 }
 
-// event tells that something happened now.
+// event reports an event of now.
 func (c *Config) event(e event.Event) {
 	e.Time = time.Now()
 	c.Event(e)
 }
 
-// eventOf tells of what happened now to the request of ctx.
+// eventOf reports an event of now, of the request of ctx.
 func (c *Config) eventOf(ctx context.Context, e event.Event) {
 	e.Trace = tracing.ID(ctx)
 	c.event(e)
@@ -224,7 +230,7 @@ type Server struct {
 	sessions map[string]*session
 	ended    endedSessions
 
-	wg sync.WaitGroup // sessions, and their looks for another publisher
+	wg sync.WaitGroup // sessions, and their checks for another publisher
 }
 
 // New makes a Server. It runs nothing until a client comes.
@@ -249,29 +255,29 @@ func (s *Server) Close() {
 	s.wg.Wait()
 }
 
-// TakeOver serves a handover that from asks for, as if the client had come with
-// its ticket itself, and closes signal. Clients reach this node at public, a base
-// URL.
+// TakeOver serves a handover from the node from, as if the client itself had
+// come with its ticket, and closes signal. Public is the base URL at which
+// clients reach this node.
 func (s *Server) TakeOver(from peer.ID, signal Signal, public string) {
 	s.taker.Serve(from, signal, public)
 }
 
-// Sample takes in what sessions have carried up to now, for their bitrates.
+// Sample updates the bitrates and losses of sessions from their totals at now.
 func (s *Server) Sample(now time.Time) {
 	for _, sess := range s.all() {
 		sess.pace.sample(now, sess.transport.Traffic())
 	}
 }
 
-// Counts are how many of each there are now.
+// Counts are the current numbers of sessions and requests.
 type Counts struct {
 	Publishers, Viewers int
 
 	Setups  int // requests that are being set up
-	Waiting int // requests that wait, for a stream, for room or for their turn
+	Waiting int // requests that wait: for a stream, for room or for a setup slot
 }
 
-// Counts reads them.
+// Counts returns the current numbers of sessions and requests.
 func (s *Server) Counts() Counts {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -18,16 +18,16 @@ import (
 	"weir/sfu/rights"
 )
 
-// Kind is which of the two protocols a client speaks.
+// Kind is one of the two protocols that clients speak.
 type Kind string
 
-// The two, as paths begin with them.
+// Values of Kind, the first element of a path.
 const (
 	WHIP Kind = "whip"
 	WHEP Kind = "whep"
 )
 
-// role is what the client is, for people.
+// role returns the role of the client, for people.
 func (k Kind) role() string {
 	if k == WHIP {
 		return "publisher"
@@ -36,14 +36,15 @@ func (k Kind) role() string {
 }
 
 const (
-	// connectTimeout is how long a client may take from its offer to media.
+	// connectTimeout bounds the time from a client's offer until media can
+	// flow.
 	connectTimeout = 15 * time.Second
 	// consentTimeout is how long a client may go without an authenticated
 	// connectivity check (RFC 7675, section 5.1). Other packets do not count,
 	// since anyone can send them.
 	consentTimeout = 30 * time.Second
 	consentCheck   = 5 * time.Second
-	// mediaCheck is between two looks at whether a publisher's sections send.
+	// mediaCheck is the interval of checks whether a publisher's sections send.
 	mediaCheck = time.Second
 )
 
@@ -52,28 +53,28 @@ type session struct {
 	id     string
 	kind   Kind
 	server *Server
-	entry  string        // in the ledger
+	entry  string        // ledger entry
 	remote string        // the client's address, for people
-	from   peer.ID       // the node that sent the client here; "": none did
-	grant  *rights.Grant // nil: no right is asked for
-	left   func()        // told when it is over
+	from   peer.ID       // the node that redirected the client here; "": none
+	grant  *rights.Grant // nil: no access control
+	left   func()        // called when it is over
 	began  time.Time
 	trace  string // ID of the request's trace
 
-	// The next ones are set before media can flow.
+	// The following fields are set before media can flow.
 	stream    *forward.Stream
 	transport Transport
-	publisher Publisher   // transport, of a publisher; nil of a viewer
-	asked     time.Time   // when the request for it came
-	first     *firstFrame // a viewer's, if recorded
-	release   func()      // a viewer's hold on the stream
-	unname    func()      // gives up a publisher's name
+	publisher Publisher   // the transport of a publisher; nil for a viewer
+	asked     time.Time   // when the client's request came
+	first     *firstFrame // of a viewer, if recorded
+	release   func()      // releases a viewer's hold on the stream
+	unname    func()      // releases a publisher's name
 
-	gone chan string   // why the session is to end; the first counts
-	done chan struct{} // closed when nothing of it is left
+	gone chan string   // the reason to end the session; the first counts
+	done chan struct{} // closed when the session is taken down
 	pace pace
 
-	// patch is held while a PATCH is served, and while the connection closes.
+	// patch is held while a PATCH is served and while the connection closes.
 	patch sync.Mutex
 	over  bool // closed
 	etag  string
@@ -98,12 +99,12 @@ func (a *request) setUpPublisher(ctx context.Context, entry string) (*session, s
 	return s, answer, nil
 }
 
-// tell passes on what happens to a publisher's media.
+// tell reports an event of the publisher's media.
 func (s *session) tell(e event.Event) {
 	if e.Kind == event.StreamStarted {
 		now := time.Now()
 		if !s.stream.Start(now) {
-			return // it goes on from the publisher before
+			return // it continues the stream of the publisher before
 		}
 		e.Elapsed = milliseconds(now.Sub(s.began))
 	}
@@ -128,7 +129,7 @@ func (a *request) setUpViewer(ctx context.Context, st *forward.Stream, entry str
 	return s, answer, nil
 }
 
-// begun notes that the first packet of a kind was sent.
+// begun records that the first packet of a kind was sent.
 func (s *session) begun(kind forward.Kind, at time.Time) {
 	m := meter.FirstVideo
 	if kind == forward.Audio {
@@ -140,7 +141,7 @@ func (s *session) begun(kind forward.Kind, at time.Time) {
 
 func newETag() string { return `"` + rand.Text() + `"` }
 
-// end asks the session to end. It does not wait.
+// end requests the end of the session. It does not wait.
 func (s *session) end(why string) {
 	select {
 	case s.gone <- why:
@@ -148,7 +149,7 @@ func (s *session) end(why string) {
 	}
 }
 
-// admit takes the session in and watches over it from now on.
+// admit registers the session and starts its goroutine.
 func (s *Server) admit(sess *session) error {
 	s.mu.Lock()
 	if s.closed {
@@ -171,7 +172,7 @@ func (s *Server) admit(sess *session) error {
 	return nil
 }
 
-// notTaken tells people what of an offer there is no media for.
+// notTaken describes, for people, the parts of an offer without media.
 func notTaken(what []string) string {
 	if len(what) == 0 {
 		return ""
@@ -187,7 +188,7 @@ func (s *session) watch() {
 	defer consent.Stop()
 	media := time.NewTicker(mediaCheck)
 	defer media.Stop()
-	var since time.Time // media could flow
+	var since time.Time // when media could flow
 	connected := s.transport.Connected()
 	over := s.stream.Over()
 	if s.kind == WHIP {
@@ -213,7 +214,7 @@ func (s *session) watch() {
 				why = fmt.Sprintf("no media connection within %v", connectTimeout)
 			}
 		case now := <-consent.C:
-			// Before the first check there is the connect timer.
+			// Before the first check the connect timer applies.
 			if silence, ok := s.transport.Silence(now); connected == nil && ok && silence >= consentTimeout {
 				why = fmt.Sprintf("no connectivity check for %v", consentTimeout)
 			}
@@ -226,7 +227,7 @@ func (s *session) watch() {
 	s.takeDown(why)
 }
 
-// takeDown leaves nothing of the session.
+// takeDown releases all that the session holds, and waits for its transport.
 func (s *session) takeDown(why string) {
 	server := s.server
 	s.transport.Stop()
@@ -240,7 +241,7 @@ func (s *session) takeDown(why string) {
 	server.ended.add(s.id)
 	server.mu.Unlock()
 	server.cfg.Ledger.End(s.entry)
-	s.patch.Lock() // a restart that is under way would make an ICE agent that nobody ends
+	s.patch.Lock() // a restart under way would leak an ICE agent
 	s.over = true
 	s.transport.Close()
 	s.patch.Unlock()

@@ -11,11 +11,11 @@ import (
 	"weir/sfu/sdp/sdptest"
 )
 
-// Why a session ends, and when; and that nothing of it is left.
+// Sessions end for each reason and at the right time, and leave nothing behind.
 func TestSessionsEnd(t *testing.T) {
 	for _, c := range []struct {
 		name  string
-		do    func(f *fake, viewer *fakeTransport) // then its session ends by itself
+		do    func(f *fake, viewer *fakeTransport) // after it, the session ends by itself
 		word  string
 		after time.Duration
 	}{
@@ -48,7 +48,8 @@ func TestSessionsEnd(t *testing.T) {
 				if !viewer.stopped || !viewer.closed {
 					t.Errorf("stopped %t, closed %t", viewer.stopped, viewer.closed)
 				}
-				// The publisher's, if there is one, may come before or after.
+				// The publisher's event, if there is one, may come before or
+				// after.
 				closed := slices.DeleteFunc(f.saw(event.SessionClosed), func(e event.Event) bool { return e.Role != "viewer" })
 				if len(closed) != 1 || closed[0].Reason != c.word {
 					t.Errorf("the events say %v, want %s of one viewer", closed, c.word)

@@ -12,39 +12,38 @@ import (
 	"weir/sfu/sdp"
 )
 
-// SessionStatus is a session as the admin API shows it.
+// SessionStatus is a session as shown by the admin API.
 type SessionStatus struct {
 	ID        string     `json:"id"`
 	Kind      Kind       `json:"kind"`
 	Stream    string     `json:"stream"`
 	Remote    string     `json:"remote"`
-	From      peer.ID    `json:"redirected_from,omitempty"` // the node that sent the client here
+	From      peer.ID    `json:"redirected_from,omitempty"` // the node that redirected the client here
 	Since     time.Time  `json:"since"`
-	Subject   string     `json:"subject,omitempty"`     // whose right it is, as its token says
-	Right     *time.Time `json:"right_until,omitempty"` // when that ends; null: never, or nobody asks
+	Subject   string     `json:"subject,omitempty"`     // the subject of its token
+	Right     *time.Time `json:"right_until,omitempty"` // when its right ends; null: never, or no access control
 	State     string     `json:"state"`
 	Bitrate   int64      `json:"bitrate"` // bit/s of RTP over the last seconds
-	RTT       float64    `json:"rtt_ms"`  // by a viewer's last report; 0: unknown
+	RTT       float64    `json:"rtt_ms"`  // ms, by a viewer's last receiver report; 0: unknown
 	Packets   int64      `json:"packets"`
 	Bytes     int64      `json:"bytes"`
 	Lost      int64      `json:"lost"`
 	Loss      float64    `json:"loss"` // share of packets lost over the last seconds, 0…1
 	Keyframes int64      `json:"keyframes"`
-	// NotTaken are the sections and tracks that there is no media for, and why.
+	// NotTaken are the sections and tracks without media, and why.
 	NotTaken []string `json:"not_taken,omitempty"`
-	// CandidatesUnused counts ICE candidates by why they are not used.
+	// CandidatesUnused counts unused ICE candidates by reason.
 	CandidatesUnused map[string]int `json:"candidates_unused,omitempty"`
-	// Of a publisher: its sections, and the packets that came and were not
+	// Of a publisher: its sections, and the received packets that were not
 	// forwarded, by reason.
 	Sections     []sdp.SectionStatus `json:"sections,omitempty"`
 	NotForwarded map[string]int64    `json:"not_forwarded,omitempty"`
 }
 
-// paceOver is the time over which bitrate and loss are told.
+// paceOver is the time over which bitrate and loss are averaged.
 const paceOver = 2 * time.Second
 
-// A pace is how fast a session's traffic has been of late. The zero value is
-// ready.
+// A pace is the recent rate of a session's traffic. The zero value is ready.
 type pace struct {
 	mu      sync.Mutex
 	at      time.Time
@@ -53,7 +52,7 @@ type pace struct {
 	loss    float64
 }
 
-// sample takes in what the session has carried up to now.
+// sample updates the rates from the session's totals at now.
 func (p *pace) sample(now time.Time, t Traffic) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -78,14 +77,14 @@ func (p *pace) of() (bitrate int64, loss float64) {
 	return p.bitrate, p.loss
 }
 
-// all are the sessions there are now, in no order.
+// all returns the current sessions, in no order.
 func (s *Server) all() []*session {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return slices.Collect(maps.Values(s.sessions))
 }
 
-// Sessions lists the WHIP and WHEP clients, oldest first.
+// Sessions returns the WHIP and WHEP sessions, oldest first.
 func (s *Server) Sessions() []SessionStatus {
 	list := []SessionStatus{}
 	for _, sess := range s.all() {
@@ -112,8 +111,8 @@ func (s *Server) Sessions() []SessionStatus {
 	return list
 }
 
-// Lost is how many packets sessions under way have lost, by role: those of
-// publishers on their way here, those of viewers as they report.
+// Lost returns the packets that current sessions have lost, by role: those of
+// publishers on their way here, those of viewers by their receiver reports.
 func (s *Server) Lost() map[string]int64 {
 	lost := map[string]int64{}
 	for _, sess := range s.all() {
@@ -122,7 +121,8 @@ func (s *Server) Lost() map[string]int64 {
 	return lost
 }
 
-// EndSession ends one session by order, and reports whether there was one.
+// EndSession ends one session at the operator's request, and reports whether
+// there was one.
 func (s *Server) EndSession(id, why string) bool {
 	s.mu.Lock()
 	sess := s.sessions[id]
@@ -136,7 +136,7 @@ func (s *Server) EndSession(id, why string) bool {
 }
 
 // EndStream ends the stream of that name, which must be published here, with
-// its publisher's session. Viewers' end with it.
+// its publisher's session. The sessions of its viewers end, too.
 func (s *Server) EndStream(name, why string) bool {
 	for _, sess := range s.all() {
 		if sess.kind == WHIP && sess.stream.Name == name {

@@ -18,13 +18,13 @@ import (
 )
 
 const (
-	// maxUserAgent bounds what a span says of a client's program, in bytes.
+	// maxUserAgent bounds the User-Agent that a span records, in bytes.
 	maxUserAgent = 128
 )
 
-// traced gives each request that sets a session up, changes or ends it a trace,
-// whose ID is in the answer: the one of the node that handed the client on, the
-// one that the client names, or a new one.
+// traced gives each request that sets a session up, changes or ends it a trace:
+// the one of the node that redirected the client, the one that the client
+// names, or a new one. The answer carries the trace's ID.
 func (s *Server) traced(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.Method {
@@ -41,7 +41,7 @@ func (s *Server) traced(next http.Handler) http.Handler {
 			ctx = context.WithValue(ctx, shownTicketKey{}, shown)
 			if shown.err == nil {
 				attrs = append(attrs, tracing.Peer.String(shown.From.String()))
-				if !trace.SpanContextFromContext(ctx).IsValid() { // not handed over
+				if !trace.SpanContextFromContext(ctx).IsValid() { // not redirected by another node
 					ctx = tracing.FromWire(ctx, shown.Trace)
 				}
 			}
@@ -70,7 +70,7 @@ func (s *Server) traced(next http.Handler) http.Handler {
 	})
 }
 
-// routeOf is the route of a path, without names and IDs of any kind.
+// routeOf returns the route of a path, without names and IDs.
 func routeOf(path string) string {
 	switch {
 	case strings.HasPrefix(path, "/whip/"):
@@ -83,7 +83,7 @@ func routeOf(path string) string {
 	return "/"
 }
 
-// A shownTicket is the ticket of a request, opened, or why it is not good.
+// A shownTicket is the ticket of a request, opened, or why it is invalid.
 type shownTicket struct {
 	capacity.Ticket
 	err error
@@ -91,7 +91,7 @@ type shownTicket struct {
 
 type shownTicketKey struct{}
 
-// A statusSeen remembers the status of an answer.
+// A statusSeen records the status of an answer.
 type statusSeen struct {
 	http.ResponseWriter
 	status int
@@ -106,7 +106,8 @@ func (w *statusSeen) WriteHeader(status int) {
 // Unwrap is for http.ResponseController.
 func (w *statusSeen) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
-// refusedWith notes in the request's span what its client is told.
+// refusedWith records the problem that the client receives in the request's
+// span.
 func refusedWith(ctx context.Context, p *problem.Problem) {
 	span := trace.SpanFromContext(ctx)
 	if !span.IsRecording() {
@@ -116,7 +117,7 @@ func refusedWith(ctx context.Context, p *problem.Problem) {
 	if p.Reason != "" {
 		span.SetAttributes(tracing.Reason.String(capacity.Printable(p.Reason, problem.MaxReason)))
 	}
-	if p.Status >= 500 { // 4xx are the client's, by the conventions of HTTP
+	if p.Status >= 500 { // a 4xx is no error of the server by the HTTP conventions
 		tracing.Fail(span, string(p.Code))
 	}
 }

@@ -18,11 +18,11 @@ import (
 	"weir/sfu/problem"
 )
 
-// minimal is a Server as far as traced needs one.
+// minimal is a Server with the fields that traced needs.
 func minimal(tracer trace.Tracer) *Server { return &Server{tracer: tracer} }
 
-// Whatever a client puts into its headers and its URL, its request goes on under
-// a trace, whose ID is in the answer and in the problem.
+// With any headers and URL of a client, its request continues under a trace,
+// whose ID is in the answer and in the problem.
 func FuzzRequestTrace(f *testing.F) {
 	f.Add("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", "", []byte("agent"))
 	f.Add("00-", "ticket", []byte{0xff})
@@ -58,8 +58,8 @@ func FuzzRequestTrace(f *testing.F) {
 	})
 }
 
-// What a trace costs a request: nothing is exported (the ID, the header), or its
-// span is recorded, compared with none at all.
+// BenchmarkTraced measures the cost of a trace per request: nothing exported
+// (the ID and the header only), or its span recorded, compared with no tracing.
 func BenchmarkTraced(b *testing.B) {
 	next := http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})
 	provider := sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(discarding{}))
@@ -78,7 +78,7 @@ func BenchmarkTraced(b *testing.B) {
 	}
 }
 
-// discarding is where spans end that nobody looks at.
+// discarding is an exporter that drops spans.
 type discarding struct{}
 
 func (discarding) OnStart(context.Context, sdktrace.ReadWriteSpan) {}

@@ -13,15 +13,15 @@ import (
 	"weir/sfu/sdp"
 )
 
-// Protocol is the name of the protocol by which a request is handed to another
-// node, below /weir/<network-id>/; see pb/overflow.proto.
+// Protocol is the name of the protocol by which a node hands a request over to
+// another, below /weir/<network-id>/; see pb/overflow.proto.
 const Protocol = "overflow/1"
 
 const (
-	// MaxMessage bounds each of its messages, in bytes: an offer or an answer,
-	// and what goes with it.
+	// MaxMessage bounds each message of the protocol, in bytes: an offer or an
+	// answer, and the fields beside it.
 	MaxMessage = sdp.MaxBytes + 8<<10
-	// maxHeader bounds what is taken over into a header, in bytes.
+	// maxHeader bounds a value that is copied into a header, in bytes.
 	maxHeader = 2 << 10
 )
 
@@ -32,8 +32,8 @@ type Signal = interface {
 	SetWriteDeadline(time.Time) error
 }
 
-// Ask hands m over on signal, which it closes, and returns the outcome, whose
-// words fit into headers. It ends with ctx, with the error of that.
+// Ask sends m on signal, closes it, and returns the outcome, whose strings fit
+// into headers. If ctx ends first, the error is that of ctx.
 func Ask(ctx context.Context, signal Signal, m *pb.Handover) (*pb.Outcome, error) {
 	defer signal.Close()
 	stop := context.AfterFunc(ctx, func() {

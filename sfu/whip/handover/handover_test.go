@@ -25,7 +25,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// One node has so many handovers served at once, and others theirs besides.
+// The Taker bounds the handovers of each node separately.
 func TestHandoversAreBounded(t *testing.T) {
 	const from, other = peer.ID("asks"), peer.ID("asks too")
 	taker := NewTaker(t.Context(), "serves", http.NotFoundHandler(), time.Second, slog.New(slog.DiscardHandler))
@@ -51,7 +51,7 @@ func TestHandoversAreBounded(t *testing.T) {
 	}
 }
 
-// What is no handover ends the stream, and holds no place while it comes.
+// A malformed handover ends the stream, and takes no place while it is read.
 func TestNoHandover(t *testing.T) {
 	const from = peer.ID("asks")
 	taker := NewTaker(t.Context(), "serves", http.NotFoundHandler(), time.Second, slog.New(slog.DiscardHandler))
@@ -85,7 +85,7 @@ func TestNoHandover(t *testing.T) {
 	}
 }
 
-// Without a good ticket of its sender's, no bytes become a request.
+// Without a valid ticket of the sending node, no bytes become a request.
 func FuzzHandover(f *testing.F) {
 	key, _, err := crypto.GenerateEd25519Key(rand.Reader)
 	if err != nil {

@@ -29,7 +29,7 @@ import (
 )
 
 const (
-	// arrival is how long a handover may take to arrive, and its outcome to go.
+	// arrival bounds the time to read a handover, and to send its outcome.
 	arrival = 5 * time.Second
 	// maxPeer bounds the handovers of one node that are served at once.
 	maxPeer = 64
@@ -38,26 +38,26 @@ const (
 // A Taker serves the handovers of other nodes. Its methods may be called from
 // several goroutines.
 type Taker struct {
-	ctx     context.Context // ends what is served
+	ctx     context.Context // its end ends all handovers
 	self    peer.ID
 	handler http.Handler
 	within  time.Duration
 	log     *slog.Logger
 
 	mu     sync.Mutex
-	served map[peer.ID]int // by the node that asks
+	served map[peer.ID]int // by the sending node
 }
 
-// NewTaker makes one for the node self, which takes nothing any more once ctx
-// has ended. Handler answers the requests of clients, each within that time and
-// as long as its client waits for the stream.
+// NewTaker makes a Taker for the node self, which accepts no handover once ctx
+// has ended. Handler answers the requests of clients, each within the duration
+// within plus the time that its client waits for the stream.
 func NewTaker(ctx context.Context, self peer.ID, handler http.Handler, within time.Duration, log *slog.Logger) *Taker {
 	return &Taker{ctx: ctx, self: self, handler: handler, within: within, log: log, served: map[peer.ID]int{}}
 }
 
-// Serve answers a handover that from asks for, as if the client had come with
-// its ticket itself, and closes signal. Clients reach this node at public, a base
-// URL.
+// Serve answers a handover from the node from, as if the client itself had come
+// with its ticket, and closes signal. Public is the base URL at which clients
+// reach this node.
 func (t *Taker) Serve(from peer.ID, signal Signal, public string) {
 	defer signal.Close()
 	_ = signal.SetReadDeadline(time.Now().Add(arrival))
@@ -85,8 +85,7 @@ func (t *Taker) Serve(from peer.ID, signal Signal, public string) {
 	}
 }
 
-// answer lets the handler answer m. It ends when the node that asked has
-// gone, too.
+// answer has the handler answer m. It ends early if the sending node has gone.
 func (t *Taker) answer(from peer.ID, signal Signal, r *bufio.Reader, m *pb.Handover, public string, w *answer) {
 	request, err := t.request(from, m, public)
 	if err != nil {
@@ -99,7 +98,7 @@ func (t *Taker) answer(from peer.ID, signal Signal, r *bufio.Reader, m *pb.Hando
 	gone := make(chan struct{})
 	go func() { // ends with the read deadline below
 		defer close(gone)
-		_, _ = r.ReadByte() // there is nothing more to say
+		_, _ = r.ReadByte() // the sender sends nothing more: a read returns when it has gone
 		cancel()
 	}()
 	t.handler.ServeHTTP(w, proxied.Of(request).Request(request.WithContext(tracing.FromWire(ctx, m.Trace))))
@@ -107,8 +106,8 @@ func (t *Taker) answer(from peer.ID, signal Signal, r *bufio.Reader, m *pb.Hando
 	<-gone
 }
 
-// request is m as the request that the client would have sent. Only the node
-// that holds the lease may bring its ticket.
+// request returns m as the request that the client would have sent. Only the
+// node that holds the lease may present its ticket.
 func (t *Taker) request(from peer.ID, m *pb.Handover, public string) (*http.Request, error) {
 	if err := capacity.ValidStreamName(m.Stream); err != nil {
 		return nil, problem.New(problem.BadStreamName, err.Error())
@@ -145,7 +144,7 @@ func (t *Taker) request(from peer.ID, m *pb.Handover, public string) (*http.Requ
 	return client.Request(r), nil
 }
 
-// enter takes one of a node's places, or reports that there is none.
+// enter takes one of a node's places, and reports whether there was one.
 func (t *Taker) enter(from peer.ID) (leave func(), ok bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -162,7 +161,7 @@ func (t *Taker) enter(from peer.ID) (leave func(), ok bool) {
 	}, true
 }
 
-// An answer keeps what a handler answers, up to what a handover has room for.
+// An answer records the response of a handler, up to the bounds of a handover.
 type answer struct {
 	status int
 	header http.Header
