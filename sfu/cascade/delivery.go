@@ -7,22 +7,22 @@ import (
 )
 
 const (
-	// deliveryEvery is between two looks at what has come.
+	// deliveryEvery is the interval of checks of the share of packets received.
 	deliveryEvery = time.Second
 	// ownStress is the stress of this node from which on losses may be its own
 	// fault.
 	ownStress = 0.9
 )
 
-// A delivery is a link's, and is owned by its run.
+// A delivery is the state of judge, owned by the link's run.
 type delivery struct {
 	forward.Delivery
-	dropped int64 // by this node's socket, up to the last look
+	dropped int64 // packets dropped by this node's socket, at the last check
 }
 
-// judge has a look at what comes over l, and reports what that tells. While
-// this node is short of something itself, it may be the one that loses packets,
-// and the window begins anew.
+// judge checks the share of packets that arrive over l, and reports it. While
+// this node itself is overloaded, it may be the one that loses packets, and the
+// window starts anew.
 func (l *Link) judge(now time.Time, d *delivery) {
 	tallies := map[*forward.UpTrack]forward.Tally{}
 	l.mu.Lock()

@@ -15,7 +15,7 @@ import (
 	"weir/sfu/udp"
 )
 
-// A judged link has one source, which the test moves on, and a clock of its own.
+// A judged link has one source, which the test advances, and its own clock.
 type judged struct {
 	*Link
 	delivery
@@ -50,12 +50,13 @@ func newJudged(t *testing.T) *judged {
 	return j
 }
 
-// deaf is a Receiver whose requests nobody hears.
+// deaf is a Receiver that drops all requests.
 type deaf struct{}
 
 func (deaf) RequestKeyframe() bool { return true }
 
-// second passes, in which the peer sends so many packets and not all come.
+// second advances the clock by a second, in which the peer sends so many
+// packets and loses some.
 func (j *judged) second(sent, lost int64) {
 	j.now = j.now.Add(time.Second)
 	for i := range sent {

@@ -26,8 +26,8 @@ type downstream struct {
 	stream  *tree.Stream
 	outs    []*rtc.LocalTrack
 	slots   []*slotOut
-	release func() // of the stream
-	entry   string // in the ledger
+	release func() // releases the stream
+	entry   string // ledger entry
 
 	done chan struct{}
 	once sync.Once
@@ -101,7 +101,7 @@ func (l *Link) newDownstream(req *pb.Subscribe) (*downstream, error) {
 	if l.downstreams[req.Pull] != nil {
 		return nil, &capacity.Refusal{Reason: "pull", Detail: "that number is in use"}
 	}
-	if !l.sections.room(len(st.Tracks)) { // only this goroutine takes any
+	if !l.sections.room(len(st.Tracks)) { // only this goroutine takes sections
 		return nil, &capacity.Refusal{Reason: "slots", Detail: fmt.Sprintf("%d tracks are the most that one link carries", MaxSlots)}
 	}
 	now := time.Now()
@@ -127,7 +127,7 @@ func (l *Link) newDownstream(req *pb.Subscribe) (*downstream, error) {
 	return b, nil
 }
 
-// begin sends media: the peer is ready.
+// begin starts media: the peer is ready.
 func (b *downstream) begin() {
 	select {
 	case <-b.done:
@@ -157,7 +157,7 @@ func (b *downstream) TellPath(path []peer.ID) {
 	b.link.send(&pb.Message{Body: &pb.Message_Path{Path: m}})
 }
 
-// close stops sending and frees what the pull held.
+// close stops sending and releases what the pull held.
 func (b *downstream) close() {
 	b.once.Do(func() {
 		close(b.done)

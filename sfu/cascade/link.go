@@ -21,17 +21,17 @@ import (
 )
 
 const (
-	// heartbeat is the pause between two pings, and linkDead how long a link
-	// may say nothing: five of them.
+	// heartbeat is the interval of pings, and linkDead the time without any
+	// message after which a link is lost: five heartbeats.
 	heartbeat = 200 * time.Millisecond
 	linkDead  = 5 * heartbeat
-	// linkLinger is how long a link without pulls is kept by who opened it.
+	// linkLinger is how long the end that opened a link keeps it without pulls.
 	linkLinger = 10 * time.Second
 	// linkConsent is how long a link may go without an authenticated
-	// connectivity check; one comes every iceKeepalive. pion takes any packet
+	// connectivity check; one is sent every iceKeepalive. pion takes any packet
 	// from the peer's address for a sign of life.
 	linkConsent = 15 * time.Second
-	// linkSetup bounds the time from opening to media flowing.
+	// linkSetup bounds the time from the opening of a link until media flows.
 	linkSetup = 10 * time.Second
 	// maxMessage bounds one signalling message, in bytes: an offer of MaxSlots
 	// sections takes about 60 KiB.
@@ -42,32 +42,33 @@ const (
 	linkLines = 2 * MaxSlots * 80
 	// maxTracks bounds the tracks of one stream.
 	maxTracks = sdp.MaxSections
-	// slotRest is how long a media section is left alone before another track
-	// takes it, so that late packets of the old one are not taken for the new.
+	// slotRest is how long a media section stays unused before another track
+	// takes it, so that late packets of the old track are not taken for the new
+	// one's.
 	slotRest = 2 * time.Second
-	// maxOffers is how often a section is asked for before the peer is given up.
+	// maxOffers is how often a section is requested before the link is ended.
 	maxOffers = 4
-	// sendQueue is how many messages wait for a peer that reads slowly. One
-	// more, and the link is given up.
+	// sendQueue is how many messages may wait for a slow peer. One more ends
+	// the link.
 	sendQueue = 256
 )
 
-// Limits are the bounds of a peer's description: each end sends in MaxSlots
-// sections.
+// Limits are the bounds of a peer's description: each end sends in at most
+// MaxSlots sections.
 var Limits = sdp.Limits{Bytes: maxMessage, Sections: 2 * MaxSlots, Lines: linkLines}
 
-// Reasons that end a pull, as they travel.
+// Reasons for the end of a pull, as sent to the peer.
 const (
 	reasonLink    = "link"    // the link broke
 	reasonCrossed = "crossed" // both ends opened a link at once
 )
 
-// A Link connects this node with one other by a single PeerConnection, over
-// which either end may pull streams from the other. Its signalling is
-// described in pb/cascade.proto.
+// A Link connects this node with another by a single PeerConnection, over which
+// either end may pull streams from the other. Its signalling is described in
+// pb/cascade.proto.
 //
-// The end that opened the link makes the offers. A track travels in a slot: a media
-// section that, once the track has gone, carries the next one of the same
+// The end that opened the link makes the offers. A track is sent in a slot: a
+// media section that, once the track has gone, carries the next one of the same
 // codec without another negotiation.
 type Link struct {
 	Peer       peer.ID
@@ -95,13 +96,13 @@ type Link struct {
 	mu          sync.Mutex
 	ended       bool
 	lastPull    uint64
-	upstreams   map[uint64]*upstream   // what we pull, by our number
-	downstreams map[uint64]*downstream // what the peer pulls, by its number
-	offering    bool                   // an offer of ours is to be made, or out
-	idle        time.Time              // since when nothing is pulled
+	upstreams   map[uint64]*upstream   // what we pull, by our pull ID
+	downstreams map[uint64]*downstream // what the peer pulls, by its pull ID
+	offering    bool                   // an offer of ours is due, or unanswered
+	idle        time.Time              // the time since which nothing is pulled
 }
 
-// discard closes a link that was never run.
+// discard closes a link whose run was never called.
 func (l *Link) discard() {
 	l.cancel()
 	_ = l.pc.GracefulClose()
@@ -116,14 +117,14 @@ func (l *Link) fail(why string) {
 	})
 }
 
-// Why a link ends in good order; anything else is a loss.
+// Reasons for the orderly end of a link; any other reason is a loss.
 const (
 	whyClosing = "this node is closing"
 	whyUnused  = "nothing is pulled over it"
 	whyClosed  = "the other node has closed it"
 )
 
-// lost is the word for links that do not end in good order.
+// lost returns the loss, as a word, of a link that did not end in good order.
 func (l *Link) lost() string {
 	switch l.why {
 	case whyClosing, whyUnused, whyClosed, reasonCrossed, "media connection " + webrtc.PeerConnectionStateClosed.String():
@@ -132,7 +133,8 @@ func (l *Link) lost() string {
 	return "lost"
 }
 
-// run owns the link: when it returns, nothing of it is left.
+// run owns the link: when it returns, its goroutines and its connection have
+// ended.
 func (l *Link) run() {
 	negotiated := make(chan struct{})
 	l.tasks.Start(l.read)
@@ -207,15 +209,16 @@ loop:
 		in.End(reason)
 	}
 	_ = l.signal.Close()
-	// A description that is set while the connection closes would make pion
-	// start an ICE agent that nobody ends.
+	// If a description is set while the connection closes, pion starts an ICE
+	// agent that is never stopped.
 	<-negotiated
 	_ = l.pc.GracefulClose()
 	l.tasks.Wait()
 	l.links.event(event.Event{Kind: event.LinkClosed, Peer: l.Peer, Reason: l.lost(), Detail: l.why, Elapsed: milliseconds(time.Since(l.opened))})
 }
 
-// onTrack is pion's handler: the peer sends in a section now.
+// onTrack is the OnTrack handler for pion: the peer has begun to send in a
+// section.
 func (l *Link) onTrack(remote *webrtc.TrackRemote, receiver *webrtc.RTPReceiver) {
 	mid := ""
 	for _, tr := range l.pc.GetTransceivers() {
@@ -230,7 +233,7 @@ func (l *Link) onTrack(remote *webrtc.TrackRemote, receiver *webrtc.RTPReceiver)
 	l.sections.reachable()
 }
 
-// unused is how long nothing has been pulled either way.
+// unused returns how long nothing has been pulled either way.
 func (l *Link) unused(now time.Time) time.Duration {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -244,16 +247,16 @@ func (l *Link) unused(now time.Time) time.Duration {
 type LinkStatus struct {
 	Peer       peer.ID   `json:"peer"`
 	State      string    `json:"state"`
-	Dialer     bool      `json:"dialer"` // we opened it
+	Dialer     bool      `json:"dialer"` // this node opened it
 	RTT        float64   `json:"rtt_ms"`
 	Opened     time.Time `json:"opened"`
-	PullsIn    []string  `json:"pulls_in"`  // streams that come
-	PullsOut   []string  `json:"pulls_out"` // streams that go
+	PullsIn    []string  `json:"pulls_in"`  // streams pulled from the peer
+	PullsOut   []string  `json:"pulls_out"` // streams pulled by the peer
 	PacketsIn  int64     `json:"packets_in"`
 	PacketsOut int64     `json:"packets_out"`
 	BytesIn    int64     `json:"bytes_in"`  // payload
 	BytesOut   int64     `json:"bytes_out"` // RTP
-	Lost       int64     `json:"lost"`      // packets that did not come
+	Lost       int64     `json:"lost"`      // packets lost on the way here
 }
 
 func (l *Link) status() LinkStatus {

@@ -2,7 +2,7 @@ package cascade
 
 import "testing"
 
-// The log tells a link that was lost from one that ended in good order.
+// The log distinguishes a lost link from one that ended in good order.
 func TestLinksEndInGoodOrderOrAreLost(t *testing.T) {
 	for why, want := range map[string]string{
 		whyClosing: "", whyUnused: "", whyClosed: "", reasonCrossed: "", "media connection closed": "",

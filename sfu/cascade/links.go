@@ -36,22 +36,23 @@ type Signal = interface {
 	SetWriteDeadline(time.Time) error
 }
 
-// Config is what Links are made of. All fields are required. Functions may be
-// called from several goroutines.
+// Config configures Links. All fields are required. Functions may be called
+// from several goroutines.
 type Config struct {
 	Self   peer.ID
 	Engine *rtc.Engine
 	Ledger *ledger.Ledger
-	// Stream is the stream of that name that is carried here, or nil.
+	// Stream returns the stream of that name that is carried here, or nil.
 	Stream func(name string) *tree.Stream
-	Fanout func() int // most pulls of one stream as of now; 0: not bounded
-	Depth  func() int // most links between origin and viewer as of now
-	// Dial opens the signalling of a link. It must return when ctx ends.
+	Fanout func() int // current limit of pulls of one stream; 0: none
+	Depth  func() int // current limit of links between origin and viewer
+	// Dial opens the signalling stream of a link. It must return when ctx ends.
 	Dial func(ctx context.Context, node peer.ID, addrs []multiaddr.Multiaddr) (Signal, error)
-	// Overflowed is how many packets this node's socket has dropped.
+	// Overflowed returns the number of packets that this node's socket has
+	// dropped.
 	Overflowed func() int64
-	// Delivered is told which share of what node sends has come in the last
-	// seconds, 0…1, Measured how long things took, and Event what happens. They
+	// Delivered receives the share, 0…1, of the packets sent by node that
+	// arrived in the last seconds, Measured durations, and Event events. They
 	// must not block.
 	Delivered func(node peer.ID, share float64)
 	Measured  func(meter.Measure, time.Duration)
@@ -61,7 +62,7 @@ type Config struct {
 	Tracer    trace.Tracer
 }
 
-// Links are those of one node, at most one for each other node.
+// Links is the set of links of one node, at most one for each other node.
 type Links struct {
 	cfg    Config
 	ctx    context.Context // ends at Close
@@ -75,10 +76,10 @@ type Links struct {
 
 	lost atomic.Int64 // see Lost
 
-	wg sync.WaitGroup // links
+	wg sync.WaitGroup // goroutines of links
 }
 
-// New makes Links; there are none yet.
+// New makes Links without any link.
 func New(cfg Config) *Links {
 	ctx, cancel := context.WithCancel(context.Background())
 	return &Links{cfg: cfg, ctx: ctx, cancel: cancel, links: map[peer.ID]*Link{}, arrived: make(chan struct{}), dialing: map[peer.ID]chan struct{}{}}
@@ -93,19 +94,19 @@ func (s *Links) Close() {
 	s.wg.Wait()
 }
 
-// Count is how many links there are.
+// Count returns the number of links.
 func (s *Links) Count() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return len(s.links)
 }
 
-// Lost is how many packets did not come, of pulls that are over. Those of pulls
-// under way are in [Links.All].
+// Lost returns the number of packets lost on the way here, of pulls that are
+// over. Those of current pulls are in [Links.All].
 func (s *Links) Lost() int64 { return s.lost.Load() }
 
-// Sections are the media sections that this end sends in to node, and how many
-// of them another track may take.
+// Sections returns the number of media sections that this end sends in to node,
+// and how many of them another track may take.
 func (s *Links) Sections(node peer.ID) (all, rested int) {
 	s.mu.Lock()
 	l := s.links[node]
@@ -123,7 +124,7 @@ func (s *Links) event(e event.Event) {
 
 func milliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
 
-// link returns the link to carrier.Node, opening one if there is none.
+// link returns the link to carrier.Node, and opens one if there is none.
 func (s *Links) link(ctx context.Context, carrier tree.Source) (*Link, error) {
 	for {
 		s.mu.Lock()
@@ -188,8 +189,8 @@ func (s *Links) dial(ctx context.Context, carrier tree.Source, done chan struct{
 	return l, nil
 }
 
-// Accept serves a cascade link that node opened, until it ends. The caller's
-// goroutine may be reused afterwards; signal is closed.
+// Accept serves a cascade link that node opened, until the link ends. The
+// caller's goroutine may be reused afterwards; signal is closed.
 func (s *Links) Accept(node peer.ID, signal Signal) {
 	l, err := s.newLink(node, signal, false, noop.Span{})
 	if err != nil {
@@ -199,8 +200,8 @@ func (s *Links) Accept(node peer.ID, signal Signal) {
 	}
 	s.mu.Lock()
 	old := s.links[node]
-	// Of two links opened at once, the one that the lower ID opened stays. A
-	// link that was up already is dead to the peer, or it would not open another.
+	// Of two links opened at once, the one that the lower peer ID opened stays.
+	// An older link must be dead for the peer, or it would not open another.
 	crossed := s.dialing[node] != nil || old != nil && old.dialer && time.Since(old.opened) < linkDead
 	refuse := s.closed || crossed && s.cfg.Self < node
 	if !refuse {
@@ -271,7 +272,7 @@ func (s *Links) newLink(node peer.ID, signal Signal, dialer bool, opening trace.
 	return l, nil
 }
 
-// All lists this node's links.
+// All returns the status of this node's links.
 func (s *Links) All() []LinkStatus {
 	s.mu.Lock()
 	links := make([]*Link, 0, len(s.links))
@@ -287,7 +288,7 @@ func (s *Links) All() []LinkStatus {
 	return all
 }
 
-// Await waits a moment for the link that node has opened to us.
+// Await waits shortly for a link that node is opening to us.
 func (s *Links) Await(node peer.ID) {
 	patience := time.NewTimer(linkDead)
 	defer patience.Stop()
@@ -308,7 +309,8 @@ func (s *Links) Await(node peer.ID) {
 	}
 }
 
-// Subscribe pulls a stream from a node.
+// Subscribe pulls a stream from a node. The error is a [capacity.Refusal] if
+// the node refused.
 func (s *Links) Subscribe(ctx context.Context, from tree.Source, stream string) (tree.Upstream, error) {
 	link, err := s.link(ctx, from)
 	if err != nil {
@@ -316,7 +318,7 @@ func (s *Links) Subscribe(ctx context.Context, from tree.Source, stream string) 
 	}
 	in, err := link.subscribe(ctx, stream, from.Lease)
 	if err != nil {
-		return nil, err // no nil *upstream in an interface
+		return nil, err // avoids a nil *upstream in an interface
 	}
 	return in, nil
 }

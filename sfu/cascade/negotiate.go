@@ -16,11 +16,11 @@ import (
 	"weir/sfu/tasks"
 )
 
-// A negotiator makes the offers of one link, or answers them, and places what is
-// to be sent in the sections that come of it. One goroutine, in run, does it all,
-// so that offers and answers of one link never interleave.
+// A negotiator makes or answers the offers of one link, and places DownTracks
+// in the negotiated sections. One goroutine, in run, does all of it, so that
+// offers and answers of a link never interleave.
 type negotiator struct {
-	dialer   bool // offers are made here
+	dialer   bool // this end makes the offers
 	pc       *rtc.Transport
 	sections *sections
 	tasks    *tasks.Group    // readers of RTCP
@@ -28,12 +28,12 @@ type negotiator struct {
 	closing  context.Context // ends when this node does
 	done     <-chan struct{} // closed when the link has ended
 
-	wanted chan struct{}        // dialer: there is something to offer
-	remote chan *pb.Description // the other end's offers, or answers
+	wanted chan struct{}        // dialer: an offer is due
+	remote chan *pb.Description // offers, or answers, of the peer
 
-	// The link's. Begin is told that an offer begins, and counts, by kind, the
-	// tracks that no section was named for. Assign is told which sections the peer
-	// has named, and reports whether others are still to be asked for.
+	// Functions of the link. Begin records that an offer begins, and counts, by
+	// kind, the tracks without a section. Assign records the sections that the
+	// peer has named, and reports whether other sections are still needed.
 	send   func(*pb.Message)
 	begin  func() map[webrtc.RTPCodecType]int
 	assign func([]*pb.Slot) (again bool, err error)
@@ -61,7 +61,7 @@ func (n *negotiator) run() error {
 	}
 }
 
-// open asks for a first offer, with one section of each kind, so that the first
+// open requests a first offer with one section of each kind, so that the first
 // pull need not wait to learn the stream's tracks. It is called before run.
 func (n *negotiator) open() error {
 	for _, kind := range []webrtc.RTPCodecType{webrtc.RTPCodecTypeAudio, webrtc.RTPCodecTypeVideo} {
@@ -73,7 +73,7 @@ func (n *negotiator) open() error {
 	return nil
 }
 
-// want has the dialer negotiate; the other end waits to be offered.
+// want starts a negotiation at the dialer; the other end waits for an offer.
 func (n *negotiator) want() {
 	if n.dialer {
 		select {
@@ -83,7 +83,7 @@ func (n *negotiator) want() {
 	}
 }
 
-// described takes the peer's description. It does not block.
+// described queues the peer's description. It does not block.
 func (n *negotiator) described(d *pb.Description) error {
 	select {
 	case n.remote <- d:
@@ -93,7 +93,7 @@ func (n *negotiator) described(d *pb.Description) error {
 	}
 }
 
-// offerLine adds a section to receive kind in.
+// offerLine adds a section for receiving kind.
 func (n *negotiator) offerLine(kind webrtc.RTPCodecType) error {
 	_, err := n.pc.AddTransceiverFromKind(kind, webrtc.RTPTransceiverInit{Direction: webrtc.RTPTransceiverDirectionRecvonly})
 	return err
@@ -142,8 +142,8 @@ func (n *negotiator) answer(d *pb.Description) error {
 	if err := n.setRemote(webrtc.SDPTypeOffer, d); err != nil {
 		return err
 	}
-	// A track that has no section yet waits for the next offer, which the
-	// peer makes when it hears of the tracks.
+	// A track without a section waits for the next offer, which the peer makes
+	// when it learns of the tracks.
 	for s, o := range n.sections.unplaced() {
 		if !n.roomFor(o.Kind()) {
 			continue
@@ -166,15 +166,15 @@ func (n *negotiator) answer(d *pb.Description) error {
 	return n.settle(d.Slots)
 }
 
-// roomFor reports whether the peer has offered a section for kind that nothing
-// is sent in.
+// roomFor reports whether the peer has offered a section for kind that carries
+// nothing.
 func (n *negotiator) roomFor(kind webrtc.RTPCodecType) bool {
 	return slices.ContainsFunc(n.pc.GetTransceivers(), func(t *webrtc.RTPTransceiver) bool {
 		return t.Kind() == kind && t.Sender() == nil && t.Direction() == webrtc.RTPTransceiverDirectionSendonly
 	})
 }
 
-// setRemote gives pion the peer's description, written anew.
+// setRemote sets the peer's description, rewritten, in pion.
 func (n *negotiator) setRemote(kind webrtc.SDPType, d *pb.Description) error {
 	text, err := sdp.LinkText(d.Sdp, Limits)
 	if err != nil {
@@ -183,13 +183,14 @@ func (n *negotiator) setRemote(kind webrtc.SDPType, d *pb.Description) error {
 	return n.pc.SetRemoteDescription(webrtc.SessionDescription{Type: kind, SDP: text})
 }
 
-// describe is the local description, with the slots that got their mid by it.
+// describe returns the local description, with the slots that got their mid by
+// it.
 func (n *negotiator) describe() *pb.Description {
 	return &pb.Description{Sdp: n.pc.LocalDescription().SDP, Slots: n.sections.name(n.pc.GetTransceivers())}
 }
 
-// place gives s its sender and serves its RTCP, for whatever track is sent in
-// it at the time.
+// place gives s its sender, and serves the RTCP of the track that s carries at
+// the time.
 func (n *negotiator) place(s *slotOut, sender *webrtc.RTPSender) {
 	n.sections.place(s, sender)
 	n.tasks.Start(func() {
@@ -197,8 +198,8 @@ func (n *negotiator) place(s *slotOut, sender *webrtc.RTPSender) {
 	})
 }
 
-// settle has the sections that the peer has named assigned, and asks again for
-// those that are wanted still.
+// settle assigns the sections that the peer has named, and requests those that
+// are still missing.
 func (n *negotiator) settle(slots []*pb.Slot) error {
 	again, err := n.assign(slots)
 	if again {

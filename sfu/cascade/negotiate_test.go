@@ -10,7 +10,7 @@ func TestNegotiatorsKeepToTheProtocol(t *testing.T) {
 	done := make(chan struct{})
 	n := &negotiator{dialer: true, done: done, wanted: make(chan struct{}, 1), remote: make(chan *pb.Description, 1)}
 	n.want()
-	n.want() // asks for the same offer
+	n.want() // requests the same offer
 	<-n.wanted
 	if err := n.described(&pb.Description{}); err != nil {
 		t.Error(err)

@@ -13,8 +13,8 @@ import (
 	"weir/sfu/rtc"
 )
 
-// sections are the media sections of one link, in both directions, and what is
-// carried in them. Its lock may be taken while the link's is held, never the
+// sections holds the media sections of one link, in both directions, and the
+// tracks they carry. Its lock may be taken while the link's is held, never the
 // other way round: nothing here calls a Link.
 type sections struct {
 	mu  sync.Mutex
@@ -24,16 +24,16 @@ type sections struct {
 
 // slotIn is a media section that the peer sends in.
 type slotIn struct {
-	remote atomic.Pointer[rtc.RemoteTrack] // nil until it is there
-	next   *forward.UpTrack                // sections.mu's: what is carried in it now
+	remote atomic.Pointer[rtc.RemoteTrack] // nil before OnTrack
+	next   *forward.UpTrack                // the UpTrack it carries now; guarded by sections.mu
 }
 
-// slotOut is a media section that we send in.
+// slotOut is a media section that this end sends in.
 type slotOut struct {
 	sender *webrtc.RTPSender
-	out    *rtc.LocalTrack // nil: free since freed
-	pull   uint64          // that out is sent for
-	last   *rtc.LocalTrack // that was sent in it, if it is free
+	out    *rtc.LocalTrack // nil: unused since freed
+	pull   uint64          // the pull that out belongs to
+	last   *rtc.LocalTrack // the last track sent in it, if it is unused
 	mime   string
 	mid    string // "" until negotiated
 	freed  time.Time
@@ -41,8 +41,8 @@ type slotOut struct {
 
 func newSections() *sections { return &sections{in: map[string]*slotIn{}} }
 
-// count is how many sections we send in, and how many of them another track may
-// take.
+// count returns the number of sections that this end sends in, and how many of
+// them another track may take.
 func (s *sections) count(now time.Time) (all, rested int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -54,15 +54,15 @@ func (s *sections) count(now time.Time) (all, rested int) {
 	return len(s.out), rested
 }
 
-// room reports whether so many more tracks can be sent.
+// room reports whether the link can send so many more tracks.
 func (s *sections) room(tracks int) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return len(s.out)+tracks <= MaxSlots
 }
 
-// take finds a section for o, of a pull, that has rested, or notes that one is
-// wanted.
+// take finds a section that has rested for o, which belongs to pull, or records
+// that one is needed.
 func (s *sections) take(pull uint64, o *rtc.LocalTrack, now time.Time) *slotOut {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -78,7 +78,7 @@ func (s *sections) take(pull uint64, o *rtc.LocalTrack, now time.Time) *slotOut 
 	return slot
 }
 
-// free leaves slots to other tracks.
+// free releases slots for other tracks.
 func (s *sections) free(slots []*slotOut, now time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -87,7 +87,7 @@ func (s *sections) free(slots []*slotOut, now time.Time) {
 	}
 }
 
-// mids are those of slots, "" of one that has none yet.
+// mids returns the mids of slots, "" for a slot that has none yet.
 func (s *sections) mids(slots []*slotOut) []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -98,7 +98,7 @@ func (s *sections) mids(slots []*slotOut) []string {
 	return mids
 }
 
-// unplaced are the slots that wait for a section, and what is to be sent there.
+// unplaced returns the slots that wait for a section, and their tracks.
 func (s *sections) unplaced() map[*slotOut]*rtc.LocalTrack {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -119,7 +119,7 @@ func (s *sections) place(slot *slotOut, sender *webrtc.RTPSender) {
 	slot.sender = sender
 }
 
-// sent is the track that is sent in slot at the time, or nil.
+// sent returns the DownTrack that is sent in slot now, or nil.
 func (s *sections) sent(slot *slotOut) *forward.DownTrack {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -129,8 +129,8 @@ func (s *sections) sent(slot *slotOut) *forward.DownTrack {
 	return slot.out.DownTrack
 }
 
-// name notes the mids that slots have got by a negotiation, and returns what is
-// sent in these.
+// name records the mids that slots got by a negotiation, and returns the tracks
+// that are sent in these.
 func (s *sections) name(negotiated []*webrtc.RTPTransceiver) (named []*pb.Slot) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -147,8 +147,8 @@ func (s *sections) name(negotiated []*webrtc.RTPTransceiver) (named []*pb.Slot) 
 	return named
 }
 
-// unused counts the sections of kind that we offered to receive in and that no
-// track was ever named for.
+// unused counts the sections of kind that this end offered to receive in and
+// that no track was ever assigned to.
 func (s *sections) unused(kind webrtc.RTPCodecType, offered []*webrtc.RTPTransceiver) int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -161,7 +161,7 @@ func (s *sections) unused(kind webrtc.RTPCodecType, offered []*webrtc.RTPTransce
 	return n
 }
 
-// came notes what the peer sends in section mid.
+// came records the remote track that the peer sends in section mid.
 func (s *sections) came(mid string, remote *rtc.RemoteTrack) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -172,8 +172,8 @@ func (s *sections) came(mid string, remote *rtc.RemoteTrack) {
 	}
 }
 
-// carry has what comes in section mid go to f, which may ask for keyframes there
-// from its first packet on.
+// carry assigns the packets of section mid to f, which may request keyframes
+// there from its first packet on.
 func (s *sections) carry(mid string, f *feed) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -185,7 +185,7 @@ func (s *sections) carry(mid string, f *feed) {
 	}
 }
 
-// leave has nothing more go to f.
+// leave stops sending packets to f.
 func (s *sections) leave(f *feed) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -199,7 +199,7 @@ func (s *sections) leave(f *feed) {
 	}
 }
 
-// slot is the section mid, made if need be. Called with mu held.
+// slot returns the section mid, and makes it if needed. Called with mu held.
 func (s *sections) slot(mid string) *slotIn {
 	slot := s.in[mid]
 	if slot == nil {
@@ -209,7 +209,7 @@ func (s *sections) slot(mid string) *slotIn {
 	return slot
 }
 
-// reachable has keyframe requests sent that could not be sent before.
+// reachable sends the keyframe requests that could not be sent before.
 func (s *sections) reachable() {
 	s.mu.Lock()
 	var ups []*forward.UpTrack

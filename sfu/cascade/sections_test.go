@@ -12,7 +12,8 @@ func local(mime string) *rtc.LocalTrack {
 	return &rtc.LocalTrack{DownTrack: forward.NewDownTrack(&forward.Track{ID: "video0", Codec: forward.Codec{MimeType: mime}})}
 }
 
-// A link sends so many tracks; one that goes before it has a section leaves none.
+// A link sends a bounded number of tracks; one that goes before it has a
+// section leaves nothing behind.
 func TestSectionsSentIn(t *testing.T) {
 	s, now := newSections(), time.Now()
 	if !s.room(MaxSlots) || s.room(MaxSlots+1) {
@@ -46,7 +47,7 @@ func TestSectionsSentIn(t *testing.T) {
 	}
 }
 
-// A track that leaves a section does not take it from the next.
+// A track that leaves a section does not take it away from the next track.
 func TestSectionsSentInByThePeer(t *testing.T) {
 	s, track := newSections(), &forward.Track{}
 	old, next := &feed{up: track.Attach(deaf{})}, &feed{up: track.Attach(deaf{})}
@@ -57,7 +58,7 @@ func TestSectionsSentInByThePeer(t *testing.T) {
 		t.Error("the section does not carry the track that came last")
 	}
 	s.leave(next)
-	s.leave(&feed{}) // that no section carries
+	s.leave(&feed{}) // one that no section carries
 	if s.in["0"].next != nil {
 		t.Error("the section carries a track that has left it")
 	}

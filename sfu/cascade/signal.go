@@ -30,8 +30,8 @@ func (l *Link) write() {
 		case m := <-l.queue:
 			_ = l.signal.SetWriteDeadline(time.Now().Add(linkDead))
 			if writeMessage(l.signal, m) != nil {
-				// The peer may have said why before it closed: that is the reader's to
-				// find, or that there is nothing.
+				// The peer may have sent a reason before it closed: the reader
+				// finds that, or the end of the stream.
 				return
 			}
 		case <-l.done:
@@ -50,7 +50,7 @@ func readMessage(r *bufio.Reader) (*pb.Message, error) {
 	return m, readInto(r, maxMessage, m)
 }
 
-// readInto reads a message of at most so many bytes.
+// readInto reads a message of at most most bytes.
 func readInto(r *bufio.Reader, most int, m proto.Message) error {
 	_, err := frame.Read(r, most, m)
 	return err
@@ -76,8 +76,8 @@ func (l *Link) read() {
 	}
 }
 
-// handle acts on one message. It must not block: heartbeats are answered from
-// here. An error ends the link.
+// handle processes one message. It must not block: it also answers heartbeats.
+// An error ends the link.
 func (l *Link) handle(m *pb.Message) error {
 	switch m := m.Body.(type) {
 	case *pb.Message_Ping:
@@ -133,10 +133,10 @@ func (l *Link) handle(m *pb.Message) error {
 	return nil
 }
 
-// plain bounds a peer's words, and leaves what can be printed.
+// plain returns the printable part of a peer's text, bounded in length.
 func plain(s string) string { return capacity.Printable(s, 200) }
 
-// parsePath reads a path that the peer is the last of.
+// parsePath parses a path that ends at the peer.
 func (l *Link) parsePath(raw [][]byte) ([]peer.ID, error) {
 	if len(raw) == 0 || len(raw) > capacity.MaxDepth {
 		return nil, fmt.Errorf("a path of %d nodes", len(raw))

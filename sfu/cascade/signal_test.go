@@ -13,7 +13,7 @@ import (
 	"weir/sfu/tree"
 )
 
-// A peer's signalling is bounded and never panics.
+// Signalling of a peer is bounded and never panics.
 func FuzzReadMessage(f *testing.F) {
 	for _, m := range []*pb.Message{
 		{Body: &pb.Message_Subscribe{Subscribe: &pb.Subscribe{Pull: 1, Stream: "demo"}}},
@@ -36,7 +36,7 @@ func FuzzReadMessage(f *testing.F) {
 		if err != nil {
 			return
 		}
-		// What it says is acted on by a link that has just been opened.
+		// A link that has just been opened handles the message.
 		l := &Link{queue: make(chan *pb.Message, sendQueue), negotiator: &negotiator{remote: make(chan *pb.Description, 1)}, done: make(chan struct{}),
 			upstreams: map[uint64]*upstream{}, downstreams: map[uint64]*downstream{}, sections: newSections(), links: &Links{}}
 		l.links.cfg = Config{Ledger: ledger.New("self", ledger.Limits{}), Stream: func(string) *tree.Stream { return nil }, Tracer: noop.Tracer{}}

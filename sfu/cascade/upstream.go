@@ -21,28 +21,28 @@ import (
 	"weir/sfu/tree"
 )
 
-// An upstream is one stream that we pull over a link.
+// An upstream is one stream that this node pulls over a link.
 type upstream struct {
 	link   *Link
 	pull   uint64
 	stream string
 
-	result chan error     // how the subscription was answered
-	moved  chan []peer.ID // the sender's new path; the last one counts
+	result chan error     // the answer to the subscription
+	moved  chan []peer.ID // new paths of the sender; the last one counts
 	over   chan struct{}  // closed when the pull has ended
 	once   sync.Once      //
 	why    string         // set before over is closed
-	path   []peer.ID      // to the sender; set before result
-	offers int            // negotiator's: how often a section was asked for in vain
+	path   []peer.ID      // path to the sender; set before result
+	offers int            // requests for a section in vain; the negotiator's
 
-	// The rest belongs to link.mu.
+	// link.mu guards the following fields.
 	described []*pb.Track
 	mids      map[string]string
 	feeds     map[string]*feed
 	started   bool
 }
 
-// A feed is how one track of an upstream reaches its Track.
+// A feed connects one track of an upstream with its Track.
 type feed struct {
 	link  *Link
 	track *forward.Track
@@ -60,8 +60,9 @@ func (f *feed) RequestKeyframe() bool {
 	return remote != nil && f.link.pc.RequestKeyframe(remote.SSRC())
 }
 
-// subscribe asks the peer for stream. The lease is the peer's, and may be
-// empty. The error is a [capacity.Refusal] if the peer said no.
+// subscribe requests stream from the peer. The lease is one that the peer
+// granted, and may be empty. The error is a [capacity.Refusal] if the peer
+// refused.
 func (l *Link) subscribe(ctx context.Context, stream, lease string) (in *upstream, err error) {
 	ctx, span := tracing.Start(ctx, l.links.cfg.Tracer, "subscribe", trace.SpanKindClient,
 		tracing.RPCSystem.String(tracing.System), tracing.RPCMethod.String("cascade/subscribe"), tracing.Peer.String(l.Peer.String()), tracing.Stream.String(stream))
@@ -101,8 +102,8 @@ func (l *Link) subscribe(ctx context.Context, stream, lease string) (in *upstrea
 	return in, nil
 }
 
-// beginOffer notes that an offer is made, and counts, by kind, the tracks we pull
-// that no section was named for.
+// beginOffer records that an offer is made, and counts, by kind, the pulled
+// tracks without a section.
 func (l *Link) beginOffer() map[webrtc.RTPCodecType]int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -118,11 +119,11 @@ func (l *Link) beginOffer() map[webrtc.RTPCodecType]int {
 	return want
 }
 
-// assign notes which sections carry the tracks that we pull, and reports whether
-// some have none yet.
+// assign records which sections carry the pulled tracks, and reports whether
+// some tracks have none yet.
 func (l *Link) assign(slots []*pb.Slot) (again bool, err error) {
 	for _, s := range slots {
-		if in := l.upstream(s.Pull); in != nil { // else unsubscribed meanwhile
+		if in := l.upstream(s.Pull); in != nil { // nil: unsubscribed meanwhile
 			in.assign(s.Track, s.Mid)
 		}
 	}
@@ -140,8 +141,8 @@ func (l *Link) assign(slots []*pb.Slot) (again bool, err error) {
 	return again, nil
 }
 
-// accepted takes the peer's answer. An error ends the link: the peer does not
-// keep to the protocol.
+// accepted processes the peer's answer. An error ends the link: the peer has
+// broken the protocol.
 func (in *upstream) accepted(m *pb.Subscribed) error {
 	if len(m.Tracks) == 0 || len(m.Tracks) > maxTracks {
 		return fmt.Errorf("a stream of %d tracks", len(m.Tracks))
@@ -190,7 +191,7 @@ func (in *upstream) refused(err error) {
 	}
 }
 
-// Tracks makes tracks as the sender described them.
+// Tracks makes tracks from the sender's description.
 func (in *upstream) Tracks() []*forward.Track {
 	in.link.mu.Lock()
 	defer in.link.mu.Unlock()
@@ -203,15 +204,15 @@ func (in *upstream) Tracks() []*forward.Track {
 	return tracks
 }
 
-// Continues reports whether the sender's tracks can go on as tracks.
+// Continues reports whether the sender's tracks can continue the given tracks.
 func (in *upstream) Continues(tracks []*forward.Track) bool {
 	return slices.EqualFunc(in.Tracks(), tracks, func(a, b *forward.Track) bool {
 		return a.ID == b.ID && a.Codec.MimeType == b.Codec.MimeType && a.Codec.ClockRate == b.Codec.ClockRate
 	})
 }
 
-// connect makes the pull the source of tracks, which are as newTracks made
-// them, and has the sender start.
+// Connect makes the pull the source of tracks, which are those of Tracks or
+// others that Continues has accepted, and asks the sender to start.
 func (in *upstream) Connect(tracks []*forward.Track) {
 	l := in.link
 	feeds := map[string]*feed{}
@@ -226,7 +227,7 @@ func (in *upstream) Connect(tracks []*forward.Track) {
 	in.wire()
 }
 
-// assign notes that section mid carries track. It is called by the negotiator.
+// assign records that section mid carries track. The negotiator calls it.
 func (in *upstream) assign(track, mid string) {
 	in.link.mu.Lock()
 	known := slices.ContainsFunc(in.described, func(t *pb.Track) bool { return t.Id == track })
@@ -237,8 +238,8 @@ func (in *upstream) assign(track, mid string) {
 	in.wire()
 }
 
-// wire joins tracks and sections as far as both are known, and has the sender
-// start when all are.
+// wire connects tracks with sections as far as both are known, and asks the
+// sender to start once all are connected.
 func (in *upstream) wire() {
 	l := in.link
 	l.mu.Lock()
@@ -274,13 +275,13 @@ func (in *upstream) move(path []peer.ID) {
 	}
 }
 
-// Unsubscribe ends the pull by our will.
+// Unsubscribe ends the pull from our side.
 func (in *upstream) Unsubscribe() {
 	in.link.send(&pb.Message{Body: &pb.Message_Unsubscribe{Unsubscribe: &pb.Unsubscribe{Pull: in.pull}}})
 	in.End("unsubscribed")
 }
 
-// end notes that the pull is over, and why.
+// End records that the pull is over, and why.
 func (in *upstream) End(why string) {
 	in.once.Do(func() {
 		in.why = why
@@ -297,20 +298,20 @@ func (in *upstream) End(why string) {
 	})
 }
 
-// Peer is the node that the stream is pulled from.
+// Peer returns the node that the stream is pulled from.
 func (in *upstream) Peer() peer.ID { return in.link.Peer }
 
-// Path is to that node, origin first.
+// Path returns the path from the origin to that node.
 func (in *upstream) Path() []peer.ID { return slices.Clone(in.path) }
 
-// RTT is to that node, by the signalling.
+// RTT returns the round trip to that node, measured by the signalling.
 func (in *upstream) RTT() time.Duration { return time.Duration(in.link.rtt.Load()) }
 
-// Moved has the node's path when that changes; the last one counts.
+// Moved receives the node's path when that changes; the last one counts.
 func (in *upstream) Moved() <-chan []peer.ID { return in.moved }
 
 // Over is closed when the pull has ended.
 func (in *upstream) Over() <-chan struct{} { return in.over }
 
-// Reason is why the pull ended. Only after Over is closed.
+// Reason returns why the pull ended. Call it only after Over is closed.
 func (in *upstream) Reason() string { return in.why }

@@ -8,28 +8,29 @@ import (
 )
 
 const (
-	// watchPause is between two looks at the network for a stream that is waited
+	// watchPause is the time between two lookups of a stream that requests wait
 	// for. It doubles, up to watchPauseMost.
 	watchPause     = 300 * time.Millisecond
 	watchPauseMost = 2 * time.Second
-	// watchShare is added for each stream that is waited for: a node looks at
-	// most a hundred times a second.
+	// watchShare is added to the pause for each stream that is waited for: a
+	// node makes at most a hundred lookups a second.
 	watchShare = 10 * time.Millisecond
 )
 
-// A watch looks for one stream, for all requests that wait for it.
+// A watch looks one stream up for all requests that wait for it.
 type watch struct {
 	seen chan struct{}   // closed when the stream has been seen
-	ctx  context.Context // ends when nobody waits any more, and at Close
+	ctx  context.Context // ends with the last waiting request, and at Close
 
-	// The rest belongs to Tree.mu.
+	// Tree.mu guards the following fields.
 	cancel  context.CancelFunc
 	waiting int
 }
 
 // Await returns nil when the stream has been seen, here or at another node, and
-// the context's error if that ends before. After tries that failed although it
-// had been seen, it takes its time.
+// the context's error if the context ends before. Tries is the number of
+// earlier tries that failed although the stream had been seen: Await takes at
+// least watchPause then, doubled with each try.
 func (t *Tree) Await(ctx context.Context, name string, tries int) error {
 	least := time.NewTimer(min(watchPause<<min(tries, 8), watchPauseMost))
 	defer least.Stop()
@@ -77,7 +78,7 @@ func (t *Tree) Await(ctx context.Context, name string, tries int) error {
 	}
 }
 
-// watchFor looks for the stream at other nodes until it is there or nobody
+// watchFor looks the stream up at other nodes until it is there or no request
 // waits for it.
 func (t *Tree) watchFor(name string, v *watch) {
 	for pause := watchPause; ; pause = min(2*pause, watchPauseMost) {
@@ -103,7 +104,7 @@ func (t *Tree) watchFor(name string, v *watch) {
 	}
 }
 
-// sighted wakes what waits for the stream. Called with mu held.
+// sighted wakes the requests that wait for the stream. Called with mu held.
 func (t *Tree) sighted(name string) {
 	if v := t.watches[name]; v != nil {
 		delete(t.watches, name)

@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// However many wait, the network is asked by one, ever more seldom; and all are
-// woken when the stream is seen.
+// One watch asks the network for any number of waiting requests, at growing
+// intervals, and all of them wake when the stream is seen.
 func TestAwait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := newLooker(t, nil)
@@ -34,7 +34,8 @@ func TestAwait(t *testing.T) {
 			t.Errorf("the network was asked %d times, at %v", n, looks)
 		}
 
-		// In vain, and when nobody waits any more nobody looks.
+		// The stream does not come, and lookups end with the last waiting
+		// request.
 		looks = nil
 		l.cfg.Live = func(context.Context, string) bool { looks = append(looks, 0); return false }
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)

@@ -1,13 +1,14 @@
-// Package tree keeps the streams of a node, and its place in the tree of each:
-// where a stream is pulled from, how often and how long a carrier is looked for,
-// what follows when one is lost, and when an unwatched relay lets go.
+// Package tree keeps the streams of a node and its place in the distribution
+// tree of each: the parent that a stream is pulled from, the search for a
+// carrier and its retries, the replacement of a lost parent, and the end of an
+// unwatched relay.
 //
-// In come requests for streams ([Tree.Acquire], [Tree.Await]), publishers that
-// are here ([Tree.Publish], [Tree.Drop]) and what becomes of a pull, by an
-// [Upstream]. Out go searches and subscriptions, by the functions of [Config],
-// and events. Nothing here knows of links or media.
+// Input is requests for streams ([Tree.Acquire], [Tree.Await]), publishers on
+// this node ([Tree.Publish], [Tree.Drop]) and the end of a pull, reported by an
+// [Upstream]. Output is searches and subscriptions, by the functions of
+// [Config], and events. The package knows nothing of links or media.
 //
-// There is one pull of a stream, however many ask for it, with one goroutine;
-// and one goroutine that looks for each stream that is waited for. [Tree.Close]
-// waits for all of them.
+// A stream has one pull for all requests, with one goroutine. Each stream that
+// is waited for has one goroutine that looks it up. [Tree.Close] waits for all
+// of them.
 package tree

@@ -19,7 +19,7 @@ import (
 	"weir/sfu/problem"
 )
 
-// A parent is an Upstream that does what its test says.
+// A parent is a fake Upstream that a test controls.
 type parent struct {
 	node  peer.ID
 	alike bool
@@ -41,13 +41,13 @@ func (p *parent) Reason() string                  { return p.why }
 func (p *parent) Unsubscribe()                    { p.End("unsubscribed") }
 func (p *parent) End(why string)                  { p.once.Do(func() { p.why = why; close(p.over) }) }
 
-// A grove is a Tree whose carriers are those named, first the nearest.
+// A grove is a Tree with a fixed list of carriers, the nearest first.
 type grove struct {
 	*Tree
 	carriers []peer.ID
 
 	mu      sync.Mutex
-	unlike  bool // pulls have other tracks than those before
+	unlike  bool // tracks of a pull differ from those of the one before
 	parents []*parent
 }
 
@@ -91,7 +91,7 @@ func (g *grove) view(t *testing.T) (*Stream, func()) {
 	return st, release
 }
 
-// A relay that nobody watches is kept for as long as Linger says, and no longer.
+// An unwatched relay is kept for as long as Linger says, and no longer.
 func TestUnwatchedRelayIsLetGo(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newGrove(t, "near")
@@ -115,7 +115,8 @@ func TestUnwatchedRelayIsLetGo(t *testing.T) {
 	})
 }
 
-// What becomes of a relay whose pull ends, or whose stream comes by another path.
+// A relay continues, moves or ends when its pull ends or its stream comes by
+// another path.
 func TestPullEnds(t *testing.T) {
 	for _, c := range []struct {
 		name     string
@@ -163,7 +164,7 @@ func TestPullEnds(t *testing.T) {
 	}
 }
 
-// However many ask for a stream there is one pull of it.
+// There is one pull of a stream for any number of requests.
 func TestOnePullOfAStream(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newGrove(t, "near")
@@ -187,7 +188,7 @@ func TestOnePullOfAStream(t *testing.T) {
 	})
 }
 
-// A name that a publisher is being set up under is not pulled.
+// A name that is reserved for a publisher is not pulled.
 func TestReservedNameIsNotPulled(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newGrove(t, "near")

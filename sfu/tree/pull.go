@@ -20,49 +20,51 @@ import (
 )
 
 const (
-	// retryLive is when to ask again for a stream that no carrier let us pull.
+	// retryLive is the Retry-After for a stream that could be pulled from no
+	// carrier.
 	retryLive = 2 * time.Second
-	// answerTime is how long those who had a stream pulled may take until they are
-	// answered.
+	// answerTime bounds the time from the end of a pull's setup until the
+	// requests that caused it are answered.
 	answerTime = 8 * time.Second
-	// maxPulls bounds the streams that are being fetched at once: unknown names
-	// cost a search each.
+	// maxPulls bounds the streams that are being pulled at once: an unknown
+	// name costs a search each.
 	maxPulls = 128
-	// pullAttempts is how many carriers are tried for one pull.
+	// pullAttempts is the number of carriers that are tried for one pull.
 	pullAttempts = 4
-	// resumeFor is how long a relay looks for another carrier after it lost
-	// its own, before it gives the stream up.
+	// resumeFor is how long a relay that has lost its parent looks for another
+	// one before it ends the stream.
 	resumeFor = 5 * time.Second
-	// resumePause is between two such attempts.
+	// resumePause is the time between two such attempts.
 	resumePause = 200 * time.Millisecond
 	// attemptTimeout bounds one attempt: finding, dialling, subscribing.
 	attemptTimeout = 4 * time.Second
-	// roomPause is until a pull is tried again after no carrier had room. It
-	// doubles with each try, up to roomPauseMost: relays of a stream that many
-	// come for appear within seconds.
+	// roomPause is the time until a pull is tried again after no carrier had
+	// room. It doubles with each try, up to roomPauseMost: relays of a popular
+	// stream appear within seconds.
 	roomPause     = 250 * time.Millisecond
 	roomPauseMost = 2 * time.Second
 )
 
-// lasting are the reasons of refusals that no further carrier of a stream
-// would cure. All others, those after rules of the policy included, are for
-// want of room: on a node, of a stream's fan-out or depth.
+// lasting are the reasons of refusals that no other carrier of a stream would
+// cure. All other reasons, policy rules included, are a lack of room: on a
+// node, or in the fan-out or depth of a stream.
 var lasting = map[string]bool{
-	// Of a carrier, or its ledger.
+	// From a carrier or its ledger.
 	"not-here": true, Loop: true, "pull": true, "error": true, "malformed": true, "claimed": true,
-	// Of the search for one.
+	// From the search for a carrier.
 	"no-candidates": true, problem.ReasonUnreachable: true, "unproven": true, "gone": true, "closed": true,
 }
 
-// RoomPause is the time between two tries to pull a stream of which no carrier
-// has room, after so many tries. chance, 0…1, keeps apart who was refused at the
-// same time.
+// RoomPause returns the time until a pull is tried again that has failed tries
+// times because no carrier had room. Chance, 0…1, spreads out requests that
+// were refused at the same time.
 func RoomPause(tries int, chance float64) time.Duration {
 	pause := min(roomPause<<min(tries, 8), roomPauseMost)
 	return pause/2 + time.Duration(chance*float64(pause))
 }
 
-// wantOfRoom returns the refusal in err if it is for want of room, or nil.
+// wantOfRoom returns the refusal in err if its reason is a lack of room, or
+// nil.
 func wantOfRoom(err error) *capacity.Refusal {
 	var refusal *capacity.Refusal
 	if errors.As(err, &refusal) && !lasting[refusal.Reason] {
@@ -71,32 +73,33 @@ func wantOfRoom(err error) *capacity.Refusal {
 	return nil
 }
 
-// A pull fetches one stream for as long as somebody here takes it. There is
-// one for a stream, however many ask for it.
+// A pull fetches one stream for as long as it has users here. There is one for
+// each stream, for any number of requests.
 type pull struct {
 	name  string
-	ctx   context.Context // of the request that began it: its trace only
+	ctx   context.Context // of the first request, for its trace only
 	ready chan struct{}   // closed once stream or err is set
-	// The next two are set before ready is closed, and not changed.
+	// The following two are set before ready is closed, and constant from then
+	// on.
 	stream *Stream
 	err    error
 
 	noRoom    chan struct{} // closed once refused is set
-	abandoned chan struct{} // told when the last who waited has gone
+	abandoned chan struct{} // signalled when the last waiting request has gone
 
-	// The rest belongs to Tree.mu.
-	waiting int               // how many wait for ready
-	refused *capacity.Refusal // for want of room, the last time
+	// Tree.mu guards the following fields.
+	waiting int               // requests that wait for ready
+	refused *capacity.Refusal // the last refusal for a lack of room
 }
 
-// A hold keeps a stream from being let go while a viewer of it is set up.
+// A hold is a user of a stream that keeps it while a viewer is set up.
 type hold struct{ stream *Stream }
 
-// Acquire returns the stream, pulling it here if it is carried elsewhere, and
-// holds it until the returned function is called. hint names a carrier to try
-// first. While no carrier has room it waits for one that has; when that has
-// not come at until, the error is the last [capacity.Refusal]. Before it waits it
-// calls rest, whose error it returns.
+// Acquire returns the stream, pulled here if it is carried elsewhere, and holds
+// it until the returned function is called. Hint is a carrier to try first, or
+// nil. While no carrier has room, Acquire waits for one up to the time until;
+// the error is then the last [capacity.Refusal]. Before it waits it calls rest,
+// whose error it returns.
 func (t *Tree) Acquire(ctx context.Context, name string, hint *Source, until time.Time, rest func() error) (*Stream, func(), error) {
 	st, err := t.find(ctx, name, hint, until, rest)
 	if err != nil {
@@ -135,7 +138,7 @@ func (t *Tree) find(ctx context.Context, name string, hint *Source, until time.T
 	t.mu.Unlock()
 	defer t.leave(p)
 	if span := trace.SpanFromContext(ctx); span.IsRecording() && tracing.ID(p.ctx) != tracing.ID(ctx) {
-		span.AddLink(trace.LinkFromContext(p.ctx)) // the request that had the stream pulled
+		span.AddLink(trace.LinkFromContext(p.ctx)) // the request that started the pull
 	}
 	if err := rest(); err != nil {
 		return nil, err
@@ -161,7 +164,7 @@ func (t *Tree) find(ctx context.Context, name string, hint *Source, until time.T
 	}
 }
 
-// leave takes one who waits off p.
+// leave removes one waiting request from p.
 func (t *Tree) leave(p *pull) {
 	t.mu.Lock()
 	p.waiting--
@@ -175,9 +178,9 @@ func (t *Tree) leave(p *pull) {
 	}
 }
 
-// awaitRoom pauses p after a try that failed, and returns nil when it is to be
-// tried again. It returns an error when that would not help, when nobody waits
-// any more, and when the stream has come to be here by itself.
+// awaitRoom pauses p after a failed try, and returns nil when the pull is to be
+// tried again. It returns an error when a retry would not help, when no request
+// waits any more, and when the stream has been published here.
 func (t *Tree) awaitRoom(p *pull, tries int, failed error) error {
 	refused := wantOfRoom(failed)
 	if refused == nil {
@@ -197,7 +200,7 @@ func (t *Tree) awaitRoom(p *pull, tries int, failed error) error {
 		t.mu.Lock()
 		st, abandoned := t.streams[p.name], p.waiting == 0
 		if abandoned {
-			delete(t.pulls, p.name) // the next request begins another
+			delete(t.pulls, p.name) // the next request starts another
 		}
 		t.mu.Unlock()
 		if abandoned || st != nil && !st.Ended() {
@@ -274,14 +277,14 @@ func (t *Tree) runPull(p *pull, hint *Source) {
 	t.event(event.Event{Kind: event.PullEnded, Stream: p.name, Detail: detail})
 }
 
-// keep holds the pull until nobody takes the stream or nobody carries it any
-// more, and says which: as a reason for those who pull it from here, and for
-// people. A carrier that is lost is replaced.
+// keep holds the pull until the stream has no user here or no carrier any more,
+// and returns the reason: as a word for downstream nodes, and as a sentence for
+// people. It replaces a carrier that is lost.
 func (t *Tree) keep(st *Stream, in Upstream) (why, detail string) {
 	measure := time.NewTicker(time.Second)
 	defer measure.Stop()
-	// Those who had it pulled are still being answered: that is no idleness, however
-	// short Linger is.
+	// The requests that caused the pull are still being answered: the stream is
+	// not idle meanwhile, however short Linger is.
 	most := t.cfg.Linger()
 	answered := time.Now().Add(answerTime)
 	linger := time.NewTimer(max(most, answerTime))
@@ -329,15 +332,15 @@ func (t *Tree) keep(st *Stream, in Upstream) (why, detail string) {
 	}
 }
 
-// resume finds another carrier for st and lets its tracks go on from there.
+// resume finds another carrier for st, and continues its tracks from there.
 func (t *Tree) resume(st *Stream, lost peer.ID) (Upstream, error) {
 	began := time.Now()
 	ctx, cancel := context.WithTimeout(t.ctx, resumeFor)
 	defer cancel()
-	// Nobody asked for it: it is a trace of its own.
+	// No request caused it: it is a trace of its own.
 	ctx, span := t.tracer.Start(ctx, "resume pull", trace.WithAttributes(tracing.Stream.String(st.Name)))
 	defer span.End()
-	for exclude := []peer.ID{lost}; ; exclude = nil { // it may come back
+	for exclude := []peer.ID{lost}; ; exclude = nil { // the lost carrier may come back
 		in, carrier, err := t.pullFrom(tracing.Carry(t.ctx, ctx), st.Name, nil, exclude)
 		if err == nil && !in.Continues(st.Tracks) {
 			in.Unsubscribe()
@@ -358,7 +361,7 @@ func (t *Tree) resume(st *Stream, lost peer.ID) (Upstream, error) {
 	}
 }
 
-// moved notes the stream's new path and tells those who pull it from here.
+// moved records the stream's new path and tells the downstream nodes.
 func (t *Tree) moved(st *Stream, path []peer.ID) {
 	st.move(path)
 	for _, b := range st.Children() {
@@ -367,16 +370,16 @@ func (t *Tree) moved(st *Stream, path []peer.ID) {
 	t.cfg.Changed()
 }
 
-// pullFrom subscribes to name at a carrier: hint if there is one, else those
-// that Locate finds, one after another. The error is a [capacity.Refusal] if
-// one of them lacked room, whatever the others said, and a [problem.Problem] if
-// none could be reached. Ctx is the tree's, with a trace.
+// pullFrom subscribes to name at a carrier: at hint if it is not nil, else at
+// those that Locate finds, one after another. The error is a [capacity.Refusal]
+// if any of them lacked room, whatever the others answered, and a
+// [problem.Problem] if none could be reached. Ctx is the tree's, with a trace.
 func (t *Tree) pullFrom(ctx context.Context, name string, hint *Source, exclude []peer.ID) (Upstream, Source, error) {
 	exclude = append(slices.Clone(exclude), t.cfg.Self)
 	var (
-		problems []string          // what carriers said
-		causes   []string          // why others were not reached
-		lacking  *capacity.Refusal // of the last that lacked room
+		problems []string          // answers of carriers
+		causes   []string          // why other carriers were unreachable
+		lacking  *capacity.Refusal // of the last carrier that lacked room
 		tried    = map[peer.ID]bool{}
 	)
 	failed := func(err error) error {
@@ -403,7 +406,7 @@ func (t *Tree) pullFrom(ctx context.Context, name string, hint *Source, exclude 
 		if refusal := wantOfRoom(err); refusal != nil {
 			lacking = refusal
 		}
-		if carrier.Node == "" { // nobody left to ask
+		if carrier.Node == "" { // no carrier left to try
 			return nil, Source{}, failed(err)
 		}
 		t.log.DebugContext(ctx, "pull refused", "stream", name, "carrier", carrier.Node, "err", err)
@@ -424,13 +427,13 @@ func (t *Tree) pullFrom(ctx context.Context, name string, hint *Source, exclude 
 	return nil, Source{}, failed(fmt.Errorf("no carrier of %s let us pull it", name))
 }
 
-// shortID is the end of a peer ID, for people.
+// shortID returns the end of a peer ID, for people.
 func shortID(id peer.ID) string {
 	s := id.String()
 	return "…" + s[max(0, len(s)-8):]
 }
 
-// attempt is one: at hint, or at the carrier that is found.
+// attempt makes one attempt: at hint, or at the carrier that Locate finds.
 func (t *Tree) attempt(ctx context.Context, name string, hint *Source, exclude []peer.ID) (Upstream, Source, error) {
 	ctx, cancel := context.WithTimeout(ctx, attemptTimeout)
 	defer cancel()

@@ -20,16 +20,17 @@ import (
 	"weir/sfu/problem"
 )
 
-// A looker is a Tree without links, which looks for carriers and finds none
-// with room. It lives in a synctest bubble.
+// A looker is a Tree without links whose search for carriers finds none with
+// room. It lives in a synctest bubble.
 type looker struct {
 	*Tree
 	mu     sync.Mutex
-	looks  []time.Duration // when Locate was asked, from the start on
+	looks  []time.Duration // times of the calls of Locate, since the start
 	events []string
 }
 
-// newLooker has Locate fail with what answer returns for each look, from 0 on.
+// newLooker makes a Locate that fails with the result of answer for each call,
+// from 0 on.
 func newLooker(t *testing.T, answer func(look int) error) *looker {
 	l := &looker{}
 	start := time.Now()
@@ -63,7 +64,7 @@ func (l *looker) seen() ([]time.Duration, []string) {
 	return slices.Clone(l.looks), slices.Clone(l.events)
 }
 
-// ask is one viewer's wait, up to patience.
+// ask waits as one viewer, for up to patience.
 func (l *looker) ask(ctx context.Context, patience time.Duration) error {
 	_, release, err := l.Acquire(ctx, "demo", nil, time.Now().Add(patience), func() error { return nil })
 	if err == nil {
@@ -74,15 +75,15 @@ func (l *looker) ask(ctx context.Context, patience time.Duration) error {
 
 var full = &capacity.Refusal{Reason: "fanout", Detail: "8 of 8 pulls are taken", RetryAfter: time.Second}
 
-// pulling is how many pulls there are.
+// pulling returns the number of pulls.
 func (l *looker) pulling() int {
 	l.Tree.mu.Lock()
 	defer l.Tree.mu.Unlock()
 	return len(l.pulls)
 }
 
-// A pull for which nobody has room is tried again, ever more slowly, for as
-// long as the viewer waits, who is then told why.
+// A pull for which no carrier has room is tried again, at growing intervals,
+// for as long as the viewer waits. Then the viewer gets the reason.
 func TestPullIsTriedAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := newLooker(t, func(int) error { return full })
@@ -112,7 +113,7 @@ func TestPullIsTriedAgain(t *testing.T) {
 	})
 }
 
-// Only want of room is waited for.
+// Only a lack of room is waited for.
 func TestPullFailsAtOnce(t *testing.T) {
 	for name, err := range map[string]error{
 		"not live":          problem.ErrNotLive,
@@ -138,7 +139,7 @@ func TestPullFailsAtOnce(t *testing.T) {
 	}
 }
 
-// What ends the wait is told to all who wait.
+// All waiting requests get the error that ends the wait.
 func TestPullStopsWaiting(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := newLooker(t, func(look int) error {
@@ -162,8 +163,8 @@ func TestPullStopsWaiting(t *testing.T) {
 	})
 }
 
-// A pull is tried for as long as one viewer waits, and not a moment longer;
-// each waits as long as it may by itself.
+// A pull is tried for as long as one viewer waits, and no longer; each viewer
+// waits for its own time.
 func TestDesertedPullEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := newLooker(t, func(int) error { return full })
@@ -209,7 +210,7 @@ func TestClosingEndsTheWait(t *testing.T) {
 	})
 }
 
-// Those who wait get the stream if its publisher comes to this very node.
+// Waiting requests get the stream if its publisher comes to this node.
 func TestPublishedHereWhileAPullWaits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := newLooker(t, func(int) error { return full })

@@ -12,11 +12,12 @@ import (
 	"weir/sfu/meter"
 )
 
-// A Stream is what one publisher sends, on this node: at the origin, where the
-// publisher is connected, or at a relay, which pulls it from another carrier,
-// and lets go of it when nobody takes it any more.
+// A Stream is the media of one publisher on this node: at the origin, where the
+// publisher is connected, or at a relay, which pulls it from another carrier
+// and ends it when it has no user any more.
 //
-// It is used by viewers, children and holds. Why it ends is [Finished] or [Lost].
+// Its users are viewers, children and holds. The reason of its end is
+// [Finished] or [Lost].
 type Stream struct {
 	*forward.Stream
 	Origin bool
@@ -26,31 +27,32 @@ type Stream struct {
 	parentRTT time.Duration
 }
 
-// newOrigin is a stream whose publisher is connected to self.
+// newOrigin makes a stream whose publisher is connected to self.
 func newOrigin(st *forward.Stream, self peer.ID) *Stream {
 	return &Stream{Stream: st, Origin: true, path: []peer.ID{self}}
 }
 
-// newRelay is a stream that comes by path.
+// newRelay makes a stream that comes by path.
 func newRelay(name string, tracks []*forward.Track, path []peer.ID, now time.Time) *Stream {
 	return &Stream{Stream: forward.NewStream(name, tracks, now), path: path}
 }
 
-// move notes that the stream comes by another path now.
+// move records that the stream now comes by another path.
 func (s *Stream) move(path []peer.ID) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.path = path
 }
 
-// near notes how far the parent is.
+// near records the round trip to the parent.
 func (s *Stream) near(rtt time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.parentRTT = rtt
 }
 
-// Path is how the stream comes here: origin first, this node last.
+// Path returns the nodes by which the stream comes: origin first, this node
+// last.
 func (s *Stream) Path() []peer.ID {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -59,11 +61,11 @@ func (s *Stream) Path() []peer.ID {
 
 // A Child is a node that pulls a stream from here. It is a user of the stream.
 type Child interface {
-	// TellPath tells the node that the stream comes by another path now.
+	// TellPath tells the node the stream's new path.
 	TellPath(path []peer.ID)
 }
 
-// Children are the nodes that the stream is sent on to.
+// Children returns the nodes that pull the stream from here.
 func (s *Stream) Children() []Child {
 	users, _ := s.Users()
 	var all []Child
@@ -75,7 +77,7 @@ func (s *Stream) Children() []Child {
 	return all
 }
 
-// Info is what this node claims about the stream.
+// Info returns this node's claim about the stream, for its record.
 func (s *Stream) Info(fanout int) capacity.Carriage {
 	_, viewers := s.Users()
 	children := len(s.Children())
@@ -94,8 +96,8 @@ func (s *Stream) Info(fanout int) capacity.Carriage {
 	return c
 }
 
-// Need estimates what one more of those who take the stream costs, from its last
-// seconds.
+// Need estimates what one more user of the stream costs, from the last seconds
+// of it.
 func (s *Stream) Need(purpose capacity.Purpose) capacity.Need {
 	bits, packets := s.Rates()
 	return meter.NeedOf(purpose, s.Name, bits, packets)

@@ -19,91 +19,90 @@ import (
 	"weir/sfu/forward"
 )
 
-// Why a stream ends here, and a pull, as that travels to those who pull it from
-// here.
+// Reasons why a stream or a pull ends here, as sent to the nodes that pull it
+// from here.
 const (
 	Finished = "finished" // the publisher has gone
 	Lost     = "lost"     // this node lost its own source
-	Loop     = "loop"     // it would come back to where it is
+	Loop     = "loop"     // the path would contain this node twice
 )
 
-// A linkError is why a pull over a link came to nothing, other than by a refusal.
+// A linkError is why a pull over a link failed, other than by a refusal.
 type linkError string
 
 func (e linkError) Error() string { return string(e) }
 
-// Word is what traces call it.
+// Word returns the error's name in traces.
 func (e linkError) Word() string { return "link-gone" }
 
 // Errors of [Config].Subscribe, after which the same node may be asked again.
 const (
-	// ErrCrossed means that both ends opened a link at once and the other's was
-	// kept.
+	// ErrCrossed means that both ends opened a link at once and the link of the
+	// other end was kept.
 	ErrCrossed = linkError("both ends opened a link at once; the other one is used")
-	// ErrGone means that the link ended meanwhile.
+	// ErrGone means that the link ended before the node answered.
 	ErrGone = linkError("the cascade link is gone")
 )
 
-// ErrLoop means that pulling from that node would close a circle.
+// ErrLoop means that a pull from that node would close a loop.
 var ErrLoop = errors.New("the stream would come back to where it is")
 
 // A Source is a node to pull a stream from.
 type Source struct {
 	Node  peer.ID
 	Addrs []multiaddr.Multiaddr
-	Lease string // ID of a lease for the pull, granted by Node; may be empty
+	Lease string // ID of the lease that Node granted for the pull; may be empty
 }
 
-// An Upstream is one stream that is pulled from another node. All its methods
-// return at once.
+// An Upstream is one stream that is pulled from another node. Its methods do
+// not block.
 type Upstream interface {
-	Peer() peer.ID      // the node
-	Path() []peer.ID    // to that node, origin first
+	Peer() peer.ID      // the node that it is pulled from
+	Path() []peer.ID    // from the origin to that node
 	RTT() time.Duration // to that node
 
-	// Tracks makes tracks as the node described them, and Continues reports whether
-	// the node's can go on as tracks.
+	// Tracks makes tracks from the node's description. Continues reports
+	// whether the node's tracks can continue the given ones.
 	Tracks() []*forward.Track
 	Continues(tracks []*forward.Track) bool
-	// Connect makes the pull the source of tracks, and has the node start.
+	// Connect makes the pull the source of tracks, and asks the node to start.
 	Connect(tracks []*forward.Track)
 
-	// Moved has the node's path when that changes.
+	// Moved receives the node's path when that changes.
 	Moved() <-chan []peer.ID
-	// Over is closed when the pull has ended; Reason is why, then.
+	// Over is closed when the pull has ended; Reason then returns why.
 	Over() <-chan struct{}
 	Reason() string
-	// Unsubscribe ends the pull by our will, and End notes that it is over.
+	// Unsubscribe ends the pull from our side, and End records that it is over.
 	Unsubscribe()
 	End(reason string)
 }
 
-// Config is what a Tree is made of. All fields are required. Functions may be
-// called from several goroutines and must return when their ctx ends.
+// Config configures a Tree. All fields are required. Functions may be called
+// from several goroutines and must return when their ctx ends.
 type Config struct {
 	Self peer.ID
-	// Locate finds a carrier of the stream to pull, other than those in exclude,
-	// and reserves the pull on it. problem.ErrNotLive if there is none, a
-	// [capacity.Refusal] if none has room, a problem.UnansweredError if neither can
-	// be known.
+	// Locate finds a carrier of the stream to pull, other than those in
+	// exclude, and reserves the pull there. The error is problem.ErrNotLive if
+	// there is none, a [capacity.Refusal] if none has room, and a
+	// problem.UnansweredError if neither can be determined.
 	Locate func(ctx context.Context, need capacity.Need, exclude []peer.ID) (Source, error)
-	// Live tells whether another node carries stream, as far as that can be learnt
-	// now.
+	// Live reports whether another node carries stream, as far as known now.
 	Live func(ctx context.Context, stream string) bool
-	// Subscribe pulls stream from a node. The error is a [capacity.Refusal] if the
-	// node said no.
+	// Subscribe pulls stream from a node. The error is a [capacity.Refusal] if
+	// the node refused.
 	Subscribe func(ctx context.Context, from Source, stream string) (Upstream, error)
-	// AwaitLink waits a moment for a link that node is opening to us.
+	// AwaitLink waits shortly for a link that node is opening to us.
 	AwaitLink func(node peer.ID)
-	// Changed is told when a stream has come, moved or gone.
+	// Changed is called when a stream has come, moved or gone.
 	Changed func()
-	Linger  func() time.Duration // how long an unwatched relay is kept, as of now
-	Event   func(event.Event)    // told what happens; must not block
+	Linger  func() time.Duration // current time that an unwatched relay is kept
+	Event   func(event.Event)    // receives events; must not block
 	Log     *slog.Logger
 	Tracer  trace.Tracer
 }
 
-// A Tree is the streams of one node.
+// A Tree is the set of streams of one node.
 type Tree struct {
 	cfg    Config
 	log    *slog.Logger
@@ -140,21 +139,22 @@ func (t *Tree) Close() {
 	t.wg.Wait()
 }
 
-// Pulls is how many streams are being fetched, or were and are kept.
+// Pulls returns the number of streams that are being pulled or are kept by a
+// pull.
 func (t *Tree) Pulls() int {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return len(t.pulls)
 }
 
-// All are the streams that are carried here, by name.
+// All returns the streams that are carried here, sorted by name.
 func (t *Tree) All() []*Stream {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return slices.SortedFunc(maps.Values(t.streams), func(a, b *Stream) int { return cmp.Compare(a.Name, b.Name) })
 }
 
-// Get is the stream of that name that is carried here, or nil.
+// Get returns the stream of that name that is carried here, or nil.
 func (t *Tree) Get(name string) *Stream {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -164,8 +164,8 @@ func (t *Tree) Get(name string) *Stream {
 	return nil
 }
 
-// Here is the stream of that name, which may have ended just now, or nil; origin
-// is whether its publisher is here.
+// Here returns the stream of that name, which may have ended just now, or nil.
+// Origin reports whether its publisher is here.
 func (t *Tree) Here(name string) (st *forward.Stream, origin bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -175,9 +175,9 @@ func (t *Tree) Here(name string) (st *forward.Stream, origin bool) {
 	return nil, false
 }
 
-// Reserve keeps a name for a publisher that is being set up, until done is
-// called: the stream is not pulled meanwhile. It reports false if it is kept
-// already.
+// Reserve reserves a name for a publisher that is being set up, until done is
+// called: meanwhile the stream is not pulled. It reports false if the name is
+// reserved already.
 func (t *Tree) Reserve(name string) (done func(), ok bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -192,7 +192,7 @@ func (t *Tree) Reserve(name string) (done func(), ok bool) {
 	}, true
 }
 
-// Publish makes the stream of a publisher known, and ends another that was under
+// Publish makes the stream of a publisher known, and ends any other stream of
 // its name.
 func (t *Tree) Publish(st *forward.Stream) {
 	t.mu.Lock()
@@ -212,7 +212,7 @@ func (t *Tree) Publish(st *forward.Stream) {
 	t.cfg.Changed()
 }
 
-// Drop ends the stream of a publisher that has gone, and forgets it.
+// Drop ends and forgets the stream of a publisher that has gone.
 func (t *Tree) Drop(st *forward.Stream) { t.drop(st, Finished) }
 
 func (t *Tree) drop(st *forward.Stream, why string) {

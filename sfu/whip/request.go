@@ -168,7 +168,7 @@ func (a *request) view(ctx context.Context) (*session, string, error) {
 }
 
 // admit adds the request to the ledger, and returns its entry there. The error
-// is a refusal or a redirect.
+// may be a [capacity.Refusal] or a redirect.
 func (a *request) admit(ctx context.Context) (string, error) {
 	s, now := a.server, time.Now()
 	if a.ticket != nil {
