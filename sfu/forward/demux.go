@@ -40,7 +40,7 @@ type Section struct {
 	Repairs     map[uint32]uint32 // declared SSRC of media, by that of its retransmissions
 
 	first    uint32    // SSRC that was forwarded first
-	current  *Source   // that is forwarded; nil before the first packet
+	current  *Source   // the source forwarded; nil before the first packet
 	switched time.Time // when it became that
 	switches int       // within takeoverRest of each other
 	changes  int       // in all

@@ -11,7 +11,7 @@ import (
 func TestNumbering(t *testing.T) {
 	type step struct {
 		attach bool          // another UpTrack takes over before the packet
-		wait   time.Duration // before the packet
+		wait   time.Duration // time before the packet
 		seq    uint16
 		ts     uint32
 		delta  bool // no keyframe

@@ -25,9 +25,9 @@ type Client struct {
 	ended     chan string   // why the connection, or the client, has ended it; the first counts
 
 	outs []*LocalTrack // a viewer's
-	in   *Ingress      // a publisher's
+	in   *Ingress      // of a publisher
 
-	tracks []*forward.Track // a publisher's
+	tracks []*forward.Track // of a publisher
 	left   []*forward.Track // of the stream, that the viewer has no section for
 	// Offer is the last one taken, to build a restart on.
 	Offer *sdp.Offer
