@@ -14,29 +14,30 @@ import (
 	"weir/capacity/event"
 )
 
-// fresh is how long after a change a file is read at every look: a second change
-// at once may leave no trace in its times.
+// fresh is how long after a change a file is read at every check: a second
+// change soon after may leave no trace in its times.
 const fresh = 2 * time.Second
 
-// A file is read again when it changes. What it said before stays in force while
-// it cannot be read or is not sound, which is told once for each such content.
+// A file is read again when it changes. Its earlier content stays in force
+// while it cannot be read or is invalid, which is logged once for each such
+// content.
 type file struct {
 	path  string
 	most  int                            // bytes
-	take  func(b []byte) (string, error) // puts its content in force, and says in words what that is
+	take  func(b []byte) (string, error) // applies the content, and describes it in words
 	event func(event.Event)
 
-	mu      sync.Mutex // held while it is read
+	mu      sync.Mutex // held while the file is read
 	info    fs.FileInfo
 	readAt  time.Time
 	content []byte
-	missing bool   // told
-	bad     bool   // content is not sound
-	words   string // what was in force first
+	missing bool   // logged that the file is missing
+	bad     bool   // content is invalid
+	words   string // description of the first content
 
 	good, failed atomic.Uint64
 	last         atomic.Int64 // Unix ms of the last good read
-	failing      atomic.Bool  // as it is now, it cannot be taken
+	failing      atomic.Bool  // the current content cannot be applied
 }
 
 // first reads the file for the first time.
@@ -96,8 +97,8 @@ func (f *file) refused(why string) {
 	f.event(event.Event{Kind: event.KeysRefused, Detail: why + "; what was in force stays in force"})
 }
 
-// read puts the file's content into f.content and reports whether it is another
-// than before.
+// read reads the file into f.content and reports whether the content has
+// changed.
 func (f *file) read(now time.Time) (changed bool, err error) {
 	info, err := os.Stat(f.path)
 	if err != nil {
@@ -124,10 +125,10 @@ func (f *file) read(now time.Time) (changed bool, err error) {
 	return changed, nil
 }
 
-// open reports whether others than the file's owner can read it.
+// open reports whether other users than the file's owner can read it.
 func (f *file) open() bool { return f.info != nil && f.info.Mode().Perm()&0o077 != 0 }
 
-// readable is what is said of a file with a secret that others can read.
+// readable is the warning for a secret that other users can read.
 const readable = "it holds a secret, and others than its owner can read it: chmod 600 keeps them from it"
 
 // A keyFile is a JWK set in a file.

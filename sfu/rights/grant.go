@@ -4,30 +4,30 @@ import (
 	"time"
 )
 
-// A Grant is what one client may do. All its methods may be called on nil, which
-// is the grant of a node that asks nobody for a right: it never ends.
+// A Grant is the permission of one client. Its methods may be called on nil,
+// which is the grant of a node without access control: it never ends.
 type Grant struct {
-	Subject string    // whose it is; "": not known
+	Subject string    // subject of the token; "": unknown
 	TokenID string    //
 	Expires time.Time // zero: never
 
 	rights   *Rights
-	slack    time.Duration // by how much Expires may be late, since another clock said it
-	print    string        // of the key; "": none
-	who      string        // whose sessions it counts for; "": nobody's
-	sessions int           // most of those; 0: not bounded
-	once     string        // its token's name in spent; "": it may be used again
+	slack    time.Duration // tolerance for Expires, which may come from another clock
+	print    string        // thumbprint of the key; "": none
+	who      string        // identity by which its sessions are counted; "": not counted
+	sessions int           // limit of those; 0: none
+	once     string        // key in spent of a one-time token; "": reusable
 	over     chan struct{} // closed when it has ended
 
-	// The rest belongs to Rights.mu.
+	// Rights.mu guards the following fields.
 	entered bool
-	kept    bool   // a session came of it
+	kept    bool   // a session was set up by it
 	why     Reason // set before over is closed
 }
 
 func (r *Rights) newGrant() *Grant { return &Grant{rights: r, over: make(chan struct{})} }
 
-// take makes the grant what a token says.
+// take sets the grant from a token.
 func (g *Grant) take(t Token, key *Key, raw string) {
 	g.Subject, g.TokenID, g.Expires, g.slack, g.sessions = t.Subject, t.ID, t.Expires, Skew, t.Sessions
 	g.print = key.print
@@ -52,15 +52,15 @@ func (g *Grant) Over() <-chan struct{} {
 	return g.over
 }
 
-// Why says why it has ended, once Over is closed.
+// Why returns why the right has ended, once Over is closed.
 func (g *Grant) Why() Reason {
 	g.rights.mu.Lock()
 	defer g.rights.mu.Unlock()
 	return g.why
 }
 
-// Keep says that a session came of the grant, here or at another node: a token
-// that is good once has been used then.
+// Keep records that a session was set up by the grant, here or at another node:
+// a one-time token is used up then.
 func (g *Grant) Keep() {
 	if g == nil {
 		return
@@ -70,7 +70,7 @@ func (g *Grant) Keep() {
 	g.kept = true
 }
 
-// Close gives back what the grant held. It may be called more than once.
+// Close releases the grant. It may be called more than once.
 func (g *Grant) Close() {
 	if g == nil {
 		return
@@ -108,7 +108,7 @@ func (g *Grant) end(why Reason) {
 	close(g.over)
 }
 
-// Words says in a sentence why a session ends for want of its right.
+// Words returns a sentence for people: why a session ends with its right.
 func (r Reason) Words() string {
 	if r == KeyRemoved {
 		return "its right has ended: the key of its token was removed"

@@ -20,37 +20,38 @@ import (
 )
 
 const (
-	// hooksAtOnce bounds the questions that are with the hook, and hooksWaiting
+	// hooksAtOnce bounds the concurrent requests to the hook, and hooksWaiting
 	// those that wait for their turn.
 	hooksAtOnce  = 32
 	hooksWaiting = 256
 	maxHookBody  = 16 << 10 // bytes
-	maxReason    = 200      // bytes of what it says to a client
-	// maxGranted bounds what a hook grants; more is as much.
+	maxReason    = 200      // bytes of the hook's reason for a client
+	// maxGranted bounds the duration that a hook grants; longer ones are cut to
+	// it.
 	maxGranted = 365 * 24 * time.Hour
 )
 
-// A question is what the hook is asked, as the body of a POST.
+// A question is the body of a POST request to the hook.
 type question struct {
 	Action  Action `json:"action"` // "publish" or "view"
 	Stream  string `json:"stream"`
 	Network string `json:"network"`
-	Client  string `json:"client"` // its IP address
-	// Token is what the client came with, if no key of ours has verified it.
+	Client  string `json:"client"` // IP address
+	// Token is the client's token, if no key of this node has verified it.
 	Token string `json:"token,omitempty"`
-	// Else these are what it says.
+	// Otherwise these are the claims of the verified token.
 	Subject string `json:"subject,omitempty"`
 	TokenID string `json:"token_id,omitempty"`
 }
 
-// A verdict is what it answers with status 200. Status 204 is a yes without
-// bounds, 401 and 403 are a no, with or without one.
+// A verdict is the hook's answer with status 200. Status 204 allows without
+// bounds; 401 and 403 refuse, with or without a verdict.
 type verdict struct {
 	Allow    *bool   `json:"allow"`
-	Reason   string  `json:"reason"`     // for the client, of a no
+	Reason   string  `json:"reason"`     // for the client, if refused
 	Seconds  float64 `json:"expires_in"` // 0: the right does not end
 	Subject  string  `json:"subject"`
-	Sessions int     `json:"sessions"` // at a time, of Subject
+	Sessions int     `json:"sessions"` // concurrent sessions of Subject
 }
 
 type hook struct {
@@ -58,8 +59,8 @@ type hook struct {
 	network string
 	timeout time.Duration
 	client  *http.Client
-	turns   chan struct{} // one for each question under way
-	waiting chan struct{} // one for each that waits for its turn
+	turns   chan struct{} // one for each request under way
+	waiting chan struct{} // one for each request that waits for its turn
 }
 
 func newHook(address, network string, timeout time.Duration, client *http.Client) (*hook, error) {
@@ -74,7 +75,7 @@ func newHook(address, network string, timeout time.Duration, client *http.Client
 		turns: make(chan struct{}, hooksAtOnce), waiting: make(chan struct{}, hooksWaiting)}, nil
 }
 
-// ask asks for the client of g, and bounds g by what is answered.
+// ask asks the hook about the client of g, and bounds g by the answer.
 func (h *hook) ask(ctx context.Context, r Request, g *Grant) *Refusal {
 	ctx, cancel := context.WithTimeout(ctx, h.timeout)
 	defer cancel()
@@ -149,8 +150,8 @@ func (h *hook) post(ctx context.Context, q question) (verdict, error) {
 	return parseVerdict(resp.StatusCode, resp.Header.Get("Content-Type"), b)
 }
 
-// parseVerdict reads an answer. Only what says yes is one: a page that asks for a
-// password has status 200 as well.
+// parseVerdict parses an answer. Only an explicit yes allows: a page that asks
+// for a password has status 200 as well.
 func parseVerdict(status int, contentType string, body []byte) (verdict, error) {
 	yes, no := true, false
 	if status == http.StatusNoContent {
@@ -179,12 +180,12 @@ func parseVerdict(status int, contentType string, body []byte) (verdict, error) 
 	return v, nil
 }
 
-// secretLike is what may let somebody in: a JWT, or a word after one that
+// secretLike matches possible credentials: a JWT, or a word after one that
 // announces a secret.
 var secretLike = regexp.MustCompile(`(?i)[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]*|\b(bearer|basic|token|ticket|secret|password|passwd|key|authorization)\b(["']?\s*[=:]\s*|\s+)\S+`)
 
-// told is what a hook says, as it may be said to a client: the client's token and
-// what looks like a secret are left out.
+// told returns the reason of a hook for the client, without the client's token
+// and without text that looks like a secret.
 func told(reason, token string) string {
 	if token != "" {
 		reason = strings.ReplaceAll(reason, token, "…")

@@ -59,8 +59,8 @@ func TestVerdicts(t *testing.T) {
 	}
 }
 
-// Where keys have verified a token the hook is told whose it is, and not the
-// token; both must allow, and the tighter bound holds.
+// Where keys have verified a token, the hook gets the subject and not the
+// token. Both must allow, and the tighter bound applies.
 func TestHookBesideKeys(t *testing.T) {
 	k := newKey(t, "")
 	e := &endpoint{}
@@ -94,8 +94,8 @@ func TestHookBesideKeys(t *testing.T) {
 	}
 }
 
-// A hook that hangs is waited for no longer than it may take, by no more than may
-// wait, and holds nothing afterwards.
+// A hanging hook delays a request no longer than its timeout; the number of
+// waiting requests is bounded, and none holds anything afterwards.
 func TestHookThatHangs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := &endpoint{}

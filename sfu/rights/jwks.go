@@ -17,19 +17,19 @@ import (
 )
 
 const (
-	// jwksTime bounds one look at the URL, and so how long a client with an
-	// unknown key waits.
+	// jwksTime bounds one fetch from the URL, and so the wait of a client with
+	// an unknown key.
 	jwksTime = 5 * time.Second
-	// jwksAgain is the least time between two looks that clients cause: anybody can
-	// name a key that there is not.
+	// jwksAgain is the least time between two fetches that clients cause:
+	// anybody can name a key that does not exist.
 	jwksAgain = 10 * time.Second
-	// jwksSlowest is how seldom a URL that fails is asked: when it is back, keys that
-	// are gone end their sessions as soon as ever.
+	// jwksSlowest is the longest interval of fetches from a failing URL: when
+	// it recovers, removed keys soon end their sessions.
 	jwksSlowest = 10 * time.Second
 )
 
-// A jwksURL is a JWK set that is fetched. While it cannot be, the keys that it
-// had stay in force.
+// A jwksURL is a JWK set that is fetched from a URL. While fetches fail, its
+// last keys stay in force.
 type jwksURL struct {
 	url    *url.URL
 	each   time.Duration
@@ -38,10 +38,10 @@ type jwksURL struct {
 	set    atomic.Pointer[KeySet] // nil: never fetched
 
 	mu      sync.Mutex
-	looking chan struct{} // closed when the look under way is over; nil: none is
-	asked   time.Time     // when a client caused the last one
+	looking chan struct{} // closed when the current fetch is over; nil: none
+	asked   time.Time     // when a client caused the last fetch
 	etag    string
-	failing bool // told
+	failing bool // the failure was logged
 
 	good, failed atomic.Uint64
 	last         atomic.Int64 // Unix ms
@@ -58,8 +58,8 @@ func newJWKS(address string, each time.Duration, client *http.Client, tell func(
 	return &jwksURL{url: u, each: each, client: client, event: tell}, nil
 }
 
-// parseURL reads a URL of the operator's. The error has no part of it that may be
-// a secret.
+// parseURL parses a URL that the operator configured. The error contains no
+// part of it that may be a secret.
 func parseURL(address string) (*url.URL, error) {
 	u, err := url.Parse(address)
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
@@ -70,8 +70,8 @@ func parseURL(address string) (*url.URL, error) {
 
 func (j *jwksURL) host() string { return j.url.Host }
 
-// run looks at once and then every each, or up to every jwksSlowest while that
-// fails.
+// run fetches at once and then at the interval each, or, while that fails, at
+// most at the interval jwksSlowest.
 func (j *jwksURL) run(ctx context.Context) {
 	pause := j.each
 	for {
@@ -90,9 +90,9 @@ func (j *jwksURL) run(ctx context.Context) {
 	}
 }
 
-// again looks for a client whose key is not known, and reports whether keys were
-// fetched. It looks once for all that ask at one time, and every jwksAgain at
-// most.
+// again fetches for a client with an unknown key, and reports whether keys were
+// fetched. It makes one fetch for all concurrent callers, and at most one every
+// jwksAgain.
 func (j *jwksURL) again(ctx context.Context) bool {
 	now := time.Now()
 	j.mu.Lock()
@@ -110,11 +110,11 @@ func (j *jwksURL) again(ctx context.Context) bool {
 			return false
 		}
 	}
-	// The look is for everybody who waits, whatever becomes of this client.
+	// The fetch is for all waiting clients, even if this one goes.
 	return due && j.look(context.WithoutCancel(ctx))
 }
 
-// look fetches the keys, or waits for who does.
+// look fetches the keys, or waits for a fetch under way.
 func (j *jwksURL) look(ctx context.Context) bool {
 	j.mu.Lock()
 	if under := j.looking; under != nil {
@@ -142,7 +142,7 @@ func (j *jwksURL) look(ctx context.Context) bool {
 	defer close(over)
 	if err != nil {
 		if ctx.Err() != nil && errors.Is(context.Cause(ctx), context.Canceled) {
-			return false // the node ends
+			return false // the node closes
 		}
 		j.failed.Add(1)
 		if !told {
@@ -166,7 +166,7 @@ func (j *jwksURL) look(ctx context.Context) bool {
 	return true
 }
 
-// fetch returns the keys, or nil if they are those of etag.
+// fetch returns the keys, or nil if etag is still current.
 func (j *jwksURL) fetch(ctx context.Context, etag string) (*KeySet, string, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, j.url.String(), nil)
 	if err != nil {
@@ -202,7 +202,7 @@ func (j *jwksURL) fetch(ctx context.Context, etag string) (*KeySet, string, erro
 	return set, tag, nil
 }
 
-// sameKeys reports whether two sets let in the same tokens.
+// sameKeys reports whether two sets accept the same tokens.
 func sameKeys(a, b *KeySet) bool {
 	if a == nil || b == nil || a.Len() != b.Len() {
 		return false

@@ -16,7 +16,7 @@ import (
 	"weir/capacity/event"
 )
 
-// An endpoint answers requests in a test's own time.
+// An endpoint answers requests as the test says.
 type endpoint struct {
 	asked  atomic.Int64
 	mu     sync.Mutex
@@ -50,7 +50,8 @@ func hangs(r *http.Request) (*http.Response, error) {
 	return nil, r.Context().Err()
 }
 
-// fetching runs f with rights that fetch keys from an endpoint, in a bubble.
+// fetching runs f in a synctest bubble, with rights that fetch keys from an
+// endpoint.
 func fetching(t *testing.T, refresh time.Duration, f func(t *testing.T, e *endpoint, r *Rights, told func() int)) {
 	synctest.Test(t, func(t *testing.T) {
 		e := &endpoint{}
@@ -83,8 +84,8 @@ func fetching(t *testing.T, refresh time.Duration, f func(t *testing.T, e *endpo
 	})
 }
 
-// Whatever becomes of the endpoint, the keys that it gave stay in force, it is
-// told once, and it is asked within bounds.
+// Whatever the endpoint does, its last keys stay in force, a failure is logged
+// once, and fetches are bounded.
 func TestEndpointThatFails(t *testing.T) {
 	k := newKey(t, "k1")
 	fetching(t, 0, func(t *testing.T, e *endpoint, r *Rights, told func() int) {
@@ -142,7 +143,7 @@ func TestEndpointThatFails(t *testing.T) {
 			t.Errorf("a right has ended by what the endpoint did: %s", g.Why())
 		default:
 		}
-		// A key that is gone there ends its rights within ten seconds.
+		// A removed key ends its rights within ten seconds.
 		e.says(200, "application/json", `{"keys":[]}`)
 		gone := time.Now()
 		<-g.Over()
@@ -152,17 +153,17 @@ func TestEndpointThatFails(t *testing.T) {
 	})
 }
 
-// cut fails to read.
+// cut is a body that cannot be read.
 type cut struct{}
 
 func (cut) Read([]byte) (int, error) { return 0, errors.New("cut") }
 
-// A key that is new at the endpoint is found by the first token that names it,
-// also under the name of an old one; and many who name keys that there are not
-// have it asked every ten seconds at most.
+// A new key at the endpoint is found by the first token that names it, also
+// under the name of an old one. Many clients with unknown keys cause at most
+// one fetch every ten seconds.
 func TestKeysThatAreNew(t *testing.T) {
 	k, next, same := newKey(t, "k1"), newKey(t, "k2"), newKey(t, "k1")
-	fetching(t, time.Hour, func(t *testing.T, e *endpoint, r *Rights, _ func() int) { // what follows is by tokens alone
+	fetching(t, time.Hour, func(t *testing.T, e *endpoint, r *Rights, _ func() int) { // fetches from here on are caused by tokens
 		e.says(200, "application/json", setOf(k))
 		time.Sleep(2 * jwksAgain)
 		check := func(k *PrivateKey) error {

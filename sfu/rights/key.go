@@ -15,11 +15,11 @@ import (
 	"weir/capacity"
 )
 
-// The algorithms that are taken, as JWS names them (RFC 7518, RFC 8037). A key is
+// The accepted algorithms, with their JWS names (RFC 7518, RFC 8037). A key is
 // for one of them.
 const (
 	EdDSA = "EdDSA" // with Ed25519
-	HS256 = "HS256" // with a secret that who makes tokens and this node share
+	HS256 = "HS256" // with a secret shared by the token issuer and this node
 )
 
 const (
@@ -27,22 +27,23 @@ const (
 	MaxKeySet = 64 << 10
 	maxKeys   = 64
 	maxKeyID  = 128 // bytes
-	// minSecret is what HS256 needs (RFC 7518, section 3.2), in bytes.
+	// minSecret is the least size of a secret for HS256, in bytes (RFC 7518,
+	// section 3.2).
 	minSecret = 32
 	maxSecret = 1 << 10
 )
 
 // A Key verifies tokens.
 type Key struct {
-	ID        string // kid; where none was given the thumbprint
+	ID        string // kid; without one, the thumbprint
 	Algorithm string
 
 	public ed25519.PublicKey
 	secret []byte
-	print  string // RFC 7638, of a secret its HMAC's: the same key has the same one
+	print  string // RFC 7638 thumbprint, of a secret by its HMAC; equal for equal keys
 }
 
-// verifier is the key as the JWT library wants it.
+// verifier returns the key in the type that the JWT library wants.
 func (k *Key) verifier() any {
 	if k.Algorithm == HS256 {
 		return k.secret
@@ -50,18 +51,18 @@ func (k *Key) verifier() any {
 	return k.public
 }
 
-// A KeySet is a set of keys that verify tokens. The zero one has none.
+// A KeySet is a set of keys that verify tokens. The zero value is empty.
 type KeySet struct {
 	keys []*Key
-	// Skipped are the keys of the set that are not for weir's tokens, each with
-	// why.
+	// Skipped are the keys of the set that cannot verify tokens of weir, each
+	// with the reason.
 	Skipped []string
 }
 
-// Len is how many keys there are.
+// Len returns the number of keys.
 func (s *KeySet) Len() int { return len(s.keys) }
 
-// Secret reports whether one of them is a secret.
+// Secret reports whether one of the keys is a secret.
 func (s *KeySet) Secret() bool {
 	for _, k := range s.keys {
 		if k.Algorithm == HS256 {
@@ -88,10 +89,10 @@ type jwks struct {
 	Keys *[]json.RawMessage `json:"keys"`
 }
 
-// ParseKeys reads a JWK set. Secrets says whether it may hold secrets: one that
-// comes from elsewhere than a file may not. Keys of other kinds are skipped; an
-// error is told for a key that is of weir's kind and broken, for one that is
-// private, and where there are keys and all are skipped.
+// ParseKeys parses a JWK set. Secrets allows secrets in it: only a set from a
+// file may have them. Keys of other kinds are skipped. The error reports a
+// broken key of a supported kind, a private key, or a set whose keys are all
+// skipped.
 func ParseKeys(b []byte, secrets bool) (*KeySet, error) {
 	if len(b) > MaxKeySet {
 		return nil, fmt.Errorf("more than %d bytes", MaxKeySet)
@@ -129,7 +130,7 @@ func ParseKeys(b []byte, secrets bool) (*KeySet, error) {
 	return set, nil
 }
 
-// key is j as a key, or why it is skipped.
+// key converts j to a key, or returns why it is skipped.
 func (j *jwk) key(secrets bool) (k *Key, skipped string, err error) {
 	if len(j.ID) > maxKeyID || capacity.Printable(j.ID, maxKeyID) != j.ID {
 		return nil, "", fmt.Errorf("the kid is no printable text of up to %d bytes", maxKeyID)
@@ -174,9 +175,9 @@ func (j *jwk) key(secrets bool) (k *Key, skipped string, err error) {
 	return k, "", nil
 }
 
-// trivial reports whether x is a point of order 1, 2 or 4, such as 32 zeros, which
-// a fault leaves where a key should be: its y is 0, 1 or -1, modulo 2²⁵⁵ - 19
-// (RFC 8032, section 5.1).
+// trivial reports whether x is a point of order 1, 2 or 4, such as 32 zeros,
+// which a fault may leave in the place of a key: its y is 0, 1 or -1, modulo
+// 2²⁵⁵ - 19 (RFC 8032, section 5.1).
 func trivial(x []byte) bool {
 	be := slices.Clone(x)
 	slices.Reverse(be)
@@ -191,7 +192,8 @@ func segment(s string) ([]byte, error) {
 	return base64.RawURLEncoding.DecodeString(strings.TrimRight(s, "="))
 }
 
-// thumbprint is a public key's (RFC 7638, RFC 8037 appendix A.3).
+// thumbprint returns the thumbprint of a public key (RFC 7638, RFC 8037
+// appendix A.3).
 func thumbprint(x []byte) string {
 	sum := sha256.Sum256([]byte(`{"crv":"Ed25519","kty":"OKP","x":"` + base64.RawURLEncoding.EncodeToString(x) + `"}`))
 	return base64.RawURLEncoding.EncodeToString(sum[:])
@@ -203,7 +205,7 @@ type PrivateKey struct {
 	signer any // ed25519.PrivateKey, or a secret
 }
 
-// NewKey makes an Ed25519 key. An id of "" is its thumbprint.
+// NewKey makes an Ed25519 key. For an empty id, the ID is the key's thumbprint.
 func NewKey(id string) (*PrivateKey, error) {
 	public, private, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {
@@ -212,10 +214,11 @@ func NewKey(id string) (*PrivateKey, error) {
 	return privateKey((&jwk{Type: "OKP", Curve: "Ed25519", X: text(public), ID: id}), private)
 }
 
-// NewSecret makes a secret for HS256. An id of "" is derived from it.
+// NewSecret makes a secret for HS256. For an empty id, the ID is derived from
+// the secret.
 func NewSecret(id string) (*PrivateKey, error) {
 	secret := make([]byte, minSecret)
-	_, _ = rand.Read(secret) // it does not fail
+	_, _ = rand.Read(secret) // never fails
 	return privateKey((&jwk{Type: "oct", K: text(secret), Algorithm: HS256, ID: id}), secret)
 }
 
@@ -232,14 +235,14 @@ func privateKey(public *jwk, signer any) (*PrivateKey, error) {
 
 func text(b []byte) string { return base64.RawURLEncoding.EncodeToString(b) }
 
-// ID is the key's kid.
+// ID returns the key's kid.
 func (k *PrivateKey) ID() string { return k.public.ID }
 
-// Algorithm is EdDSA or HS256.
+// Algorithm returns EdDSA or HS256.
 func (k *PrivateKey) Algorithm() string { return k.public.Algorithm }
 
-// Private is the key as JSON, to be kept: a private JWK, or for HS256 a set with
-// the secret in it, which nodes are given too.
+// Private returns the key as JSON, to be kept: a private JWK, or for HS256 a
+// set with the secret, which nodes need as well.
 func (k *PrivateKey) Private() []byte {
 	if k.public.Algorithm == HS256 {
 		return k.Public()
@@ -248,7 +251,7 @@ func (k *PrivateKey) Private() []byte {
 	return indent(jwk{Type: "OKP", Curve: "Ed25519", X: text(k.public.public), D: text(private.Seed()), ID: k.public.ID, Algorithm: EdDSA, Use: "sig"})
 }
 
-// Public is the JWK set that nodes are given.
+// Public returns the JWK set for nodes.
 func (k *PrivateKey) Public() []byte {
 	j := jwk{Type: "OKP", Curve: "Ed25519", X: text(k.public.public), ID: k.public.ID, Algorithm: EdDSA, Use: "sig"}
 	if k.public.Algorithm == HS256 {
@@ -265,7 +268,8 @@ func indent(v any) []byte {
 	return append(b, '\n')
 }
 
-// ParsePrivateKey reads what Private wrote. The error never has a part of b in it.
+// ParsePrivateKey parses the output of Private. The error never contains a part
+// of b.
 func ParsePrivateKey(b []byte) (*PrivateKey, error) {
 	if len(b) > MaxKeySet {
 		return nil, fmt.Errorf("more than %d bytes", MaxKeySet)

@@ -7,12 +7,12 @@ import (
 	"weir/capacity"
 )
 
-// maxPatterns bounds the streams that one token names.
+// maxPatterns bounds the stream patterns of one token.
 const maxPatterns = 16
 
-// ValidPattern returns why p names no streams: it is a stream's name, or the
-// beginning of names with one "*" behind it, which stands for the rest of the
-// name, slashes included. "*" alone is every stream.
+// ValidPattern returns why p is not a valid pattern. A pattern is a stream's
+// name, or the beginning of names with one "*" behind it, which stands for the
+// rest of the name, slashes included. "*" alone matches every stream.
 func ValidPattern(p string) error {
 	name, open := strings.CutSuffix(p, "*")
 	switch {
@@ -21,7 +21,7 @@ func ValidPattern(p string) error {
 	case open && name == "":
 		return nil
 	case open:
-		name += "x" // whatever follows
+		name += "x" // any rest
 	}
 	if err := capacity.ValidStreamName(name); err != nil {
 		return fmt.Errorf("stream %.80q: %w", p, err)
@@ -29,8 +29,8 @@ func ValidPattern(p string) error {
 	return nil
 }
 
-// matches reports whether one of patterns, each valid, names stream. It takes
-// time in proportion to their length.
+// matches reports whether one of patterns, each valid, matches stream. It takes
+// time proportional to their length.
 func matches(patterns []string, stream string) bool {
 	for _, p := range patterns {
 		if name, open := strings.CutSuffix(p, "*"); stream == p || open && strings.HasPrefix(stream, name) && len(stream) > len(name) {

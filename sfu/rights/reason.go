@@ -2,37 +2,37 @@ package rights
 
 import "fmt"
 
-// A Reason says in one word why a client may not do what it asks for, or why it
-// may no longer. Programs may branch on it.
+// A Reason is a word for why a client may not do what it requests, or may no
+// longer do it. Programs may branch on it.
 type Reason string
 
-// Of tokens that let nobody in.
+// Reasons of rejected tokens.
 const (
 	NoToken        Reason = "token-missing"
 	TwoTokens      Reason = "token-twice"         // one in the header, another in the URL
 	TooLarge       Reason = "token-too-large"     // more than MaxToken bytes
-	Malformed      Reason = "token-malformed"     // no JWT, or not one of weir's
+	Malformed      Reason = "token-malformed"     // not a JWT, or not one for weir
 	NoAlgorithm    Reason = "token-alg-none"      // not signed
-	WrongAlgorithm Reason = "token-algorithm"     // signed in a way that its key is not for
+	WrongAlgorithm Reason = "token-algorithm"     // not the algorithm of its key
 	UnknownKey     Reason = "token-unknown-key"   // kid
 	BadSignature   Reason = "token-signature"     //
 	Expired        Reason = "token-expired"       //
 	NotYet         Reason = "token-not-yet-valid" //
 	OtherNetwork   Reason = "token-other-network" // aud
-	Used           Reason = "token-used"          // it was good once
+	Used           Reason = "token-used"          // a one-time token that was used before
 	OtherStream    Reason = "token-other-stream"  //
-	OtherRight     Reason = "token-other-right"   // to view, and the client publishes
-	TooMany        Reason = "token-sessions"      // as many at a time as it allows
+	OtherRight     Reason = "token-other-right"   // for example to view, and the client publishes
+	TooMany        Reason = "token-sessions"      // its limit of concurrent sessions is reached
 	KeyRemoved     Reason = "token-key-removed"   // the key is not in force any more
-	BadTicket      Reason = "ticket-not-trusted"  // another node sent the client, with no right that is believed
-	HookRefused    Reason = "hook-refused"        // the operator's hook said no
-	HookFailed     Reason = "hook-failed"         // it said nothing that can be used
-	HookBusy       Reason = "hook-busy"           // as many questions are with it as may be
+	BadTicket      Reason = "ticket-not-trusted"  // another node redirected the client, without a right that this node trusts
+	HookRefused    Reason = "hook-refused"        // the operator's hook refused
+	HookFailed     Reason = "hook-failed"         // it gave no usable answer
+	HookBusy       Reason = "hook-busy"           // too many requests to it are under way
 	NoKeys         Reason = "keys-unavailable"    // no keys have been read yet
-	NoMemory       Reason = "token-memory"        // too many tokens that are good once are remembered
+	NoMemory       Reason = "token-memory"        // the table of used one-time tokens is full
 )
 
-// Reasons are all of them.
+// Reasons returns all reasons.
 func Reasons() []Reason {
 	return []Reason{
 		NoToken, TwoTokens, TooLarge, Malformed, NoAlgorithm, WrongAlgorithm, UnknownKey, BadSignature, Expired, NotYet, OtherNetwork, Used,
@@ -40,18 +40,18 @@ func Reasons() []Reason {
 	}
 }
 
-// A Kind is what a client can do about a refusal.
+// A Kind classifies refusals by the client's remedy.
 type Kind int
 
-// The kinds there are, with the status of HTTP that fits.
+// Values of Kind, each with the HTTP status that fits.
 const (
-	Unauthorized Kind = iota // 401: come with another token
-	Forbidden                // 403: the token is good, but not for this
-	Crowded                  // 429: the token is in use as often as it may be
-	Unknown                  // 503: it could not be found out
+	Unauthorized Kind = iota // 401: retry with another token
+	Forbidden                // 403: the token is valid, but not for this
+	Crowded                  // 429: the token's limit of concurrent sessions is reached
+	Unknown                  // 503: the right could not be determined
 )
 
-// Kind is what a client refused for r can do.
+// Kind returns the kind of a refusal for r.
 func (r Reason) Kind() Kind {
 	switch r {
 	case OtherStream, OtherRight, HookRefused, BadTicket:
@@ -64,8 +64,8 @@ func (r Reason) Kind() Kind {
 	return Unauthorized
 }
 
-// A Refusal is why a client may not do what it asks for. It never has the token,
-// or a part of it, in its text.
+// A Refusal is why a client may not do what it requests. Its text never
+// contains the token or a part of it.
 type Refusal struct {
 	Reason Reason
 	Detail string // a sentence for the client: what is wrong, and what to do
@@ -74,10 +74,10 @@ type Refusal struct {
 	Bare bool
 }
 
-// Error is the sentence.
+// Error returns Detail.
 func (r *Refusal) Error() string { return r.Detail }
 
-// Kind is what the client can do.
+// Kind returns the kind of the refusal.
 func (r *Refusal) Kind() Kind {
 	if r.Bare && r.Reason.Kind() == Forbidden {
 		return Unauthorized

@@ -1,13 +1,14 @@
-// Package rights decides what clients may do: who may publish a stream, and who
-// may view it.
+// Package rights is the access control of a node: it decides which clients may
+// publish and view which streams.
 //
-// A client comes with a token, a JWT that a key of the operator's has signed; or
-// the operator's hook is asked; or another node of the operator's has checked the
-// client and sent it on with a ticket. What a client may do ends: when its token
-// expires, or when the key is taken away. A [Grant] says so to the session that
-// holds it.
+// A client comes with a token, a JWT that a key of the operator has signed; or
+// the operator's hook decides; or another node of the operator has checked the
+// client and redirected it here with a ticket. A permission ends when its token
+// expires, or when the key is removed. A [Grant] reports that to the session
+// that holds it.
 //
-// Tokens, secrets and what hooks print are in no error, event or log line.
+// Errors, events and log lines never contain tokens, secrets or the output of
+// hooks.
 package rights
 
 import (
@@ -22,27 +23,27 @@ import (
 )
 
 const (
-	// lookEach is between two looks at files, and at what has ended.
+	// lookEach is the interval of checks of files and of expired rights.
 	lookEach = time.Second
-	// maxSpent bounds the tokens that are good once and are remembered, by which a
-	// hundred bytes each are held.
+	// maxSpent bounds the used one-time tokens that are remembered, a hundred
+	// bytes each.
 	maxSpent = 1 << 16
-	// retryUnknown is when to ask again for what could not be found out.
+	// retryUnknown is the Retry-After when a right could not be determined.
 	retryUnknown = 5 * time.Second
 )
 
-// Config says where rights come from; one of the sources must be given. Files are
-// read again when they change.
+// Config sets the sources of rights, of which at least one is required. Files
+// are read again when they change.
 type Config struct {
-	Network string // whose tokens are good: their aud
+	Network string // the aud of accepted tokens
 
 	Keys    string // file of a JWK set; "": none
-	JWKS    string // URL of one; "": none
-	Hook    string // URL that is asked; "": none. With keys both must allow.
+	JWKS    string // URL of a JWK set; "": none
+	Hook    string // URL of the hook; "": none. With keys, both must allow.
 	Tickets string // file of secrets, one a line, that the operator's nodes share; "": none
 
-	Sessions    int           // at a time of one token, at this node; 0: as many as the token says
-	Refresh     time.Duration // between two looks at JWKS; default 5 s
+	Sessions    int           // limit of concurrent sessions of one token, at this node; 0: only the token's own
+	Refresh     time.Duration // interval of fetches of JWKS; default 5 s
 	HookTimeout time.Duration // default 5 s
 
 	HTTP  *http.Client // for JWKS and Hook; default: one of its own
@@ -50,19 +51,19 @@ type Config struct {
 	Log   *slog.Logger
 }
 
-// A Request is what a client asks for.
+// A Request is the request of a client to publish or to view.
 type Request struct {
 	Action Action
 	Stream string
 	Client string // its address and port, for the hook
-	Token  string // "": it has none
-	// Otherwise says that it came with a credential that is no token, which is
-	// not looked at.
+	Token  string // "": none
+	// Otherwise means that the client came with credentials that are no token,
+	// which are ignored.
 	Otherwise bool
 }
 
-// Rights checks requests, and watches over what it has granted. It is safe for
-// concurrent use.
+// Rights checks requests, and ends grants that expire or lose their key. It is
+// safe for concurrent use.
 type Rights struct {
 	cfg     Config
 	log     *slog.Logger
@@ -74,15 +75,15 @@ type Rights struct {
 
 	mu     sync.Mutex
 	grants map[*Grant]struct{}
-	using  map[string]int   // sessions by whose they are
-	spent  map[string]spent // tokens that are good once, by key and ID
+	using  map[string]int   // sessions, by identity
+	spent  map[string]spent // used one-time tokens, by key and ID
 	counts counts
 }
 
-// spent is a token that is good once.
+// spent is a used one-time token.
 type spent struct {
-	until time.Time // when it has expired
-	free  bool      // its session came to nothing: it may be used after all
+	until time.Time // its expiry
+	free  bool      // its session was not set up: it may be used again
 }
 
 type counts struct {
@@ -92,7 +93,8 @@ type counts struct {
 
 type check struct{ by, outcome string }
 
-// New reads the files. Its error names the file, or the URL, and what is wrong.
+// New makes Rights and reads the files. Its error names the file or the URL,
+// and the fault.
 func New(cfg Config) (*Rights, error) {
 	if cfg.Refresh == 0 {
 		cfg.Refresh = 5 * time.Second
@@ -149,8 +151,8 @@ func New(cfg Config) (*Rights, error) {
 	return r, nil
 }
 
-// Run reads files and JWKS again, and ends what has expired or lost its key,
-// until ctx is done; it returns ctx.Err(). It is called once.
+// Run reads files and JWKS again, and ends grants that have expired or lost
+// their key, until ctx is done; it returns ctx.Err(). It is called once.
 func (r *Rights) Run(ctx context.Context) error {
 	var fetching sync.WaitGroup
 	if r.jwks != nil {
@@ -177,7 +179,7 @@ func (r *Rights) Run(ctx context.Context) error {
 	}
 }
 
-// Reload reads the files that have changed, now. It may be called beside Run.
+// Reload reads changed files now. It may be called concurrently with Run.
 func (r *Rights) Reload() {
 	if r.keys != nil {
 		r.keys.reload()
@@ -187,8 +189,9 @@ func (r *Rights) Reload() {
 	}
 }
 
-// Check returns what the client may do, as a grant that the caller closes, or a
-// [*Refusal]. It waits for the hook, and for keys that are not known yet.
+// Check returns a grant for the client's request, which the caller closes, or a
+// [*Refusal]. It waits for the hook, and for a fetch of unknown keys, until ctx
+// ends.
 func (r *Rights) Check(ctx context.Context, req Request) (*Grant, error) {
 	g, by, refused := r.check(ctx, req)
 	if refused == nil {
@@ -226,7 +229,7 @@ func (r *Rights) check(ctx context.Context, req Request) (g *Grant, by string, r
 			return nil, by, refused
 		}
 		g.take(token, key, req.Token)
-		req.Token = "" // the hook is told whose it is
+		req.Token = "" // the hook gets its subject instead
 	} else if r.hook == nil {
 		return nil, by, refuse(NoToken, "this node takes only clients that another node sends it: ask that one")
 	}
@@ -265,7 +268,8 @@ func (r *Rights) token(ctx context.Context, req Request) (Token, *Key, *Refusal)
 	return t, key, refused
 }
 
-// sets are the keys in force; ready is whether all sources have been read.
+// sets returns the key sets in force; ready reports whether all sources have
+// been read.
 func (r *Rights) sets() (sets []*KeySet, ready bool) {
 	ready = true
 	if r.keys != nil {
@@ -281,7 +285,8 @@ func (r *Rights) sets() (sets []*KeySet, ready bool) {
 	return sets, ready
 }
 
-// key is the key of that name, or where a token names none the only one there is.
+// key returns the key of that name, or, for a token that names none, the only
+// key.
 func (r *Rights) key(kid string) (*Key, *Refusal) {
 	sets, ready := r.sets()
 	var only *Key
@@ -305,8 +310,8 @@ func (r *Rights) key(kid string) (*Key, *Refusal) {
 	return only, nil
 }
 
-// has reports whether the key with that print is in force. While keys have not
-// been read, nothing is known to have gone.
+// has reports whether the key with that thumbprint is in force. Before the keys
+// have been read, it is true for all.
 func (r *Rights) has(print string) bool {
 	sets, ready := r.sets()
 	for _, set := range sets {
@@ -319,7 +324,7 @@ func (r *Rights) has(print string) bool {
 	return !ready
 }
 
-// enter counts the grant, and takes its token if that is good once.
+// enter counts the grant's session, and marks a one-time token as used.
 func (r *Rights) enter(g *Grant) *Refusal {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -345,7 +350,7 @@ func (r *Rights) enter(g *Grant) *Refusal {
 	return nil
 }
 
-// look ends what is over, and forgets what need not be remembered.
+// look ends expired grants, and forgets expired one-time tokens.
 func (r *Rights) look(now time.Time) {
 	r.mu.Lock()
 	all := make([]*Grant, 0, len(r.grants))
@@ -368,27 +373,27 @@ func (r *Rights) look(now time.Time) {
 	}
 }
 
-// A Source is where keys come from, and how it is doing.
+// A Source is the status of a source of keys.
 type Source struct {
 	Name   string // "file" or "jwks"
 	Keys   int
-	Read   time.Time // when they were last read well; zero: never
-	Good   uint64    // times that they were read, or were as before
+	Read   time.Time // last successful read; zero: never
+	Good   uint64    // successful reads, including unchanged ones
 	Failed uint64
 
-	Failing bool // it could not be read last; what it said before is in force
+	Failing bool // the last read failed; the earlier keys are in force
 }
 
-// Status is how the checks are doing.
+// Status is the state of access control.
 type Status struct {
 	Sources []Source
-	Checks  map[[2]string]uint64 // by who decided and outcome
-	Ended   map[Reason]uint64    // sessions, for want of their right
-	Granted int                  // now
-	Spent   int                  // tokens that are good once, remembered
+	Checks  map[[2]string]uint64 // by the deciding source and the outcome
+	Ended   map[Reason]uint64    // sessions ended with their right
+	Granted int                  // current grants
+	Spent   int                  // used one-time tokens that are remembered
 }
 
-// Status reads it.
+// Status returns the current status.
 func (r *Rights) Status() Status {
 	s := Status{Checks: map[[2]string]uint64{}, Ended: map[Reason]uint64{Expired: 0, KeyRemoved: 0}}
 	if r.keys != nil {
@@ -409,7 +414,8 @@ func (r *Rights) Status() Status {
 	return s
 }
 
-// Retry is when a client refused for want of knowledge asks again.
+// Retry returns the Retry-After of a refusal of kind Unknown or Crowded, else
+// 0.
 func (r *Refusal) Retry() time.Duration {
 	if k := r.Kind(); k == Unknown || k == Crowded {
 		return retryUnknown

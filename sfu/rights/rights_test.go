@@ -32,7 +32,7 @@ func newKey(t testing.TB, id string) *PrivateKey {
 	return k
 }
 
-// setOf is the JWK set of keys.
+// setOf makes the JWK set of keys.
 func setOf(keys ...*PrivateKey) string {
 	var all []string
 	for _, k := range keys {
@@ -45,7 +45,7 @@ func setOf(keys ...*PrivateKey) string {
 
 func write(t testing.TB, path, content string) string {
 	t.Helper()
-	// Renamed into place, as operators' tools do: never half of it is read.
+	// Renamed into place, as operators' tools do: no reader sees half of it.
 	if err := os.WriteFile(path+".new", []byte(content), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -55,7 +55,7 @@ func write(t testing.TB, path, content string) string {
 	return path
 }
 
-// with returns rights by cfg, in network "net", with a file of those keys.
+// with returns rights by cfg, in network "net", with a file of keys.
 func with(t testing.TB, cfg Config, keys ...*PrivateKey) *Rights {
 	t.Helper()
 	cfg.Network = "net"
@@ -69,7 +69,7 @@ func with(t testing.TB, cfg Config, keys ...*PrivateKey) *Rights {
 	return r
 }
 
-// good is a token that lets its bearer view and publish demo.
+// good is a token that allows viewing and publishing demo.
 func good() Token {
 	return Token{Network: []string{"net"}, ID: "one", Expires: time.Now().Add(time.Minute), Rights: []Action{View, Publish}, Streams: []string{"demo"}}
 }
@@ -110,8 +110,8 @@ func view(token string) Request {
 	return Request{Action: View, Stream: "demo", Client: "192.0.2.1:5000", Token: token}
 }
 
-// Each way in which a token is not good has a reason of its own, and no text of a
-// refusal has a part of the token in it.
+// Each defect of a token has its own reason, and no text of a refusal contains
+// a part of the token.
 func TestTokensThatLetNobodyIn(t *testing.T) {
 	k, other := newKey(t, "k1"), newKey(t, "k2")
 	secret, err := NewSecret("s1")
@@ -235,8 +235,8 @@ func TestPatterns(t *testing.T) {
 	}
 }
 
-// A token that is good once lets one session in, whoever comes at the same time,
-// and is free again if that session came to nothing.
+// A one-time token admits one session, also for concurrent requests, and is
+// free again if that session is not set up.
 func TestOnce(t *testing.T) {
 	k := newKey(t, "")
 	r := with(t, Config{}, k)
@@ -274,8 +274,8 @@ func TestOnce(t *testing.T) {
 	}
 }
 
-// What is remembered of tokens that are good once is bounded, and forgotten when
-// they have expired.
+// The number of remembered one-time tokens is bounded, and expired ones are
+// forgotten.
 func TestOnceIsForgotten(t *testing.T) {
 	k := newKey(t, "")
 	r := with(t, Config{}, k)
@@ -294,7 +294,8 @@ func TestOnceIsForgotten(t *testing.T) {
 	}
 }
 
-// A subject has as many sessions at a time as its token says, and its node.
+// The concurrent sessions of a subject are bounded by its token, and by the
+// node.
 func TestSessionsOfOneToken(t *testing.T) {
 	k := newKey(t, "")
 	r := with(t, Config{Sessions: 3}, k)
@@ -303,7 +304,7 @@ func TestSessionsOfOneToken(t *testing.T) {
 	}
 	var held []*Grant
 	for i := range 2 {
-		g, err := check("alice", 2, fmt.Sprint(i)) // tokens of one person count together
+		g, err := check("alice", 2, fmt.Sprint(i)) // tokens of one subject count together
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -336,7 +337,8 @@ func TestSessionsOfOneToken(t *testing.T) {
 	}
 }
 
-// A right ends when its token expires, and a second at most after its key is gone.
+// A right ends when its token expires, and at most a second after its key is
+// removed.
 func TestRightsEnd(t *testing.T) {
 	k, stays := newKey(t, "k1"), newKey(t, "k2")
 	path := write(t, filepath.Join(t.TempDir(), "keys.json"), setOf(k, stays))
@@ -363,7 +365,7 @@ func TestRightsEnd(t *testing.T) {
 		if took := time.Since(began); took < 20*time.Second || took > 20*time.Second+Skew+2*lookEach || short.Why() != Expired {
 			t.Errorf("it ended after %v: %s", took, short.Why())
 		}
-		// A file that is not sound ends nothing.
+		// An invalid file ends no right.
 		write(t, path, `{"keys":[{"kty":"OKP","crv":"Ed25519","x":"AA"}]}`)
 		time.Sleep(3 * lookEach)
 		if err := os.Remove(path); err != nil {
@@ -436,7 +438,7 @@ func TestKeySetsThatAreRefused(t *testing.T) {
 	if set, err := ParseKeys([]byte(`{"keys":[]}`), true); err != nil || set.Len() != 0 {
 		t.Errorf("a set without keys: %v", err)
 	}
-	// What weir token key wrote can be read, and nothing else.
+	// The output of weir token key can be parsed, and nothing else.
 	if again, err := ParsePrivateKey(k.Private()); err != nil || again.ID() != "k1" {
 		t.Errorf("the private key: %v", err)
 	} else if g, err := with(t, Config{}, k).Check(t.Context(), view(sign(t, again, nil))); err != nil {
@@ -451,7 +453,7 @@ func TestKeySetsThatAreRefused(t *testing.T) {
 	}
 }
 
-// What a token says can be read without its key, and is what was signed.
+// Inspect returns the content of a token without its key, as it was signed.
 func TestInspect(t *testing.T) {
 	k := newKey(t, "k1")
 	got, err := Inspect(sign(t, k, func(t *Token) { t.Subject, t.Sessions = "alice", 2 }))

@@ -23,19 +23,19 @@ const (
 	maxTicketSecrets = 4
 	maxRight         = 1 << 10 // bytes of text
 	ticketFeature    = "tickets/"
-	featureLength    = 16 // characters: 96 bits, which nobody guesses
+	featureLength    = 16 // characters: 96 bits, too many to guess
 )
 
-// ErrNoTickets means that a node has no secret to vouch for a client with.
+// ErrNoTickets means that a node has no secret to sign rights in tickets with.
 var ErrNoTickets = errors.New("no secret for tickets")
 
-// A right is what one node says to another of a client that it has checked. It
-// is bound to the ticket, which names stream, purpose and both nodes, and which
-// is good for seconds and once.
+// A right is the statement of one node to another about a client that it has
+// checked. It is bound to the ticket, which names stream, purpose and both
+// nodes, and which is valid for seconds and once.
 type right struct {
 	Expires  int64  `json:"exp,omitempty"` // Unix seconds, rounded up; 0: never
 	Slack    int64  `json:"skw,omitempty"` // seconds
-	Key      string `json:"key,omitempty"` // print
+	Key      string `json:"key,omitempty"` // thumbprint
 	Subject  string `json:"sub,omitempty"`
 	TokenID  string `json:"jti,omitempty"`
 	Who      string `json:"who,omitempty"`
@@ -43,7 +43,7 @@ type right struct {
 }
 
 // A ticketFile holds the secrets that the operator's nodes share. The first one
-// makes, each is believed.
+// signs, and each one verifies.
 type ticketFile struct {
 	file
 	secrets atomic.Pointer[[][]byte]
@@ -69,8 +69,8 @@ func newTicketFile(path string, tell func(event.Event)) (*ticketFile, error) {
 	return t, t.first()
 }
 
-// parseTicketSecrets reads one secret a line; lines that begin with # are for
-// people.
+// parseTicketSecrets parses one secret a line; lines that begin with # are
+// comments.
 func parseTicketSecrets(b []byte) ([][]byte, error) {
 	if len(b) > maxTicketFile {
 		return nil, fmt.Errorf("more than %d bytes", maxTicketFile)
@@ -94,7 +94,7 @@ func parseTicketSecrets(b []byte) ([][]byte, error) {
 	return all, nil
 }
 
-// mac is the HMAC-SHA256 of parts, each behind its length, as text.
+// mac returns the HMAC-SHA256 of parts, each preceded by its length, as text.
 func mac(secret []byte, parts ...string) string {
 	h := hmac.New(sha256.New, secret)
 	for _, p := range parts {
@@ -103,12 +103,13 @@ func mac(secret []byte, parts ...string) string {
 	return base64.RawURLEncoding.EncodeToString(h.Sum(nil))
 }
 
-// HandsOn reports whether clients can be sent to other nodes with their right.
+// HandsOn reports whether clients can be redirected to other nodes with their
+// right.
 func (r *Rights) HandsOn() bool { return r == nil || r.tickets != nil }
 
-// Features are what the record of self, this node, says so that others that share
-// its secret know it. Who has not the secret cannot make them, nor use them in a
-// record of its own.
+// Features returns the features by which the record of this node, self, shows
+// other nodes with the same secret that it knows the secret. A node without the
+// secret can neither make them nor copy them into its own record.
 func (r *Rights) Features(self peer.ID) []string {
 	if r == nil || r.tickets == nil {
 		return nil
@@ -124,9 +125,9 @@ func featureOf(secret []byte, node peer.ID) string {
 	return ticketFeature + mac(secret, "weir-ticket-feature/1", string(node))[:featureLength]
 }
 
-// Believes reports whether node, whose signed record has these features, knows the
-// secret by which this node makes tickets. Where nobody is asked for a right,
-// every node will do.
+// Believes reports whether node, whose signed record has these features, knows
+// the secret by which this node signs rights. A node without access control
+// trusts every node.
 func (r *Rights) Believes(node peer.ID, features []string) bool {
 	if r == nil || r.tickets == nil {
 		return r == nil
@@ -136,8 +137,8 @@ func (r *Rights) Believes(node peer.ID, features []string) bool {
 
 const rightDomain = "weir-right/1"
 
-// Carry adds to a ticket what g grants. Of a node that asks for no right, the
-// ticket stays as it is.
+// Carry adds the right of g to a ticket. A node without access control returns
+// the ticket unchanged. The error is ErrNoTickets without a secret.
 func (r *Rights) Carry(ticket string, g *Grant) (string, error) {
 	if r == nil || g == nil {
 		return ticket, nil
@@ -161,17 +162,17 @@ func (r *Rights) Carry(ticket string, g *Grant) (string, error) {
 	return ticket + "." + carried, nil
 }
 
-// SplitTicket takes what a client showed apart: the ticket, and the right that a
-// node of the operator's added.
+// SplitTicket splits a client's ticket parameter into the ticket and the right
+// that another node of the operator added.
 func SplitTicket(shown string) (ticket, right string) {
 	ticket, right, _ = strings.Cut(shown, ".")
 	return ticket, right
 }
 
-// Arrived returns the grant of a client that another node sent with right added
-// to ticket, which the caller has opened. The error is a [*Refusal] if no secret
-// of this node's vouches for it: anybody can make a ticket. Of a node that asks
-// for no right, the grant is nil.
+// Arrived returns the grant of a client that another node redirected here with
+// the right carried added to ticket, which the caller has opened. The error is
+// a [*Refusal] if no secret of this node verifies it: anybody can make a
+// ticket. On a node without access control, the grant is nil.
 func (r *Rights) Arrived(ticket, carried string) (*Grant, error) {
 	if r == nil {
 		return nil, nil

@@ -18,8 +18,9 @@ func sharing(t testing.TB, secrets string, keys ...*PrivateKey) *Rights {
 	return with(t, Config{Tickets: write(t, filepath.Join(t.TempDir(), "tickets"), secrets)}, keys...)
 }
 
-// A right goes on at a node that shares the secret, with its bounds, and nowhere
-// else; nobody else can make one, change one, or bind one to another ticket.
+// A right is valid, with its bounds, at a node that shares the secret, and
+// nowhere else. Without the secret, no node can make one, change one, or bind
+// one to another ticket.
 func TestRightsTravel(t *testing.T) {
 	k, other := newKey(t, "k1"), newKey(t, "k2")
 	from, to := sharing(t, secretA, k), sharing(t, secretA, k)
@@ -72,7 +73,7 @@ func TestRightsTravel(t *testing.T) {
 			t.Errorf("%s: %v, want %s", name, err, c.want)
 		}
 	}
-	// A node that only takes what others send knows no keys.
+	// A node that only accepts redirected clients has no keys.
 	if g, err := sharing(t, secretB+"\n# for now\n"+secretA).Arrived(bare, carried); err != nil {
 		t.Errorf("while the secret is being changed: %v", err)
 	} else {
@@ -86,7 +87,7 @@ func TestRightsTravel(t *testing.T) {
 	if _, err := to.Arrived(ticket, old+"."+mac([]byte(secretA), rightDomain, ticket, old)); reasonOf(err) != Expired {
 		t.Errorf("a right that has ended: %v", err)
 	}
-	// Nodes that ask nobody for a right take tickets as they are.
+	// Nodes without access control accept tickets unchanged.
 	var open *Rights
 	if g, err := open.Arrived(ticket, carried); g != nil || err != nil {
 		t.Errorf("at an open node: %v, %v", g, err)
@@ -96,7 +97,7 @@ func TestRightsTravel(t *testing.T) {
 	}
 }
 
-// A node is known to share the secret by its own record, and by nobody else's.
+// Only a node's own record proves that it shares the secret.
 func TestWhoSharesTheSecret(t *testing.T) {
 	a, b, stranger := sharing(t, secretA), sharing(t, secretB+"\n"+secretA), sharing(t, secretB)
 	if !a.Believes("b", b.Features("b")) {

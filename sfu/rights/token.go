@@ -19,10 +19,10 @@ import (
 const (
 	// MaxToken bounds a token, in bytes.
 	MaxToken = 8 << 10
-	// Skew is by how much the clock of who made a token may differ from ours.
+	// Skew is by how much the clock of a token's issuer may differ from ours.
 	Skew = 30 * time.Second
-	// MaxOnce bounds how long a token that is good once is good: for as long it is
-	// remembered that it was used.
+	// MaxOnce bounds the lifetime of a one-time token: its use is remembered
+	// for as long.
 	MaxOnce = 24 * time.Hour
 
 	maxSubject  = 128 // bytes
@@ -31,20 +31,20 @@ const (
 	maxSeconds  = 253_402_300_799 // the end of the year 9999
 )
 
-// An Action is what a client does with a stream.
+// An Action is publishing or viewing a stream.
 type Action string
 
-// What there is to do.
+// Values of Action.
 const (
 	Publish Action = "publish"
 	View    Action = "view"
 )
 
-// A Token is what a JWT says, to weir. What it must say in any case is Network,
-// Rights, Streams and Expires.
+// A Token is the content of a JWT for weir. Network, Rights, Streams and
+// Expires are required.
 type Token struct {
-	Network   []string  // aud: the networks in which it is good
-	Subject   string    // sub: whose it is, for people and for Sessions
+	Network   []string  // aud: the networks in which it is valid
+	Subject   string    // sub: the identity, for people and for Sessions
 	ID        string    // jti
 	Issuer    string    // iss, for people
 	Expires   time.Time // exp
@@ -52,17 +52,17 @@ type Token struct {
 	Issued    time.Time // iat, for people
 	Rights    []Action
 	Streams   []string // see ValidPattern
-	Once      bool     // it lets one session in at each node; needs ID, and MaxOnce at most
-	Sessions  int      // at a time at each node, of Subject or else of ID; 0: not bounded
+	Once      bool     // it admits one session at each node; needs ID, and a lifetime of at most MaxOnce
+	Sessions  int      // limit of concurrent sessions at each node, of Subject or else of ID; 0: none
 
 	Algorithm string // of the signature
-	KeyID     string // of who signed; "": it names none
+	KeyID     string // kid of the signing key; "": none
 }
 
-// claims are a token's as they stand in a JWT.
+// claims are a token's claims in a JWT.
 type claims struct {
 	jwt.RegisteredClaims
-	Expires   *seconds    `json:"exp,omitempty"` // instead of the embedded ones, which take any number
+	Expires   *seconds    `json:"exp,omitempty"` // instead of the embedded ones, which accept any number
 	NotBefore *seconds    `json:"nbf,omitempty"`
 	Issued    *seconds    `json:"iat,omitempty"`
 	Weir      *weirClaims `json:"weir,omitempty"`
@@ -75,7 +75,7 @@ type weirClaims struct {
 	Sessions int      `json:"sessions,omitempty"`
 }
 
-// UnmarshalJSON takes no member that it does not know: it may be a limit.
+// UnmarshalJSON rejects unknown members: one may be a limit.
 func (w *weirClaims) UnmarshalJSON(b []byte) error {
 	type plain weirClaims
 	d := json.NewDecoder(bytes.NewReader(b))
@@ -109,17 +109,17 @@ func (s *seconds) time() time.Time {
 	return time.Time(*s)
 }
 
-// A header is what of a JWT's header says how it is signed.
+// A header is the part of a JWT's header that describes its signature.
 type header struct{ alg, kid string }
 
-// parser takes a token apart. What it says and who has signed it is checked here:
-// each of these has a reason of its own.
+// parser makes a parser that accepts only the algorithm alg and checks no
+// claims: each of these checks has its own reason, and is made in this package.
 func parser(alg string) *jwt.Parser {
 	return jwt.NewParser(jwt.WithValidMethods([]string{alg}), jwt.WithoutClaimsValidation(), jwt.WithStrictDecoding())
 }
 
-// headerOf reads the header of raw, and refuses what is not signed in a way that
-// weir takes: whatever keys there are.
+// headerOf parses the header of raw, and refuses an algorithm that weir does
+// not accept, whatever keys there are.
 func headerOf(raw string) (header, *Refusal) {
 	if len(raw) > MaxToken {
 		return header{}, refuse(TooLarge, "the token has more than %d bytes", MaxToken)
@@ -155,10 +155,10 @@ func headerOf(raw string) (header, *Refusal) {
 	return header{alg, kid}, nil
 }
 
-// word is what a client said, fit to be told to it.
+// word quotes a client's value for use in a message to it.
 func word(s string) string { return fmt.Sprintf("%q", capacity.Printable(s, 32)) }
 
-// verify returns what raw says if key has signed it.
+// verify returns the token in raw if key has signed it.
 func verify(raw string, h header, key *Key) (Token, *Refusal) {
 	if key.Algorithm != h.alg {
 		return Token{}, refuse(WrongAlgorithm, "the token is signed with %s, and its key is for %s: one is never taken for the other", h.alg, key.Algorithm)
@@ -179,7 +179,8 @@ func verify(raw string, h header, key *Key) (Token, *Refusal) {
 	return t, nil
 }
 
-// malformation is err without what the library says of the content.
+// malformation returns err without the parts of the content that the library
+// adds.
 func malformation(err error) string {
 	var syntax *json.SyntaxError
 	var kind *json.UnmarshalTypeError
@@ -192,7 +193,8 @@ func malformation(err error) string {
 	return "its claims or its signature cannot be read"
 }
 
-// token checks that claims say what a token must, and nothing out of bounds.
+// token checks that the claims have all that a token requires, and nothing out
+// of bounds.
 func (c *claims) token() (Token, error) {
 	t := Token{
 		Network: c.Audience, Subject: c.Subject, ID: c.ID, Issuer: c.Issuer,
@@ -230,7 +232,7 @@ func (t *Token) check() error {
 	return nil
 }
 
-// allows checks what the token says against a request.
+// allows checks the token against a request.
 func (t *Token) allows(network string, r Request, now time.Time) *Refusal {
 	switch {
 	case !now.Before(t.Expires.Add(Skew)):
@@ -249,7 +251,7 @@ func (t *Token) allows(network string, r Request, now time.Time) *Refusal {
 	return nil
 }
 
-// Sign makes a JWT of t with key. Algorithm and KeyID are the key's.
+// Sign makes a JWT of t with key. It sets Algorithm and KeyID from the key.
 func Sign(t Token, key *PrivateKey) (string, error) {
 	if err := t.check(); err != nil {
 		return "", err
@@ -274,8 +276,7 @@ func Sign(t Token, key *PrivateKey) (string, error) {
 	return signed, err
 }
 
-// Inspect returns what raw says without asking whether it is true: no key is
-// needed, and nothing is verified.
+// Inspect returns the content of raw without verification: no key is needed.
 func Inspect(raw string) (Token, error) {
 	h, refused := headerOf(raw)
 	if refused != nil {
@@ -293,7 +294,7 @@ func Inspect(raw string) (Token, error) {
 	return t, nil
 }
 
-// digest stands for a token that has neither subject nor ID.
+// digest returns an identity for a token with neither subject nor ID.
 func digest(raw string) string {
 	sum := sha256.Sum256([]byte(raw))
 	return base64.RawURLEncoding.EncodeToString(sum[:12])

@@ -8,8 +8,9 @@ import (
 	"unsafe"
 )
 
-// kernelDrops is how many datagrams the kernel has dropped since conn was bound,
-// most of them since nobody read fast enough; 0 if it does not tell.
+// kernelDrops returns how many datagrams the kernel has dropped since conn was
+// bound, most of them because they were not read fast enough; 0 if that is
+// unknown.
 func kernelDrops(conn *net.UDPConn) int64 {
 	// Linux, include/uapi/linux/sock_diag.h: SK_MEMINFO_VARS numbers, of which
 	// SK_MEMINFO_DROPS is the last.

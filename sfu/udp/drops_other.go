@@ -4,6 +4,6 @@ package udp
 
 import "net"
 
-// kernelDrops is how many datagrams the kernel has dropped since conn was
-// bound; 0, for here it does not tell.
+// kernelDrops returns how many datagrams the kernel has dropped since conn was
+// bound; always 0, because this system does not report it.
 func kernelDrops(*net.UDPConn) int64 { return 0 }

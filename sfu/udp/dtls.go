@@ -11,28 +11,29 @@ const (
 	dtlsHandshake        = 22
 	dtlsApplicationData  = 23
 
-	// handshakeHeader comes before each fragment of a handshake message: RFC
-	// 6347, section 4.2.2.
+	// handshakeHeader is the length of the header of each fragment of a
+	// handshake message: RFC 6347, section 4.2.2.
 	handshakeHeader = 12
-	// maxHandshake bounds one handshake message, in bytes: a long chain of
-	// certificates is a tenth of it.
+	// maxHandshake bounds one handshake message, in bytes: a long certificate
+	// chain takes a tenth of it.
 	maxHandshake = 32 << 10
 )
 
 // screenDTLS moves the records of datagram that an endpoint may see to its
-// front, and returns their length. secured says that the endpoint's handshake
-// is done. If a record is refused for anything but its age, the whole datagram
-// is, and the length is 0; why counts if it is less than len(datagram).
+// front, and returns their length. Secured says that the endpoint's handshake
+// is done. If a record is refused for another reason than its age, the whole
+// datagram is, and the length is 0; why is valid if the length is less than
+// len(datagram).
 //
 // Records of epoch 0 are not authenticated, so anyone who can forge a source
-// address can make them, and pion/dtls answers what it does not expect among
-// them with a fatal alert that is encrypted, and so ends the session at the
-// other end. RFC 6347, section 4.1.2.7, allows to drop them. Of epoch 0, only
-// what a handshake is made of passes, and only while it runs.
+// address can make them. pion/dtls answers unexpected ones with a fatal alert
+// that is encrypted, and so ends the session at the other end. RFC 6347,
+// section 4.1.2.7, allows dropping them. Of epoch 0, only records of a
+// handshake pass, and only while it runs.
 //
-// Nothing of epoch 0 is needed after it: a peer that missed our last flight
-// repeats its own, whose Finished is of epoch 1, and pion answers that (RFC
-// 6347, section 4.2.4).
+// No record of epoch 0 is needed after the handshake: a peer that missed our
+// last flight repeats its own, whose Finished is of epoch 1, and pion answers
+// that (RFC 6347, section 4.2.4).
 func screenDTLS(datagram []byte, secured bool) (n int, why drop) {
 	for rest := datagram; len(rest) > 0; {
 		if len(rest) <= dtlsHeader || rest[1] != 0xfe || rest[2] != 0xff && rest[2] != 0xfd {
@@ -50,9 +51,9 @@ func screenDTLS(datagram []byte, secured bool) (n int, why drop) {
 			return 0, dropDTLSType
 		case epoch > 1:
 			return 0, dropDTLSEpoch
-		case epoch == 1 && kind == dtlsChangeCipherSpec: // pion would not even decrypt it
+		case epoch == 1 && kind == dtlsChangeCipherSpec: // pion would not decrypt it
 			return 0, dropDTLSClear
-		case epoch == 1: // authenticated: pion drops what does not decrypt
+		case epoch == 1: // authenticated: pion drops records that it cannot decrypt
 		case kind == dtlsAlert || kind == dtlsApplicationData:
 			return 0, dropDTLSClear
 		case kind == dtlsChangeCipherSpec && (len(body) != 1 || body[0] != 1),
@@ -68,7 +69,7 @@ func screenDTLS(datagram []byte, secured bool) (n int, why drop) {
 }
 
 // handshakeFragments reports whether body is one or more whole fragments of
-// handshake messages that are sent in the clear.
+// handshake messages that are sent unencrypted.
 func handshakeFragments(body []byte) bool {
 	for len(body) > 0 {
 		if len(body) < handshakeHeader {

@@ -32,7 +32,8 @@ func fragment0(kind byte, whole, offset, length int) []byte {
 	return append(f, make([]byte, length)...)
 }
 
-// killers end a session of pion/dtls v3.1.15 if they reach it, as do others.
+// killers are datagrams that end a session of pion/dtls v3.1.15 if they reach
+// it.
 var killers = [][]byte{
 	record(dtlsApplicationData, 0, 0, 0, 0, 0),
 	record(24, 0, 0),
@@ -50,7 +51,7 @@ func TestScreenDTLS(t *testing.T) {
 	const none = drop(-1)
 	for name, c := range map[string]struct {
 		datagram      []byte
-		before, after []byte // what passes while the handshake runs, and then
+		before, after []byte // admitted bytes during the handshake, and after it
 		early, late   drop
 	}{
 		"a handshake message":                        {hello, hello, nil, none, dropDTLSLate},
@@ -100,10 +101,10 @@ func TestScreenDTLS(t *testing.T) {
 	}
 }
 
-// direction is one of the two of a network between two ends.
+// direction is one of the two directions of a network between two ends.
 type direction struct {
 	c    chan []byte
-	pass func([]byte) []byte // what arrives of a datagram; nil: all of it
+	pass func([]byte) []byte // returns the part of a datagram that arrives; nil: all of it
 }
 
 // cable is a net.PacketConn that reads from one direction and writes to another.
@@ -184,8 +185,8 @@ var dtlsCertificate = sync.OnceValue(func() tls.Certificate {
 	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
 })
 
-// securedPair is a DTLS client and server that have shaken hands over a cable,
-// where before tells each of its ends first.
+// securedPair is a DTLS client and server that have completed the handshake
+// over a cable. Before is called with both ends of the cable first.
 func securedPair(t testing.TB, before func(client, server *cable), done func(server bool)) (client, server *dtls.Conn, ends [2]*cable) {
 	t.Helper()
 	a, b := newCable()
@@ -233,7 +234,7 @@ func securedPair(t testing.TB, before func(client, server *cable), done func(ser
 	return client, server, [2]*cable{a, b}
 }
 
-// carries reports whether data gets from one end to the other.
+// carries returns nil if data gets from one end to the other.
 func carries(from, to *dtls.Conn) error {
 	if _, err := from.Write([]byte("still here")); err != nil {
 		return err
@@ -251,8 +252,8 @@ func carries(from, to *dtls.Conn) error {
 	}
 }
 
-// Whatever anybody sends to an end of an association from its peer's address,
-// the association goes on.
+// Whatever is sent to an end of an association from its peer's address, the
+// association survives.
 func FuzzScreenedDTLSLives(f *testing.F) {
 	for _, k := range killers {
 		f.Add(k, true)
@@ -282,7 +283,7 @@ func FuzzScreenedDTLSLives(f *testing.F) {
 }
 
 // A peer that missed the last flight repeats its own, of which only the
-// Finished passes; that is enough to be answered (RFC 6347, section 4.2.4).
+// Finished passes. That suffices for an answer (RFC 6347, section 4.2.4).
 func TestScreenedDTLSRepeatsItsLastFlight(t *testing.T) {
 	var (
 		securedServer atomic.Bool
@@ -297,8 +298,9 @@ func TestScreenedDTLSRepeatsItsLastFlight(t *testing.T) {
 			return d[:n]
 		}
 		server.out.pass = func(d []byte) []byte {
-			// The server's last flight begins with its change of ciphers. It is lost
-			// until the client's was cut, however long the server takes to be secured.
+			// The server's last flight begins with its ChangeCipherSpec. It is
+			// lost until the client's flight was cut, however long the server
+			// takes to be secured.
 			if (d[0] == dtlsChangeCipherSpec || d[4] == 1) && (lost.Add(1) <= 2 || cut.Load() == 0) {
 				return nil
 			}

@@ -11,48 +11,51 @@ import (
 )
 
 const (
-	// freshSources is how many new source addresses a peer takes within
-	// freshWindow. pion keeps a candidate for each for as long as the peer
+	// freshSources is how many new source addresses of a peer are admitted
+	// within freshWindow. pion keeps a candidate for each as long as the peer
 	// lives. A browser has one for each of its interfaces, twice with TCP.
 	freshSources = 16
 	freshWindow  = time.Minute
-	// maxSources bounds them until the next ICE restart.
+	// maxSources bounds the source addresses of a peer until the next ICE
+	// restart.
 	maxSources = 256
-	// nominationLasts is how long a local address stays the one to answer from
-	// after its last check, while the peer checks others.
+	// nominationLasts is how long after its last check a nominated local
+	// address stays the one to answer from, while the peer checks others.
 	nominationLasts = 10 * time.Second
-	// recentChecks is how many checks are remembered until they are answered.
+	// recentChecks is the number of checks that are kept until they are
+	// answered.
 	recentChecks = 64
 )
 
-// drop is why a datagram was kept from pion.
+// drop is why a datagram was not passed to pion.
 type drop int
 
 const (
-	dropDTLSClear     drop = iota // a record in the clear that never is legitimate
+	dropDTLSClear     drop = iota // an unencrypted record that is never legitimate
 	dropDTLSLate                  // a handshake record after the handshake
 	dropDTLSMalformed             //
 	dropDTLSType                  // of another protocol version, or unknown
-	dropDTLSEpoch                 // of an epoch that is never reached
-	dropUser                      // a check for nobody
-	dropIntegrity                 // a check by somebody without the password
+	dropDTLSEpoch                 // of an epoch that is never used
+	dropUser                      // a check with an unknown user name
+	dropIntegrity                 // a check without the right password
 	dropSources                   // a check from one source address too many
-	dropSource                    // from an address that no valid check came from
-	dropSTUN                      // not a check, nor an answer to one
+	dropSource                    // from an address without a valid check
+	dropSTUN                      // neither a check nor an answer to one
 	dropProtocol                  // neither STUN, DTLS nor RTP
 	dropConnections               // a TCP connection too many
-	dropMessage                   // over TCP: too long, or first and not a check
+	dropMessage                   // over TCP: too long, or the first and not a check
 	drops
 )
 
-// dropNames are the reasons as metrics have them.
+// dropNames are the reasons in metrics.
 var dropNames = [drops]string{
 	"dtls_clear", "dtls_late", "dtls_malformed", "dtls_type", "dtls_epoch",
 	"stun_user", "stun_integrity", "stun_sources", "unknown_source", "stun_malformed", "protocol",
 	"tcp_connections", "tcp_malformed",
 }
 
-// endpoint is where a datagram came from; its address is never IPv4 within IPv6.
+// endpoint is the source of a datagram; its address is never an IPv4-mapped
+// IPv6 address.
 type endpoint struct {
 	netip.AddrPort
 	tcp bool
@@ -62,30 +65,30 @@ func endpointOf(a netip.AddrPort) endpoint {
 	return endpoint{AddrPort: netip.AddrPortFrom(a.Addr().Unmap(), a.Port())}
 }
 
-// A filter stands between the network and pion, and lets pass what a peer of one
-// of this node's PeerConnections may have sent. It learns of their addresses by
-// connectivity checks that carry the right password, and so from the peer itself.
+// A filter stands between the network and pion, and admits the datagrams that a
+// peer of one of this node's PeerConnections may have sent. It learns the
+// peers' addresses from their connectivity checks with the right password.
 type filter struct {
 	dropped [drops]atomic.Int64
 
 	mu       sync.RWMutex
 	byUfrag  map[string]*Peer
 	bySource map[endpoint]*route
-	recent   [recentChecks]check // a ring
+	recent   [recentChecks]check // ring buffer
 	next     int
-	message  stun.Message // to parse in
+	message  stun.Message // reused for parsing
 }
 
-// A Peer is what a socket's filter knows of the far end of one ICE transport.
-// Nothing of it is let in before Expect, and nothing after Close.
+// A Peer is the filter's state of the far end of one ICE transport. No datagram
+// of it is admitted before Expect or after Close.
 type Peer struct {
 	filter  *filter
 	secured atomic.Bool // the DTLS handshake is done
 
-	// The rest is filter.mu's.
+	// filter.mu guards the following fields.
 	ufrag, pwd string
 	sources    map[endpoint]struct{}
-	fresh      [freshSources]time.Time // when the last ones were new; a ring
+	fresh      [freshSources]time.Time // times of the last new sources; ring buffer
 	next       int
 	checked    time.Time // when the last valid check came
 	closed     bool
@@ -94,13 +97,14 @@ type Peer struct {
 // A route leads to one address of a peer.
 type route struct {
 	peer      *Peer
-	local     netip.Addr // our address that the peer knows; zero: not known
-	control   []byte     // sends from it
-	checked   time.Time  // when a check came there last
-	nominated bool       // by the peer
+	local     netip.Addr // our address that the peer uses; zero: unknown
+	control   []byte     // control message for sending from local
+	checked   time.Time  // last check that came to local
+	nominated bool       // nominated by the peer
 }
 
-// A check is one that is to be answered from where it was sent to.
+// A check is a connectivity check that is to be answered from the address it
+// was sent to.
 type check struct {
 	id      [stun.TransactionIDSize]byte
 	to      endpoint
@@ -111,14 +115,14 @@ func newFilter() *filter {
 	return &filter{byUfrag: map[string]*Peer{}, bySource: map[endpoint]*route{}}
 }
 
-// newPeer returns a peer that nothing is let in for until it has credentials.
+// newPeer returns a peer without credentials, of which nothing is admitted yet.
 func (g *filter) newPeer() *Peer {
 	return &Peer{filter: g, sources: map[endpoint]struct{}{}}
 }
 
-// Expect sets the ICE credentials that the peer has to show from now on. Others
-// than before are an ICE restart: the addresses of before stay known, for the
-// media that flows until the restart is done.
+// Expect sets the ICE credentials that the peer has to show from now on. A
+// change of them is an ICE restart: the addresses known before stay valid, for
+// the media that flows until the restart is done.
 func (p *Peer) Expect(ufrag, pwd string, now time.Time) {
 	p.filter.mu.Lock()
 	defer p.filter.mu.Unlock()
@@ -137,7 +141,7 @@ func (p *Peer) Expect(ufrag, pwd string, now time.Time) {
 	}
 }
 
-// forget takes from off what is known. Called with filter.mu held.
+// forget removes from from the known addresses. Called with filter.mu held.
 func (p *Peer) forget(from endpoint) {
 	delete(p.sources, from)
 	if r := p.filter.bySource[from]; r != nil && r.peer == p {
@@ -145,18 +149,18 @@ func (p *Peer) forget(from endpoint) {
 	}
 }
 
-// Secured says that the DTLS handshake is done.
+// Secured records that the DTLS handshake is done.
 func (p *Peer) Secured() { p.secured.Store(true) }
 
-// Silence is how long no valid check has come; ok is false before the first.
-// It is not affected by steps of the clock.
+// Silence returns how long no valid check has come; ok is false before the
+// first. It uses the monotonic clock.
 func (p *Peer) Silence(now time.Time) (d time.Duration, ok bool) {
 	p.filter.mu.RLock()
 	defer p.filter.mu.RUnlock()
 	return now.Sub(p.checked), !p.checked.IsZero()
 }
 
-// Close lets nothing in any more. It may be called more than once.
+// Close stops admitting datagrams of the peer. It may be called more than once.
 func (p *Peer) Close() {
 	p.filter.mu.Lock()
 	defer p.filter.mu.Unlock()
@@ -169,8 +173,8 @@ func (p *Peer) Close() {
 	}
 }
 
-// take notes that from is p's, unless it is one too many. Called with filter.mu
-// held.
+// take adds from to the addresses of p, and reports false if that is one too
+// many. Called with filter.mu held.
 func (p *Peer) take(from endpoint, now time.Time) bool {
 	if _, known := p.sources[from]; known {
 		return true
@@ -184,11 +188,11 @@ func (p *Peer) take(from endpoint, now time.Time) bool {
 	return true
 }
 
-// isSTUN reports whether b is STUN by its first byte (RFC 7983), and long
-// enough to be.
+// isSTUN reports whether b is STUN by its first byte (RFC 7983) and by its
+// length.
 func isSTUN(b []byte) bool { return len(b) >= 20 && b[0] < 4 }
 
-// STUN's message types that ICE uses.
+// STUN message types used by ICE.
 const (
 	bindingRequest    = 0x0001
 	bindingIndication = 0x0011
@@ -197,8 +201,8 @@ const (
 
 func messageType(b []byte) int { return int(b[0])<<8 | int(b[1]) }
 
-// admit returns how many bytes of datagram, which it may shorten, are for
-// pion; 0 if none are. local is where it was sent to, if that is known.
+// admit returns how many bytes of datagram, which it may shorten, are for pion;
+// 0 if none are. Local is its destination address, if known.
 func (g *filter) admit(datagram []byte, from endpoint, local netip.Addr) int {
 	n, why := len(datagram), drop(-1)
 	switch {
@@ -239,7 +243,7 @@ func (g *filter) admit(datagram []byte, from endpoint, local netip.Addr) int {
 	return 0
 }
 
-// check looks at a connectivity check (RFC 8445, section 7.3), and returns why
+// check validates a connectivity check (RFC 8445, section 7.3), and returns why
 // it is dropped, or -1.
 func (g *filter) check(datagram []byte, from endpoint, local netip.Addr, now time.Time) drop {
 	g.mu.Lock()
@@ -283,8 +287,9 @@ func (g *filter) check(datagram []byte, from endpoint, local netip.Addr, now tim
 	return -1
 }
 
-// arrive notes that a check came to local. The peer's nomination decides which
-// of our addresses its media is sent from; without one, the last check does.
+// arrive records that a check came to local. The peer's nomination decides
+// which of our addresses its media is sent from; without one, the last check
+// decides.
 func (r *route) arrive(local netip.Addr, nominates bool, now time.Time) {
 	if local != r.local && r.nominated && !nominates && now.Sub(r.checked) < nominationLasts {
 		return
@@ -296,12 +301,12 @@ func (r *route) arrive(local netip.Addr, nominates bool, now time.Time) {
 	r.nominated = r.nominated || nominates
 }
 
-// sent looks at STUN that is about to be sent, and returns the control message
-// that it goes with; nil if it may leave from any address.
+// sent inspects STUN that is about to be sent, and returns the control message
+// to send it with; nil if it may leave from any address.
 func (g *filter) sent(b []byte, to endpoint) []byte {
 	switch messageType(b) {
 	case bindingRequest:
-		// The answer, and what comes after it, is let in.
+		// Admit the answer and all that follows it.
 		g.mu.Lock()
 		defer g.mu.Unlock()
 		m := &g.message
@@ -329,7 +334,7 @@ func (g *filter) sent(b []byte, to endpoint) []byte {
 	return nil
 }
 
-// control is the control message to send to a peer's address with.
+// control returns the control message for sending to a peer's address.
 func (g *filter) control(to endpoint) []byte {
 	g.mu.RLock()
 	defer g.mu.RUnlock()

@@ -9,7 +9,7 @@ import (
 	"github.com/pion/stun/v4"
 )
 
-// request is a connectivity check.
+// request makes a connectivity check.
 func request(t testing.TB, user, pwd string, more ...stun.Setter) []byte {
 	t.Helper()
 	m, err := stun.Build(append(append([]stun.Setter{stun.TransactionID, stun.BindingRequest, stun.NewUsername(user)}, more...), stun.NewShortTermIntegrity(pwd), stun.Fingerprint)...)
@@ -19,7 +19,7 @@ func request(t testing.TB, user, pwd string, more ...stun.Setter) []byte {
 	return m.Raw
 }
 
-// at is a source address that differs from the others by n.
+// at makes a source address that depends on n.
 func at(n int) endpoint {
 	return endpoint{AddrPort: netip.AddrPortFrom(netip.AddrFrom4([4]byte{192, 0, 2, byte(n / 50_000)}), uint16(1000+n%50_000))}
 }
@@ -78,8 +78,8 @@ func TestFilterLetsInWhoHasThePassword(t *testing.T) {
 	}
 }
 
-// A peer may move, and restart ICE, but not make pion remember address after
-// address.
+// A peer may move, and restart ICE, but not make pion keep an unbounded number
+// of addresses.
 func TestFilterBoundsSourceAddresses(t *testing.T) {
 	g := newFilter()
 	tr := g.newPeer()
@@ -127,8 +127,8 @@ func TestFilterBoundsSourceAddresses(t *testing.T) {
 	}
 }
 
-// Two transports of one peer may share its address, as when both ends of a
-// link open one at a time; the one that was checked last has it.
+// Two transports of one peer may share its address, for example when both ends
+// of a link open one at once; the one with the latest check has it.
 func TestFilterSharesAnAddress(t *testing.T) {
 	g := newFilter()
 	one, two := g.newPeer(), g.newPeer()
@@ -147,7 +147,7 @@ func TestFilterSharesAnAddress(t *testing.T) {
 	}
 }
 
-// Consent is a valid check, by the monotonic clock; nothing else is.
+// Only a valid check counts as consent, by the monotonic clock.
 func TestFilterConsent(t *testing.T) {
 	g := newFilter()
 	tr := g.newPeer()
@@ -169,7 +169,7 @@ func TestFilterConsent(t *testing.T) {
 	}
 }
 
-// What this node asks for connectivity itself may answer.
+// The answer of a peer that this node has sent a check to is admitted.
 func TestFilterLetsInWhoIsAsked(t *testing.T) {
 	g := newFilter()
 	tr := g.newPeer()
@@ -187,8 +187,8 @@ func TestFilterLetsInWhoIsAsked(t *testing.T) {
 	}
 }
 
-// The answer to a check leaves from where that was sent to; media, from where
-// the peer has nominated.
+// The answer to a check leaves from the check's destination address, and media
+// from the address that the peer has nominated.
 func TestFilterAnswersFromWhereItWasAsked(t *testing.T) {
 	g := newFilter()
 	tr := g.newPeer()

@@ -10,31 +10,32 @@ import (
 	"time"
 )
 
-// A Socket is the one UDP socket of a node that all media uses: WHIP, WHEP and
-// cascade links; with it goes a TCP listener for clients whose UDP is blocked.
-// It counts what passes, and lets in what its filter does. Bound to no address in
-// particular, it answers from the address that was asked.
+// A Socket is the one UDP socket of a node for all media: WHIP, WHEP and
+// cascade links. With it comes a TCP listener for clients whose UDP is blocked.
+// It counts datagrams, and admits those that its filter admits. If it is bound
+// to no particular address, it answers from the address that a peer has sent
+// to.
 type Socket struct {
 	wire   wire
-	coming [1]datagram // the reader's
+	coming [1]datagram // for the reader
 	filter *filter
 	tcp    *tcpMedia // nil: none
-	noTCP  error     // why there is none
+	noTCP  error     // why tcp is nil
 
 	in, out         atomic.Int64 // bytes of UDP payload, and over TCP
 	packIn, packOut atomic.Int64
 
-	// Lose, if set, tells which datagrams a lossy network would not have delivered: a
-	// test sets it before the first one is read.
+	// Lose, if set, reports which datagrams a lossy network would not have
+	// delivered: a test sets it before the first read.
 	Lose func(datagram []byte, from netip.AddrPort) bool
 }
 
-// socketBuffer is asked of the kernel in both directions: about 40 ms of
-// media at 1 Gbit/s.
+// socketBuffer is the buffer size requested from the kernel for both
+// directions, in bytes: about 40 ms of media at 1 Gbit/s.
 const socketBuffer = 4 << 20
 
-// Listen binds addr ("127.0.0.1:0") for media. The error says so when the
-// port is taken.
+// Listen binds addr, for example "127.0.0.1:0", for media. The error says so
+// when the port is taken.
 func Listen(addr string) (*Socket, error) {
 	udp, err := net.ResolveUDPAddr("udp", addr)
 	if err != nil {
@@ -47,8 +48,8 @@ func Listen(addr string) (*Socket, error) {
 	if err != nil {
 		return nil, fmt.Errorf("media address %s: %w", addr, err)
 	}
-	// A smaller buffer than asked for costs packets only under load, and the
-	// kernel's limit is the operator's to raise.
+	// A smaller buffer than requested costs packets only under load, and the
+	// operator can raise the kernel's limit.
 	_ = conn.SetReadBuffer(socketBuffer)
 	_ = conn.SetWriteBuffer(socketBuffer)
 	s := &Socket{wire: newWire(conn), filter: newFilter()}
@@ -56,8 +57,8 @@ func Listen(addr string) (*Socket, error) {
 	return s, nil
 }
 
-// TCP is the port of media over TCP, that of UDP unless it was taken; 0 and why,
-// if there is none.
+// TCP returns the port of media over TCP, which is that of UDP unless it was
+// taken; 0 and an error if there is none.
 func (s *Socket) TCP() (port int, err error) {
 	if s.tcp == nil {
 		return 0, s.noTCP
@@ -65,8 +66,9 @@ func (s *Socket) TCP() (port int, err error) {
 	return s.tcp.Addr().(*net.TCPAddr).Port, nil
 }
 
-// TCPListener accepts the connections over TCP, framed by RFC 4571, each with
-// its first message an admitted connectivity check; nil: there is none.
+// TCPListener returns the listener for connections over TCP, framed by RFC
+// 4571, each with an admitted connectivity check as its first message; nil:
+// there is none.
 func (s *Socket) TCPListener() net.Listener {
 	if s.tcp == nil {
 		return nil
@@ -74,19 +76,20 @@ func (s *Socket) TCPListener() net.Listener {
 	return s.tcp
 }
 
-// NewPeer returns a peer that nothing is let in for until it has credentials.
+// NewPeer returns a peer without credentials, of which nothing is admitted yet;
+// see [Peer.Expect].
 func (s *Socket) NewPeer() *Peer { return s.filter.newPeer() }
 
-// LocalAddr is where UDP is bound, a *net.UDPAddr.
+// LocalAddr returns the bound UDP address, a *net.UDPAddr.
 func (s *Socket) LocalAddr() net.Addr { return s.wire.LocalAddr() }
 
 // SetDeadline sets both deadlines of UDP; see [net.PacketConn].
 func (s *Socket) SetDeadline(t time.Time) error { return s.wire.SetDeadline(t) }
 
-// SetReadDeadline is of UDP; see [net.PacketConn].
+// SetReadDeadline sets the read deadline of UDP; see [net.PacketConn].
 func (s *Socket) SetReadDeadline(t time.Time) error { return s.wire.SetReadDeadline(t) }
 
-// SetWriteDeadline is of UDP; see [net.PacketConn].
+// SetWriteDeadline sets the write deadline of UDP; see [net.PacketConn].
 func (s *Socket) SetWriteDeadline(t time.Time) error { return s.wire.SetWriteDeadline(t) }
 
 // Close closes the socket, and all connections over TCP.
@@ -98,17 +101,17 @@ func (s *Socket) Close() error {
 	return err
 }
 
-// Counters are totals since the socket was bound, in bytes of UDP
-// payload and in datagrams.
+// Counters are totals since the socket was bound, in bytes of UDP payload and
+// in datagrams.
 type Counters struct {
 	BytesIn, BytesOut     int64
 	PacketsIn, PacketsOut int64
-	Dropped               map[string]int64 // kept from pion, by reason
-	Connections           int              // over TCP that are open now
-	Overflowed            int64            // that came, and that the kernel had no room for; 0 if it does not tell
+	Dropped               map[string]int64 // not passed to pion, by reason
+	Connections           int              // open now, over TCP
+	Overflowed            int64            // dropped by the kernel for lack of buffer space; 0 if unknown
 }
 
-// Counters reads the totals.
+// Counters returns the totals.
 func (s *Socket) Counters() Counters {
 	c := Counters{
 		BytesIn: s.in.Load(), BytesOut: s.out.Load(),

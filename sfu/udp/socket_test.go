@@ -12,8 +12,8 @@ import (
 	"time"
 )
 
-// What nobody here can have been sent is kept from the reader and counted; the
-// rest comes through.
+// Datagrams that no peer can have sent are dropped and counted; the rest
+// passes.
 func TestSocketDropsForgeries(t *testing.T) {
 	s, err := Listen("127.0.0.1:0")
 	if err != nil {
@@ -55,8 +55,8 @@ func TestListenMediaSaysWhatIsWrong(t *testing.T) {
 	}
 }
 
-// A socket that is bound to every address answers from the one that was asked,
-// and media comes from there too.
+// A socket that is bound to every address answers from the address that was
+// used, and sends media from there too.
 func TestSocketAnswersFromWhereItWasAsked(t *testing.T) {
 	s, err := Listen("0.0.0.0:0")
 	if err != nil {
@@ -65,10 +65,11 @@ func TestSocketAnswersFromWhereItWasAsked(t *testing.T) {
 	defer s.Close()
 	s.filter.newPeer().Expect("a", "pwd", time.Now())
 	for _, asked := range []string{"127.0.0.5", "127.0.0.1", "::1"} {
-		// A connected socket takes datagrams from the address that it sends to only.
+		// A connected socket only accepts datagrams from the address that it
+		// sends to.
 		peer, err := net.DialUDP("udp", nil, &net.UDPAddr{IP: net.ParseIP(asked), Port: s.LocalAddr().(*net.UDPAddr).Port})
 		if err != nil {
-			t.Logf("%s: %v", asked, err) // a machine without IPv6
+			t.Logf("%s: %v", asked, err) // for example a machine without IPv6
 			continue
 		}
 		defer peer.Close()
@@ -96,7 +97,7 @@ func TestSocketAnswersFromWhereItWasAsked(t *testing.T) {
 	}
 }
 
-// Closing ends a read that is under way, however often it closes.
+// Close ends a pending read, and may be called more than once.
 func TestSocketCloses(t *testing.T) {
 	for _, bind := range []string{"127.0.0.1:0", "0.0.0.0:0"} {
 		s, err := Listen(bind)
@@ -120,7 +121,7 @@ func TestSocketCloses(t *testing.T) {
 	}
 }
 
-// What passes costs no memory, whatever the socket is bound to.
+// Reads and writes allocate nothing, whatever address the socket is bound to.
 func TestSocketDoesNotAllocate(t *testing.T) {
 	for _, bind := range []string{"127.0.0.1:0", "0.0.0.0:0"} {
 		pass, done := passing(t, bind)
@@ -131,8 +132,8 @@ func TestSocketDoesNotAllocate(t *testing.T) {
 	}
 }
 
-// passing returns what has one RTP packet come to a socket and another leave
-// it, to and from a peer whose checks it has taken.
+// passing returns a function that sends one RTP packet to a socket and another
+// from it, to and from a peer with admitted checks.
 func passing(t testing.TB, bind string) (pass, done func()) {
 	t.Helper()
 	s, err := Listen(bind)
@@ -188,7 +189,7 @@ func BenchmarkSocket(b *testing.B) {
 	}
 }
 
-// What the kernel had no room for is counted.
+// Datagrams that the kernel drops are counted.
 func TestKernelDropsAreSeen(t *testing.T) {
 	s, err := Listen("127.0.0.1:0")
 	if err != nil {

@@ -15,39 +15,40 @@ import (
 
 // Media over TCP (RFC 6544), for clients whose UDP is blocked. The node
 // listens, and clients connect; each message is framed by its length (RFC
-// 4571). A connection is nobody's until its first message, a connectivity
-// check with the right password.
+// 4571). A connection belongs to no peer until its first message, a
+// connectivity check with the right password.
 const (
 	// tcpConnections bounds the connections of a node, and tcpPerAddress those
-	// from one address, of IPv6 from one network: an office behind one NAT is many
+	// from one IPv4 address or IPv6 network: an office behind one NAT is many
 	// clients.
 	tcpConnections = 2048
 	tcpPerAddress  = 128
-	// tcpPending bounds those that have not shown yet whose they are, which takes
-	// at most TCPFirst.
+	// tcpPending bounds the connections that belong to no peer yet, for at most
+	// TCPFirst.
 	tcpPending = 256
-	// tcpSilence ends a connection that nothing comes on. A client checks every
-	// few seconds.
+	// tcpSilence is the time without data after which a connection is closed. A
+	// client sends a check every few seconds.
 	tcpSilence = time.Minute
-	// tcpStalled ends a connection that takes nothing of its queue.
+	// tcpStalled is the time after which a connection is closed whose client
+	// reads nothing.
 	tcpStalled = 10 * time.Second
-	// tcpMessage is the largest message taken, in bytes.
+	// tcpMessage is the largest accepted message, in bytes.
 	tcpMessage = 2048
-	// tcpRetry is the pause before accepting is tried again after an error, of
-	// descriptors that ran out for example.
+	// tcpRetry is the pause after an error of accept, for example for lack of
+	// descriptors.
 	tcpRetry = 100 * time.Millisecond
 )
 
 const (
-	// TCPFirst is how long a connection may take to show whose it is.
+	// TCPFirst bounds the time until the first message of a connection.
 	TCPFirst = 5 * time.Second
-	// TCPQueue is how much should wait for a client that reads slowly, in bytes: a
-	// second of 2 Mbit/s. Packets beyond it are lost, as they are with UDP.
+	// TCPQueue is how many bytes may wait for a slow client: a second of 2
+	// Mbit/s. Packets beyond it are lost, as with UDP.
 	TCPQueue = 256 << 10
 )
 
-// tcpMedia is the TCP side of a Socket, which counts and screens for it. It is
-// a net.Listener for pion.
+// tcpMedia is the TCP side of a Socket, by which it counts and filters. It is a
+// net.Listener for pion.
 type tcpMedia struct {
 	net.Listener
 	socket *Socket
@@ -96,7 +97,7 @@ func (l *tcpMedia) Accept() (net.Conn, error) {
 	}
 }
 
-// take makes conn one of ours, if there is room.
+// take registers conn if there is room, or returns nil.
 func (l *tcpMedia) take(conn net.Conn) *mediaConn {
 	remote, ok := conn.RemoteAddr().(*net.TCPAddr)
 	if !ok {
@@ -116,7 +117,7 @@ func (l *tcpMedia) take(conn net.Conn) *mediaConn {
 	return c
 }
 
-// Close ends all connections, those too that pion still waits on.
+// Close closes all connections, including those that pion still waits on.
 func (l *tcpMedia) Close() error {
 	l.mu.Lock()
 	first := !l.closed
@@ -137,7 +138,7 @@ func (l *tcpMedia) Close() error {
 	return err
 }
 
-// connections counts those that are open.
+// connections returns the number of open connections.
 func (l *tcpMedia) connections() int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -152,11 +153,11 @@ type mediaConn struct {
 	from  endpoint
 
 	frame [2 + tcpMessage]byte
-	ready []byte // of frame, what was not read yet
+	ready []byte // the unread part of frame
 	known bool   // its first message was a valid check
 
 	once sync.Once
-	err  error // of Close
+	err  error // result of Close
 }
 
 // Read reads the next bytes of messages that the filter admits.
@@ -172,13 +173,13 @@ func (c *mediaConn) Read(b []byte) (int, error) {
 	return n, nil
 }
 
-// next reads one message, and has it ready if it is for pion.
+// next reads one message, and puts it into ready if it is for pion.
 func (c *mediaConn) next() error {
 	patience := tcpSilence
 	if !c.known {
 		patience = TCPFirst
 	}
-	_ = c.Conn.SetReadDeadline(time.Now().Add(patience)) // an error is the next read's too
+	_ = c.Conn.SetReadDeadline(time.Now().Add(patience)) // the next read returns the error, too
 	if _, err := io.ReadFull(c.Conn, c.frame[:2]); err != nil {
 		return err
 	}
@@ -216,7 +217,8 @@ func (c *mediaConn) next() error {
 	return nil
 }
 
-// Write sends one message. A client that takes none is given up.
+// Write sends one message. It closes the connection of a client that reads
+// nothing.
 func (c *mediaConn) Write(b []byte) (int, error) {
 	_ = c.Conn.SetWriteDeadline(time.Now().Add(tcpStalled))
 	n, err := c.Conn.Write(b)
@@ -229,7 +231,7 @@ func (c *mediaConn) Write(b []byte) (int, error) {
 	return n, nil
 }
 
-// Close frees its place.
+// Close closes the connection and frees its place.
 func (c *mediaConn) Close() error {
 	c.once.Do(func() {
 		c.err = c.Conn.Close()
@@ -254,15 +256,15 @@ func (c *mediaConn) SetReadDeadline(time.Time) error  { return nil }
 func (c *mediaConn) SetWriteDeadline(time.Time) error { return nil }
 func (c *mediaConn) SetDeadline(time.Time) error      { return nil }
 
-// LocalAddr is the same for all connections of a family. pion looks for the
-// session of a connection by its local address, and forgets the addresses that
-// a public IP address makes equal to others.
+// LocalAddr returns the same address for all connections of an address family.
+// pion looks up the session of a connection by its local address, and forgets
+// addresses that a public IP address makes equal to others.
 func (c *mediaConn) LocalAddr() net.Addr {
 	return &net.TCPAddr{IP: TCPLocal(c.from.Addr().Is6()), Port: c.media.Addr().(*net.TCPAddr).Port}
 }
 
-// TCPLocal is the local IP address that connections of a family have, whatever
-// they were made to.
+// TCPLocal returns the local IP address that all connections of an address
+// family have, whatever address the client used.
 func TCPLocal(six bool) net.IP {
 	if six {
 		return net.IPv6unspecified

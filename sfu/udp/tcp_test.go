@@ -13,10 +13,10 @@ import (
 	"github.com/pion/stun/v4"
 )
 
-// patience is how long a test waits for what should take milliseconds.
+// patience bounds a test's wait for an event that should take milliseconds.
 const patience = 30 * time.Second
 
-// The port of UDP may be taken for TCP: another one is used.
+// If the port of UDP is taken for TCP, another one is used.
 func TestTCPPortIsTaken(t *testing.T) {
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -45,8 +45,8 @@ func eventually(t *testing.T, what string, ok func() bool) {
 	}
 }
 
-// Connections of nobody are bounded, and closed when they do not show soon
-// whose they are; what is no message closes them.
+// Connections of no peer are bounded, and closed after TCPFirst; a malformed
+// message closes a connection.
 func TestTCPConnectionsAreBounded(t *testing.T) {
 	s, err := Listen("127.0.0.1:0")
 	if err != nil {
@@ -131,8 +131,8 @@ func TestTCPConnectionsAreBounded(t *testing.T) {
 	}
 }
 
-// A connection is nobody's until its first check, and frees its place when it
-// closes.
+// A connection belongs to no peer until its first check, and frees its place
+// when it closes.
 func TestTCPConnectionHasAPlace(t *testing.T) {
 	a, b := net.Pipe()
 	defer b.Close()
@@ -151,7 +151,7 @@ func TestTCPConnectionHasAPlace(t *testing.T) {
 	if l.pending != 0 || !c.known {
 		t.Errorf("%d pending, known %v", l.pending, c.known)
 	}
-	// DTLS is screened there too.
+	// DTLS is filtered over TCP, too.
 	for _, k := range killers {
 		if got := s.filter.admit(append([]byte(nil), k...), c.from, netip.Addr{}); got != 0 {
 			t.Errorf("%x passes", k)

@@ -8,39 +8,40 @@ import (
 	"golang.org/x/net/ipv6"
 )
 
-// A datagram is one of a batch that is read or sent at once.
+// A datagram is one datagram of a batch that is read or sent at once.
 type datagram struct {
-	data    []byte         // to send; or room for one to come, then that
-	far     netip.AddrPort // where it goes, or came from
-	local   netip.Addr     // where it came to, if that is known and of use: of STUN alone
-	control []byte         // to send it with; nil: from any address
+	data    []byte         // payload to send; or a buffer to read into, then its content
+	far     netip.AddrPort // destination, or source
+	local   netip.Addr     // its destination on this node, if known; for STUN only
+	control []byte         // control message to send it with; nil: from any address
 }
 
-// A wire is a UDP socket as the system has it. All system calls that move media
-// over UDP are here, behind batches, although each moves one datagram.
+// A wire is the UDP socket of the operating system. It makes all system calls
+// that move media over UDP, for batches, although each call moves one datagram.
 //
-// It tells apart the local addresses of a socket that is bound to all of them,
-// and sends from one of them. The kernel would choose the source address by its
-// routes, often another one than was asked, so that the answer is not taken for
-// one. Of a socket that is bound to one address
-// nothing is asked.
+// It distinguishes the local addresses of a socket that is bound to all of
+// them, and sends from a given one. The kernel would choose the source address
+// by its routes, often another one than the peer has sent to, so that the peer
+// would not accept the answer. For a socket that is bound to one address it
+// does neither.
 type wire struct {
 	*net.UDPConn
-	any  bool // bound to all addresses, and the system tells which was meant
-	six  bool // by IPv6 control messages, of IPv4 datagrams too
+	any  bool // bound to all addresses, and the system reports the destination address
+	six  bool // uses IPv6 control messages, for IPv4 datagrams too
 	oob  []byte
 	four ipv4.ControlMessage
 	both ipv6.ControlMessage
 }
 
-// newWire asks the system for where each datagram was sent to.
+// newWire makes a wire and enables the report of each datagram's destination
+// address.
 func newWire(conn *net.UDPConn) wire {
 	bound := conn.LocalAddr().(*net.UDPAddr).AddrPort().Addr()
 	if !bound.IsUnspecified() {
 		return wire{UDPConn: conn}
 	}
 	w := wire{UDPConn: conn, six: bound.Is6(), oob: make([]byte, 128)}
-	// Where this is not supported, the kernel chooses, as it did before.
+	// Where this is not supported, the kernel chooses the source address.
 	if w.six {
 		w.any = ipv6.NewPacketConn(conn).SetControlMessage(ipv6.FlagDst, true) == nil
 	} else {
@@ -49,8 +50,8 @@ func newWire(conn *net.UDPConn) wire {
 	return w
 }
 
-// read waits for datagrams and returns how many of batch it has filled, at least
-// one. One goroutine reads.
+// read waits for datagrams and returns how many of batch it has filled, at
+// least one. Only one goroutine may call it.
 func (w *wire) read(batch []datagram) (int, error) {
 	d := &batch[0]
 	d.local = netip.Addr{}
@@ -70,7 +71,7 @@ func (w *wire) read(batch []datagram) (int, error) {
 	if !isSTUN(d.data) {
 		return 1, nil
 	}
-	// A message that cannot be parsed leaves local unknown.
+	// If the control message cannot be parsed, local stays unknown.
 	if w.six && w.both.Parse(w.oob[:size]) == nil {
 		d.local, _ = netip.AddrFromSlice(w.both.Dst)
 	} else if !w.six && w.four.Parse(w.oob[:size]) == nil {
@@ -80,9 +81,9 @@ func (w *wire) read(batch []datagram) (int, error) {
 	return 1, nil
 }
 
-// write sends batch, each datagram with its control message, or without should
-// the address there be gone, and returns how many bytes were sent. It may be
-// called by several goroutines at once.
+// write sends batch, each datagram with its control message, or without if its
+// local address no longer exists, and returns how many bytes were sent. Several
+// goroutines may call it at once.
 func (w *wire) write(batch []datagram) (sent int, err error) {
 	for i := range batch {
 		d := &batch[i]
@@ -100,7 +101,7 @@ func (w *wire) write(batch []datagram) (sent int, err error) {
 	return sent, nil
 }
 
-// sendFrom is a control message that has a datagram leave from local.
+// sendFrom makes the control message for sending a datagram from local.
 func sendFrom(local netip.Addr) []byte {
 	switch {
 	case !local.IsValid():
