@@ -14,34 +14,36 @@ import (
 )
 
 const (
-	// opusClock is RTP's for Opus, and Ogg's (RFC 7587, section 4.1; RFC 7845,
-	// section 4).
+	// opusClock is the clock rate of Opus in RTP and in Ogg, in Hz (RFC 7587,
+	// section 4.1; RFC 7845, section 4).
 	opusClock = 48000
-	// opusMost is the longest packet of Opus (RFC 6716, section 3.2.5).
+	// opusMost is the longest duration of an Opus packet, in units of opusClock
+	// (RFC 6716, section 3.2.5).
 	opusMost = 120 * opusClock / 1000
-	// lostFrame is the TOC byte of a packet that has one frame of 20 ms and nothing
-	// in it, which decoders conceal as they do a lost one (RFC 6716, sections 3.1
-	// and 3.2.1), and lostStep its length.
+	// lostFrame is the TOC byte of a packet with one empty frame of 20 ms,
+	// which decoders conceal like a lost one (RFC 6716, sections 3.1 and
+	// 3.2.1); lostStep is its length.
 	lostFrame = 31 << 3
 	lostStep  = 20 * opusClock / 1000
-	// mostLost bounds what is filled of one gap. A longer gap is shortened.
+	// mostLost bounds the filling of one gap. A longer gap is shortened.
 	mostLost = int64(10 * 60 * opusClock)
-	// audioReorder is how many packets later a missing one is given up.
+	// audioReorder is how many packets later a missing packet is taken for
+	// lost.
 	audioReorder = 50
 )
 
-// AudioRecorder writes the audio of a stream, which must be Opus, to an Ogg file.
-// Ogg has no time stamps of packets: what was lost is filled, so that what follows
-// is not early. It belongs to one goroutine.
+// AudioRecorder writes the audio of a stream, which must be Opus, to an Ogg
+// file. Ogg has no timestamps of packets: lost packets are filled, so that
+// later ones are not early. It belongs to one goroutine.
 type AudioRecorder struct {
 	ogg     *oggwriter.OggWriter
-	track   TrackInfo // what is recorded; the zero value until audio comes
+	track   TrackInfo // the recorded track; zero until audio comes
 	builder *samplebuilder.SampleBuilder
-	next    uint32 // the RTP timestamp after what was written last
-	resumed int64  // of the time between two connections, of which nothing came
+	next    uint32 // RTP timestamp after the last packet written
+	resumed int64  // length of the time between two connections
 	begins  bool   // no packet of this connection has been written
 	packets int
-	err     error // the first one; nothing is written after
+	err     error // the first error; nothing is written after it
 }
 
 // NewAudioRecorder creates the file, or truncates it.
@@ -62,12 +64,13 @@ func NewAudioRecorder(path string) (*AudioRecorder, error) {
 	return &AudioRecorder{ogg: ogg}, nil
 }
 
-// An oggFile has its first page, which oggwriter makes, say that players leave
-// nothing out at the beginning (RFC 7845, section 4.2): these are 80 ms else, which
-// are the stream's, and by which ffmpeg 5 has the video late in Matroska.
+// An oggFile changes the first page of oggwriter so that players skip nothing
+// at the beginning (RFC 7845, section 4.2): oggwriter lets them skip 80 ms,
+// which belong to the stream, and for which ffmpeg 5 delays the video in
+// Matroska.
 type oggFile struct {
 	*os.File
-	head []byte // what was written before begin
+	head []byte // output before begin
 	open bool
 }
 
@@ -80,10 +83,10 @@ func (f *oggFile) Write(b []byte) (int, error) {
 	return f.File.Write(b)
 }
 
-// begin writes what there is by now, the first page with no pre-skip.
+// begin writes the output so far, the first page with no pre-skip.
 func (f *oggFile) begin() error {
 	const (
-		body  = 28 // of a page that has one segment (RFC 3533, section 6)
+		body  = 28 // offset of the body in a page with one segment (RFC 3533, section 6)
 		check = 22
 		size  = body + 19
 	)
@@ -99,7 +102,8 @@ func (f *oggFile) begin() error {
 	return err
 }
 
-// oggChecksum is a page's, whose own field is 0 (RFC 3533, section 6).
+// oggChecksum returns the checksum of a page whose checksum field is 0 (RFC
+// 3533, section 6).
 func oggChecksum(page []byte) (sum uint32) {
 	for _, b := range page {
 		sum ^= uint32(b) << 24
@@ -114,8 +118,8 @@ func oggChecksum(page []byte) (sum uint32) {
 	return sum
 }
 
-// Write takes a packet of any track; those of the first audio track count. It
-// fits ViewConfig.OnRTP. Close tells what could not be written.
+// Write records a packet if it belongs to the first audio track. It fits
+// ViewConfig.OnRTP. Close reports errors.
 func (r *AudioRecorder) Write(track TrackInfo, packet *rtp.Packet) {
 	if track.Kind != "audio" || r.err != nil {
 		return
@@ -139,8 +143,8 @@ func (r *AudioRecorder) Write(track TrackInfo, packet *rtp.Packet) {
 	r.drain()
 }
 
-// Resume has the recorder go on with another Viewer's packets, the first of which
-// come so long after the last.
+// Resume makes the recorder continue with the packets of another Viewer, the
+// first of which comes gap after the last one.
 func (r *AudioRecorder) Resume(gap time.Duration) {
 	if r.builder != nil {
 		r.resumed += max(1, int64(gap.Seconds()*opusClock))
@@ -161,10 +165,10 @@ func (r *AudioRecorder) drain() {
 			}
 		}
 		if lost < 0 {
-			continue // it overlaps what is written
+			continue // it overlaps packets already written
 		}
 		for lost = min(lost, mostLost); lost >= lostStep && r.err == nil; lost -= lostStep {
-			r.put([]byte{lostFrame | s.Data[0]&4}) // stereo as this one is
+			r.put([]byte{lostFrame | s.Data[0]&4}) // stereo if this packet is
 		}
 		r.put(s.Data)
 		r.next = s.PacketTimestamp + length
@@ -178,23 +182,23 @@ func (r *AudioRecorder) put(opus []byte) {
 	}
 }
 
-// Packets returns how many packets that came have been written.
+// Packets returns the number of packets received and written.
 func (r *AudioRecorder) Packets() int { return r.packets }
 
-// Close completes the file.
+// Close completes the file, and returns the first error of writing.
 func (r *AudioRecorder) Close() error {
 	if r.builder != nil {
 		r.builder.Flush()
 		r.drain()
 	}
-	if err := errors.Join(r.err, r.ogg.Close()); err != nil { // it closes the file
+	if err := errors.Join(r.err, r.ogg.Close()); err != nil { // it also closes the file
 		return fmt.Errorf("record: %w", err)
 	}
 	return nil
 }
 
-// opusLength is how long a packet of Opus plays, in units of opusClock; 0 if it is
-// none (RFC 6716, section 3).
+// opusLength returns the duration of an Opus packet, in units of opusClock; 0
+// if it is malformed (RFC 6716, section 3).
 func opusLength(b []byte) uint32 {
 	if len(b) == 0 {
 		return 0

@@ -13,7 +13,7 @@ import (
 
 var opus = TrackInfo{Kind: "audio", Codec: "audio/opus", Clock: opusClock, SSRC: 1}
 
-// recordedLength is how long an Ogg file plays, by its pages.
+// recordedLength returns the duration of an Ogg file, by its pages.
 func recordedLength(t *testing.T, path string) time.Duration {
 	t.Helper()
 	f, err := os.Open(path)
@@ -38,8 +38,8 @@ func recordedLength(t *testing.T, path string) time.Duration {
 	}
 }
 
-// What is lost, and what nobody heard between two connections, takes as long in
-// the file as it took; what comes late or twice takes nothing.
+// A lost packet and the time between two connections last as long in the file
+// as they did; late and duplicate packets add nothing.
 func TestAudioRecorderKeepsTime(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "a.ogg")
 	r, err := NewAudioRecorder(path)

@@ -113,8 +113,7 @@ func TestPublishAndView(t *testing.T) {
 	}
 }
 
-// A server that does full ICE checks too, and finds the client by its
-// candidates.
+// A server with full ICE finds the client by its candidates.
 func TestFullICEServer(t *testing.T) {
 	t.Parallel()
 	s := newEchoServer(t, 2)
@@ -128,7 +127,7 @@ func TestFullICEServer(t *testing.T) {
 	}
 }
 
-// keyframes collects when each keyframe of a stream arrived.
+// keyframes collects the arrival times of a stream's keyframes.
 type keyframes struct {
 	mu    sync.Mutex
 	at    []time.Time
@@ -174,14 +173,15 @@ func rareKeys(t *testing.T) *Source {
 	return s
 }
 
-// A keyframe that is asked for comes within a frame's time, and asking without
-// end yields one each 100 ms.
+// A requested keyframe comes within a frame's time, and continuous requests
+// yield one each 100 ms.
 func TestKeyframeOnRequest(t *testing.T) {
 	s := newEchoServer(t, 1)
 	p := publish(t, s.URL+"/whip", rareKeys(t))
 	var seen keyframes
 	v := view(t, ViewConfig{URL: s.URL + "/whep", OnRTP: seen.observe})
-	// The viewer came after the clip's only keyframe: it asks by itself.
+	// The viewer came after the clip's only keyframe: it requests one by
+	// itself.
 	select {
 	case <-v.FirstFrame():
 	case <-time.After(5 * time.Second):
@@ -201,7 +201,7 @@ func TestKeyframeOnRequest(t *testing.T) {
 		worst = max(worst, seen.since(asked)[0].Sub(asked))
 	}
 	t.Logf("slowest keyframe after %v", worst)
-	// One frame's time, and then some for a busy machine.
+	// One frame's time, and a margin for a busy machine.
 	if worst > 33*time.Millisecond+100*time.Millisecond {
 		t.Errorf("keyframe %v after it was asked for", worst)
 	}
@@ -219,7 +219,7 @@ func TestKeyframeOnRequest(t *testing.T) {
 	}
 }
 
-// every loses each nth packet of video, but not what is sent in its stead.
+// every loses each nth video packet, but not its retransmission.
 func every(n uint16) (lose func(*rtp.Header) bool, lost func() int) {
 	var count atomic.Int64
 	return func(h *rtp.Header) bool {
@@ -233,7 +233,7 @@ func every(n uint16) (lose func(*rtp.Header) bool, lost func() int) {
 		}
 }
 
-// Packets lost on the way to the server are sent again when it asks.
+// Packets lost on the way to the server are sent again on request.
 func TestPublisherRepairs(t *testing.T) {
 	t.Parallel()
 	s := newEchoServer(t, 2)
@@ -243,7 +243,7 @@ func TestPublisherRepairs(t *testing.T) {
 	v := view(t, ViewConfig{URL: s.URL + "/whep"})
 	eventually(t, "repaired video", func() bool { return v.Stats().Frames > 90 })
 	st := v.Stats()
-	// Those of the last 100 ms may not have been asked for.
+	// Losses of the last 100 ms may not have been requested yet.
 	if dropped := lost(); dropped < 10 || st.Lost > 3 {
 		t.Errorf("%d packets dropped, %d missing at the viewer", dropped, st.Lost)
 	}
@@ -252,7 +252,7 @@ func TestPublisherRepairs(t *testing.T) {
 	}
 }
 
-// Packets lost on the way to the viewer are asked for, once each as a rule.
+// Packets lost on the way to the viewer are requested, usually once each.
 func TestViewerRepairs(t *testing.T) {
 	t.Parallel()
 	s := newEchoServer(t, 2)
@@ -271,8 +271,8 @@ func TestViewerRepairs(t *testing.T) {
 	}
 }
 
-// Every codec: what is read from a file is published, viewed, recorded, and
-// comes out as it went in.
+// For every codec, a clip from a file is published, viewed and recorded, and
+// comes out unchanged.
 func TestCodecs(t *testing.T) {
 	for _, file := range []string{"testdata/vp9.ivf", "testdata/av1.ivf", "testdata/baseline.h264", "clip/pattern.ivf"} {
 		t.Run(filepath.Base(file), func(t *testing.T) {

@@ -16,8 +16,8 @@ func withRTX(codec webrtc.RTPCodecCapability, pt, rtx webrtc.PayloadType) []webr
 	}
 }
 
-// viewable are the codecs a viewer offers: those that browsers offer, with the
-// payload types Chromium gives them where it can.
+// viewable returns the codecs that a viewer offers: those of browsers, with
+// Chromium's payload types where possible.
 func viewable() []webrtc.RTPCodecParameters {
 	h264 := func(profile, mode string) webrtc.RTPCodecCapability {
 		return videoCodec(webrtc.MimeTypeH264, "level-asymmetry-allowed=1;packetization-mode="+mode+";profile-level-id="+profile)

@@ -17,8 +17,8 @@ import (
 	"github.com/pion/webrtc/v4/pkg/media/oggreader"
 )
 
-// The readers take a whole file, since a clip is kept in memory to be looped.
-// pion reads Annex B, and the pages of Ogg. Its reader of IVF is not used: it
+// The readers parse a whole file, since a clip is kept in memory for looping.
+// pion reads Annex B, and the pages of Ogg. Its IVF reader is not used: it
 // allocates whatever size a frame claims, 4 GiB for a file of 44 bytes, and
 // divides timestamps by the time base, so that frames of 30000/1001 Hz drift.
 
@@ -83,7 +83,7 @@ func readIVF(b []byte) (clipTrack, error) {
 			return clipTrack{}, fmt.Errorf("IVF frame %d: %d bytes expected, %d left in the file", n, size, len(rest))
 		}
 		if size == 0 {
-			continue // a dropped frame: its time passes
+			continue // a dropped frame: it takes its time all the same
 		}
 		if n == 0 {
 			first = at
@@ -107,7 +107,7 @@ func readIVF(b []byte) (clipTrack, error) {
 	end := last + defaultFrame
 	if len(t.frames) > 1 {
 		if e, ok := ticks(pts-first+pts-before, scale, rate); ok && e > last {
-			end = e // not a sum of rounded durations, which would drift over loops
+			end = e // a sum of rounded durations would drift over loops
 		}
 	}
 	for i := range t.frames {
@@ -152,7 +152,7 @@ func vp9Profile(b []byte) int {
 }
 
 // av1Key reports whether a temporal unit holds a sequence header, which
-// encoders write in front of keyframes alone.
+// encoders write before keyframes only.
 func av1Key(b []byte) bool {
 	for len(b) > 0 {
 		h, err := obu.ParseOBUHeader(b)
@@ -186,7 +186,7 @@ func readAnnexB(b []byte) (clipTrack, error) {
 		return clipTrack{}, err
 	}
 	var t clipTrack
-	var unit frame // the access unit being gathered
+	var unit frame // the current access unit
 	var sps []byte
 	pictured := false // unit has a slice
 	flush := func() {
@@ -215,7 +215,7 @@ func readAnnexB(b []byte) (clipTrack, error) {
 		}
 		switch nal.UnitType {
 		case h264reader.NalUnitTypeAUD, h264reader.NalUnitTypeFiller:
-			continue // nothing a receiver needs
+			continue // not needed by receivers
 		case h264reader.NalUnitTypeSPS:
 			if sps == nil {
 				sps = nal.Data
@@ -258,7 +258,7 @@ func readOgg(b []byte) (clipTrack, error) {
 		if page == 0 {
 			serial = p.serial
 		} else if p.serial != serial {
-			continue // another stream, which is not ours to play
+			continue // another stream, which is not played
 		}
 		if !p.continued {
 			packet = nil
@@ -305,8 +305,8 @@ type page struct {
 	body      []byte
 }
 
-// oggPage reads the next page (RFC 3533 §6). pion's reader does not say where
-// packets end: that is read from head, what is left of the file.
+// oggPage reads the next page (RFC 3533 §6). pion's reader does not report
+// where packets end: that is read from head, the rest of the file.
 func oggPage(pages *oggreader.OggReader, head []byte) (page, error) {
 	const header = 27
 	if len(head) < header || string(head[:4]) != "OggS" {
@@ -325,9 +325,9 @@ func oggPage(pages *oggreader.OggReader, head []byte) (page, error) {
 	return page{serial: h.Serial, continued: head[5]&1 != 0, lacing: head[header : header+int(head[26])], body: body}, nil
 }
 
-// opusDuration reads how long an Opus packet plays from its table of contents
-// (RFC 6716 §3.1, §3.2), or 0 if it is malformed. No packet is longer than
-// 120 ms.
+// opusDuration returns the duration of an Opus packet by its table of contents
+// (RFC 6716 §3.1, §3.2), or 0 if it is malformed. No packet is longer than 120
+// ms.
 func opusDuration(p []byte) time.Duration {
 	if len(p) == 0 {
 		return 0

@@ -74,7 +74,7 @@ func TestOpen(t *testing.T) {
 	}
 }
 
-// The error must name the file and say what was expected.
+// The error must name the file and the expected content.
 func TestOpenRefuses(t *testing.T) {
 	dir := t.TempDir()
 	edit := func(b []byte, at int, with ...byte) string {
@@ -87,7 +87,7 @@ func TestOpenRefuses(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// The stream from its second picture on, which no decoder could begin with.
+	// The stream from its second picture on, from which no decoder can start.
 	tail := string(h264[strings.Index(string(h264[100:]), "\x00\x00\x00\x01\x09")+100:])
 
 	for _, c := range []struct {
@@ -164,8 +164,8 @@ func TestOpusDuration(t *testing.T) {
 	}
 }
 
-// FuzzReadTrack feeds the readers what a damaged file may hold. What they
-// accept, the timeline must be able to play.
+// FuzzReadTrack passes damaged files to the readers. The timeline must be able
+// to play any file that they accept.
 func FuzzReadTrack(f *testing.F) {
 	for _, name := range []string{"vp9.ivf", "av1.ivf", "baseline.h264", "paged.ogg"} {
 		b, err := os.ReadFile(filepath.Join("testdata", name))

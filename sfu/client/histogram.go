@@ -6,9 +6,9 @@ import (
 	"github.com/HdrHistogram/hdrhistogram-go"
 )
 
-// A histogram counts durations, to about one percent of their value. The zero
-// histogram is ready to use. Negative durations, which clocks that differ cause,
-// count as 0, and those beyond an hour as an hour; min and max are exact.
+// A histogram counts durations with a precision of about one percent. The zero
+// histogram is ready to use. A negative duration, caused by clocks that differ,
+// counts as 0, and one beyond an hour as an hour; min and max are exact.
 type histogram struct {
 	values   *hdrhistogram.Histogram // of µs; nil: none yet
 	count    uint64
@@ -17,7 +17,7 @@ type histogram struct {
 
 const (
 	longest = time.Hour
-	digits  = 2 // that are right
+	digits  = 2 // significant decimal digits
 )
 
 func (h *histogram) observe(d time.Duration) {

@@ -1,6 +1,7 @@
-// Package client speaks WHIP and WHEP (RFC 9725 and its draft sibling) without
-// a browser: a Publisher that sends a clip as a camera would, and a Viewer that
-// measures what arrives. Both work with any server of these protocols.
+// Package client is a WHIP and WHEP client (RFC 9725 and its draft sibling)
+// without a browser: a Publisher that sends a clip as a camera would, and a
+// Viewer that measures the received stream. Both work with any server of these
+// protocols.
 package client
 
 import (
@@ -32,8 +33,8 @@ const (
 	iceKeepalive   = time.Second
 )
 
-// peer is what Publisher and Viewer share: the PeerConnection, the session it
-// was negotiated by, and the goroutines that read from it.
+// peer is the common part of Publisher and Viewer: the PeerConnection, its
+// session, and the goroutines that read from it.
 type peer struct {
 	pc        *webrtc.PeerConnection
 	session   *session
@@ -51,9 +52,9 @@ type peer struct {
 	closeErr  error
 }
 
-// newPeer makes a PeerConnection with the codecs given. Receiving ones report
-// what they receive; sending ones repeat what they are asked for. A server that
-// is silent for so long is lost.
+// newPeer makes a PeerConnection with the codecs given. A receiving one sends
+// receiver reports; a sending one answers NACKs. A server that sends nothing
+// for the duration silence counts as lost.
 func newPeer(codecs []webrtc.RTPCodecParameters, receive, tcp bool, silence time.Duration) (*peer, error) {
 	if silence == 0 {
 		silence = defaultSilence
@@ -76,8 +77,8 @@ func newPeer(codecs []webrtc.RTPCodecParameters, receive, tcp bool, silence time
 		}
 	}
 
-	// Callers learn what pion would print from errors and states, unless
-	// PION_LOG_… asks for more.
+	// Callers get pion's errors and states, so pion prints nothing, unless
+	// PION_LOG_… asks for it.
 	loggers := logging.NewDefaultLoggerFactory()
 	if loggers.DefaultLogLevel == logging.LogLevelError {
 		loggers.DefaultLogLevel = logging.LogLevelDisabled
@@ -137,7 +138,7 @@ func newPeer(codecs []webrtc.RTPCodecParameters, receive, tcp bool, silence time
 	return p, nil
 }
 
-// stateChanged may run after Close, on a goroutine of pion's.
+// stateChanged may run after Close, on a goroutine of pion.
 func (p *peer) stateChanged(state webrtc.PeerConnectionState) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -157,9 +158,9 @@ func (p *peer) stateChanged(state webrtc.PeerConnectionState) {
 	}
 }
 
-// offer makes the offer and waits for its candidates: with host candidates
-// alone that takes a millisecond or two, and servers that do not learn them
-// from connectivity checks need them.
+// offer makes the offer and waits for its candidates: with host candidates only
+// that takes a millisecond or two, and some servers need them, because they do
+// not learn them from connectivity checks.
 func (p *peer) offer(ctx context.Context) (string, error) {
 	gathered := webrtc.GatheringCompletePromise(p.pc)
 	offer, err := p.pc.CreateOffer(nil)
@@ -198,10 +199,10 @@ func (p *peer) noMedia(cause error) error {
 	return &unreachedError{fmt.Sprintf("%v: %s answered, but its media port does not", ErrNoMedia, withoutQuery(p.session.url())), ErrNoMedia, cause}
 }
 
-// hasten has ICE done after a round trip. A pion agent that knows a pair to work
-// nominates it at the next tick of 200 ms, unless the other side checks too,
-// which an ICE-lite server does not; but an additional remote candidate makes it
-// tick at once. The ones added here name the server's address once more.
+// hasten completes ICE after one round trip. A pion agent that knows a working
+// pair nominates it at the next tick of 200 ms, unless the other side checks
+// too, which an ICE-lite server does not; but an additional remote candidate
+// makes it tick at once. The candidates added here repeat the server's address.
 func (p *peer) hasten() {
 	remote := firstCandidate(p.session.answer)
 	if remote == "" {
@@ -221,8 +222,8 @@ func (p *peer) hasten() {
 		if nominated {
 			return
 		}
-		// A related address of its own makes it another candidate to pion; being
-		// server-reflexive, of lower priority than the one it repeats.
+		// Its own related address makes it another candidate for pion; as
+		// server-reflexive it has a lower priority than the one it repeats.
 		again := fmt.Sprintf("candidate:hasten%d 1 udp 1 %s typ srflx raddr 0.0.0.0 rport %d", i, remote, i)
 		if p.pc.AddICECandidate(webrtc.ICECandidateInit{Candidate: again}) != nil {
 			return
@@ -243,8 +244,8 @@ func firstCandidate(answer string) string {
 }
 
 // start runs f on a goroutine that close waits for, or not at all if close has
-// begun. pion runs its handlers on goroutines that GracefulClose does not wait
-// for, so they hand their work to start.
+// begun. GracefulClose does not wait for the goroutines of pion's handlers, so
+// they pass their work to start.
 func (p *peer) start(f func()) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -253,8 +254,8 @@ func (p *peer) start(f func()) {
 	}
 }
 
-// close ends the session at the server, then the connection, and waits for
-// everything begun by start.
+// close ends the session at the server, then the connection, and waits for all
+// goroutines of start.
 func (p *peer) close() error {
 	p.closeOnce.Do(func() {
 		p.mu.Lock()
@@ -270,7 +271,7 @@ func (p *peer) close() error {
 	return p.closeErr
 }
 
-// stats fills in what the connection knows, at now.
+// stats returns the statistics of the connection at now.
 func (p *peer) stats(now time.Time) Stats {
 	p.mu.Lock()
 	defer p.mu.Unlock()

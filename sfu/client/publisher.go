@@ -20,32 +20,33 @@ import (
 )
 
 const (
-	// packetSize bounds RTP payloads, so that a packet with its header,
-	// extensions, RTX number and SRTP tag stays below 1,280 bytes with IP and UDP.
+	// packetSize bounds RTP payloads, in bytes, so that a packet with its
+	// header, extensions, RTX number and SRTP tag stays below 1,280 bytes with
+	// IP and UDP.
 	packetSize = 1160
-	// keyframeInterval is the least time between two keyframes sent because the
-	// server asked: what asks within it is answered at its end.
+	// keyframeInterval is the least time between two keyframes sent on request:
+	// a request within it is answered at its end.
 	keyframeInterval = 100 * time.Millisecond
 	reportInterval   = time.Second
-	// maxLag is how far behind the clip's clock a publisher catches up in a
-	// burst. Held up for longer, the clip pauses.
+	// maxLag is the longest delay behind the clip's clock that a publisher
+	// makes up in a burst. After a longer one, the clip pauses.
 	maxLag = 500 * time.Millisecond
-	// tick keeps video timestamps apart when a keyframe is sent in haste.
+	// tick separates the timestamps of video when a keyframe is sent early.
 	tick = time.Millisecond
 )
 
 // ErrConnectionLost means that media stopped flowing after it had begun: the
-// server closed the session or is no longer heard.
+// server closed the session or has fallen silent.
 var ErrConnectionLost = errors.New("connection lost")
 
-// PublishConfig says what to publish where.
+// PublishConfig configures [Publish].
 type PublishConfig struct {
 	URL   string  // WHIP endpoint, http or https
 	Token string  // for URL's server alone; "": none
 	Media *Source // one Source may be shared by many Publishers
 
 	HTTP    *http.Client  // nil: one of its own. Its redirect policy is not used
-	Wait    time.Duration // how long a server that answers 409 or 503 is asked again
+	Wait    time.Duration // how long the offer is repeated after a 409 or 503
 	Silence time.Duration // after which the server counts as lost; 0: 8 s
 	TCP     bool          // media over TCP only (RFC 6544), where UDP is blocked
 	Log     *slog.Logger  // nil: discarded
@@ -59,11 +60,11 @@ type Publisher struct {
 	src    *Source
 	tracks []*outTrack
 	log    *slog.Logger
-	wake   chan struct{} // buffers one: a keyframe was asked for
-	asked  atomic.Bool   // for a keyframe, not yet answered
+	wake   chan struct{} // buffers one: a keyframe was requested
+	asked  atomic.Bool   // a keyframe was requested and not sent yet
 }
 
-// outTrack is one track on its way out. Run's loop owns the fields above mu.
+// outTrack is one sent track. Run's loop owns the fields above mu.
 type outTrack struct {
 	kind      string
 	local     *webrtc.TrackLocalStaticRTP
@@ -83,7 +84,7 @@ type outTrack struct {
 }
 
 // Publish offers cfg.Media and returns when media can flow; [Publisher.Run]
-// sends it. ctx bounds the offer and the connecting only.
+// sends it. ctx bounds only the offer and the setup of the connection.
 //
 // The error is a *[Refused], or wraps [ErrBadURL], [ErrNoConnection],
 // [ErrBadAnswer], or the error of ctx.
@@ -180,7 +181,7 @@ func (p *Publisher) addTrack(t clipTrack) (*outTrack, error) {
 	return out, nil
 }
 
-// negotiated looks up what the answer allows.
+// negotiated reads the negotiated parameters of the answer.
 func (t *outTrack) negotiated(pc *webrtc.PeerConnection) {
 	for _, x := range t.sender.GetParameters().HeaderExtensions {
 		switch x.URI {
@@ -206,7 +207,7 @@ func (p *Publisher) Run(ctx context.Context) error {
 		start    = time.Now()
 		lastJump = -keyframeInterval // when a keyframe was last sent on request
 		lastSent = -tick             // due time of the video frame sent last
-		report   time.Duration       // when sender reports are next
+		report   time.Duration       // time of the next sender reports
 		timer    = time.NewTimer(0)
 	)
 	defer timer.Stop()
@@ -225,7 +226,7 @@ func (p *Publisher) Run(ctx context.Context) error {
 			if t.kind == "video" {
 				lastSent = due
 				if f.key {
-					p.asked.Store(false) // whoever asked before now, is served
+					p.asked.Store(false) // all requests so far are served
 				}
 			}
 			t.send(f, due, p.since)
@@ -233,7 +234,7 @@ func (p *Publisher) Run(ctx context.Context) error {
 			continue
 		}
 		if now >= lastJump+keyframeInterval && p.asked.Swap(false) &&
-			// Without a keyframe to jump to, there is nothing to answer with.
+			// Without a keyframe in the clip, a request cannot be answered.
 			line.jump(max(now, lastSent+tick)) {
 			lastJump = now
 			continue
@@ -258,7 +259,7 @@ func (p *Publisher) Run(ctx context.Context) error {
 	}
 }
 
-// send packs f, due at that time of the timeline, and sends it.
+// send packetises f, due at that time of the timeline, and sends it.
 func (t *outTrack) send(f frame, due time.Duration, since func(time.Time) time.Duration) {
 	payloads := t.payloader.Payload(packetSize, f.data)
 	header := rtp.Header{Version: 2, Timestamp: t.base + rtpTicks(due, t.clock)}
@@ -274,8 +275,8 @@ func (t *outTrack) send(f frame, due time.Duration, since func(time.Time) time.D
 			stamp, _ := rtp.NewAbsCaptureTimeExtension(time.Now()).Marshal()
 			header.SetExtension(t.captureID, stamp)
 		}
-		// A packet that cannot be sent is lost, as it might be further on; that
-		// the connection is gone is told by its state.
+		// A packet that cannot be sent is lost, as it might be later on the
+		// way; the state of the connection shows that it is gone.
 		_ = t.local.WriteRTP(&rtp.Packet{Header: header, Payload: payload})
 		t.seq++
 		bytes += len(payload)
@@ -297,9 +298,9 @@ func (t *outTrack) send(f frame, due time.Duration, since func(time.Time) time.D
 	t.stats.Bytes += uint64(bytes)
 }
 
-// report sends a sender report for each track. All say the same NTP time and
-// each track's timestamp at that time, from the timeline's clock: how late a
-// frame was sent plays no part, so receivers can align tracks exactly.
+// report sends a sender report for each track. All have the same NTP time and
+// each track's timestamp at that time, from the timeline's clock: delays in
+// sending a frame have no influence, so receivers can align tracks exactly.
 func (p *Publisher) report(start time.Time, now time.Duration) {
 	ntp := rtp.NewAbsCaptureTimeExtension(start.Add(now)).Timestamp
 	for _, t := range p.tracks {
@@ -312,7 +313,7 @@ func (p *Publisher) report(start time.Time, now time.Duration) {
 			OctetCount:  uint32(t.stats.Bytes),
 		}
 		t.mu.Unlock()
-		// As for packets: the next report is a second away.
+		// As for packets; the next report follows a second later.
 		_ = p.pc.WriteRTCP([]rtcp.Packet{sr, &rtcp.SourceDescription{Chunks: []rtcp.SourceDescriptionChunk{{
 			Source: t.ssrc,
 			Items:  []rtcp.SourceDescriptionItem{{Type: rtcp.SDESCNAME, Text: "weir"}},
@@ -320,7 +321,7 @@ func (p *Publisher) report(start time.Time, now time.Duration) {
 	}
 }
 
-// listen reads what the server says about t until the connection is closed. The
+// listen reads the server's RTCP for t until the connection is closed. The
 // NACKs it sees have been answered by then.
 func (p *Publisher) listen(t *outTrack) {
 	for {
@@ -348,7 +349,7 @@ func (p *Publisher) listen(t *outTrack) {
 	}
 }
 
-// received takes note of receiver reports that came at now.
+// received records receiver reports received at now.
 func (t *outTrack) received(reports []rtcp.ReceptionReport, now time.Time) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -376,7 +377,7 @@ func (p *Publisher) askKeyframe() {
 	}
 }
 
-// Stats returns what has been sent so far.
+// Stats returns the totals sent so far.
 func (p *Publisher) Stats() Stats {
 	s := p.stats(time.Now())
 	for _, t := range p.tracks {
@@ -389,11 +390,12 @@ func (p *Publisher) Stats() Stats {
 	return s
 }
 
-// NodeURL returns where the offer was accepted, after redirects.
+// NodeURL returns the URL where the offer was accepted, after redirects.
 func (p *Publisher) NodeURL() string { return p.session.url() }
 
 // Done is closed once the connection has failed or been closed by either side.
 func (p *Publisher) Done() <-chan struct{} { return p.done }
 
-// Close ends the session. The error says that the server could not be told.
+// Close ends the session. The error reports that the DELETE to the server
+// failed.
 func (p *Publisher) Close() error { return p.close() }

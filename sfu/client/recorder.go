@@ -16,23 +16,22 @@ import (
 
 // Recorder writes the video of a stream to an IVF file, which ffmpeg, and so
 // most players, read with any of the codecs a [Viewer] receives. It begins at a
-// keyframe and leaves out frames that lack a packet. It belongs to one
-// goroutine.
+// keyframe and omits frames with a missing packet. It belongs to one goroutine.
 type Recorder struct {
 	file    *os.File
-	track   TrackInfo // what is recorded; the zero value until video comes
+	track   TrackInfo // the recorded track; zero until video comes
 	builder *samplebuilder.SampleBuilder
-	resumed int64  // of the time between two connections, of which no frame came; 0: no other connection
+	resumed int64  // length of the time between two connections; 0: one connection only
 	first   uint32 // RTP timestamp of the first frame written
-	last    int64  // of the last one, since first
-	offset  int64  // where the first frame of another connection goes
-	begins  bool   // it has not come yet
-	step    int64  // from the one before it
+	last    int64  // of the last frame written, since first
+	offset  int64  // position of the first frame of another connection
+	begins  bool   // that frame has not come yet
+	step    int64  // distance between the last two frames
 	frames  uint32
-	err     error // the first one; nothing is written after
+	err     error // the first error; nothing is written after it
 }
 
-// reorderDepth is how many packets later a missing one is given up.
+// reorderDepth is how many packets later a missing packet is taken for lost.
 const reorderDepth = 512
 
 // NewRecorder creates the file, or truncates it.
@@ -49,7 +48,7 @@ func NewRecorder(path string) (*Recorder, error) {
 	return r, nil
 }
 
-// ivfHeader is a file header with a time base of 1/90000 s.
+// ivfHeader returns a file header with a time base of 1/90000 s.
 func ivfHeader(fourCC string, width, height uint16) []byte {
 	b := make([]byte, 32)
 	copy(b, "DKIF")
@@ -62,8 +61,8 @@ func ivfHeader(fourCC string, width, height uint16) []byte {
 	return b
 }
 
-// Write takes a packet of any track; those of the first video track count. It
-// fits ViewConfig.OnRTP. Close tells what could not be written.
+// Write records a packet if it belongs to the first video track. It fits
+// ViewConfig.OnRTP. Close reports errors.
 func (r *Recorder) Write(track TrackInfo, packet *rtp.Packet) {
 	if track.Kind != "video" || r.err != nil {
 		return
@@ -90,19 +89,19 @@ func (r *Recorder) Write(track TrackInfo, packet *rtp.Packet) {
 	r.drain()
 }
 
-// Resume has the recorder go on with another Viewer's packets, the first of which
-// come so long after the last. It goes on at a keyframe.
+// Resume makes the recorder continue with the packets of another Viewer, the
+// first of which comes gap after the last one. It continues at a keyframe.
 func (r *Recorder) Resume(gap time.Duration) {
 	if r.builder != nil {
 		r.resumed += max(1, gap.Milliseconds()*videoClock/1000)
 	}
 }
 
-// goOn takes track for the one recorded.
+// goOn continues the recording with track.
 func (r *Recorder) goOn(track TrackInfo) {
 	r.builder.Flush()
 	r.drain()
-	d, _ := depacketizer(track.Codec) // known: it is the codec of before
+	d, _ := depacketizer(track.Codec) // cannot fail: the codec is the same as before
 	r.track, r.builder = track, samplebuilder.New(reorderDepth, d, track.Clock)
 	r.offset, r.resumed, r.begins = r.last+r.resumed, 0, true
 }
@@ -135,12 +134,12 @@ func fourCC(mime string) string {
 	return ""
 }
 
-// drain writes the frames that are whole.
+// drain writes the complete frames.
 func (r *Recorder) drain() {
 	for s := r.builder.Pop(); s != nil && r.err == nil; s = r.builder.Pop() {
 		data := s.Data
 		if fourCC(r.track.Codec) == "AV01" {
-			data = append([]byte{0x12, 0x00}, data...) // the temporal delimiter RTP leaves out
+			data = append([]byte{0x12, 0x00}, data...) // the temporal delimiter, which RTP omits
 		}
 		if r.begins {
 			if _, _, key := dimensions(r.track.Codec, data); !key {
@@ -174,8 +173,8 @@ func (r *Recorder) drain() {
 	}
 }
 
-// dimensions reads the size of the picture, 0 where that would take a decoder's
-// parser, and whether it is a keyframe.
+// dimensions returns the size of the picture, 0 where that would take a
+// decoder's parser, and whether it is a keyframe.
 func dimensions(mime string, b []byte) (width, height uint16, key bool) {
 	switch fourCC(mime) {
 	case "VP80":
@@ -200,17 +199,18 @@ func dimensions(mime string, b []byte) (width, height uint16, key bool) {
 	return 0, 0, err == nil && t.frames[0].key
 }
 
-// Frames returns how many frames have been written.
+// Frames returns the number of frames written.
 func (r *Recorder) Frames() int { return int(r.frames) }
 
-// Close completes the file.
+// Close completes the file, and returns the first error of writing.
 func (r *Recorder) Close() error {
 	if r.builder != nil {
 		r.builder.Flush()
 		r.drain()
 	}
 	if r.err == nil {
-		// Called the number of frames, and read by players as the length.
+		// The field is called the number of frames, and players read it as the
+		// length.
 		var n [4]byte
 		binary.LittleEndian.PutUint32(n[:], uint32(min(r.last+r.step, math.MaxUint32)))
 		_, r.err = r.file.WriteAt(n[:], 24)

@@ -5,27 +5,27 @@ import (
 	"time"
 )
 
-// repair says which packets to ask for again (NACK, RFC 4585 §6.2.1). pion's own
-// generator does not see what arrives by RTX, and asks for each lost packet ten
-// times a second for as long as its window lasts.
+// repair selects the packets to request again (NACK, RFC 4585 §6.2.1). pion's
+// own generator does not see packets that arrive by RTX, and requests each lost
+// packet ten times a second for as long as its window lasts.
 type repair struct {
-	missing []missing // in the order in which they were missed
+	missing []missing // in the order of their detection
 }
 
 type missing struct {
 	seq   uint16
-	next  time.Time // when to ask
+	next  time.Time // when to send requests
 	tries int
 }
 
 const (
 	repairDelay = 5 * time.Millisecond  // a packet may have been overtaken
 	repairAgain = 50 * time.Millisecond // a request or its answer may be lost
-	repairTries = 10                    // then it is too late to be of use
-	maxMissing  = 256                   // beyond, a keyframe is cheaper
+	repairTries = 10                    // then it is too late
+	maxMissing  = 256                   // beyond that, a keyframe is cheaper
 )
 
-// gap takes note that the n packets from first on have been skipped.
+// gap records that the n packets from first on have been skipped.
 func (r *repair) gap(first uint16, n int, now time.Time) {
 	if n > maxMissing {
 		r.missing = r.missing[:0]
@@ -39,12 +39,12 @@ func (r *repair) gap(first uint16, n int, now time.Time) {
 	}
 }
 
-// came takes note of a packet that arrived late or was sent again.
+// came records a packet that arrived late or was sent again.
 func (r *repair) came(seq uint16) {
 	r.missing = slices.DeleteFunc(r.missing, func(m missing) bool { return m.seq == seq })
 }
 
-// due returns what to ask for now.
+// due returns the packets to request now.
 func (r *repair) due(now time.Time) (seqs []uint16) {
 	for i := range r.missing {
 		m := &r.missing[i]

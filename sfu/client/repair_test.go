@@ -21,7 +21,7 @@ func TestRepair(t *testing.T) {
 	check(&r, 4) // may have been overtaken
 	r.came(65535)
 	check(&r, 5, 65534, 0, 1)
-	check(&r, 6) // on their way
+	check(&r, 6) // their repairs are on the way
 	r.came(0)
 	check(&r, 55, 65534, 1)
 	r.came(7) // not missed
@@ -39,5 +39,5 @@ func TestRepair(t *testing.T) {
 		t.Errorf("%d missing, from %d on: the oldest were to go", n, r.missing[0].seq)
 	}
 	r.gap(2000, maxMissing+1, at(0))
-	check(&r, 100) // too many to ask for
+	check(&r, 100) // too many to request
 }

@@ -1,18 +1,17 @@
 package client
 
 // sequence counts the packets of one RTP stream by their sequence numbers (RFC
-// 3550 appendix A.1), each once however often it arrives. The zero sequence is
-// ready to use.
+// 3550 appendix A.1), each packet once. The zero sequence is ready to use.
 type sequence struct {
 	started  bool
 	base     uint64 // first extended number of this run
 	highest  uint64 // extended by the number of wraps
 	run      uint64 // received in this run
 	earlier  uint64 // lost in the runs before
-	suspect  uint16 // what would follow a number that seemed to start anew
+	suspect  uint16 // the successor of a number that seemed to restart
 	suspects bool
 	resets   uint64
-	window   [reorder / 64]uint64 // which of the last reorder numbers came; bit n%reorder
+	window   [reorder / 64]uint64 // the received ones of the last reorder numbers; bit n%reorder
 }
 
 const (
@@ -20,12 +19,12 @@ const (
 	// repairs come a round trip late.
 	reorder = 1024
 	// maxGap is how many packets in a row may be lost before a number is taken
-	// for a new beginning (MAX_DROPOUT).
+	// for a restart (MAX_DROPOUT).
 	maxGap = 3000
 )
 
-// observe takes note of a packet and reports whether it is new: not a
-// duplicate, nor too late to tell.
+// observe records a packet and reports whether it is new: neither a duplicate,
+// nor too late to tell.
 func (s *sequence) observe(seq uint16) bool {
 	if !s.started {
 		s.begin(seq)
@@ -44,7 +43,7 @@ func (s *sequence) observe(seq uint16) bool {
 		s.set(n)
 		s.suspects = false
 	default:
-		// Two in a row from somewhere else are a stream that began anew.
+		// Two consecutive numbers elsewhere are a restart of the stream.
 		if s.suspects && seq == s.suspect {
 			s.earlier = s.lost()
 			s.resets++
@@ -71,7 +70,7 @@ func (s *sequence) begin(seq uint16) {
 	s.set(s.base)
 }
 
-// forward moves the highest number on by n, which then counts as received.
+// forward advances the highest number by n, which then counts as received.
 func (s *sequence) forward(n uint64) {
 	for i := uint64(1); i <= min(n, reorder); i++ {
 		k := (s.highest + i) % reorder
@@ -84,8 +83,8 @@ func (s *sequence) forward(n uint64) {
 func (s *sequence) set(n uint64)      { s.window[n%reorder/64] |= 1 << (n % 64) }
 func (s *sequence) has(n uint64) bool { return s.window[n%reorder/64]&(1<<(n%64)) != 0 }
 
-// hasAll reports whether every packet from first to last, both of them among the
-// last reorder numbers, has come.
+// hasAll reports whether every packet from first to last, both of them among
+// the last reorder numbers, has been received.
 func (s *sequence) hasAll(first, last uint16) bool {
 	back := uint64(uint16(s.highest) - first)
 	n := uint64(last - first)
@@ -100,8 +99,7 @@ func (s *sequence) hasAll(first, last uint16) bool {
 	return true
 }
 
-// lost returns how many packets have not come so far. It falls when a late one
-// does.
+// lost returns how many packets are lost so far. A late packet lowers it.
 func (s *sequence) lost() uint64 {
 	if !s.started {
 		return 0

@@ -48,8 +48,9 @@ func TestSequence(t *testing.T) {
 	}
 }
 
-// Of a stream that is dropped from, doubled and shuffled within the window,
-// what is lost is what was dropped for good between the first and last to come.
+// In a stream with drops, duplicates and reordering within the window, the
+// packets lost are those dropped for good between the first and the last
+// received.
 func TestSequenceCountsWhatNeverCame(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		first := rapid.Uint16().Draw(rt, "first")

@@ -17,8 +17,8 @@ import (
 	"github.com/pion/webrtc/v4"
 )
 
-// echoServer is the least that speaks WHIP and WHEP: one stream, whose packets
-// it forwards as they are from the publisher to every viewer.
+// echoServer is a minimal WHIP and WHEP server with one stream, whose packets
+// it forwards unchanged from the publisher to every viewer.
 type echoServer struct {
 	*httptest.Server
 	t *testing.T
@@ -35,18 +35,18 @@ type echoServer struct {
 	want      int
 
 	full            bool                   // full ICE, not lite; set before use
-	loseIn, loseOut func(*rtp.Header) bool // packets on their way; set before use
+	loseIn, loseOut func(*rtp.Header) bool // selects packets to lose; set before use
 	wg              sync.WaitGroup
 }
 
-// viewing is a track on its way to a viewer.
+// viewing is a track sent to a viewer.
 type viewing struct {
 	pc   *webrtc.PeerConnection
 	kind webrtc.RTPCodecType
 	ssrc uint32
 }
 
-// loser loses packets between the network and everyone else.
+// loser loses packets between the network and the rest.
 type loser struct {
 	interceptor.NoOp
 	in, out func(*rtp.Header) bool // nil: none
@@ -137,7 +137,7 @@ func (s *echoServer) peer() (*webrtc.PeerConnection, error) {
 		NewPeerConnection(webrtc.Configuration{})
 }
 
-// answer finishes the handshake for pc and writes the 201.
+// answer completes the offer/answer exchange for pc and writes the 201.
 func (s *echoServer) answer(w http.ResponseWriter, r *http.Request, pc *webrtc.PeerConnection, offer string) {
 	id := fmt.Sprintf("/session/%p", pc)
 	s.mu.Lock()
@@ -269,7 +269,7 @@ func (s *echoServer) whep(w http.ResponseWriter, r *http.Request) {
 	s.answer(w, r, pc, offer)
 }
 
-// forwardReports passes the publisher's sender reports on.
+// forwardReports forwards the publisher's sender reports.
 func (s *echoServer) forwardReports(kind webrtc.RTPCodecType, receiver *webrtc.RTPReceiver) {
 	for {
 		packets, _, err := receiver.ReadRTCP()
@@ -295,7 +295,7 @@ func (s *echoServer) forwardReports(kind webrtc.RTPCodecType, receiver *webrtc.R
 	}
 }
 
-// pli asks the publisher for a keyframe.
+// pli requests a keyframe from the publisher.
 func (s *echoServer) pli() {
 	s.mu.Lock()
 	pc, ssrcs := s.publisher, s.ssrcs

@@ -24,17 +24,18 @@ const (
 	maxAnswer   = 64 << 10 // bytes of SDP
 	maxReason   = 1 << 10  // bytes quoted of a refusal
 	sdpType     = "application/sdp"
-	deleteTime  = 2 * time.Second // what Close waits for the server
+	deleteTime  = 2 * time.Second // how long Close waits for the server
 	retryTime   = time.Second     // between attempts, where the server names no time
 	minRetry    = 100 * time.Millisecond
-	httpTimeout = 30 * time.Second // for a server that holds the offer, or says nothing
+	httpTimeout = 30 * time.Second // for a server that holds the offer, or is silent
 )
 
 var (
-	// ErrBadURL means that the URL given is not one to publish to or view.
+	// ErrBadURL means that the given URL is no http or https URL of an
+	// endpoint.
 	ErrBadURL = errors.New("not an http or https URL")
 	// ErrNoConnection means that the server was not reached: its HTTP port, or
-	// its media port after a good answer.
+	// its media port after a valid answer.
 	ErrNoConnection = errors.New("no connection")
 	// ErrNoMedia is the ErrNoConnection of a media port.
 	ErrNoMedia = fmt.Errorf("%w", ErrNoConnection)
@@ -45,12 +46,12 @@ var (
 
 // Refused is the server's answer to an offer if it is not 201 Created.
 type Refused struct {
-	URL        string // the last one asked, after redirects
+	URL        string // the last URL tried, after redirects
 	Status     int
-	Body       string        // what it said, on one line: a kilobyte at most
-	Code       problem.Code  // as weir gives it, else ""
+	Body       string        // its text, on one line: at most a kilobyte
+	Code       problem.Code  // of a weir server, else ""
 	RetryAfter time.Duration // 0 if the server named none
-	TraceID    string        // under which the server's log and events have the request; "" if it named none
+	TraceID    string        // trace ID of the request in the server's log and events; "" if it named none
 }
 
 func (r *Refused) Error() string {
@@ -70,16 +71,17 @@ func (r *Refused) Error() string {
 // session is the HTTP side of a WHIP or WHEP session (RFC 9725).
 type session struct {
 	http     *http.Client
-	gate     *scope.Gate // of where servers may send us
+	gate     *scope.Gate // decides to which nodes servers may redirect us
 	posted   time.Time   // when the POST that led to the answer was first sent
 	answered time.Time
 	answer   string
-	hops     []string // URLs asked, the last one answered 201
-	resource *url.URL // where DELETE goes; nil if the server named none
+	hops     []string // URLs tried, the last one answered 201
+	resource *url.URL // URL of the session, for DELETE; nil if the server named none
 	etag     string
 }
 
-// httpClient copies c, or makes a new one, so that redirects come back to us.
+// httpClient copies c, or makes a new client, that does not follow redirects by
+// itself.
 func httpClient(c *http.Client) *http.Client {
 	own := http.Client{}
 	if c != nil {
@@ -99,15 +101,15 @@ func parseURL(raw string) (*url.URL, error) {
 	return u, nil
 }
 
-// withoutQuery shortens a URL for people: what follows may be a ticket.
+// withoutQuery removes the query of a URL for people: it may hold a ticket.
 func withoutQuery(url string) string {
 	before, _, _ := strings.Cut(url, "?")
 	return before
 }
 
-// negotiate posts offer to u and follows up to maxHops redirects. A server that
-// answers 409 or 503 is asked again, from u on, until wait has passed since the
-// first attempt. ctx bounds everything.
+// negotiate posts offer to u and follows up to maxHops redirects. After a 409
+// or 503 it tries again, from u on, until wait has passed since the first
+// attempt. ctx bounds everything.
 func negotiate(ctx context.Context, c *http.Client, u *url.URL, offer string, wait time.Duration, log *slog.Logger) (*session, error) {
 	start := time.Now()
 	for {
@@ -123,7 +125,7 @@ func negotiate(ctx context.Context, c *http.Client, u *url.URL, offer string, wa
 		if left := wait - time.Since(start); left <= 0 {
 			return nil, err
 		} else if pause > left {
-			pause = left // one last try when the time is up
+			pause = left // one last try at the end of the wait
 		}
 		log.Info("refused, waiting", "url", refused.URL, "status", refused.Status, "reason", refused.Body, "retry", pause)
 		select {
@@ -134,7 +136,7 @@ func negotiate(ctx context.Context, c *http.Client, u *url.URL, offer string, wa
 	}
 }
 
-// attempt posts offer to u and to where it is redirected.
+// attempt posts offer to u and follows its redirects.
 func attempt(ctx context.Context, c *http.Client, u *url.URL, offer string) (*session, error) {
 	s := &session{http: c, posted: time.Now(), gate: gateOf(u)}
 	for {
@@ -154,8 +156,8 @@ func attempt(ctx context.Context, c *http.Client, u *url.URL, offer string) (*se
 	}
 }
 
-// gateOf lets servers send us where the first one is, that our user named, and
-// from one on this machine also within its site.
+// gateOf allows redirects to nodes in the scope of u, the server that our user
+// named, and, from a server on this machine, also within its site.
 func gateOf(u *url.URL) *scope.Gate {
 	kind := scope.KindOfURL(u.String())
 	g := scope.NewGate(nil, kind == scope.Loopback)
@@ -163,7 +165,7 @@ func gateOf(u *url.URL) *scope.Gate {
 	return g
 }
 
-// leads is an error if the server at u must not send us to next.
+// leads returns an error if the server at u must not redirect us to next.
 func (s *session) leads(u, next *url.URL) error {
 	if next.Host == u.Host {
 		return nil
@@ -171,7 +173,7 @@ func (s *session) leads(u, next *url.URL) error {
 	return s.gate.CheckURL(scope.Redirect, next.String())
 }
 
-// post sends offer to u. It returns where to go instead if it is redirected.
+// post sends offer to u. It returns the next URL if it is redirected.
 func (s *session) post(ctx context.Context, u *url.URL, offer string) (*url.URL, error) {
 	ctx, cancel := context.WithTimeout(ctx, httpTimeout)
 	defer cancel()
@@ -217,11 +219,11 @@ func (s *session) post(ctx context.Context, u *url.URL, offer string) (*url.URL,
 	}
 }
 
-// unreached is an ErrNoConnection to u in words of our own: net/http's have the
-// URL in them, and the ticket that may be in that.
+// unreached is an ErrNoConnection to u in our own words: the errors of net/http
+// contain the URL, and a ticket that may be in it.
 func unreached(u *url.URL, err error) error {
 	text := fmt.Sprintf("%v to %s: %s", ErrNoConnection, u.Host, problem.Cause(err))
-	// A port that speaks TLS takes a plain request for a broken one.
+	// A TLS port takes a plain request for a malformed one.
 	if u.Scheme == "http" && (errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)) {
 		text += "; if it speaks https, say https:// instead of http://"
 	}
@@ -230,14 +232,14 @@ func unreached(u *url.URL, err error) error {
 
 type unreachedError struct {
 	text        string
-	kind, cause error // what callers branch on; cause may be nil
+	kind, cause error // for callers to branch on; cause may be nil
 }
 
 func (e *unreachedError) Error() string   { return e.text }
 func (e *unreachedError) Unwrap() []error { return []error{e.kind, e.cause} }
 
-// accept takes over a 201 answer that came from u. The resource is remembered
-// even if the answer is bad, so that it can be deleted.
+// accept reads a 201 answer from u. It records the resource even if the answer
+// is bad, so that it can be deleted.
 func (s *session) accept(u *url.URL, h http.Header, body []byte) error {
 	s.answered = time.Now()
 	at := withoutQuery(u.String())
@@ -265,9 +267,9 @@ func (s *session) accept(u *url.URL, h http.Header, body []byte) error {
 	return nil
 }
 
-// end deletes the session at the server and lets go of connections. That the
-// server has forgotten the session already is no error. It may be called on a
-// session that came to nothing, nil included.
+// end deletes the session at the server and closes connections. It is no error
+// if the server has forgotten the session already. It may be called on a
+// session whose setup failed, nil included.
 func (s *session) end() error {
 	if s == nil {
 		return nil
@@ -297,10 +299,10 @@ func (s *session) end() error {
 	return fmt.Errorf("end session: DELETE %s: %s: %q", s.resource, resp.Status, reason([]byte(problem.Read(resp).Detail)))
 }
 
-// url returns where the offer was accepted, after redirects.
+// url returns the URL where the offer was accepted, after redirects.
 func (s *session) url() string { return s.hops[len(s.hops)-1] }
 
-// reason makes a server's text fit to print: bounded, valid and on one line.
+// reason makes a server's text printable: bounded, valid and on one line.
 func reason(body []byte) string {
 	s := strings.ToValidUTF8(string(body[:min(len(body), maxReason)]), "")
 	return strings.Join(strings.Fields(s), " ")

@@ -65,7 +65,7 @@ func TestWaitAsksAgain(t *testing.T) {
 			w.Header().Set("Retry-After", "0")
 			http.Error(w, "not live yet", http.StatusConflict)
 		case 2:
-			w.Header().Set("Retry-After", time.Now().Format(http.TimeFormat)) // past by now
+			w.Header().Set("Retry-After", time.Now().Format(http.TimeFormat)) // has passed by now
 			http.Error(w, "no room yet", http.StatusServiceUnavailable)
 		default:
 			http.Redirect(w, r, echo.URL+"/whip", http.StatusTemporaryRedirect)
@@ -84,7 +84,7 @@ func TestWaitAsksAgain(t *testing.T) {
 	}
 }
 
-// The pauses between attempts, on fake time: transport is a function.
+// Pauses between attempts, on fake time: transport is a function.
 func TestWaitPauses(t *testing.T) {
 	for _, c := range []struct {
 		name       string
@@ -135,8 +135,8 @@ type transport func(*http.Request) (*http.Response, error)
 
 func (f transport) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
 
-// A full node hands the client on, POST and body and all, and what follows
-// happens where it was sent to.
+// A full node redirects the client, with method and body, and everything that
+// follows goes to the redirect's target.
 func TestRedirect(t *testing.T) {
 	echo := newEchoServer(t, 2)
 	var offers atomic.Int32
@@ -210,8 +210,8 @@ func TestRedirectsThatLeadNowhere(t *testing.T) {
 	}
 }
 
-// A server that says 201 and then something else has made a session: it must be
-// told that nobody is there.
+// A server that answers 201 with an invalid body has made a session, which must
+// be deleted.
 func TestBadAnswers(t *testing.T) {
 	for _, c := range []struct {
 		name, contentType, body, text string
@@ -282,7 +282,7 @@ func TestNoConnection(t *testing.T) {
 	}
 }
 
-// A server whose answer is good and whose media port is not there.
+// A server's answer is valid and its media port does not exist.
 func TestNoMedia(t *testing.T) {
 	echo := newEchoServer(t, 2)
 	s := serve(t, func(w http.ResponseWriter, r *http.Request) {
@@ -329,7 +329,7 @@ func TestRetryAfter(t *testing.T) {
 	}
 }
 
-// A server is followed to where it is itself, or to public addresses.
+// Redirects are followed to the scope of the server, or to public addresses.
 func TestServersLeadWhereTheyAre(t *testing.T) {
 	for _, tt := range []struct {
 		from, to string

@@ -13,19 +13,19 @@ import (
 	"github.com/pion/webrtc/v4"
 )
 
-// maxFile bounds what Open reads into memory.
+// maxFile bounds the bytes that Open reads into memory.
 const maxFile = 512 << 20
 
 // ErrBadMedia means that a file is not media weir can publish. The message
-// names the file and says what was expected.
+// names the file and the expected content.
 var ErrBadMedia = errors.New("not publishable media")
 
 // Source is encoded media to publish: a clip of at most one audio and one video
 // track, held in memory, on one timeline. It is read only after Open, so one
 // Source may feed any number of Publishers.
 type Source struct {
-	// Once ends the clip where it ends. By default it begins again, without a
-	// seam in sequence numbers, timestamps or pace.
+	// Once ends the clip at its end. By default it repeats, without a gap in
+	// sequence numbers, timestamps or pace.
 	Once bool
 
 	tracks []clipTrack
@@ -44,9 +44,9 @@ func (t clipTrack) video() bool { return strings.HasPrefix(t.codec.MimeType, "vi
 // frame is one encoded picture or one audio packet.
 type frame struct {
 	at   time.Duration // since the clip's start
-	last time.Duration // how long it lasts
+	last time.Duration // duration
 	data []byte
-	key  bool // a decoder can begin here; always so for audio
+	key  bool // a decoder can begin here; always true for audio
 }
 
 //go:embed clip/pattern.ivf
@@ -75,12 +75,12 @@ func Pattern() *Source {
 }
 
 // Open reads media files, at most one with video and one with audio: .ivf (VP8,
-// VP9 or AV1), .h264 or .264 (Annex B byte stream, taken to run at 30 frames/s)
-// and .ogg or .opus (Opus). The first bytes of a file tell what it holds; the
-// suffix decides only for Annex B.
+// VP9 or AV1), .h264 or .264 (Annex B byte stream, assumed to run at 30
+// frames/s) and .ogg or .opus (Opus). The first bytes of a file determine its
+// format; the suffix is used only for Annex B.
 //
-// The error wraps [ErrBadMedia] if a file is not what it should be, and
-// fs.ErrNotExist and the like if it cannot be read.
+// The error wraps [ErrBadMedia] if a file is malformed or of another format,
+// and fs.ErrNotExist and the like if it cannot be read.
 func Open(paths ...string) (*Source, error) {
 	if len(paths) == 0 {
 		return nil, fmt.Errorf("%w: no file named; expected .ivf, .h264 or .ogg", ErrBadMedia)
@@ -167,5 +167,5 @@ func newSource(tracks ...clipTrack) (*Source, error) {
 	return s, nil
 }
 
-// Length returns how long the clip is before it loops.
+// Length returns the duration of the clip before it loops.
 func (s *Source) Length() time.Duration { return s.length }

@@ -5,35 +5,36 @@ import (
 	"time"
 )
 
-// Stats is what a [Publisher] has sent or a [Viewer] has received. Times are
-// since the POST that the server accepted was first sent, before its redirects;
-// 0 means not yet. In JSON they are milliseconds, with names that end in _ms.
+// Stats are the statistics of the stream that a [Publisher] has sent or a
+// [Viewer] has received. Times are since the first POST that led to the
+// accepted offer, before its redirects; 0 means not yet. In JSON they are
+// milliseconds, with names that end in _ms.
 type Stats struct {
 	Elapsed       time.Duration
-	Answered      time.Duration // the SDP answer was there
+	Answered      time.Duration // SDP answer received
 	ICE           time.Duration // ICE connected
 	Connected     time.Duration // DTLS done: media can flow
 	FirstPacket   time.Duration // first RTP packet sent or received
 	FirstKeyframe time.Duration // first packet of the first keyframe of video
-	FirstFrame    time.Duration // that keyframe was complete: the first that can be decoded. Of audio, if that is the only track
+	FirstFrame    time.Duration // that keyframe complete: the first that can be decoded; of audio, if that is the only track
 
 	Packets   uint64  // RTP packets: received once each, repairs included
 	Bytes     uint64  // of RTP payload
-	Lost      uint64  // viewer: not received, nor repaired; publisher: as the server reports
+	Lost      uint64  // viewer: neither received nor repaired; publisher: as reported by the server
 	Frames    uint64  // of video
 	Keyframes uint64  // of video
 	Bitrate   float64 // of RTP payload, bit/s: since the first packet, or see Since
 
-	Latency *Latency       // viewer: what the publisher's abs-capture-time tells, nil without it
+	Latency *Latency       // viewer: by the publisher's abs-capture-time, nil without it
 	Skew    *time.Duration // viewer: how much later video comes than the audio captured with it, from sender reports; nil without them
 	Acked   bool           // publisher: the server has reported on packets received
 
 	LastPacket time.Duration // viewer: the newest RTP packet received
-	Gaps       uint64        // times that the connection was lost and another took over: see Plus
-	Gap        time.Duration // how long these took in all: from the last packet, of a publisher from when the loss was noticed
+	Gaps       uint64        // times that another connection replaced a lost one: see Plus
+	Gap        time.Duration // total duration of these: from the last packet, for a publisher from the detection of the loss
 
-	URL    string   // where the offer was accepted
-	Hops   []string // every URL asked, from the one given to URL
+	URL    string   // URL where the offer was accepted
+	Hops   []string // every URL tried, from the given one to URL
 	State  string   // of the connection: connecting, connected, disconnected, failed, closed
 	Tracks []TrackStats
 }
@@ -56,12 +57,12 @@ type TrackStats struct {
 	LastPacket    time.Duration `json:"-"` // viewer
 	LongestGap    time.Duration `json:"-"` // viewer: between the arrivals of two packets
 
-	Resets     uint64   `json:"resets"`     // viewer: sequence numbers began anew
-	Backwards  uint64   `json:"backwards"`  // viewer: timestamps of packets in order went back
+	Resets     uint64   `json:"resets"`     // viewer: restarts of the sequence numbers
+	Backwards  uint64   `json:"backwards"`  // viewer: timestamps of packets in order that went back
 	Duplicates uint64   `json:"duplicates"` // viewer: packets received again, or too late to tell
-	NACKs      uint64   `json:"nacks"`      // packets asked for again: of a publisher by the server, by a viewer of it
-	PLIs       uint64   `json:"plis"`       // keyframes asked for, likewise
-	RTT        Millis   `json:"rtt_ms"`     // publisher: from receiver reports, 0 unknown
+	NACKs      uint64   `json:"nacks"`      // packets requested by NACK: received by a publisher, sent by a viewer
+	PLIs       uint64   `json:"plis"`       // keyframes requested, likewise
+	RTT        Millis   `json:"rtt_ms"`     // publisher: by receiver reports, 0: unknown
 	Latency    *Latency `json:"latency_ms"` // viewer
 }
 
@@ -73,8 +74,8 @@ func (d Millis) MarshalJSON() ([]byte, error) {
 	return json.Marshal(float64(time.Duration(d).Microseconds()) / 1000)
 }
 
-// Latency is the distribution of one-way latencies: arrival by this machine's
-// clock minus the capture time the publisher stamped by its own.
+// Latency is the distribution of one-way latencies: the arrival time by this
+// machine's clock minus the capture time by the publisher's clock.
 type Latency struct {
 	Count uint64 `json:"count"`
 	Min   Millis `json:"min"`
@@ -148,7 +149,7 @@ func (t TrackStats) MarshalJSON() ([]byte, error) {
 	}{plain(t), Millis(t.FirstPacket), Millis(t.FirstKeyframe), Millis(t.FirstFrame), Millis(t.LongestGap)})
 }
 
-// Since returns s with every Bitrate taken over the time since before, an
+// Since returns s with every Bitrate computed over the time since before, an
 // earlier Stats of the same Publisher or Viewer.
 func (s Stats) Since(before Stats) Stats {
 	rate := func(now, then uint64) float64 {
@@ -161,7 +162,7 @@ func (s Stats) Since(before Stats) Stats {
 	tracks := append([]TrackStats(nil), s.Tracks...)
 	for i := range tracks {
 		then := uint64(0)
-		if i < len(before.Tracks) { // over another connection, maybe: see Plus
+		if i < len(before.Tracks) { // possibly over another connection: see Plus
 			then = before.Tracks[i].Bytes
 		}
 		for _, t := range before.Tracks {
@@ -176,9 +177,9 @@ func (s Stats) Since(before Stats) Stats {
 	return s
 }
 
-// Plus returns the statistics of a stream that next, a Publisher or Viewer of its
-// own, goes on with where s ended, a gap after it: counts are of both, the first
-// times those of s, as long as it had any, and state, URL, latency and skew those
+// Plus returns the statistics of a stream that next, another Publisher or
+// Viewer, continues gap after the end of s: counts are sums, the first times
+// are those of s where it has any, and state, URL, latency and skew are those
 // of next. Times are since the POST of s.
 func (s Stats) Plus(next Stats, gap time.Duration) Stats {
 	sum, begun := next, s.Elapsed+gap // when next was posted
@@ -216,14 +217,15 @@ func (s Stats) Plus(next Stats, gap time.Duration) Stats {
 	}
 	for kind, n := range map[string]int{"audio": count["audio"], "video": count["video"]} {
 		for t := nthOf(s.Tracks, kind, n); t != nil; t = nthOf(s.Tracks, kind, n) {
-			sum.Tracks = append(sum.Tracks, *t) // next has not had it yet
+			sum.Tracks = append(sum.Tracks, *t) // next does not have this track yet
 			n++
 		}
 	}
 	return sum
 }
 
-// firstOf is first, or else next, which is since begun. 0 is not a time.
+// firstOf returns first, or else next, which is relative to begun. 0 means no
+// time.
 func firstOf(first, next, begun time.Duration) time.Duration {
 	if first == 0 && next > 0 {
 		return begun + next
@@ -231,7 +233,7 @@ func firstOf(first, next, begun time.Duration) time.Duration {
 	return first
 }
 
-// nthOf is the nth track of a kind, from 0 on, or nil.
+// nthOf returns the nth track of a kind, from 0 on, or nil.
 func nthOf(tracks []TrackStats, kind string, n int) *TrackStats {
 	for i := range tracks {
 		if tracks[i].Kind == kind {
@@ -244,7 +246,7 @@ func nthOf(tracks []TrackStats, kind string, n int) *TrackStats {
 	return nil
 }
 
-// plus is [Stats.Plus] of a track, of which next was posted at begun.
+// plus is [Stats.Plus] for a track; begun is the time of the POST of next.
 func (t TrackStats) plus(next TrackStats, begun time.Duration) TrackStats {
 	sum := next
 	sum.FirstPacket = firstOf(t.FirstPacket, next.FirstPacket, begun)
@@ -273,7 +275,7 @@ func (t TrackStats) plus(next TrackStats, begun time.Duration) TrackStats {
 	return sum
 }
 
-// total fills in what is summed over tracks.
+// total sets the fields that are sums over tracks.
 func (s *Stats) total() {
 	for i := range s.Tracks {
 		t := &s.Tracks[i]
@@ -290,14 +292,14 @@ func (s *Stats) total() {
 			s.Frames += t.Frames
 			s.Keyframes += t.Keyframes
 		}
-		if t.Kind == "video" || len(s.Tracks) == 1 { // or audio alone
+		if t.Kind == "video" || len(s.Tracks) == 1 { // or audio only
 			s.FirstKeyframe = earlier(s.FirstKeyframe, t.FirstKeyframe)
 			s.FirstFrame = earlier(s.FirstFrame, t.FirstFrame)
 		}
 	}
 }
 
-// earlier returns the smaller of a and b, of which 0 is not a time.
+// earlier returns the smaller of a and b; 0 means no time.
 func earlier(a, b time.Duration) time.Duration {
 	if a == 0 || b != 0 && b < a {
 		return b

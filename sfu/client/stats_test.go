@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// A stream that went on over another connection counts as one.
+// A stream that continues over another connection counts as one.
 func TestStatsPlus(t *testing.T) {
 	const s = time.Second
 	first := Stats{
@@ -28,16 +28,17 @@ func TestStatsPlus(t *testing.T) {
 		t.Fatalf("tracks are %+v", sum.Tracks)
 	}
 	audio, video := sum.Tracks[0], sum.Tracks[1]
-	// It was posted at 12 s: 13 s after 7 s.
+	// The POST of next was at 12 s: 13 s after 7 s.
 	if audio.Kind != "audio" || audio.Packets != 50 || audio.LongestGap != 6*s || audio.SSRC != 3 || video.Packets != 60 || video.LongestGap != s/2 {
 		t.Errorf("tracks are %+v", sum.Tracks)
 	}
-	// The rate since before it was lost is that of what came since.
+	// The rate since before the loss is that of the packets received since.
 	if rate := sum.Since(first).Bitrate; rate != 8*180/7.0 {
 		t.Errorf("rate since the gap is %v", rate)
 	}
 
-	// What had no media before, has its first times from the second connection.
+	// A stream without media before has its first times from the second
+	// connection.
 	if sum := (Stats{Elapsed: 4 * s}).Plus(next, s); sum.FirstFrame != 6*s || sum.Tracks[0].FirstPacket != 6*s {
 		t.Errorf("sum is %+v", sum)
 	}

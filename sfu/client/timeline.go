@@ -2,16 +2,16 @@ package client
 
 import "time"
 
-// timeline says which frame of a Source is due when. It is pure: times are
-// since the start of sending (the caller's monotonic clock), and a time never
-// depends on when the caller got round to asking, so nothing drifts.
+// timeline determines when each frame of a Source is due. It is pure: times are
+// since the start of sending (the caller's monotonic clock), and a due time
+// never depends on the time of the call, so nothing drifts.
 //
 // Video frames are due at their place in the clip plus an offset that grows by
-// the clip's length on each loop and changes on a jump. Audio packets follow
-// each other without gap or overlap whatever happens, because a decoder hears
-// every seam: on a loop or jump only their content is chosen anew, the packet
-// nearest to the video's place in the clip, which is at most half a packet off
-// and does not add up over jumps.
+// the clip's length on each loop and changes on a jump. Audio packets always
+// follow each other without gap or overlap, because each gap is audible: on a
+// loop or jump only their content changes, to the packet nearest to the video's
+// place in the clip, which is off by at most half a packet and does not add up
+// over jumps.
 //
 // It belongs to one loop and has no lock.
 type timeline struct {
@@ -19,12 +19,12 @@ type timeline struct {
 	cursors []cursor
 }
 
-// cursor is where one track is.
+// cursor is the position of one track.
 type cursor struct {
 	next   int           // index of the next frame; len(frames) once the clip has ended for good
 	due    time.Duration // when that frame is due
 	offset time.Duration // due time minus place in the clip
-	end    time.Duration // when the frame sent last ends; what audio continues from
+	end    time.Duration // end of the last frame sent; audio continues there
 	sent   bool          // a frame has been sent
 	video  bool
 }
@@ -39,8 +39,8 @@ func newTimeline(src *Source) *timeline {
 	return t
 }
 
-// peek returns the frame due first; on a tie video, which takes longer to
-// decode. ok is false if the clip has ended.
+// peek returns the frame due first; on a tie that of video, which takes longer
+// to decode. ok is false if the clip has ended.
 func (t *timeline) peek() (track int, f frame, due time.Duration, ok bool) {
 	for i, c := range t.cursors {
 		if c.next == len(t.src.tracks[i].frames) {
@@ -56,7 +56,7 @@ func (t *timeline) peek() (track int, f frame, due time.Duration, ok bool) {
 	return track, t.src.tracks[track].frames[t.cursors[track].next], due, true
 }
 
-// advance goes past the frame peek returned for track.
+// advance moves past the frame that peek returned for track.
 func (t *timeline) advance(track int) {
 	c, frames := &t.cursors[track], t.src.tracks[track].frames
 	c.end, c.sent = c.due+frames[c.next].last, true
@@ -81,8 +81,8 @@ func (t *timeline) advance(track int) {
 	t.place(track, c.end)
 }
 
-// place chooses what audio plays at due: the packet that begins nearest to that
-// place in the clip.
+// place selects the audio for due: the packet that begins nearest to that place
+// in the clip.
 func (t *timeline) place(track int, due time.Duration) {
 	c, frames := &t.cursors[track], t.src.tracks[track].frames
 	c.due, c.next = due, 0
@@ -95,8 +95,8 @@ func (t *timeline) place(track int, due time.Duration) {
 			c.next, best = i, d
 		}
 	}
-	// Where the clip has no audio at that place, the next packet's time is
-	// waited for, if need be in the next round.
+	// Where the clip has no audio at that place, wait for the time of the next
+	// packet, if necessary in the next loop.
 	f := frames[c.next]
 	switch gap := c.offset + f.at - due; {
 	case gap > f.last/2:
@@ -109,8 +109,8 @@ func (t *timeline) place(track int, due time.Duration) {
 	}
 }
 
-// delay puts everything to come off by d: the sender was held up, and sends what
-// is due late instead of in a burst.
+// delay shifts all future frames by d: the sender was delayed, and sends late
+// instead of in a burst.
 func (t *timeline) delay(d time.Duration) {
 	for i := range t.cursors {
 		c := &t.cursors[i]
@@ -120,9 +120,9 @@ func (t *timeline) delay(d time.Duration) {
 	}
 }
 
-// jump makes the next keyframe of the clip due at now, and takes audio along;
-// what is due before now must have been sent. It reports whether there is one:
-// not without video, nor in a clip played once that has none left.
+// jump makes the next keyframe of the clip due at now, and audio with it;
+// frames due before now must have been sent. It reports whether there is one:
+// there is none without video, or if a clip played once has none left.
 func (t *timeline) jump(now time.Duration) bool {
 	v := -1
 	for i := range t.cursors {
@@ -160,7 +160,7 @@ func (t *timeline) jump(now time.Duration) bool {
 		}
 		due := max(c.end, now)
 		if c.sent && c.due == c.end {
-			due = c.end // in step: no gap
+			due = c.end // aligned: no gap
 		}
 		if due-offset >= t.src.length && !t.src.Once {
 			c.offset += t.src.length

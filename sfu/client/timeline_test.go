@@ -10,8 +10,8 @@ import (
 	"pgregory.net/rapid"
 )
 
-// clip makes a Source with frames of the given lengths, a keyframe wherever
-// keys says; the data of frame 7 of the video is "v7".
+// clip makes a Source with frames of the given lengths and keyframes at keys;
+// the data of frame 7 of the video is "v7".
 func clip(t testing.TB, video, audio []time.Duration, keys ...int) *Source {
 	t.Helper()
 	var tracks []clipTrack
@@ -37,7 +37,8 @@ func clip(t testing.TB, video, audio []time.Duration, keys ...int) *Source {
 
 func each(n int, d time.Duration) []time.Duration { return slices.Repeat([]time.Duration{d}, n) }
 
-// play sends n frames and returns what and when, as "v0@0 a0@0 v1@40" in ms.
+// play sends n frames and returns them with their times, as "v0@0 a0@0 v1@40"
+// in ms.
 func play(l *timeline, n int) string {
 	s := ""
 	for range n {
@@ -147,9 +148,9 @@ func TestTimelineDelay(t *testing.T) {
 	}
 }
 
-// Whatever the clip and however it is jumped about in, time must not go back,
-// audio must have neither gap nor overlap, every jump must yield a keyframe at
-// once, and audio must stay within a packet of the video.
+// For any clip and any jumps, time must not go back, audio must have neither
+// gap nor overlap, every jump must yield a keyframe at once, and audio must
+// stay within a packet of the video.
 func TestTimelineHolds(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		length := time.Duration(rapid.IntRange(8, 60).Draw(rt, "frame_ms")) * time.Millisecond
@@ -172,7 +173,7 @@ func TestTimelineHolds(t *testing.T) {
 		for range rapid.IntRange(1, 200).Draw(rt, "steps") {
 			jumped := time.Duration(-1)
 			if rapid.IntRange(0, 9).Draw(rt, "jump?") == 0 {
-				_, _, next, _ := l.peek() // what is due is sent before a jump
+				_, _, next, _ := l.peek() // due frames are sent before a jump
 				wait := time.Duration(rapid.IntRange(0, 100).Draw(rt, "wait_percent")) * (next - now) / 100
 				jumped = max(now+wait, lastVideo+tick)
 				if !l.jump(jumped) {
@@ -197,7 +198,8 @@ func TestTimelineHolds(t *testing.T) {
 					rt.Fatalf("audio due at %v, the packet before ended at %v", due, audioEnd)
 				}
 				started, audioEnd = true, due+f.last
-				// How far its place in the clip is from the video's, round the loop.
+				// Distance of its place in the clip from the video's, over the
+				// loop.
 				off := (due - f.at - l.cursors[0].offset) % src.length
 				off = min(off.Abs(), src.length-off.Abs())
 				if off > packet/2+time.Microsecond {

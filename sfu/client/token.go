@@ -5,15 +5,16 @@ import (
 	"net/url"
 )
 
-// bearer adds a token to the offers that are posted where our user sent us, and
-// to nobody else: a server that redirects us vouches for us by a ticket.
+// bearer adds a token to the offers that are posted to the URL our user gave,
+// and to no other server: a server that redirects us vouches for us by a
+// ticket.
 type bearer struct {
 	token string
 	to    *url.URL
 	next  http.RoundTripper
 }
 
-// withToken has c send token to u. An empty token is none.
+// withToken makes c send token to u. An empty token means none.
 func withToken(c *http.Client, u *url.URL, token string) *http.Client {
 	if token == "" {
 		return c
@@ -29,7 +30,7 @@ func withToken(c *http.Client, u *url.URL, token string) *http.Client {
 // RoundTrip implements [http.RoundTripper].
 func (b *bearer) RoundTrip(r *http.Request) (*http.Response, error) {
 	same := r.URL.Host == b.to.Host && r.URL.Scheme == b.to.Scheme
-	// A port that only sends its clients to https is not another server.
+	// A port that only redirects its clients to https is the same server.
 	secured := b.to.Scheme == "http" && r.URL.Scheme == "https" && r.URL.Hostname() == b.to.Hostname() && r.URL.Query().Get("ticket") == ""
 	if r.Method == http.MethodPost && (same || secured) {
 		r = r.Clone(r.Context())
@@ -38,7 +39,7 @@ func (b *bearer) RoundTrip(r *http.Request) (*http.Response, error) {
 	return b.next.RoundTrip(r)
 }
 
-// CloseIdleConnections is what [http.Client.CloseIdleConnections] calls.
+// CloseIdleConnections is called by [http.Client.CloseIdleConnections].
 func (b *bearer) CloseIdleConnections() {
 	if c, ok := b.next.(interface{ CloseIdleConnections() }); ok {
 		c.CloseIdleConnections()

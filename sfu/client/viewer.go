@@ -19,15 +19,15 @@ import (
 )
 
 const (
-	// keyframePatience is how long a viewer waits for a keyframe before it asks,
-	// and between asking: a server should have asked long before.
+	// keyframePatience is how long a viewer waits for a keyframe before each
+	// request: a server should have requested one long before.
 	keyframePatience = 500 * time.Millisecond
-	// readSize is more than any RTP packet that crosses the internet in one
-	// piece.
+	// readSize exceeds any RTP packet that crosses the internet unfragmented,
+	// in bytes.
 	readSize = 2048
 )
 
-// TrackInfo names a track a viewer receives.
+// TrackInfo describes a track that a viewer receives.
 type TrackInfo struct {
 	Kind  string // audio or video
 	Codec string // such as video/VP8
@@ -36,27 +36,27 @@ type TrackInfo struct {
 	MID   string
 }
 
-// ViewConfig says what to view.
+// ViewConfig configures [View].
 type ViewConfig struct {
 	URL   string // WHEP endpoint, http or https
 	Token string // for URL's server alone; "": none
 
-	NoAudio, NoVideo bool         // do not ask for it
+	NoAudio, NoVideo bool         // do not offer to receive it
 	HTTP             *http.Client // nil: one of its own. Its redirect policy is not used
 	Wait             time.Duration
 	Silence          time.Duration // after which the server counts as lost; 0: 8 s
 	TCP              bool          // media over TCP only (RFC 6544), where UDP is blocked
 	Log              *slog.Logger  // nil: discarded
 
-	// OnRTP, if not nil, is called with each packet and the time of its arrival,
-	// duplicates included: per track from one goroutine, in order of arrival. The
-	// packet is the viewer's own and only good during the call. A viewer cannot be
-	// closed from within.
+	// OnRTP, if not nil, is called with each packet and its arrival time,
+	// duplicates included: for each track from one goroutine, in order of
+	// arrival. The packet belongs to the viewer and is only valid during the
+	// call. A viewer cannot be closed from within.
 	OnRTP func(track TrackInfo, packet *rtp.Packet, arrival time.Time)
 }
 
-// Viewer receives a stream from a WHEP endpoint and measures it; it decodes
-// nothing. Close ends the session and waits for its goroutines; it may be
+// Viewer receives a stream from a WHEP endpoint and measures it, without
+// decoding. Close ends the session and waits for its goroutines; it may be
 // called more than once.
 type Viewer struct {
 	*peer
@@ -70,11 +70,11 @@ type Viewer struct {
 	framed   bool // firstFrame is closed
 }
 
-// inTrack is one track as it comes in.
+// inTrack is one received track.
 type inTrack struct {
 	TrackInfo
 	captureID uint8
-	repairs   bool // lost packets may be asked for
+	repairs   bool // lost packets may be requested
 
 	mu      sync.Mutex
 	stats   TrackStats
@@ -88,9 +88,9 @@ type inTrack struct {
 	sync    senderSync
 }
 
-// View offers to receive and returns when media can flow, by when it is being
-// received already. ctx bounds the offer and the connecting only. The error is
-// as that of [Publish].
+// View offers to receive and returns when media can flow; media is received
+// from then on. ctx bounds only the offer and the setup of the connection. The
+// errors are those of [Publish].
 func View(ctx context.Context, cfg ViewConfig) (*Viewer, error) {
 	u, err := parseURL(cfg.URL)
 	if err != nil {
@@ -193,9 +193,10 @@ func (v *Viewer) receive(remote *webrtc.TrackRemote, receiver *webrtc.RTPReceive
 	}
 }
 
-// observe counts packet, which arrived at now, that is at since the POST. frame
-// reports whether it completes the track's first frame that can be decoded on
-// its own, gap whether it came before others that may be asked for.
+// observe counts packet, which arrived at now, which is at since the POST.
+// frame reports whether it completes the track's first frame that can be
+// decoded on its own, gap whether packets before it are missing that may be
+// requested.
 func (t *inTrack) observe(packet *rtp.Packet, now time.Time, at time.Duration) (frame, gap bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -238,7 +239,7 @@ func (t *inTrack) observe(packet *rtp.Packet, now time.Time, at time.Duration) (
 	return t.frame(packet, at), gap
 }
 
-// newest takes note of a packet later than all before.
+// newest records a packet later than all before.
 func (t *inTrack) newest(packet *rtp.Packet, now time.Time, first bool) {
 	if first || packet.Timestamp != t.stamp {
 		t.sync.arrived(packet.Timestamp, now, t.Clock)
@@ -249,8 +250,8 @@ func (t *inTrack) newest(packet *rtp.Packet, now time.Time, first bool) {
 	t.highest, t.stamp = packet.SequenceNumber, packet.Timestamp
 }
 
-// frame counts frames and reports whether packet completes the first that can be
-// decoded on its own.
+// frame counts frames and reports whether packet completes the first that can
+// be decoded on its own.
 func (t *inTrack) frame(packet *rtp.Packet, at time.Duration) bool {
 	if t.Kind == "audio" {
 		if t.stats.Frames++; t.stats.Frames > 1 {
@@ -273,18 +274,18 @@ func (t *inTrack) frame(packet *rtp.Packet, at time.Duration) bool {
 	return false
 }
 
-// keyProgress follows the newest keyframe.
+// keyProgress tracks the packets of the newest keyframe.
 type keyProgress struct {
 	started   bool
 	stamp     uint32
 	start     uint16 // sequence number of its first packet
 	marked    bool
-	mark      uint16 // sequence number of the marker seen last
+	mark      uint16 // sequence number of the last marker seen
 	markStamp uint32
 }
 
-// observe takes note of a packet that has not been seen before; key says that a
-// keyframe begins in it. It reports whether that is another keyframe than the
+// observe records a packet that has not been seen before; key reports that a
+// keyframe begins in it. It returns whether that is another keyframe than the
 // one before.
 func (k *keyProgress) observe(p *rtp.Packet, key bool) bool {
 	if p.Marker {
@@ -302,8 +303,8 @@ func (k *keyProgress) complete(seq *sequence) bool {
 	return k.started && k.marked && k.markStamp == k.stamp && seq.hasAll(k.start, k.mark)
 }
 
-// frame closes firstFrame if t is what was waited for: video, if there is any
-// to come.
+// frame closes firstFrame if t is of the awaited kind: video, if any is
+// expected.
 func (v *Viewer) frame(t *inTrack) {
 	if t.Kind == "audio" && v.video {
 		return
@@ -349,7 +350,7 @@ func (v *Viewer) listen(t *inTrack, receiver *webrtc.RTPReceiver) {
 	}
 }
 
-// askMissing asks for lost packets while there are any.
+// askMissing sends NACKs for lost packets while there are any.
 func (v *Viewer) askMissing() {
 	for {
 		select {
@@ -377,13 +378,13 @@ func (v *Viewer) askMissing() {
 			}
 			v.tracksMu.Unlock()
 			if len(asked) > 0 {
-				_ = v.pc.WriteRTCP(asked) // asked again later
+				_ = v.pc.WriteRTCP(asked) // sent again later
 			}
 		}
 	}
 }
 
-// askKeyframes sends a PLI for each video track that has had no whole keyframe
+// askKeyframes sends a PLI for each video track that has no complete keyframe
 // keyframePatience after its first packet, and again until it has.
 func (v *Viewer) askKeyframes() {
 	tick := time.NewTicker(keyframePatience)
@@ -408,12 +409,12 @@ func (v *Viewer) askKeyframes() {
 		}
 		v.tracksMu.Unlock()
 		if len(asked) > 0 {
-			_ = v.pc.WriteRTCP(asked) // asked again at the next tick
+			_ = v.pc.WriteRTCP(asked) // sent again at the next tick
 		}
 	}
 }
 
-// Stats returns what has been received so far.
+// Stats returns the totals received so far.
 func (v *Viewer) Stats() Stats {
 	s := v.stats(time.Now())
 	v.tracksMu.Lock()
@@ -440,24 +441,25 @@ func (v *Viewer) Stats() Stats {
 	return s
 }
 
-// FirstFrame is closed once a frame that needs no other has arrived whole: of
-// video, or of audio where there is no video.
+// FirstFrame is closed once the first frame that can be decoded on its own is
+// complete: of video, or of audio where there is no video.
 func (v *Viewer) FirstFrame() <-chan struct{} { return v.firstFrame }
 
-// NodeURL returns where the offer was accepted, after redirects.
+// NodeURL returns the URL where the offer was accepted, after redirects.
 func (v *Viewer) NodeURL() string { return v.session.url() }
 
 // Done is closed once the connection has failed or been closed by either side.
 func (v *Viewer) Done() <-chan struct{} { return v.done }
 
-// Close ends the session. The error says that the server could not be told.
+// Close ends the session. The error reports that the DELETE to the server
+// failed.
 func (v *Viewer) Close() error { return v.close() }
 
-// senderSync places a track's packets on the sender's clock by its sender
-// reports (RFC 3550 §6.4.1), and averages how long they take from there.
+// senderSync maps a track's packets to the sender's clock by its sender reports
+// (RFC 3550 §6.4.1), and averages their transit time.
 type senderSync struct {
 	known   bool
-	ntp     time.Time // of the last report, by the sender's clock
+	ntp     time.Time // NTP time of the last report, by the sender's clock
 	rtp     uint32
 	fresh   bool          // transit holds a value
 	transit time.Duration // arrival minus sender's time, smoothed over about 16 frames
@@ -469,7 +471,7 @@ func (s *senderSync) report(sr *rtcp.SenderReport) {
 	s.rtp = sr.RTPTime
 }
 
-// arrived takes note of the first packet of a frame.
+// arrived records the first packet of a frame.
 func (s *senderSync) arrived(stamp uint32, now time.Time, clock uint32) {
 	if !s.known || clock == 0 {
 		return

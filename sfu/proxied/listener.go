@@ -19,54 +19,55 @@ import (
 )
 
 const (
-	// headerPatience is how long a connection may take to show by its first
-	// bytes what it is. The protocol has proxies send the header at once.
+	// headerPatience bounds the time until the first bytes of a connection are
+	// complete. The protocol requires proxies to send the header at once.
 	headerPatience = 5 * time.Second
-	// refusedLinger is how long what a refused client still sends is read, and
-	// refusedDrain how many bytes of it: a connection that is closed with unread
-	// bytes is reset, and the answer lost with it.
+	// refusedLinger is how long the remaining input of a refused client is
+	// read, and refusedDrain how many bytes of it: closing a connection with
+	// unread bytes resets it, and the answer is lost.
 	refusedLinger = time.Second
 	refusedDrain  = 64 << 10
 )
 
-// Why a connection is refused.
+// Errors of refused connections.
 var (
-	// ErrNotTaken: it begins with a PROXY header, which this node does not take.
+	// ErrNotTaken: it begins with a PROXY header, which this node does not
+	// accept.
 	ErrNotTaken = errors.New("the PROXY protocol is not taken here")
 	// ErrUntrusted: it begins with a PROXY header, and does not come from a
 	// trusted proxy.
 	ErrUntrusted = errors.New("a PROXY header from an address that is no trusted proxy's")
 	// ErrNoHeader: it comes from a trusted proxy, and does not begin with a
-	// PROXY header. All clients of the proxy would be one then.
+	// PROXY header. Otherwise all clients of the proxy would count as one.
 	ErrNoHeader = errors.New("no PROXY header from a trusted proxy")
-	// ErrBadHeader: a trusted proxy's header cannot be read.
+	// ErrBadHeader: a trusted proxy's header is malformed.
 	ErrBadHeader = errors.New("a PROXY header that cannot be read")
 )
 
-// A Listener takes PROXY headers, versions 1 and 2 (the PROXY protocol's
-// specification, section 2), of trusted proxies, and refuses all others, so that
-// nobody is served under an address that is not its own.
+// A Listener accepts PROXY headers, versions 1 and 2 (the PROXY protocol's
+// specification, section 2), from trusted proxies, and refuses all others, so
+// that no client is served under a forged address.
 //
-// Headers are read when a connection is first read from or asked for its
-// address, on the goroutine that does: Accept never waits for one.
+// A header is read at the first read from a connection or request for its
+// address, on the caller's goroutine: Accept never waits for one.
 type Listener struct {
 	net.Listener
 	Trust Trust
-	Take  bool // trusted proxies send headers, all of them
+	Take  bool // all trusted proxies send headers
 	// Bare reports whether a trusted proxy may make a request without a header:
-	// many check health so. [Trust.Handler] refuses others.
+	// many send health checks that way. [Trust.Handler] refuses other requests.
 	Bare func(*http.Request) bool
 
-	// Refused is told that a connection from an address was refused, and why: one
-	// of the errors above. It returns what the other end is told.
+	// Refused receives the address of a refused connection and the reason, one
+	// of the errors above. It returns the problem for the other end.
 	Refused func(from netip.AddrPort, why error) *problem.Problem
 }
 
-// lenient has version 1 take addresses of IPv4 in lines of TCP6, as nginx writes
+// lenient makes version 1 accept IPv4 addresses in TCP6 lines, as nginx writes
 // them where client and server are of different families.
 var lenient = sync.OnceFunc(func() { proxyproto.V1AcceptIPv4InTCP6 = true })
 
-// Accept implements net.Listener. What it returns is a [*Conn].
+// Accept implements net.Listener. It returns a [*Conn].
 func (l *Listener) Accept() (net.Conn, error) {
 	lenient()
 	c, err := l.Listener.Accept()
@@ -76,27 +77,27 @@ func (l *Listener) Accept() (net.Conn, error) {
 	return &Conn{Conn: c, listener: l}, nil
 }
 
-// A Conn is a connection whose far end is the client that a PROXY header names,
-// if there was one.
+// A Conn is a connection whose remote address is the client that a PROXY header
+// names, if there was one.
 type Conn struct {
 	net.Conn
 	listener *Listener
 
 	once   sync.Once
 	in     *bufio.Reader
-	client Client // what the header told; the zero one: there was none
-	bare   bool   // a trusted proxy sent none
-	err    error  // the connection is refused, or was lost
+	client Client // from the header; zero: no header
+	bare   bool   // from a trusted proxy, without a header
+	err    error  // reason of a refused or lost connection
 }
 
-// ConnContext is for [http.Server]: with it [Trust.Handler] knows what the PROXY
-// header of a request's connection told.
+// ConnContext is for [http.Server]: with it [Trust.Handler] knows the PROXY
+// header of a request's connection.
 func ConnContext(ctx context.Context, c net.Conn) context.Context {
 	for c != nil {
 		if conn, ok := c.(*Conn); ok {
 			return context.WithValue(ctx, connKey{}, conn)
 		}
-		inner, ok := c.(interface{ NetConn() net.Conn }) // as that of TLS
+		inner, ok := c.(interface{ NetConn() net.Conn }) // such as a TLS connection
 		if !ok {
 			break
 		}
@@ -107,7 +108,7 @@ func ConnContext(ctx context.Context, c net.Conn) context.Context {
 
 type connKey struct{}
 
-// Read implements net.Conn. A connection that is refused reads as ended.
+// Read implements net.Conn. A refused connection returns io.EOF.
 func (c *Conn) Read(b []byte) (int, error) {
 	c.once.Do(c.begin)
 	if c.err != nil {
@@ -116,7 +117,7 @@ func (c *Conn) Read(b []byte) (int, error) {
 	return c.in.Read(b)
 }
 
-// RemoteAddr is the client's.
+// RemoteAddr returns the client's address.
 func (c *Conn) RemoteAddr() net.Addr {
 	c.once.Do(c.begin)
 	if c.client.Addr.IsValid() {
@@ -125,13 +126,13 @@ func (c *Conn) RemoteAddr() net.Addr {
 	return c.Conn.RemoteAddr()
 }
 
-// told is what the header told.
+// told returns the client from the header.
 func (c *Conn) told() Client {
 	c.once.Do(c.begin)
 	return c.client
 }
 
-// refuses returns why r is not served that came on the connection, or nil.
+// refuses returns why r, received on the connection, is not served, or nil.
 func (c *Conn) refuses(r *http.Request) *problem.Problem {
 	c.once.Do(c.begin)
 	if !c.bare || c.listener.Bare != nil && c.listener.Bare(r) {
@@ -140,27 +141,27 @@ func (c *Conn) refuses(r *http.Request) *problem.Problem {
 	return c.listener.Refused(addrPortOf(c.Conn.RemoteAddr()), ErrNoHeader)
 }
 
-// v1 and v2 are how headers begin.
+// v1 and v2 are the beginnings of headers.
 var (
 	v1 = []byte("PROXY ")
 	v2 = []byte("\r\n\r\n\x00\r\nQUIT\n")
 )
 
-// begin looks at the first bytes.
+// begin reads the first bytes.
 func (c *Conn) begin() {
 	c.in = bufio.NewReader(c.Conn)
 	from := addrPortOf(c.Conn.RemoteAddr())
 	trusted := c.listener.Take && c.listener.Trust.Has(from.Addr())
 	_ = c.Conn.SetReadDeadline(time.Now().Add(headerPatience))
 	why := c.header(trusted)
-	_ = c.Conn.SetReadDeadline(time.Time{}) // its user sets its own
+	_ = c.Conn.SetReadDeadline(time.Time{}) // the user of the connection sets its own
 	switch {
 	case why == nil:
 		if c.client.Addr.IsValid() {
 			c.client.Proxy = from.Addr()
 		}
 	case errors.Is(why, io.EOF):
-		c.err = io.EOF // it never said anything
+		c.err = io.EOF // it sent nothing
 	default:
 		c.err = io.EOF
 		c.refuse(c.listener.Refused(from, why))
@@ -168,7 +169,7 @@ func (c *Conn) begin() {
 }
 
 // header reads a header if there may be one. The error is why the connection is
-// not served: io.EOF if it was lost before it had said anything.
+// not served: io.EOF if it was lost before it had sent anything.
 func (c *Conn) header(trusted bool) error {
 	begins, err := c.peek()
 	if len(begins) == 0 && err != nil {
@@ -181,7 +182,7 @@ func (c *Conn) header(trusted bool) error {
 	case is && !trusted:
 		return ErrUntrusted
 	case !trusted:
-		return nil // an error comes again
+		return nil // the next read returns an error again
 	case !is:
 		c.bare = true
 		return nil
@@ -191,11 +192,11 @@ func (c *Conn) header(trusted bool) error {
 		return ErrBadHeader
 	}
 	if h.Command.IsLocal() {
-		return nil // the proxy's own, such as a check of health
+		return nil // the proxy's own connection, such as a health check
 	}
 	at, ok := h.SourceAddr.(*net.TCPAddr)
 	if !ok {
-		return nil // it has no address of this kind: the proxy stands for it
+		return nil // it has no TCP address: the proxy's address is used
 	}
 	addr := at.AddrPort()
 	if !addr.IsValid() || addr.Addr().IsUnspecified() {
@@ -210,8 +211,7 @@ func (c *Conn) header(trusted bool) error {
 	return nil
 }
 
-// peek returns the first bytes as far as they are those of a header, and one
-// that is not.
+// peek returns the first bytes as far as they match a header, and one more.
 func (c *Conn) peek() ([]byte, error) {
 	for n := 1; ; n++ {
 		b, err := c.in.Peek(n)
@@ -221,7 +221,7 @@ func (c *Conn) peek() ([]byte, error) {
 	}
 }
 
-// refuse answers with p, as HTTP, and lets nothing more in.
+// refuse answers with p, as HTTP, and stops reading.
 func (c *Conn) refuse(p *problem.Problem) {
 	w := &answer{header: http.Header{}}
 	p.Write(w)
@@ -240,7 +240,7 @@ func (c *Conn) refuse(p *problem.Problem) {
 	_, _ = io.CopyN(io.Discard, c.in, refusedDrain)
 }
 
-// An answer keeps what is written to it.
+// An answer records a response.
 type answer struct {
 	status int
 	header http.Header

@@ -25,7 +25,8 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// A station is a server behind a Listener, which answers who its client is.
+// A station is a server behind a Listener that answers with its client's
+// address.
 type station struct {
 	*httptest.Server
 	mu      sync.Mutex
@@ -54,7 +55,7 @@ func newStation(t *testing.T, take bool, trusted ...string) *station {
 	return s
 }
 
-// send opens a connection, writes what is given and reads the answer.
+// send opens a connection, writes first and reads the answer.
 func (s *station) send(t *testing.T, first string) string {
 	t.Helper()
 	c, err := net.Dial("tcp", s.Listener.Addr().String())
@@ -89,7 +90,7 @@ func TestHeaders(t *testing.T) {
 		name  string
 		first string
 		says  string
-		why   error // of trusted proxies' connections
+		why   error // reason for connections of trusted proxies
 	}{
 		{name: "version 1", first: "PROXY TCP4 203.0.113.5 192.0.2.1 4711 80\r\n", says: "203.0.113.5:4711 at http by 127.0.0.1"},
 		{name: "version 1, IPv6", first: "PROXY TCP6 2001:db8::5 2001:db8::1 4711 80\r\n", says: "[2001:db8::5]:4711 at http by 127.0.0.1"},
@@ -133,7 +134,7 @@ func TestHeaders(t *testing.T) {
 	}
 }
 
-// Below TLS the header comes first, and what it tells is known all the same.
+// Below TLS the header comes first, and its client is known all the same.
 func TestHeaderBelowTLS(t *testing.T) {
 	s := newStation(t, true, "127.0.0.0/8")
 	s.StartTLS()
@@ -155,8 +156,8 @@ func TestHeaderBelowTLS(t *testing.T) {
 	}
 }
 
-// A proxy that checks health sends no header with that, but cannot do anything
-// else on such a connection.
+// The health check of a proxy sends no header, and the connection allows no
+// other request.
 func TestHealthWithoutHeader(t *testing.T) {
 	s := newStation(t, true, "127.0.0.1")
 	s.Start()
@@ -179,7 +180,7 @@ func TestHealthWithoutHeader(t *testing.T) {
 	}
 }
 
-// A proxy of HTTP may stand before one of connections, if both are trusted.
+// An HTTP proxy may stand before a TCP proxy, if both are trusted.
 func TestHeaderAndForwarded(t *testing.T) {
 	s := newStation(t, true, "127.0.0.1", "10.0.0.0/8")
 	s.Start()
@@ -189,8 +190,8 @@ func TestHeaderAndForwarded(t *testing.T) {
 	}
 }
 
-// A connection that says nothing, or half a header, is over after a while, and
-// nobody else waits for it.
+// A connection with no data, or half a header, is closed after a while, and
+// delays no other.
 func TestSilentConnections(t *testing.T) {
 	for _, first := range []string{"", "PROXY ", string(v2)} {
 		synctest.Test(t, func(t *testing.T) {
@@ -235,7 +236,7 @@ func (a addressed) RemoteAddr() net.Addr {
 	return net.TCPAddrFromAddrPort(netip.MustParseAddrPort(a.from))
 }
 
-// script is a connection that says what it is given, and then no more.
+// script is a connection with fixed input.
 type script struct {
 	addressed
 	in io.Reader
@@ -247,8 +248,8 @@ func (s script) SetDeadline(time.Time) error     { return nil }
 func (s script) SetReadDeadline(time.Time) error { return nil }
 func (s script) Close() error                    { return nil }
 
-// Whatever a connection begins with, it is served whole from the first byte after
-// the header, or refused; and nobody but a trusted proxy has another address.
+// Any connection is either served from the first byte after the header, or
+// refused; and only a trusted proxy can set another address.
 func FuzzHeader(f *testing.F) {
 	for _, trusted := range []bool{true, false} {
 		f.Add([]byte("GET / HTTP/1.1\r\n\r\n"), trusted)

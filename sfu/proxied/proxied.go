@@ -1,10 +1,10 @@
-// Package proxied says who a client is, where proxies stand in front of a node:
-// its address, and the URL by which it addressed us.
+// Package proxied determines the client of a request, with proxies in front of
+// a node: its address, and the URL by which it addressed us.
 //
-// What a proxy tells of a client counts only if the proxy's address is in the
-// node's [Trust]. There are two ways to tell: headers of HTTP, which a [Trust]
-// reads in Handler, and the PROXY protocol before them, which a [Listener]
-// reads. Whoever wants to know who made a request asks [Of], and nobody else.
+// A proxy's statement about a client counts only if the proxy's address is in
+// the node's [Trust]. There are two kinds: HTTP headers, which [Trust.Handler]
+// reads, and the PROXY protocol before them, which a [Listener] reads. [Of] is
+// the only source of a request's client.
 package proxied
 
 import (
@@ -16,15 +16,15 @@ import (
 	"strings"
 )
 
-// A Client is who made a request, as far as that is known here.
+// A Client is the client of a request, as far as it is known here.
 type Client struct {
-	Addr   netip.AddrPort // port 0: not known; the zero one: nothing is known
+	Addr   netip.AddrPort // port 0: unknown port; zero: unknown
 	Scheme string         // "http" or "https", between the client and the outermost proxy
 	Host   string         // host, and port where it is not the scheme's, as the client addressed us
-	Proxy  netip.Addr     // that told this; the zero one: the client reached us itself
+	Proxy  netip.Addr     // the proxy that stated this; zero: the client connected directly
 }
 
-// String is the client's address for people.
+// String returns the client's address for people.
 func (c Client) String() string {
 	switch {
 	case !c.Addr.IsValid():
@@ -35,14 +35,16 @@ func (c Client) String() string {
 	return c.Addr.String()
 }
 
-// Base is the URL of this node, without a path, as the client addressed it.
+// Base returns the URL of this node, without a path, as the client addressed
+// it.
 func (c Client) Base() string { return c.Scheme + "://" + c.Host }
 
-// Group is whom the client counts for where what one client may have is bounded.
+// Group returns the address group that limits per client count, see [GroupOf].
 func (c Client) Group() netip.Prefix { return GroupOf(c.Addr.Addr()) }
 
-// GroupOf is whom an address counts for: itself, or of IPv6 its /64, whose
-// addresses one client has without number. All that are none are one.
+// GroupOf returns the group by which limits per client count an address: the
+// address itself, or the /64 of an IPv6 address, since one client has any
+// number of addresses in it. All invalid addresses are one group.
 func GroupOf(a netip.Addr) netip.Prefix {
 	a = a.Unmap().WithZone("")
 	bits := 64
@@ -55,8 +57,8 @@ func GroupOf(a netip.Addr) netip.Prefix {
 
 type clientKey struct{}
 
-// Of returns the client of r: as [Trust.Handler] has found out, or else who
-// opened the connection.
+// Of returns the client of r, as determined by [Trust.Handler], or else the
+// other end of the connection.
 func Of(r *http.Request) Client {
 	if c, ok := r.Context().Value(clientKey{}).(Client); ok {
 		return c
@@ -64,7 +66,7 @@ func Of(r *http.Request) Client {
 	return direct(r)
 }
 
-// Request is r as c's.
+// Request returns r with c as its client.
 func (c Client) Request(r *http.Request) *http.Request {
 	r = r.WithContext(context.WithValue(r.Context(), clientKey{}, c))
 	if c.Addr.IsValid() {
@@ -73,7 +75,7 @@ func (c Client) Request(r *http.Request) *http.Request {
 	return r
 }
 
-// direct is r's client if nobody but the connection tells.
+// direct returns r's client by the connection only.
 func direct(r *http.Request) Client {
 	c := Client{Scheme: "http", Host: r.Host}
 	if r.TLS != nil {
@@ -85,11 +87,10 @@ func direct(r *http.Request) Client {
 	return c
 }
 
-// Trust is a set of addresses of proxies that are believed. The zero Trust
-// believes nobody.
+// Trust is a set of addresses of trusted proxies. The zero Trust trusts none.
 type Trust struct{ prefixes []netip.Prefix }
 
-// ParseTrust reads networks such as 10.0.0.0/8 and single addresses.
+// ParseTrust parses networks such as 10.0.0.0/8 and single addresses.
 func ParseTrust(list []string) (Trust, error) {
 	var t Trust
 	for _, s := range list {
@@ -118,7 +119,7 @@ func ParseTrust(list []string) (Trust, error) {
 	return t, nil
 }
 
-// Any reports whether anybody is trusted.
+// Any reports whether the set is not empty.
 func (t Trust) Any() bool { return len(t.prefixes) > 0 }
 
 // Has reports whether a proxy at a is trusted.
@@ -132,13 +133,13 @@ func (t Trust) Has(a netip.Addr) bool {
 	return false
 }
 
-// Handler has h serve each request as its client's, so that [Of] finds it. The
-// request's RemoteAddr is the client's then, with port 0 if that is not known.
+// Handler makes h serve each request with its client, so that [Of] finds it.
+// The request's RemoteAddr is then the client's, with port 0 if that is
+// unknown.
 //
-// Of X-Forwarded-For the rightmost address that is not a trusted proxy's is the
-// client: what stands left of it the client may have written itself. Of
-// X-Forwarded-Proto and -Host the last value counts, since that is the nearest
-// proxy's.
+// The client is the rightmost address in X-Forwarded-For that is not a trusted
+// proxy's: the client may have written those left of it. Of X-Forwarded-Proto
+// and -Host the last value counts, since it is the nearest proxy's.
 func (t Trust) Handler(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if conn, ok := r.Context().Value(connKey{}).(*Conn); ok {
@@ -179,8 +180,8 @@ func (t Trust) client(r *http.Request) Client {
 	return c
 }
 
-// forwardedFor finds the client in the lines of X-Forwarded-For. What is no
-// address ends the search: the last that was one is the client.
+// forwardedFor finds the client in the lines of X-Forwarded-For. An invalid
+// address ends the search: the last valid one is the client.
 func (t Trust) forwardedFor(lines []string) (client netip.AddrPort, ok bool) {
 	for i := len(lines) - 1; i >= 0; i-- {
 		for rest, more := lines[i], true; more; {
@@ -203,7 +204,7 @@ func (t Trust) forwardedFor(lines []string) (client netip.AddrPort, ok bool) {
 	return client, ok
 }
 
-// parseAddr reads an address as proxies write them: with or without a port,
+// parseAddr parses an address as proxies write them: with or without a port,
 // IPv6 in brackets or not.
 func parseAddr(s string) (netip.AddrPort, bool) {
 	s = strings.TrimSpace(s)
@@ -222,7 +223,7 @@ func parseAddr(s string) (netip.AddrPort, bool) {
 	return netip.AddrPortFrom(a.Unmap().WithZone(""), 0), true
 }
 
-// last is the last value of a header that is a list.
+// last returns the last value of a header that is a list.
 func last(lines []string) string {
 	if len(lines) == 0 {
 		return ""
@@ -231,7 +232,7 @@ func last(lines []string) string {
 	return strings.TrimSpace(line[strings.LastIndexByte(line, ',')+1:])
 }
 
-// maxHost bounds what is taken for a host, in bytes: a name of DNS, and a port.
+// maxHost bounds a host, in bytes: a DNS name and a port.
 const maxHost = 253 + len(":65535")
 
 // validHost reports whether s can stand in a URL as its host and port.

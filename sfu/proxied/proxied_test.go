@@ -45,7 +45,7 @@ func TestClientBehindProxies(t *testing.T) {
 	for _, c := range []struct {
 		name   string
 		from   string
-		header []string // names and values by turns
+		header []string // alternating names and values
 		want   string   // of String
 		base   string
 		proxy  string
@@ -97,7 +97,8 @@ func TestClientBehindProxies(t *testing.T) {
 	}
 }
 
-// Without a handler the client is who opened the connection, if that is known.
+// Without a handler, the client is the other end of the connection, if that is
+// known.
 func TestClientWithoutProxies(t *testing.T) {
 	r := httptest.NewRequest("GET", "https://node.example/", nil)
 	r.RemoteAddr = "@"
@@ -120,8 +121,8 @@ func TestGroupOf(t *testing.T) {
 	}
 }
 
-// Whatever a trusted proxy passes on, the client is an address that stands there
-// or the proxy's, and what becomes part of a URL is a host.
+// For any headers of a trusted proxy, the client is an address in them or the
+// proxy's, and the host of a URL is valid.
 func FuzzForwarded(f *testing.F) {
 	f.Add("198.51.100.7, 10.0.0.2", "https", "live.example:8443")
 	f.Add("[2001:db8::7]:1,unknown", "http, https", "[::1]:80")
