@@ -27,7 +27,7 @@ type echoServer struct {
 	pcs       map[string]*webrtc.PeerConnection // by resource path
 	deleted   []string
 	publisher *webrtc.PeerConnection
-	ssrcs     []uint32 // the publisher's
+	ssrcs     []uint32 // of the publisher
 	tracks    []*webrtc.TrackLocalStaticRTP
 	viewers   []viewing
 	packets   int

@@ -8,11 +8,11 @@ import (
 	"strings"
 )
 
-// AnswerText is the answer for the client: pion's for each section that was
-// taken, under the client's own names, and port 0 in the place of the others
-// (RFC 8829, section 5.3.1).
+// AnswerText returns the answer for the client: pion's for each accepted
+// section, under the client's own names, and port 0 in place of the others (RFC
+// 8829, section 5.3.1).
 func (o *Offer) AnswerText(answer string) string {
-	var parts []string // the session's, then one for each section
+	var parts []string // that of the session, then one for each section
 	for line := range strings.Lines(answer) {
 		if len(parts) == 0 || strings.HasPrefix(line, "m=") {
 			parts = append(parts, "")
@@ -28,8 +28,8 @@ func (o *Offer) AnswerText(answer string) string {
 	if len(o.group) > 0 {
 		head.WriteString("a=group:BUNDLE " + strings.Join(o.group, " ") + "\r\n")
 	}
-	// pion puts the candidates into its first section; clients look for them in
-	// the first of the group.
+	// pion puts the candidates into its first section; clients expect them in
+	// the first of the BUNDLE group.
 	texts := map[*Section]string{}
 	for i, s := range o.Taken {
 		if i+1 >= len(parts) {
@@ -68,7 +68,7 @@ func (o *Offer) AnswerText(answer string) string {
 		case !taken:
 			format := s.Formats[0]
 			if s.Kind != 0 {
-				format = "0" // any will do (RFC 3264, section 6); pion wants to know more of others
+				format = "0" // any format is valid (RFC 3264, section 6); pion would want details of others
 			}
 			text = fmt.Sprintf("m=%s 0 %s %s\r\nc=IN IP4 0.0.0.0\r\n", s.Media, s.Proto, format)
 			if s.MID != "" {
@@ -82,8 +82,8 @@ func (o *Offer) AnswerText(answer string) string {
 	return out
 }
 
-// InOrder puts the candidates of a description in the order of their priority,
-// so that those over TCP come last. pion has them in none.
+// InOrder sorts the candidates of a description by priority, so that those over
+// TCP come last. pion does not order them.
 func InOrder(text string) string {
 	priority := func(line string) (n uint64) {
 		if f := strings.Fields(line); len(f) > 3 {
@@ -102,8 +102,9 @@ func InOrder(text string) string {
 	return strings.Join(lines, "")
 }
 
-// rtcpComponent tells a candidate for component 2, which nobody needs where
-// RTP and RTCP share a port (RFC 8843 requires that of bundled media).
+// rtcpComponent reports whether line is a candidate for component 2, which is
+// unused where RTP and RTCP share a port (RFC 8843 requires that of bundled
+// media).
 func rtcpComponent(line string) bool {
 	fields := strings.Fields(line)
 	return strings.HasPrefix(line, "a=candidate:") && len(fields) > 1 && fields[1] == "2"

@@ -9,7 +9,7 @@ import (
 	"github.com/pion/webrtc/v4"
 )
 
-// A builder gathers the attributes of a section, or of the session.
+// A builder collects the attributes of a section, or of the session.
 type builder struct {
 	*Section  // nil for the session
 	own       transport
@@ -17,7 +17,7 @@ type builder struct {
 	rtpmap    map[int]string
 	fmtp      map[int]string
 	feedback  map[int]uint64 // bits of usedFeedback
-	anyFB     uint64         // of a=rtcp-fb:*
+	anyFB     uint64         // feedback bits of a=rtcp-fb:*
 	extIDs    map[int]bool
 	extURIs   map[string]bool
 }
@@ -29,8 +29,8 @@ func newBuilder(s *Section) *builder {
 	}
 }
 
-// attribute takes note of one attribute, if it is of use. Nothing is kept that
-// is not bounded.
+// attribute records one attribute if it is of use. Everything it keeps is
+// bounded.
 func (b *builder) attribute(d *Description, key, value string) error {
 	switch key {
 	case "ice-ufrag", "ice-pwd":
@@ -47,7 +47,8 @@ func (b *builder) attribute(d *Description, key, value string) error {
 		if err != nil {
 			return err
 		}
-		// Of several the strongest counts, which is not always the first (RFC 8122, section 5).
+		// Of several fingerprints the strongest counts, which is not always the
+		// first (RFC 8122, section 5).
 		if strings.HasPrefix(f, "sha-256 ") || b.own.fingerprint == "" || strings.HasPrefix(b.own.fingerprint, "sha-1 ") {
 			b.own.fingerprint = f
 		}
@@ -80,7 +81,7 @@ func (b *builder) attribute(d *Description, key, value string) error {
 		switch {
 		case why != "":
 			d.Skipped[why]++
-		case slices.Contains(b.own.Candidates, c): // twice the same
+		case slices.Contains(b.own.Candidates, c): // a duplicate
 		case len(b.own.Candidates) == MaxCandidates:
 			d.Skipped[OverBound]++
 		default:
@@ -138,7 +139,7 @@ func (b *builder) attribute(d *Description, key, value string) error {
 	return nil
 }
 
-// format takes note of what is said of a payload type.
+// format records an attribute of a payload type.
 func (b *builder) format(key, pt, rest string) {
 	n, err := strconv.ParseUint(pt, 10, 7)
 	if pt == "*" && key == "rtcp-fb" {
@@ -156,7 +157,7 @@ func (b *builder) format(key, pt, rest string) {
 	case "fmtp":
 		if was := b.fmtp[int(n)]; was == "" {
 			b.fmtp[int(n)] = rest
-		} else if len(was) <= MaxFmtp+maxSprop { // past that, the format is not taken
+		} else if len(was) <= MaxFmtp+maxSprop { // longer ones make the format unusable
 			b.fmtp[int(n)] = was + ";" + rest
 		}
 	case "rtcp-fb":
@@ -174,8 +175,7 @@ func feedbackBit(value string) uint64 {
 	return 0
 }
 
-// finish makes the section of what was gathered, and of what the session says
-// for all.
+// finish makes the section from its own attributes and those of the session.
 func (b *builder) finish(session *builder) *Section {
 	s := b.Section
 	s.transport = b.own
@@ -197,8 +197,8 @@ func (b *builder) finish(session *builder) *Section {
 	return s
 }
 
-// codecsOf lists the codecs of a section that the SFU forwards, in the client's
-// order of preference.
+// codecsOf returns the forwardable codecs of a section, in the client's order
+// of preference.
 func (b *builder) codecsOf() []Codec {
 	rtx := map[int]webrtc.PayloadType{}
 	seen := map[int]bool{}
@@ -229,7 +229,7 @@ func (b *builder) codecsOf() []Codec {
 // maxNamed bounds the formats that an error names.
 const maxNamed = 12
 
-// offer notes how payload type pt is called before people.
+// offer records the name of payload type pt for people.
 func (b *builder) offer(pt int) {
 	name, _, _ := strings.Cut(b.rtpmap[pt], "/")
 	if name == "" {
@@ -264,9 +264,10 @@ func (b *builder) codecOf(pt int) (Codec, bool) {
 		return Codec{}, false
 	}
 	if pt == 0 && c.static != 0 {
-		return Codec{}, false // pion takes it for PCMU, whatever a=rtpmap says
+		return Codec{}, false // pion treats it as PCMU, whatever a=rtpmap says
 	}
-	// No clock is the codec's own; one that is not is another codec.
+	// Without a clock rate it is the codec's own; another rate is another
+	// codec.
 	if len(parts) > 1 && strings.TrimSpace(parts[1]) != strconv.Itoa(int(c.clock)) {
 		return Codec{}, false
 	}

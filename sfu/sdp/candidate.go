@@ -8,7 +8,7 @@ import (
 	"strings"
 )
 
-// A Candidate is a remote ICE candidate that may be of use (RFC 8839, section 5.1).
+// A Candidate is a usable remote ICE candidate (RFC 8839, section 5.1).
 type Candidate struct {
 	foundation string
 	priority   uint32
@@ -16,10 +16,10 @@ type Candidate struct {
 	typ        string
 }
 
-// OverBound is why a candidate is not used that is one too many.
+// OverBound is the reason of an unused candidate beyond the bound.
 const OverBound = "over the bound"
 
-// String is the candidate as a=candidate has it.
+// String returns the candidate as the value of a=candidate.
 func (c Candidate) String() string {
 	related := ""
 	if c.typ != "host" {
@@ -28,9 +28,9 @@ func (c Candidate) String() string {
 	return fmt.Sprintf("%s 1 udp %d %s %d typ %s%s", c.foundation, c.priority, c.addr.Addr(), c.addr.Port(), c.typ, related)
 }
 
-// parseCandidate reads the value of a=candidate. If it is of no use, why says
-// so: over TCP clients connect to us, names and zones are good at the other end
-// only, and RTCP has no component of its own.
+// parseCandidate parses the value of a=candidate. Why is the reason if the
+// candidate is of no use: over TCP clients connect to us, names and zones are
+// only valid at the other end, and RTCP has no component of its own.
 func parseCandidate(value string) (c Candidate, why string) {
 	f := strings.Fields(value)
 	if len(f) < 8 || !strings.EqualFold(f[6], "typ") || notToken(f[0]) || len(f[0]) > 32 {

@@ -8,7 +8,7 @@ import (
 	"github.com/pion/webrtc/v4"
 )
 
-// Header extensions that are carried from hop to hop unread.
+// Header extensions that are forwarded from hop to hop unread.
 const (
 	AudioLevel           = "urn:ietf:params:rtp-hdrext:ssrc-audio-level"                                             // RFC 6464
 	CaptureTime          = "http://www.webrtc.org/experiments/rtp-hdrext/abs-capture-time"                           //
@@ -21,13 +21,13 @@ var Carried = map[webrtc.RTPCodecType][]string{
 	webrtc.RTPCodecTypeVideo: {CaptureTime, DependencyDescriptor, Orientation},
 }
 
-// A codec is one that weir forwards. Nothing is transcoded, so all it needs to
-// know of one is how it is named.
+// A known codec is one that weir forwards. Nothing is transcoded, so the name
+// of a codec suffices.
 type known struct {
 	Mime     string
 	clock    uint32
 	channels uint16
-	static   int                // payload type that means it without a=rtpmap (RFC 3551, section 6); -1: none
+	static   int                // static payload type, without a=rtpmap (RFC 3551, section 6); -1: none
 	fmtp     string             // on cascade links
 	pt, rtx  webrtc.PayloadType // on cascade links
 }
@@ -35,21 +35,22 @@ type known struct {
 // maxSprop bounds the H264 parameter sets of an offer, in bytes of base64.
 const maxSprop = 2048
 
-// forwardable are the codecs that weir forwards. Payload types 0 to 34 are
-// taken by RFC 3551.
+// forwardable are the codecs that weir forwards. RFC 3551 assigns payload types
+// 0 to 34.
 var forwardable = []known{
 	{webrtc.MimeTypeOpus, 48000, 2, -1, "minptime=10;useinbandfec=1", 111, 0},
 	{webrtc.MimeTypePCMU, 8000, 1, 0, "", 0, 0},
 	{webrtc.MimeTypePCMA, 8000, 1, 8, "", 8, 0},
-	{webrtc.MimeTypeG722, 8000, 1, 9, "", 9, 0}, // 16 kHz, by an old mistake called 8000
+	{webrtc.MimeTypeG722, 8000, 1, 9, "", 9, 0}, // 16 kHz; its RTP clock is 8000 Hz by an old mistake (RFC 3551, section 4.5.2)
 	{webrtc.MimeTypeVP8, 90000, 0, -1, "", 96, 97},
 	{webrtc.MimeTypeH264, 90000, 0, -1, "level-asymmetry-allowed=1;packetization-mode=1;profile-level-id=42e01f", 98, 99},
 	{webrtc.MimeTypeVP9, 90000, 0, -1, "profile-id=0", 100, 101},
 	{webrtc.MimeTypeAV1, 90000, 0, -1, "", 102, 103},
 }
 
-// LinkCodecs are the codecs of a cascade link. Payloads are opaque there and the
-// parent says what each is, so one payload type for each name is enough.
+// LinkCodecs returns the codecs of a cascade link. Payloads are opaque there
+// and the parent describes each track, so one payload type for each name
+// suffices.
 func LinkCodecs() []Codec {
 	var all []Codec
 	for _, c := range forwardable {
@@ -60,8 +61,8 @@ func LinkCodecs() []Codec {
 	return all
 }
 
-// codecNamed finds a forwardable codec by its encoding name, in any case
-// (RFC 8866, section 6.6).
+// codecNamed finds a forwardable codec by its encoding name, in any case (RFC
+// 8866, section 6.6).
 func codecNamed(kind webrtc.RTPCodecType, name string) (known, bool) {
 	for _, c := range forwardable {
 		if KindOf(c.Mime) == kind && strings.EqualFold(c.name(), name) {
@@ -71,8 +72,8 @@ func codecNamed(kind webrtc.RTPCodecType, name string) (known, bool) {
 	return known{}, false
 }
 
-// IsForwardable reports whether mime is a codec that weir forwards, spelled as
-// weir spells it.
+// IsForwardable reports whether mime is a codec that weir forwards, in weir's
+// spelling.
 func IsForwardable(mime string) bool {
 	kind, name, _ := strings.Cut(mime, "/")
 	c, ok := codecNamed(webrtc.NewRTPCodecType(kind), name)
@@ -84,7 +85,7 @@ func (c known) name() string {
 	return name
 }
 
-// CodecNames lists what is taken of one kind, for people.
+// CodecNames lists the forwardable codecs of one kind, for people.
 func CodecNames(kind webrtc.RTPCodecType) string {
 	var names []string
 	for _, c := range forwardable {
@@ -98,12 +99,12 @@ func CodecNames(kind webrtc.RTPCodecType) string {
 // A Codec is one codec of a section, under the client's payload type.
 type Codec struct {
 	webrtc.RTPCodecCapability
-	PT, RTX webrtc.PayloadType // rtx 0: no retransmissions
-	rtpmap  string             // as the client spelled it; "" if it relied on RFC 3551
-	Sprop   string             // H264's sprop-parameter-sets
+	PT, RTX webrtc.PayloadType // RTX 0: no retransmissions
+	rtpmap  string             // in the client's spelling; "": none, for a static payload type
+	Sprop   string             // sprop-parameter-sets of H264
 }
 
-// Params are c and its retransmissions as pion wants them.
+// Params returns c and its retransmissions as codecs of pion.
 func (c Codec) Params() []webrtc.RTPCodecParameters {
 	all := []webrtc.RTPCodecParameters{{RTPCodecCapability: c.RTPCodecCapability, PayloadType: c.PT}}
 	if c.RTX != 0 {
@@ -120,12 +121,12 @@ func (c Codec) Params() []webrtc.RTPCodecParameters {
 var (
 	feedbackVideo = []webrtc.RTCPFeedback{{Type: "goog-remb"}, {Type: "transport-cc"}, {Type: "ccm", Parameter: "fir"}, {Type: "nack"}, {Type: "nack", Parameter: "pli"}}
 	// Browsers do not offer nack for audio, but cascade links and our own
-	// client do: a hop that loses a packet is asked for it again (without RTX,
-	// RFC 4585 alone).
+	// client do: a hop that loses a packet sends NACKs for it (without RTX, RFC
+	// 4585 alone).
 	feedbackAudio = []webrtc.RTCPFeedback{{Type: "transport-cc"}, {Type: "nack"}}
 )
 
-// KindOf is the kind of a codec by its MIME type.
+// KindOf returns the kind of a codec by its MIME type.
 func KindOf(mime string) webrtc.RTPCodecType {
 	if len(mime) > 6 && mime[:6] == "audio/" {
 		return webrtc.RTPCodecTypeAudio
@@ -133,7 +134,7 @@ func KindOf(mime string) webrtc.RTPCodecType {
 	return webrtc.RTPCodecTypeVideo
 }
 
-// WithFeedback is c with all the feedback that weir serves or asks for.
+// WithFeedback returns c with all the RTCP feedback that weir answers or sends.
 func (c Codec) WithFeedback() Codec {
 	c.RTCPFeedback = feedbackAudio
 	if KindOf(c.MimeType) == webrtc.RTPCodecTypeVideo {
@@ -142,7 +143,8 @@ func (c Codec) WithFeedback() Codec {
 	return c
 }
 
-// Describe names a codec for people: "H264 (profile-level-id=640028;packetization-mode=1)".
+// Describe returns the name of a codec for people, for example "H264
+// (profile-level-id=640028;packetization-mode=1)".
 func Describe(c webrtc.RTPCodecCapability) string {
 	_, name, _ := strings.Cut(c.MimeType, "/")
 	var telling []string
@@ -157,16 +159,16 @@ func Describe(c webrtc.RTPCodecCapability) string {
 	return name + " (" + strings.Join(telling, ";") + ")"
 }
 
-// Preferred is the codec that a publisher's section will be held to: the first
-// that it offers, but H264 in packetization mode 1, which its encoders prefer
-// too. Payload types that used says mean something else in the same offer are
-// passed over: in a BUNDLE group one means one thing (RFC 9143, section 10.1.2).
+// Preferred returns the codec for a publisher's section: the first one it
+// offers, except that H264 has to be in packetization mode 1, which encoders
+// prefer too. It skips payload types to which used gives another meaning in the
+// same offer: in a BUNDLE group one has one meaning (RFC 9143, section 10.1.2).
 func (s *Section) Preferred(used map[webrtc.PayloadType]string) (Codec, bool) {
 	var best Codec
 	found := false
 	for _, c := range s.codecs {
 		if h264Mode(c.SDPFmtpLine) == 2 && c.MimeType == webrtc.MimeTypeH264 {
-			continue // interleaved (RFC 6184, section 6.4): no browser takes it
+			continue // interleaved (RFC 6184, section 6.4): no browser accepts it
 		}
 		if !free(used, c) {
 			continue
@@ -179,8 +181,8 @@ func (s *Section) Preferred(used map[webrtc.PayloadType]string) (Codec, bool) {
 	return best, found
 }
 
-// Match finds the codec of the section that can carry want and be decoded at
-// the other end, the nearest profile first.
+// Match finds the codec of the section that can carry want and that the other
+// end can decode, the nearest profile first.
 func (s *Section) Match(want webrtc.RTPCodecCapability, used map[webrtc.PayloadType]string) (Codec, bool) {
 	best, bestScore := Codec{}, 0
 	for _, c := range s.codecs {
@@ -191,14 +193,14 @@ func (s *Section) Match(want webrtc.RTPCodecCapability, used map[webrtc.PayloadT
 	return best, bestScore > 0
 }
 
-// Decodes tells how well a decoder of have takes a stream of want: 0, not at
-// all. Levels play no part: nothing is transcoded, decoders take what they can,
+// Decodes returns how well a decoder of have decodes a stream of want; 0: not
+// at all. Levels are ignored: nothing is transcoded, decoders do what they can,
 // and browsers offer 3.1 whatever they decode.
 //
-// A profile is decoded by those that contain it. All of H264's Baseline is
-// taken for its constrained form, which all others contain: no encoder in use
-// makes what is beyond. lenient decoders, and those that name no profile, take
-// any of 8 bits and 4:2:0.
+// A profile is decoded by those that contain it. H264 Baseline is treated as
+// its constrained form, which all others contain: no encoder in use produces
+// more. Lenient decoders, and those that name no profile, decode any profile of
+// 8 bits and 4:2:0.
 func Decodes(have, want webrtc.RTPCodecCapability, lenient bool) int {
 	if !strings.EqualFold(have.MimeType, want.MimeType) || have.ClockRate != want.ClockRate {
 		return 0
@@ -206,7 +208,7 @@ func Decodes(have, want webrtc.RTPCodecCapability, lenient bool) int {
 	score := 1
 	switch {
 	case strings.EqualFold(want.MimeType, webrtc.MimeTypeH264):
-		// A receiver in mode 1 takes what is sent in mode 0 (RFC 6184, section 6.3).
+		// A receiver in mode 1 accepts mode 0 (RFC 6184, section 6.3).
 		hm, wm := h264Mode(have.SDPFmtpLine), h264Mode(want.SDPFmtpLine)
 		if hm != wm && (hm != 1 || wm != 0) {
 			return 0
@@ -220,7 +222,7 @@ func Decodes(have, want webrtc.RTPCodecCapability, lenient bool) int {
 			score += 4
 		case h264Contains(h, w):
 			score += 2
-		// A receiver that names no profile names none that it lacks: GStreamer's.
+		// A receiver without a profile, like GStreamer's, excludes no profile.
 		case !lenient && FmtpValue(have.SDPFmtpLine, "profile-level-id") != "", !h264Contains(0x64, w):
 			return 0
 		}
@@ -243,11 +245,12 @@ func Decodes(have, want webrtc.RTPCodecCapability, lenient bool) int {
 	return score
 }
 
-// h264Mode is the packetization mode; none is 0 (RFC 6184, section 8.1).
+// h264Mode returns the packetization mode; without one it is 0 (RFC 6184,
+// section 8.1).
 func h264Mode(fmtp string) int { return number(fmtp, "packetization-mode") }
 
-// h264Profile is profile_idc; none is Baseline. Only the first two digits are
-// looked at: FFmpeg writes seven for its constrained Baseline.
+// h264Profile returns profile_idc; without one it is Baseline. Only the first
+// two digits are used: FFmpeg writes seven for its constrained Baseline.
 func h264Profile(fmtp string) int {
 	id := FmtpValue(fmtp, "profile-level-id")
 	if len(id) < 2 {
@@ -260,7 +263,7 @@ func h264Profile(fmtp string) int {
 	return int(n)
 }
 
-// h264Contains reports whether a decoder of profile_idc a takes b.
+// h264Contains reports whether a decoder of profile_idc a decodes b.
 func h264Contains(a, b int) bool {
 	// Main, High, High 10, High 4:2:2, High 4:4:4 Predictive: each contains those
 	// before it (ITU-T H.264, annex A.2).
@@ -270,7 +273,7 @@ func h264Contains(a, b int) bool {
 	return b == 0x42 || known && known2 && ra >= rb
 }
 
-// free reports whether c's payload type has no other meaning.
+// free reports whether c's payload type has no other meaning in used.
 func free(used map[webrtc.PayloadType]string, c Codec) bool {
 	meaning := used[c.PT]
 	return meaning == "" || meaning == c.meaning()
@@ -278,8 +281,8 @@ func free(used map[webrtc.PayloadType]string, c Codec) bool {
 
 func (c Codec) meaning() string { return fmt.Sprintf("%s/%d", c.MimeType, c.ClockRate) }
 
-// Claim notes c's payload types as used; one of retransmissions that means
-// something else already is given up.
+// Claim marks c's payload types as used. It drops the retransmissions of c if
+// their payload type has another meaning already.
 func Claim(used map[webrtc.PayloadType]string, c *Codec) {
 	used[c.PT] = c.meaning()
 	if c.RTX == 0 {
@@ -293,7 +296,7 @@ func Claim(used map[webrtc.PayloadType]string, c *Codec) {
 	used[c.RTX] = meaning
 }
 
-// number is a parameter of fmtp as a small number; 0 if there is none.
+// number returns a parameter of fmtp as a small number; 0 if there is none.
 func number(fmtp, key string) int {
 	n, err := strconv.ParseUint(FmtpValue(fmtp, key), 10, 8)
 	if err != nil {
@@ -302,7 +305,7 @@ func number(fmtp, key string) int {
 	return int(n)
 }
 
-// FmtpValue is the value of key in a format parameter line.
+// FmtpValue returns the value of key in a format parameter line.
 func FmtpValue(line, key string) string {
 	for part := range strings.SplitSeq(line, ";") {
 		k, v, _ := strings.Cut(strings.TrimSpace(part), "=")
@@ -313,7 +316,7 @@ func FmtpValue(line, key string) string {
 	return ""
 }
 
-// withoutParameter is line less one parameter.
+// withoutParameter returns line without one parameter.
 func withoutParameter(line, key string) string {
 	var kept []string
 	for part := range strings.SplitSeq(line, ";") {

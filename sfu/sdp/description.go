@@ -15,42 +15,42 @@ import (
 	"weir/capacity"
 )
 
-// Bounds of what a client may send. They count what the parser finds, and pion is
-// given what is written anew from that, never the client's own text: what pion
-// reads differently from us it would count differently too.
+// Bounds of a client's SDP. They count what the parser finds, and pion gets
+// text that is rewritten from that, never the client's own: pion might parse,
+// and count, the client's text differently.
 const (
 	MaxBytes      = 64 << 10 // bytes of one offer or fragment
 	MaxSections   = 8        // media sections of one offer
-	MaxCandidates = 32       // remote ICE candidates of one session that are used, in all
-	MaxLines      = 4096     // of one description; browsers' have a few hundred
-	MaxFormats    = 128      // of one section: there are no more payload types
+	MaxCandidates = 32       // used remote ICE candidates of one session, in total
+	MaxLines      = 4096     // lines of one description; those of browsers have a few hundred
+	MaxFormats    = 128      // formats of one section: there are no more payload types
 	MaxFmtp       = 512      // bytes of one format's parameters
 	maxToken      = 256      // bytes of an identifier
 	maxSSRCs      = 16       // of one section
 	maxRIDs       = 8        // of one section
 )
 
-// An Error is what is wrong with a client's SDP, told to the client.
+// An Error is a fault in a client's SDP, in words for the client.
 type Error string
 
 func (e Error) Error() string { return "bad SDP: " + string(e) }
 
-// clip bounds what an error repeats of a client's words.
+// clip bounds a client's text that an error repeats.
 func clip(s string) string { return capacity.Printable(s, 200) }
 
 func bad(format string, args ...any) Error { return Error(fmt.Sprintf(format, args...)) }
 
-// A Description is SDP as far as the SFU looks at it.
+// A Description is the part of SDP that the SFU uses.
 type Description struct {
 	bundles  [][]string // mids of each BUNDLE group (RFC 9143)
 	lite     bool       // the client is ICE-lite
 	mixed    bool       // a=extmap-allow-mixed
 	Sections []*Section
-	// skipped counts candidates that are of no use here, by what they are.
+	// Skipped counts unusable candidates by reason.
 	Skipped map[string]int
 }
 
-// transport is what a section says of how it is reached.
+// transport holds the ICE and DTLS parameters of a section.
 type transport struct {
 	Ufrag, Pwd, fingerprint, setup string
 	Candidates                     []Candidate
@@ -69,20 +69,20 @@ type Section struct {
 	MID        string // "": none
 	Sends      bool   // the client will send
 	Receives   bool   // the client wants to receive
-	lenient    bool   // it decodes more than it says: see ParseDescription
+	lenient    bool   // it decodes more than it declares: see ParseDescription
 	codecs     []Codec
-	Offers     []string // names of all that it offers, for people
+	Offers     []string // names of all formats that it offers, for people
 	Extensions []Extension
 	SSRCs      []uint32
-	Repairs    map[uint32]uint32 // SSRC of retransmissions, by that of the media
+	Repairs    map[uint32]uint32 // SSRC of retransmissions, by the SSRC of the media
 	msid       string
 	Layers     []string // RIDs of simulcast, in the client's order of preference (RFC 8853, section 5.2)
 
-	Codec *Codec // that it was taken with; nil: it is not taken
-	Why   string // it is not taken
+	Codec *Codec // the codec it was accepted with; nil: not accepted
+	Why   string // why it is not accepted
 }
 
-// Name is how a section is called before people.
+// Name returns the name of a section for people.
 func (s *Section) Name() string {
 	if s.MID == "" {
 		return fmt.Sprintf("section %d (%s)", s.Index, s.Media)
@@ -93,7 +93,7 @@ func (s *Section) Name() string {
 // ErrNoCodec means that client and stream have no codec in common.
 var ErrNoCodec = errors.New("no codec in common")
 
-// NotTaken is the error for a section whose media would be lost.
+// NotTaken returns the error for a section whose media would be lost.
 func (s *Section) NotTaken(instead string) error {
 	offers := strings.Join(s.Offers, ", ")
 	if offers == "" {
@@ -108,19 +108,19 @@ type Extension struct {
 	URI string
 }
 
-// usedExtensions are the header extensions that are of use at any leg.
+// usedExtensions are the header extensions that weir uses on any transport.
 var usedExtensions = append([]string{
 	sdp.SDESMidURI, sdp.SDESRTPStreamIDURI, sdp.SDESRepairRTPStreamIDURI, sdp.TransportCCURI,
 }, AudioLevel, CaptureTime, DependencyDescriptor, Orientation)
 
-// usedFeedback are the a=rtcp-fb values that are of use at any leg.
+// usedFeedback are the a=rtcp-fb values that weir uses on any transport.
 var usedFeedback = feedbackVideo
 
 // Limits are the bounds of one description.
 type Limits struct{ Bytes, Sections, Lines int }
 
-// lines yields the lines of text with their numbers, without their ends and
-// without those that are blank. CR, LF and both end a line, wherever they stand.
+// lines yields the non-blank lines of text, without line ends, with their
+// numbers. CR, LF and both end a line, anywhere.
 func lines(text []byte) iter.Seq2[int, string] {
 	return func(yield func(int, string) bool) {
 		n := 0
@@ -145,10 +145,9 @@ func lines(text []byte) iter.Seq2[int, string] {
 	}
 }
 
-// ParseDescription reads SDP (RFC 8866). It is lenient in form: lines of kinds
+// ParseDescription parses SDP (RFC 8866). It is lenient in form: lines of kinds
 // that nothing here depends on may stand in any order, names of attributes are
-// compared without case, and what is unknown is passed over. Any error is an
-// Error.
+// compared without case, and unknown ones are skipped. Any error is an Error.
 func ParseDescription(text []byte, most Limits) (*Description, error) {
 	if len(text) > most.Bytes {
 		return nil, bad("longer than %d bytes", most.Bytes)
@@ -179,9 +178,10 @@ func ParseDescription(text []byte, most Limits) (*Description, error) {
 		case line[0] == 'v' && value != "0":
 			return nil, bad("version %q", clip(value))
 		case line[0] == 'o':
-			// Firefox offers H264 in constrained Baseline alone, whatever its decoders
-			// take: OpenH264 has done CABAC and High since 1.5, the platform's do more.
-			// Its origin line says that it is Firefox.
+			// Firefox offers H264 in constrained Baseline only, whatever its
+			// decoders can decode: OpenH264 has decoded CABAC and High since
+			// 1.5, the platform's decoders more. Its origin line identifies
+			// Firefox.
 			lenient = strings.HasPrefix(value, "mozilla...")
 		case line[0] == 'm':
 			if len(all) == most.Sections {

@@ -6,8 +6,8 @@ import (
 	"strings"
 )
 
-// A Fragment is the body of a WHIP or WHEP PATCH (RFC 8840, section 9):
-// further candidates, or new ICE credentials, which ask for a restart.
+// A Fragment is the body of a WHIP or WHEP PATCH (RFC 8840, section 9): further
+// candidates, or new ICE credentials, which request a restart.
 type Fragment struct {
 	Ufrag, Pwd string
 	Candidates []Candidate
@@ -58,8 +58,8 @@ func ParseFragment(body []byte) (*Fragment, error) {
 	return f, nil
 }
 
-// RestartFragment is the answer to an ICE restart: the new credentials and the
-// server's candidates, out of the whole answer.
+// RestartFragment returns the answer to an ICE restart: the new credentials and
+// the server's candidates, taken from the whole answer.
 func RestartFragment(answer string) string {
 	var b strings.Builder
 	seen := map[string]bool{}

@@ -9,8 +9,8 @@ import (
 // MaxLinkFormats bounds the formats of a section of a cascade link.
 const MaxLinkFormats = 16
 
-// LinkText is a peer's description for pion, within the limits of the link,
-// checked and written anew as an offer is.
+// LinkText returns a peer's description for pion, within the limits of the
+// link, checked and rewritten like an offer.
 func LinkText(text string, most Limits) (string, error) {
 	d, err := ParseDescription([]byte(text), most)
 	if err != nil {
@@ -46,7 +46,7 @@ func LinkText(text string, most Limits) (string, error) {
 			tr.Candidates = nil
 		}
 		first = false
-		// A link has one format of each name.
+		// A link has one format for each name.
 		named := map[string]bool{}
 		codecs := slices.DeleteFunc(s.codecs, func(c Codec) bool {
 			twice := named[c.MimeType]

@@ -5,16 +5,16 @@ import (
 	"slices"
 )
 
-// An Offer is a client's SDP on its way to an answer: each section is taken or
-// not, and pion sees only those that are.
+// An Offer is a client's SDP that is to be answered: each section is accepted
+// or not, and pion sees only the accepted ones.
 type Offer struct {
 	*Description
-	transport // of all that is taken: one for all (BUNDLE)
+	transport // of all accepted sections: one for all (BUNDLE)
 	Taken     []*Section
-	group     []string // mids of the answer's BUNDLE group; nil: none was offered
+	group     []string // mids of the answer's BUNDLE group; nil: none offered
 }
 
-// ParseOffer reads a client's offer. Any error is an Error.
+// ParseOffer parses a client's offer. Any error is an Error.
 func ParseOffer(body []byte) (*Offer, error) {
 	d, err := ParseDescription(body, Limits{MaxBytes, MaxSections, MaxLines})
 	if err != nil {
@@ -34,7 +34,7 @@ func ParseOffer(body []byte) (*Offer, error) {
 	return &Offer{Description: d}, nil
 }
 
-// Again is the offer before anything of it was taken.
+// Again returns the offer without any accepted section.
 func (o *Offer) Again() *Offer {
 	d := *o.Description
 	d.Sections = nil
@@ -46,14 +46,14 @@ func (o *Offer) Again() *Offer {
 	return &Offer{Description: &d}
 }
 
-// An Unacceptable offer is sound, but there is something in it that this server
-// does not take, and an answer without it would be one that nobody asked for
-// (RFC 9725, section 4.4). It is told to the client.
+// An Unacceptable offer is well-formed, but contains something that this server
+// does not accept, and an answer without that part would be of no use to the
+// client (RFC 9725, section 4.4). The text is for the client.
 type Unacceptable string
 
 func (e Unacceptable) Error() string { return string(e) }
 
-// InUse reports whether the section asks for media at all. Else why is set.
+// InUse reports whether the section wants media at all. If not, it sets why.
 func (o *Offer) InUse(s *Section) bool {
 	switch {
 	case s.Kind == 0:
@@ -75,14 +75,14 @@ func (o *Offer) groupOf(s *Section) []string {
 	return nil
 }
 
-// Take has s answered with codec c.
+// Take accepts s with codec c.
 func (o *Offer) Take(s *Section, c Codec) {
 	s.Codec = &c
 	o.Taken = append(o.Taken, s)
 }
 
-// Settle finds the one transport of all sections that were taken. There must be
-// one: weir has one port, and a section that is not bundled wants its own.
+// Settle finds the one transport of all accepted sections. There must be one:
+// weir has one port, and a section that is not bundled needs its own.
 func (o *Offer) Settle() error {
 	if o.lite {
 		return Unacceptable("the offer is of an ICE-lite client, and this server is ICE-lite: neither would check connectivity; offer without a=ice-lite")
@@ -97,8 +97,8 @@ func (o *Offer) Settle() error {
 	}
 	tagged := first
 	if group != nil {
-		// The first in the order of the group whose transport is described
-		// (RFC 9143, section 7.3.2); bundle-only ones need not describe any.
+		// The first in the order of the group whose transport is described (RFC
+		// 9143, section 7.3.2); bundle-only ones need not describe any.
 		if tagged = described(group, o.Taken); tagged == nil {
 			tagged = described(group, o.Sections)
 		}
@@ -115,7 +115,8 @@ func (o *Offer) Settle() error {
 	return nil
 }
 
-// described finds the first of group among sections that says how it is reached.
+// described finds the first of group among sections that describes its
+// transport.
 func described(group []string, sections []*Section) *Section {
 	for _, mid := range group {
 		for _, s := range sections {
@@ -127,7 +128,7 @@ func described(group []string, sections []*Section) *Section {
 	return nil
 }
 
-// Refused lists the sections that are not taken, with why.
+// Refused lists the sections that are not accepted, and why.
 func (o *Offer) Refused() []string {
 	var all []string
 	for _, s := range o.Sections {
@@ -138,13 +139,13 @@ func (o *Offer) Refused() []string {
 	return all
 }
 
-// Knows reports whether ufrag is one of the offer's: of the transport in use, of
-// one that a section would have without BUNDLE, or of one before a restart.
+// Knows reports whether ufrag is one of the offer's: of the transport in use,
+// of one that a section would have without BUNDLE, or of one before a restart.
 func (o *Offer) Knows(ufrag string) bool {
 	return ufrag == o.Ufrag || slices.ContainsFunc(o.Sections, func(s *Section) bool { return s.Ufrag == ufrag })
 }
 
-// Restarted is the offer as if the client had sent it again with other ICE
+// Restarted returns the offer as if the client had sent it again with other ICE
 // credentials.
 func (o *Offer) Restarted(ufrag, pwd string) *Offer {
 	again := *o

@@ -147,7 +147,8 @@ func TestCredentialsAreReplaced(t *testing.T) {
 	}
 }
 
-// takeAll takes what can be taken of o, as a publisher's offer or a viewer's.
+// takeAll accepts all possible sections of o, as a publisher's offer or a
+// viewer's.
 func takeAll(o *Offer) {
 	used := map[webrtc.PayloadType]string{}
 	for _, s := range o.Sections {
@@ -161,7 +162,7 @@ func takeAll(o *Offer) {
 	}
 }
 
-// textOf is what pion would be given of o.
+// textOf returns the text of o for pion.
 func textOf(o *Offer) string {
 	o = o.Again()
 	takeAll(o)
@@ -213,8 +214,8 @@ func TestChromiumOffers(t *testing.T) {
 	}
 }
 
-// Whatever a client offers, the parse is bounded, and what it accepts pion can
-// be given without a panic.
+// For any offer, the parse is bounded, and pion can be given the accepted part
+// without a panic.
 func FuzzParseOffer(f *testing.F) {
 	sdptest.Corpus(f, "testdata")
 	f.Add([]byte(sdptest.Offer(sdptest.Audio("0", "sendonly"), sdptest.Video("1", "sendrecv"))))

@@ -1,6 +1,6 @@
 package sdp
 
-// A SectionStatus is how one media section of a publisher is doing.
+// A SectionStatus is the status of one media section of a publisher.
 type SectionStatus struct {
 	Section int     `json:"section"` // in the offer, from 0
 	Mid     string  `json:"mid"`
@@ -8,7 +8,7 @@ type SectionStatus struct {
 	Codec   string  `json:"codec"`
 	State   string  `json:"state"` // "waiting" for the first packet, "flowing", "stalled"
 	SSRC    uint32  `json:"ssrc,omitempty"`
-	Layer   string  `json:"layer,omitempty"` // RID of simulcast
+	Layer   string  `json:"layer,omitempty"` // simulcast RID of the forwarded layer
 	Packets int64   `json:"packets"`
 	Lost    int64   `json:"lost"`
 	Changes int     `json:"ssrc_changes"`

@@ -6,8 +6,8 @@ import (
 	"strings"
 )
 
-// isToken reports whether s is visible ASCII and no more: nothing that could
-// end a line or a field.
+// isToken reports whether s is visible ASCII only: nothing that could end a
+// line or a field.
 func isToken(s string) bool {
 	return s != "" && !strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r > '~' })
 }

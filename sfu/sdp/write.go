@@ -5,7 +5,7 @@ import (
 	"strings"
 )
 
-// PionMID is what pion calls the section: the client's mid, if it has one.
+// PionMID returns the section's mid for pion: the client's mid, if it has one.
 func (s *Section) PionMID() string {
 	if s.MID != "" {
 		return s.MID
@@ -13,7 +13,7 @@ func (s *Section) PionMID() string {
 	return fmt.Sprintf("weir-%d", s.Index)
 }
 
-// Text is the offer for pion: what was taken of it, written anew.
+// Text returns the offer for pion: the accepted part, rewritten.
 func (o *Offer) Text() string {
 	var b strings.Builder
 	mids := ""
@@ -31,8 +31,8 @@ func (o *Offer) Text() string {
 		if s.Sends {
 			direction = "sendonly"
 		}
-		// The ingress tells streams apart. pion is told of none, and a line that
-		// names none keeps it from looking for some itself.
+		// The ingress distinguishes streams itself. pion gets no SSRCs, and a
+		// line without one keeps it from probing for some.
 		unsaid := *s
 		unsaid.SSRCs = nil
 		unsaid.write(&b, t, direction, []Codec{*s.Codec}, used)
@@ -50,8 +50,8 @@ func writeSession(b *strings.Builder, mids string, mixed bool) {
 	}
 }
 
-// write is the section for pion. In used are the header extensions by ID of the
-// sections before: in a BUNDLE group one ID means one thing.
+// write writes the section for pion. Used holds the header extensions by ID of
+// the sections before: in a BUNDLE group one ID has one meaning.
 func (s *Section) write(b *strings.Builder, t transport, direction string, codecs []Codec, used map[int]string) {
 	line := func(format string, args ...any) { fmt.Fprintf(b, format+"\r\n", args...) }
 	formats := ""
@@ -100,8 +100,8 @@ func (s *Section) write(b *strings.Builder, t transport, direction string, codec
 		if s.msid != "" {
 			line("a=msid:%s", s.msid)
 		}
-		// One stream of media and its retransmissions: pion takes more for a
-		// description of another kind.
+		// One stream of media and its retransmissions: with more, pion assumes
+		// a description of another kind.
 		if len(s.SSRCs) > 0 {
 			media := s.SSRCs[0]
 			repair, repaired := s.Repairs[media]
