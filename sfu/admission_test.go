@@ -16,8 +16,8 @@ import (
 	"weir/sfu/sdp/sdptest"
 )
 
-// A node that is full waits as one with room does, and what is left of the wait
-// goes on with the client.
+// A full node waits like one with room, and the rest of the wait follows the
+// redirected client.
 func TestFullNodeWaits(t *testing.T) {
 	m := newMesh(t)
 	b := m.add(ledger.Limits{}, nil)
@@ -58,8 +58,8 @@ func TestFullNodeWaits(t *testing.T) {
 	}
 }
 
-// An address has so many sessions, those that are being set up included, and gets
-// them back; all of an IPv6 network are one.
+// The sessions of an address are bounded, including those being set up, and are
+// given back; an IPv6 network counts as one address.
 func TestSessionsOfOneAddress(t *testing.T) {
 	a := newMesh(t).add(ledger.Limits{}, func(c *Config) { c.AddressSessions = always(2) })
 	a.publish("demo")
@@ -74,7 +74,7 @@ func TestSessionsOfOneAddress(t *testing.T) {
 	if err := v.Close(); err != nil {
 		t.Error(err)
 	}
-	// One that comes to nothing gives it back as well.
+	// A failed setup gives its session back, too.
 	for range 3 {
 		if resp, body := call(t, "POST", a.web.URL+"/whep/none", "application/sdp", sdptest.Offer(sdptest.Video("0", "recvonly"))); resp.StatusCode != 409 {
 			t.Errorf("a stream that is not live: %s %s", resp.Status, body)

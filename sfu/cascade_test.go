@@ -47,7 +47,7 @@ func TestCascade(t *testing.T) {
 	}
 }
 
-// However many viewers ask a node for a stream at once, it is pulled once.
+// For any number of concurrent viewers, a node pulls a stream once.
 func TestManyViewersOnePull(t *testing.T) {
 	m := newMesh(t)
 	a, b := m.add(ledger.Limits{}, nil), m.add(ledger.Limits{}, nil)
@@ -83,7 +83,7 @@ func TestManyViewersOnePull(t *testing.T) {
 	eventually(t, "all sessions ended", func() bool { return b.Counts().Viewers == 0 })
 }
 
-// Both directions and every stream between two nodes share one link.
+// Both directions and all streams between two nodes share one link.
 func TestOneLinkForAPair(t *testing.T) {
 	m := newMesh(t)
 	a, b := m.add(ledger.Limits{}, nil), m.add(ledger.Limits{}, nil)
@@ -119,8 +119,8 @@ func TestLinksOpenedAtOnce(t *testing.T) {
 	}
 }
 
-// Sections of a link are used again, so that it does not grow with the streams
-// that have ever passed.
+// Sections of a link are reused, so that it does not grow with the number of
+// streams that it has ever carried.
 func TestSectionsAreReused(t *testing.T) {
 	m := newMesh(t)
 	a, b := m.add(ledger.Limits{}, nil), m.add(ledger.Limits{}, func(c *Config) { c.Linger = always(50 * time.Millisecond) })
@@ -137,7 +137,7 @@ func TestSectionsAreReused(t *testing.T) {
 	}
 }
 
-// The stream's way is known everywhere, so it never comes back to itself.
+// Every node knows the stream's path, so the stream never comes back to a node.
 func TestNoLoops(t *testing.T) {
 	m := newMesh(t)
 	a, b, c := m.add(ledger.Limits{}, nil), m.add(ledger.Limits{}, nil), m.add(ledger.Limits{}, nil)
@@ -190,7 +190,7 @@ func TestDepthAndFanoutAreBounded(t *testing.T) {
 		if !errors.As(err, &r) || r.Status != http.StatusServiceUnavailable || r.RetryAfter == 0 || !strings.Contains(r.Body, reason) {
 			t.Fatalf("view = %v, want 503 with Retry-After and a word of %q", err, reason)
 		}
-		eventually(t, "its pull has ended", func() bool { // else who comes next is told the same
+		eventually(t, "its pull has ended", func() bool { // or the next request gets the same error
 			return n.tree.Pulls() == 0
 		})
 	}
@@ -201,8 +201,8 @@ func TestDepthAndFanoutAreBounded(t *testing.T) {
 	chain[2].watch("demo")
 	from(chain[2])
 	refused(chain[3], "depth")
-	// What the policy says by now holds at once, also for a carrier that began
-	// under another.
+	// A change of the policy applies at once, also to a carrier that was
+	// started under the old one.
 	depth.Store(3)
 	chain[3].watch("demo")
 	from(chain[0])
@@ -212,8 +212,8 @@ func TestDepthAndFanoutAreBounded(t *testing.T) {
 	last.watch("demo")
 }
 
-// Where all that carry a stream have as many children as they may, a viewer
-// waits until another relay of it has come to be.
+// If all carriers of a stream have as many children as allowed, a viewer waits
+// until there is another relay.
 func TestPullWaitsForARelay(t *testing.T) {
 	m := newMesh(t)
 	narrow := func(c *Config) { c.Fanout = most(1) }
@@ -237,7 +237,7 @@ func TestPullWaitsForARelay(t *testing.T) {
 	}
 }
 
-// without is id alone, or nothing if exclude has it.
+// without returns id, or nothing if exclude has it.
 func without(exclude []peer.ID, id peer.ID) []peer.ID {
 	if slices.Contains(exclude, id) {
 		return nil
@@ -256,8 +256,8 @@ func (n *meshNode) lastDetail(kind event.Kind) string {
 	return ""
 }
 
-// A relay whose parent is lost goes on from another one, and its viewers see
-// no more than a pause: same SSRC, no break in the numbering.
+// A relay whose parent is lost continues from another one, and its viewers see
+// only a pause: same SSRC, no break in the numbering.
 func TestRelaySurvivesItsParent(t *testing.T) {
 	m := newMesh(t)
 	a, b, c := m.add(ledger.Limits{}, nil), m.add(ledger.Limits{}, nil), m.add(ledger.Limits{}, nil)
@@ -306,7 +306,7 @@ func TestPublisherGoes(t *testing.T) {
 	eventually(t, "nobody carries it", func() bool { return len(a.Carriages())+len(b.Carriages()) == 0 })
 }
 
-// A relay that nobody watches lets go.
+// An unwatched relay ends.
 func TestUnwatchedRelayLetsGo(t *testing.T) {
 	m := newMesh(t)
 	a, b := m.add(ledger.Limits{}, nil), m.add(ledger.Limits{}, func(c *Config) { c.Linger = always(50 * time.Millisecond) })
@@ -317,11 +317,11 @@ func TestUnwatchedRelayLetsGo(t *testing.T) {
 	}
 	eventually(t, "the relay has let go", func() bool { return len(b.Carriages()) == 0 })
 	eventually(t, "the origin has no child", func() bool { c, _ := a.carriage("demo"); return c.Children == 0 })
-	flows(t, b.watch("demo"), 5) // and takes it up again
+	flows(t, b.watch("demo"), 5) // and pulls it again
 }
 
-// A relay that nobody watches any more goes by how long it may be kept now, not
-// by what was so when its last viewer left.
+// An unwatched relay ends by the current Linger, not by the one at the end of
+// its last viewer.
 func TestLingerThatChanges(t *testing.T) {
 	var linger atomic.Int64
 	linger.Store(int64(time.Hour))
@@ -337,8 +337,8 @@ func TestLingerThatChanges(t *testing.T) {
 	eventually(t, "the relay has let go", func() bool { return len(b.Carriages()) == 0 })
 }
 
-// A pulled stream waits for the viewer that asked for it, even where relays are
-// let go at once.
+// A pulled stream waits for the viewer that requested it, even where relays are
+// ended at once.
 func TestPullOutlivesShortLinger(t *testing.T) {
 	m := newMesh(t)
 	a, b := m.add(ledger.Limits{}, nil), m.add(ledger.Limits{}, func(c *Config) { c.Linger = always(time.Nanosecond) })
@@ -365,12 +365,12 @@ func TestFullNodeRedirects(t *testing.T) {
 	flows(t, v, 5)
 	flows(t, stays, 5)
 
-	a.publish("second") // a publisher is sent on too
+	a.publish("second") // a publisher is redirected, too
 	if c, ok := b.carriage("second"); !ok || !c.Origin {
 		t.Errorf("the helper carries second as %+v", c)
 	}
 
-	// The ticket worked once, and is good for nothing else.
+	// The ticket worked once, and is valid for nothing else.
 	url := v.NodeURL()
 	for name, bad := range map[string]string{
 		"used":             url,
@@ -419,7 +419,7 @@ func TestRelayOverflow(t *testing.T) {
 	eventually(t, "the helper's session has ended", func() bool { return b.Counts().Viewers == 0 })
 }
 
-// What a peer says on a link can end that link, and nothing else.
+// A peer's data on a link can end that link, and nothing else.
 func TestLinkGarbage(t *testing.T) {
 	for name, garbage := range map[string][]byte{
 		"a length beyond all bounds": {0xff, 0xff, 0xff, 0xff, 0x0f},
@@ -438,7 +438,7 @@ func TestLinkGarbage(t *testing.T) {
 				defer close(served)
 				a.Links().Accept("stranger", far)
 			}()
-			go func() { // what it says to us
+			go func() { // its data to us
 				buf := make([]byte, 1024)
 				for {
 					if _, err := near.Read(buf); err != nil {
@@ -460,7 +460,7 @@ func TestLinkGarbage(t *testing.T) {
 	}
 }
 
-// What is lost on the way in, or on the link, is asked for again there, and
+// A packet lost on the way in, or on the link, is requested again there, and
 // the viewer misses nothing.
 func TestLossIsRepairedHopByHop(t *testing.T) {
 	m := newMesh(t)
@@ -487,8 +487,8 @@ func TestLossIsRepairedHopByHop(t *testing.T) {
 			t.Errorf("%d packets came over the link", l.PacketsIn)
 		}
 	}
-	// Two hops lose 10 %. What the viewer still lacks may be under way, the more
-	// so on a busy machine.
+	// Two hops lose 10 %. Missing packets of the viewer may be under way,
+	// particularly on a busy machine.
 	for _, track := range v.Stats().Tracks {
 		if track.Lost*100 > track.Packets*5 {
 			t.Errorf("%d of %d %s packets are missing: losses are not repaired", track.Lost, track.Packets, track.Kind)
@@ -496,7 +496,7 @@ func TestLossIsRepairedHopByHop(t *testing.T) {
 	}
 }
 
-// The refusal of a carrier that lacked room outweighs what else went wrong.
+// The refusal of a carrier without room takes precedence over other errors.
 func TestPullTellsWhoLackedRoom(t *testing.T) {
 	m := newMesh(t)
 	narrow := func(c *Config) { c.Fanout, c.RoomWait = most(1), time.Millisecond }
@@ -506,7 +506,7 @@ func TestPullTellsWhoLackedRoom(t *testing.T) {
 	m.carriers = func(_ string, exclude []peer.ID) []peer.ID { return without(exclude, a.id) }
 	m.mu.Unlock()
 	b.watch("demo")
-	// a refused it, and then there was nobody left.
+	// a refused the pull, and no other carrier was left.
 	_, _, err := c.tree.Acquire(t.Context(), "demo", nil, time.Now(), func() error { return nil })
 	var refusal *capacity.Refusal
 	if !errors.As(err, &refusal) || refusal.Reason != "fanout" || !strings.Contains(refusal.Detail, a.id.String()[len(a.id.String())-8:]) {
@@ -514,8 +514,8 @@ func TestPullTellsWhoLackedRoom(t *testing.T) {
 	}
 }
 
-// Of two nodes that pull from the same one, the one whose packets are lost for
-// good says so, and the other that all come.
+// Of two nodes that pull from the same one, the one with unrepaired losses
+// reports them, and the other reports that all packets arrive.
 func TestDeliveredShare(t *testing.T) {
 	m := newMesh(t)
 	told := map[string]chan float64{"lossy": make(chan float64, 1), "clean": make(chan float64, 1)}

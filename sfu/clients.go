@@ -11,13 +11,13 @@ import (
 	"weir/sfu/whip"
 )
 
-// media has pion connect clients. It implements [whip.Media].
+// media connects clients by pion. It implements [whip.Media].
 type media struct{ *SFU }
 
 func (m media) Publish(ctx context.Context, o *sdp.Offer, tell func(event.Event)) (whip.Publisher, []*forward.Track, string, error) {
 	t, tracks, answer, err := m.engine.Publish(ctx, o, &m.drops, tell)
 	if err != nil {
-		return nil, nil, "", err // no nil *rtc.Client in an interface
+		return nil, nil, "", err // avoids a nil *rtc.Client in an interface
 	}
 	return t, tracks, answer, nil
 }
@@ -30,10 +30,10 @@ func (m media) View(ctx context.Context, st *forward.Stream, o *sdp.Offer, begun
 	return t, answer, nil
 }
 
-// streams are those that are carried here. It implements [whip.Streams].
+// streams are the streams carried here. It implements [whip.Streams].
 type streams struct{ *tree.Tree }
 
-// Acquire is the tree's.
+// Acquire calls the tree's Acquire.
 func (s streams) Acquire(ctx context.Context, name string, hint *whip.Source, until time.Time, rest func() error) (*forward.Stream, func(), error) {
 	st, release, err := s.Tree.Acquire(ctx, name, (*tree.Source)(hint), until, rest)
 	if err != nil {

@@ -18,8 +18,8 @@ import (
 	"weir/sfu/whip"
 )
 
-// forge sends datagram to the node as if it came from an address of this machine that
-// is somebody else's.
+// forge sends datagram to the node from an address of this machine that belongs
+// to another socket.
 func forge(t *testing.T, n *meshNode, from netip.AddrPort, datagram []byte) {
 	t.Helper()
 	raw, err := net.DialIP("ip4:udp", &net.IPAddr{IP: from.Addr().AsSlice()}, &net.IPAddr{IP: net.IPv4(127, 0, 0, 1)})
@@ -47,13 +47,13 @@ var killers = [][]byte{
 	{20, 0xfe, 0xfd, 0, 1, 0, 0, 0, 9, 9, 1, 0, 2, 0, 0},
 }
 
-// sources remembers the addresses that come to a node's socket.
+// sources records the source addresses of a node's datagrams.
 type sources struct {
 	mu  sync.Mutex
 	all map[netip.AddrPort]bool
 }
 
-// watch has s see what comes to the socket of cfg.
+// watch makes s record the datagrams of the socket of cfg.
 func (s *sources) watch(cfg *Config) {
 	cfg.Socket.Lose = func(_ []byte, from netip.AddrPort) bool {
 		s.mu.Lock()
@@ -69,7 +69,7 @@ func (s *sources) list() []netip.AddrPort {
 	return slices.Collect(maps.Keys(s.all))
 }
 
-// Nobody ends a session or a link by what is sent in the name of its peer.
+// Forged datagrams from a peer's address end neither a session nor a link.
 func TestForgedRecordsEndNothing(t *testing.T) {
 	m := newMesh(t)
 	atA, atB := &sources{all: map[netip.AddrPort]bool{}}, &sources{all: map[netip.AddrPort]bool{}}
@@ -103,7 +103,7 @@ func TestForgedRecordsEndNothing(t *testing.T) {
 	}
 }
 
-// A session whose client sends no checks ends, whatever else comes from the
+// A session whose client sends no checks ends, whatever else arrives from the
 // client's address.
 func TestJunkIsNoConsent(t *testing.T) {
 	m := newMesh(t)
@@ -137,7 +137,7 @@ func TestJunkIsNoConsent(t *testing.T) {
 	}
 }
 
-// A spy keeps the transports that were made.
+// A spy records the transports made.
 type spy struct {
 	whip.Media
 	mu   sync.Mutex

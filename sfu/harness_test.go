@@ -37,8 +37,8 @@ type mesh struct {
 	mu    sync.Mutex
 	nodes map[peer.ID]*meshNode
 	order []*meshNode
-	pulls int // times that Locate was asked
-	// carriers, if set, replaces the search for who carries a stream.
+	pulls int // calls of Locate
+	// carriers, if set, replaces the search for carriers of a stream.
 	carriers func(stream string, exclude []peer.ID) []peer.ID
 }
 
@@ -103,7 +103,7 @@ func (m *mesh) add(limits ledger.Limits, change func(*Config)) *meshNode {
 		if err := n.Close(); err != nil {
 			m.t.Errorf("Close = %v", err)
 		}
-		// A closed node holds nothing that its ledger would still count.
+		// The ledger of a closed node has no entries.
 		if got := n.ledger.Totals(time.Now()); got.Viewers+got.Publishers+got.Cascades != 0 {
 			m.t.Errorf("after Close the ledger counts %d viewers, %d publishers, %d cascades", got.Viewers, got.Publishers, got.Cascades)
 		}
@@ -176,7 +176,7 @@ func (n *meshNode) dial(_ context.Context, to peer.ID, _ []multiaddr.Multiaddr) 
 	n.mu.Lock()
 	n.pipes = append(n.pipes, near)
 	n.mu.Unlock()
-	go other.Links().Accept(n.id, far) // ends with the link; goleak sees to it
+	go other.Links().Accept(n.id, far) // ends with the link; checked by goleak
 	return near, nil
 }
 
@@ -188,7 +188,7 @@ func (n *meshNode) handover(_ context.Context, to peer.ID, _ []multiaddr.Multiad
 		return nil, errors.New("unreachable")
 	}
 	near, far := net.Pipe()
-	go other.Clients().TakeOver(n.id, far, other.web.URL) // ends with the request; goleak sees to it
+	go other.Clients().TakeOver(n.id, far, other.web.URL) // ends with the request; checked by goleak
 	return near, nil
 }
 
@@ -243,7 +243,7 @@ func (n *meshNode) publish(stream string) *client.Publisher {
 	ran := make(chan struct{})
 	go func() {
 		defer close(ran)
-		_ = p.Run(ctx) // ends with ctx, or with the session, which tests look at
+		_ = p.Run(ctx) // ends with ctx, or with the session, which tests check
 	}()
 	t.Cleanup(func() {
 		cancel()
@@ -276,7 +276,7 @@ func (n *meshNode) tryWatch(stream string) *client.Viewer {
 	return v
 }
 
-// patience is how long a test waits for what should take milliseconds.
+// patience bounds a test's wait for an event that should take milliseconds.
 const patience = 30 * time.Second
 
 // eventually waits for ok to hold.
@@ -295,7 +295,7 @@ func eventually(t *testing.T, what string, ok func() bool) {
 	}
 }
 
-// flows waits until the viewer has got n further frames, all decodable: none
+// flows waits until the viewer has received n more frames, all decodable: none
 // lost, and no break in the numbering.
 func flows(t *testing.T, v *client.Viewer, n uint64) {
 	t.Helper()

@@ -52,8 +52,8 @@ func call(t *testing.T, method, url, contentType, body string, header ...string)
 	return resp, string(b)
 }
 
-// Whatever a client sends, it is told what was wrong, and a session that runs
-// is not disturbed.
+// Any bad request gets a problem that explains it, and does not disturb a
+// running session.
 func TestBadRequests(t *testing.T) {
 	m := newMesh(t)
 	a := m.add(ledger.Limits{}, nil)
@@ -88,7 +88,7 @@ func TestBadRequests(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			url := a.web.URL + strings.ReplaceAll(c.path, " ", "%20")
 			resp, body := call(t, c.method, url, c.contentType, c.body)
-			if c.status == 0 { // cleaned by the server's mux before it is ours
+			if c.status == 0 { // cleaned by the server's mux before our handler
 				if resp.StatusCode < 300 {
 					t.Errorf("got %s", resp.Status)
 				}
@@ -118,7 +118,7 @@ func TestBadRequests(t *testing.T) {
 	}
 }
 
-// What goes wrong between nodes is told apart, in words of our own.
+// Errors between nodes are distinguished, in our own words.
 func TestProblemsBetweenNodes(t *testing.T) {
 	m := newMesh(t)
 	full := &capacity.Refusal{Reason: "sessions", Detail: "1 of 1 sessions in use"}
@@ -141,7 +141,8 @@ func TestProblemsBetweenNodes(t *testing.T) {
 	offer := sdptest.Offer(sdptest.Video("0", "recvonly"))
 	ask := func(code problem.Code) {
 		t.Helper()
-		// Who comes while the last pull fails is told what it failed of.
+		// A request that comes while the last pull fails gets that pull's
+		// error.
 		eventually(t, "no pull is left", func() bool {
 			return a.tree.Pulls() == 0
 		})
@@ -196,7 +197,7 @@ func TestPreflight(t *testing.T) {
 }
 
 // pionViewer offers to receive video and audio by plain pion, and returns the
-// session's URL, its ETag and the connection.
+// connection and the response.
 func pionViewer(t *testing.T, n *meshNode, stream string) (*webrtc.PeerConnection, *http.Response) {
 	t.Helper()
 	var s webrtc.SettingEngine
@@ -272,7 +273,7 @@ func TestSessionSurface(t *testing.T) {
 		}
 	}
 
-	// A restart goes through, and media goes on.
+	// A restart succeeds, and media continues.
 	offer, err := pc.CreateOffer(&webrtc.OfferOptions{ICERestart: true})
 	if err != nil {
 		t.Fatal(err)
@@ -314,7 +315,7 @@ func TestSessionSurface(t *testing.T) {
 	}
 }
 
-// A client whose connection ends first is told the same by its DELETE.
+// A client whose connection ends first gets the same answer to its DELETE.
 func TestDeleteAfterTheConnectionEnded(t *testing.T) {
 	m := newMesh(t)
 	a := m.add(ledger.Limits{}, nil)
@@ -330,7 +331,7 @@ func TestDeleteAfterTheConnectionEnded(t *testing.T) {
 	}
 }
 
-// One publisher of a name, and it can come back once it has gone.
+// A name has one publisher, which can come back once it has gone.
 func TestNameIsTaken(t *testing.T) {
 	m := newMesh(t)
 	a := m.add(ledger.Limits{}, nil)
@@ -346,8 +347,8 @@ func TestNameIsTaken(t *testing.T) {
 	flows(t, a.watch("demo"), 3)
 }
 
-// Whether a name is taken elsewhere is asked once, where the publisher comes to
-// stay, and one that is refused for it leaves nothing behind.
+// Other nodes are asked for a name once, by the node that admits the publisher,
+// and a refused publisher leaves nothing behind.
 func TestNameIsTakenElsewhere(t *testing.T) {
 	m := newMesh(t)
 	var a, b *meshNode
@@ -399,8 +400,8 @@ func TestNameIsTakenElsewhere(t *testing.T) {
 	}
 }
 
-// Of three who take a name at the same time at three nodes, when none can see
-// the others yet, one stays.
+// Of three publishers of one name at three nodes at the same time, none of
+// which sees the others yet, one stays.
 func TestNameIsTakenTwice(t *testing.T) {
 	m := newMesh(t)
 	var visible atomic.Bool
@@ -476,7 +477,7 @@ func fieldOf(sdp, prefix string) string {
 }
 
 // A stream starts with its publisher's first media and ends with its publisher;
-// both are told once, in that order.
+// both are reported once, in that order.
 func TestStreamEvents(t *testing.T) {
 	m := newMesh(t)
 	a := m.add(ledger.Limits{}, nil)

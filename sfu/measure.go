@@ -2,17 +2,17 @@ package sfu
 
 import "weir/sfu/rtc"
 
-// FeedbackCounts are what RTCP has asked for.
+// FeedbackCounts are the RTCP requests received and sent.
 type FeedbackCounts = rtc.FeedbackCounts
 
-// Feedback reads the totals.
+// Feedback returns the totals since the start.
 func (s *SFU) Feedback() FeedbackCounts { return s.engine.Feedback() }
 
-// NotForwarded counts the RTP packets that came from publishers and over cascade
-// links and that were not forwarded, by reason, in snake_case. Each reason
-// appears, also with 0.
+// NotForwarded returns the RTP packets received from publishers and over
+// cascade links that were not forwarded, by reason, in snake_case. All reasons
+// are there, also with 0.
 func (s *SFU) NotForwarded() map[string]int64 { return s.drops.Counts(true) }
 
-// Repairs are how many packets were sent again, and how many were asked for
+// Repairs returns how many packets were sent again, and how many were requested
 // beyond the bounds of repair.
 func (s *SFU) Repairs() (sent, withheld int64) { return s.engine.Repairs() }

@@ -13,7 +13,7 @@ import (
 	"weir/sfu/udp"
 )
 
-// tcpPair has a publisher and a viewer at the node that use TCP alone.
+// tcpPair connects a publisher and a viewer to the node by TCP only.
 func tcpPair(t *testing.T, n *meshNode, stream string) *client.Viewer {
 	t.Helper()
 	p, err := client.Publish(t.Context(), client.PublishConfig{URL: n.web.URL + "/whip/" + stream, Media: client.Pattern(), TCP: true})
@@ -37,8 +37,9 @@ func tcpPair(t *testing.T, n *meshNode, stream string) *client.Viewer {
 	return v
 }
 
-// Clients whose UDP is blocked publish and view over TCP, at a node that is
-// bound to one address, to all, or reached elsewhere; and it is counted.
+// Clients whose UDP is blocked publish and view over TCP, at a node bound to
+// one address or to all, or behind a public address; and the traffic is
+// counted.
 func TestMediaOverTCP(t *testing.T) {
 	for _, c := range []struct{ name, bind, public string }{
 		{"one address", "127.0.0.1:0", ""},
@@ -69,8 +70,8 @@ func TestMediaOverTCP(t *testing.T) {
 	}
 }
 
-// The candidate over TCP is passive, comes after those over UDP with less
-// priority, and stands in answers to clients only.
+// The TCP candidate is passive, comes after the UDP ones with a lower priority,
+// and is only in answers to clients.
 func TestTCPCandidate(t *testing.T) {
 	m := newMesh(t)
 	n := m.add(ledger.Limits{}, nil)
@@ -113,7 +114,7 @@ func TestTCPCandidate(t *testing.T) {
 	}
 }
 
-// Clients and links that can use but one of a node's addresses are served
+// Clients and links that can use only one of a node's addresses are served
 // there.
 func TestMediaFromOneAddressOfAll(t *testing.T) {
 	m := newMesh(t)

@@ -52,7 +52,7 @@ func h264Fmtp(pt int, profile, mode string) string {
 	return fmt.Sprintf("a=fmtp:%d level-asymmetry-allowed=1;packetization-mode=%s;profile-level-id=%s", pt, mode, profile)
 }
 
-// What is offered is answered so that media flows, or refused by name.
+// Offers are answered so that media flows, or refused with the reason.
 func TestOffers(t *testing.T) {
 	m := newMesh(t)
 	a := m.add(ledger.Limits{}, nil)
@@ -154,7 +154,7 @@ func TestOffers(t *testing.T) {
 			if resp.StatusCode != http.StatusCreated {
 				return
 			}
-			// As many sections as were offered, in the same order, each with formats
+			// As many sections as offered, in the same order, each with formats
 			// that were offered in it.
 			var answer psdp.SessionDescription
 			if err := answer.UnmarshalString(body); err != nil {
@@ -188,7 +188,7 @@ func TestOffers(t *testing.T) {
 	}
 }
 
-// Offers of real clients are taken whole, but for data channels.
+// Offers of real clients are accepted whole, except for data channels.
 func TestOffersOfClients(t *testing.T) {
 	m := newMesh(t)
 	a := m.add(ledger.Limits{}, nil)
@@ -224,7 +224,7 @@ func TestOffersOfClients(t *testing.T) {
 	}
 }
 
-// A raw is a track whose user writes any RTP packet.
+// A raw is a track on which a test writes any RTP packet.
 type raw struct {
 	id, mime string
 	pt       webrtc.PayloadType
@@ -265,7 +265,7 @@ func (r *raw) send(payload []byte, marker bool, ticks uint32) {
 	_, _ = r.w.WriteRTP(&r.h, payload)
 }
 
-// plainPeer is a plain pion connection that knows codecs and nothing else.
+// plainPeer is a plain pion connection with codecs and nothing else.
 func plainPeer(t *testing.T, codecs ...webrtc.RTPCodecParameters) *webrtc.PeerConnection {
 	t.Helper()
 	media := &webrtc.MediaEngine{}
@@ -393,7 +393,7 @@ func TestAudioOfEveryKindIsForwarded(t *testing.T) {
 
 	pc := plainPeer(t, codecs...)
 	var mu sync.Mutex
-	got := map[string]map[byte]int{} // packets by payload type, by the number of the track
+	got := map[string]map[byte]int{} // packets by payload type, by track number
 	done := make(chan struct{}, len(codecs))
 	pc.OnTrack(func(r *webrtc.TrackRemote, _ *webrtc.RTPReceiver) {
 		defer func() { done <- struct{}{} }()
@@ -441,13 +441,13 @@ func TestAudioOfEveryKindIsForwarded(t *testing.T) {
 		}
 	}
 
-	// weir's own viewer takes them too.
+	// weir's own viewer receives them, too.
 	v := a.tryWatch("audio")
 	eventually(t, "packets at weir's viewer", func() bool { return v.Stats().Packets > 10 })
 }
 
-// What is not taken of an offer is told: to the operator in the session and the
-// event, to the client by status.
+// Unaccepted parts of an offer are reported: to the operator in the session and
+// the event, to the client by the status.
 func TestWhatIsNotTakenIsTold(t *testing.T) {
 	m := newMesh(t)
 	a := m.add(ledger.Limits{}, nil)
@@ -474,8 +474,8 @@ func TestWhatIsNotTakenIsTold(t *testing.T) {
 	}
 }
 
-// A viewer that cannot decode the stream is told so, and one that can is not
-// refused: browsers' own offers against what publishers send.
+// A viewer that cannot decode the stream gets an error, and one that can is not
+// refused: browsers' own offers against streams of publishers.
 func TestViewersOfH264(t *testing.T) {
 	m := newMesh(t)
 	a := m.add(ledger.Limits{}, nil)
@@ -489,7 +489,7 @@ func TestViewersOfH264(t *testing.T) {
 		}
 		return string(raw)
 	}
-	// This one had no H264 decoder at hand; one that has offers these two more.
+	// This browser had no H264 decoder; one that has offers these two more.
 	firefox := strings.NewReplacer("SAVPF 120 ", "SAVPF 126 97 120 ", "a=rtpmap:120 ", lines("a=rtpmap:126 H264/90000", "a=fmtp:126 profile-level-id=42e01f;level-asymmetry-allowed=1;packetization-mode=1",
 		"a=rtpmap:97 H264/90000", "a=fmtp:97 profile-level-id=42e01f;level-asymmetry-allowed=1")+"a=rtpmap:120 ").Replace(browser("firefox-whep.sdp"))
 	view := func(fmtps ...string) string {
@@ -594,7 +594,7 @@ func TestParameterSetsOfTheOffer(t *testing.T) {
 	}
 }
 
-// Candidates that are trickled beyond the bound are no error: clients give up at
+// Trickled candidates beyond the bound are no error, since clients give up at
 // one. They are counted.
 func TestTrickledCandidatesAreBounded(t *testing.T) {
 	m := newMesh(t)
@@ -620,7 +620,7 @@ func TestTrickledCandidatesAreBounded(t *testing.T) {
 	}
 }
 
-// Before it is answered, a client that bundles may have a transport for each
+// Before the answer, a client that bundles may have a transport for each
 // section, and trickle for all of them: that is no restart.
 func TestTransportsThatWereBundled(t *testing.T) {
 	m := newMesh(t)
@@ -644,7 +644,7 @@ func TestTransportsThatWereBundled(t *testing.T) {
 	}
 }
 
-// dearOffers are the dearest offers within the bounds that we know of.
+// dearOffers are the most expensive known offers within the bounds.
 func dearOffers() map[string]string {
 	section := func(kind string, i int) string {
 		s := fmt.Sprintf("m=%s 9 UDP/TLS/RTP/SAVPF", kind)
@@ -719,9 +719,9 @@ func bareSFU(t testing.TB) *SFU {
 	return s
 }
 
-// An offer costs no more for what it is stuffed with. The figures are the
-// benchmark's; here offers are compared with a browser's, which the machine's
-// load slows down too.
+// An offer costs no more for its padding. The benchmark measures absolute
+// figures; here offers are compared with a browser's, which the machine's load
+// slows down too.
 func TestDearOffersAreCheap(t *testing.T) {
 	s := bareSFU(t)
 	raw, err := os.ReadFile("sdp/testdata/chromium-whip.sdp")
@@ -746,9 +746,8 @@ func TestDearOffersAreCheap(t *testing.T) {
 	}
 }
 
-// Whatever a client offers, to publish or to view: pion is given what was taken
-// of it and no more, in bounds, and never panics; the answer has the sections of
-// the offer.
+// For any offer, to publish or to view: pion gets only the accepted part,
+// within bounds, and never panics; the answer has the sections of the offer.
 func FuzzOffer(f *testing.F) {
 	sdptest.Corpus(f, "sdp/testdata")
 	for _, body := range dearOffers() {
@@ -795,7 +794,7 @@ func FuzzOffer(f *testing.F) {
 	})
 }
 
-// checkTaken looks at what pion is given of o.
+// checkTaken checks the text of o for pion.
 func checkTaken(t *testing.T, o *sdp.Offer) {
 	t.Helper()
 	var given psdp.SessionDescription
@@ -825,7 +824,7 @@ func checkTaken(t *testing.T, o *sdp.Offer) {
 	}
 }
 
-// Another node is a member, and may still be broken.
+// Another node is a member of the network, and may still be faulty.
 func FuzzLinkDescription(f *testing.F) {
 	sdptest.Corpus(f, "sdp/testdata")
 	s := bareSFU(f)
@@ -883,7 +882,7 @@ func FuzzLinkDescription(f *testing.F) {
 	})
 }
 
-// The figure to keep is 50 ms for each of them.
+// The target is 50 ms for each of them.
 func BenchmarkDearOffers(b *testing.B) {
 	for name, body := range dearOffers() {
 		b.Run(name, func(b *testing.B) {
@@ -915,7 +914,7 @@ func dearLinkDescription() string {
 	return bundled(sdptest.Offer(sections), mids[1:])
 }
 
-// What pion does with 128 sections is the most of it.
+// Most of the time is pion's, for 128 sections.
 func BenchmarkDearLinkDescription(b *testing.B) {
 	s := bareSFU(b)
 	text := dearLinkDescription()
@@ -946,7 +945,8 @@ func BenchmarkDearLinkDescription(b *testing.B) {
 }
 
 // A viewer of a stream without audio offers audio first: the section is
-// rejected, and the candidates stand where the client looks for them.
+// rejected, and the candidates are in the section where the client expects
+// them.
 func TestRejectedFirstSection(t *testing.T) {
 	m := newMesh(t)
 	a := m.add(ledger.Limits{}, nil)
@@ -978,8 +978,8 @@ func TestRejectedFirstSection(t *testing.T) {
 // 4.3).
 var keyPayload = []byte{0x10, 0x10, 0x02, 0x00, 0x9d, 0x01, 0x2a, 0x80, 0x02, 0x68, 0x01}
 
-// A client that sends under ever new SSRCs for real loses its session, and
-// nothing else.
+// A client that really sends under ever new SSRCs loses its session, and
+// nothing else happens.
 func TestFloodOfSSRCsEndsTheSession(t *testing.T) {
 	n := newMesh(t).add(ledger.Limits{}, nil)
 	tracks := publishRaw(t, n, "flood", nil, param(webrtc.MimeTypeVP8, 96, ""))

@@ -9,8 +9,8 @@ import (
 	"weir/sfu/whip"
 )
 
-// Pages of named origins get the headers of CORS, on refusals too, and no others
-// do. What is no page is served all the same.
+// Pages of named origins get CORS headers, on refusals too, and other pages do
+// not. Clients that are no pages are served all the same.
 func TestNamedOrigins(t *testing.T) {
 	origins, err := whip.ParseOrigins([]string{"https://www.example.org", "http://localhost:3000"})
 	if err != nil {
@@ -24,7 +24,7 @@ func TestNamedOrigins(t *testing.T) {
 		for _, c := range []struct {
 			method, path string
 			status       int
-			vouched      bool // the page was let in by another node, or here before
+			vouched      bool // the page was allowed by another node, or here before
 		}{
 			{"OPTIONS", "/whip/x", 204, false}, {"POST", "/whep/none", 415, false}, {"POST", "/whep/none?tickets=x", 415, false},
 			{"OPTIONS", "/whep/x?ticket=y", 204, true}, {"POST", "/whep/none?ticket=y", 403, true},

@@ -31,8 +31,8 @@ import (
 	"weir/sfu/whip/handover"
 )
 
-// A helper that grants a lease and then answers what it likes gets nothing of it
-// to the client but its words, and no request goes to the URL in its record.
+// A helper that grants a lease and then answers with anything gets only its
+// text to the client, and no request goes to the URL in its record.
 func TestHelperIsAskedAsThePeerItIs(t *testing.T) {
 	var posts atomic.Int64
 	internal := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -119,8 +119,8 @@ func TestHelperIsAskedAsThePeerItIs(t *testing.T) {
 	}
 }
 
-// A helper that does not keep its word costs a client nothing but time, while
-// there is another.
+// A helper that breaks its promise costs a client only time, while there is
+// another.
 func TestAnotherHelperIsTried(t *testing.T) {
 	m := newMesh(t)
 	var places, handovers atomic.Int64
@@ -132,7 +132,7 @@ func TestAnotherHelperIsTried(t *testing.T) {
 		c.Place = func(ctx context.Context, need capacity.Need, exclude []peer.ID) (Helper, error) {
 			places.Add(1)
 			h, err := place(ctx, need, exclude)
-			if len(exclude) <= bad { // with ourselves
+			if len(exclude) <= bad { // including this node
 				h.Node = idOfNobody(t)
 			}
 			return h, err
@@ -174,9 +174,9 @@ func outcomeOf(p *problem.Problem) *pb.Outcome {
 	return &pb.Outcome{Status: uint32(w.Code), ContentType: w.Header().Get("Content-Type"), Body: w.Body.Bytes()}
 }
 
-// Nobody knocks at addresses that a client names: this node's end of a client's
-// connection waits to be called. Those that another node names are knocked at
-// where the policy lets them be.
+// This node sends no checks to a client's candidates: it waits for the
+// client's. It checks the candidates of another node where the policy allows
+// that.
 func TestCandidatesAreNotKnockedAt(t *testing.T) {
 	var knocks atomic.Int64
 	listener, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
@@ -218,7 +218,7 @@ func TestCandidatesAreNotKnockedAt(t *testing.T) {
 	eventually(t, "the other node's candidate is refused", func() bool {
 		return gate.Refused()[scope.Refusal{Use: scope.Candidate, Kind: scope.Loopback}] > 0
 	})
-	<-time.After(600 * time.Millisecond) // three times as long as an agent that checks waits between two
+	<-time.After(600 * time.Millisecond) // three times an agent's interval of checks
 	if n := knocks.Load(); n != 0 {
 		t.Errorf("%d datagrams to the address that a client named", n)
 	}

@@ -2,6 +2,6 @@
 
 package sfu
 
-// manyViewers is what two cores can shake hands with at once, slowed tenfold
-// by the race detector.
+// manyViewers is the number of handshakes that two cores can do at once, slowed
+// tenfold by the race detector.
 const manyViewers = 20

@@ -1,9 +1,9 @@
-// Package sfu takes streams in by WHIP (RFC 9725), sends them out by WHEP
-// (draft-ietf-wish-whep), and carries them from node to node over cascade
+// Package sfu receives streams by WHIP (RFC 9725), sends them by WHEP
+// (draft-ietf-wish-whep), and forwards them from node to node over cascade
 // links. It forwards RTP and never transcodes.
 //
-// It knows nothing of how other nodes are found: [Config] has a function for
-// each thing it needs of them.
+// It does not know how other nodes are found: [Config] has a function for each
+// use of other nodes.
 package sfu
 
 import (
@@ -36,7 +36,7 @@ import (
 	"weir/sfu/whip/handover"
 )
 
-// Types of the parts that an SFU is made of, which its Config and its users name.
+// Types of the packages below that Config and callers need.
 type (
 	Overflow      = whip.Overflow
 	Origins       = whip.Origins
@@ -48,106 +48,108 @@ type (
 	Event         = event.Event
 )
 
-// The ways to send a client on.
+// Values of Overflow.
 const (
 	Redirect = whip.Redirect
 	Relay    = whip.Relay
 	Refuse   = whip.Refuse
 )
 
-// OverflowProtocol is the name of the protocol by which a request is handed to
-// another node, below /weir/<network-id>/.
+// OverflowProtocol is the name of the protocol by which a node hands a request
+// over to another, below /weir/<network-id>/.
 const OverflowProtocol = handover.Protocol
 
 // A Carrier is a node to pull a stream from.
 type Carrier = tree.Source
 
-// Errors that Locate and Place return, and that decide what a client is told.
+// Errors of Locate and Place that determine the client's answer.
 var (
-	// ErrNotLive means that nobody publishes the stream now.
+	// ErrNotLive means that the stream has no publisher now.
 	ErrNotLive = problem.ErrNotLive
 )
 
-// Errors that those who embed an SFU return to it; see package problem.
+// Errors of the functions of Config; see package problem.
 type (
 	TakenError      = problem.TakenError
 	UnansweredError = problem.UnansweredError
 )
 
-// Config is what an SFU is made of. All functions may be called from several
-// goroutines and must return when ctx ends.
+// Config configures an SFU. All functions may be called from several goroutines
+// and must return when ctx ends.
 type Config struct {
 	Self   peer.ID
 	Key    crypto.PrivKey // signs tickets
-	Socket *udp.Socket    // media; the SFU closes it
+	Socket *udp.Socket    // socket for media; the SFU closes it
 	Ledger *ledger.Ledger
 
 	// Locate finds a carrier of stream, other than those in exclude, and
-	// reserves a pull on it. ErrNotLive if there is none, a [capacity.Refusal] if
-	// none has room, an [*UnansweredError] if neither can be known.
+	// reserves a pull on it. The error is ErrNotLive if there is none, a
+	// [capacity.Refusal] if none has room, and an [*UnansweredError] if neither
+	// can be determined.
 	Locate func(ctx context.Context, need capacity.Need, exclude []peer.ID) (Carrier, error)
-	// Place finds and reserves a helper for a client. A [capacity.Refusal] if
-	// nobody has room, ErrNotLive if the stream to view is nowhere, an
-	// [*UnansweredError] if neither can be known.
+	// Place finds and reserves a helper for a client. The error is a
+	// [capacity.Refusal] if no node has room, ErrNotLive if no node has the
+	// stream to view, and an [*UnansweredError] if neither can be determined.
 	Place func(ctx context.Context, need capacity.Need, exclude []peer.ID) (Helper, error)
-	// Live tells whether another node carries stream, as far as that can be
-	// learnt now. It is asked again and again while a viewer waits for the stream.
-	// Default: not known.
+	// Live reports whether another node carries stream, as far as known now. It
+	// is called repeatedly while a viewer waits for the stream. Default:
+	// unknown.
 	Live func(ctx context.Context, stream string) bool
 	// Claim takes the name of a stream for a publisher here, until release is
-	// called. The error is a [*TakenError], or an [*UnansweredError] if it cannot
-	// be known. Nil: every name is free that is free here.
+	// called. The error is a [*TakenError], or an [*UnansweredError] if that
+	// cannot be determined. Nil: check names on this node only.
 	Claim func(ctx context.Context, stream string) (release func(), err error)
-	// Published tells which other nodes have a publisher of stream. The error is
-	// an [*UnansweredError].
+	// Published returns the other nodes that have a publisher of stream. The
+	// error is an [*UnansweredError].
 	Published func(ctx context.Context, stream string) ([]peer.ID, error)
-	// Dial opens the signalling of a cascade link.
+	// Dial opens the signalling stream of a cascade link.
 	Dial func(ctx context.Context, node peer.ID, addrs []multiaddr.Multiaddr) (Signal, error)
-	// Handover opens a stream of [OverflowProtocol]; nil: Overflow Relay reaches
-	// nobody.
+	// Handover opens a stream of [OverflowProtocol]; nil: Overflow Relay
+	// reaches no helper.
 	Handover func(ctx context.Context, node peer.ID, addrs []multiaddr.Multiaddr) (Signal, error)
 	// Addrs are this node's own libp2p addresses, for tickets.
 	Addrs func() []multiaddr.Multiaddr
-	// Changed is told when a stream has come or gone.
+	// Changed is called when a stream has come or gone.
 	Changed func()
-	// Delivered is told which share of what node sends over a cascade link has
-	// come in the last seconds, 0…1, lost packets counted that were not repaired;
-	// once in several seconds for a link, and not while the loss may be this
-	// node's own fault. It must not block.
+	// Delivered receives the share, 0…1, of the packets that node sent over a
+	// cascade link and that arrived in the last seconds; repaired packets count
+	// as arrived. It is called once in several seconds for a link, and not
+	// while the loss may be this node's own fault. It must not block.
 	Delivered func(node peer.ID, share float64)
-	// Measured is told how long things took. It must not block. Default: nobody is.
+	// Measured receives durations of the SFU's own work. It must not block.
+	// Default: none.
 	Measured func(Measure, time.Duration)
-	// Event is told what happens; see [event.Event]. It must not block.
+	// Event receives events; see [event.Event]. It must not block.
 	Event func(Event)
 
-	// Gate decides where others may send this node and its clients; nil: one that
-	// goes by PublicIP or Socket's address.
+	// Gate decides to which nodes others may direct this node and its clients;
+	// nil: one by PublicIP or Socket's address.
 	Gate *scope.Gate
 
-	// Rights decides what clients may do; nil: whatever they ask for.
+	// Rights is the access control; nil: none.
 	Rights *rights.Rights
 
-	// AddressSessions is how many sessions a client's address may have as of now, of
-	// IPv6 its /64; 0: no limit. Nil: none.
+	// AddressSessions returns the current limit of sessions per client address,
+	// for IPv6 per /64; 0: no limit. Nil: none.
 	AddressSessions func() int
 
-	Overflow  func() Overflow      // as of now. Default: Redirect
-	Patience  time.Duration        // how long Place may wait for a server that is being started
-	PublicURL string               // base URL for Location; default: as the client addressed us
-	Origins   Origins              // whose pages may publish and view; default: all
-	PublicIP  netip.Addr           // where others reach Socket, whose port a NAT leaves as it is; zero: where it is bound
-	Fanout    func() int           // most cascade pulls of one stream as of now; 0: not bounded. Default: 8
-	Depth     func() int           // most cascade links between origin and viewer as of now. Default: 4
-	Linger    func() time.Duration // how long an unwatched relay is kept, as of now. Default: 10 s
+	Overflow  func() Overflow      // current mode. Default: Redirect
+	Patience  time.Duration        // how long Place may wait for a server that is starting
+	PublicURL string               // base URL for Location; default: as in the client's request
+	Origins   Origins              // origins whose pages may publish and view; default: all
+	PublicIP  netip.Addr           // public address of Socket, with the same port; zero: its bound addresses
+	Fanout    func() int           // current limit of cascade pulls of one stream; 0: none. Default: 8
+	Depth     func() int           // current limit of cascade links between origin and viewer. Default: 4
+	Linger    func() time.Duration // current time that an unwatched relay is kept. Default: 10 s
 	RoomWait  time.Duration        // how long a viewer waits for a carrier with room; default 10 s
 	Log       *slog.Logger
 
-	// Tracer records spans; nil: nobody does, and each request has an ID all the
-	// same.
+	// Tracer records spans; nil: none are recorded, and each request still has
+	// a trace ID.
 	Tracer trace.Tracer
 }
 
-// An SFU is one node's media plane. Close ends all sessions and links and
+// An SFU is the media plane of one node. Close ends all sessions and links and
 // waits for every goroutine.
 type SFU struct {
 	cfg     Config
@@ -230,10 +232,10 @@ func New(cfg Config) (*SFU, error) {
 	return s, nil
 }
 
-// sampleInterval is between two readings of the streams' meters.
+// sampleInterval is the interval of readings of the streams' meters.
 const sampleInterval = 250 * time.Millisecond
 
-// newClients serves clients by what m sets up.
+// newClients makes the WHIP and WHEP server on m.
 func (s *SFU) newClients(m whip.Media) *whip.Server {
 	cfg := s.cfg
 	return whip.New(whip.Config{
@@ -262,7 +264,8 @@ func (s *SFU) Run(ctx context.Context) error {
 	}
 }
 
-// Close ends everything and waits. It may be called more than once.
+// Close ends all sessions, pulls and links, and waits for them. It may be
+// called more than once.
 func (s *SFU) Close() error {
 	s.clients.Close()
 	s.tree.Close()
@@ -274,7 +277,7 @@ func (s *SFU) Close() error {
 	return nil
 }
 
-// Carriages are this node's claims about the streams it carries, by name.
+// Carriages returns this node's claims about the streams it carries, by name.
 func (s *SFU) Carriages() []capacity.Carriage {
 	var all []capacity.Carriage
 	for _, st := range s.tree.All() {
@@ -285,19 +288,19 @@ func (s *SFU) Carriages() []capacity.Carriage {
 	return all
 }
 
-// Counts are how many of each there are now.
+// Counts are the current numbers of sessions, requests, streams and links.
 type Counts struct {
 	whip.Counts
 	Streams, Links int
 }
 
-// Counts reads them.
+// Counts returns the current numbers.
 func (s *SFU) Counts() Counts {
 	return Counts{Counts: s.clients.Counts(), Streams: len(s.tree.All()), Links: s.links.Count()}
 }
 
-// Clients serves WHIP and WHEP.
+// Clients returns the WHIP and WHEP server.
 func (s *SFU) Clients() *whip.Server { return s.clients }
 
-// Links are those to other nodes.
+// Links returns the links to other nodes.
 func (s *SFU) Links() *cascade.Links { return s.links }

@@ -18,7 +18,7 @@ import (
 	"weir/sfu/sdp/sdptest"
 )
 
-// spansOf are those that have ended, by name.
+// spansOf returns the ended spans by name.
 func spansOf(r *tracetest.SpanRecorder) map[string][]sdktrace.ReadOnlySpan {
 	all := map[string][]sdktrace.ReadOnlySpan{}
 	for _, s := range r.Ended() {
@@ -27,9 +27,9 @@ func spansOf(r *tracetest.SpanRecorder) map[string][]sdktrace.ReadOnlySpan {
 	return all
 }
 
-// Of two viewers at a node that has to pull the stream, the second is part of no
-// pull, and has a trace of its own; both have a first frame. One that never
-// connects has none, and its span says why.
+// Of two viewers at a node that has to pull the stream, the second is not part
+// of the pull's trace, and has its own; both have a first frame. One that never
+// connects has none, and its span has the reason.
 func TestTraceOfViewers(t *testing.T) {
 	recorder := tracetest.NewSpanRecorder()
 	tracer := sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(recorder)).Tracer("test")
@@ -85,8 +85,8 @@ func TestTraceOfViewers(t *testing.T) {
 	}
 }
 
-// The span of a viewer that waited, and was refused, says so; that the stream is
-// not live is no error of the server.
+// The span of a viewer that waited and was refused has the reason; a stream
+// that is not live is no error of the server.
 func TestTraceOfWaiting(t *testing.T) {
 	recorder := tracetest.NewSpanRecorder()
 	n := newMesh(t).add(ledger.Limits{}, func(c *Config) {
@@ -114,8 +114,8 @@ func TestTraceOfWaiting(t *testing.T) {
 	}
 }
 
-// A ticket's trace goes before the client's own: the node that sent it here is
-// what this request follows from.
+// A ticket's trace takes precedence over the client's own: the request follows
+// from the node that redirected it here.
 func TestTicketsTraceGoesFirst(t *testing.T) {
 	m := newMesh(t)
 	from, to := m.add(ledger.Limits{}, nil), m.add(ledger.Limits{}, nil)

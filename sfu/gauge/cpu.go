@@ -15,30 +15,32 @@ import (
 	"github.com/shirou/gopsutil/v4/cpu"
 )
 
-// quotaAge is how long a CPU quota that was read is believed: it can be changed
-// while the process runs.
+// quotaAge is how long a CPU quota is cached: it can change while the process
+// runs.
 const quotaAge = 10 * time.Second
 
-// cpuMeter turns this process's CPU time into a share of what it can get. It
+// cpuMeter computes the share of the available CPU that this process needs. It
 // belongs to one goroutine.
 //
 // The share is the part of the time in which threads of this process run, or
-// are ready to and wait for a core, on average over the cores that it may use:
+// are ready and wait for a core, on average over the available cores:
 //
-//	(run + run delay) / cores left
+//	(run + run delay) / available cores
 //
-// Other programs' use does not count in itself: much of it gives way (nice,
-// cpu.weight, or just the scheduler's fairness), and how much is seen only when
-// we ask for it. Where it does not give way our threads wait, and that counts:
-// if others take 80 % of the machine and we need the rest and more, our threads
-// are always ready, and the share is 1 at a use of 20 %. A machine that others
-// fill with work that yields shows nothing but our own use. A process that is
-// throttled by its quota waits too, so the quota needs no meter of its own.
+// CPU use of other programs does not count by itself: much of it gives way
+// (nice, cpu.weight, or just the scheduler's fairness), and how much is seen
+// only under load. Where it does not give way our threads wait, and that
+// counts: if others take 80 % of the machine and we need the rest and more, our
+// threads are always ready, and the share is 1 at a use of 20 %. On a machine
+// that others fill with work that yields, the share is our own use only. A
+// process that is throttled by its quota waits too, so the quota needs no meter
+// of its own.
 //
-// Cores left are those of the smallest CPU quota above this process, or those
-// it may run on less the time that interrupts and the hypervisor take.
+// The available cores are those of the smallest CPU quota above this process,
+// or those it may run on, minus the time taken by interrupts and the
+// hypervisor.
 type cpuMeter struct {
-	fsys fs.FS // of the whole machine: its /proc and /sys
+	fsys fs.FS // root of the machine's file system, for /proc and /sys
 
 	at      time.Time
 	run     time.Duration
@@ -50,11 +52,12 @@ type cpuMeter struct {
 	quotaAt time.Time
 }
 
-// machineTime is what all cores have done since the machine started, in seconds.
+// machineTime is the time of all cores since the machine started, in seconds:
+// all of it, and the part lost to interrupts and the hypervisor.
 type machineTime struct{ total, gone float64 }
 
-// share is how much of the CPU that is left for this process it has wanted since
-// the last call, 0…1, and how many cores it may use.
+// share returns the share, 0…1, of the available CPU that this process has
+// needed since the last call, and how many cores it may use.
 func (m *cpuMeter) share(now time.Time) (share, cores float64, err error) {
 	var usage syscall.Rusage
 	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &usage); err != nil {
@@ -86,7 +89,7 @@ func (m *cpuMeter) share(now time.Time) (share, cores float64, err error) {
 }
 
 // readMachineTime counts interrupts and the time that the hypervisor gave to
-// others as gone: no thread gets it.
+// other machines as gone: no thread gets it.
 func readMachineTime() (machineTime, error) {
 	times, err := cpu.Times(false)
 	if err != nil || len(times) != 1 {
@@ -97,8 +100,8 @@ func readMachineTime() (machineTime, error) {
 	return machineTime{total: t.User + t.System + t.Nice + t.Idle + t.Iowait + gone, gone: gone}, nil
 }
 
-// runDelays is how long each thread of this process has been ready to run and
-// not running (proc_pid_schedstat(5)); empty where the system does not tell.
+// runDelays returns how long each thread of this process has been ready without
+// running (proc_pid_schedstat(5)); empty where the system does not report it.
 func runDelays(fsys fs.FS) map[string]time.Duration {
 	const dir = "proc/self/task"
 	threads, err := fs.ReadDir(fsys, dir)
@@ -118,7 +121,7 @@ func runDelays(fsys fs.FS) map[string]time.Duration {
 	return all
 }
 
-// parseRunDelay reads the second of "run delay timeslices", in ns.
+// parseRunDelay parses the second field of "run delay timeslices", in ns.
 func parseRunDelay(s string) (time.Duration, bool) {
 	fields := strings.Fields(s)
 	if len(fields) != 3 {
@@ -128,8 +131,8 @@ func parseRunDelay(s string) (time.Duration, bool) {
 	return time.Duration(ns), err == nil && ns >= 0
 }
 
-// waited is by how much run delays have grown. The part of a thread that has
-// ended is lost; a thread that is new began at 0.
+// waited returns the growth of the run delays. That of an ended thread is lost;
+// a new thread began at 0.
 func waited(before, after map[string]time.Duration) (sum time.Duration) {
 	for thread, d := range after {
 		if old := before[thread]; old <= d {
@@ -140,7 +143,7 @@ func waited(before, after map[string]time.Duration) (sum time.Duration) {
 	return sum
 }
 
-// Cores is how many CPU cores this process may use.
+// Cores returns how many CPU cores this process may use.
 func Cores() float64 {
 	cores := float64(runtime.NumCPU())
 	if quota := cpuQuota(os.DirFS("/")); quota > 0 {
@@ -149,9 +152,9 @@ func Cores() float64 {
 	return cores
 }
 
-// cpuQuota is the least that a control group above this process allows, in
-// cores, or 0 if none limits it: any of them may, such as systemd's slice, the
-// service in it, or a Kubernetes pod around its containers.
+// cpuQuota returns the smallest quota of the control groups above this process,
+// in cores, or 0 if none limits it: any of them may, such as systemd's slice,
+// the service in it, or a Kubernetes pod around its containers.
 func cpuQuota(fsys fs.FS) (least float64) {
 	groups, err := fs.ReadFile(fsys, "proc/self/cgroup")
 	if err != nil {
@@ -177,11 +180,11 @@ func cpuQuota(fsys fs.FS) (least float64) {
 // A cgroupHierarchy is a tree of control groups in which the CPU can be limited.
 type cgroupHierarchy struct {
 	v2    bool
-	mount string // where its root, or what a container sees of it, is mounted
-	group string // this process's, below mount; "/": mount itself
+	mount string // mount point of its root, or of the part visible in a container
+	group string // group of this process, below mount; "/": mount itself
 }
 
-// cpuHierarchies reads /proc/self/cgroup (cgroups(7)) and /proc/self/mountinfo
+// cpuHierarchies parses /proc/self/cgroup (cgroups(7)) and /proc/self/mountinfo
 // (proc_pid_mountinfo(5)).
 func cpuHierarchies(groups, mounts string) (all []cgroupHierarchy) {
 	for line := range strings.Lines(groups) {
@@ -209,9 +212,10 @@ func cpuHierarchies(groups, mounts string) (all []cgroupHierarchy) {
 	return all
 }
 
-// groupBelow is group as seen below a mount whose root is the group root. In a
-// container without a cgroup namespace the two have a common beginning; a group
-// outside of root is not visible, and root itself is the nearest that is.
+// groupBelow returns group as seen below a mount whose root is the group root.
+// In a container without a cgroup namespace the two have a common beginning; a
+// group outside of root is not visible, and root itself is the nearest visible
+// one.
 func groupBelow(group, root string) string {
 	if root == "/" && !strings.HasPrefix(group, "/..") {
 		return path.Clean("/" + group)
@@ -222,7 +226,7 @@ func groupBelow(group, root string) string {
 	return "/"
 }
 
-// unescapeMount undoes the octal escapes of mountinfo.
+// unescapeMount decodes the octal escapes of mountinfo.
 func unescapeMount(s string) string {
 	var b strings.Builder
 	for i := 0; i < len(s); i++ {
@@ -238,10 +242,10 @@ func unescapeMount(s string) string {
 	return b.String()
 }
 
-// quota is what the control group in dir allows, in cores; 0: no limit.
+// quota returns the quota of the control group in dir, in cores; 0: no limit.
 func (h cgroupHierarchy) quota(fsys fs.FS, dir string) float64 {
 	read := func(name string) string {
-		b, _ := fs.ReadFile(fsys, strings.TrimPrefix(path.Join(dir, name), "/")) // the root has none
+		b, _ := fs.ReadFile(fsys, strings.TrimPrefix(path.Join(dir, name), "/")) // the root has no such file
 		return strings.TrimSpace(string(b))
 	}
 	if h.v2 {
@@ -250,8 +254,8 @@ func (h cgroupHierarchy) quota(fsys fs.FS, dir string) float64 {
 	return parseQuota(read("cpu.cfs_quota_us") + " " + read("cpu.cfs_period_us"))
 }
 
-// parseQuota reads "quota period", in µs, as cores. A quota of "max" (version 2)
-// or -1 (version 1) is none, 0.
+// parseQuota parses "quota period", in µs, into cores. A quota of "max"
+// (version 2) or -1 (version 1) is no limit, 0.
 func parseQuota(s string) float64 {
 	quota, period, ok := strings.Cut(strings.TrimSpace(s), " ")
 	q, err := strconv.ParseInt(quota, 10, 64)

@@ -86,7 +86,7 @@ func TestCPUQuota(t *testing.T) {
 	}
 }
 
-// procWith is a process with threads of such run delays.
+// procWith is a process whose threads have the given run delays.
 func procWith(delays map[string]string) fs.FS {
 	fsys := fstest.MapFS{}
 	for thread, delay := range delays {
@@ -97,7 +97,7 @@ func procWith(delays map[string]string) fs.FS {
 
 func TestRunDelaysAreSummedByThread(t *testing.T) {
 	before := runDelays(procWith(map[string]string{"10": "1000", "11": "500", "12": "7"}))
-	after := runDelays(procWith(map[string]string{"10": "1500", "11": "20", "13": "40"})) // 11 is another thread now, 12 has ended
+	after := runDelays(procWith(map[string]string{"10": "1500", "11": "20", "13": "40"})) // 11 is a new thread, 12 has ended
 	if got := waited(before, after); got != 500+20+40 {
 		t.Errorf("%v waited, want 560ns", got)
 	}
@@ -106,8 +106,8 @@ func TestRunDelaysAreSummedByThread(t *testing.T) {
 	}
 }
 
-// Others may use the CPU as they like: what counts is what this process runs, and
-// waits for.
+// CPU use of other programs does not count: only the time that this process
+// runs or waits for a core counts.
 func TestCPUShareIsOfThisProcess(t *testing.T) {
 	idle := &cpuMeter{fsys: procWith(map[string]string{"1": "0"})}
 	if share, cores, err := idle.share(time.Now()); err != nil || share != 0 || cores <= 0 {

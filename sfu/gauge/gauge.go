@@ -1,6 +1,6 @@
-// Package gauge measures what a node uses: its media socket and its CPU, and what
-// it could use of either. [Gauge.Run] reads both four times a second and tells the
-// ledger, on the goroutine of its caller; nothing else runs.
+// Package gauge measures the use of a node's media socket and CPU, and their
+// capacity. [Gauge.Run] reads both four times a second and reports them to the
+// ledger, on its caller's goroutine; the package starts none.
 package gauge
 
 import (
@@ -16,21 +16,21 @@ import (
 	"weir/sfu/udp"
 )
 
-// interval is between two readings.
+// interval is the time between two readings.
 const interval = 250 * time.Millisecond
 
 // cpuSmoothing is the time constant of the CPU share, so that one busy moment
-// does not turn clients away.
+// does not refuse clients.
 const cpuSmoothing = 3 * time.Second
 
-// A Gauge measures what this node uses: its media socket and its CPU.
+// A Gauge measures the use of this node's media socket and CPU.
 //
-// CPU is what this process wants of what it can get; see cpuMeter.
+// CPU is the share that this process needs of the available CPU; see cpuMeter.
 type Gauge struct {
 	Socket *udp.Socket
 	Ledger *ledger.Ledger
-	// CPULimit is the share of the CPU, 0…1, that counts as exhausted as of now.
-	// 0: CPU is not counted.
+	// CPULimit returns the share of the CPU, 0…1, that currently counts as
+	// exhausted. 0: CPU is not counted.
 	CPULimit func() float64
 
 	cpu cpuMeter
@@ -44,14 +44,14 @@ type Gauge struct {
 	cores float64
 }
 
-// Reading is what a Gauge last measured.
+// Reading is the last measurement of a Gauge.
 type Reading struct {
 	ledger.Load
 	Downlink int64 // bit/s
 	Cores    float64
 }
 
-// Run measures until ctx is done, tells the ledger, and returns ctx.Err().
+// Run measures until ctx is done, reports to the ledger, and returns ctx.Err().
 func (g *Gauge) Run(ctx context.Context) error {
 	g.cpu.fsys = os.DirFS("/")
 	g.sample(time.Now())
@@ -85,7 +85,7 @@ func (g *Gauge) sample(now time.Time) {
 	g.Ledger.Observe(now, load)
 }
 
-// ipOverhead is IPv4 and UDP, in bytes: what the link carries beside payload.
+// ipOverhead is the size of the IPv4 and UDP headers, in bytes.
 const ipOverhead = 20 + 8
 
 // Read returns the last reading.
@@ -96,7 +96,7 @@ func (g *Gauge) Read() Reading {
 }
 
 // DefaultUplink guesses the uplink from the fastest network card, in bit/s, or
-// 1 Gbit/s where no card tells its speed.
+// 1 Gbit/s where no card reports its speed.
 func DefaultUplink() int64 {
 	best := int64(0)
 	cards, err := os.ReadDir("/sys/class/net")

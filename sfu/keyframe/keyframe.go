@@ -1,5 +1,5 @@
-// Package keyframe tells from one RTP payload whether a keyframe begins there:
-// the point from which a receiver that has seen nothing before can decode.
+// Package keyframe detects whether a keyframe begins in an RTP payload: the
+// point from which a receiver without earlier packets can decode.
 package keyframe
 
 import "strings"
@@ -8,18 +8,18 @@ import "strings"
 // packet (without header, extensions and padding) of codec mime, such as
 // "video/VP8" in any case.
 //
-// It knows VP8 (RFC 7741), VP9 (RFC 9628), H264 (RFC 6184) and AV1 (AOM's RTP
-// specification); for any other codec, audio included, and for payloads that
-// are malformed or cut short, it answers false. It reads no more than the
-// payload, allocates nothing, and never panics.
+// It supports VP8 (RFC 7741), VP9 (RFC 9628), H264 (RFC 6184) and AV1 (AOM's
+// RTP specification); for any other codec, audio included, and for payloads
+// that are malformed or cut short, it returns false. It reads only the payload,
+// allocates nothing, and never panics.
 //
 // A keyframe may begin in several packets of one frame: H264's parameter sets
 // and the first slice of the picture both count, since encoders send them
-// together or apart. Whoever counts keyframes counts distinct RTP timestamps.
+// together or apart. To count keyframes, count distinct RTP timestamps.
 //
-// Where codecs repeat themselves in the RTP payload descriptor, the descriptor
-// is believed over the bitstream, so that end-to-end encrypted frames of VP9
-// and AV1 are recognised too.
+// Where the RTP payload descriptor repeats information of the bitstream, the
+// descriptor takes precedence, so that end-to-end encrypted frames of VP9 and
+// AV1 are recognised too.
 func Is(mime string, payload []byte) bool {
 	switch {
 	case strings.EqualFold(mime, "video/VP8"):
@@ -66,10 +66,10 @@ func vp8(p []byte) bool {
 	return len(p) > i && p[i]&0x01 == 0
 }
 
-// vp9 believes the descriptor (RFC 9628 §4.2): the first packet of the lowest
-// spatial layer of a picture that is not inter-predicted. In flexible mode
-// there are senders (pion's own payloader) that never set P, so there a frame
-// header that says otherwise is heard.
+// vp9 trusts the descriptor (RFC 9628 §4.2): the first packet of the lowest
+// spatial layer of a picture that is not inter-predicted. In flexible mode some
+// senders (pion's own payloader) never set P, so there a frame header that
+// contradicts it takes precedence.
 func vp9(p []byte) bool {
 	if len(p) < 1 {
 		return false
@@ -102,19 +102,19 @@ func vp9(p []byte) bool {
 		return len(p) > n
 	}
 	if d&v != 0 {
-		// A scalability structure is sent with keyframes alone (§4.2.1).
+		// A scalability structure is sent with keyframes only (§4.2.1).
 		return len(p) > n
 	}
 	return len(p) > n && !vp9InterHeader(p[n])
 }
 
-// vp9InterHeader reports whether h, the first byte of an uncompressed VP9
-// frame header, is of a frame that needs others.
+// vp9InterHeader reports whether h, the first byte of an uncompressed VP9 frame
+// header, is of an inter frame.
 func vp9InterHeader(h byte) bool {
 	if h>>6 != 2 { // not a frame marker: encrypted
 		return false
 	}
-	if h>>4&0x03 == 3 { // profile 3 has a reserved bit more
+	if h>>4&0x03 == 3 { // profile 3 has one more reserved bit
 		return h&0x06 != 0
 	}
 	return h&0x0c != 0 // show_existing_frame, frame_type
@@ -165,8 +165,8 @@ func h264(p []byte) bool {
 	}
 }
 
-// h264Aggregate looks through units, each a 16-bit size and that many bytes,
-// the first skip of which are not the NAL unit's.
+// h264Aggregate searches units, each a 16-bit size and that many bytes, the
+// first skip of which do not belong to the NAL unit.
 func h264Aggregate(p []byte, skip int) bool {
 	for len(p) > 2 {
 		size := int(p[0])<<8 | int(p[1])
@@ -198,9 +198,10 @@ const (
 	obuFrame    = 6
 )
 
-// av1 believes the N bit of the aggregation header, which marks the first
-// packet of a coded video sequence. Senders that forget it are recognised by a
-// sequence header followed by the header of a shown or hidden keyframe.
+// av1 trusts the N bit of the aggregation header, which marks the first packet
+// of a coded video sequence. Without it, a sequence header followed by the
+// header of a shown or hidden keyframe counts, since some senders forget the
+// bit.
 func av1(p []byte) bool {
 	if len(p) < 2 {
 		return false

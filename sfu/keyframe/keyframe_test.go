@@ -78,7 +78,7 @@ func TestIs(t *testing.T) {
 	}
 }
 
-// The forwarder asks for every packet of every track.
+// The forwarder calls Is for every packet of every track.
 func TestIsAllocatesNothing(t *testing.T) {
 	payload := []byte{0x78, 0, 2, 0x09, 0xf0, 0, 2, 0x67, 0x42}
 	if n := testing.AllocsPerRun(100, func() { Is("video/h264", payload) }); n != 0 {
@@ -87,7 +87,7 @@ func TestIsAllocatesNothing(t *testing.T) {
 }
 
 // A keyframe packetised by pion must be found in its first packet and in no
-// other: what the publisher sends is what the forwarder looks at.
+// other: the forwarder inspects what the publisher sends.
 func TestIsFindsExactlyTheFirstPacket(t *testing.T) {
 	body := bytes.Repeat([]byte{0xa5}, 5000)
 	vp9Key := []byte{0x82, 0x49, 0x83, 0x42, 0x20, 0x27, 0xf0, 0x16, 0x70}

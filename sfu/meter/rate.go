@@ -1,9 +1,9 @@
-// Package meter turns totals into rates.
+// Package meter computes rates from totals.
 package meter
 
 import "time"
 
-// A Rate turns totals into rates, smoothed over about two seconds. The zero
+// A Rate computes rates from totals, smoothed over about two seconds. The zero
 // value is ready. It has no lock.
 type Rate struct {
 	at             time.Time
@@ -15,7 +15,7 @@ type Rate struct {
 // smoothing is the time constant of a Rate.
 const smoothing = 2 * time.Second
 
-// Observe takes in the totals as of now.
+// Observe updates the rates with the totals at now.
 func (m *Rate) Observe(now time.Time, bytes, packets int64) {
 	if !m.live {
 		m.at, m.bytes, m.packets, m.live = now, bytes, packets, true
@@ -31,5 +31,5 @@ func (m *Rate) Observe(now time.Time, bytes, packets int64) {
 	m.at, m.bytes, m.packets = now, bytes, packets
 }
 
-// Rates are the last ones: bit/s and packets/s.
+// Rates returns the last rates: bit/s and packets/s.
 func (m *Rate) Rates() (bits, packets int64) { return int64(m.bits), int64(m.rate) }

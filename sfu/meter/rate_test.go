@@ -22,7 +22,7 @@ func TestRateFollowsTheTotals(t *testing.T) {
 	if bits, rate := m.Rates(); bits < 990_000 || bits > 1_010_000 || rate < 99 || rate > 101 {
 		t.Errorf("%d bit/s, %d packets/s; want 1 Mbit/s, 100", bits, rate)
 	}
-	m.Observe(now, bytes+1<<40, packets) // no time has passed: no rate to tell
+	m.Observe(now, bytes+1<<40, packets) // no time has passed: no new rate
 	for range 40 {                       // silence
 		now = now.Add(interval)
 		m.Observe(now, bytes, packets)

@@ -13,7 +13,7 @@ import (
 	"syscall"
 )
 
-// WithoutURL strips what net/http wraps around an error: the URL, with the
+// WithoutURL removes the wrapper of net/http from an error: the URL, with the
 // tickets and tokens in it.
 func WithoutURL(err error) error {
 	var u *url.Error
@@ -23,7 +23,7 @@ func WithoutURL(err error) error {
 	return err
 }
 
-// Cause says in words why a server was not reached or did not answer.
+// Cause returns, in words, why a server was not reached or did not answer.
 func Cause(err error) string {
 	var (
 		dns     *net.DNSError

@@ -5,65 +5,67 @@ import (
 	"slices"
 )
 
-// A Code is the stable name of a kind of problem. Programs may branch on it; a
-// code once given is never given another meaning.
+// A Code is the stable name of a kind of problem. Programs may branch on it;
+// the meaning of a code never changes.
 type Code string
 
-// Of requests to publish and to view.
+// Codes of requests to publish and to view.
 const (
-	// NotLive: nobody publishes the stream. It may begin at any time.
+	// NotLive: the stream has no publisher. It may begin at any time.
 	NotLive Code = "not-live"
 	// NameTaken: the stream has a publisher already, here or at Node.
 	NameTaken Code = "name-taken"
-	// NoCapacity: neither this node nor another one has room, or none may take
-	// it; Reason says what is lacking.
+	// NoCapacity: neither this node nor another one has room, or none may
+	// accept the client; Reason names the exhausted resource.
 	NoCapacity Code = "no-capacity"
-	// OriginUnreachable: the stream is live elsewhere, and no node that carries
-	// it can be reached from here.
+	// OriginUnreachable: the stream is live elsewhere, and no carrier of it can
+	// be reached from here.
 	OriginUnreachable Code = "origin-unreachable"
 	// HelperUnreachable: another node has room and does not answer.
 	HelperUnreachable Code = "helper-unreachable"
-	// NotKnown: the nodes that must know did not answer, so it is not known
-	// whether the stream is live, the name is free, or there is room.
+	// NotKnown: the responsible nodes did not answer, so it is unknown whether
+	// the stream is live, the name is free, or there is room.
 	NotKnown Code = "not-known"
 	// TooManySetups: as many requests are being set up as the node allows.
 	TooManySetups Code = "too-many-setups"
-	// TooManyWaiting: as many requests wait, of the client, for the stream or in
-	// all, as the node allows.
+	// TooManyWaiting: as many requests wait as the node allows: of the client,
+	// for the stream or in total.
 	TooManyWaiting Code = "too-many-waiting"
-	// TooManyFromAddress: the client's address has as many sessions as one may.
+	// TooManyFromAddress: the client's address has as many sessions as allowed.
 	TooManyFromAddress Code = "too-many-from-address"
 	// Timeout: setting the session up took too long.
 	Timeout Code = "timeout"
-	// Closing: the node is ending.
+	// Closing: the node is closing.
 	Closing Code = "closing"
 
-	// BadStreamName: the stream's name is none.
+	// BadStreamName: the stream's name is invalid.
 	BadStreamName Code = "bad-stream-name"
 	// BadWait: the query's wait is no duration, or too long.
 	BadWait Code = "bad-wait"
-	// BadSDP: the body is no SDP offer, or one that is out of bounds.
+	// BadSDP: the body is not an SDP offer, or one that is out of bounds.
 	BadSDP Code = "bad-sdp"
-	// BadFragment: the body is no fragment of SDP as trickle ICE has it.
+	// BadFragment: the body is not an SDP fragment of trickle ICE.
 	BadFragment Code = "bad-fragment"
-	// NoCommonCodec: the client takes, or sends, nothing that can be forwarded.
+	// NoCommonCodec: the client supports no codec that can be forwarded to or
+	// from it.
 	NoCommonCodec Code = "no-common-codec"
 	// BadTicket: the ticket in the URL is forged, has expired, has been used, or
 	// is for something else.
 	BadTicket Code = "bad-ticket"
-	// Unauthorized: the client has no token, or one that lets nobody in; Reason
-	// says which.
+	// Unauthorized: the client has no token, or a rejected one; Reason says
+	// which.
 	Unauthorized Code = "unauthorized"
-	// Forbidden: the client's right is for something else.
+	// Forbidden: the client's right does not cover the request.
 	Forbidden Code = "forbidden"
-	// TooManySessions: the client's token is in use as often as it may be.
+	// TooManySessions: the client's token has as many sessions as it allows.
 	TooManySessions Code = "too-many-sessions"
-	// RightsUnknown: whether the client has a right could not be found out.
+	// RightsUnknown: the client's right could not be determined.
 	RightsUnknown Code = "rights-unknown"
-	// UnusableOffer: the offer is sound, but media would flow for a part of it at
-	// most: its sections are not in one BUNDLE group, or its client is ICE-lite.
+	// UnusableOffer: the offer is well-formed, but media would flow for a part
+	// of it at most: its sections are not in one BUNDLE group, or its client is
+	// ICE-lite.
 	UnusableOffer Code = "unusable-offer"
-	// NoSession: the session has never been here.
+	// NoSession: the session has never existed here.
 	NoSession Code = "no-session"
 	// SessionEnded: the session is over.
 	SessionEnded Code = "session-ended"
@@ -71,11 +73,11 @@ const (
 	OldSession Code = "old-ice-session"
 )
 
-// Of requests of any kind.
+// Codes of requests of any kind.
 const (
-	// BadMediaType: the Content-Type is not the one taken here.
+	// BadMediaType: the Content-Type is not the accepted one.
 	BadMediaType Code = "bad-media-type"
-	// BadBody: the body did not arrive whole, or is not what is taken here.
+	// BadBody: the body is incomplete or malformed.
 	BadBody Code = "bad-body"
 	// TooLarge: the body is too long.
 	TooLarge Code = "too-large"
@@ -85,50 +87,52 @@ const (
 	BadMethod Code = "bad-method"
 	// NotFound: there is nothing of that name.
 	NotFound Code = "not-found"
-	// UntrustedProxy: the connection began with a PROXY header, and the address
-	// that it came from is no trusted proxy's, or the node takes no such headers.
+	// UntrustedProxy: the connection began with a PROXY header, and came from
+	// no trusted proxy, or the node accepts no such headers.
 	UntrustedProxy Code = "untrusted-proxy"
-	// BadProxyHeader: a trusted proxy sent no PROXY header where it has to, or one
-	// that cannot be read.
+	// BadProxyHeader: a trusted proxy sent no PROXY header where one is
+	// required, or a malformed one.
 	BadProxyHeader Code = "bad-proxy-header"
-	// HTTPSRequired: a token came to the port that is not encrypted.
+	// HTTPSRequired: a token was sent to the unencrypted port.
 	HTTPSRequired Code = "https-required"
 	// Internal: a fault of the node. Its log has more, under Request.
 	Internal Code = "internal"
 )
 
-// Of the admin API, and of /healthz and /readyz.
+// Codes of the admin API, and of /healthz and /readyz.
 const (
-	// BadHost: the admin API was reached by a name.
+	// BadHost: the admin API was addressed by a host name.
 	BadHost Code = "bad-host"
-	// BadOrigin: a page of another site asks.
+	// BadOrigin: the request comes from a page of another site.
 	BadOrigin Code = "bad-origin"
 	// BadPolicy: the policy does not parse, or is not signed by the operator.
 	BadPolicy Code = "bad-policy"
-	// BadConfig: the configuration has mistakes, and nothing of it is applied.
+	// BadConfig: the configuration has mistakes, and no part of it is applied.
 	BadConfig Code = "bad-config"
-	// OldPolicy: the node holds one that is as new or newer.
+	// OldPolicy: the node holds a policy that is as new or newer.
 	OldPolicy Code = "old-policy"
 	// NoAnswer: the nodes asked did not answer.
 	NoAnswer Code = "no-answer"
-	// NotReady: the node is not in its network yet.
+	// NotReady: the node has not joined its network yet.
 	NotReady Code = "not-ready"
-	// Draining: the node takes nothing new.
+	// Draining: the node accepts no new sessions.
 	Draining Code = "draining"
-	// Stuck: a part of the node does not answer: it has to be started anew.
+	// Stuck: a part of the node does not respond: the node has to be restarted.
 	Stuck Code = "stuck"
-	// NotLocal: only this machine may see it.
+	// NotLocal: only clients on this machine may see it.
 	NotLocal Code = "not-local"
-	// TooManyEventStreams: as many are open as may be, in all or from one address.
+	// TooManyEventStreams: as many are open as allowed, in total or from one
+	// address.
 	TooManyEventStreams Code = "too-many-event-streams"
 )
 
-// kinds are the statuses and titles of all codes. The tests keep it complete.
+// kinds are the statuses and titles of all codes. A test checks that it is
+// complete.
 var kinds = map[Code]struct {
 	status int
 	title  string
 }{
-	// 409 and not 404: clients give up on 404, and this may mend itself.
+	// 409 and not 404: clients give up on 404, and the stream may still begin.
 	NotLive:           {409, "The stream is not live"},
 	NameTaken:         {409, "The name is taken"},
 	NoCapacity:        {503, "There is no room"},

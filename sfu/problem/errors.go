@@ -14,27 +14,26 @@ import (
 	"weir/capacity/tracing"
 )
 
-// Errors that decide what a client is told, whichever part of a node they come
-// from.
+// Errors that determine the client's answer, from any part of a node.
 var (
-	// ErrNotLive means that nobody publishes the stream now.
+	// ErrNotLive means that the stream has no publisher now.
 	ErrNotLive = errors.New("stream is not live")
-	// ErrEnded means that a stream ended just when it was wanted.
+	// ErrEnded means that a stream ended during the request for it.
 	ErrEnded = fmt.Errorf("%w: it has just ended", ErrNotLive)
-	// ErrClosing means that this node, or this part of it, is being closed.
+	// ErrClosing means that this node, or this part of it, is closing.
 	ErrClosing = errors.New("this node is closing")
 )
 
 // A TakenError means that a stream's name has a publisher at another node.
 type TakenError struct {
 	Node peer.ID
-	Now  bool // it is only being taken there, at the same time
+	Now  bool // it is being taken there at the same time
 }
 
-// Error says where it is taken.
+// Error returns a sentence about the place.
 func (e *TakenError) Error() string { return "the stream is being published " + e.Where() }
 
-// Where is that alone, for a sentence of the caller's.
+// Where returns only the place, for a sentence of the caller's.
 func (e *TakenError) Where() string {
 	if e.Now {
 		return "since this very moment at node " + e.Node.String()
@@ -42,20 +41,20 @@ func (e *TakenError) Where() string {
 	return "at node " + e.Node.String()
 }
 
-// An UnansweredError means that something about a stream, or about the network,
-// cannot be known now: those who have to know have not answered. It is neither
-// yes nor no.
+// An UnansweredError means that a fact about a stream or about the network
+// cannot be determined now, because the responsible nodes have not answered. It
+// is neither yes nor no.
 type UnansweredError struct {
-	Why        string        // for people: who did not answer
+	Why        string        // for people: the nodes that did not answer
 	RetryAfter time.Duration // 0: two seconds
 }
 
-// Error says who did not answer.
+// Error returns Why.
 func (e *UnansweredError) Error() string { return e.Why }
 
-// Word is what kind of error err is, as one word for traces, and the reason of a
-// refusal. The words are the codes of problems where there is one, and those that
-// an error has itself by a method Word.
+// Word returns the kind of err as one word for traces, and the reason of a
+// refusal. The words are the codes of problems where there is one, and the
+// result of the error's own method Word.
 func Word(err error) (word, reason string) {
 	var (
 		refusal *capacity.Refusal
@@ -82,18 +81,17 @@ func Word(err error) (word, reason string) {
 	case errors.As(err, &own):
 		return own.Word(), ""
 	}
-	return "_OTHER", "" // as the semantic conventions call it
+	return "_OTHER", "" // name of the OpenTelemetry semantic conventions
 }
 
 // ReasonUnreachable is the reason of a refusal by a search whose candidates did
-// not answer: there may be room, but nobody says so.
+// not answer: there may be room, but no node confirms it.
 const ReasonUnreachable = "unreachable"
 
-// MaxReason bounds what a span says of a reason, which may be another node's
-// word, in bytes.
+// MaxReason bounds a reason in a span, in bytes: it may come from another node.
 const MaxReason = 64
 
-// Failed marks span as one of work that failed with err, if it did.
+// Failed marks span as failed with err if err is not nil.
 func Failed(span trace.Span, err error) {
 	if err == nil || !span.IsRecording() {
 		return

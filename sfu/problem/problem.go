@@ -1,8 +1,8 @@
-// Package problem is how weir's HTTP APIs say what went wrong: problem JSON
-// (RFC 9457) with a stable code for programs beside a sentence for people.
+// Package problem is the error format of weir's HTTP APIs: problem JSON (RFC
+// 9457) with a stable code for programs beside a sentence for people.
 //
-// A [Problem] is an error. Another error becomes one by [Of], which keeps the
-// text of Go errors, with the URLs and tickets in them, from people.
+// A [Problem] is an error. [Of] extracts it from another error, so that the
+// text of Go errors, with the URLs and tickets in them, does not reach people.
 package problem
 
 import (
@@ -23,44 +23,45 @@ import (
 	"weir/capacity/tracing"
 )
 
-// ContentType is that of a problem (RFC 9457, section 3).
+// ContentType is the Content-Type of a problem (RFC 9457, section 3).
 const ContentType = "application/problem+json"
 
 const (
-	// typePrefix makes a code the URI that RFC 9457 calls the problem's type.
+	// typePrefix turns a code into the URI that RFC 9457 calls the problem's
+	// type.
 	typePrefix = "urn:weir:problem:"
-	// maxBody bounds what is read of a problem, in bytes: all mistakes in a policy
-	// are in one.
+	// maxBody bounds the bytes read of a problem: one problem has all mistakes
+	// of a policy.
 	maxBody = 64 << 10
 )
 
-// A Problem says what went wrong with one request. It is an error, whose text
-// is Detail.
+// A Problem describes the error of one request. It is an error, whose text is
+// Detail.
 type Problem struct {
 	Type   string `json:"type"` // a URI that ends with the code
 	Title  string `json:"title"`
 	Status int    `json:"status"`
-	Detail string `json:"detail"` // what went wrong this time, and what to do
+	Detail string `json:"detail"` // the error in this case, and the remedy
 	Code   Code   `json:"code"`
 
 	RetryAfter int     `json:"retry_after,omitempty"` // seconds; also in the header Retry-After
 	Stream     string  `json:"stream,omitempty"`
-	Node       peer.ID `json:"node,omitempty"`    // another one, of which this is about
-	Reason     string  `json:"reason,omitempty"`  // of a refusal: what is lacking, or the policy's rule
-	Request    string  `json:"request,omitempty"` // under which the node's log has more
-	// TraceID is that of the request, under which its node's log and events have it,
-	// and those of the nodes that were asked for it.
+	Node       peer.ID `json:"node,omitempty"`    // another node that the problem is about
+	Reason     string  `json:"reason,omitempty"`  // of a refusal: the exhausted resource, or the policy's rule
+	Request    string  `json:"request,omitempty"` // ID of the request in the node's log
+	// TraceID is the trace ID of the request, in the logs and events of its
+	// node and of the nodes that were asked for it.
 	TraceID string `json:"trace_id,omitempty"`
 }
 
-// New returns a problem with the code's own status and title.
+// New returns a problem with the code's status and title.
 func New(code Code, detail string) *Problem {
 	kind := kinds[code]
 	return &Problem{Type: typePrefix + string(code), Title: kind.title, Status: kind.status, Detail: detail, Code: code}
 }
 
-// Retry says when to ask again, in whole seconds, rounded up. A d of 0 or less
-// is as if it had not been called.
+// Retry sets the time after which to try again, in whole seconds, rounded up,
+// and returns p. If d is 0 or less it changes nothing.
 func (p *Problem) Retry(d time.Duration) *Problem {
 	if d > 0 {
 		p.RetryAfter = int(math.Ceil(d.Seconds()))
@@ -77,7 +78,7 @@ func Of(err error) *Problem {
 	return nil
 }
 
-// Error is the detail, or the title if there is none.
+// Error returns Detail, or the title if there is none.
 func (p *Problem) Error() string {
 	if p.Detail == "" {
 		return p.Title
@@ -85,17 +86,17 @@ func (p *Problem) Error() string {
 	return p.Detail
 }
 
-// Write answers a request with p, on one line. If w names the request's trace
-// already, by [tracing.Header], so does the problem.
+// Write answers a request with p, on one line. If w already has the request's
+// trace, by [tracing.Header], so does the problem.
 func (p *Problem) Write(w http.ResponseWriter) {
 	if id := tracing.InHeader(w.Header()); id != "" {
-		named := *p // others may be told the same
+		named := *p // copied: other requests may share it
 		named.TraceID = id
 		p = &named
 	}
 	var b bytes.Buffer
 	e := json.NewEncoder(&b)
-	e.SetEscapeHTML(false) // it is read in terminals, and nosniff keeps browsers from it
+	e.SetEscapeHTML(false) // for terminals; nosniff protects browsers
 	if e.Encode(p) != nil {
 		panic("problem: does not marshal")
 	}
@@ -111,20 +112,19 @@ func (p *Problem) Write(w http.ResponseWriter) {
 	_, _ = w.Write(b.Bytes())
 }
 
-// Read returns what a server answered instead of what was asked for. A body
-// that is no problem, of another server say, is the detail, and the code is then
-// empty. It reads a bounded part of resp.Body and does not
-// close it.
+// Read returns the problem in a server's answer. If the body is no problem, for
+// example from another server, it becomes the detail, and the code is empty.
+// Read reads a bounded part of resp.Body and does not close it.
 func Read(resp *http.Response) *Problem {
 	body, _ := io.ReadAll(io.LimitReader(resp.Body, maxBody))
 	return Parse(resp.StatusCode, resp.Header.Get("Content-Type"), body)
 }
 
-// Parse is [Read] of a body that has been read.
+// Parse is [Read] for a body that has been read.
 func Parse(status int, contentType string, body []byte) *Problem {
 	var p Problem
 	if t, _, err := mime.ParseMediaType(contentType); err == nil && t == ContentType && json.Unmarshal(body, &p) == nil {
-		p.Status = status // the body's is for those who have only that
+		p.Status = status // the status in the body is for readers of the body only
 		p.Title, p.Detail, p.Reason = clean(p.Title), clean(p.Detail), clean(p.Reason)
 		if _, err := trace.TraceIDFromHex(p.TraceID); err != nil {
 			p.TraceID = ""
@@ -134,8 +134,8 @@ func Parse(status int, contentType string, body []byte) *Problem {
 	return &Problem{Title: http.StatusText(status), Status: status, Detail: clean(string(body))}
 }
 
-// clean makes a server's text fit to print: valid and without escape sequences.
-// It may have several lines: mistakes in a policy are pointed at.
+// clean makes a server's text printable: valid and without escape sequences. It
+// may have several lines, such as the mistakes in a policy.
 func clean(s string) string {
 	s = strings.Map(func(r rune) rune {
 		switch {
@@ -149,13 +149,13 @@ func clean(s string) string {
 	return strings.TrimSpace(s)
 }
 
-// Mux answers requests that mux has no handler for with problems too, where
-// [http.ServeMux] has text.
+// Mux answers requests without a handler in mux with problems, too, where
+// [http.ServeMux] would answer with text.
 func Mux(mux *http.ServeMux) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h, pattern := mux.Handler(r)
 		if pattern != "" {
-			mux.ServeHTTP(w, r) // and not h, which lacks the path's values
+			mux.ServeHTTP(w, r) // not h, which lacks the path values
 			return
 		}
 		seen := discard{header: http.Header{}}
@@ -170,7 +170,7 @@ func Mux(mux *http.ServeMux) http.Handler {
 	})
 }
 
-// discard keeps an answer's status and header only.
+// discard records only the status and header of an answer.
 type discard struct {
 	header http.Header
 	status int

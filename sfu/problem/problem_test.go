@@ -21,7 +21,7 @@ import (
 	"weir/capacity/tracing"
 )
 
-// Every code in code.go has a sentence, a status and a title of its own.
+// Every code in code.go has its own sentence, status and title.
 func TestCodes(t *testing.T) {
 	f, err := parser.ParseFile(token.NewFileSet(), "code.go", nil, parser.ParseComments)
 	if err != nil {
@@ -101,7 +101,7 @@ func FuzzParse(f *testing.F) {
 	})
 }
 
-// Network errors are said in words, without URL.
+// Network errors are described in words, without a URL.
 func TestCause(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -114,7 +114,7 @@ func TestCause(t *testing.T) {
 	secure.Config.ErrorLog = log.New(io.Discard, "", 0)
 	secure.StartTLS()
 	defer secure.Close()
-	l.Close() // last: nobody else gets the port
+	l.Close() // last, so that no other process gets the port
 	late, cancel := context.WithTimeout(t.Context(), time.Nanosecond)
 	defer cancel()
 

@@ -1,19 +1,19 @@
-// Package tasks keeps the goroutines of one resource together.
+// Package tasks groups the goroutines of one resource, to wait for all of them.
 package tasks
 
 import "sync"
 
-// A Group is the goroutines of one resource. pion runs its handlers on
-// goroutines that GracefulClose does not wait for, so every handler hands its
-// work to Start. The zero value is ready.
+// A Group is the goroutines of one resource. GracefulClose does not wait for
+// the goroutines of pion's handlers, so every handler passes its work to Start.
+// The zero value is ready.
 type Group struct {
 	mu     sync.Mutex
-	closed bool // nothing starts once set
+	closed bool // Start does nothing once set
 	wg     sync.WaitGroup
 }
 
 // Start runs run on a goroutine that Wait waits for, or not at all after Shut,
-// and reports which.
+// and reports whether it runs.
 func (g *Group) Start(run func()) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -23,12 +23,13 @@ func (g *Group) Start(run func()) bool {
 	return !g.closed
 }
 
-// Shut lets nothing more start.
+// Shut prevents further starts.
 func (g *Group) Shut() {
 	g.mu.Lock()
 	g.closed = true
 	g.mu.Unlock()
 }
 
-// Wait returns when all that Start began has ended. Only after Shut.
+// Wait returns when all goroutines of Start have ended. Call it only after
+// Shut.
 func (g *Group) Wait() { g.wg.Wait() }
