@@ -8,8 +8,8 @@ import (
 	"github.com/pion/rtcp"
 )
 
-// However often one viewer asks for keyframes, the publisher hears of it once
-// a second.
+// However often one viewer requests keyframes, the publisher gets one request a
+// second.
 func TestKeyframeRequestsOfOneViewerAreBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		asked := 0

@@ -2,7 +2,7 @@ package forward
 
 import "strings"
 
-// A Kind is that of a track's media, as SDP names it.
+// A Kind is the kind of a track's media, as in SDP.
 type Kind string
 
 // The kinds of media.
@@ -11,7 +11,7 @@ const (
 	Video Kind = "video"
 )
 
-// A Codec is that of a track. Payloads are not looked into, except for
+// A Codec is the codec of a track. Payloads are not parsed, except to find
 // keyframes.
 type Codec struct {
 	MimeType  string // "video/VP8"
@@ -28,7 +28,7 @@ func (c Codec) Kind() Kind {
 	return Video
 }
 
-// Name is the encoding name: "VP8".
+// Name is the encoding name, for example "VP8".
 func (c Codec) Name() string {
 	_, name, _ := strings.Cut(c.MimeType, "/")
 	return name

@@ -3,38 +3,41 @@ package forward
 import "time"
 
 const (
-	// deliveryWindow is the least time over which a link is judged, and with it
-	// between two judgements.
+	// deliveryWindow is the least time over which a link is judged, and the
+	// least time between two judgements.
 	deliveryWindow = 5 * time.Second
-	// deliveryLeast is how many packets have to have been sent within it.
+	// deliveryLeast is the least number of packets sent within it.
 	deliveryLeast = 100
-	// deliverySettle of a source is not judged: while a pull begins, packets are
-	// sent before all is in place to take them.
+	// deliverySettle is the time after the start of a source that is not
+	// judged: while a pull begins, packets are sent before this end is ready to
+	// receive them.
 	deliverySettle = time.Second
 )
 
-// A Tally is what has come by one UpTrack so far, and what its sender says of it.
+// A Tally counts the packets received by one UpTrack so far, and holds the last
+// report of their sender.
 type Tally struct {
-	came int64 // packets, repairs included
-	lost int64 // gaps in their numbering that are not repaired
+	came int64 // packets received, repairs included
+	lost int64 // gaps in their sequence numbers that are not repaired
 
 	report *sourceReport // the last one; nil: none yet
 }
 
-// A sourceReport is a sender report (RFC 3550, section 6.4.1) as it came.
+// A sourceReport is a sender report (RFC 3550, section 6.4.1) as received.
 type sourceReport struct {
-	sent uint32 // packets, by the sender's count, modulo 2³²
-	came int64  // of the tally, then
+	sent uint32 // the sender's packet count, modulo 2³²
+	came int64  // the came of the tally at that time
 }
 
 // since returns how many packets were sent after from, by the sender's reports,
-// and which share of them has come.
+// and the share of them that has arrived.
 //
-// Neither count can be trusted alone. A gap in the numbering may be a packet
-// that the sender lacks itself, which its reports show. Between two reports
-// fewer may seem to have come than have, while some wait to be read, which the
-// numbering shows. So the share is the larger of both; if nothing has come at
-// all, there is no numbering, and the reports have the word.
+// Neither count is reliable alone. A gap in the sequence numbers may be a
+// packet that the sender itself lacks, which its reports show. Between two
+// reports fewer packets may seem to have arrived than have, while some wait to
+// be read, which the sequence numbers show. So the share is the larger of both;
+// if nothing has arrived at all, there are no sequence numbers, and the reports
+// decide.
 func (t Tally) since(from Tally) (sent int64, share float64) {
 	if t.report == nil || from.report == nil {
 		return 0, 1
@@ -51,20 +54,20 @@ func (t Tally) since(from Tally) (sent int64, share float64) {
 	return sent, min(1, max(0, share))
 }
 
-// A Delivery judges which share of what its peer sends comes over a link. It is
-// owned by one goroutine. The zero value is ready.
+// A Delivery measures the share of the packets sent by a peer that arrive over
+// a link. One goroutine owns it. The zero value is ready.
 type Delivery struct {
-	began time.Time // of the window
+	began time.Time // start of the window
 	marks map[*UpTrack]*mark
 }
 
-// A mark is where an UpTrack was when the window began.
+// A mark is the state of an UpTrack at the start of the window.
 type mark struct {
-	seen time.Time // that it sends, first
-	from *Tally    // nil until it has settled
+	seen time.Time // when it was first seen sending
+	from *Tally    // nil within deliverySettle
 }
 
-// Begin starts a window at now, with the UpTracks where tallies say.
+// Begin starts a window at now, with the current tallies of the UpTracks.
 func (d *Delivery) Begin(now time.Time, tallies map[*UpTrack]Tally) {
 	d.began = now
 	for s, m := range d.marks {
@@ -74,8 +77,8 @@ func (d *Delivery) Begin(now time.Time, tallies map[*UpTrack]Tally) {
 	}
 }
 
-// Observe takes in how far the UpTracks are, and returns the share that came
-// within the window if that is over and tells enough.
+// Observe processes the current tallies of the UpTracks. It returns the share
+// that arrived within the window if the window is over and has enough packets.
 func (d *Delivery) Observe(now time.Time, tallies map[*UpTrack]Tally) (share float64, ok bool) {
 	if d.marks == nil {
 		d.marks = map[*UpTrack]*mark{}

@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-// Neither reports nor numbers are trusted alone.
+// Neither reports nor sequence numbers are trusted alone.
 func TestShareOfWhatWasSent(t *testing.T) {
 	report := func(sent uint32, came int64) *sourceReport { return &sourceReport{sent, came} }
 	from := Tally{came: 1000, lost: 10, report: report(1010, 1000)}

@@ -6,63 +6,62 @@ import (
 )
 
 const (
-	// takeoverAfter is how long the source that is forwarded in a section has to
-	// be silent before another of the same section takes over. It doubles with
-	// every change, up to takeoverMost, and is forgotten after takeoverRest
-	// without one: two sources that alternate do not flap.
+	// takeoverAfter is how long the source that is forwarded in a section has
+	// to be silent before another source of the section takes over. It doubles
+	// with every change, up to takeoverMost, and is reset after takeoverRest
+	// without a change: two sources that alternate do not flap.
 	takeoverAfter = 300 * time.Millisecond
 	takeoverMost  = 5 * time.Second
 	takeoverRest  = 15 * time.Second
-	// layerProven is how long a layer that the client prefers has to flow before
-	// it is forwarded instead of a lesser one.
+	// layerProven is how long a layer that the client prefers has to flow
+	// before it is forwarded instead of a less preferred one.
 	layerProven = time.Second
 )
 
-// A Demux tells which media section each RTP packet of one publisher belongs to:
-// by MID, by SSRC where the offer declares them, by payload type (RFC 8843,
-// section 9.2). Of each section one source is forwarded at a time; see
-// [Section.takes]. It has no lock, and its clock is the caller's. The zero value
-// has no sections.
+// A Demux assigns each RTP packet of one publisher to its media section: by
+// MID, by SSRC where the offer declares them, by payload type (RFC 8843,
+// section 9.2). In each section one source is forwarded at a time; see
+// [Section.takes]. A Demux has no lock, and takes the time from its caller. The
+// zero value has no sections.
 type Demux struct {
 	sections []*Section
 	byMID    map[string]*Section
 	sources  map[uint32]*Source
 }
 
-// A Section is one media section that a publisher sends in, as it was
-// negotiated.
+// A Section is one negotiated media section that a publisher sends in.
 type Section struct {
 	MID         string // "": none
 	PayloadType uint8
 	RTX         uint8             // payload type of retransmissions (RFC 4588); 0: none
-	SSRCs       []uint32          // that the offer declares
-	Layers      []string          // RIDs of simulcast, the preferred first
-	Repairs     map[uint32]uint32 // declared SSRC of media, by that of its retransmissions
+	SSRCs       []uint32          // SSRCs that the offer declares
+	Layers      []string          // simulcast RIDs, the preferred first
+	Repairs     map[uint32]uint32 // declared media SSRC, by the SSRC of its retransmissions
 
-	first    uint32    // SSRC that was forwarded first
+	first    uint32    // the SSRC forwarded first
 	current  *Source   // the source forwarded; nil before the first packet
-	switched time.Time // when it became that
-	switches int       // within takeoverRest of each other
-	changes  int       // in all
-	sources  []*Source // all that ever came in the section
+	switched time.Time // when current last changed
+	switches int       // changes within takeoverRest of each other
+	changes  int       // changes in total
+	sources  []*Source // all sources ever seen in the section
 }
 
-// A Source is what a publisher sends under one SSRC.
+// A Source is the packets that a publisher sends under one SSRC.
 type Source struct {
 	SSRC uint32
-	RID  string // of the layer of simulcast; "": none was said
+	RID  string // RID of its simulcast layer; "": not known
 
 	section *Section // nil: not known yet
-	named   bool     // by a MID
-	moved   bool     // to that from a section that was guessed; once
+	named   bool     // section is known by a MID
+	moved   bool     // moved once to that section from a guessed one
 	came    bool
 	bye     bool
-	repairs bool      // by RTX
-	since   time.Time // flowing without a pause of layerProven
+	repairs bool      // retransmissions by RTX
+	since   time.Time // the time since which it flows without a pause of layerProven
 	last    time.Time
 }
 
-// A Mark is what one packet says of where it belongs.
+// A Mark holds the fields of one packet that decide where it belongs.
 type Mark struct {
 	PayloadType uint8
 	MID         []byte // header extensions (RFC 8843, section 15; RFC 8852); empty: none
@@ -71,14 +70,14 @@ type Mark struct {
 	Size        int // of the payload, in bytes
 }
 
-// A Route is where a packet goes.
+// A Route is the destination of a packet.
 type Route struct {
-	Section *Section // nil: to none
+	Section *Section // nil: none
 	Reason  Reason   // Forwarded: as media of Section's current source, or as its repair
 	Repair  bool     // it is a retransmission
-	Probe   bool     // it is padding, by which browsers probe for bandwidth, and goes nowhere
-	Changed bool     // it made its source the one that is forwarded, in place of Was
-	Was     *Source  // nil: it is the section's first
+	Probe   bool     // it is padding, a bandwidth probe of a browser, and is not forwarded
+	Changed bool     // it made its source the forwarded one, instead of Was
+	Was     *Source  // nil: its source is the first of the section
 	Silence time.Duration
 }
 
@@ -93,7 +92,7 @@ func (d *Demux) Add(s *Section) {
 	}
 }
 
-// Source returns what is sent under ssrc.
+// Source returns the source of ssrc.
 func (d *Demux) Source(ssrc uint32) *Source {
 	s := d.sources[ssrc]
 	if s == nil {
@@ -106,7 +105,7 @@ func (d *Demux) Source(ssrc uint32) *Source {
 	return s
 }
 
-// Route tells where a packet of s goes that came at now.
+// Route returns the destination of a packet of s that was received at now.
 func (d *Demux) Route(s *Source, m Mark, now time.Time) Route {
 	t, why := d.sectionOf(s, m, now)
 	if t == nil {
@@ -132,7 +131,7 @@ func (d *Demux) Route(s *Source, m Mark, now time.Time) Route {
 	return r
 }
 
-// sectionOf is the section of a packet, or why there is none.
+// sectionOf returns the section of a packet, or the reason why there is none.
 func (d *Demux) sectionOf(s *Source, m Mark, now time.Time) (*Section, Reason) {
 	if len(m.MID) > 0 {
 		t := d.byMID[string(m.MID)]
@@ -163,8 +162,8 @@ func (d *Demux) sectionOf(s *Source, m Mark, now time.Time) (*Section, Reason) {
 	case len(fit) == 1:
 		return fit[0], Forwarded
 	}
-	// Several sections of one codec, and no word: they are filled in order, and
-	// later what fell silent goes on.
+	// Several sections have this codec, and the packet names none: fill them in
+	// order; later continue a silent one.
 	var silent []*Section
 	for _, t := range fit {
 		switch {
@@ -181,7 +180,7 @@ func (d *Demux) sectionOf(s *Source, m Mark, now time.Time) (*Section, Reason) {
 	return nil, UnknownSSRC
 }
 
-// Goodbye notes that the publisher has said goodbye for ssrc (RFC 3550, section
+// Goodbye records that the publisher has sent BYE for ssrc (RFC 3550, section
 // 6.6): another source may take over at once.
 func (d *Demux) Goodbye(ssrc uint32) {
 	if s := d.sources[ssrc]; s != nil {
@@ -189,7 +188,7 @@ func (d *Demux) Goodbye(ssrc uint32) {
 	}
 }
 
-// Current is the section in which ssrc is forwarded, or nil.
+// Current returns the section in which ssrc is forwarded, or nil.
 func (d *Demux) Current(ssrc uint32) *Section {
 	if s := d.sources[ssrc]; s != nil && s.section != nil && s.section.current == s {
 		return s.section
@@ -197,7 +196,7 @@ func (d *Demux) Current(ssrc uint32) *Section {
 	return nil
 }
 
-// media routes a packet of media, of s.
+// media routes a media packet of s.
 func (t *Section) media(s *Source, m Mark, now time.Time) Route {
 	if len(m.RID) > 0 && string(m.RID) != s.RID {
 		s.RID = string(m.RID)
@@ -224,7 +223,7 @@ func (t *Section) media(s *Source, m Mark, now time.Time) Route {
 	return r
 }
 
-// change has s be forwarded from now on.
+// change makes s the forwarded source.
 func (t *Section) change(s *Source, now time.Time) {
 	if t.current != nil {
 		t.changes++
@@ -239,12 +238,12 @@ func (t *Section) change(s *Source, now time.Time) {
 	}
 }
 
-// repair routes a retransmission, of s.
+// repair routes a retransmission of s.
 func (t *Section) repair(s *Source, m Mark, now time.Time) Route {
 	r := Route{Section: t, Repair: true}
 	of, declared := t.Repairs[s.SSRC]
 	switch {
-	case m.Size < 2: // no number of an original
+	case m.Size < 2: // no sequence number of an original
 		r.Probe = true
 	case t.current == nil:
 		r.Reason = Unpaired
@@ -257,11 +256,11 @@ func (t *Section) repair(s *Source, m Mark, now time.Time) Route {
 }
 
 // takes reports whether s, which sends, is to be forwarded in the section
-// instead of the source that is: when that one is silent, or has left;
-// when s is a layer that the client prefers; and when s is new and comes under
-// the section's MID, since a client changes its SSRC that way. Where one of
-// several layers is forwarded, it is the first of those that flow, in the order
-// of the offer (RFC 8853, section 5.2).
+// instead of the current source: when the current source is silent or has left;
+// when s is a layer that the client prefers; and when s is new and carries the
+// section's MID, since a client changes its SSRC that way. If one of several
+// layers is forwarded, it is the first in the order of the offer that flows
+// (RFC 8853, section 5.2).
 func (t *Section) takes(s *Source, now time.Time) bool {
 	if t.current == nil || t.current.bye || t.current.section != t {
 		return true
@@ -281,7 +280,7 @@ func (t *Section) takes(s *Source, now time.Time) bool {
 	return !s.came && s.named && s.RID == "" && t.current.RID == "" && !t.declares(s) && now.Sub(t.switched) >= max(layerProven, patience)
 }
 
-// rank orders sources of one section: lesser is better.
+// rank orders sources of one section: the lower the better.
 func (t *Section) rank(s *Source) int {
 	if i := slices.Index(t.Layers, s.RID); i >= 0 {
 		return i
@@ -299,7 +298,7 @@ func (t *Section) outranked(s *Source, now time.Time) bool {
 	})
 }
 
-// several reports whether more than one source of media flows in the section.
+// several reports whether more than one media source flows in the section.
 func (t *Section) several(now time.Time) bool {
 	n := 0
 	for _, s := range t.sources {
@@ -310,15 +309,15 @@ func (t *Section) several(now time.Time) bool {
 	return n > 1
 }
 
-// Current is the source that is forwarded; nil before the first packet.
+// Current returns the source that is forwarded; nil before the first packet.
 func (t *Section) Current() *Source { return t.current }
 
-// Changes is how often another source has taken over.
+// Changes returns how often another source has taken over.
 func (t *Section) Changes() int { return t.changes }
 
-// AskUnder are the SSRCs to ask for a keyframe under: a client that changes its
-// SSRC without a word may listen under the first alone. Only once something is
-// forwarded.
+// AskUnder returns the SSRCs under which to request a keyframe: a client that
+// changes its SSRC without notice may accept requests for the first one only.
+// It is empty until something is forwarded.
 func (t *Section) AskUnder() []uint32 {
 	ask := []uint32{t.current.SSRC}
 	if t.current.RID == "" && t.first != t.current.SSRC {

@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// Which section a packet goes to, by what it says of itself.
+// Route assigns packets to sections by their MID, SSRC and payload type.
 func TestRoute(t *testing.T) {
 	type packet struct {
 		ssrc     uint32
@@ -14,7 +14,7 @@ func TestRoute(t *testing.T) {
 		rrid     string
 		after    time.Duration
 		size     int // 0: 100
-		section  int // it is to go to; -1: to none
+		section  int // wanted section; -1: none
 		reason   Reason
 		repair   bool
 		changed  bool
@@ -30,7 +30,7 @@ func TestRoute(t *testing.T) {
 	}{
 		{"by the MID", []Section{video(Section{MID: "a"}), video(Section{MID: "b"})}, []packet{
 			{ssrc: 1, pt: 96, mid: "b", section: 1, changed: true},
-			{ssrc: 1, pt: 96, section: 1}, // said once
+			{ssrc: 1, pt: 96, section: 1}, // the MID was sent once
 			{ssrc: 2, pt: 96, mid: "c", section: -1, reason: NoSection},
 		}},
 		{"by the SSRC", []Section{video(Section{SSRCs: []uint32{5}}), video(Section{SSRCs: []uint32{6}})}, []packet{
@@ -42,14 +42,14 @@ func TestRoute(t *testing.T) {
 			{ssrc: 1, pt: 111, section: 1, changed: true},
 			{ssrc: 2, pt: 96, section: 0, changed: true},
 			{ssrc: 3, pt: 100, section: -1, reason: PayloadType},
-			{ssrc: 2, pt: 111, section: 0, reason: PayloadType}, // not its section's
+			{ssrc: 2, pt: 111, section: 0, reason: PayloadType}, // not a type of its section
 		}},
 		{"of one codec, in order", []Section{video(Section{}), video(Section{})}, []packet{
 			{ssrc: 1, pt: 96, section: 0, changed: true},
 			{ssrc: 2, pt: 96, section: 1, changed: true},
 			{ssrc: 3, pt: 96, section: -1, reason: UnknownSSRC},
 			{ssrc: 1, pt: 96, after: time.Second, section: 0},
-			{ssrc: 4, pt: 96, section: 1, changed: true}, // the one that fell silent goes on
+			{ssrc: 4, pt: 96, section: 1, changed: true}, // the silent source continues
 		}},
 		{"guessed, and told better once", []Section{video(Section{MID: "a"}), video(Section{MID: "b"})}, []packet{
 			{ssrc: 1, pt: 96, section: 0, changed: true},
@@ -60,14 +60,14 @@ func TestRoute(t *testing.T) {
 			{ssrc: 1, pt: 96, section: 0, changed: true},
 			{ssrc: 2, pt: 96, section: 0, reason: SecondStream},
 			{ssrc: 2, pt: 96, after: takeoverAfter, section: 0, changed: true},
-			{ssrc: 1, pt: 96, after: takeoverAfter, section: 0, reason: SecondStream}, // not so soon again
+			{ssrc: 1, pt: 96, after: takeoverAfter, section: 0, reason: SecondStream}, // too soon after a change
 			{ssrc: 1, pt: 96, after: takeoverAfter, section: 0, changed: true},
 		}},
 		{"layers", []Section{video(Section{Layers: []string{"h", "l"}})}, []packet{
 			{ssrc: 1, pt: 96, rid: "l", section: 0, changed: true},
 			{ssrc: 2, pt: 96, rid: "h", after: 2 * layerProven, section: 0, changed: true}, // l is silent
 			{ssrc: 1, pt: 96, rid: "l", section: 0, reason: Layer},
-			{ssrc: 1, pt: 96, rid: "l", after: takeoverAfter, section: 0, reason: Layer}, // patience doubled
+			{ssrc: 1, pt: 96, rid: "l", after: takeoverAfter, section: 0, reason: Layer}, // takeoverAfter has doubled
 			{ssrc: 1, pt: 96, rid: "l", after: takeoverAfter, section: 0, changed: true},
 			{ssrc: 2, pt: 96, rid: "h", section: 0, reason: Layer}, // not proven yet
 		}},
@@ -76,7 +76,7 @@ func TestRoute(t *testing.T) {
 			{ssrc: 1, pt: 96, section: 0, changed: true},
 			{ssrc: 9, pt: 97, section: 0, repair: true},
 			{ssrc: 2, pt: 96, section: 0, reason: SecondStream},
-			{ssrc: 9, pt: 97, section: 0, reason: Unpaired, repair: true}, // of which of the two?
+			{ssrc: 9, pt: 97, section: 0, reason: Unpaired, repair: true}, // the original is one of two sources
 		}},
 		{"retransmissions of declared ones", []Section{video(Section{SSRCs: []uint32{1, 2}, Repairs: map[uint32]uint32{11: 1, 12: 2}})}, []packet{
 			{ssrc: 1, pt: 96, section: 0, changed: true},
@@ -115,7 +115,7 @@ func TestRoute(t *testing.T) {
 	}
 }
 
-// Padding that probes for bandwidth goes nowhere and is not counted.
+// Padding that probes for bandwidth is not forwarded and not counted.
 func TestProbe(t *testing.T) {
 	d := &Demux{}
 	d.Add(&Section{PayloadType: 96, RTX: 97})
@@ -124,7 +124,7 @@ func TestProbe(t *testing.T) {
 	}
 }
 
-// A keyframe is asked for under the SSRC that is forwarded, and under the first,
+// A keyframe is requested under the forwarded SSRC and under the first one,
 // unless layers tell them apart.
 func TestAskUnder(t *testing.T) {
 	now := time.Unix(1, 0)
@@ -151,8 +151,8 @@ func TestAskUnder(t *testing.T) {
 	}
 }
 
-// FuzzRoute sees to it that whatever packets say, the sources of a publisher stay
-// where one section at most has them.
+// FuzzRoute checks that, for any packets, each source of a publisher stays in
+// at most one section.
 func FuzzRoute(f *testing.F) {
 	f.Add([]byte{1, 96, 0, 2, 97, 1, 1, 96, 2})
 	f.Fuzz(func(t *testing.T, b []byte) {

@@ -10,68 +10,70 @@ import (
 )
 
 const (
-	// keyframeAsks are the keyframe requests that one viewer makes a second, once
-	// keyframeAsksBurst are used up: each costs the publisher and all other
-	// viewers bits.
+	// keyframeAsks is the number of keyframe requests a second that are served
+	// of one viewer, after a burst of keyframeAsksBurst: each costs the
+	// publisher and all other viewers bits.
 	keyframeAsks      = 1
 	keyframeAsksBurst = 4
 )
 
-// A Sender takes the packets of a [DownTrack] to its far end. Both methods are
-// called with a lock held: they must not block, and must not keep what they are
-// given.
+// A Sender sends the packets of a [DownTrack] to its far end. Both methods are
+// called with a lock held: they must not block, and must not keep their
+// arguments.
 type Sender interface {
-	// WriteRTP sends one packet and returns how many bytes that took.
+	// WriteRTP sends one packet and returns the number of bytes sent.
 	WriteRTP(header *rtp.Header, payload []byte) (int, error)
 	WriteRTCP(packets []rtcp.Packet) error
 }
 
-// A Binding is what a negotiation settled for a DownTrack.
+// A Binding is the negotiated parameters of a DownTrack.
 type Binding struct {
 	Sender      Sender
 	SSRC        uint32
 	PayloadType uint8
-	Extensions  map[string]uint8 // IDs of the header extensions that are carried, by URI
-	Repair      bool             // the far end asks for what it lacks (RFC 4585, section 6.2.1)
-	RTX         RTX              // how it gets that; zero: as the packets themselves
+	Extensions  map[string]uint8 // IDs of the forwarded header extensions, by URI
+	Repair      bool             // the far end sends NACKs (RFC 4585, section 6.2.1)
+	RTX         RTX              // how packets are sent again; zero: under their own SSRC
 }
 
-// RTX is the stream of retransmission packets (RFC 4588) beside one of media.
+// RTX is the stream of retransmissions (RFC 4588) beside a media stream.
 type RTX struct {
 	SSRC        uint32
 	PayloadType uint8
 }
 
-// A DownTrack sends a track to one far end: a viewer's, or that of a cascade link.
+// A DownTrack sends a track to one far end: a viewer, or the other end of a
+// cascade link.
 //
-// It has an SSRC, sequence numbers and timestamps of its own, which go on
-// without a gap when the track's UpTrack changes. Fields are set before Bind.
+// It has its own SSRC, sequence numbers and timestamps, which continue without
+// a gap when the track's UpTrack changes. Set its fields before Bind.
 type DownTrack struct {
 	Track *Track
-	// Relay DownTracks get every packet: who needs a keyframe is known
-	// downstream.
+	// Relay is set on a cascade link. A relay DownTrack gets every packet: the
+	// need for a keyframe is known downstream.
 	Relay bool
-	// Begun is told when the first packet is sent, with a lock held. May be nil.
+	// Begun is called when the first packet is sent, with a lock held. May be
+	// nil.
 	Begun func(at time.Time)
-	// Repairs counts retransmissions, together with those of others. May be nil.
+	// Repairs counts retransmissions, shared with other DownTracks. May be nil.
 	Repairs *Repairs
 
 	packets, octets atomic.Uint32
 	bytes           atomic.Int64
 	lost            atomic.Int64 // as the far end last reported
-	rtt             roundTrip    // to the far end, by its reports
+	rtt             roundTrip    // to the far end, by its receiver reports
 
 	bound atomic.Pointer[Binding]
-	ring  atomic.Pointer[ring] // nil: nothing is sent again
+	ring  atomic.Pointer[ring] // nil: no retransmission
 	asks  *rate.Limiter
 
-	// The rest belongs to Track.mu.
-	header  rtp.Header // of the packet that is being sent
-	since   time.Time  // waiting for a keyframe from then on
-	up      *UpTrack   // whose numbering the offsets are for; nil before the first packet
-	goesOn  bool       // lastSeq, lastTS and lastAt hold
+	// Track.mu guards the following fields.
+	header  rtp.Header // header of the packet that is being sent
+	since   time.Time  // start of the wait for a keyframe
+	up      *UpTrack   // the UpTrack of the offsets; nil before the first packet
+	goesOn  bool       // lastSeq, lastTS and lastAt are valid
 	first   uint16     // up's sequence number of the first packet sent
-	sent    int        // packets of up since then
+	sent    int        // packets of up sent since then
 	seqOff  uint16
 	timeOff uint32
 	lastSeq uint16    // highest sent, in our numbering
@@ -79,12 +81,12 @@ type DownTrack struct {
 	lastAt  time.Time //
 }
 
-// NewDownTrack makes one that sends t once it is bound and added to t.
+// NewDownTrack makes a DownTrack that sends t once it is bound and added to t.
 func NewDownTrack(t *Track) *DownTrack {
 	return &DownTrack{Track: t, asks: rate.NewLimiter(keyframeAsks, keyframeAsksBurst)}
 }
 
-// Bind has d send as b says, from now on.
+// Bind makes d send as b says, from now on.
 func (d *DownTrack) Bind(b Binding) {
 	if b.Repair {
 		d.ring.Store(newRing(d.Track.Codec.Kind()))
@@ -92,15 +94,15 @@ func (d *DownTrack) Bind(b Binding) {
 	d.bound.Store(&b)
 }
 
-// Unbind has d send nothing any more.
+// Unbind stops d.
 func (d *DownTrack) Unbind() { d.bound.Store(nil) }
 
-// Bound reports whether d was bound, and not unbound since.
+// Bound reports whether d is bound.
 func (d *DownTrack) Bound() bool { return d.bound.Load() != nil }
 
-// Follow has d go on with the numbering of a DownTrack that was sent under the
-// same SSRC before, and with what that could send again. Without that the far
-// end's SRTP would take the packets for old ones (RFC 3711, section 3.3.1).
+// Follow makes d continue the numbering and the ring of a DownTrack that was
+// sent under the same SSRC before. Otherwise the far end's SRTP would take the
+// packets for replays (RFC 3711, section 3.3.1).
 func (d *DownTrack) Follow(last *DownTrack) {
 	last.Track.mu.Lock()
 	goesOn, seq, ts, at := last.goesOn, last.lastSeq, last.lastTS, last.lastAt
@@ -113,24 +115,24 @@ func (d *DownTrack) Follow(last *DownTrack) {
 	d.goesOn, d.lastSeq, d.lastTS, d.lastAt = goesOn, seq, ts, at
 }
 
-// Traffic is what has gone over a connection, in or out: packets of RTP, their
-// bytes, and how many of them begin a keyframe. Bytes are those of payload on the
-// way in, and all of RTP on the way out.
+// Traffic is the totals of a connection, in or out: RTP packets, their bytes,
+// the packets lost, and the packets that begin a keyframe. Bytes are payload on
+// the way in, and all of RTP on the way out.
 type Traffic struct{ Packets, Bytes, Lost, Keyframes int64 }
 
-// Sent is what d has sent so far.
+// Sent is the totals of a DownTrack.
 type Sent struct {
-	Packets, Bytes int64         // of RTP, retransmissions not counted
+	Packets, Bytes int64         // of RTP, without retransmissions
 	Lost           int64         // as the far end last reported
-	RTT            time.Duration // to it, by its last report; 0: not known
+	RTT            time.Duration // to the far end, by its last report; 0: unknown
 }
 
-// Sent reads the totals.
+// Sent returns the totals of d.
 func (d *DownTrack) Sent() Sent {
 	return Sent{Packets: int64(d.packets.Load()), Bytes: d.bytes.Load(), Lost: d.lost.Load(), RTT: d.rtt.last()}
 }
 
-// write sends p in d's numbering, and reports whether d is past waiting for a
+// write sends p with d's numbering, and reports whether d no longer waits for a
 // keyframe. Called with Track.mu held.
 func (d *DownTrack) write(u *UpTrack, sr *senderReport, p *rtp.Packet, key bool, now time.Time) bool {
 	b := d.bound.Load()
@@ -144,7 +146,7 @@ func (d *DownTrack) write(u *UpTrack, sr *senderReport, p *rtp.Packet, key bool,
 		}
 		d.rebase(u, p, now)
 	} else if d.sent < 1<<14 && int16(p.SequenceNumber-d.first) < 0 {
-		return true // late, and from before the first packet we sent
+		return true // late, from before the first packet sent
 	}
 	d.sent++
 
@@ -161,7 +163,7 @@ func (d *DownTrack) write(u *UpTrack, sr *senderReport, p *rtp.Packet, key bool,
 	if p.Extension {
 		for _, id := range p.GetExtensionIDs() {
 			if to, ok := b.Extensions[u.exts[id]]; ok {
-				// An extension that does not fit is the publisher's loss alone.
+				// An extension that does not fit harms only the publisher.
 				_ = h.SetExtension(to, p.GetExtension(id))
 			}
 		}
@@ -169,7 +171,8 @@ func (d *DownTrack) write(u *UpTrack, sr *senderReport, p *rtp.Packet, key bool,
 	if r := d.ring.Load(); r != nil {
 		r.keep(h, p.Payload)
 	}
-	// Errors mean that the transport is closing, which its owner sees for itself.
+	// An error means that the transport is closing, which its owner detects
+	// itself.
 	n, _ := b.Sender.WriteRTP(h, p.Payload)
 	if d.packets.Add(1) == 1 && d.Begun != nil {
 		d.Begun(now)
@@ -185,7 +188,7 @@ func (d *DownTrack) write(u *UpTrack, sr *senderReport, p *rtp.Packet, key bool,
 	return true
 }
 
-// rebase chooses offsets so that p is the packet after the last one sent.
+// rebase sets the offsets so that p follows the last packet sent.
 func (d *DownTrack) rebase(u *UpTrack, p *rtp.Packet, now time.Time) {
 	if d.goesOn {
 		elapsed := now.Sub(d.lastAt).Seconds()
@@ -195,7 +198,7 @@ func (d *DownTrack) rebase(u *UpTrack, p *rtp.Packet, now time.Time) {
 	d.up, d.first, d.sent, d.goesOn = u, p.SequenceNumber, 0, true
 }
 
-// report sends sr, carried forward to now. Called with Track.mu held.
+// report sends sr, extrapolated to now. Called with Track.mu held.
 func (d *DownTrack) report(u *UpTrack, sr *senderReport, now time.Time) {
 	b := d.bound.Load()
 	if b == nil || d.up != u {
@@ -214,8 +217,9 @@ func (d *DownTrack) report(u *UpTrack, sr *senderReport, now time.Time) {
 	}})
 }
 
-// RTCP serves what the far end has sent, at now: keyframe requests go to the
-// track, reception reports are noted, and what is missing is sent again.
+// RTCP processes RTCP from the far end, received at now: it passes keyframe
+// requests to the track, records reception reports, and sends missing packets
+// again.
 func (d *DownTrack) RTCP(packets []rtcp.Packet, now time.Time) {
 	b := d.bound.Load()
 	for _, p := range packets {
@@ -239,7 +243,7 @@ func (d *DownTrack) RTCP(packets []rtcp.Packet, now time.Time) {
 	}
 }
 
-// repair sends again what nacks ask for, as far as the bounds allow.
+// repair sends the packets of nacks again, within the bounds of repair.
 func (d *DownTrack) repair(b *Binding, nacks []rtcp.NackPair, now time.Time) {
 	r := d.ring.Load()
 	if r == nil {
@@ -254,7 +258,7 @@ func (d *DownTrack) repair(b *Binding, nacks []rtcp.NackPair, now time.Time) {
 	}
 }
 
-// lostOf is how many packets a report says are lost. The field is signed, of 24
-// bits (RFC 3550, section 6.4.1): what comes twice is counted against it, so that
-// GStreamer's is negative after each repair that was not needed.
+// lostOf returns the number of packets lost by a report. The field is signed,
+// of 24 bits (RFC 3550, section 6.4.1): a duplicate counts against it, so that
+// GStreamer's value is negative after each needless repair.
 func lostOf(r rtcp.ReceptionReport) int64 { return int64(max(0, int32(r.TotalLost<<8)>>8)) }

@@ -2,23 +2,23 @@ package forward
 
 import "sync/atomic"
 
-// A Reason is why a packet that came was not forwarded. Packets that viewers
-// miss while they wait for a keyframe are not meant.
+// A Reason is why a received packet was not forwarded. It does not cover
+// packets that viewers miss while they wait for a keyframe.
 type Reason int
 
-// The reasons.
+// Values of Reason.
 const (
-	Forwarded    Reason = iota // it was
+	Forwarded    Reason = iota // it was forwarded
 	Malformed                  // not RTP
-	NoSection                  // its MID is no accepted section's
+	NoSection                  // its MID is of no accepted section
 	PayloadType                // of no accepted section, or not of the one it came in
-	UnknownSSRC                // neither MID nor payload type tell the section
-	SecondStream               // beside the stream that is forwarded in its section
+	UnknownSSRC                // neither MID nor payload type determines the section
+	SecondStream               // not the stream that is forwarded in its section
 	Layer                      // a simulcast layer other than the one forwarded
-	Unpaired                   // a retransmission of no stream that is forwarded
-	Replaced                   // of an UpTrack that another took over from
-	Duplicate                  // retransmitted though it had come
-	Unassigned                 // on a cascade link, of a track nobody pulls
+	Unpaired                   // a retransmission of no forwarded stream
+	Replaced                   // of an UpTrack that another has replaced
+	Duplicate                  // a retransmission of a packet received before
+	Unassigned                 // on a cascade link, of a track that is not pulled
 	reasons
 )
 
@@ -27,17 +27,18 @@ var reasonNames = [reasons]string{
 	"rtx_unpaired", "source_replaced", "duplicate", "not_pulled",
 }
 
-// String is the reason in snake_case, as metrics have it.
+// String returns the reason in snake_case, as in metrics.
 func (r Reason) String() string { return reasonNames[r] }
 
-// Drops count the packets that came and were not forwarded, by reason. The zero
+// Drops counts the packets received and not forwarded, by reason. The zero
 // value is ready.
 type Drops [reasons]atomic.Int64
 
-// Add counts one.
+// Add counts one packet.
 func (d *Drops) Add(r Reason) { d[r].Add(1) }
 
-// Counts are the totals by name; with zeros, all reasons are there.
+// Counts returns the totals by name. With zeros, it includes reasons without
+// packets.
 func (d *Drops) Counts(zeros bool) map[string]int64 {
 	all := map[string]int64{}
 	for r := Malformed; r < reasons; r++ {
@@ -48,7 +49,7 @@ func (d *Drops) Counts(zeros bool) map[string]int64 {
 	return all
 }
 
-// Sum is the total.
+// Sum returns the total of all reasons.
 func (d *Drops) Sum() (n int64) {
 	for r := range d {
 		n += d[r].Load()

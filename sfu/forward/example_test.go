@@ -20,12 +20,13 @@ func (printer) WriteRTP(h *rtp.Header, payload []byte) (int, error) {
 
 func (printer) WriteRTCP([]rtcp.Packet) error { return nil }
 
-// A silent publisher is asked for keyframes and sends none.
+// A silent publisher gets keyframe requests and sends no keyframe.
 type silent struct{}
 
 func (silent) RequestKeyframe() bool { return true }
 
-// A viewer's numbers go on when its track comes from another publisher.
+// The numbering of a viewer continues when its track comes from another
+// publisher.
 func Example() {
 	track := &forward.Track{ID: "audio0", Codec: forward.Codec{MimeType: "audio/opus", ClockRate: 48000, Channels: 2}}
 	viewer := forward.NewDownTrack(track)

@@ -11,8 +11,8 @@ import (
 )
 
 const (
-	// maxSets bounds how many there are, and maxSet one of them, in bytes: each
-	// goes out as one packet.
+	// maxSets bounds the number of parameter sets, and maxSet the size of one,
+	// in bytes: each is sent as one packet.
 	maxSets = 16
 	maxSet  = 1000
 )
@@ -26,29 +26,29 @@ const (
 	nalFUA   = 28
 )
 
-// ParameterSets are those of an H264 publisher that wrote them into its offer
-// (sprop-parameter-sets; RFC 6184, section 8.1). An encoder that does may send
-// none with its keyframes, and viewers are not told of them by our answer:
-// browsers do not read them there. So they are put before each keyframe that
-// comes without, as packets of their own, which receivers of every packetization
-// mode take; what follows is renumbered.
+// ParameterSets are the H264 parameter sets that a publisher declared in its
+// offer (sprop-parameter-sets; RFC 6184, section 8.1). Such an encoder may send
+// none with its keyframes, and our answer does not convey them to viewers:
+// browsers do not read them there. So they are inserted before each keyframe
+// that comes without, as separate packets, which receivers of every
+// packetization mode accept; later packets are renumbered.
 //
-// Where the stream has other sets than the offer, the offer's are out of date
-// and are not used any more.
+// If the stream has other sets than the offer, those of the offer are out of
+// date and are not used any more.
 type ParameterSets struct {
 	sets [][]byte // NAL units, SPS before PPS
 
-	up      *UpTrack // whose numbers the rest is of
-	shift   uint16   // packets put in so far
-	last    uint16   // put in at the last keyframe
-	at      uint16   // the number of the first packet of that
+	up      *UpTrack // the UpTrack of the numbers below
+	shift   uint16   // packets inserted so far
+	last    uint16   // packets inserted at the last keyframe
+	at      uint16   // sequence number of that keyframe's first packet
 	highest uint16
-	stamp   uint32 // of the frame that has its sets
-	framed  bool   // stamp holds
+	stamp   uint32 // timestamp of the frame that has its sets
+	framed  bool   // stamp is valid
 }
 
-// ParseSprop reads the value of sprop-parameter-sets in a=fmtp; nil if there is nothing
-// of use in it.
+// ParseSprop parses the value of sprop-parameter-sets in a=fmtp. It returns nil
+// if there is nothing usable in it.
 func ParseSprop(value string) *ParameterSets {
 	s := &ParameterSets{}
 	for part := range strings.SplitSeq(value, ",") {
@@ -70,7 +70,7 @@ func ParseSprop(value string) *ParameterSets {
 	return s
 }
 
-// Profile is the profile-level-id that the sets are of.
+// Profile returns the profile-level-id of the sets.
 func (s *ParameterSets) Profile() string {
 	if len(s.sets[0]) < 4 {
 		return ""
@@ -78,7 +78,7 @@ func (s *ParameterSets) Profile() string {
 	return fmt.Sprintf("%x", s.sets[0][1:4])
 }
 
-// before returns what is to be sent before p of up, and renumbers p.
+// before returns the packets to send before p of up, and renumbers p.
 func (s *ParameterSets) before(up *UpTrack, p *rtp.Packet) []*rtp.Packet {
 	first := s.up != up
 	if first {
@@ -108,7 +108,7 @@ func (s *ParameterSets) before(up *UpTrack, p *rtp.Packet) []*rtp.Packet {
 	return put
 }
 
-// look takes note of the parameter sets in p, and reports whether a slice of a
+// look records the parameter sets in p, and reports whether a slice of a
 // keyframe begins in it.
 func (s *ParameterSets) look(p *rtp.Packet) (idr bool) {
 	payload := p.Payload

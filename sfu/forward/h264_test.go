@@ -13,8 +13,8 @@ var (
 
 const testSprop = "Z0LgH9oBQBbsQA==,aM48gA=="
 
-// pass feeds packets to s and returns the numbers that come out, those of sets
-// that were put in as negative ones.
+// pass passes packets to s and returns the numbers of its output; numbers of
+// inserted sets are negative.
 func pass(s *ParameterSets, up *UpTrack, packets ...*rtp.Packet) []int {
 	var out []int
 	for _, p := range packets {
@@ -79,7 +79,7 @@ func TestParameterSetsGoBeforeKeyframes(t *testing.T) {
 	}
 }
 
-// Neither offers nor packets make it fail, and it puts in no more than it has.
+// No offer and no packet makes it fail, and it inserts only sets that it has.
 func FuzzParameterSets(f *testing.F) {
 	f.Add(testSprop, []byte{0x65, 0x88, 0x78, 0, 2, 0x65, 1}, uint16(1))
 	f.Fuzz(func(t *testing.T, sprop string, payload []byte, seq uint16) {

@@ -7,14 +7,14 @@ import (
 	"time"
 )
 
-// What a far end sees of numbers, whatever its track comes from.
+// A far end sees continuous numbers, whatever the source of its track.
 func TestNumbering(t *testing.T) {
 	type step struct {
 		attach bool          // another UpTrack takes over before the packet
 		wait   time.Duration // time before the packet
 		seq    uint16
 		ts     uint32
-		delta  bool // no keyframe
+		delta  bool // not a keyframe
 	}
 	for _, c := range []struct {
 		name  string
@@ -65,8 +65,8 @@ func TestNumbering(t *testing.T) {
 	}
 }
 
-// A DownTrack that takes another's place under its SSRC goes on after it, and can
-// still send again what that one sent.
+// A DownTrack that takes another's place under its SSRC continues its
+// numbering, and can still send that one's packets again.
 func TestFollow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		first, second := vp8Track(), vp8Track()
@@ -80,7 +80,7 @@ func TestFollow(t *testing.T) {
 		nack(one, 100)
 		one.Unbind()
 		first.Remove(one)
-		feed(from, packet(101, 4000, deltaPayload)) // to nobody
+		feed(from, packet(101, 4000, deltaPayload)) // without receivers
 
 		two.Bind(binding)
 		two.Follow(one)
@@ -101,7 +101,7 @@ func TestFollow(t *testing.T) {
 	})
 }
 
-// What is bound nowhere gets nothing, and what is asked of it does no harm.
+// An unbound DownTrack sends nothing, and requests to it do no harm.
 func TestUnboundDownTrack(t *testing.T) {
 	track := vp8Track()
 	up := track.Attach(never)
@@ -114,7 +114,7 @@ func TestUnboundDownTrack(t *testing.T) {
 	}
 }
 
-// Forwarding costs no memory, with header extensions and repair as well.
+// Forwarding allocates nothing, with header extensions and repair as well.
 func TestForwardingDoesNotAllocate(t *testing.T) {
 	track := vp8Track()
 	up := track.Attach(never)
@@ -139,7 +139,7 @@ func TestForwardingDoesNotAllocate(t *testing.T) {
 	}
 }
 
-// nack asks d for packets.
+// nack requests packets from d.
 func nack(d *DownTrack, seqs ...uint16) {
 	b := d.bound.Load()
 	ssrc := uint32(0)
@@ -149,8 +149,8 @@ func nack(d *DownTrack, seqs ...uint16) {
 	d.RTCP(nacks(ssrc, seqs...), time.Now())
 }
 
-// BenchmarkForwardRepairable states the cost of one packet to 100 DownTracks that
-// keep it for repair.
+// BenchmarkForwardRepairable measures the cost of one packet to 100 DownTracks
+// that keep it for repair.
 func BenchmarkForwardRepairable(b *testing.B) {
 	track := vp8Track()
 	up := track.Attach(never)

@@ -11,34 +11,35 @@ import (
 	"github.com/pion/rtp"
 )
 
-// Repair is bounded by what it repairs: whatever the far end says it lacks, a
+// Repair is bounded by the media it repairs: whatever the far end requests, a
 // stream's retransmissions are at most a share of the stream.
 const (
-	// repairShare of the bytes sent may be sent again, as 1/repairShare: enough
-	// for a fifth lost, and for a fifth of the repairs.
+	// repairShare limits retransmissions to 1/repairShare of the bytes sent:
+	// enough for a loss of a fifth of the packets and a fifth of the repairs.
 	repairShare = 2
-	// repairBurst is the most that is saved up for a time of loss, in bytes.
+	// repairBurst is the most that can be saved up for a time of loss, in
+	// bytes.
 	repairBurst = 256 << 10
-	// repairTimes is how often one packet is sent again, and no sooner than half
-	// a round trip after the last time.
+	// repairTimes is how often one packet is sent again, each time at least
+	// half a round trip after the last.
 	repairTimes = 8
-	// repairPauseLeast and repairPauseMost bound that half; the least holds while
-	// no round trip was measured.
+	// repairPauseLeast and repairPauseMost bound that half; the least applies
+	// while no round trip is known.
 	repairPauseLeast = 10 * time.Millisecond
 	repairPauseMost  = 200 * time.Millisecond
-	// ringVideo and ringAudio are how many packets are kept for repair: some
+	// ringVideo and ringAudio are the numbers of packets kept for repair: some
 	// seconds.
 	ringVideo = 1024
 	ringAudio = 128
 )
 
-// Repairs count retransmissions. The zero value is ready.
+// Repairs counts retransmissions. The zero value is ready.
 type Repairs struct {
 	sent     atomic.Int64
-	withheld atomic.Int64 // asked for beyond what the bounds allow
+	withheld atomic.Int64 // requested beyond the bounds
 }
 
-// Totals are how many packets were sent again, and how many were asked for
+// Totals returns how many packets were sent again, and how many were requested
 // beyond the bounds of repair.
 func (r *Repairs) Totals() (sent, withheld int64) { return r.sent.Load(), r.withheld.Load() }
 
@@ -52,7 +53,7 @@ func (r *Repairs) count(what repair) {
 	}
 }
 
-// A ring is the last packets that a DownTrack sent, to be sent again.
+// A ring holds the last packets that a DownTrack sent, for retransmission.
 type ring struct {
 	mu     sync.Mutex
 	slots  []kept // by sequence number, modulo their number
@@ -66,7 +67,7 @@ type ring struct {
 type kept struct {
 	packet []byte // empty: none
 	seq    uint16
-	times  uint8 // that it was sent again
+	times  uint8 // times it was sent again
 	last   time.Time
 }
 
@@ -78,7 +79,7 @@ func newRing(kind Kind) *ring {
 	return &ring{slots: make([]kept, size), budget: repairBurst, rtxSeq: uint16(rand.Uint32())}
 }
 
-// keep remembers one packet, and has it earn its share of repair.
+// keep stores one packet, and adds its share to the repair budget.
 func (r *ring) keep(header *rtp.Header, payload []byte) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -99,18 +100,18 @@ func (r *ring) keep(header *rtp.Header, payload []byte) {
 	r.budget = min(repairBurst, r.budget+len(k.packet)/repairShare)
 }
 
-// A repair is what came of one packet that was asked for.
+// A repair is the outcome of a request for one packet.
 type repair int
 
 const (
 	repairUnknown  repair = iota // not kept: too old, or never sent
 	repairSent                   //
-	repairWithheld               // by a bound
+	repairWithheld               // withheld by a bound
 )
 
 // repeat sends one packet again, as a retransmission packet where rtx is set,
-// else as it was. Within pause of the last time it does not. The sender does not
-// block, so mu may be held.
+// else unchanged. It does not within pause of the last time. The sender does
+// not block, so mu may be held.
 func (r *ring) repeat(seq uint16, rtx RTX, now time.Time, pause time.Duration, to Sender) repair {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -129,7 +130,8 @@ func (r *ring) repeat(seq uint16, rtx RTX, now time.Time, pause time.Duration, t
 	k.times++
 	k.last = now
 	if rtx.SSRC != 0 && rtx.PayloadType != 0 {
-		// RFC 4588, section 4: the payload begins with the original's number.
+		// RFC 4588, section 4: the payload begins with the original sequence
+		// number.
 		p.Payload = append(binary.BigEndian.AppendUint16(make([]byte, 0, 2+len(p.Payload)), seq), p.Payload...)
 		p.SSRC, p.PayloadType, p.SequenceNumber = rtx.SSRC, rtx.PayloadType, r.rtxSeq
 		p.Padding, p.PaddingSize = false, 0
@@ -139,8 +141,8 @@ func (r *ring) repeat(seq uint16, rtx RTX, now time.Time, pause time.Duration, t
 	return repairSent
 }
 
-// repairPause is the least time between two repeats of one packet: half of the
-// round trip, 0 if that is not known.
+// repairPause returns the least time between two retransmissions of one packet:
+// half of the round trip; 0 if that is unknown.
 func repairPause(rtt time.Duration) time.Duration {
 	return min(max(rtt/2, repairPauseLeast), repairPauseMost)
 }

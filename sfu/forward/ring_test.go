@@ -10,7 +10,7 @@ import (
 	"github.com/pion/rtp"
 )
 
-// A repairBench is one DownTrack, and what leaves it.
+// A repairBench is one DownTrack, and the packets it sends.
 type repairBench struct {
 	*DownTrack
 	up    *UpTrack
@@ -54,7 +54,7 @@ func (b *repairBench) ask(now time.Time, seqs ...uint16) (sent int) {
 	return len(b.sent) - before
 }
 
-// nacks is RTCP that asks for packets.
+// nacks makes RTCP that requests packets.
 func nacks(ssrc uint32, seqs ...uint16) []rtcp.Packet {
 	return []rtcp.Packet{&rtcp.TransportLayerNack{MediaSSRC: ssrc, Nacks: rtcp.NackPairsFromSequenceNumbers(seqs)}}
 }
@@ -98,7 +98,7 @@ func TestRepairUsesRetransmissionPackets(t *testing.T) {
 	}
 }
 
-// Whatever is asked for, what is sent again is a share of what was sent.
+// Whatever is requested, retransmissions are at most a share of the bytes sent.
 func TestRepairIsBounded(t *testing.T) {
 	b := newRepairBench(RTX{})
 	now := time.Now()
@@ -107,7 +107,7 @@ func TestRepairIsBounded(t *testing.T) {
 		p := b.send(t, uint16(seq), 1000)
 		original += p.MarshalSize()
 		now = now.Add(4 * time.Millisecond)
-		if seq%25 == 0 { // all that is kept, ten times a second
+		if seq%25 == 0 { // request all kept packets, ten times a second
 			var all []uint16
 			for i := range ringVideo {
 				all = append(all, uint16(seq-i))
@@ -127,13 +127,13 @@ func TestRepairIsBounded(t *testing.T) {
 	}
 }
 
-// A loss of one in five, of repairs too, is repaired, as the far end asks
-// again every 100 ms.
+// A loss of one packet in five, repairs included, is repaired, as the far end
+// sends NACKs again every 100 ms.
 func TestRepairSufficesForLoss(t *testing.T) {
 	b := newRepairBench(RTX{})
 	now := time.Now()
 	const maxAsked = 4
-	missing := map[uint16]int{} // times asked for
+	missing := map[uint16]int{} // times requested
 	gave := 0
 	for i := range 10_000 {
 		seq := uint16(i)
@@ -188,7 +188,7 @@ func TestRepairOfOnePacket(t *testing.T) {
 	}
 }
 
-// Keeping a packet costs no memory once as many were kept as ever are.
+// Keeping a packet allocates nothing once the ring is full.
 func TestRepairKeepsWithoutAllocating(t *testing.T) {
 	r := &ring{slots: make([]kept, 64)}
 	header := rtp.Header{Version: 2, SSRC: 1}

@@ -6,12 +6,12 @@ import (
 )
 
 // A roundTrip measures the round trip to the receiver of our sender reports: a
-// reception report says which one came last, and how long ago (RFC 3550,
-// section 6.4.1). When it went out is remembered here, since its NTP time is
-// the publisher's. The zero value is ready.
+// reception report names the sender report that came last, and how long ago
+// (RFC 3550, section 6.4.1). The send time of each is kept here, since its NTP
+// time is the publisher's. The zero value is ready.
 type roundTrip struct {
 	mu   sync.Mutex
-	out  [4]sentReport // the last ones
+	out  [4]sentReport // the last sender reports
 	next int
 	rtt  time.Duration
 }
@@ -21,7 +21,7 @@ type sentReport struct {
 	at time.Time
 }
 
-// sent notes that a sender report with that NTP time goes out.
+// sent records that a sender report with that NTP time is sent at now.
 func (r *roundTrip) sent(ntp uint64, now time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -29,8 +29,8 @@ func (r *roundTrip) sent(ntp uint64, now time.Time) {
 	r.next = (r.next + 1) % len(r.out)
 }
 
-// reported takes a reception report that came at now: the sender report that it
-// is about, and how long the far end had had that, in units of 1/65536 s.
+// reported processes a reception report received at now: id names a sender
+// report, and delay is how long the far end has had it, in units of 1/65536 s.
 func (r *roundTrip) reported(id, delay uint32, now time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -45,7 +45,7 @@ func (r *roundTrip) reported(id, delay uint32, now time.Time) {
 	}
 }
 
-// last is the last measurement; 0: there is none.
+// last returns the last measurement; 0: there is none.
 func (r *roundTrip) last() time.Duration {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -11,8 +11,8 @@ func TestRoundTripByReports(t *testing.T) {
 	ntp := uint64(0xDEADBEEF)<<32 | 0x12345678
 	r.sent(ntp, start)
 	id := uint32(ntp >> 16)
-	r.reported(id+1, 0, start.Add(time.Second)) // of another one
-	r.reported(0, 0, start.Add(time.Second))    // of none
+	r.reported(id+1, 0, start.Add(time.Second)) // of another report
+	r.reported(0, 0, start.Add(time.Second))    // of no report
 	if got := r.last(); got != 0 {
 		t.Errorf("measured %v from nothing", got)
 	}
@@ -20,7 +20,7 @@ func TestRoundTripByReports(t *testing.T) {
 	if got := r.last(); got != 40*time.Millisecond {
 		t.Errorf("round trip %v, want 40ms", got)
 	}
-	r.reported(id, 65536, start.Add(540*time.Millisecond)) // held longer than it was away
+	r.reported(id, 65536, start.Add(540*time.Millisecond)) // a delay longer than the round trip
 	if got := r.last(); got != 40*time.Millisecond {
 		t.Errorf("round trip %v after a false report, want 40ms", got)
 	}

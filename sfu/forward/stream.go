@@ -7,7 +7,7 @@ import (
 	"weir/sfu/meter"
 )
 
-// A Stream is the tracks of one publisher, on this node, and who takes them.
+// A Stream is the tracks of one publisher, on this node, and their users.
 type Stream struct {
 	Name   string
 	Tracks []*Track // fixed
@@ -18,20 +18,20 @@ type Stream struct {
 	why      string // set before over is closed
 
 	mu        sync.Mutex
-	started   time.Time // when media came, at the origin; zero: not yet
-	finished  bool      // its end was told
+	started   time.Time // first media, at the origin; zero: none yet
+	finished  bool      // its end was reported
 	users     map[any]bool
 	viewers   int
 	idleSince time.Time
-	bitrate   meter.Rate // of what comes, all tracks
+	bitrate   meter.Rate // received, all tracks
 }
 
-// NewStream makes a stream that nobody takes yet.
+// NewStream makes a stream without users.
 func NewStream(name string, tracks []*Track, now time.Time) *Stream {
 	return &Stream{Name: name, Tracks: tracks, idleSince: now, idle: make(chan struct{}, 1), over: make(chan struct{}), users: map[any]bool{}}
 }
 
-// End ends the stream here, for a reason that the first call gives.
+// End ends the stream here, for a reason; the reason of the first call counts.
 func (s *Stream) End(why string) {
 	s.overOnce.Do(func() {
 		s.why = why
@@ -42,10 +42,10 @@ func (s *Stream) End(why string) {
 // Over is closed when the stream has ended here.
 func (s *Stream) Over() <-chan struct{} { return s.over }
 
-// Why is the reason. Only after Over is closed.
+// Why returns the reason. Call it only after Over is closed.
 func (s *Stream) Why() string { return s.why }
 
-// Ended reports whether the stream has.
+// Ended reports whether the stream has ended here.
 func (s *Stream) Ended() bool {
 	select {
 	case <-s.over:
@@ -55,7 +55,8 @@ func (s *Stream) Ended() bool {
 	}
 }
 
-// Start notes that media comes from now on, and reports whether that is new.
+// Start records the first media at now, and reports whether it was the first
+// call.
 func (s *Stream) Start(now time.Time) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -66,8 +67,8 @@ func (s *Stream) Start(now time.Time) bool {
 	return true
 }
 
-// Finish reports whether the stream had started and its end is still to be told,
-// and how long it was.
+// Finish returns the duration of the stream, and whether it had started and its
+// end has not been reported before.
 func (s *Stream) Finish(now time.Time) (lasted time.Duration, started bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -79,8 +80,8 @@ func (s *Stream) Finish(now time.Time) (lasted time.Duration, started bool) {
 	return now.Sub(s.started), true
 }
 
-// Use counts user as one who takes the stream until the returned function is
-// called, or reports false if the stream has ended.
+// Use adds user as a user of the stream until the returned function is called.
+// It reports false if the stream has ended.
 func (s *Stream) Use(user any, viewer bool) (release func(), ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -111,7 +112,7 @@ func (s *Stream) Use(user any, viewer bool) (release func(), ok bool) {
 	}, true
 }
 
-// Users lists who takes the stream, and how many of them are viewers.
+// Users returns the users of the stream, and how many of them are viewers.
 func (s *Stream) Users() (users []any, viewers int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -121,11 +122,10 @@ func (s *Stream) Users() (users []any, viewers int) {
 	return users, s.viewers
 }
 
-// Idle is told when the last user has gone, and again when that happens once
-// more.
+// Idle is signalled each time the last user has gone.
 func (s *Stream) Idle() <-chan struct{} { return s.idle }
 
-// IdleFor is how long nobody has taken the stream; 0 if somebody does.
+// IdleFor returns how long the stream has had no user; 0 if it has one.
 func (s *Stream) IdleFor(now time.Time) time.Duration {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -135,7 +135,7 @@ func (s *Stream) IdleFor(now time.Time) time.Duration {
 	return now.Sub(s.idleSince)
 }
 
-// Retire ends the stream unless somebody takes it.
+// Retire ends the stream unless it has a user, and reports whether it did.
 func (s *Stream) Retire(why string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -149,7 +149,7 @@ func (s *Stream) Retire(why string) bool {
 // packetOverhead is IPv4, UDP, RTP and the GCM tag, in bytes.
 const packetOverhead = 20 + 8 + 12 + 16
 
-// Sample updates the stream's meter.
+// Sample updates the stream's meter at now.
 func (s *Stream) Sample(now time.Time) {
 	var bytes, packets int64
 	for _, t := range s.Tracks {
@@ -162,8 +162,8 @@ func (s *Stream) Sample(now time.Time) {
 	s.bitrate.Observe(now, bytes, packets)
 }
 
-// Rates are what comes, with IP and UDP, over the last seconds: bit/s and
-// packets/s.
+// Rates returns the received rates, with IP and UDP headers, over the last
+// seconds: bit/s and packets/s.
 func (s *Stream) Rates() (bits, packets int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

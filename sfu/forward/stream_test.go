@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// A stream is let go of only while nobody takes it, and nobody takes one that has
+// A stream is retired only without users, and nobody can use one that has
 // ended.
 func TestStreamIsUsed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -24,7 +24,7 @@ func TestStreamIsUsed(t *testing.T) {
 			t.Errorf("%d users, %d viewers", len(users), viewers)
 		}
 		one()
-		one() // once is enough
+		one() // a second call has no effect
 		select {
 		case <-s.Idle():
 			t.Error("idle while a child takes it")
@@ -50,7 +50,7 @@ func TestStreamIsUsed(t *testing.T) {
 	})
 }
 
-// Its start and its end are told once each, and an end only after a start.
+// The start and the end are reported once each, and an end only after a start.
 func TestStreamStartsOnce(t *testing.T) {
 	now := time.Unix(1, 0)
 	s := NewStream("demo", nil, now)
@@ -69,7 +69,7 @@ func TestStreamStartsOnce(t *testing.T) {
 	}
 }
 
-// A stream's rates are those of what comes, with what IP and UDP add.
+// The rates of a stream include the headers of IP and UDP.
 func TestStreamRates(t *testing.T) {
 	track := vp8Track()
 	up := track.Attach(never)

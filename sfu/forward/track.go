@@ -13,38 +13,39 @@ import (
 
 const (
 	// keyframeInterval is the least time between two keyframe requests to one
-	// UpTrack: however many viewers ask, the encoder hears of one.
+	// UpTrack: for requests of any number of viewers the encoder gets one.
 	keyframeInterval = 250 * time.Millisecond
-	// keyframePatience is how long a new viewer is kept from frames that it
-	// could not decode. Past that it gets what there is: the payload may be
-	// encrypted end to end, so that no keyframe can be told (RFC 9605).
+	// keyframePatience is how long frames that a new viewer could not decode
+	// are withheld from it. Past that it gets all frames: the payload may be
+	// encrypted end to end, so that no keyframe can be detected (RFC 9605).
 	keyframePatience = 2 * time.Second
 )
 
 // A Track is one RTP stream of a [Stream], and forwards every packet of its
 // UpTrack to all of its DownTracks.
 //
-// Sender reports are carried rather than made: every DownTrack repeats the
-// publisher's own pairs of NTP and RTP time (RFC 3550, section 6.4.1), moved
-// by no more than that DownTrack's timestamp offset, so that audio and video
+// Sender reports are forwarded rather than generated: every DownTrack repeats
+// the publisher's own pairs of NTP and RTP time (RFC 3550, section 6.4.1),
+// shifted only by that DownTrack's timestamp offset, so that audio and video
 // stay in sync over any number of hops.
 type Track struct {
-	ID    string // "video0", in the order of the publisher's offer
+	ID    string // "video0", numbered in the order of the publisher's offer
 	Codec Codec
-	// Sets are H264's that come out of band; nil: none. Set before Attach.
+	// Sets are the H264 parameter sets of the offer; nil: none. Set before
+	// Attach.
 	Sets *ParameterSets
 
 	packets, bytes, keyframes atomic.Int64
 
-	// mu is held while a packet is handed to the DownTracks. Their writes end in
-	// a UDP socket, which does not block.
+	// mu is held while a packet is passed to the DownTracks. Their writes end
+	// in a UDP socket, which does not block.
 	mu     sync.Mutex
 	up     *UpTrack
 	downs  []*DownTrack
 	report senderReport
 }
 
-// senderReport is the last that came, and when, by our clock.
+// senderReport is the last one received, and when, by our clock.
 type senderReport struct {
 	ntp uint64
 	rtp uint32
@@ -54,11 +55,13 @@ type senderReport struct {
 // video reports whether the track's packets depend on each other.
 func (t *Track) video() bool { return t.Codec.Kind() == Video }
 
-// Received counts what has come from all UpTracks, in bytes of payload.
+// Received returns the totals received from all UpTracks: packets, and bytes of
+// payload.
 func (t *Track) Received() (packets, bytes int64) { return t.packets.Load(), t.bytes.Load() }
 
-// Attach makes the track come from what r receives, from now on. DownTracks go on
-// with their own numbering, and video waits for a keyframe, which is asked for.
+// Attach makes r's packets the source of the track from now on. DownTracks
+// continue their own numbering, and video waits for a keyframe, which is
+// requested.
 func (t *Track) Attach(r Receiver) *UpTrack {
 	u := &UpTrack{track: t, receiver: r}
 	t.mu.Lock()
@@ -76,15 +79,15 @@ func (t *Track) Attach(r Receiver) *UpTrack {
 	return u
 }
 
-// GoOnAs has t take what another publisher's offer says of the track that goes
-// on as t.
+// GoOnAs makes t take over the parameters of next, a track of another
+// publisher's offer that continues as t.
 func (t *Track) GoOnAs(next *Track) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.Sets = next.Sets
 }
 
-// Add begins forwarding to d, and asks for a keyframe for a viewer.
+// Add starts forwarding to d, and requests a keyframe for a viewer.
 func (t *Track) Add(d *DownTrack) {
 	t.mu.Lock()
 	if slices.Contains(t.downs, d) {
@@ -100,7 +103,7 @@ func (t *Track) Add(d *DownTrack) {
 	}
 }
 
-// Remove ends forwarding to d.
+// Remove stops forwarding to d.
 func (t *Track) Remove(d *DownTrack) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -109,7 +112,7 @@ func (t *Track) Remove(d *DownTrack) {
 	}
 }
 
-// RequestKeyframe asks the UpTrack, if there is one yet.
+// RequestKeyframe requests a keyframe from the UpTrack, if there is one yet.
 func (t *Track) RequestKeyframe() {
 	t.mu.Lock()
 	up := t.up
@@ -120,8 +123,8 @@ func (t *Track) RequestKeyframe() {
 }
 
 // forward sends one packet of u to the DownTracks, renumbered if parameter sets
-// were put before it. It reports whether the packet begins a keyframe, and
-// whether u is the track's at all.
+// were inserted before it. It reports whether the packet begins a keyframe, and
+// whether u is the track's current UpTrack.
 func (t *Track) forward(u *UpTrack, p *rtp.Packet, now time.Time) (key, taken bool) {
 	key = t.video() && keyframe.Is(t.Codec.MimeType, p.Payload)
 	t.packets.Add(1)
@@ -153,7 +156,7 @@ func (t *Track) forward(u *UpTrack, p *rtp.Packet, now time.Time) (key, taken bo
 	return key, true
 }
 
-// forwardReport passes a sender report of u on to the DownTracks.
+// forwardReport forwards a sender report of u to the DownTracks.
 func (t *Track) forwardReport(u *UpTrack, sr senderReport) {
 	t.mu.Lock()
 	defer t.mu.Unlock()

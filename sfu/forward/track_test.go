@@ -9,7 +9,7 @@ import (
 	"github.com/pion/rtp"
 )
 
-// A fakeSender notes what is sent.
+// A fakeSender records the packets sent.
 type fakeSender struct {
 	sent []rtp.Packet
 	rtcp []rtcp.Packet
@@ -31,7 +31,7 @@ func vp8Track() *Track {
 
 const extCaptureTime = "http://www.webrtc.org/experiments/rtp-hdrext/abs-capture-time"
 
-// down binds a DownTrack for t.
+// down makes and binds a DownTrack for t.
 func down(t *Track) (*fakeSender, *DownTrack) {
 	l, d := &fakeSender{}, NewDownTrack(t)
 	d.Bind(Binding{Sender: l, SSRC: 4711, PayloadType: 120, Extensions: map[string]uint8{extCaptureTime: 9}})
@@ -49,19 +49,19 @@ func packet(seq uint16, ts uint32, payload []byte) *rtp.Packet {
 	return &rtp.Packet{Header: rtp.Header{Version: 2, PayloadType: 96, SequenceNumber: seq, Timestamp: ts, SSRC: 1, Marker: true}, Payload: payload}
 }
 
-// A fakeReceiver asks for keyframes by a function.
+// A fakeReceiver requests keyframes by a function.
 type fakeReceiver func() bool
 
 func (r fakeReceiver) RequestKeyframe() bool { return r() }
 
 const never = nothing(true)
 
-// nothing is a Receiver that asks nobody.
+// nothing is a Receiver that drops requests.
 type nothing bool
 
 func (n nothing) RequestKeyframe() bool { return bool(n) }
 
-// feed forwards p by u, as of now.
+// feed forwards p from u, received now.
 func feed(u *UpTrack, p *rtp.Packet) { u.Forward(p, time.Now()) }
 
 func TestForwardingBeginsWithAKeyframe(t *testing.T) {
@@ -83,8 +83,8 @@ func TestForwardingBeginsWithAKeyframe(t *testing.T) {
 	}
 }
 
-// A payload in which no keyframe can be told, since it is encrypted end to
-// end, passes after a while.
+// A payload without detectable keyframes, since it is encrypted end to end,
+// passes after a while.
 func TestOpaquePayloadPasses(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		track := vp8Track()
@@ -100,7 +100,7 @@ func TestOpaquePayloadPasses(t *testing.T) {
 	})
 }
 
-// A relay's DownTracks get every packet: who waits for a keyframe is downstream.
+// A relay's DownTracks get every packet: the wait for a keyframe is downstream.
 func TestRelayIsNotHeldBack(t *testing.T) {
 	track := vp8Track()
 	asked := 0
@@ -114,8 +114,8 @@ func TestRelayIsNotHeldBack(t *testing.T) {
 	}
 }
 
-// Numbering goes on without a gap over a change of source, and time goes on as
-// it passed.
+// Numbering continues without a gap over a change of source, and timestamps
+// advance by the time passed.
 func TestNumberingSurvivesASource(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		track := vp8Track()
@@ -126,7 +126,7 @@ func TestNumberingSurvivesASource(t *testing.T) {
 		feed(first, packet(0, 8000, deltaPayload))
 		time.Sleep(time.Second)
 		second := track.Attach(never)
-		feed(first, packet(1, 11000, deltaPayload)) // replaced: not to be heard
+		feed(first, packet(1, 11000, deltaPayload)) // replaced: not forwarded
 		feed(second, packet(300, 77, deltaPayload)) // not decodable yet
 		feed(second, packet(301, 3077, keyPayload))
 		feed(second, packet(302, 6077, deltaPayload))
@@ -151,8 +151,8 @@ func TestNumberingSurvivesASource(t *testing.T) {
 	})
 }
 
-// Every DownTrack repeats the publisher's own pair of NTP and RTP time, in its own
-// numbering.
+// Every DownTrack repeats the publisher's own pair of NTP and RTP time, with
+// its own offset.
 func TestSenderReportsAreCarried(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		track := vp8Track()
@@ -197,7 +197,7 @@ func TestHeaderExtensionsAreCarried(t *testing.T) {
 	}
 }
 
-// However many ask, the source hears of one request in each interval.
+// For any number of requests the source gets one in each interval.
 func TestKeyframeRequestsAreMerged(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		begin := time.Now()
@@ -215,7 +215,7 @@ func TestKeyframeRequestsAreMerged(t *testing.T) {
 			t.Fatalf("asked at %v, want at 1 s and once more %v later", asked, keyframeInterval)
 		}
 
-		// A keyframe that comes by itself answers the request that was put off.
+		// An unrequested keyframe answers the delayed request.
 		_, o := down(track)
 		track.Add(o)
 		track.RequestKeyframe()
@@ -236,7 +236,7 @@ func TestKeyframeRequestsAreMerged(t *testing.T) {
 	})
 }
 
-// A request that cannot be sent yet is sent as soon as it can be.
+// A request that cannot be sent yet is sent as soon as possible.
 func TestKeyframeRequestWaitsForTheConnection(t *testing.T) {
 	up, asked := false, 0
 	src := vp8Track().Attach(fakeReceiver(func() bool {
@@ -259,7 +259,7 @@ func TestRemovedDownTrackGetsNothing(t *testing.T) {
 	src := track.Attach(never)
 	l, o := down(track)
 	track.Add(o)
-	track.Add(o) // twice is once
+	track.Add(o) // a second call has no effect
 	feed(src, packet(1, 0, keyPayload))
 	track.Remove(o)
 	feed(src, packet(2, 3000, deltaPayload))
@@ -268,8 +268,8 @@ func TestRemovedDownTrackGetsNothing(t *testing.T) {
 	}
 }
 
-// BenchmarkForward states the cost of one packet to 100 DownTracks, without SRTP and
-// the socket.
+// BenchmarkForward measures the cost of one packet to 100 DownTracks, without
+// SRTP and the socket.
 func BenchmarkForward(b *testing.B) {
 	track := vp8Track()
 	src := track.Attach(never)
@@ -291,7 +291,7 @@ type discard struct{}
 func (discard) WriteRTP(*rtp.Header, []byte) (int, error) { return 0, nil }
 func (discard) WriteRTCP([]rtcp.Packet) error             { return nil }
 
-// A report of a negative loss is of none, and not of sixteen million.
+// A negative loss in a report counts as 0, not as sixteen million.
 func TestReportedLossIsSigned(t *testing.T) {
 	for sent, want := range map[uint32]int64{0: 0, 7: 7, 1<<23 - 1: 1<<23 - 1, 1<<24 - 1: 0, 1<<24 - 2: 0, 1 << 23: 0} {
 		if got := lostOf(rtcp.ReceptionReport{TotalLost: sent}); got != want {

@@ -9,50 +9,50 @@ import (
 	"github.com/pion/rtp"
 )
 
-// A Receiver is the end at which the packets of an [UpTrack] come in.
+// A Receiver is the transport that receives the packets of an [UpTrack].
 type Receiver interface {
-	// RequestKeyframe sends one request for a keyframe upstream (RFC 4585, section
-	// 6.3.1), or reports false if that is not possible yet. It is called with a lock
-	// held and must not block.
+	// RequestKeyframe sends one keyframe request upstream (RFC 4585, section
+	// 6.3.1), or reports false if that is not possible yet. It is called with a
+	// lock held and must not block.
 	RequestKeyframe() bool
 }
 
-// An UpTrack is what a track comes from, from [Track.Attach] until another took
-// over. One goroutine calls Extensions and Forward; the rest may be called by
-// any.
+// An UpTrack is the source of a track, from [Track.Attach] until another
+// replaces it. One goroutine calls Extensions and Forward; any goroutine may
+// call the other methods.
 type UpTrack struct {
 	track    *Track
 	receiver Receiver
 
-	came, lost atomic.Int64 // packets; those that come late are not lost
+	came, lost atomic.Int64 // packets; late packets are not lost
 	report     atomic.Pointer[sourceReport]
 
-	// The goroutine's that calls Forward.
+	// Only the goroutine that calls Forward uses the following fields.
 	exts map[uint8]string
 	gaps gaps
 
 	mu      sync.Mutex
 	asked   time.Time
 	wanted  bool        // a request could not be sent yet
-	waiting *time.Timer // the request that was put off
+	waiting *time.Timer // the delayed request
 	closed  bool
 }
 
-// An Outcome is what became of one packet.
+// An Outcome is the result of forwarding one packet.
 type Outcome struct {
 	Reason   Reason // Forwarded, Duplicate or Replaced
-	Keyframe bool   // one begins in it
-	Lost     int64  // packets missing before it; -1 for one that was missing itself
+	Keyframe bool   // a keyframe begins in it
+	Lost     int64  // packets missing before it; -1 if it was missing itself
 }
 
-// Extensions tells the URIs of header extensions by their IDs on this hop, and
-// that packets are numbered anew from now on. Before it is called, none are
-// carried.
+// Extensions sets the URIs of header extensions by their IDs on this hop, and
+// starts a new numbering of the packets. Before the first call no extensions
+// are forwarded.
 func (u *UpTrack) Extensions(exts map[uint8]string) { u.exts, u.gaps = exts, gaps{} }
 
-// Forward sends p, which came at now, to all that take the track, unless it has
-// come before or another UpTrack has taken over. p holds only until Forward
-// returns, and may be renumbered.
+// Forward sends p, received at now, to all DownTracks of the track, unless it
+// is a duplicate or another UpTrack has taken over. p is valid only until
+// Forward returns, and may be renumbered.
 func (u *UpTrack) Forward(p *rtp.Packet, now time.Time) Outcome {
 	lost, fresh := u.gaps.take(p.SequenceNumber)
 	if !fresh {
@@ -67,21 +67,21 @@ func (u *UpTrack) Forward(p *rtp.Packet, now time.Time) Outcome {
 	return Outcome{Keyframe: key, Lost: lost}
 }
 
-// SenderReport passes a sender report of the far end on, which came at now.
+// SenderReport forwards a sender report of the far end, received at now.
 func (u *UpTrack) SenderReport(sr *rtcp.SenderReport, now time.Time) {
 	u.report.Store(&sourceReport{sr.PacketCount, u.came.Load()})
 	u.track.forwardReport(u, senderReport{ntp: sr.NTPTime, rtp: sr.RTPTime, at: now})
 }
 
-// Lost is how many packets have not come, so far. Packets that come twice
-// may make it negative.
+// Lost returns the number of packets lost so far. Duplicates may make it
+// negative.
 func (u *UpTrack) Lost() int64 { return u.lost.Load() }
 
-// Tally is what has come so far.
+// Tally returns the packets counted so far.
 func (u *UpTrack) Tally() Tally { return Tally{u.came.Load(), u.lost.Load(), u.report.Load()} }
 
-// requestKeyframe asks at once, or at the end of keyframeInterval if it was
-// asked within it.
+// requestKeyframe sends a request at once, or at the end of keyframeInterval if
+// one was sent within it.
 func (u *UpTrack) requestKeyframe() {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -100,7 +100,7 @@ func (u *UpTrack) requestKeyframe() {
 	u.ask()
 }
 
-// ask asks now. Called with mu held.
+// ask sends a request now. Called with mu held.
 func (u *UpTrack) ask() {
 	if u.closed {
 		return
@@ -110,7 +110,7 @@ func (u *UpTrack) ask() {
 	}
 }
 
-// Reachable says that the Receiver can send requests from now on.
+// Reachable signals that the Receiver can send requests from now on.
 func (u *UpTrack) Reachable() {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -119,8 +119,7 @@ func (u *UpTrack) Reachable() {
 	}
 }
 
-// gotKeyframe cancels a request that was put off: what it would ask for is
-// here.
+// gotKeyframe cancels a delayed request: the keyframe is here.
 func (u *UpTrack) gotKeyframe() {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -129,7 +128,7 @@ func (u *UpTrack) gotKeyframe() {
 	}
 }
 
-// Close sends no request any more. The track keeps what came.
+// Close stops keyframe requests. The track keeps its counts.
 func (u *UpTrack) Close() {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -140,27 +139,27 @@ func (u *UpTrack) Close() {
 	}
 }
 
-// gaps counts what is missing in a numbering, and tells what came before.
-// Browsers probe for bandwidth by retransmitting packets that have come.
+// gaps counts the missing packets of a numbering, and detects duplicates.
+// Browsers probe for bandwidth by retransmitting packets that have arrived.
 type gaps struct {
 	last uint16 // highest so far
 	live bool
-	seen [gapsWindow / 64]uint64 // by number, modulo gapsWindow
+	seen [gapsWindow / 64]uint64 // by sequence number, modulo gapsWindow
 }
 
-// gapsWindow is how many packets back one may still come: some seconds of video.
+// gapsWindow is how many packets late a packet may be: some seconds of video.
 const gapsWindow = 1024
 
-// take takes in a sequence number. lost is how many packets are missing before
-// it that were not yet, or -1 for one that was and has come now. fresh is false
-// if it has come before, or comes too late to tell.
+// take records a sequence number. lost is the number of packets newly missing
+// before it, or -1 for one that was missing. fresh is false for a duplicate and
+// for a packet too late to tell.
 func (g *gaps) take(seq uint16) (lost int64, fresh bool) {
 	word, bit := &g.seen[seq%gapsWindow/64], uint64(1)<<(seq%64)
 	ahead := int(int16(seq - g.last))
 	switch {
 	case !g.live:
 		g.last, g.live = seq, true
-		for i := range g.seen { // what is before the first is not missed
+		for i := range g.seen { // packets before the first are not missing
 			g.seen[i] = ^uint64(0)
 		}
 		return 0, true

@@ -14,19 +14,20 @@ import (
 	"weir/sfu/sdp"
 )
 
-// Publish answers a publisher's offer. tell is told what happens to its media, with
-// neither session nor stream in it.
+// Publish answers a publisher's offer. It reports events of the publisher's
+// media by tell, without session and stream. Packets that are not forwarded
+// count in drops. The error is one of package sdp, or of pion.
 func (e *Engine) Publish(ctx context.Context, o *sdp.Offer, drops *forward.Drops, tell func(event.Event)) (*Client, []*forward.Track, string, error) {
 	o = o.Again()
 	media, err := NewMedia()
 	if err != nil {
 		return nil, nil, "", err
 	}
-	// One codec of each section, so that viewers can be answered before the first
-	// packet comes.
+	// Take one codec of each section, so that viewers can be answered before
+	// the first packet arrives.
 	var (
 		tracks   []*forward.Track
-		sections []*sdp.Section // of each track
+		sections []*sdp.Section // the section of each track
 	)
 	count := map[webrtc.RTPCodecType]int{}
 	used := map[webrtc.PayloadType]string{}
@@ -85,17 +86,17 @@ func (e *Engine) Publish(ctx context.Context, o *sdp.Offer, drops *forward.Drops
 	return t, tracks, o.AnswerText(answer), nil
 }
 
-// View answers the offer of a viewer of st. begun is told when the first packet
-// of each kind goes out, with locks held.
+// View answers the offer of a viewer of st. It calls begun when the first
+// packet of each kind is sent, with locks held.
 func (e *Engine) View(ctx context.Context, st *forward.Stream, o *sdp.Offer, begun func(forward.Kind, time.Time)) (*Client, string, error) {
 	o = o.Again()
 	media, err := NewMedia()
 	if err != nil {
 		return nil, "", err
 	}
-	// Each track goes into the first section that can take it. A section that
-	// asks for media and gets none, although there is some of its kind left, is
-	// one that the viewer would look at in vain.
+	// Each track goes into the first section that accepts it. A section that
+	// wants media and gets none, although tracks of its kind are left, is one
+	// that the viewer would watch in vain.
 	carries := map[*sdp.Section]*forward.Track{}
 	used := map[webrtc.PayloadType]string{}
 	var left []*forward.Track
@@ -150,7 +151,7 @@ func (e *Engine) View(ctx context.Context, st *forward.Stream, o *sdp.Offer, beg
 	}
 	t.watch()
 	t.left = left
-	for _, section := range o.Taken { // in order, so that pion puts each into its section
+	for _, section := range o.Taken { // in order, so that pion matches each with its section
 		track := carries[section]
 		out := t.NewTrack(track, "weir")
 		out.PayloadType = section.Codec.PT
@@ -165,7 +166,7 @@ func (e *Engine) View(ctx context.Context, st *forward.Stream, o *sdp.Offer, beg
 	return t, o.AnswerText(answer), nil
 }
 
-// contents names the codecs of tracks for people.
+// contents lists the codecs of tracks for people.
 func contents(tracks []*forward.Track) string {
 	var has []string
 	for _, t := range tracks {

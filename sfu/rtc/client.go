@@ -15,34 +15,34 @@ import (
 	"weir/sfu/tasks"
 )
 
-// A Client is the media connection of one WHIP or WHEP client. Quiet, Look, Adopt,
-// Sections and NotForwarded are a publisher's. Restart and Add are called by one
-// goroutine at a time.
+// A Client is the media connection of one WHIP or WHEP client. Quiet, Look,
+// Adopt, Sections and NotForwarded are for publishers. Restart and Add are
+// called by one goroutine at a time.
 type Client struct {
 	*Transport
 	tasks     tasks.Group   // readers of RTCP, begin
 	connected chan struct{} // closed when media can flow
-	ended     chan string   // why the connection, or the client, has ended it; the first counts
+	ended     chan string   // why the connection has ended, or has to; the first counts
 
-	outs []*LocalTrack // a viewer's
+	outs []*LocalTrack // of a viewer
 	in   *Ingress      // of a publisher
 
 	tracks []*forward.Track // of a publisher
-	left   []*forward.Track // of the stream, that the viewer has no section for
-	// Offer is the last one taken, to build a restart on.
+	left   []*forward.Track // tracks of the stream without a section of the viewer
+	// Offer is the last accepted offer, on which a restart is based.
 	Offer *sdp.Offer
 
-	candidates []sdp.Candidate // that were trickled
+	candidates []sdp.Candidate // trickled candidates
 
 	mu     sync.Mutex
-	unused map[string]int // candidates that are of no use, by what they are
+	unused map[string]int // unused candidates, by reason
 }
 
 func newClient(o *sdp.Offer) *Client {
 	return &Client{connected: make(chan struct{}), ended: make(chan string, 1), Offer: o, unused: maps.Clone(o.Skipped)}
 }
 
-// watch notes what becomes of the connection.
+// watch records the state of the connection.
 func (t *Client) watch() {
 	var once sync.Once
 	t.OnConnectionStateChange(func(state webrtc.PeerConnectionState) {
@@ -67,7 +67,7 @@ func (t *Client) end(why string) {
 	}
 }
 
-// begin starts media: the connection is up.
+// begin starts media once the connection is up.
 func (t *Client) begin() {
 	for _, o := range t.outs {
 		o.Track.Add(o.DownTrack)
@@ -77,13 +77,13 @@ func (t *Client) begin() {
 	}
 }
 
-// answer gives the client's offer to the PeerConnection and returns the answer,
+// answer sets the client's offer in the PeerConnection and returns the answer,
 // with all of our candidates in it.
 func (t *Client) answer(ctx context.Context, o *sdp.Offer) (string, error) {
 	if err := t.SetRemoteDescription(webrtc.SessionDescription{Type: webrtc.SDPTypeOffer, SDP: o.Text()}); err != nil {
 		return "", sdp.Error(err.Error())
 	}
-	// Left alone, pion answers all sections of a kind with one payload type.
+	// By default pion answers all sections of a kind with one payload type.
 	for _, tr := range t.GetTransceivers() {
 		for _, section := range o.Taken {
 			if tr.Mid() != section.PionMID() {
@@ -122,14 +122,14 @@ func (t *Client) answer(ctx context.Context, o *sdp.Offer) (string, error) {
 // Connected is closed when media can flow.
 func (t *Client) Connected() <-chan struct{} { return t.connected }
 
-// Ended is told why the connection has ended, or has to.
+// Ended receives the reason why the connection has ended, or has to.
 func (t *Client) Ended() <-chan string { return t.ended }
 
-// Knows reports whether ufrag is the client's, now or before.
+// Knows reports whether ufrag is, or was, the client's.
 func (t *Client) Knows(ufrag string) bool { return t.Offer.Knows(ufrag) }
 
-// Restart serves an ICE restart (RFC 9725, section 4.3.3): the client comes
-// with new credentials and gets ours.
+// Restart serves an ICE restart (RFC 9725, section 4.3.3): it takes new
+// credentials of the client and returns ours, as an SDP fragment.
 func (t *Client) Restart(ctx context.Context, ufrag, pwd string) (string, error) {
 	offer := t.Offer.Restarted(ufrag, pwd)
 	answer, err := t.answer(ctx, offer)
@@ -140,9 +140,9 @@ func (t *Client) Restart(ctx context.Context, ufrag, pwd string) (string, error)
 	return sdp.RestartFragment(answer), nil
 }
 
-// Add gives the client's candidates to its ICE agent, as many as one session may
-// have. Those over the bound, and those that cannot be used, are no error: our
-// side learns the client's address from its checks.
+// Add passes the client's candidates to its ICE agent, as many as one session
+// may have. Candidates over the bound or of no use are no error: we learn the
+// client's address from its checks.
 func (t *Client) Add(f *sdp.Fragment) {
 	unused := maps.Clone(f.Skipped)
 	for _, c := range f.Candidates {
@@ -166,7 +166,7 @@ func (t *Client) Add(f *sdp.Fragment) {
 	}
 }
 
-// NotTaken lists the sections and tracks that there is no media for, and why.
+// NotTaken lists the sections and tracks without media, and why.
 func (t *Client) NotTaken() []string {
 	all := t.Offer.Refused()
 	for _, track := range t.left {
@@ -175,14 +175,14 @@ func (t *Client) NotTaken() []string {
 	return all
 }
 
-// Unused counts candidates that are not used, by why.
+// Unused counts the unused candidates by reason.
 func (t *Client) Unused() map[string]int {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return maps.Clone(t.unused)
 }
 
-// State is that of the connection.
+// State returns the state of the connection, for people.
 func (t *Client) State() string { return t.ConnectionState().String() }
 
 // Video reports whether video is sent to the client.
@@ -190,7 +190,7 @@ func (t *Client) Video() bool {
 	return slices.ContainsFunc(t.outs, func(o *LocalTrack) bool { return o.Track.Codec.Kind() == forward.Video })
 }
 
-// RTT is to a viewer, by its reports; 0: unknown.
+// RTT returns the round trip to a viewer, by its receiver reports; 0: unknown.
 func (t *Client) RTT() (rtt time.Duration) {
 	for _, o := range t.outs {
 		rtt = max(rtt, o.Sent().RTT)
@@ -198,7 +198,8 @@ func (t *Client) RTT() (rtt time.Duration) {
 	return rtt
 }
 
-// Traffic is what has gone over it so far, in or out.
+// Traffic returns the totals of the connection: of a publisher in, of a viewer
+// out.
 func (t *Client) Traffic() forward.Traffic {
 	if t.in != nil {
 		return t.in.Traffic()
@@ -213,16 +214,17 @@ func (t *Client) Traffic() forward.Traffic {
 	return all
 }
 
-// Quiet is how long a publisher has sent nothing, counted from since at the
-// earliest.
+// Quiet returns how long a publisher has sent nothing, counted from since at
+// the earliest.
 func (t *Client) Quiet(now, since time.Time) time.Duration { return t.in.Silence(now, since) }
 
-// Look makes events of sections that have begun to send nothing; since is when
-// media could flow.
+// Look reports, as events, sections that have begun to send nothing; since is
+// when media could flow.
 func (t *Client) Look(now, since time.Time) { t.in.Look(now, since) }
 
-// Adopt has a publisher feed tracks from now on, of which nothing has come yet,
-// if its own can go on as those: what viewers were answered holds for them.
+// Adopt makes a publisher the source of tracks, of which nothing has been
+// received yet, if its own can continue them: then the answers that viewers got
+// hold for them.
 func (t *Client) Adopt(tracks []*forward.Track) bool {
 	if !slices.EqualFunc(tracks, t.tracks, func(a, b *forward.Track) bool {
 		return a.ID == b.ID && sdp.Decodes(CapabilityOf(a.Codec), CapabilityOf(b.Codec), false) > 0
@@ -233,13 +235,13 @@ func (t *Client) Adopt(tracks []*forward.Track) bool {
 	return true
 }
 
-// Sections are a publisher's.
+// Sections returns the status of a publisher's sections.
 func (t *Client) Sections(now time.Time) []sdp.SectionStatus { return t.in.Status(now) }
 
-// NotForwarded counts a publisher's packets that were not, by reason.
+// NotForwarded counts a publisher's packets that were not forwarded, by reason.
 func (t *Client) NotForwarded() map[string]int64 { return t.in.NotForwarded() }
 
-// Stop ends media at once.
+// Stop ends media at once, and does not wait.
 func (t *Client) Stop() {
 	t.tasks.Shut()
 	for _, o := range t.outs {
@@ -250,7 +252,7 @@ func (t *Client) Stop() {
 	}
 }
 
-// Close ends the connection and waits for all that runs.
+// Close ends the connection and waits for its goroutines.
 func (t *Client) Close() {
 	t.tasks.Shut()
 	_ = t.GracefulClose()

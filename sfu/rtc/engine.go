@@ -25,18 +25,18 @@ import (
 	"weir/sfu/udp"
 )
 
-// ICE times. A peer that says nothing for iceFailed is gone; pion's defaults
-// would take 30 s to notice.
+// ICE times. A silent peer fails after iceFailed; with pion's defaults that
+// would take 30 s.
 const (
 	iceDisconnected = 5 * time.Second
 	iceFailed       = 10 * time.Second
 	iceKeepalive    = 2 * time.Second
 )
 
-// receiveMTU is the largest RTP or RTCP packet taken from a peer, in bytes.
+// receiveMTU is the largest RTP or RTCP packet accepted from a peer, in bytes.
 const receiveMTU = 1500
 
-// certificateLife is how long one DTLS certificate serves before a new one is
+// certificateLife is how long a DTLS certificate is used before a new one is
 // made; pion's are valid for a month.
 const certificateLife = 7 * 24 * time.Hour
 
@@ -45,7 +45,7 @@ type Engine struct {
 	mux    ice.UDPMux
 	tcp    *tcpMux // nil: none
 	socket *udp.Socket
-	nat    *webrtc.ICEAddressRewriteRule // nil: others reach us where we are bound
+	nat    *webrtc.ICEAddressRewriteRule // nil: peers reach us at the bound addresses
 	log    logging.LoggerFactory
 	gate   *scope.Gate
 
@@ -57,14 +57,14 @@ type Engine struct {
 	certAt time.Time
 }
 
-// Config is what an Engine is made of. All fields but PublicIP are required.
+// Config configures an Engine. All fields but PublicIP are required.
 type Config struct {
 	Socket   *udp.Socket
-	PublicIP netip.Addr  // where others reach Socket; zero: where it is bound
+	PublicIP netip.Addr  // public address of Socket; zero: its bound addresses
 	Gate     *scope.Gate // decides which candidates of other nodes are checked
 }
 
-// NewEngine starts to read cfg.Socket.
+// NewEngine makes an Engine and starts to read cfg.Socket.
 func NewEngine(cfg Config) (*Engine, error) {
 	log := logging.NewDefaultLoggerFactory()
 	log.DefaultLogLevel = logging.LogLevelDisabled
@@ -80,36 +80,35 @@ func NewEngine(cfg Config) (*Engine, error) {
 	return e, nil
 }
 
-// Close ends what pion reads from the socket. All transports have to be closed
-// before.
+// Close stops pion's reading of the socket. Close all transports before.
 func (e *Engine) Close() {
-	_ = e.mux.Close() // it returns nothing
+	_ = e.mux.Close() // it always returns nil
 	if e.tcp != nil {
-		_ = e.tcp.Close() // that its listener was closed before
+		_ = e.tcp.Close() // reports that the listener was closed before
 	}
 }
 
-// Repairs are how many packets were sent again, and how many were asked for
+// Repairs returns how many packets were sent again, and how many were requested
 // beyond the bounds of repair.
 func (e *Engine) Repairs() (sent, withheld int64) { return e.repairs.Totals() }
 
-// Feedback reads what RTCP has asked for so far.
+// Feedback returns the counts of RTCP requests so far.
 func (e *Engine) Feedback() FeedbackCounts { return e.feedback.read() }
 
-// maxNACKs is how often a packet is asked for again. pion's generator does not
-// see packets that come back by RTX, so without a bound it would never stop.
+// maxNACKs is how often a packet is requested. pion's generator does not see
+// packets that come back by RTX, so without a bound it would never stop.
 const maxNACKs = 4
 
-// A role is what a PeerConnection is for, which decides its ICE role and its
+// A role is the use of a PeerConnection, which determines its ICE role and its
 // interceptors. Both ends of a link are full ICE agents: pion's controlling
 // agent nominates at its next tick of 200 ms, unless the other end checks too,
-// which a lite one never does; then it nominates at once.
+// which a lite agent never does; then it nominates at once.
 type role int
 
 const (
 	rolePublisher role = iota // WHIP: we receive, ICE-lite
 	roleViewer                // WHEP: we send, ICE-lite
-	roleLink                  // a cascade link's: both, a full agent
+	roleLink                  // cascade link: both, a full agent
 )
 
 func (e *Engine) certificate(now time.Time) (webrtc.Certificate, error) {
@@ -129,8 +128,8 @@ func (e *Engine) certificate(now time.Time) (webrtc.Certificate, error) {
 	return *e.cert, nil
 }
 
-// publisher makes a transport that a client publishes by. All that comes goes to
-// in, instead of pion's own tracks.
+// publisher makes a transport for a client that publishes. All its packets go
+// to in, instead of pion's own tracks.
 func (e *Engine) publisher(media *webrtc.MediaEngine, in *Ingress) (*Transport, error) {
 	registry := &interceptor.Registry{}
 	registry.Add(&e.feedback)
@@ -142,7 +141,7 @@ func (e *Engine) publisher(media *webrtc.MediaEngine, in *Ingress) (*Transport, 
 			return nack.NewGeneratorInterceptor(nack.GeneratorMaxNacksPerPacket(maxNACKs))
 		}, &in.nacks},
 		{func() (interceptor.Factory, error) { return report.NewReceiverInterceptor() }, &in.reports},
-		// Browsers estimate their uplink from this.
+		// Browsers estimate their uplink from this feedback.
 		{func() (interceptor.Factory, error) { return twcc.NewSenderInterceptor() }, &in.feedback},
 	} {
 		factory, err := f.make()
@@ -162,14 +161,14 @@ func (e *Engine) publisher(media *webrtc.MediaEngine, in *Ingress) (*Transport, 
 	return e.transport(rolePublisher, media, registry, in)
 }
 
-// viewer makes a transport that a client views by.
+// viewer makes a transport for a client that views.
 func (e *Engine) viewer(media *webrtc.MediaEngine) (*Transport, error) {
 	registry := &interceptor.Registry{}
 	registry.Add(&e.feedback)
 	return e.transport(roleViewer, media, registry, nil)
 }
 
-// Link makes a transport to another node, of a cascade link.
+// Link makes a transport for a cascade link to another node.
 func (e *Engine) Link(media *webrtc.MediaEngine) (*Transport, error) {
 	registry := &interceptor.Registry{}
 	registry.Add(&e.feedback)
@@ -186,14 +185,14 @@ func (e *Engine) Link(media *webrtc.MediaEngine) (*Transport, error) {
 	return e.transport(roleLink, media, registry, nil)
 }
 
-// made is the factory of an interceptor that there is already.
+// made is a factory that returns an existing interceptor.
 type made struct{ interceptor.Interceptor }
 
 func (m made) NewInterceptor(string) (interceptor.Interceptor, error) { return m.Interceptor, nil }
 
-// transport makes one for role, able to do the codecs and extensions of media
-// and nothing else. The socket lets its peer in once it has been told, by
-// [Transport.SetLocal], which credentials to look for, and until it is closed.
+// transport makes a transport for role, limited to the codecs and extensions of
+// media. The socket admits its peer from [Transport.SetLocal], which sets the
+// credentials to look for, until it is closed.
 func (e *Engine) transport(role role, media *webrtc.MediaEngine, registry *interceptor.Registry, in *Ingress) (*Transport, error) {
 	cert, err := e.certificate(time.Now())
 	if err != nil {
@@ -221,8 +220,8 @@ func (e *Engine) transport(role role, media *webrtc.MediaEngine, registry *inter
 	s.SetICETimeouts(iceDisconnected, iceFailed, iceKeepalive)
 	s.SetLite(role != roleLink)
 	if role == roleLink {
-		// Lite agents send no checks: nobody knocks at what a client names, and it
-		// is answered wherever it comes from.
+		// Lite agents send no checks: no packet goes to a client's candidates,
+		// and it is answered at the address it sends from.
 		s.SetRemoteIPFilter(func(ip net.IP) bool {
 			addr, _ := netip.AddrFromSlice(ip)
 			return e.gate.Check(scope.Candidate, addr) == nil
@@ -245,8 +244,8 @@ func (e *Engine) transport(role role, media *webrtc.MediaEngine, registry *inter
 	return newTransport(e, pc, e.socket.NewPeer()), nil
 }
 
-// reachedAt has all of our candidates be at public instead of where they are
-// bound, with the same port; those of the other family stay as they are.
+// reachedAt replaces the address of all our candidates by public, with the same
+// port; candidates of the other address family stay.
 func reachedAt(public netip.Addr) *webrtc.ICEAddressRewriteRule {
 	if !public.IsValid() {
 		return nil

@@ -10,14 +10,14 @@ import (
 	"github.com/pion/rtcp"
 )
 
-// FeedbackCounts are what publishers, viewers and links were asked for, and asked
-// for, since the node began.
+// FeedbackCounts are the RTCP requests received from and sent to publishers,
+// viewers and links, since the start of the node.
 type FeedbackCounts struct {
-	KeyframesIn, KeyframesOut int64 // requests, by PLI or FIR: received and sent
-	RepairsIn, RepairsOut     int64 // packets asked for again by NACK: of this node and by it
+	KeyframesIn, KeyframesOut int64 // keyframe requests, PLI or FIR: received and sent
+	RepairsIn, RepairsOut     int64 // packets requested by NACK: from this node and by it
 }
 
-// feedbackCounters count what RTCP asks for, on all PeerConnections.
+// feedbackCounters counts RTCP requests on all PeerConnections.
 type feedbackCounters struct {
 	keyframesIn, keyframesOut, repairsIn, repairsOut atomic.Int64
 }
@@ -41,11 +41,11 @@ type feedbackCounter struct {
 	at   time.Time
 }
 
-// duplicateWithin is how soon after a datagram its copies come: pion gives one to
-// the reader of each stream that it names.
+// duplicateWithin is how soon after a datagram its copies come: pion passes a
+// copy to the reader of each stream that it names.
 const duplicateWithin = 20 * time.Millisecond
 
-// fresh reports whether b has not just been counted.
+// fresh reports whether b is not a copy of the datagram counted last.
 func (f *feedbackCounter) fresh(b []byte, now time.Time) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -69,7 +69,7 @@ func countFeedback(packets []rtcp.Packet, keyframes, repairs *atomic.Int64) {
 	}
 }
 
-// BindRTCPReader counts what comes.
+// BindRTCPReader implements interceptor.Interceptor: it counts received RTCP.
 func (f *feedbackCounter) BindRTCPReader(reader interceptor.RTCPReader) interceptor.RTCPReader {
 	return interceptor.RTCPReaderFunc(func(b []byte, a interceptor.Attributes) (int, interceptor.Attributes, error) {
 		n, a, err := reader.Read(b, a)
@@ -86,7 +86,7 @@ func (f *feedbackCounter) BindRTCPReader(reader interceptor.RTCPReader) intercep
 	})
 }
 
-// BindRTCPWriter counts what goes.
+// BindRTCPWriter implements interceptor.Interceptor: it counts sent RTCP.
 func (f *feedbackCounter) BindRTCPWriter(writer interceptor.RTCPWriter) interceptor.RTCPWriter {
 	return interceptor.RTCPWriterFunc(func(packets []rtcp.Packet, a interceptor.Attributes) (int, error) {
 		n, err := writer.Write(packets, a)

@@ -23,46 +23,46 @@ import (
 )
 
 const (
-	// stallAfter is how long an accepted section may send nothing before that is
-	// an event.
+	// stallAfter is how long an accepted section may send nothing before that
+	// is an event.
 	stallAfter = 5 * time.Second
-	// maxStreams bounds the SSRCs that one publisher may send under in a session,
-	// by RTP and by RTCP each: pion keeps something for all of them.
+	// maxStreams bounds the SSRCs of one publisher in a session, for RTP and
+	// RTCP each: pion keeps state for all of them.
 	maxStreams = 1024
 )
 
-// An Ingress takes in all RTP and RTCP of one publisher, and forwards of each
-// media section what a [forward.Demux] says. pion settles the connection and
-// decrypts, and hands each packet over by way of a [tap]; it is told of no SSRCs,
-// so that declared streams and others take the same way.
+// An Ingress receives all RTP and RTCP of one publisher, and forwards of each
+// media section the source that a [forward.Demux] selects. pion sets up the
+// connection, decrypts, and passes each packet to a [tap]; it is given no
+// SSRCs, so that declared and undeclared streams take the same path.
 //
-// One goroutine of pion's hands RTP in and one RTCP; everything else may be called
-// by any.
+// One goroutine of pion passes RTP in and one RTCP; any goroutine may call the
+// other methods.
 type Ingress struct {
 	total *forward.Drops
-	// ended is told what the publisher did that its session must end for, and
-	// event what happens, with neither session nor stream in it.
+	// ended is called if the publisher did something for which its session must
+	// end, with the reason; event receives events, without session and stream.
 	ended func(why string)
 	event func(event.Event)
 
-	// Answers to the publisher, each made for it alone: its packets are handed to
-	// them here. Sender reports are not made by any: the
-	// publisher's own are carried instead, see [forward.Track].
+	// Interceptors that answer the publisher, made for it alone: its packets
+	// are passed to them here. None makes sender reports: the publisher's own
+	// are forwarded instead, see [forward.Track].
 	nacks, reports, feedback interceptor.Interceptor
 
-	drops forward.Drops // of this publisher
+	drops forward.Drops // packets of this publisher
 
 	mu       sync.Mutex
 	sections []*section
 	demux    forward.Demux
-	mid      uint8 // IDs of header extensions, by the offer; 0: none
+	mid      uint8 // negotiated IDs of header extensions; 0: none
 	rid      uint8
 	rrid     uint8
-	seen     int       // SSRCs of RTP and RTCP
-	heard    time.Time // of anything
+	seen     int       // SSRCs seen, of RTP and RTCP
+	heard    time.Time // when any packet came last
 	packet   rtp.Packet
 	report   interceptor.RTCPReader
-	cc       []interceptor.RTPHeaderExtension // congestion control's, if negotiated
+	cc       []interceptor.RTPHeaderExtension // the extension of congestion control, if negotiated
 	told     map[forward.Reason]bool
 	events   []event.Event // to be sent once mu is free
 	flows    bool          // something was forwarded
@@ -79,34 +79,34 @@ type section struct {
 
 	packets, bytes, keyframes, lost atomic.Int64
 
-	// The rest belongs to Ingress.mu.
+	// Ingress.mu guards the following fields.
 	track   *forward.Track
 	up      *forward.UpTrack // nil before the first packet
 	info    *interceptor.StreamInfo
 	nack    interceptor.RTPReader
 	stats   interceptor.RTPReader
-	last    time.Time // when a packet was forwarded
+	last    time.Time // when the last packet was forwarded
 	stalled bool
 }
 
-// inPlace is the innermost reader of interceptors that are handed a packet
-// rather than fetch one: it is in b already.
+// inPlace is the innermost reader of interceptors that are passed a packet
+// rather than read one: the packet is in b already.
 func inPlace(b []byte, a interceptor.Attributes) (int, interceptor.Attributes, error) {
 	return len(b), a, nil
 }
 
-// NewIngress makes one that counts what it does not forward in total, too. ended
-// is told what the publisher did that its session must end for, and event what
-// happens to its media; neither may block.
+// NewIngress makes an Ingress that also counts the packets not forwarded in
+// total. ended is called with the reason if the publisher's session must end,
+// and event receives the events of its media; neither may block.
 func NewIngress(total *forward.Drops, ended func(why string), event func(event.Event)) *Ingress {
 	return &Ingress{total: total, ended: ended, event: event, told: map[forward.Reason]bool{}}
 }
 
-// A tap is where pion puts the decrypted packets of one SSRC. There is nothing
-// to read from it: pion is not to look for the section itself.
+// A tap is the buffer into which pion writes the decrypted packets of one SSRC.
+// Reads return nothing: pion must not look for the section itself.
 type tap struct {
 	in     *Ingress
-	source *forward.Source // of RTP; nil: of RTCP
+	source *forward.Source // source of RTP; nil: a tap of RTCP
 	cc     interceptor.RTPReader
 	ssrc   uint32
 }
@@ -137,8 +137,8 @@ func (in *Ingress) buffer(kind packetio.BufferPacketType, ssrc uint32) io.ReadWr
 	return &tap{in: in, ssrc: ssrc, source: in.demux.Source(ssrc)}
 }
 
-// Take adds a section that was accepted, before the answer is out. It feeds t;
-// ask sends keyframe requests for SSRCs.
+// Take adds an accepted section, before the answer is sent. The section is the
+// source of t; ask sends keyframe requests for SSRCs.
 func (in *Ingress) Take(s *sdp.Section, t *forward.Track, ask func(ssrcs ...uint32) bool) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
@@ -163,7 +163,7 @@ func (in *Ingress) Take(s *sdp.Section, t *forward.Track, ask func(ssrcs ...uint
 	}
 }
 
-// Negotiated notes what the answer says, before media can flow.
+// Negotiated records the parameters of the answer, before media can flow.
 func (in *Ingress) Negotiated(pc *webrtc.PeerConnection) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
@@ -190,7 +190,7 @@ func (in *Ingress) Negotiated(pc *webrtc.PeerConnection) {
 	}
 }
 
-// receive takes one RTP packet. b is pion's and holds until it returns.
+// receive processes one RTP packet. b is pion's and is valid until it returns.
 func (in *Ingress) receive(t *tap, b []byte) {
 	in.mu.Lock()
 	if !in.closed {
@@ -211,8 +211,9 @@ func (in *Ingress) handle(tap *tap, b []byte, now time.Time) {
 		in.drop(forward.Malformed, "a packet is not RTP")
 		return
 	}
-	// Congestion control numbers the packets of the whole connection: it has to
-	// see those too that are not forwarded, or the client takes them for lost.
+	// Congestion control numbers the packets of the whole connection: it must
+	// also see packets that are not forwarded, or the client takes them for
+	// lost.
 	if tap.cc == nil {
 		tap.cc = in.feedback.BindRemoteStream(&interceptor.StreamInfo{SSRC: tap.ssrc, RTPHeaderExtensions: in.cc}, interceptor.RTPReaderFunc(inPlace))
 	}
@@ -244,7 +245,7 @@ func (in *Ingress) handle(tap *tap, b []byte, now time.Time) {
 	}
 }
 
-// refuse counts the packet at hand, of ssrc, which r says is not forwarded.
+// refuse counts the current packet, of ssrc, which is not forwarded by r.
 func (in *Ingress) refuse(t *section, r forward.Route, ssrc uint32) {
 	switch {
 	case t == nil:
@@ -264,7 +265,7 @@ func (in *Ingress) refuse(t *section, r forward.Route, ssrc uint32) {
 	}
 }
 
-// drop counts one packet, and makes an event of the first for each reason.
+// drop counts one packet, and reports the first for each reason as an event.
 func (in *Ingress) drop(r forward.Reason, detail string, args ...any) {
 	in.drops.Add(r)
 	in.total.Add(r)
@@ -274,7 +275,7 @@ func (in *Ingress) drop(r forward.Reason, detail string, args ...any) {
 	}
 }
 
-// extension is the text of a header extension of the packet at hand.
+// extension returns a header extension of the current packet.
 func (in *Ingress) extension(id uint8) []byte {
 	if id == 0 || !in.packet.Extension {
 		return nil
@@ -282,7 +283,7 @@ func (in *Ingress) extension(id uint8) []byte {
 	return in.packet.GetExtension(id)
 }
 
-// forward feeds p to the track.
+// forward passes p to the track.
 func (in *Ingress) forward(t *section, p *rtp.Packet, now time.Time) {
 	if t.stalled {
 		t.stalled = false
@@ -300,7 +301,7 @@ func (in *Ingress) forward(t *section, p *rtp.Packet, now time.Time) {
 	t.last = now
 	out := t.up.Forward(p, now)
 	if out.Reason == forward.Duplicate {
-		in.drops.Add(forward.Duplicate) // no event: browsers do that
+		in.drops.Add(forward.Duplicate) // no event: browsers probe by duplicates
 		in.total.Add(forward.Duplicate)
 		return
 	}
@@ -322,7 +323,7 @@ func layerOf(s *forward.Source) string {
 	return ", layer " + printable(s.RID)
 }
 
-// change has the section's current source be forwarded from now on.
+// change makes the section's current source the forwarded one.
 func (in *Ingress) change(t *section, r forward.Route) {
 	s := t.Current()
 	if r.Was != nil {
@@ -345,13 +346,13 @@ func (in *Ingress) change(t *section, r forward.Route) {
 	t.up.Extensions(t.exts)
 }
 
-// asking is a Receiver that asks for keyframes by a function.
+// asking is a Receiver that requests keyframes by a function.
 type asking func() bool
 
 // RequestKeyframe implements forward.Receiver.
 func (a asking) RequestKeyframe() bool { return a() }
 
-// repair forwards the packet that the one at hand retransmits (RFC 4588,
+// repair forwards the packet that the current one retransmits (RFC 4588,
 // section 4).
 func (in *Ingress) repair(t *section, b []byte, now time.Time) {
 	p, ssrc := &in.packet, t.Current().SSRC
@@ -362,17 +363,17 @@ func (in *Ingress) repair(t *section, b []byte, now time.Time) {
 	copy(header[2:4], p.Payload)
 	binary.BigEndian.PutUint32(header[8:], ssrc)
 	p.SequenceNumber, p.PayloadType, p.SSRC, p.Payload = binary.BigEndian.Uint16(p.Payload), t.PayloadType, ssrc, p.Payload[2:]
-	// The generator of NACKs has to know; reception reports are of what came the
-	// first time.
+	// The NACK generator must see the packet; reception reports cover only
+	// packets that arrived the first time.
 	_, _, _ = t.nack.Read(header[:], interceptor.Attributes{})
 	in.forward(t, p, now)
 }
 
-// receiveReport takes one RTCP packet that names ssrc.
+// receiveReport processes one RTCP packet that names ssrc.
 func (in *Ingress) receiveReport(ssrc uint32, b []byte) {
 	packets, err := rtcp.Unmarshal(b)
 	if err != nil {
-		return // pion has parsed it before
+		return // cannot fail: pion has parsed it before
 	}
 	in.mu.Lock()
 	defer in.mu.Unlock()
@@ -400,7 +401,7 @@ func (in *Ingress) receiveReport(ssrc uint32, b []byte) {
 	}
 }
 
-// Reachable has keyframe requests sent that could not be sent before.
+// Reachable sends the keyframe requests that could not be sent before.
 func (in *Ingress) Reachable() {
 	in.mu.Lock()
 	var ups []*forward.UpTrack
@@ -415,8 +416,8 @@ func (in *Ingress) Reachable() {
 	}
 }
 
-// Adopt has the sections feed tracks, which are like those they were made for,
-// from now on. Nothing has come yet.
+// Adopt makes the sections the sources of tracks, which are like those they
+// were made for. Nothing has been received yet.
 func (in *Ingress) Adopt(tracks []*forward.Track) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
@@ -438,5 +439,5 @@ func (in *Ingress) Close() {
 	}
 }
 
-// printable is text of a client's that may be shown.
+// printable returns the printable part of a client's text, bounded in length.
 func printable(s string) string { return capacity.Printable(s, 200) }

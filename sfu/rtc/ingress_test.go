@@ -20,7 +20,7 @@ import (
 	"weir/sfu/sdp"
 )
 
-// A fakeSender notes what is sent.
+// A fakeSender records the packets sent.
 type fakeSender struct {
 	sent []rtp.Packet
 	rtcp []rtcp.Packet
@@ -44,8 +44,8 @@ func packet(seq uint16, ts uint32, payload []byte) *rtp.Packet {
 	return &rtp.Packet{Header: rtp.Header{Version: 2, PayloadType: 96, SequenceNumber: seq, Timestamp: ts, SSRC: 1, Marker: true}, Payload: payload}
 }
 
-// A fakePublisher hands an ingress packets as pion does, and notes what a
-// viewer of each section is sent.
+// A fakePublisher passes packets to an ingress as pion does, and records the
+// packets sent to a viewer of each section.
 type fakePublisher struct {
 	*Ingress
 	tb      testing.TB
@@ -111,8 +111,8 @@ func newFakePublisher(tb testing.TB, sections ...sdp.Section) *fakePublisher {
 
 func opusSection() sdp.Section { return sdp.Section{Media: "audio"} }
 
-// send hands over one packet of a keyframe, with header extensions if they are
-// not empty.
+// send passes one packet of a keyframe, with header extensions if they are not
+// empty.
 func (f *fakePublisher) send(ssrc uint32, pt uint8, seq uint16, mid, rid string) {
 	f.tb.Helper()
 	p := packet(seq, uint32(seq)*3000, keyPayload)
@@ -145,8 +145,8 @@ func (f *fakePublisher) raw(ssrc uint32, b []byte) {
 	}
 }
 
-// sent is how many packets the viewer of each section was sent, and sees to it
-// that their numbers follow on each other.
+// sent returns the number of packets sent to the viewer of each section, and
+// checks that their sequence numbers are consecutive.
 func (f *fakePublisher) sent() []int {
 	f.tb.Helper()
 	var n []int
@@ -206,7 +206,7 @@ func TestSectionOfAPacket(t *testing.T) {
 		{"one codec twice and no word: in order", []sdp.Section{{}, {}}, func(f *fakePublisher) {
 			f.send(7, 96, 1, "", "")
 			f.send(8, 96, 1, "", "")
-			f.send(9, 96, 1, "", "") // a third
+			f.send(9, 96, 1, "", "") // a third source
 		}, []int{1, 1}, map[string]int64{"unknown_ssrc": 1}},
 		{"a MID corrects what was guessed, once", []sdp.Section{{}, {}}, func(f *fakePublisher) {
 			f.send(7, 96, 1, "", "")
@@ -261,7 +261,7 @@ func TestSectionOfAPacket(t *testing.T) {
 					c.dropped = map[string]int64{}
 				}
 				f.expect(c.sent, c.dropped)
-				delete(c.dropped, "duplicate") // browsers probe that way
+				delete(c.dropped, "duplicate") // browsers probe by duplicates
 				if n := f.saw(event.MediaDropped); n != len(c.dropped) {
 					t.Errorf("%d events, want one for each reason: %v", n, f.events)
 				}
@@ -278,8 +278,8 @@ func paced(d time.Duration, send func(i int)) {
 	}
 }
 
-// What goes on under another SSRC is forwarded within a moment, in the viewer's
-// numbering, and a keyframe is asked for.
+// A source that changes its SSRC is forwarded again within a moment, in the
+// viewer's numbering, and a keyframe is requested.
 func TestSSRCChange(t *testing.T) {
 	for _, c := range []struct {
 		name string
@@ -307,12 +307,12 @@ func TestSSRCChange(t *testing.T) {
 	}
 }
 
-// Two streams that take turns, or come at once, in one section cost the viewer
-// a few changes and no more.
+// Two streams that alternate, or send at once, in one section cost the viewer
+// only a few changes.
 func TestAlternatingSSRCsDoNotFlap(t *testing.T) {
 	for _, c := range []struct {
 		name string
-		turn int // packets of one before the other
+		turn int // packets of one stream before the other's turn
 		most int
 	}{{"packet by packet", 1, 0}, {"in turns of half a second", 15, 3}} {
 		for _, mid := range []string{"", "0"} {
@@ -343,8 +343,8 @@ func TestAlternatingSSRCsDoNotFlap(t *testing.T) {
 	})
 }
 
-// Of several layers the first that flows, by the client's preference, is
-// forwarded, and another when that one stops.
+// Of several layers, the first in the client's order of preference that flows
+// is forwarded, and another when that one stops.
 func TestOneLayerOfSimulcast(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFakePublisher(t, sdp.Section{Layers: []string{"h", "m", "l"}})
@@ -375,8 +375,8 @@ func TestOneLayerOfSimulcast(t *testing.T) {
 	})
 }
 
-// What is lost is asked for under the SSRC that is forwarded, and no more once
-// it has come as a retransmission.
+// A lost packet is requested under the forwarded SSRC, and no more once it has
+// come as a retransmission.
 func TestUndeclaredStreamIsRepaired(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFakePublisher(t, sdp.Section{})
@@ -411,8 +411,8 @@ func TestUndeclaredStreamIsRepaired(t *testing.T) {
 	})
 }
 
-// A section that sends nothing though it was accepted, or not any more, is an
-// event, and so is its going on.
+// An accepted section that sends nothing, or stops sending, is an event, and so
+// is its resumption.
 func TestStalledSections(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFakePublisher(t, sdp.Section{}, opusSection())
@@ -448,7 +448,7 @@ func TestStalledSections(t *testing.T) {
 	})
 }
 
-// The first report after a change of SSRC moves the leg's clock.
+// The first report after a change of SSRC moves the viewer's clock.
 func TestReportsOfAnUndeclaredStream(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFakePublisher(t, sdp.Section{})
@@ -457,7 +457,7 @@ func TestReportsOfAnUndeclaredStream(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, ssrc := range []uint32{9, 10} { // the second is nobody's
+		for _, ssrc := range []uint32{9, 10} { // the second belongs to no source
 			if _, err := f.buffer(packetio.RTCPBufferPacket, ssrc).Write(sr); err != nil {
 				t.Fatal(err)
 			}
@@ -468,7 +468,7 @@ func TestReportsOfAnUndeclaredStream(t *testing.T) {
 	})
 }
 
-// A stream that says goodbye makes room at once.
+// A stream that sends BYE makes room for another at once.
 func TestGoodbye(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFakePublisher(t, sdp.Section{})
@@ -485,7 +485,7 @@ func TestGoodbye(t *testing.T) {
 	})
 }
 
-// A publisher that sends under ever new SSRCs is ended.
+// The session of a publisher that uses ever new SSRCs is ended.
 func TestSSRCsAreBounded(t *testing.T) {
 	f := newFakePublisher(t, sdp.Section{})
 	for ssrc := range uint32(3 * maxStreams) {
@@ -502,7 +502,7 @@ func TestSSRCsAreBounded(t *testing.T) {
 	}
 }
 
-// FuzzIngress sees to it that nothing a publisher encrypts properly breaks an
+// FuzzIngress checks that no properly encrypted packet of a publisher breaks an
 // ingress.
 func FuzzIngress(f *testing.F) {
 	p := packet(1, 3000, keyPayload)

@@ -8,8 +8,8 @@ import (
 	"weir/sfu/sdp"
 )
 
-// NewMedia is a MediaEngine that knows the extensions which are carried, and no
-// codec yet.
+// NewMedia makes a MediaEngine with the forwarded header extensions, and
+// without codecs.
 func NewMedia() (*webrtc.MediaEngine, error) {
 	media := &webrtc.MediaEngine{}
 	for kind, uris := range sdp.Carried {
@@ -22,7 +22,7 @@ func NewMedia() (*webrtc.MediaEngine, error) {
 	return media, nil
 }
 
-// Register adds one codec to media, and its retransmissions if there are any.
+// Register adds one codec to media, and its retransmissions if it has any.
 func Register(media *webrtc.MediaEngine, c sdp.Codec) error {
 	for _, p := range c.WithFeedback().Params() {
 		if err := media.RegisterCodec(p, sdp.KindOf(c.MimeType)); err != nil {
@@ -32,7 +32,7 @@ func Register(media *webrtc.MediaEngine, c sdp.Codec) error {
 	return nil
 }
 
-// LinkMedia is what a cascade link can do.
+// LinkMedia makes the MediaEngine of a cascade link.
 func LinkMedia() (*webrtc.MediaEngine, error) {
 	media, err := NewMedia()
 	if err != nil {
@@ -46,12 +46,13 @@ func LinkMedia() (*webrtc.MediaEngine, error) {
 	return media, nil
 }
 
-// CapabilityOf is c as pion has it.
+// CapabilityOf returns c as a capability of pion.
 func CapabilityOf(c forward.Codec) webrtc.RTPCodecCapability {
 	return webrtc.RTPCodecCapability{MimeType: c.MimeType, ClockRate: c.ClockRate, Channels: c.Channels, SDPFmtpLine: c.Fmtp}
 }
 
-// CodecOf is a codec of pion's as a track has it. Feedback is of a hop.
+// CodecOf returns a capability of pion as the codec of a track, without RTCP
+// feedback, which belongs to one hop.
 func CodecOf(c webrtc.RTPCodecCapability) forward.Codec {
 	return forward.Codec{MimeType: c.MimeType, ClockRate: c.ClockRate, Channels: c.Channels, Fmtp: c.SDPFmtpLine}
 }

@@ -11,9 +11,9 @@ import (
 	"weir/sfu/udp"
 )
 
-// offeredMux offers the addresses of a mux that is bound to all of them in the
-// order in which peers should try them: loopback last, which only helps a peer
-// on the same machine.
+// offeredMux returns the addresses of a mux bound to all of them in the order
+// in which peers should try them: loopback last, which only helps a peer on the
+// same machine.
 type offeredMux struct{ *ice.UDPMuxDefault }
 
 // GetListenAddresses implements ice.UDPMux.
@@ -29,7 +29,8 @@ func (m offeredMux) GetListenAddresses() []net.Addr {
 	return all
 }
 
-// tcpMux is pion's, with one connection of a session for all local addresses.
+// tcpMux is the mux of pion, with one connection of a session for all local
+// addresses.
 type tcpMux struct{ *ice.TCPMuxDefault }
 
 func newTCPMux(l net.Listener, log logging.LeveledLogger) *tcpMux {

@@ -11,8 +11,8 @@ import (
 	"weir/sfu/sdp"
 )
 
-// Look makes events of sections that have begun to send nothing, since is when
-// media could flow.
+// Look reports, as events, sections that have begun to send nothing; since is
+// when media could flow.
 func (in *Ingress) Look(now, since time.Time) {
 	in.mu.Lock()
 	for _, t := range in.sections {
@@ -42,7 +42,8 @@ func (in *Ingress) Look(now, since time.Time) {
 	}
 }
 
-// Silence is how long nothing has come, counted from since at the earliest.
+// Silence returns how long nothing has been received, counted from since at the
+// earliest.
 func (in *Ingress) Silence(now, since time.Time) time.Duration {
 	in.mu.Lock()
 	defer in.mu.Unlock()
@@ -57,23 +58,23 @@ func (t *section) String() string {
 	return fmt.Sprintf("section %d (%s, %s)", t.offered.Index, sdp.KindOf(t.track.Codec.MimeType), codec)
 }
 
-// NotForwarded counts the publisher's packets that were not, by reason, those that
-// there were.
+// NotForwarded counts the publisher's packets that were not forwarded, by
+// reason, without zeros.
 func (in *Ingress) NotForwarded() map[string]int64 { return in.drops.Counts(false) }
 
-// Traffic is what has come so far and was forwarded.
+// Traffic returns the totals received and forwarded.
 func (in *Ingress) Traffic() forward.Traffic {
 	var all forward.Traffic
 	for _, t := range in.sections { // fixed by now
 		all.Packets += t.packets.Load()
 		all.Bytes += t.bytes.Load()
 		all.Keyframes += t.keyframes.Load()
-		all.Lost += max(0, t.lost.Load()) // what comes twice is counted against it
+		all.Lost += max(0, t.lost.Load()) // duplicates are counted against it
 	}
 	return all
 }
 
-// Status lists the sections.
+// Status returns the status of the sections.
 func (in *Ingress) Status(now time.Time) []sdp.SectionStatus {
 	in.mu.Lock()
 	defer in.mu.Unlock()

@@ -15,18 +15,18 @@ import (
 	"weir/sfu/sdp"
 )
 
-// A LocalTrack is a DownTrack as pion wants it, a [webrtc.TrackLocal].
+// A LocalTrack is a DownTrack as a [webrtc.TrackLocal] of pion.
 type LocalTrack struct {
 	*forward.DownTrack
-	// PayloadType is the one that it is sent as; 0: any of the track's codec.
-	// Set before it is added.
+	// PayloadType is the payload type that it is sent with; 0: any of the
+	// track's codec. Set before it is added.
 	PayloadType webrtc.PayloadType
 
 	stream    string // msid
 	writeRTCP func([]rtcp.Packet) error
 }
 
-// A localSender is where pion takes a LocalTrack's packets.
+// A localSender writes the packets of a LocalTrack to pion.
 type localSender struct {
 	writer    webrtc.TrackLocalWriter
 	writeRTCP func([]rtcp.Packet) error
@@ -86,8 +86,8 @@ func (l *LocalTrack) StreamID() string { return l.stream }
 // Kind implements webrtc.TrackLocal.
 func (l *LocalTrack) Kind() webrtc.RTPCodecType { return sdp.KindOf(l.Track.Codec.MimeType) }
 
-// ReadRTCP hands the RTCP of the far end to the DownTrack that current returns,
-// nil for none, until sender ends.
+// ReadRTCP passes the RTCP of the far end to the DownTrack that current
+// returns, nil for none, until sender ends.
 func ReadRTCP(sender *webrtc.RTPSender, current func() *forward.DownTrack) {
 	buf := make([]byte, receiveMTU)
 	for {
@@ -102,8 +102,8 @@ func ReadRTCP(sender *webrtc.RTPSender, current func() *forward.DownTrack) {
 	}
 }
 
-// A RemoteTrack reads one remote track of a cascade link and feeds the UpTrack
-// that it is assigned to at the moment; none, and the packets are dropped.
+// A RemoteTrack reads one remote track of a cascade link and passes its packets
+// to the UpTrack that is assigned now; without one, packets are dropped.
 type RemoteTrack struct {
 	drops    *forward.Drops
 	remote   *webrtc.TrackRemote
@@ -112,16 +112,16 @@ type RemoteTrack struct {
 	assigned atomic.Pointer[forward.UpTrack]
 }
 
-// NewRemoteTrack makes one of what pion's OnTrack tells. Packets that it does not
-// forward are counted in drops.
+// NewRemoteTrack makes a RemoteTrack from the arguments of OnTrack. Packets
+// that it does not forward are counted in drops.
 func NewRemoteTrack(remote *webrtc.TrackRemote, receiver *webrtc.RTPReceiver, drops *forward.Drops) *RemoteTrack {
 	return &RemoteTrack{drops: drops, remote: remote, receiver: receiver}
 }
 
-// SSRC is the far end's.
+// SSRC returns the SSRC of the far end.
 func (r *RemoteTrack) SSRC() uint32 { return uint32(r.remote.SSRC()) }
 
-// Assign has u get what comes from now on; nil: nobody.
+// Assign makes u receive the packets from now on; nil: drop them.
 func (r *RemoteTrack) Assign(u *forward.UpTrack) { r.assigned.Store(u) }
 
 // extensionsOf maps the header extension IDs of a receiver to their URIs.
@@ -133,7 +133,7 @@ func extensionsOf(r *webrtc.RTPReceiver) map[uint8]string {
 	return exts
 }
 
-// ReadRTP feeds packets until the remote track ends.
+// ReadRTP passes packets on until the remote track ends.
 func (r *RemoteTrack) ReadRTP() {
 	buf := make([]byte, receiveMTU)
 	var (
@@ -165,7 +165,7 @@ func (r *RemoteTrack) ReadRTP() {
 	}
 }
 
-// ReadRTCP passes the far end's sender reports on until the track ends.
+// ReadRTCP forwards the far end's sender reports until the track ends.
 func (r *RemoteTrack) ReadRTCP() {
 	buf := make([]byte, receiveMTU)
 	for {

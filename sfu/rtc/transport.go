@@ -13,12 +13,12 @@ import (
 	"weir/sfu/udp"
 )
 
-// A Transport is a PeerConnection, and what the socket knows of its far end.
+// A Transport is a PeerConnection, with the socket's knowledge of its far end.
 type Transport struct {
 	*webrtc.PeerConnection
 	engine  *Engine
 	peer    *udp.Peer
-	started chan struct{} // closed once the ICE agent takes checks
+	started chan struct{} // closed once the ICE agent accepts checks
 }
 
 func newTransport(e *Engine, pc *webrtc.PeerConnection, peer *udp.Peer) *Transport {
@@ -41,7 +41,7 @@ func newTransport(e *Engine, pc *webrtc.PeerConnection, peer *udp.Peer) *Transpo
 }
 
 // SetLocal sets the local description, waits for our candidates until ctx is
-// done, and has the socket let the far end in. It returns the description with
+// done, and makes the socket admit the far end. It returns the description with
 // all candidates in it.
 func (t *Transport) SetLocal(ctx context.Context, d webrtc.SessionDescription) (string, error) {
 	gathered := webrtc.GatheringCompletePromise(t.PeerConnection)
@@ -58,8 +58,8 @@ func (t *Transport) SetLocal(ctx context.Context, d webrtc.SessionDescription) (
 	return local, nil
 }
 
-// expect has the socket let in what shows the ICE credentials in local, which
-// pion wrote: its ICE transport cannot be asked while it starts.
+// expect makes the socket admit packets with the ICE credentials in local,
+// which pion wrote: its ICE transport cannot be queried while it starts.
 func (t *Transport) expect(local string) {
 	var ufrag, pwd string
 	for line := range strings.Lines(local) {
@@ -78,9 +78,9 @@ func (t *Transport) expect(local string) {
 // millisecond.
 const checkingPatience = 200 * time.Millisecond
 
-// AwaitChecking waits until the ICE agent takes connectivity checks, not long and
-// not past ctx. An answer that leaves before can be overtaken by the first check,
-// which then is lost and repeated only after 200 ms.
+// AwaitChecking waits until the ICE agent accepts connectivity checks, for at
+// most checkingPatience and not past ctx. The first check can overtake an
+// answer that is sent before; it is then lost and repeated only after 200 ms.
 func (t *Transport) AwaitChecking(ctx context.Context) {
 	patience := time.NewTimer(checkingPatience)
 	defer patience.Stop()
@@ -91,8 +91,8 @@ func (t *Transport) AwaitChecking(ctx context.Context) {
 	}
 }
 
-// Silence is how long the far end has sent no valid connectivity check; ok is
-// false before the first.
+// Silence returns how long the far end has sent no valid connectivity check; ok
+// is false before the first.
 func (t *Transport) Silence(now time.Time) (d time.Duration, ok bool) { return t.peer.Silence(now) }
 
 // RequestKeyframe sends one picture loss indication (RFC 4585, section 6.3.1) for
@@ -108,8 +108,9 @@ func (t *Transport) RequestKeyframe(ssrcs ...uint32) bool {
 	return t.WriteRTCP(ask) == nil
 }
 
-// NewTrack makes a track that sends what comes of track over the transport, once
-// it is added to it. Tracks with the same stream are played in sync.
+// NewTrack makes a track that sends the packets of track over the transport,
+// once it is added to the transport. Tracks with the same stream are played in
+// sync.
 func (t *Transport) NewTrack(track *forward.Track, stream string) *LocalTrack {
 	d := forward.NewDownTrack(track)
 	d.Repairs = &t.engine.repairs
