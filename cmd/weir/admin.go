@@ -36,13 +36,13 @@ func (n *node) publicHandler() http.Handler {
 	return n.asClients(mux)
 }
 
-// health serves what service managers, orchestrators and balancers ask.
+// health serves the probes of service managers, orchestrators and load balancers.
 func (n *node) health(mux *http.ServeMux) {
 	mux.HandleFunc("GET /healthz", n.healthz)
 	mux.HandleFunc("GET /readyz", n.readyz)
 }
 
-// retryReady is when to ask again what could not be answered yet.
+// retryReady is the Retry-After of an answer that cannot be given yet.
 const retryReady = time.Second
 
 // readyz says whether the node is in the network and takes placements.
@@ -129,8 +129,8 @@ func (n *node) adminHandler() http.Handler {
 	return sameSite(problem.Mux(mux))
 }
 
-// fail answers a request to the admin API with what went wrong. Those who may
-// ask it may read the text of errors too; URLs in them may carry secrets.
+// fail answers a request to the admin API with err. Clients of the admin API
+// may read the full text of errors; URLs in them may carry secrets.
 func (n *node) fail(w http.ResponseWriter, r *http.Request, err error) {
 	p := problem.Of(err)
 	switch {
@@ -149,16 +149,17 @@ func (n *node) fail(w http.ResponseWriter, r *http.Request, err error) {
 }
 
 // sameSite refuses requests that a web page in the operator's browser could
-// make: from another origin, or by a name that was bound to our address.
+// make: those from another origin, or under a host name that was bound to our
+// address (DNS rebinding).
 func sameSite(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !addressedByIP(r) {
 			problem.New(problem.BadHost, "reach the admin API by its IP address or as localhost").Write(w)
 			return
 		}
-		// Origin comes with requests of scripts and forms; the other with all that
-		// browsers make, such as pictures and links of other pages. "none" is the
-		// address bar's.
+		// Scripts and forms send Origin; all requests of browsers, such as
+		// those for pictures and links of other pages, carry Sec-Fetch-Site. It
+		// is "none" for the address bar.
 		site := r.Header.Get("Sec-Fetch-Site")
 		if origin := r.Header.Get("Origin"); origin != "" && origin != "http://"+r.Host || site != "" && site != "same-origin" && site != "none" {
 			problem.New(problem.BadOrigin, "the admin API is not for other sites").Write(w)
@@ -175,7 +176,7 @@ func topicOf(stream string) dht.Topic {
 	return dht.StreamTopic(stream)
 }
 
-// recordsOf asks id itself for its records, and the holders if it does not
+// recordsOf asks id itself for its records, and their holders if id does not
 // answer.
 func recordsOf(ctx context.Context, d fetcher, holders snapshotter, id peer.ID) ([]api.Record, error) {
 	ctx, cancel := context.WithTimeout(ctx, 2*snapshotTimeout)
@@ -202,7 +203,7 @@ func recordsOf(ctx context.Context, d fetcher, holders snapshotter, id peer.ID) 
 	return nil, problem.New(problem.NotFound, fmt.Sprintf("%s does not answer (%v), and no holder has a record of it", id, err))
 }
 
-// purposeOf reads what a hypothetical need is for.
+// purposeOf reads the purpose of a hypothetical need.
 func purposeOf(q url.Values) (capacity.Purpose, error) {
 	if q.Get("purpose") == "" {
 		return capacity.View, nil
@@ -214,8 +215,8 @@ func purposeOf(q url.Values) (capacity.Purpose, error) {
 	return p, nil
 }
 
-// needOf reads a hypothetical need for purpose. What q does not say is as with
-// a client of that kind.
+// needOf reads a hypothetical need for purpose. A value missing in q defaults
+// to that of a client of that kind.
 func needOf(q url.Values, purpose capacity.Purpose) (capacity.Need, error) {
 	need := meter.DefaultNeed(purpose, q.Get("stream"))
 	need.Region = q.Get("region")

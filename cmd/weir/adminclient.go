@@ -19,7 +19,7 @@ import (
 // adminTimeout bounds one request to the admin API.
 const adminTimeout = 10 * time.Second
 
-// adminFlags are those of every command that asks a running node.
+// adminFlags are the flags of every command that asks a running node.
 func adminFlags(more ...cli.Flag) []cli.Flag {
 	return append([]cli.Flag{
 		&cli.StringFlag{Name: "admin", Usage: "`ADDR` of a running node's admin API", Value: defaultAdmin, EnvVars: cmdline.Env("ADMIN")},
@@ -28,7 +28,7 @@ func adminFlags(more ...cli.Flag) []cli.Flag {
 	}, more...)
 }
 
-// adminURL completes --admin.
+// adminURL returns --admin as a complete URL.
 func adminURL(c *cli.Context) (string, error) {
 	addr := c.String("admin")
 	if !strings.Contains(addr, "://") {
@@ -41,14 +41,14 @@ func adminURL(c *cli.Context) (string, error) {
 	return strings.TrimSuffix(u.String(), "/"), nil
 }
 
-// adminOf asks the node at --admin.
+// adminOf returns a client of the node at --admin.
 func adminOf(c *cli.Context) (api.Client, error) {
 	base, err := adminURL(c)
 	return api.Client{URL: base}, err
 }
 
-// adminExit gives an error of the admin API its exit code, and the words for whoever
-// has typed the command.
+// adminExit gives an error of the admin API its exit code and a message for the
+// user of the command.
 func adminExit(err error) error {
 	var (
 		unreachable *api.UnreachableError
@@ -86,7 +86,8 @@ func askAdmin(c *cli.Context, f func(context.Context, api.Client) error) error {
 }
 
 // get asks the admin API and decodes its answer into v. With --json the answer
-// is printed as it is. done reports that nothing is left to do, as after an error.
+// is printed as it is. done reports that the command is finished, also after an
+// error.
 func get(c *cli.Context, path string, v any) (done bool, err error) {
 	if !c.Bool("json") {
 		err := fetch(c, path, v)
@@ -101,7 +102,8 @@ func get(c *cli.Context, path string, v any) (done bool, err error) {
 	})
 }
 
-// fetch asks the admin API, whatever --json says, and post sends it body.
+// fetch asks the admin API regardless of --json; post does the same and sends
+// body.
 func fetch(c *cli.Context, path string, v any) error {
 	return askAdmin(c, func(ctx context.Context, client api.Client) error { return client.Get(ctx, path, v) })
 }
@@ -110,8 +112,8 @@ func post(c *cli.Context, path string, body []byte, v any) error {
 	return askAdmin(c, func(ctx context.Context, client api.Client) error { return client.Post(ctx, path, body, v) })
 }
 
-// follow reads server-sent events until the stream or f ends, or the command is
-// interrupted, which is how a watch ends.
+// follow reads server-sent events until the stream ends, f fails, or the
+// command is interrupted, which is the normal end of a watch.
 func follow(c *cli.Context, path string, f func(data []byte) error) error {
 	client, err := adminOf(c)
 	if err != nil {

@@ -22,12 +22,13 @@ const (
 	// pingsMost bounds one request for pings, and pingTimeout each of them.
 	pingsMost   = 1000
 	pingTimeout = 5 * time.Second
-	// leastPrefix is how much of a session's ID says which one is meant.
+	// leastPrefix is the length of the shortest session ID prefix that is
+	// accepted.
 	leastPrefix = 4
 )
 
-// sinceOf reads what ?since= and Last-Event-ID say: after which event to begin.
-// It is a number of an event, a time, or how long ago.
+// sinceOf reads ?since= and Last-Event-ID: the event after which to begin, as
+// an event number, a time, or a duration before now.
 func sinceOf(s string, now time.Time) (func(event.Event) bool, error) {
 	if s == "" {
 		return func(event.Event) bool { return true }, nil
@@ -44,13 +45,13 @@ func sinceOf(s string, now time.Time) (func(event.Event) bool, error) {
 	return nil, problem.New(problem.BadParameter, fmt.Sprintf("since=%s: want how long ago (10m), a time (2006-01-02T15:04:05Z) or the number of an event", s))
 }
 
-// serveEvents tells the last events, and with follow (which is the default)
-// those to come, as server-sent events; else they are an array.
+// serveEvents answers with the last events and, with follow (the default),
+// those to come, as server-sent events; without follow they are an array.
 func (n *node) serveEvents(w http.ResponseWriter, r *http.Request) {
 	q := r.URL.Query()
 	since := q.Get("since")
 	if last := r.Header.Get("Last-Event-ID"); last != "" {
-		since = last // the stream broke off, and is asked for again
+		since = last // the stream broke off and is requested again
 	}
 	wanted, err := sinceOf(since, time.Now())
 	if err != nil {
@@ -140,10 +141,10 @@ func (n *node) servePing(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// byOrder is why a session ends that the operator ends.
+// byOrder is the reason of a session that the operator ends.
 const byOrder = "ended by the operator"
 
-// endSession ends the session whose ID, or the beginning of it, is in the path.
+// endSession ends the session with the ID, or the unique ID prefix, in the path.
 func (n *node) endSession(r *http.Request) (any, error) {
 	id := r.PathValue("id")
 	var found []sfu.SessionStatus

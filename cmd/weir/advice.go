@@ -7,8 +7,8 @@ import (
 	"weir/sfu/rights"
 )
 
-// advice is what to say behind an error of a package that knows of no flags and
-// commands.
+// advice is the text to add to an error of a package that does not know the
+// flags and commands.
 var advice = []struct {
 	is  error
 	add string
@@ -19,7 +19,7 @@ var advice = []struct {
 	{rights.ErrTicketSecrets, "; weir token secret makes one"},
 }
 
-// advised is err with advice behind it, if there is any.
+// advised returns err with its advice appended, if there is any.
 func advised(err error) error {
 	for _, a := range advice {
 		if errors.Is(err, a.is) {

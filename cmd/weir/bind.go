@@ -18,29 +18,29 @@ import (
 )
 
 const (
-	// portTries is how many ports are tried where none was asked for by name,
-	// before any free one is taken.
+	// portTries is how many ports are tried before any free one is taken. It
+	// applies to addresses that were not set explicitly.
 	portTries = 32
-	// portStep keeps the ports of one node together: 8090, 8091 and 8092 are
-	// those of the second one on a machine.
+	// portStep keeps the ports of one node together: 8090, 8091 and 8092 belong
+	// to the second node on a machine.
 	portStep = 10
 	// portFile keeps the libp2p port of the last start, in the data directory:
-	// other nodes remember this one by it.
+	// other nodes remember this node's address.
 	portFile = "port"
 )
 
-// given says which addresses were asked for by name. The port of one that was
-// not may be another if it is taken.
+// given says which addresses were set explicitly. An address that was not may
+// get another port if its own is taken.
 type given struct{ listen, http, admin, media bool }
 
-// bindFree binds addr or, if its port is taken and was not asked for by name,
-// the same host with the next port that is free.
+// bindFree binds addr. If its port is taken and addr was not set explicitly, it
+// binds the same host with the next free port.
 func bindFree[T any](log *slog.Logger, flag, addr string, asked bool, bind func(addr string) (T, error)) (T, error) {
 	bound, err := bind(addr)
 	if asked || !errors.Is(err, syscall.EADDRINUSE) {
 		return bound, err
 	}
-	host, port, _ := net.SplitHostPort(addr) // it was bound, but for the port
+	host, port, _ := net.SplitHostPort(addr) // addr is valid: only its port was taken
 	first, parseErr := strconv.Atoi(port)
 	if parseErr != nil {
 		return bound, err
@@ -57,7 +57,7 @@ func bindFree[T any](log *slog.Logger, flag, addr string, asked bool, bind func(
 	return bound, err
 }
 
-// nextPorts are the ports from first on, and at last any free one.
+// nextPorts returns the ports from first on, and 0 for any free port at the end.
 func nextPorts(first, step int) []int {
 	var all []int
 	for p := first; len(all) < portTries && p < 1<<16; p += step {
@@ -66,7 +66,7 @@ func nextPorts(first, step int) []int {
 	return append(all, 0)
 }
 
-// listenOn is the default of --listen with another port.
+// listenOn returns the default of --listen with another port.
 func listenOn(port int) []multiaddr.Multiaddr {
 	return []multiaddr.Multiaddr{
 		multiaddr.StringCast(fmt.Sprintf("/ip4/127.0.0.1/tcp/%d", port)),
@@ -74,9 +74,9 @@ func listenOn(port int) []multiaddr.Multiaddr {
 	}
 }
 
-// listenFree binds libp2p by bind: to cfg.listen if that was asked for; else to
-// the port of the last start in this data directory, to the default one, or to
-// the next that is free.
+// listenFree binds libp2p by bind: to cfg.listen if that was set explicitly;
+// otherwise to the port of the last start in this data directory, to the
+// default one, or to the next free one.
 func listenFree[T any](cfg nodeConfig, bind func([]multiaddr.Multiaddr) (T, error)) (T, error) {
 	if cfg.given.listen {
 		return bind(cfg.listen)
@@ -102,7 +102,7 @@ func listenFree[T any](cfg nodeConfig, bind func([]multiaddr.Multiaddr) (T, erro
 		}
 		if p != last && p != 0 {
 			if err := durable.Replace(path, fmt.Appendln(nil, p), 0o600); err != nil {
-				cfg.log.Debug("port not remembered", "err", err) // a directory that cannot be written to is told of elsewhere
+				cfg.log.Debug("port not remembered", "err", err) // an unwritable directory is reported elsewhere
 			}
 		}
 		return bound, nil
@@ -111,12 +111,12 @@ func listenFree[T any](cfg nodeConfig, bind func([]multiaddr.Multiaddr) (T, erro
 }
 
 // lockDataDir makes dir and keeps other processes from using it until unlock:
-// two nodes with one identity would take each other's place in the network. The
+// two nodes with one identity would replace each other in the network. The
 // kernel unlocks when the process ends. The error wraps errDirInUse if another
-// process has it.
+// process has the lock.
 //
-// The lock is on the directory itself, so that one that cannot be written to is
-// locked too.
+// The lock is on the directory itself, so that a directory that cannot be
+// written to is locked too.
 func lockDataDir(dir string, log *slog.Logger) (unlock func() error, err error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("create data directory: %w", err)
@@ -137,7 +137,7 @@ func lockDataDir(dir string, log *slog.Logger) (unlock func() error, err error) 
 	case err != nil:
 		log.Warn("data directory not locked: start no second node on it", "dir", dir, "err", err) // some network file systems
 	}
-	_ = os.WriteFile(pidFile, fmt.Appendln(nil, os.Getpid()), 0o644) // only the message above needs it
+	_ = os.WriteFile(pidFile, fmt.Appendln(nil, os.Getpid()), 0o644) // used only by the message above
 	return f.Close, nil
 }
 
@@ -163,7 +163,7 @@ func lockOwnDir(dir string, log *slog.Logger) (_ string, unlock func() error, er
 }
 
 // machineAddrs are the addresses of this machine that others may reach, IPv4
-// before IPv6. Loopback and link-local ones lead nobody here.
+// before IPv6. Loopback and link-local addresses are left out.
 func machineAddrs() ([]netip.Addr, error) {
 	all, err := net.InterfaceAddrs()
 	if err != nil {
@@ -188,9 +188,9 @@ func machineAddrs() ([]netip.Addr, error) {
 	return append(v4, v6...), nil
 }
 
-// onlyAddr is the address that clients are told where a wildcard binds them all.
-// Of several IPv4 addresses none is right by itself, which is an error that
-// names them; IPv6 ones count only where there is no other.
+// onlyAddr returns the address to give to clients when a wildcard binds all of
+// addrs. Several IPv4 addresses are ambiguous: the error names them. IPv6
+// addresses count only if there is no IPv4 one.
 func onlyAddr(addrs []netip.Addr) (netip.Addr, error) {
 	if len(addrs) == 0 {
 		return netip.Addr{}, errors.New("this machine has no address that others can reach")

@@ -71,7 +71,7 @@ func configArgs(c *cli.Context) (settings, error) {
 	return s, nil
 }
 
-// A configVerdict is what weir config check prints with --json.
+// A configVerdict is the --json output of weir config check.
 type configVerdict struct {
 	File     string         `json:"file"`
 	Settings int            `json:"settings"`
@@ -116,13 +116,14 @@ func checkConfig(c *cli.Context) error {
 	return err
 }
 
-// needed are the flags of which one has to be given for another to have an effect.
+// needed are, for a flag, the flags of which one must be set for it to have an
+// effect.
 var needed = map[string][]string{
 	"hook-timeout":     {"provision-command", "provision-url", "release-command", "release-url"},
 	"provision-region": {"provision-command", "provision-url"},
 }
 
-// useless are flags that have no effect where another is given, and why.
+// useless are flags that have no effect when another flag is set, and the reason.
 var useless = []struct{ name, where, why string }{
 	{"release-command", "provision-command", "a node that has servers started stays"},
 	{"release-command", "provision-url", "a node that has servers started stays"},
@@ -130,8 +131,8 @@ var useless = []struct{ name, where, why string }{
 	{"release-url", "provision-url", "a node that has servers started stays"},
 }
 
-// warnings are what a file without mistakes has that does nothing, or that its
-// owner would not want.
+// warnings are entries of a valid file that have no effect, or an effect that
+// its owner would probably not want.
 func (s settings) warnings(l loaded) []config.Fault {
 	var all []config.Fault
 	warn := func(e config.Entry, format string, args ...any) {
@@ -251,7 +252,7 @@ func exampleConfig() string {
 	return b.String()
 }
 
-// exampleValue is a setting's line, with its default as far as that is the same
+// exampleValue returns a setting's line, with its default if that is the same
 // on every machine.
 func exampleValue(f cli.Flag, doc cli.DocGenerationFlag, name string) string {
 	value := strings.Trim(doc.GetValue(), `"`)

@@ -25,14 +25,14 @@ import (
 	"weir/sfu/proxied"
 )
 
-// A consoleMode says to whom the console shows the network.
+// A consoleMode says which clients may see the network in the console.
 type consoleMode string
 
 const (
 	// consoleOff serves no page at all.
 	consoleOff consoleMode = "off"
-	// consoleLocal shows the network to this machine, and everybody else the
-	// player and the publisher.
+	// consoleLocal shows the network to clients on this machine, and only the
+	// player and the publisher to all others.
 	consoleLocal consoleMode = "local"
 	// consolePublic shows everything to everybody.
 	consolePublic consoleMode = "public"
@@ -51,13 +51,13 @@ const (
 	eventStreams = 64
 	// …and those of one address. A browser opens six at most.
 	eventStreamsEach = 8
-	// elsewhereShown is how many other nodes a player learns of.
+	// elsewhereShown is how many other nodes a player is given.
 	elsewhereShown = 3
 	// happenedShown is how many of the last events the console begins with.
 	happenedShown = 60
 )
 
-// console serves the pages and what they read.
+// console serves the pages and the data that they read.
 func (n *node) console(mux *http.ServeMux) {
 	if n.cfg.console == consoleOff {
 		return
@@ -95,13 +95,15 @@ func fromThisMachine(r *http.Request) bool {
 	if from.IsLoopback() {
 		return true
 	}
-	// Its own other addresses: both ends are the same.
+	// This machine's other addresses: both ends of the connection have the same
+	// one.
 	local, ok := r.Context().Value(http.LocalAddrContextKey).(*net.TCPAddr)
 	return ok && local.AddrPort().Addr().Unmap().WithZone("") == from
 }
 
-// addressedByIP reports whether a client named us by address or as localhost.
-// A page of another site that binds its own name to our address cannot.
+// addressedByIP reports whether a client named us by address or as localhost. A
+// page of another site that binds its own name to our address (DNS rebinding)
+// cannot.
 func addressedByIP(r *http.Request) bool {
 	host := r.Host
 	if name, _, err := net.SplitHostPort(host); err == nil {
@@ -133,7 +135,7 @@ func (n *node) lastHappenings() []happening {
 	return all
 }
 
-// consoleReply is what /console/state answers. A player that may not see the
+// consoleReply is the body of /console/state. A player that may not see the
 // network gets Limited and Elsewhere only.
 type consoleReply struct {
 	api.NetworkState
@@ -149,7 +151,7 @@ type consoleCommands struct {
 	Join   string `json:"join"` // starts another node of this network
 }
 
-// nextCommands writes them for this node.
+// nextCommands returns the commands for this node.
 func (n *node) nextCommands() *consoleCommands {
 	c := consoleCommands{Status: "weir status", Join: "weir node"}
 	if n.adminAddr() != defaultAdmin {
@@ -157,11 +159,11 @@ func (n *node) nextCommands() *consoleCommands {
 	}
 	addrs := n.dht.Overlay().Addrs()
 	if len(addrs) == 0 {
-		c.Join += " --bootstrap ADDRESS" // not known before the node listens
+		c.Join += " --bootstrap ADDRESS" // the address is not known before the node listens
 		return &c
 	}
-	// Two processes never share a data directory, and who reaches us by loopback
-	// is on this machine.
+	// Two processes never share a data directory, and a client that reaches us
+	// by loopback is on this machine.
 	if manet.IsIPLoopback(addrs[0]) {
 		c.Join += " --data-dir weir-second"
 	}
@@ -202,9 +204,9 @@ func (n *node) consoleState(w http.ResponseWriter, r *http.Request) {
 	writeJSON(w, consoleReply{NetworkState: state, Happened: n.lastHappenings(), Commands: n.nextCommands()})
 }
 
-// elsewhere lists the public URLs of nodes other than this one where a player
-// may ask for stream when this one is silent: those that carry it first, and
-// none that a client must not be sent to.
+// elsewhere lists the public URLs of other nodes where a player may request
+// stream when this node does not answer: carriers of the stream first, and only
+// URLs that the gate allows for clients.
 func elsewhere(state api.NetworkState, stream string, gate *scope.Gate) []string {
 	type place struct {
 		url     string
@@ -253,7 +255,7 @@ func (n *node) consoleEvents(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
-	tick := time.NewTicker(overviewPause) // says again that somebody asks
+	tick := time.NewTicker(overviewPause) // renews the request for overviews
 	defer tick.Stop()
 	var sent time.Time
 	for {
@@ -280,9 +282,9 @@ func (n *node) consoleEvents(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// eventStream begins server-sent events. Events carry their numbers as IDs, and
-// what the console shows of them has a name of its own. Each is written within
-// writeTimeout, or the stream is given up.
+// eventStream begins server-sent events. Event numbers become IDs; events shown
+// by the console have a name of their own. Each is written within writeTimeout,
+// or the stream is given up.
 func eventStream(w http.ResponseWriter) (send func(v any) error, ok bool) {
 	const writeTimeout = 10 * time.Second
 	control := http.NewResponseController(w)

@@ -18,17 +18,17 @@ import (
 )
 
 const (
-	// mostRules bounds the names of rules that are counted by name, of all
-	// policies that were in force since the node began.
+	// mostRules bounds the rule names that become label values, over all
+	// policies in force since the node began.
 	mostRules = 128
-	// mostRejected bounds what one decision adds for a rule: how many a holder
-	// has rejected is its word only.
+	// mostRejected bounds what one decision adds for a rule: the number of
+	// rejected candidates is a holder's unverified claim.
 	mostRejected = 4096
-	// otherWord stands for every word that is not counted by name.
+	// otherWord is the label value of every word that is not counted by name.
 	otherWord = "other"
 )
 
-// counters count what became of placements, and why.
+// counters count the outcomes of placements, and their reasons.
 type counters struct {
 	words        words
 	placements   *prometheus.CounterVec
@@ -100,8 +100,7 @@ func (c *counters) refused(reason string) {
 	c.refusals.WithLabelValues(c.words.label(reason)).Inc()
 }
 
-// words keep what a label may say to a bounded set: much of it comes from
-// peers.
+// words keep label values to a bounded set: many of them come from peers.
 type words struct {
 	policy func() *policy.Compiled
 	known  map[string]bool // read only
@@ -122,7 +121,7 @@ func knownWords() map[string]bool {
 		{dht.NoCandidates, "unreachable", "unproven", "abandoned", "gone", "closed", "busy", "address", "error"},
 		{"not-here", "loop", "depth", "fanout", "pull", "slots", "pulls"},
 		{scale.ProvisioningFailed, scale.ProvisioningTimedOut, scale.ProvisioningMaxNodes, scale.ProvisioningCooldown, scale.ProvisioningWouldNotHelp, scale.ProvisioningRoom, scale.ProvisioningUnknown, "provisioner-unreachable"},
-		{"score", "tickets"}, // the rule that no policy spells out, and a helper that does not believe this node's
+		{"score", "tickets"}, // the unnamed rule, and a helper that does not trust this node's tickets
 	} {
 		for _, w := range list {
 			known[w] = true
@@ -137,8 +136,8 @@ func knownWords() map[string]bool {
 // label is the word for s, fit for the value of a label.
 func (w *words) label(s string) string { return snake(w.word(s)) }
 
-// word is s if weir itself says that, or if a rule of the policy in force has
-// that name and there is room for it; or else otherWord.
+// word returns s if it is one of weir's own words, or the name of a rule of the
+// policy in force and there is room for it; otherwise otherWord.
 func (w *words) word(s string) string {
 	if w.known[s] {
 		return s
@@ -155,8 +154,8 @@ func (w *words) word(s string) string {
 	return s
 }
 
-// gateCollector exports what was not dialled, told to clients or checked, since
-// nobody may be sent there.
+// gateCollector exports the counts of addresses and URLs that the gate refused:
+// they were not dialled, given to clients or checked.
 type gateCollector struct{ gate *scope.Gate }
 
 var addressesDesc = prometheus.NewDesc("weir_addresses_refused_total", "Addresses named by others that were not used, by what they were for and of which kind they are.", []string{"use", "kind"}, nil)
@@ -171,7 +170,7 @@ func (c gateCollector) Collect(ch chan<- prometheus.Metric) {
 	}
 }
 
-// ledgerCollector exports what the node's own ledger has decided.
+// ledgerCollector exports the decisions of the node's own ledger.
 type ledgerCollector struct{ ledger *ledger.Ledger }
 
 var (

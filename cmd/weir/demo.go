@@ -27,18 +27,18 @@ import (
 
 const (
 	demoStream = "demo"
-	// demoPause is between two arrivals, so that people can follow.
+	// demoPause is the time between two viewers, so that people can follow.
 	demoPause = 300 * time.Millisecond
-	// demoSettle is how long events may come after what caused them.
+	// demoSettle is how long events may come after their cause.
 	demoSettle = 150 * time.Millisecond
-	// demoFigures is between two lines of figures.
+	// demoFigures is the interval between two lines of figures.
 	demoFigures = 5 * time.Second
-	// demoFrame is what a viewer is given to its first frame.
+	// demoFrame is how long a viewer may take to its first frame.
 	demoFrame = 10 * time.Second
-	// demoRecords is what the records are given to tell of every viewer: one is
-	// published every five seconds even if little has changed.
+	// demoRecords is how long the records may take to include every viewer: one
+	// is published every five seconds even if little has changed.
 	demoRecords = 6 * time.Second
-	// demoLast is the time at the end in which every viewer must get frames.
+	// demoLast is the time at the end during which every viewer must get frames.
 	demoLast = time.Second
 )
 
@@ -62,7 +62,7 @@ func demoCommand() *cli.Command {
 				return cmdline.BadInput(fmt.Errorf("weir testnet demo takes no arguments, but got %q", c.Args().First()))
 			}
 			overflow := sfu.Overflow(c.String("overflow"))
-			if overflow != sfu.Redirect && overflow != sfu.Refuse { // a relayed viewer is not told by whom it is served
+			if overflow != sfu.Redirect && overflow != sfu.Refuse { // a relayed viewer does not learn which node serves it
 				return cmdline.BadInput(fmt.Errorf("--overflow %s: the demo shows redirect and refuse", overflow))
 			}
 			cfg := demoConfig{
@@ -92,13 +92,13 @@ type demoConfig struct {
 	length       time.Duration // 0: until interrupted
 }
 
-// A demo is one run. All but what listen's goroutines do belongs to the
-// goroutine of runDemo.
+// A demo is one run. All fields but those used by listen's goroutines belong to
+// the goroutine of runDemo.
 type demo struct {
 	cfg     demoConfig
 	screen  *screen
 	net     *testnet.Network
-	http    *http.Client // trusts the nodes; nil: as all do
+	http    *http.Client // trusts the nodes; nil: the default client
 	first   testnet.Node
 	names   map[peer.ID]string
 	origin  string // the node the publisher sends to
@@ -116,8 +116,8 @@ type demoViewer struct {
 	lost   bool
 }
 
-// runDemo shows everything and takes it away again. Its error says what was
-// missing.
+// runDemo runs the whole demo and removes its network. Its error says which
+// part did not work.
 func runDemo(ctx context.Context, cfg demoConfig, screen *screen) (err error) {
 	d := &demo{cfg: cfg, screen: screen, names: map[peer.ID]string{}}
 	screen.title("weir: %d nodes on this machine, and a node that finds help when it is full", cfg.nodes)
@@ -194,7 +194,7 @@ func runDemo(ctx context.Context, cfg demoConfig, screen *screen) (err error) {
 	return d.watch(ctx)
 }
 
-// interrupted replaces what an interrupt made of err.
+// interrupted replaces err with an error for people if an interrupt caused it.
 func interrupted(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return cli.Exit("interrupted before it was over", cmdline.ExitFailure)
@@ -215,7 +215,7 @@ func (d *demo) showNodes() {
 	d.screen.flush()
 }
 
-// name is how the demo calls a node.
+// name returns the demo's name for a node.
 func (d *demo) name(id peer.ID) string { return cmp.Or(d.names[id], shortID(id)) }
 
 // nodeAt returns the name of the node whose URL url is.
@@ -228,7 +228,7 @@ func (d *demo) nodeAt(url string) string {
 	return url
 }
 
-// idle returns the last node that serves nobody yet, or else the last one.
+// idle returns the last node without viewers, or else the last node.
 func (d *demo) idle() testnet.Node {
 	nodes := d.net.Nodes()
 	for _, n := range slices.Backward(nodes) {
@@ -239,8 +239,8 @@ func (d *demo) idle() testnet.Node {
 	return nodes[len(nodes)-1]
 }
 
-// arrive lets a viewer come to a node and tells what became of it. The error is
-// the context's.
+// arrive sends a viewer to a node and prints the outcome. The error is the
+// context's.
 func (d *demo) arrive(ctx context.Context, name string, at testnet.Node) error {
 	v := &demoViewer{name: name, asked: at.Name}
 	d.viewers = append(d.viewers, v)
@@ -279,7 +279,7 @@ func (d *demo) arrive(ctx context.Context, name string, at testnet.Node) error {
 	return d.settle(ctx)
 }
 
-// settle prints what has been said since the last time, once it is all there.
+// settle prints the events since the last call, once they have all come in.
 func (d *demo) settle(ctx context.Context) error {
 	if err := sleep(ctx, demoSettle); err != nil {
 		return err
@@ -299,7 +299,7 @@ func sleep(ctx context.Context, most time.Duration) error {
 	}
 }
 
-// listen tells what a node reports, until ctx ends or the node does.
+// listen prints the events of a node, until ctx or the node ends.
 func (d *demo) listen(ctx context.Context, n testnet.Node) {
 	err := n.API().Events(ctx, "/events", func(data []byte) error {
 		var e sfu.Event
@@ -314,7 +314,7 @@ func (d *demo) listen(ctx context.Context, n testnet.Node) {
 	}
 }
 
-// tell says what e means, if it is of interest here.
+// tell prints the meaning of e, if it is of interest here.
 func (d *demo) tell(ctx context.Context, n testnet.Node, e sfu.Event) {
 	say := func(format string, args ...any) []string { return []string{fmt.Sprintf(format, args...)} }
 	var text []string
@@ -328,7 +328,7 @@ func (d *demo) tell(ctx context.Context, n testnet.Node, e sfu.Event) {
 	case "link.opened":
 		var links []sfu.LinkStatus
 		if n.Get(ctx, "/links", &links) != nil || !slices.ContainsFunc(links, func(l sfu.LinkStatus) bool { return l.Peer == e.Peer && l.Dialer }) {
-			return // the other end tells
+			return // the other end reports it
 		}
 		text = say("cascade link to %s opened in %.1f ms", d.name(e.Peer), e.Elapsed)
 	case "pull.ready":
@@ -345,8 +345,8 @@ func (d *demo) tell(ctx context.Context, n testnet.Node, e sfu.Event) {
 	d.screen.add(screenLine{e.Time, n.Name, text})
 }
 
-// decision explains the choice that led to e: of whom to pull from, or of whom
-// to hand a client on to.
+// decision explains the choice that led to e: the node to pull from, or the
+// target of a redirect.
 func (d *demo) decision(ctx context.Context, n testnet.Node, e sfu.Event, pull bool) []string {
 	var all []dht.Decision
 	if err := n.Get(ctx, "/decisions", &all); err != nil {

@@ -43,8 +43,8 @@ func (d *demo) explain(dec dht.Decision) []string {
 	return lines
 }
 
-// showNetwork prints the records and the stream's tree, once they tell of every
-// viewer, or as they are if that takes long.
+// showNetwork prints the records and the stream's tree once the records include
+// every viewer, or as they are if that takes long.
 func (d *demo) showNetwork(ctx context.Context) error {
 	carriers := map[string]bool{d.origin: true}
 	served := 0
@@ -101,7 +101,7 @@ func (d *demo) showNetwork(ctx context.Context) error {
 	return nil
 }
 
-// watch prints figures until it is time, and then judges.
+// watch prints figures until the run is over, and then judges it.
 func (d *demo) watch(ctx context.Context) error {
 	var over <-chan time.Time
 	if d.cfg.length > 0 {
@@ -134,7 +134,7 @@ func (d *demo) watch(ctx context.Context) error {
 	}
 }
 
-// figures says what has come in since the last time.
+// figures prints what has come in since the last call.
 func (d *demo) figures(ctx context.Context, since time.Duration) {
 	var frames, lost uint64
 	var rate float64
@@ -187,8 +187,8 @@ func (d *demo) packetsIn(ctx context.Context, node string) int64 {
 	return sum
 }
 
-// judge says whether media flowed over cascade links: to every viewer that
-// another node serves than the origin, and to the end.
+// judge checks that media flowed over cascade links to every viewer at a node
+// other than the origin, until the end.
 func (d *demo) judge(ctx context.Context) error {
 	remote := slices.DeleteFunc(slices.Clone(d.viewers), func(v *demoViewer) bool { return v.viewer == nil || v.served == d.origin })
 	for _, v := range remote {

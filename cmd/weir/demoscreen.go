@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// A screen prints lines of what happened when, in order of time though they
-// come from several goroutines. What is said is printed by flush.
+// A screen prints lines in order of time though they come from several
+// goroutines. flush prints the lines buffered so far.
 type screen struct {
 	out    io.Writer
 	began  time.Time
@@ -23,7 +23,7 @@ type screen struct {
 type screenLine struct {
 	at   time.Time
 	who  string
-	text []string // the first line, and more that belong to it
+	text []string // the first line, and its continuation lines
 }
 
 // newScreen prints with colours if out is a terminal that wants them.
@@ -58,7 +58,7 @@ func (s *screen) add(l screenLine) {
 	s.lines = append(s.lines, l)
 }
 
-// flush prints what has been said, earliest first.
+// flush prints the buffered lines, earliest first.
 func (s *screen) flush() {
 	s.mu.Lock()
 	lines := s.lines

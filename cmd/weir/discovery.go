@@ -14,8 +14,8 @@ import (
 	"weir/dht/directory"
 )
 
-// discoveryFlags say who holds records. They must be the same at every node of a
-// network, and at whoever joins it.
+// discoveryFlags select the nodes that hold records. They must be the same at
+// every node and client of a network.
 func discoveryFlags() []cli.Flag {
 	return []cli.Flag{
 		&cli.StringFlag{Name: "discovery", Usage: "who holds the records: kademlia (the nodes closest to the key), broker (the servers listed), pull (each server listed its own) or push (every server listed)", Value: string(directory.Kademlia), EnvVars: cmdline.Env("DISCOVERY")},
@@ -24,7 +24,7 @@ func discoveryFlags() []cli.Flag {
 	}
 }
 
-// discoveryOf reads discoveryFlags. The list is nil where there is none to be had.
+// discoveryOf reads discoveryFlags. The list is nil if the mode uses none.
 func discoveryOf(c *cli.Context, log *slog.Logger) (directory.Mode, *directory.ServerList, error) {
 	discovery, err := directory.ParseMode(c.String("discovery"))
 	if err != nil {
@@ -55,7 +55,7 @@ func discoveryOf(c *cli.Context, log *slog.Logger) (directory.Mode, *directory.S
 	return discovery, list, err
 }
 
-// serversOf is a list as a [dht.Config] wants it.
+// serversOf returns a list in the form of a [dht.Config].
 func serversOf(l *directory.ServerList) func() []peer.AddrInfo {
 	if l == nil {
 		return nil
@@ -63,7 +63,7 @@ func serversOf(l *directory.ServerList) func() []peer.AddrInfo {
 	return l.Servers
 }
 
-// discoveryLine is what status says of them.
+// discoveryLine is the line of weir status about discovery.
 func discoveryLine(s api.Status) string {
 	if !s.Discovery.Listed() {
 		return string(s.Discovery)

@@ -25,7 +25,7 @@ import (
 	"weir/sfu"
 )
 
-// diagnose looks at the node's network, and at the node itself.
+// diagnose checks the node's network, and the node itself.
 func (n *node) diagnose(ctx context.Context) doctor.Diagnosis {
 	d := doctor.Diagnosis{Node: n.dht.ID().String(), Network: n.cfg.network, Checks: doctor.WordAll(n.dht.Diagnose(ctx, n.cfg.open))}
 	d.Checks = append(d.Checks, checkURLs(n.publicURL(), n.media(), n.cfg.open), checkRefused(n.gate.Refused()), checkDataDir(n.cfg.dataDir), checkState(n.ledger.Totals(time.Now())), doctor.Check{
@@ -48,7 +48,7 @@ func (n *node) diagnose(ctx context.Context) doctor.Diagnosis {
 	return d
 }
 
-// checkURLs says where clients are sent.
+// checkURLs checks the URLs that clients are sent to.
 func checkURLs(base, media string, open bool) doctor.Check {
 	c := doctor.Check{Name: "clients", Outcome: inspect.Fine, Seen: fmt.Sprintf("are told %s, and %s for media", base, media)}
 	for _, host := range []string{hostOf(base), hostOf("//" + media)} {
@@ -68,7 +68,7 @@ func checkURLs(base, media string, open bool) doctor.Check {
 	return c
 }
 
-// checkRefused says whether others name addresses that are not used.
+// checkRefused reports addresses named by other nodes that the gate refused.
 func checkRefused(refused map[scope.Refusal]uint64) doctor.Check {
 	c := doctor.Check{Name: "addresses", Outcome: inspect.Fine, Seen: "of others, all were used"}
 	var kinds []string
@@ -96,7 +96,7 @@ func hostOf(s string) string {
 	return u.Hostname()
 }
 
-// checkDataDir says whether the node can keep what it knows.
+// checkDataDir checks that the node can write its data directory.
 func checkDataDir(dir string) doctor.Check {
 	f, err := os.CreateTemp(dir, ".doctor-*")
 	if err != nil {
@@ -108,7 +108,7 @@ func checkDataDir(dir string) doctor.Check {
 	return doctor.Check{Name: "data", Outcome: inspect.Fine, Seen: "kept in " + dir}
 }
 
-// checkState says whether the node takes placements.
+// checkState checks that the node takes placements.
 func checkState(t ledger.Totals) doctor.Check {
 	c := doctor.Check{Name: "state", Outcome: inspect.Fine, Seen: fmt.Sprintf("%s, at stress %.2f", t.State, t.Stress)}
 	switch t.State {

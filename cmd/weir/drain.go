@@ -21,20 +21,20 @@ import (
 )
 
 const (
-	// drainCheck is how often a draining node looks whether it is empty.
+	// drainCheck is how often a draining node checks whether it is empty.
 	drainCheck = 200 * time.Millisecond
-	// drainLinger is how long it goes on once it is: holders, and whoever waits
-	// for it, hear of it by then.
+	// drainLinger is how long an empty node goes on: holders, and commands that
+	// wait for the drain, learn of it in that time.
 	drainLinger = 600 * time.Millisecond
-	// maxDrain bounds what may be asked for.
+	// maxDrain bounds the deadline of a drain.
 	maxDrain = 24 * time.Hour
 )
 
-// errDrained ends a node in good order.
+// errDrained is the error of a node that ended as planned, after a drain.
 var errDrained = errors.New("drained")
 
-// A drain is what the operator, or the node itself before it is released, has
-// asked for.
+// A drain is the state of draining, requested by the operator or by the node
+// itself before its release.
 type drain struct {
 	mu     sync.Mutex
 	on     bool
@@ -44,8 +44,8 @@ type drain struct {
 	reason string
 }
 
-// begin starts draining, or changes what a drain under way does. It reports
-// whether none was.
+// begin starts draining, or changes the deadline and end of a drain under way.
+// It reports whether none was under way.
 func (d *drain) begin(now time.Time, deadline time.Duration, exit bool, reason string) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -72,8 +72,8 @@ func (d *drain) beginAlone(now time.Time, reason string) bool {
 	return true
 }
 
-// end stops draining, unless it goes on for another reason. An empty reason is
-// any.
+// end stops draining, unless the drain has another reason. An empty reason
+// matches any.
 func (d *drain) end(reason string) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -84,8 +84,8 @@ func (d *drain) end(reason string) bool {
 	return true
 }
 
-// due reports whether the process is to end now, given how long nothing has
-// been left.
+// due reports whether the process is to end now; empty is how long the node has
+// been empty.
 func (d *drain) due(now time.Time, empty time.Duration) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -112,22 +112,22 @@ func (n *node) drainStatus() api.Drain {
 	return s
 }
 
-// startDrain has the node take nothing new. Clients are handed on as by a full
-// node; what is here stays, and streams can still be pulled.
+// startDrain makes the node stop admitting. Clients are redirected as by a full
+// node; sessions stay, and other nodes can still pull streams.
 func (n *node) startDrain(deadline time.Duration, exit bool, reason string) {
 	if n.drain.begin(time.Now(), deadline, exit, reason) {
 		n.closeDoor(reason)
 	}
 }
 
-// closeDoor makes a drain that has begun known.
+// closeDoor publishes that the node has stopped admitting; a drain has begun.
 func (n *node) closeDoor(reason string) {
 	n.ledger.SetDraining(true)
 	n.dht.Kick()
 	n.events.Add(event.Event{Kind: event.DrainStarted, Detail: reason})
 }
 
-// stopDrain takes it back, unless the node drains for another reason.
+// stopDrain ends the drain, unless the node drains for another reason.
 func (n *node) stopDrain(reason string) {
 	if !n.drain.end(reason) {
 		return
@@ -166,7 +166,7 @@ func (n *node) watchDrain(ctx context.Context) error {
 	}
 }
 
-// byOperator is the reason of a drain that was asked for by hand.
+// byOperator is the reason of a drain that the operator requested.
 const byOperator = "by the operator"
 
 func (n *node) serveDrain(w http.ResponseWriter, r *http.Request) {
@@ -230,8 +230,8 @@ func drainCommand() *cli.Command {
 	}
 }
 
-// awaitDrained asks until nothing is left, or nobody answers where the process
-// was to end.
+// awaitDrained polls until nothing is left or, if the process was to end, until
+// it no longer answers.
 func awaitDrained(c *cli.Context, s api.Drain, deadline time.Duration) (api.Drain, error) {
 	ctx := c.Context
 	if deadline > 0 {
@@ -284,7 +284,7 @@ func undrainCommand() *cli.Command {
 	}
 }
 
-// drainLine is what status says of a drain, after the state.
+// drainLine is the text of weir status about a drain, after the state.
 func drainLine(s api.Drain) string {
 	if !s.Draining {
 		return ""

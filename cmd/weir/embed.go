@@ -21,22 +21,23 @@ import (
 	"weir/sfu/problem"
 )
 
-// The words that --embed-origins takes besides origins.
+// The keywords that --embed-origins takes besides origins.
 const (
 	embedAnywhere = "*"
 	embedNowhere  = "none"
 	embedSelf     = "self"
 )
 
-// embedHost is what a source expression may have for a host and port (CSP level
-// 3, section 2.3.1); it knows no IPv6 addresses.
+// embedHost matches the host and port of a source expression (CSP level 3,
+// section 2.3.1); that grammar has no IPv6 addresses.
 var embedHost = regexp.MustCompile(`^(\*\.)?[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?(:(\d{1,5}|\*))?$`)
 
-// embedAncestors reads --embed-origins into the sources of frame-ancestors; nil
-// means that there is no embed page. Without any, everybody may frame it: it can
-// do nothing but play, so that a click in it is worth nothing to who frames it.
-// Pages that may ask for the stream themselves may show it anyway, so where
-// --cors-origin names those, they are the ones that may frame the page.
+// embedAncestors turns --embed-origins into the sources of frame-ancestors; nil
+// means that there is no embed page. Without any origins, every page may frame
+// it: the embed page can only play, so a stolen click in it is worth nothing to
+// the framing page. Pages that may request the stream themselves may show it
+// anyway, so where --cors-origin names pages, those are the ones that may frame
+// the embed page.
 func embedAncestors(origins []string) ([]string, error) {
 	if len(origins) == 0 {
 		return []string{embedAnywhere}, nil
@@ -65,8 +66,8 @@ func embedAncestors(origins []string) ([]string, error) {
 	return sources, nil
 }
 
-// embed serves what pages of other origins use: the player's module, the page to
-// be framed, and where else a stream may be asked for.
+// embed serves the resources for pages of other origins: the player's module,
+// the page to be framed, and the list of other nodes for a stream.
 func (n *node) embed(mux *http.ServeMux) {
 	mux.Handle("/weir-player.js", web.Player())
 	mux.HandleFunc("GET /nodes", n.alternatives.serve)
@@ -81,19 +82,19 @@ func (n *node) embed(mux *http.ServeMux) {
 }
 
 const (
-	// alternativesShown is how many other nodes a player learns of.
+	// alternativesShown is how many other nodes a player is given.
 	alternativesShown = 3
-	// alternativesAge is how long what was found counts.
+	// alternativesAge is how long the outcome of a search is used.
 	alternativesAge = 10 * time.Second
 	// alternativesTime bounds a search.
 	alternativesTime = 3 * time.Second
-	// alternativesKept bounds the streams for which they are kept.
+	// alternativesKept bounds the streams with a cached outcome.
 	alternativesKept = 256
 )
 
-// alternatives are the other nodes where players may ask for a stream when this
-// one is silent. However many players ask, each stream is looked for once in
-// alternativesAge.
+// alternatives are the other nodes where players may request a stream when this
+// one does not answer. However many players ask, each stream is searched for
+// once in alternativesAge.
 type alternatives struct {
 	find func(ctx context.Context, stream string) []string // base URLs
 
@@ -104,15 +105,15 @@ type alternatives struct {
 type alternativesOf struct {
 	found chan struct{} // closed once urls is set
 	urls  []string
-	until time.Time // when it is looked for anew
+	until time.Time // end of the result's validity
 }
 
 func newAlternatives(find func(context.Context, string) []string) *alternatives {
 	return &alternatives{find: find, known: map[string]*alternativesOf{}}
 }
 
-// serve answers GET /nodes?stream=NAME, to pages of every origin: it tells what
-// a redirect tells.
+// serve answers GET /nodes?stream=NAME, to pages of every origin: the answer
+// reveals no more than a redirect does.
 func (a *alternatives) serve(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Access-Control-Allow-Origin", "*")
 	stream := r.URL.Query().Get("stream")
@@ -160,7 +161,8 @@ func (a *alternatives) of(ctx context.Context, stream string) ([]string, error) 
 	}
 	a.mu.Unlock()
 	if fresh {
-		// On the time of the first to ask, but not on its patience: others wait.
+		// Keep the first caller's context values but not its cancellation:
+		// others wait for the same search.
 		finding, cancel := context.WithTimeout(context.WithoutCancel(ctx), alternativesTime)
 		e.urls = a.find(finding, stream)
 		cancel()
@@ -174,8 +176,9 @@ func (a *alternatives) of(ctx context.Context, stream string) ([]string, error) 
 	}
 }
 
-// findAlternatives asks for the nodes that carry the stream, and for others that
-// have room, as a placement does, and leaves out where clients must not be sent.
+// findAlternatives searches for carriers of the stream and for other nodes with
+// room, as a placement does, and leaves out URLs that the gate refuses for
+// clients.
 func (n *node) findAlternatives(ctx context.Context, stream string) []string {
 	urls := []string{}
 	exclude := []peer.ID{n.dht.ID()}

@@ -12,12 +12,12 @@ import (
 	"weir/sfu/problem"
 )
 
-// defaultHealthTime is longer than a node takes to find out that it is stuck.
+// defaultHealthTime is longer than a node takes to detect that it is stuck.
 const defaultHealthTime = aliveTime + time.Second
 
 // healthcheckCommand is for container runtimes and service managers: images of
-// weir have no shell and no curl. It exits with 1 whatever is wrong, also where
-// nobody answers: 2 is reserved by HEALTHCHECK of Dockerfiles.
+// weir have no shell and no curl. It exits with 1 for every fault, also if
+// nothing answers: 2 is reserved by HEALTHCHECK of Dockerfiles.
 func healthcheckCommand() *cli.Command {
 	return &cli.Command{
 		Name: "healthcheck", Usage: "exit with 0 if the node on this machine works, else with 1; for containers and scripts",

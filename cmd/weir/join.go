@@ -23,18 +23,18 @@ const (
 	maxInviteList = 32      // addresses of each kind
 )
 
-// An invitation is what a node needs to know to join a network. It is no secret
-// and proves nothing: whoever reaches the network may join it.
+// An invitation is the information a node needs to join a network. It is no
+// secret and proves nothing: any node that can reach the network may join it.
 type invitation struct {
 	Version   int      `json:"v"`
 	Network   string   `json:"network"`
 	Bootstrap []string `json:"bootstrap,omitempty"` // any one of them suffices
-	Operator  string   `json:"operator,omitempty"`  // whose policies apply
+	Operator  string   `json:"operator,omitempty"`  // peer ID of the policies' operator
 	Discovery string   `json:"discovery,omitempty"` // "": kademlia
 	Servers   []string `json:"servers,omitempty"`   // for the other modes
 }
 
-// token is i as weir node --join takes it.
+// token encodes i as the value of weir node --join.
 func (i invitation) token() (string, error) {
 	b, err := json.Marshal(i)
 	if err != nil {
@@ -103,8 +103,8 @@ func (i invitation) check() error {
 	return nil
 }
 
-// applyJoin sets the flags of weir node that --join stands for. One that is
-// given besides must say the same; further addresses are added.
+// applyJoin sets the flags of weir node from --join. A flag that is given as
+// well must have the same value; further addresses are added.
 func applyJoin(c *cli.Context) error {
 	token := c.String("join")
 	if token == "" {
@@ -138,7 +138,7 @@ func applyJoin(c *cli.Context) error {
 	return nil
 }
 
-// invite makes a token to join this node's network by.
+// invite makes a token for joining this node's network.
 func (n *node) invite() (string, error) {
 	i := invitation{Version: inviteVersion, Network: n.cfg.network, Operator: n.cfg.operator.String()}
 	if n.cfg.operator == "" {

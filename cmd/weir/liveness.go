@@ -12,19 +12,19 @@ import (
 )
 
 // aliveTime is how long the parts of a node may take to answer before it counts
-// as stuck. Nothing holds their locks while it waits for anybody, so only a
-// deadlock, or a machine on its knees, takes this long.
+// as stuck. No part waits for anything else while it holds its locks, so only a
+// deadlock or an overloaded machine takes this long.
 const aliveTime = 2 * time.Second
 
-// A vital is a part of the node that all work passes through.
+// A vital is a part of the node that all work depends on.
 type vital struct {
-	name  string // as people are told
+	name  string // for messages
 	touch func() // returns once the part's locks could be taken
 }
 
-// liveness finds out whether a node still works, and not only its listeners. It
-// runs at most one goroutine for each part: one that is stuck is asked no more
-// until it answers.
+// liveness checks that a node still works, not only its listeners. It runs at
+// most one goroutine for each part: a stuck part is not checked again until it
+// answers.
 type liveness struct {
 	parts []vital
 
@@ -80,7 +80,7 @@ func (l *liveness) check(ctx context.Context, most time.Duration) error {
 	return nil
 }
 
-// ask touches p, unless that is under way.
+// ask starts a check of p, unless one is under way.
 func (l *liveness) ask(p vital) chan struct{} {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -99,7 +99,7 @@ func (l *liveness) ask(p vital) chan struct{} {
 	return answered
 }
 
-// vitals are the parts of n.
+// vitals are the parts of n that liveness checks.
 func (n *node) vitals() []vital {
 	return []vital{
 		{"media", func() { n.sfu.Counts() }},
@@ -109,10 +109,10 @@ func (n *node) vitals() []vital {
 	}
 }
 
-// healthz says whether the node works at all: one that does not is to be started
-// anew. Whether it takes clients is for readyz.
+// healthz reports whether the node works at all: a node that does not is to be
+// restarted. Whether it takes clients is for readyz.
 func (n *node) healthz(w http.ResponseWriter, r *http.Request) {
-	// Players ask it from pages of other origins, isolated ones included.
+	// Players request it from pages of other origins, isolated ones included.
 	w.Header().Set("Access-Control-Allow-Origin", "*")
 	w.Header().Set("Cross-Origin-Resource-Policy", "cross-origin")
 	if err := n.alive.check(r.Context(), aliveTime); err != nil {

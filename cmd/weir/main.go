@@ -27,7 +27,7 @@ func app() *cli.App {
 	})
 }
 
-// Categories of commands, in the order of --help, which is that of the alphabet.
+// Categories of commands, in the alphabetical order of --help.
 const (
 	inspectCategory = "Inspect"
 	manageCategory  = "Manage"

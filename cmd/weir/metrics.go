@@ -22,12 +22,11 @@ import (
 	"weir/sfu/whip"
 )
 
-// scrapesAtOnce bounds the scrapes that are answered at the same time: --metrics
-// may be open to many.
+// scrapesAtOnce bounds concurrent scrapes: --metrics may be open to many.
 const scrapesAtOnce = 4
 
-// metricsHandler serves /metrics alone, under any host name: whoever scrapes may
-// read it, and can do nothing else.
+// metricsHandler serves /metrics only, under any host name: its clients can
+// read metrics, and do nothing else.
 func (n *node) metricsHandler() http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", n.scraped())
@@ -38,8 +37,8 @@ func (n *node) scraped() http.Handler {
 	return promhttp.HandlerFor(n.metrics(), promhttp.HandlerOpts{MaxRequestsInFlight: scrapesAtOnce})
 }
 
-// metrics are in Prometheus' format: base units, label values in snake_case and of
-// a bounded set.
+// metrics registers all metrics in Prometheus' conventions: base units, label
+// values in snake_case and of a bounded set.
 func (n *node) metrics() *prometheus.Registry {
 	reg := prometheus.NewRegistry()
 	gauge := func(name, help string, f func() float64) {
@@ -80,7 +79,7 @@ func (n *node) metrics() *prometheus.Registry {
 	return reg
 }
 
-// buildCollector is a constant that says which build this is.
+// buildCollector is a constant metric with the build's version.
 func buildCollector() prometheus.Collector {
 	info, _ := debug.ReadBuildInfo()
 	b := build.Of(info)
@@ -91,7 +90,7 @@ func buildCollector() prometheus.Collector {
 	return g
 }
 
-// snake makes a word fit for the value of a label.
+// snake turns a word into a label value in snake_case.
 func snake(word string) string {
 	return strings.Map(func(r rune) rune {
 		switch {
@@ -104,7 +103,7 @@ func snake(word string) string {
 	}, word)
 }
 
-// Buckets of times, in seconds.
+// Histogram buckets of durations, in seconds.
 var (
 	quick = []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10}
 	slow  = []float64{.005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 20, 40}
@@ -147,32 +146,32 @@ func newTimes() *times {
 	return t
 }
 
-// roles are those of sessions.
+// roles are the roles of sessions.
 var roles = []string{"publisher", "viewer"}
 
 func (t *times) collectors() []prometheus.Collector {
 	return []prometheus.Collector{t.placement, t.reservation, t.age, t.requests, t.firstPacket, t.roundTrip, t.pull, t.sessions}
 }
 
-// decided notes what a placement took.
+// decided observes the durations of a placement.
 func (t *times) decided(among string, d dht.Decision) {
 	t.placement.WithLabelValues(among).Observe(d.TotalMillis / 1000)
 	for _, r := range d.Reservations {
 		switch {
 		case r.Lease != "":
 			t.reservation.WithLabelValues("granted").Observe(r.Elapsed / 1000)
-		case r.Elapsed > 0: // else it was not waited for
+		case r.Elapsed > 0: // else its answer was not waited for
 			t.reservation.WithLabelValues("refused").Observe(r.Elapsed / 1000)
 		}
 	}
 	for _, v := range d.Verdicts {
 		if d.Chosen != "" && v.Node == d.Chosen {
-			t.age.Observe(max(0, v.Age) / 1000) // clocks differ
+			t.age.Observe(max(0, v.Age) / 1000) // the clocks of the two nodes differ
 		}
 	}
 }
 
-// measured notes what the SFU has timed.
+// measured observes a duration that the SFU has measured.
 func (t *times) measured(m sfu.Measure, d time.Duration) {
 	switch m {
 	case meter.FirstVideo:
@@ -184,7 +183,7 @@ func (t *times) measured(m sfu.Measure, d time.Duration) {
 	}
 }
 
-// requested times the POSTs that h serves.
+// requested observes the duration of the POSTs that h serves.
 func (t *times) requested(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		role := ""
@@ -220,15 +219,15 @@ func (w *statusWriter) WriteHeader(status int) {
 // Unwrap is for http.ResponseController.
 func (w *statusWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
-// tallies count what events tell.
+// tallies count events.
 type tallies struct {
 	opened, closed *prometheus.CounterVec
 	redirects      *prometheus.CounterVec
 	pulls          *prometheus.CounterVec
 
 	mu   sync.Mutex
-	lost map[string]int64 // packets, by role, of sessions that are over
-	said map[string]int64 // what was said last of each total: it never falls
+	lost map[string]int64 // packets, by role, of ended sessions
+	said map[string]int64 // the last value of each total: a total never falls
 }
 
 func newTallies() *tallies {
@@ -284,8 +283,9 @@ func (t *tallies) add(e event.Event, times *times) {
 	}
 }
 
-// total is what has been lost of a role, given what sessions under way have. Far
-// ends correct their reports, so that it may seem to fall; it stays then.
+// total returns the lost packets of a role, given those of sessions under way.
+// Remote ends correct their reports, so the sum may fall; the last value is
+// returned then.
 func (t *tallies) total(what string, now int64) float64 {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -293,7 +293,7 @@ func (t *tallies) total(what string, now int64) float64 {
 	return float64(t.said[what])
 }
 
-// mediaCollector exports what sessions, links and requests are doing.
+// mediaCollector exports the current sessions, links and requests.
 type mediaCollector struct{ node *node }
 
 var (
@@ -344,7 +344,7 @@ func (c mediaCollector) Collect(ch chan<- prometheus.Metric) {
 	put(nackedDesc, prometheus.CounterValue, float64(f.RepairsOut), "sent")
 }
 
-// repairCollector exports what came of the packets that were asked for again.
+// repairCollector exports the outcomes of packets requested again (NACK).
 type repairCollector struct{ sfu *sfu.SFU }
 
 var repairsDesc = prometheus.NewDesc("weir_media_repairs_total", "Packets that viewers and links asked for again: sent, or withheld as beyond a share of their stream.", []string{"result"}, nil)
@@ -359,7 +359,7 @@ func (c repairCollector) Collect(ch chan<- prometheus.Metric) {
 	ch <- prometheus.MustNewConstMetric(repairsDesc, prometheus.CounterValue, float64(withheld), "withheld")
 }
 
-// dropCollector exports what the media socket keeps from the stack.
+// dropCollector exports the packets that the media socket drops before the stack.
 type dropCollector struct{ socket *udp.Socket }
 
 var droppedDesc = prometheus.NewDesc("weir_media_dropped_datagrams_total", "Datagrams that were not taken from the media socket, by why.", []string{"reason"}, nil)
@@ -396,15 +396,15 @@ func (c *trafficCollector) Collect(ch chan<- prometheus.Metric) {
 	}
 }
 
-// protocols are the names of those whose bytes are counted apart, as they stand in
-// protocol IDs: after the network's, or libp2p's.
+// protocols are the names with byte counts of their own, as they stand in
+// protocol IDs: after the network's name, or libp2p's.
 var protocols = map[string]bool{
 	"kad": true, "records": true, "reserve": true, "provision": true, "policy": true, "cascade": true, "relay": true,
 	"id": true, "ping": true,
 }
 
-// shortProtocol is the name in a protocol ID such as /weir/NETWORK/records/1, or
-// other.
+// shortProtocol returns the name in a protocol ID such as
+// /weir/NETWORK/records/1, or other.
 func shortProtocol(id string) string {
 	if id == "" {
 		return "negotiation"

@@ -8,7 +8,7 @@ import (
 	"weir/cmd/weir/cmdline"
 )
 
-// movedToLab tells a user of a former command which one of weir-lab it is now.
+// movedToLab tells a user of a former command its new name in weir-lab.
 func movedToLab(name, now string) *cli.Command {
 	return &cli.Command{
 		Name: name, Usage: "see " + now, Hidden: true, SkipFlagParsing: true,

@@ -16,8 +16,8 @@ import (
 	"weir/cmd/weir/cmdline"
 )
 
-// defaultName is what a node is called whose operator has not said: the
-// machine, without its domain.
+// defaultName is a node's name if the operator gave none: the machine's host
+// name without its domain.
 func defaultName() string {
 	host, err := os.Hostname()
 	if err != nil {
@@ -26,7 +26,7 @@ func defaultName() string {
 	return nameOf(host)
 }
 
-// nameOf makes a node's name of a machine's, or "" if nothing is left of it.
+// nameOf makes a node's name of a machine's host name, or "" if nothing is left.
 func nameOf(host string) string {
 	host, _, _ = strings.Cut(host, ".")
 	name := strings.Map(func(c rune) rune {
@@ -38,9 +38,9 @@ func nameOf(host string) string {
 	return strings.Trim(name[:min(len(name), capacity.MaxName)], "-")
 }
 
-// nodeNames are what nodes are called, as far as they are known. A name is a
-// claim: where several nodes make it, each is shown with the end of its peer
-// ID. The zero value knows none.
+// nodeNames are the known names of nodes. A name is a claim: if several nodes
+// claim the same one, each is shown with the end of its peer ID. The zero value
+// knows none.
 type nodeNames struct {
 	byID   map[peer.ID]string
 	shared map[string]bool
@@ -56,7 +56,7 @@ func newNames(byID map[peer.ID]string) nodeNames {
 	return n
 }
 
-// namesIn are those that records claim.
+// namesIn collects the names that records claim.
 func namesIn(entries []api.Record) nodeNames {
 	byID := map[peer.ID]string{}
 	for _, e := range entries {
@@ -67,8 +67,7 @@ func namesIn(entries []api.Record) nodeNames {
 	return newNames(byID)
 }
 
-// of is what a person calls the node: its name, or the end of its peer ID, or
-// both.
+// of returns a node's name for people: its name, the end of its peer ID, or both.
 func (n nodeNames) of(id peer.ID) string {
 	switch name := n.byID[id]; {
 	case id == "", name == "":
@@ -80,7 +79,7 @@ func (n nodeNames) of(id peer.ID) string {
 	}
 }
 
-// namesOfCarriers are those of a stream's carriers.
+// namesOfCarriers collects the names of a stream's carriers.
 func namesOfCarriers(s api.Stream) nodeNames {
 	byID := map[peer.ID]string{}
 	for _, k := range s.Carriers {
@@ -91,8 +90,8 @@ func namesOfCarriers(s api.Stream) nodeNames {
 	return newNames(byID)
 }
 
-// namesOf are those that the node knows that a command asks; none, if it does
-// not answer: a table without names is still one.
+// namesOf returns the names known to the node that the command asks, or none if
+// it does not answer: a table is still useful without names.
 func namesOf(c *cli.Context) nodeNames {
 	var known map[string]string
 	if fetch(c, "/names", &known) != nil {
@@ -107,7 +106,7 @@ func namesOf(c *cli.Context) nodeNames {
 	return newNames(byID)
 }
 
-// peerCalled is the node that s means: a name, or the end of a peer ID.
+// peerCalled resolves s, a name or the end of a peer ID, to a node.
 func peerCalled(c *cli.Context, s string) (peer.ID, error) {
 	if id, err := peer.Decode(s); err == nil {
 		return id, nil
@@ -123,7 +122,7 @@ func peerCalled(c *cli.Context, s string) (peer.ID, error) {
 	}
 }
 
-// list is of for several.
+// list applies of to several IDs.
 func (n nodeNames) list(ids []peer.ID) string {
 	var all []string
 	for _, id := range ids {
@@ -132,8 +131,8 @@ func (n nodeNames) list(ids []peer.ID) string {
 	return strings.Join(all, " ")
 }
 
-// find returns the nodes that s may mean: a peer ID, the end of one, a name, or
-// what of makes of these.
+// find returns the nodes that s may mean: by peer ID, by the end of one, by
+// name, or by the result of of.
 func (n nodeNames) find(s string) []peer.ID {
 	if id, err := peer.Decode(s); err == nil {
 		return []peer.ID{id}
@@ -149,7 +148,7 @@ func (n nodeNames) find(s string) []peer.ID {
 	return found
 }
 
-// names are those that this node knows, its own included, by peer ID.
+// names are the names known to this node, its own included, by peer ID.
 func (n *node) names() map[string]string {
 	known := n.dht.Prober.Names()
 	if n.cfg.name != "" {
@@ -162,7 +161,7 @@ func (n *node) names() map[string]string {
 	return byID
 }
 
-// nameOf is what id's operator calls it, as far as known.
+// nameOf returns id's name as given by its operator, if known.
 func (n *node) nameOf(id peer.ID) string {
 	if id == n.dht.ID() {
 		return n.cfg.name
@@ -170,7 +169,7 @@ func (n *node) nameOf(id peer.ID) string {
 	return n.dht.Prober.Name(id)
 }
 
-// compareNames orders names as people do: n2 is before n10.
+// compareNames orders names naturally: n2 is before n10.
 func compareNames(a, b string) int {
 	digits := func(s string) (head string, number int) {
 		i := len(s)

@@ -19,7 +19,7 @@ import (
 	"weir/sfu"
 )
 
-// regionRecords are the records of a region's nodes that take part, or will.
+// regionRecords are the records of a region's nodes that take placements, or will.
 func (n *node) regionRecords(ctx context.Context, region string) ([]capacity.Record, error) {
 	ctx, cancel := context.WithTimeout(ctx, snapshotTimeout)
 	defer cancel()
@@ -44,8 +44,9 @@ func (n *node) regionRecords(ctx context.Context, region string) ([]capacity.Rec
 	return records, nil
 }
 
-// roomFor looks for a node with room for need, as for a client that is to be
-// handed on, and has it keep that room for a moment: only the node itself knows.
+// roomFor searches for a node with room for need, as for a redirect, and
+// reserves that room for a moment: only the node itself knows its free
+// capacity.
 func (n *node) roomFor(ctx context.Context, region string, need capacity.Need) (peer.ID, error) {
 	need.Region = cmp.Or(need.Region, region)
 	records, err := n.regionRecords(ctx, region)
@@ -73,7 +74,7 @@ func (n *node) roomFor(ctx context.Context, region string, need capacity.Need) (
 	return "", err
 }
 
-// largest is the most that one of the nodes could take if it were empty.
+// largest is the most that any one of the nodes could take if it were empty.
 func largest(records []capacity.Record) (most struct{ Uplink, Packets int64 }) {
 	limit := func(u capacity.Usage) int64 {
 		if u.Limit == 0 {
@@ -87,10 +88,10 @@ func largest(records []capacity.Record) (most struct{ Uplink, Packets int64 }) {
 	return most
 }
 
-// awaitServer has a server started for a need that nobody has room for, and
-// waits until there is room, there or elsewhere, or until the policy's wait is
-// over. The error is a *capacity.Refusal that says why it did not help; if nobody
-// starts servers it is refused itself.
+// awaitServer has a server started for a need that no node has room for, and
+// waits until there is room, there or elsewhere, or until the policy's
+// wait_timeout is over. The error is a *capacity.Refusal that says why
+// provisioning did not help; without a provisioner it is refused itself.
 func (n *node) awaitServer(ctx context.Context, need capacity.Need, exclude []peer.ID, refused *capacity.Refusal) (sfu.Helper, error) {
 	if n.waiters.NoProvisioner(time.Now()) {
 		return sfu.Helper{}, refused
@@ -132,7 +133,7 @@ func (n *node) placeOnNewcomer(ctx context.Context, region string, need capacity
 	deadline, _ := ctx.Deadline()
 	began := time.Now()
 	var asked time.Time
-	why := refused // what to say when the wait ends
+	why := refused // the error if the wait times out
 	for {
 		if time.Since(asked) >= askAgain {
 			asked = time.Now()
@@ -181,11 +182,12 @@ func (n *node) placeOnNewcomer(ctx context.Context, region string, need capacity
 	}
 }
 
-// placeRetryAfter is when to come again if it is not known when there is room.
+// placeRetryAfter is the Retry-After of a refusal if it is not known when there
+// will be room.
 const placeRetryAfter = 5 * time.Second
 
-// provisionRegions are the regions that --provision-region names, by default
-// the node's own.
+// provisionRegions returns the regions of --provision-region, by default the
+// node's own.
 func provisionRegions(given []string, own string) ([]string, error) {
 	if len(given) == 0 {
 		given = []string{own}
@@ -203,7 +205,7 @@ func provisionRegions(given []string, own string) ([]string, error) {
 	return regions, nil
 }
 
-// provisionLine is what status says of a region.
+// provisionLine is the text of weir status about a region.
 func provisionLine(s scale.Status, now time.Time) string {
 	line := s.Phase
 	if s.LastRun.IsZero() {

@@ -35,8 +35,7 @@ import (
 	"weir/sfu/whip"
 )
 
-// The ports of weir node where it is not told others; see bindFree for what
-// happens if they are taken.
+// The default ports of weir node; see bindFree for the choice if they are taken.
 const (
 	defaultNetwork = "open"
 
@@ -146,9 +145,9 @@ type nodeConfig struct {
 	proxyHead bool // --proxy-protocol
 	origins   sfu.Origins
 	admin     string
-	metrics   string // "": only at admin
+	metrics   string // "": only at --admin
 	tls       *certificates
-	redirect  string // "": no port leads to https
+	redirect  string // "": no port redirects to https
 	media     string
 	dataDir   string
 	name      string
@@ -159,28 +158,28 @@ type nodeConfig struct {
 
 	policy   *policyFile
 	operator peer.ID
-	rights   *rights.Config // nil: nobody is asked for one
+	rights   *rights.Config // nil: no client needs a right
 	open     bool           // --insecure-open
 	private  bool           // --allow-private
 
 	provision        hook.Hook // starts servers
 	provisionRegions []string
-	release          hook.Hook // takes this one away
-	events           hook.Hook // is told what happens
+	release          hook.Hook // removes this node's server
+	events           hook.Hook // receives events
 	eventKinds       map[event.Kind]bool
-	eventKeys        *hook.SigningKeys // nil: it is not signed
+	eventKeys        *hook.SigningKeys // nil: requests are not signed
 	tracing          spans.Config
 	log              *slog.Logger
-	level            *slog.LevelVar // log's
+	level            *slog.LevelVar // the level of log
 
-	// Where all this comes from, for reading it again. Zero in tests that set
+	// The sources of this configuration, for a reload. Zero in tests that set
 	// flags by themselves.
 	settings settings
 	loaded   []api.Setting
 }
 
-// tunable are the settings that may change while the node runs. They stand in
-// node.tuned, where they are asked for whenever they are needed.
+// tunable are the settings that may change while the node runs. They are in
+// node.tuned, and are loaded each time they are needed.
 type tunable struct {
 	limits      limits
 	perClient   int // --address-sessions
@@ -394,7 +393,7 @@ func bitrate(s string) (int64, error) {
 	return int64(v * factor), nil
 }
 
-// writeReady writes info so that a reader sees all of it or nothing.
+// writeReady writes info atomically: a reader sees all of it or nothing.
 func writeReady(path string, info api.Ready) error {
 	b, err := json.MarshalIndent(info, "", "  ")
 	if err != nil {

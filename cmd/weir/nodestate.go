@@ -14,11 +14,11 @@ import (
 	"weir/dht"
 )
 
-// stateCheck is how often a node looks whether it is full.
+// stateCheck is how often a node checks whether it is full.
 const stateCheck = 500 * time.Millisecond
 
-// watchState tells when the node is full, when it has room again, and what it
-// still has when it ends, until ctx is done.
+// watchState reports when the node becomes full, when it has room again, and
+// its remaining sessions when it ends, until ctx is done.
 func (n *node) watchState(ctx context.Context) error {
 	tick := time.NewTicker(stateCheck)
 	defer tick.Stop()
@@ -39,11 +39,11 @@ func (n *node) watchState(ctx context.Context) error {
 	}
 }
 
-// fullness is whether a node is full, and since when. The zero value is not.
+// fullness is whether a node is full, and since when. The zero value is not full.
 type fullness struct{ since time.Time }
 
-// next takes the newest totals and returns what to tell, if that has changed.
-// A node that drains is neither.
+// next takes the newest totals and returns the event to report, if fullness has
+// changed. A draining node gives no event.
 func (f *fullness) next(now time.Time, t ledger.Totals) (event.Event, bool) {
 	switch {
 	case t.State == capacity.Full && f.since.IsZero():
@@ -58,8 +58,8 @@ func (f *fullness) next(now time.Time, t ledger.Totals) (event.Event, bool) {
 	return event.Event{}, false
 }
 
-// scarcest is the resource that is nearest to its limit, by the word that
-// refusals use, and how near.
+// scarcest returns the resource nearest to its limit, by its name in refusals,
+// and its usage.
 func scarcest(t ledger.Totals) (reason, detail string) {
 	type resource struct {
 		word, text string
@@ -84,7 +84,7 @@ func scarcest(t ledger.Totals) (reason, detail string) {
 	return most.word, most.text
 }
 
-// placementEvent tells of a placement that ended with err.
+// placementEvent is the event of a placement that ended with err.
 func placementEvent(d dht.Decision, err error) event.Event {
 	e := event.Event{Time: time.Now(), Kind: event.Placement, Stream: d.Need.Stream, Peer: d.Chosen, Elapsed: d.TotalMillis, Reason: d.Refused}
 	passed := 0

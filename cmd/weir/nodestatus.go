@@ -38,7 +38,7 @@ func (n *node) publicURL() string {
 	return n.localURL()
 }
 
-// adminAddr is where the admin API is reached from this machine.
+// adminAddr is the admin API's address from this machine.
 func (n *node) adminAddr() string {
 	at := n.admin.Addr().(*net.TCPAddr).AddrPort()
 	if at.Addr().IsUnspecified() {
@@ -47,7 +47,8 @@ func (n *node) adminAddr() string {
 	return at.String()
 }
 
-// localURL is where --http is reached without what --public-url says.
+// localURL is the URL of --http from this machine; it does not depend on
+// --public-url.
 func (n *node) localURL() string {
 	at := n.public.Addr().(*net.TCPAddr).AddrPort()
 	if at.Addr().IsUnspecified() {
@@ -60,7 +61,7 @@ func (n *node) localURL() string {
 	return n.cfg.tls.url(at, n.cfg.publicURL)
 }
 
-// media is where others reach the port of all media.
+// media is the public address of the port of all media.
 func (n *node) media() string {
 	at := n.gauge.Socket.LocalAddr().(*net.UDPAddr).AddrPort()
 	if n.cfg.publicIP.IsValid() {
@@ -71,7 +72,7 @@ func (n *node) media() string {
 	return at.String()
 }
 
-// sample is what the node claims about itself now.
+// sample is the node's current record of itself.
 func (n *node) sample() (capacity.Record, []capacity.Carriage) {
 	r := capacity.Record{
 		Name: n.cfg.name, URL: n.publicURL(), Media: n.media(), Region: n.cfg.region, Zone: n.cfg.zone,
@@ -119,7 +120,7 @@ func (n *node) status() api.Status {
 	return s
 }
 
-// shortID is a peer ID for people.
+// shortID shortens a peer ID for people.
 func shortID(id peer.ID) string {
 	s := id.String()
 	if len(s) > 8 {
@@ -128,7 +129,7 @@ func shortID(id peer.ID) string {
 	return s
 }
 
-// aboutNode are the attributes of everything that a node exports.
+// aboutNode are the resource attributes of all telemetry of a node.
 func aboutNode(self peer.ID, cfg nodeConfig) []attribute.KeyValue {
 	about := []attribute.KeyValue{
 		semconv.ServiceInstanceID(self.String()), semconv.ServiceNamespace(cfg.network), attribute.String("weir.node.name", cfg.name),

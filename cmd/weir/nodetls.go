@@ -14,8 +14,8 @@ import (
 	"weir/cmd/weir/cmdline"
 )
 
-// secure makes ready what the public port needs for https, which is bound: the
-// URL that clients are told, and the port that redirects to it.
+// secure prepares https on the public port, which is bound: the URL given to
+// clients, and the port that redirects to it.
 func (n *node) secure(cfg *nodeConfig) (closeAll func() error, err error) {
 	c := cfg.tls
 	if c == nil {
@@ -52,7 +52,7 @@ func (n *node) secure(cfg *nodeConfig) (closeAll func() error, err error) {
 	return closeAll, nil
 }
 
-// serveTLS is the work of https as long as the process, each in its own function.
+// serveTLS returns the functions to run for https as long as the process lives.
 func (n *node) serveTLS() []func(context.Context) error {
 	c := n.cfg.tls
 	if c == nil {
@@ -96,7 +96,7 @@ func (n *node) serveTLS() []func(context.Context) error {
 	return work
 }
 
-// onePort is an error if two of the addresses given are the same port.
+// onePort returns an error if two of the configured addresses have the same port.
 func (c nodeConfig) onePort() error {
 	type at struct {
 		flag, addr string
@@ -129,8 +129,8 @@ func (c nodeConfig) onePort() error {
 	return nil
 }
 
-// hostIP is the address that a host in HOST:PORT stands for, if that is known
-// without asking anybody.
+// hostIP is the address of a host in HOST:PORT, if that is known without a DNS
+// lookup.
 func hostIP(host string) netip.Addr {
 	switch host {
 	case "":

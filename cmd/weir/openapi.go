@@ -5,13 +5,14 @@ import (
 	"net/http"
 )
 
-// openAPI describes the whole HTTP API, as OpenAPI 3.1. Tests hold it against
+// openAPI describes the whole HTTP API, as OpenAPI 3.1. Tests compare it with
 // the routes, the types behind them and live answers.
 //
 //go:embed openapi.yaml
 var openAPI []byte
 
-// serveOpenAPI has nothing that is not in the source: it is served to everybody.
+// serveOpenAPI serves the description to everyone: it contains only what is in
+// the source.
 func serveOpenAPI(w http.ResponseWriter, _ *http.Request) {
 	h := w.Header()
 	h.Set("Content-Type", "application/yaml") // RFC 9512

@@ -95,7 +95,8 @@ func showEvents(c *cli.Context) error {
 	return nil
 }
 
-// eventText is an event in one line, as the log has it but for people.
+// eventText formats an event as one line for people, with the content of its
+// log line.
 func eventText(w term.Terminal, e event.Event) string {
 	_, msg := eventlog.Message(e)
 	var parts []string
@@ -179,7 +180,8 @@ func sessionsCommand() *cli.Command {
 	}
 }
 
-// sessionShown is how much of a session's ID is shown: enough to tell it by.
+// sessionShown is how many characters of a session's ID are shown: enough to
+// tell sessions apart.
 const sessionShown = 8
 
 func printSessions(w term.Terminal, all []sfu.SessionStatus, known nodeNames, now time.Time) {
@@ -257,7 +259,7 @@ func decisionsCommand() *cli.Command {
 	}
 }
 
-// outcomeOf is what came of a placement.
+// outcomeOf is the outcome of a placement, for people.
 func outcomeOf(d dht.Decision, known nodeNames) term.Styled {
 	if d.Chosen == "" {
 		return term.Warn.Of("refused: " + cmp.Or(d.Refused, "no candidate"))
@@ -285,7 +287,7 @@ func printDecisions(w term.Terminal, all []dht.Decision, known nodeNames) {
 	})
 }
 
-// rejections say which rules have rejected how many.
+// rejections lists the rules that rejected candidates, with counts.
 func rejections(d dht.Decision) string {
 	rules := map[string]int{}
 	for _, v := range d.Verdicts {
@@ -379,7 +381,7 @@ func ping(c *cli.Context) error {
 
 var errPingsDone = errors.New("all pings are done")
 
-// pings sum up what pings have shown.
+// pings are the statistics of a series of pings.
 type pings struct {
 	sent, answered int
 	least, most    float64

@@ -24,19 +24,21 @@ import (
 const (
 	// snapshotTimeout bounds the reading of one topic for inspection.
 	snapshotTimeout = 2 * time.Second
-	// overviewPause is the least time between two looks at the whole network,
+	// overviewPause is the least time between two reads of the whole network,
 	// however many consoles are open.
 	overviewPause = time.Second
-	// overviewIdle is how long after the last console has asked it goes on.
+	// overviewIdle is how long reading goes on after the last request of a
+	// console.
 	overviewIdle = 5 * time.Second
-	// fetchesAtOnce bounds the nodes that are asked for their streams together.
+	// fetchesAtOnce bounds the nodes that are asked for their streams
+	// concurrently.
 	fetchesAtOnce = 16
-	// decisionsKept is how many placements are remembered for explanation.
+	// decisionsKept is how many placements are kept for explanation.
 	decisionsKept = 64
 )
 
-// inspectRecord judges one sealed record for people: unlike [signed.OpenRecord] it goes
-// on after the first fault.
+// inspectRecord checks one sealed record for people: unlike [signed.OpenRecord]
+// it goes on after the first fault.
 func inspectRecord(sealed []byte, now time.Time) api.Record {
 	e := api.Record{Bytes: len(sealed), Sealed: sealed}
 	if len(sealed) <= signed.MaxRecordSize {
@@ -60,20 +62,19 @@ func inspectRecord(sealed []byte, now time.Time) api.Record {
 	return e
 }
 
-// addHolder notes the copy that c told of.
+// addHolder notes the copy that c reports.
 func addHolder(e *api.Record, c inspect.Change) {
 	e.HeldBy = append(e.HeldBy, c.Holder)
 	e.HeldFor = append(e.HeldFor, float64(c.HeldFor.Microseconds())/1000)
 }
 
-// snapshotter is what records are read from: a node, or a client of the
-// network.
+// snapshotter is a source of records: a node, or a client of the network.
 type snapshotter interface {
 	Read(ctx context.Context, topic dht.Topic) ([]inspect.Change, dht.Hearing, error)
 }
 
 // snapshot reads all records of topic from its holders: the newest of each
-// node, and who holds a copy.
+// node, and the holders of a copy.
 func snapshot(ctx context.Context, from snapshotter, topic dht.Topic) (api.Records, error) {
 	ctx, cancel := context.WithTimeout(ctx, snapshotTimeout)
 	defer cancel()
@@ -103,7 +104,7 @@ func snapshot(ctx context.Context, from snapshotter, topic dht.Topic) (api.Recor
 }
 
 // gather makes one entry of the copies of one node's records: the newest, and
-// where which is held. A node may publish in several topics, each with its own
+// the holders of each. A node may publish in several topics, each with its own
 // sequence numbers.
 func gather(copies []inspect.Change, now time.Time) api.Record {
 	newest := copies[0]
@@ -114,7 +115,7 @@ func gather(copies []inspect.Change, now time.Time) api.Record {
 			newest = c
 		}
 	}
-	// A holder may have told of an older record first, and then of the newer.
+	// A holder may report an older record first, and then the newer one.
 	type place struct {
 		holder peer.ID
 		topic  dht.Topic
@@ -151,7 +152,7 @@ func regionOf(e api.Record) string {
 	return e.Record.Region
 }
 
-// snapshot reads a topic, or what could be read of it.
+// snapshot reads a topic; on failure the records may be incomplete.
 func (n *node) snapshot(ctx context.Context, topic dht.Topic) api.Records {
 	all, err := snapshot(ctx, n.dht.Reader, topic)
 	if err != nil {
@@ -165,7 +166,7 @@ type fetcher interface {
 	Fetch(ctx context.Context, id peer.ID) ([][]byte, error)
 }
 
-// streams asks every node of records that carries any for its streams.
+// streams asks every node in records that carries any streams for them.
 func streams(ctx context.Context, f fetcher, records api.Records) api.Streams {
 	var (
 		mu   sync.Mutex
@@ -229,10 +230,10 @@ func byStream(rows []capacity.Record) []api.Stream {
 	return all
 }
 
-// goneShown is how long the console shows a node whose record is gone.
+// goneShown is how long the console shows a node after its record is gone.
 const goneShown = 2 * time.Minute
 
-// A memory of nodes knows those whose records are gone. It belongs to one
+// A nodeMemory remembers nodes whose records are gone. It belongs to one
 // goroutine.
 type nodeMemory map[peer.ID]*remembered
 
@@ -241,8 +242,9 @@ type remembered struct {
 	seen  time.Time
 }
 
-// gone takes the records of now and returns the nodes that have none any more,
-// the latest first. unsure says that there may be records that nobody told of.
+// gone takes the current records and returns the nodes that have none any more,
+// the latest first. unsure says that records may be missing because holders did
+// not answer.
 func (m nodeMemory) gone(now time.Time, records []api.Record, unsure bool) []api.GoneNode {
 	for _, e := range records {
 		if e.Record != nil {
@@ -265,8 +267,8 @@ func (m nodeMemory) gone(now time.Time, records []api.Record, unsure bool) []api
 	return missing
 }
 
-// An overview looks at the whole network while a console is open, once for
-// all consoles.
+// An overview reads the whole network while a console is open, once for all
+// consoles.
 type overview struct {
 	node *node
 	wake chan struct{}
@@ -282,7 +284,7 @@ func newOverview(n *node) *overview {
 	return &overview{node: n, wake: make(chan struct{}, 1), changed: make(chan struct{})}
 }
 
-// run looks again and again while somebody asks, until ctx is done.
+// run reads the network repeatedly while consoles request it, until ctx is done.
 func (o *overview) run(ctx context.Context) error {
 	pause := time.NewTimer(0)
 	defer pause.Stop()
@@ -317,8 +319,9 @@ func (o *overview) wanted() bool {
 	return time.Since(o.asked) < overviewIdle
 }
 
-// latest returns a state no older than a moment, and a channel that is closed
-// when there is a newer one. It waits for the first.
+// latest returns a state at most overviewPause and snapshotTimeout old, and a
+// channel that is closed when there is a newer one. It waits for the first
+// state.
 func (o *overview) latest(ctx context.Context) (api.NetworkState, <-chan struct{}, error) {
 	for {
 		o.mu.Lock()
@@ -360,7 +363,7 @@ func (n *node) networkState(ctx context.Context) api.NetworkState {
 	records := n.snapshot(ctx, dht.CapacityTopic())
 	nodes := records.Records
 	for i := range nodes {
-		nodes[i].Sealed, nodes[i].Copies = nil, nil // the console has no use for it
+		nodes[i].Sealed, nodes[i].Copies = nil, nil // the console does not use these
 	}
 	all := streams(ctx, n.dht.Prober, records)
 	return api.NetworkState{

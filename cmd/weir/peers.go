@@ -45,7 +45,7 @@ func connectionStyle(p inspect.PeerInfo) term.Style {
 	return term.Plain
 }
 
-// connection says how a peer is connected, and who dialled.
+// connection describes how a peer is connected, and which end dialled.
 func connection(p inspect.PeerInfo) string {
 	switch {
 	case !p.Connected:
@@ -63,12 +63,12 @@ func coordinateError(p inspect.PeerInfo) string {
 	return fmt.Sprintf("%.2f", p.CoordinateError)
 }
 
-// clockOffset says how far a peer's clock is ahead of ours.
+// clockOffset describes how far a peer's clock is ahead of ours.
 func clockOffset(p inspect.PeerInfo) string {
 	switch off := p.ClockOffset; {
 	case p.Told.IsZero():
 		return "-"
-	case off > -10 && off < 10: // what a measurement over a network is worth
+	case off > -10 && off < 10: // the accuracy of a measurement over a network
 		return fmt.Sprintf("%+.1f ms", off)
 	case off > -1000 && off < 1000:
 		return fmt.Sprintf("%+.0f ms", off)
@@ -77,7 +77,7 @@ func clockOffset(p inspect.PeerInfo) string {
 	}
 }
 
-// holdings say what a peer holds.
+// holdings describes the records that a peer holds.
 func holdings(p inspect.PeerInfo) string {
 	switch {
 	case p.Told.IsZero():
@@ -88,7 +88,7 @@ func holdings(p inspect.PeerInfo) string {
 	return fmt.Sprintf("%s in %s", term.Count(p.Holds, "record", "records"), term.Count(p.HoldsTopics, "topic", "topics"))
 }
 
-// addressOf is the address that a connection to p uses, or could.
+// addressOf is the address that a connection to p uses, or would use.
 func addressOf(p inspect.PeerInfo) string {
 	for _, a := range p.Addrs {
 		if _, err := a.ValueForProtocol(multiaddr.P_QUIC_V1); (err == nil) == (p.Transport == "quic") {

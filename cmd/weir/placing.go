@@ -22,14 +22,14 @@ import (
 // /weir/<network-id>/.
 const cascadeProtocol = "cascade/1"
 
-// addrs are this node's libp2p addresses, as many as a ticket takes.
+// addrs are this node's libp2p addresses, at most as many as a ticket can hold.
 func (n *node) addrs() []multiaddr.Multiaddr {
 	all := n.dht.Overlay().Host.Addrs()
 	return all[:min(len(all), capacity.MaxAddrs)]
 }
 
 // dial opens the signalling of a cascade link, and keeps the connection below
-// it for as long.
+// it open for as long.
 func (n *node) dial(ctx context.Context, id peer.ID, addrs []multiaddr.Multiaddr) (sfu.Signal, error) {
 	s, err := n.dht.Overlay().OpenStream(ctx, id, addrs, cascadeProtocol)
 	if err != nil {
@@ -39,7 +39,7 @@ func (n *node) dial(ctx context.Context, id peer.ID, addrs []multiaddr.Multiaddr
 	return s, nil
 }
 
-// handover opens a stream on which a client's request is handed to id.
+// handover opens a stream on which a client's request is redirected to id.
 func (n *node) handover(ctx context.Context, id peer.ID, addrs []multiaddr.Multiaddr) (sfu.Signal, error) {
 	s, err := n.dht.Overlay().OpenStream(ctx, id, addrs, sfu.OverflowProtocol)
 	if err != nil {
@@ -58,8 +58,8 @@ func (n *node) locate(ctx context.Context, need capacity.Need, exclude []peer.ID
 	return sfu.Carrier{Node: placed.Candidate.Record.Node, Addrs: placed.Candidate.Record.Addrs, Lease: placed.Lease.ID}, nil
 }
 
-// live reports whether another node carries the stream, as far as those who
-// hold its records say now.
+// live reports whether another node carries the stream, as reported now by the
+// holders of its records.
 func (n *node) live(ctx context.Context, stream string) bool {
 	ctx, cancel := context.WithTimeout(ctx, liveTime)
 	defer cancel()
@@ -70,7 +70,7 @@ func (n *node) live(ctx context.Context, stream string) bool {
 	return len(answer.Candidates) > 0 || len(answer.Rejected) > 0
 }
 
-// decided keeps and counts a placement that ended with err.
+// decided stores and counts a placement that ended with err.
 func (n *node) decided(ctx context.Context, d dht.Decision, err error) {
 	n.view.decided(d)
 	e := placementEvent(d, err)
@@ -79,7 +79,7 @@ func (n *node) decided(ctx context.Context, d dht.Decision, err error) {
 	n.counters.decided(d, err)
 }
 
-// event takes what happens to media.
+// event handles the SFU's events.
 func (n *node) event(e sfu.Event) {
 	if e.Kind == event.Refused {
 		n.counters.refused(e.Reason)
@@ -88,7 +88,7 @@ func (n *node) event(e sfu.Event) {
 	n.events.Add(e)
 }
 
-// claim takes the name of a stream for a publisher here.
+// claim claims the name of a stream for a publisher at this node.
 func (n *node) claim(ctx context.Context, stream string) (release func(), err error) {
 	release, err = n.dht.Claim(ctx, stream)
 	var taken *naming.Taken
@@ -98,14 +98,14 @@ func (n *node) claim(ctx context.Context, stream string) (release func(), err er
 	return release, unanswered(err)
 }
 
-// published tells where else the stream is published.
+// published returns the other nodes where the stream is published.
 func (n *node) published(ctx context.Context, stream string) ([]peer.ID, error) {
 	nodes, err := n.dht.Publishers(ctx, stream)
 	return nodes, unanswered(err)
 }
 
-// unanswered is err, as an [*sfu.UnansweredError] if it means that nothing is
-// known.
+// unanswered wraps err in an [*sfu.UnansweredError] if it means that holders
+// did not answer, so that nothing is known.
 func unanswered(err error) error {
 	var silent *dht.Unanswered
 	if !errors.As(err, &silent) {
@@ -114,8 +114,8 @@ func unanswered(err error) error {
 	return &sfu.UnansweredError{Why: silent.Words()}
 }
 
-// notLive is [sfu.ErrNotLive] if the placement failed since nobody carries the
-// stream, as those who have to know have said, and err otherwise.
+// notLive is [sfu.ErrNotLive] if the placement failed because no node carries
+// the stream, according to the holders of its records, and err otherwise.
 func notLive(d dht.Decision, err error) error {
 	var refusal *capacity.Refusal
 	if errors.As(err, &refusal) && refusal.Reason == dht.NoCandidates && d.Held == 0 {
@@ -124,15 +124,15 @@ func notLive(d dht.Decision, err error) error {
 	return unanswered(err)
 }
 
-// place finds a helper for a client that this node cannot take, if need be a
-// server that is started for it.
+// place finds a helper for a client that this node cannot take; if need be it
+// has a server started.
 func (n *node) place(ctx context.Context, need capacity.Need, exclude []peer.ID) (sfu.Helper, error) {
 	finding, cancel := context.WithTimeout(ctx, placeTime)
 	defer cancel()
 	helper, err := n.placeOnce(finding, need, exclude)
 	var refused *capacity.Refusal
 	if errors.As(err, &refused) && refused.Reason == dht.Unreachable {
-		// Nobody who may have room has said that there is none.
+		// No node that may have room has said that it has none.
 		return helper, &sfu.UnansweredError{Why: "this node is full, and those that may have room do not answer: " + refused.Detail, RetryAfter: placeRetryAfter}
 	}
 	if refused != nil && ctx.Err() == nil {
@@ -141,9 +141,9 @@ func (n *node) place(ctx context.Context, need capacity.Need, exclude []peer.ID)
 	return helper, err
 }
 
-// placeAny finds a helper among the nodes that there are, and returns what its
-// record says that it can. For a viewer a node that carries the stream already is
-// best: it needs no new pull.
+// placeAny finds a helper among the existing nodes, and returns the features in
+// its record. For a viewer, a node that carries the stream already is best: it
+// needs no new pull.
 func (n *node) placeAny(ctx context.Context, need capacity.Need, exclude []peer.ID) (sfu.Helper, []string, error) {
 	if need.Purpose == capacity.View {
 		placed, d, err := n.dht.Place(ctx, dht.StreamTopic(need.Stream), need, exclude)

@@ -27,8 +27,8 @@ import (
 	"weir/dht/identity"
 )
 
-// maxPolicyFile bounds what is read of a policy's file, in bytes: a little more
-// than a policy may have, which says so itself.
+// maxPolicyFile bounds the bytes read of a policy's file: a little more than a
+// policy may have, so that the parser reports a policy that is too long.
 const maxPolicyFile = 64 << 10
 
 func policyCommand() *cli.Command {
@@ -221,24 +221,24 @@ func readText(name string, stdin io.Reader) ([]byte, error) {
 	return text, nil
 }
 
-// policyCheck is how often a policy's file is looked at.
+// policyCheck is how often a policy's file is checked for changes.
 const policyCheck = time.Second
 
 // A policyFile is the policy in force: the built-in one, or that of a file,
-// which may change while the node runs. A text with a mistake changes nothing.
+// which may change while the node runs. A file with a mistake changes nothing.
 type policyFile struct {
 	inForce atomic.Pointer[policy.Compiled]
 	log     *slog.Logger
 
 	mu   sync.Mutex
 	path string // "": the built-in one
-	text []byte // as read last
+	text []byte // as last read
 
-	event func(event.Event) // nil: there is only the log
+	event func(event.Event) // nil: events go to the log only
 }
 
 // newPolicyFile returns the policy in the file at path, or the built-in one if
-// that is "".
+// path is "".
 func newPolicyFile(path string, log *slog.Logger) (*policyFile, error) {
 	f := &policyFile{path: path, log: log}
 	compiled, err := policy.Compile(policy.Default())
@@ -254,8 +254,8 @@ func newPolicyFile(path string, log *slog.Logger) (*policyFile, error) {
 	return f, nil
 }
 
-// parse reads text. Version 0 is the built-in policy's: holders and seekers take
-// the same version for the same policy.
+// parse parses text. Version 0 is the built-in policy's: holders and seekers
+// take the same version for the same policy.
 func (f *policyFile) parse() (*policy.Compiled, error) {
 	compiled, err := policy.Parse(f.path, f.text)
 	if err == nil && compiled.Policy().Version == 0 {
@@ -267,8 +267,8 @@ func (f *policyFile) parse() (*policy.Compiled, error) {
 // Policy is the policy in force, ready for use.
 func (f *policyFile) Policy() *policy.Compiled { return f.inForce.Load() }
 
-// run applies what the file comes to say, until ctx is done. Sessions, streams
-// and links are not touched: the next decision is made by the new policy.
+// run applies changes of the file until ctx is done. Sessions, streams and
+// links are not touched: the next decision is made by the new policy.
 func (f *policyFile) run(ctx context.Context) error {
 	tick := time.NewTicker(policyCheck)
 	defer tick.Stop()
@@ -278,11 +278,11 @@ func (f *policyFile) run(ctx context.Context) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		}
-		_ = f.reload() // told by itself
+		_ = f.reload() // reload reports its errors itself
 	}
 }
 
-// take puts what another one has read in force, and follows its file.
+// take puts the policy of next in force, and follows its file.
 func (f *policyFile) take(next *policyFile) {
 	next.mu.Lock()
 	path, text := next.path, next.text
@@ -294,7 +294,7 @@ func (f *policyFile) take(next *policyFile) {
 	f.tell(event.Event{Kind: event.PolicyApplied, Detail: fmt.Sprintf("%q version %d, after version %d", now.Name, now.Version, before.Version)})
 }
 
-// reload reads the file, if there is one. Its error has been told.
+// reload reads the file, if there is one. It has reported its error already.
 func (f *policyFile) reload() error {
 	compiled, err := f.changed()
 	if err != nil {
@@ -308,7 +308,7 @@ func (f *policyFile) reload() error {
 	return nil
 }
 
-// changed is what the file says, or nil if that is what it said before.
+// changed returns the file's policy, or nil if the file has not changed.
 func (f *policyFile) changed() (*policy.Compiled, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -317,13 +317,13 @@ func (f *policyFile) changed() (*policy.Compiled, error) {
 	}
 	text, err := readText(f.path, nil)
 	if err != nil || bytes.Equal(text, f.text) {
-		return nil, nil // a file that is not there is being replaced
+		return nil, nil // a missing file is being replaced
 	}
 	f.text = text
 	return f.parse()
 }
 
-// tell passes an event on, or logs it where nobody takes it.
+// tell passes an event on, or logs it if there is no receiver.
 func (f *policyFile) tell(e event.Event) {
 	if f.event != nil {
 		f.event(e)

@@ -30,7 +30,7 @@ import (
 // history.
 const policiesKept = 32
 
-// policyDir is where they are kept, below the data directory.
+// policyDir is the directory of these policies, below the data directory.
 const policyDir = "policies"
 
 // A policyStore keeps the policies that the network's operator has signed, each
@@ -42,8 +42,8 @@ type policyStore struct {
 	log      *slog.Logger
 }
 
-// apply keeps a policy and puts it in force. Sessions, streams and links are not
-// touched.
+// apply stores a policy and puts it in force. Sessions, streams and links are
+// not touched.
 func (s *policyStore) apply(p signed.Policy, sealed []byte) error {
 	if err := s.keep(p.Version, sealed); err != nil {
 		s.log.Warn("policy not kept; it is in force until the node ends", "err", err)
@@ -53,7 +53,7 @@ func (s *policyStore) apply(p signed.Policy, sealed []byte) error {
 	return nil
 }
 
-// keep writes a policy, and drops the oldest of too many.
+// keep writes a policy, and deletes the oldest if there are too many.
 func (s *policyStore) keep(version uint64, sealed []byte) error {
 	if err := os.MkdirAll(s.dir, 0o700); err != nil {
 		return err
@@ -73,7 +73,7 @@ func (s *policyStore) keep(version uint64, sealed []byte) error {
 	return nil
 }
 
-// files are those of the policies kept, oldest first.
+// files are the files of the stored policies, oldest first.
 func (s *policyStore) files() ([]string, error) {
 	entries, err := os.ReadDir(s.dir)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -96,8 +96,8 @@ func policyEntryOf(p signed.Policy, sealed []byte, inForce bool) api.PolicyVersi
 	}
 }
 
-// history are the policies kept, newest first. Files that do not hold one, or
-// one of another operator, are left out and logged.
+// history are the stored policies, newest first. Files without a valid policy,
+// or with one of another operator, are left out and logged.
 func (s *policyStore) history() ([]api.PolicyVersion, error) {
 	files, err := s.files()
 	if err != nil {
@@ -119,8 +119,8 @@ func (s *policyStore) history() ([]api.PolicyVersion, error) {
 	return list, nil
 }
 
-// unreadable returns why the newest policy kept cannot be used, and its version;
-// or nil. Its words may be those of a release before this one.
+// unreadable returns the version of the newest stored policy and why it cannot
+// be used, or nil. It may use variables of an earlier release.
 func (s *policyStore) unreadable() (version uint64, why error) {
 	files, err := s.files()
 	if err != nil || len(files) == 0 {
@@ -138,7 +138,7 @@ func (s *policyStore) unreadable() (version uint64, why error) {
 	return version, err
 }
 
-// check says whether the newest policy kept is in force.
+// check reports whether the newest stored policy is in force.
 func (s *policyStore) check() doctor.Check {
 	now := s.policy.Policy().Policy()
 	c := doctor.Check{Name: "policy", Outcome: inspect.Fine, Seen: fmt.Sprintf("%q version %d is in force", now.Name, now.Version)}
@@ -149,8 +149,8 @@ func (s *policyStore) check() doctor.Check {
 	return c
 }
 
-// restore puts the newest policy kept that can be used in force, as it was when
-// the node ended. Where there is none it is the built-in one, or that of a file.
+// restore puts the newest usable stored policy in force, as it was when the
+// node ended. Without one, the built-in policy or that of a file stays.
 func (s *policyStore) restore(d *dht.Node) error {
 	if version, why := s.unreadable(); why != nil {
 		s.policy.tell(event.Event{Kind: event.PolicyRefused, Detail: fmt.Sprintf("version %d, kept from before: %v", version, why)})
@@ -163,7 +163,7 @@ func (s *policyStore) restore(d *dht.Node) error {
 	return err
 }
 
-// pushPolicy serves POST /api/v1/policy, whose body is a signed policy.
+// pushPolicy serves POST /api/v1/policy; the body is a signed policy.
 func (n *node) pushPolicy(w http.ResponseWriter, r *http.Request) {
 	sealed, err := io.ReadAll(http.MaxBytesReader(w, r.Body, signed.MaxPolicySize))
 	if err != nil {

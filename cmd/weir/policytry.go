@@ -26,9 +26,9 @@ import (
 	"weir/sfu/problem"
 )
 
-// tryPolicy serves POST /api/v1/policy/try, whose body is a policy's text. The
-// query may give uplink, packets, region and stream, of the needs to try it
-// with, and file, which is what mistakes are said to be in.
+// tryPolicy serves POST /api/v1/policy/try; the body is a policy's text. The
+// query may give uplink, packets, region and stream of the needs to try it
+// with, and file, the name to use in messages about mistakes.
 func (n *node) tryPolicy(r *http.Request) (any, error) {
 	text, err := io.ReadAll(http.MaxBytesReader(nil, r.Body, maxPolicyFile))
 	if err != nil {
@@ -71,8 +71,8 @@ func (n *node) tryPolicy(r *http.Request) (any, error) {
 	return t, nil
 }
 
-// trial compares two policies over surveys, by topic, for needs and for those of
-// decisions made before.
+// trial compares two policies over surveys, by topic, for needs and for those
+// of earlier decisions.
 func trial(before, after *policy.Compiled, surveys map[dht.Topic]inspect.Survey, needs []capacity.Need, decisions []dht.Decision) api.PolicyTrial {
 	nameOf := func(j *policy.Compiled) api.PolicyName {
 		p := j.Policy()
@@ -99,7 +99,7 @@ func trial(before, after *policy.Compiled, surveys map[dht.Topic]inspect.Survey,
 		topic dht.Topic
 		need  dht.DecisionNeed
 	}
-	compared := make(map[placement]policy.Comparison) // many ask for the same
+	compared := make(map[placement]policy.Comparison) // many needs are the same
 	for _, d := range decisions {
 		if _, read := surveys[d.Topic]; !read {
 			continue
@@ -171,11 +171,12 @@ func tryPolicy(c *cli.Context) error {
 	return err
 }
 
-// nobody reports whether all are rejected by the policy tried.
+// nobody reports whether the tried policy rejects all nodes.
 func nobody(t api.NeedTrial) bool { return len(t.Nodes) > 0 && t.After.Passed == 0 }
 
-// printPolicyTrial writes t for people: what would change in a line for each need, and
-// then the nodes. Needs that all nodes meet alike share a table.
+// printPolicyTrial writes t for people: one line for each need with its
+// changes, and then the nodes. Needs with the same outcome at all nodes share a
+// table.
 func printPolicyTrial(w term.Terminal, t api.PolicyTrial, known nodeNames) {
 	var groups [][]api.NeedTrial
 	for _, n := range t.Needs {
@@ -226,7 +227,7 @@ func purposes(group []api.NeedTrial) string {
 	return strings.Join(list, " or ")
 }
 
-// summary says in one line what would change for a need.
+// summary describes in one line the changes for a need.
 func summary(known nodeNames, t api.NeedTrial) string {
 	total := len(t.Nodes)
 	switch {
@@ -262,7 +263,7 @@ func summary(known nodeNames, t api.NeedTrial) string {
 	return line
 }
 
-// rulesOf are the rules that reject anybody, those first that would reject most.
+// rulesOf are the rules that reject any node, those that would reject most first.
 func rulesOf(c policy.Comparison) []string {
 	all := maps.Clone(c.Before.Rejected)
 	maps.Copy(all, c.After.Rejected)
@@ -271,15 +272,15 @@ func rulesOf(c policy.Comparison) []string {
 	})
 }
 
-// worst is the rule that rejects most, and so the reason that clients get.
+// worst is the rule that rejects most, and so the reason given to clients.
 func worst(rejected map[string]int) string {
 	return slices.MaxFunc(slices.Sorted(maps.Keys(rejected)), func(a, b string) int { return cmp.Compare(rejected[a], rejected[b]) })
 }
 
-// trialRows bounds what is shown of a large network.
+// trialRows bounds the rows shown of a large network.
 const trialRows = 64
 
-// printTrial writes the nodes of one table: as they are now, and as they would be.
+// printTrial writes the nodes of one table: before and after.
 func printTrial(w term.Terminal, known nodeNames, group []api.NeedTrial) {
 	for _, t := range group {
 		fmt.Fprintf(w, "%s, %s, %d packets/s%s\n", t.Need.Purpose, term.Bitrate(t.Need.Uplink), t.Need.Packets, term.Prefixed(", stream ", t.Need.Stream)+term.Prefixed(", region ", t.Need.Region))
@@ -304,7 +305,7 @@ func printTrial(w term.Terminal, known nodeNames, group []api.NeedTrial) {
 	}
 }
 
-// arrow is what is, and what would be if that is something else.
+// arrow is before, and after if that differs.
 func arrow(before, after string) string {
 	if before == after {
 		return before
@@ -325,7 +326,7 @@ func unlessRejected(s policy.Standing, format string, v any) string {
 	return fmt.Sprintf(format, v)
 }
 
-// why is the rule that rejects, or else the score to come by term, and the rule
+// why is the rule that rejects, or else the new score by term, and the rule
 // that rejects now.
 func why(before, after policy.Standing) string {
 	switch {

@@ -23,18 +23,20 @@ import (
 )
 
 const (
-	// provisionWatch is how often a provisioner looks whether a newcomer is there.
+	// provisionWatch is how often a provisioner checks whether a new server has
+	// come up.
 	provisionWatch = 300 * time.Millisecond
-	// askAgain is how often one that waits asks how far the server is, at most.
+	// askAgain is how often, at most, a waiting node asks for the server's
+	// progress.
 	askAgain = time.Second
-	// lookTime bounds a provisioner's own look for room, and lookAgain is for how
-	// long its outcome stands if it keeps from a start.
+	// lookTime bounds a provisioner's own search for room; lookAgain is how
+	// long a search that prevented a start stays valid.
 	lookTime  = 2500 * time.Millisecond
 	lookAgain = time.Second
 )
 
 // A provisioner starts servers for the regions it serves, one at a time, and
-// lets idle ones go. What it decides is package scale's; here is what runs it.
+// releases idle ones. Package scale makes the decisions; this type runs them.
 type provisioner struct {
 	hook    func(context.Context, hook.Input) error
 	network string
@@ -56,12 +58,12 @@ type provisioner struct {
 type regionState struct {
 	starts   scale.Up
 	releases scale.Down
-	looking  bool              // for room
-	found    *capacity.Refusal // what came of the last look that kept from a start…
-	until    time.Time         // …which stands until then
+	looking  bool              // searching for room
+	found    *capacity.Refusal // the outcome of the last search that prevented a start…
+	until    time.Time         // …which is valid until then
 }
 
-// startJob is one run of the hook.
+// A startJob is one run of the hook.
 type startJob struct {
 	region  string
 	request string
@@ -69,7 +71,7 @@ type startJob struct {
 	reason  string
 }
 
-// newProvisioner returns one that lacks what it needs of its node.
+// newProvisioner returns a provisioner; its node sets the remaining fields.
 func newProvisioner(hook func(context.Context, hook.Input) error, network string, regions []string, log *slog.Logger) *provisioner {
 	p := &provisioner{hook: hook, network: network, regions: regions, log: log, state: make(map[string]*regionState), jobs: make(chan startJob, len(regions))}
 	for _, r := range regions {
@@ -78,9 +80,9 @@ func newProvisioner(hook func(context.Context, hook.Input) error, network string
 	return p
 }
 
-// start answers a seeker; it is scale.Provisioner's. A server costs money, and the
-// seeker may be mistaken, or lie: before one is started, this node looks for room
-// itself, once for all who ask meanwhile.
+// start answers a seeker; it implements scale.Provisioner's callback. A server
+// costs money, and the seeker may be mistaken, or lie: before a server is
+// started, this node searches for room itself, once for all concurrent seekers.
 func (p *provisioner) start(ctx context.Context, region string, need capacity.Need, reason string) (scale.PendingServer, error) {
 	if refused := p.look(ctx, region, need); refused != nil {
 		return scale.PendingServer{}, refused
@@ -98,8 +100,7 @@ func (p *provisioner) start(ctx context.Context, region string, need capacity.Ne
 	return coming, nil
 }
 
-// look says why a server that would be started now is not needed, as far as this
-// node can see itself, or nil.
+// look returns why no new server is needed, as far as this node can see, or nil.
 func (p *provisioner) look(ctx context.Context, region string, need capacity.Need) *capacity.Refusal {
 	p.mu.Lock()
 	st, now := p.state[region], time.Now()
@@ -142,7 +143,8 @@ func (p *provisioner) look(ctx context.Context, region string, need capacity.Nee
 	return refused
 }
 
-// leave answers a node that would like to end; it is scale.Provisioner's.
+// leave answers a node that would like to end; it implements
+// scale.Provisioner's callback.
 func (p *provisioner) leave(ctx context.Context, region string, node peer.ID) error {
 	records, err := p.nodes(ctx, region)
 	if err != nil {
@@ -162,8 +164,8 @@ func (p *provisioner) leave(ctx context.Context, region string, node peer.ID) er
 	return nil
 }
 
-// run runs the hook when start asks for it, one at a time, and sees to it that
-// newcomers are noticed, until ctx is done.
+// run runs the hook when start requests it, one run at a time, and keeps
+// checking for new servers, until ctx is done.
 func (p *provisioner) run(ctx context.Context) error {
 	tick := time.NewTicker(provisionWatch)
 	defer tick.Stop()
@@ -179,7 +181,7 @@ func (p *provisioner) run(ctx context.Context) error {
 	}
 }
 
-// provision is one start, up to the hook's end.
+// provision is one start, until the hook ends.
 func (p *provisioner) provision(ctx context.Context, job startJob) {
 	began := time.Now()
 	err := p.try(ctx, job)
@@ -231,8 +233,8 @@ func idsOf(records []capacity.Record) []peer.ID {
 	return ids
 }
 
-// settle looks what has become of the starts that are under way. While the
-// region's nodes are not known, that nobody has come is not known either.
+// settle updates the starts under way. While the region's nodes are unknown,
+// the absence of a new server is unknown too.
 func (p *provisioner) settle(ctx context.Context) {
 	for _, region := range p.regions {
 		p.mu.Lock()
@@ -263,7 +265,7 @@ func (p *provisioner) settle(ctx context.Context) {
 	}
 }
 
-// status is the provisioner's state in each region.
+// status is the provisioner's state by region.
 func (p *provisioner) status() map[string]scale.Status {
 	if p == nil {
 		return nil
@@ -277,11 +279,11 @@ func (p *provisioner) status() map[string]scale.Status {
 	return all
 }
 
-// outcomes count what came of provisioning.
+// outcomes count the outcomes of provisioning.
 type outcomes struct{ counter *prometheus.CounterVec }
 
-// Those that there are: of starts and releases at the provisioner, and of the
-// requests that waited here.
+// All outcomes: of starts and releases at the provisioner, and of the requests
+// that waited here.
 var outcomeNames = []string{"started", "failed", "max_nodes", "timed_out", "arrived", "released", "room", "unknown", "would_not_help", "placed", "refused"}
 
 func newOutcomes() *outcomes {
@@ -297,7 +299,7 @@ func newOutcomes() *outcomes {
 
 func (o *outcomes) add(outcome string) { o.counter.WithLabelValues(outcome).Inc() }
 
-// provisionKind is the kind of the event that tells of an outcome.
+// provisionKind is the kind of the event for an outcome.
 func provisionKind(outcome string) event.Kind {
 	switch outcome {
 	case "max_nodes":

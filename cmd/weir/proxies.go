@@ -13,18 +13,18 @@ import (
 	"weir/sfu/proxied"
 )
 
-// behindProxies is l, --http's, behind the proxies that are trusted.
+// behindProxies wraps l, the listener of --http, for the trusted proxies.
 func (n *node) behindProxies(l net.Listener) net.Listener {
 	return &proxied.Listener{Listener: l, Trust: n.cfg.proxies, Take: n.cfg.proxyHead, Bare: checksHealth, Refused: n.refusedProxy}
 }
 
-// checksHealth reports whether r asks no more than whether the node works.
+// checksHealth reports whether r is only a health check.
 func checksHealth(r *http.Request) bool {
 	return (r.Method == http.MethodGet || r.Method == http.MethodHead) && (r.URL.Path == "/healthz" || r.URL.Path == "/readyz")
 }
 
-// refusedProxy tells that a connection was refused for its PROXY header, or for
-// want of one.
+// refusedProxy reports a connection refused because of its PROXY header, or
+// because it lacks one.
 func (n *node) refusedProxy(from netip.AddrPort, why error) *problem.Problem {
 	code, text := problem.BadProxyHeader, ""
 	switch {
@@ -41,8 +41,8 @@ func (n *node) refusedProxy(from netip.AddrPort, why error) *problem.Problem {
 	return problem.New(code, text)
 }
 
-// asClients has h serve requests as those of the clients behind the proxies that
-// are trusted.
+// asClients has h serve requests with the client addresses that the trusted
+// proxies give.
 func (n *node) asClients(h http.Handler) http.Handler {
 	if !n.cfg.proxies.Any() {
 		return h

@@ -22,7 +22,7 @@ import (
 // on top of --wait.
 const connectTime = 15 * time.Second
 
-// mediaFlags are what publish and view have in common.
+// mediaFlags are the common flags of publish and view.
 func mediaFlags(more ...cli.Flag) []cli.Flag {
 	return append(more,
 		&cli.DurationFlag{Name: "duration", Usage: "stop after `D`, such as 30s (0: when interrupted)", EnvVars: cmdline.Env("DURATION")},
@@ -134,7 +134,7 @@ func withDuration(ctx context.Context, d time.Duration) (context.Context, contex
 	return context.WithTimeout(ctx, d)
 }
 
-// mediaExit says why there is no media, with the exit code for it.
+// mediaExit returns the error for missing media, with its exit code.
 func mediaExit(c *cli.Context, what string, err error) error {
 	code := cmdline.ExitFailure
 	var refused *client.Refused
@@ -163,7 +163,7 @@ func mediaExit(c *cli.Context, what string, err error) error {
 	return cli.Exit(what+": "+text, code)
 }
 
-// reporter prints statistics: to people, or to a program with --json.
+// reporter prints statistics: for people, or as JSON with --json.
 type reporter struct {
 	out      io.Writer
 	log      *slog.Logger
@@ -181,7 +181,7 @@ func newReporter(c *cli.Context) *reporter {
 	}
 }
 
-// connected tells people where the stream is served.
+// connected prints where the stream is served, for people.
 func (r *reporter) connected(what string, s client.Stats) {
 	if r.json {
 		return
@@ -192,7 +192,7 @@ func (r *reporter) connected(what string, s client.Stats) {
 	fmt.Fprintf(r.out, "%s %s: answer after %s, connected after %s\n", what, withoutTicket(s.URL), term.Elapsed(s.Answered), term.Elapsed(s.Connected))
 }
 
-// withoutTicket shortens a URL for people, whom its query does not interest.
+// withoutTicket shortens a URL for people: the query is of no use to them.
 func withoutTicket(url string) string {
 	if before, _, ok := strings.Cut(url, "?"); ok {
 		return before + "?…"
@@ -200,7 +200,7 @@ func withoutTicket(url string) string {
 	return url
 }
 
-// lost says that the connection is, and how long another one is looked for.
+// lost prints that the connection is lost, and for how long another one is tried.
 func (r *reporter) lost(s client.Stats, limit time.Duration) {
 	r.log.Warn("connection lost, getting another", "url", withoutTicket(s.URL), "for", limit)
 }
@@ -237,7 +237,7 @@ func (r *reporter) line(s client.Stats, final bool) {
 		fmt.Fprintln(r.out, describe(s, r.before))
 		return
 	}
-	// Frames per second of the time in which there were frames.
+	// Frames per second, over the time with frames.
 	fmt.Fprintln(r.out, "total "+describe(s, client.Stats{Elapsed: s.FirstFrame}))
 	if s.FirstFrame > 0 {
 		fmt.Fprintf(r.out, "first packet after %s, first frame after %s\n", term.Elapsed(s.FirstPacket), term.Elapsed(s.FirstFrame))

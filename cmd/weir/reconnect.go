@@ -21,17 +21,19 @@ import (
 )
 
 const (
-	// attemptTime is what a server among several gets to answer and to connect.
+	// attemptTime is how long one of several servers may take to answer and to
+	// connect.
 	attemptTime = 5 * time.Second
-	// silence is after which publish and view take a server for lost.
+	// silence is how long a server may be silent before publish and view treat
+	// it as lost.
 	silence = 3 * time.Second
-	// retryPause is until all servers are tried again. It doubles with each try,
-	// up to retryPauseMost, which bounds what a server may ask for too.
+	// retryPause is the time until all servers are tried again. It doubles with
+	// each try, up to retryPauseMost, which also bounds a server's Retry-After.
 	retryPause     = 250 * time.Millisecond
 	retryPauseMost = 5 * time.Second
 )
 
-// reconnectFlag is that of publish and view.
+// reconnectFlag is the flag --reconnect of publish and view.
 func reconnectFlag(value time.Duration) cli.Flag {
 	return &cli.DurationFlag{Name: "reconnect", Value: value, Usage: "when the connection is lost try for `D` to get another, also at the other URLs; 0: end at once", EnvVars: cmdline.Env("RECONNECT")}
 }
@@ -49,15 +51,15 @@ type course struct {
 	what   string   // "publish" or "view"
 	doing  string   // "publishing to" or "viewing"
 	urls   []string // as given
-	last   string   // where it was served last
+	last   string   // the URL that served it last
 	open   func(ctx context.Context, url string) (mediaConn, error)
 	resume func(gap time.Duration) // before media of another connection; may be nil
 	report *reporter
 }
 
-// run connects, and keeps at it until ctx or the time is over. It returns the
-// statistics of all connections. The error is client.ErrConnectionLost if the last
-// one was lost, or says why there was none at all.
+// run connects, and reconnects until ctx or the time is over. It returns the
+// statistics of all connections. The error is client.ErrConnectionLost if the
+// last connection was lost, or says why there was none at all.
 func (f *course) run(c *cli.Context) (total client.Stats, err error) {
 	var closing sync.WaitGroup
 	defer closing.Wait()
@@ -117,9 +119,8 @@ func (f *course) run(c *cli.Context) (total client.Stats, err error) {
 	}
 }
 
-// connect tries all URLs, one after another, again and again for as long as limit
-// and while an error of one of them is worth it. The error is the one that says
-// most.
+// connect tries all URLs in turn, repeatedly, until limit is over or no error
+// of theirs is worth a retry. The error is the most informative one.
 func (f *course) connect(ctx context.Context, limit time.Duration, worth func(error) bool) (mediaConn, error) {
 	start := time.Now()
 	urls := f.candidates()
@@ -156,7 +157,7 @@ func (f *course) connect(ctx context.Context, limit time.Duration, worth func(er
 		if !hopeful || left <= 0 {
 			return mediaConn{}, failed
 		}
-		again = min(again, left) // one last try when the time is up
+		again = min(again, left) // one last try at the end of limit
 		f.report.log.Info("trying again", "in", again.Round(time.Millisecond), "reason", strings.TrimPrefix(failed.Error(), f.what+": "))
 		select {
 		case <-time.After(again):
@@ -166,8 +167,8 @@ func (f *course) connect(ctx context.Context, limit time.Duration, worth func(er
 	}
 }
 
-// candidates are the URLs to try: those given, and where the last of them
-// redirected to. What served last, and was lost, comes last.
+// candidates are the URLs to try: those given, and the target of the last
+// redirect. The server whose connection was lost comes last.
 func (f *course) candidates() []string {
 	list := slices.Clone(f.urls)
 	if f.last == "" {
@@ -182,8 +183,8 @@ func (f *course) candidates() []string {
 	return append(list, at)
 }
 
-// worthRetrying reports whether a server that could not be used may yet be: all
-// but those that refuse for good.
+// worthRetrying reports whether a server that failed may work later: all errors
+// but a final refusal.
 func worthRetrying(err error) bool {
 	var refused *client.Refused
 	if errors.As(err, &refused) {
@@ -196,11 +197,11 @@ func worthRetrying(err error) bool {
 	return !errors.Is(err, client.ErrBadURL) && !errors.Is(err, client.ErrBadMedia)
 }
 
-// hostAndPath is a URL whose scheme was left out.
+// hostAndPath matches a URL without a scheme.
 var hostAndPath = regexp.MustCompile(`^(\[[0-9a-fA-F:.]+\]|[\w.-]+)(:\d+)?/`)
 
-// mediaURL completes what was given for a URL: HOST:PORT/… is at http, but for
-// the port of https.
+// mediaURL completes a URL without a scheme: HOST:PORT/… becomes http, or https
+// for port 443.
 func mediaURL(given string) (string, bool) {
 	if strings.Contains(given, "://") {
 		return given, true
@@ -218,8 +219,8 @@ func mediaURL(given string) (string, bool) {
 	return "http://" + given, true
 }
 
-// urlsOf are the last arguments, as far as they are URLs; the last one is meant
-// for one in any case. files are those before.
+// urlsOf are the last arguments, as far as they are URLs; the last one is taken
+// as a URL in any case. files are the arguments before.
 func urlsOf(args []string) (files, urls []string, err error) {
 	for i, arg := range slices.Backward(args) {
 		u, ok := mediaURL(arg)

@@ -24,8 +24,8 @@ import (
 	"weir/dht/inspect"
 )
 
-// recordFlags are those of the records commands: through a node, or by
-// themselves.
+// recordFlags are the flags of the records commands, which read through a node
+// or join the network themselves.
 func recordFlags(more ...cli.Flag) []cli.Flag {
 	return append(adminFlags(append(more,
 		&cli.StringSliceFlag{Name: "bootstrap", Usage: "join the network by `MULTIADDR` as a client instead of asking a running node; repeatable", EnvVars: cmdline.Env("BOOTSTRAP")},
@@ -52,7 +52,7 @@ func recordsCommand() *cli.Command {
 	}
 }
 
-// readRecords gets the records that the flags name.
+// readRecords reads the records selected by the flags.
 func readRecords(c *cli.Context) (list api.Records, done bool, err error) {
 	stream := c.String("stream")
 	if !standalone(c) {
@@ -89,9 +89,9 @@ func listRecords(c *cli.Context) error {
 	return missing(c.App.Writer, list.Hearing, nil)
 }
 
-// missing says below a list what it may lack since some did not answer: holders,
-// and nodes that would tell of themselves. It is an error if too few did for the
-// list to be worth anything.
+// missing prints below a list which holders and nodes did not answer, so that
+// entries may be missing. It returns an error if too few answered for the list
+// to be of use.
 func missing(w io.Writer, heard dht.Hearing, nodes []dht.Silence) error {
 	var said []string
 	if s := heard.String(); s != "" {
@@ -142,8 +142,7 @@ func printCopies(w term.Terminal, entries []api.Record) {
 	})
 }
 
-// heldBy says how many hold the record, and for how long: the ages of the
-// copies.
+// heldBy gives the number of holders of the record, and the ages of their copies.
 func heldBy(e api.Record) string {
 	old := 0
 	for _, k := range e.Copies {
@@ -276,7 +275,7 @@ func watchRecords(c *cli.Context) error {
 	return err
 }
 
-// verdict is what verify says of a record.
+// verdict is the result of verify for a record.
 func verdict(e api.Record) string {
 	if e.Valid {
 		return "good"
@@ -295,7 +294,7 @@ func verifyRecords(c *cli.Context) error {
 			return cmdline.BadInput(err)
 		}
 		e := inspectRecord(sealed, time.Now())
-		// Of a file nobody can tell when it came in: only the clock is left.
+		// The arrival time of a file's record is unknown: only the clock is left.
 		if past := -e.TTLLeft; e.Valid && past > 0 {
 			e.Valid, e.Error = false, fmt.Sprintf("%v %s ago, by this machine's clock", capacity.ErrExpired, term.Seconds(past))
 		}
@@ -313,7 +312,7 @@ func verifyRecords(c *cli.Context) error {
 			return err
 		}
 		entries = list.Records
-		// What a node says of its records is not proof: check the bytes.
+		// A node's own checks of its records are not proof: check the bytes.
 		for i, e := range entries {
 			checked := inspectRecord(e.Sealed, time.Now())
 			checked.HeldBy, checked.HeldFor, checked.Copies = e.HeldBy, e.HeldFor, e.Copies

@@ -16,11 +16,12 @@ import (
 )
 
 const (
-	// releaseCheck is how often a node looks whether it is idle.
+	// releaseCheck is how often a node checks whether it is idle.
 	releaseCheck = 250 * time.Millisecond
-	// releaseAgain is the least time between two questions for leave.
+	// releaseAgain is the least time between two release requests to the
+	// provisioner.
 	releaseAgain = 2 * time.Second
-	// releaseTime bounds one such question.
+	// releaseTime bounds one release request.
 	releaseTime = 5 * time.Second
 	// releasableFeature is in the records of nodes that are idle.
 	releasableFeature = "releasable"
@@ -28,8 +29,8 @@ const (
 	byRelease = "idle, and released"
 )
 
-// A releaser ends its node when it has had nothing to do for long enough, under
-// a policy that packs: it asks the provisioner for leave, drains, makes sure
+// A releaser ends its node when it has been idle for long enough, under a
+// binpack policy: it asks the provisioner for permission, drains, makes sure
 // that nothing came in between, runs the hook, and ends the process. A node
 // that starts servers has none.
 type releaser struct {
@@ -74,8 +75,8 @@ func (r *releaser) run(ctx context.Context) error {
 	}
 }
 
-// step reports whether the node is idle for long enough now. A drain that the
-// operator asked for is the operator's to end.
+// step reports whether the node has been idle for long enough. Only the
+// operator ends a drain that the operator requested.
 func (r *releaser) step(now time.Time, p policy.Policy) bool {
 	idle := r.idle.Next(now, r.node.empty(now) && !r.node.drain.status().Draining)
 	free := p.Strategy == policy.BinPack && idle >= p.Provision.OrDefault().IdleTimeout
@@ -89,13 +90,13 @@ func (r *releaser) step(now time.Time, p policy.Policy) bool {
 	return free
 }
 
-// empty reports whether nothing is here, and nothing promised.
+// empty reports whether the node has no sessions or links, and no reservations.
 func (n *node) empty(now time.Time) bool {
 	t, c := n.ledger.Totals(now), n.sfu.Counts()
 	return left(t) == 0 && t.Streams == 0 && c.Streams+c.Publishers+c.Viewers == 0
 }
 
-// release reports whether the node may end, and has run the hook.
+// release reports whether the node may end; the hook has run then.
 func (r *releaser) release(ctx context.Context, p policy.Provision) bool {
 	n := r.node
 	asking, cancel := context.WithTimeout(ctx, releaseTime)
@@ -112,9 +113,9 @@ func (r *releaser) release(ctx context.Context, p policy.Provision) bool {
 		return false
 	}
 	if !n.drain.beginAlone(time.Now(), byRelease) {
-		return false // the operator has been faster
+		return false // the operator has begun a drain first
 	}
-	// From here on nothing is let in: what is not here now does not come.
+	// The node admits nothing from here on: if it is empty now, it stays empty.
 	n.closeDoor(byRelease)
 	if !n.empty(time.Now()) {
 		r.log.Info("stays: somebody came just now")

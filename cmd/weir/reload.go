@@ -23,49 +23,49 @@ import (
 	"weir/sfu/problem"
 )
 
-// liveSettings are those that change while the node runs. Every other one needs a
-// restart.
+// liveSettings are the settings that take effect while the node runs. Every
+// other one needs a restart.
 var liveSettings = []string{
 	"session-limit", "address-sessions", "stream-limit", "uplink-limit", "packet-limit", "cpu-limit",
 	"fanout", "overflow", "linger", "policy", "stop-timeout", "log-level",
 }
 
-// A reloadable part of the node has files of its own, which it reads again
-// when the configuration is. If reload fails, the part goes on with what it
-// had. Settings that a part reads are checked before, by nodeConfigOf.
+// A reloadable is a part of the node with files of its own, which it reads
+// again when the configuration is reloaded. If reload fails, the part keeps its
+// state. nodeConfigOf has checked the settings that a part reads.
 type reloadable struct {
 	name   string
 	reload func() error
 }
 
-// parts are those of this node.
+// parts are the reloadable parts of this node.
 func (n *node) parts() []reloadable {
 	all := []reloadable{{"policy", n.policy.reload}}
 	if n.cfg.tls != nil {
 		all = append(all, reloadable{"certificate", n.cfg.tls.reload})
 	}
 	if n.rights != nil {
-		all = append(all, reloadable{"keys", func() error { n.rights.Reload(); return nil }}) // it tells of mistakes by events
+		all = append(all, reloadable{"keys", func() error { n.rights.Reload(); return nil }}) // it reports mistakes by events
 	}
 	return all
 }
 
-// reloading is the configuration in force and what came of reading it again.
+// reloading is the configuration in force and the outcome of the last reload.
 type reloading struct {
-	one sync.Mutex // reads at a time
+	one sync.Mutex // serializes reloads
 
 	mu       sync.Mutex
 	settings []api.Setting
 	last     *api.Reload // nil: never
 	counts   map[string]uint64
-	good     time.Time // when it was last applied, at first the start
+	good     time.Time // when it was last applied; the start at first
 }
 
 func (r *reloading) begin(in []api.Setting) {
 	r.settings, r.good, r.counts = in, time.Now(), map[string]uint64{}
 }
 
-// done keeps what came of it, and the settings if they are in force.
+// done stores the outcome of a reload, and the settings if they are in force.
 func (r *reloading) done(report api.Reload, in []api.Setting) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -79,7 +79,7 @@ func (r *reloading) done(report api.Reload, in []api.Setting) {
 	}
 }
 
-// register adds what Prometheus' own configuration has, under the same names.
+// register adds the reload metrics of Prometheus itself, under the same names.
 func (r *reloading) register(reg *prometheus.Registry) {
 	locked := func(f func() float64) func() float64 {
 		return func() float64 {
@@ -114,8 +114,8 @@ func (r *reloading) register(reg *prometheus.Registry) {
 	}
 }
 
-// merged are the settings once next is read: what is live as next says, all else
-// as before, with what next says pending.
+// merged are the settings after a reload of next: live settings as in next, all
+// others as before, with next's values pending.
 func merged(before, next []api.Setting) (in []api.Setting, changed, restart []string) {
 	for _, s := range next {
 		i := slices.IndexFunc(before, func(b api.Setting) bool { return b.Name == s.Name })
@@ -134,8 +134,8 @@ func merged(before, next []api.Setting) (in []api.Setting, changed, restart []st
 	return in, changed, restart
 }
 
-// reload reads the configuration again and applies what can change, or nothing
-// if it has a mistake. Sessions, streams and links are not touched.
+// reload reads the configuration again and applies the live settings, or
+// nothing if it has a mistake. Sessions, streams and links are not touched.
 func (n *node) reload() (api.Reload, error) {
 	n.reloading.one.Lock()
 	defer n.reloading.one.Unlock()
@@ -176,7 +176,7 @@ func (n *node) readAgain() (api.Reload, error) {
 			report.Outcome, report.Errors = api.ReloadFailed, append(report.Errors, config.MaskSecrets(err.Error()))
 		}
 	}
-	n.dht.Kick() // others learn of new limits at once
+	n.dht.Kick() // publishes new limits at once
 	n.reloading.done(report, in)
 	return report, errors.Join(failed...)
 }
@@ -212,26 +212,28 @@ func (n *node) configReply() api.Config {
 	return c
 }
 
-// Hangups are SIGHUPs, which ask for the configuration to be read again. From
-// before the node is there: until somebody listens, the signal ends a process.
+// hangups are SIGHUPs, each a request to reload the configuration. They are
+// caught before the node exists: an unhandled SIGHUP ends the process.
 //
-// A terminal that is closed sends the same signal. A node that has nowhere left to
-// write to, and did when it began, takes it for the order to end.
+// A terminal that is closed sends the same signal. A node that can no longer
+// write to its terminal, and could at its start, takes it as the request to
+// end.
 type hangups struct {
 	c        chan os.Signal
 	terminal bool
-	end      chan<- os.Signal // where it goes if the terminal is gone
+	end      chan<- os.Signal // receives SIGHUP if the terminal is gone
 }
 
 func listenForHangup() *hangups {
-	h := &hangups{c: make(chan os.Signal, 1), terminal: onTerminal()} // those that come while one is served are one
+	h := &hangups{c: make(chan os.Signal, 1), terminal: onTerminal()} // room for one: signals during a reload are merged
 	signal.Notify(h.c, syscall.SIGHUP)
 	return h
 }
 
 func (h *hangups) stop() { signal.Stop(h.c) }
 
-// endBy has ends be sent to c. Called before watchHangups begins.
+// endBy sets the channel for signals that end the process. Call it before
+// watchHangups begins.
 func (h *hangups) endBy(c chan<- os.Signal) {
 	if h != nil {
 		h.end = c
@@ -242,7 +244,7 @@ func onTerminal() bool {
 	return slices.ContainsFunc([]*os.File{os.Stdin, os.Stdout, os.Stderr}, func(f *os.File) bool { return term.IsTerminal(f) })
 }
 
-// watchHangups reads the configuration again at each SIGHUP, until ctx is done.
+// watchHangups reloads the configuration at each SIGHUP, until ctx is done.
 func (n *node) watchHangups(ctx context.Context) error {
 	if n.hangups == nil {
 		<-ctx.Done()
@@ -260,7 +262,7 @@ func (n *node) watchHangups(ctx context.Context) error {
 			h.end, h.terminal = nil, false
 			continue
 		}
-		_, _ = n.reload() // an event tells of it
+		_, _ = n.reload() // reload reports by an event
 	}
 }
 

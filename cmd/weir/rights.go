@@ -23,11 +23,11 @@ import (
 	"weir/sfu/rights"
 )
 
-// maxUnbelieving bounds the helpers that are given up, for one client, since they
-// do not share this node's secret for tickets.
+// maxUnbelieving bounds the helpers excluded for one client because they do not
+// share this node's secret for tickets.
 const maxUnbelieving = 4
 
-// rightsFlags say who may publish and view.
+// rightsFlags configure the right to publish and to view.
 func rightsFlags() []cli.Flag {
 	return []cli.Flag{
 		&cli.StringFlag{Name: "auth-keys", Usage: "`FILE` of the keys whose tokens let clients in, a JWK set as weir token key prints; read again when it changes", EnvVars: cmdline.Env("AUTH_KEYS")},
@@ -40,8 +40,8 @@ func rightsFlags() []cli.Flag {
 	}
 }
 
-// rightsOf reads rightsFlags; nil where nobody is asked for a right. The files
-// are read, and what is wrong with them is told, before the node begins.
+// rightsOf reads rightsFlags; nil if no client needs a right. The files are
+// read, and their mistakes reported, before the node begins.
 func rightsOf(c *cli.Context, network string) (*rights.Config, error) {
 	cfg := &rights.Config{
 		Network: network, Keys: c.String("auth-keys"), JWKS: c.String("auth-jwks"), Hook: c.String("auth-hook"), Tickets: c.String("ticket-secret"),
@@ -78,8 +78,8 @@ func rightsOf(c *cli.Context, network string) (*rights.Config, error) {
 	return cfg, nil
 }
 
-// guarded refuses addresses that other machines can reach and where whoever does
-// would be let in: until networks have members, other nodes can publish records,
+// guarded refuses addresses that other machines can reach and that would admit
+// all of them: until networks have members, other nodes can publish records,
 // reserve and pull; and without rights clients can publish and view.
 func (c nodeConfig) guarded() error {
 	const (
@@ -111,7 +111,8 @@ func (c nodeConfig) guarded() error {
 	return nil
 }
 
-// askForRights makes what decides who may publish and view, if anything does.
+// askForRights creates the check of rights to publish and view, if it is
+// configured.
 func (n *node) askForRights() error {
 	if n.cfg.rights == nil {
 		return nil
@@ -129,8 +130,8 @@ func (n *node) askForRights() error {
 	return nil
 }
 
-// placeOnce finds a helper among the nodes that there are and that believe this
-// node's tickets.
+// placeOnce finds a helper among the existing nodes that trust this node's
+// tickets.
 func (n *node) placeOnce(ctx context.Context, need capacity.Need, exclude []peer.ID) (sfu.Helper, error) {
 	for given := 0; ; given++ {
 		helper, features, err := n.placeAny(ctx, need, exclude)
@@ -145,8 +146,8 @@ func (n *node) placeOnce(ctx context.Context, need capacity.Need, exclude []peer
 	}
 }
 
-// checkRights says whether those who may publish and view are let in. HandsOn is
-// whether clients keep their right at other nodes, or are not sent there.
+// checkRights checks that clients with a right are admitted. handsOn is whether
+// clients keep their right at other nodes, or are not sent there.
 func checkRights(s rights.Status, handsOn bool, now time.Time) doctor.Check {
 	c := doctor.Check{Name: "rights", Outcome: inspect.Fine, Seen: "are asked for"}
 	keys := 0
@@ -178,7 +179,7 @@ func checkRights(s rights.Status, handsOn bool, now time.Time) doctor.Check {
 	return c
 }
 
-// rightsCollector exports what became of checks, and how keys are doing.
+// rightsCollector exports the outcomes of checks, and the state of keys.
 type rightsCollector struct{ rights *rights.Rights }
 
 var (

@@ -1,5 +1,5 @@
 package main
 
-// Images made from scratch have no certificates of authorities: the fallback
-// set is Mozilla's, and counts only where the system has none of its own.
+// Images made from scratch have no CA certificates: the fallback set is
+// Mozilla's, and is used only if the system has none of its own.
 import _ "golang.org/x/crypto/x509roots/fallback"

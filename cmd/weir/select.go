@@ -80,7 +80,8 @@ func printDecision(w term.Terminal, d dht.Decision, known nodeNames, explain boo
 	return nil
 }
 
-// printVerdicts prints the candidates of a placement: passed first, best first.
+// printVerdicts prints the candidates of a placement: accepted ones first, best
+// first.
 func printVerdicts(w term.Terminal, d dht.Decision, known nodeNames) {
 	term.Table(w, "NODE\tSCORE\tSTRESS\tRTT\tAGE\tREGION\t…BY TERM, OR REJECTED BY", func(row func(...any)) {
 		for _, v := range d.Verdicts {
@@ -93,7 +94,7 @@ func printVerdicts(w term.Terminal, d dht.Decision, known nodeNames) {
 	})
 }
 
-// byTerm is a score as its terms make it up.
+// byTerm formats a score as the sum of its terms.
 func byTerm(terms []policy.TermScore) string {
 	var list []string
 	for _, t := range terms {

@@ -39,9 +39,9 @@ func listenTCP(log *slog.Logger, addr, flag string, asked bool) (net.Listener, e
 	})
 }
 
-// clientHost is the address that clients are told where --http or --media-port
-// binds all of this machine; the zero one where neither does. The error says
-// what to give where there is no such address.
+// clientHost is the address to give to clients if --http or --media-port binds
+// all addresses of this machine, and zero if neither does. Without such an
+// address, the error says which flag to give.
 func (c nodeConfig) clientHost(public net.Listener, media *udp.Socket) (netip.Addr, error) {
 	http := public.Addr().(*net.TCPAddr)
 	anyHTTP := http.IP.IsUnspecified() && c.publicURL == ""

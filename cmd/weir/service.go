@@ -40,13 +40,13 @@ import (
 
 const (
 	defaultLinger = 10 * time.Second
-	// packetsPerCore is assumed where --packet-limit is not given.
+	// packetsPerCore is the default packet limit for each core, in packets/s.
 	packetsPerCore = 50_000
-	// httpShutdown is how long requests may take to end at exit.
+	// httpShutdown is how long requests may take to finish at exit.
 	httpShutdown = 3 * time.Second
 	// placeTime bounds a search for a helper.
 	placeTime = 8 * time.Second
-	// liveTime bounds a look for a stream that is waited for.
+	// liveTime bounds a search for a stream that a client waits for.
 	liveTime = 2 * time.Second
 )
 
@@ -55,7 +55,7 @@ type (
 	duration = time.Duration
 )
 
-// limitsOf reads the limits' flags. cpu-limit is the gauge's.
+// limitsOf reads the flags of the limits. --cpu-limit belongs to the gauge.
 func limitsOf(c *cli.Context) (limits, error) {
 	l := limits{Sessions: c.Int("session-limit"), Streams: c.Int("stream-limit"), Packets: c.Int64("packet-limit"), Share: ledger.DefaultShare()}
 	for flag, v := range map[string]int64{"session-limit": int64(l.Sessions), "stream-limit": int64(l.Streams), "packet-limit": l.Packets} {
@@ -92,11 +92,11 @@ type node struct {
 	gauge  *gauge.Gauge
 	policy *policyFile
 
-	gate     *scope.Gate  // of addresses that others name
-	policies *policyStore // of the operator
+	gate     *scope.Gate  // checks addresses named by others
+	policies *policyStore // signed by the operator
 	events   *eventlog.Hub
-	hooks    *hook.Events      // nil: nobody is told of events
-	handed   *hook.EventCounts // to hooks
+	hooks    *hook.Events      // nil: no hook receives events
+	handed   *hook.EventCounts // events passed to hooks
 	view     *overview
 
 	alternatives *alternatives
@@ -104,11 +104,11 @@ type node struct {
 
 	tuned     atomic.Pointer[tunable]
 	reloading reloading
-	// reloadable are the parts that have files of their own.
+	// reloadable are the parts with files of their own.
 	reloadable []reloadable
-	hangups    *hangups // nil: nobody listens for SIGHUP
+	hangups    *hangups // nil: SIGHUP is not handled
 
-	rights      *rights.Rights // nil: nobody is asked for one
+	rights      *rights.Rights // nil: no client needs a right
 	counters    *counters
 	spans       *spans.Queue
 	outcomes    *outcomes
@@ -118,16 +118,16 @@ type node struct {
 
 	public, admin net.Listener
 	scrapes       net.Listener // nil without --metrics
-	// host is what clients are told where --http or --media-port binds all
-	// addresses.
+	// host is the address given to clients where --http or --media-port binds
+	// all addresses.
 	host   netip.Addr
-	unlock func() error // the data directory
+	unlock func() error // of the data directory
 	notify notifier
 	alive  *liveness
 }
 
-// newNode binds everything and starts nothing that needs run. Its error says
-// what is in the way.
+// newNode binds all addresses; run starts the work. Its error says which step
+// failed.
 func newNode(cfg nodeConfig) (_ *node, err error) {
 	n := &node{cfg: cfg, log: cfg.log, policy: cfg.policy, began: time.Now(), notify: notifier{cfg.log}, events: eventlog.NewHub(cfg.log)}
 	n.policy.event = n.event
@@ -295,8 +295,8 @@ func newNode(cfg nodeConfig) (_ *node, err error) {
 	return n, nil
 }
 
-// fanout is how many cascade pulls of one stream there may be here: as many as
-// the policy in force says, and no more than --fanout where that is given.
+// fanout is the limit on cascade pulls of one stream from this node: that of
+// the policy in force, and at most --fanout if that is given.
 func (n *node) fanout() int {
 	most := n.policy.Policy().Policy().Fanout
 	if own := n.tuned.Load().fanout; own > 0 && (most == 0 || own < most) {
@@ -305,20 +305,20 @@ func (n *node) fanout() int {
 	return most
 }
 
-// depth is how many cascade links there may be from the origin to a viewer by
-// the policy in force.
+// depth is the limit on cascade links from the origin to a viewer, of the
+// policy in force.
 func (n *node) depth() int {
 	return cmp.Or(n.policy.Policy().Policy().Depth, capacity.MaxDepth)
 }
 
-// run serves until ctx is done or a part fails. All work as long as the
-// process is here.
+// run serves until ctx is done or a part fails. All parts run as long as the
+// process.
 func (n *node) run(ctx context.Context) error {
 	public := newServer(n.cfg.tls.handler(n.publicHandler()), n.log)
 	public.ConnContext = proxied.ConnContext
 	admin := newServer(n.adminHandler(), n.log)
 
-	var hooks sync.WaitGroup // ends when n.events has closed, a little later at most
+	var hooks sync.WaitGroup // ends shortly after n.events has closed
 	if n.hooks != nil {
 		hooks.Go(n.hooks.Run)
 	}
@@ -362,12 +362,12 @@ func (n *node) run(ctx context.Context) error {
 	if e := n.sfu.Close(); e != nil {
 		n.log.Warn("media did not close cleanly", "err", e)
 	}
-	n.events.Close() // the last sessions are over
+	n.events.Close() // the last sessions have ended
 	hooks.Wait()
 	if e := n.dht.Close(); e != nil {
 		n.log.Warn("libp2p did not close cleanly", "err", e)
 	}
-	n.spans.Close() // those of the last sessions too
+	n.spans.Close() // exports the spans of the last sessions too
 	if n.cfg.readyFile != "" {
 		_ = os.Remove(n.cfg.readyFile) // stale from now on
 	}
@@ -375,7 +375,7 @@ func (n *node) run(ctx context.Context) error {
 	return err
 }
 
-// announce says that the node is ready, once it is.
+// announce reports that the node is ready, once it is.
 func (n *node) announce(ctx context.Context) error {
 	select {
 	case <-n.dht.Ready():

@@ -20,15 +20,15 @@ import (
 	"weir/cmd/weir/term"
 )
 
-// settings are where a node's configuration comes from. The command line and the
+// settings are the sources of a node's configuration. The command line and the
 // environment stay as they are; the file is read anew each time.
 type settings struct {
-	args []string // those of weir node
-	file string   // in place of --config, if not ""
-	text []byte   // of file, if not nil
+	args []string // of weir node
+	file string   // replaces --config, if not ""
+	text []byte   // the content of file, if not nil
 }
 
-// settingsOf are those of the weir node that c runs.
+// settingsOf are the sources for the weir node command that c runs.
 func settingsOf(c *cli.Context) settings {
 	args := cmdline.Arguments(c)
 	if i := slices.Index(args, "node"); i >= 0 {
@@ -37,7 +37,7 @@ func settingsOf(c *cli.Context) settings {
 	return settings{}
 }
 
-// A loaded configuration is what one reading of all sources has given.
+// A loaded is the result of one reading of all sources.
 type loaded struct {
 	cfg      nodeConfig
 	file     string // "": there is none
@@ -45,8 +45,8 @@ type loaded struct {
 	settings []api.Setting // in the order of the flags
 }
 
-// load reads everything. Its error is a [*configFaults] with every mistake that
-// the file has, or one of the command line or the environment.
+// load reads all sources. Its error is a [*configFaults] with every mistake in
+// the file, or one of the command line or the environment.
 func (s settings) load() (loaded, error) {
 	l := loaded{file: s.file}
 	probe, err := s.flags(nil)
@@ -88,10 +88,10 @@ func (s settings) load() (loaded, error) {
 
 var flagName = regexp.MustCompile(`--([a-z][a-z0-9-]*)`)
 
-// judge makes a configuration of entries, and adds to r what is wrong with them.
-// Checks of flags stop at the first mistake and name the flags: so an entry that
-// is named is left out, and the rest is checked again. The error is of something
-// that no entry can be blamed for.
+// judge makes a configuration of entries, and adds their mistakes to r. Checks
+// of flags stop at the first mistake and name the flags: so the named entries
+// are left out, and the rest is checked again. The error is one that no entry
+// causes.
 func (s settings) judge(r *config.Reader, entries []config.Entry) (nodeConfig, error) {
 	left := slices.Clone(entries)
 	var dropped []string
@@ -110,12 +110,12 @@ func (s settings) judge(r *config.Reader, entries []config.Entry) (nodeConfig, e
 			if blamed < 0 {
 				blamed = i
 			}
-			// It may be that what was left out is only missing.
+			// The mistake may only be that a dropped entry is missing.
 			spurious = spurious || slices.Contains(dropped, m[1])
 		}
 		if blamed < 0 {
 			if len(r.Faults) > 0 {
-				return cfg, nil // what is known to be wrong comes first
+				return cfg, nil // report the known mistakes first
 			}
 			return cfg, err
 		}
@@ -132,7 +132,7 @@ func (s settings) judge(r *config.Reader, entries []config.Entry) (nodeConfig, e
 	}
 }
 
-// A flagSet is weir node's flags as they are set by all sources.
+// A flagSet is weir node's flags as set by all sources.
 type flagSet struct {
 	ctx   *cli.Context
 	flags []cli.Flag
@@ -140,7 +140,7 @@ type flagSet struct {
 	given map[string]bool // on the command line
 }
 
-// flags sets the flags of weir node: by the environment, by entries and by the
+// flags sets the flags of weir node from the environment, entries and the
 // command line.
 func (s settings) flags(entries []config.Entry) (flagSet, error) {
 	f := flagSet{flags: nodeCommand().Flags, set: flag.NewFlagSet("node", flag.ContinueOnError), given: map[string]bool{}}
@@ -170,12 +170,13 @@ func (s settings) flags(entries []config.Entry) (flagSet, error) {
 	return f, nil
 }
 
-// overridden reports whether a flag is set by something stronger than a file.
+// overridden reports whether a source of higher precedence than the file sets a
+// flag.
 func (f flagSet) overridden(name string) bool {
 	return f.given[name] || f.environment(name) != ""
 }
 
-// environment is the variable that sets a flag, or "".
+// environment is the name of the variable that sets a flag, or "".
 func (f flagSet) environment(name string) string {
 	for _, one := range f.flags {
 		if doc, ok := one.(cli.DocGenerationFlag); ok && one.Names()[0] == name {
@@ -189,7 +190,7 @@ func (f flagSet) environment(name string) string {
 	return ""
 }
 
-// settings are all flags with what they are set to, and by what.
+// settings are all flags with their values and sources.
 func (f flagSet) settings(l loaded) []api.Setting {
 	var all []api.Setting
 	for _, one := range f.flags {
@@ -227,7 +228,7 @@ func shownAll(name string, raw []string) []string {
 	return list
 }
 
-// values are those of one flag; none where it is not set and has no default.
+// values are those of one flag; none if it is not set and has no default.
 func (f flagSet) values(one cli.Flag) []string {
 	name := one.Names()[0]
 	if _, ok := one.(*cli.StringSliceFlag); ok {
@@ -235,12 +236,12 @@ func (f flagSet) values(one cli.Flag) []string {
 	}
 	v := f.set.Lookup(name).Value.String()
 	if doc, ok := one.(cli.DocGenerationFlag); v == "" || !f.ctx.IsSet(name) && ok && v == "0" && cmdline.DocumentedDefault(doc) != "" {
-		return nil // it stands for something else
+		return nil // 0 stands for the documented default
 	}
 	return []string{v}
 }
 
-// unset are the settings that something weir computes at start stands for.
+// resolved returns the value computed at start for a setting that is not set.
 func (c nodeConfig) resolved(name string) (string, bool) {
 	switch name {
 	case "name":
@@ -263,7 +264,7 @@ func (c nodeConfig) resolved(name string) (string, bool) {
 	return "", false
 }
 
-// asFaults is err as faults of file.
+// asFaults converts err to faults of file.
 func asFaults(file string, err error) *config.Faults {
 	var f *config.Faults
 	if errors.As(err, &f) {

@@ -64,7 +64,8 @@ func join(c *cli.Context) (*dht.Node, func(), error) {
 	case <-timeout.C:
 	case <-ctx.Done():
 	}
-	// A node of another network connects as well, but serves nothing of ours.
+	// A node of another network connects as well, but serves none of our
+	// protocols.
 	if !slices.ContainsFunc(n.Prober.Peers(), func(p inspect.PeerInfo) bool { return p.Connected && p.Member }) {
 		leave()
 		return nil, nil, cli.Exit(fmt.Sprintf("none of the %s could be reached as a node of network %q: check the addresses, and --network",
@@ -73,13 +74,13 @@ func join(c *cli.Context) (*dht.Node, func(), error) {
 	return n, leave, nil
 }
 
-// standalone reports whether the command is to join the network itself.
+// standalone reports whether the command has to join the network itself.
 func standalone(c *cli.Context) bool {
 	return (c.IsSet("bootstrap") || c.IsSet("holder") || c.IsSet("server-list")) && !(c.IsSet("admin") && flagGiven(c, "admin"))
 }
 
-// flagGiven reports whether a flag was on the command line, and not only in
-// the environment.
+// flagGiven reports whether a flag was on the command line, not only in the
+// environment.
 func flagGiven(c *cli.Context, name string) bool {
 	return slices.ContainsFunc(os.Args, func(a string) bool {
 		return a == "--"+name || strings.HasPrefix(a, "--"+name+"=") || a == "-"+name

@@ -76,7 +76,7 @@ func printLinks(w term.Terminal, links []sfu.LinkStatus, known nodeNames) {
 	})
 }
 
-// cpuLine says how much of the CPU is in use, and whether that counts.
+// cpuLine gives the CPU usage, and whether it counts as load.
 func cpuLine(r capacity.Record) string {
 	line := fmt.Sprintf("%.0f %% of %s", r.CPU*100, cores(r.Cores))
 	if r.CPULimit == 0 {
@@ -85,7 +85,7 @@ func cpuLine(r capacity.Record) string {
 	return line
 }
 
-// cpuCell is cpuLine for a table: a use that has no limit is no load.
+// cpuCell is cpuLine for a table: usage without a limit is no load.
 func cpuCell(r capacity.Record) string {
 	if r.CPULimit == 0 {
 		return fmt.Sprintf("%.0f %% of any", r.CPU*100)

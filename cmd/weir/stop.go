@@ -9,21 +9,21 @@ import (
 	"time"
 )
 
-// defaultStopTimeout is how long a node that is told to end waits for its
-// sessions. Service managers kill after more than that: systemd after 90 s,
+// defaultStopTimeout is how long a node that is asked to end waits for its
+// sessions. Service managers kill after longer than that: systemd after 90 s,
 // Kubernetes after 30 s, Docker after 10 s.
 const defaultStopTimeout = 10 * time.Second
 
-// signalTime is how long a signal may take to come to one who waits for it, once
-// it has come to another.
+// signalTime is how long a signal may take from its first receiver to the next.
 const signalTime = 100 * time.Millisecond
 
-// byStop is the reason of a drain that a signal has begun.
+// byStop is the reason of a drain that a signal began.
 const byStop = "told to end"
 
 // runUntilStopped runs n until it fails or ends by itself, parent is done, or
-// this process gets a signal to end. At the first signal the node takes nothing
-// new and waits until it is empty, --stop-timeout at most; at the second it ends.
+// this process gets a signal to end. At the first signal the node stops
+// admitting and waits until it is empty, --stop-timeout at most; at the second
+// it ends.
 func (n *node) runUntilStopped(parent context.Context) error {
 	signals := make(chan os.Signal, 4)
 	n.hangups.endBy(signals)
@@ -40,11 +40,12 @@ func (n *node) runUntilStopped(parent context.Context) error {
 		case <-ctx.Done():
 			return
 		case <-parent.Done():
-			// A signal ends parent too: the runtime hands it to each in turn.
+			// A signal ends parent too: the runtime delivers it to one channel
+			// after the other.
 			select {
 			case <-signals:
 			case <-time.After(signalTime):
-				cancel() // it was none
+				cancel() // parent ended without a signal
 				return
 			}
 		}
@@ -66,7 +67,7 @@ func (n *node) runUntilStopped(parent context.Context) error {
 	return err
 }
 
-// awaitSessions has the node drain and then end, and reports whether there is
+// awaitSessions starts a drain that ends the node, and reports whether there is
 // anything to wait for.
 func (n *node) awaitSessions(timeout time.Duration) bool {
 	n.notify.stopping(timeout)

@@ -76,8 +76,8 @@ func printStreams(w term.Terminal, all []api.Stream) {
 	})
 }
 
-// printTree draws who pulls a stream from whom. A carrier whose parent is not
-// known, since records are seconds old, stands at the top.
+// printTree draws the tree of pulls of a stream. A carrier whose parent is
+// unknown, because records are seconds old, is at the top.
 func printTree(w term.Terminal, s api.Stream) {
 	known := namesOfCarriers(s)
 	fmt.Fprintf(w, "%s  %s  %s\n", w.Paint(term.Strong, s.Stream), term.Printable(strings.Join(s.Tracks, " ")), term.Count(s.Viewers, "viewer", "viewers"))

@@ -13,11 +13,11 @@ import (
 	"weir/cmd/weir/term"
 )
 
-// statusEvery is how often the service manager is told what the node has.
+// statusEvery is the interval of status texts for the service manager.
 const statusEvery = 5 * time.Second
 
-// A notifier tells the service manager that started this process what becomes
-// of it, as sd_notify(3) has it. Where there is none it says nothing.
+// A notifier reports the state of the node to the service manager that started
+// this process, as in sd_notify(3). Without a service manager it does nothing.
 type notifier struct{ log *slog.Logger }
 
 func (n notifier) heard() bool { return os.Getenv("NOTIFY_SOCKET") != "" }
@@ -28,14 +28,14 @@ func (n notifier) send(state string) {
 	}
 }
 
-// stopping also asks for the time that the sessions are given.
+// stopping also requests the time that the sessions are given.
 func (n notifier) stopping(timeout time.Duration) {
 	n.send(fmt.Sprintf("%s\nEXTEND_TIMEOUT_USEC=%d", daemon.SdNotifyStopping, (timeout + 2*httpShutdown).Microseconds()))
 }
 
-// reloading tells that the configuration is being read again, as systemd's
-// Type=notify-reload wants to know, and reloaded that it has been. Before the
-// node is ready that would be mistaken for it.
+// reloading reports the begin of a reload of the configuration, as systemd's
+// Type=notify-reload requires, and reloaded its end. Before the node is ready,
+// systemd would mistake the latter for readiness.
 func (n notifier) reloading() {
 	if !n.heard() {
 		return
@@ -54,8 +54,8 @@ func (n notifier) reloaded(ready bool) {
 	}
 }
 
-// notifyManager tells the service manager, if there is one, what the node has,
-// until ctx is done.
+// notifyManager reports the node's state to the service manager, if there is
+// one, until ctx is done.
 func (n *node) notifyManager(ctx context.Context) error {
 	if !n.notify.heard() {
 		return nil
@@ -79,17 +79,17 @@ func (n *node) notifyManager(ctx context.Context) error {
 	}
 }
 
-// A watchdog tells the service manager that the node is alive, each time that
-// all its parts have answered: one that is stuck falls silent, and the service
-// manager starts it anew (WatchdogSec= of systemd.service(5)).
+// A watchdog reports to the service manager that the node is alive, each time
+// that all its parts have answered. If one is stuck, no report is sent, and the
+// service manager restarts the node (WatchdogSec= of systemd.service(5)).
 type watchdog struct {
 	notify notifier
 	alive  *liveness
-	period time.Duration // within which the service manager wants to hear
-	stuck  func(error)   // is told of each check that failed
+	period time.Duration // the longest time between reports
+	stuck  func(error)   // called for each failed check
 }
 
-// newWatchdog is n's, or has a period of 0 if nobody watches.
+// newWatchdog is n's, or has a period of 0 if the service manager has no watchdog.
 func (n *node) newWatchdog() watchdog {
 	d := watchdog{notify: n.notify, alive: n.alive, stuck: func(err error) {
 		n.log.Error("this node is stuck: the service manager is left to start it anew", "err", err)
@@ -105,8 +105,8 @@ func (n *node) newWatchdog() watchdog {
 	return d
 }
 
-// run tells of life until ctx is done. Three checks fit into a period, so that
-// one that is late by chance costs nothing.
+// run reports until ctx is done. Three checks fit into a period, so that one
+// late check does no harm.
 func (d watchdog) run(ctx context.Context) error {
 	if d.period <= 0 {
 		return nil

@@ -24,8 +24,8 @@ import (
 	"weir/testnet"
 )
 
-// defaultTestnetDir is where the testnet commands keep their state: below the
-// directory they are run in.
+// defaultTestnetDir is the default directory of a testnet's state, below the
+// working directory.
 const defaultTestnetDir = ".testnet"
 
 func testnetFlags(more ...cli.Flag) []cli.Flag {
@@ -39,7 +39,7 @@ func testnetTLS() cli.Flag {
 	return &cli.BoolFlag{Name: "tls", Usage: "https, by a development CA that is made in DIR and kept there", EnvVars: cmdline.Env("TESTNET_TLS")}
 }
 
-// testnetDiscovery say who holds records; testnet makes the list of servers.
+// testnetDiscovery selects the discovery mode; testnet makes the list of servers.
 func testnetDiscovery() []cli.Flag {
 	return []cli.Flag{
 		&cli.StringFlag{Name: "discovery", Usage: "who holds the records: kademlia, broker, pull or push", Value: string(directory.Kademlia), EnvVars: cmdline.Env("DISCOVERY")},
@@ -174,7 +174,7 @@ func trustFlag(n *testnet.Network) string {
 	return " --ca " + shellWord(n.Authority())
 }
 
-// printTrust says how programs come to trust the nodes of n, if they speak https.
+// printTrust prints how programs can trust the nodes of n, if they use https.
 func printTrust(w io.Writer, n *testnet.Network) {
 	ca := n.Authority()
 	if ca == "" {
@@ -188,7 +188,7 @@ func printTrust(w io.Writer, n *testnet.Network) {
 	fmt.Fprintf(w, "Firefox      Settings, Privacy & Security, View Certificates, Authorities, Import: %s\n", ca)
 }
 
-// dirFlag is the --dir that a further command needs.
+// dirFlag is the --dir to repeat for a further command.
 func dirFlag(c *cli.Context) string {
 	if dir := c.String("dir"); dir != defaultTestnetDir {
 		return " --dir " + dir
@@ -209,8 +209,8 @@ func testnetStatus(c *cli.Context) error {
 	return nil
 }
 
-// openTestnet opens the one in --dir, for a command that takes so many
-// arguments, none or one.
+// openTestnet opens the testnet in --dir, for a command with args arguments,
+// none or one.
 func openTestnet(c *cli.Context, args int) (*testnet.Network, error) {
 	if c.NArg() != args {
 		return nil, cmdline.BadInput(fmt.Errorf("weir testnet %s takes %s, but got %q", c.Command.Name, []string{"no argument", "the name of one node"}[args], c.Args().Slice()))
@@ -291,7 +291,7 @@ func testnetDown(c *cli.Context) error {
 }
 
 // testnetHooks are the commands by which a testnet's nodes start another, and
-// take note that one ends.
+// record that one ends.
 func testnetHooks(dir string) (add, retire string, err error) {
 	self, err := os.Executable()
 	if err != nil {
@@ -306,10 +306,10 @@ func testnetHooks(dir string) (add, retire string, err error) {
 	return command("add"), command("retire"), nil
 }
 
-// shellQuote is s as one word of sh.
+// shellQuote quotes s as one word of sh.
 func shellQuote(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'" }
 
-// readHookInput reads the JSON that a hook is given.
+// readHookInput reads the JSON input of a hook.
 func readHookInput(c *cli.Context) (hook.Input, error) {
 	var in hook.Input
 	r := c.App.Reader

@@ -23,22 +23,23 @@ import (
 )
 
 const (
-	// maxPEM bounds what is read of a certificate's or key's file, in bytes. A
-	// chain of five takes 10 KiB.
+	// maxPEM bounds the bytes read of a certificate's or key's file. A chain of
+	// five takes 10 KiB.
 	maxPEM = 256 << 10
-	// pairCheck is how often these files are looked at, and whether the
-	// certificate in force expires soon.
+	// pairCheck is how often these files, and the expiry of the certificate in
+	// force, are checked.
 	pairCheck = time.Second
-	// expirySoon is when a certificate is said to expire soon, and shareSoon the
-	// last part of its life that is so for one that lives shorter: those of 90
-	// days are renewed a month before by custom, those of 6 days half-way.
+	// expirySoon is the remaining life at which a certificate counts as
+	// expiring soon, and shareSoon the share of its life for a shorter-lived
+	// one: certificates of 90 days are renewed a month before by custom, those
+	// of 6 days half-way.
 	expirySoon = 14 * 24 * time.Hour
 	shareSoon  = 6
-	// hstsAge is how long browsers keep to https for a name, in seconds.
+	// hstsAge is how long browsers use only https for a name, in seconds.
 	hstsAge = 365 * 24 * 60 * 60
 )
 
-// tlsFlags are those of https.
+// tlsFlags are the flags of https.
 func tlsFlags() []cli.Flag {
 	return append([]cli.Flag{
 		&cli.StringFlag{Name: "tls-cert", Usage: "`FILE` of a certificate and its intermediates (PEM), by which --http speaks https; read again when it changes", EnvVars: cmdline.Env("TLS_CERT")},
@@ -73,40 +74,40 @@ func tlsConfigOf(c *cli.Context, log *slog.Logger) (*certificates, error) {
 
 // Reasons of pairErrors.
 const (
-	pairUnreadable  = "unreadable"    // a file
-	pairMalformed   = "malformed"     // or not of the kind that it should be
-	pairMismatch    = "mismatch"      // the key is another certificate's
+	pairUnreadable  = "unreadable"    // of a file
+	pairMalformed   = "malformed"     // or of the wrong kind
+	pairMismatch    = "mismatch"      // the key belongs to another certificate
 	pairExpired     = "expired"       // by this machine's clock
 	pairNotYetValid = "not-yet-valid" // likewise
-	pairACME        = "acme"          // there is none, since ACME failed
+	pairACME        = "acme"          // no certificate, since ACME failed
 )
 
 func pairReasons() []string {
 	return []string{pairUnreadable, pairMalformed, pairMismatch, pairExpired, pairNotYetValid, pairACME}
 }
 
-// certificates are what --http speaks https with: the one in force, which new
-// connections get, and where others come from. Connections that there are keep
-// what they began with. A nil one is plain HTTP.
+// certificates are the certificates of --http: the one in force, which new
+// connections get, and the source of later ones. Existing connections keep
+// theirs. A nil *certificates is plain HTTP.
 type certificates struct {
 	certFile, keyFile string
-	auto              *automatic // nil: by those files
+	auto              *automatic // nil: from files
 
 	log      *slog.Logger
 	event    func(event.Event) // nil: events are logged
 	redirect net.Listener      // nil without --http-redirect
 	failures *prometheus.CounterVec
 	inForce  atomic.Pointer[tls.Certificate]
-	wrong    atomic.Pointer[string] // with what would be in force instead; nil: nothing
+	wrong    atomic.Pointer[string] // the error of a newer certificate that is not in force; nil: none
 
 	mu   sync.Mutex
-	last string // sum of the files when they were judged last
+	last string // checksum of the files when they were last parsed
 	seen string // … and at the last look
 
-	told expiry // of the certificate in force; run's own
+	told expiry // of the certificate in force; used by run only
 }
 
-// newCertificates reads a pair, and those to come from the same files.
+// newCertificates reads a pair of files, and later ones from the same files.
 func newCertificates(certFile, keyFile string, log *slog.Logger) (*certificates, error) {
 	c := &certificates{certFile: certFile, keyFile: keyFile, log: log, failures: newPairFailures()}
 	sum, cert, err := c.read(time.Now())
@@ -129,8 +130,8 @@ func newPairFailures() *prometheus.CounterVec {
 	return v
 }
 
-// read reads the files. Sum stands for what they say, or for why they cannot be
-// read: looks at them are compared by it.
+// read reads the files. Sum identifies their content, or the error of reading
+// them: reads are compared by it.
 func (c *certificates) read(now time.Time) (sum string, _ *tls.Certificate, err error) {
 	certPEM, err := readPEM(c.certFile)
 	if err != nil {
@@ -145,9 +146,9 @@ func (c *certificates) read(now time.Time) (sum string, _ *tls.Certificate, err 
 	return string(of[:]), cert, err
 }
 
-// reload looks at the files at once and puts what they say in force. An error
-// leaves the one before in force and is told of too, once; it is a [*pairError].
-// Certificates by ACME are renewed by themselves.
+// reload checks the files at once and puts their certificate in force. An error
+// leaves the certificate in force, and is reported as an event too, once; it is
+// a [*pairError]. Certificates by ACME are renewed by themselves.
 func (c *certificates) reload() error {
 	if c == nil || c.auto != nil {
 		return nil
@@ -155,8 +156,9 @@ func (c *certificates) reload() error {
 	return c.look(time.Now(), true)
 }
 
-// look puts in force what the files say, if that is new. Unless sure, what is
-// wrong has to be so at two looks: of two files one is replaced first.
+// look puts the files' certificate in force, if it is new. Unless sure, a
+// mistake has to be there at two checks: the two files are replaced one after
+// the other.
 func (c *certificates) look(now time.Time, sure bool) error {
 	c.mu.Lock()
 	sum, cert, err := c.read(now)
@@ -183,7 +185,7 @@ func (c *certificates) applied(cert *tls.Certificate) {
 	c.tell(event.Event{Kind: event.CertificateApplied, Detail: describe509(cert.Leaf)})
 }
 
-// refused tells of a certificate that was not put in force.
+// refused reports a certificate that was not put in force.
 func (c *certificates) refused(err error) {
 	reason := pairMalformed
 	var pair *pairError
@@ -200,7 +202,7 @@ func (c *certificates) refused(err error) {
 	c.tell(event.Event{Kind: event.CertificateFailed, Reason: reason, Detail: err.Error() + "; " + stays})
 }
 
-// tell passes an event on, or logs it where nobody takes it.
+// tell passes an event on, or logs it if there is no receiver.
 func (c *certificates) tell(e event.Event) {
 	if c.event != nil {
 		c.event(e)
@@ -210,8 +212,8 @@ func (c *certificates) tell(e event.Event) {
 	c.log.LogAttrs(context.Background(), l.Level, l.Msg, l.Attrs...)
 }
 
-// run follows the files or has certificates renewed, and tells when the one in
-// force expires soon or has, until ctx is done.
+// run follows the files or has certificates renewed, and reports when the one
+// in force expires soon or has expired, until ctx is done.
 func (c *certificates) run(ctx context.Context) error {
 	tick := time.NewTicker(pairCheck)
 	defer tick.Stop()
@@ -219,7 +221,7 @@ func (c *certificates) run(ctx context.Context) error {
 		if c.auto != nil {
 			c.follow()
 		} else {
-			_ = c.look(time.Now(), false) // has been told of
+			_ = c.look(time.Now(), false) // look reports its errors itself
 		}
 		c.watchExpiry(time.Now())
 		select {
@@ -230,7 +232,7 @@ func (c *certificates) run(ctx context.Context) error {
 	}
 }
 
-// follow tells of a certificate that has come by ACME. Only run calls it.
+// follow reports a certificate that came by ACME. Only run calls it.
 func (c *certificates) follow() {
 	cert, before := c.auto.newest(), c.leaf()
 	if cert == nil || before != nil && cert.Leaf.Equal(before) {
@@ -260,7 +262,7 @@ func expiryOf(leaf *x509.Certificate, now time.Time) expiry {
 	return expiresLater
 }
 
-// watchExpiry tells of the certificate in force if it comes to expire soon, or
+// watchExpiry reports when the certificate in force is about to expire, or
 // expires. Only run calls it.
 func (c *certificates) watchExpiry(now time.Time) {
 	leaf := c.leaf()
@@ -268,7 +270,7 @@ func (c *certificates) watchExpiry(now time.Time) {
 		return
 	}
 	before := c.told
-	if c.told = expiryOf(leaf, now); c.told <= before { // a renewed one begins anew
+	if c.told = expiryOf(leaf, now); c.told <= before { // a renewed certificate starts anew
 		return
 	}
 	e := event.Event{Kind: event.CertificateExpiring, Detail: describe509(leaf)}
@@ -289,7 +291,7 @@ func (c *certificates) leaf() *x509.Certificate {
 	return nil
 }
 
-// config is that of the public port.
+// config is the TLS configuration of the public port.
 func (c *certificates) config() *tls.Config {
 	config := &tls.Config{
 		MinVersion: tls.VersionTLS12,
@@ -300,12 +302,12 @@ func (c *certificates) config() *tls.Config {
 	}
 	if c.auto != nil {
 		config.NextProtos = append(config.NextProtos, c.auto.protocols()...)
-		config.GetCertificate = c.auto.config.GetCertificate // challenges too
+		config.GetCertificate = c.auto.config.GetCertificate // answers challenges too
 	}
 	return config
 }
 
-// Describe and Collect are those of a [prometheus.Collector].
+// Describe and Collect implement [prometheus.Collector].
 func (c *certificates) Describe(ch chan<- *prometheus.Desc) {
 	ch <- expiryDesc
 	c.failures.Describe(ch)

@@ -17,8 +17,8 @@ import (
 	"weir/dht/inspect"
 )
 
-// advice is what is odd about the certificate in force though it can be used, one
-// sentence each. Base is the URL that clients are told.
+// advice lists the oddities of the certificate in force that do not prevent its
+// use, one sentence each. Base is the URL given to clients.
 func (c *certificates) advice(base string) []string {
 	cert := c.inForce.Load()
 	if cert == nil {
@@ -53,7 +53,7 @@ func (c *certificates) advice(base string) []string {
 	return all
 }
 
-// keyAdvice says who else may read the key, or "".
+// keyAdvice says which other users may read the key, or "".
 func (c *certificates) keyAdvice() string {
 	if c.auto != nil {
 		return ""
@@ -64,7 +64,7 @@ func (c *certificates) keyAdvice() string {
 	return ""
 }
 
-// check is what weir doctor says of the certificate.
+// check is the certificate's check in weir doctor.
 func (c *certificates) check(base string, now time.Time) doctor.Check {
 	check := doctor.Check{Name: "certificate", Outcome: inspect.Fine}
 	leaf := c.leaf()
@@ -98,9 +98,9 @@ func (c *certificates) check(base string, now time.Time) doctor.Check {
 	return check
 }
 
-// checkMixed says whether browsers can go from this node to the others: a page
-// that came by https may not ask a plain one (W3C Mixed Content, section 5.3),
-// but for those of its own machine.
+// checkMixed checks that browsers can go from this node to the others: a page
+// loaded by https may not request a plain http URL (W3C Mixed Content, section
+// 5.3), except on its own machine.
 func checkMixed(nodes []api.Record) doctor.Check {
 	c := doctor.Check{Name: "https", Outcome: inspect.Fine, Seen: "is spoken by all nodes that are known"}
 	var plain []string

@@ -29,24 +29,25 @@ import (
 )
 
 const (
-	// acmeDir is where accounts, keys and certificates are kept, below the data
-	// directory.
+	// acmeDir is the directory of accounts, keys and certificates, below the
+	// data directory.
 	acmeDir = "acme"
-	// renewCheck is how often the certificate is looked at; it is renewed in the
-	// last third of its life, or when the CA says (ARI, RFC 9773). Those of six
-	// days, the shortest that CAs give, have two days for it.
+	// renewCheck is how often the certificate is checked; it is renewed in the
+	// last third of its life, or when the CA says (ARI, RFC 9773). For
+	// certificates of six days, the shortest that CAs issue, that leaves two
+	// days.
 	renewCheck = time.Minute
-	// obtainPause is until a first certificate is tried again that could not even
-	// be asked for. It doubles with each try, up to obtainPauseMost. What the CA
-	// refuses is tried again by certmagic's own schedule: after 1, 2, 2, 5, 10 …
-	// minutes.
+	// obtainPause is the time until the next attempt to get a first
+	// certificate, if the request could not even be made. It doubles with each
+	// attempt, up to obtainPauseMost. After a refusal by the CA, certmagic's
+	// own schedule applies: after 1, 2, 2, 5, 10 … minutes.
 	obtainPause     = 2 * time.Second
 	obtainPauseMost = 10 * time.Minute
-	// maxACMEError bounds what is told of an ACME server's words, in bytes.
+	// maxACMEError bounds the bytes reported of an ACME server's error text.
 	maxACMEError = 600
 )
 
-// autoFlags are those of certificates by ACME (RFC 8555).
+// autoFlags are the flags of certificates by ACME (RFC 8555).
 func autoFlags() []cli.Flag {
 	return []cli.Flag{
 		&cli.StringFlag{Name: "tls-auto", Usage: "`DOMAIN` of this node, for which certificates are got by ACME and renewed; you agree to the CA's terms. It asks at the domain's port 443, which must lead to --http, or 80, to --http-redirect", EnvVars: cmdline.Env("TLS_AUTO")},
@@ -59,23 +60,23 @@ func autoFlags() []cli.Flag {
 type automatic struct {
 	domain string
 	url    string
-	roots  *x509.CertPool // of the ACME server's own https; nil: this machine's
-	every  time.Duration  // looks whether it is time to renew
+	roots  *x509.CertPool // for the ACME server's own https; nil: this machine's
+	every  time.Duration  // interval of renewal checks
 
-	// Known once the public port is bound.
+	// Set once the public port is bound.
 	dir    string
 	failed func(error)
-	loaded chan struct{} // closed when what was kept has been read
+	loaded chan struct{} // closed when the stored certificate has been read
 	once   sync.Once
 	cache  *certmagic.Cache
 	config *certmagic.Config
 	issuer *certmagic.ACMEIssuer
 
 	mu   sync.Mutex
-	told string // why the last attempt failed, if that has been told of
+	told string // why the last attempt failed, if that was reported
 }
 
-// automaticOf reads autoFlags; nil if they are not used.
+// automaticOf reads autoFlags; nil if they are not set.
 func automaticOf(c *cli.Context) (*automatic, error) {
 	given := c.String("tls-auto")
 	if given == "" {
@@ -109,9 +110,9 @@ func automaticOf(c *cli.Context) (*automatic, error) {
 	return a, nil
 }
 
-// open makes ready to get certificates, which are kept in dir, for the public
-// port bound to at; redirect is the plain one, if there is any. Failed is told of
-// every attempt that failed. Nothing is asked of anybody yet.
+// open prepares for getting certificates, which are stored in dir, for the
+// public port bound to at; redirect is the plain port, if there is one. Failed
+// is called for every failed attempt. No request is made yet.
 func (a *automatic) open(dir string, at net.Addr, redirect net.Listener, log *slog.Logger, failed func(error)) {
 	a.dir, a.failed, a.loaded = filepath.Join(dir, acmeDir), failed, make(chan struct{})
 	logger := zap.New(&slogCore{log: log, failed: a.fail})
@@ -122,8 +123,8 @@ func (a *automatic) open(dir string, at net.Addr, redirect net.Listener, log *sl
 	})
 	a.config = certmagic.New(a.cache, certmagic.Config{
 		Storage: &certmagic.FileStorage{Path: a.dir},
-		// Clients that name no host, or another one, are told whom they have
-		// reached, which says more than an alert.
+		// Clients that send no host name, or another one, get our certificate,
+		// which explains more than an alert.
 		DefaultServerName: a.domain, FallbackServerName: a.domain,
 		Logger: logger,
 		OnEvent: func(_ context.Context, name string, data map[string]any) error {
@@ -136,13 +137,13 @@ func (a *automatic) open(dir string, at net.Addr, redirect net.Listener, log *sl
 			return nil
 		},
 	})
-	host, port, _ := net.SplitHostPort(at.String()) // it is an address
+	host, port, _ := net.SplitHostPort(at.String()) // at is a valid address
 	if ip, err := netip.ParseAddr(host); err == nil && ip.IsUnspecified() {
 		host = ""
 	}
 	template := certmagic.ACMEIssuer{
 		CA: a.url, TrustedRoots: a.roots, Agreed: true, Logger: logger,
-		// The ports are ours already, so that certmagic opens none of its own.
+		// The ports are bound already, so that certmagic opens none of its own.
 		ListenHost: host, AltTLSALPNPort: portOf(port), DisableHTTPChallenge: redirect == nil,
 	}
 	if redirect != nil {
@@ -154,24 +155,25 @@ func (a *automatic) open(dir string, at net.Addr, redirect net.Listener, log *sl
 }
 
 func portOf(s string) int {
-	n, _ := net.LookupPort("tcp", s) // it is a number
+	n, _ := net.LookupPort("tcp", s) // s is a number
 	return n
 }
 
-// run gets a certificate if none is kept, and has it renewed, until ctx is done.
+// run gets a certificate if none is stored, and has it renewed, until ctx is done.
 func (a *automatic) run(ctx context.Context) error {
 	for pause := obtainPause; ; pause = min(2*pause, obtainPauseMost) {
 		_, err := a.config.CacheManagedCertificate(ctx, a.domain)
 		a.once.Do(func() { close(a.loaded) })
 		switch {
 		case err == nil:
-			_ = a.cache.RenewManagedCertificates(ctx) // at once if it is time; it tells of what fails
+			_ = a.cache.RenewManagedCertificates(ctx) // renews at once if it is time; it reports its failures itself
 			<-ctx.Done()
 			return ctx.Err()
 		case errors.Is(err, fs.ErrNotExist):
-			// It tries again by itself as long as the CA is what fails.
+			// certmagic tries again by itself as long as the CA is the cause of
+			// failures.
 			if err = a.config.ObtainCertAsync(ctx, a.domain); err == nil {
-				pause = obtainPause / 2 // what was got should be there now
+				pause = obtainPause / 2 // the certificate should be there at the next check
 			}
 		default:
 			err = fmt.Errorf("what is kept in %s cannot be used (%w): delete it to get another", a.dir, err)
@@ -187,7 +189,7 @@ func (a *automatic) run(ctx context.Context) error {
 	}
 }
 
-// fail tells of an attempt that failed, once though it comes here by several ways.
+// fail reports a failed attempt, once even if it is called in several ways.
 func (a *automatic) fail(err error) {
 	a.mu.Lock()
 	again := a.told != "" && strings.Contains(err.Error(), a.told)
@@ -200,21 +202,21 @@ func (a *automatic) fail(err error) {
 	}
 }
 
-// tried says that an attempt begins: what fails from now on is told of.
+// tried marks the begin of an attempt: later failures are reported.
 func (a *automatic) tried() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.told = ""
 }
 
-// close ends what open began.
+// close undoes open.
 func (a *automatic) close() error {
 	a.cache.Stop()
 	certmagic.CleanUpOwnLocks(context.Background(), a.config.Logger)
 	return nil
 }
 
-// newest is the certificate that is valid longest, or nil.
+// newest is the certificate with the latest expiry, or nil.
 func (a *automatic) newest() *tls.Certificate {
 	var best *tls.Certificate
 	for _, c := range a.cache.AllMatchingCertificates(a.domain) {
@@ -225,17 +227,17 @@ func (a *automatic) newest() *tls.Certificate {
 	return best
 }
 
-// challenges answers what the ACME server asks at the plain port (RFC 8555,
-// section 8.3), and leaves the rest to h.
+// challenges answers the ACME server's requests at the plain port (RFC 8555,
+// section 8.3), and leaves all others to h.
 func (a *automatic) challenges(h http.Handler) http.Handler {
 	return a.issuer.HTTPChallengeHandler(h)
 }
 
-// protocols are what the public port speaks besides HTTP: challenges by ALPN (RFC
-// 8737).
+// protocols are the ALPN protocols of the public port besides HTTP: that of
+// challenges (RFC 8737).
 func (a *automatic) protocols() []string { return []string{acmez.ACMETLS1Protocol} }
 
-// acmeError is err for people: an ACME server's own words where it has any.
+// acmeError is err for people: the ACME server's own text if there is one.
 func (a *automatic) acmeError(err error) error {
 	text := err.Error()
 	var p acme.Problem
@@ -255,16 +257,17 @@ func (a *automatic) acmeError(err error) error {
 	return fmt.Errorf("no certificate for %s from %s: %s. It has to reach port 443 of %s, which leads to --http, or port 80, which leads to --http-redirect; it is tried again, later each time", a.domain, host, text, a.domain)
 }
 
-// slogCore passes what certmagic logs on, for debugging: what matters is an event.
-// Of a renewal that does not come as far as the CA, for want of storage for
-// example, certmagic makes a line in its log only; failed is told of that.
+// slogCore passes certmagic's log on at debug level: events report the
+// important parts. If a renewal fails before it reaches the CA, for example
+// because it cannot write its storage, certmagic only writes a log line;
+// slogCore calls failed for it.
 type slogCore struct {
 	log    *slog.Logger
 	failed func(error)
 	fields []zapcore.Field
 }
 
-// jobFailed is the line about a renewal that failed, however far it came.
+// jobFailed is the log line about a failed renewal, at any stage.
 const jobFailed = "job failed"
 
 func (c *slogCore) Enabled(l zapcore.Level) bool {

@@ -17,8 +17,8 @@ import (
 	"time"
 )
 
-// A pairError says why a certificate and its key are not used. Reason is a word
-// of a bounded set, for metrics and events.
+// A pairError says why a certificate and its key are not used. Reason is from a
+// bounded set, for metrics and events.
 type pairError struct {
 	reason string
 	err    error
@@ -32,7 +32,7 @@ func unusable(reason, format string, args ...any) error {
 	return &pairError{reason, fmt.Errorf(format, args...)}
 }
 
-// readPEM reads a whole file of bounded size, which can be read again.
+// readPEM reads a whole regular file of bounded size, which can be read again.
 func readPEM(path string) ([]byte, error) {
 	info, err := os.Stat(path)
 	if err != nil {
@@ -57,7 +57,8 @@ func readPEM(path string) ([]byte, error) {
 }
 
 // parsePair returns the certificate in certPEM with the key in keyPEM, if it is
-// valid now. The error is a [*pairError] that says what is wrong and what to do.
+// valid now. The error is a [*pairError] that says what is wrong and how to fix
+// it.
 func parsePair(certFile string, certPEM []byte, keyFile string, keyPEM []byte, now time.Time) (*tls.Certificate, error) {
 	certs, _, err := blocks("--tls-cert", certFile, certPEM)
 	if err != nil {
@@ -94,7 +95,7 @@ func parsePair(certFile string, certPEM []byte, keyFile string, keyPEM []byte, n
 	return &pair, nil
 }
 
-// blocks are the certificates in a file, and how many private keys it has.
+// blocks returns the certificates in a file, and the number of private keys.
 func blocks(flag, file string, text []byte) (certs []*x509.Certificate, keys int, err error) {
 	const der = "%s %s is not PEM but binary: convert it, for example by openssl %s -inform der -in %s -out %s.pem"
 	if len(text) > 1 && text[0] == 0x30 && text[1] >= 0x80 { // ASN.1 SEQUENCE
@@ -122,12 +123,12 @@ func blocks(flag, file string, text []byte) (certs []*x509.Certificate, keys int
 	return certs, keys, nil
 }
 
-// A publicKey is of any kind that the standard library has.
+// A publicKey is any kind of public key in the standard library.
 type publicKey interface {
 	Equal(crypto.PublicKey) bool
 }
 
-// publicOf is that of the first private key in text, or nil.
+// publicOf is the public key of the first private key in text, or nil.
 func publicOf(text []byte) publicKey {
 	for {
 		var b *pem.Block
@@ -153,7 +154,7 @@ func publicOf(text []byte) publicKey {
 	}
 }
 
-// called509 is what a certificate is for, as its reader would say it.
+// called509 lists the names and addresses that a certificate is for, for messages.
 func called509(c *x509.Certificate) string {
 	names := slices.Clone(c.DNSNames)
 	for _, ip := range c.IPAddresses {

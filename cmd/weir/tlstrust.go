@@ -14,13 +14,13 @@ import (
 	"weir/sfu/client"
 )
 
-// caFlag is that of commands that ask a node's public port.
+// caFlag is the flag --ca of commands that connect to a node's public port.
 func caFlag() cli.Flag {
 	return &cli.StringFlag{Name: "ca", Usage: "`FILE` of a CA (PEM) to trust for https besides this machine's, such as that of weir testnet up --tls", EnvVars: cmdline.Env("CA")}
 }
 
-// trustingClient trusts the CAs in a file besides this machine's. It is nil, as
-// for the client's own, if none is given.
+// trustingClient trusts the CAs in a file besides this machine's. It is nil,
+// for the default client, if no file is given.
 func trustingClient(file string) (*http.Client, error) {
 	if file == "" {
 		return nil, nil
@@ -50,7 +50,7 @@ func rootsWith(flag, file string) (*x509.CertPool, error) {
 	return roots, nil
 }
 
-// tlsAdvice is what to do if https is why a server was not reached.
+// tlsAdvice is the advice for an error that https caused.
 func tlsAdvice(err error) string {
 	var refused *client.Refused
 	switch {

@@ -14,7 +14,7 @@ import (
 	"weir/sfu/problem"
 )
 
-// listener is l with TLS, or l where that is not asked for.
+// listener wraps l in TLS, or returns l if there are no certificates.
 func (c *certificates) listener(l net.Listener) net.Listener {
 	if c == nil {
 		return l
@@ -22,10 +22,9 @@ func (c *certificates) listener(l net.Listener) net.Listener {
 	return tls.NewListener(l, c.config())
 }
 
-// handler adds to what h answers that its name is for https only (RFC 6797).
-// Browsers keep to that for all ports of a name, so the names of this machine
-// alone, which developers share between programs, are left out; addresses they
-// leave out themselves.
+// handler adds HSTS (RFC 6797) to the answers of h. Browsers apply it to all
+// ports of a name, so local names of this machine, which developers share
+// between programs, are left out; for addresses browsers ignore it.
 func (c *certificates) handler(h http.Handler) http.Handler {
 	if c == nil {
 		return h
@@ -40,10 +39,10 @@ func (c *certificates) handler(h http.Handler) http.Handler {
 	})
 }
 
-// redirection leads whoever comes to the plain port to the same path of base().
-// The client's own Host is not asked: who reaches this port may have been led
-// here by any name. A request with a token is refused instead, so that whoever
-// sends it notices that it goes over the network in clear.
+// redirection redirects clients of the plain port to the same path of base().
+// The request's Host header is not used: any name may lead to this port. A
+// request with a token is refused instead, so that its sender notices that it
+// goes over the network in clear.
 func redirection(base func() string) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		to := base()
@@ -63,7 +62,7 @@ func redirection(base func() string) http.Handler {
 }
 
 // publicURLOf completes --public-url: without a scheme it is https if this node
-// speaks that. The error says what to give.
+// serves that. The error says what to give.
 func publicURLOf(given string, secure bool) (string, error) {
 	if given == "" {
 		return "", nil
@@ -86,9 +85,9 @@ func publicURLOf(given string, secure bool) (string, error) {
 	return strings.TrimSuffix(base, "/"), nil
 }
 
-// clientURL is the URL that clients are told where --public-url is not given, if
-// the certificate is not for the address that --http is bound to; "" if it is.
-// The error says what to give where the certificate leaves a choice.
+// clientURL is the URL given to clients without --public-url, if the
+// certificate is not for the address that --http is bound to; "" if it is. The
+// error says which flag to give if the certificate has several names.
 func (c *certificates) clientURL(at netip.AddrPort) (string, error) {
 	if c.auto != nil {
 		return httpsURL(c.auto.domain, at.Port()), nil
@@ -102,14 +101,14 @@ func (c *certificates) clientURL(at netip.AddrPort) (string, error) {
 	case len(names) == 1 && len(leaf.DNSNames) == 1:
 		return httpsURL(names[0], at.Port()), nil
 	case len(leaf.DNSNames) == 0:
-		return "", nil // clients will not like it, which is told
+		return "", nil // clients will reject it, which is reported elsewhere
 	}
 	return "", fmt.Errorf("--tls-cert: the certificate is of %s: give --public-url with the name of them by which clients reach this node, such as %s",
 		strings.Join(leaf.DNSNames, ", "), httpsURL(strings.Replace(leaf.DNSNames[0], "*", "weir", 1), at.Port()))
 }
 
-// url is where the public port, bound to at, is reached from this machine: under
-// the name that clients are told, where the certificate is not for the address.
+// url is the URL of the public port, bound to at, from this machine: with the
+// name given to clients, if the certificate is not for the address.
 func (c *certificates) url(at netip.AddrPort, public string) string {
 	if c == nil {
 		return "http://" + at.String()

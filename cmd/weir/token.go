@@ -68,7 +68,7 @@ func tokenCommand() *cli.Command {
 	}
 }
 
-// writeSecret makes a file that its owner only can read. It never writes over one.
+// writeSecret makes a file that only its owner can read. It never overwrites one.
 func writeSecret(path string, b []byte) error {
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
 	if errors.Is(err, fs.ErrExist) {
@@ -123,7 +123,7 @@ func ticketSecret(c *cli.Context) error {
 		return cmdline.BadInput(errors.New("weir token secret wants one FILE"))
 	}
 	secret := make([]byte, 32)
-	_, _ = rand.Read(secret) // it does not fail
+	_, _ = rand.Read(secret) // rand.Read does not fail
 	path := c.Args().First()
 	if err := writeSecret(path, []byte(base64.RawURLEncoding.EncodeToString(secret)+"\n")); err != nil {
 		return err
@@ -177,7 +177,7 @@ func newToken(c *cli.Context) error {
 	return err
 }
 
-// readBounded reads a file of most bytes at most.
+// readBounded reads a file of at most most bytes.
 func readBounded(path string, most int64) ([]byte, error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -283,7 +283,7 @@ func showToken(c *cli.Context) error {
 	return w.Flush()
 }
 
-// in is a time from now on, for people.
+// in formats a duration from now on, for people.
 func in(d time.Duration) string {
 	if d <= 0 {
 		return ""

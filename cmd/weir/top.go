@@ -22,13 +22,13 @@ import (
 )
 
 const (
-	// topPause is between two looks.
+	// topPause is the time between two reads.
 	topPause = time.Second
-	// topStale is how old what is shown may be before it is said to be.
+	// topStale is the age from which the shown data is marked as old.
 	topStale = 5 * time.Second
 )
 
-// topData is what weir top shows: what a node said at one time.
+// topData is the data that weir top shows: a node's answers at one time.
 type topData struct {
 	at       time.Time
 	status   api.Status
@@ -38,10 +38,10 @@ type topData struct {
 	sessions []sfu.SessionStatus
 	events   []event.Event
 	known    nodeNames
-	unknown  []string // parts that could not be read, and why
+	unknown  []string // parts that could not be read, with reasons
 }
 
-// A topPart is one of the lists below the head.
+// A topPart is one of the lists below the header.
 type topPart int
 
 const (
@@ -57,16 +57,16 @@ func (p topPart) String() string {
 	return [...]string{"nodes", "streams", "links", "sessions", "events"}[p]
 }
 
-// topModel is what stands on the screen, and how: a pure function of messages.
+// topModel is the state of the screen: a pure function of messages.
 type topModel struct {
 	now           time.Time
-	data          topData // zero: nothing has come yet
-	err           error   // why nothing newer has
+	data          topData // zero: no data yet
+	err           error   // why there is no newer data
 	width, height int
 	color         bool
 	alone         bool    // part has the whole screen
-	part          topPart // which one the keys are for
-	skip          int     // of its lines
+	part          topPart // the one that keys scroll
+	skip          int     // lines scrolled past
 
 	fetch func() (topData, error)
 }
@@ -139,7 +139,7 @@ func (m topModel) View() tea.View {
 	return v
 }
 
-// text is the whole screen.
+// text renders the whole screen.
 func (m topModel) text() string {
 	w := term.Terminal{Width: m.width, Color: m.color}
 	if m.data.at.IsZero() {
@@ -149,7 +149,7 @@ func (m topModel) text() string {
 		return "asking the node …"
 	}
 	lines := m.head(w)
-	room := max(0, m.height-len(lines)-1) // the last line tells the keys
+	room := max(0, m.height-len(lines)-1) // the last line shows the keys
 	parts := []topPart{m.part}
 	if !m.alone {
 		parts = []topPart{topNodes, topStreams, topLinks, topSessions, topEvents}
@@ -180,7 +180,7 @@ func (m topModel) text() string {
 	return strings.Join(lines, "\n")
 }
 
-// head is the node itself, in three lines.
+// head is the node's own header, in three lines.
 func (m topModel) head(w term.Terminal) []string {
 	s := m.data.status
 	r := s.Record
@@ -206,8 +206,8 @@ func (m topModel) head(w term.Terminal) []string {
 	return append(lines, "")
 }
 
-// shareLines divides room among lists, each of which wants all of its lines, a
-// title and a blank line. What one does not need the others get.
+// shareLines divides room among lists, each of which needs its rows, a title
+// and a blank line. Lines that one does not need go to the others.
 func shareLines(bodies [][]string, room int) []int {
 	shares := make([]int, len(bodies))
 	for room > 0 {
@@ -226,8 +226,8 @@ func shareLines(bodies [][]string, room int) []int {
 	return shares
 }
 
-// window is a list as it shows in so many lines: a title, its head, and as many
-// rows as fit, from the one after skip on.
+// window renders a list in a given number of lines: a title, its header, and as
+// many rows as fit, starting after skip.
 func (m topModel) window(w term.Terminal, p topPart, body []string, lines, skip int) []string {
 	title := strings.ToUpper(p.String())
 	st := term.Faint
@@ -241,7 +241,7 @@ func (m topModel) window(w term.Terminal, p topPart, body []string, lines, skip 
 	out := []string{w.Paint(st, title)}
 	if len(body) > 0 && lines > 1 {
 		out = append(out, body[0])
-		fit := max(0, lines-3) // title, head, and a blank line
+		fit := max(0, lines-3) // minus title, header, and a blank line
 		skip = min(skip, max(0, rows-fit))
 		out = append(out, body[1+skip:1+min(rows, skip+fit)]...)
 	}
@@ -251,7 +251,7 @@ func (m topModel) window(w term.Terminal, p topPart, body []string, lines, skip 
 	return out[:lines]
 }
 
-// list is one list as lines: the head of its columns, and a row each.
+// list renders one list as lines: the header of its columns, and one for each row.
 func (m topModel) list(w term.Terminal, p topPart) []string {
 	var b bytes.Buffer
 	w.Writer, w.Quiet = &b, true
@@ -282,7 +282,7 @@ func (m topModel) list(w term.Terminal, p topPart) []string {
 			fmt.Fprintln(w, w.Paint(term.Faint, "newest first"))
 		}
 		for _, e := range slices.Backward(d.events) {
-			// Cut before it is painted: colours have no width.
+			// Cut before colouring: escape codes have no width.
 			plain := eventText(term.Terminal{}, e)
 			if w.Width > 0 && runewidth.StringWidth(plain) > w.Width {
 				fmt.Fprintln(w, runewidth.Truncate(plain, w.Width, "…"))
@@ -305,8 +305,8 @@ func stressOf(e api.Record) float64 {
 	return e.Record.Stress()
 }
 
-// readTop asks the node for everything at once. What it cannot say is noted;
-// the error is that it does not answer.
+// readTop asks the node for everything concurrently. Parts that could not be
+// read are noted; the error is that the node does not answer.
 func readTop(c *cli.Context) (topData, error) {
 	var d topData
 	if err := fetch(c, "/status", &d.status); err != nil {
@@ -370,7 +370,7 @@ func topCommand() *cli.Command {
 				return cmdline.BadInput(errors.New("weir top wants a terminal; weir top --once prints what there is now"))
 			}
 			if _, err := readTop(c); err != nil {
-				return err // before the screen is taken
+				return err // before the screen is switched
 			}
 			_, err := tea.NewProgram(m, tea.WithContext(c.Context)).Run()
 			if errors.Is(err, tea.ErrProgramKilled) && c.Context.Err() != nil {
@@ -381,7 +381,7 @@ func topCommand() *cli.Command {
 	}
 }
 
-// once is the whole of it, one list after the other.
+// once renders all lists, one after the other.
 func (m topModel) once(w term.Terminal) string {
 	lines := m.head(w)
 	for p := range topParts {

@@ -86,7 +86,7 @@ func view(c *cli.Context) error {
 	}
 	final, err := way.run(c)
 	lost := errors.Is(err, client.ErrConnectionLost)
-	// By now all viewers are closed, and nobody writes to the recorders.
+	// All viewers are closed by now, and no goroutine writes to the recorders.
 	if saveErr := saved.close(); saveErr != nil && (err == nil || lost) {
 		err, lost = saveErr, false
 	}
@@ -103,9 +103,9 @@ func view(c *cli.Context) error {
 	return nil
 }
 
-// saved is what --save and --save-audio write.
+// saved are the files of --save and --save-audio.
 type saved struct {
-	mu    sync.Mutex // tracks come from a goroutine each
+	mu    sync.Mutex // each track has a goroutine
 	video *client.Recorder
 	audio *client.AudioRecorder
 
@@ -113,8 +113,8 @@ type saved struct {
 	heard  int  // packets of audio that came before
 }
 
-// soundAlone is how many packets of audio, of 20 ms as a rule, come without any
-// video before there is taken to be none.
+// soundAlone is how many packets of audio, usually of 20 ms, come without any
+// video before the stream is taken to have none.
 const soundAlone = 100
 
 func newSaved(video, audio string) (*saved, error) {
@@ -147,7 +147,7 @@ func (s *saved) write(track client.TrackInfo, packet *rtp.Packet, _ time.Time) {
 		return
 	}
 	s.heard++
-	// Neither file says when it begins: both begin together.
+	// Neither file has a start time: both have to begin together.
 	if s.audio != nil && (s.video == nil || s.video.Frames() > 0 || !s.moving && s.heard > soundAlone) {
 		s.audio.Write(track, packet)
 	}
