@@ -45,7 +45,7 @@ type loaded struct {
 	settings []api.Setting // in the order of the flags
 }
 
-// load reads all sources. Its error is a [*configFaults] with every mistake in
+// load reads all sources. Its error is a [*config.Faults] with every mistake in
 // the file, or one of the command line or the environment.
 func (s settings) load() (loaded, error) {
 	l := loaded{file: s.file}

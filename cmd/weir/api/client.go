@@ -18,22 +18,23 @@ import (
 )
 
 const (
-	// maxReply bounds what is read of an answer, in bytes.
+	// maxReply bounds the bytes read of an answer.
 	maxReply = 64 << 20
 	// maxEvent bounds one server-sent event, in bytes.
 	maxEvent = 1 << 20
 )
 
-// A Client asks the admin API of one node. Paths are those below /api/v1, such as
-// /status. It may be used by several goroutines, and holds nothing to close.
+// A Client is a client of one node's admin API. Paths are those below /api/v1,
+// such as /status. It is safe for concurrent use, and needs no closing.
 type Client struct {
 	URL  string       // of the node's --admin, such as http://127.0.0.1:8081
 	HTTP *http.Client // nil: [http.DefaultClient]
 }
 
-// An UnreachableError says that no node answers, or that its answer broke off.
+// An UnreachableError says that no node answers, or that the connection broke
+// during the answer.
 type UnreachableError struct {
-	URL string // that was asked
+	URL string // the URL requested
 	Err error
 }
 
@@ -45,7 +46,7 @@ func (e *UnreachableError) Unwrap() error { return e.Err }
 
 // A RefusedError is an answer other than 200, with the [*problem.Problem] in it.
 type RefusedError struct {
-	URL    string // that was asked
+	URL    string // the URL requested
 	Status string // such as 404 Not Found
 	Said   *problem.Problem
 }
@@ -54,12 +55,12 @@ func (e *RefusedError) Error() string { return fmt.Sprintf("%s: %s: %v", e.URL, 
 
 func (e *RefusedError) Unwrap() error { return e.Said }
 
-// ErrClosed says that the node has ended a stream of events.
+// ErrClosed says that the node has closed a stream of events.
 var ErrClosed = errors.New("the node has closed the stream")
 
-// Do sends one request. The answer is 200, and its body is to be closed; the error
-// is an [*UnreachableError] or a [*RefusedError], or says what is wrong with the
-// request.
+// Do sends one request. The answer has status 200, and the caller closes its
+// body; the error is an [*UnreachableError] or a [*RefusedError], or says why
+// the request is invalid.
 func (c Client) Do(ctx context.Context, method, path string, body []byte) (*http.Response, error) {
 	req, err := http.NewRequestWithContext(ctx, method, c.URL+"/api/v1"+path, bytes.NewReader(body))
 	if err != nil {
@@ -80,12 +81,12 @@ func (c Client) Do(ctx context.Context, method, path string, body []byte) (*http
 	return resp, nil
 }
 
-// Raw asks for path and returns the answer as it came.
+// Raw requests path and returns the body of the answer.
 func (c Client) Raw(ctx context.Context, path string) ([]byte, error) {
 	return c.exchange(ctx, http.MethodGet, path, nil)
 }
 
-// Get asks for path and decodes the answer into v.
+// Get requests path and decodes the answer into v.
 func (c Client) Get(ctx context.Context, path string, v any) error {
 	b, err := c.Raw(ctx, path)
 	if err != nil {
@@ -123,9 +124,9 @@ func (c Client) decode(path string, b []byte, v any) error {
 	return nil
 }
 
-// Events calls f with the data of each event that the node sends at path, until ctx
-// ends, the node does, or f returns an error. It returns that error, never nil;
-// [ErrClosed] where the node has ended the stream.
+// Events calls f with the data of each event that the node sends at path, until
+// ctx ends, the node closes the stream, or f returns an error. It returns that
+// error, never nil; [ErrClosed] if the node has closed the stream.
 func (c Client) Events(ctx context.Context, path string, f func(data []byte) error) error {
 	resp, err := c.Do(ctx, http.MethodGet, path, nil)
 	if err != nil {
@@ -153,26 +154,26 @@ func ask[T any](ctx context.Context, c Client, path string) (v T, err error) {
 	return v, err
 }
 
-// Status is what the node is doing.
+// Status requests the node's status.
 func (c Client) Status(ctx context.Context) (Status, error) { return ask[Status](ctx, c, "/status") }
 
-// Links are the node's cascade links.
+// Links requests the node's cascade links.
 func (c Client) Links(ctx context.Context) ([]sfu.LinkStatus, error) {
 	return ask[[]sfu.LinkStatus](ctx, c, "/links")
 }
 
-// Sessions are the node's publishers and viewers.
+// Sessions requests the node's publishers and viewers.
 func (c Client) Sessions(ctx context.Context) ([]sfu.SessionStatus, error) {
 	return ask[[]sfu.SessionStatus](ctx, c, "/sessions")
 }
 
-// Decisions are the node's last placements.
+// Decisions requests the node's last placements.
 func (c Client) Decisions(ctx context.Context) ([]dht.Decision, error) {
 	return ask[[]dht.Decision](ctx, c, "/decisions")
 }
 
-// Records are the capacity records that the node finds, or those of stream's
-// carriers.
+// Records requests the capacity records that the node finds; with a stream,
+// those of its carriers.
 func (c Client) Records(ctx context.Context, stream string) (Records, error) {
 	path := "/records"
 	if stream != "" {
@@ -181,7 +182,7 @@ func (c Client) Records(ctx context.Context, stream string) (Records, error) {
 	return ask[Records](ctx, c, path)
 }
 
-// Streams are the streams of the network.
+// Streams requests the streams of the network.
 func (c Client) Streams(ctx context.Context) (Streams, error) {
 	return ask[Streams](ctx, c, "/streams")
 }

@@ -16,33 +16,33 @@ const (
 // A Setting is one flag of weir node and the value that is in effect.
 type Setting struct {
 	Name   string   `json:"name"`
-	Values []string `json:"values"` // secrets hidden; of a flag that cannot be repeated at most one
+	Values []string `json:"values"` // secrets hidden; at most one if the flag cannot be repeated
 	Source string   `json:"source"` // default, file, environment or flag
 	Where  string   `json:"where,omitempty"`
-	// Pending is what the file says since it was read again, of a setting that
-	// only a restart changes.
+	// Pending is the value in the reloaded file of a setting that only a
+	// restart changes.
 	Pending []string `json:"pending,omitempty"`
 
-	Raw []string `json:"-"` // as it is
+	Raw []string `json:"-"` // with secrets
 }
 
-// Outcomes of reading the configuration again.
+// Outcomes of a reload of the configuration.
 const (
 	ReloadApplied = "applied"
 	ReloadRefused = "refused" // it has mistakes: nothing is applied
-	ReloadFailed  = "failed"  // it is applied, but for a part's files
+	ReloadFailed  = "failed"  // it is applied, except for a part's files
 )
 
-// A Reload is what came of reading the configuration once more.
+// A Reload is the outcome of one reload of the configuration.
 type Reload struct {
 	At      time.Time `json:"at"`
 	Outcome string    `json:"outcome"` // applied, refused or failed
-	Changed []string  `json:"changed"` // names of settings that are in force now
+	Changed []string  `json:"changed"` // names of settings now in force with new values
 	Restart []string  `json:"restart"` // … that have changed and need a restart
 	Errors  []string  `json:"errors"`
 }
 
-// String says it in one line.
+// String is the outcome in one line.
 func (r Reload) String() string {
 	var parts []string
 	switch {

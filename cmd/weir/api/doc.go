@@ -1,5 +1,6 @@
-// Package api is what the admin API of a node says and takes, as the node, the
-// commands and the tests exchange it; openapi.yaml describes it for others.
+// Package api has the types of the admin API's requests and answers, and a
+// client, for the node, the commands and the tests; openapi.yaml describes the
+// API for others.
 //
-// It holds types, and starts no goroutines.
+// It starts no goroutines.
 package api

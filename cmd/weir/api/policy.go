@@ -10,21 +10,21 @@ import (
 	"weir/dht"
 )
 
-// A PolicyVersion is one signed policy that a node has kept.
+// A PolicyVersion is one signed policy stored by a node.
 type PolicyVersion struct {
 	Version  uint64    `json:"version"`
 	Name     string    `json:"name"`
-	Issued   time.Time `json:"issued"` // operator's clock
+	Issued   time.Time `json:"issued"` // by the operator's clock
 	Operator peer.ID   `json:"operator"`
 	Sum      string    `json:"sum"` // beginning of the text's SHA-256
 	InForce  bool      `json:"in_force"`
 	Text     string    `json:"text"`
 
-	Sealed []byte `json:"-"` // as it was pushed
+	Sealed []byte `json:"-"` // as pushed
 }
 
-// A PolicyTrial is what a policy would change if it came into force, judged by
-// one node on the records published now.
+// A PolicyTrial is the effect that a policy would have in force, computed by
+// one node from the records published now.
 type PolicyTrial struct {
 	Node    peer.ID     `json:"node"`
 	InForce PolicyName  `json:"in_force"`
@@ -39,19 +39,19 @@ type PolicyName struct {
 	Version uint64 `json:"version"`
 }
 
-// A NeedTrial is what would change for one need.
+// A NeedTrial is the effect for one need.
 type NeedTrial struct {
 	Topic dht.Topic        `json:"topic"`
 	Need  dht.DecisionNeed `json:"need"`
 	policy.Comparison
 }
 
-// A RecentTrial is what would become of the placements that the node remembers,
-// if they came again now.
+// A RecentTrial is the effect on the placements stored by the node, if they
+// were requested again now.
 type RecentTrial struct {
 	Placements   int `json:"placements"`
-	Before       int `json:"before"`        // for which some node passes by the policy in force
-	After        int `json:"after"`         // and by the one tried
+	Before       int `json:"before"`        // for which a node passes under the policy in force
+	After        int `json:"after"`         // and under the one tried
 	FirstChanges int `json:"first_changes"` // for which another node would be the best
 }
 

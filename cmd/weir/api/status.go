@@ -12,13 +12,13 @@ import (
 	"weir/sfu"
 )
 
-// Requests are those to publish and to view that have not been answered.
+// Requests are the requests to publish and to view that have not been answered.
 type Requests struct {
 	SettingUp int `json:"setting_up"`
 	Waiting   int `json:"waiting"` // for a stream, for room elsewhere, or for their turn
 }
 
-// Status is the admin API's.
+// Status is the answer of the admin API's /status.
 type Status struct {
 	PeerID     peer.ID        `json:"peer_id"`
 	Name       string         `json:"name"`
@@ -50,9 +50,11 @@ type Status struct {
 	Releasable bool           `json:"releasable"`
 	Requests   Requests       `json:"requests"`
 
-	// Provision is the state in each region where this node has servers started.
+	// Provision is the state of each region in which this node has servers
+	// started.
 	Provision map[string]scale.Status `json:"provision,omitempty"`
-	// NotForwarded counts RTP packets that came and could not be forwarded, by why.
+	// NotForwarded counts received RTP packets that could not be forwarded, by
+	// reason.
 	NotForwarded map[string]int64 `json:"not_forwarded"`
 
 	Record  capacity.Record `json:"record"`
@@ -74,12 +76,12 @@ type DrainRequest struct {
 	Exit           bool  `json:"exit"`
 }
 
-// TLS is the admin API's.
+// TLS is the state of https in the admin API.
 type TLS struct {
 	Names    []string  `json:"names"`
 	Issuer   string    `json:"issuer"`
 	NotAfter time.Time `json:"not_after"`
-	Redirect string    `json:"redirect,omitempty"` // the plain port that leads to it
+	Redirect string    `json:"redirect,omitempty"` // the plain port that redirects to it
 }
 
 // Ready is the content of --ready-file.
@@ -109,7 +111,7 @@ type Ping struct {
 	Err  string  `json:"err,omitempty"`
 }
 
-// EndedSession is a session that was ended by order.
+// EndedSession is a session that the operator ended.
 type EndedSession struct {
 	ID     string `json:"id"`
 	Stream string `json:"stream"`

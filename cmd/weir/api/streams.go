@@ -31,37 +31,37 @@ type Carrier struct {
 	Path      []peer.ID `json:"path"`
 }
 
-// A Streams is the streams of the network as their carriers tell of them.
+// A Streams is the streams of the network as reported by their carriers.
 type Streams struct {
 	Streams []Stream `json:"streams"`
 	// Hearing says which holders of the nodes' records have not answered, and
-	// Silent which nodes carry streams and have not said which.
+	// Silent which carriers have not said which streams they carry.
 	Hearing dht.Hearing   `json:"hearing"`
 	Silent  []dht.Silence `json:"silent,omitempty"`
 }
 
-// Whole reports whether a stream that is not in the list is nowhere.
+// Whole reports whether a stream missing from the list does not exist.
 func (l Streams) Whole() bool { return l.Hearing.Enough() && len(l.Silent) == 0 }
 
-// NetworkState is what the console shows.
+// NetworkState is the state that the console shows.
 type NetworkState struct {
 	Self    peer.ID    `json:"self"`
 	Network string     `json:"network"`
 	Nodes   []Record   `json:"nodes"`
 	Streams []Stream   `json:"streams"`
 	Gone    []GoneNode `json:"gone"`
-	// Hearing and Silent are as in streamList: what may be missing.
+	// Hearing and Silent are as in Streams: the entries that may be missing.
 	Hearing dht.Hearing   `json:"hearing"`
 	Silent  []dht.Silence `json:"silent,omitempty"`
 	Time    time.Time     `json:"time"`
 }
 
-// A GoneNode is a node that published until lately.
+// A GoneNode is a node that published until recently.
 type GoneNode struct {
 	Node   peer.ID `json:"node"`
 	Name   string  `json:"name,omitempty"`
 	Region string  `json:"region,omitempty"`
 	For    float64 `json:"gone_ms"`
-	// Unsure: not all holders answered, one of which may have its record.
+	// Unsure means that not all holders answered; one of them may have its record.
 	Unsure bool `json:"unsure,omitempty"`
 }

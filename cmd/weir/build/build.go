@@ -1,4 +1,4 @@
-// Package build tells which build of weir this is.
+// Package build gives the version and origin of this build of weir.
 package build
 
 import (
@@ -17,7 +17,7 @@ func Release() string {
 	return "0.1.0-dev"
 }
 
-// Info is what a binary was made of.
+// Info is the source that a binary was built from.
 type Info struct {
 	Version  string `json:"version"`
 	Commit   string `json:"commit,omitempty"` // "" if it was not built from a repository
@@ -27,7 +27,7 @@ type Info struct {
 	Platform string `json:"platform"`
 }
 
-// Of reads what the linker noted.
+// Of reads the build information from the linker.
 func Of(info *debug.BuildInfo) Info {
 	b := Info{Version: Release(), Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH}
 	if info == nil {

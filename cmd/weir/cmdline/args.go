@@ -8,7 +8,7 @@ import (
 	"github.com/urfave/cli/v2"
 )
 
-// NoArguments refuses what a command has no use for.
+// NoArguments refuses arguments to a command that takes none.
 func NoArguments(c *cli.Context) error {
 	if c.Args().Present() {
 		return BadInput(fmt.Errorf("%s takes no argument %q; see %s --help", c.Command.HelpName, c.Args().First(), c.Command.HelpName))

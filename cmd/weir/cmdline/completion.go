@@ -9,14 +9,14 @@ import (
 	"github.com/urfave/cli/v2"
 )
 
-// completeCommand is what the shells' scripts call, with the words before the
-// cursor and the one under it.
+// completeCommand is the command that the shells' scripts call, with the words
+// before the cursor and the one under it.
 const completeCommand = "__complete"
 
-// A Completion is one word that may stand at the cursor.
+// A Completion is one possible word at the cursor.
 type Completion struct{ Word, doc string }
 
-// valuesOf are those of flags that take a few words only.
+// valuesOf are the values of flags that take one of a few words.
 var valuesOf = map[string][]string{
 	"overflow":   {"redirect", "relay", "refuse"},
 	"log-level":  {"debug", "info", "warn", "error"},
@@ -26,8 +26,9 @@ var valuesOf = map[string][]string{
 	"signal":     {"KILL", "TERM", "INT", "STOP", "CONT", "QUIT", "HUP", "USR1", "USR2"},
 }
 
-// Complete returns what may stand in place of the last of words, which follow
-// the program's name. Nothing: a file, or something that cannot be known.
+// Complete returns the possible replacements of the last of words, which follow
+// the program's name. An empty result stands for a file, or for a value that
+// cannot be known.
 func Complete(words []string, known []*cli.Command) []Completion {
 	if len(words) == 0 {
 		words = []string{""}
@@ -131,16 +132,16 @@ func flagCompletions(flags []cli.Flag) []Completion {
 	return list
 }
 
-// printCompletions answers a shell's script: a word on each line, and behind a
-// tab what it means.
+// printCompletions answers a shell's script: one word per line, followed by a
+// tab and its description.
 func printCompletions(words []string, known []*cli.Command) {
 	for _, c := range Complete(words, known) {
 		fmt.Fprintf(os.Stdout, "%s\t%s\n", c.Word, c.doc)
 	}
 }
 
-// scripts are what has each shell ask the program, NAME; names of functions end in
-// FUNC.
+// scripts are the completion scripts by shell; they call the program, NAME.
+// Names of their functions end in FUNC.
 var scripts = map[string]string{
 	"bash": `# bash completion for NAME. To use it now:      source <(NAME completion bash)
 # and for good:                                  NAME completion bash > ~/.local/share/bash-completion/completions/NAME
@@ -192,7 +193,7 @@ complete -c NAME -f -n 'test -n "$(__FUNC_complete)"' -a '(__FUNC_complete)'
 `,
 }
 
-// CompletionCommand prints scripts.
+// CompletionCommand is the command that prints the scripts.
 func CompletionCommand(program string) *cli.Command {
 	c := &cli.Command{
 		Name: "completion", Usage: "the script that completes " + program + "'s commands and flags in a shell: bash, zsh, fish",

@@ -1,7 +1,7 @@
-// Package cmdline is what weir's programs have in common below their commands: how
-// arguments become a command and its flags, what was meant by a word that there is
-// not, completion in shells, the manual, exit codes.
+// Package cmdline is the part that weir's programs share below their commands:
+// parsing arguments into a command and its flags, suggestions for unknown
+// words, completion in shells, the manual, exit codes.
 //
-// In comes a cli.App with its commands, and what was typed; out come an error with
-// an exit code, or text. It starts no goroutines.
+// Its input is a cli.App with its commands, and the user's arguments; its
+// output is an error with an exit code, or text. It starts no goroutines.
 package cmdline

@@ -15,8 +15,8 @@ import (
 	"weir/cmd/weir/build"
 )
 
-// DocsCommand writes what packagers and this repository keep of the help texts.
-// It is hidden: whoever runs weir has --help.
+// DocsCommand writes the manual pages and the reference for packagers and this
+// repository. It is hidden: users of weir have --help.
 func DocsCommand(program func() *cli.App) *cli.Command {
 	return &cli.Command{
 		Name: "docs", Usage: "the manual of all commands, made of their help", Hidden: true,
@@ -53,7 +53,7 @@ func DocsCommand(program func() *cli.App) *cli.Command {
 	}
 }
 
-// A manualEntry is one command as its manual has it.
+// A manualEntry is one command in the manual.
 type manualEntry struct {
 	path     string // "weir records list"
 	usage    string // one line
@@ -66,19 +66,19 @@ type manualEntry struct {
 // A manualFlag is one flag. All of it is plain text.
 type manualFlag struct {
 	names    []string // with their dashes
-	value    string   // what stands for its value; empty: it takes none
+	value    string   // placeholder of its value; empty: it takes none
 	text     string
-	preset   string // the default; empty: there is none worth telling
-	variable string // of the environment
+	preset   string // the default; empty: none worth documenting
+	variable string // environment variable
 }
 
-// A textBlock is a paragraph, or lines that stay as they are.
+// A textBlock is a paragraph, or lines that are not filled.
 type textBlock struct {
 	text     string
 	verbatim bool
 }
 
-// blocksOf tells paragraphs from lines that are indented, such as examples.
+// blocksOf splits text into paragraphs and indented lines, such as examples.
 func blocksOf(text string) []textBlock {
 	var all []textBlock
 	open := false // the last block may go on
@@ -103,7 +103,7 @@ func blocksOf(text string) []textBlock {
 	return all
 }
 
-// manualOf describes commands and those below them, as they are listed.
+// manualOf describes commands and those below them, in order.
 func manualOf(under string, commands []*cli.Command) []manualEntry {
 	var all []manualEntry
 	for _, c := range commands {
@@ -124,8 +124,8 @@ func manualOf(under string, commands []*cli.Command) []manualEntry {
 	return all
 }
 
-// homeless is how the manual names the data directory, which is another one for
-// everybody.
+// homeless is the data directory in the manual, in place of the default for the
+// user who runs it.
 const homeless = "~/.local/share/weir"
 
 func flagsOf(flags []cli.Flag) []manualFlag {
@@ -204,7 +204,7 @@ func markdownEntry(b *strings.Builder, e manualEntry, depth int) {
 	}
 }
 
-// code sets s, if there is any, as code.
+// code formats s as code, unless it is empty.
 func code(s string) string {
 	if s == "" {
 		return ""
@@ -212,10 +212,10 @@ func code(s string) string {
 	return "`" + s + "`"
 }
 
-// cell keeps s in one cell of a table.
+// cell escapes s for one cell of a table.
 func cell(s string) string { return strings.ReplaceAll(s, "|", `\|`) }
 
-// plainMarkdown has every character of s mean itself.
+// plainMarkdown escapes s for Markdown.
 func plainMarkdown(s string) string {
 	return strings.NewReplacer(`\`, `\\`, "*", `\*`, "_", `\_`, "<", "&lt;", "[", `\[`, "`", "\\`").Replace(s)
 }
@@ -277,7 +277,7 @@ func manPage(a *cli.App, e manualEntry, last func(*strings.Builder)) string {
 	return b.String()
 }
 
-// synopses are the lines of e, or of all below it.
+// synopses are the synopsis lines of e, or of all commands below it.
 func synopses(e manualEntry) []string {
 	if len(e.subs) == 0 {
 		return []string{e.synopsis}
@@ -292,9 +292,9 @@ func synopses(e manualEntry) []string {
 	return all
 }
 
-// manualDate is the day of the source that this was built of, so that the same
-// source gives the same bytes: what SOURCE_DATE_EPOCH says
-// (reproducible-builds.org), else the commit's; empty if neither is known.
+// manualDate is the date of the source of this build, so that the same source
+// gives the same bytes: SOURCE_DATE_EPOCH (reproducible-builds.org), else the
+// commit's; empty if neither is known.
 func manualDate() string {
 	if s := os.Getenv("SOURCE_DATE_EPOCH"); s != "" {
 		if sec, err := strconv.ParseInt(s, 10, 64); err == nil {
@@ -355,12 +355,12 @@ func roffFlags(b *strings.Builder, flags []manualFlag) {
 	}
 }
 
-// roff has every character of s mean itself.
+// roff escapes s for roff.
 func roff(s string) string {
 	return strings.NewReplacer(`\`, `\e`, "-", `\-`, "'", `\(aq`, "`", `\(ga`, "^", `\(ha`, "~", `\(ti`, "…", "...").Replace(s)
 }
 
-// roffText is roff of words that are filled anyway, in lines of moderate length.
+// roffText escapes filled text for roff, in lines of moderate length.
 func roffText(s string) string {
 	var b strings.Builder
 	length := 0
@@ -387,7 +387,7 @@ func roffText(s string) string {
 	return b.String()
 }
 
-// roffLine is roff of what begins a line, where a dot would be a request.
+// roffLine escapes the begin of a line for roff, where a dot would be a request.
 func roffLine(s string) string {
 	s = roff(s)
 	if strings.HasPrefix(s, ".") {
@@ -396,7 +396,7 @@ func roffLine(s string) string {
 	return s
 }
 
-// DocumentedDefault is what help says in place of the value.
+// DocumentedDefault is the default shown by help in place of the value.
 func DocumentedDefault(doc cli.DocGenerationFlag) string {
 	if text := doc.GetDefaultText(); text != doc.GetValue() {
 		return text

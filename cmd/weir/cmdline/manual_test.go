@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// Paragraphs are filled, and what is indented stays as it is.
+// Paragraphs are filled, and indented lines stay as they are.
 func TestBlocksOfDescriptions(t *testing.T) {
 	got := blocksOf("One line\nand another.\n\nThen:\n  weir a\n    deeper\n\n  weir b\nAnd on.")
 	want := []textBlock{{"One line and another.", false}, {"Then:", false}, {"weir a\n  deeper", true}, {"weir b", true}, {"And on.", false}}

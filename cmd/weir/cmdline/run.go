@@ -17,12 +17,12 @@ import (
 )
 
 // Main runs a program with the arguments of the process until it is done, or
-// interrupted (SIGINT, SIGTERM) a second time, and ends the process if that
-// fails. The program is described after the environment has been put in order.
+// interrupted (SIGINT, SIGTERM) a second time, and exits with an error code if
+// it fails. It calls program after it has cleaned the environment.
 func Main(program func() *cli.App) {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	context.AfterFunc(ctx, stop) // a second one ends what does not end by itself
+	context.AfterFunc(ctx, stop) // a second signal ends the process
 	UnsetEmpty()
 	a := program()
 	if len(os.Args) > 1 && os.Args[1] == completeCommand {
@@ -42,21 +42,21 @@ func Main(program func() *cli.App) {
 	}
 }
 
-// UnsetEmpty has every variable of ours that is set and empty be as if it were
-// not set: that is how compose files and unit files leave one out, and for most
-// flags "" would be a wrong value.
+// UnsetEmpty unsets every variable of ours that is empty: compose files and
+// unit files leave a variable out in that way, and for most flags "" would be a
+// wrong value.
 func UnsetEmpty() {
 	for _, v := range os.Environ() {
 		if name, value, _ := strings.Cut(v, "="); value == "" && strings.HasPrefix(name, "WEIR_") {
-			_ = os.Unsetenv(name) // it is a name: the system gave it
+			_ = os.Unsetenv(name) // a name from the system is valid
 		}
 	}
 }
 
-// commandLine is the key of a context under which execute keeps its arguments.
+// commandLine is the context key of Run's arguments.
 type commandLine struct{}
 
-// Run runs the command of a that args name, behind the program's name.
+// Run runs the command of a that args select; args begin with the program's name.
 func Run(ctx context.Context, a *cli.App, args []string) error {
 	if err := UnknownCommand(args, a.Commands); err != nil {
 		return err
@@ -65,14 +65,14 @@ func Run(ctx context.Context, a *cli.App, args []string) error {
 	return a.RunContext(context.WithValue(ctx, commandLine{}, args), args)
 }
 
-// Arguments are those that execute was given for c, flags first.
+// Arguments are the arguments that Run was given for c, flags first.
 func Arguments(c *cli.Context) []string {
 	args, _ := c.Context.Value(commandLine{}).([]string)
 	return args
 }
 
-// Prepare has a report wrong flags as bad input at every level, and leave the
-// process's end to Main.
+// Prepare makes a report wrong flags as bad input at every level, and leaves
+// the exit of the process to Main.
 func Prepare(a *cli.App) *cli.App {
 	a.Version = build.Release()
 	a.UseShortOptionHandling = true
@@ -94,9 +94,8 @@ func usageErrors(c *cli.Command) {
 	}
 }
 
-// flagsFirst moves flags that come after a command's arguments before them,
-// as people type them and urfave/cli does not take them. What follows "--" is
-// left alone.
+// flagsFirst moves flags after a command's arguments before them, as users type
+// them and urfave/cli does not take them. Arguments after "--" stay.
 func flagsFirst(args []string, known []*cli.Command) []string {
 	var command *cli.Command
 	out := args[:0:0]

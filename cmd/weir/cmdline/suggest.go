@@ -8,7 +8,7 @@ import (
 	"github.com/urfave/cli/v2"
 )
 
-// DidYouMean asks whether one of known was meant by word, or is "" if none is
+// DidYouMean suggests the one of known nearest to word, or is "" if none is
 // near. Dashes before flags do not count.
 func DidYouMean(word string, known []string) string {
 	bare := func(s string) string { return strings.ToLower(strings.TrimLeft(s, "-")) }
@@ -29,8 +29,8 @@ func DidYouMean(word string, known []string) string {
 	return fmt.Sprintf(" (did you mean %s?)", best)
 }
 
-// typos is by how many slips of a finger a and b differ: one letter too many,
-// missing or wrong, or two that changed places (Damerau, "A technique for
+// typos is the number of typing mistakes by which a and b differ: one letter
+// too many, missing or wrong, or two transposed (Damerau, "A technique for
 // computer detection and correction of spelling errors", CACM 7(3), 1964).
 func typos(a, b string) int {
 	s, t := []rune(a), []rune(b)
@@ -60,7 +60,7 @@ func typos(a, b string) int {
 	return d[len(s)][len(t)]
 }
 
-// namesOfCommands are the visible ones.
+// namesOfCommands are the names of the visible commands.
 func namesOfCommands(list []*cli.Command) []string {
 	var all []string
 	for _, c := range list {
@@ -71,7 +71,7 @@ func namesOfCommands(list []*cli.Command) []string {
 	return all
 }
 
-// namesOfFlags are all spellings, with their dashes.
+// namesOfFlags are all names of flags, with their dashes.
 func namesOfFlags(list []cli.Flag) []string {
 	all := []string{"--help"}
 	for _, f := range list {
@@ -89,12 +89,12 @@ func dashed(name string) string {
 	return "--" + name
 }
 
-// UnknownCommand is an error if args name a command that there is not.
+// UnknownCommand returns an error if args name an unknown command.
 func UnknownCommand(args []string, known []*cli.Command) error {
 	said := args[:min(1, len(args))]
 	for _, word := range args[len(said):] {
 		if strings.HasPrefix(word, "-") || word == "help" || word == "h" {
-			return nil // flags, and what urfave/cli has of its own
+			return nil // flags, and commands built into urfave/cli
 		}
 		i := slices.IndexFunc(known, func(c *cli.Command) bool { return c.HasName(word) })
 		if i < 0 {
@@ -110,7 +110,7 @@ func UnknownCommand(args []string, known []*cli.Command) error {
 	return nil
 }
 
-// UnknownFlag adds what was meant to the error of a flag that there is not.
+// UnknownFlag adds a suggestion to the error of an unknown flag.
 func UnknownFlag(err error, flags []cli.Flag) error {
 	name, ok := strings.CutPrefix(err.Error(), "flag provided but not defined: -")
 	if !ok {

@@ -1,6 +1,6 @@
-// Package config reads a file of settings whose keys are the names of flags, YAML,
-// and points at every mistake in it by line and column.
+// Package config reads a YAML file of settings, whose keys are the names of
+// flags, and reports every mistake in it by line and column.
 //
-// In come the text and the flags; out go entries, the values of flags as text, or
-// [Faults]. It starts no goroutines.
+// Its input is the text and the flags; its output is entries, the values of
+// flags as text, or [Faults]. It starts no goroutines.
 package config

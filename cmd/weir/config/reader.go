@@ -22,21 +22,22 @@ const (
 	MaxFile = 64 << 10
 	// maxConfigList bounds the items of one list.
 	maxConfigList = 256
-	// maxConfigFaults is how many mistakes are told. Whoever has more has given
-	// another file than they meant.
+	// maxConfigFaults bounds the mistakes reported. A file with more is
+	// probably not a configuration file.
 	maxConfigFaults = 50
-	// FlagName names the file; it alone cannot stand in it.
+	// FlagName is the flag that names the file; it is the only flag that cannot
+	// be set in the file.
 	FlagName = "config"
 )
 
-// A Fault is one mistake in a configuration file, or something in it that
-// has no effect.
+// A Fault is one mistake in a configuration file, or an entry in it without
+// effect.
 type Fault struct {
 	Line    int    `json:"line"` // from 1; 0: the file as a whole
 	Column  int    `json:"column"`
 	Message string `json:"message"`
 
-	source string // the line, as it is
+	source string // the line's text
 }
 
 // Faults are the mistakes in one file, in the order of their lines.
@@ -45,7 +46,7 @@ type Faults struct {
 	Faults []Fault
 }
 
-// Error shows each with its place and, below, the line with a caret.
+// Error lists each fault with its place and, below it, the line with a caret.
 func (e *Faults) Error() string {
 	var b strings.Builder
 	for i, f := range e.Faults {
@@ -60,7 +61,7 @@ func (e *Faults) Error() string {
 	return b.String()
 }
 
-// Line is Error for a log: without the lines of the file, and cut short.
+// Line is Error for a log: shortened, and without the lines of the file.
 func (e *Faults) Line() string {
 	const most = 8
 	var all []string
@@ -81,7 +82,7 @@ func (f Fault) At(file string) string {
 	return fmt.Sprintf("%s:%d:%d: %s", file, f.Line, f.Column, f.Message)
 }
 
-// indentTo is what to put below source so that what follows is below column.
+// indentTo returns the blanks that put following text below column of source.
 func indentTo(source string, column int) string {
 	var b strings.Builder
 	for i, r := range []rune(source) {
@@ -98,19 +99,19 @@ func indentTo(source string, column int) string {
 
 // An Entry is one setting in a file.
 type Entry struct {
-	Name         string // the flag's first one
+	Name         string // the flag's first name
 	Values       []string
 	list         bool
 	Line, Column int // of the value
 	places       []place
-	Alias        string // the name by which it was given, if it is an old one
+	Alias        string // the old name by which it was given, if any
 }
 
-// A place is one in a file, from 1.
+// A place is a position in a file, from 1.
 type place struct{ Line, Column int }
 
-// At is where to point for a mistake that is told by why: at the value that it
-// names, or at all of them.
+// At is the place for a mistake described by why: that of the value that why
+// names, or that of the whole entry.
 func (e Entry) At(why string) place {
 	at, first, longest := place{e.Line, e.Column}, len(why), 0
 	for i, v := range e.Values {
@@ -121,7 +122,7 @@ func (e Entry) At(why string) place {
 	return at
 }
 
-// A Reader reads one file and finds out where in it a mistake is.
+// A Reader reads one file and locates the mistakes in it.
 type Reader struct {
 	name   string
 	lines  []string
@@ -130,13 +131,13 @@ type Reader struct {
 }
 
 // ReadFile returns the text of the file at path. The error is a
-// [*configFaults].
+// [*Faults].
 func ReadFile(path string) ([]byte, error) {
 	fail := func(format string, args ...any) ([]byte, error) {
 		return nil, &Faults{path, []Fault{{Message: fmt.Sprintf(format, args...)}}}
 	}
-	// It is opened anew by its name each time: an editor, and Kubernetes, put
-	// another file in its place. One that is no file may keep a reader waiting.
+	// The file is opened anew by its name each time: editors and Kubernetes
+	// replace it. Only regular files are read, as others may block the reader.
 	info, err := os.Stat(path)
 	if err != nil {
 		return fail("%v", plainPathError(err))
@@ -159,8 +160,8 @@ func ReadFile(path string) ([]byte, error) {
 	return text, nil
 }
 
-// plainPathError is err without the path, which is told already, and with what
-// to do.
+// plainPathError returns err without the path, which the message has already,
+// and with advice.
 func plainPathError(err error) error {
 	switch {
 	case errors.Is(err, os.ErrNotExist):
@@ -174,9 +175,9 @@ func plainPathError(err error) error {
 	return err
 }
 
-// Parse reads a configuration file: a flat YAML mapping whose keys are the
-// names of flags. What it gives is in the order of the lines, and is what the
-// flags' types allow; the error is a [*configFaults] with every mistake.
+// Parse reads a configuration file: a flat YAML mapping with the names of flags
+// as keys. The entries are in the order of their lines, and have the types of
+// their flags; the error is a [*Faults] with every mistake.
 func Parse(name string, text []byte, flags []cli.Flag) ([]Entry, error) {
 	r := NewReader(name, text, flags)
 	entries := r.Read(text)
@@ -186,15 +187,16 @@ func Parse(name string, text []byte, flags []cli.Flag) ([]Entry, error) {
 	return entries, r.Err()
 }
 
-// NewReader reads text, of the file that name names, which sets some of flags.
+// NewReader returns a Reader of text, the content of the file name. flags are
+// those that the file may set.
 func NewReader(name string, text []byte, flags []cli.Flag) *Reader {
 	return &Reader{name: name, lines: strings.Split(LineBreaks.Replace(string(text)), "\n"), flags: flags}
 }
 
-// LineBreaks makes those that YAML has (1.2.2, section 5.4) one.
+// LineBreaks replaces all line breaks of YAML (1.2.2, section 5.4) by \n.
 var LineBreaks = strings.NewReplacer("\r\n", "\n", "\r", "\n")
 
-// Err is the faults so far, in the order of their places.
+// Err returns the faults so far, in the order of their places, or nil.
 func (r *Reader) Err() *Faults {
 	slices.SortStableFunc(r.Faults, func(a, b Fault) int {
 		return cmp.Or(cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column))
@@ -215,7 +217,7 @@ func (r *Reader) Fault(line, column int, format string, args ...any) {
 		}
 		f.source = MaskSecrets(strings.ToValidUTF8(f.source, "\ufffd"))
 		if utf8.RuneCountInString(f.source) > 160 {
-			f.source = "" // a caret below the third line of a terminal helps nobody
+			f.source = "" // a caret below a line this long helps nobody
 		}
 	}
 	r.Faults = append(r.Faults, f)
@@ -243,7 +245,7 @@ func (r *Reader) Read(text []byte) []Entry {
 	var document, second yaml.Node
 	switch err := decoder.Decode(&document); {
 	case err == io.EOF:
-		return nil // nothing but comments: every setting has its default
+		return nil // only comments: every setting has its default
 	case err != nil:
 		r.syntax(err)
 		return nil
@@ -259,7 +261,8 @@ func (r *Reader) Read(text []byte) []Entry {
 	return r.mapping(document.Content[0])
 }
 
-// readable reports whether the text has only what can be seen in an editor.
+// readable reports whether the text has only characters that are visible in an
+// editor.
 func (r *Reader) readable(text []byte) bool {
 	line, column := 1, 1
 	for i := 0; i < len(text); {
@@ -284,7 +287,7 @@ func (r *Reader) readable(text []byte) bool {
 	return true
 }
 
-// syntax is a mistake in the YAML itself.
+// syntax notes a mistake in the YAML itself.
 func (r *Reader) syntax(err error) {
 	var e *yaml.LoadError
 	if !errors.As(err, &e) || e.Mark.Line == 0 {
@@ -394,7 +397,7 @@ func (r *Reader) flagOf(name string) cli.Flag {
 	return r.flags[i]
 }
 
-// unknown says what is wrong with a key that there is not.
+// unknown describes the mistake of an unknown key.
 func (r *Reader) unknown(key string, value *yaml.Node) string {
 	if key == FlagName {
 		return "config cannot stand in the file that it names: take it out"

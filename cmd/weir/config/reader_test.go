@@ -31,7 +31,7 @@ func TestSettingsOfAFile(t *testing.T) {
 	}
 }
 
-// Every mistake is pointed at, and not only the first.
+// All mistakes are reported with their place, not only the first.
 func TestMistakesArePointedAt(t *testing.T) {
 	for name, c := range map[string]struct{ text, says string }{
 		"an unknown key":    {"region: eu\nsesion-limit: 5\n", `weir.yaml:2:1: there is no setting "sesion-limit" (did you mean session-limit?)`},

@@ -15,7 +15,7 @@ import (
 	"weir/cmd/weir/term"
 )
 
-// values reads what a setting is given.
+// values reads the values of a setting.
 func (r *Reader) values(name string, f cli.Flag, n *yaml.Node) (list []string, isList bool) {
 	_, repeats := f.(cli.DocGenerationSliceFlag)
 	if repeats {
@@ -59,7 +59,7 @@ func (r *Reader) values(name string, f cli.Flag, n *yaml.Node) (list []string, i
 	return list, true
 }
 
-// scalar reads one value, as the flag would take it.
+// scalar reads one value and checks it against the flag's type.
 func (r *Reader) scalar(name string, f cli.Flag, n *yaml.Node) (string, bool) {
 	v := n.Value
 	wrong := func() (string, bool) {
@@ -108,7 +108,7 @@ func (r *Reader) scalar(name string, f cli.Flag, n *yaml.Node) (string, bool) {
 	return v, true
 }
 
-// shortened is v, cut off after most characters.
+// shortened cuts v off after most characters.
 func shortened(v string, most int) string {
 	if len(v) > most {
 		if r := []rune(v); len(r) > most {
@@ -118,7 +118,7 @@ func shortened(v string, most int) string {
 	return v
 }
 
-// wanted is what a flag takes.
+// wanted describes the values that a flag takes.
 func wanted(f cli.Flag) string {
 	switch f.(type) {
 	case *cli.BoolFlag:
@@ -137,15 +137,15 @@ func wanted(f cli.Flag) string {
 
 var userInfo = regexp.MustCompile(`(://)[^/@\s"']*@`)
 
-// MaskSecrets is s without what lets somebody in: passwords in URLs, and the
-// parameters that [term.WithoutSecrets] knows.
+// MaskSecrets masks secrets in s: passwords in URLs, and the parameters that
+// [term.WithoutSecrets] knows.
 func MaskSecrets(s string) string {
 	return term.WithoutSecrets(userInfo.ReplaceAllString(s, "${1}…@"))
 }
 
-// Shown is a setting's value as people and programs may see it. Of a URL, what is
-// behind the path is hidden, and of a command all but the program: keys are
-// passed in both.
+// Shown is a setting's value without secrets, for people and programs. In a URL
+// everything after the path is hidden, and in a command everything but the
+// program: both are used to pass keys.
 func Shown(name, value string) string {
 	switch {
 	case value == "":

@@ -9,8 +9,8 @@ import (
 	"weir/dht/inspect"
 )
 
-// A Check is one thing that was looked at, in plain words: what was seen, and
-// what to do about it if it is not fine.
+// A Check is the result of one check, in plain words: what was seen, and what
+// to do if it is not fine.
 type Check struct {
 	Name    string          `json:"name"`
 	Outcome inspect.Outcome `json:"outcome"`
@@ -18,7 +18,7 @@ type Check struct {
 	Do      string          `json:"do,omitempty"`
 }
 
-// A Diagnosis is what weir doctor prints.
+// A Diagnosis is the answer of the admin API that weir doctor prints.
 type Diagnosis struct {
 	OK      bool    `json:"ok"` // nothing failed; there may be warnings
 	Node    string  `json:"node"`
@@ -51,8 +51,8 @@ func WordAll(findings []inspect.Finding) []Check {
 	return checks
 }
 
-// Print prints what was seen check by check, with what to do below each
-// that is not fine, and what it all comes to.
+// Print prints what each check has seen, what to do below each that is not
+// fine, and a summary.
 func Print(w io.Writer, d Diagnosis) {
 	marks := map[inspect.Outcome]string{inspect.Fine: "ok  ", inspect.Warning: "WARN", inspect.Failure: "FAIL", inspect.Skipped: "-   "}
 	wide := 0
@@ -88,7 +88,7 @@ func Print(w io.Writer, d Diagnosis) {
 	}
 }
 
-// once lists each of all once.
+// once joins all without duplicates.
 func once(all []string) string {
 	var list []string
 	seen := map[string]bool{}

@@ -15,7 +15,8 @@ import (
 // maxNamed bounds the peers and addresses named in one sentence.
 const maxNamed = 4
 
-// A sentence says what was seen, and what to do about it; "" if it is fine.
+// A sentence says what was seen, and what to do about it; do is "" if nothing
+// is wrong.
 type sentence struct{ seen, do string }
 
 // words has a sentence for each code.
@@ -226,13 +227,13 @@ const (
 	setClocks   = "set the clocks by NTP: timedatectl set-ntp true, and timedatectl shows whether it works"
 )
 
-// says is a sentence without facts.
+// says returns a sentence that uses no facts of the finding.
 func says(seen string, do ...string) func(*inspect.Finding) sentence {
 	s := sentence{seen: seen, do: strings.Join(do, "")}
 	return func(*inspect.Finding) sentence { return s }
 }
 
-// contact says what became of the attempt to reach f.Contact.
+// contact describes the outcome of the attempt to reach f.Contact.
 func contact(f *inspect.Finding) sentence {
 	where := fmt.Sprintf("%s at %s", peerID(f.Contact.ID), addrs(f.Contact.Addrs))
 	switch fault := f.Fault; fault.Cause {
@@ -267,7 +268,7 @@ func peerID(p peer.ID) string {
 	return "…" + s[max(0, len(s)-8):]
 }
 
-// peers names some of list, each with what is wrong with it.
+// peers names some of list, each with its fault.
 func peers(list []inspect.Peer) string {
 	var names []string
 	for _, p := range list {
@@ -301,7 +302,7 @@ func some(names []string) string {
 	return strings.Join(names, ", ")
 }
 
-// bootstrapAddr is what others give --bootstrap.
+// bootstrapAddr is the --bootstrap value for other nodes.
 func bootstrapAddr(id peer.ID, addrs []multiaddr.Multiaddr) string {
 	if len(addrs) == 0 {
 		return "/p2p/" + id.String()
@@ -337,7 +338,7 @@ func untried(f *inspect.Finding) string {
 	return fmt.Sprintf(" (%d more are listed and were not tried)", f.Untried)
 }
 
-// offset says how far this node's clock is from others'.
+// offset describes the difference between this node's clock and others'.
 func offset(f *inspect.Finding) string {
 	way := "behind"
 	if f.Ahead < 0 {

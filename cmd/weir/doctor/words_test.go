@@ -24,8 +24,8 @@ import (
 	"weir/dht/inspect"
 )
 
-// diagnosed returns why the check of that name did not end so, with all of words
-// in what was seen or in what to do.
+// diagnosed returns why the check of that name did not have outcome o with all
+// of words in its sentences, or nil if it had.
 func diagnosed(all []Check, name string, o inspect.Outcome, words ...string) error {
 	for _, c := range all {
 		said := c.Seen + " → " + c.Do
@@ -201,7 +201,7 @@ func TestEachFinding(t *testing.T) {
 	}
 }
 
-// Whatever is found has a sentence, and what has none is shown all the same.
+// Every code has a sentence, and a code without one is shown as it is.
 func TestEachCodeHasWords(t *testing.T) {
 	f, err := parser.ParseFile(token.NewFileSet(), "../../../dht/inspect/finding.go", nil, 0)
 	if err != nil {

@@ -1,7 +1,7 @@
-// Package eventlog keeps what has happened at a node, hands it to those who
-// subscribe, and words it for the log and for people.
+// Package eventlog stores the last events of a node, passes them to
+// subscribers, and words them for the log and for people.
 //
-// In come events, from any goroutine; out go copies in order, and lines. [Hub.Run]
-// writes the log on the goroutine of its caller, and a subscriber that is slow loses
-// events rather than hold up the node.
+// Its input is events, from any goroutine; its output is copies in order, and
+// lines. [Hub.Run] writes the log on the goroutine of its caller. A slow
+// subscriber loses events; it never delays the node.
 package eventlog

@@ -10,15 +10,15 @@ import (
 	"weir/cmd/weir/term"
 )
 
-// A line is what the log says of an event.
+// A line is the log line of an event.
 type line struct {
 	Level slog.Level
 	Msg   string
 	Attrs []slog.Attr
 }
 
-// Message is how the log calls a kind of event, and at which level. A session
-// has two lines at info, and so has a link; steps between are for debugging.
+// Message is the log message for a kind of event, and its level. A session has
+// two lines at info, and so has a link; steps between are for debugging.
 func Message(e event.Event) (slog.Level, string) {
 	switch e.Kind {
 	case event.SessionOpened:
@@ -64,7 +64,7 @@ func Message(e event.Event) (slog.Level, string) {
 		return slog.LevelInfo, "pulling the stream"
 	case event.PullFailed:
 		if e.Reason == event.NotLive {
-			return slog.LevelDebug, "stream not pulled" // its client's business, who is told
+			return slog.LevelDebug, "stream not pulled" // reported to its client
 		}
 		return slog.LevelInfo, "stream not pulled"
 	case event.PullLost:
@@ -76,9 +76,9 @@ func Message(e event.Event) (slog.Level, string) {
 	case event.Placement:
 		return slog.LevelDebug, "placement decided"
 	case event.NodeReady:
-		return slog.LevelDebug, "node is ready" // in full elsewhere
+		return slog.LevelDebug, "node is ready" // logged in full elsewhere
 	case event.NodeCopied:
-		return slog.LevelDebug, "identity used twice" // in full elsewhere
+		return slog.LevelDebug, "identity used twice" // logged in full elsewhere
 	case event.NodeFull:
 		return slog.LevelWarn, "node is full"
 	case event.NodeFree:
@@ -139,7 +139,7 @@ func Message(e event.Event) (slog.Level, string) {
 	return slog.LevelInfo, string(e.Kind)
 }
 
-// LineOf is what the log says of e.
+// LineOf is the log line of e.
 func LineOf(e event.Event) line {
 	level, msg := Message(e)
 	l := line{Level: level, Msg: msg}
@@ -171,7 +171,7 @@ func LineOf(e event.Event) line {
 	return l
 }
 
-// moreOf says how many lines of a sort were left out.
+// moreOf is the line that gives the number of suppressed lines of a sort.
 func moreOf(k lineSort, left int) line {
 	level, msg := Message(event.Event{Kind: k.kind, Reason: k.reason})
 	l := line{Level: level, Msg: msg + ", and more of the same", Attrs: []slog.Attr{slog.Int("more", left)}}
@@ -181,7 +181,7 @@ func moreOf(k lineSort, left int) line {
 	return l
 }
 
-// Elapsed is a time in the unit that suits it.
+// Elapsed formats millis, in milliseconds, in a suitable unit.
 func Elapsed(millis float64) string {
 	d := time.Duration(millis * float64(time.Millisecond))
 	switch {

@@ -14,7 +14,7 @@ import (
 	"weir/cmd/weir/logs"
 )
 
-// logged is what a node's log says of e, without the time.
+// logged is the log line of e, without the time.
 func logged(t *testing.T, e event.Event) string {
 	t.Helper()
 	var b bytes.Buffer
@@ -77,7 +77,7 @@ func TestLogLines(t *testing.T) {
 
 func shortPeer(s string) string { return event.Event{Peer: "p"}.Peer.String() }
 
-// Every kind there is must have a sentence in the log.
+// Every kind of event must have a sentence in the log.
 func TestEveryKindHasAMessage(t *testing.T) {
 	for _, d := range event.List() {
 		if _, msg := Message(event.Event{Kind: d.Kind}); msg == string(d.Kind) {
@@ -86,7 +86,7 @@ func TestEveryKindHasAMessage(t *testing.T) {
 	}
 }
 
-// What lets somebody in must not stand in a log, wherever an error has it from.
+// Secrets must not reach a log, also if they come in an error.
 func TestSecretsAreNotLogged(t *testing.T) {
 	for _, format := range []string{"text", "json"} {
 		var b bytes.Buffer

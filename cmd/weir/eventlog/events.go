@@ -18,15 +18,15 @@ import (
 )
 
 const (
-	eventsKept  = 1024 // for those who subscribe late
-	eventsAhead = 256  // that a slow subscriber may fall behind before it loses some
+	eventsKept  = 1024 // for late subscribers
+	eventsAhead = 256  // buffered for a slow subscriber before it loses some
 )
 
-// An Hub numbers events, keeps the last ones, logs them, and passes each
-// on to its subscribers. Adding one never waits.
+// A Hub numbers events, stores the last ones, logs them, and passes each on to
+// its subscribers. Adding one never blocks.
 type Hub struct {
 	log  *slog.Logger
-	Name func(peer.ID) string // of a peer; nil: nobody has one
+	Name func(peer.ID) string // of a peer; nil: no peer has a name
 
 	mu     sync.Mutex
 	closed bool
@@ -36,11 +36,11 @@ type Hub struct {
 	limit  lineLimit
 }
 
-// A subscription is to all events; or to those of some kinds, of which those that
-// it has lost are counted.
+// A subscription is to all events, or to those of some kinds; in the latter
+// case lost events are counted.
 type subscription struct {
 	kinds map[event.Kind]bool // nil: all
-	lost  *atomic.Int64       // nil: the numbers tell
+	lost  *atomic.Int64       // nil: gaps in the event numbers show it
 }
 
 func NewHub(log *slog.Logger) *Hub {
@@ -55,11 +55,11 @@ func (h *Hub) Add(e event.Event) {
 		e.Time = time.Now()
 	}
 	if h.keep(&e) {
-		h.write(LineOf(e)) // without the lock: whoever reads the log may be slow
+		h.write(LineOf(e)) // without the lock: writing the log may be slow
 	}
 }
 
-// keep numbers e and passes it on, and reports whether it is to be logged.
+// keep numbers e and passes it on, and reports whether to log it.
 func (h *Hub) keep(e *event.Event) (logged bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -90,7 +90,7 @@ func (h *Hub) keep(e *event.Event) (logged bool) {
 
 func (h *Hub) write(l line) { h.log.LogAttrs(context.Background(), l.Level, l.Msg, l.Attrs...) }
 
-// Run says now and then how many lines were left out, until ctx is done.
+// Run periodically logs how many lines were suppressed, until ctx is done.
 func (h *Hub) Run(ctx context.Context) error {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
@@ -114,7 +114,7 @@ func (h *Hub) flush(now time.Time) {
 	}
 }
 
-// Subscribe returns the last events and a channel of what follows, which is
+// Subscribe returns the last events and a channel of later ones, which is
 // closed when the hub closes or cancel is called.
 func (h *Hub) Subscribe() (last []event.Event, next <-chan event.Event, cancel func()) {
 	h.mu.Lock()
@@ -136,7 +136,7 @@ func (h *Hub) Subscribe() (last []event.Event, next <-chan event.Event, cancel f
 }
 
 // DeliverTo returns a channel of the events of kinds, from now until the hub
-// closes, and how many there was no room for in it.
+// closes, and the number of events lost because it was full.
 func (h *Hub) DeliverTo(kinds map[event.Kind]bool) (next <-chan event.Event, lost *atomic.Int64) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -150,7 +150,7 @@ func (h *Hub) DeliverTo(kinds map[event.Kind]bool) (next <-chan event.Event, los
 	return sub, lost
 }
 
-// Kept are the last events.
+// Kept returns the stored events.
 func (h *Hub) Kept() []event.Event {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -168,20 +168,20 @@ func (h *Hub) Close() {
 }
 
 const (
-	// limitWindow is how long lines of one sort are counted together…
+	// limitWindow is the time over which lines of one sort are counted together…
 	limitWindow = 10 * time.Second
-	// …of which clients that were sent on or refused get one, for each reason,
+	// …in which redirected or refused clients get one line for each reason,
 	limitClients = 1
-	// sessions, which have two lines each and are bounded by --session-limit, so
-	// many,
+	// sessions, with two lines each and bounded by --session-limit, this many,
 	limitSessions = 1000
-	// and everything else so many, which a network in good order never reaches.
+	// and everything else this many, which a healthy network never reaches.
 	limitOthers = 100
-	// limitKeys bounds the sorts that are told apart: reasons may be peers' words.
+	// limitKeys bounds the sorts that are counted separately: reasons may come
+	// from peers.
 	limitKeys = 256
 )
 
-// A lineSort is what lines are counted by.
+// A lineSort is the key by which lines are counted.
 type lineSort struct {
 	kind   event.Kind
 	reason string
@@ -204,7 +204,7 @@ type lineLimit struct {
 type lineCount struct {
 	began   time.Time
 	written int
-	left    int // out
+	left    int // suppressed
 }
 
 // pass reports whether a line of that sort is to be written.
@@ -236,8 +236,8 @@ func (l *lineLimit) pass(now time.Time, k lineSort) bool {
 	return false
 }
 
-// due returns a line for each sort whose window is over and of which lines were
-// left out, and begins anew.
+// due returns a line for each sort whose window is over and that had lines
+// suppressed, and resets those sorts.
 func (l *lineLimit) due(now time.Time) []line {
 	var lines []line
 	for k, c := range l.sorts {
@@ -253,8 +253,8 @@ func (l *lineLimit) due(now time.Time) []line {
 	return lines
 }
 
-// KindsOf reads a flag's list of kinds, or of their first halves; an empty one is
-// all.
+// KindsOf parses a flag's list of kinds, or of their first halves; an empty
+// list is all kinds.
 func KindsOf(flag, s string) (func(event.Kind) bool, error) {
 	if s == "" {
 		return func(event.Kind) bool { return true }, nil

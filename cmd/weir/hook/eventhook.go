@@ -27,32 +27,35 @@ import (
 )
 
 const (
-	// eventQueue bounds the events that wait to be delivered, and eventQueueEach
-	// those of one stream: a stream whose deliveries fail leaves room for others.
+	// eventQueue bounds the events that wait for delivery, and eventQueueEach
+	// those of one stream: a stream with failing deliveries leaves room for
+	// others.
 	eventQueue     = 1024
 	eventQueueEach = 256
-	// eventsAtOnce bounds the deliveries at the same time, each of another stream.
+	// eventsAtOnce bounds concurrent deliveries, each of another stream.
 	eventsAtOnce = 4
-	// eventTries is how often one is tried. The pauses between are eventPause, and
-	// twice as long each time, up to eventPauseMost; half of each is by chance, so
-	// that nodes do not all come back at once to a receiver that was down.
+	// eventTries is the maximum number of tries of one event. The pauses
+	// between them start at eventPause and double, up to eventPauseMost; half
+	// of each is random, so that nodes do not all come back at once to a
+	// receiver that was down.
 	eventTries     = 6
 	eventPause     = 500 * time.Millisecond
 	eventPauseMost = 30 * time.Second
-	// eventFlush is how long what waits may take when the node ends.
+	// eventFlush bounds the delivery of waiting events when the node ends.
 	eventFlush = 3 * time.Second
-	// failuresEvery is the least time between two lines in the log on failures.
+	// failuresEvery is the least time between two log lines on failures.
 	failuresEvery = time.Minute
-	// maxHookHeader bounds the header of a receiver's answer, in bytes. Its body
-	// is not read.
+	// maxHookHeader bounds the header of a receiver's answer, in bytes. The
+	// body is not read.
 	maxHookHeader = 16 << 10
 )
 
-// An Events hands events to a command or a URL of the operator's: those of one
-// stream one after the other, each until it is taken or was tried often enough.
+// An Events delivers events to a command or a URL of the operator's: those of
+// one stream one after the other, each until it is accepted or has been tried
+// often enough.
 //
-// It is at least once: what was taken while the answer was lost is handed over
-// again, under the same ID. All its state belongs to run.
+// Delivery is at least once: an event whose answer was lost is sent again, with
+// the same ID. All state belongs to Run.
 type Events struct {
 	hook   Hook
 	kinds  map[event.Kind]bool
@@ -60,47 +63,47 @@ type Events struct {
 	origin Origin
 	counts *EventCounts
 	client *http.Client
-	// try hands e over once, the first time with 0. It is called on goroutines of
-	// its own.
+	// try delivers e once; the number of the first try is 0. It is called on
+	// goroutines of its own.
 	try func(ctx context.Context, e event.Event, try int) error
 	log *slog.Logger
 
 	next <-chan event.Event
-	lost *atomic.Int64 // events that there was no room for in next
+	lost *atomic.Int64 // events dropped because next was full
 
 	lanes    map[string]*eventLane // by stream
 	queued   int
 	running  int
-	dropping bool // events have been dropped since the queue was empty last
+	dropping bool // events have been dropped since the queue was last empty
 	dropped  int64
-	warned   time.Time // when a failure was logged last
-	silent   int       // failures since
+	warned   time.Time // when a failure was last logged
+	silent   int       // failures since then
 }
 
-// An eventLane is what waits of one stream.
+// An eventLane is the queue of one stream's events.
 type eventLane struct {
-	events []event.Event // the first is the one that is tried
+	events []event.Event // the first is the one being tried
 	tries  int           // of the first
-	due    time.Time     // when to try it
+	due    time.Time     // time of the next try
 	busy   bool          // it is being tried
 }
 
-// Origin says which node events are of.
+// Origin identifies the node of the events.
 type Origin struct {
 	Node    peer.ID `json:"node"`
 	Name    string  `json:"node_name"`
-	URL     string  `json:"node_url"` // under which clients reach it
+	URL     string  `json:"node_url"` // its URL for clients
 	Network string  `json:"network"`
 }
 
-// eventInput is the JSON that a receiver gets.
+// eventInput is the JSON sent to a receiver.
 type eventInput struct {
-	ID string `json:"id"` // of the delivery: the same when it is tried again
+	ID string `json:"id"` // of the delivery: the same on a retry
 	Origin
 	event.Event
 }
 
-// DefaultEventKinds are those of streams and sessions.
+// DefaultEventKinds are the kinds of events of streams and sessions.
 var DefaultEventKinds = []event.Kind{
 	event.StreamStarted, event.StreamEnded, event.SessionOpened, event.SessionClosed,
 	event.MediaStalled, event.MediaResumed, event.PublisherReplaced,
@@ -128,7 +131,7 @@ func ParseEventKinds(list string) (map[event.Kind]bool, error) {
 	return kinds, nil
 }
 
-// EventCounts are the metrics.
+// EventCounts are the metrics of event hooks.
 type EventCounts struct {
 	outcomes *prometheus.CounterVec
 	retries  prometheus.Counter
@@ -151,14 +154,14 @@ func (c *EventCounts) Collectors() []prometheus.Collector {
 	return []prometheus.Collector{c.outcomes, c.retries, c.queued}
 }
 
-// NewEvents takes events of kinds from hub, from now on.
+// NewEvents subscribes to the events of kinds of hub, from now on.
 func NewEvents(h Hook, kinds map[event.Kind]bool, keys *SigningKeys, origin Origin, counts *EventCounts, hub *eventlog.Hub) *Events {
 	transport := http.DefaultTransport.(*http.Transport).Clone()
 	transport.MaxResponseHeaderBytes = maxHookHeader
 	transport.MaxIdleConnsPerHost = eventsAtOnce
 	e := &Events{
 		hook: h, kinds: kinds, keys: keys, origin: origin, counts: counts, log: h.log,
-		// A redirect would have the event, and its signature, go elsewhere.
+		// A redirect would send the event, and its signature, elsewhere.
 		client: &http.Client{Transport: transport, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }},
 		lanes:  map[string]*eventLane{},
 	}
@@ -167,7 +170,8 @@ func NewEvents(h Hook, kinds map[event.Kind]bool, keys *SigningKeys, origin Orig
 	return e
 }
 
-// Run delivers until the hub closes, and then what waits, for eventFlush at most.
+// Run delivers until the hub closes, and then the waiting events, for
+// eventFlush at most.
 func (h *Events) Run() {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
@@ -209,7 +213,7 @@ func (h *Events) Run() {
 			h.done(r, time.Now(), ending)
 		case <-wake.C:
 		case <-flush:
-			// What is under way ends with ctx.
+			// Deliveries under way end with ctx.
 			cancel()
 			left := h.queued
 			for h.running > 0 {
@@ -235,7 +239,7 @@ type eventResult struct {
 	err  error
 }
 
-// queue takes e in if there is room.
+// queue adds e if there is room.
 func (h *Events) queue(e event.Event) {
 	lane := h.lanes[e.Stream]
 	if h.queued >= eventQueue || lane != nil && len(lane.events) >= eventQueueEach {
@@ -259,8 +263,8 @@ func (h *Events) drop(n int64) {
 	}
 }
 
-// due are the lanes whose first event is to be tried now, those that have waited
-// longest first, as many as there is room for.
+// due are the lanes whose first event is due now, those that have waited
+// longest first, as many as may run.
 func (h *Events) due(now time.Time, ending bool) []*eventLane {
 	room := eventsAtOnce - h.running
 	if room <= 0 || h.queued == h.running {
@@ -292,7 +296,7 @@ func (h *Events) pause(now time.Time) time.Duration {
 	return pause
 }
 
-// done takes the result of one try.
+// done handles the result of one try.
 func (h *Events) done(r eventResult, now time.Time, ending bool) {
 	lane := r.lane
 	lane.busy = false
@@ -346,13 +350,13 @@ func (h *Events) failed(e event.Event, tries int, err error, now time.Time) {
 	h.warned, h.silent = now, 0
 }
 
-// refusedEvent means that it is of no use to try again.
+// refusedEvent means that a retry is of no use.
 type refusedEvent struct{ why error }
 
 func (e *refusedEvent) Error() string { return e.why.Error() }
 func (e *refusedEvent) Unwrap() error { return e.why }
 
-// laterEvent means that the receiver has said when to try again.
+// laterEvent means that the receiver has set the time of the next try.
 type laterEvent struct {
 	why   error
 	after time.Duration
@@ -369,7 +373,7 @@ type hookOutputError struct {
 func (e *hookOutputError) Error() string { return e.why.Error() }
 func (e *hookOutputError) Unwrap() error { return e.why }
 
-// deliver tries once to hand e over.
+// deliver tries once to deliver e.
 func (h *Events) deliver(ctx context.Context, e event.Event, try int) error {
 	in := eventInput{ID: fmt.Sprintf("%s-%d-%d", h.origin.Node, e.Time.UnixMilli(), e.Seq), Origin: h.origin, Event: e}
 	body, err := json.Marshal(in)
@@ -385,15 +389,15 @@ func (h *Events) deliver(ctx context.Context, e event.Event, try int) error {
 	if err := h.hook.exec(ctx, body, append(withoutEventEnv(os.Environ()), in.environment(try)...), out); err != nil {
 		err = &hookOutputError{err, out.tail()}
 		if errors.Is(err, errHookOutput) {
-			return &refusedEvent{err} // it would say as much again
+			return &refusedEvent{err} // a retry would give the same
 		}
 		return err
 	}
 	return nil
 }
 
-// post has no use for the answer but its status: neither its length nor how slowly
-// it comes matters.
+// post uses only the status of the answer: neither its length nor its speed
+// matters.
 func (h *Events) post(ctx context.Context, id string, body []byte) error {
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, h.hook.URL, bytes.NewReader(body))
 	if err != nil {
@@ -430,8 +434,8 @@ func (h *Events) post(ctx context.Context, id string, body []byte) error {
 	return &refusedEvent{err}
 }
 
-// environment is what a command finds in its environment: of each name something,
-// empty if there is nothing to say.
+// environment is the environment of a command. Every name is set, to an empty
+// value if there is none.
 func (in eventInput) environment(try int) []string {
 	e := in.Event
 	var list []string
@@ -447,8 +451,8 @@ func (in eventInput) environment(try int) []string {
 
 const eventEnv = "WEIR_EVENT_"
 
-// withoutEventEnv leaves out what could be taken for an event's: the variables of
-// this node's own flags.
+// withoutEventEnv removes variables that could be mistaken for an event's:
+// those of this node's own flags.
 func withoutEventEnv(env []string) []string {
 	return slices.DeleteFunc(env, func(v string) bool { return strings.HasPrefix(v, eventEnv) })
 }

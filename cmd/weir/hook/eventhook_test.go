@@ -31,7 +31,7 @@ import (
 	"weir/cmd/weir/logs"
 )
 
-// A listener is an eventHook that runs, with what it delivers.
+// A listener is a running event hook, with its deliveries.
 type listener struct {
 	*Events
 	hub   *eventlog.Hub
@@ -89,8 +89,8 @@ func opened(stream string) event.Event {
 	return event.Event{Kind: event.SessionOpened, Stream: stream, Role: "viewer"}
 }
 
-// Events of a stream come in their order, however often one of them fails, and
-// do not wait for those of another.
+// Events of a stream are delivered in order, however often one of them fails,
+// and do not wait for those of another stream.
 func TestEventsAreOrderedPerStream(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var mu sync.Mutex
@@ -113,7 +113,7 @@ func TestEventsAreOrderedPerStream(t *testing.T) {
 				e.Detail = fmt.Sprint(i)
 				l.hub.Add(e)
 			}
-			l.hub.Add(event.Event{Kind: event.PeerLost}) // nobody asked for that
+			l.hub.Add(event.Event{Kind: event.PeerLost}) // not a subscribed kind
 		}
 		time.Sleep(time.Minute)
 		synctest.Wait()
@@ -133,7 +133,7 @@ func TestEventsAreOrderedPerStream(t *testing.T) {
 		if at["good2"] != 0 {
 			t.Errorf("the good stream waited %v", at["good2"])
 		}
-		// Three pauses, of 0.5, 1 and 2 s, of which half is by chance.
+		// Three pauses, of 0.5, 1 and 2 s, half of each random.
 		if took := at["bad2"]; took < 1750*time.Millisecond || took > 3500*time.Millisecond {
 			t.Errorf("the bad stream took %v", took)
 		}
@@ -144,8 +144,8 @@ func TestEventsAreOrderedPerStream(t *testing.T) {
 	})
 }
 
-// An event is given up after eventTries, or at once if it is refused; the log says
-// so once a minute.
+// An event is given up after eventTries, or at once if it is refused; the log
+// reports it once a minute.
 func TestEventsAreGivenUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var mu sync.Mutex
@@ -186,7 +186,7 @@ func TestEventsAreGivenUp(t *testing.T) {
 	})
 }
 
-// A receiver may say when to come again, within bounds.
+// A receiver may send Retry-After, within bounds.
 func TestReceiverSaysWhenToComeAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		began := time.Now()
@@ -213,8 +213,8 @@ func TestReceiverSaysWhenToComeAgain(t *testing.T) {
 	})
 }
 
-// While a receiver hangs, so many events are kept and no more, none of its
-// senders waits, and what is lost is counted, and told once.
+// While a receiver hangs, a bounded number of events is kept, no sender waits,
+// and lost events are counted, and logged once.
 func TestEventQueueIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		release := make(chan struct{})
@@ -252,8 +252,8 @@ func TestEventQueueIsBounded(t *testing.T) {
 	})
 }
 
-// When the node ends, what waits is delivered if that goes quickly, failures are
-// not tried again, and what hangs is given up.
+// When the node ends, waiting events are delivered if that is quick, failures
+// are not retried, and hanging deliveries are given up.
 func TestEventsAtTheEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := listen(t, Hook{}, nil, func(ctx context.Context, e event.Event, _ int) error {
@@ -323,8 +323,8 @@ func TestEventCommand(t *testing.T) {
 	for name, c := range map[string]struct {
 		command string
 		want    string // of the error; "": none
-		output  string // that is logged
-		final   bool   // it is not tried again
+		output  string // logged
+		final   bool   // it is not retried
 	}{
 		"it gets JSON and an environment": {command: `{ cat; echo; env | grep ^WEIR_EVENT_ | sort; } >` + saw},
 		"it fails":                        {command: "echo disk full >&2; exit 3", want: "exit status 3", output: "disk full"},
@@ -478,8 +478,8 @@ func TestEventURL(t *testing.T) {
 	}
 }
 
-// The keys are read again when the file changes; while it has none, those before
-// stay, which is told once.
+// The keys are read again when the file changes; while it is invalid, the
+// previous keys stay, which is logged once.
 func TestSigningKeysAreReadAgain(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "keys")
 	at := time.Unix(1_700_000_000, 0)

@@ -27,23 +27,22 @@ import (
 )
 
 const (
-	// MaxOutput bounds what a hook may say, in bytes. One that says more is
-	// out of its mind, and ended.
+	// MaxOutput bounds the output of a hook, in bytes. A hook with more is killed.
 	MaxOutput = 64 << 10
-	// hookTail is how much of it is logged when the hook has failed.
+	// hookTail is how many bytes of output are logged when the hook has failed.
 	hookTail = 2 << 10
-	// hookGrace is how long a hook's pipes may stay open once it was killed.
+	// hookGrace is how long a hook's pipes may stay open after it was killed.
 	hookGrace = 500 * time.Millisecond
 	// DefaultTimeout bounds one run of a hook.
 	DefaultTimeout = 30 * time.Second
 )
 
-// errHookOutput means that a hook said more than maxHookOutput.
+// errHookOutput means that a hook printed more than MaxOutput.
 var errHookOutput = fmt.Errorf("it printed more than %d bytes", MaxOutput)
 
 // A Hook is a command of the operator's, or a URL, that starts or stops a
-// server. It is handed JSON: on standard input, or as the body of a POST.
-// Neither set: there is none.
+// server. Its input is JSON: on standard input, or as the body of a POST. The
+// zero value is no hook.
 type Hook struct {
 	command string // for sh -c
 	URL     string // http or https
@@ -51,19 +50,19 @@ type Hook struct {
 	log     *slog.Logger
 }
 
-// Input is the JSON. Of Need and Join, those of a release are empty.
+// Input is the JSON input. Of a release, Need and Join are empty.
 type Input struct {
 	Action  string  `json:"action"` // "provision" or "release"
 	Region  string  `json:"region"`
 	Need    *Need   `json:"need,omitempty"`
 	Reason  string  `json:"reason"`
 	Join    string  `json:"join,omitempty"` // for weir node --join
-	Request string  `json:"request"`        // the same if it is tried again
+	Request string  `json:"request"`        // the same on a retry
 	Network string  `json:"network"`
 	PeerID  peer.ID `json:"peer_id,omitempty"` // of the node to release
 }
 
-// Need is what nobody had room for.
+// Need is the need that no node has room for.
 type Need struct {
 	Purpose capacity.Purpose `json:"purpose"`
 	Uplink  int64            `json:"uplink"`  // bit/s
@@ -87,8 +86,8 @@ func New(what, command, address string, timeout time.Duration, log *slog.Logger)
 
 func (h Hook) Given() bool { return h.command != "" || h.URL != "" }
 
-// Run runs the hook, which has until timeout for it. Its output is logged if it
-// fails. The error says nothing of the output: clients may see it.
+// Run runs the hook, for timeout at most. Its output is logged if it fails. The
+// error never contains the output: clients may see it.
 func (h Hook) Run(ctx context.Context, in Input) error {
 	body, err := json.Marshal(in)
 	if err != nil {
@@ -111,7 +110,7 @@ func (h Hook) Run(ctx context.Context, in Input) error {
 }
 
 // exec runs the command in a process group of its own, which is killed as a
-// whole when ctx ends. A nil environment is this process's.
+// whole when ctx ends. A nil environment means that of this process.
 func (h Hook) exec(ctx context.Context, stdin []byte, env []string, out *boundedOutput) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -158,9 +157,9 @@ func (h Hook) post(ctx context.Context, body []byte, out *boundedOutput) error {
 	return nil
 }
 
-// A boundedOutput keeps what is written up to maxHookOutput.
+// A boundedOutput keeps up to MaxOutput bytes of what is written.
 type boundedOutput struct {
-	full func() // called once there is more; nil: writing fails
+	full func() // called when there is more; nil: writing fails
 
 	mu   sync.Mutex
 	buf  []byte
@@ -188,7 +187,7 @@ func (o *boundedOutput) over() bool {
 	return o.more
 }
 
-// tail is the end of it, as text.
+// tail is the end of the output, as text.
 func (o *boundedOutput) tail() string {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -201,15 +200,15 @@ func (o *boundedOutput) tail() string {
 	return strings.TrimSpace(withoutKeys(text, os.Environ()))
 }
 
-// secretWord is what tokens and keys look like wherever they stand: RFC 6750's,
-// JSON web tokens, and keys of webhooks.
+// secretWord matches tokens and keys in any text: RFC 6750's, JSON web tokens,
+// and keys of webhooks.
 var secretWord = regexp.MustCompile(`(?i:\b(bearer|basic)\s+)[^\s"']+|\beyJ[\w-]+\.[\w-]+\.[\w-]*|\bwhsec_[\w+/=-]+`)
 
-// secretName is how variables with secrets are called.
+// secretName matches the usual names of variables with secrets.
 var secretName = regexp.MustCompile(`(?i)(token|secret|passw|key|credential)`)
 
-// withoutKeys masks in what a hook has printed what looks like a secret, and the
-// values of variables in env that are called so: a hook run with sh -x prints
+// withoutKeys masks secrets in a hook's output: text that looks like one, and
+// the values of variables in env with such names: a hook run with sh -x prints
 // them.
 func withoutKeys(text string, env []string) string {
 	for _, v := range env {

@@ -82,7 +82,7 @@ func TestHookURL(t *testing.T) {
 		w.WriteHeader(http.StatusAccepted)
 	})
 	mux.HandleFunc("POST /hang", func(w http.ResponseWriter, r *http.Request) {
-		_, _ = io.Copy(io.Discard, r.Body) // only then does the server see the client go
+		_, _ = io.Copy(io.Discard, r.Body) // the server notices a closed connection only after the body
 		<-r.Context().Done()
 	})
 	mux.HandleFunc("POST /flood", func(w http.ResponseWriter, r *http.Request) {

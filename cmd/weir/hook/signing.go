@@ -18,34 +18,35 @@ import (
 )
 
 const (
-	// maxKeyFile bounds a file of keys, in bytes, and maxKeys how many there are:
-	// each makes a signature.
+	// maxKeyFile bounds a file of keys, in bytes, and maxKeys the number of
+	// keys: each makes a signature.
 	maxKeyFile = 4 << 10
 	maxKeys    = 4
-	// minKey is the fewest bytes of a key: what can be guessed protects nothing.
+	// minKey is the minimum length of a key, in bytes: a key that can be
+	// guessed protects nothing.
 	minKey = 16
-	// keyPrefix begins a key that is written in base64.
+	// keyPrefix marks a key written in base64.
 	keyPrefix = "whsec_"
 )
 
-// SigningKeys sign webhooks as the Standard Webhooks specification has it: HMAC-SHA256
-// over ID, time and body, so that receivers can tell who sent them, and that they
-// are not old ones sent again.
+// SigningKeys sign webhooks by the Standard Webhooks specification: HMAC-SHA256
+// over ID, time and body, so that receivers can verify the sender, and reject
+// replays.
 //
 // The file has a key on each line, and is read again when it has changed. While
-// keys are being replaced both stand in it, and everything is signed with both.
+// keys are being rotated both are in it, and everything is signed with both.
 type SigningKeys struct {
 	path string
 	log  *slog.Logger
 
 	mu      sync.Mutex
-	changed time.Time // of the file, when it was read
+	changed time.Time // of the file, when last read
 	size    int64
-	broken  bool // it could not be read again; told once
+	broken  bool // the file could not be read again; logged once
 	keys    [][]byte
 }
 
-// NewSigningKeys reads the file. Errors never have anything of it in them.
+// NewSigningKeys reads the file. Its errors never contain any of the file's text.
 func NewSigningKeys(path string, log *slog.Logger) (*SigningKeys, error) {
 	k := &SigningKeys{path: path, log: log}
 	return k, k.read()
@@ -122,7 +123,7 @@ func (k *SigningKeys) current() [][]byte {
 	return k.keys
 }
 
-// sign adds the headers for a body that is sent at now.
+// sign adds the signature headers for a body sent at now.
 func (k *SigningKeys) sign(h http.Header, id string, body []byte, now time.Time) {
 	at := strconv.FormatInt(now.Unix(), 10)
 	var all []string

@@ -12,17 +12,17 @@ import (
 	"github.com/libp2p/go-libp2p/gologshim"
 )
 
-// A libraryLog is where libraries log to: they do so by globals, in formats of
-// their own, and mostly about other nodes. What they warn of is for debugging
-// here, and in our format; the rest is dropped.
+// A libraryLog is the log handler for libraries: they log by globals, in
+// formats of their own, and mostly about other nodes. Their warnings become
+// debug lines in our format; the rest is dropped.
 type libraryLog struct {
-	to    *atomic.Pointer[slog.Handler] // nil inside: nowhere
+	to    *atomic.Pointer[slog.Handler] // nil inside: discarded
 	attrs []slog.Attr
 }
 
-// Quiet takes libraries' logs over for the process, and returns what
-// has them written by a logger from then on. Somebody who looks into libp2p
-// itself, by GOLOG_LOG_LEVEL, gets what they ask for.
+// Quiet redirects the process's library logs; the logger passed to writtenBy
+// receives them from then on. With GOLOG_LOG_LEVEL set, libp2p's own logs stay
+// as they are.
 func Quiet() (writtenBy func(*slog.Logger)) {
 	l := libraryLog{to: &atomic.Pointer[slog.Handler]{}}
 	log.SetFlags(0)

@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// What libraries log must not reach an operator who has not asked for it, and
-// must be in our format for one who debugs.
+// Logs of libraries are hidden from operators by default, and are in our format
+// at debug level.
 func TestLibrariesAreQuiet(t *testing.T) {
 	for level, want := range map[string]bool{"info": false, "debug": true} {
 		var b bytes.Buffer

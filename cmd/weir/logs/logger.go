@@ -10,7 +10,8 @@ import (
 	"weir/cmd/weir/term"
 )
 
-// New sets at to level, by which the logger goes from then on.
+// New returns a logger to w in format, and sets at to level; the logger follows
+// at.
 func New(w io.Writer, at *slog.LevelVar, level, format string) (*slog.Logger, error) {
 	if err := at.UnmarshalText([]byte(level)); err != nil {
 		return nil, fmt.Errorf("--log-level %s: want debug, info, warn or error", level)
@@ -35,7 +36,7 @@ func New(w io.Writer, at *slog.LevelVar, level, format string) (*slog.Logger, er
 	return nil, fmt.Errorf("--log-format %s: want text or json", format)
 }
 
-// tracedLog adds the ID of a request's trace to the lines that are logged for it.
+// tracedLog adds the trace ID of a request to its log lines.
 type tracedLog struct{ slog.Handler }
 
 // Handle implements slog.Handler.

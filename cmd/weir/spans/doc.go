@@ -1,6 +1,6 @@
-// Package spans samples what is traced at a node and exports it by OTLP over HTTP.
+// Package spans samples the traces of a node and exports them by OTLP over HTTP.
 //
-// In come spans that have ended, from any goroutine, which never wait; out go
-// requests to one collector. [Queue.Run] sends them on the goroutine of its caller,
-// and Close, after it, what is left.
+// Its input is ended spans, from any goroutine, without blocking it; its output
+// is requests to one collector. [Queue.Run] sends them on the goroutine of its
+// caller, and Close sends the remaining ones afterwards.
 package spans

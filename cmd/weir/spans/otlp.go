@@ -24,13 +24,13 @@ import (
 	"weir/sfu/problem"
 )
 
-// exportAnswer bounds what is read of an answer, in bytes.
+// exportAnswer bounds the bytes read of an answer.
 const exportAnswer = 64 << 10
 
-// An otlpClient sends spans by OTLP over HTTP, in protobuf (OTLP specification 1.9,
-// "OTLP/HTTP"), and remembers what came of the last request. It implements
-// [go.opentelemetry.io/otel/exporters/otlp/otlptrace.Client] without gRPC, which
-// the client of that module links.
+// An otlpClient sends spans by OTLP over HTTP, in protobuf (OTLP specification
+// 1.9, "OTLP/HTTP"), and keeps the outcome of the last request. It implements
+// [go.opentelemetry.io/otel/exporters/otlp/otlptrace.Client] without gRPC,
+// which that module's own client links.
 type otlpClient struct {
 	http      *http.Client
 	transport *http.Transport
@@ -38,16 +38,17 @@ type otlpClient struct {
 	headers   http.Header
 
 	status atomic.Int32 // 0: there was none
-	retry  atomic.Int64 // ns, that the collector asked for
+	retry  atomic.Int64 // ns, the collector's Retry-After
 }
 
-// newOTLPClient sends to endpoint, with the headers that the environment gives.
+// newOTLPClient returns a client of endpoint, with the headers that the
+// environment gives.
 func newOTLPClient(endpoint string) (*otlpClient, error) {
 	t := http.DefaultTransport.(*http.Transport).Clone()
 	t.MaxConnsPerHost, t.MaxResponseHeaderBytes = 2, 16<<10
 	c := &otlpClient{transport: t, endpoint: endpoint, headers: http.Header{}, http: &http.Client{
 		Transport:     t,
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }, // with the key in its header
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }, // the header has the key
 	}}
 	c.headers.Set("User-Agent", "weir/"+build.Release())
 	for _, name := range []string{"OTEL_EXPORTER_OTLP_HEADERS", "OTEL_EXPORTER_OTLP_TRACES_HEADERS"} {
@@ -134,8 +135,8 @@ func (c *otlpClient) UploadTraces(ctx context.Context, spans []*tracepb.Resource
 	return nil
 }
 
-// partialSuccess is the error of an ExportTraceServiceResponse whose collector has
-// taken a part of the spans only, or none of it.
+// partialSuccess returns an error if an ExportTraceServiceResponse says that
+// the collector has rejected some or all of the spans.
 func partialSuccess(answer []byte) error {
 	partial, err := field(answer, 1, protowire.BytesType)
 	if err != nil {
@@ -156,8 +157,8 @@ func partialSuccess(answer []byte) error {
 	return fmt.Errorf("the collector has rejected %d spans: %s", n, message)
 }
 
-// field returns what the message has as the last field of that number and type:
-// the bytes of one, or the encoded number. Nil: it has none.
+// field returns the message's last field of that number and type: its bytes, or
+// the encoded number. Nil: there is none.
 func field(message []byte, number protowire.Number, is protowire.Type) (value []byte, err error) {
 	for len(message) > 0 {
 		num, typ, n := protowire.ConsumeTag(message)
@@ -179,11 +180,12 @@ func field(message []byte, number protowire.Number, is protowire.Type) (value []
 	return value, nil
 }
 
-// after is how long the collector wants to be left alone.
+// after is the collector's Retry-After.
 func (c *otlpClient) after() time.Duration { return time.Duration(c.retry.Load()) }
 
-// refused reports whether the last request is not to be sent again (OTLP
-// specification, "Failures"): it was answered, with no status of those that pass.
+// refused reports whether the last request must not be retried (OTLP
+// specification, "Failures"): it was answered, with a status that is not
+// retryable.
 func (c *otlpClient) refused() bool {
 	switch c.status.Load() {
 	case 0, http.StatusTooManyRequests, http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
@@ -192,7 +194,7 @@ func (c *otlpClient) refused() bool {
 	return true
 }
 
-// why says in words what was wrong with the last request, which failed with err.
+// why describes the failure of the last request, which failed with err.
 func (c *otlpClient) why(err error) string {
 	switch status := int(c.status.Load()); {
 	case status == 0:

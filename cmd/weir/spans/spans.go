@@ -35,31 +35,31 @@ import (
 
 const (
 	// spansWaiting bounds the spans that wait to be exported; more are dropped.
-	// One takes about a kilobyte and a half.
+	// One takes about 1.5 KB.
 	spansWaiting = 4096
-	// spansAtOnce is how many are exported in one request at most, and spansEvery
-	// how long one waits for others at most.
+	// spansAtOnce bounds the spans exported in one request, and spansEvery how
+	// long one waits for others.
 	spansAtOnce = 512
 	spansEvery  = time.Second
-	// exportTime bounds one request, answer included, and exportEnd what is left
-	// when the node ends.
+	// exportTime bounds one request, answer included, and exportEnd the export
+	// of the remaining spans when the node ends.
 	exportTime = 5 * time.Second
 	exportEnd  = 2 * time.Second
-	// exportRetry is how long nothing is sent after a request that failed. It
-	// doubles, up to exportRetryMost; spans wait meanwhile, or are dropped.
+	// exportRetry is the pause after a failed request. It doubles, up to
+	// exportRetryMost; meanwhile spans wait, or are dropped.
 	exportRetry     = time.Second
 	exportRetryMost = 30 * time.Second
 
-	// What others may have sampled here, whatever --trace-ratio says: all clients
-	// together, all nodes together and each node, spans that begin a part of a
-	// trace here per second, and how many at once.
+	// Bounds on sampling requested by others, independent of --trace-ratio: for
+	// all clients together, all nodes together and each node, the local root
+	// spans per second, and the burst.
 	clientSamples, clientSamplesAtOnce = 20, 40
 	peerSamples, peerSamplesAtOnce     = 500, 1000
 	eachSamples, eachSamplesAtOnce     = 50, 100
-	// peersSampled bounds the nodes that are told apart.
+	// peersSampled bounds the nodes with a limit of their own.
 	peersSampled = 1024
 
-	// tracesPath is where OTLP over HTTP has traces, below its base URL.
+	// tracesPath is the path of traces in OTLP over HTTP, below the base URL.
 	tracesPath = "/v1/traces"
 )
 
@@ -70,7 +70,7 @@ func Flags() []cli.Flag {
 	}
 }
 
-// Config is what those flags say, checked.
+// Config is the checked content of those flags.
 type Config struct {
 	endpoint *url.URL // complete; nil: nothing is exported
 	ratio    float64
@@ -110,8 +110,8 @@ func otlpEndpoint(s string) (*url.URL, error) {
 	return u, nil
 }
 
-// notHeeded are variables that other programs with OpenTelemetry take, by what to
-// give here instead. A setting stands in one place.
+// notHeeded are variables of OpenTelemetry that weir does not read, with the
+// setting to use instead. Each setting has one place.
 var notHeeded = map[string]string{
 	"OTEL_EXPORTER_OTLP_ENDPOINT":                  "--otlp-endpoint",
 	"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT":           "--otlp-endpoint",
@@ -126,8 +126,8 @@ var notHeeded = map[string]string{
 	"OTEL_SDK_DISABLED":                            "no --otlp-endpoint",
 }
 
-// New returns what a node records spans with, and the queue that exports
-// them; where nothing is to be exported, neither does anything.
+// New returns the tracer provider of a node, and the queue that exports its
+// spans; without an endpoint neither does anything.
 func New(cfg Config, about []attribute.KeyValue, log *slog.Logger) (trace.Tracer, *Queue, error) {
 	queue := newSpanQueue(log)
 	if cfg.endpoint == nil {
@@ -138,13 +138,13 @@ func New(cfg Config, about []attribute.KeyValue, log *slog.Logger) (trace.Tracer
 			log.Warn(name+" is not heeded", "instead", notHeeded[name])
 		}
 	}
-	// What the SDK finds wrong is for debugging, and not for stderr.
+	// The SDK's own errors go to the debug log, not to stderr.
 	otel.SetErrorHandler(otel.ErrorHandlerFunc(func(err error) {
 		log.Debug("tracing", "err", problem.WithoutURL(err))
 	}))
 	res, err := resource.New(context.Background(),
 		resource.WithAttributes(append(about, semconv.ServiceName("weir"), semconv.ServiceVersion(build.Release()))...),
-		resource.WithFromEnv(), // OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES have the last word
+		resource.WithFromEnv(), // OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES take precedence
 		resource.WithSchemaURL(semconv.SchemaURL),
 	)
 	if err != nil {
@@ -164,10 +164,11 @@ func New(cfg Config, about []attribute.KeyValue, log *slog.Logger) (trace.Tracer
 	return provider.Tracer(tracing.Scope, trace.WithInstrumentationVersion(build.Release()), trace.WithSchemaURL(semconv.SchemaURL)), queue, nil
 }
 
-// A sampler decides whose spans are recorded. A request that names no trace is
-// recorded by chance, and within a trace each goes by what began it. Who asks
-// for recording, a client by its traceparent or a node in its messages, gets it
-// within a bound: others pay neither for our export nor for our CPU.
+// A sampler decides which spans are recorded. A request without a trace is
+// recorded with the configured probability, and within a trace each span
+// follows its root. A client that requests recording by its traceparent, or a
+// node by its messages, gets it within a bound, so that others cannot use up
+// our export or our CPU.
 type sampler struct {
 	ratio   float64
 	draw    func() float64 // 0…1
@@ -211,12 +212,12 @@ func (s *sampler) sample(parent trace.SpanContext, attrs []attribute.KeyValue) b
 			return s.of(a.Value.AsString()).Allow() && s.peers.Allow()
 		}
 	}
-	// The chance of those that ask for nothing is left to those that do: by an ID
-	// of their own choice nobody gets more.
+	// All requests have the random chance, also those that request recording:
+	// choosing a trace ID gains nothing.
 	return s.draw() < s.ratio || s.clients.Allow()
 }
 
-// of is the limit of one node.
+// of is the limiter of one node.
 func (s *sampler) of(id string) *rate.Limiter {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -231,8 +232,8 @@ func (s *sampler) of(id string) *rate.Limiter {
 	return l
 }
 
-// A Queue exports spans that have ended, in the background: ending one never
-// waits, whatever the collector does. It implements sdktrace.SpanProcessor.
+// A Queue exports ended spans in the background: ending a span never blocks,
+// whatever the collector does. It implements sdktrace.SpanProcessor.
 type Queue struct {
 	to    sdktrace.SpanExporter // nil: no spans come
 	wire  *otlpClient
@@ -241,11 +242,11 @@ type Queue struct {
 
 	exported, failed, dropped atomic.Int64
 
-	// The rest is run's, and after it close's.
-	batch    []sdktrace.ReadOnlySpan // taken off spans, and not done with
-	troubled bool                    // the log says that nothing is exported
-	crowded  bool                    // the log says that spans are dropped
-	seen     int64                   // of dropped, the last time
+	// The other fields belong to Run, and after it to Close.
+	batch    []sdktrace.ReadOnlySpan // taken from spans, and not yet exported or dropped
+	troubled bool                    // the log has reported a failing export
+	crowded  bool                    // the log has reported dropped spans
+	seen     int64                   // dropped at the last check
 }
 
 func newSpanQueue(log *slog.Logger) *Queue {
@@ -267,14 +268,13 @@ func (q *Queue) OnEnd(s sdktrace.ReadOnlySpan) {
 	}
 }
 
-// Shutdown implements sdktrace.SpanProcessor; see close for what ends it.
+// Shutdown implements sdktrace.SpanProcessor; Close ends the queue.
 func (q *Queue) Shutdown(context.Context) error { return nil }
 
 // ForceFlush implements sdktrace.SpanProcessor.
 func (q *Queue) ForceFlush(context.Context) error { return nil }
 
-// Run exports until ctx is done, and returns ctx.Err(). What is left then is
-// close's.
+// Run exports until ctx is done, and returns ctx.Err(). Close exports the rest.
 func (q *Queue) Run(ctx context.Context) error {
 	if q.to == nil {
 		<-ctx.Done()
@@ -283,7 +283,7 @@ func (q *Queue) Run(ctx context.Context) error {
 	tick := time.NewTicker(spansEvery)
 	defer tick.Stop()
 	pause := exportRetry
-	var rest <-chan time.Time // until something is sent again; nil: now
+	var rest <-chan time.Time // until the next request; nil: now
 	for {
 		in, due := q.spans, false
 		if len(q.batch) == spansAtOnce {
@@ -313,14 +313,14 @@ func (q *Queue) Run(ctx context.Context) error {
 	}
 }
 
-// export sends the batch, and reports whether it is done with: it has come, or is
-// refused for good.
+// export sends the batch, and reports whether the batch is finished: delivered,
+// or refused for good.
 func (q *Queue) export(ctx context.Context) (done bool) {
 	sending, cancel := context.WithTimeout(ctx, exportTime)
 	defer cancel()
 	err := q.to.ExportSpans(sending, q.batch)
 	if err != nil && ctx.Err() != nil {
-		return false // we end; that is not the collector's fault
+		return false // the node ends; the collector is not at fault
 	}
 	count := int64(len(q.batch))
 	switch {
@@ -342,7 +342,7 @@ func (q *Queue) export(ctx context.Context) (done bool) {
 	return true
 }
 
-// trouble tells once that nothing is exported.
+// trouble logs once that the export fails.
 func (q *Queue) trouble(err error, what string) {
 	if q.troubled {
 		return
@@ -351,7 +351,7 @@ func (q *Queue) trouble(err error, what string) {
 	q.log.Warn("spans are not exported: "+q.wire.why(err)+"; "+what, "endpoint", q.wire.endpoint)
 }
 
-// tellDropped tells once that spans are dropped, until the queue has room again.
+// tellDropped logs once that spans are dropped, until the queue has room again.
 func (q *Queue) tellDropped() {
 	dropped := q.dropped.Load()
 	switch more := dropped > q.seen; {
@@ -364,8 +364,8 @@ func (q *Queue) tellDropped() {
 	q.seen = dropped
 }
 
-// Close sends what is left, for exportEnd at most. It is called when run has
-// returned and no span begins any more.
+// Close exports the remaining spans, for exportEnd at most. It is called after
+// Run has returned, when no span begins any more.
 func (q *Queue) Close() {
 	if q.to == nil {
 		return

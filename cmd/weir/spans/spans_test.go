@@ -46,8 +46,8 @@ func TestOTLPEndpoint(t *testing.T) {
 	}
 }
 
-// Others may have as much recorded as they are allowed to, and no more, whatever
-// IDs they choose; what they do not want recorded is not.
+// Others get as many traces recorded as allowed, and no more, whatever IDs they
+// choose; a trace that is marked as not sampled is not recorded.
 func TestSampler(t *testing.T) {
 	parent := func(sampled, remote bool) trace.SpanContext {
 		flags := trace.TraceFlags(0)
@@ -99,7 +99,7 @@ func TestSampler(t *testing.T) {
 	}
 }
 
-// A fakeExporter is a collector whose moods a test decides.
+// A fakeExporter is a collector with behaviour set by a test.
 type fakeExporter struct {
 	mu     sync.Mutex
 	took   int
@@ -139,7 +139,7 @@ func (f *fakeExporter) set(answer func(context.Context) error) {
 
 func hang(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }
 
-// end ends n spans, as the SDK does.
+// endSpans ends n spans, as the SDK does.
 func endSpans(q *Queue, n int) {
 	span := tracetest.SpanStub{SpanContext: trace.NewSpanContext(trace.SpanContextConfig{
 		TraceID: trace.TraceID{1}, SpanID: trace.SpanID{1}, TraceFlags: trace.FlagsSampled,
@@ -149,7 +149,7 @@ func endSpans(q *Queue, n int) {
 	}
 }
 
-// A logText is what a log has said.
+// A logText is the text of a log.
 type logText struct {
 	mu sync.Mutex
 	b  bytes.Buffer
@@ -167,9 +167,9 @@ func (l *logText) String() string {
 	return l.b.String()
 }
 
-// While a collector hangs, ending spans does not wait; as many as there is room
-// for are kept and exported when it is back, the others are counted, and the log
-// tells once of each. At the end a collector that hangs again has two seconds.
+// While a collector hangs, ending spans does not block; spans that fit are kept
+// and exported when it is back, the others are counted, and the log reports
+// each once. At the end a collector that hangs again has two seconds.
 func TestSpanQueue(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var text logText
@@ -223,7 +223,7 @@ func TestSpanQueue(t *testing.T) {
 	})
 }
 
-// What is left when a node ends is sent.
+// The remaining spans are sent when a node ends.
 func TestSpanQueueFlushes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		to := &fakeExporter{}
@@ -244,7 +244,7 @@ func TestSpanQueueFlushes(t *testing.T) {
 	})
 }
 
-// Answers of a real exporter: which are tried again, and which are not.
+// Answers of a real exporter: which are retried, and which are not.
 func TestExporterAnswers(t *testing.T) {
 	status := http.StatusOK
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -289,7 +289,7 @@ func TestExporterAnswers(t *testing.T) {
 	}
 }
 
-// Lines that are logged for a request name its trace, others do not.
+// Log lines of a request have its trace ID, others have none.
 func TestTracedLog(t *testing.T) {
 	var text bytes.Buffer
 	log, err := logs.New(&text, new(slog.LevelVar), "info", "text")

@@ -1,7 +1,7 @@
-// Package term prints for people and for programs: tables that fit the terminal,
-// progress lines, JSON, quantities with their units.
+// Package term prints for people and for programs: tables that fit the
+// terminal, progress lines, JSON, quantities with their units.
 //
-// In come values, many of them other nodes' and clients' words; out go lines in
-// which nothing steers the terminal. The only goroutine is a [Progress]'s own, and
-// its Close ends it.
+// Its input is values, many of them from other nodes and clients; its output is
+// lines without control characters for the terminal. The only goroutine is that
+// of a progress line, and its Close ends it.
 package term

@@ -8,7 +8,7 @@ import (
 	"github.com/urfave/cli/v2"
 )
 
-// Prefixed is s behind prefix, or nothing if s is empty.
+// Prefixed is prefix and s, or empty if s is empty.
 func Prefixed(prefix, s string) string {
 	if s == "" {
 		return ""
@@ -24,7 +24,7 @@ func YesNo(b bool) string {
 	return "no"
 }
 
-// Millis is a time in milliseconds; 0 is one that is not known.
+// Millis formats a time in milliseconds; 0 means unknown.
 func Millis(v float64) string {
 	if v == 0 {
 		return "-"
@@ -32,10 +32,10 @@ func Millis(v float64) string {
 	return fmt.Sprintf("%.1f ms", v)
 }
 
-// Seconds is a time in milliseconds.
+// Seconds formats a time in milliseconds as seconds.
 func Seconds(millis float64) string { return fmt.Sprintf("%.1f s", millis/1000) }
 
-// Used is how much of a limit is used; limit 0 is none.
+// Used formats the used part of a limit; limit 0 means none.
 func Used(used, limit int64) string {
 	if limit == 0 {
 		return fmt.Sprintf("%d of any", used)
@@ -43,7 +43,7 @@ func Used(used, limit int64) string {
 	return fmt.Sprintf("%d of %d", used, limit)
 }
 
-// Bitrate is a rate in bits per second.
+// Bitrate formats a rate in bit/s.
 func Bitrate(v int64) string {
 	switch {
 	case v >= 1e9:
@@ -56,7 +56,7 @@ func Bitrate(v int64) string {
 	return fmt.Sprintf("%d bit/s", v)
 }
 
-// Count is n things.
+// Count is n and the noun: one or many.
 func Count(n int, one, many string) string {
 	if n == 1 {
 		return "1 " + one
@@ -64,10 +64,10 @@ func Count(n int, one, many string) string {
 	return fmt.Sprintf("%d %s", n, many)
 }
 
-// Elapsed is d to a tenth of a millisecond.
+// Elapsed formats d in milliseconds, to a tenth.
 func Elapsed(d time.Duration) string { return fmt.Sprintf("%.1f ms", float64(d.Microseconds())/1000) }
 
-// PrintJSON prints v on one line.
+// PrintJSON prints v as JSON on one line.
 func PrintJSON(c *cli.Context, v any) error {
 	b, err := json.Marshal(v)
 	if err == nil {

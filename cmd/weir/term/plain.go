@@ -6,9 +6,9 @@ import (
 	"unicode"
 )
 
-// Printable is s, which may be another node's or a client's, on one line and
-// fit for a terminal: what cannot be printed is shown as U+FFFD, so that it is
-// seen that there was something.
+// Printable is s, which may come from another node or a client, on one line and
+// safe for a terminal: unprintable characters become U+FFFD, so that they can
+// be seen.
 func Printable(s string) string {
 	if strings.IndexFunc(s, unprintable) < 0 {
 		return s
@@ -24,8 +24,8 @@ func Printable(s string) string {
 	}, s)
 }
 
-// PrintableLines is Printable for text of several lines, such as an error with a
-// caret below what is wrong.
+// PrintableLines is Printable for text of several lines, such as an error with
+// a caret below the mistake.
 func PrintableLines(s string) string {
 	lines := strings.Split(s, "\n")
 	for i, l := range lines {
@@ -38,20 +38,19 @@ func PrintableLines(s string) string {
 	return strings.Join(lines, "\n")
 }
 
-// unprintable reports whether c steers a terminal or the direction of writing
-// rather than being seen.
+// unprintable reports whether c controls a terminal or the writing direction.
 func unprintable(c rune) bool { return !unicode.IsPrint(c) }
 
 var (
 	secretParameter = regexp.MustCompile(`(?i)\b((?:ticket|(?:[a-z]+_)?token|key|password|secret|jwt)=)[^&\s"'\\]+`)
-	// credential is what a header Authorization has.
+	// credential matches the value of a header Authorization.
 	credential = regexp.MustCompile(`(?i)\b((?:bearer|basic)\s+)[A-Za-z0-9._~+/=-]{8,}`)
-	// webToken is a JWT: its header begins with {" in base64url.
+	// webToken matches a JWT: its header begins with {" in base64url.
 	webToken = regexp.MustCompile(`\beyJ[A-Za-z0-9_-]*\.[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]*)*`)
 )
 
-// WithoutSecrets masks what lets somebody in: parameters of URLs, which errors of
-// net/http carry whole, credentials of headers, and tokens wherever they stand.
+// WithoutSecrets masks secrets: parameters of URLs, which errors of net/http
+// contain whole, credentials of headers, and tokens in any context.
 func WithoutSecrets(s string) string {
 	if strings.Contains(s, "=") {
 		s = secretParameter.ReplaceAllString(s, "${1}…")

@@ -13,7 +13,7 @@ func TestPlainLines(t *testing.T) {
 	}
 }
 
-// What lets somebody in is masked wherever it stands, and nothing else is.
+// Secrets are masked in any context, and nothing else is.
 func TestWithoutSecrets(t *testing.T) {
 	const jwt = "eyJhbGciOiJFZERTQSJ9.eyJhdWQiOiJvcGVuIn0.c2lnbmF0dXJl"
 	for said, want := range map[string]string{
@@ -35,8 +35,8 @@ func TestWithoutSecrets(t *testing.T) {
 	}
 }
 
-// Whatever a peer says stays on one line and steers nothing; what can be
-// printed is left as it is.
+// Text of peers stays on one line and has no control characters; printable text
+// is unchanged.
 func FuzzPlainText(f *testing.F) {
 	for _, s := range []string{"", "n1", "日本", "x\x1b[2J\r\n\t\u202e\u009b", "\xff\xfe", "a\u200bb", "Bearer eyJhbGciOiJFZERTQSJ9.e30.c2ln", "a?token=eyJh.b.c&key=d"} {
 		f.Add(s)

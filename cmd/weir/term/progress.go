@@ -8,10 +8,10 @@ import (
 	"time"
 )
 
-// A progress is one line on a terminal that tells how far long work is, and for
-// how long it has been going on. On anything else than a terminal it prints
-// nothing. What else is printed there meanwhile goes through its Write, or the
-// two would be mixed up.
+// A progress is one line on a terminal that shows the state of long work, and
+// its duration. On anything else than a terminal it prints nothing. Other
+// output to the same terminal goes through its Write, so that the two are not
+// mixed.
 type progress struct {
 	w     io.Writer
 	began time.Time
@@ -24,7 +24,7 @@ type progress struct {
 	live bool   // on a terminal, and not closed
 }
 
-// NewProgress is one on w, until close.
+// NewProgress starts a progress line on w, until Close.
 func NewProgress(w io.Writer) *progress {
 	return startProgress(w, IsTerminal(w) && os.Getenv("TERM") != "dumb")
 }
@@ -52,7 +52,7 @@ func startProgress(w io.Writer, live bool) *progress {
 	return p
 }
 
-// Set is what the line says from now on.
+// Set sets the text of the line.
 func (p *progress) Set(format string, args ...any) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -70,7 +70,7 @@ func (p *progress) Write(b []byte) (int, error) {
 	return n, err
 }
 
-// Close takes the line away.
+// Close removes the line.
 func (p *progress) Close() {
 	p.mu.Lock()
 	p.clear()
@@ -80,8 +80,8 @@ func (p *progress) Close() {
 	<-p.ended
 }
 
-// clear and draw are called with mu held. What was drawn stays if the terminal
-// has gone: there is nobody to tell.
+// clear and draw are called with mu held. Their write errors are ignored: the
+// terminal has gone then.
 func (p *progress) clear() {
 	if p.live && p.text != "" {
 		_, _ = io.WriteString(p.w, "\r\x1b[K")

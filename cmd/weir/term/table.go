@@ -14,16 +14,16 @@ import (
 	"weir/capacity"
 )
 
-// A Terminal is what tables are printed on, or a file in its place.
+// A Terminal is the output of tables: a terminal, or a file.
 type Terminal struct {
 	io.Writer
-	Width int  // columns; 0: any number
-	Color bool // it understands colours
-	Quiet bool // what is left out is not told
+	Width int  // columns; 0: any width
+	Color bool // it supports colours
+	Quiet bool // omitted columns are not mentioned
 }
 
-// Of is that of a command: standard output, as wide as the terminal or as
-// COLUMNS says, and of any width with --wide.
+// Of is the terminal of a command: standard output, as wide as the terminal or
+// COLUMNS, and of any width with --wide.
 func Of(c *cli.Context) Terminal {
 	s := Terminal{Writer: c.App.Writer}
 	if IsTerminal(c.App.Writer) {
@@ -42,14 +42,13 @@ func Of(c *cli.Context) Terminal {
 	return s
 }
 
-// IsTerminal reports whether w is one.
+// IsTerminal reports whether w is a terminal.
 func IsTerminal(w io.Writer) bool {
 	f, ok := w.(*os.File)
 	return ok && term.IsTerminal(int(f.Fd()))
 }
 
-// A Style is how a cell is set off from others, as the parameter of ECMA-48's
-// SGR.
+// A Style is the style of a cell, as the parameter of ECMA-48's SGR.
 type Style string
 
 const (
@@ -70,7 +69,7 @@ type Styled struct {
 // Of is v in that style.
 func (st Style) Of(v any) Styled { return Styled{v, st} }
 
-// Paint is text, fit for a terminal, in a style if it has colours.
+// Paint is text made printable, in a style if the terminal has colours.
 func (s Terminal) Paint(st Style, text string) string {
 	text = Printable(text)
 	if !s.Color || st == Plain || text == "" {
@@ -79,15 +78,15 @@ func (s Terminal) Paint(st Style, text string) string {
 	return "\x1b[" + string(st) + "m" + text + "\x1b[0m"
 }
 
-// Called is what a node is called, which stands out.
+// Called is a node's name, emphasized.
 func Called(name string) Styled { return Strong.Of(name) }
 
-// StateOf is a node's state, as it is to be seen.
+// StateOf is a node's state, in the style of that state.
 func StateOf(s capacity.State) Styled {
 	return map[capacity.State]Style{capacity.Active: Good, capacity.Full: Bad, capacity.Draining: Warn}[s].Of(s)
 }
 
-// StateNamed is stateOf for a state's word.
+// StateNamed is StateOf for a state's name.
 func StateNamed(word string) Styled {
 	for _, s := range []capacity.State{capacity.Active, capacity.Full, capacity.Draining} {
 		if s.String() == word {
@@ -97,12 +96,12 @@ func StateNamed(word string) Styled {
 	return Plain.Of(word)
 }
 
-// WideFlag is that of commands with tables.
+// WideFlag is the flag --wide of commands with tables.
 func WideFlag() cli.Flag {
 	return &cli.BoolFlag{Name: "wide", Usage: "print tables with all columns, however narrow the terminal is"}
 }
 
-// Flagged is yes or no, of which no stands out.
+// Flagged is yes or no, with no emphasized.
 func Flagged(ok bool) Styled {
 	if ok {
 		return Plain.Of("yes")
@@ -112,17 +111,17 @@ func Flagged(ok bool) Styled {
 
 const (
 	gap       = 2  // between columns
-	flexMin   = 24 // what a column of free text is not cut below while others can go
-	flexLeast = 8  // and at all
+	flexMin   = 24 // a column of free text is not cut below this while others can be left out
+	flexLeast = 8  // the minimum in any case
 )
 
-// Table prints rows under a head, in columns as wide as what is in them. The
-// head names the columns, the most important ones first, with tabs between. If
-// they do not fit, those at the end are left out. A column whose name begins
-// with "…" holds free text: it is cut first, and goes last.
+// Table prints rows under a header, in columns as wide as their contents. The
+// header names the columns, the most important ones first, with tabs between.
+// If they do not fit, the last ones are left out. A column whose name begins
+// with "…" holds free text: it is cut first, and left out last.
 //
-// Whatever comes into a cell is on one line and without control characters: much
-// of it is other nodes' words.
+// All cells are printed on one line and without control characters: many come
+// from other nodes.
 func Table(s Terminal, head string, rows func(row func(cells ...any))) {
 	names := strings.Split(head, "\t")
 	flex := -1
@@ -176,8 +175,8 @@ func cellOf(v any) Styled {
 	return c
 }
 
-// fit says which columns are shown within width, and how wide the one of free
-// text is then; 0: as wide as it is.
+// fit returns which columns are shown within width, and the width of the column
+// of free text; 0: its full width.
 func fit(widths []int, flex, width int) (shown []bool, cut int) {
 	shown = make([]bool, len(widths))
 	for i := range shown {
@@ -211,7 +210,7 @@ func fit(widths []int, flex, width int) (shown []bool, cut int) {
 	return shown, max(min(widths[flex], flexLeast), min(widths[flex], room))
 }
 
-// line prints one line of a table, without blanks at its end.
+// line prints one line of a table, without trailing blanks.
 func (s Terminal) line(cells []Styled, shown []bool, widths []int, flex, cut int) {
 	var b strings.Builder
 	blank := 0
@@ -234,7 +233,7 @@ func (s Terminal) line(cells []Styled, shown []bool, widths []int, flex, cut int
 	fmt.Fprintln(s, b.String())
 }
 
-// Pairs prints names and what they stand for.
+// Pairs prints names with their values.
 func Pairs(s Terminal, rows func(row func(name string, value ...any))) {
 	type pair struct {
 		name  string

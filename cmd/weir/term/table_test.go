@@ -45,8 +45,8 @@ func TestTableFitsTheTerminal(t *testing.T) {
 	}
 }
 
-// Of any table nothing may be wider than the terminal, whatever is in it, as
-// long as the first column and some of the free text fit.
+// No table is wider than the terminal, whatever its contents, as long as the
+// first column and some of the free text fit.
 func TestNoLineIsWiderThanTheTerminal(t *testing.T) {
 	for width := 40; width < 130; width++ {
 		for _, head := range []string{"A\tB\tC\tD", "A\t…B\tC\tD", "A\tB\tC\t…D"} {

@@ -76,7 +76,7 @@ func TestNetworkPageShowsTheRecords(t *testing.T) {
 	if ok, _ := regexp.MatchString(`^\d+\.\d s old 1\d\.\d s left$`, cells[8]); !ok {
 		t.Errorf("record = %q, want its age and what is left", cells[8])
 	}
-	// The age goes on between events.
+	// The age keeps counting between events.
 	tb.Until(fmt.Sprintf("%s[8] !== %q", row, cells[8]))
 
 	type link struct{ From, To, Stream string }
@@ -116,7 +116,7 @@ func TestNetworkPageShowsTheRecords(t *testing.T) {
 	tb.NoOverflow()
 }
 
-// What moves in the picture must be the network's doing.
+// Motion in the picture must come from the network.
 func TestPictureStaysPut(t *testing.T) {
 	n := newFakeNode(t)
 	state := busyNetwork(n.URL)
@@ -127,7 +127,7 @@ func TestPictureStaysPut(t *testing.T) {
 	const where = `JSON.stringify([...document.querySelectorAll('.picture .node')].map(n => [n.dataset.node, n.getAttribute('transform')]).sort())`
 	before := browser.Eval[string](tb, where)
 
-	// One leaves, and the record of another is new.
+	// One node leaves, and the record of another is new.
 	nodes := state["nodes"].([]any)
 	without := busyNetwork(n.URL)
 	without["nodes"] = append(append([]any{}, nodes[:9]...), nodes[10:]...)
@@ -178,7 +178,7 @@ func TestPictureIsUsableByKeyboard(t *testing.T) {
 	if got := browser.Eval[string](tb, "document.activeElement.getAttribute('aria-label')"); !strings.Contains(got, "sends to") {
 		t.Errorf("a link is called %q", got)
 	}
-	// An update takes nobody's focus away.
+	// An update must not move the focus.
 	n.set(busyNetwork(n.URL))
 	browser.Eval[any](tb, "new Promise(r => setTimeout(() => r(1), 400))")
 	if !browser.Eval[bool](tb, "document.activeElement.matches('.link')") {
@@ -186,7 +186,7 @@ func TestPictureIsUsableByKeyboard(t *testing.T) {
 	}
 }
 
-// A picture of many nodes drops what it has no room for, and stays in its frame.
+// A picture of many nodes leaves out nodes without room, and stays in its frame.
 func TestPictureOfManyNodes(t *testing.T) {
 	n := newFakeNode(t)
 	tb := newTab(t, 1440, 900)
@@ -264,8 +264,8 @@ func TestNodeDetailsAndSorting(t *testing.T) {
 	}
 }
 
-// What happened is told with its reason, and a node that has gone is grey for a
-// while and counts for nothing.
+// Events are shown with their reason; a node that has gone is grey for a while
+// and is not counted.
 func TestNetworkPageTellsWhatHappened(t *testing.T) {
 	n := newFakeNode(t)
 	state := busyNetwork(n.URL)
@@ -309,7 +309,7 @@ func TestNetworkPageTellsWhatHappened(t *testing.T) {
 	tb.NoOverflow()
 	tb.ShootAll("happened")
 
-	// Silence is not "gone".
+	// A holder that did not answer does not make a node "gone".
 	state["gone"] = []any{map[string]any{"node": gone, "name": "n21", "region": "us-east", "gone_ms": 12000, "unsure": true}}
 	state["hearing"] = map[string]any{"holders": 8, "heard": 6, "silent": []any{map[string]any{"node": gone}, map[string]any{"node": peerID(3)}}}
 	n.set(state)
@@ -317,7 +317,7 @@ func TestNetworkPageTellsWhatHappened(t *testing.T) {
 	tb.Until(row + ".innerText.includes('not heard of for 12 s')")
 }
 
-// Who may not see the network gets the player, by the stream's name.
+// A client that may not see the network gets the player, by the stream's name.
 func TestStrangersGetThePlayer(t *testing.T) {
 	n := newFakeNode(t)
 	n.set(map[string]any{"limited": true, "nodes": []any{}, "streams": []any{}, "elsewhere": []string{}})
@@ -368,7 +368,7 @@ func TestEmptyNetworksSayWhatToDo(t *testing.T) {
 	tb.ShootAll("play-empty")
 }
 
-// Everything in a record was written by somebody else.
+// Everything in a record was written by someone else.
 func TestHostileNamesStayText(t *testing.T) {
 	const evil = `<img src=x onerror="window.hacked=1"><script>window.hacked=1</script>`
 	n := newFakeNode(t)
@@ -410,7 +410,7 @@ func TestHostileNamesStayText(t *testing.T) {
 	if got := browser.Eval[string](tb, "window.weir.state"); got != "failed" {
 		t.Errorf("a name that cannot be a stream's: state = %q, want failed", got)
 	}
-	// The browser itself must refuse markup, whatever the console's code does.
+	// The browser itself must refuse markup, independently of the console's code.
 	if got := browser.Eval[string](tb, `(() => { try { document.body.innerHTML = '<b>x</b>'; return 'set'; } catch (e) { return e.name; } })()`); got != "TypeError" {
 		t.Errorf("assigning innerHTML: %s, want a TypeError from Trusted Types", got)
 	}
@@ -428,7 +428,7 @@ func TestFeedFallsBackAndRecovers(t *testing.T) {
 	n.set(quietNetwork(n.URL, 4))
 	tb.Until("document.querySelectorAll('#nodes tbody .row').length === 4")
 
-	// The node goes, and comes back at the same address.
+	// The node stops, and comes back at the same address.
 	address := n.Listener.Addr().String()
 	n.CloseClientConnections()
 	n.Close()
@@ -455,9 +455,9 @@ func TestFeedFallsBackAndRecovers(t *testing.T) {
 	tb.Until("document.querySelector('#banner').hidden && document.querySelector('#feed').textContent === 'Live'")
 }
 
-// contrast lists the visible texts whose contrast with what is behind them is
+// contrast lists the visible texts whose contrast with their background is
 // below WCAG's AA: 4.5, or 3 for large text. Text over video or under a
-// translucent colour is left out, and so is what is disabled.
+// translucent colour is left out, and so is disabled text.
 const contrast = `(() => {
 	const rgba = (css) => {
 		const m = css.match(/^rgba?\(([^)]+)\)$/);
@@ -492,7 +492,7 @@ const contrast = `(() => {
 	return bad;
 })()`
 
-// nameless lists what can be operated and has no name.
+// nameless lists the controls without an accessible name.
 const nameless = `[document, ...[...document.querySelectorAll('weir-player')].map(p => p.shadowRoot)]
 	.flatMap(root => [...root.querySelectorAll('a[href], button, input, select, [role=img], [role=group], [role=meter], video')])
 	.filter(e => e.getClientRects().length && !(e.textContent.trim() || e.getAttribute('aria-label') || e.getAttribute('aria-labelledby') || e.labels?.length))

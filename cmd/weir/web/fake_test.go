@@ -19,8 +19,9 @@ import (
 	"weir/sfu/problem"
 )
 
-// fakeNode is as much of a node as the console sees: the state and its events,
-// and a WHIP and WHEP server that forwards one publisher to its viewers.
+// fakeNode is the part of a node that the console sees: the state and its
+// events, and a WHIP and WHEP server that forwards one publisher to its
+// viewers.
 type fakeNode struct {
 	*httptest.Server
 	api *webrtc.API
@@ -28,7 +29,7 @@ type fakeNode struct {
 	mu       sync.Mutex
 	state    map[string]any
 	events   bool                       // whether /console/events is served
-	watching map[chan struct{}]struct{} // those waiting for a new state
+	watching map[chan struct{}]struct{} // waiting for a new state
 	refuse   http.HandlerFunc           // answers POSTs instead, when set
 	tap      func(*http.Request)        // sees POSTs, when set
 	posts    int                        // POSTs seen
@@ -86,7 +87,7 @@ func newFakeNode(t *testing.T) *fakeNode {
 	return n
 }
 
-// set replaces the state and tells those who watch.
+// set replaces the state and wakes the waiting clients.
 func (n *fakeNode) set(state map[string]any) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -126,7 +127,7 @@ func (n *fakeNode) serveState(w http.ResponseWriter, _ *http.Request) {
 	_, _ = w.Write(n.snapshot())
 }
 
-// serveNodes lists the nodes of the state, as the others to ask.
+// serveNodes lists the nodes of the state as alternatives for a stream.
 func (n *fakeNode) serveNodes(w http.ResponseWriter, _ *http.Request) {
 	w.Header().Set("Access-Control-Allow-Origin", "*")
 	var state struct {
@@ -178,7 +179,7 @@ func (n *fakeNode) serveEvents(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// signal does what WHIP and WHEP have in common.
+// signal does the common part of WHIP and WHEP.
 func (n *fakeNode) signal(answer func(stream string, offer webrtc.SessionDescription) (string, *webrtc.PeerConnection, error)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		cors(w)
@@ -301,7 +302,7 @@ func (n *fakeNode) publish(stream string, offer webrtc.SessionDescription) (stri
 					if err != nil {
 						return
 					}
-					// A viewer that has gone is no reason to stop for the others.
+					// A viewer that has gone must not stop the others.
 					_ = local.WriteRTP(p)
 				}
 			})
@@ -367,8 +368,8 @@ type usage struct {
 	Limit int64 `json:"limit"`
 }
 
-// nodeEntry makes an entry of "nodes" as /api/v1/records has them. Change what
-// a test is about in entry["record"].
+// nodeEntry makes an entry of "nodes" as in /api/v1/records. A test changes the
+// fields it is about in entry["record"].
 func nodeEntry(i int, region, url string, stress float64, sessions usage) map[string]any {
 	id := peerID(i)
 	state := "active"
@@ -410,8 +411,8 @@ func carrier(node, parent, depth, viewers, children int, region, url string, pat
 	return c
 }
 
-// busyNetwork has 12 nodes in 3 regions that carry 3 streams over 7 links;
-// node 0 is the one asked, and url its own.
+// busyNetwork has 12 nodes in 3 regions that carry 3 streams over 7 links; node
+// 0 serves the page, and url is its URL.
 func busyNetwork(url string) map[string]any {
 	regions := []string{"eu-central", "us-east", "ap-south"}
 	region := func(i int) string { return regions[i%3] }
@@ -461,7 +462,7 @@ func quietNetwork(url string, n int) map[string]any {
 	return map[string]any{"self": peerID(0), "network": "open", "nodes": nodes, "streams": nil, "time": time.Now().UTC()}
 }
 
-// waitFor waits for what another goroutine will make true.
+// waitFor waits until ok holds, which another goroutine brings about.
 func waitFor(t *testing.T, what string, ok func() bool) {
 	t.Helper()
 	deadline := time.NewTimer(20 * time.Second)

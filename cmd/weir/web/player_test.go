@@ -43,7 +43,7 @@ const listen = `document.addEventListener('readystatechange', () => {
 	if (document.querySelector('#player')) window.weir = document.querySelector('#player');
 })`
 
-// spyOnConnections keeps the page's connections in reach.
+// spyOnConnections makes the page's connections available to the test.
 const spyOnConnections = `{
 	const Real = RTCPeerConnection;
 	window.connections = [];
@@ -62,13 +62,13 @@ func openForeign(t *testing.T, node, policy, markup string) *browser.Tab {
 	return tb
 }
 
-// said is what the player's overlay tells.
+// said is the text of the player's overlay.
 func said(tb *browser.Tab) string {
 	return browser.Eval[string](tb, `[...`+inPlayer+`.querySelector('#error').children].map(e => e.textContent).join('|')`)
 }
 
-// A page whose policy allows the node and nothing inline shows several players,
-// each of which ends its session when it is taken out or given another stream.
+// A page whose policy allows the node and nothing inline has several players.
+// Each ends its session when it is removed or gets another stream.
 func TestPlayersInAForeignPage(t *testing.T) {
 	n := newFakeNode(t)
 	n.set(withURLs(n.URL))
@@ -90,12 +90,12 @@ func TestPlayersInAForeignPage(t *testing.T) {
 	for _, bad := range browser.Eval[[]string](tb, nameless) {
 		t.Errorf("no name: %s", bad)
 	}
-	// The controls give way to the picture, and come back with the pointer.
+	// The controls are hidden during playback, and come back with the pointer.
 	tb.Until("'idle' in " + inPlayer + ".querySelector('.frame').dataset")
 	browser.Eval[any](tb, inPlayer+".querySelector('.frame').dispatchEvent(new PointerEvent('pointermove')), 1")
 	tb.Until("!('idle' in " + inPlayer + ".querySelector('.frame').dataset)")
 
-	// A page that moves its player about keeps the session.
+	// A page that moves the player within the document keeps the session.
 	session := "document.querySelector('#player').connection.sessionURL"
 	first := browser.Eval[string](tb, session)
 	browser.Eval[any](tb, "document.querySelector('main').append(document.querySelector('#player')), 1")
@@ -124,7 +124,7 @@ func TestPlayersInAForeignPage(t *testing.T) {
 	waitDeleted(t, n, second)
 	tb.Until(both)
 
-	// Taken out, all is let go, however often it was put in.
+	// A removed player releases everything, however often it was inserted.
 	third := browser.Eval[string](tb, session)
 	browser.Eval[any](tb, `(async () => {
 		const player = document.querySelector('#player'), main = document.querySelector('main');
@@ -151,7 +151,8 @@ func TestPlayersInAForeignPage(t *testing.T) {
 	})
 }
 
-// A browser that lets no page start with sound gets the picture, and a button.
+// A browser that does not allow sound at the start shows the picture, and a
+// button.
 func TestPlayerStartsMutedWhereItMust(t *testing.T) {
 	n := newFakeNode(t)
 	n.set(withURLs(n.URL))
@@ -174,7 +175,7 @@ func TestPlayerStartsMutedWhereItMust(t *testing.T) {
 	tb.Until("!document.pictureInPictureElement")
 }
 
-// Where a page asks for it, nothing is opened before a click.
+// If the page requests it, nothing is opened before a click.
 func TestPlayerWaitsForAClick(t *testing.T) {
 	n := newFakeNode(t)
 	n.set(withURLs(n.URL))
@@ -246,13 +247,13 @@ func TestPlayerSendsItsToken(t *testing.T) {
 	browser.Eval[any](tb, "window.weir.token = 'good.token_2', 1")
 	tb.Until("window.weir.playing")
 	session := browser.Eval[string](tb, "window.weir.connection.sessionURL")
-	// One that is renewed in time disturbs nothing.
+	// A token renewed in time interrupts nothing.
 	browser.Eval[any](tb, "window.weir.token = 'good.token_3', 1")
 	browser.Eval[any](tb, "new Promise(done => setTimeout(done, 50))")
 	if got := browser.Eval[string](tb, "window.weir.connection.sessionURL"); got != session {
 		t.Errorf("a new token made the session %q of %q", got, session)
 	}
-	// A page that takes it away wants no more.
+	// Removing the token ends playback.
 	browser.Eval[any](tb, "window.weir.removeAttribute('token'), window.weir.token = null, 1")
 	waitDeleted(t, helper, session)
 	tb.Until("window.weir.state === 'failed'")
@@ -271,7 +272,7 @@ func TestPlayerSendsItsToken(t *testing.T) {
 	}
 }
 
-// What keeps a stream from playing is said in the element.
+// The player shows the reason if a stream does not play.
 func TestPlayerSaysWhatIsWrong(t *testing.T) {
 	n := newFakeNode(t)
 	n.set(withURLs(n.URL))
@@ -319,8 +320,8 @@ func TestPlayerSaysWhatIsWrong(t *testing.T) {
 	}
 }
 
-// The embed page plays in a frame, tells the page around it, and takes a token
-// from it.
+// The embed page plays in a frame, reports to the framing page, and takes a
+// token from it.
 func TestEmbedPageInAFrame(t *testing.T) {
 	n := newFakeNode(t)
 	n.set(withURLs(n.URL))
@@ -340,7 +341,7 @@ func TestEmbedPageInAFrame(t *testing.T) {
 		t.Errorf("the message comes from %s", got)
 	}
 	tb.Shoot("embed-frame")
-	// A session that the node ends is opened anew, with the token that came since.
+	// A session that the node ends is opened anew, with the newest token.
 	browser.Eval[any](tb, fmt.Sprintf("document.querySelector('#frame').contentWindow.postMessage({weir: 'token', token: 'abc.def'}, %q), 1", n.URL))
 	n.mu.Lock()
 	for id, pc := range n.sessions {
@@ -365,14 +366,14 @@ func TestEmbedPageInAFrame(t *testing.T) {
 	alone.Until("document.querySelector('[role=alert]')?.textContent.includes('cannot be the name of a stream')")
 }
 
-// A player goes on at a node that the page names where its own has gone, and the
-// page is told.
+// A player whose node has failed continues at a node that the page names, and
+// the page gets an event.
 func TestPlayerMovesToANamedNode(t *testing.T) {
 	first, second := newFakeNode(t), newFakeNode(t)
 	for _, n := range []*fakeNode{first, second} {
-		n.set(withURLs(n.URL)) // which names no other
+		n.set(withURLs(n.URL)) // the node itself names no other
 		publisher := publishAt(t, n.URL, "demo")
-		publisher.Expect("ERR_") // one of the nodes falls
+		publisher.Expect("ERR_") // one of the nodes fails
 		publisher.Until("window.weir.state === 'live'")
 	}
 	tb := openForeign(t, second.URL, "", fmt.Sprintf(`<weir-player id="player" muted token="a.b.c" src="%s/whep/demo" nodes="%s"></weir-player>`, first.URL, second.URL))
@@ -388,7 +389,7 @@ func TestPlayerMovesToANamedNode(t *testing.T) {
 	}
 }
 
-// fall has the node answer nothing any more, as a machine without power.
+// fall makes the node stop answering, as in a power failure.
 func (n *fakeNode) fall(t *testing.T) {
 	t.Helper()
 	n.CloseClientConnections()

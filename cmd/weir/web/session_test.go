@@ -26,8 +26,8 @@ func publishAt(t *testing.T, url, stream string) *browser.Tab {
 	return tb
 }
 
-// withURLs is a network of nodes whose public addresses are real, the first
-// being the one asked.
+// withURLs is a network of nodes with real public addresses; the first one
+// serves the page.
 func withURLs(urls ...string) map[string]any {
 	nodes := []any{}
 	for i, url := range urls {
@@ -76,7 +76,7 @@ func TestPublishAndPlay(t *testing.T) {
 		t.Errorf("times = %q", got)
 	}
 
-	// The picture is the pattern's: its frame number, in 16 squares, rises.
+	// The picture is the pattern's: its frame number, shown in 16 squares, rises.
 	const number = `(() => {
 		const v = document.querySelector('#player').video, c = document.createElement('canvas');
 		c.width = v.videoWidth; c.height = v.videoHeight;
@@ -118,10 +118,11 @@ func TestPublishAndPlay(t *testing.T) {
 	waitDeleted(t, n, publishing)
 }
 
-// inPlayer is the inside of the page's player.
+// inPlayer is the shadow root of the page's player.
 const inPlayer = "document.querySelector('#player').shadowRoot"
 
-// waitDeleted waits for the DELETE of a session, which the page does not await.
+// waitDeleted waits for the DELETE of a session, which the page sends without
+// waiting for the answer.
 func waitDeleted(t *testing.T, n *fakeNode, url string) {
 	t.Helper()
 	id := url[strings.LastIndex(url, "/")+1:]
@@ -142,7 +143,7 @@ func TestLeavingTheConsoleEndsTheSession(t *testing.T) {
 	waitDeleted(t, n, url)
 }
 
-// A look at the network must not cost the publisher the stream.
+// Visiting the network page must not end the publisher's stream.
 func TestPublishingGoesOnAcrossPages(t *testing.T) {
 	n := newFakeNode(t)
 	n.set(withURLs(n.URL))
@@ -165,7 +166,7 @@ func TestPublishingGoesOnAcrossPages(t *testing.T) {
 	pub.Until("window.weir.page === 'network' && document.querySelector('#on-air').hidden")
 }
 
-// Browsers slow down what a hidden page does; the pattern must not stutter.
+// Browsers throttle hidden pages; the pattern must keep its frame rate.
 func TestPatternKeepsItsPaceInAHiddenPage(t *testing.T) {
 	n := newFakeNode(t)
 	n.set(withURLs(n.URL))
@@ -191,7 +192,7 @@ func TestPatternKeepsItsPaceInAHiddenPage(t *testing.T) {
 	}
 }
 
-// A publisher who looks elsewhere still learns that it is over.
+// A publisher on another page still learns that the session is over.
 func TestEndOfPublishingIsToldOnOtherPages(t *testing.T) {
 	n := newFakeNode(t)
 	n.set(withURLs(n.URL))
@@ -225,8 +226,8 @@ func TestCameraPublishes(t *testing.T) {
 	waitFor(t, "two tracks", func() bool { return live(n, "demo") })
 }
 
-// The camera and the microphone are chosen, also while live, and remembered; how
-// loud it is shows, and that it is muted.
+// The camera and the microphone can be chosen, also while live, and are
+// remembered; the page shows the sound level, and a muted microphone.
 func TestDevicesAreChosen(t *testing.T) {
 	n := newFakeNode(t)
 	n.set(withURLs(n.URL))
@@ -276,12 +277,12 @@ func TestDevicesAreChosen(t *testing.T) {
 	tb.Go(n.URL + "/publish")
 	tb.Click("#source-camera")
 	tb.Until(fmt.Sprintf("document.querySelector('#microphone').selectedOptions[0]?.textContent === %q && %s === %[1]q", other, sent))
-	// One that has gone since is replaced, which is said.
+	// A remembered device that has gone is replaced, and the page says so.
 	browser.Eval[any](tb, "localStorage.setItem('weir.microphone', 'gone'), 1")
 	tb.Go(n.URL + "/publish")
 	tb.Click("#source-camera")
 	tb.Until("document.querySelector('#device-hint').textContent === 'The microphone chosen before is not here, so the browser took another.'")
-	// None is a choice too.
+	// "None" is a choice too.
 	browser.Eval[any](tb, `(() => { const s = document.querySelector('#microphone'); s.value = 'none'; s.dispatchEvent(new Event('change')); })()`)
 	tb.Until("document.querySelector('#preview').srcObject?.getAudioTracks().length === 0 && document.querySelector('.sound-row').hidden")
 }
@@ -377,8 +378,8 @@ func TestPlaySaysWhatTheNodeSaid(t *testing.T) {
 	}
 }
 
-// Once the stream is there, a waiting viewer gets it; once its session breaks,
-// it gets another.
+// A waiting viewer gets the stream as soon as it exists, and a new session if
+// its session breaks.
 func TestPlayWaitsAndReconnects(t *testing.T) {
 	n := newFakeNode(t)
 	n.set(withURLs(n.URL))
@@ -398,7 +399,7 @@ func TestPlayWaitsAndReconnects(t *testing.T) {
 		t.Fatal(err)
 	}
 	view.Until("window.weir.state === 'waiting'")
-	// Until then the last picture stays, which is not black.
+	// The last picture stays until then; it is not black.
 	view.Until("!" + inPlayer + ".querySelector('#still').hidden")
 	if got := browser.Eval[int](view, inPlayer+".querySelector('#still').getContext('2d').getImageData(20, 20, 1, 1).data[1]"); got < 100 {
 		t.Errorf("while it waits the picture's corner has a green of %d, want the pattern's, which is bright", got)

@@ -1,12 +1,12 @@
 // Package web is the console that every node serves at "/": the network as
-// its records show it, a page that publishes by WHIP and one that plays by
-// WHEP, and what other sites' pages use: the module that defines <weir-player>,
-// and a page that is made to be framed. It is plain HTML, CSS and ES modules,
-// embedded as they are written.
+// shown by its records, a page that publishes by WHIP and one that plays by
+// WHEP. For pages of other sites it has the module that defines <weir-player>,
+// and a page to be framed. It is plain HTML, CSS and ES modules, embedded as
+// they are written.
 //
 // The pages read GET /console/state and the server-sent events of
-// /console/events, and talk WHIP and WHEP to /whip/ and /whep/; the node
-// serves those.
+// /console/events, and use WHIP and WHEP at /whip/ and /whep/; the node serves
+// those.
 package web
 
 import (
@@ -27,10 +27,10 @@ import (
 var static embed.FS
 
 // securityPolicy lets a page load its own files and nothing else. Connections
-// may leave for any node, because WHIP and WHEP follow a 307 to the node that
-// has room. Trusted Types make the browser refuse every way of turning a
-// string into markup, so that a region named "<img onerror=…>" stays text. Who may
-// frame the page follows.
+// may go to any node, because WHIP and WHEP follow a 307 to a node with room.
+// Trusted Types make the browser refuse every way of turning a string into
+// markup, so that a region named "<img onerror=…>" stays text. The directive
+// frame-ancestors is appended.
 const securityPolicy = "default-src 'none'; script-src 'self'; worker-src 'self'; style-src 'self'; " +
 	"img-src 'self'; media-src 'self' blob:; connect-src 'self' http: https:; " +
 	"base-uri 'none'; form-action 'none'; " +
@@ -45,7 +45,7 @@ var contentTypes = map[string]string{
 	".svg":  "image/svg+xml",
 }
 
-// file is one embedded file as it is served.
+// file is one embedded file, as served.
 type file struct {
 	content     string
 	contentType string
@@ -77,12 +77,13 @@ func Handler() http.Handler {
 // EmbedAssets are the files that the page of [Embed] loads.
 var EmbedAssets = []string{"embed.css", "embed.js", "address.js", "connection.js", "dom.js", "format.js", "meter.js", "player.js", "icon.svg"}
 
-// Embed serves "/embed/<stream>", a page that holds the player of the stream and
+// Embed serves "/embed/<stream>", a page with the player of the stream and
 // nothing else, and the [EmbedAssets] below "/assets/".
 //
-// The page may be framed by ancestors, the sources of the policy's frame-ancestors
-// (CSP level 3, section 6.4.2). It has no authority: it knows no token and no
-// cookie, asks for no device, and can do nothing but play what its address names.
+// The page may be framed by ancestors, the sources of the policy's
+// frame-ancestors (CSP level 3, section 6.4.2). It has no authority: it has no
+// token and no cookie, uses no device, and can only play the stream in its
+// address.
 func Embed(ancestors []string) http.Handler {
 	files := load()
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -115,9 +116,9 @@ var (
 	exported = regexp.MustCompile(`(?m)^export ((?:async )?(?:function|class|const) (\w+))`)
 )
 
-// module puts a file and those it imports into one, which imports nothing, so
-// that a page needs one address and may keep a copy. Each file is a function's
-// body that returns what it exports.
+// module combines a file and its imports into one file without imports, so that
+// a page needs one address and may keep a copy. Each file becomes a function's
+// body that returns its exports.
 func module(files map[string]file, entry string) string {
 	var all strings.Builder
 	done := map[string]bool{}
@@ -147,7 +148,7 @@ func module(files map[string]file, entry string) string {
 }
 
 // load reads the embedded files, by name. The embedded tree is part of the
-// binary: what is wrong with it is wrong at build time, hence the panics.
+// binary: its mistakes are mistakes of the build, hence the panics.
 func load() map[string]file {
 	files := make(map[string]file)
 	entries, err := fs.ReadDir(static, "static")
@@ -210,7 +211,7 @@ func serve(w http.ResponseWriter, r *http.Request, f file, ok bool) {
 	h.Set("Content-Type", f.contentType)
 	h.Set("Content-Length", strconv.Itoa(len(f.content)))
 	if r.Method == http.MethodGet {
-		// The client has gone if this fails, and nobody is left to tell.
+		// If this fails the client has gone, so there is no one to report to.
 		_, _ = w.Write([]byte(f.content))
 	}
 }

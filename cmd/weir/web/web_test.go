@@ -61,7 +61,7 @@ func TestHandlerPaths(t *testing.T) {
 			if got := res.Header.Get("Content-Type"); got != c.contentType {
 				t.Errorf("Content-Type = %q, want %q", got, c.contentType)
 			}
-			// A refusal is as guarded as a page.
+			// A refusal has the same headers as a page.
 			csp := res.Header.Get("Content-Security-Policy")
 			if !strings.HasPrefix(csp, "default-src 'none'; script-src 'self';") || strings.Contains(csp, "unsafe") {
 				t.Errorf("Content-Security-Policy = %q", csp)
@@ -132,7 +132,7 @@ func TestModulesExportWhatIsImported(t *testing.T) {
 	}
 }
 
-// The player is one file for pages of every origin.
+// The player is a single file for pages of every origin.
 func TestPlayerModule(t *testing.T) {
 	answer := func(header http.Header) *http.Response {
 		r := httptest.NewRequest("GET", "/weir-player.js", nil)
@@ -157,7 +157,7 @@ func TestPlayerModule(t *testing.T) {
 	if !strings.HasSuffix(source, "\nexport const { WeirPlayer } = $player;\n") {
 		t.Error("the module does not export the element's class")
 	}
-	// What it needs comes before it, once.
+	// Each file comes after its imports, once.
 	if at := strings.Index(source, "const $connection = "); at < strings.Index(source, "const $address = ") || at > strings.Index(source, "const $player = ") || strings.Count(source, "const $dom = ") != 1 {
 		t.Error("the module's parts are not in the order of their need")
 	}
@@ -166,8 +166,8 @@ func TestPlayerModule(t *testing.T) {
 	}
 }
 
-// Only the embed page may be framed, by whom it is told, and it may use nothing
-// of the person's.
+// Only the embed page may be framed, by the configured origins, and it may use
+// none of the visitor's devices.
 func TestEmbedMayBeFramed(t *testing.T) {
 	for _, c := range []struct {
 		path      string
@@ -190,7 +190,7 @@ func TestEmbedMayBeFramed(t *testing.T) {
 			t.Errorf("%s: Permissions-Policy = %q", c.path, got)
 		}
 	}
-	// What the page loads is there, and nothing is missing from the list.
+	// All files that the page loads exist, and the list is complete.
 	files := load()
 	need := map[string]bool{}
 	var add func(name string)
@@ -217,7 +217,7 @@ func TestEmbedMayBeFramed(t *testing.T) {
 }
 
 // The policy allows no inline script or style, so the files must have none, and
-// whatever they name must be embedded too.
+// all files they refer to must be embedded too.
 func TestFilesFitThePolicy(t *testing.T) {
 	files := load()
 	inline := regexp.MustCompile(`(?i)<style|<script(?:[^>]*)>[^<]|\sstyle\s*=|\son[a-z]+\s*=|javascript:`)

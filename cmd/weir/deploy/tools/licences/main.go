@@ -1,5 +1,5 @@
-// Command licences prints the licences of all modules that a Go binary is made
-// of, and of Go itself, each text once. It fails if a module has none.
+// Command licences prints the licences of all modules in a Go binary, and of Go
+// itself, each text once. It fails if a module has none.
 package main
 
 import (
@@ -20,7 +20,7 @@ import (
 	"golang.org/x/mod/module"
 )
 
-// named are the files that licences ask to be passed on.
+// named matches the files that licences require to be distributed.
 var named = regexp.MustCompile(`(?i)^(licen[cs]e|copying|copyright|notice|patents)([-._].*)?$`)
 
 func main() {
@@ -97,7 +97,7 @@ func run(binary string, w io.Writer) error {
 
 var rule = strings.Repeat("=", 78)
 
-// dirOf is where the module cache has m.
+// dirOf is the directory of m in the module cache.
 func dirOf(m *debug.Module, cache string) string {
 	if m.Replace != nil {
 		m = m.Replace

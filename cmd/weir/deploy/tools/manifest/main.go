@@ -1,6 +1,6 @@
 // Command manifest checks Kubernetes manifests against the types of the API, as
-// a server does that validates fields strictly, and prints the objects as JSON,
-// one a line.
+// a server with strict field validation does, and prints the objects as JSON,
+// one per line.
 package main
 
 import (
@@ -20,7 +20,7 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// types are those that the manifests may use.
+// types are the types allowed in the manifests.
 var types = map[metav1.TypeMeta]func() any{
 	{APIVersion: "v1", Kind: "Namespace"}:                       func() any { return new(corev1.Namespace) },
 	{APIVersion: "v1", Kind: "Secret"}:                          func() any { return new(corev1.Secret) },
@@ -68,7 +68,8 @@ func run(manifests []byte, w io.Writer) error {
 			problems = append(problems, fmt.Errorf("document %d, %s: %w", i+1, head.Kind, err))
 			continue
 		}
-		// As the server decodes, with the case of names: encoding/json has none.
+		// The server decodes in the same way, case-sensitively; encoding/json
+		// ignores case.
 		strict, err := kjson.UnmarshalStrict(data, object)
 		if err = errors.Join(append(strict, err)...); err != nil {
 			problems = append(problems, fmt.Errorf("document %d, %s: %w", i+1, head.Kind, err))
