@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// A page of another site in the operator's browser reaches nothing, by whatever
-// kind of request; the operator and programs reach all.
+// A page of another site in the operator's browser gets no answer, with any
+// kind of request; the operator and programs do.
 func TestAdminIsNotForOtherSites(t *testing.T) {
 	h := sameSite(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "served") }))
 	for _, tt := range []struct {

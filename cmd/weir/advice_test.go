@@ -9,7 +9,7 @@ import (
 	"weir/sfu/rights"
 )
 
-// Packages below name no flag and no command; what a user reads does.
+// Packages below name no flag and no command; the messages for users do.
 func TestErrorsAreAdvised(t *testing.T) {
 	for _, c := range []struct {
 		err  error

@@ -18,8 +18,8 @@ import (
 	"github.com/multiformats/go-multiaddr"
 )
 
-// busyBelow is a bind function for which all ports below free are taken, and
-// the ports that were tried.
+// busyBelow returns a bind function for which all ports below free are taken;
+// it appends the ports to tried.
 func busyBelow(free int, tried *[]int) func(string) (string, error) {
 	return func(addr string) (string, error) {
 		_, port, err := net.SplitHostPort(addr)
@@ -68,8 +68,8 @@ func TestBindFree(t *testing.T) {
 	}
 }
 
-// A node without --listen has the port of its last start again: others remember
-// it by that.
+// A node without --listen gets the port of its last start again: other nodes
+// remember its address.
 func TestListenPortIsKept(t *testing.T) {
 	cfg := nodeConfig{dataDir: t.TempDir(), log: slog.New(slog.DiscardHandler)}
 	busy := map[string]bool{"4001": true}
@@ -157,7 +157,7 @@ func TestOnlyAddr(t *testing.T) {
 	for _, tt := range []struct {
 		name  string
 		addrs []netip.Addr
-		want  string // else a part of the error
+		want  string // if not bound, a part of the error
 	}{
 		{"the only one", addrs("192.0.2.7"), "192.0.2.7"},
 		{"IPv6 beside it", addrs("192.0.2.7", "2001:db8::1", "2001:db8::2"), "192.0.2.7"},
@@ -172,7 +172,7 @@ func TestOnlyAddr(t *testing.T) {
 	}
 }
 
-// A media port that was asked for and is taken is named with its flag.
+// A media port that was set explicitly and is taken is reported with its flag.
 func TestMediaPortIsTaken(t *testing.T) {
 	taken, err := net.ListenPacket("udp", "127.0.0.1:0")
 	if err != nil {

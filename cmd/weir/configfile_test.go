@@ -13,7 +13,7 @@ import (
 	"weir/cmd/weir/config"
 )
 
-// writeFile makes a file of a test's own and returns its path.
+// writeFile makes a temporary file and returns its path.
 func writeFile(t testing.TB, name, text string) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), name)
@@ -23,8 +23,7 @@ func writeFile(t testing.TB, name, text string) string {
 	return path
 }
 
-// Whatever is wrong with a file is told with its line and column, and with what
-// to do.
+// Every mistake in a file is reported with its line and column, and how to fix it.
 func TestConfigFileThatIsWrong(t *testing.T) {
 	for name, c := range map[string]struct{ text, says string }{
 		"an unknown key":             {"# limits\nsesion-limit: 5\n", `weir.yaml:2:1: there is no setting "sesion-limit" (did you mean session-limit?)`},
@@ -94,8 +93,8 @@ func TestConfigFileThatIsWrong(t *testing.T) {
 	}
 }
 
-// All mistakes are told at once, those of the YAML's shape and those that only a
-// node's own checks find, and none that only follows from another.
+// All mistakes are reported at once, those in the YAML's structure and those
+// found only by the node's own checks, and none that only follows from another.
 func TestAllMistakesAreTold(t *testing.T) {
 	const text = `sesion-limit: 4
 uplink-limit: fast
@@ -124,7 +123,8 @@ region: eu
 	}
 }
 
-// Files are read as editors on other systems write them.
+// Files are read as editors on other systems write them: byte order mark, line
+// ends.
 func TestConfigFileAsEditorsWriteIt(t *testing.T) {
 	for name, text := range map[string]string{
 		"a byte order mark": "\ufeffregion: eu\nsession-limit: 7\n",
@@ -147,7 +147,7 @@ func TestConfigFileAsEditorsWriteIt(t *testing.T) {
 	}
 }
 
-// A text stays what it is: YAML's own ideas of no, off and 8080 do not count.
+// A value stays text: YAML's types of no, off and 8080 do not apply.
 func TestConfigValuesAreTexts(t *testing.T) {
 	l, err := settings{file: "weir.yaml", text: []byte("region: no\nconsole: off\nmedia-port: 8082\nzone: 010\nname: 2026-01-02\npacket-limit: 1_000\nlisten: /ip4/127.0.0.1/tcp/0\n")}.load()
 	if err != nil {
@@ -173,7 +173,7 @@ func TestConfigFileThatIsNoFile(t *testing.T) {
 	}
 }
 
-// What lets somebody in is never shown, neither as a setting nor in an error.
+// Secrets are never shown, neither as a setting nor in an error.
 func TestSecretsAreHidden(t *testing.T) {
 	for _, c := range []struct{ name, value, want string }{
 		{"provision-url", "https://me:s3cret@hooks.example.org/start?key=s3cret", "https://…@hooks.example.org/start?…"},
@@ -202,7 +202,7 @@ func TestSecretsAreHidden(t *testing.T) {
 	}
 }
 
-// Whatever is in a file, reading it ends, and what is wrong has a place in it.
+// Reading any file ends, and every mistake has a place in it.
 func FuzzConfigFile(f *testing.F) {
 	for _, text := range []string{
 		"", "session-limit: 5\n", exampleConfig()[:700], "listen:\n\t- x\n", "a: &a [*a]\n", "<<: *x\n", "\ufeffhttp: x\r\n", "region: |\n  a\n b\n", "{a: [b, {c: d}]}",

@@ -26,7 +26,7 @@ func TestOnlyThisMachineSeesTheNetwork(t *testing.T) {
 		local  string // of the connection; "" if unknown
 		host   string
 		header map[string]string
-		proxy  string // that told the address
+		proxy  string // that gave the client's address
 		want   bool
 	}{
 		{name: "by loopback", remote: "127.0.0.1:5000", host: "127.0.0.1:8080", want: true},
@@ -167,7 +167,8 @@ func TestConsoleModes(t *testing.T) {
 		if w.Code != want {
 			t.Errorf("%s: GET /publish = %d, want %d", mode, w.Code, want)
 		}
-		// A stranger, whose address httptest gives, has events in public only.
+		// A foreign client, which httptest's address is, gets events in public
+		// mode only.
 		if mode == consoleLocal {
 			w := httptest.NewRecorder()
 			mux.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/console/events", nil))

@@ -16,7 +16,7 @@ import (
 	"weir/dht"
 )
 
-// exposed is what c looks like in /metrics.
+// exposed is c's text in /metrics.
 func exposed(t *testing.T, c *counters) string {
 	t.Helper()
 	reg := prometheus.NewRegistry()
@@ -91,8 +91,8 @@ func TestCounters(t *testing.T) {
 	}
 }
 
-// However often the policy changes, and whatever peers say, the labels have so
-// many values and no more.
+// The number of label values is bounded, however often the policy changes, and
+// whatever peers send.
 func TestCountersAreBounded(t *testing.T) {
 	judge := policyOf(t)
 	c := newCounters(func() *policy.Compiled { return judge })
@@ -120,14 +120,14 @@ func TestCountersAreBounded(t *testing.T) {
 	if strings.Contains(text, "lie-") {
 		t.Error("what a peer made up is a label")
 	}
-	// A rule that was counted by name goes on to be, also when the policy that
-	// has it is no more.
+	// A rule that was counted by name continues to be, also after the policy
+	// with it has gone.
 	if got := c.words.word("rule-0-0"); got != "rule-0-0" {
 		t.Errorf("it is counted as %s", got)
 	}
 }
 
-// The ledger's counters are all there from the beginning.
+// All counters of the ledger exist from the beginning.
 func TestLedgerMetrics(t *testing.T) {
 	n, _ := startAdmin(t)
 	w := httptest.NewRecorder()

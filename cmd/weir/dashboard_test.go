@@ -17,7 +17,7 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// Grafana's own types take the dashboard, with no field that they do not know.
+// Grafana's own types accept the dashboard, with no unknown field.
 func TestDashboardIsGrafanas(t *testing.T) {
 	runtime := cog.NewRuntime()
 	runtime.RegisterPanelcfgVariant(stat.VariantConfig())
@@ -63,8 +63,8 @@ func TestDashboardIsGrafanas(t *testing.T) {
 	}
 }
 
-// Each alert has a text for people, says how bad it is, and is in the rules' own
-// tests, which promtool runs, both firing and silent.
+// Each alert has a text for people and a severity, and the rules' own tests,
+// which promtool runs, have it both firing and silent.
 func TestAlertsAreTested(t *testing.T) {
 	rules, err := os.ReadFile("deploy/prometheus-rules.yaml")
 	if err != nil {

@@ -12,8 +12,8 @@ import (
 	"weir/dht"
 )
 
-// What several goroutines say comes out in order of time, whoever said it
-// first, and a line's further lines stay with it.
+// Lines of several goroutines come out in order of time, whichever was added
+// first, and continuation lines stay with their line.
 func TestScreenPrintsInOrderOfTime(t *testing.T) {
 	var out bytes.Buffer
 	s := newScreen(&out)

@@ -72,7 +72,7 @@ func TestCheckURLs(t *testing.T) {
 	}
 }
 
-// Addresses that were not used are told of, with what to do if they should be.
+// Refused addresses are reported, with how to allow them.
 func TestDoctorTellsOfRefusedAddresses(t *testing.T) {
 	for _, tt := range []struct {
 		name    string

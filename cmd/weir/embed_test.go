@@ -55,7 +55,7 @@ func TestEmbedAncestors(t *testing.T) {
 	}
 }
 
-// What is taken for origins never ends the directive nor begins another.
+// No accepted origin ends the directive or begins another.
 func FuzzEmbedAncestors(f *testing.F) {
 	for _, s := range []string{"*", "self", "none", "https://www.example.org", "https://*.example.org:*", "http://a;b", "https://a\nb", "https://a,b", "https://[::1]"} {
 		f.Add(s)
@@ -101,7 +101,8 @@ func TestAlternativesAreLookedForOnce(t *testing.T) {
 			t.Errorf("after %v it is %s", alternativesAge, got)
 		}
 
-		// One that goes away does not take the answer from those who wait.
+		// A client that goes away does not take the answer from the others that
+		// wait.
 		time.Sleep(2 * alternativesAge)
 		gone, cancel := context.WithCancel(t.Context())
 		cancel()
@@ -114,7 +115,7 @@ func TestAlternativesAreLookedForOnce(t *testing.T) {
 	})
 }
 
-// Names that clients make up do not fill the memory.
+// Stream names made up by clients do not fill the memory.
 func TestAlternativesAreBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := newAlternatives(func(context.Context, string) []string { return []string{} })

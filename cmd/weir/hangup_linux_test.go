@@ -15,7 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// terminalPair opens a pseudo-terminal, as pty(7) has it.
+// terminalPair opens a pseudo-terminal, as in pty(7).
 func terminalPair(t *testing.T) (master, slave *os.File) {
 	t.Helper()
 	master, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)
@@ -38,8 +38,8 @@ func terminalPair(t *testing.T) (master, slave *os.File) {
 	return master, slave
 }
 
-// A node that was started from a terminal ends when that is closed, and reads
-// its configuration when it is not.
+// A node started from a terminal ends when the terminal is closed, and reloads
+// its configuration at other SIGHUPs.
 func TestTerminalThatIsClosed(t *testing.T) {
 	master, slave := terminalPair(t)
 	dir := t.TempDir()

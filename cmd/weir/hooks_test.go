@@ -13,14 +13,14 @@ import (
 	"weir/cmd/weir/hook"
 )
 
-// provisionInput is what a hook that starts a server is given.
+// provisionInput is the input of a hook that starts a server.
 var provisionInput = hook.Input{
 	Action: "provision", Region: "eu", Reason: "sessions", Join: "token", Request: "r1", Network: "open",
 	Need: &hook.Need{Purpose: capacity.View, Uplink: 2_500_000, Packets: 300, Stream: "demo"},
 }
 
-// The examples are run as hooks, with stubs that note what they are called with
-// in the place of the tools.
+// The example hooks are run with stubs in place of the tools; the stubs record
+// their arguments.
 func TestExampleHooks(t *testing.T) {
 	if testing.Short() {
 		t.Skip("starts processes")
@@ -58,8 +58,8 @@ func TestExampleHooks(t *testing.T) {
 			}
 			dir := t.TempDir()
 			log := filepath.Join(dir, "calls")
-			// It notes its arguments, a file that one names, and its input, and
-			// answers a query with an ID.
+			// The stub records its arguments, a file that an argument names,
+			// and its input, and answers a query with an ID.
 			stub := `#!/bin/sh
 for a in "$@"; do
 	printf '%s\n' "$a" >>"$CALLS"
@@ -97,7 +97,7 @@ done
 	}
 }
 
-// Something that is no hook's JSON is an error, and nothing is called.
+// Input that is not a hook's JSON is an error, and no tool is called.
 func TestExampleHooksRefuseGarbage(t *testing.T) {
 	if testing.Short() {
 		t.Skip("starts processes")

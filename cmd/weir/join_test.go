@@ -67,7 +67,7 @@ func TestBadJoinTokens(t *testing.T) {
 	}
 }
 
-// What passes for a token says the same when it is written again.
+// A token that parses has the same content after it is written again.
 func FuzzParseInvitation(f *testing.F) {
 	for _, i := range []invitation{
 		{Version: inviteVersion, Network: "open", Bootstrap: []string{someAddr}},

@@ -16,11 +16,11 @@ import (
 	"time"
 )
 
-// A part that does not answer is named, is not asked again meanwhile, and is
-// found well once it answers.
+// A stuck part is named, is not checked again meanwhile, and is healthy once it
+// answers.
 func TestLiveness(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		held := make(chan struct{}, 1) // a lock, of the kind that a bubble sees through
+		held := make(chan struct{}, 1) // a lock of a kind that synctest recognizes as blocking
 		l := newLiveness(vital{"media", func() {}}, vital{"admission", func() { held <- struct{}{}; <-held }})
 		if err := l.check(t.Context(), aliveTime); err != nil {
 			t.Fatalf("all answer: %v", err)
@@ -57,8 +57,8 @@ func TestLiveness(t *testing.T) {
 	})
 }
 
-// The watchdog hears nothing from a node of which a part is stuck, and hears of
-// it again when it is well.
+// The watchdog sends nothing while a part of the node is stuck, and sends again
+// once the part answers.
 func TestWatchdogFallsSilent(t *testing.T) {
 	manager, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Net: "unixgram", Name: filepath.Join(t.TempDir(), "notify")})
 	if err != nil {

@@ -3,7 +3,7 @@ package main
 import "testing"
 
 // Every flag has an environment variable or is about output, and every command
-// says what it is for.
+// has a description.
 func TestCommandsAreDocumented(t *testing.T) {
 	for _, c := range commands() {
 		if c.Usage == "" {

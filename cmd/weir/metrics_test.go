@@ -15,8 +15,8 @@ import (
 	"weir/sfu/whip"
 )
 
-// Metrics are as Prometheus wants them, and their labels have nothing of a
-// network's name, a stream's or a peer's.
+// Metrics follow Prometheus' conventions, and their labels never have the name
+// of a network, a stream or a peer.
 func TestMetrics(t *testing.T) {
 	n, _ := startAdmin(t)
 	for _, role := range roles {
@@ -70,8 +70,8 @@ func TestMetrics(t *testing.T) {
 	}
 }
 
-// The address of metrics serves them under any host name, and nothing else; the
-// admin API's still wants its own.
+// The address of --metrics serves metrics under any host name, and nothing
+// else; the admin API accepts only its own.
 func TestMetricsAddress(t *testing.T) {
 	n, _ := startAdmin(t)
 	ask := func(h http.Handler, path, host string) int {

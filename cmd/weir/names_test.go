@@ -58,7 +58,7 @@ func TestNamesOfNodes(t *testing.T) {
 	}
 }
 
-// What a machine is called must always make a name that a record takes.
+// Every host name of a machine must give a name that is valid in a record.
 func TestNameOfMachine(t *testing.T) {
 	for host, want := range map[string]string{
 		"sfu7.eu.example.net":   "sfu7",

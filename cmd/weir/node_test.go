@@ -33,7 +33,7 @@ func TestBitrate(t *testing.T) {
 	}
 }
 
-// parse runs weir node's flags through nodeConfigOf.
+// parse runs nodeConfigOf on weir node's flags.
 func parse(t *testing.T, args ...string) (nodeConfig, error) {
 	t.Helper()
 	set := flag.NewFlagSet("node", flag.ContinueOnError)
@@ -65,7 +65,7 @@ func TestNodeFlags(t *testing.T) {
 	}
 }
 
-// A flag that is wrong is named, with what would be right.
+// A wrong flag is named in the error, with a correct value.
 func TestNodeFlagsThatAreWrong(t *testing.T) {
 	const server = "/ip4/192.0.2.1/tcp/4001/p2p/12D3KooWGeYejmCRfjCkyaueQiSbs4H9JeggCmtvwJf68KjZLqRJ"
 	broken := filepath.Join(t.TempDir(), "servers")
@@ -129,8 +129,8 @@ func TestNodeFlagsThatAreWrong(t *testing.T) {
 	}
 }
 
-// Records are seconds old and may contradict each other; the tree is drawn all
-// the same, every carrier once.
+// Records are seconds old and may contradict each other; the tree is drawn
+// nevertheless, with every carrier once.
 func TestPrintTree(t *testing.T) {
 	carrier := func(id, parent string, depth int) api.Carrier {
 		return api.Carrier{Node: peer.ID(id), Parent: peer.ID(parent), Origin: depth == 0, Depth: depth, Viewers: 1, URL: "http://" + id}
@@ -165,7 +165,7 @@ func TestByStream(t *testing.T) {
 	}
 }
 
-// A record is judged for people: what it says, who signed it, and what is wrong.
+// A record is described for people: its content, its signer, and its faults.
 func TestInspectGarbage(t *testing.T) {
 	for name, sealed := range map[string][]byte{
 		"nothing": nil, "noise": []byte("not a record"), "too long": make([]byte, 4096),

@@ -44,7 +44,7 @@ func TestOpenAPIIsValid(t *testing.T) {
 	if err := doc.Validate(t.Context(), openapi3.EnableExamplesValidation()); err != nil {
 		t.Error(err)
 	}
-	// What nothing refers to describes nothing.
+	// A component without a reference describes nothing.
 	for _, kind := range []string{"schemas", "responses", "parameters", "headers", "requestBodies"} {
 		var names []string
 		switch kind {
@@ -70,8 +70,8 @@ func TestOpenAPIIsValid(t *testing.T) {
 	}
 }
 
-// Codes, statuses and titles of problems, and the kinds of events, are those that
-// there are.
+// The lists of problem codes, statuses and titles, and of event kinds, match
+// the source.
 func TestOpenAPIHasAllCodes(t *testing.T) {
 	doc := loadOpenAPI(t)
 	var codes []problem.Code
@@ -100,9 +100,8 @@ func TestOpenAPIHasAllCodes(t *testing.T) {
 	}
 }
 
-// A field that no live answer of a test has is compared all the same: schemas
-// have the fields of the types that are encoded, and require those that always
-// come.
+// Fields that no live answer of a test has are compared as well: schemas have
+// the fields of the encoded types, and require those that are always present.
 func TestOpenAPIHasTheFieldsOfTheTypes(t *testing.T) {
 	doc := loadOpenAPI(t)
 	seen := map[string]bool{}
@@ -166,11 +165,11 @@ func TestOpenAPIHasTheFieldsOfTheTypes(t *testing.T) {
 	}
 }
 
-// optional are the fields of types with a MarshalJSON that a zero lacks.
+// optional are the fields that a zero value lacks, of types with a MarshalJSON.
 var optional = map[string][]string{"Record": {"node", "carries"}, "StreamClaim": {"parent"}}
 
-// fieldsOf are the keys of a struct as encoding/json writes it, and those that
-// always come.
+// fieldsOf are the keys of a struct in encoding/json, and those that are always
+// present.
 func fieldsOf(typ reflect.Type, each func(field string, of reflect.Type)) (all, always []string) {
 	for i := range typ.NumField() {
 		f := typ.Field(i)
@@ -199,7 +198,7 @@ func fieldsOf(typ reflect.Type, each func(field string, of reflect.Type)) (all, 
 	return all, always
 }
 
-// componentOf is the schema that p is, or that its elements are.
+// componentOf is the name of the schema of p, or of its elements.
 func componentOf(p *openapi3.SchemaRef) string {
 	switch {
 	case p.Ref != "":
@@ -212,7 +211,7 @@ func componentOf(p *openapi3.SchemaRef) string {
 	return ""
 }
 
-// undescribed are the routes that are no API, with why.
+// undescribed are the routes that are not part of the API, with the reason.
 var undescribed = map[string]string{
 	"/":                   "pages",
 	"GET /console/state":  "the pages' own, which changes with them",
@@ -224,8 +223,8 @@ var undescribed = map[string]string{
 	"/session/{id}": "what is not served there",
 }
 
-// Every route that the source registers is in the file, and the other way round.
-// Reading the source finds routes on every mux, which have no list of them.
+// Every route registered by the source is in the file, and vice versa. The
+// source is parsed because a mux has no list of its routes.
 func TestOpenAPIHasAllRoutes(t *testing.T) {
 	registered := map[string]bool{}
 	for _, dir := range []string{".", "../../sfu/whip"} {
@@ -261,8 +260,8 @@ func TestOpenAPIHasAllRoutes(t *testing.T) {
 	}
 }
 
-// routesIn are the patterns that the source in dir gives to a mux, by Handle,
-// HandleFunc, or the two functions of the admin API's.
+// routesIn are the patterns that the source in dir registers at a mux, by
+// Handle, HandleFunc, or the two functions of the admin API.
 func routesIn(t *testing.T, dir string) []string {
 	t.Helper()
 	files, err := filepath.Glob(filepath.Join(dir, "*.go"))

@@ -15,8 +15,8 @@ import (
 	"weir/dht/inspect"
 )
 
-// A record's copies are gathered: who holds the newest, for how long, and who
-// is behind. Each topic has sequence numbers of its own.
+// A record's copies are gathered: the holders of the newest, for how long, and
+// the holders of older ones. Each topic has its own sequence numbers.
 func TestGatherCopies(t *testing.T) {
 	home, straddle := dht.ShardTopic("r1", ""), dht.ShardTopic("r1", "0")
 	copyAt := func(holder string, topic dht.Topic, seq uint64, heldFor time.Duration) inspect.Change {
@@ -24,7 +24,7 @@ func TestGatherCopies(t *testing.T) {
 	}
 	e := gather([]inspect.Change{
 		copyAt("a", home, 7, 3*time.Second),
-		copyAt("a", home, 9, 100*time.Millisecond), // while we read
+		copyAt("a", home, 9, 100*time.Millisecond), // during the read
 		copyAt("b", home, 9, 1200*time.Millisecond),
 		copyAt("c", home, 8, 6*time.Second),
 		copyAt("b", straddle, 10, 500*time.Millisecond),

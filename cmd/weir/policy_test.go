@@ -14,7 +14,7 @@ import (
 
 const policyV1 = "name: one\nversion: 1\nfilter:\n  - {name: room, expr: r.sessions_free >= 1}\nscore:\n  - {name: headroom, expr: 1 - r.stress}\n"
 
-// What a policy's file comes to say is applied, and a mistake in it is not.
+// A change of a policy's file is applied, and a mistake in it is not.
 func TestPolicyFileIsReadAgain(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "policy.yaml")
 	write := func(text string) {
@@ -46,7 +46,7 @@ func TestPolicyFileIsReadAgain(t *testing.T) {
 	inForce(2, "")
 	write(strings.Replace(policyV1, "sessions_free", "sesions_free", 1))
 	inForce(2, "policy.yaml:4:")
-	inForce(2, "") // once is enough
+	inForce(2, "") // reported once
 	write(strings.Replace(policyV1, "version: 1\n", "", 1))
 	inForce(2, "it has no version")
 	if err := os.Remove(path); err != nil {
@@ -90,8 +90,8 @@ func TestPolicyCommands(t *testing.T) {
 	}
 }
 
-// A node allows as many pulls, and as deep a tree, as the policy says that is in
-// force when it is asked, and never more pulls than it was told itself.
+// A node's limits on pulls and on the depth of the tree are those of the policy
+// in force at the time, and never more pulls than its own flag allows.
 func TestBoundsAreThoseOfThePolicyInForce(t *testing.T) {
 	f, err := newPolicyFile("", slog.New(slog.DiscardHandler))
 	if err != nil {

@@ -18,7 +18,7 @@ import (
 	"weir/dht/inspect"
 )
 
-// unchecked is a signed policy's payload with any text.
+// unchecked is a signed policy's payload with arbitrary text.
 type unchecked struct{ pb.Policy }
 
 func (p *unchecked) Domain() string                 { return "weir-policy" }
@@ -26,7 +26,7 @@ func (p *unchecked) Codec() []byte                  { return []byte("\x84\x80\xc
 func (p *unchecked) MarshalRecord() ([]byte, error) { return proto.Marshal(&p.Policy) }
 func (p *unchecked) UnmarshalRecord(b []byte) error { return proto.Unmarshal(b, &p.Policy) }
 
-// sealUnchecked signs text as an earlier release did, whose words were others.
+// sealUnchecked signs text as an earlier release did, with other variable names.
 func sealUnchecked(t *testing.T, version uint64, text string, key crypto.PrivKey) []byte {
 	t.Helper()
 	p := unchecked{}
@@ -42,9 +42,9 @@ func sealUnchecked(t *testing.T, version uint64, text string, key crypto.PrivKey
 	return sealed
 }
 
-// A policy that was signed under words of an earlier release is refused by name,
-// and the one before it or the built-in one is in force: the log and weir doctor
-// say so until there is a newer one.
+// A policy signed with variables of an earlier release is rejected by name, and
+// the one before it, or the built-in one, is in force: the log and weir doctor
+// report it until there is a newer one.
 func TestPolicySignedUnderOldWords(t *testing.T) {
 	key := capacitytest.Key(t, "operator")
 	old := "name: packed\nversion: 1\nmood: pack\nfilter: []\nscore:\n  - {name: a, expr: r.lot}\n"

@@ -24,7 +24,7 @@ import (
 	"weir/sfu/problem"
 )
 
-// What is said of three nodes that have 9, 5 and 1 of 10 sessions free, with
+// The text printed for three nodes with 9, 5 and 1 of 10 sessions free, with
 // policyV1 in force.
 func TestTrialInWords(t *testing.T) {
 	judge := func(text string) *policy.Compiled {
@@ -47,7 +47,7 @@ func TestTrialInWords(t *testing.T) {
 	decisions := []dht.Decision{
 		{Topic: dht.CapacityTopic(), Need: dht.DecisionNeed(view)},
 		{Topic: dht.CapacityTopic(), Need: dht.DecisionNeed(view)},
-		{Topic: dht.StreamTopic("other"), Need: dht.DecisionNeed(view)}, // whose records were not read
+		{Topic: dht.StreamTopic("other"), Need: dht.DecisionNeed(view)}, // its records were not read
 	}
 	a, b, c := shortID(ids[0]), shortID(ids[1]), shortID(ids[2])
 	for name, tt := range map[string]struct {
@@ -94,7 +94,7 @@ func TestTrialInWords(t *testing.T) {
 		t.Errorf("%q, want %q", got, want)
 	}
 
-	// Needs that all meet alike share a table.
+	// Needs with the same outcome at all nodes share a table.
 	publish := capacity.Need{Purpose: capacity.Publish}
 	both := trial(judge(policyV1), judge(policyV1), surveys, []capacity.Need{view, publish}, nil)
 	var out strings.Builder
@@ -104,7 +104,7 @@ func TestTrialInWords(t *testing.T) {
 	}
 }
 
-// startAdmin serves the admin API of a node that is alone.
+// startAdmin serves the admin API of a node without a network.
 func startAdmin(t *testing.T) (*node, string) {
 	t.Helper()
 	cfg, err := parse(t, "--data-dir", t.TempDir(), "--http", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--media-port", "0", "--log-level", "error")
@@ -165,7 +165,7 @@ func TestPolicyTryAPI(t *testing.T) {
 		t.Errorf("policy %q is in force after trying others", got)
 	}
 
-	// The command says what the API says, and what weir policy check says.
+	// The command's output matches the API's, and that of weir policy check.
 	dir := t.TempDir()
 	file := filepath.Join(dir, "bad.yaml")
 	if err := os.WriteFile(file, []byte(bad), 0o600); err != nil {

@@ -16,8 +16,8 @@ import (
 	"weir/dht"
 )
 
-// Holders' and other nodes' words reach the terminal in cells, and must neither
-// steer it nor look like other rows.
+// Text from holders and other nodes is printed in cells, and must neither
+// control the terminal nor look like other rows.
 func TestWordsOfPeersCannotSteerTheTerminal(t *testing.T) {
 	evil := "x\x1b]0;owned\a\x1b[2J\r\nbest is n9\t\u202e\u009b31m"
 	d := dht.Decision{

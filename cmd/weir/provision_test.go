@@ -20,7 +20,7 @@ import (
 	"weir/sfu"
 )
 
-// A fakeCloud is what a provisioner's hook acts on.
+// A fakeCloud is the cloud that a provisioner's hook starts servers in.
 type fakeCloud struct {
 	mu     sync.Mutex
 	nodes  map[string][]capacity.Record // by region
@@ -29,11 +29,12 @@ type fakeCloud struct {
 	events []string
 
 	looks   int
-	room    peer.ID // a node that has some
-	unknown error   // or why that is not known
+	room    peer.ID // a node with room
+	unknown error   // the error of a failed search
 }
 
-// runProvisioner runs one for eu and us, in a bubble, until the test ends.
+// runProvisioner runs a provisioner for eu and us, in a synctest bubble, until
+// the test ends.
 func runProvisioner(t *testing.T, cloud *fakeCloud, settings policy.Provision, start func(context.Context, hook.Input) error) *provisioner {
 	t.Helper()
 	began := time.Now()
@@ -116,7 +117,7 @@ func reasonOf(err error) string {
 	return ""
 }
 
-// However many ask, the hook runs once, and again after the cooldown only.
+// However many nodes ask, the hook runs once, and again only after the cooldown.
 func TestHookRunsOnceForMany(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cloud := &fakeCloud{}
@@ -161,13 +162,13 @@ func TestHookRunsOnceForMany(t *testing.T) {
 	})
 }
 
-// Two regions in need at once get their servers one after the other.
+// Two regions that need servers at once get them one after the other.
 func TestHooksRunOneAtATime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cloud := &fakeCloud{}
 		running := 0
 		p := runProvisioner(t, cloud, policy.Provision{Cooldown: 30 * time.Second}, func(_ context.Context, in hook.Input) error {
-			running++ // the loop's goroutine is the only one
+			running++ // only the loop's goroutine uses it
 			if running > 1 {
 				t.Error("two at once")
 			}
@@ -193,7 +194,7 @@ func TestHooksRunOneAtATime(t *testing.T) {
 	})
 }
 
-// Failures are told to all who ask, and tries get rarer.
+// All nodes that ask learn of failures, and retries become rarer.
 func TestFailingHookBacksOff(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cloud := &fakeCloud{}
@@ -227,7 +228,7 @@ func TestFailingHookBacksOff(t *testing.T) {
 	})
 }
 
-// A node that is idle may leave, but not while a server is being started.
+// An idle node may leave, but not while a server is being started.
 func TestNobodyLeavesWhileAServerStarts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cloud := &fakeCloud{}
@@ -281,8 +282,8 @@ func TestDrainState(t *testing.T) {
 	}
 }
 
-// A seeker's word that nobody has room starts no server: the provisioner looks
-// itself, and says what it has found.
+// A seeker's claim that no node has room starts no server: the provisioner
+// searches itself, and answers with its result.
 func TestProvisionerLooksItself(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cloud := &fakeCloud{room: "roomy"}

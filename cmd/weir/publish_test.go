@@ -30,9 +30,9 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// runWeir runs the command in a process of its own, for the flag library keeps
-// state that two commands may not share, and returns what it prints and its
-// exit code. The end of ctx interrupts it.
+// runWeir runs the command in a process of its own, because the flag library
+// has state that two commands may not share, and returns its output and exit
+// code. The end of ctx interrupts it.
 func runWeir(ctx context.Context, args ...string) (stdout string, code int, err error) {
 	var out, complaint bytes.Buffer
 	cmd := exec.CommandContext(ctx, os.Args[0], args...)
@@ -45,12 +45,12 @@ func runWeir(ctx context.Context, args ...string) (stdout string, code int, err 
 	if errors.As(err, &exit) {
 		code, err = exit.ExitCode(), errors.New(strings.TrimSpace(complaint.String()))
 	} else if errors.Is(err, context.Canceled) {
-		err = nil // it ended well, when told to
+		err = nil // it ended normally after the interrupt
 	}
 	return out.String(), code, err
 }
 
-// startNode runs a node of its own network and returns the URL it serves.
+// startNode runs a node of its own network and returns its URL.
 func startNode(t *testing.T, flags ...string) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -107,7 +107,7 @@ func TestPublishAndView(t *testing.T) {
 	}()
 
 	file := filepath.Join(t.TempDir(), "out.ivf")
-	// Nobody publishes yet, perhaps: --wait.
+	// There may be no publisher yet: use --wait.
 	out, code, err := runWeir(t.Context(), "view", "--duration", "2s", "--interval", "500ms", "--wait", "5s", "--save", file, node+"/whep/demo")
 	if code != 0 {
 		t.Errorf("view: exit %d: %v", code, err)

@@ -25,7 +25,7 @@ func TestURLsOf(t *testing.T) {
 		{"several, one twice", []string{"localhost:1/whep/x", "https://b/whep/x", "http://localhost:1/whep/x"}, nil, []string{"https://b/whep/x", "http://localhost:1/whep/x"}},
 		{"files before", []string{"a.ivf", "b.ogg", "http://a/whip/x", "b:80/whip/x"}, []string{"a.ivf", "b.ogg"}, []string{"http://a/whip/x", "http://b:80/whip/x"}},
 		{"a file with a path", []string{"./clips/a.ivf", "http://a/whip/x"}, []string{"./clips/a.ivf"}, []string{"http://a/whip/x"}},
-		{"no URL at all", []string{"demo"}, nil, []string{"demo"}}, // the client says what is wrong
+		{"no URL at all", []string{"demo"}, nil, []string{"demo"}}, // the client reports the mistake
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			files, urls, err := urlsOf(c.args)
@@ -39,8 +39,8 @@ func TestURLsOf(t *testing.T) {
 	}
 }
 
-// All servers are tried in turn, ever more seldom, the one that was lost last;
-// those that refuse for good end it.
+// All servers are tried in turn, ever less often, the lost one last; a final
+// refusal ends the tries.
 func TestCourseConnects(t *testing.T) {
 	refused := func(status int) error { return &client.Refused{Status: status} }
 	for _, c := range []struct {

@@ -12,7 +12,7 @@ import (
 	"weir/cmd/weir/cmdline"
 )
 
-// The reference that is kept in the repository is what the help texts say now.
+// The command reference in the repository matches the help texts.
 func TestCommandReferenceIsUpToDate(t *testing.T) {
 	kept, err := os.ReadFile("../../.github/docs/commands.md")
 	if err != nil {
@@ -29,7 +29,7 @@ func TestCommandReferenceIsUpToDate(t *testing.T) {
 	}
 }
 
-// The manual must not depend on the machine that it is made on.
+// The manual must not depend on the machine that builds it.
 func TestManualIsTheSameEverywhere(t *testing.T) {
 	t.Setenv("HOME", "/home/one")
 	t.Setenv("XDG_DATA_HOME", "")
@@ -46,8 +46,8 @@ func TestManualIsTheSameEverywhere(t *testing.T) {
 	}
 }
 
-// Every command that help lists has a man page of its own, or is in that of the
-// command above it; every flag is on it; and mandoc finds nothing to say.
+// Every command in help has a man page of its own, or is in that of its parent;
+// every flag is on it; and mandoc reports nothing.
 func TestManPages(t *testing.T) {
 	t.Setenv("SOURCE_DATE_EPOCH", "1700000000")
 	a := app()
@@ -109,7 +109,7 @@ func TestManPages(t *testing.T) {
 	if out, err := exec.Command(mandoc, args...).CombinedOutput(); err != nil || len(out) > 0 {
 		t.Errorf("mandoc: %v\n%s", err, out)
 	}
-	// What it shows is the text, whatever characters that has.
+	// The page shows the text exactly, with all its characters.
 	shown, err := exec.Command(mandoc, "-Tutf8", "-Owidth=400", filepath.Join(dir, "weir-node.1")).Output()
 	if err != nil {
 		t.Fatal(err)
@@ -119,7 +119,7 @@ func TestManPages(t *testing.T) {
 	}
 }
 
-// overstruck drops what makes letters bold on a typewriter.
+// overstruck removes the backspaces that make letters bold.
 func overstruck(s string) string {
 	out := []rune{}
 	for _, r := range s {

@@ -25,8 +25,8 @@ import (
 	"weir/sfu/problem"
 )
 
-// startWithConfig runs a node whose configuration is in a file, which write
-// replaces, as editors do.
+// startWithConfig runs a node with its configuration in a file; write replaces
+// the file, as editors do.
 func startWithConfig(t *testing.T, text string) (n *node, admin string, write func(text string)) {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "weir.yaml")
@@ -61,7 +61,7 @@ func startWithConfig(t *testing.T, text string) (n *node, admin string, write fu
 	return n, server.URL, write
 }
 
-// lastEvent is the newest event of a kind.
+// lastEvent is the newest event of one of the kinds.
 func lastEvent(n *node, kinds ...event.Kind) (e event.Event) {
 	for _, one := range n.events.Kept() {
 		if slices.Contains(kinds, one.Kind) {
@@ -71,7 +71,7 @@ func lastEvent(n *node, kinds ...event.Kind) (e event.Event) {
 	return e
 }
 
-// Everything that is called live changes without a restart, and where it counts.
+// Every live setting changes without a restart, and takes effect.
 func TestReloadAppliesWhatIsLive(t *testing.T) {
 	policy := writeFile(t, "policy.yaml", policyV1)
 	n, _, write := startWithConfig(t, "log-level: error\n")
@@ -122,7 +122,7 @@ policy: ` + policy + "\n")
 		t.Errorf("the event is %+v", e)
 	}
 
-	// And back, which also takes the policy away.
+	// And back, which also removes the policy.
 	write("log-level: error\n")
 	if report, err = n.reload(); err != nil || n.ledger.Totals(time.Now()).Limits.Sessions != 500 || n.policy.Policy().Policy().Name != "default" || n.tuned.Load().overflow != sfu.Redirect {
 		t.Errorf("back: %+v, %v", report, err)
@@ -132,8 +132,8 @@ policy: ` + policy + "\n")
 	}
 }
 
-// A file with one mistake changes nothing, is told of in every way, and a good
-// one mends it.
+// A file with one mistake changes nothing and is reported in every way; a
+// correct one clears the reports.
 func TestReloadOfABadFileAppliesNothing(t *testing.T) {
 	n, admin, write := startWithConfig(t, "session-limit: 5\n")
 	value := func(name string) float64 {
@@ -204,8 +204,8 @@ func TestReloadOfABadFileAppliesNothing(t *testing.T) {
 	}
 }
 
-// What cannot change is named, stays, and is shown as pending until it is taken
-// back; what stands beside it and can change does.
+// Settings that need a restart are named, stay in force, and are shown as
+// pending until they are changed back; live ones beside them change.
 func TestReloadNamesWhatNeedsARestart(t *testing.T) {
 	n, admin, write := startWithConfig(t, "region: eu\nsession-limit: 5\n")
 	write("region: us\nsession-limit: 6\nhttp: 127.0.0.1:1\nprovision-url: https://me:s3cret@example.org/\n")
@@ -253,7 +253,7 @@ func TestReloadNamesWhatNeedsARestart(t *testing.T) {
 	}
 }
 
-// Limits below what is in use end nothing: they keep new ones out.
+// Limits below the current usage end no session: they only stop new ones.
 func TestReloadBelowWhatIsInUse(t *testing.T) {
 	n, _, write := startWithConfig(t, "session-limit: 5\n")
 	now := time.Now()
@@ -282,8 +282,8 @@ func TestReloadBelowWhatIsInUse(t *testing.T) {
 	}
 }
 
-// A file that is a link to a link, as Kubernetes has them, is read where it
-// leads to by then; and reading at the same time as others harms nobody.
+// A file behind a chain of symlinks, as in Kubernetes, is read at its current
+// target; concurrent reloads do no harm.
 func TestReloadThroughLinks(t *testing.T) {
 	dir := t.TempDir()
 	for name, limit := range map[string]string{"v1": "5", "v2": "6"} {
@@ -343,7 +343,7 @@ func TestReloadThroughLinks(t *testing.T) {
 	}
 }
 
-// A part whose own file is bad is named, and the rest is in force.
+// A part whose own file is invalid is named, and the rest is in force.
 func TestReloadOfAPartThatFails(t *testing.T) {
 	n, _, write := startWithConfig(t, "session-limit: 5\n")
 	n.reloadable = append(n.reloadable, reloadable{"tls-cert", func() error { return errors.New("the pair does not match") }})

@@ -9,8 +9,8 @@ import (
 	"weir/sfu/rights"
 )
 
-// The doctor says when nobody is let in, and when keys are not what their
-// operator believes.
+// The doctor reports that no client is admitted, and keys that are not in the
+// expected state.
 func TestCheckRights(t *testing.T) {
 	now := time.Now()
 	file := rights.Source{Name: "file", Keys: 2, Read: now.Add(-time.Hour)}

@@ -14,8 +14,8 @@ import (
 	"weir/cmd/weir/config"
 )
 
-// A file is weaker than the environment, and that is weaker than flags; a list
-// replaces a weaker one as a whole.
+// The environment overrides the file, and flags override both; a list is
+// replaced as a whole.
 func TestOrderOfSources(t *testing.T) {
 	path := writeFile(t, "weir.yaml", `session-limit: 10
 stream-limit: 10
@@ -57,7 +57,7 @@ http: 127.0.0.1:0
 	}
 }
 
-// The example has every flag, and with all of it in force a node is as without.
+// The example has every flag, and with all of it in force a node is as without it.
 func TestExampleConfig(t *testing.T) {
 	const path = "deploy/weir.yaml"
 	text, err := os.ReadFile(path)
@@ -80,7 +80,7 @@ func TestExampleConfig(t *testing.T) {
 		}
 	}
 	l, err := settings{file: "example", text: []byte(strings.Join(live, "\n"))}.load()
-	if err != nil { // some are refused where what they belong to is not given
+	if err != nil { // some are refused without the flag they belong to
 		faults := asFaults("", err).Faults
 		for _, f := range faults {
 			if !strings.Contains(f.Message, ": give ") {
@@ -111,8 +111,8 @@ func TestExampleConfig(t *testing.T) {
 	}
 }
 
-// Every flag can stand in a file, has a variable, and is refused there by its
-// place if it is of the wrong type.
+// Every flag can be set in a file, has a variable, and is refused by its place
+// in the file if it has the wrong type.
 func TestEveryFlagInAFile(t *testing.T) {
 	for _, f := range nodeCommand().Flags {
 		name := f.Names()[0]
@@ -134,7 +134,8 @@ func TestEveryFlagInAFile(t *testing.T) {
 	}
 }
 
-// Checking tells all mistakes, what has no effect, and who else may write.
+// The check reports all mistakes, entries without effect, and a file that other
+// users may write.
 func TestConfigCommands(t *testing.T) {
 	dir := t.TempDir()
 	write := func(name, text string, mode os.FileMode) string {
@@ -192,7 +193,7 @@ func TestConfigCommands(t *testing.T) {
 	}
 }
 
-// A name that a flag had before is still taken, and warned of.
+// An old name of a flag is still accepted, with a warning.
 func TestOldNamesAreTaken(t *testing.T) {
 	flags := []cli.Flag{&cli.IntFlag{Name: "session-limit", Aliases: []string{"max-sessions"}}}
 	entries, err := config.Parse("weir.yaml", []byte("max-sessions: 5\n"), flags)

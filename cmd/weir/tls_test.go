@@ -48,8 +48,8 @@ func newPairDir(t *testing.T) *pairDir {
 	return &pairDir{t, ca, filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")}
 }
 
-// issue makes a pair of names that is valid for d from now, or has been for -d
-// and is not any more.
+// issue makes a pair for names that is valid for d from now or, if d is
+// negative, expired -d ago.
 func (p *pairDir) issue(d time.Duration, names ...string) (cert, key []byte) {
 	p.t.Helper()
 	now := time.Now()
@@ -75,7 +75,7 @@ func (p *pairDir) write(cert, key []byte) {
 	}
 }
 
-// told are events in their order.
+// told collects events in their order.
 type told struct {
 	mu  sync.Mutex
 	all []event.Event
@@ -87,7 +87,7 @@ func (o *told) add(e event.Event) {
 	o.all = append(o.all, e)
 }
 
-// list is a copy of them, take one after which there are none.
+// list is a copy of the events; take removes them as well.
 func (o *told) list() []event.Event {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -102,7 +102,7 @@ func (o *told) take() []event.Event {
 	return all
 }
 
-// open reads the pair, and notes what the certificates tell of later.
+// open reads the pair, and collects the later events of the certificates.
 func (p *pairDir) open() (*certificates, *told) {
 	p.t.Helper()
 	c, err := newCertificates(p.cert, p.key, slog.New(slog.DiscardHandler))
@@ -114,7 +114,7 @@ func (p *pairDir) open() (*certificates, *told) {
 	return c, noted
 }
 
-// What is wrong with a pair is said with the file and what to do.
+// A mistake in a pair is reported with the file and how to fix it.
 func TestPairsThatAreWrong(t *testing.T) {
 	p := newPairDir(t)
 	cert, key := p.issue(time.Hour, "a.localhost")
@@ -178,8 +178,8 @@ func TestPairsThatAreWrong(t *testing.T) {
 	}
 }
 
-// A pair that changes is taken; one that is wrong is told of once, by event and
-// figure, and the one before stays.
+// A changed pair is put in force; an invalid one is reported once, by event and
+// metric, and the one before stays in force.
 func TestCertificatesAreReadAgain(t *testing.T) {
 	p := newPairDir(t)
 	cert, key := p.issue(time.Hour, "a.localhost")
@@ -210,7 +210,7 @@ func TestCertificatesAreReadAgain(t *testing.T) {
 
 	newCert, newKey := p.issue(time.Hour, "b.localhost")
 	p.write(newCert, nil)
-	look() // only one of the two is there
+	look() // only one of the two files has changed
 	events()
 	p.write(nil, newKey)
 	look()
@@ -248,7 +248,7 @@ func TestCertificatesAreReadAgain(t *testing.T) {
 	events(event.CertificateFailed)
 	inForce("b.localhost")
 
-	p.write(newCert, newKey) // as it was
+	p.write(newCert, newKey) // the old pair again
 	look()
 	events(event.CertificateApplied)
 	for reason, want := range map[string]float64{"mismatch": 1, "expired": 1, "unreadable": 1, "malformed": 0} {
@@ -261,7 +261,7 @@ func TestCertificatesAreReadAgain(t *testing.T) {
 	}
 }
 
-// That a certificate expires soon is told once, and that it has, once.
+// An expiring certificate is reported once before and once after it has expired.
 func TestCertificateExpires(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPairDir(t)
@@ -340,8 +340,8 @@ func TestTLSFlagsThatAreWrong(t *testing.T) {
 	}
 }
 
-// Where --public-url is not given the certificate says what clients are told, if
-// it leaves no choice.
+// Without --public-url the certificate determines the URL for clients, if it
+// has a single name.
 func TestURLByCertificate(t *testing.T) {
 	p := newPairDir(t)
 	for _, c := range []struct {
@@ -365,7 +365,7 @@ func TestURLByCertificate(t *testing.T) {
 	}
 }
 
-// What is odd about a certificate is said, and a good one has nothing odd.
+// Oddities of a certificate are reported, and a good one has none.
 func TestAdviceOnCertificates(t *testing.T) {
 	p := newPairDir(t)
 	p.write(p.issue(time.Hour, "weir.localhost"))
@@ -389,8 +389,8 @@ func TestAdviceOnCertificates(t *testing.T) {
 	}
 }
 
-// Plain nodes are told of, as browsers do not go there from an https page; those
-// of this machine they do.
+// Plain http nodes are reported, as browsers block requests to them from an
+// https page, except on this machine.
 func TestNodesWithoutHTTPS(t *testing.T) {
 	entry := func(url string, valid bool) api.Record {
 		return api.Record{Valid: valid, Record: &capacity.Record{URL: url}}
@@ -404,7 +404,7 @@ func TestNodesWithoutHTTPS(t *testing.T) {
 	}
 }
 
-// Browsers keep to https for names that are nobody else's on this machine.
+// HSTS is sent for all names except those local to this machine.
 func TestStrictTransportSecurity(t *testing.T) {
 	p := newPairDir(t)
 	p.write(p.issue(time.Hour, "localhost"))
@@ -423,8 +423,8 @@ func TestStrictTransportSecurity(t *testing.T) {
 	}
 }
 
-// The plain port leads to https with the method kept, wherever the client thinks
-// it is; it does not take part in sending tokens in clear.
+// The plain port redirects to https with the method kept, whatever host the
+// client names; it refuses tokens sent in clear.
 func TestRedirection(t *testing.T) {
 	h := redirection(func() string { return "https://weir.example.org:8443" })
 	for _, c := range []struct {
@@ -456,7 +456,7 @@ func TestRedirection(t *testing.T) {
 	}
 }
 
-// Whatever is in the files, there is a pair that works or a reason.
+// Any content of the files gives a working pair or an error.
 func FuzzPair(f *testing.F) {
 	ca, err := testnet.NewAuthority(time.Now())
 	if err != nil {

@@ -26,7 +26,7 @@ import (
 
 const acmePatience = 90 * time.Second
 
-// awaitEvent waits until n has told what ok takes.
+// awaitEvent waits for an event of n that ok accepts.
 func awaitEvent(t *testing.T, n *node, what string, ok func(event.Event) bool) event.Event {
 	t.Helper()
 	last, next, cancel := n.events.Subscribe()
@@ -51,7 +51,7 @@ func awaitEvent(t *testing.T, n *node, what string, ok func(event.Event) bool) e
 	}
 }
 
-// freeTCPPort is one of loopback's that was free just now.
+// freeTCPPort is a loopback port that was free just now.
 func freeTCPPort(t *testing.T) int {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -87,8 +87,8 @@ func runACME(t *testing.T, ca *acme.Server, dir string, port int, more ...string
 	return n
 }
 
-// served is the certificate that a new connection to port gets, which whoever
-// trusts ca takes for the domain's.
+// served is the certificate that a new connection to port gets; it is valid for
+// the domain under ca.
 func served(t *testing.T, ca *acme.Server, port int) *x509.Certificate {
 	t.Helper()
 	conn, err := tls.Dial("tcp", "127.0.0.1:"+strconv.Itoa(port), &tls.Config{InsecureSkipVerify: true, ServerName: "weir.example.org", NextProtos: []string{"h2"}})
@@ -101,7 +101,8 @@ func served(t *testing.T, ca *acme.Server, port int) *x509.Certificate {
 	for _, c := range state.PeerCertificates[1:] {
 		between.AddCert(c)
 	}
-	// Whether it has run out while a busy machine came this far is not asked.
+	// A busy machine may be too slow for the short life, so the expiry is not
+	// checked.
 	if _, err := leaf.Verify(x509.VerifyOptions{DNSName: "weir.example.org", Roots: ca.Roots(), Intermediates: between, CurrentTime: leaf.NotBefore.Add(time.Second)}); err != nil {
 		t.Fatal(err)
 	}
@@ -111,9 +112,9 @@ func served(t *testing.T, ca *acme.Server, port int) *x509.Certificate {
 	return leaf
 }
 
-// A certificate is got, and renewed, by a challenge at the public port; when that
-// fails the one there is goes on, with an event and a figure, and after a
-// restart as well.
+// A certificate is obtained, and renewed, by a challenge at the public port;
+// when renewal fails the current one stays in force, with an event and a
+// metric, and after a restart as well.
 func TestCertificateByACME(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it starts an ACME server")
@@ -159,9 +160,9 @@ func TestCertificateByACME(t *testing.T) {
 	}
 }
 
-// Where the domain's port 443 does not lead here the challenge comes to the plain
-// port, which leads everybody else to https. With the CA gone a restarted node
-// serves by what it has kept.
+// If the domain's port 443 does not lead here, the challenge comes to the plain
+// port, which redirects all other clients to https. With the CA gone, a
+// restarted node serves its stored certificate.
 func TestACMEByThePlainPort(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it starts an ACME server")
@@ -205,8 +206,8 @@ func TestACMEByThePlainPort(t *testing.T) {
 	})
 }
 
-// A CA that is not there, and a directory where nothing can be kept, are told of;
-// the node runs, has no certificate, and leaves nothing behind when it ends.
+// An unreachable CA, and an unwritable directory, are reported; the node runs,
+// has no certificate, and leaves nothing behind when it ends.
 func TestACMEThatCannotWork(t *testing.T) {
 	for name, c := range map[string]struct {
 		spoil func(dir string) error
@@ -236,7 +237,8 @@ func TestACMEThatCannotWork(t *testing.T) {
 					t.Errorf("doctor says %+v", check)
 				}
 			})
-			// What keeps a lock sees within seconds that it is gone.
+			// The goroutine that maintains a lock notices within seconds that
+			// the lock is gone.
 			if err := goleak.Find(leaks, goleak.IgnoreAnyFunction("github.com/caddyserver/certmagic.keepLockfileFresh")); err != nil {
 				t.Error(err)
 			}

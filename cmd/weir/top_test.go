@@ -18,7 +18,7 @@ import (
 	"weir/sfu"
 )
 
-// someTop is what a node with n of everything says.
+// someTop is the data of a node with n of everything.
 func someTop(n int) topData {
 	at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 	d := topData{at: at, status: api.Status{
@@ -85,8 +85,8 @@ func TestTopShows(t *testing.T) {
 	}
 }
 
-// What is shown must say when it is old, and a node that does not answer must
-// not empty the screen.
+// Old data must be marked as old, and a node that does not answer must not
+// empty the screen.
 func TestTopWhenTheNodeIsGone(t *testing.T) {
 	m := topModel{data: someTop(1), width: 80, height: 30}
 	gone, _ := m.Update(topResult{err: errors.New("no node answers")})

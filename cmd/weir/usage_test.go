@@ -79,8 +79,7 @@ func TestCompletion(t *testing.T) {
 	}
 }
 
-// The scripts are run by the shells that they are for, where those are
-// installed.
+// The scripts are run by their shells, if those are installed.
 func TestCompletionScriptsInShells(t *testing.T) {
 	if testing.Short() {
 		t.Skip("builds the binary")
@@ -89,7 +88,7 @@ func TestCompletionScriptsInShells(t *testing.T) {
 	if out, err := exec.Command("go", "build", "-o", filepath.Join(dir, "weir"), ".").CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
-	// A library that asks the terminal for its colours would do so in every
+	// A library that queries the terminal for its colours would do so in every
 	// command, and leave the answer to the shell.
 	t.Run("a terminal is asked nothing", func(t *testing.T) {
 		script, err := exec.LookPath("script")

@@ -20,8 +20,8 @@ import (
 
 var named = regexp.MustCompile(`\bweir ((?:[a-z_]+ ?)+)((?: ?--?[a-z][a-z-]*(?:[ =][A-Z0-9%./:]+)?)*)`)
 
-// Whatever errors, help and the console tell to run must be a command that there
-// is, with flags that it has.
+// Every command that errors, help and the console suggest must exist, with the
+// flags given.
 func TestCommandsInSentencesExist(t *testing.T) {
 	checked := 0
 	check := func(where, text string) {
@@ -93,8 +93,7 @@ func TestCommandsInSentencesExist(t *testing.T) {
 	t.Logf("%d commands are named", checked)
 }
 
-// What a user reads is worded in cmd: dht and sfu name no flag and no
-// command.
+// Messages with flags and commands are made in cmd: dht and sfu name neither.
 func TestNoFlagIsNamedBelow(t *testing.T) {
 	names := make([]string, 0, len(commands()))
 	for _, c := range commands() {
