@@ -12,31 +12,31 @@ const (
 	Running = "running"
 	Paused  = "paused" // by SIGSTOP
 	Dead    = "dead"
-	Retired = "retired" // it ended by itself, as it was to
+	Retired = "retired" // it ended by itself, as intended
 	Silent  = "silent"  // it runs, but its admin API does not answer
 )
 
-// NodeStatus is what a node is doing.
+// NodeStatus is the current status of a node.
 type NodeStatus struct {
 	Node
 	Alive bool   `json:"alive"`
 	State string `json:"state"`
 
-	// What the node itself tells, if it is running.
+	// Reported by the node itself, if it is running.
 	Load    string  `json:"load,omitempty"` // its record's state: active, full or draining
 	Stress  float64 `json:"stress"`
 	Streams int     `json:"streams"`
 	Links   int     `json:"links"`
 	Seen    int     `json:"records_seen"`
-	// Sessions by WHIP and WHEP; a limit of 0 is none.
+	// Sessions of WHIP and WHEP; a limit of 0 is none.
 	Sessions struct {
 		Used  int64 `json:"used"`
 		Limit int64 `json:"limit"`
 	} `json:"sessions"`
 }
 
-// Status asks all nodes what they are doing. A node that does not answer within
-// a few seconds is Silent.
+// Status requests the status of all nodes. A node that does not answer within a
+// few seconds is Silent.
 func (n *Network) Status(ctx context.Context) []NodeStatus {
 	nodes := n.Nodes()
 	all := make([]NodeStatus, len(nodes))

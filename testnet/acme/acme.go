@@ -1,6 +1,6 @@
-// Package acme runs an ACME server (RFC 8555) for tests: pebble, Let's Encrypt's
-// own for that purpose, which asks real challenges. Every domain is at 127.0.0.1
-// to it.
+// Package acme runs an ACME server (RFC 8555) for tests: pebble, Let's
+// Encrypt's own test server, which makes real challenges. It resolves every
+// domain to 127.0.0.1.
 package acme
 
 import (
@@ -28,23 +28,23 @@ import (
 
 const (
 	pebble = "github.com/letsencrypt/pebble/v2/cmd/pebble"
-	// upTime is what it has to answer in, after it was built.
+	// upTime is how long it may take to answer, after it was built.
 	upTime = 30 * time.Second
 	poll   = 20 * time.Millisecond
 )
 
-// Config says where a Server asks challenges, and what it gives.
+// Config says where a Server sends challenges, and what it issues.
 type Config struct {
 	Dir      string        // for its files
-	TLSPort  int           // that it takes for 443
-	HTTPPort int           // that it takes for 80; 0: one where nothing listens
+	TLSPort  int           // in place of 443
+	HTTPPort int           // in place of 80; 0: a port without a listener
 	Life     time.Duration // of certificates
 }
 
-// A Server is a process that gives certificates until Close.
+// A Server is a process that issues certificates until Close.
 type Server struct {
 	URL    string // of its directory
-	CAFile string // for whoever asks it: the CA of its own https
+	CAFile string // for its clients: the CA of its own https
 
 	roots *x509.CertPool
 	cmd   *exec.Cmd
@@ -54,7 +54,8 @@ type Server struct {
 	once  sync.Once
 }
 
-// Start builds pebble and starts it. ctx bounds that only.
+// Start builds pebble and starts it. ctx bounds only the start. The error says
+// why it is not ready.
 func Start(ctx context.Context, cfg Config) (*Server, error) {
 	binary := filepath.Join(cfg.Dir, "pebble")
 	if out, err := exec.CommandContext(ctx, "go", "build", "-o", binary, pebble).CombinedOutput(); err != nil {
@@ -107,7 +108,7 @@ func Start(ctx context.Context, cfg Config) (*Server, error) {
 	}
 	go func() {
 		defer close(s.ended)
-		_ = s.cmd.Wait() // it is killed
+		_ = s.cmd.Wait() // killed by Close
 	}()
 	if err := s.await(ctx, ca, manage); err != nil {
 		s.Close()
@@ -116,7 +117,7 @@ func Start(ctx context.Context, cfg Config) (*Server, error) {
 	return s, nil
 }
 
-// await waits until the server gives the root of its certificates.
+// await waits until the server serves the root of its certificates.
 func (s *Server) await(ctx context.Context, ca *testnet.Authority, manage string) error {
 	ctx, cancel := context.WithTimeout(ctx, upTime)
 	defer cancel()
@@ -162,7 +163,7 @@ func get(ctx context.Context, hc *http.Client, url string) ([]byte, error) {
 	return text, err
 }
 
-// serveNames answers that every name is at 127.0.0.1.
+// serveNames runs a DNS server that resolves every name to 127.0.0.1.
 func (s *Server) serveNames() error {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -176,7 +177,7 @@ func (s *Server) serveNames() error {
 				answer.Answer = append(answer.Answer, &dns.A{Hdr: dns.RR_Header{Name: q.Name, Rrtype: dns.TypeA, Class: dns.ClassINET}, A: net.IPv4(127, 0, 0, 1)})
 			}
 		}
-		_ = w.WriteMsg(answer) // whoever asks again may be answered
+		_ = w.WriteMsg(answer) // a client that retries may get the answer
 	})}
 	ready := make(chan struct{})
 	s.names.NotifyStartedFunc = func() { close(ready) }
@@ -190,17 +191,18 @@ func (s *Server) serveNames() error {
 	}
 }
 
-// Roots are those of the certificates that it gives.
+// Roots are the roots of its certificates.
 func (s *Server) Roots() *x509.CertPool { return s.roots }
 
-// Log is what it has said so far.
+// Log is its output so far.
 func (s *Server) Log() string { return s.out.String() }
 
-// Pause stops it (SIGSTOP): it hears and does not answer. Resume ends that.
+// Pause stops it (SIGSTOP): it accepts connections and does not answer. Resume
+// ends that.
 func (s *Server) Pause() error  { return s.cmd.Process.Signal(syscall.SIGSTOP) }
 func (s *Server) Resume() error { return s.cmd.Process.Signal(syscall.SIGCONT) }
 
-// Close ends it without warning. It may be called more than once.
+// Close kills it. It may be called more than once.
 func (s *Server) Close() {
 	s.once.Do(func() {
 		_ = s.cmd.Process.Kill()
@@ -209,7 +211,7 @@ func (s *Server) Close() {
 	})
 }
 
-// freePorts are so many of this machine that were free just now.
+// freePorts returns n ports that were free just now.
 func freePorts(n int) (ports []int, err error) {
 	for range n {
 		l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -222,7 +224,7 @@ func freePorts(n int) (ports []int, err error) {
 	return ports, nil
 }
 
-// output is what a process says, which others may read meanwhile.
+// output collects a process's output, and is safe for concurrent use.
 type output struct {
 	mu sync.Mutex
 	b  bytes.Buffer

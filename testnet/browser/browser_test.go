@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// Two players at B share one pull of what is published at A, and learn when it
-// ends.
+// Two players at B share one pull of a stream published at A, and learn of its
+// end.
 func TestPatternOverACascade(t *testing.T) {
 	setUp(t)
 	const stream = "cascade/pattern"
@@ -44,7 +44,7 @@ func TestPatternOverACascade(t *testing.T) {
 		t.Errorf("A gives %d pulls and takes %d of its own stream", given, self)
 	}
 
-	// Records tell it to everybody, so ask a node that has no part in it.
+	// All nodes have the records, so ask one that does not carry the stream.
 	var tree string
 	eventually(t, "the tree of the stream, with both viewers", func() bool {
 		out, err := command(t, nodeFull, "streams", "tree", stream)
@@ -86,7 +86,7 @@ func TestPatternOverACascade(t *testing.T) {
 // checkSound has the player play sound, and fails the test if none comes.
 func checkSound(t *testing.T, tb *Tab) {
 	t.Helper()
-	// What is muted counts as silence, whatever arrives.
+	// Muted sound counts as silence, whatever is received.
 	if Eval[bool](tb, "document.querySelector('#player').muted") {
 		tb.ClickIn("#player", "#unmute")
 	}
@@ -105,11 +105,11 @@ func checkSound(t *testing.T, tb *Tab) {
 	})
 }
 
-// checkReports fails the test unless sender reports of both tracks come, and
-// tell the publisher's time: its clock is this machine's too.
+// checkReports fails the test unless sender reports of both tracks arrive with
+// the publisher's time, whose clock is this machine's too.
 func checkReports(t *testing.T, tb *Tab) {
 	t.Helper()
-	const most = 250 // ms on the way, at a busy time
+	const most = 250 // ms of delay, on a busy machine
 	var late map[string]float64
 	eventually(t, "sender reports", func() bool {
 		late = Eval[map[string]float64](tb, `connections.at(-1).getStats().then(stats => Object.fromEntries(
@@ -123,12 +123,12 @@ func checkReports(t *testing.T, tb *Tab) {
 	}
 }
 
-// watchLips has the page, which must have been clicked on to hear anything, note
-// when the pattern's flashes are shown and when its tones are heard, both by
-// performance.now().
+// watchLips makes the page record when the pattern's flashes are shown and when
+// its tones are heard, both by performance.now(). The page must have been
+// clicked on to hear anything.
 //
-// What getStats has for this, estimatedPlayoutTimestamp, Chromium 156 does not
-// report for a connection that only receives.
+// Chromium 156 does not report estimatedPlayoutTimestamp of getStats, which has
+// this, for a connection that only receives.
 func watchLips(tb *Tab) {
 	tb.t.Helper()
 	Eval[any](tb, `(async () => {
@@ -163,11 +163,11 @@ func watchLips(tb *Tab) {
 	})()`)
 }
 
-// checkLips fails the test if flashes and tones do not come together at last.
+// checkLips fails the test if flashes and tones do not become synchronous.
 //
-// Chromium shifts one against the other as sender reports tell it, by some 80 ms
-// each second: wrong reports show only after a while, and so does that the
-// buffers of a busy machine are evened out. The median of a few beats counts,
+// Chromium shifts one against the other by the sender reports, by about 80 ms
+// each second: wrong reports show only after a while, and so does the
+// correction of a busy machine's buffers. The median of several beats counts,
 // since single frames are painted late.
 func checkLips(t *testing.T, tb *Tab) {
 	t.Helper()
@@ -209,7 +209,7 @@ func TestCameraOverACascade(t *testing.T) {
 	player.Shoot("e2e-camera")
 }
 
-// A node that is full hands players and publishers on, and the pages say so.
+// A full node redirects players and publishers, and the pages say so.
 func TestRedirect(t *testing.T) {
 	setUp(t)
 	const stream, other = "redirect", "redirect-other"
@@ -241,14 +241,15 @@ func TestRedirect(t *testing.T) {
 		t.Fatalf("%s takes more than %d sessions", nodeFull, fullSessions)
 	}
 	publisher.Until(fmt.Sprintf("document.querySelector('#served').textContent.endsWith(': %s handed you on to it.')", host))
-	moves(t, play(t, world.chromium, nodeFull, other), true) // is handed on to where it is
+	moves(t, play(t, world.chromium, nodeFull, other), true) // redirected to the carrier
 	publisher.Shoot("e2e-publish-redirected")
 	shootNetwork(t, nodeFull)
 }
 
-// Whatever this Chromium can encode, another decodes behind a cascade.
+// Every codec that this Chromium can encode is decoded by another one behind a
+// cascade link.
 func TestCodecs(t *testing.T) {
-	t.Parallel() // with the next, which waits most of the time
+	t.Parallel() // in parallel with the next, which mostly waits
 	setUp(t)
 	for _, codec := range []string{"VP8", "H264", "VP9", "AV1"} {
 		t.Run(codec, func(t *testing.T) {
@@ -267,12 +268,12 @@ func TestCodecs(t *testing.T) {
 	}
 }
 
-// A browser that dies says nothing: nodes notice by silence.
+// A killed browser sends nothing: nodes detect it by its silence.
 func TestKilledBrowserIsReaped(t *testing.T) {
 	t.Parallel()
 	setUp(t)
-	// consent is when a client that sends no connectivity check is given up, at
-	// the latest: sfu's consentTimeout and the time between two looks at it.
+	// consent is the latest time at which a client without connectivity checks
+	// is ended: sfu's consentTimeout and the interval of its checks.
 	const consent = 35 * time.Second
 	const stream = "killed"
 	victim, err := Start()
@@ -300,7 +301,7 @@ func TestKilledBrowserIsReaped(t *testing.T) {
 	t.Logf("the killed browser's sessions were gone after %v", time.Since(killed).Round(time.Millisecond))
 }
 
-// shootCascade keeps pictures of all pages during a cascade, if wanted.
+// shootCascade saves pictures of all pages during a cascade, if requested.
 func shootCascade(t *testing.T, publisher, player *Tab) {
 	t.Helper()
 	publisher.ShootAll("e2e-publish")

@@ -1,6 +1,6 @@
 // Package browser drives headless Chromium in tests of weir's pages: a process,
-// its tabs, and what the tests ask of a page. Its own tests are the end-to-end
-// test of weir in a browser, with real nodes.
+// its tabs, and the actions of tests on a page. Its own tests are the
+// end-to-end test of weir in a browser, with real nodes.
 package browser
 
 import (
@@ -16,12 +16,11 @@ import (
 // ErrMissing means that there is no Chromium on this machine.
 var ErrMissing = errors.New("no chromium here: install it by apt-get install chromium")
 
-// closeTimeout bounds the ending in good order of a Chromium; after that it is
-// killed.
+// closeTimeout bounds the normal exit of a Chromium; after that it is killed.
 const closeTimeout = 10 * time.Second
 
-// Chromium is one headless browser with an empty profile, and a made-up camera
-// and microphone that it may use without asking. The kernel kills it if this
+// Chromium is one headless browser with an empty profile, and a fake camera and
+// microphone that pages may use without a prompt. The kernel kills it if this
 // process dies.
 type Chromium struct {
 	ctx  context.Context
@@ -29,7 +28,7 @@ type Chromium struct {
 }
 
 // Start starts a Chromium, which must be closed. The error wraps [ErrMissing]
-// if there is none to start.
+// if none is installed.
 func Start() (*Chromium, error) {
 	bin, err := exec.LookPath("chromium")
 	if err != nil {
@@ -55,11 +54,11 @@ func Start() (*Chromium, error) {
 }
 
 // Kill ends the browser without warning (SIGKILL), as a crash would: its pages
-// get no chance to say goodbye to anybody.
+// cannot end their sessions.
 func (c *Chromium) Kill() error { return chromedp.FromContext(c.ctx).Browser.Process().Kill() }
 
 // Close ends the browser: once it has returned, no process of it is left. It
-// may follow Kill.
+// may be called after Kill.
 func (c *Chromium) Close() error {
 	ctx, cancel := context.WithTimeout(c.ctx, closeTimeout)
 	defer cancel()

@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// Left and right arrive as they were published: browsers send and play stereo
-// only where both descriptions ask for it.
+// Left and right channels arrive as published: browsers send and play stereo
+// only if both descriptions ask for it.
 func TestSoundIsStereo(t *testing.T) {
 	setUp(t)
 	const stream = "stereo"
@@ -37,11 +37,11 @@ func TestSoundIsStereo(t *testing.T) {
 			if (right > 0.05 && left < right / 8) window.sides.right++;
 		}, 20);
 	})()`)
-	// The pattern's tone comes from left and right in turn.
+	// The pattern's tone alternates between left and right.
 	player.Until("window.sides.left > 3 && window.sides.right > 3")
 }
 
-// A viewer whose node falls silent is served by another before long, and sees
+// A viewer whose node stops answering is served by another one soon, and sees
 // the last picture until then.
 func TestPlayerGoesOnElsewhere(t *testing.T) {
 	setUp(t)
@@ -50,7 +50,7 @@ func TestPlayerGoesOnElsewhere(t *testing.T) {
 	defer publisher.Click("#stop")
 	player := play(t, world.chromium, nodeB, stream)
 	moves(t, player, true)
-	// The page is B's too, so that it has to know the others beforehand.
+	// The page comes from B too, so it has to know the other nodes in advance.
 	player.Until(fmt.Sprintf("window.weir.node === %q && document.querySelector('#player').alternatives.length > 0", world.net.Node(nodeB).PeerID))
 	Eval[any](player, `(() => {
 		window.stills = [];

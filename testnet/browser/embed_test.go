@@ -15,7 +15,7 @@ import (
 )
 
 // servePage serves a page of another origin than any node's, at addr, and
-// returns its URL. The body is read when the page is asked for.
+// returns its URL. The body is read at each request.
 func servePage(t *testing.T, addr string, body *string) string {
 	t.Helper()
 	listener, err := net.Listen("tcp", addr)
@@ -37,7 +37,7 @@ func servePage(t *testing.T, addr string, body *string) string {
 	return s.URL
 }
 
-// noteEvents is a script for a page that notes what its player tells.
+// noteEvents is a script that records the events of a page's player.
 const noteEvents = `<script>
 	window.events = [];
 	for (const type of ['playing', 'stalled', 'moved', 'ended', 'error']) {
@@ -56,8 +56,8 @@ const noteEvents = `<script>
 	};
 </script>`
 
-// In pages of another site, in Chromium and in Firefox, the picture goes on from
-// another node when the player's own is killed, though the page names one only.
+// In pages of another site, in Chromium and in Firefox, playback continues from
+// another node when the player's own is killed, though the page names only one.
 func TestPlayerOutlivesItsNode(t *testing.T) {
 	if !ownNetwork(t) {
 		return
@@ -65,8 +65,8 @@ func TestPlayerOutlivesItsNode(t *testing.T) {
 	a, b := startTwo(t)
 	chromium, firefox := startChromium(t), startFirefox(t)
 	publisher := open(t, chromium)
-	publisher.Expect("Cross-Origin-Opener-Policy") // browsers want https for it
-	publisher.Expect("Failed to load resource")    // while it asks the nodes for their state
+	publisher.Expect("Cross-Origin-Opener-Policy") // browsers require https for it
+	publisher.Expect("Failed to load resource")    // its requests for the nodes' state fail
 	publisher.Go(a.HTTP + "/publish?stream=hall/one")
 	publisher.Click("#start")
 	publisher.Until("window.weir.state === 'live' && window.weir.framesEncoded > 0")
@@ -77,7 +77,7 @@ func TestPlayerOutlivesItsNode(t *testing.T) {
 	const player = "document.querySelector('weir-player')"
 	ready := fmt.Sprintf("%[1]s.playing && %[1]s.node === %[2]q && %[1]s.alternatives.includes(%[3]q) && %[1]s.latency > 0 && window.number() > 0", player, b.HTTP, a.HTTP)
 	inChromium := open(t, chromium)
-	inChromium.Expect("Failed to load resource|ERR_") // of the node that is killed
+	inChromium.Expect("Failed to load resource|ERR_") // from the killed node
 	inChromium.Go(page)
 	inChromium.Until(ready)
 	inFirefox := openPage(t, firefox, page)
@@ -99,7 +99,8 @@ func TestPlayerOutlivesItsNode(t *testing.T) {
 	inChromium.Shoot("embed-foreign")
 }
 
-// The line that the README shows for a page plays what its commands publish.
+// The README's line for a page plays the stream that the README's commands
+// publish.
 func TestReadmeLineForAPage(t *testing.T) {
 	if !ownNetwork(t) {
 		return
@@ -146,14 +147,14 @@ func TestReadmeLineForAPage(t *testing.T) {
 		})
 	}
 	tb := open(t, startChromium(t))
-	tb.Expect(notThere) // before it is live
+	tb.Expect(notThere) // before the stream is live
 	body := string(line)
 	tb.Go(servePage(t, "127.0.0.1:0", &body))
 	tb.Until("document.querySelector('weir-player').playing && document.querySelector('weir-player').latency > 0")
 }
 
-// A node's embed page plays in a frame of another site, unless the node says who
-// may frame it and that site is not among them.
+// A node's embed page plays in a frame of another site, unless the node
+// restricts framing to other sites.
 func TestEmbedPage(t *testing.T) {
 	setUp(t)
 	const stream = "embed/frame"

@@ -18,21 +18,21 @@ import (
 	"github.com/gorilla/websocket"
 )
 
-// Firefox is one headless browser with an empty profile, a made-up camera and
-// microphone, and ICE on loopback. It is spoken to by WebDriver BiDi, one
+// Firefox is one headless browser with an empty profile, a fake camera and
+// microphone, and ICE on loopback. It is controlled by WebDriver BiDi, one
 // request at a time. The kernel kills it if this process dies.
 type Firefox struct {
 	cmd     *exec.Cmd
 	profile string
-	ended   chan struct{} // closed once the process is gone and its output read
+	ended   chan struct{} // closed once the process has ended and its output has been read
 
 	mu   sync.Mutex
 	conn *websocket.Conn
 	id   int
 }
 
-// firefoxPrefs let pages use what is made up without asking, and keep the
-// browser from calling anybody.
+// firefoxPrefs allow pages to use the fake devices without a prompt, and keep
+// the browser from making requests of its own.
 const firefoxPrefs = `
 user_pref("media.navigator.streams.fake", true);
 user_pref("media.navigator.permission.disabled", true);
@@ -65,8 +65,8 @@ const firefoxTimeout = time.Minute
 
 var listening = regexp.MustCompile(`WebDriver BiDi listening on (ws://\S+)`)
 
-// StartFirefox starts one, which must be closed. The error wraps [ErrMissing]
-// if there is none to start.
+// StartFirefox starts a Firefox, which must be closed. The error wraps
+// [ErrMissing] if none is installed.
 func StartFirefox() (_ *Firefox, err error) {
 	bin, err := exec.LookPath("firefox-esr")
 	if err != nil {
@@ -178,7 +178,7 @@ func (f *Firefox) Open(url string) (*Page, error) {
 }
 
 // Eval evaluates a JavaScript expression, awaits it if it is a promise, and
-// decodes what it becomes, which must be fit for JSON, into v.
+// decodes its value, which must be valid in JSON, into v.
 func (p *Page) Eval(expression string, v any) error {
 	b, err := p.f.call("script.evaluate", map[string]any{
 		"expression": "(async () => JSON.stringify(await (" + expression + ")) ?? 'null')()",
@@ -205,7 +205,7 @@ func (p *Page) Eval(expression string, v any) error {
 	return json.Unmarshal([]byte(reply.Result.Value), v)
 }
 
-// Close closes the tab, as a person would.
+// Close closes the tab, as a user would.
 func (p *Page) Close() error {
 	_, err := p.f.call("browsingContext.close", map[string]any{"context": p.context})
 	return err

@@ -3,8 +3,8 @@ package browser
 import "testing"
 
 // Firefox publishes to and plays from Chromium, over a cascade link, and its
-// simulcast is taken, of which one layer flows. It uses no loopback address for
-// media.
+// simulcast is accepted, with one layer forwarded. It uses no loopback address
+// for media.
 func TestFirefox(t *testing.T) {
 	if !ownNetwork(t) {
 		return
@@ -14,7 +14,7 @@ func TestFirefox(t *testing.T) {
 	watch := func(url string) *Tab {
 		tb := open(t, chromium)
 		tb.Expect(notThere)
-		tb.Expect("Cross-Origin-Opener-Policy") // browsers want https for it
+		tb.Expect("Cross-Origin-Opener-Policy") // browsers require https for it
 		tb.Go(url)
 		tb.Until("window.weir.state === 'live' && window.weir.framesDecoded > 20 && window.weir.width > 0")
 		return tb

@@ -7,7 +7,7 @@ import (
 )
 
 // foreign is a client that is not weir's own page: it offers a data channel
-// beside its media, as other servers' players do, and its microphone's codec is
+// besides its media, as other servers' players do, and its audio codec is
 // G.711.
 const foreign = `(async (url, send) => {
 	const pc = window.foreign = new RTCPeerConnection();
@@ -30,7 +30,7 @@ const foreign = `(async (url, send) => {
 	return text;
 })(%q, %v)`
 
-// received is what a foreign viewer gets within half a minute.
+// received is the media that a foreign viewer gets within 30 s.
 const received = `(async () => {
 	let got = '';
 	for (const began = performance.now(); performance.now() - began < 30000; await new Promise(done => setTimeout(done, 100))) {

@@ -11,9 +11,9 @@ import (
 	"weir/testnet"
 )
 
-// A browser that was told to trust the development CA, as weir testnet up --tls
-// prints, opens the pages over https without a word, sends its camera there, and
-// plays from another node.
+// A browser that trusts the development CA, set up as weir testnet up --tls
+// prints, opens the pages over https without a warning, sends its camera there,
+// and plays from another node.
 func TestPagesOverHTTPS(t *testing.T) {
 	setUp(t)
 	dir, home := filepath.Join(t.TempDir(), "net"), t.TempDir()

@@ -10,15 +10,16 @@ import (
 	"testing"
 )
 
-// ownHost is the one machine of the network that a test makes for itself.
+// ownHost is the address of the only machine in a test's own network.
 const ownHost = "10.77.0.1"
 
-// inOwnNetwork marks a process that runs in it.
+// inOwnNetwork marks a process that runs in that network.
 const inOwnNetwork = "WEIR_BROWSER_TEST_NETWORK"
 
-// ownNetwork has the calling test run in a network namespace that has loopback,
-// ownHost and what the commands in more add; it reports whether it does. If not,
-// it has run there already, with the outcome that this test has too.
+// ownNetwork runs the calling test in a network namespace with loopback,
+// ownHost and the results of the commands in more. It returns true inside the
+// namespace; false means that the test has run there already, and this test has
+// the same outcome.
 func ownNetwork(t *testing.T, more ...string) bool {
 	t.Helper()
 	if testing.Short() {
@@ -46,7 +47,7 @@ func ownNetwork(t *testing.T, more ...string) bool {
 	return false
 }
 
-// startChromium starts one for this test.
+// startChromium starts a Chromium for this test.
 func startChromium(t *testing.T) *Chromium {
 	t.Helper()
 	c, err := Start()
@@ -61,7 +62,7 @@ func startChromium(t *testing.T) *Chromium {
 	return c
 }
 
-// startFirefox starts one for this test.
+// startFirefox starts a Firefox for this test.
 func startFirefox(t *testing.T) *Firefox {
 	t.Helper()
 	f, err := StartFirefox()
@@ -86,7 +87,7 @@ func openPage(t *testing.T, f *Firefox, url string) *Page {
 	return p
 }
 
-// until waits for an expression to be true in a page of Firefox.
+// until waits until an expression is true in a page of Firefox.
 func until(t *testing.T, p *Page, what, expression string) {
 	t.Helper()
 	defer func() {
@@ -104,7 +105,7 @@ func until(t *testing.T, p *Page, what, expression string) {
 	})
 }
 
-// readyNode is what a node says of itself once it is ready.
+// readyNode is the content of a node's ready file.
 type readyNode struct {
 	P2P  []string `json:"p2p"`
 	HTTP string   `json:"http"`

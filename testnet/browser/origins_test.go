@@ -8,8 +8,8 @@ import (
 	"weir/testnet"
 )
 
-// Where nodes let pages of one site in only, those are handed on to another node
-// as others are, though browsers then call their origin "null"; and so are the
+// If nodes admit only pages of one site, such pages are redirected to another
+// node as others are, though browsers then send the origin "null"; so are the
 // nodes' own pages. All can end their sessions there.
 func TestNamedOriginsAreHandedOn(t *testing.T) {
 	setUp(t)
@@ -64,7 +64,7 @@ func TestNamedOriginsAreHandedOn(t *testing.T) {
 		eventually(t, "no viewer at the other node", func() bool { return viewers() == 0 })
 	}
 
-	// A page of another site is told that it is not let in.
+	// A page of another site is refused with a message.
 	stranger := open(t, world.chromium)
 	stranger.Expect("CORS|ERR_FAILED")
 	stranger.Go(servePage(t, "127.0.0.1:0", &markup))

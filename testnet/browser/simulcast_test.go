@@ -6,8 +6,8 @@ import (
 	"testing"
 )
 
-// sendLayers publishes a canvas that changes in three layers, as an application
-// does that hopes for simulcast, and returns the offer.
+// sendLayers publishes a changing canvas in three layers, as an application
+// with simulcast does, and returns the offer.
 const sendLayers = `(async () => {
 	const canvas = document.createElement('canvas');
 	canvas.width = 640; canvas.height = 360;
@@ -36,8 +36,8 @@ const sendLayers = `(async () => {
 	return offer.sdp;
 })()`
 
-// An offer of several layers, which declares no SSRC for them, is answered
-// without simulcast: the browser then sends its first layer alone, and that is
+// An offer of several layers without declared SSRCs is answered without
+// simulcast: the browser then sends only its first layer, and that is
 // forwarded, also to another node.
 func TestSimulcastOfferFlows(t *testing.T) {
 	setUp(t)
@@ -69,7 +69,7 @@ func TestSimulcastOfferFlows(t *testing.T) {
 				if s.Stream != stream || s.Kind != "whip" {
 					continue
 				}
-				delete(s.NotForwarded, "duplicate") // by which the browser probes for bandwidth
+				delete(s.NotForwarded, "duplicate") // the browser's bandwidth probes
 				if len(s.Sections) != 2 || s.Sections[0].State != "flowing" || s.Sections[1].State != "flowing" || len(s.NotForwarded) > 0 {
 					t.Errorf("the node says %+v, want two sections that flow and nothing that is not forwarded", s)
 				}

@@ -21,18 +21,18 @@ import (
 const (
 	// tabLife bounds one test's use of a tab.
 	tabLife = 90 * time.Second
-	// patience is how long a page may take for anything asked of it.
+	// patience is how long a page may take for any request of a test.
 	patience = 30 * time.Second
-	// look is the time between two looks at a page.
+	// look is the interval at which a page is polled.
 	look = 40 * time.Millisecond
 )
 
-// Tab is one page under test, in a profile of its own. When the test ends it
-// fails if the page said anything on its console that the test did not
-// [Tab.Expect], or broke its content security policy.
+// Tab is one page under test, in a profile of its own. At the end of the test
+// it fails if the page wrote anything to its console that the test did not
+// [Tab.Expect], or violated its content security policy.
 //
 // All methods but Expect fail the test at once if the page does not answer:
-// they belong into the test's own goroutine.
+// call them from the test's own goroutine.
 type Tab struct {
 	t   testing.TB
 	ctx context.Context
@@ -125,7 +125,7 @@ next:
 	}
 }
 
-// Context is for what Tab has no method for.
+// Context is for actions without a method of Tab.
 func (tb *Tab) Context() context.Context { return tb.ctx }
 
 // Do runs steps.
@@ -142,22 +142,22 @@ func (tb *Tab) Go(url string) {
 	tb.Do(chromedp.Navigate(url))
 }
 
-// Click clicks on what the CSS selector selects, once it is visible.
+// Click clicks on the element that the CSS selector matches, once it is visible.
 func (tb *Tab) Click(selector string) {
 	tb.t.Helper()
 	tb.Do(chromedp.Click(chromedp.CSS(selector)))
 }
 
-// ClickIn clicks on what selector selects inside the element that host selects,
-// in its shadow tree.
+// ClickIn clicks on the element that selector matches in the shadow tree of the
+// element that host matches.
 func (tb *Tab) ClickIn(host, selector string) {
 	tb.t.Helper()
-	// A pointer moves before it clicks, and what it moves over may show itself then.
+	// A pointer moves before it clicks; controls may become visible on hover.
 	Eval[any](tb, fmt.Sprintf("document.querySelector(%q).shadowRoot.firstElementChild.dispatchEvent(new PointerEvent('pointermove', {bubbles: true})), 1", host))
 	tb.Do(chromedp.Click(chromedp.JSPath(fmt.Sprintf("document.querySelector(%q).shadowRoot.querySelector(%q)", host, selector))))
 }
 
-// Scheme sets the colour scheme that the reader prefers: light or dark.
+// Scheme sets the preferred colour scheme: light or dark.
 func (tb *Tab) Scheme(scheme string) {
 	tb.t.Helper()
 	if _, err := chromedp.Call(tb.ctx, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{
@@ -187,14 +187,14 @@ func (tb *Tab) Until(js string) {
 	}
 }
 
-// Text is the text of what the CSS selector selects.
+// Text is the text of the element that the CSS selector matches.
 func (tb *Tab) Text(selector string) string {
 	tb.t.Helper()
 	return Eval[string](tb, fmt.Sprintf("document.querySelector(%q).textContent", selector))
 }
 
-// Shoot keeps a picture of the whole page as name.png in the directory that
-// the environment variable SCREENSHOTS names, if it does.
+// Shoot saves a picture of the whole page as name.png in the directory in the
+// environment variable SCREENSHOTS, if that is set.
 func (tb *Tab) Shoot(name string) {
 	tb.t.Helper()
 	tb.shoot(name, chromedp.FullScreenshot(100))
@@ -215,8 +215,8 @@ func (tb *Tab) shoot(name string, take chromedp.Action[[]byte]) {
 	}
 }
 
-// ShootAll keeps the page in light, in dark and as a phone shows it, as Shoot
-// does, and leaves it 1440 pixels wide.
+// ShootAll saves the page in light mode, in dark mode and at the size of a
+// phone, as Shoot does, and leaves it 1440 pixels wide.
 func (tb *Tab) ShootAll(name string) {
 	tb.t.Helper()
 	if os.Getenv("SCREENSHOTS") == "" {
@@ -241,7 +241,7 @@ func (tb *Tab) NoOverflow() {
 	}
 }
 
-// Inject has every page that the tab opens from now on run js first.
+// Inject makes every page that the tab opens from now on run js first.
 func (tb *Tab) Inject(js string) {
 	tb.t.Helper()
 	if _, err := chromedp.Call(tb.ctx, page.AddScriptToEvaluateOnNewDocument, page.AddScriptToEvaluateOnNewDocumentParams{Source: js}); err != nil {

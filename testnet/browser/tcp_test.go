@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-// Where a firewall drops all UDP, browsers publish and play over TCP.
+// If a firewall drops all UDP, browsers publish and play over TCP.
 func TestMediaOverTCP(t *testing.T) {
 	if _, err := exec.LookPath("nft"); err != nil {
 		t.Skip(err)
@@ -19,7 +19,7 @@ func TestMediaOverTCP(t *testing.T) {
 	tab := func(path string) *Tab {
 		tb := open(t, chromium)
 		tb.Expect(notThere)
-		tb.Expect("Cross-Origin-Opener-Policy") // browsers want https for it
+		tb.Expect("Cross-Origin-Opener-Policy") // browsers require https for it
 		tb.Go(node + path)
 		return tb
 	}

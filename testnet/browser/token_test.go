@@ -10,8 +10,8 @@ import (
 	"weir/testnet"
 )
 
-// A page that was opened with a token shows it to its node, which lets it in and
-// vouches for it where it sends it; the address bar has it no more.
+// A page opened with a token sends it to its node, which admits it and vouches
+// for it when it redirects it; the address bar no longer has the token.
 func TestTokenOfAPage(t *testing.T) {
 	setUp(t)
 	dir := t.TempDir()
@@ -78,7 +78,7 @@ func TestTokenOfAPage(t *testing.T) {
 			t.Errorf("its session is %s, want one at %s", node, other.Name)
 		}
 	}
-	// So it is in a page of another site, whose player is given one.
+	// The same holds in a page of another site whose player is given a token.
 	foreign := open(t, world.chromium)
 	foreign.Expect("status of 401")
 	body := fmt.Sprintf(

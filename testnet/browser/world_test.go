@@ -21,13 +21,13 @@ import (
 	"weir/testnet"
 )
 
-// The nodes of all tests. nodeFull has room for fullSessions sessions only.
+// The nodes of all tests. nodeFull has room for only fullSessions sessions.
 const (
 	nodeA, nodeB, nodeFull = "n1", "n2", "n3"
 	fullSessions           = 2
 )
 
-// world is what all tests share: starting it takes longer than any of them.
+// world is shared by all tests: starting it takes longer than any of them.
 var world struct {
 	once sync.Once
 	err  error
@@ -47,7 +47,7 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// setUp brings the world up if no test has yet.
+// setUp starts the world if no test has yet.
 func setUp(t *testing.T) {
 	t.Helper()
 	if testing.Short() {
@@ -85,9 +85,9 @@ func bringUp() (err error) {
 	return err
 }
 
-// readSources looks at all of weir's source: go test answers from its cache
-// while no file has changed that the test looked at, and it cannot know that
-// the nodes are built from these.
+// readSources reads all of weir's source: go test uses cached results while no
+// file that the test has opened has changed, and it cannot know that the nodes
+// are built from these.
 func readSources() error {
 	return filepath.WalkDir("../..", func(path string, d fs.DirEntry, err error) error {
 		if err == nil && d.IsDir() && d.Name() == ".git" {
@@ -100,7 +100,7 @@ func readSources() error {
 	})
 }
 
-// tearDown ends all processes and looks for goroutines that are left.
+// tearDown ends all processes and checks for leaked goroutines.
 func tearDown() error {
 	var errs []error
 	if world.chromium != nil {
@@ -115,8 +115,8 @@ func tearDown() error {
 	return errors.Join(append(errs, goleak.Find())...)
 }
 
-// spy keeps a page's connections in reach of tests: what the page says of
-// itself is one thing, what the browser says another.
+// spy makes a page's connections available to tests, so that the browser's view
+// can be compared with the page's own.
 const spy = `{
 	const Real = RTCPeerConnection;
 	window.connections = [];
@@ -128,10 +128,10 @@ const spy = `{
 	};
 }`
 
-// inPlayer is the inside of a page's player.
+// inPlayer is the shadow root of a page's player.
 const inPlayer = "document.querySelector('#player').shadowRoot"
 
-// notThere is what the browser says of a request for a stream that is not live.
+// notThere is the browser's message about a request for a stream that is not live.
 const notThere = "status of 409"
 
 func open(t *testing.T, c *Chromium) *Tab {
@@ -141,7 +141,7 @@ func open(t *testing.T, c *Chromium) *Tab {
 	return tb
 }
 
-// A source is what the publish page sends.
+// A source is the media source of the publish page.
 type source struct {
 	kind  string // camera or pattern
 	codec string // "": the page's own choice
@@ -162,7 +162,7 @@ func publish(t *testing.T, c *Chromium, node, stream string, s source) *Tab {
 	return tb
 }
 
-// play opens the play page of a node, and returns once there is a picture.
+// play opens the play page of a node, and returns once a picture is shown.
 func play(t *testing.T, c *Chromium, node, stream string) *Tab {
 	t.Helper()
 	tb := open(t, c)
@@ -171,7 +171,7 @@ func play(t *testing.T, c *Chromium, node, stream string) *Tab {
 	return tb
 }
 
-// picture is what a player shows at one moment.
+// picture is the content of a player at one moment.
 type picture struct {
 	Decoded       int   // frames so far
 	Width, Height int   // of the video
@@ -195,7 +195,7 @@ const takePicture = `(() => {
 	return {Decoded: window.weir.framesDecoded, Width: width, Height: height, Number: number, Luma: luma};
 })()`
 
-// mean and spread of the luma.
+// light returns the mean and the spread of the luma.
 func (p picture) light() (mean, spread int) {
 	for _, v := range p.Luma {
 		mean += v
@@ -215,14 +215,14 @@ func (p picture) changed(q picture) int {
 	return n
 }
 
-// moves fails the test unless the player tb decodes frame after frame of a
-// picture that is not black and changes; and, if it shows the test pattern,
-// whose frames count up.
+// moves fails the test unless the player tb continually decodes frames of a
+// picture that is not black and changes; if pattern is set, the frame numbers
+// in the picture must rise.
 func moves(t *testing.T, tb *Tab, pattern bool) {
 	t.Helper()
 	first := Eval[picture](tb, takePicture)
-	// The publishing browser sends a smaller picture of the same shape where its
-	// encoder does not keep up.
+	// The publishing browser sends a smaller picture of the same aspect ratio
+	// if its encoder is too slow.
 	if w, h := first.Width, first.Height; w*360 != h*640 || w > 640 || w < 160 {
 		t.Errorf("the picture is %d × %d, want 640 × 360 or the same shape down to a quarter", w, h)
 	}
@@ -238,8 +238,8 @@ func moves(t *testing.T, tb *Tab, pattern bool) {
 		most = max(most, last.changed(first))
 		return last.Decoded >= first.Decoded+20 && most > 0
 	})
-	// Frames may be dropped by a busy machine, on either side, so the pattern's
-	// own count is compared loosely.
+	// A busy machine may drop frames, on either side, so the pattern's own
+	// count is compared loosely.
 	if counted, decoded := last.Number-first.Number, last.Decoded-first.Decoded; pattern && (counted < decoded/2 || counted > 10*decoded+30) {
 		t.Errorf("the pattern counted %d frames while %d were decoded", counted, decoded)
 	}
@@ -270,8 +270,8 @@ type link struct {
 	PacketsIn int64    `json:"packets_in"`
 }
 
-// pull returns the node's link over which it pulls the stream, and how often it
-// does.
+// pull returns the link over which the node pulls the stream, and the number of
+// such links.
 func pull(t *testing.T, node, stream string) (found link, count int) {
 	t.Helper()
 	for _, l := range get[[]link](t, node, "/links") {
@@ -319,7 +319,7 @@ func command(t *testing.T, node string, args ...string) (string, error) {
 	return strings.TrimSpace(string(out)), err
 }
 
-// nodeAt names the node that serves the page's session.
+// nodeAt is the name of the node that serves the page's session.
 func nodeAt(t *testing.T, tb *Tab) string {
 	t.Helper()
 	at := Eval[string](tb, "window.weir.sessionURL")

@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// guide is the operator's.
+// guide is the text of the operator's guide.
 func guide(t *testing.T) string {
 	t.Helper()
 	b, err := os.ReadFile(filepath.Join(root(), ".github", "docs", "operating.md"))
@@ -33,11 +33,11 @@ func block(t *testing.T, heading string) []string {
 	return strings.Split(strings.TrimSpace(m[1]), "\n")
 }
 
-// From a machine that has never seen weir to a viewer over https with a token, by
-// the commands that the guide shows, as they stand there. Two things are not as in
-// earnest: no CA gives a certificate here, so one of a file's takes its place, and
-// systemctl is a script that starts what the unit says, as the user and with the
-// capability that it says.
+// From a machine without weir to a viewer over https with a token, by the exact
+// commands of the guide. There are two differences from production: the
+// certificate is from a CA in a file, as no public CA issues one here, and
+// systemctl is a script that runs the unit's command, with the unit's user and
+// capability.
 func TestFromNothingToHTTPS(t *testing.T) {
 	needs(t, "openssl", "setpriv", "apt-get")
 	commands := block(t, "Install")
@@ -117,8 +117,7 @@ echo == done
 	}
 }
 
-// The commands of the guide that weir itself runs are there, with the flags that
-// they are given.
+// The guide's commands that weir itself runs exist, with their flags.
 func TestGuideCommands(t *testing.T) {
 	s := newShell(t, t.TempDir())
 	needs(t, "ip")
@@ -144,7 +143,8 @@ func TestGuideCommands(t *testing.T) {
 	}
 }
 
-// afterCommand is what follows the names of the command and its subcommands.
+// afterCommand is the rest of words after the names of the command and its
+// subcommands.
 func afterCommand(words []string) string {
 	for i, w := range words {
 		if strings.HasPrefix(w, "-") {

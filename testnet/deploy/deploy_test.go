@@ -1,9 +1,9 @@
-// Package deploy tests what weir is deployed with: each file of cmd/weir/deploy is
-// used here as it is used in earnest. Packages are installed, containers run, and
-// manifests are read by the types of the Kubernetes API.
+// Package deploy tests the files that weir is deployed with: each file of
+// cmd/weir/deploy is used as in production. Packages are installed, containers
+// run, and manifests are read by the types of the Kubernetes API.
 //
 // It needs root, for network namespaces, containers and an installation that
-// touches nothing of this machine, and docker-compose, podman, runc and
+// changes nothing on this machine, and docker-compose, podman, runc and
 // systemd-analyze, which testnet/deps.sh installs.
 package deploy
 
@@ -26,7 +26,7 @@ import (
 // patience bounds every wait for something that must happen.
 const patience = 90 * time.Second
 
-// built is where the release is that is tested.
+// built is the directory of the release under test.
 var built string
 
 var given = flag.String("released", "", "test what was released to this `directory` of make release, instead of building it")
@@ -59,7 +59,7 @@ func run(m *testing.M) (int, error) {
 	return m.Run(), nil
 }
 
-// root is the repository's.
+// root is the repository's root directory.
 func root() string {
 	_, file, _, _ := runtime.Caller(0)
 	return filepath.Join(filepath.Dir(file), "..", "..")
@@ -68,9 +68,9 @@ func root() string {
 // artefact is the path of a file of cmd/weir/deploy.
 func artefact(name string) string { return filepath.Join(root(), "cmd", "weir", "deploy", name) }
 
-// release copies the source to dir, where it is the only commit of a repository,
-// and builds there what is released for this machine's architecture. It returns
-// where that is.
+// release copies the source to dir, as the only commit of a repository, and
+// builds the release for this machine's architecture there. It returns the
+// directory of the release.
 func release(dir string) (string, error) {
 	list, err := exec.Command("git", "-C", root(), "ls-files", "-z", "--cached", "--others", "--exclude-standard").Output()
 	if err != nil {
@@ -80,7 +80,7 @@ func release(dir string) (string, error) {
 		from, to := filepath.Join(root(), name), filepath.Join(dir, name)
 		info, err := os.Stat(from)
 		if os.IsNotExist(err) {
-			continue // removed and not committed yet
+			continue // deleted but not committed yet
 		} else if err != nil {
 			return "", err
 		}
@@ -109,10 +109,10 @@ ARCHS=$(go env GOHOSTARCH) cmd/weir/deploy/release.sh`
 	return filepath.Join(dir, "dist"), nil
 }
 
-// binary is the released one.
+// binary is the released binary.
 func binary() string { return filepath.Join(built, "image", "weir-linux-"+runtime.GOARCH) }
 
-// one is the only file of the release whose name ends so.
+// one is the only file of the release whose name has that ending.
 func one(t *testing.T, ending string) string {
 	t.Helper()
 	found, err := filepath.Glob(filepath.Join(built, "*"+ending))
@@ -122,7 +122,7 @@ func one(t *testing.T, ending string) string {
 	return found[0]
 }
 
-// needs skips the test unless it runs as root and the tools are here.
+// needs skips the test unless it runs as root and the tools are installed.
 func needs(t *testing.T, tools ...string) {
 	t.Helper()
 	if os.Geteuid() != 0 {
@@ -135,8 +135,8 @@ func needs(t *testing.T, tools ...string) {
 	}
 }
 
-// A shell is in a network of its own, where this machine has the addresses
-// 10.77.0.1 to 10.77.0.3 beside loopback.
+// A shell runs in a network namespace of its own, where this machine has the
+// addresses 10.77.0.1 to 10.77.0.3 besides loopback.
 type shell struct {
 	t *testing.T
 	*printed.Shell
@@ -155,7 +155,7 @@ func newShell(t *testing.T, dir string) shell {
 	return sh
 }
 
-// run runs a command that must succeed, and returns what it printed.
+// run runs a command that must succeed, and returns its output.
 func (s shell) run(line string) string {
 	s.t.Helper()
 	out, err := s.try(line)
@@ -171,8 +171,8 @@ func (s shell) try(line string) (string, error) {
 	return s.Run(ctx, line)
 }
 
-// start starts a command that goes on, waits until it has printed says, and stops
-// it at the end of the test.
+// start starts a long-running command, waits until it has printed says, and
+// stops it at the end of the test.
 func (s shell) start(line, says string) *printed.Job {
 	s.t.Helper()
 	job, err := s.Start(line)
@@ -204,8 +204,8 @@ func eventually(t *testing.T, what string, cond func() bool) {
 	}
 }
 
-// goesOn waits until a publisher or viewer has printed more of its statistics,
-// with media in them.
+// goesOn waits until a publisher or viewer has printed further statistics with
+// media in them.
 func goesOn(t *testing.T, what string, job *printed.Job) {
 	t.Helper()
 	lines := func() (n int) {

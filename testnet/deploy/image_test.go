@@ -14,8 +14,8 @@ import (
 	"testing"
 )
 
-// containers is a shell whose podman, and through it docker-compose, has images
-// and containers of its own.
+// containers is a shell whose podman, and through it docker-compose, has its
+// own storage of images and containers.
 func containers(t *testing.T, dir string) shell {
 	t.Helper()
 	needs(t, "podman", "runc", "docker-compose")
@@ -27,7 +27,7 @@ func containers(t *testing.T, dir string) shell {
 		}
 		return path
 	}
-	// A container gets no more than this process may have.
+	// A container cannot have higher limits than this process.
 	limit := func(name string, resource int, want uint64) string {
 		var l syscall.Rlimit
 		if err := syscall.Getrlimit(resource, &l); err != nil {
@@ -76,9 +76,9 @@ runroot = "%s/run"
 	return s
 }
 
-// The image holds the binary and nothing that it could be attacked with; it runs
-// without root and without writing but to its volume; it says what is missing,
-// whether it is well, what CPU it has, and keeps its identity.
+// The image holds the binary and nothing useful to an attacker; it runs without
+// root and writes only to its volume; it reports missing settings, its health
+// and its CPUs, and keeps its identity.
 func TestImage(t *testing.T) {
 	s := containers(t, t.TempDir())
 	s.run("podman create --name content localhost/weir:latest")
@@ -144,14 +144,14 @@ func TestImage(t *testing.T) {
 	}
 }
 
-// asExit reports whether a command ran and did not exit with 0.
+// asExit reports whether a command ran and exited with a code other than 0.
 func asExit(err error, to **exec.ExitError) bool {
 	e, ok := err.(*exec.ExitError)
 	*to = e
 	return ok
 }
 
-// headCommands are those that the comment at the head of an artefact tells to run.
+// headCommands are the commands in the comment at the head of an artefact.
 func headCommands(t *testing.T, name string) []string {
 	t.Helper()
 	b, err := os.ReadFile(artefact(name))
@@ -166,9 +166,10 @@ func headCommands(t *testing.T, name string) []string {
 	return list
 }
 
-// The three nodes of the compose file, started as its head says, are one network
-// that lets in who has a token. One is killed: its viewer goes on at another, the
-// others do not notice, and it comes back as the node that it was.
+// The three nodes of the compose file, started as its head says, form one
+// network that admits clients with a token. One is killed: its viewer continues
+// at another node, the other viewers are not affected, and it comes back with
+// the same identity.
 func TestCompose(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "three")
 	if err := os.Mkdir(dir, 0o755); err != nil {

@@ -13,7 +13,7 @@ import (
 	"weir/testnet/printed"
 )
 
-// manifestTool builds what reads them, which is a module of its own.
+// manifestTool builds the tool that reads the manifests, a module of its own.
 func manifestTool(t *testing.T) string {
 	t.Helper()
 	tool := filepath.Join(t.TempDir(), "manifest")
@@ -24,8 +24,8 @@ func manifestTool(t *testing.T) string {
 	return tool
 }
 
-// manifests are the objects of the manifests, as the types of the Kubernetes API
-// read them: strictly, so that what is misspelt or misplaced is an error.
+// manifests are the objects in the manifests, decoded strictly by the types of
+// the Kubernetes API, so that a misspelt or misplaced field is an error.
 func manifests(t *testing.T, tool, path string) (list []map[string]any, err error) {
 	t.Helper()
 	out, err := exec.Command(tool, path).CombinedOutput()
@@ -71,7 +71,7 @@ func list(t *testing.T, v any, path string) []any {
 	return l
 }
 
-// A field that the API does not have is found.
+// An unknown field is found.
 func TestManifestsAreReadStrictly(t *testing.T) {
 	tool := manifestTool(t)
 	b, err := os.ReadFile(artefact("kubernetes.yaml"))
@@ -97,10 +97,9 @@ func TestManifestsAreReadStrictly(t *testing.T) {
 	}
 }
 
-// The pods of the manifests, run with the environment, the arguments and the files
-// that the manifests give them, find each other by the name of the headless
-// service, let in who has a token, answer the probes, and drain before they are
-// stopped.
+// The pods of the manifests, run with the manifests' environment, arguments and
+// files, find each other by the name of the headless service, admit clients
+// with a token, answer the probes, and drain before they are stopped.
 func TestKubernetes(t *testing.T) {
 	objects, err := manifests(t, manifestTool(t), artefact("kubernetes.yaml"))
 	if err != nil {
@@ -145,7 +144,7 @@ func TestKubernetes(t *testing.T) {
 		t.Errorf("%v s are less than the drain and the stop may take", grace)
 	}
 
-	// The secret, made as the head of the file says, as far as there is a kubectl.
+	// The secret, made as the head of the file says, if there is a kubectl.
 	needs(t, "ip", "nsenter")
 	dir := t.TempDir()
 	s := newShell(t, dir)
@@ -165,7 +164,7 @@ func TestKubernetes(t *testing.T) {
 		t.Fatalf("%d commands make secrets", made)
 	}
 
-	// What the image sets, and then the manifest.
+	// The image's environment, overridden by the manifest's.
 	image, err := os.ReadFile(artefact("Dockerfile"))
 	if err != nil {
 		t.Fatal(err)
@@ -192,7 +191,7 @@ func TestKubernetes(t *testing.T) {
 	run := func(i int) *printed.Job {
 		env := map[string]string{}
 		for k, v := range base {
-			// A pod has its addresses to itself; here three share a machine.
+			// Each pod has its own addresses; here three pods share a machine.
 			v = strings.NewReplacer("0.0.0.0", ip(i), "127.0.0.1", ip(i)).Replace(v)
 			env[k] = v
 		}
@@ -233,7 +232,7 @@ func TestKubernetes(t *testing.T) {
 		for k, v := range env {
 			fmt.Fprintf(&set, " %s='%s'", k, strings.ReplaceAll(v, "/etc/weir/", dir+"/"))
 		}
-		// Its own /etc/hosts stands for the cluster's DNS.
+		// Its own /etc/hosts takes the place of the cluster's DNS.
 		return s.start(fmt.Sprintf("unshare --mount --propagation private -- sh -c 'mount --bind %s/hosts /etc/hosts && exec env \"$@\"' sh%s weir %s", dir, set.String(), strings.Join(args, " ")), "node is ready")
 	}
 	var pods []*printed.Job
@@ -275,7 +274,7 @@ func TestKubernetes(t *testing.T) {
 		t.Errorf("without a token it is shown: %s", out)
 	}
 
-	// The third is taken away: preStop, and then the signal.
+	// The third pod is deleted: preStop, and then the signal.
 	var command []string
 	for _, a := range list(t, container, "lifecycle.preStop.exec.command") {
 		command = append(command, strings.Replace(a.(string), "/weir", "weir", 1))

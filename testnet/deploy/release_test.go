@@ -11,9 +11,8 @@ import (
 	"testing"
 )
 
-// The same source gives the same bytes in another directory; the checksums are
-// those of the files; and what the binary is made of is in the SBOM and in the
-// licences, module by module.
+// The same source gives the same bytes in another directory; the checksums
+// match the files; and the SBOM and the licences list the binary's modules.
 func TestRelease(t *testing.T) {
 	again, err := release(filepath.Join(t.TempDir(), "another", "place"))
 	if err != nil {
@@ -101,8 +100,8 @@ func TestRelease(t *testing.T) {
 	says(t, string(out), "/weir\n", "/LICENSE\n", "/THIRD-PARTY-LICENSES.txt\n", "/man/weir-node.1.gz\n", "/deploy/compose.yaml\n", "/deploy/kubernetes.yaml\n", "/deploy/weir.service\n")
 }
 
-// The binary needs nothing of the machine that it runs on: no interpreter, and no
-// certificates of authorities where there are none.
+// The binary needs nothing of the machine that it runs on: no interpreter, and
+// no CA certificates.
 func TestBinaryStandsAlone(t *testing.T) {
 	b, err := exec.Command("readelf", "--program-headers", "--wide", binary()).Output()
 	if err != nil {

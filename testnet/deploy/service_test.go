@@ -9,8 +9,9 @@ import (
 	"testing"
 )
 
-// machine boots a systemd in a container, over this machine's files, of which
-// what is changed is lost at the end. It returns how to run a command there.
+// machine boots a systemd in a container, over an overlay of this machine's
+// files whose changes are discarded at the end. It returns a function that runs
+// a command there.
 func machine(t *testing.T) (run func(line string) (string, error)) {
 	t.Helper()
 	if _, err := os.Stat("/lib/systemd/systemd"); err != nil {
@@ -41,9 +42,9 @@ mount -t tmpfs tmpfs "$1/root/tmp"`
 	return run
 }
 
-// The package's service under a real systemd: it is started when it is installed,
-// started anew when it is stuck, not disturbed by a reload, down when it was
-// drained, and not tried again with a wrong setting.
+// The package's service under a real systemd: it starts at installation, is
+// restarted when it is stuck, is not disturbed by a reload, stays down after a
+// drain, and is not retried with a wrong setting.
 func TestService(t *testing.T) {
 	try := machine(t)
 	run := func(line string) string {
@@ -80,7 +81,7 @@ func TestService(t *testing.T) {
 	restarts := show("NRestarts")
 	run("kill -STOP " + pid)
 	eventually(t, "a node that is stuck is started anew", func() bool {
-		// The old one goes on for a moment once it is told to abort.
+		// After SIGABRT the old process exists for a moment longer.
 		if now := show("MainPID"); now == pid || now == "0" {
 			return false
 		}

@@ -10,8 +10,8 @@ import (
 	"testing"
 )
 
-// A service that is taken over can do little: systemd rates its exposure at no
-// more than 2.0 of 10.
+// A compromised service can do little: systemd rates its exposure at no more
+// than 2.0 of 10.
 func TestUnitIsHardened(t *testing.T) {
 	needs(t, "systemd-analyze")
 	out, err := exec.Command("systemd-analyze", "security", "--offline=true", "--no-pager", "--threshold=20", artefact("weir.service")).CombinedOutput()
@@ -25,9 +25,9 @@ func TestUnitIsHardened(t *testing.T) {
 	t.Logf("exposure %s", overall[1])
 }
 
-// A place is this machine's files, of which what is changed is kept apart and lost
-// at the end, a network of its own, and no running systemd. The script finds the
-// package at /tmp/weir.deb.
+// A place is an overlay over this machine's files, whose changes are discarded
+// at the end, with a network of its own, and no running systemd. The script
+// finds the package at /tmp/weir.deb.
 func place(t *testing.T, script string) (string, error) {
 	t.Helper()
 	needs(t, "unshare", "chroot", "dpkg", "ip")
@@ -51,9 +51,9 @@ exec chroot "$1/root" env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin DEBIAN_FRONTEND=
 	return string(out), err
 }
 
-// The package installs, keeps what an administrator has changed when it is
-// installed again, leaves no file behind when it is purged but the identity, and
-// its unit is sound where it is installed.
+// The package installs, keeps an administrator's changes when it is installed
+// again, leaves no file but the identity behind when it is purged, and its unit
+// is valid where it is installed.
 func TestPackage(t *testing.T) {
 	out, err := place(t, `
 rm -f /etc/dpkg/dpkg.cfg.d/* # containers leave documentation out
@@ -113,8 +113,8 @@ find /etc /usr/bin /usr/lib/sysusers.d /usr/share/doc /usr/share/man /usr/share/
 	}
 }
 
-// What the unit starts is ready, alive and has its state where the unit says; the
-// settings that the package proposes are ones that a node has.
+// The unit's command becomes ready, answers health checks, and has its state
+// where the unit says; the settings proposed by the package exist.
 func TestUnitRunsTheNode(t *testing.T) {
 	b, err := os.ReadFile(artefact("weir.service"))
 	if err != nil {
@@ -147,7 +147,7 @@ func TestUnitRunsTheNode(t *testing.T) {
 	}
 }
 
-// settings are those of Environment= in a unit.
+// settings are the settings in Environment= of a unit.
 func settings(t *testing.T, unit string) (list []string) {
 	t.Helper()
 	for _, m := range regexp.MustCompile(`(?m)^Environment=(.*)$`).FindAllStringSubmatch(unit, -1) {

@@ -1,12 +1,12 @@
-// Package model reckons what discovery costs in networks too large to run: the
-// same figures, for the same modes, as testnet/bench measures in small ones.
-// It is pure. A formula stands where it is used, with where it comes from;
-// sizes are those of real messages ([SizesOf]), round trips those of the map
-// that the lab runs on.
+// Package model computes the cost of discovery in networks too large to run:
+// the same figures, for the same modes, as testnet/bench measures in small
+// ones. It is pure. A formula stands where it is used, with its source; sizes
+// are those of real messages ([SizesOf]), round trips those of the map that the
+// lab runs on.
 //
-// What is left out: connections' own upkeep, packet headers and
-// acknowledgements, lost packets, processors that other work keeps busy, and
-// what selections add to the load of whoever answers them.
+// Not modelled: keepalives of connections, packet headers and acknowledgements,
+// lost packets, processors busy with other work, and the load that selections
+// add to the nodes that answer them.
 package model
 
 import (
@@ -27,42 +27,43 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 )
 
-// Params describe the network, beside its size.
+// Params describe the network, except for its size.
 type Params struct {
 	Map     *lab.Geography `json:"-"`
 	Regions int            `json:"regions"`
 	Seed    uint64         `json:"seed"`
 	Trials  int            `json:"-"` // selections drawn; 0: 2000
 
-	Rate      float64 `json:"rate"`      // records a node publishes per second: by keepalive and because its load moved
-	Confirmed float64 `json:"confirmed"` // share of them that a holder answers
-	Whole     float64 `json:"whole"`     // share of them, confirmed, that are whole, the rest being updates in datagrams
+	Rate      float64 `json:"rate"`      // records a node publishes per second: by keepalive and because its load changed
+	Confirmed float64 `json:"confirmed"` // share of them that a holder confirms
+	Whole     float64 `json:"whole"`     // share of the confirmed ones that are whole records, the rest being updates in datagrams
 	Sizes     Sizes   `json:"sizes"`
 }
 
-// What package dht does, and what machines can do.
+// Constants of package dht, and of machines.
 const (
 	holders    = holder.Replicas        // of a topic
-	few        = holder.Replicas + 1    // nodes, up to which everybody holds everything
+	few        = holder.Replicas + 1    // up to this many nodes all nodes hold all records
 	shardSplit = directory.DefaultSplit // publishers above which a shard is split in two
 
 	probeEvery    = 5.0  // s between two round trips measured by a node
 	indexEvery    = 20.0 // s between two records in the index of regions
-	indexSponsors = 16   // nodes of a region that stand in it
+	indexSponsors = 16   // nodes of a region in the index
 	routeBucket   = 20   // peers in a bucket of Kademlia's routing table
 
-	// Of a machine of ours: ranking a record by the default policy, verifying
-	// one (ed25519), a QUIC handshake, and what a link carries.
+	// Measured on our machine: ranking a record by the default policy,
+	// verifying one (ed25519), and a QUIC handshake, in ms; and the rate of a
+	// link.
 	rankMillis      = 0.0042
 	verifyMillis    = 0.061
 	handshakeMillis = 1.0
 	linkBytes       = 125_000.0 // per ms: 1 Gbit/s
 	initialWindow   = 14_480.0  // bytes that TCP sends at once after a pause (RFC 6928)
 
-	// Stress of nodes as the lab's load makes it: it jumps to anywhere between
-	// the first two, and wanders little in between. Whoever jumps beyond
-	// capacity.FullAt is full until it jumps below capacity.FreeAt; so a share
-	// F = above + between × F of all nodes is.
+	// Stress of nodes under the lab's load: it jumps to a uniform value between
+	// the first two, and changes little in between. A node that jumps beyond
+	// capacity.FullAt is full until it jumps below capacity.FreeAt; so the
+	// share F of full nodes is F = above + between × F.
 	stressLeast, stressMost = 0.40, 1.00
 	above                   = (stressMost - capacity.FullAt) / (stressMost - stressLeast)
 	between                 = (capacity.FullAt - capacity.FreeAt) / (stressMost - stressLeast)
@@ -74,19 +75,19 @@ type Row struct {
 	Mode     string  `json:"mode"`
 	Nodes    int     `json:"nodes"`
 	Messages float64 `json:"messages"` // per selection, up to the decision; mean
-	Bytes    float64 `json:"bytes"`    // of them, payload
+	Bytes    float64 `json:"bytes"`    // payload of those messages
 	TimeP50  float64 `json:"time_p50_ms"`
 	TimeP99  float64 `json:"time_p99_ms"`
-	Upkeep   float64 `json:"upkeep"`          // bytes per second and node, to keep records
-	Busiest  float64 `json:"upkeep_busiest"`  // of the node, broker or server that carries most
-	Lookup   float64 `json:"lookup_messages"` // of one Kademlia look-up, made in the background
+	Upkeep   float64 `json:"upkeep"`          // to keep records, in bytes per second and node
+	Busiest  float64 `json:"upkeep_busiest"`  // of the node, broker or server with the highest load
+	Lookup   float64 `json:"lookup_messages"` // of one Kademlia lookup, made in the background
 	Shards   int     `json:"shards"`          // per region
 }
 
-// Modes are the modes that Reckon knows.
+// Modes are the modes that [Reckon] models.
 var Modes = []string{"kademlia", "broker-1", "broker-3", "pull", "push", "redis"}
 
-// Reckon returns the row of mode in a network of n nodes.
+// Reckon computes the row of mode in a network of n nodes.
 func Reckon(p Params, mode string, n int) Row {
 	p.Trials = cmp.Or(p.Trials, 2_000)
 	r := Row{Mode: mode, Nodes: n, Shards: 1}
@@ -124,18 +125,18 @@ var modes = map[string]mode{
 	"redis":    {redisUpkeep, (*trial).redis},
 }
 
-// publish is what sending one record to one holder costs on average.
+// publish is the average cost of sending one record to one holder, in bytes.
 func (p *Params) publish() float64 {
 	s := &p.Sizes
 	return p.Whole*(s.Advertise+s.AdvertiseReply) + (p.Confirmed-p.Whole)*(s.Asking+s.Answer) + (1-p.Confirmed)*s.Datagram
 }
 
-// probe is what measuring round trips costs a node, who asks and is asked once
-// per probeEvery.
+// probe is the cost of measuring round trips for a node, which sends and
+// answers one probe per probeEvery.
 func (p *Params) probe() float64 { return 2 * (p.Sizes.Fetch + p.Sizes.FetchReply) / probeEvery }
 
-// shardsOf is into how many shards a region with that many nodes is split: as
-// few as keep each at shardSplit or below.
+// shardsOf is the number of shards of a region with region nodes: as few as
+// keep each at shardSplit or below.
 func shardsOf(region float64) int {
 	s := 1
 	for region/float64(s) > shardSplit {
@@ -144,10 +145,10 @@ func shardsOf(region float64) int {
 	return s
 }
 
-// kademliaUpkeep: what a node sends to its topic's holders it receives, on average,
-// as a holder. Holders are the nodes closest to a key that a hash makes, so how
-// many topics a node holds is binomial; the busiest holds the largest number
-// that any of n is expected to (DESIGN §5, §11).
+// kademliaUpkeep: on average a node receives, as a holder, as much as it sends
+// to the holders of its topic. Holders are the nodes closest to a key that a
+// hash makes, so the number of topics a node holds is binomial; the busiest
+// node holds the largest number that any of n is expected to (DESIGN §5, §11).
 func kademliaUpkeep(p *Params, r *Row, n float64) {
 	a := p.publish()
 	if n <= few {
@@ -157,7 +158,7 @@ func kademliaUpkeep(p *Params, r *Row, n float64) {
 	}
 	region := n / float64(p.Regions)
 	r.Shards = shardsOf(region)
-	remote := holders * (1 - 1/n) // it may be one itself
+	remote := holders * (1 - 1/n) // the node may be a holder itself
 	index := min(1, indexSponsors/region) * remote * (2*p.Sizes.Datagram + p.Sizes.Advertise + p.Sizes.AdvertiseReply) / 3 / indexEvery
 	own := remote*p.Rate*a + index
 	r.Upkeep = 2*own + p.probe()
@@ -167,8 +168,8 @@ func kademliaUpkeep(p *Params, r *Row, n float64) {
 	r.Lookup = lookup(n)
 }
 
-// busiest is how many of so many topics the busiest of n nodes holds, each
-// holding each with the given chance: the most that at least one node is
+// busiest is the number of topics that the busiest of n nodes holds, if each
+// holds each topic with the given chance: the most that at least one node is
 // expected to reach.
 func busiest(n, topics, chance float64) float64 {
 	k := 0.0
@@ -185,7 +186,7 @@ func busiest(n, topics, chance float64) float64 {
 	return k
 }
 
-// lookup is how many messages finding a key's k closest nodes takes: each step
+// lookup is the number of messages to find a key's k closest nodes: each step
 // halves the distance, and with b nodes to a bucket it takes log2(n/b) steps to
 // come among the last b, of which each is asked (Maymounkov and Mazières,
 // "Kademlia", IPTPS 2002, §3); a request and a reply each.
@@ -200,10 +201,10 @@ func brokerUpkeep(brokers float64) func(*Params, *Row, float64) {
 	}
 }
 
-// pullUpkeep: a record is not published, only asked for.
+// pullUpkeep: records are not published, only requested.
 func pullUpkeep(p *Params, r *Row, _ float64) { r.Upkeep, r.Busiest = p.probe(), p.probe() }
 
-// pushUpkeep: everybody sends to everybody.
+// pushUpkeep: every node sends to every node.
 func pushUpkeep(p *Params, r *Row, n float64) {
 	r.Upkeep = 2*(n-1)*p.Rate*p.publish() + p.probe()
 	r.Busiest = r.Upkeep
@@ -214,7 +215,7 @@ func redisUpkeep(p *Params, r *Row, n float64) {
 	r.Busiest = n * p.Rate * p.Sizes.RedisSet
 }
 
-// A trial is one selection.
+// A trial is one modelled selection.
 type trial struct {
 	p      *Params
 	n      int
@@ -225,10 +226,10 @@ type trial struct {
 	ms, messages, bytes float64
 	worth               *worth
 	candidates          []holder.Offer
-	records             bool // the seeker has the candidates' records, so that a lease comes without
+	records             bool // the seeker has the candidates' records, so that a lease comes without one
 }
 
-// rtt is the round trip from the seeker.
+// rtt is the round trip time from the seeker.
 func (t *trial) rtt(to lab.Place) time.Duration { return 2 * t.me.OneWay(to) }
 
 // other is a random node that is not the seeker, of the seeker's region or of
@@ -237,7 +238,7 @@ func (t *trial) other(near bool) lab.Place {
 	for range 100 {
 		i := t.rnd.IntN(t.n)
 		if near {
-			i = i/t.p.Regions*t.p.Regions + t.seeker%t.p.Regions // nodes take turns through the regions
+			i = i/t.p.Regions*t.p.Regions + t.seeker%t.p.Regions // regions are assigned to nodes in turn
 		}
 		if i < t.n && i != t.seeker {
 			return t.p.Map.Place(i)
@@ -246,9 +247,9 @@ func (t *trial) other(near bool) lab.Place {
 	return t.me
 }
 
-// pool draws up to count distinct nodes and counts those with room, of which it
-// keeps as many, the best as the policy sees them, as a holder draws its offers
-// from. Least is the stress of the one that is loaded least.
+// pool draws up to count distinct nodes and counts those with room. It keeps as
+// many candidates, the best by the policy, as a holder draws its offers from.
+// Least is the lowest stress.
 func (t *trial) pool(count int, near bool) (room int, least float64) {
 	type candidate struct {
 		score, stress float64
@@ -275,7 +276,7 @@ func (t *trial) pool(count int, near bool) (room int, least float64) {
 	return len(all), least
 }
 
-// sample leaves what so many holders offer of the candidates.
+// sample keeps the candidates that this many holders offer.
 func (t *trial) sample(holders int) {
 	if len(t.candidates) <= place.OfferLimit {
 		return
@@ -303,8 +304,8 @@ func (t *trial) ranked() []holder.Offer {
 	return t.candidates
 }
 
-// most bounds how many candidates are drawn for who sees all: of so many, the
-// best four are as good as they get.
+// most bounds the candidates drawn for a seeker that sees all nodes: with so
+// many, the best four do not improve further.
 const most = 500
 
 func (t *trial) kademlia() {
@@ -322,14 +323,15 @@ func (t *trial) kademlia() {
 	if shards == 1 {
 		room, least = t.pool(min(shard-1, most), true)
 		t.ms += t.ask(place.Query{}, t.holders(), room) + rank
-	} else { // the nearest holder of the own shard, and that of another one
+	} else { // the nearest holder of its own shard, and that of another one
 		room, least = t.pool(min(2*shard-1, most), true)
 		one := place.Query{First: 1, Near: true}
 		t.ms += max(t.ask(one, t.holders(), room/2), t.ask(one, t.holders(), room/2)) + rank
 	}
 	t.sample(holder.AsksFirst)
 	if !place.GoodEnough(least) {
-		// The nearest regions, at the same time; their holders are as far.
+		// The nearest regions, at the same time; their holders are at the same
+		// distance.
 		slowest := 0.0
 		for range place.NearRegions {
 			room, _ := t.pool(min(shard, 2*place.OfferLimit), false)
@@ -339,7 +341,8 @@ func (t *trial) kademlia() {
 	}
 }
 
-// holders are the round trips to those of a topic, which are anywhere.
+// holders are the round trip times to the holders of a topic, which may be
+// anywhere.
 func (t *trial) holders() (rtts []time.Duration) {
 	for range holders {
 		rtts = append(rtts, t.rtt(t.other(false)))
@@ -357,8 +360,8 @@ func (t *trial) broker(brokers int) {
 	t.sample(min(holder.AsksFirst, brokers))
 }
 
-// pull asks everybody, place.PollAtOnce at a time. Once three quarters have answered,
-// the rest has as long again.
+// pull asks every node, place.PollAtOnce at a time. Once three quarters have
+// answered, the rest has the same time again.
 func (t *trial) pull() {
 	asked := t.n - 1
 	sample := min(asked, most)
@@ -374,7 +377,7 @@ func (t *trial) pull() {
 	}
 	all := (rounds-1)*mean + min(rtts[sample-1], 2*max(rtts[sample*3/4], asMillis(place.GraceMost)))
 	took := min(all, asMillis(place.PollTime))
-	part := took / all // what there was time for
+	part := took / all // the share answered in time
 	t.ms += took + part*float64(asked)*(t.trips()-1)*handshakeMillis
 	t.messages += part * 2 * float64(asked)
 	t.bytes += part * float64(asked) * t.p.Sizes.Query
@@ -389,8 +392,8 @@ func (t *trial) push() {
 	t.pool(min(t.n-1, most), false)
 }
 
-// redis: one round trip, and more while TCP's window opens: it doubles with
-// each (RFC 5681 §3.1). The seeker verifies every record.
+// redis: one round trip, and more while TCP's congestion window grows: it
+// doubles with each (RFC 5681 §3.1). The seeker verifies every record.
 func (t *trial) redis() {
 	reply := float64(t.n) * t.p.Sizes.RedisRecord
 	rounds := 1 + max(0, math.Ceil(math.Log2(reply/initialWindow+1))-1)
@@ -403,10 +406,10 @@ func (t *trial) redis() {
 
 func asMillis(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
 
-// trips is how many round trips an exchange with a random node takes on
-// average: two if there is no connection, the first being QUIC's handshake
-// (RFC 9000). A node is connected with those in its routing table, its holders,
-// and those whose holder it is.
+// trips is the average number of round trips of an exchange with a random node:
+// two if there is no connection, the first being QUIC's handshake (RFC 9000). A
+// node is connected to those in its routing table, to its holders, and to those
+// whose holder it is.
 func (t *trial) trips() float64 {
 	n := float64(t.n)
 	peers := lookup(n)/2*routeBucket/2 + 2*holders // buckets, about half full

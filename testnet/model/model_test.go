@@ -66,7 +66,7 @@ func TestShards(t *testing.T) {
 	}
 }
 
-// What each mode is known for, at any size.
+// Known properties of each mode, at any size.
 func TestModesScaleAsTheyMust(t *testing.T) {
 	p := params(t)
 	row := func(mode string, n int) Row { return Reckon(p, mode, n) }
@@ -78,7 +78,7 @@ func TestModesScaleAsTheyMust(t *testing.T) {
 				t.Errorf("%s: %s %.4g with 1,000 nodes and %.4g with 100,000", m, what, a, b)
 			}
 		}
-		grows("bytes per selection", small.Bytes, large.Bytes, m == "redis") // none has a second for it, and does not get far
+		grows("bytes per selection", small.Bytes, large.Bytes, m == "redis") // pull is cut off by place.PollTime, so it does not reach all nodes
 		grows("busiest", small.Busiest, large.Busiest, m == "broker-1" || m == "broker-3" || m == "push" || m == "redis")
 		grows("upkeep", small.Upkeep, large.Upkeep, m == "push")
 		if small.TimeP50 <= 0 || small.TimeP99 < small.TimeP50 || math.IsInf(large.TimeP99, 0) {

@@ -13,7 +13,7 @@ import (
 	"weir/dht/place"
 )
 
-// A worth asks a policy for the score of a node, and remembers it.
+// A worth asks a policy for the score of a node, and caches it.
 type worth struct {
 	compiled *policy.Compiled
 	known    map[[2]int]float64 // by stress, in hundredths, and round trip, in ms
@@ -22,7 +22,7 @@ type worth struct {
 func newWorth(p policy.Policy) *worth {
 	compiled, err := policy.Compile(p)
 	if err != nil {
-		panic(err) // it is one of ours
+		panic(err) // the policy is one of ours
 	}
 	return &worth{compiled, make(map[[2]int]float64)}
 }
@@ -34,7 +34,7 @@ func (w *worth) of(stress float64, rtt time.Duration) float64 {
 	if score, ok := w.known[key]; ok {
 		return score
 	}
-	const limit = 10_000 // sessions: many, so that one more changes nothing
+	const limit = 10_000 // sessions: so many that one more does not change the score
 	c := policy.Candidate{RTT: time.Duration(key[1]) * time.Millisecond, Trust: 1}
 	c.Record = capacity.Record{Node: "node", URL: "http://node", Sessions: capacity.Usage{Used: int64(key[0]) * limit / 100, Limit: limit}}
 	score := 0.0
@@ -45,10 +45,10 @@ func (w *worth) of(stress float64, rtt time.Duration) float64 {
 	return score
 }
 
-// nameOf names the i-th of some nodes.
+// nameOf is the peer ID of the i-th node of a trial.
 func nameOf(i int) peer.ID { return peer.ID(rune(i)) }
 
-// events are what is to happen on virtual time.
+// events are the scheduled events on virtual time.
 type events struct {
 	now  time.Time
 	list []event
@@ -61,7 +61,7 @@ type event struct {
 
 func (e *events) after(d time.Duration, do func()) { e.list = append(e.list, event{e.now.Add(d), do}) }
 
-// next has the first of the events happen, or the tick that is due before it.
+// next runs the first event, or the tick that is due before it.
 func (e *events) next(due time.Time, tick func()) {
 	next, at := event{due, tick}, -1
 	for i := range e.list {
@@ -78,8 +78,8 @@ func (e *events) next(due time.Time, tick func()) {
 
 var epoch = time.Unix(0, 0)
 
-// ask has holders at those distances answer q, each with so many offers, up to
-// its limit. It returns how long that takes, in ms.
+// ask has holders at those distances answer q, each with a number of offers, up
+// to its limit. It returns the time that takes, in ms.
 func (t *trial) ask(q place.Query, rtts []time.Duration, offers int) float64 {
 	e := &events{now: epoch}
 	far := make(map[peer.ID]time.Duration)
@@ -113,8 +113,8 @@ func (t *trial) ask(q place.Query, rtts []time.Duration, offers int) float64 {
 	return asMillis(e.now.Sub(epoch))
 }
 
-// reserve has candidates reserve room, and adds how long that takes. One that the
-// seeker has no connection to takes two round trips.
+// reserve has candidates reserve room, and adds the time that takes. A
+// candidate without a connection to the seeker takes two round trips.
 func (t *trial) reserve() {
 	e := &events{now: epoch}
 	reply := t.p.Sizes.ReserveReply

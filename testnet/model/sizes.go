@@ -20,16 +20,16 @@ import (
 	"weir/dht/place"
 )
 
-// Sizes are those of messages, in bytes: with the length before each, and for
-// those on streams the negotiation of the protocol.
+// Sizes are message sizes in bytes: with the length prefix, and for those on
+// streams the protocol negotiation.
 type Sizes struct {
 	Record float64 `json:"record"` // sealed
 
 	Advertise      float64 `json:"advertise"` // of one record
 	AdvertiseReply float64 `json:"advertise_reply"`
-	Datagram       float64 `json:"datagram"` // with what one record says anew
-	Asking         float64 `json:"asking"`   // the same, to be confirmed
-	Answer         float64 `json:"answer"`   // to that
+	Datagram       float64 `json:"datagram"` // with the changed fields of one record
+	Asking         float64 `json:"asking"`   // the same, with a request to confirm
+	Answer         float64 `json:"answer"`   // to a datagram to be confirmed
 	Query          float64 `json:"query"`    // without offers
 	QueryReply     float64 `json:"query_reply"`
 	Offer          float64 `json:"offer"` // each
@@ -43,10 +43,10 @@ type Sizes struct {
 	RedisRecord float64 `json:"redis_record"` // one record in its answer
 }
 
-// networkID is how many bytes of it stand before every datagram.
+// networkID is the number of its bytes before every datagram.
 const networkID = 8
 
-// SizesOf makes one of each message and weighs it.
+// SizesOf makes one of each message and measures it.
 func SizesOf() (Sizes, error) {
 	var s Sizes
 	key, err := crypto.UnmarshalEd25519PrivateKey(ed25519.NewKeyFromSeed(make([]byte, ed25519.SeedSize)))
@@ -124,12 +124,12 @@ func SizesOf() (Sizes, error) {
 	return s, nil
 }
 
-// reply is a holder's answer with so many offers.
+// reply is the size of a holder's answer with a number of offers.
 func (s *Sizes) reply(offers int) float64 { return s.QueryReply + float64(offers)*s.Offer }
 
-// onStream is m's size on a stream of the protocol called name: m behind its
+// onStream is m's size on a stream of the protocol called name: m and its
 // length, and in its direction the two lines by which multistream-select
-// settles on the protocol.
+// negotiates the protocol.
 func onStream(name string, m proto.Message) float64 {
 	line := func(n int) int { return varint(n+1) + n + 1 }
 	size := proto.Size(m)
