@@ -13,19 +13,19 @@ import (
 // ends nodes in the same directory.
 const lockTime = 15 * time.Second
 
-// AddConfig says what nodes to add to a testnet that runs.
+// AddConfig is the configuration of nodes to add to a running testnet.
 type AddConfig struct {
 	N      int      // how many; 0: 1
 	Region string   // of all of them; "": none
-	Join   string   // token for weir node --join; "": by the addresses of a node that runs
+	Join   string   // token for weir node --join; "": by the addresses of a running node
 	Flags  []string // further flags
-	Force  bool     // also if the machine seems to have no room for so many
+	Force  bool     // even if the machine seems to have no room for that many
 }
 
 // Add starts further nodes in the testnet in dir, which outlive this process,
-// and returns them when they are ready. The flags of nodes to be added, which Up
-// was given, come before cfg's. If one does not become ready, it is ended, and
-// the error has the end of its log.
+// and returns them when they are ready. Up's AddFlags come before cfg's flags.
+// If a node does not become ready, it is ended, and the error has the end of
+// its log.
 func Add(ctx context.Context, dir string, cfg AddConfig) ([]Node, error) {
 	if cfg.N == 0 {
 		cfg.N = 1
@@ -51,14 +51,14 @@ func Add(ctx context.Context, dir string, cfg AddConfig) ([]Node, error) {
 	defer cancel()
 	var added []Node
 	for range cfg.N {
-		name := fmt.Sprintf("n%d", len(n.Nodes())+1) // none is ever taken out
+		name := fmt.Sprintf("n%d", len(n.Nodes())+1) // nodes are never removed from the list
 		node := n.newNode(name, cfg.Region, join)
 		node.Arg = append(append(node.Arg, n.state.AddFlags...), cfg.Flags...)
 		if err := n.start(node); err != nil {
 			return added, err
 		}
 		if err := n.awaitReady(ctx, name); err != nil {
-			_ = n.Kill(name) // if it has not ended already
+			_ = n.Kill(name) // it may have ended already
 			return added, err
 		}
 		added = append(added, n.Node(name))
@@ -66,8 +66,8 @@ func Add(ctx context.Context, dir string, cfg AddConfig) ([]Node, error) {
 	return added, nil
 }
 
-// openLocked opens the testnet in dir with nobody else starting or ending nodes
-// there.
+// openLocked opens the testnet in dir while no other process starts or ends
+// nodes there.
 func openLocked(ctx context.Context, dir string) (n *Network, unlock func(), err error) {
 	if n, err = Open(dir); err != nil {
 		return nil, nil, err
@@ -89,14 +89,14 @@ func openLocked(ctx context.Context, dir string) (n *Network, unlock func(), err
 	if err != nil {
 		return nil, nil, err
 	}
-	if n, err = Open(dir); err != nil { // as it is now
+	if n, err = Open(dir); err != nil { // its state under the lock
 		unlock()
 		return nil, nil, err
 	}
 	return n, unlock, nil
 }
 
-// joinFlags are how a further node joins.
+// joinFlags are the flags by which a further node joins.
 func (n *Network) joinFlags(token string) ([]string, error) {
 	if token != "" {
 		return []string{"--join", token}, nil
@@ -119,8 +119,8 @@ func (n *Network) joinFlags(token string) ([]string, error) {
 	return flags, nil
 }
 
-// Retire notes that the node of that ID ends by itself, as it was to: it is not
-// dead.
+// Retire records that the node of that ID ends by itself, as intended: it is
+// not dead.
 func Retire(ctx context.Context, dir string, id peer.ID) (Node, error) {
 	n, unlock, err := openLocked(ctx, dir)
 	if err != nil {

@@ -22,34 +22,35 @@ import (
 
 const (
 	// AuthorityFile is the certificate of a directory's development CA, for
-	// whoever is to trust it.
+	// clients that trust it.
 	AuthorityFile = "ca.pem"
 	authorityKey  = "ca-key.pem"
-	// pairFile and pairKey are what all nodes of a testnet speak https with.
+	// pairFile and pairKey are the certificate and key of all nodes of a
+	// testnet with https.
 	pairFile = "tls.pem"
 	pairKey  = "tls-key.pem"
 
-	// authorityLife is how long a development CA is good for; one that is within
-	// authorityRest of its end is replaced.
+	// authorityLife is the life of a development CA; one with less than
+	// authorityRest left is replaced.
 	authorityLife = 365 * 24 * time.Hour
 	authorityRest = 30 * 24 * time.Hour
 	pairLife      = 90 * 24 * time.Hour
-	// clockSlack is how much clocks may differ.
+	// clockSlack is the tolerated difference between clocks.
 	clockSlack = time.Hour
 )
 
-// An Authority is a CA for development. Whoever trusts it need not trust whoever
-// gets hold of its key: it is limited to loopback addresses and localhost (RFC
-// 5280, section 4.2.1.10), and browsers and Go hold it to that.
+// An Authority is a CA for development. Trusting it does not mean trusting
+// everyone who gets its key: it is limited to loopback addresses and localhost
+// (RFC 5280, section 4.2.1.10), and browsers and Go enforce that.
 type Authority struct {
 	cert *x509.Certificate
 	key  *ecdsa.PrivateKey
 	pem  []byte // of cert
 }
 
-// OpenAuthority returns the CA of a directory, which stays the same from one
-// testnet to the next, so that it is trusted once; if there is none, or its end
-// is near at now, it makes one. Nobody but the user can read its key.
+// OpenAuthority returns the CA of a directory, which is kept from one testnet
+// to the next, so that users trust it once. If there is none, or it is about to
+// expire at now, it makes one. Only the user can read its key.
 func OpenAuthority(dir string, now time.Time) (*Authority, error) {
 	certFile, keyFile := filepath.Join(dir, AuthorityFile), filepath.Join(dir, authorityKey)
 	pair, err := tls.LoadX509KeyPair(certFile, keyFile)
@@ -78,7 +79,7 @@ func OpenAuthority(dir string, now time.Time) (*Authority, error) {
 	return a, durable.Replace(certFile, a.pem, 0o644)
 }
 
-// NewAuthority makes a CA that is nowhere but in memory.
+// NewAuthority makes a CA in memory only.
 func NewAuthority(now time.Time) (*Authority, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -87,7 +88,7 @@ func NewAuthority(now time.Time) (*Authority, error) {
 	host, _ := os.Hostname()
 	template := &x509.Certificate{
 		SerialNumber: serial(),
-		// Who looks through the CAs that a machine trusts should know it again.
+		// A name that users recognize in their list of trusted CAs.
 		Subject:               pkix.Name{CommonName: "weir development CA " + host + " " + now.UTC().Format(time.DateOnly)},
 		NotBefore:             now.Add(-clockSlack),
 		NotAfter:              now.Add(authorityLife),
@@ -118,8 +119,8 @@ func newAuthority(cert *x509.Certificate, key *ecdsa.PrivateKey) *Authority {
 // Cert is the CA's certificate.
 func (a *Authority) Cert() *x509.Certificate { return a.cert }
 
-// Issue returns a certificate of names, which are DNS names and IP addresses, and
-// its key.
+// Issue returns a certificate for names, which are DNS names and IP addresses,
+// and its key.
 func (a *Authority) Issue(from, until time.Time, names ...string) (certPEM, keyPEM []byte, err error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -167,12 +168,12 @@ func secure(dir string, now time.Time) error {
 	return durable.Replace(filepath.Join(dir, pairFile), cert, 0o644)
 }
 
-// tlsArgs are the flags of its nodes.
+// tlsArgs are the nodes' flags for https.
 func tlsArgs(dir string) []string {
 	return []string{"--tls-cert", filepath.Join(dir, pairFile), "--tls-key", filepath.Join(dir, pairKey)}
 }
 
-// writeSecret is replaceFile for what nobody but the user may read.
+// writeSecret is replaceFile for a file that only the user may read.
 func writeSecret(path string, b []byte) error {
 	if err := os.Remove(path + ".tmp"); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
@@ -185,11 +186,11 @@ func writeSecret(path string, b []byte) error {
 
 func pemOf(kind string, der []byte) []byte {
 	var b bytes.Buffer
-	_ = pem.Encode(&b, &pem.Block{Type: kind, Bytes: der}) // it is a buffer
+	_ = pem.Encode(&b, &pem.Block{Type: kind, Bytes: der}) // writing to a buffer does not fail
 	return b.Bytes()
 }
 
-// serial is one that nobody else has (RFC 5280, section 4.1.2.2: 20 octets).
+// serial is a unique serial number (RFC 5280, section 4.1.2.2: 20 octets).
 func serial() *big.Int {
 	n, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 120))
 	if err != nil {

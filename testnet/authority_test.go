@@ -11,8 +11,8 @@ import (
 	"time"
 )
 
-// A development CA stays the same until its end is near, nobody else can read
-// its key, and what it signs for other hosts is not trusted.
+// A development CA stays the same until it is about to expire, no other user
+// can read its key, and its signatures for other hosts are not trusted.
 func TestAuthority(t *testing.T) {
 	dir, now := t.TempDir(), time.Now()
 	a, err := OpenAuthority(dir, now)
@@ -58,8 +58,8 @@ func TestAuthority(t *testing.T) {
 	}
 }
 
-// A CA whose key is lost or another's is not replaced behind the back of whoever
-// trusts it.
+// A CA whose key is missing or does not match is not replaced silently: users
+// trust it.
 func TestAuthorityThatIsDamaged(t *testing.T) {
 	for name, damage := range map[string]func(dir string) error{
 		"the key is gone":   func(dir string) error { return os.Remove(filepath.Join(dir, authorityKey)) },

@@ -12,8 +12,7 @@ import (
 	"testing"
 )
 
-// command runs weir as a user would, in dir, and returns what it prints and its
-// exit code.
+// command runs weir as a user would, in dir, and returns its output and exit code.
 func command(t *testing.T, dir string, args ...string) (stdout, stderr string, code int) {
 	t.Helper()
 	cmd := exec.Command(weir, args...)
@@ -80,7 +79,7 @@ func TestCommandsShareANetwork(t *testing.T) {
 	gone(t, n.Nodes())
 	nothingLeft(t, dir)
 	expect(0, "nothing to end", "down")
-	expect(0, "1 nodes up", "up", "-n", "1") // where the earlier one was
+	expect(0, "1 nodes up", "up", "-n", "1") // in the directory of the previous one
 }
 
 func TestDemoShowsACascade(t *testing.T) {
@@ -113,8 +112,8 @@ func TestDemoShowsACascade(t *testing.T) {
 	}
 }
 
-// The exit code is the demo's word that media flowed over a link: it must not
-// be 0 when none did, whatever else works.
+// The demo's exit code says whether media flowed over a link: it must not be 0
+// when none did, whatever else works.
 func TestDemoFailsWithoutACascade(t *testing.T) {
 	for _, c := range []struct {
 		name string
@@ -148,7 +147,7 @@ func TestDemoFailsWithoutACascade(t *testing.T) {
 	}
 }
 
-// A relay that stops forwarding is found at the end of the demo, though its
+// A relay that stops forwarding is detected at the end of the demo, even if its
 // viewer had frames before.
 func TestDemoFailsWhenMediaStops(t *testing.T) {
 	d := startDemo(t, "--nodes", "2", "--viewers", "0", "--seconds", "5")
@@ -166,11 +165,11 @@ func TestDemoFailsWhenMediaStops(t *testing.T) {
 	nothingLeft(t, d.dir)
 }
 
-// runningDemo is a demo of which more is wanted than its end.
+// runningDemo is a demo under way.
 type runningDemo struct {
 	cmd  *exec.Cmd
 	dir  string // of its testnet
-	out  string // file of what it prints
+	out  string // file of its output
 	errs bytes.Buffer
 	done bool
 }
@@ -262,7 +261,7 @@ func TestInterruptedDemoLeavesNothing(t *testing.T) {
 			if code := d.wait(); code != c.code {
 				t.Errorf("exit %d, want %d\n%s%s", code, c.code, d.output(t), d.errs.String())
 			}
-			if c.sig == syscall.SIGKILL { // its nodes die with it, by the kernel's hand
+			if c.sig == syscall.SIGKILL { // the kernel kills its nodes with it
 				eventually(t, "the nodes have ended", func() bool { return !n.Alive("n1") && !n.Alive("n2") })
 				if err := n.Down(); err != nil {
 					t.Error(err)

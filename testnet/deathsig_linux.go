@@ -2,6 +2,6 @@ package testnet
 
 import "syscall"
 
-// killWithParent has the kernel kill the process when the thread that starts
+// killWithParent makes the kernel kill the process when the thread that starts
 // it ends.
 func killWithParent(attr *syscall.SysProcAttr) { attr.Pdeathsig = syscall.SIGKILL }

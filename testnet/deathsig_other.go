@@ -4,5 +4,5 @@ package testnet
 
 import "syscall"
 
-// killWithParent does nothing where the kernel offers no such thing.
+// killWithParent does nothing: the kernel has no such feature.
 func killWithParent(*syscall.SysProcAttr) {}

@@ -43,45 +43,46 @@ var (
 	ErrBusy = errors.New("testnet is running")
 	// ErrNone means that there is no testnet in that directory.
 	ErrNone = errors.New("no testnet")
-	// ErrInput means that what was asked for cannot be: a directory that is not
-	// for a testnet, or a node that is not in it.
+	// ErrInput means that the arguments are wrong: a directory that is not for
+	// a testnet, or a node that is not in it.
 	ErrInput = errors.New("testnet")
 )
 
 const (
 	defaultTimeout = time.Minute
-	// grace is what nodes told to end have for it.
+	// grace is how long nodes may take to end normally.
 	grace = 5 * time.Second
-	// reapTime is what the kernel has to end a process that was killed.
+	// reapTime is how long the kernel may take to end a killed process.
 	reapTime = 5 * time.Second
 	// askTimeout bounds one request to a node.
 	askTimeout = 5 * time.Second
-	// asksAtOnce bounds the nodes that are asked together.
+	// asksAtOnce bounds the nodes that are queried concurrently.
 	asksAtOnce = 8
 )
 
-// Config says what network to bring up.
+// Config is the configuration of a network.
 type Config struct {
-	// Dir is where logs, data and testnet.json go. It is created; if it exists,
-	// it must be empty or an earlier testnet's.
+	// Dir is the directory of logs, data and testnet.json. It is created; if it
+	// exists, it must be empty or an earlier testnet's.
 	Dir string
-	// N is the number of nodes, named n1, n2, …; n1 is whom all others join by.
+	// N is the number of nodes, named n1, n2, …; n1 is the bootstrap peer of
+	// all others.
 	N int
 
-	// Discovery says who holds records; "": [directory.Kademlia]. In the other modes
-	// each node is given the file "servers" in Dir, which lists the nodes that
-	// are ready: the first Brokers ones in [directory.Broker], else all.
+	// Discovery selects the holders of records; "": [directory.Kademlia]. In
+	// the other modes each node is given the file "servers" in Dir, which lists
+	// ready nodes: the first Brokers ones in [directory.Broker], else all.
 	Discovery directory.Mode
 	Brokers   int // 0: 1
 
 	Regions   int                  // nodes are in r1, r2, … rRegions in turn; 0: in none
 	Binary    string               // weir; default: this process's executable
-	NodeFlags func(i int) []string // further flags of node i, from 1; they win over testnet's own
+	NodeFlags func(i int) []string // further flags of node i, from 1; they override testnet's own
 	AddFlags  []string             // likewise, of every node that [Add] adds later
 	Timeout   time.Duration        // of the whole of Up; default one minute
 	TLS       bool                 // nodes speak https, by a development CA in Dir; see [OpenAuthority]
-	Force     bool                 // also if the machine seems to have no room for so many
-	Progress  func(Progress)       // told how far Up is, one call at a time; nil: nobody is
+	Force     bool                 // even if the machine seems to have no room for that many
+	Progress  func(Progress)       // receives Up's progress, one call at a time; may be nil
 	Log       *slog.Logger         // default: discarded
 
 	// Detach lets the nodes outlive this process. By default the kernel kills
@@ -89,19 +90,19 @@ type Config struct {
 	Detach bool
 }
 
-// Progress is how far the start of a testnet is.
+// Progress is the progress of a testnet's start.
 type Progress struct {
-	Nodes   int // in all
+	Nodes   int // in total
 	Started int
 	Ready   int
-	Seeing  int // the records of all
+	Seeing  int // nodes that see the records of all
 }
 
 // A Node is one process of a Network.
 type Node struct {
 	Name   string  `json:"name"`
 	PID    int     `json:"pid"`
-	Start  string  `json:"start"` // which of all processes that ever have PID
+	Start  string  `json:"start"` // identifies the process among all that ever have PID
 	Region string  `json:"region,omitempty"`
 	PeerID peer.ID `json:"peer_id,omitempty"`
 
@@ -114,13 +115,12 @@ type Node struct {
 	Log string   `json:"log"` // file
 	Arg []string `json:"arg"` // of the process, without its name
 
-	Retired bool `json:"retired,omitempty"` // its process was to end by itself
+	Retired bool `json:"retired,omitempty"` // its process was meant to end by itself
 }
 
-// Network is a testnet: owned, if it comes from [Up] without Detach, or just
-// known, if it comes from [Open]. Its methods may be called from several
-// goroutines. It starts no goroutine but one that an owned Network needs to
-// keep a thread.
+// Network is a testnet: owned, if it comes from [Up] without Detach, or only
+// referred to, if it comes from [Open]. Its methods are safe for concurrent
+// use. Its only goroutine is one that an owned Network needs to keep a thread.
 type Network struct {
 	dir     string
 	binary  string
@@ -134,13 +134,13 @@ type Network struct {
 	own   map[string]*os.Process // children not yet waited for, by name
 
 	ending sync.Once
-	ended  error // of ending
+	ended  error // result of ending the nodes
 }
 
 // Up starts cfg.N nodes and returns when all are ready and each sees the
 // records of all. If one exits, the error has the end of its log; if Up fails,
-// nothing is left running. The error wraps [ErrBusy] if a testnet runs in
-// cfg.Dir. ctx bounds the starting only.
+// no process is left. The error wraps [ErrBusy] if a testnet runs in cfg.Dir.
+// ctx bounds only the start.
 func Up(ctx context.Context, cfg Config) (*Network, error) {
 	if cfg.N < 1 {
 		return nil, fmt.Errorf("%w of %d nodes: at least one is needed", ErrInput, cfg.N)
@@ -253,7 +253,7 @@ func (n *Network) up(ctx context.Context, cfg Config) error {
 					return err
 				}
 			}
-			continue // they join by the list
+			continue // these nodes join by the list
 		}
 		for _, a := range n.Node(name).P2P {
 			join = append(join, "--bootstrap", a)
@@ -269,7 +269,7 @@ func (n *Network) up(ctx context.Context, cfg Config) error {
 	return n.AwaitRecords(ctx)
 }
 
-// newNode is a node that is yet to be started, and how to start it.
+// newNode returns a node that is not started yet, with its arguments.
 func (n *Network) newNode(name, region string, join []string) Node {
 	node := Node{Name: name, Region: region, Dir: filepath.Join(n.dir, name), Log: filepath.Join(n.dir, name, "log")}
 	node.Arg = append([]string{"node",
@@ -283,7 +283,7 @@ func (n *Network) newNode(name, region string, join []string) Node {
 	return node
 }
 
-// awaitList waits until all nodes have read that there are so many servers. A
+// awaitList waits until all nodes have read a list of that many servers. A
 // broker refuses records until it knows that it is one.
 func (n *Network) awaitList(ctx context.Context, servers int) error {
 	for _, node := range n.Nodes() {
@@ -301,7 +301,7 @@ func (n *Network) awaitList(ctx context.Context, servers int) error {
 func (n Node) readyFile() string { return filepath.Join(n.Dir, "ready.json") }
 
 // start starts a process for node and adds it to the state, which is written at
-// once: whatever happens, Open finds every process.
+// once, so that Open always finds every process.
 func (n *Network) start(node Node) error {
 	if err := os.MkdirAll(node.Dir, 0o755); err != nil {
 		return err
@@ -328,7 +328,7 @@ func (n *Network) start(node Node) error {
 	if err := start(); err != nil {
 		return fmt.Errorf("start %s: %w", node.Name, err)
 	}
-	proc, err := readProc(cmd.Process.Pid) // ours, even if it has ended: nobody has waited for it
+	proc, err := readProc(cmd.Process.Pid) // our child, so it exists even if it has ended
 	if err != nil {
 		_ = cmd.Process.Kill()
 		_, _ = cmd.Process.Wait()
@@ -349,8 +349,8 @@ func (n *Network) start(node Node) error {
 	return writeState(n.dir, n.state)
 }
 
-// adopt takes in the nodes that another process has added to the same testnet
-// meanwhile. n.mu is held.
+// adopt adds the nodes that another process has meanwhile added to the same
+// testnet. n.mu is held.
 func (n *Network) adopt() {
 	s, err := readState(n.dir)
 	if err != nil || !s.Started.Equal(n.state.Started) {
@@ -406,8 +406,7 @@ func (n *Network) awaitReady(ctx context.Context, name string) error {
 	return writeState(n.dir, n.state)
 }
 
-// await asks done again and again until it reports true or an error, the node
-// exits, or ctx ends.
+// await polls done until it reports true or an error, the node exits, or ctx ends.
 func (n *Network) await(ctx context.Context, node Node, done func() (bool, error)) error {
 	tick := time.NewTicker(poll)
 	defer tick.Stop()
@@ -427,7 +426,7 @@ func (n *Network) await(ctx context.Context, node Node, done func() (bool, error
 }
 
 // reap waits for a child that has ended, so that no zombie is left, and says
-// how it ended if that is known.
+// how it ended, if known.
 func (n *Network) reap(name string) string {
 	n.mu.Lock()
 	child := n.own[name]
@@ -444,7 +443,7 @@ func (n *Network) reap(name string) string {
 }
 
 // AwaitRecords returns when each node that is alive and not stopped sees a
-// valid record of each other one, and of itself.
+// valid record of every such node, itself included.
 func (n *Network) AwaitRecords(ctx context.Context) error {
 	var running []Node
 	for _, node := range n.Nodes() {
@@ -460,7 +459,7 @@ func (n *Network) AwaitRecords(ctx context.Context) error {
 			err := n.await(ctx, node, func() (bool, error) {
 				seen, err := node.Records(ctx)
 				if err != nil {
-					return false, nil // not yet, or it is ending, which await sees
+					return false, nil // not yet; if the node is ending, await notices
 				}
 				missing = nil
 				for _, other := range running {
@@ -483,7 +482,7 @@ func (n *Network) AwaitRecords(ctx context.Context) error {
 	return work.Wait()
 }
 
-// A counter tells how far Up is. A nil one tells nobody.
+// A counter reports the progress of Up. A nil one reports nothing.
 type counter struct {
 	tell func(Progress)
 
@@ -503,7 +502,7 @@ func (c *counter) add(more Progress) {
 	c.tell(c.now)
 }
 
-// Records returns the nodes whose records are valid as n sees them.
+// Records returns the nodes whose records are valid, as seen by n.
 func (n Node) Records(ctx context.Context) ([]peer.ID, error) {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
@@ -520,14 +519,14 @@ func (n Node) Records(ctx context.Context) ([]peer.ID, error) {
 	return seen, nil
 }
 
-// asker asks nodes. It keeps no connections: a test would find them leaked,
-// and a node that ends would wait for them.
+// asker is the HTTP client for nodes. It keeps no connections: a test would
+// find them leaked, and a node that ends would wait for them.
 var asker = &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
 
-// API asks the node's admin API.
+// API returns a client of the node's admin API.
 func (n Node) API() api.Client { return api.Client{URL: n.Admin, HTTP: asker} }
 
-// Get asks the node's admin API for path, such as /status, and decodes the
+// Get requests path, such as /status, from the node's admin API and decodes the
 // answer into v, within a few seconds.
 func (n Node) Get(ctx context.Context, path string, v any) error {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
@@ -535,8 +534,8 @@ func (n Node) Get(ctx context.Context, path string, v any) error {
 	return n.API().Get(ctx, path, v)
 }
 
-// Open returns the testnet in dir, as it is, whoever brought it up. The error
-// wraps [ErrNone] if there is none.
+// Open returns the testnet in dir, as it is, regardless of which process
+// started it. The error wraps [ErrNone] if there is none.
 func Open(dir string) (*Network, error) {
 	dir, err := filepath.Abs(dir)
 	if err != nil {
@@ -553,7 +552,7 @@ func Open(dir string) (*Network, error) {
 }
 
 // Authority is the file of the development CA that signed the nodes'
-// certificate, or "" where they speak plain HTTP.
+// certificate, or "" if they serve plain HTTP.
 func (n *Network) Authority() string {
 	if !n.state.TLS {
 		return ""
@@ -564,7 +563,7 @@ func (n *Network) Authority() string {
 // Dir returns the network's directory.
 func (n *Network) Dir() string { return n.dir }
 
-// Nodes returns all nodes, dead ones too, in the order of their start.
+// Nodes returns all nodes, including dead ones, in the order of their start.
 func (n *Network) Nodes() []Node {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -594,14 +593,14 @@ func (n *Network) find(name string) (Node, error) {
 	return Node{}, fmt.Errorf("%w: no node %q: there are n1 to n%d", ErrInput, name, len(n.state.Nodes))
 }
 
-// Alive reports whether the node's process runs, stopped or not.
+// Alive reports whether the node's process exists, stopped or not.
 func (n *Network) Alive(name string) bool {
 	node, err := n.find(name)
 	return err == nil && alive(node.PID, node.Start)
 }
 
-// Signal sends sig to a node. The error wraps [os.ErrProcessDone] if it runs no
-// more, whoever has its pid now.
+// Signal sends sig to a node. The error wraps [os.ErrProcessDone] if its
+// process has ended, even if another one has its pid now.
 func (n *Network) Signal(name string, sig syscall.Signal) error {
 	node, err := n.find(name)
 	if err != nil {
@@ -624,15 +623,15 @@ func (n *Network) Kill(name string) error {
 	return nil
 }
 
-// Pause stops a node (SIGSTOP): its sockets stay open, and nobody answers.
+// Pause stops a node (SIGSTOP): its sockets stay open, and it does not answer.
 func (n *Network) Pause(name string) error { return n.Signal(name, syscall.SIGSTOP) }
 
 // Resume lets a paused node go on.
 func (n *Network) Resume(name string) error { return n.Signal(name, syscall.SIGCONT) }
 
 // Restart kills a node if it runs, and starts it again with the same flags and
-// data: it has its peer ID again, but other ports unless its flags fix them. It
-// returns when the node is ready, which is before others see its new record.
+// data: it keeps its peer ID, but gets other ports unless its flags fix them.
+// It returns when the node is ready, which is before others see its new record.
 func (n *Network) Restart(ctx context.Context, name string) error {
 	if err := n.Kill(name); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return err
@@ -646,8 +645,8 @@ func (n *Network) Restart(ctx context.Context, name string) error {
 	return n.awaitReady(ctx, name)
 }
 
-// Down ends all nodes, in good order if they do so within a few seconds, and
-// removes testnet.json. Logs and data stay. It may be called more than once.
+// Down ends all nodes, normally if they do so within a few seconds, and removes
+// testnet.json. Logs and data stay. It may be called more than once.
 func (n *Network) Down() error {
 	unlock, err := lock(n.dir)
 	if err != nil {
@@ -659,7 +658,7 @@ func (n *Network) Down() error {
 
 // Close kills all nodes of an owned Network and removes testnet.json: once it
 // has returned, no process is left. It may be called more than once. A Network
-// from [Open], or one that was detached, is left alone.
+// from [Open], or a detached one, is left alone.
 func (n *Network) Close() error {
 	if n.starter == nil {
 		return nil
@@ -667,14 +666,14 @@ func (n *Network) Close() error {
 	return n.end(0)
 }
 
-// end ends all nodes, at once or with a grace for those that end in good order.
+// end ends all nodes, at once or after a grace period for a normal exit.
 func (n *Network) end(grace time.Duration) error {
 	n.ending.Do(func() { n.ended = n.endNodes(grace) })
 	return n.ended
 }
 
 func (n *Network) endNodes(grace time.Duration) error {
-	nodes := n.Nodes() // those that others have added too
+	nodes := n.Nodes() // including those added by other processes
 	send := func(sig syscall.Signal) {
 		for _, node := range nodes {
 			if err := signal(node.PID, node.Start, sig); err != nil && !errors.Is(err, os.ErrProcessDone) {
@@ -684,14 +683,14 @@ func (n *Network) endNodes(grace time.Duration) error {
 	}
 	if grace > 0 {
 		send(syscall.SIGTERM)
-		send(syscall.SIGCONT) // a paused one hears it then
+		send(syscall.SIGCONT) // a paused one receives signals then
 		if left := n.awaitEnd(nodes, grace); left > 0 {
 			n.log.Warn("nodes did not end by themselves", "nodes", left, "after", grace)
 		}
 	}
 	send(syscall.SIGKILL)
 	left := n.awaitEnd(nodes, reapTime)
-	if len(n.Nodes()) > len(nodes) { // somebody has added one meanwhile
+	if len(n.Nodes()) > len(nodes) { // another process has added one meanwhile
 		return n.endNodes(0)
 	}
 	if n.starter != nil {
@@ -701,12 +700,12 @@ func (n *Network) endNodes(grace time.Duration) error {
 		return fmt.Errorf("%d nodes have not ended %v after they were killed", left, reapTime)
 	}
 	if s, err := readState(n.dir); err != nil || !s.Started.Equal(n.state.Started) {
-		return nil // somebody else has ended the nodes, and perhaps begun anew
+		return nil // another process has ended the nodes, and may have started anew
 	}
 	return removeState(n.dir)
 }
 
-// awaitEnd waits until nodes have ended, at most for the time given, and
+// awaitEnd waits until nodes have ended, at most for the given time, and
 // returns how many have not.
 func (n *Network) awaitEnd(nodes []Node, most time.Duration) (left int) {
 	tick := time.NewTicker(poll)

@@ -24,7 +24,7 @@ import (
 	"weir/sfu/client"
 )
 
-// weir is the binary under test, built once; not under -short.
+// weir is the binary under test, built once; not with -short.
 var weir string
 
 func TestMain(m *testing.M) {
@@ -53,7 +53,7 @@ func run(m *testing.M) (int, error) {
 	return m.Run(), nil
 }
 
-// realProcesses skips t under -short, and checks that it leaves no goroutine.
+// realProcesses skips t with -short, and checks that it leaves no goroutine.
 func realProcesses(t *testing.T) {
 	t.Helper()
 	if testing.Short() {
@@ -62,7 +62,7 @@ func realProcesses(t *testing.T) {
 	t.Cleanup(func() { goleak.VerifyNone(t) })
 }
 
-// up brings up a network that is closed with the test.
+// up starts a network that is closed at the end of the test.
 func up(t *testing.T, cfg Config) *Network {
 	t.Helper()
 	realProcesses(t)
@@ -82,7 +82,7 @@ func up(t *testing.T, cfg Config) *Network {
 	return n
 }
 
-// eventually waits until ok, at most for a while that no test should need.
+// eventually waits until ok, with a generous limit.
 func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
 	tick := time.NewTicker(poll)
@@ -106,8 +106,8 @@ func gone(t *testing.T, nodes []Node) {
 	}
 }
 
-// However records are held, all nodes see all, by the list that testnet writes;
-// one that comes back at other addresses is listed there.
+// In every discovery mode all nodes see all others, by the list that testnet
+// writes; a node that comes back at other addresses is updated there.
 func TestNetworkOfEachDiscovery(t *testing.T) {
 	for _, c := range []struct {
 		discovery directory.Mode
@@ -149,7 +149,7 @@ func TestNetworkOfEachDiscovery(t *testing.T) {
 				t.Error("the list is not that of the servers after a restart")
 			}
 			if c.discovery == directory.Pull {
-				return // others ask it by what is left of the connection to the killed process, for half a minute
+				return // others use the dead connection to the killed process for up to half a minute
 			}
 			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 			defer cancel()
@@ -240,8 +240,8 @@ func TestNodeComesBackAsItself(t *testing.T) {
 	}
 }
 
-// A paused node keeps its sockets, answers nobody, and goes on as if nothing
-// had been; one that is paused must still end at Down.
+// A paused node keeps its sockets, does not answer, and continues as if nothing
+// had happened; a paused one must still end at Down.
 func TestPausedNode(t *testing.T) {
 	n := up(t, Config{N: 2})
 	state := func() string { return n.Status(t.Context())[1].State }
@@ -344,7 +344,7 @@ func TestUpFailsWithTheLogOfTheNodeThatExited(t *testing.T) {
 	}
 }
 
-// nothingLeft fails if a process works in dir, or if its state is kept.
+// nothingLeft fails if a process works in dir, or if its state still exists.
 func nothingLeft(t *testing.T, dir string) {
 	t.Helper()
 	if _, err := Open(dir); !errors.Is(err, ErrNone) {
@@ -370,7 +370,7 @@ func processesNaming(t *testing.T, dir string) (pids []string) {
 	return pids
 }
 
-// script is a program that stands in for weir.
+// script writes a program that takes weir's place.
 func script(t *testing.T, text string) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "weir")
@@ -386,7 +386,7 @@ func TestUpGivesUp(t *testing.T) {
 	if err := syscall.Mkfifo(fifo, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	hang := "read x <> " + fifo // without a child, which nobody would end
+	hang := "read x <> " + fifo // no child process, which nothing would end
 	const soon = 200 * time.Millisecond
 	for _, c := range []struct {
 		name  string
@@ -418,7 +418,8 @@ func TestUpGivesUp(t *testing.T) {
 	}
 }
 
-// Up starts nothing more once it is told to stop, and ends what it has started.
+// Up starts no more nodes once it is cancelled, and ends those that it has
+// started.
 func TestUpIsStoppedWhileItStarts(t *testing.T) {
 	realProcesses(t)
 	dir := t.TempDir()
@@ -450,7 +451,7 @@ func TestOneNetworkPerDirectory(t *testing.T) {
 	}
 }
 
-// Another process may end a network and begin a new one in its place: closing
+// Another process may end a network and start a new one in its place: closing
 // the first must not touch the second.
 func TestCloseLeavesASuccessorAlone(t *testing.T) {
 	old := up(t, Config{N: 1})

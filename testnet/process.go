@@ -14,14 +14,14 @@ import (
 	"time"
 )
 
-// poll is the time between two looks at what another process has done: it is
-// nobody's child here, or too many are, to be waited for.
+// poll is the interval of checks on other processes: they are not children of
+// this one, or too many to wait for each.
 const poll = 10 * time.Millisecond
 
-// procState is what /proc/PID/stat says of a process (proc(5)).
+// procState is the state in /proc/PID/stat of a process (proc(5)).
 type procState struct {
 	state byte   // 'R', 'S', 'T' (stopped), 'Z' (ended, not yet waited for), …
-	start string // boot and clock ticks since it at which the process began
+	start string // boot ID and start time in clock ticks
 }
 
 // ended reports whether no code of the process runs any more.
@@ -30,7 +30,7 @@ func (p procState) ended() bool { return p.state == 'Z' || p.state == 'X' }
 // readProc returns fs.ErrNotExist if there is no such process.
 func readProc(pid int) (procState, error) {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if errors.Is(err, syscall.ESRCH) { // it ended while we read
+	if errors.Is(err, syscall.ESRCH) { // it ended during the read
 		err = fs.ErrNotExist
 	}
 	if err != nil {
@@ -40,8 +40,8 @@ func readProc(pid int) (procState, error) {
 	if err != nil {
 		return procState{}, err
 	}
-	// The name, in parentheses, may hold spaces and parentheses.
-	const startField = 22 - 3 // counted from the state, which is field 3
+	// The name, in parentheses, may contain spaces and parentheses.
+	const startField = 22 - 3 // relative to the state, which is field 3
 	fields := bytes.Fields(b[bytes.LastIndexByte(b, ')')+1:])
 	if len(fields) <= startField {
 		return procState{}, fmt.Errorf("/proc/%d/stat: not understood: %q", pid, b)
@@ -50,7 +50,7 @@ func readProc(pid int) (procState, error) {
 }
 
 // lookup returns the state of process pid if it is the one that began at start,
-// and fs.ErrNotExist if that one has ended and pid may be another's by now.
+// and fs.ErrNotExist if that one has ended and pid may belong to another.
 func lookup(pid int, start string) (procState, error) {
 	p, err := readProc(pid)
 	if err != nil {
@@ -72,9 +72,9 @@ func alive(pid int, start string) bool {
 // signal sends sig to process pid if it is the one that began at start, and
 // returns os.ErrProcessDone if it is not.
 func signal(pid int, start string, sig syscall.Signal) error {
-	// The handle is bound to whoever has the pid now (pidfd_open(2)); only then
-	// is it asked who that is. The other way round the pid could change hands
-	// between the two.
+	// The handle is bound to the process that has the pid now (pidfd_open(2));
+	// its start is checked only then. In the other order another process could
+	// get the pid in between.
 	p, err := os.FindProcess(pid)
 	if err != nil {
 		return err
@@ -86,9 +86,9 @@ func signal(pid int, start string, sig syscall.Signal) error {
 	return p.Signal(sig)
 }
 
-// A starter starts processes that end when this one does, however it ends: the
-// kernel kills them (PR_SET_PDEATHSIG). It looks at the thread that started
-// them, so that one is kept until close.
+// A starter starts processes that end when this one does, in whatever way: the
+// kernel kills them (PR_SET_PDEATHSIG). That signal depends on the thread that
+// started them, so that thread is kept until close.
 type starter struct {
 	work chan func()
 	done chan struct{}
@@ -154,7 +154,7 @@ func logTail(path string) string {
 	}
 	lines := strings.Split(strings.TrimSpace(string(b)), "\n")
 	if cut && len(lines) > 1 {
-		lines = lines[1:] // it began before what was read
+		lines = lines[1:] // its begin was not read
 	}
 	lines = lines[max(0, len(lines)-tailLines):]
 	if len(lines) == 1 && lines[0] == "" {

@@ -9,28 +9,28 @@ import (
 	"syscall"
 )
 
-// What a node of a testnet of n nodes needs, while it carries no media. Measured
-// with 5, 20 and 40 nodes: 16.4, 16.8 and 19.9 MB without what processes share,
-// 15, 41 and 54 descriptors on the one with most, 9 threads. From some size on a
-// node is not connected with all others.
+// The needs of a node of a testnet of n nodes without media. Measured with 5,
+// 20 and 40 nodes: 16.4, 16.8 and 19.9 MB without what processes share, 15, 41
+// and 54 descriptors on the node with most, 9 threads. From some size on a node
+// is not connected to all others.
 const (
 	nodeBytes     = 18 << 20
-	linkBytes     = 100 << 10 // more for each other node that it is connected with
+	linkBytes     = 100 << 10 // more for each other node that it is connected to
 	nodeFiles     = 20        // one more for each such node
 	nodeThreads   = 10
 	mostConnected = 200
 )
 
-// A Room is what this machine has left for nodes. Figures that the system does
-// not tell are 0, and not checked.
+// A Room is this machine's free resources for nodes. Figures that the system
+// does not report are 0, and not checked.
 type Room struct {
 	Memory    int64 // bytes
-	Files     int64 // that may be opened in all
+	Files     int64 // that may be opened in total
 	FilesEach int64 // that one process may open
 	Threads   int64 // of all processes
 }
 
-// MeasureRoom reads what this machine has left.
+// MeasureRoom reads this machine's free resources.
 func MeasureRoom() Room {
 	r := readRoom(os.DirFS("/"))
 	var limit syscall.Rlimit
@@ -49,7 +49,7 @@ func readRoom(fsys fs.FS) (r Room) {
 		return n
 	}
 	fields := func(name string) []string {
-		b, _ := fs.ReadFile(fsys, name) // an empty one tells nothing
+		b, _ := fs.ReadFile(fsys, name) // an empty file gives no figure
 		return strings.Fields(string(b))
 	}
 	mem := fields("proc/meminfo")
@@ -69,15 +69,15 @@ func readRoom(fsys fs.FS) (r Room) {
 	return r
 }
 
-// check returns why the machine has no room for more nodes in a testnet that has
-// n of them then. A fifth is left to whoever else uses it.
+// check returns an error if the machine has no room for more nodes in a testnet
+// that then has n nodes. A fifth is left to other users of the machine.
 func (r Room) check(more, n int) error {
 	connected := int64(min(n, mostConnected))
 	bytes := nodeBytes + connected*linkBytes
 	files := nodeFiles + connected
 	for _, need := range []struct {
 		what        string
-		each, have  int64 // of each node, and in all
+		each, have  int64 // of each node, and in total
 		say         func(int64) string
 		ofEach      bool
 		belowMargin int64 // of have, in fifths

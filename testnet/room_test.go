@@ -13,7 +13,7 @@ func TestRoom(t *testing.T) {
 		name string
 		room Room
 		n    int
-		want string // a part of the error; "": none
+		want string // a part of the error; "": no error
 	}{
 		{"a few", small, 5, ""},
 		{"as many as fit", small, 100, ""},

@@ -33,14 +33,14 @@ type state struct {
 	Binary  string    `json:"binary"`
 	Nodes   []Node    `json:"nodes"`
 
-	// Who holds records where that is not left to the DHT, and how many nodes,
-	// from the first on, the list of servers has; 0: all.
+	// The discovery mode, unless it is the DHT, and the number of nodes, from
+	// the first on, in the list of servers; 0: all.
 	Discovery directory.Mode `json:"discovery,omitempty"`
 	Brokers   int            `json:"brokers,omitempty"`
 
 	TLS bool `json:"tls,omitempty"` // nodes speak https
 
-	AddFlags []string `json:"add_flags,omitempty"` // of nodes that are added later
+	AddFlags []string `json:"add_flags,omitempty"` // of nodes added later
 }
 
 // listed reports whether the nodes are given a list of servers.
@@ -103,7 +103,8 @@ func removeState(dir string) error {
 	return nil
 }
 
-// lock returns how to unlock dir. The kernel does it if this process dies.
+// lock locks dir and returns the function that unlocks it. The kernel unlocks
+// if this process dies.
 func lock(dir string) (unlock func(), err error) {
 	f, err := os.OpenFile(filepath.Join(dir, lockFile), os.O_CREATE|os.O_RDWR, 0o644)
 	if err != nil {
@@ -119,8 +120,8 @@ func lock(dir string) (unlock func(), err error) {
 	return func() { f.Close() }, nil
 }
 
-// claim makes dir ready for a new testnet and locks it. Logs and data of an
-// earlier one go. A directory with anything else in it is left alone.
+// claim prepares dir for a new testnet and locks it. Logs and data of an
+// earlier one are deleted. A directory with anything else in it is left alone.
 func claim(dir string) (unlock func(), err error) {
 	entries, err := os.ReadDir(dir)
 	switch {

@@ -160,8 +160,8 @@ func TestClaimTouchesOnlyWhatIsOurs(t *testing.T) {
 	})
 }
 
-// sleeper starts a process that does nothing, under a name that is hard to
-// read in /proc/PID/stat.
+// sleeper starts a process that does nothing, with a name that is hard to parse
+// in /proc/PID/stat.
 func sleeper(t *testing.T) *exec.Cmd {
 	t.Helper()
 	tail, err := exec.LookPath("tail")
@@ -183,7 +183,7 @@ func sleeper(t *testing.T) *exec.Cmd {
 	return cmd
 }
 
-// A pid that another process has by now must never be signalled.
+// A pid that now belongs to another process must never be signalled.
 func TestReusedPIDIsLeftAlone(t *testing.T) {
 	cmd := sleeper(t)
 	pid := cmd.Process.Pid

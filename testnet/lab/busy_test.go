@@ -8,30 +8,30 @@ import (
 	"time"
 )
 
-// A stopwatch of how busy the machine is with other things: it tells how much
-// longer than by itself this process took since it was started, since its
-// threads could run and did not (proc_pid_schedstat(5)).
+// A busyness measures how busy the machine is with other work: how much longer
+// this process has taken since its start because its runnable threads did not
+// run (proc_pid_schedstat(5)).
 type busyness struct{ run, waited time.Duration }
 
 func busySince() busyness { return readSchedstat() }
 
 // stretch is 1 if this process ran whenever it could, 2 if it waited half of
-// that time; 1 where the system does not tell.
+// that time; 1 if the system does not report it.
 func (b busyness) stretch() float64 {
 	now := readSchedstat()
 	run, waited := now.run-b.run, now.waited-b.waited
-	if run <= 0 || waited <= 0 { // threads that ended took theirs with them
+	if run <= 0 || waited <= 0 { // ended threads take their figures with them
 		return 1
 	}
 	return float64(run+waited) / float64(run)
 }
 
-// aim is d, which holds for a machine that has nothing else to do, on this one.
+// aim scales d, which applies to an idle machine, to this one.
 func (b busyness) aim(d time.Duration) time.Duration {
 	return time.Duration(float64(d) * b.stretch())
 }
 
-// readSchedstat sums up over this process's threads.
+// readSchedstat sums the figures of this process's threads.
 func readSchedstat() (b busyness) {
 	files, _ := filepath.Glob("/proc/self/task/*/schedstat")
 	for _, f := range files {
@@ -46,7 +46,7 @@ func readSchedstat() (b busyness) {
 	return b
 }
 
-// aimed fails the test if took is more than aim, on a machine as busy as b tells.
+// aimed fails the test if took is more than aim, scaled by b.
 func (b busyness) aimed(t *testing.T, what string, took, aim time.Duration) {
 	t.Helper()
 	if most := b.aim(aim); took > most {

@@ -21,8 +21,8 @@ import (
 const (
 	// Aims, for links of 100 ms on average.
 	selectionP99  = 500 * time.Millisecond // with 30 % of the nodes hung
-	recoveryAim   = 5 * time.Second        // once all holders are gone
-	selectionMost = 2 * time.Second        // given to one selection
+	recoveryAim   = 5 * time.Second        // after all holders are gone
+	selectionMost = 2 * time.Second        // limit of one selection
 )
 
 // A selection is one attempt to place a session.
@@ -34,8 +34,8 @@ type selection struct {
 	err    error
 }
 
-// A crowd has live nodes place sessions at a steady pace, each by another, and
-// give them back.
+// A crowd has live nodes place sessions at a steady rate, each by another node,
+// and release them.
 type crowd struct {
 	l    *Lab
 	busy busyness
@@ -46,7 +46,7 @@ type crowd struct {
 	list []selection
 }
 
-// gather begins. Nodes for which may is false do not seek.
+// gather starts a crowd. Nodes for which may is false do not seek.
 func gather(l *Lab, every time.Duration, may func(*Node) bool) *crowd {
 	ctx, cancel := context.WithCancel(context.Background())
 	c := &crowd{l: l, busy: busySince(), stop: cancel, done: make(chan struct{})}
@@ -97,14 +97,14 @@ func (c *crowd) seek(n *Node) {
 		n.ReleaseLease(ctx, placed.Lease)
 	}
 	if n.Dead() {
-		return // it died meanwhile, and its word counts no more
+		return // the node died meanwhile, and its result does not count
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.list = append(c.list, s)
 }
 
-// so far is what has come about, in the order of its beginning.
+// soFar returns the selections ended so far, by the time of their start.
 func (c *crowd) soFar() []selection {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -120,7 +120,7 @@ func (c *crowd) end() []selection {
 	return c.soFar()
 }
 
-// watchFor lets the crowd go on until d has passed.
+// watchFor waits for d while the crowd goes on.
 func watchFor(t *testing.T, d time.Duration) {
 	t.Helper()
 	select {
@@ -130,7 +130,7 @@ func watchFor(t *testing.T, d time.Duration) {
 	}
 }
 
-// summary are the failures and the times of list.
+// summary returns the failures in list, and the quantiles of the times.
 func summary(list []selection) (failed []selection, p50, p99 time.Duration) {
 	var times []time.Duration
 	for _, s := range list {
@@ -147,8 +147,8 @@ func summary(list []selection) (failed []selection, p50, p99 time.Duration) {
 	return failed, times[len(times)/2], times[(len(times)-1)*99/100]
 }
 
-// report ends the crowd, logs what came of it and fails the test if a selection
-// failed; on a busy machine one of a hundred may have come too late.
+// report ends the crowd, logs the results and fails the test if a selection
+// failed; on a busy machine 1 % may have come too late.
 func (c *crowd) report(t *testing.T, what string) (list []selection, p99 time.Duration) {
 	t.Helper()
 	list = c.end()
@@ -172,8 +172,8 @@ func (c *crowd) report(t *testing.T, what string) (list []selection, p99 time.Du
 // everyone lets every node seek.
 func everyone(*Node) bool { return true }
 
-// steady waits until a node in each region can be found from everywhere, however
-// slow the machine is.
+// steady waits until a node in each region can be found from everywhere,
+// however slow the machine is.
 func steady(t *testing.T, l *Lab) {
 	t.Helper()
 	for _, n := range l.Nodes() {
@@ -181,7 +181,7 @@ func steady(t *testing.T, l *Lab) {
 	}
 }
 
-// some returns a third of the nodes, by lot.
+// some returns a random share of the nodes.
 func some(l *Lab, share float64, seed uint64) []*Node {
 	nodes := l.Nodes()
 	rnd := rand.New(rand.NewPCG(seed, 0))
@@ -189,7 +189,7 @@ func some(l *Lab, share float64, seed uint64) []*Node {
 	return nodes[:int(share*float64(len(nodes)))]
 }
 
-// A third of the nodes hang, holders among them: nobody waits for them.
+// 30 % of the nodes hang, holders among them: no selection waits for them.
 func TestThirtyPercentHung(t *testing.T) {
 	if testing.Short() {
 		t.Skip("runs 30 nodes for half a minute")
@@ -209,7 +209,7 @@ func TestThirtyPercentHung(t *testing.T) {
 			t.Errorf("placed on a node that hangs")
 		}
 	}
-	// They come back as if nothing had been.
+	// They come back as if nothing had happened.
 	for _, n := range hung {
 		n.Resume()
 	}
@@ -238,7 +238,7 @@ func TestThirtyPercentKilled(t *testing.T) {
 	}
 }
 
-// All holders of a key die at the same instant, with every record they held.
+// All holders of a key die at the same instant, with all records they held.
 func TestAllHoldersKilled(t *testing.T) {
 	if testing.Short() {
 		t.Skip("runs 30 nodes for half a minute")
@@ -247,7 +247,7 @@ func TestAllHoldersKilled(t *testing.T) {
 	steady(t, l)
 	seeker := l.Nodes()[4]
 	var holders []peer.ID
-	eventually(t, func() error { // the seeker knows them as they know themselves
+	eventually(t, func() error { // the seeker has the nodes' own records
 		holders = seeker.Holders(dht.CapacityTopic())
 		for _, n := range l.Nodes() {
 			if n.At.Region == seeker.At.Region && !slices.Equal(n.Holders(dht.CapacityTopic()), holders) {
@@ -284,8 +284,8 @@ func TestAllHoldersKilled(t *testing.T) {
 	c.busy.aimed(t, "selections fail for", recovered, recoveryAim)
 }
 
-// Both halves of a parted network go on by themselves, and are one again soon
-// after it is healed.
+// Both halves of a partitioned network continue by themselves, and are one
+// again soon after the partition heals.
 func TestPartitionHeals(t *testing.T) {
 	if testing.Short() {
 		t.Skip("runs 24 nodes for a minute")
@@ -327,8 +327,8 @@ func TestPartitionHeals(t *testing.T) {
 		healed.Sub(parted).Round(time.Second), time.Since(healed).Round(100*time.Millisecond))
 }
 
-// A node that starts while every bootstrap peer is down gets in when one is
-// back; those that are in do not need them.
+// A node that starts while every bootstrap peer is down joins when one is back;
+// nodes in the network do not need them.
 func TestBootstrapPeersDown(t *testing.T) {
 	if testing.Short() {
 		t.Skip("runs 12 nodes for half a minute")
@@ -364,7 +364,7 @@ func TestBootstrapPeersDown(t *testing.T) {
 	t.Logf("in %v after its start", time.Since(started).Round(time.Second))
 }
 
-// Clocks that are wrong by up to five minutes change nothing.
+// Clocks that are wrong by up to five minutes have no effect.
 func TestClocksSkewed(t *testing.T) {
 	if testing.Short() {
 		t.Skip("runs 20 nodes for some seconds")
@@ -396,8 +396,7 @@ func TestClocksSkewed(t *testing.T) {
 	}
 }
 
-// Nodes come and go, without a word, six times as fast as a tenth of them a
-// minute.
+// Nodes join and die without notice, at six times the rate of 10 % per minute.
 func TestChurn(t *testing.T) {
 	if testing.Short() {
 		t.Skip("runs 30 nodes for half a minute")
@@ -420,7 +419,7 @@ func TestChurn(t *testing.T) {
 	}
 }
 
-// A jump in a node's load is known to seekers elsewhere within half a second.
+// Seekers elsewhere know of a jump in a node's load within half a second.
 func TestJumpsAreSoonVisible(t *testing.T) {
 	if testing.Short() {
 		t.Skip("runs 20 nodes for half a minute")
@@ -454,7 +453,8 @@ func TestJumpsAreSoonVisible(t *testing.T) {
 			close(seen)
 		}()
 		<-synced
-		// The pace allows one record per half second: this one is the first.
+		// The publishing rate allows one record per half second: this one is
+		// the first.
 		watchFor(t, 600*time.Millisecond)
 		jumped := time.Now()
 		n.SetLoad(ledger.Load{Uplink: load})

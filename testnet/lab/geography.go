@@ -7,17 +7,17 @@ import (
 	"time"
 )
 
-// A Place is a point on the map, in milliseconds of one-way delay, and what the
-// last mile adds to every way from or to there.
+// A Place is a point on the map, in milliseconds of one-way delay; the last
+// mile adds to every path from or to there.
 type Place struct {
 	X, Y   float64
 	Access float64
 	Region string
 }
 
-// A Geography scatters nodes over regions: cities around a few centres on a
-// plane, on which a distance is a delay. It is a pure function of what it was
-// made of, so one node has one place whatever else there is.
+// A Geography places nodes in regions: cities around a few centres on a plane,
+// on which distance is delay. It is a pure function of its parameters, so a
+// node's place does not depend on other nodes.
 type Geography struct {
 	seed    uint64
 	centres []Place
@@ -25,18 +25,18 @@ type Geography struct {
 }
 
 const (
-	regionSpread = 0.05 // of the map's side: how far nodes lie from their centre
+	regionSpread = 0.05 // share of the map's side: distance of nodes from their centre
 	accessLeast  = 1.0  // ms
 	accessMost   = 4.0
 )
 
 // NewGeography makes a map with that many regions, on which the mean round trip
-// between two nodes is mean.
+// time between two nodes is mean.
 func NewGeography(seed uint64, regions int, mean time.Duration) *Geography {
 	rnd := rand.New(rand.NewPCG(seed, 0x6d61700a))
 	g := &Geography{seed: seed, scale: 1}
 	for i := range regions {
-		// The best of some candidates: regions do not lie upon each other.
+		// The best of several candidates, so that regions do not overlap.
 		var best Place
 		far := -1.0
 		for range 8 {
@@ -66,7 +66,7 @@ func NewGeography(seed uint64, regions int, mean time.Duration) *Geography {
 	return g
 }
 
-// Place is where node i is. Nodes take turns through the regions.
+// Place is the place of node i. Regions are assigned to nodes in turn.
 func (g *Geography) Place(i int) Place {
 	rnd := rand.New(rand.NewPCG(g.seed, uint64(i)+1))
 	c := g.centres[i%len(g.centres)]
@@ -78,8 +78,8 @@ func (g *Geography) Place(i int) Place {
 	}
 }
 
-// Centre is a well connected place in the middle of a region: that of the
-// region which is nearest to all others first, then the next.
+// Centre is a well connected place in the middle of a region: rank 0 is the
+// region nearest to all others, and so on.
 func (g *Geography) Centre(rank int) Place {
 	type remote struct {
 		place Place

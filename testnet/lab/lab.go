@@ -42,26 +42,26 @@ import (
 // Config says what to run. The zero value of an optional field means the
 // default in its comment.
 type Config struct {
-	Nodes int    // that publish and can be chosen
+	Nodes int    // nodes that publish and can be chosen
 	Seed  uint64 // of the map, the nodes' keys, jitter and loss
 
 	Regions int           // default 4
 	RTT     time.Duration // mean round trip between two nodes; default 100 ms
-	Jitter  float64       // share of a delay, at most, that is added to it; default 0.03
+	Jitter  float64       // maximum share of a delay that is added to it; default 0.03
 	Loss    float64       // share of packets lost; default none
 
-	// Discovery says who holds records; "": directory.Kademlia. With directory.Broker,
-	// Brokers further nodes hold them, which publish nothing and stand in the
-	// middle of the regions nearest to all others.
+	// Discovery selects the holders of records; "": directory.Kademlia. With
+	// directory.Broker, Brokers further nodes hold them, which publish nothing
+	// and are in the middle of the regions nearest to all others.
 	Discovery directory.Mode
 	Brokers   int // default 1
 
-	// Limits are those of every node's ledger; default: 1 Gbit/s,
-	// 150,000 packets/s, 500 sessions.
+	// Limits are the limits of every node's ledger; default: 1 Gbit/s, 150,000
+	// packets/s, 500 sessions.
 	Limits ledger.Limits
-	// Change, if not nil, has the last word on node i's configuration.
+	// Change, if not nil, changes node i's configuration last.
 	Change func(i int, cfg *dht.Config)
-	// Ready bounds how long nodes may take to be ready; default 60 s.
+	// Ready bounds the time until the nodes are ready; default 60 s.
 	Ready time.Duration
 
 	Log *slog.Logger // the nodes'; default: discarded
@@ -71,8 +71,9 @@ const (
 	bootstraps = 3 // nodes that the others know from the start
 	portNumber = 4001
 
-	// startGap is the time between two nodes' starts: all handshakes at once
-	// would take so long that they time out, and have to be made again.
+	// startGap is the time between the starts of two nodes: concurrent
+	// handshakes would take so long that they time out, and have to be
+	// repeated.
 	startGap = 30 * time.Millisecond
 )
 
@@ -108,17 +109,17 @@ func (c *Config) check() error {
 	return nil
 }
 
-// A Lab is a network of nodes. Close ends them all.
+// A Lab is a network of nodes. Close ends all of them.
 type Lab struct {
 	cfg  Config
 	Map  *Geography
 	wire *wire
 
 	mu      sync.Mutex
-	nodes   []*Node // in the order started; killed ones too
+	nodes   []*Node // in the order started, including killed ones
 	brokers []*Node
 	next    int
-	wg      sync.WaitGroup // nodes that run, and killed ones that still close
+	wg      sync.WaitGroup // running nodes, and killed ones that are still closing
 }
 
 // A Node is one node of a Lab.
@@ -195,8 +196,7 @@ func (l *Lab) await(ctx context.Context, nodes []*Node) error {
 	return nil
 }
 
-// Nodes are the nodes that publish, in the order they were started, killed ones
-// among them.
+// Nodes are the nodes that publish, in the order started, including killed ones.
 func (l *Lab) Nodes() []*Node {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -224,7 +224,7 @@ func (l *Lab) Start(ctx context.Context) (*Node, error) {
 	return n, l.await(ctx, []*Node{n})
 }
 
-// servers are the holders by list.
+// servers are the holders in the list of servers.
 func (l *Lab) servers() []peer.AddrInfo {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -252,7 +252,7 @@ func (l *Lab) entrances() []peer.AddrInfo {
 	return infos
 }
 
-// listen makes a node, which does not run yet.
+// listen creates a node, which does not run yet.
 func (l *Lab) listen(index int, place Place) (*Node, error) {
 	key, err := l.key(index)
 	if err != nil {
@@ -322,7 +322,7 @@ func (l *Lab) run(n *Node) {
 	})
 }
 
-// key is the same for the same seed and index.
+// key returns the same key for the same seed and index.
 func (l *Lab) key(index int) (crypto.PrivKey, error) {
 	seed := make([]byte, ed25519.SeedSize)
 	rnd := rand.New(rand.NewPCG(l.cfg.Seed, uint64(int64(index))^0x6b6579))
@@ -341,7 +341,7 @@ func (l *Lab) quic(n *Node) libp2p.Option {
 			if err != nil {
 				return nil, err
 			}
-			life.Append(fx.StopHook(m.Close)) // a manager that was handed in is ours to close
+			life.Append(fx.StopHook(m.Close)) // the host does not close a manager that it was given
 			return m, nil
 		},
 		quicreuse.OverrideSourceIPSelector(func() (quicreuse.SourceIPSelector, error) { return source, nil }),
@@ -356,16 +356,16 @@ func (l *Lab) quic(n *Node) libp2p.Option {
 	)
 }
 
-// ownAddress makes a host dial from the one address it has.
+// ownAddress makes a host dial from its only address.
 type ownAddress struct{ ip net.IP }
 
 func (a *ownAddress) PreferredSourceIPForDestination(*net.UDPAddr) (net.IP, error) { return a.ip, nil }
 
-// Info is how others reach the node.
+// Info is the node's peer ID and addresses.
 func (n *Node) Info() peer.AddrInfo { return n.info }
 
-// Record is what the node would publish at this instant, by its ledger: the
-// truth that records run after.
+// Record is the record that the node would publish at this instant, by its
+// ledger: the truth that published records lag behind.
 func (n *Node) Record() capacity.Record {
 	r := capacity.Record{
 		Node: n.ID(), URL: n.url, Media: strings.TrimSuffix(strings.TrimPrefix(n.url, "http://"), ":8080") + ":8443",
@@ -377,17 +377,17 @@ func (n *Node) Record() capacity.Record {
 
 func (n *Node) sample() (capacity.Record, []capacity.Carriage) { return n.Record(), nil }
 
-// SetLoad makes the node measure load from now on.
+// SetLoad sets the load that the node measures from now on.
 func (n *Node) SetLoad(load ledger.Load) { n.Ledger.Observe(time.Now(), load) }
 
-// Wire is what went over the node's network interface so far.
+// Wire is the traffic of the node's network interface so far.
 func (n *Node) Wire() Counters { return n.port.counters() }
 
-// RTT is the round trip to another node, without jitter.
+// RTT is the round trip time to another node, without jitter.
 func (n *Node) RTT(to *Node) time.Duration { return 2 * n.At.OneWay(to.At) }
 
-// Pause makes all of the node's packets get lost, both ways, as if its process
-// were stopped: nobody gets an answer, and nobody is told. Resume ends it.
+// Pause drops all packets of the node, both ways, as if its process were
+// stopped: other nodes get no answer and no error. Resume ends it.
 func (n *Node) Pause() { n.cut(true) }
 
 // Resume ends a Pause.
@@ -405,8 +405,8 @@ func (n *Node) cut(cut bool) {
 	n.port.cut = cut
 }
 
-// Kill ends the node as a power cut would: nothing leaves it any more. What is
-// left of it is cleared away in the background.
+// Kill ends the node as a power cut would: it sends nothing more. Its resources
+// are freed in the background.
 func (n *Node) Kill() {
 	n.mu.Lock()
 	n.dead = true
@@ -422,7 +422,7 @@ func (n *Node) Dead() bool {
 	return n.dead
 }
 
-// Stop ends the node in good order, and waits.
+// Stop ends the node normally, and waits.
 func (n *Node) Stop() error {
 	n.mu.Lock()
 	n.dead = true
@@ -433,7 +433,7 @@ func (n *Node) Stop() error {
 }
 
 // Partition lets packets pass only between nodes for which group returns the
-// same. It replaces a partition that there is.
+// same value. It replaces an existing partition.
 func (l *Lab) Partition(group func(*Node) int) {
 	all := append(l.Brokers(), l.Nodes()...)
 	l.wire.mu.Lock()
@@ -446,12 +446,12 @@ func (l *Lab) Partition(group func(*Node) int) {
 // Heal ends a partition.
 func (l *Lab) Heal() { l.Partition(func(*Node) int { return 0 }) }
 
-// Close ends all nodes and waits: nothing of the lab runs any more.
+// Close ends all nodes and waits: no goroutine of the lab is left.
 func (l *Lab) Close() error {
 	l.mu.Lock()
 	all := append(append([]*Node(nil), l.brokers...), l.nodes...)
 	l.mu.Unlock()
-	// The wire first: nobody says good-bye to anybody, which takes time.
+	// The wire first: without it nodes do not take the time to say good-bye.
 	l.wire.close()
 	for _, n := range all {
 		if n.cancel != nil {

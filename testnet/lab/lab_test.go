@@ -18,7 +18,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// patience is how long a test waits for what should come soon.
+// patience is how long a test waits for an event that should come soon.
 const patience = time.Minute
 
 var need = capacity.Need{Purpose: capacity.View, Uplink: 20e6, Packets: 3_000}
@@ -59,7 +59,7 @@ func eventually(t testing.TB, check func() error) {
 	}
 }
 
-// place has n place a session within a second, and returns on which node.
+// place has n place a session within a second, and returns the chosen node.
 func place(t testing.TB, l *Lab, n *Node) (*Node, error) { return placeWithin(t, l, n, time.Second) }
 
 func placeWithin(t testing.TB, l *Lab, n *Node, limit time.Duration) (*Node, error) {
@@ -107,8 +107,8 @@ func TestGeography(t *testing.T) {
 	}
 }
 
-// Nodes find and reserve on each other over ways as long as the map says, and
-// the wire counts what that takes.
+// Nodes find and reserve on each other over paths with the map's delays, and
+// the wire counts the packets for that.
 func TestNodesPlaceOnEachOther(t *testing.T) {
 	l := up(t, Config{Nodes: 5, Seed: 1})
 	nodes := l.Nodes()
@@ -127,7 +127,7 @@ func TestNodesPlaceOnEachOther(t *testing.T) {
 	if len(conns) == 0 {
 		t.Fatal("two nodes of five are not connected")
 	}
-	eventually(t, func() error { // a call that met other work took longer
+	eventually(t, func() error { // a call beside other work took longer
 		for _, p := range a.Prober.Peers() {
 			if p.ID != b.ID() {
 				continue
@@ -144,8 +144,8 @@ func TestNodesPlaceOnEachOther(t *testing.T) {
 	}
 }
 
-// A node that is paused answers nobody, one that is killed never again, and
-// selections go on without them.
+// A paused node does not answer, a killed one never again, and selections
+// succeed without them.
 func TestPauseAndKill(t *testing.T) {
 	l := up(t, Config{Nodes: 6, Seed: 2, RTT: 40 * time.Millisecond})
 	nodes := l.Nodes()
@@ -176,8 +176,8 @@ func TestPauseAndKill(t *testing.T) {
 	eventually(t, func() error { _, err := place(t, l, nodes[0]); return err })
 }
 
-// Two halves of a network choose within themselves until they are joined
-// again. A node that comes later is chosen too.
+// Two halves of a network choose nodes among themselves until they are joined
+// again. A node that joins later is chosen too.
 func TestPartitionAndGrowth(t *testing.T) {
 	l := up(t, Config{Nodes: 6, Seed: 3, RTT: 20 * time.Millisecond})
 	half := func(n *Node) int { return n.Index % 2 }
@@ -233,7 +233,7 @@ func TestUpTellsWhatIsWrong(t *testing.T) {
 	}
 }
 
-// A hundred nodes come up on one machine.
+// A hundred nodes start on one machine.
 func BenchmarkUp(b *testing.B) {
 	for b.Loop() {
 		start := time.Now()

@@ -16,7 +16,7 @@ import (
 	"weir/dht"
 )
 
-// A policy reaches every node of fifty, far apart, within two seconds.
+// A policy reaches all of fifty distant nodes within two seconds.
 func TestPolicyReachesEveryone(t *testing.T) {
 	if testing.Short() {
 		t.Skip("runs 50 nodes for some seconds")

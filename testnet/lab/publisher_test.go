@@ -18,8 +18,9 @@ import (
 	"weir/dht/naming"
 )
 
-// In a network too large to know everybody in, whoever asks finds where a
-// stream is published, at the first try, though the stream is new to it.
+// In a network too large for every node to know all others, each node finds the
+// publisher of a stream at the first try, even if it has not asked for the
+// stream before.
 func TestNamesAreKnownEverywhere(t *testing.T) {
 	if testing.Short() {
 		t.Skip("runs 60 nodes for some seconds")
@@ -57,8 +58,8 @@ func TestNamesAreKnownEverywhere(t *testing.T) {
 		free, taken []time.Duration
 		unknown     int
 	)
-	// A name is never taken for free, nor a free one for taken. That it is not
-	// known is no mistake, on a machine that is slow enough: then who asks asks again.
+	// A claimed name is never reported free, nor a free one claimed. On a slow
+	// machine "unknown" is a valid answer: the node asks again.
 	ask := func(asker *Node, stream string, want []peer.ID) time.Duration {
 		began := time.Now()
 		for range 10 {
@@ -101,8 +102,8 @@ func TestNamesAreKnownEverywhere(t *testing.T) {
 	}
 }
 
-// Of several that take one name at the same time, in a network too large to know
-// everybody in, one gets it, whatever the order in which they come.
+// Of several nodes that claim one name at the same time, in a network too large
+// for every node to know all others, one gets it, whatever the order.
 func TestNameIsTakenOnce(t *testing.T) {
 	if testing.Short() {
 		t.Skip("runs 24 nodes for some seconds")
@@ -140,8 +141,8 @@ func TestNameIsTakenOnce(t *testing.T) {
 	taking.Wait()
 }
 
-// holders tells which of the nodes that asker takes for the holders of a stream
-// have a record of it, and which others do.
+// holders describes which of the nodes that asker takes for the holders of a
+// stream have its record, and which other nodes do.
 func holders(l *Lab, asker *Node, stream string) string {
 	var has []string
 	for _, n := range l.Nodes() {

@@ -16,19 +16,19 @@ import (
 const (
 	// packetHeader is what IPv4 and UDP add to a payload, in bytes.
 	packetHeader = 28
-	// portQueue bounds the packets that wait for a node to read them; more are
-	// lost, as in a kernel's socket buffer.
+	// portQueue bounds the packets that wait for a node to read them; further
+	// ones are lost, as in a kernel's socket buffer.
 	portQueue = 4096
-	// flowEpsilon parts packets that would otherwise arrive out of order.
+	// flowEpsilon separates packets that would otherwise arrive out of order.
 	flowEpsilon = time.Microsecond
 )
 
 // A wire carries packets between ports, each after its delay. It is a network
 // of UDP only, and has no bandwidth limit.
 //
-// Packets between two ports arrive in the order sent: a path's delay moves
-// slowly compared with the gap between two packets, and QUIC takes packets out
-// of order for lost ones.
+// Packets between two ports arrive in the order sent: a path's delay changes
+// slowly compared with the gap between two packets, and QUIC treats reordered
+// packets as lost.
 type wire struct {
 	jitter float64 // share of the delay, at most
 	loss   float64 // share of packets
@@ -57,7 +57,8 @@ func newWire(seed uint64, jitter, loss float64) *wire {
 	return w
 }
 
-// close stops the wire and waits. Ports can still be read and closed.
+// close stops the wire and waits for its goroutine. Ports can still be read and
+// closed.
 func (w *wire) close() {
 	w.mu.Lock()
 	if !w.closed {
@@ -119,13 +120,13 @@ func (w *wire) run() {
 	}
 }
 
-// Counters are what went through one port, IP and UDP headers included.
+// Counters count the traffic of one port, IP and UDP headers included.
 type Counters struct {
 	PacketsIn, PacketsOut int64
 	BytesIn, BytesOut     int64
 }
 
-// Sub is c less what it was before.
+// Sub is the difference between c and before.
 func (c Counters) Sub(before Counters) Counters {
 	return Counters{c.PacketsIn - before.PacketsIn, c.PacketsOut - before.PacketsOut, c.BytesIn - before.BytesIn, c.BytesOut - before.BytesOut}
 }
@@ -157,8 +158,7 @@ type port struct {
 
 var errAddrInUse = errors.New("address in use on the simulated network")
 
-// listen opens a port. A node that starts again takes its address over from a
-// port that is closed.
+// listen opens a port. A restarted node takes over its address from a closed port.
 func (w *wire) listen(addr *net.UDPAddr, place Place) (*port, error) {
 	p := &port{
 		wire:    w,
@@ -183,7 +183,7 @@ func keyOf(a *net.UDPAddr) netip.AddrPort {
 	return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
 }
 
-// counters are what went through so far.
+// counters are the traffic so far.
 func (p *port) counters() Counters {
 	return Counters{p.packetsIn.Load(), p.packetsOut.Load(), p.bytesIn.Load(), p.bytesOut.Load()}
 }
@@ -191,7 +191,7 @@ func (p *port) counters() Counters {
 // reaches reports whether packets pass from p to q. The caller holds wire.mu.
 func (p *port) reaches(q *port) bool { return !p.cut && !q.cut && p.group == q.group }
 
-// deliver puts f where ReadFrom finds it, or drops it if too many wait there.
+// deliver queues f for ReadFrom, or drops it if the queue is full.
 func (p *port) deliver(f flight) {
 	select {
 	case p.in <- f:
@@ -201,7 +201,7 @@ func (p *port) deliver(f flight) {
 	}
 }
 
-// WriteTo sends b on its way. What cannot arrive is lost without an error.
+// WriteTo sends b. A packet that cannot arrive is lost without an error.
 func (p *port) WriteTo(b []byte, to net.Addr) (int, error) {
 	select {
 	case <-p.closed:
@@ -284,7 +284,7 @@ func (p *port) Close() error {
 // LocalAddr is the port's address.
 func (p *port) LocalAddr() net.Addr { return p.addr }
 
-// SetReadDeadline bounds ReadFrom, also one that waits already.
+// SetReadDeadline bounds ReadFrom, also a call that waits already.
 func (p *port) SetReadDeadline(t time.Time) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -294,12 +294,12 @@ func (p *port) SetReadDeadline(t time.Time) error {
 	return nil
 }
 
-// SetDeadline is SetReadDeadline: writing never waits.
+// SetDeadline is SetReadDeadline: writes never block.
 func (p *port) SetDeadline(t time.Time) error { return p.SetReadDeadline(t) }
 
-// SetWriteDeadline does nothing: writing never waits.
+// SetWriteDeadline does nothing: writes never block.
 func (p *port) SetWriteDeadline(time.Time) error { return nil }
 
-// SetReadBuffer and SetWriteBuffer are what QUIC asks of a socket.
+// SetReadBuffer and SetWriteBuffer do nothing; QUIC calls them on a socket.
 func (p *port) SetReadBuffer(int) error  { return nil }
 func (p *port) SetWriteBuffer(int) error { return nil }

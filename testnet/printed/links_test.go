@@ -15,7 +15,7 @@ var (
 	fence   = regexp.MustCompile("(?ms)^```.*?^```")
 )
 
-// anchors are the names under which a page's headings can be linked to.
+// anchors are the link targets of a page's headings.
 func anchors(page string) map[string]bool {
 	names := make(map[string]bool)
 	for _, m := range heading.FindAllStringSubmatch(fence.ReplaceAllString(page, ""), -1) {
@@ -33,7 +33,7 @@ func anchors(page string) map[string]bool {
 	return names
 }
 
-// Every link of a document to a file or a heading of this repository leads there.
+// Every link of a document to a file or a heading of this repository has a target.
 func TestLinksLeadSomewhere(t *testing.T) {
 	const root = "../.."
 	checked := 0

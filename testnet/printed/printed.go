@@ -1,5 +1,5 @@
 // Package printed finds the commands that weir prints and that its
-// documentation shows, and runs them as they stand there.
+// documentation shows, and runs them unchanged.
 package printed
 
 import (
@@ -18,10 +18,10 @@ import (
 	"time"
 )
 
-// Lines are the commands in text that stand on lines of their own: those of
-// Markdown's code blocks, and elsewhere those that are indented or follow a word
-// and blanks ("publish   weir publish …"). Comments are dropped, and lines that
-// go on after a backslash are joined.
+// Lines returns the commands in text that stand on lines of their own: those of
+// Markdown's code blocks, and elsewhere those that are indented or follow a
+// word and blanks ("publish   weir publish …"). Comments are dropped, and lines
+// continued by a backslash are joined.
 func Lines(text string) []string {
 	var list []string
 	code := false
@@ -40,8 +40,8 @@ func Lines(text string) []string {
 	return list
 }
 
-// Spans are the commands that stand as code within sentences of Markdown, as
-// `weir status`, those of whole lines left out.
+// Spans returns the commands that stand as code within sentences of Markdown,
+// such as `weir status`; those of Lines are left out.
 func Spans(markdown string) []string {
 	var list []string
 	for _, m := range codeSpan.FindAllStringSubmatch(codeBlock.ReplaceAllString(markdown, ""), -1) {
@@ -64,18 +64,18 @@ func tidy(line string) string {
 	return strings.TrimSpace(blanks.ReplaceAllString(comment.ReplaceAllString(line, ""), " "))
 }
 
-// A Shell runs commands as a person would, with nothing of weir's in the
-// environment but what is given, and a home of their own.
+// A Shell runs commands as a user would, with none of weir's variables in the
+// environment but the given ones, and a home directory of its own.
 type Shell struct {
 	dir string // the working directory
 	env []string
-	in  []string // what puts a command into the namespace; nil: it is not in one
+	in  []string // prefix that enters the namespace; nil: no namespace
 	end func()
 }
 
-// NewShell is a shell in dir whose "weir" and "bin/weir" are the binary given.
-// Where that is permitted it has a network of its own, so that fixed ports are
-// free. Scratch is a directory that nobody else uses.
+// NewShell returns a shell in dir whose "weir" and "bin/weir" are the binary
+// given. If permitted it has a network of its own, so that fixed ports are
+// free. Scratch is a directory that nothing else uses.
 func NewShell(binary, dir, scratch string) (*Shell, error) {
 	bin := filepath.Join(scratch, "bin")
 	if err := os.MkdirAll(bin, 0o755); err != nil {
@@ -95,7 +95,7 @@ func NewShell(binary, dir, scratch string) (*Shell, error) {
 	return s, nil
 }
 
-// isolate starts a process that keeps a network namespace, if it may.
+// isolate starts a process that holds a network namespace, if permitted.
 func (s *Shell) isolate() {
 	keeper := exec.Command("unshare", "--net", "sh", "-c", "ip link set lo up && echo up && exec cat")
 	in, err := keeper.StdinPipe()
@@ -122,7 +122,7 @@ func (s *Shell) isolate() {
 // Isolated reports whether commands have a network of their own.
 func (s *Shell) Isolated() bool { return s.in != nil }
 
-// Close ends the namespace. What was started must have been stopped.
+// Close ends the namespace. All jobs must have been stopped.
 func (s *Shell) Close() { s.end() }
 
 func (s *Shell) command(ctx context.Context, line string) *exec.Cmd {
@@ -136,8 +136,8 @@ func (s *Shell) command(ctx context.Context, line string) *exec.Cmd {
 	return cmd
 }
 
-// Run runs a command to its end and returns what it printed. The error is that
-// it did not exit with 0.
+// Run runs a command to its end and returns its output. The error says that it
+// did not exit with 0.
 func (s *Shell) Run(ctx context.Context, line string) (string, error) {
 	var out bytes.Buffer
 	cmd := s.command(ctx, line)
@@ -146,7 +146,7 @@ func (s *Shell) Run(ctx context.Context, line string) (string, error) {
 	return out.String(), err
 }
 
-// A Job is a command that goes on until it is interrupted.
+// A Job is a command that runs until it is interrupted.
 type Job struct {
 	line string
 	cmd  *exec.Cmd
@@ -157,21 +157,21 @@ type Job struct {
 	out bytes.Buffer
 }
 
-// Write implements io.Writer for what the command prints.
+// Write implements io.Writer for the command's output.
 func (j *Job) Write(b []byte) (int, error) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	return j.out.Write(b)
 }
 
-// Output is what it has printed so far.
+// Output is the command's output so far.
 func (j *Job) Output() string {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	return j.out.String()
 }
 
-// Start starts a command that goes on.
+// Start starts a command that runs until Stop.
 func (s *Shell) Start(line string) (*Job, error) {
 	j := &Job{line: line, done: make(chan struct{})}
 	j.cmd = s.command(context.Background(), "exec "+line)
@@ -186,7 +186,8 @@ func (s *Shell) Start(line string) (*Job, error) {
 	return j, nil
 }
 
-// Await waits until the command has printed text.
+// Await waits until the command has printed text, or until ctx or the command
+// ends, which is an error.
 func (j *Job) Await(ctx context.Context, text string) error {
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
@@ -204,8 +205,8 @@ func (j *Job) Await(ctx context.Context, text string) error {
 	}
 }
 
-// Stop interrupts the command, as Ctrl-C does, and returns an error if it had
-// ended before, or does not end with 0 now.
+// Stop interrupts the command, as Ctrl-C does. It returns an error if the
+// command had ended before, or does not exit with 0.
 func (j *Job) Stop() error {
 	select {
 	case <-j.done:

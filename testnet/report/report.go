@@ -1,4 +1,4 @@
-// Package report writes what was measured or simulated into a directory.
+// Package report writes results of measurements and simulations into a directory.
 package report
 
 import (
@@ -11,8 +11,8 @@ import (
 	"strings"
 )
 
-// Write makes dir if need be, and in it a file of each name with what its
-// function writes. A file is not touched unless its function succeeds.
+// Write makes dir if necessary, and in it a file of each name with the output
+// of its function. A file is not touched unless its function succeeds.
 func Write(dir string, files map[string]func(io.Writer) error) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
@@ -36,7 +36,7 @@ func JSON(w io.Writer, v any) error {
 	return e.Encode(v)
 }
 
-// Head begins a table in Markdown.
+// Head writes the header of a table in Markdown.
 func Head(w io.Writer, columns ...string) {
 	fmt.Fprintf(w, "| %s |\n|%s\n", strings.Join(columns, " | "), strings.Repeat(" --- |", len(columns)))
 }
