@@ -13,13 +13,13 @@ import (
 // A Panel is one diagram, one line per series.
 type Panel struct {
 	Title, Unit string
-	X           string // what the other axis has; "": nodes
-	Log         bool   // the value's axis
-	Linear      bool   // the other one, which is logarithmic otherwise
+	X           string // label of the x axis; "": nodes
+	Log         bool   // the y axis is logarithmic
+	Linear      bool   // the x axis is linear; logarithmic otherwise
 	Lines       []Line
 }
 
-// A Line is one series in one panel. Those of one name have one colour.
+// A Line is one series in one panel. Lines of one name have one colour.
 type Line struct {
 	Name, Colour string
 	Dashed       bool // modelled, not measured
@@ -30,13 +30,13 @@ type Line struct {
 // Point is a value of a Line.
 type Point struct{ X, Y float64 }
 
-// Colours are told apart also by those who see fewer colours (Okabe and Ito,
+// Colours can be told apart also with colour vision deficiency (Okabe and Ito,
 // "Color Universal Design", 2008).
 func Colours() []string {
 	return []string{"#0072b2", "#d55e00", "#e69f00", "#009e73", "#cc79a7", "#555555", "#56b4e9", "#a08000"}
 }
 
-// Of a panel, in pixels, and of what lies around its plot.
+// Sizes of a panel, in pixels, and of the margins of its plot.
 const (
 	panelWidth, panelHeight             = 400, 270
 	plotLeft, plotRight                 = 62, 14
@@ -48,8 +48,9 @@ const (
 	mostMarkers = 12 // points of a line that are marked
 )
 
-// Draw writes the panels as one SVG, columns side by side, with one legend for
-// all: its entries are step pixels apart, and the last says what dashes mean.
+// Draw writes the panels as one SVG, with columns panels side by side, and one
+// legend for all: its entries are step pixels apart, and dashed explains the
+// dashed lines.
 func Draw(w io.Writer, panels []Panel, columns, step int, dashed string) error {
 	rows := (len(panels) + columns - 1) / columns
 	width, height := columns*panelWidth, rows*panelHeight+legendHeight
@@ -156,7 +157,7 @@ func (p *Panel) axes() (xs, ys scale) {
 	}
 	slices.Sort(x)
 	if sizes := slices.Compact(slices.Clone(x)); len(sizes) > 0 && len(sizes) <= 6 && !p.Linear {
-		xs.ticks = sizes // few enough to name each
+		xs.ticks = sizes // few enough to label each
 	}
 	if p.Log {
 		return xs, logScale(y)
@@ -164,8 +165,8 @@ func (p *Panel) axes() (xs, ys scale) {
 	return xs, linearScale(y)
 }
 
-// logScale spans the values with a little room, with a tick for each power of
-// ten, and for 2 and 5 times those where there would be few.
+// logScale spans the values with a margin, with a tick for each power of ten,
+// and for 2 and 5 times those if there would be few.
 func logScale(values []float64) scale {
 	if len(values) == 0 {
 		values = []float64{1, 10}
@@ -208,7 +209,7 @@ func linearScale(values []float64) scale {
 	return s
 }
 
-// Label is v as axes have it, with three digits at most.
+// Label formats v for an axis, with three digits at most.
 func Label(v float64) string {
 	for _, unit := range []struct {
 		size float64

@@ -12,15 +12,15 @@ import (
 	"weir/dht/place"
 )
 
-// An asking is one query of a shard's holders under way.
+// An asking is one query to a shard's holders under way.
 type asking struct {
 	p     *placing
 	shard *shard
 	query place.Query
 	wake  deadline
-	held  int  // records, as the holder says that has most
-	found bool // some offer
-	each  bool // of several queries one answer is enough
+	held  int  // records of the holder that has most
+	found bool // some holder has made an offer
+	each  bool // one answer to each of several queries is enough
 	done  bool
 }
 
@@ -69,7 +69,7 @@ func (a *asking) do(s place.QueryStep) {
 	a.p.answered()
 }
 
-// ask has h answer. What it offers counts as offered, even if it comes too late.
+// ask has h answer. Its offers count as offered, even if they come too late.
 func (a *asking) ask(h *node) {
 	p, w, rtt := a.p, a.p.w, a.p.seeker.rtt(h)
 	p.messages++
@@ -96,7 +96,7 @@ func (a *asking) take(offers []holder.Offer, held int) {
 	}
 }
 
-// offers is what h answers.
+// offers is h's answer.
 func (a *asking) offers(h *node, limit int) (offers []holder.Offer, held int) {
 	return a.p.offersOf(h, a.shard, limit)
 }
@@ -110,14 +110,14 @@ func (p *placing) offersOf(h *node, s *shard, limit int) (offers []holder.Offer,
 	}
 	offers, held, _ = h.table.Offers(now, p.w.judge, q, p.w.rnd)
 	for i := range offers {
-		if offers[i].Sealed = nil; h != p.seeker { // a digest
+		if offers[i].Sealed = nil; h != p.seeker { // only a digest
 			offers[i].Holder = h.id
 		}
 	}
 	return offers, held
 }
 
-// nearestHolders are those of s but the seeker, nearest first.
+// nearestHolders are the holders of s except the seeker, nearest first.
 func (n *node) nearestHolders(s *shard) []peer.ID {
 	if n.near[s] == nil {
 		others := slices.DeleteFunc(slices.Clone(s.holders), func(h *node) bool { return h == n })

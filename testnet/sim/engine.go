@@ -2,11 +2,11 @@ package sim
 
 import "time"
 
-// epoch is when virtual time begins.
+// epoch is the start of virtual time.
 var epoch = time.Unix(1_800_000_000, 0)
 
-// An engine runs events in the order of virtual time, and those of one moment
-// in the order in which they were scheduled.
+// An engine runs events in the order of virtual time, and those of one time in
+// the order scheduled.
 type engine struct {
 	now   time.Duration // since epoch
 	order uint64
@@ -19,10 +19,10 @@ type event struct {
 	do    func()
 }
 
-// clock is the virtual time as packages see it that take a time.Time.
+// clock is the virtual time as a time.Time, for other packages.
 func (e *engine) clock() time.Time { return epoch.Add(e.now) }
 
-// after schedules do for d from now; what is past is due now.
+// after schedules do for d from now; a negative d means now.
 func (e *engine) after(d time.Duration, do func()) { e.at(e.now+max(d, 0), do) }
 
 func (e *engine) at(t time.Duration, do func()) {
@@ -39,7 +39,7 @@ func (e *engine) at(t time.Duration, do func()) {
 	}
 }
 
-// run runs what is due until then, and sets the clock to it.
+// run runs the events due until then, and sets the clock to it.
 func (e *engine) run(until time.Duration) {
 	for len(e.heap) > 0 && e.heap[0].at <= until {
 		next := e.pop()

@@ -8,16 +8,16 @@ import (
 	"weir/testnet/model"
 )
 
-// cost is what one placement took.
+// cost is the cost of one placement.
 type cost struct {
 	messages int
 	bytes    float64
 }
 
-// figures are what a run counts.
+// figures are the counts of a run.
 type figures struct {
 	counting bool
-	feedback bool // seekers notice what is delivered
+	feedback bool // seekers measure what is delivered
 	weights  model.Sizes
 
 	placed       int // or blocked
@@ -32,17 +32,17 @@ type figures struct {
 	on       map[*node]int // placements
 	records  int           // published
 
-	reached  int           // placements of which distance is the sum of round trips
-	distance time.Duration // from the node that one came to first to the one chosen
-	degraded int           // of those, to a node that delivered less than it should
+	reached  int           // placements in the sum of round trips, distance
+	distance time.Duration // from the node of the first request to the chosen one
+	degraded int           // of those, to a node that delivered too little
 
-	spread []float64 // s.d. of load at moments
+	spread []float64 // s.d. of load at sampling times
 	peak   float64   // highest load of one node
 }
 
 func (f *figures) sizes() *model.Sizes { return &f.weights }
 
-// count notes a placement that came to its end; on is nil if it was blocked.
+// count counts a finished placement; on is nil if it was blocked.
 func (f *figures) count(c *cost, took time.Duration, on *node) {
 	if !f.counting {
 		return
@@ -61,7 +61,7 @@ func (f *figures) count(c *cost, took time.Duration, on *node) {
 	f.on[on]++
 }
 
-// sent notes that a viewer of s is sent to n.
+// sent counts a viewer of s sent to n.
 func (w *world) sent(s, n *node) {
 	if !w.counting {
 		return
@@ -73,7 +73,7 @@ func (w *world) sent(s, n *node) {
 	}
 }
 
-// look notes how evenly the nodes are loaded now.
+// look samples how evenly the nodes are loaded now.
 func (w *world) look() {
 	if !w.counting {
 		return
@@ -89,7 +89,7 @@ func (w *world) look() {
 	w.spread = append(w.spread, math.Sqrt(max(0, squares/n-(sum/n)*(sum/n))))
 }
 
-// every looks each d until then.
+// every calls do at intervals of d until then.
 func (w *world) every(d time.Duration, until time.Duration, do func()) {
 	var next func()
 	next = func() {

@@ -19,14 +19,14 @@ const (
 	flashNodes   = 500
 	flashViewers = 10_000
 	flashTime    = 10 * time.Second
-	flashWait    = 10 * time.Second // that a viewer's request may wait; clients give up after about that
-	flashFanout  = 8                // pulls of one stream per node, as nodes are set by default
+	flashWait    = 10 * time.Second // how long a viewer's request may wait; clients give up after about that
+	flashFanout  = 8                // pulls of one stream per node, the default of nodes
 
 	pullAttempts = 4                      // of one pull; see package sfu
-	comeAgain    = 500 * time.Millisecond // until a client that was refused comes again
+	comeAgain    = 500 * time.Millisecond // until a refused client tries again
 )
 
-// A carrier is what a node is to the stream.
+// A carrier is a node's state as a carrier of the stream.
 type carrier struct {
 	depth    int
 	children int
@@ -38,34 +38,34 @@ type carrier struct {
 	looking  bool
 }
 
-// A crowd comes for one stream, whose tree grows by cascade pulls.
+// A crowd is viewers of one stream, whose tree grows by cascade pulls.
 type crowd struct {
 	w         *world
 	topic     dht.Topic
 	shard     *shard
 	carriers  map[*node]*carrier
 	pulling   map[*node][]func(bool)
-	tries     map[*node]int           // of the pull that waits for room
-	retry     map[*node]time.Duration // when it is tried again
+	tries     map[*node]int           // of the pull that waits for capacity
+	retry     map[*node]time.Duration // time of its next try
 	served    int
 	refused   int
-	waited    int // viewers who found no way at once
+	waited    int // viewers without a path at once
 	redirects int
 	deepest   int
 	pulls     int
 	times     []time.Duration
-	waits     map[time.Duration]bool // by when they came
+	waits     map[time.Duration]bool // waiting viewers, by the time of their request
 	series    []Point
 }
 
-// flash: 10,000 viewers of one stream within ten seconds, at 500 nodes of which
-// one has the publisher.
+// flash: 10,000 viewers of one stream within ten seconds, at 500 nodes, one of
+// which has the publisher.
 func (s *stage) flash() {
 	s.Progress("flash", Weir)
 	nodes := cmp.Or(s.Nodes, flashNodes)
 	viewers := flashViewers * nodes / flashNodes
 	w := s.world(plan{regions: 4, nodes: nodes, kinds: []int{20, 30, 40}, fresh: product, policy: policy.Default()})
-	w.run(10 * time.Second) // records and all are there
+	w.run(10 * time.Second) // until all records are published
 	c := &crowd{w: w, topic: dht.StreamTopic(flashStream), carriers: make(map[*node]*carrier), pulling: make(map[*node][]func(bool)), tries: make(map[*node]int), retry: make(map[*node]time.Duration), waits: make(map[time.Duration]bool)}
 	c.shard = w.shard(c.topic)
 	c.carry(w.nodes[0], nil)
@@ -89,14 +89,14 @@ func (s *stage) flash() {
 	r.TimeP50, r.TimeP99 = capacity.Milliseconds(quantile(c.times, 0.5)), capacity.Milliseconds(quantile(c.times, 0.99))
 	r.FirstRefused, r.MostOnOne = share(c.waited, c.served+c.refused), 0
 	r.Depth, r.Carriers, r.Series = c.deepest, len(c.carriers), c.series
-	r.Peak *= usable // of the limit itself: pulls may fill all
+	r.Peak *= usable // of the limit itself: pulls may use it all
 	s.add(r)
 	s.aim("flash", "no node over 100 %", w.peak <= 1, "%.0f %%", 100*w.peak)
 	s.aim("flash", "tree depth ≤ 4", c.deepest <= 4, "%d", c.deepest)
 	s.aim("flash", "none refused while total capacity suffices", c.refused == 0 || total < viewers, "%d of %d refused, with room for %d", c.refused, viewers, total)
 }
 
-// come is a viewer who comes to n at first, or by redirection.
+// come handles a viewer's request at n, its first or a redirected one.
 func (c *crowd) come(n *node, began time.Duration, redirect bool) {
 	w := c.w
 	if c.carriers[n] == nil {
@@ -128,7 +128,7 @@ func (c *crowd) come(n *node, began time.Duration, redirect bool) {
 			return
 		}
 		c.redirects++
-		// The viewer follows, with a ticket that names n as who has the stream.
+		// The viewer follows, with a ticket that names n as a carrier.
 		w.after(connecting, func() {
 			c.pull(helper, n, func(ok bool) {
 				if _, err := helper.ledger.Claim(w.clock(), n.id, p.id); err != nil || !ok {
@@ -144,7 +144,7 @@ func (c *crowd) come(n *node, began time.Duration, redirect bool) {
 	})
 }
 
-// again has a viewer who waits try once more, or gives up.
+// again has a waiting viewer try once more, or give up.
 func (c *crowd) again(n *node, began time.Duration) {
 	if c.w.now-began >= flashWait {
 		c.refused++
@@ -154,10 +154,10 @@ func (c *crowd) again(n *node, began time.Duration) {
 	c.w.after(comeAgain, func() { c.come(n, began, true) })
 }
 
-// wait notes that one who came at began has to.
+// wait counts the viewer of the request made at began as waiting.
 func (c *crowd) wait(began time.Duration) {
 	if !c.waits[began] {
-		c.waits[began] = true // nobody else came at that nanosecond
+		c.waits[began] = true // no other viewer came at that nanosecond
 		c.waited++
 	}
 }
@@ -170,7 +170,7 @@ func (c *crowd) serve(n *node, id string, began time.Duration) {
 	c.changed(n)
 }
 
-// pull has n carry the stream: from the one it was told of, or from whom the
+// pull has n carry the stream: from the given carrier, or from the one the
 // policy chooses. There is one pull at a time, however many viewers wait.
 func (c *crowd) pull(n, from *node, done func(bool)) {
 	if c.carriers[n] != nil {
@@ -199,7 +199,7 @@ func (c *crowd) attempt(n, from *node, left int, exclude []peer.ID) {
 		}
 	}
 	need := capacity.Need{Purpose: capacity.Cascade, Stream: flashStream, Uplink: viewerUplink, Packets: viewerPackets}
-	// Over the link: reserve is one round trip, and to subscribe another.
+	// Over the link: reserving takes one round trip, and subscribing another.
 	subscribe := func(parent *node, id string) {
 		w.after(2*n.rtt(parent), func() {
 			up := c.carriers[parent]
@@ -218,7 +218,7 @@ func (c *crowd) attempt(n, from *node, left int, exclude []peer.ID) {
 			}
 			up.children++
 			c.pulls++
-			parent.active++ // what is sent counts as a viewer does
+			parent.active++ // a pull counts as one more viewer
 			w.meter(parent, 1)
 			c.changed(parent)
 			c.carry(n, parent)
@@ -262,7 +262,7 @@ func (c *crowd) carry(n, parent *node) {
 	c.w.after(holder.Keepalive, keep)
 }
 
-// changed publishes, at the product's pace, that the node's carriage has.
+// changed publishes the change of the node's streams, at the product's rate.
 func (c *crowd) changed(n *node) {
 	k := c.carriers[n]
 	if k.looking {
@@ -290,7 +290,7 @@ func (c *crowd) publish(n *node) {
 	k.record = r
 	c.w.after(meanRTT/2, func() {
 		for _, h := range c.shard.holders {
-			_ = h.table.Put(c.w.clock(), c.w.clock(), c.topic, r, sealed) // newer ones have come already
+			_ = h.table.Put(c.w.clock(), c.w.clock(), c.topic, r, sealed) // newer records have come already
 		}
 	})
 }

@@ -12,39 +12,39 @@ import (
 // its section 4.
 const (
 	probesPerQuery = 3
-	probesAwaited  = 2 // of those, where the request waits for them
+	probesAwaited  = 2 // of those, in the mode in which the request waits
 	poolSize       = 16
 	poolLeast      = 2           // entries; with fewer a node is drawn at random
 	probeLives     = time.Second // in the pool
-	hotQuantile    = 0.84        // of the load seen; above it a node is hot
-	poolRemoves    = 1           // entries per request, the oldest and the worst by turns
+	hotQuantile    = 0.84        // of the loads seen; above it a node is hot
+	poolRemoves    = 1           // entries per request, the oldest and the worst in turn
 	poolSlack      = 1.0         // δ of the reuse budget
-	loadsSeen      = 128         // remembered, to estimate the quantile
+	loadsSeen      = 128         // kept, to estimate the quantile
 
 	fullBelow = 0.97 * usable // a node of thirty sessions has room for one more
 )
 
-// A probe is what a node answered to a question for its load. In the place of
-// requests in flight stands the share of its limit that is in use, since nodes
-// differ in size; in the place of the estimated latency the round trip, and the
-// delay in the node's queues.
+// A probe is a node's answer to a load probe. Requests in flight are replaced
+// by the used share of the node's limit, since nodes differ in size; the
+// estimated latency is replaced by the round trip time and the delay in the
+// node's queues.
 type probe struct {
 	of      *node
 	load    float64
 	latency time.Duration
 	at      time.Duration
-	uses    float64 // left
+	uses    float64 // remaining
 }
 
 // A prober is one client of Prequal: the gateway of a region.
 type prober struct {
 	pool  []probe
-	loads []float64 // seen last
+	loads []float64 // last ones seen
 	turns int
 }
 
-// queueing is how long a packet waits in n, as in an M/M/1 queue of a millisecond's
-// work each, and a second at most.
+// queueing is the waiting time of a packet in n, as in an M/M/1 queue with a
+// service time of 1 ms, and at most 1 s.
 func (n *node) queueing() time.Duration {
 	const work = time.Millisecond
 	used := float64(n.active) / float64(n.effective())
@@ -55,8 +55,8 @@ func (w *world) probeNow(s, n *node) probe {
 	return probe{of: n, load: w.really(n), latency: s.rtt(n) + n.queueing()}
 }
 
-// hot is the load above which a node is hot: the quantile of what was seen, but
-// never so much that there is no room left, since here nodes refuse.
+// hot is the load above which a node is hot: the quantile of the loads seen,
+// but never so high that the node has no room, since nodes refuse here.
 func (p *prober) hot() float64 {
 	if len(p.loads) == 0 {
 		return fullBelow
@@ -73,7 +73,7 @@ func (p *prober) saw(load float64) {
 }
 
 // better is Prequal's hot-cold lexicographic rule: any cold node before any hot
-// one, the quickest of the cold, the least loaded of the hot.
+// one, the cold ones by latency, the hot ones by load.
 func (p *prober) better(a, b probe) int {
 	hot := p.hot()
 	switch ha, hb := a.load > hot, b.load > hot; {
@@ -87,8 +87,8 @@ func (p *prober) better(a, b probe) int {
 	return cmp.Compare(a.latency, b.latency)
 }
 
-// askSome is the synchronous mode: three nodes drawn at random are asked, and
-// the better of the two that answer first is chosen.
+// askSome is the synchronous mode: three random nodes are probed, and the
+// better of the two that answer first is chosen.
 func (w *world) askSome(s *node, tried []*node, chosen func(*node)) {
 	p := s.in.prober
 	var answers []probe
@@ -129,8 +129,8 @@ func (w *world) askSome(s *node, tried []*node, chosen func(*node)) {
 	}
 }
 
-// fromPool is the asynchronous mode: the best of the pool of what was answered
-// lately is chosen at once, and three nodes are asked for the requests to come.
+// fromPool is the asynchronous mode: the best of the pool of recent answers is
+// chosen at once, and three nodes are probed for later requests.
 func (w *world) fromPool(s *node, tried []*node) *node {
 	p := s.in.prober
 	for range probesPerQuery {
@@ -156,8 +156,8 @@ func (w *world) fromPool(s *node, tried []*node) *node {
 	return best
 }
 
-// put adds an answer to the pool, in the place of the oldest where it is full. It
-// may be used as often as the rates of asking and removing allow.
+// put adds an answer to the pool, and replaces the oldest if the pool is full.
+// It may be used as often as the rates of probing and removing allow.
 func (p *prober) put(w *world, a probe) {
 	p.saw(a.load)
 	share := 1 - poolSize/float64(max(poolSize+1, len(w.nodes)))
@@ -168,12 +168,12 @@ func (p *prober) put(w *world, a probe) {
 	}
 	p.pool = slices.DeleteFunc(p.pool, func(e probe) bool { return e.of == a.of })
 	if len(p.pool) == poolSize {
-		p.pool = slices.Delete(p.pool, 0, 1) // the oldest: they stand as they came
+		p.pool = slices.Delete(p.pool, 0, 1) // the oldest: they are in order of time
 	}
 	p.pool = append(p.pool, a)
 }
 
-// remove takes the oldest and the worst out of the pool, by turns.
+// remove removes the oldest and the worst from the pool, in turn.
 func (p *prober) remove() {
 	for range poolRemoves {
 		if len(p.pool) <= poolLeast {
@@ -191,13 +191,13 @@ func (p *prober) remove() {
 	}
 }
 
-// joinsBelow is the load, as a share of what it may be filled with, below which
-// a node counts as idle. Servers of sessions are hardly ever quite idle, for
-// which join-idle-queue was made (Lu et al., "Join-Idle-Queue", Performance
+// joinsBelow is the load, as a share of usable capacity, below which a node
+// counts as idle. Media servers are hardly ever quite idle, for which
+// join-idle-queue was made (Lu et al., "Join-Idle-Queue", Performance
 // Evaluation 68(11), 2011).
 const joinsBelow = 0.85
 
-// idles has n join the shorter of two regions' queues, drawn at random, if it is
+// idles adds n to the shorter of two regions' queues, drawn at random, if it is
 // idle and in none.
 func (w *world) idles(n *node) {
 	if n.queued || n.gone || float64(n.active) >= joinsBelow*usable*float64(n.sessions) {
@@ -211,8 +211,8 @@ func (w *world) idles(n *node) {
 	a.idle = append(a.idle, n)
 }
 
-// nextIdle takes the first idle node out of the queue of s's region, or draws one
-// if that is empty.
+// nextIdle removes the first idle node from the queue of s's region, or draws a
+// random node if the queue is empty.
 func (w *world) nextIdle(s *node, tried []*node) *node {
 	for len(s.in.idle) > 0 {
 		n := s.in.idle[0]
@@ -225,9 +225,9 @@ func (w *world) nextIdle(s *node, tried []*node) *node {
 	return w.draw(tried, func(*node) bool { return true })
 }
 
-// firstOfZone is atm0s-media-server's rule: of the seeker's zone the first in the
-// order of usage, in whole percent, as last told; any other zone only if that has
-// nobody.
+// firstOfZone is atm0s-media-server's rule: the node of the seeker's zone with
+// the lowest usage, in whole percent, as last published; other zones only if
+// that zone has none.
 func (w *world) firstOfZone(s *node, tried []*node) *node {
 	for _, among := range [][]*node{s.in.nodes, w.nodes} {
 		var first *node

@@ -33,8 +33,8 @@ func TestHotAndCold(t *testing.T) {
 	}
 }
 
-// What was answered is used as often as it may be, counted where it was used, and
-// forgotten after a second.
+// An answer is used as often as allowed, its load is raised by each use, and it
+// expires after a second.
 func TestPool(t *testing.T) {
 	w := testStage().world(plan{seed: 1, regions: 1, nodes: 40, kinds: []int{50}, fresh: product, policy: policy.Default()})
 	s := w.nodes[0]
@@ -89,8 +89,8 @@ func TestIdleNodesJoinOnce(t *testing.T) {
 	}
 }
 
-// The rule of atm0s's gateway knows whole percents only, and nobody else's zone
-// while its own has anyone.
+// The rule of atm0s's gateway uses whole percents only, and no other zone while
+// its own has a node.
 func TestFirstOfZone(t *testing.T) {
 	w := testStage().world(plan{seed: 1, regions: 2, nodes: 6, kinds: []int{100}, fresh: product, policy: policy.Default()})
 	s := w.nodes[0]
@@ -108,8 +108,9 @@ func TestFirstOfZone(t *testing.T) {
 
 func n1percent(n *node) int64 { return n.record.Uplink.Limit / 100 }
 
-// Nodes that lose half of what they can do without a word get their share of
-// viewers from those who know nothing, and fewer by what weir's viewers tell.
+// Nodes that silently lose half of their capacity get their full share of
+// viewers from systems that measure nothing, and fewer from weir, whose viewers
+// report delivery.
 func TestAntagonist(t *testing.T) {
 	s := testStage()
 	sent := func(who string) float64 {

@@ -11,8 +11,8 @@ import (
 	"weir/testnet/report"
 )
 
-// Write puts the report into dir: sim.json, sim.md and the plots of whatever was
-// simulated.
+// Write puts the report into dir: sim.json, sim.md and the plots of the
+// simulated scenarios.
 func (r *Report) Write(dir string) error {
 	files := map[string]func(io.Writer) error{"sim.json": r.JSON, "sim.md": r.Markdown}
 	if len(r.of("steady")) > 0 {
@@ -27,7 +27,7 @@ func (r *Report) Write(dir string) error {
 	return report.Write(dir, files)
 }
 
-// JSON writes all there is.
+// JSON writes the whole report.
 func (r *Report) JSON(w io.Writer) error { return report.JSON(w, r) }
 
 func (r *Report) of(scenario string) (rows []Row) {
@@ -201,7 +201,7 @@ func (r *Report) plotScale(w io.Writer) error {
 	}, 3, legendStep, "")
 }
 
-// plotTime draws what goes on in the scenarios that have a course.
+// plotTime draws the time series of the scenarios that have any.
 func (r *Report) plotTime(w io.Writer) error {
 	of := func(scenario, title, unit string, scale float64) plot.Panel {
 		p := plot.Panel{Title: title, Unit: unit, X: "seconds", Linear: true}

@@ -10,7 +10,7 @@ import (
 	"weir/capacity/policy"
 )
 
-// Who places viewers.
+// The systems that place viewers.
 const (
 	Weir        = "weir"
 	WeirHotCold = "weir, hot-cold policy"
@@ -31,14 +31,14 @@ const (
 	KnowingDraw = "all-knowing, weir's policy"
 )
 
-// Rivals are the rules that weir is compared with: weir itself with another
-// policy, and two that know all and are never late, for reference.
+// Rivals are the systems that weir is compared with: other systems, weir with
+// another policy, and two with complete and current knowledge, for reference.
 var Rivals = []string{WeirHotCold, Random, TwoChoices, Central, Incremental, AskAll, Prequal, PrequalPool, JoinIdle, Nearest, Jitsi, LiveKit, LiveKitTwo, Atm0s, KnowingDraw, Knowing}
 
-// placesByWeir says whether who is weir, by whatever policy.
+// placesByWeir reports whether who is weir, with any policy.
 func placesByWeir(who string) bool { return who == Weir || who == WeirHotCold }
 
-// policyOf is the policy that who places by.
+// policyOf is the policy of who.
 func policyOf(who string) policy.Policy {
 	if who == WeirHotCold {
 		return hotCold()
@@ -46,11 +46,11 @@ func policyOf(who string) policy.Policy {
 	return policy.Default()
 }
 
-// hotAt is the stress from which on a node is hot.
+// hotAt is the stress from which a node is hot.
 const hotAt = 0.8
 
-// hotCold is a policy that takes the nearest cold node, and the least loaded if
-// all are hot, as Prequal does.
+// hotCold is a policy that takes the nearest cold node, and the least loaded
+// one if all are hot, as Prequal does.
 func hotCold() policy.Policy {
 	p := policy.Default()
 	p.Name = "hot-cold"
@@ -64,9 +64,9 @@ func hotCold() policy.Policy {
 const (
 	rivalTries = 6 // as many as weir makes
 
-	// As jicofo has it: a bridge counts as overloaded from this stress on, and
-	// every participant sent there within the last seconds adds something that
-	// the bridge's own report does not show yet.
+	// As in jicofo: a bridge counts as overloaded from this stress on, and
+	// every participant sent there within the last seconds adds an estimate of
+	// the load that the bridge has not reported yet.
 	jitsiOverload = 0.8
 	jitsiAdds     = 0.01
 	jitsiRamp     = 20 * time.Second
@@ -74,16 +74,17 @@ const (
 	liveKitLimit = 0.9
 )
 
-// claimed is what a centre knows of n: its last record.
+// claimed is the load of n known to a central scheduler: that of its last record.
 func claimed(n *node) float64 { return n.record.Stress() }
 
-// admits says whether targets refuse what they have no room for. Those of
-// Jitsi, LiveKit and atm0s take whomever they are sent.
+// admits reports whether targets refuse viewers without room. Nodes of Jitsi,
+// LiveKit and atm0s accept every viewer sent to them.
 func admits(who string) bool {
 	return who != Jitsi && who != LiveKit && who != LiveKitTwo && who != Atm0s
 }
 
-// choose returns whom who sends a viewer of s to, those tried left out, or nil.
+// choose returns the node to which who sends a viewer of s, other than those
+// tried, or nil.
 func (w *world) choose(who string, s *node, tried []*node) *node {
 	switch who {
 	case Random:
@@ -113,7 +114,7 @@ func (w *world) choose(who string, s *node, tried []*node) *node {
 		if n := pick(tried, func(n *node) bool { return claimed(n) < liveKitLimit }); n != nil {
 			return n
 		}
-		return pick(tried, func(*node) bool { return true }) // all are eligible again
+		return pick(tried, func(*node) bool { return true }) // all may be tried again
 	case PrequalPool:
 		return w.fromPool(s, tried)
 	case JoinIdle:
@@ -128,8 +129,7 @@ func (w *world) choose(who string, s *node, tried []*node) *node {
 	return nil
 }
 
-// really is the share of what n may be filled with that is filled, leases
-// included.
+// really is the used share of n's usable capacity, leases included.
 func (w *world) really(n *node) float64 {
 	return float64(max(n.active, n.ledger.Totals(w.clock()).Sessions)) / float64(n.sessions)
 }
@@ -139,7 +139,7 @@ func (w *world) jitsiStress(n *node) float64 {
 	return claimed(n)/usable + jitsiAdds*float64(len(n.recent))
 }
 
-// draw returns a random node that is fit, or nil.
+// draw returns a random node for which fit is true, or nil.
 func (w *world) draw(tried []*node, fit func(*node) bool) *node {
 	for range 64 {
 		if n := w.nodes[w.rnd.IntN(len(w.nodes))]; fit(n) && !slices.Contains(tried, n) {
@@ -158,7 +158,7 @@ func (w *world) draw(tried []*node, fit func(*node) bool) *node {
 	return left[w.rnd.IntN(len(left))]
 }
 
-// better returns the less loaded of two random ones, by their last records
+// better returns the less loaded of two random nodes, by their last records
 // (Mitzenmacher, "The Power of Two Choices in Randomized Load Balancing", IEEE
 // TPDS 12(10), 2001).
 func (w *world) better(tried []*node, fit func(*node) bool) *node {
@@ -169,8 +169,8 @@ func (w *world) better(tried []*node, fit func(*node) bool) *node {
 	return a
 }
 
-// least returns the node with the least of something below limit. Equals are
-// drawn among.
+// least returns the node with the lowest value of of, if below limit; a random
+// one of equals.
 func (w *world) least(tried, among []*node, of func(*node) float64, limit float64) *node {
 	var best *node
 	low, ties := limit, 0
@@ -188,9 +188,9 @@ func (w *world) least(tried, among []*node, of func(*node) float64, limit float6
 	return best
 }
 
-// bestByPolicy is what weir would do if it knew all: of every node of the
-// region as it is now, and of all others if none of those has room, draw among
-// the best.
+// bestByPolicy is weir with complete knowledge: rank every node of the region
+// as it is now, or all others if none of those has room, and draw among the
+// best.
 func (w *world) bestByPolicy(s *node, tried []*node) *node {
 	me := capacity.Record{Node: s.id, Region: s.in.label, Coordinate: s.coord}
 	for _, among := range [][]*node{s.in.nodes, w.nodes} {
@@ -210,7 +210,7 @@ func (w *world) bestByPolicy(s *node, tried []*node) *node {
 
 var viewerNeed = capacity.Need{Purpose: capacity.View, Uplink: viewerUplink, Packets: viewerPackets}
 
-// view places one viewer, by who, for so long.
+// view places one viewer, by who, for the given time.
 func (w *world) view(who string, ingress *node, lasts time.Duration) {
 	began := w.now
 	if placesByWeir(who) {
@@ -226,10 +226,10 @@ func (w *world) view(who string, ingress *node, lasts time.Duration) {
 	w.rivalView(who, ingress, nil, began, lasts)
 }
 
-// arrive has a viewer turn up with a lease.
+// arrive starts the session of a viewer with a lease.
 func (w *world) arrive(seeker, n *node, lease string, lasts time.Duration) {
 	if _, err := n.ledger.Claim(w.clock(), seeker.id, lease); err != nil {
-		return // it came too late
+		return // the lease has expired
 	}
 	w.seat(n, lease, lasts)
 	if w.feedback {
@@ -237,8 +237,8 @@ func (w *world) arrive(seeker, n *node, lease string, lasts time.Duration) {
 	}
 }
 
-// rivalView tries one node after another. A centre is half a mean round trip
-// away, and so is everybody else.
+// rivalView tries one node after another. A central scheduler is half a mean
+// round trip away, and so are all nodes.
 func (w *world) rivalView(who string, s *node, tried []*node, began, lasts time.Duration) {
 	knowing := who == Knowing || who == KnowingDraw
 	ask, trip := meanRTT/2, meanRTT

@@ -36,7 +36,7 @@ func (s *stage) aim(scenario, aim string, met bool, found string, args ...any) {
 	s.report.Aims = append(s.report.Aims, Aim{scenario, aim, fmt.Sprintf(found, args...), met})
 }
 
-// row sums up what w counted for so long.
+// row makes a row of w's figures over the given seconds.
 func (s *stage) row(w *world, scenario, kase, who string, seconds float64) Row {
 	r := Row{
 		Scenario: scenario, Case: kase, Who: who, Nodes: len(w.nodes), Placed: w.placed,
@@ -57,8 +57,8 @@ func (s *stage) row(w *world, scenario, kase, who string, seconds float64) Row {
 	return r
 }
 
-// each has run simulate everybody, some at the same time, and adds what it
-// returns in their order.
+// each calls run for every system, some concurrently, and adds the rows in
+// their order.
 func (s *stage) each(who []string, run func(who string) Row) []Row {
 	rows := make([]Row, len(who))
 	slots := make(chan struct{}, runtime.GOMAXPROCS(0))
@@ -86,7 +86,7 @@ func (s *stage) add(r Row) Row {
 	return r
 }
 
-// begin starts to count.
+// begin starts counting.
 func (w *world) begin() { w.counting, w.records = true, 0 }
 
 func (w *world) usable() (sum int) {
@@ -103,8 +103,8 @@ const (
 	burstSeeds   = 10
 )
 
-// burst: 92 viewers within 31 s come to 10 idle nodes of one region, as in
-// jicofo#1298, several times over. Of each figure the worst time counts.
+// burst: 92 viewers within 31 s at 10 idle nodes of one region, as in
+// jicofo#1298, several times over. Of each figure the worst run counts.
 func (s *stage) burst() {
 	for _, who := range append([]string{Weir}, Rivals...) {
 		s.Progress("burst", who)
@@ -138,7 +138,7 @@ func (s *stage) burstOn(w *world, who string) {
 	w.run(end)
 }
 
-// steadyCase is load that neither rises nor falls.
+// A steadyCase is a load that neither rises nor falls.
 type steadyCase struct {
 	name    string
 	fresh   fresh
@@ -169,7 +169,7 @@ var (
 	smallKinds  = []int{20, 40, 80}
 )
 
-// steadyCases: 85 % of what viewers may fill, n nodes.
+// steadyCases: 85 % of the usable capacity, n nodes.
 func steadyCases(n int) []steadyCase {
 	c := steadyCase{fresh: stale, kinds: serverKinds, holding: 10 * time.Minute, nodes: n, load: 0.85, warm: 15 * time.Minute, lasts: 3 * time.Minute}
 	old, now, hard := c, c, c
@@ -179,7 +179,7 @@ func steadyCases(n int) []steadyCase {
 	return []steadyCase{old, now, hard}
 }
 
-// steady: 1,000 nodes at 85 %. Every case and every rival stands in the aims.
+// steady: 1,000 nodes at 85 %. The aims have every case and every other system.
 func (s *stage) steady() {
 	for _, c := range steadyCases(cmp.Or(s.Nodes, 1_000)) {
 		rows := s.each(append([]string{Weir}, Rivals...), func(who string) Row {
@@ -190,8 +190,8 @@ func (s *stage) steady() {
 	}
 }
 
-// aimSteady says what the default policy reaches of what it should, and which of
-// the rivals is best in each.
+// aimSteady states weir's results with the default policy against their aims,
+// and the best other system in each.
 func (s *stage) aimSteady(kase string, rows []Row) {
 	of := make(map[string]Row)
 	for _, r := range rows {
@@ -225,11 +225,11 @@ func (s *stage) aimSteady(kase string, rows []Row) {
 const (
 	antagonistFrom  = 30 * time.Second
 	antagonistLasts = time.Minute
-	antagonistSeen  = 5 * time.Second // that it may take to be noticed
+	antagonistSeen  = 5 * time.Second // time limit for detection
 )
 
-// antagonist: one node in ten carries half of what it should for a minute, and
-// neither it nor its records say so. What is counted is where viewers are sent
+// antagonist: one node in ten carries half of its limit for a minute, and
+// neither it nor its records say so. The result counts where viewers are sent
 // from five seconds after that on.
 func (s *stage) antagonist() {
 	rows := s.each([]string{Weir, WeirHotCold, Prequal, PrequalPool, JoinIdle, Incremental, TwoChoices, Atm0s, Random}, func(who string) Row {
@@ -264,14 +264,14 @@ func (s *stage) runAntagonist(who string, nodes int) *world {
 	return w
 }
 
-// pack: 100 equal nodes, loaded to 60 % of what they may be packed with, then
-// ever less down to 20 %.
+// pack: 100 equal nodes, loaded to 60 % of the packing limit, then gradually
+// less down to 20 %.
 func (s *stage) pack() {
 	s.Progress("pack", Weir)
 	const (
 		size    = 50
 		holding = time.Minute
-		idle    = 30 * time.Second // a node's, until it is released
+		idle    = 30 * time.Second // of a node, until its release
 		high    = 8 * time.Minute
 		falls   = 12 * time.Minute
 		settled = 25 * time.Minute // five minutes after that
@@ -322,7 +322,7 @@ func (s *stage) pack() {
 			}
 		}
 		least := int(float64(sessions)/full) + 1
-		if since := w.now - start; since > 4*holding { // it has filled up
+		if since := w.now - start; since > 4*holding { // the network has filled up
 			if since <= high || since >= settled {
 				ratios = append(ratios, float64(used)/float64(least))
 			} else {
@@ -343,7 +343,8 @@ func (s *stage) pack() {
 	s.aim("pack", "none refused", row.Blocked == 0, "%.2f %%", 100*row.Blocked)
 }
 
-// liars: one node in twenty claims tenfold capacity, and takes whoever comes.
+// liars: one node in twenty claims ten times its capacity, and accepts all
+// viewers.
 func (s *stage) liars() {
 	for _, c := range []struct {
 		name    string
@@ -363,12 +364,12 @@ func (s *stage) liars() {
 
 const (
 	liarsLast  = 4 * time.Minute
-	liarsTime  = 2 * time.Minute // to find them out
-	probeEvery = 5 * time.Second // between a viewer's, or a link's, measurements of what arrives
+	liarsTime  = 2 * time.Minute // time to detect them
+	probeEvery = 5 * time.Second // interval at which a viewer, or a link, measures what arrives
 )
 
-// runLiars returns also how the liars' share of sessions, over their share of
-// capacity, went, and its mean after liarsTime.
+// runLiars also returns the time series of the liars' share of sessions, over
+// their share of capacity, and its mean after liarsTime.
 func (s *stage) runLiars(who string, hearsay bool, nodes int) (*world, []Point, float64) {
 	const holding = 2 * time.Minute
 	w := s.world(plan{regions: 2, nodes: nodes, liars: nodes / 20, kinds: []int{50}, fresh: product, policy: policy.Default(), hearsay: hearsay})
@@ -405,8 +406,8 @@ func (s *stage) runLiars(who string, hearsay bool, nodes int) (*world, []Point, 
 	return w, series, slices.Max(late)
 }
 
-// watchDelivery has seeker notice, as long as a session lasts, what target
-// delivers of what it should.
+// watchDelivery has seeker measure, during a session, what target delivers of
+// what it should.
 func (w *world) watchDelivery(seeker, target *node, lasts time.Duration) {
 	end := w.now + lasts
 	var look func()
@@ -431,14 +432,14 @@ func (s *stage) scale() {
 	}
 	var rows []Row
 	for _, n := range sizes {
-		// Of the large ones a shorter time is enough, and longer stays.
+		// For large networks a shorter run is enough, with longer sessions.
 		c := steadyCase{fresh: product, kinds: []int{20, 40, 80}, holding: 10 * time.Minute, nodes: n, load: 0.8, bias: 0.3, warm: 15 * time.Second, lasts: 15 * time.Second}
 		if n > 20_000 {
 			c.holding, c.kinds, c.warm, c.lasts = 30*time.Minute, []int{8, 16, 32}, 8*time.Second, 8*time.Second
 		}
 		for _, who := range []string{Weir, Random, TwoChoices, Incremental, Jitsi, LiveKit} {
 			if n > 20_000 && (who == Incremental || who == Jitsi) {
-				continue // a centre looks at every node for every viewer
+				continue // a central scheduler checks every node for every viewer
 			}
 			s.Progress("scale", fmt.Sprintf("%s, %d nodes", who, n))
 			w := s.runSteady(c, who)
@@ -462,9 +463,9 @@ func (s *stage) scale() {
 	}
 }
 
-// regret is by how much the score of nodes that weir would choose now, as the
-// policy sees them in truth, falls short of the best of a thousand in the
-// seeker's region.
+// regret is the difference between the score of the best of a thousand nodes in
+// the seeker's region, and the score of nodes that weir would choose now, both
+// computed from the nodes' true state.
 func (w *world) regret(decisions int) float64 {
 	w.counting = false
 	sum, counted := 0.0, 0
@@ -493,8 +494,8 @@ func (w *world) regret(decisions int) float64 {
 	return sum / float64(max(1, counted))
 }
 
-// decisionTime is the real time of a placement's decisions, in µs: those of two
-// holders and the pick.
+// decisionTime is the real time of a placement's decisions, in µs: ranking at
+// two holders, and the final choice.
 func (w *world) decisionTime(decisions int) float64 {
 	began := time.Now()
 	for range decisions {

@@ -1,16 +1,16 @@
-// Package sim places viewers in networks that are simulated, on virtual time: of
-// up to 100,000 nodes, by weir and, for the same viewers, by others.
+// Package sim places viewers in simulated networks of up to 100,000 nodes, on
+// virtual time, by weir and, for the same viewers, by other systems.
 //
-// What is simulated is the network, the viewers and the meters. What decides is
-// the product's own: [policy.Compiled] and its policies, [ledger.Ledger], of
-// package holder the table, the offers, the beliefs and the pace of publishing,
-// and package place, whose machines this one drives as package dht does. Every
-// viewer is placed: the node that one comes to first, the seeker, serves none
-// itself.
+// The network, the viewers and the meters are simulated. The decisions are the
+// product's own code: [policy.Compiled] and its policies, [ledger.Ledger], of
+// package holder the table, the offers, the reputation and the rate of
+// publishing, and package place, whose state machines are driven here as
+// package dht does. Every viewer is placed: the node that receives the request,
+// the seeker, serves none itself.
 //
-// Simplified: a record arrives at all holders at once; holders are drawn at
-// random, as if by a hash; coordinates are exact; a link carries whatever there
-// is to carry; nothing is lost; and nobody's clock is wrong.
+// Simplifications: a record arrives at all holders at once; holders are drawn
+// at random, as if by a hash; coordinates are exact; links have unlimited
+// bandwidth; nothing is lost; and all clocks are right.
 package sim
 
 import (
@@ -23,24 +23,25 @@ import (
 	"weir/testnet/model"
 )
 
-// ErrInput means that a Config makes no sense.
+// ErrInput means that a Config is invalid.
 var ErrInput = errors.New("bad input")
 
-// Scenarios are the names of all there are, in the order in which they run.
+// Scenarios are the names of all scenarios, in the order in which they run.
 var Scenarios = []string{"burst", "steady", "flash", "pack", "liars", "antagonist", "scale"}
 
-// MaxNodes bounds what one machine has room for.
+// MaxNodes bounds the nodes, for the memory of one machine.
 const MaxNodes = 200_000
 
-// Config says what to simulate. The zero value is everything at its usual size.
+// Config says what to simulate. The zero value is all scenarios at their usual
+// size.
 type Config struct {
 	Scenarios []string // empty: all
-	Nodes     int      // of those scenarios whose size is free; 0: their own
+	Nodes     int      // of scenarios without a fixed size; 0: their own
 	Seed      uint64   // 0: 1
 	Progress  func(scenario, who string)
 }
 
-// Report is what was simulated.
+// Report is the result of a simulation.
 type Report struct {
 	Began   time.Time `json:"began"`
 	Elapsed float64   `json:"elapsed_s"` // real seconds
@@ -50,7 +51,7 @@ type Report struct {
 	Aims    []Aim     `json:"aims"`
 }
 
-// Row is how one way of placing fared in one scenario. Shares are of 1.
+// Row is the result of one way of placing in one scenario. Shares are of 1.
 type Row struct {
 	Scenario     string  `json:"scenario"`
 	Case         string  `json:"case,omitempty"`
@@ -58,28 +59,28 @@ type Row struct {
 	Nodes        int     `json:"nodes"`
 	Placed       int     `json:"placements"`
 	FirstRefused float64 `json:"first_refused"` // the node tried first had no room
-	BothRefused  float64 `json:"both_refused"`  // nor the one tried at the same time; of others as FirstRefused
-	Blocked      float64 `json:"blocked"`       // nobody had room, of those tried
-	Overfull     float64 `json:"overfull"`      // placed on a node that had no room, as it does not refuse
+	BothRefused  float64 `json:"both_refused"`  // nor the one tried at the same time; for other systems the same as FirstRefused
+	Blocked      float64 `json:"blocked"`       // no node tried had room
+	Overfull     float64 `json:"overfull"`      // placed on a node without room that does not refuse
 	MostOnOne    float64 `json:"most_on_one"`   // of all placements
-	Peak         float64 `json:"peak"`          // highest load, as a share of what a node may be filled with
+	Peak         float64 `json:"peak"`          // highest load, as a share of the part of a node's limit that may be used
 	Spread       float64 `json:"spread"`        // s.d. of load, as a share of each node's limit
-	RTT          float64 `json:"rtt_ms"`        // mean, from the node that a viewer came to first to the one chosen
-	Degraded     float64 `json:"degraded"`      // sent to a node that delivered less than it should
+	RTT          float64 `json:"rtt_ms"`        // mean, from the node of the first request to the chosen one
+	Degraded     float64 `json:"degraded"`      // sent to a node that delivered too little
 	TimeP50      float64 `json:"time_p50_ms"`
 	TimeP99      float64 `json:"time_p99_ms"`
 	Messages     float64 `json:"messages"` // per placement
 	Bytes        float64 `json:"bytes"`
 	Records      float64 `json:"records"`          // published per node and second
-	Regret       float64 `json:"regret,omitempty"` // score that the chosen node fell short of the best one's
+	Regret       float64 `json:"regret,omitempty"` // score of the best node less that of the chosen one
 	CPU          float64 `json:"cpu_us,omitempty"` // real µs of one placement: two holders' ranking, and the pick
 	Depth        int     `json:"depth,omitempty"`  // of the tree
 	Carriers     int     `json:"carriers,omitempty"`
-	InUse        float64 `json:"in_use,omitempty"`         // nodes with sessions, over the fewest that would do, at steady load
+	InUse        float64 `json:"in_use,omitempty"`         // nodes with sessions, over the minimum needed, at steady load
 	Falling      float64 `json:"in_use_falling,omitempty"` // the same while load falls
 	Released     int     `json:"released,omitempty"`       // nodes switched off
 	Disturbed    int     `json:"disturbed,omitempty"`      // of them with a session or a lease
-	FairShare    float64 `json:"fair_share,omitempty"`     // of liars' sessions, over that of honest nodes of their size; second half
+	FairShare    float64 `json:"fair_share,omitempty"`     // liars' share of sessions, over that of honest nodes of their size; second half
 	Series       []Point `json:"series,omitempty"`
 }
 
@@ -89,7 +90,7 @@ type Point struct {
 	Y float64 `json:"y"`
 }
 
-// Aim is what a scenario is to show of weir.
+// Aim is a result that a scenario should show for weir.
 type Aim struct {
 	Scenario string `json:"scenario"`
 	Aim      string `json:"aim"`
@@ -97,7 +98,7 @@ type Aim struct {
 	Met      bool   `json:"met"`
 }
 
-// Check reports why c makes no sense.
+// Check returns an error wrapping [ErrInput] if c is invalid.
 func (c Config) Check() error {
 	for _, s := range c.Scenarios {
 		if !slices.Contains(Scenarios, s) {
@@ -110,8 +111,8 @@ func (c Config) Check() error {
 	return nil
 }
 
-// Run simulates what c says. The same Config gives the same figures, but for
-// those that are of real time.
+// Run simulates c. The same Config gives the same figures, except for those of
+// real time.
 func Run(c Config) (*Report, error) {
 	if err := c.Check(); err != nil {
 		return nil, err
@@ -156,7 +157,7 @@ func Run(c Config) (*Report, error) {
 	return r, nil
 }
 
-// Met reports whether all aims are.
+// Met reports whether all aims are met.
 func (r *Report) Met() bool {
 	return !slices.ContainsFunc(r.Aims, func(a Aim) bool { return !a.Met })
 }

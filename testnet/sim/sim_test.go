@@ -21,9 +21,9 @@ func TestEventsRunInOrder(t *testing.T) {
 	note := func(i int) func() { return func() { got = append(got, i) } }
 	e.after(2*time.Second, note(3))
 	e.after(time.Second, note(1))
-	e.after(time.Second, note(2)) // those of one moment as scheduled
+	e.after(time.Second, note(2)) // events of one time run in the order scheduled
 	e.after(5*time.Second, note(9))
-	e.after(time.Second, func() { e.after(-time.Hour, note(0)) }) // the past is now
+	e.after(time.Second, func() { e.after(-time.Hour, note(0)) }) // a time in the past means now
 	e.run(4 * time.Second)
 	if want := []int{1, 2, 0, 3}; !slices.Equal(got, want) {
 		t.Errorf("ran %v, want %v", got, want)
@@ -31,7 +31,7 @@ func TestEventsRunInOrder(t *testing.T) {
 	if e.now != 4*time.Second || len(e.heap) != 1 {
 		t.Errorf("it is %v, and %d events are left", e.now, len(e.heap))
 	}
-	// Many, in whatever order they come.
+	// Many events, in any order.
 	e = engine{}
 	got = nil
 	for i := range 1_000 {
@@ -60,7 +60,7 @@ func TestBurst(t *testing.T) {
 			t.Errorf("%s: %s", a.Aim, a.Found)
 		}
 	}
-	// The same seed gives the same.
+	// The same seed gives the same result.
 	if same := simulate(t, Config{Scenarios: []string{"burst"}}); encode(t, same.Rows) != encode(t, r.Rows) {
 		t.Error("the same seed gives other figures")
 	}
@@ -75,7 +75,7 @@ func encode(t testing.TB, rows []Row) string {
 	return string(b)
 }
 
-// An eighth of the real size; the spread is compared in weir-lab sim.
+// At an eighth of the real size; the spread is compared in weir-lab sim.
 func TestSteady(t *testing.T) {
 	s := testStage()
 	for i, c := range steadyCases(125)[:2] {

@@ -12,8 +12,8 @@ import (
 )
 
 // A placing is one placement by weir under way: package place decides, and this
-// carries it out on virtual time. What a target answers takes half a round trip
-// each way, and nothing is lost.
+// type carries out its steps on virtual time. A target's answer takes half a
+// round trip each way, and nothing is lost.
 type placing struct {
 	w      *world
 	seeker *node
@@ -27,13 +27,13 @@ type placing struct {
 	search    *place.Search // nil: the stream's shard alone
 	offers    map[peer.ID]holder.Offer
 	exclude   []peer.ID
-	queries   []*asking // under way, of one step of the search
-	open      int       // of them
+	queries   []*asking // under way, for one step of the search
+	open      int       // unanswered queries
 
 	tried, answers, refused int // of those asked to reserve
 	over                    bool
 	cost
-	done func(*placing, *node) // the target, or nil
+	done func(*placing, *node) // called with the target, or nil
 }
 
 // place finds a node for need as package dht does, and calls done.
@@ -44,7 +44,7 @@ func (w *world) place(seeker *node, need capacity.Need, done func(*placing, *nod
 func (w *world) newPlacing(seeker *node, need capacity.Need, done func(*placing, *node)) *placing {
 	return &placing{
 		w: w, seeker: seeker, need: need, began: w.now, id: w.requestID(), done: done,
-		placement: place.Placement{Further: true, Patience: func(peer.ID) time.Duration { return 0 }}, // what is offered says how far it is
+		placement: place.Placement{Further: true, Patience: func(peer.ID) time.Duration { return 0 }}, // offers have the distance
 		offers:    make(map[peer.ID]holder.Offer),
 	}
 }
@@ -60,7 +60,7 @@ func (p *placing) do(s place.Step) {
 		p.reserve(&s.Reserve[i])
 	}
 	switch {
-	case p.over: // what comes late is given back
+	case p.over: // a late answer's lease is released
 	case s.Done:
 		p.over = true
 		p.wake.cancel()
@@ -73,7 +73,7 @@ func (p *placing) do(s place.Step) {
 	}
 }
 
-// look searches.
+// look runs the search.
 func (p *placing) look(wanted *place.Wanted) {
 	p.exclude = append([]peer.ID{p.seeker.id}, wanted.Exclude...)
 	clear(p.offers)
@@ -101,7 +101,7 @@ func (p *placing) ask(s place.SearchStep) {
 	}
 }
 
-// answered goes on when all of a step's topics have been.
+// answered continues when all of a step's topics have been answered.
 func (p *placing) answered() {
 	if p.open--; p.open > 0 {
 		return
@@ -159,8 +159,8 @@ func (p *placing) reserve(o *holder.Offer) {
 	})
 }
 
-// heard takes in a candidate's answer. One that comes late costs nothing that is
-// counted, and a lease with it is given back.
+// heard handles a candidate's answer. A late one is not counted in the cost,
+// and its lease is released.
 func (p *placing) heard(target *node, score float64, err error) {
 	w, now := p.w, p.w.clock()
 	if !p.over {
@@ -190,10 +190,11 @@ func (p *placing) release(target *node) {
 	})
 }
 
-// A deadline is an event that can be put off.
+// A deadline is an event that can be rescheduled.
 type deadline struct{ count int }
 
-// set has do done at due, zero: never, in place of what was set before.
+// set schedules do at due, or never if due is zero, in place of the previous
+// event.
 func (d *deadline) set(w *world, due time.Time, do func()) {
 	d.cancel()
 	if due.IsZero() {
@@ -209,12 +210,12 @@ func (d *deadline) set(w *world, due time.Time, do func()) {
 
 func (d *deadline) cancel() { d.count++ }
 
-// me is the seeker as the policy sees it.
+// me is the seeker's record for the policy.
 func (n *node) me() capacity.Record {
 	return capacity.Record{Node: n.id, Region: n.in.label, Coordinate: n.coord}
 }
 
-// atlas is what the seeker knows of where capacity is listed.
+// atlas is the seeker's knowledge of shards and regions.
 func (w *world) atlas(n *node) place.Atlas {
 	a := place.Atlas{Region: n.in.label, Own: n.home.topic, Publishes: true, Depth: w.depthOf}
 	if n.partner != nil {

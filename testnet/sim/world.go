@@ -26,23 +26,23 @@ const (
 	viewerUplink  = 2_500_000
 	viewerPackets = 333
 
-	// usable is the part of its uplink that a node fills with viewers. The rest
+	// usable is the part of its uplink that a node uses for viewers. The rest
 	// is for cascades; see [ledger.Ledger].
 	usable = 0.9
 
-	meterLag   = time.Second           // until the meter sees a session that began or ended
-	connecting = 60 * time.Millisecond // from a lease until its viewer is there
+	meterLag   = time.Second           // until the meter sees a started or ended session
+	connecting = 60 * time.Millisecond // from a lease until its viewer's session starts
 
 	meanRTT = 100 * time.Millisecond
 )
 
-// fresh is how a node publishes its record.
+// fresh is a node's rule for publishing its record.
 type fresh struct {
 	keepalive time.Duration
-	events    bool // also when its load has moved, as [holder.LoadMoved] says
+	events    bool // also when its load has changed, by [holder.LoadMoved]
 }
 
-// product is how weir does it.
+// product is weir's rule.
 var product = fresh{holder.Keepalive, true}
 
 // stale is the hard case: records are up to 15 s old.
@@ -52,20 +52,20 @@ var stale = fresh{keepalive: capacity.DefaultTTL}
 type plan struct {
 	seed    uint64
 	regions int
-	kinds   []int // sessions that nodes carry at their limit, one after another
+	kinds   []int // session limits of nodes, assigned in turn
 	nodes   int
-	liars   int // so many nodes, spread over all, claim tenfold
+	liars   int // this many nodes, spread over all, claim ten times their limit
 	fresh   fresh
 	policy  policy.Policy
-	hearsay bool // seekers tell holders whom they doubt
+	hearsay bool // seekers report nodes they doubt to holders
 }
 
-// A world is a network in which time passes. All of it is on one goroutine.
+// A world is a network on virtual time. It belongs to one goroutine.
 type world struct {
 	engine
 	plan
 	rnd     *rand.Rand
-	demand  *rand.Rand // who comes, when, where and for how long: the same whoever places them
+	demand  *rand.Rand // which viewers come, when, where and for how long: the same for all systems
 	judge   *policy.Compiled
 	nodes   []*node
 	byID    map[peer.ID]*node
@@ -79,17 +79,17 @@ type region struct {
 	label  string
 	nodes  []*node
 	shards []*shard
-	near   []*region // the other ones, nearest first
+	near   []*region // the other regions, nearest first
 
 	prober *prober
-	idle   []*node // those that said so, the first to come first
+	idle   []*node // idle nodes that have said so, in order of time
 }
 
-// A shard is a topic and who holds it.
+// A shard is a topic and its holders.
 type shard struct {
 	topic   dht.Topic
 	holders []*node
-	split   bool // nobody is there any more, but in its parts
+	split   bool // split: its nodes are in its parts
 }
 
 type node struct {
@@ -99,37 +99,37 @@ type node struct {
 	coord *coordinate.Coordinate
 	in    *region
 	home  *shard
-	near  map[*shard][]peer.ID // holders of shards it has asked, nearest first
+	near  map[*shard][]peer.ID // holders of shards that it has queried, nearest first
 
-	partner *shard // that it asks as well; nil: there is but one
+	partner *shard // the other shard that it queries; nil: there is only one
 
-	sessions int     // that it carries at its limit
-	claims   float64 // the limit it names, as a multiple of its own
-	slowed   bool    // it carries half of what it should, and does not know
+	sessions int     // its limit
+	claims   float64 // the limit it publishes, as a multiple of its own
+	slowed   bool    // it carries half of its limit, and does not know
 	ledger   *ledger.Ledger
 	active   int // sessions
-	measured int // of them, by the meter
+	measured int // sessions seen by the meter
 	idle     time.Duration
 	gone     bool // released
 
-	table   *holder.Table // if it holds something
+	table   *holder.Table // if it is a holder
 	doubts  *holder.Doubts
 	beliefs *holder.Beliefs
 
 	record    capacity.Record // as last published
 	published time.Duration
-	news      time.Duration // when it was last published because of its load
-	looking   bool          // a look at the load is due
-	added     int           // placed by a centre since the last record
+	news      time.Duration // when it was last published for its load
+	looking   bool          // a check of the load is scheduled
+	added     int           // placed by a central scheduler since the last record
 	recent    []time.Duration
 	queued    bool    // in a region's queue of idle nodes
-	distances []*node // all others, nearest first
+	distances []*node // all other nodes, nearest first
 }
 
 func newWorld(p plan) *world {
 	judge, err := policy.Compile(p.policy)
 	if err != nil {
-		panic(err) // it is one of ours
+		panic(err) // the policy is one of ours
 	}
 	w := &world{plan: p, judge: judge, rnd: rand.New(rand.NewPCG(p.seed, 0x73696d)), demand: rand.New(rand.NewPCG(p.seed, 0x64656d)), byID: make(map[peer.ID]*node, p.nodes), shards: make(map[dht.Topic]*shard)}
 	geography := lab.NewGeography(p.seed, p.regions, meanRTT)
@@ -143,7 +143,7 @@ func newWorld(p plan) *world {
 		r.shards = w.split(r, "", r.nodes)
 		for _, n := range r.nodes {
 			for len(r.shards) > 1 && (n.partner == nil || n.partner == n.home) {
-				n.partner = r.nodes[w.rnd.IntN(len(r.nodes))].home // by its share of all IDs
+				n.partner = r.nodes[w.rnd.IntN(len(r.nodes))].home // with the chance of its share of all IDs
 			}
 		}
 		r.near = slices.DeleteFunc(slices.Clone(w.regions), func(o *region) bool { return o == r || len(o.nodes) == 0 })
@@ -185,7 +185,7 @@ func (w *world) add(i int, place lab.Place) {
 	w.byID[n.id] = n
 }
 
-// split makes the shards of a region as deep as the product does.
+// split makes a region's shards as deep as the product does.
 func (w *world) split(r *region, bits string, nodes []*node) []*shard {
 	if len(nodes) > directory.DefaultSplit && len(bits) < holder.MaxShardBits {
 		var half [2][]*node
@@ -205,7 +205,7 @@ func (w *world) split(r *region, bits string, nodes []*node) []*shard {
 	return []*shard{s}
 }
 
-// shard is the shard of that topic, in which there may be nobody.
+// shard is the shard of that topic, which may have no nodes.
 func (w *world) shard(topic dht.Topic) *shard {
 	s := w.shards[topic]
 	if s == nil {
@@ -215,8 +215,7 @@ func (w *world) shard(topic dht.Topic) *shard {
 	return s
 }
 
-// depthOf is how finely another region is known to be split: as its first shard
-// is.
+// depthOf is the split depth of another region, known from its first shard.
 func (w *world) depthOf(label string) int {
 	for _, r := range w.regions {
 		if r.label == label && len(r.shards) > 0 {
@@ -227,7 +226,8 @@ func (w *world) depthOf(label string) int {
 	return 0
 }
 
-// elect draws the holders of a topic: those closest to its key are anywhere.
+// elect draws the holders of a topic: the nodes closest to its key may be
+// anywhere.
 func (w *world) elect() []*node {
 	var holders []*node
 	for len(holders) < min(holder.Replicas, len(w.nodes)) {
@@ -245,10 +245,10 @@ func (w *world) elect() []*node {
 
 func (n *node) rtt(to *node) time.Duration { return 2 * n.place.OneWay(to.place) }
 
-// usable is how many viewers the node may be filled with.
+// usable is the number of viewers that the node may take.
 func (n *node) usable() int { return int(usable * float64(n.sessions)) }
 
-// effective is how many sessions the node can carry at this moment.
+// effective is the number of sessions the node can carry at this moment.
 func (n *node) effective() int {
 	if n.slowed {
 		return max(1, n.sessions/2)
@@ -258,7 +258,7 @@ func (n *node) effective() int {
 
 func (n *node) load() float64 { return float64(n.active) / float64(n.sessions) }
 
-// sample is n's record as it would be now.
+// sample is n's record as of now.
 func (w *world) sample(n *node) capacity.Record {
 	now := w.clock()
 	r := capacity.Record{
@@ -272,14 +272,14 @@ func (w *world) sample(n *node) capacity.Record {
 var sealed = []byte("sealed")
 
 // publish sends the node's record to the holders of its shard, and to every
-// centre there is. It arrives everywhere at once.
+// central scheduler. It arrives everywhere at once.
 func (w *world) publish(n *node) {
 	r := w.sample(n)
 	r.Seq++
 	n.record, n.published, n.added = r, w.now, 0
 	w.records++
 	for _, h := range n.home.holders {
-		_ = h.table.Put(epoch.Add(w.now), epoch.Add(w.now), n.home.topic, r, sealed) // it is the newest
+		_ = h.table.Put(epoch.Add(w.now), epoch.Add(w.now), n.home.topic, r, sealed) // this record is the newest
 	}
 }
 
@@ -295,7 +295,7 @@ func (w *world) keepalive(n *node) {
 	w.after(w.fresh.keepalive, func() { w.keepalive(n) })
 }
 
-// moved has a node look, at its next sample, whether its load is news.
+// moved has a node check, at its next sample, whether to publish its load.
 func (w *world) moved(n *node) {
 	if n.looking || n.gone || !w.fresh.events {
 		return
@@ -316,14 +316,14 @@ func (w *world) moved(n *node) {
 	})
 }
 
-// requestID is unique.
+// requestID returns a unique ID.
 func (w *world) requestID() string {
 	w.ids++
 	return strconv.FormatUint(w.ids, 36)
 }
 
-// seat makes a session on n that lasts for so long. What entered it in the
-// ledger is undone when it ends; an empty id was never there.
+// seat starts a session on n for the given time. Its entry in the ledger is
+// removed when it ends; an empty id means that there is none.
 func (w *world) seat(n *node, id string, lasts time.Duration) {
 	n.active++
 	n.idle = -1
@@ -343,7 +343,7 @@ func (w *world) seat(n *node, id string, lasts time.Duration) {
 	w.moved(n)
 }
 
-// meter has n's meter see so many sessions more, a little later.
+// meter has n's meter see the given number of further sessions, a little later.
 func (w *world) meter(n *node, more int) {
 	w.after(meterLag, func() {
 		n.measured += more
@@ -352,8 +352,8 @@ func (w *world) meter(n *node, more int) {
 	})
 }
 
-// fill gives every node sessions up to about load of what it may be filled
-// with, and lets their meters see them.
+// fill gives every node sessions up to about load, a share of usable, and lets
+// their meters see them.
 func (w *world) fill(load float64, holding time.Duration) {
 	for _, n := range w.nodes {
 		mean := load * usable * float64(n.sessions)
@@ -373,8 +373,8 @@ func (w *world) fill(load float64, holding time.Duration) {
 	}
 }
 
-// arrivals has viewers come at random to random nodes, rate of them a second.
-// bias is how much more likely those of the first region are than others.
+// arrivals generates viewers at random at random nodes, at rate per second.
+// bias is how much more likely viewers at the first region are than at others.
 func (w *world) arrivals(rate, bias float64, until time.Duration, place func(ingress *node)) {
 	var next func()
 	next = func() {
@@ -400,14 +400,14 @@ func (w *world) exponential(seconds float64) time.Duration {
 	return time.Duration(w.demand.ExpFloat64() * seconds * float64(time.Second))
 }
 
-// watching is how long someone watches, lognormal as people do: most go soon,
-// some stay for long.
+// watching is the duration of a session, lognormal as measured for people: most
+// leave soon, some stay long.
 func (w *world) watching(mean time.Duration) time.Duration {
 	return time.Duration(float64(mean) * math.Exp(watchingSigma*(w.demand.NormFloat64()-watchingSigma/2)))
 }
 
-// residual is how much longer one watches who is found watching: a part of a
-// time that was drawn in proportion to its length.
+// residual is the remaining duration of a session under way: a part of a
+// duration drawn with a probability proportional to its length.
 func (w *world) residual(mean time.Duration) time.Duration {
 	return time.Duration(w.demand.Float64() * float64(mean) * math.Exp(watchingSigma*(w.demand.NormFloat64()+watchingSigma/2)))
 }
