@@ -16,7 +16,7 @@ import (
 	"weir/testnet/bench"
 )
 
-// benchTime bounds a benchmark at its defaults several times over.
+// benchTime is several times the duration of a benchmark at its defaults.
 const benchTime = 15 * time.Minute
 
 func cascadeCommand() *cli.Command {
@@ -42,8 +42,8 @@ func cascadeCommand() *cli.Command {
 	}
 }
 
-// weirBinary is the program that --weir names, by default the weir beside this one,
-// or else the one in PATH.
+// weirBinary is the program named by --weir, by default the weir beside this
+// one, or else the one in PATH.
 func weirBinary(given string) (string, error) {
 	if given == "" {
 		self, err := os.Executable()

@@ -57,7 +57,7 @@ func benchDiscovery(c *cli.Context) error {
 	if report == nil || len(report.Measured) == 0 {
 		return err
 	}
-	// What was measured before a failure is worth keeping.
+	// The results before a failure are worth keeping.
 	if dir := c.String("out"); dir != "" {
 		err = errors.Join(err, report.Write(dir))
 	}

@@ -1,5 +1,6 @@
-// Command weir-lab measures and simulates weir. It is not released: what it links
-// beside weir's own packages, such as a Redis client, is of no use to operators.
+// Command weir-lab measures and simulates weir. It is not released: its
+// dependencies besides weir's own packages, such as a Redis client, are of no
+// use to operators.
 package main
 
 import (

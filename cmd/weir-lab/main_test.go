@@ -15,7 +15,7 @@ import (
 	"weir/cmd/weir/cmdline"
 )
 
-// run runs weir-lab with args, and returns what it prints, an error last, and its
+// run runs weir-lab with args, and returns its output, an error last, and its
 // exit code.
 func run(t *testing.T, args ...string) (out string, code int) {
 	t.Helper()
@@ -61,7 +61,7 @@ func TestBadCommands(t *testing.T) {
 	}
 }
 
-// The reference that is kept in the repository is what the help texts say now.
+// The reference in the repository matches the help texts.
 func TestCommandReferenceIsUpToDate(t *testing.T) {
 	kept, err := os.ReadFile("../../.github/docs/lab.md")
 	if err != nil {
@@ -72,7 +72,7 @@ func TestCommandReferenceIsUpToDate(t *testing.T) {
 	}
 }
 
-// Every command of weir-lab that the documents show is one.
+// Every command of weir-lab in the documents exists.
 func TestPrintedCommandsAreThere(t *testing.T) {
 	files, err := filepath.Glob("../../.github/docs/*.md")
 	if err != nil {
@@ -97,8 +97,8 @@ func TestPrintedCommandsAreThere(t *testing.T) {
 	}
 }
 
-// What only weir-lab needs stays out of weir, and so does gRPC: each is megabytes
-// of what is released.
+// Dependencies of weir-lab alone stay out of weir, and so does gRPC: each would
+// add megabytes to the release.
 func TestWeirLinksNothingOfTheLab(t *testing.T) {
 	out, err := exec.Command("go", "list", "-deps", "weir/cmd/weir").Output()
 	if err != nil {

@@ -31,8 +31,8 @@ func simCommand() *cli.Command {
 	}
 }
 
-// simulate runs cfg until ctx is done. A simulation knows no interruption: what is
-// left of one ends with the process, which has nothing else to do.
+// simulate runs cfg until ctx is done. A simulation cannot be interrupted: if
+// ctx ends first, its goroutine runs until the process ends.
 func simulate(ctx context.Context, cfg sim.Config) (*sim.Report, error) {
 	type result struct {
 		report *sim.Report
@@ -71,7 +71,7 @@ func runSim(c *cli.Context) error {
 		line := term.NewProgress(c.App.ErrWriter)
 		defer line.Close()
 		cfg.Progress = func(scenario, who string) {
-			_, _ = fmt.Fprintf(line, "%s: %s\n", scenario, who) // nobody may be there to read it
+			_, _ = fmt.Fprintf(line, "%s: %s\n", scenario, who) // a failed write to the terminal is ignored
 			line.Set("simulating %s: %s", scenario, who)
 		}
 	}

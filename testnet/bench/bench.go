@@ -1,6 +1,6 @@
-// Package bench measures what the built binary does: nodes are processes of
-// their own, media and clients are real, and every figure is read where a
-// client or an operator would read it.
+// Package bench measures the built binary: nodes are processes of their own,
+// media and clients are real, and every figure is one that a client or an
+// operator could read.
 package bench
 
 import (
@@ -17,16 +17,16 @@ import (
 	"weir/testnet"
 )
 
-// Config says what Cascade measures. The zero value of an optional field means
-// the default in its comment.
+// Config is the configuration of [Cascade]. The zero value of an optional field
+// means the default in its comment.
 type Config struct {
 	Binary string // of weir
 	Dir    string // for the nodes' data; must exist
 
 	Nodes    []int         // sizes of the networks, at least 3 each; default 5 and 20
-	Samples  int           // of everything that is measured one by one; default 30
-	Hop      time.Duration // how long packets are followed over a hop; default 10 s
-	Idle     time.Duration // how long discovery's upkeep is watched; default 20 s
+	Samples  int           // of each separate measurement; default 30
+	Hop      time.Duration // duration of the measurement of a hop; default 10 s
+	Idle     time.Duration // duration of the measurement of discovery's upkeep; default 20 s
 	Sessions int           // opened and closed; default 500
 	Log      *slog.Logger  // progress; default: discarded
 }
@@ -62,34 +62,35 @@ func (c *Config) Check() error {
 	return nil
 }
 
-// Report is what Cascade found. Times are in milliseconds.
+// Report is the result of [Cascade]. Times are in milliseconds.
 type Report struct {
 	Release  string    `json:"release"`
 	Go       string    `json:"go"`
-	CPUs     int       `json:"cpus"` // all nodes, the publisher and the viewers share them
+	CPUs     int       `json:"cpus"` // shared by all nodes, the publisher and the viewers
 	Began    time.Time `json:"began"`
 	Elapsed  float64   `json:"elapsed_ms"`
 	Networks []Network `json:"networks"`
 }
 
-// Network is what was found in a network of one size. What does not depend on
-// the size is measured in the first only, and nil in others.
+// Network is the result for a network of one size. Figures that do not depend
+// on the size are measured in the first only, and nil in others.
 type Network struct {
 	Nodes      int          `json:"nodes"`
 	Up         float64      `json:"up_ms"` // until all see each other's records
 	FirstFrame []FirstFrame `json:"first_frame"`
 	Hop        *Hop         `json:"hop,omitempty"`
 	Selections []Selection  `json:"selections"`
-	Age        Spread       `json:"record_age_ms"` // of the records chosen by, when they were used
+	Age        Spread       `json:"record_age_ms"` // of the chosen nodes' records, when they were used
 	Upkeep     Upkeep       `json:"upkeep"`
 	Sessions   *Sessions    `json:"sessions,omitempty"`
 }
 
-// lingers is how long the nodes keep a relayed stream that nobody watches:
-// short, so that many first viewers can be measured. Links are kept as ever.
+// lingers is how long the nodes keep a relayed stream without viewers: short,
+// so that many first viewers can be measured. Links are kept for the usual
+// time.
 const lingers = 50 * time.Millisecond
 
-// fullAt is the session limit of the last node, which is to be found full.
+// fullAt is the session limit of the last node, which is to be full.
 const fullAt = 2
 
 // Cascade starts networks of weir nodes on loopback and measures them.
@@ -117,8 +118,8 @@ type trial struct {
 	clip  *client.Source
 }
 
-// measureNetwork brings a network up and measures it. What does not depend on
-// the number of nodes is measured in the first network only.
+// measureNetwork starts a network and measures it. Figures that do not depend
+// on the number of nodes are measured in the first network only.
 func measureNetwork(ctx context.Context, cfg Config, index, size int) (found Network, release string, err error) {
 	log := cfg.Log.With("nodes", size)
 	log.Info("starting the network")
@@ -189,7 +190,7 @@ type step struct {
 	run  func() error
 }
 
-// atRest waits until no node has a link or a stream any more.
+// atRest waits until no node has a link or a stream.
 func (t *trial) atRest(ctx context.Context) error {
 	for _, n := range t.nodes {
 		err := until(ctx, n.Name+" carries nothing", func() (bool, error) {

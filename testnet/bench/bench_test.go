@@ -48,7 +48,7 @@ func TestProtocolName(t *testing.T) {
 	}
 }
 
-// The smallest run there is measures everything once, for real.
+// The smallest run measures everything once, with real nodes.
 func TestCascade(t *testing.T) {
 	if testing.Short() {
 		t.Skip("starts processes and waits for links to be let go")

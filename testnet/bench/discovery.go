@@ -20,31 +20,31 @@ import (
 	"weir/testnet/model"
 )
 
-// A Mode is one answer to the question who should hold the servers' state.
+// A Mode is one way to distribute the servers' state.
 type Mode string
 
-// The modes that are compared. What seekers do with the records, and how they
-// reserve, is the same in all of them.
+// The compared modes. Seekers use the records, and reserve, in the same way in
+// all of them.
 const (
 	ModeKademlia Mode = "kademlia" // the nodes closest to the key
 	ModeBroker1  Mode = "broker-1" // one broker, in the middle of the region nearest to all others
 	ModeBroker3  Mode = "broker-3" // three brokers, each in the middle of a region
-	ModePull     Mode = "pull"     // nobody: the seeker asks every node for its own record
-	ModePush     Mode = "push"     // everybody: each node pushes its record to every other
-	ModeRedis    Mode = "redis"    // a redis-server where broker-1 has its broker
+	ModePull     Mode = "pull"     // no holder: the seeker asks every node for its own record
+	ModePush     Mode = "push"     // all nodes: each node pushes its record to every other
+	ModeRedis    Mode = "redis"    // a redis-server in the place of broker-1's broker
 )
 
 // Modes are all modes.
 var Modes = []Mode{ModeKademlia, ModeBroker1, ModeBroker3, ModePull, ModePush, ModeRedis}
 
-// discovery is how the nodes of a lab are configured for the mode.
+// discovery is the configuration of a lab's nodes for the mode.
 func (m Mode) discovery() (discovery directory.Mode, brokers int) {
 	switch m {
 	case ModeBroker1:
 		return directory.Broker, 1
 	case ModeBroker3:
 		return directory.Broker, 3
-	case ModePull, ModeRedis: // beside redis the nodes only reserve
+	case ModePull, ModeRedis: // with redis the nodes only reserve
 		return directory.Pull, 0
 	case ModePush:
 		return directory.Push, 0
@@ -52,17 +52,17 @@ func (m Mode) discovery() (discovery directory.Mode, brokers int) {
 	return directory.Kademlia, 0
 }
 
-// DiscoveryConfig says what Discovery measures. The zero value of an optional
-// field means the default in its comment.
+// DiscoveryConfig is the configuration of [Discovery]. The zero value of an
+// optional field means the default in its comment.
 type DiscoveryConfig struct {
 	Nodes []int  // sizes of the networks; default 5, 20, 50 and 100
 	Modes []Mode // default: all
 	Seed  uint64 // of the map, the load and the selections; default 1
 
-	RTT      time.Duration // mean between two nodes; default 100 ms
-	Duration time.Duration // of each of the three phases, of which upkeep takes 15 s at least; default 5 s
+	RTT      time.Duration // mean round trip between two nodes; default 100 ms
+	Duration time.Duration // of each of the three phases; that of upkeep takes 15 s at least; default 5 s
 	Rate     float64       // selections per second; default 20
-	Calm     time.Duration // for a network to find itself before that; default 5 s and more with its size
+	Calm     time.Duration // before the measurement, for routing tables to fill; default 5 s and more by size
 	Redis    string        // the redis-server to start; default: as found in PATH
 
 	Log *slog.Logger // progress; default: discarded
@@ -128,10 +128,10 @@ func join(modes []Mode) string {
 	return strings.Join(names, ", ")
 }
 
-// DiscoveryReport is what Discovery found. Times are in milliseconds.
+// DiscoveryReport is the result of [Discovery]. Times are in milliseconds.
 type DiscoveryReport struct {
 	Go       string         `json:"go"`
-	CPUs     int            `json:"cpus"` // all nodes share them
+	CPUs     int            `json:"cpus"` // shared by all nodes
 	Began    time.Time      `json:"began"`
 	Elapsed  float64        `json:"elapsed_ms"`
 	Seed     uint64         `json:"seed"`
@@ -141,7 +141,7 @@ type DiscoveryReport struct {
 	Measured []DiscoveryRow `json:"measured"`
 
 	Simulated []SimulatedRow `json:"simulated"` // modelled, not measured
-	Model     model.Params   `json:"model"`     // what from
+	Model     model.Params   `json:"model"`     // its parameters
 }
 
 // DiscoveryRow is one mode in a network of one size.
@@ -150,8 +150,8 @@ type DiscoveryRow struct {
 	Nodes int     `json:"nodes"`
 	Ready float64 `json:"ready_ms"` // from the first node's start until all were ready
 	CPU   float64 `json:"cpu"`      // share of this machine used during selections, by all nodes together
-	// Others is the share that other processes used meanwhile: where it is
-	// large, times are not to be trusted. 0 where the kernel does not say.
+	// Others is the share that other processes used meanwhile: if it is large,
+	// times are unreliable. 0 if the kernel does not report it.
 	Others float64 `json:"others"`
 
 	Selections DiscoverySelections `json:"selections"`
@@ -159,29 +159,30 @@ type DiscoveryRow struct {
 	Death      DiscoveryDeath      `json:"death"`
 }
 
-// DiscoverySelections are placements, reservation included, while all is well.
+// DiscoverySelections are placements, with reservations, in a healthy network.
 type DiscoverySelections struct {
 	N        int            `json:"n"`
 	Failed   int            `json:"failed"`             // though there was a node with room
 	Failures map[string]int `json:"failures,omitempty"` // by reason
 	NoRoom   int            `json:"no_room"`            // there was none: not counted in N
 	Messages Spread         `json:"messages"`           // up to the decision
-	Bytes    Spread         `json:"bytes"`              // of them: stream payload, both ways
+	Bytes    Spread         `json:"bytes"`              // stream payload of those messages, both ways
 	Time     Spread         `json:"time_ms"`            //
-	Age      Spread         `json:"age_ms"`             // of the record that decided whom to ask
-	Overall  float64        `json:"overall_bytes"`      // what a selection adds to all nodes' stream traffic: late answers, released leases and changed records too
+	Age      Spread         `json:"age_ms"`             // of the record that decided which node to ask
+	Overall  float64        `json:"overall_bytes"`      // bytes added to all nodes' stream traffic by a selection: late answers, released leases and changed records too
 
-	// Quality. A score is the policy's, from 0 to 1, on what was true when the
-	// selection began; regret is how much better the best node was.
+	// Quality. A score is the policy's, from 0 to 1, by the truth at the begin
+	// of the selection; regret is the score of the best node less that of the
+	// chosen one.
 	Regret        Spread  `json:"regret"`
-	RegretKnowing float64 `json:"regret_knowing"` // mean, of one who knows all, draws two as the policy says and takes the nearer
-	RegretRandom  float64 `json:"regret_random"`  // mean, of one who takes any node with room
-	FirstRefused  float64 `json:"first_refused"`  // share of selections that one of the first two nodes refused
-	StressError   Spread  `json:"stress_error"`   // |believed − true| stress of the node chosen
+	RegretKnowing float64 `json:"regret_knowing"` // mean, with complete knowledge: two drawn by the policy, the nearer taken
+	RegretRandom  float64 `json:"regret_random"`  // mean, of a random node with room
+	FirstRefused  float64 `json:"first_refused"`  // share of selections refused by one of the first two nodes
+	StressError   Spread  `json:"stress_error"`   // |recorded − true| stress of the chosen node
 }
 
-// DiscoveryUpkeep is what a second costs while load moves and nobody selects:
-// bytes per second, in and out.
+// DiscoveryUpkeep is the cost of a second while load changes and no node
+// selects: bytes per second, in and out.
 type DiscoveryUpkeep struct {
 	Records DiscoveryLoad `json:"records"` // stream payload of keeping records (for redis: of its connections)
 	Routing DiscoveryLoad `json:"routing"` // stream payload of everything else: Kademlia, identify
@@ -194,27 +195,27 @@ type DiscoveryLoad struct {
 	Busiest float64 `json:"busiest"` // of all: holders, brokers, redis
 }
 
-// DiscoveryDeath is what happens when the busiest holder loses its power.
+// DiscoveryDeath is the effect of a power failure of the busiest holder.
 type DiscoveryDeath struct {
 	Who       string         `json:"who"`
-	N         int            `json:"n"`                  // selections begun after that
+	N         int            `json:"n"`                  // selections begun after the death
 	Failed    int            `json:"failed"`             //
 	Failures  map[string]int `json:"failures,omitempty"` // by reason
-	Watched   float64        `json:"watched_ms"`         // for how long
+	Watched   float64        `json:"watched_ms"`         // duration of the observation
 	Recovered bool           `json:"recovered"`          // the last selections succeeded
 	Recovery  float64        `json:"recovery_ms"`        // until the last failure; 0: there was none
 	Time      Spread         `json:"time_ms"`            // of those that succeeded
 	Stranded  int            `json:"stranded"`           // placed on the dead node
 }
 
-// Discovery runs every mode on the same map, under the same load and the same
-// selections, one after the other, and compares them. With an error comes what
-// was measured before it.
+// Discovery runs every mode on the same map, with the same load and the same
+// selections, one after the other, and compares them. With an error it returns
+// the results so far.
 func Discovery(ctx context.Context, cfg DiscoveryConfig) (*DiscoveryReport, error) {
 	if err := cfg.Check(); err != nil {
 		return nil, err
 	}
-	// Thousands of connections make for a large heap; collecting it often
+	// Thousands of connections make for a large heap; frequent collections
 	// would show in the times.
 	defer debug.SetGCPercent(debug.SetGCPercent(400))
 	report := &DiscoveryReport{
@@ -244,22 +245,24 @@ func (r *DiscoveryReport) finish() error {
 func rounded(x float64) string { return fmt.Sprintf("%.3g", x) }
 
 const (
-	// A network is left alone once it is ready, for calm and calmNode for each
-	// node: routing tables fill, holders are looked up, and every node asks
-	// each that it is connected with once what it says of itself, two a second.
+	// A ready network is left alone for calm and calmNode for each node:
+	// routing tables fill, holders are looked up, and every node asks each
+	// connected node once about itself, two a second.
 	calm     = 5 * time.Second
 	calmNode = 300 * time.Millisecond
-	// settleTime is how long a node of a few that all hold everything has to
-	// be there before it trusts its own memory: a record's TTL and some.
+	// settleTime is how long a node in a small network, where all nodes hold
+	// all records, has to run before it trusts its own memory: a record's TTL
+	// and some.
 	settleTime = 17 * time.Second
 	fewNodes   = 9
-	// upkeepLeast is how long upkeep is measured: holders confirm records every
-	// 15 s, and nodes that were started together have them do so together.
+	// upkeepLeast is the minimum duration of the upkeep measurement: holders
+	// confirm records every 15 s, and for nodes started together this happens
+	// together.
 	upkeepLeast = 15 * time.Second
 	regions     = 4
 )
 
-// A contest is one mode in one network while it is measured.
+// A contest is one mode in one network during its measurement.
 type contest struct {
 	cfg   DiscoveryConfig
 	mode  Mode
@@ -359,7 +362,7 @@ func pause(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// cpuTime is what this process has used of the processors.
+// cpuTime is the CPU time used by this process.
 func cpuTime() time.Duration {
 	var u syscall.Rusage
 	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
@@ -368,8 +371,7 @@ func cpuTime() time.Duration {
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
-// busyTime is what all processes have used of the processors, or 0 where that
-// is not known.
+// busyTime is the CPU time used by all processes, or 0 if it is not known.
 func busyTime() time.Duration {
 	times, err := gopsutil.Times(false)
 	if err != nil || len(times) == 0 {

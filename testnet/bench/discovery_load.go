@@ -18,22 +18,22 @@ import (
 
 const (
 	loadStep = 250 * time.Millisecond
-	// A node's load wanders by loadWander of its limit per step and, every
-	// loadJump on average, jumps to anywhere between loadLeast and loadMost.
+	// A node's load changes by loadWander of its limit per step and, every
+	// loadJump on average, jumps to a value between loadLeast and loadMost.
 	loadWander = 0.008
 	loadJump   = 20 * time.Second
 	loadLeast  = 0.40
 	loadMost   = 1.00
-	// Whoever was placed somewhere stays for that long on average; a lease
-	// that is not used ends after ten seconds by itself.
+	// stay is the mean duration of a placed session; an unused lease ends after
+	// ten seconds by itself.
 	stay = 2 * time.Second
 
 	uplinkLimit  = 1e9     // bit/s, the lab's default
 	packetsLimit = 150_000 // packets/s
 )
 
-// A wander is how one node's load moves: the same for the same seed and node,
-// whatever the mode.
+// A wander is the load of one node over time: the same for the same seed and
+// node, in every mode.
 type wander struct {
 	rnd   *rand.Rand
 	share float64
@@ -87,7 +87,8 @@ func startLoad(ctx context.Context, nodes []*lab.Node, seed uint64) *loader {
 	return l
 }
 
-// A plan says who selects when and for what: the same for the same seed.
+// A plan is the seekers, times and needs of the selections: the same for the
+// same seed.
 type plan struct {
 	rnd  *rand.Rand
 	rate float64
@@ -98,9 +99,9 @@ func newPlan(cfg DiscoveryConfig, size int) *plan {
 	return &plan{rnd: rand.New(rand.NewPCG(cfg.Seed^0x706c616e, 0)), rate: cfg.Rate, size: size}
 }
 
-// A task is one selection to be made.
+// A task is one planned selection.
 type task struct {
-	after  time.Duration // the one before it
+	after  time.Duration // after the previous one
 	seeker int
 	need   capacity.Need
 	stay   time.Duration
@@ -116,12 +117,12 @@ func (p *plan) next() task {
 	}
 }
 
-// A truth knows every node's state at every instant, and what the policy would
-// make of it.
+// A truth knows every node's state at every instant, and the policy's result
+// for it.
 type truth struct {
 	nodes    []*lab.Node
 	compiled *policy.Compiled // the policy
-	scorer   *policy.Compiled // its score alone, whoever is full
+	scorer   *policy.Compiled // its score alone, also for full nodes
 	keep     int
 }
 
@@ -137,14 +138,14 @@ func newTruth(nodes []*lab.Node, seed uint64) (*truth, error) {
 	return t, err
 }
 
-// An insight is what was true for a seeker at one instant.
+// An insight is the truth for a seeker at one instant.
 type insight struct {
 	seeker int
 	scores map[int]float64 // of every live node but the seeker
 	stress map[int]float64
-	best   float64 // score of the best node that the policy lets pass; NaN: none
-	drawn  float64 // regret of drawing two as the policy says, of which the nearer is first
-	random float64 // mean regret of those that pass
+	best   float64 // score of the best node that the policy accepts; NaN: none
+	drawn  float64 // regret of drawing two by the policy and taking the nearer
+	random float64 // mean regret of the accepted nodes
 }
 
 func (t *truth) look(seeker *lab.Node, need capacity.Need, rnd *rand.Rand) insight {
@@ -178,9 +179,9 @@ func (t *truth) look(seeker *lab.Node, need capacity.Need, rnd *rand.Rand) insig
 	return in
 }
 
-// publishing is how often a node publishes under this load, per second, and
-// which shares of that holders have to confirm and get whole, by the rules of
-// package dht: a record goes out when the load has moved by a twentieth. It is
+// publishing is how often a node publishes under this load, per second, and the
+// shares that holders have to confirm and get whole, by the rules of package
+// dht: a record is sent when the load has changed by a twentieth. It is
 // confirmed when it is whole or says that the node is full, or no longer, and
 // every [holder.ConfirmEvery].
 func publishing(seed uint64) (rate, confirmed, whole float64) {

@@ -10,8 +10,8 @@ import (
 
 const legendStep = 96
 
-// lineOf is an empty line of m. Later ones are thinner, so that one below
-// another still shows.
+// lineOf is an empty line of m. Later modes have thinner lines, so that a line
+// below another is visible.
 func lineOf(m Mode) plot.Line {
 	i := slices.Index(Modes, m)
 	return plot.Line{Name: string(m), Colour: plot.Colours()[i], Width: 3.4 - 0.4*float64(i)}
@@ -47,7 +47,7 @@ func (r *DiscoveryReport) simulatedLines(value func(SimulatedRow) float64) []plo
 	return lines
 }
 
-// plotCost draws what selections and upkeep cost at any size.
+// plotCost draws the cost of selections and upkeep by size.
 func (r *DiscoveryReport) plotCost(w io.Writer) error {
 	dashed := ""
 	if len(r.Simulated) > 0 {
@@ -72,7 +72,7 @@ func (r *DiscoveryReport) plotCost(w io.Writer) error {
 	}, 3, legendStep, dashed)
 }
 
-// plotQuality draws how good selections are, and what a death does to them.
+// plotQuality draws the quality of selections, and the effect of a death on them.
 func (r *DiscoveryReport) plotQuality(w io.Writer) error {
 	of := func(title, unit string, value func(DiscoveryRow) (float64, bool)) plot.Panel {
 		return plot.Panel{Title: title, Unit: unit, Lines: r.measuredLines(value)}

@@ -22,21 +22,21 @@ import (
 
 const (
 	redisKeys = "weir:"
-	// redisItself stands for the server in redisStore.traffic.
+	// redisItself is the server's index in redisStore.traffic.
 	redisItself = 1 << 30
-	// redisPoll is how often a node looks whether it has published: what it
-	// would send to holders goes to redis, on the same occasions.
+	// redisPoll is how often a node checks whether it has published: what it
+	// would send to holders goes to redis, at the same times.
 	redisPoll = 25 * time.Millisecond
-	// tcpHeader is what IPv4 and TCP with time stamps add to a segment, in
-	// bytes. Redis speaks TCP over loopback here, so packets are not seen: one
-	// is modelled per write, and half of one for its acknowledgement.
+	// tcpHeader is the size of the IPv4 and TCP headers with time stamps, in
+	// bytes. Redis uses TCP over loopback here, so packets are not seen: one is
+	// modelled per write, and half of one for its acknowledgement.
 	tcpHeader = 52
-	// redisStart is how long redis-server has until it answers.
+	// redisStart is how long redis-server may take to answer.
 	redisStart = 5 * time.Second
 )
 
-// readAll returns every record there is in one round trip: the least that a
-// seeker with a database can do.
+// readAll returns every record in one round trip: the minimum for a seeker with
+// a database.
 var readAll = redis.NewScript(`
 local keys = redis.call('KEYS', ARGV[1])
 if #keys == 0 then return {} end
@@ -54,9 +54,9 @@ func findRedis(path string) (string, error) {
 	return found, nil
 }
 
-// A redisStore is a real redis-server on loopback, reached by every node over a
-// connection of its own that is as slow as the way to where the server would
-// be. Close it after use.
+// A redisStore is a real redis-server on loopback. Every node reaches it over a
+// connection of its own with the delay to the server's place on the map. Close
+// it after use.
 type redisStore struct {
 	process *exec.Cmd
 	exited  chan struct{}
@@ -72,13 +72,13 @@ type redisStore struct {
 type redisLine struct {
 	client        *redis.Client
 	payload, wire atomic.Int64
-	wg            sync.WaitGroup // what carries its connections' bytes
+	wg            sync.WaitGroup // goroutines that carry its connections' bytes
 }
 
 // startRedis starts a server without persistence, and has every node of l write
 // its record to it whenever that changes.
 func startRedis(ctx context.Context, path string, l *lab.Lab) (*redisStore, error) {
-	logging.Disable() // whatever fails shows as a failed selection
+	logging.Disable() // failures show as failed selections
 	addr, err := freeAddr()
 	if err != nil {
 		return nil, err
@@ -105,7 +105,7 @@ func startRedis(ctx context.Context, path string, l *lab.Lab) (*redisStore, erro
 	}()
 	if err := s.await(ctx); err != nil {
 		err = errors.Join(err, s.close())
-		return nil, fmt.Errorf("redis-server: %w: %s", err, bytes.TrimSpace(output.Bytes())) // it has ended: output is no longer written to
+		return nil, fmt.Errorf("redis-server: %w: %s", err, bytes.TrimSpace(output.Bytes())) // it has ended, so output has no writer
 	}
 	ctx, s.cancel = context.WithCancel(ctx)
 	for _, n := range l.Nodes() {
@@ -151,7 +151,7 @@ func (s *redisStore) await(ctx context.Context) error {
 	}
 }
 
-// write puts n's record where seekers find it each time that n publishes.
+// write puts n's record into redis each time that n publishes.
 func (s *redisStore) write(ctx context.Context, n *lab.Node, client *redis.Client) {
 	tick := time.NewTicker(redisPoll)
 	defer tick.Stop()
@@ -166,15 +166,14 @@ func (s *redisStore) write(ctx context.Context, n *lab.Node, client *redis.Clien
 		if err != nil || len(own) == 0 || bytes.Equal(own[0], last) || n.Dead() {
 			continue
 		}
-		// A failure is left to the next poll.
+		// The next poll repeats a failed write.
 		if client.Set(ctx, redisKeys+string(n.ID()), own[0], capacity.DefaultTTL).Err() == nil {
 			last = own[0]
 		}
 	}
 }
 
-// read returns all records, and what asking for them and the answer took, in
-// bytes.
+// read returns all records, and the cost of request and answer, in bytes.
 func (s *redisStore) read(ctx context.Context, n *lab.Node) (sealed [][]byte, cost int64, err error) {
 	args := []string{redisKeys + "*"}
 	reply, err := readAll.EvalSha(ctx, s.lines[n.Index].client, nil, args[0]).StringSlice()
@@ -200,8 +199,8 @@ func respSize(parts ...string) int64 {
 	return int64(size)
 }
 
-// traffic is what node's connections have carried so far, or all of them for
-// redisItself: payload, and with IP and TCP.
+// traffic is the traffic of node's connections so far, or of all of them for
+// redisItself: payload, and with IP and TCP headers.
 func (s *redisStore) traffic(node int) (payload, wire float64) {
 	for i, line := range s.lines {
 		if node == i || node == redisItself {
@@ -234,12 +233,12 @@ func (s *redisStore) close() error {
 	return errors.Join(errs...)
 }
 
-// A slowConn delays what passes in either direction, and counts it.
+// A slowConn delays the bytes of either direction, and counts them.
 type slowConn struct {
 	net.Conn
 	out, in *delayLine
 	line    *redisLine
-	rest    []byte // received and not read yet; owned by the reader
+	rest    []byte // received and not yet read; owned by the reader
 }
 
 // dialSlow connects, which takes a round trip.
@@ -282,7 +281,7 @@ func dialSlow(ctx context.Context, network, addr string, delay time.Duration, li
 	return c, nil
 }
 
-// count notes one write of n bytes, in segments as long as Ethernet allows.
+// count counts one write of n bytes, in segments of Ethernet's maximum size.
 func (l *redisLine) count(n int) {
 	const segment = 1448
 	segments := (n + segment - 1) / segment
@@ -315,9 +314,9 @@ func (c *slowConn) Close() error {
 
 func (c *slowConn) SetDeadline(t time.Time) error      { return c.SetReadDeadline(t) }
 func (c *slowConn) SetReadDeadline(t time.Time) error  { c.in.setDeadline(t); return nil }
-func (c *slowConn) SetWriteDeadline(t time.Time) error { return nil } // writing never waits
+func (c *slowConn) SetWriteDeadline(t time.Time) error { return nil } // writes never block
 
-// A delayLine hands on what is put into it after its delay, in order.
+// A delayLine passes its input on after its delay, in order.
 type delayLine struct {
 	delay time.Duration
 	queue chan delayed
@@ -351,7 +350,7 @@ func (l *delayLine) take(deadline time.Time) ([]byte, error) {
 	if !deadline.IsZero() {
 		timeout = time.After(time.Until(deadline))
 	}
-	// What was sent before the end still arrives.
+	// Data sent before the end still arrives.
 	var d delayed
 	select {
 	case d = <-l.queue:

@@ -18,15 +18,15 @@ import (
 // A SimulatedRow is modelled by package model, not measured.
 type SimulatedRow = model.Row
 
-// Above these shares of the machine, of other programs and of all, times are
-// too long.
+// Above these shares of the machine's CPU, of other programs and of all, times
+// are unreliable.
 const disturbing, saturated = 0.3, 0.85
 
-// simulatedSizes are the networks that are modelled: the measured ones, for
+// simulatedSizes are the sizes of the modelled networks: the measured ones, for
 // comparison, and those too large to measure.
 var simulatedSizes = []int{1_000, 10_000, 100_000, 1_000_000}
 
-// Reckon fills in what is modelled rather than measured.
+// Reckon fills in the modelled rows.
 func (r *DiscoveryReport) Reckon() error {
 	sizes, err := model.SizesOf()
 	if err != nil {
@@ -56,7 +56,8 @@ func (r *DiscoveryReport) Reckon() error {
 	return nil
 }
 
-// ReadDiscovery reads what [DiscoveryReport.JSON] wrote, and reckons again.
+// ReadDiscovery reads the output of [DiscoveryReport.JSON], and computes the
+// modelled rows again.
 func ReadDiscovery(file string) (*DiscoveryReport, error) {
 	b, err := os.ReadFile(file)
 	if err != nil {
@@ -87,7 +88,7 @@ func (r *DiscoveryReport) Write(dir string) error {
 	})
 }
 
-// JSON writes all there is.
+// JSON writes the whole report.
 func (r *DiscoveryReport) JSON(w io.Writer) error { return report.JSON(w, r) }
 
 // Markdown writes the report as tables.

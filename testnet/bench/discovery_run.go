@@ -15,11 +15,11 @@ import (
 	"weir/dht"
 )
 
-// selectionPatience is how long a seeker waits for a placement before it counts as
-// failed.
+// selectionPatience is how long a seeker waits for a placement before it counts
+// as failed.
 const selectionPatience = 5 * time.Second
 
-// A made selection is one that has ended.
+// A made is a finished selection.
 type made struct {
 	at       time.Time // begun
 	elapsed  time.Duration
@@ -33,7 +33,7 @@ type made struct {
 	insight
 }
 
-// run makes the plan's selections for that long, and waits for the last.
+// run makes the plan's selections for d, and waits for the last.
 func (c *contest) run(ctx context.Context, p *plan, d time.Duration) ([]made, error) {
 	var (
 		mu  sync.Mutex
@@ -68,7 +68,7 @@ func (c *contest) run(ctx context.Context, p *plan, d time.Duration) ([]made, er
 	return all, ctx.Err()
 }
 
-// selectOne makes one selection, and has the session leave in time.
+// selectOne makes one selection, and ends the session in time.
 func (c *contest) selectOne(ctx context.Context, t task, in insight) made {
 	seeker := c.nodes[t.seeker]
 	m := made{at: time.Now(), chosen: -1, believed: math.NaN(), insight: in}
@@ -103,8 +103,8 @@ func (c *contest) selectOne(ctx context.Context, t task, in insight) made {
 	decided := d.Time.Add(time.Duration(d.FindMillis * float64(time.Millisecond)))
 	for _, v := range d.Verdicts {
 		if v.Node == d.Chosen {
-			// A sequence number is the time it was given out, by a clock
-			// that all nodes share here.
+			// A sequence number is the time of its creation, by a clock that
+			// all nodes share here.
 			m.age = decided.Sub(time.UnixMilli(int64(v.Seq)))
 			m.believed = v.Stress
 		}
@@ -112,8 +112,8 @@ func (c *contest) selectOne(ctx context.Context, t task, in insight) made {
 	return m
 }
 
-// refusedByLedger reports whether the reason of a reservation is a refusal, and
-// not that nobody waited for the answer or that none came.
+// refusedByLedger reports whether the reason of a reservation is a refusal, not
+// an answer that was missing or not waited for.
 func refusedByLedger(reason string) bool {
 	switch reason {
 	case "", "abandoned", "unreachable", "unproven":
@@ -125,14 +125,14 @@ func refusedByLedger(reason string) bool {
 // failed reports whether the selection failed though there was room.
 func (m *made) failed() bool { return m.err != nil && !m.noRoom() }
 
-// noRoom reports whether there was nothing to choose, which is no failure.
+// noRoom reports whether there was no node to choose, which is no failure.
 func (m *made) noRoom() bool {
 	var refusal *capacity.Refusal
 	return math.IsNaN(m.best) && (m.err == nil || errors.As(m.err, &refusal))
 }
 
-// tell counts err by what it says first: a refusal's reason, or the text up to
-// the first detail.
+// tell counts err by the begin of its text: a refusal's reason, or the text up
+// to the first detail.
 func tell(counts map[string]int, err error) map[string]int {
 	if counts == nil {
 		counts = make(map[string]int)
@@ -192,8 +192,8 @@ func summarise(all []made) DiscoverySelections {
 	return s
 }
 
-// mourn sums up what happened after the node victim died; -1: it was no node
-// that could be chosen.
+// mourn summarizes the selections after the node victim died; -1: it could not
+// be chosen.
 func mourn(all []made, died time.Time, victim int) DiscoveryDeath {
 	var d DiscoveryDeath
 	var times []float64
@@ -223,12 +223,12 @@ func mourn(all []made, died time.Time, victim int) DiscoveryDeath {
 	return d
 }
 
-// A reading is what went through all nodes' interfaces since they started, or
+// A reading is the traffic of all nodes' interfaces since they started, or
 // since another reading.
 type reading struct {
 	at      time.Time
 	seconds float64
-	sent    float64 // of records' stream payload, by all
+	sent    float64 // records' stream payload sent by all
 	rows    []readingRow
 }
 
@@ -270,8 +270,7 @@ func (c *contest) meter() reading {
 	return r
 }
 
-// isRecords reports whether a protocol's name is one of those that carry
-// records, queries and reservations.
+// isRecords reports whether a protocol carries records, queries and reservations.
 func isRecords(protocol string) bool {
 	return strings.HasPrefix(protocol, "/weir/") && (strings.Contains(protocol, "/records/") || strings.Contains(protocol, "/reserve/"))
 }
@@ -308,9 +307,9 @@ func (r reading) upkeep() DiscoveryUpkeep {
 	}
 }
 
-// busiest is who carries the most records, of the brokers where there are any,
-// and how to kill it. The victim is
-// its index if it is a node that can be chosen, else -1.
+// busiest returns the name of the node, or broker if there are any, that
+// carries the most records, and how to kill it. The victim is its index if it
+// is a node that can be chosen, else -1.
 func (c *contest) busiest(r reading) (who string, victim int, kill func()) {
 	most := 0
 	brokers := len(c.lab.Brokers()) > 0

@@ -47,10 +47,11 @@ func TestDiscoveryCheckTellsWhatIsWrong(t *testing.T) {
 	}
 }
 
-// The smallest comparison there is measures everything once, for real, and the
-// model agrees with what is measured: messages to within two, bytes to within a
-// factor of 1.5, times and upkeep, which a short run knows less well, of two, and
-// the busiest node's upkeep, an extreme of some seconds of one node, of three.
+// The smallest comparison measures everything once, with real nodes, and the
+// model agrees with the measurement: messages to within two, bytes to within a
+// factor of 1.5, times and upkeep, which are less certain after a short run, of
+// two, and the busiest node's upkeep, an extreme over some seconds of one node,
+// of three.
 func TestDiscoveryAndItsModel(t *testing.T) {
 	if testing.Short() {
 		t.Skip("measures for half a minute")
@@ -88,7 +89,7 @@ func TestDiscoveryAndItsModel(t *testing.T) {
 		}
 		within(row.Mode, "bytes per selection", s.Bytes.Mean, r.Bytes, 1.5)
 		within(row.Mode, "time of a selection", s.Time.P50, r.TimeP50, 2)
-		if row.Mode != ModePull { // whose upkeep is next to nothing
+		if row.Mode != ModePull { // its upkeep is close to zero
 			within(row.Mode, "upkeep", row.Upkeep.Records.Mean, r.Upkeep, 2)
 			within(row.Mode, "upkeep of the busiest", row.Upkeep.Records.Busiest, r.Busiest, 3)
 		}
@@ -125,7 +126,7 @@ func TestDiscoveryAndItsModel(t *testing.T) {
 	}
 }
 
-// A report that was written can be read and drawn again; what is none is refused.
+// A written report can be read and drawn again; other files are refused.
 func TestReadDiscovery(t *testing.T) {
 	report := &DiscoveryReport{Seed: 1, RTT: 100, Measured: []DiscoveryRow{{Mode: ModePush, Nodes: 5}}}
 	dir := t.TempDir()
@@ -158,8 +159,8 @@ func TestReadDiscovery(t *testing.T) {
 	}
 }
 
-// What a read of redis is said to cost is what its connection carries, and the
-// way there takes its time.
+// The reported cost of a read of redis is the traffic of its connection, and
+// the distance takes its time.
 func TestRedis(t *testing.T) {
 	path, err := findRedis("")
 	if err != nil {
@@ -192,7 +193,7 @@ func TestRedis(t *testing.T) {
 		}
 	}
 	matched := false
-	for range 20 { // the node's own writes come in between now and then
+	for range 20 { // the node's own writes interrupt now and then
 		before, _ := s.traffic(seeker.Index)
 		began := time.Now()
 		sealed, cost, err := s.read(t.Context(), seeker)
@@ -289,7 +290,7 @@ func TestPlotsAreDrawnOfAnything(t *testing.T) {
 	}
 }
 
-// Everybody whom the bench knows of the model knows too.
+// The model has every mode of the benchmark.
 func TestModelKnowsTheModes(t *testing.T) {
 	for i, m := range Modes {
 		if model.Modes[i] != string(m) {

@@ -12,18 +12,18 @@ import (
 	"weir/sfu/client"
 )
 
-// FirstFrame is how long viewers waited, from their POST, until the first frame
-// that can be decoded was there, and what for.
+// FirstFrame is the time from viewers' POST until the first decodable frame was
+// there, and its parts.
 type FirstFrame struct {
 	Case string `json:"case"`
 
 	Total  Spread `json:"total_ms"`
-	Beyond Spread `json:"beyond_keyframe_ms"` // Total without Keyframe
+	Beyond Spread `json:"beyond_keyframe_ms"` // Total less Keyframe
 
 	Answer   Spread `json:"answer_ms"`   // POST to SDP answer: finding, reserving, linking, pulling
 	Connect  Spread `json:"connect_ms"`  // from there until media can flow: ICE and DTLS
-	Keyframe Spread `json:"keyframe_ms"` // from there to the first packet of a keyframe, which was asked for
-	Frame    Spread `json:"frame_ms"`    // from there until all of it has come
+	Keyframe Spread `json:"keyframe_ms"` // from there to the first packet of a keyframe, which was requested
+	Frame    Spread `json:"frame_ms"`    // from there until the frame is complete
 }
 
 func firstFrame(name string, views []client.Stats) FirstFrame {
@@ -42,19 +42,18 @@ func firstFrame(name string, views []client.Stats) FirstFrame {
 	}
 }
 
-// viewTime bounds one viewer's coming.
+// viewTime bounds one viewer's start.
 const viewTime = 10 * time.Second
 
-// A node asks a publisher for a keyframe 250 ms after it last did, at the
-// earliest, and the clip has one every 500 ms. A viewer that comes by itself
-// finds neither at any certain time, so samples are paused between by a random
-// time out of these.
+// A node requests a keyframe of a publisher at most every 250 ms, and the clip
+// has one every 500 ms. A viewer that comes by itself meets both at a random
+// phase, so the pauses between samples are random, between these.
 const (
 	pauseLeast = 250 * time.Millisecond
 	pauseMost  = 500 * time.Millisecond
 )
 
-// sample views url once, some time after the sample before.
+// sample views url once, after a pause.
 func sample(ctx context.Context, url string) (client.Stats, error) {
 	select {
 	case <-time.After(pauseLeast + rand.N(pauseMost-pauseLeast)):
@@ -77,8 +76,8 @@ func viewOnce(ctx context.Context, url string) (client.Stats, error) {
 	return videoStats(s), nil
 }
 
-// videoStats is s with the times of its video alone: a keyframe, to the client,
-// is also the first packet of audio.
+// videoStats is s with the times of its video alone: for the client the first
+// packet of audio counts as a keyframe too.
 func videoStats(s client.Stats) client.Stats {
 	if i := slices.IndexFunc(s.Tracks, func(t client.TrackStats) bool { return t.Kind == "video" }); i >= 0 {
 		t := s.Tracks[i]
@@ -87,7 +86,7 @@ func videoStats(s client.Stats) client.Stats {
 	return s
 }
 
-// view begins to view url and returns once the first frame is there.
+// view starts to view url and returns once the first frame is there.
 func view(ctx context.Context, url string, configure func(*client.ViewConfig)) (*client.Viewer, error) {
 	ctx, cancel := context.WithTimeout(ctx, viewTime)
 	defer cancel()
@@ -123,18 +122,18 @@ func (t *trial) publish(ctx context.Context, url string) (stop func(), served st
 	ran := make(chan struct{})
 	go func() {
 		defer close(ran)
-		_ = p.Run(running) // who misses its media will tell
+		_ = p.Run(running) // viewers report missing media
 	}()
 	return func() {
 		end()
 		<-ran
-		_ = p.Close() // a session that is not told so is reaped
+		_ = p.Close() // a session that is not deleted is reaped
 	}, p.NodeURL(), nil
 }
 
 // newLinks measures viewers at nodes that have no cascade link to the stream's
-// origin yet. Each pair of nodes gives one sample at a time: its link is let go
-// some 10 s after it was last used.
+// origin yet. Each pair of nodes gives one sample at a time: its link is closed
+// about 10 s after its last use.
 func (t *trial) newLinks(ctx context.Context) (FirstFrame, error) {
 	const name = "over a new link"
 	var views []client.Stats
@@ -252,7 +251,7 @@ func (t *trial) existingLink(ctx context.Context, a, b node) (pulled, carried Fi
 	return pulled, carried, err
 }
 
-// direct measures viewers at the origin itself: what no cascade costs.
+// direct measures viewers at the origin itself: the cost without a cascade.
 func (t *trial) direct(ctx context.Context, a node) (FirstFrame, error) {
 	const stream = "bench/direct"
 	stop, _, err := t.publish(ctx, a.whip(stream))

@@ -9,15 +9,15 @@ import (
 	"weir/sfu/client"
 )
 
-// Hop is what one cascade link adds to a packet's way, one-way: the same packet
-// at a viewer of the origin and at one behind the link, both on one clock.
+// Hop is the one-way delay that one cascade link adds: the same packet at a
+// viewer of the origin and at one behind the link, both on one clock.
 type Hop struct {
 	Added   Spread  `json:"added_ms"`
 	Missing int     `json:"missing"` // packets that the far viewer did not get
 	RTT     float64 `json:"link_rtt_ms"`
 }
 
-// hop follows a stream's packets from a to b.
+// hop measures a stream's packets from a to b.
 func (t *trial) hop(ctx context.Context, a, b node) (*Hop, error) {
 	const stream = "bench/hop"
 	stop, _, err := t.publish(ctx, a.whip(stream))

@@ -16,14 +16,14 @@ import (
 	"weir/testnet"
 )
 
-// A node is one node under test, reached as any client and any operator would.
+// A node is one node under test, used through its public interfaces.
 type node struct{ testnet.Node }
 
 // whip and whep are a stream's endpoints at n.
 func (n node) whip(stream string) string { return n.HTTP + "/whip/" + stream }
 func (n node) whep(stream string) string { return n.HTTP + "/whep/" + stream }
 
-// serves reports whether url, of a session, is n's.
+// serves reports whether url, of a session, belongs to n.
 func (n node) serves(url string) bool { return strings.HasPrefix(url, n.HTTP+"/") }
 
 func (n node) status(ctx context.Context) (api.Status, error) { return n.API().Status(ctx) }
@@ -39,7 +39,7 @@ func (n node) linkTo(ctx context.Context, other node) (*sfu.LinkStatus, error) {
 
 func (n node) decisions(ctx context.Context) ([]dht.Decision, error) { return n.API().Decisions(ctx) }
 
-// finds waits until n finds stream carried by origin and by nobody else.
+// finds waits until n finds that origin, and no other node, carries stream.
 func (n node) finds(ctx context.Context, stream string, origin node) error {
 	return until(ctx, fmt.Sprintf("%s finds %s at %s alone", n.Name, stream, origin.Name), func() (bool, error) {
 		list, err := n.API().Records(ctx, stream)
@@ -54,7 +54,7 @@ func (n node) heap(ctx context.Context) (int64, error) {
 	if err != nil {
 		return 0, err
 	}
-	req.Close = true // an idle connection would be a goroutine of the node's
+	req.Close = true // an idle connection would count as a goroutine of the node
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
 		return 0, err
@@ -72,12 +72,12 @@ func (n node) heap(ctx context.Context) (int64, error) {
 
 const (
 	pollPause = 20 * time.Millisecond
-	// patience bounds the waiting for what must come by itself: a record that
-	// spreads, a link that is let go 10 s after its last use.
+	// patience bounds the waiting for events that must come by themselves: a
+	// record that spreads, a link that is closed 10 s after its last use.
 	patience = 25 * time.Second
 )
 
-// until polls cond until it holds. The error says what was waited for.
+// until polls cond until it is true. The error says what was waited for.
 func until(ctx context.Context, what string, cond func() (bool, error)) error {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()

@@ -11,12 +11,12 @@ import (
 	"weir/sfu/client"
 )
 
-// A passing notes when each packet of a stream came by at two viewers of it,
-// near (at the origin) and far (behind a cascade link). Both must be of this
-// process: their times are compared.
+// A passing records the time of each packet of a stream at two of its viewers,
+// near (at the origin) and far (behind a cascade link). Both must be in this
+// process, so that their times are comparable.
 //
-// The same packet is told by the capture time that the publisher put on it,
-// which no node changes: numbers and SSRC are each leg's own.
+// A packet is identified by the capture time set by the publisher, which no
+// node changes: sequence numbers and SSRC differ by Transport.
 type passing struct {
 	mu        sync.Mutex
 	near, far map[stamp]time.Time
@@ -52,9 +52,8 @@ func (p *passing) note(where map[stamp]time.Time, kind string, packet *rtp.Packe
 	}
 }
 
-// captureTime finds abs-capture-time in packet. Its number is settled by each
-// negotiation, but of the extensions that viewers offer no other has its
-// length of 8 or 16 bytes.
+// captureTime finds abs-capture-time in packet. Its ID is negotiated each time,
+// but no other extension that viewers offer has its length of 8 or 16 bytes.
 func captureTime(packet *rtp.Packet) (uint64, bool) {
 	for _, id := range packet.GetExtensionIDs() {
 		if b := packet.GetExtension(id); len(b) == 8 || len(b) == 16 {
@@ -64,9 +63,9 @@ func captureTime(packet *rtp.Packet) (uint64, bool) {
 	return 0, false
 }
 
-// added lists, in milliseconds, how much later each packet that came by at
-// both was far than near. missing counts those that came near, before the last
-// one that came far and after the first, and never far.
+// added lists, in milliseconds, how much later than near each packet arrived at
+// far. missing counts the packets at near, between the first and the last one
+// at far, that never arrived at far.
 func (p *passing) added() (differences []float64, missing int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

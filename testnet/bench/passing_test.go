@@ -10,8 +10,8 @@ import (
 	"weir/sfu/client"
 )
 
-// packet is one that was captured at, sent over a leg whose numbering begins at
-// first.
+// packet is one captured at the given time, on a Transport whose sequence
+// numbers begin at first.
 func packet(at time.Time, first uint16) *rtp.Packet {
 	p := &rtp.Packet{Header: rtp.Header{SequenceNumber: first, SSRC: uint32(first)}}
 	b, err := rtp.NewAbsCaptureTimeExtension(at).Marshal()
@@ -40,9 +40,9 @@ func TestPassing(t *testing.T) {
 	p.atNear(video, &rtp.Packet{}, after(22)) // without a capture time
 
 	p.atFar(video, packet(after(10), 900), after(12))
-	p.atFar(video, packet(after(30), 900), after(34)) // that of 20 is lost
+	p.atFar(video, packet(after(30), 900), after(34)) // the packet captured at 20 is lost
 	p.atFar(video, packet(after(30), 900), after(99)) // a repetition does not count
-	p.atFar(audio, packet(after(20), 900), after(20)) // clocks of goroutines are no better than that
+	p.atFar(audio, packet(after(20), 900), after(20)) // the clock resolution between goroutines
 
 	got, missing := p.added()
 	slices.Sort(got)

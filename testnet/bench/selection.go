@@ -9,17 +9,17 @@ import (
 	"weir/dht"
 )
 
-// Selection is what it costs a full node to find a helper for one client and to
-// reserve there, as the node itself accounts for it. All frames on discovery's
-// streams count, both ways, with the negotiation of their protocols.
+// Selection is the cost for a full node to find a helper for one client and to
+// reserve there, as measured by the node. All frames on discovery's streams
+// count, both ways, with their protocol negotiations.
 type Selection struct {
-	Client   string `json:"client"`   // who was redirected
+	Client   string `json:"client"`   // its role: publisher or viewer
 	Messages Spread `json:"messages"` // frames
 	Bytes    Spread `json:"bytes"`
 	Time     Spread `json:"time_ms"` // finding, ranking and reserving
 }
 
-// placements are the decisions that one redirect took.
+// placements are the decisions of one redirect.
 type placements []dht.Decision
 
 func (p placements) sum(number func(dht.Decision) float64) float64 {
@@ -42,7 +42,7 @@ func selection(name string, of []placements) Selection {
 	}
 }
 
-// ages lists how old the record of each chosen node was.
+// ages lists the age of each chosen node's record.
 func ages(of []placements) []float64 {
 	var all []float64
 	for _, p := range of {
@@ -57,7 +57,7 @@ func ages(of []placements) []float64 {
 	return all
 }
 
-// selections fills the last node and sends it more clients, which it hands on.
+// selections fills the last node and sends it more clients, which it redirects.
 func (t *trial) selections(ctx context.Context) ([]Selection, Spread, error) {
 	const stream = "bench/full"
 	full := t.nodes[len(t.nodes)-1]
@@ -104,8 +104,8 @@ func (t *trial) selections(ctx context.Context) ([]Selection, Spread, error) {
 		spreadOf(append(ages(viewers), ages(publishers)...)), nil
 }
 
-// redirects returns the placements that n decided during f, which tells where
-// its client was served in the end.
+// redirects returns the placements that n decided during f, which returns the
+// node that served its client.
 func (n node) redirects(ctx context.Context, f func() (served string, err error)) (placements, error) {
 	before, err := n.decisions(ctx)
 	if err != nil {

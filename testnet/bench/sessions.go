@@ -10,27 +10,27 @@ import (
 	"weir/capacity"
 )
 
-// sessionsAtOnce is how many viewers come and go together.
+// sessionsAtOnce is how many viewers come and go concurrently.
 const sessionsAtOnce = 8
 
-// Sessions is whether many sessions leave anything behind.
+// Sessions is the test whether many sessions leave anything behind.
 type Sessions struct {
 	Opened  int     `json:"opened"` // and closed, half at the origin and half behind a link
 	Elapsed float64 `json:"elapsed_ms"`
-	First   Spread  `json:"first_frame_ms"` // several at once, so slower than one by one
+	First   Spread  `json:"first_frame_ms"` // of concurrent viewers, so slower than one by one
 	Origin  Remains `json:"origin"`
 	Relay   Remains `json:"relay"`
 }
 
-// Remains compares a node before and after: Clean is that it counts no more of
-// anything, goroutines included.
+// Remains compares a node before and after: Clean means that no count has
+// grown, goroutines included.
 type Remains struct {
 	Before Count `json:"before"`
 	After  Count `json:"after"`
 	Clean  bool  `json:"clean"`
 }
 
-// Count is what one node has at a time.
+// Count is the resources of one node at a time.
 type Count struct {
 	Goroutines int   `json:"goroutines"`
 	Sessions   int   `json:"sessions"`
@@ -40,8 +40,8 @@ type Count struct {
 	Heap       int64 `json:"heap_bytes"` // live, after a collection
 }
 
-// within reports whether c is no more than limit, heap aside: what a map has
-// grown to it keeps.
+// within reports whether c is at most limit, without the heap: maps keep their
+// size.
 func (c Count) within(limit Count) bool {
 	return c.Goroutines <= limit.Goroutines && c.Sessions <= limit.Sessions && c.Streams <= limit.Streams &&
 		c.Links <= limit.Links && c.Leases <= limit.Leases
@@ -55,8 +55,8 @@ func (n node) count(ctx context.Context) (Count, error) {
 	}, err
 }
 
-// rest waits until the node has no link and no lease, and the same number of
-// goroutines as settled asks for, if it ever does; and counts then.
+// rest waits until the node has no link and no lease, and a number of
+// goroutines that settled accepts, if that happens; then it counts.
 func (n node) rest(ctx context.Context, settled func(Count) bool) (c Count, err error) {
 	_ = until(ctx, n.Name+" is at rest", func() (bool, error) {
 		c, err = n.count(ctx)
@@ -76,17 +76,17 @@ func firstError(a, b error) error {
 	return b
 }
 
-// sessions opens and closes cfg.Sessions viewers of a's stream, by turns at a
-// and at b. Both nodes are counted without publisher, before and after: the
-// first time once they have served a few, so that what is made once is there.
+// sessions opens and closes cfg.Sessions viewers of a's stream, alternately at
+// a and at b. Both nodes are counted without publisher, before and after: the
+// first time after a few sessions, so that one-time allocations exist.
 func (t *trial) sessions(ctx context.Context, a, b node) (*Sessions, error) {
 	if _, err := t.visits(ctx, a, b, 2*sessionsAtOnce); err != nil {
 		return nil, err
 	}
 	result := &Sessions{Opened: t.cfg.Sessions}
 	lowest := func(n node) (Count, error) {
-		// Goroutines of discovery come and go: the baseline is the least of some
-		// looks.
+		// Goroutines of discovery come and go: the baseline is the minimum of
+		// several counts.
 		least, err := n.rest(ctx, func(Count) bool { return true })
 		for range 10 {
 			if err != nil {
@@ -126,8 +126,8 @@ func (t *trial) sessions(ctx context.Context, a, b node) (*Sessions, error) {
 	return result, nil
 }
 
-// visits has n viewers come and go, and returns how long each waited for its
-// first frame.
+// visits has n viewers come and go, and returns each one's time to its first
+// frame.
 func (t *trial) visits(ctx context.Context, a, b node, n int) ([]float64, error) {
 	const stream = "bench/many"
 	stop, _, err := t.publish(ctx, a.whip(stream))

@@ -5,9 +5,9 @@ import (
 	"slices"
 )
 
-// Spread is the distribution of a sample, in whatever unit its field says.
-// Quantiles are by nearest rank, so each is a value that was measured: of 30
-// values the 95th percentile is the second largest and the 99th the largest.
+// Spread is the distribution of a sample, in the unit of its field. Quantiles
+// are by nearest rank, so each is a measured value: of 30 values the 95th
+// percentile is the second largest and the 99th the largest.
 type Spread struct {
 	N    int     `json:"n"`
 	Min  float64 `json:"min"`
@@ -18,7 +18,7 @@ type Spread struct {
 	Mean float64 `json:"mean"`
 }
 
-// spreadOf sorts values. Of none it is the zero Spread.
+// spreadOf sorts values. Without values it returns the zero Spread.
 func spreadOf(values []float64) Spread {
 	if len(values) == 0 {
 		return Spread{}
@@ -34,14 +34,14 @@ func spreadOf(values []float64) Spread {
 	}
 }
 
-// quantile is the smallest of the sorted values that at least the part q of
+// quantile is the smallest of the sorted values that at least the share q of
 // them do not exceed.
 func quantile(sorted []float64, q float64) float64 {
 	rank := int(math.Ceil(q * float64(len(sorted))))
 	return sorted[min(max(rank, 1), len(sorted))-1]
 }
 
-// spreadBy is the Spread of one number of each of items.
+// spreadBy is the Spread of number over items.
 func spreadBy[T any](items []T, number func(T) float64) Spread {
 	values := make([]float64, 0, len(items))
 	for _, item := range items {

@@ -8,15 +8,15 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// Upkeep is what discovery costs each node while nothing happens: bytes per
-// second on the streams of its protocols, in and out.
+// Upkeep is the cost of discovery for each node while nothing happens: bytes
+// per second on the streams of its protocols, in and out.
 type Upkeep struct {
 	Seconds    float64            `json:"seconds"`
 	Bytes      Spread             `json:"bytes_per_second"` // by node
 	ByProtocol map[string]float64 `json:"by_protocol"`      // mean over nodes
 }
 
-// upkeep watches the network for cfg.Idle.
+// upkeep measures the network for cfg.Idle.
 func (t *trial) upkeep(ctx context.Context) (Upkeep, error) {
 	before, err := t.traffic(ctx)
 	if err != nil {
@@ -52,8 +52,8 @@ func (t *trial) upkeep(ctx context.Context) (Upkeep, error) {
 	return u, nil
 }
 
-// traffic is, by node, how many bytes each protocol has cost it so far. Cascade
-// links are not discovery.
+// traffic returns, by node, the bytes of each protocol so far. Cascade links
+// are not discovery.
 func (t *trial) traffic(ctx context.Context) ([]map[string]int64, error) {
 	all := make([]map[string]int64, len(t.nodes))
 	work, ctx := errgroup.WithContext(ctx)
@@ -72,7 +72,7 @@ func (t *trial) traffic(ctx context.Context) ([]map[string]int64, error) {
 	return all, work.Wait()
 }
 
-// protocolName is a protocol's without the network's prefix.
+// protocolName is a protocol's name without the network's prefix.
 func protocolName(id string) string {
 	if rest, ok := strings.CutPrefix(id, "/weir/"); ok {
 		if _, name, ok := strings.Cut(rest, "/"); ok {
