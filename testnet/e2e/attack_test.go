@@ -16,12 +16,13 @@ import (
 	"github.com/pion/webrtc/v4"
 )
 
-// An attacker is a viewer that was let in, and then does what no browser does.
+// An attacker is an admitted viewer that then misbehaves in ways that no
+// browser does.
 type attacker struct {
 	pc    *webrtc.PeerConnection
 	video chan *webrtc.TrackRemote
-	last  atomic.Uint32 // sequence number that came last
-	came  atomic.Int64  // bytes
+	last  atomic.Uint32 // last sequence number received
+	came  atomic.Int64  // bytes received
 }
 
 func attack(t *testing.T, n node, stream string) *attacker {
@@ -54,7 +55,7 @@ func attack(t *testing.T, n node, stream string) *attacker {
 	return a
 }
 
-// used is the memory and the CPU time that the node's process has used.
+// used is the memory and the CPU time of the node's process.
 func (n node) used(t *testing.T) (rssMB, cpu float64) {
 	t.Helper()
 	statm, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", n.PID))
@@ -72,9 +73,9 @@ func (n node) used(t *testing.T) (rssMB, cpu float64) {
 	return float64(pages*os.Getpagesize()) / 1e6, float64(user+system) / 100
 }
 
-// A viewer that was let in costs no more for what it asks: neither bits out,
-// nor memory for addresses, nor keyframes of the publisher; and others are
-// served meanwhile.
+// An admitted viewer cannot raise its cost by requests: neither in bits sent,
+// nor in memory for addresses, nor in keyframes of the publisher; and others
+// are served meanwhile.
 func TestGreedyViewer(t *testing.T) {
 	w := up(t, 1, nil)
 	n := w.n(1)
@@ -94,14 +95,14 @@ func TestGreedyViewer(t *testing.T) {
 		before, began := sent(), time.Now()
 		for time.Since(began) < d {
 			tick()
-			time.Sleep(100 * time.Millisecond) // an attacker's pace
+			time.Sleep(100 * time.Millisecond) // interval of the attacker's requests
 		}
 		return (sent() - before) * 8 / time.Since(began).Seconds()
 	}
 	calm := over(2*time.Second, func() {})
 	asked := 0
 	storm := over(3*time.Second, func() {
-		// The last 1,020 packets, twice: 260 bytes each.
+		// NACKs for the last 1,020 packets, twice: 260 bytes each.
 		for range 3 {
 			var pairs []rtcp.NackPair
 			for i := range 60 {
@@ -123,7 +124,7 @@ func TestGreedyViewer(t *testing.T) {
 		t.Error("repairs that are sent or withheld are not counted")
 	}
 
-	// Valid checks from ever new addresses.
+	// Valid checks from always new addresses.
 	addresses := 2000
 	if s := os.Getenv("WEIR_ATTACK_ADDRESSES"); s != "" {
 		addresses, _ = strconv.Atoi(s)

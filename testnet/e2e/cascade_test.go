@@ -35,7 +35,7 @@ func TestViewerElsewhereIsServedOverOneLink(t *testing.T) {
 		t.Errorf("over the link %d packets were lost, latency %+v", s.Lost, s.Latency)
 	}
 
-	// The way back takes the same link.
+	// The opposite direction uses the same link.
 	publish(t, b.whip("back"))
 	a.finds(t, "back")
 	view(t, a.whep("back"))
@@ -55,7 +55,7 @@ func TestViewerElsewhereIsServedOverOneLink(t *testing.T) {
 		}
 	}
 
-	// The publisher ends: so do its viewers elsewhere, and nothing is left.
+	// The publisher ends: so do its viewers at other nodes, and nothing is left.
 	forth.stop()
 	eventually(t, "the viewer's connection is closed", func() bool { return isClosed(v.Done()) })
 	eventually(t, "the stream is found no more", func() bool { return len(b.carriers(t, "forth")) == 0 })
@@ -73,8 +73,8 @@ func isClosed(c <-chan struct{}) bool {
 	}
 }
 
-// Where the origin takes no more pulls, the tree grows downwards; a viewer three
-// links from the publisher still has sound and picture in step.
+// If the origin accepts no more pulls, the tree grows deeper; a viewer three
+// links from the publisher still has audio and video in sync.
 func TestTreeGrowsByItself(t *testing.T) {
 	w := up(t, 4, func(int) []string { return []string{"--fanout", "1"} })
 	w.witness(w.n(4), w.n(4))
@@ -84,7 +84,7 @@ func TestTreeGrowsByItself(t *testing.T) {
 		n := w.n(i)
 		eventually(t, "those above are found", func() bool { return len(n.carriers(t, "demo")) == i-1 })
 		last = view(t, n.whep("demo"))
-		// Those that refused it may still have a link with it.
+		// Nodes whose pull was refused may still have a link.
 		links := n.links(t)
 		above := slices.IndexFunc(links, func(l sfu.LinkStatus) bool { return slices.Contains(l.PullsIn, "demo") })
 		if above < 0 || links[above].Peer != w.n(i-1).PeerID {
@@ -112,8 +112,7 @@ func TestTreeGrowsByItself(t *testing.T) {
 	continuous(t, last)
 }
 
-// A link that nothing is pulled over is let go, and one is opened again when it
-// is needed.
+// An unused link is closed, and opened again when it is needed.
 func TestUnusedLinkIsLetGo(t *testing.T) {
 	t.Parallel()
 	w := up(t, 2, func(int) []string { return []string{"--linger", "100ms"} })
@@ -174,7 +173,7 @@ func TestManyViewersAtOnceAreOnePull(t *testing.T) {
 	if links := b.links(t); len(links) != 1 || strings.Join(links[0].PullsIn, " ") != "demo" {
 		t.Errorf("links of %s: %+v", b.Name, links)
 	}
-	if out := a.links(t); len(out) != 2 { // the other is the witness's
+	if out := a.links(t); len(out) != 2 { // the other one belongs to the witness
 		t.Errorf("%s has %d links, want 2", a.Name, len(out))
 	}
 	flows(t, viewers...)
@@ -198,7 +197,8 @@ func TestStreamThatIsNotLive(t *testing.T) {
 		says(t, text, bad, "such as 10s")
 	}
 
-	// One that may wait gets the stream when it goes live, on another node too.
+	// A viewer that may wait gets the stream when it goes live, on another node
+	// too.
 	began := time.Now()
 	viewed := make(chan error, 1)
 	var v *client.Viewer
@@ -221,7 +221,7 @@ func TestStreamThatIsNotLive(t *testing.T) {
 	}
 	flows(t, v)
 
-	// In vain, it is told so when the time is up.
+	// It gets an error if the stream does not go live in time.
 	began = time.Now()
 	resp, _ = a.post(t, a.whep("never")+"?wait=1s", viewerOffer(t))
 	if took := time.Since(began); resp.StatusCode != http.StatusConflict || took < time.Second || took > 5*time.Second {
@@ -229,8 +229,8 @@ func TestStreamThatIsNotLive(t *testing.T) {
 	}
 }
 
-// Viewers that wait keep nobody out, at a node with room and at full ones, and
-// all of them are served when the stream comes.
+// Waiting viewers do not take the room of others, at a node with room and at
+// full ones, and all of them are served when the stream comes.
 func TestManyWait(t *testing.T) {
 	const many = 140
 	w := up(t, 3, func(i int) []string {
@@ -318,14 +318,14 @@ func TestNameIsTakenOnAnotherNode(t *testing.T) {
 	}
 	says(t, r.Body, `"demo"`, "here", "choose another name")
 
-	// Once the name is free, it is free at once.
+	// The name is free as soon as its publisher has ended.
 	first.stop()
 	publish(t, b.whip("demo"))
 	flows(t, view(t, b.whep("demo")))
 }
 
-// Of those who take one name at the same moment at different nodes, before any
-// of them can know of the others, one stays, and is seen everywhere.
+// Of publishers that claim one name at the same moment at different nodes,
+// before any of them can know of the others, one stays, and is seen everywhere.
 func TestNameIsTakenAtTheSameTime(t *testing.T) {
 	t.Parallel()
 	w := up(t, 3, nil)

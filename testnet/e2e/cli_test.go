@@ -19,7 +19,7 @@ import (
 	"weir/dht"
 )
 
-// cleanEnv is the environment without variables that weir reads as flags.
+// cleanEnv is the environment without weir's own variables.
 func cleanEnv() []string {
 	return slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "WEIR_") })
 }
@@ -38,7 +38,7 @@ type ran struct {
 	out, errout string
 }
 
-// cli runs weir to its end, which must come by itself.
+// cli runs weir to its end, without interrupting it.
 func cli(t *testing.T, args ...string) ran {
 	t.Helper()
 	return cliIn(t, nil, args...)
@@ -64,7 +64,7 @@ func cliIn(t *testing.T, environment []string, args ...string) ran {
 	return ran{cmd.ProcessState.ExitCode(), out.String(), errout.String()}
 }
 
-// fails runs weir, which must exit with code and say all of parts on standard
+// fails runs weir, which must exit with code and print all of parts to standard
 // error, in one line.
 func fails(t *testing.T, code int, parts []string, args ...string) {
 	t.Helper()
@@ -166,7 +166,7 @@ func TestBadCommands(t *testing.T) {
 	}
 }
 
-// freePort is an address that nobody listens at.
+// freePort is an address without a listener.
 func freePort(t *testing.T) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -177,7 +177,7 @@ func freePort(t *testing.T) string {
 	return l.Addr().String()
 }
 
-// port is that of addr.
+// port is the port of addr.
 func port(t *testing.T, addr string) string {
 	t.Helper()
 	_, p, err := net.SplitHostPort(addr)
@@ -187,7 +187,7 @@ func port(t *testing.T, addr string) string {
 	return p
 }
 
-// reads runs weir, which must succeed.
+// reads runs weir, which must succeed, and returns its output.
 func reads(t *testing.T, args ...string) string {
 	t.Helper()
 	r := cli(t, args...)
@@ -223,7 +223,7 @@ func TestInspection(t *testing.T) {
 	fails(t, badInput, []string{"cascade", "stream"}, admin("select", "--purpose", "cascade")...)
 	fails(t, badInput, []string{"view"}, admin("select", "--purpose", "eat")...)
 
-	// What is printed with --json is what the API returns.
+	// The output with --json is the API's answer.
 	for _, args := range [][]string{{"status"}, {"peers"}, {"records", "list"}, {"streams", "list"}, {"select"}, {"records", "verify"}} {
 		if out := reads(t, admin(append(args, "--json")...)...); !json.Valid([]byte(out)) {
 			t.Errorf("weir %s --json: %s", strings.Join(args, " "), out)
@@ -274,7 +274,7 @@ func TestRecords(t *testing.T) {
 		})
 	}
 
-	// Bad ones are told for what they are.
+	// Invalid records are reported as such.
 	good := filepath.Join(t.TempDir(), "record")
 	reads(t, "records", "get", "--admin", a.Admin, "--out", good, b.PeerID.String())
 	sealed, err := os.ReadFile(good)
@@ -302,20 +302,20 @@ func TestRecords(t *testing.T) {
 		says(t, r.errout, "1 of 1 records are bad")
 	}
 
-	// A record that has run out is still shown, with the reason.
+	// An expired record is still shown, with the reason.
 	if err := w.Kill(w.n(3).Name); err != nil {
 		t.Fatal(err)
 	}
 	within(t, 2*patience, "the one good record has run out", func() bool { return cli(t, "records", "verify", good).code == failure })
 	says(t, cli(t, "records", "verify", good).out, "BAD", "expired", b.PeerID.String()[44:])
 
-	// A node of another network is not met.
+	// A node of another network is not joined.
 	fails(t, noConnection, []string{`"other"`, "--network"}, "records", "list", "--network", "other", "--bootstrap", a.P2P[0])
 	fails(t, badInput, []string{"no holder has a record"}, "records", "get", "--admin", a.Admin, "12D3KooWGeYejmCRfjCkyaueQiSbs4H9JeggCmtvwJf68KjZLqRJ")
 }
 
-// watch runs a command that shows records until it is interrupted, which then
-// ends well.
+// watch runs a command that shows records until it is interrupted; it must exit
+// with 0.
 func watch(t *testing.T, args ...string) {
 	t.Helper()
 	cmd := exec.Command(weir, args...)
@@ -345,7 +345,7 @@ func watch(t *testing.T, args ...string) {
 	}
 }
 
-// The refusals of a node, as publish and view tell them.
+// Refusals by a node, as publish and view print them.
 func TestRefusedByTheServer(t *testing.T) {
 	w := up(t, 1, only(1, "--session-limit", "2"))
 	n := w.n(1)
@@ -356,7 +356,7 @@ func TestRefusedByTheServer(t *testing.T) {
 	fails(t, refused, []string{"403", "ticket"}, "view", n.whep("demo")+"?ticket=x")
 }
 
-// A node ends in good order when it is told to, and removes its ready file.
+// A node ends normally at a signal, and removes its ready file.
 func TestNodeEndsInGoodOrder(t *testing.T) {
 	w := up(t, 2, nil)
 	ends, stays := w.n(1), w.n(2)
@@ -386,7 +386,7 @@ func TestNodeEndsInGoodOrder(t *testing.T) {
 	eventually(t, "its records are gone", func() bool { return len(known(t, stays)) == 1 })
 }
 
-// syncBuffer is a bytes.Buffer for a process to write to while a test reads.
+// A syncBuffer is a bytes.Buffer that a process writes to while a test reads.
 type syncBuffer struct {
 	mu  sync.Mutex
 	buf bytes.Buffer

@@ -17,7 +17,7 @@ import (
 	"weir/testnet/printed"
 )
 
-// configFile is a node's configuration, which set replaces as editors do.
+// configFile is a node's configuration; set replaces it as editors do.
 type configFile struct {
 	t    *testing.T
 	path string
@@ -39,15 +39,15 @@ func (c *configFile) set(text string) {
 	}
 }
 
-// claims is a node's own record.
+// claims is the record of a node as published by itself.
 func (n node) claims(t *testing.T) capacity.Record {
 	t.Helper()
 	return ask[struct{ Record capacity.Record }](t, n, "/status").Record
 }
 
-// At SIGHUP a node goes by what its file says then, and nobody who is connected
-// notices; a file with a mistake changes nothing. The service manager hears when
-// it is done.
+// At SIGHUP a node applies its file, and connected clients are not affected; a
+// file with a mistake changes nothing. The service manager is notified when it
+// is done.
 func TestReload(t *testing.T) {
 	t.Parallel()
 	manager, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Net: "unixgram", Name: filepath.Join(t.TempDir(), "notify")})
@@ -113,25 +113,25 @@ func TestReload(t *testing.T) {
 	}
 }
 
-// A reload that comes before a node is ready does not end it.
+// A reload before a node is ready does not end it.
 func TestReloadAtOnce(t *testing.T) {
 	t.Parallel()
 	c := newConfigFile(t, "session-limit: 10\n")
 	p := runNode(t, nil, append(nodeArgs(t)[1:], "--config", c.path)...)
-	for range 20 { // more than can wait
+	for range 20 { // more than the channel buffers
 		p.signal(t, syscall.SIGHUP)
 	}
 	c.set("session-limit: 3\n")
 	p.signal(t, syscall.SIGHUP)
 	eventually(t, "the last one counts", func() bool { return (node{p.Node}).claims(t).Sessions.Limit == 3 })
 
-	// Without a file there is nothing to change, and nothing ends.
+	// Without a file a reload changes and ends nothing.
 	p = runNode(t, nil, nodeArgs(t)[1:]...)
 	p.signal(t, syscall.SIGHUP)
 	eventually(t, "it says so", func() bool { return strings.Contains(p.log.String(), "no setting has changed") })
 }
 
-// What the operator's guide says of the file is so, as it stands there.
+// The operator's guide on the file is correct as printed.
 func TestConfigurationGuide(t *testing.T) {
 	t.Parallel()
 	guide := operating(t, "Configuration file")

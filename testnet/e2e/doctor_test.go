@@ -13,13 +13,13 @@ import (
 	"weir/testnet"
 )
 
-// diagnosis is what weir doctor --json prints.
+// diagnosis is the output of weir doctor --json.
 type diagnosis struct {
 	OK     bool
 	Checks []struct{ Name, Outcome, Seen, Do string }
 }
 
-// lone runs a node of its own, outside any testnet, until the test ends, and
+// lone runs a single node, outside any testnet, until the test ends, and
 // returns the address of its admin API.
 func lone(t *testing.T, flags ...string) string {
 	t.Helper()
@@ -33,8 +33,8 @@ func lone(t *testing.T, flags ...string) string {
 	return info.Admin
 }
 
-// Doctor finds nothing wrong in a network where nothing is, and says what is
-// where something is, with an exit code for scripts.
+// Doctor reports no faults in a healthy network, and each fault otherwise, with
+// an exit code for scripts.
 func TestDoctor(t *testing.T) {
 	w := up(t, 3, nil)
 	eventually(t, "all is well everywhere", func() bool {
@@ -74,7 +74,7 @@ func TestDoctor(t *testing.T) {
 
 	fails(t, noConnection, []string{"no node answers", "weir node --dev"}, "doctor", "--admin", "127.0.0.1:1")
 
-	// Two of three nodes are gone without a word.
+	// Two of three nodes have died.
 	for i := 2; i <= 3; i++ {
 		if err := w.Signal(w.n(i).Name, syscall.SIGSTOP); err != nil {
 			t.Fatal(err)
@@ -87,7 +87,7 @@ func TestDoctor(t *testing.T) {
 	says(t, r.out, "FAIL  partition", w.n(2).PeerID.String()[44:], w.n(3).PeerID.String()[44:])
 }
 
-// Bad lists of servers are refused with the line, and what is right goes through.
+// Invalid lists of servers are refused with the line, and a valid one is accepted.
 func TestServerListFlag(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "servers")
 	if err := os.WriteFile(file, []byte("# brokers\n\nbroker.example.org:4001\n"), 0o600); err != nil {
@@ -107,8 +107,8 @@ func TestServerListFlag(t *testing.T) {
 	says(t, r.out, "FAIL  servers", "--server-list")
 }
 
-// The records of a network with a list of servers are read by that list, without
-// a node of one's own.
+// The records of a network with a list of servers are read by that list,
+// without a node.
 func TestRecordsByServerList(t *testing.T) {
 	for _, mode := range []directory.Mode{directory.Broker, directory.Pull, directory.Push} {
 		net, err := testnet.Up(t.Context(), testnet.Config{Dir: t.TempDir(), N: 2, Binary: weir, Discovery: mode})

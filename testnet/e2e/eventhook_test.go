@@ -23,13 +23,13 @@ import (
 	"weir/capacity/event"
 )
 
-// A receiver takes webhooks, and notes those that are signed rightly.
+// A receiver accepts webhooks, and records those with a valid signature.
 type receiver struct {
 	*httptest.Server
 	key []byte
 
 	mu     sync.Mutex
-	answer int // of the next ones; 0: it hangs
+	answer int // status of the next answers; 0: it hangs
 	got    []delivery
 	bad    []string
 }
@@ -80,7 +80,7 @@ func (r *receiver) answers(status int) {
 	r.answer = status
 }
 
-// of are the kinds of what was taken of a stream, in order.
+// of are the kinds of the received events of a stream, in order.
 func (r *receiver) of(stream string) (kinds []event.Kind) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -92,11 +92,11 @@ func (r *receiver) of(stream string) (kinds []event.Kind) {
 	return kinds
 }
 
-// A webhook gets what happens to a stream, signed and in order, also what happened
-// while it was down, and what happens when the node ends; and media does not
-// notice that it hangs.
+// A webhook gets the events of a stream, signed and in order, also those from
+// while it was down, and those from when the node ends; a hanging webhook does
+// not affect media.
 func TestWebhook(t *testing.T) {
-	// The key is made as the guide shows it.
+	// The key is made as in the guide.
 	_, line, _ := strings.Cut(operating(t, "Hooks and webhooks"), "\nopenssl ")
 	line, _, _ = strings.Cut(line, "\n")
 	making := exec.Command("sh", "-c", "openssl "+line)
@@ -156,7 +156,7 @@ func TestWebhook(t *testing.T) {
 	p.stop()
 }
 
-// The example that records streams does, with sound, as it is printed.
+// The guide's example records streams, with sound, as printed.
 func TestRecordingHook(t *testing.T) {
 	for _, tool := range []string{"ffmpeg", "ffprobe"} {
 		if _, err := exec.LookPath(tool); err != nil {

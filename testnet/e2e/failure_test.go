@@ -12,12 +12,12 @@ import (
 )
 
 // When a publisher's node crashes, the publisher may come back on another node
-// at once, though the dead node's records are still about; and viewers at other
-// nodes go on without noticing more than a pause.
+// at once, though the dead node's records still exist; viewers at other nodes
+// see only a pause.
 func TestPublishersNodeIsKilled(t *testing.T) {
 	t.Parallel()
 	w := up(t, 4, nil)
-	dies, relay, other := w.n(2), w.n(1), w.n(3) // n1 is whom all join by
+	dies, relay, other := w.n(2), w.n(1), w.n(3) // n1 is the bootstrap peer
 	w.witness(w.n(4), w.n(4), relay)
 	publish(t, dies.whip("demo"))
 	relay.finds(t, "demo")
@@ -47,7 +47,7 @@ func TestPublishersNodeIsKilled(t *testing.T) {
 	eventually(t, "the dead node's records have run out", func() bool {
 		return !slices.Contains(relay.carriers(t, "demo"), dies.PeerID) && !slices.Contains(known(t, relay), dies.PeerID)
 	})
-	// It comes back under its own name.
+	// It comes back with the same identity.
 	if err := w.Restart(t.Context(), dies.Name); err != nil {
 		t.Fatal(err)
 	}
@@ -55,7 +55,7 @@ func TestPublishersNodeIsKilled(t *testing.T) {
 	flows(t, view(t, w.n(2).whep("demo")))
 }
 
-// known lists whose records n sees.
+// known lists the nodes whose records n sees.
 func known(t *testing.T, n node) []peer.ID {
 	t.Helper()
 	ids, err := n.Records(t.Context())
@@ -65,7 +65,7 @@ func known(t *testing.T, n node) []peer.ID {
 	return ids
 }
 
-// A relay that loses its own parent is served by another carrier.
+// A relay whose parent dies is served by another carrier.
 func TestRelayInTheMiddleIsKilled(t *testing.T) {
 	w := up(t, 3, nil)
 	origin, middle, edge := w.n(1), w.n(2), w.n(3)
@@ -83,8 +83,7 @@ func TestRelayInTheMiddleIsKilled(t *testing.T) {
 	continuous(t, v)
 }
 
-// A publisher that vanishes without a word is noticed, and its stream ends
-// everywhere.
+// A publisher that dies silently is detected, and its stream ends everywhere.
 func TestPublisherVanishes(t *testing.T) {
 	t.Parallel()
 	w := up(t, 2, nil)
@@ -104,7 +103,7 @@ func TestPublisherVanishes(t *testing.T) {
 	if err := cmd.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
-	// Its name is kept as long as it may only be a network's hiccup.
+	// Its name is kept for the time of a possible network interruption.
 	if _, err := tryPublish(t, a.whip("demo")); refusal(t, err).Status != http.StatusConflict {
 		t.Errorf("before it is given up: %v", err)
 	}
@@ -118,7 +117,7 @@ func TestPublisherVanishes(t *testing.T) {
 	flows(t, view(t, b.whep("demo")))
 }
 
-// So is a viewer.
+// A viewer that dies silently is detected, too.
 func TestViewerVanishes(t *testing.T) {
 	t.Parallel()
 	w := up(t, 2, nil)
@@ -146,7 +145,7 @@ func TestViewerVanishes(t *testing.T) {
 	eventually(t, "its session is reaped", func() bool { return b.status(t).Viewers == 1 })
 }
 
-// A network outlives whom it was joined by, and that one finds back into it.
+// A network outlives its bootstrap peer, which can rejoin it.
 func TestBootstrapPeerIsKilled(t *testing.T) {
 	t.Parallel()
 	w := up(t, 4, only(1, "--listen", "/ip4/127.0.0.1/tcp/"+port(t, freePort(t))))
@@ -161,7 +160,7 @@ func TestBootstrapPeerIsKilled(t *testing.T) {
 	if err := w.Kill(first.Name); err != nil {
 		t.Fatal(err)
 	}
-	// One whose only --bootstrap is dead knows others from before.
+	// A node whose only --bootstrap is dead rejoins by its remembered peers.
 	if err := w.Restart(t.Context(), second.Name); err != nil {
 		t.Fatal(err)
 	}

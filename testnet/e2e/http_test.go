@@ -30,8 +30,8 @@ var web = &http.Client{
 	Timeout:       patience,
 }
 
-// send sends one request and returns its answer with the body read: of a
-// problem what it says to people.
+// send sends one request and returns its answer with the body read; for a
+// problem, its text for people.
 func send(t *testing.T, method, url, contentType, body string, header map[string]string) (*http.Response, string) {
 	t.Helper()
 	req, err := http.NewRequestWithContext(context.Background(), method, url, strings.NewReader(body))
@@ -59,7 +59,7 @@ func send(t *testing.T, method, url, contentType, body string, header map[string
 	return resp, string(text)
 }
 
-// problemOf sends one request and returns the problem that answers it.
+// problemOf sends one request and returns the problem in the answer.
 func problemOf(t *testing.T, method, url, contentType, body string, header map[string]string) *problem.Problem {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), method, url, strings.NewReader(body))
@@ -90,13 +90,13 @@ func problemOf(t *testing.T, method, url, contentType, body string, header map[s
 	return p
 }
 
-// post sends an offer.
+// post posts an offer.
 func (n node) post(t *testing.T, url, offer string) (*http.Response, string) {
 	t.Helper()
 	return send(t, http.MethodPost, url, "application/sdp", offer, nil)
 }
 
-// get asks the admin port.
+// get requests path from the admin API.
 func (n node) get(t *testing.T, path string) string {
 	t.Helper()
 	resp, text := send(t, http.MethodGet, n.Admin+path, "", "", nil)
@@ -115,7 +115,7 @@ func retryAfter(t *testing.T, resp *http.Response) int {
 	return v
 }
 
-// newPeer makes a client's PeerConnection that wants audio and video.
+// newPeer makes a client's PeerConnection that receives audio and video.
 func newPeer(t *testing.T) *webrtc.PeerConnection {
 	t.Helper()
 	var s webrtc.SettingEngine
@@ -141,7 +141,7 @@ func newPeer(t *testing.T) *webrtc.PeerConnection {
 	return pc
 }
 
-// offerOf makes pc's offer, with its candidates.
+// offerOf is pc's offer, with its candidates.
 func offerOf(t *testing.T, pc *webrtc.PeerConnection, options *webrtc.OfferOptions) string {
 	t.Helper()
 	gathered := webrtc.GatheringCompletePromise(pc)
@@ -156,7 +156,7 @@ func offerOf(t *testing.T, pc *webrtc.PeerConnection, options *webrtc.OfferOptio
 	return pc.LocalDescription().SDP
 }
 
-// viewerOffer is an offer of a viewer that then does nothing more.
+// viewerOffer is the offer of a viewer that does nothing after it.
 func viewerOffer(t *testing.T) string {
 	t.Helper()
 	pc := newPeer(t)
@@ -180,7 +180,7 @@ func TestPreflight(t *testing.T) {
 		says(t, h.Get("Access-Control-Allow-Headers"), "Content-Type", "If-Match", "Authorization")
 		says(t, h.Get("Access-Control-Expose-Headers"), "Location", "ETag", "Link", "Retry-After")
 	}
-	// What a browser is told it may read, is there on the redirect too.
+	// Headers exposed to browsers are present on the redirect too.
 	resp, _ := full.post(t, full.whep("demo"), viewerOffer(t))
 	if resp.StatusCode != http.StatusTemporaryRedirect || resp.Header.Get("Access-Control-Allow-Origin") != "*" {
 		t.Errorf("the redirect: %s, %v", resp.Status, resp.Header)
@@ -200,7 +200,7 @@ func TestBadRequests(t *testing.T) {
 	}
 	const candidate = "a=candidate:1 1 udp 2130706431 127.0.0.1 9 typ host\r\n"
 	noise := make([]byte, 3000)
-	_, _ = rand.Read(noise) // never fails
+	_, _ = rand.Read(noise) // rand.Read does not fail
 
 	const sdp = "application/sdp"
 	for name, c := range map[string]struct {
@@ -252,7 +252,7 @@ func TestBadRequests(t *testing.T) {
 	}
 }
 
-// The admin API says what was wrong in the same way.
+// The admin API reports errors in the same way.
 func TestBadAdminRequests(t *testing.T) {
 	w := up(t, 1, nil)
 	n := w.n(1)
@@ -284,8 +284,7 @@ func TestBadAdminRequests(t *testing.T) {
 	}
 }
 
-// What clients offer beyond browsers' common form is answered by the program,
-// each section in its place.
+// Offers beyond browsers' common form are answered, each section in its place.
 func TestForeignOffers(t *testing.T) {
 	w := up(t, 1, nil)
 	n := w.n(1)
@@ -327,7 +326,7 @@ func audioSection(offer string) string {
 	return offer[strings.Index(offer, "m=audio"):strings.Index(offer, "m=video")]
 }
 
-// A handViewer is a viewer whose session is spoken for by hand.
+// A handViewer is a viewer whose session is controlled by the test.
 type handViewer struct {
 	t        *testing.T
 	pc       *webrtc.PeerConnection
@@ -376,7 +375,7 @@ func (v *handViewer) flows() {
 
 const fragmentType = "application/trickle-ice-sdpfrag"
 
-// patch sends a fragment; the tag goes without where it is empty.
+// patch sends a fragment, without If-Match if the tag is empty.
 func (v *handViewer) patch(fragment, tag string) (*http.Response, string) {
 	v.t.Helper()
 	header := map[string]string{}
@@ -386,7 +385,8 @@ func (v *handViewer) patch(fragment, tag string) (*http.Response, string) {
 	return send(v.t, http.MethodPatch, v.resource, fragmentType, fragment, header)
 }
 
-// lines are those of an SDP that begin with one of prefixes, each once.
+// lines are the lines of an SDP that begin with one of prefixes, without
+// duplicates.
 func lines(sdp string, prefixes ...string) (found []string) {
 	for line := range strings.Lines(sdp) {
 		if slices.ContainsFunc(prefixes, func(p string) bool { return strings.HasPrefix(line, p) }) && !slices.Contains(found, line) {
@@ -426,8 +426,8 @@ func TestSessionResource(t *testing.T) {
 	expect("no fragment", resp, text, 400, "bad SDP")
 	resp, text = send(t, http.MethodPatch, v.resource, "text/plain", fragment, nil)
 	expect("a fragment of another type", resp, text, 415, "send "+fragmentType)
-	// Those over the bound are not used, and are counted: at an error, clients
-	// give up.
+	// Candidates above the limit are ignored and counted: clients give up at an
+	// error.
 	for i := range 40 {
 		one := strings.Replace(another, "127.0.0.1 9", fmt.Sprintf("127.0.0.1 %d", 10+i), 1)
 		resp, text = v.patch(ufrag+"a=mid:0\r\n"+one+"a=candidate:8 1 udp 1 x.local 9 typ host\r\n", v.etag)
@@ -486,7 +486,7 @@ func TestSessionResource(t *testing.T) {
 		t.Errorf("%d viewers, want the witness alone", s.Viewers)
 	}
 
-	// Who closes the connection first is told 200 all the same.
+	// If the client closes the connection first, its DELETE still gets 200.
 	v = viewByHand(t, b.whep("witness"))
 	v.flows()
 	if err := v.pc.GracefulClose(); err != nil {
@@ -511,8 +511,8 @@ func restarted(answer, fragment string) string {
 	return b.String()
 }
 
-// Whoever can reach the media port can send it anything. DTLS records that are
-// not authenticated are dropped before the DTLS stack sees them.
+// Anyone who can reach the media port can send it datagrams. DTLS records that
+// are not authenticated are dropped before the DTLS stack sees them.
 func TestForgedDatagrams(t *testing.T) {
 	w := up(t, 2, nil)
 	a, b := w.n(1), w.n(2)
@@ -523,7 +523,7 @@ func TestForgedDatagrams(t *testing.T) {
 	}
 	defer conn.Close()
 	noise := make([]byte, 1200)
-	_, _ = rand.Read(noise) // never fails
+	_, _ = rand.Read(noise) // rand.Read does not fail
 	datagrams := map[string][]byte{
 		"a fatal alert of epoch 0":    {21, 254, 253, 0, 0, 0, 0, 0, 0, 0, 1, 0, 2, 2, 40},
 		"application data of epoch 0": {23, 254, 253, 0, 0, 0, 0, 0, 0, 0, 2, 0, 4, 1, 2, 3, 4},
@@ -546,10 +546,10 @@ func TestForgedDatagrams(t *testing.T) {
 		dropped, err := strconv.ParseFloat(value, 64)
 		return ok && err == nil && dropped >= 100
 	})
-	flows(t, view(t, a.whep("witness"))) // newcomers are served
+	flows(t, view(t, a.whep("witness"))) // new viewers are served
 }
 
-// Peers that send nothing, or stop in the middle, hold nothing up.
+// Clients that send nothing, or stop in the middle, delay nothing else.
 func TestStalledRequests(t *testing.T) {
 	t.Parallel()
 	w := up(t, 2, nil)
@@ -570,7 +570,7 @@ func TestStalledRequests(t *testing.T) {
 	if took := time.Since(began); took > 5*time.Second {
 		t.Errorf("with 50 stalled requests a viewer took %v", took)
 	}
-	// An offer that never connects is let go, and costs others nothing.
+	// An offer that never connects is ended, and does not affect others.
 	for range 10 {
 		resp, text := n.post(t, n.whep("witness"), viewerOffer(t))
 		if resp.StatusCode != http.StatusCreated {

@@ -1,5 +1,5 @@
 // Package e2e tests weir from outside: every node is a process of the built
-// binary, media is real, and what is asserted is what a client, an operator or
+// binary, media is real, and the tests check what a client, an operator or
 // another node's viewer would see.
 package e2e
 
@@ -60,8 +60,8 @@ func run(m *testing.M) (int, error) {
 	if out, err := exec.Command("go", "build", "-o", weir, "weir/cmd/weir").CombinedOutput(); err != nil {
 		return 0, fmt.Errorf("build weir: %w\n%s", err, out)
 	}
-	// Tests that mostly wait for what takes its time are parallel: more of them
-	// at once than there are CPUs.
+	// Tests that mostly wait are parallel: more of them at once than there are
+	// CPUs.
 	if err := flag.Set("test.parallel", "4"); err != nil {
 		return 0, err
 	}
@@ -72,9 +72,9 @@ func run(m *testing.M) (int, error) {
 	return code, err
 }
 
-// inTime fails unless all of took, but for the slowest, are at most most, and
-// that is at most thrice as long: what a busy machine delays now and then, a
-// defect delays always.
+// inTime fails unless all of took, except for the slowest, are at most most,
+// and the slowest is at most three times as long: a busy machine causes a delay
+// now and then, a defect always.
 func inTime(t *testing.T, what string, most time.Duration, took []time.Duration) {
 	t.Helper()
 	took = slices.Sorted(slices.Values(took))
@@ -86,7 +86,7 @@ func inTime(t *testing.T, what string, most time.Duration, took []time.Duration)
 // patience bounds every wait for something that must happen.
 const patience = 40 * time.Second
 
-// A world is a network, and a test's view of it.
+// A world is a network for a test.
 type world struct {
 	t *testing.T
 	*testnet.Network
@@ -124,7 +124,7 @@ func upWith(t *testing.T, cfg testnet.Config) *world {
 	return w
 }
 
-// only gives flags to node i alone.
+// only gives flags to node i.
 func only(i int, flags ...string) func(int) []string {
 	return func(j int) []string {
 		if i == j {
@@ -162,7 +162,7 @@ func (n node) sessions(t *testing.T) []sfu.SessionStatus {
 	return ask[[]sfu.SessionStatus](t, n, "/sessions")
 }
 
-// carriers lists who carries stream, as n finds them; nobody while that is not
+// carriers lists the carriers of stream, as found by n; none while that is not
 // known.
 func (n node) carriers(t *testing.T, stream string) []peer.ID {
 	var ids []peer.ID
@@ -185,7 +185,7 @@ func (n node) carriers(t *testing.T, stream string) []peer.ID {
 
 func ask[T any](t *testing.T, n node, path string) (v T) {
 	t.Helper()
-	if err := n.Get(context.Background(), path, &v); err != nil { // also in a clean-up
+	if err := n.Get(context.Background(), path, &v); err != nil { // usable also in a clean-up
 		t.Fatalf("%s: %v", n.Name, err)
 	}
 	return v
@@ -212,7 +212,7 @@ func within(t *testing.T, most time.Duration, what string, cond func() bool) {
 	}
 }
 
-// finds waits until n finds stream carried somewhere.
+// finds waits until n finds a carrier of stream.
 func (n node) finds(t *testing.T, stream string) {
 	t.Helper()
 	eventually(t, n.Name+" finds "+stream, func() bool { return len(n.carriers(t, stream)) > 0 })
@@ -251,7 +251,7 @@ func tryPublish(t *testing.T, url string) (*publisher, error) {
 	stop := sync.OnceFunc(func() {
 		end()
 		<-ran
-		_ = p.Close() // its node may be gone
+		_ = p.Close() // its node may have ended
 	})
 	t.Cleanup(stop)
 	return &publisher{p, stop}, nil
@@ -273,7 +273,7 @@ func tryView(t *testing.T, url string) (*client.Viewer, error) {
 	return tryViewBy(t, client.ViewConfig{URL: url})
 }
 
-// viewBy views as cfg says, and returns once a frame has come.
+// viewBy views with cfg, and returns once a frame has come.
 func viewBy(t *testing.T, cfg client.ViewConfig) *client.Viewer {
 	t.Helper()
 	v, err := tryViewBy(t, cfg)
@@ -290,7 +290,7 @@ func tryViewBy(t *testing.T, cfg client.ViewConfig) (*client.Viewer, error) {
 	if err != nil {
 		return nil, err
 	}
-	t.Cleanup(func() { _ = v.Close() }) // its node may be gone
+	t.Cleanup(func() { _ = v.Close() }) // its node may have ended
 	select {
 	case <-v.FirstFrame():
 		return v, nil
@@ -316,20 +316,20 @@ func flows(t *testing.T, viewers ...*client.Viewer) {
 	}
 }
 
-// A witness is somebody else: a publisher and viewers that have nothing to do
-// with what a test does, and must not notice it.
+// A witness is a publisher and viewers that are unrelated to a test's actions,
+// and must not be affected by them.
 type witness struct {
 	viewers []*client.Viewer
-	dropped uint64 // before it came; see kernelDrops
+	dropped uint64 // datagrams dropped before the witness began; see kernelDrops
 }
 
 // maxGap is how long a witness may be without a packet. One comes every 20 ms;
-// the rest is for a machine that does other things as well. What a disturbance
-// does besides, it does not forgive: not one packet may be lost.
+// the rest allows for a busy machine. Loss is never allowed: every packet must
+// arrive.
 const maxGap = 3 * time.Second
 
 // witness publishes at one node and views at others, and checks at the end of
-// the test that nothing was lost. Its nodes must live until then.
+// the test that no packet was lost. Its nodes must live until then.
 func (w *world) witness(at node, viewing ...node) {
 	w.t.Helper()
 	publish(w.t, at.whip("witness"))
@@ -349,7 +349,7 @@ func (w *witness) undisturbed(t *testing.T) {
 	t.Helper()
 	flows(t, w.viewers...)
 	for _, v := range w.viewers {
-		// A packet that is asked for again is not lost yet.
+		// A packet that is requested again (NACK) is not lost yet.
 		deadline := time.Now().Add(patience)
 		for v.Stats().Lost > kernelDrops(t)-w.dropped && time.Now().Before(deadline) && !isClosed(v.Done()) {
 			flows(t, v)
@@ -375,9 +375,10 @@ func (w *witness) undisturbed(t *testing.T) {
 	}
 }
 
-// kernelDrops counts the datagrams that the kernel has dropped since a socket's
-// buffer, its memory or a CPU's backlog was full: that a process had no CPU for
-// so long is the machine's doing, not weir's. 0 where the kernel does not tell.
+// kernelDrops counts the datagrams that the kernel has dropped because a
+// socket's buffer, its memory or a CPU's backlog was full: the machine, not
+// weir, is the cause if a process gets no CPU for that long. 0 if the kernel
+// does not report it.
 func kernelDrops(t *testing.T) (n uint64) {
 	number := func(s string, base int) uint64 {
 		n, err := strconv.ParseUint(s, base, 64)
@@ -407,7 +408,7 @@ func kernelDrops(t *testing.T) (n uint64) {
 	return n
 }
 
-// continuous fails the test if what v received has a seam.
+// continuous fails the test if the packets received by v have a gap.
 func continuous(t *testing.T, v *client.Viewer) {
 	t.Helper()
 	for _, track := range v.Stats().Tracks {
@@ -417,7 +418,7 @@ func continuous(t *testing.T, v *client.Viewer) {
 	}
 }
 
-// An eventLog is what a node told, from its first event on.
+// An eventLog is a node's events, from its first one on.
 type eventLog struct {
 	mu  sync.Mutex
 	all []sfu.Event
@@ -455,7 +456,7 @@ func (n node) follow(t *testing.T) *eventLog {
 	return log
 }
 
-// of lists the events of a kind about a stream; an empty stream is any.
+// of lists the events of a kind about a stream; an empty stream matches any.
 func (l *eventLog) of(kind event.Kind, stream string) []sfu.Event {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -468,7 +469,7 @@ func (l *eventLog) of(kind event.Kind, stream string) []sfu.Event {
 	return found
 }
 
-// refusal returns the server's answer out of err.
+// refusal returns the server's answer in err.
 func refusal(t *testing.T, err error) *client.Refused {
 	t.Helper()
 	var r *client.Refused

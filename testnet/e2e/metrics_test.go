@@ -12,7 +12,7 @@ import (
 	"weir/capacity"
 )
 
-// metric reads one series of n's metrics, 0 if it is not there.
+// metric reads one series of n's metrics, 0 if it does not exist.
 func (n node) metric(t *testing.T, series string) float64 {
 	t.Helper()
 	resp, err := http.Get(n.Admin + "/metrics")
@@ -36,8 +36,8 @@ func (n node) metric(t *testing.T, series string) float64 {
 	return 0
 }
 
-// What sessions, requests, links and records do shows in the metrics of who has
-// them, which are served under any host name, and promtool finds nothing to say.
+// Sessions, requests, links and records show in the metrics of their nodes,
+// which are served under any host name, and promtool reports nothing.
 func TestMetricsOfMedia(t *testing.T) {
 	scrapes := "127.0.0.1:" + port(t, freePort(t))
 	w := up(t, 2, only(2, "--metrics", scrapes))
@@ -103,8 +103,8 @@ func TestMetricsOfMedia(t *testing.T) {
 	}
 }
 
-// Placements, and then a refusal, show in the metrics of who asked, of who
-// granted, and by the rule that the client was told.
+// Placements, and then a refusal, show in the metrics of the seeker, of the
+// granting node, and by the rule in the client's error.
 func TestMetricsCountByRule(t *testing.T) {
 	w := up(t, 2, func(i int) []string { return []string{"--session-limit", fmt.Sprint(3 - i)} })
 	full, helper := w.n(1), w.n(2)
@@ -126,10 +126,10 @@ func TestMetricsCountByRule(t *testing.T) {
 	counts(full, `weir_placements_total{among="nodes",outcome="placed",purpose="view"}`, 1)
 	counts(full, `weir_reservations_total{outcome="granted"}`, 1)
 	counts(full, `weir_ledger_refusals_total{reason="sessions"}`, 1)
-	counts(full, `weir_ledger_grants_total{kind="lease"}`, 1) // of the pull
+	counts(full, `weir_ledger_grants_total{kind="lease"}`, 1) // for the pull
 	counts(helper, `weir_ledger_grants_total{kind="lease"}`, 1)
 
-	// Now that both are full, a publisher is refused, by a rule.
+	// Now both are full, and a publisher is refused by a rule.
 	eventually(t, "the helper is known to be full", func() bool {
 		for _, e := range ask[struct {
 			Records []struct{ Record capacity.Record }

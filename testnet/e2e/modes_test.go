@@ -11,8 +11,8 @@ import (
 	"weir/testnet"
 )
 
-// Whoever holds the records, a full node hands its publishers and viewers on,
-// and media flows.
+// In every discovery mode a full node redirects its publishers and viewers, and
+// media flows.
 func TestEveryModeOfDiscovery(t *testing.T) {
 	for _, c := range []struct {
 		discovery directory.Mode
@@ -31,7 +31,7 @@ func TestEveryModeOfDiscovery(t *testing.T) {
 				t.Error("the full node took another publisher")
 			}
 
-			// A list with a fault in it changes nothing, and is complained of.
+			// An invalid list changes nothing, and is reported.
 			list := filepath.Join(w.Dir(), "servers")
 			good, err := os.ReadFile(list)
 			if err != nil {
@@ -45,7 +45,7 @@ func TestEveryModeOfDiscovery(t *testing.T) {
 				return err == nil && strings.Contains(string(b), "servers:1:")
 			})
 
-			// One that others ask is killed, and nobody notices.
+			// A holder is killed, and clients are not affected.
 			dies := w.n(2)
 			if dies.serves(v.NodeURL()) {
 				dies = w.n(3)

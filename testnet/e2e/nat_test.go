@@ -16,22 +16,22 @@ import (
 	"weir/dht"
 )
 
-// A nat stands before one node: what comes to its own address, at the node's
-// media port, goes on to the node from a port for each who sends, and back.
+// A nat is in front of one node: datagrams to its own address, at the node's
+// media port, are forwarded to the node from one port per sender, and back.
 type nat struct {
 	t     *testing.T
 	node  netip.AddrPort
 	outer *net.UDPConn
-	lossy atomic.Bool // three of four RTP packets are lost, either way
+	lossy atomic.Bool // drops three of four RTP packets, in both directions
 	runs  sync.WaitGroup
 
 	mu    sync.Mutex
 	ended bool
-	inner map[netip.AddrPort]*net.UDPConn // by who sends
+	inner map[netip.AddrPort]*net.UDPConn // by sender
 	lost  int
 }
 
-// newNAT is a nat at ip for a node that is to use the same port of 127.0.0.1.
+// newNAT is a nat at ip for a node that uses the same port of 127.0.0.1.
 func newNAT(t *testing.T, ip string) *nat {
 	t.Helper()
 	outer, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.AddrPortFrom(netip.MustParseAddr(ip), 0)))
@@ -75,7 +75,7 @@ func (n *nat) inwards() {
 	}
 }
 
-// from returns the connection with the node that stands for one who sends.
+// from returns the connection to the node for a sender.
 func (n *nat) from(sender netip.AddrPort) *net.UDPConn {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -103,8 +103,7 @@ func (n *nat) from(sender netip.AddrPort) *net.UDPConn {
 	return c
 }
 
-// loses decides whether a datagram gets lost. RTCP gets through
-// (RFC 5761).
+// loses decides whether a datagram is dropped. RTCP is not (RFC 5761).
 func (n *nat) loses(b []byte) bool {
 	if !n.lossy.Load() || len(b) < 12 || b[0]>>6 != 2 || b[1] >= 192 && b[1] < 224 {
 		return false
@@ -115,9 +114,9 @@ func (n *nat) loses(b []byte) bool {
 	return n.lost%4 != 0
 }
 
-// Nodes behind NATs that map one to one, as cloud providers have them, meet at
-// their public addresses, and serve from there. One that does not say its own is
-// told by doctor, and so are those that cannot reach it.
+// Nodes behind one-to-one NATs, as at cloud providers, meet at their public
+// addresses, and serve from there. Doctor warns a node that does not publish
+// its own, and those that cannot reach it.
 func TestNodesBehindOneToOneNAT(t *testing.T) {
 	t.Parallel()
 	router, a, b, c := newNetns(t, "nat"), newNetns(t, "a"), newNetns(t, "b"), newNetns(t, "c")
@@ -157,7 +156,7 @@ func TestNodesBehindOneToOneNAT(t *testing.T) {
 		}
 		return s.P2P
 	}
-	// A has one address, which is what it tells clients for want of a better word.
+	// A has one address, which it gives to clients because it knows no other.
 	first := start(a)
 	if !strings.HasPrefix(first[0], "/ip4/10.211.0.2/tcp/4001/p2p/") {
 		t.Errorf("a node on a wildcard announces %q", first)
@@ -166,7 +165,7 @@ func TestNodesBehindOneToOneNAT(t *testing.T) {
 	if !strings.HasPrefix(behind[0], "/ip4/10.211.2.2/tcp/4001/p2p/") || !strings.HasPrefix(behind[1], "/ip4/10.211.2.2/udp/4001/quic-v1/p2p/") {
 		t.Errorf("a node behind a NAT announces %q", behind)
 	}
-	start(c, "--public-ip", "10.211.3.2", "--bootstrap", behind[0]) // as b says that others join
+	start(c, "--public-ip", "10.211.3.2", "--bootstrap", behind[0]) // b's suggestion for joining
 	connected := func(ns *netns) (n int) {
 		var peers []struct{ Connected, Member bool }
 		if err := ns.reads(&peers, "peers"); err != nil {
@@ -209,8 +208,8 @@ func TestNodesBehindOneToOneNAT(t *testing.T) {
 	}
 }
 
-// Nodes that tell addresses behind their NATs never meet, though both are in the
-// network: doctor says so at each.
+// Nodes that publish addresses behind their NATs never connect, though both are
+// in the network: doctor says so at each.
 func TestDoctorFindsMembersNeverReached(t *testing.T) {
 	t.Parallel()
 	router, a, b, c := newNetns(t, "nat"), newNetns(t, "a"), newNetns(t, "b"), newNetns(t, "c")
@@ -247,7 +246,7 @@ func TestDoctorFindsMembersNeverReached(t *testing.T) {
 	}
 }
 
-// reads decodes what a weir command of the namespace prints as JSON.
+// reads decodes the JSON output of a weir command in the namespace.
 func (ns *netns) reads(v any, args ...string) error {
 	out, err := ns.command(append(append([]string{weir}, args...), "--admin", "127.0.0.1:8081", "--json")...).Output()
 	if err != nil {
@@ -256,7 +255,7 @@ func (ns *netns) reads(v any, args ...string) error {
 	return json.Unmarshal(out, v)
 }
 
-// behindNATs starts two nodes, each with a nat before it.
+// behindNATs starts two nodes, each behind a nat.
 func behindNATs(t *testing.T) (*world, [2]*nat) {
 	t.Helper()
 	var nats [2]*nat
@@ -269,8 +268,7 @@ func behindNATs(t *testing.T) (*world, [2]*nat) {
 	}), nats
 }
 
-// What a node says of where it is reached is where the NAT before it is, and
-// all media comes that way.
+// A node publishes the address of its NAT, and all media comes that way.
 func TestNodesBehindNAT(t *testing.T) {
 	t.Parallel()
 	w, nats := behindNATs(t)
@@ -304,7 +302,7 @@ func TestNodesBehindNAT(t *testing.T) {
 	}
 }
 
-// A node from which a part of the media does not come is believed less by whom
+// A node that loses a part of the media gets a lower trust from the node that
 // it sends to.
 func TestNodeThatDoesNotDeliverIsDoubted(t *testing.T) {
 	t.Parallel()
@@ -325,7 +323,7 @@ func TestNodeThatDoesNotDeliverIsDoubted(t *testing.T) {
 	if x := believed(b, a); x != 1 {
 		t.Errorf("before anything was lost, it was believed %.2f", x)
 	}
-	for _, n := range nats { // by whichever the link goes
+	for _, n := range nats { // the link may go through either
 		n.lossy.Store(true)
 	}
 	eventually(t, "the node is doubted", func() bool { return believed(b, a) < 0.5 })

@@ -14,17 +14,17 @@ import (
 	"time"
 )
 
-// A netns is a network namespace that the test has made.
+// A netns is a network namespace made by the test.
 type netns struct {
 	t    *testing.T
 	name string
 }
 
-// netnsMade numbers them: tests that run at the same time use the same names.
+// netnsMade numbers them: concurrent tests use the same names.
 var netnsMade atomic.Int32
 
-// newNetns makes one, with loopback up. It takes root, and the tests that use
-// it are skipped where there is none.
+// newNetns makes a namespace, with loopback up. It needs root; without it the
+// calling test is skipped.
 func newNetns(t *testing.T, name string) *netns {
 	t.Helper()
 	ns := &netns{t, fmt.Sprintf("weir-%d-%d-%s", os.Getpid(), netnsMade.Add(1), name)}
@@ -33,12 +33,13 @@ func newNetns(t *testing.T, name string) *netns {
 	}
 	t.Cleanup(func() { _ = exec.Command("ip", "netns", "del", ns.name).Run() })
 	ns.ip("link set lo up")
-	// Addresses are of use at once; an error is a machine without IPv6.
+	// Skip duplicate address detection; the command fails on a machine without
+	// IPv6.
 	_, _ = ns.run("sh", "-c", "echo 0 >/proc/sys/net/ipv6/conf/default/accept_dad; echo 0 >/proc/sys/net/ipv6/conf/default/dad_transmits")
 	return ns
 }
 
-// ip configures the namespace.
+// ip runs an ip command in the namespace.
 func (ns *netns) ip(args string) {
 	ns.t.Helper()
 	if out, err := exec.Command("ip", append([]string{"-n", ns.name}, strings.Fields(args)...)...).CombinedOutput(); err != nil {
@@ -51,13 +52,13 @@ func (ns *netns) command(args ...string) *exec.Cmd {
 	return exec.CommandContext(ns.t.Context(), "ip", append([]string{"netns", "exec", ns.name}, args...)...)
 }
 
-// run runs one to its end.
+// run runs a command in the namespace to its end.
 func (ns *netns) run(args ...string) (string, error) {
 	out, err := ns.command(args...).CombinedOutput()
 	return string(out), err
 }
 
-// nft loads rules; where there is no nft the test is skipped.
+// nft loads rules; without nft the test is skipped.
 func (ns *netns) nft(rules string) {
 	ns.t.Helper()
 	if _, err := exec.LookPath("nft"); err != nil {
@@ -70,7 +71,7 @@ func (ns *netns) nft(rules string) {
 	}
 }
 
-// wire joins a and b by a cable, each end with its addresses.
+// wire connects a and b by a veth pair, each end with its addresses.
 func wire(a *netns, dev string, addrsA []string, b *netns, devB string, addrsB []string) {
 	a.t.Helper()
 	a.ip(fmt.Sprintf("link add %s type veth peer name %s netns %s", dev, devB, b.name))
@@ -96,7 +97,7 @@ func (ns *netns) node(flags ...string) (log *bytes.Buffer) {
 	dir := ns.t.TempDir()
 	ready := filepath.Join(dir, "ready")
 	cmd := ns.command(append([]string{weir, "node", "--insecure-open", "--data-dir", filepath.Join(dir, "data"), "--network", "netns", "--stop-timeout", "0", "--ready-file", ready}, flags...)...)
-	log = &bytes.Buffer{} // read after the process has ended
+	log = &bytes.Buffer{} // read only after the process has ended
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
 	cmd.WaitDelay = 15 * time.Second
@@ -127,7 +128,7 @@ func (ns *netns) node(flags ...string) (log *bytes.Buffer) {
 	return log
 }
 
-// publishes reports what a headless publisher in the namespace says, and
+// publishes returns the output of a headless publisher in the namespace, and
 // whether its media arrived.
 func (ns *netns) publishes(url string, flags ...string) (string, error) {
 	ctx, cancel := context.WithTimeout(ns.t.Context(), patience)
@@ -137,8 +138,9 @@ func (ns *netns) publishes(url string, flags ...string) (string, error) {
 	return string(out), err
 }
 
-// A node with two addresses, of which clients reach the second only, is bound
-// to all. It offers both, and answers from the one that was asked.
+// A node has two addresses, of which clients reach only the second, and is
+// bound to all. It offers both, and answers from the address that the request
+// came to.
 func TestMultihomedNode(t *testing.T) {
 	t.Parallel()
 	node, client := newNetns(t, "node"), newNetns(t, "client")
@@ -174,8 +176,8 @@ func TestMultihomedNode(t *testing.T) {
 	}
 }
 
-// A client whose UDP is blocked publishes and views over TCP, at the port of
-// UDP; one that stops reading holds up nobody.
+// A client whose UDP is blocked publishes and views over TCP, at the number of
+// the UDP port; a client that stops reading delays no other.
 func TestUDPBlocked(t *testing.T) {
 	t.Parallel()
 	node, client := newNetns(t, "node"), newNetns(t, "client")

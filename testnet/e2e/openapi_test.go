@@ -28,11 +28,11 @@ import (
 	"weir/sfu/sdp"
 )
 
-// A contract holds what nodes answer against cmd/weir/openapi.yaml.
+// A contract compares the answers of nodes with cmd/weir/openapi.yaml.
 type contract struct {
 	doc      *openapi3.T
 	router   routers.Router
-	answered map[string][]int // the statuses that each operation was answered with
+	answered map[string][]int // the statuses seen of each operation
 }
 
 func newContract(t *testing.T) *contract {
@@ -41,7 +41,7 @@ func newContract(t *testing.T) *contract {
 	if err != nil {
 		t.Fatal(err)
 	}
-	doc.Servers = nil // the nodes of a test are elsewhere
+	doc.Servers = nil // the test's nodes have other addresses
 	for _, item := range doc.Paths.Map() {
 		item.Servers = nil
 	}
@@ -56,8 +56,8 @@ func newContract(t *testing.T) *contract {
 	return &contract{doc: doc, router: router, answered: map[string][]int{}}
 }
 
-// ask sends a request, checks the answer, and the request too if it was good, and
-// returns the answer's body.
+// ask sends a request, checks the answer, and the request too if it succeeded,
+// and returns the answer's body.
 func (c *contract) ask(t *testing.T, want int, method, url, contentType, body string, header map[string]string) (*http.Response, []byte) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
@@ -93,7 +93,7 @@ func (c *contract) ask(t *testing.T, want int, method, url, contentType, body st
 	}
 	req.Body = io.NopCloser(strings.NewReader(body))
 	asked := &openapi3filter.RequestValidationInput{Request: req, PathParams: params, Route: route,
-		Options: &openapi3filter.Options{AuthenticationFunc: openapi3filter.NoopAuthenticationFunc}} // these nodes ask for no token
+		Options: &openapi3filter.Options{AuthenticationFunc: openapi3filter.NoopAuthenticationFunc}} // these nodes require no token
 	if resp.StatusCode < 400 {
 		if err := openapi3filter.ValidateRequest(ctx, asked); err != nil {
 			t.Errorf("%s %s was answered with %s, and is not as the file has it: %v", method, url, resp.Status, err)
@@ -125,7 +125,7 @@ func (c *contract) firstEvent(t *testing.T, body io.Reader) []byte {
 	return nil
 }
 
-// is fails the test unless text is JSON of the schema of that name.
+// is fails the test unless text is JSON of the named schema.
 func (c *contract) is(t *testing.T, schema string, text []byte) {
 	t.Helper()
 	var v any
@@ -137,8 +137,8 @@ func (c *contract) is(t *testing.T, schema string, text []byte) {
 	}
 }
 
-// Every operation that the file describes is there, is answered as it says when
-// the request is good, and with a problem that it describes when it is not.
+// Every operation in the file exists, gives the described answer to a valid
+// request, and a described problem to an invalid one.
 func TestAnswersAreAsOpenAPISays(t *testing.T) {
 	c := newContract(t)
 	dir := t.TempDir()
@@ -161,13 +161,13 @@ func TestAnswersAreAsOpenAPISays(t *testing.T) {
 		return text
 	}
 
-	// A node that carries nothing, and whose lists are empty.
+	// A node without streams, whose lists are empty.
 	for _, path := range []string{"/status", "/links", "/sessions", "/streams", "/decisions", "/holdings", "/events?follow=false", "/policy/history", "/select"} {
 		get(200, path)
 	}
 	w.see(t)
 
-	// Media, and by hand what the file says of it.
+	// Media, and the requests of the file by hand.
 	publish(t, a.whip("demo"))
 	b.finds(t, "demo")
 	hand := viewByHand(t, a.whep("demo"))
@@ -200,7 +200,7 @@ func TestAnswersAreAsOpenAPISays(t *testing.T) {
 		c.ask(t, 204, http.MethodOptions, url, "", "", nil)
 	}
 
-	// a has no room left: it sends one viewer on, and then nobody has any.
+	// a has no room left: it redirects one viewer, and then no node has any.
 	flows(t, view(t, a.whep("demo")), view(t, a.whep("demo")))
 	v := view(t, a.whep("demo"))
 	if !b.serves(v.NodeURL()) {
@@ -281,7 +281,7 @@ func TestAnswersAreAsOpenAPISays(t *testing.T) {
 	get(200, "/policy")
 	get(200, "/policy/history")
 
-	// What changes something, and the health checks meanwhile.
+	// Operations that change something, and the health checks meanwhile.
 	get(200, "/config")
 	post(200, "/reload", "", "")
 	for _, path := range []string{"/healthz", "/readyz", "/openapi.yaml", "/nodes?stream=demo"} {
@@ -307,7 +307,7 @@ func TestAnswersAreAsOpenAPISays(t *testing.T) {
 	post(200, "/undrain", "", "")
 	get(200, "/events?follow=false")
 
-	// Nothing in the file went unasked.
+	// Every operation in the file was requested.
 	for path, item := range c.doc.Paths.Map() {
 		for method := range item.Operations() {
 			statuses := c.answered[method+" "+path]

@@ -10,7 +10,7 @@ import (
 	"weir/capacity/event"
 )
 
-// What an operator sees of a node that fills, hands a client on and is told to
+// The operator's view of a node that fills, redirects a client and is told to
 // end sessions: by commands and in its log, with nodes by their names.
 func TestOperatorSeesWhatHappens(t *testing.T) {
 	t.Parallel()
@@ -20,7 +20,7 @@ func TestOperatorSeesWhatHappens(t *testing.T) {
 
 	pub := publish(t, a.HTTP+"/whip/demo")
 	one, two := view(t, a.HTTP+"/whep/demo"), view(t, a.HTTP+"/whep/demo")
-	three := view(t, a.HTTP+"/whep/demo") // has to go elsewhere
+	three := view(t, a.HTTP+"/whep/demo") // redirected to another node
 	host := b
 	if strings.HasPrefix(three.Stats().URL, w.n(3).HTTP) {
 		host = w.n(3)
@@ -88,7 +88,7 @@ func TestOperatorSeesWhatHappens(t *testing.T) {
 		return strings.Contains(cli(t, at(a, "events")...).out, "node has room again")
 	})
 
-	// The log: two lines a session, names beside IDs, and no ticket.
+	// The log: two lines per session, names besides IDs, and no ticket.
 	log, err := os.ReadFile(filepath.Join(w.Dir(), "n1", "log"))
 	if err != nil {
 		t.Fatal(err)

@@ -13,7 +13,7 @@ import (
 	"weir/sfu/client"
 )
 
-// fill takes the two sessions of a node that was started with a limit of two.
+// fill uses up the two sessions of a node with a limit of two.
 func fill(t *testing.T, full node, stream string) *client.Viewer {
 	t.Helper()
 	publish(t, full.whip(stream))
@@ -75,8 +75,8 @@ func TestFullNodeRedirects(t *testing.T) {
 	}
 }
 
-// redirected has the full node hand on a viewer's request, and returns where
-// to. Nobody follows.
+// redirected has the full node redirect a viewer's request, and returns the
+// target without following.
 func redirected(t *testing.T, full node, stream string) *url.URL {
 	t.Helper()
 	resp, text := full.post(t, full.whep(stream), viewerOffer(t))
@@ -142,7 +142,7 @@ func TestTickets(t *testing.T) {
 	refused("a viewer's ticket to publish", with(u, func(u *url.URL) { u.Path = "/whip/demo" }), "view")
 	refused("another node's ticket", with(u, func(u *url.URL) { u.Host = strings.TrimPrefix(other.HTTP, "http://") }))
 
-	// None of that has spoiled it.
+	// The ticket is still valid after all that.
 	resp, text := full.post(t, u.String(), viewerOffer(t))
 	if resp.StatusCode != http.StatusCreated {
 		t.Fatalf("the good ticket: %s: %s", resp.Status, text)
@@ -153,7 +153,7 @@ func TestTickets(t *testing.T) {
 	}
 	refused("a ticket whose session has ended", u, "used")
 
-	// Tickets run out with the lease behind them.
+	// A ticket expires with its lease.
 	opened, err := signed.OpenTicket(expiring.Query().Get("ticket"), helperOf(expiring).PeerID, time.Now())
 	if err != nil {
 		t.Fatal(err)
@@ -184,7 +184,7 @@ func TestNobodyHasRoom(t *testing.T) {
 	}
 	says(t, a.get(t, "/metrics"), "weir_stress_ratio 1\n", "weir_sessions{role=\"viewer\"} 1\n")
 
-	// Room is used as soon as there is some.
+	// Free room is used at once.
 	if err := viewer.Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -206,7 +206,7 @@ func TestOverflowRelayAndRefuse(t *testing.T) {
 	fill(t, relays, "one")
 	fill(t, refuses, "two")
 
-	// Who is relayed sees no redirect, and is served by the helper all the same.
+	// A relayed viewer sees no redirect, and is served by the helper all the same.
 	v := view(t, relays.whep("one"))
 	if hops := v.Stats().Hops; len(hops) != 1 {
 		t.Errorf("went by %v, want no redirect", hops)
@@ -252,8 +252,8 @@ func TestOverflowRelayAndRefuse(t *testing.T) {
 	}
 }
 
-// A redirect, from the first byte of the request to the answer, is not held up
-// by nodes that have hung: a search that waited for them would take 10 s.
+// Hung nodes do not delay a redirect, from the first byte of the request to the
+// answer: a search that waited for them would take 10 s.
 func TestHungNodesDelayNobody(t *testing.T) {
 	w := up(t, 14, only(1, "--session-limit", "2"))
 	full := w.n(1)
@@ -277,7 +277,7 @@ func TestHungNodesDelayNobody(t *testing.T) {
 	}
 	w.witness(steady[0], steady[0], steady[1])
 	fill(t, full, "demo")
-	redirected(t, full, "demo") // all are well yet
+	redirected(t, full, "demo") // all nodes answer at this point
 
 	hung := holders[:len(holders)/2]
 	for _, n := range hung {

@@ -17,8 +17,8 @@ import (
 	"weir/dht"
 )
 
-// The heuristics of a network change while it works: the next decision is made
-// by the new ones, and nobody who is connected notices.
+// A network's policy changes while it works: the next decision is made by the
+// new one, and connected clients are not affected.
 func TestPolicyChangesWhileMediaRuns(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "policy.yaml")
 	write := func(text string) {
@@ -88,8 +88,8 @@ func TestPolicyChangesWhileMediaRuns(t *testing.T) {
 	continuous(t, second)
 }
 
-// The operator signs a policy and hands it to one node: all have it soon, one
-// that was down has it when it is back, and viewers notice nothing.
+// The operator signs a policy and pushes it to one node: all have it soon, a
+// node that was down gets it when it is back, and viewers are not affected.
 func TestOperatorPushesPolicies(t *testing.T) {
 	dir := t.TempDir()
 	keys, file := filepath.Join(dir, "operator"), filepath.Join(dir, "policy.yaml")
@@ -140,7 +140,7 @@ func TestOperatorPushesPolicies(t *testing.T) {
 	eventually(t, "the node that was down catches up", func() bool {
 		return ask[policy.Policy](t, w.n(4), "/policy").Version == 3
 	})
-	// It knows so also without the others.
+	// It has stored the policy: it does not need the others.
 	if err := w.Restart(t.Context(), down.Name); err != nil {
 		t.Fatal(err)
 	}
@@ -159,7 +159,7 @@ func TestOperatorPushesPolicies(t *testing.T) {
 	flows(t, v)
 	continuous(t, v)
 
-	// A stranger's is refused, with the reason.
+	// A foreign operator's policy is refused, with the reason.
 	var stranger struct{ Operator string }
 	weirJSON(t, &stranger, "policy", "key", "--json", filepath.Join(dir, "stranger"))
 	if r := cli(t, "policy", "push", "--key", filepath.Join(dir, "stranger"), "--admin", first.Admin, file); r.code == ok || !strings.Contains(r.errout, "signed by "+stranger.Operator) {
@@ -168,7 +168,7 @@ func TestOperatorPushesPolicies(t *testing.T) {
 	have(3, first)
 }
 
-// weirJSON runs the command and decodes what it prints.
+// weirJSON runs the command and decodes its output.
 func weirJSON(t *testing.T, v any, args ...string) {
 	t.Helper()
 	r := cli(t, args...)
@@ -180,8 +180,8 @@ func weirJSON(t *testing.T, v any, args ...string) {
 	}
 }
 
-// What weir policy try says would change is what changes when the policy is
-// then pushed; until then nothing does.
+// The changes that weir policy try predicts are those that happen when the
+// policy is pushed; until then nothing changes.
 func TestTriedPolicyChangesWhatItSaid(t *testing.T) {
 	dir := t.TempDir()
 	keys, file := filepath.Join(dir, "operator"), filepath.Join(dir, "policy.yaml")
@@ -229,7 +229,7 @@ func TestTriedPolicyChangesWhatItSaid(t *testing.T) {
 		var applied struct{ Version uint64 }
 		weirJSON(t, &applied, "policy", "push", "--json", "--key", keys, "--admin", full.Admin, file)
 	}
-	// chosen asks the full node to choose, and returns the rules that reject.
+	// chosen makes the full node choose, and returns the rules that reject.
 	chosen := func() map[peer.ID]string {
 		t.Helper()
 		rules := map[peer.ID]string{}
@@ -250,7 +250,7 @@ func TestTriedPolicyChangesWhatItSaid(t *testing.T) {
 	before := func(c policy.Compared) policy.Standing { return c.Before }
 	after := func(c policy.Compared) policy.Standing { return c.After }
 
-	// One node alone passes, and it is the one that a publisher is sent to.
+	// Only one node is accepted, and a publisher is redirected to it.
 	got, out := try("zone", `r.zone == "z3"`)
 	publishing := got.Needs[1]
 	if publishing.Before.Passed != 3 || publishing.After.Passed != 1 || publishing.After.First != wanted.PeerID || publishing.After.Rejected["zone"] != 2 {
@@ -271,7 +271,7 @@ func TestTriedPolicyChangesWhatItSaid(t *testing.T) {
 		t.Errorf("a publisher was sent to %s, want %s", p.NodeURL(), wanted.HTTP)
 	}
 
-	// Nobody would pass: that is said loudly, and true.
+	// No node would be accepted: this is reported prominently, and correct.
 	got, out = try("closed-today", `q.purpose == "cascade"`)
 	if got.Needs[1].After.Passed != 0 || got.Recent.Placements == 0 || got.Recent.Before == 0 || got.Recent.After != 0 {
 		t.Errorf("tried: %+v", got)

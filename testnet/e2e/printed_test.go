@@ -15,8 +15,8 @@ import (
 	"weir/testnet/printed"
 )
 
-// goesOn are the commands that run until they are interrupted, with what they
-// print once they work.
+// goesOn are the commands that run until they are interrupted, with their
+// output once they work.
 var goesOn = []struct{ begins, says string }{
 	{"weir node", "node is ready"},
 	{"weir publish", "kbit/s"},
@@ -25,16 +25,16 @@ var goesOn = []struct{ begins, says string }{
 	{"weir records watch", "that is all there is"},
 }
 
-// notRun are those that are too long for a test, or do what it has done; their
-// flags are checked all the same.
+// notRun are commands that take too long for a test, or repeat another one;
+// their flags are checked nevertheless.
 var notRun = []struct{ begins, why string }{
 	{"make ", "it builds, tests or runs what this test does as well; that the target is there is checked"},
 	{"weir testnet demo", "testnet's own test runs it"},
 	{"weir top", "wants a terminal; cmd/weir's tests look at its screen"},
 }
 
-// Every command that the README shows, that help shows and that commands print
-// must run as it stands there.
+// Every command in the README, in help and in the output of commands must run
+// unchanged.
 func TestPrintedCommandsRun(t *testing.T) {
 	root, err := filepath.Abs("../..")
 	if err != nil {
@@ -99,7 +99,7 @@ func TestPrintedCommandsRun(t *testing.T) {
 	publish := start(find(t, lines, "bin/weir publish"), "kbit/s")
 	view := start(find(t, lines, "bin/weir view"), "kbit/s")
 
-	// What the console of the first shows, which the node has written.
+	// The commands shown by the first node's console; the node has logged its URL.
 	console := regexp.MustCompile(`console=(http://\S+)`).FindStringSubmatch(dev.Output())
 	if console == nil {
 		t.Fatalf("the node tells no console: %s", dev.Output())
@@ -121,7 +121,7 @@ func TestPrintedCommandsRun(t *testing.T) {
 	}
 
 	done := []string{first, find(t, lines, "bin/weir node --http"), find(t, lines, "bin/weir publish"), find(t, lines, "bin/weir view")}
-	var last []string // what ends something
+	var last []string // commands that end something
 	for _, line := range all {
 		line = strings.TrimPrefix(line, "bin/")
 		if slices.Contains(done, line) || slices.Contains(done, "bin/"+line) {
@@ -140,7 +140,7 @@ func TestPrintedCommandsRun(t *testing.T) {
 		case slices.ContainsFunc(notRun, func(n struct{ begins, why string }) bool { return strings.HasPrefix(line, n.begins) }):
 			checkFlags(t, shell, ctx, line)
 		case needs(line):
-			checkFlags(t, shell, ctx, line) // it names what a reader has to fill in
+			checkFlags(t, shell, ctx, line) // it has a placeholder for the reader
 		default:
 			if i := slices.IndexFunc(goesOn, func(g struct{ begins, says string }) bool { return strings.HasPrefix(line, g.begins) }); i >= 0 {
 				if strings.HasPrefix(line, "weir node") {
@@ -174,7 +174,7 @@ func TestPrintedCommandsRun(t *testing.T) {
 	}
 }
 
-// id2 is the name or ID of the other node, as weir ping takes it.
+// id2 is the name or ID of the other node, for weir ping.
 func id2(t *testing.T, ctx context.Context, shell *printed.Shell) string {
 	t.Helper()
 	out, err := shell.Run(ctx, "weir peers --json")
@@ -187,8 +187,8 @@ func id2(t *testing.T, ctx context.Context, shell *printed.Shell) string {
 	return peers[0].ID
 }
 
-// needs reports whether line is only part of a command: its reader has to give
-// it a file, a key, a URL or a command.
+// needs reports whether line is incomplete: the reader has to add a file, a
+// key, a URL or a command.
 func needs(line string) bool {
 	switch line {
 	case "weir publish", "weir view", "weir policy key", "weir token key", "weir policy check", "weir config check", "weir node --config", "weir policy try", "weir policy push", "weir node --join", "weir ping", "weir drain":
@@ -206,8 +206,8 @@ func find(t *testing.T, lines []string, begins string) string {
 	return lines[i]
 }
 
-// checkFlags has weir parse a command without running it: flags come before
-// --help is looked at.
+// checkFlags has weir parse a command without running it: flags are parsed
+// before --help is handled.
 func checkFlags(t *testing.T, shell *printed.Shell, ctx context.Context, line string) {
 	t.Helper()
 	before, _, _ := strings.Cut(strings.ReplaceAll(line, "…", ""), " -- ")
@@ -231,8 +231,7 @@ func checkTarget(t *testing.T, root, line string) {
 	}
 }
 
-// runTestnet runs a testnet up as it is printed, and then what it prints
-// itself.
+// runTestnet runs a testnet up as printed, and then the commands that it prints.
 func runTestnet(t *testing.T, ctx context.Context, shell *printed.Shell, line, scratch string) {
 	dir := filepath.Join(scratch, fmt.Sprint("testnet", time.Now().UnixNano()))
 	before, flags, more := strings.Cut(line, " -- ")
@@ -274,8 +273,8 @@ func runTestnet(t *testing.T, ctx context.Context, shell *printed.Shell, line, s
 	}
 }
 
-// commandPaths are all commands there are, "records list" too, as completion
-// offers them.
+// commandPaths are all commands, including "records list", as completion offers
+// them.
 func commandPaths(t *testing.T) []string {
 	t.Helper()
 	var all []string
@@ -297,8 +296,7 @@ func commandPaths(t *testing.T) []string {
 	return all
 }
 
-// helpOf is what a command's help describes, without the indentation that all of
-// it has.
+// helpOf is the description in a command's help, without its indentation.
 func helpOf(t *testing.T, path string) string {
 	t.Helper()
 	out := reads(t, append(strings.Fields(path), "--help")...)

@@ -23,7 +23,7 @@ import (
 
 const deployed = "../../cmd/weir/deploy/"
 
-// promtool finds the rules sound, and each alert fires when it should.
+// promtool accepts the rules, and each alert fires when it should.
 func TestAlertRules(t *testing.T) {
 	for _, args := range [][]string{{"check", "rules", "--lint-fatal", "prometheus-rules.yaml"}, {"test", "rules", "prometheus-rules.test.yaml"}} {
 		check := exec.Command("promtool", args...)
@@ -34,9 +34,8 @@ func TestAlertRules(t *testing.T) {
 	}
 }
 
-// The guide's configuration of Prometheus is one, and its nodes are what the
-// guide's node serves; the other commands of its sections have flags that there
-// are.
+// The guide's Prometheus configuration is valid, and its targets are served by
+// the guide's node; the other commands of its sections have existing flags.
 func TestGuideToMetrics(t *testing.T) {
 	text, err := os.ReadFile("../../.github/docs/operating.md")
 	if err != nil {
@@ -107,10 +106,10 @@ func TestGuideToMetrics(t *testing.T) {
 	}
 }
 
-// A query is a PromQL expression that the dashboard or an alert has.
+// A query is a PromQL expression of the dashboard or an alert.
 type query struct{ of, expr string }
 
-// queries are those of the dashboard, with its variables standing for everything,
+// queries are those of the dashboard, with its variables matching everything,
 // and of the alerts.
 func queries(t *testing.T) (dashboard, alerts []query) {
 	t.Helper()
@@ -160,21 +159,20 @@ func queries(t *testing.T) (dashboard, alerts []query) {
 	return dashboard, alerts
 }
 
-// mayBeEmpty is what queries name that show nothing while all is well: what
-// happens in this test gives them nothing to show.
+// mayBeEmpty are names in queries that show nothing in a healthy network: this
+// test gives them no data.
 var mayBeEmpty = []string{"changes(weir_start_time_seconds", "weir_addresses_refused_total"}
 
-// shownBy are the tests that see metrics which appear only after a fault that
-// this one does not make.
+// shownBy are the tests that see metrics of faults that this test does not cause.
 var shownBy = map[string]string{
 	"weir_addresses_refused_total":                  "stranger_test.go",
 	"weir_tls_certificate_expiry_timestamp_seconds": "tls_test.go",
 	"weir_tls_certificate_failures_total":           "tls_test.go",
 }
 
-// Debian's Prometheus scrapes real nodes with media, a redirect, a refusal and a
-// cascade link: it loads the rules, answers every query of the dashboard, and
-// knows every metric and label value that those and the alerts name.
+// Debian's Prometheus scrapes real nodes with media, a redirect, a refusal and
+// a cascade link: it loads the rules, answers every query of the dashboard, and
+// knows every metric and label value that the dashboard and the alerts name.
 func TestPrometheusAnswersTheDashboard(t *testing.T) {
 	server, err := exec.LookPath("prometheus")
 	if err != nil {
@@ -246,7 +244,7 @@ func TestPrometheusAnswersTheDashboard(t *testing.T) {
 		return err == nil && len(list) == 2
 	})
 
-	// Whatever the panels show happens between two scrapes.
+	// All events shown by the panels happen between two scrapes.
 	b.post(t, b.whep("nothing"), viewerOffer(t)) // 409
 	local, other := view(t, a.whep("demo")), view(t, b.whep("demo"))
 	third := view(t, a.whep("demo"))
@@ -270,8 +268,8 @@ func TestPrometheusAnswersTheDashboard(t *testing.T) {
 		}
 	}
 
-	// What no panel shows now may still be misspelt: names, and the values of
-	// labels that queries ask for.
+	// Names in panels without data may be misspelt: check the metrics, and the
+	// label values in queries.
 	names := regexp.MustCompile(`\b((?:weir|process|go)_[a-z_]+|up)\b(?:\{([^}]*)\})?`)
 	matcher := regexp.MustCompile(`([a-z_]+)(=~?)"([^"]*)"`)
 	exposed := map[string]map[string][]string{}
@@ -313,7 +311,7 @@ func TestPrometheusAnswersTheDashboard(t *testing.T) {
 		}
 	}
 
-	// The operator's guide has all metrics that there are, and no other.
+	// The operator's guide has all existing metrics, and no others.
 	guide, err := os.ReadFile("../../.github/docs/operating.md")
 	if err != nil {
 		t.Fatal(err)
@@ -344,7 +342,7 @@ func TestPrometheusAnswersTheDashboard(t *testing.T) {
 		}
 	}
 	for _, m := range regexp.MustCompile("(?m)^\\| `(weir_[a-z_]+)` \\|").FindAllStringSubmatch(string(guide), -1) {
-		// Some are there only with a flag that these nodes do not have.
+		// Some metrics exist only with a flag that these nodes do not have.
 		if name := m[1]; !there[name] && !strings.Contains(source, `"`+name+`"`) && !strings.Contains(source, `"`+strings.TrimPrefix(name, "weir_")+`"`) {
 			t.Errorf("operating.md names %s, which no node exposes", name)
 		}
@@ -370,6 +368,6 @@ func TestPrometheusAnswersTheDashboard(t *testing.T) {
 	}
 }
 
-// rare are label values that a node has only after a fault that this test does
-// not make: they are in the help text of their metric.
+// rare are label values that occur only after a fault that this test does not
+// cause: they are in the help text of their metric.
 var rare = []string{"weir_placements_total outcome no_holders|failed"}

@@ -20,7 +20,7 @@ import (
 	"weir/testnet"
 )
 
-// policyWith writes a policy with settings and returns its file.
+// policyWith writes a policy with the given settings and returns its file.
 func policyWith(t *testing.T, p policy.Policy, settings policy.Provision) string {
 	t.Helper()
 	p.Version, p.Provision = 1, settings
@@ -35,7 +35,7 @@ func policyWith(t *testing.T, p policy.Policy, settings policy.Provision) string
 	return path
 }
 
-// metric sums up one metric over all nodes that run.
+// metric sums one metric over all running nodes.
 func (w *world) metric(t *testing.T, name string) (sum float64) {
 	t.Helper()
 	for _, n := range w.Nodes() {
@@ -57,15 +57,15 @@ func (w *world) metric(t *testing.T, name string) (sum float64) {
 
 func outcome(name string) string { return fmt.Sprintf("weir_provision_total{outcome=%q}", name) }
 
-// Ten viewers come at once and nobody has room: one server is started, by the
-// one node that is elected, and all of them are served there.
+// Ten viewers come at once and no node has room: one server is started, by the
+// elected node, and all of them are served there.
 func TestServerIsStartedForManyAtOnce(t *testing.T) {
 	dir := t.TempDir()
 	policy := policyWith(t, policy.Default(), policy.Provision{Cooldown: 20 * time.Second, WaitTimeout: 15 * time.Second})
 	hook := fmt.Sprintf("exec '%s' testnet add --dir '%s' -", weir, dir)
 	w := upWith(t, testnet.Config{
 		Dir: dir, N: 3, Regions: 1, AddFlags: []string{"--session-limit", "40", "--policy", policy},
-		// All of them could start one.
+		// All of them are able to start one.
 		NodeFlags: func(int) []string {
 			return []string{"--session-limit", "2", "--policy", policy, "--provision-command", hook}
 		},
@@ -105,8 +105,8 @@ func TestServerIsStartedForManyAtOnce(t *testing.T) {
 	continuous(t, one)
 }
 
-// A hook that does not work costs those who wait for it their time, and they are
-// told why; nobody else notices.
+// A failing hook costs the waiting clients time, and they get the reason;
+// others are not affected.
 func TestHooksThatDoNotWork(t *testing.T) {
 	for _, c := range []struct {
 		name, hook, reason string
@@ -158,7 +158,7 @@ func TestHooksThatDoNotWork(t *testing.T) {
 	}
 }
 
-// noneLeft waits until nothing of a hook runs any more.
+// noneLeft waits until no process of a hook is left.
 func noneLeft(t *testing.T, hook string) {
 	t.Helper()
 	eventually(t, "the hook's processes have ended", func() bool {
@@ -177,8 +177,8 @@ func noneLeft(t *testing.T, hook string) {
 	})
 }
 
-// Under a policy that packs, idle nodes end one after the other; those with
-// viewers, the provisioner and the least number stay.
+// Under a binpack policy, idle nodes end one after the other; those with
+// viewers, the provisioner and the minimum number stay.
 func TestIdleNodesAreReleased(t *testing.T) {
 	dir := t.TempDir()
 	policy := policyWith(t, policy.BinPacking(), policy.Provision{Cooldown: time.Second, IdleTimeout: 2 * time.Second, MinNodes: 2})
@@ -202,7 +202,7 @@ func TestIdleNodesAreReleased(t *testing.T) {
 		}
 		return n
 	}
-	// n1 starts servers, n2 is busy: n3, n4 and n5 go, one by one.
+	// n1 starts servers, n2 is busy: n3, n4 and n5 end, one by one.
 	eventually(t, "the idle nodes have ended", func() bool { return retired() == 3 })
 	told := events.of("provision.released", "")
 	for i := 1; i < len(told); i++ {
@@ -216,7 +216,7 @@ func TestIdleNodesAreReleased(t *testing.T) {
 	flows(t, v)
 	continuous(t, v)
 
-	// Once it has nothing to do either it would like to, but two have to stay.
+	// n2 is idle too and would end, but two nodes have to stay.
 	_ = v.Close()
 	for _, n := range w.Nodes() {
 		if b, err := os.ReadFile(n.Log); n.Retired && (err != nil || strings.Contains(string(b), "something came while")) {
@@ -228,7 +228,7 @@ func TestIdleNodesAreReleased(t *testing.T) {
 	}
 }
 
-// The last ones of a region stay, though idle, and say so.
+// The last nodes of a region stay, even if idle, and report that.
 func TestLeastNodesStay(t *testing.T) {
 	t.Parallel()
 	policy := policyWith(t, policy.BinPacking(), policy.Provision{Cooldown: 500 * time.Millisecond, IdleTimeout: time.Second, MinNodes: 2})
@@ -251,8 +251,8 @@ func TestLeastNodesStay(t *testing.T) {
 	}
 }
 
-// A draining node takes nobody new, keeps those it has, and ends when they have
-// gone.
+// A draining node admits no new clients, keeps its sessions, and ends after the
+// last one.
 func TestDrain(t *testing.T) {
 	t.Parallel()
 	w := up(t, 3, nil)
@@ -291,7 +291,7 @@ func TestDrain(t *testing.T) {
 	}
 	flows(t, v, second)
 
-	// It can be taken back, and begun again.
+	// A drain can be cancelled, and started again.
 	if r := cli(t, "undrain", "--admin", leaving.Admin); r.code != ok {
 		t.Fatalf("weir undrain: exit %d: %s", r.code, r.errout)
 	}
@@ -319,7 +319,8 @@ func TestDrain(t *testing.T) {
 	flows(t, second)
 }
 
-// At the deadline a draining node ends with whoever is left, and exits 0.
+// At the deadline a draining node ends with its remaining sessions, and exits
+// with 0.
 func TestDrainDeadline(t *testing.T) {
 	t.Parallel()
 	w := up(t, 2, nil)
@@ -363,7 +364,8 @@ func TestDrainedNodeExitsWithZero(t *testing.T) {
 	}
 }
 
-// No server is started for what a rule of the policy would refuse there as well.
+// No server is started for a need that a rule of the policy would refuse there
+// as well.
 func TestNoServerIsStartedInVain(t *testing.T) {
 	t.Parallel()
 	p := policy.Default()
@@ -388,7 +390,8 @@ func TestNoServerIsStartedInVain(t *testing.T) {
 	}
 }
 
-// Whoever comes while a node is being released goes elsewhere, and the node ends.
+// A client that comes during a node's release is served elsewhere, and the node
+// ends.
 func TestNobodyIsLetInDuringRelease(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -421,7 +424,7 @@ func TestNobodyIsLetInDuringRelease(t *testing.T) {
 	continuous(t, v)
 }
 
-// The README's way: a testnet that starts further nodes by itself.
+// As in the README: a testnet that starts further nodes by itself.
 func TestTestnetStartsNodes(t *testing.T) {
 	dir := t.TempDir()
 	t.Cleanup(func() {

@@ -23,7 +23,7 @@ import (
 	"weir/testnet/printed"
 )
 
-// operating reads a section of the operator's guide.
+// operating is the text of a section of the operator's guide.
 func operating(t *testing.T, section string) string {
 	t.Helper()
 	b, err := os.ReadFile("../../.github/docs/operating.md")
@@ -49,8 +49,8 @@ func block(t *testing.T, markdown, language string) string {
 	return text
 }
 
-// inFront runs a program that goes on until the test ends, and waits until it
-// takes connections at addr.
+// inFront runs a program until the test ends, and waits until it accepts
+// connections at addr.
 func inFront(t *testing.T, addr, program string, args ...string) {
 	t.Helper()
 	var out bytes.Buffer
@@ -84,7 +84,7 @@ func inFront(t *testing.T, addr, program string, args ...string) {
 	})
 }
 
-// nginx runs one before a node, by the server block given.
+// nginx runs an nginx in front of a node, with the given server block.
 func nginx(t *testing.T, server, before string) (url string) {
 	t.Helper()
 	program, err := exec.LookPath("nginx")
@@ -96,7 +96,7 @@ func nginx(t *testing.T, server, before string) (url string) {
 	server = replaced(t, server, `http://127\.0\.0\.1:8080`, before)
 	user := ""
 	if os.Geteuid() == 0 {
-		user = "user root;\n" // to whom the directory belongs
+		user = "user root;\n" // the directory's owner
 	}
 	var temp strings.Builder
 	for _, what := range []string{"client_body", "proxy", "fastcgi", "uwsgi", "scgi"} {
@@ -111,7 +111,7 @@ func nginx(t *testing.T, server, before string) (url string) {
 	return "http://" + addr
 }
 
-// haproxy runs one before a node, by the configuration given.
+// haproxy runs an HAProxy in front of a node, with the given configuration.
 func haproxy(t *testing.T, conf, before string) (url string) {
 	t.Helper()
 	program, err := exec.LookPath("haproxy")
@@ -146,8 +146,8 @@ func from(t *testing.T, ip string) *http.Client {
 	return &http.Client{Transport: transport, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 }
 
-// viewFrom has a client that is not weir's view url, and returns it with the
-// answer's header once media flows.
+// viewFrom has a foreign client view url, and returns it with the answer's
+// header once media flows.
 func viewFrom(t *testing.T, web *http.Client, url string) http.Header {
 	t.Helper()
 	v := &handViewer{t: t, pc: newPeer(t)}
@@ -174,7 +174,7 @@ func viewFrom(t *testing.T, web *http.Client, url string) http.Header {
 	return resp.Header
 }
 
-// flagsOf are those of the i-th command in a section.
+// flagsOf are the flags of the i-th command in a section.
 func flagsOf(t *testing.T, section string, i int) []string {
 	t.Helper()
 	lines := printed.Lines(section)
@@ -188,8 +188,8 @@ func flagsOf(t *testing.T, section string, i int) []string {
 	return strings.Fields(flags)
 }
 
-// What the operator's guide shows for nginx and HAProxy works: media flows by
-// WHIP and WHEP through them, and the node knows its clients apart.
+// The guide's configurations of nginx and HAProxy work: media flows by WHIP and
+// WHEP through them, and the node distinguishes its clients.
 func TestBehindProxies(t *testing.T) {
 	guide := operating(t, "Behind a proxy")
 	w := up(t, 3, func(i int) []string {
@@ -205,7 +205,7 @@ func TestBehindProxies(t *testing.T) {
 		return ""
 	}
 
-	// nginx, where the node is not told its URL: it is the one that clients use.
+	// nginx, with a node that has no --public-url: it uses the URL of its clients.
 	url := nginx(t, block(t, guide, "nginx"), plain.HTTP)
 	p := publish(t, url+"/whip/demo")
 	if p.NodeURL() == "" || plain.serves(p.NodeURL()) || !strings.HasPrefix(p.NodeURL(), url) {
@@ -235,7 +235,7 @@ func TestBehindProxies(t *testing.T) {
 		t.Errorf("DELETE through the proxy: %v, %v", resp, err)
 	}
 
-	// nginx, as it is shown.
+	// nginx, as in the guide.
 	w.see(t)
 	shown.finds(t, "demo")
 	url = nginx(t, block(t, guide, "nginx"), shown.HTTP)
@@ -243,14 +243,14 @@ func TestBehindProxies(t *testing.T) {
 	if at := header.Get("Location"); !strings.HasPrefix(at, "https://live.example.org/session/") {
 		t.Errorf("the session is at %s", at)
 	}
-	// What a client says of itself counts for nothing, and nothing of what
-	// comes through is this machine's own.
+	// A client's own forwarding headers are ignored, and no request through the
+	// proxy counts as local.
 	resp, body := send(t, http.MethodGet, url+"/console/state", "", "", map[string]string{"X-Forwarded-For": "127.0.0.1"})
 	if resp.StatusCode != http.StatusOK || !strings.Contains(body, `"limited":true`) {
 		t.Errorf("the console shows through the proxy: %s, %.200s", resp.Status, body)
 	}
 
-	// HAProxy, as it is shown.
+	// HAProxy, as in the guide.
 	lines.finds(t, "demo")
 	url = haproxy(t, block(t, guide, "haproxy"), lines.HTTP)
 	viewFrom(t, from(t, "127.0.0.2"), url+"/whep/demo")

@@ -14,9 +14,10 @@ import (
 	"weir/testnet/printed"
 )
 
-// A recipe is a block of commands of recipes.md. Its info string says how it is
-// run: needs=CLIENT, which Debian may not have; goes-on=TEXT, it says that once
-// it works, and goes on; starts=COMMAND, what runs meanwhile, to its end.
+// A recipe is a block of commands of recipes.md. Its info string says how to
+// run it: needs=CLIENT, a client that Debian may not have; goes-on=TEXT, the
+// output once it works, for a command that does not end; starts=COMMAND, a
+// command to run meanwhile, to its end.
 type recipe struct {
 	section, needs, goesOn, starts string
 	lines                          []string
@@ -45,13 +46,13 @@ func recipes(markdown string) []recipe {
 	return all
 }
 
-// hasClient are ways to find out whether a client that Debian 12 lacks is there.
+// hasClient are checks for clients that Debian 12 lacks.
 var hasClient = map[string]string{
 	"ffmpeg-whip":    "ffmpeg -hide_banner -muxers | grep -q ' whip '",
 	"whipclientsink": "gst-inspect-1.0 --exists whipclientsink",
 }
 
-// Every command of the recipes runs as it stands there, and media flows.
+// Every command of the recipes runs unchanged, and media flows.
 func TestRecipesRun(t *testing.T) {
 	t.Parallel() // it mostly waits for media
 	const docs = "../../.github/docs"
@@ -104,7 +105,7 @@ func TestRecipesRun(t *testing.T) {
 		return job
 	}
 	if shell.Isolated() {
-		// GStreamer's ICE does not use a loopback device.
+		// GStreamer's ICE ignores loopback devices.
 		must(t, "ip link add lan type veth peer name lan2 && ip addr add 10.77.0.1/24 dev lan && ip link set lan up && ip link set lan2 up")
 	}
 	node := start(t, all[0].lines[0], "node is ready")
@@ -169,7 +170,7 @@ func TestRecipesRun(t *testing.T) {
 	}
 }
 
-// viewerHas is how many packets the viewer in a list of sessions was sent.
+// viewerHas is the number of packets sent to the viewer in a list of sessions.
 func viewerHas(t *testing.T, list string) int64 {
 	t.Helper()
 	var all []struct {

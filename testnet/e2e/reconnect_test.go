@@ -13,7 +13,7 @@ import (
 	"weir/sfu/client"
 )
 
-// A mediaCommand is weir publish or weir view, under way with --json.
+// A mediaCommand is a running weir publish or weir view, with --json.
 type mediaCommand struct {
 	cmd   *exec.Cmd
 	out   syncBuffer
@@ -53,7 +53,7 @@ func runMedia(t *testing.T, args ...string) *mediaCommand {
 	return m
 }
 
-// last is the newest whole line.
+// last is the last complete line.
 func (m *mediaCommand) last() (l mediaLine) {
 	lines := bytes.Split([]byte(m.out.String()), []byte("\n"))
 	if len(lines) > 1 {
@@ -62,7 +62,7 @@ func (m *mediaCommand) last() (l mediaLine) {
 	return l
 }
 
-// interrupt ends it and returns its exit code.
+// interrupt interrupts it and returns its exit code.
 func (m *mediaCommand) interrupt(t *testing.T) int {
 	t.Helper()
 	_ = m.cmd.Process.Signal(syscall.SIGINT)
@@ -75,12 +75,12 @@ func (m *mediaCommand) interrupt(t *testing.T) int {
 	}
 }
 
-// weir publish and weir view outlive their nodes: they go on elsewhere, say how
-// long they were without media, and the recording goes on too.
+// weir publish and weir view outlive their nodes: they continue elsewhere,
+// report the time without media, and the recording continues too.
 func TestPublishAndViewReconnect(t *testing.T) {
 	t.Parallel()
 	w := up(t, 4, nil)
-	first, second, third := w.n(2), w.n(3), w.n(4) // n1 is whom all join by
+	first, second, third := w.n(2), w.n(3), w.n(4) // n1 is the bootstrap peer
 	w.see(t)
 	bare := func(url string) string { return strings.TrimPrefix(url, "http://") } // no scheme is needed
 	record := filepath.Join(t.TempDir(), "record.ivf")

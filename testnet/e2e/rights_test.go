@@ -43,7 +43,7 @@ func newAuthority(t *testing.T) *authority {
 	return a
 }
 
-// token is one that weir token new signs with further arguments.
+// token is a token signed by weir token new with further arguments.
 func (a *authority) token(args ...string) string {
 	a.t.Helper()
 	r := cli(a.t, append([]string{"token", "new", "--key", a.key}, args...)...)
@@ -53,7 +53,7 @@ func (a *authority) token(args ...string) string {
 	return strings.TrimSpace(r.out)
 }
 
-// forged is a token with this header and the claims of another, signed by sign.
+// forged is a token with the given header and the claims of like, signed by sign.
 func forged(header, like string, sign func([]byte) []byte) string {
 	text := base64.RawURLEncoding.EncodeToString([]byte(header)) + "." + strings.Split(like, ".")[1]
 	return text + "." + base64.RawURLEncoding.EncodeToString(sign([]byte(text)))
@@ -87,7 +87,7 @@ func publishAs(t *testing.T, url, token string) *client.Publisher {
 	t.Cleanup(func() {
 		end()
 		<-ran
-		_ = p.Close() // its session may be over
+		_ = p.Close() // its session may have ended
 	})
 	return p
 }
@@ -97,8 +97,8 @@ func viewAs(t *testing.T, url, token string) *client.Viewer {
 	return viewBy(t, client.ViewConfig{URL: url, Token: token})
 }
 
-// keepsToItself fails the test if one of secrets is in what the node has written, tells
-// or exports.
+// keepsToItself fails the test if one of secrets is in the node's log, API
+// answers or metrics.
 func (n node) keepsToItself(t *testing.T, secrets ...string) {
 	t.Helper()
 	log, err := os.ReadFile(n.Log)
@@ -119,9 +119,9 @@ func (n node) keepsToItself(t *testing.T, secrets ...string) {
 	}
 }
 
-// Every way in which a token is not good is told apart: to the client, among the
-// events and in the metrics. Sessions of good ones go on, and end within seconds
-// when their key is removed.
+// Every reason for rejecting a token is distinguished: in the client's error,
+// in the events and in the metrics. Sessions of valid ones continue, and end
+// within seconds when their key is removed.
 func TestTokensLetClientsIn(t *testing.T) {
 	t.Parallel()
 	a, stranger := newAuthority(t), newAuthority(t)
@@ -208,7 +208,7 @@ func TestTokensLetClientsIn(t *testing.T) {
 	if p := problemOf(t, http.MethodPost, n.whep("demo")+"?token=other", "application/sdp", offer, bearer(view)); p.Reason != "token-twice" {
 		t.Errorf("two tokens: %+v", p)
 	}
-	// A preflight has no token, and a session's URL needs none.
+	// A preflight has no token, and requests to a session's URL need none.
 	if resp, _ := send(t, http.MethodOptions, n.whep("demo"), "", "", map[string]string{"Origin": "https://elsewhere.example", "Access-Control-Request-Method": "POST"}); resp.StatusCode != http.StatusNoContent {
 		t.Errorf("a preflight: %s", resp.Status)
 	}
@@ -228,7 +228,7 @@ func TestTokensLetClientsIn(t *testing.T) {
 	}
 	flows(t, v, one)
 
-	// A file that is not sound changes nothing, and is told of.
+	// An invalid file changes nothing, and is reported.
 	good, err := os.ReadFile(a.set)
 	if err != nil {
 		t.Fatal(err)
@@ -245,7 +245,7 @@ func TestTokensLetClientsIn(t *testing.T) {
 	viewAs(t, n.whep("demo"), view)
 	flows(t, v)
 
-	// Another key in its place ends all of its sessions.
+	// Replacing the key ends all of its sessions.
 	rename(t, a.set, mustRead(t, stranger.set))
 	began := time.Now()
 	eventually(t, "sessions have ended", func() bool { return len(n.sessions(t)) == 0 })
@@ -264,7 +264,7 @@ func TestTokensLetClientsIn(t *testing.T) {
 	n.keepsToItself(t, refused...)
 }
 
-// rename puts a file into place at once, as operators' tools do.
+// rename replaces a file atomically, as operators' tools do.
 func rename(t *testing.T, path string, b []byte) {
 	t.Helper()
 	if err := os.WriteFile(path+".new", b, 0o600); err != nil {
@@ -284,7 +284,7 @@ func mustRead(t *testing.T, path string) []byte {
 	return b
 }
 
-// expired is a token that was good once: weir token new makes none.
+// expired is an expired token: weir token new makes none.
 func expired(t *testing.T, a *authority) string {
 	t.Helper()
 	var key struct{ D string }
@@ -300,8 +300,9 @@ func expired(t *testing.T, a *authority) string {
 	return forged(`{"alg":"EdDSA","kid":"first"}`, like, func(b []byte) []byte { return ed25519.Sign(ed25519.NewKeyFromSeed(seed), b) })
 }
 
-// A client that a full node sends on is served where its right is believed, by
-// redirect and by relay, without another token; and nowhere on a stranger's word.
+// A client redirected by a full node is served where its ticket is trusted, by
+// redirect and by relay, without another token; a foreign node's ticket is
+// trusted nowhere.
 func TestRightHoldsAtAnotherNode(t *testing.T) {
 	t.Parallel()
 	for _, overflow := range []string{"redirect", "relay"} {
@@ -318,7 +319,7 @@ func TestRightHoldsAtAnotherNode(t *testing.T) {
 				case 2:
 					return flags
 				}
-				return []string{"--session-limit", "1"} // a stranger's, who asks nobody
+				return []string{"--session-limit", "1"} // a foreign node's, which requires no token
 			})
 			full, helper, stranger := w.n(1), w.n(2), w.n(3)
 			w.see(t)
@@ -338,7 +339,8 @@ func TestRightHoldsAtAnotherNode(t *testing.T) {
 				t.Errorf("the stranger has %d of the clients", n)
 			}
 
-			// The stranger sends its own clients wherever it likes: nobody is let in.
+			// The foreign node redirects its own clients anywhere: they are not
+			// admitted.
 			publish(t, stranger.whip("theirs"))
 			helper.finds(t, "theirs")
 			resp, text := stranger.post(t, stranger.whep("theirs"), viewerOffer(t))
@@ -350,7 +352,7 @@ func TestRightHoldsAtAnotherNode(t *testing.T) {
 				t.Errorf("with the stranger's ticket: %+v", p)
 			}
 
-			// The key is removed: sessions end there, too.
+			// The key is removed: sessions at the other node end, too.
 			rename(t, a.set, []byte(`{"keys":[]}`))
 			began := time.Now()
 			eventually(t, "no session is left", func() bool { return len(full.sessions(t))+len(helper.sessions(t)) == 0 })
@@ -369,7 +371,7 @@ func TestRightHoldsAtAnotherNode(t *testing.T) {
 	}
 }
 
-// sessionAt waits for a session of subject's at n, and says what it is.
+// sessionAt waits for a session of subject at n, and describes it.
 func sessionAt(t *testing.T, n node, subject string) (what string) {
 	t.Helper()
 	eventually(t, n.Name+" has a session of "+subject, func() bool {
@@ -383,8 +385,8 @@ func sessionAt(t *testing.T, n node, subject string) (what string) {
 	return what
 }
 
-// A full node that shares no secret keeps its clients from nodes that would not
-// know their right.
+// A full node without a shared secret does not redirect clients to nodes that
+// could not verify their right.
 func TestFullNodeWithoutSecretForTickets(t *testing.T) {
 	t.Parallel()
 	a := newAuthority(t)
@@ -430,9 +432,8 @@ func (s *keyServer) file(t *testing.T, path string) {
 	s.with(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(b) })
 }
 
-// Keys that are fetched survive whatever becomes of the endpoint; a key that is
-// new there is found when it is first used, and one that is gone ends its
-// sessions.
+// Fetched keys stay valid whatever happens to the endpoint; a new key is found
+// when it is first used, and a removed one ends its sessions.
 func TestKeysByURL(t *testing.T) {
 	t.Parallel()
 	a, next := newAuthority(t), newAuthority(t)
@@ -473,8 +474,8 @@ func TestKeysByURL(t *testing.T) {
 	}
 	flows(t, v)
 
-	// A stranger who names keys that there are not cannot have the endpoint asked
-	// at will.
+	// An unknown client that names unknown keys cannot cause requests to the
+	// endpoint at will.
 	server.file(t, a.set)
 	eventually(t, "it is asked again", func() bool { return n.metric(t, `weir_rights_keys_reads_total{outcome="good",source="jwks"}`) > 1 })
 	began, asked := time.Now(), server.asked.Load()
@@ -490,7 +491,8 @@ func TestKeysByURL(t *testing.T) {
 	n.keepsToItself(t, view, public, "secret-of-the-endpoint-that-nobody-should-read")
 }
 
-// The hook decides, is told what it needs, and harms nobody by what it does.
+// The hook decides, gets the information it needs, and its failures affect no
+// other client.
 func TestHookDecides(t *testing.T) {
 	t.Parallel()
 	var mu sync.Mutex
@@ -580,7 +582,8 @@ func TestHookDecides(t *testing.T) {
 	if p := problemOf(t, http.MethodPost, n.whep("denied"), "application/sdp", offer, nil); p.Status != 401 {
 		t.Errorf("without a token: %+v", p)
 	}
-	// Many at once, while it hangs: all are answered, and others are not held up.
+	// Many requests while the hook hangs: all are answered, and other clients
+	// are not delayed.
 	var all sync.WaitGroup
 	for range 64 {
 		all.Go(func() {
@@ -597,7 +600,7 @@ func TestHookDecides(t *testing.T) {
 	all.Wait()
 	flows(t, v)
 	publishAs(t, n.whip("free"), "")
-	// What it grants for a while ends then.
+	// A right granted for a limited time ends then.
 	publishAs(t, n.whip("short"), password)
 	eventually(t, "the short right has ended", func() bool {
 		for _, e := range events.of(event.SessionClosed, "short") {
@@ -608,7 +611,7 @@ func TestHookDecides(t *testing.T) {
 	n.keepsToItself(t, password)
 }
 
-// What is wrong with a command about tokens is said before anything is done.
+// Mistakes in token commands are reported before any action.
 func TestTokenCommands(t *testing.T) {
 	dir := t.TempDir()
 	a := newAuthority(t)
@@ -654,7 +657,7 @@ func TestTokenCommands(t *testing.T) {
 	if r := cli(t, "token", "show", "--json", a.token("--view", "--after", "1h", "demo")); json.Unmarshal([]byte(r.out), &said) != nil || said.State != "not-yet-valid" || len(said.Streams) != 1 {
 		t.Errorf("as JSON: %s%s", r.out, r.errout)
 	}
-	// HS256, for those who have nothing else.
+	// HS256, for systems without anything else.
 	secret := filepath.Join(dir, "hs256.json")
 	if r := cli(t, "token", "key", "--hs256", "--kid", "old", secret); r.code != ok {
 		t.Fatal(r.errout)
@@ -678,7 +681,7 @@ func TestTokenCommands(t *testing.T) {
 	n.keepsToItself(t, token)
 }
 
-// private is a set that has the private key in it.
+// private is a key set that includes the private key.
 func private(t *testing.T, a *authority) string {
 	path := filepath.Join(t.TempDir(), "private.json")
 	if err := os.WriteFile(path, []byte(`{"keys":[`+string(mustRead(t, a.key))+`]}`), 0o600); err != nil {
@@ -687,7 +690,7 @@ func private(t *testing.T, a *authority) string {
 	return path
 }
 
-// What the operator's guide shows of tokens runs as it stands there.
+// The guide's commands on tokens run unchanged.
 func TestGuideToTokens(t *testing.T) {
 	t.Parallel()
 	guide := operating(t, "Who may publish and view")
@@ -707,7 +710,7 @@ func TestGuideToTokens(t *testing.T) {
 		}
 		return strings.TrimSpace(out)
 	}
-	run("ip address add 192.0.2.7/32 dev lo") // this machine's public one
+	run("ip address add 192.0.2.7/32 dev lo") // this machine's public address
 	lines := printed.Lines(guide)
 	if len(lines) != 4 {
 		t.Fatalf("the guide shows %q", lines)

@@ -23,14 +23,14 @@ import (
 	"weir/sfu/client"
 )
 
-// A rtpPublisher sends RTP packets that its test writes: VP8 as 96, and Opus as
-// 111 if it has audio.
+// A rtpPublisher sends RTP packets from a test: VP8 as payload type 96, and
+// Opus as 111 if it has audio.
 type rtpPublisher struct {
 	t        *testing.T
 	pc       *webrtc.PeerConnection
-	keyframe atomic.Int64 // requests
+	keyframe atomic.Int64 // keyframe requests received
 
-	dead atomic.Bool // nothing of it reaches anybody any more
+	dead atomic.Bool // it sends nothing any more
 
 	mu      sync.Mutex
 	streams []*rtpSource
@@ -49,7 +49,7 @@ func (s *rtpSocket) WriteTo(b []byte, to net.Addr) (int, error) {
 	return s.UDPConn.WriteTo(b, to)
 }
 
-// A rtpSource is one RTP stream of a publisher, which flows while on.
+// A rtpSource is one RTP stream of a publisher, sent while on is set.
 type rtpSource struct {
 	audio, on bool
 	h         rtp.Header
@@ -83,8 +83,8 @@ func (r *rtpTrack) Kind() webrtc.RTPCodecType {
 // The header extensions of its offers.
 var rtpExtensions = []string{sdp.SDESMidURI, sdp.SDESRTPStreamIDURI}
 
-// publishRTP publishes a video section and, with audio, one of that, whose
-// offer munge changes. The streams send until the test ends, once on.
+// publishRTP publishes a video section and, with audio, an audio section; munge
+// changes the offer. The streams send until the test ends, once they are on.
 func publishRTP(t *testing.T, url string, audio bool, munge func(string) string) *rtpPublisher {
 	t.Helper()
 	media := &webrtc.MediaEngine{}
@@ -219,14 +219,14 @@ func (p *rtpPublisher) send(tracks []*rtpTrack) {
 	}
 }
 
-// edit changes what is sent.
+// edit changes the publisher's fields under its lock.
 func (p *rtpPublisher) edit(f func()) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	f()
 }
 
-// on begins to send all streams.
+// on starts all streams, or stops them.
 func (p *rtpPublisher) on(on bool) {
 	p.edit(func() {
 		for _, s := range p.streams {
@@ -235,7 +235,7 @@ func (p *rtpPublisher) on(on bool) {
 	})
 }
 
-// anew goes on with another SSRC and numbering.
+// anew continues with another SSRC and other sequence numbers.
 func (s *rtpSource) anew() {
 	s.h.SSRC, s.h.SequenceNumber, s.h.Timestamp, s.frames = rand.Uint32(), uint16(rand.Uint32()), rand.Uint32(), 0
 }
@@ -244,7 +244,7 @@ var ssrcLines = regexp.MustCompile(`(?m)^a=ssrc(-group)?:.*\r?\n`)
 
 func undeclared(offer string) string { return ssrcLines.ReplaceAllString(offer, "") }
 
-// numbered gives the header extensions the numbers that send uses.
+// numbered gives the header extensions the IDs that send uses.
 func numbered(offer string) string {
 	var b strings.Builder
 	for line := range strings.Lines(offer) {
@@ -258,8 +258,8 @@ func numbered(offer string) string {
 	return b.String()
 }
 
-// got waits until v has got n further packets of each kind, without a seam in
-// their numbering.
+// got waits until v has received n further packets of each kind, with
+// continuous sequence numbers.
 func got(t *testing.T, v *client.Viewer, n uint64, kinds int) {
 	t.Helper()
 	before := map[string]uint64{}
@@ -283,8 +283,8 @@ func got(t *testing.T, v *client.Viewer, n uint64, kinds int) {
 	}
 }
 
-// What was answered with 201 flows, however the client lets its streams be told
-// apart; and what does not is told.
+// A stream whose offer was answered with 201 is forwarded, however the client
+// identifies its streams; a stream that is not is reported.
 func TestRTPOfEveryKind(t *testing.T) {
 	w := up(t, 2, nil)
 	w.see(t)
@@ -339,7 +339,7 @@ func TestRTPOfEveryKind(t *testing.T) {
 				})
 				v := view(t, n.whep(stream))
 				got(t, v, 20, kinds)
-				// And then under another SSRC.
+				// The same under another SSRC.
 				asked := p.keyframe.Load()
 				p.edit(p.streams[0].anew)
 				got(t, v, 20, kinds)
@@ -409,7 +409,7 @@ func TestRTPOfEveryKind(t *testing.T) {
 			if resp.StatusCode != http.StatusConflict {
 				t.Errorf("at once: %s %s, want 409", resp.Status, body)
 			}
-			// Nothing ever comes of this one, and it does not keep the name.
+			// This publisher never sends anything, and does not keep the name.
 			began := time.Now()
 			eventually(t, "the name is given to another", func() bool {
 				resp, _ := send(t, http.MethodPost, n.whip("never"), "application/sdp", offer, nil)
@@ -422,7 +422,7 @@ func TestRTPOfEveryKind(t *testing.T) {
 			if e := log.of(event.PublisherReplaced, "back"); len(e) != 1 {
 				t.Errorf("events: %v, want one of the change", e)
 			}
-			// The session of the one before has ended, and its stream has not.
+			// The previous session has ended, and its stream has not.
 			eventually(t, "one publisher is left", func() bool {
 				left := 0
 				for _, s := range n.sessions(t) {

@@ -57,7 +57,7 @@ func (w *world) stranger() *dht.Node {
 	return n
 }
 
-// Whoever says that nobody has room has no server started while somebody has.
+// A node that falsely reports no room does not cause a server to be started.
 func TestLiarStartsNoServer(t *testing.T) {
 	t.Parallel()
 	policy := policyWith(t, policy.Default(), policy.Provision{Cooldown: time.Second, WaitTimeout: 2 * time.Second})
@@ -102,9 +102,9 @@ func (w *world) region(t *testing.T) string {
 	return list.Records[0].Record.Region
 }
 
-// Of two nodes one is stopped, as a machine is that hangs: the other says what it
-// does not know, for as long as it does not, and goes on when the stopped one
-// counts as gone. Stopped again after that it is not missed for long.
+// One of two nodes is stopped, as on a machine that hangs: the other reports
+// what it does not know, for as long as that lasts, and continues when the
+// stopped one counts as gone. When it is stopped again, that takes less time.
 func TestStoppedNodeIsSilent(t *testing.T) {
 	t.Parallel()
 	w := up(t, 2, nil)
@@ -116,7 +116,7 @@ func TestStoppedNodeIsSilent(t *testing.T) {
 	}
 	defer func() { _ = syscall.Kill(b.PID, syscall.SIGCONT) }()
 
-	// Whether it publishes a stream of that name only it knows.
+	// Only the stopped node knows whether it publishes a stream of that name.
 	_, err := tryView(t, a.whep("unheard"))
 	var refused *client.Refused
 	if !errors.As(err, &refused) || refused.Status != http.StatusServiceUnavailable || !strings.Contains(fmt.Sprint(err), "1 of 2 holders did not answer") {
@@ -133,7 +133,8 @@ func TestStoppedNodeIsSilent(t *testing.T) {
 		t.Errorf("--json: heard %+v, %v", list.Hearing, err)
 	}
 
-	// Its name is not given away on a guess, and others are not blocked for ever.
+	// The name is not given away on a guess, and other publishers are not
+	// blocked for ever.
 	began := time.Now()
 	eventually(t, "a name is free again", func() bool { _, err := tryPublish(t, a.whip("other")); return err == nil })
 	t.Logf("a name was given after %v beside a stopped node", time.Since(began).Round(10*time.Millisecond))

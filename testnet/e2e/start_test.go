@@ -21,8 +21,7 @@ import (
 	"weir/testnet"
 )
 
-// A process is one weir node that a test starts by itself, with no more flags
-// than it wants.
+// A process is one weir node started by a test, with only the given flags.
 type process struct {
 	testnet.Node
 	cmd *exec.Cmd
@@ -30,7 +29,7 @@ type process struct {
 }
 
 // runNode starts a node and waits until it is ready. It is killed at the end of
-// the test, if not before.
+// the test at the latest.
 func runNode(t *testing.T, env []string, args ...string) *process {
 	t.Helper()
 	ready := filepath.Join(t.TempDir(), "ready.json")
@@ -59,9 +58,9 @@ func (p *process) kill() {
 	_ = p.cmd.Wait()
 }
 
-// A node with nothing but defaults starts, also beside another one, with every
-// variable of ours set and empty; and two nodes that were killed find each other
-// where they were.
+// A node with only defaults starts, also beside another one, with every
+// variable of ours set and empty; and two killed nodes find each other at their
+// previous addresses.
 func TestNodesWithDefaults(t *testing.T) {
 	t.Parallel()
 	var empty []string
@@ -126,8 +125,8 @@ func (p *process) signal(t *testing.T, s os.Signal) {
 	}
 }
 
-// A node that is told to end waits for its sessions, takes none, and says so,
-// also to the service manager that started it.
+// A node that is told to end waits for its sessions, admits none, and reports
+// that, also to the service manager.
 func TestNodeThatIsToldToEnd(t *testing.T) {
 	t.Parallel()
 	manager, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Net: "unixgram", Name: filepath.Join(t.TempDir(), "notify")})
@@ -199,11 +198,11 @@ func TestNodeThatIsToldToEnd(t *testing.T) {
 	if err := p.cmd.Wait(); err != nil {
 		t.Errorf("when its time is over: %v", err)
 	}
-	says(t, p.log.String(), "1 publisher") // that it ends with
+	says(t, p.log.String(), "1 publisher") // the sessions it ends with
 }
 
-// What other programs do with the CPU is no load of a node: it takes its first
-// client, and a second, beside as many busy loops as there are cores.
+// CPU usage of other programs is no load of a node: it admits its first client,
+// and a second, beside as many busy loops as there are cores.
 func TestBusyMachineIsNoLoad(t *testing.T) {
 	w := up(t, 1, nil)
 	for range runtime.NumCPU() {

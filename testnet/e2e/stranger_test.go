@@ -19,8 +19,8 @@ import (
 	"weir/dht"
 )
 
-// A stranger is a node that publishes whatever URL it likes, grants every lease,
-// and serves nobody.
+// A stranger is a foreign node that publishes any URL, grants every lease, and
+// serves no client.
 type stranger struct {
 	*dht.Node
 	granted atomic.Int64
@@ -67,9 +67,9 @@ func newStranger(t *testing.T, near node, url string) *stranger {
 	return s
 }
 
-// A stranger's record sends nobody anywhere: not the node that hands a client
-// on, whose requests go to the peer and never to the URL, and not the client,
-// if the URL leads to where only those within can reach.
+// A foreign node's record causes no request to its URL: the redirecting node's
+// requests go to the peer, and a client is not sent there if only machines
+// inside can reach the URL.
 func TestStrangersRecordSendsNobodyAnywhere(t *testing.T) {
 	var requests atomic.Int64
 	internal := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
@@ -95,7 +95,7 @@ func TestStrangersRecordSendsNobodyAnywhere(t *testing.T) {
 		return false
 	}
 
-	// This network is one on loopback, so there the URL is as good as any.
+	// This network is on loopback, so there the URL is acceptable.
 	s := newStranger(t, relays, internal.URL)
 	eventually(t, "the stranger's record is known", func() bool { return knows(relays, s.ID()) })
 	eventually(t, "nobody but the stranger seems to have room", func() bool {

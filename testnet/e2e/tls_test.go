@@ -38,7 +38,7 @@ func trusting(t *testing.T, file string) *http.Client {
 	return &http.Client{Transport: transport, Timeout: patience, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 }
 
-// secureView views url with the client given, and returns once a frame has come.
+// secureView views url with the given client, and returns once a frame has come.
 func secureView(t *testing.T, hc *http.Client, url string) *client.Viewer {
 	t.Helper()
 	return viewBy(t, client.ViewConfig{URL: url, HTTP: hc})
@@ -65,9 +65,9 @@ func securePublish(t *testing.T, hc *http.Client, url string) *client.Publisher 
 	return p
 }
 
-// All that clients are told is https: where they are, where they are sent, what
-// the records and the console say; over HTTP/2, and by way of the plain port
-// too. The admin API stays as it was.
+// All URLs given to clients are https: in Location, in redirects, in records
+// and in the console; over HTTP/2, and by way of the plain port too. The admin
+// API stays plain.
 func TestHTTPS(t *testing.T) {
 	w := upWith(t, testnet.Config{N: 2, TLS: true, NodeFlags: only(1, "--session-limit", "2", "--http-redirect", "127.0.0.1:0")})
 	full, helper := w.n(1), w.n(2)
@@ -103,7 +103,7 @@ func TestHTTPS(t *testing.T) {
 	}
 	says(t, cli(t, "status", "--admin", full.Admin).out, "localhost, 127.0.0.1, ::1, until ")
 
-	// A WHIP client that knows the plain port only is led to the right one, and
+	// A WHIP client that knows only the plain port is redirected to https, and
 	// its session is there.
 	p := securePublish(t, hc, s.TLS.Redirect+"/whip/demo")
 	if !full.serves(p.NodeURL()) {
@@ -168,8 +168,7 @@ func exchangeSDP(t *testing.T, hc *http.Client, url string) (*http.Response, str
 	return resp, string(text)
 }
 
-// weir publish and view trust a CA that they are told of, and say what to do
-// about one that they are not.
+// weir publish and view trust a given CA, and explain how to trust an unknown one.
 func TestCommandsOverHTTPS(t *testing.T) {
 	t.Parallel()
 	w := upWith(t, testnet.Config{N: 1, TLS: true})
@@ -203,11 +202,11 @@ func TestCommandsOverHTTPS(t *testing.T) {
 	says(t, cli(t, "doctor", "--admin", a.Admin).out, "certificate", "does not trust its issuer")
 }
 
-// What weir testnet up --tls prints for publishing, and about how programs come
-// to trust its CA, works as it is printed.
+// The commands that weir testnet up --tls prints, for publishing and for
+// trusting its CA, work unchanged.
 func TestTrustAsPrinted(t *testing.T) {
 	t.Parallel()
-	dir := filepath.Join(t.TempDir(), "a net") // that needs quotes
+	dir := filepath.Join(t.TempDir(), "a net") // a name that needs quotes
 	out := cli(t, "testnet", "up", "-n", "1", "--tls", "--dir", dir).out
 	t.Cleanup(func() {
 		if out, err := exec.Command(weir, "testnet", "down", "--dir", dir).CombinedOutput(); err != nil {
@@ -236,8 +235,8 @@ func TestTrustAsPrinted(t *testing.T) {
 	}
 }
 
-// A pair that goes bad while the node runs disturbs nobody, and everybody who
-// looks hears of it; the next good one is in force for whoever comes then.
+// A pair that becomes invalid while the node runs affects no client and is
+// reported everywhere; the next valid one is in force for new connections.
 func TestCertificateChangesWhileRunning(t *testing.T) {
 	t.Parallel()
 	w := upWith(t, testnet.Config{N: 1, TLS: true})
@@ -257,7 +256,7 @@ func TestCertificateChangesWhileRunning(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	replace(t, cert, newCert) // and not the key
+	replace(t, cert, newCert) // without its key
 	eventually(t, "it is told of", func() bool { return len(log.of(event.CertificateFailed, "")) == 1 })
 	says(t, log.of(event.CertificateFailed, "")[0].Detail, "is not the key of the certificate in "+cert, "stays, until")
 	if got := a.metric(t, `weir_tls_certificate_failures_total{reason="mismatch"}`); got != 1 {
@@ -272,7 +271,7 @@ func TestCertificateChangesWhileRunning(t *testing.T) {
 		t.Error("new connections get the old certificate")
 	}
 	flows(t, v)
-	if err := v.Close(); err != nil { // its DELETE goes over a new connection or the old one
+	if err := v.Close(); err != nil { // its DELETE uses a new connection or the old one
 		t.Error(err)
 	}
 	text, err := os.ReadFile(a.Log)
@@ -282,7 +281,7 @@ func TestCertificateChangesWhileRunning(t *testing.T) {
 	says(t, string(text), "certificate not taken; the one before stays in force", "certificate in force")
 }
 
-// inForce is until when the certificate is valid that a new connection gets.
+// inForce is the expiry of the certificate that a new connection gets.
 func inForce(t *testing.T, hc *http.Client, n node) time.Time {
 	t.Helper()
 	hc.CloseIdleConnections()
@@ -304,8 +303,8 @@ func replace(t *testing.T, path string, b []byte) {
 	}
 }
 
-// What is wrong with a pair, or with two ports, keeps a node from starting, in
-// words; a node whose certificate has one name is known by that.
+// An invalid pair, or a conflict of two ports, keeps a node from starting, with
+// an explanation; a node whose certificate has one name uses that name.
 func TestNodeAndItsCertificate(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

@@ -30,7 +30,7 @@ import (
 	"weir/testnet/printed"
 )
 
-// A collector takes spans by OTLP over HTTP, as an OpenTelemetry collector does.
+// A collector accepts spans by OTLP over HTTP, as an OpenTelemetry collector does.
 type collector struct {
 	url string
 
@@ -38,7 +38,7 @@ type collector struct {
 	spans []span
 }
 
-// A span is one that a node has sent.
+// A span is one that a node has exported.
 type span struct {
 	*tracepb.Span
 	node string // service.instance.id
@@ -97,7 +97,7 @@ func attr(list []*commonpb.KeyValue, key string) string {
 
 func (s span) attr(key string) string { return attr(s.Attributes, key) }
 
-// of are the spans of one trace that have come so far.
+// of are the spans of one trace received so far.
 func (c *collector) of(traceID string) trace {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -148,7 +148,7 @@ func (tr trace) String() string {
 	return b.String()
 }
 
-// traceOf is the ID that an answer names.
+// traceOf is the trace ID in an answer's header.
 func traceOf(t *testing.T, h http.Header) string {
 	t.Helper()
 	id := tracing.InHeader(h)
@@ -158,9 +158,9 @@ func traceOf(t *testing.T, h http.Header) string {
 	return id
 }
 
-// A viewer comes to a full node that redirects, or hands the request over; the
-// spans of all nodes that have a part in its placement, down to the first frame,
-// are one trace, each below what caused it. Nothing secret is in them.
+// A viewer comes to a full node that redirects, or relays the request; the
+// spans of all nodes with a part in its placement, until the first frame, are
+// one trace, each below its cause. They contain no secret.
 func TestTraceOfPlacement(t *testing.T) {
 	for _, overflow := range []string{"redirect", "relay"} {
 		t.Run(overflow, func(t *testing.T) {
@@ -191,7 +191,7 @@ func TestTraceOfPlacement(t *testing.T) {
 			}
 			id := told[0].Trace
 
-			// What is missing, or "".
+			// missing names an absent span, or returns "".
 			missing := func(tr trace) string {
 				root := tr.at(full, "POST /whep/{stream}", nil)
 				if root == nil {
@@ -209,7 +209,7 @@ func TestTraceOfPlacement(t *testing.T) {
 				if place == nil || string(place.ParentSpanId) != string(root.SpanId) {
 					return "its placement"
 				}
-				// Reserved on the helper: both ends.
+				// The reservation on the helper: both ends.
 				reserved := false
 				for _, s := range tr {
 					if s.Name == "reserve/reserve" && s.node == root.node && s.attr("weir.peer.id") == helper.PeerID.String() && string(s.ParentSpanId) == string(place.SpanId) {
@@ -293,8 +293,8 @@ func read(t *testing.T, path string) string {
 	return string(b)
 }
 
-// Who is refused is told an ID, which the log and the events have as well; with
-// nothing exported, and with the client's own trace.
+// A refused client gets a trace ID, which the log and the events have as well;
+// without an export too, and within the client's own trace.
 func TestTraceIDOfRefusal(t *testing.T) {
 	t.Parallel()
 	w := up(t, 1, func(int) []string { return []string{"--session-limit", "1"} })
@@ -325,7 +325,8 @@ func TestTraceIDOfRefusal(t *testing.T) {
 	if ids[1] != own || ids[0] == own || ids[2] == own || ids[0] == ids[2] {
 		t.Errorf("the IDs are %v", ids)
 	}
-	// Of refusals for one reason the log has the first; the events have all.
+	// The log has the first of several refusals for one reason; the events have
+	// all.
 	if log := read(t, n.Log); !strings.Contains(log, "trace_id="+ids[0]) {
 		t.Errorf("the log does not name %s", ids[0])
 	}
@@ -344,8 +345,8 @@ func TestTraceIDOfRefusal(t *testing.T) {
 	}
 }
 
-// A collector that hangs, refuses, or answers far too much is noticed by nobody
-// but the log and a metric, once; and a node with spans left ends in time.
+// A collector that hangs, refuses, or answers with far too much shows only in
+// the log and a metric, once; and a node with spans left ends in time.
 func TestBadCollectors(t *testing.T) {
 	t.Parallel()
 	release := make(chan struct{})
@@ -405,9 +406,8 @@ func TestBadCollectors(t *testing.T) {
 	}
 }
 
-// What the operator's guide shows works as it stands there: a viewer that is
-// refused is told a trace, which finds what happened; and spans go to the collector
-// whose URL is shown.
+// The operator's guide works as printed: a refused viewer gets a trace ID,
+// which finds the events; and spans go to the collector at the guide's URL.
 func TestTracingGuide(t *testing.T) {
 	t.Parallel()
 	lines := printed.Lines(operating(t, "Tracing"))
