@@ -1,7 +1,7 @@
 // Package testnet runs many weir nodes on one machine, as real processes on
 // loopback: for demonstrations, for tests and for benchmarks.
 //
-// A test brings up a network that dies with it, whatever happens to the test:
+// A test starts a network that ends with it, however the test ends:
 //
 //	n, err := testnet.Up(ctx, testnet.Config{Dir: t.TempDir(), N: 3, Binary: weir})
 //	if err != nil {
@@ -10,8 +10,8 @@
 //	t.Cleanup(func() { n.Close() })
 //	whip := n.Node("n1").HTTP + "/whip/demo"
 //
-// Without Binary, nodes run this process's own executable, which is right in
-// the weir command and wrong in a test.
+// Without Binary, nodes run this process's own executable, which is correct for
+// the weir command only.
 package testnet
 
 import (

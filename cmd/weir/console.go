@@ -34,7 +34,7 @@ const (
 	// consoleLocal shows the network to clients on this machine, and only the
 	// player and the publisher to all others.
 	consoleLocal consoleMode = "local"
-	// consolePublic shows everything to everybody.
+	// consolePublic shows everything to all clients.
 	consolePublic consoleMode = "public"
 )
 

@@ -294,7 +294,7 @@ func verifyRecords(c *cli.Context) error {
 			return cmdline.BadInput(err)
 		}
 		e := inspectRecord(sealed, time.Now())
-		// The arrival time of a file's record is unknown: only the clock is left.
+		// A file does not say when its record was received: compare with the clock.
 		if past := -e.TTLLeft; e.Valid && past > 0 {
 			e.Valid, e.Error = false, fmt.Sprintf("%v %s ago, by this machine's clock", capacity.ErrExpired, term.Seconds(past))
 		}

@@ -1,7 +1,7 @@
 // Package lab runs many real [dht.Node]s in one process, on a simulated packet
 // network with distances: each node has a QUIC host of its own, and every
-// packet takes as long as its way is on a map. It is where discovery is
-// measured and broken.
+// packet is delayed by its distance on a map. Measurements of discovery and
+// tests of its failures run on it.
 //
 //	l, err := lab.Up(ctx, lab.Config{Nodes: 20, Seed: 1})
 //	if err != nil {
@@ -10,7 +10,7 @@
 //	defer l.Close()
 //	placed, decision, err := l.Nodes()[3].Place(ctx, dht.CapacityTopic(), need, nil)
 //
-// Time is the machine's: a node that has too little of the processor is slow.
+// Time is real time: a node that gets too little CPU time is slow.
 package lab
 
 import (
@@ -39,7 +39,7 @@ import (
 	"weir/dht/directory"
 )
 
-// Config says what to run. The zero value of an optional field means the
+// Config is the configuration of a Lab. The zero value of an optional field means the
 // default in its comment.
 type Config struct {
 	Nodes int    // nodes that publish and can be chosen

@@ -34,6 +34,7 @@ type PolicyTrial struct {
 	Silent  []peer.ID   `json:"silent"` // holders whose records may be missing
 }
 
+// A PolicyName identifies a policy.
 type PolicyName struct {
 	Name    string `json:"name"`
 	Version uint64 `json:"version"`

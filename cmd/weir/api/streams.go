@@ -16,6 +16,7 @@ type Stream struct {
 	Carriers []Carrier `json:"carriers"` // origin first, then by depth
 }
 
+// A Carrier is a node that carries a stream, as the origin or as a relay.
 type Carrier struct {
 	Node      peer.ID   `json:"node"`
 	Name      string    `json:"name"`

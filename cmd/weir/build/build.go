@@ -48,6 +48,7 @@ func Of(info *debug.BuildInfo) Info {
 	return b
 }
 
+// String is the build in one line.
 func (b Info) String() string {
 	commit := "unknown commit"
 	if b.Commit != "" {

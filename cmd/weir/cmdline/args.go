@@ -19,6 +19,8 @@ func NoArguments(c *cli.Context) error {
 // Env is the environment variable of a flag.
 func Env(name string) []string { return []string{"WEIR_" + name} }
 
+// DefaultDataDir is the directory weir below XDG_DATA_HOME, by default
+// ~/.local/share; without a home directory it is weir-data.
 func DefaultDataDir() string {
 	if dir := os.Getenv("XDG_DATA_HOME"); dir != "" {
 		return filepath.Join(dir, "weir")

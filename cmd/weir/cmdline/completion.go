@@ -85,6 +85,8 @@ func matching(list []Completion, prefix string) []Completion {
 	return slices.DeleteFunc(list, func(c Completion) bool { return !strings.HasPrefix(c.Word, prefix) })
 }
 
+// FlagNamed returns the flag that word names, with or without dashes and a value,
+// or nil.
 func FlagNamed(flags []cli.Flag, word string) cli.Flag {
 	name, _, _ := strings.Cut(strings.TrimLeft(word, "-"), "=")
 	for _, f := range flags {

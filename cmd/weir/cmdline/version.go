@@ -10,6 +10,7 @@ import (
 	"weir/cmd/weir/term"
 )
 
+// VersionCommand prints the build.
 func VersionCommand() *cli.Command {
 	return &cli.Command{
 		Name: "version", Usage: "which build this is",

@@ -204,6 +204,9 @@ func (r *Reader) Err() *Faults {
 	return &Faults{r.name, r.Faults}
 }
 
+// Fault notes a mistake at line and column, both from 1; line 0 is the file as a
+// whole. Secrets in the message are masked. Mistakes after the first
+// maxConfigFaults are dropped.
 func (r *Reader) Fault(line, column int, format string, args ...any) {
 	if len(r.Faults) >= maxConfigFaults {
 		return
@@ -229,6 +232,8 @@ func (r *Reader) at(n *yaml.Node, format string, args ...any) {
 
 const byteOrderMark = "\ufeff"
 
+// Read parses text and returns its entries in the order of their lines. Mistakes
+// go to r.Faults.
 func (r *Reader) Read(text []byte) []Entry {
 	if len(text) > MaxFile {
 		r.Fault(0, 0, "it has more than %d bytes: that is no configuration of weir", MaxFile)

@@ -43,10 +43,13 @@ type subscription struct {
 	lost  *atomic.Int64       // nil: gaps in the event numbers show it
 }
 
+// NewHub returns a hub that logs to log.
 func NewHub(log *slog.Logger) *Hub {
 	return &Hub{log: log, subs: map[chan event.Event]subscription{}}
 }
 
+// Add numbers e, passes it on and logs it. An event without a time gets the
+// current one.
 func (h *Hub) Add(e event.Event) {
 	if h.Name != nil && e.Peer != "" && e.Name == "" {
 		e.Name = h.Name(e.Peer)
@@ -157,6 +160,7 @@ func (h *Hub) Kept() []event.Event {
 	return slices.Clone(h.last)
 }
 
+// Close closes the channels of all subscribers.
 func (h *Hub) Close() {
 	h.mu.Lock()
 	defer h.mu.Unlock()

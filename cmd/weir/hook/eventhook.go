@@ -138,6 +138,7 @@ type EventCounts struct {
 	queued   prometheus.Gauge
 }
 
+// NewEventCounts returns counts that are 0.
 func NewEventCounts() *EventCounts {
 	c := &EventCounts{
 		outcomes: prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: "weir", Name: "event_deliveries_total", Help: "Events for --event-command or --event-url, by what became of them: delivered, failed however often they were tried, or dropped since too many waited."}, []string{"outcome"}),
@@ -150,6 +151,7 @@ func NewEventCounts() *EventCounts {
 	return c
 }
 
+// Collectors are the metrics, for registration.
 func (c *EventCounts) Collectors() []prometheus.Collector {
 	return []prometheus.Collector{c.outcomes, c.retries, c.queued}
 }

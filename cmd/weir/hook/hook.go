@@ -70,6 +70,9 @@ type Need struct {
 	Stream  string           `json:"stream"`
 }
 
+// New returns the hook set by the flags --WHAT-command and --WHAT-url, of which
+// at most one may be given. Each run may take timeout. The error names the wrong
+// flag.
 func New(what, command, address string, timeout time.Duration, log *slog.Logger) (Hook, error) {
 	h := Hook{command, address, timeout, log}
 	if command != "" && address != "" {
@@ -84,9 +87,10 @@ func New(what, command, address string, timeout time.Duration, log *slog.Logger)
 	return h, nil
 }
 
+// Given reports whether there is a hook.
 func (h Hook) Given() bool { return h.command != "" || h.URL != "" }
 
-// Run runs the hook, for timeout at most. Its output is logged if it fails. The
+// Run runs the hook, for its timeout at most. Its output is logged if it fails. The
 // error never contains the output: clients may see it.
 func (h Hook) Run(ctx context.Context, in Input) error {
 	body, err := json.Marshal(in)

@@ -63,6 +63,7 @@ const (
 	tracesPath = "/v1/traces"
 )
 
+// Flags are the flags of tracing.
 func Flags() []cli.Flag {
 	return []cli.Flag{
 		&cli.StringFlag{Name: "otlp-endpoint", Usage: "base `URL` of an OpenTelemetry collector (OTLP over HTTP) to send spans of placements to, such as http://127.0.0.1:4318; headers for it by OTEL_EXPORTER_OTLP_HEADERS", DefaultText: "none are sent", EnvVars: cmdline.Env("OTLP_ENDPOINT")},
@@ -70,12 +71,13 @@ func Flags() []cli.Flag {
 	}
 }
 
-// Config is the checked content of those flags.
+// Config is the checked content of [Flags].
 type Config struct {
 	endpoint *url.URL // complete; nil: nothing is exported
 	ratio    float64
 }
 
+// ConfigOf reads the flags of c. The error names the wrong one.
 func ConfigOf(c *cli.Context) (Config, error) {
 	cfg := Config{ratio: c.Float64("trace-ratio")}
 	if !(cfg.ratio >= 0 && cfg.ratio <= 1) {
