@@ -154,7 +154,7 @@ func logTail(path string) string {
 	}
 	lines := strings.Split(strings.TrimSpace(string(b)), "\n")
 	if cut && len(lines) > 1 {
-		lines = lines[1:] // its begin was not read
+		lines = lines[1:] // its start was not read
 	}
 	lines = lines[max(0, len(lines)-tailLines):]
 	if len(lines) == 1 && lines[0] == "" {

@@ -33,7 +33,7 @@ func (n notifier) stopping(timeout time.Duration) {
 	n.send(fmt.Sprintf("%s\nEXTEND_TIMEOUT_USEC=%d", daemon.SdNotifyStopping, (timeout + 2*httpShutdown).Microseconds()))
 }
 
-// reloading reports the begin of a reload of the configuration, as systemd's
+// reloading reports the start of a reload of the configuration, as systemd's
 // Type=notify-reload requires, and reloaded its end. Before the node is ready,
 // systemd would mistake the latter for readiness.
 func (n notifier) reloading() {

@@ -202,7 +202,7 @@ func (a *automatic) fail(err error) {
 	}
 }
 
-// tried marks the begin of an attempt: later failures are reported.
+// tried marks the start of an attempt: later failures are reported.
 func (a *automatic) tried() {
 	a.mu.Lock()
 	defer a.mu.Unlock()

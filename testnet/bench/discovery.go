@@ -171,7 +171,7 @@ type DiscoverySelections struct {
 	Age      Spread         `json:"age_ms"`             // of the record that decided which node to ask
 	Overall  float64        `json:"overall_bytes"`      // bytes added to all nodes' stream traffic by a selection: late answers, released leases and changed records too
 
-	// Quality. A score is the policy's, from 0 to 1, by the truth at the begin
+	// Quality. A score is the policy's, from 0 to 1, by the truth at the start
 	// of the selection; regret is the score of the best node less that of the
 	// chosen one.
 	Regret        Spread  `json:"regret"`

@@ -131,7 +131,7 @@ func (m *made) noRoom() bool {
 	return math.IsNaN(m.best) && (m.err == nil || errors.As(m.err, &refusal))
 }
 
-// tell counts err by the begin of its text: a refusal's reason, or the text up
+// tell counts err by the start of its text: a refusal's reason, or the text up
 // to the first detail.
 func tell(counts map[string]int, err error) map[string]int {
 	if counts == nil {

@@ -387,7 +387,7 @@ func roffText(s string) string {
 	return b.String()
 }
 
-// roffLine escapes the begin of a line for roff, where a dot would be a request.
+// roffLine escapes the start of a line for roff, where a dot would be a request.
 func roffLine(s string) string {
 	s = roff(s)
 	if strings.HasPrefix(s, ".") {
