@@ -112,7 +112,7 @@ func TestDiscoveryAndItsModel(t *testing.T) {
 	}
 	for name, want := range map[string]string{
 		"discovery.json":        `"mode": "broker-1"`,
-		"discovery.md":          "| 20 | dht |",
+		"discovery.md":          "| 20 | kademlia |",
 		"discovery-cost.svg":    "modelled, not measured",
 		"discovery-quality.svg": "Regret",
 	} {
