@@ -6,7 +6,8 @@ import "sync"
 
 // A Group is the goroutines of one resource. Once [Group.Stop] has been called
 // nothing starts any more, and [Group.Wait] returns when all that were started
-// have ended. The zero value is ready for use.
+// have ended. pion's GracefulClose does not wait for the goroutines of its
+// handlers, so those pass their work to Go. The zero value is ready for use.
 type Group struct {
 	mu      sync.Mutex
 	stopped bool // nothing starts once set

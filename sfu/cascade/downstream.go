@@ -69,7 +69,7 @@ func (l *Link) serve(req *pb.Subscribe) {
 	if waiting {
 		l.negotiator.want()
 	}
-	l.tasks.Start(b.watch)
+	l.tasks.Go(b.watch)
 }
 
 func (l *Link) newDownstream(req *pb.Subscribe) (*downstream, error) {

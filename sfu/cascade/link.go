@@ -13,11 +13,11 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"weir/capacity/event"
+	"weir/capacity/task"
 	"weir/capacity/tracing"
 	"weir/sfu/pb"
 	"weir/sfu/rtc"
 	"weir/sfu/sdp"
-	"weir/sfu/tasks"
 )
 
 const (
@@ -73,7 +73,7 @@ const (
 type Link struct {
 	Peer       peer.ID
 	links      *Links
-	tasks      tasks.Group // readers, the writer, the negotiator, downstreams
+	tasks      task.Group // readers, the writer, the negotiator, downstreams
 	dialer     bool
 	pc         *rtc.Transport
 	signal     Signal
@@ -137,9 +137,9 @@ func (l *Link) lost() string {
 // ended.
 func (l *Link) run() {
 	negotiated := make(chan struct{})
-	l.tasks.Start(l.read)
-	l.tasks.Start(l.write)
-	l.tasks.Start(func() {
+	l.tasks.Go(l.read)
+	l.tasks.Go(l.write)
+	l.tasks.Go(func() {
 		defer close(negotiated)
 		if err := l.negotiator.run(); err != nil {
 			l.fail("negotiation: " + err.Error())
@@ -192,7 +192,7 @@ loop:
 		delete(l.links.links, l.Peer)
 	}
 	l.links.mu.Unlock()
-	l.tasks.Shut()
+	l.tasks.Stop()
 	l.mu.Lock()
 	l.ended = true
 	upstreams, downstreams := l.upstreams, l.downstreams
@@ -228,8 +228,8 @@ func (l *Link) onTrack(remote *webrtc.TrackRemote, receiver *webrtc.RTPReceiver)
 	}
 	in := rtc.NewRemoteTrack(remote, receiver, l.links.cfg.Drops)
 	l.sections.came(mid, in)
-	l.tasks.Start(in.ReadRTP)
-	l.tasks.Start(in.ReadRTCP)
+	l.tasks.Go(in.ReadRTP)
+	l.tasks.Go(in.ReadRTCP)
 	l.sections.reachable()
 }
 

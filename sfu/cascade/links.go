@@ -255,7 +255,7 @@ func (s *Links) newLink(node peer.ID, signal Signal, dialer bool, opening trace.
 			l.connectOnce.Do(func() {
 				close(l.connected)
 				l.opening.End()
-				l.tasks.Start(l.sections.reachable)
+				l.tasks.Go(l.sections.reachable)
 				s.event(event.Event{Kind: event.LinkOpened, Peer: l.Peer, Elapsed: milliseconds(time.Since(l.opened))})
 			})
 		case webrtc.PeerConnectionStateFailed, webrtc.PeerConnectionStateClosed:

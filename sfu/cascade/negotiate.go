@@ -9,11 +9,11 @@ import (
 
 	"github.com/pion/webrtc/v4"
 
+	"weir/capacity/task"
 	"weir/sfu/forward"
 	"weir/sfu/pb"
 	"weir/sfu/rtc"
 	"weir/sfu/sdp"
-	"weir/sfu/tasks"
 )
 
 // A negotiator makes or answers the offers of one link, and places DownTracks
@@ -23,7 +23,7 @@ type negotiator struct {
 	dialer   bool // this end makes the offers
 	pc       *rtc.Transport
 	sections *sections
-	tasks    *tasks.Group    // readers of RTCP
+	tasks    *task.Group     // readers of RTCP
 	ctx      context.Context // ends with the link
 	closing  context.Context // ends when this node does
 	done     <-chan struct{} // closed when the link has ended
@@ -193,7 +193,7 @@ func (n *negotiator) describe() *pb.Description {
 // the time.
 func (n *negotiator) place(s *slotOut, sender *webrtc.RTPSender) {
 	n.sections.place(s, sender)
-	n.tasks.Start(func() {
+	n.tasks.Go(func() {
 		rtc.ReadRTCP(sender, func() *forward.DownTrack { return n.sections.sent(s) })
 	})
 }

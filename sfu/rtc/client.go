@@ -10,9 +10,9 @@ import (
 
 	"github.com/pion/webrtc/v4"
 
+	"weir/capacity/task"
 	"weir/sfu/forward"
 	"weir/sfu/sdp"
-	"weir/sfu/tasks"
 )
 
 // A Client is the media connection of one WHIP or WHEP client. Quiet, Look,
@@ -20,7 +20,7 @@ import (
 // called by one goroutine at a time.
 type Client struct {
 	*Transport
-	tasks     tasks.Group   // readers of RTCP, begin
+	tasks     task.Group    // readers of RTCP, begin
 	connected chan struct{} // closed when media can flow
 	ended     chan string   // why the connection has ended, or has to; the first counts
 
@@ -50,7 +50,7 @@ func (t *Client) watch() {
 		case webrtc.PeerConnectionStateConnected:
 			once.Do(func() {
 				close(t.connected)
-				t.tasks.Start(t.begin)
+				t.tasks.Go(t.begin)
 			})
 		case webrtc.PeerConnectionStateFailed:
 			t.end("the client fell silent")
@@ -102,7 +102,7 @@ func (t *Client) answer(ctx context.Context, o *sdp.Offer) (string, error) {
 		if err != nil {
 			return "", err
 		}
-		t.tasks.Start(func() { ReadRTCP(sender, func() *forward.DownTrack { return o.DownTrack }) })
+		t.tasks.Go(func() { ReadRTCP(sender, func() *forward.DownTrack { return o.DownTrack }) })
 	}
 	answer, err := t.CreateAnswer(nil)
 	if err != nil {
@@ -243,7 +243,7 @@ func (t *Client) NotForwarded() map[string]int64 { return t.in.NotForwarded() }
 
 // Stop ends media at once, and does not wait.
 func (t *Client) Stop() {
-	t.tasks.Shut()
+	t.tasks.Stop()
 	for _, o := range t.outs {
 		o.Track.Remove(o.DownTrack)
 	}
@@ -254,7 +254,7 @@ func (t *Client) Stop() {
 
 // Close ends the connection and waits for its goroutines.
 func (t *Client) Close() {
-	t.tasks.Shut()
+	t.tasks.Stop()
 	_ = t.GracefulClose()
 	t.tasks.Wait()
 }
