@@ -119,7 +119,7 @@ func (s *Seeker) weigh(start time.Time, q *query, answer Answer) (Decision, []of
 		Policy:       compiled.Policy().Version,
 		Time:         start,
 		Answer:       answer,
-		FindMillis:   millis(answer.Elapsed),
+		FindMillis:   capacity.Milliseconds(answer.Elapsed),
 		Reservations: []Reservation{},
 		Verdicts:     []Judged{},
 	}
@@ -153,8 +153,8 @@ func (s *Seeker) weigh(start time.Time, q *query, answer Answer) (Decision, []of
 			Headroom: headroom,
 			Told:     v.Told(),
 			Trust:    v.Trust,
-			RTT:      millis(v.RTT),
-			Age:      millis(now.Sub(v.Record.Issued)),
+			RTT:      capacity.Milliseconds(v.RTT),
+			Age:      capacity.Milliseconds(now.Sub(v.Record.Issued)),
 		})
 	}
 	return d, passed

@@ -138,5 +138,3 @@ func sumCounts(counts, more map[string]int) map[string]int {
 	}
 	return counts
 }
-
-func millis(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }

@@ -42,7 +42,7 @@ func (s *Seeker) Explain(ctx context.Context, topic holder.Topic, need capacity.
 	} else if err == nil {
 		d.Refused = d.refusal().Reason
 	}
-	d.TotalMillis = millis(time.Since(d.Time))
+	d.TotalMillis = capacity.Milliseconds(time.Since(d.Time))
 	return d, err
 }
 
@@ -63,7 +63,7 @@ func (s *Seeker) Place(ctx context.Context, topic holder.Topic, need capacity.Ne
 	// If the candidates come from a list of servers, all of them were asked.
 	r.placement.Exclude, r.placement.Further = exclude, topic == holder.CapacityTopic() && !s.cfg.Discovery.Listed()
 	placed, err = r.run(ctx, r.placement.Start())
-	d.TotalMillis = millis(time.Since(d.Time))
+	d.TotalMillis = capacity.Milliseconds(time.Since(d.Time))
 	return placed, d, err
 }
 
@@ -86,6 +86,6 @@ func (s *Seeker) PlaceAmong(ctx context.Context, topic holder.Topic, need capaci
 	defer r.end()
 	r.placement.Start()
 	placed, err = r.run(ctx, r.placement.Found(time.Now(), s.order(passed), place.Levels))
-	d.TotalMillis = millis(time.Since(now))
+	d.TotalMillis = capacity.Milliseconds(time.Since(now))
 	return placed, d, err
 }

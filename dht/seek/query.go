@@ -204,7 +204,7 @@ func (q *query) askSelf() (others int) {
 	q.answer.Asked = append(q.answer.Asked, Asked{
 		Holder:  q.s.cfg.ID,
 		Elapsed: time.Since(start),
-		Millis:  millis(time.Since(start)),
+		Millis:  capacity.Milliseconds(time.Since(start)),
 		Records: picked,
 	})
 	if q.s.cfg.Table.Get(start, q.topic, q.s.cfg.ID) != nil {
@@ -329,7 +329,7 @@ func (q *query) take(r reply) {
 	q.answer.Messages += r.spent.Messages
 	q.answer.Bytes += r.spent.Bytes
 	a := &q.answer.Asked[r.index]
-	a.Elapsed, a.Millis, a.Records, a.Err = r.elapsed, millis(r.elapsed), len(r.records)+len(r.offers), ""
+	a.Elapsed, a.Millis, a.Records, a.Err = r.elapsed, capacity.Milliseconds(r.elapsed), len(r.records)+len(r.offers), ""
 	if r.err != nil {
 		a.Err = r.err.Error()
 		return

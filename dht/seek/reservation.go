@@ -108,7 +108,7 @@ func (r *reservation) search(ctx context.Context, step place.Step) (place.Step, 
 // reserve carries out steps until one wants a search or ends the placement.
 func (r *reservation) reserve(ctx context.Context, step place.Step) (place.Step, error) {
 	began := time.Now()
-	defer func() { r.d.ReserveMillis += millis(time.Since(began)) }()
+	defer func() { r.d.ReserveMillis += capacity.Milliseconds(time.Since(began)) }()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for !step.Done && step.Search == nil {
@@ -158,7 +158,7 @@ func (r *reservation) release(nodes []peer.ID) {
 // heard notes one answer.
 func (r *reservation) heard(res reserved) place.Step {
 	note := &r.d.Reservations[r.index[res.node]]
-	note.Elapsed = millis(res.elapsed)
+	note.Elapsed = capacity.Milliseconds(res.elapsed)
 	r.d.Messages += res.spent.Messages
 	r.d.Bytes += res.spent.Bytes
 	if res.err == nil {

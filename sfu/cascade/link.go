@@ -12,6 +12,7 @@ import (
 	"github.com/pion/webrtc/v4"
 	"go.opentelemetry.io/otel/trace"
 
+	"weir/capacity"
 	"weir/capacity/event"
 	"weir/capacity/task"
 	"weir/capacity/tracing"
@@ -214,7 +215,7 @@ loop:
 	<-negotiated
 	_ = l.pc.GracefulClose()
 	l.tasks.Wait()
-	l.links.event(event.Event{Kind: event.LinkClosed, Peer: l.Peer, Reason: l.lost(), Detail: l.why, Elapsed: milliseconds(time.Since(l.opened))})
+	l.links.event(event.Event{Kind: event.LinkClosed, Peer: l.Peer, Reason: l.lost(), Detail: l.why, Elapsed: capacity.Milliseconds(time.Since(l.opened))})
 }
 
 // onTrack is the OnTrack handler for pion: the peer has begun to send in a
@@ -262,7 +263,7 @@ type LinkStatus struct {
 func (l *Link) status() LinkStatus {
 	st := LinkStatus{
 		Peer: l.Peer, State: l.pc.ConnectionState().String(), Dialer: l.dialer, Opened: l.opened,
-		RTT: milliseconds(time.Duration(l.rtt.Load())), PullsIn: []string{}, PullsOut: []string{},
+		RTT: capacity.Milliseconds(time.Duration(l.rtt.Load())), PullsIn: []string{}, PullsOut: []string{},
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()

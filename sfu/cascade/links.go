@@ -17,6 +17,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 	"go.opentelemetry.io/otel/trace/noop"
 
+	"weir/capacity"
 	"weir/capacity/event"
 	"weir/capacity/ledger"
 	"weir/capacity/tracing"
@@ -121,8 +122,6 @@ func (s *Links) event(e event.Event) {
 	e.Time = time.Now()
 	s.cfg.Event(e)
 }
-
-func milliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
 
 // link returns the link to carrier.Node, and opens one if there is none.
 func (s *Links) link(ctx context.Context, carrier tree.Source) (*Link, error) {
@@ -256,7 +255,7 @@ func (s *Links) newLink(node peer.ID, signal Signal, dialer bool, opening trace.
 				close(l.connected)
 				l.opening.End()
 				l.tasks.Go(l.sections.reachable)
-				s.event(event.Event{Kind: event.LinkOpened, Peer: l.Peer, Elapsed: milliseconds(time.Since(l.opened))})
+				s.event(event.Event{Kind: event.LinkOpened, Peer: l.Peer, Elapsed: capacity.Milliseconds(time.Since(l.opened))})
 			})
 		case webrtc.PeerConnectionStateFailed, webrtc.PeerConnectionStateClosed:
 			l.fail("media connection " + state.String())

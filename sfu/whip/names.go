@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"weir/capacity"
 	"weir/capacity/event"
 	"weir/sfu/forward"
 	"weir/sfu/problem"
@@ -102,7 +103,7 @@ func (n *names) publish(sess *session, inherit bool) error {
 	n.mu.Unlock()
 	if gone != nil {
 		silent := gone.publisher.Quiet(now, gone.began)
-		e := event.Event{Kind: event.PublisherReplaced, Stream: name, Session: sess.id, Elapsed: milliseconds(silent),
+		e := event.Event{Kind: event.PublisherReplaced, Stream: name, Session: sess.id, Elapsed: capacity.Milliseconds(silent),
 			Detail: fmt.Sprintf("session %s had sent nothing for %v; its viewers stay", gone.id, silent.Round(time.Millisecond))}
 		if sess.stream != old {
 			e.Detail = fmt.Sprintf("session %s had sent nothing for %v; its viewers have to come again, since the tracks differ", gone.id, silent.Round(time.Millisecond))
@@ -136,7 +137,7 @@ func (n *names) finish(sess *session) {
 // tellEnd reports that a stream that was published here is over.
 func (n *names) tellEnd(st *forward.Stream) {
 	if lasted, started := st.Finish(time.Now()); started {
-		n.cfg.event(event.Event{Kind: event.StreamEnded, Stream: st.Name, Elapsed: milliseconds(lasted)})
+		n.cfg.event(event.Event{Kind: event.StreamEnded, Stream: st.Name, Elapsed: capacity.Milliseconds(lasted)})
 	}
 }
 

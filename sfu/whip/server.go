@@ -292,5 +292,3 @@ func (s *Server) Counts() Counts {
 	}
 	return c
 }
-
-func milliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }

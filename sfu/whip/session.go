@@ -10,6 +10,7 @@ import (
 
 	"github.com/libp2p/go-libp2p/core/peer"
 
+	"weir/capacity"
 	"weir/capacity/event"
 	"weir/capacity/tracing"
 	"weir/sfu/forward"
@@ -106,7 +107,7 @@ func (s *session) tell(e event.Event) {
 		if !s.stream.Start(now) {
 			return // it continues the stream of the publisher before
 		}
-		e.Elapsed = milliseconds(now.Sub(s.began))
+		e.Elapsed = capacity.Milliseconds(now.Sub(s.began))
 	}
 	e.Stream, e.Session, e.Role, e.Client, e.Trace = s.stream.Name, s.id, s.kind.role(), s.remote, s.trace
 	s.server.cfg.event(e)
@@ -252,6 +253,6 @@ func (s *session) takeDown(why string) {
 	s.first.ended(endWord(why))
 	server.cfg.event(event.Event{
 		Kind: event.SessionClosed, Stream: s.stream.Name, Session: s.id, Role: s.kind.role(), Client: s.remote, Reason: endWord(why), Detail: why, Trace: s.trace,
-		Elapsed: milliseconds(time.Since(s.began)), Packets: total.Packets, Bytes: total.Bytes, Lost: total.Lost,
+		Elapsed: capacity.Milliseconds(time.Since(s.began)), Packets: total.Packets, Bytes: total.Bytes, Lost: total.Lost,
 	})
 }

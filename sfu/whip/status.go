@@ -101,7 +101,7 @@ func (s *Server) Sessions() []SessionStatus {
 				st.Right = &g.Expires
 			}
 		}
-		st.RTT = milliseconds(sess.transport.RTT())
+		st.RTT = capacity.Milliseconds(sess.transport.RTT())
 		if p := sess.publisher; p != nil {
 			st.Sections, st.NotForwarded = p.Sections(time.Now()), p.NotForwarded()
 		}
