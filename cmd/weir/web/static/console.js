@@ -96,7 +96,7 @@ const feed = new Feed({
     const fresh = events.filter((e) => !happened.some((known) => known.seq === e.seq));
     if (!fresh.length) return;
     happened = [...happened, ...fresh].sort((a, b) => a.seq - b.seq).slice(-HAPPENED);
-    page.happened?.(fresh);
+    draw();
   },
   onState: (state) => {
     const was = model?.limited ?? false;
@@ -112,9 +112,10 @@ const feed = new Feed({
   onStatus: (status) => sayStatus(status),
 });
 
-// draw hands the model to the page, at most once per frame: events may come
-// faster than a busy machine paints. A page in the background is not painted,
-// so a timer backs the frame up.
+// draw hands the model and what happened to the page, together, since nodes are
+// called by the model's names; at most once per frame: events may come faster
+// than a busy machine paints. A page in the background is not painted, so a
+// timer backs the frame up.
 let drawing = 0;
 function draw() {
   if (drawing) return;
@@ -124,6 +125,7 @@ function draw() {
     clearTimeout(drawing);
     drawing = 0;
     page.update(model);
+    page.happened?.(happened);
     kept?.update(model);
   };
   const frame = requestAnimationFrame(run);
