@@ -27,9 +27,3 @@ func (c Codec) Kind() Kind {
 	}
 	return Video
 }
-
-// Name is the encoding name, for example "VP8".
-func (c Codec) Name() string {
-	_, name, _ := strings.Cut(c.MimeType, "/")
-	return name
-}

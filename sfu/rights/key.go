@@ -238,9 +238,6 @@ func text(b []byte) string { return base64.RawURLEncoding.EncodeToString(b) }
 // ID returns the key's kid.
 func (k *PrivateKey) ID() string { return k.public.ID }
 
-// Algorithm returns EdDSA or HS256.
-func (k *PrivateKey) Algorithm() string { return k.public.Algorithm }
-
 // Private returns the key as JSON, to be kept: a private JWK, or for HS256 a
 // set with the secret, which nodes need as well.
 func (k *PrivateKey) Private() []byte {

@@ -18,7 +18,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"sync"
-	"syscall"
 	"time"
 
 	"github.com/miekg/dns"
@@ -196,11 +195,6 @@ func (s *Server) Roots() *x509.CertPool { return s.roots }
 
 // Log is its output so far.
 func (s *Server) Log() string { return s.out.String() }
-
-// Pause stops it (SIGSTOP): it accepts connections and does not answer. Resume
-// ends that.
-func (s *Server) Pause() error  { return s.cmd.Process.Signal(syscall.SIGSTOP) }
-func (s *Server) Resume() error { return s.cmd.Process.Signal(syscall.SIGCONT) }
 
 // Close kills it. It may be called more than once.
 func (s *Server) Close() {

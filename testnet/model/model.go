@@ -148,7 +148,7 @@ func shardsOf(region float64) int {
 // kademliaUpkeep: on average a node receives, as a holder, as much as it sends
 // to the holders of its topic. Holders are the nodes closest to a key that a
 // hash makes, so the number of topics a node holds is binomial; the busiest
-// node holds the largest number that any of n is expected to (DESIGN §5, §11).
+// node holds the largest number that any of n is expected to.
 func kademliaUpkeep(p *Params, r *Row, n float64) {
 	a := p.publish()
 	if n <= few {

@@ -25,7 +25,7 @@ func TestSizes(t *testing.T) {
 	s := params(t).Sizes
 	t.Logf("%+v", s)
 	if s.Record < 250 || s.Record > 450 {
-		t.Errorf("a sealed record has %.0f bytes, DESIGN aims at 400 or less", s.Record)
+		t.Errorf("a sealed record has %.0f bytes, want 250 to 450", s.Record)
 	}
 	for name, c := range map[string][2]float64{
 		"an advertisement contains the record": {s.Advertise, s.Record},

@@ -181,8 +181,3 @@ func (c Client) Records(ctx context.Context, stream string) (Records, error) {
 	}
 	return ask[Records](ctx, c, path)
 }
-
-// Streams requests the streams of the network.
-func (c Client) Streams(ctx context.Context) (Streams, error) {
-	return ask[Streams](ctx, c, "/streams")
-}
