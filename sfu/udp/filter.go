@@ -84,6 +84,7 @@ type filter struct {
 type Peer struct {
 	filter  *filter
 	secured atomic.Bool // the DTLS handshake is done
+	taker   atomic.Pointer[func(datagram []byte, at time.Time) bool]
 
 	// filter.mu guards the following fields.
 	ufrag, pwd string
@@ -152,6 +153,23 @@ func (p *Peer) forget(from endpoint) {
 // Secured records that the DTLS handshake is done.
 func (p *Peer) Secured() { p.secured.Store(true) }
 
+// Take has f called with each datagram of RTP or RTCP that comes from an address
+// of the peer, before pion reads it, and with the time at which it was read; nil
+// ends that. What f reports as taken does not reach pion. If f returns true it
+// may have changed the datagram, which it must not keep in either case.
+//
+// f is called by the goroutines that read: the one of [Socket.ReadFromAddrPort]
+// for UDP, on which the media of all peers waits, and one for each connection
+// over TCP. It must not block. No call begins after Close of the peer; one that
+// has begun may still run.
+func (p *Peer) Take(f func(datagram []byte, at time.Time) bool) {
+	if f == nil {
+		p.taker.Store(nil)
+		return
+	}
+	p.taker.Store(&f)
+}
+
 // Silence returns how long no valid check has come; ok is false before the
 // first. It uses the monotonic clock.
 func (p *Peer) Silence(now time.Time) (d time.Duration, ok bool) {
@@ -192,6 +210,9 @@ func (p *Peer) take(from endpoint, now time.Time) bool {
 // length.
 func isSTUN(b []byte) bool { return len(b) >= 20 && b[0] < 4 }
 
+// isRTP reports whether b is RTP or RTCP by its first byte (RFC 7983).
+func isRTP(b []byte) bool { return len(b) > 0 && b[0] >= 128 && b[0] < 192 }
+
 // STUN message types used by ICE.
 const (
 	bindingRequest    = 0x0001
@@ -208,7 +229,7 @@ func (g *filter) admit(datagram []byte, from endpoint, local netip.Addr) int {
 	switch {
 	case len(datagram) == 0:
 		why = dropProtocol
-	case datagram[0] >= 128 && datagram[0] < 192: // RTP and RTCP: SRTP authenticates
+	case isRTP(datagram): // SRTP authenticates
 		return n
 	case datagram[0] >= 20 && datagram[0] < 64:
 		g.mu.RLock()
@@ -241,6 +262,22 @@ func (g *filter) admit(datagram []byte, from endpoint, local netip.Addr) int {
 	}
 	g.dropped[why].Add(1)
 	return 0
+}
+
+// taken offers an admitted datagram, read at at, to its peer's Take, and returns
+// whether it is taken.
+func (g *filter) taken(datagram []byte, from endpoint, at time.Time) bool {
+	if !isRTP(datagram) {
+		return false
+	}
+	g.mu.RLock()
+	r := g.bySource[from]
+	g.mu.RUnlock()
+	if r == nil {
+		return false
+	}
+	f := r.peer.taker.Load()
+	return f != nil && (*f)(datagram, at)
 }
 
 // check validates a connectivity check (RFC 8445, section 7.3), and returns why

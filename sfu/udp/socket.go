@@ -140,7 +140,8 @@ func (s *Socket) ReadFromAddrPort(b []byte) (int, netip.AddrPort, error) {
 		if s.Lose != nil && s.Lose(d.data, d.far) {
 			continue
 		}
-		if n := s.filter.admit(d.data, endpointOf(d.far), d.local); n > 0 {
+		from := endpointOf(d.far)
+		if n := s.filter.admit(d.data, from, d.local); n > 0 && !s.filter.taken(d.data[:n], from, time.Now()) {
 			return n, d.far, nil
 		}
 	}

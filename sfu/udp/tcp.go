@@ -210,7 +210,7 @@ func (c *mediaConn) next() error {
 		c.media.pending--
 		c.media.mu.Unlock()
 	}
-	if n > 0 {
+	if n > 0 && !filter.taken(message[:n], c.from, time.Now()) {
 		binary.BigEndian.PutUint16(c.frame[:], uint16(n))
 		c.ready = c.frame[:2+n]
 	}
