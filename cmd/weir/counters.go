@@ -8,6 +8,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"weir/capacity"
+	"weir/capacity/event"
 	"weir/capacity/ledger"
 	"weir/capacity/policy"
 	"weir/capacity/scope"
@@ -93,6 +94,14 @@ func (c *counters) decided(d dht.Decision, err error) {
 		}
 		c.reservations.WithLabelValues(outcome).Inc()
 	}
+}
+
+// event counts what e reports.
+func (c *counters) event(e event.Event) {
+	if e.Kind == event.Refused {
+		c.refused(e.Reason)
+	}
+	c.tallies.add(e, c.times)
 }
 
 // refused counts a client that was refused.

@@ -11,7 +11,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"weir/capacity"
-	"weir/capacity/ledger"
 	"weir/capacity/policy"
 	"weir/dht"
 )
@@ -124,21 +123,5 @@ func TestCountersAreBounded(t *testing.T) {
 	// with it has gone.
 	if got := c.words.word("rule-0-0"); got != "rule-0-0" {
 		t.Errorf("it is counted as %s", got)
-	}
-}
-
-// All counters of the ledger exist from the beginning.
-func TestLedgerMetrics(t *testing.T) {
-	n, _ := startAdmin(t)
-	w := httptest.NewRecorder()
-	r := httptest.NewRequest("GET", "http://127.0.0.1/metrics", nil)
-	n.adminHandler().ServeHTTP(w, r)
-	for _, reason := range ledger.Reasons() {
-		if line := fmt.Sprintf("weir_ledger_refusals_total{reason=%q} 0\n", snake(reason)); !strings.Contains(w.Body.String(), line) {
-			t.Errorf("%s is not there", line)
-		}
-	}
-	if line := `weir_ledger_grants_total{kind="lease"} 0`; !strings.Contains(w.Body.String(), line) {
-		t.Errorf("%s is not there:\n%s", line, w.Body)
 	}
 }

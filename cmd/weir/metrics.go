@@ -9,75 +9,16 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/collectors"
-	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"weir/capacity/event"
 	"weir/cmd/weir/build"
 	"weir/dht"
+	"weir/dht/overlay"
 	"weir/sfu"
 	"weir/sfu/meter"
-	"weir/sfu/problem"
 	"weir/sfu/udp"
 	"weir/sfu/whip"
 )
-
-// scrapesAtOnce bounds concurrent scrapes: --metrics may be open to many.
-const scrapesAtOnce = 4
-
-// metricsHandler serves /metrics only, under any host name: its clients can
-// read metrics, and do nothing else.
-func (n *node) metricsHandler() http.Handler {
-	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", n.scraped())
-	return problem.Mux(mux)
-}
-
-func (n *node) scraped() http.Handler {
-	return promhttp.HandlerFor(n.metrics(), promhttp.HandlerOpts{MaxRequestsInFlight: scrapesAtOnce})
-}
-
-// metrics registers all metrics in Prometheus' conventions: base units, label
-// values in snake_case and of a bounded set.
-func (n *node) metrics() *prometheus.Registry {
-	reg := prometheus.NewRegistry()
-	gauge := func(name, help string, f func() float64) {
-		reg.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Namespace: "weir", Name: name, Help: help}, f))
-	}
-	counter := func(name, help string, f func() float64) {
-		reg.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{Namespace: "weir", Name: name, Help: help}, f))
-	}
-	reg.MustRegister(
-		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), buildCollector(),
-	)
-	gauge("start_time_seconds", "When the node began, Unix time.", func() float64 { return float64(n.began.UnixMilli()) / 1000 })
-	gauge("stress_ratio", "Largest of used over limit, 0 to 1 and more.", func() float64 { return n.ledger.Totals(time.Now()).Stress })
-	gauge("cpu_ratio", "Share of the CPU in use of what is left for this process, 0 to 1.", func() float64 { return n.gauge.Read().CPU })
-	gauge("streams", "Streams carried.", func() float64 { return float64(n.sfu.Counts().Streams) })
-	gauge("links", "Cascade links.", func() float64 { return float64(n.sfu.Counts().Links) })
-	gauge("leases", "Leases granted and not yet used.", func() float64 { return float64(n.ledger.Totals(time.Now()).Leases) })
-	gauge("peers", "libp2p peers connected.", func() float64 { return float64(len(n.dht.Overlay().Host.Network().Peers())) })
-	gauge("uplink_bytes_per_second", "Sent on the media socket, over the last seconds.", func() float64 { return float64(n.gauge.Read().Uplink) / 8 })
-	gauge("downlink_bytes_per_second", "Received on the media socket, over the last seconds.", func() float64 { return float64(n.gauge.Read().Downlink) / 8 })
-	gauge("provision_waiting_requests", "Requests that wait for a server to be started.", func() float64 { return float64(n.waiters.Len()) })
-	counter("media_sent_bytes_total", "UDP payload sent on the media socket.", func() float64 { return float64(n.gauge.Socket.Counters().BytesOut) })
-	counter("media_received_bytes_total", "UDP payload received on the media socket.", func() float64 { return float64(n.gauge.Socket.Counters().BytesIn) })
-	counter("media_sent_datagrams_total", "Datagrams sent on the media socket.", func() float64 { return float64(n.gauge.Socket.Counters().PacketsOut) })
-	counter("media_received_datagrams_total", "Datagrams received on the media socket.", func() float64 { return float64(n.gauge.Socket.Counters().PacketsIn) })
-	gauge("media_tcp_connections", "Connections of clients that use media over TCP.", func() float64 { return float64(n.gauge.Socket.Counters().Connections) })
-	counter("media_overflowed_datagrams_total", "Datagrams that came and that the kernel had no room for: raise net.core.rmem_max, or the node's share of the CPU.", func() float64 { return float64(n.gauge.Socket.Counters().Overflowed) })
-	counter("discovery_records_refused_total", "Records and datagrams of peers that sent more than their share.", func() float64 { return float64(n.dht.Flooded()) })
-	n.reloading.register(reg)
-	reg.MustRegister(n.outcomes.counter)
-	if n.cfg.tls != nil {
-		reg.MustRegister(n.cfg.tls)
-	}
-	reg.MustRegister(n.handed.Collectors()...)
-	n.counters.register(reg)
-	reg.MustRegister(n.spans.Collectors()...)
-	reg.MustRegister(&trafficCollector{n}, ledgerCollector{n.ledger}, gateCollector{n.gate}, dropCollector{n.gauge.Socket}, repairCollector{n.sfu}, mediaCollector{n}, rightsCollector{n.rights})
-	return reg
-}
 
 // buildCollector is a constant metric with the build's version.
 func buildCollector() prometheus.Collector {
@@ -294,7 +235,10 @@ func (t *tallies) total(what string, now int64) float64 {
 }
 
 // mediaCollector exports the current sessions, links and requests.
-type mediaCollector struct{ node *node }
+type mediaCollector struct {
+	sfu     *sfu.SFU
+	tallies *tallies
+}
 
 var (
 	sessionsDesc  = prometheus.NewDesc("weir_sessions", "Sessions now.", []string{"role"}, nil)
@@ -314,30 +258,29 @@ func (c mediaCollector) Describe(ch chan<- *prometheus.Desc) {
 
 // Collect implements prometheus.Collector.
 func (c mediaCollector) Collect(ch chan<- prometheus.Metric) {
-	n := c.node
 	put := func(d *prometheus.Desc, t prometheus.ValueType, v float64, label string) {
 		ch <- prometheus.MustNewConstMetric(d, t, v, label)
 	}
-	counts := n.sfu.Counts()
+	counts := c.sfu.Counts()
 	put(sessionsDesc, prometheus.GaugeValue, float64(counts.Publishers), "publisher")
 	put(sessionsDesc, prometheus.GaugeValue, float64(counts.Viewers), "viewer")
 	put(requestsDesc, prometheus.GaugeValue, float64(counts.Setups), "setting_up")
 	put(requestsDesc, prometheus.GaugeValue, float64(counts.Waiting), "waiting")
 
-	lost := map[string]int64{"link": n.sfu.Links().Lost()}
-	for role, v := range n.sfu.Clients().Lost() {
+	lost := map[string]int64{"link": c.sfu.Links().Lost()}
+	for role, v := range c.sfu.Clients().Lost() {
 		lost[role] += v
 	}
-	for _, l := range n.sfu.Links().All() {
+	for _, l := range c.sfu.Links().All() {
 		lost["link"] += max(0, l.Lost)
 	}
 	for _, leg := range append([]string{"link"}, roles...) {
-		put(lostDesc, prometheus.CounterValue, n.counters.tallies.total(leg, lost[leg]), leg)
+		put(lostDesc, prometheus.CounterValue, c.tallies.total(leg, lost[leg]), leg)
 	}
-	for reason, dropped := range n.sfu.NotForwarded() {
+	for reason, dropped := range c.sfu.NotForwarded() {
 		put(unusedDesc, prometheus.CounterValue, float64(dropped), snake(reason))
 	}
-	f := n.sfu.Feedback()
+	f := c.sfu.Feedback()
 	put(keyframesDesc, prometheus.CounterValue, float64(f.KeyframesIn), "received")
 	put(keyframesDesc, prometheus.CounterValue, float64(f.KeyframesOut), "sent")
 	put(nackedDesc, prometheus.CounterValue, float64(f.RepairsIn), "received")
@@ -375,17 +318,17 @@ func (c dropCollector) Collect(ch chan<- prometheus.Metric) {
 }
 
 // trafficCollector exports the bytes of each discovery protocol.
-type trafficCollector struct{ node *node }
+type trafficCollector struct{ traffic func() []overlay.Usage }
 
 var trafficDesc = prometheus.NewDesc("weir_discovery_bytes_total", "Bytes on the streams of a libp2p protocol.", []string{"protocol", "direction"}, nil)
 
 // Describe implements prometheus.Collector.
-func (c *trafficCollector) Describe(ch chan<- *prometheus.Desc) { ch <- trafficDesc }
+func (c trafficCollector) Describe(ch chan<- *prometheus.Desc) { ch <- trafficDesc }
 
 // Collect implements prometheus.Collector.
-func (c *trafficCollector) Collect(ch chan<- prometheus.Metric) {
+func (c trafficCollector) Collect(ch chan<- prometheus.Metric) {
 	in, out := map[string]int64{}, map[string]int64{}
-	for _, t := range c.node.dht.Overlay().Traffic.List() {
+	for _, t := range c.traffic() {
 		name := shortProtocol(t.Protocol)
 		in[name] += t.BytesIn
 		out[name] += t.BytesOut

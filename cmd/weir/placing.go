@@ -10,7 +10,6 @@ import (
 	"github.com/multiformats/go-multiaddr"
 
 	"weir/capacity"
-	"weir/capacity/event"
 	"weir/capacity/tracing"
 	"weir/dht"
 	"weir/dht/naming"
@@ -81,10 +80,7 @@ func (n *node) decided(ctx context.Context, d dht.Decision, err error) {
 
 // event handles the SFU's events.
 func (n *node) event(e sfu.Event) {
-	if e.Kind == event.Refused {
-		n.counters.refused(e.Reason)
-	}
-	n.counters.tallies.add(e, n.counters.times)
+	n.counters.event(e)
 	n.events.Add(e)
 }
 

@@ -1,0 +1,69 @@
+package main
+
+import (
+	"net/http"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"weir/sfu/problem"
+)
+
+// scrapesAtOnce bounds concurrent scrapes: --metrics may be open to many.
+const scrapesAtOnce = 4
+
+// metricsHandler serves /metrics only, under any host name: its clients can
+// read metrics, and do nothing else.
+func (n *node) metricsHandler() http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", n.scraped())
+	return problem.Mux(mux)
+}
+
+func (n *node) scraped() http.Handler {
+	return promhttp.HandlerFor(n.metrics(), promhttp.HandlerOpts{MaxRequestsInFlight: scrapesAtOnce})
+}
+
+// metrics registers all metrics in Prometheus' conventions: base units, label
+// values in snake_case and of a bounded set.
+func (n *node) metrics() *prometheus.Registry {
+	reg := prometheus.NewRegistry()
+	gauge := func(name, help string, f func() float64) {
+		reg.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Namespace: "weir", Name: name, Help: help}, f))
+	}
+	counter := func(name, help string, f func() float64) {
+		reg.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{Namespace: "weir", Name: name, Help: help}, f))
+	}
+	reg.MustRegister(
+		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), buildCollector(),
+	)
+	gauge("start_time_seconds", "When the node began, Unix time.", func() float64 { return float64(n.began.UnixMilli()) / 1000 })
+	gauge("stress_ratio", "Largest of used over limit, 0 to 1 and more.", func() float64 { return n.ledger.Totals(time.Now()).Stress })
+	gauge("cpu_ratio", "Share of the CPU in use of what is left for this process, 0 to 1.", func() float64 { return n.gauge.Read().CPU })
+	gauge("streams", "Streams carried.", func() float64 { return float64(n.sfu.Counts().Streams) })
+	gauge("links", "Cascade links.", func() float64 { return float64(n.sfu.Counts().Links) })
+	gauge("leases", "Leases granted and not yet used.", func() float64 { return float64(n.ledger.Totals(time.Now()).Leases) })
+	gauge("peers", "libp2p peers connected.", func() float64 { return float64(len(n.dht.Overlay().Host.Network().Peers())) })
+	gauge("uplink_bytes_per_second", "Sent on the media socket, over the last seconds.", func() float64 { return float64(n.gauge.Read().Uplink) / 8 })
+	gauge("downlink_bytes_per_second", "Received on the media socket, over the last seconds.", func() float64 { return float64(n.gauge.Read().Downlink) / 8 })
+	gauge("provision_waiting_requests", "Requests that wait for a server to be started.", func() float64 { return float64(n.waiters.Len()) })
+	counter("media_sent_bytes_total", "UDP payload sent on the media socket.", func() float64 { return float64(n.gauge.Socket.Counters().BytesOut) })
+	counter("media_received_bytes_total", "UDP payload received on the media socket.", func() float64 { return float64(n.gauge.Socket.Counters().BytesIn) })
+	counter("media_sent_datagrams_total", "Datagrams sent on the media socket.", func() float64 { return float64(n.gauge.Socket.Counters().PacketsOut) })
+	counter("media_received_datagrams_total", "Datagrams received on the media socket.", func() float64 { return float64(n.gauge.Socket.Counters().PacketsIn) })
+	gauge("media_tcp_connections", "Connections of clients that use media over TCP.", func() float64 { return float64(n.gauge.Socket.Counters().Connections) })
+	counter("media_overflowed_datagrams_total", "Datagrams that came and that the kernel had no room for: raise net.core.rmem_max, or the node's share of the CPU.", func() float64 { return float64(n.gauge.Socket.Counters().Overflowed) })
+	counter("discovery_records_refused_total", "Records and datagrams of peers that sent more than their share.", func() float64 { return float64(n.dht.Flooded()) })
+	n.reloading.register(reg)
+	reg.MustRegister(n.outcomes.counter)
+	if n.cfg.tls != nil {
+		reg.MustRegister(n.cfg.tls)
+	}
+	reg.MustRegister(n.handed.Collectors()...)
+	n.counters.register(reg)
+	reg.MustRegister(n.spans.Collectors()...)
+	reg.MustRegister(trafficCollector{n.dht.Overlay().Traffic.List}, ledgerCollector{n.ledger}, gateCollector{n.gate}, dropCollector{n.gauge.Socket}, repairCollector{n.sfu}, mediaCollector{n.sfu, n.counters.tallies}, rightsCollector{n.rights})
+	return reg
+}
