@@ -24,7 +24,7 @@ import (
 
 // publicHandler serves clients and the console.
 func (n *node) publicHandler() http.Handler {
-	media := n.counters.times.requested(n.sfu.Clients().Handler())
+	media := n.counters.Times.Requested(n.sfu.Clients().Handler())
 	mux := http.NewServeMux()
 	mux.Handle("/whip/", media)
 	mux.Handle("/whep/", media)

@@ -75,12 +75,12 @@ func (n *node) decided(ctx context.Context, d dht.Decision, err error) {
 	e := placementEvent(d, err)
 	e.Trace = tracing.ID(ctx)
 	n.events.Add(e)
-	n.counters.decided(d, err)
+	n.counters.Decided(d, err)
 }
 
 // event handles the SFU's events.
 func (n *node) event(e sfu.Event) {
-	n.counters.event(e)
+	n.counters.Event(e)
 	n.events.Add(e)
 }
 

@@ -8,6 +8,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"weir/cmd/weir/metrics"
 	"weir/sfu/problem"
 )
 
@@ -37,7 +38,7 @@ func (n *node) metrics() *prometheus.Registry {
 		reg.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{Namespace: "weir", Name: name, Help: help}, f))
 	}
 	reg.MustRegister(
-		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), buildCollector(),
+		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), metrics.Build(),
 	)
 	gauge("start_time_seconds", "When the node began, Unix time.", func() float64 { return float64(n.began.UnixMilli()) / 1000 })
 	gauge("stress_ratio", "Largest of used over limit, 0 to 1 and more.", func() float64 { return n.ledger.Totals(time.Now()).Stress })
@@ -62,8 +63,8 @@ func (n *node) metrics() *prometheus.Registry {
 		reg.MustRegister(n.cfg.tls)
 	}
 	reg.MustRegister(n.handed.Collectors()...)
-	n.counters.register(reg)
+	n.counters.Register(reg)
 	reg.MustRegister(n.spans.Collectors()...)
-	reg.MustRegister(trafficCollector{n.dht.Overlay().Traffic.List}, ledgerCollector{n.ledger}, gateCollector{n.gate}, dropCollector{n.gauge.Socket}, repairCollector{n.sfu}, mediaCollector{n.sfu, n.counters.tallies}, rightsCollector{n.rights})
+	reg.MustRegister(metrics.Traffic{Traffic: n.dht.Overlay().Traffic.List}, metrics.Ledger{Ledger: n.ledger}, metrics.Gate{Gate: n.gate}, metrics.Drops{Socket: n.gauge.Socket}, metrics.Repairs{SFU: n.sfu}, metrics.Media{SFU: n.sfu, Tallies: n.counters.Tallies}, metrics.Rights{Rights: n.rights})
 	return reg
 }

@@ -13,6 +13,7 @@ import (
 
 	"weir/capacity/event"
 	"weir/capacity/ledger"
+	"weir/cmd/weir/metrics"
 	"weir/sfu/meter"
 	"weir/sfu/whip"
 )
@@ -21,14 +22,14 @@ import (
 // of a network, a stream or a peer.
 func TestMetrics(t *testing.T) {
 	n, _ := startAdmin(t)
-	for _, role := range roles {
+	for _, role := range metrics.Roles {
 		n.event(event.Event{Kind: event.SessionOpened, Role: role})
 		for _, word := range whip.EndWords() {
 			n.event(event.Event{Kind: event.SessionClosed, Role: role, Reason: word, Elapsed: 1000, Lost: 3})
 		}
 	}
-	n.counters.times.measured(meter.FirstVideo, 20*time.Millisecond)
-	n.counters.times.measured(meter.RoundTrip, time.Millisecond)
+	n.counters.Times.Measured(meter.FirstVideo, 20*time.Millisecond)
+	n.counters.Times.Measured(meter.RoundTrip, time.Millisecond)
 	problems, err := testutil.GatherAndLint(n.metrics())
 	if err != nil {
 		t.Fatal(err)
@@ -64,10 +65,10 @@ func TestMetrics(t *testing.T) {
 			t.Errorf("%s is not there", name)
 		}
 	}
-	if got := n.counters.tallies.total("viewer", 5); got != float64(3*len(whip.EndWords())+5) {
+	if got := n.counters.Tallies.Total("viewer", 5); got != float64(3*len(whip.EndWords())+5) {
 		t.Errorf("viewers have lost %v", got)
 	}
-	if got := n.counters.tallies.total("viewer", 1); got != float64(3*len(whip.EndWords())+5) {
+	if got := n.counters.Tallies.Total("viewer", 1); got != float64(3*len(whip.EndWords())+5) {
 		t.Errorf("the total falls to %v", got)
 	}
 }
@@ -107,7 +108,7 @@ func TestLedgerMetrics(t *testing.T) {
 	r := httptest.NewRequest("GET", "http://127.0.0.1/metrics", nil)
 	n.adminHandler().ServeHTTP(w, r)
 	for _, reason := range ledger.Reasons() {
-		if line := fmt.Sprintf("weir_ledger_refusals_total{reason=%q} 0\n", snake(reason)); !strings.Contains(w.Body.String(), line) {
+		if line := fmt.Sprintf("weir_ledger_refusals_total{reason=%q} 0\n", metrics.Snake(reason)); !strings.Contains(w.Body.String(), line) {
 			t.Errorf("%s is not there", line)
 		}
 	}

@@ -28,6 +28,7 @@ import (
 	"weir/capacity/scope"
 	"weir/cmd/weir/eventlog"
 	"weir/cmd/weir/hook"
+	"weir/cmd/weir/metrics"
 	"weir/cmd/weir/spans"
 	"weir/dht"
 	"weir/dht/identity"
@@ -109,7 +110,7 @@ type node struct {
 	hangups    *hangups // nil: SIGHUP is not handled
 
 	rights      *rights.Rights // nil: no client needs a right
-	counters    *counters
+	counters    *metrics.Counters
 	spans       *spans.Queue
 	outcomes    *outcomes
 	waiters     scale.Queue
@@ -210,7 +211,7 @@ func newNode(cfg nodeConfig) (_ *node, err error) {
 		}
 		bootstrap = append(bootstrap, info)
 	}
-	n.outcomes, n.counters, n.handed = newOutcomes(), newCounters(n.policy.Policy), hook.NewEventCounts()
+	n.outcomes, n.counters, n.handed = newOutcomes(), metrics.New(n.policy.Policy), hook.NewEventCounts()
 	var starts *scale.Provisioner
 	if cfg.provision.Given() {
 		p := newProvisioner(cfg.provision.Run, cfg.network, cfg.provisionRegions, cfg.log)
@@ -269,7 +270,7 @@ func newNode(cfg nodeConfig) (_ *node, err error) {
 		Addrs:   n.addrs,
 		Changed: n.dht.Kick, Patience: policy.MaxWaitTimeout,
 		Delivered: n.dht.Shortfalls.Delivered,
-		Event:     n.event, Measured: n.counters.times.measured,
+		Event:     n.event, Measured: n.counters.Times.Measured,
 		Gate:     n.gate,
 		Rights:   n.rights,
 		Overflow: func() sfu.Overflow { return n.tuned.Load().overflow }, PublicURL: cfg.publicURL, Origins: cfg.origins, AddressSessions: func() int { return n.tuned.Load().perClient }, PublicIP: cfg.publicIP, Fanout: n.fanout, Depth: n.depth,

@@ -20,6 +20,7 @@ import (
 	"weir/cmd/weir/api"
 	"weir/cmd/weir/cmdline"
 	"weir/cmd/weir/eventlog"
+	"weir/cmd/weir/metrics"
 )
 
 const (
@@ -125,7 +126,7 @@ func newPairFailures() *prometheus.CounterVec {
 		Help: "Certificates that were not put in force, by reason: the one before stays.",
 	}, []string{"reason"})
 	for _, reason := range pairReasons() {
-		v.WithLabelValues(snake(reason))
+		v.WithLabelValues(metrics.Snake(reason))
 	}
 	return v
 }
@@ -192,7 +193,7 @@ func (c *certificates) refused(err error) {
 	if errors.As(err, &pair) {
 		reason = pair.reason
 	}
-	c.failures.WithLabelValues(snake(reason)).Inc()
+	c.failures.WithLabelValues(metrics.Snake(reason)).Inc()
 	text := err.Error()
 	c.wrong.Store(&text)
 	stays := "there is none yet"

@@ -1,4 +1,4 @@
-package main
+package metrics
 
 import (
 	"errors"
@@ -29,40 +29,40 @@ const (
 	otherWord = "other"
 )
 
-// counters count the outcomes of placements, and their reasons.
-type counters struct {
+// Counters count the outcomes of placements, and their reasons.
+type Counters struct {
 	words        words
 	placements   *prometheus.CounterVec
 	rejected     *prometheus.CounterVec
 	reservations *prometheus.CounterVec
 	refusals     *prometheus.CounterVec
-	times        *times
-	tallies      *tallies
+	Times        *times
+	Tallies      *tallies
 }
 
-// newCounters returns counters that are 0. inForce is the policy in force.
-func newCounters(inForce func() *policy.Compiled) *counters {
+// New returns counters that are 0. inForce is the policy in force.
+func New(inForce func() *policy.Compiled) *Counters {
 	vector := func(name, help string, labels ...string) *prometheus.CounterVec {
 		return prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: "weir", Name: name, Help: help}, labels)
 	}
-	return &counters{
+	return &Counters{
 		words:        words{policy: inForce, known: knownWords(), rules: make(map[string]bool)},
 		placements:   vector("placements_total", "Searches for a node, among the carriers of a stream or all nodes: placed, refused, no_holders or failed.", "purpose", "among", "outcome"),
 		rejected:     vector("candidates_rejected_total", "Candidates of those searches that a rule of the policy rejected, as judged here by the seeker or as told by holders.", "by", "rule"),
 		reservations: vector("reservations_total", "Reservations asked of candidates: granted, or why not. Abandoned: another was there before.", "outcome"),
-		times:        newTimes(), tallies: newTallies(),
+		Times:        newTimes(), Tallies: newTallies(),
 		refusals: vector("client_refusals_total", "Clients refused, by reason: what the node or most candidates lack, or why their offer cannot be taken.", "reason"),
 	}
 }
 
-func (c *counters) register(reg *prometheus.Registry) {
+func (c *Counters) Register(reg *prometheus.Registry) {
 	reg.MustRegister(c.placements, c.rejected, c.reservations, c.refusals)
-	reg.MustRegister(c.times.collectors()...)
-	reg.MustRegister(c.tallies.collectors()...)
+	reg.MustRegister(c.Times.collectors()...)
+	reg.MustRegister(c.Tallies.collectors()...)
 }
 
-// decided counts a placement that ended with err.
-func (c *counters) decided(d dht.Decision, err error) {
+// Decided counts a placement that ended with err.
+func (c *Counters) Decided(d dht.Decision, err error) {
 	among := "carriers"
 	if d.Topic == dht.CapacityTopic() {
 		among = "nodes"
@@ -77,7 +77,7 @@ func (c *counters) decided(d dht.Decision, err error) {
 	case errors.Is(err, dht.ErrNoHolders), errors.Is(err, dht.ErrUnanswered):
 		outcome = "no_holders"
 	}
-	c.times.decided(among, d)
+	c.Times.decided(among, d)
 	c.placements.WithLabelValues(d.Need.Purpose.String(), among, outcome).Inc()
 	for _, v := range d.Verdicts {
 		if v.Rule != "" {
@@ -96,16 +96,16 @@ func (c *counters) decided(d dht.Decision, err error) {
 	}
 }
 
-// event counts what e reports.
-func (c *counters) event(e event.Event) {
+// Event counts what e reports.
+func (c *Counters) Event(e event.Event) {
 	if e.Kind == event.Refused {
 		c.refused(e.Reason)
 	}
-	c.tallies.add(e, c.times)
+	c.Tallies.add(e, c.Times)
 }
 
 // refused counts a client that was refused.
-func (c *counters) refused(reason string) {
+func (c *Counters) refused(reason string) {
 	c.refusals.WithLabelValues(c.words.label(reason)).Inc()
 }
 
@@ -143,7 +143,7 @@ func knownWords() map[string]bool {
 }
 
 // label is the word for s, fit for the value of a label.
-func (w *words) label(s string) string { return snake(w.word(s)) }
+func (w *words) label(s string) string { return Snake(w.word(s)) }
 
 // word returns s if it is one of weir's own words, or the name of a rule of the
 // policy in force and there is room for it; otherwise otherWord.
@@ -163,24 +163,24 @@ func (w *words) word(s string) string {
 	return s
 }
 
-// gateCollector exports the counts of addresses and URLs that the gate refused:
+// Gate exports the counts of addresses and URLs that the gate refused:
 // they were not dialled, given to clients or checked.
-type gateCollector struct{ gate *scope.Gate }
+type Gate struct{ Gate *scope.Gate }
 
 var addressesDesc = prometheus.NewDesc("weir_addresses_refused_total", "Addresses named by others that were not used, by what they were for and of which kind they are.", []string{"use", "kind"}, nil)
 
 // Describe implements prometheus.Collector.
-func (c gateCollector) Describe(ch chan<- *prometheus.Desc) { ch <- addressesDesc }
+func (c Gate) Describe(ch chan<- *prometheus.Desc) { ch <- addressesDesc }
 
 // Collect implements prometheus.Collector.
-func (c gateCollector) Collect(ch chan<- prometheus.Metric) {
-	for r, n := range c.gate.Refused() {
-		ch <- prometheus.MustNewConstMetric(addressesDesc, prometheus.CounterValue, float64(n), snake(string(r.Use)), snake(string(r.Kind)))
+func (c Gate) Collect(ch chan<- prometheus.Metric) {
+	for r, n := range c.Gate.Refused() {
+		ch <- prometheus.MustNewConstMetric(addressesDesc, prometheus.CounterValue, float64(n), Snake(string(r.Use)), Snake(string(r.Kind)))
 	}
 }
 
-// ledgerCollector exports the decisions of the node's own ledger.
-type ledgerCollector struct{ ledger *ledger.Ledger }
+// Ledger exports the decisions of the node's own ledger.
+type Ledger struct{ Ledger *ledger.Ledger }
 
 var (
 	grantsDesc   = prometheus.NewDesc("weir_ledger_grants_total", "What this node's ledger has granted: leases to other nodes, and entries to clients and pulls that came without one.", []string{"kind"}, nil)
@@ -188,20 +188,20 @@ var (
 )
 
 // Describe implements prometheus.Collector.
-func (c ledgerCollector) Describe(ch chan<- *prometheus.Desc) {
+func (c Ledger) Describe(ch chan<- *prometheus.Desc) {
 	ch <- grantsDesc
 	ch <- refusalsDesc
 }
 
 // Collect implements prometheus.Collector.
-func (c ledgerCollector) Collect(ch chan<- prometheus.Metric) {
-	d := c.ledger.Decided()
+func (c Ledger) Collect(ch chan<- prometheus.Metric) {
+	d := c.Ledger.Decided()
 	count := func(desc *prometheus.Desc, n uint64, label string) {
 		ch <- prometheus.MustNewConstMetric(desc, prometheus.CounterValue, float64(n), label)
 	}
 	count(grantsDesc, d.Leases, "lease")
 	count(grantsDesc, d.Entries, "entry")
 	for _, reason := range ledger.Reasons() {
-		count(refusalsDesc, d.Refused[reason], snake(reason))
+		count(refusalsDesc, d.Refused[reason], Snake(reason))
 	}
 }

@@ -1,4 +1,4 @@
-package main
+package metrics
 
 import (
 	"github.com/prometheus/client_golang/prometheus"
@@ -6,8 +6,8 @@ import (
 	"weir/sfu/rights"
 )
 
-// rightsCollector exports the outcomes of checks, and the state of keys.
-type rightsCollector struct{ rights *rights.Rights }
+// Rights exports the outcomes of checks, and the state of keys.
+type Rights struct{ Rights *rights.Rights }
 
 var (
 	checksDesc    = prometheus.NewDesc("weir_rights_checks_total", "Clients whose right was checked, by what decided (token, hook or ticket) and outcome: allowed, refused or failed.", []string{"by", "outcome"}, nil)
@@ -19,27 +19,27 @@ var (
 )
 
 // Describe implements prometheus.Collector.
-func (c rightsCollector) Describe(ch chan<- *prometheus.Desc) {
+func (c Rights) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{checksDesc, rightsEndDesc, heldDesc, keysDesc, keysReadDesc, keysReadsDesc} {
 		ch <- d
 	}
 }
 
 // Collect implements prometheus.Collector.
-func (c rightsCollector) Collect(ch chan<- prometheus.Metric) {
-	if c.rights == nil {
+func (c Rights) Collect(ch chan<- prometheus.Metric) {
+	if c.Rights == nil {
 		return
 	}
 	put := func(d *prometheus.Desc, t prometheus.ValueType, v float64, labels ...string) {
 		ch <- prometheus.MustNewConstMetric(d, t, v, labels...)
 	}
-	s := c.rights.Status()
+	s := c.Rights.Status()
 	put(heldDesc, prometheus.GaugeValue, float64(s.Granted))
 	for which, n := range s.Checks {
 		put(checksDesc, prometheus.CounterValue, float64(n), which[0], which[1])
 	}
 	for why, n := range s.Ended {
-		put(rightsEndDesc, prometheus.CounterValue, float64(n), snake(string(why)))
+		put(rightsEndDesc, prometheus.CounterValue, float64(n), Snake(string(why)))
 	}
 	for _, src := range s.Sources {
 		read := 0.0

@@ -1,4 +1,4 @@
-package main
+package metrics
 
 import (
 	"net/http"
@@ -20,8 +20,8 @@ import (
 	"weir/sfu/whip"
 )
 
-// buildCollector is a constant metric with the build's version.
-func buildCollector() prometheus.Collector {
+// Build is a constant metric with the build's version.
+func Build() prometheus.Collector {
 	info, _ := debug.ReadBuildInfo()
 	b := build.Of(info)
 	g := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
@@ -31,8 +31,8 @@ func buildCollector() prometheus.Collector {
 	return g
 }
 
-// snake turns a word into a label value in snake_case.
-func snake(word string) string {
+// Snake turns a word into a label value in snake_case.
+func Snake(word string) string {
 	return strings.Map(func(r rune) rune {
 		switch {
 		case r >= 'a' && r <= 'z', r >= '0' && r <= '9':
@@ -78,7 +78,7 @@ func newTimes() *times {
 	for _, among := range []string{"carriers", "nodes"} {
 		t.placement.WithLabelValues(among)
 	}
-	for _, role := range roles {
+	for _, role := range Roles {
 		t.sessions.WithLabelValues(role)
 	}
 	for _, media := range []string{"audio", "video"} {
@@ -87,8 +87,8 @@ func newTimes() *times {
 	return t
 }
 
-// roles are the roles of sessions.
-var roles = []string{"publisher", "viewer"}
+// Roles are the roles of sessions.
+var Roles = []string{"publisher", "viewer"}
 
 func (t *times) collectors() []prometheus.Collector {
 	return []prometheus.Collector{t.placement, t.reservation, t.age, t.requests, t.firstPacket, t.roundTrip, t.pull, t.sessions}
@@ -112,8 +112,8 @@ func (t *times) decided(among string, d dht.Decision) {
 	}
 }
 
-// measured observes a duration that the SFU has measured.
-func (t *times) measured(m sfu.Measure, d time.Duration) {
+// Measured observes a duration that the SFU has measured.
+func (t *times) Measured(m sfu.Measure, d time.Duration) {
 	switch m {
 	case meter.FirstVideo:
 		t.firstPacket.WithLabelValues("video").Observe(d.Seconds())
@@ -124,8 +124,8 @@ func (t *times) measured(m sfu.Measure, d time.Duration) {
 	}
 }
 
-// requested observes the duration of the POSTs that h serves.
-func (t *times) requested(h http.Handler) http.Handler {
+// Requested observes the duration of the POSTs that h serves.
+func (t *times) Requested(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		role := ""
 		switch {
@@ -182,7 +182,7 @@ func newTallies() *tallies {
 		pulls:     vector("pulls_total", "Pulls of streams from other nodes: ready, failed, lost, resumed from another carrier, or ended.", "outcome"),
 		lost:      map[string]int64{}, said: map[string]int64{},
 	}
-	for _, role := range roles {
+	for _, role := range Roles {
 		t.opened.WithLabelValues(role)
 		t.redirects.WithLabelValues(role)
 		for _, reason := range whip.EndWords() {
@@ -224,20 +224,20 @@ func (t *tallies) add(e event.Event, times *times) {
 	}
 }
 
-// total returns the lost packets of a role, given those of sessions under way.
+// Total returns the lost packets of a role, given those of sessions under way.
 // Remote ends correct their reports, so the sum may fall; the last value is
 // returned then.
-func (t *tallies) total(what string, now int64) float64 {
+func (t *tallies) Total(what string, now int64) float64 {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.said[what] = max(t.said[what], now+t.lost[what])
 	return float64(t.said[what])
 }
 
-// mediaCollector exports the current sessions, links and requests.
-type mediaCollector struct {
-	sfu     *sfu.SFU
-	tallies *tallies
+// Media exports the current sessions, links and requests.
+type Media struct {
+	SFU     *sfu.SFU
+	Tallies *tallies
 }
 
 var (
@@ -250,85 +250,85 @@ var (
 )
 
 // Describe implements prometheus.Collector.
-func (c mediaCollector) Describe(ch chan<- *prometheus.Desc) {
+func (c Media) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{sessionsDesc, requestsDesc, lostDesc, unusedDesc, keyframesDesc, nackedDesc} {
 		ch <- d
 	}
 }
 
 // Collect implements prometheus.Collector.
-func (c mediaCollector) Collect(ch chan<- prometheus.Metric) {
+func (c Media) Collect(ch chan<- prometheus.Metric) {
 	put := func(d *prometheus.Desc, t prometheus.ValueType, v float64, label string) {
 		ch <- prometheus.MustNewConstMetric(d, t, v, label)
 	}
-	counts := c.sfu.Counts()
+	counts := c.SFU.Counts()
 	put(sessionsDesc, prometheus.GaugeValue, float64(counts.Publishers), "publisher")
 	put(sessionsDesc, prometheus.GaugeValue, float64(counts.Viewers), "viewer")
 	put(requestsDesc, prometheus.GaugeValue, float64(counts.Setups), "setting_up")
 	put(requestsDesc, prometheus.GaugeValue, float64(counts.Waiting), "waiting")
 
-	lost := map[string]int64{"link": c.sfu.Links().Lost()}
-	for role, v := range c.sfu.Clients().Lost() {
+	lost := map[string]int64{"link": c.SFU.Links().Lost()}
+	for role, v := range c.SFU.Clients().Lost() {
 		lost[role] += v
 	}
-	for _, l := range c.sfu.Links().All() {
+	for _, l := range c.SFU.Links().All() {
 		lost["link"] += max(0, l.Lost)
 	}
-	for _, leg := range append([]string{"link"}, roles...) {
-		put(lostDesc, prometheus.CounterValue, c.tallies.total(leg, lost[leg]), leg)
+	for _, leg := range append([]string{"link"}, Roles...) {
+		put(lostDesc, prometheus.CounterValue, c.Tallies.Total(leg, lost[leg]), leg)
 	}
-	for reason, dropped := range c.sfu.NotForwarded() {
-		put(unusedDesc, prometheus.CounterValue, float64(dropped), snake(reason))
+	for reason, dropped := range c.SFU.NotForwarded() {
+		put(unusedDesc, prometheus.CounterValue, float64(dropped), Snake(reason))
 	}
-	f := c.sfu.Feedback()
+	f := c.SFU.Feedback()
 	put(keyframesDesc, prometheus.CounterValue, float64(f.KeyframesIn), "received")
 	put(keyframesDesc, prometheus.CounterValue, float64(f.KeyframesOut), "sent")
 	put(nackedDesc, prometheus.CounterValue, float64(f.RepairsIn), "received")
 	put(nackedDesc, prometheus.CounterValue, float64(f.RepairsOut), "sent")
 }
 
-// repairCollector exports the outcomes of packets requested again (NACK).
-type repairCollector struct{ sfu *sfu.SFU }
+// Repairs exports the outcomes of packets requested again (NACK).
+type Repairs struct{ SFU *sfu.SFU }
 
 var repairsDesc = prometheus.NewDesc("weir_media_repairs_total", "Packets that viewers and links asked for again: sent, or withheld as beyond a share of their stream.", []string{"result"}, nil)
 
 // Describe implements prometheus.Collector.
-func (c repairCollector) Describe(ch chan<- *prometheus.Desc) { ch <- repairsDesc }
+func (c Repairs) Describe(ch chan<- *prometheus.Desc) { ch <- repairsDesc }
 
 // Collect implements prometheus.Collector.
-func (c repairCollector) Collect(ch chan<- prometheus.Metric) {
-	sent, withheld := c.sfu.Repairs()
+func (c Repairs) Collect(ch chan<- prometheus.Metric) {
+	sent, withheld := c.SFU.Repairs()
 	ch <- prometheus.MustNewConstMetric(repairsDesc, prometheus.CounterValue, float64(sent), "sent")
 	ch <- prometheus.MustNewConstMetric(repairsDesc, prometheus.CounterValue, float64(withheld), "withheld")
 }
 
-// dropCollector exports the packets that the media socket drops before the stack.
-type dropCollector struct{ socket *udp.Socket }
+// Drops exports the packets that the media socket drops before the stack.
+type Drops struct{ Socket *udp.Socket }
 
 var droppedDesc = prometheus.NewDesc("weir_media_dropped_datagrams_total", "Datagrams that were not taken from the media socket, by why.", []string{"reason"}, nil)
 
 // Describe implements prometheus.Collector.
-func (c dropCollector) Describe(ch chan<- *prometheus.Desc) { ch <- droppedDesc }
+func (c Drops) Describe(ch chan<- *prometheus.Desc) { ch <- droppedDesc }
 
 // Collect implements prometheus.Collector.
-func (c dropCollector) Collect(ch chan<- prometheus.Metric) {
-	for reason, n := range c.socket.Counters().Dropped {
-		ch <- prometheus.MustNewConstMetric(droppedDesc, prometheus.CounterValue, float64(n), snake(reason))
+func (c Drops) Collect(ch chan<- prometheus.Metric) {
+	for reason, n := range c.Socket.Counters().Dropped {
+		ch <- prometheus.MustNewConstMetric(droppedDesc, prometheus.CounterValue, float64(n), Snake(reason))
 	}
 }
 
-// trafficCollector exports the bytes of each discovery protocol.
-type trafficCollector struct{ traffic func() []overlay.Usage }
+// Traffic exports the bytes of each discovery protocol.
+type Traffic struct{ Traffic func() []overlay.Usage }
 
 var trafficDesc = prometheus.NewDesc("weir_discovery_bytes_total", "Bytes on the streams of a libp2p protocol.", []string{"protocol", "direction"}, nil)
 
 // Describe implements prometheus.Collector.
-func (c trafficCollector) Describe(ch chan<- *prometheus.Desc) { ch <- trafficDesc }
+func (c Traffic) Describe(ch chan<- *prometheus.Desc) { ch <- trafficDesc }
 
 // Collect implements prometheus.Collector.
-func (c trafficCollector) Collect(ch chan<- prometheus.Metric) {
+func (c Traffic) Collect(ch chan<- prometheus.Metric) {
 	in, out := map[string]int64{}, map[string]int64{}
-	for _, t := range c.traffic() {
+	for _, t := range c.Traffic() {
 		name := shortProtocol(t.Protocol)
 		in[name] += t.BytesIn
 		out[name] += t.BytesOut
@@ -358,7 +358,7 @@ func shortProtocol(id string) string {
 	}
 	for _, part := range parts {
 		if protocols[part] {
-			return snake(part)
+			return Snake(part)
 		}
 	}
 	return otherWord

@@ -1,4 +1,4 @@
-package main
+package metrics
 
 import (
 	"context"
@@ -16,10 +16,10 @@ import (
 )
 
 // exposed is c's text in /metrics.
-func exposed(t *testing.T, c *counters) string {
+func exposed(t *testing.T, c *Counters) string {
 	t.Helper()
 	reg := prometheus.NewRegistry()
-	c.register(reg)
+	c.Register(reg)
 	w := httptest.NewRecorder()
 	promhttp.HandlerFor(reg, promhttp.HandlerOpts{}).ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
 	return w.Body.String()
@@ -41,8 +41,8 @@ func policyOf(t *testing.T, names ...string) *policy.Compiled {
 
 func TestCounters(t *testing.T) {
 	judge := policyOf(t, "room", "state")
-	c := newCounters(func() *policy.Compiled { return judge })
-	c.decided(dht.Decision{
+	c := New(func() *policy.Compiled { return judge })
+	c.Decided(dht.Decision{
 		Topic: dht.CapacityTopic(),
 		Need:  dht.DecisionNeed{Purpose: capacity.Publish},
 		Answer: dht.Answer{Rejected: map[string]int{
@@ -53,9 +53,9 @@ func TestCounters(t *testing.T) {
 			{Lease: "x"}, {Reason: "sessions"}, {Reason: "abandoned"}, {Reason: "because"}, {Reason: "unreachable"}, {Reason: "room"},
 		},
 	}, nil)
-	c.decided(dht.Decision{Topic: dht.StreamTopic("demo"), Need: dht.DecisionNeed{Purpose: capacity.Cascade}}, &capacity.Refusal{Reason: "depth"})
-	c.decided(dht.Decision{Topic: dht.StreamTopic("demo")}, fmt.Errorf("find: %w", dht.ErrNoHolders))
-	c.decided(dht.Decision{Topic: dht.StreamTopic("demo")}, context.Canceled)
+	c.Decided(dht.Decision{Topic: dht.StreamTopic("demo"), Need: dht.DecisionNeed{Purpose: capacity.Cascade}}, &capacity.Refusal{Reason: "depth"})
+	c.Decided(dht.Decision{Topic: dht.StreamTopic("demo")}, fmt.Errorf("find: %w", dht.ErrNoHolders))
+	c.Decided(dht.Decision{Topic: dht.StreamTopic("demo")}, context.Canceled)
 	for _, reason := range []string{"sessions", "sessions", "room", "a stranger's word"} {
 		c.refused(reason)
 	}
@@ -94,7 +94,7 @@ func TestCounters(t *testing.T) {
 // whatever peers send.
 func TestCountersAreBounded(t *testing.T) {
 	judge := policyOf(t)
-	c := newCounters(func() *policy.Compiled { return judge })
+	c := New(func() *policy.Compiled { return judge })
 	for change := range 20 {
 		var names []string
 		for i := range 32 {
@@ -108,7 +108,7 @@ func TestCountersAreBounded(t *testing.T) {
 			c.refused(name)
 			c.refused(fmt.Sprintf("lie-%d-%d", change, i))
 		}
-		c.decided(d, nil)
+		c.Decided(d, nil)
 	}
 	text := exposed(t, c)
 	for _, series := range []string{"weir_candidates_rejected_total{", "weir_client_refusals_total{"} {
