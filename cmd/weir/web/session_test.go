@@ -226,6 +226,31 @@ func TestCameraPublishes(t *testing.T) {
 	waitFor(t, "two tracks", func() bool { return live(n, "demo") })
 }
 
+// Nothing moves when the camera opens, so a click on the start button meets it.
+func TestStartStaysInPlaceWhenTheCameraOpens(t *testing.T) {
+	n := newFakeNode(t)
+	n.set(withURLs(n.URL))
+	const top = "document.querySelector('#start').getBoundingClientRect().top"
+	for _, width := range []int64{1440, 390} {
+		tb := newTab(t, width, 900)
+		tb.Inject(`navigator.mediaDevices.getUserMedia = new Proxy(navigator.mediaDevices.getUserMedia, {
+			async apply(...call) {
+				await new Promise((resolve) => { window.allowCamera = resolve; });
+				return Reflect.apply(...call);
+			},
+		})`)
+		tb.Go(n.URL + "/publish")
+		tb.Until("document.querySelector('#where').textContent === 'n1'") // the state has come
+		browser.Eval[any](tb, "document.querySelector('#source-camera').click(), 1")
+		before := browser.Eval[float64](tb, top)
+		browser.Eval[any](tb, "window.allowCamera(), 1")
+		tb.Until("document.querySelector('#camera').selectedOptions[0]?.textContent.includes('fake')")
+		if after := browser.Eval[float64](tb, top); after != before {
+			t.Errorf("%d px: the button is %v px from the top, %v before the camera was there", width, after, before)
+		}
+	}
+}
+
 // The camera and the microphone can be chosen, also while live, and are
 // remembered; the page shows the sound level, and a muted microphone.
 func TestDevicesAreChosen(t *testing.T) {

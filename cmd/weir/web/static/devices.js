@@ -76,6 +76,16 @@ export class Choice {
   }
 }
 
+// mediaProblem says why a camera or a screen could not be opened, and what to do.
+export function mediaProblem(source, error) {
+  const what = source === 'screen' ? 'screen' : 'camera';
+  if (error.name === 'NotAllowedError') return `The browser was not allowed to use the ${what}. Allow it in the address bar, then choose it again.`;
+  if (error.name === 'NotFoundError') return `There is no ${what} here. The test pattern needs none.`;
+  if (error.name === 'OverconstrainedError') return 'The camera or microphone that was chosen is not there any more. Choose another.';
+  if (error.name === 'NotReadableError') return `The ${what} is in use by another program.`;
+  return `The ${what} could not be opened: ${error.message}`;
+}
+
 // Level shows how loud a track is, and says when nothing is heard for a while:
 // what is muted by the system looks like any other microphone.
 export class Level {

@@ -1,7 +1,7 @@
 // The publish page: camera, screen or test pattern, sent by WHIP.
 
 import { Connection, stereo } from './connection.js';
-import { Choice, Level, NONE } from './devices.js';
+import { Choice, Level, mediaProblem, NONE } from './devices.js';
 import { attr, children, copyButton, h, icon, text } from './dom.js';
 import { bits, clock, ms, percent } from './format.js';
 import { originOf, streamPath, streamProblem } from './address.js';
@@ -148,7 +148,19 @@ export function publishPage(query, out, onLive) {
 
   function choose(source) {
     chosen.source = source;
+    showFields();
     openMedia();
+  }
+
+  // showFields shows what there is to set of the source. It does not wait for a
+  // camera: nothing may move under the pointer when that opens, or a click on
+  // the start is lost.
+  function showFields() {
+    const [sound] = media?.stream.getAudioTracks() ?? [];
+    const isCamera = chosen.source === 'camera';
+    deviceFields.hidden = !isCamera;
+    soundRow.hidden = isCamera ? microphone.wanted === NONE : !sound;
+    mute.disabled = !sound;
   }
 
   // openMedia previews the chosen source. Of several calls the last wins. The
@@ -206,9 +218,8 @@ export function publishPage(query, out, onLive) {
     }
     const [sound] = stream?.getAudioTracks() ?? [];
     level.watch(sound, () => chosen.muted, chosen.source === 'camera');
-    soundRow.hidden = !sound;
+    showFields();
     setMuted(chosen.muted);
-    deviceFields.hidden = chosen.source !== 'camera';
     listDevices();
   }
 
@@ -406,7 +417,7 @@ export function publishPage(query, out, onLive) {
     connection.heed(now.heard, now.at);
     out.framesEncoded = now.framesEncoded;
     out.bytesSent = now.sent;
-    text(sign, `Live ${clock((performance.now() - liveSince) / 1000)}${chosen.muted && !soundRow.hidden ? ' · muted' : ''}`);
+    text(sign, `Live ${clock((performance.now() - liveSince) / 1000)}${chosen.muted && !mute.disabled ? ' · muted' : ''}`);
     figures.set({
       bitrate: bits(now.bitrateOut),
       resolution: now.width ? `${now.width} × ${now.height}` : '–',
@@ -421,7 +432,7 @@ export function publishPage(query, out, onLive) {
   }, SAMPLE);
 
   const keys = (event) => {
-    if (!el.isConnected || soundRow.hidden || event.key.toLowerCase() !== 'm' || event.repeat || event.ctrlKey || event.metaKey || event.altKey) return;
+    if (!el.isConnected || mute.disabled || event.key.toLowerCase() !== 'm' || event.repeat || event.ctrlKey || event.metaKey || event.altKey) return;
     if (event.target.closest('input:not([type=radio]), textarea, select')) return;
     setMuted(!chosen.muted);
     event.preventDefault();
@@ -472,15 +483,6 @@ export function offerNodes(select, model, current) {
   if (select.dataset.options === key) return;
   select.dataset.options = key;
   select.replaceChildren(...wanted.map(([value, label]) => h('option', { value, selected: value === current }, label)));
-}
-
-function mediaProblem(source, error) {
-  const what = source === 'screen' ? 'screen' : 'camera';
-  if (error.name === 'NotAllowedError') return `The browser was not allowed to use the ${what}. Allow it in the address bar, then choose it again.`;
-  if (error.name === 'NotFoundError') return `There is no ${what} here. The test pattern needs none.`;
-  if (error.name === 'OverconstrainedError') return 'The camera or microphone that was chosen is not there any more. Choose another.';
-  if (error.name === 'NotReadableError') return `The ${what} is in use by another program.`;
-  return `The ${what} could not be opened: ${error.message}`;
 }
 
 function videoCodecs() {
