@@ -6,14 +6,14 @@
 // An [UpTrack] is the current source of a [Track]: a publisher's media, or a
 // track of a cascade link. Its owner passes each RTP packet to
 // [UpTrack.Forward] and each sender report to [UpTrack.SenderReport]; the track
-// numbers the packet for each [DownTrack] and passes it to the DownTrack's
-// [Sender]. RTCP from a DownTrack's far end goes to [DownTrack.RTCP], from
-// where keyframe requests reach the [Receiver] of the UpTrack, and missing
-// packets are sent again from the DownTrack's ring.
+// keeps the packet in its ring, the only copy, numbers it for each [DownTrack]
+// and passes it to the DownTrack's [Sender]. RTCP from a DownTrack's far end
+// goes to [DownTrack.RTCP], from where keyframe requests reach the [Receiver] of
+// the UpTrack, and missing packets are sent again from the track's ring.
 //
 // The package starts no goroutines, except for the timer of a delayed keyframe
 // request, which [UpTrack.Close] stops. Everything else runs on the goroutines
 // that pass packets in: one for each UpTrack, and one that reads the RTCP of
-// each DownTrack. A Sender and a Receiver are called with a track's lock held
-// and must not block.
+// each DownTrack. A Sender is called with its DownTrack's lock held, which no
+// other shares. It must not block, nor must a Receiver.
 package forward

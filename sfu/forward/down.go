@@ -1,6 +1,8 @@
 package forward
 
 import (
+	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -64,35 +66,35 @@ type DownTrack struct {
 	rtt             roundTrip    // to the far end, by its receiver reports
 
 	bound atomic.Pointer[Binding]
-	ring  atomic.Pointer[ring] // nil: no retransmission
 	asks  *rate.Limiter
 
-	// Track.mu guards the following fields.
-	header  rtp.Header // header of the packet that is being sent
-	since   time.Time  // start of the wait for a keyframe
-	up      *UpTrack   // the UpTrack of the offsets; nil before the first packet
-	goesOn  bool       // lastSeq, lastTS and lastAt are valid
-	first   uint16     // up's sequence number of the first packet sent
-	sent    int        // packets of up sent since then
-	seqOff  uint16
-	timeOff uint32
-	lastSeq uint16    // highest sent, in our numbering
-	lastTS  uint32    // of lastSeq
-	lastAt  time.Time //
+	// mu is held while packets are sent, and shared with no other DownTrack.
+	mu        sync.Mutex
+	added     bool       // to Track
+	header    rtp.Header // header of the packet that is being sent
+	since     time.Time  // start of the wait for a keyframe
+	source    *source    // the source of the last span; nil before the first packet
+	numbering            // continued by the DownTrack that follows
+}
+
+// A numbering is what a far end has been sent under one SSRC. Packets are
+// numbered by their index, whose lower 16 bits are the sequence number.
+type numbering struct {
+	goesOn  bool      // there was a packet
+	index   uint64    // highest sent
+	lastTS  uint32    // of index
+	lastAt  time.Time // of index
+	spans   []span    // the last ones, of which the last goes on
+	repairs repairer
 }
 
 // NewDownTrack makes a DownTrack that sends t once it is bound and added to t.
 func NewDownTrack(t *Track) *DownTrack {
-	return &DownTrack{Track: t, asks: rate.NewLimiter(keyframeAsks, keyframeAsksBurst)}
+	return &DownTrack{Track: t, asks: rate.NewLimiter(keyframeAsks, keyframeAsksBurst), numbering: numbering{repairs: newRepairer()}}
 }
 
 // Bind makes d send as b says, from now on.
-func (d *DownTrack) Bind(b Binding) {
-	if b.Repair {
-		d.ring.Store(newRing(d.Track.Codec.Kind()))
-	}
-	d.bound.Store(&b)
-}
+func (d *DownTrack) Bind(b Binding) { d.bound.Store(&b) }
 
 // Unbind stops d.
 func (d *DownTrack) Unbind() { d.bound.Store(nil) }
@@ -100,19 +102,17 @@ func (d *DownTrack) Unbind() { d.bound.Store(nil) }
 // Bound reports whether d is bound.
 func (d *DownTrack) Bound() bool { return d.bound.Load() != nil }
 
-// Follow makes d continue the numbering and the ring of a DownTrack that was
-// sent under the same SSRC before. Otherwise the far end's SRTP would take the
-// packets for replays (RFC 3711, section 3.3.1).
+// Follow makes d continue the numbering and the repair of a DownTrack that was
+// sent under the same SSRC before, and is not any more. Otherwise the far end's
+// SRTP would take the packets for replays (RFC 3711, section 3.3.1).
 func (d *DownTrack) Follow(last *DownTrack) {
-	last.Track.mu.Lock()
-	goesOn, seq, ts, at := last.goesOn, last.lastSeq, last.lastTS, last.lastAt
-	last.Track.mu.Unlock()
-	if r := last.ring.Load(); r != nil {
-		d.ring.Store(r)
-	}
-	d.Track.mu.Lock()
-	defer d.Track.mu.Unlock()
-	d.goesOn, d.lastSeq, d.lastTS, d.lastAt = goesOn, seq, ts, at
+	last.mu.Lock()
+	n := last.numbering
+	n.spans = slices.Clone(n.spans)
+	last.mu.Unlock()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.numbering, d.source = n, nil
 }
 
 // Traffic is the totals of a connection, in or out: RTP packets, their bytes,
@@ -132,78 +132,130 @@ func (d *DownTrack) Sent() Sent {
 	return Sent{Packets: int64(d.packets.Load()), Bytes: d.bytes.Load(), Lost: d.lost.Load(), RTT: d.rtt.last()}
 }
 
-// write sends p with d's numbering, and reports whether d no longer waits for a
-// keyframe. Called with Track.mu held.
-func (d *DownTrack) write(u *UpTrack, sr *senderReport, p *rtp.Packet, key bool, now time.Time) bool {
+// join makes d send what it is given, from a keyframe on.
+func (d *DownTrack) join(now time.Time) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.added, d.since = true, now
+}
+
+// await restarts the time for which d waits for a keyframe.
+func (d *DownTrack) await(now time.Time) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.since = now
+}
+
+// leave makes d send nothing any more.
+func (d *DownTrack) leave() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.added = false
+}
+
+// write sends packets with d's numbering, and reports whether d no longer waits
+// for a keyframe.
+func (d *DownTrack) write(packets []kept, sr *senderReport, now time.Time) (served bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
 	b := d.bound.Load()
-	if b == nil {
+	if b == nil || !d.added {
 		return false
 	}
-	begin := d.up != u
+	for i := range packets {
+		served = d.send(b, &packets[i], sr, now)
+	}
+	return served
+}
+
+// send sends one packet, and reports whether d no longer waits for a keyframe.
+// Called with mu held.
+func (d *DownTrack) send(b *Binding, k *kept, sr *senderReport, now time.Time) bool {
+	begin := d.source != k.source
 	if begin {
-		if d.Track.video() && !d.Relay && !key && now.Sub(d.since) < keyframePatience {
+		if d.Track.video() && !d.Relay && !k.key && now.Sub(d.since) < keyframePatience {
 			return false
 		}
-		d.rebase(u, p, now)
-	} else if d.sent < 1<<14 && int16(p.SequenceNumber-d.first) < 0 {
+		d.rebase(b, k, now)
+	}
+	s := &d.spans[len(d.spans)-1]
+	if k.position < s.first-s.shift {
 		return true // late, from before the first packet sent
 	}
-	d.sent++
-
-	h := &d.header
-	*h = rtp.Header{
-		Version:        2,
-		Marker:         p.Marker,
-		PayloadType:    b.PayloadType,
-		SequenceNumber: p.SequenceNumber + d.seqOff,
-		Timestamp:      p.Timestamp + d.timeOff,
-		SSRC:           b.SSRC,
-		Extensions:     h.Extensions[:0],
-	}
-	if p.Extension {
-		for _, id := range p.GetExtensionIDs() {
-			if to, ok := b.Extensions[u.exts[id]]; ok {
-				// An extension that does not fit harms only the publisher.
-				_ = h.SetExtension(to, p.GetExtension(id))
-			}
-		}
-	}
-	if r := d.ring.Load(); r != nil {
-		r.keep(h, p.Payload)
-	}
+	h := d.headerOf(b, s, k)
+	d.repairs.earn(h.MarshalSize() + len(k.payload()))
 	// An error means that the transport is closing, which its owner detects
 	// itself.
-	n, _ := b.Sender.WriteRTP(h, p.Payload)
+	n, _ := b.Sender.WriteRTP(h, k.payload())
 	if d.packets.Add(1) == 1 && d.Begun != nil {
 		d.Begun(now)
 	}
-	d.octets.Add(uint32(len(p.Payload)))
+	d.octets.Add(uint32(len(k.payload())))
 	d.bytes.Add(int64(n))
-	if int16(h.SequenceNumber-d.lastSeq) > 0 || begin {
-		d.lastSeq, d.lastTS, d.lastAt = h.SequenceNumber, h.Timestamp, now
+	if index := k.position + s.shift; begin || index > d.index {
+		d.index, d.lastTS, d.lastAt = index, h.Timestamp, now
 	}
 	if begin && !sr.at.IsZero() {
-		d.report(u, sr, now)
+		d.sendReport(b, sr, now)
 	}
 	return true
 }
 
-// rebase sets the offsets so that p follows the last packet sent.
-func (d *DownTrack) rebase(u *UpTrack, p *rtp.Packet, now time.Time) {
+// rebase begins a span in which k follows the last packet sent.
+func (d *DownTrack) rebase(b *Binding, k *kept, now time.Time) {
+	s := span{ring: &d.Track.ring, source: k.source, began: now, first: uint64(k.seq)}
 	if d.goesOn {
 		elapsed := now.Sub(d.lastAt).Seconds()
-		d.seqOff = d.lastSeq + 1 - p.SequenceNumber
-		d.timeOff = d.lastTS + max(1, uint32(elapsed*float64(d.Track.Codec.ClockRate))) - p.Timestamp
+		s.first = d.index + 1
+		s.timeOff = d.lastTS + max(1, uint32(elapsed*float64(d.Track.Codec.ClockRate))) - k.timestamp
 	}
-	d.up, d.first, d.sent, d.goesOn = u, p.SequenceNumber, 0, true
+	s.shift = s.first - k.position
+	for _, e := range k.source.exts {
+		if to, ok := b.Extensions[e.uri]; ok {
+			if s.ids == nil {
+				s.ids = map[uint8]uint8{}
+			}
+			s.ids[e.id] = to
+		}
+	}
+	if len(d.spans) == maxSpans {
+		d.spans = slices.Delete(d.spans, 0, 1)
+	}
+	d.spans = append(d.spans, s)
+	d.source, d.goesOn = k.source, true
 }
 
-// report sends sr, extrapolated to now. Called with Track.mu held.
-func (d *DownTrack) report(u *UpTrack, sr *senderReport, now time.Time) {
-	b := d.bound.Load()
-	if b == nil || d.up != u {
-		return
+// headerOf returns the header of k, sent in s. It is valid until the next call.
+func (d *DownTrack) headerOf(b *Binding, s *span, k *kept) *rtp.Header {
+	h := &d.header
+	*h = rtp.Header{
+		Version:        2,
+		Marker:         k.marker,
+		PayloadType:    b.PayloadType,
+		SequenceNumber: uint16(k.position + s.shift),
+		Timestamp:      k.timestamp + s.timeOff,
+		SSRC:           b.SSRC,
+		Extensions:     h.Extensions[:0],
 	}
+	k.addExtensions(h, s.ids)
+	return h
+}
+
+// report sends sr, a sender report of u, extrapolated to now.
+func (d *DownTrack) report(u *UpTrack, sr *senderReport, now time.Time) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if b := d.bound.Load(); b != nil && d.added && d.source != nil && d.source.up == u {
+		d.sendReport(b, sr, now)
+	}
+	// A ring that d has left is of no use for repair any more.
+	if last := len(d.spans) - 1; last > 0 && now.Sub(d.spans[last].began) > ringTime {
+		d.spans = slices.Delete(d.spans, 0, last)
+	}
+}
+
+// sendReport sends sr, extrapolated to now. Called with mu held.
+func (d *DownTrack) sendReport(b *Binding, sr *senderReport, now time.Time) {
 	elapsed := now.Sub(sr.at)
 	// NTP time counts seconds in its upper 32 bits.
 	ntp := sr.ntp + uint64(elapsed.Seconds()*(1<<32))
@@ -211,7 +263,7 @@ func (d *DownTrack) report(u *UpTrack, sr *senderReport, now time.Time) {
 	_ = b.Sender.WriteRTCP([]rtcp.Packet{&rtcp.SenderReport{
 		SSRC:        b.SSRC,
 		NTPTime:     ntp,
-		RTPTime:     sr.rtp + d.timeOff + uint32(elapsed.Seconds()*float64(d.Track.Codec.ClockRate)),
+		RTPTime:     sr.rtp + d.spans[len(d.spans)-1].timeOff + uint32(elapsed.Seconds()*float64(d.Track.Codec.ClockRate)),
 		PacketCount: d.packets.Load(),
 		OctetCount:  d.octets.Load(),
 	}})
@@ -240,21 +292,6 @@ func (d *DownTrack) RTCP(packets []rtcp.Packet, now time.Time) {
 				d.repair(b, p.Nacks, now)
 			}
 		}
-	}
-}
-
-// repair sends the packets of nacks again, within the bounds of repair.
-func (d *DownTrack) repair(b *Binding, nacks []rtcp.NackPair, now time.Time) {
-	r := d.ring.Load()
-	if r == nil {
-		return
-	}
-	pause := repairPause(d.rtt.last())
-	for _, pair := range nacks {
-		pair.Range(func(seq uint16) bool {
-			d.Repairs.count(r.repeat(seq, b.RTX, now, pause, b.Sender))
-			return true
-		})
 	}
 }
 

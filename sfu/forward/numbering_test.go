@@ -126,7 +126,10 @@ func TestForwardingDoesNotAllocate(t *testing.T) {
 	}
 	p := packet(0, 0, make([]byte, 1100))
 	copy(p.Payload, keyPayload)
-	for range ringVideo {
+	if err := p.SetExtension(2, []byte("12345678")); err != nil {
+		t.Fatal(err)
+	}
+	for range ringPackets {
 		p.SequenceNumber++
 		feed(up, p)
 	}

@@ -3,11 +3,10 @@ package forward
 import (
 	"encoding/binary"
 	"math/rand/v2"
-	"slices"
-	"sync"
 	"sync/atomic"
 	"time"
 
+	"github.com/pion/rtcp"
 	"github.com/pion/rtp"
 )
 
@@ -27,10 +26,9 @@ const (
 	// while no round trip is known.
 	repairPauseLeast = 10 * time.Millisecond
 	repairPauseMost  = 200 * time.Millisecond
-	// ringVideo and ringAudio are the numbers of packets kept for repair: some
-	// seconds.
-	ringVideo = 1024
-	ringAudio = 128
+	// repairsKept is how many packets apart repairs of one DownTrack are
+	// remembered: some seconds of video.
+	repairsKept = 512
 )
 
 // Repairs counts retransmissions. The zero value is ready.
@@ -43,106 +41,124 @@ type Repairs struct {
 // beyond the bounds of repair.
 func (r *Repairs) Totals() (sent, withheld int64) { return r.sent.Load(), r.withheld.Load() }
 
-func (r *Repairs) count(what repair) {
+func (r *Repairs) count(what outcome) {
 	switch {
 	case r == nil:
-	case what == repairSent:
+	case what == repaired:
 		r.sent.Add(1)
-	case what == repairWithheld:
+	case what == withheld:
 		r.withheld.Add(1)
 	}
 }
 
-// A ring holds the last packets that a DownTrack sent, for retransmission.
-type ring struct {
-	mu     sync.Mutex
-	slots  []kept // by sequence number, modulo their number
-	newest uint16
-	began  bool
-	budget int // bytes
-	rtxSeq uint16
-}
-
-// kept is a packet as it was sent.
-type kept struct {
-	packet []byte // empty: none
-	seq    uint16
-	times  uint8 // times it was sent again
-	last   time.Time
-}
-
-func newRing(kind Kind) *ring {
-	size := ringVideo
-	if kind == Audio {
-		size = ringAudio
-	}
-	return &ring{slots: make([]kept, size), budget: repairBurst, rtxSeq: uint16(rand.Uint32())}
-}
-
-// keep stores one packet, and adds its share to the repair budget.
-func (r *ring) keep(header *rtp.Header, payload []byte) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if ahead := int16(header.SequenceNumber - r.newest); !r.began || ahead > 0 {
-		r.newest, r.began = header.SequenceNumber, true
-	} else if int(-ahead) >= len(r.slots) {
-		return
-	}
-	k := &r.slots[int(header.SequenceNumber)%len(r.slots)]
-	size := header.MarshalSize()
-	k.packet = slices.Grow(k.packet[:0], size+len(payload))[:size]
-	if _, err := header.MarshalTo(k.packet); err != nil {
-		k.packet = k.packet[:0]
-		return
-	}
-	k.packet = append(k.packet, payload...)
-	k.seq, k.times, k.last = header.SequenceNumber, 0, time.Time{}
-	r.budget = min(repairBurst, r.budget+len(k.packet)/repairShare)
-}
-
-// A repair is the outcome of a request for one packet.
-type repair int
+// An outcome is that of a request for one packet.
+type outcome int
 
 const (
-	repairUnknown  repair = iota // not kept: too old, or never sent
-	repairSent                   //
-	repairWithheld               // withheld by a bound
+	unknown  outcome = iota // not kept: too old, or never sent
+	repaired                //
+	withheld                // withheld by a bound
 )
 
-// repeat sends one packet again, as a retransmission packet where rtx is set,
-// else unchanged. It does not within pause of the last time. The sender does
-// not block, so mu may be held.
-func (r *ring) repeat(seq uint16, rtx RTX, now time.Time, pause time.Duration, to Sender) repair {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	k := &r.slots[int(seq)%len(r.slots)]
-	if len(k.packet) == 0 || k.seq != seq {
-		return repairUnknown
+// A repairer keeps the bounds of one DownTrack's retransmissions, and their
+// numbers.
+type repairer struct {
+	budget int      // bytes
+	seq    uint16   // of the next retransmission packet
+	last   []repair // by packet number, modulo repairsKept; nil: no repair yet
+	buffer []byte   // payload of the retransmission packet that is being sent
+}
+
+// A repair is when and how often a packet was sent again.
+type repair struct {
+	index uint64 // the packet's number
+	at    time.Time
+	times int
+}
+
+func newRepairer() repairer { return repairer{budget: repairBurst, seq: uint16(rand.Uint32())} }
+
+// earn adds the share of a packet that was sent to the budget.
+func (r *repairer) earn(size int) { r.budget = min(repairBurst, r.budget+size/repairShare) }
+
+// allow takes a repair of packet index, of size bytes, from the budget, unless
+// a bound forbids it. One packet is not repaired twice within pause.
+func (r *repairer) allow(index uint64, size int, now time.Time, pause time.Duration) bool {
+	if r.budget < size {
+		return false
 	}
-	if r.budget < len(k.packet) || k.times >= repairTimes || k.times > 0 && now.Sub(k.last) < pause {
-		return repairWithheld
+	if r.last == nil {
+		r.last = make([]repair, repairsKept)
 	}
-	var p rtp.Packet
-	if p.Unmarshal(k.packet) != nil {
-		return repairUnknown
+	last := &r.last[index%repairsKept]
+	switch {
+	case index > last.index || last.times == 0:
+		*last = repair{index: index}
+	case index < last.index || last.times >= repairTimes || now.Sub(last.at) < pause:
+		return false
 	}
-	r.budget -= len(k.packet)
-	k.times++
-	k.last = now
-	if rtx.SSRC != 0 && rtx.PayloadType != 0 {
-		// RFC 4588, section 4: the payload begins with the original sequence
-		// number.
-		p.Payload = append(binary.BigEndian.AppendUint16(make([]byte, 0, 2+len(p.Payload)), seq), p.Payload...)
-		p.SSRC, p.PayloadType, p.SequenceNumber = rtx.SSRC, rtx.PayloadType, r.rtxSeq
-		p.Padding, p.PaddingSize = false, 0
-		r.rtxSeq++
-	}
-	_, _ = to.WriteRTP(&p.Header, p.Payload) // it fails when the transport closes
-	return repairSent
+	r.budget -= size
+	last.times++
+	last.at = now
+	return true
+}
+
+// wrap makes h and payload a retransmission packet: its payload begins with the
+// original sequence number (RFC 4588, section 4). The payload returned is valid
+// until the next call.
+func (r *repairer) wrap(rtx RTX, h *rtp.Header, payload []byte) []byte {
+	r.buffer = append(binary.BigEndian.AppendUint16(r.buffer[:0], h.SequenceNumber), payload...)
+	h.SSRC, h.PayloadType, h.SequenceNumber = rtx.SSRC, rtx.PayloadType, r.seq
+	r.seq++
+	return r.buffer
 }
 
 // repairPause returns the least time between two retransmissions of one packet:
 // half of the round trip; 0 if that is unknown.
 func repairPause(rtt time.Duration) time.Duration {
 	return min(max(rtt/2, repairPauseLeast), repairPauseMost)
+}
+
+// repair sends the packets of nacks again, within the bounds of repair.
+func (d *DownTrack) repair(b *Binding, nacks []rtcp.NackPair, now time.Time) {
+	if !b.Repair {
+		return
+	}
+	pause := repairPause(d.rtt.last())
+	for _, pair := range nacks {
+		pair.Range(func(seq uint16) bool {
+			d.Repairs.count(d.repeat(b, seq, now, pause))
+			return true
+		})
+	}
+}
+
+// repeat sends one packet again: as a retransmission packet where these were
+// negotiated, else unchanged.
+func (d *DownTrack) repeat(b *Binding, seq uint16, now time.Time, pause time.Duration) outcome {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	behind := uint64(uint16(d.index) - seq)
+	if behind >= 1<<15 || behind > d.index {
+		return unknown // it was not sent yet
+	}
+	index := d.index - behind
+	s := spanOf(d.spans, index)
+	if s == nil {
+		return unknown
+	}
+	k, ok := s.ring.get(s.source, index-s.shift)
+	if !ok {
+		return unknown
+	}
+	h := d.headerOf(b, s, &k)
+	payload := k.payload()
+	if !d.repairs.allow(index, h.MarshalSize()+len(payload), now, pause) {
+		return withheld
+	}
+	if b.RTX.SSRC != 0 && b.RTX.PayloadType != 0 {
+		payload = d.repairs.wrap(b.RTX, h, payload)
+	}
+	_, _ = b.Sender.WriteRTP(h, payload) // it fails when the transport closes
+	return repaired
 }

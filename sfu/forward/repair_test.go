@@ -109,7 +109,7 @@ func TestRepairIsBounded(t *testing.T) {
 		now = now.Add(4 * time.Millisecond)
 		if seq%25 == 0 { // request all kept packets, ten times a second
 			var all []uint16
-			for i := range ringVideo {
+			for i := range 1024 {
 				all = append(all, uint16(seq-i))
 			}
 			b.ask(now, all...)
@@ -185,24 +185,5 @@ func TestRepairOfOnePacket(t *testing.T) {
 	second := b.ask(now.Add(50*time.Millisecond), 10)
 	if first != 1 || second != 1 {
 		t.Errorf("sent again %d times within half a round trip, and %d after", first, second)
-	}
-}
-
-// Keeping a packet allocates nothing once the ring is full.
-func TestRepairKeepsWithoutAllocating(t *testing.T) {
-	r := &ring{slots: make([]kept, 64)}
-	header := rtp.Header{Version: 2, SSRC: 1}
-	payload := make([]byte, 1000)
-	seq := uint16(0)
-	keep := func() {
-		header.SequenceNumber = seq
-		seq++
-		r.keep(&header, payload)
-	}
-	for range 64 {
-		keep()
-	}
-	if n := testing.AllocsPerRun(1000, keep); n != 0 {
-		t.Errorf("%v allocations a packet", n)
 	}
 }

@@ -37,11 +37,16 @@ type Track struct {
 
 	packets, bytes, keyframes atomic.Int64
 
-	// mu is held while a packet is passed to the DownTracks. Their writes end
-	// in a UDP socket, which does not block.
+	ring ring
+
+	// order is held while packets are passed to the DownTracks, which thus get
+	// them in order from one goroutine after another. Nothing else waits for it.
+	order sync.Mutex
+	fresh []kept // the packets that are being passed
+
 	mu     sync.Mutex
 	up     *UpTrack
-	downs  []*DownTrack
+	downs  []*DownTrack // a new slice with each change
 	report senderReport
 }
 
@@ -64,16 +69,17 @@ func (t *Track) Received() (packets, bytes int64) { return t.packets.Load(), t.b
 // requested.
 func (t *Track) Attach(r Receiver) *UpTrack {
 	u := &UpTrack{track: t, receiver: r}
+	u.source = newSource(u, nil)
 	t.mu.Lock()
 	t.up = u
 	t.report = senderReport{}
-	need := t.video() && len(t.downs) > 0
-	now := time.Now()
-	for _, d := range t.downs {
-		d.since = now
-	}
+	downs := t.downs
 	t.mu.Unlock()
-	if need {
+	now := time.Now()
+	for _, d := range downs {
+		d.await(now)
+	}
+	if t.video() && len(downs) > 0 {
 		u.requestKeyframe()
 	}
 	return u
@@ -94,8 +100,8 @@ func (t *Track) Add(d *DownTrack) {
 		t.mu.Unlock()
 		return
 	}
-	d.since = time.Now()
-	t.downs = append(t.downs, d)
+	d.join(time.Now())
+	t.downs = append(slices.Clone(t.downs), d)
 	up := t.up
 	t.mu.Unlock()
 	if up != nil && t.video() && !d.Relay {
@@ -103,13 +109,12 @@ func (t *Track) Add(d *DownTrack) {
 	}
 }
 
-// Remove stops forwarding to d.
+// Remove stops forwarding to d: once it has returned, nothing is sent to it.
 func (t *Track) Remove(d *DownTrack) {
 	t.mu.Lock()
-	defer t.mu.Unlock()
-	if i := slices.Index(t.downs, d); i >= 0 {
-		t.downs = slices.Delete(t.downs, i, i+1)
-	}
+	t.downs = slices.DeleteFunc(slices.Clone(t.downs), func(o *DownTrack) bool { return o == d })
+	t.mu.Unlock()
+	d.leave()
 }
 
 // RequestKeyframe requests a keyframe from the UpTrack, if there is one yet.
@@ -122,49 +127,67 @@ func (t *Track) RequestKeyframe() {
 	}
 }
 
-// forward sends one packet of u to the DownTracks, renumbered if parameter sets
-// were inserted before it. It reports whether the packet begins a keyframe, and
-// whether u is the track's current UpTrack.
-func (t *Track) forward(u *UpTrack, p *rtp.Packet, now time.Time) (key, taken bool) {
-	key = t.video() && keyframe.Is(t.Codec.MimeType, p.Payload)
+// forward keeps one packet of u and sends it to the DownTracks, renumbered if
+// parameter sets were inserted before it.
+func (t *Track) forward(u *UpTrack, p *rtp.Packet, now time.Time) Outcome {
+	key := t.video() && keyframe.Is(t.Codec.MimeType, p.Payload)
 	t.packets.Add(1)
 	t.bytes.Add(int64(len(p.Payload)))
 
-	served := true
+	t.order.Lock()
+	defer t.order.Unlock()
 	t.mu.Lock()
 	if t.up != u {
 		t.mu.Unlock()
-		return key, false
+		return Outcome{Reason: Replaced, Keyframe: key}
 	}
-	if t.Sets != nil {
-		for _, set := range t.Sets.before(u, p) {
-			for _, d := range t.downs {
-				d.write(u, &t.report, set, true, now)
-			}
-		}
-	}
-	for _, d := range t.downs {
-		served = d.write(u, &t.report, p, key, now) && served
-	}
+	downs, report := t.downs, t.report
+	fresh := t.keep(u.source, p, key, now)
 	t.mu.Unlock()
+	if len(fresh) == 0 {
+		return Outcome{Reason: Duplicate}
+	}
+	served := true
+	for _, d := range downs {
+		served = d.write(fresh, &report, now) && served
+	}
 	if key {
 		t.keyframes.Add(1)
 		if served {
 			u.gotKeyframe()
 		}
 	}
-	return key, true
+	return Outcome{Keyframe: key}
+}
+
+// keep puts a packet of s into the ring, after the parameter sets that go
+// before it, and returns what is new there. Called with order and mu held.
+func (t *Track) keep(s *source, p *rtp.Packet, key bool, now time.Time) []kept {
+	t.fresh = t.fresh[:0]
+	if t.Sets != nil {
+		for _, set := range t.Sets.before(s.up, p) {
+			if k, ok := t.ring.put(s, set, true, now); ok {
+				t.fresh = append(t.fresh, k)
+			}
+		}
+	}
+	if k, ok := t.ring.put(s, p, key, now); ok {
+		t.fresh = append(t.fresh, k)
+	}
+	return t.fresh
 }
 
 // forwardReport forwards a sender report of u to the DownTracks.
 func (t *Track) forwardReport(u *UpTrack, sr senderReport) {
 	t.mu.Lock()
-	defer t.mu.Unlock()
 	if t.up != u {
+		t.mu.Unlock()
 		return
 	}
 	t.report = sr
-	for _, d := range t.downs {
-		d.report(u, &t.report, sr.at)
+	downs := t.downs
+	t.mu.Unlock()
+	for _, d := range downs {
+		d.report(u, &sr, sr.at)
 	}
 }

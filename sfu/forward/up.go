@@ -28,8 +28,8 @@ type UpTrack struct {
 	report     atomic.Pointer[sourceReport]
 
 	// Only the goroutine that calls Forward uses the following fields.
-	exts map[uint8]string
-	gaps gaps
+	source *source
+	gaps   gaps
 
 	mu      sync.Mutex
 	asked   time.Time
@@ -48,7 +48,9 @@ type Outcome struct {
 // Extensions sets the URIs of header extensions by their IDs on this hop, and
 // starts a new numbering of the packets. Before the first call no extensions
 // are forwarded.
-func (u *UpTrack) Extensions(exts map[uint8]string) { u.exts, u.gaps = exts, gaps{} }
+func (u *UpTrack) Extensions(exts map[uint8]string) {
+	u.source, u.gaps = newSource(u, exts), gaps{}
+}
 
 // Forward sends p, received at now, to all DownTracks of the track, unless it
 // is a duplicate or another UpTrack has taken over. p is valid only until
@@ -60,11 +62,9 @@ func (u *UpTrack) Forward(p *rtp.Packet, now time.Time) Outcome {
 	}
 	u.came.Add(1)
 	u.lost.Add(lost)
-	key, taken := u.track.forward(u, p, now)
-	if !taken {
-		return Outcome{Reason: Replaced, Keyframe: key, Lost: lost}
-	}
-	return Outcome{Keyframe: key, Lost: lost}
+	out := u.track.forward(u, p, now)
+	out.Lost = lost
+	return out
 }
 
 // SenderReport forwards a sender report of the far end, received at now.
