@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"net/http"
 	"net/netip"
-	"net/url"
 	"os"
 	"slices"
 	"strings"
@@ -86,14 +85,6 @@ func checkRefused(refused map[scope.Refusal]uint64) doctor.Check {
 		c.Outcome, c.Do = inspect.Warning, "if nodes of this network are reached at private addresses, give --allow-private: this node has a public one too"
 	}
 	return c
-}
-
-func hostOf(s string) string {
-	u, err := url.Parse(s)
-	if err != nil {
-		return ""
-	}
-	return u.Hostname()
 }
 
 // checkDataDir checks that the node can write its data directory.

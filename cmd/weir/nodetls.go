@@ -2,11 +2,9 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"net/netip"
-	"slices"
 	"strings"
 
 	manet "github.com/multiformats/go-multiaddr/net"
@@ -21,7 +19,6 @@ func (n *node) secure(cfg *nodeConfig) (closeAll func() error, err error) {
 	if c == nil {
 		return func() error { return nil }, nil
 	}
-	c.event = n.events.Add
 	if cfg.publicURL == "" {
 		at := n.public.Addr().(*net.TCPAddr).AddrPort()
 		at = netip.AddrPortFrom(at.Addr().Unmap(), at.Port())
@@ -30,26 +27,16 @@ func (n *node) secure(cfg *nodeConfig) (closeAll func() error, err error) {
 		}
 		n.cfg.publicURL = cfg.publicURL
 	}
-	var opened []func() error
-	closeAll = func() (err error) {
-		for _, f := range slices.Backward(opened) {
-			err = errors.Join(err, f())
-		}
-		return err
-	}
+	var plain net.Listener
 	if cfg.redirect != "" {
 		l, err := listenTCP(cfg.log, cfg.redirect, "--http-redirect", true)
 		if err != nil {
 			return nil, err
 		}
-		c.redirect = n.behindProxies(l)
-		opened = append(opened, c.redirect.Close)
+		plain = n.behindProxies(l)
 	}
-	if c.auto != nil {
-		c.auto.open(cfg.dataDir, n.public.Addr(), c.redirect, cfg.log, func(err error) { c.refused(&pairError{pairACME, c.auto.acmeError(err)}) })
-		opened = append(opened, c.auto.close)
-	}
-	return closeAll, nil
+	c.open(cfg.dataDir, n.public.Addr(), plain, n.events.Add)
+	return c.close, nil
 }
 
 // serveTLS returns the functions to run for https as long as the process lives.
@@ -58,39 +45,9 @@ func (n *node) serveTLS() []func(context.Context) error {
 	if c == nil {
 		return nil
 	}
-	work := []func(context.Context) error{func(ctx context.Context) error {
-		if c.auto != nil {
-			select {
-			case <-c.auto.loaded:
-			case <-ctx.Done():
-				return ctx.Err()
-			}
-			if c.inForce.Store(c.auto.newest()); c.leaf() == nil {
-				n.log.Info("no certificate yet, getting one", "domain", c.auto.domain, "from", c.auto.url)
-			}
-		}
-		if c.leaf() != nil {
-			for _, why := range c.advice(n.publicURL()) {
-				n.log.Warn("clients may not trust the certificate", "detail", why)
-			}
-			if who := c.keyAdvice(); who != "" {
-				n.log.Warn("private key is open to others", "detail", who)
-			}
-		}
-		return c.run(ctx)
-	}}
-	if c.auto != nil {
-		work = append(work, func(ctx context.Context) error {
-			defer c.auto.close()
-			return c.auto.run(ctx)
-		})
-	}
+	work := c.tasks(n.publicURL)
 	if c.redirect != nil {
-		h := redirection(n.publicURL)
-		if c.auto != nil {
-			h = c.auto.challenges(h)
-		}
-		plain := newServer(h, n.log)
+		plain := newServer(c.plain(n.publicURL), n.log)
 		work = append(work, func(ctx context.Context) error { return serve(ctx, plain, c.redirect) })
 	}
 	return work

@@ -49,7 +49,7 @@ func printStatus(w term.Terminal, s api.Status, links []sfu.LinkStatus, known no
 		row("cpu", cpuLine(s.Record))
 		row("console", s.HTTP)
 		if s.TLS != nil {
-			row("certificate", strings.Join(s.TLS.Names, ", "), ", until ", stamp(s.TLS.NotAfter), ", by ", s.TLS.Issuer)
+			row("certificate", strings.Join(s.TLS.Names, ", "), ", until ", term.Stamp(s.TLS.NotAfter), ", by ", s.TLS.Issuer)
 		}
 		row("media", "udp ", s.Media)
 		if s.Releasable {

@@ -21,6 +21,7 @@ import (
 	"weir/cmd/weir/cmdline"
 	"weir/cmd/weir/eventlog"
 	"weir/cmd/weir/metrics"
+	"weir/cmd/weir/term"
 )
 
 const (
@@ -198,7 +199,7 @@ func (c *certificates) refused(err error) {
 	c.wrong.Store(&text)
 	stays := "there is none yet"
 	if leaf := c.leaf(); leaf != nil {
-		stays = "the one of " + called509(leaf) + " stays, until " + stamp(leaf.NotAfter)
+		stays = "the one of " + called509(leaf) + " stays, until " + term.Stamp(leaf.NotAfter)
 	}
 	c.tell(event.Event{Kind: event.CertificateFailed, Reason: reason, Detail: err.Error() + "; " + stays})
 }

@@ -15,6 +15,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"weir/cmd/weir/term"
 )
 
 // A pairError says why a certificate and its key are not used. Reason is from a
@@ -88,9 +90,9 @@ func parsePair(certFile string, certPEM []byte, keyFile string, keyPEM []byte, n
 	pair.Leaf = certs[0]
 	switch leaf := pair.Leaf; {
 	case now.After(leaf.NotAfter):
-		return nil, unusable(pairExpired, "--tls-cert %s: the certificate of %s expired at %s: renew it (or is this machine's clock wrong? it says %s)", certFile, called509(leaf), stamp(leaf.NotAfter), stamp(now))
+		return nil, unusable(pairExpired, "--tls-cert %s: the certificate of %s expired at %s: renew it (or is this machine's clock wrong? it says %s)", certFile, called509(leaf), term.Stamp(leaf.NotAfter), term.Stamp(now))
 	case now.Before(leaf.NotBefore):
-		return nil, unusable(pairNotYetValid, "--tls-cert %s: the certificate of %s is valid from %s on: is this machine's clock wrong? it says %s", certFile, called509(leaf), stamp(leaf.NotBefore), stamp(now))
+		return nil, unusable(pairNotYetValid, "--tls-cert %s: the certificate of %s is valid from %s on: is this machine's clock wrong? it says %s", certFile, called509(leaf), term.Stamp(leaf.NotBefore), term.Stamp(now))
 	}
 	return &pair, nil
 }
@@ -170,7 +172,21 @@ func called509(c *x509.Certificate) string {
 }
 
 func describe509(c *x509.Certificate) string {
-	return fmt.Sprintf("of %s, until %s, by %s", called509(c), stamp(c.NotAfter), cmp.Or(c.Issuer.String(), "nobody"))
+	return fmt.Sprintf("of %s, until %s, by %s", called509(c), term.Stamp(c.NotAfter), cmp.Or(c.Issuer.String(), "nobody"))
 }
 
-func stamp(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05 UTC") }
+// rootsWith are this machine's CAs and those in a file.
+func rootsWith(flag, file string) (*x509.CertPool, error) {
+	text, err := readPEM(file)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", flag, err)
+	}
+	roots, err := x509.SystemCertPool()
+	if err != nil {
+		roots = x509.NewCertPool()
+	}
+	if !roots.AppendCertsFromPEM(text) {
+		return nil, fmt.Errorf("%s %s has no certificate in it: want PEM, with -----BEGIN CERTIFICATE-----", flag, file)
+	}
+	return roots, nil
+}

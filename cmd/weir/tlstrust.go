@@ -4,7 +4,6 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
-	"fmt"
 	"net/http"
 	"strings"
 
@@ -32,22 +31,6 @@ func trustingClient(file string) (*http.Client, error) {
 	transport := http.DefaultTransport.(*http.Transport).Clone()
 	transport.TLSClientConfig = &tls.Config{RootCAs: roots}
 	return &http.Client{Transport: transport}, nil
-}
-
-// rootsWith are this machine's CAs and those in a file.
-func rootsWith(flag, file string) (*x509.CertPool, error) {
-	text, err := readPEM(file)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", flag, err)
-	}
-	roots, err := x509.SystemCertPool()
-	if err != nil {
-		roots = x509.NewCertPool()
-	}
-	if !roots.AppendCertsFromPEM(text) {
-		return nil, fmt.Errorf("%s %s has no certificate in it: want PEM, with -----BEGIN CERTIFICATE-----", flag, file)
-	}
-	return roots, nil
 }
 
 // tlsAdvice is the advice for an error that https caused.

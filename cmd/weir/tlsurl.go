@@ -131,3 +131,11 @@ func httpsURL(host string, port uint16) string {
 	}
 	return "https://" + net.JoinHostPort(host, strconv.Itoa(int(port)))
 }
+
+func hostOf(s string) string {
+	u, err := url.Parse(s)
+	if err != nil {
+		return ""
+	}
+	return u.Hostname()
+}

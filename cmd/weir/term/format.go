@@ -67,6 +67,9 @@ func Count(n int, one, many string) string {
 // Elapsed formats d in milliseconds, to a tenth.
 func Elapsed(d time.Duration) string { return fmt.Sprintf("%.1f ms", float64(d.Microseconds())/1000) }
 
+// Stamp formats a moment, in UTC and to the second.
+func Stamp(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05 UTC") }
+
 // PrintJSON prints v as JSON on one line.
 func PrintJSON(c *cli.Context, v any) error {
 	b, err := json.Marshal(v)
