@@ -261,13 +261,11 @@ func ownCA(t *testing.T) string {
 }
 
 func TestACMEFlagsThatAreWrong(t *testing.T) {
-	p := newPairDir(t)
-	cert, key := p.issue(time.Hour, "localhost")
-	p.write(cert, key)
+	certFile, keyFile := pairFiles(t, "localhost")
 	for _, c := range []struct{ args, says string }{
 		{"--acme-url https://127.0.0.1/dir", "--acme-url is for --tls-auto"},
-		{"--acme-ca " + p.cert, "--acme-ca is for --tls-auto"},
-		{"--tls-auto weir.example.org --tls-cert " + p.cert + " --tls-key " + p.key, "not both ways"},
+		{"--acme-ca " + certFile, "--acme-ca is for --tls-auto"},
+		{"--tls-auto weir.example.org --tls-cert " + certFile + " --tls-key " + keyFile, "not both ways"},
 		{"--tls-auto https://weir.example.org", "want the domain name of this node alone"},
 		{"--tls-auto weir.example.org:443", "want the domain name"},
 		{"--tls-auto *.example.org", "want the domain name"},
@@ -278,7 +276,7 @@ func TestACMEFlagsThatAreWrong(t *testing.T) {
 		{"--tls-auto weir.example.org --acme-url http://127.0.0.1/dir", "want the https URL of an ACME directory"},
 		{"--tls-auto weir.example.org --acme-url nonsense", "want the https URL"},
 		{"--tls-auto weir.example.org --acme-ca /nowhere", "--acme-ca: "},
-		{"--tls-auto weir.example.org --acme-ca " + p.key, "has no certificate in it"},
+		{"--tls-auto weir.example.org --acme-ca " + keyFile, "has no certificate in it"},
 		{"--tls-auto weir.example.org --public-url http://weir.example.org", "speaks https"},
 	} {
 		if _, err := parse(t, strings.Fields(c.args)...); err == nil || !strings.Contains(err.Error(), c.says) {
