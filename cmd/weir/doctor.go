@@ -18,6 +18,7 @@ import (
 	"weir/capacity/ledger"
 	"weir/capacity/scope"
 	"weir/cmd/weir/api"
+	"weir/cmd/weir/certs"
 	"weir/cmd/weir/cmdline"
 	"weir/cmd/weir/doctor"
 	"weir/dht/inspect"
@@ -38,10 +39,10 @@ func (n *node) diagnose(ctx context.Context) doctor.Diagnosis {
 		d.Checks = append(d.Checks, checkRights(n.rights.Status(), n.rights.HandsOn() || n.tuned.Load().overflow == sfu.Refuse, time.Now()))
 	}
 	if n.cfg.tls != nil {
-		d.Checks = append(d.Checks, n.cfg.tls.check(n.publicURL(), time.Now()))
+		d.Checks = append(d.Checks, n.cfg.tls.Check(n.publicURL(), time.Now()))
 	}
 	if state, _, err := n.view.latest(ctx); err == nil && strings.HasPrefix(n.publicURL(), "https://") {
-		d.Checks = append(d.Checks, checkMixed(state.Nodes))
+		d.Checks = append(d.Checks, certs.CheckMixed(state.Nodes))
 	}
 	d.OK = !slices.ContainsFunc(d.Checks, func(c doctor.Check) bool { return c.Outcome == inspect.Failure })
 	return d
@@ -50,7 +51,7 @@ func (n *node) diagnose(ctx context.Context) doctor.Diagnosis {
 // checkURLs checks the URLs that clients are sent to.
 func checkURLs(base, media string, open bool) doctor.Check {
 	c := doctor.Check{Name: "clients", Outcome: inspect.Fine, Seen: fmt.Sprintf("are told %s, and %s for media", base, media)}
-	for _, host := range []string{hostOf(base), hostOf("//" + media)} {
+	for _, host := range []string{certs.HostOf(base), certs.HostOf("//" + media)} {
 		ip, err := netip.ParseAddr(host)
 		switch {
 		case err != nil: // a name

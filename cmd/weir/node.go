@@ -21,6 +21,7 @@ import (
 	"weir/capacity/durable"
 	"weir/capacity/event"
 	"weir/cmd/weir/api"
+	"weir/cmd/weir/certs"
 	"weir/cmd/weir/cmdline"
 	"weir/cmd/weir/config"
 	"weir/cmd/weir/hook"
@@ -104,7 +105,7 @@ func nodeCommand() *cli.Command {
 			&cli.BoolFlag{Name: "insecure-open", Usage: "allow addresses that others than this machine can reach, though whoever reaches them is let in", EnvVars: cmdline.Env("INSECURE_OPEN")},
 			&cli.StringFlag{Name: "log-level", Usage: "debug, info, warn or error", Value: "info", EnvVars: cmdline.Env("LOG_LEVEL")},
 			&cli.StringFlag{Name: "log-format", Usage: "text or json", Value: "text", EnvVars: cmdline.Env("LOG_FORMAT")},
-		}, slices.Concat(tlsFlags(), rightsFlags(), discoveryFlags(), spans.Flags())...),
+		}, slices.Concat(certs.Flags(), rightsFlags(), discoveryFlags(), spans.Flags())...),
 		Action: func(c *cli.Context) error {
 			if c.Args().Present() {
 				return cmdline.BadInput(fmt.Errorf("weir node takes no arguments, but got %q", c.Args().First()))
@@ -146,7 +147,7 @@ type nodeConfig struct {
 	origins   sfu.Origins
 	admin     string
 	metrics   string // "": only at --admin
-	tls       *certificates
+	tls       *certs.Certificates
 	redirect  string // "": no port redirects to https
 	media     string
 	dataDir   string
@@ -280,10 +281,10 @@ func nodeConfigOf(c *cli.Context) (nodeConfig, error) {
 		return cfg, err
 	}
 	cfg.live.level = cfg.level.Level()
-	if cfg.tls, err = tlsConfigOf(c, cfg.log); err != nil {
+	if cfg.tls, err = certs.Of(c, cfg.log); err != nil {
 		return cfg, err
 	}
-	if cfg.publicURL, err = publicURLOf(c.String("public-url"), cfg.tls != nil); err != nil {
+	if cfg.publicURL, err = certs.PublicURLOf(c.String("public-url"), cfg.tls != nil); err != nil {
 		return cfg, err
 	}
 	if err := cfg.onePort(); err != nil {

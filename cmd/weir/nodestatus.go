@@ -58,7 +58,7 @@ func (n *node) localURL() string {
 		}
 		at = netip.AddrPortFrom(host, at.Port())
 	}
-	return n.cfg.tls.url(at, n.cfg.publicURL)
+	return n.cfg.tls.URL(at, n.cfg.publicURL)
 }
 
 // media is the public address of the port of all media.
@@ -105,7 +105,7 @@ func (n *node) status() api.Status {
 	s := api.Status{
 		PeerID: n.dht.ID(), Name: n.cfg.name, Release: build.Release(), Network: n.cfg.network, Discovery: n.cfg.discovery, Region: n.cfg.region,
 		State: totals.State, Stress: totals.Stress, Uptime: time.Since(n.began).Milliseconds(),
-		P2P: info.P2P, HTTP: info.HTTP, TLS: n.cfg.tls.status(), Admin: info.Admin, Media: info.Media, Policy: n.policy.Policy().Policy().Version,
+		P2P: info.P2P, HTTP: info.HTTP, TLS: n.cfg.tls.Status(), Admin: info.Admin, Media: info.Media, Policy: n.policy.Policy().Policy().Version,
 		Overflow: n.tuned.Load().overflow, Publishers: counts.Publishers, Viewers: counts.Viewers, Streams: counts.Streams,
 		Links: counts.Links, Leases: totals.Leases, Peers: len(n.dht.Overlay().Host.Network().Peers()),
 		NotForwarded: n.sfu.NotForwarded(), Goroutines: runtime.NumGoroutine(), Drain: n.drainStatus(), Waiting: int64(n.waiters.Len()),

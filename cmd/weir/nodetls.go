@@ -22,7 +22,7 @@ func (n *node) secure(cfg *nodeConfig) (closeAll func() error, err error) {
 	if cfg.publicURL == "" {
 		at := n.public.Addr().(*net.TCPAddr).AddrPort()
 		at = netip.AddrPortFrom(at.Addr().Unmap(), at.Port())
-		if cfg.publicURL, err = c.clientURL(at); err != nil {
+		if cfg.publicURL, err = c.ClientURL(at); err != nil {
 			return nil, cmdline.BadInput(err)
 		}
 		n.cfg.publicURL = cfg.publicURL
@@ -35,8 +35,8 @@ func (n *node) secure(cfg *nodeConfig) (closeAll func() error, err error) {
 		}
 		plain = n.behindProxies(l)
 	}
-	c.open(cfg.dataDir, n.public.Addr(), plain, n.events.Add)
-	return c.close, nil
+	c.Open(cfg.dataDir, n.public.Addr(), plain, n.events.Add)
+	return c.Close, nil
 }
 
 // serveTLS returns the functions to run for https as long as the process lives.
@@ -45,10 +45,10 @@ func (n *node) serveTLS() []func(context.Context) error {
 	if c == nil {
 		return nil
 	}
-	work := c.tasks(n.publicURL)
-	if c.redirect != nil {
-		plain := newServer(c.plain(n.publicURL), n.log)
-		work = append(work, func(ctx context.Context) error { return serve(ctx, plain, c.redirect) })
+	work := c.Tasks(n.publicURL)
+	if c.Redirect != nil {
+		plain := newServer(c.Plain(n.publicURL), n.log)
+		work = append(work, func(ctx context.Context) error { return serve(ctx, plain, c.Redirect) })
 	}
 	return work
 }

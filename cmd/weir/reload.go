@@ -42,7 +42,7 @@ type reloadable struct {
 func (n *node) parts() []reloadable {
 	all := []reloadable{{"policy", n.policy.reload}}
 	if n.cfg.tls != nil {
-		all = append(all, reloadable{"certificate", n.cfg.tls.reload})
+		all = append(all, reloadable{"certificate", n.cfg.tls.Reload})
 	}
 	if n.rights != nil {
 		all = append(all, reloadable{"keys", func() error { n.rights.Reload(); return nil }}) // it reports mistakes by events

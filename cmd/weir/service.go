@@ -315,7 +315,7 @@ func (n *node) depth() int {
 // run serves until ctx is done or a part fails. All parts run as long as the
 // process.
 func (n *node) run(ctx context.Context) error {
-	public := newServer(n.cfg.tls.handler(n.publicHandler()), n.log)
+	public := newServer(n.cfg.tls.Handler(n.publicHandler()), n.log)
 	public.ConnContext = proxied.ConnContext
 	admin := newServer(n.adminHandler(), n.log)
 
@@ -332,7 +332,7 @@ func (n *node) run(ctx context.Context) error {
 	work.Go(func() error { return n.gauge.Run(ctx) })
 	work.Go(func() error { return n.policy.run(ctx) })
 	work.Go(func() error { return n.view.run(ctx) })
-	work.Go(func() error { return serve(ctx, public, n.cfg.tls.listener(n.public)) })
+	work.Go(func() error { return serve(ctx, public, n.cfg.tls.Listener(n.public)) })
 	for _, f := range n.serveTLS() {
 		work.Go(func() error { return f(ctx) })
 	}

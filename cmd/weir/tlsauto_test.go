@@ -19,6 +19,7 @@ import (
 	"go.uber.org/goleak"
 
 	"weir/capacity/event"
+	"weir/cmd/weir/certs"
 	"weir/dht/inspect"
 	"weir/testnet"
 	"weir/testnet/acme"
@@ -72,7 +73,7 @@ func runACME(t *testing.T, ca *acme.Server, domain, dir string, port int, more .
 	if err != nil {
 		t.Fatal(err)
 	}
-	cfg.tls.auto.every = 100 * time.Millisecond
+	cfg.tls.Auto.Every = 100 * time.Millisecond
 	n, err := newNode(cfg)
 	if err != nil {
 		t.Fatal(err)
@@ -141,7 +142,7 @@ func TestCertificateByACME(t *testing.T) {
 		t.Errorf("told %+v", first)
 	}
 	leaf := served(t, ca, domain, port)
-	info, err := os.Stat(filepath.Join(dir, acmeDir))
+	info, err := os.Stat(filepath.Join(dir, certs.ACMEDir))
 	if err != nil || info.Mode().Perm()&0o077 != 0 {
 		t.Errorf("keys are kept in %v, %v", info, err)
 	}
@@ -154,11 +155,11 @@ func TestCertificateByACME(t *testing.T) {
 
 	ca.Close()
 	failed := awaitEvent(t, n, "that ACME fails", func(e event.Event) bool { return e.Kind == event.CertificateFailed && e.Seq > second.Seq })
-	if failed.Reason != pairACME || !strings.Contains(failed.Detail, "no certificate for "+domain+" from 127.0.0.1:") || !strings.Contains(failed.Detail, "stays, until") {
+	if failed.Reason != certs.PairACME || !strings.Contains(failed.Detail, "no certificate for "+domain+" from 127.0.0.1:") || !strings.Contains(failed.Detail, "stays, until") {
 		t.Errorf("told %+v", failed)
 	}
 	// Asked about a moment when the certificate is valid: see served.
-	if check := n.cfg.tls.check(n.publicURL(), served(t, ca, domain, port).NotBefore.Add(time.Second)); check.Outcome == inspect.Fine || !strings.Contains(check.Do, "port 443") || !strings.Contains(check.Seen, "no other one was taken: no certificate for") {
+	if check := n.cfg.tls.Check(n.publicURL(), served(t, ca, domain, port).NotBefore.Add(time.Second)); check.Outcome == inspect.Fine || !strings.Contains(check.Do, "port 443") || !strings.Contains(check.Seen, "no other one was taken: no certificate for") {
 		t.Errorf("doctor says %+v", check)
 	}
 }
@@ -198,7 +199,7 @@ func TestACMEByThePlainPort(t *testing.T) {
 	t.Run("again", func(t *testing.T) {
 		n := runACME(t, ca, domain, dir, port, redirect...)
 		deadline := time.Now().Add(acmePatience)
-		for n.cfg.tls.leaf() == nil {
+		for n.cfg.tls.Leaf() == nil {
 			if time.Now().After(deadline) {
 				t.Fatal("the certificate that was kept is not in force")
 			}
@@ -218,7 +219,7 @@ func TestACMEThatCannotWork(t *testing.T) {
 		says  string
 	}{
 		"nobody answers":      {func(string) error { return nil }, "no certificate for weir.example.org from 127.0.0.1:"},
-		"nothing can be kept": {func(dir string) error { return os.WriteFile(filepath.Join(dir, acmeDir), nil, 0o600) }, "not a directory"},
+		"nothing can be kept": {func(dir string) error { return os.WriteFile(filepath.Join(dir, certs.ACMEDir), nil, 0o600) }, "not a directory"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			leaks := goleak.IgnoreCurrent()
@@ -231,13 +232,13 @@ func TestACMEThatCannotWork(t *testing.T) {
 			t.Run("runs", func(t *testing.T) {
 				n := runACME(t, nobody, "weir.example.org", dir, port)
 				e := awaitEvent(t, n, "that ACME fails", func(e event.Event) bool { return e.Kind == event.CertificateFailed })
-				if e.Reason != pairACME || !strings.Contains(e.Detail, c.says) || !strings.Contains(e.Detail, "there is none yet") {
+				if e.Reason != certs.PairACME || !strings.Contains(e.Detail, c.says) || !strings.Contains(e.Detail, "there is none yet") {
 					t.Errorf("told %+v", e)
 				}
 				if _, err := tls.Dial("tcp", "127.0.0.1:"+strconv.Itoa(port), &tls.Config{InsecureSkipVerify: true, ServerName: "weir.example.org"}); err == nil {
 					t.Error("clients are served by some certificate")
 				}
-				if check := n.cfg.tls.check(n.publicURL(), time.Now()); check.Outcome != inspect.Failure || !strings.Contains(check.Seen, "there is none yet") {
+				if check := n.cfg.tls.Check(n.publicURL(), time.Now()); check.Outcome != inspect.Failure || !strings.Contains(check.Seen, "there is none yet") {
 					t.Errorf("doctor says %+v", check)
 				}
 			})
@@ -284,7 +285,7 @@ func TestACMEFlagsThatAreWrong(t *testing.T) {
 		}
 	}
 	for given, want := range map[string]string{"weir.example.org": "weir.example.org", "weir.example.org.": "weir.example.org", "WEIR.Example.org": "weir.example.org", "wehr.bücher.example": "wehr.xn--bcher-kva.example"} {
-		if cfg, err := parse(t, "--tls-auto", given); err != nil || cfg.tls.auto.domain != want {
+		if cfg, err := parse(t, "--tls-auto", given); err != nil || cfg.tls.Auto.Domain != want {
 			t.Errorf("%s: %+v, %v; want %s", given, cfg.tls, err, want)
 		}
 	}

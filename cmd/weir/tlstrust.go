@@ -9,6 +9,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"weir/cmd/weir/certs"
 	"weir/cmd/weir/cmdline"
 	"weir/sfu/client"
 )
@@ -24,7 +25,7 @@ func trustingClient(file string) (*http.Client, error) {
 	if file == "" {
 		return nil, nil
 	}
-	roots, err := rootsWith("--ca", file)
+	roots, err := certs.RootsWith("--ca", file)
 	if err != nil {
 		return nil, err
 	}

@@ -1,4 +1,4 @@
-package main
+package certs
 
 import (
 	"bytes"
@@ -175,8 +175,8 @@ func describe509(c *x509.Certificate) string {
 	return fmt.Sprintf("of %s, until %s, by %s", called509(c), term.Stamp(c.NotAfter), cmp.Or(c.Issuer.String(), "nobody"))
 }
 
-// rootsWith are this machine's CAs and those in a file.
-func rootsWith(flag, file string) (*x509.CertPool, error) {
+// RootsWith are this machine's CAs and those in a file.
+func RootsWith(flag, file string) (*x509.CertPool, error) {
 	text, err := readPEM(file)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", flag, err)

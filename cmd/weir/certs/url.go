@@ -1,4 +1,4 @@
-package main
+package certs
 
 import (
 	"crypto/tls"
@@ -14,24 +14,24 @@ import (
 	"weir/sfu/problem"
 )
 
-// listener wraps l in TLS, or returns l if there are no certificates.
-func (c *certificates) listener(l net.Listener) net.Listener {
+// Listener wraps l in TLS, or returns l if there are no certificates.
+func (c *Certificates) Listener(l net.Listener) net.Listener {
 	if c == nil {
 		return l
 	}
 	return tls.NewListener(l, c.config())
 }
 
-// handler adds HSTS (RFC 6797) to the answers of h. Browsers apply it to all
+// Handler adds HSTS (RFC 6797) to the answers of h. Browsers apply it to all
 // ports of a name, so local names of this machine, which developers share
 // between programs, are left out; for addresses browsers ignore it.
-func (c *certificates) handler(h http.Handler) http.Handler {
+func (c *Certificates) Handler(h http.Handler) http.Handler {
 	if c == nil {
 		return h
 	}
 	always := fmt.Sprintf("max-age=%d", hstsAge)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		host := hostOf("//" + r.Host)
+		host := HostOf("//" + r.Host)
 		if _, err := netip.ParseAddr(host); err != nil && host != "localhost" && !strings.HasSuffix(host, ".localhost") {
 			w.Header().Set("Strict-Transport-Security", always)
 		}
@@ -61,9 +61,9 @@ func redirection(base func() string) http.Handler {
 	})
 }
 
-// publicURLOf completes --public-url: without a scheme it is https if this node
+// PublicURLOf completes --public-url: without a scheme it is https if this node
 // serves that. The error says what to give.
-func publicURLOf(given string, secure bool) (string, error) {
+func PublicURLOf(given string, secure bool) (string, error) {
 	if given == "" {
 		return "", nil
 	}
@@ -85,14 +85,14 @@ func publicURLOf(given string, secure bool) (string, error) {
 	return strings.TrimSuffix(base, "/"), nil
 }
 
-// clientURL is the URL given to clients without --public-url, if the
+// ClientURL is the URL given to clients without --public-url, if the
 // certificate is not for the address that --http is bound to; "" if it is. The
 // error says which flag to give if the certificate has several names.
-func (c *certificates) clientURL(at netip.AddrPort) (string, error) {
-	if c.auto != nil {
-		return httpsURL(c.auto.domain, at.Port()), nil
+func (c *Certificates) ClientURL(at netip.AddrPort) (string, error) {
+	if c.Auto != nil {
+		return httpsURL(c.Auto.Domain, at.Port()), nil
 	}
-	leaf := c.leaf()
+	leaf := c.Leaf()
 	if leaf == nil || !at.Addr().IsUnspecified() && leaf.VerifyHostname(at.Addr().String()) == nil {
 		return "", nil
 	}
@@ -107,16 +107,16 @@ func (c *certificates) clientURL(at netip.AddrPort) (string, error) {
 		strings.Join(leaf.DNSNames, ", "), httpsURL(strings.Replace(leaf.DNSNames[0], "*", "weir", 1), at.Port()))
 }
 
-// url is the URL of the public port, bound to at, from this machine: with the
+// URL is the URL of the public port, bound to at, from this machine: with the
 // name given to clients, if the certificate is not for the address.
-func (c *certificates) url(at netip.AddrPort, public string) string {
+func (c *Certificates) URL(at netip.AddrPort, public string) string {
 	if c == nil {
 		return "http://" + at.String()
 	}
-	if c.auto != nil && public != "" {
+	if c.Auto != nil && public != "" {
 		return public
 	}
-	if leaf := c.leaf(); public != "" && leaf != nil && leaf.VerifyHostname(at.Addr().String()) != nil && leaf.VerifyHostname(hostOf(public)) == nil {
+	if leaf := c.Leaf(); public != "" && leaf != nil && leaf.VerifyHostname(at.Addr().String()) != nil && leaf.VerifyHostname(HostOf(public)) == nil {
 		return public
 	}
 	return "https://" + at.String()
@@ -132,7 +132,7 @@ func httpsURL(host string, port uint16) string {
 	return "https://" + net.JoinHostPort(host, strconv.Itoa(int(port)))
 }
 
-func hostOf(s string) string {
+func HostOf(s string) string {
 	u, err := url.Parse(s)
 	if err != nil {
 		return ""

@@ -1,4 +1,4 @@
-package main
+package certs
 
 import (
 	"bytes"
@@ -19,14 +19,14 @@ import (
 
 // advice lists the oddities of the certificate in force that do not prevent its
 // use, one sentence each. Base is the URL given to clients.
-func (c *certificates) advice(base string) []string {
+func (c *Certificates) advice(base string) []string {
 	cert := c.inForce.Load()
 	if cert == nil {
 		return []string{"there is none yet, so that clients are not served; weir events says why"}
 	}
 	leaf := cert.Leaf
 	var all []string
-	host := hostOf(base)
+	host := HostOf(base)
 	switch {
 	case len(leaf.DNSNames)+len(leaf.IPAddresses) == 0:
 		all = append(all, "it names no host (subjectAltName), so that clients take it for nobody's")
@@ -54,8 +54,8 @@ func (c *certificates) advice(base string) []string {
 }
 
 // keyAdvice says which other users may read the key, or "".
-func (c *certificates) keyAdvice() string {
-	if c.auto != nil {
+func (c *Certificates) keyAdvice() string {
+	if c.Auto != nil {
 		return ""
 	}
 	if info, err := os.Stat(c.keyFile); err == nil && info.Mode().Perm()&0o007 != 0 {
@@ -64,10 +64,10 @@ func (c *certificates) keyAdvice() string {
 	return ""
 }
 
-// check is the certificate's check in weir doctor.
-func (c *certificates) check(base string, now time.Time) doctor.Check {
+// Check is the certificate's check in weir doctor.
+func (c *Certificates) Check(base string, now time.Time) doctor.Check {
 	check := doctor.Check{Name: "certificate", Outcome: inspect.Fine}
-	leaf := c.leaf()
+	leaf := c.Leaf()
 	if leaf != nil {
 		check.Seen = describe509(leaf)
 	}
@@ -77,14 +77,14 @@ func (c *certificates) check(base string, now time.Time) doctor.Check {
 	}
 	if len(advice) > 0 {
 		check.Outcome, check.Do = inspect.Warning, "have a certificate that clients trust for the name in --public-url, with its intermediates"
-		if c.auto != nil {
+		if c.Auto != nil {
 			check.Do = "have --public-url name the domain of --tls-auto, and --acme-url a CA that clients trust"
 		}
 		check.Seen = strings.TrimPrefix(check.Seen+": "+strings.Join(advice, "; "), ": ")
 	}
 	renew := "renew it; --tls-cert is read again when it changes"
-	if c.auto != nil {
-		renew = "see weir events --kind certificate for why ACME fails; port 443 of " + c.auto.domain + " must lead to --http, or port 80 to --http-redirect"
+	if c.Auto != nil {
+		renew = "see weir events --kind certificate for why ACME fails; port 443 of " + c.Auto.Domain + " must lead to --http, or port 80 to --http-redirect"
 	}
 	switch {
 	case leaf == nil || expiryOf(leaf, now) == hasExpired:
@@ -98,10 +98,10 @@ func (c *certificates) check(base string, now time.Time) doctor.Check {
 	return check
 }
 
-// checkMixed checks that browsers can go from this node to the others: a page
+// CheckMixed checks that browsers can go from this node to the others: a page
 // loaded by https may not request a plain http URL (W3C Mixed Content, section
 // 5.3), except on its own machine.
-func checkMixed(nodes []api.Record) doctor.Check {
+func CheckMixed(nodes []api.Record) doctor.Check {
 	c := doctor.Check{Name: "https", Outcome: inspect.Fine, Seen: "is spoken by all nodes that are known"}
 	var plain []string
 	for _, e := range nodes {

@@ -1,4 +1,4 @@
-package main
+package certs
 
 import (
 	"context"
@@ -103,7 +103,7 @@ func (o *told) take() []event.Event {
 }
 
 // open reads the pair, and collects the later events of the certificates.
-func (p *pairDir) open() (*certificates, *told) {
+func (p *pairDir) open() (*Certificates, *told) {
 	p.t.Helper()
 	c, err := newCertificates(p.cert, p.key, slog.New(slog.DiscardHandler))
 	if err != nil {
@@ -228,7 +228,7 @@ func TestCertificatesAreReadAgain(t *testing.T) {
 	look()
 	events() // once
 	inForce("b.localhost")
-	if err := c.reload(); err == nil {
+	if err := c.Reload(); err == nil {
 		t.Error("reload of what is still wrong finds nothing wrong")
 	}
 	events() // not again
@@ -236,7 +236,7 @@ func TestCertificatesAreReadAgain(t *testing.T) {
 	expired, expiredKey := p.issue(-time.Hour, "c.localhost")
 	p.write(expired, expiredKey)
 	var pair *pairError
-	if err := c.reload(); !errors.As(err, &pair) || pair.reason != pairExpired {
+	if err := c.Reload(); !errors.As(err, &pair) || pair.reason != pairExpired {
 		t.Errorf("reload of an expired one: %v", err)
 	}
 	events(event.CertificateFailed)
@@ -256,7 +256,7 @@ func TestCertificatesAreReadAgain(t *testing.T) {
 			t.Errorf("failures for %s: %v, want %v", reason, got, want)
 		}
 	}
-	if got := (*certificates)(nil).reload(); got != nil {
+	if got := (*Certificates)(nil).Reload(); got != nil {
 		t.Errorf("reload without https: %v", got)
 	}
 }
@@ -288,7 +288,7 @@ func TestCertificateExpires(t *testing.T) {
 		at(60*time.Second, 1, "")
 		at(62*time.Second, 2, pairExpired)
 		at(120*time.Second, 2, pairExpired)
-		if check := c.check("https://a.localhost", time.Now()); check.Outcome != inspect.Failure || !strings.Contains(check.Do, "renew") {
+		if check := c.Check("https://a.localhost", time.Now()); check.Outcome != inspect.Failure || !strings.Contains(check.Do, "renew") {
 			t.Errorf("doctor says %+v", check)
 		}
 		cancel()
@@ -316,7 +316,7 @@ func TestURLByCertificate(t *testing.T) {
 	} {
 		p.write(p.issue(time.Hour, strings.Fields(c.names)...))
 		certs, _ := p.open()
-		got, err := certs.clientURL(netip.MustParseAddrPort(c.at))
+		got, err := certs.ClientURL(netip.MustParseAddrPort(c.at))
 		if got != c.want || (err == nil) != (c.says == "") || err != nil && !strings.Contains(err.Error(), c.says) {
 			t.Errorf("of %s at %s: %q, %v; want %q", c.names, c.at, got, err, c.want)
 		}
@@ -342,7 +342,7 @@ func TestAdviceOnCertificates(t *testing.T) {
 	if got := c.keyAdvice(); !strings.Contains(got, "chmod 600 "+p.key) {
 		t.Errorf("of a key that all may read: %q", got)
 	}
-	if check := c.check("https://weir.localhost", time.Now()); check.Outcome != inspect.Warning || !strings.Contains(check.Seen, "of weir.localhost, until") {
+	if check := c.Check("https://weir.localhost", time.Now()); check.Outcome != inspect.Warning || !strings.Contains(check.Seen, "of weir.localhost, until") {
 		t.Errorf("doctor says %+v", check)
 	}
 }
@@ -354,10 +354,10 @@ func TestNodesWithoutHTTPS(t *testing.T) {
 		return api.Record{Valid: valid, Record: &capacity.Record{URL: url}}
 	}
 	fine := []api.Record{entry("https://a.example.org", true), entry("http://127.0.0.1:8080", true), entry("http://old.example.org", false), entry("", true), {Valid: true}}
-	if c := checkMixed(fine); c.Outcome != inspect.Fine {
+	if c := CheckMixed(fine); c.Outcome != inspect.Fine {
 		t.Errorf("of nodes where browsers go: %+v", c)
 	}
-	if c := checkMixed(append(fine, entry("http://b.example.org:8080", true))); c.Outcome != inspect.Warning || !strings.Contains(c.Seen, "1 other node (http://b.example.org:8080)") {
+	if c := CheckMixed(append(fine, entry("http://b.example.org:8080", true))); c.Outcome != inspect.Warning || !strings.Contains(c.Seen, "1 other node (http://b.example.org:8080)") {
 		t.Errorf("of a plain one: %+v", c)
 	}
 }
@@ -367,7 +367,7 @@ func TestStrictTransportSecurity(t *testing.T) {
 	p := newPairDir(t)
 	p.write(p.issue(time.Hour, "localhost"))
 	c, _ := p.open()
-	h := c.handler(http.NotFoundHandler())
+	h := c.Handler(http.NotFoundHandler())
 	for host, want := range map[string]string{
 		"weir.example.org": "max-age=31536000", "weir.example.org:8443": "max-age=31536000",
 		"127.0.0.1:8443": "", "[::1]:8443": "", "localhost:8443": "", "weir.localhost": "",

@@ -1,4 +1,4 @@
-package main
+package certs
 
 import (
 	"context"
@@ -41,8 +41,8 @@ const (
 	hstsAge = 365 * 24 * 60 * 60
 )
 
-// tlsFlags are the flags of https.
-func tlsFlags() []cli.Flag {
+// Flags are the flags of https.
+func Flags() []cli.Flag {
 	return append([]cli.Flag{
 		&cli.StringFlag{Name: "tls-cert", Usage: "`FILE` of a certificate and its intermediates (PEM), by which --http speaks https; read again when it changes", EnvVars: cmdline.Env("TLS_CERT")},
 		&cli.StringFlag{Name: "tls-key", Usage: "`FILE` of its private key (PEM)", EnvVars: cmdline.Env("TLS_KEY")},
@@ -50,8 +50,8 @@ func tlsFlags() []cli.Flag {
 	}, autoFlags()...)
 }
 
-// tlsConfigOf reads tlsFlags. The certificates are nil where --http stays plain.
-func tlsConfigOf(c *cli.Context, log *slog.Logger) (*certificates, error) {
+// Of reads tlsFlags. The certificates are nil where --http stays plain.
+func Of(c *cli.Context, log *slog.Logger) (*Certificates, error) {
 	cert, key := c.String("tls-cert"), c.String("tls-key")
 	auto, err := automaticOf(c)
 	switch {
@@ -60,7 +60,7 @@ func tlsConfigOf(c *cli.Context, log *slog.Logger) (*certificates, error) {
 	case auto != nil && (cert != "" || key != ""):
 		return nil, errors.New("--tls-auto and --tls-cert: a certificate comes by ACME or from a file, not both ways")
 	case auto != nil:
-		return &certificates{auto: auto, log: log, failures: newPairFailures()}, nil
+		return &Certificates{Auto: auto, log: log, failures: newPairFailures()}, nil
 	case cert == "" && key == "":
 		if c.IsSet("http-redirect") {
 			return nil, errors.New("--http-redirect leads to https: give --tls-cert and --tls-key too, or --tls-auto")
@@ -81,23 +81,23 @@ const (
 	pairMismatch    = "mismatch"      // the key belongs to another certificate
 	pairExpired     = "expired"       // by this machine's clock
 	pairNotYetValid = "not-yet-valid" // likewise
-	pairACME        = "acme"          // no certificate, since ACME failed
+	PairACME        = "acme"          // no certificate, since ACME failed
 )
 
 func pairReasons() []string {
-	return []string{pairUnreadable, pairMalformed, pairMismatch, pairExpired, pairNotYetValid, pairACME}
+	return []string{pairUnreadable, pairMalformed, pairMismatch, pairExpired, pairNotYetValid, PairACME}
 }
 
-// certificates are the certificates of --http: the one in force, which new
+// Certificates are the certificates of --http: the one in force, which new
 // connections get, and the source of later ones. Existing connections keep
 // theirs. A nil *certificates is plain HTTP.
-type certificates struct {
+type Certificates struct {
 	certFile, keyFile string
-	auto              *automatic // nil: from files
+	Auto              *automatic // nil: from files
 
 	log      *slog.Logger
 	event    func(event.Event) // nil: events are logged
-	redirect net.Listener      // nil without --http-redirect
+	Redirect net.Listener      // nil without --http-redirect
 	failures *prometheus.CounterVec
 	inForce  atomic.Pointer[tls.Certificate]
 	wrong    atomic.Pointer[string] // the error of a newer certificate that is not in force; nil: none
@@ -110,8 +110,8 @@ type certificates struct {
 }
 
 // newCertificates reads a pair of files, and later ones from the same files.
-func newCertificates(certFile, keyFile string, log *slog.Logger) (*certificates, error) {
-	c := &certificates{certFile: certFile, keyFile: keyFile, log: log, failures: newPairFailures()}
+func newCertificates(certFile, keyFile string, log *slog.Logger) (*Certificates, error) {
+	c := &Certificates{certFile: certFile, keyFile: keyFile, log: log, failures: newPairFailures()}
 	sum, cert, err := c.read(time.Now())
 	if err != nil {
 		return nil, err
@@ -134,7 +134,7 @@ func newPairFailures() *prometheus.CounterVec {
 
 // read reads the files. Sum identifies their content, or the error of reading
 // them: reads are compared by it.
-func (c *certificates) read(now time.Time) (sum string, _ *tls.Certificate, err error) {
+func (c *Certificates) read(now time.Time) (sum string, _ *tls.Certificate, err error) {
 	certPEM, err := readPEM(c.certFile)
 	if err != nil {
 		return err.Error(), nil, unusable(pairUnreadable, "--tls-cert: %w", err)
@@ -148,11 +148,11 @@ func (c *certificates) read(now time.Time) (sum string, _ *tls.Certificate, err 
 	return string(of[:]), cert, err
 }
 
-// reload checks the files at once and puts their certificate in force. An error
+// Reload checks the files at once and puts their certificate in force. An error
 // leaves the certificate in force, and is reported as an event too, once; it is
 // a [*pairError]. Certificates by ACME are renewed by themselves.
-func (c *certificates) reload() error {
-	if c == nil || c.auto != nil {
+func (c *Certificates) Reload() error {
+	if c == nil || c.Auto != nil {
 		return nil
 	}
 	return c.look(time.Now(), true)
@@ -161,7 +161,7 @@ func (c *certificates) reload() error {
 // look puts the files' certificate in force, if it is new. Unless sure, a
 // mistake has to be there at two checks: the two files are replaced one after
 // the other.
-func (c *certificates) look(now time.Time, sure bool) error {
+func (c *Certificates) look(now time.Time, sure bool) error {
 	c.mu.Lock()
 	sum, cert, err := c.read(now)
 	before := c.seen
@@ -181,14 +181,14 @@ func (c *certificates) look(now time.Time, sure bool) error {
 }
 
 // applied puts a certificate in force.
-func (c *certificates) applied(cert *tls.Certificate) {
+func (c *Certificates) applied(cert *tls.Certificate) {
 	c.inForce.Store(cert)
 	c.wrong.Store(nil)
 	c.tell(event.Event{Kind: event.CertificateApplied, Detail: describe509(cert.Leaf)})
 }
 
 // refused reports a certificate that was not put in force.
-func (c *certificates) refused(err error) {
+func (c *Certificates) refused(err error) {
 	reason := pairMalformed
 	var pair *pairError
 	if errors.As(err, &pair) {
@@ -198,14 +198,14 @@ func (c *certificates) refused(err error) {
 	text := err.Error()
 	c.wrong.Store(&text)
 	stays := "there is none yet"
-	if leaf := c.leaf(); leaf != nil {
+	if leaf := c.Leaf(); leaf != nil {
 		stays = "the one of " + called509(leaf) + " stays, until " + term.Stamp(leaf.NotAfter)
 	}
 	c.tell(event.Event{Kind: event.CertificateFailed, Reason: reason, Detail: err.Error() + "; " + stays})
 }
 
 // tell passes an event on, or logs it if there is no receiver.
-func (c *certificates) tell(e event.Event) {
+func (c *Certificates) tell(e event.Event) {
 	if c.event != nil {
 		c.event(e)
 		return
@@ -216,11 +216,11 @@ func (c *certificates) tell(e event.Event) {
 
 // run follows the files or has certificates renewed, and reports when the one
 // in force expires soon or has expired, until ctx is done.
-func (c *certificates) run(ctx context.Context) error {
+func (c *Certificates) run(ctx context.Context) error {
 	tick := time.NewTicker(pairCheck)
 	defer tick.Stop()
 	for {
-		if c.auto != nil {
+		if c.Auto != nil {
 			c.follow()
 		} else {
 			_ = c.look(time.Now(), false) // look reports its errors itself
@@ -235,8 +235,8 @@ func (c *certificates) run(ctx context.Context) error {
 }
 
 // follow reports a certificate that came by ACME. Only run calls it.
-func (c *certificates) follow() {
-	cert, before := c.auto.newest(), c.leaf()
+func (c *Certificates) follow() {
+	cert, before := c.Auto.newest(), c.Leaf()
 	if cert == nil || before != nil && cert.Leaf.Equal(before) {
 		return
 	}
@@ -266,8 +266,8 @@ func expiryOf(leaf *x509.Certificate, now time.Time) expiry {
 
 // watchExpiry reports when the certificate in force is about to expire, or
 // expires. Only run calls it.
-func (c *certificates) watchExpiry(now time.Time) {
-	leaf := c.leaf()
+func (c *Certificates) watchExpiry(now time.Time) {
+	leaf := c.Leaf()
 	if leaf == nil {
 		return
 	}
@@ -282,8 +282,8 @@ func (c *certificates) watchExpiry(now time.Time) {
 	c.tell(e)
 }
 
-// leaf is the certificate in force, or nil.
-func (c *certificates) leaf() *x509.Certificate {
+// Leaf is the certificate in force, or nil.
+func (c *Certificates) Leaf() *x509.Certificate {
 	if c == nil {
 		return nil
 	}
@@ -294,7 +294,7 @@ func (c *certificates) leaf() *x509.Certificate {
 }
 
 // config is the TLS configuration of the public port.
-func (c *certificates) config() *tls.Config {
+func (c *Certificates) config() *tls.Config {
 	config := &tls.Config{
 		MinVersion: tls.VersionTLS12,
 		NextProtos: []string{"h2", "http/1.1"},
@@ -302,30 +302,30 @@ func (c *certificates) config() *tls.Config {
 			return c.inForce.Load(), nil
 		},
 	}
-	if c.auto != nil {
-		config.NextProtos = append(config.NextProtos, c.auto.protocols()...)
-		config.GetCertificate = c.auto.config.GetCertificate // answers challenges too
+	if c.Auto != nil {
+		config.NextProtos = append(config.NextProtos, c.Auto.protocols()...)
+		config.GetCertificate = c.Auto.config.GetCertificate // answers challenges too
 	}
 	return config
 }
 
 // Describe and Collect implement [prometheus.Collector].
-func (c *certificates) Describe(ch chan<- *prometheus.Desc) {
+func (c *Certificates) Describe(ch chan<- *prometheus.Desc) {
 	ch <- expiryDesc
 	c.failures.Describe(ch)
 }
 
 var expiryDesc = prometheus.NewDesc("weir_tls_certificate_expiry_timestamp_seconds", "When the certificate of the public port expires, Unix time. Alert when it is near: it should be renewed by then.", nil, nil)
 
-func (c *certificates) Collect(ch chan<- prometheus.Metric) {
-	if leaf := c.leaf(); leaf != nil {
+func (c *Certificates) Collect(ch chan<- prometheus.Metric) {
+	if leaf := c.Leaf(); leaf != nil {
 		ch <- prometheus.MustNewConstMetric(expiryDesc, prometheus.GaugeValue, float64(leaf.NotAfter.Unix()))
 	}
 	c.failures.Collect(ch)
 }
 
-func (c *certificates) status() *api.TLS {
-	leaf := c.leaf()
+func (c *Certificates) Status() *api.TLS {
+	leaf := c.Leaf()
 	if leaf == nil {
 		return nil
 	}
@@ -333,8 +333,8 @@ func (c *certificates) status() *api.TLS {
 	for _, ip := range leaf.IPAddresses {
 		s.Names = append(s.Names, ip.String())
 	}
-	if c.redirect != nil {
-		s.Redirect = "http://" + c.redirect.Addr().String()
+	if c.Redirect != nil {
+		s.Redirect = "http://" + c.Redirect.Addr().String()
 	}
 	return s
 }

@@ -1,4 +1,4 @@
-package main
+package certs
 
 import (
 	"context"
@@ -29,9 +29,9 @@ import (
 )
 
 const (
-	// acmeDir is the directory of accounts, keys and certificates, below the
+	// ACMEDir is the directory of accounts, keys and certificates, below the
 	// data directory.
-	acmeDir = "acme"
+	ACMEDir = "acme"
 	// renewCheck is how often the certificate is checked; it is renewed in the
 	// last third of its life, or when the CA says (ARI, RFC 9773). For
 	// certificates of six days, the shortest that CAs issue, that leaves two
@@ -58,10 +58,10 @@ func autoFlags() []cli.Flag {
 
 // automatic gets certificates by ACME, and renews them.
 type automatic struct {
-	domain string
+	Domain string
 	url    string
 	roots  *x509.CertPool // for the ACME server's own https; nil: this machine's
-	every  time.Duration  // interval of renewal checks
+	Every  time.Duration  // interval of renewal checks
 
 	// Set once the public port is bound.
 	dir    string
@@ -87,23 +87,23 @@ func automaticOf(c *cli.Context) (*automatic, error) {
 		}
 		return nil, nil
 	}
-	a := &automatic{url: c.String("acme-url"), every: renewCheck}
+	a := &automatic{url: c.String("acme-url"), Every: renewCheck}
 	const want = "--tls-auto %s: want the domain name of this node alone, such as weir.example.org"
 	var err error
-	if a.domain, err = idna.Lookup.ToASCII(strings.TrimSuffix(given, ".")); err != nil || !certmagic.SubjectQualifiesForCert(a.domain) || strings.ContainsAny(a.domain, "*:/") {
+	if a.Domain, err = idna.Lookup.ToASCII(strings.TrimSuffix(given, ".")); err != nil || !certmagic.SubjectQualifiesForCert(a.Domain) || strings.ContainsAny(a.Domain, "*:/") {
 		return nil, fmt.Errorf(want, given)
 	}
-	if _, err := netip.ParseAddr(a.domain); err == nil {
+	if _, err := netip.ParseAddr(a.Domain); err == nil {
 		return nil, fmt.Errorf(want+"; for an address give --tls-cert and --tls-key", given)
 	}
-	if a.url == certmagic.LetsEncryptProductionCA && (certmagic.SubjectIsInternal(a.domain) || !strings.Contains(a.domain, ".")) {
+	if a.url == certmagic.LetsEncryptProductionCA && (certmagic.SubjectIsInternal(a.Domain) || !strings.Contains(a.Domain, ".")) {
 		return nil, fmt.Errorf("--tls-auto %s: no public CA gives certificates for such a name: give --acme-url of one of your own, or --tls-cert and --tls-key", given)
 	}
 	if u, err := url.Parse(a.url); err != nil || u.Scheme != "https" || u.Host == "" {
 		return nil, fmt.Errorf("--acme-url %s: want the https URL of an ACME directory, such as %s", a.url, certmagic.LetsEncryptStagingCA)
 	}
 	if file := c.String("acme-ca"); file != "" {
-		if a.roots, err = rootsWith("--acme-ca", file); err != nil {
+		if a.roots, err = RootsWith("--acme-ca", file); err != nil {
 			return nil, err
 		}
 	}
@@ -114,18 +114,18 @@ func automaticOf(c *cli.Context) (*automatic, error) {
 // public port bound to at; redirect is the plain port, if there is one. Failed
 // is called for every failed attempt. No request is made yet.
 func (a *automatic) open(dir string, at net.Addr, redirect net.Listener, log *slog.Logger, failed func(error)) {
-	a.dir, a.failed, a.loaded = filepath.Join(dir, acmeDir), failed, make(chan struct{})
+	a.dir, a.failed, a.loaded = filepath.Join(dir, ACMEDir), failed, make(chan struct{})
 	logger := zap.New(&slogCore{log: log, failed: a.fail})
 	a.cache = certmagic.NewCache(certmagic.CacheOptions{
 		GetConfigForCert:   func(certmagic.Certificate) (*certmagic.Config, error) { return a.config, nil },
-		RenewCheckInterval: a.every,
+		RenewCheckInterval: a.Every,
 		Logger:             logger,
 	})
 	a.config = certmagic.New(a.cache, certmagic.Config{
 		Storage: &certmagic.FileStorage{Path: a.dir},
 		// Clients that send no host name, or another one, get our certificate,
 		// which explains more than an alert.
-		DefaultServerName: a.domain, FallbackServerName: a.domain,
+		DefaultServerName: a.Domain, FallbackServerName: a.Domain,
 		Logger: logger,
 		OnEvent: func(_ context.Context, name string, data map[string]any) error {
 			switch err, _ := data["error"].(error); {
@@ -162,7 +162,7 @@ func portOf(s string) int {
 // run gets a certificate if none is stored, and has it renewed, until ctx is done.
 func (a *automatic) run(ctx context.Context) error {
 	for pause := obtainPause; ; pause = min(2*pause, obtainPauseMost) {
-		_, err := a.config.CacheManagedCertificate(ctx, a.domain)
+		_, err := a.config.CacheManagedCertificate(ctx, a.Domain)
 		a.once.Do(func() { close(a.loaded) })
 		switch {
 		case err == nil:
@@ -172,7 +172,7 @@ func (a *automatic) run(ctx context.Context) error {
 		case errors.Is(err, fs.ErrNotExist):
 			// certmagic tries again by itself as long as the CA is the cause of
 			// failures.
-			if err = a.config.ObtainCertAsync(ctx, a.domain); err == nil {
+			if err = a.config.ObtainCertAsync(ctx, a.Domain); err == nil {
 				pause = obtainPause / 2 // the certificate should be there at the next check
 			}
 		default:
@@ -219,7 +219,7 @@ func (a *automatic) close() error {
 // newest is the certificate with the latest expiry, or nil.
 func (a *automatic) newest() *tls.Certificate {
 	var best *tls.Certificate
-	for _, c := range a.cache.AllMatchingCertificates(a.domain) {
+	for _, c := range a.cache.AllMatchingCertificates(a.Domain) {
 		if best == nil || c.Leaf.NotAfter.After(best.Leaf.NotAfter) {
 			best = &c.Certificate
 		}
@@ -254,7 +254,7 @@ func (a *automatic) acmeError(err error) error {
 	if u, err := url.Parse(a.url); err == nil {
 		host = u.Host
 	}
-	return fmt.Errorf("no certificate for %s from %s: %s. It has to reach port 443 of %s, which leads to --http, or port 80, which leads to --http-redirect; it is tried again, later each time", a.domain, host, text, a.domain)
+	return fmt.Errorf("no certificate for %s from %s: %s. It has to reach port 443 of %s, which leads to --http, or port 80, which leads to --http-redirect; it is tried again, later each time", a.Domain, host, text, a.Domain)
 }
 
 // slogCore passes certmagic's log on at debug level: events report the
