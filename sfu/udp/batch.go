@@ -32,6 +32,7 @@ type Batch struct {
 	used     int // bytes of buffer in use
 	to       netip.AddrPort
 	messages []message
+	headers  headers
 
 	sent int   // datagrams since the last Flush
 	err  error // the first since then
@@ -103,11 +104,6 @@ func (m *message) extend(n int) bool {
 	return true
 }
 
-// datagram returns the payload of datagram i.
-func (m *message) datagram(i int) []byte {
-	return m.data[i*m.segment : min((i+1)*m.segment, len(m.data))]
-}
-
 // Flush sends what was gathered and empties the batch. It returns how many
 // datagrams were sent since the last Flush, and the first error: the rest was
 // sent all the same, and what the system refused is counted by reason.
@@ -120,21 +116,57 @@ func (b *Batch) Flush() (sent int, err error) {
 
 // send sends the messages. Their buffer stays in use.
 func (b *Batch) send() {
-	s := b.socket
-	for i := range b.messages {
-		m := &b.messages[i]
-		for j := range m.count {
-			leaving := [1]datagram{{data: m.datagram(j), far: m.to, control: m.control}}
-			n, err := s.wire.write(leaving[:])
-			s.out.Add(int64(n))
-			if err == nil {
-				s.packOut.Add(1)
-				b.sent++
-			} else if b.err == nil {
-				b.err = err
-			}
+	if b.socket.wire.batches {
+		b.headers.send(b)
+	} else {
+		for i := range b.messages {
+			m := &b.messages[i]
+			b.sendSingly(part{m, 0, m.count})
 		}
 	}
 	clear(b.messages) // the control messages
 	b.messages = b.messages[:0]
+}
+
+// A part is some of the datagrams of a message: those from first up to end.
+type part struct {
+	*message
+	first, end int
+}
+
+func (p part) len() int { return p.end - p.first }
+
+func (p part) payload() []byte {
+	return p.data[p.first*p.segment : min(p.end*p.segment, len(p.data))]
+}
+
+// sendSingly sends each datagram of p with a system call of its own.
+func (b *Batch) sendSingly(p part) {
+	for i := p.first; i < p.end; i++ {
+		one := part{p.message, i, i + 1}
+		if _, err := b.socket.wire.write(one.payload(), p.to, p.control); err != nil {
+			b.refused(1, err)
+		} else {
+			b.socket.wire.out.calls.Add(1)
+			b.took(one)
+		}
+	}
+}
+
+// took counts p as sent, in one message.
+func (b *Batch) took(p part) {
+	n := p.len()
+	b.sent += n
+	b.socket.wire.out.messages.Add(1)
+	b.socket.wire.out.datagrams.Add(int64(n))
+	b.socket.packOut.Add(int64(n))
+	b.socket.out.Add(int64(len(p.payload())))
+}
+
+// refused counts n datagrams as refused.
+func (b *Batch) refused(n int, err error) {
+	b.socket.wire.refuse(n, err)
+	if b.err == nil {
+		b.err = err
+	}
 }

@@ -10,6 +10,16 @@ import (
 	"time"
 )
 
+// sendPaths are the ways in which batches leave.
+var sendPaths = []struct {
+	name string
+	set  func(*sendPath)
+}{
+	{"plain", func(p *sendPath) { p.batches = false }},
+	{"sendmmsg", func(p *sendPath) { p.segments = false }},
+	{"segments", func(*sendPath) {}},
+}
+
 // peers binds n sockets to ip, which the test closes, or skips the test where
 // there is no such address.
 func peers(t testing.TB, ip string, n int) (conns []*net.UDPConn, addrs []netip.AddrPort) {
@@ -38,7 +48,7 @@ func arrive(t testing.TB, c *net.UDPConn) []byte {
 }
 
 // What a batch gathers arrives whole and in order, whatever the sizes, at every
-// kind of address.
+// kind of address, on every path.
 func TestBatchArrives(t *testing.T) {
 	for _, c := range []struct{ name, bind, peer string }{
 		{"IPv4", "127.0.0.1:0", "127.0.0.1"},
@@ -46,45 +56,52 @@ func TestBatchArrives(t *testing.T) {
 		{"IPv4 from all addresses", "0.0.0.0:0", "127.0.0.1"},
 		{"IPv6 from all addresses", "[::]:0", "::1"},
 	} {
-		t.Run(c.name, func(t *testing.T) {
-			s, err := Listen(c.bind)
-			if err != nil {
-				t.Skip(err)
-			}
-			defer s.Close()
-			conns, addrs := peers(t, c.peer, 3)
-			rnd := rand.New(rand.NewPCG(1, 2))
-			b := s.NewBatch()
-			for round := range 20 {
-				var want [3][][]byte
-				total := 0
-				for i := range want {
-					for range rnd.IntN(12) {
-						size := []int{1200, 1200, 1200, 1199, 80, 1, 1400}[rnd.IntN(7)]
-						d := b.Next(addrs[i], size+16)
-						for k := range d {
-							d[k] = byte(rnd.Uint32())
-						}
-						b.Commit(size)
-						want[i] = append(want[i], bytes.Clone(d[:size]))
-						total++
-					}
+		for _, path := range sendPaths {
+			t.Run(c.name+"/"+path.name, func(t *testing.T) {
+				s, err := Listen(c.bind)
+				if err != nil {
+					t.Skip(err)
 				}
-				if sent, err := b.Flush(); sent != total || err != nil {
-					t.Fatalf("round %d: sent %d of %d, %v", round, sent, total, err)
+				defer s.Close()
+				path.set(&s.wire.sendPath)
+				batchArrives(t, s, c.peer)
+			})
+		}
+	}
+}
+
+func batchArrives(t *testing.T, s *Socket, ip string) {
+	conns, addrs := peers(t, ip, 3)
+	rnd := rand.New(rand.NewPCG(1, 2))
+	b := s.NewBatch()
+	for round := range 20 {
+		var want [3][][]byte
+		total := 0
+		for i := range want {
+			for range rnd.IntN(12) {
+				size := []int{1200, 1200, 1200, 1199, 80, 1, 1400}[rnd.IntN(7)]
+				d := b.Next(addrs[i], size+16)
+				for k := range d {
+					d[k] = byte(rnd.Uint32())
 				}
-				for i := range want {
-					for k, d := range want[i] {
-						if got := arrive(t, conns[i]); !bytes.Equal(got, d) {
-							t.Fatalf("round %d: datagram %d of peer %d has %d bytes, sent were %d", round, k, i, len(got), len(d))
-						}
-					}
+				b.Commit(size)
+				want[i] = append(want[i], bytes.Clone(d[:size]))
+				total++
+			}
+		}
+		if sent, err := b.Flush(); sent != total || err != nil {
+			t.Fatalf("round %d: sent %d of %d, %v", round, sent, total, err)
+		}
+		for i := range want {
+			for k, d := range want[i] {
+				if got := arrive(t, conns[i]); !bytes.Equal(got, d) {
+					t.Fatalf("round %d: datagram %d of peer %d has %d bytes, sent were %d", round, k, i, len(got), len(d))
 				}
 			}
-			if n, err := b.Flush(); n != 0 || err != nil {
-				t.Errorf("an empty batch sends %d, %v", n, err)
-			}
-		})
+		}
+	}
+	if n, err := b.Flush(); n != 0 || err != nil {
+		t.Errorf("an empty batch sends %d, %v", n, err)
 	}
 }
 
@@ -111,11 +128,18 @@ func TestBatchAbandons(t *testing.T) {
 
 // More than fits one send is sent nonetheless, and counted.
 func TestBatchSendsWhenFull(t *testing.T) {
-	s, err := Listen("127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	for _, path := range sendPaths {
+		s, err := Listen("127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		path.set(&s.wire.sendPath)
+		batchSendsWhenFull(t, s)
+		_ = s.Close()
 	}
-	defer s.Close()
+}
+
+func batchSendsWhenFull(t *testing.T, s *Socket) {
 	_, addrs := peers(t, "127.0.0.1", 2)
 	b := s.NewBatch()
 	for i := range 3 * batchMessages {

@@ -13,7 +13,9 @@
 // [Socket.ReadFromAddrPort]; any goroutine may call the rest. The mux's
 // goroutines read and write TCP connections.
 //
-// Only wire makes system calls. It takes batches and moves one datagram at a
-// time: recvmmsg, sendmmsg and GSO can replace that there, without a change to
-// the filter or the readers.
+// A [Batch] sends many datagrams at once: on Linux with sendmmsg, and with those
+// of one size to one peer as one message that the kernel divides, or the device
+// (UDP_SEGMENT). What the kernel can do is found out when the socket is bound,
+// and what it does not do with some message is done one datagram at a time, as
+// everything is on other systems.
 package udp

@@ -16,7 +16,7 @@ import (
 // to no particular address, it answers from the address that a peer has sent
 // to.
 type Socket struct {
-	wire   wire
+	wire   *wire
 	coming [1]datagram // for the reader
 	filter *filter
 	tcp    *tcpMedia // nil: none
@@ -109,7 +109,15 @@ type Counters struct {
 	Dropped               map[string]int64 // not passed to pion, by reason
 	Connections           int              // open now, over TCP
 	Overflowed            int64            // dropped by the kernel for lack of buffer space; 0 if unknown
+	Refused               map[string]int64 // not sent by the kernel, by its error
+	Sends                 BatchCounters    // of all batches
+	Unsegmented           int64            // messages of several datagrams that the kernel did not divide, sent one by one
+	Waits                 int64            // of batches, until the kernel had room to send
 }
+
+// BatchCounters say how much the kernel was given at once: by a system call
+// some messages, each of one or more datagrams.
+type BatchCounters struct{ Calls, Messages, Datagrams int64 }
 
 // Counters returns the totals.
 func (s *Socket) Counters() Counters {
@@ -117,6 +125,7 @@ func (s *Socket) Counters() Counters {
 		BytesIn: s.in.Load(), BytesOut: s.out.Load(),
 		PacketsIn: s.packIn.Load(), PacketsOut: s.packOut.Load(),
 		Dropped: make(map[string]int64, drops), Overflowed: kernelDrops(s.wire.UDPConn),
+		Refused: s.wire.refused(), Sends: s.wire.out.read(), Unsegmented: s.wire.unsegmented.Load(), Waits: s.wire.waits.Load(),
 	}
 	if s.tcp != nil {
 		c.Connections = s.tcp.connections()
@@ -149,16 +158,20 @@ func (s *Socket) ReadFromAddrPort(b []byte) (int, netip.AddrPort, error) {
 
 // WriteToAddrPort implements ice.AddrPortReaderWriter.
 func (s *Socket) WriteToAddrPort(b []byte, to netip.AddrPort) (int, error) {
-	leaving := [1]datagram{{data: b, far: to}}
+	var control []byte
 	if isSTUN(b) {
-		leaving[0].control = s.filter.sent(b, endpointOf(to))
+		control = s.filter.sent(b, endpointOf(to))
 	} else if s.wire.any {
-		leaving[0].control = s.filter.control(endpointOf(to))
+		control = s.filter.control(endpointOf(to))
 	}
-	n, err := s.wire.write(leaving[:])
+	n, err := s.wire.write(b, to, control)
+	if err != nil {
+		s.wire.refuse(1, err)
+		return n, err
+	}
 	s.out.Add(int64(n))
 	s.packOut.Add(1)
-	return n, err
+	return n, nil
 }
 
 // ReadFrom implements net.PacketConn.

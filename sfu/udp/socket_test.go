@@ -94,6 +94,22 @@ func TestSocketAnswersFromWhereItWasAsked(t *testing.T) {
 				t.Errorf("%s of who asked %s: %x, %v", what, asked, got[:n], err)
 			}
 		}
+		batch := s.NewBatch()
+		for _, path := range sendPaths {
+			s.wire.sendPath = newSendPath(s.wire.UDPConn)
+			path.set(&s.wire.sendPath)
+			for range 2 {
+				batch.Commit(copy(batch.Next(from, 100), path.name))
+			}
+			if n, err := batch.Flush(); n != 2 || err != nil {
+				t.Errorf("%s: %d are sent, %v", path.name, n, err)
+			}
+			for range 2 {
+				if got := arrive(t, peer); string(got) != path.name {
+					t.Errorf("%s to who asked %s: %q", path.name, asked, got)
+				}
+			}
+		}
 	}
 }
 

@@ -3,17 +3,17 @@ package udp
 import (
 	"net"
 	"net/netip"
+	"sync/atomic"
 
 	"golang.org/x/net/ipv4"
 	"golang.org/x/net/ipv6"
 )
 
-// A datagram is one datagram of a batch that is read or sent at once.
+// A datagram is one datagram of a batch that is read at once.
 type datagram struct {
-	data    []byte         // payload to send; or a buffer to read into, then its content
-	far     netip.AddrPort // destination, or source
-	local   netip.Addr     // its destination on this node, if known; for STUN only
-	control []byte         // control message to send it with; nil: from any address
+	data  []byte         // a buffer to read into, then its content
+	far   netip.AddrPort // source
+	local netip.Addr     // its destination on this node, if known; for STUN only
 }
 
 // A wire is the UDP socket of the operating system. It makes all system calls
@@ -27,20 +27,27 @@ type datagram struct {
 type wire struct {
 	*net.UDPConn
 	any  bool // bound to all addresses, and the system reports the destination address
-	six  bool // uses IPv6 control messages, for IPv4 datagrams too
+	six  bool // an IPv6 socket, for IPv4 datagrams too
 	oob  []byte
 	four ipv4.ControlMessage
 	both ipv6.ControlMessage
+
+	sendPath
+	out         batchTally
+	waits       atomic.Int64 // for room in the socket's buffer
+	unsegmented atomic.Int64 // messages that had to be sent as single datagrams
+	refusals    [len(refusalNames) + 1]atomic.Int64
 }
 
 // newWire makes a wire and enables the report of each datagram's destination
 // address.
-func newWire(conn *net.UDPConn) wire {
+func newWire(conn *net.UDPConn) *wire {
 	bound := conn.LocalAddr().(*net.UDPAddr).AddrPort().Addr()
+	w := &wire{UDPConn: conn, six: bound.Is6(), sendPath: newSendPath(conn)}
 	if !bound.IsUnspecified() {
-		return wire{UDPConn: conn}
+		return w
 	}
-	w := wire{UDPConn: conn, six: bound.Is6(), oob: make([]byte, 128)}
+	w.oob = make([]byte, 128)
 	// Where this is not supported, the kernel chooses the source address.
 	if w.six {
 		w.any = ipv6.NewPacketConn(conn).SetControlMessage(ipv6.FlagDst, true) == nil
@@ -81,24 +88,16 @@ func (w *wire) read(batch []datagram) (int, error) {
 	return 1, nil
 }
 
-// write sends batch, each datagram with its control message, or without if its
-// local address no longer exists, and returns how many bytes were sent. Several
-// goroutines may call it at once.
-func (w *wire) write(batch []datagram) (sent int, err error) {
-	for i := range batch {
-		d := &batch[i]
-		n := 0
-		if len(d.control) > 0 {
-			n, _, err = w.WriteMsgUDPAddrPort(d.data, d.control, d.far)
-		}
-		if len(d.control) == 0 || err != nil {
-			n, err = w.WriteToUDPAddrPort(d.data, d.far)
-		}
-		if sent += n; err != nil {
-			return sent, err
+// write sends one datagram, with a control message if that is not nil, or
+// without if its local address no longer exists. Several goroutines may call it
+// at once.
+func (w *wire) write(data []byte, to netip.AddrPort, control []byte) (sent int, err error) {
+	if len(control) > 0 {
+		if sent, _, err = w.WriteMsgUDPAddrPort(data, control, to); err == nil {
+			return sent, nil
 		}
 	}
-	return sent, nil
+	return w.WriteToUDPAddrPort(data, to)
 }
 
 // sendFrom makes the control message for sending a datagram from local.

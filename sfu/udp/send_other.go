@@ -1,0 +1,14 @@
+//go:build !linux
+
+package udp
+
+import "net"
+
+// A sendPath says how batches are sent: here one datagram after the other.
+type sendPath struct{ batches, segments bool }
+
+func newSendPath(*net.UDPConn) sendPath { return sendPath{} }
+
+type headers struct{}
+
+func (*headers) send(*Batch) {}
