@@ -218,6 +218,16 @@ func newTestNetwork(t testing.TB, size int) []*testNode {
 // newTestNetworkOf is newTestNetwork of nodes that differ.
 func newTestNetworkOf(t testing.TB, size int, each func(i int, n *testNode), change func(*Config)) []*testNode {
 	t.Helper()
+	nodes := joinTestNetwork(t, size, each, change)
+	for _, n := range nodes {
+		eventually(t, func() error { return n.sees(CapacityTopic(), nodes) })
+	}
+	return nodes
+}
+
+// joinTestNetwork is newTestNetworkOf that waits only until all have joined.
+func joinTestNetwork(t testing.TB, size int, each func(i int, n *testNode), change func(*Config)) []*testNode {
+	t.Helper()
 	var nodes []*testNode
 	for i := range size {
 		n := newTestNode(t, func(c *Config) {
@@ -234,9 +244,6 @@ func newTestNetworkOf(t testing.TB, size int, each func(i int, n *testNode), cha
 	}
 	for _, n := range nodes {
 		n.awaitReady(t)
-	}
-	for _, n := range nodes {
-		eventually(t, func() error { return n.sees(CapacityTopic(), nodes) })
 	}
 	return nodes
 }

@@ -5,10 +5,15 @@ import (
 	"fmt"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/core/protocol"
+
+	"weir/capacity"
+	"weir/capacity/policy"
+	"weir/dht/holder"
 )
 
 // A survey has every other node's record once, and names the holders that did
@@ -49,5 +54,24 @@ func TestSurvey(t *testing.T) {
 	end()
 	if _, err := nodes[0].Reader.Survey(ended, CapacityTopic()); err == nil {
 		t.Error("a survey without time has an answer")
+	}
+}
+
+// A node that alone has moved to a finer shard is surveyed, also before so many
+// have that the shard counts as split.
+func TestSurveyFollowsASingleNotice(t *testing.T) {
+	nodes := newTestNetwork(t, 2)
+	key, now := newKey(t), time.Now()
+	r := capacity.Record{Node: idOf(t, key), Seq: 1, Issued: time.UnixMilli(now.UnixMilli()), TTL: capacity.MaxTTL, Region: "test"}
+	coarse, fine := ShardTopic("test", ""), ShardTopic("test", holder.IDBits(r.Node)[:1])
+	if err := nodes[0].table.Put(now, now, fine, r, seal(t, r, key)); err != nil {
+		t.Fatal(err)
+	}
+	nodes[0].table.NoteSplit(now, now.Add(r.TTL), coarse, r.Node)
+	for i, seeker := range nodes {
+		s, err := seeker.Reader.Survey(t.Context(), coarse)
+		if err != nil || !slices.ContainsFunc(s.Candidates, func(c policy.Candidate) bool { return c.Record.Node == r.Node }) {
+			t.Errorf("node %d: %d candidates, %v; without the one in %s", i, len(s.Candidates), err, fine)
+		}
 	}
 }

@@ -42,7 +42,6 @@ func (n *Node) newReader() *inspect.Reader {
 		},
 		Each:   n.cfg.Discovery.Own(),
 		Table:  n.table,
-		Quorum: n.sharding.Quorum,
 		Remote: n.watchRemote,
 		Ignore: func(p peer.ID) bool { return n.peers.Live.SilentFor(time.Now(), p, capacity.DefaultTTL) },
 		Busy:   ErrBusy,

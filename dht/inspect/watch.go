@@ -67,7 +67,6 @@ type Reader struct {
 	Holders func(holder.Topic) (self bool, remote []peer.ID)
 	Each    bool          // each node holds only its own record, and all are read
 	Table   *holder.Table // this node's
-	Quorum  func() int    // how many split notices make a split count
 	// Remote emits another node's records of a topic, and their changes, until
 	// ctx is done, emit returns false or the node ends it, which is the error.
 	Remote func(ctx context.Context, p peer.ID, topic holder.Topic, emit func(Event) bool) error
@@ -90,7 +89,10 @@ type Reader struct {
 // An Event is a message of one node while it is watched.
 type Event struct {
 	Change
-	Split bool // with Synced: there are finer shards
+	// Split, with Synced: at least one node says that it publishes in a finer
+	// shard. One is enough to look there, whatever makes others move: the record
+	// of the first to move, or of the only one, would be missed without a word.
+	Split bool
 }
 
 // Watch calls f with the records in topic, with a marker, and then with every
@@ -438,7 +440,7 @@ func (r *Reader) watchSelf(ctx context.Context, _ peer.ID, topic holder.Topic, e
 			return nil
 		}
 	}
-	_, split := r.Table.Count(time.Now(), topic, r.Quorum())
+	_, split := r.Table.Count(time.Now(), topic, 1)
 	if !emit(Event{Change: Change{Synced: true}, Split: split}) {
 		return nil
 	}
