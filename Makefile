@@ -44,17 +44,22 @@ image:
 	@tool=$$(for t in docker podman buildah; do command -v $$t && break; done) || { echo "make image needs docker, podman or buildah (Debian: apt-get install buildah)"; exit 1; }; \
 	$$tool build $$([ "$${tool##*/}" = docker ] || echo --format docker) --build-arg TARGETARCH=$$($(GO) env GOHOSTARCH) --tag localhost/weir:latest dist/image
 
+# $(call try,PACKAGES,FLAGS) is go test, without its cache. Of up to three tests
+# that fail each is run once more by itself, and named at the end: one that
+# passes then met a busy machine, or is to be mended.
+define try
+@again=$$(mktemp); trap 'rm -f "$$again"' EXIT; \
+$(GO) tool gotestsum --format pkgname --format-hide-empty-pkg --rerun-fails=1 --rerun-fails-max-failures=3 --rerun-fails-report="$$again" --packages="$(1)" -- -count=1 $(2); \
+code=$$?; [ ! -s "$$again" ] || { echo "Tests that were run again (runs, failures):"; cat "$$again"; }; exit $$code
+endef
+
 # All tests: units, real processes, a real browser. One package at a time, since
-# many of them measure time. Of up to three that fail each is run once more by
-# itself, and named at the end: one that passes then met a busy machine, or is to
-# be mended. For the units alone: go test -short ./...
+# many of them measure time. For the units alone: go test -short ./...
 test: deps build
-	@again=$$(mktemp); trap 'rm -f "$$again"' EXIT; \
-	$(GO) tool gotestsum --format pkgname --format-hide-empty-pkg --rerun-fails=1 --rerun-fails-max-failures=3 --rerun-fails-report="$$again" --packages=./... -- -count=1 -p 1 -timeout 30m; \
-	code=$$?; [ ! -s "$$again" ] || { echo "Tests that were run again (runs, failures):"; cat "$$again"; }; exit $$code
+	$(call try,./...,-p 1 -timeout 30m)
 
 race:
-	$(GO) test -count=1 -race -short -p 1 -timeout 20m ./...
+	$(call try,./...,-race -short -p 1 -timeout 20m)
 
 # Every fuzz target for FUZZTIME, each package built once. On a busy machine the
 # fuzzer itself may not end in time, and says only "context deadline exceeded"
