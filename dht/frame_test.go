@@ -223,7 +223,7 @@ func FuzzDecodeAnswers(f *testing.F) {
 			t.Fatal("offers in spite of an error")
 		}
 		for _, o := range offers {
-			if o.Record.Node.Validate() != nil || math.IsNaN(o.Score) || len(o.Terms) != len(policy.Score) || o.RTT < 0 || !o.Told() {
+			if o.Record.Node.Validate() != nil || math.IsNaN(o.Score) || len(o.Terms) != len(policy.Score) || o.RTT < 0 || !o.DigestOnly() {
 				t.Fatalf("offer %+v", o)
 			}
 		}

@@ -56,7 +56,7 @@ func (b *Beliefs) Refused(now time.Time, p peer.ID) {
 	b.put(now, p, e)
 }
 
-// FellShort notes the share of its claims that p bore out, 0…1; see [Borne].
+// FellShort notes the share of its claims that p bore out, 0…1; see [ClaimAccuracy].
 // The latest report replaces earlier ones.
 func (b *Beliefs) FellShort(now time.Time, p peer.ID, delivered float64) {
 	if math.IsNaN(delivered) {
@@ -69,12 +69,14 @@ func (b *Beliefs) FellShort(now time.Time, p peer.ID, delivered float64) {
 	b.put(now, p, e)
 }
 
-// Borne is the share of its claims that a node bears out, given its stress by
+// ClaimAccuracy is the share of its claims that a node bears out, given its stress by
 // its own record and the share that it delivers of what it should. A node that
 // delivers less than it should is at its limit, so its true limit lies where it
 // claimed that only stress of it was used. A node that delivers everything may
 // have room or not; that proves nothing.
-func Borne(stress, delivered float64) float64 { return max(0, stress) * min(1, max(0, delivered)) }
+func ClaimAccuracy(stress, delivered float64) float64 {
+	return max(0, stress) * min(1, max(0, delivered))
+}
 
 // Of returns the trust in p, 0…1.
 func (b *Beliefs) Of(now time.Time, p peer.ID) float64 {

@@ -85,7 +85,7 @@ func TestDoubtsAreBoundedAndFade(t *testing.T) {
 func TestShortfallsShowWhatThereIs(t *testing.T) {
 	now := time.Unix(1_000_000, 0)
 	b := NewBeliefs()
-	b.FellShort(now, "liar", Borne(0.12, 0.83))
+	b.FellShort(now, "liar", ClaimAccuracy(0.12, 0.83))
 	if got := b.Of(now, "liar"); got < 0.09 || got > 0.11 {
 		t.Errorf("believed %v, want about a tenth", got)
 	}

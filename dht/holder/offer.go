@@ -17,16 +17,16 @@ import (
 const (
 	// Replicas is how many nodes hold a topic.
 	Replicas = 8
-	// AsksFirst is how many of them a seeker asks at once.
-	AsksFirst = 2
+	// QueryFirst is how many of them a seeker asks at once.
+	QueryFirst = 2
 	// mostAskers bounds how many seekers a query may stand for, because each
 	// asks only a few of all holders. Most seekers ask the same, nearest ones,
 	// so the number is lower where many seekers are heard.
-	mostAskers = float64(Replicas) / AsksFirst
+	mostAskers = float64(Replicas) / QueryFirst
 
-	// PoolPart times as many offers as asked for, the best ones, form the pool
+	// PoolFactor times as many offers as asked for, the best ones, form the pool
 	// to draw from.
-	PoolPart = 2
+	PoolFactor = 2
 )
 
 // An Offer is a candidate of a placement as a holder judged it. It only decides
@@ -41,11 +41,11 @@ type Offer struct {
 	Received time.Time // by the holder, if the Offer is its own
 }
 
-// Told reports whether the record itself is not known here, only its digest.
-func (o *Offer) Told() bool { return o.Sealed == nil }
+// DigestOnly reports whether the record itself is not known here, only its digest.
+func (o *Offer) DigestOnly() bool { return o.Sealed == nil }
 
-// Judged makes an Offer of the node's own evaluation v.
-func Judged(v policy.Evaluation) Offer {
+// OfferOf makes an Offer of the node's own evaluation v.
+func OfferOf(v policy.Evaluation) Offer {
 	o := Offer{Evaluation: v, Stress: v.Record.Stress(), Headroom: -1}
 	if r := &v.Record; r.Uplink.Limit > 0 {
 		o.Headroom = max(0, r.Uplink.Limit-r.Uplink.Used-r.Reserved)
@@ -89,7 +89,7 @@ func (t *Table) Offers(now time.Time, compiled *policy.Compiled, q Query, rnd *r
 	}
 	verdicts := ranking.Passed
 	if len(verdicts) > q.Limit {
-		pool := PoolPart * q.Limit
+		pool := PoolFactor * q.Limit
 		if compiled.Policy().Strategy == policy.BinPack {
 			pool = q.Limit // shadows alone keep seekers apart
 		}
@@ -115,7 +115,7 @@ func (t *Table) Offers(now time.Time, compiled *policy.Compiled, q Query, rnd *r
 		t.offered(plain[v.Record.Node], shadowOf(q.Need, chance*askers))
 	}
 	for _, v := range verdicts {
-		o := Judged(v)
+		o := OfferOf(v)
 		o.Received = plain[v.Record.Node].Received
 		o.Record = plain[v.Record.Node].Record
 		offers = append(offers, o)

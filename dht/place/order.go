@@ -31,7 +31,7 @@ func Merge(offers map[peer.ID]holder.Offer, o holder.Offer) {
 	case !twice, o.Record.Seq > old.Record.Seq:
 		offers[node] = o
 	case o.Record.Seq == old.Record.Seq:
-		if old.Told() && !o.Told() {
+		if old.DigestOnly() && !o.DigestOnly() {
 			old.Record, old.Sealed = o.Record, o.Sealed
 		}
 		if o.Score < old.Score {
@@ -54,7 +54,7 @@ func Rank(ranking policy.Ranking, offers map[peer.ID]holder.Offer, believed func
 		if o, ok := offers[v.Record.Node]; ok && o.Record.Seq > v.Record.Seq {
 			continue
 		}
-		all = append(all, holder.Judged(v))
+		all = append(all, holder.OfferOf(v))
 		judged[v.Record.Node] = v.Record.Seq
 	}
 	for _, v := range ranking.Rejected {

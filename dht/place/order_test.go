@@ -54,7 +54,7 @@ func TestSeekersOfStaleRecordsDoNotHerd(t *testing.T) {
 		taken := make(map[peer.ID]int)
 		for range seekers {
 			found := make(map[peer.ID]holder.Offer)
-			for _, h := range rnd.Perm(holder.Replicas)[:holder.AsksFirst] {
+			for _, h := range rnd.Perm(holder.Replicas)[:holder.QueryFirst] {
 				offers, _, _ := tables[h].Offers(now, judge, holder.Query{Topic: "t", Limit: OfferLimit}, rnd)
 				for _, o := range offers {
 					o.Holder = peer.ID(fmt.Sprint(h))

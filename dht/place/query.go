@@ -27,7 +27,7 @@ type Query struct {
 	Holders []peer.ID
 	// Patience is how long a holder's answer usually takes at most.
 	Patience func(peer.ID) time.Duration
-	// First is how many are asked at once; 0: [holder.AsksFirst].
+	// First is how many are asked at once; 0: [holder.QueryFirst].
 	First int
 	// Lacking is how many have to answer before "there is nothing" is an answer.
 	Lacking int
@@ -57,7 +57,7 @@ type QueryStep struct {
 // Start asks the first holders.
 func (q *Query) Start(now time.Time) (s QueryStep) {
 	q.began = now
-	q.First = cmp.Or(q.First, holder.AsksFirst)
+	q.First = cmp.Or(q.First, holder.QueryFirst)
 	q.hedge = now.Add(q.ask(&s, q.First))
 	return q.step(s)
 }
@@ -71,11 +71,11 @@ func (q *Query) Answered(now time.Time, p peer.ID, found bool) (s QueryStep) {
 	q.good++
 	grace := AnswerGrace(now.Sub(q.began))
 	switch {
-	case found && (q.good >= q.First || q.good > holder.AsksFirst), !found && q.served:
+	case found && (q.good >= q.First || q.good > holder.QueryFirst), !found && q.served:
 		q.done = true // enough answers
 		return q.step(s)
 	case found:
-	case q.good > holder.AsksFirst && q.good >= q.Lacking:
+	case q.good > holder.QueryFirst && q.good >= q.Lacking:
 		q.done = true
 		return q.step(s)
 	case q.good == 1: // it hides something, or has just become a holder
@@ -120,7 +120,7 @@ func (q *Query) Tick(now time.Time) (s QueryStep) {
 			break
 		}
 		q.hedge = time.Time{}
-		if patience := q.ask(&s, holder.AsksFirst); patience > 0 {
+		if patience := q.ask(&s, holder.QueryFirst); patience > 0 {
 			q.hedge = now.Add(patience)
 		} else if q.Near {
 			q.done = true // other topics answer sooner
@@ -178,7 +178,7 @@ func Quorum(topic holder.Topic, holders int) int {
 	if Exact(topic) {
 		return directory.Majority(holders)
 	}
-	return min(holder.AsksFirst, holders)
+	return min(holder.QueryFirst, holders)
 }
 
 // Exact reports whether the records in topic stand for something that either

@@ -157,7 +157,7 @@ func (p *Publisher) reshard(now time.Time) {
 		h, _ := p.cfg.Directory.Holders(now, notice.Topic)
 		to := h.Remote
 		if !notice.Split {
-			to = to[:min(len(to), holder.AsksFirst)]
+			to = to[:min(len(to), holder.QueryFirst)]
 		} else if h.Self {
 			p.cfg.Table.NoteSplit(now, now.Add(directory.NoticeTTL), notice.Topic, p.cfg.ID)
 		}

@@ -129,7 +129,7 @@ func (s *Seeker) weigh(start time.Time, q *query, answer Answer) (Decision, []of
 	all := slices.Clone(passed)
 	d.rejected = ranking.RejectedBy()
 	for _, v := range ranking.Rejected {
-		all = append(all, holder.Judged(v))
+		all = append(all, holder.OfferOf(v))
 	}
 	for _, v := range all {
 		terms := v.Terms
@@ -151,7 +151,7 @@ func (s *Seeker) weigh(start time.Time, q *query, answer Answer) (Decision, []of
 			Terms:    terms,
 			Stress:   v.Stress,
 			Headroom: headroom,
-			Told:     v.Told(),
+			Told:     v.DigestOnly(),
 			Trust:    v.Trust,
 			RTT:      capacity.Milliseconds(v.RTT),
 			Age:      capacity.Milliseconds(now.Sub(v.Record.Issued)),

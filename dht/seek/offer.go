@@ -77,7 +77,7 @@ func (s *Seeker) confirm(topic holder.Topic, need capacity.Need, o *offer, seale
 	now := time.Now()
 	r := o.Record
 	if len(sealed) == 0 {
-		if o.Told() {
+		if o.DigestOnly() {
 			return policy.Evaluation{}, errors.New("lease without a record")
 		}
 		sealed = o.Sealed

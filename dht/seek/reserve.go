@@ -59,7 +59,7 @@ func (s *Seeker) reserveOn(ctx context.Context, pick *offer, topic holder.Topic,
 	s.cfg.Peers.Learn(target, pick.Record.Addrs)
 	s.cfg.Peers.Locate(ctx, target) // its record is fresh: worth dialling
 	var known uint64
-	if !pick.Told() {
+	if !pick.DigestOnly() {
 		known = pick.Record.Seq
 	}
 	req := ReserveRequest(request, topic, need, known)

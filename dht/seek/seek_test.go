@@ -181,7 +181,7 @@ func newTarget(t *testing.T, s *Seeker, w *wire, gate <-chan struct{}) *target {
 }
 
 func (a *target) offer() offer {
-	return holder.Judged(policy.Evaluation{Candidate: policy.Candidate{Record: a.record, Sealed: a.sealed, Trust: 1}})
+	return holder.OfferOf(policy.Evaluation{Candidate: policy.Candidate{Record: a.record, Sealed: a.sealed, Trust: 1}})
 }
 
 func (a *target) seen() (reserved, released []string) {

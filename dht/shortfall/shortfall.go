@@ -42,7 +42,7 @@ func New(cfg Config) *Judge { return &Judge{cfg} }
 
 // Delivered takes in the share of p's packets over a cascade link that has
 // arrived lately, 0…1. A peer that falls short is trusted less, in proportion
-// to its claim at the time, see [holder.Borne], and holders are told with every
+// to its claim at the time, see [holder.ClaimAccuracy], and holders are told with every
 // query; a peer that delivers changes nothing.
 //
 // It does not block. If p's newest record is not at hand, p is asked for it in
@@ -75,7 +75,7 @@ func (j *Judge) Delivered(p peer.ID, share float64) {
 // fellShort notes that r's node delivered only share while r was its newest
 // record.
 func (j *Judge) fellShort(r *capacity.Record, share float64) {
-	borne := holder.Borne(r.Stress(), share)
+	borne := holder.ClaimAccuracy(r.Stress(), share)
 	j.cfg.Beliefs.FellShort(time.Now(), r.Node, borne)
 	j.cfg.Log.Debug("node fell short", "peer", r.Node, "share", share, "stress", r.Stress(), "borne", borne)
 }

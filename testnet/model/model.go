@@ -267,7 +267,7 @@ func (t *trial) pool(count int, near bool) (room int, least float64) {
 		all = append(all, candidate{t.worth.of(stress, rtt), stress, rtt})
 	}
 	slices.SortStableFunc(all, func(a, b candidate) int { return cmp.Compare(b.score, a.score) })
-	for _, c := range all[:min(len(all), holder.PoolPart*place.OfferLimit)] {
+	for _, c := range all[:min(len(all), holder.PoolFactor*place.OfferLimit)] {
 		o := holder.Offer{Stress: c.stress}
 		o.Record.Node = nameOf(len(t.candidates))
 		o.Score, o.RTT = c.score, c.rtt
@@ -289,7 +289,7 @@ func (t *trial) sample(holders int) {
 	}
 	offers := make(map[peer.ID]holder.Offer)
 	for range holders {
-		for _, v := range all.Draw(place.OfferLimit, holder.PoolPart*place.OfferLimit, t.rnd) {
+		for _, v := range all.Draw(place.OfferLimit, holder.PoolFactor*place.OfferLimit, t.rnd) {
 			offers[v.Record.Node] = byNode[v.Record.Node]
 		}
 	}
@@ -328,7 +328,7 @@ func (t *trial) kademlia() {
 		one := place.Query{First: 1, Near: true}
 		t.ms += max(t.ask(one, t.holders(), room/2), t.ask(one, t.holders(), room/2)) + rank
 	}
-	t.sample(holder.AsksFirst)
+	t.sample(holder.QueryFirst)
 	if !place.GoodEnough(least) {
 		// The nearest regions, at the same time; their holders are at the same
 		// distance.
@@ -357,7 +357,7 @@ func (t *trial) broker(brokers int) {
 	}
 	room, _ := t.pool(min(t.n-1, most), false)
 	t.ms += t.ask(place.Query{}, rtts, room) + rankMillis*float64(t.n)
-	t.sample(min(holder.AsksFirst, brokers))
+	t.sample(min(holder.QueryFirst, brokers))
 }
 
 // pull asks every node, place.PollAtOnce at a time. Once three quarters have

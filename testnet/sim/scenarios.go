@@ -413,7 +413,7 @@ func (w *world) watchDelivery(seeker, target *node, lasts time.Duration) {
 	var look func()
 	look = func() {
 		if delivered := float64(target.effective()) / float64(max(1, target.active)); delivered < 1 {
-			seeker.beliefs.FellShort(w.clock(), target.id, holder.Borne(target.record.Stress(), delivered))
+			seeker.beliefs.FellShort(w.clock(), target.id, holder.ClaimAccuracy(target.record.Stress(), delivered))
 		}
 		if w.now+probeEvery < end {
 			w.after(probeEvery, look)
@@ -502,7 +502,7 @@ func (w *world) decisionTime(decisions int) float64 {
 		seeker := w.ingress(0)
 		p := w.newPlacing(seeker, viewerNeed, nil)
 		p.exclude = []peer.ID{seeker.id}
-		for _, h := range seeker.nearestHolders(seeker.home)[:holder.AsksFirst] {
+		for _, h := range seeker.nearestHolders(seeker.home)[:holder.QueryFirst] {
 			offers, _ := p.offersOf(w.byID[h], seeker.home, place.OfferLimit)
 			for _, o := range offers {
 				place.Merge(p.offers, o)
