@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/urfave/cli/v2"
 
 	"weir/cmd/weir/api"
@@ -124,4 +125,36 @@ func follow(c *cli.Context, path string, f func(data []byte) error) error {
 		return nil
 	}
 	return adminExit(err)
+}
+
+// namesOf returns the names known to the node that the command asks, or none if
+// it does not answer: a table is still useful without names.
+func namesOf(c *cli.Context) nodeNames {
+	var known map[string]string
+	if fetch(c, "/names", &known) != nil {
+		return newNames(nil)
+	}
+	byID := make(map[peer.ID]string, len(known))
+	for s, name := range known {
+		if id, err := peer.Decode(s); err == nil {
+			byID[id] = name
+		}
+	}
+	return newNames(byID)
+}
+
+// peerCalled resolves s, a name or the end of a peer ID, to a node.
+func peerCalled(c *cli.Context, s string) (peer.ID, error) {
+	if id, err := peer.Decode(s); err == nil {
+		return id, nil
+	}
+	known := namesOf(c)
+	switch found := known.find(s); len(found) {
+	case 1:
+		return found[0], nil
+	case 0:
+		return "", cmdline.BadInput(fmt.Errorf("%q is neither one peer ID nor the name of a node that is known here; weir peers shows them", s))
+	default:
+		return "", cmdline.BadInput(fmt.Errorf("several nodes are called %q: %s; say which", s, known.list(found)))
+	}
 }

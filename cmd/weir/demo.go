@@ -17,6 +17,7 @@ import (
 
 	"weir/capacity"
 	"weir/cmd/weir/cmdline"
+	"weir/cmd/weir/media"
 	"weir/cmd/weir/term"
 	"weir/dht"
 	"weir/dht/directory"
@@ -142,7 +143,7 @@ func runDemo(ctx context.Context, cfg demoConfig, screen *screen) (err error) {
 			err = e
 		}
 	}()
-	if d.http, err = trustingClient(d.net.Authority()); err != nil {
+	if d.http, err = media.TrustingClient(d.net.Authority()); err != nil {
 		return err
 	}
 	d.first = d.net.Node("n1")
@@ -159,7 +160,7 @@ func runDemo(ctx context.Context, cfg demoConfig, screen *screen) (err error) {
 		wg.Go(func() { d.listen(listening, n) })
 	}
 
-	connecting, cancel := context.WithTimeout(ctx, connectTime)
+	connecting, cancel := context.WithTimeout(ctx, media.ConnectTime)
 	defer cancel()
 	pub, err := client.Publish(connecting, client.PublishConfig{URL: d.first.HTTP + "/whip/" + demoStream, Media: client.Pattern(), HTTP: d.http})
 	if err != nil {
@@ -244,7 +245,7 @@ func (d *demo) idle() testnet.Node {
 func (d *demo) arrive(ctx context.Context, name string, at testnet.Node) error {
 	v := &demoViewer{name: name, asked: at.Name}
 	d.viewers = append(d.viewers, v)
-	connecting, cancel := context.WithTimeout(ctx, connectTime)
+	connecting, cancel := context.WithTimeout(ctx, media.ConnectTime)
 	defer cancel()
 	var err error
 	v.viewer, err = client.View(connecting, client.ViewConfig{URL: at.HTTP + "/whep/" + demoStream, HTTP: d.http})

@@ -7,6 +7,7 @@ import (
 
 	"weir/cmd/weir/cmdline"
 	"weir/cmd/weir/logs"
+	"weir/cmd/weir/media"
 )
 
 func main() {
@@ -73,8 +74,8 @@ func commands() []*cli.Command {
 		tokenCommand(),
 	)
 	add(mediaCategory,
-		publishCommand(),
-		viewCommand(),
+		media.PublishCommand(),
+		media.ViewCommand(),
 	)
 	add(shellCategory,
 		cmdline.VersionCommand(),

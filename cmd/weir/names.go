@@ -2,41 +2,14 @@ package main
 
 import (
 	"cmp"
-	"fmt"
-	"os"
 	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/libp2p/go-libp2p/core/peer"
-	"github.com/urfave/cli/v2"
 
-	"weir/capacity"
 	"weir/cmd/weir/api"
-	"weir/cmd/weir/cmdline"
 )
-
-// defaultName is a node's name if the operator gave none: the machine's host
-// name without its domain.
-func defaultName() string {
-	host, err := os.Hostname()
-	if err != nil {
-		return ""
-	}
-	return nameOf(host)
-}
-
-// nameOf makes a node's name of a machine's host name, or "" if nothing is left.
-func nameOf(host string) string {
-	host, _, _ = strings.Cut(host, ".")
-	name := strings.Map(func(c rune) rune {
-		if capacity.NameRune(c) {
-			return c
-		}
-		return '-'
-	}, host)
-	return strings.Trim(name[:min(len(name), capacity.MaxName)], "-")
-}
 
 // nodeNames are the known names of nodes. A name is a claim: if several nodes
 // claim the same one, each is shown with the end of its peer ID. The zero value
@@ -90,38 +63,6 @@ func namesOfCarriers(s api.Stream) nodeNames {
 	return newNames(byID)
 }
 
-// namesOf returns the names known to the node that the command asks, or none if
-// it does not answer: a table is still useful without names.
-func namesOf(c *cli.Context) nodeNames {
-	var known map[string]string
-	if fetch(c, "/names", &known) != nil {
-		return newNames(nil)
-	}
-	byID := make(map[peer.ID]string, len(known))
-	for s, name := range known {
-		if id, err := peer.Decode(s); err == nil {
-			byID[id] = name
-		}
-	}
-	return newNames(byID)
-}
-
-// peerCalled resolves s, a name or the end of a peer ID, to a node.
-func peerCalled(c *cli.Context, s string) (peer.ID, error) {
-	if id, err := peer.Decode(s); err == nil {
-		return id, nil
-	}
-	known := namesOf(c)
-	switch found := known.find(s); len(found) {
-	case 1:
-		return found[0], nil
-	case 0:
-		return "", cmdline.BadInput(fmt.Errorf("%q is neither one peer ID nor the name of a node that is known here; weir peers shows them", s))
-	default:
-		return "", cmdline.BadInput(fmt.Errorf("several nodes are called %q: %s; say which", s, known.list(found)))
-	}
-}
-
 // list applies of to several IDs.
 func (n nodeNames) list(ids []peer.ID) string {
 	var all []string
@@ -148,27 +89,6 @@ func (n nodeNames) find(s string) []peer.ID {
 	return found
 }
 
-// names are the names known to this node, its own included, by peer ID.
-func (n *node) names() map[string]string {
-	known := n.dht.Prober.Names()
-	if n.cfg.name != "" {
-		known[n.dht.ID()] = n.cfg.name
-	}
-	byID := make(map[string]string, len(known))
-	for id, name := range known {
-		byID[id.String()] = name
-	}
-	return byID
-}
-
-// nameOf returns id's name as given by its operator, if known.
-func (n *node) nameOf(id peer.ID) string {
-	if id == n.dht.ID() {
-		return n.cfg.name
-	}
-	return n.dht.Prober.Name(id)
-}
-
 // compareNames orders names naturally: n2 is before n10.
 func compareNames(a, b string) int {
 	digits := func(s string) (head string, number int) {
@@ -182,4 +102,13 @@ func compareNames(a, b string) int {
 	headA, numberA := digits(a)
 	headB, numberB := digits(b)
 	return cmp.Or(cmp.Compare(headA, headB), cmp.Compare(numberA, numberB), cmp.Compare(a, b))
+}
+
+// shortID shortens a peer ID for people.
+func shortID(id peer.ID) string {
+	s := id.String()
+	if len(s) > 8 {
+		return "…" + s[len(s)-8:]
+	}
+	return s
 }

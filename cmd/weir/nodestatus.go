@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"os"
 	"runtime"
+	"strings"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -120,15 +121,6 @@ func (n *node) status() api.Status {
 	return s
 }
 
-// shortID shortens a peer ID for people.
-func shortID(id peer.ID) string {
-	s := id.String()
-	if len(s) > 8 {
-		return "…" + s[len(s)-8:]
-	}
-	return s
-}
-
 // aboutNode are the resource attributes of all telemetry of a node.
 func aboutNode(self peer.ID, cfg nodeConfig) []attribute.KeyValue {
 	about := []attribute.KeyValue{
@@ -141,4 +133,47 @@ func aboutNode(self peer.ID, cfg nodeConfig) []attribute.KeyValue {
 		about = append(about, semconv.CloudAvailabilityZone(cfg.zone))
 	}
 	return about
+}
+
+// defaultName is a node's name if the operator gave none: the machine's host
+// name without its domain.
+func defaultName() string {
+	host, err := os.Hostname()
+	if err != nil {
+		return ""
+	}
+	return nameOf(host)
+}
+
+// nameOf makes a node's name of a machine's host name, or "" if nothing is left.
+func nameOf(host string) string {
+	host, _, _ = strings.Cut(host, ".")
+	name := strings.Map(func(c rune) rune {
+		if capacity.NameRune(c) {
+			return c
+		}
+		return '-'
+	}, host)
+	return strings.Trim(name[:min(len(name), capacity.MaxName)], "-")
+}
+
+// names are the names known to this node, its own included, by peer ID.
+func (n *node) names() map[string]string {
+	known := n.dht.Prober.Names()
+	if n.cfg.name != "" {
+		known[n.dht.ID()] = n.cfg.name
+	}
+	byID := make(map[string]string, len(known))
+	for id, name := range known {
+		byID[id.String()] = name
+	}
+	return byID
+}
+
+// nameOf returns id's name as given by its operator, if known.
+func (n *node) nameOf(id peer.ID) string {
+	if id == n.dht.ID() {
+		return n.cfg.name
+	}
+	return n.dht.Prober.Name(id)
 }

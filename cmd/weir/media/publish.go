@@ -1,4 +1,4 @@
-package main
+package media
 
 import (
 	"context"
@@ -18,9 +18,9 @@ import (
 	"weir/sfu/client"
 )
 
-// connectTime is what publish and view give a server to answer and to connect,
+// ConnectTime is what publish and view give a server to answer and to connect,
 // on top of --wait.
-const connectTime = 15 * time.Second
+const ConnectTime = 15 * time.Second
 
 // mediaFlags are the common flags of publish and view.
 func mediaFlags(more ...cli.Flag) []cli.Flag {
@@ -35,7 +35,7 @@ func mediaFlags(more ...cli.Flag) []cli.Flag {
 	)
 }
 
-func publishCommand() *cli.Command {
+func PublishCommand() *cli.Command {
 	return &cli.Command{
 		Name:      "publish",
 		Usage:     "send media to a WHIP endpoint",
@@ -82,7 +82,7 @@ func publish(c *cli.Context) error {
 	}
 	src.Once = c.Bool("once")
 
-	trusting, err := trustingClient(c.String("ca"))
+	trusting, err := TrustingClient(c.String("ca"))
 	if err != nil {
 		return cmdline.BadInput(fmt.Errorf("publish: %w", err))
 	}

@@ -1,4 +1,4 @@
-package main
+package media
 
 import (
 	"crypto/tls"
@@ -19,9 +19,9 @@ func caFlag() cli.Flag {
 	return &cli.StringFlag{Name: "ca", Usage: "`FILE` of a CA (PEM) to trust for https besides this machine's, such as that of weir testnet up --tls", EnvVars: cmdline.Env("CA")}
 }
 
-// trustingClient trusts the CAs in a file besides this machine's. It is nil,
+// TrustingClient trusts the CAs in a file besides this machine's. It is nil,
 // for the default client, if no file is given.
-func trustingClient(file string) (*http.Client, error) {
+func TrustingClient(file string) (*http.Client, error) {
 	if file == "" {
 		return nil, nil
 	}

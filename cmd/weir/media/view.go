@@ -1,4 +1,4 @@
-package main
+package media
 
 import (
 	"context"
@@ -15,7 +15,7 @@ import (
 	"weir/sfu/client"
 )
 
-func viewCommand() *cli.Command {
+func ViewCommand() *cli.Command {
 	return &cli.Command{
 		Name:      "view",
 		Usage:     "receive a stream from a WHEP endpoint and measure it",
@@ -50,7 +50,7 @@ func view(c *cli.Context) error {
 	if err != nil {
 		return cmdline.BadInput(fmt.Errorf("view: %w", err))
 	}
-	trusting, err := trustingClient(c.String("ca"))
+	trusting, err := TrustingClient(c.String("ca"))
 	if err != nil {
 		return cmdline.BadInput(fmt.Errorf("view: %w", err))
 	}

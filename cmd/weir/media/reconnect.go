@@ -1,4 +1,4 @@
-package main
+package media
 
 import (
 	"cmp"
@@ -131,7 +131,7 @@ func (f *course) connect(ctx context.Context, limit time.Duration, worth func(er
 		again = again/2 + time.Duration(rand.Float64()*float64(again))
 		hopeful := false
 		for _, u := range urls {
-			patience := connectTime
+			patience := ConnectTime
 			if len(urls) > 1 {
 				patience = attemptTime
 			}
