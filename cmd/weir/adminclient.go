@@ -13,6 +13,7 @@ import (
 
 	"weir/cmd/weir/api"
 	"weir/cmd/weir/cmdline"
+	"weir/cmd/weir/names"
 	"weir/cmd/weir/term"
 	"weir/sfu/problem"
 )
@@ -129,10 +130,10 @@ func follow(c *cli.Context, path string, f func(data []byte) error) error {
 
 // namesOf returns the names known to the node that the command asks, or none if
 // it does not answer: a table is still useful without names.
-func namesOf(c *cli.Context) nodeNames {
+func namesOf(c *cli.Context) names.Names {
 	var known map[string]string
 	if fetch(c, "/names", &known) != nil {
-		return newNames(nil)
+		return names.New(nil)
 	}
 	byID := make(map[peer.ID]string, len(known))
 	for s, name := range known {
@@ -140,7 +141,7 @@ func namesOf(c *cli.Context) nodeNames {
 			byID[id] = name
 		}
 	}
-	return newNames(byID)
+	return names.New(byID)
 }
 
 // peerCalled resolves s, a name or the end of a peer ID, to a node.
@@ -149,12 +150,12 @@ func peerCalled(c *cli.Context, s string) (peer.ID, error) {
 		return id, nil
 	}
 	known := namesOf(c)
-	switch found := known.find(s); len(found) {
+	switch found := known.Find(s); len(found) {
 	case 1:
 		return found[0], nil
 	case 0:
 		return "", cmdline.BadInput(fmt.Errorf("%q is neither one peer ID nor the name of a node that is known here; weir peers shows them", s))
 	default:
-		return "", cmdline.BadInput(fmt.Errorf("several nodes are called %q: %s; say which", s, known.list(found)))
+		return "", cmdline.BadInput(fmt.Errorf("several nodes are called %q: %s; say which", s, known.List(found)))
 	}
 }

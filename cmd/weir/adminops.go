@@ -14,6 +14,7 @@ import (
 	"weir/capacity"
 	"weir/capacity/event"
 	"weir/cmd/weir/api"
+	"weir/cmd/weir/names"
 	"weir/sfu"
 	"weir/sfu/problem"
 )
@@ -177,7 +178,7 @@ func (n *node) endStream(r *http.Request) (any, error) {
 	}
 	for _, c := range n.sfu.Carriages() {
 		if c.Stream == name {
-			return nil, problem.New(problem.NotFound, fmt.Sprintf("stream %q is not published at this node, which pulls it from %s: end it where it is published, which weir streams list shows", name, newNames(n.dht.Prober.Names()).of(c.Parent)))
+			return nil, problem.New(problem.NotFound, fmt.Sprintf("stream %q is not published at this node, which pulls it from %s: end it where it is published, which weir streams list shows", name, names.New(n.dht.Prober.Names()).Of(c.Parent)))
 		}
 	}
 	return nil, problem.New(problem.NotFound, fmt.Sprintf("stream %q is not published at this node; weir streams list shows where it is", name))

@@ -18,6 +18,7 @@ import (
 	"weir/capacity"
 	"weir/cmd/weir/cmdline"
 	"weir/cmd/weir/media"
+	"weir/cmd/weir/names"
 	"weir/cmd/weir/term"
 	"weir/dht"
 	"weir/dht/directory"
@@ -210,14 +211,14 @@ func (d *demo) showNodes() {
 		if n.Name == d.first.Name {
 			limit = fmt.Sprintf("  takes %d sessions, then: %s", d.cfg.sessionLimit, d.cfg.overflow)
 		}
-		text = append(text, fmt.Sprintf("%s  %s  %s  %s%s", n.Name, shortID(n.PeerID), cmp.Or(n.Region, "-"), n.HTTP, limit))
+		text = append(text, fmt.Sprintf("%s  %s  %s  %s%s", n.Name, names.Short(n.PeerID), cmp.Or(n.Region, "-"), n.HTTP, limit))
 	}
 	d.screen.add(screenLine{time.Now(), "up", text})
 	d.screen.flush()
 }
 
 // name returns the demo's name for a node.
-func (d *demo) name(id peer.ID) string { return cmp.Or(d.names[id], shortID(id)) }
+func (d *demo) name(id peer.ID) string { return cmp.Or(d.names[id], names.Short(id)) }
 
 // nodeAt returns the name of the node whose URL url is.
 func (d *demo) nodeAt(url string) string {

@@ -19,6 +19,7 @@ import (
 	"weir/cmd/weir/api"
 	"weir/cmd/weir/cmdline"
 	"weir/cmd/weir/eventlog"
+	"weir/cmd/weir/names"
 	"weir/cmd/weir/term"
 	"weir/dht"
 	"weir/sfu"
@@ -107,7 +108,7 @@ func eventText(w term.Terminal, e event.Event) string {
 	}
 	add("", e.Stream)
 	if e.Peer != "" {
-		name := shortID(e.Peer)
+		name := names.Short(e.Peer)
 		if e.Name != "" {
 			name = e.Name + name
 		}
@@ -184,7 +185,7 @@ func sessionsCommand() *cli.Command {
 // tell sessions apart.
 const sessionShown = 8
 
-func printSessions(w term.Terminal, all []sfu.SessionStatus, known nodeNames, now time.Time) {
+func printSessions(w term.Terminal, all []sfu.SessionStatus, known names.Names, now time.Time) {
 	term.Table(w, "ID\tSTREAM\tROLE\tBITRATE\tLOSS\tRTT\tFOR\tCLIENT\tSENT BY\tSTATE\tPACKETS\tLOST\tKEYFRAMES\tWHOLE ID", func(row func(...any)) {
 		for _, s := range all {
 			role := "viewer"
@@ -200,7 +201,7 @@ func printSessions(w term.Terminal, all []sfu.SessionStatus, known nodeNames, no
 				state.Style = term.Warn
 			}
 			row(s.ID[:min(len(s.ID), sessionShown)], term.Strong.Of(s.Stream), role, term.Bitrate(s.Bitrate), loss, term.Millis(s.RTT), now.Sub(s.Since).Round(time.Second),
-				s.Remote, cmp.Or(known.of(s.From), "-"), state, s.Packets, s.Lost, s.Keyframes, s.ID)
+				s.Remote, cmp.Or(known.Of(s.From), "-"), state, s.Packets, s.Lost, s.Keyframes, s.ID)
 		}
 	})
 }
@@ -260,14 +261,14 @@ func decisionsCommand() *cli.Command {
 }
 
 // outcomeOf is the outcome of a placement, for people.
-func outcomeOf(d dht.Decision, known nodeNames) term.Styled {
+func outcomeOf(d dht.Decision, known names.Names) term.Styled {
 	if d.Chosen == "" {
 		return term.Warn.Of("refused: " + cmp.Or(d.Refused, "no candidate"))
 	}
-	return term.Called(known.of(d.Chosen))
+	return term.Called(known.Of(d.Chosen))
 }
 
-func printDecisions(w term.Terminal, all []dht.Decision, known nodeNames) {
+func printDecisions(w term.Terminal, all []dht.Decision, known names.Names) {
 	term.Table(w, "TIME\tFOR\tSTREAM\tCHOSEN\tPASSED\tTOOK\t…WHY", func(row func(...any)) {
 		for _, d := range all {
 			passed, why := 0, "-"
@@ -302,7 +303,7 @@ func rejections(d dht.Decision) string {
 	return "rejected " + strings.Join(list, ", ")
 }
 
-func explainDecision(w term.Terminal, d dht.Decision, known nodeNames) {
+func explainDecision(w term.Terminal, d dht.Decision, known names.Names) {
 	fmt.Fprintf(w, "%s  %s%s: %s in %.1f ms\n", d.Time.Local().Format("15:04:05.000"), d.Need.Purpose, term.Printable(term.Prefixed(" of ", d.Need.Stream)),
 		w.Paint(outcomeOf(d, known).Style, fmt.Sprint(outcomeOf(d, known).Value)), d.TotalMillis)
 	printVerdicts(w, d, known)
@@ -313,7 +314,7 @@ func explainDecision(w term.Terminal, d dht.Decision, known nodeNames) {
 		} else if r.Node != d.Chosen {
 			said = "granted, and given back"
 		}
-		fmt.Fprintf(w, "asked %s to reserve: %s in %.1f ms\n", w.Paint(term.Strong, known.of(r.Node)), term.Printable(said), r.Elapsed)
+		fmt.Fprintf(w, "asked %s to reserve: %s in %.1f ms\n", w.Paint(term.Strong, known.Of(r.Node)), term.Printable(said), r.Elapsed)
 	}
 	fmt.Fprintln(w)
 }
@@ -358,9 +359,9 @@ func ping(c *cli.Context) error {
 				return err
 			}
 		case r.Err != "":
-			fmt.Fprintf(w, "%s: %s\n", w.Paint(term.Strong, known.of(id)), w.Paint(term.Bad, r.Err))
+			fmt.Fprintf(w, "%s: %s\n", w.Paint(term.Strong, known.Of(id)), w.Paint(term.Bad, r.Err))
 		default:
-			fmt.Fprintf(w, "%s: %.2f ms\n", w.Paint(term.Strong, known.of(id)), r.RTT)
+			fmt.Fprintf(w, "%s: %.2f ms\n", w.Paint(term.Strong, known.Of(id)), r.RTT)
 		}
 		if p.sent == count {
 			return errPingsDone

@@ -29,7 +29,7 @@ func peersCommand() *cli.Command {
 			known := namesOf(c)
 			term.Table(term.Of(c), "NAME\tCONNECTED\tRTT\tHOLDER\tHOLDS\tPEER\tCLOCK\tPREDICTED\tERROR\tADDRESS", func(row func(...any)) {
 				for _, p := range peers {
-					row(term.Called(known.of(p.ID)), connectionStyle(p).Of(connection(p)), term.Millis(p.RTT), term.YesNo(p.Holder), holdings(p), p.ID,
+					row(term.Called(known.Of(p.ID)), connectionStyle(p).Of(connection(p)), term.Millis(p.RTT), term.YesNo(p.Holder), holdings(p), p.ID,
 						clockOffset(p), term.Millis(p.CoordinateRTT), coordinateError(p), addressOf(p))
 				}
 			})

@@ -23,6 +23,7 @@ import (
 	"weir/cmd/weir/api"
 	"weir/cmd/weir/cmdline"
 	"weir/cmd/weir/eventlog"
+	"weir/cmd/weir/names"
 	"weir/cmd/weir/term"
 	"weir/dht/identity"
 )
@@ -159,7 +160,7 @@ func policyHistory(c *cli.Context) error {
 			if p.InForce {
 				mark = term.Good.Of("in force")
 			}
-			row(p.Version, p.Name, mark, p.Issued.Local().Format(time.DateTime), shortID(p.Operator), p.Sum)
+			row(p.Version, p.Name, mark, p.Issued.Local().Format(time.DateTime), names.Short(p.Operator), p.Sum)
 		}
 	})
 	return nil

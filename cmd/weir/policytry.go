@@ -20,6 +20,7 @@ import (
 	"weir/capacity/policy"
 	"weir/cmd/weir/api"
 	"weir/cmd/weir/cmdline"
+	"weir/cmd/weir/names"
 	"weir/cmd/weir/term"
 	"weir/dht"
 	"weir/dht/inspect"
@@ -177,7 +178,7 @@ func nobody(t api.NeedTrial) bool { return len(t.Nodes) > 0 && t.After.Passed ==
 // printPolicyTrial writes t for people: one line for each need with its
 // changes, and then the nodes. Needs with the same outcome at all nodes share a
 // table.
-func printPolicyTrial(w term.Terminal, t api.PolicyTrial, known nodeNames) {
+func printPolicyTrial(w term.Terminal, t api.PolicyTrial, known names.Names) {
 	var groups [][]api.NeedTrial
 	for _, n := range t.Needs {
 		i := slices.IndexFunc(groups, func(g []api.NeedTrial) bool {
@@ -192,13 +193,13 @@ func printPolicyTrial(w term.Terminal, t api.PolicyTrial, known nodeNames) {
 	for _, g := range groups {
 		fmt.Fprintf(w, "%s: %s\n", purposes(g), summary(known, g[0]))
 	}
-	fmt.Fprintf(w, "%s is in force, %s was tried by node %s; nothing is applied\n", t.InForce, t.Tried, known.of(t.Node))
+	fmt.Fprintf(w, "%s is in force, %s was tried by node %s; nothing is applied\n", t.InForce, t.Tried, known.Of(t.Node))
 	if r := t.Recent; r.Placements > 0 {
 		fmt.Fprintf(w, "of the last %s of this node, somebody passes now for %d, would for %d; the first choice would be another for %d\n",
 			term.Count(r.Placements, "placement", "placements"), r.Before, r.After, r.FirstChanges)
 	}
 	if len(t.Silent) > 0 {
-		fmt.Fprintf(w, "%s did not answer in time (%s): nodes whose records only they hold are missing here\n", term.Count(len(t.Silent), "holder", "holders"), known.list(t.Silent))
+		fmt.Fprintf(w, "%s did not answer in time (%s): nodes whose records only they hold are missing here\n", term.Count(len(t.Silent), "holder", "holders"), known.List(t.Silent))
 	}
 	for _, g := range groups {
 		if !nobody(g[0]) {
@@ -228,7 +229,7 @@ func purposes(group []api.NeedTrial) string {
 }
 
 // summary describes in one line the changes for a need.
-func summary(known nodeNames, t api.NeedTrial) string {
+func summary(known names.Names, t api.NeedTrial) string {
 	total := len(t.Nodes)
 	switch {
 	case total == 0 && t.Need.Purpose == capacity.Cascade:
@@ -244,13 +245,13 @@ func summary(known nodeNames, t api.NeedTrial) string {
 	switch {
 	case after.First == "" && before.First == "":
 	case after.First == "":
-		line += fmt.Sprintf("; the first choice is %s, and would be NOBODY", known.of(before.First))
+		line += fmt.Sprintf("; the first choice is %s, and would be NOBODY", known.Of(before.First))
 	case before.First == "":
-		line += fmt.Sprintf("; the first choice would be %s", known.of(after.First))
+		line += fmt.Sprintf("; the first choice would be %s", known.Of(after.First))
 	case before.First == after.First:
-		line += fmt.Sprintf("; the first choice stays %s", known.of(after.First))
+		line += fmt.Sprintf("; the first choice stays %s", known.Of(after.First))
 	default:
-		line += fmt.Sprintf("; the first choice changes from %s to %s", known.of(before.First), known.of(after.First))
+		line += fmt.Sprintf("; the first choice changes from %s to %s", known.Of(before.First), known.Of(after.First))
 	}
 	for _, rule := range rulesOf(t.Comparison) {
 		switch more := after.Rejected[rule] - before.Rejected[rule]; {
@@ -281,7 +282,7 @@ func worst(rejected map[string]int) string {
 const trialRows = 64
 
 // printTrial writes the nodes of one table: before and after.
-func printTrial(w term.Terminal, known nodeNames, group []api.NeedTrial) {
+func printTrial(w term.Terminal, known names.Names, group []api.NeedTrial) {
 	for _, t := range group {
 		fmt.Fprintf(w, "%s, %s, %d packets/s%s\n", t.Need.Purpose, term.Bitrate(t.Need.Uplink), t.Need.Packets, term.Prefixed(", stream ", t.Need.Stream)+term.Prefixed(", region ", t.Need.Region))
 	}
@@ -289,7 +290,7 @@ func printTrial(w term.Terminal, known nodeNames, group []api.NeedTrial) {
 	shown := c.Nodes[:min(len(c.Nodes), trialRows)]
 	term.Table(w, "NODE\tRANK\tSCORE\tCHANCE\tSTRESS\tRTT\tREGION\t…THEN BY TERM, OR REJECTED BY", func(row func(...any)) {
 		for _, n := range shown {
-			row(term.Called(known.of(n.Node)), arrow(rank(n.Before), rank(n.After)), arrow(score(n.Before), score(n.After)), arrow(chance(n.Before), chance(n.After)),
+			row(term.Called(known.Of(n.Node)), arrow(rank(n.Before), rank(n.After)), arrow(score(n.Before), score(n.After)), arrow(chance(n.Before), chance(n.After)),
 				fmt.Sprintf("%.2f", n.Stress), term.Millis(n.RTT), cmp.Or(n.Region, "-"), why(n.Before, n.After))
 		}
 	})

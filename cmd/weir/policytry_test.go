@@ -18,6 +18,7 @@ import (
 	"weir/capacity/policy"
 	"weir/cmd/weir/api"
 	"weir/cmd/weir/cmdline"
+	"weir/cmd/weir/names"
 	"weir/cmd/weir/term"
 	"weir/dht"
 	"weir/dht/inspect"
@@ -49,7 +50,7 @@ func TestTrialInWords(t *testing.T) {
 		{Topic: dht.CapacityTopic(), Need: dht.DecisionNeed(view)},
 		{Topic: dht.StreamTopic("other"), Need: dht.DecisionNeed(view)}, // its records were not read
 	}
-	a, b, c := shortID(ids[0]), shortID(ids[1]), shortID(ids[2])
+	a, b, c := names.Short(ids[0]), names.Short(ids[1]), names.Short(ids[2])
 	for name, tt := range map[string]struct {
 		after  string
 		says   []string
@@ -59,7 +60,7 @@ func TestTrialInWords(t *testing.T) {
 			"view: of 3 nodes 3 pass, as now; the first choice stays " + a + "\n",
 			`cascade: nobody else carries "demo" now`,
 			"of the last 2 placements of this node, somebody passes now for 2, would for 2; the first choice would be another for 0",
-			"1 holder did not answer in time (" + shortID("silent") + ")",
+			"1 holder did not answer in time (" + names.Short("silent") + ")",
 			"headroom 0.900",
 		}, false},
 		"some are rejected": {strings.Replace(policyV1, "free >= 1", "free >= 4", 1), []string{
@@ -79,7 +80,7 @@ func TestTrialInWords(t *testing.T) {
 	} {
 		got := trial(judge(policyV1), judge(tt.after), surveys, []capacity.Need{view, cascade}, decisions)
 		var out strings.Builder
-		printPolicyTrial(term.Terminal{Writer: &out}, got, newNames(nil))
+		printPolicyTrial(term.Terminal{Writer: &out}, got, names.New(nil))
 		for _, s := range tt.says {
 			if !strings.Contains(out.String(), s) {
 				t.Errorf("%s: it does not say %q:\n%s", name, s, &out)
@@ -90,7 +91,7 @@ func TestTrialInWords(t *testing.T) {
 		}
 	}
 	back := trial(judge(strings.Replace(policyV1, "free >= 1", "free > 10", 1)), judge(policyV1), surveys, []capacity.Need{view}, nil)
-	if got, want := summary(newNames(nil), back.Needs[0]), `of 3 nodes 0 pass now, 3 would; the first choice would be `+a+`; rule "room" rejects 3 fewer`; got != want {
+	if got, want := summary(names.New(nil), back.Needs[0]), `of 3 nodes 0 pass now, 3 would; the first choice would be `+a+`; rule "room" rejects 3 fewer`; got != want {
 		t.Errorf("%q, want %q", got, want)
 	}
 
@@ -98,7 +99,7 @@ func TestTrialInWords(t *testing.T) {
 	publish := capacity.Need{Purpose: capacity.Publish}
 	both := trial(judge(policyV1), judge(policyV1), surveys, []capacity.Need{view, publish}, nil)
 	var out strings.Builder
-	printPolicyTrial(term.Terminal{Writer: &out}, both, newNames(nil))
+	printPolicyTrial(term.Terminal{Writer: &out}, both, names.New(nil))
 	if !strings.HasPrefix(out.String(), "view or publish: of 3 nodes") || strings.Count(out.String(), b) != 1 {
 		t.Errorf("got\n%s", &out)
 	}

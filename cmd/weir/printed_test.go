@@ -12,6 +12,7 @@ import (
 	"weir/capacity/policy"
 	"weir/cmd/weir/api"
 	"weir/cmd/weir/doctor"
+	"weir/cmd/weir/names"
 	"weir/cmd/weir/term"
 	"weir/dht"
 )
@@ -32,7 +33,7 @@ func TestWordsOfPeersCannotSteerTheTerminal(t *testing.T) {
 	record := &capacity.Record{Node: peer.ID("a"), Region: evil, URL: evil, Name: evil}
 	stream := api.Stream{Stream: evil, Tracks: []string{evil}, Carriers: []api.Carrier{{Node: peer.ID("a"), Name: evil, URL: evil, Origin: true}}}
 	for name, print := range map[string]func(w term.Terminal){
-		"select --explain": func(w term.Terminal) { _ = printDecision(w, d, newNames(map[peer.ID]string{"a": evil}), true) },
+		"select --explain": func(w term.Terminal) { _ = printDecision(w, d, names.New(map[peer.ID]string{"a": evil}), true) },
 		"records list":     func(w term.Terminal) { printRecords(w, []api.Record{{Record: record, Node: "a"}, {Error: evil}}) },
 		"records list copies": func(w term.Terminal) {
 			printCopies(w, []api.Record{{Error: evil}, {Record: record, Copies: []api.RecordCopy{{Topic: dht.Topic(evil)}}}})
@@ -41,7 +42,7 @@ func TestWordsOfPeersCannotSteerTheTerminal(t *testing.T) {
 		"doctor": func(w term.Terminal) {
 			doctor.Print(w, doctor.Diagnosis{Checks: []doctor.Check{{Name: "x", Seen: evil, Do: evil}}})
 		},
-		"status": func(w term.Terminal) { printStatus(w, api.Status{Region: evil, Name: evil}, nil, newNames(nil)) },
+		"status": func(w term.Terminal) { printStatus(w, api.Status{Region: evil, Name: evil}, nil, names.New(nil)) },
 	} {
 		var b bytes.Buffer
 		print(term.Terminal{Writer: &b})
@@ -65,7 +66,7 @@ func TestSingularAndPlural(t *testing.T) {
 		t.Error(b.String())
 	}
 	b.Reset()
-	printStatus(term.Terminal{Writer: &b}, api.Status{Peers: 1, Publishers: 1, Viewers: 1, Links: 1, Holds: 1, Leases: 1, Record: capacity.Record{Cores: 1}}, nil, newNames(nil))
+	printStatus(term.Terminal{Writer: &b}, api.Status{Peers: 1, Publishers: 1, Viewers: 1, Links: 1, Holds: 1, Leases: 1, Record: capacity.Record{Cores: 1}}, nil, names.New(nil))
 	for _, wrong := range []string{"1 peers", "1 records", "1 publishers", "1 viewers", "1 leases", "1 cascade links", "1 cores", "1.0 cores"} {
 		if strings.Contains(b.String(), wrong) {
 			t.Errorf("status says %q:\n%s", wrong, &b)

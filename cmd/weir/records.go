@@ -19,6 +19,7 @@ import (
 	"weir/capacity"
 	"weir/cmd/weir/api"
 	"weir/cmd/weir/cmdline"
+	"weir/cmd/weir/names"
 	"weir/cmd/weir/term"
 	"weir/dht"
 	"weir/dht/inspect"
@@ -79,8 +80,8 @@ func listRecords(c *cli.Context) error {
 	if done {
 		return err
 	}
-	known := namesIn(list.Records)
-	slices.SortStableFunc(list.Records, func(a, b api.Record) int { return compareNames(known.of(a.Node), known.of(b.Node)) })
+	known := names.In(list.Records)
+	slices.SortStableFunc(list.Records, func(a, b api.Record) int { return names.Compare(known.Of(a.Node), known.Of(b.Node)) })
 	if c.Bool("copies") {
 		printCopies(term.Of(c), list.Records)
 	} else {
@@ -119,16 +120,16 @@ func printCopies(w term.Terminal, entries []api.Record) {
 		fmt.Fprintln(w, noRecords)
 		return
 	}
-	known := namesIn(entries)
+	known := names.In(entries)
 	term.Table(w, "NODE\tHOLDER\tHELD FOR\tNOTE\tTOPIC\tSEQ\tPEER", func(row func(...any)) {
 		for _, e := range entries {
 			if e.Record == nil {
-				row(cmp.Or(known.of(e.Node), "?"), known.list(e.HeldBy), "-", term.Bad.Of(e.Error), "-", "-", cmp.Or(shortID(e.Node), "-"))
+				row(cmp.Or(known.Of(e.Node), "?"), known.List(e.HeldBy), "-", term.Bad.Of(e.Error), "-", "-", cmp.Or(names.Short(e.Node), "-"))
 			}
 			for i, k := range e.Copies {
 				node, note := "", ""
 				if i == 0 {
-					node = known.of(e.Node)
+					node = known.Of(e.Node)
 				}
 				if k.Holder == e.Node {
 					note = "itself"
@@ -136,7 +137,7 @@ func printCopies(w term.Terminal, entries []api.Record) {
 				if k.Old {
 					note = strings.TrimPrefix(note+", not the newest", ", ")
 				}
-				row(term.Called(node), known.of(k.Holder), term.Seconds(k.HeldFor), cmp.Or(note, "-"), k.Topic, k.Seq, shortID(e.Node))
+				row(term.Called(node), known.Of(k.Holder), term.Seconds(k.HeldFor), cmp.Or(note, "-"), k.Topic, k.Seq, names.Short(e.Node))
 			}
 		}
 	})
@@ -170,16 +171,16 @@ func printRecords(w term.Terminal, entries []api.Record) {
 		fmt.Fprintln(w, noRecords)
 		return
 	}
-	known := namesIn(entries)
+	known := names.In(entries)
 	term.Table(w, "NODE\tSTATE\tSTRESS\tSESSIONS\tUPLINK\tSTREAMS\tREGION\tCPU\tAGE\tTTL LEFT\tHELD BY\tURL\tPEER", func(row func(...any)) {
 		for _, e := range entries {
 			r := e.Record
 			if r == nil {
-				row(cmp.Or(known.of(e.Node), "?"), term.Bad.Of(e.Error))
+				row(cmp.Or(known.Of(e.Node), "?"), term.Bad.Of(e.Error))
 				continue
 			}
-			row(term.Called(known.of(e.Node)), term.StateOf(r.State), fmt.Sprintf("%.2f", r.Stress()), term.Used(r.Sessions.Used, r.Sessions.Limit), term.Bitrate(r.Uplink.Used),
-				r.Streams.Used, cmp.Or(r.Region, "-"), cpuCell(*r), term.Seconds(e.Age), term.Seconds(e.TTLLeft), heldBy(e), r.URL, shortID(e.Node))
+			row(term.Called(known.Of(e.Node)), term.StateOf(r.State), fmt.Sprintf("%.2f", r.Stress()), term.Used(r.Sessions.Used, r.Sessions.Limit), term.Bitrate(r.Uplink.Used),
+				r.Streams.Used, cmp.Or(r.Region, "-"), cpuCell(*r), term.Seconds(e.Age), term.Seconds(e.TTLLeft), heldBy(e), r.URL, names.Short(e.Node))
 		}
 	})
 }
@@ -243,13 +244,13 @@ func watchRecords(c *cli.Context) error {
 		case e.Entry != nil && e.Entry.Record != nil:
 			r := e.Entry.Record
 			seen[r.Node] = r.Name
-			known := newNames(seen)
-			fmt.Fprintf(w, "%s  %s  %s  stress %.2f  sessions %s  uplink %s  seq %d  at holder %s\n", now, known.of(r.Node), r.State, r.Stress(),
-				term.Used(r.Sessions.Used, r.Sessions.Limit), term.Bitrate(r.Uplink.Used), r.Seq, known.list(e.Entry.HeldBy))
+			known := names.New(seen)
+			fmt.Fprintf(w, "%s  %s  %s  stress %.2f  sessions %s  uplink %s  seq %d  at holder %s\n", now, known.Of(r.Node), r.State, r.Stress(),
+				term.Used(r.Sessions.Used, r.Sessions.Limit), term.Bitrate(r.Uplink.Used), r.Seq, known.List(e.Entry.HeldBy))
 		case e.Entry != nil:
 			fmt.Fprintf(w, "%s  bad record: %s\n", now, term.Printable(e.Entry.Error))
 		default:
-			fmt.Fprintf(w, "%s  %s  gone\n", now, newNames(seen).of(e.Gone))
+			fmt.Fprintf(w, "%s  %s  gone\n", now, names.New(seen).Of(e.Gone))
 			delete(seen, e.Gone)
 		}
 		return nil
@@ -326,18 +327,18 @@ func verifyRecords(c *cli.Context) error {
 		}
 	}
 	if !c.Bool("json") {
-		known := namesIn(entries)
+		known := names.In(entries)
 		term.Table(term.Of(c), "NODE\t…VERDICT\tSIGNER\tSIGNER = NODE\tSEQ\tAGE\tTTL LEFT\tBYTES", func(row func(...any)) {
 			for _, e := range entries {
 				if e.Record == nil {
-					row("-", term.Bad.Of(verdict(e)), cmp.Or(shortID(e.Signer), "-"), "-", "-", "-", "-", e.Bytes)
+					row("-", term.Bad.Of(verdict(e)), cmp.Or(names.Short(e.Signer), "-"), "-", "-", "-", "-", e.Bytes)
 					continue
 				}
 				mark := term.Good
 				if !e.Valid {
 					mark = term.Bad
 				}
-				row(term.Called(known.of(e.Node)), mark.Of(verdict(e)), shortID(e.Signer), term.Flagged(e.Node == e.Signer), e.Record.Seq, term.Seconds(e.Age), term.Seconds(e.TTLLeft), e.Bytes)
+				row(term.Called(known.Of(e.Node)), mark.Of(verdict(e)), names.Short(e.Signer), term.Flagged(e.Node == e.Signer), e.Record.Seq, term.Seconds(e.Age), term.Seconds(e.TTLLeft), e.Bytes)
 			}
 		})
 	}

@@ -12,6 +12,7 @@ import (
 
 	"weir/capacity/policy"
 	"weir/cmd/weir/cmdline"
+	"weir/cmd/weir/names"
 	"weir/cmd/weir/term"
 	"weir/dht"
 )
@@ -45,7 +46,7 @@ func selectCommand() *cli.Command {
 	}
 }
 
-func printDecision(w term.Terminal, d dht.Decision, known nodeNames, explain bool) error {
+func printDecision(w term.Terminal, d dht.Decision, known names.Names, explain bool) error {
 	passed := 0
 	for _, v := range d.Verdicts {
 		if v.Rule == "" {
@@ -58,7 +59,7 @@ func printDecision(w term.Terminal, d dht.Decision, known nodeNames, explain boo
 			row("found", fmt.Sprintf("%s held, %s, %s policy %d; %s, %s, %.1f ms", term.Count(d.Held, "record", "records"), term.Count(len(d.Verdicts), "candidate", "candidates"),
 				term.Count(passed, "passes", "pass"), d.Policy, term.Count(d.Messages, "message", "messages"), term.Count(int(d.Bytes), "byte", "bytes"), d.FindMillis))
 			for _, a := range d.Asked {
-				row("asked", fmt.Sprintf("%s: %s in %.1f ms%s", known.of(a.Holder), term.Count(a.Records, "record", "records"), a.Millis, term.Prefixed("; ", a.Err)))
+				row("asked", fmt.Sprintf("%s: %s in %.1f ms%s", known.Of(a.Holder), term.Count(a.Records, "record", "records"), a.Millis, term.Prefixed("; ", a.Err)))
 			}
 			if silent := d.Hearing.String(); silent != "" {
 				row("silent", term.Printable(silent))
@@ -76,20 +77,20 @@ func printDecision(w term.Terminal, d dht.Decision, known nodeNames, explain boo
 	}
 	best := d.Verdicts[0]
 	fmt.Fprintf(w, "best is %s  %s  score %.3f; a real placement draws among the best by score, and reserves\n",
-		w.Paint(term.Strong, known.of(best.Node)), term.Printable(best.URL), best.Score)
+		w.Paint(term.Strong, known.Of(best.Node)), term.Printable(best.URL), best.Score)
 	return nil
 }
 
 // printVerdicts prints the candidates of a placement: accepted ones first, best
 // first.
-func printVerdicts(w term.Terminal, d dht.Decision, known nodeNames) {
+func printVerdicts(w term.Terminal, d dht.Decision, known names.Names) {
 	term.Table(w, "NODE\tSCORE\tSTRESS\tRTT\tAGE\tREGION\t…BY TERM, OR REJECTED BY", func(row func(...any)) {
 		for _, v := range d.Verdicts {
 			why := term.Warn.Of("rule " + v.Rule)
 			if v.Rule == "" {
 				why = term.Plain.Of(byTerm(v.Terms))
 			}
-			row(term.Called(known.of(v.Node)), fmt.Sprintf("%.3f", v.Score), fmt.Sprintf("%.2f", v.Stress), term.Millis(v.RTT), term.Seconds(v.Age), cmp.Or(v.Region, "-"), why)
+			row(term.Called(known.Of(v.Node)), fmt.Sprintf("%.3f", v.Score), fmt.Sprintf("%.2f", v.Stress), term.Millis(v.RTT), term.Seconds(v.Age), cmp.Or(v.Region, "-"), why)
 		}
 	})
 }

@@ -12,6 +12,7 @@ import (
 
 	"weir/capacity"
 	"weir/cmd/weir/api"
+	"weir/cmd/weir/names"
 	"weir/cmd/weir/term"
 	"weir/sfu"
 )
@@ -34,7 +35,7 @@ func statusCommand() *cli.Command {
 	}
 }
 
-func printStatus(w term.Terminal, s api.Status, links []sfu.LinkStatus, known nodeNames) {
+func printStatus(w term.Terminal, s api.Status, links []sfu.LinkStatus, known names.Names) {
 	term.Pairs(w, func(row func(string, ...any)) {
 		row("node", term.Strong.Of(cmp.Or(s.Name, "-")), "  ", s.PeerID)
 		row("release", s.Release, ", up ", (time.Duration(s.Uptime) * time.Millisecond).Round(time.Second))
@@ -68,10 +69,10 @@ func printStatus(w term.Terminal, s api.Status, links []sfu.LinkStatus, known no
 	}
 }
 
-func printLinks(w term.Terminal, links []sfu.LinkStatus, known nodeNames) {
+func printLinks(w term.Terminal, links []sfu.LinkStatus, known names.Names) {
 	term.Table(w, "LINK\tSTATE\tRTT\tLOST\tPULLS IN\tPULLS OUT\tPACKETS IN\tPACKETS OUT\tPEER", func(row func(...any)) {
 		for _, l := range links {
-			row(term.Called(known.of(l.Peer)), l.State, term.Millis(l.RTT), l.Lost, cmp.Or(strings.Join(l.PullsIn, " "), "-"), cmp.Or(strings.Join(l.PullsOut, " "), "-"), l.PacketsIn, l.PacketsOut, shortID(l.Peer))
+			row(term.Called(known.Of(l.Peer)), l.State, term.Millis(l.RTT), l.Lost, cmp.Or(strings.Join(l.PullsIn, " "), "-"), cmp.Or(strings.Join(l.PullsOut, " "), "-"), l.PacketsIn, l.PacketsOut, names.Short(l.Peer))
 		}
 	})
 }

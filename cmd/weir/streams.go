@@ -11,6 +11,7 @@ import (
 
 	"weir/cmd/weir/api"
 	"weir/cmd/weir/cmdline"
+	"weir/cmd/weir/names"
 	"weir/cmd/weir/term"
 )
 
@@ -63,12 +64,12 @@ func streamsCommand() *cli.Command {
 func printStreams(w term.Terminal, all []api.Stream) {
 	term.Table(w, "STREAM\tORIGIN\tVIEWERS\tCARRIERS\tDEPTH\tTRACKS", func(row func(...any)) {
 		for _, s := range all {
-			known := namesOfCarriers(s)
+			known := names.OfCarriers(s)
 			origin, depth := "-", 0
 			for _, k := range s.Carriers {
 				depth = max(depth, k.Depth)
 				if k.Origin {
-					origin = known.of(k.Node)
+					origin = known.Of(k.Node)
 				}
 			}
 			row(term.Strong.Of(s.Stream), origin, s.Viewers, len(s.Carriers), depth, strings.Join(s.Tracks, " "))
@@ -79,7 +80,7 @@ func printStreams(w term.Terminal, all []api.Stream) {
 // printTree draws the tree of pulls of a stream. A carrier whose parent is
 // unknown, because records are seconds old, is at the top.
 func printTree(w term.Terminal, s api.Stream) {
-	known := namesOfCarriers(s)
+	known := names.OfCarriers(s)
 	fmt.Fprintf(w, "%s  %s  %s\n", w.Paint(term.Strong, s.Stream), term.Printable(strings.Join(s.Tracks, " ")), term.Count(s.Viewers, "viewer", "viewers"))
 	children := map[peer.ID][]api.Carrier{}
 	here := map[peer.ID]bool{}
@@ -104,7 +105,7 @@ func printTree(w term.Terminal, s api.Stream) {
 		if k.Origin {
 			what = "origin"
 		}
-		line := fmt.Sprintf("%s%s%s  %s  %s  %s", indent, branch, w.Paint(term.Strong, known.of(k.Node)), term.Printable(k.URL), what, term.Count(k.Viewers, "viewer", "viewers"))
+		line := fmt.Sprintf("%s%s%s  %s  %s  %s", indent, branch, w.Paint(term.Strong, known.Of(k.Node)), term.Printable(k.URL), what, term.Count(k.Viewers, "viewer", "viewers"))
 		if !k.Origin {
 			line += fmt.Sprintf("  link %.1f ms", k.ParentRTT)
 		}

@@ -19,6 +19,7 @@ import (
 
 	"weir/cmd/weir/cmdline"
 	"weir/cmd/weir/hook"
+	"weir/cmd/weir/names"
 	"weir/cmd/weir/term"
 	"weir/dht/directory"
 	"weir/testnet"
@@ -231,7 +232,7 @@ func printTestnet(c *cli.Context, all []testnet.NodeStatus) {
 				state, sessions, streams, links = term.StateNamed(s.Load), term.Used(s.Sessions.Used, s.Sessions.Limit), s.Streams, s.Links
 				seen = fmt.Sprintf("%d of %d", s.Seen, len(all))
 			}
-			row(term.Called(s.Name), process, state, sessions, streams, links, seen, strings.TrimPrefix(s.Admin, "http://"), s.HTTP, cmp.Or(s.Region, "-"), s.PID, shortID(s.PeerID))
+			row(term.Called(s.Name), process, state, sessions, streams, links, seen, strings.TrimPrefix(s.Admin, "http://"), s.HTTP, cmp.Or(s.Region, "-"), s.PID, names.Short(s.PeerID))
 		}
 	})
 }

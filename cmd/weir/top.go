@@ -17,6 +17,7 @@ import (
 	"weir/capacity/event"
 	"weir/cmd/weir/api"
 	"weir/cmd/weir/cmdline"
+	"weir/cmd/weir/names"
 	"weir/cmd/weir/term"
 	"weir/sfu"
 )
@@ -37,7 +38,7 @@ type topData struct {
 	links    []sfu.LinkStatus
 	sessions []sfu.SessionStatus
 	events   []event.Event
-	known    nodeNames
+	known    names.Names
 	unknown  []string // parts that could not be read, with reasons
 }
 
@@ -188,7 +189,7 @@ func (m topModel) head(w term.Terminal) []string {
 	if old := m.now.Sub(m.data.at); m.err != nil || old > topStale {
 		age = "  " + w.Paint(term.Bad, fmt.Sprintf("no answer for %v", max(old, 0).Round(time.Second)))
 	}
-	first := fmt.Sprintf("%s  %s  stress %.2f  up %v%s", w.Paint(term.Strong, cmp.Or(s.Name, shortID(s.PeerID))),
+	first := fmt.Sprintf("%s  %s  stress %.2f  up %v%s", w.Paint(term.Strong, cmp.Or(s.Name, names.Short(s.PeerID))),
 		w.Paint(term.StateOf(s.State).Style, s.State.String()), s.Stress, (time.Duration(s.Uptime) * time.Millisecond).Round(time.Second), age)
 	second := fmt.Sprintf("sessions %s  uplink %s of %s  cpu %.0f %%  %s", term.Used(r.Sessions.Used, r.Sessions.Limit),
 		term.Bitrate(r.Uplink.Used), term.Bitrate(r.Uplink.Limit), 100*r.CPU, term.Count(s.Peers, "peer", "peers"))
@@ -260,7 +261,7 @@ func (m topModel) list(w term.Terminal, p topPart) []string {
 	case topNodes:
 		nodes := slices.Clone(d.nodes)
 		slices.SortStableFunc(nodes, func(a, b api.Record) int {
-			return cmp.Or(cmp.Compare(stressOf(b), stressOf(a)), compareNames(d.known.of(a.Node), d.known.of(b.Node)))
+			return cmp.Or(cmp.Compare(stressOf(b), stressOf(a)), names.Compare(d.known.Of(a.Node), d.known.Of(b.Node)))
 		})
 		if len(nodes) > 0 {
 			printRecords(w, nodes)

@@ -15,6 +15,7 @@ import (
 	"weir/capacity"
 	"weir/capacity/event"
 	"weir/cmd/weir/api"
+	"weir/cmd/weir/names"
 	"weir/sfu"
 )
 
@@ -37,7 +38,7 @@ func someTop(n int) topData {
 		d.sessions = append(d.sessions, sfu.SessionStatus{ID: fmt.Sprintf("%08dSESSION", i), Stream: "stream0", Kind: "whep", Since: at.Add(-time.Minute), State: "connected"})
 		d.events = append(d.events, event.Event{Time: at, Kind: event.Redirected, Peer: id, Detail: strings.Repeat("why \x1b[2J ", 20)})
 	}
-	d.known = newNames(byID)
+	d.known = names.New(byID)
 	return d
 }
 

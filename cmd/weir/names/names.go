@@ -1,4 +1,4 @@
-package main
+package names
 
 import (
 	"cmp"
@@ -11,16 +11,16 @@ import (
 	"weir/cmd/weir/api"
 )
 
-// nodeNames are the known names of nodes. A name is a claim: if several nodes
+// Names are the known names of nodes. A name is a claim: if several nodes
 // claim the same one, each is shown with the end of its peer ID. The zero value
 // knows none.
-type nodeNames struct {
+type Names struct {
 	byID   map[peer.ID]string
 	shared map[string]bool
 }
 
-func newNames(byID map[peer.ID]string) nodeNames {
-	n := nodeNames{byID, map[string]bool{}}
+func New(byID map[peer.ID]string) Names {
+	n := Names{byID, map[string]bool{}}
 	seen := map[string]bool{}
 	for _, name := range byID {
 		n.shared[name] = n.shared[name] || seen[name]
@@ -29,59 +29,59 @@ func newNames(byID map[peer.ID]string) nodeNames {
 	return n
 }
 
-// namesIn collects the names that records claim.
-func namesIn(entries []api.Record) nodeNames {
+// In collects the names that records claim.
+func In(entries []api.Record) Names {
 	byID := map[peer.ID]string{}
 	for _, e := range entries {
 		if e.Record != nil && e.Record.Name != "" {
 			byID[e.Node] = e.Record.Name
 		}
 	}
-	return newNames(byID)
+	return New(byID)
 }
 
-// of returns a node's name for people: its name, the end of its peer ID, or both.
-func (n nodeNames) of(id peer.ID) string {
+// Of returns a node's name for people: its name, the end of its peer ID, or both.
+func (n Names) Of(id peer.ID) string {
 	switch name := n.byID[id]; {
 	case id == "", name == "":
-		return shortID(id)
+		return Short(id)
 	case n.shared[name]:
-		return name + shortID(id)
+		return name + Short(id)
 	default:
 		return name
 	}
 }
 
-// namesOfCarriers collects the names of a stream's carriers.
-func namesOfCarriers(s api.Stream) nodeNames {
+// OfCarriers collects the names of a stream's carriers.
+func OfCarriers(s api.Stream) Names {
 	byID := map[peer.ID]string{}
 	for _, k := range s.Carriers {
 		if k.Name != "" {
 			byID[k.Node] = k.Name
 		}
 	}
-	return newNames(byID)
+	return New(byID)
 }
 
-// list applies of to several IDs.
-func (n nodeNames) list(ids []peer.ID) string {
+// List applies of to several IDs.
+func (n Names) List(ids []peer.ID) string {
 	var all []string
 	for _, id := range ids {
-		all = append(all, n.of(id))
+		all = append(all, n.Of(id))
 	}
 	return strings.Join(all, " ")
 }
 
-// find returns the nodes that s may mean: by peer ID, by the end of one, by
+// Find returns the nodes that s may mean: by peer ID, by the end of one, by
 // name, or by the result of of.
-func (n nodeNames) find(s string) []peer.ID {
+func (n Names) Find(s string) []peer.ID {
 	if id, err := peer.Decode(s); err == nil {
 		return []peer.ID{id}
 	}
 	var found []peer.ID
 	for id, name := range n.byID {
 		end, isEnd := strings.CutPrefix(s, "…")
-		if name == s || n.of(id) == s || isEnd && len(end) >= 4 && strings.HasSuffix(id.String(), end) {
+		if name == s || n.Of(id) == s || isEnd && len(end) >= 4 && strings.HasSuffix(id.String(), end) {
 			found = append(found, id)
 		}
 	}
@@ -89,8 +89,8 @@ func (n nodeNames) find(s string) []peer.ID {
 	return found
 }
 
-// compareNames orders names naturally: n2 is before n10.
-func compareNames(a, b string) int {
+// Compare orders names naturally: n2 is before n10.
+func Compare(a, b string) int {
 	digits := func(s string) (head string, number int) {
 		i := len(s)
 		for i > 0 && len(s)-i < 9 && '0' <= s[i-1] && s[i-1] <= '9' {
@@ -104,8 +104,8 @@ func compareNames(a, b string) int {
 	return cmp.Or(cmp.Compare(headA, headB), cmp.Compare(numberA, numberB), cmp.Compare(a, b))
 }
 
-// shortID shortens a peer ID for people.
-func shortID(id peer.ID) string {
+// Short shortens a peer ID for people.
+func Short(id peer.ID) string {
 	s := id.String()
 	if len(s) > 8 {
 		return "…" + s[len(s)-8:]
