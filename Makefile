@@ -6,7 +6,7 @@ LAB   := bin/weir-lab
 # How long each fuzz target runs in make fuzz.
 FUZZTIME ?= 5s
 
-.PHONY: build lab release image demo docs man test race fuzz lint deps proto clip bench-discovery sim
+.PHONY: build lab release image demo docs man test race fuzz lint deps proto clip bench-discovery bench-forward sim
 
 # As it is released, and shares its cache with that: without cgo.
 build:
@@ -27,6 +27,11 @@ demo: build
 bench-discovery: lab
 	@testnet/deps.sh redis-server
 	$(LAB) bench discovery --out testnet/results $(DISCOVERY_FLAGS)
+
+# What forwarding costs, on a CPU of its own. FORWARD_FLAGS choose the viewers
+# and the servers to compare with.
+bench-forward: lab
+	$(LAB) bench forward --out testnet/results $(FORWARD_FLAGS)
 
 # Placement in networks too large to run, simulated: about half an hour.
 # SIM_FLAGS can shorten it.

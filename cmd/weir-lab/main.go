@@ -21,8 +21,8 @@ func app() *cli.App {
 		Usage: "measure weir on this machine, and simulate it in large networks",
 		Commands: []*cli.Command{
 			{
-				Name: "bench", Usage: "measure weir on this machine: cascade, discovery",
-				Subcommands: []*cli.Command{discoveryCommand(), cascadeCommand()},
+				Name: "bench", Usage: "measure weir on this machine: forward, cascade, discovery",
+				Subcommands: []*cli.Command{forwardCommand(), discoveryCommand(), cascadeCommand()},
 			},
 			simCommand(),
 			cmdline.CompletionCommand("weir-lab"),
