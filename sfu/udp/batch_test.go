@@ -183,3 +183,19 @@ func TestBatchOfClosedSocket(t *testing.T) {
 		t.Errorf("a closed socket sends %d, %v", n, err)
 	}
 }
+
+// fill sends packets to each of to: a frame of video.
+func fill(b *Batch, to []netip.AddrPort, packets int) int {
+	for _, a := range to {
+		for i := range packets {
+			size := 1200
+			if i > 0 && i == packets-1 {
+				size = 700
+			}
+			b.Next(a, size)
+			b.Commit(size)
+		}
+	}
+	n, _ := b.Flush()
+	return n
+}

@@ -13,9 +13,10 @@
 // [Socket.ReadFromAddrPort]; any goroutine may call the rest. The mux's
 // goroutines read and write TCP connections.
 //
-// A [Batch] sends many datagrams at once: on Linux with sendmmsg, and with those
-// of one size to one peer as one message that the kernel divides, or the device
-// (UDP_SEGMENT). What the kernel can do is found out when the socket is bound,
-// and what it does not do with some message is done one datagram at a time, as
-// everything is on other systems.
+// Datagrams are read as many at once as have come, on Linux with recvmmsg and
+// joined by the kernel (UDP_GRO), and handed out one by one. A [Batch] sends
+// many at once: on Linux with sendmmsg, and those of one size to one peer as one
+// message that the kernel divides, or the device (UDP_SEGMENT). What the kernel
+// can do is found out when the socket is bound; what it does not do with some
+// message is done one datagram at a time, as everything is on other systems.
 package udp

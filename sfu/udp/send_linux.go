@@ -1,7 +1,6 @@
 package udp
 
 import (
-	"net"
 	"net/netip"
 	"syscall"
 	"time"
@@ -12,20 +11,15 @@ import (
 
 // A sendPath says how batches are sent on this system.
 type sendPath struct {
-	batches  bool // by sendmmsg
-	segments bool // and datagrams of one size as one message that the kernel divides (UDP_SEGMENT)
-	raw      syscall.RawConn
+	batches  bool                                              // by sendmmsg
+	segments bool                                              // and datagrams of one size as one message that the kernel divides (UDP_SEGMENT)
 	sendmmsg func(fd uintptr, h []header) (int, syscall.Errno) // tests replace it
 }
 
 // newSendPath finds out what the kernel can do.
-func newSendPath(conn *net.UDPConn) sendPath {
+func newSendPath(raw syscall.RawConn) sendPath {
 	p := sendPath{sendmmsg: sendmmsg}
-	var err error
-	if p.raw, err = conn.SyscallConn(); err != nil {
-		return p
-	}
-	_ = p.raw.Control(func(fd uintptr) { // an error leaves all false
+	_ = raw.Control(func(fd uintptr) { // an error leaves all false
 		_, errno := sendmmsg(fd, nil)
 		p.batches = errno == 0
 		_, err := unix.GetsockoptInt(int(fd), unix.SOL_UDP, unix.UDP_SEGMENT)
@@ -37,7 +31,7 @@ func newSendPath(conn *net.UDPConn) sendPath {
 // A header is struct mmsghdr: sendmmsg(2).
 type header struct {
 	unix.Msghdr
-	_ uint32 // bytes sent
+	n uint32 // bytes sent or read
 }
 
 func sendmmsg(fd uintptr, h []header) (int, syscall.Errno) {

@@ -2,12 +2,12 @@
 
 package udp
 
-import "net"
+import "syscall"
 
 // A sendPath says how batches are sent: here one datagram after the other.
 type sendPath struct{ batches, segments bool }
 
-func newSendPath(*net.UDPConn) sendPath { return sendPath{} }
+func newSendPath(syscall.RawConn) sendPath { return sendPath{} }
 
 type headers struct{}
 

@@ -17,7 +17,6 @@ import (
 // to.
 type Socket struct {
 	wire   *wire
-	coming [1]datagram // for the reader
 	filter *filter
 	tcp    *tcpMedia // nil: none
 	noTCP  error     // why tcp is nil
@@ -52,7 +51,12 @@ func Listen(addr string) (*Socket, error) {
 	// operator can raise the kernel's limit.
 	_ = conn.SetReadBuffer(socketBuffer)
 	_ = conn.SetWriteBuffer(socketBuffer)
-	s := &Socket{wire: newWire(conn), filter: newFilter()}
+	wire, err := newWire(conn)
+	if err != nil {
+		_ = conn.Close()
+		return nil, fmt.Errorf("media address %s: %w", addr, err)
+	}
+	s := &Socket{wire: wire, filter: newFilter()}
 	s.tcp, s.noTCP = listenTCP(s)
 	return s, nil
 }
@@ -108,9 +112,9 @@ type Counters struct {
 	PacketsIn, PacketsOut int64
 	Dropped               map[string]int64 // not passed to pion, by reason
 	Connections           int              // open now, over TCP
-	Overflowed            int64            // dropped by the kernel for lack of buffer space; 0 if unknown
+	Overflowed            int64            // dropped by the kernel for lack of buffer space, joined ones as one; 0 if unknown
 	Refused               map[string]int64 // not sent by the kernel, by its error
-	Sends                 BatchCounters    // of all batches
+	Reads, Sends          BatchCounters    // of all UDP that is read; of what batches send
 	Unsegmented           int64            // messages of several datagrams that the kernel did not divide, sent one by one
 	Waits                 int64            // of batches, until the kernel had room to send
 }
@@ -125,7 +129,7 @@ func (s *Socket) Counters() Counters {
 		BytesIn: s.in.Load(), BytesOut: s.out.Load(),
 		PacketsIn: s.packIn.Load(), PacketsOut: s.packOut.Load(),
 		Dropped: make(map[string]int64, drops), Overflowed: kernelDrops(s.wire.UDPConn),
-		Refused: s.wire.refused(), Sends: s.wire.out.read(), Unsegmented: s.wire.unsegmented.Load(), Waits: s.wire.waits.Load(),
+		Refused: s.wire.refused(), Reads: s.wire.in.read(), Sends: s.wire.out.read(), Unsegmented: s.wire.unsegmented.Load(), Waits: s.wire.waits.Load(),
 	}
 	if s.tcp != nil {
 		c.Connections = s.tcp.connections()
@@ -139,19 +143,19 @@ func (s *Socket) Counters() Counters {
 // ReadFromAddrPort implements ice.AddrPortReaderWriter.
 func (s *Socket) ReadFromAddrPort(b []byte) (int, netip.AddrPort, error) {
 	for {
-		d := &s.coming[0]
-		d.data = b
-		if _, err := s.wire.read(s.coming[:]); err != nil {
+		d, err := s.wire.next(b)
+		if err != nil {
 			return 0, netip.AddrPort{}, err
 		}
+		d.data = d.data[:min(len(d.data), len(b))]
 		s.in.Add(int64(len(d.data)))
 		s.packIn.Add(1)
 		if s.Lose != nil && s.Lose(d.data, d.far) {
 			continue
 		}
 		from := endpointOf(d.far)
-		if n := s.filter.admit(d.data, from, d.local); n > 0 && !s.filter.taken(d.data[:n], from, time.Now()) {
-			return n, d.far, nil
+		if n := s.filter.admit(d.data, from, d.local); n > 0 && !s.filter.taken(d.data[:n], from, d.at) {
+			return copy(b, d.data[:n]), d.far, nil
 		}
 	}
 }

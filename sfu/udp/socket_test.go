@@ -10,7 +10,11 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"go.uber.org/goleak"
 )
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // Datagrams that no peer can have sent are dropped and counted; the rest
 // passes.
@@ -58,11 +62,15 @@ func TestListenMediaSaysWhatIsWrong(t *testing.T) {
 // A socket that is bound to every address answers from the address that was
 // used, and sends media from there too.
 func TestSocketAnswersFromWhereItWasAsked(t *testing.T) {
-	s, err := Listen("0.0.0.0:0")
-	if err != nil {
-		t.Fatal(err)
+	for _, path := range receivePaths {
+		t.Run(path.name, func(t *testing.T) {
+			s, _ := listenOn(t, "0.0.0.0:0", "127.0.0.1", path.set)
+			answersFromWhereItWasAsked(t, s)
+		})
 	}
-	defer s.Close()
+}
+
+func answersFromWhereItWasAsked(t *testing.T, s *Socket) {
 	s.filter.newPeer().Expect("a", "pwd", time.Now())
 	for _, asked := range []string{"127.0.0.5", "127.0.0.1", "::1"} {
 		// A connected socket only accepts datagrams from the address that it
@@ -96,7 +104,7 @@ func TestSocketAnswersFromWhereItWasAsked(t *testing.T) {
 		}
 		batch := s.NewBatch()
 		for _, path := range sendPaths {
-			s.wire.sendPath = newSendPath(s.wire.UDPConn)
+			s.wire.sendPath = newSendPath(s.wire.raw)
 			path.set(&s.wire.sendPath)
 			for range 2 {
 				batch.Commit(copy(batch.Next(from, 100), path.name))

@@ -4,20 +4,24 @@ import (
 	"net"
 	"net/netip"
 	"sync/atomic"
+	"syscall"
+	"time"
 
 	"golang.org/x/net/ipv4"
 	"golang.org/x/net/ipv6"
 )
 
-// A datagram is one datagram of a batch that is read at once.
+// A datagram is one that was read.
 type datagram struct {
-	data  []byte         // a buffer to read into, then its content
+	data  []byte
 	far   netip.AddrPort // source
 	local netip.Addr     // its destination on this node, if known; for STUN only
+	at    time.Time      // when it was read
 }
 
-// A wire is the UDP socket of the operating system. It makes all system calls
-// that move media over UDP, for batches, although each call moves one datagram.
+// A wire is the UDP socket of the operating system. All system calls that move
+// media over UDP are made here and, for batches, in send and receive of the
+// system.
 //
 // It distinguishes the local addresses of a socket that is bound to all of
 // them, and sends from a given one. The kernel would choose the source address
@@ -28,12 +32,17 @@ type wire struct {
 	*net.UDPConn
 	any  bool // bound to all addresses, and the system reports the destination address
 	six  bool // an IPv6 socket, for IPv4 datagrams too
+	raw  syscall.RawConn
 	oob  []byte
 	four ipv4.ControlMessage
 	both ipv6.ControlMessage
 
+	closed atomic.Bool
+	receivePath
+	arrivals arrivals // the reader's
+
 	sendPath
-	out         batchTally
+	in, out     batchTally
 	waits       atomic.Int64 // for room in the socket's buffer
 	unsegmented atomic.Int64 // messages that had to be sent as single datagrams
 	refusals    [len(refusalNames) + 1]atomic.Int64
@@ -41,11 +50,15 @@ type wire struct {
 
 // newWire makes a wire and enables the report of each datagram's destination
 // address.
-func newWire(conn *net.UDPConn) *wire {
+func newWire(conn *net.UDPConn) (*wire, error) {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
 	bound := conn.LocalAddr().(*net.UDPAddr).AddrPort().Addr()
-	w := &wire{UDPConn: conn, six: bound.Is6(), sendPath: newSendPath(conn)}
+	w := &wire{UDPConn: conn, six: bound.Is6(), raw: raw, sendPath: newSendPath(raw), receivePath: newReceivePath(raw)}
 	if !bound.IsUnspecified() {
-		return w
+		return w, nil
 	}
 	w.oob = make([]byte, 128)
 	// Where this is not supported, the kernel chooses the source address.
@@ -54,38 +67,59 @@ func newWire(conn *net.UDPConn) *wire {
 	} else {
 		w.any = ipv4.NewPacketConn(conn).SetControlMessage(ipv4.FlagDst, true) == nil
 	}
-	return w
+	return w, nil
 }
 
-// read waits for datagrams and returns how many of batch it has filled, at
-// least one. Only one goroutine may call it.
-func (w *wire) read(batch []datagram) (int, error) {
-	d := &batch[0]
-	d.local = netip.Addr{}
+// Close closes the socket. What was read and not yet handed out is dropped.
+func (w *wire) Close() error {
+	w.closed.Store(true)
+	return w.UDPConn.Close()
+}
+
+// next waits for the next datagram, which may be in buffer. It is valid until
+// the next call. Only one goroutine may call it.
+func (w *wire) next(buffer []byte) (datagram, error) {
+	if w.gathers {
+		return w.arrivals.next(w)
+	}
+	d, err := w.read(buffer)
+	if err == nil {
+		w.in.calls.Add(1)
+		w.in.messages.Add(1)
+		w.in.datagrams.Add(1)
+	}
+	return d, err
+}
+
+// read waits for one datagram, which it reads into buffer.
+func (w *wire) read(buffer []byte) (datagram, error) {
 	if !w.any {
-		n, from, err := w.ReadFromUDPAddrPort(d.data)
+		n, from, err := w.ReadFromUDPAddrPort(buffer)
 		if err != nil { // n may be negative
-			return 0, err
+			return datagram{}, err
 		}
-		d.data, d.far = d.data[:n], from
-		return 1, nil
+		return datagram{data: buffer[:n], far: from, at: time.Now()}, nil
 	}
-	n, size, _, from, err := w.ReadMsgUDPAddrPort(d.data, w.oob)
+	n, size, _, from, err := w.ReadMsgUDPAddrPort(buffer, w.oob)
 	if err != nil {
-		return 0, err
+		return datagram{}, err
 	}
-	d.data, d.far = d.data[:n], from
-	if !isSTUN(d.data) {
-		return 1, nil
+	d := datagram{data: buffer[:n], far: from, at: time.Now()}
+	if isSTUN(d.data) {
+		d.local = w.destination(w.oob[:size])
 	}
-	// If the control message cannot be parsed, local stays unknown.
-	if w.six && w.both.Parse(w.oob[:size]) == nil {
-		d.local, _ = netip.AddrFromSlice(w.both.Dst)
-	} else if !w.six && w.four.Parse(w.oob[:size]) == nil {
-		d.local, _ = netip.AddrFromSlice(w.four.Dst)
+	return d, nil
+}
+
+// destination returns the destination address of a datagram by its control
+// messages; zero if they cannot be parsed.
+func (w *wire) destination(control []byte) (local netip.Addr) {
+	if w.six && w.both.Parse(control) == nil {
+		local, _ = netip.AddrFromSlice(w.both.Dst)
+	} else if !w.six && w.four.Parse(control) == nil {
+		local, _ = netip.AddrFromSlice(w.four.Dst)
 	}
-	d.local = d.local.Unmap()
-	return 1, nil
+	return local.Unmap()
 }
 
 // write sends one datagram, with a control message if that is not nil, or
