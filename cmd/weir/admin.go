@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -41,9 +40,6 @@ func (n *node) health(mux *http.ServeMux) {
 	mux.HandleFunc("GET /healthz", n.healthz)
 	mux.HandleFunc("GET /readyz", n.readyz)
 }
-
-// retryReady is the Retry-After of an answer that cannot be given yet.
-const retryReady = time.Second
 
 // readyz says whether the node is in the network and takes placements.
 func (n *node) readyz(w http.ResponseWriter, r *http.Request) {
@@ -169,40 +165,6 @@ func sameSite(h http.Handler) http.Handler {
 	})
 }
 
-func topicOf(stream string) dht.Topic {
-	if stream == "" {
-		return dht.CapacityTopic()
-	}
-	return dht.StreamTopic(stream)
-}
-
-// recordsOf asks id itself for its records, and their holders if id does not
-// answer.
-func recordsOf(ctx context.Context, d fetcher, holders snapshotter, id peer.ID) ([]api.Record, error) {
-	ctx, cancel := context.WithTimeout(ctx, 2*snapshotTimeout)
-	defer cancel()
-	own, err := d.Fetch(ctx, id)
-	if err == nil {
-		all := make([]api.Record, 0, len(own))
-		for _, sealed := range own {
-			e := inspectRecord(sealed, time.Now())
-			e.HeldBy, e.HeldFor = []peer.ID{id}, []float64{0}
-			all = append(all, e)
-		}
-		return all, nil
-	}
-	held, snapErr := snapshot(ctx, holders, dht.CapacityTopic())
-	for _, e := range held.Records {
-		if e.Node == id {
-			return []api.Record{e}, nil
-		}
-	}
-	if silent := held.Hearing.String(); snapErr != nil || silent != "" {
-		return nil, problem.New(problem.NotKnown, fmt.Sprintf("%s does not answer (%v), and whether a holder has a record of it is not known: %s", id, err, cmp.Or(silent, fmt.Sprint(snapErr)))).Retry(retryReady)
-	}
-	return nil, problem.New(problem.NotFound, fmt.Sprintf("%s does not answer (%v), and no holder has a record of it", id, err))
-}
-
 // purposeOf reads the purpose of a hypothetical need.
 func purposeOf(q url.Values) (capacity.Purpose, error) {
 	if q.Get("purpose") == "" {
@@ -260,18 +222,6 @@ func (n *node) explain(r *http.Request) (any, error) {
 		topic = dht.StreamTopic(need.Stream)
 	}
 	return n.dht.Explain(r.Context(), topic, need, []peer.ID{n.dht.ID()})
-}
-
-func watchEventOf(c inspect.Change) api.RecordChange {
-	switch {
-	case c.Synced:
-		return api.RecordChange{Synced: true, Hearing: &c.Hearing}
-	case c.Gone:
-		return api.RecordChange{Gone: c.Node}
-	}
-	e := inspectRecord(c.Sealed, time.Now())
-	addHolder(&e, c)
-	return api.RecordChange{Entry: &e}
 }
 
 func (n *node) watchRecords(w http.ResponseWriter, r *http.Request) {

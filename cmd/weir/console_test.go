@@ -9,7 +9,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
 
@@ -104,31 +103,6 @@ func TestEventStreamsAreBounded(t *testing.T) {
 	}
 	if _, status := open("203.0.113.1:1"); status != http.StatusTooManyRequests {
 		t.Errorf("one more stream than all may have: %d", status)
-	}
-}
-
-func TestNodesThatAreGoneAreRemembered(t *testing.T) {
-	now := time.Unix(1e9, 0)
-	entry := func(id, name string) api.Record {
-		return api.Record{Node: peer.ID(id), Record: &capacity.Record{Node: peer.ID(id), Name: name}}
-	}
-	m := nodeMemory{}
-	if gone := m.gone(now, []api.Record{entry("a", "n1"), entry("b", "n2"), {Node: "c"}}, false); len(gone) != 0 {
-		t.Fatalf("gone at once: %v", gone)
-	}
-	gone := m.gone(now.Add(20*time.Second), []api.Record{entry("a", "n1")}, true)
-	if len(gone) != 1 || !gone[0].Unsure {
-		t.Fatalf("gone = %+v while a holder is silent, want it unsure", gone)
-	}
-	gone = m.gone(now.Add(30*time.Second), []api.Record{entry("a", "n1")}, false)
-	if len(gone) != 1 || gone[0].Node != "b" || gone[0].Name != "n2" || gone[0].For != 30000 || gone[0].Unsure {
-		t.Fatalf("gone = %+v, want n2 for 30 s", gone)
-	}
-	if gone := m.gone(now.Add(40*time.Second), []api.Record{entry("a", "n1"), entry("b", "n2")}, false); len(gone) != 0 {
-		t.Errorf("gone after it came back: %+v", gone)
-	}
-	if gone := m.gone(now.Add(40*time.Second+goneShown+time.Millisecond), []api.Record{entry("a", "n1")}, false); len(gone) != 0 || len(m) != 1 {
-		t.Errorf("gone = %+v and %d remembered after %v, want nothing and one", gone, len(m), goneShown)
 	}
 }
 

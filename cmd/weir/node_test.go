@@ -7,12 +7,10 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/urfave/cli/v2"
 
-	"weir/capacity"
 	"weir/cmd/weir/api"
 	"weir/cmd/weir/term"
 	"weir/dht/directory"
@@ -152,27 +150,5 @@ func TestPrintTree(t *testing.T) {
 	}
 	if got := draw(carrier("b", "gone", 1)); !strings.Contains(got, "http://b") {
 		t.Errorf("a carrier without its parent is not drawn:\n%s", got)
-	}
-}
-
-func TestByStream(t *testing.T) {
-	at := func(node, stream string, depth int) capacity.Record {
-		return capacity.Record{Node: peer.ID(node), Carries: &capacity.Carriage{Stream: stream, Origin: depth == 0, Depth: depth, Viewers: 2}}
-	}
-	got := byStream([]capacity.Record{at("x", "b", 1), at("y", "a", 0), at("z", "b", 0)})
-	if len(got) != 2 || got[0].Stream != "a" || got[1].Viewers != 4 || !got[1].Carriers[0].Origin {
-		t.Errorf("got %+v", got)
-	}
-}
-
-// A record is described for people: its content, its signer, and its faults.
-func TestInspectGarbage(t *testing.T) {
-	for name, sealed := range map[string][]byte{
-		"nothing": nil, "noise": []byte("not a record"), "too long": make([]byte, 4096),
-	} {
-		e := inspectRecord(sealed, time.Now())
-		if e.Valid || e.Error == "" || e.Record != nil || e.Bytes != len(sealed) {
-			t.Errorf("%s: %+v", name, e)
-		}
 	}
 }

@@ -286,7 +286,7 @@ func newNode(cfg nodeConfig) (_ *node, err error) {
 		n.sfu.Links().Accept(from, s)
 	})
 	n.dht.Overlay().Handle(sfu.OverflowProtocol, func(s network.Stream) { n.sfu.Clients().TakeOver(s.Conn().RemotePeer(), s, n.publicURL()) })
-	n.view = newOverview(n)
+	n.view = newOverview(self, cfg.network, n.dht.Reader, n.dht.Prober, cfg.log)
 	if cfg.events.Given() {
 		origin := hook.Origin{Node: self, Name: cfg.name, URL: n.publicURL(), Network: cfg.network}
 		n.hooks = hook.NewEvents(cfg.events, cfg.eventKinds, cfg.eventKeys, origin, n.handed, n.events)
