@@ -15,6 +15,7 @@ import (
 
 	"weir/capacity"
 	"weir/cmd/weir/api"
+	"weir/cmd/weir/survey"
 	"weir/dht"
 	"weir/dht/inspect"
 	"weir/sfu/meter"
@@ -46,7 +47,7 @@ func (n *node) readyz(w http.ResponseWriter, r *http.Request) {
 	select {
 	case <-n.dht.Ready():
 	default:
-		problem.New(problem.NotReady, "this node is not in its network yet").Retry(retryReady).Write(w)
+		problem.New(problem.NotReady, "this node is not in its network yet").Retry(survey.RetryAfter).Write(w)
 		return
 	}
 	if s := n.ledger.Totals(time.Now()).State; s == capacity.Draining {
@@ -76,24 +77,24 @@ func (n *node) adminHandler() http.Handler {
 	get("/holdings", func(*http.Request) (any, error) { return n.dht.Reader.Holdings(), nil })
 	get("/links", func(*http.Request) (any, error) { return n.sfu.Links().All(), nil })
 	get("/sessions", func(*http.Request) (any, error) { return n.sfu.Clients().Sessions(), nil })
-	get("/decisions", func(*http.Request) (any, error) { return n.view.lastDecisions(), nil })
+	get("/decisions", func(*http.Request) (any, error) { return n.view.LastDecisions(), nil })
 	get("/policy", func(*http.Request) (any, error) { return n.policy.Policy().Policy(), nil })
 	get("/records", func(r *http.Request) (any, error) {
-		return snapshot(r.Context(), n.dht.Reader, topicOf(r.URL.Query().Get("stream")))
+		return survey.Read(r.Context(), n.dht.Reader, survey.Topic(r.URL.Query().Get("stream")))
 	})
 	get("/records/{peer}", func(r *http.Request) (any, error) {
 		id, err := peer.Decode(r.PathValue("peer"))
 		if err != nil {
 			return nil, problem.New(problem.BadParameter, fmt.Sprintf("%q is no peer ID", r.PathValue("peer")))
 		}
-		return recordsOf(r.Context(), n.dht.Prober, n.dht.Reader, id)
+		return survey.Of(r.Context(), n.dht.Prober, n.dht.Reader, id)
 	})
 	get("/streams", func(r *http.Request) (any, error) {
-		records, err := snapshot(r.Context(), n.dht.Reader, dht.CapacityTopic())
+		records, err := survey.Read(r.Context(), n.dht.Reader, dht.CapacityTopic())
 		if err != nil {
 			return nil, err
 		}
-		return streams(r.Context(), n.dht.Prober, records), nil
+		return survey.Streams(r.Context(), n.dht.Prober, records), nil
 	})
 	get("/policy/history", func(*http.Request) (any, error) { return n.policies.history() })
 	mux.HandleFunc("POST /api/v1/policy", n.pushPolicy)
@@ -132,9 +133,9 @@ func (n *node) fail(w http.ResponseWriter, r *http.Request, err error) {
 	switch {
 	case p != nil:
 	case errors.Is(err, dht.ErrUnanswered):
-		p = problem.New(problem.NotKnown, "it is not known now: "+err.Error()).Retry(retryReady)
+		p = problem.New(problem.NotKnown, "it is not known now: "+err.Error()).Retry(survey.RetryAfter)
 	case errors.Is(err, context.DeadlineExceeded):
-		p = problem.New(problem.NoAnswer, "the nodes asked did not answer in time").Retry(retryReady)
+		p = problem.New(problem.NoAnswer, "the nodes asked did not answer in time").Retry(survey.RetryAfter)
 	case errors.Is(err, context.Canceled):
 		p = problem.New(problem.Closing, "this node is ending")
 	default:
@@ -229,7 +230,7 @@ func (n *node) watchRecords(w http.ResponseWriter, r *http.Request) {
 	if !ok {
 		return
 	}
-	err := n.dht.Reader.Watch(r.Context(), topicOf(r.URL.Query().Get("stream")), func(c inspect.Change) error { return send(watchEventOf(c)) })
+	err := n.dht.Reader.Watch(r.Context(), survey.Topic(r.URL.Query().Get("stream")), func(c inspect.Change) error { return send(survey.Change(c)) })
 	n.log.Debug("watch ended", "err", err)
 }
 

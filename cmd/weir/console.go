@@ -20,6 +20,7 @@ import (
 	"weir/capacity/scope"
 	"weir/cmd/weir/api"
 	"weir/cmd/weir/eventlog"
+	"weir/cmd/weir/survey"
 	"weir/cmd/weir/web"
 	"weir/sfu/problem"
 	"weir/sfu/proxied"
@@ -187,9 +188,9 @@ func shellWord(s string) string {
 }
 
 func (n *node) consoleState(w http.ResponseWriter, r *http.Request) {
-	ctx, cancel := context.WithTimeout(r.Context(), 2*snapshotTimeout)
+	ctx, cancel := context.WithTimeout(r.Context(), 2*survey.Timeout)
 	defer cancel()
-	state, _, err := n.view.latest(ctx)
+	state, _, err := n.view.Latest(ctx)
 	if err != nil {
 		n.fail(w, r, err)
 		return
@@ -255,11 +256,11 @@ func (n *node) consoleEvents(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
-	tick := time.NewTicker(overviewPause) // renews the request for overviews
+	tick := time.NewTicker(survey.Pause) // renews the request for overviews
 	defer tick.Stop()
 	var sent time.Time
 	for {
-		state, changed, err := n.view.latest(r.Context())
+		state, changed, err := n.view.Latest(r.Context())
 		if err != nil {
 			return
 		}

@@ -41,7 +41,7 @@ func (n *node) diagnose(ctx context.Context) doctor.Diagnosis {
 	if n.cfg.tls != nil {
 		d.Checks = append(d.Checks, n.cfg.tls.Check(n.publicURL(), time.Now()))
 	}
-	if state, _, err := n.view.latest(ctx); err == nil && strings.HasPrefix(n.publicURL(), "https://") {
+	if state, _, err := n.view.Latest(ctx); err == nil && strings.HasPrefix(n.publicURL(), "https://") {
 		d.Checks = append(d.Checks, certs.CheckMixed(state.Nodes))
 	}
 	d.OK = !slices.ContainsFunc(d.Checks, func(c doctor.Check) bool { return c.Outcome == inspect.Failure })

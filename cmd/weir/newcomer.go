@@ -13,6 +13,7 @@ import (
 
 	"weir/capacity"
 	"weir/capacity/tracing"
+	"weir/cmd/weir/survey"
 	"weir/cmd/weir/term"
 	"weir/dht"
 	"weir/dht/scale"
@@ -21,7 +22,7 @@ import (
 
 // regionRecords are the records of a region's nodes that take placements, or will.
 func (n *node) regionRecords(ctx context.Context, region string) ([]capacity.Record, error) {
-	ctx, cancel := context.WithTimeout(ctx, snapshotTimeout)
+	ctx, cancel := context.WithTimeout(ctx, survey.Timeout)
 	defer cancel()
 	topic := dht.ShardTopic(region, "")
 	survey, err := n.dht.Reader.Survey(ctx, topic)

@@ -71,7 +71,7 @@ func (n *node) live(ctx context.Context, stream string) bool {
 
 // decided stores and counts a placement that ended with err.
 func (n *node) decided(ctx context.Context, d dht.Decision, err error) {
-	n.view.decided(d)
+	n.view.Decided(d)
 	e := placementEvent(d, err)
 	e.Trace = tracing.ID(ctx)
 	n.events.Add(e)

@@ -21,6 +21,7 @@ import (
 	"weir/cmd/weir/api"
 	"weir/cmd/weir/cmdline"
 	"weir/cmd/weir/names"
+	"weir/cmd/weir/survey"
 	"weir/cmd/weir/term"
 	"weir/dht"
 	"weir/dht/inspect"
@@ -56,7 +57,7 @@ func (n *node) tryPolicy(r *http.Request) (any, error) {
 	}
 	surveys := make(map[dht.Topic]inspect.Survey)
 	for _, topic := range topics {
-		ctx, cancel := context.WithTimeout(r.Context(), snapshotTimeout)
+		ctx, cancel := context.WithTimeout(r.Context(), survey.Timeout)
 		survey, err := n.dht.Reader.Survey(ctx, topic)
 		cancel()
 		if err == nil && len(survey.Candidates) == 0 && !survey.Hearing.Enough() {
@@ -67,7 +68,7 @@ func (n *node) tryPolicy(r *http.Request) (any, error) {
 		}
 		surveys[topic] = survey
 	}
-	t := trial(n.policy.Policy(), after, surveys, needs, n.view.lastDecisions())
+	t := trial(n.policy.Policy(), after, surveys, needs, n.view.LastDecisions())
 	t.Node = n.dht.ID()
 	return t, nil
 }

@@ -20,6 +20,7 @@ import (
 	"weir/cmd/weir/api"
 	"weir/cmd/weir/cmdline"
 	"weir/cmd/weir/names"
+	"weir/cmd/weir/survey"
 	"weir/cmd/weir/term"
 	"weir/dht"
 	"weir/dht/inspect"
@@ -65,7 +66,7 @@ func readRecords(c *cli.Context) (list api.Records, done bool, err error) {
 		return list, true, err
 	}
 	defer leave()
-	list, err = snapshot(c.Context, n.Reader, topicOf(stream))
+	list, err = survey.Read(c.Context, n.Reader, survey.Topic(stream))
 	if err != nil {
 		return list, true, cli.Exit("the records are not known: "+err.Error(), cmdline.ExitConnection)
 	}
@@ -203,7 +204,7 @@ func getRecords(c *cli.Context) error {
 			return err
 		}
 		defer leave()
-		if entries, err = recordsOf(c.Context, n.Prober, n.Reader, id); err != nil {
+		if entries, err = survey.Of(c.Context, n.Prober, n.Reader, id); err != nil {
 			return cli.Exit(err.Error(), cmdline.ExitConnection)
 		}
 		if c.Bool("json") {
@@ -269,7 +270,7 @@ func watchRecords(c *cli.Context) error {
 		return err
 	}
 	defer leave()
-	err = n.Reader.Watch(c.Context, topicOf(c.String("stream")), func(ch inspect.Change) error { return show(watchEventOf(ch)) })
+	err = n.Reader.Watch(c.Context, survey.Topic(c.String("stream")), func(ch inspect.Change) error { return show(survey.Change(ch)) })
 	if errors.Is(err, context.Canceled) {
 		return nil
 	}
@@ -294,7 +295,7 @@ func verifyRecords(c *cli.Context) error {
 		if err != nil {
 			return cmdline.BadInput(err)
 		}
-		e := inspectRecord(sealed, time.Now())
+		e := survey.Inspect(sealed, time.Now())
 		// A file does not say when its record was received: compare with the clock.
 		if past := -e.TTLLeft; e.Valid && past > 0 {
 			e.Valid, e.Error = false, fmt.Sprintf("%v %s ago, by this machine's clock", capacity.ErrExpired, term.Seconds(past))
@@ -315,7 +316,7 @@ func verifyRecords(c *cli.Context) error {
 		entries = list.Records
 		// A node's own checks of its records are not proof: check the bytes.
 		for i, e := range entries {
-			checked := inspectRecord(e.Sealed, time.Now())
+			checked := survey.Inspect(e.Sealed, time.Now())
 			checked.HeldBy, checked.HeldFor, checked.Copies = e.HeldBy, e.HeldFor, e.Copies
 			entries[i] = checked
 		}

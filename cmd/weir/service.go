@@ -30,6 +30,7 @@ import (
 	"weir/cmd/weir/hook"
 	"weir/cmd/weir/metrics"
 	"weir/cmd/weir/spans"
+	"weir/cmd/weir/survey"
 	"weir/dht"
 	"weir/dht/identity"
 	"weir/dht/scale"
@@ -98,7 +99,7 @@ type node struct {
 	events   *eventlog.Hub
 	hooks    *hook.Events      // nil: no hook receives events
 	handed   *hook.EventCounts // events passed to hooks
-	view     *overview
+	view     *survey.Overview
 
 	alternatives *alternatives
 	drain        drain
@@ -286,7 +287,7 @@ func newNode(cfg nodeConfig) (_ *node, err error) {
 		n.sfu.Links().Accept(from, s)
 	})
 	n.dht.Overlay().Handle(sfu.OverflowProtocol, func(s network.Stream) { n.sfu.Clients().TakeOver(s.Conn().RemotePeer(), s, n.publicURL()) })
-	n.view = newOverview(self, cfg.network, n.dht.Reader, n.dht.Prober, cfg.log)
+	n.view = survey.NewOverview(self, cfg.network, n.dht.Reader, n.dht.Prober, cfg.log)
 	if cfg.events.Given() {
 		origin := hook.Origin{Node: self, Name: cfg.name, URL: n.publicURL(), Network: cfg.network}
 		n.hooks = hook.NewEvents(cfg.events, cfg.eventKinds, cfg.eventKeys, origin, n.handed, n.events)
@@ -331,7 +332,7 @@ func (n *node) run(ctx context.Context) error {
 	work.Go(func() error { return n.sfu.Run(ctx) })
 	work.Go(func() error { return n.gauge.Run(ctx) })
 	work.Go(func() error { return n.policy.run(ctx) })
-	work.Go(func() error { return n.view.run(ctx) })
+	work.Go(func() error { return n.view.Run(ctx) })
 	work.Go(func() error { return serve(ctx, public, n.cfg.tls.Listener(n.public)) })
 	for _, f := range n.serveTLS() {
 		work.Go(func() error { return f(ctx) })

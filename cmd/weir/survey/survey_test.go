@@ -1,4 +1,4 @@
-package main
+package survey
 
 import (
 	"testing"
@@ -50,7 +50,7 @@ func TestInspectGarbage(t *testing.T) {
 	for name, sealed := range map[string][]byte{
 		"nothing": nil, "noise": []byte("not a record"), "too long": make([]byte, 4096),
 	} {
-		e := inspectRecord(sealed, time.Now())
+		e := Inspect(sealed, time.Now())
 		if e.Valid || e.Error == "" || e.Record != nil || e.Bytes != len(sealed) {
 			t.Errorf("%s: %+v", name, e)
 		}

@@ -1,4 +1,4 @@
-package main
+package survey
 
 import (
 	"cmp"
@@ -21,9 +21,9 @@ import (
 	"weir/sfu/problem"
 )
 
-// inspectRecord checks one sealed record for people: unlike [signed.OpenRecord]
+// Inspect checks one sealed record for people: unlike [signed.OpenRecord]
 // it goes on after the first fault.
-func inspectRecord(sealed []byte, now time.Time) api.Record {
+func Inspect(sealed []byte, now time.Time) api.Record {
 	e := api.Record{Bytes: len(sealed), Sealed: sealed}
 	if len(sealed) <= signed.MaxRecordSize {
 		if env, err := record.UnmarshalEnvelope(sealed); err == nil && env.PublicKey != nil {
@@ -57,10 +57,10 @@ type snapshotter interface {
 	Read(ctx context.Context, topic dht.Topic) ([]inspect.Change, dht.Hearing, error)
 }
 
-// snapshot reads all records of topic from its holders: the newest of each
+// Read reads all records of topic from its holders: the newest of each
 // node, and the holders of a copy.
-func snapshot(ctx context.Context, from snapshotter, topic dht.Topic) (api.Records, error) {
-	ctx, cancel := context.WithTimeout(ctx, snapshotTimeout)
+func Read(ctx context.Context, from snapshotter, topic dht.Topic) (api.Records, error) {
+	ctx, cancel := context.WithTimeout(ctx, Timeout)
 	defer cancel()
 	changes, heard, err := from.Read(ctx, topic)
 	all := []api.Record{}
@@ -70,7 +70,7 @@ func snapshot(ctx context.Context, from snapshotter, topic dht.Topic) (api.Recor
 			byNode[c.Node] = append(byNode[c.Node], c)
 			continue
 		}
-		e := inspectRecord(c.Sealed, time.Now())
+		e := Inspect(c.Sealed, time.Now())
 		addHolder(&e, c)
 		all = append(all, e)
 	}
@@ -111,7 +111,7 @@ func gather(copies []inspect.Change, now time.Time) api.Record {
 			latest[at] = c
 		}
 	}
-	e := inspectRecord(newest.Sealed, now)
+	e := Inspect(newest.Sealed, now)
 	for _, c := range latest {
 		e.Copies = append(e.Copies, api.RecordCopy{
 			Holder: c.Holder, Topic: c.Topic, HeldFor: float64(c.HeldFor.Microseconds()) / 1000,
@@ -141,15 +141,15 @@ type fetcher interface {
 	Fetch(ctx context.Context, id peer.ID) ([][]byte, error)
 }
 
-// streams asks every node in records that carries any streams for them.
-func streams(ctx context.Context, f fetcher, records api.Records) api.Streams {
+// Streams asks every node in records that carries any streams for them.
+func Streams(ctx context.Context, f fetcher, records api.Records) api.Streams {
 	var (
 		mu   sync.Mutex
 		rows []capacity.Record
 		work errgroup.Group
 	)
 	list := api.Streams{Hearing: records.Hearing}
-	ctx, cancel := context.WithTimeout(ctx, snapshotTimeout)
+	ctx, cancel := context.WithTimeout(ctx, Timeout)
 	defer cancel()
 	work.SetLimit(fetchesAtOnce)
 	for _, e := range records.Records {
@@ -205,51 +205,51 @@ func byStream(rows []capacity.Record) []api.Stream {
 	return all
 }
 
-// retryReady is the Retry-After of an answer that cannot be given yet.
-const retryReady = time.Second
+// RetryAfter is the Retry-After of an answer that cannot be given yet.
+const RetryAfter = time.Second
 
-func topicOf(stream string) dht.Topic {
+func Topic(stream string) dht.Topic {
 	if stream == "" {
 		return dht.CapacityTopic()
 	}
 	return dht.StreamTopic(stream)
 }
 
-// recordsOf asks id itself for its records, and their holders if id does not
+// Of asks id itself for its records, and their holders if id does not
 // answer.
-func recordsOf(ctx context.Context, d fetcher, holders snapshotter, id peer.ID) ([]api.Record, error) {
-	ctx, cancel := context.WithTimeout(ctx, 2*snapshotTimeout)
+func Of(ctx context.Context, d fetcher, holders snapshotter, id peer.ID) ([]api.Record, error) {
+	ctx, cancel := context.WithTimeout(ctx, 2*Timeout)
 	defer cancel()
 	own, err := d.Fetch(ctx, id)
 	if err == nil {
 		all := make([]api.Record, 0, len(own))
 		for _, sealed := range own {
-			e := inspectRecord(sealed, time.Now())
+			e := Inspect(sealed, time.Now())
 			e.HeldBy, e.HeldFor = []peer.ID{id}, []float64{0}
 			all = append(all, e)
 		}
 		return all, nil
 	}
-	held, snapErr := snapshot(ctx, holders, dht.CapacityTopic())
+	held, snapErr := Read(ctx, holders, dht.CapacityTopic())
 	for _, e := range held.Records {
 		if e.Node == id {
 			return []api.Record{e}, nil
 		}
 	}
 	if silent := held.Hearing.String(); snapErr != nil || silent != "" {
-		return nil, problem.New(problem.NotKnown, fmt.Sprintf("%s does not answer (%v), and whether a holder has a record of it is not known: %s", id, err, cmp.Or(silent, fmt.Sprint(snapErr)))).Retry(retryReady)
+		return nil, problem.New(problem.NotKnown, fmt.Sprintf("%s does not answer (%v), and whether a holder has a record of it is not known: %s", id, err, cmp.Or(silent, fmt.Sprint(snapErr)))).Retry(RetryAfter)
 	}
 	return nil, problem.New(problem.NotFound, fmt.Sprintf("%s does not answer (%v), and no holder has a record of it", id, err))
 }
 
-func watchEventOf(c inspect.Change) api.RecordChange {
+func Change(c inspect.Change) api.RecordChange {
 	switch {
 	case c.Synced:
 		return api.RecordChange{Synced: true, Hearing: &c.Hearing}
 	case c.Gone:
 		return api.RecordChange{Gone: c.Node}
 	}
-	e := inspectRecord(c.Sealed, time.Now())
+	e := Inspect(c.Sealed, time.Now())
 	addHolder(&e, c)
 	return api.RecordChange{Entry: &e}
 }

@@ -1,4 +1,4 @@
-package main
+package survey
 
 import (
 	"cmp"
@@ -16,11 +16,11 @@ import (
 )
 
 const (
-	// snapshotTimeout bounds the reading of one topic for inspection.
-	snapshotTimeout = 2 * time.Second
-	// overviewPause is the least time between two reads of the whole network,
+	// Timeout bounds the reading of one topic for inspection.
+	Timeout = 2 * time.Second
+	// Pause is the least time between two reads of the whole network,
 	// however many consoles are open.
-	overviewPause = time.Second
+	Pause = time.Second
 	// overviewIdle is how long reading goes on after the last request of a
 	// console.
 	overviewIdle = 5 * time.Second
@@ -68,9 +68,9 @@ func (m nodeMemory) gone(now time.Time, records []api.Record, unsure bool) []api
 	return missing
 }
 
-// An overview reads the whole network while a console is open, once for all
+// An Overview reads the whole network while a console is open, once for all
 // consoles.
-type overview struct {
+type Overview struct {
 	self    peer.ID
 	network string
 	holders snapshotter
@@ -86,14 +86,14 @@ type overview struct {
 	decisions []dht.Decision
 }
 
-// newOverview reads network as self sees it: records from holders, and streams
+// NewOverview reads network as self sees it: records from holders, and streams
 // from the nodes themselves.
-func newOverview(self peer.ID, network string, holders snapshotter, nodes fetcher, log *slog.Logger) *overview {
-	return &overview{self: self, network: network, holders: holders, nodes: nodes, log: log, wake: make(chan struct{}, 1), changed: make(chan struct{})}
+func NewOverview(self peer.ID, network string, holders snapshotter, nodes fetcher, log *slog.Logger) *Overview {
+	return &Overview{self: self, network: network, holders: holders, nodes: nodes, log: log, wake: make(chan struct{}, 1), changed: make(chan struct{})}
 }
 
-// run reads the network repeatedly while consoles request it, until ctx is done.
-func (o *overview) run(ctx context.Context) error {
+// Run reads the network repeatedly while consoles request it, until ctx is done.
+func (o *Overview) Run(ctx context.Context) error {
 	pause := time.NewTimer(0)
 	defer pause.Stop()
 	memory := nodeMemory{}
@@ -111,7 +111,7 @@ func (o *overview) run(ctx context.Context) error {
 			close(o.changed)
 			o.changed = make(chan struct{})
 			o.mu.Unlock()
-			pause.Reset(overviewPause)
+			pause.Reset(Pause)
 			select {
 			case <-pause.C:
 			case <-ctx.Done():
@@ -121,16 +121,16 @@ func (o *overview) run(ctx context.Context) error {
 	}
 }
 
-func (o *overview) wanted() bool {
+func (o *Overview) wanted() bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return time.Since(o.asked) < overviewIdle
 }
 
-// latest returns a state at most overviewPause and snapshotTimeout old, and a
+// Latest returns a state at most overviewPause and snapshotTimeout old, and a
 // channel that is closed when there is a newer one. It waits for the first
 // state.
-func (o *overview) latest(ctx context.Context) (api.NetworkState, <-chan struct{}, error) {
+func (o *Overview) Latest(ctx context.Context) (api.NetworkState, <-chan struct{}, error) {
 	for {
 		o.mu.Lock()
 		o.asked = time.Now()
@@ -140,7 +140,7 @@ func (o *overview) latest(ctx context.Context) (api.NetworkState, <-chan struct{
 		case o.wake <- struct{}{}:
 		default:
 		}
-		if time.Since(state.Time) < overviewPause+snapshotTimeout {
+		if time.Since(state.Time) < Pause+Timeout {
 			return state, changed, nil
 		}
 		select {
@@ -151,8 +151,8 @@ func (o *overview) latest(ctx context.Context) (api.NetworkState, <-chan struct{
 	}
 }
 
-// decided keeps a decision for /api/v1/decisions.
-func (o *overview) decided(d dht.Decision) {
+// Decided keeps a decision for /api/v1/decisions.
+func (o *Overview) Decided(d dht.Decision) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if len(o.decisions) == decisionsKept {
@@ -161,15 +161,15 @@ func (o *overview) decided(d dht.Decision) {
 	o.decisions = append(o.decisions, d)
 }
 
-func (o *overview) lastDecisions() []dht.Decision {
+func (o *Overview) LastDecisions() []dht.Decision {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return append([]dht.Decision{}, o.decisions...)
 }
 
 // read reads the network once. What is not read is missing in the state.
-func (o *overview) read(ctx context.Context) api.NetworkState {
-	records, err := snapshot(ctx, o.holders, dht.CapacityTopic())
+func (o *Overview) read(ctx context.Context) api.NetworkState {
+	records, err := Read(ctx, o.holders, dht.CapacityTopic())
 	if err != nil {
 		o.log.Debug("topic not read", "topic", dht.CapacityTopic(), "err", err)
 	}
@@ -177,7 +177,7 @@ func (o *overview) read(ctx context.Context) api.NetworkState {
 	for i := range nodes {
 		nodes[i].Sealed, nodes[i].Copies = nil, nil // the console does not use these
 	}
-	all := streams(ctx, o.nodes, records)
+	all := Streams(ctx, o.nodes, records)
 	return api.NetworkState{
 		Self: o.self, Network: o.network, Nodes: nodes,
 		Streams: all.Streams, Hearing: all.Hearing, Silent: all.Silent, Time: time.Now(),
