@@ -22,7 +22,7 @@ type sentence struct{ seen, do string }
 // words has a sentence for each code.
 var words = map[inspect.Code]func(*inspect.Finding) sentence{
 	inspect.ClientOnly:     says("on nothing: this node is a client"),
-	inspect.ListensNowhere: says("on nothing: nobody can reach this node", "give --listen, for example /ip4/0.0.0.0/tcp/4001 and /ip4/0.0.0.0/udp/4001/quic-v1"),
+	inspect.ListensNowhere: says("on nothing: no other node can reach this one", "give --listen, for example /ip4/0.0.0.0/tcp/4001 and /ip4/0.0.0.0/udp/4001/quic-v1"),
 	inspect.NoQUIC: func(f *inspect.Finding) sentence {
 		return sentence{fmt.Sprintf("on TCP, but not on QUIC (%s)", addrs(f.Addrs)), "add --listen /ip4/…/udp/PORT/quic-v1: keepalives then go by datagram, and cost less"}
 	},
@@ -32,16 +32,16 @@ var words = map[inspect.Code]func(*inspect.Finding) sentence{
 	inspect.Listens: func(f *inspect.Finding) sentence { return sentence{seen: "on " + addrs(f.Addrs)} },
 
 	inspect.AddressUnspecified: func(f *inspect.Finding) sentence {
-		return sentence{fmt.Sprintf("others are told %s, which leads nowhere", addrs(f.Addrs)), "listen on the addresses that others reach this machine by"}
+		return sentence{fmt.Sprintf("%s is announced, which is the address of no machine", addrs(f.Addrs)), "listen on the addresses that others reach this machine by"}
 	},
-	inspect.AddressNone: says("others are told no address of this node", "give --listen an address of this machine, and look at whether its network is up"),
-	inspect.AddressTold: func(f *inspect.Finding) sentence { return sentence{seen: "others are told " + addrs(f.Addrs)} },
+	inspect.AddressNone: says("this node announces no address", "give --listen an address of this machine, and look at whether its network is up"),
+	inspect.AddressTold: func(f *inspect.Finding) sentence { return sentence{seen: "announced: " + addrs(f.Addrs)} },
 	inspect.AddressLoopbackOpen: func(f *inspect.Finding) sentence {
-		return sentence{fmt.Sprintf("others are told loopback addresses only (%s), though --insecure-open is given: no other machine can reach this node", addrs(f.Addrs)),
+		return sentence{fmt.Sprintf("only loopback addresses are announced (%s), though --insecure-open is given: no other machine can reach this node", addrs(f.Addrs)),
 			"give --listen /ip4/0.0.0.0/tcp/PORT and /ip4/0.0.0.0/udp/PORT/quic-v1, or leave --insecure-open out"}
 	},
 	inspect.AddressLoopbackFar: func(f *inspect.Finding) sentence {
-		return sentence{fmt.Sprintf("others are told loopback addresses only (%s), but this node is to join others on other machines", addrs(f.Addrs)),
+		return sentence{fmt.Sprintf("only loopback addresses are announced (%s), but this node is to join others on other machines", addrs(f.Addrs)),
 			"give --listen an address that other machines can reach, and --insecure-open if the network around is closed"}
 	},
 	inspect.AddressLoopback: func(f *inspect.Finding) sentence {
@@ -61,7 +61,7 @@ var words = map[inspect.Code]func(*inspect.Finding) sentence{
 	inspect.BootstrapUnreached: contact,
 
 	inspect.ServersUnlisted: func(f *inspect.Finding) sentence {
-		return sentence{fmt.Sprintf("none is listed: with --discovery %s nobody is found", f.Mode), "put the servers into --server-list, or give --server for each"}
+		return sentence{fmt.Sprintf("none is listed: with --discovery %s no other node is found", f.Mode), "put the servers into --server-list, or give --server for each"}
 	},
 	inspect.ServersBroker:     says("this node is a broker: it holds the records of all"),
 	inspect.ServersSelfAbsent: says("this node is not in its own list: others that have the same one do not find it", "add this node to the list of servers of every node"),
@@ -86,10 +86,10 @@ var words = map[inspect.Code]func(*inspect.Finding) sentence{
 	},
 	inspect.NetworkAlone: func(f *inspect.Finding) sentence {
 		return sentence{fmt.Sprintf("alone: no other node of network %q is reached", f.Network.Name),
-			"see what is said here of the nodes that it was told of or knows; one of them suffices, and weir goes on trying by itself"}
+			"see the other lines about the nodes that it should reach or knows; one of them suffices, and weir keeps trying"}
 	},
 	inspect.NetworkUntold: func(f *inspect.Finding) sentence {
-		return sentence{"alone: no other node is connected, and this one was not told of any",
+		return sentence{"alone: no other node is connected, and this one has no address to join by",
 			"if others are up, give --bootstrap the address of one; others join this node by " + bootstrapAddr(f.Contact.ID, f.Addrs)}
 	},
 	inspect.NetworkForeignBeside: func(f *inspect.Finding) sentence {
@@ -112,7 +112,7 @@ var words = map[inspect.Code]func(*inspect.Finding) sentence{
 	inspect.UDPUntried:    says("not tried: no node is connected that listens on QUIC"),
 
 	inspect.TableEmpty: func(f *inspect.Finding) sentence {
-		return sentence{fmt.Sprintf("%s, with nobody in the routing table though %s connected", role(f), nodes(f.Count)),
+		return sentence{fmt.Sprintf("%s, with an empty routing table though %s connected", role(f), nodes(f.Count)),
 			"restart this node; if that does not help, those nodes may be clients, or run an older weir"}
 	},
 	inspect.Table: func(f *inspect.Finding) sentence {
@@ -135,8 +135,8 @@ var words = map[inspect.Code]func(*inspect.Finding) sentence{
 	},
 	inspect.RecordNone:       says("this node has published none yet"),
 	inspect.RecordOnlyBroker: says("held here: this node is the only broker that is up"),
-	inspect.RecordNoBroker:   says("held by nobody: no broker is reached", "start a broker; the rest comes by itself"),
-	inspect.RecordNoHolder:   says("nobody else is known who could hold it"),
+	inspect.RecordNoBroker:   says("held by no node: no broker is reached", "start a broker; the node then publishes by itself"),
+	inspect.RecordNoHolder:   says("no other node is known that could hold it"),
 	inspect.RecordUnknown: func(f *inspect.Finding) sentence {
 		seen := fmt.Sprintf("none of %d holders has said in time whether it has this node's record", f.Of)
 		if f.Err != nil {
@@ -148,7 +148,7 @@ var words = map[inspect.Code]func(*inspect.Finding) sentence{
 		if f.Silent > 0 {
 			return sentence{fmt.Sprintf("%d of %d holders do not have it, and %d did not answer", f.Count, f.Of, f.Silent), patience + "then look at the holders, which weir peers marks"}
 		}
-		return sentence{number(f.Of, "its only holder does not have it", fmt.Sprintf("none of %d holders has it", f.Of)) + ": nobody will choose this node",
+		return sentence{number(f.Of, "its only holder does not have it", fmt.Sprintf("none of %d holders has it", f.Of)) + ": no node will choose this one",
 			patience + "else look at its log with --log-level debug for why records are refused"}
 	},
 	inspect.RecordThin: func(f *inspect.Finding) sentence {
@@ -159,7 +159,7 @@ var words = map[inspect.Code]func(*inspect.Finding) sentence{
 	},
 
 	inspect.PolicyUnasked: func(f *inspect.Finding) sentence {
-		return sentence{seen: version(f) + "; there is nobody to ask for a newer one"}
+		return sentence{seen: version(f) + "; there is no peer to ask for a newer one"}
 	},
 	inspect.PolicyUnknown: func(f *inspect.Finding) sentence {
 		return sentence{version(f) + "; whether there is a newer one is not known: no peer has said which it holds", patience + "then look at the peers"}
@@ -194,7 +194,7 @@ var words = map[inspect.Code]func(*inspect.Finding) sentence{
 	},
 	inspect.PeersEnded: func(f *inspect.Finding) sentence {
 		return sentence{fmt.Sprintf("of %s met in the last %d minutes, %d %s ended: %s", nodes(f.Of), metMinutes, f.Count, number(f.Count, "has", "have"), peers(f.Peers)),
-			"start them again if they were not ended on purpose; their logs tell"}
+			"start them again if they were not ended on purpose; their logs say why they ended"}
 	},
 	inspect.PeersEndedSome: func(f *inspect.Finding) sentence {
 		return sentence{seen: fmt.Sprintf("of %s met in the last %d minutes, %d %s ended, and the rest answer: %s", nodes(f.Of), metMinutes, f.Count, number(f.Count, "has", "have"), peers(f.Peers))}
@@ -249,11 +249,11 @@ func contact(f *inspect.Finding) sentence {
 	case inspect.WrongID:
 		return sentence{fmt.Sprintf("%s: another node answers there: %s", where, fault.Peer), "correct the ID after /p2p/, if that is the node meant: it has another identity now (another --data-dir?)"}
 	case inspect.PortClosed:
-		return sentence{where + ": connection refused: nothing listens there", "start that node, or correct the port: it shows its addresses at start, and in weir status"}
+		return sentence{where + ": connection refused: nothing listens there", "start that node, or correct the port: it prints its addresses at start, and weir status shows them"}
 	case inspect.NoRoute:
 		return sentence{where + ": no route to that machine", "look at this machine's network, and at the address"}
 	case inspect.NoAddress:
-		return sentence{where + ": no address of it is known", "name one, or wait until another node tells it"}
+		return sentence{where + ": no address of it is known", "name one, or wait until another node reports it"}
 	case inspect.TimedOut:
 		return sentence{where + ": no answer in time", "look at whether that machine is up, and whether a firewall between lets TCP and UDP through to that port"}
 	case inspect.NameUnknown:
@@ -319,7 +319,7 @@ func role(f *inspect.Finding) string {
 
 func version(f *inspect.Finding) string {
 	if f.Version == 0 {
-		return "none of the operator's has come"
+		return "none of the operator's has arrived"
 	}
 	return fmt.Sprintf("version %d is in force", f.Version)
 }
