@@ -195,8 +195,8 @@ func TestLossOfPeersIsDiagnosed(t *testing.T) {
 	all := n.Diagnose(t.Context(), false)
 	for _, err := range []error{
 		diagnosed(all, "partition", inspect.Failure, inspect.PeersLost, "Count:1", nodes[0].ID().String()),
-		diagnosed(all, "bootstrap", inspect.Warning, inspect.BootstrapUnreached, string(inspect.Mute)),
-		diagnosed(all, "network", inspect.Failure, inspect.NetworkMute),
+		diagnosed(all, "bootstrap", inspect.Warning, inspect.BootstrapUnreached, string(inspect.Unresponsive)),
+		diagnosed(all, "network", inspect.Failure, inspect.NetworkUnresponsive),
 	} {
 		if err != nil {
 			t.Error(err)

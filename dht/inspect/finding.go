@@ -36,7 +36,7 @@ const (
 	AddressLoopbackOpen Code = "address-loopback-open" // Addrs; though others should reach it
 	AddressLoopbackFar  Code = "address-loopback-far"  // Addrs; though its peers are on other machines
 	AddressLoopback     Code = "address-loopback"      // Addrs
-	AddressTold         Code = "address-told"          // Addrs
+	AddressAnnounced    Code = "address-announced"     // Addrs
 
 	IdentityCopied    Code = "identity-copied"    // Record
 	IdentityElsewhere Code = "identity-elsewhere" // Addrs: bootstrap peers with this node's own ID
@@ -52,9 +52,9 @@ const (
 	ServersUnreached  Code = "servers-unreached" // Count, Of, Untried; Contact and Fault of the first, Network; Peers: the others
 
 	NetworkForeign       Code = "network-foreign"        // Network, Peers: alone among nodes of other networks
-	NetworkMute          Code = "network-mute"           // Count: connected, none answers
+	NetworkUnresponsive  Code = "network-unresponsive"   // Count: connected, none answers
 	NetworkAlone         Code = "network-alone"          // Network; though it has addresses of others
-	NetworkUntold        Code = "network-untold"         // Addrs: its own
+	NetworkNoBootstrap   Code = "network-no-bootstrap"   // Addrs: its own
 	NetworkForeignBeside Code = "network-foreign-beside" // Count, Peers
 	NetworkJoined        Code = "network-joined"         // Count, Network
 

@@ -74,7 +74,7 @@ func (r *Report) addresses() []Finding {
 	case len(r.Addrs) == 0:
 		return found(check, Failure, AddressNone, facts)
 	case loopback < len(r.Addrs):
-		return found(check, Fine, AddressTold, facts)
+		return found(check, Fine, AddressAnnounced, facts)
 	case r.Open:
 		return found(check, Failure, AddressLoopbackOpen, facts)
 	case far:
@@ -169,12 +169,12 @@ func (r *Report) network() []Finding {
 		return found(check, Failure, NetworkForeign, facts)
 	case len(answering) == 0 && len(r.Members) > 0:
 		facts.Count = len(r.Members)
-		return found(check, Failure, NetworkMute, facts)
+		return found(check, Failure, NetworkUnresponsive, facts)
 	case len(answering) == 0 && told > 0:
 		return found(check, Failure, NetworkAlone, facts)
 	case len(answering) == 0:
 		facts.Contact.ID, facts.Addrs = r.Self, r.Addrs
-		return found(check, Warning, NetworkUntold, facts)
+		return found(check, Warning, NetworkNoBootstrap, facts)
 	case len(r.Foreign) > 0:
 		return found(check, Warning, NetworkForeignBeside, facts)
 	}

@@ -81,7 +81,7 @@ func TestEachFinding(t *testing.T) {
 		{"loopback among itself", Report{Addrs: loopback}, "addresses", Fine, AddressLoopback},
 		{"loopback, though open", Report{Addrs: loopback, Open: true}, "addresses", Failure, AddressLoopbackOpen},
 		{"loopback, with peers elsewhere", Report{Addrs: loopback, Bootstrap: []Contact{{Peer: peer.AddrInfo{ID: "p", Addrs: public}}}}, "addresses", Failure, AddressLoopbackFar},
-		{"a public address", Report{Addrs: append(loopback, public...), Open: true}, "addresses", Fine, AddressTold},
+		{"a public address", Report{Addrs: append(loopback, public...), Open: true}, "addresses", Fine, AddressAnnounced},
 		{"an unspecified address", Report{Addrs: at("/ip4/0.0.0.0/tcp/1")}, "addresses", Failure, AddressUnspecified},
 
 		{"bootstrap refused", Report{Bootstrap: down(refused, "p")}, "bootstrap", Failure, BootstrapUnreached},
@@ -114,12 +114,12 @@ func TestEachFinding(t *testing.T) {
 		{"only itself listed", Report{Mode: directory.Pull, Listed: true}, "servers", Warning, ServersSelfOnly},
 
 		{"members", Report{Members: up("a", "b")}, "network", Fine, NetworkJoined},
-		{"alone and told of nobody", Report{Addrs: loopback}, "network", Warning, NetworkUntold},
+		{"alone and told of nobody", Report{Addrs: loopback}, "network", Warning, NetworkNoBootstrap},
 		{"alone, though told of others", Report{Bootstrap: down(refused, "p")}, "network", Failure, NetworkAlone},
 		{"alone, though others were known", Report{Gone: down(refused, "p")}, "network", Failure, NetworkAlone},
 		{"among strangers", Report{Foreign: []Contact{stranger}}, "network", Failure, NetworkForeign},
 		{"strangers besides", Report{Members: up("a"), Foreign: []Contact{stranger}}, "network", Warning, NetworkForeignBeside},
-		{"members that are stopped", Report{Members: []Contact{stopped}}, "network", Failure, NetworkMute},
+		{"members that are stopped", Report{Members: []Contact{stopped}}, "network", Failure, NetworkUnresponsive},
 
 		{"QUIC in use", Report{QUIC: QUIC{Connected: 1}}, "udp", Fine, UDPInUse},
 		{"QUIC would work", Report{QUIC: QUIC{Tried: 2, Reached: 1}}, "udp", Fine, UDPReaches},

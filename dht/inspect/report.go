@@ -125,7 +125,7 @@ const (
 	DialFailed   Cause = "dial-failed"   // for the reason in Fault.Text
 	OtherNetwork Cause = "other-network" // the one whose ID is Fault.Text
 	NotWeir      Cause = "not-weir"      // it serves no network's protocol at all
-	Mute         Cause = "mute"          // it is connected, and does not answer
+	Unresponsive Cause = "unresponsive"  // it is connected, and does not answer
 )
 
 // A Fault is why a peer is not reached, with the details.
@@ -145,7 +145,7 @@ func (c *Contact) Fault() Fault {
 	case !c.Member:
 		return Fault{Cause: NotWeir}
 	case c.Silent:
-		return Fault{Cause: Mute}
+		return Fault{Cause: Unresponsive}
 	}
 	return Fault{}
 }

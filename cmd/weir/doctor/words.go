@@ -34,8 +34,8 @@ var words = map[inspect.Code]func(*inspect.Finding) sentence{
 	inspect.AddressUnspecified: func(f *inspect.Finding) sentence {
 		return sentence{fmt.Sprintf("%s is announced, which is the address of no machine", addrs(f.Addrs)), "listen on the addresses that others reach this machine by"}
 	},
-	inspect.AddressNone: says("this node announces no address", "give --listen an address of this machine, and look at whether its network is up"),
-	inspect.AddressTold: func(f *inspect.Finding) sentence { return sentence{seen: "announced: " + addrs(f.Addrs)} },
+	inspect.AddressNone:      says("this node announces no address", "give --listen an address of this machine, and look at whether its network is up"),
+	inspect.AddressAnnounced: func(f *inspect.Finding) sentence { return sentence{seen: "announced: " + addrs(f.Addrs)} },
 	inspect.AddressLoopbackOpen: func(f *inspect.Finding) sentence {
 		return sentence{fmt.Sprintf("only loopback addresses are announced (%s), though --insecure-open is given: no other machine can reach this node", addrs(f.Addrs)),
 			"give --listen /ip4/0.0.0.0/tcp/PORT and /ip4/0.0.0.0/udp/PORT/quic-v1, or leave --insecure-open out"}
@@ -81,14 +81,14 @@ var words = map[inspect.Code]func(*inspect.Finding) sentence{
 	inspect.NetworkForeign: func(f *inspect.Finding) sentence {
 		return sentence{fmt.Sprintf("alone in network %q (ID %s): the peers connected are of others: %s", f.Network.Name, f.Network.ID, peers(f.Peers)), "give all nodes the same --network"}
 	},
-	inspect.NetworkMute: func(f *inspect.Finding) sentence {
+	inspect.NetworkUnresponsive: func(f *inspect.Finding) sentence {
 		return sentence{nodes(f.Count) + " connected, but none answers", "look at those nodes, and at the network between"}
 	},
 	inspect.NetworkAlone: func(f *inspect.Finding) sentence {
 		return sentence{fmt.Sprintf("alone: no other node of network %q is reached", f.Network.Name),
 			"see the other lines about the nodes that it should reach or knows; one of them suffices, and weir keeps trying"}
 	},
-	inspect.NetworkUntold: func(f *inspect.Finding) sentence {
+	inspect.NetworkNoBootstrap: func(f *inspect.Finding) sentence {
 		return sentence{"alone: no other node is connected, and this one has no address to join by",
 			"if others are up, give --bootstrap the address of one; others join this node by " + bootstrapAddr(f.Contact.ID, f.Addrs)}
 	},
@@ -244,7 +244,7 @@ func contact(f *inspect.Finding) sentence {
 			"give both nodes the same --network, or name a node of this one"}
 	case inspect.NotWeir:
 		return sentence{where + " answers, but is no weir node that serves others", "name a running weir node"}
-	case inspect.Mute:
+	case inspect.Unresponsive:
 		return sentence{where + " is connected, but does not answer", "look at that node: it is stopped, or has no CPU left"}
 	case inspect.WrongID:
 		return sentence{fmt.Sprintf("%s: another node answers there: %s", where, fault.Peer), "correct the ID after /p2p/, if that is the node meant: it has another identity now (another --data-dir?)"}
