@@ -109,7 +109,7 @@ func (j *joiner) keepConnected(ctx context.Context, ai peer.AddrInfo, tried func
 				if said.Due(time.Now()) {
 					level = slog.LevelWarn
 				}
-				j.cfg.Log.Log(ctx, level, "bootstrap peer not reached, trying on", "peer", ai.ID, "for", said.since(time.Now()).Round(time.Second), "err", WhyNotDialled(err))
+				j.cfg.Log.Log(ctx, level, "bootstrap peer not reached, trying on", "peer", ai.ID, "for", said.since(time.Now()).Round(time.Second), "err", DialError(err))
 			}
 		}
 		tried()
@@ -143,8 +143,8 @@ func (s *SayAgain) Due(now time.Time) bool {
 
 func (s *SayAgain) since(now time.Time) time.Duration { return now.Sub(s.began) }
 
-// WhyNotDialled returns err in one line: libp2p's has a line for each address.
-func WhyNotDialled(err error) error {
+// DialError returns err in one line: libp2p's has a line for each address.
+func DialError(err error) error {
 	var d *swarm.DialError
 	if !errors.As(err, &d) || len(d.DialErrors) == 0 {
 		return err

@@ -105,7 +105,7 @@ func (s *Peers) Ping(ctx context.Context, id peer.ID, told func(rtt time.Duratio
 	s.Locate(ctx, id)
 	for r := range ping.Ping(ctx, s.host, id) {
 		if r.Error != nil {
-			return WhyNotDialled(r.Error)
+			return DialError(r.Error)
 		}
 		if !told(r.RTT) {
 			return nil

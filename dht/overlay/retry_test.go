@@ -27,14 +27,14 @@ func TestFailuresAreSaidLessAndLessOften(t *testing.T) {
 }
 
 // libp2p's error has a line for each address.
-func TestWhyNotDialledIsOneLine(t *testing.T) {
+func TestDialErrorIsOneLine(t *testing.T) {
 	refused := &swarm.DialError{Cause: swarm.ErrAllDialsFailed}
 	for port := range 5 {
 		refused.DialErrors = append(refused.DialErrors, swarm.TransportError{
 			Address: multiaddr.StringCast(fmt.Sprintf("/ip4/192.0.2.1/tcp/%d", port+1)), Cause: fmt.Errorf("dial: %w", syscall.ECONNREFUSED),
 		})
 	}
-	got := WhyNotDialled(fmt.Errorf("connect: %w", refused))
+	got := DialError(fmt.Errorf("connect: %w", refused))
 	if want := "/ip4/192.0.2.1/tcp/1 and 4 more: connection refused"; got.Error() != want {
 		t.Errorf("%q, want %q", got, want)
 	}

@@ -249,7 +249,7 @@ func (j *joiner) meetSeed(ctx context.Context, s *seeker, at netip.AddrPort) (pe
 	}
 	j.cfg.Gate.Name(addr)
 	if err := j.Peers.Connect(ctx, peer.AddrInfo{ID: id, Addrs: []multiaddr.Multiaddr{addr}}); err != nil {
-		return id, WhyNotDialled(err)
+		return id, DialError(err)
 	}
 	if !j.Peers.Member(id) {
 		return id, fmt.Errorf("%s, %s: %w: give both the same network", at, id, ErrNotMember)

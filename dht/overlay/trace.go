@@ -90,7 +90,7 @@ func heardBack(span trace.Span, resp proto.Message, err error) {
 	case errors.Is(err, context.Canceled):
 		span.SetAttributes(tracing.Late.Bool(true)) // others were faster
 	case err != nil:
-		tracing.Fail(span, ErrorWord(err))
+		tracing.Fail(span, ErrorType(err))
 	default:
 		replied(span, resp)
 	}
@@ -149,8 +149,8 @@ func replied(span trace.Span, resp proto.Message) {
 	}
 }
 
-// ErrorWord is why a request got no answer, as one word of a bounded set.
-func ErrorWord(err error) string {
+// ErrorType is why a request got no answer, as one word of a bounded set.
+func ErrorType(err error) string {
 	switch {
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded):
 		return "timeout"

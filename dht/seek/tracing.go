@@ -18,7 +18,7 @@ func ErrorWord(err error) string {
 	if errors.Is(err, place.ErrUnanswered) || errors.Is(err, place.ErrNoHolders) {
 		return NotKnown
 	}
-	return overlay.ErrorWord(err)
+	return overlay.ErrorType(err)
 }
 
 // placing begins the span of a placement; placed ends it.

@@ -52,13 +52,13 @@ type UnansweredError struct {
 // Error returns Why.
 func (e *UnansweredError) Error() string { return e.Why }
 
-// Word returns the kind of err as one word for traces, and the reason of a
+// ErrorType returns the kind of err as one word for traces, and the reason of a
 // refusal. The words are the codes of problems where there is one, and the
-// result of the error's own method Word.
-func Word(err error) (word, reason string) {
+// result of the error's own method ErrorType.
+func ErrorType(err error) (word, reason string) {
 	var (
 		refusal *capacity.Refusal
-		own     interface{ Word() string }
+		own     interface{ ErrorType() string }
 	)
 	if p := Of(err); p != nil {
 		return string(p.Code), p.Reason
@@ -79,7 +79,7 @@ func Word(err error) (word, reason string) {
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded):
 		return string(Timeout), ""
 	case errors.As(err, &own):
-		return own.Word(), ""
+		return own.ErrorType(), ""
 	}
 	return "_OTHER", "" // name of the OpenTelemetry semantic conventions
 }
@@ -96,7 +96,7 @@ func Failed(span trace.Span, err error) {
 	if err == nil || !span.IsRecording() {
 		return
 	}
-	word, reason := Word(err)
+	word, reason := ErrorType(err)
 	tracing.Fail(span, word)
 	if reason != "" {
 		span.SetAttributes(tracing.Reason.String(capacity.Printable(reason, MaxReason)))

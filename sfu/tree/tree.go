@@ -33,7 +33,7 @@ type linkError string
 func (e linkError) Error() string { return string(e) }
 
 // Word returns the error's name in traces.
-func (e linkError) Word() string { return "link-gone" }
+func (e linkError) ErrorType() string { return "link-gone" }
 
 // Errors of [Config].Subscribe, after which the same node may be asked again.
 const (

@@ -60,7 +60,7 @@ func (a *request) serve(ctx context.Context) (*session, string, error) {
 			return a.finish(nil, "", err)
 		}
 		if span := trace.SpanFromContext(ctx); span.IsRecording() {
-			word, reason := problem.Word(err)
+			word, reason := problem.ErrorType(err)
 			span.AddEvent("waiting", trace.WithAttributes(tracing.ErrorType.String(word), tracing.Reason.String(capacity.Printable(reason, problem.MaxReason))))
 		}
 		waiting, cancel := context.WithDeadline(ctx, a.until)
