@@ -14,18 +14,18 @@ type Grant struct {
 	rights   *Rights
 	slack    time.Duration // tolerance for Expires, which may come from another clock
 	print    string        // thumbprint of the key; "": none
-	who      string        // identity by which its sessions are counted; "": not counted
+	identity string        // identity by which its sessions are counted; "": not counted
 	sessions int           // limit of those; 0: none
 	once     string        // key in spent of a one-time token; "": reusable
-	over     chan struct{} // closed when it has ended
+	done     chan struct{} // closed when it has ended
 
 	// Rights.mu guards the following fields.
 	entered bool
-	kept    bool   // a session was set up by it
-	why     Reason // set before over is closed
+	used    bool   // a session was set up by it
+	reason  Reason // set before done is closed
 }
 
-func (r *Rights) newGrant() *Grant { return &Grant{rights: r, over: make(chan struct{})} }
+func (r *Rights) newGrant() *Grant { return &Grant{rights: r, done: make(chan struct{})} }
 
 // take sets the grant from a token.
 func (g *Grant) take(t Token, key *Key, raw string) {
@@ -33,41 +33,41 @@ func (g *Grant) take(t Token, key *Key, raw string) {
 	g.print = key.print
 	switch {
 	case t.Subject != "":
-		g.who = "sub " + t.Subject
+		g.identity = "sub " + t.Subject
 	case t.ID != "":
-		g.who = "jti " + key.print + " " + t.ID
+		g.identity = "jti " + key.print + " " + t.ID
 	default:
-		g.who = "raw " + digest(raw)
+		g.identity = "raw " + digest(raw)
 	}
 	if t.Once {
 		g.once = key.print + " " + t.ID
 	}
 }
 
-// Over is closed when the right has ended.
-func (g *Grant) Over() <-chan struct{} {
+// Done is closed when the right has ended.
+func (g *Grant) Done() <-chan struct{} {
 	if g == nil {
 		return nil
 	}
-	return g.over
+	return g.done
 }
 
-// Why returns why the right has ended, once Over is closed.
-func (g *Grant) Why() Reason {
+// Reason returns why the right has ended, once Done is closed.
+func (g *Grant) Reason() Reason {
 	g.rights.mu.Lock()
 	defer g.rights.mu.Unlock()
-	return g.why
+	return g.reason
 }
 
-// Keep records that a session was set up by the grant, here or at another node:
-// a one-time token is used up then.
-func (g *Grant) Keep() {
+// MarkUsed records that a session was set up by the grant, here or at another
+// node: a one-time token is used up then.
+func (g *Grant) MarkUsed() {
 	if g == nil {
 		return
 	}
 	g.rights.mu.Lock()
 	defer g.rights.mu.Unlock()
-	g.kept = true
+	g.used = true
 }
 
 // Close releases the grant. It may be called more than once.
@@ -83,12 +83,12 @@ func (g *Grant) Close() {
 	}
 	g.entered = false
 	delete(r.grants, g)
-	if g.who != "" {
-		if r.using[g.who]--; r.using[g.who] == 0 {
-			delete(r.using, g.who)
+	if g.identity != "" {
+		if r.using[g.identity]--; r.using[g.identity] == 0 {
+			delete(r.using, g.identity)
 		}
 	}
-	if s, known := r.spent[g.once]; known && !g.kept {
+	if s, known := r.spent[g.once]; known && !g.used {
 		s.free = true
 		r.spent[g.once] = s
 	}
@@ -98,14 +98,14 @@ func (g *Grant) end(why Reason) {
 	r := g.rights
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if g.why != "" || !g.entered {
+	if g.reason != "" || !g.entered {
 		return
 	}
-	g.why = why
-	if g.kept {
+	g.reason = why
+	if g.used {
 		r.counts.ended[why]++
 	}
-	close(g.over)
+	close(g.done)
 }
 
 // Words returns a sentence for people: why a session ends with its right.

@@ -113,15 +113,15 @@ func (h *hook) ask(ctx context.Context, r Request, g *Grant) *Refusal {
 		}
 	}
 	if v.Subject != "" {
-		g.Subject, g.who = v.Subject, "sub "+v.Subject
+		g.Subject, g.identity = v.Subject, "sub "+v.Subject
 	}
 	if v.Sessions > 0 && (g.sessions == 0 || v.Sessions < g.sessions) {
 		g.sessions = v.Sessions
 	}
-	if g.who == "" && g.sessions > 0 {
-		g.who = "raw " + digest(r.Token)
+	if g.identity == "" && g.sessions > 0 {
+		g.identity = "raw " + digest(r.Token)
 		if r.Token == "" {
-			g.who = "addr " + hostOf(r.Client)
+			g.identity = "addr " + hostOf(r.Client)
 		}
 	}
 	return nil

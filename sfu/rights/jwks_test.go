@@ -100,7 +100,7 @@ func TestEndpointThatFails(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer g.Close()
-		g.Keep()
+		g.MarkUsed()
 		for name, f := range map[string]func(*http.Request) (*http.Response, error){
 			"hangs":      hangs,
 			"refuses":    func(*http.Request) (*http.Response, error) { return nil, syscall.ECONNREFUSED },
@@ -139,16 +139,16 @@ func TestEndpointThatFails(t *testing.T) {
 			time.Sleep(15 * time.Second)
 		}
 		select {
-		case <-g.Over():
-			t.Errorf("a right has ended by what the endpoint did: %s", g.Why())
+		case <-g.Done():
+			t.Errorf("a right has ended by what the endpoint did: %s", g.Reason())
 		default:
 		}
 		// A removed key ends its rights within ten seconds.
 		e.says(200, "application/json", `{"keys":[]}`)
 		gone := time.Now()
-		<-g.Over()
-		if took := time.Since(gone); took > 10*time.Second || g.Why() != KeyRemoved {
-			t.Errorf("the right ended %v after its key was gone: %s", took, g.Why())
+		<-g.Done()
+		if took := time.Since(gone); took > 10*time.Second || g.Reason() != KeyRemoved {
+			t.Errorf("the right ended %v after its key was gone: %s", took, g.Reason())
 		}
 	})
 }

@@ -45,10 +45,10 @@ type Kind int
 
 // Values of Kind, each with the HTTP status that fits.
 const (
-	Unauthorized Kind = iota // 401: retry with another token
-	Forbidden                // 403: the token is valid, but not for this
-	Crowded                  // 429: the token's limit of concurrent sessions is reached
-	Unknown                  // 503: the right could not be determined
+	Unauthorized    Kind = iota // 401: retry with another token
+	Forbidden                   // 403: the token is valid, but not for this
+	TooManySessions             // 429: the token's limit of concurrent sessions is reached
+	Unknown                     // 503: the right could not be determined
 )
 
 // Kind returns the kind of a refusal for r.
@@ -57,7 +57,7 @@ func (r Reason) Kind() Kind {
 	case OtherStream, OtherRight, HookRefused, BadTicket:
 		return Forbidden
 	case TooMany:
-		return Crowded
+		return TooManySessions
 	case HookFailed, HookBusy, NoKeys, NoMemory:
 		return Unknown
 	}

@@ -239,7 +239,7 @@ func (r *Rights) check(ctx context.Context, req Request) (g *Grant, by string, r
 			return nil, by, refused
 		}
 	}
-	if most := r.cfg.Sessions; most > 0 && g.who != "" && (g.sessions == 0 || most < g.sessions) {
+	if most := r.cfg.Sessions; most > 0 && g.identity != "" && (g.sessions == 0 || most < g.sessions) {
 		g.sessions = most
 	}
 	return g, by, nil
@@ -336,14 +336,14 @@ func (r *Rights) enter(g *Grant) *Refusal {
 			return refuse(NoMemory, "as many tokens that are good once are remembered as may be: try again later")
 		}
 	}
-	if g.sessions > 0 && r.using[g.who] >= g.sessions {
+	if g.sessions > 0 && r.using[g.identity] >= g.sessions {
 		return refuse(TooMany, "the token allows %d at a time, and there are as many: end one first", g.sessions)
 	}
 	if g.once != "" {
 		r.spent[g.once] = spent{until: g.Expires.Add(Skew)}
 	}
-	if g.who != "" {
-		r.using[g.who]++
+	if g.identity != "" {
+		r.using[g.identity]++
 	}
 	r.grants[g] = struct{}{}
 	g.entered = true
@@ -414,10 +414,10 @@ func (r *Rights) Status() Status {
 	return s
 }
 
-// Retry returns the Retry-After of a refusal of kind Unknown or Crowded, else
-// 0.
+// Retry returns the Retry-After of a refusal of kind Unknown or
+// TooManySessions, else 0.
 func (r *Refusal) Retry() time.Duration {
-	if k := r.Kind(); k == Unknown || k == Crowded {
+	if k := r.Kind(); k == Unknown || k == TooManySessions {
 		return retryUnknown
 	}
 	return 0

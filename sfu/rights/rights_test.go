@@ -255,7 +255,7 @@ func TestOnce(t *testing.T) {
 	for range 16 {
 		in.Go(func() {
 			if g, err := r.Check(context.Background(), view(token)); err == nil {
-				g.Keep()
+				g.MarkUsed()
 				mu.Lock()
 				let = append(let, g)
 				mu.Unlock()
@@ -356,14 +356,14 @@ func TestRightsEnd(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			g.Keep()
+			g.MarkUsed()
 			return g
 		}
 		short, long, other := grant(k, 20*time.Second), grant(k, time.Hour), grant(stays, time.Hour)
 		began := time.Now()
-		<-short.Over()
-		if took := time.Since(began); took < 20*time.Second || took > 20*time.Second+Skew+2*lookEach || short.Why() != Expired {
-			t.Errorf("it ended after %v: %s", took, short.Why())
+		<-short.Done()
+		if took := time.Since(began); took < 20*time.Second || took > 20*time.Second+Skew+2*lookEach || short.Reason() != Expired {
+			t.Errorf("it ended after %v: %s", took, short.Reason())
 		}
 		// An invalid file ends no right.
 		write(t, path, `{"keys":[{"kty":"OKP","crv":"Ed25519","x":"AA"}]}`)
@@ -373,18 +373,18 @@ func TestRightsEnd(t *testing.T) {
 		}
 		time.Sleep(3 * lookEach)
 		select {
-		case <-long.Over():
+		case <-long.Done():
 			t.Error("a file that is not sound ended a right")
 		default:
 		}
 		write(t, path, setOf(stays))
 		gone := time.Now()
-		<-long.Over()
-		if took := time.Since(gone); took > 2*lookEach || long.Why() != KeyRemoved {
-			t.Errorf("it ended %v after its key was removed: %s", took, long.Why())
+		<-long.Done()
+		if took := time.Since(gone); took > 2*lookEach || long.Reason() != KeyRemoved {
+			t.Errorf("it ended %v after its key was removed: %s", took, long.Reason())
 		}
 		select {
-		case <-other.Over():
+		case <-other.Done():
 			t.Error("the right by a key that stays has ended")
 		default:
 		}

@@ -137,16 +137,16 @@ func (r *Rights) Believes(node peer.ID, features []string) bool {
 
 const rightDomain = "weir-right/1"
 
-// Carry adds the right of g to a ticket. A node without access control returns
-// the ticket unchanged. The error is ErrNoTickets without a secret.
-func (r *Rights) Carry(ticket string, g *Grant) (string, error) {
+// AttachRight adds the right of g to a ticket. A node without access control
+// returns the ticket unchanged. The error is ErrNoTickets without a secret.
+func (r *Rights) AttachRight(ticket string, g *Grant) (string, error) {
 	if r == nil || g == nil {
 		return ticket, nil
 	}
 	if r.tickets == nil {
 		return "", ErrNoTickets
 	}
-	said := right{Slack: int64(g.slack / time.Second), Key: g.print, Subject: g.Subject, TokenID: g.TokenID, Who: g.who, Sessions: g.sessions}
+	said := right{Slack: int64(g.slack / time.Second), Key: g.print, Subject: g.Subject, TokenID: g.TokenID, Who: g.identity, Sessions: g.sessions}
 	if !g.Expires.IsZero() {
 		said.Expires = g.Expires.Add(time.Second - 1).Unix()
 	}
@@ -169,15 +169,15 @@ func SplitTicket(shown string) (ticket, right string) {
 	return ticket, right
 }
 
-// Arrived returns the grant of a client that another node redirected here with
+// GrantOf returns the grant of a client that another node redirected here with
 // the right carried added to ticket, which the caller has opened. The error is
 // a [*Refusal] if no secret of this node verifies it: anybody can make a
 // ticket. On a node without access control, the grant is nil.
-func (r *Rights) Arrived(ticket, carried string) (*Grant, error) {
+func (r *Rights) GrantOf(ticket, carried string) (*Grant, error) {
 	if r == nil {
 		return nil, nil
 	}
-	g, refused := r.arrived(ticket, carried)
+	g, refused := r.redirected(ticket, carried)
 	if refused == nil {
 		refused = r.enter(g)
 	}
@@ -194,7 +194,7 @@ func (r *Rights) Arrived(ticket, carried string) (*Grant, error) {
 	return g, nil
 }
 
-func (r *Rights) arrived(ticket, carried string) (*Grant, *Refusal) {
+func (r *Rights) redirected(ticket, carried string) (*Grant, *Refusal) {
 	const untrusted = "the node that sent you is not one of this node's operator, or does not share its secret for tickets: %s"
 	if r.tickets == nil {
 		return nil, refuse(BadTicket, untrusted, "this node has none")
@@ -218,7 +218,7 @@ func (r *Rights) arrived(ticket, carried string) (*Grant, *Refusal) {
 		return nil, refuse(BadTicket, untrusted, "the right in the ticket cannot be read")
 	}
 	g := r.newGrant()
-	g.Subject, g.TokenID, g.print, g.who, g.sessions = said.Subject, said.TokenID, said.Key, said.Who, said.Sessions
+	g.Subject, g.TokenID, g.print, g.identity, g.sessions = said.Subject, said.TokenID, said.Key, said.Who, said.Sessions
 	g.slack = time.Duration(min(said.Slack, int64(Skew/time.Second))) * time.Second
 	if said.Expires > 0 {
 		g.Expires = time.Unix(said.Expires, 0)

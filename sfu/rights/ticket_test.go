@@ -30,7 +30,7 @@ func TestRightsTravel(t *testing.T) {
 	}
 	defer g.Close()
 	const ticket = "CkUKFGFiY2RlZg_-"
-	shown, err := from.Carry(ticket, g)
+	shown, err := from.AttachRight(ticket, g)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -38,14 +38,14 @@ func TestRightsTravel(t *testing.T) {
 	if bare != ticket {
 		t.Fatalf("the ticket is %s", bare)
 	}
-	there, err := to.Arrived(bare, carried)
+	there, err := to.GrantOf(bare, carried)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if d := there.Expires.Sub(g.Expires); there.Subject != "alice" || there.sessions != 1 || there.print != g.print || there.slack != Skew || d < 0 || d > time.Second {
 		t.Errorf("it arrived as %+v, and left as %+v", there, g)
 	}
-	if _, err := to.Arrived(bare, carried); reasonOf(err) != TooMany {
+	if _, err := to.GrantOf(bare, carried); reasonOf(err) != TooMany {
 		t.Errorf("a second session of one: %v", err)
 	}
 	there.Close()
@@ -69,30 +69,30 @@ func TestRightsTravel(t *testing.T) {
 		"a book":                  {to, ticket, strings.Repeat("a", 5000) + "." + sum, BadTicket},
 		"a node without the key":  {sharing(t, secretA, other), ticket, carried, UnknownKey},
 	} {
-		if _, err := c.at.Arrived(c.ticket, c.carried); reasonOf(err) != c.want {
+		if _, err := c.at.GrantOf(c.ticket, c.carried); reasonOf(err) != c.want {
 			t.Errorf("%s: %v, want %s", name, err, c.want)
 		}
 	}
 	// A node that only accepts redirected clients has no keys.
-	if g, err := sharing(t, secretB+"\n# for now\n"+secretA).Arrived(bare, carried); err != nil {
+	if g, err := sharing(t, secretB+"\n# for now\n"+secretA).GrantOf(bare, carried); err != nil {
 		t.Errorf("while the secret is being changed: %v", err)
 	} else {
 		g.Close()
 	}
-	if _, err := with(t, Config{}, k).Carry(ticket, g); err == nil {
+	if _, err := with(t, Config{}, k).AttachRight(ticket, g); err == nil {
 		t.Error("a node without secret makes rights")
 	}
 	b, _ := json.Marshal(right{Expires: time.Now().Add(-time.Minute).Unix()})
 	old := base64.RawURLEncoding.EncodeToString(b)
-	if _, err := to.Arrived(ticket, old+"."+mac([]byte(secretA), rightDomain, ticket, old)); reasonOf(err) != Expired {
+	if _, err := to.GrantOf(ticket, old+"."+mac([]byte(secretA), rightDomain, ticket, old)); reasonOf(err) != Expired {
 		t.Errorf("a right that has ended: %v", err)
 	}
 	// Nodes without access control accept tickets unchanged.
 	var open *Rights
-	if g, err := open.Arrived(ticket, carried); g != nil || err != nil {
+	if g, err := open.GrantOf(ticket, carried); g != nil || err != nil {
 		t.Errorf("at an open node: %v, %v", g, err)
 	}
-	if same, err := open.Carry(ticket, nil); same != ticket || err != nil || !open.HandsOn() {
+	if same, err := open.AttachRight(ticket, nil); same != ticket || err != nil || !open.HandsOn() {
 		t.Errorf("from an open node: %s, %v", same, err)
 	}
 }
@@ -132,7 +132,7 @@ func FuzzRight(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
-	shown, err := r.Carry("ticket", g)
+	shown, err := r.AttachRight("ticket", g)
 	g.Close()
 	if err != nil {
 		f.Fatal(err)
@@ -143,7 +143,7 @@ func FuzzRight(f *testing.F) {
 	f.Add("ticket.e30.")
 	f.Fuzz(func(t *testing.T, shown string) {
 		ticket, carried := SplitTicket(shown)
-		g, err := r.Arrived(ticket, carried)
+		g, err := r.GrantOf(ticket, carried)
 		if err != nil {
 			return
 		}

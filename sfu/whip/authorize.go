@@ -18,7 +18,7 @@ var (
 	actionOf  = map[Kind]rights.Action{WHIP: rights.Publish, WHEP: rights.View}
 	problemAs = map[rights.Kind]problem.Code{
 		rights.Unauthorized: problem.Unauthorized, rights.Forbidden: problem.Forbidden,
-		rights.Crowded: problem.TooManySessions, rights.Unknown: problem.RightsUnknown,
+		rights.TooManySessions: problem.TooManySessions, rights.Unknown: problem.RightsUnknown,
 	}
 )
 
@@ -32,7 +32,7 @@ func (s *Server) authorize(ctx context.Context, r *http.Request, kind Kind, name
 		if err != nil {
 			return nil, nil, err
 		}
-		grant, err := s.cfg.Rights.Arrived(raw, carried)
+		grant, err := s.cfg.Rights.GrantOf(raw, carried)
 		return grant, ticket, err
 	}
 	if s.cfg.Rights == nil {

@@ -54,7 +54,7 @@ func (d *redirector) redirect(ctx context.Context, w http.ResponseWriter, a *req
 	}
 	ticket, err := signed.SealTicket(t, d.cfg.Key)
 	if err == nil {
-		ticket, err = d.cfg.Rights.Carry(ticket, a.grant)
+		ticket, err = d.cfg.Rights.AttachRight(ticket, a.grant)
 	}
 	if err != nil {
 		return fmt.Errorf("make a ticket: %w", err)
@@ -79,11 +79,11 @@ func (d *redirector) redirect(ctx context.Context, w http.ResponseWriter, a *req
 			return d.redirect(ctx, w, a, next)
 		}
 		if err == nil {
-			a.grant.Keep()
+			a.grant.MarkUsed()
 		}
 		return err
 	}
-	a.grant.Keep()
+	a.grant.MarkUsed()
 	w.Header().Set("Location", to)
 	w.WriteHeader(http.StatusTemporaryRedirect)
 	return nil

@@ -160,7 +160,7 @@ func (s *Server) admit(sess *session) error {
 		return problem.ErrClosing
 	}
 	s.sessions[sess.id] = sess
-	sess.grant.Keep()
+	sess.grant.MarkUsed()
 	s.wg.Go(sess.watch)
 	if sess.kind == WHIP && s.cfg.Published != nil {
 		s.wg.Go(sess.settleName)
@@ -203,8 +203,8 @@ func (s *session) watch() {
 			why = "the stream has ended"
 		case <-s.server.ctx.Done():
 			why = "this node is closing"
-		case <-s.grant.Over():
-			why = s.grant.Why().Words()
+		case <-s.grant.Done():
+			why = s.grant.Reason().Words()
 		case why = <-s.transport.Ended():
 		case <-connected:
 			connected = nil
