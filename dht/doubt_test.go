@@ -47,7 +47,7 @@ func TestDoubtsOfSeekersCount(t *testing.T) {
 			for range c.reporters {
 				reporter := idOf(t, newKey(t))
 				for _, n := range nodes { // all are holders
-					resp := n.answerRecords(reporter, asks(holding.DoubtToWire(holder.Doubt{Node: target, Belief: c.said})))
+					resp := n.answers(reporter, asks(holding.DoubtToWire(holder.Doubt{Node: target, Belief: c.said})))
 					if resp.Error != "" {
 						t.Fatal(resp.Error)
 					}
@@ -93,7 +93,7 @@ func TestDoubtsOfSeekersCount(t *testing.T) {
 			check("placed", d)
 
 			q := asks()
-			reply := nodes[0].answerRecords(seeker.ID(), q).GetQuery()
+			reply := nodes[0].answers(seeker.ID(), q).GetQuery()
 			if told := len(reply.Doubts) > 0; told != (c.want < 1) || len(reply.Digests) != len(nodes) {
 				t.Errorf("a holder answers with doubts %v and %d digests", reply.Doubts, len(reply.Digests))
 			}
@@ -175,7 +175,7 @@ func TestDoubtsOnTheWire(t *testing.T) {
 		"not a peer's ID":  {[]*pb.Doubt{{Node: []byte("x")}}, "doubt: "},
 		"a belief above 1": {[]*pb.Doubt{{Node: []byte(id), Belief: 10_001}}, "a belief of 10001"},
 	} {
-		if resp := node.answerRecords(id, asks(c.doubts...)); !strings.Contains(resp.Error, c.say) {
+		if resp := node.answers(id, asks(c.doubts...)); !strings.Contains(resp.Error, c.say) {
 			t.Errorf("%s: %v, want an error with %q", name, resp, c.say)
 		}
 	}

@@ -98,7 +98,7 @@ func FuzzServeRecords(f *testing.F) {
 		if len(b) > maxRequest || proto.Unmarshal(b, &req) != nil {
 			return
 		}
-		resp := node.answerRecords(from, &req)
+		resp := node.answers(from, &req)
 		limit := maxAdvertiseReply
 		switch req.Op.(type) {
 		case *pb.Request_Query:
@@ -149,7 +149,7 @@ func FuzzServeReserve(f *testing.F) {
 		if len(b) > maxReserve || proto.Unmarshal(b, &req) != nil {
 			return
 		}
-		resp := node.answerReserve(from, &req)
+		resp := node.answersReserve(from, &req)
 		if sent, err := frame.Append(nil, resp); err != nil || len(sent) > maxReserve {
 			t.Fatalf("answer of %d bytes, at most %d: %v", len(sent), maxReserve, err)
 		}

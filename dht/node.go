@@ -21,7 +21,6 @@ import (
 	"go.opentelemetry.io/otel/trace"
 	"go.opentelemetry.io/otel/trace/noop"
 	"golang.org/x/sync/errgroup"
-	"google.golang.org/protobuf/proto"
 
 	"weir/capacity"
 	"weir/capacity/event"
@@ -262,15 +261,14 @@ func Listen(cfg Config) (*Node, error) {
 	})
 	if !cfg.Client {
 		n.overlay.Serve(n.records, n.serveRecords)
-		n.overlay.Serve(n.reserves, n.serveReserve)
-		n.overlay.Serve(n.policyID, func(s network.Stream) {
-			var req pb.PolicyExchange
-			n.overlay.Server.ServeOne(s, policysync.MaxFrame, &req, &pb.PolicyExchange{Error: errBusy.Error()}, func(from peer.ID) proto.Message { return n.Policies.Answer(from, &req) })
-		})
-		n.overlay.Serve(n.provisionID, func(s network.Stream) {
-			var req pb.ProvisionRequest
-			n.overlay.Server.ServeOne(s, maxProvision, &req, &pb.ProvisionResponse{Error: errBusy.Error()}, func(from peer.ID) proto.Message { return n.answerProvision(from, &req) })
-		})
+		n.overlay.Serve(n.reserves, overlay.Handler(n.overlay.Server, maxReserve, &pb.ReserveResponse{
+			Refusal: refusalToWire(&capacity.Refusal{Reason: "busy", Detail: errBusy.Error(), RetryAfter: time.Second}),
+		}, n.answerReserve))
+		n.overlay.Serve(n.policyID, overlay.Handler(n.overlay.Server, policysync.MaxFrame, &pb.PolicyExchange{Error: errBusy.Error()},
+			func(_ context.Context, from peer.ID, req *pb.PolicyExchange) *pb.PolicyExchange {
+				return n.Policies.Answer(from, req)
+			}))
+		n.overlay.Serve(n.provisionID, overlay.Handler(n.overlay.Server, maxProvision, &pb.ProvisionResponse{Error: errBusy.Error()}, n.answerProvision))
 	}
 	if err := n.overlay.Listen(); err != nil {
 		return nil, errors.Join(err, n.Close())

@@ -106,9 +106,7 @@ func (n *Node) provisionReply(req scale.Request, resp *pb.ProvisionResponse) (r 
 }
 
 // answerProvision answers one request of /provision/1.
-func (n *Node) answerProvision(from peer.ID, wire *pb.ProvisionRequest) (resp *pb.ProvisionResponse) {
-	ctx, span := n.overlay.Server.Begin(from, wire, wire.Trace)
-	defer func() { n.overlay.Server.End(ctx, span, from, resp) }()
+func (n *Node) answerProvision(ctx context.Context, from peer.ID, wire *pb.ProvisionRequest) *pb.ProvisionResponse {
 	req, err := provisionFromWire(wire)
 	var reply scale.Reply
 	if err == nil {

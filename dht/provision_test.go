@@ -187,7 +187,7 @@ func TestProvisionerNamesACloserOne(t *testing.T) {
 	if _, err := seeker.askProvisioner(t.Context(), seeker.ID(), request(false)); err == nil {
 		t.Error("a node asked itself")
 	}
-	if resp := seeker.answerProvision(far.ID(), request(false)); resp.Error == "" {
+	if resp := seeker.answerProvision(t.Context(), far.ID(), request(false)); resp.Error == "" {
 		t.Errorf("a node that starts no servers answers %v", resp)
 	}
 }
@@ -262,7 +262,7 @@ func FuzzServeProvision(f *testing.F) {
 			return
 		}
 		starts, leaves := task.counts()
-		resp := node.answerProvision(from, &req)
+		resp := node.answerProvision(t.Context(), from, &req)
 		if sent, err := frame.Append(nil, resp); err != nil || len(sent) > maxProvision {
 			t.Fatalf("answer of %d bytes, at most %d: %v", len(sent), maxProvision, err)
 		}

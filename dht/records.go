@@ -1,6 +1,7 @@
 package dht
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"time"
@@ -46,13 +47,11 @@ func (n *Node) serveRecords(s network.Stream) {
 		n.serveWatch(s, s.Conn().RemotePeer(), w)
 		return
 	}
-	n.overlay.Server.Reply(s, errorReply(errBusy), func(from peer.ID) proto.Message { return n.answerRecords(from, &req) })
+	n.overlay.Server.Reply(s, errorReply(errBusy), func(from peer.ID) proto.Message { return overlay.Answer(n.overlay.Server, from, &req, n.answerRecords) })
 }
 
 // answerRecords answers every request but WATCH.
-func (n *Node) answerRecords(from peer.ID, req *pb.Request) (resp *pb.Response) {
-	ctx, span := n.overlay.Server.Begin(from, req, req.Trace)
-	defer func() { n.overlay.Server.End(ctx, span, from, resp) }()
+func (n *Node) answerRecords(_ context.Context, from peer.ID, req *pb.Request) *pb.Response {
 	switch op := req.Op.(type) {
 	case *pb.Request_Advertise:
 		reply, err := n.holding.Advertise(time.Now(), from, op.Advertise)

@@ -324,7 +324,7 @@ func TestLeavingHolderHandsOver(t *testing.T) {
 		}
 	}
 	if heir.dir.Predecessor(time.Now(), topic, outside.ID()) != nil {
-		if resp := heir.answerRecords(outside.ID(), copies(good, 0)); resp.Error == "" {
+		if resp := heir.answers(outside.ID(), copies(good, 0)); resp.Error == "" {
 			t.Error("a node that is no holder handed records over")
 		}
 	}
@@ -336,14 +336,14 @@ func TestLeavingHolderHandsOver(t *testing.T) {
 		"run out":  {good, uint32(capacity.DefaultTTL.Milliseconds())},
 		"no bytes": {nil, 0},
 	} {
-		if resp := heir.answerRecords(leaver.ID(), copies(c.sealed, c.ms)); resp.Error != "" || resp.GetHandOver().GetTaken() != 0 {
+		if resp := heir.answers(leaver.ID(), copies(c.sealed, c.ms)); resp.Error != "" || resp.GetHandOver().GetTaken() != 0 {
 			t.Errorf("%s: %v", name, resp)
 		}
 	}
-	if resp := heir.answerRecords(leaver.ID(), copies(good, 10)); resp.GetHandOver().GetTaken() != 1 {
+	if resp := heir.answers(leaver.ID(), copies(good, 10)); resp.GetHandOver().GetTaken() != 1 {
 		t.Errorf("a good copy is not taken: %v", resp)
 	}
-	if resp := heir.answerRecords(leaver.ID(), copies(good, 10)); resp.GetHandOver().GetTaken() != 1 {
+	if resp := heir.answers(leaver.ID(), copies(good, 10)); resp.GetHandOver().GetTaken() != 1 {
 		t.Errorf("twice the same: %v", resp)
 	}
 	many := &pb.HandOver{Topic: string(topic), Copies: make([]*pb.Copy, holding.MaxCopies+1)}

@@ -1,12 +1,11 @@
 package dht
 
 import (
+	"context"
 	"errors"
 	"time"
 
-	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
-	"google.golang.org/protobuf/proto"
 
 	"weir/capacity"
 	"weir/capacity/signed"
@@ -17,16 +16,8 @@ import (
 // clip makes s fit for a message field of most bytes.
 func clip(s string, most int) string { return capacity.Printable(s, most) }
 
-// serveReserve answers one request of /reserve/1 by the node's own ledger.
-func (n *Node) serveReserve(s network.Stream) {
-	var req pb.ReserveRequest
-	busy := &pb.ReserveResponse{Refusal: refusalToWire(&capacity.Refusal{Reason: "busy", Detail: errBusy.Error(), RetryAfter: time.Second})}
-	n.overlay.Server.ServeOne(s, maxReserve, &req, busy, func(from peer.ID) proto.Message { return n.answerReserve(from, &req) })
-}
-
-func (n *Node) answerReserve(from peer.ID, req *pb.ReserveRequest) (resp *pb.ReserveResponse) {
-	ctx, span := n.overlay.Server.Begin(from, req, req.Trace)
-	defer func() { n.overlay.Server.End(ctx, span, from, resp) }()
+// answerReserve answers one request of /reserve/1 by the node's own ledger.
+func (n *Node) answerReserve(_ context.Context, from peer.ID, req *pb.ReserveRequest) *pb.ReserveResponse {
 	switch op := req.Op.(type) {
 	case *pb.ReserveRequest_Reserve:
 		need, err := holding.NeedFromWire(op.Reserve.Need)

@@ -94,12 +94,12 @@ func FuzzRequestTrace(f *testing.F) {
 	from := idOf(f, newKey(f))
 	query := &pb.Query{Topic: string(CapacityTopic()), Need: signed.NeedToWire(capacity.Need{Purpose: capacity.View})}
 	f.Fuzz(func(t *testing.T, b []byte) {
-		with := n.answerRecords(from, &pb.Request{Op: &pb.Request_Query{Query: query}, Trace: b})
-		without := n.answerRecords(from, &pb.Request{Op: &pb.Request_Query{Query: query}})
+		with := n.answers(from, &pb.Request{Op: &pb.Request_Query{Query: query}, Trace: b})
+		without := n.answers(from, &pb.Request{Op: &pb.Request_Query{Query: query}})
 		if with.Error != "" || !proto.Equal(with, without) {
 			t.Errorf("with trace %x: %v, without: %v", b, with, without)
 		}
-		r := n.answerReserve(from, &pb.ReserveRequest{Op: &pb.ReserveRequest_Release{Release: &pb.Release{Id: "x"}}, Trace: b})
+		r := n.answersReserve(from, &pb.ReserveRequest{Op: &pb.ReserveRequest_Release{Release: &pb.Release{Id: "x"}}, Trace: b})
 		if r.Error != "" {
 			t.Errorf("with trace %x: %v", b, r)
 		}

@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/crypto"
-	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/multiformats/go-multiaddr"
 	"go.uber.org/goleak"
@@ -111,10 +110,7 @@ func newTestNode(t testing.TB, change func(*Config)) *testNode {
 		t.Fatal(err)
 	}
 	n := &testNode{Overlay: o}
-	n.Serve(cfg.Member, func(s network.Stream) {
-		var req pb.Fetch
-		n.Server.ServeOne(s, 1024, &req, &pb.Fetch{}, func(peer.ID) proto.Message { return &req })
-	})
+	n.Serve(cfg.Member, Handler(n.Server, 1024, &pb.Fetch{}, func(_ context.Context, _ peer.ID, req *pb.Fetch) *pb.Fetch { return req }))
 	n.stop = sync.OnceFunc(func() {
 		if err := n.Close(); err != nil {
 			t.Error(err)

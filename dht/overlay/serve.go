@@ -69,10 +69,18 @@ func (s *Server) Reply(stream network.Stream, busy proto.Message, answer func(fr
 	_ = stream.Close()
 }
 
-// ServeOne is Receive and Reply.
-func (s *Server) ServeOne(stream network.Stream, limit int, req, busy proto.Message, answer func(from peer.ID) proto.Message) {
-	if s.Receive(stream, limit, req) {
-		s.Reply(stream, busy, answer)
+// Handler returns a handler of streams that carry one request each, of at most
+// limit bytes. Busy is the answer if there is no place. The context that answer
+// gets has the request's trace, if it has one.
+func Handler[T any, Req interface {
+	*T
+	proto.Message
+}, Resp proto.Message](s *Server, limit int, busy Resp, answer func(ctx context.Context, from peer.ID, req Req) Resp) func(network.Stream) {
+	return func(stream network.Stream) {
+		req := Req(new(T))
+		if s.Receive(stream, limit, req) {
+			s.Reply(stream, busy, func(from peer.ID) proto.Message { return Answer(s, from, req, answer) })
+		}
 	}
 }
 

@@ -96,27 +96,30 @@ func heardBack(span trace.Span, resp proto.Message, err error) {
 	}
 }
 
-// Begin begins the span of from's request, if that has a trace.
-func (s *Server) Begin(from peer.ID, req proto.Message, wire []byte) (context.Context, trace.Span) {
+// Answer returns answer's reply to from's request. If the request has a trace,
+// both are in a span of it.
+func Answer[Req, Resp proto.Message](s *Server, from peer.ID, req Req, answer func(context.Context, peer.ID, Req) Resp) Resp {
+	var wire []byte
+	if traced, ok := any(req).(interface{ GetTrace() []byte }); ok {
+		wire = traced.GetTrace()
+	}
 	ctx := tracing.FromWire(s.ctx, wire)
 	if !trace.SpanContextFromContext(ctx).IsValid() {
-		return ctx, trace.SpanFromContext(ctx)
+		return answer(ctx, from, req)
 	}
 	method := methodOf(req)
 	// Set the attributes at once: the sampler decides by the asking peer.
-	return s.tracer.Start(ctx, method, trace.WithSpanKind(trace.SpanKindServer), trace.WithAttributes(
+	ctx, span := s.tracer.Start(ctx, method, trace.WithSpanKind(trace.SpanKindServer), trace.WithAttributes(
 		tracing.RPCSystem.String(tracing.System), tracing.RPCMethod.String(method), tracing.Peer.String(from.String())))
-}
-
-// End ends the span that Begin began, with the answer.
-func (s *Server) End(ctx context.Context, span trace.Span, from peer.ID, resp proto.Message) {
-	if id := tracing.ID(ctx); id != "" {
+	defer span.End()
+	resp := answer(ctx, from, req)
+	if tracing.ID(ctx) != "" {
 		s.log.DebugContext(ctx, "request answered", "peer", from)
 	}
 	if span.IsRecording() {
 		replied(span, resp)
 	}
-	span.End()
+	return resp
 }
 
 // replied sets the answer's outcome in span.
