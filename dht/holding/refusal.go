@@ -11,6 +11,9 @@ import (
 // It says nothing about the records that the node holds.
 var ErrBusy = errors.New("busy")
 
+// ErrRequests is an [ErrBusy] of a node that serves all the requests it can.
+var ErrRequests = fmt.Errorf("%w: too many requests at once", ErrBusy)
+
 // ReplyError is why a holder did not serve a request, or nil. It is an
 // [ErrBusy] if the holder had no place for it.
 func ReplyError(resp *pb.Response) error {
