@@ -40,7 +40,7 @@ func BenchmarkPlace(b *testing.B) {
 					seeker.warmth.Note(now.Add(-ago), true)
 				}
 			}
-			reserves := func(p string) bool { return p == string(seeker.reserves) }
+			reserves := func(p string) bool { return p == string(seeker.protocols.reserve) }
 			_, before := total(nodes, reserves)
 			var messages int
 			var bytes int64

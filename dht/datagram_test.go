@@ -22,7 +22,7 @@ import (
 // datagramsCounted returns how many datagrams n has received and sent.
 func (n *testNode) datagramsCounted() (in, out int64) {
 	for _, t := range n.overlay.Traffic.List() {
-		if t.Protocol == string(n.records)+"/datagram" {
+		if t.Protocol == string(n.protocols.records)+"/datagram" {
 			return t.MessagesIn, t.MessagesOut
 		}
 	}

@@ -2,7 +2,6 @@ package dht
 
 import (
 	"context"
-	"fmt"
 	"slices"
 	"time"
 
@@ -13,7 +12,6 @@ import (
 	"weir/dht/directory"
 	"weir/dht/inspect"
 	"weir/dht/overlay"
-	"weir/dht/pb"
 	"weir/dht/policysync"
 )
 
@@ -92,42 +90,4 @@ func (n *Node) ownRecord(ctx context.Context) (own inspect.OwnRecord, others []p
 		copied = &r
 	}
 	return own, others, copied
-}
-
-// newProber wires the prober, which asks other nodes for their status.
-func (n *Node) newProber() *inspect.Prober {
-	host := n.overlay.Host
-	return inspect.NewProber(inspect.ProberConfig{
-		Self: n.ID(), Locate: n.peers.Locate, Coords: n.overlay.Coords, Wall: n.wall, Table: n.table, Log: n.log,
-		Fetch: func(ctx context.Context, p peer.ID, max int) (*pb.FetchReply, time.Duration, error) {
-			ctx, cancel := context.WithTimeout(ctx, overlay.DialTimeout)
-			defer cancel()
-			var resp pb.Response
-			rtt, _, err := n.overlay.Call(ctx, p, n.records, &pb.Request{Op: &pb.Request_Fetch{Fetch: &pb.Fetch{Max: uint32(max)}}}, &resp, maxFetchReply)
-			if err != nil {
-				n.peers.Failed(p, err)
-				return nil, 0, err
-			}
-			n.peers.Answered(p, rtt)
-			reply := resp.GetFetch()
-			if reply == nil {
-				return nil, 0, fmt.Errorf("%s answered something else: %.200s", p, resp.Error)
-			}
-			return reply, rtt, nil
-		},
-		Name: func() string {
-			me, _ := n.publisher.Own()
-			return me.Name
-		},
-		Sealed:  n.publisher.Sealed,
-		Members: n.peers.Members,
-		Known: func() []peer.ID {
-			return slices.Concat(host.Network().Peers(), n.overlay.Kad.RoutingTable().ListPeers())
-		},
-		Holders: func() []peer.ID { return n.Holders(CapacityTopic()) },
-		Addrs:   host.Peerstore().Addrs,
-		Conns:   host.Network().ConnsToPeer,
-		Member:  n.peers.Member,
-		RTT:     n.peers.Live.RTT,
-	})
 }

@@ -97,7 +97,7 @@ func TestSkewedClockIsDiagnosed(t *testing.T) {
 		f := newFake(t, n.info(), map[protocol.ID]network.StreamHandler{
 			testRecords: answer(func(_ peer.ID, req *pb.Request) *pb.Response {
 				if req.GetFetch() == nil {
-					return errorReply(errors.New("a fake"))
+					return &pb.Response{Error: "a fake"}
 				}
 				return &pb.Response{Op: &pb.Response_Fetch{Fetch: &pb.FetchReply{NowMs: time.Now().Add(time.Minute).UnixMilli(), Mode: string(directory.Push)}}}
 			}),
@@ -190,8 +190,8 @@ func TestLossOfPeersIsDiagnosed(t *testing.T) {
 	eventually(t, func() error {
 		return diagnosed(n.Diagnose(t.Context(), false), "partition", inspect.Warning, inspect.PeersEnded, "Count:2", nodes[1].ID().String())
 	})
-	nodes[0].Host().RemoveStreamHandler(n.records) // connected, but not answering
-	nodes[0].Host().SetStreamHandler(n.records, hang)
+	nodes[0].Host().RemoveStreamHandler(n.protocols.records) // connected, but not answering
+	nodes[0].Host().SetStreamHandler(n.protocols.records, hang)
 	all := n.Diagnose(t.Context(), false)
 	for _, err := range []error{
 		diagnosed(all, "partition", inspect.Failure, inspect.PeersLost, "Count:1", nodes[0].ID().String()),

@@ -21,6 +21,8 @@ import (
 	"weir/dht/holding"
 	"weir/dht/overlay"
 	"weir/dht/pb"
+	"weir/dht/records"
+	"weir/dht/reserve"
 )
 
 // A fake is a host in the routing tables of a network whose handlers a test
@@ -99,7 +101,7 @@ func (f *fake) call(t testing.TB, id peer.ID, req *pb.Request) *pb.Response {
 		t.Fatal(err)
 	}
 	var resp pb.Response
-	if _, err := frame.ReadPrintable(bufio.NewReader(s), maxFetchReply, &resp); err != nil {
+	if _, err := frame.ReadPrintable(bufio.NewReader(s), records.MaxRequest, &resp); err != nil {
 		t.Fatal(err)
 	}
 	return &resp
@@ -158,7 +160,7 @@ func hang(s network.Stream) {
 func say(b []byte) network.StreamHandler {
 	return func(s network.Stream) {
 		var req pb.Request
-		_, _ = frame.ReadPrintable(bufio.NewReader(s), maxRequest, &req)
+		_, _ = frame.ReadPrintable(bufio.NewReader(s), records.MaxRequest, &req)
 		_, _ = s.Write(b)
 		_ = s.CloseWrite()
 		hang(s)
@@ -169,7 +171,7 @@ func say(b []byte) network.StreamHandler {
 func answer(f func(peer.ID, *pb.Request) *pb.Response) network.StreamHandler {
 	return func(s network.Stream) {
 		var req pb.Request
-		if _, err := frame.ReadPrintable(bufio.NewReader(s), maxRequest, &req); err != nil {
+		if _, err := frame.ReadPrintable(bufio.NewReader(s), records.MaxRequest, &req); err != nil {
 			_ = s.Reset()
 			return
 		}
@@ -190,7 +192,7 @@ type clerk struct {
 
 func (c *clerk) handle(s network.Stream) {
 	var req pb.ReserveRequest
-	if _, err := frame.ReadPrintable(bufio.NewReader(s), maxReserve, &req); err != nil {
+	if _, err := frame.ReadPrintable(bufio.NewReader(s), reserve.MaxMessage, &req); err != nil {
 		_ = s.Reset()
 		return
 	}
@@ -241,10 +243,10 @@ func (f *fake) lease(t testing.TB, from peer.ID, req *pb.Reserve) []byte {
 
 // answers is the node's answer to a request of /records/1 from a peer.
 func (n *testNode) answers(from peer.ID, req *pb.Request) *pb.Response {
-	return overlay.Answer(n.overlay.Server, from, req, n.answerRecords)
+	return overlay.Answer(n.overlay.Server, from, req, n.records.Answer)
 }
 
 // answersReserve is the node's answer to a request of /reserve/1 from a peer.
 func (n *testNode) answersReserve(from peer.ID, req *pb.ReserveRequest) *pb.ReserveResponse {
-	return overlay.Answer(n.overlay.Server, from, req, n.answerReserve)
+	return overlay.Answer(n.overlay.Server, from, req, n.reserve.Answer)
 }

@@ -18,6 +18,7 @@ import (
 	"weir/dht/holder"
 	"weir/dht/overlay"
 	"weir/dht/pb"
+	"weir/dht/seek"
 )
 
 // newClient joins the network of nodes as a client and waits until it knows
@@ -88,7 +89,7 @@ func TestBadHoldersNeitherDelayNorPoisonFind(t *testing.T) {
 		{"resets", func(s network.Stream) { _ = s.Reset() }},
 		{"sends garbage", say([]byte("\x08HTTP/1.1 400 Bad Request\r\n"))},
 		{"announces too much", say(binary.AppendUvarint(nil, 1<<40))},
-		{"announces and stops", say(binary.AppendUvarint(nil, maxQueryReply))},
+		{"announces and stops", say(binary.AppendUvarint(nil, seek.MaxQueryReply))},
 		{"answers something else", answer(func(peer.ID, *pb.Request) *pb.Response { return &pb.Response{} })},
 		{"refuses", answer(func(peer.ID, *pb.Request) *pb.Response { return &pb.Response{Error: "no"} })},
 		{"sends a forged record", reply(&pb.QueryReply{Held: 1, Sealed: [][]byte{good(), forged()}})},

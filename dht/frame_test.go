@@ -2,8 +2,6 @@ package dht
 
 import (
 	"bytes"
-	"context"
-	"errors"
 	"math"
 	"os"
 	"path/filepath"
@@ -14,10 +12,8 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"weir/capacity"
-	"weir/capacity/frame"
 	cpb "weir/capacity/pb"
 	"weir/capacity/policy"
-	"weir/capacity/signed"
 	"weir/dht/holding"
 	"weir/dht/pb"
 	"weir/dht/seek"
@@ -45,127 +41,6 @@ func golden(t *testing.T, name string, got []byte) {
 	}
 }
 
-// seedRequests are requests of every kind.
-func seedRequests() []proto.Message {
-	return []proto.Message{
-		&pb.Request{},
-		advertisement(&pb.Entry{Topic: "capacity/*/*", Sealed: []byte("x"), Known: make([]byte, 32)}, &pb.Entry{Topic: "stream/a", Seq: 9}),
-		&pb.Request{Op: &pb.Request_Query{Query: &pb.Query{
-			Topic:   "capacity/*/*",
-			Need:    &cpb.Need{Purpose: 2, Stream: "a", Uplink: 1, Packets: 1, Region: "eu"},
-			Exclude: [][]byte{{1}},
-			Origin:  &cpb.Coordinate{Vec: make([]float32, 8), Height: 1},
-			Limit:   3,
-			Explain: true,
-		}}},
-		&pb.Request{Op: &pb.Request_Query{Query: &pb.Query{Topic: "capacity/*/*", Need: &cpb.Need{Uplink: 1 << 62, Packets: 1 << 62}}}},
-		&pb.Request{Op: &pb.Request_Query{Query: &pb.Query{
-			Topic: "capacity/*/*", Need: &cpb.Need{},
-			Doubts: []*pb.Doubt{{Node: []byte("\x00\x04node"), Belief: 2_500}, {Node: []byte("\x00\x05other")}},
-		}}},
-		&pb.Request{Op: &pb.Request_Query{Query: &pb.Query{
-			Topic: "capacity/*/*", Need: &cpb.Need{}, Doubts: []*pb.Doubt{{Node: []byte("\x00\x04node"), Belief: 1 << 31}},
-		}}},
-		&pb.Request{Op: &pb.Request_Fetch{Fetch: &pb.Fetch{Max: 1 << 31}}},
-		&pb.Request{Op: &pb.Request_Watch{Watch: &pb.Watch{Topic: "stream/a"}}},
-		&pb.Request{Op: &pb.Request_Claim{Claim: &pb.Claim{Topic: "stream/a", Intent: pb.Claim_TAKE, Known: []byte{1, 2, 3, 4}}}},
-		advertisement(&pb.Entry{Topic: "capacity/eu/01", Deeper: true}, &pb.Entry{Topic: "regions", Sealed: []byte("x")}),
-		&pb.Request{Op: &pb.Request_Query{Query: &pb.Query{Topic: "regions", Need: &cpb.Need{}, Limit: 1 << 31}}},
-		&pb.Request{Op: &pb.Request_Query{Query: &pb.Query{Topic: "capacity", Need: &cpb.Need{}, Sealed: true}}},
-		&pb.Request{Op: &pb.Request_HandOver{HandOver: &pb.HandOver{Topic: "capacity/*/*", Copies: []*pb.Copy{{Sealed: []byte("x"), HeldMs: 1 << 31}}}}},
-	}
-}
-
-// A holder answers every input of a peer within its own limits.
-func FuzzServeRecords(f *testing.F) {
-	node := newTestNode(f, func(c *Config) { c.Listen = nil })
-	key := newKey(f)
-	from := idOf(f, key)
-	r := capacity.Record{Node: from, Seq: 1, Issued: time.UnixMilli(time.Now().UnixMilli()), TTL: capacity.MaxTTL, URL: "http://127.0.0.1:1"}
-	own := advertisement(&pb.Entry{Topic: string(testHome), Sealed: seal(f, r, key)})
-	next := r
-	next.Seq++
-	updated := advertisement(&pb.Entry{Topic: string(testHome), Update: sealUpdate(f, &testNode{key: key}, seal(f, r, key), next)})
-	for _, m := range append(seedRequests(), own, updated) {
-		b, err := proto.Marshal(m)
-		if err != nil {
-			f.Fatal(err)
-		}
-		f.Add(b)
-	}
-	f.Fuzz(func(t *testing.T, b []byte) {
-		var req pb.Request
-		if len(b) > maxRequest || proto.Unmarshal(b, &req) != nil {
-			return
-		}
-		resp := node.answers(from, &req)
-		limit := maxAdvertiseReply
-		switch req.Op.(type) {
-		case *pb.Request_Query:
-			limit = maxQueryReply
-		case *pb.Request_Fetch:
-			limit = maxFetchReply
-		}
-		sent, err := frame.Append(nil, resp)
-		if err != nil || len(sent) > limit {
-			t.Fatalf("answer of %d bytes, at most %d: %v", len(sent), limit, err)
-		}
-		for _, topic := range node.Reader.Holdings() {
-			for _, h := range topic.Records {
-				if h.Node != from {
-					t.Fatalf("a record of %s came from %s", h.Node, from)
-				}
-			}
-		}
-	})
-}
-
-func FuzzServeReserve(f *testing.F) {
-	node := newTestNode(f, func(c *Config) { c.Listen = nil })
-	ctx, cancel := context.WithCancel(f.Context())
-	f.Cleanup(cancel)
-	go func() { _ = node.publisher.Run(ctx) }()
-	eventually(f, func() error {
-		if _, ok := node.publisher.Own(); !ok {
-			return errors.New("nothing is published")
-		}
-		return nil
-	})
-	from := idOf(f, newKey(f))
-	for _, m := range []*pb.ReserveRequest{
-		{},
-		seek.ReserveRequest("abc", CapacityTopic(), capacity.Need{Purpose: capacity.View, Stream: "a", Uplink: 1}, 7),
-		{Op: &pb.ReserveRequest_Release{Release: &pb.Release{Id: "abc"}}},
-		{Op: &pb.ReserveRequest_Reserve{Reserve: &pb.Reserve{}}},
-	} {
-		b, err := proto.Marshal(m)
-		if err != nil {
-			f.Fatal(err)
-		}
-		f.Add(b)
-	}
-	f.Fuzz(func(t *testing.T, b []byte) {
-		var req pb.ReserveRequest
-		if len(b) > maxReserve || proto.Unmarshal(b, &req) != nil {
-			return
-		}
-		resp := node.answersReserve(from, &req)
-		if sent, err := frame.Append(nil, resp); err != nil || len(sent) > maxReserve {
-			t.Fatalf("answer of %d bytes, at most %d: %v", len(sent), maxReserve, err)
-		}
-		if len(resp.Lease) > 0 {
-			l, err := signed.OpenLease(resp.Lease, time.Now())
-			if err != nil || l.From != from || l.Target != node.ID() {
-				t.Fatalf("lease %+v, %v", l, err)
-			}
-			if r, err := signed.OpenRecord(resp.Record, time.Now()); len(resp.Record) > 0 && (err != nil || r.Node != node.ID()) {
-				t.Fatalf("record %+v, %v", r, err)
-			}
-			node.ledger.Release(from, l.ID)
-		}
-	})
-}
-
 // These decode the answers of holders; no input may do harm.
 func FuzzDecodeAnswers(f *testing.F) {
 	key := newKey(f)
@@ -180,9 +55,6 @@ func FuzzDecodeAnswers(f *testing.F) {
 		}}}},
 		{Op: &pb.Response_Query{Query: &pb.QueryReply{Sealed: [][]byte{sealed}, Doubts: []*pb.Doubt{{Node: []byte(id), Belief: 2_500}}}}},
 		{Op: &pb.Response_Fetch{Fetch: &pb.FetchReply{Sealed: [][]byte{sealed}, Coordinate: &cpb.Coordinate{Vec: make([]float32, 8)}}}},
-		{Op: &pb.Response_Event{Event: &pb.Event{Sealed: sealed, HeldMs: 7}}},
-		{Op: &pb.Response_Event{Event: &pb.Event{Gone: []byte(id)}}},
-		{Op: &pb.Response_Event{Event: &pb.Event{Synced: true}}},
 		{Op: &pb.Response_Advertise{Advertise: &pb.AdvertiseReply{
 			Results:    []*pb.Result{{Refused: "no"}},
 			Coordinate: &cpb.Coordinate{Vec: make([]float32, 3)},
@@ -234,12 +106,6 @@ func FuzzDecodeAnswers(f *testing.F) {
 		for _, d := range doubts {
 			if d.Node.Validate() != nil || !(d.Belief >= 0 && d.Belief <= 1) {
 				t.Fatalf("doubt %+v", d)
-			}
-		}
-		if e := m.GetEvent(); e != nil {
-			got, ok, err := eventFromWire(now, testHome, e)
-			if ok && (err != nil || !got.Synced && got.Err == nil && got.Node.Validate() != nil) {
-				t.Fatalf("event %+v, %v", got, err)
 			}
 		}
 		for _, c := range []*cpb.Coordinate{m.GetFetch().GetCoordinate(), m.GetAdvertise().GetCoordinate()} {

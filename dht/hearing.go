@@ -1,6 +1,9 @@
 package dht
 
-import "weir/dht/place"
+import (
+	"weir/dht/holding"
+	"weir/dht/place"
+)
 
 // Hearing and its parts say which answers a result rests on, and Unanswered
 // that there were too few; see [place.Hearing].
@@ -16,3 +19,7 @@ var (
 	ErrUnanswered = place.ErrUnanswered
 	ErrNoHolders  = place.ErrNoHolders
 )
+
+// ErrBusy means that a node has no place for one more request of its kind now.
+// It says nothing about the records that the node holds.
+var ErrBusy = holding.ErrBusy

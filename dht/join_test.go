@@ -204,7 +204,7 @@ func TestPeersTellsWhoIsConnected(t *testing.T) {
 	})
 	var records overlay.Usage
 	for _, tr := range nodes[0].overlay.Traffic.List() {
-		if tr.Protocol == string(nodes[0].records) {
+		if tr.Protocol == string(nodes[0].protocols.records) {
 			records = tr
 		}
 	}

@@ -174,7 +174,11 @@ func TestGivingWayToWhoGaveUp(t *testing.T) {
 		if req.GetClaim().GetIntent() == pb.Claim_TAKE {
 			// During its claim, the question of a smaller ID arrives.
 			late.Do(func() {
-				gaveWay <- asker.names.Answer(time.Now(), peer.ID("\x00"), &pb.Claim{Topic: string(topic), Intent: pb.Claim_TAKE}).Own
+				reply, err := asker.Names.Answer(time.Now(), peer.ID("\x00"), &pb.Claim{Topic: string(topic), Intent: pb.Claim_TAKE})
+				if err != nil {
+					t.Error(err)
+				}
+				gaveWay <- reply.GetOwn()
 			})
 		}
 		return &pb.Response{Op: &pb.Response_Claim{Claim: &pb.ClaimReply{Own: pb.ClaimReply_FREE}}}

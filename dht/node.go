@@ -10,10 +10,8 @@ import (
 	"time"
 
 	"github.com/libp2p/go-libp2p"
-	kaddht "github.com/libp2p/go-libp2p-kad-dht"
 	kb "github.com/libp2p/go-libp2p-kbucket"
 	"github.com/libp2p/go-libp2p/core/crypto"
-	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/core/protocol"
 	"github.com/multiformats/go-multiaddr"
@@ -35,10 +33,11 @@ import (
 	"weir/dht/inspect"
 	"weir/dht/naming"
 	"weir/dht/overlay"
-	"weir/dht/pb"
 	"weir/dht/place"
 	"weir/dht/policysync"
 	"weir/dht/publish"
+	"weir/dht/records"
+	"weir/dht/reserve"
 	"weir/dht/scale"
 	"weir/dht/seek"
 	"weir/dht/shortfall"
@@ -130,15 +129,12 @@ type Node struct {
 	// Provisioners start and stop servers.
 	Provisioners *scale.Provisioners
 
-	cfg      Config
-	network  string // the network's ID
-	records  protocol.ID
-	reserves protocol.ID
-	policyID protocol.ID
-	// provisionID is that of requests for servers.
-	provisionID protocol.ID
-	log         *slog.Logger
-	tracer      trace.Tracer
+	Names *naming.Registrar // claims the names of streams
+
+	cfg       Config
+	network   string // the network's ID
+	protocols protocols
+	log       *slog.Logger
 
 	overlay   *overlay.Overlay
 	peers     *overlay.Peers // of overlay
@@ -152,12 +148,29 @@ type Node struct {
 	doubts    *holder.Doubts   // of the seekers that query this node
 	rates     holder.RateLimit // of records sent to this node, per peer
 	publisher *publish.Publisher
+	acks      records.Acks
 	copies    *identity.Copies
-	names     *naming.Registrar
 	holding   *holding.Holder
+	records   *records.Server
+	client    records.Client
+	reserve   reserve.Server
+	exchange  scale.Exchange
 	datagrams *datagram.Exchange
 	warmth    holder.Warmth
 	ready     chan struct{}
+}
+
+// protocols are the names of a network's protocols, but for kad-dht's.
+type protocols struct{ records, reserve, policy, provision protocol.ID }
+
+func protocolsOf(networkID string) protocols {
+	prefix := protocolPrefix(networkID)
+	return protocols{
+		records:   prefix + "/records/1",
+		reserve:   prefix + "/reserve/1",
+		policy:    prefix + "/policy/1",
+		provision: prefix + "/provision/1",
+	}
 }
 
 // Listen makes a node and binds its addresses. A busy port is an error that
@@ -177,6 +190,9 @@ func Listen(cfg Config) (*Node, error) {
 		cfg.Gate = scope.NewGate(cfg.Log, false)
 		uses = append(uses, scope.Redirect)
 	}
+	if cfg.Event == nil {
+		cfg.Event = func(event.Event) {}
+	}
 	if cfg.Policy == nil {
 		compiled, err := policy.Compile(policy.Default())
 		if err != nil {
@@ -193,82 +209,22 @@ func Listen(cfg Config) (*Node, error) {
 	}
 	id := NetworkID(cfg.Network)
 	n := &Node{
-		cfg:         cfg,
-		network:     id,
-		records:     protocolPrefix(id) + "/records/1",
-		reserves:    protocolPrefix(id) + "/reserve/1",
-		policyID:    protocolPrefix(id) + "/policy/1",
-		provisionID: protocolPrefix(id) + "/provision/1",
-		log:         cfg.Log,
-		tracer:      cfg.Tracer,
-		cache:       directory.NewCache(),
-		table:       holder.NewTable(holder.DefaultLimits()),
-		newest:      place.NewMemory(),
-		beliefs:     holder.NewBeliefs(),
-		doubts:      holder.NewDoubts(),
-		ready:       make(chan struct{}),
+		cfg:       cfg,
+		network:   id,
+		protocols: protocolsOf(id),
+		log:       cfg.Log,
+		cache:     directory.NewCache(),
+		table:     holder.NewTable(holder.DefaultLimits()),
+		newest:    place.NewMemory(),
+		beliefs:   holder.NewBeliefs(),
+		doubts:    holder.NewDoubts(),
+		ready:     make(chan struct{}),
 	}
-	self, err := peer.IDFromPrivateKey(cfg.Key)
-	if err != nil {
-		return nil, fmt.Errorf("identity: %w", err)
-	}
-	n.overlay, err = overlay.New(n.overlayConfig(uses))
-	if err != nil {
+	if err := n.wire(uses); err != nil {
 		return nil, err
 	}
-	n.peers = n.overlay.Peers
-	n.Policies = policysync.New(n.policyConfig())
-	n.Provisioners = n.newProvisioners()
-	n.sharding = directory.NewSharding(self, cfg.ShardSplit, cfg.ShardMerge)
-	n.dir = directory.New(cfg.Discovery, directory.View{
-		ID: self, Client: cfg.Client, NetworkID: id, Live: n.peers.Live, Servers: n.servers,
-		Cache: n.cache, Home: n.sharding.Home, Member: n.peers.Member,
-		Near: func(key kb.ID) []peer.ID {
-			return n.overlay.Kad.RoutingTable().NearestPeers(key, n.overlay.Kad.BucketSize())
-		},
-	})
-	n.lookUps = directory.LookUps{
-		Cache: n.cache, NetworkID: id, Whole: n.dir.Whole, Home: n.sharding.Home, Log: n.log,
-		Closest: func(ctx context.Context, key string) ([]peer.ID, error) {
-			return n.overlay.Kad.GetClosestPeers(ctx, key)
-		},
-		Alone: func() bool { return n.overlay.Kad.RoutingTable().Size() == 0 },
-	}
-	n.publisher = publish.New(n.publishing(self))
-	n.names = naming.New(n.naming(self))
-	n.holding = holding.New(n.holdingConfig(self))
-	n.datagrams = n.newDatagrams()
-	n.Prober = n.newProber()
-	n.Shortfalls = shortfall.New(shortfall.Config{
-		Beliefs: n.beliefs, Newest: n.newest, Fetch: n.Prober.Fetch, Wall: n.wall, Log: n.log,
-		Held: func(now time.Time, p peer.ID) (capacity.Record, bool) {
-			h := n.table.Get(now, CapacityTopic(), p)
-			if h == nil {
-				return capacity.Record{}, false
-			}
-			return h.Record, true
-		},
-		Go: func(f func(context.Context)) { n.overlay.Go(func() { f(n.overlay.Context()) }) },
-	})
-	n.Seeker = seek.New(n.seeking(self))
-	n.Reader = n.newReader()
-	n.copies = identity.NewCopies(identity.CopiesConfig{
-		Held: func(ctx context.Context) []capacity.Record {
-			changes, _ := n.Reader.Snapshot(ctx, n.sharding.Home()) // the records received by then
-			return inspect.OfNode(changes, self)
-		},
-		Foreign: n.publisher.Foreign, Due: new(overlay.SayAgain).Due, Event: n.event, Log: n.log,
-	})
 	if !cfg.Client {
-		n.overlay.Serve(n.records, n.serveRecords)
-		n.overlay.Serve(n.reserves, overlay.Handler(n.overlay.Server, maxReserve, &pb.ReserveResponse{
-			Refusal: refusalToWire(&capacity.Refusal{Reason: "busy", Detail: errBusy.Error(), RetryAfter: time.Second}),
-		}, n.answerReserve))
-		n.overlay.Serve(n.policyID, overlay.Handler(n.overlay.Server, policysync.MaxFrame, &pb.PolicyExchange{Error: errBusy.Error()},
-			func(_ context.Context, from peer.ID, req *pb.PolicyExchange) *pb.PolicyExchange {
-				return n.Policies.Answer(from, req)
-			}))
-		n.overlay.Serve(n.provisionID, overlay.Handler(n.overlay.Server, maxProvision, &pb.ProvisionResponse{Error: errBusy.Error()}, n.answerProvision))
+		n.serve()
 	}
 	if err := n.overlay.Listen(); err != nil {
 		return nil, errors.Join(err, n.Close())
@@ -304,36 +260,18 @@ func (n *Node) Run(ctx context.Context) error {
 	return err
 }
 
+// handOver sends the records that this node holds to the nodes that replace it
+// as holders.
+func (n *Node) handOver() {
+	if now := time.Now(); !n.cfg.Client && !n.dir.Whole(now) {
+		n.client.HandOver(n.overlay.Context(), n.holding.HandOvers(now, n.peers.Connected))
+	}
+}
+
 // Close stops the node and waits: once it has returned, no goroutine of the
 // node runs any more. It may be called more than once.
 func (n *Node) Close() error {
-	return errors.Join(n.publisher.Close(), n.names.Close(), n.overlay.Close())
-}
-
-// overlayConfig is the node's configuration of its overlay.
-func (n *Node) overlayConfig(uses []scope.Use) overlay.Config {
-	c := overlay.Config{
-		Key: n.cfg.Key, Network: n.cfg.Network, Prefix: protocolPrefix(n.network), Member: n.records,
-		Protocols: []protocol.ID{n.records, n.reserves, n.policyID, n.provisionID},
-		Listen:    n.cfg.Listen, PublicIP: n.cfg.PublicIP, Client: n.cfg.Client, Libp2p: n.cfg.Libp2p,
-		Bootstrap: n.cfg.Bootstrap, Seeds: n.cfg.Seeds, PeerFile: n.cfg.PeerFile,
-		Gate: n.cfg.Gate, Uses: uses,
-		Connected: func(c network.Conn) {
-			if !n.cfg.Client {
-				n.datagrams.Receive(c)
-			}
-			n.Policies.Connected(c.RemotePeer())
-		},
-		Down:  n.down,
-		Event: n.cfg.Event, Log: n.log, Tracer: n.tracer,
-	}
-	if n.cfg.Discovery.Listed() {
-		c.Servers = n.cfg.Servers
-	}
-	if n.cfg.Operator != "" {
-		c.Values = kaddht.Validator(policysync.Validator{Operator: n.cfg.Operator})
-	}
-	return c
+	return errors.Join(n.publisher.Close(), n.Names.Close(), n.overlay.Close())
 }
 
 // wall is the clock to compare with the times of other nodes: now plus
@@ -382,14 +320,6 @@ func (n *Node) servers() []peer.ID {
 	return slices.Compact(list)
 }
 
-// self is the node's ID as a holder, "" in a client.
-func (n *Node) self() peer.ID {
-	if n.cfg.Client {
-		return ""
-	}
-	return n.ID()
-}
-
 // Holders are the nodes that hold topic as far as this node knows, closest
 // first, including this one if it is among them.
 func (n *Node) Holders(topic Topic) []peer.ID {
@@ -415,20 +345,12 @@ func (n *Node) sweep(ctx context.Context) error {
 		n.warmth.Note(now, n.overlay.Kad.RoutingTable().Size() > 0 && n.dir.Whole(now))
 		n.table.Sweep(now)
 		n.rates.Sweep(now)
-		n.names.Sweep(now)
+		n.Names.Sweep(now)
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
 			return ctx.Err()
 		}
-	}
-}
-
-// event passes an event to Config.Event, with the current time.
-func (n *Node) event(e event.Event) {
-	if n.cfg.Event != nil {
-		e.Time = time.Now()
-		n.cfg.Event(e)
 	}
 }
 

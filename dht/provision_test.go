@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math"
 	"sync"
 	"testing"
 	"time"
@@ -15,7 +14,6 @@ import (
 
 	"weir/capacity"
 	"weir/capacity/frame"
-	cpb "weir/capacity/pb"
 	"weir/capacity/signed"
 	"weir/dht/directory"
 	"weir/dht/pb"
@@ -82,7 +80,7 @@ func newProvisionNetwork(t *testing.T, size, provisioners int, region string) (n
 	order = directory.Closest(kb.ConvertKey(ProvisionTopic(region).Key(nodes[0].NetworkID())), order)
 	for _, n := range nodes {
 		eventually(t, func() error {
-			list, err := n.provisioners(t.Context(), region)
+			list, err := n.Provisioners.List(t.Context(), region)
 			if err == nil && len(list) != provisioners {
 				err = fmt.Errorf("%s knows of %d provisioners", n.ID(), len(list))
 			}
@@ -157,26 +155,20 @@ func TestProvisionerNamesACloserOne(t *testing.T) {
 		byID[n.ID()] = n
 	}
 	far, seeker := byID[order[1]], nodes[2]
-	request := func(final bool) *pb.ProvisionRequest {
-		return &pb.ProvisionRequest{Op: &pb.ProvisionRequest_Provision{Provision: &pb.Provision{Region: "eu", Need: signed.NeedToWire(nobodyHasRoom), Reason: "sessions", Final: final}}}
+	request := func(final bool) scale.Request {
+		return scale.Request{Region: "eu", Need: nobodyHasRoom, Reason: "sessions", Final: final}
 	}
-	resp, err := seeker.askProvisioner(t.Context(), far.ID(), request(false))
-	if err == nil {
-		var reply scale.Reply
-		if reply, err = seeker.provisionReply(scale.Request{}, resp); err == nil && reply.Closer != order[0] {
-			err = errors.New("another one is named")
-		}
+	reply, err := seeker.Provisioners.Ask(t.Context(), far.ID(), request(false))
+	if err != nil || reply.Closer != order[0] || reply.Server.Request != "" {
+		t.Errorf("the farther one answered %+v, %v; want the closer one named", reply, err)
 	}
-	if err != nil || resp.Coming != nil {
-		t.Errorf("the farther one answered %v, %v; want the closer one named", resp, err)
+	reply, err = seeker.Provisioners.Ask(t.Context(), far.ID(), request(true))
+	if err != nil || reply.Closer != "" || reply.Server.Request == "" {
+		t.Errorf("asked to answer itself: %+v, %v", reply, err)
 	}
-	resp, err = seeker.askProvisioner(t.Context(), far.ID(), request(true))
-	if err != nil || resp.Closer != nil || resp.Coming == nil {
-		t.Errorf("asked to answer itself: %v, %v", resp, err)
-	}
-	resp, err = seeker.askProvisioner(t.Context(), order[0], request(false))
-	if err != nil || resp.Closer != nil || resp.Coming == nil {
-		t.Errorf("the closest one answered %v, %v", resp, err)
+	reply, err = seeker.Provisioners.Ask(t.Context(), order[0], request(false))
+	if err != nil || reply.Closer != "" || reply.Server.Request == "" {
+		t.Errorf("the closest one answered %+v, %v", reply, err)
 	}
 	for i, id := range order {
 		if starts, _ := tasks[id].counts(); starts != 1 {
@@ -184,11 +176,11 @@ func TestProvisionerNamesACloserOne(t *testing.T) {
 		}
 	}
 	// Other nodes do not serve the protocol at all.
-	if _, err := seeker.askProvisioner(t.Context(), seeker.ID(), request(false)); err == nil {
+	if _, err := seeker.Provisioners.Ask(t.Context(), seeker.ID(), request(false)); err == nil {
 		t.Error("a node asked itself")
 	}
-	if resp := seeker.answerProvision(t.Context(), far.ID(), request(false)); resp.Error == "" {
-		t.Errorf("a node that starts no servers answers %v", resp)
+	if reply, err := nodes[0].Provisioners.Ask(t.Context(), seeker.ID(), request(false)); err == nil {
+		t.Errorf("a node that starts no servers answers %+v", reply)
 	}
 }
 
@@ -231,68 +223,4 @@ func TestProvisionFramesAreAsEver(t *testing.T) {
 		}
 		golden(t, name, b)
 	}
-}
-
-// Every answer fits its limit, and a server is started only for a region that
-// is served.
-func FuzzServeProvision(f *testing.F) {
-	var task asked
-	node := newTestNode(f, func(c *Config) {
-		c.Listen = nil
-		task.provisions(c, "eu")
-	})
-	from := idOf(f, newKey(f))
-	for _, m := range []*pb.ProvisionRequest{
-		{},
-		{Op: &pb.ProvisionRequest_Provision{Provision: &pb.Provision{Region: "eu", Need: signed.NeedToWire(nobodyHasRoom), Reason: "no"}}},
-		{Op: &pb.ProvisionRequest_Provision{Provision: &pb.Provision{Region: "eu", Need: signed.NeedToWire(nobodyHasRoom), Reason: "sessions", Final: true}}},
-		{Op: &pb.ProvisionRequest_Provision{Provision: &pb.Provision{Region: "us"}}},
-		{Op: &pb.ProvisionRequest_Provision{Provision: &pb.Provision{Region: "eu", Need: &cpb.Need{Uplink: math.MaxUint64}}}},
-		{Op: &pb.ProvisionRequest_Leave{Leave: &pb.Leave{Region: "eu", Final: true}}},
-	} {
-		b, err := proto.Marshal(m)
-		if err != nil {
-			f.Fatal(err)
-		}
-		f.Add(b)
-	}
-	f.Fuzz(func(t *testing.T, b []byte) {
-		var req pb.ProvisionRequest
-		if len(b) > maxProvision || proto.Unmarshal(b, &req) != nil {
-			return
-		}
-		starts, leaves := task.counts()
-		resp := node.answerProvision(t.Context(), from, &req)
-		if sent, err := frame.Append(nil, resp); err != nil || len(sent) > maxProvision {
-			t.Fatalf("answer of %d bytes, at most %d: %v", len(sent), maxProvision, err)
-		}
-		s, l := task.counts()
-		if s > starts && req.GetProvision().GetRegion() != "eu" || l > leaves && req.GetLeave().GetRegion() != "eu" {
-			t.Fatalf("acted on %v", &req)
-		}
-	})
-}
-
-// No answer of a provisioner breaks the seeker.
-func FuzzProvisionAnswer(f *testing.F) {
-	node := newTestNode(f, func(c *Config) { c.Listen = nil })
-	for _, m := range []*pb.ProvisionResponse{
-		{}, {Error: "no"}, {Closer: &pb.Peer{Id: []byte("x")}}, {Closer: pb.PeerOf(peer.AddrInfo{ID: idOf(f, newKey(f))})},
-		{Refusal: &pb.Refusal{Reason: "r"}}, {Coming: &pb.Coming{Request: "r", UntilMs: 1}},
-	} {
-		b, err := proto.Marshal(m)
-		if err != nil {
-			f.Fatal(err)
-		}
-		f.Add(b)
-	}
-	f.Fuzz(func(t *testing.T, b []byte) {
-		var resp pb.ProvisionResponse
-		if len(b) > maxProvision || proto.Unmarshal(b, &resp) != nil {
-			return
-		}
-		if r, err := node.provisionReply(scale.Request{}, &resp); err == nil && r.Closer != "" && r.Closer.Validate() != nil {
-			t.Fatalf("named %q", r.Closer)
-		}
-	})
 }

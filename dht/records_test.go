@@ -26,6 +26,7 @@ import (
 	"weir/dht/holding"
 	"weir/dht/overlay"
 	"weir/dht/pb"
+	"weir/dht/records"
 	"weir/dht/seek"
 	"weir/dht/vivaldi"
 )
@@ -146,7 +147,7 @@ func TestHolderSurvivesHostileStreams(t *testing.T) {
 	node := newTestNode(t, nil)
 	f := newFake(t, node.info(), nil)
 	garbage := map[string][]byte{
-		"too much announced":   binary.AppendUvarint(nil, maxRequest+1),
+		"too much announced":   binary.AppendUvarint(nil, records.MaxRequest+1),
 		"a length that is no":  {0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff},
 		"no protobuf":          append(binary.AppendUvarint(nil, 5), "\xff\xff\xff\xff\xff"...),
 		"less than announced":  append(binary.AppendUvarint(nil, 500), "short"...),
@@ -164,7 +165,7 @@ func TestHolderSurvivesHostileStreams(t *testing.T) {
 			_ = s.CloseWrite()
 			_ = s.SetReadDeadline(time.Now().Add(patience))
 			var resp pb.Response
-			if _, err := frame.ReadPrintable(bufio.NewReader(s), maxFetchReply, &resp); err == nil {
+			if _, err := frame.ReadPrintable(bufio.NewReader(s), records.MaxRequest, &resp); err == nil {
 				t.Errorf("answered %v", &resp)
 			}
 			_ = s.Reset()
@@ -355,7 +356,7 @@ func TestQuerySamples(t *testing.T) {
 			}
 			seen[r.Node] = true
 		}
-		if proto.Size(q) > maxQueryReply {
+		if proto.Size(q) > seek.MaxQueryReply {
 			t.Fatalf("answer of %d bytes", proto.Size(q))
 		}
 	}
@@ -393,12 +394,12 @@ func TestNamedHoldersAreVerified(t *testing.T) {
 	nodes := newTestNetwork(t, 2)
 	stranger := newTestNode(t, nil) // of this network, but not announced
 	ghost := idOf(t, newKey(t))
-	nodes[0].meet(nodes[1].ID(), []*pb.Peer{
+	nodes[0].acks.Take(nodes[1].ID(), &pb.AdvertiseReply{Closer: []*pb.Peer{
 		{Id: []byte("no peer ID")},
 		pb.PeerOf(peer.AddrInfo{ID: ghost, Addrs: []multiaddr.Multiaddr{addr(t, "/ip4/127.0.0.1/tcp/1")}}),
 		pb.PeerOf(nodes[0].info()),
 		pb.PeerOf(stranger.info()),
-	})
+	}}, 0, false)
 	eventually(t, func() error {
 		for _, p := range nodes[0].cache.Peek(testHome) {
 			switch p {

@@ -39,3 +39,6 @@ func StreamTopic(name string) Topic { return holder.StreamTopic(name) }
 // ProvisionTopic is the topic of the nodes that start servers in region, which
 // may be empty.
 func ProvisionTopic(region string) Topic { return holder.ProvisionTopic(region) }
+
+// ProvisionFeature is in the records of nodes that start servers.
+const ProvisionFeature = holder.ProvisionFeature

@@ -18,6 +18,7 @@ import (
 	"weir/capacity/frame"
 	"weir/dht/inspect"
 	"weir/dht/pb"
+	"weir/dht/records"
 )
 
 // A watchView is the state that a watch has reported so far.
@@ -131,7 +132,7 @@ func TestWatchSurvivesBadHolders(t *testing.T) {
 	event := func(e *pb.Event) *pb.Response { return &pb.Response{Op: &pb.Response_Event{Event: e}} }
 	lies := func(s network.Stream) {
 		var req pb.Request
-		if _, err := frame.ReadPrintable(bufio.NewReader(s), maxRequest, &req); err != nil || req.GetWatch() == nil {
+		if _, err := frame.ReadPrintable(bufio.NewReader(s), records.MaxRequest, &req); err != nil || req.GetWatch() == nil {
 			_ = s.Reset()
 			return
 		}

@@ -39,7 +39,7 @@ type Config struct {
 	Conns func(p peer.ID) []network.Conn
 	// Go runs f in a goroutine of the node, which ends ctx and waits for f when
 	// it closes.
-	Go    func(f func(ctx context.Context))
+	Go    func(f func(ctx context.Context)) bool
 	Rates *holder.RateLimit // of records per peer
 
 	// Heard is called with the sender of each datagram accepted.

@@ -1,6 +1,6 @@
-// Package holding is the network side of a holder of records: it answers the
-// requests of /records/1 and takes in datagrams, except for WATCH, whose stream
-// package dht owns.
+// Package holding is the network side of a holder of records: it answers
+// ADVERTISE, QUERY and HAND-OVER of /records/1, which package records serves,
+// and takes in datagrams.
 //
 // The input is messages and the peer proved by the handshake; the output is
 // answers. A [Holder] starts no goroutines and sends nothing. Its records are

@@ -137,7 +137,7 @@ func (c *Copies) note(r capacity.Record) {
 	}
 	c.cfg.Log.Warn("this node's identity is used by another process too: one of the two must get an identity of its own",
 		"name", r.Name, "url", r.URL, "addrs", joinAddrs(r.Addrs))
-	c.cfg.Event(event.Event{Kind: event.NodeCopied, Detail: fmt.Sprintf("%s at %s", cmp.Or(r.URL, "no URL"), joinAddrs(r.Addrs))})
+	c.cfg.Event(event.Event{Time: time.Now(), Kind: event.NodeCopied, Detail: fmt.Sprintf("%s at %s", cmp.Or(r.URL, "no URL"), joinAddrs(r.Addrs))})
 }
 
 // Seen is the other process's record, the zero one if unknown, and whether the

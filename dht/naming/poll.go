@@ -8,6 +8,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"weir/dht/holder"
+	"weir/dht/overlay"
 	"weir/dht/pb"
 	"weir/dht/place"
 )
@@ -38,10 +39,9 @@ type pollAnswer struct {
 	err   error
 }
 
-// poll asks the voters about topic's name, and the nodes that they name, until
-// the result is certain. The poll is never nil.
-func (r *Registrar) poll(ctx context.Context, topic holder.Topic, intent pb.Claim_Intent, own *ownClaim) (*poll, error) {
-	p := &poll{
+// newPoll makes a poll in which nobody has been asked.
+func (r *Registrar) newPoll(topic holder.Topic, intent pb.Claim_Intent, own *ownClaim) *poll {
+	return &poll{
 		ballot: ballot{
 			self: r.cfg.ID, taking: intent == pb.Claim_TAKE,
 			said: make(map[peer.ID]pb.ClaimReply_Own), rivals: make(map[peer.ID]time.Time), errs: make(map[peer.ID]string),
@@ -50,6 +50,12 @@ func (r *Registrar) poll(ctx context.Context, topic holder.Topic, intent pb.Clai
 		r: r, topic: topic, intent: intent, own: own,
 		asked: make(map[peer.ID]*polled), closer: make(map[peer.ID]bool), answers: make(chan pollAnswer, 16),
 	}
+}
+
+// poll asks the voters about topic's name, and the nodes that they name, until
+// the result is certain. The poll is never nil.
+func (r *Registrar) poll(ctx context.Context, topic holder.Topic, intent pb.Claim_Intent, own *ownClaim) (*poll, error) {
+	p := r.newPoll(topic, intent, own)
 	if err := topic.CheckAsked(); err != nil {
 		return p, err
 	}
@@ -179,12 +185,12 @@ func (p *poll) heard(a pollAnswer) {
 		at.pending, at.again = false, time.Now().Add(askAfter)
 	}
 	if a.err != nil {
-		p.errs[a.from] = p.r.cfg.Silence(a.err)
+		p.errs[a.from] = overlay.Silence(a.err)
 		return
 	}
 	p.said[a.from] = a.reply.Own
 	for _, w := range a.reply.Rivals[:min(len(a.reply.Rivals), maxRivals)] {
-		if id, ok := p.r.cfg.Introduced(w.Node); ok {
+		if id, ok := p.r.cfg.Introduced(w.Node); ok && id != p.self {
 			heard := time.Now().Add(-time.Duration(w.HeardMs) * time.Millisecond)
 			if last, known := p.rivals[id]; !known || heard.After(last) {
 				p.rivals[id] = heard
@@ -192,7 +198,7 @@ func (p *poll) heard(a pollAnswer) {
 		}
 	}
 	for _, w := range a.reply.Closer[:min(len(a.reply.Closer), maxCloser)] {
-		if id, ok := p.r.cfg.Introduced(w); ok {
+		if id, ok := p.r.cfg.Introduced(w); ok && id != p.self {
 			p.closer[id] = true
 		}
 	}

@@ -3,16 +3,21 @@ package naming
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
+	"go.opentelemetry.io/otel/trace"
 
 	"weir/capacity"
 	"weir/capacity/task"
+	"weir/capacity/tracing"
 	"weir/dht/directory"
 	"weir/dht/holder"
 	"weir/dht/liveness"
+	"weir/dht/overlay"
 	"weir/dht/pb"
+	"weir/dht/place"
 )
 
 const (
@@ -61,13 +66,12 @@ type Config struct {
 	// Ask asks one node, within limit. It takes only the trace of ctx: a node
 	// whose answer is not waited for still gets the question.
 	Ask func(ctx context.Context, id peer.ID, req *pb.Claim, limit time.Duration) (*pb.ClaimReply, error)
-	// Introduced learns the addresses in w of another node. It is not ok if w
-	// is invalid.
+	// Introduced learns the addresses in w, of a node that may be this one. It
+	// is not ok if w is invalid.
 	Introduced func(w *pb.Peer) (peer.ID, bool)
 	// Introduce returns a node with its known addresses.
 	Introduce func(id peer.ID) *pb.Peer
-	// Silence is why a node did not answer, in few words.
-	Silence func(err error) string
+	Tracer    trace.Tracer
 }
 
 // A Registrar claims the names of streams, for publishers at this node, and
@@ -116,6 +120,22 @@ func (r *Registrar) Publishers(ctx context.Context, stream string) ([]peer.ID, e
 // [liveness.UnreachableAfter] does not count any more, so that a crashed one
 // blocks no claim for longer.
 func (r *Registrar) Claim(ctx context.Context, stream string) (release func(), err error) {
+	ctx, span := tracing.Start(ctx, r.cfg.Tracer, "claim", trace.SpanKindInternal, tracing.Stream.String(stream))
+	defer span.End()
+	release, err = r.claim(ctx, stream)
+	switch {
+	case err == nil:
+	case errors.As(err, new(*Taken)):
+		tracing.Fail(span, "name-taken")
+	case errors.Is(err, place.ErrUnanswered):
+		tracing.Fail(span, place.NotKnown)
+	default:
+		tracing.Fail(span, overlay.ErrorType(err))
+	}
+	return release, err
+}
+
+func (r *Registrar) claim(ctx context.Context, stream string) (release func(), err error) {
 	for try := 1; ; try++ {
 		release, err = r.claimOnce(ctx, stream)
 		taken := new(Taken)
@@ -165,18 +185,24 @@ func (r *Registrar) rivalGone(id peer.ID, heard time.Time) bool {
 }
 
 // Answer answers a question about a stream's name, or a claim to it, from another
-// node. The topic is a stream's.
-func (r *Registrar) Answer(now time.Time, from peer.ID, req *pb.Claim) *pb.ClaimReply {
+// node. The error is why it asks for nothing that has a name.
+func (r *Registrar) Answer(now time.Time, from peer.ID, req *pb.Claim) (*pb.ClaimReply, error) {
 	topic := holder.Topic(req.Topic)
+	if err := topic.Check(); err != nil {
+		return nil, err
+	}
+	if topic.Stream() == "" {
+		return nil, fmt.Errorf("%s is no stream: it has no name to take", topic)
+	}
 	reply := r.here(now, from, topic, req.Intent)
 	if !r.cfg.Directory.Holds() || req.Intent == pb.Claim_DROP {
-		return reply
+		return reply, nil
 	}
 	closer := r.cfg.Directory.Closer(now, topic, from, req.Known)
 	for _, p := range closer[:min(len(closer), maxCloser)] {
 		reply.Closer = append(reply.Closer, r.cfg.Introduce(p))
 	}
-	return reply
+	return reply, nil
 }
 
 // here is this node's answer to from about a stream's name: for itself, and as

@@ -205,6 +205,9 @@ func (o *Overlay) Context() context.Context { return o.ctx }
 // doing so if Close has begun.
 func (o *Overlay) Go(f func()) bool { return o.tasks.Go(f) }
 
+// Begin is Go for an f that is given a context, which ends with Close.
+func (o *Overlay) Begin(f func(context.Context)) bool { return o.Go(func() { f(o.ctx) }) }
+
 // Serve registers f for the streams of protocol p. F runs on a goroutine of its
 // own per stream, which Close waits for; Close resets the stream.
 func (o *Overlay) Serve(p protocol.ID, f func(network.Stream)) {

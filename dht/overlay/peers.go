@@ -21,6 +21,7 @@ import (
 
 	"weir/capacity/event"
 	"weir/dht/liveness"
+	"weir/dht/pb"
 )
 
 // LocateTime bounds the search for a peer's addresses.
@@ -73,6 +74,22 @@ func (s *Peers) Learn(id peer.ID, addrs []multiaddr.Multiaddr) {
 	if len(addrs) > 0 && id != s.host.ID() {
 		s.host.Peerstore().AddAddrs(id, addrs, peerstore.TempAddrTTL)
 	}
+}
+
+// Introduce encodes id with its known addresses, for another node.
+func (s *Peers) Introduce(id peer.ID) *pb.Peer { return pb.PeerOf(s.host.Peerstore().PeerInfo(id)) }
+
+// Introduced learns the addresses of a node that another one named. It is not ok
+// if w is invalid.
+func (s *Peers) Introduced(w *pb.Peer) (id peer.ID, ok bool) {
+	ai, err := w.AddrInfo()
+	if err != nil {
+		return "", false
+	}
+	if !s.Connected(ai.ID) {
+		s.Learn(ai.ID, ai.Addrs)
+	}
+	return ai.ID, true
 }
 
 // Locate prepares a dial to id: it looks for addresses in the network if there

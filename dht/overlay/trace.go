@@ -15,6 +15,8 @@ import (
 	"weir/dht/pb"
 )
 
+const maxReason = 256 // bytes of a reason given
+
 // methodOf is the protocol and the operation of a request; one word of a
 // bounded set.
 func methodOf(req proto.Message) string {
@@ -165,4 +167,17 @@ func ErrorType(err error) string {
 		return "canceled"
 	}
 	return "_OTHER" // as the semantic conventions call it
+}
+
+// Silence is why a node gave no answer, for people, in few words.
+func Silence(err error) string {
+	switch {
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, ErrLate):
+		return "no answer in time"
+	case errors.Is(err, ErrUnreachable):
+		return "unreachable"
+	case errors.Is(err, network.ErrResourceLimitExceeded):
+		return "this node has too many requests under way"
+	}
+	return capacity.Printable(err.Error(), maxReason)
 }

@@ -27,6 +27,9 @@ const (
 const (
 	// NoCandidates is the reason of a refusal for which no rule is responsible.
 	NoCandidates = "no-candidates"
+	// NotKnown is the reason if the holders required for an answer did not
+	// reply.
+	NotKnown = "not-known"
 	// Unreachable is the reason of a candidate that did not answer: whether it has
 	// room is not known.
 	Unreachable = "unreachable"

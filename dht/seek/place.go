@@ -24,7 +24,7 @@ const (
 	Unreachable = place.Unreachable
 	// NotKnown is the reason if the holders required for an answer did not
 	// reply.
-	NotKnown = "not-known"
+	NotKnown = place.NotKnown
 )
 
 // Placed is the target of a placement, and the lease on the room there.

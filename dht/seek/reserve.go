@@ -65,7 +65,7 @@ func (s *Seeker) reserveOn(ctx context.Context, pick *offer, topic holder.Topic,
 	req := ReserveRequest(request, topic, need, known)
 	var resp pb.ReserveResponse
 	var rtt time.Duration
-	rtt, r.spent, r.err = s.cfg.Overlay.Call(ctx, target, s.cfg.Reserves, req, &resp, MaxReserve)
+	rtt, r.spent, r.err = s.cfg.Overlay.Call(ctx, target, s.cfg.Reserves, req, &resp, maxReserve)
 	if r.err != nil {
 		s.cfg.Peers.Failed(target, r.err)
 		return r
@@ -73,11 +73,7 @@ func (s *Seeker) reserveOn(ctx context.Context, pick *offer, topic holder.Topic,
 	s.cfg.Peers.Answered(target, rtt)
 	switch {
 	case resp.Refusal != nil:
-		r.err = &capacity.Refusal{
-			Reason:     capacity.Printable(resp.Refusal.Reason, 64),
-			Detail:     capacity.Printable(resp.Refusal.Detail, maxReason),
-			RetryAfter: time.Duration(resp.Refusal.RetryMs) * time.Millisecond,
-		}
+		r.err = resp.Refusal.Err()
 	case resp.Error != "":
 		r.err = fmt.Errorf("request not served: %.200s", resp.Error)
 	default:
@@ -124,7 +120,7 @@ func (s *Seeker) releaseCtx(ctx context.Context, target peer.ID, request string)
 		return
 	}
 	req := &pb.ReserveRequest{Op: &pb.ReserveRequest_Release{Release: &pb.Release{Id: request}}}
-	if _, _, err := s.cfg.Overlay.Call(ctx, target, s.cfg.Reserves, req, &pb.ReserveResponse{}, MaxReserve); err != nil {
+	if _, _, err := s.cfg.Overlay.Call(ctx, target, s.cfg.Reserves, req, &pb.ReserveResponse{}, maxReserve); err != nil {
 		s.cfg.Log.DebugContext(ctx, "lease not given back; it runs out by itself", "peer", target, "err", err)
 	}
 }

@@ -22,15 +22,14 @@ import (
 	"weir/dht/overlay"
 	"weir/dht/pb"
 	"weir/dht/place"
+	"weir/dht/reserve"
 )
 
 // The largest answers, in bytes, that a peer may send.
 const (
 	MaxQueryReply = 24 << 10 // holding.QueryLimit records, doubts about their nodes, and the rules
-	MaxReserve    = 4 << 10
+	maxReserve    = reserve.MaxMessage
 )
-
-const maxReason = 256 // bytes of a reason given
 
 // Overlay sends requests to other nodes; see [overlay.Overlay].
 type Overlay interface {

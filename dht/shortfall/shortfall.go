@@ -30,7 +30,7 @@ type Config struct {
 	Wall func(now time.Time) time.Time
 	// Go runs f in a goroutine of the node, which ends ctx and waits for f when
 	// it closes.
-	Go  func(f func(ctx context.Context))
+	Go  func(f func(ctx context.Context)) bool
 	Log *slog.Logger
 }
 

@@ -70,7 +70,7 @@ func TestDelivered(t *testing.T) {
 				return c.answer, c.fail
 			},
 			Wall: func(now time.Time) time.Time { return now },
-			Go:   func(f func(context.Context)) { f(t.Context()) },
+			Go:   func(f func(context.Context)) bool { f(t.Context()); return true },
 			Log:  slog.New(slog.DiscardHandler),
 		}).Delivered(c.of, c.share)
 		if got := beliefs.Of(time.Now(), c.of); math.Abs(got-c.want) > 0.01 || asked != c.asked {

@@ -1,4 +1,4 @@
-package dht
+package records
 
 import (
 	"bufio"
@@ -8,9 +8,9 @@ import (
 
 	"github.com/libp2p/go-libp2p/core/peer"
 
-	"weir/capacity"
 	"weir/capacity/frame"
 	"weir/capacity/signed"
+	"weir/dht/holder"
 	"weir/dht/holding"
 	"weir/dht/inspect"
 	"weir/dht/overlay"
@@ -22,46 +22,15 @@ const (
 	watchOpen    = 2 * time.Second // to open a watch
 )
 
-// newReader wires what reads the tables of holders.
-func (n *Node) newReader() *inspect.Reader {
-	return &inspect.Reader{
-		Self: n.ID(),
-		Topics: func(ctx context.Context, topic Topic) []Topic {
-			if topic == CapacityTopic() {
-				return n.Seeker.Shards(ctx)
-			}
-			return []Topic{topic}
-		},
-		Holders: func(topic Topic) (self bool, remote []peer.ID) {
-			h, _ := n.dir.Holders(time.Now(), topic)
-			h = n.Seeker.WithTheSlow(topic, h)
-			if each, own := n.dir.Each(); own {
-				h.Remote = each
-			}
-			return h.Self, n.Seeker.NearestFirst(h.Remote)
-		},
-		Each:   n.cfg.Discovery.Own(),
-		Table:  n.table,
-		Remote: n.watchRemote,
-		Ignore: func(p peer.ID) bool { return n.peers.Live.SilentFor(time.Now(), p, capacity.DefaultTTL) },
-		Busy:   ErrBusy,
-		Why:    silence,
-		Closed: n.overlay.Context().Done(),
-		Me:     func() capacity.Record { return n.Seeker.Me("") },
-		RTT:    n.overlay.Coords.Predict,
-		Trust:  n.beliefs.Of,
-		Log:    n.log,
-	}
-}
-
-// watchRemote emits the records that p holds in topic, and their changes, as
-// far as they verify.
-func (n *Node) watchRemote(ctx context.Context, p peer.ID, topic Topic, emit func(inspect.Event) bool) error {
+// Watch emits the records that p holds in topic, and their changes, as far as
+// they verify, until ctx is done, emit returns false or p ends it, which is the
+// error.
+func (c *Client) Watch(ctx context.Context, p peer.ID, topic holder.Topic, emit func(inspect.Event) bool) error {
 	opening, cancel := context.WithTimeout(ctx, watchOpen)
 	defer cancel()
-	s, err := n.overlay.Host.NewStream(opening, p, n.records)
+	s, err := c.Open(opening, p, c.Protocol)
 	if err != nil {
-		n.peers.Failed(p, overlay.CallError(opening, err))
+		c.Peers.Failed(p, overlay.CallError(opening, err))
 		return err
 	}
 	defer func() { _ = s.Reset() }()
@@ -86,7 +55,7 @@ func (n *Node) watchRemote(ctx context.Context, p peer.ID, topic Topic, emit fun
 		if event == nil {
 			return errors.New("holder answered something else")
 		}
-		e, ok, err := eventFromWire(n.wall(time.Now()), topic, event)
+		e, ok, err := eventFromWire(c.Wall(time.Now()), topic, event)
 		if err != nil {
 			return err
 		}
@@ -98,7 +67,7 @@ func (n *Node) watchRemote(ctx context.Context, p peer.ID, topic Topic, emit fun
 
 // eventFromWire verifies w; ok is false if it is empty. A record that does not
 // verify is emitted with its error, for the inspecting user.
-func eventFromWire(now time.Time, topic Topic, w *pb.Event) (e inspect.Event, ok bool, err error) {
+func eventFromWire(now time.Time, topic holder.Topic, w *pb.Event) (e inspect.Event, ok bool, err error) {
 	switch {
 	case w.Synced:
 		e.Synced, e.Split = true, w.Split
