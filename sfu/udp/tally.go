@@ -21,7 +21,7 @@ var refusalNames = [...]struct {
 	err  error
 	name string
 }{
-	{syscall.ENOBUFS, "enobufs"}, // the device's queue is full
+	{syscall.ENOBUFS, "enobufs"},
 	{syscall.ENOMEM, "enomem"},
 	{syscall.EPERM, "eperm"}, // a firewall's rule
 	{syscall.EMSGSIZE, "emsgsize"},

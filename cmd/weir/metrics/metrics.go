@@ -16,7 +16,6 @@ import (
 	"weir/dht/overlay"
 	"weir/sfu"
 	"weir/sfu/meter"
-	"weir/sfu/udp"
 	"weir/sfu/whip"
 )
 
@@ -300,21 +299,6 @@ func (c Repairs) Collect(ch chan<- prometheus.Metric) {
 	sent, withheld := c.SFU.Repairs()
 	ch <- prometheus.MustNewConstMetric(repairsDesc, prometheus.CounterValue, float64(sent), "sent")
 	ch <- prometheus.MustNewConstMetric(repairsDesc, prometheus.CounterValue, float64(withheld), "withheld")
-}
-
-// Drops exports the packets that the media socket drops before the stack.
-type Drops struct{ Socket *udp.Socket }
-
-var droppedDesc = prometheus.NewDesc("weir_media_dropped_datagrams_total", "Datagrams that were not taken from the media socket, by why.", []string{"reason"}, nil)
-
-// Describe implements prometheus.Collector.
-func (c Drops) Describe(ch chan<- *prometheus.Desc) { ch <- droppedDesc }
-
-// Collect implements prometheus.Collector.
-func (c Drops) Collect(ch chan<- prometheus.Metric) {
-	for reason, n := range c.Socket.Counters().Dropped {
-		ch <- prometheus.MustNewConstMetric(droppedDesc, prometheus.CounterValue, float64(n), Snake(reason))
-	}
 }
 
 // Traffic exports the bytes of each discovery protocol.
