@@ -3,10 +3,8 @@ package main
 import (
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"log/slog"
-	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
@@ -20,10 +18,7 @@ import (
 	"weir/capacity/signed"
 	"weir/cmd/weir/api"
 	"weir/cmd/weir/doctor"
-	"weir/dht"
 	"weir/dht/inspect"
-	"weir/dht/policysync"
-	"weir/sfu/problem"
 )
 
 // policiesKept is how many signed policies a node keeps, for weir policy
@@ -48,7 +43,7 @@ func (s *policyStore) apply(p signed.Policy, sealed []byte) error {
 	if err := s.keep(p.Version, sealed); err != nil {
 		s.log.Warn("policy not kept; it is in force until the node ends", "err", err)
 	}
-	before := s.policy.inForce.Swap(p.Compiled).Policy()
+	before := s.policy.force(p.Compiled)
 	s.policy.tell(event.Event{Kind: event.PolicyApplied, Detail: fmt.Sprintf("%q version %d, after version %d, sum %s, signed by the operator", p.Compiled.Policy().Name, p.Version, before.Version, p.Sum())})
 	return nil
 }
@@ -151,7 +146,7 @@ func (s *policyStore) check() doctor.Check {
 
 // restore puts the newest usable stored policy in force, as it was when the
 // node ended. Without one, the built-in policy or that of a file stays.
-func (s *policyStore) restore(d *dht.Node) error {
+func (s *policyStore) restore(push func(sealed []byte) (signed.Policy, error)) error {
 	if version, why := s.unreadable(); why != nil {
 		s.policy.tell(event.Event{Kind: event.PolicyRefused, Detail: fmt.Sprintf("version %d, kept from before: %v", version, why)})
 	}
@@ -159,26 +154,6 @@ func (s *policyStore) restore(d *dht.Node) error {
 	if err != nil || len(list) == 0 {
 		return err
 	}
-	_, err = d.Policies.Push(list[0].Sealed)
+	_, err = push(list[0].Sealed)
 	return err
-}
-
-// pushPolicy serves POST /api/v1/policy; the body is a signed policy.
-func (n *node) pushPolicy(w http.ResponseWriter, r *http.Request) {
-	sealed, err := io.ReadAll(http.MaxBytesReader(w, r.Body, signed.MaxPolicySize))
-	if err != nil {
-		problem.New(problem.TooLarge, fmt.Sprintf("a signed policy has at most %d bytes", signed.MaxPolicySize)).Write(w)
-		return
-	}
-	p, err := n.dht.Policies.Push(sealed)
-	switch {
-	case errors.Is(err, policysync.ErrOld):
-		problem.New(problem.OldPolicy, err.Error()).Write(w)
-	case errors.Is(err, policysync.ErrNoOperator):
-		problem.New(problem.BadPolicy, "this node has no operator: start it with --operator, and the ID that weir policy key prints").Write(w)
-	case err != nil:
-		problem.New(problem.BadPolicy, err.Error()).Write(w)
-	default:
-		writeJSON(w, policyEntryOf(p, sealed, true))
-	}
 }

@@ -62,7 +62,7 @@ func TestPolicySignedUnderOldWords(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer func() { _ = d.Close() }()
-		if err := s.restore(d); err != nil {
+		if err := s.restore(d.Policies.Push); err != nil {
 			t.Fatal(err)
 		}
 		return s, told.String()
@@ -93,7 +93,7 @@ func TestPolicySignedUnderOldWords(t *testing.T) {
 		t.Errorf("the check says %+v", c)
 	}
 
-	sealed, err := signed.SealPolicy("p", []byte(policyV1), 2, time.Now(), key)
+	sealed, err := signed.SealPolicy("p", []byte(versionOne), 2, time.Now(), key)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -103,7 +103,7 @@ func TestPolicySignedUnderOldWords(t *testing.T) {
 		t.Errorf("version %d is in force, want the newest that can be used, 2; told %q", p.Version, told)
 	}
 
-	if sealed, err = signed.SealPolicy("p", []byte(policyV1), 4, time.Now(), key); err != nil {
+	if sealed, err = signed.SealPolicy("p", []byte(versionOne), 4, time.Now(), key); err != nil {
 		t.Fatal(err)
 	}
 	keep(s, 4, sealed)

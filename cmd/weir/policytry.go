@@ -2,18 +2,14 @@ package main
 
 import (
 	"cmp"
-	"context"
 	"errors"
 	"fmt"
-	"io"
 	"maps"
-	"net/http"
 	"net/url"
 	"reflect"
 	"slices"
 	"strings"
 
-	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/urfave/cli/v2"
 
 	"weir/capacity"
@@ -21,114 +17,8 @@ import (
 	"weir/cmd/weir/api"
 	"weir/cmd/weir/cmdline"
 	"weir/cmd/weir/names"
-	"weir/cmd/weir/survey"
 	"weir/cmd/weir/term"
-	"weir/dht"
-	"weir/dht/inspect"
-	"weir/sfu/problem"
 )
-
-// tryPolicy serves POST /api/v1/policy/try; the body is a policy's text. The
-// query may give uplink, packets, region and stream of the needs to try it
-// with, and file, the name to use in messages about mistakes.
-func (n *node) tryPolicy(r *http.Request) (any, error) {
-	text, err := io.ReadAll(http.MaxBytesReader(nil, r.Body, maxPolicyFile))
-	if err != nil {
-		return nil, problem.New(problem.TooLarge, fmt.Sprintf("a policy's text of more than %d bytes, or not all of it arrived", maxPolicyFile))
-	}
-	q := r.URL.Query()
-	after, err := policy.Parse(cmp.Or(q.Get("file"), "policy"), text)
-	if err != nil {
-		return nil, problem.New(problem.BadPolicy, err.Error())
-	}
-	purposes := []capacity.Purpose{capacity.View, capacity.Publish}
-	topics := []dht.Topic{dht.CapacityTopic()}
-	if stream := q.Get("stream"); stream != "" {
-		purposes = append(purposes, capacity.Cascade)
-		topics = append(topics, dht.StreamTopic(stream))
-	}
-	var needs []capacity.Need
-	for _, p := range purposes {
-		need, err := needOf(q, p)
-		if err != nil {
-			return nil, err
-		}
-		needs = append(needs, need)
-	}
-	surveys := make(map[dht.Topic]inspect.Survey)
-	for _, topic := range topics {
-		ctx, cancel := context.WithTimeout(r.Context(), survey.Timeout)
-		survey, err := n.dht.Reader.Survey(ctx, topic)
-		cancel()
-		if err == nil && len(survey.Candidates) == 0 && !survey.Hearing.Enough() {
-			err = &dht.Unanswered{Topic: topic, Hearing: survey.Hearing}
-		}
-		if err != nil {
-			return nil, fmt.Errorf("read the records of %s: %w", topic, err)
-		}
-		surveys[topic] = survey
-	}
-	t := trial(n.policy.Policy(), after, surveys, needs, n.view.LastDecisions())
-	t.Node = n.dht.ID()
-	return t, nil
-}
-
-// trial compares two policies over surveys, by topic, for needs and for those
-// of earlier decisions.
-func trial(before, after *policy.Compiled, surveys map[dht.Topic]inspect.Survey, needs []capacity.Need, decisions []dht.Decision) api.PolicyTrial {
-	nameOf := func(j *policy.Compiled) api.PolicyName {
-		p := j.Policy()
-		return api.PolicyName{Name: p.Name, Version: p.Version}
-	}
-	t := api.PolicyTrial{InForce: nameOf(before), Tried: nameOf(after), Silent: []peer.ID{}}
-	for _, s := range surveys {
-		t.Silent = append(t.Silent, s.Silent...)
-	}
-	slices.Sort(t.Silent)
-	t.Silent = slices.Compact(t.Silent)
-
-	compare := func(topic dht.Topic, need capacity.Need) policy.Comparison {
-		return policy.Compare(before, after, need, surveys[topic].Me, surveys[topic].Candidates)
-	}
-	for _, need := range needs {
-		topic := dht.CapacityTopic()
-		if need.Purpose == capacity.Cascade {
-			topic = dht.StreamTopic(need.Stream)
-		}
-		t.Needs = append(t.Needs, api.NeedTrial{Topic: topic, Need: dht.DecisionNeed(need), Comparison: compare(topic, need)})
-	}
-	type placement struct {
-		topic dht.Topic
-		need  dht.DecisionNeed
-	}
-	compared := make(map[placement]policy.Comparison) // many needs are the same
-	for _, d := range decisions {
-		if _, read := surveys[d.Topic]; !read {
-			continue
-		}
-		p := placement{d.Topic, d.Need}
-		c, ok := compared[p]
-		if !ok {
-			c = compare(d.Topic, capacity.Need(d.Need))
-			compared[p] = c
-		}
-		addRecent(&t.Recent, c)
-	}
-	return t
-}
-
-func addRecent(r *api.RecentTrial, c policy.Comparison) {
-	r.Placements++
-	if c.Before.Passed > 0 {
-		r.Before++
-	}
-	if c.After.Passed > 0 {
-		r.After++
-	}
-	if c.Before.First != c.After.First {
-		r.FirstChanges++
-	}
-}
 
 func tryPolicyCommand() *cli.Command {
 	return &cli.Command{

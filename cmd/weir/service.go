@@ -260,7 +260,7 @@ func newNode(cfg nodeConfig) (_ *node, err error) {
 	opened = append(opened, n.dht.Close)
 	n.events.Name = n.nameOf
 	if cfg.operator != "" {
-		if err := n.policies.restore(n.dht); err != nil {
+		if err := n.policies.restore(n.dht.Policies.Push); err != nil {
 			cfg.log.Warn("kept policy not put in force", "err", err)
 		}
 	}
