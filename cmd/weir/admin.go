@@ -96,7 +96,7 @@ func (n *node) adminHandler() http.Handler {
 		}
 		return survey.Streams(r.Context(), n.dht.Prober, records), nil
 	})
-	get("/policy/history", func(*http.Request) (any, error) { return n.policies.history() })
+	get("/policy/history", func(*http.Request) (any, error) { return n.policies.History() })
 	mux.HandleFunc("POST /api/v1/policy", n.pushPolicy)
 	handle("POST /api/v1/policy/try", n.tryPolicy)
 	mux.HandleFunc("POST /api/v1/drain", n.serveDrain)

@@ -33,7 +33,7 @@ func (n *node) diagnose(ctx context.Context) doctor.Diagnosis {
 		Seen: fmt.Sprintf("bound to UDP %s; whether clients reach it cannot be seen from here", n.gauge.Socket.LocalAddr()),
 	})
 	if n.cfg.operator != "" {
-		d.Checks = append(d.Checks, n.policies.check())
+		d.Checks = append(d.Checks, n.policies.Check())
 	}
 	if n.rights != nil {
 		d.Checks = append(d.Checks, checkRights(n.rights.Status(), n.rights.HandsOn() || n.tuned.Load().overflow == sfu.Refuse, time.Now()))

@@ -26,6 +26,7 @@ import (
 	"weir/cmd/weir/config"
 	"weir/cmd/weir/hook"
 	"weir/cmd/weir/logs"
+	"weir/cmd/weir/policies"
 	"weir/cmd/weir/spans"
 	"weir/dht"
 	"weir/dht/directory"
@@ -157,7 +158,7 @@ type nodeConfig struct {
 	live      tunable
 	readyFile string
 
-	policy   *policyFile
+	policy   *policies.File
 	operator peer.ID
 	rights   *rights.Config // nil: no client needs a right
 	open     bool           // --insecure-open
@@ -296,7 +297,7 @@ func nodeConfigOf(c *cli.Context) (nodeConfig, error) {
 	if cfg.discovery, cfg.servers, err = discoveryOf(c, cfg.log); err != nil {
 		return cfg, err
 	}
-	if cfg.policy, err = newPolicyFile(c.String("policy"), cfg.log); err != nil {
+	if cfg.policy, err = policies.Open(c.String("policy"), cfg.log); err != nil {
 		return cfg, err
 	}
 	if s := c.String("operator"); s != "" {

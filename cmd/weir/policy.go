@@ -16,6 +16,7 @@ import (
 	"weir/cmd/weir/api"
 	"weir/cmd/weir/cmdline"
 	"weir/cmd/weir/names"
+	"weir/cmd/weir/policies"
 	"weir/cmd/weir/term"
 	"weir/dht/identity"
 )
@@ -110,7 +111,7 @@ func pushPolicy(c *cli.Context) error {
 		return cmdline.BadInput(err)
 	}
 	name := c.Args().First()
-	text, err := readText(name, c.App.Reader)
+	text, err := policies.ReadText(name, c.App.Reader)
 	if err != nil {
 		return cmdline.BadInput(err)
 	}
@@ -159,7 +160,7 @@ func checkPolicy(c *cli.Context) error {
 		return cmdline.BadInput(errors.New("weir policy check wants one FILE, or - for standard input"))
 	}
 	name := c.Args().First()
-	text, err := readText(name, c.App.Reader)
+	text, err := policies.ReadText(name, c.App.Reader)
 	if err != nil {
 		return cmdline.BadInput(err)
 	}

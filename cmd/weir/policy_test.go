@@ -10,6 +10,7 @@ import (
 	"weir/capacity"
 	"weir/capacity/policy"
 	"weir/cmd/weir/cmdline"
+	"weir/cmd/weir/policies"
 )
 
 const policyV1 = "name: one\nversion: 1\nfilter:\n  - {name: room, expr: r.sessions_free >= 1}\nscore:\n  - {name: headroom, expr: 1 - r.stress}\n"
@@ -50,7 +51,7 @@ func TestPolicyCommands(t *testing.T) {
 // A node's limits on pulls and on the depth of the tree are those of the policy
 // in force at the time, and never more pulls than its own flag allows.
 func TestBoundsAreThoseOfThePolicyInForce(t *testing.T) {
-	f, err := newPolicyFile("", slog.New(slog.DiscardHandler))
+	f, err := policies.Open("", slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -62,7 +63,7 @@ func TestBoundsAreThoseOfThePolicyInForce(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		f.force(judge)
+		f.Force(judge)
 	}
 	for _, tt := range []struct {
 		name                      string

@@ -11,6 +11,7 @@ import (
 	"weir/capacity"
 	"weir/capacity/policy"
 	"weir/capacity/signed"
+	"weir/cmd/weir/policies"
 	"weir/cmd/weir/survey"
 	"weir/dht"
 	"weir/dht/inspect"
@@ -34,7 +35,7 @@ func (n *node) pushPolicy(w http.ResponseWriter, r *http.Request) {
 	case err != nil:
 		problem.New(problem.BadPolicy, err.Error()).Write(w)
 	default:
-		writeJSON(w, policyEntryOf(p, sealed, true))
+		writeJSON(w, policies.EntryOf(p, sealed, true))
 	}
 }
 
@@ -42,9 +43,9 @@ func (n *node) pushPolicy(w http.ResponseWriter, r *http.Request) {
 // query may give uplink, packets, region and stream of the needs to try it
 // with, and file, the name to use in messages about mistakes.
 func (n *node) tryPolicy(r *http.Request) (any, error) {
-	text, err := io.ReadAll(http.MaxBytesReader(nil, r.Body, maxPolicyFile))
+	text, err := io.ReadAll(http.MaxBytesReader(nil, r.Body, policies.MaxFile))
 	if err != nil {
-		return nil, problem.New(problem.TooLarge, fmt.Sprintf("a policy's text of more than %d bytes, or not all of it arrived", maxPolicyFile))
+		return nil, problem.New(problem.TooLarge, fmt.Sprintf("a policy's text of more than %d bytes, or not all of it arrived", policies.MaxFile))
 	}
 	q := r.URL.Query()
 	after, err := policy.Parse(cmp.Or(q.Get("file"), "policy"), text)
@@ -78,7 +79,7 @@ func (n *node) tryPolicy(r *http.Request) (any, error) {
 		}
 		surveys[topic] = survey
 	}
-	t := trial(n.policy.Policy(), after, surveys, needs, n.view.LastDecisions())
+	t := policies.Trial(n.policy.Policy(), after, surveys, needs, n.view.LastDecisions())
 	t.Node = n.dht.ID()
 	return t, nil
 }

@@ -17,6 +17,7 @@ import (
 	"weir/cmd/weir/api"
 	"weir/cmd/weir/cmdline"
 	"weir/cmd/weir/names"
+	"weir/cmd/weir/policies"
 	"weir/cmd/weir/term"
 )
 
@@ -43,7 +44,7 @@ func tryPolicy(c *cli.Context) error {
 		return cmdline.BadInput(errors.New("weir policy try wants one FILE, or - for standard input"))
 	}
 	name := c.Args().First()
-	text, err := readText(name, c.App.Reader)
+	text, err := policies.ReadText(name, c.App.Reader)
 	if err != nil {
 		return cmdline.BadInput(err)
 	}

@@ -19,6 +19,7 @@ import (
 	"weir/cmd/weir/api"
 	"weir/cmd/weir/cmdline"
 	"weir/cmd/weir/names"
+	"weir/cmd/weir/policies"
 	"weir/cmd/weir/term"
 	"weir/dht"
 	"weir/dht/inspect"
@@ -78,7 +79,7 @@ func TestTrialInWords(t *testing.T) {
 			"every client that comes to a full node would be refused, with 503\nand \"room\"",
 		}, true},
 	} {
-		got := trial(judge(policyV1), judge(tt.after), surveys, []capacity.Need{view, cascade}, decisions)
+		got := policies.Trial(judge(policyV1), judge(tt.after), surveys, []capacity.Need{view, cascade}, decisions)
 		var out strings.Builder
 		printPolicyTrial(term.Terminal{Writer: &out}, got, names.New(nil))
 		for _, s := range tt.says {
@@ -90,14 +91,14 @@ func TestTrialInWords(t *testing.T) {
 			t.Errorf("%s: nobody passes: %v, %v", name, nobody(got.Needs[0]), nobody(got.Needs[1]))
 		}
 	}
-	back := trial(judge(strings.Replace(policyV1, "free >= 1", "free > 10", 1)), judge(policyV1), surveys, []capacity.Need{view}, nil)
+	back := policies.Trial(judge(strings.Replace(policyV1, "free >= 1", "free > 10", 1)), judge(policyV1), surveys, []capacity.Need{view}, nil)
 	if got, want := summary(names.New(nil), back.Needs[0]), `of 3 nodes 0 pass now, 3 would; the first choice would be `+a+`; rule "room" rejects 3 fewer`; got != want {
 		t.Errorf("%q, want %q", got, want)
 	}
 
 	// Needs with the same outcome at all nodes share a table.
 	publish := capacity.Need{Purpose: capacity.Publish}
-	both := trial(judge(policyV1), judge(policyV1), surveys, []capacity.Need{view, publish}, nil)
+	both := policies.Trial(judge(policyV1), judge(policyV1), surveys, []capacity.Need{view, publish}, nil)
 	var out strings.Builder
 	printPolicyTrial(term.Terminal{Writer: &out}, both, names.New(nil))
 	if !strings.HasPrefix(out.String(), "view or publish: of 3 nodes") || strings.Count(out.String(), b) != 1 {
@@ -142,8 +143,8 @@ func TestPolicyTryAPI(t *testing.T) {
 		"with a stream":           {"?stream=demo&uplink=5mbps&region=eu", policyV1, http.StatusOK, `"purpose":"cascade","stream":"demo","uplink":5000000,`},
 		"a mistake":               {"?file=new.yaml", bad, http.StatusBadRequest, "new.yaml:6:34: term \"headroom\": r and me have no field stres"},
 		"no policy":               {"", "", http.StatusBadRequest, "it is empty"},
-		"too long":                {"", strings.Repeat("#", maxPolicyFile+1), http.StatusRequestEntityTooLarge, "more than 65536 bytes"},
-		"longer than a policy":    {"", policyV1 + strings.Repeat("#", maxPolicyFile/2), http.StatusBadRequest, "at most"},
+		"too long":                {"", strings.Repeat("#", policies.MaxFile+1), http.StatusRequestEntityTooLarge, "more than 65536 bytes"},
+		"longer than a policy":    {"", policyV1 + strings.Repeat("#", policies.MaxFile/2), http.StatusBadRequest, "at most"},
 		"an uplink without sense": {"?uplink=fast", policyV1, http.StatusBadRequest, "5mbps"},
 		"a stream that is none":   {"?stream=a//b", policyV1, http.StatusBadRequest, "stream"},
 	} {

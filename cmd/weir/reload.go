@@ -40,7 +40,7 @@ type reloadable struct {
 
 // parts are the reloadable parts of this node.
 func (n *node) parts() []reloadable {
-	all := []reloadable{{"policy", n.policy.reload}}
+	all := []reloadable{{"policy", n.policy.Reload}}
 	if n.cfg.tls != nil {
 		all = append(all, reloadable{"certificate", n.cfg.tls.Reload})
 	}
@@ -166,7 +166,7 @@ func (n *node) readAgain() (api.Reload, error) {
 	n.ledger.SetLimits(next.cfg.live.limits)
 	n.cfg.level.Set(next.cfg.live.level)
 	if slices.Contains(changed, "policy") {
-		n.policy.take(next.cfg.policy)
+		n.policy.Take(next.cfg.policy)
 	}
 	var failed []error
 	for _, part := range n.reloadable {

@@ -29,6 +29,7 @@ import (
 	"weir/cmd/weir/eventlog"
 	"weir/cmd/weir/hook"
 	"weir/cmd/weir/metrics"
+	"weir/cmd/weir/policies"
 	"weir/cmd/weir/spans"
 	"weir/cmd/weir/survey"
 	"weir/dht"
@@ -92,10 +93,10 @@ type node struct {
 	sfu    *sfu.SFU
 	ledger *ledger.Ledger
 	gauge  *gauge.Gauge
-	policy *policyFile
+	policy *policies.File
 
-	gate     *scope.Gate  // checks addresses named by others
-	policies *policyStore // signed by the operator
+	gate     *scope.Gate     // checks addresses named by others
+	policies *policies.Store // signed by the operator
 	events   *eventlog.Hub
 	hooks    *hook.Events      // nil: no hook receives events
 	handed   *hook.EventCounts // events passed to hooks
@@ -132,7 +133,7 @@ type node struct {
 // failed.
 func newNode(cfg nodeConfig) (_ *node, err error) {
 	n := &node{cfg: cfg, log: cfg.log, policy: cfg.policy, began: time.Now(), notify: notifier{cfg.log}, events: eventlog.NewHub(cfg.log)}
-	n.policy.event = n.event
+	n.policy.Event = n.event
 	var opened []func() error
 	defer func() {
 		if err != nil {
@@ -233,9 +234,9 @@ func newNode(cfg nodeConfig) (_ *node, err error) {
 		at, _ := netip.ParseAddrPort(n.media())
 		return []scope.Kind{scope.KindOf(at.Addr())}
 	})
-	n.policies = &policyStore{dir: filepath.Join(cfg.dataDir, policyDir), operator: cfg.operator, policy: cfg.policy, log: cfg.log}
+	n.policies = &policies.Store{Dir: filepath.Join(cfg.dataDir, policies.Dir), Operator: cfg.operator, Policy: cfg.policy, Log: cfg.log}
 	config := dht.Config{
-		Operator: cfg.operator, Apply: n.policies.apply,
+		Operator: cfg.operator, Apply: n.policies.Apply,
 		Key: key, Network: cfg.network, Bootstrap: bootstrap, Seeds: cfg.seeds, PublicIP: cfg.publicIP,
 		Discovery: cfg.discovery, Servers: serversOf(cfg.servers),
 		PeerFile: filepath.Join(cfg.dataDir, "peers.json"),
@@ -260,7 +261,7 @@ func newNode(cfg nodeConfig) (_ *node, err error) {
 	opened = append(opened, n.dht.Close)
 	n.events.Name = n.nameOf
 	if cfg.operator != "" {
-		if err := n.policies.restore(n.dht.Policies.Push); err != nil {
+		if err := n.policies.Restore(n.dht.Policies.Push); err != nil {
 			cfg.log.Warn("kept policy not put in force", "err", err)
 		}
 	}
@@ -331,7 +332,7 @@ func (n *node) run(ctx context.Context) error {
 	}
 	work.Go(func() error { return n.sfu.Run(ctx) })
 	work.Go(func() error { return n.gauge.Run(ctx) })
-	work.Go(func() error { return n.policy.run(ctx) })
+	work.Go(func() error { return n.policy.Run(ctx) })
 	work.Go(func() error { return n.view.Run(ctx) })
 	work.Go(func() error { return serve(ctx, public, n.cfg.tls.Listener(n.public)) })
 	for _, f := range n.serveTLS() {

@@ -1,4 +1,4 @@
-package main
+package policies
 
 import (
 	"bytes"
@@ -16,12 +16,12 @@ import (
 	"weir/cmd/weir/eventlog"
 )
 
-// maxPolicyFile bounds the bytes read of a policy's file: a little more than a
+// MaxFile bounds the bytes read of a policy's file: a little more than a
 // policy may have, so that the parser reports a policy that is too long.
-const maxPolicyFile = 64 << 10
+const MaxFile = 64 << 10
 
-// readText reads the file name, "-" being stdin if there is one.
-func readText(name string, stdin io.Reader) ([]byte, error) {
+// ReadText reads the file name, "-" being stdin if there is one.
+func ReadText(name string, stdin io.Reader) ([]byte, error) {
 	in := stdin
 	if name != "-" || stdin == nil {
 		f, err := os.Open(name)
@@ -31,7 +31,7 @@ func readText(name string, stdin io.Reader) ([]byte, error) {
 		defer f.Close()
 		in = f
 	}
-	text, err := io.ReadAll(io.LimitReader(in, maxPolicyFile))
+	text, err := io.ReadAll(io.LimitReader(in, MaxFile))
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", name, err)
 	}
@@ -41,9 +41,9 @@ func readText(name string, stdin io.Reader) ([]byte, error) {
 // policyCheck is how often a policy's file is checked for changes.
 const policyCheck = time.Second
 
-// A policyFile is the policy in force: the built-in one, or that of a file,
+// A File is the policy in force: the built-in one, or that of a file,
 // which may change while the node runs. A file with a mistake changes nothing.
-type policyFile struct {
+type File struct {
 	inForce atomic.Pointer[policy.Compiled]
 	log     *slog.Logger
 
@@ -51,16 +51,16 @@ type policyFile struct {
 	path string // "": the built-in one
 	text []byte // as last read
 
-	event func(event.Event) // nil: events go to the log only
+	Event func(event.Event) // nil: events go to the log only
 }
 
-// newPolicyFile returns the policy in the file at path, or the built-in one if
+// Open returns the policy in the file at path, or the built-in one if
 // path is "".
-func newPolicyFile(path string, log *slog.Logger) (*policyFile, error) {
-	f := &policyFile{path: path, log: log}
+func Open(path string, log *slog.Logger) (*File, error) {
+	f := &File{path: path, log: log}
 	compiled, err := policy.Compile(policy.Default())
 	if path != "" {
-		if f.text, err = readText(path, nil); err == nil {
+		if f.text, err = ReadText(path, nil); err == nil {
 			compiled, err = f.parse()
 		}
 	}
@@ -73,7 +73,7 @@ func newPolicyFile(path string, log *slog.Logger) (*policyFile, error) {
 
 // parse parses text. Version 0 is the built-in policy's: holders and seekers
 // take the same version for the same policy.
-func (f *policyFile) parse() (*policy.Compiled, error) {
+func (f *File) parse() (*policy.Compiled, error) {
 	compiled, err := policy.Parse(f.path, f.text)
 	if err == nil && compiled.Policy().Version == 0 {
 		err = fmt.Errorf("%s: it has no version: add for example version: 1, and raise it with every change", f.path)
@@ -82,16 +82,16 @@ func (f *policyFile) parse() (*policy.Compiled, error) {
 }
 
 // Policy is the policy in force, ready for use.
-func (f *policyFile) Policy() *policy.Compiled { return f.inForce.Load() }
+func (f *File) Policy() *policy.Compiled { return f.inForce.Load() }
 
-// force puts a policy in force, and returns the one before.
-func (f *policyFile) force(now *policy.Compiled) (before policy.Policy) {
+// Force puts a policy in force, and returns the one before.
+func (f *File) Force(now *policy.Compiled) (before policy.Policy) {
 	return f.inForce.Swap(now).Policy()
 }
 
-// run applies changes of the file until ctx is done. Sessions, streams and
+// Run applies changes of the file until ctx is done. Sessions, streams and
 // links are not touched: the next decision is made by the new policy.
-func (f *policyFile) run(ctx context.Context) error {
+func (f *File) Run(ctx context.Context) error {
 	tick := time.NewTicker(policyCheck)
 	defer tick.Stop()
 	for {
@@ -100,44 +100,44 @@ func (f *policyFile) run(ctx context.Context) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		}
-		_ = f.reload() // reload reports its errors itself
+		_ = f.Reload() // reload reports its errors itself
 	}
 }
 
-// take puts the policy of next in force, and follows its file.
-func (f *policyFile) take(next *policyFile) {
+// Take puts the policy of next in force, and follows its file.
+func (f *File) Take(next *File) {
 	next.mu.Lock()
 	path, text := next.path, next.text
 	next.mu.Unlock()
 	f.mu.Lock()
 	f.path, f.text = path, text
 	f.mu.Unlock()
-	before, now := f.force(next.Policy()), next.Policy().Policy()
+	before, now := f.Force(next.Policy()), next.Policy().Policy()
 	f.tell(event.Event{Kind: event.PolicyApplied, Detail: fmt.Sprintf("%q version %d, after version %d", now.Name, now.Version, before.Version)})
 }
 
-// reload reads the file, if there is one. It has reported its error already.
-func (f *policyFile) reload() error {
+// Reload reads the file, if there is one. It has reported its error already.
+func (f *File) Reload() error {
 	compiled, err := f.changed()
 	if err != nil {
 		f.tell(event.Event{Kind: event.PolicyRefused, Detail: err.Error()})
 		return err
 	}
 	if compiled != nil {
-		before, now := f.force(compiled), compiled.Policy()
+		before, now := f.Force(compiled), compiled.Policy()
 		f.tell(event.Event{Kind: event.PolicyApplied, Detail: fmt.Sprintf("%q version %d, after version %d", now.Name, now.Version, before.Version)})
 	}
 	return nil
 }
 
 // changed returns the file's policy, or nil if the file has not changed.
-func (f *policyFile) changed() (*policy.Compiled, error) {
+func (f *File) changed() (*policy.Compiled, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.path == "" {
 		return nil, nil
 	}
-	text, err := readText(f.path, nil)
+	text, err := ReadText(f.path, nil)
 	if err != nil || bytes.Equal(text, f.text) {
 		return nil, nil // a missing file is being replaced
 	}
@@ -146,9 +146,9 @@ func (f *policyFile) changed() (*policy.Compiled, error) {
 }
 
 // tell passes an event on, or logs it if there is no receiver.
-func (f *policyFile) tell(e event.Event) {
-	if f.event != nil {
-		f.event(e)
+func (f *File) tell(e event.Event) {
+	if f.Event != nil {
+		f.Event(e)
 		return
 	}
 	l := eventlog.LineOf(e)

@@ -1,4 +1,4 @@
-package main
+package policies
 
 import (
 	"slices"
@@ -12,9 +12,9 @@ import (
 	"weir/dht/inspect"
 )
 
-// trial compares two policies over surveys, by topic, for needs and for those
+// Trial compares two policies over surveys, by topic, for needs and for those
 // of earlier decisions.
-func trial(before, after *policy.Compiled, surveys map[dht.Topic]inspect.Survey, needs []capacity.Need, decisions []dht.Decision) api.PolicyTrial {
+func Trial(before, after *policy.Compiled, surveys map[dht.Topic]inspect.Survey, needs []capacity.Need, decisions []dht.Decision) api.PolicyTrial {
 	nameOf := func(j *policy.Compiled) api.PolicyName {
 		p := j.Policy()
 		return api.PolicyName{Name: p.Name, Version: p.Version}

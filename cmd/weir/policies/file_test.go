@@ -1,4 +1,4 @@
-package main
+package policies
 
 import (
 	"log/slog"
@@ -21,14 +21,14 @@ func TestPolicyFileIsReadAgain(t *testing.T) {
 	}
 	write(versionOne)
 	var log strings.Builder
-	f, err := newPolicyFile(path, slog.New(slog.NewTextHandler(&log, nil)))
+	f, err := Open(path, slog.New(slog.NewTextHandler(&log, nil)))
 	if err != nil {
 		t.Fatal(err)
 	}
 	inForce := func(version uint64, says string) {
 		t.Helper()
 		log.Reset()
-		_ = f.reload()
+		_ = f.Reload()
 		if got := f.Policy().Policy().Version; got != version {
 			t.Errorf("version %d is in force, want %d", got, version)
 		}

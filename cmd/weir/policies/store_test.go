@@ -1,4 +1,4 @@
-package main
+package policies
 
 import (
 	"log/slog"
@@ -48,26 +48,26 @@ func sealUnchecked(t *testing.T, version uint64, text string, key crypto.PrivKey
 func TestPolicySignedUnderOldWords(t *testing.T) {
 	key := capacitytest.Key(t, "operator")
 	old := "name: packed\nversion: 1\nmood: pack\nfilter: []\nscore:\n  - {name: a, expr: r.lot}\n"
-	start := func(dir string) (*policyStore, string) {
+	start := func(dir string) (*Store, string) {
 		t.Helper()
 		var told strings.Builder
-		f, err := newPolicyFile("", slog.New(slog.DiscardHandler))
+		f, err := Open("", slog.New(slog.DiscardHandler))
 		if err != nil {
 			t.Fatal(err)
 		}
-		f.event = func(e event.Event) { told.WriteString(string(e.Kind) + " " + e.Detail + "\n") }
-		s := &policyStore{dir: dir, operator: capacitytest.ID(t, "operator"), policy: f, log: slog.New(slog.DiscardHandler)}
-		d, err := dht.Listen(dht.Config{Key: capacitytest.Key(t, "node"), Network: "policies", Operator: s.operator, Apply: s.apply, Policy: f.Policy, Log: s.log})
+		f.Event = func(e event.Event) { told.WriteString(string(e.Kind) + " " + e.Detail + "\n") }
+		s := &Store{Dir: dir, Operator: capacitytest.ID(t, "operator"), Policy: f, Log: slog.New(slog.DiscardHandler)}
+		d, err := dht.Listen(dht.Config{Key: capacitytest.Key(t, "node"), Network: "policies", Operator: s.Operator, Apply: s.Apply, Policy: f.Policy, Log: s.Log})
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer func() { _ = d.Close() }()
-		if err := s.restore(d.Policies.Push); err != nil {
+		if err := s.Restore(d.Policies.Push); err != nil {
 			t.Fatal(err)
 		}
 		return s, told.String()
 	}
-	keep := func(s *policyStore, version uint64, sealed []byte) {
+	keep := func(s *Store, version uint64, sealed []byte) {
 		t.Helper()
 		if err := s.keep(version, sealed); err != nil {
 			t.Fatal(err)
@@ -75,12 +75,12 @@ func TestPolicySignedUnderOldWords(t *testing.T) {
 	}
 	dir := t.TempDir()
 	s, told := start(dir)
-	if c := s.check(); told != "" || c.Outcome != inspect.Fine {
+	if c := s.Check(); told != "" || c.Outcome != inspect.Fine {
 		t.Errorf("nothing is kept, but %q is told and the check says %+v", told, c)
 	}
 	keep(s, 3, sealUnchecked(t, 3, old, key))
 	s, told = start(dir)
-	if p := s.policy.Policy().Policy(); p.Name != "default" || p.Version != 0 {
+	if p := s.Policy.Policy().Policy(); p.Name != "default" || p.Version != 0 {
 		t.Errorf("%q version %d is in force, want the built-in one", p.Name, p.Version)
 	}
 	for _, want := range []string{"policy.refused version 3, kept from before", "policy version 3:3:1: field \"mood\" is called strategy now"} {
@@ -88,7 +88,7 @@ func TestPolicySignedUnderOldWords(t *testing.T) {
 			t.Errorf("told %q, want %q", told, want)
 		}
 	}
-	c := s.check()
+	c := s.Check()
 	if c.Outcome != inspect.Warning || !strings.Contains(c.Seen, "is called strategy now") || !strings.Contains(c.Do, "--as 4") {
 		t.Errorf("the check says %+v", c)
 	}
@@ -99,7 +99,7 @@ func TestPolicySignedUnderOldWords(t *testing.T) {
 	}
 	keep(s, 2, sealed)
 	s, told = start(dir)
-	if p := s.policy.Policy().Policy(); p.Version != 2 || !strings.Contains(told, "policy.refused version 3") || s.check().Outcome != inspect.Warning {
+	if p := s.Policy.Policy().Policy(); p.Version != 2 || !strings.Contains(told, "policy.refused version 3") || s.Check().Outcome != inspect.Warning {
 		t.Errorf("version %d is in force, want the newest that can be used, 2; told %q", p.Version, told)
 	}
 
@@ -108,7 +108,7 @@ func TestPolicySignedUnderOldWords(t *testing.T) {
 	}
 	keep(s, 4, sealed)
 	s, told = start(dir)
-	if p := s.policy.Policy().Policy(); p.Version != 4 || strings.Contains(told, "refused") || s.check().Outcome != inspect.Fine {
+	if p := s.Policy.Policy().Policy(); p.Version != 4 || strings.Contains(told, "refused") || s.Check().Outcome != inspect.Fine {
 		t.Errorf("version %d is in force, want 4; told %q", p.Version, told)
 	}
 }
