@@ -42,6 +42,7 @@ const (
 	maxShare     = 10                  // a measured CPU share can exceed 1 for a moment
 	maxSeconds   = 100                 // of a coordinate's components
 	maxRTT       = time.Minute         // of a link
+	maxDelay     = time.Minute         // by which packets are served late
 	maxUnixMilli = 253_402_300_799_999 // the end of the year 9999
 )
 
@@ -122,6 +123,9 @@ func (r *Record) Check() error {
 		if !(f.x >= 0 && f.x <= f.limit) { // so that NaN fails
 			return Malformed(f.field, "%v is not within 0…%v", f.x, f.limit)
 		}
+	}
+	if r.Delay < 0 || r.Delay > maxDelay {
+		return Malformed("delay_ms", "%v is not within 0…%v", r.Delay, maxDelay)
 	}
 	if err := checkLabels(r.Features, maxFeatures); err != nil {
 		return Malformed("features", "%w", err)

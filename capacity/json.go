@@ -30,6 +30,7 @@ type recordJSON struct {
 	Cores      float64         `json:"cores"`
 	CPU        float64         `json:"cpu"`
 	CPULimit   float64         `json:"cpu_limit"`
+	Delay      float64         `json:"delay_ms"`
 	Packets    Usage           `json:"packets"`
 	Sessions   Usage           `json:"sessions"`
 	Streams    Usage           `json:"streams"`
@@ -57,7 +58,7 @@ func (r Record) MarshalJSON() ([]byte, error) {
 		Node: r.Node, Name: r.Name, Seq: r.Seq, Issued: r.Issued, TTL: Milliseconds(r.TTL),
 		Addrs: []string{}, URL: r.URL, Media: r.Media,
 		State: r.State, Region: r.Region, Zone: r.Zone,
-		Uplink: r.Uplink, Downlink: r.Downlink, Cores: r.Cores, CPU: r.CPU, CPULimit: r.CPULimit,
+		Uplink: r.Uplink, Downlink: r.Downlink, Cores: r.Cores, CPU: r.CPU, CPULimit: r.CPULimit, Delay: Milliseconds(r.Delay),
 		Packets: r.Packets, Sessions: r.Sessions, Streams: r.Streams, Reserved: r.Reserved,
 		Stress: math.Round(r.Stress()*1e4) / 1e4, Release: r.Release, Features: r.Features, Policy: r.Policy,
 		Carries: r.Carries,
@@ -88,6 +89,10 @@ func (r *Record) UnmarshalJSON(b []byte) error {
 	if err != nil {
 		return err
 	}
+	delay, err := FromMilliseconds("delay_ms", j.Delay)
+	if err != nil {
+		return err
+	}
 	var addrs []multiaddr.Multiaddr
 	for _, s := range j.Addrs {
 		a, err := multiaddr.NewMultiaddr(s)
@@ -100,7 +105,7 @@ func (r *Record) UnmarshalJSON(b []byte) error {
 		Node: j.Node, Name: j.Name, Seq: j.Seq, Issued: j.Issued, TTL: ttl,
 		Addrs: addrs, URL: j.URL, Media: j.Media,
 		State: j.State, Region: j.Region, Zone: j.Zone,
-		Uplink: j.Uplink, Downlink: j.Downlink, Cores: j.Cores, CPU: j.CPU, CPULimit: j.CPULimit,
+		Uplink: j.Uplink, Downlink: j.Downlink, Cores: j.Cores, CPU: j.CPU, CPULimit: j.CPULimit, Delay: delay,
 		Packets: j.Packets, Sessions: j.Sessions, Streams: j.Streams, Reserved: j.Reserved,
 		Release: j.Release, Policy: j.Policy,
 		Carries: j.Carries,

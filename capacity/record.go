@@ -76,13 +76,14 @@ type Record struct {
 	Zone       string
 	Coordinate *coordinate.Coordinate // Vivaldi; nil if not known yet
 
-	Uplink   Usage   // bit/s
-	Downlink Usage   // bit/s
-	Cores    float64 // CPU cores this node may use
-	CPU      float64 // share of them in use, 0…1; CPULimit is the share that counts as exhausted
-	CPULimit float64 // 0: CPU is not counted
-	Packets  Usage   // packets/s, forwarded
-	Sessions Usage   // WHIP and WHEP sessions, leases included
+	Uplink   Usage         // bit/s
+	Downlink Usage         // bit/s
+	Cores    float64       // CPU cores this node may use
+	CPU      float64       // share of them in use, 0…1; CPULimit is the share that counts as exhausted
+	CPULimit float64       // 0: CPU is not counted
+	Delay    time.Duration // by which it is late in serving packets, as measured; 0: unknown
+	Packets  Usage         // packets/s, forwarded
+	Sessions Usage         // WHIP and WHEP sessions, leases included
 	Streams  Usage
 	Reserved int64 // bit/s promised in leases and not yet used
 

@@ -5,7 +5,6 @@ import (
 	"container/list"
 	"errors"
 	"fmt"
-	"maps"
 	"math"
 	"sync"
 	"time"
@@ -28,6 +27,18 @@ const (
 	cascadePart = 10
 
 	retryAfter = 5 * time.Second
+)
+
+const (
+	// DefaultDelayLimit is how late a node may be before it takes nothing more:
+	// receivers' jitter buffers make up for about as much.
+	DefaultDelayLimit = 50 * time.Millisecond
+	// LateTime is how long after a node was late it is full, and takes no more
+	// than lateRoom of what it carried then. Its use does not show what it lacks:
+	// by that it looks emptier than others once some of its sessions have ended,
+	// and seekers would fill it until it is late again.
+	LateTime = 2 * time.Minute
+	lateRoom = 0.85
 )
 
 // roomAt replaces FreeAt for resources that a ledger counts: they do not flap,
@@ -67,6 +78,9 @@ type Load struct {
 	Packets  int64   // packets/s
 	CPU      float64 // share of the cores in use
 	CPULimit float64 // the share that counts as exhausted; 0: not counted
+
+	Delay      time.Duration // by which packets are served late
+	DelayLimit time.Duration // from which on nothing more is taken; 0: not counted
 }
 
 // A Ledger decides what one node admits, by its promises and the measured load.
@@ -85,7 +99,9 @@ type Ledger struct {
 	load     Load
 	draining bool
 	cpu      capacity.Hysteresis
-	cpuFull  bool // by cpu, as last observed
+	cpuFull  bool      // by cpu, as last observed
+	late     time.Time // until when lateAt counts; zero: the node never was late
+	lateAt   int64     // packets/s in use when it was late last
 	stress   capacity.Hysteresis
 	leases   map[leaseKey]*entry
 	from     map[peer.ID]*sheaf // leases by holder
@@ -157,8 +173,11 @@ func (l *Ledger) Observe(now time.Time, load Load) {
 	l.load = load
 	if l.idle() {
 		l.cpuFull = l.cpu.Next(0)
-	} else {
-		l.cpuFull = l.cpu.Next(load.cpu())
+		return
+	}
+	l.cpuFull = l.cpu.Next(load.cpu())
+	if load.DelayLimit > 0 && load.Delay >= load.DelayLimit {
+		l.late, l.lateAt = l.now.Add(LateTime), load.Packets
 	}
 }
 
@@ -174,7 +193,8 @@ func (l *Ledger) SetDraining(draining bool) {
 // the same lease again.
 //
 // The error is a [*capacity.Refusal]. Its reason is "draining", or the
-// exhausted resource: "sessions", "uplink", "packets", "cpu" or "streams";
+// exhausted resource: "sessions", "uplink", "packets", "cpu",
+// "delay" or "streams";
 // "share" if the node would hold more than its share; "leases" if too many are
 // held; "claimed" if the lease was used up; or "malformed".
 func (l *Ledger) Reserve(now time.Time, req capacity.Request) (capacity.Lease, error) {
@@ -286,28 +306,6 @@ func (l *Ledger) Release(from peer.ID, id string) {
 	}
 }
 
-// Decided counts a ledger's decisions since it was made. A repeated request
-// that gets the same lease counts once.
-type Decided struct {
-	Leases  uint64            // granted
-	Entries uint64            // admitted without a lease
-	Refused map[string]uint64 // by reason, one of LedgerReasons
-}
-
-// Reasons are the possible reasons of a ledger's refusals.
-func Reasons() []string {
-	return []string{"draining", "sessions", "uplink", "packets", "cpu", "streams", "share", "leases", "claimed", "malformed"}
-}
-
-// Decided returns the counts.
-func (l *Ledger) Decided() Decided {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	d := l.decided
-	d.Refused = maps.Clone(d.Refused)
-	return d
-}
-
 // no counts a refusal and returns it. Called with mu held.
 func (l *Ledger) no(r *capacity.Refusal) error {
 	l.decided.Refused[r.Reason]++
@@ -335,6 +333,10 @@ func (l *Ledger) refuse(need capacity.Need) *capacity.Refusal {
 	}
 	if cpu := l.load.cpu(); cascade && cpu >= 1 && !l.idle() || !cascade && l.busy() {
 		return refusal("cpu", "%.0f %% of the CPU limit in use", 100*cpu)
+	}
+	if use := l.load.Packets + l.promised.Packets; !cascade && l.isLate() && float64(use)+float64(need.Packets) >= lateRoom*float64(l.lateAt) {
+		return refusal("delay", "at %d packets/s they were too late, and no more than %.0f %% of that is taken for %v; now they are %v late",
+			l.lateAt, 100*lateRoom, LateTime, l.load.Delay.Round(time.Millisecond))
 	}
 	if n := len(l.streams); l.limits.Streams > 0 && n >= l.limits.Streams && need.Stream != "" && l.streams[need.Stream] == 0 {
 		return refusal("streams", "%d of %d streams in use", n, l.limits.Streams)
@@ -406,6 +408,10 @@ func (l *Ledger) idle() bool { return len(l.active)+len(l.leases) == 0 }
 // end nothing to free it, and a node that refuses its first client because of
 // the machine's other load would never have one.
 func (l *Ledger) busy() bool { return l.cpuFull && !l.idle() }
+
+// isLate reports whether the node was late within LateTime. An idle one's delay
+// does not count either.
+func (l *Ledger) isLate() bool { return l.now.Before(l.late) && !l.idle() }
 
 // advance takes the time, and ends expired leases.
 func (l *Ledger) advance(now time.Time) {

@@ -19,7 +19,10 @@ import (
 )
 
 // maxNeed is the largest valid need, in bit/s and packets/s.
-const maxNeed = 1 << 40
+const (
+	maxNeed = 1 << 40
+	ms      = time.Millisecond
+)
 
 // reason returns a refusal's reason, or "" for nil.
 func reason(tb testing.TB, err error) string {
@@ -36,6 +39,7 @@ func reason(tb testing.TB, err error) string {
 
 func TestLedgerAdmits(t *testing.T) {
 	const mbit = 1_000_000
+
 	limits := Limits{Sessions: 4, Uplink: 100 * mbit, Packets: 10_000, Streams: 3}
 	for _, tt := range []struct {
 		name   string
@@ -81,6 +85,17 @@ func TestLedgerAdmits(t *testing.T) {
 		{"a node without sessions is never full for CPU", limits, func(l *Ledger) { l.Observe(capacitytest.Epoch, Load{CPU: 1, CPULimit: 0.8}) }, capacity.Need{}, ""},
 		{"nor for a cascade", limits, func(l *Ledger) { l.Observe(capacitytest.Epoch, Load{CPU: 1, CPULimit: 0.8}) }, capacity.Need{Purpose: capacity.Cascade}, ""},
 		{"CPU without a limit is not counted", limits, observe(Load{CPU: 1}), capacity.Need{}, ""},
+		{"a late node", limits, observe(Load{Delay: 50 * ms, DelayLimit: 50 * ms}), capacity.Need{}, "delay"},
+		{"one that is nearly late", limits, observe(Load{Delay: 49 * ms, DelayLimit: 50 * ms}), capacity.Need{}, ""},
+		{"one that carries nearly as much as when it was late", limits, observe(Load{Packets: 1000, Delay: 50 * ms, DelayLimit: 50 * ms}, Load{Packets: 800, DelayLimit: 50 * ms}), capacity.Need{Packets: 50}, "delay"},
+		{"or would, by what it has promised", limits, func(l *Ledger) {
+			observe(Load{Packets: 1000, Delay: 50 * ms, DelayLimit: 50 * ms}, Load{Packets: 700, DelayLimit: 50 * ms})(l)
+			l.Admit(capacitytest.Epoch, "more", capacity.Need{Packets: 100})
+		}, capacity.Need{Packets: 50}, "delay"},
+		{"one that carries much less", limits, observe(Load{Packets: 1000, Delay: 50 * ms, DelayLimit: 50 * ms}, Load{Packets: 800, DelayLimit: 50 * ms}), capacity.Need{Packets: 49}, ""},
+		{"a late node still hands on", limits, observe(Load{Delay: time.Second, DelayLimit: 50 * ms}), capacity.Need{Purpose: capacity.Cascade}, ""},
+		{"a node without sessions is never too late", limits, func(l *Ledger) { l.Observe(capacitytest.Epoch, Load{Delay: time.Second, DelayLimit: 50 * ms}) }, capacity.Need{}, ""},
+		{"a delay without a limit is not counted", limits, observe(Load{Delay: time.Second}), capacity.Need{}, ""},
 		{"a draining node", limits, drain, capacity.Need{}, "draining"},
 		{"takes no publisher", limits, drain, capacity.Need{Purpose: capacity.Publish}, "draining"},
 		{"but hands on", limits, drain, capacity.Need{Purpose: capacity.Cascade}, ""},
@@ -421,6 +436,26 @@ func TestStateOfALedger(t *testing.T) {
 		l.Observe(capacitytest.Epoch, Load{CPU: tt.cpu, CPULimit: 1})
 		if got := l.Totals(capacitytest.Epoch).State; got != tt.want {
 			t.Errorf("%s: %s, want %s", tt.name, got, tt.want)
+		}
+	}
+	for _, tt := range []struct {
+		name  string
+		after time.Duration // the first of these
+		load  int64
+		delay time.Duration
+		want  capacity.State
+	}{
+		{"nearly late", 0, 1000, 49 * ms, capacity.Active},
+		{"late", ms, 1000, 50 * ms, capacity.Full},
+		{"in time, but late a short while ago", LateTime, 100, 10 * ms, capacity.Full},
+		{"in time for long enough", LateTime + ms, 1000, 10 * ms, capacity.Active},
+	} {
+		now := capacitytest.Epoch.Add(tt.after)
+		l.Observe(now, Load{Packets: tt.load, Delay: tt.delay, DelayLimit: 50 * ms})
+		got := l.Totals(now)
+		var r capacity.Record
+		if got.Fill(&r); got.State != tt.want || r.State != tt.want || r.Delay != tt.delay {
+			t.Errorf("%s: %s, in the record %s and %v late, want %s", tt.name, got.State, r.State, r.Delay, tt.want)
 		}
 	}
 }

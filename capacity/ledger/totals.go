@@ -18,6 +18,7 @@ type Totals struct {
 	Reserved   int64          `json:"reserved"` // bit/s promised and not yet measured
 	Stress     float64        `json:"stress"`
 	State      capacity.State `json:"state"`
+	Late       bool           `json:"-"` // it served packets too late within LateTime
 
 	Load   Load   `json:"-"` // as last observed
 	Limits Limits `json:"-"`
@@ -39,6 +40,7 @@ func (l *Ledger) Totals(now time.Time) Totals {
 		Reserved:   l.promised.Uplink,
 		Load:       l.load,
 		Limits:     l.limits,
+		Late:       l.isLate(),
 	}
 	var r capacity.Record
 	t.Fill(&r)
@@ -47,7 +49,7 @@ func (l *Ledger) Totals(now time.Time) Totals {
 	if l.idle() {
 		judged.CPULimit = 0
 	}
-	full := l.stress.Next(judged.Stress()) || l.busy()
+	full := l.stress.Next(judged.Stress()) || l.busy() || t.Late
 	switch {
 	case l.draining:
 		t.State = capacity.Draining
@@ -57,11 +59,11 @@ func (l *Ledger) Totals(now time.Time) Totals {
 	return t
 }
 
-// Fill sets the fields of r that the ledger knows: the state, CPU, uplink,
-// packets, sessions, streams and the reserved uplink.
+// Fill sets the fields of r that the ledger knows: the state, CPU, delay,
+// uplink, packets, sessions, streams and the reserved uplink.
 func (t Totals) Fill(r *capacity.Record) {
 	r.State = t.State
-	r.CPU, r.CPULimit = t.Load.CPU, t.Load.CPULimit
+	r.CPU, r.CPULimit, r.Delay = t.Load.CPU, t.Load.CPULimit, t.Load.Delay.Round(time.Microsecond)
 	r.Uplink = capacity.Usage{Used: t.Load.Uplink, Limit: t.Limits.Uplink}
 	r.Packets = capacity.Usage{Used: t.Load.Packets, Limit: t.Limits.Packets}
 	r.Sessions = capacity.Usage{Used: int64(t.Sessions), Limit: int64(t.Limits.Sessions)}

@@ -151,6 +151,7 @@ type Record struct {
 	Policy        uint64                 `protobuf:"varint,23,opt,name=policy,proto3" json:"policy,omitempty"`
 	Carries       *Carriage              `protobuf:"bytes,24,opt,name=carries,proto3" json:"carries,omitempty"`
 	Name          string                 `protobuf:"bytes,25,opt,name=name,proto3" json:"name,omitempty"`
+	Delay         uint32                 `protobuf:"varint,26,opt,name=delay,proto3" json:"delay,omitempty"` // microseconds
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -358,6 +359,13 @@ func (x *Record) GetName() string {
 		return x.Name
 	}
 	return ""
+}
+
+func (x *Record) GetDelay() uint32 {
+	if x != nil {
+		return x.Delay
+	}
+	return 0
 }
 
 type Usage struct {
@@ -598,6 +606,7 @@ type Update struct {
 	ParentRtt     uint32      `protobuf:"varint,12,opt,name=parent_rtt,json=parentRtt,proto3" json:"parent_rtt,omitempty"` // microseconds
 	Coordinate    *Coordinate `protobuf:"bytes,13,opt,name=coordinate,proto3" json:"coordinate,omitempty"`                 // if it is another
 	State         State       `protobuf:"varint,14,opt,name=state,proto3,enum=weir.capacity.State" json:"state,omitempty"`
+	Delay         uint32      `protobuf:"varint,15,opt,name=delay,proto3" json:"delay,omitempty"` // microseconds
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -728,6 +737,13 @@ func (x *Update) GetState() State {
 		return x.State
 	}
 	return State_ACTIVE
+}
+
+func (x *Update) GetDelay() uint32 {
+	if x != nil {
+		return x.Delay
+	}
+	return 0
 }
 
 type Need struct {
@@ -1058,7 +1074,7 @@ var File_capacity_pb_capacity_proto protoreflect.FileDescriptor
 
 const file_capacity_pb_capacity_proto_rawDesc = "" +
 	"\n" +
-	"\x1acapacity/pb/capacity.proto\x12\rweir.capacity\"\x91\x06\n" +
+	"\x1acapacity/pb/capacity.proto\x12\rweir.capacity\"\xa7\x06\n" +
 	"\x06Record\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\fR\x04node\x12\x10\n" +
 	"\x03seq\x18\x02 \x01(\x04R\x03seq\x12\x16\n" +
@@ -1087,7 +1103,8 @@ const file_capacity_pb_capacity_proto_rawDesc = "" +
 	"\bfeatures\x18\x16 \x03(\tR\bfeatures\x12\x16\n" +
 	"\x06policy\x18\x17 \x01(\x04R\x06policy\x121\n" +
 	"\acarries\x18\x18 \x01(\v2\x17.weir.capacity.CarriageR\acarries\x12\x12\n" +
-	"\x04name\x18\x19 \x01(\tR\x04name\"1\n" +
+	"\x04name\x18\x19 \x01(\tR\x04name\x12\x14\n" +
+	"\x05delay\x18\x1a \x01(\rR\x05delay\"1\n" +
 	"\x05Usage\x12\x12\n" +
 	"\x04used\x18\x01 \x01(\x04R\x04used\x12\x14\n" +
 	"\x05limit\x18\x02 \x01(\x04R\x05limit\"l\n" +
@@ -1107,7 +1124,7 @@ const file_capacity_pb_capacity_proto_rawDesc = "" +
 	"\aviewers\x18\x04 \x01(\rR\aviewers\x12\x1a\n" +
 	"\bchildren\x18\x05 \x01(\rR\bchildren\x12\x16\n" +
 	"\x06fanout\x18\x06 \x01(\rR\x06fanout\x12\x16\n" +
-	"\x06tracks\x18\a \x03(\tR\x06tracks\"\xa0\x03\n" +
+	"\x06tracks\x18\a \x03(\tR\x06tracks\"\xb6\x03\n" +
 	"\x06Update\x12\x10\n" +
 	"\x03seq\x18\x01 \x01(\x04R\x03seq\x12\x16\n" +
 	"\x06issued\x18\x02 \x01(\x12R\x06issued\x12\x16\n" +
@@ -1126,7 +1143,8 @@ const file_capacity_pb_capacity_proto_rawDesc = "" +
 	"\n" +
 	"coordinate\x18\r \x01(\v2\x19.weir.capacity.CoordinateR\n" +
 	"coordinate\x12*\n" +
-	"\x05state\x18\x0e \x01(\x0e2\x14.weir.capacity.StateR\x05state\"\x9a\x01\n" +
+	"\x05state\x18\x0e \x01(\x0e2\x14.weir.capacity.StateR\x05state\x12\x14\n" +
+	"\x05delay\x18\x0f \x01(\rR\x05delay\"\x9a\x01\n" +
 	"\x04Need\x120\n" +
 	"\apurpose\x18\x01 \x01(\x0e2\x16.weir.capacity.PurposeR\apurpose\x12\x16\n" +
 	"\x06stream\x18\x02 \x01(\tR\x06stream\x12\x16\n" +

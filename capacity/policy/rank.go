@@ -67,6 +67,7 @@ type RecordVars struct {
 	Cores         float64 `expr:"cores" doc:"CPU cores it may use"`
 	CPU           float64 `expr:"cpu" doc:"share of the CPU limit in use; 0 without a limit"`
 	CPUShare      float64 `expr:"cpu_share" doc:"share of the cores in use"`
+	Delay         float64 `expr:"delay" doc:"ms by which it is late in serving packets, as it measures; 0: unknown"`
 
 	// About the stream, in records of a stream's topic.
 	Carries    bool    `expr:"carries" doc:"it is a record of the stream asked for; the next seven are about that stream"`
@@ -258,6 +259,7 @@ func (j *Compiled) recordVars(f *RecordVars, r *capacity.Record, me peer.ID, bel
 		Reserved: float64(r.Reserved),
 		Cores:    r.Cores,
 		CPUShare: r.CPU,
+		Delay:    capacity.Milliseconds(r.Delay),
 	}
 	if j.nodeNames {
 		f.Node = r.Node.String()

@@ -9,7 +9,7 @@ func (j *Compiled) RejectsNew(need capacity.Need, me capacity.Record, region str
 	r := me
 	r.Node, r.State, r.Region, r.Carries, r.Coordinate = "new", capacity.Active, region, nil, nil
 	r.Uplink, r.Downlink, r.Packets, r.Sessions, r.Streams = capacity.Usage{}, capacity.Usage{}, capacity.Usage{}, capacity.Usage{}, capacity.Usage{}
-	r.Reserved, r.CPU, r.CPULimit = 0, 0, 0
+	r.Reserved, r.CPU, r.CPULimit, r.Delay = 0, 0, 0, 0
 	for _, v := range j.Rank(need, me, []Candidate{{Record: r, Trust: 1}}).Rejected {
 		rule = v.Rule
 	}

@@ -255,6 +255,7 @@ func TestFieldsOutOfBoundsAreRefused(t *testing.T) {
 		{"what is reserved has a bound", "reserved", func(r *capacity.Record) { r.Reserved = capacity.MaxQuantity + 1 }},
 		{"cores have a bound", "cores", func(r *capacity.Record) { r.Cores = maxCores + 1 }},
 		{"CPU has a bound", "cpu", func(r *capacity.Record) { r.CPU = maxShare + 1 }},
+		{"a delay has a bound", "delay_ms", func(r *capacity.Record) { r.Delay = time.Hour }},
 		{"a CPU limit has a bound", "cpu_limit", func(r *capacity.Record) { r.CPULimit = maxShare + 1 }},
 		{"a carried stream has a name", "carries.stream", carriage(func(c *capacity.Carriage) { c.Stream = "" })},
 		{"a carried stream has a valid name", "carries.stream", carriage(func(c *capacity.Carriage) { c.Stream = "a/../b" })},

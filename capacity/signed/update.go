@@ -40,7 +40,7 @@ func takeLoad(r, s *capacity.Record) {
 	r.Seq, r.Issued, r.State = s.Seq, s.Issued, s.State
 	r.Uplink.Used, r.Downlink.Used, r.Packets.Used = s.Uplink.Used, s.Downlink.Used, s.Packets.Used
 	r.Sessions.Used, r.Streams.Used = s.Sessions.Used, s.Streams.Used
-	r.Reserved, r.CPU = s.Reserved, s.CPU
+	r.Reserved, r.CPU, r.Delay = s.Reserved, s.CPU, s.Delay
 	if s.Coordinate != nil {
 		r.Coordinate = s.Coordinate
 	}
@@ -89,6 +89,7 @@ func EncodeLoad(r *capacity.Record) []byte {
 		Streams:    uint64(r.Streams.Used),
 		Reserved:   uint64(r.Reserved),
 		Cpu:        uint32(math.Round(r.CPU * 1e4)),
+		Delay:      uint32(r.Delay.Microseconds()),
 		Coordinate: CoordinateToWire(r.Coordinate),
 		State:      pb.State(r.State),
 	}
@@ -178,6 +179,7 @@ func updated(r capacity.Record, body []byte) (capacity.Record, error) {
 		Streams:    capacity.Usage{Used: quantity(m.Streams)},
 		Reserved:   quantity(m.Reserved),
 		CPU:        float64(m.Cpu) / 1e4,
+		Delay:      time.Duration(m.Delay) * time.Microsecond,
 		Coordinate: CoordinateFromWire(m.Coordinate),
 		Carries:    &capacity.Carriage{Viewers: int(m.Viewers), Children: int(m.Children), ParentRTT: time.Duration(m.ParentRtt) * time.Microsecond},
 	}

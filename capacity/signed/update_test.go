@@ -21,7 +21,7 @@ func later(r capacity.Record) capacity.Record {
 	r.Issued = r.Issued.Add(5 * time.Second)
 	r.Uplink.Used += 7_000_000
 	r.Downlink.Used, r.Packets.Used, r.Sessions.Used, r.Streams.Used = 0, 41_000, 64, 13
-	r.Reserved, r.CPU, r.State = 0, 0.3301, capacity.Full
+	r.Reserved, r.CPU, r.Delay, r.State = 0, 0.3301, 51234*time.Microsecond, capacity.Full
 	if r.Carries != nil {
 		c := *r.Carries
 		c.Viewers, c.Children, c.ParentRTT = 41, 4, 13*time.Millisecond

@@ -107,6 +107,10 @@ func checkState(t ledger.Totals) doctor.Check {
 	case capacity.Full:
 		c.Outcome, c.Do = inspect.Warning, "raise the limit that is reached (weir status shows them), or add nodes"
 		c.Seen += ": it sends clients to others, and takes none of theirs"
+		if t.Late {
+			c.Seen += ", because it served packets too late"
+			c.Do = "find what takes its CPU, another program or another machine on the same host (weir status shows the delay), or give it fewer sessions"
+		}
 	case capacity.Draining:
 		c.Outcome, c.Do = inspect.Warning, "let it take placements again, or end it"
 		c.Seen += ": it takes no placements"

@@ -49,6 +49,9 @@ func TestCheckState(t *testing.T) {
 			t.Errorf("%s: %+v", state, c)
 		}
 	}
+	if c := checkState(ledger.Totals{State: capacity.Full, Late: true}); !strings.Contains(c.Seen, "late") || !strings.Contains(c.Do, "CPU") {
+		t.Errorf("a late node: %+v", c)
+	}
 }
 
 func TestCheckURLs(t *testing.T) {

@@ -20,6 +20,7 @@ import (
 	"weir/capacity"
 	"weir/capacity/durable"
 	"weir/capacity/event"
+	"weir/capacity/ledger"
 	"weir/cmd/weir/api"
 	"weir/cmd/weir/certs"
 	"weir/cmd/weir/cmdline"
@@ -85,6 +86,7 @@ func nodeCommand() *cli.Command {
 			&cli.StringFlag{Name: "uplink-limit", Usage: "egress limit, for example 800mbps; default: the network card's speed", EnvVars: cmdline.Env("UPLINK_LIMIT")},
 			&cli.Int64Flag{Name: "packet-limit", Usage: "limit of `PACKETS` sent per second; 0: no limit", DefaultText: "50000 for each core", EnvVars: cmdline.Env("PACKET_LIMIT")},
 			&cli.Float64Flag{Name: "cpu-limit", Usage: "`SHARE` of the CPU, 0 to 1, that counts as exhausted; 0: CPU is not counted", Value: 1, EnvVars: cmdline.Env("CPU_LIMIT")},
+			&cli.DurationFlag{Name: "delay-limit", Usage: "how late packets may be served before nothing more is taken; 0: not counted", Value: ledger.DefaultDelayLimit, EnvVars: cmdline.Env("DELAY_LIMIT")},
 			&cli.StringFlag{Name: "overflow", Usage: "what a full node does with a client: redirect, relay or refuse", Value: string(sfu.Redirect), EnvVars: cmdline.Env("OVERFLOW")},
 			&cli.IntFlag{Name: "fanout", Usage: "most cascade `PULLS` of one stream, if the policy in force does not say fewer", DefaultText: "as many as the policy says", EnvVars: cmdline.Env("FANOUT")},
 			&cli.DurationFlag{Name: "linger", Usage: "how long a relayed stream that nobody watches is kept", Value: defaultLinger, EnvVars: cmdline.Env("LINGER")},
@@ -186,6 +188,7 @@ type tunable struct {
 	limits      limits
 	perClient   int // --address-sessions
 	cpuLimit    float64
+	delayLimit  duration
 	overflow    sfu.Overflow
 	fanout      int
 	linger      duration
@@ -200,7 +203,7 @@ func nodeConfigOf(c *cli.Context) (nodeConfig, error) {
 	cfg := nodeConfig{
 		network: c.String("network"), http: c.String("http"), admin: c.String("admin"), metrics: c.String("metrics"), media: c.String("media-port"),
 		redirect: c.String("http-redirect"), dataDir: c.String("data-dir"), region: c.String("region"), zone: c.String("zone"),
-		bootstrap: c.StringSlice("bootstrap"), live: tunable{cpuLimit: c.Float64("cpu-limit"), fanout: c.Int("fanout"), linger: c.Duration("linger")}, readyFile: c.String("ready-file"),
+		bootstrap: c.StringSlice("bootstrap"), live: tunable{cpuLimit: c.Float64("cpu-limit"), delayLimit: c.Duration("delay-limit"), fanout: c.Int("fanout"), linger: c.Duration("linger")}, readyFile: c.String("ready-file"),
 		open: c.Bool("insecure-open"), private: c.Bool("allow-private"),
 	}
 	cfg.given = given{listen: c.IsSet("listen"), http: c.IsSet("http"), admin: c.IsSet("admin"), media: c.IsSet("media-port")}

@@ -59,8 +59,11 @@ func (f *fullness) next(now time.Time, t ledger.Totals) (event.Event, bool) {
 }
 
 // scarcest returns the resource nearest to its limit, by its name in refusals,
-// and its usage.
+// and its usage; or the delay, if the node is or was too late.
 func scarcest(t ledger.Totals) (reason, detail string) {
+	if t.Late {
+		return "delay", fmt.Sprintf("packets were served too late within the last %v, now %v late, at most %v", ledger.LateTime, t.Load.Delay.Round(time.Millisecond), t.Load.DelayLimit)
+	}
 	type resource struct {
 		word, text string
 		share      float64

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -29,5 +30,9 @@ func TestFullAndFreeAgain(t *testing.T) {
 	}
 	if _, changed := f.next(now, ledger.Totals{}); changed {
 		t.Error("told twice that it has room")
+	}
+	full.Late, full.Load.Delay, full.Load.DelayLimit = true, 61*time.Millisecond, 50*time.Millisecond
+	if e, _ := f.next(now, full); e.Reason != "delay" || !strings.Contains(e.Detail, "61ms late, at most 50ms") {
+		t.Errorf("when it is late: %+v", e)
 	}
 }

@@ -42,6 +42,7 @@ func (n *node) metrics() *prometheus.Registry {
 	)
 	gauge("start_time_seconds", "When the node began, Unix time.", func() float64 { return float64(n.began.UnixMilli()) / 1000 })
 	gauge("stress_ratio", "Largest of used over limit, 0 to 1 and more.", func() float64 { return n.ledger.Totals(time.Now()).Stress })
+	gauge("delay_seconds", "By how much packets are served late: half of the timers of the last two seconds were later.", func() float64 { return n.gauge.Read().Delay.Seconds() })
 	gauge("cpu_ratio", "Share of the CPU in use of what is left for this process, 0 to 1.", func() float64 { return n.gauge.Read().CPU })
 	gauge("streams", "Streams carried.", func() float64 { return float64(n.sfu.Counts().Streams) })
 	gauge("links", "Cascade links.", func() float64 { return float64(n.sfu.Counts().Links) })

@@ -27,7 +27,7 @@ import (
 // other one needs a restart.
 var liveSettings = []string{
 	"session-limit", "address-sessions", "stream-limit", "uplink-limit", "packet-limit", "cpu-limit",
-	"fanout", "overflow", "linger", "policy", "stop-timeout", "log-level",
+	"delay-limit", "fanout", "overflow", "linger", "policy", "stop-timeout", "log-level",
 }
 
 // A reloadable is a part of the node with files of its own, which it reads

@@ -84,6 +84,7 @@ stream-limit: 2
 uplink-limit: 30mbps
 packet-limit: 4000
 cpu-limit: 0.5
+delay-limit: 80ms
 fanout: 3
 overflow: refuse
 linger: 7s

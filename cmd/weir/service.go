@@ -69,6 +69,9 @@ func limitsOf(c *cli.Context) (limits, error) {
 	if cpu := c.Float64("cpu-limit"); !(cpu >= 0 && cpu <= 1) {
 		return l, fmt.Errorf("--cpu-limit %v: want a share from 0 to 1", cpu)
 	}
+	if delay := c.Duration("delay-limit"); delay < 0 {
+		return l, fmt.Errorf("--delay-limit %v: a limit below 0; give 0 for none", delay)
+	}
 	if !c.IsSet("packet-limit") {
 		l.Packets = int64(packetsPerCore * gauge.Cores())
 	}
@@ -203,7 +206,7 @@ func newNode(cfg nodeConfig) (_ *node, err error) {
 	n.tuned.Store(&cfg.live)
 	n.reloading.begin(cfg.loaded)
 	n.ledger = ledger.New(self, cfg.live.limits)
-	n.gauge = &gauge.Gauge{Socket: socket, Ledger: n.ledger, CPULimit: func() float64 { return n.tuned.Load().cpuLimit }}
+	n.gauge = &gauge.Gauge{Socket: socket, Ledger: n.ledger, CPULimit: func() float64 { return n.tuned.Load().cpuLimit }, DelayLimit: func() time.Duration { return n.tuned.Load().delayLimit }}
 
 	var bootstrap []peer.AddrInfo
 	for _, s := range cfg.bootstrap {

@@ -48,6 +48,7 @@ func printStatus(w term.Terminal, s api.Status, links []sfu.LinkStatus, known na
 		row("streams", s.Streams, " over ", term.Count(s.Links, "cascade link", "cascade links"))
 		row("uplink", term.Bitrate(s.Record.Uplink.Used), " of ", term.Bitrate(s.Record.Uplink.Limit))
 		row("cpu", cpuLine(s.Record))
+		row("delay", term.Millis(capacity.Milliseconds(s.Record.Delay)))
 		row("console", s.HTTP)
 		if s.TLS != nil {
 			row("certificate", strings.Join(s.TLS.Names, ", "), ", until ", term.Stamp(s.TLS.NotAfter), ", by ", s.TLS.Issuer)

@@ -1,5 +1,5 @@
-// Package gauge measures the use of a node's media socket and CPU, and their
-// capacity. [Gauge.Run] reads both four times a second and reports them to the
+// Package gauge measures the use of a node's media socket and CPU, and how late
+// it serves packets. [Gauge.Run] reads them four times a second and reports them to the
 // ledger, on its caller's goroutine; the package starts none.
 package gauge
 
@@ -17,13 +17,13 @@ import (
 )
 
 // interval is the time between two readings.
-const interval = 250 * time.Millisecond
+const interval = 5 * delayEvery
 
 // cpuSmoothing is the time constant of the CPU share, so that one busy moment
 // does not refuse clients.
 const cpuSmoothing = 3 * time.Second
 
-// A Gauge measures the use of this node's media socket and CPU.
+// A Gauge measures the use of this node's media socket and CPU, and its delay.
 //
 // CPU is the share that this process needs of the available CPU; see cpuMeter.
 type Gauge struct {
@@ -32,8 +32,12 @@ type Gauge struct {
 	// CPULimit returns the share of the CPU, 0…1, that currently counts as
 	// exhausted. 0: CPU is not counted.
 	CPULimit func() float64
+	// DelayLimit returns the delay from which on nothing more is taken. 0: it is
+	// not counted.
+	DelayLimit func() time.Duration
 
-	cpu cpuMeter
+	cpu   cpuMeter
+	delay delayMeter
 
 	mu    sync.Mutex
 	load  ledger.Load
@@ -55,12 +59,18 @@ type Reading struct {
 func (g *Gauge) Run(ctx context.Context) error {
 	g.cpu.fsys = os.DirFS("/")
 	g.sample(time.Now())
-	tick := time.NewTicker(interval)
+	tick := time.NewTicker(delayEvery)
 	defer tick.Stop()
+	sampled := time.Now()
 	for {
 		select {
-		case now := <-tick.C:
-			g.sample(now)
+		case due := <-tick.C:
+			now := time.Now()
+			g.delay.observe(now.Sub(due))
+			if now.Sub(sampled) >= interval-delayEvery/2 {
+				g.sample(now)
+				sampled = now
+			}
 		case <-ctx.Done():
 			return ctx.Err()
 		}
@@ -77,7 +87,7 @@ func (g *Gauge) sample(now time.Time) {
 		g.share += min(1, interval.Seconds()/cpuSmoothing.Seconds()) * (used - g.share)
 		g.cores = cores
 	}
-	g.load = ledger.Load{CPU: g.share, CPULimit: g.CPULimit()}
+	g.load = ledger.Load{CPU: g.share, CPULimit: g.CPULimit(), Delay: g.delay.median(), DelayLimit: g.DelayLimit()}
 	g.load.Uplink, g.load.Packets = g.out.Rates()
 	g.down, _ = g.in.Rates()
 	load := g.load
