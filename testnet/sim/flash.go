@@ -64,7 +64,7 @@ func (s *stage) flash() {
 	s.Progress("flash", Weir)
 	nodes := cmp.Or(s.Nodes, flashNodes)
 	viewers := flashViewers * nodes / flashNodes
-	w := s.world(plan{regions: 4, nodes: nodes, kinds: []int{20, 30, 40}, fresh: product, policy: policy.Default()})
+	w := s.world(plan{regions: 4, nodes: nodes, kinds: []int{20, 30, 40}, fresh: product, policy: policy.Default(), late: true})
 	w.run(10 * time.Second) // until all records are published
 	c := &crowd{w: w, topic: dht.StreamTopic(flashStream), carriers: make(map[*node]*carrier), pulling: make(map[*node][]func(bool)), tries: make(map[*node]int), retry: make(map[*node]time.Duration), waits: make(map[time.Duration]bool)}
 	c.shard = w.shard(c.topic)

@@ -126,3 +126,19 @@ func TestAntagonist(t *testing.T) {
 		t.Errorf("weir %.3f, Prequal %.3f, and a centre that knows nothing %.3f", weir, prequal, centre)
 	}
 }
+
+// A node that has lost half of its CPU is found out by its own delay, without
+// which its records make it look like the emptiest.
+func TestAntagonistIsSparedForItsDelay(t *testing.T) {
+	sent := make(map[string]float64)
+	for _, who := range []string{Weir, Incremental} {
+		w := testStage().runAntagonist(who, 40)
+		sent[who] = share(w.degraded, w.reached)
+		if w.reached < 100 {
+			t.Fatalf("%s placed only %d", who, w.reached)
+		}
+	}
+	if sent[Weir] > 0.001 || sent[Incremental] < 0.05 {
+		t.Errorf("sent to nodes that are too late: by weir %.3f, by a centre that does not ask them %.3f", sent[Weir], sent[Incremental])
+	}
+}

@@ -110,7 +110,7 @@ func (s *stage) burst() {
 		s.Progress("burst", who)
 		var worst Row
 		for i := range uint64(burstSeeds) {
-			w := s.world(plan{seed: s.Seed + i, regions: 1, nodes: burstNodes, kinds: []int{20}, fresh: product, policy: policyOf(who)})
+			w := s.world(plan{seed: s.Seed + i, regions: 1, nodes: burstNodes, kinds: []int{20}, fresh: product, policy: policyOf(who), late: placesByWeir(who)})
 			w.begin()
 			s.burstOn(w, who)
 			r := s.row(w, "burst", "", who, (burstTime + 5*time.Second).Seconds())
@@ -152,7 +152,7 @@ type steadyCase struct {
 }
 
 func (s *stage) runSteady(c steadyCase, who string) *world {
-	w := s.world(plan{regions: 4, nodes: c.nodes, kinds: c.kinds, fresh: c.fresh, policy: policyOf(who)})
+	w := s.world(plan{regions: 4, nodes: c.nodes, kinds: c.kinds, fresh: c.fresh, policy: policyOf(who), late: placesByWeir(who)})
 	w.fill(c.load, c.holding)
 	rate := c.load * float64(w.usable()) / c.holding.Seconds()
 	until := w.now + c.warm + c.lasts
@@ -228,9 +228,10 @@ const (
 	antagonistSeen  = 5 * time.Second // time limit for detection
 )
 
-// antagonist: one node in ten carries half of its limit for a minute, and
-// neither it nor its records say so. The result counts where viewers are sent
-// from five seconds after that on.
+// antagonist: one node in ten carries half of its limit for a minute. Its load
+// and its limits do not show it; how late it serves packets does, which weir's
+// nodes measure themselves and Prequal's probes report. The result counts where
+// viewers are sent from five seconds after that on.
 func (s *stage) antagonist() {
 	rows := s.each([]string{Weir, WeirHotCold, Prequal, PrequalPool, JoinIdle, Incremental, TwoChoices, Atm0s, Random}, func(who string) Row {
 		s.progress("antagonist", who)
@@ -247,7 +248,7 @@ func (s *stage) antagonist() {
 
 func (s *stage) runAntagonist(who string, nodes int) *world {
 	const holding, load = 2 * time.Minute, 0.75
-	w := s.world(plan{regions: 2, nodes: nodes, kinds: []int{50}, fresh: product, policy: policyOf(who), hearsay: true})
+	w := s.world(plan{regions: 2, nodes: nodes, kinds: []int{50}, fresh: product, policy: policyOf(who), hearsay: true, late: placesByWeir(who)})
 	w.fill(load, holding)
 	w.feedback = placesByWeir(who)
 	begun := w.now
@@ -255,7 +256,9 @@ func (s *stage) runAntagonist(who string, nodes int) *world {
 	w.arrivals(load*float64(w.usable())/holding.Seconds(), 0, until, func(n *node) { w.view(who, n, w.watching(holding)) })
 	w.run(begun + antagonistFrom)
 	for i, n := range w.nodes {
-		n.slowed = i%10 == 0
+		if n.slowed = i%10 == 0; n.slowed {
+			w.after(meterLag, func() { w.observe(n) })
+		}
 	}
 	w.run(w.now + antagonistSeen)
 	w.begin()
@@ -278,7 +281,7 @@ func (s *stage) pack() {
 		lasts   = 30 * time.Minute
 	)
 	nodes := cmp.Or(s.Nodes, 100)
-	w := s.world(plan{regions: 1, nodes: nodes, kinds: []int{size}, fresh: product, policy: policy.BinPacking()})
+	w := s.world(plan{regions: 1, nodes: nodes, kinds: []int{size}, fresh: product, policy: policy.BinPacking(), late: true})
 	start := w.now
 	load := func() float64 { return 0.6 - 0.4*min(1, max(0, (w.now-start-high).Seconds()/falls.Seconds())) }
 	full := policy.BinPackTarget * size
@@ -372,7 +375,7 @@ const (
 // their share of capacity, and its mean after liarsTime.
 func (s *stage) runLiars(who string, hearsay bool, nodes int) (*world, []Point, float64) {
 	const holding = 2 * time.Minute
-	w := s.world(plan{regions: 2, nodes: nodes, liars: nodes / 20, kinds: []int{50}, fresh: product, policy: policy.Default(), hearsay: hearsay})
+	w := s.world(plan{regions: 2, nodes: nodes, liars: nodes / 20, kinds: []int{50}, fresh: product, policy: policy.Default(), hearsay: hearsay, late: placesByWeir(who)})
 	w.fill(0.75, holding)
 	rate := 0.75 * float64(w.usable()) / holding.Seconds()
 	until := w.now + liarsLast

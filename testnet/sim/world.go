@@ -58,6 +58,7 @@ type plan struct {
 	fresh   fresh
 	policy  policy.Policy
 	hearsay bool // seekers report nodes they doubt to holders
+	late    bool // nodes take nobody while they serve packets too late, as weir's do
 }
 
 // A world is a network on virtual time. It belongs to one goroutine.
@@ -105,7 +106,7 @@ type node struct {
 
 	sessions int     // its limit
 	claims   float64 // the limit it publishes, as a multiple of its own
-	slowed   bool    // it carries half of its limit, and does not know
+	slowed   bool    // it carries half of its limit, and knows only by its delay
 	ledger   *ledger.Ledger
 	active   int // sessions
 	measured int // sessions seen by the meter
@@ -347,9 +348,18 @@ func (w *world) seat(n *node, id string, lasts time.Duration) {
 func (w *world) meter(n *node, more int) {
 	w.after(meterLag, func() {
 		n.measured += more
-		n.ledger.Observe(w.clock(), ledger.Load{Uplink: int64(n.measured) * viewerUplink, Packets: int64(n.measured) * viewerPackets})
-		w.moved(n)
+		w.observe(n)
 	})
+}
+
+// observe tells n's ledger what its meters see now. A liar is never late.
+func (w *world) observe(n *node) {
+	load := ledger.Load{Uplink: int64(n.measured) * viewerUplink, Packets: int64(n.measured) * viewerPackets}
+	if w.late && n.claims == 1 {
+		load.Delay, load.DelayLimit = n.queueing(), ledger.DefaultDelayLimit
+	}
+	n.ledger.Observe(w.clock(), load)
+	w.moved(n)
 }
 
 // fill gives every node sessions up to about load, a share of usable, and lets
