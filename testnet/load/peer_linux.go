@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"net/url"
 	"os"
 	"slices"
 	"sync"
@@ -80,16 +81,22 @@ func random(bytes int) string {
 	return hex.EncodeToString(b)
 }
 
-// connect offers o, and returns when media can flow.
-func (p *Peer) connect(ctx context.Context, url string, o offer, wait time.Duration) error {
+// connect offers o at address, and returns when media can flow. A password in
+// address is the token.
+func (p *Peer) connect(ctx context.Context, address string, o offer, wait time.Duration) error {
+	u, err := url.Parse(address)
+	if err != nil {
+		return client.ErrBadURL
+	}
+	token, _ := u.User.Password()
+	u.User = nil
 	if err := p.swarm.add(p); err != nil {
 		return err
 	}
 	o.ufrag, o.pwd, o.fingerprint = p.ufrag, p.pwd, p.swarm.fingerprint
 	o.candidate = netip.AddrPortFrom(netip.AddrFrom4(p.local), p.swarm.socket.port)
 	p.posted = time.Now()
-	var err error
-	p.session, err = client.Post(ctx, client.PostConfig{URL: url, Offer: o.String(), HTTP: p.swarm.http, Wait: wait, Log: p.swarm.Log})
+	p.session, err = client.Post(ctx, client.PostConfig{URL: u.String(), Token: token, Offer: o.String(), HTTP: p.swarm.http, Wait: wait, Log: p.swarm.Log})
 	if err != nil {
 		return err
 	}

@@ -77,12 +77,12 @@ func (s *Swarm) result(viewers []*Viewer) Tally {
 		}
 		r.Packets.Got += in.packets[k]
 	}
-	r.Packets.Due = each * uint64(len(viewers))
+	r.Packets.Due = uint64(int64(each)*int64(len(viewers)) + in.repacked)
 	r.Frames.Due *= uint64(len(viewers))
 	r.Frames.Got = in.frames[video]
 	for _, v := range viewers {
 		got := v.tracks[audio].count + v.tracks[video].count
-		if float64(got) < 0.999*float64(each) {
+		if float64(got) < 0.999*float64(r.Packets.Due)/float64(len(viewers)) {
 			r.Lossy++
 		}
 		r.Repeated += v.tracks[audio].repeated + v.tracks[video].repeated

@@ -27,10 +27,11 @@ func (w *Window) has(k kind, n uint32) bool {
 
 // A tally is what came of the frames in a window.
 type tally struct {
-	window  *Window
-	packets [kinds]uint64
-	frames  [kinds]uint64           // complete
-	delay   *hdrhistogram.Histogram // of packets, µs
+	window   *Window
+	packets  [kinds]uint64
+	frames   [kinds]uint64           // complete
+	repacked int64                   // packets of those above the publisher's
+	delay    *hdrhistogram.Histogram // of packets, µs
 }
 
 func newTally(w *Window) *tally {
@@ -44,7 +45,8 @@ type track struct {
 
 	ssrc    uint32
 	begun   bool
-	highest uint16 // sequence number
+	first   uint16 // sequence number
+	highest uint16
 	cycles  uint16
 	seen    [seenSize / 64]uint64
 	missing []missing
@@ -52,13 +54,21 @@ type track struct {
 	synced bool
 	offset uint32 // of timestamps, from the publisher's
 	left   int    // packets until one is decrypted
-	frames [framesKept]struct {
-		number uint32
-		got    int
-	}
+	frames [framesKept]frame
 
 	packets, repeated, shifts uint64
 	count                     uint64 // packets within the window
+}
+
+// A frame is what has come of one. A server may have put it into other packets
+// than the publisher's, so it is complete when there is none missing up to its
+// marker.
+type frame struct {
+	number      uint32
+	got         int
+	lowest, end uint16 // sequence numbers
+	ended       bool   // end is known
+	complete    bool
 }
 
 type missing struct {
@@ -67,42 +77,73 @@ type missing struct {
 	next int64 // ns
 }
 
-// packet counts one packet that came at that time. It returns the frame that
-// it completes; open decrypts it.
-func (t *track) packet(ssrc uint32, seq uint16, stamp uint32, at int64, in *tally, open func() []byte) (done sentFrame, complete bool) {
+// An arrival is what the header of a packet says, and when it came.
+type arrival struct {
+	ssrc   uint32
+	seq    uint16
+	stamp  uint32
+	marker bool
+	at     int64 // ns of the wall clock
+}
+
+// packet counts one packet. It reports whether it completes a keyframe; open
+// decrypts it.
+func (t *track) packet(p arrival, in *tally, open func() []byte) (keyframe bool) {
+	ssrc, seq, stamp, at := p.ssrc, p.seq, p.stamp, p.at
 	if !t.begun || ssrc != t.ssrc {
-		*t = track{kind: t.kind, log: t.log, ssrc: ssrc, begun: true, highest: seq - 1, packets: t.packets, repeated: t.repeated, shifts: t.shifts, count: t.count}
+		*t = track{kind: t.kind, log: t.log, ssrc: ssrc, begun: true, highest: seq - 1, first: seq, packets: t.packets, repeated: t.repeated, shifts: t.shifts, count: t.count}
 	}
 	if !t.take(seq, at) {
 		t.repeated++
-		return done, false
+		return false
 	}
 	t.packets++
 	if t.left--; t.left < 0 && !t.sync(stamp, open()) {
-		return done, false
+		return false
 	}
 	n := (stamp - t.offset) / t.kind.step()
-	f, ok := t.log.get(n)
+	sent, ok := t.log.get(n)
 	if !ok {
-		return done, false
+		return false
 	}
-	counts := in != nil && in.window.has(t.kind, n)
-	if counts {
+	if in != nil && in.window.has(t.kind, n) {
 		t.count++
 		in.packets[t.kind]++
-		_ = in.delay.RecordValue(max(1, (at-f.at)/1000)) // beyond a minute: lost
+		_ = in.delay.RecordValue(max(1, (at-sent.at)/1000)) // beyond a minute: lost
 	}
-	slot := &t.frames[n%framesKept]
-	if slot.number != n {
-		slot.number, slot.got = n, 0
+	f := &t.frames[n%framesKept]
+	if f.number != n {
+		*f = frame{number: n, lowest: seq}
 	}
-	if slot.got++; slot.got != f.packets {
-		return done, false
+	f.got++
+	if int16(seq-f.lowest) < 0 {
+		f.lowest = seq
 	}
-	if counts {
+	if p.marker || t.kind == audio {
+		f.ended, f.end = true, seq
+	}
+	keyframe = t.finish(f, in)
+	if next := &t.frames[(n+1)%framesKept]; next.number == n+1 && next.lowest == seq+1 {
+		keyframe = t.finish(next, in) || keyframe // it may have begun after what came now
+	}
+	return keyframe
+}
+
+// finish counts f if it is complete now. It reports whether it is a keyframe.
+func (t *track) finish(f *frame, in *tally) bool {
+	sent, ok := t.log.get(f.number)
+	if !ok || f.complete || !f.ended || f.got != int(f.end-f.lowest)+1 {
+		return false
+	}
+	if f.lowest != t.first && !t.marked(f.lowest-1) && f.got < sent.packets {
+		return false // it may have begun before
+	}
+	f.complete = true
+	if in != nil && in.window.has(t.kind, f.number) {
 		in.frames[t.kind]++
+		in.repacked += int64(f.got - sent.packets)
 	}
-	return f, true
+	return sent.key
 }
 
 // sync learns from a packet's payload how its timestamp and the publisher's

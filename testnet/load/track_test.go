@@ -16,16 +16,15 @@ type fakeServer struct {
 }
 
 type fakePacket struct {
-	seq   uint16
-	stamp uint32
-	data  []byte
+	arrival
+	data []byte
 }
 
 func (s *fakeServer) frame(n uint32, key bool) (packets []fakePacket) {
 	payloads := video.payloads(nil, make([]byte, keyframeSize+4<<10), n, key)
 	s.log.put(sentFrame{number: n, packets: len(payloads), key: key, at: int64(n) * 1e6})
-	for _, p := range payloads {
-		packets = append(packets, fakePacket{s.seq, s.base + n*video.step(), p})
+	for i, p := range payloads {
+		packets = append(packets, fakePacket{arrival{7, s.seq, s.base + n*video.step(), i == len(payloads)-1, int64(9e6)}, p})
 		s.seq++
 	}
 	return packets
@@ -40,8 +39,7 @@ func TestTrackCountsFramesOfWhateverNumbers(t *testing.T) {
 	in := newTally(w)
 	opened, keys := 0, 0
 	take := func(p fakePacket) {
-		done, complete := tr.packet(7, p.seq, p.stamp, int64(9e6), in, func() []byte { opened++; return p.data })
-		if complete && done.key {
+		if tr.packet(p.arrival, in, func() []byte { opened++; return p.data }) {
 			keys++
 		}
 	}
@@ -80,10 +78,36 @@ func TestTrackCountsFramesOfWhateverNumbers(t *testing.T) {
 	}
 }
 
+// A server that puts a frame into other packets loses nothing by that.
+func TestTrackTakesFramesInOtherPackets(t *testing.T) {
+	l := &log{}
+	server := &fakeServer{log: l}
+	tr := &track{kind: video, log: l}
+	w := &Window{}
+	w.from[video], w.until[video] = 1, 3
+	in := newTally(w)
+	var all []fakePacket
+	for n := uint32(1); n <= 2; n++ {
+		packets := server.frame(n, n == 1)
+		last := len(packets) - 1
+		packets[last-1].marker = true // two packets have become one
+		server.seq--
+		all = append(all, packets[:last]...)
+	}
+	late := all[len(all)-12] // one of the first frame, after the second
+	all = append(slices.Delete(all, len(all)-12, len(all)-11), late)
+	for _, p := range all {
+		tr.packet(p.arrival, in, func() []byte { return p.data })
+	}
+	if in.frames[video] != 2 || in.repacked != -2 || in.packets[video] != uint64(len(all)) {
+		t.Errorf("%d frames complete, %d packets more than sent, %d counted; want 2, -2, %d", in.frames[video], in.repacked, in.packets[video], len(all))
+	}
+}
+
 func TestTrackAsksThreeTimes(t *testing.T) {
 	tr := &track{kind: video, log: &log{}}
 	for _, seq := range []uint16{10, 14, 12} {
-		tr.packet(1, seq, 0, 0, nil, func() []byte { return nil })
+		tr.packet(arrival{ssrc: 1, seq: seq}, nil, func() []byte { return nil })
 	}
 	var asked []uint16
 	for at := time.Duration(0); at < time.Second; at += time.Millisecond {

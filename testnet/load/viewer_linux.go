@@ -62,9 +62,9 @@ func (v *Viewer) received(b []byte, at int64) {
 		return
 	}
 	t := &v.tracks[k]
-	done, complete := t.packet(binary.BigEndian.Uint32(b[8:]), binary.BigEndian.Uint16(b[2:]), binary.BigEndian.Uint32(b[4:]), at, s.tally,
-		func() []byte { return v.open(b) })
-	if complete && done.key && v.firstFrame.Load() == 0 {
+	p := arrival{ssrc: binary.BigEndian.Uint32(b[8:]), seq: binary.BigEndian.Uint16(b[2:]), stamp: binary.BigEndian.Uint32(b[4:]), marker: b[1]&0x80 != 0, at: at}
+	keyframe := t.packet(p, s.tally, func() []byte { return v.open(b) })
+	if keyframe && k == video && v.firstFrame.Load() == 0 {
 		v.firstFrame.Store(max(1, at-v.posted.UnixNano()))
 	}
 	if k == video && len(t.missing) > 0 && !v.isDirty {
