@@ -44,6 +44,9 @@ func TestBadCommands(t *testing.T) {
 		"comparing with no redis":       {[]string{"bench", "discovery", "--modes", "redis", "--redis", "/no/redis"}, cmdline.ExitInput, []string{"redis-server", "--modes"}},
 		"redrawing what is no report":   {[]string{"bench", "discovery", "--from", "/dev/null"}, cmdline.ExitInput, []string{"/dev/null", "no report"}},
 		"benchmarking with an argument": {[]string{"bench", "cascade", "20"}, cmdline.ExitInput, []string{"--nodes"}},
+		"forwarding to nobody":          {[]string{"bench", "forward", "--viewers", "0", "--server", "x http://a/ http://a/ 1"}, cmdline.ExitInput, []string{"1 to"}},
+		"forwarding by half a server":   {[]string{"bench", "forward", "--server", "x http://a/"}, cmdline.ExitInput, []string{"WHEP"}},
+		"forwarding without weir":       {[]string{"bench", "forward"}, cmdline.ExitInput, []string{"--weir FILE"}},
 		"benchmarking without weir":     {[]string{"bench", "cascade", "--quiet"}, cmdline.ExitInput, []string{"--weir FILE"}},
 		"a weir that is not there":      {[]string{"bench", "cascade", "--quiet", "--weir", "/no/weir"}, cmdline.ExitInput, []string{"/no/weir"}},
 	} {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/url"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -19,8 +20,9 @@ var ErrInput = errors.New("bench forward")
 type Server struct {
 	Name    string
 	Weir    string   // binary of weir; "": another server
-	WHIP    string   // URL
-	WHEP    string   // URL
+	WHIP    string   // URL; a password in it is the token
+	WHEP    string   // likewise
+	Env     []string // NAME=VALUE, for Command
 	Command []string // that starts it, for each measurement anew
 	PID     int      // of one that runs, if there is no Command
 }
@@ -34,7 +36,7 @@ func ParseWeir(s string) Server {
 }
 
 // ParseServer reads "NAME WHIP-URL WHEP-URL PID" or the same with a command
-// and its arguments instead of the PID.
+// instead of the PID: variables, the program and its arguments.
 func ParseServer(s string) (Server, error) {
 	f := strings.Fields(s)
 	if len(f) < 4 {
@@ -46,14 +48,23 @@ func ParseServer(s string) (Server, error) {
 			return Server{}, fmt.Errorf("%w: server %s: %q is no http URL", ErrInput, f[0], raw)
 		}
 	}
-	if pid, err := strconv.Atoi(f[3]); err == nil && len(f) == 4 {
+	pid, err := strconv.Atoi(f[3])
+	if err == nil && len(f) == 4 {
 		if pid < 1 {
 			return Server{}, fmt.Errorf("%w: server %s: no PID %d", ErrInput, f[0], pid)
 		}
 		server.PID = pid
 		return server, nil
 	}
-	server.Command = f[3:]
+	for server.Command = f[3:]; len(server.Command) > 0 && strings.Contains(server.Command[0], "="); server.Command = server.Command[1:] {
+		server.Env = append(server.Env, server.Command[0])
+	}
+	if len(server.Command) == 0 {
+		return Server{}, fmt.Errorf("%w: server %s: no command", ErrInput, f[0])
+	}
+	if server.Command[0], err = exec.LookPath(server.Command[0]); err != nil {
+		return Server{}, fmt.Errorf("%w: server %s: %w", ErrInput, f[0], err)
+	}
 	return server, nil
 }
 

@@ -16,16 +16,18 @@ import (
 
 func TestParseServer(t *testing.T) {
 	for given, want := range map[string]string{
-		"mtx http://127.0.0.1:8889/x/whip http://127.0.0.1:8889/x/whep 12":            "",
-		"mtx http://127.0.0.1:8889/x/whip http://127.0.0.1:8889/x/whep mtx mtx.yml":   "",
-		"mtx http://127.0.0.1:8889/x/whip 12":                                         "want its name",
-		"mtx 127.0.0.1:8889/x/whip http://127.0.0.1:8889/x/whep 12":                   "no http URL",
-		"mtx http://127.0.0.1:8889/x/whip http://127.0.0.1:8889/x/whep -1":            "no PID",
-		"mtx http://127.0.0.1:8889/x/whip rtsp://127.0.0.1:8554/x /usr/bin/mtx a.yml": "no http URL",
+		"mtx http://127.0.0.1:8889/x/whip http://127.0.0.1:8889/x/whep 12":                 "",
+		"mtx http://127.0.0.1:8889/x/whip http://127.0.0.1:8889/x/whep A=1 B=2 sh mtx.yml": "",
+		"mtx http://127.0.0.1:8889/x/whip http://127.0.0.1:8889/x/whep /no/mtx x.yml":      "/no/mtx",
+		"mtx http://127.0.0.1:8889/x/whip http://127.0.0.1:8889/x/whep A=1":                "no command",
+		"mtx http://127.0.0.1:8889/x/whip 12":                                              "want its name",
+		"mtx 127.0.0.1:8889/x/whip http://127.0.0.1:8889/x/whep 12":                        "no http URL",
+		"mtx http://127.0.0.1:8889/x/whip http://127.0.0.1:8889/x/whep -1":                 "no PID",
+		"mtx http://127.0.0.1:8889/x/whip rtsp://127.0.0.1:8554/x /usr/bin/mtx a.yml":      "no http URL",
 	} {
 		s, err := ParseServer(given)
 		if want == "" {
-			if err != nil || s.Name != "mtx" || (s.PID == 12) == (len(s.Command) == 2) {
+			if err != nil || s.Name != "mtx" || (s.PID == 12) == (len(s.Command) == 2 && len(s.Env) == 2) {
 				t.Errorf("%q: got %+v, %v", given, s, err)
 			}
 			continue

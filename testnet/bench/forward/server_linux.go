@@ -64,6 +64,7 @@ func (s Server) start(ctx context.Context, dir string, cpu int, pinned bool) (*p
 			p.cmd.Env = append(p.cmd.Env, v)
 		}
 	}
+	p.cmd.Env = append(p.cmd.Env, s.Env...)
 	if err := startOn(p.cmd, cpu, pinned); err != nil {
 		return nil, fmt.Errorf("start %s: %w", s.Name, err)
 	}
