@@ -11,9 +11,11 @@ const (
 	batchBytes = 256 << 10
 	// batchMessages bounds the messages of one send.
 	batchMessages = 128
-	// maxSegments bounds the datagrams of one message: what one peer is sent in
-	// one burst. Linux takes 64 at least, and 64 KiB.
-	maxSegments = 44
+	// maxSegments bounds the datagrams of one message, which leave in one burst:
+	// 29 kB of video, a quarter of a millisecond at 1 Gbit/s. With 44, about all
+	// that fits a message, a datagram costs 5 % less; with 8 it costs 48 % more.
+	// Linux takes 64.
+	maxSegments = 24
 	// maxMessage bounds a message, in bytes of payload: what UDP over IPv4
 	// carries in one datagram.
 	maxMessage = 65507
