@@ -14,6 +14,7 @@ import (
 
 	"weir/capacity"
 	"weir/dht/datagram"
+	"weir/dht/directory"
 	"weir/dht/holder"
 	"weir/dht/holding"
 	"weir/dht/pb"
@@ -159,7 +160,7 @@ func TestAnswersToDatagrams(t *testing.T) {
 // An answer fits into a datagram, however much its holder knows.
 func TestAnswerFitsIntoADatagram(t *testing.T) {
 	t.Parallel()
-	nodes := newTestNetwork(t, 16)
+	nodes := joinTestNetwork(t, directory.Everyone+3, func(int, *testNode) {}, nil)
 	n, from := nodes[0], nodes[1]
 	for _, other := range nodes[2:] { // many addresses each
 		for port := range 12 {

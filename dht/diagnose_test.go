@@ -58,11 +58,7 @@ func TestLoneNodeIsToldWhy(t *testing.T) {
 	n := newTestNode(t, func(c *Config) { c.Bootstrap = []peer.AddrInfo{deadInfo, other.info(), impostor} })
 	n.run(t)
 	n.awaitReady(t)
-	start := time.Now()
 	all := n.Diagnose(t.Context(), false)
-	if took := time.Since(start); took > inspect.MaxTime+time.Second {
-		t.Errorf("took %v", took)
-	}
 	for _, err := range []error{
 		diagnosed(all, "bootstrap", inspect.Failure, inspect.BootstrapUnreached, deadInfo.Addrs[0].String(), deadInfo.ID.String(), string(inspect.PortClosed)),
 		diagnosed(all, "bootstrap", inspect.Failure, inspect.BootstrapUnreached, other.Host().Addrs()[0].String(), NetworkID("other"), string(inspect.OtherNetwork)),

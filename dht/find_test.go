@@ -16,8 +16,8 @@ import (
 	"weir/capacity/policy"
 	"weir/capacity/signed"
 	"weir/dht/holder"
-	"weir/dht/overlay"
 	"weir/dht/pb"
+	"weir/dht/place"
 	"weir/dht/seek"
 )
 
@@ -34,31 +34,20 @@ func newClient(t testing.TB, nodes []*testNode) *testNode {
 	return c
 }
 
-// Whatever the first two holders asked do, the answer of the others is
-// complete, verified and in time. notDelayed is how long an answer may take on
-// a busy machine if it waits for no hanging node. On an idle machine it takes
-// some milliseconds.
-const notDelayed = time.Second
-
-// hedged is how long an answer may take that asks others instead of waiting for
-// a hanging node, which has 300 ms.
-const hedged = 250 * time.Millisecond
-
-// inTime runs f up to three times until it reports that it took no longer than
-// most: a busy machine delays a run now and then, a defect delays every run.
-func inTime(t *testing.T, most time.Duration, f func() time.Duration) {
-	t.Helper()
-	var took []time.Duration
-	for range 3 {
-		d := f()
-		if d <= most {
-			return
+// awaited are the hanging nodes for whose answer a search waited: the requests
+// to the others are abandoned when it ends. How long a search takes, in which
+// case, is tested in package place, where time is passed in.
+func awaited(asked []Asked, hanging []peer.ID) (list []peer.ID) {
+	for _, a := range asked {
+		if slices.Contains(hanging, a.Holder) && a.Err != place.Abandoned {
+			list = append(list, a.Holder)
 		}
-		took = append(took, d)
 	}
-	t.Errorf("took %v, want at most %v", took, most)
+	return list
 }
 
+// Whatever the first two holders asked do, the answer of the others is complete
+// and verified, and does not wait for them.
 func TestBadHoldersNeitherDelayNorPoisonFind(t *testing.T) {
 	victim := newKey(t)
 	record := func() capacity.Record {
@@ -83,23 +72,24 @@ func TestBadHoldersNeitherDelayNorPoisonFind(t *testing.T) {
 	cases := []struct {
 		name   string
 		handle network.StreamHandler
+		hangs  bool
 	}{
-		{"never answers", hang},
-		{"closes at once", func(s network.Stream) { _ = s.Close() }},
-		{"resets", func(s network.Stream) { _ = s.Reset() }},
-		{"sends garbage", say([]byte("\x08HTTP/1.1 400 Bad Request\r\n"))},
-		{"announces too much", say(binary.AppendUvarint(nil, 1<<40))},
-		{"announces and stops", say(binary.AppendUvarint(nil, seek.MaxQueryReply))},
-		{"answers something else", answer(func(peer.ID, *pb.Request) *pb.Response { return &pb.Response{} })},
-		{"refuses", answer(func(peer.ID, *pb.Request) *pb.Response { return &pb.Response{Error: "no"} })},
-		{"sends a forged record", reply(&pb.QueryReply{Held: 1, Sealed: [][]byte{good(), forged()}})},
-		{"sends a record of another topic", reply(&pb.QueryReply{Held: 1, Sealed: [][]byte{streamRecord()}})},
-		{"sends an oversized record", reply(&pb.QueryReply{Held: 1, Sealed: [][]byte{make([]byte, signed.MaxRecordSize+1)}})},
-		{"sends more records than asked for", reply(&pb.QueryReply{Held: 17, Sealed: slices.Repeat([][]byte{good()}, 17)})},
-		{"says that nobody is there", reply(&pb.QueryReply{})},
+		{"never answers", hang, true},
+		{"closes at once", func(s network.Stream) { _ = s.Close() }, false},
+		{"resets", func(s network.Stream) { _ = s.Reset() }, false},
+		{"sends garbage", say([]byte("\x08HTTP/1.1 400 Bad Request\r\n")), false},
+		{"announces too much", say(binary.AppendUvarint(nil, 1<<40)), false},
+		{"announces and stops", say(binary.AppendUvarint(nil, seek.MaxQueryReply)), false},
+		{"answers something else", answer(func(peer.ID, *pb.Request) *pb.Response { return &pb.Response{} }), false},
+		{"refuses", answer(func(peer.ID, *pb.Request) *pb.Response { return &pb.Response{Error: "no"} }), false},
+		{"sends a forged record", reply(&pb.QueryReply{Held: 1, Sealed: [][]byte{good(), forged()}}), false},
+		{"sends a record of another topic", reply(&pb.QueryReply{Held: 1, Sealed: [][]byte{streamRecord()}}), false},
+		{"sends an oversized record", reply(&pb.QueryReply{Held: 1, Sealed: [][]byte{make([]byte, signed.MaxRecordSize+1)}}), false},
+		{"sends more records than asked for", reply(&pb.QueryReply{Held: 17, Sealed: slices.Repeat([][]byte{good()}, 17)}), false},
+		{"says that nobody is there", reply(&pb.QueryReply{}), false},
 	}
 	for _, c := range cases {
-		find := func(t *testing.T) time.Duration {
+		t.Run(c.name, func(t *testing.T) {
 			nodes := newTestNetwork(t, 3)
 			seeker := newClient(t, nodes)
 			var fakes []peer.ID
@@ -133,9 +123,10 @@ func TestBadHoldersNeitherDelayNorPoisonFind(t *testing.T) {
 			if !slices.Contains(fakes, a.Asked[0].Holder) || !slices.Contains(fakes, a.Asked[1].Holder) {
 				t.Errorf("the fakes were not asked first: %+v", a.Asked)
 			}
-			return a.Elapsed
-		}
-		t.Run(c.name, func(t *testing.T) { inTime(t, hedged, func() time.Duration { return find(t) }) })
+			if waited := awaited(a.Asked, fakes); c.hangs && len(waited) > 0 {
+				t.Errorf("it waited for %v: %+v", waited, a.Asked)
+			}
+		})
 	}
 }
 
@@ -143,12 +134,8 @@ func TestFindWithoutAnyHolder(t *testing.T) {
 	n := newTestNode(t, func(c *Config) { c.Client, c.Sample, c.Listen = true, nil, nil })
 	n.run(t)
 	n.awaitReady(t)
-	start := time.Now()
 	if _, err := n.Find(t.Context(), CapacityTopic(), capacity.Need{}, nil); !errors.Is(err, ErrNoHolders) {
 		t.Errorf("Find = %v, want ErrNoHolders", err)
-	}
-	if took := time.Since(start); took > overlay.LocateTime+notDelayed {
-		t.Errorf("took %v", took)
 	}
 }
 
@@ -171,8 +158,8 @@ func TestGoneStreamIsWithdrawn(t *testing.T) {
 	for _, n := range nodes[1:] {
 		eventually(t, func() error { return n.sees(topic, nodes[:1]) })
 	}
+	expires := nodes[0].table.Get(time.Now(), topic, nodes[0].ID()).Expires
 	nodes[0].carry()
-	start := time.Now()
 	for _, n := range nodes {
 		eventually(t, func() error {
 			a, err := n.Find(t.Context(), topic, capacity.Need{}, nil)
@@ -182,8 +169,8 @@ func TestGoneStreamIsWithdrawn(t *testing.T) {
 			return err
 		})
 	}
-	if took := time.Since(start); took > capacity.DefaultTTL/3 {
-		t.Errorf("gone after %v only", took)
+	if late := time.Since(expires); late > 0 {
+		t.Errorf("gone only %v after its record had expired", late)
 	}
 }
 
@@ -218,6 +205,16 @@ func TestTenNodesAskTwoHolders(t *testing.T) {
 	})
 }
 
+// notDelayed fails the test if half of the searches took more than a second. One
+// that waits for nobody takes some milliseconds; a busy machine delays a few, a
+// defect all of them.
+func notDelayed(t *testing.T, took []time.Duration) {
+	t.Helper()
+	if slices.Sort(took); took[len(took)/2] > time.Second {
+		t.Errorf("searches take %v", took)
+	}
+}
+
 // A node that crashes delays no search, and is forgotten when its record
 // expires at the latest.
 func TestCrashedNodeDelaysNobody(t *testing.T) {
@@ -227,17 +224,17 @@ func TestCrashedNodeDelaysNobody(t *testing.T) {
 		t.Fatal(err)
 	}
 	start := time.Now()
+	var took []time.Duration
 	for range 20 {
 		for _, n := range nodes[:3] {
 			a, err := n.Find(t.Context(), CapacityTopic(), capacity.Need{}, []peer.ID{n.ID()})
 			if err != nil || len(a.Candidates) < 2 {
 				t.Fatalf("%d candidates, %v", len(a.Candidates), err)
 			}
-			if a.Elapsed > notDelayed {
-				t.Errorf("took %v: %+v", a.Elapsed, a.Asked)
-			}
+			took = append(took, a.Elapsed)
 		}
 	}
+	notDelayed(t, took)
 	t.Parallel() // the rest waits for the record to expire
 	eventually(t, func() error {
 		for _, n := range nodes[:3] {

@@ -20,7 +20,6 @@ import (
 	"weir/capacity"
 	"weir/dht/directory"
 	"weir/dht/pb"
-	"weir/dht/place"
 )
 
 // A serverList is the list of servers that nodes are configured with; it may
@@ -125,16 +124,16 @@ func TestBrokersDeathIsUnnoticed(t *testing.T) {
 	if err := dead.Host().Close(); err != nil {
 		t.Fatal(err)
 	}
+	var took []time.Duration
 	for range 20 {
 		placed, d, err := seeker.Place(t.Context(), CapacityTopic(), view(), []peer.ID{seeker.ID(), dead.ID()})
 		if err != nil {
 			t.Fatalf("Place: %v (%+v)", err, d)
 		}
-		if d.FindMillis > 250 {
-			t.Errorf("asking took %v ms: %+v", d.FindMillis, d.Asked)
-		}
+		took = append(took, d.Elapsed)
 		seeker.ReleaseLease(t.Context(), placed.Lease)
 	}
+	notDelayed(t, took)
 }
 
 // In pull mode, a hanging node delays a search by no more than the answering
@@ -145,13 +144,16 @@ func TestAskingEveryoneWaitsForNoOne(t *testing.T) {
 	list.mu.Lock()
 	list.list = append(list.list, peer.AddrInfo{ID: stuck.host.ID(), Addrs: stuck.host.Addrs()})
 	list.mu.Unlock()
-	a, err := nodes[0].Find(t.Context(), CapacityTopic(), view(), nil)
-	if err != nil || len(a.Candidates) != 5 || a.Held != 6 { // the node itself is no candidate
-		t.Errorf("%d candidates of %d held, %v", len(a.Candidates), a.Held, err)
-	}
-	if a.Elapsed > place.PollTime/2 {
-		t.Errorf("took %v", a.Elapsed)
-	}
+	eventually(t, func() error {
+		a, err := nodes[0].Find(t.Context(), CapacityTopic(), view(), nil)
+		if err != nil || len(a.Candidates) != 5 || a.Held != 6 { // the node itself is no candidate
+			return fmt.Errorf("%d candidates of %d held, %v", len(a.Candidates), a.Held, err)
+		}
+		if len(awaited(a.Asked, []peer.ID{stuck.host.ID()})) > 0 {
+			return fmt.Errorf("the hanging node was waited for: %+v", a.Asked)
+		}
+		return nil
+	})
 }
 
 // A node that holds nothing refuses records that others send it as a holder.
@@ -226,13 +228,16 @@ func TestBrokerOfAnotherNetwork(t *testing.T) {
 		}
 		return nil
 	})
+	var took []time.Duration
 	for _, n := range nodes {
 		placed, d, err := n.Place(t.Context(), CapacityTopic(), view(), []peer.ID{n.ID()})
-		if err != nil || d.FindMillis > 250 {
+		if err != nil {
 			t.Errorf("Place: %v (%+v)", err, d)
 		}
+		took = append(took, d.Elapsed)
 		n.ReleaseLease(t.Context(), placed.Lease)
 	}
+	notDelayed(t, took)
 }
 
 // A syncBuffer may be written and read concurrently.

@@ -134,8 +134,8 @@ func TestPlaceInSpiteOfALyingHolder(t *testing.T) {
 			if err != nil || r.Node != placed.Lease.Target {
 				t.Errorf("placed on %+v, %v", r, err)
 			}
-			if d.TotalMillis > 500 {
-				t.Errorf("took %v ms", d.TotalMillis)
+			if len(d.Reservations) > place.ReserveMost {
+				t.Errorf("%d nodes were asked for room", len(d.Reservations))
 			}
 		})
 	}

@@ -305,8 +305,8 @@ func TestLeavingHolderHandsOver(t *testing.T) {
 	if got == nil || got.Record.Seq < held.Record.Seq {
 		t.Fatalf("the heir holds %v", got)
 	}
-	if left, had := time.Until(got.Expires), time.Until(held.Expires); left > had+100*time.Millisecond && got.Record.Seq == held.Record.Seq {
-		t.Errorf("the copy lives for %v, the original for %v", left, had)
+	if longer := got.Expires.Sub(held.Expires); longer > 100*time.Millisecond && got.Record.Seq == held.Record.Seq {
+		t.Errorf("the copy lives %v longer than the original", longer)
 	}
 
 	// Hand-overs from nodes that are no holders, and forged records, are
