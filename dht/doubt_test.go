@@ -31,6 +31,7 @@ func asks(doubts ...*pb.Doubt) *pb.Request {
 // Three seekers that report a shortfall make holders rank the node lower for
 // all seekers; one or two reporters change nothing.
 func TestDoubtsOfSeekersCount(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		name      string
 		reporters int
@@ -104,6 +105,7 @@ func TestDoubtsOfSeekersCount(t *testing.T) {
 // A node that falls short is trusted less, in proportion to its claim at the
 // time, and holders hear of it. A node that delivers all changes nothing.
 func TestDelivered(t *testing.T) {
+	t.Parallel()
 	nodes := newTestNetwork(t, 2)
 	target := nodes[1]
 	for i := range 8 {

@@ -49,6 +49,7 @@ func awaited(asked []Asked, hanging []peer.ID) (list []peer.ID) {
 // Whatever the first two holders asked do, the answer of the others is complete
 // and verified, and does not wait for them.
 func TestBadHoldersNeitherDelayNorPoisonFind(t *testing.T) {
+	t.Parallel()
 	victim := newKey(t)
 	record := func() capacity.Record {
 		return capacity.Record{Node: idOf(t, victim), Seq: 1, Issued: time.UnixMilli(time.Now().UnixMilli()), TTL: capacity.DefaultTTL}
@@ -90,6 +91,7 @@ func TestBadHoldersNeitherDelayNorPoisonFind(t *testing.T) {
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
 			nodes := newTestNetwork(t, 3)
 			seeker := newClient(t, nodes)
 			var fakes []peer.ID

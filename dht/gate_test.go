@@ -15,6 +15,7 @@ import (
 // Clients are sent to no address that only the record vouches for: such a
 // candidate is skipped, and its lease given back.
 func TestPlaceSendsNobodyOutOfScope(t *testing.T) {
+	t.Parallel()
 	nodes := newTestNetwork(t, 2)
 	var clerks []*clerk
 	for _, url := range []string{"http://169.254.169.254/latest", "http://10.0.0.7:6379", "http://localhost.internal"} {

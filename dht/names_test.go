@@ -33,6 +33,7 @@ func (n *testNode) publishedAt(t *testing.T, stream string, want peer.ID) {
 // Each of more streams than one answer to FETCH can list is found where it is
 // published, although the node has stopped admitting sessions.
 func TestPublisherIsFound(t *testing.T) {
+	t.Parallel()
 	nodes := newTestNetwork(t, 4)
 	at := nodes[0]
 	var names []string
@@ -74,6 +75,7 @@ func TestRelayIsNoPublisher(t *testing.T) {
 // The records of a crashed node neither block its stream's name nor hide a new
 // publisher of it.
 func TestCrashedPublisherIsNotBelieved(t *testing.T) {
+	t.Parallel()
 	nodes := newTestNetwork(t, 4)
 	nodes[0].carry("show")
 	for _, n := range nodes[1:] {
@@ -93,6 +95,7 @@ func TestCrashedPublisherIsNotBelieved(t *testing.T) {
 
 // Hanging holders neither hide a publisher nor delay one.
 func TestHungHoldersDoNotDelayPublishers(t *testing.T) {
+	t.Parallel()
 	nodes := newTestNetwork(t, 3)
 	nodes[0].carry("show")
 	asker := newClient(t, nodes)
@@ -162,6 +165,7 @@ func TestClaim(t *testing.T) {
 // A claimant that gave way to a concurrent claim gets the name all the same if
 // the other claim was given up by then.
 func TestGivingWayToWhoGaveUp(t *testing.T) {
+	t.Parallel()
 	asker := newTestNetwork(t, 1)[0]
 	topic := StreamTopic("show")
 	var late sync.Once

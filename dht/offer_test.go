@@ -27,6 +27,7 @@ const bytesPerPlacement = 4_000
 // A client, which holds nothing, is offered digests and gets the record from
 // the node it takes.
 func TestPlaceByDigests(t *testing.T) {
+	t.Parallel()
 	nodes := newTestNetwork(t, 10)
 	seeker := newClient(t, nodes)
 	seeker.Seeker.ReadRegions(t.Context())
@@ -78,6 +79,7 @@ func offering(f func() []*pb.Digest) network.StreamHandler {
 // A holder may offer anything: no invented offer is used, and the offers of
 // another holder are found in spite of it.
 func TestPlaceInSpiteOfALyingHolder(t *testing.T) {
+	t.Parallel()
 	best := []float32{1, 1, 1, 1}
 	cases := []struct {
 		name   string
@@ -145,6 +147,7 @@ func TestPlaceInSpiteOfALyingHolder(t *testing.T) {
 // newest and fit; otherwise the lease is released and the next candidate is
 // tried.
 func TestLeaseWithABadRecord(t *testing.T) {
+	t.Parallel()
 	stranger := newKey(t)
 	cases := []struct {
 		name   string

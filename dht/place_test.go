@@ -90,6 +90,7 @@ func others(nodes []*testNode, keep ...peer.ID) []peer.ID {
 
 // If one of two candidates hangs, the other is used at once.
 func TestPlaceDoesNotWaitForAHungCandidate(t *testing.T) {
+	t.Parallel()
 	nodes := newTestNetwork(t, 3)
 	hung, clerk := fakeTarget(t, nodes, func(*fake, peer.ID, *pb.Reserve) *pb.ReserveResponse { return nil })
 	exclude := others(nodes, nodes[1].ID())
@@ -115,6 +116,7 @@ func TestPlaceDoesNotWaitForAHungCandidate(t *testing.T) {
 
 // If all candidates hang, the error says so.
 func TestPlaceGivesUp(t *testing.T) {
+	t.Parallel()
 	nodes := newTestNetwork(t, 1)
 	fakeTarget(t, nodes, func(*fake, peer.ID, *pb.Reserve) *pb.ReserveResponse { return nil })
 	_, d, err := nodes[0].Place(t.Context(), CapacityTopic(), view(), nil)
@@ -131,6 +133,7 @@ func TestPlaceGivesUp(t *testing.T) {
 
 // A slow candidate is waited for if there is no other.
 func TestPlaceWaitsForTheSlow(t *testing.T) {
+	t.Parallel()
 	nodes := newTestNetwork(t, 1)
 	slow, _ := fakeTarget(t, nodes, func(f *fake, from peer.ID, req *pb.Reserve) *pb.ReserveResponse {
 		eventually(t, func() error {
@@ -149,6 +152,7 @@ func TestPlaceWaitsForTheSlow(t *testing.T) {
 
 // A lease that arrives after another was chosen is released.
 func TestLateLeaseIsReleased(t *testing.T) {
+	t.Parallel()
 	nodes := newTestNetwork(t, 2)
 	decided := make(chan struct{})
 	_, clerk := fakeTarget(t, nodes, func(f *fake, from peer.ID, req *pb.Reserve) *pb.ReserveResponse {
@@ -176,6 +180,7 @@ func TestLateLeaseIsReleased(t *testing.T) {
 // released. A target whose current use fails the policy, or is invalid, is not
 // used at all.
 func TestPlaceTakesTheBetterLease(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		name     string
 		use      func(*capacity.Record)
@@ -241,6 +246,7 @@ func TestPlaceTakesTheBetterLease(t *testing.T) {
 // After one refusal the next candidate is tried; after all, the reason is that
 // of the candidates. A lease that differs from the request does not count.
 func TestPlaceAfterRefusals(t *testing.T) {
+	t.Parallel()
 	nodes := newTestNetwork(t, 1)
 	refuse := func(*fake, peer.ID, *pb.Reserve) *pb.ReserveResponse {
 		return &pb.ReserveResponse{Refusal: &pb.Refusal{Reason: "sessions", Detail: "10 of 10 in use"}}
@@ -278,6 +284,7 @@ func TestPlaceAfterRefusals(t *testing.T) {
 }
 
 func TestPlaceWithoutCandidates(t *testing.T) {
+	t.Parallel()
 	nodes := newTestNetwork(t, 2)
 	var refusal *capacity.Refusal
 	_, d, err := nodes[0].Place(t.Context(), CapacityTopic(), view(), []peer.ID{nodes[1].ID()})

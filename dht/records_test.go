@@ -240,6 +240,7 @@ func TestSilentStreamsKeepNobodyOut(t *testing.T) {
 // A holder accepts a bounded number of records from a flooding peer, by stream
 // or datagram, and others notice nothing.
 func TestRecordsPerPeerAreBounded(t *testing.T) {
+	t.Parallel()
 	node := newTestNode(t, nil)
 	f := newFake(t, node.info(), nil)
 	g := newFake(t, node.info(), nil)

@@ -262,6 +262,7 @@ func TestIndexNamesEachRegionOnce(t *testing.T) {
 
 // A leaving holder passes its table to the node that replaces it.
 func TestLeavingHolderHandsOver(t *testing.T) {
+	t.Parallel()
 	nodes := newTestNetwork(t, 12)
 	topic := ShardTopic("test", "")
 	eventually(t, func() error { // all agree on the holders and are connected

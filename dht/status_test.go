@@ -12,6 +12,7 @@ import (
 // Peers report how much they hold, their clock and how sure they are of their
 // place.
 func TestPeersTellOfThemselves(t *testing.T) {
+	t.Parallel()
 	const ahead = 42 * time.Second
 	made := 0
 	nodes := newTestNetworkOf(t, 3, func(int, *testNode) {}, func(c *Config) {

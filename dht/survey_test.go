@@ -19,6 +19,7 @@ import (
 // A survey has every other node's record once, and names the holders that did
 // not answer.
 func TestSurvey(t *testing.T) {
+	t.Parallel()
 	nodes := newTestNetwork(t, 4)
 	surveys := func(silent ...peer.ID) func() error {
 		return func() error {

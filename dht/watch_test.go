@@ -77,6 +77,7 @@ func (v *watchView) has(nodes ...*testNode) error {
 }
 
 func TestWatch(t *testing.T) {
+	t.Parallel()
 	nodes := newTestNetwork(t, 4)
 	for _, watcher := range []*testNode{nodes[3], newClient(t, nodes)} {
 		topic := StreamTopic("s-" + watcher.ID().String()[40:])
@@ -101,6 +102,7 @@ func TestWatch(t *testing.T) {
 }
 
 func TestSnapshotNamesEveryHolder(t *testing.T) {
+	t.Parallel()
 	nodes := newTestNetwork(t, 4)
 	client := newClient(t, nodes)
 	eventually(t, func() error {
