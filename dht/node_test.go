@@ -38,7 +38,7 @@ func TestMain(m *testing.M) {
 var testHome = ShardTopic("", "")
 
 // patience is how long a test waits for a condition that should hold soon.
-const patience = time.Minute
+const patience = 2 * time.Minute
 
 // eventually waits until check returns nil, and fails the test with its last
 // error if it never does.

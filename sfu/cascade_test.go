@@ -24,6 +24,7 @@ import (
 )
 
 func TestCascade(t *testing.T) {
+	t.Parallel()
 	m := newMesh(t)
 	a, b := m.add(ledger.Limits{}, nil), m.add(ledger.Limits{}, nil)
 	a.publish("room/main")
@@ -49,6 +50,7 @@ func TestCascade(t *testing.T) {
 
 // For any number of concurrent viewers, a node pulls a stream once.
 func TestManyViewersOnePull(t *testing.T) {
+	t.Parallel()
 	m := newMesh(t)
 	a, b := m.add(ledger.Limits{}, nil), m.add(ledger.Limits{}, nil)
 	a.publish("demo")
@@ -85,6 +87,7 @@ func TestManyViewersOnePull(t *testing.T) {
 
 // Both directions and all streams between two nodes share one link.
 func TestOneLinkForAPair(t *testing.T) {
+	t.Parallel()
 	m := newMesh(t)
 	a, b := m.add(ledger.Limits{}, nil), m.add(ledger.Limits{}, nil)
 	a.publish("from-a")
@@ -122,6 +125,7 @@ func TestLinksOpenedAtOnce(t *testing.T) {
 // Sections of a link are reused, so that it does not grow with the number of
 // streams that it has ever carried.
 func TestSectionsAreReused(t *testing.T) {
+	t.Parallel()
 	m := newMesh(t)
 	a, b := m.add(ledger.Limits{}, nil), m.add(ledger.Limits{}, func(c *Config) { c.Linger = always(50 * time.Millisecond) })
 	for _, name := range []string{"one", "two", "three"} {
@@ -159,6 +163,7 @@ func TestNoLoops(t *testing.T) {
 func most(n int) func() int { return func() int { return n } }
 
 func TestDepthAndFanoutAreBounded(t *testing.T) {
+	t.Parallel()
 	m := newMesh(t)
 	var depth, fanout atomic.Int64
 	depth.Store(2)
@@ -215,6 +220,7 @@ func TestDepthAndFanoutAreBounded(t *testing.T) {
 // If all carriers of a stream have as many children as allowed, a viewer waits
 // until there is another relay.
 func TestPullWaitsForARelay(t *testing.T) {
+	t.Parallel()
 	m := newMesh(t)
 	narrow := func(c *Config) { c.Fanout = most(1) }
 	a, b, c := m.add(ledger.Limits{}, narrow), m.add(ledger.Limits{}, narrow), m.add(ledger.Limits{}, nil)
@@ -259,6 +265,7 @@ func (n *meshNode) lastDetail(kind event.Kind) string {
 // A relay whose parent is lost continues from another one, and its viewers see
 // only a pause: same SSRC, no break in the numbering.
 func TestRelaySurvivesItsParent(t *testing.T) {
+	t.Parallel()
 	m := newMesh(t)
 	a, b, c := m.add(ledger.Limits{}, nil), m.add(ledger.Limits{}, nil), m.add(ledger.Limits{}, nil)
 	a.publish("demo")
@@ -323,6 +330,7 @@ func TestUnwatchedRelayLetsGo(t *testing.T) {
 // An unwatched relay ends by the current Linger, not by the one at the end of
 // its last viewer.
 func TestLingerThatChanges(t *testing.T) {
+	t.Parallel()
 	var linger atomic.Int64
 	linger.Store(int64(time.Hour))
 	m := newMesh(t)
@@ -340,6 +348,7 @@ func TestLingerThatChanges(t *testing.T) {
 // A pulled stream waits for the viewer that requested it, even where relays are
 // ended at once.
 func TestPullOutlivesShortLinger(t *testing.T) {
+	t.Parallel()
 	m := newMesh(t)
 	a, b := m.add(ledger.Limits{}, nil), m.add(ledger.Limits{}, func(c *Config) { c.Linger = always(time.Nanosecond) })
 	a.publish("demo")
@@ -354,6 +363,7 @@ func TestPullOutlivesShortLinger(t *testing.T) {
 }
 
 func TestFullNodeRedirects(t *testing.T) {
+	t.Parallel()
 	m := newMesh(t)
 	a, b := m.add(ledger.Limits{Sessions: 2}, nil), m.add(ledger.Limits{Sessions: 3}, nil)
 	a.publish("demo")
@@ -421,6 +431,7 @@ func TestRelayOverflow(t *testing.T) {
 
 // A peer's data on a link can end that link, and nothing else.
 func TestLinkGarbage(t *testing.T) {
+	t.Parallel()
 	for name, garbage := range map[string][]byte{
 		"a length beyond all bounds": {0xff, 0xff, 0xff, 0xff, 0x0f},
 		"no protobuf":                {3, 0xff, 0xff, 0xff},
@@ -463,6 +474,7 @@ func TestLinkGarbage(t *testing.T) {
 // A packet lost on the way in, or on the link, is requested again there, and
 // the viewer misses nothing.
 func TestLossIsRepairedHopByHop(t *testing.T) {
+	t.Parallel()
 	m := newMesh(t)
 	// Every 20th RTP packet that arrives is lost, repairs included: RFC 7983
 	// gives RTP and RTCP the first bytes 128 to 191, and RTCP the second byte
@@ -517,6 +529,7 @@ func TestPullTellsWhoLackedRoom(t *testing.T) {
 // Of two nodes that pull from the same one, the one with unrepaired losses
 // reports them, and the other reports that all packets arrive.
 func TestDeliveredShare(t *testing.T) {
+	t.Parallel()
 	m := newMesh(t)
 	told := map[string]chan float64{"lossy": make(chan float64, 1), "clean": make(chan float64, 1)}
 	from := make(chan peer.ID, 64)

@@ -71,6 +71,7 @@ func (s *sources) list() []netip.AddrPort {
 
 // Forged datagrams from a peer's address end neither a session nor a link.
 func TestForgedRecordsEndNothing(t *testing.T) {
+	t.Parallel()
 	m := newMesh(t)
 	atA, atB := &sources{all: map[netip.AddrPort]bool{}}, &sources{all: map[netip.AddrPort]bool{}}
 	a, b := m.add(ledger.Limits{}, atA.watch), m.add(ledger.Limits{}, atB.watch)
@@ -106,6 +107,7 @@ func TestForgedRecordsEndNothing(t *testing.T) {
 // A session whose client sends no checks ends, whatever else arrives from the
 // client's address.
 func TestJunkIsNoConsent(t *testing.T) {
+	t.Parallel()
 	m := newMesh(t)
 	var silent atomic.Bool
 	n := m.add(ledger.Limits{}, func(c *Config) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"flag"
 	"net"
 	"net/http/httptest"
 	"slices"
@@ -25,7 +26,15 @@ import (
 )
 
 // TestMain fails the package if anything is left running after its tests.
+// Parallel tests wait for media most of the time, so that more of them than the
+// machine has cores run at once.
+const atOnce = "4"
+
 func TestMain(m *testing.M) {
+	flag.Parse()
+	if f := flag.Lookup("test.parallel"); f.Value.String() == f.DefValue {
+		_ = f.Value.Set(atOnce)
+	}
 	goleak.VerifyTestMain(m)
 }
 

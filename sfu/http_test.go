@@ -55,6 +55,7 @@ func call(t *testing.T, method, url, contentType, body string, header ...string)
 // Any bad request gets a problem that explains it, and does not disturb a
 // running session.
 func TestBadRequests(t *testing.T) {
+	t.Parallel()
 	m := newMesh(t)
 	a := m.add(ledger.Limits{}, nil)
 	a.publish("demo")
@@ -403,6 +404,7 @@ func TestNameIsTakenElsewhere(t *testing.T) {
 // Of three publishers of one name at three nodes at the same time, none of
 // which sees the others yet, one stays.
 func TestNameIsTakenTwice(t *testing.T) {
+	t.Parallel()
 	m := newMesh(t)
 	var visible atomic.Bool
 	var nodes []*meshNode

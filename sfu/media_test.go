@@ -4,6 +4,7 @@ import (
 	"io"
 	"net/http"
 	"net/netip"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -41,6 +42,7 @@ func tcpPair(t *testing.T, n *meshNode, stream string) *client.Viewer {
 // one address or to all, or behind a public address; and the traffic is
 // counted.
 func TestMediaOverTCP(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct{ name, bind, public string }{
 		{"one address", "127.0.0.1:0", ""},
 		{"all addresses", "0.0.0.0:0", ""},
@@ -101,8 +103,9 @@ func TestTCPCandidate(t *testing.T) {
 			if !strings.Contains(line, " tcptype passive") || priority >= last {
 				t.Errorf("%s after a priority of %d", line, last)
 			}
-			if port, _ := n.cfg.Socket.TCP(); f[5] != strings.TrimPrefix(n.cfg.Socket.LocalAddr().String(), "127.0.0.1:") || port == 0 {
-				t.Errorf("%s: TCP has port %d, UDP %s", line, port, n.cfg.Socket.LocalAddr())
+			// That of UDP, unless another process listens there.
+			if port, _ := n.cfg.Socket.TCP(); f[5] != strconv.Itoa(port) {
+				t.Errorf("%s: TCP has port %d", line, port)
 			}
 		} else if tcp > 0 {
 			t.Errorf("%s after one over TCP", line)
@@ -117,6 +120,7 @@ func TestTCPCandidate(t *testing.T) {
 // Clients and links that can use only one of a node's addresses are served
 // there.
 func TestMediaFromOneAddressOfAll(t *testing.T) {
+	t.Parallel()
 	m := newMesh(t)
 	behind := func(ip string) func(*Config) {
 		return func(cfg *Config) {

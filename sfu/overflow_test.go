@@ -178,6 +178,7 @@ func outcomeOf(p *problem.Problem) *pb.Outcome {
 // client's. It checks the candidates of another node where the policy allows
 // that.
 func TestCandidatesAreNotKnockedAt(t *testing.T) {
+	t.Parallel()
 	var knocks atomic.Int64
 	listener, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
 	if err != nil {
