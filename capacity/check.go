@@ -312,16 +312,16 @@ func checkURL(s string) error {
 	return nil
 }
 
-// ErrNowhere means that an address belongs to no particular machine, such as
-// 0.0.0.0 or [::]: a peer that dials it reaches itself, if anything.
-var ErrNowhere = errors.New("address of no machine in particular")
+// ErrUnspecifiedAddr means that an address belongs to no particular machine,
+// such as 0.0.0.0 or [::]: a peer that dials it reaches itself, if anything.
+var ErrUnspecifiedAddr = errors.New("address of no machine in particular")
 
 // checkHost refuses every spelling of the unspecified address; some resolvers
 // accept 0 and 0x0 as well.
 func checkHost(host string) error {
 	ip, err := netip.ParseAddr(host)
 	if err == nil && ip.Unmap().IsUnspecified() || err != nil && strings.Trim(host, "0x.") == "" {
-		return fmt.Errorf("%q is the %w", host, ErrNowhere)
+		return fmt.Errorf("%q is the %w", host, ErrUnspecifiedAddr)
 	}
 	return nil
 }

@@ -2,9 +2,9 @@ package ledger
 
 import "maps"
 
-// Decided counts a ledger's decisions since it was made. A repeated request
+// Counts counts a ledger's decisions since it was made. A repeated request
 // that gets the same lease counts once.
-type Decided struct {
+type Counts struct {
 	Leases  uint64            // granted
 	Entries uint64            // admitted without a lease
 	Refused map[string]uint64 // by reason, one of LedgerReasons
@@ -16,7 +16,7 @@ func Reasons() []string {
 }
 
 // Decided returns the counts.
-func (l *Ledger) Decided() Decided {
+func (l *Ledger) Decided() Counts {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	d := l.decided

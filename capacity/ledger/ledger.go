@@ -104,15 +104,15 @@ type Ledger struct {
 	lateAt   int64     // packets/s in use when it was late last
 	stress   capacity.Hysteresis
 	leases   map[leaseKey]*entry
-	from     map[peer.ID]*sheaf // leases by holder
-	pending  list.List          // of *entry: leases, soonest to expire first
+	from     map[peer.ID]*nodeLeases // leases by holder
+	pending  list.List               // of *entry: leases, soonest to expire first
 	active   map[string]*entry
 	settling list.List      // of *entry: active ones, soonest to settle first
 	streams  map[string]int // entries and leases by stream
 	promised Load           // Uplink and Packets of pending and settling
 	leased   int            // leases that count as sessions
 	count    [capacity.Cascade + 1]int
-	decided  Decided
+	decided  Counts
 }
 
 type leaseKey struct {
@@ -127,14 +127,14 @@ type entry struct {
 	in     *list.Element // in pending or settling; nil once settled
 }
 
-// A sheaf sums up the leases that one node holds.
-type sheaf struct {
+// nodeLeases sums up the leases that one node holds.
+type nodeLeases struct {
 	leases, sessions int
 	needs            Load // Uplink and Packets
 	streams          map[string]int
 }
 
-func (s *sheaf) add(need capacity.Need, n int) {
+func (s *nodeLeases) add(need capacity.Need, n int) {
 	s.leases += n
 	if need.Purpose != capacity.Cascade {
 		s.sessions += n
@@ -149,11 +149,11 @@ func New(self peer.ID, limits Limits) *Ledger {
 		self:    self,
 		limits:  limits,
 		leases:  map[leaseKey]*entry{},
-		from:    map[peer.ID]*sheaf{},
+		from:    map[peer.ID]*nodeLeases{},
 		active:  map[string]*entry{},
 		streams: map[string]int{},
 		stress:  capacity.Hysteresis{Free: roomAt},
-		decided: Decided{Refused: map[string]uint64{}},
+		decided: Counts{Refused: map[string]uint64{}},
 	}
 }
 
@@ -216,7 +216,7 @@ func (l *Ledger) Reserve(now time.Time, req capacity.Request) (capacity.Lease, e
 	}
 	held := l.from[req.From]
 	if held == nil {
-		held = &sheaf{streams: map[string]int{}}
+		held = &nodeLeases{streams: map[string]int{}}
 	}
 	if held.leases >= maxLeasesFrom {
 		return capacity.Lease{}, l.no(refusal("leases", "%d leases held by one node", held.leases))
@@ -346,7 +346,7 @@ func (l *Ledger) refuse(need capacity.Need) *capacity.Refusal {
 
 // beyondShare returns why a node with those leases may not have the requested
 // one as well, or nil. Called with mu held.
-func (l *Ledger) beyondShare(held *sheaf, req capacity.Request) *capacity.Refusal {
+func (l *Ledger) beyondShare(held *nodeLeases, req capacity.Request) *capacity.Refusal {
 	share := l.limits.Share
 	if share.Part == 0 || req.From == l.self {
 		return nil

@@ -538,7 +538,7 @@ func TestLedgerCounts(t *testing.T) {
 	if reason(t, full) != "sessions" || reason(t, fuller) != "sessions" || reason(t, malformed) != "malformed" {
 		t.Fatalf("refused with %v, %v and %v", full, fuller, malformed)
 	}
-	want := Decided{Leases: 1, Entries: 1, Refused: map[string]uint64{"sessions": 2, "malformed": 1}}
+	want := Counts{Leases: 1, Entries: 1, Refused: map[string]uint64{"sessions": 2, "malformed": 1}}
 	got := l.Decided()
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got %+v, want %+v", got, want)

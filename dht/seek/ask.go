@@ -123,7 +123,7 @@ func Verify(now time.Time, topic holder.Topic, sealed [][]byte) (records []Verif
 		if errors.Is(err, capacity.ErrExpired) || errors.Is(err, capacity.ErrFromFuture) {
 			continue // clocks differ
 		}
-		if errors.Is(err, capacity.ErrNowhere) {
+		if errors.Is(err, capacity.ErrUnspecifiedAddr) {
 			nowhere++
 			continue
 		}
