@@ -142,8 +142,8 @@ func (b *downstream) begin() {
 // watch tells the peer when the stream has ended here.
 func (b *downstream) watch() {
 	select {
-	case <-b.stream.Over():
-		b.link.send(&pb.Message{Body: &pb.Message_Ended{Ended: &pb.Ended{Pull: b.pull, Reason: b.stream.Why()}}})
+	case <-b.stream.Done():
+		b.link.send(&pb.Message{Body: &pb.Message_Ended{Ended: &pb.Ended{Pull: b.pull, Reason: b.stream.Reason()}}})
 		b.close()
 	case <-b.done:
 	}

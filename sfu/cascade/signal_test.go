@@ -40,7 +40,7 @@ func FuzzReadMessage(f *testing.F) {
 		l := &Link{queue: make(chan *pb.Message, sendQueue), negotiator: &negotiator{remote: make(chan *pb.Description, 1)}, done: make(chan struct{}),
 			upstreams: map[uint64]*upstream{}, downstreams: map[uint64]*downstream{}, sections: newSections(), links: &Links{}}
 		l.links.cfg = Config{Ledger: ledger.New("self", ledger.Limits{}), Stream: func(string) *tree.Stream { return nil }, Tracer: noop.Tracer{}}
-		in := &upstream{link: l, pull: 1, result: make(chan error, 1), moved: make(chan []peer.ID, 1), over: make(chan struct{}), mids: map[string]string{}}
+		in := &upstream{link: l, pull: 1, result: make(chan error, 1), moved: make(chan []peer.ID, 1), done: make(chan struct{}), mids: map[string]string{}}
 		l.upstreams[1] = in
 		_ = l.handle(m)
 		if n := len(in.described); n > maxTracks {

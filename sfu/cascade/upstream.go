@@ -29,9 +29,9 @@ type upstream struct {
 
 	result chan error     // the answer to the subscription
 	moved  chan []peer.ID // new paths of the sender; the last one counts
-	over   chan struct{}  // closed when the pull has ended
+	done   chan struct{}  // closed when the pull has ended
 	once   sync.Once      //
-	why    string         // set before over is closed
+	reason string         // set before done is closed
 	path   []peer.ID      // path to the sender; set before result
 	offers int            // requests for a section in vain; the negotiator's
 
@@ -75,7 +75,7 @@ func (l *Link) subscribe(ctx context.Context, stream, lease string) (in *upstrea
 	l.lastPull++
 	in = &upstream{
 		link: l, pull: l.lastPull, stream: stream,
-		result: make(chan error, 1), moved: make(chan []peer.ID, 1), over: make(chan struct{}),
+		result: make(chan error, 1), moved: make(chan []peer.ID, 1), done: make(chan struct{}),
 		mids: map[string]string{},
 	}
 	l.upstreams[in.pull] = in
@@ -87,7 +87,7 @@ func (l *Link) subscribe(ctx context.Context, stream, lease string) (in *upstrea
 		if err == nil && slices.Contains(in.path, l.links.cfg.Self) {
 			err = tree.ErrLoop
 		}
-	case <-in.over:
+	case <-in.done:
 		err = tree.ErrGone
 		if in.Reason() == reasonCrossed {
 			err = tree.ErrCrossed
@@ -284,7 +284,7 @@ func (in *upstream) Unsubscribe() {
 // End records that the pull is over, and why.
 func (in *upstream) End(why string) {
 	in.once.Do(func() {
-		in.why = why
+		in.reason = why
 		l := in.link
 		l.mu.Lock()
 		delete(l.upstreams, in.pull)
@@ -294,7 +294,7 @@ func (in *upstream) End(why string) {
 			l.links.lost.Add(max(0, f.up.Lost()))
 		}
 		l.mu.Unlock()
-		close(in.over)
+		close(in.done)
 	})
 }
 
@@ -310,8 +310,8 @@ func (in *upstream) RTT() time.Duration { return time.Duration(in.link.rtt.Load(
 // Moved receives the node's path when that changes; the last one counts.
 func (in *upstream) Moved() <-chan []peer.ID { return in.moved }
 
-// Over is closed when the pull has ended.
-func (in *upstream) Over() <-chan struct{} { return in.over }
+// Done is closed when the pull has ended.
+func (in *upstream) Done() <-chan struct{} { return in.done }
 
 // Reason returns why the pull ended. Call it only after Over is closed.
-func (in *upstream) Reason() string { return in.why }
+func (in *upstream) Reason() string { return in.reason }

@@ -13,9 +13,9 @@ type Stream struct {
 	Tracks []*Track // fixed
 
 	idle     chan struct{}
-	over     chan struct{}
+	done     chan struct{}
 	overOnce sync.Once
-	why      string // set before over is closed
+	reason   string // set before done is closed
 
 	mu        sync.Mutex
 	started   time.Time // first media, at the origin; zero: none yet
@@ -28,27 +28,27 @@ type Stream struct {
 
 // NewStream makes a stream without users.
 func NewStream(name string, tracks []*Track, now time.Time) *Stream {
-	return &Stream{Name: name, Tracks: tracks, idleSince: now, idle: make(chan struct{}, 1), over: make(chan struct{}), users: map[any]bool{}}
+	return &Stream{Name: name, Tracks: tracks, idleSince: now, idle: make(chan struct{}, 1), done: make(chan struct{}), users: map[any]bool{}}
 }
 
 // End ends the stream here, for a reason; the reason of the first call counts.
 func (s *Stream) End(why string) {
 	s.overOnce.Do(func() {
-		s.why = why
-		close(s.over)
+		s.reason = why
+		close(s.done)
 	})
 }
 
-// Over is closed when the stream has ended here.
-func (s *Stream) Over() <-chan struct{} { return s.over }
+// Done is closed when the stream has ended here.
+func (s *Stream) Done() <-chan struct{} { return s.done }
 
-// Why returns the reason. Call it only after Over is closed.
-func (s *Stream) Why() string { return s.why }
+// Reason returns the reason. Call it only after Done is closed.
+func (s *Stream) Reason() string { return s.reason }
 
 // Ended reports whether the stream has ended here.
 func (s *Stream) Ended() bool {
 	select {
-	case <-s.over:
+	case <-s.done:
 		return true
 	default:
 		return false

@@ -40,9 +40,9 @@ func TestStreamIsUsed(t *testing.T) {
 			t.Error("it does not end when nobody takes it")
 		}
 		s.End("something else")
-		<-s.Over()
-		if s.Why() != "unwatched" {
-			t.Errorf("ended for %q, want the first reason", s.Why())
+		<-s.Done()
+		if s.Reason() != "unwatched" {
+			t.Errorf("ended for %q, want the first reason", s.Reason())
 		}
 		if _, ok := s.Use("late", true); ok {
 			t.Error("it is taken after its end")

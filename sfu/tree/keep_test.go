@@ -36,7 +36,7 @@ func (p *parent) Tracks() []*forward.Track        { return nil }
 func (p *parent) Continues([]*forward.Track) bool { return p.alike }
 func (p *parent) Connect([]*forward.Track)        {}
 func (p *parent) Moved() <-chan []peer.ID         { return p.moved }
-func (p *parent) Over() <-chan struct{}           { return p.over }
+func (p *parent) Done() <-chan struct{}           { return p.over }
 func (p *parent) Reason() string                  { return p.why }
 func (p *parent) Unsubscribe()                    { p.End("unsubscribed") }
 func (p *parent) End(why string)                  { p.once.Do(func() { p.why = why; close(p.over) }) }
@@ -109,7 +109,7 @@ func TestUnwatchedRelayIsLetGo(t *testing.T) {
 		g.mu.Lock()
 		defer g.mu.Unlock()
 		<-g.parents[0].over
-		if !st.Ended() || st.Why() != Lost || g.parents[0].why != "unsubscribed" || g.Pulls() != 0 {
+		if !st.Ended() || st.Reason() != Lost || g.parents[0].why != "unsubscribed" || g.Pulls() != 0 {
 			t.Errorf("ended %t, %d pulls, the parent was told %q", st.Ended(), g.Pulls(), g.parents[0].why)
 		}
 	})
@@ -153,7 +153,7 @@ func TestPullEnds(t *testing.T) {
 				if c.parents != nil && !slices.Equal(parents, c.parents) {
 					t.Errorf("pulled from %v, want %v", parents, c.parents)
 				}
-				if st.Ended() != (c.why != "") || st.Ended() && st.Why() != c.why {
+				if st.Ended() != (c.why != "") || st.Ended() && st.Reason() != c.why {
 					t.Errorf("ended %t, want %q", st.Ended(), c.why)
 				}
 				if path := st.Path(); !st.Ended() && path[len(path)-1] != "self" {

@@ -317,7 +317,7 @@ func (t *Tree) keep(st *Stream, in Upstream) (why, detail string) {
 				continue
 			}
 			t.moved(st, append(path, t.cfg.Self))
-		case <-in.Over():
+		case <-in.Done():
 			if in.Reason() == Finished {
 				return Finished, "the publisher has finished"
 			}

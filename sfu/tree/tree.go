@@ -70,8 +70,8 @@ type Upstream interface {
 
 	// Moved receives the node's path when that changes.
 	Moved() <-chan []peer.ID
-	// Over is closed when the pull has ended; Reason then returns why.
-	Over() <-chan struct{}
+	// Done is closed when the pull has ended; Reason then returns why.
+	Done() <-chan struct{}
 	Reason() string
 	// Unsubscribe ends the pull from our side, and End records that it is over.
 	Unsubscribe()

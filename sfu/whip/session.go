@@ -191,7 +191,7 @@ func (s *session) watch() {
 	defer media.Stop()
 	var since time.Time // when media could flow
 	connected := s.transport.Connected()
-	over := s.stream.Over()
+	over := s.stream.Done()
 	if s.kind == WHIP {
 		over = nil
 	}
