@@ -622,7 +622,7 @@ func TestTrickledCandidatesAreBounded(t *testing.T) {
 		t.Errorf("a restart without a password: %s %s", resp.Status, body)
 	}
 	got := a.Clients().Sessions()[0].CandidatesUnused
-	if got[sdp.OverBound] != 40-sdp.MaxCandidates || got["a name"] != 40 {
+	if got[sdp.TooMany] != 40-sdp.MaxCandidates || got["a name"] != 40 {
 		t.Errorf("unused: %v", got)
 	}
 }

@@ -18,7 +18,7 @@ import (
 // media by tell, without session and stream. Packets that are not forwarded
 // count in drops. The error is one of package sdp, or of pion.
 func (e *Engine) Publish(ctx context.Context, o *sdp.Offer, drops *forward.Drops, tell func(event.Event)) (*Client, []*forward.Track, string, error) {
-	o = o.Again()
+	o = o.Untaken()
 	media, err := NewMedia()
 	if err != nil {
 		return nil, nil, "", err
@@ -43,7 +43,7 @@ func (e *Engine) Publish(ctx context.Context, o *sdp.Offer, drops *forward.Drops
 		if !ok {
 			return nil, nil, "", section.NotTaken("taken is " + sdp.CodecNames(section.Kind))
 		}
-		sdp.Claim(used, &codec)
+		sdp.ClaimPayloadTypes(used, &codec)
 		if err := Register(media, codec); err != nil {
 			return nil, nil, "", sdp.Error(err.Error())
 		}
@@ -89,7 +89,7 @@ func (e *Engine) Publish(ctx context.Context, o *sdp.Offer, drops *forward.Drops
 // View answers the offer of a viewer of st. It calls begun when the first
 // packet of each kind is sent, with locks held.
 func (e *Engine) View(ctx context.Context, st *forward.Stream, o *sdp.Offer, begun func(forward.Kind, time.Time)) (*Client, string, error) {
-	o = o.Again()
+	o = o.Untaken()
 	media, err := NewMedia()
 	if err != nil {
 		return nil, "", err
@@ -109,7 +109,7 @@ func (e *Engine) View(ctx context.Context, st *forward.Stream, o *sdp.Offer, beg
 			if !ok {
 				return false
 			}
-			sdp.Claim(used, &codec)
+			sdp.ClaimPayloadTypes(used, &codec)
 			o.Take(section, codec)
 			carries[section] = t
 			return true

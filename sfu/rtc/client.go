@@ -116,7 +116,7 @@ func (t *Client) answer(ctx context.Context, o *sdp.Offer) (string, error) {
 		return "", sdp.Error(err.Error())
 	}
 	t.AwaitChecking(ctx)
-	return sdp.InOrder(local), nil
+	return sdp.SortCandidates(local), nil
 }
 
 // Connected is closed when media can flow.
@@ -151,7 +151,7 @@ func (t *Client) Add(f *sdp.Fragment) {
 			unused["of another transport"]++
 		case slices.Contains(t.candidates, c) || slices.Contains(t.Offer.Candidates, c):
 		case len(t.candidates)+len(t.Offer.Candidates) >= sdp.MaxCandidates:
-			unused[sdp.OverBound]++
+			unused[sdp.TooMany]++
 		default:
 			t.candidates = append(t.candidates, c)
 			if t.AddICECandidate(webrtc.ICECandidateInit{Candidate: "candidate:" + c.String()}) != nil {

@@ -12,7 +12,7 @@ import (
 // without codecs.
 func NewMedia() (*webrtc.MediaEngine, error) {
 	media := &webrtc.MediaEngine{}
-	for kind, uris := range sdp.Carried {
+	for kind, uris := range sdp.ForwardedExtensions {
 		for _, uri := range append([]string{psdp.SDESMidURI}, uris...) {
 			if err := media.RegisterHeaderExtension(webrtc.RTPHeaderExtensionCapability{URI: uri}, kind); err != nil {
 				return nil, err

@@ -55,7 +55,7 @@ func (l *LocalTrack) Bind(ctx webrtc.TrackLocalContext) (webrtc.RTPCodecParamete
 				b.RTX = forward.RTX{SSRC: uint32(ctx.SSRCRetransmission()), PayloadType: uint8(rtx.PayloadType)}
 			}
 		}
-		carried := sdp.Carried[l.Kind()]
+		carried := sdp.ForwardedExtensions[l.Kind()]
 		for _, ext := range ctx.HeaderExtensions() {
 			if slices.Contains(carried, ext.URI) {
 				b.Extensions[ext.URI] = uint8(ext.ID)

@@ -82,9 +82,9 @@ func (o *Offer) AnswerText(answer string) string {
 	return out
 }
 
-// InOrder sorts the candidates of a description by priority, so that those over
-// TCP come last. pion does not order them.
-func InOrder(text string) string {
+// SortCandidates sorts the candidates of a description by priority, so that
+// those over TCP come last. pion does not order them.
+func SortCandidates(text string) string {
 	priority := func(line string) (n uint64) {
 		if f := strings.Fields(line); len(f) > 3 {
 			n, _ = strconv.ParseUint(f[3], 10, 32)

@@ -83,7 +83,7 @@ func (b *builder) attribute(d *Description, key, value string) error {
 			d.Skipped[why]++
 		case slices.Contains(b.own.Candidates, c): // a duplicate
 		case len(b.own.Candidates) == MaxCandidates:
-			d.Skipped[OverBound]++
+			d.Skipped[TooMany]++
 		default:
 			b.own.Candidates = append(b.own.Candidates, c)
 		}

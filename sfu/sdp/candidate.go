@@ -16,8 +16,8 @@ type Candidate struct {
 	typ        string
 }
 
-// OverBound is the reason of an unused candidate beyond the bound.
-const OverBound = "over the bound"
+// TooMany is the reason of an unused candidate beyond the bound.
+const TooMany = "over the bound"
 
 // String returns the candidate as the value of a=candidate.
 func (c Candidate) String() string {

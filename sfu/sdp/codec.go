@@ -16,7 +16,8 @@ const (
 	Orientation          = "urn:3gpp:video-orientation"                                                              // 3GPP TS 26.114
 )
 
-var Carried = map[webrtc.RTPCodecType][]string{
+// ForwardedExtensions are the header extensions that go on to viewers and links.
+var ForwardedExtensions = map[webrtc.RTPCodecType][]string{
 	webrtc.RTPCodecTypeAudio: {AudioLevel, CaptureTime},
 	webrtc.RTPCodecTypeVideo: {CaptureTime, DependencyDescriptor, Orientation},
 }
@@ -281,9 +282,9 @@ func free(used map[webrtc.PayloadType]string, c Codec) bool {
 
 func (c Codec) meaning() string { return fmt.Sprintf("%s/%d", c.MimeType, c.ClockRate) }
 
-// Claim marks c's payload types as used. It drops the retransmissions of c if
-// their payload type has another meaning already.
-func Claim(used map[webrtc.PayloadType]string, c *Codec) {
+// ClaimPayloadTypes marks c's payload types as used. It drops the
+// retransmissions of c if their payload type has another meaning already.
+func ClaimPayloadTypes(used map[webrtc.PayloadType]string, c *Codec) {
 	used[c.PT] = c.meaning()
 	if c.RTX == 0 {
 		return

@@ -21,7 +21,7 @@ func ExampleParseOffer() {
 	used := map[webrtc.PayloadType]string{}
 	for _, section := range offer.Sections {
 		if codec, ok := section.Preferred(used); ok {
-			sdp.Claim(used, &codec)
+			sdp.ClaimPayloadTypes(used, &codec)
 			offer.Take(section, codec)
 		} else {
 			fmt.Println(section.NotTaken("offer one of " + sdp.CodecNames(section.Kind)))

@@ -44,7 +44,7 @@ func ParseFragment(body []byte) (*Fragment, error) {
 				f.Skipped[why]++
 			case slices.Contains(f.Candidates, c):
 			case len(f.Candidates) == MaxCandidates:
-				f.Skipped[OverBound]++
+				f.Skipped[TooMany]++
 			default:
 				f.Candidates = append(f.Candidates, c)
 			}

@@ -34,8 +34,8 @@ func ParseOffer(body []byte) (*Offer, error) {
 	return &Offer{Description: d}, nil
 }
 
-// Again returns the offer without any accepted section.
-func (o *Offer) Again() *Offer {
+// Untaken returns the offer without any accepted section.
+func (o *Offer) Untaken() *Offer {
 	d := *o.Description
 	d.Sections = nil
 	for _, s := range o.Sections {

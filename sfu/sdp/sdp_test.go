@@ -153,7 +153,7 @@ func takeAll(o *Offer) {
 	used := map[webrtc.PayloadType]string{}
 	for _, s := range o.Sections {
 		if c, ok := s.Preferred(used); ok && o.InUse(s) {
-			Claim(used, &c)
+			ClaimPayloadTypes(used, &c)
 			o.Take(s, c)
 		}
 	}
@@ -164,7 +164,7 @@ func takeAll(o *Offer) {
 
 // textOf returns the text of o for pion.
 func textOf(o *Offer) string {
-	o = o.Again()
+	o = o.Untaken()
 	takeAll(o)
 	return o.Text()
 }
