@@ -84,7 +84,7 @@ type Step struct {
 	// Search, if not nil, is a search to make; its result goes to
 	// [Placement.Found]. Answers that come meanwhile are to be passed on before
 	// that.
-	Search  *Wanted
+	Search  *SearchRequest
 	Reserve []holder.Offer // candidates to ask for room now
 	Overdue []peer.ID      // candidates whose answers are late from now on
 	Release []peer.ID      // candidates to be told that a lease they may have given is not used
@@ -98,8 +98,8 @@ type Step struct {
 	Refusal *capacity.Refusal
 }
 
-// Wanted is a search to make.
-type Wanted struct {
+// SearchRequest is a search to make.
+type SearchRequest struct {
 	Level   int // at which to begin; see [Search]
 	Exclude []peer.ID
 }
@@ -108,7 +108,7 @@ type Wanted struct {
 func (p *Placement) Start() Step {
 	p.reasons = make(map[string]int)
 	p.searching = true
-	return Step{Search: &Wanted{Exclude: p.Exclude}}
+	return Step{Search: &SearchRequest{Exclude: p.Exclude}}
 }
 
 // Found takes in the candidates that a search found, in the order in which to
@@ -273,7 +273,7 @@ func (p *Placement) further(now time.Time, s Step) Step {
 	switch {
 	case more:
 		p.searching, p.news = true, 0
-		s.Search = &Wanted{Level: p.level, Exclude: slices.Concat(p.Exclude, p.asked)}
+		s.Search = &SearchRequest{Level: p.level, Exclude: slices.Concat(p.Exclude, p.asked)}
 		return s
 	case len(p.waiting) > 0:
 		p.patient = true

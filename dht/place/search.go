@@ -25,8 +25,8 @@ const (
 // search unnecessary.
 func GoodEnough(stress float64) bool { return stress <= wideStress }
 
-// An Atlas is a seeker's knowledge of where capacity is listed.
-type Atlas struct {
+// A ShardMap is a seeker's knowledge of where capacity is listed.
+type ShardMap struct {
 	// Region is where to look first: the requested region, or the seeker's own.
 	// Empty: unknown.
 	Region string
@@ -48,7 +48,7 @@ type Atlas struct {
 // has been split is replaced by one of its parts, and an empty one by the
 // coarser shard it was a part of.
 type Search struct {
-	Atlas
+	ShardMap
 	// Level is where to begin, and, when the search is over, where to go on.
 	Level int
 	// Learned is how many bits regions were found to be split into.
@@ -63,8 +63,8 @@ type Search struct {
 }
 
 // NewSearch begins at level. Tests seed rnd.
-func NewSearch(a Atlas, level int, rnd *rand.Rand) *Search {
-	return &Search{Atlas: a, Level: level, Learned: make(map[string]int), rnd: rnd, asked: make(map[holder.Topic]bool)}
+func NewSearch(a ShardMap, level int, rnd *rand.Rand) *Search {
+	return &Search{ShardMap: a, Level: level, Learned: make(map[string]int), rnd: rnd, asked: make(map[holder.Topic]bool)}
 }
 
 // A SearchStep is what a search wants done: a query of each topic, all at the

@@ -30,7 +30,7 @@ func short(t holder.Topic) string {
 // Each round of a search lists the topics that are asked at the same time, with
 // "?" for random bits.
 func TestSearch(t *testing.T) {
-	seeker := Atlas{Region: "eu", Own: topic("eu"), Publishes: true, Near: []string{"eu", "us", "ap", "sa", "af"}}
+	seeker := ShardMap{Region: "eu", Own: topic("eu"), Publishes: true, Near: []string{"eu", "us", "ap", "sa", "af"}}
 	inShard, client, lost := seeker, seeker, seeker
 	inShard.Own, inShard.Former, inShard.Peer = topic("eu/0"), topic("eu"), topic("eu/1")
 	client.Publishes, client.Region, client.Own = false, "", holder.ShardTopic("", "")
@@ -39,7 +39,7 @@ func TestSearch(t *testing.T) {
 	foreign.Region = "us"
 	for _, c := range []struct {
 		name    string
-		atlas   Atlas
+		shards  ShardMap
 		level   int
 		depth   map[string]int
 		said    map[string]TopicAnswer // held 0 unless it says otherwise
@@ -50,58 +50,58 @@ func TestSearch(t *testing.T) {
 		silence bool
 	}{
 		{
-			name: "a good offer near by is enough", atlas: seeker, enough: "eu",
+			name: "a good offer near by is enough", shards: seeker, enough: "eu",
 			rounds: []string{"eu"}, next: 1,
 		},
 		{
-			name: "then the nearest regions, then others", atlas: seeker,
+			name: "then the nearest regions, then others", shards: seeker,
 			rounds: []string{"eu", "us ap", "sa af"}, next: Levels,
 		},
 		{
-			name: "the shard, the one before, and the peer; then any", atlas: inShard, enough: "us",
+			name: "the shard, the one before, and the peer; then any", shards: inShard, enough: "us",
 			rounds: []string{"eu/0 eu eu/1", "us ap"}, next: 3,
 		},
 		{
-			name: "it goes on where it was", atlas: seeker, level: 2, enough: "ap",
+			name: "it goes on where it was", shards: seeker, level: 2, enough: "ap",
 			rounds: []string{"us ap"}, next: 3,
 		},
 		{
-			name: "another region is asked for", atlas: foreign, depth: map[string]int{"us": 2},
+			name: "another region is asked for", shards: foreign, depth: map[string]int{"us": 2},
 			said:   map[string]TopicAnswer{"us/??": {Held: 3}},
 			enough: "us/??", rounds: []string{"us/??"}, next: 1,
 		},
 		{
-			name: "a client begins in the nearest region", atlas: client, enough: "eu",
+			name: "a client begins in the nearest region", shards: client, enough: "eu",
 			rounds: []string{"eu"}, next: 1,
 		},
 		{
-			name: "or with whoever is near", atlas: Atlas{Own: holder.ShardTopic("", "")},
+			name: "or with whoever is near", shards: ShardMap{Own: holder.ShardTopic("", "")},
 			rounds: []string{"capacity"}, next: Levels,
 		},
 		{
-			name: "a shard that was split since", atlas: foreign,
+			name: "a shard that was split since", shards: foreign,
 			said:   map[string]TopicAnswer{"us": {Held: 4, Split: true}, "us/?": {Held: 4, Split: true}, "us/??": {Held: 3}},
 			enough: "us/??", rounds: []string{"us", "us/?", "us/??"}, next: 1, learned: map[string]int{"us": 2},
 		},
 		{
-			name: "a shard that nobody is in any more", atlas: foreign, depth: map[string]int{"us": 2},
+			name: "a shard that nobody is in any more", shards: foreign, depth: map[string]int{"us": 2},
 			said:   map[string]TopicAnswer{"us": {Held: 3}},
 			enough: "us", rounds: []string{"us/??", "us/?", "us"}, next: 1, learned: map[string]int{"us": 0},
 		},
 		{
-			name: "the seeker's own are not replaced", atlas: inShard,
+			name: "the seeker's own are not replaced", shards: inShard,
 			said:   map[string]TopicAnswer{"eu/0": {Held: 0, Split: true}, "eu/1": {Held: 0}, "eu": {Held: 1}},
 			rounds: []string{"eu/0 eu eu/1", "us ap", "sa af"}, next: Levels,
 		},
 		{
-			name: "nobody answers: all of the own shard are asked", atlas: lost,
+			name: "nobody answers: all of the own shard are asked", shards: lost,
 			said:   map[string]TopicAnswer{"eu": {Failed: true}},
 			rounds: []string{"eu", "eu"}, next: Levels, silence: true,
 		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			c.atlas.Depth = func(region string) int { return c.depth[region] }
-			s := NewSearch(c.atlas, c.level, testRand())
+			c.shards.Depth = func(region string) int { return c.depth[region] }
+			s := NewSearch(c.shards, c.level, testRand())
 			drawn := func(name string) string { // random bits
 				if strings.HasPrefix(name, "eu/") {
 					return name
@@ -142,7 +142,7 @@ func TestSearch(t *testing.T) {
 
 // The last resort waits for slow holders, and is the last.
 func TestSearchEndsWithTheOwnShard(t *testing.T) {
-	s := NewSearch(Atlas{Region: "eu", Own: topic("eu"), Publishes: true}, 0, testRand())
+	s := NewSearch(ShardMap{Region: "eu", Own: topic("eu"), Publishes: true}, 0, testRand())
 	never := func() bool { return false }
 	if step := s.Start(); !step.Near {
 		t.Errorf("it begins with %+v", step)
@@ -159,7 +159,7 @@ func TestSearchEndsWithTheOwnShard(t *testing.T) {
 // A search that begins with a whole region deepens as often as regions can be
 // split, not for ever.
 func TestSearchDeepensWithinBounds(t *testing.T) {
-	s := NewSearch(Atlas{Region: "us", Own: topic("eu"), Publishes: true, Depth: func(string) int { return 0 }}, 0, testRand())
+	s := NewSearch(ShardMap{Region: "us", Own: topic("eu"), Publishes: true, Depth: func(string) int { return 0 }}, 0, testRand())
 	rounds := 0
 	for step := s.Start(); len(step.Topics) > 0; rounds++ {
 		step = s.Answered([]TopicAnswer{{Topic: step.Topics[0], Held: 9, Split: true}}, func() bool { return false })

@@ -95,11 +95,11 @@ func (s *Seeker) ReadRegions(ctx context.Context) {
 	}
 }
 
-// atlas is this node's knowledge of where capacity is listed, in region or, if
+// shardMap is this node's knowledge of where capacity is listed, in region or, if
 // that is "", near by.
-func (s *Seeker) atlas(region string) place.Atlas {
+func (s *Seeker) shardMap(region string) place.ShardMap {
 	own, _, _ := s.cfg.Sharding.Home().Shard()
-	a := place.Atlas{Region: cmp.Or(region, own), Publishes: s.cfg.Publishes, Depth: s.regions.depthOf}
+	a := place.ShardMap{Region: cmp.Or(region, own), Publishes: s.cfg.Publishes, Depth: s.regions.depthOf}
 	if homes := s.cfg.Sharding.Homes(time.Now(), own); len(homes) > 1 {
 		a.Former = homes[1]
 	}
@@ -119,7 +119,7 @@ func (q *query) runWide(ctx context.Context) error {
 	if _, at := s.regions.list(); at.IsZero() && !s.cfg.Publishes {
 		s.ReadRegions(ctx) // it has no shard of its own to begin in
 	}
-	search := place.NewSearch(s.atlas(q.need.Region), q.level, newRand())
+	search := place.NewSearch(s.shardMap(q.need.Region), q.level, newRand())
 	defer func() { q.level = search.Level }()
 	var failed error
 	for step := search.Start(); len(step.Topics) > 0 && ctx.Err() == nil; {

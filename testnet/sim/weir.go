@@ -74,7 +74,7 @@ func (p *placing) do(s place.Step) {
 }
 
 // look runs the search.
-func (p *placing) look(wanted *place.Wanted) {
+func (p *placing) look(wanted *place.SearchRequest) {
 	p.exclude = append([]peer.ID{p.seeker.id}, wanted.Exclude...)
 	clear(p.offers)
 	if p.only != nil {
@@ -82,7 +82,7 @@ func (p *placing) look(wanted *place.Wanted) {
 		p.ask(place.SearchStep{Topics: []holder.Topic{p.only.topic}})
 		return
 	}
-	p.search = place.NewSearch(p.w.atlas(p.seeker), wanted.Level, p.w.rnd)
+	p.search = place.NewSearch(p.w.shardMap(p.seeker), wanted.Level, p.w.rnd)
 	p.ask(p.search.Start())
 }
 
@@ -215,9 +215,9 @@ func (n *node) me() capacity.Record {
 	return capacity.Record{Node: n.id, Region: n.in.label, Coordinate: n.coord}
 }
 
-// atlas is the seeker's knowledge of shards and regions.
-func (w *world) atlas(n *node) place.Atlas {
-	a := place.Atlas{Region: n.in.label, Own: n.home.topic, Publishes: true, Depth: w.depthOf}
+// shardMap is the seeker's knowledge of shards and regions.
+func (w *world) shardMap(n *node) place.ShardMap {
+	a := place.ShardMap{Region: n.in.label, Own: n.home.topic, Publishes: true, Depth: w.depthOf}
 	if n.partner != nil {
 		a.Peer = n.partner.topic
 	}
