@@ -14,7 +14,7 @@ import (
 // protocols, so that every message counts once.
 func total(nodes []*testNode, wanted func(protocol string) bool) (messages, bytes int64) {
 	for _, n := range nodes {
-		for _, t := range n.overlay.Traffic.List() {
+		for _, t := range n.Overlay.Traffic.List() {
 			if wanted(t.Protocol) {
 				messages += t.MessagesOut
 				bytes += t.BytesOut
@@ -45,7 +45,7 @@ func BenchmarkPlace(b *testing.B) {
 			var messages int
 			var bytes int64
 			for b.Loop() {
-				placed, d, err := seeker.Place(b.Context(), CapacityTopic(), view(), []peer.ID{seeker.ID()})
+				placed, d, err := seeker.Seeker.Place(b.Context(), CapacityTopic(), view(), []peer.ID{seeker.ID()})
 				if err != nil {
 					b.Fatal(err)
 				}

@@ -22,7 +22,7 @@ import (
 
 // datagramsCounted returns how many datagrams n has received and sent.
 func (n *testNode) datagramsCounted() (in, out int64) {
-	for _, t := range n.overlay.Traffic.List() {
+	for _, t := range n.Overlay.Traffic.List() {
 		if t.Protocol == string(n.protocols.records)+"/datagram" {
 			return t.MessagesIn, t.MessagesOut
 		}
@@ -49,7 +49,7 @@ func TestUpdatesGoByDatagram(t *testing.T) {
 	in, _ := holder.datagramsCounted()
 	answers, _ := from.datagramsCounted()
 	from.ledger.SetDraining(true)
-	from.Kick()
+	from.Publisher.Kick()
 	eventually(t, func() error {
 		if h := holder.table.Get(time.Now(), topic, from.ID()); h == nil || h.Record.State != capacity.Draining {
 			return errors.New("the holder has not heard that the node drains")

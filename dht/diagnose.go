@@ -22,13 +22,13 @@ import (
 func (n *Node) Diagnose(ctx context.Context, open bool) []inspect.Finding {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	defer context.AfterFunc(n.overlay.Context(), cancel)()
+	defer context.AfterFunc(n.Overlay.Context(), cancel)()
 	return n.examiner().Examine(ctx, open).Findings()
 }
 
 func (n *Node) examiner() *inspect.Examiner {
 	return &inspect.Examiner{
-		Host:      n.overlay.Host,
+		Host:      n.Overlay.Host,
 		Network:   inspect.Network{Name: n.cfg.Network, ID: n.network},
 		Client:    n.cfg.Client,
 		Mode:      n.cfg.Discovery,
@@ -55,8 +55,8 @@ func (n *Node) examiner() *inspect.Examiner {
 			}
 			return p
 		},
-		TableSize: func() int { return n.overlay.Kad.RoutingTable().Size() },
-		SelfAt:    func() []multiaddr.Multiaddr { return overlay.Elsewhere(n.ID(), n.cfg.Bootstrap, n.overlay.OwnAddrs()) },
+		TableSize: func() int { return n.Overlay.Kad.RoutingTable().Size() },
+		SelfAt:    func() []multiaddr.Multiaddr { return overlay.Elsewhere(n.ID(), n.cfg.Bootstrap, n.Overlay.OwnAddrs()) },
 		Record:    n.ownRecord,
 	}
 }
@@ -64,7 +64,7 @@ func (n *Node) examiner() *inspect.Examiner {
 // ownRecord finds out which holders have this node's record, the nodes whose
 // records they have, and the record of another process with this identity.
 func (n *Node) ownRecord(ctx context.Context) (own inspect.OwnRecord, others []peer.AddrInfo, copied *capacity.Record) {
-	if _, own.Published = n.publisher.Own(); own.Published && !n.cfg.Discovery.Own() {
+	if _, own.Published = n.Publisher.Own(); own.Published && !n.cfg.Discovery.Own() {
 		home := n.sharding.Home()
 		own.Holders = slices.DeleteFunc(n.Holders(home), func(p peer.ID) bool { return p == n.ID() })
 		var changes []inspect.Change

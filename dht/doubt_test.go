@@ -82,12 +82,12 @@ func TestDoubtsOfSeekersCount(t *testing.T) {
 				}
 			}
 			seeker := newClient(t, nodes)
-			d, err := seeker.Explain(t.Context(), CapacityTopic(), view(), nil)
+			d, err := seeker.Seeker.Explain(t.Context(), CapacityTopic(), view(), nil)
 			if err != nil {
 				t.Fatal(err)
 			}
 			check("explained", d)
-			_, d, err = seeker.Place(t.Context(), CapacityTopic(), view(), nil)
+			_, d, err = seeker.Seeker.Place(t.Context(), CapacityTopic(), view(), nil)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -113,7 +113,7 @@ func TestDelivered(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	target.Kick()
+	target.Publisher.Kick()
 	seeker := newClient(t, nodes)
 	question := func(topic Topic) *pb.Request { return seeker.Seeker.Question(topic, view()) }
 	plain := proto.Size(question(CapacityTopic()))

@@ -243,10 +243,10 @@ func (f *fake) lease(t testing.TB, from peer.ID, req *pb.Reserve) []byte {
 
 // answers is the node's answer to a request of /records/1 from a peer.
 func (n *testNode) answers(from peer.ID, req *pb.Request) *pb.Response {
-	return overlay.Answer(n.overlay.Server, from, req, n.records.Answer)
+	return overlay.Answer(n.Overlay.Server, from, req, n.records.Answer)
 }
 
 // answersReserve is the node's answer to a request of /reserve/1 from a peer.
 func (n *testNode) answersReserve(from peer.ID, req *pb.ReserveRequest) *pb.ReserveResponse {
-	return overlay.Answer(n.overlay.Server, from, req, n.reserve.Answer)
+	return overlay.Answer(n.Overlay.Server, from, req, n.reserve.Answer)
 }

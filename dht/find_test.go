@@ -110,7 +110,7 @@ func TestBadHoldersNeitherDelayNorPoisonFind(t *testing.T) {
 				return nil
 			})
 			seeker.nearest(fakes)
-			a, err := seeker.Find(t.Context(), CapacityTopic(), capacity.Need{}, nil)
+			a, err := seeker.Seeker.Find(t.Context(), CapacityTopic(), capacity.Need{}, nil)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -136,18 +136,18 @@ func TestFindWithoutAnyHolder(t *testing.T) {
 	n := newTestNode(t, func(c *Config) { c.Client, c.Sample, c.Listen = true, nil, nil })
 	n.run(t)
 	n.awaitReady(t)
-	if _, err := n.Find(t.Context(), CapacityTopic(), capacity.Need{}, nil); !errors.Is(err, ErrNoHolders) {
+	if _, err := n.Seeker.Find(t.Context(), CapacityTopic(), capacity.Need{}, nil); !errors.Is(err, ErrNoHolders) {
 		t.Errorf("Find = %v, want ErrNoHolders", err)
 	}
 }
 
 func TestFindOfUnknownStreamIsEmpty(t *testing.T) {
 	nodes := newTestNetwork(t, 3)
-	a, err := nodes[1].Find(t.Context(), StreamTopic("nobody/has/this"), capacity.Need{Purpose: capacity.Cascade}, nil)
+	a, err := nodes[1].Seeker.Find(t.Context(), StreamTopic("nobody/has/this"), capacity.Need{Purpose: capacity.Cascade}, nil)
 	if err != nil || len(a.Candidates) != 0 || a.Held != 0 {
 		t.Errorf("Find = %+v, %v; want an empty answer", a, err)
 	}
-	if _, err := nodes[1].Find(t.Context(), StreamTopic("../etc"), capacity.Need{}, nil); err == nil {
+	if _, err := nodes[1].Seeker.Find(t.Context(), StreamTopic("../etc"), capacity.Need{}, nil); err == nil {
 		t.Error("a name that is no stream's was searched for")
 	}
 }
@@ -164,7 +164,7 @@ func TestGoneStreamIsWithdrawn(t *testing.T) {
 	nodes[0].carry()
 	for _, n := range nodes {
 		eventually(t, func() error {
-			a, err := n.Find(t.Context(), topic, capacity.Need{}, nil)
+			a, err := n.Seeker.Find(t.Context(), topic, capacity.Need{}, nil)
 			if err == nil && len(a.Candidates) > 0 {
 				err = errors.New("still found")
 			}
@@ -192,7 +192,7 @@ func TestTenNodesAskTwoHolders(t *testing.T) {
 	t.Parallel()
 	nodes := newTestNetwork(t, 10)
 	client := newClient(t, nodes)
-	a, err := client.Find(t.Context(), CapacityTopic(), capacity.Need{}, nil)
+	a, err := client.Seeker.Find(t.Context(), CapacityTopic(), capacity.Need{}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -229,7 +229,7 @@ func TestCrashedNodeDelaysNobody(t *testing.T) {
 	var took []time.Duration
 	for range 20 {
 		for _, n := range nodes[:3] {
-			a, err := n.Find(t.Context(), CapacityTopic(), capacity.Need{}, []peer.ID{n.ID()})
+			a, err := n.Seeker.Find(t.Context(), CapacityTopic(), capacity.Need{}, []peer.ID{n.ID()})
 			if err != nil || len(a.Candidates) < 2 {
 				t.Fatalf("%d candidates, %v", len(a.Candidates), err)
 			}
@@ -243,7 +243,7 @@ func TestCrashedNodeDelaysNobody(t *testing.T) {
 			if err := n.sees(CapacityTopic(), nodes[:3]); err != nil {
 				return err
 			}
-			a, err := n.Find(t.Context(), CapacityTopic(), capacity.Need{}, nil)
+			a, err := n.Seeker.Find(t.Context(), CapacityTopic(), capacity.Need{}, nil)
 			if err != nil {
 				return err
 			}

@@ -50,10 +50,10 @@ func TestBusyPortIsAnError(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer first.Close()
-	second, err := Listen(Config{Key: newKey(t), Network: "test", Listen: first.Overlay().Host.Addrs()})
+	second, err := Listen(Config{Key: newKey(t), Network: "test", Listen: first.Overlay.Host.Addrs()})
 	if err == nil {
 		second.Close()
-		t.Errorf("two nodes listen on %v", first.Overlay().Host.Addrs())
+		t.Errorf("two nodes listen on %v", first.Overlay.Host.Addrs())
 	}
 	if _, err := Listen(Config{Network: "test"}); err == nil {
 		t.Error("a node without a key")
@@ -87,7 +87,7 @@ func TestBootstrapPeerComesUpLater(t *testing.T) {
 	})
 	early.run(t)
 	early.awaitReady(t) // alone, after one attempt
-	if a, err := early.Find(t.Context(), CapacityTopic(), capacity.Need{}, nil); err != nil || len(a.Candidates) != 0 {
+	if a, err := early.Seeker.Find(t.Context(), CapacityTopic(), capacity.Need{}, nil); err != nil || len(a.Candidates) != 0 {
 		t.Errorf("alone, Find = %d candidates, %v", len(a.Candidates), err)
 	}
 	late := newTestNode(t, func(c *Config) {
@@ -174,13 +174,13 @@ func TestCloseIsFinal(t *testing.T) {
 	if err := n.Close(); err != nil {
 		t.Errorf("a second Close: %v", err)
 	}
-	if n.overlay.Go(func() { t.Error("started after Close") }) {
+	if n.Overlay.Go(func() { t.Error("started after Close") }) {
 		t.Error("start after Close")
 	}
-	if _, err := n.Find(t.Context(), StreamTopic("x"), capacity.Need{}, nil); err != nil && !errors.Is(err, ErrNoHolders) && !errors.Is(err, context.Canceled) {
+	if _, err := n.Seeker.Find(t.Context(), StreamTopic("x"), capacity.Need{}, nil); err != nil && !errors.Is(err, ErrNoHolders) && !errors.Is(err, context.Canceled) {
 		t.Logf("Find after Close: %v", err)
 	}
-	if _, _, err := n.Place(t.Context(), CapacityTopic(), capacity.Need{}, nil); err == nil {
+	if _, _, err := n.Seeker.Place(t.Context(), CapacityTopic(), capacity.Need{}, nil); err == nil {
 		t.Error("Place after Close succeeded")
 	}
 }
@@ -203,7 +203,7 @@ func TestPeersTellsWhoIsConnected(t *testing.T) {
 		return nil
 	})
 	var records overlay.Usage
-	for _, tr := range nodes[0].overlay.Traffic.List() {
+	for _, tr := range nodes[0].Overlay.Traffic.List() {
 		if tr.Protocol == string(nodes[0].protocols.records) {
 			records = tr
 		}

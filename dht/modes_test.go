@@ -71,7 +71,7 @@ func TestEveryHoldingPlaces(t *testing.T) {
 		t.Run(fmt.Sprintf("%s, %d listed", c.mode, c.listed), func(t *testing.T) {
 			nodes, list := newListedNetwork(t, c.mode, c.size, c.listed)
 			for _, n := range []*testNode{nodes[0], nodes[c.size-1]} {
-				placed, d, err := n.Place(t.Context(), CapacityTopic(), view(), []peer.ID{n.ID()})
+				placed, d, err := n.Seeker.Place(t.Context(), CapacityTopic(), view(), []peer.ID{n.ID()})
 				if err != nil {
 					t.Fatalf("Place: %v (%+v)", err, d)
 				}
@@ -89,7 +89,7 @@ func TestEveryHoldingPlaces(t *testing.T) {
 			eventually(t, func() error { return last.sees(StreamTopic("demo"), nodes[1:2]) })
 			nodes[1].carry()
 			eventually(t, func() error {
-				a, err := last.Find(t.Context(), StreamTopic("demo"), capacity.Need{}, nil)
+				a, err := last.Seeker.Find(t.Context(), StreamTopic("demo"), capacity.Need{}, nil)
 				if err == nil && len(a.Candidates) > 0 {
 					err = errors.New("still found")
 				}
@@ -128,14 +128,14 @@ func TestBrokersDeathIsUnnoticed(t *testing.T) {
 	}
 	var took []time.Duration
 	for range 20 {
-		placed, d, err := seeker.Place(t.Context(), CapacityTopic(), view(), []peer.ID{seeker.ID(), dead.ID()})
+		placed, d, err := seeker.Seeker.Place(t.Context(), CapacityTopic(), view(), []peer.ID{seeker.ID(), dead.ID()})
 		if err != nil {
 			t.Logf("Place: %v (%+v)", err, d)
 			took = append(took, patience) // a busy machine may keep all brokers from answering, once
 			continue
 		}
 		took = append(took, d.Elapsed)
-		seeker.ReleaseLease(t.Context(), placed.Lease)
+		seeker.Seeker.ReleaseLease(t.Context(), placed.Lease)
 	}
 	notDelayed(t, took)
 }
@@ -149,7 +149,7 @@ func TestAskingEveryoneWaitsForNoOne(t *testing.T) {
 	list.list = append(list.list, peer.AddrInfo{ID: stuck.host.ID(), Addrs: stuck.host.Addrs()})
 	list.mu.Unlock()
 	eventually(t, func() error {
-		a, err := nodes[0].Find(t.Context(), CapacityTopic(), view(), nil)
+		a, err := nodes[0].Seeker.Find(t.Context(), CapacityTopic(), view(), nil)
 		if err != nil || len(a.Candidates) != 5 || a.Held != 6 { // the node itself is no candidate
 			return fmt.Errorf("%d candidates of %d held, %v", len(a.Candidates), a.Held, err)
 		}
@@ -191,11 +191,11 @@ func TestPlaceAmongRecordsAtHand(t *testing.T) {
 	nodes := newTestNetwork(t, 3)
 	var sealed [][]byte
 	for _, n := range nodes {
-		own := n.publisher.Sealed(1)
+		own := n.Publisher.Sealed(1)
 		sealed = append(sealed, own...)
 	}
 	sealed = append(sealed, []byte("no record"), nil)
-	placed, d, err := nodes[0].PlaceAmong(t.Context(), CapacityTopic(), view(), sealed, []peer.ID{nodes[0].ID()})
+	placed, d, err := nodes[0].Seeker.PlaceAmong(t.Context(), CapacityTopic(), view(), sealed, []peer.ID{nodes[0].ID()})
 	if err != nil || placed.Lease.Target == nodes[0].ID() {
 		t.Fatalf("PlaceAmong: %v (%+v)", err, d)
 	}
@@ -203,7 +203,7 @@ func TestPlaceAmongRecordsAtHand(t *testing.T) {
 		t.Errorf("decision %+v", d)
 	}
 	old := time.Now()
-	if _, _, err := nodes[0].PlaceAmong(t.Context(), CapacityTopic(), view(), nil, nil); err == nil {
+	if _, _, err := nodes[0].Seeker.PlaceAmong(t.Context(), CapacityTopic(), view(), nil, nil); err == nil {
 		t.Error("placed among nobody")
 	} else if refusal := (*capacity.Refusal)(nil); !errors.As(err, &refusal) || refusal.Reason != NoCandidates {
 		t.Errorf("among nobody: %v after %v", err, time.Since(old))
@@ -235,12 +235,12 @@ func TestBrokerOfAnotherNetwork(t *testing.T) {
 	})
 	var took []time.Duration
 	for _, n := range nodes {
-		placed, d, err := n.Place(t.Context(), CapacityTopic(), view(), []peer.ID{n.ID()})
+		placed, d, err := n.Seeker.Place(t.Context(), CapacityTopic(), view(), []peer.ID{n.ID()})
 		if err != nil {
 			t.Errorf("Place: %v (%+v)", err, d)
 		}
 		took = append(took, d.Elapsed)
-		n.ReleaseLease(t.Context(), placed.Lease)
+		n.Seeker.ReleaseLease(t.Context(), placed.Lease)
 	}
 	notDelayed(t, took)
 }
@@ -282,9 +282,9 @@ func TestListedServersAreBootstrapPeers(t *testing.T) {
 	second.awaitReady(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
-	go func() { defer close(done); _ = list.Run(ctx, second.Overlay().Wake) }()
+	go func() { defer close(done); _ = list.Run(ctx, second.Overlay.Wake) }()
 	defer func() { cancel(); <-done }()
-	if err := os.WriteFile(path, []byte(first.overlay.Addrs()[0].String()+"\n"), 0o600); err != nil {
+	if err := os.WriteFile(path, []byte(first.Overlay.Addrs()[0].String()+"\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, func() error {

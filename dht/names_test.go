@@ -23,7 +23,7 @@ import (
 func (n *testNode) publishedAt(t *testing.T, stream string, want peer.ID) {
 	t.Helper()
 	eventually(t, func() error {
-		if at, err := n.Publishers(t.Context(), stream); err != nil || !slices.Equal(at, []peer.ID{want}) {
+		if at, err := n.Names.Publishers(t.Context(), stream); err != nil || !slices.Equal(at, []peer.ID{want}) {
 			return fmt.Errorf("%s: published at %v, %v", stream, at, err)
 		}
 		return nil
@@ -45,13 +45,13 @@ func TestPublisherIsFound(t *testing.T) {
 	for _, name := range names {
 		nodes[1].publishedAt(t, name, at.ID())
 	}
-	if a, err := nodes[1].Find(t.Context(), StreamTopic("s0"), view(), nil); err != nil || len(a.Candidates) > 0 {
+	if a, err := nodes[1].Seeker.Find(t.Context(), StreamTopic("s0"), view(), nil); err != nil || len(a.Candidates) > 0 {
 		t.Errorf("the node takes viewers: %+v, %v", a, err)
 	}
-	if at, err := at.Publishers(t.Context(), "s0"); err != nil || len(at) > 0 {
+	if at, err := at.Names.Publishers(t.Context(), "s0"); err != nil || len(at) > 0 {
 		t.Errorf("asked at the node itself: %v, %v", at, err)
 	}
-	if at, err := nodes[1].Publishers(t.Context(), "free"); err != nil || len(at) > 0 {
+	if at, err := nodes[1].Names.Publishers(t.Context(), "free"); err != nil || len(at) > 0 {
 		t.Errorf("a free name is published at %v, %v", at, err)
 	}
 }
@@ -63,9 +63,9 @@ func TestRelayIsNoPublisher(t *testing.T) {
 	relay.mu.Lock()
 	relay.streams = []capacity.Carriage{{Stream: "show", Path: []peer.ID{origin.ID(), relay.ID()}, Parent: origin.ID(), Depth: 1}}
 	relay.mu.Unlock()
-	relay.Kick()
+	relay.Publisher.Kick()
 	eventually(t, func() error { return nodes[2].sees(StreamTopic("show"), []*testNode{relay}) })
-	if at, err := nodes[2].Publishers(t.Context(), "show"); err != nil || len(at) > 0 {
+	if at, err := nodes[2].Names.Publishers(t.Context(), "show"); err != nil || len(at) > 0 {
 		t.Errorf("published at %v, %v", at, err)
 	}
 	origin.carry("show")
@@ -84,7 +84,7 @@ func TestCrashedPublisherIsNotBelieved(t *testing.T) {
 	if err := nodes[0].Host().Close(); err != nil {
 		t.Fatal(err)
 	}
-	if at, err := nodes[1].Publishers(t.Context(), "show"); err != nil || len(at) > 0 {
+	if at, err := nodes[1].Names.Publishers(t.Context(), "show"); err != nil || len(at) > 0 {
 		t.Errorf("published at %v, %v", at, err)
 	}
 	nodes[1].carry("show")
@@ -117,7 +117,7 @@ func TestHungHoldersDoNotDelayPublishers(t *testing.T) {
 		})
 		asker.nearest(fakes)
 		start := time.Now()
-		at, err := asker.Publishers(t.Context(), name)
+		at, err := asker.Names.Publishers(t.Context(), name)
 		if err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
@@ -144,18 +144,18 @@ func TestNameOfWhatIsNoStream(t *testing.T) {
 // after its release.
 func TestClaim(t *testing.T) {
 	nodes := newTestNetwork(t, 3)
-	release, err := nodes[0].Claim(t.Context(), "show")
+	release, err := nodes[0].Names.Claim(t.Context(), "show")
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, n := range nodes {
-		_, err := n.Claim(t.Context(), "show")
+		_, err := n.Names.Claim(t.Context(), "show")
 		if taken := new(naming.Taken); !errors.As(err, &taken) || taken.At != nodes[0].ID() {
 			t.Errorf("claimed again: %v", err)
 		}
 	}
 	release()
-	again, err := nodes[1].Claim(t.Context(), "show")
+	again, err := nodes[1].Names.Claim(t.Context(), "show")
 	if err != nil {
 		t.Fatalf("not free again: %v", err)
 	}
@@ -190,7 +190,7 @@ func TestGivingWayToWhoGaveUp(t *testing.T) {
 		}
 		return nil
 	})
-	release, err := asker.Claim(t.Context(), "show")
+	release, err := asker.Names.Claim(t.Context(), "show")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -220,25 +220,25 @@ func TestSilenceIsNotNo(t *testing.T) {
 		}
 		return nil
 	})
-	_, err := asker.Find(t.Context(), StreamTopic("show"), view(), nil)
+	_, err := asker.Seeker.Find(t.Context(), StreamTopic("show"), view(), nil)
 	silent := new(Unanswered)
 	if !errors.As(err, &silent) || silent.Hearing.Holders != 3 || silent.Hearing.Heard != 1 || len(silent.Hearing.Silent) != 2 {
 		t.Errorf("found: %v", err)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
 	defer cancel()
-	if release, err := asker.Claim(ctx, "show"); !errors.Is(err, ErrUnanswered) {
+	if release, err := asker.Names.Claim(ctx, "show"); !errors.Is(err, ErrUnanswered) {
 		t.Errorf("claimed: %v, %v", release != nil, err)
 	}
 	// They hang for good: then they do not count any more.
-	release, err := asker.Claim(t.Context(), "show")
+	release, err := asker.Names.Claim(t.Context(), "show")
 	if err != nil {
 		t.Fatalf("not claimed in spite of them: %v", err)
 	}
 	release()
 	// They may hold records that no other node has, until those records have
 	// expired.
-	if _, err := asker.Find(t.Context(), StreamTopic("other"), view(), nil); !errors.As(err, &silent) || silent.Hearing.Holders != 3 || silent.Hearing.Heard != 1 {
+	if _, err := asker.Seeker.Find(t.Context(), StreamTopic("other"), view(), nil); !errors.As(err, &silent) || silent.Hearing.Holders != 3 || silent.Hearing.Heard != 1 {
 		t.Errorf("found after they counted as gone: %v", err)
 	}
 	if _, heard, err := asker.Reader.Read(t.Context(), StreamTopic("other")); !errors.As(err, &silent) || heard.Heard != 1 || len(heard.Silent) != 2 {

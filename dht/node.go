@@ -128,16 +128,20 @@ type Node struct {
 	Seeker     *seek.Seeker // finds and places
 	// Provisioners start and stop servers.
 	Provisioners *scale.Provisioners
-
-	Names *naming.Registrar // claims the names of streams
+	// Names claims the names of streams, and knows who publishes them.
+	Names *naming.Registrar
+	// Publisher keeps this node's records at their holders.
+	Publisher *publish.Publisher
+	// Overlay is the libp2p part: the host, streams of further protocols, and
+	// traffic counts. It ends with the node.
+	Overlay *overlay.Overlay
 
 	cfg       Config
 	network   string // the network's ID
 	protocols protocols
 	log       *slog.Logger
 
-	overlay   *overlay.Overlay
-	peers     *overlay.Peers // of overlay
+	peers     *overlay.Peers // of Overlay
 	dir       directory.Directory
 	cache     *directory.Cache
 	lookUps   directory.LookUps
@@ -147,7 +151,6 @@ type Node struct {
 	beliefs   *holder.Beliefs
 	doubts    *holder.Doubts   // of the seekers that query this node
 	rates     holder.RateLimit // of records sent to this node, per peer
-	publisher *publish.Publisher
 	acks      records.Acks
 	copies    *identity.Copies
 	holding   *holding.Holder
@@ -226,7 +229,7 @@ func Listen(cfg Config) (*Node, error) {
 	if !cfg.Client {
 		n.serve()
 	}
-	if err := n.overlay.Listen(); err != nil {
+	if err := n.Overlay.Listen(); err != nil {
 		return nil, errors.Join(err, n.Close())
 	}
 	return n, nil
@@ -239,7 +242,7 @@ func Listen(cfg Config) (*Node, error) {
 // most. It is called once.
 func (n *Node) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return n.overlay.Run(ctx) })
+	g.Go(func() error { return n.Overlay.Run(ctx) })
 	g.Go(func() error { return n.announce(ctx) })
 	if !n.cfg.Discovery.Listed() {
 		g.Go(func() error { return n.lookUps.Run(ctx) })
@@ -250,11 +253,11 @@ func (n *Node) Run(ctx context.Context) error {
 	g.Go(func() error { return n.Policies.Run(ctx, n.ready) })
 	g.Go(func() error { return n.copies.Run(ctx) })
 	if n.cfg.Sample != nil {
-		g.Go(func() error { return n.publisher.Run(ctx) })
+		g.Go(func() error { return n.Publisher.Run(ctx) })
 	}
 	err := g.Wait()
 	if n.cfg.Sample != nil {
-		n.publisher.Leave()
+		n.Publisher.Leave()
 	}
 	n.handOver()
 	return err
@@ -264,14 +267,14 @@ func (n *Node) Run(ctx context.Context) error {
 // as holders.
 func (n *Node) handOver() {
 	if now := time.Now(); !n.cfg.Client && !n.dir.Whole(now) {
-		n.client.HandOver(n.overlay.Context(), n.holding.HandOvers(now, n.peers.Connected))
+		n.client.HandOver(n.Overlay.Context(), n.holding.HandOvers(now, n.peers.Connected))
 	}
 }
 
 // Close stops the node and waits: once it has returned, no goroutine of the
 // node runs any more. It may be called more than once.
 func (n *Node) Close() error {
-	return errors.Join(n.publisher.Close(), n.Names.Close(), n.overlay.Close())
+	return errors.Join(n.Publisher.Close(), n.Names.Close(), n.Overlay.Close())
 }
 
 // wall is the clock to compare with the times of other nodes: now plus
@@ -279,11 +282,7 @@ func (n *Node) Close() error {
 func (n *Node) wall(now time.Time) time.Time { return now.Add(n.cfg.ClockOffset) }
 
 // ID is the node's peer ID.
-func (n *Node) ID() peer.ID { return n.overlay.Host.ID() }
-
-// Overlay is the node's libp2p part: its host, streams of further protocols,
-// and its traffic counts. It ends with the node.
-func (n *Node) Overlay() *overlay.Overlay { return n.overlay }
+func (n *Node) ID() peer.ID { return n.Overlay.Host.ID() }
 
 // NetworkID is the ID in the node's protocol names.
 func (n *Node) NetworkID() string { return n.network }
@@ -296,10 +295,6 @@ func (n *Node) Ready() <-chan struct{} { return n.ready }
 // Flooded is the number of records and datagrams refused from peers over their
 // rate limit.
 func (n *Node) Flooded() uint64 { return n.rates.Refused() }
-
-// Kick makes the node publish as soon as the pace allows: a new or ended stream
-// at once, every other change half a second after the last time.
-func (n *Node) Kick() { n.publisher.Kick() }
 
 // servers are the listed servers, possibly including this node, in the order of
 // their IDs, or nil if none are listed. It adds their addresses to the
@@ -342,7 +337,7 @@ func (n *Node) sweep(ctx context.Context) error {
 	defer tick.Stop()
 	for {
 		now := time.Now()
-		n.warmth.Note(now, n.overlay.Kad.RoutingTable().Size() > 0 && n.dir.Whole(now))
+		n.warmth.Note(now, n.Overlay.Kad.RoutingTable().Size() > 0 && n.dir.Whole(now))
 		n.table.Sweep(now)
 		n.rates.Sweep(now)
 		n.Names.Sweep(now)
@@ -364,7 +359,7 @@ func (n *Node) down(id peer.ID, err error) {
 	}
 	n.cache.Lost(id)
 	// If one holder is gone, others may be: have the next record confirmed.
-	n.publisher.Doubt(id)
+	n.Publisher.Doubt(id)
 }
 
 // announce closes ready once every way to join has been tried and a holder has
@@ -372,7 +367,7 @@ func (n *Node) down(id peer.ID, err error) {
 // ready once it has looked holders up.
 func (n *Node) announce(ctx context.Context) error {
 	select {
-	case <-n.overlay.Tried():
+	case <-n.Overlay.Tried():
 	case <-ctx.Done():
 		return ctx.Err()
 	}
@@ -384,7 +379,7 @@ func (n *Node) announce(ctx context.Context) error {
 			break
 		}
 		select {
-		case <-n.publisher.Accepted():
+		case <-n.Publisher.Accepted():
 			close(n.ready)
 			return nil
 		case <-tick.C:

@@ -124,7 +124,7 @@ func (n *testNode) carry(names ...string) {
 		n.streams = append(n.streams, capacity.Carriage{Stream: name, Origin: true, Path: []peer.ID{n.ID()}})
 	}
 	n.mu.Unlock()
-	n.Kick()
+	n.Publisher.Kick()
 }
 
 func (n *testNode) sample() (capacity.Record, []capacity.Carriage) {
@@ -142,7 +142,7 @@ func (n *testNode) sample() (capacity.Record, []capacity.Carriage) {
 }
 
 // Host is the libp2p host below the node.
-func (n *testNode) Host() host.Host { return n.overlay.Host }
+func (n *testNode) Host() host.Host { return n.Overlay.Host }
 
 func (n *testNode) info() peer.AddrInfo { return peer.AddrInfo{ID: n.ID(), Addrs: n.Host().Addrs()} }
 
@@ -265,7 +265,7 @@ func (n *testNode) inspect(t testing.TB) int {
 // sees returns an error that names the nodes whose records a query from n
 // misses.
 func (n *testNode) sees(topic Topic, nodes []*testNode) error {
-	a, err := n.Find(context.Background(), topic, capacity.Need{Purpose: capacity.View}, nil)
+	a, err := n.Seeker.Find(context.Background(), topic, capacity.Need{Purpose: capacity.View}, nil)
 	if err != nil {
 		return err
 	}
@@ -321,7 +321,7 @@ func TestClocksThatDisagree(t *testing.T) {
 				continue
 			}
 			exclude := []peer.ID{n.ID(), nodes[3-i-j].ID()}
-			placed, d, err := n.Place(t.Context(), CapacityTopic(), view(), exclude)
+			placed, d, err := n.Seeker.Place(t.Context(), CapacityTopic(), view(), exclude)
 			if err != nil || placed.Lease.Target != target.ID() {
 				t.Errorf("a clock %v off places on one %v off: %v (%+v)", offsets[i], offsets[j], err, d)
 			}

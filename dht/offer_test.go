@@ -32,7 +32,7 @@ func TestPlaceByDigests(t *testing.T) {
 	seeker := newClient(t, nodes)
 	seeker.Seeker.ReadRegions(t.Context())
 	seeker.newest.Forget() // it has the records of the index by now
-	placed, d, err := seeker.Place(t.Context(), CapacityTopic(), view(), nil)
+	placed, d, err := seeker.Seeker.Place(t.Context(), CapacityTopic(), view(), nil)
 	if err != nil {
 		t.Fatalf("Place: %v (%+v)", err, d)
 	}
@@ -62,7 +62,7 @@ func TestPlaceByDigests(t *testing.T) {
 		t.Fatal(err)
 	}
 	seeker.cfg.Policy = func() *policy.Compiled { return judge }
-	_, d, err = seeker.Place(t.Context(), CapacityTopic(), view(), nil)
+	_, d, err = seeker.Seeker.Place(t.Context(), CapacityTopic(), view(), nil)
 	if err != nil || slices.ContainsFunc(d.Verdicts, func(v Judged) bool { return v.Told }) {
 		t.Errorf("with another policy: %v, %+v", err, d.Verdicts)
 	}
@@ -125,7 +125,7 @@ func TestPlaceInSpiteOfALyingHolder(t *testing.T) {
 				return nil
 			})
 			seeker.peers.Live.Answered(time.Now(), liar.host.ID(), time.Microsecond) // the nearest
-			placed, d, err := seeker.Place(t.Context(), CapacityTopic(), view(), nil)
+			placed, d, err := seeker.Seeker.Place(t.Context(), CapacityTopic(), view(), nil)
 			if err != nil {
 				t.Fatalf("Place: %v; asked %+v, reservations %+v", err, d.Asked, d.Reservations)
 			}
@@ -190,7 +190,7 @@ func TestLeaseWithABadRecord(t *testing.T) {
 				return &pb.ReserveResponse{Lease: f.lease(t, from, req), Record: c.record(f)}
 			})
 			seeker.peers.Live.Failed(time.Now(), f.host.ID(), liveness.NoConnection) // no holder
-			_, d, err := seeker.Place(t.Context(), CapacityTopic(), view(), []peer.ID{nodes[0].ID()})
+			_, d, err := seeker.Seeker.Place(t.Context(), CapacityTopic(), view(), []peer.ID{nodes[0].ID()})
 			var refusal *capacity.Refusal
 			if !errors.As(err, &refusal) || refusal.Reason != c.reason || len(d.Reservations) != 1 || d.Reservations[0].Reason != c.reason {
 				t.Fatalf("error %v; reservations %+v", err, d.Reservations)

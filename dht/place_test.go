@@ -28,7 +28,7 @@ import (
 func TestPlaceReservesOnOneAndReleasesTheOther(t *testing.T) {
 	nodes := newTestNetwork(t, 4)
 	need := capacity.Need{Purpose: capacity.View, Stream: "a", Uplink: 1_000_000}
-	placed, d, err := nodes[0].Place(context.Background(), CapacityTopic(), need, []peer.ID{nodes[0].ID()})
+	placed, d, err := nodes[0].Seeker.Place(context.Background(), CapacityTopic(), need, []peer.ID{nodes[0].ID()})
 	if err != nil {
 		t.Fatalf("Place: %v (%+v)", err, d)
 	}
@@ -51,7 +51,7 @@ func TestPlaceReservesOnOneAndReleasesTheOther(t *testing.T) {
 		}
 		return nil
 	})
-	nodes[0].ReleaseLease(context.Background(), placed.Lease)
+	nodes[0].Seeker.ReleaseLease(context.Background(), placed.Lease)
 	eventually(t, func() error {
 		for _, n := range nodes {
 			if n.ledger.Totals(time.Now()).Leases != 0 {
@@ -94,7 +94,7 @@ func TestPlaceDoesNotWaitForAHungCandidate(t *testing.T) {
 	nodes := newTestNetwork(t, 3)
 	hung, clerk := fakeTarget(t, nodes, func(*fake, peer.ID, *pb.Reserve) *pb.ReserveResponse { return nil })
 	exclude := others(nodes, nodes[1].ID())
-	placed, d, err := nodes[0].Place(t.Context(), CapacityTopic(), view(), exclude)
+	placed, d, err := nodes[0].Seeker.Place(t.Context(), CapacityTopic(), view(), exclude)
 	if err != nil {
 		t.Fatalf("Place: %v", err)
 	}
@@ -119,14 +119,14 @@ func TestPlaceGivesUp(t *testing.T) {
 	t.Parallel()
 	nodes := newTestNetwork(t, 1)
 	fakeTarget(t, nodes, func(*fake, peer.ID, *pb.Reserve) *pb.ReserveResponse { return nil })
-	_, d, err := nodes[0].Place(t.Context(), CapacityTopic(), view(), nil)
+	_, d, err := nodes[0].Seeker.Place(t.Context(), CapacityTopic(), view(), nil)
 	var refusal *capacity.Refusal
 	if !errors.As(err, &refusal) || refusal.Reason != "unreachable" || refusal.RetryAfter == 0 || d.Refused != refusal.Reason {
 		t.Errorf("error %v, decision %+v", err, d)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
-	if _, _, err := nodes[0].Place(ctx, CapacityTopic(), view(), nil); !errors.Is(err, context.DeadlineExceeded) && !errors.As(err, &refusal) {
+	if _, _, err := nodes[0].Seeker.Place(ctx, CapacityTopic(), view(), nil); !errors.Is(err, context.DeadlineExceeded) && !errors.As(err, &refusal) {
 		t.Errorf("with a deadline: %v", err)
 	}
 }
@@ -144,7 +144,7 @@ func TestPlaceWaitsForTheSlow(t *testing.T) {
 		})
 		return &pb.ReserveResponse{Lease: f.lease(t, from, req)}
 	})
-	placed, d, err := nodes[0].Place(t.Context(), CapacityTopic(), view(), nil)
+	placed, d, err := nodes[0].Seeker.Place(t.Context(), CapacityTopic(), view(), nil)
 	if err != nil || placed.Lease.Target != slow.host.ID() || d.Refused != "" {
 		t.Fatalf("placed on %s, %v; reservations %+v", placed.Lease.Target, err, d.Reservations)
 	}
@@ -159,7 +159,7 @@ func TestLateLeaseIsReleased(t *testing.T) {
 		<-decided
 		return &pb.ReserveResponse{Lease: f.lease(t, from, req)}
 	})
-	placed, _, err := nodes[0].Place(t.Context(), CapacityTopic(), view(), nil)
+	placed, _, err := nodes[0].Seeker.Place(t.Context(), CapacityTopic(), view(), nil)
 	close(decided)
 	if err != nil || placed.Lease.Target != nodes[1].ID() {
 		t.Fatalf("placed %+v, %v", placed.Lease, err)
@@ -210,7 +210,7 @@ func TestPlaceTakesTheBetterLease(t *testing.T) {
 			better, b := fakeTarget(t, nodes, answer(func(r *capacity.Record) { r.Sessions.Used = 3 }, nil))
 			compared := 0
 			eventually(t, func() error { // on a busy machine the second may come too late
-				placed, d, err := nodes[0].Place(t.Context(), CapacityTopic(), view(), nil)
+				placed, d, err := nodes[0].Seeker.Place(t.Context(), CapacityTopic(), view(), nil)
 				if err != nil || len(d.Reservations) != 2 {
 					t.Fatalf("placed %+v, %v; %+v", placed.Lease, err, d.Reservations)
 				}
@@ -254,7 +254,7 @@ func TestPlaceAfterRefusals(t *testing.T) {
 	for range 3 {
 		fakeTarget(t, nodes, refuse)
 	}
-	_, d, err := nodes[0].Place(t.Context(), CapacityTopic(), view(), nil)
+	_, d, err := nodes[0].Seeker.Place(t.Context(), CapacityTopic(), view(), nil)
 	var refusal *capacity.Refusal
 	if !errors.As(err, &refusal) || refusal.Reason != "sessions" || len(d.Reservations) != 3 {
 		t.Fatalf("error %v after %+v", err, d.Reservations)
@@ -277,7 +277,7 @@ func TestPlaceAfterRefusals(t *testing.T) {
 		return &pb.ReserveResponse{Lease: f.lease(t, from, req)}
 	}
 	g, _ := fakeTarget(t, nodes, good)
-	placed, d, err := nodes[0].Place(t.Context(), CapacityTopic(), view(), nil)
+	placed, d, err := nodes[0].Seeker.Place(t.Context(), CapacityTopic(), view(), nil)
 	if err != nil || placed.Lease.Target != g.host.ID() || d.Chosen != g.host.ID() {
 		t.Fatalf("placed on %s, %v; reservations %+v", placed.Lease.Target, err, d.Reservations)
 	}
@@ -287,7 +287,7 @@ func TestPlaceWithoutCandidates(t *testing.T) {
 	t.Parallel()
 	nodes := newTestNetwork(t, 2)
 	var refusal *capacity.Refusal
-	_, d, err := nodes[0].Place(t.Context(), CapacityTopic(), view(), []peer.ID{nodes[1].ID()})
+	_, d, err := nodes[0].Seeker.Place(t.Context(), CapacityTopic(), view(), []peer.ID{nodes[1].ID()})
 	if !errors.As(err, &refusal) || refusal.Reason != NoCandidates || d.Refused != NoCandidates {
 		t.Errorf("nobody left: %v", err)
 	}
@@ -297,16 +297,16 @@ func TestPlaceWithoutCandidates(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	nodes[1].Kick()
+	nodes[1].Publisher.Kick()
 	var explained Decision
 	eventually(t, func() (err error) {
-		explained, err = nodes[0].Explain(t.Context(), CapacityTopic(), view(), nil)
+		explained, err = nodes[0].Seeker.Explain(t.Context(), CapacityTopic(), view(), nil)
 		if err == nil && explained.Refused == "" {
 			err = errors.New("the record does not show that the node is full")
 		}
 		return err
 	})
-	_, d, err = nodes[0].Place(t.Context(), CapacityTopic(), view(), nil)
+	_, d, err = nodes[0].Seeker.Place(t.Context(), CapacityTopic(), view(), nil)
 	if !errors.As(err, &refusal) || refusal.Reason != explained.Refused || len(d.Reservations) != 0 {
 		t.Errorf("a full node: %v, reservations %v", err, d.Reservations)
 	}
@@ -334,13 +334,13 @@ func TestPlaceOnOneself(t *testing.T) {
 	var placed Placed
 	eventually(t, func() error {
 		var err error
-		placed, _, err = n.Place(t.Context(), CapacityTopic(), view(), nil)
+		placed, _, err = n.Seeker.Place(t.Context(), CapacityTopic(), view(), nil)
 		return err
 	})
 	if placed.Lease.Target != n.ID() || n.ledger.Totals(time.Now()).Leases != 1 {
 		t.Errorf("lease %+v", placed.Lease)
 	}
-	n.ReleaseLease(t.Context(), placed.Lease)
+	n.Seeker.ReleaseLease(t.Context(), placed.Lease)
 	if left := n.ledger.Totals(time.Now()).Leases; left != 0 {
 		t.Errorf("%d leases left", left)
 	}
@@ -349,7 +349,7 @@ func TestPlaceOnOneself(t *testing.T) {
 // A decision is shown to people: its keys are fixed.
 func TestDecisionJSON(t *testing.T) {
 	nodes := newTestNetwork(t, 3)
-	_, d, err := nodes[0].Place(t.Context(), CapacityTopic(), view(), nil)
+	_, d, err := nodes[0].Seeker.Place(t.Context(), CapacityTopic(), view(), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -380,7 +380,7 @@ func TestManyPlacementsAtOnceTimed(t *testing.T) {
 	results := make(chan result, seekers)
 	for range seekers {
 		go func() {
-			placed, _, err := nodes[0].Place(context.Background(), CapacityTopic(), view(), nil)
+			placed, _, err := nodes[0].Seeker.Place(context.Background(), CapacityTopic(), view(), nil)
 			results <- result{placed.Lease.Target, err}
 		}()
 	}
@@ -416,7 +416,7 @@ func TestManyPlacementsAtOnceTimed(t *testing.T) {
 		}
 	}
 	for _, n := range nodes[1:] {
-		if left := nodes[0].overlay.Calls(n.ID()); left > overlay.CallsPerPeer {
+		if left := nodes[0].Overlay.Calls(n.ID()); left > overlay.CallsPerPeer {
 			t.Errorf("%d calls to %s left", left, n.ID())
 		}
 	}
@@ -435,7 +435,7 @@ func TestPlaceEndsWhenAllRefuse(t *testing.T) {
 		})
 		done := make(chan error, 1)
 		go func() {
-			_, _, err := nodes[0].Place(t.Context(), CapacityTopic(), view(), nil)
+			_, _, err := nodes[0].Seeker.Place(t.Context(), CapacityTopic(), view(), nil)
 			done <- err
 		}()
 		select {

@@ -184,7 +184,7 @@ func TestRequestsPerPeerAreBounded(t *testing.T) {
 	f := newFake(t, node.info(), nil)
 	g := newFake(t, node.info(), nil)
 	for range overlay.MaxServedPeer {
-		if !node.overlay.Server.Inbound.Enter(f.host.ID(), false) {
+		if !node.Overlay.Server.Inbound.Enter(f.host.ID(), false) {
 			t.Fatal("no place at an idle desk")
 		}
 	}
@@ -194,11 +194,11 @@ func TestRequestsPerPeerAreBounded(t *testing.T) {
 	}
 	g.advertise(t, node) // another peer is served all the same
 	for range overlay.MaxServedPeer {
-		node.overlay.Server.Inbound.Leave(f.host.ID(), false)
+		node.Overlay.Server.Inbound.Leave(f.host.ID(), false)
 	}
 	f.advertise(t, node)
 	eventually(t, func() error {
-		if requests, peers := node.overlay.Server.Inbound.Served(); requests != 0 || peers != 0 {
+		if requests, peers := node.Overlay.Server.Inbound.Served(); requests != 0 || peers != 0 {
 			return fmt.Errorf("%d requests under way after all have ended", requests)
 		}
 		return nil
@@ -230,7 +230,7 @@ func TestSilentStreamsKeepNobodyOut(t *testing.T) {
 			failed++
 		}
 	}
-	places, _ := node.overlay.Server.Inbound.Served()
+	places, _ := node.Overlay.Server.Inbound.Served()
 	t.Logf("%d silent streams hold %d places; %d of 20 requests of the same peer failed", 2*silent, places, failed)
 	if places > 0 || failed > 0 {
 		t.Error("silent streams take places")
@@ -431,7 +431,7 @@ func TestFetchReturnsANodesOwnRecords(t *testing.T) {
 		}
 		return nil
 	})
-	if c := nodes[1].overlay.Coords.Here(); !c.IsValid() || c.Height == 0 {
+	if c := nodes[1].Overlay.Coords.Here(); !c.IsValid() || c.Height == 0 {
 		t.Errorf("coordinate %+v", c)
 	}
 	if sealed, err := nodes[0].Prober.Fetch(context.Background(), nodes[0].ID()); err != nil || len(sealed) != 3 {

@@ -58,20 +58,20 @@ func TestPlacementStaysInTheRegionUntilItIsFull(t *testing.T) {
 		return seeker.sees(CapacityTopic(), eu)
 	})
 	for range 5 {
-		placed, d, err := seeker.Place(t.Context(), CapacityTopic(), view(), []peer.ID{seeker.ID()})
+		placed, d, err := seeker.Seeker.Place(t.Context(), CapacityTopic(), view(), []peer.ID{seeker.ID()})
 		if err != nil {
 			t.Fatalf("Place: %v (%+v)", err, d)
 		}
 		if placed.Candidate.Record.Region != "eu" {
 			t.Errorf("placed in %s: %+v", placed.Candidate.Record.Region, d)
 		}
-		seeker.ReleaseLease(t.Context(), placed.Lease)
+		seeker.Seeker.ReleaseLease(t.Context(), placed.Lease)
 	}
 
 	// Another region may be asked for.
 	need := view()
 	need.Region = "us"
-	if placed, d, err := seeker.Place(t.Context(), CapacityTopic(), need, nil); err != nil || placed.Candidate.Record.Region != "us" {
+	if placed, d, err := seeker.Seeker.Place(t.Context(), CapacityTopic(), need, nil); err != nil || placed.Candidate.Record.Region != "us" {
 		t.Errorf("in us: %v, %+v", err, d)
 	}
 
@@ -89,20 +89,20 @@ func TestPlacementStaysInTheRegionUntilItIsFull(t *testing.T) {
 			return nil
 		})
 	}
-	placed, d, err := seeker.Place(t.Context(), CapacityTopic(), view(), []peer.ID{seeker.ID()})
+	placed, d, err := seeker.Seeker.Place(t.Context(), CapacityTopic(), view(), []peer.ID{seeker.ID()})
 	if err != nil || placed.Candidate.Record.Region != "us" {
 		t.Errorf("with eu full: %v, %+v", err, d)
 	}
 	// Once the records show it, no candidate needs to be asked.
 	for _, n := range eu {
-		n.Kick()
+		n.Publisher.Kick()
 	}
 	eventually(t, func() error {
-		placed, d, err := seeker.Place(t.Context(), CapacityTopic(), view(), []peer.ID{seeker.ID()})
+		placed, d, err := seeker.Seeker.Place(t.Context(), CapacityTopic(), view(), []peer.ID{seeker.ID()})
 		if err != nil || placed.Candidate.Record.Region != "us" {
 			return fmt.Errorf("with eu full: %v, %+v", err, d)
 		}
-		seeker.ReleaseLease(t.Context(), placed.Lease)
+		seeker.Seeker.ReleaseLease(t.Context(), placed.Lease)
 		if len(d.Reservations) > place.ReserveFirst {
 			return fmt.Errorf("%d reservations", len(d.Reservations))
 		}
@@ -139,10 +139,10 @@ func TestCrowdedRegionIsSplit(t *testing.T) {
 		return nil
 	})
 	for _, n := range nodes {
-		if placed, d, err := n.Place(t.Context(), CapacityTopic(), view(), []peer.ID{n.ID()}); err != nil {
+		if placed, d, err := n.Seeker.Place(t.Context(), CapacityTopic(), view(), []peer.ID{n.ID()}); err != nil {
 			t.Errorf("Place: %v (%+v)", err, d)
 		} else {
-			n.ReleaseLease(t.Context(), placed.Lease)
+			n.Seeker.ReleaseLease(t.Context(), placed.Lease)
 		}
 	}
 	client := newClient(t, nodes)
@@ -154,11 +154,11 @@ func TestCrowdedRegionIsSplit(t *testing.T) {
 			return nil
 		})
 		eventually(t, func() error { return surveysAll(t, seeker, nodes) })
-		placed, _, err := seeker.Place(t.Context(), CapacityTopic(), view(), nil)
+		placed, _, err := seeker.Seeker.Place(t.Context(), CapacityTopic(), view(), nil)
 		if err != nil {
 			t.Errorf("Place by %s: %v", seeker.ID(), err)
 		}
-		seeker.ReleaseLease(t.Context(), placed.Lease)
+		seeker.Seeker.ReleaseLease(t.Context(), placed.Lease)
 	}
 
 	own := nodes[0].sharding.Home()
@@ -167,15 +167,15 @@ func TestCrowdedRegionIsSplit(t *testing.T) {
 		for i := range 6 { // of 10: still good enough to stop the search there
 			eventually(t, func() error { return n.ledger.Admit(time.Now(), fmt.Sprint("viewer", i), view()) })
 		}
-		n.Kick()
+		n.Publisher.Kick()
 	}
 	for _, seeker := range busy {
 		eventually(t, func() error {
-			placed, d, err := seeker.Place(t.Context(), CapacityTopic(), view(), []peer.ID{seeker.ID()})
+			placed, d, err := seeker.Seeker.Place(t.Context(), CapacityTopic(), view(), []peer.ID{seeker.ID()})
 			if err != nil {
 				return err
 			}
-			seeker.ReleaseLease(t.Context(), placed.Lease)
+			seeker.Seeker.ReleaseLease(t.Context(), placed.Lease)
 			if len(busy) < len(nodes) && slices.ContainsFunc(busy, func(n *testNode) bool { return n.ID() == placed.Lease.Target }) {
 				return fmt.Errorf("placed in the busy shard; asked %+v", d.Asked)
 			}

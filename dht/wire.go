@@ -78,12 +78,12 @@ func (n *Node) wireOverlay(uses []scope.Use) (err error) {
 	if n.cfg.Operator != "" {
 		c.Values = kaddht.Validator(policysync.Validator{Operator: n.cfg.Operator})
 	}
-	if n.overlay, err = overlay.New(c); err != nil {
+	if n.Overlay, err = overlay.New(c); err != nil {
 		return err
 	}
-	n.peers = n.overlay.Peers
+	n.peers = n.Overlay.Peers
 	n.client = records.Client{
-		Overlay: n.overlay, Protocol: p.records, Peers: n.peers, Open: n.overlay.Host.NewStream, Wall: n.wall, Log: n.log,
+		Overlay: n.Overlay, Protocol: p.records, Peers: n.peers, Open: n.Overlay.Host.NewStream, Wall: n.wall, Log: n.log,
 	}
 	return nil
 }
@@ -94,15 +94,15 @@ func (n *Node) wireDirectory() {
 		ID: n.ID(), Client: n.cfg.Client, NetworkID: n.network, Live: n.peers.Live, Servers: n.servers,
 		Cache: n.cache, Home: n.sharding.Home, Member: n.peers.Member,
 		Near: func(key kb.ID) []peer.ID {
-			return n.overlay.Kad.RoutingTable().NearestPeers(key, n.overlay.Kad.BucketSize())
+			return n.Overlay.Kad.RoutingTable().NearestPeers(key, n.Overlay.Kad.BucketSize())
 		},
 	})
 	n.lookUps = directory.LookUps{
 		Cache: n.cache, NetworkID: n.network, Whole: n.dir.Whole, Home: n.sharding.Home, Log: n.log,
 		Closest: func(ctx context.Context, key string) ([]peer.ID, error) {
-			return n.overlay.Kad.GetClosestPeers(ctx, key)
+			return n.Overlay.Kad.GetClosestPeers(ctx, key)
 		},
-		Alone: func() bool { return n.overlay.Kad.RoutingTable().Size() == 0 },
+		Alone: func() bool { return n.Overlay.Kad.RoutingTable().Size() == 0 },
 	}
 }
 
@@ -112,16 +112,16 @@ func (n *Node) wirePublisher() {
 		provisions = p.Regions
 	}
 	n.acks = records.Acks{
-		Self: n.ID(), Peers: n.peers, Live: n.peers.Live, Directory: n.dir, Cache: n.cache, Observe: n.overlay.Coords.Observe,
-		Accepted: func(p peer.ID) { n.overlay.Host.ConnManager().TagPeer(p, holderTag, peerWeight) },
-		Go:       n.overlay.Begin, Log: n.log,
+		Self: n.ID(), Peers: n.peers, Live: n.peers.Live, Directory: n.dir, Cache: n.cache, Observe: n.Overlay.Coords.Observe,
+		Accepted: func(p peer.ID) { n.Overlay.Host.ConnManager().TagPeer(p, holderTag, peerWeight) },
+		Go:       n.Overlay.Begin, Log: n.log,
 	}
-	n.publisher = publish.New(publish.Config{
+	n.Publisher = publish.New(publish.Config{
 		ID: n.ID(), Key: n.cfg.Key, Directory: n.dir, Sharding: n.sharding, Table: n.table, Live: n.peers.Live,
-		Sample: n.cfg.Sample, Provisions: provisions, Coordinate: n.overlay.Coords.Here, Wall: n.wall,
-		Addrs: func() []multiaddr.Multiaddr { return n.overlay.Host.Addrs() },
+		Sample: n.cfg.Sample, Provisions: provisions, Coordinate: n.Overlay.Coords.Here, Wall: n.wall,
+		Addrs: func() []multiaddr.Multiaddr { return n.Overlay.Host.Addrs() },
 		Audience: func() publish.Audience {
-			peers := append(n.overlay.Kad.RoutingTable().ListPeers(), n.servers()...)
+			peers := append(n.Overlay.Kad.RoutingTable().ListPeers(), n.servers()...)
 			slices.Sort(peers)
 			return publish.Audience{Liveness: n.peers.Live.Generation(), Cache: n.cache.Changes(), Peers: peers}
 		},
@@ -138,14 +138,14 @@ func (n *Node) wireHolder() {
 		ID: n.ID(), NetworkID: n.network, Directory: n.dir, Sharding: n.sharding, Table: n.table, Doubts: n.doubts, Rates: &n.rates,
 		Policy: n.cfg.Policy, Wall: n.wall, Log: n.log,
 		Introduce: n.peers.Introduce,
-		Accepted:  func(from peer.ID) { n.overlay.Host.ConnManager().TagPeer(from, publisherTag, peerWeight) },
+		Accepted:  func(from peer.ID) { n.Overlay.Host.ConnManager().TagPeer(from, publisherTag, peerWeight) },
 		Left:      n.peers.Live.Leave,
 	})
-	asker := &naming.Asker{Overlay: n.overlay, Protocol: n.protocols.records, Peers: n.peers, Left: n.peers.Live.Leave}
+	asker := &naming.Asker{Overlay: n.Overlay, Protocol: n.protocols.records, Peers: n.peers, Left: n.peers.Live.Leave}
 	n.Names = naming.New(naming.Config{
 		ID: n.ID(), Client: n.cfg.Client, Directory: n.dir, Live: n.peers.Live, Table: n.table,
 		Published: func(topic Topic) (capacity.Record, bool) {
-			r, _, ok := n.publisher.Published(topic)
+			r, _, ok := n.Publisher.Published(topic)
 			return r, ok
 		},
 		LookUp: func(ctx context.Context, topic Topic) {
@@ -158,18 +158,18 @@ func (n *Node) wireHolder() {
 		Tracer: n.cfg.Tracer,
 	})
 	n.datagrams = datagram.New(datagram.Config{
-		NetworkID: n.network, Protocol: n.protocols.records + "/datagram", Traffic: n.overlay.Traffic, Conns: n.overlay.Host.Network().ConnsToPeer,
-		Go: n.overlay.Begin, Rates: &n.rates,
-		Heard: func(from peer.ID) { n.peers.Answered(from, 0) }, Answered: n.publisher.Answered, Lacks: n.publisher.Lacks, Hold: n.holding.Datagram,
+		NetworkID: n.network, Protocol: n.protocols.records + "/datagram", Traffic: n.Overlay.Traffic, Conns: n.Overlay.Host.Network().ConnsToPeer,
+		Go: n.Overlay.Begin, Rates: &n.rates,
+		Heard: func(from peer.ID) { n.peers.Answered(from, 0) }, Answered: n.Publisher.Answered, Lacks: n.Publisher.Lacks, Hold: n.holding.Datagram,
 		Log: n.log,
 	})
 	n.records = records.NewServer(records.Config{
-		Inbound: n.overlay.Server, Holding: n.holding, Names: n.Names, Own: n.publisher,
-		Table: n.table, Mode: n.cfg.Discovery, Coordinate: n.overlay.Coords.Here, Wall: n.wall,
-		Go: n.overlay.Go, Closed: n.overlay.Context().Done(), Log: n.log,
+		Inbound: n.Overlay.Server, Holding: n.holding, Names: n.Names, Own: n.Publisher,
+		Table: n.table, Mode: n.cfg.Discovery, Coordinate: n.Overlay.Coords.Here, Wall: n.wall,
+		Go: n.Overlay.Go, Closed: n.Overlay.Context().Done(), Log: n.log,
 	})
 	n.reserve = reserve.Server{
-		Key: n.cfg.Key, Published: n.publisher.Published, Sample: n.cfg.Sample, Grant: n.cfg.Grant, Release: n.cfg.Release,
+		Key: n.cfg.Key, Published: n.Publisher.Published, Sample: n.cfg.Sample, Grant: n.cfg.Grant, Release: n.cfg.Release,
 	}
 }
 
@@ -178,11 +178,11 @@ func (n *Node) wireHolder() {
 func (n *Node) wireSeeker() {
 	n.Seeker = seek.New(seek.Config{
 		ID: n.ID(), Client: n.cfg.Client, Publishes: n.cfg.Sample != nil, Discovery: n.cfg.Discovery,
-		Overlay: n.overlay, Records: n.protocols.records, Reserves: n.protocols.reserve,
-		Peers: n.peers, Live: n.peers.Live, Coordinates: n.overlay.Coords,
+		Overlay: n.Overlay, Records: n.protocols.records, Reserves: n.protocols.reserve,
+		Peers: n.peers, Live: n.peers.Live, Coordinates: n.Overlay.Coords,
 		Directory: n.dir, Cache: n.cache, LookUps: &n.lookUps, Sharding: n.sharding,
 		Table: n.table, Holding: n.holding, Newest: n.newest, Beliefs: n.beliefs,
-		Policy: func() *policy.Compiled { return n.cfg.Policy() }, Own: n.publisher.Own, Published: n.publisher.Published,
+		Policy: func() *policy.Compiled { return n.cfg.Policy() }, Own: n.Publisher.Own, Published: n.Publisher.Published,
 		Use: n.reserve.Use, WarmedUp: func() bool { return n.warmth.Warm(time.Now()) },
 		Measure: n.Prober.Ask, Reachable: reachable(n.cfg.Gate), Wall: n.wall,
 		Grant: n.cfg.Grant, Release: n.cfg.Release,
@@ -191,7 +191,7 @@ func (n *Node) wireSeeker() {
 	n.exchange = scale.Exchange{
 		Call: func(ctx context.Context, p peer.ID, req *pb.ProvisionRequest, resp *pb.ProvisionResponse) error {
 			n.peers.Locate(ctx, p)
-			rtt, _, err := n.overlay.Call(ctx, p, n.protocols.provision, req, resp, scale.MaxMessage)
+			rtt, _, err := n.Overlay.Call(ctx, p, n.protocols.provision, req, resp, scale.MaxMessage)
 			if err != nil {
 				n.peers.Failed(p, err)
 				return err
@@ -238,18 +238,18 @@ func reachable(gate *scope.Gate) func(need capacity.Need, r *capacity.Record) er
 // wireInspection makes what is asked of other nodes about themselves and about
 // this one.
 func (n *Node) wireInspection() {
-	host := n.overlay.Host
+	host := n.Overlay.Host
 	n.Prober = inspect.NewProber(inspect.ProberConfig{
-		Self: n.ID(), Locate: n.peers.Locate, Coords: n.overlay.Coords, Wall: n.wall, Table: n.table, Log: n.log,
+		Self: n.ID(), Locate: n.peers.Locate, Coords: n.Overlay.Coords, Wall: n.wall, Table: n.table, Log: n.log,
 		Fetch: n.client.Fetch,
 		Name: func() string {
-			me, _ := n.publisher.Own()
+			me, _ := n.Publisher.Own()
 			return me.Name
 		},
-		Sealed:  n.publisher.Sealed,
+		Sealed:  n.Publisher.Sealed,
 		Members: n.peers.Members,
 		Known: func() []peer.ID {
-			return slices.Concat(host.Network().Peers(), n.overlay.Kad.RoutingTable().ListPeers())
+			return slices.Concat(host.Network().Peers(), n.Overlay.Kad.RoutingTable().ListPeers())
 		},
 		Holders: func() []peer.ID { return n.Holders(CapacityTopic()) },
 		Addrs:   host.Peerstore().Addrs,
@@ -279,9 +279,9 @@ func (n *Node) wireInspection() {
 		Ignore: func(p peer.ID) bool { return n.peers.Live.SilentFor(time.Now(), p, capacity.DefaultTTL) },
 		Busy:   ErrBusy,
 		Why:    overlay.Silence,
-		Closed: n.overlay.Context().Done(),
+		Closed: n.Overlay.Context().Done(),
 		Me:     func() capacity.Record { return n.Seeker.Me("") },
-		RTT:    n.overlay.Coords.Predict,
+		RTT:    n.Overlay.Coords.Predict,
 		Trust:  n.beliefs.Of,
 		Log:    n.log,
 	}
@@ -294,14 +294,14 @@ func (n *Node) wireInspection() {
 			}
 			return h.Record, true
 		},
-		Go: n.overlay.Begin,
+		Go: n.Overlay.Begin,
 	})
 	n.copies = identity.NewCopies(identity.CopiesConfig{
 		Held: func(ctx context.Context) []capacity.Record {
 			changes, _ := n.Reader.Snapshot(ctx, n.sharding.Home()) // the records received by then
 			return inspect.OfNode(changes, n.ID())
 		},
-		Foreign: n.publisher.Foreign, Due: new(overlay.SayAgain).Due, Event: n.cfg.Event, Log: n.log,
+		Foreign: n.Publisher.Foreign, Due: new(overlay.SayAgain).Due, Event: n.cfg.Event, Log: n.log,
 	})
 }
 
@@ -317,34 +317,34 @@ func (n *Node) wirePolicies() {
 		},
 		Exchange: func(ctx context.Context, p peer.ID, req *pb.PolicyExchange) (*pb.PolicyExchange, error) {
 			resp := &pb.PolicyExchange{}
-			_, _, err := n.overlay.Call(ctx, p, n.protocols.policy, req, resp, policysync.MaxFrame)
+			_, _, err := n.Overlay.Call(ctx, p, n.protocols.policy, req, resp, policysync.MaxFrame)
 			return resp, err
 		},
-		Joined: func() bool { return n.overlay.Kad.RoutingTable().Size() > 0 },
+		Joined: func() bool { return n.Overlay.Kad.RoutingTable().Size() > 0 },
 		Put: func(ctx context.Context, key string, value []byte) error {
-			return n.overlay.Kad.PutValue(ctx, key, value)
+			return n.Overlay.Kad.PutValue(ctx, key, value)
 		},
-		Get: func(ctx context.Context, key string) ([]byte, error) { return n.overlay.Kad.GetValue(ctx, key) },
+		Get: func(ctx context.Context, key string) ([]byte, error) { return n.Overlay.Kad.GetValue(ctx, key) },
 		Closest: func(key string) bool {
 			id, self := kb.ConvertKey(key), n.ID()
 			if n.cfg.Client {
 				self = ""
 			}
-			return directory.Elect(id, self, n.overlay.Kad.RoutingTable().NearestPeers(id, holder.Replicas)).Self
+			return directory.Elect(id, self, n.Overlay.Kad.RoutingTable().NearestPeers(id, holder.Replicas)).Self
 		},
-		Go:  n.overlay.Begin,
+		Go:  n.Overlay.Begin,
 		Log: n.log,
 	})
 }
 
 // serve registers the handlers of this node's protocols.
 func (n *Node) serve() {
-	p, server := n.protocols, n.overlay.Server
-	n.overlay.Serve(p.records, n.records.Serve)
-	n.overlay.Serve(p.reserve, overlay.Handler(server, reserve.MaxMessage, reserve.Busy(), n.reserve.Answer))
-	n.overlay.Serve(p.policy, overlay.Handler(server, policysync.MaxFrame, &pb.PolicyExchange{Error: holding.ErrRequests.Error()},
+	p, server := n.protocols, n.Overlay.Server
+	n.Overlay.Serve(p.records, n.records.Serve)
+	n.Overlay.Serve(p.reserve, overlay.Handler(server, reserve.MaxMessage, reserve.Busy(), n.reserve.Answer))
+	n.Overlay.Serve(p.policy, overlay.Handler(server, policysync.MaxFrame, &pb.PolicyExchange{Error: holding.ErrRequests.Error()},
 		func(_ context.Context, from peer.ID, req *pb.PolicyExchange) *pb.PolicyExchange {
 			return n.Policies.Answer(from, req)
 		}))
-	n.overlay.Serve(p.provision, overlay.Handler(server, scale.MaxMessage, &pb.ProvisionResponse{Error: holding.ErrRequests.Error()}, n.exchange.Serve))
+	n.Overlay.Serve(p.provision, overlay.Handler(server, scale.MaxMessage, &pb.ProvisionResponse{Error: holding.ErrRequests.Error()}, n.exchange.Serve))
 }

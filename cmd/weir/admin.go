@@ -222,7 +222,7 @@ func (n *node) explain(r *http.Request) (any, error) {
 		}
 		topic = dht.StreamTopic(need.Stream)
 	}
-	return n.dht.Explain(r.Context(), topic, need, []peer.ID{n.dht.ID()})
+	return n.dht.Seeker.Explain(r.Context(), topic, need, []peer.ID{n.dht.ID()})
 }
 
 func (n *node) watchRecords(w http.ResponseWriter, r *http.Request) {

@@ -125,7 +125,7 @@ func (n *node) servePing(w http.ResponseWriter, r *http.Request) {
 		}
 		ctx, cancel := context.WithTimeout(r.Context(), pingTimeout)
 		reply := api.Ping{Peer: id}
-		err := n.dht.Overlay().Peers.Ping(ctx, id, func(rtt time.Duration) bool {
+		err := n.dht.Overlay.Peers.Ping(ctx, id, func(rtt time.Duration) bool {
 			reply.RTT = capacity.Milliseconds(rtt)
 			return false
 		})

@@ -158,7 +158,7 @@ func (n *node) nextCommands() *consoleCommands {
 	if n.adminAddr() != defaultAdmin {
 		c.Status += " --admin " + n.adminAddr()
 	}
-	addrs := n.dht.Overlay().Addrs()
+	addrs := n.dht.Overlay.Addrs()
 	if len(addrs) == 0 {
 		c.Join += " --bootstrap ADDRESS" // the address is not known before the node listens
 		return &c

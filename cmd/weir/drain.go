@@ -123,7 +123,7 @@ func (n *node) startDrain(deadline time.Duration, exit bool, reason string) {
 // closeDoor publishes that the node has stopped admitting; a drain has begun.
 func (n *node) closeDoor(reason string) {
 	n.ledger.SetDraining(true)
-	n.dht.Kick()
+	n.dht.Publisher.Kick()
 	n.events.Add(event.Event{Kind: event.DrainStarted, Detail: reason})
 }
 
@@ -133,7 +133,7 @@ func (n *node) stopDrain(reason string) {
 		return
 	}
 	n.ledger.SetDraining(false)
-	n.dht.Kick()
+	n.dht.Publisher.Kick()
 	n.events.Add(event.Event{Kind: event.DrainEnded})
 }
 

@@ -183,7 +183,7 @@ func (n *node) findAlternatives(ctx context.Context, stream string) []string {
 	urls := []string{}
 	exclude := []peer.ID{n.dht.ID()}
 	for _, topic := range []dht.Topic{dht.StreamTopic(stream), dht.CapacityTopic()} {
-		answer, err := n.dht.Find(ctx, topic, meter.DefaultNeed(capacity.View, stream), exclude)
+		answer, err := n.dht.Seeker.Find(ctx, topic, meter.DefaultNeed(capacity.View, stream), exclude)
 		if err != nil {
 			n.log.Debug("other nodes looked for in vain", "stream", stream, "topic", topic, "err", err)
 		}

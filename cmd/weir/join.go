@@ -152,7 +152,7 @@ func (n *node) invite() (string, error) {
 		}
 		return list
 	}
-	for _, a := range n.dht.Overlay().Addrs() {
+	for _, a := range n.dht.Overlay.Addrs() {
 		i.Bootstrap = add(i.Bootstrap, a.String())
 	}
 	i.Bootstrap = add(i.Bootstrap, n.cfg.bootstrap...)

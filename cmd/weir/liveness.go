@@ -104,7 +104,7 @@ func (n *node) vitals() []vital {
 	return []vital{
 		{"media", func() { n.sfu.Counts() }},
 		{"admission", func() { n.ledger.Totals(time.Now()) }},
-		{"discovery", func() { n.dht.Overlay().Peers.Alone() }},
+		{"discovery", func() { n.dht.Overlay.Peers.Alone() }},
 		{"policy", func() { n.policy.Policy() }},
 	}
 }

@@ -61,11 +61,11 @@ func (n *node) roomFor(ctx context.Context, region string, need capacity.Need) (
 			RetryAfter: placeRetryAfter,
 		}
 	}
-	placed, d, err := n.dht.Place(ctx, dht.CapacityTopic(), need, nil)
+	placed, d, err := n.dht.Seeker.Place(ctx, dht.CapacityTopic(), need, nil)
 	var refused *capacity.Refusal
 	switch {
 	case err == nil:
-		n.dht.ReleaseLease(ctx, placed.Lease)
+		n.dht.Seeker.ReleaseLease(ctx, placed.Lease)
 		return placed.Candidate.Record.Node, nil
 	case errors.As(err, &refused) && refused.Reason != dht.Unreachable:
 		return "", nil

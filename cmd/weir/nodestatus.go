@@ -26,7 +26,7 @@ func (n *node) ready() api.Ready {
 	if n.scrapes != nil {
 		info.Metrics = "http://" + n.scrapes.Addr().String()
 	}
-	for _, a := range n.dht.Overlay().Addrs() {
+	for _, a := range n.dht.Overlay.Addrs() {
 		info.P2P = append(info.P2P, a.String())
 	}
 	return info
@@ -99,7 +99,7 @@ func (n *node) features() []string {
 func (n *node) status() api.Status {
 	info := n.ready()
 	record, _ := n.sample()
-	record.Node, record.Addrs, record.Coordinate = n.dht.ID(), n.dht.Overlay().Host.Addrs(), n.dht.Overlay().Coords.Here()
+	record.Node, record.Addrs, record.Coordinate = n.dht.ID(), n.dht.Overlay.Host.Addrs(), n.dht.Overlay.Coords.Here()
 	record.TTL, record.Issued = capacity.DefaultTTL, time.Now()
 	totals := n.ledger.Totals(time.Now())
 	counts := n.sfu.Counts()
@@ -108,9 +108,9 @@ func (n *node) status() api.Status {
 		State: totals.State, Stress: totals.Stress, Uptime: time.Since(n.began).Milliseconds(),
 		P2P: info.P2P, HTTP: info.HTTP, TLS: n.cfg.tls.Status(), Admin: info.Admin, Media: info.Media, Policy: n.policy.Policy().Policy().Version,
 		Overflow: n.tuned.Load().overflow, Publishers: counts.Publishers, Viewers: counts.Viewers, Streams: counts.Streams,
-		Links: counts.Links, Leases: totals.Leases, Peers: len(n.dht.Overlay().Host.Network().Peers()),
+		Links: counts.Links, Leases: totals.Leases, Peers: len(n.dht.Overlay.Host.Network().Peers()),
 		NotForwarded: n.sfu.NotForwarded(), Goroutines: runtime.NumGoroutine(), Drain: n.drainStatus(), Waiting: int64(n.waiters.Len()),
-		Provision: n.provisioner.status(), Requests: api.Requests{SettingUp: counts.Setups, Waiting: counts.Waiting}, Releasable: n.releaser != nil && n.releaser.releasable(), Record: record, Traffic: n.dht.Overlay().Traffic.List(),
+		Provision: n.provisioner.status(), Requests: api.Requests{SettingUp: counts.Setups, Waiting: counts.Waiting}, Releasable: n.releaser != nil && n.releaser.releasable(), Record: record, Traffic: n.dht.Overlay.Traffic.List(),
 	}
 	if n.cfg.servers != nil {
 		s.Servers = len(n.cfg.servers.Servers())

@@ -23,24 +23,24 @@ const cascadeProtocol = "cascade/1"
 
 // addrs are this node's libp2p addresses, at most as many as a ticket can hold.
 func (n *node) addrs() []multiaddr.Multiaddr {
-	all := n.dht.Overlay().Host.Addrs()
+	all := n.dht.Overlay.Host.Addrs()
 	return all[:min(len(all), capacity.MaxAddrs)]
 }
 
 // dial opens the signalling of a cascade link, and keeps the connection below
 // it open for as long.
 func (n *node) dial(ctx context.Context, id peer.ID, addrs []multiaddr.Multiaddr) (sfu.Signal, error) {
-	s, err := n.dht.Overlay().OpenStream(ctx, id, addrs, cascadeProtocol)
+	s, err := n.dht.Overlay.OpenStream(ctx, id, addrs, cascadeProtocol)
 	if err != nil {
 		return nil, err
 	}
-	n.dht.Overlay().Protect(id)
+	n.dht.Overlay.Protect(id)
 	return s, nil
 }
 
 // handover opens a stream on which a client's request is redirected to id.
 func (n *node) handover(ctx context.Context, id peer.ID, addrs []multiaddr.Multiaddr) (sfu.Signal, error) {
-	s, err := n.dht.Overlay().OpenStream(ctx, id, addrs, sfu.OverflowProtocol)
+	s, err := n.dht.Overlay.OpenStream(ctx, id, addrs, sfu.OverflowProtocol)
 	if err != nil {
 		return nil, err
 	}
@@ -49,7 +49,7 @@ func (n *node) handover(ctx context.Context, id peer.ID, addrs []multiaddr.Multi
 
 // locate finds a carrier of the stream and reserves a pull on it.
 func (n *node) locate(ctx context.Context, need capacity.Need, exclude []peer.ID) (sfu.Carrier, error) {
-	placed, d, err := n.dht.Place(ctx, dht.StreamTopic(need.Stream), need, exclude)
+	placed, d, err := n.dht.Seeker.Place(ctx, dht.StreamTopic(need.Stream), need, exclude)
 	n.decided(ctx, d, err)
 	if err != nil {
 		return sfu.Carrier{}, notLive(d, err)
@@ -62,7 +62,7 @@ func (n *node) locate(ctx context.Context, need capacity.Need, exclude []peer.ID
 func (n *node) live(ctx context.Context, stream string) bool {
 	ctx, cancel := context.WithTimeout(ctx, liveTime)
 	defer cancel()
-	answer, err := n.dht.Find(ctx, dht.StreamTopic(stream), meter.DefaultNeed(capacity.View, stream), []peer.ID{n.dht.ID()})
+	answer, err := n.dht.Seeker.Find(ctx, dht.StreamTopic(stream), meter.DefaultNeed(capacity.View, stream), []peer.ID{n.dht.ID()})
 	if err != nil {
 		n.log.Debug("stream looked for in vain", "stream", stream, "err", err)
 	}
@@ -86,7 +86,7 @@ func (n *node) event(e sfu.Event) {
 
 // claim claims the name of a stream for a publisher at this node.
 func (n *node) claim(ctx context.Context, stream string) (release func(), err error) {
-	release, err = n.dht.Claim(ctx, stream)
+	release, err = n.dht.Names.Claim(ctx, stream)
 	var taken *naming.Taken
 	if errors.As(err, &taken) {
 		return nil, &sfu.TakenError{Node: taken.At, Now: taken.Now}
@@ -96,7 +96,7 @@ func (n *node) claim(ctx context.Context, stream string) (release func(), err er
 
 // published returns the other nodes where the stream is published.
 func (n *node) published(ctx context.Context, stream string) ([]peer.ID, error) {
-	nodes, err := n.dht.Publishers(ctx, stream)
+	nodes, err := n.dht.Names.Publishers(ctx, stream)
 	return nodes, unanswered(err)
 }
 
@@ -142,7 +142,7 @@ func (n *node) place(ctx context.Context, need capacity.Need, exclude []peer.ID)
 // needs no new pull.
 func (n *node) placeAny(ctx context.Context, need capacity.Need, exclude []peer.ID) (sfu.Helper, []string, error) {
 	if need.Purpose == capacity.View {
-		placed, d, err := n.dht.Place(ctx, dht.StreamTopic(need.Stream), need, exclude)
+		placed, d, err := n.dht.Seeker.Place(ctx, dht.StreamTopic(need.Stream), need, exclude)
 		n.decided(ctx, d, err)
 		if err == nil {
 			return helper(placed, d, "carries it already"), placed.Candidate.Record.Features, nil
@@ -151,7 +151,7 @@ func (n *node) placeAny(ctx context.Context, need capacity.Need, exclude []peer.
 			return sfu.Helper{}, nil, sfu.ErrNotLive
 		}
 	}
-	placed, d, err := n.dht.Place(ctx, dht.CapacityTopic(), need, exclude)
+	placed, d, err := n.dht.Seeker.Place(ctx, dht.CapacityTopic(), need, exclude)
 	n.decided(ctx, d, err)
 	if silent := new(dht.Unanswered); errors.As(err, &silent) {
 		return sfu.Helper{}, nil, &sfu.UnansweredError{Why: "this node is full, and who has room cannot be found out: " + silent.Words(), RetryAfter: placeRetryAfter}

@@ -47,7 +47,7 @@ func (n *node) metrics() *prometheus.Registry {
 	gauge("streams", "Streams carried.", func() float64 { return float64(n.sfu.Counts().Streams) })
 	gauge("links", "Cascade links.", func() float64 { return float64(n.sfu.Counts().Links) })
 	gauge("leases", "Leases granted and not yet used.", func() float64 { return float64(n.ledger.Totals(time.Now()).Leases) })
-	gauge("peers", "libp2p peers connected.", func() float64 { return float64(len(n.dht.Overlay().Host.Network().Peers())) })
+	gauge("peers", "libp2p peers connected.", func() float64 { return float64(len(n.dht.Overlay.Host.Network().Peers())) })
 	gauge("uplink_bytes_per_second", "Sent on the media socket, over the last seconds.", func() float64 { return float64(n.gauge.Read().Uplink) / 8 })
 	gauge("downlink_bytes_per_second", "Received on the media socket, over the last seconds.", func() float64 { return float64(n.gauge.Read().Downlink) / 8 })
 	gauge("provision_waiting_requests", "Requests that wait for a server to be started.", func() float64 { return float64(n.waiters.Len()) })
@@ -66,6 +66,6 @@ func (n *node) metrics() *prometheus.Registry {
 	reg.MustRegister(n.handed.Collectors()...)
 	n.counters.Register(reg)
 	reg.MustRegister(n.spans.Collectors()...)
-	reg.MustRegister(metrics.Traffic{Traffic: n.dht.Overlay().Traffic.List}, metrics.Ledger{Ledger: n.ledger}, metrics.Gate{Gate: n.gate}, metrics.Socket{Socket: n.gauge.Socket}, metrics.Repairs{SFU: n.sfu}, metrics.Media{SFU: n.sfu, Tallies: n.counters.Tallies}, metrics.Rights{Rights: n.rights})
+	reg.MustRegister(metrics.Traffic{Traffic: n.dht.Overlay.Traffic.List}, metrics.Ledger{Ledger: n.ledger}, metrics.Gate{Gate: n.gate}, metrics.Socket{Socket: n.gauge.Socket}, metrics.Repairs{SFU: n.sfu}, metrics.Media{SFU: n.sfu, Tallies: n.counters.Tallies}, metrics.Rights{Rights: n.rights})
 	return reg
 }

@@ -85,7 +85,7 @@ func (r *releaser) step(now time.Time, p policy.Policy) bool {
 	r.free = free
 	r.mu.Unlock()
 	if changed {
-		r.node.dht.Kick()
+		r.node.dht.Publisher.Kick()
 	}
 	return free
 }

@@ -176,7 +176,7 @@ func (n *node) readAgain() (api.Reload, error) {
 			report.Outcome, report.Errors = api.ReloadFailed, append(report.Errors, config.MaskSecrets(err.Error()))
 		}
 	}
-	n.dht.Kick() // publishes new limits at once
+	n.dht.Publisher.Kick() // publishes new limits at once
 	n.reloading.done(report, in)
 	return report, errors.Join(failed...)
 }

@@ -138,7 +138,7 @@ func (n *node) placeOnce(ctx context.Context, need capacity.Need, exclude []peer
 			return helper, err
 		}
 		n.log.Debug("helper does not share the secret for tickets", "helper", helper.Node)
-		n.dht.ReleaseLease(ctx, helper.Lease)
+		n.dht.Seeker.ReleaseLease(ctx, helper.Lease)
 		if exclude = append(slices.Clone(exclude), helper.Node); given == maxUnbelieving {
 			return sfu.Helper{}, &capacity.Refusal{Reason: "tickets", Detail: "the nodes that have room do not share this node's secret for tickets"}
 		}

@@ -273,7 +273,7 @@ func newNode(cfg nodeConfig) (_ *node, err error) {
 		Self: self, Key: key, Socket: socket, Ledger: n.ledger,
 		Locate: n.locate, Live: n.live, Place: n.place, Claim: n.claim, Published: n.published, Dial: n.dial, Handover: n.handover,
 		Addrs:   n.addrs,
-		Changed: n.dht.Kick, Patience: policy.MaxWaitTimeout,
+		Changed: n.dht.Publisher.Kick, Patience: policy.MaxWaitTimeout,
 		Delivered: n.dht.Shortfalls.Delivered,
 		Event:     n.event, Measured: n.counters.Times.Measured,
 		Gate:     n.gate,
@@ -284,13 +284,13 @@ func newNode(cfg nodeConfig) (_ *node, err error) {
 	if err != nil {
 		return nil, err
 	}
-	n.dht.Overlay().Handle(cascadeProtocol, func(s network.Stream) {
+	n.dht.Overlay.Handle(cascadeProtocol, func(s network.Stream) {
 		from := s.Conn().RemotePeer()
-		n.dht.Overlay().Protect(from)
-		defer n.dht.Overlay().Unprotect(from)
+		n.dht.Overlay.Protect(from)
+		defer n.dht.Overlay.Unprotect(from)
 		n.sfu.Links().Accept(from, s)
 	})
-	n.dht.Overlay().Handle(sfu.OverflowProtocol, func(s network.Stream) { n.sfu.Clients().TakeOver(s.Conn().RemotePeer(), s, n.publicURL()) })
+	n.dht.Overlay.Handle(sfu.OverflowProtocol, func(s network.Stream) { n.sfu.Clients().TakeOver(s.Conn().RemotePeer(), s, n.publicURL()) })
 	n.view = survey.NewOverview(self, cfg.network, n.dht.Reader, n.dht.Prober, cfg.log)
 	if cfg.events.Given() {
 		origin := hook.Origin{Node: self, Name: cfg.name, URL: n.publicURL(), Network: cfg.network}
@@ -331,7 +331,7 @@ func (n *node) run(ctx context.Context) error {
 	work, ctx := errgroup.WithContext(ctx)
 	work.Go(func() error { return n.dht.Run(ctx) })
 	if n.cfg.servers != nil {
-		work.Go(func() error { return n.cfg.servers.Run(ctx, n.dht.Overlay().Wake) })
+		work.Go(func() error { return n.cfg.servers.Run(ctx, n.dht.Overlay.Wake) })
 	}
 	work.Go(func() error { return n.sfu.Run(ctx) })
 	work.Go(func() error { return n.gauge.Run(ctx) })
@@ -391,7 +391,7 @@ func (n *node) announce(ctx context.Context) error {
 	info := n.ready()
 	ready := event.Event{Kind: event.NodeReady}
 	say, msg := n.log.Info, "node is ready"
-	if len(n.cfg.bootstrap)+len(n.cfg.seeds) > 0 && n.dht.Overlay().Peers.Alone() {
+	if len(n.cfg.bootstrap)+len(n.cfg.seeds) > 0 && n.dht.Overlay.Peers.Alone() {
 		ready.Reason = "alone"
 		say, msg = n.log.Warn, "node is ready, but alone: no bootstrap peer or seed of its network is reached (weir doctor says why; it is tried for ever)"
 	}

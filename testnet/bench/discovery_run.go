@@ -80,10 +80,10 @@ func (c *contest) selectOne(ctx context.Context, t task, in insight) made {
 		sealed, cost, err := c.redis.read(ctx, seeker)
 		m.messages, m.bytes, m.err = 2, cost, err
 		if err == nil {
-			placed, d, m.err = seeker.PlaceAmong(ctx, dht.CapacityTopic(), t.need, sealed, nil)
+			placed, d, m.err = seeker.Seeker.PlaceAmong(ctx, dht.CapacityTopic(), t.need, sealed, nil)
 		}
 	} else {
-		placed, d, m.err = seeker.Place(ctx, dht.CapacityTopic(), t.need, nil)
+		placed, d, m.err = seeker.Seeker.Place(ctx, dht.CapacityTopic(), t.need, nil)
 	}
 	m.elapsed = time.Since(m.at)
 	m.messages += d.Messages
@@ -246,7 +246,7 @@ func (c *contest) meter() reading {
 		if n.Index < 0 {
 			row.name = fmt.Sprintf("broker %d", -n.Index)
 		}
-		for _, t := range n.Overlay().Traffic.List() {
+		for _, t := range n.Overlay.Traffic.List() {
 			sum := float64(t.BytesIn + t.BytesOut)
 			if isRecords(t.Protocol) {
 				r.sent += float64(t.BytesOut)

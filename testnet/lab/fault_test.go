@@ -86,7 +86,7 @@ func (c *crowd) seek(n *Node) {
 	ctx, cancel := context.WithTimeout(context.Background(), selectionMost)
 	defer cancel()
 	s := selection{by: n, began: time.Now()}
-	placed, _, err := n.Place(ctx, dht.CapacityTopic(), need, []peer.ID{n.ID()})
+	placed, _, err := n.Seeker.Place(ctx, dht.CapacityTopic(), need, []peer.ID{n.ID()})
 	s.took, s.err = time.Since(s.began), err
 	if err == nil {
 		for _, m := range c.l.Nodes() {
@@ -94,7 +94,7 @@ func (c *crowd) seek(n *Node) {
 				s.target = m
 			}
 		}
-		n.ReleaseLease(ctx, placed.Lease)
+		n.Seeker.ReleaseLease(ctx, placed.Lease)
 	}
 	if n.Dead() {
 		return // the node died meanwhile, and its result does not count
@@ -314,9 +314,9 @@ func TestPartitionHeals(t *testing.T) {
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), selectionMost)
 		defer cancel()
-		placed, _, err := n.Place(ctx, dht.CapacityTopic(), need, exclude)
+		placed, _, err := n.Seeker.Place(ctx, dht.CapacityTopic(), need, exclude)
 		if err == nil {
-			n.ReleaseLease(ctx, placed.Lease)
+			n.Seeker.ReleaseLease(ctx, placed.Lease)
 		}
 		return err
 	}

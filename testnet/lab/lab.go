@@ -8,7 +8,7 @@
 //		return err
 //	}
 //	defer l.Close()
-//	placed, decision, err := l.Nodes()[3].Place(ctx, dht.CapacityTopic(), need, nil)
+//	placed, decision, err := l.Nodes()[3].Seeker.Place(ctx, dht.CapacityTopic(), need, nil)
 //
 // Time is real time: a node that gets too little CPU time is slow.
 package lab

@@ -65,7 +65,7 @@ func place(t testing.TB, l *Lab, n *Node) (*Node, error) { return placeWithin(t,
 func placeWithin(t testing.TB, l *Lab, n *Node, limit time.Duration) (*Node, error) {
 	ctx, cancel := context.WithTimeout(t.Context(), limit)
 	defer cancel()
-	placed, _, err := n.Place(ctx, dht.CapacityTopic(), need, nil)
+	placed, _, err := n.Seeker.Place(ctx, dht.CapacityTopic(), need, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -123,7 +123,7 @@ func TestNodesPlaceOnEachOther(t *testing.T) {
 		})
 	}
 	a, b := nodes[0], nodes[3]
-	conns := a.Overlay().Host.Network().ConnsToPeer(b.ID())
+	conns := a.Overlay.Host.Network().ConnsToPeer(b.ID())
 	if len(conns) == 0 {
 		t.Fatal("two nodes of five are not connected")
 	}

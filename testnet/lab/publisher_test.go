@@ -43,7 +43,7 @@ func TestNamesAreKnownEverywhere(t *testing.T) {
 		mu.Lock()
 		carried[i] = []capacity.Carriage{{Stream: name(i), Origin: true, Path: []peer.ID{n.ID()}}}
 		mu.Unlock()
-		n.Kick()
+		n.Publisher.Kick()
 	}
 	for i, n := range l.Nodes()[:streams] {
 		eventually(t, func() error {
@@ -63,7 +63,7 @@ func TestNamesAreKnownEverywhere(t *testing.T) {
 	ask := func(asker *Node, stream string, want []peer.ID) time.Duration {
 		began := time.Now()
 		for range 10 {
-			at, err := asker.Publishers(t.Context(), stream)
+			at, err := asker.Names.Publishers(t.Context(), stream)
 			if err == nil {
 				if !slices.Equal(at, want) {
 					t.Errorf("%s: published at %v, want %v; holders as who asked has them, and as they are: %s", stream, at, want, holders(l, asker, stream))
@@ -118,7 +118,7 @@ func TestNameIsTakenOnce(t *testing.T) {
 			var same sync.WaitGroup
 			for k := range 3 {
 				same.Go(func() {
-					_, err := l.Nodes()[(5*i+7*k)%24].Claim(t.Context(), fmt.Sprint("same", i))
+					_, err := l.Nodes()[(5*i+7*k)%24].Names.Claim(t.Context(), fmt.Sprint("same", i))
 					var taken *naming.Taken
 					switch {
 					case err == nil:
