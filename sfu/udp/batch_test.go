@@ -6,6 +6,8 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/netip"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -181,6 +183,63 @@ func TestBatchOfClosedSocket(t *testing.T) {
 	_ = s.Close()
 	if n, err := b.Flush(); n != 0 || !errors.Is(err, net.ErrClosed) {
 		t.Errorf("a closed socket sends %d, %v", n, err)
+	}
+}
+
+// Batches of several goroutines, single writes and Close of the socket may come
+// together: what is sent is counted once, and all end.
+func TestBatchesTogether(t *testing.T) {
+	for _, path := range sendPaths {
+		s, err := Listen("0.0.0.0:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		path.set(&s.wire.sendPath)
+		_, addrs := peers(t, "127.0.0.1", 3)
+		var senders sync.WaitGroup
+		var sent atomic.Int64
+		begun := make(chan struct{}, 4)
+		for i := range 3 {
+			senders.Go(func() {
+				b := s.NewBatch()
+				for first := true; ; first = false {
+					for range 5 {
+						b.Next(addrs[i], 200)
+						b.Commit(200)
+					}
+					n, err := b.Flush()
+					sent.Add(int64(n))
+					if err != nil {
+						if !errors.Is(err, net.ErrClosed) {
+							t.Errorf("%s: %v", path.name, err)
+						}
+						return
+					}
+					if first {
+						begun <- struct{}{}
+					}
+				}
+			})
+		}
+		senders.Go(func() {
+			for first := true; ; first = false {
+				if _, err := s.WriteToAddrPort([]byte{0x80, 96}, addrs[0]); err != nil {
+					return
+				}
+				sent.Add(1)
+				if first {
+					begun <- struct{}{}
+				}
+			}
+		})
+		for range 4 {
+			<-begun
+		}
+		_ = s.Close()
+		senders.Wait()
+		if c := s.Counters(); c.PacketsOut != sent.Load() || c.Refused["closed"] == 0 {
+			t.Errorf("%s: %d are sent, counted %+v", path.name, sent.Load(), c)
+		}
 	}
 }
 

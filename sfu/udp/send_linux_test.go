@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"os"
 	"slices"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -327,6 +328,34 @@ func BenchmarkBatch(b *testing.B) {
 				})
 			}
 		}
+	}
+}
+
+// BenchmarkBatchesTogether measures whether the senders of one socket slow each
+// other: the CPU time for a datagram should not depend on their number.
+func BenchmarkBatchesTogether(b *testing.B) {
+	for _, senders := range []int{1, 2, 4} {
+		b.Run(fmt.Sprintf("senders=%d", senders), func(b *testing.B) {
+			s, err := Listen("127.0.0.1:0")
+			if err != nil {
+				b.Fatal(err)
+			}
+			defer s.Close()
+			began := cpu(b)
+			var all sync.WaitGroup
+			for range senders {
+				_, addrs := peers(b, "127.0.0.1", 20)
+				all.Go(func() {
+					batch := s.NewBatch()
+					for range b.N {
+						fill(batch, addrs, 9)
+					}
+				})
+			}
+			all.Wait()
+			b.ReportMetric(float64(cpu(b)-began)/float64(s.Counters().Sends.Datagrams), "cpu-ns/datagram")
+			b.ReportMetric(0, "ns/op")
+		})
 	}
 }
 
