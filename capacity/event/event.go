@@ -69,14 +69,14 @@ const (
 	ConfigReloaded      Kind = "config.reloaded"      // Detail: changed settings, and settings that need a restart
 	ConfigRefused       Kind = "config.refused"       // Reason: refused (nothing is applied) or failed (all but the files of a part are applied), Detail: why
 
-	ProvisionStarted  Kind = "provision.started"  // a server, by this node's hook; Detail, Elapsed
-	ProvisionFailed   Kind = "provision.failed"   // Detail: why
-	ProvisionMost     Kind = "provision.most"     // Detail: why
-	ProvisionArrived  Kind = "provision.arrived"  // Detail
-	ProvisionLate     Kind = "provision.late"     // Detail
-	ProvisionReleased Kind = "provision.released" // Peer, Detail
-	ProvisionPlaced   Kind = "provision.placed"   // Peer, Detail, Elapsed
-	ProvisionRefused  Kind = "provision.refused"  // Detail, Elapsed
+	ProvisionStarted  Kind = "provision.started"   // a server, by this node's hook; Detail, Elapsed
+	ProvisionFailed   Kind = "provision.failed"    // Detail: why
+	ProvisionMost     Kind = "provision.max_nodes" // Detail: why
+	ProvisionArrived  Kind = "provision.arrived"   // Detail
+	ProvisionLate     Kind = "provision.timed_out" // Detail
+	ProvisionReleased Kind = "provision.released"  // Peer, Detail
+	ProvisionPlaced   Kind = "provision.placed"    // Peer, Detail, Elapsed
+	ProvisionRefused  Kind = "provision.refused"   // Detail, Elapsed
 )
 
 // NotLive is the reason of a failed pull for a stream that no node publishes,
@@ -113,40 +113,40 @@ type Described struct {
 func List() []Described {
 	return []Described{
 		{SessionOpened, "a client's offer was accepted"},
-		{SessionClosed, "a client's session is over"},
-		{StreamStarted, "the first media of a stream came from its publisher"},
-		{StreamEnded, "a stream that had started is over: its publisher has gone, and no other has taken it over"},
+		{SessionClosed, "a client's session has ended"},
+		{StreamStarted, "the first media of a stream has arrived from its publisher"},
+		{StreamEnded, "a started stream has ended: its publisher has left, and no other has taken over"},
 		{MediaStalled, "a publisher sends nothing in a section that was accepted"},
-		{MediaResumed, "media flows again, or at last"},
-		{MediaChanged, "a publisher's media goes on under another SSRC"},
+		{MediaResumed, "media has arrived after a stall"},
+		{MediaChanged, "a publisher's media continues under another SSRC"},
 		{MediaDropped, "packets of a publisher cannot be forwarded; the status of its session counts them"},
 		{PublisherReplaced, "a silent publisher's stream was taken over by a new one of the same name"},
-		{Redirected, "a client was sent to another node, since this one has no room"},
-		{Refused, "a client was refused: nobody has room, its offer cannot be taken, or it has no right"},
+		{Redirected, "a client was redirected to another node, since this one has no room"},
+		{Refused, "a client was refused: no node has room, its offer is not acceptable, or it has no right"},
 		{LinkOpened, "a cascade link to another node is up"},
 		{LinkClosed, "a cascade link is closed or lost"},
-		{PullStarted, "a stream is looked for at other nodes"},
-		{PullWaiting, "no carrier of a stream has room: it is tried again"},
+		{PullStarted, "a stream is searched for at other nodes"},
+		{PullWaiting, "no node with the stream has room: it is tried again"},
 		{PullReady, "a stream is pulled from another node"},
 		{PullFailed, "a stream could not be pulled"},
 		{PullLost, "the node from which a stream was pulled is lost"},
-		{PullResumed, "the stream goes on from another node"},
-		{PullEnded, "a stream is not pulled any more"},
-		{Placement, "a node was chosen for a client or a pull, or nobody was"},
+		{PullResumed, "the stream continues from another node"},
+		{PullEnded, "a stream is no longer pulled"},
+		{Placement, "a node was chosen for a client or a pull, or none was"},
 		{NodeReady, "this node is in the network"},
 		{NodeCopied, "another process uses this node's identity"},
-		{NodeFull, "this node takes nothing more, for want of a resource"},
+		{NodeFull, "this node admits nothing more: a resource is used up"},
 		{NodeFree, "this node has room again"},
-		{NodeEnding, "this node ends"},
-		{DrainStarted, "this node takes nothing new, by order"},
-		{DrainEnded, "this node takes placements again"},
-		{Released, "this node ends, since it was idle and is not needed"},
-		{PeerLost, "another node does not answer any more"},
+		{NodeEnding, "this node is stopping"},
+		{DrainStarted, "this node admits nothing new, by an operator's order"},
+		{DrainEnded, "this node admits placements again"},
+		{Released, "this node is stopping, since it was idle and is not needed"},
+		{PeerLost, "another node no longer answers"},
 		{PeerBack, "another node answers again"},
 		{PolicyApplied, "another policy is in force"},
 		{PolicyRefused, "a policy was not applied"},
 		{CertificateApplied, "the public port has another certificate"},
-		{CertificateFailed, "a certificate was not put in force: the one before stays"},
+		{CertificateFailed, "a certificate was not applied: the one before stays in force"},
 		{CertificateExpiring, "the certificate of the public port expires soon, or has"},
 		{KeysApplied, "other keys of tokens, or secrets of tickets, are in force"},
 		{KeysRefused, "keys of tokens or secrets of tickets could not be read: those before stay in force"},
@@ -154,11 +154,11 @@ func List() []Described {
 		{ConfigRefused, "the configuration was read again and is not in force, or not all of it"},
 		{ProvisionStarted, "the hook has started a server"},
 		{ProvisionFailed, "the hook has failed to start a server"},
-		{ProvisionMost, "no server was started: there are as many as may be, or one was started just now"},
-		{ProvisionArrived, "the server that was started is in the network"},
-		{ProvisionLate, "the server that was started has not come in time"},
-		{ProvisionReleased, "an idle node was given leave to end"},
-		{ProvisionPlaced, "a client that waited was sent to the new server"},
-		{ProvisionRefused, "a client that waited for a server was refused"},
+		{ProvisionMost, "no server was started: max_nodes are running, or the last start is too recent"},
+		{ProvisionArrived, "the started server has joined the network"},
+		{ProvisionLate, "the started server has not joined in time"},
+		{ProvisionReleased, "an idle node was allowed to stop"},
+		{ProvisionPlaced, "a waiting client was sent to the new server"},
+		{ProvisionRefused, "a client waiting for a server was refused"},
 	}
 }

@@ -45,12 +45,12 @@ func TestOperatorSeesWhatHappens(t *testing.T) {
 		return strings.Contains(cli(t, at(a, "events")...).out, "node is full: 3 of 3 sessions")
 	})
 	out := reads(t, at(a, "events")...)
-	says(t, out, "stream begun: demo", "viewer came: demo", "client sent to another node: demo, "+host.Name, "cascade link opened: "+host.Name)
+	says(t, out, "publisher session opened: demo", "viewer session opened: demo", "client redirected: demo, "+host.Name, "cascade link opened: "+host.Name)
 	var full event.Event
 	if err := json.Unmarshal([]byte(reads(t, at(a, "events", "--json", "--kind", "node.full")...)), &full); err != nil || full.Reason != "sessions" || full.Seq == 0 {
 		t.Errorf("node.full is told as %+v, %v", full, err)
 	}
-	if out := reads(t, at(a, "events", "--kind", "node,peer")...); strings.Contains(out, "viewer came") {
+	if out := reads(t, at(a, "events", "--kind", "node,peer")...); strings.Contains(out, "viewer session opened") {
 		t.Errorf("--kind node,peer lets through: %s", out)
 	}
 	fails(t, badInput, []string{"--kind noed", "did you mean node"}, at(a, "events", "--kind", "noed")...)
@@ -93,7 +93,7 @@ func TestOperatorSeesWhatHappens(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{`msg="stream begun" stream=demo`, `msg="viewer came"`, `msg="client sent to another node" stream=demo peer=` + host.Name + " peer_id=" + host.PeerID.String(),
+	for _, want := range []string{`msg="publisher session opened" stream=demo`, `msg="viewer session opened"`, `msg="client redirected" stream=demo peer=` + host.Name + " peer_id=" + host.PeerID.String(),
 		`msg="node is full" reason=sessions`, `msg="cascade link opened" peer=` + host.Name, `detail="ended by the operator"`, `msg="node has room again"`} {
 		if !strings.Contains(string(log), want) {
 			t.Errorf("the log of n1 lacks %s:\n%s", want, log)

@@ -442,7 +442,7 @@ func TestTracingGuide(t *testing.T) {
 	if err != nil {
 		t.Fatalf("%s: %v: %s", lines[2], err, out)
 	}
-	says(t, out, "stream not pulled: demo")
+	says(t, out, "pull failed: demo")
 
 	spans := newCollector(t)
 	const shown = "http://127.0.0.1:4318"

@@ -23,30 +23,30 @@ func Message(e event.Event) (slog.Level, string) {
 	switch e.Kind {
 	case event.SessionOpened:
 		if e.Role == "publisher" {
-			return slog.LevelInfo, "stream begun"
+			return slog.LevelInfo, "publisher session opened"
 		}
-		return slog.LevelInfo, "viewer came"
+		return slog.LevelInfo, "viewer session opened"
 	case event.SessionClosed:
 		if e.Role == "publisher" {
-			return slog.LevelInfo, "stream ended"
+			return slog.LevelInfo, "publisher session closed"
 		}
-		return slog.LevelInfo, "viewer left"
+		return slog.LevelInfo, "viewer session closed"
 	case event.StreamStarted:
-		return slog.LevelDebug, "media of the stream comes" // its session has a line
+		return slog.LevelDebug, "stream started" // its session has a line
 	case event.StreamEnded:
-		return slog.LevelDebug, "stream over"
+		return slog.LevelDebug, "stream ended"
 	case event.MediaStalled:
-		return slog.LevelWarn, "media has stopped"
+		return slog.LevelWarn, "media stalled"
 	case event.MediaResumed:
-		return slog.LevelInfo, "media flows"
+		return slog.LevelInfo, "media resumed"
 	case event.MediaChanged:
-		return slog.LevelDebug, "media goes on under another SSRC"
+		return slog.LevelDebug, "media continues under another SSRC"
 	case event.MediaDropped:
-		return slog.LevelWarn, "media is not forwarded"
+		return slog.LevelWarn, "media dropped"
 	case event.PublisherReplaced:
 		return slog.LevelWarn, "silent publisher replaced"
 	case event.Redirected:
-		return slog.LevelInfo, "client sent to another node"
+		return slog.LevelInfo, "client redirected"
 	case event.Refused:
 		return slog.LevelWarn, "client refused"
 	case event.LinkOpened:
@@ -57,40 +57,40 @@ func Message(e event.Event) (slog.Level, string) {
 		}
 		return slog.LevelInfo, "cascade link closed"
 	case event.PullStarted:
-		return slog.LevelDebug, "looking for a carrier of the stream"
+		return slog.LevelDebug, "pull started"
 	case event.PullWaiting:
-		return slog.LevelInfo, "no carrier of the stream has room, trying again"
+		return slog.LevelInfo, "pull waits for a node with room"
 	case event.PullReady:
-		return slog.LevelInfo, "pulling the stream"
+		return slog.LevelInfo, "pull ready"
 	case event.PullFailed:
 		if e.Reason == event.NotLive {
-			return slog.LevelDebug, "stream not pulled" // reported to its client
+			return slog.LevelDebug, "pull failed" // reported to its client
 		}
-		return slog.LevelInfo, "stream not pulled"
+		return slog.LevelInfo, "pull failed"
 	case event.PullLost:
-		return slog.LevelWarn, "pull of the stream lost"
+		return slog.LevelWarn, "pull lost"
 	case event.PullResumed:
-		return slog.LevelInfo, "pull of the stream resumed"
+		return slog.LevelInfo, "pull resumed"
 	case event.PullEnded:
-		return slog.LevelInfo, "stream not pulled any more"
+		return slog.LevelInfo, "pull ended"
 	case event.Placement:
 		return slog.LevelDebug, "placement decided"
 	case event.NodeReady:
 		return slog.LevelDebug, "node is ready" // logged in full elsewhere
 	case event.NodeCopied:
-		return slog.LevelDebug, "identity used twice" // logged in full elsewhere
+		return slog.LevelDebug, "identity in use elsewhere" // logged in full elsewhere
 	case event.NodeFull:
 		return slog.LevelWarn, "node is full"
 	case event.NodeFree:
 		return slog.LevelInfo, "node has room again"
 	case event.NodeEnding:
-		return slog.LevelInfo, "node ends"
+		return slog.LevelInfo, "node is stopping"
 	case event.DrainStarted:
-		return slog.LevelInfo, "draining"
+		return slog.LevelInfo, "draining started"
 	case event.DrainEnded:
-		return slog.LevelInfo, "not draining any more"
+		return slog.LevelInfo, "draining ended"
 	case event.Released:
-		return slog.LevelInfo, "released: the node ends"
+		return slog.LevelInfo, "node released, it is stopping"
 	case event.PeerLost:
 		return slog.LevelWarn, "peer lost"
 	case event.PeerBack:
@@ -102,7 +102,7 @@ func Message(e event.Event) (slog.Level, string) {
 	case event.CertificateApplied:
 		return slog.LevelInfo, "certificate in force"
 	case event.CertificateFailed:
-		return slog.LevelWarn, "certificate not taken; the one before stays in force"
+		return slog.LevelWarn, "certificate not applied; the one before stays in force"
 	case event.CertificateExpiring:
 		if e.Reason != "" {
 			return slog.LevelError, "certificate has expired: clients do not trust this node any more"
@@ -126,11 +126,11 @@ func Message(e event.Event) (slog.Level, string) {
 	case event.ProvisionMost:
 		return slog.LevelInfo, "no further server started"
 	case event.ProvisionArrived:
-		return slog.LevelInfo, "new server is in the network"
+		return slog.LevelInfo, "new server has joined"
 	case event.ProvisionLate:
-		return slog.LevelWarn, "new server has not come"
+		return slog.LevelWarn, "new server has not joined in time"
 	case event.ProvisionReleased:
-		return slog.LevelInfo, "idle node may end"
+		return slog.LevelInfo, "idle node released"
 	case event.ProvisionPlaced:
 		return slog.LevelInfo, "client placed on the new server"
 	case event.ProvisionRefused:

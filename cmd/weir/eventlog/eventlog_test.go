@@ -35,19 +35,19 @@ func TestLogLines(t *testing.T) {
 	}{
 		"a publisher comes": {
 			event.Event{Kind: event.SessionOpened, Stream: "demo", Session: "S1", Role: "publisher", Client: "192.0.2.1:4000"},
-			`level=INFO msg="stream begun" stream=demo client=192.0.2.1:4000 session=S1`,
+			`level=INFO msg="publisher session opened" stream=demo client=192.0.2.1:4000 session=S1`,
 		},
 		"a viewer leaves": {
 			event.Event{Kind: event.SessionClosed, Stream: "demo", Session: "S2", Role: "viewer", Client: "192.0.2.1:4000", Detail: "deleted by the client", Elapsed: 90_500, Packets: 900, Lost: 3},
-			`level=INFO msg="viewer left" stream=demo client=192.0.2.1:4000 detail="deleted by the client" after=1m31s packets=900 lost=3 session=S2`,
+			`level=INFO msg="viewer session closed" stream=demo client=192.0.2.1:4000 detail="deleted by the client" after=1m31s packets=900 lost=3 session=S2`,
 		},
 		"nothing came of a publisher": {
 			event.Event{Kind: event.SessionClosed, Stream: "demo", Role: "publisher"},
-			`level=INFO msg="stream ended" stream=demo packets=0 lost=0`,
+			`level=INFO msg="publisher session closed" stream=demo packets=0 lost=0`,
 		},
 		"a client is redirected": {
 			event.Event{Kind: event.Redirected, Stream: "demo", Peer: "p", Name: "n2", Reason: "sessions"},
-			`level=INFO msg="client sent to another node" stream=demo peer=n2 peer_id=` + shortPeer("p") + ` reason=sessions`,
+			`level=INFO msg="client redirected" stream=demo peer=n2 peer_id=` + shortPeer("p") + ` reason=sessions`,
 		},
 		"a node fills": {
 			event.Event{Kind: event.NodeFull, Reason: "sessions", Detail: "9 of 10 sessions"},
@@ -59,7 +59,7 @@ func TestLogLines(t *testing.T) {
 		},
 		"a pull fails": {
 			event.Event{Kind: event.PullFailed, Stream: "demo", Detail: "no carrier answers"},
-			`level=INFO msg="stream not pulled" stream=demo detail="no carrier answers"`,
+			`level=INFO msg="pull failed" stream=demo detail="no carrier answers"`,
 		},
 		"a player asks for what is not live": {event.Event{Kind: event.PullFailed, Stream: "demo", Reason: event.NotLive}, ""},
 		"a step between is for debugging":    {event.Event{Kind: event.PullStarted, Stream: "demo"}, ""},

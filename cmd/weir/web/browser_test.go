@@ -273,9 +273,9 @@ func TestNetworkPageTellsWhatHappened(t *testing.T) {
 	state["gone"] = []any{map[string]any{"node": gone, "name": "n21", "region": "us-east", "gone_ms": 12000}}
 	now := time.Now().UTC()
 	state["happened"] = []any{
-		map[string]any{"seq": 7, "time": now, "kind": "session.opened", "level": "info", "words": "stream begun", "stream": "keynote", "client": "192.0.2.1:4000"},
+		map[string]any{"seq": 7, "time": now, "kind": "session.opened", "level": "info", "words": "publisher session opened", "stream": "keynote", "client": "192.0.2.1:4000"},
 		map[string]any{"seq": 8, "time": now, "kind": "refused", "level": "warn", "words": "client refused", "stream": "keynote", "reason": "uplink", "detail": "<b>no room</b>"},
-		map[string]any{"seq": 9, "time": now, "kind": "redirect", "level": "info", "words": "client sent to another node", "stream": "keynote", "peer": peerID(3), "reason": "sessions"},
+		map[string]any{"seq": 9, "time": now, "kind": "redirect", "level": "info", "words": "client redirected", "stream": "keynote", "peer": peerID(3), "reason": "sessions"},
 		map[string]any{"seq": 10, "time": now, "kind": "peer.lost", "level": "warn", "words": "peer lost", "peer": gone, "peer_name": "n21", "elapsed_ms": 1500},
 	}
 	n.set(state)
