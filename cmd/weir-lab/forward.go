@@ -54,6 +54,7 @@ func forwardCommand() *cli.Command {
 			&cli.BoolFlag{Name: "no-floor", Usage: "do not measure the floor"},
 			&cli.IntFlag{Name: "server-cpu", Usage: "`CPU` of the server", Value: 0},
 			&cli.IntFlag{Name: "generator-cpu", Usage: "`CPU` of the publisher and the viewers; the server's: nothing is pinned", Value: 1},
+			&cli.StringFlag{Name: "profiles", Usage: "`DIR` for a CPU profile of each weir with each number of viewers, NAME-VIEWERS.pprof, taken after the measurement; it must exist"},
 			&cli.StringFlag{Name: "from", Usage: "do not measure: take what was measured from `FILE`, a forward.json"},
 			&cli.StringFlag{Name: "out", Usage: "`DIR` to write forward.json, forward.md and the plot to; empty: only print the table"},
 			&cli.BoolFlag{Name: "json", Usage: "print one JSON object"},
@@ -124,6 +125,7 @@ func forwardConfig(c *cli.Context) (forward.Config, error) {
 	cfg := forward.Config{
 		Viewers: c.IntSlice("viewers"), Rounds: c.Int("rounds"), Duration: c.Duration("duration"), Settle: c.Duration("settle"),
 		Join: c.Float64("join"), NoFloor: c.Bool("no-floor"), ServerCPU: c.Int("server-cpu"), GeneratorCPU: c.Int("generator-cpu"),
+		Profiles: c.String("profiles"),
 	}
 	if err := forwardServers(c, &cfg); err != nil {
 		return cfg, err

@@ -80,6 +80,7 @@ type Config struct {
 	Settle   time.Duration // after the last viewer has joined; default 2 s
 	Join     float64       // viewers a second; default 50
 	NoFloor  bool
+	Profiles string // a directory for a CPU profile of each weir with each number of viewers, taken after the measurement; "": none
 
 	ServerCPU    int
 	GeneratorCPU int // the same: nothing is pinned

@@ -9,7 +9,7 @@ import (
 // plot draws the figures by the number of viewers.
 func (r *Report) plot(w io.Writer) error {
 	of := func(title, unit string, log bool, scale float64, figure func(Row) float64) plot.Panel {
-		return plot.Panel{Title: title, Unit: unit, X: "viewers", Log: log, Lines: r.lines(scale, figure)}
+		return plot.Panel{Title: title, Unit: unit, X: "viewers", Log: log, Lines: r.lines(scale, log, figure)}
 	}
 	cost := of("CPU for a million packets", "seconds", true, 1, func(r Row) float64 { return r.PerMillion })
 	cost.Lines = append(cost.Lines, r.floorLine())
@@ -25,12 +25,14 @@ func (r *Report) plot(w io.Writer) error {
 
 const legendStep = 130
 
-func (r *Report) lines(scale float64, figure func(Row) float64) []plot.Line {
+// lines are the servers' medians; a logarithmic axis has no place for 0, which
+// stands for a figure that is not known.
+func (r *Report) lines(scale float64, log bool, figure func(Row) float64) []plot.Line {
 	var lines []plot.Line
 	for i, name := range r.names() {
 		l := plot.Line{Name: name, Colour: plot.Colours()[i%len(plot.Colours())], Width: 2.4}
 		for _, n := range r.sizes() {
-			if v, ok := r.median(name, n, figure); ok {
+			if v, ok := r.median(name, n, figure); ok && (v > 0 || !log) {
 				l.Points = append(l.Points, plot.Point{X: float64(n), Y: scale * v})
 			}
 		}

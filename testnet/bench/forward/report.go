@@ -96,14 +96,18 @@ const (
 	mostLost      = 0.001
 )
 
-// limit is the side that limited a measurement.
+// limit is the side that limited a measurement. Others count only where it
+// suffered: they also use what a server leaves of its CPU.
 func (r *Row) limit() Limit {
+	suffered := r.Lost >= mostLost || r.ServerDropped > 0 || r.Joined < r.Viewers
 	switch {
 	case r.GeneratorDropped > 0 || r.GeneratorShare >= generatorFull:
 		return LimitGenerator
-	case r.OthersShare >= othersMuch && r.ServerShare+r.OthersShare >= serverFull:
+	case r.ServerShare >= serverFull:
+		return LimitServer
+	case suffered && r.OthersShare >= othersMuch:
 		return LimitOthers
-	case r.ServerShare >= serverFull || r.Lost >= mostLost || r.ServerDropped > 0 || r.Joined < r.Viewers:
+	case suffered:
 		return LimitServer
 	}
 	return LimitNone
@@ -196,10 +200,14 @@ func (r *Report) line(w io.Writer, n int, name string, floor float64) {
 	if floor > 0 {
 		times = fmt.Sprintf("%.1f", cost/floor)
 	}
-	fmt.Fprintf(w, "| %d | %s | %.2f | %s | %.0f | %.2f / %.2f | %.2f / %.2f | %.2f | %.0f / %.0f | %.0f / %.0f / %.0f | %.0f / %.0f | %s |\n",
+	delay := "–" // all came too late
+	if p50 := at(func(r Row) float64 { return r.P50 }); p50 > 0 {
+		delay = fmt.Sprintf("%.2f / %.2f", p50, at(func(r Row) float64 { return r.P99 }))
+	}
+	fmt.Fprintf(w, "| %d | %s | %.2f | %s | %.0f | %.2f / %.2f | %s | %.2f | %.0f / %.0f | %.0f / %.0f / %.0f | %.0f / %.0f | %s |\n",
 		n, name, cost, times, at(func(r Row) float64 { return r.Packets }),
 		100*at(func(r Row) float64 { return r.Lost }), 100*at(func(r Row) float64 { return r.FramesLost }),
-		at(func(r Row) float64 { return r.P50 }), at(func(r Row) float64 { return r.P99 }), at(func(r Row) float64 { return r.Memory })/1e6,
+		delay, at(func(r Row) float64 { return r.Memory })/1e6,
 		at(func(r Row) float64 { return r.FirstP50 }), at(func(r Row) float64 { return r.FirstP95 }),
 		100*at(func(r Row) float64 { return r.ServerShare }), 100*at(func(r Row) float64 { return r.GeneratorShare }), 100*at(func(r Row) float64 { return r.OthersShare }),
 		at(func(r Row) float64 { return float64(r.ServerDropped) }), at(func(r Row) float64 { return float64(r.GeneratorDropped) }), r.limitOf(name, n))

@@ -157,6 +157,11 @@ func (b *bench) measure(ctx context.Context, s Server, n, round int) (row Row, e
 		return row, err
 	}
 	row.Memory, row.RSS = float64(after-before)/float64(len(viewers)), rss
+	if b.cfg.Profiles != "" && p.admin != "" {
+		if err := p.profile(ctx, filepath.Join(b.cfg.Profiles, fmt.Sprintf("%s-%d.pprof", s.Name, n))); err != nil {
+			return row, err
+		}
+	}
 	row.Keyframes = publisher.Keyframes()
 	row.Limit = row.limit()
 	return row, nil

@@ -5,7 +5,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
+	"net/http"
 	"net/url"
 	"os"
 	"os/exec"
@@ -23,11 +25,14 @@ const (
 	endTime   = 5 * time.Second
 	pollPause = 20 * time.Millisecond
 	stream    = "load"
+
+	profileSeconds = 5
 )
 
 // A process is a server while it is measured.
 type process struct {
 	whip, whep string
+	admin      string // URL, of a weir
 	pid        int
 	cmd        *exec.Cmd     // nil: not ours
 	exited     chan struct{} // closed once cmd has been waited for
@@ -134,11 +139,13 @@ func (p *process) ready(s Server, file string) (bool, error) {
 		return false, nil
 	}
 	var told struct {
-		HTTP string `json:"http"`
+		HTTP  string `json:"http"`
+		Admin string `json:"admin"`
 	}
 	if err := errors.Join(err, json.Unmarshal(b, &told)); err != nil {
 		return false, err
 	}
+	p.admin = told.Admin
 	p.whip, p.whep = told.HTTP+"/whip/"+stream, told.HTTP+"/whep/"+stream
 	return true, nil
 }
@@ -157,4 +164,27 @@ func (p *process) close() error {
 	_ = syscall.Kill(-p.pid, syscall.SIGKILL)
 	<-p.exited
 	return nil
+}
+
+// profile writes a CPU profile of a weir to file (net/http/pprof).
+func (p *process) profile(ctx context.Context, file string) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, fmt.Sprintf("%s/debug/pprof/profile?seconds=%d", p.admin, profileSeconds), nil)
+	if err != nil {
+		return err
+	}
+	req.Close = true
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return fmt.Errorf("profile: %w", err)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return fmt.Errorf("profile: %s", resp.Status)
+	}
+	out, err := os.Create(file)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(out, resp.Body)
+	return errors.Join(err, out.Close())
 }
