@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"slices"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -21,11 +20,11 @@ import (
 )
 
 // regionRecords are the records of a region's nodes that take placements, or will.
-func (n *node) regionRecords(ctx context.Context, region string) ([]capacity.Record, error) {
+func (p *placer) regionRecords(ctx context.Context, region string) ([]capacity.Record, error) {
 	ctx, cancel := context.WithTimeout(ctx, survey.Timeout)
 	defer cancel()
 	topic := dht.ShardTopic(region, "")
-	survey, err := n.dht.Reader.Survey(ctx, topic)
+	survey, err := p.node.Reader.Survey(ctx, topic)
 	if err == nil && !survey.Hearing.Enough() {
 		err = &dht.Unanswered{Topic: topic, Hearing: survey.Hearing}
 	}
@@ -48,9 +47,9 @@ func (n *node) regionRecords(ctx context.Context, region string) ([]capacity.Rec
 // roomFor searches for a node with room for need, as for a redirect, and
 // reserves that room for a moment: only the node itself knows its free
 // capacity.
-func (n *node) roomFor(ctx context.Context, region string, need capacity.Need) (peer.ID, error) {
+func (p *placer) roomFor(ctx context.Context, region string, need capacity.Need) (peer.ID, error) {
 	need.Region = cmp.Or(need.Region, region)
-	records, err := n.regionRecords(ctx, region)
+	records, err := p.regionRecords(ctx, region)
 	if err != nil {
 		return "", err
 	}
@@ -61,11 +60,11 @@ func (n *node) roomFor(ctx context.Context, region string, need capacity.Need) (
 			RetryAfter: placeRetryAfter,
 		}
 	}
-	placed, d, err := n.dht.Seeker.Place(ctx, dht.CapacityTopic(), need, nil)
+	placed, d, err := p.node.Seeker.Place(ctx, dht.CapacityTopic(), need, nil)
 	var refused *capacity.Refusal
 	switch {
 	case err == nil:
-		n.dht.Seeker.ReleaseLease(ctx, placed.Lease)
+		p.node.Seeker.ReleaseLease(ctx, placed.Lease)
 		return placed.Candidate.Record.Node, nil
 	case errors.As(err, &refused) && refused.Reason != dht.Unreachable:
 		return "", nil
@@ -93,30 +92,30 @@ func largest(records []capacity.Record) (most struct{ Uplink, Packets int64 }) {
 // waits until there is room, there or elsewhere, or until the policy's
 // wait_timeout is over. The error is a *capacity.Refusal that says why
 // provisioning did not help; without a provisioner it is refused itself.
-func (n *node) awaitServer(ctx context.Context, need capacity.Need, exclude []peer.ID, refused *capacity.Refusal) (sfu.Helper, error) {
-	if n.waiters.NoProvisioner(time.Now()) {
+func (p *placer) awaitServer(ctx context.Context, need capacity.Need, exclude []peer.ID, refused *capacity.Refusal) (sfu.Helper, error) {
+	if p.waiters.NoProvisioner(time.Now()) {
 		return sfu.Helper{}, refused
 	}
-	region := cmp.Or(need.Region, n.cfg.region)
-	me, _ := n.sample()
-	if rule := n.policy.Policy().RejectsNew(need, me, region); rule != "" {
+	region := cmp.Or(need.Region, p.region)
+	me := p.self()
+	if rule := p.policy().RejectsNew(need, me, region); rule != "" {
 		return sfu.Helper{}, &capacity.Refusal{
 			Reason:     scale.ProvisioningWouldNotHelp,
 			Detail:     fmt.Sprintf("%s; a new server would not help: the policy's rule %q refuses it as well", refused.Detail, rule),
 			RetryAfter: refused.RetryAfter,
 		}
 	}
-	if !n.waiters.Enter() {
+	if !p.waiters.Enter() {
 		return sfu.Helper{}, &capacity.Refusal{Reason: refused.Reason, Detail: fmt.Sprintf("%s; %d requests wait for a server already", refused.Detail, scale.MaxWaiting), RetryAfter: refused.RetryAfter}
 	}
-	defer n.waiters.Leave()
+	defer p.waiters.Leave()
 	began := time.Now()
-	settings := n.policy.Policy().Policy().Provision.OrDefault()
+	settings := p.policy().Policy().Provision.OrDefault()
 	ctx, cancel := context.WithTimeout(ctx, settings.WaitTimeout)
 	defer cancel()
-	helper, err := n.placeOnNewcomer(ctx, region, need, exclude, refused)
+	helper, err := p.placeOnNewcomer(ctx, region, need, exclude, refused)
 	if errors.Is(err, scale.ErrNoProvisioner) {
-		n.waiters.FoundNobody(time.Now())
+		p.waiters.FoundNobody(time.Now())
 		return helper, refused
 	}
 	outcome := "placed"
@@ -124,13 +123,13 @@ func (n *node) awaitServer(ctx context.Context, need capacity.Need, exclude []pe
 	if err != nil {
 		outcome, e.Detail = "refused", err.Error()
 	}
-	n.outcomes.add(outcome)
+	p.outcomes.add(outcome)
 	e.Time, e.Kind = time.Now(), provisionKind(outcome)
-	n.events.Add(e)
+	p.event(e)
 	return helper, err
 }
 
-func (n *node) placeOnNewcomer(ctx context.Context, region string, need capacity.Need, exclude []peer.ID, refused *capacity.Refusal) (sfu.Helper, error) {
+func (p *placer) placeOnNewcomer(ctx context.Context, region string, need capacity.Need, exclude []peer.ID, refused *capacity.Refusal) (sfu.Helper, error) {
 	deadline, _ := ctx.Deadline()
 	began := time.Now()
 	var asked time.Time
@@ -138,7 +137,7 @@ func (n *node) placeOnNewcomer(ctx context.Context, region string, need capacity
 	for {
 		if time.Since(asked) >= askAgain {
 			asked = time.Now()
-			coming, err := n.dht.Provisioners.Provision(ctx, region, need, refused.Reason)
+			coming, err := p.node.Provisioners.Provision(ctx, region, need, refused.Reason)
 			var no *capacity.Refusal
 			switch {
 			case err == nil:
@@ -155,11 +154,11 @@ func (n *node) placeOnNewcomer(ctx context.Context, region string, need capacity
 			case errors.Is(err, scale.ErrNoProvisioner):
 				return sfu.Helper{}, err
 			case ctx.Err() == nil:
-				n.log.Debug("provisioner not reached", "region", region, "err", err)
+				p.log.Debug("provisioner not reached", "region", region, "err", err)
 				why = &capacity.Refusal{Reason: "provisioner-unreachable", Detail: "who starts servers does not answer", RetryAfter: placeRetryAfter}
 			}
 		}
-		after, room := n.waiters.NextAttempt()
+		after, room := p.waiters.NextAttempt()
 		turn := time.NewTimer(after)
 		select {
 		case <-turn.C:
@@ -172,10 +171,10 @@ func (n *node) placeOnNewcomer(ctx context.Context, region string, need capacity
 			}
 			return sfu.Helper{}, why
 		}
-		helper, err := n.placeOnce(ctx, need, exclude)
+		helper, err := p.placeOnce(ctx, need, exclude)
 		var again *capacity.Refusal
 		if err == nil {
-			n.waiters.FoundRoom()
+			p.waiters.FoundRoom()
 		}
 		if err == nil || ctx.Err() == nil && !errors.As(err, &again) {
 			return helper, err
@@ -186,38 +185,3 @@ func (n *node) placeOnNewcomer(ctx context.Context, region string, need capacity
 // placeRetryAfter is the Retry-After of a refusal if it is not known when there
 // will be room.
 const placeRetryAfter = 5 * time.Second
-
-// provisionRegions returns the regions of --provision-region, by default the
-// node's own.
-func provisionRegions(given []string, own string) ([]string, error) {
-	if len(given) == 0 {
-		given = []string{own}
-	}
-	regions := slices.Compact(slices.Sorted(slices.Values(given)))
-	const most = 32
-	if len(regions) > most {
-		return nil, fmt.Errorf("--provision-region: %d regions, at most %d", len(regions), most)
-	}
-	for _, r := range regions {
-		if len(r) > capacity.MaxLabel {
-			return nil, fmt.Errorf("--provision-region %s: a region has at most %d bytes", r, capacity.MaxLabel)
-		}
-	}
-	return regions, nil
-}
-
-// provisionLine is the text of weir status about a region.
-func provisionLine(s scale.Status, now time.Time) string {
-	line := s.Phase
-	if s.LastRun.IsZero() {
-		return line + ", no server asked for yet"
-	}
-	line += fmt.Sprintf(", last run %v ago", now.Sub(s.LastRun).Round(time.Second))
-	if wait := s.Cooldown.Sub(now).Round(time.Second); wait > 0 {
-		line += fmt.Sprintf(", none before %v", wait)
-	}
-	if s.Failures > 0 {
-		line += fmt.Sprintf(", %s in a row: %s", term.Count(s.Failures, "failure", "failures"), s.Last)
-	}
-	return line
-}

@@ -11,7 +11,6 @@ import (
 	"weir/capacity/event"
 	"weir/capacity/ledger"
 	"weir/cmd/weir/term"
-	"weir/dht"
 )
 
 // stateCheck is how often a node checks whether it is full.
@@ -87,18 +86,8 @@ func scarcest(t ledger.Totals) (reason, detail string) {
 	return most.word, most.text
 }
 
-// placementEvent is the event of a placement that ended with err.
-func placementEvent(d dht.Decision, err error) event.Event {
-	e := event.Event{Time: time.Now(), Kind: event.Placement, Stream: d.Need.Stream, Peer: d.Chosen, Elapsed: d.TotalMillis, Reason: d.Refused}
-	passed := 0
-	for _, v := range d.Verdicts {
-		if v.Rule == "" {
-			passed++
-		}
-	}
-	e.Detail = fmt.Sprintf("for %s: %d of %s passed", d.Need.Purpose, passed, term.Count(len(d.Verdicts), "candidate", "candidates"))
-	if err != nil {
-		e.Detail += ": " + err.Error()
-	}
-	return e
+// empty reports whether the node has no sessions or links, and no reservations.
+func (n *node) empty(now time.Time) bool {
+	t, c := n.ledger.Totals(now), n.sfu.Counts()
+	return left(t) == 0 && t.Streams == 0 && c.Streams+c.Publishers+c.Viewers == 0
 }

@@ -4,43 +4,77 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
+	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/multiformats/go-multiaddr"
 
 	"weir/capacity"
+	"weir/capacity/event"
+	"weir/capacity/policy"
 	"weir/capacity/tracing"
+	"weir/cmd/weir/term"
 	"weir/dht"
 	"weir/dht/naming"
+	"weir/dht/scale"
 	"weir/sfu"
 	"weir/sfu/meter"
+	"weir/sfu/rights"
 )
 
-// cascadeProtocol is the name of the cascade links' signalling, below
-// /weir/<network-id>/.
-const cascadeProtocol = "cascade/1"
+const (
+	// placeTime bounds a search for a helper.
+	placeTime = 8 * time.Second
+	// liveTime bounds a search for a stream that a client waits for.
+	liveTime = 2 * time.Second
+	// cascadeProtocol is the name of the cascade links' signalling, below
+	// /weir/<network-id>/.
+	cascadeProtocol = "cascade/1"
+	// maxUnbelieving bounds the helpers excluded for one client because they do
+	// not trust this node's tickets.
+	maxUnbelieving = 4
+)
+
+// A placer carries out what the media part asks of the network: who carries a
+// stream, who takes a client that this node cannot, who else publishes a name.
+// If nobody has room it has a server started, and waits for it.
+type placer struct {
+	node     *dht.Node
+	region   string // of this node
+	policy   func() *policy.Compiled
+	self     func() capacity.Record // this node's own
+	carried  func() []capacity.Carriage
+	rights   *rights.Rights // nil: no client needs a right
+	outcomes *outcomes
+	decided  func(dht.Decision, error) // told each placement
+	event    func(event.Event)
+	log      *slog.Logger
+
+	waiters scale.Queue
+}
 
 // addrs are this node's libp2p addresses, at most as many as a ticket can hold.
-func (n *node) addrs() []multiaddr.Multiaddr {
-	all := n.dht.Overlay.Host.Addrs()
+func (p *placer) addrs() []multiaddr.Multiaddr {
+	all := p.node.Overlay.Host.Addrs()
 	return all[:min(len(all), capacity.MaxAddrs)]
 }
 
 // dial opens the signalling of a cascade link, and keeps the connection below
 // it open for as long.
-func (n *node) dial(ctx context.Context, id peer.ID, addrs []multiaddr.Multiaddr) (sfu.Signal, error) {
-	s, err := n.dht.Overlay.OpenStream(ctx, id, addrs, cascadeProtocol)
+func (p *placer) dial(ctx context.Context, id peer.ID, addrs []multiaddr.Multiaddr) (sfu.Signal, error) {
+	s, err := p.node.Overlay.OpenStream(ctx, id, addrs, cascadeProtocol)
 	if err != nil {
 		return nil, err
 	}
-	n.dht.Overlay.Protect(id)
+	p.node.Overlay.Protect(id)
 	return s, nil
 }
 
 // handover opens a stream on which a client's request is redirected to id.
-func (n *node) handover(ctx context.Context, id peer.ID, addrs []multiaddr.Multiaddr) (sfu.Signal, error) {
-	s, err := n.dht.Overlay.OpenStream(ctx, id, addrs, sfu.OverflowProtocol)
+func (p *placer) handover(ctx context.Context, id peer.ID, addrs []multiaddr.Multiaddr) (sfu.Signal, error) {
+	s, err := p.node.Overlay.OpenStream(ctx, id, addrs, sfu.OverflowProtocol)
 	if err != nil {
 		return nil, err
 	}
@@ -48,9 +82,9 @@ func (n *node) handover(ctx context.Context, id peer.ID, addrs []multiaddr.Multi
 }
 
 // locate finds a carrier of the stream and reserves a pull on it.
-func (n *node) locate(ctx context.Context, need capacity.Need, exclude []peer.ID) (sfu.Carrier, error) {
-	placed, d, err := n.dht.Seeker.Place(ctx, dht.StreamTopic(need.Stream), need, exclude)
-	n.decided(ctx, d, err)
+func (p *placer) locate(ctx context.Context, need capacity.Need, exclude []peer.ID) (sfu.Carrier, error) {
+	placed, d, err := p.node.Seeker.Place(ctx, dht.StreamTopic(need.Stream), need, exclude)
+	p.report(ctx, d, err)
 	if err != nil {
 		return sfu.Carrier{}, notLive(d, err)
 	}
@@ -59,34 +93,27 @@ func (n *node) locate(ctx context.Context, need capacity.Need, exclude []peer.ID
 
 // live reports whether another node carries the stream, as reported now by the
 // holders of its records.
-func (n *node) live(ctx context.Context, stream string) bool {
+func (p *placer) live(ctx context.Context, stream string) bool {
 	ctx, cancel := context.WithTimeout(ctx, liveTime)
 	defer cancel()
-	answer, err := n.dht.Seeker.Find(ctx, dht.StreamTopic(stream), meter.DefaultNeed(capacity.View, stream), []peer.ID{n.dht.ID()})
+	answer, err := p.node.Seeker.Find(ctx, dht.StreamTopic(stream), meter.DefaultNeed(capacity.View, stream), []peer.ID{p.node.ID()})
 	if err != nil {
-		n.log.Debug("stream looked for in vain", "stream", stream, "err", err)
+		p.log.Debug("stream looked for in vain", "stream", stream, "err", err)
 	}
 	return len(answer.Candidates) > 0 || len(answer.Rejected) > 0
 }
 
-// decided stores and counts a placement that ended with err.
-func (n *node) decided(ctx context.Context, d dht.Decision, err error) {
-	n.view.Decided(d)
+// report tells a placement that ended with err.
+func (p *placer) report(ctx context.Context, d dht.Decision, err error) {
+	p.decided(d, err)
 	e := placementEvent(d, err)
 	e.Trace = tracing.ID(ctx)
-	n.events.Add(e)
-	n.counters.Decided(d, err)
-}
-
-// event handles the SFU's events.
-func (n *node) event(e sfu.Event) {
-	n.counters.Event(e)
-	n.events.Add(e)
+	p.event(e)
 }
 
 // claim claims the name of a stream for a publisher at this node.
-func (n *node) claim(ctx context.Context, stream string) (release func(), err error) {
-	release, err = n.dht.Names.Claim(ctx, stream)
+func (p *placer) claim(ctx context.Context, stream string) (release func(), err error) {
+	release, err = p.node.Names.Claim(ctx, stream)
 	var taken *naming.Taken
 	if errors.As(err, &taken) {
 		return nil, &sfu.TakenError{Node: taken.At, Now: taken.Now}
@@ -95,8 +122,8 @@ func (n *node) claim(ctx context.Context, stream string) (release func(), err er
 }
 
 // published returns the other nodes where the stream is published.
-func (n *node) published(ctx context.Context, stream string) ([]peer.ID, error) {
-	nodes, err := n.dht.Names.Publishers(ctx, stream)
+func (p *placer) published(ctx context.Context, stream string) ([]peer.ID, error) {
+	nodes, err := p.node.Names.Publishers(ctx, stream)
 	return nodes, unanswered(err)
 }
 
@@ -122,17 +149,17 @@ func notLive(d dht.Decision, err error) error {
 
 // place finds a helper for a client that this node cannot take; if need be it
 // has a server started.
-func (n *node) place(ctx context.Context, need capacity.Need, exclude []peer.ID) (sfu.Helper, error) {
+func (p *placer) place(ctx context.Context, need capacity.Need, exclude []peer.ID) (sfu.Helper, error) {
 	finding, cancel := context.WithTimeout(ctx, placeTime)
 	defer cancel()
-	helper, err := n.placeOnce(finding, need, exclude)
+	helper, err := p.placeOnce(finding, need, exclude)
 	var refused *capacity.Refusal
 	if errors.As(err, &refused) && refused.Reason == dht.Unreachable {
 		// No node that may have room has said that it has none.
 		return helper, &sfu.UnansweredError{Why: "this node is full, and those that may have room do not answer: " + refused.Detail, RetryAfter: placeRetryAfter}
 	}
 	if refused != nil && ctx.Err() == nil {
-		return n.awaitServer(ctx, need, exclude, refused)
+		return p.awaitServer(ctx, need, exclude, refused)
 	}
 	return helper, err
 }
@@ -140,19 +167,19 @@ func (n *node) place(ctx context.Context, need capacity.Need, exclude []peer.ID)
 // placeAny finds a helper among the existing nodes, and returns the features in
 // its record. For a viewer, a node that carries the stream already is best: it
 // needs no new pull.
-func (n *node) placeAny(ctx context.Context, need capacity.Need, exclude []peer.ID) (sfu.Helper, []string, error) {
+func (p *placer) placeAny(ctx context.Context, need capacity.Need, exclude []peer.ID) (sfu.Helper, []string, error) {
 	if need.Purpose == capacity.View {
-		placed, d, err := n.dht.Seeker.Place(ctx, dht.StreamTopic(need.Stream), need, exclude)
-		n.decided(ctx, d, err)
+		placed, d, err := p.node.Seeker.Place(ctx, dht.StreamTopic(need.Stream), need, exclude)
+		p.report(ctx, d, err)
 		if err == nil {
 			return helper(placed, d, "carries it already"), placed.Candidate.Record.Features, nil
 		}
-		if errors.Is(notLive(d, err), sfu.ErrNotLive) && !n.carries(need.Stream) {
+		if errors.Is(notLive(d, err), sfu.ErrNotLive) && !p.carries(need.Stream) {
 			return sfu.Helper{}, nil, sfu.ErrNotLive
 		}
 	}
-	placed, d, err := n.dht.Seeker.Place(ctx, dht.CapacityTopic(), need, exclude)
-	n.decided(ctx, d, err)
+	placed, d, err := p.node.Seeker.Place(ctx, dht.CapacityTopic(), need, exclude)
+	p.report(ctx, d, err)
 	if silent := new(dht.Unanswered); errors.As(err, &silent) {
 		return sfu.Helper{}, nil, &sfu.UnansweredError{Why: "this node is full, and who has room cannot be found out: " + silent.Words(), RetryAfter: placeRetryAfter}
 	}
@@ -162,12 +189,12 @@ func (n *node) placeAny(ctx context.Context, need capacity.Need, exclude []peer.
 	return helper(placed, d, "will pull it"), placed.Candidate.Record.Features, nil
 }
 
-func (n *node) carries(stream string) bool {
-	return slices.ContainsFunc(n.sfu.Carriages(), func(c capacity.Carriage) bool { return c.Stream == stream })
+func (p *placer) carries(stream string) bool {
+	return slices.ContainsFunc(p.carried(), func(c capacity.Carriage) bool { return c.Stream == stream })
 }
 
-func helper(p dht.Placed, d dht.Decision, how string) sfu.Helper {
-	r := p.Candidate.Record
+func helper(placed dht.Placed, d dht.Decision, how string) sfu.Helper {
+	r := placed.Candidate.Record
 	score := 0.0
 	passed := 0
 	for _, v := range d.Verdicts {
@@ -179,8 +206,40 @@ func helper(p dht.Placed, d dht.Decision, how string) sfu.Helper {
 		}
 	}
 	return sfu.Helper{
-		Node: r.Node, Addrs: r.Addrs, URL: r.URL, Lease: p.Lease,
+		Node: r.Node, Addrs: r.Addrs, URL: r.URL, Lease: placed.Lease,
 		Why: fmt.Sprintf("chosen with score %.2f at stress %.2f, of %d that passed (%d records held); %s; found in %.1f ms, reserved in %.1f ms",
 			score, r.Stress(), passed, d.Held, how, d.FindMillis, d.ReserveMillis),
 	}
+}
+
+// placeOnce finds a helper among the existing nodes that trust this node's
+// tickets.
+func (p *placer) placeOnce(ctx context.Context, need capacity.Need, exclude []peer.ID) (sfu.Helper, error) {
+	for given := 0; ; given++ {
+		helper, features, err := p.placeAny(ctx, need, exclude)
+		if err != nil || p.rights.Believes(helper.Node, features) {
+			return helper, err
+		}
+		p.log.Debug("helper does not share the secret for tickets", "helper", helper.Node)
+		p.node.Seeker.ReleaseLease(ctx, helper.Lease)
+		if exclude = append(slices.Clone(exclude), helper.Node); given == maxUnbelieving {
+			return sfu.Helper{}, &capacity.Refusal{Reason: "tickets", Detail: "the nodes that have room do not share this node's secret for tickets"}
+		}
+	}
+}
+
+// placementEvent is the event of a placement that ended with err.
+func placementEvent(d dht.Decision, err error) event.Event {
+	e := event.Event{Time: time.Now(), Kind: event.Placement, Stream: d.Need.Stream, Peer: d.Chosen, Elapsed: d.TotalMillis, Reason: d.Refused}
+	passed := 0
+	for _, v := range d.Verdicts {
+		if v.Rule == "" {
+			passed++
+		}
+	}
+	e.Detail = fmt.Sprintf("for %s: %d of %s passed", d.Need.Purpose, passed, term.Count(len(d.Verdicts), "candidate", "candidates"))
+	if err != nil {
+		e.Detail += ": " + err.Error()
+	}
+	return e
 }

@@ -34,9 +34,15 @@ const (
 // that nothing came in between, runs the hook, and ends the process. A node
 // that starts servers has none.
 type releaser struct {
-	node *node
-	hook hook.Hook
-	log  *slog.Logger
+	drain  *drainer
+	hook   hook.Hook
+	self   func() hook.Input // with the node's region, network and ID
+	policy func() policy.Policy
+	empty  func(now time.Time) bool        // no sessions, links or reservations
+	ask    func(ctx context.Context) error // the provisioner, for permission
+	kick   func()                          // publishes the node's record at once
+	event  func(event.Event)
+	log    *slog.Logger
 
 	// Owned by run.
 	idle  scale.Idle
@@ -45,8 +51,6 @@ type releaser struct {
 	mu   sync.Mutex
 	free bool // idle for long enough
 }
-
-func newReleaser(n *node, h hook.Hook) *releaser { return &releaser{node: n, hook: h, log: n.log} }
 
 func (r *releaser) releasable() bool {
 	r.mu.Lock()
@@ -64,7 +68,7 @@ func (r *releaser) run(ctx context.Context) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		}
-		p := r.node.policy.Policy().Policy()
+		p := r.policy()
 		free := r.step(time.Now(), p)
 		if !free || time.Now().Before(r.again) {
 			continue
@@ -78,31 +82,24 @@ func (r *releaser) run(ctx context.Context) error {
 // step reports whether the node has been idle for long enough. Only the
 // operator ends a drain that the operator requested.
 func (r *releaser) step(now time.Time, p policy.Policy) bool {
-	idle := r.idle.Next(now, r.node.empty(now) && !r.node.drain.status().Draining)
+	idle := r.idle.Next(now, r.empty(now) && !r.drain.status().Draining)
 	free := p.Strategy == policy.BinPack && idle >= p.Provision.OrDefault().IdleTimeout
 	r.mu.Lock()
 	changed := r.free != free
 	r.free = free
 	r.mu.Unlock()
 	if changed {
-		r.node.dht.Publisher.Kick()
+		r.kick()
 	}
 	return free
 }
 
-// empty reports whether the node has no sessions or links, and no reservations.
-func (n *node) empty(now time.Time) bool {
-	t, c := n.ledger.Totals(now), n.sfu.Counts()
-	return left(t) == 0 && t.Streams == 0 && c.Streams+c.Publishers+c.Viewers == 0
-}
-
 // release reports whether the node may end; the hook has run then.
 func (r *releaser) release(ctx context.Context, p policy.Provision) bool {
-	n := r.node
 	asking, cancel := context.WithTimeout(ctx, releaseTime)
 	defer cancel()
 	r.again = time.Now().Add(releaseAgain)
-	if err := n.dht.Provisioners.AskLeave(asking, n.cfg.region); err != nil {
+	if err := r.ask(asking); err != nil {
 		var refused *capacity.Refusal
 		if errors.As(err, &refused) {
 			r.again = time.Now().Add(min(max(refused.RetryAfter, releaseCheck), time.Minute))
@@ -112,27 +109,26 @@ func (r *releaser) release(ctx context.Context, p policy.Provision) bool {
 		r.log.Debug("stays, though idle", "err", err)
 		return false
 	}
-	if !n.drain.beginAlone(time.Now(), byRelease) {
+	if !r.drain.startAlone(byRelease) {
 		return false // the operator has begun a drain first
 	}
 	// The node admits nothing from here on: if it is empty now, it stays empty.
-	n.closeDoor(byRelease)
-	if !n.empty(time.Now()) {
+	if !r.empty(time.Now()) {
 		r.log.Info("stays: somebody came just now")
-		n.stopDrain(byRelease)
+		r.drain.stop(byRelease)
 		return false
 	}
-	err := r.hook.Run(ctx, hook.Input{
-		Action: "release", Region: n.cfg.region, Reason: "idle", Request: rand.Text(), Network: n.cfg.network, PeerID: n.dht.ID(),
-	})
+	in := r.self()
+	in.Action, in.Reason, in.Request = "release", "idle", rand.Text()
+	err := r.hook.Run(ctx, in)
 	if err != nil {
-		n.stopDrain(byRelease)
+		r.drain.stop(byRelease)
 		r.again = time.Now().Add(max(p.Cooldown, releaseAgain))
 		return false
 	}
-	if !n.empty(time.Now()) {
-		n.log.Warn("something came while the node was being released")
+	if !r.empty(time.Now()) {
+		r.log.Warn("something came while the node was being released")
 	}
-	n.events.Add(event.Event{Kind: event.Released})
+	r.event(event.Event{Kind: event.Released})
 	return true
 }

@@ -1,19 +1,15 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"net"
 	"net/netip"
-	"slices"
 	"time"
 
-	"github.com/libp2p/go-libp2p/core/peer"
 	manet "github.com/multiformats/go-multiaddr/net"
 	"github.com/urfave/cli/v2"
 
-	"weir/capacity"
 	"weir/cmd/weir/cmdline"
 	"weir/cmd/weir/doctor"
 	"weir/cmd/weir/term"
@@ -21,10 +17,6 @@ import (
 	"weir/sfu"
 	"weir/sfu/rights"
 )
-
-// maxUnbelieving bounds the helpers excluded for one client because they do not
-// share this node's secret for tickets.
-const maxUnbelieving = 4
 
 // rightsFlags configure the right to publish and to view.
 func rightsFlags() []cli.Flag {
@@ -127,22 +119,6 @@ func (n *node) askForRights() error {
 		n.log.Warn("clients are not sent to other nodes when this one is full, since these would not know their right: give all nodes the same --ticket-secret")
 	}
 	return nil
-}
-
-// placeOnce finds a helper among the existing nodes that trust this node's
-// tickets.
-func (n *node) placeOnce(ctx context.Context, need capacity.Need, exclude []peer.ID) (sfu.Helper, error) {
-	for given := 0; ; given++ {
-		helper, features, err := n.placeAny(ctx, need, exclude)
-		if err != nil || n.rights.Believes(helper.Node, features) {
-			return helper, err
-		}
-		n.log.Debug("helper does not share the secret for tickets", "helper", helper.Node)
-		n.dht.Seeker.ReleaseLease(ctx, helper.Lease)
-		if exclude = append(slices.Clone(exclude), helper.Node); given == maxUnbelieving {
-			return sfu.Helper{}, &capacity.Refusal{Reason: "tickets", Detail: "the nodes that have room do not share this node's secret for tickets"}
-		}
-	}
 }
 
 // checkRights checks that clients with a right are admitted. handsOn is whether

@@ -47,10 +47,6 @@ const (
 	packetsPerCore = 50_000
 	// httpShutdown is how long requests may take to finish at exit.
 	httpShutdown = 3 * time.Second
-	// placeTime bounds a search for a helper.
-	placeTime = 8 * time.Second
-	// liveTime bounds a search for a stream that a client waits for.
-	liveTime = 2 * time.Second
 )
 
 type (
@@ -106,7 +102,7 @@ type node struct {
 	view     *survey.Overview
 
 	alternatives *alternatives
-	drain        drain
+	drain        *drainer
 
 	tuned     atomic.Pointer[tunable]
 	reloading reloading
@@ -118,7 +114,7 @@ type node struct {
 	counters    *metrics.Counters
 	spans       *spans.Queue
 	outcomes    *outcomes
-	waiters     scale.Queue
+	placer      *placer
 	provisioner *provisioner // nil: this node starts no servers
 	releaser    *releaser    // nil: it does not end by itself
 
@@ -217,15 +213,25 @@ func newNode(cfg nodeConfig) (_ *node, err error) {
 		bootstrap = append(bootstrap, info)
 	}
 	n.outcomes, n.counters, n.handed = newOutcomes(), metrics.New(n.policy.Policy), hook.NewEventCounts()
+	n.drain = &drainer{ledger: n.ledger, kick: func() { n.dht.Publisher.Kick() }, event: n.events.Add, log: cfg.log}
+	n.placer = &placer{region: cfg.region, policy: n.policy.Policy, outcomes: n.outcomes, event: n.events.Add, log: cfg.log}
+	n.placer.self = func() capacity.Record { r, _ := n.sample(); return r }
+	n.placer.carried = func() []capacity.Carriage { return n.sfu.Carriages() }
+	n.placer.decided = func(d dht.Decision, err error) { n.view.Decided(d); n.counters.Decided(d, err) }
 	var starts *scale.Provisioner
 	if cfg.provision.Given() {
 		p := newProvisioner(cfg.provision.Run, cfg.network, cfg.provisionRegions, cfg.log)
 		p.policy = func() policy.Provision { return n.policy.Policy().Policy().Provision }
-		p.nodes, p.room, p.invite, p.event, p.counts = n.regionRecords, n.roomFor, n.invite, n.events.Add, n.outcomes
+		p.nodes, p.room, p.invite, p.event, p.counts = n.placer.regionRecords, n.placer.roomFor, n.invite, n.events.Add, n.outcomes
 		n.provisioner = p
 		starts = &scale.Provisioner{Regions: p.regions, Start: p.start, Leave: p.leave}
 	} else if cfg.release.Given() {
-		n.releaser = newReleaser(n, cfg.release)
+		n.releaser = &releaser{
+			drain: n.drain, hook: cfg.release, log: cfg.log, event: n.events.Add, kick: func() { n.dht.Publisher.Kick() },
+			self:   func() hook.Input { return hook.Input{Region: cfg.region, Network: cfg.network, PeerID: self} },
+			policy: func() policy.Policy { return n.policy.Policy().Policy() }, empty: n.empty,
+			ask: func(ctx context.Context) error { return n.dht.Provisioners.AskLeave(ctx, cfg.region) },
+		}
 	}
 	if err := n.askForRights(); err != nil {
 		return nil, err
@@ -262,6 +268,7 @@ func newNode(cfg nodeConfig) (_ *node, err error) {
 		return nil, err
 	}
 	opened = append(opened, n.dht.Close)
+	n.placer.node, n.placer.rights = n.dht, n.rights
 	n.events.Name = n.nameOf
 	if cfg.operator != "" {
 		if err := n.policies.Restore(n.dht.Policies.Push); err != nil {
@@ -271,8 +278,8 @@ func newNode(cfg nodeConfig) (_ *node, err error) {
 
 	n.sfu, err = sfu.New(sfu.Config{
 		Self: self, Key: key, Socket: socket, Ledger: n.ledger,
-		Locate: n.locate, Live: n.live, Place: n.place, Claim: n.claim, Published: n.published, Dial: n.dial, Handover: n.handover,
-		Addrs:   n.addrs,
+		Locate: n.placer.locate, Live: n.placer.live, Place: n.placer.place, Claim: n.placer.claim, Published: n.placer.published, Dial: n.placer.dial, Handover: n.placer.handover,
+		Addrs:   n.placer.addrs,
 		Changed: n.dht.Publisher.Kick, Patience: policy.MaxWaitTimeout,
 		Delivered: n.dht.Shortfalls.Delivered,
 		Event:     n.event, Measured: n.counters.Times.Measured,
@@ -350,7 +357,7 @@ func (n *node) run(ctx context.Context) error {
 	work.Go(func() error { return n.events.Run(ctx) })
 	work.Go(func() error { return n.watchState(ctx) })
 	work.Go(func() error { return n.spans.Run(ctx) })
-	work.Go(func() error { return n.watchDrain(ctx) })
+	work.Go(func() error { return n.drain.run(ctx) })
 	work.Go(func() error { return n.notifyManager(ctx) })
 	if n.rights != nil {
 		work.Go(func() error { return n.rights.Run(ctx) })
@@ -405,4 +412,10 @@ func (n *node) announce(ctx context.Context) error {
 		return writeReady(n.cfg.readyFile, info)
 	}
 	return nil
+}
+
+// event handles the SFU's events.
+func (n *node) event(e sfu.Event) {
+	n.counters.Event(e)
+	n.events.Add(e)
 }

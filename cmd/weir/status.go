@@ -14,6 +14,7 @@ import (
 	"weir/cmd/weir/api"
 	"weir/cmd/weir/names"
 	"weir/cmd/weir/term"
+	"weir/dht/scale"
 	"weir/sfu"
 )
 
@@ -100,4 +101,20 @@ func cores(n float64) string {
 		return "1 core"
 	}
 	return fmt.Sprintf("%.4g cores", n)
+}
+
+// provisionLine is the text of weir status about a region.
+func provisionLine(s scale.Status, now time.Time) string {
+	line := s.Phase
+	if s.LastRun.IsZero() {
+		return line + ", no server asked for yet"
+	}
+	line += fmt.Sprintf(", last run %v ago", now.Sub(s.LastRun).Round(time.Second))
+	if wait := s.Cooldown.Sub(now).Round(time.Second); wait > 0 {
+		line += fmt.Sprintf(", none before %v", wait)
+	}
+	if s.Failures > 0 {
+		line += fmt.Sprintf(", %s in a row: %s", term.Count(s.Failures, "failure", "failures"), s.Last)
+	}
+	return line
 }

@@ -71,12 +71,12 @@ func (n *node) runUntilStopped(parent context.Context) error {
 // anything to wait for.
 func (n *node) awaitSessions(timeout time.Duration) bool {
 	n.notify.stopping(timeout)
-	if left(n.ledger.Totals(time.Now())) == 0 || timeout == 0 {
+	if n.drain.left() == 0 || timeout == 0 {
 		return false
 	}
 	c := n.sfu.Counts()
 	n.log.Info("told to end: waiting for sessions; a second signal ends the node now",
 		"publishers", c.Publishers, "viewers", c.Viewers, "links", c.Links, "at_most", timeout)
-	n.startDrain(timeout, true, byStop)
+	n.drain.start(timeout, true, byStop)
 	return true
 }

@@ -1,0 +1,38 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"time"
+
+	"weir/cmd/weir/api"
+	"weir/sfu/problem"
+)
+
+func (n *node) serveDrain(w http.ResponseWriter, r *http.Request) {
+	var req api.DrainRequest
+	d := json.NewDecoder(http.MaxBytesReader(w, r.Body, 4<<10))
+	d.DisallowUnknownFields()
+	if err := d.Decode(&req); err != nil && !errors.Is(err, io.EOF) {
+		problem.New(problem.BadBody, "want a JSON object with deadline_ms and exit: "+err.Error()).Write(w)
+		return
+	}
+	if req.DeadlineMillis < 0 || req.DeadlineMillis > maxDrain.Milliseconds() {
+		problem.New(problem.BadParameter, fmt.Sprintf("deadline_ms %d: want 0 for none, or up to %d", req.DeadlineMillis, maxDrain.Milliseconds())).Write(w)
+		return
+	}
+	n.drain.start(time.Duration(req.DeadlineMillis)*time.Millisecond, req.Exit, byOperator)
+	writeJSON(w, n.drain.status())
+}
+
+func (n *node) serveUndrain(w http.ResponseWriter, _ *http.Request) {
+	if n.drain.status().Reason == byStop {
+		problem.New(problem.Closing, "the node was told to end: that cannot be taken back").Write(w)
+		return
+	}
+	n.drain.stop("")
+	writeJSON(w, n.drain.status())
+}
