@@ -11,6 +11,7 @@ import (
 
 	"weir/cmd/weir/api"
 	"weir/cmd/weir/cmdline"
+	"weir/cmd/weir/drain"
 	"weir/cmd/weir/term"
 )
 
@@ -25,8 +26,8 @@ func drainCommand() *cli.Command {
 		),
 		Action: func(c *cli.Context) error {
 			deadline := c.Duration("deadline")
-			if deadline < 0 || deadline > maxDrain {
-				return cmdline.BadInput(fmt.Errorf("--deadline %v: want 0 for none, or up to %v", deadline, maxDrain))
+			if deadline < 0 || deadline > drain.Max {
+				return cmdline.BadInput(fmt.Errorf("--deadline %v: want 0 for none, or up to %v", deadline, drain.Max))
 			}
 			body, err := json.Marshal(api.DrainRequest{DeadlineMillis: deadline.Milliseconds(), Exit: c.Bool("exit")})
 			if err != nil {
@@ -56,10 +57,10 @@ func awaitDrained(c *cli.Context, s api.Drain, deadline time.Duration) (api.Drai
 	ctx := c.Context
 	if deadline > 0 {
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, deadline+drainLinger)
+		ctx, cancel = context.WithTimeout(ctx, deadline+drain.Linger)
 		defer cancel()
 	}
-	tick := time.NewTicker(drainCheck)
+	tick := time.NewTicker(drain.Check)
 	defer tick.Stop()
 	line := term.NewProgress(c.App.ErrWriter)
 	defer line.Close()

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"weir/cmd/weir/api"
+	"weir/cmd/weir/drain"
 	"weir/sfu/problem"
 )
 
@@ -20,19 +21,19 @@ func (n *node) serveDrain(w http.ResponseWriter, r *http.Request) {
 		problem.New(problem.BadBody, "want a JSON object with deadline_ms and exit: "+err.Error()).Write(w)
 		return
 	}
-	if req.DeadlineMillis < 0 || req.DeadlineMillis > maxDrain.Milliseconds() {
-		problem.New(problem.BadParameter, fmt.Sprintf("deadline_ms %d: want 0 for none, or up to %d", req.DeadlineMillis, maxDrain.Milliseconds())).Write(w)
+	if req.DeadlineMillis < 0 || req.DeadlineMillis > drain.Max.Milliseconds() {
+		problem.New(problem.BadParameter, fmt.Sprintf("deadline_ms %d: want 0 for none, or up to %d", req.DeadlineMillis, drain.Max.Milliseconds())).Write(w)
 		return
 	}
-	n.drain.start(time.Duration(req.DeadlineMillis)*time.Millisecond, req.Exit, byOperator)
-	writeJSON(w, n.drain.status())
+	n.drain.Start(time.Duration(req.DeadlineMillis)*time.Millisecond, req.Exit, drain.ByOperator)
+	writeJSON(w, n.drain.Status())
 }
 
 func (n *node) serveUndrain(w http.ResponseWriter, _ *http.Request) {
-	if n.drain.status().Reason == byStop {
+	if n.drain.Status().Reason == byStop {
 		problem.New(problem.Closing, "the node was told to end: that cannot be taken back").Write(w)
 		return
 	}
-	n.drain.stop("")
-	writeJSON(w, n.drain.status())
+	n.drain.Stop("")
+	writeJSON(w, n.drain.Status())
 }

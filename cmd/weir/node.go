@@ -25,6 +25,7 @@ import (
 	"weir/cmd/weir/certs"
 	"weir/cmd/weir/cmdline"
 	"weir/cmd/weir/config"
+	"weir/cmd/weir/drain"
 	"weir/cmd/weir/hook"
 	"weir/cmd/weir/logs"
 	"weir/cmd/weir/policies"
@@ -271,8 +272,8 @@ func nodeConfigOf(c *cli.Context) (nodeConfig, error) {
 	if cfg.live.limits, err = limitsOf(c); err != nil {
 		return cfg, err
 	}
-	if cfg.live.stopTimeout = c.Duration("stop-timeout"); cfg.live.stopTimeout < 0 || cfg.live.stopTimeout > maxDrain {
-		return cfg, fmt.Errorf("--stop-timeout %v: want 0 for none, or up to %v", cfg.live.stopTimeout, maxDrain)
+	if cfg.live.stopTimeout = c.Duration("stop-timeout"); cfg.live.stopTimeout < 0 || cfg.live.stopTimeout > drain.Max {
+		return cfg, fmt.Errorf("--stop-timeout %v: want 0 for none, or up to %v", cfg.live.stopTimeout, drain.Max)
 	}
 	if c.IsSet("fanout") && cfg.live.fanout < 1 {
 		return cfg, fmt.Errorf("--fanout %d: want at least 1", cfg.live.fanout)

@@ -10,6 +10,7 @@ import (
 	"weir/capacity"
 	"weir/capacity/event"
 	"weir/capacity/ledger"
+	"weir/cmd/weir/drain"
 	"weir/cmd/weir/term"
 )
 
@@ -89,5 +90,5 @@ func scarcest(t ledger.Totals) (reason, detail string) {
 // empty reports whether the node has no sessions or links, and no reservations.
 func (n *node) empty(now time.Time) bool {
 	t, c := n.ledger.Totals(now), n.sfu.Counts()
-	return left(t) == 0 && t.Streams == 0 && c.Streams+c.Publishers+c.Viewers == 0
+	return drain.Left(t) == 0 && t.Streams == 0 && c.Streams+c.Publishers+c.Viewers == 0
 }

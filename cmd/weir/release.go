@@ -11,6 +11,7 @@ import (
 	"weir/capacity"
 	"weir/capacity/event"
 	"weir/capacity/policy"
+	"weir/cmd/weir/drain"
 	"weir/cmd/weir/hook"
 	"weir/dht/scale"
 )
@@ -34,7 +35,7 @@ const (
 // that nothing came in between, runs the hook, and ends the process. A node
 // that starts servers has none.
 type releaser struct {
-	drain  *drainer
+	drain  *drain.Drainer
 	hook   hook.Hook
 	self   func() hook.Input // with the node's region, network and ID
 	policy func() policy.Policy
@@ -74,7 +75,7 @@ func (r *releaser) run(ctx context.Context) error {
 			continue
 		}
 		if r.release(ctx, p.Provision.OrDefault()) {
-			return errDrained
+			return drain.ErrDrained
 		}
 	}
 }
@@ -82,7 +83,7 @@ func (r *releaser) run(ctx context.Context) error {
 // step reports whether the node has been idle for long enough. Only the
 // operator ends a drain that the operator requested.
 func (r *releaser) step(now time.Time, p policy.Policy) bool {
-	idle := r.idle.Next(now, r.empty(now) && !r.drain.status().Draining)
+	idle := r.idle.Next(now, r.empty(now) && !r.drain.Status().Draining)
 	free := p.Strategy == policy.BinPack && idle >= p.Provision.OrDefault().IdleTimeout
 	r.mu.Lock()
 	changed := r.free != free
@@ -109,20 +110,20 @@ func (r *releaser) release(ctx context.Context, p policy.Provision) bool {
 		r.log.Debug("stays, though idle", "err", err)
 		return false
 	}
-	if !r.drain.startAlone(byRelease) {
+	if !r.drain.StartAlone(byRelease) {
 		return false // the operator has begun a drain first
 	}
 	// The node admits nothing from here on: if it is empty now, it stays empty.
 	if !r.empty(time.Now()) {
 		r.log.Info("stays: somebody came just now")
-		r.drain.stop(byRelease)
+		r.drain.Stop(byRelease)
 		return false
 	}
 	in := r.self()
 	in.Action, in.Reason, in.Request = "release", "idle", rand.Text()
 	err := r.hook.Run(ctx, in)
 	if err != nil {
-		r.drain.stop(byRelease)
+		r.drain.Stop(byRelease)
 		r.again = time.Now().Add(max(p.Cooldown, releaseAgain))
 		return false
 	}

@@ -26,6 +26,7 @@ import (
 	"weir/capacity/ledger"
 	"weir/capacity/policy"
 	"weir/capacity/scope"
+	"weir/cmd/weir/drain"
 	"weir/cmd/weir/eventlog"
 	"weir/cmd/weir/hook"
 	"weir/cmd/weir/metrics"
@@ -102,7 +103,7 @@ type node struct {
 	view     *survey.Overview
 
 	alternatives *alternatives
-	drain        *drainer
+	drain        *drain.Drainer
 
 	tuned     atomic.Pointer[tunable]
 	reloading reloading
@@ -213,7 +214,7 @@ func newNode(cfg nodeConfig) (_ *node, err error) {
 		bootstrap = append(bootstrap, info)
 	}
 	n.outcomes, n.counters, n.handed = newOutcomes(), metrics.New(n.policy.Policy), hook.NewEventCounts()
-	n.drain = &drainer{ledger: n.ledger, kick: func() { n.dht.Publisher.Kick() }, event: n.events.Add, log: cfg.log}
+	n.drain = &drain.Drainer{Ledger: n.ledger, Kick: func() { n.dht.Publisher.Kick() }, Event: n.events.Add, Log: cfg.log}
 	n.placer = &placer{region: cfg.region, policy: n.policy.Policy, outcomes: n.outcomes, event: n.events.Add, log: cfg.log}
 	n.placer.self = func() capacity.Record { r, _ := n.sample(); return r }
 	n.placer.carried = func() []capacity.Carriage { return n.sfu.Carriages() }
@@ -357,7 +358,7 @@ func (n *node) run(ctx context.Context) error {
 	work.Go(func() error { return n.events.Run(ctx) })
 	work.Go(func() error { return n.watchState(ctx) })
 	work.Go(func() error { return n.spans.Run(ctx) })
-	work.Go(func() error { return n.drain.run(ctx) })
+	work.Go(func() error { return n.drain.Run(ctx) })
 	work.Go(func() error { return n.notifyManager(ctx) })
 	if n.rights != nil {
 		work.Go(func() error { return n.rights.Run(ctx) })

@@ -7,6 +7,8 @@ import (
 	"os/signal"
 	"syscall"
 	"time"
+
+	"weir/cmd/weir/drain"
 )
 
 // defaultStopTimeout is how long a node that is asked to end waits for its
@@ -61,7 +63,7 @@ func (n *node) runUntilStopped(parent context.Context) error {
 		}
 	}()
 	err := n.run(ctx)
-	if errors.Is(err, context.Canceled) || errors.Is(err, errDrained) {
+	if errors.Is(err, context.Canceled) || errors.Is(err, drain.ErrDrained) {
 		return nil
 	}
 	return err
@@ -71,12 +73,12 @@ func (n *node) runUntilStopped(parent context.Context) error {
 // anything to wait for.
 func (n *node) awaitSessions(timeout time.Duration) bool {
 	n.notify.stopping(timeout)
-	if n.drain.left() == 0 || timeout == 0 {
+	if n.drain.Left() == 0 || timeout == 0 {
 		return false
 	}
 	c := n.sfu.Counts()
 	n.log.Info("told to end: waiting for sessions; a second signal ends the node now",
 		"publishers", c.Publishers, "viewers", c.Viewers, "links", c.Links, "at_most", timeout)
-	n.drain.start(timeout, true, byStop)
+	n.drain.Start(timeout, true, byStop)
 	return true
 }

@@ -1,4 +1,4 @@
-package main
+package drain
 
 import (
 	"context"
@@ -13,17 +13,17 @@ import (
 )
 
 const (
-	// drainCheck is how often a draining node checks whether it is empty.
-	drainCheck = 200 * time.Millisecond
-	// drainLinger is how long an empty node goes on: holders, and commands that
+	// Check is how often a draining node checks whether it is empty.
+	Check = 200 * time.Millisecond
+	// Linger is how long an empty node goes on: holders, and commands that
 	// wait for the drain, learn of it in that time.
-	drainLinger = 600 * time.Millisecond
-	// maxDrain bounds the deadline of a drain.
-	maxDrain = 24 * time.Hour
+	Linger = 600 * time.Millisecond
+	// Max bounds the deadline of a drain.
+	Max = 24 * time.Hour
 )
 
-// errDrained is the error of a node that ended as planned, after a drain.
-var errDrained = errors.New("drained")
+// ErrDrained is the error of a node that ended as planned, after a drain.
+var ErrDrained = errors.New("drained")
 
 // A state is the state of draining, requested by the operator or by the node
 // itself before its release.
@@ -81,7 +81,7 @@ func (d *state) end(reason string) bool {
 func (d *state) due(now time.Time, empty time.Duration) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.on && d.exit && (empty >= drainLinger || !d.until.IsZero() && !now.Before(d.until))
+	return d.on && d.exit && (empty >= Linger || !d.until.IsZero() && !now.Before(d.until))
 }
 
 func (d *state) status() api.Drain {
@@ -95,45 +95,45 @@ func (d *state) status() api.Drain {
 	return s
 }
 
-// left counts what would be lost if the node ended now.
-func left(t ledger.Totals) int { return t.Sessions + t.Cascades + (t.Leases - t.Leased) }
+// Left counts what would be lost if the node ended now.
+func Left(t ledger.Totals) int { return t.Sessions + t.Cascades + (t.Leases - t.Leased) }
 
-// A drainer drains a node: it has the ledger refuse what is new, and tells the
+// A Drainer drains a node: it has the ledger refuse what is new, and tells the
 // holders and the operator.
-type drainer struct {
-	ledger *ledger.Ledger
-	kick   func() // publishes the node's record at once
-	event  func(event.Event)
-	log    *slog.Logger
+type Drainer struct {
+	Ledger *ledger.Ledger
+	Kick   func() // publishes the node's record at once
+	Event  func(event.Event)
+	Log    *slog.Logger
 
 	state state
 }
 
-func (d *drainer) status() api.Drain {
+func (d *Drainer) Status() api.Drain {
 	s := d.state.status()
-	s.Left = d.left()
+	s.Left = d.Left()
 	return s
 }
 
-func (d *drainer) left() int { return left(d.ledger.Totals(time.Now())) }
+func (d *Drainer) Left() int { return Left(d.Ledger.Totals(time.Now())) }
 
-// start makes the node stop admitting. Clients are redirected as by a full
+// Start makes the node stop admitting. Clients are redirected as by a full
 // node; sessions stay, and other nodes can still pull streams.
-func (d *drainer) start(deadline time.Duration, exit bool, reason string) {
+func (d *Drainer) Start(deadline time.Duration, exit bool, reason string) {
 	if d.state.begin(time.Now(), deadline, exit, reason) {
 		d.stopAdmitting(reason)
 	}
 }
 
 // stopAdmitting publishes that the node has stopped admitting; a drain has begun.
-func (d *drainer) stopAdmitting(reason string) {
-	d.ledger.SetDraining(true)
-	d.kick()
-	d.event(event.Event{Kind: event.DrainStarted, Detail: reason})
+func (d *Drainer) stopAdmitting(reason string) {
+	d.Ledger.SetDraining(true)
+	d.Kick()
+	d.Event(event.Event{Kind: event.DrainStarted, Detail: reason})
 }
 
-// startAlone starts draining without a deadline, unless a drain is under way.
-func (d *drainer) startAlone(reason string) bool {
+// StartAlone starts draining without a deadline, unless a drain is under way.
+func (d *Drainer) StartAlone(reason string) bool {
 	if !d.state.beginAlone(time.Now(), reason) {
 		return false
 	}
@@ -141,19 +141,19 @@ func (d *drainer) startAlone(reason string) bool {
 	return true
 }
 
-// stop ends the drain, unless the node drains for another reason.
-func (d *drainer) stop(reason string) {
+// Stop ends the drain, unless the node drains for another reason.
+func (d *Drainer) Stop(reason string) {
 	if !d.state.end(reason) {
 		return
 	}
-	d.ledger.SetDraining(false)
-	d.kick()
-	d.event(event.Event{Kind: event.DrainEnded})
+	d.Ledger.SetDraining(false)
+	d.Kick()
+	d.Event(event.Event{Kind: event.DrainEnded})
 }
 
-// run returns errDrained once the process is to end.
-func (d *drainer) run(ctx context.Context) error {
-	tick := time.NewTicker(drainCheck)
+// Run returns errDrained once the process is to end.
+func (d *Drainer) Run(ctx context.Context) error {
+	tick := time.NewTicker(Check)
 	defer tick.Stop()
 	var emptySince time.Time
 	for {
@@ -164,7 +164,7 @@ func (d *drainer) run(ctx context.Context) error {
 		}
 		now := time.Now()
 		switch {
-		case left(d.ledger.Totals(now)) > 0:
+		case Left(d.Ledger.Totals(now)) > 0:
 			emptySince = time.Time{}
 		case emptySince.IsZero():
 			emptySince = now
@@ -174,11 +174,11 @@ func (d *drainer) run(ctx context.Context) error {
 			empty = now.Sub(emptySince)
 		}
 		if d.state.due(now, empty) {
-			d.log.Info("drained: the node ends", "left", left(d.ledger.Totals(now)))
-			return errDrained
+			d.Log.Info("drained: the node ends", "left", Left(d.Ledger.Totals(now)))
+			return ErrDrained
 		}
 	}
 }
 
-// byOperator is the reason of a drain that the operator requested.
-const byOperator = "by the operator"
+// ByOperator is the reason of a drain that the operator requested.
+const ByOperator = "by the operator"

@@ -1,4 +1,4 @@
-package main
+package drain
 
 import (
 	"testing"
@@ -11,10 +11,10 @@ func TestDrainState(t *testing.T) {
 	if d.due(now, time.Hour) {
 		t.Error("due before it has begun")
 	}
-	if !d.begin(now, time.Minute, true, byOperator) || d.begin(now, time.Minute, true, byOperator) {
+	if !d.begin(now, time.Minute, true, ByOperator) || d.begin(now, time.Minute, true, ByOperator) {
 		t.Error("it begins once")
 	}
-	if d.due(now, 0) || !d.due(now, drainLinger) || !d.due(now.Add(time.Minute), 0) {
+	if d.due(now, 0) || !d.due(now, Linger) || !d.due(now.Add(time.Minute), 0) {
 		t.Error("due when it has been empty for a moment, or at the deadline")
 	}
 	if d.beginAlone(now, "idle") || d.end("idle") {
@@ -26,7 +26,7 @@ func TestDrainState(t *testing.T) {
 	if !d.beginAlone(now, "idle") || d.due(now, time.Hour) {
 		t.Error("a release ends its process itself")
 	}
-	d.begin(now, 0, false, byOperator)
+	d.begin(now, 0, false, ByOperator)
 	if d.end("idle") {
 		t.Error("a release has ended what the operator asked for meanwhile")
 	}
