@@ -12,6 +12,7 @@ import (
 
 	"weir/capacity"
 	"weir/capacity/tracing"
+	"weir/cmd/weir/provision"
 	"weir/cmd/weir/survey"
 	"weir/cmd/weir/term"
 	"weir/dht"
@@ -123,8 +124,8 @@ func (p *placer) awaitServer(ctx context.Context, need capacity.Need, exclude []
 	if err != nil {
 		outcome, e.Detail = "refused", err.Error()
 	}
-	p.outcomes.add(outcome)
-	e.Time, e.Kind = time.Now(), provisionKind(outcome)
+	p.outcomes.Add(outcome)
+	e.Time, e.Kind = time.Now(), provision.Kind(outcome)
 	p.event(e)
 	return helper, err
 }
@@ -135,7 +136,7 @@ func (p *placer) placeOnNewcomer(ctx context.Context, region string, need capaci
 	var asked time.Time
 	why := refused // the error if the wait times out
 	for {
-		if time.Since(asked) >= askAgain {
+		if time.Since(asked) >= provision.AskAgain {
 			asked = time.Now()
 			coming, err := p.node.Provisioners.Provision(ctx, region, need, refused.Reason)
 			var no *capacity.Refusal

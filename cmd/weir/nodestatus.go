@@ -15,6 +15,7 @@ import (
 	"weir/capacity"
 	"weir/cmd/weir/api"
 	"weir/cmd/weir/build"
+	"weir/cmd/weir/provision"
 	"weir/dht"
 )
 
@@ -90,8 +91,8 @@ func (n *node) features() []string {
 	if n.provisioner != nil {
 		list = append(list, dht.ProvisionFeature)
 	}
-	if n.releaser != nil && n.releaser.releasable() {
-		list = append(list, releasableFeature)
+	if n.releaser != nil && n.releaser.Releasable() {
+		list = append(list, provision.ReleasableFeature)
 	}
 	return list
 }
@@ -110,7 +111,7 @@ func (n *node) status() api.Status {
 		Overflow: n.tuned.Load().overflow, Publishers: counts.Publishers, Viewers: counts.Viewers, Streams: counts.Streams,
 		Links: counts.Links, Leases: totals.Leases, Peers: len(n.dht.Overlay.Host.Network().Peers()),
 		NotForwarded: n.sfu.NotForwarded(), Goroutines: runtime.NumGoroutine(), Drain: n.drain.Status(), Waiting: int64(n.placer.waiters.Len()),
-		Provision: n.provisioner.status(), Requests: api.Requests{SettingUp: counts.Setups, Waiting: counts.Waiting}, Releasable: n.releaser != nil && n.releaser.releasable(), Record: record, Traffic: n.dht.Overlay.Traffic.List(),
+		Provision: n.provisioner.Status(), Requests: api.Requests{SettingUp: counts.Setups, Waiting: counts.Waiting}, Releasable: n.releaser != nil && n.releaser.Releasable(), Record: record, Traffic: n.dht.Overlay.Traffic.List(),
 	}
 	if n.cfg.servers != nil {
 		s.Servers = len(n.cfg.servers.Servers())

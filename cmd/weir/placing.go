@@ -15,6 +15,7 @@ import (
 	"weir/capacity/event"
 	"weir/capacity/policy"
 	"weir/capacity/tracing"
+	"weir/cmd/weir/provision"
 	"weir/cmd/weir/term"
 	"weir/dht"
 	"weir/dht/naming"
@@ -47,7 +48,7 @@ type placer struct {
 	self     func() capacity.Record // this node's own
 	carried  func() []capacity.Carriage
 	rights   *rights.Rights // nil: no client needs a right
-	outcomes *outcomes
+	outcomes *provision.Outcomes
 	decided  func(dht.Decision, error) // told each placement
 	event    func(event.Event)
 	log      *slog.Logger

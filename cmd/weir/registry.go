@@ -59,7 +59,7 @@ func (n *node) metrics() *prometheus.Registry {
 	counter("media_overflowed_datagrams_total", "Datagrams that came and that the kernel had no room for: raise net.core.rmem_max, or the node's share of the CPU.", func() float64 { return float64(n.gauge.Socket.Counters().Overflowed) })
 	counter("discovery_records_refused_total", "Records and datagrams of peers that sent more than their share.", func() float64 { return float64(n.dht.Flooded()) })
 	n.reloading.register(reg)
-	reg.MustRegister(n.outcomes.counter)
+	reg.MustRegister(n.outcomes.Counter)
 	if n.cfg.tls != nil {
 		reg.MustRegister(n.cfg.tls)
 	}

@@ -31,6 +31,7 @@ import (
 	"weir/cmd/weir/hook"
 	"weir/cmd/weir/metrics"
 	"weir/cmd/weir/policies"
+	"weir/cmd/weir/provision"
 	"weir/cmd/weir/spans"
 	"weir/cmd/weir/survey"
 	"weir/dht"
@@ -114,10 +115,10 @@ type node struct {
 	rights      *rights.Rights // nil: no client needs a right
 	counters    *metrics.Counters
 	spans       *spans.Queue
-	outcomes    *outcomes
+	outcomes    *provision.Outcomes
 	placer      *placer
-	provisioner *provisioner // nil: this node starts no servers
-	releaser    *releaser    // nil: it does not end by itself
+	provisioner *provision.Provisioner // nil: this node starts no servers
+	releaser    *provision.Releaser    // nil: it does not end by itself
 
 	public, admin net.Listener
 	scrapes       net.Listener // nil without --metrics
@@ -213,7 +214,7 @@ func newNode(cfg nodeConfig) (_ *node, err error) {
 		}
 		bootstrap = append(bootstrap, info)
 	}
-	n.outcomes, n.counters, n.handed = newOutcomes(), metrics.New(n.policy.Policy), hook.NewEventCounts()
+	n.outcomes, n.counters, n.handed = provision.NewOutcomes(), metrics.New(n.policy.Policy), hook.NewEventCounts()
 	n.drain = &drain.Drainer{Ledger: n.ledger, Kick: func() { n.dht.Publisher.Kick() }, Event: n.events.Add, Log: cfg.log}
 	n.placer = &placer{region: cfg.region, policy: n.policy.Policy, outcomes: n.outcomes, event: n.events.Add, log: cfg.log}
 	n.placer.self = func() capacity.Record { r, _ := n.sample(); return r }
@@ -221,17 +222,17 @@ func newNode(cfg nodeConfig) (_ *node, err error) {
 	n.placer.decided = func(d dht.Decision, err error) { n.view.Decided(d); n.counters.Decided(d, err) }
 	var starts *scale.Provisioner
 	if cfg.provision.Given() {
-		p := newProvisioner(cfg.provision.Run, cfg.network, cfg.provisionRegions, cfg.log)
-		p.policy = func() policy.Provision { return n.policy.Policy().Policy().Provision }
-		p.nodes, p.room, p.invite, p.event, p.counts = n.placer.regionRecords, n.placer.roomFor, n.invite, n.events.Add, n.outcomes
+		p := provision.New(cfg.provision.Run, cfg.network, cfg.provisionRegions, cfg.log)
+		p.Policy = func() policy.Provision { return n.policy.Policy().Policy().Provision }
+		p.Nodes, p.Room, p.Invite, p.Event, p.Counts = n.placer.regionRecords, n.placer.roomFor, n.invite, n.events.Add, n.outcomes
 		n.provisioner = p
-		starts = &scale.Provisioner{Regions: p.regions, Start: p.start, Leave: p.leave}
+		starts = &scale.Provisioner{Regions: p.Regions, Start: p.Start, Leave: p.Leave}
 	} else if cfg.release.Given() {
-		n.releaser = &releaser{
-			drain: n.drain, hook: cfg.release, log: cfg.log, event: n.events.Add, kick: func() { n.dht.Publisher.Kick() },
-			self:   func() hook.Input { return hook.Input{Region: cfg.region, Network: cfg.network, PeerID: self} },
-			policy: func() policy.Policy { return n.policy.Policy().Policy() }, empty: n.empty,
-			ask: func(ctx context.Context) error { return n.dht.Provisioners.AskLeave(ctx, cfg.region) },
+		n.releaser = &provision.Releaser{
+			Drain: n.drain, Hook: cfg.release, Log: cfg.log, Event: n.events.Add, Kick: func() { n.dht.Publisher.Kick() },
+			Self:   func() hook.Input { return hook.Input{Region: cfg.region, Network: cfg.network, PeerID: self} },
+			Policy: func() policy.Policy { return n.policy.Policy().Policy() }, Empty: n.empty,
+			Ask: func(ctx context.Context) error { return n.dht.Provisioners.AskLeave(ctx, cfg.region) },
 		}
 	}
 	if err := n.askForRights(); err != nil {
@@ -366,10 +367,10 @@ func (n *node) run(ctx context.Context) error {
 	work.Go(func() error { return n.newWatchdog().run(ctx) })
 	work.Go(func() error { return n.watchHangups(ctx) })
 	if n.provisioner != nil {
-		work.Go(func() error { return n.provisioner.run(ctx) })
+		work.Go(func() error { return n.provisioner.Run(ctx) })
 	}
 	if n.releaser != nil {
-		work.Go(func() error { return n.releaser.run(ctx) })
+		work.Go(func() error { return n.releaser.Run(ctx) })
 	}
 
 	err := work.Wait()

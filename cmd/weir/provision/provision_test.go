@@ -1,4 +1,4 @@
-package main
+package provision
 
 import (
 	"context"
@@ -35,37 +35,37 @@ type fakeCloud struct {
 
 // runProvisioner runs a provisioner for eu and us, in a synctest bubble, until
 // the test ends.
-func runProvisioner(t *testing.T, cloud *fakeCloud, settings policy.Provision, start func(context.Context, hook.Input) error) *provisioner {
+func runProvisioner(t *testing.T, cloud *fakeCloud, settings policy.Provision, start func(context.Context, hook.Input) error) *Provisioner {
 	t.Helper()
 	began := time.Now()
-	p := newProvisioner(func(ctx context.Context, in hook.Input) error {
+	p := New(func(ctx context.Context, in hook.Input) error {
 		cloud.mu.Lock()
 		cloud.at, cloud.inputs = append(cloud.at, time.Since(began)), append(cloud.inputs, in)
 		cloud.mu.Unlock()
 		return start(ctx, in)
 	}, "test", []string{"eu", "us"}, slog.New(slog.DiscardHandler))
-	p.policy = func() policy.Provision { return settings }
-	p.nodes = func(_ context.Context, region string) ([]capacity.Record, error) {
+	p.Policy = func() policy.Provision { return settings }
+	p.Nodes = func(_ context.Context, region string) ([]capacity.Record, error) {
 		cloud.mu.Lock()
 		defer cloud.mu.Unlock()
 		return cloud.nodes[region], nil
 	}
-	p.room = func(context.Context, string, capacity.Need) (peer.ID, error) {
+	p.Room = func(context.Context, string, capacity.Need) (peer.ID, error) {
 		cloud.mu.Lock()
 		defer cloud.mu.Unlock()
 		cloud.looks++
 		return cloud.room, cloud.unknown
 	}
-	p.invite = func() (string, error) { return "token", nil }
-	p.counts = newOutcomes()
-	p.event = func(e sfu.Event) {
+	p.Invite = func() (string, error) { return "token", nil }
+	p.Counts = NewOutcomes()
+	p.Event = func(e sfu.Event) {
 		cloud.mu.Lock()
 		defer cloud.mu.Unlock()
 		cloud.events = append(cloud.events, string(e.Kind))
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
-	go func() { done <- p.run(ctx) }()
+	go func() { done <- p.Run(ctx) }()
 	t.Cleanup(func() {
 		cancel()
 		if err := <-done; !errors.Is(err, context.Canceled) {
@@ -90,10 +90,10 @@ func (c *fakeCloud) ran() []time.Duration {
 	return append([]time.Duration(nil), c.at...)
 }
 
-func counted(t *testing.T, o *outcomes, name string) float64 {
+func counted(t *testing.T, o *Outcomes, name string) float64 {
 	t.Helper()
 	reg := prometheus.NewRegistry()
-	reg.MustRegister(o.counter)
+	reg.MustRegister(o.Counter)
 	families, err := reg.Gather()
 	if err != nil {
 		t.Fatal(err)
@@ -129,7 +129,7 @@ func TestHookRunsOnceForMany(t *testing.T) {
 		})
 		started := 0
 		for range 100 {
-			c, err := p.start(t.Context(), "eu", wantsRoom, "sessions")
+			c, err := p.Start(t.Context(), "eu", wantsRoom, "sessions")
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -139,11 +139,11 @@ func TestHookRunsOnceForMany(t *testing.T) {
 			time.Sleep(10 * time.Millisecond)
 		}
 		time.Sleep(8 * time.Second)
-		if _, err := p.start(t.Context(), "eu", wantsRoom, "sessions"); reasonOf(err) != scale.ProvisioningCooldown {
+		if _, err := p.Start(t.Context(), "eu", wantsRoom, "sessions"); reasonOf(err) != scale.ProvisioningCooldown {
 			t.Errorf("within the cooldown: %v", err)
 		}
 		time.Sleep(2 * time.Second)
-		if c, err := p.start(t.Context(), "eu", wantsRoom, "sessions"); err != nil || !c.Started {
+		if c, err := p.Start(t.Context(), "eu", wantsRoom, "sessions"); err != nil || !c.Started {
 			t.Errorf("after the cooldown: %+v, %v", c, err)
 		}
 		time.Sleep(5 * time.Second)
@@ -155,7 +155,7 @@ func TestHookRunsOnceForMany(t *testing.T) {
 			t.Errorf("the hook was given %+v", in)
 		}
 		for name, want := range map[string]float64{"started": 2, "arrived": 2, "failed": 0, "timed_out": 0} {
-			if got := counted(t, p.counts, name); got != want {
+			if got := counted(t, p.Counts, name); got != want {
 				t.Errorf("counted %v as %s, want %v", got, name, want)
 			}
 		}
@@ -178,7 +178,7 @@ func TestHooksRunOneAtATime(t *testing.T) {
 			return nil
 		})
 		for _, region := range []string{"eu", "us"} {
-			if c, err := p.start(t.Context(), region, wantsRoom, "sessions"); err != nil || !c.Started {
+			if c, err := p.Start(t.Context(), region, wantsRoom, "sessions"); err != nil || !c.Started {
 				t.Errorf("%s: %+v, %v", region, c, err)
 			}
 		}
@@ -186,7 +186,7 @@ func TestHooksRunOneAtATime(t *testing.T) {
 		if ran := cloud.ran(); len(ran) != 2 || ran[1] != 5*time.Second {
 			t.Errorf("the hook ran at %v", ran)
 		}
-		for region, st := range p.status() {
+		for region, st := range p.Status() {
 			if st.Phase != "idle" || st.Failures != 0 {
 				t.Errorf("%s: %+v", region, st)
 			}
@@ -206,7 +206,7 @@ func TestFailingHookBacksOff(t *testing.T) {
 		})
 		reasons := map[string]int{}
 		for range 200 {
-			_, err := p.start(t.Context(), "eu", wantsRoom, "sessions")
+			_, err := p.Start(t.Context(), "eu", wantsRoom, "sessions")
 			reasons[reasonOf(err)]++
 			time.Sleep(time.Second)
 		}
@@ -222,7 +222,7 @@ func TestFailingHookBacksOff(t *testing.T) {
 		if reasons[scale.ProvisioningFailed] == 0 || reasons[scale.ProvisioningTimedOut] < 35 || reasons[scale.ProvisioningCooldown] > 0 {
 			t.Errorf("refused with %v", reasons)
 		}
-		if st := p.status()["eu"]; st.Failures != 5 || !strings.Contains(st.Last, "exit status 1") {
+		if st := p.Status()["eu"]; st.Failures != 5 || !strings.Contains(st.Last, "exit status 1") {
 			t.Errorf("status %+v", st)
 		}
 	})
@@ -239,17 +239,17 @@ func TestNobodyLeavesWhileAServerStarts(t *testing.T) {
 			cloud.arrive("eu", "c")
 			return nil
 		})
-		if _, err := p.start(t.Context(), "eu", wantsRoom, "sessions"); err != nil {
+		if _, err := p.Start(t.Context(), "eu", wantsRoom, "sessions"); err != nil {
 			t.Fatal(err)
 		}
-		if err := p.leave(t.Context(), "eu", "a"); reasonOf(err) != "release-starting" {
+		if err := p.Leave(t.Context(), "eu", "a"); reasonOf(err) != "release-starting" {
 			t.Errorf("leave = %v", err)
 		}
 		time.Sleep(2 * time.Second)
-		if err := p.leave(t.Context(), "eu", "a"); err != nil {
+		if err := p.Leave(t.Context(), "eu", "a"); err != nil {
 			t.Errorf("leave = %v", err)
 		}
-		if err := p.leave(t.Context(), "eu", "b"); reasonOf(err) != "release-cooldown" {
+		if err := p.Leave(t.Context(), "eu", "b"); reasonOf(err) != "release-cooldown" {
 			t.Errorf("leave = %v", err)
 		}
 	})
@@ -262,7 +262,7 @@ func TestProvisionerLooksItself(t *testing.T) {
 		cloud := &fakeCloud{room: "roomy"}
 		p := runProvisioner(t, cloud, policy.Provision{Cooldown: 10 * time.Second, WaitTimeout: 5 * time.Second}, func(context.Context, hook.Input) error { return nil })
 		for range 100 {
-			_, err := p.start(t.Context(), "eu", wantsRoom, "sessions")
+			_, err := p.Start(t.Context(), "eu", wantsRoom, "sessions")
 			if reasonOf(err) != scale.ProvisioningRoom || !strings.Contains(err.Error(), peer.ID("roomy").String()) {
 				t.Fatalf("there is room: %v", err)
 			}
@@ -272,12 +272,12 @@ func TestProvisionerLooksItself(t *testing.T) {
 		}
 		time.Sleep(lookAgain)
 		cloud.room, cloud.unknown = "", errors.New("3 of 4 holders did not answer")
-		if _, err := p.start(t.Context(), "eu", wantsRoom, "sessions"); reasonOf(err) != scale.ProvisioningUnknown || !strings.Contains(err.Error(), "3 of 4 holders") {
+		if _, err := p.Start(t.Context(), "eu", wantsRoom, "sessions"); reasonOf(err) != scale.ProvisioningUnknown || !strings.Contains(err.Error(), "3 of 4 holders") {
 			t.Errorf("whether there is room is not known: %v", err)
 		}
 		time.Sleep(lookAgain)
 		cloud.unknown = &capacity.Refusal{Reason: scale.ProvisioningWouldNotHelp}
-		if _, err := p.start(t.Context(), "eu", wantsRoom, "sessions"); reasonOf(err) != scale.ProvisioningWouldNotHelp {
+		if _, err := p.Start(t.Context(), "eu", wantsRoom, "sessions"); reasonOf(err) != scale.ProvisioningWouldNotHelp {
 			t.Errorf("nobody could take it: %v", err)
 		}
 		synctest.Wait()
@@ -286,14 +286,14 @@ func TestProvisionerLooksItself(t *testing.T) {
 		}
 		time.Sleep(lookAgain)
 		cloud.unknown = nil
-		if c, err := p.start(t.Context(), "eu", wantsRoom, "sessions"); err != nil || !c.Started {
+		if c, err := p.Start(t.Context(), "eu", wantsRoom, "sessions"); err != nil || !c.Started {
 			t.Errorf("there is none: %+v, %v", c, err)
 		}
 		synctest.Wait()
 		if ran := cloud.ran(); len(ran) != 1 {
 			t.Errorf("the hook ran at %v", ran)
 		}
-		if room, unknown, vain := counted(t, p.counts, "room"), counted(t, p.counts, "unknown"), counted(t, p.counts, "would_not_help"); room != 1 || unknown != 1 || vain != 1 {
+		if room, unknown, vain := counted(t, p.Counts, "room"), counted(t, p.Counts, "unknown"), counted(t, p.Counts, "would_not_help"); room != 1 || unknown != 1 || vain != 1 {
 			t.Errorf("counted %v, %v and %v", room, unknown, vain)
 		}
 	})

@@ -1,4 +1,4 @@
-package main
+package provision
 
 import (
 	"context"
@@ -24,26 +24,26 @@ const (
 	releaseAgain = 2 * time.Second
 	// releaseTime bounds one release request.
 	releaseTime = 5 * time.Second
-	// releasableFeature is in the records of nodes that are idle.
-	releasableFeature = "releasable"
+	// ReleasableFeature is in the records of nodes that are idle.
+	ReleasableFeature = "releasable"
 	// byRelease is the reason of a drain that ends with the node.
 	byRelease = "idle, and released"
 )
 
-// A releaser ends its node when it has been idle for long enough, under a
+// A Releaser ends its node when it has been idle for long enough, under a
 // binpack policy: it asks the provisioner for permission, drains, makes sure
 // that nothing came in between, runs the hook, and ends the process. A node
 // that starts servers has none.
-type releaser struct {
-	drain  *drain.Drainer
-	hook   hook.Hook
-	self   func() hook.Input // with the node's region, network and ID
-	policy func() policy.Policy
-	empty  func(now time.Time) bool        // no sessions, links or reservations
-	ask    func(ctx context.Context) error // the provisioner, for permission
-	kick   func()                          // publishes the node's record at once
-	event  func(event.Event)
-	log    *slog.Logger
+type Releaser struct {
+	Drain  *drain.Drainer
+	Hook   hook.Hook
+	Self   func() hook.Input // with the node's region, network and ID
+	Policy func() policy.Policy
+	Empty  func(now time.Time) bool        // no sessions, links or reservations
+	Ask    func(ctx context.Context) error // the provisioner, for permission
+	Kick   func()                          // publishes the node's record at once
+	Event  func(event.Event)
+	Log    *slog.Logger
 
 	// Owned by run.
 	idle  scale.Idle
@@ -53,14 +53,14 @@ type releaser struct {
 	free bool // idle for long enough
 }
 
-func (r *releaser) releasable() bool {
+func (r *Releaser) Releasable() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.free
 }
 
-// run returns errDrained once the node is to end.
-func (r *releaser) run(ctx context.Context) error {
+// Run returns errDrained once the node is to end.
+func (r *Releaser) Run(ctx context.Context) error {
 	tick := time.NewTicker(releaseCheck)
 	defer tick.Stop()
 	for {
@@ -69,7 +69,7 @@ func (r *releaser) run(ctx context.Context) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		}
-		p := r.policy()
+		p := r.Policy()
 		free := r.step(time.Now(), p)
 		if !free || time.Now().Before(r.again) {
 			continue
@@ -82,54 +82,54 @@ func (r *releaser) run(ctx context.Context) error {
 
 // step reports whether the node has been idle for long enough. Only the
 // operator ends a drain that the operator requested.
-func (r *releaser) step(now time.Time, p policy.Policy) bool {
-	idle := r.idle.Next(now, r.empty(now) && !r.drain.Status().Draining)
+func (r *Releaser) step(now time.Time, p policy.Policy) bool {
+	idle := r.idle.Next(now, r.Empty(now) && !r.Drain.Status().Draining)
 	free := p.Strategy == policy.BinPack && idle >= p.Provision.OrDefault().IdleTimeout
 	r.mu.Lock()
 	changed := r.free != free
 	r.free = free
 	r.mu.Unlock()
 	if changed {
-		r.kick()
+		r.Kick()
 	}
 	return free
 }
 
 // release reports whether the node may end; the hook has run then.
-func (r *releaser) release(ctx context.Context, p policy.Provision) bool {
+func (r *Releaser) release(ctx context.Context, p policy.Provision) bool {
 	asking, cancel := context.WithTimeout(ctx, releaseTime)
 	defer cancel()
 	r.again = time.Now().Add(releaseAgain)
-	if err := r.ask(asking); err != nil {
+	if err := r.Ask(asking); err != nil {
 		var refused *capacity.Refusal
 		if errors.As(err, &refused) {
 			r.again = time.Now().Add(min(max(refused.RetryAfter, releaseCheck), time.Minute))
 		} else if errors.Is(err, scale.ErrNoProvisioner) {
 			r.again = time.Now().Add(max(releaseAgain, p.Cooldown))
 		}
-		r.log.Debug("stays, though idle", "err", err)
+		r.Log.Debug("stays, though idle", "err", err)
 		return false
 	}
-	if !r.drain.StartAlone(byRelease) {
+	if !r.Drain.StartAlone(byRelease) {
 		return false // the operator has begun a drain first
 	}
 	// The node admits nothing from here on: if it is empty now, it stays empty.
-	if !r.empty(time.Now()) {
-		r.log.Info("stays: somebody came just now")
-		r.drain.Stop(byRelease)
+	if !r.Empty(time.Now()) {
+		r.Log.Info("stays: somebody came just now")
+		r.Drain.Stop(byRelease)
 		return false
 	}
-	in := r.self()
+	in := r.Self()
 	in.Action, in.Reason, in.Request = "release", "idle", rand.Text()
-	err := r.hook.Run(ctx, in)
+	err := r.Hook.Run(ctx, in)
 	if err != nil {
-		r.drain.Stop(byRelease)
+		r.Drain.Stop(byRelease)
 		r.again = time.Now().Add(max(p.Cooldown, releaseAgain))
 		return false
 	}
-	if !r.empty(time.Now()) {
-		r.log.Warn("something came while the node was being released")
+	if !r.Empty(time.Now()) {
+		r.Log.Warn("something came while the node was being released")
 	}
-	r.event(event.Event{Kind: event.Released})
+	r.Event(event.Event{Kind: event.Released})
 	return true
 }

@@ -1,4 +1,4 @@
-package main
+package provision
 
 import (
 	"cmp"
@@ -26,28 +26,28 @@ const (
 	// provisionWatch is how often a provisioner checks whether a new server has
 	// come up.
 	provisionWatch = 300 * time.Millisecond
-	// askAgain is how often, at most, a waiting node asks for the server's
+	// AskAgain is how often, at most, a waiting node asks for the server's
 	// progress.
-	askAgain = time.Second
+	AskAgain = time.Second
 	// lookTime bounds a provisioner's own search for room; lookAgain is how
 	// long a search that prevented a start stays valid.
 	lookTime  = 2500 * time.Millisecond
 	lookAgain = time.Second
 )
 
-// A provisioner starts servers for the regions it serves, one at a time, and
+// A Provisioner starts servers for the regions it serves, one at a time, and
 // releases idle ones. Package scale makes the decisions; this type runs them.
-type provisioner struct {
+type Provisioner struct {
 	hook    func(context.Context, hook.Input) error
 	network string
-	regions []string
-	policy  func() policy.Provision
-	nodes   func(ctx context.Context, region string) ([]capacity.Record, error)
-	// room looks for a node with room for need, or returns "".
-	room   func(ctx context.Context, region string, need capacity.Need) (peer.ID, error)
-	invite func() (string, error)
-	event  func(sfu.Event)
-	counts *outcomes
+	Regions []string
+	Policy  func() policy.Provision
+	Nodes   func(ctx context.Context, region string) ([]capacity.Record, error)
+	// Room looks for a node with room for need, or returns "".
+	Room   func(ctx context.Context, region string, need capacity.Need) (peer.ID, error)
+	Invite func() (string, error)
+	Event  func(sfu.Event)
+	Counts *Outcomes
 	log    *slog.Logger
 	jobs   chan startJob // one a region at most: sending never waits
 
@@ -71,25 +71,25 @@ type startJob struct {
 	reason  string
 }
 
-// newProvisioner returns a provisioner; its node sets the remaining fields.
-func newProvisioner(hook func(context.Context, hook.Input) error, network string, regions []string, log *slog.Logger) *provisioner {
-	p := &provisioner{hook: hook, network: network, regions: regions, log: log, state: make(map[string]*regionState), jobs: make(chan startJob, len(regions))}
+// New returns a provisioner; its node sets the remaining fields.
+func New(hook func(context.Context, hook.Input) error, network string, regions []string, log *slog.Logger) *Provisioner {
+	p := &Provisioner{hook: hook, network: network, Regions: regions, log: log, state: make(map[string]*regionState), jobs: make(chan startJob, len(regions))}
 	for _, r := range regions {
 		p.state[r] = &regionState{}
 	}
 	return p
 }
 
-// start answers a seeker; it implements scale.Provisioner's callback. A server
+// Start answers a seeker; it implements scale.Provisioner's callback. A server
 // costs money, and the seeker may be mistaken, or lie: before a server is
 // started, this node searches for room itself, once for all concurrent seekers.
-func (p *provisioner) start(ctx context.Context, region string, need capacity.Need, reason string) (scale.PendingServer, error) {
+func (p *Provisioner) Start(ctx context.Context, region string, need capacity.Need, reason string) (scale.PendingServer, error) {
 	if refused := p.look(ctx, region, need); refused != nil {
 		return scale.PendingServer{}, refused
 	}
 	request := rand.Text()
 	p.mu.Lock()
-	coming, refused := p.state[region].starts.Ask(time.Now(), p.policy(), request)
+	coming, refused := p.state[region].starts.Ask(time.Now(), p.Policy(), request)
 	p.mu.Unlock()
 	if refused != nil {
 		return coming, refused
@@ -101,7 +101,7 @@ func (p *provisioner) start(ctx context.Context, region string, need capacity.Ne
 }
 
 // look returns why no new server is needed, as far as this node can see, or nil.
-func (p *provisioner) look(ctx context.Context, region string, need capacity.Need) *capacity.Refusal {
+func (p *Provisioner) look(ctx context.Context, region string, need capacity.Need) *capacity.Refusal {
 	p.mu.Lock()
 	st, now := p.state[region], time.Now()
 	switch {
@@ -119,7 +119,7 @@ func (p *provisioner) look(ctx context.Context, region string, need capacity.Nee
 	p.mu.Unlock()
 	looking, cancel := context.WithTimeout(ctx, lookTime)
 	defer cancel()
-	node, err := p.room(looking, region, need)
+	node, err := p.Room(looking, region, need)
 	var refused *capacity.Refusal
 	var vain *capacity.Refusal
 	outcome := ""
@@ -137,16 +137,16 @@ func (p *provisioner) look(ctx context.Context, region string, need capacity.Nee
 	st.looking, st.found, st.until = false, refused, time.Now().Add(lookAgain)
 	p.mu.Unlock()
 	if refused != nil {
-		p.counts.add(outcome)
+		p.Counts.Add(outcome)
 		p.log.Debug("no server started", "region", region, "reason", refused.Reason, "detail", refused.Detail)
 	}
 	return refused
 }
 
-// leave answers a node that would like to end; it implements
+// Leave answers a node that would like to end; it implements
 // scale.Provisioner's callback.
-func (p *provisioner) leave(ctx context.Context, region string, node peer.ID) error {
-	records, err := p.nodes(ctx, region)
+func (p *Provisioner) Leave(ctx context.Context, region string, node peer.ID) error {
+	records, err := p.Nodes(ctx, region)
 	if err != nil {
 		return err
 	}
@@ -154,19 +154,19 @@ func (p *provisioner) leave(ctx context.Context, region string, node peer.ID) er
 	defer p.mu.Unlock()
 	st := p.state[region]
 	if st.starts.Pending() {
-		return &capacity.Refusal{Reason: "release-starting", Detail: "a server is being started: there is need", RetryAfter: p.policy().OrDefault().Cooldown}
+		return &capacity.Refusal{Reason: "release-starting", Detail: "a server is being started: there is need", RetryAfter: p.Policy().OrDefault().Cooldown}
 	}
-	if refused := st.releases.Ask(time.Now(), p.policy(), node, records); refused != nil {
+	if refused := st.releases.Ask(time.Now(), p.Policy(), node, records); refused != nil {
 		return refused
 	}
-	p.counts.add("released")
-	p.event(sfu.Event{Time: time.Now(), Kind: "provision.released", Peer: node, Detail: "idle, in region " + cmp.Or(region, "-")})
+	p.Counts.Add("released")
+	p.Event(sfu.Event{Time: time.Now(), Kind: "provision.released", Peer: node, Detail: "idle, in region " + cmp.Or(region, "-")})
 	return nil
 }
 
-// run runs the hook when start requests it, one run at a time, and keeps
+// Run runs the hook when start requests it, one run at a time, and keeps
 // checking for new servers, until ctx is done.
-func (p *provisioner) run(ctx context.Context) error {
+func (p *Provisioner) Run(ctx context.Context) error {
 	tick := time.NewTicker(provisionWatch)
 	defer tick.Stop()
 	for {
@@ -182,7 +182,7 @@ func (p *provisioner) run(ctx context.Context) error {
 }
 
 // provision is one start, until the hook ends.
-func (p *provisioner) provision(ctx context.Context, job startJob) {
+func (p *Provisioner) provision(ctx context.Context, job startJob) {
 	began := time.Now()
 	err := p.try(ctx, job)
 	var refused *capacity.Refusal
@@ -194,28 +194,28 @@ func (p *provisioner) provision(ctx context.Context, job startJob) {
 		outcome = "failed"
 	}
 	p.mu.Lock()
-	p.state[job.region].starts.Ended(time.Now(), p.policy(), err)
+	p.state[job.region].starts.Ended(time.Now(), p.Policy(), err)
 	p.mu.Unlock()
-	p.counts.add(outcome)
-	e := sfu.Event{Time: time.Now(), Kind: provisionKind(outcome), Stream: job.need.Stream, Detail: fmt.Sprintf("request %s in region %s, since %s", job.request, cmp.Or(job.region, "-"), job.reason), Elapsed: capacity.Milliseconds(time.Since(began))}
+	p.Counts.Add(outcome)
+	e := sfu.Event{Time: time.Now(), Kind: Kind(outcome), Stream: job.need.Stream, Detail: fmt.Sprintf("request %s in region %s, since %s", job.request, cmp.Or(job.region, "-"), job.reason), Elapsed: capacity.Milliseconds(time.Since(began))}
 	if err != nil {
 		e.Detail += ": " + err.Error()
 	}
-	p.event(e)
+	p.Event(e)
 }
 
-func (p *provisioner) try(ctx context.Context, job startJob) error {
-	records, err := p.nodes(ctx, job.region)
+func (p *Provisioner) try(ctx context.Context, job startJob) error {
+	records, err := p.Nodes(ctx, job.region)
 	if err != nil {
 		return fmt.Errorf("the region's nodes are not known: %w", err)
 	}
 	p.mu.Lock()
-	refused := p.state[job.region].starts.Begin(time.Now(), p.policy(), idsOf(records))
+	refused := p.state[job.region].starts.Begin(time.Now(), p.Policy(), idsOf(records))
 	p.mu.Unlock()
 	if refused != nil {
 		return refused
 	}
-	token, err := p.invite()
+	token, err := p.Invite()
 	if err != nil {
 		return err
 	}
@@ -235,22 +235,22 @@ func idsOf(records []capacity.Record) []peer.ID {
 
 // settle updates the starts under way. While the region's nodes are unknown,
 // the absence of a new server is unknown too.
-func (p *provisioner) settle(ctx context.Context) {
-	for _, region := range p.regions {
+func (p *Provisioner) settle(ctx context.Context) {
+	for _, region := range p.Regions {
 		p.mu.Lock()
 		pending := p.state[region].starts.Pending()
 		p.mu.Unlock()
 		if !pending {
 			continue
 		}
-		records, err := p.nodes(ctx, region)
+		records, err := p.Nodes(ctx, region)
 		if err != nil {
 			p.log.Debug("the region's nodes are not known", "region", region, "err", err)
 			continue
 		}
 		p.mu.Lock()
 		starts := &p.state[region].starts
-		settled := starts.Seen(time.Now(), p.policy(), idsOf(records))
+		settled := starts.Seen(time.Now(), p.Policy(), idsOf(records))
 		st := starts.Status()
 		p.mu.Unlock()
 		if !settled {
@@ -260,13 +260,13 @@ func (p *provisioner) settle(ctx context.Context) {
 		if st.Failures > 0 {
 			outcome, again = "timed_out", fmt.Sprintf("; %s in a row, again after %v", term.Count(st.Failures, "failure", "failures"), st.Cooldown)
 		}
-		p.counts.add(outcome)
-		p.event(sfu.Event{Time: time.Now(), Kind: provisionKind(outcome), Detail: "region " + cmp.Or(region, "-") + term.Prefixed(": ", st.Last) + again})
+		p.Counts.Add(outcome)
+		p.Event(sfu.Event{Time: time.Now(), Kind: Kind(outcome), Detail: "region " + cmp.Or(region, "-") + term.Prefixed(": ", st.Last) + again})
 	}
 }
 
-// status is the provisioner's state by region.
-func (p *provisioner) status() map[string]scale.Status {
+// Status is the provisioner's state by region.
+func (p *Provisioner) Status() map[string]scale.Status {
 	if p == nil {
 		return nil
 	}
@@ -279,28 +279,28 @@ func (p *provisioner) status() map[string]scale.Status {
 	return all
 }
 
-// outcomes count the outcomes of provisioning.
-type outcomes struct{ counter *prometheus.CounterVec }
+// Outcomes count the outcomes of provisioning.
+type Outcomes struct{ Counter *prometheus.CounterVec }
 
 // All outcomes: of starts and releases at the provisioner, and of the requests
 // that waited here.
 var outcomeNames = []string{"started", "failed", "max_nodes", "timed_out", "arrived", "released", "room", "unknown", "would_not_help", "placed", "refused"}
 
-func newOutcomes() *outcomes {
-	o := &outcomes{prometheus.NewCounterVec(prometheus.CounterOpts{
+func NewOutcomes() *Outcomes {
+	o := &Outcomes{prometheus.NewCounterVec(prometheus.CounterOpts{
 		Namespace: "weir", Name: "provision_total",
 		Help: "Servers asked for, by what came of it: at the provisioner started, failed, max_nodes, timed_out, arrived, released, and not started since it found room itself, could not find out, or another would not help; where a client waited placed or refused.",
 	}, []string{"outcome"})}
 	for _, name := range outcomeNames {
-		o.counter.WithLabelValues(name)
+		o.Counter.WithLabelValues(name)
 	}
 	return o
 }
 
-func (o *outcomes) add(outcome string) { o.counter.WithLabelValues(outcome).Inc() }
+func (o *Outcomes) Add(outcome string) { o.Counter.WithLabelValues(outcome).Inc() }
 
-// provisionKind is the kind of the event for an outcome.
-func provisionKind(outcome string) event.Kind {
+// Kind is the kind of the event for an outcome.
+func Kind(outcome string) event.Kind {
 	switch outcome {
 	case "max_nodes":
 		return event.ProvisionMost
