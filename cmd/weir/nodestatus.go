@@ -110,7 +110,7 @@ func (n *node) status() api.Status {
 		P2P: info.P2P, HTTP: info.HTTP, TLS: n.cfg.tls.Status(), Admin: info.Admin, Media: info.Media, Policy: n.policy.Policy().Policy().Version,
 		Overflow: n.tuned.Load().overflow, Publishers: counts.Publishers, Viewers: counts.Viewers, Streams: counts.Streams,
 		Links: counts.Links, Leases: totals.Leases, Peers: len(n.dht.Overlay.Host.Network().Peers()),
-		NotForwarded: n.sfu.NotForwarded(), Goroutines: runtime.NumGoroutine(), Drain: n.drain.Status(), Waiting: int64(n.placer.waiters.Len()),
+		NotForwarded: n.sfu.NotForwarded(), Goroutines: runtime.NumGoroutine(), Drain: n.drain.Status(), Waiting: int64(n.placer.Waiters.Len()),
 		Provision: n.provisioner.Status(), Requests: api.Requests{SettingUp: counts.Setups, Waiting: counts.Waiting}, Releasable: n.releaser != nil && n.releaser.Releasable(), Record: record, Traffic: n.dht.Overlay.Traffic.List(),
 	}
 	if n.cfg.servers != nil {

@@ -50,7 +50,7 @@ func (n *node) metrics() *prometheus.Registry {
 	gauge("peers", "libp2p peers connected.", func() float64 { return float64(len(n.dht.Overlay.Host.Network().Peers())) })
 	gauge("uplink_bytes_per_second", "Sent on the media socket, over the last seconds.", func() float64 { return float64(n.gauge.Read().Uplink) / 8 })
 	gauge("downlink_bytes_per_second", "Received on the media socket, over the last seconds.", func() float64 { return float64(n.gauge.Read().Downlink) / 8 })
-	gauge("provision_waiting_requests", "Requests that wait for a server to be started.", func() float64 { return float64(n.placer.waiters.Len()) })
+	gauge("provision_waiting_requests", "Requests that wait for a server to be started.", func() float64 { return float64(n.placer.Waiters.Len()) })
 	counter("media_sent_bytes_total", "UDP payload sent on the media socket.", func() float64 { return float64(n.gauge.Socket.Counters().BytesOut) })
 	counter("media_received_bytes_total", "UDP payload received on the media socket.", func() float64 { return float64(n.gauge.Socket.Counters().BytesIn) })
 	counter("media_sent_datagrams_total", "Datagrams sent on the media socket.", func() float64 { return float64(n.gauge.Socket.Counters().PacketsOut) })

@@ -30,6 +30,7 @@ import (
 	"weir/cmd/weir/eventlog"
 	"weir/cmd/weir/hook"
 	"weir/cmd/weir/metrics"
+	"weir/cmd/weir/placing"
 	"weir/cmd/weir/policies"
 	"weir/cmd/weir/provision"
 	"weir/cmd/weir/spans"
@@ -116,7 +117,7 @@ type node struct {
 	counters    *metrics.Counters
 	spans       *spans.Queue
 	outcomes    *provision.Outcomes
-	placer      *placer
+	placer      *placing.Placer
 	provisioner *provision.Provisioner // nil: this node starts no servers
 	releaser    *provision.Releaser    // nil: it does not end by itself
 
@@ -216,15 +217,15 @@ func newNode(cfg nodeConfig) (_ *node, err error) {
 	}
 	n.outcomes, n.counters, n.handed = provision.NewOutcomes(), metrics.New(n.policy.Policy), hook.NewEventCounts()
 	n.drain = &drain.Drainer{Ledger: n.ledger, Kick: func() { n.dht.Publisher.Kick() }, Event: n.events.Add, Log: cfg.log}
-	n.placer = &placer{region: cfg.region, policy: n.policy.Policy, outcomes: n.outcomes, event: n.events.Add, log: cfg.log}
-	n.placer.self = func() capacity.Record { r, _ := n.sample(); return r }
-	n.placer.carried = func() []capacity.Carriage { return n.sfu.Carriages() }
-	n.placer.decided = func(d dht.Decision, err error) { n.view.Decided(d); n.counters.Decided(d, err) }
+	n.placer = &placing.Placer{Region: cfg.region, Policy: n.policy.Policy, Outcomes: n.outcomes, Event: n.events.Add, Log: cfg.log}
+	n.placer.Self = func() capacity.Record { r, _ := n.sample(); return r }
+	n.placer.Carried = func() []capacity.Carriage { return n.sfu.Carriages() }
+	n.placer.Decided = func(d dht.Decision, err error) { n.view.Decided(d); n.counters.Decided(d, err) }
 	var starts *scale.Provisioner
 	if cfg.provision.Given() {
 		p := provision.New(cfg.provision.Run, cfg.network, cfg.provisionRegions, cfg.log)
 		p.Policy = func() policy.Provision { return n.policy.Policy().Policy().Provision }
-		p.Nodes, p.Room, p.Invite, p.Event, p.Counts = n.placer.regionRecords, n.placer.roomFor, n.invite, n.events.Add, n.outcomes
+		p.Nodes, p.Room, p.Invite, p.Event, p.Counts = n.placer.RegionRecords, n.placer.RoomFor, n.invite, n.events.Add, n.outcomes
 		n.provisioner = p
 		starts = &scale.Provisioner{Regions: p.Regions, Start: p.Start, Leave: p.Leave}
 	} else if cfg.release.Given() {
@@ -270,7 +271,7 @@ func newNode(cfg nodeConfig) (_ *node, err error) {
 		return nil, err
 	}
 	opened = append(opened, n.dht.Close)
-	n.placer.node, n.placer.rights = n.dht, n.rights
+	n.placer.Node, n.placer.Rights = n.dht, n.rights
 	n.events.Name = n.nameOf
 	if cfg.operator != "" {
 		if err := n.policies.Restore(n.dht.Policies.Push); err != nil {
@@ -280,8 +281,8 @@ func newNode(cfg nodeConfig) (_ *node, err error) {
 
 	n.sfu, err = sfu.New(sfu.Config{
 		Self: self, Key: key, Socket: socket, Ledger: n.ledger,
-		Locate: n.placer.locate, Live: n.placer.live, Place: n.placer.place, Claim: n.placer.claim, Published: n.placer.published, Dial: n.placer.dial, Handover: n.placer.handover,
-		Addrs:   n.placer.addrs,
+		Locate: n.placer.Locate, Live: n.placer.Live, Place: n.placer.Place, Claim: n.placer.Claim, Published: n.placer.Published, Dial: n.placer.Dial, Handover: n.placer.Handover,
+		Addrs:   n.placer.Addrs,
 		Changed: n.dht.Publisher.Kick, Patience: policy.MaxWaitTimeout,
 		Delivered: n.dht.Shortfalls.Delivered,
 		Event:     n.event, Measured: n.counters.Times.Measured,
@@ -293,7 +294,7 @@ func newNode(cfg nodeConfig) (_ *node, err error) {
 	if err != nil {
 		return nil, err
 	}
-	n.dht.Overlay.Handle(cascadeProtocol, func(s network.Stream) {
+	n.dht.Overlay.Handle(placing.CascadeProtocol, func(s network.Stream) {
 		from := s.Conn().RemotePeer()
 		n.dht.Overlay.Protect(from)
 		defer n.dht.Overlay.Unprotect(from)

@@ -1,4 +1,4 @@
-package main
+package placing
 
 import (
 	"cmp"
@@ -20,12 +20,12 @@ import (
 	"weir/sfu"
 )
 
-// regionRecords are the records of a region's nodes that take placements, or will.
-func (p *placer) regionRecords(ctx context.Context, region string) ([]capacity.Record, error) {
+// RegionRecords are the records of a region's nodes that take placements, or will.
+func (p *Placer) RegionRecords(ctx context.Context, region string) ([]capacity.Record, error) {
 	ctx, cancel := context.WithTimeout(ctx, survey.Timeout)
 	defer cancel()
 	topic := dht.ShardTopic(region, "")
-	survey, err := p.node.Reader.Survey(ctx, topic)
+	survey, err := p.Node.Reader.Survey(ctx, topic)
 	if err == nil && !survey.Hearing.Enough() {
 		err = &dht.Unanswered{Topic: topic, Hearing: survey.Hearing}
 	}
@@ -45,12 +45,12 @@ func (p *placer) regionRecords(ctx context.Context, region string) ([]capacity.R
 	return records, nil
 }
 
-// roomFor searches for a node with room for need, as for a redirect, and
+// RoomFor searches for a node with room for need, as for a redirect, and
 // reserves that room for a moment: only the node itself knows its free
 // capacity.
-func (p *placer) roomFor(ctx context.Context, region string, need capacity.Need) (peer.ID, error) {
+func (p *Placer) RoomFor(ctx context.Context, region string, need capacity.Need) (peer.ID, error) {
 	need.Region = cmp.Or(need.Region, region)
-	records, err := p.regionRecords(ctx, region)
+	records, err := p.RegionRecords(ctx, region)
 	if err != nil {
 		return "", err
 	}
@@ -61,11 +61,11 @@ func (p *placer) roomFor(ctx context.Context, region string, need capacity.Need)
 			RetryAfter: placeRetryAfter,
 		}
 	}
-	placed, d, err := p.node.Seeker.Place(ctx, dht.CapacityTopic(), need, nil)
+	placed, d, err := p.Node.Seeker.Place(ctx, dht.CapacityTopic(), need, nil)
 	var refused *capacity.Refusal
 	switch {
 	case err == nil:
-		p.node.Seeker.ReleaseLease(ctx, placed.Lease)
+		p.Node.Seeker.ReleaseLease(ctx, placed.Lease)
 		return placed.Candidate.Record.Node, nil
 	case errors.As(err, &refused) && refused.Reason != dht.Unreachable:
 		return "", nil
@@ -93,30 +93,30 @@ func largest(records []capacity.Record) (most struct{ Uplink, Packets int64 }) {
 // waits until there is room, there or elsewhere, or until the policy's
 // wait_timeout is over. The error is a *capacity.Refusal that says why
 // provisioning did not help; without a provisioner it is refused itself.
-func (p *placer) awaitServer(ctx context.Context, need capacity.Need, exclude []peer.ID, refused *capacity.Refusal) (sfu.Helper, error) {
-	if p.waiters.NoProvisioner(time.Now()) {
+func (p *Placer) awaitServer(ctx context.Context, need capacity.Need, exclude []peer.ID, refused *capacity.Refusal) (sfu.Helper, error) {
+	if p.Waiters.NoProvisioner(time.Now()) {
 		return sfu.Helper{}, refused
 	}
-	region := cmp.Or(need.Region, p.region)
-	me := p.self()
-	if rule := p.policy().RejectsNew(need, me, region); rule != "" {
+	region := cmp.Or(need.Region, p.Region)
+	me := p.Self()
+	if rule := p.Policy().RejectsNew(need, me, region); rule != "" {
 		return sfu.Helper{}, &capacity.Refusal{
 			Reason:     scale.ProvisioningWouldNotHelp,
 			Detail:     fmt.Sprintf("%s; a new server would not help: the policy's rule %q refuses it as well", refused.Detail, rule),
 			RetryAfter: refused.RetryAfter,
 		}
 	}
-	if !p.waiters.Enter() {
+	if !p.Waiters.Enter() {
 		return sfu.Helper{}, &capacity.Refusal{Reason: refused.Reason, Detail: fmt.Sprintf("%s; %d requests wait for a server already", refused.Detail, scale.MaxWaiting), RetryAfter: refused.RetryAfter}
 	}
-	defer p.waiters.Leave()
+	defer p.Waiters.Leave()
 	began := time.Now()
-	settings := p.policy().Policy().Provision.OrDefault()
+	settings := p.Policy().Policy().Provision.OrDefault()
 	ctx, cancel := context.WithTimeout(ctx, settings.WaitTimeout)
 	defer cancel()
 	helper, err := p.placeOnNewcomer(ctx, region, need, exclude, refused)
 	if errors.Is(err, scale.ErrNoProvisioner) {
-		p.waiters.FoundNobody(time.Now())
+		p.Waiters.FoundNobody(time.Now())
 		return helper, refused
 	}
 	outcome := "placed"
@@ -124,13 +124,13 @@ func (p *placer) awaitServer(ctx context.Context, need capacity.Need, exclude []
 	if err != nil {
 		outcome, e.Detail = "refused", err.Error()
 	}
-	p.outcomes.Add(outcome)
+	p.Outcomes.Add(outcome)
 	e.Time, e.Kind = time.Now(), provision.Kind(outcome)
-	p.event(e)
+	p.Event(e)
 	return helper, err
 }
 
-func (p *placer) placeOnNewcomer(ctx context.Context, region string, need capacity.Need, exclude []peer.ID, refused *capacity.Refusal) (sfu.Helper, error) {
+func (p *Placer) placeOnNewcomer(ctx context.Context, region string, need capacity.Need, exclude []peer.ID, refused *capacity.Refusal) (sfu.Helper, error) {
 	deadline, _ := ctx.Deadline()
 	began := time.Now()
 	var asked time.Time
@@ -138,7 +138,7 @@ func (p *placer) placeOnNewcomer(ctx context.Context, region string, need capaci
 	for {
 		if time.Since(asked) >= provision.AskAgain {
 			asked = time.Now()
-			coming, err := p.node.Provisioners.Provision(ctx, region, need, refused.Reason)
+			coming, err := p.Node.Provisioners.Provision(ctx, region, need, refused.Reason)
 			var no *capacity.Refusal
 			switch {
 			case err == nil:
@@ -155,11 +155,11 @@ func (p *placer) placeOnNewcomer(ctx context.Context, region string, need capaci
 			case errors.Is(err, scale.ErrNoProvisioner):
 				return sfu.Helper{}, err
 			case ctx.Err() == nil:
-				p.log.Debug("provisioner not reached", "region", region, "err", err)
+				p.Log.Debug("provisioner not reached", "region", region, "err", err)
 				why = &capacity.Refusal{Reason: "provisioner-unreachable", Detail: "who starts servers does not answer", RetryAfter: placeRetryAfter}
 			}
 		}
-		after, room := p.waiters.NextAttempt()
+		after, room := p.Waiters.NextAttempt()
 		turn := time.NewTimer(after)
 		select {
 		case <-turn.C:
@@ -175,7 +175,7 @@ func (p *placer) placeOnNewcomer(ctx context.Context, region string, need capaci
 		helper, err := p.placeOnce(ctx, need, exclude)
 		var again *capacity.Refusal
 		if err == nil {
-			p.waiters.FoundRoom()
+			p.Waiters.FoundRoom()
 		}
 		if err == nil || ctx.Err() == nil && !errors.As(err, &again) {
 			return helper, err

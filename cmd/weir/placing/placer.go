@@ -1,4 +1,4 @@
-package main
+package placing
 
 import (
 	"context"
@@ -30,61 +30,61 @@ const (
 	placeTime = 8 * time.Second
 	// liveTime bounds a search for a stream that a client waits for.
 	liveTime = 2 * time.Second
-	// cascadeProtocol is the name of the cascade links' signalling, below
+	// CascadeProtocol is the name of the cascade links' signalling, below
 	// /weir/<network-id>/.
-	cascadeProtocol = "cascade/1"
+	CascadeProtocol = "cascade/1"
 	// maxUnbelieving bounds the helpers excluded for one client because they do
 	// not trust this node's tickets.
 	maxUnbelieving = 4
 )
 
-// A placer carries out what the media part asks of the network: who carries a
+// A Placer carries out what the media part asks of the network: who carries a
 // stream, who takes a client that this node cannot, who else publishes a name.
 // If nobody has room it has a server started, and waits for it.
-type placer struct {
-	node     *dht.Node
-	region   string // of this node
-	policy   func() *policy.Compiled
-	self     func() capacity.Record // this node's own
-	carried  func() []capacity.Carriage
-	rights   *rights.Rights // nil: no client needs a right
-	outcomes *provision.Outcomes
-	decided  func(dht.Decision, error) // told each placement
-	event    func(event.Event)
-	log      *slog.Logger
+type Placer struct {
+	Node     *dht.Node
+	Region   string // of this node
+	Policy   func() *policy.Compiled
+	Self     func() capacity.Record // this node's own
+	Carried  func() []capacity.Carriage
+	Rights   *rights.Rights // nil: no client needs a right
+	Outcomes *provision.Outcomes
+	Decided  func(dht.Decision, error) // told each placement
+	Event    func(event.Event)
+	Log      *slog.Logger
 
-	waiters scale.Queue
+	Waiters scale.Queue
 }
 
-// addrs are this node's libp2p addresses, at most as many as a ticket can hold.
-func (p *placer) addrs() []multiaddr.Multiaddr {
-	all := p.node.Overlay.Host.Addrs()
+// Addrs are this node's libp2p addresses, at most as many as a ticket can hold.
+func (p *Placer) Addrs() []multiaddr.Multiaddr {
+	all := p.Node.Overlay.Host.Addrs()
 	return all[:min(len(all), capacity.MaxAddrs)]
 }
 
-// dial opens the signalling of a cascade link, and keeps the connection below
+// Dial opens the signalling of a cascade link, and keeps the connection below
 // it open for as long.
-func (p *placer) dial(ctx context.Context, id peer.ID, addrs []multiaddr.Multiaddr) (sfu.Signal, error) {
-	s, err := p.node.Overlay.OpenStream(ctx, id, addrs, cascadeProtocol)
+func (p *Placer) Dial(ctx context.Context, id peer.ID, addrs []multiaddr.Multiaddr) (sfu.Signal, error) {
+	s, err := p.Node.Overlay.OpenStream(ctx, id, addrs, CascadeProtocol)
 	if err != nil {
 		return nil, err
 	}
-	p.node.Overlay.Protect(id)
+	p.Node.Overlay.Protect(id)
 	return s, nil
 }
 
-// handover opens a stream on which a client's request is redirected to id.
-func (p *placer) handover(ctx context.Context, id peer.ID, addrs []multiaddr.Multiaddr) (sfu.Signal, error) {
-	s, err := p.node.Overlay.OpenStream(ctx, id, addrs, sfu.OverflowProtocol)
+// Handover opens a stream on which a client's request is redirected to id.
+func (p *Placer) Handover(ctx context.Context, id peer.ID, addrs []multiaddr.Multiaddr) (sfu.Signal, error) {
+	s, err := p.Node.Overlay.OpenStream(ctx, id, addrs, sfu.OverflowProtocol)
 	if err != nil {
 		return nil, err
 	}
 	return s, nil
 }
 
-// locate finds a carrier of the stream and reserves a pull on it.
-func (p *placer) locate(ctx context.Context, need capacity.Need, exclude []peer.ID) (sfu.Carrier, error) {
-	placed, d, err := p.node.Seeker.Place(ctx, dht.StreamTopic(need.Stream), need, exclude)
+// Locate finds a carrier of the stream and reserves a pull on it.
+func (p *Placer) Locate(ctx context.Context, need capacity.Need, exclude []peer.ID) (sfu.Carrier, error) {
+	placed, d, err := p.Node.Seeker.Place(ctx, dht.StreamTopic(need.Stream), need, exclude)
 	p.report(ctx, d, err)
 	if err != nil {
 		return sfu.Carrier{}, notLive(d, err)
@@ -92,29 +92,29 @@ func (p *placer) locate(ctx context.Context, need capacity.Need, exclude []peer.
 	return sfu.Carrier{Node: placed.Candidate.Record.Node, Addrs: placed.Candidate.Record.Addrs, Lease: placed.Lease.ID}, nil
 }
 
-// live reports whether another node carries the stream, as reported now by the
+// Live reports whether another node carries the stream, as reported now by the
 // holders of its records.
-func (p *placer) live(ctx context.Context, stream string) bool {
+func (p *Placer) Live(ctx context.Context, stream string) bool {
 	ctx, cancel := context.WithTimeout(ctx, liveTime)
 	defer cancel()
-	answer, err := p.node.Seeker.Find(ctx, dht.StreamTopic(stream), meter.DefaultNeed(capacity.View, stream), []peer.ID{p.node.ID()})
+	answer, err := p.Node.Seeker.Find(ctx, dht.StreamTopic(stream), meter.DefaultNeed(capacity.View, stream), []peer.ID{p.Node.ID()})
 	if err != nil {
-		p.log.Debug("stream looked for in vain", "stream", stream, "err", err)
+		p.Log.Debug("stream looked for in vain", "stream", stream, "err", err)
 	}
 	return len(answer.Candidates) > 0 || len(answer.Rejected) > 0
 }
 
 // report tells a placement that ended with err.
-func (p *placer) report(ctx context.Context, d dht.Decision, err error) {
-	p.decided(d, err)
+func (p *Placer) report(ctx context.Context, d dht.Decision, err error) {
+	p.Decided(d, err)
 	e := placementEvent(d, err)
 	e.Trace = tracing.ID(ctx)
-	p.event(e)
+	p.Event(e)
 }
 
-// claim claims the name of a stream for a publisher at this node.
-func (p *placer) claim(ctx context.Context, stream string) (release func(), err error) {
-	release, err = p.node.Names.Claim(ctx, stream)
+// Claim claims the name of a stream for a publisher at this node.
+func (p *Placer) Claim(ctx context.Context, stream string) (release func(), err error) {
+	release, err = p.Node.Names.Claim(ctx, stream)
 	var taken *naming.Taken
 	if errors.As(err, &taken) {
 		return nil, &sfu.TakenError{Node: taken.At, Now: taken.Now}
@@ -122,9 +122,9 @@ func (p *placer) claim(ctx context.Context, stream string) (release func(), err 
 	return release, unanswered(err)
 }
 
-// published returns the other nodes where the stream is published.
-func (p *placer) published(ctx context.Context, stream string) ([]peer.ID, error) {
-	nodes, err := p.node.Names.Publishers(ctx, stream)
+// Published returns the other nodes where the stream is published.
+func (p *Placer) Published(ctx context.Context, stream string) ([]peer.ID, error) {
+	nodes, err := p.Node.Names.Publishers(ctx, stream)
 	return nodes, unanswered(err)
 }
 
@@ -148,9 +148,9 @@ func notLive(d dht.Decision, err error) error {
 	return unanswered(err)
 }
 
-// place finds a helper for a client that this node cannot take; if need be it
+// Place finds a helper for a client that this node cannot take; if need be it
 // has a server started.
-func (p *placer) place(ctx context.Context, need capacity.Need, exclude []peer.ID) (sfu.Helper, error) {
+func (p *Placer) Place(ctx context.Context, need capacity.Need, exclude []peer.ID) (sfu.Helper, error) {
 	finding, cancel := context.WithTimeout(ctx, placeTime)
 	defer cancel()
 	helper, err := p.placeOnce(finding, need, exclude)
@@ -168,9 +168,9 @@ func (p *placer) place(ctx context.Context, need capacity.Need, exclude []peer.I
 // placeAny finds a helper among the existing nodes, and returns the features in
 // its record. For a viewer, a node that carries the stream already is best: it
 // needs no new pull.
-func (p *placer) placeAny(ctx context.Context, need capacity.Need, exclude []peer.ID) (sfu.Helper, []string, error) {
+func (p *Placer) placeAny(ctx context.Context, need capacity.Need, exclude []peer.ID) (sfu.Helper, []string, error) {
 	if need.Purpose == capacity.View {
-		placed, d, err := p.node.Seeker.Place(ctx, dht.StreamTopic(need.Stream), need, exclude)
+		placed, d, err := p.Node.Seeker.Place(ctx, dht.StreamTopic(need.Stream), need, exclude)
 		p.report(ctx, d, err)
 		if err == nil {
 			return helper(placed, d, "carries it already"), placed.Candidate.Record.Features, nil
@@ -179,7 +179,7 @@ func (p *placer) placeAny(ctx context.Context, need capacity.Need, exclude []pee
 			return sfu.Helper{}, nil, sfu.ErrNotLive
 		}
 	}
-	placed, d, err := p.node.Seeker.Place(ctx, dht.CapacityTopic(), need, exclude)
+	placed, d, err := p.Node.Seeker.Place(ctx, dht.CapacityTopic(), need, exclude)
 	p.report(ctx, d, err)
 	if silent := new(dht.Unanswered); errors.As(err, &silent) {
 		return sfu.Helper{}, nil, &sfu.UnansweredError{Why: "this node is full, and who has room cannot be found out: " + silent.Words(), RetryAfter: placeRetryAfter}
@@ -190,8 +190,8 @@ func (p *placer) placeAny(ctx context.Context, need capacity.Need, exclude []pee
 	return helper(placed, d, "will pull it"), placed.Candidate.Record.Features, nil
 }
 
-func (p *placer) carries(stream string) bool {
-	return slices.ContainsFunc(p.carried(), func(c capacity.Carriage) bool { return c.Stream == stream })
+func (p *Placer) carries(stream string) bool {
+	return slices.ContainsFunc(p.Carried(), func(c capacity.Carriage) bool { return c.Stream == stream })
 }
 
 func helper(placed dht.Placed, d dht.Decision, how string) sfu.Helper {
@@ -215,14 +215,14 @@ func helper(placed dht.Placed, d dht.Decision, how string) sfu.Helper {
 
 // placeOnce finds a helper among the existing nodes that trust this node's
 // tickets.
-func (p *placer) placeOnce(ctx context.Context, need capacity.Need, exclude []peer.ID) (sfu.Helper, error) {
+func (p *Placer) placeOnce(ctx context.Context, need capacity.Need, exclude []peer.ID) (sfu.Helper, error) {
 	for given := 0; ; given++ {
 		helper, features, err := p.placeAny(ctx, need, exclude)
-		if err != nil || p.rights.Believes(helper.Node, features) {
+		if err != nil || p.Rights.Believes(helper.Node, features) {
 			return helper, err
 		}
-		p.log.Debug("helper does not share the secret for tickets", "helper", helper.Node)
-		p.node.Seeker.ReleaseLease(ctx, helper.Lease)
+		p.Log.Debug("helper does not share the secret for tickets", "helper", helper.Node)
+		p.Node.Seeker.ReleaseLease(ctx, helper.Lease)
 		if exclude = append(slices.Clone(exclude), helper.Node); given == maxUnbelieving {
 			return sfu.Helper{}, &capacity.Refusal{Reason: "tickets", Detail: "the nodes that have room do not share this node's secret for tickets"}
 		}
