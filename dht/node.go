@@ -249,7 +249,7 @@ func (n *Node) Run(ctx context.Context) error {
 	}
 	g.Go(func() error { return n.Prober.Run(ctx) })
 	g.Go(func() error { return n.sweep(ctx) })
-	g.Go(func() error { return n.Seeker.Run(ctx) })
+	g.Go(func() error { return n.Seeker.Regions.Run(ctx) })
 	g.Go(func() error { return n.Policies.Run(ctx, n.ready) })
 	g.Go(func() error { return n.copies.Run(ctx) })
 	if n.cfg.Sample != nil {

@@ -30,7 +30,7 @@ func TestPlaceByDigests(t *testing.T) {
 	t.Parallel()
 	nodes := newTestNetwork(t, 10)
 	seeker := newClient(t, nodes)
-	seeker.Seeker.ReadRegions(t.Context())
+	seeker.Seeker.Regions.Read(t.Context())
 	seeker.newest.Forget() // it has the records of the index by now
 	placed, d, err := seeker.Seeker.Place(t.Context(), CapacityTopic(), view(), nil)
 	if err != nil {

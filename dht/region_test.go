@@ -52,7 +52,7 @@ func TestPlacementStaysInTheRegionUntilItIsFull(t *testing.T) {
 	eu := inRegion(nodes, "eu")
 	seeker := eu[0]
 	eventually(t, func() error {
-		if near := seeker.Seeker.Regions(); len(near) < 2 {
+		if near := seeker.Seeker.Regions.Near(); len(near) < 2 {
 			return fmt.Errorf("regions known: %q", near)
 		}
 		return seeker.sees(CapacityTopic(), eu)

@@ -261,7 +261,7 @@ func (n *Node) wireInspection() {
 		Self: n.ID(),
 		Topics: func(ctx context.Context, topic Topic) []Topic {
 			if topic == CapacityTopic() {
-				return n.Seeker.Shards(ctx)
+				return n.Seeker.Regions.Shards(ctx)
 			}
 			return []Topic{topic}
 		},

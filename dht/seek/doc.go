@@ -11,7 +11,7 @@
 // for the parts of a search in several topics, which run concurrently and are
 // merged by that goroutine. Each request has a goroutine of the overlay, which
 // ends it when the node closes; those of a placement may outlive it, to release
-// leases that come late. [Seeker.Run], which the node runs, keeps the index of
+// leases that come late. [Regions.Run], which the node runs, keeps the index of
 // regions fresh.
 //
 // Everything that other nodes send is verified here before it is used.

@@ -111,17 +111,23 @@ type Config struct {
 
 // A Seeker finds and places for one node. It is safe for concurrent use.
 type Seeker struct {
+	// Regions is what the node knows of regions. It knows none before
+	// [Regions.Run].
+	Regions *Regions
 	cfg     Config
-	regions regionIndex
 }
 
-// New makes the seeker of a node. It starts nothing before [Seeker.Run].
-func New(cfg Config) *Seeker { return &Seeker{cfg: cfg} }
-
-// Regions are the regions in the index, nearest first.
-func (s *Seeker) Regions() []string {
-	near, _ := s.regions.list()
-	return near
+// New makes the seeker of a node. It starts nothing.
+func New(cfg Config) *Seeker {
+	s := &Seeker{cfg: cfg}
+	s.Regions = &Regions{
+		index: func(ctx context.Context) ([]policy.Candidate, error) {
+			answer, err := s.find(ctx, &query{topic: holder.RegionsTopic, limit: holding.QueryLimit})
+			return answer.Candidates, err
+		},
+		publishes: cfg.Publishes, sharding: cfg.Sharding, whole: cfg.Directory.Whole, alone: cfg.LookUps.Alone, log: cfg.Log,
+	}
+	return s
 }
 
 // Question is the request that asks a holder for the records in topic that meet
