@@ -40,11 +40,11 @@ func (n *node) metrics() *prometheus.Registry {
 	reg.MustRegister(
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), metrics.Build(),
 	)
-	gauge("start_time_seconds", "When the node began, Unix time.", func() float64 { return float64(n.began.UnixMilli()) / 1000 })
-	gauge("stress_ratio", "Largest of used over limit, 0 to 1 and more.", func() float64 { return n.ledger.Totals(time.Now()).Stress })
+	gauge("start_time_seconds", "When the node started, Unix time.", func() float64 { return float64(n.began.UnixMilli()) / 1000 })
+	gauge("stress_ratio", "Highest ratio of use to limit over all resources; above 1: overloaded.", func() float64 { return n.ledger.Totals(time.Now()).Stress })
 	gauge("delay_seconds", "By how much packets are served late: half of the timers of the last two seconds were later.", func() float64 { return n.gauge.Read().Delay.Seconds() })
-	gauge("cpu_ratio", "Share of the CPU in use of what is left for this process, 0 to 1.", func() float64 { return n.gauge.Read().CPU })
-	gauge("streams", "Streams carried.", func() float64 { return float64(n.sfu.Counts().Streams) })
+	gauge("cpu_ratio", "CPU in use as a share of what is available to this process, 0 to 1.", func() float64 { return n.gauge.Read().CPU })
+	gauge("streams", "Streams on this node.", func() float64 { return float64(n.sfu.Counts().Streams) })
 	gauge("links", "Cascade links.", func() float64 { return float64(n.sfu.Counts().Links) })
 	gauge("leases", "Leases granted and not yet used.", func() float64 { return float64(n.ledger.Totals(time.Now()).Leases) })
 	gauge("peers", "libp2p peers connected.", func() float64 { return float64(len(n.dht.Overlay.Host.Network().Peers())) })
@@ -55,9 +55,9 @@ func (n *node) metrics() *prometheus.Registry {
 	counter("media_received_bytes_total", "UDP payload received on the media socket.", func() float64 { return float64(n.gauge.Socket.Counters().BytesIn) })
 	counter("media_sent_datagrams_total", "Datagrams sent on the media socket.", func() float64 { return float64(n.gauge.Socket.Counters().PacketsOut) })
 	counter("media_received_datagrams_total", "Datagrams received on the media socket.", func() float64 { return float64(n.gauge.Socket.Counters().PacketsIn) })
-	gauge("media_tcp_connections", "Connections of clients that use media over TCP.", func() float64 { return float64(n.gauge.Socket.Counters().Connections) })
-	counter("media_overflowed_datagrams_total", "Datagrams that came and that the kernel had no room for: raise net.core.rmem_max, or the node's share of the CPU.", func() float64 { return float64(n.gauge.Socket.Counters().Overflowed) })
-	counter("discovery_records_refused_total", "Records and datagrams of peers that sent more than their share.", func() float64 { return float64(n.dht.Flooded()) })
+	gauge("media_tcp_connections", "Open TCP connections for media.", func() float64 { return float64(n.gauge.Socket.Counters().Connections) })
+	counter("media_overflowed_datagrams_total", "Datagrams that the kernel dropped for lack of buffer space: raise net.core.rmem_max, or the node's share of the CPU.", func() float64 { return float64(n.gauge.Socket.Counters().Overflowed) })
+	counter("discovery_records_refused_total", "Records and datagrams refused from peers over their rate limit.", func() float64 { return float64(n.dht.Flooded()) })
 	n.reloading.register(reg)
 	reg.MustRegister(n.outcomes.Counter)
 	if n.cfg.tls != nil {

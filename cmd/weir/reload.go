@@ -89,14 +89,14 @@ func (r *reloading) register(reg *prometheus.Registry) {
 		}
 	}
 	reg.MustRegister(
-		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Namespace: "weir", Name: "config_last_reload_successful", Help: "Whether the configuration was taken when it was last read, 0 or 1."}, locked(func() float64 {
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Namespace: "weir", Name: "config_last_reload_successful", Help: "Whether the configuration was applied when it was last read, 0 or 1."}, locked(func() float64 {
 			if r.last != nil && r.last.Outcome != api.ReloadApplied {
 				return 0
 			}
 			return 1
 		})),
-		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Namespace: "weir", Name: "config_last_reload_success_timestamp_seconds", Help: "When the configuration was last taken, Unix time."}, locked(func() float64 { return float64(r.good.UnixMilli()) / 1000 })),
-		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Namespace: "weir", Name: "config_settings_pending_restart", Help: "Settings that the configuration has changed and that need a restart."}, locked(func() float64 {
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Namespace: "weir", Name: "config_last_reload_success_timestamp_seconds", Help: "When the configuration was last applied, Unix time."}, locked(func() float64 { return float64(r.good.UnixMilli()) / 1000 })),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Namespace: "weir", Name: "config_settings_pending_restart", Help: "Changed settings of the configuration that need a restart."}, locked(func() float64 {
 			n := 0
 			for _, s := range r.settings {
 				if s.Pending != nil {

@@ -124,7 +124,7 @@ func newCertificates(certFile, keyFile string, log *slog.Logger) (*Certificates,
 func newPairFailures() *prometheus.CounterVec {
 	v := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Namespace: "weir", Name: "tls_certificate_failures_total",
-		Help: "Certificates that were not put in force, by reason: the one before stays.",
+		Help: "Certificates not applied, by reason: the one before stays in force.",
 	}, []string{"reason"})
 	for _, reason := range pairReasons() {
 		v.WithLabelValues(metrics.Snake(reason))

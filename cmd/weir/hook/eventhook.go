@@ -141,9 +141,9 @@ type EventCounts struct {
 // NewEventCounts returns counts that are 0.
 func NewEventCounts() *EventCounts {
 	c := &EventCounts{
-		outcomes: prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: "weir", Name: "event_deliveries_total", Help: "Events for --event-command or --event-url, by what became of them: delivered, failed however often they were tried, or dropped since too many waited."}, []string{"outcome"}),
-		retries:  prometheus.NewCounter(prometheus.CounterOpts{Namespace: "weir", Name: "event_delivery_retries_total", Help: "Deliveries of events that were tried again."}),
-		queued:   prometheus.NewGauge(prometheus.GaugeOpts{Namespace: "weir", Name: "event_queue_length", Help: "Events that wait to be delivered to --event-command or --event-url, those being delivered included."}),
+		outcomes: prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: "weir", Name: "event_deliveries_total", Help: "Events for --event-command or --event-url, by outcome: delivered, failed after all retries, or dropped from a full queue."}, []string{"outcome"}),
+		retries:  prometheus.NewCounter(prometheus.CounterOpts{Namespace: "weir", Name: "event_delivery_retries_total", Help: "Retried deliveries of events."}),
+		queued:   prometheus.NewGauge(prometheus.GaugeOpts{Namespace: "weir", Name: "event_queue_length", Help: "Events waiting for delivery to --event-command or --event-url, including those under way."}),
 	}
 	for _, outcome := range []string{"delivered", "failed", "dropped"} {
 		c.outcomes.WithLabelValues(outcome)

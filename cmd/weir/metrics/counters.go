@@ -47,11 +47,11 @@ func New(inForce func() *policy.Compiled) *Counters {
 	}
 	return &Counters{
 		words:        words{policy: inForce, known: knownWords(), rules: make(map[string]bool)},
-		placements:   vector("placements_total", "Searches for a node, among the carriers of a stream or all nodes: placed, refused, no_holders or failed.", "purpose", "among", "outcome"),
-		rejected:     vector("candidates_rejected_total", "Candidates of those searches that a rule of the policy rejected, as judged here by the seeker or as told by holders.", "by", "rule"),
-		reservations: vector("reservations_total", "Reservations asked of candidates: granted, or why not. Abandoned: another was there before.", "outcome"),
+		placements:   vector("placements_total", "Placements among the nodes with a stream, or all nodes, by outcome: placed, refused, no_holders or failed.", "purpose", "among", "outcome"),
+		rejected:     vector("candidates_rejected_total", "Candidates that a rule of the policy rejected in placements, at this node or at a holder.", "by", "rule"),
+		reservations: vector("reservations_total", "Reservations requested from candidates, by outcome: granted, or the reason of the refusal; abandoned: another candidate was faster.", "outcome"),
 		Times:        newTimes(), Tallies: newTallies(),
-		refusals: vector("client_refusals_total", "Clients refused, by reason: what the node or most candidates lack, or why their offer cannot be taken.", "reason"),
+		refusals: vector("client_refusals_total", "Clients refused, by reason: the resource that the node or most candidates lack, or the fault of their offer.", "reason"),
 	}
 }
 
@@ -167,7 +167,7 @@ func (w *words) word(s string) string {
 // they were not dialled, given to clients or checked.
 type Gate struct{ Gate *scope.Gate }
 
-var addressesDesc = prometheus.NewDesc("weir_addresses_refused_total", "Addresses named by others that were not used, by what they were for and of which kind they are.", []string{"use", "kind"}, nil)
+var addressesDesc = prometheus.NewDesc("weir_addresses_refused_total", "Addresses from other nodes that were not used, by use (dial, redirect, candidate) and kind.", []string{"use", "kind"}, nil)
 
 // Describe implements prometheus.Collector.
 func (c Gate) Describe(ch chan<- *prometheus.Desc) { ch <- addressesDesc }
@@ -183,8 +183,8 @@ func (c Gate) Collect(ch chan<- prometheus.Metric) {
 type Ledger struct{ Ledger *ledger.Ledger }
 
 var (
-	grantsDesc   = prometheus.NewDesc("weir_ledger_grants_total", "What this node's ledger has granted: leases to other nodes, and entries to clients and pulls that came without one.", []string{"kind"}, nil)
-	refusalsDesc = prometheus.NewDesc("weir_ledger_refusals_total", "What this node's ledger has refused, by reason.", []string{"reason"}, nil)
+	grantsDesc   = prometheus.NewDesc("weir_ledger_grants_total", "Grants of this node's ledger: leases to other nodes, and entries of clients and pulls without a lease.", []string{"kind"}, nil)
+	refusalsDesc = prometheus.NewDesc("weir_ledger_refusals_total", "Refusals of this node's ledger, by reason.", []string{"reason"}, nil)
 )
 
 // Describe implements prometheus.Collector.

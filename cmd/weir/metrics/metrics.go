@@ -65,14 +65,14 @@ func newTimes() *times {
 		return prometheus.HistogramOpts{Namespace: "weir", Name: name, Help: help, Buckets: buckets}
 	}
 	t := &times{
-		placement:   prometheus.NewHistogramVec(opts("placement_duration_seconds", "Searches for a node, with reservations: among the carriers of a stream or all nodes.", quick), []string{"among"}),
-		reservation: prometheus.NewHistogramVec(opts("reservation_duration_seconds", "Candidates' answers to reservations, granted or not.", quick), []string{"outcome"}),
-		age:         prometheus.NewHistogram(opts("record_age_seconds", "Age of the records by which nodes were chosen.", []float64{.1, .25, .5, 1, 2, 3, 4, 5, 7.5, 10, 15})),
-		requests:    prometheus.NewHistogramVec(opts("request_duration_seconds", "POSTs of publishers and viewers, until the answer is sent; with ?wait= the wait is part of it.", slow), []string{"role", "code"}),
-		firstPacket: prometheus.NewHistogramVec(opts("first_packet_seconds", "From a viewer's POST to the first packet that is sent to it; of video that is a keyframe's.", slow), []string{"media"}),
+		placement:   prometheus.NewHistogramVec(opts("placement_duration_seconds", "Time of placements, reservations included: among the nodes with a stream, or all nodes.", quick), []string{"among"}),
+		reservation: prometheus.NewHistogramVec(opts("reservation_duration_seconds", "Time of candidates to answer reservations, granted or not.", quick), []string{"outcome"}),
+		age:         prometheus.NewHistogram(opts("record_age_seconds", "Age of the record of the chosen node.", []float64{.1, .25, .5, 1, 2, 3, 4, 5, 7.5, 10, 15})),
+		requests:    prometheus.NewHistogramVec(opts("request_duration_seconds", "Time to answer POSTs of publishers and viewers, the wait of ?wait= included.", slow), []string{"role", "code"}),
+		firstPacket: prometheus.NewHistogramVec(opts("first_packet_seconds", "From a viewer's POST to the first packet sent to it, which for video begins a keyframe.", slow), []string{"media"}),
 		roundTrip:   prometheus.NewHistogram(opts("link_round_trip_seconds", "Round trips of cascade links, taken with every heartbeat.", quick)),
-		pull:        prometheus.NewHistogram(opts("pull_duration_seconds", "What it took to pull streams from other nodes: look-up, reservation, link, subscription.", slow)),
-		sessions:    prometheus.NewHistogramVec(opts("session_duration_seconds", "How long sessions were that are over.", long), []string{"role"}),
+		pull:        prometheus.NewHistogram(opts("pull_duration_seconds", "Time to pull a stream from another node: look-up, reservation, link, subscription.", slow)),
+		sessions:    prometheus.NewHistogramVec(opts("session_duration_seconds", "Duration of closed sessions.", long), []string{"role"}),
 	}
 	for _, among := range []string{"carriers", "nodes"} {
 		t.placement.WithLabelValues(among)
@@ -175,10 +175,10 @@ func newTallies() *tallies {
 		return prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: "weir", Name: name, Help: help}, labels)
 	}
 	t := &tallies{
-		opened:    vector("sessions_opened_total", "Sessions of publishers and viewers that were opened.", "role"),
-		closed:    vector("sessions_closed_total", "Sessions that are over, by why.", "role", "reason"),
-		redirects: vector("redirects_total", "Clients that were sent to another node, since this one is full.", "role"),
-		pulls:     vector("pulls_total", "Pulls of streams from other nodes: ready, failed, lost, resumed from another carrier, or ended.", "outcome"),
+		opened:    vector("sessions_opened_total", "Sessions of publishers and viewers opened.", "role"),
+		closed:    vector("sessions_closed_total", "Sessions closed, by reason.", "role", "reason"),
+		redirects: vector("redirects_total", "Clients redirected to another node because this one is full.", "role"),
+		pulls:     vector("pulls_total", "Pulls of streams from other nodes, by outcome: ready, failed, lost, resumed from another node, or ended.", "outcome"),
 		lost:      map[string]int64{}, said: map[string]int64{},
 	}
 	for _, role := range Roles {
@@ -240,12 +240,12 @@ type Media struct {
 }
 
 var (
-	sessionsDesc  = prometheus.NewDesc("weir_sessions", "Sessions now.", []string{"role"}, nil)
-	requestsDesc  = prometheus.NewDesc("weir_pending_requests", "POSTs that have not been answered: being set up, or waiting for a stream, for room elsewhere or for their turn.", []string{"state"}, nil)
-	lostDesc      = prometheus.NewDesc("weir_media_lost_packets_total", "RTP packets lost: of publishers on their way here, of viewers as they report, and on cascade links on their way here. Repairs count as not lost.", []string{"leg"}, nil)
-	unusedDesc    = prometheus.NewDesc("weir_media_packets_not_forwarded_total", "RTP packets of publishers and cascade links that came and could not be forwarded, by why.", []string{"reason"}, nil)
+	sessionsDesc  = prometheus.NewDesc("weir_sessions", "Open sessions.", []string{"role"}, nil)
+	requestsDesc  = prometheus.NewDesc("weir_pending_requests", "POSTs not yet answered, by state: being set up, or waiting for a stream, for room at another node or in the queue.", []string{"state"}, nil)
+	lostDesc      = prometheus.NewDesc("weir_media_lost_packets_total", "RTP packets lost, by role: from publishers to this node, to viewers as they report, and on cascade links to this node. Repaired packets do not count.", []string{"leg"}, nil)
+	unusedDesc    = prometheus.NewDesc("weir_media_packets_not_forwarded_total", "RTP packets received from publishers and cascade links that could not be forwarded, by reason.", []string{"reason"}, nil)
 	keyframesDesc = prometheus.NewDesc("weir_keyframe_requests_total", "Keyframe requests received from viewers and links, and sent to publishers and links.", []string{"direction"}, nil)
-	nackedDesc    = prometheus.NewDesc("weir_repair_requested_packets_total", "Packets asked for again: by viewers and links of this node (received), and by this node (sent).", []string{"direction"}, nil)
+	nackedDesc    = prometheus.NewDesc("weir_repair_requested_packets_total", "Packets in NACKs: received from viewers and links, and sent by this node.", []string{"direction"}, nil)
 )
 
 // Describe implements prometheus.Collector.
@@ -289,7 +289,7 @@ func (c Media) Collect(ch chan<- prometheus.Metric) {
 // Repairs exports the outcomes of packets requested again (NACK).
 type Repairs struct{ SFU *sfu.SFU }
 
-var repairsDesc = prometheus.NewDesc("weir_media_repairs_total", "Packets that viewers and links asked for again: sent, or withheld as beyond a share of their stream.", []string{"result"}, nil)
+var repairsDesc = prometheus.NewDesc("weir_media_repairs_total", "Retransmissions requested by viewers and links: sent, or withheld beyond their share of the stream.", []string{"result"}, nil)
 
 // Describe implements prometheus.Collector.
 func (c Repairs) Describe(ch chan<- *prometheus.Desc) { ch <- repairsDesc }

@@ -10,12 +10,12 @@ import (
 type Rights struct{ Rights *rights.Rights }
 
 var (
-	checksDesc    = prometheus.NewDesc("weir_rights_checks_total", "Clients whose right was checked, by what decided (token, hook or ticket) and outcome: allowed, refused or failed.", []string{"by", "outcome"}, nil)
-	rightsEndDesc = prometheus.NewDesc("weir_rights_ended_sessions_total", "Sessions ended since their right did, by why.", []string{"reason"}, nil)
+	checksDesc    = prometheus.NewDesc("weir_rights_checks_total", "Checks of clients' rights, by token, hook or ticket, and outcome: allowed, refused or failed.", []string{"by", "outcome"}, nil)
+	rightsEndDesc = prometheus.NewDesc("weir_rights_ended_sessions_total", "Sessions ended because their right ended, by reason.", []string{"reason"}, nil)
 	heldDesc      = prometheus.NewDesc("weir_rights_granted", "Rights in use: sessions, and requests that have been checked.", nil, nil)
 	keysDesc      = prometheus.NewDesc("weir_rights_keys", "Keys of tokens in force.", []string{"source"}, nil)
-	keysReadDesc  = prometheus.NewDesc("weir_rights_keys_read_timestamp_seconds", "When the keys were last read well, Unix time; 0: never.", []string{"source"}, nil)
-	keysReadsDesc = prometheus.NewDesc("weir_rights_keys_reads_total", "Times that keys were read, by outcome: good or failed.", []string{"source", "outcome"}, nil)
+	keysReadDesc  = prometheus.NewDesc("weir_rights_keys_read_timestamp_seconds", "When the keys were last read successfully, Unix time; 0: never.", []string{"source"}, nil)
+	keysReadsDesc = prometheus.NewDesc("weir_rights_keys_reads_total", "Reads of keys, by outcome: good or failed.", []string{"source", "outcome"}, nil)
 )
 
 // Describe implements prometheus.Collector.

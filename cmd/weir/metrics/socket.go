@@ -11,13 +11,13 @@ import (
 type Socket struct{ Socket *udp.Socket }
 
 var (
-	droppedDesc     = prometheus.NewDesc("weir_media_dropped_datagrams_total", "Datagrams that were not taken from the media socket, by why.", []string{"reason"}, nil)
-	refusedDesc     = prometheus.NewDesc("weir_media_refused_datagrams_total", "Datagrams that the kernel did not send, by its error.", []string{"reason"}, nil)
-	batchesDesc     = prometheus.NewDesc("weir_media_batches_total", "System calls that read datagrams, or sent those of viewers and links that were gathered.", []string{"direction"}, nil)
-	messagesDesc    = prometheus.NewDesc("weir_media_batch_messages_total", "Messages of those system calls, each of one datagram or of some that the kernel joins or divides.", []string{"direction"}, nil)
-	batchedDesc     = prometheus.NewDesc("weir_media_batch_datagrams_total", "Datagrams of those system calls.", []string{"direction"}, nil)
-	unsegmentedDesc = prometheus.NewDesc("weir_media_unsegmented_messages_total", "Messages that the kernel did not divide, so that their datagrams were sent one by one.", nil, nil)
-	waitsDesc       = prometheus.NewDesc("weir_media_send_waits_total", "Times that sending waited for room in the media socket's buffer.", nil, nil)
+	droppedDesc     = prometheus.NewDesc("weir_media_dropped_datagrams_total", "Datagrams received on the media socket and dropped, by reason.", []string{"reason"}, nil)
+	refusedDesc     = prometheus.NewDesc("weir_media_refused_datagrams_total", "Datagrams that the kernel refused to send, by error.", []string{"reason"}, nil)
+	batchesDesc     = prometheus.NewDesc("weir_media_batches_total", "Batched system calls that received datagrams or sent those of viewers and links.", []string{"direction"}, nil)
+	messagesDesc    = prometheus.NewDesc("weir_media_batch_messages_total", "Messages moved by batched system calls: one datagram each, or several that the kernel joins or divides.", []string{"direction"}, nil)
+	batchedDesc     = prometheus.NewDesc("weir_media_batch_datagrams_total", "Datagrams moved by batched system calls.", []string{"direction"}, nil)
+	unsegmentedDesc = prometheus.NewDesc("weir_media_unsegmented_messages_total", "Messages that the kernel did not divide: their datagrams were sent one by one.", nil, nil)
+	waitsDesc       = prometheus.NewDesc("weir_media_send_waits_total", "Sends that waited for room in the media socket's buffer.", nil, nil)
 )
 
 // Describe implements prometheus.Collector.

@@ -289,7 +289,7 @@ var outcomeNames = []string{"started", "failed", "max_nodes", "timed_out", "arri
 func NewOutcomes() *Outcomes {
 	o := &Outcomes{prometheus.NewCounterVec(prometheus.CounterOpts{
 		Namespace: "weir", Name: "provision_total",
-		Help: "Servers asked for, by what came of it: at the provisioner started, failed, max_nodes, timed_out, arrived, released, and not started since it found room itself, could not find out, or another would not help; where a client waited placed or refused.",
+		Help: "Requests for servers, by outcome: at the provisioner started, failed, max_nodes, timed_out, arrived, released, room (it found room itself), unknown (it could not find out), or would_not_help; where a client waited placed or refused.",
 	}, []string{"outcome"})}
 	for _, name := range outcomeNames {
 		o.Counter.WithLabelValues(name)

@@ -393,7 +393,7 @@ func (q *Queue) Close() {
 func (q *Queue) Collectors() []prometheus.Collector {
 	count := func(outcome string, n *atomic.Int64) prometheus.Collector {
 		return prometheus.NewCounterFunc(prometheus.CounterOpts{
-			Namespace: "weir", Name: "trace_spans_total", Help: "Spans for --otlp-endpoint: exported, failed (the collector has refused them) or dropped (too many wait).",
+			Namespace: "weir", Name: "trace_spans_total", Help: "Spans for --otlp-endpoint: exported, failed (refused by the collector) or dropped (queue full).",
 			ConstLabels: prometheus.Labels{"outcome": outcome},
 		}, func() float64 { return float64(n.Load()) })
 	}
