@@ -69,7 +69,7 @@ func TestMetricsOfMedia(t *testing.T) {
 		`weir_placements_total{among="carriers",outcome="placed",purpose="cascade"}`: 1,
 		`weir_reservation_duration_seconds_count{outcome="granted"}`:                 1,
 		`weir_record_age_seconds_count`:                                              1,
-		`weir_media_lost_packets_total{leg="viewer"}`:                                0,
+		`weir_media_lost_packets_total{role="viewer"}`:                               0,
 	} {
 		if got := b.metric(t, series); got != want {
 			t.Errorf("%s is %v, want %v", series, got, want)

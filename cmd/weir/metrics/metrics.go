@@ -242,7 +242,7 @@ type Media struct {
 var (
 	sessionsDesc  = prometheus.NewDesc("weir_sessions", "Open sessions.", []string{"role"}, nil)
 	requestsDesc  = prometheus.NewDesc("weir_pending_requests", "POSTs not yet answered, by state: being set up, or waiting for a stream, for room at another node or in the queue.", []string{"state"}, nil)
-	lostDesc      = prometheus.NewDesc("weir_media_lost_packets_total", "RTP packets lost, by role: from publishers to this node, to viewers as they report, and on cascade links to this node. Repaired packets do not count.", []string{"leg"}, nil)
+	lostDesc      = prometheus.NewDesc("weir_media_lost_packets_total", "RTP packets lost, by role: from publishers to this node, to viewers as they report, and on cascade links to this node. Repaired packets do not count.", []string{"role"}, nil)
 	unusedDesc    = prometheus.NewDesc("weir_media_packets_not_forwarded_total", "RTP packets received from publishers and cascade links that could not be forwarded, by reason.", []string{"reason"}, nil)
 	keyframesDesc = prometheus.NewDesc("weir_keyframe_requests_total", "Keyframe requests received from viewers and links, and sent to publishers and links.", []string{"direction"}, nil)
 	nackedDesc    = prometheus.NewDesc("weir_repair_requested_packets_total", "Packets in NACKs: received from viewers and links, and sent by this node.", []string{"direction"}, nil)
@@ -273,8 +273,8 @@ func (c Media) Collect(ch chan<- prometheus.Metric) {
 	for _, l := range c.SFU.Links().All() {
 		lost["link"] += max(0, l.Lost)
 	}
-	for _, leg := range append([]string{"link"}, Roles...) {
-		put(lostDesc, prometheus.CounterValue, c.Tallies.Total(leg, lost[leg]), leg)
+	for _, role := range append([]string{"link"}, Roles...) {
+		put(lostDesc, prometheus.CounterValue, c.Tallies.Total(role, lost[role]), role)
 	}
 	for reason, dropped := range c.SFU.NotForwarded() {
 		put(unusedDesc, prometheus.CounterValue, float64(dropped), Snake(reason))
