@@ -76,7 +76,7 @@ func join(c *cli.Context) (*dht.Node, func(), error) {
 
 // standalone reports whether the command has to join the network itself.
 func standalone(c *cli.Context) bool {
-	return (c.IsSet("bootstrap") || c.IsSet("holder") || c.IsSet("server-list")) && !(c.IsSet("admin") && flagGiven(c, "admin"))
+	return (c.IsSet("bootstrap") || c.IsSet("server") || c.IsSet("server-list")) && !(c.IsSet("admin") && flagGiven(c, "admin"))
 }
 
 // flagGiven reports whether a flag was on the command line, not only in the

@@ -110,12 +110,25 @@ func UnknownCommand(args []string, known []*cli.Command) error {
 	return nil
 }
 
-// UnknownFlag adds a suggestion to the error of an unknown flag.
+// renamed are former names of flags, without their dashes, and what stands for
+// them now.
+var renamed = map[string]string{
+	"holders":     "--discovery kademlia, broker, pull or push, in place of dht, central, none and all",
+	"holder":      "--server",
+	"holder-list": "--server-list",
+}
+
+// UnknownFlag adds a suggestion to the error of an unknown flag: its new name,
+// where the command has that, or one that looks alike.
 func UnknownFlag(err error, flags []cli.Flag) error {
 	name, ok := strings.CutPrefix(err.Error(), "flag provided but not defined: -")
 	if !ok {
 		return err
 	}
 	name, _, _ = strings.Cut(strings.TrimPrefix(name, "-"), "=")
+	now, _, _ := strings.Cut(renamed[name], " ")
+	if slices.Contains(namesOfFlags(flags), now) {
+		return fmt.Errorf("--%s has another name now: %s", name, renamed[name])
+	}
 	return fmt.Errorf("%w%s", err, DidYouMean(dashed(name), namesOfFlags(flags)))
 }
