@@ -10,6 +10,7 @@ import (
 	"github.com/multiformats/go-multiaddr"
 
 	"weir/capacity/event"
+	"weir/dht/dhttest"
 	"weir/dht/inspect"
 	"weir/dht/overlay"
 )
@@ -19,7 +20,7 @@ import (
 func TestCopiedIdentityIsNoticed(t *testing.T) {
 	t.Parallel()
 	others := newTestNetwork(t, 2)
-	key := newKey(t)
+	key := dhttest.Key(t)
 	events := make(chan event.Event, 1024)
 	var twins []*testNode
 	for range 2 {
@@ -38,7 +39,7 @@ func TestCopiedIdentityIsNoticed(t *testing.T) {
 		n.awaitReady(t)
 	}
 	for _, n := range twins {
-		eventually(t, func() error {
+		dhttest.Eventually(t, func() error {
 			if _, seen := n.copies.Seen(); !seen {
 				return errors.New("the other process is not noticed")
 			}
@@ -63,12 +64,12 @@ func TestCopiedIdentityIsNoticed(t *testing.T) {
 
 func TestSelfElsewhere(t *testing.T) {
 	self := peer.ID("self")
-	own := []multiaddr.Multiaddr{addr(t, "/ip4/192.0.2.1/tcp/4001"), addr(t, "/ip4/127.0.0.1/tcp/4001")}
+	own := []multiaddr.Multiaddr{multiaddr.StringCast("/ip4/192.0.2.1/tcp/4001"), multiaddr.StringCast("/ip4/127.0.0.1/tcp/4001")}
 	bootstrap := []peer.AddrInfo{
-		{ID: "other", Addrs: []multiaddr.Multiaddr{addr(t, "/ip4/192.0.2.9/tcp/4001")}},
-		{ID: self, Addrs: []multiaddr.Multiaddr{own[0], addr(t, "/dns4/example.org/tcp/4001"), addr(t, "/ip4/192.0.2.2/tcp/4001")}},
+		{ID: "other", Addrs: []multiaddr.Multiaddr{multiaddr.StringCast("/ip4/192.0.2.9/tcp/4001")}},
+		{ID: self, Addrs: []multiaddr.Multiaddr{own[0], multiaddr.StringCast("/dns4/example.org/tcp/4001"), multiaddr.StringCast("/ip4/192.0.2.2/tcp/4001")}},
 	}
-	if got := overlay.Elsewhere(self, bootstrap, own); !slices.EqualFunc(got, []multiaddr.Multiaddr{addr(t, "/ip4/192.0.2.2/tcp/4001")}, multiaddr.Multiaddr.Equal) {
+	if got := overlay.Elsewhere(self, bootstrap, own); !slices.EqualFunc(got, []multiaddr.Multiaddr{multiaddr.StringCast("/ip4/192.0.2.2/tcp/4001")}, multiaddr.Multiaddr.Equal) {
 		t.Errorf("got %v", got)
 	}
 }

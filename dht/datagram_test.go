@@ -9,11 +9,13 @@ import (
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/multiformats/go-multiaddr"
 	"github.com/quic-go/quic-go"
 	"google.golang.org/protobuf/proto"
 
 	"weir/capacity"
 	"weir/dht/datagram"
+	"weir/dht/dhttest"
 	"weir/dht/directory"
 	"weir/dht/holder"
 	"weir/dht/holding"
@@ -40,7 +42,7 @@ func TestUpdatesGoByDatagram(t *testing.T) {
 		t.Fatal("no QUIC connection")
 	}
 	topic := from.sharding.Home()
-	eventually(t, func() error {
+	dhttest.Eventually(t, func() error {
 		if in, _ := holder.datagramsCounted(); in == 0 {
 			return errors.New("no keepalive has come by datagram")
 		}
@@ -50,7 +52,7 @@ func TestUpdatesGoByDatagram(t *testing.T) {
 	answers, _ := from.datagramsCounted()
 	from.ledger.SetDraining(true)
 	from.Publisher.Kick()
-	eventually(t, func() error {
+	dhttest.Eventually(t, func() error {
 		if h := holder.table.Get(time.Now(), topic, from.ID()); h == nil || h.Record.State != capacity.Draining {
 			return errors.New("the holder has not heard that the node drains")
 		}
@@ -59,7 +61,7 @@ func TestUpdatesGoByDatagram(t *testing.T) {
 	if after, _ := holder.datagramsCounted(); after == in {
 		t.Error("the news did not come by datagram")
 	}
-	eventually(t, func() error {
+	dhttest.Eventually(t, func() error {
 		if after, _ := from.datagramsCounted(); after == answers {
 			return errors.New("the news is not confirmed")
 		}
@@ -70,8 +72,8 @@ func TestUpdatesGoByDatagram(t *testing.T) {
 func TestDatagramsOfOthersAreNotTaken(t *testing.T) {
 	n := newTestNode(t, nil)
 	now := time.Now()
-	key := newKey(t)
-	from := idOf(t, key)
+	key := dhttest.Key(t)
+	from := dhttest.ID(t, key)
 	r := capacity.Record{Node: from, Seq: 1, Issued: time.UnixMilli(now.UnixMilli()), TTL: capacity.DefaultTTL}
 	sealed := seal(t, r, key)
 	wire := func(network string, entries ...*pb.Entry) []byte {
@@ -118,8 +120,8 @@ func TestDatagramsOfOthersAreNotTaken(t *testing.T) {
 func TestAnswersToDatagrams(t *testing.T) {
 	n := newTestNode(t, nil)
 	now := time.Now()
-	key := newKey(t)
-	from := idOf(t, key)
+	key := dhttest.Key(t)
+	from := dhttest.ID(t, key)
 	r := capacity.Record{Node: from, Seq: 1, Issued: time.UnixMilli(now.UnixMilli()), TTL: capacity.DefaultTTL}
 	sealed := seal(t, r, key)
 	next := r
@@ -164,10 +166,10 @@ func TestAnswerFitsIntoADatagram(t *testing.T) {
 	n, from := nodes[0], nodes[1]
 	for _, other := range nodes[2:] { // many addresses each
 		for port := range 12 {
-			n.Host().Peerstore().AddAddr(other.ID(), addr(t, fmt.Sprintf("/ip4/192.0.2.1/tcp/%d", 1000+port)), time.Hour)
+			n.Host().Peerstore().AddAddr(other.ID(), multiaddr.StringCast(fmt.Sprintf("/ip4/192.0.2.1/tcp/%d", 1000+port)), time.Hour)
 		}
 	}
-	eventually(t, func() error {
+	dhttest.Eventually(t, func() error {
 		r, _ := from.sample()
 		r.Node, r.Seq, r.Issued, r.TTL = from.ID(), uint64(time.Now().UnixMilli())+1000, time.UnixMilli(time.Now().UnixMilli()), capacity.DefaultTTL
 		m := &pb.Datagram{Id: 1, Entries: []*pb.Entry{{Topic: string(from.sharding.Home()), Sealed: seal(t, r, from.key)}}}
@@ -191,8 +193,8 @@ func TestAnswerFitsIntoADatagram(t *testing.T) {
 
 func FuzzDatagram(f *testing.F) {
 	node := newTestNode(f, func(c *Config) { c.Listen = nil })
-	key := newKey(f)
-	from := idOf(f, key)
+	key := dhttest.Key(f)
+	from := dhttest.ID(f, key)
 	prefix := datagram.Prefix(NetworkID("test"))
 	r := capacity.Record{Node: from, Seq: 1, Issued: time.UnixMilli(time.Now().UnixMilli()), TTL: capacity.MaxTTL}
 	next := r

@@ -14,6 +14,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/protocol"
 	"github.com/multiformats/go-multiaddr"
 
+	"weir/dht/dhttest"
 	"weir/dht/directory"
 	"weir/dht/inspect"
 	"weir/dht/pb"
@@ -34,7 +35,7 @@ func diagnosed(all []inspect.Finding, check string, o inspect.Outcome, code insp
 func TestHealthyNetworkIsDiagnosedSo(t *testing.T) {
 	nodes := newTestNetwork(t, 3)
 	for _, n := range nodes {
-		eventually(t, func() error {
+		dhttest.Eventually(t, func() error {
 			for _, c := range n.Diagnose(t.Context(), false) {
 				if c.Outcome != inspect.Fine {
 					return fmt.Errorf("%+v", c)
@@ -54,7 +55,7 @@ func TestLoneNodeIsToldWhy(t *testing.T) {
 	dead := newTestNode(t, nil)
 	deadInfo := dead.info()
 	dead.stop()
-	impostor := peer.AddrInfo{ID: idOf(t, newKey(t)), Addrs: other.Host().Addrs()[:1]}
+	impostor := peer.AddrInfo{ID: dhttest.ID(t, dhttest.Key(t)), Addrs: other.Host().Addrs()[:1]}
 	n := newTestNode(t, func(c *Config) { c.Bootstrap = []peer.AddrInfo{deadInfo, other.info(), impostor} })
 	n.run(t)
 	n.awaitReady(t)
@@ -98,14 +99,14 @@ func TestSkewedClockIsDiagnosed(t *testing.T) {
 				return &pb.Response{Op: &pb.Response_Fetch{Fetch: &pb.FetchReply{NowMs: time.Now().Add(time.Minute).UnixMilli(), Mode: string(directory.Push)}}}
 			}),
 		})
-		eventually(t, func() error {
+		dhttest.Eventually(t, func() error {
 			if !n.peers.Member(f.host.ID()) {
 				return errors.New("not a member yet")
 			}
 			return nil
 		})
 	}
-	eventually(t, func() error {
+	dhttest.Eventually(t, func() error {
 		all := n.Diagnose(t.Context(), false)
 		return errors.Join(
 			diagnosed(all, "clock", inspect.Failure, inspect.ClockOff),
@@ -139,11 +140,11 @@ func TestUDPIsTried(t *testing.T) {
 			first.run(t)
 			n := newTestNode(t, func(c *Config) {
 				c.Bootstrap = []peer.AddrInfo{tcpOnly(first.info())}
-				c.Listen = []multiaddr.Multiaddr{addr(t, "/ip4/127.0.0.1/tcp/0")}
+				c.Listen = []multiaddr.Multiaddr{multiaddr.StringCast("/ip4/127.0.0.1/tcp/0")}
 			})
 			n.run(t)
 			n.awaitReady(t)
-			eventually(t, func() error {
+			dhttest.Eventually(t, func() error {
 				if len(n.peers.Members()) == 0 {
 					return errors.New("not connected")
 				}
@@ -158,7 +159,7 @@ func TestUDPIsTried(t *testing.T) {
 				ps := n.Host().Peerstore()
 				ps.ClearAddrs(first.ID())
 				port := closed.LocalAddr().(*net.UDPAddr).Port
-				ps.AddAddrs(first.ID(), []multiaddr.Multiaddr{addr(t, fmt.Sprintf("/ip4/127.0.0.1/udp/%d/quic-v1", port))}, time.Hour)
+				ps.AddAddrs(first.ID(), []multiaddr.Multiaddr{multiaddr.StringCast(fmt.Sprintf("/ip4/127.0.0.1/udp/%d/quic-v1", port))}, time.Hour)
 			}
 			if err := diagnosed(n.Diagnose(t.Context(), false), "udp", c.want, c.code); err != nil {
 				t.Error(err)
@@ -172,7 +173,7 @@ func TestLossOfPeersIsDiagnosed(t *testing.T) {
 	t.Parallel()
 	nodes := newTestNetwork(t, 4)
 	n := nodes[3]
-	eventually(t, func() error {
+	dhttest.Eventually(t, func() error {
 		for _, p := range n.Prober.Peers() {
 			if p.Told.IsZero() {
 				return fmt.Errorf("%s has not said anything", p.ID)
@@ -183,7 +184,7 @@ func TestLossOfPeersIsDiagnosed(t *testing.T) {
 	for _, gone := range nodes[1:3] {
 		gone.stop()
 	}
-	eventually(t, func() error {
+	dhttest.Eventually(t, func() error {
 		return diagnosed(n.Diagnose(t.Context(), false), "partition", inspect.Warning, inspect.PeersEnded, "Count:2", nodes[1].ID().String())
 	})
 	nodes[0].Host().RemoveStreamHandler(n.protocols.records) // connected, but not answering

@@ -15,6 +15,7 @@ import (
 	"weir/capacity/frame"
 	"weir/capacity/policy"
 	"weir/capacity/signed"
+	"weir/dht/dhttest"
 	"weir/dht/holder"
 	"weir/dht/holding"
 	"weir/dht/pb"
@@ -46,7 +47,7 @@ func TestDoubtsOfSeekersCount(t *testing.T) {
 			nodes := newTestNetwork(t, 3)
 			target := nodes[1].ID()
 			for range c.reporters {
-				reporter := idOf(t, newKey(t))
+				reporter := dhttest.ID(t, dhttest.Key(t))
 				for _, n := range nodes { // all are holders
 					resp := n.answers(reporter, asks(holding.DoubtToWire(holder.Doubt{Node: target, Belief: c.said})))
 					if resp.Error != "" {
@@ -118,7 +119,7 @@ func TestDelivered(t *testing.T) {
 	question := func(topic Topic) *pb.Request { return seeker.Seeker.Question(topic, view()) }
 	plain := proto.Size(question(CapacityTopic()))
 
-	eventually(t, func() error {
+	dhttest.Eventually(t, func() error {
 		if h := nodes[0].table.Get(time.Now(), CapacityTopic(), target.ID()); h == nil || h.Record.Stress() < 0.8 {
 			return fmt.Errorf("the record does not show the load yet: %v", h)
 		}
@@ -133,7 +134,7 @@ func TestDelivered(t *testing.T) {
 			t.Errorf("who delivers is believed %v", got)
 		}
 		n.Shortfalls.Delivered(target.ID(), 0.5)
-		eventually(t, func() error {
+		dhttest.Eventually(t, func() error {
 			if got := n.beliefs.Of(time.Now(), target.ID()); math.Abs(got-0.4) > 0.01 {
 				return fmt.Errorf("believed %v, want half of the 0.8 that it said were in use", got)
 			}
@@ -154,14 +155,14 @@ func TestDelivered(t *testing.T) {
 		}
 	}
 	// An unknown peer costs no more than one request.
-	seeker.Shortfalls.Delivered(idOf(t, newKey(t)), 0)
+	seeker.Shortfalls.Delivered(dhttest.ID(t, dhttest.Key(t)), 0)
 	if got := seeker.beliefs.Doubts(time.Now()); len(got) != 1 {
 		t.Errorf("doubts %v", got)
 	}
 }
 
 func TestDoubtsOnTheWire(t *testing.T) {
-	id := idOf(t, newKey(t))
+	id := dhttest.ID(t, dhttest.Key(t))
 	good := &pb.Doubt{Node: []byte(id), Belief: 2_500}
 	got, err := holding.DoubtsFromWire([]*pb.Doubt{good}, holder.MaxDoubts)
 	if err != nil || !slices.Equal(got, []holder.Doubt{{Node: id, Belief: 0.25}}) || !proto.Equal(holding.DoubtToWire(got[0]), good) {

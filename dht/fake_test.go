@@ -18,6 +18,7 @@ import (
 	"weir/capacity"
 	"weir/capacity/frame"
 	"weir/capacity/signed"
+	"weir/dht/dhttest"
 	"weir/dht/holding"
 	"weir/dht/overlay"
 	"weir/dht/pb"
@@ -44,10 +45,10 @@ func testProtocol(p protocol.ID) protocol.ID { return protocolPrefix(NetworkID("
 // prefix.
 func newFake(t testing.TB, member peer.AddrInfo, handlers map[protocol.ID]network.StreamHandler) *fake {
 	t.Helper()
-	key := newKey(t)
+	key := dhttest.Key(t)
 	o, err := overlay.New(overlay.Config{
 		Key: key, Prefix: protocolPrefix(NetworkID("test")),
-		Listen: []multiaddr.Multiaddr{addr(t, "/ip4/127.0.0.1/tcp/0"), addr(t, "/ip4/127.0.0.1/udp/0/quic-v1")},
+		Listen: []multiaddr.Multiaddr{multiaddr.StringCast("/ip4/127.0.0.1/tcp/0"), multiaddr.StringCast("/ip4/127.0.0.1/udp/0/quic-v1")},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -60,7 +61,7 @@ func newFake(t testing.TB, member peer.AddrInfo, handlers map[protocol.ID]networ
 	if err := o.Listen(); err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), dhttest.Patience)
 	defer cancel()
 	if err := h.Connect(ctx, member); err != nil {
 		t.Fatal(err)
@@ -71,7 +72,7 @@ func newFake(t testing.TB, member peer.AddrInfo, handlers map[protocol.ID]networ
 // connect has n connect to f.
 func (n *testNode) connect(t testing.TB, f *fake) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), dhttest.Patience)
 	defer cancel()
 	if err := n.Host().Connect(ctx, peer.AddrInfo{ID: f.host.ID(), Addrs: f.host.Addrs()}); err != nil {
 		t.Fatal(err)
@@ -89,14 +90,14 @@ func (n *testNode) nearest(peers []peer.ID) {
 // call sends one request to id and returns the reply.
 func (f *fake) call(t testing.TB, id peer.ID, req *pb.Request) *pb.Response {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), dhttest.Patience)
 	defer cancel()
 	s, err := f.host.NewStream(ctx, id, testProtocol(testRecords))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer func() { _ = s.Reset() }()
-	_ = s.SetDeadline(time.Now().Add(patience))
+	_ = s.SetDeadline(time.Now().Add(dhttest.Patience))
 	if _, err := frame.Write(s, req); err != nil {
 		t.Fatal(err)
 	}

@@ -15,6 +15,7 @@ import (
 	"weir/capacity"
 	"weir/capacity/policy"
 	"weir/capacity/signed"
+	"weir/dht/dhttest"
 	"weir/dht/holder"
 	"weir/dht/pb"
 	"weir/dht/place"
@@ -50,9 +51,9 @@ func awaited(asked []Asked, hanging []peer.ID) (list []peer.ID) {
 // and verified, and does not wait for them.
 func TestBadHoldersNeitherDelayNorPoisonFind(t *testing.T) {
 	t.Parallel()
-	victim := newKey(t)
+	victim := dhttest.Key(t)
 	record := func() capacity.Record {
-		return capacity.Record{Node: idOf(t, victim), Seq: 1, Issued: time.UnixMilli(time.Now().UnixMilli()), TTL: capacity.DefaultTTL}
+		return capacity.Record{Node: dhttest.ID(t, victim), Seq: 1, Issued: time.UnixMilli(time.Now().UnixMilli()), TTL: capacity.DefaultTTL}
 	}
 	forged := func() []byte {
 		sealed := seal(t, record(), victim)
@@ -100,7 +101,7 @@ func TestBadHoldersNeitherDelayNorPoisonFind(t *testing.T) {
 				seeker.connect(t, f)
 				fakes = append(fakes, f.host.ID())
 			}
-			eventually(t, func() error {
+			dhttest.Eventually(t, func() error {
 				h := seeker.Holders(CapacityTopic())
 				for _, p := range append(fakes, nodes[0].ID(), nodes[1].ID(), nodes[2].ID()) {
 					if !slices.Contains(h, p) {
@@ -115,7 +116,7 @@ func TestBadHoldersNeitherDelayNorPoisonFind(t *testing.T) {
 				t.Fatal(err)
 			}
 			for _, cand := range a.Candidates {
-				if cand.Record.Node == idOf(t, victim) {
+				if cand.Record.Node == dhttest.ID(t, victim) {
 					t.Error("poisoned: a record that the fake made up is used")
 				}
 			}
@@ -158,12 +159,12 @@ func TestGoneStreamIsWithdrawn(t *testing.T) {
 	topic := StreamTopic("show")
 	nodes[0].carry("show")
 	for _, n := range nodes[1:] {
-		eventually(t, func() error { return n.sees(topic, nodes[:1]) })
+		dhttest.Eventually(t, func() error { return n.sees(topic, nodes[:1]) })
 	}
 	expires := nodes[0].table.Get(time.Now(), topic, nodes[0].ID()).Expires
 	nodes[0].carry()
 	for _, n := range nodes {
-		eventually(t, func() error {
+		dhttest.Eventually(t, func() error {
 			a, err := n.Seeker.Find(t.Context(), topic, capacity.Need{}, nil)
 			if err == nil && len(a.Candidates) > 0 {
 				err = errors.New("still found")
@@ -199,7 +200,7 @@ func TestTenNodesAskTwoHolders(t *testing.T) {
 	if len(a.Candidates) != len(nodes) || a.Messages < 2 || a.Messages > 2*holder.Replicas || a.Bytes == 0 {
 		t.Errorf("%d candidates for %d messages and %d bytes", len(a.Candidates), a.Messages, a.Bytes)
 	}
-	eventually(t, func() error {
+	dhttest.Eventually(t, func() error {
 		if h := client.Holders(CapacityTopic()); len(h) != holder.Replicas {
 			return fmt.Errorf("%d holders, want %d", len(h), holder.Replicas)
 		}
@@ -238,7 +239,7 @@ func TestCrashedNodeDelaysNobody(t *testing.T) {
 	}
 	notDelayed(t, took)
 	t.Parallel() // the rest waits for the record to expire
-	eventually(t, func() error {
+	dhttest.Eventually(t, func() error {
 		for _, n := range nodes[:3] {
 			if err := n.sees(CapacityTopic(), nodes[:3]); err != nil {
 				return err

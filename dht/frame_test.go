@@ -9,11 +9,13 @@ import (
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/multiformats/go-multiaddr"
 	"google.golang.org/protobuf/proto"
 
 	"weir/capacity"
 	cpb "weir/capacity/pb"
 	"weir/capacity/policy"
+	"weir/dht/dhttest"
 	"weir/dht/holding"
 	"weir/dht/pb"
 	"weir/dht/seek"
@@ -43,22 +45,22 @@ func golden(t *testing.T, name string, got []byte) {
 
 // These decode the answers of holders; no input may do harm.
 func FuzzDecodeAnswers(f *testing.F) {
-	key := newKey(f)
-	id := idOf(f, key)
+	key := dhttest.Key(f)
+	id := dhttest.ID(f, key)
 	r := capacity.Record{Node: id, Seq: 1, Issued: time.UnixMilli(time.Now().UnixMilli()), TTL: capacity.MaxTTL}
 	sealed := seal(f, r, key)
 	for _, m := range []*pb.Response{
 		{Error: "no"},
 		{Op: &pb.Response_Query{Query: &pb.QueryReply{Sealed: [][]byte{sealed}, Held: 1, Rejected: []*pb.Rejected{{Rule: "x", Count: 1}}}}},
 		{Op: &pb.Response_Query{Query: &pb.QueryReply{Held: 1, Digests: []*pb.Digest{
-			{Node: []byte(id), Seq: 1, Age: 5, Stress: 1, Rtt: 1, Terms: make([]float32, 4), Addrs: [][]byte{addr(f, "/ip4/127.0.0.1/tcp/1").Bytes()}},
+			{Node: []byte(id), Seq: 1, Age: 5, Stress: 1, Rtt: 1, Terms: make([]float32, 4), Addrs: [][]byte{multiaddr.StringCast("/ip4/127.0.0.1/tcp/1").Bytes()}},
 		}}}},
 		{Op: &pb.Response_Query{Query: &pb.QueryReply{Sealed: [][]byte{sealed}, Doubts: []*pb.Doubt{{Node: []byte(id), Belief: 2_500}}}}},
 		{Op: &pb.Response_Fetch{Fetch: &pb.FetchReply{Sealed: [][]byte{sealed}, Coordinate: &cpb.Coordinate{Vec: make([]float32, 8)}}}},
 		{Op: &pb.Response_Advertise{Advertise: &pb.AdvertiseReply{
 			Results:    []*pb.Result{{Refused: "no"}},
 			Coordinate: &cpb.Coordinate{Vec: make([]float32, 3)},
-			Closer:     []*pb.Peer{{Id: []byte(id), Addrs: [][]byte{addr(f, "/ip4/127.0.0.1/tcp/1").Bytes()}}},
+			Closer:     []*pb.Peer{{Id: []byte(id), Addrs: [][]byte{multiaddr.StringCast("/ip4/127.0.0.1/tcp/1").Bytes()}}},
 		}}},
 	} {
 		b, err := proto.Marshal(m)

@@ -9,6 +9,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"weir/capacity"
+	"weir/dht/dhttest"
 	"weir/dht/pb"
 )
 
@@ -47,7 +48,7 @@ func TestPlaceSendsNobodyOutOfScope(t *testing.T) {
 			}
 		}
 	}
-	eventually(t, func() error {
+	dhttest.Eventually(t, func() error {
 		for _, c := range clerks {
 			reserved, released := c.seen()
 			slices.Sort(reserved)

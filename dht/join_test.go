@@ -16,6 +16,7 @@ import (
 	manet "github.com/multiformats/go-multiaddr/net"
 
 	"weir/capacity"
+	"weir/dht/dhttest"
 	"weir/dht/overlay"
 )
 
@@ -35,8 +36,8 @@ func TestBusyPortIsAnError(t *testing.T) {
 		fmt.Sprintf("/ip4/127.0.0.1/udp/%d/quic-v1", udp.LocalAddr().(*net.UDPAddr).Port),
 	} {
 		// The other address is fine; that must not hide it.
-		free := addr(t, "/ip4/127.0.0.1/tcp/0")
-		n, err := Listen(Config{Key: newKey(t), Network: "test", Listen: []multiaddr.Multiaddr{free, addr(t, busy)}})
+		free := multiaddr.StringCast("/ip4/127.0.0.1/tcp/0")
+		n, err := Listen(Config{Key: dhttest.Key(t), Network: "test", Listen: []multiaddr.Multiaddr{free, multiaddr.StringCast(busy)}})
 		if err == nil {
 			n.Close()
 			t.Fatalf("listening on %s, which is taken", busy)
@@ -45,12 +46,12 @@ func TestBusyPortIsAnError(t *testing.T) {
 			t.Errorf("error %q, want the address and the reason", err)
 		}
 	}
-	first, err := Listen(Config{Key: newKey(t), Network: "test", Listen: []multiaddr.Multiaddr{addr(t, "/ip4/127.0.0.1/tcp/0")}})
+	first, err := Listen(Config{Key: dhttest.Key(t), Network: "test", Listen: []multiaddr.Multiaddr{multiaddr.StringCast("/ip4/127.0.0.1/tcp/0")}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer first.Close()
-	second, err := Listen(Config{Key: newKey(t), Network: "test", Listen: first.Overlay.Host.Addrs()})
+	second, err := Listen(Config{Key: dhttest.Key(t), Network: "test", Listen: first.Overlay.Host.Addrs()})
 	if err == nil {
 		second.Close()
 		t.Errorf("two nodes listen on %v", first.Overlay.Host.Addrs())
@@ -71,8 +72,8 @@ func fixedPorts(t *testing.T) []multiaddr.Multiaddr {
 	port := tcp.Addr().(*net.TCPAddr).Port
 	tcp.Close()
 	return []multiaddr.Multiaddr{
-		addr(t, fmt.Sprintf("/ip4/127.0.0.1/tcp/%d", port)),
-		addr(t, fmt.Sprintf("/ip4/127.0.0.1/udp/%d/quic-v1", port)),
+		multiaddr.StringCast(fmt.Sprintf("/ip4/127.0.0.1/tcp/%d", port)),
+		multiaddr.StringCast(fmt.Sprintf("/ip4/127.0.0.1/udp/%d/quic-v1", port)),
 	}
 }
 
@@ -80,10 +81,10 @@ func fixedPorts(t *testing.T) []multiaddr.Multiaddr {
 // that never comes up does not matter.
 func TestBootstrapPeerComesUpLater(t *testing.T) {
 	t.Parallel()
-	ports, key := fixedPorts(t), newKey(t)
-	never := peer.AddrInfo{ID: idOf(t, newKey(t)), Addrs: fixedPorts(t)}
+	ports, key := fixedPorts(t), dhttest.Key(t)
+	never := peer.AddrInfo{ID: dhttest.ID(t, dhttest.Key(t)), Addrs: fixedPorts(t)}
 	early := newTestNode(t, func(c *Config) {
-		c.Bootstrap = []peer.AddrInfo{never, {ID: idOf(t, key), Addrs: ports}}
+		c.Bootstrap = []peer.AddrInfo{never, {ID: dhttest.ID(t, key), Addrs: ports}}
 	})
 	early.run(t)
 	early.awaitReady(t) // alone, after one attempt
@@ -92,12 +93,12 @@ func TestBootstrapPeerComesUpLater(t *testing.T) {
 	}
 	late := newTestNode(t, func(c *Config) {
 		c.Key, c.Listen = key, ports
-		c.Bootstrap = []peer.AddrInfo{{ID: idOf(t, key), Addrs: ports}} // itself: skipped
+		c.Bootstrap = []peer.AddrInfo{{ID: dhttest.ID(t, key), Addrs: ports}} // itself: skipped
 	})
 	late.run(t)
 	both := []*testNode{early, late}
 	for _, n := range both {
-		eventually(t, func() error { return n.sees(CapacityTopic(), both) })
+		dhttest.Eventually(t, func() error { return n.sees(CapacityTopic(), both) })
 	}
 }
 
@@ -105,17 +106,17 @@ func TestBootstrapPeerComesUpLater(t *testing.T) {
 // under the same address, with all memory lost.
 func TestRejoinAfterBootstrapPeerRestarts(t *testing.T) {
 	t.Parallel()
-	ports, key := fixedPorts(t), newKey(t)
+	ports, key := fixedPorts(t), dhttest.Key(t)
 	first := newTestNode(t, func(c *Config) { c.Key, c.Listen = key, ports })
 	first.run(t)
 	n := newTestNode(t, func(c *Config) { c.Bootstrap = []peer.AddrInfo{first.info()} })
 	n.run(t)
-	eventually(t, func() error { return n.sees(CapacityTopic(), []*testNode{first}) })
+	dhttest.Eventually(t, func() error { return n.sees(CapacityTopic(), []*testNode{first}) })
 	first.stop()
 	second := newTestNode(t, func(c *Config) { c.Key, c.Listen = key, ports })
 	second.run(t)
-	eventually(t, func() error { return second.sees(CapacityTopic(), []*testNode{n}) })
-	eventually(t, func() error { return n.sees(CapacityTopic(), []*testNode{second}) })
+	dhttest.Eventually(t, func() error { return second.sees(CapacityTopic(), []*testNode{n}) })
+	dhttest.Eventually(t, func() error { return n.sees(CapacityTopic(), []*testNode{second}) })
 }
 
 // After a restart, remembered peers suffice to join.
@@ -123,13 +124,13 @@ func TestRememberedPeersSuffice(t *testing.T) {
 	t.Parallel()
 	file := filepath.Join(t.TempDir(), "peers.json")
 	nodes := newTestNetwork(t, 2)
-	key := newKey(t)
+	key := dhttest.Key(t)
 	before := newTestNode(t, func(c *Config) {
 		c.Key, c.PeerFile = key, file
 		c.Bootstrap = []peer.AddrInfo{nodes[0].info()}
 	})
 	before.run(t)
-	eventually(t, func() error {
+	dhttest.Eventually(t, func() error {
 		if got := len(before.peers.Members()); got != len(nodes) {
 			return fmt.Errorf("%d members connected", got)
 		}
@@ -145,7 +146,7 @@ func TestRememberedPeersSuffice(t *testing.T) {
 	after := newTestNode(t, func(c *Config) { c.Key, c.PeerFile = key, file })
 	after.run(t)
 	after.awaitReady(t)
-	eventually(t, func() error { return after.sees(CapacityTopic(), nodes[1:]) })
+	dhttest.Eventually(t, func() error { return after.sees(CapacityTopic(), nodes[1:]) })
 }
 
 func TestCorruptPeerFileIsSurvived(t *testing.T) {
@@ -159,7 +160,7 @@ func TestCorruptPeerFileIsSurvived(t *testing.T) {
 		c.Bootstrap = []peer.AddrInfo{nodes[0].info()}
 	})
 	n.run(t)
-	eventually(t, func() error { return n.sees(CapacityTopic(), nodes) })
+	dhttest.Eventually(t, func() error { return n.sees(CapacityTopic(), nodes) })
 	n.stop()
 	if got, err := overlay.ReadPeerFile(file); err != nil || len(got) != 1 {
 		t.Errorf("afterwards: %v, %v", got, err)
@@ -187,7 +188,7 @@ func TestCloseIsFinal(t *testing.T) {
 
 func TestPeersTellsWhoIsConnected(t *testing.T) {
 	nodes := newTestNetwork(t, 3)
-	eventually(t, func() error {
+	dhttest.Eventually(t, func() error {
 		peers := nodes[0].Prober.Peers()
 		if len(peers) != 2 {
 			return fmt.Errorf("%d peers, want 2", len(peers))
@@ -196,7 +197,7 @@ func TestPeersTellsWhoIsConnected(t *testing.T) {
 			if !p.Connected || !p.Holder || p.RTT <= 0 || p.Transport == "" || p.Direction == "" || p.Since.IsZero() || len(p.Addrs) == 0 {
 				return fmt.Errorf("incomplete: %+v", p)
 			}
-			if time.Since(p.Since) > patience {
+			if time.Since(p.Since) > dhttest.Patience {
 				return fmt.Errorf("connected since %v", p.Since)
 			}
 		}
@@ -214,7 +215,7 @@ func TestPeersTellsWhoIsConnected(t *testing.T) {
 }
 
 func TestParseBootstrap(t *testing.T) {
-	id := idOf(t, newKey(t)).String()
+	id := dhttest.ID(t, dhttest.Key(t)).String()
 	cases := []struct{ name, in, want string }{
 		{"a full address", "/ip4/192.0.2.1/udp/4001/quic-v1/p2p/" + id, ""},
 		{"a name", "/dns4/example.org/tcp/4001/p2p/" + id, ""},
@@ -261,6 +262,6 @@ func TestSeedsSuffice(t *testing.T) {
 		nodes = append(nodes, n)
 	}
 	for _, n := range nodes {
-		eventually(t, func() error { return n.sees(CapacityTopic(), nodes) })
+		dhttest.Eventually(t, func() error { return n.sees(CapacityTopic(), nodes) })
 	}
 }

@@ -18,6 +18,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/protocol"
 
 	"weir/capacity"
+	"weir/dht/dhttest"
 	"weir/dht/directory"
 	"weir/dht/pb"
 )
@@ -86,9 +87,9 @@ func TestEveryHoldingPlaces(t *testing.T) {
 
 			// A stream is found and withdrawn the same way.
 			nodes[1].carry("demo")
-			eventually(t, func() error { return last.sees(StreamTopic("demo"), nodes[1:2]) })
+			dhttest.Eventually(t, func() error { return last.sees(StreamTopic("demo"), nodes[1:2]) })
 			nodes[1].carry()
-			eventually(t, func() error {
+			dhttest.Eventually(t, func() error {
 				a, err := last.Seeker.Find(t.Context(), StreamTopic("demo"), capacity.Need{}, nil)
 				if err == nil && len(a.Candidates) > 0 {
 					err = errors.New("still found")
@@ -110,8 +111,8 @@ func TestEveryHoldingPlaces(t *testing.T) {
 				late.run(t)
 				late.awaitReady(t)
 				list.add(late)
-				eventually(t, func() error { return last.sees(CapacityTopic(), []*testNode{late}) })
-				eventually(t, func() error { return late.sees(CapacityTopic(), nodes) })
+				dhttest.Eventually(t, func() error { return last.sees(CapacityTopic(), []*testNode{late}) })
+				dhttest.Eventually(t, func() error { return late.sees(CapacityTopic(), nodes) })
 			}
 		})
 	}
@@ -131,7 +132,7 @@ func TestBrokersDeathIsUnnoticed(t *testing.T) {
 		placed, d, err := seeker.Seeker.Place(t.Context(), CapacityTopic(), view(), []peer.ID{seeker.ID(), dead.ID()})
 		if err != nil {
 			t.Logf("Place: %v (%+v)", err, d)
-			took = append(took, patience) // a busy machine may keep all brokers from answering, once
+			took = append(took, dhttest.Patience) // a busy machine may keep all brokers from answering, once
 			continue
 		}
 		took = append(took, d.Elapsed)
@@ -148,7 +149,7 @@ func TestAskingEveryoneWaitsForNoOne(t *testing.T) {
 	list.mu.Lock()
 	list.list = append(list.list, peer.AddrInfo{ID: stuck.host.ID(), Addrs: stuck.host.Addrs()})
 	list.mu.Unlock()
-	eventually(t, func() error {
+	dhttest.Eventually(t, func() error {
 		a, err := nodes[0].Seeker.Find(t.Context(), CapacityTopic(), view(), nil)
 		if err != nil || len(a.Candidates) != 5 || a.Held != 6 { // the node itself is no candidate
 			return fmt.Errorf("%d candidates of %d held, %v", len(a.Candidates), a.Held, err)
@@ -177,10 +178,10 @@ func TestWhoIsNoHolderRefusesRecords(t *testing.T) {
 }
 
 func TestUnknownHolding(t *testing.T) {
-	if _, err := Listen(Config{Key: newKey(t), Discovery: "some"}); err == nil || !strings.Contains(err.Error(), `discovery "some": want kademlia, broker, pull or push`) {
+	if _, err := Listen(Config{Key: dhttest.Key(t), Discovery: "some"}); err == nil || !strings.Contains(err.Error(), `discovery "some": want kademlia, broker, pull or push`) {
 		t.Errorf("got %v", err)
 	}
-	if _, err := Listen(Config{Key: newKey(t), Discovery: directory.Broker}); err == nil || !strings.Contains(err.Error(), "no list of servers") {
+	if _, err := Listen(Config{Key: dhttest.Key(t), Discovery: directory.Broker}); err == nil || !strings.Contains(err.Error(), "no list of servers") {
 		t.Errorf("got %v", err)
 	}
 }
@@ -227,7 +228,7 @@ func TestBrokerOfAnotherNetwork(t *testing.T) {
 		c.Log = slog.New(slog.NewTextHandler(&warned, &slog.HandlerOptions{Level: slog.LevelWarn}))
 	})
 	list.add(other)
-	eventually(t, func() error {
+	dhttest.Eventually(t, func() error {
 		if s := warned.String(); !strings.Contains(s, "give both the same network") || !strings.Contains(s, other.ID().String()) {
 			return fmt.Errorf("logged: %q", s)
 		}
@@ -287,7 +288,7 @@ func TestListedServersAreBootstrapPeers(t *testing.T) {
 	if err := os.WriteFile(path, []byte(first.Overlay.Addrs()[0].String()+"\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, func() error {
+	dhttest.Eventually(t, func() error {
 		if len(second.peers.Members()) == 0 {
 			return errors.New("not joined")
 		}

@@ -14,6 +14,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/protocol"
 
 	"weir/capacity"
+	"weir/dht/dhttest"
 	"weir/dht/inspect"
 	"weir/dht/naming"
 	"weir/dht/pb"
@@ -22,7 +23,7 @@ import (
 // publishedAt asks n until it finds stream at want.
 func (n *testNode) publishedAt(t *testing.T, stream string, want peer.ID) {
 	t.Helper()
-	eventually(t, func() error {
+	dhttest.Eventually(t, func() error {
 		if at, err := n.Names.Publishers(t.Context(), stream); err != nil || !slices.Equal(at, []peer.ID{want}) {
 			return fmt.Errorf("%s: published at %v, %v", stream, at, err)
 		}
@@ -64,7 +65,7 @@ func TestRelayIsNoPublisher(t *testing.T) {
 	relay.streams = []capacity.Carriage{{Stream: "show", Path: []peer.ID{origin.ID(), relay.ID()}, Parent: origin.ID(), Depth: 1}}
 	relay.mu.Unlock()
 	relay.Publisher.Kick()
-	eventually(t, func() error { return nodes[2].sees(StreamTopic("show"), []*testNode{relay}) })
+	dhttest.Eventually(t, func() error { return nodes[2].sees(StreamTopic("show"), []*testNode{relay}) })
 	if at, err := nodes[2].Names.Publishers(t.Context(), "show"); err != nil || len(at) > 0 {
 		t.Errorf("published at %v, %v", at, err)
 	}
@@ -107,7 +108,7 @@ func TestHungHoldersDoNotDelayPublishers(t *testing.T) {
 	}
 	asker.publishedAt(t, "show", nodes[0].ID())
 	for _, name := range []string{"show", "free"} {
-		eventually(t, func() error {
+		dhttest.Eventually(t, func() error {
 			for _, p := range fakes {
 				if !slices.Contains(asker.Holders(StreamTopic(name)), p) {
 					return errors.New("not known yet")
@@ -184,7 +185,7 @@ func TestGivingWayToWhoGaveUp(t *testing.T) {
 		return &pb.Response{Op: &pb.Response_Claim{Claim: &pb.ClaimReply{Own: pb.ClaimReply_FREE}}}
 	})})
 	asker.connect(t, f)
-	eventually(t, func() error {
+	dhttest.Eventually(t, func() error {
 		if !slices.Contains(asker.Holders(topic), f.host.ID()) {
 			return errors.New("not known yet")
 		}
@@ -212,7 +213,7 @@ func TestSilenceIsNotNo(t *testing.T) {
 		asker.connect(t, f)
 		fakes = append(fakes, f.host.ID())
 	}
-	eventually(t, func() error {
+	dhttest.Eventually(t, func() error {
 		for _, p := range fakes {
 			if !slices.Contains(asker.Holders(StreamTopic("show")), p) {
 				return errors.New("not known yet")

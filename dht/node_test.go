@@ -2,7 +2,6 @@ package dht
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"flag"
 	"fmt"
@@ -20,6 +19,7 @@ import (
 
 	"weir/capacity"
 	"weir/capacity/ledger"
+	"weir/dht/dhttest"
 )
 
 // Parallel tests wait for their networks most of the time. With six at once,
@@ -36,62 +36,6 @@ func TestMain(m *testing.M) {
 
 // testHome is where nodes without a region publish.
 var testHome = ShardTopic("", "")
-
-// patience is how long a test waits for a condition that should hold soon.
-const patience = 2 * time.Minute
-
-// eventually waits until check returns nil, and fails the test with its last
-// error if it never does.
-func eventually(t testing.TB, check func() error) {
-	t.Helper()
-	within(t, patience, check)
-}
-
-// within is eventually with a limit of its own.
-func within(t testing.TB, limit time.Duration, check func() error) {
-	t.Helper()
-	deadline := time.After(limit)
-	tick := time.NewTicker(10 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		err := check()
-		if err == nil {
-			return
-		}
-		select {
-		case <-tick.C:
-		case <-deadline:
-			t.Fatalf("after %v: %v", limit, err)
-		}
-	}
-}
-
-func newKey(t testing.TB) crypto.PrivKey {
-	t.Helper()
-	key, _, err := crypto.GenerateEd25519Key(rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return key
-}
-
-func idOf(t testing.TB, key crypto.PrivKey) peer.ID {
-	t.Helper()
-	id, err := peer.IDFromPrivateKey(key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return id
-}
-
-func addr(t testing.TB, s string) multiaddr.Multiaddr {
-	t.Helper()
-	a, err := multiaddr.NewMultiaddr(s)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return a
-}
 
 // testLog is silent unless WEIR_TEST_LOG is set.
 func testLog(name string) *slog.Logger {
@@ -149,11 +93,11 @@ func (n *testNode) info() peer.AddrInfo { return peer.AddrInfo{ID: n.ID(), Addrs
 // newTestNode makes a node that listens on loopback but does not run yet.
 func newTestNode(t testing.TB, change func(*Config)) *testNode {
 	t.Helper()
-	n := &testNode{key: newKey(t), region: "test"}
+	n := &testNode{key: dhttest.Key(t), region: "test"}
 	cfg := Config{
 		Key:     n.key,
 		Network: "test",
-		Listen:  []multiaddr.Multiaddr{addr(t, "/ip4/127.0.0.1/tcp/0"), addr(t, "/ip4/127.0.0.1/udp/0/quic-v1")},
+		Listen:  []multiaddr.Multiaddr{multiaddr.StringCast("/ip4/127.0.0.1/tcp/0"), multiaddr.StringCast("/ip4/127.0.0.1/udp/0/quic-v1")},
 		Sample:  n.sample,
 		Grant: func(req capacity.Request) (capacity.Lease, error) {
 			return n.ledger.Reserve(time.Now(), req)
@@ -165,9 +109,9 @@ func newTestNode(t testing.TB, change func(*Config)) *testNode {
 	}
 	n.key = cfg.Key
 	if cfg.Log == nil {
-		cfg.Log = testLog(idOf(t, cfg.Key).ShortString())
+		cfg.Log = testLog(dhttest.ID(t, cfg.Key).ShortString())
 	}
-	n.ledger = ledger.New(idOf(t, cfg.Key), ledger.Limits{Sessions: 10})
+	n.ledger = ledger.New(dhttest.ID(t, cfg.Key), ledger.Limits{Sessions: 10})
 	node, err := Listen(cfg)
 	if err != nil {
 		t.Fatal(err)
@@ -203,8 +147,8 @@ func (n *testNode) awaitReady(t testing.TB) {
 	t.Helper()
 	select {
 	case <-n.Ready():
-	case <-time.After(patience):
-		t.Fatalf("%s is not ready after %v", n.ID(), patience)
+	case <-time.After(dhttest.Patience):
+		t.Fatalf("%s is not ready after %v", n.ID(), dhttest.Patience)
 	}
 }
 
@@ -220,7 +164,7 @@ func newTestNetworkOf(t testing.TB, size int, each func(i int, n *testNode), cha
 	t.Helper()
 	nodes := joinTestNetwork(t, size, each, change)
 	for _, n := range nodes {
-		eventually(t, func() error { return n.sees(CapacityTopic(), nodes) })
+		dhttest.Eventually(t, func() error { return n.sees(CapacityTopic(), nodes) })
 	}
 	return nodes
 }
@@ -292,7 +236,7 @@ func TestRecordsBecomeVisibleEverywhere(t *testing.T) {
 			start = time.Now()
 			nodes[0].carry("studio/one")
 			for _, n := range nodes {
-				eventually(t, func() error { return n.sees(StreamTopic("studio/one"), nodes[:1]) })
+				dhttest.Eventually(t, func() error { return n.sees(StreamTopic("studio/one"), nodes[:1]) })
 			}
 			t.Logf("a new stream is found from everywhere after %v", time.Since(start).Round(time.Millisecond))
 		})

@@ -11,10 +11,12 @@ import (
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/core/protocol"
+	"github.com/multiformats/go-multiaddr"
 
 	"weir/capacity"
 	"weir/capacity/policy"
 	"weir/capacity/signed"
+	"weir/dht/dhttest"
 	"weir/dht/holding"
 	"weir/dht/liveness"
 	"weir/dht/pb"
@@ -87,7 +89,7 @@ func TestPlaceInSpiteOfALyingHolder(t *testing.T) {
 	}{
 		{"nodes that do not exist", func(t *testing.T, _ *testNode) (list []*pb.Digest) {
 			for range holding.QueryLimit {
-				list = append(list, &pb.Digest{Node: []byte(idOf(t, newKey(t))), Seq: 9, Terms: best, Addrs: [][]byte{addr(t, "/ip4/127.0.0.1/tcp/1").Bytes()}})
+				list = append(list, &pb.Digest{Node: []byte(dhttest.ID(t, dhttest.Key(t))), Seq: 9, Terms: best, Addrs: [][]byte{multiaddr.StringCast("/ip4/127.0.0.1/tcp/1").Bytes()}})
 			}
 			return list
 		}},
@@ -101,7 +103,7 @@ func TestPlaceInSpiteOfALyingHolder(t *testing.T) {
 			return []*pb.Digest{{Node: []byte(real.ID()), Seq: 1, Terms: best[:2]}}
 		}},
 		{"too many addresses", func(t *testing.T, real *testNode) []*pb.Digest {
-			a := addr(t, "/ip4/127.0.0.1/tcp/1").Bytes()
+			a := multiaddr.StringCast("/ip4/127.0.0.1/tcp/1").Bytes()
 			return []*pb.Digest{{Node: []byte(real.ID()), Seq: 1, Terms: best, Addrs: [][]byte{a, a, a}}}
 		}},
 		{"more than was asked for", func(t *testing.T, real *testNode) []*pb.Digest {
@@ -118,7 +120,7 @@ func TestPlaceInSpiteOfALyingHolder(t *testing.T) {
 			if err := seeker.Host().Connect(t.Context(), peer.AddrInfo{ID: liar.host.ID(), Addrs: liar.host.Addrs()}); err != nil {
 				t.Fatal(err)
 			}
-			eventually(t, func() error {
+			dhttest.Eventually(t, func() error {
 				if !slices.Contains(seeker.Holders(CapacityTopic()), liar.host.ID()) {
 					return errors.New("the liar is not known yet")
 				}
@@ -148,7 +150,7 @@ func TestPlaceInSpiteOfALyingHolder(t *testing.T) {
 // tried.
 func TestLeaseWithABadRecord(t *testing.T) {
 	t.Parallel()
-	stranger := newKey(t)
+	stranger := dhttest.Key(t)
 	cases := []struct {
 		name   string
 		record func(f *fake) []byte
@@ -158,7 +160,7 @@ func TestLeaseWithABadRecord(t *testing.T) {
 		{"no record", func(*fake) []byte { return []byte("x") }, "unproven"},
 		{"another node's", func(f *fake) []byte {
 			r := f.record()
-			r.Node = idOf(t, stranger)
+			r.Node = dhttest.ID(t, stranger)
 			return seal(t, r, stranger)
 		}, "unproven"},
 		{"an older one", func(f *fake) []byte {
@@ -195,7 +197,7 @@ func TestLeaseWithABadRecord(t *testing.T) {
 			if !errors.As(err, &refusal) || refusal.Reason != c.reason || len(d.Reservations) != 1 || d.Reservations[0].Reason != c.reason {
 				t.Fatalf("error %v; reservations %+v", err, d.Reservations)
 			}
-			eventually(t, func() error {
+			dhttest.Eventually(t, func() error {
 				if reserved, released := clerk.seen(); len(reserved) != 1 || !slices.Equal(reserved, released) {
 					return fmt.Errorf("reserved %v, released %v", reserved, released)
 				}

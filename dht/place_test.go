@@ -18,6 +18,7 @@ import (
 	cpb "weir/capacity/pb"
 	"weir/capacity/policy"
 	"weir/capacity/signed"
+	"weir/dht/dhttest"
 	"weir/dht/directory"
 	"weir/dht/overlay"
 	"weir/dht/pb"
@@ -39,7 +40,7 @@ func TestPlaceReservesOnOneAndReleasesTheOther(t *testing.T) {
 	if len(d.Verdicts) != 3 || len(d.Reservations) < 2 {
 		t.Errorf("%d verdicts and %d reservations, want 3 and at least 2", len(d.Verdicts), len(d.Reservations))
 	}
-	eventually(t, func() error {
+	dhttest.Eventually(t, func() error {
 		for _, n := range nodes {
 			want := 0
 			if n.ID() == chosen {
@@ -52,7 +53,7 @@ func TestPlaceReservesOnOneAndReleasesTheOther(t *testing.T) {
 		return nil
 	})
 	nodes[0].Seeker.ReleaseLease(context.Background(), placed.Lease)
-	eventually(t, func() error {
+	dhttest.Eventually(t, func() error {
 		for _, n := range nodes {
 			if n.ledger.Totals(time.Now()).Leases != 0 {
 				return errors.New("a lease is left")
@@ -106,7 +107,7 @@ func TestPlaceDoesNotWaitForAHungCandidate(t *testing.T) {
 		t.Errorf("the hung one was waited for: %+v", d.Reservations)
 	}
 	// The hung candidate may have received the request: it gets a release.
-	eventually(t, func() error {
+	dhttest.Eventually(t, func() error {
 		if reserved, released := clerk.seen(); len(reserved) != 1 || !slices.Equal(reserved, released) {
 			return fmt.Errorf("reserved %v, released %v", reserved, released)
 		}
@@ -136,7 +137,7 @@ func TestPlaceWaitsForTheSlow(t *testing.T) {
 	t.Parallel()
 	nodes := newTestNetwork(t, 1)
 	slow, _ := fakeTarget(t, nodes, func(f *fake, from peer.ID, req *pb.Reserve) *pb.ReserveResponse {
-		eventually(t, func() error {
+		dhttest.Eventually(t, func() error {
 			if !nodes[0].peers.Live.Suspect(f.host.ID()) {
 				return errors.New("not overdue yet")
 			}
@@ -164,7 +165,7 @@ func TestLateLeaseIsReleased(t *testing.T) {
 	if err != nil || placed.Lease.Target != nodes[1].ID() {
 		t.Fatalf("placed %+v, %v", placed.Lease, err)
 	}
-	eventually(t, func() error {
+	dhttest.Eventually(t, func() error {
 		if reserved, released := clerk.seen(); len(released) != 1 || !slices.Equal(reserved, released) {
 			return fmt.Errorf("reserved %v, released %v", reserved, released)
 		}
@@ -209,7 +210,7 @@ func TestPlaceTakesTheBetterLease(t *testing.T) {
 			worse, w := fakeTarget(t, nodes, answer(c.use, c.nonsense))
 			better, b := fakeTarget(t, nodes, answer(func(r *capacity.Record) { r.Sessions.Used = 3 }, nil))
 			compared := 0
-			eventually(t, func() error { // on a busy machine the second may come too late
+			dhttest.Eventually(t, func() error { // on a busy machine the second may come too late
 				placed, d, err := nodes[0].Seeker.Place(t.Context(), CapacityTopic(), view(), nil)
 				if err != nil || len(d.Reservations) != 2 {
 					t.Fatalf("placed %+v, %v; %+v", placed.Lease, err, d.Reservations)
@@ -230,7 +231,7 @@ func TestPlaceTakesTheBetterLease(t *testing.T) {
 				}
 				return nil
 			})
-			eventually(t, func() error {
+			dhttest.Eventually(t, func() error {
 				if reserved, released := w.seen(); len(reserved) != len(released) {
 					return fmt.Errorf("the worse one was asked %d times and released %d times", len(reserved), len(released))
 				}
@@ -299,7 +300,7 @@ func TestPlaceWithoutCandidates(t *testing.T) {
 	}
 	nodes[1].Publisher.Kick()
 	var explained Decision
-	eventually(t, func() (err error) {
+	dhttest.Eventually(t, func() (err error) {
 		explained, err = nodes[0].Seeker.Explain(t.Context(), CapacityTopic(), view(), nil)
 		if err == nil && explained.Refused == "" {
 			err = errors.New("the record does not show that the node is full")
@@ -332,7 +333,7 @@ func TestPlaceOnOneself(t *testing.T) {
 	n.run(t)
 	n.awaitReady(t)
 	var placed Placed
-	eventually(t, func() error {
+	dhttest.Eventually(t, func() error {
 		var err error
 		placed, _, err = n.Seeker.Place(t.Context(), CapacityTopic(), view(), nil)
 		return err
@@ -443,7 +444,7 @@ func TestPlaceEndsWhenAllRefuse(t *testing.T) {
 			if !seek.IsRefusal(err) {
 				t.Errorf("%s: Place = %v, want a refusal", mode, err)
 			}
-		case <-time.After(patience):
+		case <-time.After(dhttest.Patience):
 			t.Fatalf("%s: Place goes on for ever", mode)
 		}
 	}

@@ -15,6 +15,7 @@ import (
 
 	"weir/capacity"
 	"weir/capacity/signed"
+	"weir/dht/dhttest"
 	"weir/dht/overlay"
 	"weir/dht/pb"
 	"weir/dht/policysync"
@@ -45,12 +46,12 @@ const somePolicy = "name: some\nfilter:\n  - {name: room, expr: r.sessions_free 
 // node catches up; a policy that the operator has not signed does not spread.
 func TestPolicySpreads(t *testing.T) {
 	t.Parallel()
-	operator, stranger := newKey(t), newKey(t)
+	operator, stranger := dhttest.Key(t), dhttest.Key(t)
 	var sheets []*sheet
 	change := func(c *Config) {
 		s := &sheet{}
 		sheets = append(sheets, s)
-		c.Operator, c.Apply = idOf(t, operator), s.apply
+		c.Operator, c.Apply = dhttest.ID(t, operator), s.apply
 	}
 	nodes := newTestNetworkOf(t, 6, func(int, *testNode) {}, change)
 	version := func(v uint64) []byte {
@@ -63,7 +64,7 @@ func TestPolicySpreads(t *testing.T) {
 	}
 	all := func(want string) {
 		t.Helper()
-		eventually(t, func() error {
+		dhttest.Eventually(t, func() error {
 			for i, s := range sheets {
 				if got := s.got(); got != want {
 					return fmt.Errorf("node %d applied %s, want %s", i, got, want)
@@ -104,7 +105,7 @@ func TestPolicySpreads(t *testing.T) {
 
 	late := newTestNode(t, func(c *Config) { c.Bootstrap = append(c.Bootstrap, nodes[0].info()); change(c) })
 	late.run(t)
-	eventually(t, func() error {
+	dhttest.Eventually(t, func() error {
 		if got := sheets[6].got(); got != "[5]" {
 			return fmt.Errorf("the newcomer applied %s", got)
 		}
@@ -116,8 +117,8 @@ func TestPolicySpreads(t *testing.T) {
 // that has it, and the DHT stores nothing else.
 func TestPolicyIsInTheDHT(t *testing.T) {
 	t.Parallel()
-	operator, stranger := newKey(t), newKey(t)
-	id := idOf(t, operator)
+	operator, stranger := dhttest.Key(t), dhttest.Key(t)
+	id := dhttest.ID(t, operator)
 	nodes := newTestNetworkOf(t, 4, func(int, *testNode) {}, func(c *Config) {
 		c.Operator, c.Apply = id, new(sheet).apply
 	})
@@ -135,7 +136,7 @@ func TestPolicyIsInTheDHT(t *testing.T) {
 	}
 	// A node of the network that speaks kad-dht and nothing else.
 	o, err := overlay.New(overlay.Config{
-		Key: newKey(t), Prefix: protocolPrefix(nodes[0].NetworkID()), Client: true,
+		Key: dhttest.Key(t), Prefix: protocolPrefix(nodes[0].NetworkID()), Client: true,
 		Values: kaddht.Validator(policysync.Validator{Operator: id}),
 	})
 	if err != nil {
@@ -157,7 +158,7 @@ func TestPolicyIsInTheDHT(t *testing.T) {
 		defer cancel()
 		return kad.GetValue(ctx, policysync.Key(id))
 	}
-	eventually(t, func() error {
+	dhttest.Eventually(t, func() error {
 		got, err := read()
 		if err == nil && !bytes.Equal(got, two) {
 			err = errors.New("another value")
@@ -172,7 +173,7 @@ func TestPolicyIsInTheDHT(t *testing.T) {
 		"a stranger's policy":            {policysync.Key(id), seal(9, stranger), "signed by"},
 		"an older one":                   {policysync.Key(id), seal(1, operator), ""}, // kad-dht does not report that no peer kept it
 		"something else":                 {policysync.Key(id), []byte("x"), "malformed"},
-		"a policy under another's key":   {policysync.Key(idOf(t, stranger)), two, "only the operator's policy"},
+		"a policy under another's key":   {policysync.Key(dhttest.ID(t, stranger)), two, "only the operator's policy"},
 		"a value under a key of no kind": {"/pk/x", []byte("x"), "only the operator's policy"},
 	} {
 		// Bypass our own validator, as a peer without one would.

@@ -15,6 +15,7 @@ import (
 	"weir/capacity"
 	"weir/capacity/frame"
 	"weir/capacity/signed"
+	"weir/dht/dhttest"
 	"weir/dht/directory"
 	"weir/dht/pb"
 	"weir/dht/scale"
@@ -73,13 +74,13 @@ func newProvisionNetwork(t *testing.T, size, provisioners int, region string) (n
 		if i++; i <= provisioners {
 			a := &asked{}
 			a.provisions(c, region)
-			tasks[idOf(t, c.Key)] = a
-			order = append(order, idOf(t, c.Key))
+			tasks[dhttest.ID(t, c.Key)] = a
+			order = append(order, dhttest.ID(t, c.Key))
 		}
 	})
 	order = directory.Closest(kb.ConvertKey(ProvisionTopic(region).Key(nodes[0].NetworkID())), order)
 	for _, n := range nodes {
-		eventually(t, func() error {
+		dhttest.Eventually(t, func() error {
 			list, err := n.Provisioners.List(t.Context(), region)
 			if err == nil && len(list) != provisioners {
 				err = fmt.Errorf("%s knows of %d provisioners", n.ID(), len(list))

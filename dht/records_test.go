@@ -22,6 +22,7 @@ import (
 	"weir/capacity/policy"
 	"weir/capacity/signed"
 	"weir/dht/datagram"
+	"weir/dht/dhttest"
 	"weir/dht/holder"
 	"weir/dht/holding"
 	"weir/dht/overlay"
@@ -35,7 +36,7 @@ import (
 func TestHolderRefusesBadRecords(t *testing.T) {
 	node := newTestNode(t, nil)
 	f := newFake(t, node.info(), nil)
-	other := newKey(t)
+	other := dhttest.Key(t)
 
 	sealed := func(change func(*capacity.Record)) []byte {
 		r := f.record()
@@ -51,7 +52,7 @@ func TestHolderRefusesBadRecords(t *testing.T) {
 	forged := sealed(none)
 	forged[len(forged)-3] ^= 1
 	foreign := f.record()
-	foreign.Node = idOf(t, other)
+	foreign.Node = dhttest.ID(t, other)
 
 	newest := f.record()
 	older := newest
@@ -163,7 +164,7 @@ func TestHolderSurvivesHostileStreams(t *testing.T) {
 				t.Fatal(err)
 			}
 			_ = s.CloseWrite()
-			_ = s.SetReadDeadline(time.Now().Add(patience))
+			_ = s.SetReadDeadline(time.Now().Add(dhttest.Patience))
 			var resp pb.Response
 			if _, err := frame.ReadPrintable(bufio.NewReader(s), records.MaxRequest, &resp); err == nil {
 				t.Errorf("answered %v", &resp)
@@ -197,7 +198,7 @@ func TestRequestsPerPeerAreBounded(t *testing.T) {
 		node.Overlay.Server.Inbound.Leave(f.host.ID(), false)
 	}
 	f.advertise(t, node)
-	eventually(t, func() error {
+	dhttest.Eventually(t, func() error {
 		if requests, peers := node.Overlay.Server.Inbound.Served(); requests != 0 || peers != 0 {
 			return fmt.Errorf("%d requests under way after all have ended", requests)
 		}
@@ -311,7 +312,7 @@ func TestBusyHolderIsNoEmptyOne(t *testing.T) {
 	if err != nil || len(list) != 1 {
 		t.Errorf("its own view: %d records, %v", len(list), err)
 	}
-	eventually(t, func() error {
+	dhttest.Eventually(t, func() error {
 		if list, err := client.Reader.Snapshot(t.Context(), testHome); !errors.Is(err, ErrBusy) {
 			return fmt.Errorf("a client is shown %d records, %v; want ErrBusy", len(list), err)
 		}
@@ -327,9 +328,9 @@ func TestQuerySamples(t *testing.T) {
 	now := time.Now()
 	const full, free = 7, 40
 	for i := range full + free {
-		key := newKey(t)
+		key := dhttest.Key(t)
 		r := capacity.Record{
-			Node: idOf(t, key), Seq: 1, Issued: time.UnixMilli(now.UnixMilli()), TTL: capacity.DefaultTTL,
+			Node: dhttest.ID(t, key), Seq: 1, Issued: time.UnixMilli(now.UnixMilli()), TTL: capacity.DefaultTTL,
 			URL: "http://127.0.0.1:1", Sessions: capacity.Usage{Limit: 10},
 		}
 		if i < full {
@@ -394,14 +395,14 @@ func TestAcknowledgementNamesCloserHolders(t *testing.T) {
 func TestNamedHoldersAreVerified(t *testing.T) {
 	nodes := newTestNetwork(t, 2)
 	stranger := newTestNode(t, nil) // of this network, but not announced
-	ghost := idOf(t, newKey(t))
+	ghost := dhttest.ID(t, dhttest.Key(t))
 	nodes[0].acks.Take(nodes[1].ID(), &pb.AdvertiseReply{Closer: []*pb.Peer{
 		{Id: []byte("no peer ID")},
-		pb.PeerOf(peer.AddrInfo{ID: ghost, Addrs: []multiaddr.Multiaddr{addr(t, "/ip4/127.0.0.1/tcp/1")}}),
+		pb.PeerOf(peer.AddrInfo{ID: ghost, Addrs: []multiaddr.Multiaddr{multiaddr.StringCast("/ip4/127.0.0.1/tcp/1")}}),
 		pb.PeerOf(nodes[0].info()),
 		pb.PeerOf(stranger.info()),
 	}}, 0, false)
-	eventually(t, func() error {
+	dhttest.Eventually(t, func() error {
 		for _, p := range nodes[0].cache.Peek(testHome) {
 			switch p {
 			case stranger.ID():
@@ -417,7 +418,7 @@ func TestNamedHoldersAreVerified(t *testing.T) {
 func TestFetchReturnsANodesOwnRecords(t *testing.T) {
 	nodes := newTestNetwork(t, 2)
 	nodes[0].carry("a", "b")
-	eventually(t, func() error {
+	dhttest.Eventually(t, func() error {
 		sealed, err := nodes[1].Prober.Fetch(context.Background(), nodes[0].ID())
 		if err != nil {
 			return err
@@ -487,7 +488,7 @@ func TestWireFormatOfAnswers(t *testing.T) {
 		Evaluation: policy.Evaluation{
 			Candidate: policy.Candidate{RTT: 12_345 * time.Microsecond, Record: capacity.Record{
 				Node: "a node", Seq: 1_700_000_000_000,
-				Addrs: []multiaddr.Multiaddr{addr(t, "/ip4/192.0.2.1/udp/4001/quic-v1")},
+				Addrs: []multiaddr.Multiaddr{multiaddr.StringCast("/ip4/192.0.2.1/udp/4001/quic-v1")},
 			}},
 			Terms: []policy.TermScore{{Value: 0.5}, {Value: 0.25}, {Value: 1}, {Value: 0}},
 		},

@@ -13,6 +13,7 @@ import (
 	"weir/capacity"
 	cpb "weir/capacity/pb"
 	"weir/capacity/signed"
+	"weir/dht/dhttest"
 	"weir/dht/directory"
 	"weir/dht/holder"
 	"weir/dht/holding"
@@ -51,7 +52,7 @@ func TestPlacementStaysInTheRegionUntilItIsFull(t *testing.T) {
 	nodes := newRegions(t, 6, "eu", "us")
 	eu := inRegion(nodes, "eu")
 	seeker := eu[0]
-	eventually(t, func() error {
+	dhttest.Eventually(t, func() error {
 		if near := seeker.Seeker.Regions.Near(); len(near) < 2 {
 			return fmt.Errorf("regions known: %q", near)
 		}
@@ -80,7 +81,7 @@ func TestPlacementStaysInTheRegionUntilItIsFull(t *testing.T) {
 	// granted above but not used are released in the background, and take room
 	// until then; admitted sessions stay, however long the rest takes.
 	for _, n := range eu {
-		eventually(t, func() error {
+		dhttest.Eventually(t, func() error {
 			for i := range 10 {
 				if err := n.ledger.Admit(time.Now(), fmt.Sprint("viewer", i), view()); err != nil {
 					return err
@@ -97,7 +98,7 @@ func TestPlacementStaysInTheRegionUntilItIsFull(t *testing.T) {
 	for _, n := range eu {
 		n.Publisher.Kick()
 	}
-	eventually(t, func() error {
+	dhttest.Eventually(t, func() error {
 		placed, d, err := seeker.Seeker.Place(t.Context(), CapacityTopic(), view(), []peer.ID{seeker.ID()})
 		if err != nil || placed.Candidate.Record.Region != "us" {
 			return fmt.Errorf("with eu full: %v, %+v", err, d)
@@ -122,7 +123,7 @@ func TestCrowdedRegionIsSplit(t *testing.T) {
 	// A query asks the seeker's own shards, so that no node waits to see all.
 	nodes := joinTestNetwork(t, 14, func(int, *testNode) {}, func(c *Config) { c.ShardSplit, c.ShardMerge = 8, 2 })
 	// A node that missed the first split notices receives the renewed ones.
-	within(t, directory.NoticeTTL, func() error {
+	dhttest.Within(t, directory.NoticeTTL, func() error {
 		for _, n := range nodes {
 			if n.sharding.Home() == testHome || n.sharding.Home() == ShardTopic("test", "") {
 				return fmt.Errorf("%s still publishes in %s", n.ID(), n.sharding.Home())
@@ -130,7 +131,7 @@ func TestCrowdedRegionIsSplit(t *testing.T) {
 		}
 		return nil
 	})
-	eventually(t, func() error { // they have left the coarse shard, after its split notices
+	dhttest.Eventually(t, func() error { // they have left the coarse shard, after its split notices
 		for _, n := range nodes {
 			if len(n.table.List(time.Now(), ShardTopic("test", ""))) > 0 {
 				return fmt.Errorf("%s still holds records of the whole region", n.ID())
@@ -147,13 +148,13 @@ func TestCrowdedRegionIsSplit(t *testing.T) {
 	}
 	client := newClient(t, nodes)
 	for _, seeker := range []*testNode{nodes[3], client} {
-		eventually(t, func() error {
+		dhttest.Eventually(t, func() error {
 			if seen := seeker.inspect(t); seen != len(nodes) {
 				return fmt.Errorf("%d of %d nodes are seen", seen, len(nodes))
 			}
 			return nil
 		})
-		eventually(t, func() error { return surveysAll(t, seeker, nodes) })
+		dhttest.Eventually(t, func() error { return surveysAll(t, seeker, nodes) })
 		placed, _, err := seeker.Seeker.Place(t.Context(), CapacityTopic(), view(), nil)
 		if err != nil {
 			t.Errorf("Place by %s: %v", seeker.ID(), err)
@@ -165,12 +166,12 @@ func TestCrowdedRegionIsSplit(t *testing.T) {
 	busy := slices.DeleteFunc(slices.Clone(nodes), func(n *testNode) bool { return n.sharding.Home() != own })
 	for _, n := range busy {
 		for i := range 6 { // of 10: still good enough to stop the search there
-			eventually(t, func() error { return n.ledger.Admit(time.Now(), fmt.Sprint("viewer", i), view()) })
+			dhttest.Eventually(t, func() error { return n.ledger.Admit(time.Now(), fmt.Sprint("viewer", i), view()) })
 		}
 		n.Publisher.Kick()
 	}
 	for _, seeker := range busy {
-		eventually(t, func() error {
+		dhttest.Eventually(t, func() error {
 			placed, d, err := seeker.Seeker.Place(t.Context(), CapacityTopic(), view(), []peer.ID{seeker.ID()})
 			if err != nil {
 				return err
@@ -232,8 +233,8 @@ func TestIndexNamesEachRegionOnce(t *testing.T) {
 	n := newTestNode(t, nil)
 	now := time.Now()
 	for i, region := range []string{"eu", "us", "eu", "ap", "us", "eu"} {
-		key := newKey(t)
-		r := capacity.Record{Node: idOf(t, key), Seq: uint64(i + 1), Issued: time.UnixMilli(now.UnixMilli()), TTL: capacity.MaxTTL, Region: region}
+		key := dhttest.Key(t)
+		r := capacity.Record{Node: dhttest.ID(t, key), Seq: uint64(i + 1), Issued: time.UnixMilli(now.UnixMilli()), TTL: capacity.MaxTTL, Region: region}
 		if err := n.table.Put(now, now, holder.RegionsTopic, r, seal(t, r, key)); err != nil {
 			t.Fatal(err)
 		}
@@ -265,7 +266,7 @@ func TestLeavingHolderHandsOver(t *testing.T) {
 	t.Parallel()
 	nodes := newTestNetwork(t, 12)
 	topic := ShardTopic("test", "")
-	eventually(t, func() error { // all agree on the holders and are connected
+	dhttest.Eventually(t, func() error { // all agree on the holders and are connected
 		for _, n := range nodes {
 			if h := n.Holders(topic); !slices.Equal(h, nodes[0].Holders(topic)) || len(h) != holder.Replicas {
 				return fmt.Errorf("%s and %s disagree on the holders", n.ID(), nodes[0].ID())
@@ -315,8 +316,8 @@ func TestLeavingHolderHandsOver(t *testing.T) {
 	copies := func(sealed []byte, ms uint32) *pb.Request {
 		return &pb.Request{Op: &pb.Request_HandOver{HandOver: &pb.HandOver{Topic: string(topic), Copies: []*pb.Copy{{Sealed: sealed, HeldMs: ms}}}}}
 	}
-	key := newKey(t)
-	r := capacity.Record{Node: idOf(t, key), Seq: 1, Issued: time.UnixMilli(time.Now().UnixMilli()), TTL: capacity.DefaultTTL, Region: "test"}
+	key := dhttest.Key(t)
+	r := capacity.Record{Node: dhttest.ID(t, key), Seq: 1, Issued: time.UnixMilli(time.Now().UnixMilli()), TTL: capacity.DefaultTTL, Region: "test"}
 	good := seal(t, r, key)
 	outside := heir
 	for _, n := range nodes {

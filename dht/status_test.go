@@ -6,6 +6,7 @@ import (
 	"math"
 	"testing"
 	"time"
+	"weir/dht/dhttest"
 	"weir/dht/directory"
 )
 
@@ -20,7 +21,7 @@ func TestPeersTellOfThemselves(t *testing.T) {
 			c.ClockOffset = ahead
 		}
 	})
-	eventually(t, func() error {
+	dhttest.Eventually(t, func() error {
 		list := nodes[0].Prober.Peers()
 		if len(list) != 2 {
 			return fmt.Errorf("%d peers", len(list))

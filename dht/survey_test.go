@@ -13,6 +13,7 @@ import (
 
 	"weir/capacity"
 	"weir/capacity/policy"
+	"weir/dht/dhttest"
 	"weir/dht/holder"
 )
 
@@ -39,17 +40,17 @@ func TestSurvey(t *testing.T) {
 			return nil
 		}
 	}
-	eventually(t, surveys())
+	dhttest.Eventually(t, surveys())
 
 	hung := newFake(t, nodes[0].info(), map[protocol.ID]network.StreamHandler{testRecords: hang})
 	nodes[0].connect(t, hung)
-	eventually(t, func() error {
+	dhttest.Eventually(t, func() error {
 		if !slices.Contains(nodes[0].Holders(CapacityTopic()), hung.host.ID()) {
 			return fmt.Errorf("the one that hangs is not a holder yet")
 		}
 		return nil
 	})
-	eventually(t, surveys(hung.host.ID()))
+	dhttest.Eventually(t, surveys(hung.host.ID()))
 
 	ended, end := context.WithCancel(t.Context())
 	end()
@@ -62,8 +63,8 @@ func TestSurvey(t *testing.T) {
 // have that the shard counts as split.
 func TestSurveyFollowsASingleNotice(t *testing.T) {
 	nodes := newTestNetwork(t, 2)
-	key, now := newKey(t), time.Now()
-	r := capacity.Record{Node: idOf(t, key), Seq: 1, Issued: time.UnixMilli(now.UnixMilli()), TTL: capacity.MaxTTL, Region: "test"}
+	key, now := dhttest.Key(t), time.Now()
+	r := capacity.Record{Node: dhttest.ID(t, key), Seq: 1, Issued: time.UnixMilli(now.UnixMilli()), TTL: capacity.MaxTTL, Region: "test"}
 	coarse, fine := ShardTopic("test", ""), ShardTopic("test", holder.IDBits(r.Node)[:1])
 	if err := nodes[0].table.Put(now, now, fine, r, seal(t, r, key)); err != nil {
 		t.Fatal(err)

@@ -15,6 +15,7 @@ import (
 	"weir/capacity"
 	"weir/capacity/signed"
 	"weir/capacity/tracing"
+	"weir/dht/dhttest"
 	"weir/dht/pb"
 )
 
@@ -47,7 +48,7 @@ func TestTraceOfPlace(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, func() error {
+	dhttest.Eventually(t, func() error {
 		byID := map[trace.SpanID]sdktrace.ReadOnlySpan{}
 		ended := recorder.Ended()
 		for _, s := range ended {
@@ -91,7 +92,7 @@ func FuzzRequestTrace(f *testing.F) {
 	n := newTestNode(f, func(c *Config) {
 		c.Tracer = sdktrace.NewTracerProvider().Tracer("fuzz")
 	})
-	from := idOf(f, newKey(f))
+	from := dhttest.ID(f, dhttest.Key(f))
 	query := &pb.Query{Topic: string(CapacityTopic()), Need: signed.NeedToWire(capacity.Need{Purpose: capacity.View})}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		with := n.answers(from, &pb.Request{Op: &pb.Request_Query{Query: query}, Trace: b})

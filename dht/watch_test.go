@@ -16,6 +16,7 @@ import (
 
 	"weir/capacity"
 	"weir/capacity/frame"
+	"weir/dht/dhttest"
 	"weir/dht/inspect"
 	"weir/dht/pb"
 	"weir/dht/records"
@@ -83,16 +84,16 @@ func TestWatch(t *testing.T) {
 		topic := StreamTopic("s-" + watcher.ID().String()[40:])
 		name := topic.Stream()
 		nodes[0].carry(name)
-		eventually(t, func() error { return watcher.sees(topic, nodes[:1]) })
+		dhttest.Eventually(t, func() error { return watcher.sees(topic, nodes[:1]) })
 
 		v := startWatch(t, watcher, topic)
-		eventually(t, func() error { return v.has(nodes[0]) })
+		dhttest.Eventually(t, func() error { return v.has(nodes[0]) })
 		nodes[1].carry(name)
-		eventually(t, func() error { return v.has(nodes[0], nodes[1]) })
+		dhttest.Eventually(t, func() error { return v.has(nodes[0], nodes[1]) })
 		nodes[0].carry()
-		eventually(t, func() error { return v.has(nodes[1]) })
+		dhttest.Eventually(t, func() error { return v.has(nodes[1]) })
 		nodes[1].carry()
-		eventually(t, func() error { return v.has() })
+		dhttest.Eventually(t, func() error { return v.has() })
 		v.mu.Lock()
 		if len(v.holders) < 2 {
 			t.Errorf("told by %d holders, want two or more", len(v.holders))
@@ -105,7 +106,7 @@ func TestSnapshotNamesEveryHolder(t *testing.T) {
 	t.Parallel()
 	nodes := newTestNetwork(t, 4)
 	client := newClient(t, nodes)
-	eventually(t, func() error {
+	dhttest.Eventually(t, func() error {
 		changes, err := client.Reader.Snapshot(t.Context(), CapacityTopic())
 		if err != nil {
 			return err
@@ -130,7 +131,7 @@ func TestSnapshotNamesEveryHolder(t *testing.T) {
 func TestWatchSurvivesBadHolders(t *testing.T) {
 	t.Parallel()
 	nodes := newTestNetwork(t, 2)
-	key := newKey(t)
+	key := dhttest.Key(t)
 	event := func(e *pb.Event) *pb.Response { return &pb.Response{Op: &pb.Response_Event{Event: e}} }
 	lies := func(s network.Stream) {
 		var req pb.Request
@@ -138,7 +139,7 @@ func TestWatchSurvivesBadHolders(t *testing.T) {
 			_ = s.Reset()
 			return
 		}
-		r := capacity.Record{Node: idOf(t, key), Seq: 1, Issued: time.UnixMilli(time.Now().UnixMilli()), TTL: capacity.DefaultTTL}
+		r := capacity.Record{Node: dhttest.ID(t, key), Seq: 1, Issued: time.UnixMilli(time.Now().UnixMilli()), TTL: capacity.DefaultTTL}
 		sealed := seal(t, r, key)
 		sealed[len(sealed)-2] ^= 1
 		_, _ = frame.Write(s, event(&pb.Event{Sealed: sealed}))
@@ -151,14 +152,14 @@ func TestWatchSurvivesBadHolders(t *testing.T) {
 		f := newFake(t, nodes[0].info(), map[protocol.ID]network.StreamHandler{testRecords: handle})
 		client.connect(t, f)
 	}
-	eventually(t, func() error {
+	dhttest.Eventually(t, func() error {
 		if h := client.Holders(CapacityTopic()); len(h) != 4 {
 			return fmt.Errorf("%d holders known", len(h))
 		}
 		return nil
 	})
 	v := startWatch(t, client, CapacityTopic())
-	eventually(t, func() error { return v.has(nodes...) })
+	dhttest.Eventually(t, func() error { return v.has(nodes...) })
 
 	// The inspecting client sees the records of the lying holder, and why they
 	// are bad.

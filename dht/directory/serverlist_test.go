@@ -3,7 +3,6 @@ package directory
 import (
 	"bytes"
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -16,8 +15,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+	"weir/dht/dhttest"
 
-	"github.com/libp2p/go-libp2p/core/crypto"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/multiformats/go-multiaddr"
 )
@@ -51,7 +50,7 @@ func TestParseServersNamesTheLine(t *testing.T) {
 	good := "/ip4/192.0.2.1/tcp/4001/p2p/" + idA + "\n"
 	var many, addrs strings.Builder
 	for range maxServers + 1 {
-		fmt.Fprintf(&many, "/ip4/192.0.2.1/tcp/4001/p2p/%s\n", newID(t))
+		fmt.Fprintf(&many, "/ip4/192.0.2.1/tcp/4001/p2p/%s\n", dhttest.ID(t, dhttest.Key(t)))
 	}
 	for i := range maxServerAddrs + 1 {
 		fmt.Fprintf(&addrs, "/ip4/192.0.2.1/tcp/%d/p2p/%s\n", i+1, idA)
@@ -128,7 +127,7 @@ func TestServerListIsReadAgain(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	fixed := []peer.AddrInfo{{ID: a, Addrs: []multiaddr.Multiaddr{addr(t, "/ip4/192.0.2.9/tcp/1")}}}
+	fixed := []peer.AddrInfo{{ID: a, Addrs: []multiaddr.Multiaddr{multiaddr.StringCast("/ip4/192.0.2.9/tcp/1")}}}
 	var log logBuffer
 	list, err := NewServerList(fixed, path, slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelWarn})))
 	if err != nil {
@@ -208,27 +207,4 @@ func TestServerListThatCannotBeRead(t *testing.T) {
 	if _, err := NewServerList(nil, filepath.Join(dir, "none"), nil); err == nil || !strings.Contains(err.Error(), "create it") {
 		t.Errorf("no file: %v", err)
 	}
-}
-
-// newID returns an unused peer ID.
-func newID(t testing.TB) peer.ID {
-	t.Helper()
-	_, key, err := crypto.GenerateEd25519Key(rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	id, err := peer.IDFromPublicKey(key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return id
-}
-
-func addr(t testing.TB, s string) multiaddr.Multiaddr {
-	t.Helper()
-	a, err := multiaddr.NewMultiaddr(s)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return a
 }

@@ -1,7 +1,6 @@
 package holding
 
 import (
-	"crypto/rand"
 	"errors"
 	"log/slog"
 	"slices"
@@ -17,6 +16,7 @@ import (
 	cpb "weir/capacity/pb"
 	"weir/capacity/policy"
 	"weir/capacity/signed"
+	"weir/dht/dhttest"
 	"weir/dht/directory"
 	"weir/dht/holder"
 	"weir/dht/liveness"
@@ -37,14 +37,8 @@ type publisher struct {
 
 func newPublisher(t testing.TB) *publisher {
 	t.Helper()
-	key, _, err := crypto.GenerateEd25519Key(rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	id, err := peer.IDFromPrivateKey(key)
-	if err != nil {
-		t.Fatal(err)
-	}
+	key := dhttest.Key(t)
+	id := dhttest.ID(t, key)
 	return &publisher{t, id, key}
 }
 

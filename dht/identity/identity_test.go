@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"weir/dht/dhttest"
 
 	"github.com/libp2p/go-libp2p/core/crypto"
 )
@@ -69,10 +70,7 @@ func TestCorruptFileIsAnErrorAndStays(t *testing.T) {
 }
 
 func FuzzParse(f *testing.F) {
-	key, _, err := crypto.GenerateEd25519Key(rand.Reader)
-	if err != nil {
-		f.Fatal(err)
-	}
+	key := dhttest.Key(f)
 	raw, err := crypto.MarshalPrivateKey(key)
 	if err != nil {
 		f.Fatal(err)

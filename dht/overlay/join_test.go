@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"weir/dht/dhttest"
 
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/multiformats/go-multiaddr"
@@ -24,8 +25,8 @@ func TestRealAddrs(t *testing.T) {
 		return list
 	}
 	in := []multiaddr.Multiaddr{
-		addr(t, "/ip4/127.0.0.1/tcp/1"), addr(t, "/ip4/0.0.0.0/tcp/1"), addr(t, "/ip6/::1/tcp/1"),
-		addr(t, "/ip6/fe80::1/tcp/1"), addr(t, "/ip4/192.0.2.1/tcp/1"),
+		multiaddr.StringCast("/ip4/127.0.0.1/tcp/1"), multiaddr.StringCast("/ip4/0.0.0.0/tcp/1"), multiaddr.StringCast("/ip6/::1/tcp/1"),
+		multiaddr.StringCast("/ip6/fe80::1/tcp/1"), multiaddr.StringCast("/ip4/192.0.2.1/tcp/1"),
 	}
 	if got := strs(realAddrs(in)); !slices.Equal(got, []string{"/ip4/192.0.2.1/tcp/1"}) {
 		t.Errorf("got %v, want the address others can reach", got)
@@ -35,8 +36,8 @@ func TestRealAddrs(t *testing.T) {
 	}
 	public := netip.MustParseAddr("203.0.113.7")
 	in = []multiaddr.Multiaddr{
-		addr(t, "/ip4/127.0.0.1/tcp/4001"), addr(t, "/ip4/10.0.0.5/tcp/4001"), addr(t, "/ip4/172.17.0.1/tcp/4001"),
-		addr(t, "/ip4/10.0.0.5/udp/4001/quic-v1"), addr(t, "/ip6/2001:db8::1/tcp/4001"),
+		multiaddr.StringCast("/ip4/127.0.0.1/tcp/4001"), multiaddr.StringCast("/ip4/10.0.0.5/tcp/4001"), multiaddr.StringCast("/ip4/172.17.0.1/tcp/4001"),
+		multiaddr.StringCast("/ip4/10.0.0.5/udp/4001/quic-v1"), multiaddr.StringCast("/ip6/2001:db8::1/tcp/4001"),
 	}
 	want := []string{"/ip4/203.0.113.7/tcp/4001", "/ip4/203.0.113.7/udp/4001/quic-v1", "/ip6/2001:db8::1/tcp/4001"}
 	if got := strs(realAddrs(mapped(in, public))); !slices.Equal(got, want) {
@@ -58,7 +59,7 @@ func TestPeerFile(t *testing.T) {
 	}
 	var peers []peer.AddrInfo
 	for range maxRemembered + 5 {
-		peers = append(peers, peer.AddrInfo{ID: idOf(t, newKey(t)), Addrs: slices.Repeat([]multiaddr.Multiaddr{addr(t, "/ip4/192.0.2.1/tcp/1")}, 12)})
+		peers = append(peers, peer.AddrInfo{ID: dhttest.ID(t, dhttest.Key(t)), Addrs: slices.Repeat([]multiaddr.Multiaddr{multiaddr.StringCast("/ip4/192.0.2.1/tcp/1")}, 12)})
 	}
 	peers[3].Addrs = nil
 	if err := writePeerFile(path, mergePeers(peers, peers[:10])); err != nil {
@@ -86,7 +87,7 @@ func TestPeerFileThatCannotBeWritten(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "absent")
 	k := peerKeeper{path: filepath.Join(dir, "peers.json"), log: slog.New(slog.NewTextHandler(&log, nil))}
 	peers := func(port int) []peer.AddrInfo {
-		return []peer.AddrInfo{{ID: idOf(t, newKey(t)), Addrs: []multiaddr.Multiaddr{addr(t, fmt.Sprintf("/ip4/192.0.2.1/tcp/%d", port))}}}
+		return []peer.AddrInfo{{ID: dhttest.ID(t, dhttest.Key(t)), Addrs: []multiaddr.Multiaddr{multiaddr.StringCast(fmt.Sprintf("/ip4/192.0.2.1/tcp/%d", port))}}}
 	}
 	said := func(want int, words string) {
 		t.Helper()
@@ -113,7 +114,7 @@ func TestPeerFileThatCannotBeWritten(t *testing.T) {
 }
 
 func FuzzParsePeerFile(f *testing.F) {
-	id := idOf(f, newKey(f))
+	id := dhttest.ID(f, dhttest.Key(f))
 	f.Add([]byte(`{"peers":[{"id":"` + id.String() + `","addrs":["/ip4/127.0.0.1/tcp/1"]}]}`))
 	f.Add([]byte(`{"peers":null}`))
 	f.Fuzz(func(t *testing.T, b []byte) {

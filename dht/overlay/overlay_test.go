@@ -2,7 +2,6 @@ package overlay
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"net"
@@ -12,65 +11,17 @@ import (
 	"testing"
 	"time"
 
-	"github.com/libp2p/go-libp2p/core/crypto"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/multiformats/go-multiaddr"
 	"go.uber.org/goleak"
 	"google.golang.org/protobuf/proto"
 
 	"weir/capacity/scope"
+	"weir/dht/dhttest"
 	"weir/dht/pb"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
-
-// patience bounds a wait that takes milliseconds on an idle machine.
-const patience = 20 * time.Second
-
-func eventually(t testing.TB, check func() error) {
-	t.Helper()
-	deadline := time.After(patience)
-	tick := time.NewTicker(10 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		err := check()
-		if err == nil {
-			return
-		}
-		select {
-		case <-tick.C:
-		case <-deadline:
-			t.Fatalf("after %v: %v", patience, err)
-		}
-	}
-}
-
-func newKey(t testing.TB) crypto.PrivKey {
-	t.Helper()
-	key, _, err := crypto.GenerateEd25519Key(rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return key
-}
-
-func idOf(t testing.TB, key crypto.PrivKey) peer.ID {
-	t.Helper()
-	id, err := peer.IDFromPrivateKey(key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return id
-}
-
-func addr(t testing.TB, s string) multiaddr.Multiaddr {
-	t.Helper()
-	a, err := multiaddr.NewMultiaddr(s)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return a
-}
 
 // fixedPorts are addresses whose ports are free now and stay the same.
 func fixedPorts(t *testing.T) []multiaddr.Multiaddr {
@@ -82,8 +33,8 @@ func fixedPorts(t *testing.T) []multiaddr.Multiaddr {
 	port := tcp.Addr().(*net.TCPAddr).Port
 	tcp.Close()
 	return []multiaddr.Multiaddr{
-		addr(t, fmt.Sprintf("/ip4/127.0.0.1/tcp/%d", port)),
-		addr(t, fmt.Sprintf("/ip4/127.0.0.1/udp/%d/quic-v1", port)),
+		multiaddr.StringCast(fmt.Sprintf("/ip4/127.0.0.1/tcp/%d", port)),
+		multiaddr.StringCast(fmt.Sprintf("/ip4/127.0.0.1/udp/%d/quic-v1", port)),
 	}
 }
 
@@ -97,8 +48,8 @@ type testNode struct {
 func newTestNode(t testing.TB, change func(*Config)) *testNode {
 	t.Helper()
 	cfg := Config{
-		Key: newKey(t), Network: "test", Prefix: "/weir/test",
-		Listen: []multiaddr.Multiaddr{addr(t, "/ip4/127.0.0.1/tcp/0"), addr(t, "/ip4/127.0.0.1/udp/0/quic-v1")},
+		Key: dhttest.Key(t), Network: "test", Prefix: "/weir/test",
+		Listen: []multiaddr.Multiaddr{multiaddr.StringCast("/ip4/127.0.0.1/tcp/0"), multiaddr.StringCast("/ip4/127.0.0.1/udp/0/quic-v1")},
 		Gate:   scope.NewGate(nil, false), Uses: []scope.Use{scope.Dial},
 	}
 	if change != nil {
@@ -144,7 +95,7 @@ func (n *testNode) info() peer.AddrInfo { return peer.AddrInfo{ID: n.ID(), Addrs
 // meets fails unless n learns of m.
 func (n *testNode) meets(t testing.TB, m *testNode) {
 	t.Helper()
-	eventually(t, func() error {
+	dhttest.Eventually(t, func() error {
 		if n.Peers.Connected(m.ID()) && n.Peers.Member(m.ID()) {
 			return nil
 		}
@@ -158,7 +109,7 @@ func TestCall(t *testing.T) {
 	t.Parallel()
 	a, b := newTestNode(t, nil), newTestNode(t, nil)
 	a.Peers.Learn(b.ID(), b.Host.Addrs())
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), dhttest.Patience)
 	defer cancel()
 	req, resp := &pb.Fetch{Topic: "stream/a", Max: 3}, &pb.Fetch{}
 	if _, spent, err := a.Call(ctx, b.ID(), b.cfg.Member, req, resp, 1024); err != nil || !proto.Equal(req, resp) || spent.Messages != 2 {
@@ -171,7 +122,7 @@ func TestCall(t *testing.T) {
 	if n := a.Calls(b.ID()); n != 0 {
 		t.Errorf("%d calls are under way", n)
 	}
-	nobody := idOf(t, newKey(t))
+	nobody := dhttest.ID(t, dhttest.Key(t))
 	a.Peers.Learn(nobody, fixedPorts(t)[:1]) // TCP reports it at once
 	_, _, err = a.Call(ctx, nobody, b.cfg.Member, req, resp, 1024)
 	if !errors.Is(err, ErrUnreachable) {
@@ -211,13 +162,13 @@ func TestInboundLimit(t *testing.T) {
 // when the bootstrap peer is back.
 func TestJoinAndRejoin(t *testing.T) {
 	t.Parallel()
-	ports, key := fixedPorts(t), newKey(t)
-	never := peer.AddrInfo{ID: idOf(t, newKey(t)), Addrs: fixedPorts(t)}
-	early := newTestNode(t, func(c *Config) { c.Bootstrap = []peer.AddrInfo{never, {ID: idOf(t, key), Addrs: ports}} })
+	ports, key := fixedPorts(t), dhttest.Key(t)
+	never := peer.AddrInfo{ID: dhttest.ID(t, dhttest.Key(t)), Addrs: fixedPorts(t)}
+	early := newTestNode(t, func(c *Config) { c.Bootstrap = []peer.AddrInfo{never, {ID: dhttest.ID(t, key), Addrs: ports}} })
 	early.run(t)
 	select {
 	case <-early.Tried():
-	case <-time.After(patience):
+	case <-time.After(dhttest.Patience):
 		t.Fatal("not everything is tried")
 	}
 	if !early.Peers.Alone() {
@@ -241,7 +192,7 @@ func TestRememberedPeersSuffice(t *testing.T) {
 	}
 	first := newTestNode(t, nil)
 	second := newTestNode(t, func(c *Config) { c.Bootstrap = []peer.AddrInfo{first.info()} })
-	key := newKey(t)
+	key := dhttest.Key(t)
 	before := newTestNode(t, func(c *Config) {
 		c.Key, c.PeerFile = key, file
 		c.Bootstrap = []peer.AddrInfo{first.info(), second.info()}

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"weir/dht/dhttest"
 
 	"github.com/libp2p/go-libp2p/core/peer"
 	manet "github.com/multiformats/go-multiaddr/net"
@@ -131,7 +132,7 @@ func TestSeedOfOthers(t *testing.T) {
 	first.stop()
 	second := newTestNode(t, func(c *Config) { c.Listen = ports })
 	second.run(t)
-	eventually(t, func() error { // the loss of the first connection may not be known yet
+	dhttest.Eventually(t, func() error { // the loss of the first connection may not be known yet
 		if err := (&joiner{n.Overlay}).seekOnce(ctx, s); err != nil {
 			return err
 		}

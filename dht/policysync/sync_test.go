@@ -2,7 +2,6 @@ package policysync
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -20,28 +19,11 @@ import (
 	"weir/capacity"
 	"weir/capacity/policy"
 	"weir/capacity/signed"
+	"weir/dht/dhttest"
 	"weir/dht/pb"
 )
 
 const somePolicy = "name: some\nfilter:\n  - {name: room, expr: r.sessions_free >= 1}\nscore:\n  - {name: headroom, expr: 1 - r.stress}\n"
-
-func newKey(t testing.TB) crypto.PrivKey {
-	t.Helper()
-	key, _, err := crypto.GenerateEd25519Key(rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return key
-}
-
-func idOf(t testing.TB, key crypto.PrivKey) peer.ID {
-	t.Helper()
-	id, err := peer.IDFromPrivateKey(key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return id
-}
 
 func sealPolicy(t testing.TB, key crypto.PrivKey, version uint64) []byte {
 	t.Helper()
@@ -134,8 +116,8 @@ func (w *world) check(t *testing.T, want ...uint64) {
 // A policy pushed at one node is applied by all, each version once.
 func TestPush(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		operator := newKey(t)
-		w := newWorld(t, 8, idOf(t, operator))
+		operator := dhttest.Key(t)
+		w := newWorld(t, 8, dhttest.ID(t, operator))
 		if _, err := w.nodes[3].Push(sealPolicy(t, operator, 1)); err != nil {
 			t.Fatal(err)
 		}
@@ -151,14 +133,14 @@ func TestPush(t *testing.T) {
 		}{
 			"older":       {sealPolicy(t, operator, 4), ErrOld},
 			"the same":    {five, ErrOld},
-			"a foreigner": {sealPolicy(t, newKey(t), 9), capacity.ErrForged},
+			"a foreigner": {sealPolicy(t, dhttest.Key(t), 9), capacity.ErrForged},
 		} {
 			if _, err := w.nodes[1].Push(c.sealed); !errors.Is(err, c.want) {
 				t.Errorf("%s: %v, want %v", name, err, c.want)
 			}
 		}
 		w.check(t, 1, 5)
-		if got := w.values[Key(idOf(t, operator))]; !slices.Equal(got, five) {
+		if got := w.values[Key(dhttest.ID(t, operator))]; !slices.Equal(got, five) {
 			t.Errorf("%d bytes are in the DHT, want the newest policy", len(got))
 		}
 	})
@@ -170,8 +152,8 @@ func TestCatchUp(t *testing.T) {
 	for _, way := range []string{"comparison", "connection", "DHT"} {
 		t.Run(way, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				operator := newKey(t)
-				w := newWorld(t, 2, idOf(t, operator))
+				operator := dhttest.Key(t)
+				w := newWorld(t, 2, dhttest.ID(t, operator))
 				w.cut[1] = true
 				if _, err := w.nodes[0].Push(sealPolicy(t, operator, 2)); err != nil {
 					t.Fatal(err)
@@ -218,8 +200,8 @@ func TestCatchUp(t *testing.T) {
 // values in the DHT expire.
 func TestStoredAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		operator := newKey(t)
-		w := newWorld(t, 2, idOf(t, operator))
+		operator := dhttest.Key(t)
+		w := newWorld(t, 2, dhttest.ID(t, operator))
 		if _, err := w.nodes[1].Push(sealPolicy(t, operator, 1)); err != nil {
 			t.Fatal(err)
 		}
@@ -249,8 +231,8 @@ func TestStoredAgain(t *testing.T) {
 // refused, and one that is behind gets the right policy.
 func TestAnswers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		operator := newKey(t)
-		w := newWorld(t, 1, idOf(t, operator))
+		operator := dhttest.Key(t)
+		w := newWorld(t, 1, dhttest.ID(t, operator))
 		if _, err := w.nodes[0].Push(sealPolicy(t, operator, 5)); err != nil {
 			t.Fatal(err)
 		}
@@ -258,7 +240,7 @@ func TestAnswers(t *testing.T) {
 			req  *pb.PolicyExchange
 			want string // version, sealed or not, error or not
 		}{
-			"forged":   {&pb.PolicyExchange{Version: 9, Sealed: sealPolicy(t, newKey(t), 9)}, "5 false true"},
+			"forged":   {&pb.PolicyExchange{Version: 9, Sealed: sealPolicy(t, dhttest.Key(t), 9)}, "5 false true"},
 			"behind":   {&pb.PolicyExchange{Version: 2}, "5 true false"},
 			"the same": {&pb.PolicyExchange{Version: 5}, "5 false false"},
 			"ahead":    {&pb.PolicyExchange{Version: 6}, "5 false false"},
@@ -275,8 +257,8 @@ func TestAnswers(t *testing.T) {
 }
 
 func TestSelect(t *testing.T) {
-	operator := newKey(t)
-	v := Validator{idOf(t, operator)}
+	operator := dhttest.Key(t)
+	v := Validator{dhttest.ID(t, operator)}
 	var values [][]byte
 	for _, version := range []uint64{3, 7, 7, 5} {
 		sealed, err := signed.SealPolicy("p", []byte(somePolicy), version, time.UnixMilli(1e12+int64(len(values))), operator)
@@ -306,7 +288,7 @@ func TestSelect(t *testing.T) {
 func TestWithoutOperator(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, 2, "")
-		if _, err := w.nodes[0].Push(sealPolicy(t, newKey(t), 1)); !errors.Is(err, ErrNoOperator) {
+		if _, err := w.nodes[0].Push(sealPolicy(t, dhttest.Key(t), 1)); !errors.Is(err, ErrNoOperator) {
 			t.Errorf("got %v", err)
 		}
 		w.nodes[0].Connected("1")
@@ -321,8 +303,8 @@ func TestWithoutOperator(t *testing.T) {
 }
 
 func FuzzAnswer(f *testing.F) {
-	operator := newKey(f)
-	id := idOf(f, operator)
+	operator := dhttest.Key(f)
+	id := dhttest.ID(f, operator)
 	node := New(Config{
 		Operator: id,
 		Apply: func(p signed.Policy, _ []byte) error {
@@ -363,8 +345,8 @@ func FuzzAnswer(f *testing.F) {
 // No value that a peer stores may end the process: kad-dht does not recover
 // from panics.
 func FuzzValidator(f *testing.F) {
-	operator := newKey(f)
-	v := Validator{idOf(f, operator)}
+	operator := dhttest.Key(f)
+	v := Validator{dhttest.ID(f, operator)}
 	sealed, err := signed.SealPolicy("p", []byte(somePolicy), 3, time.Now(), operator)
 	if err != nil {
 		f.Fatal(err)

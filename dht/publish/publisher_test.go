@@ -2,7 +2,6 @@ package publish
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"log/slog"
 	"sync"
@@ -11,12 +10,12 @@ import (
 	"time"
 
 	"github.com/hashicorp/serf/coordinate"
-	"github.com/libp2p/go-libp2p/core/crypto"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/multiformats/go-multiaddr"
 
 	"weir/capacity"
 	"weir/capacity/signed"
+	"weir/dht/dhttest"
 	"weir/dht/directory"
 	"weir/dht/holder"
 	"weir/dht/liveness"
@@ -48,14 +47,8 @@ func newFakeHolder() *fakeHolder {
 // publisher makes a publisher whose records this holder holds, in push mode.
 func (h *fakeHolder) publisher(t *testing.T, sample func() (capacity.Record, []capacity.Carriage)) *Publisher {
 	t.Helper()
-	key, _, err := crypto.GenerateEd25519Key(rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	id, err := peer.IDFromPrivateKey(key)
-	if err != nil {
-		t.Fatal(err)
-	}
+	key := dhttest.Key(t)
+	id := dhttest.ID(t, key)
 	live := liveness.New()
 	var p *Publisher
 	p = New(Config{

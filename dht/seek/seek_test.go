@@ -2,7 +2,6 @@ package seek
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"log/slog"
 	"slices"
@@ -20,6 +19,7 @@ import (
 	"weir/capacity"
 	"weir/capacity/policy"
 	"weir/capacity/signed"
+	"weir/dht/dhttest"
 	"weir/dht/directory"
 	"weir/dht/holder"
 	"weir/dht/holding"
@@ -116,14 +116,8 @@ func newSeeker(t *testing.T, holders ...peer.ID) (*Seeker, *wire) {
 
 func newID(t *testing.T) (peer.ID, crypto.PrivKey) {
 	t.Helper()
-	key, _, err := crypto.GenerateEd25519Key(rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	id, err := peer.IDFromPrivateKey(key)
-	if err != nil {
-		t.Fatal(err)
-	}
+	key := dhttest.Key(t)
+	id := dhttest.ID(t, key)
 	return id, key
 }
 

@@ -2,18 +2,17 @@ package shortfall
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"log/slog"
 	"math"
 	"testing"
 	"time"
 
-	"github.com/libp2p/go-libp2p/core/crypto"
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"weir/capacity"
 	"weir/capacity/signed"
+	"weir/dht/dhttest"
 	"weir/dht/holder"
 	"weir/dht/place"
 )
@@ -21,14 +20,8 @@ import (
 // A node that falls short is judged by its claim at the time: by the record at
 // hand, or by its own answer, which is verified.
 func TestDelivered(t *testing.T) {
-	key, _, err := crypto.GenerateEd25519Key(rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	id, err := peer.IDFromPrivateKey(key)
-	if err != nil {
-		t.Fatal(err)
-	}
+	key := dhttest.Key(t)
+	id := dhttest.ID(t, key)
 	now := time.Now()
 	record := capacity.Record{Node: id, Seq: 2, Issued: time.UnixMilli(now.UnixMilli()), TTL: capacity.DefaultTTL, Sessions: capacity.Usage{Used: 8, Limit: 10}}
 	sealed, err := signed.SealRecord(record, key)

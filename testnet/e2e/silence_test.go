@@ -2,7 +2,6 @@ package e2e
 
 import (
 	"context"
-	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -12,12 +11,12 @@ import (
 	"testing"
 	"time"
 
-	"github.com/libp2p/go-libp2p/core/crypto"
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"weir/capacity"
 	"weir/capacity/policy"
 	"weir/dht"
+	"weir/dht/dhttest"
 	"weir/dht/scale"
 	"weir/sfu/client"
 	"weir/testnet"
@@ -26,10 +25,7 @@ import (
 // stranger joins the network as a client does, with a key of its own.
 func (w *world) stranger() *dht.Node {
 	w.t.Helper()
-	key, _, err := crypto.GenerateEd25519Key(rand.Reader)
-	if err != nil {
-		w.t.Fatal(err)
-	}
+	key := dhttest.Key(w.t)
 	ai, err := dht.ParseBootstrap(w.n(1).P2P[0])
 	if err != nil {
 		w.t.Fatal(err)

@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"crypto/rand"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -11,12 +10,12 @@ import (
 	"testing"
 	"time"
 
-	"github.com/libp2p/go-libp2p/core/crypto"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/multiformats/go-multiaddr"
 
 	"weir/capacity"
 	"weir/dht"
+	"weir/dht/dhttest"
 )
 
 // A stranger is a foreign node that publishes any URL, grants every lease, and
@@ -28,14 +27,8 @@ type stranger struct {
 
 func newStranger(t *testing.T, near node, url string) *stranger {
 	t.Helper()
-	key, _, err := crypto.GenerateEd25519Key(rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	id, err := peer.IDFromPrivateKey(key)
-	if err != nil {
-		t.Fatal(err)
-	}
+	key := dhttest.Key(t)
+	id := dhttest.ID(t, key)
 	s := &stranger{}
 	network := ask[struct{ Network string }](t, near, "/status").Network
 	bootstrap, err := dht.ParseBootstrap(near.P2P[0])

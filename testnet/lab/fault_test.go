@@ -15,6 +15,7 @@ import (
 	"weir/capacity"
 	"weir/capacity/ledger"
 	"weir/dht"
+	"weir/dht/dhttest"
 	"weir/dht/inspect"
 )
 
@@ -177,7 +178,7 @@ func everyone(*Node) bool { return true }
 func steady(t *testing.T, l *Lab) {
 	t.Helper()
 	for _, n := range l.Nodes() {
-		eventually(t, func() error { _, err := placeWithin(t, l, n, 10*time.Second); return err })
+		dhttest.Eventually(t, func() error { _, err := placeWithin(t, l, n, 10*time.Second); return err })
 	}
 }
 
@@ -214,7 +215,7 @@ func TestThirtyPercentHung(t *testing.T) {
 		n.Resume()
 	}
 	for _, n := range hung {
-		eventually(t, func() error { _, err := place(t, l, n); return err })
+		dhttest.Eventually(t, func() error { _, err := place(t, l, n); return err })
 	}
 }
 
@@ -247,7 +248,7 @@ func TestAllHoldersKilled(t *testing.T) {
 	steady(t, l)
 	seeker := l.Nodes()[4]
 	var holders []peer.ID
-	eventually(t, func() error { // the seeker has the nodes' own records
+	dhttest.Eventually(t, func() error { // the seeker has the nodes' own records
 		holders = seeker.Holders(dht.CapacityTopic())
 		for _, n := range l.Nodes() {
 			if n.At.Region == seeker.At.Region && !slices.Equal(n.Holders(dht.CapacityTopic()), holders) {
@@ -321,7 +322,7 @@ func TestPartitionHeals(t *testing.T) {
 		return err
 	}
 	for _, n := range l.Nodes() {
-		eventually(t, func() error { return across(n) })
+		dhttest.Eventually(t, func() error { return across(n) })
 	}
 	t.Logf("after %v of partition, every node is placed across again %v after it was healed",
 		healed.Sub(parted).Round(time.Second), time.Since(healed).Round(100*time.Millisecond))
@@ -355,12 +356,12 @@ func TestBootstrapPeersDown(t *testing.T) {
 		if err != nil {
 			t.Fatalf("the new node: %v", err)
 		}
-	case <-time.After(patience):
+	case <-time.After(dhttest.Patience):
 		t.Fatal("the new node does not get in though a bootstrap peer is back")
 	}
 	nodes := l.Nodes()
 	newcomer := nodes[len(nodes)-1]
-	eventually(t, func() error { _, err := place(t, l, newcomer); return err })
+	dhttest.Eventually(t, func() error { _, err := place(t, l, newcomer); return err })
 	t.Logf("in %v after its start", time.Since(started).Round(time.Second))
 }
 
@@ -436,7 +437,7 @@ func TestJumpsAreSoonVisible(t *testing.T) {
 		if i >= 20 {
 			load = 100e6
 		}
-		watching, cancel := context.WithTimeout(t.Context(), patience)
+		watching, cancel := context.WithTimeout(t.Context(), dhttest.Patience)
 		seen := make(chan time.Time, 1)
 		synced := make(chan struct{})
 		go func() {

@@ -14,12 +14,10 @@ import (
 	"weir/capacity"
 	"weir/capacity/ledger"
 	"weir/dht"
+	"weir/dht/dhttest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
-
-// patience is how long a test waits for an event that should come soon.
-const patience = time.Minute
 
 var need = capacity.Need{Purpose: capacity.View, Uplink: 20e6, Packets: 3_000}
 
@@ -37,26 +35,6 @@ func up(t testing.TB, cfg Config) *Lab {
 		}
 	})
 	return l
-}
-
-// eventually waits until check returns nil, and fails the test with its last
-// error if it never does.
-func eventually(t testing.TB, check func() error) {
-	t.Helper()
-	deadline := time.After(patience)
-	tick := time.NewTicker(50 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		err := check()
-		if err == nil {
-			return
-		}
-		select {
-		case <-tick.C:
-		case <-deadline:
-			t.Fatalf("after %v: %v", patience, err)
-		}
-	}
 }
 
 // place has n place a session within a second, and returns the chosen node.
@@ -114,7 +92,7 @@ func TestNodesPlaceOnEachOther(t *testing.T) {
 	nodes := l.Nodes()
 	nodes[1].SetLoad(ledger.Load{Uplink: 95e7})
 	for _, n := range nodes {
-		eventually(t, func() error {
+		dhttest.Eventually(t, func() error {
 			on, err := place(t, l, n)
 			if err == nil && on == nodes[1] {
 				return errors.New("placed on a node without room")
@@ -127,7 +105,7 @@ func TestNodesPlaceOnEachOther(t *testing.T) {
 	if len(conns) == 0 {
 		t.Fatal("two nodes of five are not connected")
 	}
-	eventually(t, func() error { // a call beside other work took longer
+	dhttest.Eventually(t, func() error { // a call beside other work took longer
 		for _, p := range a.Prober.Peers() {
 			if p.ID != b.ID() {
 				continue
@@ -150,11 +128,11 @@ func TestPauseAndKill(t *testing.T) {
 	l := up(t, Config{Nodes: 6, Seed: 2, RTT: 40 * time.Millisecond})
 	nodes := l.Nodes()
 	seeker := nodes[5]
-	eventually(t, func() error { _, err := place(t, l, seeker); return err })
+	dhttest.Eventually(t, func() error { _, err := place(t, l, seeker); return err })
 	nodes[0].Pause()
 	nodes[1].Kill()
 	before := nodes[0].Wire()
-	eventually(t, func() error {
+	dhttest.Eventually(t, func() error {
 		for range 3 {
 			on, err := place(t, l, seeker)
 			if err != nil {
@@ -173,7 +151,7 @@ func TestPauseAndKill(t *testing.T) {
 		t.Error("Dead is true of the wrong nodes")
 	}
 	nodes[0].Resume()
-	eventually(t, func() error { _, err := place(t, l, nodes[0]); return err })
+	dhttest.Eventually(t, func() error { _, err := place(t, l, nodes[0]); return err })
 }
 
 // Two halves of a network choose nodes among themselves until they are joined
@@ -183,7 +161,7 @@ func TestPartitionAndGrowth(t *testing.T) {
 	half := func(n *Node) int { return n.Index % 2 }
 	l.Partition(half)
 	for _, n := range l.Nodes() {
-		eventually(t, func() error {
+		dhttest.Eventually(t, func() error {
 			on, err := place(t, l, n)
 			if err == nil && half(on) != half(n) {
 				t.Fatalf("node %d placed on node %d across the gap", n.Index, on.Index)
@@ -192,7 +170,7 @@ func TestPartitionAndGrowth(t *testing.T) {
 		})
 	}
 	l.Heal()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), dhttest.Patience)
 	defer cancel()
 	late, err := l.Start(ctx)
 	if err != nil {
@@ -203,7 +181,7 @@ func TestPartitionAndGrowth(t *testing.T) {
 			n.SetLoad(ledger.Load{Uplink: 95e7})
 		}
 	}
-	eventually(t, func() error {
+	dhttest.Eventually(t, func() error {
 		on, err := place(t, l, l.Nodes()[0])
 		if err == nil && on != late {
 			return fmt.Errorf("placed on node %d, which is full", on.Index)

@@ -1,19 +1,16 @@
 package lab
 
 import (
-	"crypto/rand"
 	"fmt"
 	"slices"
 	"sync"
 	"testing"
 	"time"
 
-	"github.com/libp2p/go-libp2p/core/crypto"
-	"github.com/libp2p/go-libp2p/core/peer"
-
 	"weir/capacity/policy"
 	"weir/capacity/signed"
 	"weir/dht"
+	"weir/dht/dhttest"
 )
 
 // A policy reaches all of fifty distant nodes within two seconds.
@@ -22,14 +19,8 @@ func TestPolicyReachesEveryone(t *testing.T) {
 		t.Skip("runs 50 nodes for some seconds")
 	}
 	const nodes, aim = 50, 2 * time.Second
-	operator, _, err := crypto.GenerateEd25519Key(rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	id, err := peer.IDFromPrivateKey(operator)
-	if err != nil {
-		t.Fatal(err)
-	}
+	operator := dhttest.Key(t)
+	id := dhttest.ID(t, operator)
 	var mu sync.Mutex
 	applied := make(map[uint64][]time.Time)
 	l := up(t, Config{Nodes: nodes, Seed: 21, Change: func(_ int, cfg *dht.Config) {
@@ -55,7 +46,7 @@ func TestPolicyReachesEveryone(t *testing.T) {
 		if _, err := l.Nodes()[version*7].Policies.Push(sealed); err != nil {
 			t.Fatal(err)
 		}
-		eventually(t, func() error {
+		dhttest.Eventually(t, func() error {
 			mu.Lock()
 			defer mu.Unlock()
 			if got := len(applied[version]); got < nodes {

@@ -14,6 +14,7 @@ import (
 
 	"weir/capacity"
 	"weir/dht"
+	"weir/dht/dhttest"
 	"weir/dht/inspect"
 	"weir/dht/naming"
 )
@@ -46,7 +47,7 @@ func TestNamesAreKnownEverywhere(t *testing.T) {
 		n.Publisher.Kick()
 	}
 	for i, n := range l.Nodes()[:streams] {
-		eventually(t, func() error {
+		dhttest.Eventually(t, func() error {
 			copies, err := n.Reader.Snapshot(t.Context(), dht.StreamTopic(name(i)))
 			if err == nil && len(copies) < 6 {
 				err = fmt.Errorf("%s is held by %d nodes", name(i), len(copies))
