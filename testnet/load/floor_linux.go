@@ -81,6 +81,8 @@ func (s *Swarm) floor(ctx context.Context, n, cpu int, d time.Duration) (Least, 
 	least := Least{Viewers: n}
 	start, cpuStart := time.Now(), threadCPU()
 	var next [kinds]uint32
+	var payloads [][]byte
+	bytes := make([]byte, keyframeSize+4<<10)
 	for {
 		k := audio
 		if video.due(next[video]) < audio.due(next[audio]) {
@@ -93,7 +95,7 @@ func (s *Swarm) floor(ctx context.Context, n, cpu int, d time.Duration) (Least, 
 		if err := wait(ctx, due-time.Since(start)); err != nil {
 			return Least{}, err
 		}
-		payloads := k.payloads(nil, make([]byte, keyframeSize+4<<10), next[k], k == video && next[k]%keyEvery == 0)
+		payloads = k.payloads(payloads[:0], bytes, next[k], k == video && next[k]%keyEvery == 0)
 		f.frame(k, next[k], payloads)
 		least.Packets += uint64(n * len(payloads))
 		next[k]++
