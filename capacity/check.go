@@ -136,7 +136,7 @@ func (r *Record) Check() error {
 	return nil
 }
 
-func (c *Carriage) check(node peer.ID) error {
+func (c *StreamInfo) check(node peer.ID) error {
 	if err := ValidStreamName(c.Stream); err != nil {
 		return Malformed("carries.stream", "%w", err)
 	}

@@ -39,7 +39,7 @@ type recordJSON struct {
 	Release    string          `json:"release"`
 	Features   []string        `json:"features"`
 	Policy     uint64          `json:"policy"`
-	Carries    *Carriage       `json:"carries,omitempty"`
+	Carries    *StreamInfo     `json:"carries,omitempty"`
 }
 
 // coordinateJSON has the resolution of a sealed coordinate; in seconds, except
@@ -122,17 +122,17 @@ func (r *Record) UnmarshalJSON(b []byte) error {
 	return nil
 }
 
-// carriageFields is a Carriage without its methods.
-type carriageFields Carriage
+// streamInfoFields is a StreamInfo without its methods.
+type streamInfoFields StreamInfo
 
-type carriageJSON struct {
-	carriageFields
+type streamInfoJSON struct {
+	streamInfoFields
 	ParentRTT float64 `json:"parent_rtt_ms"`
 }
 
 // MarshalJSON writes ParentRTT as parent_rtt_ms.
-func (c Carriage) MarshalJSON() ([]byte, error) {
-	j := carriageJSON{carriageFields(c), Milliseconds(c.ParentRTT)}
+func (c StreamInfo) MarshalJSON() ([]byte, error) {
+	j := streamInfoJSON{streamInfoFields(c), Milliseconds(c.ParentRTT)}
 	if j.Path == nil {
 		j.Path = []peer.ID{}
 	}
@@ -143,8 +143,8 @@ func (c Carriage) MarshalJSON() ([]byte, error) {
 }
 
 // UnmarshalJSON decodes the output of MarshalJSON.
-func (c *Carriage) UnmarshalJSON(b []byte) error {
-	var j carriageJSON
+func (c *StreamInfo) UnmarshalJSON(b []byte) error {
+	var j streamInfoJSON
 	if err := json.Unmarshal(b, &j); err != nil {
 		return err
 	}
@@ -152,7 +152,7 @@ func (c *Carriage) UnmarshalJSON(b []byte) error {
 	if err != nil {
 		return err
 	}
-	*c = Carriage(j.carriageFields)
+	*c = StreamInfo(j.streamInfoFields)
 	c.ParentRTT = rtt
 	if len(c.Path) == 0 {
 		c.Path = nil

@@ -21,7 +21,7 @@ var rewrite = flag.Bool("update", false, "rewrite the golden files in testdata")
 // The keys are part of the admin API.
 func TestRecordJSON(t *testing.T) {
 	r := capacitytest.Record(t, "golden")
-	r.Carries = capacitytest.Carriage(t, r.Node)
+	r.Carries = capacitytest.StreamInfo(t, r.Node)
 	got, err := json.MarshalIndent(r, "", "  ")
 	if err != nil {
 		t.Fatal(err)
@@ -59,7 +59,7 @@ func TestRecordJSONReadsBack(t *testing.T) {
 	}
 	r := capacitytest.Record(t, "node")
 	carrying := r
-	carrying.Carries = capacitytest.Carriage(t, r.Node)
+	carrying.Carries = capacitytest.StreamInfo(t, r.Node)
 	for _, tt := range []struct {
 		name string
 		r    capacity.Record
@@ -136,7 +136,7 @@ func TestNamesReadBack(t *testing.T) {
 
 func FuzzRecordJSON(f *testing.F) {
 	r := capacitytest.Record(f, "node")
-	r.Carries = capacitytest.Carriage(f, r.Node)
+	r.Carries = capacitytest.StreamInfo(f, r.Node)
 	b, err := json.Marshal(r)
 	if err != nil {
 		f.Fatal(err)

@@ -92,11 +92,11 @@ type Record struct {
 	Policy   uint64   // version of the policy held
 
 	// Carries is set in records of a stream's topic only.
-	Carries *Carriage
+	Carries *StreamInfo
 }
 
-// Carriage is a node's claim to carry one stream.
-type Carriage struct {
+// StreamInfo is a node's claim to carry one stream.
+type StreamInfo struct {
 	Stream    string        `json:"stream"`
 	Origin    bool          `json:"origin"`           // the publisher is connected here
 	Depth     int           `json:"depth"`            // cascade links to the origin; 0 there

@@ -67,7 +67,7 @@ func TestBadHoldersNeitherDelayNorPoisonFind(t *testing.T) {
 	}
 	streamRecord := func() []byte {
 		r := record()
-		r.Carries = &capacity.Carriage{Stream: "x", Origin: true, Path: []peer.ID{r.Node}}
+		r.Carries = &capacity.StreamInfo{Stream: "x", Origin: true, Path: []peer.ID{r.Node}}
 		return seal(t, r, victim)
 	}
 	good := func() []byte { return seal(t, record(), victim) }

@@ -62,7 +62,7 @@ func TestRelayIsNoPublisher(t *testing.T) {
 	nodes := newTestNetwork(t, 3)
 	origin, relay := nodes[0], nodes[1]
 	relay.mu.Lock()
-	relay.streams = []capacity.Carriage{{Stream: "show", Path: []peer.ID{origin.ID(), relay.ID()}, Parent: origin.ID(), Depth: 1}}
+	relay.streams = []capacity.StreamInfo{{Stream: "show", Path: []peer.ID{origin.ID(), relay.ID()}, Parent: origin.ID(), Depth: 1}}
 	relay.mu.Unlock()
 	relay.Publisher.Kick()
 	dhttest.Eventually(t, func() error { return nodes[2].sees(StreamTopic("show"), []*testNode{relay}) })

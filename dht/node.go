@@ -93,7 +93,7 @@ type Config struct {
 	// Node, Seq, Issued, TTL, Addrs, Coordinate and Carries are filled in here,
 	// and one carriage per stream carried. It is called a few times a second,
 	// and for every reservation answered. Nil: nothing is published.
-	Sample func() (capacity.Record, []capacity.Carriage)
+	Sample func() (capacity.Record, []capacity.StreamInfo)
 	// Grant returns a lease for a request or refuses with a *capacity.Refusal;
 	// Release takes one back. Nil: nothing is granted.
 	Grant   func(capacity.Request) (capacity.Lease, error)

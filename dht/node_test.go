@@ -55,7 +55,7 @@ type testNode struct {
 
 	mu       sync.Mutex
 	features []string
-	streams  []capacity.Carriage
+	streams  []capacity.StreamInfo
 
 	stop func()
 }
@@ -65,13 +65,13 @@ func (n *testNode) carry(names ...string) {
 	n.mu.Lock()
 	n.streams = nil
 	for _, name := range names {
-		n.streams = append(n.streams, capacity.Carriage{Stream: name, Origin: true, Path: []peer.ID{n.ID()}})
+		n.streams = append(n.streams, capacity.StreamInfo{Stream: name, Origin: true, Path: []peer.ID{n.ID()}})
 	}
 	n.mu.Unlock()
 	n.Publisher.Kick()
 }
 
-func (n *testNode) sample() (capacity.Record, []capacity.Carriage) {
+func (n *testNode) sample() (capacity.Record, []capacity.StreamInfo) {
 	totals := n.ledger.Totals(time.Now())
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -82,7 +82,7 @@ func (n *testNode) sample() (capacity.Record, []capacity.Carriage) {
 		Features: n.features,
 		Sessions: capacity.Usage{Used: int64(totals.Sessions), Limit: 10},
 	}
-	return r, append([]capacity.Carriage(nil), n.streams...)
+	return r, append([]capacity.StreamInfo(nil), n.streams...)
 }
 
 // Host is the libp2p host below the node.

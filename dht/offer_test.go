@@ -175,7 +175,7 @@ func TestLeaseWithABadRecord(t *testing.T) {
 		}, "unproven"},
 		{"a stream's", func(f *fake) []byte {
 			r := f.record()
-			r.Carries = &capacity.Carriage{Stream: "a", Origin: true, Path: []peer.ID{r.Node}}
+			r.Carries = &capacity.StreamInfo{Stream: "a", Origin: true, Path: []peer.ID{r.Node}}
 			return seal(t, r, f.key)
 		}, "unproven"},
 		{"one that the policy forbids", func(f *fake) []byte {

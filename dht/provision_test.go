@@ -197,7 +197,7 @@ func TestProvisionTopicHoldsProvisioners(t *testing.T) {
 		{"one of the region", capacity.Record{Region: "eu", Features: []string{ProvisionFeature}}, true},
 		{"one elsewhere, for it may serve several", capacity.Record{Region: "us", Features: []string{"whip", ProvisionFeature}}, true},
 		{"a node without the feature", capacity.Record{Region: "eu"}, false},
-		{"a carrier's record", capacity.Record{Features: []string{ProvisionFeature}, Carries: &capacity.Carriage{Stream: "a"}}, false},
+		{"a carrier's record", capacity.Record{Features: []string{ProvisionFeature}, Carries: &capacity.StreamInfo{Stream: "a"}}, false},
 	} {
 		if err := topic.Fits(&c.r); (err == nil) != c.fits {
 			t.Errorf("%s: %v", c.name, err)

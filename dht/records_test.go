@@ -46,7 +46,7 @@ func TestHolderRefusesBadRecords(t *testing.T) {
 	none := func(*capacity.Record) {}
 	carries := func(stream string) func(*capacity.Record) {
 		return func(r *capacity.Record) {
-			r.Carries = &capacity.Carriage{Stream: stream, Origin: true, Path: []peer.ID{r.Node}}
+			r.Carries = &capacity.StreamInfo{Stream: stream, Origin: true, Path: []peer.ID{r.Node}}
 		}
 	}
 	forged := sealed(none)

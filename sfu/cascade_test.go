@@ -310,7 +310,7 @@ func TestPublisherGoes(t *testing.T) {
 	case <-time.After(patience):
 		t.Fatal("the viewer at the relay was not told")
 	}
-	eventually(t, "nobody carries it", func() bool { return len(a.Carriages())+len(b.Carriages()) == 0 })
+	eventually(t, "nobody carries it", func() bool { return len(a.StreamInfos())+len(b.StreamInfos()) == 0 })
 }
 
 // An unwatched relay ends.
@@ -322,7 +322,7 @@ func TestUnwatchedRelayLetsGo(t *testing.T) {
 	if err := v.Close(); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the relay has let go", func() bool { return len(b.Carriages()) == 0 })
+	eventually(t, "the relay has let go", func() bool { return len(b.StreamInfos()) == 0 })
 	eventually(t, "the origin has no child", func() bool { c, _ := a.carriage("demo"); return c.Children == 0 })
 	flows(t, b.watch("demo"), 5) // and pulls it again
 }
@@ -342,7 +342,7 @@ func TestLingerThatChanges(t *testing.T) {
 	}
 	eventually(t, "nobody watches", func() bool { c, _ := b.carriage("demo"); return c.Viewers == 0 })
 	linger.Store(int64(time.Millisecond))
-	eventually(t, "the relay has let go", func() bool { return len(b.Carriages()) == 0 })
+	eventually(t, "the relay has let go", func() bool { return len(b.StreamInfos()) == 0 })
 }
 
 // A pulled stream waits for the viewer that requested it, even where relays are
@@ -358,7 +358,7 @@ func TestPullOutlivesShortLinger(t *testing.T) {
 		if err := v.Close(); err != nil {
 			t.Fatal(err)
 		}
-		eventually(t, "the relay has let go", func() bool { return len(b.Carriages()) == 0 })
+		eventually(t, "the relay has let go", func() bool { return len(b.StreamInfos()) == 0 })
 	}
 }
 

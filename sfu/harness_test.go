@@ -142,7 +142,7 @@ func (n *meshNode) locate(_ context.Context, need capacity.Need, exclude []peer.
 		if slices.Contains(exclude, other.id) || other.isDown() {
 			continue
 		}
-		for _, c := range other.Carriages() {
+		for _, c := range other.StreamInfos() {
 			if c.Stream == need.Stream {
 				return Carrier{Node: other.id}, nil
 			}
@@ -231,13 +231,13 @@ func (n *meshNode) saw(kind event.Kind) int {
 	return count
 }
 
-func (n *meshNode) carriage(stream string) (capacity.Carriage, bool) {
-	for _, c := range n.Carriages() {
+func (n *meshNode) carriage(stream string) (capacity.StreamInfo, bool) {
+	for _, c := range n.StreamInfos() {
 		if c.Stream == stream {
 			return c, true
 		}
 	}
-	return capacity.Carriage{}, false
+	return capacity.StreamInfo{}, false
 }
 
 // publish sends the test clip to the node until the test ends.

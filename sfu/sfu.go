@@ -277,9 +277,9 @@ func (s *SFU) Close() error {
 	return nil
 }
 
-// Carriages returns this node's claims about the streams it carries, by name.
-func (s *SFU) Carriages() []capacity.Carriage {
-	var all []capacity.Carriage
+// StreamInfos returns this node's claims about the streams it carries, by name.
+func (s *SFU) StreamInfos() []capacity.StreamInfo {
+	var all []capacity.StreamInfo
 	for _, st := range s.tree.All() {
 		if !st.Ended() {
 			all = append(all, st.Info(s.cfg.Fanout()))

@@ -76,10 +76,10 @@ func Record(tb testing.TB, name string) capacity.Record {
 	}
 }
 
-// Carriage returns that of a relay two cascade links from the origin, at node.
-func Carriage(tb testing.TB, node peer.ID) *capacity.Carriage {
+// StreamInfo returns that of a relay two cascade links from the origin, at node.
+func StreamInfo(tb testing.TB, node peer.ID) *capacity.StreamInfo {
 	tb.Helper()
-	return &capacity.Carriage{
+	return &capacity.StreamInfo{
 		Stream:    "conference/main-stage",
 		Depth:     2,
 		Parent:    ID(tb, "relay"),

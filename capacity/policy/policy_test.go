@@ -22,10 +22,10 @@ func mustCompile(tb testing.TB, p Policy) *Compiled {
 }
 
 // Each expression is about typicalRecord as the candidate, carrying
-// typicalCarriage, and about me, the origin.
+// typicalStreamInfo, and about me, the origin.
 func TestFacts(t *testing.T) {
 	r := capacitytest.Record(t, "node")
-	r.Carries = capacitytest.Carriage(t, r.Node)
+	r.Carries = capacitytest.StreamInfo(t, r.Node)
 	r.State = capacity.Draining
 	me := capacity.Record{Node: capacitytest.ID(t, "origin"), Region: "us", Uplink: capacity.Usage{Used: 1, Limit: 2}}
 	need := capacity.Need{Purpose: capacity.Cascade, Stream: "demo", Uplink: 5_000_000, Packets: 600, Region: "eu"}

@@ -26,7 +26,7 @@ func candidates(tb testing.TB, n int, carries bool) []Candidate {
 		r.Uplink.Used = int64(i) * 20_000_000
 		r.Sessions.Used = int64(i)
 		if carries {
-			r.Carries = capacitytest.Carriage(tb, r.Node)
+			r.Carries = capacitytest.StreamInfo(tb, r.Node)
 		}
 		cands = append(cands, Candidate{Record: r, RTT: time.Duration(i) * 7 * time.Millisecond, Trust: 1})
 	}
@@ -87,7 +87,7 @@ func TestDefaultPolicyFilters(t *testing.T) {
 		{"nor in packets", cascade, func(r *capacity.Record) { r.Packets = capacity.Usage{Used: 399_401, Limit: 400_000} }, "packets"},
 		{"a carrier at its CPU limit is no help", cascade, func(r *capacity.Record) { r.CPU = 0.85 }, "overloaded"},
 		{"nobody pulls from whom it feeds", cascade, func(r *capacity.Record) { r.Carries.Path[1] = me.Node }, "loop"},
-		{"but a child of ours takes a viewer", view, func(r *capacity.Record) { r.Carries = capacitytest.Carriage(t, r.Node); r.Carries.Path[1] = me.Node }, ""},
+		{"but a child of ours takes a viewer", view, func(r *capacity.Record) { r.Carries = capacitytest.StreamInfo(t, r.Node); r.Carries.Path[1] = me.Node }, ""},
 		{"a carrier at the deepest level has none below", cascade, func(r *capacity.Record) { r.Carries.Depth = 4 }, "depth"},
 		{"one above it has", cascade, func(r *capacity.Record) { r.Carries.Depth = 3 }, ""},
 		{"a carrier's fan-out is bounded by itself", cascade, func(r *capacity.Record) { r.Carries.Fanout = 3 }, "fanout"},
@@ -96,7 +96,7 @@ func TestDefaultPolicyFilters(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			r := capacitytest.Record(t, "node")
 			if tt.need.Purpose == capacity.Cascade {
-				r.Carries = capacitytest.Carriage(t, r.Node)
+				r.Carries = capacitytest.StreamInfo(t, r.Node)
 			}
 			tt.change(&r)
 			ranking := j.Rank(tt.need, me, []Candidate{{Record: r, Trust: 1}})

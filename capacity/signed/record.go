@@ -122,7 +122,7 @@ func recordFromProto(m *pb.Record, _ peer.ID) (*capacity.Record, error) {
 	if err != nil {
 		return nil, err
 	}
-	carries, err := carriageFromProto(m.Carries, node)
+	carries, err := streamInfoFromProto(m.Carries, node)
 	if err != nil {
 		return nil, err
 	}
@@ -157,14 +157,14 @@ func recordFromProto(m *pb.Record, _ peer.ID) (*capacity.Record, error) {
 }
 
 // carriageFromProto decodes node's claim about a stream.
-func carriageFromProto(c *pb.Carriage, node peer.ID) (*capacity.Carriage, error) {
+func streamInfoFromProto(c *pb.Carriage, node peer.ID) (*capacity.StreamInfo, error) {
 	if c == nil {
 		return nil, nil
 	}
 	if len(c.Upstream) > capacity.MaxDepth {
 		return nil, capacity.Malformed("carries.path", "%d nodes upstream, at most %d", len(c.Upstream), capacity.MaxDepth)
 	}
-	carries := &capacity.Carriage{
+	carries := &capacity.StreamInfo{
 		Stream:    c.Stream,
 		Origin:    len(c.Upstream) == 0,
 		Depth:     len(c.Upstream),

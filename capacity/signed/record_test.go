@@ -72,10 +72,10 @@ func TestOpenReturnsWhatWasSealed(t *testing.T) {
 	full := capacitytest.Record(t, "node")
 	carrying := full
 	carrying.State = capacity.Draining
-	carrying.Carries = capacitytest.Carriage(t, full.Node)
+	carrying.Carries = capacitytest.StreamInfo(t, full.Node)
 	origin := full
 	origin.State = capacity.Full
-	origin.Carries = &capacity.Carriage{Stream: "demo", Origin: true, Path: []peer.ID{full.Node}}
+	origin.Carries = &capacity.StreamInfo{Stream: "demo", Origin: true, Path: []peer.ID{full.Node}}
 	for _, tt := range []struct {
 		name string
 		r    capacity.Record
@@ -109,7 +109,7 @@ func TestOpenReturnsWhatWasSealed(t *testing.T) {
 func TestGolden(t *testing.T) {
 	r := capacitytest.Record(t, "golden")
 	carrying := r
-	carrying.Carries = capacitytest.Carriage(t, r.Node)
+	carrying.Carries = capacitytest.StreamInfo(t, r.Node)
 	lease, err := SealLease(capacitytest.Lease(t), capacitytest.Key(t, "target"))
 	if err != nil {
 		t.Fatal(err)
@@ -152,9 +152,9 @@ func TestGolden(t *testing.T) {
 }
 
 // A record with the greatest depth and a long name still fits.
-func TestDeepestCarriageFits(t *testing.T) {
+func TestDeepestStreamInfoFits(t *testing.T) {
 	r := capacitytest.Record(t, "deep")
-	r.Carries = capacitytest.Carriage(t, r.Node)
+	r.Carries = capacitytest.StreamInfo(t, r.Node)
 	c := r.Carries
 	c.Stream = strings.Repeat("s", capacity.MaxStreamName)
 	c.Path = nil
@@ -181,9 +181,9 @@ func TestFieldsOutOfBoundsAreRefused(t *testing.T) {
 			change(r.Coordinate)
 		}
 	}
-	carriage := func(change func(*capacity.Carriage)) func(*capacity.Record) {
+	carriage := func(change func(*capacity.StreamInfo)) func(*capacity.Record) {
 		return func(r *capacity.Record) {
-			r.Carries = capacitytest.Carriage(t, r.Node)
+			r.Carries = capacitytest.StreamInfo(t, r.Node)
 			change(r.Carries)
 		}
 	}
@@ -257,12 +257,12 @@ func TestFieldsOutOfBoundsAreRefused(t *testing.T) {
 		{"CPU has a bound", "cpu", func(r *capacity.Record) { r.CPU = maxShare + 1 }},
 		{"a delay has a bound", "delay_ms", func(r *capacity.Record) { r.Delay = time.Hour }},
 		{"a CPU limit has a bound", "cpu_limit", func(r *capacity.Record) { r.CPULimit = maxShare + 1 }},
-		{"a carried stream has a name", "carries.stream", carriage(func(c *capacity.Carriage) { c.Stream = "" })},
-		{"a carried stream has a valid name", "carries.stream", carriage(func(c *capacity.Carriage) { c.Stream = "a/../b" })},
-		{"a path has no loop", "carries.path", carriage(func(c *capacity.Carriage) { c.Path[0] = c.Path[2] })},
-		{"a path has no loop upstream", "carries.path", carriage(func(c *capacity.Carriage) { c.Path[1] = c.Path[0]; c.Parent = c.Path[0] })},
-		{"a path is made of peer IDs", "carries.path", carriage(func(c *capacity.Carriage) { c.Path[0] = "nobody" })},
-		{"a path has a bound", "carries.path", carriage(func(c *capacity.Carriage) {
+		{"a carried stream has a name", "carries.stream", carriage(func(c *capacity.StreamInfo) { c.Stream = "" })},
+		{"a carried stream has a valid name", "carries.stream", carriage(func(c *capacity.StreamInfo) { c.Stream = "a/../b" })},
+		{"a path has no loop", "carries.path", carriage(func(c *capacity.StreamInfo) { c.Path[0] = c.Path[2] })},
+		{"a path has no loop upstream", "carries.path", carriage(func(c *capacity.StreamInfo) { c.Path[1] = c.Path[0]; c.Parent = c.Path[0] })},
+		{"a path is made of peer IDs", "carries.path", carriage(func(c *capacity.StreamInfo) { c.Path[0] = "nobody" })},
+		{"a path has a bound", "carries.path", carriage(func(c *capacity.StreamInfo) {
 			node := c.Path[2]
 			c.Path = nil
 			for i := range capacity.MaxDepth + 1 {
@@ -271,12 +271,12 @@ func TestFieldsOutOfBoundsAreRefused(t *testing.T) {
 			c.Parent, c.Depth = c.Path[capacity.MaxDepth], capacity.MaxDepth+1
 			c.Path = append(c.Path, node)
 		})},
-		{"a link is not that slow", "carries.parent_rtt_ms", carriage(func(c *capacity.Carriage) { c.ParentRTT = maxRTT + time.Second })},
-		{"viewers have a bound", "carries", carriage(func(c *capacity.Carriage) { c.Viewers = capacity.MaxCount + 1 })},
-		{"children have a bound", "carries", carriage(func(c *capacity.Carriage) { c.Children = capacity.MaxCount + 1 })},
-		{"fan-out has a bound", "carries", carriage(func(c *capacity.Carriage) { c.Fanout = capacity.MaxCount + 1 })},
-		{"tracks have a bound", "carries.tracks", carriage(func(c *capacity.Carriage) { c.Tracks = slices.Repeat([]string{"audio/opus"}, maxTracks+1) })},
-		{"a track can be printed", "carries.tracks", carriage(func(c *capacity.Carriage) { c.Tracks = []string{"video/\x00"} })},
+		{"a link is not that slow", "carries.parent_rtt_ms", carriage(func(c *capacity.StreamInfo) { c.ParentRTT = maxRTT + time.Second })},
+		{"viewers have a bound", "carries", carriage(func(c *capacity.StreamInfo) { c.Viewers = capacity.MaxCount + 1 })},
+		{"children have a bound", "carries", carriage(func(c *capacity.StreamInfo) { c.Children = capacity.MaxCount + 1 })},
+		{"fan-out has a bound", "carries", carriage(func(c *capacity.StreamInfo) { c.Fanout = capacity.MaxCount + 1 })},
+		{"tracks have a bound", "carries.tracks", carriage(func(c *capacity.StreamInfo) { c.Tracks = slices.Repeat([]string{"audio/opus"}, maxTracks+1) })},
+		{"a track can be printed", "carries.tracks", carriage(func(c *capacity.StreamInfo) { c.Tracks = []string{"video/\x00"} })},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			key := capacitytest.Key(t, "node")
@@ -315,7 +315,7 @@ func TestSealRefusesContradictions(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			r := capacitytest.Record(t, "node")
-			r.Carries = capacitytest.Carriage(t, r.Node)
+			r.Carries = capacitytest.StreamInfo(t, r.Node)
 			tt.change(&r)
 			if _, err := SealRecord(r, capacitytest.Key(t, "node")); !errors.Is(err, capacity.ErrMalformed) {
 				t.Errorf("Seal: %v, want malformed", err)
@@ -464,7 +464,7 @@ func TestValidStreamName(t *testing.T) {
 func FuzzOpen(f *testing.F) {
 	r := capacitytest.Record(f, "node")
 	f.Add(mustSeal(f, r, capacitytest.Key(f, "node")))
-	r.Carries = capacitytest.Carriage(f, r.Node)
+	r.Carries = capacitytest.StreamInfo(f, r.Node)
 	f.Add(mustSeal(f, r, capacitytest.Key(f, "node")))
 	payload, err := proto.Marshal(recordToProto(&r))
 	if err != nil {

@@ -181,7 +181,7 @@ func updated(r capacity.Record, body []byte) (capacity.Record, error) {
 		CPU:        float64(m.Cpu) / 1e4,
 		Delay:      time.Duration(m.Delay) * time.Microsecond,
 		Coordinate: CoordinateFromWire(m.Coordinate),
-		Carries:    &capacity.Carriage{Viewers: int(m.Viewers), Children: int(m.Children), ParentRTT: time.Duration(m.ParentRtt) * time.Microsecond},
+		Carries:    &capacity.StreamInfo{Viewers: int(m.Viewers), Children: int(m.Children), ParentRTT: time.Duration(m.ParentRtt) * time.Microsecond},
 	}
 	takeLoad(&r, &said)
 	if err := r.Check(); err != nil {

@@ -43,7 +43,7 @@ func mustSealUpdate(tb testing.TB, sealed []byte, r capacity.Record, name string
 func TestUpdatedRecordOpensAsWhatItSaysNow(t *testing.T) {
 	plain := capacitytest.Record(t, "node")
 	carrying := plain
-	carrying.Carries = capacitytest.Carriage(t, plain.Node)
+	carrying.Carries = capacitytest.StreamInfo(t, plain.Node)
 	for name, base := range map[string]capacity.Record{"of a node": plain, "of a relay": carrying} {
 		t.Run(name, func(t *testing.T) {
 			key := capacitytest.Key(t, "node")
@@ -161,7 +161,7 @@ func TestUpdateThatIsRefused(t *testing.T) {
 	}
 	long := base
 	long.URL = "https://" + string(bytes.Repeat([]byte("a"), 200)) + ".example"
-	long.Carries = capacitytest.Carriage(t, base.Node)
+	long.Carries = capacitytest.StreamInfo(t, base.Node)
 	long.Carries.Stream = string(bytes.Repeat([]byte("s"), capacity.MaxStreamName))
 	long.Carries.Tracks = []string{string(bytes.Repeat([]byte("t"), 31)), string(bytes.Repeat([]byte("u"), 31)), string(bytes.Repeat([]byte("v"), 31))}
 	for mustLen := len(mustSeal(t, long, capacitytest.Key(t, "node"))); mustLen < MaxRecordSize-80; mustLen += 9 {
@@ -178,7 +178,7 @@ func TestUpdateThatIsRefused(t *testing.T) {
 
 func TestWhatCannotBeUpdated(t *testing.T) {
 	base := capacitytest.Record(t, "node")
-	base.Carries = capacitytest.Carriage(t, base.Node)
+	base.Carries = capacitytest.StreamInfo(t, base.Node)
 	for name, change := range map[string]func(*capacity.Record){
 		"a limit":     func(r *capacity.Record) { r.Sessions.Limit++ },
 		"an address":  func(r *capacity.Record) { r.Addrs = r.Addrs[:1] },

@@ -176,7 +176,7 @@ func (n *node) endStream(r *http.Request) (any, error) {
 	if n.sfu.Clients().EndStream(name, byOrder) {
 		return map[string]string{"stream": name}, nil
 	}
-	for _, c := range n.sfu.Carriages() {
+	for _, c := range n.sfu.StreamInfos() {
 		if c.Stream == name {
 			return nil, problem.New(problem.NotFound, fmt.Sprintf("stream %q is not published at this node, which pulls it from %s: end it where it is published, which weir streams list shows", name, names.New(n.dht.Prober.Names()).Of(c.Parent)))
 		}

@@ -75,7 +75,7 @@ func (n *node) media() string {
 }
 
 // sample is the node's current record of itself.
-func (n *node) sample() (capacity.Record, []capacity.Carriage) {
+func (n *node) sample() (capacity.Record, []capacity.StreamInfo) {
 	r := capacity.Record{
 		Name: n.cfg.name, URL: n.publicURL(), Media: n.media(), Region: n.cfg.region, Zone: n.cfg.zone,
 		Release: build.Release(), Features: n.features(), Policy: n.policy.Policy().Policy().Version,
@@ -83,7 +83,7 @@ func (n *node) sample() (capacity.Record, []capacity.Carriage) {
 	n.ledger.Totals(time.Now()).Fill(&r)
 	reading := n.gauge.Read()
 	r.Cores, r.Downlink.Used = reading.Cores, reading.Downlink
-	return r, n.sfu.Carriages()
+	return r, n.sfu.StreamInfos()
 }
 
 func (n *node) features() []string {

@@ -151,7 +151,7 @@ func TestOpenAPIHasTheFieldsOfTheTypes(t *testing.T) {
 		}
 	}
 	for name, v := range map[string]any{
-		"Status": api.Status{}, "Peer": inspect.PeerInfo{}, "RecordList": api.Records{}, "Record": capacity.Record{}, "StreamClaim": capacity.Carriage{},
+		"Status": api.Status{}, "Peer": inspect.PeerInfo{}, "RecordList": api.Records{}, "Record": capacity.Record{}, "StreamClaim": capacity.StreamInfo{},
 		"Link": sfu.LinkStatus{}, "Session": sfu.SessionStatus{}, "Decision": dht.Decision{}, "Policy": policy.Policy{},
 		"Provision": policy.Provision{}, "SignedPolicy": api.PolicyVersion{}, "PolicyTrial": api.PolicyTrial{}, "DrainStatus": api.Drain{},
 		"Invitation": api.Invitation{}, "RecordChange": api.RecordChange{}, "Event": event.Event{}, "Ping": api.Ping{}, "EndedSession": api.EndedSession{},

@@ -219,7 +219,7 @@ func newNode(cfg nodeConfig) (_ *node, err error) {
 	n.drain = &drain.Drainer{Ledger: n.ledger, Kick: func() { n.dht.Publisher.Kick() }, Event: n.events.Add, Log: cfg.log}
 	n.placer = &placing.Placer{Region: cfg.region, Policy: n.policy.Policy, Outcomes: n.outcomes, Event: n.events.Add, Log: cfg.log}
 	n.placer.Self = func() capacity.Record { r, _ := n.sample(); return r }
-	n.placer.Carried = func() []capacity.Carriage { return n.sfu.Carriages() }
+	n.placer.Carried = func() []capacity.StreamInfo { return n.sfu.StreamInfos() }
 	n.placer.Decided = func(d dht.Decision, err error) { n.view.Decided(d); n.counters.Decided(d, err) }
 	var starts *scale.Provisioner
 	if cfg.provision.Given() {

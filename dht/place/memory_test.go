@@ -22,7 +22,7 @@ func TestReplayedRecordIsNotUsed(t *testing.T) {
 		t.Errorf("after seq 1001, seq 1000 yields seq %d, want the newer one", r.Seq)
 	}
 	other := old
-	other.Carries = &capacity.Carriage{Stream: "s"}
+	other.Carries = &capacity.StreamInfo{Stream: "s"}
 	if r, _, _ := m.See(now, other, []byte("other")); r.Seq != old.Seq {
 		t.Errorf("a record of another topic yields seq %d, want its own", r.Seq)
 	}
@@ -42,7 +42,7 @@ func TestMemoryIsBounded(t *testing.T) {
 	m := NewMemory()
 	now := time.Now()
 	for i := range maxRemembered + 10 {
-		r := capacity.Record{Node: peer.ID("node"), Seq: uint64(i), TTL: time.Minute, Carries: &capacity.Carriage{Stream: string(rune('a' + i))}}
+		r := capacity.Record{Node: peer.ID("node"), Seq: uint64(i), TTL: time.Minute, Carries: &capacity.StreamInfo{Stream: string(rune('a' + i))}}
 		m.See(now, r, nil)
 	}
 	if n := m.seen.Len(); n != maxRemembered {

@@ -43,7 +43,7 @@ type Config struct {
 	// Sample returns the current state to publish: the node's record, without
 	// the fields that publishing fills in, and one entry per stream carried.
 	// Nil: nothing is published.
-	Sample func() (capacity.Record, []capacity.Carriage)
+	Sample func() (capacity.Record, []capacity.StreamInfo)
 	// Provisions are the regions for which this node starts servers.
 	Provisions []string
 	Addrs      func() []multiaddr.Multiaddr

@@ -45,7 +45,7 @@ func newFakeHolder() *fakeHolder {
 }
 
 // publisher makes a publisher whose records this holder holds, in push mode.
-func (h *fakeHolder) publisher(t *testing.T, sample func() (capacity.Record, []capacity.Carriage)) *Publisher {
+func (h *fakeHolder) publisher(t *testing.T, sample func() (capacity.Record, []capacity.StreamInfo)) *Publisher {
 	t.Helper()
 	key := dhttest.Key(t)
 	id := dhttest.ID(t, key)
@@ -56,7 +56,7 @@ func (h *fakeHolder) publisher(t *testing.T, sample func() (capacity.Record, []c
 		Directory: directory.New(directory.Push, directory.View{
 			ID: id, Live: live, Servers: func() []peer.ID { return []peer.ID{h.id} },
 		}),
-		Sample: func() (capacity.Record, []capacity.Carriage) {
+		Sample: func() (capacity.Record, []capacity.StreamInfo) {
 			r, streams := sample()
 			for i := range streams {
 				streams[i].Path = []peer.ID{id}
@@ -159,7 +159,7 @@ func publishing(t *testing.T, h *fakeHolder, test func(p *Publisher, change func
 	synctest.Test(t, func(t *testing.T) {
 		var mu sync.Mutex
 		r := capacity.Record{Sessions: capacity.Usage{Limit: 10}}
-		p := h.publisher(t, func() (capacity.Record, []capacity.Carriage) {
+		p := h.publisher(t, func() (capacity.Record, []capacity.StreamInfo) {
 			mu.Lock()
 			defer mu.Unlock()
 			return r, nil

@@ -41,7 +41,7 @@ func newSchedule() schedule { return schedule{last: make(map[holder.Topic]drafte
 // due returns the records to publish and the topics to withdraw at now, given a
 // sample and the topics of the capacity record, and counts them as done. Kicked
 // asks for all that the pace allows; owed means that it did not allow all.
-func (s *schedule) due(now time.Time, homes []holder.Topic, r capacity.Record, streams []capacity.Carriage, kicked bool) (drafts []draft, gone []holder.Topic, owed bool) {
+func (s *schedule) due(now time.Time, homes []holder.Topic, r capacity.Record, streams []capacity.StreamInfo, kicked bool) (drafts []draft, gone []holder.Topic, owed bool) {
 	r.Carries = nil
 	var all []draft
 	for _, topic := range homes {
@@ -83,7 +83,7 @@ func (s *schedule) due(now time.Time, homes []holder.Topic, r capacity.Record, s
 	return drafts, gone, owed
 }
 
-func streamChanged(a, b *capacity.Carriage) bool {
+func streamChanged(a, b *capacity.StreamInfo) bool {
 	if a == nil || b == nil {
 		return a != b
 	}

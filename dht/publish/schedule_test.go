@@ -22,7 +22,7 @@ type play struct {
 
 	mu      sync.Mutex
 	record  capacity.Record
-	streams []capacity.Carriage
+	streams []capacity.StreamInfo
 	log     []entry
 }
 
@@ -31,7 +31,7 @@ type entry struct {
 	what string
 }
 
-func (p *play) sample() (capacity.Record, []capacity.Carriage) {
+func (p *play) sample() (capacity.Record, []capacity.StreamInfo) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.record, slices.Clone(p.streams)
@@ -97,8 +97,8 @@ type change struct {
 
 const ms = time.Millisecond
 
-func carriage(name string) capacity.Carriage {
-	return capacity.Carriage{Stream: name, Origin: true}
+func carriage(name string) capacity.StreamInfo {
+	return capacity.StreamInfo{Stream: name, Origin: true}
 }
 
 func TestAdvertiserPace(t *testing.T) {
@@ -106,7 +106,7 @@ func TestAdvertiserPace(t *testing.T) {
 	base := capacity.Record{Uplink: capacity.Usage{Limit: 100}, Sessions: capacity.Usage{Limit: 10}}
 	cases := []struct {
 		name    string
-		streams []capacity.Carriage
+		streams []capacity.StreamInfo
 		d       time.Duration
 		changes []change
 		want    []string
@@ -163,7 +163,7 @@ func TestAdvertiserPace(t *testing.T) {
 		},
 		{
 			name:    "a stream's record follows the load at two seconds, its own changes at once",
-			streams: []capacity.Carriage{carriage("a")},
+			streams: []capacity.StreamInfo{carriage("a")},
 			d:       3300 * ms,
 			changes: []change{
 				{at: 1100 * ms, do: uplink(50)},
@@ -173,7 +173,7 @@ func TestAdvertiserPace(t *testing.T) {
 		},
 		{
 			name:    "the round trip to the parent is worth no record",
-			streams: []capacity.Carriage{carriage("a")},
+			streams: []capacity.StreamInfo{carriage("a")},
 			d:       3 * time.Second,
 			changes: []change{{at: 1 * time.Second, do: func(p *play) { p.streams[0].ParentRTT = time.Second }}},
 			want:    []string{"+node@0s", "+a@0s"},

@@ -26,7 +26,7 @@ type Server struct {
 	// sealed bytes.
 	Published func(topic holder.Topic) (r capacity.Record, sealed []byte, ok bool)
 	// Sample returns the node's current state; nil: it publishes nothing.
-	Sample func() (capacity.Record, []capacity.Carriage)
+	Sample func() (capacity.Record, []capacity.StreamInfo)
 	// Grant returns a lease for a request or refuses with a *capacity.Refusal;
 	// Release takes one back. Nil: nothing is granted.
 	Grant   func(capacity.Request) (capacity.Lease, error)

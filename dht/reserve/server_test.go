@@ -33,8 +33,8 @@ func newServer(tb testing.TB) (*Server, *ledger.Ledger) {
 		Published: func(topic holder.Topic) (capacity.Record, []byte, bool) {
 			return own, sealed, topic == holder.CapacityTopic() || topic == holder.StreamTopic("a")
 		},
-		Sample: func() (capacity.Record, []capacity.Carriage) {
-			return own, []capacity.Carriage{{Stream: "b", Viewers: 1}, {Stream: "a", Viewers: 7}}
+		Sample: func() (capacity.Record, []capacity.StreamInfo) {
+			return own, []capacity.StreamInfo{{Stream: "b", Viewers: 1}, {Stream: "a", Viewers: 7}}
 		},
 		Grant:   func(req capacity.Request) (capacity.Lease, error) { return ledger.Reserve(time.Now(), req) },
 		Release: ledger.Release,

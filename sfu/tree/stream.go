@@ -78,12 +78,12 @@ func (s *Stream) Children() []Child {
 }
 
 // Info returns this node's claim about the stream, for its record.
-func (s *Stream) Info(fanout int) capacity.Carriage {
+func (s *Stream) Info(fanout int) capacity.StreamInfo {
 	_, viewers := s.Users()
 	children := len(s.Children())
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	c := capacity.Carriage{
+	c := capacity.StreamInfo{
 		Stream: s.Name, Origin: s.Origin, Depth: len(s.path) - 1, Path: slices.Clone(s.path),
 		Viewers: viewers, Children: children, Fanout: fanout, ParentRTT: s.parentRTT,
 	}

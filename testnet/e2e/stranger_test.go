@@ -38,7 +38,7 @@ func newStranger(t *testing.T, near node, url string) *stranger {
 	s.Node, err = dht.Listen(dht.Config{
 		Key: key, Network: network, Bootstrap: []peer.AddrInfo{bootstrap},
 		Listen: []multiaddr.Multiaddr{multiaddr.StringCast("/ip4/127.0.0.1/udp/0/quic-v1")},
-		Sample: func() (capacity.Record, []capacity.Carriage) {
+		Sample: func() (capacity.Record, []capacity.StreamInfo) {
 			return capacity.Record{URL: url, Sessions: capacity.Usage{Limit: 1_000}, Uplink: capacity.Usage{Limit: 1e9}}, nil
 		},
 		Grant: func(r capacity.Request) (capacity.Lease, error) {

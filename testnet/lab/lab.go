@@ -375,7 +375,7 @@ func (n *Node) Record() capacity.Record {
 	return r
 }
 
-func (n *Node) sample() (capacity.Record, []capacity.Carriage) { return n.Record(), nil }
+func (n *Node) sample() (capacity.Record, []capacity.StreamInfo) { return n.Record(), nil }
 
 // SetLoad sets the load that the node measures from now on.
 func (n *Node) SetLoad(load ledger.Load) { n.Ledger.Observe(time.Now(), load) }

@@ -28,10 +28,10 @@ func TestNamesAreKnownEverywhere(t *testing.T) {
 	}
 	const nodes, streams = 60, 20
 	var mu sync.Mutex
-	carried := make([][]capacity.Carriage, nodes)
+	carried := make([][]capacity.StreamInfo, nodes)
 	l := up(t, Config{Nodes: nodes, Seed: 23, Change: func(i int, cfg *dht.Config) {
 		sample := cfg.Sample
-		cfg.Sample = func() (capacity.Record, []capacity.Carriage) {
+		cfg.Sample = func() (capacity.Record, []capacity.StreamInfo) {
 			mu.Lock()
 			defer mu.Unlock()
 			r, _ := sample()
@@ -42,7 +42,7 @@ func TestNamesAreKnownEverywhere(t *testing.T) {
 	name := func(i int) string { return fmt.Sprintf("stream%d", i) }
 	for i, n := range l.Nodes()[:streams] {
 		mu.Lock()
-		carried[i] = []capacity.Carriage{{Stream: name(i), Origin: true, Path: []peer.ID{n.ID()}}}
+		carried[i] = []capacity.StreamInfo{{Stream: name(i), Origin: true, Path: []peer.ID{n.ID()}}}
 		mu.Unlock()
 		n.Publisher.Kick()
 	}

@@ -280,7 +280,7 @@ func (c *crowd) publish(n *node) {
 	k := c.carriers[n]
 	r := c.w.sample(n)
 	r.Seq = k.record.Seq + 1
-	r.Carries = &capacity.Carriage{
+	r.Carries = &capacity.StreamInfo{
 		Stream: flashStream, Origin: k.parent == nil, Depth: k.depth, Path: k.path,
 		Viewers: k.viewers, Children: k.children, Fanout: flashFanout,
 	}

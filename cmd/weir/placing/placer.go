@@ -46,7 +46,7 @@ type Placer struct {
 	Region   string // of this node
 	Policy   func() *policy.Compiled
 	Self     func() capacity.Record // this node's own
-	Carried  func() []capacity.Carriage
+	Carried  func() []capacity.StreamInfo
 	Rights   *rights.Rights // nil: no client needs a right
 	Outcomes *provision.Outcomes
 	Decided  func(dht.Decision, error) // told each placement
@@ -191,7 +191,7 @@ func (p *Placer) placeAny(ctx context.Context, need capacity.Need, exclude []pee
 }
 
 func (p *Placer) carries(stream string) bool {
-	return slices.ContainsFunc(p.Carried(), func(c capacity.Carriage) bool { return c.Stream == stream })
+	return slices.ContainsFunc(p.Carried(), func(c capacity.StreamInfo) bool { return c.Stream == stream })
 }
 
 func helper(placed dht.Placed, d dht.Decision, how string) sfu.Helper {

@@ -37,7 +37,7 @@ func TestNodesThatAreGoneAreRemembered(t *testing.T) {
 
 func TestByStream(t *testing.T) {
 	at := func(node, stream string, depth int) capacity.Record {
-		return capacity.Record{Node: peer.ID(node), Carries: &capacity.Carriage{Stream: stream, Origin: depth == 0, Depth: depth, Viewers: 2}}
+		return capacity.Record{Node: peer.ID(node), Carries: &capacity.StreamInfo{Stream: stream, Origin: depth == 0, Depth: depth, Viewers: 2}}
 	}
 	got := byStream([]capacity.Record{at("x", "b", 1), at("y", "a", 0), at("z", "b", 0)})
 	if len(got) != 2 || got[0].Stream != "a" || got[1].Viewers != 4 || !got[1].Carriers[0].Origin {
