@@ -137,6 +137,17 @@ func (b *downstream) begin() {
 	for _, o := range b.outs {
 		o.Track.Add(o.DownTrack)
 	}
+	select {
+	case <-b.done: // close may have removed them before
+		b.remove()
+	default:
+	}
+}
+
+func (b *downstream) remove() {
+	for _, o := range b.outs {
+		o.Track.Remove(o.DownTrack)
+	}
 }
 
 // watch tells the peer when the stream has ended here.
@@ -161,9 +172,7 @@ func (b *downstream) TellPath(path []peer.ID) {
 func (b *downstream) close() {
 	b.once.Do(func() {
 		close(b.done)
-		for _, o := range b.outs {
-			o.Track.Remove(o.DownTrack)
-		}
+		b.remove()
 		l := b.link
 		l.mu.Lock()
 		delete(l.downstreams, b.pull)

@@ -11,9 +11,12 @@
 // goes to [DownTrack.RTCP], from where keyframe requests reach the [Receiver] of
 // the UpTrack, and missing packets are sent again from the track's ring.
 //
-// The package starts no goroutines, except for the timer of a delayed keyframe
-// request, which [UpTrack.Close] stops. Everything else runs on the goroutines
-// that pass packets in: one for each UpTrack, and one that reads the RTCP of
-// each DownTrack. A Sender is called with its DownTrack's lock held, which no
-// other shares. It must not block, nor must a Receiver.
+// A Track that has DownTracks has one goroutine, from the first [Track.Add] to
+// the last [Track.Remove], which waits for its end. It takes what is new in the
+// ring to one DownTrack after the other, and flushes the [Batch] that their
+// Senders have added to. There is the timer of a delayed keyframe request, too,
+// which [UpTrack.Close] stops. Everything else runs on the goroutines that pass
+// packets in: one for each UpTrack, and one that reads the RTCP of each
+// DownTrack. A Sender is called with its DownTrack's lock held, which no other
+// shares. It must not block, nor must a Receiver.
 package forward

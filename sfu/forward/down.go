@@ -19,9 +19,9 @@ const (
 	keyframeAsksBurst = 4
 )
 
-// A Sender sends the packets of a [DownTrack] to its far end. Both methods are
-// called with a lock held: they must not block, and must not keep their
-// arguments.
+// A Sender sends the packets of a [DownTrack] to its far end. Its methods are
+// called with the DownTrack's lock held: they must not block, and must not keep
+// their arguments.
 type Sender interface {
 	// WriteRTP sends one packet and returns the number of bytes sent.
 	WriteRTP(header *rtp.Header, payload []byte) (int, error)
@@ -57,12 +57,15 @@ type DownTrack struct {
 	// Begun is called when the first packet is sent, with a lock held. May be
 	// nil.
 	Begun func(at time.Time)
-	// Repairs counts retransmissions, shared with other DownTracks. May be nil.
+	// Repairs counts retransmissions, and Skips what was skipped, shared with
+	// other DownTracks. Either may be nil.
 	Repairs *Repairs
+	Skips   *Skips
 
 	packets, octets atomic.Uint32
 	bytes           atomic.Int64
 	lost            atomic.Int64 // as the far end last reported
+	skipped         atomic.Int64 // packets not sent, as they had waited for too long
 	rtt             roundTrip    // to the far end, by its receiver reports
 
 	bound atomic.Pointer[Binding]
@@ -74,6 +77,8 @@ type DownTrack struct {
 	header    rtp.Header // header of the packet that is being sent
 	since     time.Time  // start of the wait for a keyframe
 	source    *source    // the source of the last span; nil before the first packet
+	skipping  bool       // packets have been skipped since the last one sent
+	skips     time.Time  // since when, video
 	numbering            // continued by the DownTrack that follows
 }
 
@@ -124,19 +129,22 @@ type Traffic struct{ Packets, Bytes, Lost, Keyframes int64 }
 type Sent struct {
 	Packets, Bytes int64         // of RTP, without retransmissions
 	Lost           int64         // as the far end last reported
+	Skipped        int64         // packets that the node could not send in time, and did not
 	RTT            time.Duration // to the far end, by its last report; 0: unknown
 }
 
 // Sent returns the totals of d.
 func (d *DownTrack) Sent() Sent {
-	return Sent{Packets: int64(d.packets.Load()), Bytes: d.bytes.Load(), Lost: d.lost.Load(), RTT: d.rtt.last()}
+	return Sent{Packets: int64(d.packets.Load()), Bytes: d.bytes.Load(), Lost: d.lost.Load(), Skipped: d.skipped.Load(), RTT: d.rtt.last()}
 }
 
 // join makes d send what it is given, from a keyframe on.
 func (d *DownTrack) join(now time.Time) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.added, d.since = true, now
+	if !d.added {
+		d.added, d.since = true, now
+	}
 }
 
 // await restarts the time for which d waits for a keyframe.
@@ -153,31 +161,37 @@ func (d *DownTrack) leave() {
 	d.added = false
 }
 
-// write sends packets with d's numbering, and reports whether d no longer waits
-// for a keyframe.
-func (d *DownTrack) write(packets []kept, sr *senderReport, now time.Time) (served bool) {
+// write sends packets with d's numbering, in batch if the Sender can, and
+// reports whether d no longer waits for a keyframe.
+func (d *DownTrack) write(batch *Batch, packets []kept) (served bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	b := d.bound.Load()
 	if b == nil || !d.added {
 		return false
 	}
+	now := time.Now()
 	for i := range packets {
-		served = d.send(b, &packets[i], sr, now)
+		served = d.send(b, batch, &packets[i], now)
 	}
 	return served
 }
 
 // send sends one packet, and reports whether d no longer waits for a keyframe.
 // Called with mu held.
-func (d *DownTrack) send(b *Binding, k *kept, sr *senderReport, now time.Time) bool {
+func (d *DownTrack) send(b *Binding, batch *Batch, k *kept, now time.Time) bool {
 	begin := d.source != k.source
-	if begin {
-		if d.Track.video() && !d.Relay && !k.key && now.Sub(d.since) < keyframePatience {
-			return false
-		}
-		d.rebase(b, k, now)
+	switch {
+	case d.skip(k, begin, now):
+		return false
+	case begin && d.Track.video() && !d.Relay && !k.key && k.at.Sub(d.since) < keyframePatience:
+		return false
+	case begin:
+		d.rebase(b, k)
+	case d.skipping || d.far(k):
+		d.goOn(k)
 	}
+	d.skipping = false
 	s := &d.spans[len(d.spans)-1]
 	if k.position < s.first-s.shift {
 		return true // late, from before the first packet sent
@@ -186,26 +200,66 @@ func (d *DownTrack) send(b *Binding, k *kept, sr *senderReport, now time.Time) b
 	d.repairs.earn(h.MarshalSize() + len(k.payload()))
 	// An error means that the transport is closing, which its owner detects
 	// itself.
-	n, _ := b.Sender.WriteRTP(h, k.payload())
+	n, _ := emit(b.Sender, batch, h, k.payload())
 	if d.packets.Add(1) == 1 && d.Begun != nil {
-		d.Begun(now)
+		d.Begun(k.at)
 	}
 	d.octets.Add(uint32(len(k.payload())))
 	d.bytes.Add(int64(n))
 	if index := k.position + s.shift; begin || index > d.index {
-		d.index, d.lastTS, d.lastAt = index, h.Timestamp, now
+		d.index, d.lastTS, d.lastAt = index, h.Timestamp, k.at
 	}
-	if begin && !sr.at.IsZero() {
-		d.sendReport(b, sr, now)
+	if begin {
+		if sr := d.Track.lastReport(); sr.up == k.source.up {
+			d.sendReport(b, &sr, now)
+		}
 	}
 	return true
 }
 
-// rebase begins a span in which k follows the last packet sent.
-func (d *DownTrack) rebase(b *Binding, k *kept, now time.Time) {
-	s := span{ring: &d.Track.ring, source: k.source, began: now, first: uint64(k.seq)}
+// skip reports whether k is skipped because it has waited for too long, or
+// another has that it follows. Frames are skipped whole, up to a keyframe.
+func (d *DownTrack) skip(k *kept, begin bool, now time.Time) bool {
+	waited := now.Sub(k.at)
+	video := d.Track.video()
+	switch {
+	case !video:
+		d.skipping = d.skipping || waited > queueAudio
+		if waited <= queueAudio {
+			return false
+		}
+	case waited > queueVideo && !d.skipping && (begin || k.timestamp+d.spans[len(d.spans)-1].timeOff != d.lastTS):
+		d.skipping, d.skips = true, now
+		k.source.up.requestKeyframe()
+	case !d.skipping || waited <= queueVideo && (k.key || now.Sub(d.skips) >= keyframePatience):
+		return false
+	}
+	d.skipped.Add(1)
+	d.Skips.add(video)
+	return true
+}
+
+// far reports whether k is so far ahead of what was sent that its number could
+// be taken for one from before. No such gap is left.
+func (d *DownTrack) far(k *kept) bool {
+	return int64(k.position+d.spans[len(d.spans)-1].shift-d.index) >= 1<<14
+}
+
+// goOn begins a span in which k, of the same source, follows the last packet
+// sent.
+func (d *DownTrack) goOn(k *kept) {
+	s := d.spans[len(d.spans)-1]
+	s.began, s.first = k.at, d.index+1
+	s.shift = s.first - k.position
+	d.add(s)
+}
+
+// rebase begins a span in which k, of another source, follows the last packet
+// sent.
+func (d *DownTrack) rebase(b *Binding, k *kept) {
+	s := span{ring: &d.Track.ring, source: k.source, began: k.at, first: uint64(k.seq)}
 	if d.goesOn {
-		elapsed := now.Sub(d.lastAt).Seconds()
+		elapsed := k.at.Sub(d.lastAt).Seconds()
 		s.first = d.index + 1
 		s.timeOff = d.lastTS + max(1, uint32(elapsed*float64(d.Track.Codec.ClockRate))) - k.timestamp
 	}
@@ -218,11 +272,16 @@ func (d *DownTrack) rebase(b *Binding, k *kept, now time.Time) {
 			s.ids[e.id] = to
 		}
 	}
+	d.add(s)
+	d.source, d.goesOn = k.source, true
+}
+
+// add adds a span, in place of the oldest if there are too many.
+func (d *DownTrack) add(s span) {
 	if len(d.spans) == maxSpans {
 		d.spans = slices.Delete(d.spans, 0, 1)
 	}
 	d.spans = append(d.spans, s)
-	d.source, d.goesOn = k.source, true
 }
 
 // headerOf returns the header of k, sent in s. It is valid until the next call.

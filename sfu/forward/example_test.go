@@ -39,6 +39,8 @@ func Example() {
 	second := track.Attach(silent{})
 	second.Forward(&rtp.Packet{Header: rtp.Header{Version: 2, SequenceNumber: 400, Timestamp: 5}}, now.Add(time.Second))
 	out := first.Forward(&rtp.Packet{Header: rtp.Header{Version: 2, SequenceNumber: 0, Timestamp: 1920}}, now.Add(time.Second))
+	track.Settle()
+	track.Remove(viewer)
 	fmt.Println(out.Reason)
 
 	// Output:

@@ -40,7 +40,7 @@ func TestNumbering(t *testing.T) {
 				track := vp8Track()
 				up := track.Attach(never)
 				l, d := down(track)
-				track.Add(d)
+				add(t, track, d)
 				for _, s := range c.steps {
 					time.Sleep(s.wait)
 					if s.attach {
@@ -75,7 +75,7 @@ func TestFollow(t *testing.T) {
 		binding := Binding{Sender: l, SSRC: 4711, PayloadType: 120, Repair: true, RTX: RTX{SSRC: 4712, PayloadType: 121}}
 		one, two := NewDownTrack(first), NewDownTrack(second)
 		one.Bind(binding)
-		first.Add(one)
+		add(t, first, one)
 		feed(from, packet(100, 1000, keyPayload))
 		nack(one, 100)
 		one.Unbind()
@@ -85,7 +85,7 @@ func TestFollow(t *testing.T) {
 		two.Bind(binding)
 		two.Follow(one)
 		time.Sleep(2 * time.Second)
-		second.Add(two)
+		add(t, second, two)
 		feed(to, packet(7, 5, keyPayload))
 		nack(two, 100)
 		if len(l.sent) != 4 {
@@ -106,7 +106,7 @@ func TestUnboundDownTrack(t *testing.T) {
 	track := vp8Track()
 	up := track.Attach(never)
 	d := NewDownTrack(track)
-	track.Add(d)
+	add(t, track, d)
 	feed(up, packet(1, 0, keyPayload))
 	nack(d, 1)
 	if d.Bound() || d.Sent() != (Sent{}) {
@@ -122,7 +122,7 @@ func TestForwardingDoesNotAllocate(t *testing.T) {
 	for range 3 {
 		d := NewDownTrack(track)
 		d.Bind(Binding{Sender: discard{}, SSRC: 1, PayloadType: 96, Extensions: map[string]uint8{extCaptureTime: 9}, Repair: true})
-		track.Add(d)
+		add(t, track, d)
 	}
 	p := packet(0, 0, make([]byte, 1100))
 	copy(p.Payload, keyPayload)
@@ -160,7 +160,7 @@ func BenchmarkForwardRepairable(b *testing.B) {
 	for range 100 {
 		d := NewDownTrack(track)
 		d.Bind(Binding{Sender: discard{}, SSRC: 1, PayloadType: 96, Repair: true})
-		track.Add(d)
+		add(b, track, d)
 	}
 	p := packet(0, 0, append(slices.Clone(keyPayload), make([]byte, 1000)...))
 	b.ReportAllocs()

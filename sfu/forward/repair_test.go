@@ -26,13 +26,13 @@ func (b *repairBench) WriteRTP(h *rtp.Header, p []byte) (int, error) {
 
 func (b *repairBench) WriteRTCP([]rtcp.Packet) error { return nil }
 
-func newRepairBench(rtx RTX) *repairBench {
-	t := vp8Track()
-	b := &repairBench{DownTrack: NewDownTrack(t), up: t.Attach(never)}
+func newRepairBench(t *testing.T, rtx RTX) *repairBench {
+	track := vp8Track()
+	b := &repairBench{DownTrack: NewDownTrack(track), up: track.Attach(never)}
 	b.Relay, b.Repairs = true, &Repairs{}
 	b.up.Extensions(map[uint8]string{3: extCaptureTime})
 	b.Bind(Binding{Sender: b, SSRC: 1, PayloadType: 96, Extensions: map[string]uint8{extCaptureTime: 3}, Repair: true, RTX: rtx})
-	t.Add(b.DownTrack)
+	add(t, track, b.DownTrack)
 	return b
 }
 
@@ -60,7 +60,7 @@ func nacks(ssrc uint32, seqs ...uint16) []rtcp.Packet {
 }
 
 func TestRepairRepeatsWhatWasSent(t *testing.T) {
-	b := newRepairBench(RTX{})
+	b := newRepairBench(t, RTX{})
 	var want rtp.Packet
 	for seq := uint16(65530); seq != 100; seq++ {
 		if p := b.send(t, seq, 700); seq == 3 {
@@ -79,7 +79,7 @@ func TestRepairRepeatsWhatWasSent(t *testing.T) {
 }
 
 func TestRepairUsesRetransmissionPackets(t *testing.T) {
-	b := newRepairBench(RTX{SSRC: 7, PayloadType: 97})
+	b := newRepairBench(t, RTX{SSRC: 7, PayloadType: 97})
 	var want []rtp.Packet
 	for seq := range uint16(50) {
 		want = append(want, b.send(t, seq, 300))
@@ -100,7 +100,7 @@ func TestRepairUsesRetransmissionPackets(t *testing.T) {
 
 // Whatever is requested, retransmissions are at most a share of the bytes sent.
 func TestRepairIsBounded(t *testing.T) {
-	b := newRepairBench(RTX{})
+	b := newRepairBench(t, RTX{})
 	now := time.Now()
 	original := 0
 	for seq := range 20_000 {
@@ -130,7 +130,7 @@ func TestRepairIsBounded(t *testing.T) {
 // A loss of one packet in five, repairs included, is repaired, as the far end
 // sends NACKs again every 100 ms.
 func TestRepairSufficesForLoss(t *testing.T) {
-	b := newRepairBench(RTX{})
+	b := newRepairBench(t, RTX{})
 	now := time.Now()
 	const maxAsked = 4
 	missing := map[uint16]int{} // times requested
@@ -162,7 +162,7 @@ func TestRepairSufficesForLoss(t *testing.T) {
 // One packet is sent again a few times in all, and not twice within half a
 // round trip.
 func TestRepairOfOnePacket(t *testing.T) {
-	b := newRepairBench(RTX{})
+	b := newRepairBench(t, RTX{})
 	b.send(t, 9, 100)
 	now := time.Now()
 	b.up.SenderReport(&rtcp.SenderReport{NTPTime: 0x1122334455667788}, now)

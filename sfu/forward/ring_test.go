@@ -138,7 +138,7 @@ func TestRepairAcrossSources(t *testing.T) {
 	l, d := &fakeSender{}, NewDownTrack(track)
 	d.Bind(Binding{Sender: l, SSRC: 1, PayloadType: 96, Repair: true})
 	feed(up, packet(1000, 0, keyPayload)) // before d
-	track.Add(d)
+	add(t, track, d)
 	for i := range uint16(3) { // our 1001–1002, 1003–1004, 1005–1006
 		for j := range uint16(2) {
 			feed(up, packet(1001+i*500+j, uint32(j), keyPayload))
@@ -186,7 +186,7 @@ func TestMemoryOfAViewer(t *testing.T) {
 	for range viewers {
 		d := NewDownTrack(track)
 		d.Bind(Binding{Sender: discard{}, SSRC: 1, PayloadType: 96, Repair: true})
-		track.Add(d)
+		add(t, track, d)
 	}
 	pass()
 	each := (heap() - before) / viewers
@@ -219,10 +219,10 @@ func TestStuckDownTrackHoldsNoLock(t *testing.T) {
 	up := track.Attach(never)
 	l, d := &fakeSender{}, NewDownTrack(track)
 	d.Bind(Binding{Sender: l, SSRC: 1, PayloadType: 96, Repair: true})
-	track.Add(d)
+	add(t, track, d)
 	stuck, other := &blockedSender{entered: make(chan struct{}), open: make(chan struct{})}, NewDownTrack(track)
 	other.Bind(Binding{Sender: stuck, SSRC: 2, PayloadType: 96})
-	track.Add(other)
+	add(t, track, other)
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -230,7 +230,7 @@ func TestStuckDownTrackHoldsNoLock(t *testing.T) {
 	}()
 	<-stuck.entered
 	nack(d, 1)
-	track.Add(NewDownTrack(track))
+	add(t, track, NewDownTrack(track))
 	track.Remove(d)
 	if len(l.sent) != 2 {
 		t.Errorf("sent %d packets, want one and its repair", len(l.sent))

@@ -39,19 +39,19 @@ type Track struct {
 
 	ring ring
 
-	// order is held while packets are passed to the DownTracks, which thus get
-	// them in order from one goroutine after another. Nothing else waits for it.
-	order sync.Mutex
-	fresh []kept // the packets that are being passed
-
-	mu     sync.Mutex
-	up     *UpTrack
-	downs  []*DownTrack // a new slice with each change
-	report senderReport
+	mu      sync.Mutex
+	up      *UpTrack
+	downs   []*DownTrack // a new slice with each change
+	report  senderReport
+	fresh   []kept    // still to be passed to the DownTracks
+	passes  bool      // the goroutine runs that passes them; only while there are DownTracks
+	busy    bool      // it passes some
+	changed sync.Cond // signals a change of fresh, downs, passes or busy
 }
 
 // senderReport is the last one received, and when, by our clock.
 type senderReport struct {
+	up  *UpTrack
 	ntp uint64
 	rtp uint32
 	at  time.Time
@@ -95,13 +95,14 @@ func (t *Track) GoOnAs(next *Track) {
 
 // Add starts forwarding to d, and requests a keyframe for a viewer.
 func (t *Track) Add(d *DownTrack) {
+	d.join(time.Now())
 	t.mu.Lock()
 	if slices.Contains(t.downs, d) {
 		t.mu.Unlock()
 		return
 	}
-	d.join(time.Now())
 	t.downs = append(slices.Clone(t.downs), d)
+	t.start()
 	up := t.up
 	t.mu.Unlock()
 	if up != nil && t.video() && !d.Relay {
@@ -109,12 +110,17 @@ func (t *Track) Add(d *DownTrack) {
 	}
 }
 
-// Remove stops forwarding to d: once it has returned, nothing is sent to it.
+// Remove stops forwarding to d: once it has returned, nothing is sent to it. Do
+// not call it from a [Sender].
 func (t *Track) Remove(d *DownTrack) {
-	t.mu.Lock()
-	t.downs = slices.DeleteFunc(slices.Clone(t.downs), func(o *DownTrack) bool { return o == d })
-	t.mu.Unlock()
 	d.leave()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.downs = slices.DeleteFunc(slices.Clone(t.downs), func(o *DownTrack) bool { return o == d })
+	for t.passes && len(t.downs) == 0 {
+		t.changed.Broadcast()
+		t.changed.Wait()
+	}
 }
 
 // RequestKeyframe requests a keyframe from the UpTrack, if there is one yet.
@@ -127,54 +133,54 @@ func (t *Track) RequestKeyframe() {
 	}
 }
 
-// forward keeps one packet of u and sends it to the DownTracks, renumbered if
-// parameter sets were inserted before it.
+// forward keeps one packet of u, renumbered if parameter sets are inserted
+// before it, for the DownTracks.
 func (t *Track) forward(u *UpTrack, p *rtp.Packet, now time.Time) Outcome {
 	key := t.video() && keyframe.Is(t.Codec.MimeType, p.Payload)
 	t.packets.Add(1)
 	t.bytes.Add(int64(len(p.Payload)))
 
-	t.order.Lock()
-	defer t.order.Unlock()
 	t.mu.Lock()
+	defer t.mu.Unlock()
 	if t.up != u {
-		t.mu.Unlock()
 		return Outcome{Reason: Replaced, Keyframe: key}
 	}
-	downs, report := t.downs, t.report
-	fresh := t.keep(u.source, p, key, now)
-	t.mu.Unlock()
-	if len(fresh) == 0 {
-		return Outcome{Reason: Duplicate}
+	if t.Sets != nil {
+		for _, set := range t.Sets.before(u, p) {
+			t.keep(u.source, set, true, now)
+		}
 	}
-	served := true
-	for _, d := range downs {
-		served = d.write(fresh, &report, now) && served
+	if !t.keep(u.source, p, key, now) {
+		return Outcome{Reason: Duplicate}
 	}
 	if key {
 		t.keyframes.Add(1)
-		if served {
-			u.gotKeyframe()
-		}
 	}
 	return Outcome{Keyframe: key}
 }
 
-// keep puts a packet of s into the ring, after the parameter sets that go
-// before it, and returns what is new there. Called with order and mu held.
-func (t *Track) keep(s *source, p *rtp.Packet, key bool, now time.Time) []kept {
-	t.fresh = t.fresh[:0]
-	if t.Sets != nil {
-		for _, set := range t.Sets.before(s.up, p) {
-			if k, ok := t.ring.put(s, set, true, now); ok {
-				t.fresh = append(t.fresh, k)
-			}
-		}
+// keep puts a packet into the ring, to be passed to the DownTracks, and reports
+// false if the ring does not take it. Called with mu held.
+func (t *Track) keep(s *source, p *rtp.Packet, key bool, now time.Time) bool {
+	k, ok := t.ring.put(s, p, key, now)
+	if !ok || !t.passes {
+		return ok
 	}
-	if k, ok := t.ring.put(s, p, key, now); ok {
-		t.fresh = append(t.fresh, k)
+	if len(t.fresh) == ringPackets {
+		// More than the ring keeps waits; the DownTracks skip from here on.
+		t.fresh = t.fresh[:0]
 	}
-	return t.fresh
+	t.fresh = append(t.fresh, k)
+	if !t.busy {
+		t.changed.Broadcast()
+	}
+	return true
+}
+
+func (t *Track) lastReport() senderReport {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.report
 }
 
 // forwardReport forwards a sender report of u to the DownTracks.

@@ -38,6 +38,12 @@ func down(t *Track) (*fakeSender, *DownTrack) {
 	return l, d
 }
 
+// add adds d to track until the test is over.
+func add(t testing.TB, track *Track, d *DownTrack) {
+	track.Add(d)
+	t.Cleanup(func() { track.Remove(d) })
+}
+
 // VP8 payloads: the descriptor with the S bit, then a frame tag whose lowest
 // bit is 0 for a keyframe (RFC 7741, sections 4.2 and 4.3).
 var (
@@ -61,14 +67,17 @@ type nothing bool
 
 func (n nothing) RequestKeyframe() bool { return bool(n) }
 
-// feed forwards p from u, received now.
-func feed(u *UpTrack, p *rtp.Packet) { u.Forward(p, time.Now()) }
+// feed forwards p from u, received now, and waits until it is sent.
+func feed(u *UpTrack, p *rtp.Packet) {
+	u.Forward(p, time.Now())
+	u.track.Settle()
+}
 
 func TestForwardingBeginsWithAKeyframe(t *testing.T) {
 	track := vp8Track()
 	src := track.Attach(never)
 	l, o := down(track)
-	track.Add(o)
+	add(t, track, o)
 	feed(src, packet(10, 1000, deltaPayload))
 	feed(src, packet(11, 4000, keyPayload))
 	feed(src, packet(9, 500, deltaPayload)) // late, from before the keyframe
@@ -90,7 +99,7 @@ func TestOpaquePayloadPasses(t *testing.T) {
 		track := vp8Track()
 		src := track.Attach(never)
 		l, o := down(track)
-		track.Add(o)
+		add(t, track, o)
 		feed(src, packet(1, 0, deltaPayload))
 		time.Sleep(keyframePatience)
 		feed(src, packet(2, 3000, deltaPayload))
@@ -107,7 +116,7 @@ func TestRelayIsNotHeldBack(t *testing.T) {
 	src := track.Attach(fakeReceiver(func() bool { asked++; return true }))
 	l, o := down(track)
 	o.Relay = true
-	track.Add(o)
+	add(t, track, o)
 	feed(src, packet(1, 0, deltaPayload))
 	if len(l.sent) != 1 || asked != 0 {
 		t.Errorf("sent %d packets, asked for %d keyframes; want 1 and none", len(l.sent), asked)
@@ -121,7 +130,7 @@ func TestNumberingSurvivesASource(t *testing.T) {
 		track := vp8Track()
 		first := track.Attach(never)
 		l, o := down(track)
-		track.Add(o)
+		add(t, track, o)
 		feed(first, packet(65535, 5000, keyPayload))
 		feed(first, packet(0, 8000, deltaPayload))
 		time.Sleep(time.Second)
@@ -161,7 +170,7 @@ func TestSenderReportsAreCarried(t *testing.T) {
 		const ntp = uint64(1000) << 32
 		src.SenderReport(&rtcp.SenderReport{NTPTime: ntp, RTPTime: 90000}, time.Now()) // before the DownTrack exists: kept for it
 		time.Sleep(500 * time.Millisecond)
-		track.Add(o)
+		add(t, track, o)
 		feed(src, packet(1, 135000, keyPayload))
 		src.SenderReport(&rtcp.SenderReport{NTPTime: ntp + uint64(1)<<32, RTPTime: 180000}, time.Now())
 		if len(l.rtcp) != 2 {
@@ -182,7 +191,7 @@ func TestHeaderExtensionsAreCarried(t *testing.T) {
 	src := track.Attach(never)
 	src.Extensions(map[uint8]string{2: extCaptureTime, 5: "urn:not:carried"})
 	l, o := down(track)
-	track.Add(o)
+	add(t, track, o)
 	p := packet(1, 0, keyPayload)
 	if err := p.SetExtension(2, []byte("12345678")); err != nil {
 		t.Fatal(err)
@@ -217,7 +226,7 @@ func TestKeyframeRequestsAreMerged(t *testing.T) {
 
 		// An unrequested keyframe answers the delayed request.
 		_, o := down(track)
-		track.Add(o)
+		add(t, track, o)
 		track.RequestKeyframe()
 		feed(src, packet(1, 0, keyPayload))
 		time.Sleep(time.Second)
@@ -258,8 +267,8 @@ func TestRemovedDownTrackGetsNothing(t *testing.T) {
 	track := vp8Track()
 	src := track.Attach(never)
 	l, o := down(track)
-	track.Add(o)
-	track.Add(o) // a second call has no effect
+	add(t, track, o)
+	add(t, track, o) // a second call has no effect
 	feed(src, packet(1, 0, keyPayload))
 	track.Remove(o)
 	feed(src, packet(2, 3000, deltaPayload))
@@ -276,7 +285,7 @@ func BenchmarkForward(b *testing.B) {
 	for range 100 {
 		_, d := down(track)
 		d.Bind(Binding{Sender: discard{}, SSRC: 4711, PayloadType: 120})
-		track.Add(d)
+		add(b, track, d)
 	}
 	p := packet(0, 0, keyPayload)
 	b.ReportAllocs()

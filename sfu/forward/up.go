@@ -70,7 +70,7 @@ func (u *UpTrack) Forward(p *rtp.Packet, now time.Time) Outcome {
 // SenderReport forwards a sender report of the far end, received at now.
 func (u *UpTrack) SenderReport(sr *rtcp.SenderReport, now time.Time) {
 	u.report.Store(&sourceReport{sr.PacketCount, u.came.Load()})
-	u.track.forwardReport(u, senderReport{ntp: sr.NTPTime, rtp: sr.RTPTime, at: now})
+	u.track.forwardReport(u, senderReport{up: u, ntp: sr.NTPTime, rtp: sr.RTPTime, at: now})
 }
 
 // Lost returns the number of packets lost so far. Duplicates may make it

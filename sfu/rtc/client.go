@@ -257,4 +257,7 @@ func (t *Client) Close() {
 	t.tasks.Stop()
 	_ = t.GracefulClose()
 	t.tasks.Wait()
+	for _, o := range t.outs { // begin may have added them after Stop
+		o.Track.Remove(o.DownTrack)
+	}
 }

@@ -104,6 +104,7 @@ func newFakePublisher(tb testing.TB, sections ...sdp.Section) *fakePublisher {
 		l, d := &fakeSender{}, forward.NewDownTrack(t)
 		d.Bind(forward.Binding{Sender: l, SSRC: 4711, PayloadType: 120})
 		t.Add(d)
+		tb.Cleanup(func() { t.Remove(d) })
 		f.legs, f.tracks = append(f.legs, l), append(f.tracks, t)
 	}
 	return f
@@ -151,6 +152,7 @@ func (f *fakePublisher) sent() []int {
 	f.tb.Helper()
 	var n []int
 	for i, l := range f.legs {
+		f.tracks[i].Settle()
 		n = append(n, len(l.sent))
 		for j := 1; j < len(l.sent); j++ {
 			if l.sent[j].SequenceNumber != l.sent[j-1].SequenceNumber+1 {
@@ -462,6 +464,7 @@ func TestReportsOfAnUndeclaredStream(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
+		f.sent()
 		if len(f.legs[0].rtcp) != 1 {
 			t.Errorf("%d reports, want 1", len(f.legs[0].rtcp))
 		}
