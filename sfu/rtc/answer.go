@@ -146,7 +146,7 @@ func (e *Engine) View(ctx context.Context, st *forward.Stream, o *sdp.Offer, beg
 		}
 	}
 	t := newClient(o)
-	if t.Transport, err = e.viewer(media); err != nil {
+	if t.Transport, err = e.viewer(media, o.Passive()); err != nil {
 		return nil, "", err
 	}
 	t.watch()

@@ -3,9 +3,10 @@
 //
 // An [Engine] makes a [Transport] for each publisher, viewer and cascade link.
 // A [LocalTrack] is a DownTrack as a track of pion, and the Sender that it is
-// bound to; a [RemoteTrack] reads the packets of another node and passes them
-// to an UpTrack. Packets of a publisher take another path: its Transport passes
-// them to a BufferFactory before pion parses them.
+// bound to, which encrypts and sends around pion where it can; a [RemoteTrack]
+// reads the packets of another node and passes them to an UpTrack. Packets of a
+// publisher take another path: its Transport passes them to a BufferFactory
+// before pion parses them.
 //
 // pion's goroutines are those of its ICE mux, agents, DTLS and SRTP; they end
 // with Transport.GracefulClose and [Engine.Close]. The package starts none: the

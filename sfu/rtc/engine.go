@@ -50,7 +50,9 @@ type Engine struct {
 	gate   *scope.Gate
 
 	repairs  forward.Repairs
+	skips    forward.Skips
 	feedback feedbackCounters
+	batches  sync.Pool // of *batch
 
 	mu     sync.Mutex
 	cert   *webrtc.Certificate
@@ -69,6 +71,7 @@ func NewEngine(cfg Config) (*Engine, error) {
 	log := logging.NewDefaultLoggerFactory()
 	log.DefaultLogLevel = logging.LogLevelDisabled
 	e := &Engine{socket: cfg.Socket, nat: reachedAt(cfg.PublicIP), log: log, gate: cfg.Gate}
+	e.batches.New = func() any { return &batch{e.socket.NewBatch(), &e.batches} }
 	e.mux = offeredMux{ice.NewUDPMuxDefault(ice.UDPMuxParams{Logger: log.NewLogger("ice"), UDPConn: cfg.Socket})}
 	if l := cfg.Socket.TCPListener(); l != nil {
 		e.tcp = newTCPMux(l, log.NewLogger("ice"))
@@ -91,6 +94,11 @@ func (e *Engine) Close() {
 // Repairs returns how many packets were sent again, and how many were requested
 // beyond the bounds of repair.
 func (e *Engine) Repairs() (sent, withheld int64) { return e.repairs.Totals() }
+
+// Skips returns how many packets of video and audio were not sent, as the node
+// could not send them in time, those of several viewers and links counted for
+// each.
+func (e *Engine) Skips() (video, audio int64) { return e.skips.Totals() }
 
 // Feedback returns the counts of RTCP requests so far.
 func (e *Engine) Feedback() FeedbackCounts { return e.feedback.read() }
@@ -158,14 +166,15 @@ func (e *Engine) publisher(media *webrtc.MediaEngine, in *Ingress) (*Transport, 
 			return nil, err
 		}
 	}
-	return e.transport(rolePublisher, media, registry, in)
+	return e.transport(rolePublisher, false, media, registry, in)
 }
 
-// viewer makes a transport for a client that views.
-func (e *Engine) viewer(media *webrtc.MediaEngine) (*Transport, error) {
+// viewer makes a transport for a client that views. It is the client of the DTLS
+// handshake if passive says that the viewer is not.
+func (e *Engine) viewer(media *webrtc.MediaEngine, passive bool) (*Transport, error) {
 	registry := &interceptor.Registry{}
 	registry.Add(&e.feedback)
-	return e.transport(roleViewer, media, registry, nil)
+	return e.transport(roleViewer, !passive, media, registry, nil)
 }
 
 // Link makes a transport for a cascade link to another node.
@@ -182,7 +191,7 @@ func (e *Engine) Link(media *webrtc.MediaEngine) (*Transport, error) {
 	}
 	registry.Add(generator)
 	registry.Add(reports)
-	return e.transport(roleLink, media, registry, nil)
+	return e.transport(roleLink, true, media, registry, nil)
 }
 
 // made is a factory that returns an existing interceptor.
@@ -192,8 +201,9 @@ func (m made) NewInterceptor(string) (interceptor.Interceptor, error) { return m
 
 // transport makes a transport for role, limited to the codecs and extensions of
 // media. The socket admits its peer from [Transport.SetLocal], which sets the
-// credentials to look for, until it is closed.
-func (e *Engine) transport(role role, media *webrtc.MediaEngine, registry *interceptor.Registry, in *Ingress) (*Transport, error) {
+// credentials to look for, until it is closed. With serve this end is the server
+// of the DTLS handshake if it answers.
+func (e *Engine) transport(role role, serve bool, media *webrtc.MediaEngine, registry *interceptor.Registry, in *Ingress) (*Transport, error) {
 	cert, err := e.certificate(time.Now())
 	if err != nil {
 		return nil, err
@@ -231,7 +241,19 @@ func (e *Engine) transport(role role, media *webrtc.MediaEngine, registry *inter
 	s.SetReceiveMTU(receiveMTU)
 	s.SetFireOnTrackBeforeFirstRTP(true)
 	s.SetDTLSRetransmissionInterval(200 * time.Millisecond)
+	out := &outbound{engine: e}
 	s.SetSRTPProtectionProfiles(dtls.SRTP_AEAD_AES_128_GCM, dtls.SRTP_AES128_CM_HMAC_SHA1_80)
+	if serve {
+		// The server of the handshake chooses the profile, and learns the keys.
+		// The filter admits DTLS of checked addresses only, so that the cookie
+		// exchange of RFC 6347, section 4.2.1 would be a round trip for nothing.
+		s.SetSRTPProtectionProfiles(dtls.SRTP_AEAD_AES_128_GCM, dtls.SRTP_AEAD_AES_256_GCM, dtls.SRTP_AES128_CM_HMAC_SHA1_80)
+		if err := s.SetAnsweringDTLSRole(webrtc.DTLSRoleServer); err != nil {
+			return nil, err
+		}
+		s.SetDTLSInsecureSkipHelloVerify(true)
+		out.keys.watch(&s)
+	}
 
 	api := webrtc.NewAPI(webrtc.WithMediaEngine(media), webrtc.WithInterceptorRegistry(registry), webrtc.WithSettingEngine(s))
 	pc, err := api.NewPeerConnection(webrtc.Configuration{
@@ -241,7 +263,7 @@ func (e *Engine) transport(role role, media *webrtc.MediaEngine, registry *inter
 	if err != nil {
 		return nil, err
 	}
-	return newTransport(e, pc, e.socket.NewPeer()), nil
+	return newTransport(e, pc, e.socket.NewPeer(), out), nil
 }
 
 // reachedAt replaces the address of all our candidates by public, with the same

@@ -24,18 +24,8 @@ type LocalTrack struct {
 
 	stream    string // msid
 	writeRTCP func([]rtcp.Packet) error
+	out       *outbound
 }
-
-// A localSender writes the packets of a LocalTrack to pion.
-type localSender struct {
-	writer    webrtc.TrackLocalWriter
-	writeRTCP func([]rtcp.Packet) error
-}
-
-func (s localSender) WriteRTP(h *rtp.Header, payload []byte) (int, error) {
-	return s.writer.WriteRTP(h, payload)
-}
-func (s localSender) WriteRTCP(packets []rtcp.Packet) error { return s.writeRTCP(packets) }
 
 // Bind implements webrtc.TrackLocal.
 func (l *LocalTrack) Bind(ctx webrtc.TrackLocalContext) (webrtc.RTPCodecParameters, error) {
@@ -45,7 +35,7 @@ func (l *LocalTrack) Bind(ctx webrtc.TrackLocalContext) (webrtc.RTPCodecParamete
 			continue
 		}
 		b := forward.Binding{
-			Sender: localSender{ctx.WriteStream(), l.writeRTCP}, SSRC: uint32(ctx.SSRC()), PayloadType: uint8(codec.PayloadType),
+			SSRC: uint32(ctx.SSRC()), PayloadType: uint8(codec.PayloadType),
 			Extensions: map[string]uint8{},
 			Repair:     slices.ContainsFunc(codec.RTCPFeedback, func(f webrtc.RTCPFeedback) bool { return f.Type == "nack" && f.Parameter == "" }),
 		}
@@ -60,6 +50,10 @@ func (l *LocalTrack) Bind(ctx webrtc.TrackLocalContext) (webrtc.RTPCodecParamete
 			if slices.Contains(carried, ext.URI) {
 				b.Extensions[ext.URI] = uint8(ext.ID)
 			}
+		}
+		b.Sender = &trackSender{
+			out: l.out, pion: ctx.WriteStream(), writeRTCP: l.writeRTCP,
+			ssrc: b.SSRC, index: l.out.index(b.SSRC), rtx: l.out.index(b.RTX.SSRC),
 		}
 		l.DownTrack.Bind(b)
 		return codec, nil

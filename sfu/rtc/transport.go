@@ -18,16 +18,22 @@ type Transport struct {
 	*webrtc.PeerConnection
 	engine  *Engine
 	peer    *udp.Peer
+	out     *outbound
 	started chan struct{} // closed once the ICE agent accepts checks
 }
 
-func newTransport(e *Engine, pc *webrtc.PeerConnection, peer *udp.Peer) *Transport {
-	t := &Transport{PeerConnection: pc, engine: e, peer: peer, started: make(chan struct{})}
+func newTransport(e *Engine, pc *webrtc.PeerConnection, peer *udp.Peer, out *outbound) *Transport {
+	t := &Transport{PeerConnection: pc, engine: e, peer: peer, out: out, started: make(chan struct{})}
+	ice := pc.SCTP().Transport().ICETransport()
+	ice.OnSelectedCandidatePairChange(func(*webrtc.ICECandidatePair) { out.follow(ice) })
 	pc.SCTP().Transport().OnStateChange(func(state webrtc.DTLSTransportState) {
 		switch state {
 		case webrtc.DTLSTransportStateConnected:
+			out.secured()
+			out.follow(ice)
 			peer.Secured()
 		case webrtc.DTLSTransportStateClosed:
+			out.close()
 			peer.Close()
 		}
 	})
@@ -71,6 +77,7 @@ func (t *Transport) expect(local string) {
 			pwd = value
 		}
 	}
+	t.out.expect(ufrag)
 	t.peer.Expect(ufrag, pwd, time.Now())
 }
 
@@ -113,6 +120,6 @@ func (t *Transport) RequestKeyframe(ssrcs ...uint32) bool {
 // sync.
 func (t *Transport) NewTrack(track *forward.Track, stream string) *LocalTrack {
 	d := forward.NewDownTrack(track)
-	d.Repairs = &t.engine.repairs
-	return &LocalTrack{DownTrack: d, stream: stream, writeRTCP: t.WriteRTCP}
+	d.Repairs, d.Skips = &t.engine.repairs, &t.engine.skips
+	return &LocalTrack{DownTrack: d, stream: stream, writeRTCP: t.WriteRTCP, out: t.out}
 }

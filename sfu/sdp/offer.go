@@ -46,6 +46,10 @@ func (o *Offer) Untaken() *Offer {
 	return &Offer{Description: &d}
 }
 
+// Passive reports whether the client insists on being the server of the DTLS
+// handshake (RFC 8842, section 5.2). Valid after Settle.
+func (o *Offer) Passive() bool { return o.setup == "passive" }
+
 // An Unacceptable offer is well-formed, but contains something that this server
 // does not accept, and an answer without that part would be of no use to the
 // client (RFC 9725, section 4.4). The text is for the client.

@@ -1,0 +1,105 @@
+package rtc
+
+import (
+	"crypto/sha256"
+	"crypto/sha512"
+	"encoding/hex"
+	"hash"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/pion/dtls/v3"
+	"github.com/pion/dtls/v3/pkg/crypto/prf"
+	"github.com/pion/dtls/v3/pkg/protocol/extension"
+	"github.com/pion/dtls/v3/pkg/protocol/handshake"
+	"github.com/pion/webrtc/v4"
+)
+
+// A keyWatch learns the SRTP keys of one DTLS handshake in which this end is the
+// server, by pion's public hooks: the ServerHello has the server's random value,
+// the chosen cipher suite and SRTP profile, and the key log has the client's
+// random value and the master secret. In a handshake as client it learns
+// nothing.
+type keyWatch struct {
+	mu      sync.Mutex
+	random  []byte // the server's
+	hash    func() hash.Hash
+	profile dtls.SRTPProtectionProfile
+	client  []byte // the client's random value
+	master  []byte
+}
+
+// watch makes s report to k.
+func (k *keyWatch) watch(s *webrtc.SettingEngine) {
+	s.SetDTLSServerHelloMessageHook(k.serverHello)
+	s.SetDTLSKeyLogWriter(k)
+}
+
+func (k *keyWatch) serverHello(m handshake.MessageServerHello) handshake.Message {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	random := m.Random.MarshalFixed()
+	k.random, k.hash, k.profile = random[:], sha256.New, 0
+	if m.CipherSuiteID != nil {
+		switch dtls.CipherSuiteID(*m.CipherSuiteID) {
+		case dtls.TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384, dtls.TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384:
+			k.hash = sha512.New384
+		}
+	}
+	for _, e := range m.Extensions {
+		if srtp, ok := e.(*extension.UseSRTP); ok && len(srtp.ProtectionProfiles) == 1 {
+			k.profile = srtp.ProtectionProfiles[0]
+		}
+	}
+	return &m
+}
+
+// Write implements io.Writer for the key log, which has one line for a
+// handshake: "CLIENT_RANDOM", the client's random value and the master secret,
+// both in hexadecimal.
+func (k *keyWatch) Write(line []byte) (int, error) {
+	fields := strings.Fields(string(line))
+	if len(fields) != 3 || fields[0] != "CLIENT_RANDOM" {
+		return len(line), nil
+	}
+	client, err := hex.DecodeString(fields[1])
+	if err != nil {
+		return 0, err
+	}
+	master, err := hex.DecodeString(fields[2])
+	if err != nil {
+		return 0, err
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.client, k.master = client, master
+	return len(line), nil
+}
+
+// take returns the sealer for packets of the server, after the handshake, and
+// forgets the secret. It is nil if the profile is not AES-GCM, and for the
+// client of a handshake.
+func (k *keyWatch) take() *sealer {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	master := k.master
+	k.master = nil
+	var size int
+	switch k.profile {
+	case dtls.SRTP_AEAD_AES_128_GCM:
+		size = 16
+	case dtls.SRTP_AEAD_AES_256_GCM:
+		size = 32
+	}
+	if size == 0 || master == nil || k.random == nil {
+		return nil
+	}
+	// RFC 5764, section 4.2: the client's key, the server's, and their salts.
+	seed := slices.Concat([]byte("EXTRACTOR-dtls_srtp"), k.client, k.random)
+	material, err := prf.PHash(master, seed, 2*size+2*saltSize, k.hash)
+	if err != nil {
+		return nil // never: a hash takes any seed
+	}
+	return newSealer(material[size:2*size], material[2*size+saltSize:])
+}

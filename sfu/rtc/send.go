@@ -1,0 +1,191 @@
+package rtc
+
+import (
+	"errors"
+	"net"
+	"net/netip"
+	"slices"
+	"sync"
+	"sync/atomic"
+
+	"github.com/pion/rtcp"
+	"github.com/pion/rtp"
+	"github.com/pion/webrtc/v4"
+
+	"weir/sfu/forward"
+	"weir/sfu/udp"
+)
+
+// An outbound sends the RTP of one transport around pion's interceptors, SRTP
+// and ICE, as soon as it has the keys. RTCP, and everything where the keys are
+// not learned, takes pion's way: see [keyWatch].
+//
+// Each SSRC is encrypted here alone or by pion alone, since both count its
+// roll-overs: nothing is sent before the handshake is over, and what it has
+// yielded then holds for good.
+type outbound struct {
+	engine *Engine
+	keys   keyWatch
+	sealer atomic.Pointer[sealer] // nil: by pion
+	route  atomic.Pointer[route]
+
+	mu      sync.Mutex
+	indices map[uint32]*srtpIndex // by SSRC
+	ufrag   string                // of this end
+	tcp     net.PacketConn        // the connections of ufrag; nil: not needed yet
+}
+
+// A route is the selected candidate pair, as far as media needs it.
+type route struct {
+	udp netip.AddrPort
+	far net.Addr       // over TCP; nil: over UDP
+	tcp net.PacketConn // of far
+}
+
+// secured takes over the RTP, if the handshake has yielded keys that allow it.
+func (o *outbound) secured() {
+	if s := o.keys.take(); s != nil {
+		o.sealer.Store(s)
+	}
+}
+
+// expect records the ICE username fragment of this end.
+func (o *outbound) expect(ufrag string) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if ufrag != o.ufrag {
+		o.ufrag = ufrag
+		o.release()
+	}
+}
+
+// follow makes packets go to the far end of the pair that is selected now.
+// While there is none, during an ICE restart, they go where they went before.
+func (o *outbound) follow(transport *webrtc.ICETransport) {
+	o.mu.Lock() // of two calls the later one has the later pair
+	defer o.mu.Unlock()
+	pair, err := transport.GetSelectedCandidatePair()
+	if err != nil || pair == nil {
+		return
+	}
+	addr, err := netip.ParseAddr(pair.Remote.Address)
+	if err != nil {
+		return // not an address that pion could send to
+	}
+	far := netip.AddrPortFrom(addr, pair.Remote.Port)
+	if pair.Remote.Protocol != webrtc.ICEProtocolTCP {
+		o.route.Store(&route{udp: far})
+		return
+	}
+	if o.tcp == nil && o.engine.tcp != nil {
+		if o.tcp, err = o.engine.tcp.GetConnByUfrag(o.ufrag, addr.Is6(), nil); err != nil {
+			return // the engine closes
+		}
+	}
+	o.route.Store(&route{far: net.TCPAddrFromAddrPort(far), tcp: o.tcp})
+}
+
+// release gives the connections back. Called with mu held.
+func (o *outbound) release() {
+	if o.tcp != nil {
+		_ = o.tcp.Close() // it always returns nil
+		o.tcp = nil
+	}
+}
+
+func (o *outbound) close() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.release()
+}
+
+// index returns the index of ssrc, which goes on whatever is sent under it.
+func (o *outbound) index(ssrc uint32) *srtpIndex {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	i := o.indices[ssrc]
+	if i == nil {
+		i = &srtpIndex{}
+		if o.indices == nil {
+			o.indices = map[uint32]*srtpIndex{}
+		}
+		o.indices[ssrc] = i
+	}
+	return i
+}
+
+// errNoRoute is returned for packets before a candidate pair is selected.
+var errNoRoute = errors.New("no candidate pair is selected")
+
+// A trackSender sends the packets of one [LocalTrack]. It implements
+// [forward.BatchSender].
+type trackSender struct {
+	out       *outbound
+	pion      webrtc.TrackLocalWriter
+	writeRTCP func([]rtcp.Packet) error
+	ssrc      uint32
+	index     *srtpIndex // of ssrc
+	rtx       *srtpIndex // of the SSRC of retransmissions
+	buffer    []byte     // a packet that leaves alone
+}
+
+// WriteRTCP implements forward.Sender.
+func (s *trackSender) WriteRTCP(packets []rtcp.Packet) error { return s.writeRTCP(packets) }
+
+// WriteRTP implements forward.Sender.
+func (s *trackSender) WriteRTP(h *rtp.Header, payload []byte) (int, error) {
+	sealer, to := s.out.sealer.Load(), s.out.route.Load()
+	switch {
+	case sealer == nil:
+		return s.pion.WriteRTP(h, payload)
+	case to == nil:
+		return 0, errNoRoute
+	}
+	size := sealedSize(h, payload)
+	s.buffer = slices.Grow(s.buffer[:0], size)[:size]
+	n, err := sealer.seal(s.buffer, s.indexOf(h.SSRC), h, payload)
+	switch {
+	case err != nil:
+	case to.far != nil:
+		_, err = to.tcp.WriteTo(s.buffer[:n], to.far)
+	default:
+		_, err = s.out.engine.socket.WriteToAddrPort(s.buffer[:n], to.udp)
+	}
+	return n - tagSize, err
+}
+
+// BatchRTP implements forward.BatchSender.
+func (s *trackSender) BatchRTP(b forward.Batch, h *rtp.Header, payload []byte) (int, error) {
+	sealer, to := s.out.sealer.Load(), s.out.route.Load()
+	if sealer == nil || to == nil || to.far != nil {
+		return s.WriteRTP(h, payload)
+	}
+	n, err := sealer.seal(b.Next(to.udp, sealedSize(h, payload)), s.indexOf(h.SSRC), h, payload)
+	if err != nil {
+		return 0, err
+	}
+	b.Commit(n)
+	return n - tagSize, nil
+}
+
+// NewBatch implements forward.BatchSender.
+func (s *trackSender) NewBatch() forward.Batch { return s.out.engine.batches.Get().(*batch) }
+
+func (s *trackSender) indexOf(ssrc uint32) *srtpIndex {
+	if ssrc == s.ssrc {
+		return s.index
+	}
+	return s.rtx
+}
+
+// A batch is used for one pass of one track, then by another track.
+type batch struct {
+	*udp.Batch
+	pool *sync.Pool
+}
+
+// Flush implements forward.Batch.
+func (b *batch) Flush() (int, error) {
+	defer b.pool.Put(b)
+	return b.Batch.Flush()
+}
