@@ -16,3 +16,12 @@ func (s *SFU) NotForwarded() map[string]int64 { return s.drops.Counts(true) }
 // Repairs returns how many packets were sent again, and how many were requested
 // beyond the bounds of repair.
 func (s *SFU) Repairs() (sent, withheld int64) { return s.engine.Repairs() }
+
+// Skips returns how many packets of video and audio were not sent, as this node
+// could not send them in time, those of several viewers and links counted for
+// each.
+func (s *SFU) Skips() (video, audio int64) { return s.engine.Skips() }
+
+// Encrypted returns how many connections of viewers and links there were whose
+// RTP is encrypted here, and by pion, which costs more.
+func (s *SFU) Encrypted() (here, byPion int64) { return s.engine.Encrypted() }

@@ -27,7 +27,7 @@ const (
 	MediaStalled      Kind = "media.stalled"      // of an accepted section; Reason: never-sent or silent, Detail, Elapsed: how long
 	MediaResumed      Kind = "media.resumed"      // Detail, Elapsed: how long nothing came, if something came before
 	MediaChanged      Kind = "media.changed"      // Detail: the old and the new SSRC
-	MediaDropped      Kind = "media.dropped"      // once a session for each Reason, Detail
+	MediaDropped      Kind = "media.dropped"      // once a session for each Reason, which is late for a viewer; Detail
 	PublisherReplaced Kind = "publisher.replaced" // Session: the new one, Detail, Elapsed: how long the old one had been silent
 
 	Redirected Kind = "redirect" // Peer: the target, Role, Client, Reason and Detail: why
@@ -119,7 +119,7 @@ func List() []Described {
 		{MediaStalled, "a publisher sends nothing in a section that was accepted"},
 		{MediaResumed, "media has arrived after a stall"},
 		{MediaChanged, "a publisher's media continues under another SSRC"},
-		{MediaDropped, "packets of a publisher cannot be forwarded; the status of its session counts them"},
+		{MediaDropped, "packets of a publisher cannot be forwarded, or a viewer's cannot be sent in time; the status of its session counts them"},
 		{PublisherReplaced, "a silent publisher's stream was taken over by a new one of the same name"},
 		{Redirected, "a client was redirected to another node, since this one has no room"},
 		{Refused, "a client was refused: no node has room, its offer is not acceptable, or it has no right"},

@@ -66,6 +66,6 @@ func (n *node) metrics() *prometheus.Registry {
 	reg.MustRegister(n.handed.Collectors()...)
 	n.counters.Register(reg)
 	reg.MustRegister(n.spans.Collectors()...)
-	reg.MustRegister(metrics.Traffic{Traffic: n.dht.Overlay.Traffic.List}, metrics.Ledger{Ledger: n.ledger}, metrics.Gate{Gate: n.gate}, metrics.Socket{Socket: n.gauge.Socket}, metrics.Repairs{SFU: n.sfu}, metrics.Media{SFU: n.sfu, Tallies: n.counters.Tallies}, metrics.Rights{Rights: n.rights})
+	reg.MustRegister(metrics.Traffic{Traffic: n.dht.Overlay.Traffic.List}, metrics.Ledger{Ledger: n.ledger}, metrics.Gate{Gate: n.gate}, metrics.Socket{Socket: n.gauge.Socket}, metrics.Repairs{SFU: n.sfu}, metrics.Sends{SFU: n.sfu}, metrics.Media{SFU: n.sfu, Tallies: n.counters.Tallies}, metrics.Rights{Rights: n.rights})
 	return reg
 }

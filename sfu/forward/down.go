@@ -122,8 +122,9 @@ func (d *DownTrack) Follow(last *DownTrack) {
 
 // Traffic is the totals of a connection, in or out: RTP packets, their bytes,
 // the packets lost, and the packets that begin a keyframe. Bytes are payload on
-// the way in, and all of RTP on the way out.
-type Traffic struct{ Packets, Bytes, Lost, Keyframes int64 }
+// the way in, and all of RTP on the way out. Skipped is of the way out; see
+// [Sent].
+type Traffic struct{ Packets, Bytes, Lost, Keyframes, Skipped int64 }
 
 // Sent is the totals of a DownTrack.
 type Sent struct {

@@ -210,6 +210,7 @@ func (t *Client) Traffic() forward.Traffic {
 		all.Packets += sent.Packets
 		all.Bytes += sent.Bytes
 		all.Lost += sent.Lost
+		all.Skipped += sent.Skipped
 	}
 	return all
 }

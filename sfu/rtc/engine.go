@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/pion/dtls/v3"
@@ -54,6 +55,9 @@ type Engine struct {
 	feedback feedbackCounters
 	batches  sync.Pool // of *batch
 
+	// Connections of viewers and links by who encrypts their RTP.
+	sealed, byPion atomic.Int64
+
 	mu     sync.Mutex
 	cert   *webrtc.Certificate
 	certAt time.Time
@@ -99,6 +103,11 @@ func (e *Engine) Repairs() (sent, withheld int64) { return e.repairs.Totals() }
 // could not send them in time, those of several viewers and links counted for
 // each.
 func (e *Engine) Skips() (video, audio int64) { return e.skips.Totals() }
+
+// Encrypted returns how many connections of viewers and links there were whose
+// RTP is encrypted here, and by pion, since their keys are not known here or not
+// for AES-GCM.
+func (e *Engine) Encrypted() (here, byPion int64) { return e.sealed.Load(), e.byPion.Load() }
 
 // Feedback returns the counts of RTCP requests so far.
 func (e *Engine) Feedback() FeedbackCounts { return e.feedback.read() }
@@ -241,7 +250,7 @@ func (e *Engine) transport(role role, serve bool, media *webrtc.MediaEngine, reg
 	s.SetReceiveMTU(receiveMTU)
 	s.SetFireOnTrackBeforeFirstRTP(true)
 	s.SetDTLSRetransmissionInterval(200 * time.Millisecond)
-	out := &outbound{engine: e}
+	out := &outbound{engine: e, media: role != rolePublisher}
 	s.SetSRTPProtectionProfiles(dtls.SRTP_AEAD_AES_128_GCM, dtls.SRTP_AES128_CM_HMAC_SHA1_80)
 	if serve {
 		// The server of the handshake chooses the profile, and learns the keys.

@@ -25,6 +25,7 @@ import (
 // yielded then holds for good.
 type outbound struct {
 	engine *Engine
+	media  bool // RTP is sent: to a viewer or over a link
 	keys   keyWatch
 	sealer atomic.Pointer[sealer] // nil: by pion
 	route  atomic.Pointer[route]
@@ -44,8 +45,13 @@ type route struct {
 
 // secured takes over the RTP, if the handshake has yielded keys that allow it.
 func (o *outbound) secured() {
-	if s := o.keys.take(); s != nil {
+	switch s := o.keys.take(); {
+	case !o.media:
+	case s == nil:
+		o.engine.byPion.Add(1)
+	default:
 		o.sealer.Store(s)
+		o.engine.sealed.Add(1)
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -197,6 +198,7 @@ type fakeTransport struct {
 	quiet     time.Duration
 	alike     bool // it can adopt
 	looks     int
+	skipped   atomic.Int64
 
 	stopped, closed bool
 }
@@ -208,7 +210,7 @@ func (t *fakeTransport) Knows(ufrag string) bool                                
 func (t *fakeTransport) Add(*sdp.Fragment)                                       {}
 func (t *fakeTransport) State() string                                           { return "connected" }
 func (t *fakeTransport) Video() bool                                             { return false }
-func (t *fakeTransport) Traffic() Traffic                                        { return Traffic{Packets: 1} }
+func (t *fakeTransport) Traffic() Traffic                                        { return Traffic{Packets: 1, Skipped: t.skipped.Load()} }
 func (t *fakeTransport) RTT() time.Duration                                      { return 0 }
 func (t *fakeTransport) NotTaken() []string                                      { return nil }
 func (t *fakeTransport) Unused() map[string]int                                  { return nil }

@@ -100,7 +100,7 @@ func (a *request) setUpPublisher(ctx context.Context, entry string) (*session, s
 	return s, answer, nil
 }
 
-// tell reports an event of the publisher's media.
+// tell reports an event of the client's media.
 func (s *session) tell(e event.Event) {
 	if e.Kind == event.StreamStarted {
 		now := time.Now()
@@ -195,6 +195,7 @@ func (s *session) watch() {
 	if s.kind == WHIP {
 		over = nil
 	}
+	late := false // it was told that packets were
 	why := ""
 	for why == "" {
 		select {
@@ -222,6 +223,10 @@ func (s *session) watch() {
 		case now := <-media.C:
 			if s.publisher != nil && connected == nil {
 				s.publisher.Look(now, since)
+			}
+			if n := s.transport.Traffic().Skipped; n > 0 && !late {
+				late = true
+				s.tell(event.Event{Kind: event.MediaDropped, Reason: "late", Detail: fmt.Sprintf("%d packets could not be sent in time, and were skipped: this node has more to send than it can", n)})
 			}
 		}
 	}

@@ -88,3 +88,40 @@ func TestPublisherGivesWay(t *testing.T) {
 		})
 	}
 }
+
+// A viewer that packets are skipped of is told of once, and its status counts
+// them.
+func TestSkippedPacketsAreTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFake(t, nil)
+		for _, path := range []string{"/whip/demo", "/whep/demo"} {
+			direction := map[string]string{"/whip/demo": "sendonly", "/whep/demo": "recvonly"}[path]
+			if got := f.post(path, sdptest.Offer(sdptest.Audio("0", direction))); got.StatusCode != http.StatusCreated {
+				t.Fatal(got.Status)
+			}
+		}
+		for _, transport := range f.transports {
+			transport.checked = time.Now().Add(time.Hour)
+			close(transport.connected)
+		}
+		time.Sleep(2 * mediaCheck)
+		synctest.Wait()
+		if got := f.saw(event.MediaDropped); len(got) != 0 {
+			t.Errorf("%v without a reason", got)
+		}
+		f.transports[1].skipped.Store(14)
+		time.Sleep(3 * mediaCheck)
+		synctest.Wait()
+		got := f.saw(event.MediaDropped)
+		if len(got) != 1 || got[0].Reason != "late" || got[0].Role != "viewer" {
+			t.Errorf("the events say %v, want one of the viewer", got)
+		}
+		skipped := int64(0)
+		for _, s := range f.Sessions() {
+			skipped += s.Skipped
+		}
+		if skipped != 14 {
+			t.Errorf("the status counts %d, want 14", skipped)
+		}
+	})
+}

@@ -28,7 +28,8 @@ type SessionStatus struct {
 	Packets   int64      `json:"packets"`
 	Bytes     int64      `json:"bytes"`
 	Lost      int64      `json:"lost"`
-	Loss      float64    `json:"loss"` // share of packets lost over the last seconds, 0…1
+	Skipped   int64      `json:"skipped,omitempty"` // packets that this node could not send to a viewer in time
+	Loss      float64    `json:"loss"`              // share of packets lost over the last seconds, 0…1
 	Keyframes int64      `json:"keyframes"`
 	// NotTaken are the sections and tracks without media, and why.
 	NotTaken []string `json:"not_taken,omitempty"`
@@ -91,7 +92,7 @@ func (s *Server) Sessions() []SessionStatus {
 		t := sess.transport.Traffic()
 		st := SessionStatus{
 			ID: sess.id, Kind: sess.kind, Stream: sess.stream.Name, Remote: sess.remote, From: sess.from, Since: sess.began,
-			State: sess.transport.State(), Packets: t.Packets, Bytes: t.Bytes, Lost: t.Lost, Keyframes: t.Keyframes,
+			State: sess.transport.State(), Packets: t.Packets, Bytes: t.Bytes, Lost: t.Lost, Skipped: t.Skipped, Keyframes: t.Keyframes,
 			NotTaken: sess.transport.NotTaken(), CandidatesUnused: sess.transport.Unused(),
 		}
 		st.Bitrate, st.Loss = sess.pace.of()

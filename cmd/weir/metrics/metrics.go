@@ -286,6 +286,30 @@ func (c Media) Collect(ch chan<- prometheus.Metric) {
 	put(nackedDesc, prometheus.CounterValue, float64(f.RepairsOut), "sent")
 }
 
+// Sends exports what became of the packets for viewers and links.
+type Sends struct{ SFU *sfu.SFU }
+
+var (
+	skippedDesc   = prometheus.NewDesc("weir_media_skipped_packets_total", "RTP packets for viewers and links skipped because this node could not send them in time: whole frames of video, and audio past twice the delay.", []string{"kind"}, nil)
+	encryptedDesc = prometheus.NewDesc("weir_media_encrypted_connections_total", "Connections of viewers and links, by what encrypts their RTP: weir, or pion where the client chose no AES-GCM or is the server of the DTLS handshake, which costs several times the CPU.", []string{"by"}, nil)
+)
+
+// Describe implements prometheus.Collector.
+func (c Sends) Describe(ch chan<- *prometheus.Desc) {
+	ch <- skippedDesc
+	ch <- encryptedDesc
+}
+
+// Collect implements prometheus.Collector.
+func (c Sends) Collect(ch chan<- prometheus.Metric) {
+	video, audio := c.SFU.Skips()
+	ch <- prometheus.MustNewConstMetric(skippedDesc, prometheus.CounterValue, float64(video), "video")
+	ch <- prometheus.MustNewConstMetric(skippedDesc, prometheus.CounterValue, float64(audio), "audio")
+	here, byPion := c.SFU.Encrypted()
+	ch <- prometheus.MustNewConstMetric(encryptedDesc, prometheus.CounterValue, float64(here), "weir")
+	ch <- prometheus.MustNewConstMetric(encryptedDesc, prometheus.CounterValue, float64(byPion), "pion")
+}
+
 // Repairs exports the outcomes of packets requested again (NACK).
 type Repairs struct{ SFU *sfu.SFU }
 
